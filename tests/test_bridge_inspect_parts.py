@@ -121,6 +121,16 @@ class Told:
         self.closed = True
 
 
+def test_what_an_answer_did_not_cost_and_did_not_write_to_a_cache_is_left_open() -> None:
+    call = ToolCall("1", "look", {}, invalid="{" * 150 + "z" * 60)
+    output = output_to([Completion(assistant("x", call), "stop", Usage(7, 2, 3))], "m")
+    assert output.usage is not None and output.usage.model_dump(exclude_none=True) == {
+        "input_tokens": 5, "input_tokens_cache_read": 2, "output_tokens": 3, "total_tokens": 10,
+    }  # fmt: skip
+    (made,) = output.choices[0].message.tool_calls or ()
+    assert made.parse_error == f"the arguments are not valid JSON: {'{' * 150}{'z' * 50}" and made.arguments == {}
+
+
 def test_a_provider_asks_for_as_many_answers_and_says_what_may_be_tried_again() -> None:
     api = model_api()("scripted:echo")
     api.model = told = Told()
@@ -195,7 +205,11 @@ def test_outcomes_of_commands_are_inspects_results_or_its_errors() -> None:
     assert much.value.truncated_output == "err"
     with pytest.raises(PermissionError, match=r"^sh: 1: \./x: Permission denied$"):
         run(outcome("error", 126, "", "sh: 1: ./x: Permission denied\n"))
+    with pytest.raises(PermissionError) as denied:
+        run(outcome("error", 126, "", "a" * 200 + " permission denied " + "b" * 280 + "end\n"))
+    assert str(denied.value) == " permission denied "[2:] + "b" * 280 + "end"
     assert run(outcome("error", 126, "", "not found"))[0].returncode == 126
+    assert run(outcome("error", 127, "", "sh: 1: Permission denied: not found"))[0].returncode == 127
     assert run(outcome("error", 1, "", "Permission denied"))[0].returncode == 1
     with pytest.raises(SandboxUserUnsupportedError, match="not as 'root'"):
         run(outcome(), user="root")
@@ -286,6 +300,21 @@ def test_commands_that_only_wait_and_images_of_a_plain_system_are_no_requirement
     names = ("python", "docker.io/library/debian:12", "ubuntu@sha256:0af", "aisiuk/inspect-tool-support:latest")
     assert all(plain.fullmatch(each) for each in names)
     assert not any(plain.fullmatch(each) for each in ("pythonic", "me/python", "python:3.12 x", "node"))
+
+
+def test_a_sample_that_asks_for_docker_gets_it_where_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    kinds = ("docker", "local", "k8s", "firsthand")
+    assert [sample_sandboxes._default_provider(kind) for kind in kinds] == [
+        "firsthand",
+        "firsthand",
+        "k8s",
+        "firsthand",
+    ]
+    (tmp_path / "docker").touch(0o755)
+    assert [sample_sandboxes._default_provider(kind) for kind in kinds] == ["docker", "firsthand", "k8s", "firsthand"]
 
 
 def test_a_sample_takes_its_own_configuration_over_the_tasks_and_docker_only_where_it_is() -> None:

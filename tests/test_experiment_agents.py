@@ -13,7 +13,7 @@ from typing import Any, get_args
 import pytest
 
 from firsthand import Agent, Benchmark, Experiment, Task, catalog
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, UnknownName
 from firsthand.experiment.equal_budget import Fitted, Knob, best_value, equalise, free_knob, next_value
 from firsthand.experiment.named_agents import ALLOW_ALL, make_agents, may_ask, open_models, open_tools
 from firsthand.experiment.on_cluster import address_of, build_worker, uses_files
@@ -70,6 +70,8 @@ def test_agents_are_made_for_each_model_and_pattern_with_all_that_settings_say()
 def test_tools_are_opened_once_each_and_rules_are_for_one_of_them() -> None:
     assert [each.name for each in open_tools(("calculator",), ("calculator=ask", "write=deny"))] == ["calculator"]  # type: ignore[union-attr]
     assert open_tools(("none",)) == () == open_tools(())
+    with pytest.raises(UnknownName, match=r"^no tool 'none';"):
+        open_tools(("none", "calculator"))
     assert refusal(open_tools, ("calculator", "calculator")) == (
         "tools is calculator,calculator, which gives two tools named 'calculator': leave one out"
     )
@@ -85,6 +87,13 @@ def test_a_rule_for_a_tool_of_a_source_begins_with_the_sources_whole_name() -> N
         name = rule.partition("=")[0]
         assert refusal(open_tools, ("mcp:time",), (rule,)).startswith(f"approve names {name!r}, no tool and no effect;")
     assert refusal(open_tools, ("mcp:time", "calculator"), ("times__now=ask",)).startswith("approve names 'times__now'")
+
+
+def test_a_replay_refuses_a_source_before_it_looks_at_the_run() -> None:
+    settings = RunSettings(("arithmetic",), ("scripted:echo",), tools=("calculator", "mcp:time"), replay="nowhere")
+    assert refusal(make_agents, settings) == (
+        "a replay opens nothing, and mcp:time is opened for each attempt: leave it out"
+    )
 
 
 @tool(effect="external")

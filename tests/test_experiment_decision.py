@@ -186,8 +186,8 @@ def sentences(document: Document) -> list[Chunk]:
 
 def test_a_changed_index_is_a_copy_in_which_the_facts_are_new(tmp_path: Path) -> None:
     embedder = Counted()
-    documents = [Document("d0", "It is Oslo. Oslo! Not so. It was cold."), Document("d1", "It is Rome.")]
-    vectors = [[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [0.8, 0.6]]
+    documents = [Document("d0", "It was cold. It is Oslo. Oslo! Not so."), Document("d1", "It is Rome.")]
+    vectors = [[0.6, 0.8], [1.0, 0.0], [0.0, 1.0], [0.8, 0.6]]
     change = FactChange(facts("Oslo")[0], "d0", "Bern")
     for dimension in (0, 2):
         index, target = tmp_path / f"a{dimension}.sqlite", tmp_path / f"b{dimension}.sqlite"
@@ -198,11 +198,13 @@ def test_a_changed_index_is_a_copy_in_which_the_facts_are_new(tmp_path: Path) ->
         opened.put([IndexedDocument(each, sentences(each), some) for each, some in zip(documents, rows, strict=True)])
         opened.close()
         target.write_bytes(b"old")
-        target.with_name(f"{target.name}-wal").write_bytes(b"old log")
+        older = [target.with_name(target.name + ending) for ending in ("-wal", ".terms", ".ann", ".graph")]
+        for each in older:
+            each.write_bytes(b"old")
         asked: Any = embedder if dimension else None
         took = asyncio.run(changed_index(index, target, [change], asked, sentences))
-        assert 0 <= took < 30
-        for path, text in ((index, documents[0].text), (target, "It is Bern. Bern! Not so. It was cold.")):
+        assert 0 <= took < 30 and not any(each.is_file() and each.read_bytes() == b"old" for each in older)
+        for path, text in ((index, documents[0].text), (target, "It was cold. It is Bern. Bern! Not so.")):
             opened = open_index(path)
             assert opened.document("d0").text == text and opened.document("d1").text == "It is Rome."
             assert opened.verify() == [] and opened.header.dimension == dimension
@@ -256,7 +258,7 @@ def test_the_figures_of_an_arm_are_those_of_its_attempts() -> None:
         ),
         scored("2", 0.0, f1=0.25, given=1.0, calls=(call("generate", 1.0, 5, 0.5),)),
         scored("3", 1.0, f1=1.0, hit=1.0, given=1.0, error=failed),
-        scored("4", 1.0, f1=0.75),
+        scored("4", 1.0, f1=0.75, calls=(call("score", 4.0, 2, 0.0),)),
     ]
     closed = [
         scored(task, right, "closed book", hit=right)
@@ -281,7 +283,7 @@ def test_the_figures_of_an_arm_are_those_of_its_attempts() -> None:
         mean_interval([1.0, 0.0, 0.0]),
         1 / 3,
         1.5,
-        250 * 3 * (10 + 1 + 5),
+        250 * 3 * (10 + 1 + 5 + 2),
         250 * 3.0,
         250 * 0.75,
         1,
@@ -300,7 +302,7 @@ def test_the_figures_of_an_arm_are_those_of_its_attempts() -> None:
     assert versus is not None and arm.freshness is not None
     assert arm.to_json() == {
         "arm": "RAG", "style": 0.5, "cited": 0.25, "retrieved": 0.5, "stale": 1 / 3, "update_s": 1.5,
-        "tokens_per_1k": 12000.0, "seconds_per_1k": 750.0, "usd_per_1k": 187.5, "errors": 1,
+        "tokens_per_1k": 13500.0, "seconds_per_1k": 750.0, "usd_per_1k": 187.5, "errors": 1,
         "quality": shown(arm.quality), "freshness": shown(arm.freshness),
         "versus": {"difference": versus.difference, "low": versus.low, "high": versus.high, "p_value": versus.p_value,
                    "verdict": versus.verdict},

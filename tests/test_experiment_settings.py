@@ -97,6 +97,7 @@ def test_a_run_that_names_alone_cannot_make_again_says_how_to_go_on() -> None:
         ({"fork": 1}, "r1 is a fork: `firsthand fork --resume r1` finishes it"),
         ({"chat": 1}, "r1 is a saved conversation: `firsthand chat --load r1` continues it"),
         ({"arena": {"models": ["m", "n"]}}, "r1 is an arena: `firsthand arena m n --continue r1` goes on with it"),
+        ({"arena": None}, "r1 is an arena: `firsthand arena  --continue r1` goes on with it"),
         ({"kind": "train"}, "r1 is a training run: `firsthand train --resume /runs/r1` goes on with it"),
         ({"kind": "track"}, "r1 holds metrics that a program logged: run that program again to go on"),
         ({"agents": ["a", "b"]}, f"r1 has {made}pass the same agents, as in Experiment(agents, ...).resume('r1')"),
@@ -189,6 +190,12 @@ def test_a_fork_has_the_settings_of_its_parents_agent_and_what_it_changes() -> N
     other = forked_settings(settings, parent("direct", "m9", "unknown"), pattern="react", say="x")
     assert other == replace(own, benchmarks=settings.benchmarks, model=("m1",), pattern=("react",))
     assert forked_settings(settings, parent("direct", "m2"), say="x").pattern == ("reply",)
+    assert forked_settings(settings, parent("direct", "m2"), say="").pattern == ("reply",), "an empty message is one"
+    nothing: Any = {"temperature": 0.0, "tools": (), "system": ""}
+    warm = replace(settings, temperature=0.7, tools=("calculator",), system="be short")
+    assert forked_settings(warm, parent("direct", "m2"), changes=nothing) == replace(
+        own, pattern=("direct",), **nothing
+    )
     assert forked_settings(settings, parent("direct", "m2"), model="m7").model == ("m7",)
     equal = replace(settings, model=("m2",), equal_budget="auto", replay=None)
     assert forked_settings(equal, parent("direct", "m2")).equal_budget is None

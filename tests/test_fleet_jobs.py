@@ -222,3 +222,13 @@ def test_a_fleet_tells_the_first_problem_and_ends_what_it_started() -> None:
         assert fleet.problem == "first" and not fleet.is_alive
 
     with_fleet(work, [[None], [None]])
+
+
+def test_the_end_of_a_long_traceback_is_told() -> None:
+    async def work(fleet: Fleet, starter: Starter, events: list[Any]) -> None:
+        with pytest.raises(ModelError, match=r"met a bug of its own: ValueError$"):
+            await fleet.ready()
+        (bug,) = (each for each in events if each["event"] == "replica_bug")
+        assert len(bug["traceback"]) == 8_000 and bug["traceback"] == "x" * 7_996 + "end\n" and bug["replica"] == 0
+
+    with_fleet(work, [[ValueError("x" * 8_500 + "end"), None]])

@@ -214,3 +214,13 @@ def test_those_that_were_not_used_for_longest_go_first_and_only_as_many_as_must(
         and prune(tmp_path, 0, spare_s=10) == 1_200
         and not list(tmp_path.iterdir())
     )
+
+
+def test_what_was_used_exactly_as_long_ago_as_is_spared_may_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_700_000_000.0
+    monkeypatch.setattr(time, "time", lambda: now)
+    for name, age in (("at", 100), ("within", 99)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "f").write_bytes(bytes(7))
+        os.utime(tmp_path / name, (now - age,) * 2)
+    assert prune(tmp_path, 0, spare_s=100) == 7 and [path.name for path in tmp_path.iterdir()] == ["within"]

@@ -95,7 +95,8 @@ def test_a_sample_is_an_attempt_whose_calls_share_its_time_and_whose_first_has_i
     limited = attempt_of({**sample, "error": None, "output": {"completion": None}}, "b", "m")[1]
     assert (limited.stop_reason, limited.answer, limited.error) == ("time", "a3", None)
     assert attempt_of({**sample, "error": None, "limit": {}}, "b", "m")[1].stop_reason == "limit"
-    assert attempt_of({**sample, "error": "text", "limit": None}, "b", "m")[1].error is None
+    told = attempt_of({**sample, "error": "text", "limit": None}, "b", "m")[1]
+    assert (told.error, told.stop_reason) == (None, "error")
     bare_task, bare = attempt_of({"id": "i" * 501, "epoch": -3, "target": [1], "output": []}, "b", "m")
     assert bare_task == Task("i" * 500, "", secret={"answer": "[1]"}) and (bare.epoch, bare.answer) == (0, None)
     assert bare.started_at == "1970-01-01T00:00:00+00:00" and bare.stop_reason == "done"

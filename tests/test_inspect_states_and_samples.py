@@ -136,8 +136,9 @@ def test_a_verdict_is_a_score_of_its_number_or_one_for_each_of_its_parts() -> No
     assert [found(value) for value in ("C", "I", "P", 2.5, True, [0.25, 1], [])] == [
         [("s", number, True)] for number in (1.0, 0.0, 0.5, 2.5, 1.0, 0.25, 0.0)
     ]
-    parts = found({"a": "C", "b": None, "c": 0.75})
-    assert parts == [("s/a", 1.0, True), ("s/c", 0.75, False)]
+    parts = found({"a": "C", "b": None, "c": 0.75, "d": 0, "e": False})
+    assert parts == [("s/a", 1.0, True), ("s/c", 0.75, False), ("s/d", 0.0, False), ("s/e", 0.0, False)]
+    assert found({"b": None, "z": 0}) == [("s/z", 0.0, True)] and found({}) == []
     [only] = _scores("s", Verdict(value="C", answer="é", explanation="why"))
     assert only.detail["scorer"] == "s" and only.detail["inspect"]["answer"] == "é"
     assert _names([judge("one", None), judge("one", None), judge("two", None)]) == ["one", "one1", "two"]
@@ -198,6 +199,8 @@ def test_metrics_are_figures_over_the_answered_samples_in_the_order_of_the_datas
     )
     epochs = [[both[0][0], both[1][0]]]
     assert reduced._results(epochs) == {"said[mean] mean": 0.5, "said[max] mean": 1.0}
+    one = InspectScorers(theirs(judge("said", None, mean()), epochs_reducer=_reducers_of("max")), SAMPLES, "", {})
+    assert one._results(epochs) == {"said mean": 1.0}, "a reducer is named beside others alone"
     chosen = _ChosenMetric(lambda rows: {"a": len(rows)}, "a")
     assert chosen([0, 0, 1]) == 3.0 and math.isnan(_ChosenMetric(lambda rows: {}, "a")([0]))
     results = SimpleNamespace(scores=[SimpleNamespace(reducer=each) for each in ("mean", "max", "mean")])

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,8 +27,8 @@ from firsthand.bridges.lm_eval.sample_lines import (
     import_samples,
 )
 from firsthand.bridges.lm_eval.task_files import with_includes
-from firsthand.bridges.lm_eval.task_loading import _check, _file_manager, quiet
-from firsthand.errors import ConfigError, DataError
+from firsthand.bridges.lm_eval.task_loading import _check, _file_manager, installed_tasks, load_tasks, quiet
+from firsthand.errors import ConfigError, DataError, UnknownName
 from firsthand.message import Message, Text, assistant, user
 from firsthand.runs.store import open_run
 from firsthand.task import Task
@@ -211,6 +212,49 @@ def test_a_file_is_loaded_by_its_path_and_a_group_by_its_name_with_its_neighbour
     with pytest.raises(ConfigError, match=r"^code\.yaml runs code"):
         _file_manager(code, "", False, Index({}, []))
     assert _file_manager(code, "", True, Index({}, []))[1] == str(code)
+
+
+class Manager:
+    """A harness's task manager of two tasks and a group, that keeps how it was made and what was loaded."""
+
+    all_tasks = ("arc", "mine", "arcs")
+    made: list[dict[str, Any]] = []  # noqa: RUF012
+
+    def __init__(self, mine: Path, **options: Any):
+        self.made.append(options)
+        self.task_index = {"arc": entry_of(None), "mine": entry_of(mine), "arcs": entry_of(None)}
+
+    def load(self, name: str) -> Any:
+        if name == "arcs":
+            return {"tasks": {"arc": 1, "mine": 2}, "groups": {"arcs": 3}}
+        return {"tasks": {name: f"the task {name}"}}
+
+
+@needs_harness
+def test_a_task_is_loaded_by_its_name_among_the_harness_own_and_those_of_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("task: mine\nclass: x.Y")
+    theirs = SimpleNamespace(TaskManager=partial(Manager, mine))  # the real one reads thousands of files
+    monkeypatch.setitem(sys.modules, "lm_eval.tasks", theirs)
+    installed_tasks.cache_clear()
+    Manager.made.clear()
+    try:
+        assert load_tasks("arc", "", False) == ({"arc": "the task arc"}, {}), "a task alone has no groups"
+        assert load_tasks("arcs", "", False) == ({"arc": 1, "mine": 2}, {"arcs": 3})
+        assert load_tasks("arc", "more", False)[0] == {"arc": "the task arc"}
+        assert Manager.made == [{"include_path": None}, {"include_path": "more"}], "each is indexed once"
+        with pytest.raises(UnknownName) as missing:
+            load_tasks("arx", "", False)
+        assert str(missing.value) == (
+            "no task of lm-evaluation-harness 'arx'; did you mean 'arc'? `lm_eval ls tasks` shows all"
+        )
+        with pytest.raises(ConfigError, match=r"^mine\.yaml runs code of its author"):
+            load_tasks("mine", "", False)
+        assert load_tasks("mine", "", True) == ({"mine": "the task mine"}, {}) and len(Manager.made) == 2
+    finally:
+        installed_tasks.cache_clear()
 
 
 @needs_harness

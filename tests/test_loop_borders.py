@@ -223,11 +223,23 @@ def test_what_a_guard_does_once_and_asks_is_found_again_under_its_own_number() -
     again = Views(do=both)
     crossed(made(journal, again))
     assert again.results == guard.results and ran == ["one", "two"] and len(judge.asked) == 1
+
+    class Counting(Scripted):
+        async def count_tokens(self, *args: Any) -> int:
+            counted.append(args[0])
+            return 3
+
+    counted: list[Any] = []
+    judge = Counting(["yes", "no"] * 2, name="scripted:judge")
+    crossed(made(None, Views(do=both)), budget=Budget(Limits(calls=5)))
+    assert counted == [], "without a limit of tokens none are counted"
+    crossed(made(None, Views(do=both)), budget=Budget(Limits(tokens=7)))
+    assert counted == ["a b c"]
     short = made(None, Views(do=both))
     tight = Budget(Limits(tokens=3 + 4 - 1))
     with pytest.raises(Exception, match="a call needs 7 tokens or more"):
         crossed(short, budget=tight)
-    assert short.calls == [] and len(judge.asked) == 1
+    assert short.calls == [] and len(judge.asked) == 2
 
 
 def test_a_guards_question_to_a_person_is_asked_once_unless_nobody_answered() -> None:

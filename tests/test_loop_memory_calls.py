@@ -221,6 +221,48 @@ def test_a_source_is_asked_once_and_each_of_its_items_passes_the_guards_by_itsel
     )
 
 
+def test_an_item_that_a_guard_turns_into_an_error_is_withheld_with_its_text_and_the_next_one_is_read() -> None:
+    class Errors:
+        def result(self, view: Any, tool: Tool, result: ToolResult) -> GuardVerdict:
+            assert result.call_id == f"item-{result.content[-1]}"
+            error = replace(result, content=f"{result.content} is broken", is_error=True)
+            return GuardVerdict.replaced("e", error) if result.content < "c" else GuardVerdict.passed("e")
+
+    items = [{"text": "d0", "n": 7}, {"text": "a1"}, {"text": "b2"}, {"text": "c3", "n": 0}]
+    found, _, _, attempt = consulted("q", None, items, effect=":5", guard=Errors())
+    assert found == Consulted([items[0], items[3]], {"query": "q"}, None, 2)
+    assert [event.data for event in attempt.events if event.kind == "withheld"] == [
+        {"tool": "look_up", "item": number, "reason": f"{text} is broken", "effect": ":5"}
+        for number, text in ((1, "a1"), (2, "b2"))
+    ]
+
+
+def test_a_guard_sees_the_calls_before_the_effect_that_an_item_was_asked_for_at() -> None:
+    seen: list[tuple[str, list[str]]] = []
+
+    class Looks:
+        def result(self, view: Any, tool: Tool, result: ToolResult) -> GuardVerdict:
+            seen.append((result.content, [call.id for call in view.calls]))
+            return GuardVerdict.passed("looks")
+
+    async def ask(arguments: Json) -> Any:
+        return [{"text": "a"}, {"text": "b"}]
+
+    for as_of, known in (("", [":0", ":1", ":2"]), (":2", [":0", ":1"]), (":1", [":0"])):
+        attempt = attempt_of(Scripted(), guard=Looks())
+        borders = Borders(attempt, ":3", 1, Budget(Limits()), as_of=as_of)
+
+        async def asked(attempt: Attempt = attempt, borders: Borders = borders) -> Consulted:
+            for effect in (":2", ":0", ":1", ":3"):
+                attempt.record("score", effect, 1, 0.0, "k")
+            return await run_consultation(
+                attempt, look_up, {"query": "q"}, ask, borders=borders, request="k", recorded=None
+            )
+
+        seen.clear()
+        assert within(asked).items == [{"text": "a"}, {"text": "b"}] and seen == [("a", known), ("b", known)]
+
+
 def test_a_source_that_may_not_be_asked_is_refused_and_the_refusal_is_kept() -> None:
     refusal = "look_up was not run: not that (rule r)"
     found, asked, entries, _ = consulted("no", guard=Marks())

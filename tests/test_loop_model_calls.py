@@ -105,6 +105,36 @@ def test_a_seed_of_0_that_was_given_is_sent_and_one_that_was_not_is_derived() ->
         assert attempt.calls[0].request == request_key(model.fingerprint, "a b", asked, (), 1)
 
 
+def test_a_prompt_that_shares_one_id_with_the_last_from_its_node_is_kept_as_the_rest() -> None:
+    attempt = attempt_of(Worded([]))
+    for effect, at, ids in (
+        (":0", 1, (5, 6, 7)),
+        (":1", 1, (5, 9)),
+        (":2", 1, (8,)),
+        (":3", 0, (8, 4)),
+        (":4", 1, None),
+    ):
+        attempt.record_generation(effect, at, 0.0, "k", nodes=(len(attempt.nodes),), ids=ids, specs=[])
+        attempt.add_node(at, assistant("x"))
+    assert [each.prompt for each in attempt.calls] == [
+        PromptIds((5, 6, 7)), PromptIds((9,), 0, 0, 1), PromptIds((8,)), PromptIds((8, 4)), None,
+    ]  # fmt: skip
+
+
+def test_alternatives_that_were_not_asked_for_are_not_recorded() -> None:
+    class Generous(Worded):
+        async def complete(self, *args: Any, **options: Any) -> list[Completion]:
+            found = await super().complete(*args, **options)
+            return [replace(each, top_logprobs=((("yes", -0.5),),)) for each in found]
+
+    for asked in (0, 1):
+        attempt = attempt_of(Generous(["x", "y"]))
+        wanted = Sampling(max_tokens=9, seed=2, top_logprobs=asked)
+        within(lambda attempt=attempt, wanted=wanted: sample_answers(open_call(attempt), wanted, [], 2, None))
+        recorded = attempt.calls[0].detail.get("top_logprobs")
+        assert recorded == ([[[["yes", -0.5]]], [[["yes", -0.5]]]] if asked else None)
+
+
 def test_answers_share_what_a_budget_has_left_and_the_budget_that_cut_them_is_marked() -> None:
     # 3 tokens of prompt; 12 are left above: 9 for 2 answers are 4 for each
     for limit, of_each, mark in ((12, 4, "tokens"), (14, 5, None), (5, 1, "tokens")):

@@ -121,6 +121,20 @@ def test_answers_are_checked_field_by_field_and_defaults_stand_in() -> None:
     with pytest.raises(ConfigError, match="the form has no field 'z': it has none"):
         checked_answers((), {"z": 1})
     assert checked_answers((), {}) == {}
+    long = "n" * 90 + "end" * 10
+    names = [f"{number:0>99}" for number in range(12)]
+    many = [FormField(name, "string") for name in names]
+    for asked, answers, said in (
+        (many, {long: 1, "z": 2}, f"the form has no field {long[:100]!r}: it has {', '.join(names)[:1000]}"),
+        ([FormField(long, "integer")], {long: "x"}, f"the answer to {long[:100]} does not fit: 'x' is no integer"),
+        (
+            [FormField(long, "string", "t" * 999, required=True)], {long: None},
+            f"the form needs {long[:100]} ({'t' * 999} ), and no answer gives it",
+        ),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError) as refused:
+            checked_answers(asked, answers)
+        assert str(refused.value) == said
 
 
 def test_a_schema_gives_its_fields_with_defaults_that_are_nothing_much() -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -123,8 +124,11 @@ def test_speeds_are_measured_again_after_an_hour_if_they_are_doubtful(
     body = json.loads(path.read_text())
     assert (body["version"], body["speeds"]) == (2, asdict(first)) and body["machine"]["key"] == here.key
     assert [each.name for each in path.parent.iterdir()] == [path.name]
-    now = time.time()
+    now = round(time.time())
+    monkeypatch.setattr(machine_speeds, "time", SimpleNamespace(time=lambda: float(now)))
     for age, at_least, load, is_measured in (
+        (3599, {"read_gb_s": 1e9}, 0.0, False),
+        (3600, {"read_gb_s": 1e9}, 0.0, True),
         (3590, {"read_gb_s": 1e9}, 0.0, False),
         (3610, {"read_gb_s": 1e9}, 0.0, True),
         (3610, {"read_gb_s": 1.0}, 0.0, False),
@@ -139,6 +143,7 @@ def test_speeds_are_measured_again_after_an_hour_if_they_are_doubtful(
         assert (len(asked) - before, again.read_gb_s) == ((1, 3.0 + before) if is_measured else (0, 3.0))
         assert machine_speeds.save_speeds(again, home=tmp_path) == again
     assert machine_speeds.speeds(home=tmp_path).threads == here.cores and asked[-1] == here.cores
+    assert machine_speeds.speeds(0, home=tmp_path).threads == here.cores
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
     assert save_speeds(Speeds(7, 1.0, 9.0)).float32_gflop_s == 9.0
     assert (tmp_path / "home" / "machine" / f"{here.key}-7.json").is_file()
@@ -193,6 +198,20 @@ def test_a_speed_is_that_of_the_best_trial(monkeypatch: pytest.MonkeyPatch) -> N
     assert found == pytest.approx({name: expected[name] for name in found}) and len(found) >= 2
     monkeypatch.setattr(machine_speeds, "time", Ticks())
     assert machine_speeds._numpy_seconds(8, 2) == 3
+
+
+def test_each_thread_that_multiplies_has_one_thread_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    told: list[tuple[bool, int]] = []
+
+    def set_num_threads(count: int) -> None:
+        told.append((threading.current_thread() is threading.main_thread(), count))
+
+    monkeypatch.setattr(torch, "set_num_threads", set_num_threads)
+    machine_speeds.measure_products(2, size=8, trials=1)
+    assert told[0] == (True, 1) and told[-1] == (True, torch.get_num_threads())
+    assert set(told[1:-1]) == {(False, 1)} and len(told) >= 2 + 2, "a pool for one thread, and one for two"
 
 
 def test_all_parts_are_done_at_once_and_torch_keeps_its_threads() -> None:

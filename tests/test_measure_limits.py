@@ -15,10 +15,10 @@ from engine_tiny import drain, tiny_engine, tokens
 from firsthand.engine.core.outputs import Output
 from firsthand.engine.core.sequence import Request
 from firsthand.errors import ModelError
-from firsthand.measure import machine, machine_speeds
+from firsthand.measure import agent_workloads, machine, machine_speeds
 from firsthand.measure.agent_workloads import answers, likelihoods
 from firsthand.measure.machine_speeds import Speeds, save_speeds
-from firsthand.measure.workloads import KVWaste, raise_errors
+from firsthand.measure.workloads import QUICK, KVWaste, ServingJob, raise_errors, run
 from firsthand.model import Sampling
 
 SPEEDS = Speeds(2, 20.25, 100.4, 200.6, None, "2026-01-02", 0.5)
@@ -140,6 +140,46 @@ def test_waste_is_what_running_sequences_hold_and_have_not_computed() -> None:
         assert waste.percent == pytest.approx(100 * (held - used) / held)
         waste.look(engine)
         assert (waste.allocated, waste.used) == (2 * held, 2 * used), "the ends of steps are summed"
+
+
+def test_an_answer_that_ends_without_a_token_has_begun_too() -> None:
+    class Steps:
+        """Gives these outputs, step by step, for two prompts."""
+
+        left = [  # noqa: RUF012
+            [Output(4, 0, (), (), True, finish_reason="stop"), Output(5, 0, (7,), (-1.0,), True)],
+            [Output(5, 0, (8, 9), (-1.0, -2.0), True, finish_reason="length")],
+        ]
+
+        def add(self, request: Request) -> None:
+            assert request.sampling.max_tokens == {(1,): 2, (2,): 3}[tuple(request.prompt)]
+
+        has_work = property(lambda self: bool(self.left))
+
+        def step(self) -> list[Output]:
+            return self.left.pop(0)
+
+    engine: Any = Steps()
+    timing = run(engine, ServingJob("", ((1,), (2,)), (2, 3)))
+    assert (timing.output_tokens, timing.decode_tokens) == (3, 2) and 0 < timing.first_s < timing.total_s
+
+
+def test_of_thoughts_that_are_as_likely_the_first_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[tuple[int, ...]]] = []
+
+    def proposed(engine: Any, requests: list[Request]) -> list[list[tuple[tuple[int, ...], float]]]:
+        asked.append([tuple(each.prompt)[3:] for each in requests])
+        return [[((place,), 0.0) for place in range(each.n)] for each in requests]
+
+    def valued(engine: Any, prefixes: list[tuple[int, ...]], verdict: Any) -> list[float]:
+        return [{1: -3.0, 3: -0.5}.get(each[-2], -1.0) for each in prefixes]  # before the question's one token
+
+    monkeypatch.setattr(agent_workloads, "answers", proposed)
+    monkeypatch.setattr(agent_workloads, "likelihoods", valued)
+    sizes = replace(QUICK, problem=3, question=1, steps=3, breadth=3, proposals=5, thought=1)
+    alone = agent_workloads.tree_of_thoughts(None, sizes, vocab=64, seed=0)  # type: ignore[arg-type]
+    assert asked == [[()], [(3,), (0,), (2,)], [(3, 3), (0, 3), (2, 3)]]
+    assert alone == 5 * (3 + 3 * 4 + 3 * 5) + 5 * 5 + 15 * 6 + 15 * 7
 
 
 def test_the_first_error_of_a_step_is_raised() -> None:

@@ -15,6 +15,7 @@ import torch
 from engine_tiny import VOCAB, tiny_engine
 from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.sequence import Request
+from firsthand.kernels.attention.paged_attention import Pages
 from firsthand.measure import (
     agent_workloads,
     attention_bench,
@@ -364,6 +365,21 @@ def test_attention_that_is_timed_is_attention_over_the_pages_of_each_sequence() 
     assert len({*map(tuple, apart.tables)}) == 3 and {len(table) for table in apart.tables + forked.tables} == {3}
     assert len({tuple(table[:2]) for table in forked.tables}) == 1
     assert {block for table in forked.tables for block in table} == set(range(5))
+
+
+def test_what_no_sequence_has_written_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = Pages.empty
+
+    def poisoned(*sizes: Any) -> Pages:
+        made = empty(*sizes)
+        for each in (made.keys, made.values):
+            each.fill_(torch.nan)  # as memory may be that nobody wrote
+        return made
+
+    monkeypatch.setattr(Pages, "empty", poisoned)
+    case = Case(Shape(2, 1, 4), [[0, 2]], [(18, 19)], torch.float32, 1)
+    for each in (case.pages.keys, case.pages.values):
+        assert not each.isnan().any() and int((each != 0).sum()) == 18 * 4, "one head of 4 numbers at 18 positions"
 
 
 def test_contiguous_attention_is_causal_for_a_prompt_and_padded_to_the_longest() -> None:

@@ -325,7 +325,9 @@ def test_replicas_take_the_smallest_share_and_as_many_neighbours_as_there_are(
     assert given["neighbours"] == 50 and given["engine"]["threads"] == 2
     share, given = opened(2, cpus=0.5, gpus=0.25)
     assert share == Share(0.5, 0.25) and given["engine"] == {"threads": 1, "max_waiting": 3, "device": "cuda"}
+    share, given = opened(12, cpus=0.0)  # nothing is reserved, so there is room for any number
+    assert share == Share(0.0, 0) and given["engine"]["threads"] == 1
     assert settings["engine"] == {"max_waiting": 3}
     with pytest.raises(ConfigError, match=r"^replicas is 12, and the cluster has room for 11, one for each CPU"):
         opened(12)
-    assert len(ray.shut) == 5 and ray.printing._worker_logs_enabled is True
+    assert len(ray.shut) == 6 and ray.printing._worker_logs_enabled is True

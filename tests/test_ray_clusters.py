@@ -75,20 +75,25 @@ def test_replicas_on_a_cluster_reserve_what_was_asked_for(ray: Any, monkeypatch:
         "neighbours": 2,
     }
     starter.close()
+    half = open_ray(SETTINGS, 2, address="h:1", cpus=1.0, gpus=0.5)
+    assert half.share == Share(1.0, 0.5) and unpack(half.settings)["neighbours"] == 2, (
+        "where GPUs are, for a part of one too"
+    )
+    half.close()
     monkeypatch.setenv("RAY_ADDRESS", "other:1")
     own = open_ray({**SETTINGS, "engine": {"threads": 7, "device": "cpu"}}, 1, address=None, cpus=0.5, gpus=1.0)
     assert ray.asked[-1]["address"] == "other:1" and unpack(own.settings)["engine"] == {"threads": 7, "device": "cpu"}
     own.close()
     with pytest.raises(ConfigError, match=r"^a replica takes 9 CPUs and 0 GPUs, and no machine"):
         open_ray(SETTINGS, 1, address="h:1", cpus=9, gpus=0.0)
-    assert len(ray.shut) == 3 and ray.printing._worker_logs_enabled is True
+    assert len(ray.shut) == 4 and ray.printing._worker_logs_enabled is True
     ray.refuses = RuntimeError("Version mismatch: 2 and 3")
     for address, where in (("h:1", "the Ray cluster at h:1"), ("local", "Ray on this machine")):
         with pytest.raises(
             ConfigError, match=f"^{where} cannot be used: this process has another version of Ray or Python"
         ):
             open_ray(SETTINGS, 1, address=address, cpus=None, gpus=0.0)
-    assert "RAY_AUTH_MODE" not in os.environ and len(ray.shut) == 3
+    assert "RAY_AUTH_MODE" not in os.environ and len(ray.shut) == 4
     monkeypatch.setattr(ray_replicas, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match="--replicas"):
         open_ray(SETTINGS, 1, address=None, cpus=None, gpus=0.0)
@@ -203,7 +208,7 @@ def test_a_cluster_whose_head_is_gone_ends_the_run(monkeypatch: pytest.MonkeyPat
 
 def test_attempts_of_a_lost_worker_are_put_back_or_given_up(tmp_path: Path):
     agent, benchmark = Agent("ada", Scripted(["x"]), direct), Benchmark("b", lambda seed: [], ())
-    every = [Place(agent, benchmark, Task(str(number), "?"), 0) for number in range(5)]
+    every = [Place(agent, benchmark, Task(str(number), "?"), number % 3) for number in range(5)]
     said, traced = list[str](), list[Trace]()
     remote: Any = SimpleNamespace(name="w")
     with create(tmp_path, {}, "r") as run:
@@ -220,7 +225,7 @@ def test_attempts_of_a_lost_worker_are_put_back_or_given_up(tmp_path: Path):
         assert [place.task.id for place in work.waiting] == ["0", "3", "4", "1"], "a suspect waits behind the others"
         assert work.losses == Counter({every[0].id: 1, every[1].id: 2, every[2].id: 4})
         (trace,) = traced
-        assert (trace.task_id, trace.benchmark, trace.epoch, trace.seed, trace.stop_reason) == ("2", "b", 0, 7, "error")
+        assert (trace.task_id, trace.benchmark, trace.epoch, trace.seed, trace.stop_reason) == ("2", "b", 2, 7, "error")
         assert trace.error == Failure(
             "WorkerLost", "4 workers were lost while this attempt was under way, two of them with nothing beside it: see "
             "whether it runs out of memory or ends its process",
@@ -229,6 +234,14 @@ def test_attempts_of_a_lost_worker_are_put_back_or_given_up(tmp_path: Path):
         assert trace.place == every[2].id not in work.missing and trace.agent["name"] == "ada" and trace.duration_s == 0
         work._put_back(remote, {}, "v is gone")
         assert said[-1] == "v is gone"
+        fresh = _Distribution(run, {place.id: place for place in every}, 7, 3, traced.append, said.append)
+        taken: dict[str, Place] = {}
+        fresh._deal(taken)
+        fresh._put_back(remote, taken, "u is gone")
+        assert [place.task.id for place in fresh.waiting] == ["0", "1", "2", "3", "4"], "they go first, in their order"
+        fresh.missing.clear()
+        fresh._put_back(remote, {every[0].id: every[0]}, "t is gone")
+        assert said[-1] == "t is gone", "nothing is left to go to others"
         one = {every[3].id: every[3]}
         record = {"kind": "record", "id": every[3].id, "number": 9, "effect": "e", "request": "r", "reply": {"a": 1}}
         assert work._take(record, one) == {"kind": "kept", "upto": 9}

@@ -210,6 +210,53 @@ def test_a_change_of_adapters_holds_for_the_replicas_that_are_left() -> None:
     with_fleet(work, [[SAME], [SAME], [SAME]], table)
 
 
+def test_the_first_refusal_is_told_and_loads_of_one_name_are_counted() -> None:
+    table = Table()
+
+    async def work(fleet: Fleet, starter: Starter, events: list[Any]) -> None:
+        shared = ReplicatedModel(fleet, "team").shared
+        await fleet.ready()
+        for _ in range(3):
+            await shared.load("a", Path("/a"), version=5, replace=True)
+        assert (shared.loadings["a"], shared.loadings["b"]) == (3, 0) and shared.known["a"].version == 5
+        table.replies |= {
+            ("place 1", "load_adapter"): ModelFileError("one"),
+            ("place 2", "load_adapter"): ConfigError("two"),
+        }
+        with pytest.raises(ModelFileError, match=r"^one$"):
+            await shared.load("b", Path("/b"))
+        table.replies |= {("place 1", "load_adapter"): "other", ("place 2", "load_adapter"): "print"}
+        with pytest.raises(ConfigError) as told:
+            await shared.load("b", Path("/b"))
+        assert str(told.value) == (
+            "the replicas cannot load the adapter 'b': its files are not the same on all of their machines"
+        )
+        assert [methods(each)[6:] for each in starter.started] == [["load_adapter", "undo_adapters"] * 2] * 3
+        assert list(shared.known) == ["a"] and shared.loadings["b"] == 0
+        assert not any(each.is_closed for each in starter.started)
+
+    with_fleet(work, [[SAME], [SAME], [SAME]], table)
+
+
+def test_a_replica_that_is_lost_while_it_undoes_a_change_is_not_closed_when_it_is_back() -> None:
+    table = Table()
+
+    async def work(fleet: Fleet, starter: Starter, events: list[Any]) -> None:
+        shared = ReplicatedModel(fleet, "team").shared
+        await fleet.ready()
+        table.replies |= {("place 1", "load_adapter"): "other", ("place 0", "undo_adapters"): None,
+                          ("place 1", "undo_adapters"): Lost("while undone")}  # fmt: skip
+        fleet.prepare = None
+        loading = asyncio.create_task(shared.load("b", Path("/b")))
+        await until(lambda: len(starter.started) == 3 and methods(starter.started[0])[-1] == "undo_adapters")
+        says(starter.started[0], starter.started[0].sent[-1], "end", value=None)
+        with pytest.raises(ConfigError, match="its files are not the same"):
+            await loading
+        assert [each.is_closed for each in starter.started] == [False, True, False] and shared.known == {}
+
+    with_fleet(work, [[SAME], [SAME]], table)
+
+
 def test_a_new_replica_is_given_every_adapter_and_must_read_the_same_files() -> None:
     table = Table()
 

@@ -169,7 +169,7 @@ def test_a_scoring_that_ends_early_keeps_what_is_done_and_leaves_nothing_running
 
     with made() as run:
         with pytest.raises(SandboxError, match="no box"):
-            score(run, slow)
+            asyncio.run(asyncio.wait_for(rescore(run, slow), 20))
         assert sorted(ended) == ["t0", "t1", "t2"] and given(run, "slow") == {"a t0": 1.0, "a t1": 1.0}
 
 
@@ -190,6 +190,9 @@ def test_a_pair_judge_compares_with_the_attempts_of_its_rival() -> None:
         assert str(refused.value) == f"run {run.id} has no agent 'c': it has a, b"
         assert score(run, judge) == Rescored("pairwise", 2, 0, 0, 1), "the rival's own attempts are neither"
         by_id = {each.id: each for each in run.traces()}
+        (place,) = (each.place for each in by_id.values() if (each.agent_name, each.task_id) == ("a", "t0"))
+        kept = [bool(run.journal(f"{place}/{name}").entries()) for name in ("1/pairwise", "2/pairwise", "pairwise")]
+        assert kept == [True, False, False], "the judge's replies are those of this try"
         assert sorted((by_id[each.a].task_id, by_id[each.b].agent_name, each.winner) for each in run.preferences()) == [
             ("t0", "b", "a"), ("t2", "b", "a"),
         ]  # fmt: skip

@@ -57,6 +57,7 @@ def test_workers_are_described_and_told_apart():
         f"its benchmark 'b' has the protocol '{'q' * 79}, and here it is 'p'"
     )
     assert difference(here, {**here, "more": 1}) is None
+    assert difference({"agents": {"a": {}}}, {"agents": {"a": {}}}) is None, "nothing to compare is not nothing there"
     place = Place(agents["ada"], benchmarks["b"], Task("t", "?"), 3)
     assert attempt_message(place, 7, [("e", "r", {"a": 1})]) == {
         "kind": "attempt", "id": place.id, "agent": "ada", "benchmark": "b", "task": Task("t", "?").to_json(), "epoch": 3,

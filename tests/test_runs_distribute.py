@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from firsthand.cluster.spread.run_worker import InProcess, Lost, Worker, about, 
 from firsthand.context import Context
 from firsthand.errors import ConfigError, SandboxError
 from firsthand.loop.approval import Approval
+from firsthand.memories.notes import notes
 from firsthand.message import Json, ToolCall, canonical
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
@@ -27,7 +29,7 @@ from firsthand.runs.store import Run, create
 from firsthand.scorers.choice import acc, acc_mutual_info
 from firsthand.task import Task
 from firsthand.tool import tool
-from firsthand.trace import Score, Trace
+from firsthand.trace import Failure, Score, Trace
 
 TIMES = {"started_at", "duration_s", "started_s", "at_s"}
 
@@ -315,6 +317,36 @@ def test_nothing_joins_a_suspect_and_a_suspect_joins_nothing(tmp_path: Path, los
             held = {holds.id: holds}
             work._deal(held)
             assert len(held) == (alone if losses == SUSPECT else 4)
+
+
+@pytest.mark.parametrize("lifetime", ["run", "agent"])
+def test_a_memory_that_attempts_share_is_not_spread_over_workers(tmp_path: Path, lifetime: Any) -> None:
+    agent, letters = replace(World().agent(), memory=notes(lifetime=lifetime)), benchmark(1)
+    fleet = Crew(lambda number: None)
+    with create(tmp_path, {}, "spread") as run, pytest.raises(ConfigError, match="the memory of steps is shared"):
+        asyncio.run(distribute(run, [Place(agent, letters, task, 0) for task in letters.tasks(0)], fleet))
+    assert fleet.made == 0
+
+
+def test_what_ended_with_an_error_is_attempted_again_only_if_that_is_asked_for(tmp_path: Path) -> None:
+    world = World()
+    every = places(world, epochs=1)[:2]
+    failed = Trace(
+        "e" * 16, "letters", "0", every[0].agent.to_json(), 0, 0, "", 0.0, stop_reason="error",
+        error=Failure("ModelError", "gone"), place=every[0].id,
+    )  # fmt: skip
+
+    def attempted(**options: Any) -> list[str]:
+        seen: list[str] = []
+        fleet = Crew(lambda number: InProcess(world.worker()), 1)
+        asyncio.run(distribute(run, every, fleet, on_trace=lambda trace: seen.append(trace.task_id), **options))
+        return sorted(seen)
+
+    with create(tmp_path, {}, "spread") as run:
+        asyncio.run(distribute(run, [every[1]], Crew(lambda number: InProcess(world.worker()), 1)))
+        run.append(failed)
+        assert attempted() == [] and [each.error is None for each in run.traces()] == [True, False]
+        assert attempted(redo_errors=True) == ["0"] and all(each.error is None for each in run.traces())
 
 
 def test_a_run_goes_from_one_machine_to_many_and_back(tmp_path: Path) -> None:

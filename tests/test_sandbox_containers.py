@@ -268,7 +268,7 @@ def test_the_last_words_of_a_command_are_its_last_line_or_its_end() -> None:
     def words(stderr: str, status: int | None = 4) -> str:
         return _last_words(Outcome("error", status, "out", stderr, 1, 1, 1, "docker"))
 
-    assert [words("a\n" + "b" * 301 + "\n\n"), words(" \n"), words("", None)] == [
-        "b" * 300, "it ended with error, status 4", "it ended with error, status None",
+    assert [words("a\n" + "b" * 299 + "cd\n\n"), words(" \n"), words("", None)] == [
+        "b" * 299 + "c", "it ended with error, status 4", "it ended with error, status None",
     ]  # fmt: skip
     assert repository_workspace._INSIDE.name == "inside.py"

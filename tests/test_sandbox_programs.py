@@ -269,6 +269,16 @@ def test_what_changed_in_a_box_is_kept_and_put_back(tmp_path: Path, fed: Any) ->
     assert snapshot(100) == "long:"
 
 
+def test_a_new_file_of_a_box_is_for_all_to_read_and_for_its_user_to_write(tmp_path: Path, fed: Any) -> None:
+    fed(b"x")
+    before = os.umask(0)
+    try:
+        box_inside.do_write(str(tmp_path / "é" / "new"))
+    finally:
+        os.umask(before)
+    assert oct((tmp_path / "é" / "new").stat().st_mode) == oct(stat.S_IFREG | 0o644)
+
+
 def test_a_folder_that_may_not_be_read_hides_no_other() -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         top = Path(folder)

@@ -155,6 +155,12 @@ def test_messages_between_the_processes_have_their_length_before_them() -> None:
     assert checker.exactly(left, 7) is None
     left.close()
 
+    class Aborted:
+        def recv(self, count: int) -> bytes:
+            raise ConnectionAbortedError
+
+    assert checker.exactly(Aborted(), 1) is None  # type: ignore[arg-type]
+
 
 # -- a box and a repository --
 

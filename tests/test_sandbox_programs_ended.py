@@ -254,3 +254,22 @@ def test_a_run_that_was_killed_has_the_time_and_memory_of_its_init(monkeypatch: 
     assert asked and all(each == ({1, os.getppid(), os.getpid()}, 77) for each in asked)
     assert watched(lambda tell: os.write(tell, b"w" * 4_000), 20)["broken"] == "w" * 4_000
     assert watched(lambda tell: None, 20)["broken"] == f"init ended with wait status {3 << 8}"
+
+
+def test_a_run_that_cannot_begin_is_reported_as_broken_and_its_supervisor_ends_well() -> None:
+    def reported(raw: bytes) -> tuple[int, str, str, bytes]:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.sendall(raw)
+            ours.shutdown(socket.SHUT_WR)
+            ended = forked(lambda: worker.supervise({}, theirs.fileno()))
+            return *ended, ours.recv(9999)
+
+    why = "JSONDecodeError: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"
+    for raw, broken in (
+        (b"\0\0\0\x01{", why),
+        (b"\0\0\0\x03{}", "EOFError: the caller went away"),
+        (b"\0\0", "EOFError: the caller went away"),
+        (b"", "EOFError: the caller went away"),
+    ):
+        assert reported(raw) == (0, "", "", json.dumps({"broken": broken}).encode())
