@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def clerk(desk: Desk, **more: Any) -> Agent:
 
 
 def within_sessions(
-    agent: Agent, folder: Path, use: Callable[[ServedSessions], Awaitable[Any]], *, seed: int = 40, **settings: Any
+    agent: Agent, folder: Path, use: Callable[[ServedSessions], Coroutine[Any, Any, Any]], *, seed: int = 40, **settings: Any
 ) -> Any:
     """What `use` makes of an agent's sessions while they run; `on_bug` appends to their `bugs`."""
 
@@ -85,7 +85,7 @@ def within_sessions(
             sessions.bugs = []  # type: ignore[attr-defined]
             sessions.on_bug = sessions.bugs.append  # type: ignore[attr-defined]
             async with sessions.running():
-                return await use(sessions)
+                return await asyncio.wait_for(use(sessions), 30)
 
     return asyncio.run(main())
 

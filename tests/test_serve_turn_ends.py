@@ -55,7 +55,7 @@ def test_an_attempt_that_cannot_be_made_is_a_failed_turn_and_only_a_bug_is_told(
         session = sessions.store.open_session("ann", "c")
         for number, error in enumerate((StoreError("the disk is full"), OSError(5, "odd")), 1):
             turn = sessions.store.add_turn(session.id, f"q{number}")
-            sessions._fail(turn, error, sessions._empty(turn, ""), [])
+            sessions._fail(turn, error, sessions._empty(turn, "why"), [])
             found = sessions.store.turn(turn.id)
             assert (found.state, found.answer, found.error) == ("failed", None, str(error))
             trace = sessions.trace(session.id)
