@@ -38,7 +38,16 @@ class Noted:
 
     is_cancelled = False
 
-    def __init__(self, *answers: Any, client: str | None = "ann", task: str = "", note: str = "", asks: bool = True):
+    def __init__(
+        self,
+        *answers: Any,
+        client: str | None = "ann",
+        task: str = "",
+        note: str = "",
+        asks: bool = True,
+        gone_after: int = 99,
+    ):
+        self.gone_after = gone_after
         self.client, self.task, self.note, self.asks, self.answers = client, task, note, asks, list(answers)
         self.told: list[Any] = []
         self.asked: list[Any] = []
@@ -60,7 +69,7 @@ class Noted:
 
     async def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         self.told.append((done, total, message))
-        if message == "break":
+        if len(self.told) == self.gone_after:
             raise RuntimeError("the client has gone")
 
 
@@ -187,6 +196,16 @@ def test_a_benchmark_is_run_by_its_arguments_with_each_attempt_told(
     again = Noted(note=info.id)
     assert asyncio.run(tool.run(call, again)).content == result.content and len(asked) == 6  # type: ignore
     assert again.told == [(0, 6, f"run {info.id}")] and again.note == info.id
+    cut = Noted(gone_after=3)
+    with pytest.raises(RuntimeError, match="the client has gone"):
+        asyncio.run(tool.run(call, cut))  # type: ignore[arg-type]
+    with store.open_run(cut.note, home) as run:
+        done = len(run.done())
+    rest = Noted(note=cut.note)
+    last: Any = asyncio.run(tool.run(call, rest))  # type: ignore[arg-type]
+    assert done >= 2 and [each[0] for each in rest.told] == [0, *range(done + 1, 7)], "what was done is not told again"
+    assert last.structured_content["rows"][0]["attempts"] == 6 and last.structured_content["run"] == cut.note
+
     monkeypatch.setattr(benchmark_offer, "MAX_ATTEMPTS", 1)
     for wrong, says in (
         ({"limit": -1}, "limit is -1: give 0 or more"),
