@@ -11,19 +11,22 @@ import pytest
 
 from firsthand.agent import Agent
 from firsthand.errors import ConfigError, StoreError, UnknownName
+from firsthand.message import assistant, user
 from firsthand.patterns.reply import reply
 from firsthand.providers.scripted import Scripted
+from firsthand.runs import store
 from firsthand.studio import arena_rounds, task_collection
 from firsthand.studio.accounts import CHANGES_A_MINUTE, GUESS_S, GUESSES, GUESSES_OF_ADDRESS, Accounts, User, _digest
 from firsthand.studio.annotation_queue import OPEN_S, AnnotationQueue, Queues, queue_of_form
 from firsthand.studio.arena_rounds import AnsweringSide, ArenaRounds, Round
 from firsthand.studio.live_events import changes, mark_of, marks_of
 from firsthand.studio.open_runs import OpenRuns
-from firsthand.studio.playground import PlaygroundTrial, _described, _sampling
+from firsthand.studio.playground import Playground, PlaygroundTrial, _described, _sampling, forked
 from firsthand.studio.prompt_library import PromptLibrary
 from firsthand.studio.studio_store import SqliteStore
 from firsthand.studio.task_collection import TaskCollections, as_lines
 from firsthand.task import Task
+from firsthand.trace import Event, Node, Trace
 
 
 def refused(work: Any, *given: Any, **named: Any) -> str:
@@ -179,7 +182,7 @@ def test_changes_and_guesses_are_counted_in_a_window_that_ends_with_its_last_sec
 
 
 def agents() -> dict[str, Agent]:
-    return {name: Agent(name, Scripted(["x"], name=f"scripted:{name}"), reply) for name in ("amber", "cobalt")}
+    return {name: Agent(name, Scripted(lambda *_: "x", name=f"scripted:{name}"), reply) for name in ("amber", "cobalt")}
 
 
 def test_a_vote_keeps_its_first_time_and_its_last_words_and_one_keeper(tmp_path: Path) -> None:
@@ -280,3 +283,59 @@ def test_a_trial_is_described_by_what_was_given_and_keeps_what_was_not() -> None
     assert (sampled.temperature, sampled.max_tokens, sampled.top_logprobs) == (0.0, own.max_tokens, own.top_logprobs)
     given = _sampling(fork, own)
     assert (given.temperature, given.max_tokens, given.top_logprobs) == (own.temperature, 1, 0)
+
+
+def test_a_fork_keeps_the_rules_of_its_parent_that_allow_nothing(tmp_path: Path) -> None:
+    (agent, _) = agents().values()
+    config = {
+        "benchmarks": ["arithmetic"], "model": ["scripted:echo"], "pattern": ["reply"], "tools": ["calculator"],
+        "approve": ["read=allow", "calculator=deny", "irreversible=ask"],
+    }  # fmt: skip
+    parent = Trace(
+        "t", "arithmetic", "t0", {"name": "reply", "model": "scripted:echo", "pattern": "reply"}, 0, 0, "then", 1.0
+    )
+    trial = PlaygroundTrial(("amber",), run="r", attempt="p")
+    with store.create(tmp_path, config, "ruled", command=["firsthand", "run", "arithmetic"]) as parents:
+        made, setting = forked(trial, agent, parents, parent)
+        assert made.approval.rules == {"external": "ask", "calculator": "deny", "irreversible": "ask"}
+        assert (
+            made.name == "reply@amber"
+            and setting.name == "arithmetic"
+            and [t.name for t in made.tools] == ["calculator"]
+        )
+        (tool,) = made.tools
+        decision = asyncio.run(made.approval.ask(tool, {}))  # type: ignore[operator]
+        assert (decision.allowed, decision.by) == (False, "nobody")
+        assert decision.reason == f"calculator needs approval ({tool.effect}), and the Studio asks nobody"
+
+
+def test_a_fork_is_followed_at_its_parents_epoch_unless_it_is_protected(tmp_path: Path) -> None:
+    (agent, _) = agents().values()
+    trial = PlaygroundTrial(("amber",), run="r", attempt="p0", say="And?")
+    nodes = (Node(None, user("Q")), Node(0, assistant("A")))
+    heard: list[Any] = []
+
+    async def fork(parents: Any) -> Trace:
+        run, work = Playground(tmp_path, {"amber": agent})._forks(trial, [agent], parents)
+        listener = run.feed.listener
+
+        def listened(place: Any, **more: Any) -> Any:
+            heard.append((place.id, place.epoch, more))
+            return listener(place, **more)
+
+        run.feed.listener = listened  # type: ignore[method-assign]
+        await work()
+        (made,) = run.traces()
+        assert run.info.num_planned == 1 and run.info.status == "done" and "fork-quiz" in run.id
+        run.close()
+        return made
+
+    for events in ((), (Event("protected", 0.0, {"why": "x"}),)):
+        parent = Trace("t", "quiz", "t0", {"name": "a"}, 2, 7, "then", 1.0, nodes=nodes, place="p0", events=events)
+        with store.create(tmp_path, {}, "bare") as parents:
+            parents.add_tasks("quiz", [Task("t0", "Q")])
+            parents.append(parent)
+            made = asyncio.run(fork(parents))
+        assert made.answer == "x" and made.epoch == 2, made.error
+        assert heard == ([] if events else [(made.place, 2, {"pieces": True})]), events
+        heard.clear()
