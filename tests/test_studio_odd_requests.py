@@ -12,6 +12,8 @@ from starlette.testclient import TestClient
 
 from firsthand.runs import store
 from firsthand.runs.track import Track
+from firsthand.studio import annotation_queue
+from firsthand.studio.views import queue_views
 from studio_page_outline import outline
 from studio_small_home import entered, ids, post, problem, said, write_home
 
@@ -121,6 +123,21 @@ def test_queues_skip_the_last_fifty_and_raters_have_names_of_sixty_letters(shown
     for name in ("n" * 61, "a\tb"):
         says = f"{name[:60]!r} is no name of a rater: give up to 60 characters on one line"
         assert says in problem(client.get("/queues/odd/next", params={"as": name}))
+
+
+def test_a_queue_of_more_attempts_than_are_taken_is_refused_and_not_cut(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, _, older, _ = shown
+    for module in (queue_views, annotation_queue):
+        monkeypatch.setattr(module, "MAX_ITEMS", 3)
+    for words, says in (
+        ("", "the queue has 4 attempts: at most 3 are taken"),
+        ("agent:zed", "the queue has no attempts"),
+    ):
+        assert says in problem(post(client, "/queues", name="many", run=older, filter=words, score="good"))
+    assert post(client, "/queues", name="three", run=older, filter="agent:ann", score="good").status_code == 303
+    assert "0 of 3 finished, 0 labels" in asked(shown, "/queues/three")
 
 
 def test_notes_prompts_and_views_are_kept_up_to_their_limits(shown: Shown) -> None:
