@@ -116,8 +116,7 @@ def test_a_question_is_one_attempt_whose_trace_is_kept_under_the_task_of_its_cal
     assert [each["trace"] for each in about[1:3]] == [trace.id for trace in traces if trace.task_id != key]
     assert [about[0]["trace"], about[3]["trace"]] == tries
     assert {(each["run"], each["stop_reason"]) for each in about} == {(record._opened().id, "done")}
-    assert record._opened().agents() == ["clerk"]
-    assert record._opened().database.read("SELECT name FROM agents") == [("clerk",)]
+    assert record._opened().agents() == {"clerk": traces[0].agent}
     task = record._opened().task("mcp", key)
     assert task is not None and task.prompt == "pay 5" and record.tasks is not None
     record.tasks.close()
