@@ -343,6 +343,7 @@ def test_a_webhook_gets_every_event_in_order_with_its_token_and_its_credentials(
         bearer = {"scheme": "Bearer", "credentials": "secret"}
         await configs.set_info("t", hook("1", "one", token="tok", authentication=bearer), ann)
         await configs.set_info("u", hook("2", "two", authentication={"scheme": "Bearer"}), ann)
+        await configs.set_info("u", hook("4", "two", authentication={"credentials": "secret"}), ann)
         await configs.set_info("v", TaskPushNotificationConfig(id="3", url="http://127.0.0.1:1/"), ann)
         sender = WebhookSender(configs, rules, on_failure=lambda task, why: failures.append((task, why)))
         for id, state in (("t", TaskState.TASK_STATE_WORKING), ("t", TaskState.TASK_STATE_COMPLETED),
@@ -359,14 +360,14 @@ def test_a_webhook_gets_every_event_in_order_with_its_token_and_its_credentials(
         return configs.queued_tasks()
 
     left, came = served([answer()], work)
-    assert left == [] and [each.partition(" HTTP")[0] for each in came] == ["POST /one", "POST /one", "POST /two"]
+    assert left == [] and [each.partition(" HTTP")[0] for each in came] == ["POST /one"] * 2 + ["POST /two"] * 2
     heads, bodies = zip(*(each.split("\r\n\r\n") for each in came), strict=True)
     assert [json.loads(each) for each in bodies] == [
         {"task": {"id": "t", "contextId": "c", "status": {"state": "TASK_STATE_WORKING"}}},
         {"task": {"id": "t", "contextId": "c", "status": {"state": "TASK_STATE_COMPLETED"}}},
-        {"left": 1},
+        *[{"left": 1}] * 2,
     ]
-    for head, has in zip(heads, (True, True, False), strict=True):
+    for head, has in zip(heads, (True, True, False, False), strict=True):
         assert "content-type: application/a2a+json" in head.lower()
         assert ("x-a2a-notification-token: tok\r\n" in f"{head}\r\n".lower()) is has
         assert ("authorization: Bearer secret\r\n" in f"{head}\r\n") is has and ("authorization" in head.lower()) is has
