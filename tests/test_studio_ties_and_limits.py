@@ -15,7 +15,7 @@ from firsthand.message import assistant, user
 from firsthand.patterns.reply import reply
 from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
-from firsthand.studio import arena_rounds, task_collection
+from firsthand.studio import arena_rounds, branch_conversation, task_collection
 from firsthand.studio.accounts import CHANGES_A_MINUTE, GUESS_S, GUESSES, GUESSES_OF_ADDRESS, Accounts, User, _digest
 from firsthand.studio.annotation_queue import OPEN_S, AnnotationQueue, Queues, queue_of_form
 from firsthand.studio.arena_rounds import AnsweringSide, ArenaRounds, Round
@@ -25,6 +25,7 @@ from firsthand.studio.playground import Playground, PlaygroundTrial, _described,
 from firsthand.studio.prompt_library import PromptLibrary
 from firsthand.studio.studio_store import SqliteStore
 from firsthand.studio.task_collection import TaskCollections, as_lines
+from firsthand.studio.token_colours import laid_out
 from firsthand.task import Task
 from firsthand.trace import Event, Node, Trace
 
@@ -339,3 +340,43 @@ def test_a_fork_is_followed_at_its_parents_epoch_unless_it_is_protected(tmp_path
         assert made.answer == "x" and made.epoch == 2, made.error
         assert heard == ([] if events else [(made.place, 2, {"pieces": True})]), events
         heard.clear()
+
+
+# -- an attempt --
+
+
+def test_a_token_that_is_not_known_gets_at_most_forty_letters() -> None:
+    for letters, pieces in ((0, ["", "b"]), (40, ["a" * 40, "b"]), (41, None)):
+        assert laid_out("a" * letters + "b", [None, "b"]) == pieces
+    assert laid_out("a" * 80 + "b", [None, "", "b"]) is None and laid_out("a" * 80 + "bc", [None, None, "b", "c"]) == [
+        "a" * 80, "", "b", "c",
+    ]  # fmt: skip
+    assert laid_out("ab", ["a", "x"]) == ["a", "b"] and laid_out("ab", ["a", "x", "y"]) is None
+    assert laid_out("abcd", ["a", "b"]) == ["a", "bcd"] and laid_out("", []) is None and laid_out("ab", [None]) is None
+
+
+def test_a_long_branch_is_shown_by_its_beginning_and_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(branch_conversation, "MAX_MESSAGES", 4)
+    monkeypatch.setattr(branch_conversation, "MAX_BRANCHES", 2)
+
+    def shown(count: int, *parents: int, leaf: int | None = None) -> tuple[list[int], int | None, int, int]:
+        nodes = [Node(None if at == 0 else at - 1, user(f"n{at}")) for at in range(count)]
+        nodes += [Node(parent, assistant(f"of {parent}")) for parent in parents]
+        found = Trace("t", "q", "t0", {"name": "a"}, 0, 0, "", 1.0, nodes=tuple(nodes))
+        made = branch_conversation.conversation(found, leaf)
+        return [each.node for each in made.said], made.leaf, made.num_leaves, made.left_out
+
+    assert shown(4) == ([0, 1, 2, 3], 3, 1, 0) and shown(7) == ([0, 1, 5, 6], 6, 1, 3)
+    assert shown(3, 0, 0) == ([0, 4], 4, 3, 0) and shown(3, 0, 0, leaf=1) == ([0, 1, 2], 2, 3, 0)
+    assert shown(3, 0, 0, leaf=5) == shown(3, 0, 0) and shown(3, 0, 0, leaf=0) == shown(3, 0, 0)
+    assert shown(0) == ([], None, 0, 0)
+    nodes = (
+        Node(None, user("q")),
+        Node(0, assistant("a")),
+        Node(0, assistant("b")),
+        Node(1, user("c")),
+        Node(0, user("d")),
+    )
+    told = branch_conversation.conversation(Trace("t", "q", "t0", {"name": "a"}, 0, 0, "", 1.0, nodes=nodes), 3)
+    assert [(each.node, each.siblings) for each in told.said] == [(0, ()), (1, (1, 2)), (3, ())]
+    assert (told.leaf, told.leaves, told.num_leaves, told.leaf_of) == (3, (2, 3), 3, {1: 3, 2: 2})
