@@ -368,8 +368,9 @@ def test_a_failed_call_says_once_that_it_is_an_error() -> None:
 
     blocks = [{"type": "text", "text": "Error: x"}, {"type": "text", "text": "y"}]
     for content, is_error, said in (
-        ("Error: x", True, "Error: x"), ("error: x", True, "Error: error: x"), ("", True, "Error: "), (None, True, "Error: "),
-        ("x", True, "Error: x"), ("x", False, "x"), ("x", None, "x"), (None, None, ""), ("Error: x", None, "Error: x"),
+        ("Error: x", True, "Error: x"), ("error: x", True, "Error: error: x"), ("", True, "Error: "),
+        (None, True, "Error: "), ("x", True, "Error: x"), ("x", False, "x"), ("x", None, "x"), (None, None, ""),
+        ("Error: x", None, "Error: x"),
         (blocks, True, "Error: x\n\ny"), (blocks[::-1], True, "Error: y\n\nError: x"),
     ):  # fmt: skip
         assert told(content, is_error) == said

@@ -12,9 +12,12 @@ from firsthand.agent import Agent
 from firsthand.errors import ConfigError, GuardBlocked, StoreError, UnknownName
 from firsthand.loop.listener import Piece
 from firsthand.message import system
+from firsthand.serve.agents import parked_approval
+from firsthand.serve.agents.parked_approval import ParkedApproval
 from firsthand.serve.agents.served_sessions import _MOST_NEWS, ServedSessions, TurnOver
-from firsthand.serve.agents.session_store import SessionTurn
-from firsthand.trace import Failure
+from firsthand.serve.agents.session_store import SessionStore, SessionTurn
+from firsthand.serve.agents.session_trace import HeardSteps
+from firsthand.trace import Event, Failure
 from served_agent import Desk, clerk, within_sessions
 
 
@@ -342,3 +345,34 @@ def test_an_answer_to_a_form_is_kept_and_content_without_a_form_is_refused(tmp_p
         assert (await sessions.settled(turn.id)).state == "completed"
 
     within_sessions(clerk(Desk()), tmp_path, use)
+
+
+def test_a_question_ends_its_attempt_once_all_that_runs_beside_it_waits_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parked_approval, "_STILL_S", 0.001)
+    store = SessionStore(tmp_path, create=True)
+    turn = store.add_turn(store.open_session("ann", "c").id, "q")
+    heard = HeardSteps()
+    ask = ParkedApproval(store, turn, heard)
+
+    async def main() -> None:
+        heard.open = {":0", ":1", ":2"}
+        ask.waiting = dict.fromkeys((":0",))  # type: ignore[assignment]
+        still = asyncio.ensure_future(ask._stand_still())
+        for done in (":1", ":2"):
+            await asyncio.sleep(0.01)
+            assert not still.done(), f"{done} runs"
+            heard.open.discard(done)
+            ask.hear(Event("note", 0.0))
+        await asyncio.wait_for(still, 10)
+        heard.open = {":0", ":1"}
+        still = asyncio.ensure_future(ask._stand_still())
+        await asyncio.sleep(0.01)
+        assert not still.done()
+        ask.waiting[":1"] = None  # type: ignore[assignment]
+        ask._moved.set()
+        await asyncio.wait_for(still, 10)
+
+    asyncio.run(main())
+    store.close()

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from firsthand.runs import store
 from firsthand.runs.track import Track
 from firsthand.studio import annotation_queue
-from firsthand.studio.views import queue_views
+from firsthand.studio.views import comparison_views, queue_views
 from studio_page_outline import outline
 from studio_small_home import entered, ids, post, problem, said, write_home
 
@@ -68,6 +68,14 @@ def test_the_older_run_is_the_baseline_of_its_own_agent_unless_another_is_asked_
         (f"run={older}&slice=size", "the tasks have no metadata 'size' to slice by: they have level"),
     ):
         assert says in problem(client.get(f"/compare?{query}")), query
+
+
+def test_a_comparison_of_just_one_page_has_no_other(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, _, older, newer = shown
+    for size, has_more in ((2, True), (3, False)):
+        monkeypatch.setattr(comparison_views, "PAGE", size)
+        text = client.get(f"/compare?run={older}&run={newer}&only=all").text
+        assert (f"start={size}" in text) is has_more and "start=0" not in text
 
 
 def test_paths_that_are_nearly_right_are_not_found_and_each_file_has_its_kind(shown: Shown) -> None:
