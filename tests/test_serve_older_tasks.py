@@ -70,7 +70,7 @@ def test_each_question_of_a_task_is_put_to_its_client_once_and_withdrawn_when_an
         waiting = asyncio.ensure_future(older.result(ctx, about(task)))
 
         async def settle() -> None:
-            for _ in range(8):
+            for _ in range(20):
                 await asyncio.sleep(0)
 
         await settle()
