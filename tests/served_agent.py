@@ -75,7 +75,12 @@ def clerk(desk: Desk, **more: Any) -> Agent:
 
 
 def within_sessions(
-    agent: Agent, folder: Path, use: Callable[[ServedSessions], Coroutine[Any, Any, Any]], *, seed: int = 40, **settings: Any
+    agent: Agent,
+    folder: Path,
+    use: Callable[[ServedSessions], Coroutine[Any, Any, Any]],
+    *,
+    seed: int = 40,
+    **settings: Any,
 ) -> Any:
     """What `use` makes of an agent's sessions while they run; `on_bug` appends to their `bugs`."""
 

@@ -56,11 +56,16 @@ def test_a_stream_has_the_steps_as_a_thought_that_no_text_of_a_tool_can_close(tm
 
 
 def test_each_question_of_a_turn_is_a_call_in_two_pieces_and_the_answers_make_it_go_on(tmp_path: Path) -> None:
-    desk = Desk()
+    sent: list[int] = []
+
+    def pay(amount: int, to: str) -> str:
+        """Pay an amount."""
+        sent.append(amount)
+        return f"paid {amount}"
 
     async def both(task: Any, ctx: Any) -> str:
         async def one(amount: int) -> str:
-            return str((await ctx.call(ToolCall(f"c{amount}", "pay", {"amount": amount}))).content)
+            return str((await ctx.call(ToolCall(f"c{amount}", "pay", {"amount": amount, "to": "Zoë"}))).content)
 
         if not task.question.startswith("pay"):
             return f"You said {task.question}, after {len(task.conversation)} others."
@@ -72,10 +77,12 @@ def test_each_question_of_a_turn_is_a_call_in_two_pieces_and_the_answers_make_it
         assert steps[-1].text == "</think>" and last.text == ""
         turn = sessions.store.unfinished()[0]
         asked = sessions.store.pending(turn.id)
-        assert [each.arguments for each in asked] == [{"amount": 5}, {"amount": 7}]
+        assert [each.arguments for each in asked] == [{"amount": each, "to": "Zoë"} for each in (5, 7)]
         for at, (head, body, each) in enumerate(((one, one_more, asked[0]), (two, two_more, asked[1]))):
             assert head.call == CallDelta(at, each.id, "approval") and head.text == body.text == ""
-            assert body.call == CallDelta(at, arguments=json.dumps(_call(each).arguments, ensure_ascii=False))
+            assert body.call == CallDelta(
+                at, arguments=json.dumps(_call(each).arguments, ensure_ascii=False)
+            ) and "Zoë" in str(body)
         made = last.completion
         assert made is not None and made.finish_reason == "tool_calls" and made.message.text == ""
         assert [call.id for call in made.message.tool_calls] == [each.id for each in asked]
@@ -86,7 +93,7 @@ def test_each_question_of_a_turn_is_a_call_in_two_pieces_and_the_answers_make_it
             await streamed(model, user("pay 5 7"), made.message, result(calls[1], "x" * 41))
         assert str(unclear.value) == f"the result of approval is {'x' * 40!r}: send yes or no"
         paid = await streamed(model, user("pay 5 7"), made.message, result(calls[0], "no"), result(calls[1], " Yes. "))
-        assert desk.paid == [7] and paid[-1].completion is not None and paid[-1].completion.finish_reason == "stop"
+        assert sent == [7] and paid[-1].completion is not None and paid[-1].completion.finish_reason == "stop"
         assert [sessions.store.approval(each.id).answered_by for each in asked] == ["ann", "ann"]
         assert [sessions.store.approval(each.id).state for each in asked] == ["denied", "allowed"]
         with pytest.raises(UnknownName, match=f"no approval '{asked[0].id}'"):
@@ -100,7 +107,9 @@ def test_each_question_of_a_turn_is_a_call_in_two_pieces_and_the_answers_make_it
         row = sessions.store.sessions()[-1]
         assert row.conversation == (user("pay 5 7"),) and len(sessions.store.turns(row.id)) == 1
 
-    within_sessions(Agent("two", Scripted([]), both, tools=desk.tools()), tmp_path, use)
+    within_sessions(
+        Agent("two", Scripted([]), both, tools=(tool_from_function(pay, effect="irreversible"),)), tmp_path, use
+    )
 
 
 def test_a_form_is_filled_in_by_the_content_of_a_result(tmp_path: Path) -> None:
