@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,27 @@ class Desk:
 
 def clerk(desk: Desk, **more: Any) -> Agent:
     return Agent("clerk", Scripted(scripted, name="scripted:clerk"), react, {"native": True}, desk.tools(), **more)
+
+
+def within_sessions(
+    agent: Agent,
+    folder: Path,
+    use: Callable[[ServedSessions], Coroutine[Any, Any, Any]],
+    *,
+    seed: int = 40,
+    **settings: Any,
+) -> Any:
+    """What `use` makes of an agent's sessions while they run; `on_bug` appends to their `bugs`."""
+
+    async def main() -> Any:
+        limits = SessionSettings(**{"poll_s": 0.01} | settings)
+        with opened_sessions(agent, folder, folder / "s", limits, seed=seed) as sessions:
+            sessions.bugs = []  # type: ignore[attr-defined]
+            sessions.on_bug = sessions.bugs.append  # type: ignore[attr-defined]
+            async with sessions.running():
+                return await asyncio.wait_for(use(sessions), 30)
+
+    return asyncio.run(main())
 
 
 class RunningAgent(Running):

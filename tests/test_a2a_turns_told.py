@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ pytest.importorskip("a2a", reason="needs the A2A SDK: pip install 'firsthand[a2a
 
 from a2a.server.agent_execution.context import RequestContext
 from a2a.server.context import ServerCallContext
+from a2a.server.tasks.task_updater import TaskUpdater
 from a2a.types.a2a_pb2 import Message, Part, Role, SendMessageRequest, Task, TaskPushNotificationConfig, TaskState
 from a2a.types.a2a_pb2 import TaskStatus as Status
 from a2a.utils.errors import InvalidParamsError, TaskNotFoundError
@@ -23,6 +25,7 @@ from starlette.requests import Request
 
 from answering_server import answer, served
 from firsthand.loop.form import FormField
+from firsthand.serve.a2a import turn_executor
 from firsthand.serve.a2a.a2a_app import _Contexts, _Guarded
 from firsthand.serve.a2a.a2a_door import a2a_door
 from firsthand.serve.a2a.a2a_handler import A2AHandler, ClientUser
@@ -199,6 +202,41 @@ def test_a_cancel_tells_what_became_of_the_turn(tmp_path: Path) -> None:
     within(tmp_path, desk, use)
 
 
+def test_every_answer_of_a_message_counts_also_behind_one_that_came_too_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turn_executor, "_MOST_TOLD", 2)
+
+    async def use(sessions: ServedSessions, executor: TurnExecutor) -> None:
+        store, answer = sessions.store, sessions.answer
+        store.add_turn(store.open_session("ann", "c").id, "q", id="two")
+        one, two = (store.asked("two", f":{at}", "pay", "read", {}, "?") for at in range(2))
+        store.move("two", "input_required")
+
+        def late(approval: str, *given: Any, **named: Any) -> Any:
+            if approval == one.id:
+                store.answer(one.id, False, by="eve")
+            return answer(approval, *given, **named)
+
+        sessions.answer = late  # type: ignore[method-assign]
+        message = asks("two", data(approval=one.id, allowed=True), data(approval=two.id, allowed=True)).message
+        queue = Events()
+        updater = TaskUpdater(queue, "two", "c")  # type: ignore[arg-type]
+        assert message is not None and await executor._answer(message, updater, "ann", "two") and queue.said == []
+        told = [(store.approval(each.id).state, store.approval(each.id).answered_by) for each in (one, two)]
+        assert told == [("denied", "eve"), ("allowed", "ann")]
+        assert (await sessions.settled("two")).answer == "You said q, after 0 others."
+        for id, kept in (("two", ["two"]), ("x", ["two", "x"]), ("y", ["x", "y"])):
+            turn = replace(store.turn("two"), id=id)
+            await executor._settle(TaskUpdater(queue, id, "c"), turn)  # type: ignore[arg-type]
+            assert list(executor._told) == kept, "the last two ends are remembered"
+        assert [each[0] for each in queue.said] == ["artifact", "completed"] * 3
+        await executor._settle(TaskUpdater(queue, "two", "c"), store.turn("two"))  # type: ignore[arg-type]
+        assert len(queue.said) == 8, "one that was forgotten is told again"
+
+    within(tmp_path, Desk(), use)
+
+
 # -- the handler and the app --
 
 
@@ -305,6 +343,7 @@ def test_a_webhook_gets_every_event_in_order_with_its_token_and_its_credentials(
         bearer = {"scheme": "Bearer", "credentials": "secret"}
         await configs.set_info("t", hook("1", "one", token="tok", authentication=bearer), ann)
         await configs.set_info("u", hook("2", "two", authentication={"scheme": "Bearer"}), ann)
+        await configs.set_info("u", hook("4", "two", authentication={"credentials": "secret"}), ann)
         await configs.set_info("v", TaskPushNotificationConfig(id="3", url="http://127.0.0.1:1/"), ann)
         sender = WebhookSender(configs, rules, on_failure=lambda task, why: failures.append((task, why)))
         for id, state in (("t", TaskState.TASK_STATE_WORKING), ("t", TaskState.TASK_STATE_COMPLETED),
@@ -321,14 +360,14 @@ def test_a_webhook_gets_every_event_in_order_with_its_token_and_its_credentials(
         return configs.queued_tasks()
 
     left, came = served([answer()], work)
-    assert left == [] and [each.partition(" HTTP")[0] for each in came] == ["POST /one", "POST /one", "POST /two"]
+    assert left == [] and [each.partition(" HTTP")[0] for each in came] == ["POST /one"] * 2 + ["POST /two"] * 2
     heads, bodies = zip(*(each.split("\r\n\r\n") for each in came), strict=True)
     assert [json.loads(each) for each in bodies] == [
         {"task": {"id": "t", "contextId": "c", "status": {"state": "TASK_STATE_WORKING"}}},
         {"task": {"id": "t", "contextId": "c", "status": {"state": "TASK_STATE_COMPLETED"}}},
-        {"left": 1},
+        *[{"left": 1}] * 2,
     ]
-    for head, has in zip(heads, (True, True, False), strict=True):
+    for head, has in zip(heads, (True, True, False, False), strict=True):
         assert "content-type: application/a2a+json" in head.lower()
         assert ("x-a2a-notification-token: tok\r\n" in f"{head}\r\n".lower()) is has
         assert ("authorization: Bearer secret\r\n" in f"{head}\r\n") is has and ("authorization" in head.lower()) is has

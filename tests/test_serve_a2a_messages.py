@@ -32,9 +32,13 @@ from firsthand.serve.admission.active_request import ActiveRequest, attach
 from firsthand.serve.admission.admission_settings import ClientLimits
 from firsthand.serve.admission.api_keys import Client, Keys
 from firsthand.serve.admission.server_admission import Admission
-from firsthand.serve.agents.agent_doors import opened_sessions
+from firsthand.serve.agents import agent_doors
+from firsthand.serve.agents.agent_doors import ServedAgent, agent_models, open_doors, opened_sessions
+from firsthand.serve.agents.caller_middleware import CallerMiddleware
 from firsthand.serve.agents.session_store import AskedApproval, SessionTurn
 from firsthand.serve.http.listen_address import ListenAddress
+from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
+from firsthand.serve.telemetry.telemetry_settings import TelemetrySettings
 from firsthand.trace import Call
 from served_agent import Desk, clerk
 
@@ -78,6 +82,7 @@ def test_a_bare_yes_answers_one_question_alone_and_data_names_its_own() -> None:
          {"apr_2": (True, None), "apr_1": (False, None)}),
         ([data({"approval": "apr_9", "allowed": True})], [one], {}),
         ([data({"content": {"n": "x"}})], [one], {"apr_1": (True, {"n": "x"})}),
+        ([data({"content": {}})], [one], {"apr_1": (True, {})}),
         ([data({"content": {}, "allowed": False})], [one], {"apr_1": (False, {})}),
         ([data({"content": "x"})], [one], {}),
         ([data({"allowed": "yes"})], [one], {}),
@@ -249,6 +254,38 @@ def test_the_door_shows_its_public_address_and_refuses_bodies_the_sdk_should_not
             assert answer.status_code == status and said in answer.json()["error"]["message"], (path, kind)
             if "rest" in path:
                 assert answer.json()["error"]["code"] == status
+
+
+def test_the_doors_of_an_agent_are_apps_and_the_first_runs_its_sessions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_doors, "speaks_mcp", lambda: False)
+    with opened_sessions(clerk(Desk()), tmp_path, tmp_path / "s") as sessions:
+        models, admission = agent_models(sessions), Admission()
+        assert models.name == "clerk" and models.find("clerk").thinks and models.tokens is None
+        doors = open_doors(
+            ServedAgent(
+                sessions, models, admission, ServerTelemetry(TelemetrySettings(log="none")), ListenAddress(port=8123),
+                "http://h:8123", "Pays.", ("pay 5",), a2a=A2ASettings(public_url="https://p.example"),
+            )
+        )  # fmt: skip
+        assert [door.prefix for door in doors] == [""] * 3 and isinstance(doors[1].app, CallerMiddleware)
+        paths = ("/approvals", "/v1/chat/completions", "/a2a")
+        assert [[door.route_of(path) for path in paths] for door in doors] == [
+            ["/approvals", None, None], [None, "/v1/chat/completions", None], [None, None, "/a2a"],
+        ]  # fmt: skip
+        assert [each.lifespan is None for each in doors] == [False, True, False] and len(sessions.on_begin) == 1
+        sent: list[Any] = []
+
+        async def send(event: Any) -> None:
+            sent.append(event)
+
+        path = "/.well-known/agent-card.json"
+        scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b""}
+        asyncio.run(doors[2].app(scope, None, send))  # type: ignore[arg-type]
+        card = json.loads(sent[1]["body"])
+        assert (card["name"], card["description"], card["skills"][0]["examples"]) == ("clerk", "Pays.", ["pay 5"])
+        assert card["supportedInterfaces"][0]["url"] == "https://p.example/a2a" and "securitySchemes" not in card
 
 
 def test_paths_have_as_many_patterns_as_there_are_routes() -> None:

@@ -296,3 +296,38 @@ def test_a_client_that_takes_too_long_for_a_head_is_hung_up_on_at_each_request(t
         return await asyncio.gather(heard(b""), heard(whole[:20]), heard(whole, whole[:9]), heard(whole, whole, b"G"))
 
     assert served(made(app, tmp_path), use) == [0, 0, 1, 2], "the time of an answer does not count"
+
+
+def test_a_server_opens_its_own_address_and_names_one_that_it_cannot(tmp_path: Path) -> None:
+    app = made(nothing, tmp_path, drain_s=7.9)
+    server = Server(app, ListenAddress(port=0))
+    assert server.url == "" and server.config.server_header is False and server.config.proxy_headers is False
+    config = server.config
+    assert (config.timeout_keep_alive, config.timeout_graceful_shutdown, config.backlog) == (30, 10, 4096)
+    with server.open() as listening:
+        port = listening.getsockname()[1]
+        assert server.url == f"http://127.0.0.1:{port}" and (listening.family, listening.proto) == (
+            socket.AF_INET, socket.IPPROTO_TCP,
+        )  # fmt: skip
+        assert listening.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+        listening.listen()
+        taken = Server(app, ListenAddress(port=port))
+        with pytest.raises(ConfigError) as told:
+            taken.open()
+        assert str(told.value) == f"127.0.0.1:{port} cannot be opened: Address already in use" and taken.url == ""
+    cert, key = tmp_path / "cert", tmp_path / "key"
+    cert.write_text("none")
+    key.write_text("none")
+    with pytest.raises(ConfigError) as told:
+        Server(app, ListenAddress(port=0, tls_cert=cert, tls_key=key)).open()
+    assert str(told.value).startswith(f"the certificate {str(cert)!r} and {str(key)!r} cannot be used (")
+    assert str(told.value).endswith("): give a chain and its key in PEM")
+    names = []
+    for host in ("[::1]", "::1"):
+        try:
+            six = Server(app, ListenAddress(host, 0))
+            with six.open() as listening:
+                names.append(six.url == f"http://[::1]:{listening.getsockname()[1]}")
+        except ConfigError:  # a machine without IPv6
+            names.append(True)
+    assert all(names)

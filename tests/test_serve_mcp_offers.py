@@ -12,8 +12,13 @@ import pytest
 from mcp import MCPError
 
 from firsthand.errors import ToolError
+from firsthand.serve.admission.active_request import ActiveRequest, attach
+from firsthand.serve.admission.admission_settings import ClientLimits
+from firsthand.serve.admission.api_keys import Client
 from firsthand.serve.agents.agent_doors import opened_sessions
 from firsthand.serve.agents.session_store import SessionTurn
+from firsthand.serve.http.refusals import Refusal
+from firsthand.serve.mcp import mcp_transports
 from firsthand.serve.mcp.agent_offer import offer_agents
 from firsthand.serve.mcp.benchmark_offer import _known, described, offer_benchmarks
 from firsthand.serve.mcp.index_offer import offer_index
@@ -223,3 +228,47 @@ def test_a_turn_of_a_session_is_told_by_its_state(tmp_path: Path) -> None:
         assert _turn_id("7") == "mcp-7" and _turn_id("") == ""
         assert _turn_of(sessions, "7", "ann") == turn
         assert _turn_of(sessions, "7", "bob") is None and _turn_of(sessions, "", "ann") is None
+
+
+def test_what_opens_a_session_is_small_and_a_client_opens_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    class Endpoint:
+        def __init__(self, manager: Any):
+            self.manager = manager
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            seen.append(scope["user"].username)
+
+    for name, value in (("MAX_OPENING_BYTES", 10), ("MAX_OPENING_VALUES", 3), ("MAX_OWN_SESSIONS", 2)):
+        monkeypatch.setattr(mcp_transports, name, value)
+    monkeypatch.setattr(mcp_transports, "StreamableHTTPASGIApp", Endpoint)
+    made = McpServer(Offer(name="demo"))
+    mounted = mcp_transports.mcp_app(made, "127.0.0.1")
+    assert (mounted.prefix, mounted.limited_methods, mounted.most_values) == (
+        "/mcp",
+        {"POST"},
+        mcp_transports.MAX_VALUES,
+    )
+    owners = made.server.session_manager._session_owners
+
+    def ask(body: bytes, *, client: str = "ann", method: str = "POST", **headers: str) -> str:
+        named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+        scope = {"type": "http", "method": method, "path": "/mcp", "headers": named}
+        attach(scope, ActiveRequest("r", Client(client, ClientLimits()), "/mcp", "application/json", body))
+        seen.clear()
+        try:
+            asyncio.run(mounted.app(scope, None, None))  # type: ignore[arg-type]
+        except Refusal as refusal:
+            return f"{refusal.status} {refusal.message}"
+        return "".join(seen)
+
+    small = "413 the request that opens a session is kept with it: send less in it"
+    assert ask(b"[1, 2]    ") == "ann" and ask(b"[1, 2]     ") == small, "ten bytes and no more"
+    assert ask(b"[1,2,3]") == "ann" and ask(b"[1,2,3,4]") == small, "three values and no more"
+    assert ask(b"[1,2,3,4]   ", mcp_session_id="s") == "ann"
+    owners |= {"a": {"client_id": "ann"}, "b": {"client_id": "bob"}, "c": {"client_id": "ann"}}
+    assert ask(b"{}") == "429 2 sessions of yours are open: end one with DELETE, or wait"
+    assert ask(b"{}", client="bob") == "bob" and ask(b"{}", method="GET") == ask(b"{}", mcp_session_id="a") == "ann"
+    del owners["c"]
+    assert ask(b"{}") == "ann"

@@ -6,6 +6,7 @@ import asyncio
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mcp_types as types
@@ -16,6 +17,7 @@ from firsthand.errors import ConfigError
 from firsthand.loop.form import FormField
 from firsthand.loop.listener import Began
 from firsthand.serve.agents.question_subjects import QuestionSubjects
+from firsthand.serve.mcp import server_tasks
 from firsthand.serve.mcp.agent_offer import AskClient, ProgressOfSteps, approval_request, is_approved
 from firsthand.serve.mcp.exchange import ParkedExchange, expect_capability, result_type
 from firsthand.serve.mcp.older_tasks import _older
@@ -301,3 +303,45 @@ def test_steps_are_told_in_order_and_none_is_lost_with_a_client_that_left() -> N
 
     asyncio.run(main())
     assert client.told == [(1, None, "asks the model"), (2, None, "calls pay")]
+
+
+def test_tasks_make_room_where_they_are_too_old_or_over_and_none_that_runs_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_tasks, "MAX_TASKS", 4)
+    monkeypatch.setattr(server_tasks, "MAX_OWN_TASKS", 3)
+    gone: list[str] = []
+    tasks = ServerTasks(SimpleNamespace(forget=lambda id: gone.append(f"file {id}")))  # type: ignore[arg-type]
+
+    def left(owner: str | None, *rows: str) -> str:
+        """What is left of tasks such as `a:ann:over`; a state is `runs`, `over` or `old`."""
+        gone.clear()
+        tasks.tasks.clear()
+        for row in rows:
+            id, whose, state = row.split(":")
+            work = SimpleNamespace(cancel=lambda id=id: gone.append(f"end {id}"))
+            until = time.monotonic() + (-1 if state == "old" else 60)
+            made = SimpleNamespace(
+                owner=whose or None, is_over=state == "over", until=until, call=SimpleNamespace(task=work)
+            )
+            tasks.tasks[id] = made  # type: ignore[assignment]
+        try:
+            tasks._forget_old(owner)
+        except MCPError as error:
+            return error.error.message
+        return "".join(tasks.tasks)
+
+    assert left("ann", "a:ann:over", "b::over", "c:bob:runs") == "abc" and gone == []
+    assert left("ann", "a:bob:old", "b:ann:runs", "c::old") == "b" and gone == ["end a", "file a", "end c", "file c"]
+    assert left("dan", "a:ann:runs", "b:bob:over", "c:ann:over", "d:cat:runs") == "acd" and gone == ["end b", "file b"]
+    assert left(None, "a::runs", "b::over", "c::over", "d:cat:runs") == "acd"
+    assert left("dan", *(f"{id}:{id}:runs" for id in "abcd")) == "4 tasks are under way, which is the limit: try later"
+    assert left("ann", "a:ann:runs", "b:ann:over", "c:ann:over") == "ac" and gone == ["end b", "file b"]
+    assert left("bob", "a:ann:runs", "b:ann:over", "c:ann:over") == "abc", "another has room"
+    own = "3 tasks of yours are under way, which is the limit: try later"
+    assert left("ann", *(f"{id}:ann:runs" for id in "abc")) == own and gone == []
+    assert left("ann", "z:bob:old", "a:ann:runs", "b:ann:runs", "c:ann:over") == "ab", (
+        "another's leaves no room of one's own"
+    )
+    assert left("ann", "z:ann:old", "a:ann:runs", "b:ann:over") == "ab", "what is dropped leaves room"
+    assert left(None, *(f"{id}::runs" for id in "abc")) == "abc", "who has no key has the server's limit alone"

@@ -356,3 +356,21 @@ def test_a_responses_request_is_the_same_chat_and_knows_its_own_names() -> None:
         read(ResponsesRequest, {"input": "q", "tool_choice": "required", "instructions": ""})
     )
     assert plain == {"messages": [{"role": "user", "content": "q"}], "tool_choice": "required"}
+
+
+def test_a_failed_call_says_once_that_it_is_an_error() -> None:
+    def told(content: Any, is_error: bool | None) -> str:
+        result = {"type": "tool_result", "tool_use_id": "1", "content": content, "is_error": is_error}
+        call = {"type": "tool_use", "id": "1", "name": "go", "input": {}}
+        turns = [{"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}]
+        asked = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "a"}, *turns]}
+        return str(as_chat(read(MessagesRequest, asked))[0]["messages"][-1]["content"])
+
+    blocks = [{"type": "text", "text": "Error: x"}, {"type": "text", "text": "y"}]
+    for content, is_error, said in (
+        ("Error: x", True, "Error: x"), ("error: x", True, "Error: error: x"), ("", True, "Error: "),
+        (None, True, "Error: "), ("x", True, "Error: x"), ("x", False, "x"), ("x", None, "x"), (None, None, ""),
+        ("Error: x", None, "Error: x"),
+        (blocks, True, "Error: x\n\ny"), (blocks[::-1], True, "Error: y\n\nError: x"),
+    ):  # fmt: skip
+        assert told(content, is_error) == said

@@ -258,6 +258,7 @@ def test_a_refusal_is_one_line_of_at_most_a_thousand_characters() -> None:
         (400, "invalid_request_error", "invalid_request_error"), (401, "authentication_error", "authentication_error"),
         (403, "permission_error", "permission_error"), (404, "not_found_error", "not_found_error"),
         (405, "invalid_request_error", "invalid_request_error"), (408, "timeout_error", "invalid_request_error"),
+        (409, "invalid_request_error", "invalid_request_error"),
         (411, "invalid_request_error", "invalid_request_error"), (413, "invalid_request_error", "request_too_large"),
         (415, "invalid_request_error", "invalid_request_error"), (421, "server_error", "invalid_request_error"),
         (429, "rate_limit_error", "rate_limit_error"), (499, "server_error", "invalid_request_error"),

@@ -206,15 +206,22 @@ def test_answers_are_metered_by_their_first_piece_their_gaps_and_their_end() -> 
     async def pieces() -> Any:
         yield Delta("", index=0)
         yield Delta("a", index=0)
+        await asyncio.sleep(0.003)
         yield Delta("", index=1, token_ids=(5,))
         yield Delta("b", index=0)
         yield Delta("whole", done, index=0)
         yield Delta("", Completion(assistant("c"), "stop", Usage(0, 0, 4)), index=1)
 
     async def run() -> list[str]:
-        return [delta.text async for delta in metered(pieces(), request, admission, telemetry)]
+        texts = []
+        async for delta in metered(pieces(), request, admission, telemetry):
+            texts.append(delta.text)
+            first_ms.append(request.notes.get("ttft_ms"))
+        return texts
 
+    first_ms: list[Any] = []
     assert asyncio.run(run()) == ["", "a", "", "b", "whole", ""]
+    assert first_ms[0] is None and first_ms[1] is not None and len(set(first_ms[1:])) == 1, "the first of all answers"
     metrics = telemetry.metrics
     assert (sum(metrics.first_token.counts), sum(metrics.between_tokens.counts)) == (2, 1)
     assert metrics.tokens == {"prompt": 3, "cached": 1, "completion": 6}

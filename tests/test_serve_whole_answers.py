@@ -202,6 +202,7 @@ def test_streamed_calls_keep_their_id_and_those_that_come_whole_get_one() -> Non
         ({"top_logprobs": 0}, "top_logprobs", "top_logprobs needs logprobs: set it to true"),
         ({"stream": True, "prompt_logprobs": 0}, "prompt_logprobs", "prompt_logprobs do not come in a stream"),
         ({"max_tokens": 0}, "max_tokens", "max_tokens is 0: a chat has an answer"),
+        ({"max_tokens": 0, "stream": True}, "max_tokens", "max_tokens is 0: a chat has an answer"),
         ({"response_format": {"type": "json_object"}, "tools": [GO]}, "response_format", "cannot both rule the answer"),
         ({"logit_bias": {"256": 1}}, "logit_bias", "logit_bias holds 256: the model's tokens go from 0 to 255"),
         ({"stop_token_ids": [3, 256]}, "stop_token_ids", "stop_token_ids holds 256"),

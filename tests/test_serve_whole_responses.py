@@ -232,3 +232,29 @@ def test_a_prompt_that_opens_a_thought_begins_with_reasoning() -> None:
         )
         joined = {key: "".join(each["choices"][0]["delta"].get(key, "") for each in streamed[:-1]) for key in expected}
         assert joined == expected
+
+
+def test_only_the_limit_of_tokens_makes_a_response_incomplete() -> None:
+    tool = {"type": "function", "name": "go"}
+    for reason, status in (("tool_calls", "completed"), ("stop", "completed"), ("content_filter", "completed"),
+                           ("length", "incomplete")):  # fmt: skip
+        calls = (ToolCall("0", "go", {}),) if reason == "tool_calls" else ()
+        model = SpelledModel(Delta("A"), Delta("", ended("A", reason, Usage(1, 0, 1), *calls)))
+        asked = {"input": "Q", "tools": [tool]}
+        whole = answered(responses, state_of(model), asked)
+        last = answered(responses, state_of(model), {**asked, "stream": True})[-1]
+        details = {"reason": "max_output_tokens"} if status == "incomplete" else None
+        assert last["type"] == f"response.{status}"
+        for found in (whole, last["response"]):
+            assert (found["status"], found["incomplete_details"]) == (status, details), reason
+
+
+def test_a_streamed_response_remembers_the_tokens_that_its_client_was_shown() -> None:
+    model = SpelledModel(Delta("A"), Delta("", ended("A", "stop", Usage(1, 0, 1), ids=(65,))))
+    for stream in (False, True):
+        state = state_of(model)
+        answered(responses, state, {"input": "Q", "stream": stream})
+        conversation = [Message("user", (Text("Q"),)), assistant("A"), Message("user", (Text("R"),))]
+        (_, said, _) = state.sampled_turns.recall("ann", conversation)
+        assert said.sampled is not None and said.sampled.token_ids == (65,)
+        assert state.sampled_turns.recall("bob", conversation)[1].sampled is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from firsthand.loop.budget import Limits
 from firsthand.loop.listener import Began
 from firsthand.message import Message, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import Sampling, ToolSpec, Usage
-from firsthand.serve.agents.agent_doors import opened_sessions
 from firsthand.serve.agents.served_sessions import MAX_PROMPT_CHARS, ServedSessions, TurnOver
 from firsthand.serve.agents.session_model import (
     ASK,
@@ -30,24 +28,10 @@ from firsthand.serve.agents.session_model import (
     _usage,
     caller,
 )
-from firsthand.serve.agents.session_settings import SessionSettings
 from firsthand.serve.agents.session_store import SessionTurn
 from firsthand.trace import Call, Trace
 from served_agent import Desk, clerk
-
-
-def within(agent: Agent, folder: Path, use: Callable[[ServedSessions], Awaitable[Any]], **settings: Any) -> Any:
-    """What `use` makes of an agent's sessions while they run."""
-
-    async def main() -> Any:
-        limits = SessionSettings(**{"poll_s": 0.01} | settings)
-        with opened_sessions(agent, folder, folder / "s", limits, seed=40) as sessions:
-            sessions.bugs = []  # type: ignore[attr-defined]
-            sessions.on_bug = sessions.bugs.append  # type: ignore[attr-defined]
-            async with sessions.running():
-                return await use(sessions)
-
-    return asyncio.run(main())
+from served_agent import within_sessions as within
 
 
 def test_a_turn_is_an_attempt_at_the_conversation_so_far_with_its_own_seed(tmp_path: Path) -> None:

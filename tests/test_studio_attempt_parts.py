@@ -345,3 +345,52 @@ def test_words_are_found_in_the_call_that_made_a_message_or_was_first_asked_with
         "alpha": ["call:0", "call:1"], " BETA ": ["call:0"], "gamma": ["call:1"], "omega": ["call:2"],
         "sun": ["call:2", "event:1"], "moon": ["event:0"], "key": [], "none": [],
     }  # fmt: skip
+
+
+def test_the_first_spans_of_a_tree_are_those_of_the_whole_but_for_troubles_below_them() -> None:
+    made = trace(
+        calls=(
+            call("0.1.2:0", "tool", None, 3.0, 0.5, error="bad"), call(":1", "generate", None, 0.5, 1.0),
+            call("0.0:0", "generate", None, 2.0, 0.25), call("0.1:0", "score", None, 2.5, 0.75),
+            call(":0", "generate", None, 0.25, 0.125), call("0.0:1", "tool", None, 1.5, 0.25),
+        ),
+        events=(Event("note", 0.75, {"k": 1}), Event("limit", 9.0, {"path": "0.0"}), Event("x", 0.0, {"path": "none"})),
+    )  # fmt: skip
+    body = made.to_json()
+    whole = spans_json(body)["columns"]
+    assert whole["label"][1:] == ["x path=none", "generate", "generate", "note k=1", "0.0", "tool", "generate",
+                                  "limit path=0.0", "0.1", "score", "0.1.2", "tool"]  # fmt: skip
+    assert whole["depth"] == [0, 1, 1, 1, 1, 1, 2, 2, 2, 1, 2, 2, 3]
+    assert whole["parent"] == [-1, 0, 0, 0, 0, 0, 5, 5, 5, 0, 9, 9, 11]
+    assert [number for number, each in enumerate(whole["trouble"]) if each] == [0, 5, 8, 9, 11, 12]
+    assert (whole["start"][5], whole["duration"][5]) == (1500.0, 7500.0), "from its first call to its last event"
+    assert whole["ref"][1:5] == ["event:2", "call:4", "call:1", "event:0"]
+    for most in range(1, 16):
+        first = first_spans_json(body, most)
+        count = min(most, 13)
+        assert first["total"] == 13 and first["duration"] == spans_json(body)["duration"]
+        for name in COLUMNS:
+            if name != "trouble":
+                assert first["columns"][name] == whole[name][:count], (most, name)
+    assert first_spans_json(body, 13)["columns"] == whole
+
+
+def test_a_span_is_named_by_its_kind_and_a_number_that_is_there() -> None:
+    made = trace(calls=(call(":0"), call(":1", "tool", detail={"name": "look"})), events=(Event("note", 0.5),))
+    assert span_detail(made, "call:1").title == "look" and span_detail(made, "event:0").facts == (("at", "0.500 s"),)
+    assert span_detail(made, "call:001").title == "look" and span_detail(made, "event:0").data == ""
+    for ref in (
+        "call:2",
+        "event:1",
+        "call:-1",
+        "call:",
+        "call",
+        ":0",
+        "branch:0",
+        "call:0:0",
+        "call:²",
+        "call:" + "0" * 10,
+    ):
+        with pytest.raises(UnknownName) as told:
+            span_detail(made, ref)
+        assert str(told.value) == f"the attempt has no span {ref[:40]!r}"

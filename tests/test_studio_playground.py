@@ -40,7 +40,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("playground")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIRSTHAND_HOME", str(folder))
-        assert main(["run", "arithmetic", "--model", "scripted:echo", "--pattern", "direct", "--limit", "2"]) == 0
+        assert (
+            main(
+                ["run", "arithmetic", "--model", "scripted:echo", "--pattern", "direct", "--limit", "2", "--seed", "3"]
+            )
+            == 0
+        )
     return folder
 
 

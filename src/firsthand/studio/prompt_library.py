@@ -79,9 +79,10 @@ class PromptLibrary:
     def text(self, reference: str) -> tuple[str, int, str]:
         """Name, number and text of `NAME` (its last version) or `NAME@NUMBER`; UnknownName if there is none."""
         name, at, number = reference.rpartition("@")
-        name = name if at else reference
+        is_numbered = bool(at) and number.isascii() and number.isdecimal()
+        name = name if is_numbered else reference
         versions = self.versions(name)
-        chosen = int(number) if at and number.isascii() and number.isdecimal() else len(versions)
+        chosen = int(number) if is_numbered else len(versions)
         if not 1 <= chosen <= len(versions):
             raise UnknownName(f"the prompt {name[:60]!r} has no version {number[:20]}: it has 1 to {len(versions)}")
         return name, chosen, versions[chosen - 1].text

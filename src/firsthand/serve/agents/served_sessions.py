@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -123,9 +123,10 @@ class ServedSessions:
         if (attempt := self._attempts.get(id)) is not None:
             self._canceled.add(id)
             attempt.cancel()
-            async for news in self.follow(id, owner):
-                if isinstance(news, SessionTurn) and news.is_over:
-                    break
+            async with aclosing(self.follow(id, owner)) as told:
+                async for news in told:
+                    if isinstance(news, SessionTurn) and news.is_over:
+                        break
         else:
             self._end_waiting(self.store.turn(id))
             self._wake(turn.session)

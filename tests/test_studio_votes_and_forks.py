@@ -1,0 +1,159 @@
+"""Votes and rounds of the arena, and trials and forks of the playground, in unusual cases."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firsthand.agent import Agent
+from firsthand.errors import ConfigError, StoreError, UnknownName
+from firsthand.message import assistant, user
+from firsthand.patterns.reply import reply
+from firsthand.providers.scripted import Scripted
+from firsthand.runs import store
+from firsthand.studio import arena_rounds
+from firsthand.studio.arena_rounds import AnsweringSide, ArenaRounds, Round
+from firsthand.studio.playground import Playground, PlaygroundTrial, _described, _sampling, forked
+from firsthand.task import Task
+from firsthand.trace import Event, Node, Trace
+
+
+def refused(work: Any, *given: Any, **named: Any) -> str:
+    with pytest.raises((ConfigError, UnknownName)) as said:
+        work(*given, **named)
+    return str(said.value)
+
+
+# -- the arena --
+
+
+def agents() -> dict[str, Agent]:
+    return {name: Agent(name, Scripted(lambda *_: "x", name=f"scripted:{name}"), reply) for name in ("amber", "cobalt")}
+
+
+def test_a_vote_keeps_its_first_time_and_its_last_words_and_one_keeper(tmp_path: Path) -> None:
+    async def play() -> None:
+        rounds = ArenaRounds(tmp_path, agents())
+        made = Round("r", Task("t", "Q"), *(AnsweringSide(each) for each in agents().values()))
+        assert refused(rounds.vote, made, "a", [], "ann") == "both answers must be complete before the vote"
+        made.battle = object()  # type: ignore[assignment]
+        assert refused(rounds.vote, made, "a", [], "ann") == "both answers must be complete before the vote"
+        made.ready_at = 0.0
+        rounds.vote(made, "a", ["style", "safe", "style"], "ann", undo_s=60)
+        first, dwell_s = made.keeper, made.dwell_s
+        assert (made.winner, made.reasons, made.by) == ("a", ("style", "safe"), "ann") and dwell_s > 0
+        made.ready_at = -1000.0
+        rounds.vote(made, "tie", [], "bob", undo_s=60)
+        second = made.keeper
+        assert (made.winner, made.reasons, made.by, made.dwell_s) == ("tie", (), "bob", dwell_s)
+        await asyncio.sleep(0)
+        assert first is not None and first.cancelled() and second is not None and not second.done()
+        rounds.undo(made)
+        await asyncio.sleep(0)
+        assert second.cancelled() and (made.winner, made.keeper) == (None, None)
+        rounds.undo(made)
+        rounds.vote(made, "b", [], "ann", undo_s=60)
+        assert made.dwell_s > dwell_s + 900, "after an undo the time is taken anew"
+        rounds.undo(made)
+        made.problem = "It broke."
+        assert rounds.reveal(made) == {"a": "amber", "b": "cobalt", "winner": None}
+
+    asyncio.run(play())
+
+
+def test_rounds_that_failed_or_are_answered_hold_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arena_rounds, "MOST_UNDER_WAY", 2)
+
+    def opened() -> Any:
+        raise StoreError("it would begin")
+
+    async def play() -> None:
+        rounds = ArenaRounds(tmp_path, agents())
+        rounds._open = opened  # type: ignore[method-assign]
+        for id in "abcd":
+            rounds._rounds[id] = Round(id, Task("t", "Q"), *(AnsweringSide(each) for each in agents().values()))
+        rounds._rounds["a"].problem, rounds._rounds["b"].battle = "It broke.", object()  # type: ignore[assignment]
+        with pytest.raises(ConfigError, match="2 rounds are under way: wait for one of them to end"):
+            await rounds.start("Q")
+        rounds._rounds["c"].problem = "It broke too."
+        with pytest.raises(StoreError, match="it would begin"):
+            await rounds.start("Q")
+
+    asyncio.run(play())
+
+
+# -- trials --
+
+
+def test_a_trial_is_described_by_what_was_given_and_keeps_what_was_not() -> None:
+    bare = PlaygroundTrial(("m",), "Q", temperature=0.0, at=0, seed=0)
+    assert _described(bare) == {"models": ("m",), "prompt": "Q", "temperature": 0.0, "seed": 0, "epochs": 1}
+    fork = PlaygroundTrial(("m", "n"), system="", run="r", attempt="p", is_plain=True, alternatives=0, max_tokens=1)
+    assert _described(fork) == {
+        "models": ("m", "n"), "max_tokens": 1, "alternatives": 0, "epochs": 1, "run": "r", "attempt": "p", "at": 0,
+        "is_plain": True,
+    }  # fmt: skip
+    own = agents()["amber"].sampling
+    sampled = _sampling(bare, own)
+    assert (sampled.temperature, sampled.max_tokens, sampled.top_logprobs) == (0.0, own.max_tokens, own.top_logprobs)
+    given = _sampling(fork, own)
+    assert (given.temperature, given.max_tokens, given.top_logprobs) == (own.temperature, 1, 0)
+
+
+def test_a_fork_keeps_the_rules_of_its_parent_that_allow_nothing(tmp_path: Path) -> None:
+    (agent, _) = agents().values()
+    config = {
+        "benchmarks": ["arithmetic"], "model": ["scripted:echo"], "pattern": ["reply"], "tools": ["calculator"],
+        "approve": ["read=allow", "calculator=deny", "irreversible=ask"],
+    }  # fmt: skip
+    parent = Trace(
+        "t", "arithmetic", "t0", {"name": "reply", "model": "scripted:echo", "pattern": "reply"}, 0, 0, "then", 1.0
+    )
+    trial = PlaygroundTrial(("amber",), run="r", attempt="p")
+    with store.create(tmp_path, config, "ruled", command=["firsthand", "run", "arithmetic"]) as parents:
+        made, setting = forked(trial, agent, parents, parent)
+        assert made.approval.rules == {"external": "ask", "calculator": "deny", "irreversible": "ask"}
+        assert (
+            made.name == "reply@amber"
+            and setting.name == "arithmetic"
+            and [t.name for t in made.tools] == ["calculator"]
+        )
+        (tool,) = made.tools
+        decision = asyncio.run(made.approval.ask(tool, {}))  # type: ignore[operator]
+        assert (decision.allowed, decision.by) == (False, "nobody")
+        assert decision.reason == f"calculator needs approval ({tool.effect}), and the Studio asks nobody"
+
+
+def test_a_fork_is_followed_at_its_parents_epoch_unless_it_is_protected(tmp_path: Path) -> None:
+    (agent, _) = agents().values()
+    trial = PlaygroundTrial(("amber",), run="r", attempt="p0", say="And?")
+    nodes = (Node(None, user("Q")), Node(0, assistant("A")))
+    heard: list[Any] = []
+
+    async def fork(parents: Any) -> Trace:
+        run, work = Playground(tmp_path, {"amber": agent})._forks(trial, [agent], parents)
+        listener = run.feed.listener
+
+        def listened(place: Any, **more: Any) -> Any:
+            heard.append((place.id, place.epoch, more))
+            return listener(place, **more)
+
+        run.feed.listener = listened  # type: ignore[method-assign]
+        await work()
+        (made,) = run.traces()
+        assert run.info.num_planned == 1 and run.info.status == "done" and "fork-quiz" in run.id
+        run.close()
+        return made
+
+    for events in ((), (Event("protected", 0.0, {"why": "x"}),)):
+        parent = Trace("t", "quiz", "t0", {"name": "a"}, 2, 7, "then", 1.0, nodes=nodes, place="p0", events=events)
+        with store.create(tmp_path, {}, "bare") as parents:
+            parents.add_tasks("quiz", [Task("t0", "Q")])
+            parents.append(parent)
+            made = asyncio.run(fork(parents))
+        assert made.answer == "x" and made.epoch == 2, made.error
+        assert heard == ([] if events else [(made.place, 2, {"pieces": True})]), events
+        heard.clear()
