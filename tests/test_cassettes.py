@@ -19,7 +19,7 @@ from firsthand.message import assistant, user
 from firsthand.model import Sampling, Usage
 from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
-from firsthand.providers.cassette import Cassette, CassetteMiss, recorded
+from firsthand.providers.cassette import Cassette, CassetteMiss, open_model, recorded
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.task import Task
@@ -39,6 +39,13 @@ def test_a_cassette_answers_in_the_order_of_the_recording():
     assert cassette.unplayed == 0
     with pytest.raises(CassetteMiss, match="holds 3 replies to this, 3 are played and 1 asked"):
         ask(cassette, "a")
+
+
+def test_a_recording_may_hold_separators_of_lines_as_they_are_and_blank_lines(tmp_path):
+    rows = [{"prompt": "a\u2028b", "replies": ["c\u0085d"]}, {"prompt": "a\u2028b", "replies": ["e"]}]
+    file = tmp_path / "said.jsonl"
+    file.write_text("\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n", "utf-8")
+    assert ask(open_model(str(file)), "a\u2028b", 2) == ["c\u0085d", "e"]
 
 
 def test_a_prompt_is_counted_once_and_each_reply_by_its_words():

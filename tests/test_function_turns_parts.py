@@ -117,6 +117,9 @@ def test_functions_are_described_by_their_files_but_for_the_excluded_ones(tmp_pa
         json.dumps({key: FUNCTIONS[name][key] for key in ("name", "description", "parameters")})
         for name in ("half", "add")
     ]
+    odd = FUNCTIONS["add"] | {"description": "one\u2028two"}
+    (tmp_path / "ticket_api.json").write_text(json.dumps(odd, ensure_ascii=False) + "\n", "utf-8")
+    assert described_functions(task(), tmp_path)["add"]["description"] == "one\u2028two"
     assert (task().is_later("add"), task().is_later("half"), task(later={}).is_later("add")) == (True, False, False)
 
 

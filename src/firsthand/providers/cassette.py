@@ -34,7 +34,9 @@ def open_model(text: str) -> Cassette:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ConfigError(f"{text} is larger than {_MAX_BYTES >> 20} MiB: record fewer attempts in one file")
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8").split("\n"):  # a text in JSON may hold other separators of lines
+            if not line.strip():
+                continue
             body = json.loads(line)
             if not isinstance(body, dict) or not {"prompt", "replies"} <= body.keys():
                 raise ConfigError(f"the cassette {text!r} has a line without prompt and replies: {line[:60]!r}")

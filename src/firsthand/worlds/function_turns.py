@@ -80,9 +80,9 @@ def described_functions(task: TurnTask, folder: Path) -> dict[str, Json]:
     """The task's functions by name, as the files of `multi_turn_func_doc` describe them."""
     found = {}
     for service in task.services:
-        for line in (folder / f"{MODULES[service]}.json").read_text(encoding="utf-8").splitlines():
-            described = json.loads(line)
-            if described["name"] not in task.excluded:
+        for line in (folder / f"{MODULES[service]}.json").read_text(encoding="utf-8").split("\n"):
+            described = json.loads(line) if line.strip() else None
+            if described is not None and described["name"] not in task.excluded:
                 found[described["name"]] = described
     return found
 
