@@ -12,19 +12,17 @@ from typing import Any
 import pytest
 
 from firsthand.errors import ConfigError, StoreError
-from firsthand.ingest import cold_segments, intake, trace_evaluation, trace_store
-from firsthand.ingest.alert_rules import AlertRule, WindowValue
+from firsthand.ingest import cold_segments, intake
+from firsthand.ingest.alert_rules import AlertRule
 from firsthand.ingest.cold_segments import SEGMENTS, drop_segment, read_sealed, remove_orphans, seal
 from firsthand.ingest.dialects.span_facts import SpanFacts
 from firsthand.ingest.incoming_span import MOST_NS, IncomingSpan
-from firsthand.ingest.intake import Intake, IntakeSettings
+from firsthand.ingest.intake import Intake, IntakeSettings, parse_alerts
 from firsthand.ingest.redaction import PUT, Redactor
 from firsthand.ingest.retention import remove_beyond, remove_older, used_bytes
-from firsthand.ingest.span_writer import SpanWriter, WriteOutcome, inflated
-from firsthand.ingest.trace_evaluation import Evaluation
 from firsthand.ingest.trace_store import SpanPreparer, TraceStore
 from firsthand.ingest.trace_summary import TraceSummary
-from firsthand.tools.web.addresses import Rules
+from firsthand.tools.web.addresses import Rules, parse_rules
 from received_spans import arrived, names, ready
 
 NOW = 1_000_000.0
@@ -78,9 +76,11 @@ def test_all_settings_are_kept_at_once(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_home_that_is_damaged_is_let_go_and_a_webhook_has_the_addresses_that_rules_allow(tmp_path: Path) -> None:
     (tmp_path / "traces").mkdir()
     (tmp_path / "traces" / "traces.sqlite").write_bytes(b"no database" * 100)
+    kept: list[Any] = []  # the errors hold all that was open when they were raised
     for _ in range(2):
-        with pytest.raises(StoreError):
+        with pytest.raises(StoreError) as refused:
             Intake(tmp_path)
+        kept.append(refused)
     (tmp_path / "traces" / "traces.sqlite").unlink()
     made = Intake(tmp_path)
     try:
@@ -96,6 +96,26 @@ def test_a_home_that_is_damaged_is_let_go_and_a_webhook_has_the_addresses_that_r
         IntakeSettings(alerts=(rule,), alert_to=target)
     allowed = dataclasses.replace(Rules(), ports=frozenset({8123}))
     assert IntakeSettings(alerts=(rule,), alert_to=target, alert_rules=allowed).alert_rules is allowed
+
+
+def test_an_alert_goes_to_an_address_that_the_rules_allow(tmp_path: Path) -> None:
+    problems: list[str] = []
+    settings = IntakeSettings(
+        alerts=parse_alerts(["spans>1/1m", " errors > 0 / 1m "]), alert_to="http://127.0.0.1:9/x",
+        alert_rules=parse_rules("127.0.0.0/8", "9"),
+    )  # fmt: skip
+    made = Intake(tmp_path, settings, on_problem=problems.append)
+    try:
+        made._end.set()
+        made._keeper.join()
+        made.store.add([ready("t", "1"), ready("t", "2")])
+        arrived(made.store, t=NOW - 1)
+        made.tick(NOW)
+        ((rule, delivered),) = made.store.database.read("SELECT rule, delivered FROM alerts")
+    finally:
+        made.close()
+    assert rule == "spans>1/1m" and "may not" not in delivered and "connect" in delivered.lower(), delivered
+    assert problems == [f"an alert was not delivered to http://127.0.0.1:9/x: {delivered}"]
 
 
 # -- removing --
@@ -155,6 +175,7 @@ def test_traces_are_sealed_in_their_order_until_one_does_not_fit(tmp_path: Path)
     store.add([ready("c", "1"), ready("a", "2"), ready("b", "1"), ready("a", "1"), ready("b", "2"), ready("b", "3")])
     arrived(store, a=10, b=20, c=30)
     assert seal(store, 5.0, most=3, now_s=99) == 2 and names(store, "sealed") == ["a"], "c would fit, b comes before it"
+    assert store.database.read("SELECT num_spans, first_s, last_s FROM segments") == [(2, 10.0, 10.0)]
     assert seal(store, 5.0, most=1, now_s=99) == 3 and names(store, "sealed") == ["a", "b"], "one is never divided"
     store.add([ready("a", "0", parent="2", body=zlib.compress(b'{"attributes":{"x":"\xed\xa0\x80"}}'))])
     assert [each.span.span_id for each in store.spans("a")] == ["2", "1", "0"]
@@ -164,6 +185,7 @@ def test_traces_are_sealed_in_their_order_until_one_does_not_fit(tmp_path: Path)
     assert [(each.seq, each.span.span_id, each.span.name, each.span.start_ns, each.span.end_ns) for each in found] == [
         (2, "2", "n2", 10, 20), (4, "1", "n1", 10, 20), (7, "0", "n0", 10, 20),
     ]  # fmt: skip
+    assert [row[0] for row in read_sealed(store, "a")] == [2, 4, 7]
     assert found[2].span.attributes == {"x": "\ud800"} and found[2].span.parent_id == "2"
     again = store.database.read("SELECT seq FROM spans")
     assert again == [] and len(files(store)) == 3
@@ -225,6 +247,9 @@ def test_spans_of_one_id_are_ended_one_by_one_in_the_order_of_their_copies(store
     assert store.database.read(rows) == [(4, 0, 50, '{"b":3}'), (3, 1, 0, '{"b":2}')]
     assert store.add([ready("t", "1", end=50, body=b'{"b":3}'), ready("t", "1", end=60, body=b'{"c":1}')]) == 0
     assert store.database.read(rows) == [(4, 0, 50, '{"b":3}'), (5, 1, 60, '{"c":1}')]
+    service = (b"5" * 32, json.dumps({"service.name": "é" * 301}).encode(), "é" * 300)
+    store.add([ready("u", "1", end=0, resource=service)])
+    assert store.add([ready("u", "1", end=9, resource=service)]) == 0 and store.summary("u").service == "é" * 300
     assert store.summary("t").num_spans == 3 and store.summary("t").last_ns == 60
     assert store.add([]) == 0 and store.spans("") == [] and store.scores_of([]) == {}
 
@@ -276,120 +301,3 @@ def test_resources_that_were_rolled_back_get_a_row_of_their_own(
             store.add([ready("t", "1", resource=one)])
     store.add([ready("t", "1", resource=two), ready("t", "2", resource=one), ready("t", "3", resource=two)])
     assert [each.span.resource["service.name"] for each in store.spans("t")] == ["two", "one", "two"]
-
-
-# -- the writer --
-
-
-def test_a_request_that_is_alone_may_be_as_large_as_it_likes(
-    store: TraceStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from firsthand.ingest import span_writer
-
-    monkeypatch.setattr(span_writer, "MAX_WAITING_BYTES", 10)
-    writer = SpanWriter(store, SpanPreparer(Redactor()))
-    writer.close()
-    writer._closed = False
-    told: list[tuple[str, WriteOutcome]] = []
-
-    def put(name: str, size: int, found: Any) -> bool:
-        def decode() -> Any:
-            if isinstance(found, BaseException):
-                raise found
-            return found
-
-        return writer.submit_spans(decode, size, lambda outcome: told.append((name, outcome)))
-
-    span = IncomingSpan("a" * 32, "b" * 16, "", "n", 1, 2)
-    assert [put("large", 11, ([span], 3)), put("none", 1, ([], 2)), put("none", 0, ([], 2))] == [True, False, False]
-    writer._write_some()
-    assert writer._size == 0 and told == [("large", WriteOutcome(1, 3))]
-    told.clear()
-    put("memory", 1, MemoryError())
-    put("key", 2, KeyError("k"))
-    put("own", 3, StoreError("full"))
-    put("empty", 4, ([], 0))
-    writer._write_some()
-    assert told == [
-        ("empty", WriteOutcome()),
-        ("memory", WriteOutcome(problem="the request needs more memory than there is: send less at once")),
-        ("key", WriteOutcome(problem="the request cannot be read (KeyError)")), ("own", WriteOutcome(problem="full")),
-    ]  # fmt: skip
-    assert writer._size == 0 and not writer._waiting
-    for encoding, bits in (("gzip", 31), ("deflate", 15)):
-        packer = zlib.compressobj(9, zlib.DEFLATED, bits)
-        packed = packer.compress(b"abc" * 100) + packer.flush()
-        assert inflated(packed + packed, encoding) == b"abc" * 200 and inflated(b"", encoding) == b""  # type: ignore[arg-type]
-    assert inflated(packed, "identity") is packed and inflated(packed, "") is packed
-
-
-# -- alerts and scores --
-
-
-def test_a_metric_is_of_the_traces_in_its_window_alone(store: TraceStore) -> None:
-    store.add([ready("a", "1", start=30 * 10**9, end=10 * 10**9), ready("b", "1", start=10**9, end=5 * 10**9)])
-    arrived(store, a=100.0, b=160.0)
-    rule = AlertRule.parse(" seconds > 1.5 / 1m ")
-    assert (rule.text, rule.metric, rule.operator, rule.bound, rule.window_s) == (
-        "seconds > 1.5 / 1m",
-        "seconds",
-        ">",
-        1.5,
-        60.0,
-    )
-    assert rule.measure(store, 100.0, 160.0) == WindowValue(0.0, 1), "a clock that ran backwards"
-    assert rule.measure(store, 100.0, 160.5) == WindowValue(2.0, 2) and rule.measure(
-        store, 100.5, 160.0
-    ) == WindowValue(None, 0)
-    found = rule.check(store, 160.5)
-    assert found is not None and found.to_json() == {
-        "rule": "seconds > 1.5 / 1m", "value": 4.0, "message": "seconds is 4, above 1.5, over 1 traces", "at": 160.5,
-    }  # fmt: skip
-    errors = AlertRule.parse("errors~2/1m")
-    few = [WindowValue(share, 10) for share in (0.1, 0.3, 0.1, 0.3, 0.1, 0.3, 0.1, 0.3)]
-    assert errors._charted(WindowValue(0.5, 40), [WindowValue(None, 0), *few], 7.0) is None, "0.2 / 1.128 is larger"
-    steady = [WindowValue(0.2, count) for count in (10, 20, 10, 20, 10, 20, 10, 20)]
-    assert errors._charted(WindowValue(0.4, 16), steady, 7.0) is None, "two sigmas of 0.1"
-    told = errors._charted(WindowValue(0.45, 16), steady, 7.0)
-    assert told is not None and (told.said, told.at_s, told.value) == (
-        "errors is 0.45, above the limits 0 to 0.4 of the 8 windows before", 7.0, 0.45,
-    )  # fmt: skip
-    level = AlertRule.parse("tokens~3/1m")
-    same = [WindowValue(5.0, 1)] * 8
-    assert (
-        level._charted(WindowValue(5.0, 1), same, 7.0) is None
-        and level._charted(WindowValue(4.0, 1), same[1:], 7.0) is None
-    )
-    below = level._charted(WindowValue(4.0, 1), same, 7.0)
-    assert below is not None and below.said == "tokens is 4, below the limits 5 to 5 of the 8 windows before"
-    with pytest.raises(ConfigError, match="'0' is no number that can be compared with"):
-        AlertRule.parse("spans~0/1m")
-
-
-def test_each_scorer_scores_up_to_its_most_and_the_next_goes_on(
-    store: TraceStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import asyncio
-
-    monkeypatch.setattr(trace_evaluation, "_MOST", 2)
-
-    async def one(task: Any, trace: Any) -> float:
-        raise StoreError("x" * 600) if trace.id != "a" else KeyError("x" * 600)
-
-    async def two(task: Any, trace: Any) -> float:
-        return 0.0
-
-    store.add([ready(trace, "1") for trace in "cab"])
-    arrived(store, a=NOW - 10, b=NOW - 20, c=NOW - 9.5)
-    evaluation = Evaluation((("one!", one), ("two!", two)))
-    assert asyncio.run(evaluation.score_some(store, now_s=NOW)) == 4
-    assert asyncio.run(evaluation.score_some(store, now_s=NOW)) == 0
-    assert asyncio.run(evaluation.score_some(store, now_s=NOW + 0.5)) == 2
-    rows = store.database.read("SELECT trace, name, scorer, value, failure FROM scores ORDER BY seq")
-    failed = ("one", "one!", None, ("StoreError: " + "x" * 600)[:500])
-    lost = ("one", "one!", None, f"KeyError: {'x' * 600!r}")
-    assert rows == [
-        ("b", *failed), ("a", *lost), ("b", "two", "two!", 0.0, None), ("a", "two", "two!", 0.0, None), ("c", *failed),
-        ("c", "two", "two!", 0.0, None),
-    ]  # fmt: skip
-    assert trace_store.TraceStore.exists(store.home) and not TraceStore.exists(store.home / "other")
