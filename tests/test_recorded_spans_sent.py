@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import threading
+import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import firsthand.runs.store as run_store
-from firsthand.ingest import recording, span_sender
+from firsthand.ingest import recording
 from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.ingest.recording import ActiveSpan, current_span, flush_traces, trace_to, traced
-from firsthand.ingest.redaction import PUT
-from firsthand.ingest.span_sender import OtlpSender, RunRecorder, _headers
+from firsthand.ingest.span_sender import OtlpSender, RunRecorder
 from firsthand.system import trace_context
 from test_ingest_recorded import Sink
 
@@ -153,7 +149,8 @@ def test_what_is_set_of_a_span_stays_and_what_is_none_is_a_text(sink: Sink) -> N
     assert list(work(5)) == ["x"]
     assert sink.take().attributes == {
         "openinference.span.kind": "CHAIN", "input.value": '{"n": 5}', "session.id": "42", "a_b": 0, "a.b.c": True,
-        "none": "null", "path": '"' + repr(Path("p")).replace('"', '\\"') + '"', "items": '[1, "é"]', "output.value": "own",
+        "none": "null",
+            "path": '"' + repr(Path("p")).replace('"', '\\"') + '"', "items": '[1, "é"]', "output.value": "own",
         "firsthand.items": 1,
     }  # fmt: skip
 
@@ -180,119 +177,106 @@ def test_what_runs_below_an_unsampled_root_is_told_that_it_is_unsampled(sink: Si
     assert seen[-1][0].sampled is True and sink.take().name == "low"
 
 
-# -- the sender --
+def test_arguments_are_those_that_came_in_and_results_are_those_that_went_out(sink: Sink) -> None:
+    @traced(name="grow")
+    def grow(items: list[int], /, *more: int, key: str = "k", **rest: Any) -> list[int]:
+        items.extend(more)
+        return items
+
+    grow([1], 2, 3, key="own", z=[0])
+    taken = sink.take()
+    assert taken.attributes["input.value"] == '{"items": [1], "more": [2, 3], "key": "own", "rest": {"z": [0]}}'
+    assert taken.attributes["output.value"] == "[1, 2, 3]"
+
+    class Calls:
+        __signature__ = "none that can be read"
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return [*args, kwargs]
+
+        @traced
+        def own(self, text: str) -> str:
+            return text + "!"
+
+        @classmethod
+        @traced(content=False, kind="agent")
+        def made(cls, text: str) -> str:
+            return text
+
+    assert traced(Calls())(1, a=2) == [1, {"a": 2}]
+    taken = sink.take()
+    assert (taken.name, taken.attributes["input.value"]) == ("call", '{"args": [1], "a": 2}')
+    assert Calls().own("self is left out") == "self is left out!" and Calls.made("x") == "x"
+    (own, _), (made, _) = sink.spans
+    assert own.name.endswith("Calls.own") and "<locals>" not in own.name and own.name.startswith("test_arguments_are")
+    assert own.attributes["input.value"] == "self is left out" and made.attributes == {
+        "openinference.span.kind": "AGENT"
+    }
+    sink.spans.clear()
+    with pytest.raises(TypeError):
+        grow()
+    taken = sink.take()
+    assert taken.attributes["input.value"] == '{"args": []}' and str(taken.error).startswith("TypeError: ")
 
 
-class Kept(OtlpSender):
-    """Keeps the batches that it would send."""
+def test_a_coroutine_that_is_cancelled_or_fails_ends_its_span_and_the_next_is_whole(sink: Sink) -> None:
+    began = asyncio.Event()
 
-    def __init__(self) -> None:
-        super().__init__("http://127.0.0.1:1", "shop", {})
-        self.batches: list[list[str]] = []
-        self.came = threading.Event()
+    @traced(name="slow", kind="llm")
+    async def slow(wait_s: float, *, fail: bool = False) -> str:
+        active = current_span()
+        assert active is not None and active.span.name == "slow"
+        began.set()
+        await asyncio.sleep(wait_s)
+        if fail:
+            raise OSError(2, "no file")
+        return "done"
 
-    def _sent(self, client: Any, batch: Sequence[IncomingSpan]) -> bool:
-        self.batches.append([each.name for each in batch])
-        if "last" in self.batches[-1]:
-            self.came.set()
-        return "bad" not in self.batches[-1]
+    @traced(name="items")
+    async def items() -> Any:
+        yield "a"
+        yield {"b": 1}
+        raise KeyError("c")
 
+    async def main() -> None:
+        waiting = asyncio.create_task(slow(60.0))
+        await began.wait()
+        waiting.cancel()
+        results = await asyncio.gather(waiting, slow(0.0, fail=True), slow(0.0), return_exceptions=True)
+        assert (
+            isinstance(results[0], asyncio.CancelledError) and isinstance(results[1], OSError) and results[2] == "done"
+        )
+        with pytest.raises(KeyError):
+            [each async for each in items()]
 
-def named(name: str, trace: int = 1, **attributes: Any) -> IncomingSpan:
-    held = {key.replace("__", "."): value for key, value in attributes.items()}
-    return IncomingSpan(f"{trace:032x}", f"{trace:016x}", "", name, 10, 30, held)
-
-
-def test_a_whole_batch_is_sent_at_once_and_less_waits(
-    destination: recording._Destination, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(span_sender, "BATCH", 3)
-    monkeypatch.setattr(span_sender, "EVERY_S", 20.0)
-    sender = Kept()
-    assert sender.flush(0.0) is True, "nothing waits"
-    sender.put(named("bad"), False)
-    assert sender.flush(10.0) is True and sender.batches == [["bad"]] and sender.dropped == 1
-    end = time.monotonic() + 10
-    while not sender._changed._waiters and time.monotonic() < end:  # type: ignore[attr-defined]
-        time.sleep(0.001)
-    for name in ("bad", "b", "last"):
-        sender.put(named(name), False)
-    assert sender.came.wait(10.0) and sender.batches[1:] == [["bad", "b", "last"]]
-    assert sender.flush(10.0) and sender.dropped == 4 and len(sender.batches) == 2, "and never an empty one"
-
-
-def test_a_forked_process_starts_a_sender_of_its_own_and_waits_for_none_that_is_gone(
-    destination: recording._Destination,
-) -> None:
-    sender = Kept()
-    sender._pid = os.getpid() + 1
-    sender._waiting.append(named("a"))
-    began = time.monotonic()
-    assert sender.flush(30.0) is False and time.monotonic() - began < 10
-    sender.put(named("last"), True)
-    assert sender._pid == os.getpid() and sender.flush(10.0) is True
-    assert [name for batch in sender.batches for name in batch] == ["a", "last"]
-
-
-def test_headers_that_are_given_win_over_the_environment_and_our_own(
-    destination: recording._Destination, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import httpx
-
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", " a = %20b ,content-type=x")
-    assert _headers(" a = %20b%2C ,=v,b,c==") == {"a": " b,", "": "v", "c": "="}
-    came: list[httpx.Request] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        came.append(request)
-        return httpx.Response(204)
-
-    sender = OtlpSender("http://h//", "s", {"content-type": "application/json; v=2", "Authorization": "Bearer k"})
-    assert sender.url == "http://h//"
-    assert OtlpSender("http://h:1/", "s", {}).url == "http://h:1/v1/traces"
-    with httpx.Client(transport=httpx.MockTransport(answer)) as client:
-        assert sender._sent(client, [named("n")]) is True
-    (request,) = came
-    assert [request.headers[name] for name in ("a", "content-type", "authorization", "content-encoding")] == [
-        " b", "application/json; v=2", "Bearer k", "gzip",
-    ]  # fmt: skip
-    assert str(request.url) == "http://h//" and request.method == "POST"
-
-
-# -- the run --
-
-
-def test_a_run_goes_on_after_it_was_closed_and_what_cannot_be_kept_is_counted(
-    destination: recording._Destination, tmp_path: Path
-) -> None:
-    (tmp_path / "file").write_text("")
-    nowhere = RunRecorder(tmp_path / "file" / "run", "shop")
-    nowhere.put(named("n"), True)
-    assert nowhere.dropped == 1 and nowhere._open == {} and nowhere.flush(1.0) is True
-    folder = tmp_path / "deep" / "run"
-    recorder = RunRecorder(folder, "shop")
-    tool = {"openinference__span__kind": "TOOL", "tool__name": "t"}
-    recorder.put(named("n\ud800", 1, input__value={"n": 2}, output__value={"password": "hunter22"}, **tool), True)
-    assert recorder.flush(0.0) is True and recorder.dropped == 0 and recorder.flush(0.0) is True
-    with run_store.open_run(folder, folder.parent) as run:
-        assert run.status == "done"
-        (kept,) = run.traces()
-    digest = hashlib.sha256(b'{"n": 2}').hexdigest()[:12]
-    assert (kept.task_id, kept.agent, kept.answer) == (
-        f"n\ud800-{digest}", {"name": "shop", "model": ""}, f'{{"password": "{PUT}"}}',
-    )  # fmt: skip
-    assert [(call.kind, call.detail["arguments"], call.duration_s) for call in kept.calls] == [
-        ("tool", {"n": 2}, 20e-9)
+    asyncio.run(main())
+    told = [
+        (span.name, span.error, len(span.events), span.attributes.get("output.value"))
+        for span, root in sink.spans
+        if root
     ]
-    recorder.put(named("n", 2, openinference__span__kind="CHAIN", input__value="é\ud800?", output__value="a"), True)
-    low = IncomingSpan(f"{3:032x}", f"{9:016x}", f"{3:016x}", "low", 12, 20, {"api_key": "abcdefgh", **{
-        "openinference.span.kind": "LLM", "llm.token_count.prompt": 4, "llm.token_count.completion": 3}})  # fmt: skip
-    recorder.put(low, False)
-    recorder.put(named("n", 3, openinference__span__kind="CHAIN", input__value="why", output__value="so"), True)
-    recorder.flush(9.0)
-    assert low.attributes["api_key"] == PUT and low.redactions == 1
-    with run_store.open_run(folder, folder.parent) as run:
-        traces = list(run.traces())
-    digests = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12] for text in ("é\ud800?", "why")]
-    assert [each.task_id for each in traces[1:]] == [f"n-{digest}" for digest in digests]
-    assert (traces[2].answer, traces[2].duration_s, traces[2].usage.total_tokens) == ("so", 20e-9, 7)
+    assert sorted(told, key=str) == sorted([
+        ("slow", "CancelledError: ", 1, None), ("slow", "FileNotFoundError: [Errno 2] no file", 1, None), ("slow",
+            None, 0, "done"),
+        ("items", "KeyError: 'c'", 1, '["a", {"b": 1}]'),
+    ], key=str)  # fmt: skip
+    failed = next(span for span, _ in sink.spans if span.name == "items")
+    event = failed.events[0]
+    assert event["name"] == "exception" and event["attributes"] == {
+        "exception.type": "KeyError",
+        "exception.message": "'c'",
+    }
+    assert failed.start_ns <= event["at_ns"] <= time.time_ns() and len({span.trace_id for span, _ in sink.spans}) == 4
+
+
+def test_the_environment_is_asked_once_and_its_own_address_for_traces_wins(
+    destination: recording._Destination, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert traced(lambda: 1)() == 1 and destination.is_set and destination.sink is None
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1/base")
+    assert recording._sink() is None, "it was asked already"
+    destination.is_set = False
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:2")
+    found = recording._sink()
+    assert isinstance(found, OtlpSender) and found.url == "http://127.0.0.1:2/v1/traces" and destination.share == 1.0
+    destination.sink = None

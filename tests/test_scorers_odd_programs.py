@@ -191,6 +191,8 @@ def test_a_canary_is_called_by_path_or_by_name_as_the_command_calls_its_tests() 
     )
     by_path = made("python -m unittest tests/app/test_a.py")
     assert by_path is not None and by_path.command.endswith(f" {by_path.path}") and "class Test" in by_path.text
+    second = made("python -m unittest 'lib/test b.py'")
+    assert second is not None and second.path.startswith("lib/test_z")
     found = made("python -m unittest discover")
     assert (
         found is not None
