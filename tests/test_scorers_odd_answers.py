@@ -195,6 +195,7 @@ def test_choices_are_scored_by_all_or_by_the_answer_s_letter() -> None:
         for each in (f(four, trace) for f in (choice.acc, choice.acc_norm, choice.acc_bytes, choice.mc1))
     }
     assert by == {"acc": (0.0, "A"), "acc_norm": (1.0, "B"), "acc_bytes": (1.0, "B"), "mc1": (0.0, "C")}
+    assert choice.mc1(four, scored(-1.0, -1.2, -1.5, -9.0)).detail == {"chosen": "B", "by": "logprob"}
     weights = [math.exp(each) for each in (-1.0, -2.0, -1.5, -9.0)]
     assert choice.mc2(four, trace).value == pytest.approx((weights[0] + weights[1]) / sum(weights))
     assert choice.acc(four, scored(-2.0, -2.0, -2.0, -2.0)).detail["chosen"] == "A", "the first of equal ones"
@@ -217,6 +218,10 @@ def test_choices_are_scored_by_all_or_by_the_answer_s_letter() -> None:
     ]
     assert choice.mc1(four, attempt("b")) == Score("mc1", 1.0, {"chosen": "B", "by": "answer"})
     assert choice.chosen_letter("x", task(choices=("x", "X", "y"))) is None, "two choices of one text"
+    blank = task(choices=(" ", "yes"), gold=0)
+    told = [{"text": " ", "logprob": -1.5}, {"text": "yes", "logprob": -3.0}]
+    scored_blank = attempt(calls=(Call(":0", "score", 0, 0.0, 0.0, "r", detail={"likelihoods": told}),))
+    assert choice.acc_norm(blank, scored_blank).detail == {"chosen": "B", "by": "logprob"}, "-1.5 is less than -3 / 3"
     assert familiar.choice(four, attempt("The answer is B")) == Score("choice", 1.0, {"chosen": "B"})
     assert familiar.choice(four, attempt("xyz")) == Score("choice", 0.0, {"chosen": None})
 
@@ -264,16 +269,25 @@ def test_rankings_are_read_from_the_last_statement_and_cut_at_exactly_their_dept
     items = [{"document": "d1", "text": "x", "score": 1}, {"document": "d1", "text": "y", "score": 2, "heading": "h",
         "start": 3},
              {"document": "d2", "text": "x", "score": 0}, {"document": "d1", "text": "x", "score": 9}]  # fmt: skip
-    calls = [Call(f":{n}", "tool", None, 0.0, 0.0, "r", detail={"name": name, "items": items}, error=error)
-             for n, (name, error) in enumerate((("other", None), ("retrieve", "broke"), ("retrieve", None),
-                 ("retrieve", "")))]  # fmt: skip
+    third = [{"document": "d3", "text": "z", "score": 4}]
+    ends = (
+        ("other", None, items),
+        ("retrieve", "broke", third),
+        ("retrieve", None, items),
+        ("retrieve", "", items + third),
+    )
+    calls = [
+        Call(f":{n}", "tool", None, 0.0, 0.0, "r", detail={"name": name, "items": held}, error=error)
+        for n, (name, error, held) in enumerate(ends)
+    ]
     read = attempt(calls=tuple(calls))
     assert [(each.document, each.text, each.score) for each in passages(read)] == [
         ("d1", "x", 1.0),
         ("d1", "h\ny", 2.0),
         ("d2", "x", 0.0),
+        ("d3", "z", 4.0),
     ]
-    assert ranking_of(read) == ["d1", "d2"]
+    assert ranking_of(read) == ["d1", "d2", "d3"]
     stated = attempt(
         calls=tuple(calls),
         events=(Event("ranking", 0.0, {"documents": ["z"]}), Event("ranking", 1.0, {"documents": [2, 1, 2]})),
