@@ -8,6 +8,8 @@ from firsthand.scorers.mathematics.equality import same_trees
 from firsthand.scorers.mathematics.latex import parse
 
 TREES: tuple[tuple[str, str | None], ...] = (
+    (r"(x \mid x<3)", None), (r"(\frac{1,234}{5}, 2)", r"(tuple (/ 1234 5) 2)"), (r"\{x \mid x<3\}",
+        "(relation < x 3)"),
     (r"\sqrt[3]{x}2", "(* (root x 3) 2)"), (r"\log_2 8", "(/ (ln 8) (ln 2))"),
     (r"\log_{10}^2 x", "(^ (/ (ln x) (ln 10)) 2)"), (r"\sin^{-1} x", "(arcsin x)"),
     (r"\ln^{-1} x", "(^ (ln x) (* -1 1))"), (r"\sin 2x\cos y", "(* (sin (* 2 x)) (cos y))"),
@@ -72,6 +74,7 @@ EQUAL = (
     ("x=2", "3x=6", "points"), ("x=3, 4", "3,4", "tree"),
 )  # fmt: skip
 OTHER = (
+    ("[1,5)", r"[1,\infty)", "points"), (r"(-\infty,5]", "[1,5]", "tree"),
     ("x=5", "y=5", "points"), ("2x+2y=4", "x+y=3", "points"), (r"x\le 3", r"(-\infty,3)", "tree"),
     ("-x<-y", "x<y", "points"), (r"5\text{ cm}", r"5\text{ kg}", "tree"), (r"0.5\%", "0.5", "tree"),
     (r"30^\circ", r"30\text{ cm}", "tree"), ("(1,2)", "(2,1)", "numbers"), ("1,2,2", "1,2", "tree"),
