@@ -31,11 +31,11 @@ def span(attributes: dict[str, Any], events: Any = (), name: str = "call", **mor
 
 
 def stored(id: str, what: SpanKind, parent: str = "", start: int = 0, **more: Any) -> StoredSpan:
-    usage = more.pop("usage", Usage())
+    usage, label = more.pop("usage", Usage()), more.pop("label", "")
     made = IncomingSpan(
         "t", id, parent, f"n{id}", start, more.pop("end", start + 5), more.pop("attributes", {}), **more
     )
-    return StoredSpan(int(id, 16), made, what, usage=usage)
+    return StoredSpan(int(id, 16), made, what, label, usage=usage)
 
 
 def chat(asked: Any, answered: Any = None) -> dict[str, Any]:
@@ -202,6 +202,30 @@ def test_a_generation_of_another_is_found_through_eight_spans_and_not_through_ni
         chain += [stored(f"{n + 2:x}", "chain", f"{n + 1:x}", start=2 + n) for n in range(between)]
         chain.append(stored("ff", "generate", f"{between + 1:x}", start=50))
         assert len(trace_of("t", chain).calls) == calls
+
+
+def test_a_call_has_its_label_its_empty_result_and_each_of_its_answers_once() -> None:
+    said = [{"role": "assistant", "content": each} for each in ("a", "b", "a")]
+    tool = {"openinference.span.kind": "TOOL", "tool.name": "inner", "output.value": "[]", "input.value": "{}"}
+    spans = [
+        stored("1", "generate", start=5, end=4, attributes=chat([{"role": "user", "content": "q"}], said)),
+        stored("2", "tool", "1", start=6, attributes=tool, label="own", error=""),
+        stored("3", "retrieve", "1", start=7, attributes=tool),
+        stored("4", "rerank", "1", start=8),
+        stored("5", "guard", "1", start=9, end=3),
+    ]
+    trace = trace_of("t", spans)
+    assert [(each.parent, each.message.text) for each in trace.nodes] == [(None, "q"), (0, "a"), (0, "b")]
+    first, *calls = trace.calls
+    assert (first.at, first.nodes, first.duration_s, first.error) == (0, (1, 2), 0.0, None)
+    assert [(call.at, call.detail, call.error) for call in calls] == [
+        (2, {"name": "own", "arguments": {}, "result": "[]", "is_error": True, "span": "2"}, ""),
+        (2, {"name": "inner", "arguments": {}, "result": "[]", "is_error": False, "span": "3"}, None),
+        (2, {"name": "n4", "arguments": "", "result": "", "is_error": False, "span": "4"}, None),
+    ]
+    (event,) = trace.events
+    assert (event.kind, event.at_s, event.data) == ("guard", 4e-9, {"name": "n5", "span": "5", "took_s": 0.0})
+    assert trace.duration_s == 8e-9 and trace.task_id == "t" and trace.benchmark == "traces"
 
 
 def test_the_last_generation_answers_and_the_first_asks_whatever_came_first() -> None:
