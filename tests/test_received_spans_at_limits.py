@@ -16,6 +16,7 @@ from firsthand.ingest.dialects.span_facts import SpanFacts
 from firsthand.ingest.incoming_span import MOST_NS, IncomingSpan, SpanKind, StoredSpan
 from firsthand.ingest.otlp_door import OtlpDoor, shows_key
 from firsthand.ingest.otlp_json import _int, _value, decode_json
+from firsthand.ingest.otlp_protobuf import decode_protobuf
 from firsthand.ingest.redaction import FAILED, PUT, Redactor
 from firsthand.ingest.span_tree import arranged
 from firsthand.ingest.span_writer import WriteOutcome
@@ -92,6 +93,47 @@ def test_numbers_and_statuses_of_json_are_read_up_to_their_limits() -> None:
         with pytest.raises(DataError) as refused:
             decode_json(raw)
         assert str(refused.value).startswith(why)
+
+
+def test_spans_of_protobuf_have_ids_of_exactly_their_length() -> None:
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    request = ExportTraceServiceRequest()
+    other = request.resource_spans.add()
+    other.scope_spans.add()
+    scope = request.resource_spans.add().scope_spans.add()
+    scope.scope.name = "s"
+    ids = ((15, 8), (17, 8), (16, 7), (16, 9), (16, 8), (0, 8), (16, 0))
+    for trace, own in ids:
+        scope.spans.add(trace_id=b"a" * trace, span_id=b"b" * own)
+    scope.spans.add(trace_id=bytes(16), span_id=b"b" * 8)
+    scope.spans.add(trace_id=b"a" * 16, span_id=bytes(8))
+    one = scope.spans.add(
+        trace_id=b"c" * 16, span_id=b"d" * 8, parent_span_id=bytes(8), kind=3, end_time_unix_nano=(1 << 64) - 1
+    )
+    one.status.code, one.status.message = 1, "fine"
+    bad = scope.spans.add(trace_id=b"c" * 16, span_id=b"e" * 8, parent_span_id=b"d" * 8, name="é")
+    bad.status.code = 2
+    for key, value in (("k", 0), ("k", 7), ("k", -1)):
+        bad.attributes.add(key=key).value.int_value = value
+    bad.attributes.add(key="none")
+    bad.attributes.add(key="raw").value.bytes_value = b"\xff\x00"
+    bad.attributes.add(key="text").value.string_value = ""
+    bad.attributes.add(key="no").value.bool_value = False
+    bad.links.add(trace_id=b"f" * 16, span_id=b"g" * 8)
+    bad.events.add(name="e", time_unix_nano=5).attributes.add(key="x").value.array_value.values.add().double_value = 0.5
+    found, rejected = decode_protobuf(request.SerializeToString())
+    assert rejected == 8 and [each.span_id for each in found] == [(b"b" * 8).hex(), (b"d" * 8).hex(), (b"e" * 8).hex()]
+    assert (found[1].parent_id, found[1].kind, found[1].end_ns, found[1].error) == ("", 3, (1 << 64) - 1, None)
+    held = {"k": 0, "k#2": 7, "k#3": -1, "none": None, "raw": "ff00", "text": "", "no": False}
+    assert found[2] == IncomingSpan(
+        (b"c" * 16).hex(), (b"e" * 8).hex(), (b"d" * 8).hex(), "é", 0, 0, held,
+        [{"name": "e", "at_ns": 5, "attributes": {"x": [0.5]}}],
+        [{"trace_id": (b"f" * 16).hex(), "span_id": (b"g" * 8).hex(), "attributes": {}}], {}, "s", 0, "",
+    )  # fmt: skip
+    assert decode_protobuf(b"") == ([], 0)
+    with pytest.raises(DataError, match="the body is no OTLP request in protobuf: "):
+        decode_protobuf(b"\x0a\xff")
 
 
 def test_what_arrived_makes_room_however_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:
