@@ -224,8 +224,8 @@ def test_zeros_and_empty_lists_of_secret_names_and_what_holds_them_are_told_apar
         assert made.attributes == {"x": kept, "y": "z"} and made.redactions == (kept == FAILED)
     redactor = Redactor()
     for _ in range(2):
-        redactor.redact(again := span({"my_password": "p", "n": 1}))
-        assert again.attributes == {"my_password": PUT, "n": 1} and again.redactions == 1
+        redactor.redact(again := span({"http.cookie": "p", "n": 1}))
+        assert again.attributes == {"http.cookie": PUT, "n": 1} and again.redactions == 1
     redactor.redact(broken := span({"x": object()}, [{"name": "e"}], "n", links=[{"a": 1}], scope="s", error=""))
     assert (broken.name, broken.scope, broken.error, broken.attributes, broken.events, broken.links,
         broken.redactions) == (

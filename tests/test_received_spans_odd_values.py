@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from firsthand.errors import ConfigError, StoreError
+from firsthand.errors import ConfigError, MissingExtra, StoreError
 from firsthand.ingest.alert_delivery import check_target, deliver
 from firsthand.ingest.alert_rules import Alert, AlertRule, WindowValue, chart_of
 from firsthand.ingest.dialects.span_facts import (
@@ -24,6 +25,7 @@ from firsthand.ingest.dialects.span_facts import (
     words_of,
 )
 from firsthand.ingest.incoming_span import MOST_NS, IncomingSpan, SpanKind, StoredSpan
+from firsthand.ingest.intake import IntakeSettings
 from firsthand.ingest.redaction import PUT, Redactor
 from firsthand.ingest.retention import age_of, size_of
 from firsthand.ingest.span_tree import AGAIN, BACKWARDS, LOOP, NO_PARENT, UNFINISHED, arranged
@@ -258,6 +260,13 @@ def test_ages_sizes_shares_and_charts_at_their_ends() -> None:
     assert totals._charted(WindowValue(99.0, 9), [*before, *known], 1.0) is None, "seven windows with traces"
     told = totals._charted(WindowValue(0.0, 0), [*before, *known, WindowValue(0.0, 0)], 1.0)
     assert told is not None and told.said == "traces is 0, below the limits 0.727 to 4.273 of the 8 windows before"
+
+
+def test_sealing_at_once_needs_what_seals_and_keeping_nothing_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    assert IntakeSettings(keep_s=0.0, keep_bytes=0).cold_s is None
+    with pytest.raises(MissingExtra, match="duckdb"):
+        IntakeSettings(cold_s=0.0)
 
 
 def test_a_secret_in_the_name_or_the_error_alone_is_found() -> None:
