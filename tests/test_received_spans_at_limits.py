@@ -203,14 +203,15 @@ def test_what_arrived_makes_room_however_it_ended(monkeypatch: pytest.MonkeyPatc
 
 def test_zeros_and_empty_lists_of_secret_names_and_what_holds_them_are_told_apart() -> None:
     found = Redactor().redact(given := span(
-        {"password": [], "secret": 0, "api_key": "", "cookie": None, "x.token": {"api_key": [], "n": 0,
+        {"password": [], "secret": 0, "x.secret": 0.5, "api_key": "", "cookie": None, "x.token": {"api_key": [], "n": 0,
             "passwd": False, "secret": ""}},
         [{"name": "e", "at_ns": 1, "attributes": {"authorization": {}}}], links=[{"trace_id": "t",
             "attributes": {"password": "p"}}],
         scope="https://u:pw@h", error="Bearer " + "a" * 16, redactions=9,
     ))  # fmt: skip
     assert given.attributes == {
-        "password": PUT, "secret": 0, "api_key": "", "cookie": None, "x.token": {"api_key": PUT, "n": 0,
+        "password": PUT, "secret": 0, "x.secret": 0.5, "api_key": "", "cookie": None, "x.token": {"api_key": PUT,
+            "n": 0,
             "passwd": False, "secret": ""},
     }  # fmt: skip
     assert given.events[0]["attributes"] == {"authorization": PUT} and given.links[0]["attributes"] == {"password": PUT}

@@ -208,6 +208,10 @@ def test_a_second_dialect_fills_what_the_first_leaves_open_alone() -> None:
     )
     assert dialects_of(both) == ("Langfuse", "OpenInference", "GenAI") and dialects_of(span({})) == ()
     assert facts_of(span({"session.id": "", "gen_ai.conversation.id": "c", "user.id": True})).session == "c"
+    told = facts_of(
+        span({"openinference.span.kind": "LLM", "session.id": "s", "enduser.id": "e", "gen_ai.conversation.id": "c"})
+    )
+    assert (told.session, told.user) == ("s", "e")
     late = first_of(lambda: "", lambda: "b")
     assert (
         said(late) == "b"
