@@ -168,6 +168,8 @@ def test_genai_s_tools_are_those_that_execute_or_remember() -> None:
         {"name": "gen_ai.user.message", "attributes": {"content": "q", "role": "human"}},
         {"name": "gen_ai.tool.message", "attributes": {"content": "4", "id": "c"}}, {"name": "other",
             "attributes": {"content": "x"}},
+        {"name": "gen_ai.assistant.message", "attributes": {"gen_ai.event.content": '{"content": "hm"}'}},
+        {"name": "gen_ai.system.message", "attributes": {"gen_ai.event.content": "be"}},
         {"name": "gen_ai.choice", "attributes": {"message": '{"content": "so"}', "index": 0}},
         {"name": "gen_ai.choice",
             "attributes": {"gen_ai.event.content": '{"message": {"content": "2"}, "role": "user"}'}},
@@ -178,7 +180,8 @@ def test_genai_s_tools_are_those_that_execute_or_remember() -> None:
     ]  # fmt: skip
     content = genai_dialect.content(span({"gen_ai.system_instructions": '[{"type": "text", "content": "be"}]'}, events))
     assert content.asked == [
-        system("be"), user("q"), Message("tool", (ToolResult("", "", "4"),)), user("last"), Message("system",
+        system("be"), user("q"), Message("tool", (ToolResult("", "", "4"),)), assistant("hm"), system("be"),
+            user("last"), Message("system",
             (Text(""),)),
     ]  # fmt: skip
     assert [(each.role, each.text) for each in content.answered] == [
