@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from firsthand.errors import ConfigError, MissingExtra, StoreError
+from firsthand.errors import ConfigError, MissingExtra, StoreError, UnknownName
 from firsthand.ingest.alert_delivery import check_target, deliver
 from firsthand.ingest.alert_rules import Alert, AlertRule, WindowValue, chart_of
 from firsthand.ingest.dialects.span_facts import (
@@ -157,6 +157,11 @@ def test_one_batch_may_hold_a_span_twice_and_what_ends_it(tmp_path: Path) -> Non
         version = store.version
         store.add_score("u", "s", "x", 1.0)
         assert store.version != version
+        for unknown, said in (("x" * 81, "x" * 80), ("\ud800", "\\ud800"), ("", "")):
+            with pytest.raises(UnknownName) as refused:
+                store.summary(unknown)
+            assert str(refused.value) == f"no trace '{said}': it has not come, or was older than is kept"
+            assert store.spans(unknown) == store.scores(unknown) == [] and store.scores_of([unknown]) == {}
     finally:
         store.close()
     again = TraceStore(tmp_path)

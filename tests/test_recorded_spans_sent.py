@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.ingest.recording import ActiveSpan, current_span, flush_traces, trace_to, traced
 from firsthand.ingest.span_sender import OtlpSender, RunRecorder
 from firsthand.system import trace_context
+from firsthand.system.trace_context import TraceParent
 from test_ingest_recorded import Sink
 
 SERVICE = "OTEL_SERVICE_NAME"
@@ -280,3 +282,49 @@ def test_the_environment_is_asked_once_and_its_own_address_for_traces_wins(
     found = recording._sink()
     assert isinstance(found, OtlpSender) and found.url == "http://127.0.0.1:2/v1/traces" and destination.share == 1.0
     destination.sink = None
+
+
+def test_a_root_lies_below_what_is_open_around_it_and_else_has_ids_of_its_own(
+    sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from opentelemetry import context, trace
+
+    above = trace.SpanContext(0xAB, 0xC, is_remote=True, trace_flags=trace.TraceFlags(0))
+    token = context.attach(trace.set_span_in_context(trace.NonRecordingSpan(above)))
+    seen: list[Any] = []
+
+    @traced(name="root")
+    def root() -> None:
+        seen.append((trace.get_current_span().get_span_context(), trace_context.current()))
+
+    try:
+        root()
+        below = sink.take()
+        assert (below.trace_id, below.parent_id) == (f"{0xAB:032x}", f"{0xC:016x}"), "a trace that others do not sample"
+        ((inner, open_inside),) = seen
+        assert (inner.trace_id, inner.is_remote, inner.trace_flags) == (
+            0xAB,
+            False,
+            1,
+        ) and f"{inner.span_id:016x}" == below.span_id
+        assert open_inside == TraceParent(0xAB, int(below.span_id, 16), True)
+        assert trace.get_current_span().get_span_context() == above
+        trace_context.enter(TraceParent(0xF, 0xE, False))
+        root()
+        nearer = sink.take()
+        assert (nearer.trace_id, nearer.parent_id) == (
+            f"{0xF:032x}",
+            f"{0xE:016x}",
+        ) and trace_context.current() == TraceParent(0xF, 0xE, False)
+        trace_context.enter(None)
+    finally:
+        context.detach(token)
+    root()
+    root()
+    (one, _), (two, _) = sink.spans
+    assert one.parent_id == two.parent_id == "" and len({one.trace_id, two.trace_id}) == 2 and len(one.trace_id) == 32
+    sink.spans.clear()
+    monkeypatch.delitem(sys.modules, "opentelemetry.trace")
+    traced(lambda: None, name="alone")()
+    alone = sink.take()
+    assert alone.parent_id == "" and len(alone.span_id) == 16
