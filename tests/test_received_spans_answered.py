@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from firsthand.ingest import trace_evaluation, trace_store
 from firsthand.ingest.alert_rules import AlertRule, WindowValue
 from firsthand.ingest.cold_segments import read_sealed
 from firsthand.ingest.incoming_span import IncomingSpan
+from firsthand.ingest.intake import Intake, IntakeSettings, parse_alerts
 from firsthand.ingest.redaction import Redactor
 from firsthand.ingest.span_writer import SpanWriter, WriteOutcome, inflated
 from firsthand.ingest.trace_evaluation import Evaluation
@@ -146,3 +148,48 @@ def test_each_scorer_scores_up_to_its_most_and_the_next_goes_on(
         ("c", "two", "two!", 0.0, None),
     ]  # fmt: skip
     assert trace_store.TraceStore.exists(store.home) and not TraceStore.exists(store.home / "other")
+
+
+def test_a_round_that_fails_tells_each_problem_and_goes_on_to_the_next_rule(tmp_path: Path) -> None:
+    class Broken:
+        async def score_some(self, store: TraceStore, *, now_s: float) -> int:
+            raise KeyError(f"{now_s:g}" * 100)
+
+    (tmp_path / "out").mkdir()
+    target = tmp_path / "out" / "alerts"
+    problems: list[str] = []
+    settings = IntakeSettings(
+        alerts=parse_alerts(["errors>0.5/1m", "spans>2/1m", "traces>0/1m"]),
+        alert_to=str(target),
+        evaluation=Broken(),  # type: ignore[arg-type]
+    )
+    made = Intake(tmp_path, settings, on_problem=problems.append)
+    try:
+        made._end.set()
+        made._keeper.join()
+        problems.clear()
+        target.parent.rmdir()
+        made.store.add([ready("t", str(n), error="" if n else None) for n in range(3)])
+        arrived(made.store, t=NOW - 60)
+        made.tick(NOW)
+        why = f"{target} cannot be written: No such file or directory"
+        failed = ("KeyError: '" + "1e+06" * 100)[:300]
+        assert problems == [failed, *[f"an alert was not delivered to {target}: {why}"] * 3]
+        rows = made.store.database.read("SELECT rule, value, said, at_s, delivered FROM alerts ORDER BY seq")
+        assert rows == [
+            ("errors>0.5/1m", 1.0, "errors is 1, above 0.5, over 1 traces", NOW, why),
+            ("spans>2/1m", 3.0, "spans is 3, above 2, over 1 traces", NOW, why),
+            ("traces>0/1m", 1.0, "traces is 1, above 0, over 1 traces", NOW, why),
+        ]
+        made.tick(NOW)
+        assert problems[4:] == [failed], "they hold still, and are not told again"
+        target.parent.mkdir()
+        made.store.add([ready("u", "1")])
+        arrived(made.store, t=NOW, u=NOW + 60)
+        made.tick(NOW + 60.5)
+        assert not target.exists() and made._fired == {"errors>0.5/1m": False, "spans>2/1m": False, "traces>0/1m": True}
+        arrived(made.store, t=NOW + 61)
+        made.tick(NOW + 61.5)
+        assert [json.loads(line)["rule"] for line in target.read_text().splitlines()] == ["spans>2/1m"]
+    finally:
+        made.close()
