@@ -146,6 +146,9 @@ def test_spans_that_were_not_sent_are_told_with_where_they_were_to_go(monkeypatc
         "1200 of 1205 spans were not sent to http://127.0.0.1:1/base/v1/traces: start a collector there, or name another in "
         "$OTEL_EXPORTER_OTLP_ENDPOINT; `firsthand export` sends the run again"
     ]
+    for address in ("http://127.0.0.1:1/", "http://u:k@y@127.0.0.1:1"):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
+        assert live_export._whereto().startswith(" to http://127.0.0.1:1/v1/traces: start a collector there"), address
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
     with sending("r", asked=True, on_problem=told.append) as sender:
         assert sender.telemetry is not None
@@ -245,6 +248,12 @@ def test_an_attempt_tells_its_errors_and_words_only_where_content_is_asked_for()
     ]
     assert tool.attributes["gen_ai.tool.call.arguments"] == "0" and "gen_ai.tool.call.result" not in tool.attributes
     assert json.loads(str(generation.attributes["gen_ai.output.messages"])) == [said], "two answers, and one reason"
+    scored = Call("0:0", "score", 1, 0.0, 0.0, "r")
+    first = spans_of(attempt(calls=(scored, *attempt().calls)), content=True)[0]
+    assert [each["role"] for each in json.loads(str(first.attributes["gen_ai.input.messages"]))] == [
+        "user",
+        "assistant",
+    ]
     unanswered = spans_of(attempt(answer=None, calls=()), content=True)
     assert len(unanswered) == 1 and "gen_ai.output.messages" not in unanswered[0].attributes
     assert "firsthand.run" not in unanswered[0].attributes and unanswered[0].attributes["gen_ai.input.messages"] == "[]"
@@ -299,13 +308,15 @@ def test_settings_without_effect_are_left_out_and_others_have_their_type() -> No
         Text("t"),
         ToolCall("i", "f", {"a": 1}),
         ToolCall("j", "g", {}, "{bad"),
+        ToolCall("k", "h", {"a": 2}, ""),
         ToolResult("i", "f", "r"),
         Reasoning("hm", {}),
     )
     (body,) = json.loads(str(genai.prompt([Message("tool", parts)])["gen_ai.input.messages"]))
     assert body == {"role": "tool", "parts": [
         {"type": "text", "content": "t"}, {"type": "tool_call", "id": "i", "name": "f", "arguments": {"a": 1}},
-        {"type": "tool_call", "id": "j", "name": "g", "arguments": "{bad"},
+        {"type": "tool_call", "id": "j", "name": "g", "arguments": "{bad"}, {"type": "tool_call", "id": "k",
+            "name": "h", "arguments": ""},
         {"type": "tool_call_response", "id": "i", "response": "r"}, {"type": "reasoning", "content": "hm"},
     ]}  # fmt: skip
 
@@ -321,6 +332,7 @@ def test_of_long_contents_the_newest_messages_and_the_beginning_of_a_long_one_ar
         return [each["parts"][0]["content"] for each in shown]
 
     assert told("a" * (400 - size)) == ["a" * (400 - size)] and told("a" * (401 - size)) == ["a" * 100 + "…"]
+    assert told("old" * 99, "c" * 150) == ["c" * 150], "one that fits alone is whole"
     fits = 336 - 2 * size  # two messages, with two characters each for what stands between
     assert told("old" * 99, "b" * (fits - 9), "c" * 9) == ["b" * (fits - 9), "c" * 9]
     assert told("old" * 99, "b" * (fits - 8), "c" * 9) == ["c" * 9]
