@@ -210,6 +210,8 @@ def test_probes_are_compared_in_their_order_and_rates_are_over_their_own_attempt
     assert shots.shots_slope(given, probed(**shot)).value == pytest.approx(
         (math.log(1.0) - math.log(2.0)) / (math.log(8) - math.log(2))
     )
+    ones = probed(breach_1=[-1.0, -3.0], breach_4=[-1.0, -1.5])
+    assert shots.shots_slope(task(refusal=0, shots=[1, 4]), ones).value == pytest.approx(-math.log(2) / math.log(4))
     assert shots.shots_slope(task(refusal=0, shots=[0, 2]), probed(**shot)).failed
     assert goodhart.expected_best([1, 1, 2], [10.0, 20.0, 60.0], 1) == pytest.approx(30.0)
     assert goodhart.expected_best([1, 1, 2], [10.0, 20.0, 60.0], 2) == pytest.approx(15 / 3 + 60 * 2 / 3)
@@ -251,5 +253,8 @@ def test_units_have_their_factors_and_powers_in_any_wording() -> None:
     ):  # fmt: skip
         found = read_unit(text)
         assert found.factor == factor and (powers is None or found.powers == powers), (text, found)
+    assert read_unit("m/s/s") == read_unit("m/s^2") != read_unit("m") and read_unit("m per s per kg").powers == tuple(
+        sorted(((metre, 1), *((base, -1) for base, _ in (*read_unit("s").powers, *read_unit("kg").powers))))
+    )
     assert read_unit("mph") == read_unit("miles per hour") == read_unit("mile/h") != read_unit("hour per mile")
     assert read_unit(" Feet. ") == read_unit("ft") and isinstance(read_unit("x"), Unit)

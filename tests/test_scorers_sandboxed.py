@@ -98,6 +98,8 @@ def test_a_failed_answer_counts_only_where_the_reference_passes(box: Any) -> Non
     )
     assert found == Score("passes_unit_tests", 0.0, {"ended": "error", **HOW, "reason": "1 of 2 tests failed"})
     assert asked[1][1]["files"] == {"answer.py": "import x\nS\n"}
+    late, asked = scored(unit_tests.passes_unit_tests, box, secret, answer, outcome("timeout"), outcome())
+    assert (late.value, late.detail["reason"], len(asked)) == (0.0, "ended: timeout", 2)
     with pytest.raises(DataError, match=r"^t needs absent, which the sandbox lacks"):
         scored(
             unit_tests.passes_unit_tests,
