@@ -90,10 +90,11 @@ def _messages(a: Json, prefix: str) -> list[Message]:
         role = role or ("assistant" if prefix.endswith("completion") else "user")
         inner = parsed(content)
         if isinstance(inner, list):
-            parts += one_message({"role": role, "content": inner}).parts
+            place = {"tool_call_id": text_of(a, f"{base}tool_call_id"), "name": text_of(a, f"{base}name")}
+            parts += one_message({"role": role, "content": inner, **place}).parts
         elif content not in (None, ""):
             parts.append(Text(shown(content)))
-        if str(role).lower() == "tool":
+        if str(role).lower() == "tool" and not any(isinstance(part, ToolResult) for part in parts):
             said = "".join(part.text for part in parts if isinstance(part, Text))
             parts = [ToolResult(text_of(a, f"{base}tool_call_id"), text_of(a, f"{base}name"), said)]
         found.append(message(role, parts + calls))

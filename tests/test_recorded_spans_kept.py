@@ -1,0 +1,138 @@
+"""The sender's queue, its thread and its headers, and the run that keeps recorded roots: at limits, after forks, closed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import firsthand.runs.store as run_store
+from firsthand.ingest import span_sender
+from firsthand.ingest.incoming_span import IncomingSpan
+from firsthand.ingest.redaction import PUT
+from firsthand.ingest.span_sender import OtlpSender, RunRecorder, _headers
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_HEADERS", raising=False)
+
+
+# -- the sender --
+
+
+class Kept(OtlpSender):
+    """Keeps the batches that it would send."""
+
+    def __init__(self) -> None:
+        super().__init__("http://127.0.0.1:1", "shop", {})
+        self.batches: list[list[str]] = []
+        self.came = threading.Event()
+
+    def _sent(self, client: Any, batch: Sequence[IncomingSpan]) -> bool:
+        self.batches.append([each.name for each in batch])
+        if "last" in self.batches[-1]:
+            self.came.set()
+        return "bad" not in self.batches[-1]
+
+
+def named(name: str, trace: int = 1, **attributes: Any) -> IncomingSpan:
+    held = {key.replace("__", "."): value for key, value in attributes.items()}
+    return IncomingSpan(f"{trace:032x}", f"{trace:016x}", "", name, 10, 30, held)
+
+
+def test_a_whole_batch_is_sent_at_once_and_less_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(span_sender, "BATCH", 3)
+    monkeypatch.setattr(span_sender, "EVERY_S", 20.0)
+    sender = Kept()
+    assert sender.flush(0.0) is True, "nothing waits"
+    sender.put(named("bad"), False)
+    assert sender.flush(10.0) is True and sender.batches == [["bad"]] and sender.dropped == 1
+    end = time.monotonic() + 10
+    while not sender._changed._waiters and time.monotonic() < end:  # type: ignore[attr-defined]
+        time.sleep(0.001)
+    for name in ("bad", "b", "last"):
+        sender.put(named(name), False)
+    assert sender.came.wait(10.0) and sender.batches[1:] == [["bad", "b", "last"]]
+    assert sender.flush(10.0) and sender.dropped == 4 and len(sender.batches) == 2
+    monkeypatch.setattr(span_sender, "EVERY_S", 0.001)
+    assert sender.flush(10.0)
+    time.sleep(0.03)
+    assert len(sender.batches) == 2 and sender.dropped == 4, "nothing is sent while nothing waits"
+
+
+def test_a_forked_process_starts_a_sender_of_its_own_and_waits_for_none_that_is_gone() -> None:
+    sender = Kept()
+    sender._pid = os.getpid() + 1
+    sender._waiting.append(named("a"))
+    began = time.monotonic()
+    assert sender.flush(30.0) is False and time.monotonic() - began < 10
+    sender.put(named("last"), True)
+    assert sender._pid == os.getpid() and sender.flush(10.0) is True
+    assert [name for batch in sender.batches for name in batch] == ["a", "last"]
+
+
+def test_headers_that_are_given_win_over_the_environment_and_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    import httpx
+
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", " a = %20b ,content-type=x")
+    assert _headers(" a = %20b%2C ,=v,b,c==") == {"a": " b,", "": "v", "c": "="}
+    came: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        came.append(request)
+        return httpx.Response(204)
+
+    sender = OtlpSender("http://h//", "s", {"content-type": "application/json; v=2", "Authorization": "Bearer k"})
+    assert sender.url == "http://h//"
+    assert OtlpSender("http://h:1/", "s", {}).url == "http://h:1/v1/traces"
+    with httpx.Client(transport=httpx.MockTransport(answer)) as client:
+        assert sender._sent(client, [named("n")]) is True
+    (request,) = came
+    assert [request.headers[name] for name in ("a", "content-type", "authorization", "content-encoding")] == [
+        " b", "application/json; v=2", "Bearer k", "gzip",
+    ]  # fmt: skip
+    assert str(request.url) == "http://h//" and request.method == "POST"
+
+
+# -- the run --
+
+
+def test_a_run_goes_on_after_it_was_closed_and_what_cannot_be_kept_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    nowhere = RunRecorder(tmp_path / "file" / "run", "shop")
+    nowhere.put(named("n"), True)
+    assert nowhere.dropped == 1 and nowhere._open == {} and nowhere.flush(1.0) is True
+    folder = tmp_path / "deep" / "run"
+    recorder = RunRecorder(folder, "shop")
+    tool = {"openinference__span__kind": "TOOL", "tool__name": "t"}
+    recorder.put(named("n\ud800", 1, input__value={"n": 2}, output__value={"password": "hunter22"}, **tool), True)
+    assert recorder.flush(0.0) is True and recorder.dropped == 0 and recorder.flush(0.0) is True
+    with run_store.open_run(folder, folder.parent) as run:
+        assert run.status == "done"
+        (kept,) = run.traces()
+    digest = hashlib.sha256(b'{"n": 2}').hexdigest()[:12]
+    assert (kept.task_id, kept.agent, kept.answer) == (
+        f"n\ud800-{digest}", {"name": "shop", "model": ""}, f'{{"password": "{PUT}"}}',
+    )  # fmt: skip
+    assert [(call.kind, call.detail["arguments"], call.duration_s) for call in kept.calls] == [
+        ("tool", {"n": 2}, 20e-9)
+    ]
+    recorder.put(named("n", 2, openinference__span__kind="CHAIN", input__value="é\ud800?", output__value="a"), True)
+    low = IncomingSpan(f"{3:032x}", f"{9:016x}", f"{3:016x}", "low", 12, 20, {"api_key": "abcdefgh", **{
+        "openinference.span.kind": "LLM", "llm.token_count.prompt": 4, "llm.token_count.completion": 3}})  # fmt: skip
+    recorder.put(low, False)
+    recorder.put(named("n", 3, openinference__span__kind="CHAIN", input__value="why", output__value="so"), True)
+    recorder.flush(9.0)
+    assert low.attributes["api_key"] == PUT and low.redactions == 1
+    with run_store.open_run(folder, folder.parent) as run:
+        traces = list(run.traces())
+    digests = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12] for text in ("é\ud800?", "why")]
+    assert [each.task_id for each in traces[1:]] == [f"n-{digest}" for digest in digests]
+    assert (traces[2].answer, traces[2].duration_s, traces[2].usage.total_tokens) == ("so", 20e-9, 7)

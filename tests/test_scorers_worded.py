@@ -1,0 +1,90 @@
+"""Texts compared by the packages' measures and by stemmed words, worked out by hand on short texts."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from firsthand.scorers import locomo_f1 as locomo
+from firsthand.scorers import text
+from firsthand.stats.figures import figure_detail
+from firsthand.task import Task
+from firsthand.trace import Trace
+
+
+def attempt(answer: str | None) -> Trace:
+    return Trace("i", "b", "t", {"name": "a"}, 0, 0, "", 0.0, answer=answer)
+
+
+def task(**secret: Any) -> Task:
+    return Task("t", "?", secret=secret)
+
+
+@pytest.mark.slow
+def test_rouge_counts_stemmed_words_pairs_and_subsequences() -> None:
+    pytest.importorskip("rouge_score", reason="rouge-score is not installed")
+    # the cat sat on mat, a cat sat: two words in common of 5 and 3, one pair of 4 and 2
+    found = text.rouge("The cats sat\non mat", "a cat sat")
+    assert found == {
+        "rouge1": pytest.approx(0.5),
+        "rouge2": pytest.approx(1 / 3),
+        "rougeL": pytest.approx(0.5),
+        "rougeLsum": pytest.approx(0.5),
+    }
+    assert (
+        text.rouge("x y\na b", "a b\nx y")["rougeLsum"] == 1.0 and text.rouge("x y\na b", "a b\nx y")["rougeL"] == 0.5
+    )
+    assert text.rouge_l_of("c b a z", "a b c") == pytest.approx(2 * (1 / 4) * (1 / 3) / (1 / 4 + 1 / 3))
+    assert text.rouge_l_of("", "a") == text.rouge_l_of("a", "!") == 0.0
+    best = text.rouge_l(task(references=["no", "a b c"]), attempt("a c"))
+    assert (best.name, best.value, best.detail) == ("rouge_l", pytest.approx(0.8), {"answer": "a c"})
+
+
+def test_bleu_and_chrf_use_all_references_and_keep_their_counts() -> None:
+    pytest.importorskip("sacrebleu", reason="sacrebleu is not installed")
+    short = text.bleu(task(references=["a b c d e f", "x"]), attempt("a b c d e"))
+    assert short.value == pytest.approx(math.exp(1 - 6 / 5)) and short.detail == figure_detail(
+        "bleu", (5, 4, 3, 2, 5, 4, 3, 2, 5, 6)
+    )
+    assert text.bleu(task(answer="a b c d"), attempt("a b c d")).value == pytest.approx(1.0)
+    assert text.chrf(task(references=["no", "abc"]), attempt("abc")).value == pytest.approx(1.0)
+    same = text.corpus_bleu(["a b c d", "e f g h"], [["a b c d"], ["no", "e f g h"]])
+    assert same == pytest.approx(1.0) and text.corpus_bleu(["a b c d", "e f g h"], [["e f g h"], ["a b c d"]]) < 0.1
+    assert text.corpus_chrf(["abc", "xyz"], [["abc"], ["xyz", "no"]]) == pytest.approx(1.0)
+
+
+class Stems:
+    """Takes off what NLTK's stemmer, which takes long to import, takes off these words too."""
+
+    def stem(self, word: str) -> str:
+        return word.removesuffix("ning").removesuffix("s") if len(word) > 3 else word
+
+
+def test_answers_of_locomo_are_scored_by_their_category(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locomo, "stemmer", Stems)
+
+    def scored(category: Any, answer: str | None, reference: Any) -> float:
+        found = locomo.locomo_f1(task(category=category, answer=reference), attempt(answer))
+        assert found.name == "locomo_f1" and not found.detail
+        return found.value
+
+    assert [
+        scored(5, each, "x") for each in ("It is NOT mentioned.", "no information available", "No information", None)
+    ] == [1.0, 1.0, 0.0, 0.0]
+    assert scored("3", "dogs", " dog ; because") == 1.0 and scored(2, "dogs", "dog; because") == pytest.approx(2 / 3)
+    assert scored(1, "cats, running", "run, cat, bird") == pytest.approx(2 / 3) and scored(
+        1, "cats running", "cat"
+    ) == pytest.approx(2 / 3)
+    assert (
+        scored(4, "The cat and 1,000 dogs", "cat 1000 a dog") == 1.0
+        and scored(4, "", "x") == scored(4, "x", "the") == 0.0
+    )
+    assert scored(4, "2024", 2024) == 1.0
+    assert locomo.stemmed_f1("a b b", "b b c c") == pytest.approx(2 * (2 / 2) * (2 / 4) / (2 / 2 + 2 / 4))
+    assert scored(4, "x " * 10_000 + "right", "right") == 0.0, "beyond the first 20,000 characters"
+    assert (
+        locomo.parts_f1(",".join("x" * 200) + ",right", "right") == 0.0
+        and locomo.parts_f1(",".join("x" * 199) + ",right", "right") == 1.0
+    )
