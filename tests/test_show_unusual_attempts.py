@@ -70,7 +70,7 @@ def test_prompts_arguments_results_and_errors_are_short_unless_they_are_shown_in
             (0, "title", "├ branch 1 of 2"), (1, "body", f"prompt: {cut}{rest}"),
             (1, "assistant", "#1 assistant  [stop, 5 tokens in, 3 out, 0.50 s, for 2 samples, replayed]"),
             (2, "tool", f"→ f({key_cut})"), (2, "error",
-            f"→ g({'invalid JSON: ' + LONG if full else 'invalid JSON: ' + LONG[:1186] + ' … (21 more characters; --full shows them)'})"),
+            f"→ g({wrong})"),
             (2, "note", "· guard asked None  [0.25 s]"), (3, "body", cut + rest),
             (2, "note", "· score 2 continuations (log-prob, text)  [0.25 s]"), (3, "body",
             '   -1.500  "é"\n    0.000  null'),

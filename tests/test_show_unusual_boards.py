@@ -14,12 +14,21 @@ from firsthand.model import Usage
 from firsthand.runs.attempt_summary import AttemptSummary
 from firsthand.show import board_table
 from firsthand.show.alignment_report import alignment_of
-from firsthand.show.answer_diff import DiffSide, DiffSpan, Sample, _column, terminal_text, word_difference
+from firsthand.show.answer_diff import (
+    DiffSide,
+    DiffSpan,
+    Sample,
+    _BoundedMatcher,
+    _column,
+    terminal_text,
+    word_difference,
+)
 from firsthand.show.board import Cost, leaderboard
 from firsthand.show.board_table import Rendered, render_text
 from firsthand.show.curves import sparkline
 from firsthand.show.expected import MOST_ANSWERS, expected_answer
 from firsthand.show.html_report import MAX_CELLS, MAX_GRIDS, _chosen, report_html
+from firsthand.show.line_plot import line_plot
 from firsthand.show.scatter import _log_axis, _stairs, scatter
 from firsthand.show.word_wrap import WordWrap
 from firsthand.stats.breakdown import Cell, Grid
@@ -122,6 +131,13 @@ def test_two_answers_on_a_narrow_terminal_with_wide_characters_and_tabs() -> Non
     assert [line.plain for line in _column([], 5)] == [""]
     bare = terminal_text(replace(sample, expected="", b=side("", "-"), change="same"), 0).plain.split("\n")
     assert bare[2] == "a 1 (abcde │ b - (abcde" and not any("no score" in line or "expected" in line for line in bare)
+    matcher = _BoundedMatcher(list("aab"), list("aba"))  # of each a two are equal, of b one
+    matcher._left = 6
+    assert matcher.find_longest_match(1, 2).size == 1 and matcher._left == 4
+    assert matcher.find_longest_match(2).size == 1 and matcher._left == 3
+    assert matcher.find_longest_match(0, 1, 1)[:] == (0, 2, 1) and matcher._left == 1
+    assert matcher.find_longest_match(2, 3).size == 1 and matcher._left == 0, "exactly the bound"
+    assert matcher.find_longest_match(2, 3)[:] == (2, 0, 0) and matcher._left == -1
     assert word_difference("", "") == [] and word_difference("", "x") == [DiffSpan("added", "x")]
     assert word_difference("a  b, c", "a b. c") == [
         DiffSpan("same", "a"), DiffSpan("removed", "  "), DiffSpan("added", " "), DiffSpan("same", "b"),
@@ -224,5 +240,9 @@ def test_axes_at_their_limits() -> None:
     assert _stairs([(1.0, 5.0)]) == () and _stairs([(1.0, 5.0), (2.0, 3.0), (4.0, 2.0)]) == (
         (1.0, 5.0), (2.0, 5.0), (2.0, 3.0), (4.0, 3.0), (4.0, 2.0), (700, 2.0),
     )  # fmt: skip
+    shared = line_plot(
+        {"a": [(x, 1) for x in (1, 2, 4, 8)], "b": [(x, 2) for x in (8, 4, 2, 1)], "c": [(0, 0), (3, 1)]}
+    )
+    assert shared and [text for _, text in shared.x_ticks] == ["0", "1", "2", "3", "4", "8"], "six places of ten points"
     assert sparkline([math.nan, 0.0, 7.0]) == "·▁█" and sparkline([2.0, 2.0]) == "▄▄" and sparkline([math.inf]) == "·"
     assert len(sparkline([0.0, 1.0] * 3, width=3)) == 3 and BETTER.versus is not None
