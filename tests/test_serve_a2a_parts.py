@@ -219,6 +219,22 @@ def test_after_a_restart_tasks_go_on_that_wait_for_nobody(tmp_path: Path) -> Non
     assert sorted(executor.tasks) == ["a/in a/ann", "e/in e/bob"]
 
 
+def test_a_handler_that_is_told_of_no_others_follows_its_own_tasks_once(tmp_path: Path) -> None:
+    executor, card = Noted(), make_card(clerk(Desk()), "http://x", CardFacts())
+    handler = A2AHandler(executor, SessionStore(tmp_path, create=True).database, card, card, parse_rules("", "80"))
+
+    async def run() -> None:
+        await handler.tasks.save(task("a", WORKING, 5, about="in a"), context("ann"))
+        await handler.go_on("a")
+        await handler.go_on("a")
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        await handler.close()
+
+    asyncio.run(run())
+    assert executor.tasks == ["a/in a/ann"], "the second time it was followed already"
+
+
 def test_a_message_is_bounded_and_gets_the_context_of_its_task(tmp_path: Path) -> None:
     handler = handler_of(tmp_path, Noted())
 
