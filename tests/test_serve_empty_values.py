@@ -12,6 +12,7 @@ import pytest
 
 from firsthand.message import ToolCall, assistant, system, user
 from firsthand.model import Completion, Delta, Usage
+from firsthand.providers.scripted import Scripted
 from firsthand.serve.agents.session_store import SessionStore, SessionTurn
 from firsthand.serve.agents.session_trace import joined
 from firsthand.serve.anthropic.message_parts import ended_json, tool_input
@@ -222,3 +223,24 @@ def test_a_form_without_fields_is_one_and_takes_empty_content(tmp_path: Path) ->
     assert store.move("t", "completed", answer="") and store.turn("t").answer == ""
     assert store.find_session("", "") is None and store.pending() == []
     store.close()
+
+
+def test_a_problem_loses_folders_alone_also_where_a_model_has_none() -> None:
+    def told(model: Any, problem: str) -> str:
+        state = state_of(model)
+        state.models.state, state.models.problem = "failed", problem
+        with pytest.raises(Refusal) as refusal:
+            state.models.check_ready()
+        assert (refusal.value.status, refusal.value.code, refusal.value.headers) == (
+            503,
+            "failed",
+            {"retry-after": "5"},
+        )
+        return refusal.value.message.removeprefix("the model has failed: ")
+
+    bare = Scripted(["x"])
+    assert told(bare, "None/x: nothing at /d/e/f.gguf, see https://h/p/q") == (
+        "None/x: nothing at f.gguf, see https://h/p/q"
+    )
+    assert told(SpelledModel(), "/nowhere/models/spelled/x.bin and /nowhere/y/z") == "spelled/x.bin and z"
+    assert told(bare, "") == "its engine stopped"
