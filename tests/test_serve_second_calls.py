@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from pathlib import Path
 from typing import Any
 
 import mcp_types as types
@@ -13,6 +14,7 @@ from firsthand.message import assistant, user
 from firsthand.model import ModelFacts
 from firsthand.serve.a2a.agent_card import CardFacts, extended_card, make_card
 from firsthand.serve.admission.admission_settings import ClientLimits
+from firsthand.serve.agents.served_sessions import ServedSessions
 from firsthand.serve.agents.session_store import SessionTurn
 from firsthand.serve.agents.session_trace import joined, restated
 from firsthand.serve.anthropic import messages_schema
@@ -23,7 +25,7 @@ from firsthand.serve.openai import request_parsing, responses_schema
 from firsthand.serve.openai.request_schema import ChatRequest, read
 from firsthand.serve.openai.responses_schema import ResponsesRequest
 from firsthand.trace import Call, Event, Node, Trace
-from served_agent import Desk, clerk
+from served_agent import Desk, clerk, within_sessions
 
 HI = [{"role": "user", "content": "Hi"}]
 
@@ -176,3 +178,26 @@ def test_joining_a_turn_leaves_the_traces_it_joins_as_they_were() -> None:
         (1, "canceled", 5)
     ]
     assert restated(second, turn(3)) is None
+
+
+def test_a_turn_behind_one_that_waits_begins_when_that_is_cancelled_or_answered(tmp_path: Path) -> None:
+    desk = Desk()
+
+    async def use(sessions: ServedSessions) -> Any:
+        first = sessions.submit("ann", "pay 5", context="c")
+        assert (await sessions.settled(first.id)).state == "input_required"
+        second, third = (sessions.submit("ann", text, context="c") for text in ("hello", "pay 7"))
+        await asyncio.sleep(0.05)
+        assert sessions.store.turn(second.id).state == "submitted", "it waits for the turn before it"
+        assert (await sessions.cancel(first.id)).state == "canceled"
+        told = await sessions.settled(second.id)
+        assert (told.state, told.answer) == ("completed", "You said hello, after 0 others.")
+        await sessions.settled(third.id)
+        fourth = sessions.submit("ann", "bye", context="c")
+        (asked,) = sessions.store.pending(third.id)
+        sessions.answer(asked.id, True, owner="ann", by="ann")
+        assert (await sessions.settled(third.id)).state == "completed"
+        assert (await sessions.settled(fourth.id)).answer == "You said bye, after 2 others."
+        return sessions.bugs  # type: ignore[attr-defined]
+
+    assert within_sessions(clerk(desk), tmp_path, use) == [] and desk.paid == [7]
