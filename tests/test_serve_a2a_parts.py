@@ -24,7 +24,7 @@ from a2a.utils.errors import InvalidParamsError
 from firsthand.serve.a2a.a2a_handler import MAX_ID_CHARS, MAX_PARTS, A2AHandler, ClientUser, go_on_all
 from firsthand.serve.a2a.agent_card import CardFacts, make_card
 from firsthand.serve.a2a.sqlite_tasks import SqlitePushConfigs, SqliteTaskStore
-from firsthand.serve.a2a.webhooks import check_webhook
+from firsthand.serve.a2a.webhooks import WebhookSender, check_webhook
 from firsthand.serve.agents.session_store import SessionStore
 from firsthand.tools.web.addresses import parse_rules
 from served_agent import Desk, clerk
@@ -136,6 +136,54 @@ def test_webhooks_are_kept_by_client_and_events_in_order(tmp_path: Path) -> None
     assert body == b"1"
     configs.sent(place)
     assert configs.first_queued("u") == (place + 2, b"3") and configs.queued_tasks() == ["t", "u"]
+
+
+def test_an_event_is_kept_until_every_webhook_of_its_task_was_called(tmp_path: Path) -> None:
+    configs = SqlitePushConfigs(SessionStore(tmp_path, create=True).database)
+    failures: list[tuple[str, str]] = []
+
+    async def run() -> None:
+        asked, go = asyncio.Event(), asyncio.Event()
+
+        async def resolver(host: str, port: int) -> list[str]:
+            asked.set()
+            await go.wait()
+            return ["10.0.0.1"]
+
+        def sender() -> WebhookSender:
+            return WebhookSender(
+                configs, parse_rules("", "80"), resolver=resolver, on_failure=lambda *told: failures.append(told)
+            )
+
+        first = sender()
+        await first.send_notification("t", task("t", WORKING, 5))
+        assert configs.queued_tasks() == [], "nobody is told of it"
+        hook = TaskPushNotificationConfig(id="1", task_id="t", url="http://in.example/")
+        await configs.set_info("t", hook, context("ann"))
+        await first.send_notification("t", task("t", WORKING, 5))
+        await first.send_notification("t", task("t", DONE, 6))
+        await asyncio.wait_for(asked.wait(), 10)
+        await first.aclose()
+        assert configs.queued_tasks() == ["t"] and failures == [], (
+            "what was being sent is sent again by the next server"
+        )
+        place, body = configs.first_queued("t") or (0, b"")
+        assert b"WORKING" in body and b"COMPLETED" not in body
+        second = sender()
+        second.go_on()
+        second.go_on()
+        go.set()
+        for _ in range(400):
+            if not configs.queued_tasks():
+                break
+            await asyncio.sleep(0.005)
+        await second.aclose()
+        assert configs.first_queued("t") is None and place == 1
+
+    asyncio.run(run())
+    assert [each[0] for each in failures] == ["t", "t"] and all(
+        "10.0.0.1" in why or "in.example" in why for _, why in failures
+    )
 
 
 @pytest.mark.parametrize(
