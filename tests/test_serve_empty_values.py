@@ -27,6 +27,7 @@ from firsthand.serve.openai.completions import EchoedToken, _logprobs, completio
 from firsthand.serve.openai.request_schema import ChatRequest, read
 from firsthand.serve.openai.responses_schema import ResponsesRequest
 from firsthand.serve.openai.responses_schema import as_chat as chat_of_response
+from firsthand.serve.openai.tokenize import detokenize, tokenize
 from firsthand.serve.telemetry.metrics import Metrics
 from firsthand.serve.telemetry.request_log import RequestLog
 from firsthand.serve.telemetry.request_spans import RequestSpan
@@ -244,3 +245,25 @@ def test_a_problem_loses_folders_alone_also_where_a_model_has_none() -> None:
     )
     assert told(SpelledModel(), "/nowhere/models/spelled/x.bin and /nowhere/y/z") == "spelled/x.bin and z"
     assert told(bare, "") == "its engine stopped"
+
+
+def test_an_empty_text_has_no_tokens_and_is_given_all_the_same() -> None:
+    def told(handler: Any, **body: Any) -> Any:
+        try:
+            return answered(handler, state_of(SpelledModel()), body)
+        except Refusal as refusal:
+            return refusal.status, refusal.param
+
+    assert told(tokenize, prompt="", return_token_strs=True) == {
+        "count": 0, "max_model_len": 100, "tokens": [], "token_strs": [],
+    }  # fmt: skip
+    assert told(tokenize, prompt="é", return_token_strs=False) == {
+        "count": 2,
+        "max_model_len": 100,
+        "tokens": [195, 169],
+    }
+    assert told(tokenize, prompt="", messages=HI) == (400, "prompt") == told(tokenize)
+    assert told(tokenize, prompt="", tools=[{"type": "function", "function": {"name": "go"}}]) == (400, "tools")
+    assert told(tokenize, messages=HI, tools=[])["tokens"] == list(b"u:Hi;")
+    assert told(detokenize, tokens=[]) == {"prompt": ""} and told(detokenize, tokens=[0]) == {"prompt": "\0"}
+    assert told(detokenize, tokens=[256]) == (400, "tokens") and told(detokenize, tokens=[65]) == {"prompt": "A"}
