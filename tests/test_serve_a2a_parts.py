@@ -24,7 +24,7 @@ from a2a.utils.errors import InvalidParamsError
 from firsthand.serve.a2a.a2a_handler import MAX_ID_CHARS, MAX_PARTS, A2AHandler, ClientUser, go_on_all
 from firsthand.serve.a2a.agent_card import CardFacts, make_card
 from firsthand.serve.a2a.sqlite_tasks import SqlitePushConfigs, SqliteTaskStore
-from firsthand.serve.a2a.webhooks import check_webhook
+from firsthand.serve.a2a.webhooks import WebhookSender, check_webhook
 from firsthand.serve.agents.session_store import SessionStore
 from firsthand.tools.web.addresses import parse_rules
 from served_agent import Desk, clerk
@@ -138,6 +138,54 @@ def test_webhooks_are_kept_by_client_and_events_in_order(tmp_path: Path) -> None
     assert configs.first_queued("u") == (place + 2, b"3") and configs.queued_tasks() == ["t", "u"]
 
 
+def test_an_event_is_kept_until_every_webhook_of_its_task_was_called(tmp_path: Path) -> None:
+    configs = SqlitePushConfigs(SessionStore(tmp_path, create=True).database)
+    failures: list[tuple[str, str]] = []
+
+    async def run() -> None:
+        asked, go = asyncio.Event(), asyncio.Event()
+
+        async def resolver(host: str, port: int) -> list[str]:
+            asked.set()
+            await go.wait()
+            return ["10.0.0.1"]
+
+        def sender() -> WebhookSender:
+            return WebhookSender(
+                configs, parse_rules("", "80"), resolver=resolver, on_failure=lambda *told: failures.append(told)
+            )
+
+        first = sender()
+        await first.send_notification("t", task("t", WORKING, 5))
+        assert configs.queued_tasks() == [], "nobody is told of it"
+        hook = TaskPushNotificationConfig(id="1", task_id="t", url="http://in.example/")
+        await configs.set_info("t", hook, context("ann"))
+        await first.send_notification("t", task("t", WORKING, 5))
+        await first.send_notification("t", task("t", DONE, 6))
+        await asyncio.wait_for(asked.wait(), 10)
+        await first.aclose()
+        assert configs.queued_tasks() == ["t"] and failures == [], (
+            "what was being sent is sent again by the next server"
+        )
+        place, body = configs.first_queued("t") or (0, b"")
+        assert b"WORKING" in body and b"COMPLETED" not in body
+        second = sender()
+        second.go_on()
+        second.go_on()
+        go.set()
+        for _ in range(400):
+            if not configs.queued_tasks():
+                break
+            await asyncio.sleep(0.005)
+        await second.aclose()
+        assert configs.first_queued("t") is None and place == 1
+
+    asyncio.run(run())
+    assert [each[0] for each in failures] == ["t", "t"] and all(
+        "10.0.0.1" in why or "in.example" in why for _, why in failures
+    )
+
+
 @pytest.mark.parametrize(
     "url, token, said",
     [
@@ -217,6 +265,22 @@ def test_after_a_restart_tasks_go_on_that_wait_for_nobody(tmp_path: Path) -> Non
 
     asyncio.run(run())
     assert sorted(executor.tasks) == ["a/in a/ann", "e/in e/bob"]
+
+
+def test_a_handler_that_is_told_of_no_others_follows_its_own_tasks_once(tmp_path: Path) -> None:
+    executor, card = Noted(), make_card(clerk(Desk()), "http://x", CardFacts())
+    handler = A2AHandler(executor, SessionStore(tmp_path, create=True).database, card, card, parse_rules("", "80"))
+
+    async def run() -> None:
+        await handler.tasks.save(task("a", WORKING, 5, about="in a"), context("ann"))
+        await handler.go_on("a")
+        await handler.go_on("a")
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        await handler.close()
+
+    asyncio.run(run())
+    assert executor.tasks == ["a/in a/ann"], "the second time it was followed already"
 
 
 def test_a_message_is_bounded_and_gets_the_context_of_its_task(tmp_path: Path) -> None:

@@ -93,6 +93,32 @@ def test_each_question_of_a_task_is_put_to_its_client_once_and_withdrawn_when_an
     asyncio.run(asyncio.wait_for(main(), 20))
 
 
+def test_a_question_without_parameters_is_put_with_the_id_of_its_task_alone() -> None:
+    async def roots(exchange: ParkedExchange) -> types.CallToolResult:
+        found = await exchange.ask("k", types.ListRootsRequest())
+        return text_result(", ".join(str(each.uri) for each in found.roots))
+
+    async def main() -> None:
+        tasks, asked = ServerTasks(), []
+        older = OlderTasks(tasks, lambda name: None)
+        exchange = ParkedExchange(None, {"roots": {}}, {})
+        task = tasks.begin(RunningCall("t", roots(exchange), exchange), None, "t", {})
+
+        async def send_request(request: Any, kind: Any, metadata: Any = None) -> Any:
+            asked.append((request.method, request.params.model_dump(by_alias=True, exclude_none=True), kind))
+            return types.ListRootsResult(roots=[types.Root(uri="file:///x")])  # type: ignore[arg-type]
+
+        ctx = context(OLDER)
+        ctx.session.send_request = send_request  # type: ignore[method-assign]
+        result = await older.result(ctx, about(task))
+        assert result["content"] == [{"type": "text", "text": "file:///x"}]
+        assert result["_meta"] == {RELATED: {"taskId": task.call.id}}
+        assert asked == [("roots/list", {"_meta": {RELATED: {"taskId": task.call.id}}}, types.ListRootsResult)]
+        await tasks.close()
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
 def test_a_client_that_cannot_answer_ends_its_own_request_and_not_the_task() -> None:
     async def work(exchange: ParkedExchange) -> types.CallToolResult:
         return text_result(str((await exchange.ask("one", ASK)).content))

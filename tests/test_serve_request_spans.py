@@ -103,6 +103,22 @@ def test_a_span_without_a_model_or_with_an_error_says_so(spans: Any) -> None:
     assert unsampled is None and made.start("r", "GET", "/x", None, {}) is None, "an error loses the span alone"
 
 
+def test_a_span_has_the_first_64_reasons_texts_and_prompts_and_the_first_wait(spans: Any) -> None:
+    made, ended = spans(content=True)
+    span = made.start("r1", "POST", "/v1/x", {}, {}, Operation("chat"))
+    for number in range(66):
+        span.called("demo", f"p{number}", Sampling(), 1)
+        span.answered(Completion(assistant(f"a{number}"), "stop", Usage()), None if number < 2 else number / 4)
+    span.close(200, "ann")
+    (found,) = ended()
+    attributes = dict(found.attributes)
+    assert list(attributes["gen_ai.response.finish_reasons"]) == ["stop"] * 64
+    prompts, answers = (json.loads(attributes[f"gen_ai.{each}.messages"]) for each in ("input", "output"))
+    assert [each["parts"][0]["content"] for each in prompts] == [f"p{number}" for number in range(64)]
+    assert [each["parts"][0]["content"] for each in answers] == [f"a{number}" for number in range(64)]
+    assert (attributes["firsthand.time_in_queue"], attributes["gen_ai.response.id"]) == (0.5, "r1")
+
+
 def test_a_request_that_is_measured_has_a_span_of_its_operation_unless_its_route_is_polled(spans: Any) -> None:
     made, ended = spans()
 
