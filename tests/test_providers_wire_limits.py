@@ -1,5 +1,6 @@
 """Requests and replies of three protocols at their limits: several items, odd types, halves of surrogate pairs, zeros."""
 
+import asyncio
 import math
 
 import pytest
@@ -283,3 +284,112 @@ def test_a_stream_of_openai_joins_each_list_of_tokens_and_takes_several_calls_at
         prompt_ids=(0, 9),
     )
     assert stream.take_calls() == [CallDelta(0, "p", "pp", "{}"), CallDelta(1, "q", "qq", "{}")]
+
+
+def test_pieces_of_calls_are_told_under_the_number_of_their_call_however_they_alternate():
+    stream = wire.StreamedAnswer()
+
+    def call(index, id=None, **function):
+        stream.add({"choices": [{"delta": {"tool_calls": [{"index": index, "id": id, "function": function}]}}]})
+        return stream.take_calls()
+
+    assert call(0, "x", name="") == [] and call(0, name=5) == [] and call(0, "x", arguments="{") == []
+    assert call(3, 7, name="sub") == [CallDelta(1, "7", "sub")]
+    assert call(1, name="mul", arguments=5) == [CallDelta(2, "call_2", "mul")]
+    assert call(3, arguments=None) == [CallDelta(1)] and call(1, arguments='{"a":') == [CallDelta(2, arguments='{"a":')]
+    assert call(3, arguments="{}") == [CallDelta(1, arguments="{}")] and call(1, arguments="2}")[0].index == 2
+    assert call(3, "y", name="sub", arguments="[") == [CallDelta(3, "y", "sub", "[")], "a new id is a new call"
+    assert stream.completion().message.tool_calls == (
+        ToolCall("x", "", {}, "{"),
+        ToolCall("call_1", "sub", {}),
+        ToolCall("call_2", "mul", {"a": 2}),
+        ToolCall("y", "sub", {}, "["),
+    )
+
+
+def test_an_event_of_a_stream_ends_at_its_empty_line_alone():
+    async def chunks(*given):
+        for each in given:
+            yield each
+
+    async def events(*given):
+        return [each async for each in wire.sse_data(chunks(*given))]
+
+    def read(*given):
+        return asyncio.run(events(*given))
+
+    assert read(b"data: a\nevent:\n: ping\nevent\ndata:  b  \r\n\r\n") == ["a\n b  "]
+    assert read(b"\rdata: no\n\n\ndata\n", b"da", b"ta: \xff\xc3", b"\xa9\n", b"\n") == ["\n\ufffdé"]
+    assert read(b"data: a\ndata:\xffb ") == ["a\n\ufffdb"] and read(b"data: a\ndat") == ["a"]
+    assert read(b"data: a\n\n\n\ndata: b\n\ndata:c\n") == ["a", "b", "c"] and read(b"\n\n", b"event: x") == []
+
+
+def test_a_choice_is_read_from_its_message_and_only_without_one_from_its_text():
+    def text_of(**choice):
+        (found,) = wire.read_completions({"choices": [choice]})
+        return found.message.text
+
+    assert text_of(text="a") == "a" and text_of(message=None, text="a") == "a"
+    assert text_of(message={}, text="a") == "" and text_of(message={"content": "b"}, text="a") == "b"
+    assert text_of(message={"content": [text("b"), 3, text(LONE), {"text": 5}]}) == "b" + MENDED
+    assert text_of(message={"content": None, "refusal": "no"}) == "no"
+    for wrong in ({"text": 5}, {"message": "a"}, {"message": [1], "text": "a"}, {}):
+        with pytest.raises(ModelError) as refused:
+            wire.read_completions({"choices": [{"message": {}}, wrong]})
+        assert str(refused.value) == ("its reply holds a choice without a message: check that it speaks OpenAI's API")
+
+
+def test_arguments_of_calls_are_objects_of_at_most_64_levels_that_can_be_stored():
+    def read(arguments, **call):
+        return wire.read_call({"function": {"name": "f", "arguments": arguments}, **call}, 4)
+
+    def nested(levels):
+        return {"a": nested(levels - 1)} if levels > 1 else {}
+
+    deepest = nested(64)
+    assert read(deepest, id="") == ToolCall("call_4", "f", deepest)
+    assert read(nested(65), id=7) == ToolCall("call_4", "f", {}, "dict")
+    listed = {"b": 1, "a": [[[]], {"c": LONE}]}
+    assert read(listed, id=LONE) == ToolCall(MENDED, "f", {"b": 1, "a": [[[]], {"c": MENDED}]})
+    for given, kept in (
+        ('{"a": NaN}', '{"a": NaN}'), ("[1]", "[1]"), ([1], "list"), (3, "int"), ("{" + LONE, "{" + MENDED), (False, "bool"),
+        ({"a": math.inf}, "dict"), ('{"a": 1e999}', '{"a": 1e999}'), (" ", " "), ("null", "null"),
+    ):  # fmt: skip
+        assert read(given) == ToolCall("call_4", "f", {}, kept), given
+    for nothing in (None, ""):
+        assert read(nothing, id="i") == ToolCall("i", "f", {})
+    assert wire.read_call(5, 2) == ToolCall("call_2", "", {}) == wire.read_call({"function": {"name": 3}}, 2)
+    assert wire.read_call({"function": {"name": LONE}}, 0) == ToolCall("call_0", MENDED, {})
+
+
+def test_tokens_of_an_answer_are_taken_if_each_has_an_id_and_a_finite_number():
+    def sampled(ids, given, key="token_logprobs"):
+        listed = [{"logprob": each} for each in given] if key == "content" else given
+        message = wire.read_completions({"choices": [{"text": "", "token_ids": ids, "logprobs": {key: listed}}]})
+        return message[0].message.sampled
+
+    both = Sampled((0, 2**31 - 1), (-0.5, 0.0))
+    assert sampled([0, 2**31 - 1], [-0.5, 0]) == both == sampled([0, 2**31 - 1], [-0.5, 0.0], "content")
+    for ids, given in (
+        ([1], [-1, -2]), ([1, 2], [-1]), ([], []), ([1, -1], [-1, -2]), ([1, 2**31], [-1, -2]), ([1, True], [-1, -2]),
+        ([1, 2], [-1, None]), ([1, 2], [-1, math.nan]), ([1, 2], [-1, -1.1e15]), ([1, 2], [False, -1]), ((1, 2), [-1, -2]),
+        ([1, 2], 5), (None, [-1]),
+    ):  # fmt: skip
+        assert sampled(ids, given) is None, (ids, given)
+    assert sampled([1], [-1e15]) == Sampled((1,), (-1e15,))
+    content = [{"top_logprobs": [{"token": LONE, "logprob": -1}, {"token": 5, "logprob": -1}, 3, {"token": "z"}]}, 4]
+    content.append({"top_logprobs": [{"token": "b", "logprob": 0.0}, {"token": "c", "logprob": -2.5}]})
+    (found,) = wire.read_completions({"choices": [{"text": "", "logprobs": {"content": content}}]})
+    assert found.top_logprobs == (((MENDED, -1.0),), (), (("b", 0.0), ("c", -2.5)))
+    older = {"top_logprobs": [{"a": None, "b": 0}, None]}
+    (found,) = wire.read_completions({"choices": [{"text": "", "logprobs": older}]})
+    assert found.top_logprobs == ((("b", 0.0),), ())
+    (found,) = wire.read_completions({"choices": [{"text": "", "logprobs": {"top_logprobs": [{}, None]}}]})
+    assert found.top_logprobs == ()
+    most = 2**40 - 1
+    assert [wire.count(each) for each in (most, most + 1, 0, -1, True, 1.0, None, "3")] == [most, *[0] * 7]
+    used = {"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 9}, "completion_tokens": 2, "cost": -1}
+    assert wire.read_usage(used) == Usage(5, 5, 2, 0.0) and wire.read_usage([used]) == Usage()
+    assert wire.read_usage({**used, "cost": 0.5, "prompt_tokens_details": [3]}) == Usage(5, 0, 2, 0.5)
+    names = {"data": [{"id": "a"}, {"id": 5}, 3, {"id": "é" * 81}]}
+    assert wire.read_model_names(names) == ["a", "é" * 80 + "..."] and wire.read_model_names({"data": {"id": 1}}) == []
