@@ -212,6 +212,20 @@ def test_strict_runs_label_what_a_condition_or_a_loop_decides():
     assert run("x = 1\nif 1 == 1:\n    y = web()\nanswer(x)", RESULTS, strict=True).label == USER
 
 
+def test_what_a_branch_does_not_set_keeps_its_label_and_what_it_would_have_set_does_not():
+    branch = "x = 1\ny = 2\nif web() == 'other':\n    z = 5\n    x = y\n"
+    for name, integrity in (("x", "untrusted"), ("y", "trusted")):
+        found = run(f"{branch}answer({name})", RESULTS, strict=True)
+        assert found.label.integrity == integrity and run(f"{branch}answer({name})", RESULTS).label == USER
+    loop = "if web() == 'page':\n    for m in [1]:\n        pass\nanswer(m)"
+    assert run(loop, RESULTS, strict=True) == Labelled(1, WEB.join(USER)) and run(loop, RESULTS) == Labelled(1, USER)
+    for keys in ("{1: 2, web(): 3}", "{web(): 3, 1: 2}", "{1: 2, 5: web()}"):
+        assert flat(run(f"answer({keys})", RESULTS))[1] == WEB.join(USER), keys
+    assert flat(run("answer({'a': 1, 'b': 2, 3: [4]})"))[0] == {"a": 1, "b": 2, "3": [4]}
+    with pytest.raises(PlanError, match="^line 2: OverflowError$"):
+        run("x = big()\nx / 2", {"big": Labelled(2**2000)})
+
+
 def test_a_tool_is_called_with_plain_arguments_the_labels_of_each_and_of_the_place():
     calls = []
     results = {**RESULTS, "send": Labelled("sent")}
