@@ -222,7 +222,7 @@ def test_what_a_branch_does_not_set_keeps_its_label_and_what_it_would_have_set_d
     for keys in ("{1: 2, web(): 3}", "{web(): 3, 1: 2}", "{1: 2, 5: web()}"):
         assert flat(run(f"answer({keys})", RESULTS))[1] == WEB.join(USER), keys
     assert flat(run("answer({'a': 1, 'b': 2, 3: [4]})"))[0] == {"a": 1, "b": 2, "3": [4]}
-    with pytest.raises(PlanError, match="^line 2: OverflowError$"):
+    with pytest.raises(PlanError, match=r"^line 2: OverflowError$"):
         run("x = big()\nx / 2", {"big": Labelled(2**2000)})
 
 
