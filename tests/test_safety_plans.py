@@ -222,6 +222,12 @@ def test_what_a_branch_does_not_set_keeps_its_label_and_what_it_would_have_set_d
     for keys in ("{1: 2, web(): 3}", "{web(): 3, 1: 2}", "{1: 2, 5: web()}"):
         assert flat(run(f"answer({keys})", RESULTS))[1] == WEB.join(USER), keys
     assert flat(run("answer({'a': 1, 'b': 2, 3: [4]})"))[0] == {"a": 1, "b": 2, "3": [4]}
+    second = "answer([1 for m in [1] if 1 == 1 if web() == 'page'])"
+    assert run(second, RESULTS, strict=True).label.integrity == "untrusted" and run(second, RESULTS).label == Label()
+    assert run("answer([x for x in []])").value == [] and run("answer(2.5 * 2)").value == 5.0
+    for text in ("3 * 'a'", "'a' * 3", "2.5 * [1]"):
+        with pytest.raises(PlanError, match=r"^line 1: TypeError$"):
+            run(f"answer({text})")
     with pytest.raises(PlanError, match=r"^line 2: OverflowError$"):
         run("x = big()\nx / 2", {"big": Labelled(2**2000)})
 
