@@ -263,6 +263,19 @@ def test_equal_calls_are_told_apart_by_their_number_and_made_once_over_runs():
     assert other.label == USER.join(WEB)
 
 
+def test_arguments_are_equal_in_any_order_and_a_question_may_be_named():
+    calls, reads, made = [], [], {}
+    text = "box(a=1, b=2)\nbox(b=2, a=1)\nbox(b=1, a=2)\nanswer(read('p', kind=5, question=web()))"
+    found = run(text, RESULTS, made, calls=calls, reads=reads)
+    assert list(made) == [
+        '1 box {"a":1,"b":2}', '2 box {"a":1,"b":2}', '1 box {"a":2,"b":1}', "1 web {}", '1 read ["p","page",5]',
+    ]  # fmt: skip
+    assert reads == [("p", "page", "5")] and found == Labelled("read 1", WEB.join(USER))
+    assert [arguments for _, arguments, _ in calls] == [{"a": 1, "b": 2}, {"a": 1, "b": 2}, {"a": 2, "b": 1}, {}]
+    run("answer(read([1, None], 7))", RESULTS, reads=reads)
+    assert reads[1:] == [("[1,null]", "7", "text")]
+
+
 def test_the_labels_of_a_call_are_carried_within_it_alone():
     with carrying({"a": WEB}):
         with carrying({}):
