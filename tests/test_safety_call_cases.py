@@ -270,6 +270,20 @@ def test_each_declared_recipient_and_what_lies_within_it_is_one_who_reads() -> N
     assert found.sources[-1] == WitnessSource("default", ("7",))
 
 
+def test_nobody_is_asked_about_readers_whom_the_user_or_a_default_names() -> None:
+    known = read("chat", '{"id": "Kim", "text": "one two three four"}')
+    mail = made(Declaration(recipients=("to",)), to={"default": "Ann"}, note={})
+    for to, said in (
+        ("Ann", ""), ("Bob", ""), ("Kim", "Kim would read what chat gave the user alone"),
+        (["Bob", "Eve", "Kim", "Ann", "C", "D", "E"], "Eve, Kim, C, D would read what chat gave the user alone"),
+    ):  # fmt: skip
+        found = POLICIES["readers_cover_recipients"](
+            case({"to": to, "note": "One two three FOUR"}, mail, earlier=(known,))
+        )
+        assert found == (Ruling("ask", reason=said) if said else None)
+        assert POLICIES["readers_cover_recipients"](case({"to": to, "note": "one two"}, mail, earlier=(known,))) is None
+
+
 def test_checked_arguments_become_json_data_with_texts_for_what_json_lacks() -> None:
     class Day:
         def __str__(self) -> str:
@@ -305,7 +319,8 @@ def test_what_was_read_before_comes_in_order_documents_answers_then_calls_and_me
 
     calls = (
         call("tool", name="pay", arguments={"fee": 1}, result="r1", is_error=True), call("generate", result="no"),
-        call("memory", operation="recall", reply=[{"text": "m1"}, {"text": 5}]), call("memory", operation="recall", reply=[]),
+        call("memory", operation="recall", reply=[{"text": "m1"}, {"text": 5}]),
+        call("memory", operation="recall", reply=[]),
         call("memory", operation="store", reply=[{"text": "no"}]), call("tool", name="pay", arguments={}),
         call("tool", name="gone", arguments={"x": 2}, result='<untrusted from="">\nr2\n</untrusted>', origin=""),
     )  # fmt: skip
