@@ -88,6 +88,28 @@ def test_a_status_is_told_with_the_endpoints_words_and_what_to_do():
         assert told(HERE.status(429, {"message": "m"} | mark, {})) == (ModelError, poor)
 
 
+def test_a_conversation_that_is_too_long_is_known_by_the_words_of_each_server():
+    for words in (
+        "context_length", "contextwindow", "CONTEXT size", "maximum context", "Maximum input", "maximum sequence",
+        "prompt is too long", "your input is too long", "request is too long", "too many tokens", "too many input tokens",
+        "too many prompt tokens", "max_model_len", "longer than the model", "longer than the maximum",
+        "exceed context limit", "it exceeds the maximum number of tokens",
+    ):  # fmt: skip
+        assert isinstance(HERE.status(400, {"message": words}, {}), PromptTooLong), words
+    for words in (
+        "context",
+        "maximum tokens",
+        "too long",
+        "too many requests",
+        "longer than usual",
+        "exceeds the limit",
+    ):
+        assert type(HERE.status(400, {"message": words}, {})) is ModelError, words
+    credit = HERE.status(400, {"message": "Your Credit balance is too low, top up"}, {})
+    assert str(credit).endswith("): the account has no credit left; top it up or use another key")
+    assert type(HERE.status(500, {"type": "billing_not_active"}, {})) is ModelError
+
+
 def test_a_wait_is_read_from_the_first_100_characters_of_its_header():
     for given, expected in (
         (" " * 100 + "7", 7.0), ("1" * 101, float("1" * 100)), ("-0.5", 0.0), ("1e400", None),
