@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from firsthand.declaration import Declaration
+from firsthand.errors import UnknownName
 from firsthand.guard import AttemptView
 from firsthand.message import Json, assistant, system, user
 from firsthand.safety.plans.labelled import Labelled, carried, carrying, flat
@@ -24,7 +25,7 @@ from firsthand.safety.rules.case import (
     uses,
 )
 from firsthand.safety.rules.labels import USER, Label
-from firsthand.safety.rules.policies import POLICIES, Ruling
+from firsthand.safety.rules.policies import POLICIES, Ruling, policies_named
 from firsthand.safety.rules.witness import Witness, WitnessSource
 from firsthand.task import Task
 from firsthand.tool import Tool, marked
@@ -337,3 +338,12 @@ def test_what_was_read_before_comes_in_order_documents_answers_then_calls_and_me
     assert unmarked("x", None) == "x" and unmarked('<untrusted from="w">\nx\n</untrusted>', "v").startswith(
         "<untrusted"
     )
+
+
+def test_policies_come_in_the_order_of_their_names_and_any_wrong_name_is_refused() -> None:
+    assert policies_named(("once_only", "budget")) == (POLICIES["once_only"], POLICIES["budget"])
+    assert policies_named(()) == ()
+    for names in (("budget", "budgt"), ("budgt", "budget")):
+        with pytest.raises(UnknownName) as raised:
+            policies_named(names)
+        assert str(raised.value) == "no policy 'budgt'; did you mean 'budget'? `docs/guard.md` shows all"
