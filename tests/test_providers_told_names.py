@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from firsthand.errors import ConfigError, MissingExtra, ModelError
+from firsthand.errors import ConfigError, MissingExtra, ModelError, Unreachable
 from firsthand.grammar import Grammar
 from firsthand.message import user
 from firsthand.model import CallDelta, Likelihood, Sampling, Usage
@@ -115,7 +116,7 @@ def test_further_answers_of_a_seed_of_0_have_the_next_seeds_and_those_without_a_
 
 def opened(*replies: Any) -> Any:
     pytest.importorskip("openai", reason="openai is not installed")
-    return over(openai.OpenAIModel("m", "http://h/v1", api_key="k"), *replies)
+    return over(openai.OpenAIModel("m", "http://h/v1", api_key="k3y"), *replies)
 
 
 def test_an_answer_of_several_that_does_not_fit_its_grammar_is_an_error() -> None:
@@ -187,6 +188,97 @@ def test_openais_own_address_takes_schemas_after_a_conversation_alone(bare: pyte
         with pytest.raises(ConfigError) as raised:
             own._body(prompt, Sampling(grammar=grammar), (), 1)
         assert str(raised.value) == (
-            f"openai:m takes JSON schemas after a conversation and no other grammar, but got a {grammar.kind} grammar{after}: "
-            "use a local model or vLLM for it"
+            "openai:m takes JSON schemas after a conversation and no other grammar, but got a "
+            f"{grammar.kind} grammar{after}: use a local model or vLLM for it"
         )
+
+
+def test_what_is_no_stream_is_told_by_its_kind_and_closed() -> None:
+    pytest.importorskip("openai", reason="openai is not installed")
+    pytest.importorskip("anthropic", reason="anthropic is not installed")
+    for model, advice in (
+        (openai.OpenAIModel("m", "http://h", api_key="k"), "ask without streaming"),
+        (anthropic.AnthropicModel("m", "http://h", api_key="k"), "check its address"),
+    ):
+        for headers, shown in (
+            ({"content-type": "x" * 81}, "x" * 80 + "..."), ({}, "no content type"), ({"content-type": ""}, ""),
+            ({"content-type": "application/json"}, "application/json"),
+        ):  # fmt: skip
+            reply = Reply({"a": 1}, headers=headers)
+            told = said(streamed(over(model, reply), [user("p")]))
+            assert told == f"{model.name} sent {shown!r} where a stream was expected: {advice}" and reply.closed == 1
+
+
+def test_a_stream_ends_at_its_mark_and_what_follows_is_not_read() -> None:
+    event = {"choices": [{"delta": {"content": "Hi"}, "finish_reason": "length"}]}
+    for mark in (b"[DONE]", b" [DONE]  "):
+        reply = Reply(event, mark, {"error": {"message": "no"}}, headers=STREAM)
+        found = asyncio.run(streamed(opened(reply), "p"))
+        assert [each.text for each in found] == ["Hi", ""] and found[1].completion is not None and reply.closed == 1
+        assert found[1].completion.finish_reason == "length"
+    odd = Reply(event, b"{", headers=STREAM)
+    told = said(streamed(opened(odd), "p"))
+    assert told.startswith(
+        "openai:m@http://h/v1 could not be understood: it sent '{' where JSON was expected: check its"
+    )
+    assert odd.closed == 1
+
+
+class Broken(Reply):
+    """A stream whose connection is lost after its pieces."""
+
+    async def aiter_bytes(self) -> AsyncIterator[bytes]:
+        async for each in super().aiter_bytes():
+            yield each
+        raise OSError("gone k3y")
+
+
+async def pieces_of(model: Any, seen: list[str]) -> None:
+    async for each in model.stream([user("p\ud800")], Sampling(max_tokens=5)):
+        seen.append(each.text)
+
+
+def test_a_connection_that_is_lost_in_a_stream_is_told_as_such_and_half_a_character_is_not_sent() -> None:
+    pytest.importorskip("openai", reason="openai is not installed")
+    pytest.importorskip("anthropic", reason="anthropic is not installed")
+    event = {"choices": [{"delta": {"content": "Hi"}}]}
+    block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "Hi"}}
+    for model, first in (
+        (openai.OpenAIModel("m", "http://h", api_key="k3y"), event),
+        (anthropic.AnthropicModel("m", "http://h", api_key="k3y"), block),
+    ):
+        reply, seen = Broken(first, headers=STREAM), list[str]()
+        told = over(model, reply)
+        lost = said(pieces_of(told, seen), Unreachable)
+        assert lost == f"{model.name} lost or refused the connection (gone ***): check that the server runs"
+        assert seen == ["Hi"] and reply.closed == 1
+        ((_, body, _),) = model.client.asked
+        assert body["messages"][0]["content"] in ("p\ufffd", [{"type": "text", "text": "p\ufffd"}])
+
+
+def test_clients_of_an_openai_endpoint_try_once_and_stay_at_its_address(bare: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openai", reason="openai is not installed")
+
+    async def made(model: Any) -> tuple[str, str, int]:
+        client, close = model._open_client()
+        connections = client._client
+        assert connections.follow_redirects is True and connections.timeout.read == 7.0
+        assert connections.headers["accept-encoding"] == "identity"
+        (hook,) = connections.event_hooks["request"]
+        await hook(connections.build_request("POST", "http://h:8/other"))
+        for url in ("http://h:9/v1", "http://i:8/v1", "https://h:8/v1"):
+            with pytest.raises(ModelError, match=f"^it redirects to '{url}': give that address, if you trust it$"):
+                await hook(connections.build_request("POST", url))
+        await close()
+        assert connections.is_closed
+        return client.api_key, str(client.base_url), client.max_retries
+
+    keyed = openai.OpenAIModel("m", "http://h:8/v1", api_key="k3y", timeout_s=7.0)
+    assert asyncio.run(made(keyed)) == ("k3y", "http://h:8/v1/", 0)
+    assert asyncio.run(made(openai.OpenAIModel("m", "http://h:8/v1", timeout_s=7.0)))[0] == "none"
+    for name in ("", "a\nb"):
+        pytest.importorskip("anthropic", reason="anthropic is not installed")
+        with pytest.raises(ConfigError) as raised:
+            anthropic.AnthropicModel(name, "http://h")
+        told = f"{name!r} names no model: give anthropic:MODEL, such as anthropic:claude-opus-5-5"
+        assert str(raised.value) == told
