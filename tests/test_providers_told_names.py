@@ -282,3 +282,44 @@ def test_clients_of_an_openai_endpoint_try_once_and_stay_at_its_address(bare: py
             anthropic.AnthropicModel(name, "http://h")
         told = f"{name!r} names no model: give anthropic:MODEL, such as anthropic:claude-opus-5-5"
         assert str(raised.value) == told
+
+
+def test_errors_of_a_vendor_name_its_own_key_and_form_of_address_and_hide_both_secrets(
+    bare: pytest.MonkeyPatch,
+) -> None:
+    for module, kind, extra, variable, hint in (
+        (anthropic.AnthropicModel, "anthropic", "anthropic", "ANTHROPIC_API_KEY", "https://api.anthropic.com"),
+        (google.GoogleModel, "google", "google.genai", "GOOGLE_API_KEY", "https://generativelanguage.googleapis.com"),
+    ):
+        pytest.importorskip(extra, reason=f"{extra} is not installed")
+        model: Any = module("a.b", " http://u:p%40w@h/x/ \n", api_key=" k3y\n", timeout_s=7, max_reply_bytes=9)
+        assert model.name == f"{kind}:a.b@http://h/x" == model.fingerprint
+        faults, without = model._faults, "without /v1, such as" if kind == "anthropic" else "without a version, such as"
+        assert faults.hide("k3y p%40w p@w u") == "*** *** *** u"
+        assert (faults.name, faults.model, faults.timeout_s) == (model.name, "a.b", 7)
+        assert str(faults.status(401, {}, {})) == f"{model.name} answered 401: set {variable} to a key that it takes"
+        advice = f"check the model's name and the address ({without} {hint})"
+        assert str(faults.status(404, {}, {})) == f"{model.name} answered 404: {advice}"
+        assert (model._key, model._timeout_s, model._max_reply_bytes, model._named) == ("k3y", 7, 9, True)
+        assert model._clients._opener == model._open_client and model._clients.open == {}
+        assert module("m", "https://h", max_reply_bytes=1)._faults.hide("x") == "x"
+        for limit in (0, -1):
+            with pytest.raises(
+                ConfigError, match=f"^timeout_s is 1 and max_reply_bytes {limit}: give numbers above 0$"
+            ):
+                module("m", "http://h", timeout_s=1, max_reply_bytes=limit)
+        for given, told in (
+            ({"scores": True}, f"{model.name} gives no log-probs"),
+            ({"chats": False}, f"{model.name} answers conversations"),
+        ):
+            with pytest.raises(ConfigError, match=f"^{told}"):
+                model.check_request(Sampling(), **given)
+        model.check_request(Sampling(temperature=1.0, seed=3, stop=("x",)))
+        assert said(model.score("p", ["a"]), ModelError).startswith(f"{model.name} gives no log-probs")
+    claude = anthropic.AnthropicModel("m", "http://h")
+    with pytest.raises(ConfigError) as raised:
+        claude.check_request(Sampling(temperature=0.25))
+    assert str(raised.value) == (
+        "temperature is 0.25, and anthropic:m@http://h takes none: its API samples as the model's makers set it, so leave "
+        "--temperature out"
+    )
