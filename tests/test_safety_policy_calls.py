@@ -11,7 +11,7 @@ from firsthand.errors import ConfigError
 from firsthand.guard import GuardVerdict
 from firsthand.loop.approval import Decision
 from firsthand.message import ToolCall, user
-from firsthand.safety.approvers import ApprovalQuestion, ask_in_turn, model
+from firsthand.safety.approvers import ApprovalQuestion, ask_in_turn, check_approvers, model
 from firsthand.safety.declared_tests import _checks, _properties, _texts, policy_of, rules_against, sample
 from firsthand.safety.guard_tally import GuardTally
 from firsthand.safety.policy import CallPolicy, _detail, _origins, _same_or, explanation, policy
@@ -310,3 +310,42 @@ def test_a_model_is_asked_in_whole_sentences_and_those_after_it_only_where_it_is
     assert decided(late, "person", "model", ask_s=0.01) == told and late.journal == [journalled]
     unsure = Decision(False, "nobody", "model and model did not decide")
     assert decided(Asked("hm", "ha"), "model", "model") == unsure
+
+
+def test_a_decision_is_kept_in_the_journal_unless_nobody_was_there_and_a_late_approver_is_cancelled():
+    kept, ended = [], []
+
+    async def once(request, action):
+        kept.append(await action())
+        return kept[-1]
+
+    async def never(tool, arguments, about):
+        try:
+            await asyncio.sleep(5)
+        finally:
+            ended.append(tool.name)
+
+    async def decided(asked, *names, ask_s=5.0, **more):
+        view = replace(asked.view, journalled=once, **more)
+        found = await ask_in_turn(ApprovalQuestion(view, send, {"to": ["b"]}, "why"), names, ask_s)
+        await asyncio.sleep(0)
+        return found
+
+    yes = Decision(True, "ann", "fine")
+    assert asyncio.run(decided(Asked(decides=yes), "person")) == yes
+    assert kept == [{"allowed": True, "by": "ann", "reason": "fine"}]
+    nobody = Decision(False, "nobody", "nobody is there")
+    for asked, names, found in (
+        (Asked(decides=nobody), ("person",), nobody),
+        (
+            Asked(decides=ValueError("x")),
+            ("person",),
+            Decision(False, "nobody", "the approver failed: ValueError (person)"),
+        ),
+        (Asked("hm"), ("model",), Decision(False, "nobody", "model did not decide")),
+    ):
+        assert asyncio.run(decided(asked, *names)) == found and len(kept) == 1
+    late = asyncio.run(decided(Asked(), "person", ask_s=0.01, approve=never))
+    assert (late.by, ended) == ("time-out", ["send"]) and kept[1]["by"] == "time-out"
+    with pytest.raises(ConfigError, match=r"^approvers has 'nobody'; model and person were expected, each once$"):
+        check_approvers(("person", "nobody"))
