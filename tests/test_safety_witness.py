@@ -30,7 +30,8 @@ from firsthand.safety.rules.witness import (
         ("a.org", "\u200ba.org", False), ("a.org", "a.org\u200b", False), ("a.org", "a.org\nb", True),
         ("a.org", "\ta.org,", True),
         ("a.org", "~a.org", False), ("a.org", "a.org@b", False), ("a.org", "é a.orgé", False), ("a.org", "x:a.org", False),
-        ("a.org", "xa.org, a.org, a.orgx a.orgy", True), ("", "a b", False), ("", "", False), ("a", "", False),
+        ("a.org", "xa.org, a.org, a.orgx a.orgy", True), ("", "a b", False), ("", "", False), ("a.org", "https://a.org, b", True),
+        ("a.org", "x//a.org", False), ("a.org", "https:/a.org", False), ("a.org", "://xa.org", False), ("a", "", False),
         ("É", "é", False), ("É", "(É)", True), ("aa", "aaa aa", True), ("b", "a", False),
     ],
 )  # fmt: skip
