@@ -46,6 +46,10 @@ def test_the_parser_names_the_line_and_what_is_not_allowed_there():
         assert refused(text).replace("line None", "line ?").startswith(said.partition("?:")[0]), text
         if "?:" not in said:
             assert refused(text) == said, text
+    for text in ("-" * 7_990 + "1", "(" * 3_000, "not " * 1_900 + "1"):
+        assert refused(text).startswith(("line 1: the plan does not parse", "the plan has ")), text
+    assert refused("x.__a") == "line 1: __a is no field" and parse_plan("x.a__", ())
+    assert refused("frst(x)") == f"line 1: no tool 'frst'; did you mean 'first'? there are {names}"
     for fine in ("x._a", "x.a_", "len(x)", "send(to=1)", "{'a': 1}", "x = None", "for x in y:\n    pass", "first(x)"):
         assert parse_plan(fine, ("send",))
 

@@ -17,7 +17,7 @@ from firsthand.safety.guard_tally import GuardTally
 from firsthand.safety.policy import CallPolicy, _detail, _origins, _same_or, explanation, policy
 from firsthand.safety.rules.case import CallCase, PolicyBounds, compared
 from firsthand.safety.rules.policies import Ruling
-from firsthand.safety.undo.staging import committing
+from firsthand.safety.undo.staging import StagedCalls, committing
 from firsthand.tool import marked, tool
 from firsthand.trace import Call
 from policy_tools import Asked, inbox, send
@@ -349,3 +349,12 @@ def test_a_decision_is_kept_in_the_journal_unless_nobody_was_there_and_a_late_ap
     assert (late.by, ended) == ("time-out", ["send"]) and kept[1]["by"] == "time-out"
     with pytest.raises(ConfigError, match=r"^approvers has 'nobody'; model and person were expected, each once$"):
         check_approvers(("person", "nobody"))
+
+
+def test_a_call_that_is_held_gives_its_own_words_without_the_mark_of_an_origin():
+    outside = made(Declaration(rate=1), "external", "post", x={})
+    held = StagedCalls()
+    (stand_in,) = held.stand_ins([replace(outside, origin="web"), inbox, replace(outside, effect="irreversible")])
+    assert (stand_in.effect, stand_in.origin, stand_in.declares) == ("write", None, Declaration(rate=1))
+    assert asyncio.run(stand_in({"x": 1})) == "post is staged as number 1: it is done when the task is over"
+    assert held.held == [ToolCall("staged-0", "post", {"note": "none", "x": 1})]

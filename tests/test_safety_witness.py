@@ -111,6 +111,9 @@ def test_labels_join_to_less_trust_fewer_readers_and_all_origins():
     joined = Label("untrusted", frozenset({"y"}), frozenset({"a", "b"}))
     assert a.join(b) == b.join(a) == join_all([a, b]) == joined and join_all([]) == Label()
     assert a.join(Label()) == Label().join(a) == a and Label().join(Label("untrusted")).readers is None
+    nobody = Label("trusted", frozenset())
+    assert a.join(nobody).readers == nobody.join(a).readers == frozenset() == nobody.join(Label()).readers
+    assert nobody.to_json()["readers"] == [] and nobody.may_be_read_by([]) and not nobody.may_be_read_by(["x"])
     assert joined.to_json() == {"integrity": "untrusted", "readers": ["y"], "origins": ["a", "b"]}
     assert USER.to_json() == {"integrity": "trusted", "readers": "public", "origins": ["user"]}
     assert (
