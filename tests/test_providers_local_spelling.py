@@ -6,10 +6,18 @@ import pytest
 
 from firsthand.engine.core.outputs import Output
 from firsthand.engine.core.sequence import Request
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, ModelError
 from firsthand.message import Sampled, Text, ToolCall, user
 from firsthand.model import CallDelta, Delta, Sampling, ToolSpec, Usage
-from firsthand.providers.local_completions import bad_sequences, completion, deltas, encode, is_long, new_request
+from firsthand.providers.local_completions import (
+    bad_sequences,
+    completion,
+    deltas,
+    encode,
+    encode_pair,
+    is_long,
+    new_request,
+)
 from firsthand.system import request_owner
 
 ADD = ToolSpec("add", "Adds.", {"type": "object"})
@@ -120,3 +128,35 @@ def test_what_may_take_long_to_encode_is_known_by_its_kind_and_length():
     with pytest.raises(ConfigError) as refused:
         encode(loaded, "a", [ADD])
     assert str(refused.value) == "an encoder-decoder takes no tools: leave them out, or ask a chat model"
+
+
+def test_a_prompt_begins_with_the_models_own_token_where_it_needs_one_and_is_read_up_to_the_context():
+    asked = []
+
+    def loaded_of(add_bos, bos, eos):
+        def read(text, *, most=None):
+            asked.append((text, most))
+            return [ord(letter) for letter in text]
+
+        tokenizer = SimpleNamespace(encode=read, add_bos=add_bos, bos_id=bos, eos_id=eos)
+        chat = SimpleNamespace(encode=lambda messages, tools: [77, len(messages), len(tools)])
+        return SimpleNamespace(tokenizer=tokenizer, sources=None, chat=chat, context=12)
+
+    for add_bos, bos, eos, text, ids in (
+        (True, 0, 3, "a", (0, 97)), (True, None, 0, "a", (0, 97)), (True, None, None, "a", (97,)),
+        (False, 1, 3, "ab", (97, 98)), (False, 1, 3, "", (1,)), (False, None, 3, "", (3,)), (True, 1, 3, "", (1,)),
+    ):  # fmt: skip
+        assert encode(loaded_of(add_bos, bos, eos), text) == ids
+    assert asked[0] == ("a", 12) and len(asked) == 7
+    with pytest.raises(ModelError) as refused:
+        encode(loaded_of(False, None, None), "")
+    assert str(refused.value) == "the prompt is empty, and the model has no token to begin with: give some text"
+    talk = [user("a"), user("b")]
+    assert encode(loaded_of(True, 1, 2), talk, [ADD]) == (77, 2, 1)
+    assert encode_pair(loaded_of(True, 1, 2), talk, "cd") == ((77, 2, 0), [99, 100])
+    for add_bos, prompt, continuation, pair in (
+        (False, "a  ", "b", ((97,), [32, 32, 98])), (True, "a", " b", ((1, 97), [32, 98])), (False, "", "b", ((1,), [98])),
+        (True, "", "b", ((1,), [98])), (False, "  ", "b", ((1,), [32, 32, 98])),
+        (False, "a\n", "b", ((97, 10), [98])), (False, " a", "b", ((32, 97), [98])), (False, "a\n ", "b", ((97, 10), [32, 98])),
+    ):  # fmt: skip
+        assert encode_pair(loaded_of(add_bos, 1, 2), prompt, continuation) == pair
