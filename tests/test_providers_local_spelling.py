@@ -157,6 +157,7 @@ def test_a_prompt_begins_with_the_models_own_token_where_it_needs_one_and_is_rea
     for add_bos, prompt, continuation, pair in (
         (False, "a  ", "b", ((97,), [32, 32, 98])), (True, "a", " b", ((1, 97), [32, 98])), (False, "", "b", ((1,), [98])),
         (True, "", "b", ((1,), [98])), (False, "  ", "b", ((1,), [32, 32, 98])),
-        (False, "a\n", "b", ((97, 10), [98])), (False, " a", "b", ((32, 97), [98])), (False, "a\n ", "b", ((97, 10), [32, 98])),
+        (False, "a\n", "b", ((97, 10), [98])), (False, " a", "b", ((32, 97), [98])),
+        (False, "a\n ", "b", ((97, 10), [32, 98])),
     ):  # fmt: skip
         assert encode_pair(loaded_of(add_bos, 1, 2), prompt, continuation) == pair
