@@ -312,3 +312,56 @@ def test_the_last_of_several_calls_decides_whether_an_answer_was_cut_within_one(
         model.free_calls = True
         (answer,) = asyncio.run(model.complete([user("x")], Sampling(max_tokens=999), tools=[ADD]))
         assert len(answer.message.tool_calls) == 2 and answer.finish_reason == reason
+
+
+def test_a_stream_is_asked_with_its_grammar_adapter_priority_owner_and_salt(loaded):
+    asked = []
+
+    class Compiling:
+        known = None
+
+        def find(self, grammar, *, forcing):
+            asked.append(("find", grammar, forcing))
+            return self.known
+
+        def compile(self, grammar, *, forcing, owner):
+            asked.append(("compile", grammar, forcing, owner))
+            return "compiled"
+
+        async def in_thread(self, make):
+            return make()
+
+    def request_of(sampling, prompt="Hi", known=None, free=False, **given):
+        (a,) = loaded.tokenizer.encode("a")
+        model = told(loaded, piece(0, [a], finish_reason="length"))
+        model._shared.loaded = replace(model._shared.loaded, grammars=Compiling())
+        model._shared.loaded.grammars.known = known
+        model._shared.present.add("red")
+        model.chosen, model.free_calls = "red", free
+
+        async def all_of():
+            return [each async for each in model.stream_many(prompt, sampling, **given)]
+
+        found = asyncio.run(all_of())
+        assert found[-1].completion.message.text == "a" == "".join(each.text for each in found)
+        (request,) = model._shared.loaded.worker.asked
+        return request
+
+    words = Grammar("regex", "a+")
+    given = {"priority": 4, "run": "ann/7", "cache_salt": "s"}
+    request = request_of(Sampling(max_tokens=3, grammar=words, bad_words=("b",)), **given)
+    assert (request.grammar, request.adapter, request.priority, request.owner, request.salt, request.n) == (
+        "compiled", "red", 4, "ann/7", "s", 1,
+    )  # fmt: skip
+    assert asked == [("find", words, False), ("compile", words, False, "ann")]
+    asked.clear()
+    with request_owner.set_owner("bob/x"):
+        known = request_of(Sampling(max_tokens=3, grammar=words), known="known", tools=[ADD])
+    assert (known.grammar, known.owner, asked) == ("known", "bob/x", [("find", words, True)])
+    asked.clear()
+    tools = request_of(Sampling(max_tokens=3, allowed_token_ids=(1, 2)), [user("x")], tools=[ADD], run="eve")
+    calls = tool_grammar([ADD], markup=loaded.chat.markup)
+    assert tools.grammar == "compiled" and asked == [("compile", calls, False, "eve")]
+    asked.clear()
+    assert request_of(Sampling(max_tokens=3), [user("x")], tools=[ADD], free=True).grammar is None
+    assert request_of(Sampling(max_tokens=3), [user("x")]).grammar is None and asked == []
