@@ -365,3 +365,23 @@ def test_a_stream_is_asked_with_its_grammar_adapter_priority_owner_and_salt(load
     asked.clear()
     assert request_of(Sampling(max_tokens=3), [user("x")], tools=[ADD], free=True).grammar is None
     assert request_of(Sampling(max_tokens=3), [user("x")]).grammar is None and asked == []
+
+
+def test_a_watched_request_has_the_monitors_tap_and_its_answers_their_scores(loaded):
+    fits, model = [], told(loaded)
+    monitor = SimpleNamespace(site="s", expect_fits=fits.append, scores=lambda values: [each * 2 for each in values])
+    (a,) = loaded.tokenizer.encode("a")
+    request, _ = new_request(loaded, [a, a], Sampling(), (), 2, None)
+    held = model._shared.loaded
+    same, plain = model._watched(held, request)
+    answer = Completion(Message("assistant", (Text("x"),), Sampled((7, 8), (-1.0, -2.0))), "stop", Usage())
+    assert same is request and plain(answer, 1) is answer and fits == []
+    model.monitor = monitor
+    watched, scored = model._watched(held, request)
+    assert fits == [held.worker.engine.architecture] and watched.prompt == request.prompt and request.taps is None
+    (tap,) = watched.taps.taps.values()
+    assert list(watched.taps.taps) == ["s"] and watched.taps.edits is False
+    tap([0.5, 1.5], range(0, 2), 0)
+    tap([4.0], range(2, 3), 1)
+    assert scored(answer, 1).message.sampled.monitor == (3.0, 8.0), "the prompt's last activation is shared"
+    assert scored(answer, 0).message.sampled.monitor == (3.0, 0.0)
