@@ -20,8 +20,9 @@ from firsthand.safety.rules.policies import Ruling
 from firsthand.safety.undo.staging import StagedCalls, committing
 from firsthand.tool import marked, tool
 from firsthand.trace import Call
+from paying_tool import made
 from policy_tools import Asked, inbox, send
-from test_safety_declared_and_attacked import agent_of, made
+from test_safety_declared_and_attacked import agent_of
 
 TRUSTED = {"integrity": "trusted", "readers": "public", "origins": ["user"]}
 SENT = Call(
