@@ -137,6 +137,25 @@ def test_an_address_is_shown_without_user_and_password():
         shown_address("http://me:pw@h?key=pw")
 
 
+def test_an_address_that_is_none_is_shown_without_its_password_however_that_is_written():
+    for bad, shown in (
+        ("http://u:p@w@h:99999/v1", "http://***@h:99999/v1"), ("ftp://u:p?w@h", "ftp://***@h"),
+        ("http://u:" + "p" * 200 + "@h#x", "http://***@h#x"), ("http://u:p\nw@h /v1", "http://***@h /v1"),
+        ("http://u:p@h?key=k@x?b", "http://***@x"), ("ftp://h/" + "x" * 93, "ftp://h/" + "x" * 92 + "..."),
+        ("ftp://h/" + "x" * 92, "ftp://h/" + "x" * 92), ("h:8000", "h:8000"), ("http://h?x=1", "http://h"),
+        ("http://h\u200b", "http://h\\u200b"), ("http://" + "a" * 64 + ".é", "http://" + "a" * 64 + ".é"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError) as refused:
+            shown_address(bad)
+        expected = f"'{shown}' is not a base URL: give one such as http://localhost:8000/v1, without ? or #"
+        assert str(refused.value) == expected
+    for good, shown in (
+        ("https://u@h", "https://h"), ("http://H:0/a//", "http://h:0/a//"), ("http://é.org/ü", "http://é.org/ü"),
+        ("http://u:p%40@[::1]/v1", "http://[::1]/v1"),
+    ):  # fmt: skip
+        assert shown_address(good) == shown
+
+
 def test_names_and_addresses_are_parted_at_the_last_address():
     assert split_address("openai", "m", "X") == ("m", None)
     assert split_address("openai", "m@http://a/@https://b", "X") == ("m@http://a/", "https://b")

@@ -212,6 +212,35 @@ def test_a_schema_that_cannot_be_compiled_allows_any_object_of_its_tool_alone():
         compile_calls(CheckedGrammars("add", "bad"), [ADD, BAD], "hermes")
 
 
+def test_each_tool_is_tried_in_its_models_markup_while_there_is_time_and_all_are_loose_if_nothing_else_helps():
+    def source(*tools):
+        return tool_grammar(tools, markup="mistral").source
+
+    def loose(tool):
+        return replace(tool, parameters={"type": "object"})
+
+    partly = CheckedGrammars("unreadable")
+    assert compile_calls(partly, [COSTLY, BAD, ADD], "mistral") == ("compiled", source(COSTLY, loose(BAD), ADD))
+    singly = [source(COSTLY, BAD, ADD), source(COSTLY), source(BAD), source(ADD)]
+    assert [each for each, _ in partly.asked] == [*singly, source(COSTLY, loose(BAD), ADD)]
+
+    class Crowded(CheckedGrammars):
+        """Compiles tools that have a schema one by one alone."""
+
+        def compile(self, grammar, **given):
+            self.asked.append((grammar.source, given))
+            if grammar.source in (source(COSTLY, ADD, BAD), source(COSTLY, ADD, loose(BAD)), source(BAD)):
+                raise ConfigError("no")
+            return ("compiled", grammar.source)
+
+    crowded = Crowded()
+    assert compile_calls(crowded, [COSTLY, ADD, BAD], "mistral", owner="me") == (
+        "compiled",
+        source(loose(COSTLY), loose(ADD), loose(BAD)),
+    )
+    assert all(given == {"forcing": True, "owner": "me"} for _, given in crowded.asked) and len(crowded.asked) == 6
+
+
 def test_once_its_time_is_over_only_a_cheap_tool_is_tried():
     tried = []
 

@@ -111,6 +111,41 @@ def test_a_stop_string_keeps_the_tokens_before_it_or_all_if_it_cut_one(loaded):
     assert cut.text == "a i" and cut.kept == 2  # both tokens ended at the same place
 
 
+def test_only_the_last_token_of_an_answer_that_stopped_is_hidden_and_held_text_comes_at_the_end(loaded):
+    tokenizer = loaded.tokenizer
+    (a,), (b,) = tokenizer.encode("a"), tokenizer.encode("b")
+    for ids, reason, text in (
+        ([a, b], "stop", "a"), ([a, b], "length", "ab"), ([b, a, b], "stop", "ba"), ([b, a], "stop", "ba"),
+        ([b], "stop", ""), ([a, b], None, "ab"),
+    ):  # fmt: skip
+        answer = begun(loaded, hidden=[b])
+        assert answer.add(outputs(ids, reason=reason), tokenizer) == text == answer.text, (ids, reason)
+        assert answer.token_ids == ids and len(answer.ends) == len(ids) and answer.ends[-1] == len(text)
+    held = begun(loaded, stop=["ab"])
+    assert held.add(outputs([b, a]), tokenizer) == "b" and held.text == "b" and held.ends == [1, 1]
+    assert held.add(outputs([a], reason="length"), tokenizer) == "aa" and held.text == "baa" and held.kept == 3
+    stopped = begun(loaded, stop=["ab"])
+    assert [stopped.add(outputs([each]), tokenizer) for each in (b, a)] == ["b", ""]
+    assert stopped.add(outputs([b], reason="stop"), tokenizer) == "" and (stopped.text, stopped.kept) == ("b", 1)
+    assert stopped.stop.stopped == "ab" and begun(loaded).kept == 0
+
+
+def test_a_chat_with_tools_is_encoded_with_them_and_its_end_is_shown_where_that_is_asked_for(loaded):
+    talk = [user("Hi")]
+    bare, _ = parts.new_request(loaded, talk, Sampling(), (), 1, None)
+    with_tools, _ = parts.new_request(loaded, talk, Sampling(), [ADD], 1, None)
+    assert bare.prompt == tuple(loaded.chat.encode(talk, ()))
+    assert with_tools.prompt == tuple(loaded.chat.encode(talk, [ADD])) != bare.prompt
+    end = loaded.tokenizer.token_id("<|im_end|>")
+    for sampling, hidden in (
+        (Sampling(stop_ids=(7,)), True), (Sampling(stop_ids=(7,), include_stop_str_in_output=True), False),
+    ):  # fmt: skip
+        request, new = parts.new_request(loaded, talk, sampling, (), 1, None)
+        assert {7, end} <= request.stop_ids and new().hidden == (request.stop_ids if hidden else frozenset())
+    eager, new = parts.new_request(loaded, talk, Sampling(ignore_eos=True, stop_ids=(7,)), (), 1, None)
+    assert eager.stop_ids == new().hidden == {7}
+
+
 def test_a_request_holds_what_the_engine_needs(loaded):
     tokenizer = loaded.tokenizer
     ends = {tokenizer.token_id("<|im_end|>"), tokenizer.token_id("<|endoftext|>")}  # a text's end is a turn's too

@@ -13,7 +13,7 @@ from google.protobuf.json_format import ParseDict
 
 from firsthand.errors import ConfigError, ModelError, Unreachable
 from firsthand.message import Message, ToolCall, assistant, system, user
-from firsthand.model import Sampling
+from firsthand.model import Completion, Delta, Sampling, Usage
 from firsthand.providers import a2a as provider
 from firsthand.providers.a2a import RemoteAgent, _Answer, _Thread
 
@@ -319,3 +319,36 @@ def test_an_answer_is_settled_by_its_last_states_alone():
     both = taken(chunk("b", "two"), chunk("a", "one"), chunk("b", "!", append=True), status("COMPLETED", "said"))
     assert both.text == "two!\n\none" and both.said == "said" and both.events == 4
     assert taken(chunk("a", ""), status("COMPLETED", "said")).text == "said"
+
+
+def test_several_answers_are_asked_together_and_one_that_fails_ends_the_others():
+    class Told(RemoteAgent):
+        def __init__(self, *waits: float, fails: int = -1):
+            super().__init__("http://h", key="")
+            self.waits, self.fails, self.asked, self.ended = waits, fails, [], []
+
+        async def stream(self, prompt, sampling, *, tools=()):
+            number = len(self.asked)
+            self.asked.append((prompt, sampling, tools))
+            try:
+                yield Delta("piece")
+                await asyncio.sleep(self.waits[number])
+                if number == self.fails:
+                    raise ModelError("it failed")
+                yield Delta("", Completion(assistant(str(number)), "stop", Usage()))
+            finally:
+                self.ended.append(number)
+
+    three = Told(0.002, 0, 0.001)
+    sampling = Sampling(max_tokens=3)
+    found = asyncio.run(three.complete("p", sampling, tools=["t"], n=3))
+    assert [each.message.text for each in found] == ["0", "1", "2"] and three.asked == [("p", sampling, ["t"])] * 3
+
+    async def fails() -> tuple[str, list[int]]:
+        model = Told(5, 0.001, 5, fails=1)
+        with pytest.raises(ModelError) as raised:
+            await model.complete("p", sampling, n=3)
+        return str(raised.value), sorted(model.ended)
+
+    assert asyncio.run(fails()) == ("it failed", [0, 1, 2])
+    assert asyncio.run(Told().complete("p", sampling, n=0)) == []

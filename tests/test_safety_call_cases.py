@@ -8,13 +8,28 @@ from typing import Any
 import pytest
 
 from firsthand.declaration import Declaration
-from firsthand.message import Json
+from firsthand.errors import UnknownName
+from firsthand.guard import AttemptView
+from firsthand.message import Json, assistant, system, user
 from firsthand.safety.plans.labelled import Labelled, carried, carrying, flat
-from firsthand.safety.rules.case import CallCase, Earlier, PolicyBounds, _earlier, told_to, unmarked, uses
+from firsthand.safety.rules.case import (
+    CallCase,
+    Earlier,
+    PolicyBounds,
+    _earlier,
+    _parted,
+    as_json_data,
+    earlier_calls,
+    told_to,
+    unmarked,
+    uses,
+)
 from firsthand.safety.rules.labels import USER, Label
-from firsthand.safety.rules.policies import POLICIES, Ruling
+from firsthand.safety.rules.policies import POLICIES, Ruling, policies_named
 from firsthand.safety.rules.witness import Witness, WitnessSource
-from firsthand.tool import Tool
+from firsthand.task import Task
+from firsthand.tool import Tool, marked
+from firsthand.trace import Call
 from paying_tool import CHAT, PAY, PAYS, made
 
 
@@ -231,3 +246,104 @@ def test_labels_are_carried_within_their_block_alone_and_plain_values_are_flat()
     box, web = Label("untrusted", None, frozenset({"box"})), Label("trusted", frozenset(), frozenset({"web"}))
     nested = Labelled({"a": [Labelled(1, web), 2], "b": Labelled(Labelled("x", box), USER)})
     assert flat(nested) == ({"a": [1, 2], "b": "x"}, box.join(web).join(USER)) and flat([]) == ([], Label())
+
+
+def test_labels_that_a_plan_carried_count_even_where_it_carried_none() -> None:
+    before = (read("chat", "one two three four", CHAT),)
+    given = {"to": "Eve", "folder": "x", "note": "one two three four"}
+    assert case(given, earlier=before).tells_of(["Eve"]) == "chat"
+    carried = case(given, earlier=before, labels={})
+    assert carried.tells_of(["Eve"]) == "" and {each.source for each in carried.powers} == {"default"}
+    private = Label("trusted", frozenset({"ann"}))
+    for labels, others, source in (
+        ({"note": private}, ["Eve"], "a private value"), ({"note": private}, ["ann"], ""), ({"to": private}, ["Eve"], ""),
+        ({"note": Label("trusted", frozenset(), frozenset({"b", "a"})), "fee": private}, ["ann"], "a, b"),
+    ):  # fmt: skip
+        assert case(given, earlier=before, labels=labels).tells_of(others) == source
+
+
+def test_each_declared_recipient_and_what_lies_within_it_is_one_who_reads() -> None:
+    two = made(Declaration(("folder",), recipients=("cc", "to.id")), to={}, folder={"default": 7}, cc={})
+    given = {"to": {"id": "Bob", "as": "x"}, "folder": "f", "cc": ["Al", "Eve"], "ccs": "no"}
+    found = case(given, two)
+    assert [(each.argument, each.value) for each in found.recipients] == [("cc", "Al"), ("cc", "Eve"), ("to.id", "Bob")]
+    assert told_to(found) == {"al", "eve", "bob"} and told_to(read("x", "", None)) == frozenset()
+    assert found.sources[-1] == WitnessSource("default", ("7",))
+
+
+def test_nobody_is_asked_about_readers_whom_the_user_or_a_default_names() -> None:
+    known = read("chat", '{"id": "Kim", "text": "one two three four"}')
+    mail = made(Declaration(recipients=("to",)), to={"default": "Ann"}, note={})
+    for to, said in (
+        ("Ann", ""), ("Bob", ""), ("Kim", "Kim would read what chat gave the user alone"),
+        (["Bob", "Eve", "Kim", "Ann", "C", "D", "E"], "Eve, Kim, C, D would read what chat gave the user alone"),
+    ):  # fmt: skip
+        found = POLICIES["readers_cover_recipients"](
+            case({"to": to, "note": "One two three FOUR"}, mail, earlier=(known,))
+        )
+        assert found == (Ruling("ask", reason=said) if said else None)
+        assert POLICIES["readers_cover_recipients"](case({"to": to, "note": "one two"}, mail, earlier=(known,))) is None
+
+
+def test_checked_arguments_become_json_data_with_texts_for_what_json_lacks() -> None:
+    class Day:
+        def __str__(self) -> str:
+            return "Monday"
+
+    given = {"a": (1, Day()), "b": Day(), "c": None}
+    assert as_json_data(given) == {"a": [1, "Monday"], "b": "Monday", "c": None}
+    plain = {"a": "x", "b": 1, "c": 0.5, "d": None, "e": True}
+    data = as_json_data(plain)
+    assert data == plain and data is not plain
+
+
+def test_a_document_begins_on_a_line_of_its_own_and_ends_at_its_end() -> None:
+    for text, parted in (
+        ('a <untrusted from="x">\nb\n</untrusted> c', ("a   c", ['<untrusted from="x">\nb\n</untrusted>'])),
+        ('<untrusted from="x">\n\n</untrusted>', (" ", ['<untrusted from="x">\n\n</untrusted>'])),
+        ('a <untrusted from="x">\n</untrusted> b', ('a <untrusted from="x">\n</untrusted> b', [])),
+        ('a <untrusted from="x"> b\n</untrusted>', ('a <untrusted from="x"> b\n</untrusted>', [])),
+        ('<untrusted from="x"', ('<untrusted from="x"', [])), ("", ("", [])),
+        ('<untrusted from="x">-<untrusted from="y">\nb\n</untrusted><untrusted from="z">\nc\n</untrusted>',
+         ('<untrusted from="x">-  ', ['<untrusted from="y">\nb\n</untrusted>', '<untrusted from="z">\nc\n</untrusted>'])),
+    ):  # fmt: skip
+        assert _parted(text) == parted, text
+
+
+def test_what_was_read_before_comes_in_order_documents_answers_then_calls_and_memories() -> None:
+    one, two = marked("d1", "a"), marked("d2", "b")
+    turns = (user(f"u {one}"), assistant("a1"), system("s"), assistant(""), assistant("a2"))
+    task = Task("1", f"p {two}", conversation=turns)
+
+    def call(kind: str, **detail: Any) -> Call:
+        return Call(":0", kind, None, 0.0, 0.0, "", detail=detail)
+
+    calls = (
+        call("tool", name="pay", arguments={"fee": 1}, result="r1", is_error=True), call("generate", result="no"),
+        call("memory", operation="recall", reply=[{"text": "m1"}, {"text": 5}]),
+        call("memory", operation="recall", reply=[]),
+        call("memory", operation="store", reply=[{"text": "no"}]), call("tool", name="pay", arguments={}),
+        call("tool", name="gone", arguments={"x": 2}, result='<untrusted from="">\nr2\n</untrusted>', origin=""),
+    )  # fmt: skip
+    view = AttemptView(task, "a", None, (), calls, (PAY,), None, None)  # type: ignore[arg-type]
+    read_before = [(each.name, each.effect, each.result) for each in earlier_calls(view)]
+    assert read_before == [
+        ("a document", "reading", two), ("a document", "reading", one), ("an earlier answer", "reading", "a1"),
+        ("an earlier answer", "reading", "a2"), ("pay", "external", "r1"), ("memory", "reading", "m1\n5"),
+        ("gone", "read", "r2"),
+    ]  # fmt: skip
+    paid, gone = earlier_calls(view)[4], earlier_calls(view)[6]
+    assert paid == Earlier("pay", "external", PAYS, {"fee": 1}, "r1", True)
+    assert gone == Earlier("gone", "read", None, {"x": 2}, "r2", False)
+    assert unmarked("x", None) == "x" and unmarked('<untrusted from="w">\nx\n</untrusted>', "v").startswith(
+        "<untrusted"
+    )
+
+
+def test_policies_come_in_the_order_of_their_names_and_any_wrong_name_is_refused() -> None:
+    assert policies_named(("once_only", "budget")) == (POLICIES["once_only"], POLICIES["budget"])
+    assert policies_named(()) == ()
+    for names in (("budget", "budgt"), ("budgt", "budget")):
+        with pytest.raises(UnknownName) as raised:
+            policies_named(names)
+        assert str(raised.value) == "no policy 'budgt'; did you mean 'budget'? `docs/guard.md` shows all"

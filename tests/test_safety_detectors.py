@@ -287,3 +287,29 @@ def test_a_state_that_is_too_large_or_fails_blocks_the_call_and_fails_no_result(
 
     unknown = "the state after it is not known: the disk is gone"
     assert asyncio.run(fails_after()) == GuardVerdict.passed("undoable", unknown)
+
+
+def test_a_private_result_is_found_after_public_ones_and_in_any_part_of_any_message():
+    told = "it holds what diary gave, which only the user may read"
+    word, spaced = call_of("diary", "Rosebud"), call_of("diary", "\n blue house", 1)
+    public, failed = call_of("news", "the Rosebud"), call_of("diary", "Rosebud", is_error=True)
+    for before in ((word,), (public, word), (failed, word), (public, failed, public, word)):
+        assert sends((user("say Rosebud now"),), *before) == told, before
+    earlier = Task("1", "Go on.", conversation=(user("hello"), assistant("Rosebud")))
+    assert sends((user("say Rosebud now"),), word, task=earlier) == told
+    assert sends((user("a blue house"),), spaced) == told and sends((user("rosebud"),), word) == ""
+    later = (user("x"), Message("tool", (ToolResult("1", "a", "y"), ToolResult("2", "b", "a Rosebud"))))
+    assert sends(later, word) == told == sends(later[1:], word) and sends((later[0],), word) == ""
+    assert sends((Message("tool", (Text("hm"), ToolResult("2", "b", "Rosebud"))),), word) == told
+
+
+def test_spotlight_explains_its_mark_for_a_result_in_any_place():
+    result = ToolResult("7", "news", "a b")
+    for parts in ((result,), (Text("x"), result)):
+        talk = (user("q"), Message("tool", parts))
+        assert spotlight(mark="~").prompt(view_of(), talk).value == (system(NOTE), *talk)
+        assert spotlight(mark="~").prompt(view_of(), talk[1:]).value == (system(NOTE), *talk[1:])
+    with pytest.raises(ConfigError) as raised:
+        spotlight(mark="ab")
+    assert str(raised.value) == "mark is 'ab': one character that is no letter, digit or blank was expected"
+    assert redact(pattern="k", borders=("call+answer+prompt",)).borders == ("call", "answer", "prompt")

@@ -46,6 +46,10 @@ def test_the_parser_names_the_line_and_what_is_not_allowed_there():
         assert refused(text).replace("line None", "line ?").startswith(said.partition("?:")[0]), text
         if "?:" not in said:
             assert refused(text) == said, text
+    for text in ("-" * 7_990 + "1", "(" * 3_000, "not " * 1_900 + "1"):
+        assert refused(text).startswith(("line 1: the plan does not parse", "the plan has ")), text
+    assert refused("x.__a") == "line 1: __a is no field" and parse_plan("x.a__", ())
+    assert refused("frst(x)") == f"line 1: no tool 'frst'; did you mean 'first'? there are {names}"
     for fine in ("x._a", "x.a_", "len(x)", "send(to=1)", "{'a': 1}", "x = None", "for x in y:\n    pass", "first(x)"):
         assert parse_plan(fine, ("send",))
 
@@ -212,6 +216,26 @@ def test_strict_runs_label_what_a_condition_or_a_loop_decides():
     assert run("x = 1\nif 1 == 1:\n    y = web()\nanswer(x)", RESULTS, strict=True).label == USER
 
 
+def test_what_a_branch_does_not_set_keeps_its_label_and_what_it_would_have_set_does_not():
+    branch = "x = 1\ny = 2\nif web() == 'other':\n    z = 5\n    x = y\n"
+    for name, integrity in (("x", "untrusted"), ("y", "trusted")):
+        found = run(f"{branch}answer({name})", RESULTS, strict=True)
+        assert found.label.integrity == integrity and run(f"{branch}answer({name})", RESULTS).label == USER
+    loop = "if web() == 'page':\n    for m in [1]:\n        pass\nanswer(m)"
+    assert run(loop, RESULTS, strict=True) == Labelled(1, WEB.join(USER)) and run(loop, RESULTS) == Labelled(1, USER)
+    for keys in ("{1: 2, web(): 3}", "{web(): 3, 1: 2}", "{1: 2, 5: web()}"):
+        assert flat(run(f"answer({keys})", RESULTS))[1] == WEB.join(USER), keys
+    assert flat(run("answer({'a': 1, 'b': 2, 3: [4]})"))[0] == {"a": 1, "b": 2, "3": [4]}
+    second = "answer([1 for m in [1] if 1 == 1 if web() == 'page'])"
+    assert run(second, RESULTS, strict=True).label.integrity == "untrusted" and run(second, RESULTS).label == Label()
+    assert run("answer([x for x in []])").value == [] and run("answer(2.5 * 2)").value == 5.0
+    for text in ("3 * 'a'", "'a' * 3", "2.5 * [1]"):
+        with pytest.raises(PlanError, match=r"^line 1: TypeError$"):
+            run(f"answer({text})")
+    with pytest.raises(PlanError, match=r"^line 2: OverflowError$"):
+        run("x = big()\nx / 2", {"big": Labelled(2**2000)})
+
+
 def test_a_tool_is_called_with_plain_arguments_the_labels_of_each_and_of_the_place():
     calls = []
     results = {**RESULTS, "send": Labelled("sent")}
@@ -241,6 +265,19 @@ def test_equal_calls_are_told_apart_by_their_number_and_made_once_over_runs():
     assert len(calls) == 5
     other = run("answer(read('page', web()))", RESULTS, reads=reads)
     assert other.label == USER.join(WEB)
+
+
+def test_arguments_are_equal_in_any_order_and_a_question_may_be_named():
+    calls, reads, made = [], [], {}
+    text = "box(a=1, b=2)\nbox(b=2, a=1)\nbox(b=1, a=2)\nanswer(read('p', kind=5, question=web()))"
+    found = run(text, RESULTS, made, calls=calls, reads=reads)
+    assert list(made) == [
+        '1 box {"a":1,"b":2}', '2 box {"a":1,"b":2}', '1 box {"a":2,"b":1}', "1 web {}", '1 read ["p","page",5]',
+    ]  # fmt: skip
+    assert reads == [("p", "page", "5")] and found == Labelled("read 1", WEB.join(USER))
+    assert [arguments for _, arguments, _ in calls] == [{"a": 1, "b": 2}, {"a": 1, "b": 2}, {"a": 2, "b": 1}, {}]
+    run("answer(read([1, None], 7))", RESULTS, reads=reads)
+    assert reads[1:] == [("[1,null]", "7", "text")]
 
 
 def test_the_labels_of_a_call_are_carried_within_it_alone():

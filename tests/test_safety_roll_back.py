@@ -92,6 +92,9 @@ def test_calls_without_an_undo_are_those_that_were_made_from_a_step_on_and_may_h
     ]
     tools = {"look": look, "mail": mail}
 
+    two = trace_of([captured("1", 0, 0), captured("5", 2, 0), *events], calls)
+    assert [each.id for each in calls_without_undo(two, tools)] == ["2", "9"]
+
     def found(step=None):
         return [each.id for each in calls_without_undo(trace_of(events, calls), tools, step)]
 
@@ -168,6 +171,63 @@ def test_a_restore_that_began_goes_on_from_any_state_and_failures_are_named(tmp_
             ConfigError, match=r"^put is not among the tools, or declares no undo: give it with --tools$"
         ):
             roll_back([point(1, "a", 1, 2)], tools, RollbackLog(log))
+
+
+def test_a_log_is_a_file_of_whole_lines_and_no_link(tmp_path):
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.write_bytes(b'\xff\xfe\n{"call": "0:\xc3\xa9", "state": "done"}\n{"call": "0:4", "state": "began"}\n')
+    assert RollbackLog(real).states == {"0:é": "done", "0:4": "began"}
+    link.symlink_to(real)
+    with pytest.raises(StoreError) as refused:
+        RollbackLog(link)
+    assert str(refused.value) == f"{link} is a link: remove it"
+    empty = tmp_path / "empty"
+    empty.touch()
+    log = RollbackLog(empty)
+    log.note(point(1, "a", 1, 2), "began")
+    log.note(point(2, "a", 1, 2), "done")
+    assert empty.read_text() == '{"call": "0:1", "state": "began"}\n{"call": "0:2", "state": "done"}\n'
+    assert log.states == RollbackLog(empty).states == {"0:1": "began", "0:2": "done"}
+    assert state_hash({"a": "\ud800"}) != state_hash({"a": "\ud801"})
+
+
+def test_nothing_is_taken_back_unless_every_tool_can(tmp_path):
+    @tool(effect="write", declares=Declaration())
+    def final(key: str) -> str:
+        """Declare no undo."""
+        return ""
+
+    for name, other in (("final", final), ("mail", mail), ("gone", None)):
+        world = Cells(a=2)
+        tools = world.tools | ({name: other} if other else {})
+        first = UndoPoint("0:1", 1, name, {"key": "a"}, 1, None)
+        with pytest.raises(
+            ConfigError, match=f"^{name} is not among the tools, or declares no undo: give it with --tools$"
+        ):
+            roll_back([first, point(2, "a", 1, 2)], tools, RollbackLog(tmp_path / "log"))
+        with pytest.raises(ConfigError, match=f"^{name} is not among"):
+            roll_back([point(2, "a", 1, 2), first], tools, RollbackLog(tmp_path / "log"))
+        assert world.cells == {"a": 2} and not (tmp_path / "log").exists()
+
+
+def test_a_state_that_is_the_earlier_one_already_is_noted_as_done_and_a_wrong_restore_is_told(tmp_path):
+    log = RollbackLog(tmp_path / "log")
+    world, there = Cells(a=1), point(1, "a", 1, 2)
+    assert roll_back([there], world.tools, log) == [RollbackStep(there, "as before")]
+    assert (tmp_path / "log").read_text() == '{"call": "0:1", "state": "done"}\n'
+    world.cells["a"] = 2
+    done = RollbackStep(there, "as before", "it was taken back before")
+    assert roll_back([there], world.tools, log) == [done] and world.cells == {"a": 2}
+
+    @tool(effect="write", declares=Declaration(undo=Undo(lambda given: world.cells["a"], lambda given, before: None)))
+    def put(key: str) -> str:
+        """Restore nothing."""
+        return ""
+
+    wrong = point(5, "a", 1, 2)
+    told = RollbackStep(wrong, "kept", "put restored another state than the one before the call")
+    assert roll_back([wrong, there], {"put": put}, log) == [done, told]
+    assert log.states == {"0:1": "done", "0:5": "began"}
 
 
 def dry(given):

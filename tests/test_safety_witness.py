@@ -30,6 +30,9 @@ from firsthand.safety.rules.witness import (
         ("a.org", "\u200ba.org", False), ("a.org", "a.org\u200b", False), ("a.org", "a.org\nb", True),
         ("a.org", "\ta.org,", True),
         ("a.org", "~a.org", False), ("a.org", "a.org@b", False), ("a.org", "é a.orgé", False), ("a.org", "x:a.org", False),
+        ("a.org", "xa.org, a.org, a.orgx a.orgy", True), ("", "a b", False), ("", "", False),
+        ("a.org", "https://a.org, b", True),
+        ("a.org", "x//a.org", False), ("a.org", "https:/a.org", False), ("a.org", "://xa.org", False), ("a", "", False),
         ("É", "é", False), ("É", "(É)", True), ("aa", "aaa aa", True), ("b", "a", False),
     ],
 )  # fmt: skip
@@ -108,6 +111,9 @@ def test_labels_join_to_less_trust_fewer_readers_and_all_origins():
     joined = Label("untrusted", frozenset({"y"}), frozenset({"a", "b"}))
     assert a.join(b) == b.join(a) == join_all([a, b]) == joined and join_all([]) == Label()
     assert a.join(Label()) == Label().join(a) == a and Label().join(Label("untrusted")).readers is None
+    nobody = Label("trusted", frozenset())
+    assert a.join(nobody).readers == nobody.join(a).readers == frozenset() == nobody.join(Label()).readers
+    assert nobody.to_json()["readers"] == [] and nobody.may_be_read_by([]) and not nobody.may_be_read_by(["x"])
     assert joined.to_json() == {"integrity": "untrusted", "readers": ["y"], "origins": ["a", "b"]}
     assert USER.to_json() == {"integrity": "trusted", "readers": "public", "origins": ["user"]}
     assert (

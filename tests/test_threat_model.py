@@ -10,7 +10,7 @@ from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.safety.policy import DEFAULT, CallPolicy
 from firsthand.safety.rules.draft_declaration import drafted
-from firsthand.safety.rules.threat_model import threat_model
+from firsthand.safety.rules.threat_model import _Facts, _tells_unseen, threat_model
 from firsthand.tool import tool
 
 STOPPED, LIKELY, OPEN = "stopped by construction", "statistical", "not stopped"
@@ -199,6 +199,76 @@ def test_each_threat_depends_on_its_own_rule_and_declaration():
     assert [each.open_tools for each in threat_model(agent, named("share")) if each.attack == PERMISSION] == [
         ("share",)
     ]
+
+
+def test_the_policy_counts_wherever_it_stands_among_the_guards_and_given_tools_in_place_of_the_agents():
+    late = threats(guard=(*UNDOABLE, CallPolicy()))
+    assert (UNKNOWN, STOPPED, "refused, since it declares nothing: bare", "") in late
+    assert (MISTAKE, LIKELY, "what declares an undo can be taken back", "mail share wipe drop") in late
+    two = (made("one", "external", None), made("two", "read", None), *named("mail", "share"))
+    assert threat(UNKNOWN, tools=two) == (OPEN, "no rule `declared`", "one two")
+    assert threat(UNKNOWN, tools=two, guard=CallPolicy())[1] == "refused, since it declares nothing: one, two"
+    agent = Agent("a", Scripted([]), direct, tools=TOOLS)
+    none = {each.attack: each for each in threat_model(agent, ())}
+    assert none[PERMISSION].because == "no tool gives one" and none[ESCAPE].because == "no tool takes a path"
+    assert [each.open_tools for each in threat_model(agent, list(two)) if each.attack == UNKNOWN] == [("one", "two")]
+
+
+def test_several_tools_are_named_in_their_order_and_undeclared_ones_among_them():
+    two = (
+        made("get", "read", None),
+        made("keep", "write", Declaration(paths=("to",))),
+        made("lend", "write", Declaration(grants=True, paths=("to",))),
+        made("burn", "irreversible", None),
+        made("melt", "irreversible", Declaration(grants=True)),
+        made("read", "read", Declaration(readers="user")),
+        made("boil", "irreversible", Declaration(dry_run=lambda given: "")),
+    )
+    open_to_all = CallPolicy(tuple(each for each in DEFAULT if each != "declared"))
+    found = {each[0]: each[1:] for each in threats(two, guard=open_to_all)}
+    assert found[ESCAPE] == (STOPPED, "checked for keep, lend", "")
+    assert found[PERMISSION] == (STOPPED, "lend, melt asked about", "")
+    assert found[POWER] == (STOPPED, "each such argument needs a witness", "keep lend burn melt boil")
+    assert found[FINAL][1] == "refused, since it declares no dry run: burn, melt; all others are asked about"
+    assert found[LEAK][::2] == (LIKELY, "keep lend burn melt boil") and found[UNKNOWN][2] == "get burn"
+    bare = {each[0]: each[1:] for each in threats(two)}
+    assert bare[ESCAPE][::2] == (OPEN, "keep lend") and bare[PERMISSION][::2] == (OPEN, "lend melt")
+    assert (
+        bare[POWER][::2] == (OPEN, "keep lend burn melt boil") and bare[LEAK][1] == "no rule `readers_cover_recipients`"
+    )
+    last = threat(LEAK, tools=two[-2:], guard=open_to_all)
+    assert last[0] == LIKELY == threat(LEAK, tools=(two[-1], two[-2]), guard=open_to_all)[0]
+    free = Approval({"irreversible": "allow"})
+    assert threat(FINAL, tools=two[1:3], approval=free)[1] == "no tool that may be called is irreversible"
+    assert threat(FINAL, tools=two, approval=free) == (OPEN, "the approval rules allow them", "burn melt boil")
+
+
+def test_a_tool_tells_unseen_people_by_a_change_or_by_a_free_word_to_the_public():
+    for effect, declares, options, tells in (
+        ("read", None, {}, False),
+        ("write", None, {}, True),
+        ("external", Declaration(("to",), recipients=("to",)), {}, False),
+        ("external", Declaration(("to", "text")), {}, True),
+        ("write", Declaration(readers="user"), {}, True),
+        ("read", Declaration(("to",)), {}, False),
+        ("read", Declaration(("to",)), {"origin": "web"}, True),
+        ("read", Declaration(("to", "text")), {"origin": "web"}, False),
+        ("read", Declaration(("to",), readers="user"), {"origin": "web"}, False),
+        ("read", Declaration(("to",)), {"origin": ""}, True),
+    ):
+        assert _tells_unseen(made("x", effect, declares, **options)) is tells, (effect, declares, options)
+
+
+def test_a_tool_is_bounded_by_its_rate_or_by_a_bound_on_what_it_spends_or_tells():
+    rated, paid = Declaration(rate=1), Declaration(("to",), spends=("text",))
+    told = Declaration(("to",), recipients=("to",))
+    for declares, guard, bounded in (
+        (None, None, False), (None, CallPolicy(spend=1.0, recipients=1), False), (rated, None, True), (paid, None, False),
+        (rated, CallPolicy(), True), (paid, CallPolicy(), False), (paid, CallPolicy(spend=0), True),
+        (paid, CallPolicy(recipients=3), False), (told, CallPolicy(recipients=0), True), (told, CallPolicy(spend=3), False),
+    ):  # fmt: skip
+        found = _Facts(guard, (), False, Approval())._is_bounded(made("x", "external", declares))
+        assert found is bounded, (declares, guard)
 
 
 TRUSTS = (

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from firsthand.errors import ConfigError, FirsthandError, MissingExtra, ModelError, Unreachable
 from firsthand.message import Message, assistant, canonical
 from firsthand.model import Completion, Delta, Prompt, Sampling, Scored, ToolSpec, Usage
+from firsthand.providers.endpoint_clients import together
 from firsthand.providers.openai_wire import clip
 from firsthand.providers.supported_settings import check_supported, no_scores
 from firsthand.system.json_values import values_in
@@ -126,7 +127,7 @@ class RemoteAgent:
             assert found is not None
             return found
 
-        return list(await asyncio.gather(*(one() for _ in range(n))))
+        return await together([one() for _ in range(n)])
 
     async def stream(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()

@@ -34,13 +34,14 @@ def open_model(text: str) -> Cassette:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ConfigError(f"{text} is larger than {_MAX_BYTES >> 20} MiB: record fewer attempts in one file")
-        for line in path.read_text(encoding="utf-8").split("\n"):  # a text in JSON may hold other separators of lines
-            if not line.strip():
-                continue
-            body = json.loads(line)
-            if not isinstance(body, dict) or not {"prompt", "replies"} <= body.keys():
-                raise ConfigError(f"the cassette {text!r} has a line without prompt and replies: {line[:60]!r}")
-            recordings.setdefault(str(body["prompt"]), []).extend(map(str, body["replies"]))
+        with path.open(encoding="utf-8") as lines:  # not splitlines, which parts a text at U+2028 too
+            for line in filter(str.strip, lines):
+                body = json.loads(line)
+                if not isinstance(body, dict) or not {"prompt", "replies"} <= body.keys():
+                    raise ConfigError(
+                        f"the cassette {text!r} has a line without prompt and replies: {line.rstrip()[:60]!r}"
+                    )
+                recordings.setdefault(str(body["prompt"]), []).extend(map(str, body["replies"]))
     except OSError as error:
         raise ConfigError(f"the cassette {text!r} cannot be read: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -136,7 +136,8 @@ def shown_address(base_url: str) -> str:
         parts, host, port = urlsplit(""), "", None
     printable = base_url.isprintable() and " " not in base_url
     if parts.scheme not in ("http", "https") or not host or not printable or parts.query or parts.fragment:
-        shown = re.sub(r"//.*@", "//***@", clip(base_url.partition("?")[0], 100))
+        bare = re.sub(r"//.*@", "//***@", base_url, flags=re.DOTALL)  # first: a password may be long, or hold a ?
+        shown = clip(bare.partition("?")[0], 100)
         raise ConfigError(f"{shown!r} is not a base URL: give one such as http://localhost:8000/v1, without ? or #")
     host = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{parts.path}"

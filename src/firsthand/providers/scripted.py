@@ -253,10 +253,9 @@ def _reply_from_json(body: Any, source: str) -> Reply:
         case str():
             return body
         case {"text": str()} | {"tool_calls": list()}:
-            calls = [_call(index, call, source) for index, call in enumerate(body.get("tool_calls", []))]
-            text = body.get("text", "")
-            if isinstance(text, str):
-                return assistant(text, *calls)
+            text, calls = body.get("text", ""), body.get("tool_calls", [])
+            if isinstance(text, str) and isinstance(calls, list):
+                return assistant(text, *(_call(index, call, source) for index, call in enumerate(calls)))
     raise ConfigError(
         f"a reply in {source!r} is {body!r:.120}: a string or an object with text and tool_calls was expected"
     )

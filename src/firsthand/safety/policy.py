@@ -18,7 +18,16 @@ from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json, canonical
 from firsthand.safety.approvers import ApprovalQuestion, answer_of_model, ask_in_turn, check_approvers
 from firsthand.safety.plans.labelled import carried
-from firsthand.safety.rules.case import CallCase, PolicyBounds, as_json_data, earlier_calls, spending, told_to, words_of
+from firsthand.safety.rules.case import (
+    CallCase,
+    PolicyBounds,
+    as_json_data,
+    compared,
+    earlier_calls,
+    spending,
+    told_to,
+    words_of,
+)
 from firsthand.safety.rules.policies import POLICIES, Policy, Ruling, compose, policies_named, rulings
 from firsthand.safety.undo.staging import is_committing
 from firsthand.tool import Tool, as_text
@@ -118,7 +127,7 @@ class CallPolicy:
                     return Ruling("deny", "budget", f"the {key} of this attempt are used up ({most:g})")
         if "once_only" in self.rules and case.lasts:
             failed = sum(each.failed and each.name == tool.name for each in case.earlier)
-            if not await view.claim(f"{tool.name} {canonical(case.arguments)} {failed}", 1):
+            if not await view.claim(f"{tool.name} {compared(case.arguments)} {failed}", 1):
                 return Ruling("deny", "once_only", f"{tool.name} is being called with these arguments already")
         return None
 

@@ -156,7 +156,7 @@ class CallCase:
         if earlier.name != self.tool.name:
             return False
         try:
-            return canonical(as_json_data(self.tool.validate(earlier.arguments))) == canonical(self.arguments)
+            return compared(as_json_data(self.tool.validate(earlier.arguments))) == compared(self.arguments)
         except ToolError:
             return False
 
@@ -185,6 +185,20 @@ def as_json_data(checked: Mapping[str, Any]) -> Json:
         return dict(checked)
     data: Json = json.loads(json.dumps(checked, default=str))
     return data
+
+
+def compared(arguments: Mapping[str, Any]) -> str:
+    """Checked arguments as a text that is the same for the same call: 2 and 2.0 are one number, a default may be either."""
+    return canonical(_whole(arguments))
+
+
+def _whole(value: Any) -> Any:
+    """JSON data with whole numbers as integers."""
+    if isinstance(value, Mapping):
+        return {key: _whole(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def words_of(view: AttemptView) -> tuple[str, ...]:
