@@ -214,6 +214,10 @@ def test_a_chat_at_a_terminal_tells_what_it_searched_for_and_goes_on_after_ctrl_
     capsys.readouterr()
     chat.run(None, iter(["q", "/exit", "/nope"]))  # type: ignore[arg-type]
     assert capsys.readouterr().err == "stopped; the question is not kept\n" and chat.was_asked and not chat.failed
+    monkeypatch.setattr(rag_chat, "terminated", lambda: True)
+    with pytest.raises(KeyboardInterrupt):
+        chat.run(None, iter(["q", "/exit"]))  # type: ignore[arg-type]
+    assert capsys.readouterr().err == "", "SIGTERM ends the chat, at a terminal too"
 
 
 # -- list --

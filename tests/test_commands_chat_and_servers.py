@@ -233,6 +233,7 @@ def test_facts_on_an_answer_and_its_settings() -> None:
     assert (made.temperature, made.top_p, made.max_tokens) == (0.2, 0.9, 99)
     own = chat.sampling_of(chat.Config(temperature=0.0, max_tokens=5), recommended)
     assert (own.temperature, own.top_p, own.max_tokens) == (0.0, 1.0, 5)
+    assert chat.sampling_of(chat.Config(), {"temperature": 0.0}).temperature == 0.0, "greedy, as its authors recommend"
     bare = chat.sampling_of(chat.Config(), {})
     assert (bare.temperature, bare.max_tokens) == (0.7, 1024)
     asked = chat.Config("What is this?")

@@ -82,7 +82,8 @@ def test_each_action_gets_what_its_flags_say(monkeypatch: pytest.MonkeyPatch, cl
     assert run("plan", "m")[1] == [("plan", "m", {
         "machine": "", "dtype": "bfloat16", "train": "", "context": 0, "batch": 1, "rank": 16, "as_json": False,
     })]  # fmt: skip
-    assert run("look", "m", "a text", "--out", "o.html")[1] == [("look", "m", "a text", "o.html", {"as_json": False})]
+    look = ("look", "m", " a text\n", "o.html", {"as_json": False})
+    assert run("look", "m", " a text\n", "--out", "o.html")[1] == [look], "blanks at the ends are tokens too"
     assert run("remove", "m") == ("removed /gone\n", [("remove", "m", {})])
     assert json.loads(run("remove", "m", "--json")[0]) == {"model": "m", "removed": "/gone"}
     assert run()[1] == [("list", {"as_json": False})] and run("list", "--json")[1] == [("list", {"as_json": True})]

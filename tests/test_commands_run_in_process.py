@@ -217,6 +217,12 @@ def test_progress_and_the_tree_follow_each_attempt(home: Path, monkeypatch: pyte
         told.clear()
         asyncio.run(run.attempt(experiment, made, replace(config, resume=made.id, retry_errors=True)))
     assert told[2:] == [(3, ""), (3, "direct")], "one is made once more, and no more are done than there are"
+    asking = replace(config, tools=("calculator",), approve=("calculator=ask",))
+    experiment = Experiment.from_settings(asking.settings(), show_progress=False)
+    told.clear()
+    with experiment.create() as made:
+        asyncio.run(run.attempt(experiment, made, asking))
+    assert experiment.asks_person and told[:2] == [("q", 3, {"shown": False}), {"in_place": False}], "a question shows"
     told.clear()
     asyncio.run(run.ready(experiment, None, shown=False))
     assert told[0] == ("loading scripted:s.json", None, {"shown": False})

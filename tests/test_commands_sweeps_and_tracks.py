@@ -107,6 +107,7 @@ def test_a_new_sweep_has_what_its_flags_say() -> None:
         and new("lr=1").budget == ""
     )
     assert new("lr=uniform:0:1", trials=3, seed=1) != new("lr=uniform:0:1", trials=3, seed=2)
+    assert new("lr=1", halving="steps=900,1000,20").rungs == ("900", "1000", "20"), "as they are given"
     for flags, told in (
         ({"halving": "steps"}, "halving is 'steps'"),
         ({"halving": "=1,2"}, "halving is '=1,2'"),
