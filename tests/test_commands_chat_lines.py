@@ -232,6 +232,27 @@ def test_all_conversations_are_closed_at_the_end(
     assert closed[2:] == ["main"]
 
 
+def test_an_empty_name_or_load_is_one_that_was_given(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for given, told in (
+        ({"save": "", "keep": False}, "--save keeps"),
+        ({"load": "", "continue_": True}, "--continue and"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            Config(**given)  # type: ignore[arg-type]
+    assert Config("two words", question="").model == "two words", "a question that is empty is one"
+    Path("s.json").write_text('{"b": "two", "a": "one"}')
+    monkeypatch.setattr("sys.stdin", io.StringIO("a?\n"))
+    assert chat.main(Config("scripted:s.json", save="")) == 0
+    made = chat.last_conversation()
+    assert "chat" in made and f"saved: firsthand show {made} " in capsys.readouterr().out
+    monkeypatch.setattr("sys.stdin", io.StringIO("b?\n"))
+    assert chat.main(Config("scripted:s.json", load="")) == 0, "the last one"
+    with store.open_run(chat.last_conversation(), home) as run:
+        assert run.id != made and [each.message.text for each in next(run.traces()).nodes] == ["a?", "one", "b?", "two"]
+
+
 def test_a_conversation_that_is_saved_is_not_saved_again_at_its_end(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -74,6 +74,13 @@ def test_a_sweep_is_reported_rung_by_rung_with_the_best_first(
     assert words(capsys.readouterr().out)[-1] == "No trial has a value."
     assert sweep.report(tmp_path / "none", [trial(0, 1.0, lr="1")], sweep.Config(show=tmp_path)) == 0
     assert "optimistic" not in capsys.readouterr().out
+    endless = [trial(0), trial(1, -math.inf), trial(2, math.inf), trial(3, 1.0)]
+    for minimise, order in ((True, "1320"), (False, "2310")):
+        folder = tmp_path / f"endless {minimise}"
+        save_spec(Sweep(("train",), ({},), "loss", minimise), folder)
+        assert sweep.report(folder, endless, sweep.Config(show=folder)) == 0
+        out = words(capsys.readouterr().out)
+        assert "".join(line[0] for line in out[1:5] if line[0].isdigit()) == order, "one without a value comes last"
     for told in (
         trial(3, 0.123456, lr="1", k="2"),
         trial(4, state="failed", why="exit 2", lr="1"),
@@ -117,6 +124,8 @@ def test_a_new_sweep_has_what_its_flags_say() -> None:
     ):
         with pytest.raises(ConfigError, match=told):
             new("lr=1", **flags)
+    with pytest.raises(ConfigError, match="trials is 0: give 1 to"):
+        new("lr=1,2", trials=0)
     for command, told in (("'", "the command cannot be read"), (" ", "the command is empty")):
         with pytest.raises(ConfigError, match=told):
             new("lr=1", command=command)
@@ -163,6 +172,8 @@ def test_curves_are_shown_compared_and_followed(tmp_path: Path, capsys: pytest.C
     assert code == 0 and words(out) == ["step 3,000 acc 0.5 ▄▄▄▄"]
     code, out, _ = cli("track", ids[0], "--export", "csv", "--to", str(tmp_path / "c.csv"))
     assert words(out) == [f"4 values of 1 metrics in {tmp_path}/c.csv"]
+    code, out, _ = cli("track", ids[1], "--metric", "acc", "--export", "csv", "--to", str(tmp_path / "d.csv"))
+    assert words(out) == [f"8 values of 2 metrics in {tmp_path}/d.csv"], "an export is of the whole run"
     for line, told in (
         (("--metric", "acc"), f"{ids[0]} has no metric 'acc': it has loss"),
         (("--export", "csv"), "go together"),

@@ -261,6 +261,6 @@ def test_an_mcp_server_offers_tools_of_different_names(monkeypatch: pytest.Monke
 
     assert server("one", "two", approve=("write=ask",)) is not None and asked == [(("a",), ("write=ask",))]
     with pytest.raises(ConfigError, match="two of what is served are tools named 'one': leave one out"):
-        server("one", "two", "one")
+        server("two", "one", "a", "two", "one")
     with pytest.raises(ConfigError, match="firsthand mcp passes no other MCP server on: leave mcp: out of --tools"):
         server("one", "remote")
