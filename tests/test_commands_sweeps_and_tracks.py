@@ -170,6 +170,10 @@ def test_curves_are_shown_compared_and_followed(tmp_path: Path, capsys: pytest.C
     }
     code, out, _ = cli("track", ids[1], "--follow", "--metric", "acc")
     assert code == 0 and words(out) == ["step 3,000 acc 0.5 ▄▄▄▄"]
+    with start("zero", config={}) as made:
+        made.log({"loss": 1.0}, step=0)
+        zero = made.run.id
+    assert cli("track", zero, "--follow")[1].split()[:4] == ["step", "0", "loss", "1"]
     code, out, _ = cli("track", ids[0], "--export", "csv", "--to", str(tmp_path / "c.csv"))
     assert words(out) == [f"4 values of 1 metrics in {tmp_path}/c.csv"]
     code, out, _ = cli("track", ids[1], "--metric", "acc", "--export", "csv", "--to", str(tmp_path / "d.csv"))
