@@ -88,6 +88,8 @@ def test_every_option_of_votes_reaches_the_ratings(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(board, "_votes", lambda config, sources: lambda: f"votes of {sources[0]}")
     assert board.main(Config((run.id,), watch=True)) == 0
     assert followed == [(run.id, None)] and asked[2][0] == (run.id, f"votes of {run.id}")
+    assert board.main(Config((str(run.path),), watch=True)) == 0, "its folder is no file of votes"
+    assert followed.pop() == (str(run.path), None) and asked.pop()[0][0] == str(run.path)
     written: list[Any] = []
     monkeypatch.setattr(board, "_write", lambda source, path: written.append((source, path, len(asked))))
     assert board.main(Config((run.id,), write_votes="w.csv")) == 0

@@ -31,6 +31,7 @@ from firsthand.train.scaling import bootstrap_fit, compute_frontier, hidden_mark
 from firsthand.train.scaling.bootstrap_fit import Bootstrapped
 from firsthand.train.scaling.laws import Chinchilla, Kaplan
 from firsthand.train.scaling.scaling_points import ScalingPoints, read_points, write_points
+from firsthand.train.scaling.sweep_config import SweepConfig
 from firsthand.worlds.office.office_attacks import CHANNELS
 from printed_tables import widen, words
 
@@ -136,10 +137,13 @@ def test_a_sweep_gets_its_sizes_and_tells_each_point_and_the_floor(
     assert asked == [(source, (8, 16), (10240, 12288), 5), {"tokens": 100_000, "texts": 128}]
     assert read_points("s.csv").loss.tolist() == [3.0]
     Path("s.csv").unlink()
-    code, out, _ = cli("scaling", "sweep", "s.csv", "--json")
+    code, out, _ = cli("scaling", "sweep", "s.csv", "--json", "--widths", "24,8")
     assert json.loads(out) == {"points": 1, "path": "s.csv", "floor": 1.11116, "entropy_rate": 1.23456}
-    default = scaling_sweep.SweepConfig() if hasattr(scaling_sweep, "SweepConfig") else None
-    assert default is None or asked[2] == (source, default.widths, default.tokens, 0)
+    assert asked[2] == (source, (24, 8), SweepConfig().tokens, 0)
+    Path("s.csv").unlink()
+    for flag, told in (("--widths", "expected two or more sizes"), ("--lengths", "expected two or more lengths")):
+        code, _, err = cli("scaling", "sweep", "s.csv", flag, "20480")
+        assert code == 2 and told in err, "one is no sweep, and not the default"
     code, _, err = cli("scaling", "sweep", "no/s.csv")
     assert code == 2 and "the folder of 'no/s.csv' does not exist: make it, or name another file" in err
 
