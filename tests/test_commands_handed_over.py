@@ -226,6 +226,9 @@ def test_every_setting_of_a_scoring_reaches_it(tmp_path: Path, monkeypatch: pyte
         {"name": "own", "described": "exact", "agent": "a", "benchmark": "quiz", "concurrency": 3, "redo_errors": True},
         {"name": "", "described": "exact", "agent": None, "benchmark": None, "concurrency": 8, "redo_errors": False},
     ]
+    monkeypatch.setattr(score.catalog, "scorer", lambda text: SimpleNamespace(described=f"{text} with m"))
+    assert score.main(score.Config(run.id, ("rubric",), json=True)) == 0
+    assert asked[2][1]["described"] == "", "a scorer that describes itself is taken at its word"
     run.close()
 
 

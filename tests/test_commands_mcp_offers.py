@@ -112,3 +112,21 @@ def test_the_keys_of_a_server_are_those_of_its_own_flag(monkeypatch: pytest.Monk
     with pytest.raises(ConfigError, match="bad keys"):
         rag_serve.run(rag_serve.Config(Path("index"), keys=Path("keys"), limits=limits))
     assert asked == [(Path("keys"), True, limits)] * 2
+
+
+def test_the_mcp_server_is_told_the_host_that_it_listens_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mcp")
+    from firsthand.serve.http.listen_address import ListenAddress
+    from firsthand.serve.mcp import mcp_transports
+
+    asked: list[Any] = []
+
+    def app(made: Any, host: str) -> None:
+        asked.append((made, host))
+        raise ConfigError("no app")
+
+    monkeypatch.setattr(mcp_transports, "mcp_app", app)
+    config = mcp.Config(("calculator",), http=True, record=Path("record"), listen=ListenAddress(host="localhost"))
+    with pytest.raises(ConfigError, match="no app"):
+        mcp.serve_http(config, cast(Any, "made"))
+    assert asked == [("made", "localhost")]

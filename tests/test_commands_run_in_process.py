@@ -249,6 +249,20 @@ def test_a_protected_benchmark_is_not_watched(home: Path) -> None:
     assert str(refused.value) == "watch would print what must not be printed (its authors ask): leave it out"
 
 
+def test_every_setting_of_an_attempt_reaches_it() -> None:
+    asked: list[Any] = []
+
+    async def attempt_async(of: Any, **more: Any) -> None:
+        asked.append((of, more))
+
+    experiment: Any = SimpleNamespace(places=lambda: [], asks_person=False, attempt_async=attempt_async)
+    made: Any = SimpleNamespace(done=lambda: {})
+    asyncio.run(run.attempt(experiment, made, run.Config(resume="r", retry_errors=True, otel=True, fail_fast=0)))
+    [(of, more)] = asked
+    assert of is made and callable(more.pop("on_trace")) and more.pop("listener")("place") is None
+    assert more == {"on_notice": run.complain, "otel": True, "redo_errors": True, "fail_fast": 0}
+
+
 def test_equal_budgets_are_measured_with_the_runs_own_flags_and_told(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
