@@ -60,9 +60,9 @@ def test_options_of_results_are_refused_for_votes_and_those_of_votes_for_results
     )
     assert refused(sources=("v.csv",), write_votes="w.csv").startswith("write_votes is for a run of the arena")
     assert refused(sources=("arena",)) == "the board arena has no results to read: name files, folders or runs after it"
-    assert refused(sources=("arena", "r.csv", "v.csv")) == (
-        "r.csv, v.csv holds no votes: give one file of votes, or a run of `firsthand arena`"
-    )
+    for two in (("r.csv", "v.csv"), ("v.csv", "r.csv")):
+        told = f"{two[0]}, {two[1]} holds no votes: give one file of votes, or a run of `firsthand arena`"
+        assert refused(sources=("arena", *two)) == told
     assert refused(sources=("own.toml", "nope")) == "no file or run 'nope'; `firsthand runs` shows the runs"
     assert refused(sources=("r.csv",), confidence="0.3").startswith("confidence is ")
 
