@@ -372,19 +372,19 @@ def test_a_tokenizer_is_opened_from_a_file_or_fetched_by_its_name(
 
 
 def test_an_attempt_is_shown_with_what_its_flags_ask(home: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
-    judged = Score("j", 1.0, {"trace": Trace("i", "judging", "judged", {"name": "j"}, 0, 0, "", 1.0).to_json()})
+    judged = Score("j", 1.0, {"trace": Trace("i", "sums", "t1", {"name": "j"}, 0, 0, "", 1.0).to_json()})
     tries = {"bob": {"sums": {"t1": [{"exact": 1.0, "j": judged}]}}, "ada": {"sums": {"t1": [{"exact": 0.5}]}}}
     run = scored_run(home, "one", tries)
     run.close()
     asked: list[Any] = []
-    monkeypatch.setattr(show, "show", lambda trace, **more: asked.append((trace.task_id, more)))
+    monkeypatch.setattr(show, "show", lambda trace, **more: asked.append((trace.agent_name, more)))
     monkeypatch.setattr(show, "expected_answer", lambda task, reveal: (task and task.id, reveal))
     for flags in ((), ("--full", "--reveal"), ("--judge", "j")):
         assert cli("show", run.id, "sums/t1/bob", *flags)[0] == 0
     assert asked == [
-        ("t1", {"full": False, "reveal": False, "expected": ("t1", False)}),
-        ("t1", {"full": True, "reveal": True, "expected": ("t1", True)}),
-        ("judged", {"full": False, "reveal": False, "expected": (None, False)}),
+        ("bob", {"full": False, "reveal": False, "expected": ("t1", False)}),
+        ("bob", {"full": True, "reveal": True, "expected": ("t1", True)}),
+        ("j", {"full": False, "reveal": False, "expected": (None, False)}),
     ]
     code, _, err = cli("show", run.id, "sums/t1/bob", "--judge", "exact")
     told = "the attempt has no judged score 'exact': it has j; `firsthand score` makes them"
