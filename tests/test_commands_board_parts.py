@@ -105,6 +105,10 @@ def test_only_the_largest_group_of_models_that_can_be_compared_is_rated(capsys: 
         ("y", 500, 4),
     ]
     assert sorted(body["unrated"]) == ["w", "z"] and body["battles"] == 7 and body["method"] == "bradley-terry"
+    apart = VoteFile(table(*rows, ("u", "v", "a"), ("v", "u", "a")), 0, 0)  # type: ignore[arg-type]
+    board_of_votes.print_votes("v", apart, **given, json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert told["models"] == body["models"] and sorted(told["unrated"]) == ["u", "v", "w", "z"], "both of a pair"
     wide = body["models"][0]["high"]
     board_of_votes.print_votes("v", votes, **{**given, "confidence": 0.5}, json=True)
     assert json.loads(capsys.readouterr().out)["models"][0]["high"] < wide

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,8 @@ import pytest
 from firsthand.commands import gate, sweep, track
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.runs.flaky import Flaky
-from firsthand.runs.track import start
+from firsthand.runs.store import open_run
+from firsthand.runs.track import Track, start
 from firsthand.stats.non_inferiority import Check, Gaps
 from firsthand.stats.paired import Differences
 from firsthand.train.sweep import Sweep, Trial, save_spec
@@ -174,6 +176,9 @@ def test_curves_are_shown_compared_and_followed(tmp_path: Path, capsys: pytest.C
         made.log({"loss": 1.0}, step=0)
         zero = made.run.id
     assert cli("track", zero, "--follow")[1].split()[:4] == ["step", "0", "loss", "1"]
+    with closing(open_run(zero, tmp_path / "home")) as opened:
+        track.follow(Track(opened), ("to come", "loss"))
+    assert words(capsys.readouterr().out) == ["step 0 loss 1 ▄"], "a metric without a value yet waits"
     code, out, _ = cli("track", ids[0], "--export", "csv", "--to", str(tmp_path / "c.csv"))
     assert words(out) == [f"4 values of 1 metrics in {tmp_path}/c.csv"]
     code, out, _ = cli("track", ids[1], "--metric", "acc", "--export", "csv", "--to", str(tmp_path / "d.csv"))
