@@ -265,7 +265,8 @@ def test_a_persons_game_is_shown_turn_by_turn(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     node = SimpleNamespace
-    tasks = [node(id="t1", conversation=(system("Policy \x07."), node(role="user", text="no")), prompt="Leave."),
+    said = (system("Policy \x07."), node(role="user", text="no"), node(role="assistant", text="no"))
+    tasks = [node(id="t1", conversation=said, prompt="Leave."),
              node(id="t2", conversation=(), prompt="Stay.")]  # fmt: skip
     errors: list[str | None] = [None, None]
     asked: list[Any] = []

@@ -257,8 +257,8 @@ def test_pairs_of_a_run_are_labelled_once_and_counted_by_principle(
 ) -> None:
     Path("s.json").write_text('{"": "A"}')
     with store.create(home, {}, "r") as run:
-        run.add_tasks("b", [Task(f"t{n}", f"question {n}?") for n in range(4)])
-        for n in range(4):
+        run.add_tasks("b", [Task(f"t{n}", f"question {n}?") for n in range(5)])
+        for n in range(5):
             for letter in "xy":
                 nodes = (Node(None, user("q")), Node(0, assistant(letter)))
                 run.append(Trace(f"{letter}{n}", "b", f"t{n}", {"name": letter}, 0, 0, "", 1.0, nodes, answer=letter))
@@ -268,6 +268,7 @@ def test_pairs_of_a_run_are_labelled_once_and_counted_by_principle(
         name = run.id
     asked: list[Any] = []
     verdicts = {"t1": ("b", "honest.facts"), "t2": ("tie", "harm.people"), "t3": ("a", "harm.people")}
+    verdicts["t4"] = ("tie", "care.slow")
 
     async def label_pair(model: Any, question: str, a: Trace, b: Trace, principles: Any) -> Preference:
         asked.append((model.name, question, a.id, b.id, [each.id for each in principles]))
@@ -277,14 +278,15 @@ def test_pairs_of_a_run_are_labelled_once_and_counted_by_principle(
     monkeypatch.setattr(principle_labels, "label_pair", label_pair)
     code, out, _ = cli("safety", "label", name, "--model", "scripted:s.json", "--principles", "harm")
     assert code == 0 and words(out) == [
-        "3 pairs labelled by constitution:scripted:s.json", "principle preferred one", "harm.people 1", "honest.facts 1",
+        "4 pairs labelled by constitution:scripted:s.json", "principle preferred one", "care.slow 0", "harm.people 1",
+        "honest.facts 1",
     ]  # fmt: skip
     chosen = [each.id for each in constitution.select_principles(constitution.load_constitution(""), "harm")]
-    assert asked == [("scripted:s.json", f"question {n}?", f"x{n}", f"y{n}", chosen) for n in (1, 2, 3)]
+    assert asked == [("scripted:s.json", f"question {n}?", f"x{n}", f"y{n}", chosen) for n in (1, 2, 3, 4)]
     with store.open_run(name, home) as run:
-        assert len([each for each in run.preferences() if each.by == maker]) == 4
+        assert len([each for each in run.preferences() if each.by == maker]) == 5
     code, out, _ = cli("safety", "label", name, "--model", "scripted:s.json", "--json")
-    assert (code, out) == (0, "{}\n") and len(asked) == 3, "all pairs have their label"
+    assert (code, out) == (0, "{}\n") and len(asked) == 4, "all pairs have their label"
     Path("own.toml").write_text('[[principle]]\nid = "x.y"\nrule = "Be short."\ncritique = "Is it short?"\n')
     line = ("safety", "label", name, "--model", "scripted:s.json", "--constitution", "own.toml")
     code, _, err = cli(*line, "--principles", "harm")

@@ -189,6 +189,9 @@ def test_what_a_model_takes_on_a_machine(capsys: pytest.CaptureFixture[str]) -> 
         "At most 123.5 tokens/s decoding and 6,789 in prefill: the limits of memory and of products, which "
         "no engine reaches.",
     ]
+    for unknown in ({"decode_tokens_s": None}, {"prefill_tokens_s": None}):
+        models_plan._print_serving("m", "bfloat16", spec, 4096, 8, replace(serving, **unknown))
+        assert "At most" not in capsys.readouterr().out
     needs = TrainingNeeds(
         "lora",
         41_900_000,

@@ -237,6 +237,18 @@ def test_spans_are_checked_before_anything_is_made(home: Path, monkeypatch: pyte
         with pytest.raises(ConfigError, match=f"^spans: {otel}$"):
             run.main(run.Config(benchmarks=("q.toml",), model=("scripted:s.json",), otel=otel))
     assert not home.exists()
+    asked: list[Any] = []
+
+    def made(settings: Any, **more: Any) -> None:
+        asked.append((settings.benchmarks, more))
+        raise ConfigError("no experiment")
+
+    monkeypatch.setattr(run, "check_telemetry", lambda asked: None)
+    monkeypatch.setattr(Experiment, "from_settings", made)
+    for json_ in (True, False):
+        with pytest.raises(ConfigError, match=r"^no experiment$"):
+            run.main(run.Config(benchmarks=("q.toml",), json=json_))
+    assert asked == [(("q.toml",), {"show_progress": False}), (("q.toml",), {"show_progress": True})]
 
 
 def test_a_protected_benchmark_is_not_watched(home: Path) -> None:

@@ -154,6 +154,8 @@ def test_curves_are_shown_compared_and_followed(tmp_path: Path, capsys: pytest.C
             ids.append(made.run.id)
             if number:
                 track.print_curves(made, ("loss", "acc"))
+                for order in (("loss", "acc"), ("acc", "loss")):
+                    assert track.chosen(made, order) == order and set(track.chosen(made, ())) == set(order)
     assert words(capsys.readouterr().out) == [
         f"{ids[1]} (running)",
         "metric curve last lowest highest at step",
