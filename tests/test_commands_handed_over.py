@@ -205,6 +205,23 @@ def test_keys_that_may_load_adapters_are_checked_before_a_model_is_opened(
         assert serve.public_name(text) == "m", "nothing of an address is told"
 
 
+def test_what_is_served_has_the_name_of_its_flag_its_model_or_its_embedder(monkeypatch: pytest.MonkeyPatch) -> None:
+    from firsthand.serve.models import served_models
+
+    asked: list[Any] = []
+
+    def made(model: Any, embedder: Any, *, name: str) -> None:
+        asked.append((model, embedder, name))
+        raise ConfigError("no models")
+
+    monkeypatch.setattr(served_models, "ServedModels", made)
+    monkeypatch.setattr(serve, "open_here", lambda config: (config.model, config.embedder))
+    for given in ({"embedder": "dir/minilm"}, {"model": "a/m.gguf", "embedder": "e"}, {"model": "m", "name": "own"}):
+        with pytest.raises(ConfigError, match="no models"):
+            serve.main(serve.Config(**given))  # type: ignore[arg-type]
+    assert asked == [(None, "dir/minilm", "minilm"), ("a/m.gguf", "e", "m.gguf"), ("m", None, "own")]
+
+
 def test_every_setting_of_a_scoring_reaches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
     run = scored_run(tmp_path, "made", {"a": {"quiz": {"t": [{"exact": 1.0}]}}})
