@@ -73,8 +73,10 @@ def test_a_board_of_votes_has_a_row_for_each_model_and_what_must_be_said(capsys:
     ratings = replace(
         RATINGS, covariates={"length": (0.5, 0.1234), "bold": (-0.25, 1)}, clustered_by=("voter", "question")
     )
-    board_of_votes._print("v", "95%", VoteFile(ties, 1, 2, 3), ratings, ROWS[:1], ["w", "a"])
-    assert words(capsys.readouterr().out)[3:] == [
+    board_of_votes._print("v", "95%", VoteFile(ties, 1, 2, 3), ratings, [replace(ROWS[0], rank_low=2, rank_high=2)],
+                          ["w", "a"])  # fmt: skip
+    assert words(capsys.readouterr().out)[2:] == [
+        "2 x 1100 [1001, 1200] 1,234 0.50",
         "Ranks hold together at 95%: models that share a rank cannot be told apart.",
         "Held equal (log-odds per standard deviation, ± standard error): length +0.500 ± 0.123, bold -0.250 ± 1.000.",
         "Not rated, because no chain of wins leads both to and from the others: a, w.",

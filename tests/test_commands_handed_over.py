@@ -222,6 +222,18 @@ def test_what_is_served_has_the_name_of_its_flag_its_model_or_its_embedder(monke
     assert asked == [(None, "dir/minilm", "minilm"), ("a/m.gguf", "e", "m.gguf"), ("m", None, "own")]
 
 
+def test_what_is_protected_is_withheld_from_programs_too_unless_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    with scored_run(tmp_path, "made", {"a": {"quiz": {"t": [{"exact": 1.0}]}}}) as run:
+        [trace] = run.traces()
+    monkeypatch.setattr(show, "shareable", lambda trace: replace(trace, answer="withheld"))
+    for given, answer in (({}, "withheld"), ({"full": True}, "withheld"), ({"reveal": True}, trace.answer)):
+        assert show.main(show.Config(run.id, trace.place, json=True, **given)) == 0  # type: ignore[arg-type]
+        assert json.loads(capsys.readouterr().out)["answer"] == answer != ""
+
+
 def test_every_setting_of_a_scoring_reaches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
     run = scored_run(tmp_path, "made", {"a": {"quiz": {"t": [{"exact": 1.0}]}}})

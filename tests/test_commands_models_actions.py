@@ -213,6 +213,11 @@ def test_a_plan_of_training_takes_the_context_that_the_model_has(
     trained = [body["training"]["trained_parameters"] for body in bodies]
     assert trained[0] == trained[1] == trained[2] / 2 and bodies[0]["training"]["method"] == "lora"
     assert bodies[0]["training"]["activation_bytes"] > bodies[1]["training"]["activation_bytes"]
+    models_plan.print_plan_of("llama-3-8b", **given | {"batch": 4}, context=300, rank=16)
+    wider = json.loads(capsys.readouterr().out)["training"]
+    assert wider["activation_bytes"] == 2 * bodies[1]["training"]["activation_bytes"]
+    models_plan.print_plan_of("llama-65b", **given | {"train": ""}, context=0, rank=16)
+    assert json.loads(capsys.readouterr().out)["context"] == 2048, "no more than the model has"
     assert bodies[0]["machine"] == {
         "name": bodies[0]["machine"]["name"],
         "read_gb_s": 100,

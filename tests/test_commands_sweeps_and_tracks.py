@@ -203,6 +203,7 @@ def test_allowed_drops_losses_and_gaps() -> None:
         gate.allowed_drops(("2%", "b=0.5", "b/s=0")) == {"": 0.02, "b": 0.5, "b/s": 0.0}
         and gate.allowed_drops(("b=1%",))[""] == 0.01
     )
+    assert gate.allowed_drops(("0%", "a=b=0.05%")) == {"": 0.0, "a=b": 0.0005}
     for texts, told in (
         (("-1%",), "a drop is 0 or more"),
         (("1%", "2%"), "two drops for all scores"),

@@ -203,6 +203,7 @@ def test_a_summary_has_a_line_of_words_for_figures_strata_and_clusters(capsys: p
         ("--threshold 80%", "threshold needs exactly one key"), ("--by a,b --threshold 80%", "threshold needs exactly one"),
         ("--by a --score s", "score and by do not go together"), ("--by a --strata s", "strata and by do not go"),
         ("--by a --reduce max", "reduce and by do not go together"),
+        ("--threshold=", "threshold needs exactly one key"),
         ("--by a --score=", "score and by do not go together"),
     ],
 )  # fmt: skip
