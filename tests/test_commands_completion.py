@@ -140,6 +140,11 @@ def test_words_are_printed_one_a_line_and_none_where_a_line_makes_no_sense(capsy
     assert completion.print_words("firsthand run --pattern self_consistency:sa", ":") == 0
     assert capsys.readouterr().out == "samples=\n"
     assert completion.print_words("firsthand run --pattern no_such_pattern:x", "") == 0
+    assert complete("firsthand run a --model openai:") == ["openai:"] and complete(
+        "firsthand run a --model ol", ":"
+    ) == ["ollama:"], "a name with a colon is no pattern with options"
+    assert complete("firsthand bench --weights ") == complete('firsthand bench "--weights" ') != []
+    assert complete('firsthand bench "smollm2 ') == [] and complete("firsthand bench 'smol") == ["smollm2"]
     assert completion.print_words("firsthand", "") == 0 and capsys.readouterr().out == ""
     assert complete("firsthand completion is") == [] and complete("firsthand completion fi") == ["fish"]
     assert complete("firsthand completion bash") == ["bash"], "a word that is whole stands there too"

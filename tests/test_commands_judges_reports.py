@@ -90,6 +90,7 @@ def test_each_judge_of_each_set_of_votes_is_reported(home: Path, capsys: pytest.
         *verdicts("judge_b", "ada", "A", "B", "no idea", "A"),
         *verdicts("judge_b", "bob", "A", "A", "A", "tie"),
         *verdicts("judge_a", "bob", "B", "B", "A"),
+        *verdicts("judge_a", "cyd", "no idea"),
         Trace("p", "plain", "p", {"name": "ada"}, 0, 0, "", 1.0, (), answer="A"),
     ]
     run = attempted(
