@@ -115,8 +115,11 @@ def test_one_benchmark_of_several_is_compared_alone(
         agent: {"sums": {"t": [{"exact": value}], "u": [{"exact": value}]}, "more": {"t": [{"exact": 0.5}]}}
         for agent, value in (("ada", 1.0), ("bob", 0.0))
     }
+    for agent in ("ada", "bob"):
+        scores[agent]["sums"]["t"][0]["style"] = 0.25
     with scored_run(home, "r", scores) as run:
         name = run.id
+    assert [(each["benchmark"], each["score"]) for each in compared(name, score="style")] == [("sums", "style")]
     assert [(each["benchmark"], each["difference"], each["n"]) for each in compared(name)] == [
         ("more", 0.0, 1), ("sums", -1.0, 2)
     ]  # fmt: skip

@@ -135,6 +135,7 @@ def test_settings_of_a_server_follow_its_flags(tmp_path: Path) -> None:
         settings["speculation"] == "prompt_lookup" and serve.engine_settings(serve.Config("m"))["speculation"] == "off"
     )
     assert serve.engine_settings(serve.Config("m"))["kv_memory_bytes"] is None
+    assert serve.engine_settings(serve.Config("m", kv_memory_mb=0))["kv_memory_bytes"] == 0
     assert serve.engine_settings(replace(config, max_sequences=100_000))["max_batch_tokens"] == 200_000
     assert settings["max_waiting"] == config.admission.max_requests * config.limits.max_answers
     (tmp_path / "model").mkdir()

@@ -254,6 +254,10 @@ def test_all_conversations_are_closed_at_the_end(
         chat.main(Config("scripted:echo"))
     assert str(refused.value) == "nothing was asked: give a question, as in `firsthand chat scripted:echo QUESTION`"
     assert closed[3:] == ["main"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("a?\n"))
+    monkeypatch.setattr(Chat, "_save", lambda self, name: closed.append(f"kept as {name}") or ("id", "place"))
+    assert chat.main(Config("scripted:echo")) == 0
+    assert closed[4:] == ["kept as conversation", "main"], "what tools hold open is there while it is kept"
 
 
 def test_an_empty_name_or_load_is_one_that_was_given(

@@ -100,6 +100,8 @@ def test_items_are_shown_and_forgotten_by_id_within_an_owner(
         assert cli(*line)[1] == "imported 1 new item\n"
     assert cli(*line)[1] == "imported 0 new items\n"
     same = MemoryItem.of("same", {}).id
+    both = cli("memory", "show", "m.db", same)[1]
+    assert both.count('"owner": "dee"') == both.count('"owner": "eve"') == 1, "each owner's own"
     assert cli("memory", "forget", "m.db", same, "--owner", "dee")[1] == "forgot 1 item\n"
     assert cli("memory", "show", "m.db", same)[1].count('"owner": "eve"') == 1
     file = ItemFile(Path("m.db"), create=False)

@@ -230,6 +230,49 @@ def test_allowed_drops_losses_and_gaps() -> None:
             gate.check_names(gate.Config("a", "b", benchmark=names), drops, scored, SimpleNamespace(id="r"))  # type: ignore[arg-type]
 
 
+def test_each_score_is_paired_by_its_own_and_a_figure_by_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def figures(*given: Any, errors: bool) -> Any:
+        asked.append((given, errors))
+        return {"spread": ("of a", "of b")}
+
+    having = {"spread": {"sums": None, "more": None}, "style": {"sums": "style"}}
+    monkeypatch.setattr(gate, "own_figures", lambda *given: "own")
+    monkeypatch.setattr(gate, "scores_to_check", lambda *given: having)
+    monkeypatch.setattr(gate, "check_names", lambda *given: asked.append(given[1:]))
+    monkeypatch.setattr(gate, "shared_agents", lambda *given: [given[:2]])
+    monkeypatch.setattr(gate, "compare", lambda *given, **more: asked.append((given, more)) or "found")
+    monkeypatch.setattr(gate, "paired_figures", figures)
+    monkeypatch.setattr(gate, "make_check", lambda *given: given)
+    config = gate.Config(
+        "a",
+        "b",
+        ("2%",),
+        "90%",
+        errors="zero",
+        agent_a="ada",
+        agent_b="bob",
+        benchmark=("sums",),
+        strata="s",
+        reduce="max",
+    )
+    runs: Any = ("A", "B")
+    drops = {"": 0.02}
+    assert list(gate.all_checks(config, *runs)) == [
+        ("found", "sums", "spread", drops, 0.9, ("of a", "of b")), ("found", "sums", "style", drops, 0.9, None),
+    ]  # fmt: skip
+    more = {"agent_a": "ada", "agent_b": "bob", "error_value": 0.0, "strata": "s", "reduce": "max"}
+    paired = (("found", "sums", "A", "B", "own"), True)
+    assert asked == [
+        (drops, having, "A"), (("A", "B"), {**more, "score": None}), paired,
+        (("A", "B"), {**more, "score": "style"}), paired,
+    ]  # fmt: skip
+    asked.clear()
+    assert [each[1] for each in gate.all_checks(gate.Config("a", "b"), *runs)] == ["sums", "more", "sums"]
+    assert asked[1][1]["error_value"] is None and [each[1] for each in asked[2:4]] == [False, False]
+
+
 def test_checks_are_printed_with_ten_lines_of_details_each(capsys: pytest.CaptureFixture[str]) -> None:
     differences = Differences((0.0, -1.0, -1.0, 0.0), True, True)
     made = Check(
