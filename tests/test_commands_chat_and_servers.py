@@ -100,7 +100,11 @@ def test_the_intake_of_the_studio_has_what_its_flags_say(
     assert (bare.keep_s, bare.keep_bytes, bare.evaluation, bare.alerts) == (None, None, None, ())
     (tmp_path / "s.json").write_text("[]")
     with pytest.raises(ConfigError, match="which compares two agents"):
-        studio_intake.intake_settings(studio.Config(score=("pairwise:judge=scripted\\:s.json:against=a",)))
+        studio_intake.intake_settings(studio.Config(score=("exact", "pairwise:judge=scripted\\:s.json:against=a")))
+    with monkeypatch.context() as patched:
+        patched.setattr(studio_intake.catalog, "scorer", lambda text: SimpleNamespace(against=""))
+        found = studio_intake.intake_settings(studio.Config(score=("own",), sample=0.5)).evaluation
+        assert found is not None and found.share == 0.5, "a judge that is compared with nobody scores single traces"
     for given in ({"keep": "soon"}, {"redact": ("(",)}, {"score": ("nope",)}):
         with pytest.raises(Exception, match=r"soon|redact|nope"):
             studio_intake.intake_settings(studio.Config(**given))
