@@ -205,6 +205,9 @@ def test_a_followed_board_of_files_and_a_run_that_has_nothing_yet_shows_the_file
         monkeypatch.setattr(board_of_results.time, "sleep", lambda seconds: working.close())
         board_of_results.follow(("r.csv", run.id), lambda: f"board {len(made)}")  # type: ignore[arg-type, return-value]
     assert made == ["board 0", "board 1"], "once at the beginning, and once more since the run has ended"
+    Path("results").mkdir()
+    board_of_results.follow(("results", "r.csv"), lambda: "of files")  # type: ignore[arg-type, return-value]
+    assert made[2:] == ["of files"], "a folder of files is no run"
 
 
 def test_the_metric_and_the_protocol_that_count_are_chosen_by_benchmark(capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,6 +74,10 @@ def test_items_are_listed_by_owner_and_kind_newest_first(kept: dict[str, str], c
         == "imported 3 new items\n"
     )
     line = ("memory", "list", "m.db", "--owner", "cy", "--json")
+    Path("own.jsonl").write_text('{"text": "went", "kind": "episodic", "owner": "ann"}\n')
+    assert cli("memory", "import", "m.db", "own.jsonl", "--owner", "dan", "--kind", "semantic")[0] == 0
+    [item] = json.loads(cli("memory", "list", "m.db", "--owner", "dan", "--json")[1])["items"]
+    assert (item["kind"], item["text"]) == ("semantic", "went"), "the flags come before the file"
     assert len(json.loads(cli(*line, "--limit", "2")[1])["items"]) == 2
     found = json.loads(cli(*line, "--query", "fact 1", "--limit", "1")[1])["items"]
     assert [each["text"] for each in found] == ["fact 1 of tea tea "]
