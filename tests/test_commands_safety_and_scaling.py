@@ -163,6 +163,8 @@ def test_a_plan_from_a_law_names_its_compute_and_how_far_it_reaches(
         ("fit p.csv --flops 1", "fit and sweep take none"),
         ("plan p.csv --flops 1 --hours 1", "takes one"),
         ("plan p.csv --parameters 1", "parameters and tokens go together"),
+        ("plan p.csv --parameters 0", "parameters and tokens go together"),
+        ("plan p.csv --tokens 0 --flops 1", "parameters and tokens go together"),
         ("plan p.csv --flops 0", "flops is 0"),
         ("fit", "fit needs a file"),
         ("plan p.csv --hours 1 --utilisation 0", "utilisation is 0"),
