@@ -105,6 +105,8 @@ def test_the_intake_of_the_studio_has_what_its_flags_say(
         patched.setattr(studio_intake.catalog, "scorer", lambda text: SimpleNamespace(against=""))
         found = studio_intake.intake_settings(studio.Config(score=("own",), sample=0.5)).evaluation
         assert found is not None and found.share == 0.5, "a judge that is compared with nobody scores single traces"
+    with pytest.raises(ConfigError, match=r"^cold is 'soon'"):
+        studio_intake.intake_settings(studio.Config(keep="1d", cold="soon"))
     for given in ({"keep": "soon"}, {"redact": ("(",)}, {"score": ("nope",)}):
         with pytest.raises(Exception, match=r"soon|redact|nope"):
             studio_intake.intake_settings(studio.Config(**given))

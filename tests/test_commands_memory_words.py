@@ -74,6 +74,9 @@ def test_items_are_listed_by_owner_and_kind_newest_first(kept: dict[str, str], c
         == "imported 3 new items\n"
     )
     line = ("memory", "list", "m.db", "--owner", "cy", "--json")
+    Path("bad.jsonl").write_text('{"text": "sure", "kind": "semantic", "provenance": {"confidence": 2}}\n')
+    code, _, err = cli("memory", "import", "new.db", "bad.jsonl")
+    assert code == 2 and "confidence is 2: give a number from 0 to 1" in err and not list(Path().glob("new.db*"))
     Path("own.jsonl").write_text('{"text": "went", "kind": "episodic", "owner": "ann"}\n')
     assert cli("memory", "import", "m.db", "own.jsonl", "--owner", "dan", "--kind", "semantic")[0] == 0
     [item] = json.loads(cli("memory", "list", "m.db", "--owner", "dan", "--json")[1])["items"]
