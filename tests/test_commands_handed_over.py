@@ -205,6 +205,21 @@ def test_keys_that_may_load_adapters_are_checked_before_a_model_is_opened(
         assert serve.public_name(text) == "m", "nothing of an address is told"
 
 
+def test_the_model_that_answers_from_an_index_is_opened_on_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    from firsthand.commands import chat
+
+    asked: list[Any] = []
+
+    def opened(name: str, device: str) -> None:
+        asked.append((name, device))
+        raise ConfigError("no such device")
+
+    monkeypatch.setattr(chat, "open_model", opened)
+    with pytest.raises(ConfigError, match="no such device"):
+        rag_ask.rag_model(rag_ask.AnswerFlags(model="m", device="cuda:1"), Path("i"))
+    assert asked == [("m", "cuda:1")]
+
+
 def test_what_is_served_has_the_name_of_its_flag_its_model_or_its_embedder(monkeypatch: pytest.MonkeyPatch) -> None:
     from firsthand.serve.models import served_models
 
