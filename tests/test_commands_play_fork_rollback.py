@@ -45,7 +45,7 @@ def test_the_attempts_of_a_player_are_counted_with_intervals_and_reasons(capsys:
     traces = [
         attempt(1.0, final_state={"rounds": 3}), attempt(0.999, detail={"reason": "wrong end"}, final_state={"rounds": 8}),
         attempt(0.0, detail={"reason": "too long"}), attempt(0.0, detail={"reason": "wrong end"}),
-        attempt(None, error=Failure("ModelError", "gone\x1b")), attempt(None, error=Failure("ModelError", "gone\x1b")),
+        attempt(None, error=Failure("ModelError", "gone\x1b")), attempt(None, error=Failure("ModelError", "late")),
     ]  # fmt: skip
     benchmark = Benchmark("doors", lambda seed: [], (), options={"split": "dev"}, protocol="as told")
     played = play._PlayedWorld("random", traces)
@@ -56,7 +56,7 @@ def test_the_attempts_of_a_player_are_counted_with_intervals_and_reasons(capsys:
     assert body.pop("score") == pytest.approx(1.999 / 6) and body == {
         "world": "doors", "options": {"split": "dev"}, "player": "random", "seed": 7, "tasks": 6,
         "interval": body["interval"], "won": 1, "rounds": 11, "longest": 8, "reasons": {"wrong end": 2, "too long": 1},
-        "errors": ["gone\x1b", "gone\x1b"], "protocol": "as told",
+        "errors": ["gone\x1b", "late"], "protocol": "as told",
     }  # fmt: skip
     played.print(benchmark, 7, 0.9)
     assert capsys.readouterr().out.splitlines() == [
@@ -64,7 +64,7 @@ def test_the_attempts_of_a_player_are_counted_with_intervals_and_reasons(capsys:
         f"reward 0.333, 90% interval {low:.3f} to {high:.3f} ({body['interval']})",
         f"1 of 6 tasks won, 90% interval {won_low:.1%} to {won_high:.1%}",
         "1.8 rounds for each task, 8 at most",
-        "  wrong end: 2", "  too long: 1", f"  error: {printable('gone' + chr(27))}",
+        "  wrong end: 2", "  too long: 1", f"  error: {printable('gone' + chr(27))}", "  error: late",
     ]  # fmt: skip
     named = replace(benchmark, name="doors[red]")
     scored = attempt(0.5, detail={"reason": "no [key] \x1b"})
