@@ -14,7 +14,7 @@ import pytest
 from firsthand.commands import compare, pairwise, sides
 from firsthand.commands.compare_config import Config
 from firsthand.errors import ConfigError, UnknownName
-from firsthand.runs import pairing
+from firsthand.runs import pairing, store
 from firsthand.runs.run_folder import Run
 from printed_tables import widen, words
 from scored_runs import scored_run
@@ -88,6 +88,26 @@ def test_agents_of_several_runs_have_the_names_of_their_runs_and_a_run_counts_on
     assert str(refused.value) == "the runs have one agent only: name runs with several, whose pairs are compared"
 
 
+def test_every_run_is_closed_one_named_twice_and_after_a_refusal_too(
+    home: Path, compared: Json, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_: list[str] = []
+    name = made(home, "one", ada="0000", bob="0044")
+    opening, closing = store.open_run, Run.close
+
+    def opened(ref: str, home: Path) -> Run:
+        run = opening(ref, home)
+        open_.append(run.id)
+        return run
+
+    monkeypatch.setattr(store, "open_run", opened)
+    monkeypatch.setattr(Run, "close", lambda self: open_.remove(self.id) or closing(self))
+    assert len(compared(name, name, name)) == 1 and open_ == []
+    with pytest.raises(UnknownName):
+        compared(name, benchmark="more")
+    assert open_ == []
+
+
 def test_one_benchmark_of_several_is_compared_alone(
     home: Path, compared: Json, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,8 +115,11 @@ def test_one_benchmark_of_several_is_compared_alone(
         agent: {"sums": {"t": [{"exact": value}], "u": [{"exact": value}]}, "more": {"t": [{"exact": 0.5}]}}
         for agent, value in (("ada", 1.0), ("bob", 0.0))
     }
+    for agent in ("ada", "bob"):
+        scores[agent]["sums"]["t"][0]["style"] = 0.25
     with scored_run(home, "r", scores) as run:
         name = run.id
+    assert [(each["benchmark"], each["score"]) for each in compared(name, score="style")] == [("sums", "style")]
     assert [(each["benchmark"], each["difference"], each["n"]) for each in compared(name)] == [
         ("more", 0.0, 1), ("sums", -1.0, 2)
     ]  # fmt: skip

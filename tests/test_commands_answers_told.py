@@ -214,6 +214,10 @@ def test_a_chat_at_a_terminal_tells_what_it_searched_for_and_goes_on_after_ctrl_
     capsys.readouterr()
     chat.run(None, iter(["q", "/exit", "/nope"]))  # type: ignore[arg-type]
     assert capsys.readouterr().err == "stopped; the question is not kept\n" and chat.was_asked and not chat.failed
+    monkeypatch.setattr(rag_chat, "terminated", lambda: True)
+    with pytest.raises(KeyboardInterrupt):
+        chat.run(None, iter(["q", "/exit"]))  # type: ignore[arg-type]
+    assert capsys.readouterr().err == "", "SIGTERM ends the chat, at a terminal too"
 
 
 # -- list --
@@ -261,7 +265,8 @@ def test_a_persons_game_is_shown_turn_by_turn(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     node = SimpleNamespace
-    tasks = [node(id="t1", conversation=(system("Policy \x07."), node(role="user", text="no")), prompt="Leave."),
+    said = (system("Policy \x07."), node(role="user", text="no"), node(role="assistant", text="no"))
+    tasks = [node(id="t1", conversation=said, prompt="Leave."),
              node(id="t2", conversation=(), prompt="Stay.")]  # fmt: skip
     errors: list[str | None] = [None, None]
     asked: list[Any] = []
@@ -368,19 +373,19 @@ def test_a_tokenizer_is_opened_from_a_file_or_fetched_by_its_name(
 
 
 def test_an_attempt_is_shown_with_what_its_flags_ask(home: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
-    judged = Score("j", 1.0, {"trace": Trace("i", "judging", "judged", {"name": "j"}, 0, 0, "", 1.0).to_json()})
+    judged = Score("j", 1.0, {"trace": Trace("i", "sums", "t1", {"name": "j"}, 0, 0, "", 1.0).to_json()})
     tries = {"bob": {"sums": {"t1": [{"exact": 1.0, "j": judged}]}}, "ada": {"sums": {"t1": [{"exact": 0.5}]}}}
     run = scored_run(home, "one", tries)
     run.close()
     asked: list[Any] = []
-    monkeypatch.setattr(show, "show", lambda trace, **more: asked.append((trace.task_id, more)))
+    monkeypatch.setattr(show, "show", lambda trace, **more: asked.append((trace.agent_name, more)))
     monkeypatch.setattr(show, "expected_answer", lambda task, reveal: (task and task.id, reveal))
     for flags in ((), ("--full", "--reveal"), ("--judge", "j")):
         assert cli("show", run.id, "sums/t1/bob", *flags)[0] == 0
     assert asked == [
-        ("t1", {"full": False, "reveal": False, "expected": ("t1", False)}),
-        ("t1", {"full": True, "reveal": True, "expected": ("t1", True)}),
-        ("judged", {"full": False, "reveal": False, "expected": (None, False)}),
+        ("bob", {"full": False, "reveal": False, "expected": ("t1", False)}),
+        ("bob", {"full": True, "reveal": True, "expected": ("t1", True)}),
+        ("j", {"full": False, "reveal": False, "expected": (None, False)}),
     ]
     code, _, err = cli("show", run.id, "sums/t1/bob", "--judge", "exact")
     told = "the attempt has no judged score 'exact': it has j; `firsthand score` makes them"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from firsthand.commands import power, quickstart, runs, summary, tokens
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, StoreError
 from firsthand.stats.comparison_design import Design
 from printed_tables import widen, words
 
@@ -150,3 +150,22 @@ def test_the_quickstart_names_its_model_as_it_was_given(
     monkeypatch.setattr(quickstart.run, "main", lambda settings: 3)
     assert quickstart.main(quickstart.Config(model="openai:[b]m", limit=1)) == 3
     assert "openai:[b]m" in capsys.readouterr().err
+
+
+def test_a_check_reads_the_bodies_of_each_run_and_goes_on_after_a_damaged_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checked: list[Any] = []
+
+    def opened(ref: str, home: Any) -> Any:
+        def check(*, bodies: bool = False) -> None:
+            checked.append((ref, bodies))
+            if ref == "b":
+                raise StoreError("b was [changed]")
+
+        return nullcontext(SimpleNamespace(id=f"id-{ref}", check=check))
+
+    monkeypatch.setattr(runs.store, "open_run", opened)
+    assert runs.check_runs(["a", "b", "c"]) == 2 and checked == [(each, True) for each in "abc"]
+    assert capsys.readouterr() == ("id-a is sound\nid-c is sound\n", "firsthand: b was [changed]\n")
+    assert runs.check_runs(["c"]) == runs.check_runs([]) == 0

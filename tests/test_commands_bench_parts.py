@@ -147,7 +147,12 @@ def test_an_encoder_is_measured_whole(
     path = write_embedder(tmp_path / "encoder")
     facts = inspect(path)
     config = Config("e", rounds=2, threads=1)
+    closed: list[str] = []
+    made = embedding.load(path, threads=1)
+    closing = type(made).close
+    monkeypatch.setattr(type(made), "close", lambda self: closed.append("closed") or closing(self))
     found = measure_encoder(config, path, facts, SMALL)
+    assert closed == ["closed"]
     assert (found.model, found.path, found.command) == (
         "e",
         str(path.resolve()),

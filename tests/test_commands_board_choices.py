@@ -60,9 +60,9 @@ def test_options_of_results_are_refused_for_votes_and_those_of_votes_for_results
     )
     assert refused(sources=("v.csv",), write_votes="w.csv").startswith("write_votes is for a run of the arena")
     assert refused(sources=("arena",)) == "the board arena has no results to read: name files, folders or runs after it"
-    assert refused(sources=("arena", "r.csv", "v.csv")) == (
-        "r.csv, v.csv holds no votes: give one file of votes, or a run of `firsthand arena`"
-    )
+    for two in (("r.csv", "v.csv"), ("v.csv", "r.csv")):
+        told = f"{two[0]}, {two[1]} holds no votes: give one file of votes, or a run of `firsthand arena`"
+        assert refused(sources=("arena", *two)) == told
     assert refused(sources=("own.toml", "nope")) == "no file or run 'nope'; `firsthand runs` shows the runs"
     assert refused(sources=("r.csv",), confidence="0.3").startswith("confidence is ")
 
@@ -88,6 +88,8 @@ def test_every_option_of_votes_reaches_the_ratings(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(board, "_votes", lambda config, sources: lambda: f"votes of {sources[0]}")
     assert board.main(Config((run.id,), watch=True)) == 0
     assert followed == [(run.id, None)] and asked[2][0] == (run.id, f"votes of {run.id}")
+    assert board.main(Config((str(run.path),), watch=True)) == 0, "its folder is no file of votes"
+    assert followed.pop() == (str(run.path), None) and asked.pop()[0][0] == str(run.path)
     written: list[Any] = []
     monkeypatch.setattr(board, "_write", lambda source, path: written.append((source, path, len(asked))))
     assert board.main(Config((run.id,), write_votes="w.csv")) == 0
@@ -203,6 +205,9 @@ def test_a_followed_board_of_files_and_a_run_that_has_nothing_yet_shows_the_file
         monkeypatch.setattr(board_of_results.time, "sleep", lambda seconds: working.close())
         board_of_results.follow(("r.csv", run.id), lambda: f"board {len(made)}")  # type: ignore[arg-type, return-value]
     assert made == ["board 0", "board 1"], "once at the beginning, and once more since the run has ended"
+    Path("results").mkdir()
+    board_of_results.follow(("results", "r.csv"), lambda: "of files")  # type: ignore[arg-type, return-value]
+    assert made[2:] == ["of files"], "a folder of files is no run"
 
 
 def test_the_metric_and_the_protocol_that_count_are_chosen_by_benchmark(capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,8 +73,10 @@ def test_a_board_of_votes_has_a_row_for_each_model_and_what_must_be_said(capsys:
     ratings = replace(
         RATINGS, covariates={"length": (0.5, 0.1234), "bold": (-0.25, 1)}, clustered_by=("voter", "question")
     )
-    board_of_votes._print("v", "95%", VoteFile(ties, 1, 2, 3), ratings, ROWS[:1], ["w", "a"])
-    assert words(capsys.readouterr().out)[3:] == [
+    board_of_votes._print("v", "95%", VoteFile(ties, 1, 2, 3), ratings, [replace(ROWS[0], rank_low=2, rank_high=2)],
+                          ["w", "a"])  # fmt: skip
+    assert words(capsys.readouterr().out)[2:] == [
+        "2 x 1100 [1001, 1200] 1,234 0.50",
         "Ranks hold together at 95%: models that share a rank cannot be told apart.",
         "Held equal (log-odds per standard deviation, ± standard error): length +0.500 ± 0.123, bold -0.250 ± 1.000.",
         "Not rated, because no chain of wins leads both to and from the others: a, w.",
@@ -105,6 +107,10 @@ def test_only_the_largest_group_of_models_that_can_be_compared_is_rated(capsys: 
         ("y", 500, 4),
     ]
     assert sorted(body["unrated"]) == ["w", "z"] and body["battles"] == 7 and body["method"] == "bradley-terry"
+    apart = VoteFile(table(*rows, ("u", "v", "a"), ("v", "u", "a")), 0, 0)  # type: ignore[arg-type]
+    board_of_votes.print_votes("v", apart, **given, json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert told["models"] == body["models"] and sorted(told["unrated"]) == ["u", "v", "w", "z"], "both of a pair"
     wide = body["models"][0]["high"]
     board_of_votes.print_votes("v", votes, **{**given, "confidence": 0.5}, json=True)
     assert json.loads(capsys.readouterr().out)["models"][0]["high"] < wide

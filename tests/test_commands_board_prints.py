@@ -311,6 +311,10 @@ def test_few_voters_are_said_and_one_who_cast_most(home: Path, cli: Cli) -> None
     _, out, _ = cli("board", votes(home, *rows))
     assert "2 voters are too few to cluster by: the intervals hold for these people." in out
     assert "One voter cast 67% of the votes: the intervals rest on few people." in out
+    some = [
+        f"x,y,model_{'ab'[n % 2]},q{n},{name},en" for name in ("ada", "bo", "cy") for n in range(3 + (name == "bo"))
+    ]
+    assert "One voter cast 40% of the votes: the intervals rest on few people." in cli("board", votes(home, *some))[1]
     even = [f"x,y,model_{'ab'[n % 2]},q{n},{name},en" for name in ("ada", "bo", "cy") for n in range(2)]
     assert "One voter cast" not in cli("board", votes(home, *even))[1], "a third each"
 

@@ -100,7 +100,13 @@ def test_the_intake_of_the_studio_has_what_its_flags_say(
     assert (bare.keep_s, bare.keep_bytes, bare.evaluation, bare.alerts) == (None, None, None, ())
     (tmp_path / "s.json").write_text("[]")
     with pytest.raises(ConfigError, match="which compares two agents"):
-        studio_intake.intake_settings(studio.Config(score=("pairwise:judge=scripted\\:s.json:against=a",)))
+        studio_intake.intake_settings(studio.Config(score=("exact", "pairwise:judge=scripted\\:s.json:against=a")))
+    with monkeypatch.context() as patched:
+        patched.setattr(studio_intake.catalog, "scorer", lambda text: SimpleNamespace(against=""))
+        found = studio_intake.intake_settings(studio.Config(score=("own",), sample=0.5)).evaluation
+        assert found is not None and found.share == 0.5, "a judge that is compared with nobody scores single traces"
+    with pytest.raises(ConfigError, match=r"^cold is 'soon'"):
+        studio_intake.intake_settings(studio.Config(keep="1d", cold="soon"))
     for given in ({"keep": "soon"}, {"redact": ("(",)}, {"score": ("nope",)}):
         with pytest.raises(Exception, match=r"soon|redact|nope"):
             studio_intake.intake_settings(studio.Config(**given))
@@ -135,6 +141,7 @@ def test_settings_of_a_server_follow_its_flags(tmp_path: Path) -> None:
         settings["speculation"] == "prompt_lookup" and serve.engine_settings(serve.Config("m"))["speculation"] == "off"
     )
     assert serve.engine_settings(serve.Config("m"))["kv_memory_bytes"] is None
+    assert serve.engine_settings(serve.Config("m", kv_memory_mb=0))["kv_memory_bytes"] == 0
     assert serve.engine_settings(replace(config, max_sequences=100_000))["max_batch_tokens"] == 200_000
     assert settings["max_waiting"] == config.admission.max_requests * config.limits.max_answers
     (tmp_path / "model").mkdir()
@@ -233,6 +240,7 @@ def test_facts_on_an_answer_and_its_settings() -> None:
     assert (made.temperature, made.top_p, made.max_tokens) == (0.2, 0.9, 99)
     own = chat.sampling_of(chat.Config(temperature=0.0, max_tokens=5), recommended)
     assert (own.temperature, own.top_p, own.max_tokens) == (0.0, 1.0, 5)
+    assert chat.sampling_of(chat.Config(), {"temperature": 0.0}).temperature == 0.0, "greedy, as its authors recommend"
     bare = chat.sampling_of(chat.Config(), {})
     assert (bare.temperature, bare.max_tokens) == (0.7, 1024)
     asked = chat.Config("What is this?")

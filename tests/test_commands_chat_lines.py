@@ -96,6 +96,28 @@ def test_ctrl_c_ends_an_answer_at_a_terminal_and_the_program_in_a_pipe(
         next(chat._typed(made.prompt))
 
 
+def test_lines_are_as_they_were_typed_but_for_blanks_around_a_question(
+    home: Path, runner: interruption.Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(text: str) -> list[str]:
+        monkeypatch.setattr("sys.stdin", io.StringIO(text))
+        return list(chat.questions(None))
+
+    assert asked("  a  \n\n \n b\\\n c \nd\\ \ne\\\nf\\\n\ng\n") == ["a", "b\n c", "d\\", "e\nf", "g"]
+    assert asked('"""\n  one \n\n\ttwo\\\n """ \nthree\nx\\') == ["one \n\n\ttwo\\", "three", "x"]
+    assert asked('"""\n"""\nx\n"""\nend') == ["x", "end"] and asked('a """\n""" b\n') == ['a """', '""" b']
+    made, told = talk(), []
+    lines(made, runner, monkeypatch, "///x", "/ fork", "/fork a b ")
+    assert made.dialogue.branches["a b"].messages[0].text == "//x" and made.failed
+    monkeypatch.setattr(chat, "facts", lambda calls, writing_s: told.append((len(calls), writing_s < 5)) or "")
+    for made.screen.writing_s in (0.0, 9.0):
+        made.ask(runner, "y")
+    assert told == [(1, True), (1, True)], "of each answer its own"
+    Path("my model.gguf").touch()
+    given = ("note: why?", "Why?", "my model.gguf", "HF:a b", "hf:a b")
+    assert [Config(each).question for each in given] == ["note: why?", None, None, "HF:a b", None]
+
+
 def test_a_question_of_the_command_line_is_the_only_one(
     runner: interruption.Runner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -222,14 +244,41 @@ def test_all_conversations_are_closed_at_the_end(
     made.save("")
     made.clear("before")
     made.load("last")
+    made.clear("between")
+    made.load("last")
     made.clear("after")
     made.close(runner)
-    assert closed == ["before", "after"]
+    assert closed == ["before", "between", "after"]
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     with pytest.raises(ConfigError) as refused:
         chat.main(Config("scripted:echo"))
     assert str(refused.value) == "nothing was asked: give a question, as in `firsthand chat scripted:echo QUESTION`"
-    assert closed[2:] == ["main"]
+    assert closed[3:] == ["main"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("a?\n"))
+    monkeypatch.setattr(Chat, "_save", lambda self, name: closed.append(f"kept as {name}") or ("id", "place"))
+    assert chat.main(Config("scripted:echo")) == 0
+    assert closed[4:] == ["kept as conversation", "main"], "what tools hold open is there while it is kept"
+
+
+def test_an_empty_name_or_load_is_one_that_was_given(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for given, told in (
+        ({"save": "", "keep": False}, "--save keeps"),
+        ({"load": "", "continue_": True}, "--continue and"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            Config(**given)  # type: ignore[arg-type]
+    assert Config("two words", question="").model == "two words", "a question that is empty is one"
+    Path("s.json").write_text('{"b": "two", "a": "one"}')
+    monkeypatch.setattr("sys.stdin", io.StringIO("a?\n"))
+    assert chat.main(Config("scripted:s.json", save="")) == 0
+    made = chat.last_conversation()
+    assert "chat" in made and f"saved: firsthand show {made} " in capsys.readouterr().out
+    monkeypatch.setattr("sys.stdin", io.StringIO("b?\n"))
+    assert chat.main(Config("scripted:s.json", load="")) == 0, "the last one"
+    with store.open_run(chat.last_conversation(), home) as run:
+        assert run.id != made and [each.message.text for each in next(run.traces()).nodes] == ["a?", "one", "b?", "two"]
 
 
 def test_a_conversation_that_is_saved_is_not_saved_again_at_its_end(

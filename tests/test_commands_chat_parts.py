@@ -81,7 +81,7 @@ def test_branches_are_forked_cleared_switched_and_listed(
         "on the empty branch new; /switch main returns", "",
     ]))  # fmt: skip
     assert len({"main", empty, free, "new"}) == 4 and made.dialogue.current == "new"
-    long = talk(Scripted(["w" * 50 + "\n" + "v" * 50]))
+    long = talk(Scripted(["w" * 50 + "\n" * 30 + "v" * 50]))
     long.ask(runner, "q")
     assert long._position("main") == f"2 messages, the last: {'w' * 50} {'v' * 9}"
     with pytest.raises(UnknownName, match="mai"):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from firsthand.claims import all_claims as every
 from firsthand.claims import claim_text, list_tables
 from firsthand.claims.all_claims import all_claims
 from firsthand.commands import claims, claims_run, claims_table, rag_decide
@@ -64,6 +65,25 @@ def test_a_run_of_claims_prints_its_plan_each_verdict_the_totals_and_where_it_is
     ]
     with store.create(home, {}, "other") as empty, pytest.raises(StoreError, match="holds no claims of this version"):
         claims_run.run(claims_run.Config(resume=empty.id))
+
+
+def test_a_budget_chooses_the_claims_and_those_outside_of_it_are_told(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    costly, asked = [each for each in all_claims().values() if each.cost_s > 1][:2], []
+
+    def fitting(claims: Any, budget_s: float | None) -> Any:
+        chosen = list(claims)
+        asked.append(([each.name for each in chosen], budget_s))
+        return chosen[:1], costly
+
+    monkeypatch.setattr(every, "fitting", fitting)
+    assert claims_run.run(claims_run.Config(UNTESTED, budget="1.5m")) == 0 and asked == [([*UNTESTED], 90.0)]
+    out = words(capsys.readouterr().out)
+    outside = ", ".join(f"{each.name} ({each.cost_s:.0f} s)" for each in costly)
+    assert out[:2] == [
+        "0 claims to measure, about 0 s of CPU; 1 cannot be tested here", f"Outside the budget: {outside}"
+    ] and "1 cannot be tested here" in out  # fmt: skip
 
 
 def test_an_interrupted_run_of_claims_says_how_it_is_finished(

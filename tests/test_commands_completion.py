@@ -140,6 +140,14 @@ def test_words_are_printed_one_a_line_and_none_where_a_line_makes_no_sense(capsy
     assert completion.print_words("firsthand run --pattern self_consistency:sa", ":") == 0
     assert capsys.readouterr().out == "samples=\n"
     assert completion.print_words("firsthand run --pattern no_such_pattern:x", "") == 0
+    assert complete("firsthand run a --model openai:") == ["openai:"] and complete(
+        "firsthand run a --model ol", ":"
+    ) == ["ollama:"], "a name with a colon is no pattern with options"
+    assert complete("firsthand bench --weights") == ["--weights"] and complete("firsthand bench --weights=") == [
+        f"--weights={each}" for each in ("auto", "float16", "float32", "int8")
+    ]
+    assert complete("firsthand bench --weights ") == complete('firsthand bench "--weights" ') != []
+    assert complete('firsthand bench "smollm2 ') == [] and complete("firsthand bench 'smol") == ["smollm2"]
     assert completion.print_words("firsthand", "") == 0 and capsys.readouterr().out == ""
     assert complete("firsthand completion is") == [] and complete("firsthand completion fi") == ["fish"]
     assert complete("firsthand completion bash") == ["bash"], "a word that is whole stands there too"
@@ -147,6 +155,19 @@ def test_words_are_printed_one_a_line_and_none_where_a_line_makes_no_sense(capsy
     assert complete("firsthand bench --weights=float", "=-") == ["float16", "float32"] and complete(
         "firsthand bench --we", "-"
     ) == ["weights"]
+
+
+def test_a_line_whose_command_cannot_be_imported_or_read_has_no_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for error in (ImportError("no rich"), OSError("no folder"), UnknownName("no such")):
+
+        def fail(line: str, breaks: str, error: Exception = error) -> list[str]:
+            raise error
+
+        monkeypatch.setattr(completion, "complete", fail)
+        assert completion.print_words("firsthand run ", "") == 0
+    assert capsys.readouterr().out == ""
 
 
 def test_each_shell_gets_its_script(capsys: pytest.CaptureFixture[str]) -> None:

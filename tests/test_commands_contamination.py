@@ -107,6 +107,8 @@ def test_the_overlap_stands_before_the_models_tests_and_models_are_closed_in_any
         and not asked[1][1]["reference"]
     )
     assert "n-grams" not in capsys.readouterr().out and closed[2:] == ["m"]
+    contamination.main(replace(some, corpus="", tests=("n-grams", "options")))
+    assert asked.pop()[1]["tests"] == ["options"] and closed.pop() == "m", "without texts, the one that can be"
     Path("many.py").write_text(Path(own).read_text().replace("own", "many").replace("[Task", "50 * [Task"))
     contamination.main(replace(some, benchmark=str(Path("many.py").absolute()), limit=None))
     assert len(asked[2][0][1]) == 100 and closed.pop() == "m"
@@ -119,7 +121,10 @@ def test_the_overlap_stands_before_the_models_tests_and_models_are_closed_in_any
 def test_nothing_in_question_and_tests_without_their_subject_are_refused(own: str, refusal: Callable[..., str]) -> None:
     for given, told in (
         ({}, "nothing is in question: give --model, or --corpus or --index"),
-        ({"corpus": "c", "index": "i"}, "corpus and index do not go together: an index stands in place of its corpus"),
+        (
+            {"corpus": "c", "index": "i", "model": "m"},
+            "corpus and index do not go together: an index stands in place of its corpus",
+        ),
         ({"index": "i", "build_index": "b"}, "build_index needs a corpus: name its folder with --corpus"),
         ({"corpus": "c", "reference": "r"}, "reference is a control for a model: name it with --model"),
         ({"model": "m", "limit": 0}, "limit is 0: give 1 or more"),

@@ -119,6 +119,8 @@ def test_settings_of_data_that_do_not_go_together(tmp_path: Path) -> None:
         ({"scorer": "exact"},
          "scorer is for tasks of traces: firsthand data traces --as tasks --scorer exact --out set.toml"),
         ({"best_of": 1, "as_": "pairs"}, "best_of is for sft and kto: leave it out with pairs"),
+        ({"best_of": 1, "as_": "tasks", "runs": ("traces",), "out": "o"},
+         "best_of is for sft and kto: leave it out with tasks"),
         ({"min_score": math.inf}, "min_score is inf: give a number"),
         ({"min_score": math.nan}, "min_score is nan: give a number"),
         ({"limit": 0}, "limit is 0: give 1 or more"),

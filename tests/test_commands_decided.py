@@ -121,7 +121,7 @@ def test_arms_are_measured_before_and_after_the_change_with_the_settings_of_the_
 
     def measured(arms: Any, first: Any, second: Any, changes: Any, updates: Any) -> Any:
         told.append(("measure", arms, str(first.path), second and str(second.path), changes, updates))
-        return [SimpleNamespace(errors=errors, to_json=lambda: "row")]
+        return [SimpleNamespace(errors=each, to_json=lambda: "row") for each in (0, errors, 0)]
 
     monkeypatch.setattr(rag_decide, "_indexed", indexed)
     monkeypatch.setattr(
@@ -159,7 +159,7 @@ def test_arms_are_measured_before_and_after_the_change_with_the_settings_of_the_
         "run1 closed", "run2 closed",
     ]  # fmt: skip
     assert json.loads(capsys.readouterr().out) == {
-        "arms": ["row"], "diagnosis": ["Said.", "run1"], "run": "run1", "changed": 1, "index_s": 1.5, "trained_s": 9.0,
+        "arms": ["row"] * 3, "diagnosis": ["Said.", "run1"], "run": "run1", "changed": 1, "index_s": 1.5, "trained_s": 9.0,
         "changed_run": "run2",
     }  # fmt: skip
     told.clear()
@@ -177,6 +177,8 @@ def test_arms_are_measured_before_and_after_the_change_with_the_settings_of_the_
     asyncio.run(rag_decide.decide(rag_decide.Config(docs, docs / "q.jsonl", **few)))
     about = {"run": "run1", "changed": 0, "index_s": 1.5, "trained_s": 0.0}
     assert printed[0] == (["Said.", "run1"], about, 3)
+    asyncio.run(rag_decide.decide(rag_decide.Config(docs, docs / "q.jsonl", **few | {"change": "0.5%"})))
+    assert printed[1][1]["changed"] == 1 and ("choose", 0.005, {"seed": 0}) in told, "a small share is no nothing"
 
 
 # -- sweeps, sessions, tokens --

@@ -31,6 +31,7 @@ from firsthand.train.scaling import bootstrap_fit, compute_frontier, hidden_mark
 from firsthand.train.scaling.bootstrap_fit import Bootstrapped
 from firsthand.train.scaling.laws import Chinchilla, Kaplan
 from firsthand.train.scaling.scaling_points import ScalingPoints, read_points, write_points
+from firsthand.train.scaling.sweep_config import SweepConfig
 from firsthand.worlds.office.office_attacks import CHANNELS
 from printed_tables import widen, words
 
@@ -136,10 +137,13 @@ def test_a_sweep_gets_its_sizes_and_tells_each_point_and_the_floor(
     assert asked == [(source, (8, 16), (10240, 12288), 5), {"tokens": 100_000, "texts": 128}]
     assert read_points("s.csv").loss.tolist() == [3.0]
     Path("s.csv").unlink()
-    code, out, _ = cli("scaling", "sweep", "s.csv", "--json")
+    code, out, _ = cli("scaling", "sweep", "s.csv", "--json", "--widths", "24,8")
     assert json.loads(out) == {"points": 1, "path": "s.csv", "floor": 1.11116, "entropy_rate": 1.23456}
-    default = scaling_sweep.SweepConfig() if hasattr(scaling_sweep, "SweepConfig") else None
-    assert default is None or asked[2] == (source, default.widths, default.tokens, 0)
+    assert asked[2] == (source, (24, 8), SweepConfig().tokens, 0)
+    Path("s.csv").unlink()
+    for flag, told in (("--widths", "expected two or more sizes"), ("--lengths", "expected two or more lengths")):
+        code, _, err = cli("scaling", "sweep", "s.csv", flag, "20480")
+        assert code == 2 and told in err, "one is no sweep, and not the default"
     code, _, err = cli("scaling", "sweep", "no/s.csv")
     assert code == 2 and "the folder of 'no/s.csv' does not exist: make it, or name another file" in err
 
@@ -253,8 +257,8 @@ def test_pairs_of_a_run_are_labelled_once_and_counted_by_principle(
 ) -> None:
     Path("s.json").write_text('{"": "A"}')
     with store.create(home, {}, "r") as run:
-        run.add_tasks("b", [Task(f"t{n}", f"question {n}?") for n in range(4)])
-        for n in range(4):
+        run.add_tasks("b", [Task(f"t{n}", f"question {n}?") for n in range(5)])
+        for n in range(5):
             for letter in "xy":
                 nodes = (Node(None, user("q")), Node(0, assistant(letter)))
                 run.append(Trace(f"{letter}{n}", "b", f"t{n}", {"name": letter}, 0, 0, "", 1.0, nodes, answer=letter))
@@ -264,6 +268,7 @@ def test_pairs_of_a_run_are_labelled_once_and_counted_by_principle(
         name = run.id
     asked: list[Any] = []
     verdicts = {"t1": ("b", "honest.facts"), "t2": ("tie", "harm.people"), "t3": ("a", "harm.people")}
+    verdicts["t4"] = ("tie", "care.slow")
 
     async def label_pair(model: Any, question: str, a: Trace, b: Trace, principles: Any) -> Preference:
         asked.append((model.name, question, a.id, b.id, [each.id for each in principles]))
@@ -273,14 +278,15 @@ def test_pairs_of_a_run_are_labelled_once_and_counted_by_principle(
     monkeypatch.setattr(principle_labels, "label_pair", label_pair)
     code, out, _ = cli("safety", "label", name, "--model", "scripted:s.json", "--principles", "harm")
     assert code == 0 and words(out) == [
-        "3 pairs labelled by constitution:scripted:s.json", "principle preferred one", "harm.people 1", "honest.facts 1",
+        "4 pairs labelled by constitution:scripted:s.json", "principle preferred one", "care.slow 0", "harm.people 1",
+        "honest.facts 1",
     ]  # fmt: skip
     chosen = [each.id for each in constitution.select_principles(constitution.load_constitution(""), "harm")]
-    assert asked == [("scripted:s.json", f"question {n}?", f"x{n}", f"y{n}", chosen) for n in (1, 2, 3)]
+    assert asked == [("scripted:s.json", f"question {n}?", f"x{n}", f"y{n}", chosen) for n in (1, 2, 3, 4)]
     with store.open_run(name, home) as run:
-        assert len([each for each in run.preferences() if each.by == maker]) == 4
+        assert len([each for each in run.preferences() if each.by == maker]) == 5
     code, out, _ = cli("safety", "label", name, "--model", "scripted:s.json", "--json")
-    assert (code, out) == (0, "{}\n") and len(asked) == 3, "all pairs have their label"
+    assert (code, out) == (0, "{}\n") and len(asked) == 4, "all pairs have their label"
     Path("own.toml").write_text('[[principle]]\nid = "x.y"\nrule = "Be short."\ncritique = "Is it short?"\n')
     line = ("safety", "label", name, "--model", "scripted:s.json", "--constitution", "own.toml")
     code, _, err = cli(*line, "--principles", "harm")

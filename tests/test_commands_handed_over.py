@@ -205,6 +205,50 @@ def test_keys_that_may_load_adapters_are_checked_before_a_model_is_opened(
         assert serve.public_name(text) == "m", "nothing of an address is told"
 
 
+def test_the_model_that_answers_from_an_index_is_opened_on_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    from firsthand.commands import chat
+
+    asked: list[Any] = []
+
+    def opened(name: str, device: str) -> None:
+        asked.append((name, device))
+        raise ConfigError("no such device")
+
+    monkeypatch.setattr(chat, "open_model", opened)
+    with pytest.raises(ConfigError, match="no such device"):
+        rag_ask.rag_model(rag_ask.AnswerFlags(model="m", device="cuda:1"), Path("i"))
+    assert asked == [("m", "cuda:1")]
+
+
+def test_what_is_served_has_the_name_of_its_flag_its_model_or_its_embedder(monkeypatch: pytest.MonkeyPatch) -> None:
+    from firsthand.serve.models import served_models
+
+    asked: list[Any] = []
+
+    def made(model: Any, embedder: Any, *, name: str) -> None:
+        asked.append((model, embedder, name))
+        raise ConfigError("no models")
+
+    monkeypatch.setattr(served_models, "ServedModels", made)
+    monkeypatch.setattr(serve, "open_here", lambda config: (config.model, config.embedder))
+    for given in ({"embedder": "dir/minilm"}, {"model": "a/m.gguf", "embedder": "e"}, {"model": "m", "name": "own"}):
+        with pytest.raises(ConfigError, match="no models"):
+            serve.main(serve.Config(**given))  # type: ignore[arg-type]
+    assert asked == [(None, "dir/minilm", "minilm"), ("a/m.gguf", "e", "m.gguf"), ("m", None, "own")]
+
+
+def test_what_is_protected_is_withheld_from_programs_too_unless_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    with scored_run(tmp_path, "made", {"a": {"quiz": {"t": [{"exact": 1.0}]}}}) as run:
+        [trace] = run.traces()
+    monkeypatch.setattr(show, "shareable", lambda trace: replace(trace, answer="withheld"))
+    for given, answer in (({}, "withheld"), ({"full": True}, "withheld"), ({"reveal": True}, trace.answer)):
+        assert show.main(show.Config(run.id, trace.place, json=True, **given)) == 0  # type: ignore[arg-type]
+        assert json.loads(capsys.readouterr().out)["answer"] == answer != ""
+
+
 def test_every_setting_of_a_scoring_reaches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
     run = scored_run(tmp_path, "made", {"a": {"quiz": {"t": [{"exact": 1.0}]}}})
@@ -226,6 +270,9 @@ def test_every_setting_of_a_scoring_reaches_it(tmp_path: Path, monkeypatch: pyte
         {"name": "own", "described": "exact", "agent": "a", "benchmark": "quiz", "concurrency": 3, "redo_errors": True},
         {"name": "", "described": "exact", "agent": None, "benchmark": None, "concurrency": 8, "redo_errors": False},
     ]
+    monkeypatch.setattr(score.catalog, "scorer", lambda text: SimpleNamespace(described=f"{text} with m"))
+    assert score.main(score.Config(run.id, ("rubric",), json=True)) == 0
+    assert asked[2][1]["described"] == "", "a scorer that describes itself is taken at its word"
     run.close()
 
 

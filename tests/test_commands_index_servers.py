@@ -12,6 +12,7 @@ from corpus_tiny import write_index
 from firsthand import model as models
 from firsthand.commands import mcp, rag_ask, rag_serve
 from firsthand.errors import ConfigError
+from firsthand.retrieval import corpus
 from firsthand.retrieval.answers import rag_model
 from firsthand.retrieval.corpus import close_corpora
 from firsthand.serve.admission.admission_settings import AdmissionSettings
@@ -38,6 +39,7 @@ def test_an_index_is_served_with_and_without_a_model(
     )
     told: list[Any] = []
     telemetry_told(monkeypatch, told)
+    monkeypatch.setattr(corpus, "close_corpora", lambda: told.append("corpora closed"))
     closed = models.close
     for module in (models, rag_model):
         monkeypatch.setattr(
@@ -67,7 +69,9 @@ def test_an_index_is_served_with_and_without_a_model(
         assert (found["answer"][0] == 200) is (name == "own"), found["answer"]
         listed = [each["id"] for each in found["models"]["data"]]
         assert ("docs" in listed) is (name == "own"), listed
-        assert told == ["open_spans", "close"] + (["RagModel", "Scripted"] if name == "own" else [None])
+        assert told == ["open_spans", "close"] + (["RagModel", "Scripted"] if name == "own" else [None]) + [
+            "corpora closed"
+        ]
     with (
         wide_address() as wide,
         pytest.raises(ConfigError, match=r"host is '0\.0\.0\.0', which others can reach, and there are no API keys"),

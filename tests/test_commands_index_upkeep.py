@@ -300,14 +300,15 @@ def test_an_index_is_made_anew_with_what_is_given_and_keeps_the_rest(
         rag_reindex.Config(other, model="none", query_prefix=""),
         rag_reindex.Config(other, model="e5", document_prefix="p"),
         rag_reindex.Config(other, query_prefix="x", document_prefix="y"),
+        rag_reindex.Config(other, query_prefix="", document_prefix=""),
     ):
         rag_reindex.run(config)
     assert "2 documents, 1 chunk; vectors: 3 computed, 0 there already" in capsys.readouterr().out
-    assert seen == [(1, 2)] * 4
+    assert seen == [(1, 2)] * 5
     assert asked[::2] == [
         ("mini", "lines", "q: ", "d: "), ("mini", "auto", "q: ", "d: "), ("none", "lines", "", None),
-        ("e5", "lines", None, "p"), ("mini", "lines", "x", "y"),
-    ] and asked[1::2] == ["closed"] * 5  # fmt: skip
+        ("e5", "lines", None, "p"), ("mini", "lines", "x", "y"), ("mini", "lines", "", ""),
+    ] and asked[1::2] == ["closed"] * 6  # fmt: skip
     asked.clear()
     terms = home / "t.index"
     open_index(terms, IndexHeader("", "", 0, "lines")).close()

@@ -211,8 +211,8 @@ def test_the_most_telling_heads_are_shown_and_those_of_the_second_layer_scrubbed
         ((0.1, 0.35), (0.5, 0.3), (0.2, 0.9), (0.4, 0.6), (0.3, 0.25), (0.05, 0.8)))]  # fmt: skip
     scrubbed: list[Any] = []
 
-    def scrub(model: Any, texts: Any, heads: Any, **_: Any) -> Scrubbed:
-        scrubbed.append(heads)
+    def scrub(model: Any, texts: Any, heads: Any, **more: Any) -> Scrubbed:
+        scrubbed.append((model, texts, heads, more))
         return Scrubbed(interval(1.0), interval(1.5), interval(3.5), interval(3.0))
 
     for module, name, stub in (
@@ -235,8 +235,11 @@ def test_the_most_telling_heads_are_shown_and_those_of_the_second_layer_scrubbed
         head(1, 2, 0.9, 0.1, 0.0),
         head(1, 3, 0.2, 0.1, 0.0),
         head(1, 0, 0.8, 0.1, 0.1),
+        head(2, 5, 0.9, 0.1, 0.1),
     ]
-    assert interp_induction.run(interp_induction.Config()) == 0 and scrubbed == [[2, 0]]
+    assert interp_induction.run(interp_induction.Config(half=7, seed=3)) == 0
+    more = {"half": 7, "vocabulary": induction_model.VOCABULARY, "seed": 3}
+    assert scrubbed == [("model", "texts", [2, 0], more)]
 
 
 def test_the_smallest_sizes_of_the_studies_are_taken(asked: list[Any]) -> None:

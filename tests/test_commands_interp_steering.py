@@ -254,6 +254,8 @@ def test_patches_are_listed_by_what_they_restore(
         )
     ]
     assert asked[2][2]["shown"] is False and asked[3][1] == {"by_head": False, "by_position": True}
+    assert interp_patch.run(replace(config, top=9)) == 0
+    assert words(capsys.readouterr().out)[5] == "s4 0 'A' +0.125", "the first position is one"
     with pytest.raises(ConfigError) as refused:
         interp_patch.run(replace(config, answer="no"))
     assert str(refused.value) == "'no' and 'no' begin with the same token: give words that differ there"

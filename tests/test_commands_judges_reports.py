@@ -64,13 +64,14 @@ AGREED = Agreement(
 
 def test_a_table_of_judges_has_a_column_for_each(capsys: pytest.CaptureFixture[str]) -> None:
     nothing = replace(AGREED, items=1, votes=2, among_humans=None, kappa_humans=None, first=None, length_bias=None)
+    nothing = replace(nothing, alpha_humans=0.0)
     agreement.print_agreement("judge_x", {"ada": (AGREED, 3), "bob": (nothing, 0)}, "90%")
     cells = {name: f"{n / 10:.3f} [{n / 10 - 0.125:.3f}, {n / 10 + 0.25:.3f}]" for n, name in enumerate(FIELDS, 1)}
     assert words(capsys.readouterr().out) == [
         "judge_x (90% CI, cluster bootstrap)", "ada bob", "pairs, votes 7, 21 1, 2", "without a verdict 3 0",
         f"with people {cells['with_humans']} {cells['with_humans']}", f"people with people {cells['among_humans']} -",
         f"decided {cells['decided']} {cells['decided']}", f"kappa {cells['kappa']} {cells['kappa']}",
-        "kappa of people (Fleiss) 0.062 -", "alpha of people 0.188 0.188", "alpha with the judge 0.312 0.312",
+        "kappa of people (Fleiss) 0.062 -", "alpha of people 0.188 0.000", "alpha with the judge 0.312 0.312",
         f"first {cells['first']} -", f"same in both orders {cells['consistent']} {cells['consistent']}",
         f"longer wins: judge {cells['longer_judge']} {cells['longer_judge']}",
         f"longer wins: people {cells['longer_humans']} {cells['longer_humans']}", f"length bias {cells['length_bias']} -",
@@ -89,6 +90,7 @@ def test_each_judge_of_each_set_of_votes_is_reported(home: Path, capsys: pytest.
         *verdicts("judge_b", "ada", "A", "B", "no idea", "A"),
         *verdicts("judge_b", "bob", "A", "A", "A", "tie"),
         *verdicts("judge_a", "bob", "B", "B", "A"),
+        *verdicts("judge_a", "cyd", "no idea"),
         Trace("p", "plain", "p", {"name": "ada"}, 0, 0, "", 1.0, (), answer="A"),
     ]
     run = attempted(

@@ -43,12 +43,14 @@ def test_every_line_is_labelled_by_the_critic_or_named(
 ) -> None:
     index = write_index(home / "d.index", TEXTS, vectors=False)
     asked: list[Any] = []
+    written: list[int] = []
 
     async def label(question: str, answer: str, retriever: Any, critic: Any, settings: Any) -> str:
         if answer == "later":
             raise TransientError("busy")
         hits = await retriever(SimpleNamespace(text="mill", where={}, vectors=()), settings.k)
         asked.append((question, answer, len(hits), critic.model.name, settings.k, settings.threshold))
+        written.append(config.out.read_text().count("\n") if config.out is not None else 0)
         if answer == "bad":
             raise ConfigError("the critic refuses")
         return f"[x]{answer}é"
@@ -70,6 +72,7 @@ def test_every_line_is_labelled_by_the_critic_or_named(
     ]
     assert out.read_text() == '{"instruction": "q1", "output": "[x]a1é"}\n{"instruction": "q3", "output": "[x]a3é"}\n'
     assert asked == [(q, a, 1, "scripted:s.json", 2, 0.75) for q, a in (("q1", "a1"), ("q2", "bad"), ("q3", "a3"))]
+    assert written == [0, 1, 1], "each line is in the file before the next one is asked for"
     with pytest.raises(ConfigError, match=r"out\.jsonl is there already: give another file, or remove it"):
         rag_label.Config(data, str(index), "scripted:s.json", out)
     for missing in ({"data": data}, {"out": home / "n"}):

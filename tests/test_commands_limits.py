@@ -257,7 +257,7 @@ def test_limits_of_models_tokens_and_servers() -> None:
           for more in ({"to": "F16"}, {"out": "o"})),
         *(({"action": "pull", "model": "m", name: "x"}, belongs) for name in ("to", "out", "calibration")),
         ({"action": "look", "model": "m", "text": "t", "to": "x"}, belongs), ({"action": "look", "model": "m"}, text),
-        ({"action": "pull", "model": "m", "text": "t"}, text),
+        *(({"action": "pull", "model": "m", "text": each}, text) for each in ("t", "")),
         *(({"action": "inspect", "model": "m", name: value}, "--machine and --train belong to plan: leave them out")
           for name, value in (("machine", "h100"), ("train", "full"))),
         ({"action": "look", "model": "m", "text": " "}, "the text is empty: give 2 to 128 tokens to look at"),

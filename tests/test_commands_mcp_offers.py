@@ -112,3 +112,66 @@ def test_the_keys_of_a_server_are_those_of_its_own_flag(monkeypatch: pytest.Monk
     with pytest.raises(ConfigError, match="bad keys"):
         rag_serve.run(rag_serve.Config(Path("index"), keys=Path("keys"), limits=limits))
     assert asked == [(Path("keys"), True, limits)] * 2
+
+
+def test_each_server_admits_and_tells_as_its_own_flags_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mcp")
+    from firsthand.commands import agent_server, rag_serve, serve
+    from firsthand.retrieval import corpus
+    from firsthand.serve.admission import server_admission
+    from firsthand.serve.admission.admission_settings import AdmissionSettings, ClientLimits
+    from firsthand.serve.agents import agent_file
+    from firsthand.serve.http.listen_address import ListenAddress
+    from firsthand.serve.models import served_models
+    from firsthand.serve.telemetry import server_telemetry
+    from firsthand.serve.telemetry.telemetry_settings import TelemetrySettings
+
+    asked: list[Any] = []
+
+    def admission(keys: Any, settings: Any, *, mean_request_s: Any) -> None:
+        asked.append((settings, mean_request_s))
+        raise ConfigError("nobody")
+
+    admitted, told = AdmissionSettings(max_requests=3), TelemetrySettings(log="none")
+    monkeypatch.setattr(server_admission, "Admission", admission)
+    monkeypatch.setattr(
+        server_telemetry,
+        "ServerTelemetry",
+        lambda given: SimpleNamespace(metrics=SimpleNamespace(mean_request_s=given)),
+    )
+    monkeypatch.setattr(served_models, "ServedModels", lambda *given, name: SimpleNamespace(name=name))
+    monkeypatch.setattr(corpus, "open_corpus", lambda index: SimpleNamespace(embedder=None))
+    monkeypatch.setattr(serve, "open_here", lambda config: (None, None))
+    monkeypatch.setattr(agent_file, "read_agent_file", lambda path: SimpleNamespace(model="scripted:x"))
+    monkeypatch.setattr(agent_file, "open_agent", lambda file: "agent")
+    parts: dict[str, Any] = {"admission": admitted, "telemetry": told}
+    for run in (
+        lambda: serve.main(serve.Config("m", **parts)),
+        lambda: rag_serve.run(rag_serve.Config(answer=rag_serve.AnswerFlags(model="none"), **parts)),
+        lambda: mcp.serve_http(mcp.Config(("calculator",), http=True, **parts), cast(Any, None)),
+        lambda: agent_server.serve_agent(
+            Path("a.toml"), folder=None, listen=ListenAddress(port=9), key_file=None, limits=ClientLimits(),
+            admitted=admitted, recorded=told, openai=cast(Any, None), session_limits=cast(Any, None), a2a=cast(Any, None),
+        ),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match="nobody"):
+            run()
+    assert asked == [(admitted, told)] * 4
+
+
+def test_the_mcp_server_is_told_the_host_that_it_listens_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mcp")
+    from firsthand.serve.http.listen_address import ListenAddress
+    from firsthand.serve.mcp import mcp_transports
+
+    asked: list[Any] = []
+
+    def app(made: Any, host: str) -> None:
+        asked.append((made, host))
+        raise ConfigError("no app")
+
+    monkeypatch.setattr(mcp_transports, "mcp_app", app)
+    config = mcp.Config(("calculator",), http=True, record=Path("record"), listen=ListenAddress(host="localhost"))
+    with pytest.raises(ConfigError, match="no app"):
+        mcp.serve_http(config, cast(Any, "made"))
+    assert asked == [("made", "localhost")]

@@ -74,6 +74,13 @@ def test_items_are_listed_by_owner_and_kind_newest_first(kept: dict[str, str], c
         == "imported 3 new items\n"
     )
     line = ("memory", "list", "m.db", "--owner", "cy", "--json")
+    Path("bad.jsonl").write_text('{"text": "sure", "kind": "semantic", "provenance": {"confidence": 2}}\n')
+    code, _, err = cli("memory", "import", "new.db", "bad.jsonl")
+    assert code == 2 and "confidence is 2: give a number from 0 to 1" in err and not list(Path().glob("new.db*"))
+    Path("own.jsonl").write_text('{"text": "went", "kind": "episodic", "owner": "ann"}\n')
+    assert cli("memory", "import", "m.db", "own.jsonl", "--owner", "dan", "--kind", "semantic")[0] == 0
+    [item] = json.loads(cli("memory", "list", "m.db", "--owner", "dan", "--json")[1])["items"]
+    assert (item["kind"], item["text"]) == ("semantic", "went"), "the flags come before the file"
     assert len(json.loads(cli(*line, "--limit", "2")[1])["items"]) == 2
     found = json.loads(cli(*line, "--query", "fact 1", "--limit", "1")[1])["items"]
     assert [each["text"] for each in found] == ["fact 1 of tea tea "]
@@ -100,6 +107,8 @@ def test_items_are_shown_and_forgotten_by_id_within_an_owner(
         assert cli(*line)[1] == "imported 1 new item\n"
     assert cli(*line)[1] == "imported 0 new items\n"
     same = MemoryItem.of("same", {}).id
+    both = cli("memory", "show", "m.db", same)[1]
+    assert both.count('"owner": "dee"') == both.count('"owner": "eve"') == 1, "each owner's own"
     assert cli("memory", "forget", "m.db", same, "--owner", "dee")[1] == "forgot 1 item\n"
     assert cli("memory", "show", "m.db", same)[1].count('"owner": "eve"') == 1
     file = ItemFile(Path("m.db"), create=False)

@@ -82,7 +82,8 @@ def test_each_action_gets_what_its_flags_say(monkeypatch: pytest.MonkeyPatch, cl
     assert run("plan", "m")[1] == [("plan", "m", {
         "machine": "", "dtype": "bfloat16", "train": "", "context": 0, "batch": 1, "rank": 16, "as_json": False,
     })]  # fmt: skip
-    assert run("look", "m", "a text", "--out", "o.html")[1] == [("look", "m", "a text", "o.html", {"as_json": False})]
+    look = ("look", "m", " a text\n", "o.html", {"as_json": False})
+    assert run("look", "m", " a text\n", "--out", "o.html")[1] == [look], "blanks at the ends are tokens too"
     assert run("remove", "m") == ("removed /gone\n", [("remove", "m", {})])
     assert json.loads(run("remove", "m", "--json")[0]) == {"model": "m", "removed": "/gone"}
     assert run()[1] == [("list", {"as_json": False})] and run("list", "--json")[1] == [("list", {"as_json": True})]
@@ -212,6 +213,11 @@ def test_a_plan_of_training_takes_the_context_that_the_model_has(
     trained = [body["training"]["trained_parameters"] for body in bodies]
     assert trained[0] == trained[1] == trained[2] / 2 and bodies[0]["training"]["method"] == "lora"
     assert bodies[0]["training"]["activation_bytes"] > bodies[1]["training"]["activation_bytes"]
+    models_plan.print_plan_of("llama-3-8b", **given | {"batch": 4}, context=300, rank=16)
+    wider = json.loads(capsys.readouterr().out)["training"]
+    assert wider["activation_bytes"] == 2 * bodies[1]["training"]["activation_bytes"]
+    models_plan.print_plan_of("llama-65b", **given | {"train": ""}, context=0, rank=16)
+    assert json.loads(capsys.readouterr().out)["context"] == 2048, "no more than the model has"
     assert bodies[0]["machine"] == {
         "name": bodies[0]["machine"]["name"],
         "read_gb_s": 100,

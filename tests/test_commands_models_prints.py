@@ -105,6 +105,8 @@ def test_the_facts_of_a_model_and_its_speeds_here(capsys: pytest.CaptureFixture[
         "Measured on 2025-01-02 with weights in float32: 40 tokens/s decoding, 400 in prefill; that is 50% of the limit of "
         "memory and 25% of the limit of matrix products.",
     ]
+    print_plan(replace(plan, kv_tokens=0, notes=()))
+    assert " holds 0 tokens of one conversation." in capsys.readouterr().out
     print_plan(replace(plan, is_busy=True, kv_tokens=None, notes=(), expected=None))
     out = words(capsys.readouterr().out)
     assert out[1] == "weights in read per token decoding, about 512-token prompt, about" and out[4:] == [
@@ -189,6 +191,9 @@ def test_what_a_model_takes_on_a_machine(capsys: pytest.CaptureFixture[str]) -> 
         "At most 123.5 tokens/s decoding and 6,789 in prefill: the limits of memory and of products, which "
         "no engine reaches.",
     ]
+    for unknown in ({"decode_tokens_s": None}, {"prefill_tokens_s": None}):
+        models_plan._print_serving("m", "bfloat16", spec, 4096, 8, replace(serving, **unknown))
+        assert "At most" not in capsys.readouterr().out
     needs = TrainingNeeds(
         "lora",
         41_900_000,

@@ -112,7 +112,7 @@ def question(number: int, *documents: str) -> FactQuestion:
     return FactQuestion(f"line-{number:04d}", f"Q{number}?", f"A{number}", documents)
 
 
-def test_questions_of_a_decision_are_read_with_their_documents(tmp_path: Path) -> None:
+def test_questions_of_a_decision_are_read_with_their_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "q.jsonl"
     path.write_text('{"question": "Q1?", "answer": "A1", "document": "a.md"}\n\n{"question": "Q3?", "answer": "A3"}\n'
                     '{"question": "Q4?", "answer": "A4", "document": ["a.md", "b.md"]}\n')  # fmt: skip
@@ -128,11 +128,18 @@ def test_questions_of_a_decision_are_read_with_their_documents(tmp_path: Path) -
         (good + '{"question": " ", "answer": "a"}', "line 2: the field 'question' holds ' '"),
         (good + '{"question": "q"}', "'answer' is missing"),
         (good + '{"question": "q", "answer": "a", "document": 3}', "'document' is '3'"),
+        (good + '{"question": "q", "answer": "a", "document": null}', "'document' is 'None'"),
         (good + "{", "line 2: a JSON object"),
     ):
         path.write_text(text)
         with pytest.raises(DataError, match=told):
             rag_decide.read_questions(path)
+    path.write_text(good * 2)
+    monkeypatch.setattr(rag_decide, "MAX_QUESTIONS_BYTES", len(good) * 2)
+    assert [each.id for each in rag_decide.read_questions(path)] == ["line-0001", "line-0002"]
+    path.write_text(good * 2 + " ")
+    with pytest.raises(DataError, match="is larger than 0 MiB: is it the right file"):
+        rag_decide.read_questions(path)
     path.write_bytes(b"abc\xff")
     with pytest.raises(DataError, match=r"is not UTF-8 text \(byte 3\)"):
         rag_decide.read_questions(path)

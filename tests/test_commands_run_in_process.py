@@ -1,4 +1,4 @@
-"""`firsthand run` and `score` in this process: settings that are resumed or replayed, progress, failures, whole outputs."""
+"""`firsthand run` in this process: settings that are resumed or replayed, progress, failures, whole outputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ import pytest
 from firsthand.commands import print_run, run, score
 from firsthand.errors import ConfigError, StoreError, TooManyFailures
 from firsthand.experiment.experiment import Experiment
-from firsthand.experiment.rescore import Rescored
 from firsthand.runs import store
 from firsthand.runs.attempt_summary import summaries_of
 from firsthand.show import live_tree
@@ -38,9 +37,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("q.toml").write_text(told)
     Path("s.json").write_text('{"1 \\\\+ 1": "2", "3": "5"}')
     return tmp_path / "home [b]x"
-
-
-# -- run --
 
 
 def test_a_run_prints_its_board_where_it_is_and_what_failed(home: Path, cli: Cli) -> None:
@@ -221,6 +217,12 @@ def test_progress_and_the_tree_follow_each_attempt(home: Path, monkeypatch: pyte
         told.clear()
         asyncio.run(run.attempt(experiment, made, replace(config, resume=made.id, retry_errors=True)))
     assert told[2:] == [(3, ""), (3, "direct")], "one is made once more, and no more are done than there are"
+    asking = replace(config, tools=("calculator",), approve=("calculator=ask",))
+    experiment = Experiment.from_settings(asking.settings(), show_progress=False)
+    told.clear()
+    with experiment.create() as made:
+        asyncio.run(run.attempt(experiment, made, asking))
+    assert experiment.asks_person and told[:2] == [("q", 3, {"shown": False}), {"in_place": False}], "a question shows"
     told.clear()
     asyncio.run(run.ready(experiment, None, shown=False))
     assert told[0] == ("loading scripted:s.json", None, {"shown": False})
@@ -235,6 +237,18 @@ def test_spans_are_checked_before_anything_is_made(home: Path, monkeypatch: pyte
         with pytest.raises(ConfigError, match=f"^spans: {otel}$"):
             run.main(run.Config(benchmarks=("q.toml",), model=("scripted:s.json",), otel=otel))
     assert not home.exists()
+    asked: list[Any] = []
+
+    def made(settings: Any, **more: Any) -> None:
+        asked.append((settings.benchmarks, more))
+        raise ConfigError("no experiment")
+
+    monkeypatch.setattr(run, "check_telemetry", lambda asked: None)
+    monkeypatch.setattr(Experiment, "from_settings", made)
+    for json_ in (True, False):
+        with pytest.raises(ConfigError, match=r"^no experiment$"):
+            run.main(run.Config(benchmarks=("q.toml",), json=json_))
+    assert asked == [(("q.toml",), {"show_progress": False}), (("q.toml",), {"show_progress": True})]
 
 
 def test_a_protected_benchmark_is_not_watched(home: Path) -> None:
@@ -245,6 +259,20 @@ def test_a_protected_benchmark_is_not_watched(home: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         asyncio.run(run.attempt(experiment, made, run.Config(benchmarks=("b",), watch=True)))
     assert str(refused.value) == "watch would print what must not be printed (its authors ask): leave it out"
+
+
+def test_every_setting_of_an_attempt_reaches_it() -> None:
+    asked: list[Any] = []
+
+    async def attempt_async(of: Any, **more: Any) -> None:
+        asked.append((of, more))
+
+    experiment: Any = SimpleNamespace(places=lambda: [], asks_person=False, attempt_async=attempt_async)
+    made: Any = SimpleNamespace(done=lambda: {})
+    asyncio.run(run.attempt(experiment, made, run.Config(resume="r", retry_errors=True, otel=True, fail_fast=0)))
+    [(of, more)] = asked
+    assert of is made and callable(more.pop("on_trace")) and more.pop("listener")("place") is None
+    assert more == {"on_notice": run.complain, "otel": True, "redo_errors": True, "fail_fast": 0}
 
 
 def test_equal_budgets_are_measured_with_the_runs_own_flags_and_told(
@@ -340,89 +368,3 @@ def test_a_report_takes_the_place_of_a_link_and_a_folder_refuses_it(
     facts = print_run.judge_facts([judged])  # type: ignore[list-item]
     assert facts == {"judge": "m, protocol p", "judging": "2 calls, 9 tokens", "verdicts": "1 by words"}
     made.close()
-
-
-# -- score --
-
-
-def test_each_scorer_gives_its_own_scores_within_what_was_asked(home: Path, cli: Cli) -> None:
-    tries = {
-        agent: {"sums": {"t1": [{"exact": 1.0}], "t2": [None]}, "more": {"u": [{"exact": 0.0}]}}
-        for agent in ("bob", "ada")
-    }
-    with scored_run(home, "n", tries) as made:
-        name = made.id
-    code, out, _ = cli("score", name, "--with", "normalised,token_f1", "--agent", "bob", "--benchmark", "sums")
-    told = words(out)
-    assert code == 0 and told[0] == "sums: normalised, 1 task" and told[2].startswith("bob 0.00 ")
-    ends = [f"scores {each!r} of {name}: 1 new, 0 kept, 0 failed, 1 attempt had ended in an error" for each in
-            ("normalised", "token_f1")]  # fmt: skip
-    assert [line for line in told if line.startswith("scores ")] == ends
-    code, out, _ = cli("score", name, "--with", "normalised", "--json")
-    body = json.loads(out)
-    assert (body["scored"], body["kept"], body["skipped"], body["failed"], body["judge"]) == (3, 1, 2, 0, {})
-    assert [(board["benchmark"], [row["agent"] for row in board["rows"]]) for board in body["boards"]] == [
-        ("sums", ["bob", "ada"]), ("more", ["bob", "ada"])]  # fmt: skip
-    code, out, _ = cli("score", name, "--with", "normalised", "--agent", "bob", "--benchmark", "more", "--as", "own")
-    assert code == 0 and words(out)[0] == "more: own, 1 task"
-    with store.open_run(name, home) as made:
-        assert {key: value for key, value in made.score_names().items() if key != "exact"} == {
-            "normalised": "normalised", "token_f1": "token_f1", "own": "normalised"}  # fmt: skip
-
-
-def test_progress_of_scoring_counts_each_attempt(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Any] = []
-
-    @contextmanager
-    def progress(*given: Any, **more: Any) -> Iterator[Any]:
-        told.append((*given, more))
-        yield lambda done, note: told.append((done, note))
-
-    monkeypatch.setattr(score, "progress", progress)
-    tries = {"t1": [{"exact": 1.0}], "t2": [None]}
-    with scored_run(home, "n", {"bob": {"sums": tries}, "ada": {"sums": tries}}) as made:
-        name = made.id
-    score.main(score.Config(name, ("normalised", "token_f1"), concurrency=1))
-    score.main(score.Config(name, ("token_f1",), as_="x", agent="ada", json=True))
-    each = [(1, "bob t1"), (2, "ada t1")]
-    assert told == [
-        ("normalised", 4, {"shown": True}), *each, ("token_f1", 4, {"shown": True}), *each,
-        ("token_f1", 4, {"shown": False}), (1, "ada t1"),
-    ]  # fmt: skip
-
-
-def test_scores_that_failed_are_the_exit_status_and_an_interruption_is_told(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    broken = Score("j", 0.0, {}, failure="no\nverdict")
-    tries = {
-        "ada": {"sums": {"t1": [{"exact": 1.0, "j": broken}], "t2": [{"exact": 1.0}], "t3": [{"j": 0.5, "exact": 1.0}]}}
-    }
-    with scored_run(home, "n", tries) as made:
-        found = Rescored("j", 2, 1, 3, 4)
-        config = score.Config(made.id, ("j",))
-        assert score.report(made, found, config) == 1
-        out = capsys.readouterr().out.splitlines()
-        assert out[0] == "sums: j, 2 tasks"
-        assert out[-3:] == [
-            f"scores    'j' of {made.id}: 2 new, 1 kept, 3 failed, 4 attempts had ended in an error",
-            "first error: no verdict", "retry     the same command with --retry-errors",
-        ]  # fmt: skip
-        assert score.report(made, replace(found, name="none"), config) == 0
-        assert capsys.readouterr().out.splitlines()[0] == "No attempt has such a score."
-        assert score.report(made, found, replace(config, json=True)) == 1
-        capsys.readouterr()
-        assert score.report(made, found, replace(config, agent="nobody")) == 0
-        name = made.id
-    capsys.readouterr()
-    counts = iter([1, 0])
-    monkeypatch.setattr(score, "report", lambda *given: next(counts))
-    assert score.main(score.Config(name, ("token_f1", "normalised"))) == 3, "one that failed is enough"
-
-    def interrupted(work: Any) -> Any:
-        work.close()
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(score.interruption, "run", interrupted)
-    assert score.main(score.Config(name, ("token_f1",))) == 130
-    assert capsys.readouterr().err == "firsthand: interrupted; new scores are kept: the same command continues\n"

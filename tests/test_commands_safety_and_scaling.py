@@ -119,10 +119,10 @@ def test_a_plan_from_a_law_names_its_compute_and_how_far_it_reaches(
 
     monkeypatch.setattr(bootstrap_fit, "bootstrap_chinchilla", fitted)
     monkeypatch.setattr(flop_counts, "measured_flops_per_second", lambda: 1e12)
-    points = ScalingPoints(np.array([1e6, 2e6, 4e6]), np.array([1e8, 1e8, 1e8]), np.array([3.0, 2.5, 9.0]))
+    points = ScalingPoints(np.array([8e6, 2e6, 1e6, 4e6]), np.array([1e8] * 4), np.array([8.0, 2.5, 3.0, 9.0]))
     write_points(points, path := tmp_path / "p.csv")
     most = 6 * 2e6 * 1e8
-    line = ("scaling", "plan", str(path), "--drop", "1", "--confidence", "90%", "--resamples", "7", "--seed", "3")
+    line = ("scaling", "plan", str(path), "--drop", "2", "--confidence", "90%", "--resamples", "7", "--seed", "3")
     code, out, _ = cli(*line, "--parameters", "4e6", "--tokens", "1e8")
     low, loss, high = (1 + a / 4e6**0.5 + 900 / 1e8**0.5 for a in np.quantile([300, 400, 500], (0.05, 0.5, 0.95)))
     assert code == 0 and words(out) == [
@@ -163,6 +163,8 @@ def test_a_plan_from_a_law_names_its_compute_and_how_far_it_reaches(
         ("fit p.csv --flops 1", "fit and sweep take none"),
         ("plan p.csv --flops 1 --hours 1", "takes one"),
         ("plan p.csv --parameters 1", "parameters and tokens go together"),
+        ("plan p.csv --parameters 0", "parameters and tokens go together"),
+        ("plan p.csv --tokens 0 --flops 1", "parameters and tokens go together"),
         ("plan p.csv --flops 0", "flops is 0"),
         ("fit", "fit needs a file"),
         ("plan p.csv --hours 1 --utilisation 0", "utilisation is 0"),

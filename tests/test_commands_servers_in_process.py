@@ -233,6 +233,7 @@ def test_agents_of_the_studio_answer_with_the_sampling_of_its_flags(monkeypatch:
     assert (agent.name, agent.model, agent.pattern, agent.options, agent.tools) == (
         "m", ("m", {"device": "cuda:1"}), studio.reply, {}, ())  # fmt: skip
     assert (agent.sampling.temperature, agent.sampling.max_tokens, asked_for) == (0.25, 7, ["m"])
+    assert studio._agent(studio.Config(temperature=0.0), "m").sampling.temperature == 0.0
     served: list[Any] = []
     monkeypatch.setattr(studio, "_serve", lambda *given: served.append(given) or 5)
     assert studio.main(studio.Config(model=("a", "b"), home=Path())) == 5

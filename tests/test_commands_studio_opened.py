@@ -33,6 +33,8 @@ def test_autoencoders_are_those_that_are_named_and_those_of_the_home(
             (tmp_path / "home" / "saes").mkdir(parents=True, exist_ok=True)
         with pytest.raises(KeyError):
             studio._serve(studio.Config(sae=given), tmp_path / "home", {})
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert studio.Config(sae=("~/named", "~/named:model=m")).sae == ("~/named", "~/named:model=m")
     own = str(tmp_path / "home" / "saes")
     assert asked == [(), (named,), (own,), (named, own)]
 

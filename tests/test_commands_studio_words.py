@@ -96,8 +96,14 @@ def test_accounts_are_managed_and_each_change_is_told(
     monkeypatch.setattr(accounts, "hashed", lambda password: f"hash of {password}")
     home.mkdir()
 
+    closed: list[str] = []
+    closing = SqliteStore.close
+    monkeypatch.setattr(SqliteStore, "close", lambda self: closed.append("closed") or closing(self))
+
     def told(*line: str, role: str = "viewer", project: str = "") -> str:
+        closed.clear()
         assert studio_transfer.manage_accounts(line, role, SqliteStore(home), project) == 0
+        assert closed == ["closed"]
         return capsys.readouterr().out
 
     typed = io.StringIO("correct horse battery \nmore\n")

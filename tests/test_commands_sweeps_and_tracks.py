@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,8 @@ import pytest
 from firsthand.commands import gate, sweep, track
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.runs.flaky import Flaky
-from firsthand.runs.track import start
+from firsthand.runs.store import open_run
+from firsthand.runs.track import Track, start
 from firsthand.stats.non_inferiority import Check, Gaps
 from firsthand.stats.paired import Differences
 from firsthand.train.sweep import Sweep, Trial, save_spec
@@ -74,6 +76,13 @@ def test_a_sweep_is_reported_rung_by_rung_with_the_best_first(
     assert words(capsys.readouterr().out)[-1] == "No trial has a value."
     assert sweep.report(tmp_path / "none", [trial(0, 1.0, lr="1")], sweep.Config(show=tmp_path)) == 0
     assert "optimistic" not in capsys.readouterr().out
+    endless = [trial(0), trial(1, -math.inf), trial(2, math.inf), trial(3, 1.0)]
+    for minimise, order in ((True, "1320"), (False, "2310")):
+        folder = tmp_path / f"endless {minimise}"
+        save_spec(Sweep(("train",), ({},), "loss", minimise), folder)
+        assert sweep.report(folder, endless, sweep.Config(show=folder)) == 0
+        out = words(capsys.readouterr().out)
+        assert "".join(line[0] for line in out[1:5] if line[0].isdigit()) == order, "one without a value comes last"
     for told in (
         trial(3, 0.123456, lr="1", k="2"),
         trial(4, state="failed", why="exit 2", lr="1"),
@@ -107,6 +116,7 @@ def test_a_new_sweep_has_what_its_flags_say() -> None:
         and new("lr=1").budget == ""
     )
     assert new("lr=uniform:0:1", trials=3, seed=1) != new("lr=uniform:0:1", trials=3, seed=2)
+    assert new("lr=1", halving="steps=900,1000,20").rungs == ("900", "1000", "20"), "as they are given"
     for flags, told in (
         ({"halving": "steps"}, "halving is 'steps'"),
         ({"halving": "=1,2"}, "halving is '=1,2'"),
@@ -116,6 +126,8 @@ def test_a_new_sweep_has_what_its_flags_say() -> None:
     ):
         with pytest.raises(ConfigError, match=told):
             new("lr=1", **flags)
+    with pytest.raises(ConfigError, match="trials is 0: give 1 to"):
+        new("lr=1,2", trials=0)
     for command, told in (("'", "the command cannot be read"), (" ", "the command is empty")):
         with pytest.raises(ConfigError, match=told):
             new("lr=1", command=command)
@@ -142,6 +154,8 @@ def test_curves_are_shown_compared_and_followed(tmp_path: Path, capsys: pytest.C
             ids.append(made.run.id)
             if number:
                 track.print_curves(made, ("loss", "acc"))
+                for order in (("loss", "acc"), ("acc", "loss")):
+                    assert track.chosen(made, order) == order and set(track.chosen(made, ())) == set(order)
     assert words(capsys.readouterr().out) == [
         f"{ids[1]} (running)",
         "metric curve last lowest highest at step",
@@ -160,8 +174,17 @@ def test_curves_are_shown_compared_and_followed(tmp_path: Path, capsys: pytest.C
     }
     code, out, _ = cli("track", ids[1], "--follow", "--metric", "acc")
     assert code == 0 and words(out) == ["step 3,000 acc 0.5 ▄▄▄▄"]
+    with start("zero", config={}) as made:
+        made.log({"loss": 1.0}, step=0)
+        zero = made.run.id
+    assert cli("track", zero, "--follow")[1].split()[:4] == ["step", "0", "loss", "1"]
+    with closing(open_run(zero, tmp_path / "home")) as opened:
+        track.follow(Track(opened), ("to come", "loss"))
+    assert words(capsys.readouterr().out) == ["step 0 loss 1 ▄"], "a metric without a value yet waits"
     code, out, _ = cli("track", ids[0], "--export", "csv", "--to", str(tmp_path / "c.csv"))
     assert words(out) == [f"4 values of 1 metrics in {tmp_path}/c.csv"]
+    code, out, _ = cli("track", ids[1], "--metric", "acc", "--export", "csv", "--to", str(tmp_path / "d.csv"))
+    assert words(out) == [f"8 values of 2 metrics in {tmp_path}/d.csv"], "an export is of the whole run"
     for line, told in (
         (("--metric", "acc"), f"{ids[0]} has no metric 'acc': it has loss"),
         (("--export", "csv"), "go together"),
@@ -180,6 +203,7 @@ def test_allowed_drops_losses_and_gaps() -> None:
         gate.allowed_drops(("2%", "b=0.5", "b/s=0")) == {"": 0.02, "b": 0.5, "b/s": 0.0}
         and gate.allowed_drops(("b=1%",))[""] == 0.01
     )
+    assert gate.allowed_drops(("0%", "a=b=0.05%")) == {"": 0.0, "a=b": 0.0005}
     for texts, told in (
         (("-1%",), "a drop is 0 or more"),
         (("1%", "2%"), "two drops for all scores"),
@@ -204,6 +228,49 @@ def test_allowed_drops_losses_and_gaps() -> None:
     for drops, names in (({"words/exact": 1}, ("sums",)), ({}, ("none",))):
         with pytest.raises(UnknownName):
             gate.check_names(gate.Config("a", "b", benchmark=names), drops, scored, SimpleNamespace(id="r"))  # type: ignore[arg-type]
+
+
+def test_each_score_is_paired_by_its_own_and_a_figure_by_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def figures(*given: Any, errors: bool) -> Any:
+        asked.append((given, errors))
+        return {"spread": ("of a", "of b")}
+
+    having = {"spread": {"sums": None, "more": None}, "style": {"sums": "style"}}
+    monkeypatch.setattr(gate, "own_figures", lambda *given: "own")
+    monkeypatch.setattr(gate, "scores_to_check", lambda *given: having)
+    monkeypatch.setattr(gate, "check_names", lambda *given: asked.append(given[1:]))
+    monkeypatch.setattr(gate, "shared_agents", lambda *given: [given[:2]])
+    monkeypatch.setattr(gate, "compare", lambda *given, **more: asked.append((given, more)) or "found")
+    monkeypatch.setattr(gate, "paired_figures", figures)
+    monkeypatch.setattr(gate, "make_check", lambda *given: given)
+    config = gate.Config(
+        "a",
+        "b",
+        ("2%",),
+        "90%",
+        errors="zero",
+        agent_a="ada",
+        agent_b="bob",
+        benchmark=("sums",),
+        strata="s",
+        reduce="max",
+    )
+    runs: Any = ("A", "B")
+    drops = {"": 0.02}
+    assert list(gate.all_checks(config, *runs)) == [
+        ("found", "sums", "spread", drops, 0.9, ("of a", "of b")), ("found", "sums", "style", drops, 0.9, None),
+    ]  # fmt: skip
+    more = {"agent_a": "ada", "agent_b": "bob", "error_value": 0.0, "strata": "s", "reduce": "max"}
+    paired = (("found", "sums", "A", "B", "own"), True)
+    assert asked == [
+        (drops, having, "A"), (("A", "B"), {**more, "score": None}), paired,
+        (("A", "B"), {**more, "score": "style"}), paired,
+    ]  # fmt: skip
+    asked.clear()
+    assert [each[1] for each in gate.all_checks(gate.Config("a", "b"), *runs)] == ["sums", "more", "sums"]
+    assert asked[1][1]["error_value"] is None and [each[1] for each in asked[2:4]] == [False, False]
 
 
 def test_checks_are_printed_with_ten_lines_of_details_each(capsys: pytest.CaptureFixture[str]) -> None:

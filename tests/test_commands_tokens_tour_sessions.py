@@ -210,6 +210,8 @@ def test_the_tour_lists_its_steps_and_says_which_is_next(steps: Path, cli: Cli) 
     said = "All steps are done. `firsthand claims` tells, line by line, what of the reading list holds here.\n"
     assert cli("tour", "next")[:2] == (0, said)
     assert words(cli("tour", "--reset")[1])[-1] == "`firsthand tour 1` is the next step."
+    tour_progress.mark_done(tour_steps.tour_step("two"))
+    assert "step 3 uses what step 1 made" in cli("tour", "3", "--yes")[2], "another step's end is not enough"
 
 
 def test_a_steps_command_runs_in_the_tours_folder_without_what_it_made_before(

@@ -188,7 +188,8 @@ def test_a_share_of_changed_facts_is_a_percentage_or_a_fraction(change: str, sha
 def test_options_of_a_decision_are_checked_and_documents_must_be_indexed() -> None:
     for given, said in [
         ({"change": "101%"}, "change is '101%': give a share such as 20% or 0.2, or 0 for none"),
-        ({"change": "-0.1"}, "change is '-0.1'"), ({"change": "some"}, "change is 'some'"), ({"k": 0}, "k is 0: give 1"),
+        ({"change": "-0.1"}, "change is '-0.1'"), ({"change": "some"}, "change is 'some'"), 
+        ({"change": "9%%"}, "change is '9%%'"), ({"k": 0}, "k is 0: give 1"),
         ({"max_chars": 0}, "max_chars is 0"), ({"concurrency": 0}, "concurrency is 0"), ({"limit": 0}, "limit is 0"),
         ({"train_questions": Path("x")}, "train_questions are for fine-tuning: give --lora too"),
     ]:  # fmt: skip

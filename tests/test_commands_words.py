@@ -203,6 +203,8 @@ def test_a_summary_has_a_line_of_words_for_figures_strata_and_clusters(capsys: p
         ("--threshold 80%", "threshold needs exactly one key"), ("--by a,b --threshold 80%", "threshold needs exactly one"),
         ("--by a --score s", "score and by do not go together"), ("--by a --strata s", "strata and by do not go"),
         ("--by a --reduce max", "reduce and by do not go together"),
+        ("--threshold=", "threshold needs exactly one key"),
+        ("--by a --score=", "score and by do not go together"),
     ],
 )  # fmt: skip
 def test_options_of_a_summary_that_do_not_go_together(line: str, said: str, cli: Cli) -> None:
@@ -261,6 +263,6 @@ def test_an_mcp_server_offers_tools_of_different_names(monkeypatch: pytest.Monke
 
     assert server("one", "two", approve=("write=ask",)) is not None and asked == [(("a",), ("write=ask",))]
     with pytest.raises(ConfigError, match="two of what is served are tools named 'one': leave one out"):
-        server("one", "two", "one")
+        server("two", "one", "a", "two", "one")
     with pytest.raises(ConfigError, match="firsthand mcp passes no other MCP server on: leave mcp: out of --tools"):
         server("one", "remote")

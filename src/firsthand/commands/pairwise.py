@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from firsthand.benchmark import Figure, Figures
@@ -27,23 +28,23 @@ Pairs = dict[tuple[str, str], PairedDifference]
 def compare_pairwise(config: Config) -> int:
     """Compare all pairs of the runs' agents, corrected for their number, and print."""
     opened: dict[Path, Run] = {}
-    for ref in config.runs:
-        run = store.open_run(ref, data_home())
-        opened.setdefault(run.path, run)
-    runs = list(opened.values())
-    own = own_figures(complain, *runs)
-    having = benchmarks_with(config.score, *runs, own=own)
-    if config.benchmark is not None and config.benchmark not in having:
-        raise unknown("benchmark", config.benchmark, having, see=f"firsthand show {runs[0].id}")
-    paired_by, error_value = next(iter(having.values()), None), 0.0 if config.errors == "zero" else None
-    results = {
-        place: pairs
-        for benchmark, agents in scores_of(runs, score=paired_by, error_value=error_value, reduce=config.reduce).items()
-        if benchmark in having and config.benchmark in (None, benchmark)
-        for place, pairs in on_benchmark(config, runs, benchmark, agents, own)
-    }
-    for run in runs:
-        run.close()
+    with ExitStack() as stack:
+        for ref in config.runs:
+            run = stack.enter_context(store.open_run(ref, data_home()))
+            opened.setdefault(run.path, run)
+        runs = list(opened.values())
+        own = own_figures(complain, *runs)
+        having = benchmarks_with(config.score, *runs, own=own)
+        if config.benchmark is not None and config.benchmark not in having:
+            raise unknown("benchmark", config.benchmark, having, see=f"firsthand show {runs[0].id}")
+        paired_by, error_value = next(iter(having.values()), None), 0.0 if config.errors == "zero" else None
+        by_benchmark = scores_of(runs, score=paired_by, error_value=error_value, reduce=config.reduce)
+        results = {
+            place: pairs
+            for benchmark, agents in by_benchmark.items()
+            if benchmark in having and config.benchmark in (None, benchmark)
+            for place, pairs in on_benchmark(config, runs, benchmark, agents, own)
+        }
     if not any(results.values()):
         raise ConfigError("the runs have one agent only: name runs with several, whose pairs are compared")
     if config.json:

@@ -10,6 +10,7 @@ from firsthand.commands.rag_ask import NONE, AnswerFlags, RagSampling
 from firsthand.errors import ConfigError, FirsthandError, unknown
 from firsthand.message import Json
 from firsthand.system import interruption
+from firsthand.system.interruption import terminated
 
 EXAMPLES = """
 firsthand rag chat --index docs
@@ -68,7 +69,7 @@ class RagChat:
                 self.failed = True
                 self.screen.complain(error)
             except KeyboardInterrupt:
-                if not self.screen.is_terminal:
+                if not self.screen.is_terminal or terminated():
                     raise
                 self.screen.fact("stopped; the question is not kept")
 

@@ -1,0 +1,111 @@
+"""`firsthand score` in this process: each scorer's own scores, progress, failures and an interruption."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firsthand.commands import print_run, score
+from firsthand.experiment.rescore import Rescored
+from firsthand.runs import store
+from firsthand.trace import Score
+from printed_tables import widen, words
+from scored_runs import scored_run
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    widen(monkeypatch, print_run, score)
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home [b]x"))
+    return tmp_path / "home [b]x"
+
+
+def test_each_scorer_gives_its_own_scores_within_what_was_asked(home: Path, cli: Cli) -> None:
+    tries = {
+        agent: {"sums": {"t1": [{"exact": 1.0}], "t2": [None]}, "more": {"u": [{"exact": 0.0}]}}
+        for agent in ("bob", "ada")
+    }
+    with scored_run(home, "n", tries) as made:
+        name = made.id
+    code, out, _ = cli("score", name, "--with", "normalised,token_f1", "--agent", "bob", "--benchmark", "sums")
+    told = words(out)
+    assert code == 0 and told[0] == "sums: normalised, 1 task" and told[2].startswith("bob 0.00 ")
+    ends = [f"scores {each!r} of {name}: 1 new, 0 kept, 0 failed, 1 attempt had ended in an error" for each in
+            ("normalised", "token_f1")]  # fmt: skip
+    assert [line for line in told if line.startswith("scores ")] == ends
+    code, out, _ = cli("score", name, "--with", "normalised", "--json")
+    body = json.loads(out)
+    assert (body["scored"], body["kept"], body["skipped"], body["failed"], body["judge"]) == (3, 1, 2, 0, {})
+    assert [(board["benchmark"], [row["agent"] for row in board["rows"]]) for board in body["boards"]] == [
+        ("sums", ["bob", "ada"]), ("more", ["bob", "ada"])]  # fmt: skip
+    code, out, _ = cli("score", name, "--with", "normalised", "--agent", "bob", "--benchmark", "more", "--as", "own")
+    assert code == 0 and words(out)[0] == "more: own, 1 task"
+    with store.open_run(name, home) as made:
+        assert {key: value for key, value in made.score_names().items() if key != "exact"} == {
+            "normalised": "normalised", "token_f1": "token_f1", "own": "normalised"}  # fmt: skip
+
+
+def test_progress_of_scoring_counts_each_attempt(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+
+    @contextmanager
+    def progress(*given: Any, **more: Any) -> Iterator[Any]:
+        told.append((*given, more))
+        yield lambda done, note: told.append((done, note))
+
+    monkeypatch.setattr(score, "progress", progress)
+    tries = {"t1": [{"exact": 1.0}], "t2": [None]}
+    with scored_run(home, "n", {"bob": {"sums": tries}, "ada": {"sums": tries}}) as made:
+        name = made.id
+    score.main(score.Config(name, ("normalised", "token_f1"), concurrency=1))
+    score.main(score.Config(name, ("token_f1",), as_="x", agent="ada", json=True))
+    each = [(1, "bob t1"), (2, "ada t1")]
+    assert told == [
+        ("normalised", 4, {"shown": True}), *each, ("token_f1", 4, {"shown": True}), *each,
+        ("token_f1", 4, {"shown": False}), (1, "ada t1"),
+    ]  # fmt: skip
+
+
+def test_scores_that_failed_are_the_exit_status_and_an_interruption_is_told(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = Score("j", 0.0, {}, failure="no\nverdict")
+    tries = {
+        "ada": {"sums": {"t1": [{"exact": 1.0, "j": broken}], "t2": [{"exact": 1.0}], "t3": [{"j": 0.5, "exact": 1.0}]}}
+    }
+    with scored_run(home, "n", tries) as made:
+        found = Rescored("j", 2, 1, 3, 4)
+        config = score.Config(made.id, ("j",))
+        assert score.report(made, found, config) == 1
+        out = capsys.readouterr().out.splitlines()
+        assert out[0] == "sums: j, 2 tasks"
+        assert out[-3:] == [
+            f"scores    'j' of {made.id}: 2 new, 1 kept, 3 failed, 4 attempts had ended in an error",
+            "first error: no verdict", "retry     the same command with --retry-errors",
+        ]  # fmt: skip
+        assert score.report(made, replace(found, name="none"), config) == 0
+        assert capsys.readouterr().out.splitlines()[0] == "No attempt has such a score."
+        assert score.report(made, found, replace(config, json=True)) == 1
+        capsys.readouterr()
+        assert score.report(made, found, replace(config, agent="nobody")) == 0
+        name = made.id
+    capsys.readouterr()
+    counts = iter([1, 0])
+    monkeypatch.setattr(score, "report", lambda *given: next(counts))
+    assert score.main(score.Config(name, ("token_f1", "normalised"))) == 3, "one that failed is enough"
+
+    def interrupted(work: Any) -> Any:
+        work.close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(score.interruption, "run", interrupted)
+    assert score.main(score.Config(name, ("token_f1",))) == 130
+    assert capsys.readouterr().err == "firsthand: interrupted; new scores are kept: the same command continues\n"
