@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -299,3 +300,19 @@ def test_a_blocked_prompt_or_answer_ends_the_attempt_and_a_blocked_result_does_n
     assert asyncio.run(borders.answer("good")) == "good!!", "each guard sees what the one before it left"
     originals = [event.data["original"] for event in attempt.events]
     assert originals == ["x", "bad", "good", "good!"]
+
+
+def test_a_guard_is_shown_the_tools_that_the_model_has_wherever_they_come_from() -> None:
+    def named(name: str) -> Tool:
+        return replace(find, spec=replace(find.spec, name=name))
+
+    guard = Views()
+    attempt = made(None, guard)
+    box, room = SimpleNamespace(name="box", tools=(named("zoo"),)), SimpleNamespace(name="room", tools=(named("find"),))
+    attempt.use((box,), room)  # type: ignore[arg-type]
+    crossed(attempt)
+    with attempt.stand_ins([named("send")]):
+        crossed(attempt, ":6")
+    first, second = (view.tools for view in guard.seen)
+    assert [tool.name for tool in first] == [tool.name for tool in second] == ["find", "send", "zoo"]
+    assert first[0] is room.tools[0] and first[1] is send and second[1].effect == "read"

@@ -141,3 +141,36 @@ def test_lists_that_changed_are_noted_and_calls_are_told_apart() -> None:
     assert made._current() is None
     made.calls += ["oldest", "newest"]  # type: ignore[list-item]
     assert made._current() == "oldest"
+
+
+def test_answers_reach_the_server_in_the_names_of_the_protocol() -> None:
+    class Answers:
+        def __init__(self) -> None:
+            self.asked: list[Any] = []
+
+        async def dispatch(self, request: Any) -> Any:
+            self.asked.append(request)
+            if request.method == "roots/list":
+                return types.ListRootsResult(roots=[])
+            if request.params.max_tokens == 1:
+                return types.ErrorData(code=-9, message="not now")
+            text = types.TextContent(type="text", text="é")
+            return types.CreateMessageResult(role="assistant", content=text, model="m", stop_reason="maxTokens")
+
+    async def sent(most: int) -> tuple[list[Any], list[Any]]:
+        answers, session = Answers(), Session()
+        message = {"role": "user", "content": {"type": "text", "text": "q"}}
+        asked = {"method": "sampling/createMessage", "params": {"messages": [message], "maxTokens": most}}
+        following = TasksOfServer(answers)  # type: ignore[arg-type]
+        context: Any = SimpleNamespace(session=session)
+        try:
+            await following._answer(context, "t7", {"first": ROOTS, "second": asked})
+        except MCPError as error:
+            session.sent.append((error.error.code, error.error.message))
+        return session.sent, [each.method for each in answers.asked]
+
+    said = {"role": "assistant", "content": {"type": "text", "text": "é"}, "model": "m", "stopReason": "maxTokens"}
+    ((method, params),), asked = asyncio.run(sent(5))
+    assert method == "tasks/update" and asked == ["roots/list", "sampling/createMessage"]
+    assert params == {"taskId": "t7", "inputResponses": {"first": {"roots": []}, "second": said}}
+    assert asyncio.run(sent(1)) == ([(-9, "not now")], asked), "of several answers none is sent"
