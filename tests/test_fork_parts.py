@@ -292,3 +292,26 @@ def test_a_kept_reply_of_a_tool_answers_the_same_request_alone_and_the_own_journ
     assert (kept.find("0:2", "new"), kept.find("0:2", "asked")) == ({"memory": 9}, {"memory": 3})
     assert (kept.replies("judge"), kept.replies()[0]) == ([{"memory": 8}], {"memory": 9})
     assert own.find("0:2", "new") == {"memory": 9}
+
+
+def test_a_seed_of_0_and_texts_of_nothing_are_given_on_purpose(parent: Trace) -> None:
+    plain, zero, empty = (
+        Fork(parent, 2, agent(on)),
+        Fork(parent, 2, agent(on), seed=0),
+        Fork(parent, 2, agent(on), say=""),
+    )
+    assert len({each.place for each in (plain, zero, empty, Fork(parent, 2, agent(on, system="")))}) == 4
+    assert (Fork(parent, 2, agent()).again, Fork(parent, 2, agent(), say="").again) == (True, False)
+    assert [asyncio.run(fork(each, TASK)).seed for each in (plain, zero)] == [4, 0]
+    roles = [(node.message.role, node.message.text) for node in asyncio.run(fork(empty, TASK)).nodes]
+    assert [role for role, _ in roles] == ["user", "assistant", "tool", "user", "assistant"] and roles[3] == (
+        "user",
+        "",
+    )
+    begun = replace(parent, nodes=(Node(None, system("old")), *(
+        Node(0 if node.parent is None else node.parent + 1, node.message) for node in parent.nodes
+    )), calls=())  # fmt: skip
+    for own, expected in ((None, ["old"]), ("", [""]), ("new", ["new"])):
+        made = asyncio.run(fork(Fork(begun, 1, agent(on, system=own)), TASK))
+        assert [node.message.text for node in made.nodes if node.message.role == "system"] == expected
+        assert [node.message.role for node in made.nodes] == ["system", "user", "assistant"]
