@@ -254,3 +254,18 @@ def test_what_cannot_be_opened_is_left_out_of_a_search_and_what_comes_after_it_i
     monkeypatch.setattr(module, "open_file", open_file)
     assert folder.find_files(text="X") == "a:1: x\nd/in:1: x\ne:1: x"
     assert folder.find_files() == "a\nc\nd/in\ne", "of a file that is only named nothing is opened"
+
+
+def test_what_is_found_is_told_by_the_path_under_which_it_can_be_read(folder: Files, root: Path) -> None:
+    (root / "d" / "e").mkdir(parents=True)
+    (root / "d" / "e" / "f").write_text("x\n")
+    (root / "link").symlink_to("d/e")
+    for path, told in (
+        (".", "d/e/f"), ("", "d/e/f"), ("./", "d/e/f"), (str(root), "d/e/f"), (f"{root}/", "d/e/f"),
+        ("d", "d/e/f"), (".//d/", "d/e/f"), ("./d/./e", "d/e/f"), (f"{root}/d//e/", "d/e/f"), (f"{root}/./d", "d/e/f"),
+        ("d/../d", "d/../d/e/f"), ("link", "link/f"), ("./link/", "link/f"),
+    ):  # fmt: skip
+        found = folder.find_files(path=path)
+        assert found.split("\n")[0] == told and folder.read_file(found.split("\n")[0]) == "x\n", path
+        assert folder.find_files(text="X", path=path).split("\n")[0] == f"{told}:1: x"
+    assert folder.rooted.relative(f"{root}/a/") == "a" and folder.rooted.relative("/".join(["."] * 3)) == ""
