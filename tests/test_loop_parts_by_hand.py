@@ -339,3 +339,19 @@ def test_stand_ins_within_stand_ins_give_way_to_those_around_them() -> None:
         assert attempt.tools["find"] is first
         raise ZeroDivisionError
     assert attempt.tools == {"send": send, "find": find} == attempt.own_tools
+
+
+def test_what_a_prompt_continues_may_be_a_list_of_ids_as_long_as_the_prompt_or_longer() -> None:
+    answer = Completion(assistant("x"), "stop", Usage(3, 0, 1), prompt_ids=(4, 5, 6))
+    for ids, kept in (([4, 5], 2), ([4, 5, 6], 3), ([4, 5, 6, 7], 3), ([4, 9, 6], 1), ([], 0), ([9], 0)):
+        body = to_body([answer, answer], Continued("r7", 1, ids))
+        after = {"after": "r7", "sample": 1, "kept": kept} if kept else {}
+        assert body["prompt"] == {"ids": [4, 5, 6][kept:], "check": body["prompt"]["check"]} | after
+        asked: list[tuple[str, int]] = []
+
+        def earlier(request: str, sample: int, ids: list[int] = ids, asked: list[tuple[str, int]] = asked) -> list[int]:
+            asked.append((request, sample))
+            return ids
+
+        assert from_body(json.loads(json.dumps(body)), earlier) == [answer, answer]
+        assert asked == ([("r7", 1)] if kept else [])
