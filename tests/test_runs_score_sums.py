@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from firsthand.model import Usage
 from firsthand.runs import store
+from firsthand.runs.attempt_summary import AttemptSummary
 from firsthand.runs.score_totals import ScoreMean, TaskMean, Totals
 from firsthand.task import Task
 from firsthand.trace import Call, Score
@@ -100,3 +102,13 @@ def test_epochs_are_reduced_as_asked_then_as_the_run_was_made_then_as_the_benchm
         assert [two.reducer("b"), two.reducer("b", "median"), two.reducer("c")] == ["max", "median", "mean"]
     with store.create(tmp_path, {}, "c") as three:
         assert (three.reducer("b"), three.protocols, three.about["reducers"]) == ("mean", {}, {})
+
+
+def test_a_score_that_is_no_finite_number_is_no_value() -> None:
+    for value in (math.inf, -math.inf, math.nan):
+        summary = AttemptSummary.of(trace("1", "t", value))
+        assert (summary.value(), summary.value("s"), summary.value("x")) == (None, None, None)
+    for value in (0.0, -0.5, 1e300):
+        assert AttemptSummary.of(trace("1", "t", value)).value() == value
+    both = trace("1", scores=(Score("s", math.nan), Score("t", 0.0)))
+    assert (AttemptSummary.of(both).value(), AttemptSummary.of(both).value("t")) == (None, 0.0), "the first is meant"
