@@ -16,8 +16,9 @@ from mcp import MCPError
 
 from firsthand.errors import StoreError, ToolError
 from firsthand.loop.calling import caller
+from firsthand.tools.mcp import remote_tasks
 from firsthand.tools.mcp.connection import McpConnection, _validator_of
-from firsthand.tools.mcp.remote_tasks import CreatedTask, TasksOfServer
+from firsthand.tools.mcp.remote_tasks import CreatedTask, TasksOfServer, _wait
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
 from firsthand.tools.mcp.server_requests import RequestAnswers
 
@@ -174,3 +175,28 @@ def test_answers_reach_the_server_in_the_names_of_the_protocol() -> None:
     assert method == "tasks/update" and asked == ["roots/list", "sampling/createMessage"]
     assert params == {"taskId": "t7", "inputResponses": {"first": {"roots": []}, "second": said}}
     assert asyncio.run(sent(1)) == ([(-9, "not now")], asked), "of several answers none is sent"
+
+
+def test_a_task_is_asked_for_as_often_as_it_said_last_and_no_question_of_it_is_answered_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(remote_tasks, "asyncio", SimpleNamespace(sleep=sleep))
+
+    def asks(*keys: str, **more: Any) -> dict[str, Any]:
+        return {"status": "input_required", "inputRequests": dict.fromkeys(keys, ROOTS), **more}
+
+    result, sent = followed(
+        {"status": "working"}, asks("a", pollIntervalMs=40), asks("b"), asks("a", pollIntervalMs=90_000), asks("b", "c", "a"),
+        {"status": "input_required", "inputRequests": None, "pollIntervalMs": 0}, {"status": "completed", "result": TEXT},
+    )  # fmt: skip
+    assert result.content[0].text == "done" and waits == [0.02, 0.04, 0.04, 5.0, 5.0, 0.02]
+    answered = [list(params["inputResponses"]) for method, params in sent if method == "tasks/update"]
+    assert answered == [["a"], ["b"], ["c"]]
+    assert [_wait(None), _wait(None, 3.0), _wait(0), _wait(20.5), _wait(5_000.5)] == [0.2, 3.0, 0.02, 0.0205, 5.0]
+    result, _ = followed({"status": "completed", "result": None})
+    assert isinstance(result, ValueError), "a result without content is none"
