@@ -191,8 +191,9 @@ def test_a_task_is_asked_for_as_often_as_it_said_last_and_no_question_of_it_is_a
         return {"status": "input_required", "inputRequests": dict.fromkeys(keys, ROOTS), **more}
 
     result, sent = followed(
-        {"status": "working"}, asks("a", pollIntervalMs=40), asks("b"), asks("a", pollIntervalMs=90_000), asks("b", "c", "a"),
-        {"status": "input_required", "inputRequests": None, "pollIntervalMs": 0}, {"status": "completed", "result": TEXT},
+        {"status": "working"}, asks("a", pollIntervalMs=40), asks("b"), asks("a", pollIntervalMs=90_000),
+        asks("b", "c", "a"), {"status": "input_required", "inputRequests": None, "pollIntervalMs": 0},
+        {"status": "completed", "result": TEXT},
     )  # fmt: skip
     assert result.content[0].text == "done" and waits == [0.02, 0.04, 0.04, 5.0, 5.0, 0.02]
     answered = [list(params["inputResponses"]) for method, params in sent if method == "tasks/update"]
