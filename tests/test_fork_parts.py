@@ -315,3 +315,18 @@ def test_a_seed_of_0_and_texts_of_nothing_are_given_on_purpose(parent: Trace) ->
         made = asyncio.run(fork(Fork(begun, 1, agent(on, system=own)), TASK))
         assert [node.message.text for node in made.nodes if node.message.role == "system"] == expected
         assert [node.message.role for node in made.nodes] == ["system", "user", "assistant"]
+
+
+def test_what_had_failed_without_a_reply_is_no_kept_call() -> None:
+    def call(id: str, kind: Any, at: int | None = None, started_s: float = 0.5, **more: Any) -> Call:
+        return Call(id, kind, at, started_s, 1.0, "r", **more)
+
+    made = trace("p", nodes=(Node(None, user("q")), Node(0, assistant("a")), Node(0, assistant("b"))), calls=(
+        call(":0", "guard", detail={"answer": "x"}), call(":1", "guard", error="gone"), call(":2", "memory", error="late"),
+        call(":3", "memory", detail={"reply": 1}), call(":4", "tool", error="no"), call(":5", "score", error="gone"),
+        call(":6", "score", detail={"likelihoods": []}), call(":7", "generate", error="gone"),
+        call(":8", "generate", 0, 2.0, nodes=(1, 2)), call(":9", "guard", 0), call(":10", "guard", None, 3.0),
+        call(":11", "tool", 1), call(":12", "guard", None, 2.999),
+    ))  # fmt: skip
+    first, second = [":0", ":3", ":4", ":6", ":12"], [":0", ":3", ":4", ":6", ":8", ":9", ":10", ":12"]
+    assert [list(kept_calls(made, at)) for at in (0, 1, 2)] == [first, second, [*second[:-1], ":11", ":12"]]
