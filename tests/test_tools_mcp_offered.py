@@ -273,3 +273,24 @@ def test_what_a_stranger_says_is_between_marks_and_cut() -> None:
         assert source._approved.changes({"a": changed}) == {}, "it stands from now on"
 
     asyncio.run(main())
+
+
+@pytest.mark.usefixtures("home")
+def test_words_of_a_stranger_stand_between_marks_and_those_of_a_friend_once_they_changed() -> None:
+    async def described(trusted: bool) -> list[tuple[str, str, str | None]]:
+        source, made = opened(tool("a", "One."), tool("b", "Same."), trusted=trusted, effects={"b": "read"})
+        for _ in range(2):
+            made.changed.add("tools")
+            await source.refresh()
+            made.listed[0] = tool("a", "Two.")
+        assert list(source.changes) == ["a"]
+        return [(each.spec.description, each.effect, each.origin) for each in source.tools]
+
+    def between(text: str) -> str:
+        return f'<untrusted from="MCP server s">\n{text}\n</untrusted>'
+
+    first, second = asyncio.run(described(True)), asyncio.run(described(False))
+    assert first == [(between("Two."), "external", None), ("Same.", "read", None)]
+    assert second == [
+        (between(text), effect, "MCP server s") for text, effect in (("Two.", "external"), ("Same.", "read"))
+    ]
