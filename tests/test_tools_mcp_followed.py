@@ -15,7 +15,7 @@ import mcp_types as types
 from mcp import MCPError
 
 from firsthand.errors import StoreError, ToolError
-from firsthand.loop.calling import caller
+from firsthand.loop.calling import CallPosition, caller
 from firsthand.tools.mcp import remote_tasks
 from firsthand.tools.mcp.connection import McpConnection, _validator_of
 from firsthand.tools.mcp.remote_tasks import CreatedTask, TasksOfServer, _wait
@@ -201,3 +201,30 @@ def test_a_task_is_asked_for_as_often_as_it_said_last_and_no_question_of_it_is_a
     assert [_wait(None), _wait(None, 3.0), _wait(0), _wait(20.5), _wait(5_000.5)] == [0.2, 3.0, 0.02, 0.0205, 5.0]
     result, _ = followed({"status": "completed", "result": None})
     assert isinstance(result, ValueError), "a result without content is none"
+
+
+def test_a_call_that_ends_is_no_longer_running_whichever_began_first() -> None:
+    async def main() -> None:
+        made = McpConnection(SERVER)
+        made._client = "client"  # type: ignore[assignment]
+        ends = {name: asyncio.Event() for name in ("one", "two", "three")}
+        places = {name: CallPosition(None, name, None, None) for name in ends}  # type: ignore[arg-type]
+
+        async def under(name: str) -> str:
+            async def send(client: Any) -> str:
+                await ends[name].wait()
+                return f"{client} {name}"
+
+            with places[name].active():
+                return await made.request(send)
+
+        running = {name: asyncio.create_task(under(name)) for name in ends}
+        await asyncio.sleep(0.001)
+        assert made.calls == [*places.values()]
+        _, two, three = places.values()
+        for name, left in (("one", [two, three]), ("three", [two]), ("two", [])):
+            ends[name].set()
+            assert await running[name] == f"client {name}" and made.calls == left
+            assert made._current() is (left[0] if left else None)
+
+    asyncio.run(main())
