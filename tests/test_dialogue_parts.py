@@ -23,6 +23,7 @@ from firsthand.system import request_owner
 from firsthand.tool import Tool, tool
 from firsthand.trace import Call, Node, Origin, Trace
 from made_traces import trace
+from open_calls import Worded
 
 
 @tool(effect="read")
@@ -343,3 +344,23 @@ def test_a_trace_is_taken_up_with_its_branches_and_the_tokens_of_the_same_model(
     assert [_branches(each, 3) for each in ({"a": 3}, {"a": -1}, {"a": 0, "b": True}, {"a": 1.0}, [0], None)] == [
         {}
     ] * 6
+
+
+def test_a_lease_is_held_from_answer_to_answer_and_let_go_with_another_agent() -> None:
+    model = Worded(["one", "two", "three"])
+    talk = Dialogue(chat(model))
+    assert asked(talk, "a") == ["one"] and talk.context.lease == "lease 0"
+    talk.fork("side")
+    assert talk.undo() == "a" and talk.branches["main"].lease == "lease 0"
+    other = chat(model, limits=Limits(calls=9))
+    talk.use(other)
+    assert {name: (ctx.lease, ctx.sampling) for name, ctx in talk.branches.items()} == {
+        "main": (None, other.sampling), "side": (None, other.sampling),
+    }  # fmt: skip
+    talk.clear("new")
+    assert talk.context.lease is None and asked(talk, "b", "c") == ["two", "three"]
+    assert (talk.current, said_at(talk, "main"), said_at(talk, "new")) == (
+        "new",
+        ["a", "one"],
+        ["b", "two", "c", "three"],
+    )

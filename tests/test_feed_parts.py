@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from firsthand.model import Usage
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place
+from firsthand.runs import feed as feeding
 from firsthand.runs.attempts import insert_trace
 from firsthand.runs.database import Database
 from firsthand.runs.feed import FLUSH_S, Both, Ended, Feed, FeedStep, Started, _from_json, _rows, follow, step_to_json
@@ -285,3 +287,24 @@ def test_a_run_is_followed_from_a_number_until_nobody_works_on_it(tmp_path: Path
 
     asyncio.run(worked_on())
     assert told == [2, 3, 4]
+
+
+def test_a_step_waits_for_half_of_the_time_between_two_writings(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeding, "time", SimpleNamespace(time=lambda: 1000.0))
+    feed, half = Feed(database), FLUSH_S / 2
+
+    async def main() -> None:
+        feed._pending = {
+            "late": [(1, 1000.0 - half + 0.001, BEGAN)], "just": [(2, 1000.0 - half, BEGAN), (3, 999.99, Piece("1", "a"))],
+        }  # fmt: skip
+        feed._on_timer()
+        assert [row[1:3] for row in rows(database)] == [("just", "started"), ("just", "piece")]
+        assert [len(steps) for steps in feed._pending.values()] == [1, 0]
+        assert feed._flush_by == 1000.0 + FLUSH_S + 1.0
+        feed._pending["late"][0] = (1, 1000.0 - half - 1, BEGAN)
+        feed._on_timer()
+        assert rows(database)[-1][1] == "late"
+
+    asyncio.run(main())

@@ -292,3 +292,41 @@ def test_a_kept_reply_of_a_tool_answers_the_same_request_alone_and_the_own_journ
     assert (kept.find("0:2", "new"), kept.find("0:2", "asked")) == ({"memory": 9}, {"memory": 3})
     assert (kept.replies("judge"), kept.replies()[0]) == ([{"memory": 8}], {"memory": 9})
     assert own.find("0:2", "new") == {"memory": 9}
+
+
+def test_a_seed_of_0_and_texts_of_nothing_are_given_on_purpose(parent: Trace) -> None:
+    plain, zero, empty = (
+        Fork(parent, 2, agent(on)),
+        Fork(parent, 2, agent(on), seed=0),
+        Fork(parent, 2, agent(on), say=""),
+    )
+    assert len({each.place for each in (plain, zero, empty, Fork(parent, 2, agent(on, system="")))}) == 4
+    assert (Fork(parent, 2, agent()).again, Fork(parent, 2, agent(), say="").again) == (True, False)
+    assert [asyncio.run(fork(each, TASK)).seed for each in (plain, zero)] == [4, 0]
+    roles = [(node.message.role, node.message.text) for node in asyncio.run(fork(empty, TASK)).nodes]
+    assert [role for role, _ in roles] == ["user", "assistant", "tool", "user", "assistant"] and roles[3] == (
+        "user",
+        "",
+    )
+    begun = replace(parent, nodes=(Node(None, system("old")), *(
+        Node(0 if node.parent is None else node.parent + 1, node.message) for node in parent.nodes
+    )), calls=())  # fmt: skip
+    for own, expected in ((None, ["old"]), ("", [""]), ("new", ["new"])):
+        made = asyncio.run(fork(Fork(begun, 1, agent(on, system=own)), TASK))
+        assert [node.message.text for node in made.nodes if node.message.role == "system"] == expected
+        assert [node.message.role for node in made.nodes] == ["system", "user", "assistant"]
+
+
+def test_what_had_failed_without_a_reply_is_no_kept_call() -> None:
+    def call(id: str, kind: Any, at: int | None = None, started_s: float = 0.5, **more: Any) -> Call:
+        return Call(id, kind, at, started_s, 1.0, "r", **more)
+
+    made = trace("p", nodes=(Node(None, user("q")), Node(0, assistant("a")), Node(0, assistant("b"))), calls=(
+        call(":0", "guard", detail={"answer": "x"}), call(":1", "guard", error="gone"), call(":2", "memory", error="late"),
+        call(":3", "memory", detail={"reply": 1}), call(":4", "tool", error="no"), call(":5", "score", error="gone"),
+        call(":6", "score", detail={"likelihoods": []}), call(":7", "generate", error="gone"),
+        call(":8", "generate", 0, 2.0, nodes=(1, 2)), call(":9", "guard", 0), call(":10", "guard", None, 3.0),
+        call(":11", "tool", 1), call(":12", "guard", None, 2.999),
+    ))  # fmt: skip
+    first, second = [":0", ":3", ":4", ":6", ":12"], [":0", ":3", ":4", ":6", ":8", ":9", ":10", ":12"]
+    assert [list(kept_calls(made, at)) for at in (0, 1, 2)] == [first, second, [*second[:-1], ":11", ":12"]]

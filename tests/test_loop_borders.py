@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from firsthand.agent import Agent
-from firsthand.errors import ConfigError, GuardBlocked, ToolError
+from firsthand.errors import ConfigError, GuardBlocked, LimitExceeded, ModelError, ToolError
 from firsthand.guard import AttemptView, GuardVerdict
 from firsthand.loop.approval import Approval, Decision
 from firsthand.loop.attempt import Attempt
@@ -18,7 +19,7 @@ from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.concurrency import Branch, derive_seed, enter_branch
 from firsthand.loop.journal import MemoryJournal
 from firsthand.message import Json, ToolResult, assistant, user
-from firsthand.model import Sampling
+from firsthand.model import Sampling, Usage
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.task import Task
@@ -311,3 +312,106 @@ def test_a_blocked_prompt_or_answer_ends_the_attempt_and_a_blocked_result_does_n
     assert asyncio.run(borders.answer("good")) == "good!!", "each guard sees what the one before it left"
     originals = [event.data["original"] for event in attempt.events]
     assert originals == ["x", "bad", "good", "good!"]
+
+
+def test_a_guard_is_shown_the_tools_that_the_model_has_wherever_they_come_from() -> None:
+    def named(name: str) -> Tool:
+        return replace(find, spec=replace(find.spec, name=name))
+
+    guard = Views()
+    attempt = made(None, guard)
+    box, room = SimpleNamespace(name="box", tools=(named("zoo"),)), SimpleNamespace(name="room", tools=(named("find"),))
+    attempt.use((box,), room)  # type: ignore[arg-type]
+    crossed(attempt)
+    with attempt.stand_ins([named("send")]):
+        crossed(attempt, ":6")
+    first, second = (view.tools for view in guard.seen)
+    assert [tool.name for tool in first] == [tool.name for tool in second] == ["find", "send", "zoo"]
+    assert first[0] is room.tools[0] and first[1] is send and second[1].effect == "read"
+
+
+def test_a_guards_question_has_the_seed_the_depth_and_the_budgets_of_its_place() -> None:
+    judge = Scripted(["one", "two"], name="scripted:judge")
+
+    async def ask(view: AttemptView) -> str:
+        own = await view.ask("a b", model=judge, sampling=Sampling(max_tokens=3, seed=0))
+        return own.message.text
+
+    async def at(depth: int, budget: Budget, guard: Views, journal: MemoryJournal) -> Attempt:
+        enter_branch(Branch())
+        attempt = made(journal, guard)
+        await Borders(attempt, ":5", None, budget, depth).call(send, {"text": "t"})
+        return attempt
+
+    guard, journal, parent = Views(do=ask), MemoryJournal(), Budget(Limits(tokens=6))
+    child = Budget(Limits(depth=2), parent)
+    asyncio.run(at(2, child, guard, journal))
+    assert [(each.sampling.seed, each.sampling.max_tokens) for each in judge.asked if each.sampling] == [(0, 3)]
+    assert (child.spent, parent.spent, parent.reserved_tokens, parent.calls) == (Usage(2, 0, 1), Usage(2, 0, 1), 0, 1)
+    again = asyncio.run(at(2, child, guard, journal))
+    assert (guard.results, len(judge.asked)) == (["one", "one"], 1)
+    assert [(call.replayed, call.error, call.usage) for call in again.calls] == [(True, None, Usage(2, 0, 1))]
+    assert (parent.spent, parent.calls) == (Usage(4, 0, 2), 2), "a replayed question costs what it had cost"
+    with pytest.raises(LimitExceeded, match="groups are nested 3 deep, and the limit is 2"):
+        asyncio.run(at(3, child, guard, MemoryJournal()))
+    with pytest.raises(LimitExceeded, match=r"a call needs 5 tokens or more, prompt included, and 0 of 6 are left"):
+        asyncio.run(at(2, child, guard, MemoryJournal()))
+    assert len(judge.asked) == 1
+    broken = Scripted(error=ModelError("gone"))
+
+    async def fail(view: AttemptView) -> None:
+        await view.ask("a b", model=broken, sampling=Sampling(max_tokens=3))
+
+    attempt = made(None, Views(do=fail))
+    with pytest.raises(ModelError):
+        crossed(attempt, budget=(unpaid := Budget(Limits(tokens=9))))
+    assert [(call.error, call.usage, call.detail) for call in attempt.calls] == [
+        ("it was broken off before it had an answer", Usage(), {"model": broken.name})
+    ]
+    assert (unpaid.spent, unpaid.reserved_tokens) == (Usage(), 0)
+
+
+def test_a_guard_sees_the_calls_before_the_place_it_judges_as_of_and_cannot_change_what_it_is_shown() -> None:
+    class Deep:
+        def call(self, view: AttemptView, tool: Tool, arguments: Json) -> GuardVerdict:
+            seen.append([call.id for call in view.calls])
+            arguments["to"].append("me")
+            arguments["more"]["x"] = 2
+            return GuardVerdict.passed("deep")
+
+    seen: list[list[str]] = []
+    attempt = made(None, Deep())
+    given: Json = {"to": ["you"], "more": {}}
+
+    async def main() -> None:
+        enter_branch(Branch())
+        for effect in (":4", ":0", ":2"):
+            attempt.record("tool", effect, None, 0.0, "key")
+        for as_of in (":2", "", ":0"):
+            border = Borders(attempt, ":4", None, Budget(Limits()), as_of=as_of)
+            assert await border.call(send, given) is given
+
+    asyncio.run(main())
+    assert seen == [[":0"], [":0", ":2"], []] and given == {"to": ["you"], "more": {}}
+
+
+def test_claims_of_an_older_record_count_as_1_and_refused_ones_not_at_all() -> None:
+    journal = MemoryJournal()
+    for number, reply in enumerate((
+        {"claim": "mail", "granted": True}, {"claim": "mail", "granted": False, "amount": 5, "item": ""},
+        {"claim": "host", "granted": True, "amount": 0.5, "item": "a"}, {"completions": []},
+    )):  # fmt: skip
+        journal.record(f":0 guard 0 call {number}", "r", reply)
+
+    async def claim(view: AttemptView) -> list[bool]:
+        return [
+            await view.claim("mail", 1.5, 0.75), await view.claim("mail", 1.5, 0.5), await view.claim("mail", 1.5, 0.001),
+            await view.claim("host", 1, 0.5, "b"), await view.claim("host", 1, 0.75, "a"), await view.claim("host", 1),
+            await view.claim("new", 0), await view.claim("new", 1), await view.claim("new", 1, 1, ""),
+        ]  # fmt: skip
+
+    guard = Views(do=claim)
+    attempt = made(journal, guard)
+    crossed(attempt)
+    assert guard.results == [[False, True, False, True, False, False, False, True, False]]
+    assert attempt.claims == {"mail": {"": 1.5}, "host": {"a": 0.5, "b": 0.5}, "new": {"": 1}}

@@ -24,7 +24,15 @@ from firsthand.loop.approval import (
     parse_rules,
     question,
 )
-from firsthand.loop.form import FormField, checked_answers, fields_from_json, fields_to_json, form_fields, form_schema
+from firsthand.loop.form import (
+    MAX_ANSWER,
+    FormField,
+    checked_answers,
+    fields_from_json,
+    fields_to_json,
+    form_fields,
+    form_schema,
+)
 from firsthand.tool import tool
 from typed_terminal import Typed
 
@@ -346,3 +354,33 @@ def test_a_call_is_decided_by_its_rule_and_rules_are_read_from_words() -> None:
             parse_rules(words)
         said = f"approve has {wrong_!r}: give each tool or effect once, as in external=ask,shell=deny"
         assert str(refused.value) == said
+
+
+def test_a_typed_text_is_cut_to_its_most_characters_after_its_blanks_are_gone() -> None:
+    text = FormField("a", "string", default="d", most=MAX_ANSWER)
+    assert text.parse("  " + "x" * MAX_ANSWER + "y") == "x" * MAX_ANSWER == text.check("x" * MAX_ANSWER)
+    assert text.parse(" " * (MAX_ANSWER + 1)) == "d" and text.parse(" " * MAX_ANSWER + "é ") == "é"
+    assert wrong(text.check, "x" * (MAX_ANSWER + 1)) == f"it has more than {MAX_ANSWER:,} characters"
+    several = FormField("a", "array", least=0, most=0)
+    assert several.parse(" , ,") == [] and wrong(several.parse, "x, y") == "0 or less was expected"
+
+
+def test_choices_are_of_texts_and_a_number_that_has_some_can_be_given_all_the_same() -> None:
+    options = [{"const": 1, "title": "one"}, {"const": 2}]
+    fields = form_fields({
+        "properties": {
+            "n": {"type": "integer", "oneOf": options, "default": 2}, "x": {"type": "number", "anyOf": options},
+            "b": {"type": "boolean", "oneOf": [{"const": True}]}, "s": {"type": "string", "oneOf": options},
+            "l": {"type": "array", "enum": ["no"], "items": {"enum": ["u", 3, "v"]}},
+        }
+    })  # fmt: skip
+    assert fields == (
+        FormField("n", "integer", default=2), FormField("x", "number"), FormField("b", "boolean"),
+        FormField("s", "string", choices=("1", "2")), FormField("l", "array", choices=("u", "v")),
+    )  # fmt: skip
+    assert checked_answers(fields, {"n": 1, "x": 2.0, "s": "2", "l": ["v"]}) == {"n": 1, "x": 2.0, "s": "2", "l": ["v"]}
+    assert [fields[0].parse("1"), fields[0].parse(""), fields[1].parse("1")] == [1, 2, 1.0]
+    assert (
+        wrong(fields[3].parse, "3") == "'3' is none of 1, 2"
+        and wrong(fields[4].check, ["u", "3"]) == "'3' is none of u, v"
+    )

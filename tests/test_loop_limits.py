@@ -370,3 +370,22 @@ def test_sources_are_opened_in_order_and_closed_in_reverse_whatever_fails() -> N
         assert run(way, "a:close") == ("close a", ["open a", "open b", "use", "close b", "close a"])
     assert run(used, "a:close", within=True) == ("within", ["open a", "open b", "close b", "close a"])
     assert asyncio.run(used([], lambda: None)) is None and asyncio.run(kept([], lambda: None)) is None
+
+
+def test_an_overspent_budget_has_nothing_left_and_not_less() -> None:
+    child = Budget(Limits(calls=9), parent := Budget(Limits(tokens=3_000, cost_usd=0.5)))
+    assert child.reserve(2_000) == 2_000
+    child.charge(1_500, Usage(4_000, 0, 500, 0.25))
+    with pytest.raises(LimitExceeded) as refused:
+        child.reserve(1_000, least=1_000)
+    assert str(refused.value) == (
+        "a call needs 1,000 tokens or more, prompt included, and 0 of 3,000 are left (4,500 used, 500 reserved)"
+    )
+    assert (parent.overspent, child.overspent, parent.hit, child.hit, child.calls) == (
+        "tokens", None, "tokens", "tokens", 1,
+    )  # fmt: skip
+    parent.spent = Usage(0, 0, 0, 0.5)
+    assert parent.overspent is None, "exactly what it may"
+    with pytest.raises(LimitExceeded, match=r"^0\.5000 of 0\.5000 USD are spent$"):
+        child.reserve(1)
+    assert (parent.hit, child.calls, parent.reserved_tokens) == ("tokens", 1, 500), "the first limit that refused"

@@ -275,3 +275,34 @@ def test_a_source_that_may_not_be_asked_is_refused_and_the_refusal_is_kept() -> 
     assert entries[":3", "k"]["refusal"] == found.refusal and attempt.events[-1].kind == "approval"
     kept = {"items": [{"text": "a"}]}
     assert consulted("q", kept, approval=denied)[0].items == [{"text": "a"}], "what is on record was approved"
+
+
+def test_guards_of_items_see_the_calls_that_those_of_the_question_see() -> None:
+    class Sees:
+        def call(self, view: Any, tool: Tool, arguments: Json) -> GuardVerdict:
+            seen.append(("call", [call.id for call in view.calls], view.node))
+            return GuardVerdict.passed("s")
+
+        def result(self, view: Any, tool: Tool, result: ToolResult) -> GuardVerdict:
+            seen.append((result.content, [call.id for call in view.calls], view.node))
+            return GuardVerdict.passed("s")
+
+    async def ask(arguments: Json) -> list[Json]:
+        return [{"text": "a"}, {"text": "b", "more": 1}]
+
+    async def main(as_of: str) -> Consulted:
+        attempt = attempt_of(Scripted(), guard=Sees())
+        for effect in (":2", ":0", ":1", ":3", ":4"):
+            attempt.record("tool", effect, 1, 0.0, "key")
+        borders = Borders(attempt, ":3", 0, Budget(Limits()), as_of=as_of)
+        found = await run_consultation(
+            attempt, look_up, {"query": "q"}, ask, borders=borders, request="k", recorded=None
+        )
+        assert attempt.guard_passes == {"s call": 1, "s result": 2}
+        return found
+
+    for as_of, ids in (("", [":0", ":1", ":2"]), (":1", [":0"])):
+        seen: list[tuple[str, list[str], int | None]] = []
+        found = within(lambda as_of=as_of: main(as_of))
+        assert found == Consulted([{"text": "a"}, {"text": "b", "more": 1}], {"query": "q"})
+        assert seen == [(what, ids, 0) for what in ("call", "a", "b")]

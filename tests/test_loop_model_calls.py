@@ -161,6 +161,11 @@ def test_answers_share_what_a_budget_has_left_and_the_budget_that_cut_them_is_ma
         assert untimed(resumed.calls) == [replace(untimed(attempt.calls)[0], replayed=True)]
         assert roomy.budget.parent is not None
         assert (roomy.budget.hit, roomy.budget.parent.hit) == (mark, mark), "it was cut when it was made"
+        for body in grants.values():
+            del body["height"]  # as an older record
+        older = open_call(attempt_of(model, journal=resumed.journal), budget=Budget(Limits(), Budget(Limits())))  # type: ignore[arg-type]
+        within(lambda older=older, wanted=wanted: sample_answers(older, wanted, [], 2, None))
+        assert older.budget.parent is not None and (older.budget.hit, older.budget.parent.hit) == (mark, None)
     with pytest.raises(LimitExceeded):  # 3 + 2 are needed
         within(lambda: sample_answers(open_call(attempt_of(model), limits=Limits(tokens=4)), wanted, [], 2, None))
 
@@ -189,6 +194,16 @@ def test_a_short_answer_under_a_smaller_grant_marks_no_limit() -> None:
     call = open_call(attempt_of(Worded(["w"])), limits=Limits(tokens=5))
     within(lambda: sample_answers(call, Sampling(max_tokens=9), [], 1, None))
     assert spent(call.budget) == (Usage(3, 0, 1), 1, 0, None)
+
+
+def test_one_of_several_answers_that_was_cut_marks_the_budget_that_cut_it() -> None:
+    model = Worded(lambda messages, sampling, index: "w " * (9 if index == 1 else 1))
+    call = open_call(attempt_of(model), limits=Limits(tokens=3 + 3 * 4))
+    found = within(lambda: sample_answers(call, Sampling(max_tokens=5), [OTHER, SPEC], 3, None))
+    assert [lease for _, lease in found] == ["lease 0", "lease 1", "lease 2"]
+    (made,) = call.attempt.calls
+    assert made.detail["finish_reasons"] == ["stop", "length", "stop"] and made.detail["tools"] == ["hear", "look"]
+    assert spent(call.budget) == (Usage(3, 0, 1 + 4 + 1), 1, 0, "tokens")
 
 
 def test_a_scoring_costs_its_prompt_and_continuations_and_gives_them_in_order() -> None:

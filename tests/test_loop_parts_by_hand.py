@@ -7,6 +7,7 @@ import json
 import zlib
 from array import array
 from collections import Counter
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -35,7 +36,7 @@ from firsthand.loop.reply_body import Continued, answered, from_body, shared, to
 from firsthand.memories.notes import notes
 from firsthand.memory import MemoryItem
 from firsthand.message import Message, Sampled, Text, assistant, user
-from firsthand.model import Completion, Usage
+from firsthand.model import Completion, Delta, Sampling, Usage
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.task import Task
@@ -292,3 +293,65 @@ def test_a_kind_of_memory_learns_from_a_finished_attempt_what_is_there_once() ->
         return sorted(each.text for each in await kept.search("red", 9))
 
     assert asyncio.run(twice()) == ["red ada", "red task"]
+
+
+def test_a_stream_is_closed_at_once_however_it_is_left() -> None:
+    class Stop(BaseException): ...
+
+    closed: list[str] = []
+
+    class Streams(Scripted):
+        async def stream(self, prompt: Any, *args: Any, **options: Any) -> AsyncIterator[Delta]:
+            try:
+                yield Delta("so ")
+                yield Delta("", Completion(assistant("so far"), "stop", Usage(1, 0, 2)))
+                yield Delta("far")
+            finally:
+                closed.append(prompt)
+
+    def listener(step: Any) -> None:
+        if step.text == "far" and len(closed) == 1:
+            raise Stop
+
+    attempt = attempt_of(Streams())
+
+    async def main() -> None:
+        (answer,) = await attempt.complete(":0", "one", Sampling(), (), 1)
+        assert (answer.message.text, closed) == ("so far", ["one"]), "the last Delta need not be the one that ends it"
+        with pytest.raises(Stop):
+            await attempt.complete(":1", "two", Sampling(), (), 1)
+        assert closed == ["one", "two"]
+
+    attempt.listener = listener
+    asyncio.run(main())
+
+
+def test_stand_ins_within_stand_ins_give_way_to_those_around_them() -> None:
+    attempt = Attempt(Agent("a", Scripted(), direct), (send, find), MemoryJournal(), 0)
+    first, second = named("find"), named("other")
+    with pytest.raises(ZeroDivisionError), attempt.stand_ins([first]):
+        with attempt.stand_ins([second]):
+            assert list(attempt.tools.values()) == [send, find, second]
+        assert list(attempt.tools.values()) == [send, first]
+        with pytest.raises(KeyError), attempt.stand_ins([]):
+            assert attempt.tools["find"] is find
+            raise KeyError
+        assert attempt.tools["find"] is first
+        raise ZeroDivisionError
+    assert attempt.tools == {"send": send, "find": find} == attempt.own_tools
+
+
+def test_what_a_prompt_continues_may_be_a_list_of_ids_as_long_as_the_prompt_or_longer() -> None:
+    answer = Completion(assistant("x"), "stop", Usage(3, 0, 1), prompt_ids=(4, 5, 6))
+    for ids, kept in (([4, 5], 2), ([4, 5, 6], 3), ([4, 5, 6, 7], 3), ([4, 9, 6], 1), ([], 0), ([9], 0)):
+        body = to_body([answer, answer], Continued("r7", 1, ids))
+        after = {"after": "r7", "sample": 1, "kept": kept} if kept else {}
+        assert body["prompt"] == {"ids": [4, 5, 6][kept:], "check": body["prompt"]["check"]} | after
+        asked: list[tuple[str, int]] = []
+
+        def earlier(request: str, sample: int, ids: list[int] = ids, asked: list[tuple[str, int]] = asked) -> list[int]:
+            asked.append((request, sample))
+            return ids
+
+        assert from_body(json.loads(json.dumps(body)), earlier) == [answer, answer]
+        assert asked == ([("r7", 1)] if kept else [])

@@ -391,3 +391,19 @@ def test_a_run_is_removed_whole_or_kept_with_the_reason(home: Path, tmp_path: Pa
     link.unlink()
     remove_run(run.path)
     assert {path.name for path in run.path.parent.iterdir()} == {"other", "index.sqlite"}
+
+
+def test_an_index_that_is_slow_to_tell_is_told_less_often(home: Path) -> None:
+    class Slow(Index):
+        def keep(self, infos: Any, gone: Any = ()) -> None:
+            time.sleep(0.015)
+            told.append([info.id for info in infos])
+
+    told: list[list[str]] = []
+    with create(home, {}, "a") as run:
+        run._index, run._next_index_s = Slow(home / "runs"), 0.0
+        began_s = time.monotonic()
+        run.touch()
+        assert told == [[run.id]] and run._next_index_s >= began_s + 0.015 + 0.015 / 0.005
+        run.touch()
+        assert len(told) == 1

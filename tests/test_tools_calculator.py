@@ -31,6 +31,7 @@ def test_expressions_give_the_value_that_is_shown() -> None:
         "max((1,234), 5)": "1234",
         "max(1,2) + 1,234": "1236",
         "max(1,2,(3))": "3",
+        "max((1),2,345)": "345",
         "$1,000 + 12,345": "13345",
         # spellings
         "SQRT(4) X 3": "6",
@@ -131,6 +132,7 @@ def test_what_has_no_value_is_told_in_a_sentence() -> None:
         "(1": f") was expected, but the end came: {EXAMPLE}",
         "max(1 2)": f") was expected, but '2' came: {EXAMPLE}",
         "2 & 3": f"'&' means nothing here: {EXAMPLE}",
+        f"{'Ab' * 20}c(1)": f"'{'ab' * 20}' is unknown here: {EXAMPLE}; or use {names}",
         "Foo(1)": f"'foo' is unknown here: {EXAMPLE}; or use {names}",
         " = ?": f"the expression is empty: {EXAMPLE}",
     }

@@ -12,6 +12,7 @@ import pytest
 
 from answering_server import refused
 from firsthand.declaration import Declaration
+from firsthand.errors import ToolError
 from firsthand.tools import files as module
 from firsthand.tools.files import Files, _Search, files
 from firsthand.tools.folders.rooted import Rooted
@@ -229,3 +230,42 @@ def test_what_is_written_is_counted_in_characters_and_bounded_in_bytes(
     for write in (folder.write_file, folder.overwrite_file):
         assert refused(write, "c", "ééx") == "the text has 5 bytes: at most 4 can be written"
     assert sorted(each.name for each in root.iterdir()) == ["b", "d"]
+
+
+def test_what_cannot_be_opened_is_left_out_of_a_search_and_what_comes_after_it_is_not(
+    folder: Files, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in ("a", "b/in", "c", "d/gone/in", "d/in", "e"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text("x")
+    entered, opened = module.enter, module.open_file
+
+    def enter(at: int, name: str) -> int:
+        if name in ("b", "gone"):
+            raise PermissionError(13, "Permission denied")
+        return entered(at, name)
+
+    def open_file(at: int, name: str, path: str) -> Any:
+        if name == "c":
+            raise ToolError(f"{path} is swapped")
+        return opened(at, name, path)
+
+    monkeypatch.setattr(module, "enter", enter)
+    monkeypatch.setattr(module, "open_file", open_file)
+    assert folder.find_files(text="X") == "a:1: x\nd/in:1: x\ne:1: x"
+    assert folder.find_files() == "a\nc\nd/in\ne", "of a file that is only named nothing is opened"
+
+
+def test_what_is_found_is_told_by_the_path_under_which_it_can_be_read(folder: Files, root: Path) -> None:
+    (root / "d" / "e").mkdir(parents=True)
+    (root / "d" / "e" / "f").write_text("x\n")
+    (root / "link").symlink_to("d/e")
+    for path, told in (
+        (".", "d/e/f"), ("", "d/e/f"), ("./", "d/e/f"), (str(root), "d/e/f"), (f"{root}/", "d/e/f"),
+        ("d", "d/e/f"), (".//d/", "d/e/f"), ("./d/./e", "d/e/f"), (f"{root}/d//e/", "d/e/f"), (f"{root}/./d", "d/e/f"),
+        ("d/../d", "d/../d/e/f"), ("link", "link/f"), ("./link/", "link/f"),
+    ):  # fmt: skip
+        found = folder.find_files(path=path)
+        assert found.split("\n")[0] == told and folder.read_file(found.split("\n")[0]) == "x\n", path
+        assert folder.find_files(text="X", path=path).split("\n")[0] == f"{told}:1: x"
+    assert folder.rooted.relative(f"{root}/a/") == "a" and folder.rooted.relative("/".join(["."] * 3)) == ""

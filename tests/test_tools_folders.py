@@ -326,3 +326,13 @@ def test_a_files_state_is_its_bytes_and_the_rights_that_anybody_may_give(root: P
     assert not (root / "s").exists()
     with pytest.raises(ToolError, match="is a folder"):
         undo.capture({"path": "."})
+
+
+def test_a_file_is_put_back_with_the_mode_it_had_even_without_any_right(tmp_path: Path) -> None:
+    rooted = Rooted(tmp_path)
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "a").chmod(0o640)
+    for mode, kept in ((None, 0o640), (0o600, 0o600), (None, 0o600), (0, 0)):
+        rooted.replace("a", b"new", mode=mode)
+        assert (tmp_path / "a").stat().st_mode & 0o7777 == kept
+    assert [each.name for each in tmp_path.iterdir()] == ["a"]

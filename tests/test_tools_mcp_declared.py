@@ -214,6 +214,44 @@ prompts = false
             read_declarations(file)
 
 
+def test_variables_may_be_empty_folders_begin_at_the_file_or_at_home_and_no_name_asks_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMPTY", "")
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    file = tmp_path / "s.toml"
+    file.write_text("""
+[servers.b]
+command = "x"
+args = []
+env = {A = "${EMPTY}-${EMPTY}"}
+roots = ["~/r", "."]
+cwd = "~/c"
+[servers.a]
+url = "https://h:8443/?q=1"
+client_id = "${EMPTY}"
+timeout_s = 1
+oauth = true
+""")
+    b, a = declarations(f"{file}#")
+    assert (b.name, b.args, b.env, b.target) == ("b", (), {"A": "-"}, "x")
+    assert (b.roots, b.cwd) == ((str(tmp_path / "me" / "r"), str(tmp_path)), str(tmp_path / "me" / "c"))
+    assert (a.name, a.client_id, a.timeout_s, a.oauth, a.target) == ("a", "", 1.0, True, "https://h:8443/")
+    assert declarations(f" {file}#a ") == (a,) and declarations(str(file)) == (b, a)
+    for url in ("https://@h/", "https://:p@h/", "HTTP://u@h/"):
+        with pytest.raises(ConfigError, match="has a password in its url: give it as a header, from the environment"):
+            declarations(url)
+    for table, said in (
+        ("args=[1]", "a list of texts was expected"), ("env={A=true}", "a table of texts was expected"),
+        ("timeout_s='1'", "timeout_s is '1': a float was expected"), ("trusted='yes'", "true or false was expected"),
+        ("lazy_above=1.0", "lazy_above is 1.0: a int was expected"), ("lazy_above=0", "lazy_above = 0"),
+        ("headers={A='${NONE_X}'}", r"headers needs the variable NONE_X of the environment"),
+    ):  # fmt: skip
+        file.write_text(f"[servers.a]\ncommand='x'\n{table}\n")
+        with pytest.raises(ConfigError, match=said):
+            declarations(str(file))
+
+
 # -- tokens --
 
 

@@ -384,3 +384,15 @@ def test_nulls_are_left_out_where_an_argument_is_optional_and_takes_none() -> No
     }  # fmt: skip
     with pytest.raises(ToolError, match=r"mail__t was called with .*: need: None is not of type 'string'"):
         check({"need": None})
+
+
+def test_a_reference_out_of_a_schema_is_refused_wherever_its_fragment_leads() -> None:
+    for key in ("$ref", "$dynamicRef"):
+        for to in ("http://h/s.json#/a", "other#", "", " #/a", 5):
+            told = ToolDefinition("t", "T.", {"properties": {"x": {"anyOf": [{key: to}]}}}, {})
+            with pytest.raises(UnusableDefinition) as refused:
+                spec_of(told, server())
+            assert str(refused.value) == f"its schema refers to {str(to)!r}, which is outside of it"
+        kept = {"properties": {"x": {key: "#/$defs/a"}, "y": {key: "#"}}, "$defs": {"a": {"type": "integer"}}}
+        found = spec_of(ToolDefinition("t", "T.", kept, {}), server()).parameters
+        assert found == kept | {"type": "object", "required": []}

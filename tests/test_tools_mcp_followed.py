@@ -15,9 +15,10 @@ import mcp_types as types
 from mcp import MCPError
 
 from firsthand.errors import StoreError, ToolError
-from firsthand.loop.calling import caller
+from firsthand.loop.calling import CallPosition, caller
+from firsthand.tools.mcp import remote_tasks
 from firsthand.tools.mcp.connection import McpConnection, _validator_of
-from firsthand.tools.mcp.remote_tasks import CreatedTask, TasksOfServer
+from firsthand.tools.mcp.remote_tasks import CreatedTask, TasksOfServer, _wait
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
 from firsthand.tools.mcp.server_requests import RequestAnswers
 
@@ -141,3 +142,89 @@ def test_lists_that_changed_are_noted_and_calls_are_told_apart() -> None:
     assert made._current() is None
     made.calls += ["oldest", "newest"]  # type: ignore[list-item]
     assert made._current() == "oldest"
+
+
+def test_answers_reach_the_server_in_the_names_of_the_protocol() -> None:
+    class Answers:
+        def __init__(self) -> None:
+            self.asked: list[Any] = []
+
+        async def dispatch(self, request: Any) -> Any:
+            self.asked.append(request)
+            if request.method == "roots/list":
+                return types.ListRootsResult(roots=[])
+            if request.params.max_tokens == 1:
+                return types.ErrorData(code=-9, message="not now")
+            text = types.TextContent(type="text", text="é")
+            return types.CreateMessageResult(role="assistant", content=text, model="m", stop_reason="maxTokens")
+
+    async def sent(most: int) -> tuple[list[Any], list[Any]]:
+        answers, session = Answers(), Session()
+        message = {"role": "user", "content": {"type": "text", "text": "q"}}
+        asked = {"method": "sampling/createMessage", "params": {"messages": [message], "maxTokens": most}}
+        following = TasksOfServer(answers)  # type: ignore[arg-type]
+        context: Any = SimpleNamespace(session=session)
+        try:
+            await following._answer(context, "t7", {"first": ROOTS, "second": asked})
+        except MCPError as error:
+            session.sent.append((error.error.code, error.error.message))
+        return session.sent, [each.method for each in answers.asked]
+
+    said = {"role": "assistant", "content": {"type": "text", "text": "é"}, "model": "m", "stopReason": "maxTokens"}
+    ((method, params),), asked = asyncio.run(sent(5))
+    assert method == "tasks/update" and asked == ["roots/list", "sampling/createMessage"]
+    assert params == {"taskId": "t7", "inputResponses": {"first": {"roots": []}, "second": said}}
+    assert asyncio.run(sent(1)) == ([(-9, "not now")], asked), "of several answers none is sent"
+
+
+def test_a_task_is_asked_for_as_often_as_it_said_last_and_no_question_of_it_is_answered_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(remote_tasks, "asyncio", SimpleNamespace(sleep=sleep))
+
+    def asks(*keys: str, **more: Any) -> dict[str, Any]:
+        return {"status": "input_required", "inputRequests": dict.fromkeys(keys, ROOTS), **more}
+
+    result, sent = followed(
+        {"status": "working"}, asks("a", pollIntervalMs=40), asks("b"), asks("a", pollIntervalMs=90_000),
+        asks("b", "c", "a"), {"status": "input_required", "inputRequests": None, "pollIntervalMs": 0},
+        {"status": "completed", "result": TEXT},
+    )  # fmt: skip
+    assert result.content[0].text == "done" and waits == [0.02, 0.04, 0.04, 5.0, 5.0, 0.02]
+    answered = [list(params["inputResponses"]) for method, params in sent if method == "tasks/update"]
+    assert answered == [["a"], ["b"], ["c"]]
+    assert [_wait(None), _wait(None, 3.0), _wait(0), _wait(20.5), _wait(5_000.5)] == [0.2, 3.0, 0.02, 0.0205, 5.0]
+    result, _ = followed({"status": "completed", "result": None})
+    assert isinstance(result, ValueError), "a result without content is none"
+
+
+def test_a_call_that_ends_is_no_longer_running_whichever_began_first() -> None:
+    async def main() -> None:
+        made = McpConnection(SERVER)
+        made._client = "client"  # type: ignore[assignment]
+        ends = {name: asyncio.Event() for name in ("one", "two", "three")}
+        places = {name: CallPosition(None, name, None, None) for name in ends}  # type: ignore[arg-type]
+
+        async def under(name: str) -> str:
+            async def send(client: Any) -> str:
+                await ends[name].wait()
+                return f"{client} {name}"
+
+            with places[name].active():
+                return await made.request(send)
+
+        running = {name: asyncio.create_task(under(name)) for name in ends}
+        await asyncio.sleep(0.001)
+        assert made.calls == [*places.values()]
+        _, two, three = places.values()
+        for name, left in (("one", [two, three]), ("three", [two]), ("two", [])):
+            ends[name].set()
+            assert await running[name] == f"client {name}" and made.calls == left
+            assert made._current() is (left[0] if left else None)
+
+    asyncio.run(main())

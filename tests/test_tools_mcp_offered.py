@@ -184,6 +184,44 @@ def test_a_call_notes_its_server_once_and_its_progress_up_to_a_number(monkeypatc
 
 
 @pytest.mark.usefixtures("home")
+def test_a_shared_server_is_noted_once_in_each_attempt_and_read_again_as_it_is_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(remote_tools, "MAX_PROGRESS", 1)
+    source, made = opened(tool("a"), tool("odd", type="array"), tool("b", "One."))
+    made.reports = [(0.5, None, ""), (0.0, 0.0, "none to do"), (1.5, 1.0, "more than all"), (0.25, 1.0, "late")]
+    first, second = Noted(), Noted()
+
+    async def main() -> None:
+        versions = [source.version]
+        for listed in (
+            made.listed, made.listed, [tool("a"), tool("b", "Two.")], [tool("b", "Two."), tool("a")], [tool("a")],
+            [tool("a", x=1)], [],
+        ):  # fmt: skip
+            made.listed = list(listed)
+            made.changed.add("tools")
+            await source.refresh()
+            assert made.changed == set()
+            versions.append(source.version)
+            assert list(source.left_out) == (["odd"] if len(listed) == 3 else [])
+        assert versions == [0, 1, 1, 2, 2, 3, 4, 5] and source.tools == () and not source.definitions
+        made.listed = [tool("a")]
+        made.changed.add("tools")
+        await source.refresh()
+        for context in (first, second, first, second):
+            with CallPosition(context, "tool:0 x", None, None).active():  # type: ignore[arg-type]
+                await source.tools[0]({})
+        for context in (first, second):
+            progress = [(0.5, ""), (0.0, "none to do"), (1.5, "more than all")]
+            assert [kind for kind, _ in context.notes] == ["mcp_server", *["mcp_progress"] * 6]
+            assert [(note["done"], note["message"]) for _, note in context.notes[1:]] == progress * 2
+        with pytest.raises(ToolError, match=r"^MCP server s does not offer 'b' any more$"):
+            await source._call("b", {})
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("home")
 def test_what_a_stranger_says_is_between_marks_and_cut() -> None:
     source, made = opened(tool("a"), trusted=False)
     assert source._fenced("x" * 4_001).startswith('<untrusted from="MCP server s">\nxxx')
@@ -235,3 +273,24 @@ def test_what_a_stranger_says_is_between_marks_and_cut() -> None:
         assert source._approved.changes({"a": changed}) == {}, "it stands from now on"
 
     asyncio.run(main())
+
+
+@pytest.mark.usefixtures("home")
+def test_words_of_a_stranger_stand_between_marks_and_those_of_a_friend_once_they_changed() -> None:
+    async def described(trusted: bool) -> list[tuple[str, str, str | None]]:
+        source, made = opened(tool("a", "One."), tool("b", "Same."), trusted=trusted, effects={"b": "read"})
+        for _ in range(2):
+            made.changed.add("tools")
+            await source.refresh()
+            made.listed[0] = tool("a", "Two.")
+        assert list(source.changes) == ["a"]
+        return [(each.spec.description, each.effect, each.origin) for each in source.tools]
+
+    def between(text: str) -> str:
+        return f'<untrusted from="MCP server s">\n{text}\n</untrusted>'
+
+    first, second = asyncio.run(described(True)), asyncio.run(described(False))
+    assert first == [(between("Two."), "external", None), ("Same.", "read", None)]
+    assert second == [
+        (between(text), effect, "MCP server s") for text, effect in (("Two.", "external"), ("Same.", "read"))
+    ]

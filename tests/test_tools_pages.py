@@ -135,3 +135,35 @@ def test_a_response_is_text_by_what_it_says_of_itself() -> None:
     ):  # fmt: skip
         with pytest.raises(ToolError, match=why):
             read_url(url)
+
+
+def test_a_page_with_odd_markup_reads_as_a_browser_shows_it() -> None:
+    pages = {
+        "a<svg/>b<canvas width=1 />c<svg>d</svg>e": "abce",
+        "<head><title>T</title></HEAD><p>x</p><body>y": "T\n\nx\n\ny",
+        "<head><title>T</title><p>x</p><BODY>y</head>z": "T\n\nyz",
+        "<head><title lang='>'>T</title>x</head>y": "'>T\n\ny",
+        "<head><title>T</head>y</title>z": "y\nz",
+        "<TITLE>T</TITLE>x": "T\nx",
+        f"{'İ' * 30}<script>x</script>b<b>c</b>": "İ" * 30 + "bc",
+        f"{'İ' * 30}<HEAD><title>T</title>x</HEAD>b<b>c</b>": "İ" * 30 + "T\n\nbc",
+        "</pre>a  b<pre>c  d</pre></pre>e  f<PRE> g\n\n h</PRE>": "a b\nc  d\n\ne f\ng\n\nh",
+        "<h6>six</h6><h7>seven</h7><H1 id=x>One</H1>": "###### six\nseven\n\n# One",
+        "<th>a</th><td>b</td><td>c": "a | b | c",
+        "<ol><li>one</li><li>two</ol>": "- one\n\n- two",
+        "a<br/>b<hr>c": "a\nb\nc",
+        "<a HREF = /x >one</a><a href=''>two</a><a href=' /y '>three</a><a data-href=/z>four</a>": (
+            "one (/x)twothree (/y)four"
+        ),
+        "a\u00a0 \t\f b&nbsp;&#32;&amp;amp;&#x41;&#0;&copy": "a b &amp;A\ufffd&copy",
+        "a<!-->b-->c<!---->d": "acd",
+        "a<!x>b<?y ?>c</>d</ e>f<": "abcdf<",
+        f"a<b {'x' * 3_993}>c": "ac",
+        f"a<b title='{'x' * 4_000}>'>c": "a'>c",
+        "<script>1</script><style>2</style><noscript>3</noscript><template>4</template><math>5</math>x": "x",
+        "<iframe>1</iframe><object>2</object><scripts>3</scripts><SCRIPT>4</script>": "3",
+    }
+    assert {page: to_text(page) for page in pages} == pages
+    assert to_text("<a href=y?a=1&amp;b=2>t</a><a href=//o>u</a>", "https://h/d/p?q") == (
+        "t (https://h/d/y?a=1&b=2)u (https://o)"
+    )

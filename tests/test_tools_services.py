@@ -104,6 +104,47 @@ def test_a_search_service_is_chosen_by_what_is_set_and_asked_in_its_own_way(monk
     ]  # fmt: skip
 
 
+def test_a_blank_key_is_none_and_the_first_service_with_a_key_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def set_keys(brave: str | None, tavily: str | None, searxng: str | None) -> None:
+        for variable, value in zip(
+            ("BRAVE_API_KEY", "TAVILY_API_KEY", "SEARXNG_URL"), (brave, tavily, searxng), strict=True
+        ):
+            monkeypatch.delenv(variable, raising=False)
+            if value is not None:
+                monkeypatch.setenv(variable, value)
+
+    async def asked(port: int, rules: Rules) -> Any:
+        there, shown = f"http://127.0.0.1:{port}", []
+        for keys, given in (
+            ((" ", "", f"{there}//"), {}), ((" B ", " ", there), {"url": f"{there}/b"}),
+            ((None, "T\n", there), {"url": f"{there}/t"}), (("B", "T", there), {"service": "searxng"}),
+            ((None, None, None), {"service": "searxng", "url": f"{there}/s"}),
+            (("B", "T", there), {"service": "tavily", "url": f"{there}/t2"}),
+        ):  # fmt: skip
+            set_keys(*keys)
+            shown.append(await web_search(**given)({"query": " é ", "k": 1}))
+        return shown
+
+    body = {
+        "web": {"results": [{"title": "b", "url": "u", "description": "d"}]},
+        "results": [{"title": "t", "content": "c"}],
+    }
+    shown, came = served([answer(json.dumps(body).encode())], asked)
+    one, other = "b\nu\nd", "t\n\nc"
+    assert shown == [other, one, other, other, other, other]
+    assert [each.split(" HTTP")[0] for each in came] == [
+        "GET /search?q=+%C3%A9+&format=json", "GET /b?q=+%C3%A9+&count=1", "POST /t", "GET /search?q=+%C3%A9+&format=json",
+        "GET /s?q=+%C3%A9+&format=json", "POST /t2",
+    ]  # fmt: skip
+    heads = [each.lower() for each in came]
+    assert "x-subscription-token: b\r\n" in heads[1] and "authorization: bearer t\r\n" in heads[2]
+    assert "content-type: application/json\r\n" in heads[2]
+    set_keys(" ", "", None)
+    assert refused(web_search).startswith("no search service is set up: set one of")
+    assert refused(web_search, url="http://h/").startswith("no search service is set up: set one of")
+    assert refused(web_search, service="brave").startswith("brave needs the environment variable BRAVE_API_KEY: set it")
+
+
 def test_what_a_search_service_answers_wrongly_is_told_without_the_key() -> None:
     def asked(*answers: bytes) -> Any:
         async def work(port: int, rules: Rules) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from firsthand.errors import ToolError
+from firsthand.errors import ConfigError, ToolError
 from firsthand.tools import sql as sql_tools
 from firsthand.tools.databases import sql_process
 from firsthand.tools.sql import SqlFile
@@ -131,3 +131,43 @@ def test_a_schema_is_cut_beyond_its_length_and_not_at_it(file: SqlFile, monkeypa
         assert file._told(error, ()).startswith(said)
     names = [f"zz{number}" for number in range(51)]
     assert file._told("no such table: qqqq", names) == f"no such table 'qqqq'; there are {', '.join(names[:50])}"
+
+
+def test_a_table_holds_the_rows_that_fit_and_tells_of_others() -> None:
+    def table(*rows: Any, columns: Any = ("a\nb", "c|d"), more: bool = False) -> str:
+        return sql_tools._table(
+            {"columns": list(columns), "rows": [list(row) for row in rows], "more": more, "count": 0}
+        )
+
+    head, more = "a\\nb | c\\|d", "\n[there are more than these {} rows: ask for fewer, or count them]"
+    assert table() == f"{head}\n(no rows)"
+    assert table((None, "é\x1b"), ("", "1|2\n"), more=False) == (
+        f"{head}\nNULL | {sql_tools.printable('é' + chr(27))}\n | 1\\|2\\n"
+    )
+    assert table((None, "x"), more=True) == f"{head}\nNULL | x{more.format(1)}"
+    assert table(more=True) == head + more.format(0)
+    wide = "y" * (4_663 - 1 - 4)  # 11 characters of the header, and three lines of 4,663 with their ends: 14,000
+    assert table(*[("x", wide)] * 3) == "\n".join([head, *[f"x | {wide}"] * 3])
+    assert table(*[("x", wide)] * 2, ("x", wide + "y"), ("x", "")) == f"{head}\nx | {wide}\nx | {wide}{more.format(2)}"
+    assert table(*[("x", wide)] * 3, ("x", "")) == "\n".join([head, *[f"x | {wide}"] * 3]) + more.format(3)
+    names = ["n" * 2_000] * 9
+    assert table(["z"] * 9, columns=names) == " | ".join(names)[:15_000], "however many columns there are"
+
+
+def test_a_database_is_found_in_the_home_and_behind_a_link_and_is_one_by_its_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "real.db").write_bytes(b"SQLite format 3\0" + bytes(9))
+    (tmp_path / "link").symlink_to("real.db")
+    for path in ("~/link", tmp_path / "link", tmp_path / "x" / ".." / "real.db"):
+        assert SqlFile(path).path == (tmp_path / "real.db").resolve()
+    assert (SqlFile("~/real.db").query_s, SqlFile("~/real.db", query_s=0.5).query_s) == (10.0, 0.5)
+    for head in (b"SQLite format 3", b"SQLite format 4\0", b"\0"):
+        (tmp_path / "other").write_bytes(head)
+        with pytest.raises(ConfigError, match=r"^'~/other' is no SQLite database: give the path of one$"):
+            SqlFile("~/other")
+    with pytest.raises(ConfigError, match=r"^the database '~/none' cannot be read: No such file or directory$"):
+        SqlFile("~/none")
+    with pytest.raises(ConfigError, match=r"cannot be read: Is a directory$"):
+        SqlFile(tmp_path)

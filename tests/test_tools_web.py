@@ -285,3 +285,12 @@ def test_the_first_four_addresses_of_a_name_are_tried_in_turn() -> None:
     assert asyncio.run(reached(addresses[0])) == (f"a stream to {addresses[0]}", asked[:1])
     assert asyncio.run(reached(addresses[3])) == (f"a stream to {addresses[3]}", asked[:4])
     assert asyncio.run(reached(addresses[4])) == (addresses[3], asked[:4]), "the last fault is told"
+
+
+def test_a_host_name_has_253_characters_at_most_besides_its_last_dot() -> None:
+    name = ".".join(["a" * 63] * 3 + ["b" * 61])
+    assert len(name) == 253 and read_host(name) == read_host(f"{name.upper()}.") == name
+    for long in (name + "b", "a" * 64, f"x.{'a' * 64}.y"):
+        with pytest.raises(ToolError) as refused:
+            read_host(long)
+        assert str(refused.value) == f"{long[:100]!r} is no host name"

@@ -347,3 +347,21 @@ def test_without_a_list_of_pages_the_most_memory_so_far_is_told(monkeypatch: pyt
     monkeypatch.setattr(sys, "platform", "darwin")
     assert kilobytes / 1024 <= _resident_bytes() < 2 * kilobytes / 1024
     assert 2**23 < kilobytes < 2**36
+
+
+def test_a_time_a_step_and_a_value_of_0_are_kept_as_they_were_given(track: Track) -> None:
+    track.log({"loss": 0, "acc": -0.5}, step=0, at=0.0)
+    hold(track)
+    track.log({"loss": 0.25}, step=0, at=-1.5)
+    assert rows(track, "metrics", "name, step, value, at") == [("loss", 0, 0.0, 0.0), ("acc", 0, -0.5, 0.0)]
+    assert track._pending == [("loss", 0, 0.25, -1.5)]
+    assert track.last("acc") == -0.5 and track.last("loss") == 0.25, "what waits is written before it is read"
+    track.log({"loss": 0.0}, step=1, at=2.0)
+    assert (track.last("loss"), track.last("none"), track.last_step()) == (0.0, None, 1)
+    assert track.curve("loss") == Curve("loss", (0, 1), (0.25, 0.0), (-1.5, 2.0))
+    track.text("said", "", step=0)
+    assert track.texts() == track.texts("said") == [TextSample("said", 0, "")] and track.texts("") == []
+    with Track(track.run) as again:
+        assert again.step == 1
+        again.rewind(0)
+        assert (again.step, again.last_step(), again.names()) == (0, 0, ("acc", "loss"))

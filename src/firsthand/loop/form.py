@@ -158,7 +158,9 @@ def _field(name: str, schema: Json, required: bool) -> FormField | None:
         kind,
         title if isinstance(title, str) else "",
         required,
-        _choices(inner if isinstance(inner, dict) else {}),
+        _choices(inner)
+        if isinstance(inner, dict) and kind in ("string", "array")
+        else (),  # numbers are compared with none
         None,
         least if _is_finite(least) else None,
         most if _is_finite(most) else None,

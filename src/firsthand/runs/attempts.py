@@ -243,10 +243,10 @@ def _trace_from_json(body: Json) -> Trace:
 
 def samples(database: Database, benchmark: str, score_names: Iterable[str]) -> list[str]:
     """The places of an attempt at the benchmark that has a score of its own, and of one with each score given later."""
-    own = "SELECT attempt FROM traces WHERE benchmark = ? AND score IS NOT NULL LIMIT 1"
+    own = f"SELECT attempt FROM traces WHERE benchmark = ? AND score IS NOT NULL AND {_IS_LATEST} LIMIT 1"
     later = (
-        "SELECT traces.attempt FROM scores JOIN traces ON traces.attempt = scores.attempt"
-        " WHERE benchmark = ? AND name = ? AND value IS NOT NULL LIMIT 1"
+        "SELECT traces.attempt FROM scores JOIN traces ON traces.attempt = scores.attempt AND traces.try = scores.try"
+        f" WHERE benchmark = ? AND name = ? AND value IS NOT NULL AND {_IS_LATEST} LIMIT 1"
     )
     queries = [(own, (plain(benchmark),)), *((later, (plain(benchmark), plain(name))) for name in score_names)]
     return list(dict.fromkeys(str(place) for sql, values in queries for (place,) in database.read(sql, values)))

@@ -13,7 +13,7 @@ from typing import Any
 from firsthand.loop.attempt import cost_of
 from firsthand.model import Usage
 from firsthand.runs.attempts import body_of
-from firsthand.runs.database import Database
+from firsthand.runs.database import Database, plain
 
 _SUPERSEDED = (
     "SELECT old.seq FROM (SELECT attempt, max(try) AS last FROM traces WHERE try > 1 GROUP BY attempt) AS retried"
@@ -141,7 +141,7 @@ def totals(database: Database, name: str | None = None) -> list[Totals]:
     later = str(first_later[0][0]) if first_later else None
     found = []
     for benchmark, agent in pairs(database):
-        which, asked = name, {"benchmark": benchmark, "agent": agent, "name": name}
+        which, asked = name, {"benchmark": benchmark, "agent": agent, "name": None if name is None else plain(name)}
         sums = read(_sums(which), asked)[0]
         if which is None and later is not None and sums[2] == 0:
             which, asked["name"] = later, later

@@ -99,8 +99,8 @@ class Files:
         """
         search = _Search(names, text.casefold())
         with self.rooted.folder(path) as folder:
-            start = path.strip("/").removeprefix("./")
-            search.look_into(folder, "" if start in ("", ".") else f"{start}/", 0)
+            start = self.rooted.relative(path)
+            search.look_into(folder, f"{start}/" if start else "", 0)
         return "\n".join([*search.found, *search.notes]) or "(nothing was found)"
 
     def write_file(self, path: str, text: str) -> str:

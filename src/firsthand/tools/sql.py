@@ -183,7 +183,7 @@ def _table(reply: Json) -> str:
         lines.append(line)
     if reply["more"]:
         return _cut(lines, len(reply["rows"]))
-    return "\n".join([*lines, "" if len(lines) > 1 else "(no rows)"]).rstrip("\n")
+    return "\n".join(lines if len(lines) > 1 else [*lines, "(no rows)"])
 
 
 def _cut(lines: Sequence[str], rows: int) -> str:

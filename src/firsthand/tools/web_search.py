@@ -48,12 +48,13 @@ SERVICES: Mapping[str, Service] = {
 
 def web_search(*, service: str | None = None, url: str | None = None) -> Tool:
     """The tool `web_search`, through the service named, or the first of brave, tavily and searxng that is set up."""
-    name = service or next((each for each, known in SERVICES.items() if os.environ.get(known.variable)), None)
+    keys = {each: os.environ.get(known.variable, "").strip() for each, known in SERVICES.items()}
+    name = service or next((each for each, key in keys.items() if key), None)
     if name is None or name not in SERVICES:
         what = "no search service is set up" if name is None else f"no search service {name!r} is known"
         known = ", ".join(f"{each.variable} for {service}" for service, each in SERVICES.items())
         raise ConfigError(f"{what}: set one of the environment variables {known}")
-    key = os.environ.get(SERVICES[name].variable, "").strip()
+    key = keys[name]
     if not key and not (name == "searxng" and url):
         raise ConfigError(
             f"{name} needs the environment variable {SERVICES[name].variable}: set it, or leave web_search out"

@@ -131,6 +131,10 @@ class Rooted:
                 os.unlink(beside, dir_fd=folder)
                 raise
 
+    def relative(self, path: str) -> str:
+        """The path as it is read from the folder: without a part that says nothing; empty for the folder itself."""
+        return "/".join(self._parts(path))
+
     def _parts(self, path: str) -> list[str]:
         if "\0" in path or len(path) > 4096 or (not path.isascii() and path != path.encode("utf-8", "ignore").decode()):
             raise ToolError(f"{path[:80]!r} is no path")

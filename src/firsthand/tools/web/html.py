@@ -10,6 +10,7 @@ import html
 import re
 from bisect import bisect_right
 from itertools import accumulate
+from string import ascii_lowercase, ascii_uppercase
 from urllib.parse import urljoin
 
 _BLOCKS = re.compile(
@@ -22,6 +23,8 @@ _TAG = re.compile(r"</?([a-zA-Z][a-zA-Z0-9-]{0,30})((?:[^>\"']++|\"[^\"]*+\"|'[^
 _HREF = re.compile(r"\shref\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s>]+))", re.IGNORECASE)
 _ENTITY = re.compile(r"&#(?:[xX][0-9a-fA-F]{1,8}|[0-9]{1,8});?|&[a-zA-Z][a-zA-Z0-9]{1,31};")
 _SIGNS = re.compile(r"<+")
+_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
+"""Keeps every place where it is, as `str.lower` does not for a letter such as İ."""
 _MAX_CHARS = 1_000_000
 """The most characters of a page that are read."""
 _MAX_TAG = 4_000
@@ -43,7 +46,7 @@ def to_placed_text(source: str) -> tuple[str, list[tuple[int, int]]]:
 class _Reader:
     def __init__(self, source: str, base: str):
         self.source = source
-        self.lower = source.lower() if len(source.lower()) == len(source) else source
+        self.lower = source.translate(_LOWER)
         self.base = base
         self.pieces: list[str] = []
         self.href = ""

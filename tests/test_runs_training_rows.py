@@ -1,0 +1,169 @@
+"""Training data of unusual attempts: least scores of 0 and below, equal answers apart, votes, probes and branches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firsthand.message import Json, Message, Text, ToolCall, ToolResult, assistant, user
+from firsthand.preference import Preference
+from firsthand.runs import store
+from firsthand.runs.training_data import DataFilter, DataKind, attempt_rows, training_rows
+from firsthand.task import Task
+from firsthand.trace import Call, Event, Node, Score, Trace
+from made_traces import trace
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+@pytest.fixture
+def run(home: Path) -> Iterator[store.Run]:
+    with store.create(home, {}, "one", command=["run"]) as made:
+        yield made
+
+
+def said(id: str, answer: str, value: float | None = 1.0, *, question: str = "q", **more: Any) -> Trace:
+    """An attempt that answers a question at once."""
+    nodes = (Node(None, user(question)), Node(0, assistant(answer)))
+    scores = () if value is None else (Score("s", value),)
+    calls = (Call(":0", "generate", 0, 0, 0, "", nodes=(1,)),)
+    return trace(id, nodes=nodes, calls=calls, answer=answer, scores=scores, **more)
+
+
+def rows(runs: Sequence[store.Run], kind: DataKind, **chosen: Any) -> tuple[list[Json], dict[str, int]]:
+    found = training_rows(runs, kind, DataFilter(**chosen))
+    return found.rows, dict(+found.left_out)
+
+
+def names(row: Json) -> str:
+    return "".join(each["trace"] for each in row["lineage"])
+
+
+def test_a_least_score_of_0_is_a_least_score(run: store.Run) -> None:
+    for number, value in enumerate((0.25, 0.0, -0.5)):
+        run.append(said(str(number), f"a{number}", value, epoch=number))
+    assert [(names(row), row["label"]) for row in rows([run], "kto", min_score=0.0)[0]] == [
+        ("0", True), ("1", True), ("2", False),
+    ]  # fmt: skip
+    assert [row["label"] for row in rows([run], "kto")[0]] == [False, False, False]
+    found, left_out = rows([run], "sft", min_score=0.0)
+    assert ([names(row) for row in found], left_out) == (["0", "1"], {"below the least score": 1})
+    assert rows([run], "pairs", min_score=0.25)[1] == {"neither best nor worst": 1}
+    run.append(said("9", "b", -1.0, task="u"))
+    run.append(said("8", "c", -0.5, task="u", epoch=1))
+    assert rows([run], "reward", min_score=0.0)[1] == {"below the least score": 2}
+    assert [names(row) for row in rows([run], "reward", min_score=-0.5)[0]] == ["012", "89"]
+    assert [names(row) for row in rows([run], "kto", best_of=1)[0]] == ["0", "8"]
+    assert rows([run], "kto", best_of=1)[1] == {"not among the best of their task": 3}
+    assert [names(row) for row in rows([run], "pairs", best_of=1)[0]] == ["02", "89"], "pairs need the worst too"
+
+
+def test_an_equal_answer_counts_once_wherever_it_stands_and_other_prompts_are_other_groups(run: store.Run) -> None:
+    for number, (answer, value) in enumerate((("a", 0.75), ("b", 0.5), ("a", 0.25), ("c", 0.25), ("d", 0.25))):
+        run.append(said(str(number), answer, value, epoch=number))
+    run.append(said("7", "z", 0.0, question="other", epoch=7))
+    found, left_out = rows([run], "reward")
+    assert [(names(row), [each[0]["content"] for each in row["answers"]]) for row in found] == [
+        ("013", ["a", "b", "c"])
+    ]
+    assert left_out == {"equal answer": 1, "equal score": 1, "nothing to compare with": 1}
+    (pair,) = rows([run], "pairs")[0]
+    assert (pair["chosen"], pair["rejected"], "tools" in pair) == (
+        [{"role": "assistant", "content": "a"}], [{"role": "assistant", "content": "c"}], False,
+    )  # fmt: skip
+
+
+def test_a_vote_needs_two_different_answers_to_one_prompt_in_runs_that_are_here(run: store.Run, home: Path) -> None:
+    two = (Node(None, user("q")), Node(0, assistant("x")), Node(0, assistant("y")))
+    both = (Call(":0", "generate", 0, 0, 0, "", nodes=(1, 2)),)
+    with store.create(home, {}, "two", command=["run"]) as other:
+        for each in (said("1", "a"), said("2", "b", None, epoch=1), said("3", "a", epoch=2)):
+            run.append(each)
+        other.append(said("4", "c", agent="z"))
+        other.append(said("5", "d", question="else", epoch=1))
+        other.append(trace("6", nodes=two, calls=both, epoch=3))
+        for place, (a, b, winner) in enumerate((
+            ("1", "3", "a"), ("1", "6", "b"), ("6", "1", "a"), ("1", "5", "a"), ("1", "2", "b"), ("4", "1", "a"),
+            ("none", "1", "b"), ("2", "4", "both_bad"),
+        )):  # fmt: skip
+            (run if place % 2 else other).add_preference(Preference("t", a, b, winner, f"p{place}"))  # type: ignore[arg-type]
+        found, left_out = rows([run, other], "pairs", all_branches=True)
+        votes = [(names(row), row["chosen"][0]["content"], row["rejected"][0]["content"], row["by"])
+                 for row in found if "by" in row]  # fmt: skip
+        assert votes == [("41", "c", "a", "p5"), ("21", "b", "a", "p4")], "a vote needs no score"
+        assert left_out["vote on attempts that are not here, or not at one prompt"] == 5
+        assert left_out["vote without a winner"] == 1 and left_out["no score"] == 1
+        assert [row["by"] for row in rows([other], "pairs")[0] if "by" in row] == [], "its own votes are of another run"
+        trained = [(names(row), row["lineage"][0]["run"]) for row in rows([other, run], "sft")[0]]
+        assert trained == [("4", other.id), ("1", run.id), ("3", run.id), ("5", other.id)], "prompt by prompt"
+
+
+def test_turns_that_no_model_sampled_have_no_weight_and_a_tool_message_is_a_line_for_each_result(
+    run: store.Run,
+) -> None:
+    calls = Message("assistant", (Text("so "), ToolCall("c", "f", {"é": 1}), Text("look"), ToolCall("d", "g", {})))
+    results = Message("tool", (ToolResult("c", "f", "1"), Text("skipped"), ToolResult("d", "g", "no", is_error=True)))
+    nodes = (
+        Node(None, user("q")), Node(0, calls), Node(1, results), Node(2, assistant("planted")), Node(3, user("go on")),
+        Node(4, assistant("end")), Node(5, user("never answered")),
+    )  # fmt: skip
+    made = trace("1", nodes=nodes, calls=(
+        Call(":0", "generate", 0, 0, 0, "", nodes=(1,)), Call(":1", "tool", 2, 0, 0, "", nodes=(3,)),
+        Call(":2", "generate", 4, 0, 0, "", nodes=(5,)),
+    ))  # fmt: skip
+    (row,) = attempt_rows("r9", made)
+    assert row["messages"] == [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "so look", "tool_calls": [
+            {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"\\u00e9": 1}'}},
+            {"id": "d", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+        ]},
+        {"role": "tool", "tool_call_id": "c", "name": "f", "content": "1"},
+        {"role": "tool", "tool_call_id": "d", "name": "g", "content": "no"},
+        {"role": "assistant", "content": "planted", "weight": 0}, {"role": "user", "content": "go on"},
+        {"role": "assistant", "content": "end"},
+    ]  # fmt: skip
+    assert row["lineage"] == [
+        {"run": "r9", "trace": "1", "leaf": 5, "benchmark": "b", "task": "t", "agent": "a", "epoch": 0, "score": 1.0}
+    ]
+    fork = Node(1, assistant("instead"))
+    whole = trace("2", nodes=(*nodes[:2], fork, Node(2, user("dead end"))), calls=made.calls[:1])
+    assert [len(each["messages"]) for each in attempt_rows("r", whole)] == [2], "what was not sampled is no branch"
+
+
+def test_the_texts_of_probes_are_answers_and_a_task_may_say_that_the_first_is_right(run: store.Run) -> None:
+    probe = {"name": "p", "turns": [["user", "u"]], "continuations": [" no\n", "yes"]}
+    metadata = {"probes": [probe, probe | {"name": "r", "turns": [["assistant", "v"], ["user", "w"]]}]}
+    run.add_tasks("b", [Task("t", "?", metadata=metadata, secret={"right": 0}), Task("s", "?", metadata=metadata)])
+    run.add_tasks("b", [Task("x", "?", metadata=metadata, secret={"right": "0"})])
+    events = (Event("other", 0.0, {}), Event("probe", 0.5, {}))
+    for id, task, nodes in (
+        ("1", "t", ()),
+        ("2", "s", ()),
+        ("3", "x", ()),
+        ("4", "none", ()),
+        ("5", "t", (user("m"),)),
+    ):
+        made = trace(id, task, 0.125, events=events, epoch=int(id), nodes=tuple(Node(None, each) for each in nodes))
+        run.append(made)
+    found, left_out = rows([run], "kto")
+    assert left_out == {"probes without a right text": 3}
+    assert [(row["prompt"], row["completion"], row["label"]) for row in found] == [
+        (prompt, [{"role": "assistant", "content": text}], label)
+        for prompt in (
+            [{"role": "user", "content": "u"}],
+            [{"role": "assistant", "content": "v", "weight": 0}, {"role": "user", "content": "w"}],
+        )
+        for text, label in (("no", True), ("no", True), ("yes", False), ("yes", False))
+    ]
+    lineages = [row["lineage"][0] for row in found]
+    assert [(each["trace"], each["leaf"], each["probe"], each["score"]) for each in lineages] == [
+        ("1", -1, "p", 1.0), ("5", 0, "p", 1.0), ("1", -1, "p", 0.0), ("5", 0, "p", 0.0),
+        ("1", -1, "r", 1.0), ("5", 0, "r", 1.0), ("1", -1, "r", 0.0), ("5", 0, "r", 0.0),
+    ]  # fmt: skip
