@@ -41,10 +41,10 @@ def test_a_cassette_answers_in_the_order_of_the_recording():
         ask(cassette, "a")
 
 
-def test_a_recording_may_hold_separators_of_lines_as_they_are_and_blank_lines(tmp_path):
+def test_a_recording_may_hold_separators_of_lines_as_they_are(tmp_path):
     rows = [{"prompt": "a\u2028b", "replies": ["c\u0085d"]}, {"prompt": "a\u2028b", "replies": ["e"]}]
     file = tmp_path / "said.jsonl"
-    file.write_text("\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n", "utf-8")
+    file.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n", "utf-8")
     assert ask(open_model(str(file)), "a\u2028b", 2) == ["c\u0085d", "e"]
 
 

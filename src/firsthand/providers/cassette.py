@@ -35,7 +35,7 @@ def open_model(text: str) -> Cassette:
         if path.stat().st_size > _MAX_BYTES:
             raise ConfigError(f"{text} is larger than {_MAX_BYTES >> 20} MiB: record fewer attempts in one file")
         with path.open(encoding="utf-8") as lines:  # not splitlines, which parts a text at U+2028 too
-            for line in filter(str.strip, lines):
+            for line in lines:
                 body = json.loads(line)
                 if not isinstance(body, dict) or not {"prompt", "replies"} <= body.keys():
                     raise ConfigError(
