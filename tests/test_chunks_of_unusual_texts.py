@@ -74,7 +74,8 @@ def test_braces_count_from_one_in_forty_lines_and_outside_of_strings_and_comment
 
 def test_a_definition_is_known_by_its_words_its_assignment_or_its_parentheses() -> None:
     names = {
-        "pub(crate) unsafe fn x()": "x", "export default async function* go() {": "go", "func (r *Repo) Save(x int) {": "Save",
+        "pub(crate) unsafe fn x()": "x", "export default async function* go() {": "go",
+        "func (r *Repo) Save(x int) {": "Save",
         "namespace a::b {": "a::b", "class Foo:": "Foo", "impl<T> Shape for Square": "Shape", "const f = x => 1": "f",
         "  let g = async function () {": "g", "var h = (a, b) => {": "h", "const k = 3": "", "static int f(void)": "f",
         "unsigned long long int ref(char *s) {": "ref", "int f(void);": "", "new Foo (x) {": "", "else if (x) {": "",
