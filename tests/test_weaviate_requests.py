@@ -73,7 +73,8 @@ def test_records_are_sent_as_objects_with_tags_of_texts_and_names_of_numbers() -
     ids = [f"{n:032x}" for n in (10, 11, 12)]
     vector = np.array([1, 2.5, 3], np.float32)
     records.upsert([
-        Record(ids[0], {"kind": "a", "n_x": 2.0}, "P", vector), Record(ids[1], {}, "Q"), Record(ids[2], {"n": "1"}, "R", vector[:1])
+        Record(ids[0], {"kind": "a", "n_x": 2.0}, "P", vector), Record(ids[1], {}, "Q"),
+        Record(ids[2], {"n": "1"}, "R", vector[:1]),
     ])  # fmt: skip
 
     def sent(id: str, tags: list[str], fields: str, payload: str, vector: list[float]) -> dict[str, Any]:
