@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import zlib
 from pathlib import Path
 from typing import Any
@@ -228,3 +229,58 @@ def test_outlines_are_read_page_by_page_and_words_keep_their_numbers(monkeypatch
         assert dict(np.frombuffer(row[0], "<u4").reshape(-1, 2).tolist()) == counts and row[1] == 6
         assert {word: numbers[word] for word in words} == words
         assert index.known_vectors(["x"]) == {}
+
+
+def test_chunks_come_in_order_of_start_and_the_vector_of_a_parent_is_zeros_that_no_text_is_known_by() -> None:
+    text = "fox hen\nowl"
+    whole = Chunk("d", 0, 11, text)
+    last, first = Chunk("d", 8, 11, text[8:], parent=whole.id), Chunk("d", 0, 7, text[:7], parent=whole.id)
+    vectors = np.zeros((3, HEADER.dimension), np.float32)
+    vectors[0], vectors[2] = unit(2, 3)
+    with open_index(":memory:", HEADER) as index:
+        index.put([IndexedDocument(Document("d", text), [last, whole, first], vectors), lines("e", ["yak\n"], seed=9)])
+        assert index.chunks("d") == [whole, first, last] and len(index) == 3
+        assert np.allclose(index.vectors([first.id, whole.id, last.id]), vectors[[2, 1, 0]], atol=1e-3)
+        known = index.known_vectors(["owl", "no", text, "fox hen", "owl"])
+        assert [*known] == ["owl", "fox hen"] and np.allclose(known["fox hen"], vectors[2], atol=1e-3)
+        for wrong, told in ((["x", "y"], "x"), ([first.id, "y" * 70], "y" * 64)):
+            with pytest.raises(UnknownName, match=rf"^no vector of the chunk '{told}' in :memory:$"):
+                index.vectors(wrong)
+        with pytest.raises(UnknownName) as none:
+            index.chunk("z" * 70)
+        assert str(none.value) == (f"no chunk '{'z' * 64}' in :memory:: its document may have changed; search again")
+        with pytest.raises(UnknownName, match=r"^no document 'dd' in :memory:; did you mean 'd'\?$"):
+            index.document("dd")
+        with pytest.raises(UnknownName, match=rf"^no document '{'q' * 200}' in :memory:$"):
+            index.document("q" * 201)
+        assert index.chunk(last.id) == last and index.title("nobody") is None and index.chunks("nobody") == []
+
+
+def test_an_index_that_another_process_re_embedded_takes_no_document_and_a_reader_writes_none(tmp_path: Path) -> None:
+    path, new = tmp_path / "x.index", IndexHeader("n", "n", 2, "lines")
+    first, second = open_index(path, HEADER), open_index(path, HEADER)
+    assert first.put([lines("a", ["fox\n"])]).added == ("a",)
+    assert first.reembed(new, lambda texts: unit(len(texts), 1, 2)) == 1
+    told = rf"^{path} was re-embedded by another process: open it again$"
+    with pytest.raises(StoreError, match=told):
+        second.put([lines("b", ["hen\n"]), lines("c", ["owl\n"])])
+    with pytest.raises(StoreError, match=told):
+        second.search_terms("fox", 1, {})
+    bad = lines("bad", ["x\n"], vectors=unit(1, 0, 3))
+    other, renamed = (lines(id, ["elk\n"], title=id, vectors=unit(1, 0, 2)) for id in "da")
+    receipt = first.put([bad, other, renamed])
+    assert (receipt.added, receipt.updated) == (("d",), ("a",)) and [*first.hashes()] == ["a", "d"]
+    assert receipt.failed == (
+        (
+            "bad",
+            "'bad' comes with vectors of shape (1, 3), and its chunks need (1, 2): embed each chunk's indexed_text",
+        ),
+    )
+    first.close()
+    second.close()
+    with open_index(path, new, read_only=True) as reader, pytest.raises(sqlite3.OperationalError, match="readonly"):
+        connection_of(reader).execute("UPDATE header SET revision = 9")
+    with pytest.raises(StoreError, match=rf"^{tmp_path} is a folder: give the path of an index's file in it$"):
+        open_index(tmp_path, new, read_only=True)
+    with pytest.raises(StoreError, match=r"^no index at :memory:: open it without read_only to make it$"):
+        open_index(":memory:", new, read_only=True)

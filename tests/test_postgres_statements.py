@@ -78,8 +78,8 @@ def test_a_new_index_is_a_table_of_its_dimension_made_in_one_transaction() -> No
             ("SELECT to_regclass(%s)", ['"s".records']), "BEGIN",
             ("SELECT pg_advisory_xact_lock(hashtext(%s))", ["s"]), ("CREATE EXTENSION IF NOT EXISTS vector", None),
             ('CREATE SCHEMA IF NOT EXISTS "s"', None),
-            ('CREATE TABLE IF NOT EXISTS "s".records (id text COLLATE "C" PRIMARY KEY, fields jsonb NOT NULL, payload text NOT '
-             f"NULL, vector {column})", None), *indexes, "END",
+            ('CREATE TABLE IF NOT EXISTS "s".records (id text COLLATE "C" PRIMARY KEY, fields jsonb NOT NULL, payload text '
+             f"NOT NULL, vector {column})", None), *indexes, "END",
         ]  # fmt: skip
     _, connection, _ = opened([('"s".records',)], header=IndexHeader("", "", 3, "c"))
     assert len(connection.said) == 1, "it is there"
@@ -126,8 +126,8 @@ def test_records_are_written_read_ranked_and_removed_by_their_conditions() -> No
         (f'SELECT id, -(vector <#> %s::halfvec) AS score FROM "s".records WHERE {where} ORDER BY score DESC, id LIMIT %s',
          ["[0.5, 2.0]", *values, 7]),
         ('DELETE FROM "s".records WHERE id = ANY(%s)', [["a", "b"]]),
-        ('INSERT INTO "s".records (id, fields, payload, vector) VALUES (%s, %s, %s, %s) ON CONFLICT (id) DO UPDATE SET fields '
-         "= excluded.fields, payload = excluded.payload, vector = excluded.vector",
+        ('INSERT INTO "s".records (id, fields, payload, vector) VALUES (%s, %s, %s, %s) ON CONFLICT (id) DO UPDATE SET '
+         "fields = excluded.fields, payload = excluded.payload, vector = excluded.vector",
          [("a", '{"n": 1.5, "t": "\\u00e9"}', "P", "[0.5, 2.0]"), ("b", "{}", "Q", None)]),
         "BEGIN", ("SELECT pg_advisory_xact_lock(hashtext(%s))", ["s"]), "inside", "END", "CLOSE",
     ]  # fmt: skip
