@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import zlib
 from pathlib import Path
@@ -207,6 +208,8 @@ def test_reembedding_empties_the_old_vectors_in_steps_and_counts_what_it_compute
         "query_prefix 'q: ' (now ''), document_prefix 'd: ' (now ''): use what it was made with, or make it again with "
         "`firsthand rag reindex`"
     )
+    open_files = [os.path.realpath(each) for each in Path("/dev/fd").iterdir()]
+    assert other.tb is not None and str(tmp_path / "x.index") not in open_files, "what was refused is closed"
 
 
 def test_outlines_are_read_page_by_page_and_words_keep_their_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,6 +252,11 @@ def test_chunks_come_in_order_of_start_and_the_vector_of_a_parent_is_zeros_that_
         with pytest.raises(UnknownName) as none:
             index.chunk("z" * 70)
         assert str(none.value) == (f"no chunk '{'z' * 64}' in :memory:: its document may have changed; search again")
+        words = index.chunks_with
+        assert words(["hen-owl", "fox"]) == [whole, first] and words(["ow", "?"]) == [] == words(["?", "fox-hen"])
+        assert words(["hen", "ow"]) == [whole] and words(["ow"], limit=1) == [last]
+        assert words(["ow"]) == [last, whole] == words(["owls"])
+        assert words(["ow", "hen-fox"]) == [], "the last whole word is not the last one, so that it is no beginning"
         with pytest.raises(UnknownName, match=r"^no document 'dd' in :memory:; did you mean 'd'\?$"):
             index.document("dd")
         with pytest.raises(UnknownName, match=rf"^no document '{'q' * 200}' in :memory:$"):
