@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from firsthand.errors import ConfigError, StoreError, TransientError
@@ -261,3 +263,25 @@ def test_a_summary_is_of_its_descriptions_in_their_order_and_communities_come_by
         hashes=lambda: dict.fromkeys(documents, ""), chunks=lambda id: [Chunk(id, 0, 1, each) for each in documents[id]]
     )
     assert [each.text for each in leaf_chunks(index)] == ["a1", "a2", "b"]
+
+
+def test_failed_chunks_come_in_the_order_of_their_documents_and_a_full_disk_says_so(file: GraphFile) -> None:
+    chunks = [Chunk("b", 0, 1, "x"), Chunk("a", 7, 9, "y"), Chunk("a", 2, 3, "z"), Chunk("a", 12, 13, "w")]
+    for chunk in chunks:
+        file.keep(chunk, FailedChunk(chunk.id, chunk.document, chunk.text))
+    assert [each.reason for each in file.failed()] == ["z", "y", "w", "x"]
+    for name, told in (
+        ("SQLITE_FULL", "cannot be written (odd): make room, then run it again"),
+        ("SQLITE_IOERR_WRITE", "cannot be written (odd): make room, then run it again"),
+        ("SQLITE_CORRUPT", "cannot be used: odd. Delete it and build the graph again"),
+        ("", "cannot be used: odd. Delete it and build the graph again"),
+    ):
+        error = sqlite3.OperationalError("odd")
+        error.sqlite_errorname = name
+        with pytest.raises(StoreError) as told_as, file._sentences():
+            raise error
+        assert str(told_as.value) == f"{file.path} {told}" and told_as.value.__cause__ is error
+    file._execute("PRAGMA max_page_count = 10")
+    with pytest.raises(StoreError, match=r"x\.graph cannot be written \(database or disk is full\): make room"):
+        file.put_vectors({f"k{n}": np.ones(5000, np.float32) for n in range(9)})
+    assert file.vectors(["k0"]) == {} and not file._connection.in_transaction, "all or none"
