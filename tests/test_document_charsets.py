@@ -90,6 +90,8 @@ def test_utf_8_with_fewer_than_one_damaged_byte_of_200_characters_is_mended() ->
     assert notes == ["UTF-8 with 1 invalid bytes, the first at 203: they were replaced"]
     two = known + b"a" * 199 + b"\xff" + b"b" * 199 + b"\xfe"
     assert decode(two)[1] == ["UTF-8 with 2 invalid bytes, the first at 204: they were replaced"]
+    for letter in ("\x80", "£", "ÿ", "𝄞"):
+        assert decode(f"{letter}{'a' * 300}".encode() + b"\xff")[0] == f"{letter}{'a' * 300}\ufffd"
     for guessed in (known + b"a" * 197 + b"\xff", b"a" * 300 + b"\xe9", b"a" * 300 + b"\xe9 caf\xc3\xa9"):
         assert "which was guessed" in decode(guessed)[1][0], "too much damage, or no UTF-8 before the first of it"
 
