@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 from typing import Any
 
@@ -19,6 +20,7 @@ from firsthand.retrieval.documents.file_content import FileContent, ReadSettings
 from firsthand.retrieval.documents.html_reader import page_text, page_title, read_html
 from firsthand.retrieval.documents.json_reader import read_json, read_jsonl
 from firsthand.retrieval.documents.notebook_reader import read_notebook
+from firsthand.retrieval.documents.pdf_reader import read_pdf
 from firsthand.retrieval.documents.table_reader import read_table
 from firsthand.retrieval.documents.text_reader import read_markdown, read_text
 
@@ -220,3 +222,29 @@ def test_a_book_is_read_in_the_order_of_its_spine_from_the_folder_of_its_package
     assert refused(read_epub, written.zipped({**parts, "META-INF/rights.xml": ""})) == (
         "it is encrypted by copy protection: it cannot be read"
     )
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("pypdfium2") is None, reason="pypdfium2 is not installed: pip install 'firsthand[rag]'"
+)
+def test_a_page_that_cannot_be_loaded_is_named_after_those_without_text() -> None:
+    def page(content: int) -> bytes:
+        return (
+            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents %d 0 R "
+            b"/Resources << /Font << /F1 3 0 R >> >> >>" % content
+        )
+
+    def stream(words: bytes) -> bytes:
+        return b"<< /Length %d >>\nstream\n%s\nendstream" % (len(words), words)
+
+    one, four = (stream(b"BT /F1 12 Tf 50 700 Td (%s) Tj ET" % words) for words in (b"One \x0b", b"Four"))
+    data = written.pdf_of([
+        b"<< /Type /Catalog /Pages 2 0 R >>", b"<< /Type /Pages /Kids [4 0 R 6 0 R 7 0 R 9 0 R] /Count 4 >>",
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>", page(5), one, b"null", page(8),
+        stream(b""), page(10), four,
+    ])  # fmt: skip
+    content = read_pdf(data, "p.pdf", PLAIN)
+    [document] = content.documents
+    assert [document.text[each.start :].split()[0] for each in document.locations] == ["One", "Four"]
+    assert [each.label for each in document.locations] == ["1", "4"] and document.meta == {"kind": "pdf"}
+    assert content.notes[:2] == ("without text, perhaps scanned: pages 2, 3", "cannot be read: page 2")
