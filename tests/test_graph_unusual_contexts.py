@@ -33,6 +33,7 @@ from firsthand.retrieval.graph.knowledge_graph import (
 )
 from firsthand.retrieval.graph.knowledge_graph import KnowledgeGraph as Graph
 from firsthand.retrieval.graph.leiden import Community, LeidenSettings, communities
+from firsthand.retrieval.graph.noun_phrases import NounPhraseSettings, noun_phrases, phrase_graph
 
 GRAPH = Graph(
     (Entity("A+B", "X", ("one", "two"), ("c1",)), Entity("C", "X", ("", ), ("c2",)), Entity("D", "X", (), ("c2", "c3"))),
@@ -188,3 +189,38 @@ def test_answers_of_a_model_are_held_to_types_and_strengths_and_the_first_of_equ
         with pytest.raises(ModelError) as error:
             joined("c", [wrong], ("t",))
         assert str(error.value) == f"the answer is not of the schema: {told}"
+
+
+def test_a_phrase_is_one_name_whatever_its_kinds_and_is_looked_for_in_the_heading_too() -> None:
+    def phrases(text: str, heading: str = "", **settings: Any) -> list[tuple[str, str]]:
+        found = noun_phrases(Chunk("d", 0, len(text), text, heading), NounPhraseSettings(**settings))
+        return [(each.name, each.type) for each in found.entities]
+
+    assert phrases("x, Cattle met. Then (Cattle) and: Oxen; “Hens” of Oslo") == [("Cattle", "name"), ("Oslo", "name")]
+    assert phrases("of red clay", "Red Mill > About Ann") == [
+        ("Ann", "name"),
+        ("Red Mill", "name"),
+        ("red clay", "term"),
+    ]
+    assert phrases("we met O'Neil and Jean-Luc’s of von Trapp\n\nBerg") == [
+        ("Jean-Luc’s", "name"), ("O'Neil", "name"), ("Trapp", "name")
+    ]  # fmt: skip
+    assert phrases("no red clay pots, one red clay pot", max_words=3) == [
+        ("red clay pot", "term"),
+        ("red clay pots", "term"),
+    ]
+    assert phrases("") == [] == phrases("A", "The")
+    made = [
+        Extraction(id, tuple(ExtractedEntity(name, kind) for name, kind in names))
+        for id, names in (
+            ("c1", [("Red Clay", "name"), ("Ann", "name")]), ("c2", [("red clay", "term"), ("Ann", "name")]),
+            ("c3", [("Bob", "name")]), ("c4", []),
+        )
+    ]  # fmt: skip
+    graph = phrase_graph(made, NounPhraseSettings(min_frequency=2, min_edge_percentile=0))
+    assert [(each.name, each.type, each.chunks) for each in graph.entities] == [
+        ("ANN", "NAME", ("c1", "c2")), ("RED CLAY", "NAME", ("c1",)), ("RED CLAY", "TERM", ("c2",))
+    ]  # fmt: skip
+    [relation] = graph.relations  # both in 2 of 4 chunks, and always together
+    assert (relation.source, relation.target, relation.chunks) == ("ANN", "RED CLAY", ("c1", "c2"))
+    assert relation.weight == pytest.approx(0.5 * np.log(0.5 / 0.25)) and graph.orphans == 0
