@@ -174,6 +174,16 @@ def test_a_section_is_packed_with_its_code_whole_and_a_long_table_cut_between_li
     ]  # fmt: skip
 
 
+def test_long_code_is_cut_between_lines_and_not_at_its_blank_ones() -> None:
+    text = "```\naaaaaaaaaaa\nbbbbbbbbbbb\n\nccccccccc\n```"
+    made = markdown(size=30, overlap=10)(Document("d", text))
+    assert texts(made) == ["```\naaaaaaaaaaa", "bbbbbbbbbbb", "ccccccccc\n```"]
+    assert texts(markdown(size=42, overlap=10)(Document("d", text))) == [text], "whole up to the size"
+    assert texts(markdown(size=41, overlap=0)(Document("d", text))) == [text[:-4], "```"]
+    after = texts(markdown(size=42, overlap=10)(Document("d", f"One two.\n{text}\nThree four.")))
+    assert after == ["One two.", text, "Three four."]
+
+
 # -- kinds, windows, parents, sentences --
 
 
