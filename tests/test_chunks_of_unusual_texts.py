@@ -180,7 +180,7 @@ def test_long_code_is_cut_between_lines_and_not_at_its_blank_ones() -> None:
     assert texts(made) == ["```\naaaaaaaaaaa", "bbbbbbbbbbb", "ccccccccc\n```"]
     assert texts(markdown(size=42, overlap=10)(Document("d", text))) == [text], "whole up to the size"
     assert texts(markdown(size=41, overlap=0)(Document("d", text))) == [text[:-4], "```"]
-    after = texts(markdown(size=42, overlap=10)(Document("d", f"One two.\n{text}\nThree four.")))
+    after = texts(markdown(size=43, overlap=10)(Document("d", f"One two.\n{text}\nThree four.")))
     assert after == ["One two.", text, "Three four."]
 
 
