@@ -19,6 +19,7 @@ from firsthand.retrieval.store import document_rows as rows_of
 from firsthand.retrieval.store import reembedding, sqlite_index
 from firsthand.retrieval.store.analyzer import Analyzer
 from firsthand.retrieval.store.document_rows import checked_lengths, prepared, read_document
+from firsthand.retrieval.store.filter_conditions import field_of
 from firsthand.retrieval.store.index_checks import _all_faults
 from firsthand.retrieval.store.sqlite_index import SqliteIndex, open_index
 from index_tiny import HEADER, TERMS_ONLY, lines, unit
@@ -292,3 +293,25 @@ def test_an_index_that_another_process_re_embedded_takes_no_document_and_a_reade
         open_index(tmp_path, new, read_only=True)
     with pytest.raises(StoreError, match=r"^no index at :memory:: open it without read_only to make it$"):
         open_index(":memory:", new, read_only=True)
+
+
+def test_whole_numbers_at_the_ends_of_64_bits_are_stored_and_found_as_ints_or_floats() -> None:
+    ends = {
+        "low": -(2**63),
+        "below": -(2**63) - 1,
+        "high": 2**63 - 1,
+        "above": 2**63,
+        "float": 2.0**63,
+        "least": -(2.0**63),
+    }
+    kinds = {name: type(field_of(value)[1]) for name, value in ends.items()}
+    assert kinds == {"low": int, "below": float, "high": int, "above": float, "float": float, "least": int}
+    with open_index(":memory:", TERMS_ONLY) as index:
+        index.put([lines(name, ["fox\n"], meta={"n": value}, with_vectors=False) for name, value in ends.items()])
+
+        def found(condition: Any) -> list[str]:
+            return sorted(hit.chunk.document for hit in index.search_terms("fox", 9, {"n": condition}))
+
+        assert found(-(2**63)) == ["below", "least", "low"] == found({"max": -(2**63)})
+        assert found(2.0**63) == ["above", "float"] == found([2**63]) and found(2**63 - 1) == ["high"]
+        assert found({"not": {"min": 0}}) == ["below", "least", "low"] and index.verify() == []

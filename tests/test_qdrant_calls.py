@@ -81,7 +81,9 @@ def test_records_are_written_read_and_removed_in_pages_and_found_exactly(monkeyp
     client = Noting(
         retrieve=[[point(1, {"payload": "P", "n": 2}), point(0, None, [1, 2])], []],
         scroll=[([point(4, {"payload": "a"})], UUIDS[3]), ([point(3, {"n": 1.5}, [3])], None)],
-        query_points=[SimpleNamespace(points=[SimpleNamespace(id=UUIDS[at], score=score) for at, score in ((2, 3), (0, -1.5))])],
+        query_points=[
+            SimpleNamespace(points=[SimpleNamespace(id=UUIDS[at], score=score) for at, score in ((2, 3), (0, -1.5))])
+        ],
     )  # fmt: skip
     store = records(client)
     vector = np.array([0.5, 2], np.float32)
@@ -140,3 +142,21 @@ def test_conditions_are_filters_of_qdrant() -> None:
     assert store._filter(Some((span, match))) == models.Filter(should=[two, one])
     assert store._filter(Not(span)) == models.Filter(must_not=[two])
     assert store._filter(Every(())) == models.Filter(must=[])
+
+
+def test_a_client_in_local_mode_is_asked_by_one_thread_at_a_time() -> None:
+    class QdrantLocal:
+        pass
+
+    class Local(Noting):
+        _client = QdrantLocal()
+
+        def __getattr__(self, method: str) -> Any:
+            held.append(qdrant_index._LOCAL._is_owned())  # type: ignore[attr-defined]
+            return super().__getattr__(method)
+
+    held: list[bool] = []
+    store = records(Local())
+    store.remove(IDS)
+    assert store._alone is qdrant_index._LOCAL and held == [True, True]
+    assert records(Noting())._alone is not qdrant_index._LOCAL and not qdrant_index._LOCAL._is_owned()  # type: ignore[attr-defined]
