@@ -315,3 +315,17 @@ def test_whole_numbers_at_the_ends_of_64_bits_are_stored_and_found_as_ints_or_fl
         assert found(-(2**63)) == ["below", "least", "low"] == found({"max": -(2**63)})
         assert found(2.0**63) == ["above", "float"] == found([2**63]) and found(2**63 - 1) == ["high"]
         assert found({"not": {"min": 0}}) == ["below", "least", "low"] and index.verify() == []
+
+
+def test_vectors_that_another_process_made_again_are_searched_at_the_next_search(tmp_path: Path) -> None:
+    path = tmp_path / "x.index"
+    writer = open_index(path, HEADER)
+    writer.put([lines("d", [f"word{n}\n" for n in range(9)], seed=1)])
+    with open_index(path, read_only=True) as reader:
+        for seed in (2, 3, 4):  # from the first table to the second, back, and again
+            made = unit(9, seed)
+            assert writer.reembed(HEADER, lambda texts, made=made: made) == 9  # type: ignore[misc]
+            for n in (0, 8, 4):
+                [hit] = reader.search_vectors(made[n], 1, {})
+                assert (hit.chunk.text, round(hit.score, 2)) == (f"word{n}\n", 1.0), seed
+    writer.close()
