@@ -68,6 +68,10 @@ def test_braces_count_from_one_in_forty_lines_and_outside_of_strings_and_comment
         assert text.count("\n") == lines and [*_by_lines(text)][-1].path == tuple(name.split(" > "))
     quoted = 'fn a() {\n  s = "{" + \'{\' + "\\"{" // {\n  # {\n}\n}}\nfn b() {\n}\n'
     assert [each[0] for each in shown(quoted, [*_by_lines(quoted)])] == ["a", "b"], "closing more than was opened"
+    closed = "a }}\nclass A {\nfn b() {}\n"  # what closes more than was opened does not let b stand beside A
+    assert [each[0] for each in shown(closed, [*_by_lines(closed)])] == ["", "A", "A > b"]
+    mixed = "}}\n{\nclass A {\nfn b() {}\n}\nclass C {\nfn d() {}"
+    assert [each[0] for each in shown(mixed, [*_by_lines(mixed)])] == ["", "A", "A > b", "C", "C > d"]
     then = "}}}\nclass A {\nfn b() {\n}\n}\nfn c() {}"
     assert [each[0] for each in shown(then, [*_by_lines(then)])] == ["", "A", "A > b", "c"]
 
@@ -95,6 +99,11 @@ def test_python_counts_its_own_lines_and_classes_are_followed_eight_deep(monkeyp
     deep = "".join(f"{' ' * depth}class c{depth}:\n" for depth in range(11)) + " " * 11 + "x = 1"
     paths = [each.path for each in _python(deep) or []]
     assert paths == [tuple(f"c{n}" for n in range(depth)) for depth in range(1, 10)]
+    long = "class C:\n  def f(self):\n    return 1\n  # of f\n  x = 2\ndef g(\n  a,\n): pass\nz = 3\n"
+    assert shown(long, _python(long)) == [
+        ("C", "class C:\n"), ("C > f", "  def f(self):\n    return 1\n  # of f\n"), ("C", "  x = 2\n"),
+        ("g", "def g(\n  a,\n): pass\n"), ("", "z = 3\n"),
+    ]  # fmt: skip
     crlf = "def f():\r\n  pass\r\rdef g(): pass"
     assert shown(crlf, _python(crlf)) == [("f", "def f():\r\n  pass\r\r"), ("g", "def g(): pass")]
     assert _python("a\0b") is None

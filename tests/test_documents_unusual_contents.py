@@ -211,11 +211,11 @@ def test_a_book_is_read_in_the_order_of_its_spine_from_the_folder_of_its_package
     container = '<c><rootfiles><rootfile/><rootfile full-path="d/e/p.opf"/><rootfile full-path="x"/></rootfiles></c>'
     parts: dict[str, str | bytes] = {
         "META-INF/container.xml": container, "META-INF/encryption.xml": "<fonts/>", "d/e/p.opf": package,
-        "d/e/a b.html": "<title>T</title><p>first</p>", "d/c.xhtml": "<p>second</p>",
+        "d/e/a b.html": "<title>No</title><h2>T</h2><p>first</p>", "d/c.xhtml": "<p>second</p>",
     }  # fmt: skip
     content = read_epub(written.zipped(parts), "b.epub", PLAIN)
     assert content == FileContent(
-        (Document("b.epub", "second\n\nT\n\nfirst\n\n", "My &", meta={"kind": "epub"},
+        (Document("b.epub", "second\n\nNo\n\n## T\n\nfirst\n\n", "My &", meta={"kind": "epub"},
                   locations=(Location(0, "heading", "chapter 1"), Location(8, "heading", "T"))),),
         ("chapter 2 cannot be read: it is no EPUB: it has no part 'd/e/gone.xhtml'",),
     )  # fmt: skip

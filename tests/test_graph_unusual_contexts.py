@@ -209,7 +209,7 @@ def test_a_phrase_is_one_name_whatever_its_kinds_and_is_looked_for_in_the_headin
         ("red clay pot", "term"),
         ("red clay pots", "term"),
     ]
-    assert phrases("") == [] == phrases("A", "The")
+    assert phrases("") == [] == phrases("A", "The") == phrases("Cattle graze") == phrases("Cattle. Oxen! graze")
     made = [
         Extraction(id, tuple(ExtractedEntity(name, kind) for name, kind in names))
         for id, names in (
