@@ -1,10 +1,10 @@
-"""The statements that an index sends to PostgreSQL, with their values; the connection notes them and answers."""
+"""The statements that an index in PostgreSQL is made of, by a connection that records them: psycopg's, without a server."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,123 +12,184 @@ import pytest
 
 from firsthand.errors import ConfigError, StoreError
 from firsthand.retrieval.chunk_index import IndexHeader
-from firsthand.retrieval.store.postgres_index import PostgresRecords
-from firsthand.retrieval.store.records import Among, Every, Match, Record
+from firsthand.retrieval.store.postgres_index import PostgresRecords, _text, _where
+from firsthand.retrieval.store.records import Among, Every, Match, Not, Range, Record, Some
+
+psycopg = pytest.importorskip("psycopg")
+HEADER = IndexHeader("m", "f", 3, "lines")
 
 
-class Connection:
-    """Notes statements; `answers` are the rows of those that select."""
+class Recorder:
+    """A connection whose rows are given beforehand."""
 
-    def __init__(self, *answers: Any):
-        self.answers = [*answers]
-        self.said: list[Any] = []
+    def __init__(self, *rows: list[tuple[Any, ...]]):
+        self.rows = [*rows]
+        self.said: list[tuple[str, Any]] = []
+        self.opened: list[Any] = []
+        self.closed = 0
+        self.fails: Exception | None = None
 
     def execute(self, statement: str, values: Any = None) -> Any:
+        if self.fails is not None:
+            raise self.fails
         self.said.append((statement, values))
-        rows = self.answers.pop(0) if "SELECT" in statement and "advisory" not in statement else None
-        if isinstance(rows, Exception):
-            raise rows
-        return SimpleNamespace(description=rows is not None or None, fetchall=lambda: rows)
+        given = self.rows.pop(0) if self.rows and statement.startswith("SELECT") else []
 
-    @contextmanager
-    def cursor(self) -> Iterator[Any]:
-        yield SimpleNamespace(executemany=lambda statement, values: self.said.append((statement, values)))
+        class Cursor:
+            description = given or None
+
+            def fetchall(self) -> list[tuple[Any, ...]]:
+                return given
+
+        return Cursor()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        self.said.append("BEGIN")
+        self.said.append(("BEGIN", None))
         yield
-        self.said.append("END")
+        self.said.append(("COMMIT", None))
+
+    @contextmanager
+    def cursor(self) -> Iterator[Any]:
+        recorder = self
+
+        class Cursor:
+            def executemany(self, statement: str, values: Any) -> None:
+                recorder.said.append((statement, [*values]))
+
+        yield Cursor()
 
     def close(self) -> None:
-        self.said.append("CLOSE")
+        self.closed += 1
 
 
-def opened(
-    *answers: Any, header: IndexHeader | None = None, name: str = "s"
-) -> tuple[PostgresRecords, Connection, list[Any]]:
-    """Records over a noting connection, through the constructor, and how it was connected."""
-    connection, connected = Connection(*answers), []
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def made(*rows: list[tuple[Any, ...]], name: str = "Notes_1", header: IndexHeader | None = None) -> Any:
+        recorder = Recorder(*rows)
 
-    def connect(*address: Any, **options: Any) -> Connection:
-        connected.append((address, options))
-        return connection
+        def connect(address: str, **options: Any) -> Recorder:
+            recorder.opened.append((address, options))
+            return recorder
 
-    made = object.__new__(PostgresRecords)
-    psycopg = pytest.importorskip("psycopg", reason="this engine has no client here")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(psycopg, "connect", connect)
-        made.__init__("host=h", name, header)  # type: ignore[misc]
-    return made, connection, connected
+        monkeypatch.setattr(psycopg, "connect", connect)
+        made.recorder = recorder  # type: ignore[attr-defined]
+        return PostgresRecords("host=x", name, header), recorder
+
+    return made
 
 
-def test_a_new_index_is_a_table_of_its_dimension_made_in_one_transaction() -> None:
-    for dimension, column in ((3, "halfvec(3)"), (0, "text")):
-        _, connection, connected = opened([(None,)], header=IndexHeader("", "", dimension, "c"))
-        assert connected == [(("host=h",), {"autocommit": True})]
-        indexes = [
-            (
-                f'CREATE INDEX IF NOT EXISTS records_by_{field} ON "s".records '
-                f"((fields ->> '{field}')) WHERE fields ? '{field}'",
-                None,
-            )
-            for field in ("kind", "of", "text")
-        ]
-        assert connection.said == [
-            ("SELECT to_regclass(%s)", ['"s".records']), "BEGIN",
-            ("SELECT pg_advisory_xact_lock(hashtext(%s))", ["s"]), ("CREATE EXTENSION IF NOT EXISTS vector", None),
-            ('CREATE SCHEMA IF NOT EXISTS "s"', None),
-            ('CREATE TABLE IF NOT EXISTS "s".records (id text COLLATE "C" PRIMARY KEY, fields jsonb NOT NULL, payload text '
-             f"NOT NULL, vector {column})", None), *indexes, "END",
-        ]  # fmt: skip
-    _, connection, _ = opened([('"s".records',)], header=IndexHeader("", "", 3, "c"))
-    assert len(connection.said) == 1, "it is there"
-    opened([("x",)], name="a" * 48)
-    for name in ("a" * 49, "a b", "naïve"):
-        with pytest.raises(ConfigError, match=r"48 at most$"):
+def test_an_index_is_looked_for_under_its_quoted_name_and_made_only_with_a_header(opened: Any) -> None:
+    _, there = opened([("Notes_1.records",)])
+    assert there.opened == [("host=x", {"autocommit": True})]
+    assert there.said == [("SELECT to_regclass(%s)", ['"Notes_1".records'])] and there.closed == 0
+    with pytest.raises(StoreError, match=r"^PostgreSQL has no index 'Notes_1': give a header to make one$"):
+        opened([(None,)])
+    assert opened.recorder.closed == 1
+    _, new = opened([(None,)], header=HEADER)
+    table = '"Notes_1".records'
+    assert new.said[1:5] == [
+        ("BEGIN", None),
+        ("SELECT pg_advisory_xact_lock(hashtext(%s))", ["Notes_1"]),
+        ("CREATE EXTENSION IF NOT EXISTS vector", None),
+        ('CREATE SCHEMA IF NOT EXISTS "Notes_1"', None),
+    ]
+    assert new.said[5][0] == (
+        f'CREATE TABLE IF NOT EXISTS {table} (id text COLLATE "C" PRIMARY KEY, fields jsonb NOT NULL, payload text NOT '
+        "NULL, vector halfvec(3))"
+    )
+    assert [said for said, _ in new.said[6:]] == [
+        *(f"CREATE INDEX IF NOT EXISTS records_by_{field} ON {table} ((fields ->> '{field}')) WHERE fields ? '{field}'"
+          for field in ("kind", "of", "text")), "COMMIT",
+    ]  # fmt: skip
+    _, words = opened([(None,)], header=IndexHeader("", "", 0, "lines"))
+    assert words.said[5][0].endswith("payload text NOT NULL, vector text)")
+
+
+def test_a_name_is_an_identifier_of_48_letters_at_most(opened: Any) -> None:
+    opened([("x",)], name="n" * 48)
+    for name in ("n" * 49, "", "a-b", "é", "1a", 'a"b'):
+        with pytest.raises(
+            ConfigError, match="is no name for a schema: give letters, digits and underscores, 48 at most"
+        ):
             opened([("x",)], name=name)
 
 
-def test_an_index_that_is_not_there_is_told_and_the_connection_closed() -> None:
-    psycopg = pytest.importorskip("psycopg", reason="this engine has no client here")
+def test_errors_of_the_server_are_a_sentence_and_never_show_the_address(
+    opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, recorder = opened([("x",)])
+    recorder.fails = psycopg.OperationalError("line one\n   " + "y" * 400)
+    with pytest.raises(StoreError) as caught:
+        store.remove(["a"])
+    assert str(caught.value) == f"PostgreSQL's index 'Notes_1' cannot be used: line one {'y' * 291}"
+    store.close()
+    assert recorder.closed == 1
 
-    closed: list[Any] = []
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Connection, "close", lambda self: closed.append(self.said))
-        with pytest.raises(StoreError, match=r"^PostgreSQL has no index 's': give a header to make one$"):
-            opened([(None,)])
-        with pytest.raises(StoreError, match=r"^PostgreSQL's index 's' cannot be used: gone away$"):
-            opened(psycopg.OperationalError("gone\n  away"))
-    assert len(closed) == 2
+    def raising(error: Exception) -> None:
+        def connect(address: str, **options: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(psycopg, "connect", connect)
+        PostgresRecords("postgresql://me:word@h/d", "n", None)
+
+    with pytest.raises(StoreError, match="cannot be used: no server"):
+        raising(psycopg.OperationalError("no server"))
+    with pytest.raises(
+        StoreError, match=r"^PostgreSQL's address cannot be read: give postgresql://user@host/name or"
+    ) as told:
+        raising(psycopg.ProgrammingError("bad address me:word"))
+    assert "word" not in str(told.value) and told.value.__cause__ is None
 
 
-def test_records_are_written_read_ranked_and_removed_by_their_conditions() -> None:
-    stored = [("b", {"n": 1}, "P", "[0.5,-2]"), ("a", {}, "Q", None)]
-    made, connection, _ = opened([("x",)], stored, [stored[1]], [("b", "2.5"), ("a", -1)])
-    connection.said.clear()
-    condition = Every((Match("of", ("z",)), Among(("a", "b"))))
-    where = "(coalesce(fields ->> %s = ANY(%s), false)) AND (id = ANY(%s))"
-    values: Sequence[Any] = ["of", ["z"], ["a", "b"]]
-    found = made.select(condition, vectors=True)
-    assert [(each.id, each.fields, each.payload) for each in found] == [("b", {"n": 1}, "P"), ("a", {}, "Q")]
-    assert found[0].vector is not None and found[0].vector.dtype == np.float32 and found[0].vector.tolist() == [0.5, -2]
-    assert found[1].vector is None and made.get(["a", "q"]) == {"a": Record("a", {}, "Q")}
-    vector = np.array([0.5, 2], np.float32)
-    assert made.nearest(vector, 7, condition) == [("b", 2.5), ("a", -1.0)]
-    made.remove(["a", "b"])
-    made.upsert([Record("a", {"n": 1.5, "t": "é"}, "P", vector), Record("b", {}, "Q")])
-    with made.atomically():
-        connection.said.append("inside")
-    made.close()
-    assert connection.said == [
-        (f'SELECT id, fields, payload, vector::text FROM "s".records WHERE {where}', values),
-        ('SELECT id, fields, payload, NULL FROM "s".records WHERE id = ANY(%s)', [["a", "q"]]),
-        (f'SELECT id, -(vector <#> %s::halfvec) AS score FROM "s".records WHERE {where} ORDER BY score DESC, id LIMIT %s',
-         ["[0.5, 2.0]", *values, 7]),
-        ('DELETE FROM "s".records WHERE id = ANY(%s)', [["a", "b"]]),
-        ('INSERT INTO "s".records (id, fields, payload, vector) VALUES (%s, %s, %s, %s) ON CONFLICT (id) DO UPDATE SET '
-         "fields = excluded.fields, payload = excluded.payload, vector = excluded.vector",
-         [("a", '{"n": 1.5, "t": "\\u00e9"}', "P", "[0.5, 2.0]"), ("b", "{}", "Q", None)]),
-        "BEGIN", ("SELECT pg_advisory_xact_lock(hashtext(%s))", ["s"]), "inside", "END", "CLOSE",
+def test_records_are_stored_removed_read_and_ranked(opened: Any) -> None:
+    vector = np.array([1.0, -0.5, 0.25], np.float32)
+    rows = [("a", {"n": 1}, "p", None)]
+    with_vectors = [("b", {}, "q", "[1,2.5,3]")]
+    store, recorder = opened([("x",)], rows, with_vectors, [("c", 1), ("d", 0.5)])
+    table = '"Notes_1".records'
+    store.upsert([Record("a", {"n": 1}, "p", vector), Record("b", {"k": "é"}, "q")])
+    statement, values = recorder.said[-1]
+    assert statement == (
+        f"INSERT INTO {table} (id, fields, payload, vector) VALUES (%s, %s, %s, %s) ON CONFLICT (id) DO UPDATE SET fields = "
+        "excluded.fields, payload = excluded.payload, vector = excluded.vector"
+    )
+    assert values == [("a", '{"n": 1}', "p", "[1.0, -0.5, 0.25]"), ("b", json.dumps({"k": "é"}), "q", None)]
+    store.remove(("a", "b"))
+    assert recorder.said[-1] == (f"DELETE FROM {table} WHERE id = ANY(%s)", [["a", "b"]])
+    assert store.get(["a", "z"]) == {"a": Record("a", {"n": 1}, "p", None)}
+    assert recorder.said[-1] == (f"SELECT id, fields, payload, NULL FROM {table} WHERE id = ANY(%s)", [["a", "z"]])
+    (found,) = store.select(Match("kind", ("chunk",)), vectors=True)
+    assert (found.id, found.fields, found.payload) == ("b", {}, "q") and found.vector.tolist() == [1.0, 2.5, 3.0]
+    assert found.vector.dtype == np.float32
+    assert recorder.said[-1][0] == (
+        f"SELECT id, fields, payload, vector::text FROM {table} WHERE coalesce(fields ->> %s = ANY(%s), false)"
+    )
+    assert store.nearest(vector, 7, Among(("c", "d"))) == [("c", 1.0), ("d", 0.5)]
+    assert recorder.said[-1] == (
+        f"SELECT id, -(vector <#> %s::halfvec) AS score FROM {table} WHERE id = ANY(%s) ORDER BY score DESC, id LIMIT %s",
+        ["[1.0, -0.5, 0.25]", ["c", "d"], 7],
+    )
+
+
+def test_conditions_become_sql_with_a_value_for_each_placeholder() -> None:
+    low, high = Range("n", 1.5, None), Range("n", None, 0)
+    number = "(fields ->> %s)::float8"
+    cases: list[tuple[Any, str, list[Any]]] = [
+        (Match("kind", ("a", "b")), "coalesce(fields ->> %s = ANY(%s), false)", ["kind", ["a", "b"]]),
+        (Among(("i", "j")), "id = ANY(%s)", [["i", "j"]]),
+        (low, f"coalesce(fields ? %s AND {number} >= %s::float8, false)", ["n", "n", 1.5]),
+        (high, f"coalesce(fields ? %s AND {number} <= %s::float8, false)", ["n", "n", 0]),
+        (Range("n", 1, 2), f"coalesce(fields ? %s AND {number} >= %s::float8 AND {number} <= %s::float8, false)",
+         ["n", "n", 1, "n", 2]),
+        (Range("n"), "coalesce(fields ? %s, false)", ["n"]),
+        (Not(Among(("i",))), "NOT (id = ANY(%s))", [["i"]]),
+        (Every((Among(("i",)), Match("k", ("v",)))), "(id = ANY(%s)) AND (coalesce(fields ->> %s = ANY(%s), false))",
+         [["i"], "k", ["v"]]),
+        (Some((Match("k", ("v",)), Among(("i",)))), "(coalesce(fields ->> %s = ANY(%s), false)) OR (id = ANY(%s))",
+         ["k", ["v"], ["i"]]),
+        (Every(()), "true", []),
     ]  # fmt: skip
-    assert made.transactional
+    for condition, sql, values in cases:
+        assert _where(condition) == (sql, values), condition
+    assert _text(None) is None and _text(np.array([2, 0.5])) == "[2.0, 0.5]"
