@@ -45,9 +45,8 @@ def decode(data: bytes) -> tuple[str, list[str]]:
             try:
                 text = data.decode(name)
             except UnicodeDecodeError as error:
-                raise DataError(
-                    f"it begins as {name.upper()} and is not valid at byte {error.start}: save it again"
-                ) from None
+                at = error.start + (len(mark) if name == "utf-8-sig" else 0)  # whose decoder counts from after the mark
+                raise DataError(f"it begins as {name.upper()} and is not valid at byte {at}: save it again") from None
             return text, [] if name == "utf-8-sig" else [f"decoded as {name.upper()}, by its byte order mark"]
     if wide := _wide(data):
         return data.decode(wide), [f"decoded as {wide.upper()}, which was guessed"]

@@ -108,7 +108,7 @@ def load_state(file: GraphFile, index: ChunkIndex) -> GraphState:
         )
     try:
         return _state(file, built, len(present) - sum(state == "done" for state in states.values()))
-    except (KeyError, TypeError, ValueError, ModelError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ModelError) as error:
         raise StoreError(f"{file.path} is damaged ({error}): delete it and build the graph again") from None
 
 

@@ -41,7 +41,7 @@ def open_graph(corpus: Corpus, index: str) -> OpenGraph:
     check_graph(index)
     path = graph_path(index_file(index)).resolve()
     with _lock:
-        seen = _stamp(path), _stamp(index_file(index))
+        seen = _stamp(path), _stamp(index_file(index).resolve())
         known = _open.get(str(path))
         if known is None or known[0] != seen:
             known = _open[str(path)] = (seen, _read(path, corpus))

@@ -267,7 +267,7 @@ class RecordIndex:
             chunk = _chunk(each)
             if owner["document"]["text"][chunk.start : chunk.end] != chunk.text or chunk.id != each.id:
                 found.append(f"The chunk {each.id} is not its document's text.")
-            if self.header.dimension and abs(float(np.linalg.norm(each.vector)) - 1) > 0.01:  # type: ignore[arg-type]
+            if self.header.dimension and not abs(float(np.linalg.norm(each.vector)) - 1) <= 0.01:  # type: ignore[arg-type]
                 found.append(f"The vector of the chunk {each.id} does not have the length 1.")
         found += [f"The document {body['document']['id']!r} has {counts[id]} of {len(body['chunks'])} chunks."
                   for id, body in owners.items() if counts[id] != len(body["chunks"])]  # fmt: skip

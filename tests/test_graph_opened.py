@@ -1,0 +1,82 @@
+"""A graph as a search opens it: once while nothing changed, with the vectors that fit the index, or a sentence."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from firsthand.errors import ConfigError, StoreError, UnknownName
+from firsthand.retrieval.corpus import Corpus
+from firsthand.retrieval.graph.graph_build import entity_key
+from firsthand.retrieval.graph.graph_file import GraphFile, graph_path
+from firsthand.retrieval.graph.graph_state import load_state
+from firsthand.retrieval.graph.open_graph import _read, _stamp, check_graph, chunks_of, open_graph
+from graph_handmade import handmade
+
+
+def test_a_graph_is_opened_once_while_its_file_and_its_index_stay_and_has_the_vectors_of_the_indexs_size(
+    tmp_path: Path,
+) -> None:
+    path, index = handmade(tmp_path, dimension=3)
+    corpus = Corpus(index)
+    with pytest.raises(ConfigError) as none:
+        check_graph(str(tmp_path / "none.index"))
+    assert str(none.value).startswith(
+        f"no index at '{tmp_path / 'none.index'}': make one with `firsthand rag index DIR`"
+    )
+    file = GraphFile(graph_path(path))
+    entities = load_state(file, index).graph.entities
+    keys = [entity_key(each) for each in entities]
+    assert [each.name for each in entities] == ["ANN", "BOB", "CID", "DORA", "EMIL"]
+    file.put_vectors(
+        {keys[4]: [1, 2, 3], keys[1]: [0.5, 0, -1], keys[2]: [1, 2], keys[3]: [1, 2, 3, 4], "x": [1, 1, 1]}
+    )  # type: ignore[dict-item]
+    file.close()
+    opened = open_graph(corpus, str(path))
+    assert {place: vector.tolist() for place, vector in opened.vectors.items()} == {1: [0.5, 0, -1], 4: [1, 2, 3]}
+    assert all(vector.dtype == np.float32 for vector in opened.vectors.values()) and opened.state.unread == 0
+    (tmp_path / "link.index").symlink_to(path.name)
+    (tmp_path / "link.index.graph").symlink_to(f"{path.name}.graph")
+    assert open_graph(corpus, str(path)) is opened is open_graph(corpus, str(tmp_path / "link.index"))
+    os.utime(graph_path(path), ns=(5, 5))
+    second = open_graph(corpus, str(path))
+    assert second is not opened and second.state == opened.state and open_graph(corpus, str(path)) is second
+    os.utime(path, ns=(6, 6))
+    third = open_graph(corpus, str(path))
+    assert third is not second
+    index.delete(["four"])
+    with pytest.raises(
+        ConfigError, match=r"^1 chunks were removed from the index since the graph was built, which still"
+    ):
+        open_graph(corpus, str(path))
+    with pytest.raises(ConfigError, match=r"^1 chunks were removed"):
+        open_graph(corpus, str(path))
+    found = chunks_of(corpus, [index.chunks("two")[0].id])
+    assert [chunk.text for chunk in found.values()] == ["Bob met Cid."] and [*found] == [index.chunks("two")[0].id]
+    with pytest.raises(UnknownName):
+        chunks_of(corpus, ["none"])
+    with pytest.raises(
+        ConfigError, match=r"^1 chunks were removed"
+    ):  # its log tells of it, which lies beside the index
+        open_graph(corpus, str(tmp_path / "link.index"))
+    graph_path(path).unlink()
+    with pytest.raises(ConfigError) as gone:
+        open_graph(corpus, str(path))
+    assert str(gone.value) == f"no graph at '{graph_path(path)}': make one with `firsthand rag graph {path}`"
+    with pytest.raises(StoreError, match=r"^no graph at "):
+        _read(graph_path(path), corpus)
+    index.close()
+
+
+def test_the_stamp_of_a_file_changes_with_its_size_its_time_and_its_log(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    assert _stamp(path) == ((0, 0), (0, 0))
+    path.write_text("xyz")
+    os.utime(path, ns=(1, 7))
+    assert _stamp(path) == ((7, 3), (0, 0))
+    (tmp_path / "a-wal").write_text("x")
+    os.utime(tmp_path / "a-wal", ns=(1, 9))
+    assert _stamp(path) == ((7, 3), (9, 1))

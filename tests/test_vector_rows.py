@@ -1,0 +1,71 @@
+"""Vectors in 8 bits: zeros and rows beside each other, what is refused, and rows that may be among the best."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from firsthand.retrieval.store.vector_rows import VectorRows
+
+
+def blobs(*rows: list[float]) -> list[bytes]:
+    return [np.array(row, "<f2").tobytes() for row in rows]
+
+
+def test_rows_are_kept_within_half_a_step_of_their_largest_value_and_zeros_are_zeros() -> None:
+    rows = VectorRows(3)
+    given = [[0, 0, 0], [1, -0.5, 0.25], [0, -0.01, 0]]
+    rows.append(blobs(*given[:1]))
+    rows.append(blobs(*given[1:]))
+    rows.append([])
+    made = rows.approximate(np.array([2, 0, 1, 1]))
+    assert made.dtype == np.float32 and made.shape == (4, 3)
+    for row, expected in zip(made, (given[2], given[0], given[1], given[1]), strict=True):
+        assert np.abs(row - expected).max() <= max(map(abs, expected)) / 254 + 1e-4
+    assert made[1].tolist() == [0, 0, 0] and made[0][1] == pytest.approx(-0.01, rel=1e-3)
+    assert rows._scales[:3].tolist() == pytest.approx([1, 1 / 127, 0.01 / 127], rel=1e-3)
+    assert rows._radii[0] == 0 == rows._radii[2] and 0 < rows._radii[1] <= np.sqrt(3) / 254
+    assert rows._codes_RW[:3, 3:].min() == rows._codes_RW[:3, 3:].max(), "what pads a row is nothing"
+    for wrong in ([b"123456", None], blobs([1, 2]), [b""]):
+        with pytest.raises(
+            ValueError, match=r"^a chunk's vector is missing, or has another dimension than the header says$"
+        ):
+            rows.append(wrong)
+    for wrong in ([1, 2, float("nan")], [float("inf"), 0, 0]):
+        with pytest.raises(ValueError, match=r"^a chunk's vector has values that are not finite$"):
+            rows.append(blobs([1, 1, 1], wrong))
+    assert rows._count == 3
+
+
+def test_a_checksum_is_of_the_first_rows_their_codes_and_their_scales() -> None:
+    def summed(count: int, *given: list[float]) -> str:
+        rows = VectorRows(2)
+        for row in given:  # one by one, so that room is left for more
+            rows.append(blobs(row))
+        made = hashlib.sha256()
+        rows.add_to(made, count)
+        return made.hexdigest()
+
+    base = [[1.0, 0.5], [0.25, 1.0], [0.5, 0.5]]
+    assert summed(2, *base) == summed(2, *base[:2]) == summed(2, *base[:2], [9, 9]) != summed(3, *base)
+    assert summed(2, [2.0, 1.0], base[1]) != summed(2, *base), "the same codes at another scale"
+    assert summed(2, base[1], base[0]) != summed(2, *base) and summed(0, *base) == hashlib.sha256().hexdigest()
+
+
+def test_every_row_that_can_be_among_the_best_is_a_candidate_and_few_others() -> None:
+    generator = np.random.default_rng(5)
+    vectors = generator.normal(size=(300, 40)).astype("<f2")
+    rows = VectorRows(40)
+    rows.append([row.tobytes() for row in vectors])
+    some = np.arange(0, 300, 3)
+    for scale in (1.0, 1e-3, 50.0):
+        query = (scale * generator.normal(size=40)).astype(np.float32)
+        exact = vectors[some].astype(np.float64) @ query.astype(np.float64)
+        best = some[np.argsort(-exact)]
+        for k in (1, 7, 99):
+            found = rows.candidates(query, k, some)
+            assert {*best[:k]} <= {*found} <= {*some} and sorted(found) == found.tolist() and len(found) <= k + 20
+        assert rows.candidates(query, 100, some) is some and len(rows.candidates(query, 3, some[:3])) == 3
+    assert len(rows.candidates(np.zeros(40, np.float32), 5, some)) == 100, "all are equal"
