@@ -1,4 +1,4 @@
-"""Requests of a kept memory with unusual values: a time of 0, an empty list, equal scores, what was forgotten and rewritten."""
+"""Requests of a kept memory with unusual values: a time of 0, an empty list, equal scores, what was forgotten and new."""
 
 from __future__ import annotations
 
