@@ -145,7 +145,8 @@ def test_a_revision_with_a_folder_in_it_is_one_part_of_every_address(site: Site,
     assert site.asked == [(path, None, None)]
     for body, said in (
         ({"sha": "C" * 40, "siblings": []}, "does not say which commit it lists"),
-        ({"siblings": []}, "gave no list of files"), ({"sha": COMMIT, "siblings": [{"size": 1}]}, "gave no list of files"), ([], "gave no list of files"),
+        ({"siblings": []}, "gave no list of files"), ({"sha": COMMIT, "siblings": [{"size": 1}]}, "gave no list of files"),
+        ([], "gave no list of files"),
         ({"sha": COMMIT, "siblings": ["m.gguf"]}, "gave no list of files"),
     ):  # fmt: skip
         site.files[path] = json.dumps(body).encode()
@@ -194,7 +195,8 @@ def test_a_token_and_an_endpoint_are_as_the_variables_say_less_blanks_and_slashe
         monkeypatch.setenv("HF_ENDPOINT", given)
         assert endpoint() == url
     for name in ("hf:", "hf:o", "hf:o/n@", "hf:o/n:", "hf:o/n:m.GGUF", "hf:o/n:m.gguf@main", "hf:o/n/m", " hf:o/n",
-                 "hf:o/n ", "HF:o/n", "hf:o/n@a..b", "hf:-o/n", f"hf:o/{'n' * 97}", f"hf:o/n@{'r' * 65}", "hf:o/n\n"):  # fmt: skip
+                 "hf:o/n ", "HF:o/n", "hf:o/n@a..b", "hf:-o/n", f"hf:o/{'n' * 97}", f"hf:o/n@{'r' * 65}",
+                 "hf:o/n\n"):  # fmt: skip
         assert refused(ConfigError, parse_repo, name) == (
             f"{name!r} is not a repository: expected hf:ORG/NAME, optionally with @REVISION and :FILE.gguf"
         )
