@@ -1,0 +1,210 @@
+"""Plans at their limits: a window of 0, half of the cores busy, a machine that just fits, sizes in words, many results."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firsthand.errors import ConfigError, ModelFileError
+from firsthand.hub.encoder_planner import encoder_gflop, plan_encoder
+from firsthand.hub.inspection import Inspection
+from firsthand.hub.model_shapes import KNOWN_SHAPES, DecoderShape, find_shape
+from firsthand.hub.planner import expect, nearest, plan, prefill_gflop
+from firsthand.hub.resource_plan import (
+    MachineSpec,
+    adapter_parameters,
+    as_json,
+    forward_flops,
+    machine_of,
+    plan_serving,
+    plan_training_memory,
+)
+from firsthand.measure.machine import usable_cores
+from firsthand.measure.machine_speeds import Speeds
+from firsthand.measure.measurements import DECODE, EMBEDDED, EMBEDDED_TOKENS, PREFILL, BenchResult, Measured
+from firsthand.measure.speed_bounds import SpeedLimits
+
+S = DecoderShape(10, 8, 3, 4, 2, 5, 7, max_position=100)
+FACTS = Inspection(
+    path=Path("/m"), architecture="x", is_encoder=False, parameters=3000, active_parameters=2500, file_bytes=99,
+    tensor_types={}, weight_bytes={}, kv_bytes={}, kv_bytes_per_token=40, window=None, window_share=0.0,
+    decode_parameters=2000, block_bytes=None, head_parameters=300, attention_width=60, context=9000, vocabulary=11,
+    has_chat_template=True, licence=None,
+)  # fmt: skip
+SPEEDS = Speeds(2, 20.0, 100.0, 200.0, 400.0)
+
+
+def measured(*figures: tuple[str, tuple[float, ...]], **more: Any) -> BenchResult:
+    made = tuple(Measured(name, "x/s", "x", values) for name, values in figures)
+    whole: dict[str, Any] = {
+        "model": "n", "path": "/n", "date": "2026-11-25", "command": "c", "machine": {}, "machine_line": "",
+        "speeds": SPEEDS, "weights": "int8", "weight_bytes": 1000, "parameters": 900, "prefill_gflop": 1e-5,
+        "figures": made, **more,
+    }  # fmt: skip
+    return BenchResult(**whole)
+
+
+def refused(kind: type[Exception], call: Any, *given: Any, **more: Any) -> str:
+    with pytest.raises(kind) as told:
+        call(*given, **more)
+    return str(told.value)
+
+
+def test_half_of_the_usable_cores_may_be_busy_before_a_plan_says_so() -> None:
+    half = 0.5 * usable_cores()
+    embeds = measured((EMBEDDED, (20.0,)), (EMBEDDED_TOKENS, (2e6,)))
+    for load, busy in ((0.0, False), (half, False), (half + 0.01, True)):
+        speeds = replace(SPEEDS, load=load)
+        made, texts = plan(FACTS, speeds, 1000, [], "m"), plan_encoder(FACTS, speeds, [], "m")
+        assert (made.is_busy, texts.is_busy, len(made.notes), len(texts.notes)) == (busy, busy, busy, busy)
+        assert texts.expected is None is made.expected and (made.speeds, texts.speeds) == (speeds, speeds)
+    assert made.notes == texts.notes and f"(load {half + 0.01:.1f})" in made.notes[0]
+    calm = plan_encoder(FACTS, replace(SPEEDS, load=half), [embeds], "n")
+    assert calm.expected is not None and calm.expected.is_same and not calm.notes and calm.tokens_per_text == 128
+    assert json.loads(json.dumps(calm.to_json())) == {
+        **vars(calm), "speeds": json.loads(json.dumps(calm.to_json()["speeds"])), "notes": [],
+        "expected": vars(calm.expected),
+    }  # fmt: skip
+    assert encoder_gflop(3, 5, 7.5) == (6 + 150) / 1e9 and prefill_gflop(9, 2, 5, 7) == (14 + 80) / 1e9
+
+
+def test_a_plan_s_bounds_are_those_of_the_fastest_speeds_of_all_results_and_its_sizes_those_of_its_facts() -> None:
+    fast = measured((DECODE, (1e6,)), speeds=replace(SPEEDS, read_gb_s=70.0))
+    made = plan(FACTS, SPEEDS, 4100, [measured((DECODE, (1e6,))), fast], "m")
+    assert made.speeds.read_gb_s == 70.0 and [(each.weights, each.read_bytes) for each in made.bounds] == [
+        ("float16", 4000), ("int8", 2125),
+    ]  # fmt: skip
+    assert (made.kv_memory_bytes, made.kv_tokens, made.kv_bytes) == (4100, 102, {n: 40 * 2048 * n for n in (1, 8, 32)})
+    none = plan(replace(FACTS, kv_bytes_per_token=None, block_bytes=0), SPEEDS, 4100, [], "m")
+    assert (none.kv_tokens, none.kv_bytes, len(none.bounds)) == (None, {}, 2)
+    assert plan(replace(FACTS, block_bytes=1), SPEEDS, 0, [], "m").bounds[2].read_bytes == 1
+    assert none.to_json()["kv_bytes"] == {} and none.to_json()["notes"] == () and none.to_json()["expected"] is None
+
+
+def test_of_several_results_the_first_of_the_model_counts_by_name_or_by_path_and_else_the_most_similar() -> None:
+    first, second = measured((DECODE, (3e6,)), date="1"), measured((DECODE, (4e6,)), date="2")
+    by_path = measured((DECODE, (5e6,)), model="z", path="/m", date="3")
+    assert [nearest(results, FACTS, "n")[0] for results in ([first, second], [second, first], [by_path, first])] == [
+        first, second, by_path,
+    ]  # fmt: skip
+    assert nearest([first, by_path], FACTS, "other") == (by_path, True)
+    sizes = [measured(parameters=size) for size in (0, 1000, 4000, 2000)]
+    assert nearest(sizes, FACTS, "m") == (sizes[3], False) and nearest(sizes[:3], FACTS, "m") == (sizes[1], False)
+    assert nearest([sizes[2], sizes[1]], FACTS, "m") == (sizes[2], False), "of equals the first"
+    slow = SpeedLimits(SPEEDS, (measured((PREFILL, (1.0,))), measured((DECODE, (2e6,)), quick=True), first, second))
+    found = expect(FACTS, slow, "n")
+    assert found is not None and (found.measured_on, found.decode, found.prefill, found.is_same) == (
+        "1",
+        3e6,
+        None,
+        True,
+    )
+
+
+def test_a_window_of_0_and_one_as_long_as_the_context_are_windows() -> None:
+    # 2 x 2 x 5 values of each layer; heads are 4 x 5 wide
+    for window, context, values in (
+        (None, 9, 540), (0, 9, 180), (1, 9, 220), (8, 9, 500), (9, 9, 540), (10, 9, 540), (0, 1, 20), (1, 1, 60),
+    ):  # fmt: skip
+        shape = replace(S, window=window, windowed_layers=2)
+        assert shape.kv_values(context) == values, (window, context)
+        seen = context if window is None else context / 3 + 2 / 3 * min(context, window)
+        assert forward_flops(shape, context) == pytest.approx(2 * shape.matrix_parameters + 240 * seen)
+        assert plan_serving(shape, context=context, batch=3, kv_bits=4).kv_bytes == round(3 * values / 2)
+    latent = replace(S, kv_rank=6, rope_dim=2, window=3, windowed_layers=1)
+    assert (latent.kv_values_per_token, latent.kv_values(5)) == (3 * 8, 8 * (2 * 5 + 3))
+    assert (latent.attention_width, replace(latent, value_dim=3).attention_width, S.attention_width) == (72, 60, 60)
+    assert latent.attention_parameters == 8 * 4 * 7 + 8 * 8 + 6 + 6 * 4 * 10 + 4 * 5 * 8
+    low = replace(latent, q_rank=3, value_dim=2)
+    assert low.attention_parameters == 8 * 3 + 3 + 3 * 4 * 7 + 8 * 8 + 6 + 6 * 4 * 7 + 4 * 2 * 8
+    for name in ("vocab_size", "hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim", "max_position"):
+        for value in (0, 1 << 31):
+            assert refused(ConfigError, replace, S, **{name: value}) == (
+                f"{name} is {value}: expected a whole number of 1 or more"
+            )
+        assert getattr(replace(S, **{name: 1}), name) == 1 == getattr(replace(S, **{name: (1 << 31) - 1}), name) >> 30
+    for experts in (0, 4, -1):
+        assert refused(ConfigError, replace, S, num_experts=3, experts_per_token=experts) == (
+            f"experts_per_token is {experts}: expected 1 to num_experts (3)"
+        )
+    assert refused(ConfigError, replace, S, intermediate_size=0) == "intermediate_size is 0: expected 1 or more"
+    mixed = replace(
+        S, num_experts=3, experts_per_token=3, intermediate_size=0, expert_size=2, shared_size=1, dense_layers=1
+    )
+    assert mixed.read_parameters(1) == mixed.read_parameters(9) == mixed.matrix_parameters
+    one = replace(mixed, experts_per_token=1)
+    layers = 3 * (480 + 16) + 2 * (3 * 8 * 1 + 8 * 3)
+    assert (one.matrix_parameters, mixed.matrix_parameters) == (layers + 2 * 48 + 80, layers + 6 * 48 + 80)
+    assert one.read_parameters(2) == pytest.approx(layers + 2 * 48 * 3 * (1 - (2 / 3) ** 2) + 80)
+    assert (one.parameters, one.active_parameters) == (layers + 6 * 48 + 160 + 8, layers + 2 * 48 + 160 + 8)
+
+
+def test_adapters_fit_a_machine_with_exactly_as_much_memory_and_each_option_counts() -> None:
+    options: dict[str, Any] = {"context": 3, "batch": 2, "rank": 1}
+    needs = plan_training_memory(S, "lora", "fp8", **options)
+    assert needs.fits is None is needs.tokens_s and needs.trained_parameters == adapter_parameters(S, 1)
+    machine = MachineSpec("m", 7.0, 2e-8, needs.checkpointed_total_bytes / 1e9)
+    just = plan_training_memory(S, "lora", "fp8", **options, machine=machine)
+    assert just == replace(needs, fits=True, tokens_s=2e4 / needs.flops_per_token)
+    short = replace(machine, memory_gb=(needs.checkpointed_total_bytes - 1) / 1e9)
+    assert plan_training_memory(S, "lora", "fp8", **options, machine=short).fits is False
+    assert needs.checkpointed_bytes < needs.activation_bytes and needs.total_bytes > needs.checkpointed_total_bytes
+    assert needs.weight_bytes == S.parameters + 4 * needs.trained_parameters and as_json(needs) == vars(needs)
+    for name, value in {"context": 4, "batch": 3, "rank": 2}.items():
+        other = plan_training_memory(S, "lora", "fp8", **{**options, name: value})
+        assert other.total_bytes > needs.total_bytes, name
+    wide = plan_training_memory(S, "lora", "float32", **options)
+    assert wide.activation_bytes - 2 * 4 * 6 * 10 == 2 * (needs.activation_bytes - 2 * 4 * 6 * 10)
+    assert plan_serving(S, machine=replace(machine, memory_gb=1.0)).prefill_tokens_s == pytest.approx(
+        2e4 / forward_flops(S, 2048)
+    )
+
+
+def test_machines_and_sizes_are_read_in_any_letter_case_and_wrong_ones_are_told_with_the_nearest() -> None:
+    assert machine_of("RTX-4090").memory_gb == 24 and machine_of(" 1 : 2:3 ") == MachineSpec(" 1 : 2:3 ", 1.0, 2.0, 3.0)
+    for text, said in (("1:2:0", "memory_gb of the machine is 0: expected a number above 0"),
+                       ("1:-2:3", "tflop_s of the machine is -2: expected a number above 0"),
+                       ("inf:2:3", "read_gb_s of the machine is inf: expected a number above 0")):  # fmt: skip
+        assert refused(ConfigError, machine_of, text) == said
+    names = "b200, h200, h100, a100, l4, a6000, rtx-4090, rtx-3090, m2-ultra"
+    hint = f"there are {names}, or write GB/s:TFLOP/s:GB, as in 3350:990:80"
+    assert refused(ConfigError, machine_of, "RTX-4091") == f"no machine 'RTX-4091'; did you mean rtx-4090? {hint}"
+    assert refused(ConfigError, machine_of, "1:x:3") == f"no machine '1:x:3'; {hint}"
+    sizes = {"70B": 7 * 10**10, "0.5t": 5 * 10**11, "1.25M": 1_250_000, "0M": 0, f"1{'0' * 14}m": 10**20}
+    assert {text: find_shape(text) for text in sizes} == sizes and find_shape("GPT-2") == KNOWN_SHAPES["gpt-2"]
+    models = ", ".join(KNOWN_SHAPES)
+    for text, hint in (
+        (f"{'9' * 16}M", ""),
+        ("7BB", ""),
+        ("1.B", ""),
+        ("-7B", ""),
+        ("LLama-3-8", "did you mean llama-3-8b? "),
+    ):
+        assert refused(ConfigError, find_shape, text) == (
+            f"no model {text!r} to plan for; {hint}give a config.json, a folder, a .gguf file, a size such as 70B, or "
+            f"one of {models}"
+        )
+
+
+def test_a_configuration_is_found_as_a_file_of_any_name_or_in_its_folder(tmp_path: Path) -> None:
+    values = {
+        "vocab_size": 10,
+        "hidden_size": 8,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 7,
+    }
+    (tmp_path / "a.json").write_text(json.dumps(values))
+    (tmp_path / "config.json").write_text(json.dumps({**values, "vocab_size": 11}))
+    assert find_shape(str(tmp_path / "a.json")) == DecoderShape(10, 8, 3, 4, 4, 2, 7)
+    assert find_shape(str(tmp_path)) == DecoderShape(11, 8, 3, 4, 4, 2, 7) == find_shape(str(tmp_path / "config.json"))
+    (tmp_path / "config.json").write_text(json.dumps({**values, "num_hidden_layers": 0}))
+    assert refused(ModelFileError, find_shape, str(tmp_path)) == (
+        f"{tmp_path / 'config.json'}: num_layers is 0: expected a whole number of 1 or more"
+    )
+    for text in (str(tmp_path / "none.json"), str(tmp_path / "none.gguf")):
+        assert text in refused(ModelFileError, find_shape, text)
