@@ -17,6 +17,7 @@ from firsthand.memories.keeping.item_vectors import ItemVectors
 from firsthand.memories.keeping.kept_item import FIRST_UNSTORED, KeptItem, seconds_of, shown_time
 from firsthand.memories.keeping.recall_request import RecallRequest
 from firsthand.memories.keeping.stored_memory import KeepingPolicy, StoredMemory
+from firsthand.memories.notes import Notes
 from firsthand.memory import MemoryItem
 
 
@@ -252,3 +253,42 @@ def test_a_time_without_a_zone_is_utc_wherever_the_machine_is(monkeypatch: pytes
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+def test_notes_are_listed_by_id_whatever_the_order_and_case_and_counts_of_words() -> None:
+    kept = Notes("run", {})
+    made = [item(id, text) for id, text in (("c", "Tea tea, TEA!"), ("a", "é tea sky"), ("b", "teas"), ("d", "sky É"))]
+    assert [asyncio.run(kept.write(one)) for one in made] == ["c", "a", "b", "d"]
+    assert [one.id for one in asyncio.run(kept.list())] == ["a", "b", "c", "d"]
+    copied = kept.snapshot()
+    asyncio.run(copied.forget("a"))
+    asyncio.run(copied.forget("none"))
+    asyncio.run(copied.write(item("c", "changed")))
+
+    def noted(memory: Notes, query: str, k: int = 9) -> list[str]:
+        return [one.id for one in asyncio.run(memory.search(query, k))]
+
+    assert (
+        noted(kept, "sky TEA é") == ["a", "d", "c"]
+        and noted(kept, "tea tea") == ["a", "c"]
+        and noted(kept, "É", 1) == ["a"]
+    )
+    assert noted(kept, "") == noted(kept, "?!") == noted(kept, "tea", 0) == [] and noted(copied, "tea changed") == ["c"]
+    assert (copied.lifetime, kept.lifetime, kept.name) == ("run", "run", "notes")
+    assert asyncio.run(kept.list()) == sorted(made, key=lambda one: one.id)
+    assert [one.id for one in asyncio.run(copied.list())] == ["b", "c", "d"]
+
+
+def test_a_word_that_every_item_has_still_counts_a_little(tmp_path: Path) -> None:
+    for file in (None, tmp_path / "m.db"):
+        memory = plain(file)
+        write(memory, item("a", "tea tea sky"), item("b", "tea"), item("c", "tea sky sea sun"))
+        scores = {memory._numbered([n])[n].item.id: score for n, score in memory._scores("tea").items()}
+        idf = math.log(1 + 0.5 / 3.5)
+        assert scores == pytest.approx(
+            {
+                id: idf * n * 2.2 / (n + 1.2 * (0.25 + 0.75 * size / (8 / 3)))
+                for id, n, size in (("a", 2, 3), ("b", 1, 1), ("c", 1, 4))
+            }
+        )
+        assert found(memory, "tea") == sorted(scores, key=lambda id: -scores[id])

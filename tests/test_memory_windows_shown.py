@@ -176,6 +176,28 @@ def test_one_summary_is_left_as_it_is_though_the_tools_beside_it_take_more_than_
     ]  # fmt: skip
 
 
+def test_a_message_of_several_parts_is_summarised_as_one_text() -> None:
+    memory = hierarchical(window=6_000, summary=8)
+    long, later = words(2_000, "part"), words(4_200, "z")
+
+    async def use(ctx: Any) -> Any:
+        return await memory.fit((await ctx.say("t").generate()).say(long).say(later), ())
+
+    made, trace, model = held(memory, use, says=counted())
+    found = items_of(trace)
+    (id,) = shown_ids(made.messages[1])
+    parts = [found[each] for each in found[id][1]["of"]]
+    assert [given.get("part") for _, given in parts] == [None, 0, 1] and "".join(
+        text for text, _ in parts[1:]
+    ) == f"user: {long}"
+    assert {given["level"] for _, given in parts} == {0} and len(parts[1][0]) == 12_000
+    assert (
+        model.asked[-1].prompt[0].text.endswith(f"\n\nassistant: s1\nuser: {long}\n\nSummary:")
+        and len(model.asked) == 2
+    )
+    assert texts(made)[2:] == [later]
+
+
 def test_facts_are_found_in_the_whole_text_whatever_the_window() -> None:
     async def use(ctx: Any) -> Any:
         return await extracted(ctx, words(200, "f"), constrained=False)
