@@ -292,3 +292,46 @@ def test_a_word_that_every_item_has_still_counts_a_little(tmp_path: Path) -> Non
             }
         )
         assert found(memory, "tea") == sorted(scores, key=lambda id: -scores[id])
+
+
+def test_what_may_not_be_kept_is_refused_where_it_is_written_and_leaves_nothing(tmp_path: Path) -> None:
+    def only_tea(one: MemoryItem) -> None:
+        if one.text != "tea":
+            raise ConfigError("tea only")
+
+    for file in (None, tmp_path / "m.db"):
+        memory = plain(file, check=only_tea)
+        for each in (memory, memory.snapshot()):
+            for wrong, said in (
+                (item("a", confidence=1.5), "confidence is 1.5: give a number from 0 to 1"), (item("a", "sky"), "tea only"),
+                (item("a", time="soon"), "a time is 'soon': give seconds since 1970 or ISO 8601, such as 2026-03-01"),
+                (item("", "tea"), "an item has the id '': 1 to 64 printable ASCII characters were expected"),
+                (item("a", n={1}), "the provenance of 'tea' is no JSON"), (item("a", more="x" * 65_536), "split it"),
+            ):  # fmt: skip
+                with pytest.raises(ConfigError) as told:
+                    write(each, wrong)
+                assert said in str(told.value)
+            write(each, item("b", confidence=0, time=0), item("c", confidence=1))
+            assert [one.id for one in asyncio.run(each.list())] == ["b", "c"]
+
+
+def test_as_of_an_earlier_knowledge_what_was_stored_later_neither_counts_nor_replaces(tmp_path: Path) -> None:
+    memory = plain(tmp_path / "m.db")
+    write(memory, item("a", key="k", time=5), item("f", "sky", key="j", time=1))
+    kept = memory.get("a")
+    assert kept is not None and abs(kept.stored_s - time.time()) < 60
+    then = time.time()
+    while time.time() <= then:
+        pass
+    write(memory, item("b", key="k", time=9), item("c", time=1), item("g", "sky", key="j", time=2, withdrawn=True))
+    assert found(memory, "tea") == ["b", "c"] and found(memory, "tea", known=then) == ["a"]
+    assert found(memory, "sky") == [] and found(memory, "sky", known=then) == ["f"]
+    assert found(memory, "tea", known=then, at=4) == [] and found(memory, "tea", known=then, history=True) == ["a"]
+    assert found(memory, "", ids=["b", "a"], known=then) == ["a"] and found(memory, "tea", known=time.time() + 9) == [
+        "b",
+        "c",
+    ]
+    mine = memory.snapshot()
+    write(mine, item("m", key="k", time=99))
+    assert found(mine, "tea", known=time.time() + 9) == ["b", "c"], "what is not stored is not known yet"
+    assert found(mine, "tea") == ["c", "m"] and found(mine, "tea", at=98) == ["b", "c"]
