@@ -343,10 +343,10 @@ def test_a_pip_that_is_stopped_or_takes_too_long_is_ended_and_its_progress_never
     monkeypatch.undo()
     monkeypatch.setenv("PYTHONPATH", str(pip.parent))
     (pip / "does").write_text(
-        "(pathlib.Path(sys.argv[-2]) / 'x.whl').touch(); print('ERROR: first' + ' ' * 70_000 + '\\nlast'); sys.exit(3)"
+        "(pathlib.Path(sys.argv[-2]) / 'x.whl').touch(); sys.stdout.buffer.write(b'ERROR: 1' + b' ' * 70000 + b'\\nl\\xffst'); sys.exit(3)"
     )
     assert refused(DownloadError, _pip_download, "tiny==1.0", folder, 9, lambda done, total: None) == (
-        "pip download tiny==1.0 failed: last"
+        "pip download tiny==1.0 failed: l\ufffdst"
     ), "the last 64 KiB are read, and a wheel that a failure left is none"
 
 

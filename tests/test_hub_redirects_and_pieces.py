@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ from firsthand.hub.download import (
     move_into_place,
     verify,
 )
+from firsthand.hub.hf_repository import Repo, fetch_repo
 from firsthand.hub.offline import expect_online, is_local, is_offline, offline
-from hub_site import BODY, hub, sha, tree, use_home
+from hub_site import BODY, COMMIT, hub, sha, tree, use_home
 from loopback import Site, serve
 
 
@@ -160,3 +162,37 @@ def test_what_stands_at_the_target_or_its_part_is_replaced_and_an_error_leaves_t
         assert str(full.value).endswith(": free some space and try again") == (number == errno.ENOSPC)
     move_into_place(tmp_path / "d", tmp_path / "e")
     assert (tmp_path / "e").is_dir() and not (tmp_path / "d").exists()
+
+
+def test_every_request_of_a_pull_bears_the_token_and_every_file_is_checked_by_the_hash_it_has(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_x")
+    blob = hashlib.sha1(b"blob 3\0MIT").hexdigest()
+    entries = [
+        {"rfilename": "m.gguf", "size": 10, "lfs": {"sha256": sha(BODY)}, "blobId": "0" * 40},
+        {"rfilename": "LICENSE", "size": 3, "blobId": blob}, {"rfilename": "LICENSE.b", "size": 3},
+    ]  # fmt: skip
+    listed, files = "/api/models/o/n/revision/v1", f"/o/n/resolve/{COMMIT}"
+    site.files |= {
+        listed: json.dumps({"sha": COMMIT, "siblings": entries}).encode(), f"{files}/m.gguf": BODY,
+        f"{files}/LICENSE": b"GPL", f"{files}/LICENSE.b": b"any",
+    }  # fmt: skip
+    repo, folder = Repo("o/n", "v1"), tmp_path / "n@v1"
+    said = f"{site.url}{files}/LICENSE gave a file that is not the one the hub lists, so it was not kept"
+    assert refused(DownloadError, fetch_repo, repo, folder) == said and not folder.exists()
+    assert tree(tmp_path / f".n@v1.{COMMIT[:12]}.part") == {"m.gguf": BODY}, "what is right is kept for the next pull"
+    site.files[f"{files}/LICENSE"] = b"MIT"
+    told: list[Any] = []
+    assert fetch_repo(repo, folder, on_progress=lambda *each: told.append(each)) == folder
+    assert site.asked == [(path, None, "Bearer hf_x") for path in (
+        listed, f"{files}/m.gguf", f"{files}/LICENSE", listed, f"{files}/LICENSE", f"{files}/LICENSE.b",
+    )]  # fmt: skip
+    assert told == [(13, 16), (16, 16)] and json.loads((folder / "firsthand.json").read_text()) == {
+        "name": "hf:o/n@v1", "commit": COMMIT, "files": {"m.gguf": 10, "LICENSE": 3, "LICENSE.b": 3},
+    }  # fmt: skip
+    (tmp_path / "f").write_bytes(b"MIT")
+    made = download(f"{site.url}{files}/m.gguf", tmp_path / "f", sha256=sha(BODY), git_sha1=blob)
+    assert made.read_bytes() == BODY, "the SHA-256 counts where there are both"
+    made = download(f"{site.url}{files}/LICENSE", tmp_path / "f", git_sha1=blob)
+    assert made.read_bytes() == b"MIT" and len(site.asked) == 8, "another file stood there"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from firsthand.errors import ConfigError
+from firsthand.memories.keeping import item_vectors
 from firsthand.memories.keeping.item_file import ItemFile, KeepingBounds, ScopeSize
 from firsthand.memories.keeping.item_vectors import ItemVectors
 from firsthand.memories.keeping.kept_item import FIRST_UNSTORED, KeptItem, seconds_of, shown_time
@@ -103,8 +104,9 @@ def test_what_an_attempt_forgot_may_be_written_again_and_the_memory_itself_is_as
     write(
         memory, item("a", "tea one", key="k", time=1), item("b", "tea two", key="k", time=2), item("c", "sky", time=3)
     )
+    memory.lifetime = "run"
     mine = memory.snapshot()
-    assert (mine.name, mine.owner, mine.lifetime, mine.file) == ("plain", "\udcffann", "agent", memory.file)
+    assert (mine.name, mine.owner, mine.lifetime, mine.file) == ("plain", "\udcffann", "run", memory.file)
     assert mine._size == memory._size_now() == ScopeSize(3, 5, memory.file.size(1).size_bytes)  # type: ignore[union-attr]
     forget(mine, "b", "none")
     assert found(mine, "tea") == ["a"] and found(mine, "two") == [] and mine.get("b") is None
@@ -292,6 +294,34 @@ def test_a_word_that_every_item_has_still_counts_a_little(tmp_path: Path) -> Non
             }
         )
         assert found(memory, "tea") == sorted(scores, key=lambda id: -scores[id])
+    short = plain()
+    write(short, item("a", "tea"), item("b", ""), item("c", "?"))
+    idf = math.log(1 + 2.5 / 1.5)
+    assert [*short._scores("tea").values()] == [pytest.approx(idf)], "a mean of less than a word is one"
+
+
+def test_with_what_is_near_two_hundred_that_share_words_are_ranked_and_vectors_are_made_until_none_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = plain()
+
+    async def fill() -> None:
+        for n in range(203):
+            await memory.write(item(f"i{n:03}"))
+        await memory.write(item("far", "sky"))
+
+    asyncio.run(fill())
+    far = next(kept.number for kept in memory.all() if kept.item.id == "far")
+    names = [kept.item.id for kept in memory.found(RecallRequest("tea", 999), [far])]
+    assert names == ["far", *(f"i{n:03}" for n in range(200))], "of equal ranks by id"
+    assert len(memory.found(RecallRequest("tea", 999))) == 203
+    monkeypatch.setattr(item_vectors, "_AT_ONCE", 2)
+    embedder = Axes()
+    filed = plain(tmp_path / "m.db")
+    filed.vectors = ItemVectors(embedder)
+    write(filed, *(item(str(n), f"{n} 1") for n in range(5)))
+    assert found(filed, "0e9 1e0") == ["0", "1", "2", "3", "4"]
+    assert embedder.asked == [["0e9 1e0"], ["0 1", "1 1"], ["2 1", "3 1"], ["4 1"]]
 
 
 def test_what_may_not_be_kept_is_refused_where_it_is_written_and_leaves_nothing(tmp_path: Path) -> None:
