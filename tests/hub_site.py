@@ -44,6 +44,14 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def refused(kind: type[Exception], call: Any, *given: Any, **more: Any) -> str:
+    """What an error of exactly this kind says, which the call must raise."""
+    with pytest.raises(kind) as told:
+        call(*given, **more)
+    assert type(told.value) is kind
+    return str(told.value)
+
+
 def known(**more: Any) -> KnownModel:
     """A known model of ten bytes."""
     whole: dict[str, Any] = {

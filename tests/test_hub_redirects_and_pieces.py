@@ -26,7 +26,7 @@ from firsthand.hub.download import (
 )
 from firsthand.hub.hf_repository import Repo, fetch_repo
 from firsthand.hub.offline import expect_online, is_local, is_offline, offline
-from hub_site import BODY, COMMIT, hub, sha, tree, use_home
+from hub_site import BODY, COMMIT, hub, refused, sha, tree, use_home
 from loopback import Site, serve
 
 
@@ -35,13 +35,6 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     use_home(tmp_path / "home", monkeypatch)
     with hub(monkeypatch) as here:
         yield here
-
-
-def refused(kind: type[Exception], call: Any, *given: Any, **more: Any) -> str:
-    with pytest.raises(kind) as told:
-        call(*given, **more)
-    assert type(told.value) is kind
-    return str(told.value)
 
 
 def test_a_token_comes_back_to_its_host_and_goes_to_no_other_on_the_way(site: Site, tmp_path: Path) -> None:
