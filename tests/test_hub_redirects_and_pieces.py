@@ -15,6 +15,7 @@ import pytest
 from firsthand.errors import DownloadError
 from firsthand.hub.download import (
     DiskError,
+    _client,
     _expect_safe,
     _open,
     _size,
@@ -189,3 +190,24 @@ def test_every_request_of_a_pull_bears_the_token_and_every_file_is_checked_by_th
     assert made.read_bytes() == BODY, "the SHA-256 counts where there are both"
     made = download(f"{site.url}{files}/LICENSE", tmp_path / "f", git_sha1=blob)
     assert made.read_bytes() == b"MIT" and len(site.asked) == 8, "another file stood there"
+
+
+def test_a_certificate_file_or_a_proxy_that_cannot_be_used_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    (tmp_path / "none.pem").write_text("no certificate")
+    for name, value in (
+        ("SSL_CERT_FILE", str(tmp_path / "missing.pem")), ("SSL_CERT_FILE", str(tmp_path / "none.pem")),
+        ("HTTPS_PROXY", "gopher://127.0.0.1:1"),
+    ):  # fmt: skip
+        with monkeypatch.context() as patched:
+            patched.setenv(name, value)
+            said = refused(DownloadError, _client, 1.0)
+        assert said.startswith("nothing can be downloaded (") and said.endswith(
+            "): check SSL_CERT_FILE and the proxy variables"
+        )
+    with _client(7.5) as client:
+        assert (client.timeout.read, client.timeout.connect, client.follow_redirects) == (7.5, 5.0, False)
