@@ -12,6 +12,7 @@ import pytest
 from firsthand.errors import ConfigError, DownloadError, ModelFileError, UnknownName
 from firsthand.hub import model_lookup
 from firsthand.hub.download import download, get_json_bytes
+from firsthand.hub.fetch_model import fetch_model, fetch_named
 from firsthand.hub.hf_repository import (
     HubFile,
     Repo,
@@ -274,3 +275,33 @@ def test_a_known_model_is_whole_only_with_every_file_and_its_card_s_settings_are
     assert model_lookup.partial_bytes("tiny") == 4 and model_lookup.partial_bytes("one") == 0
     assert model_lookup.remove("tiny") == folder and not folder.exists()
     assert model_lookup.remove("one") == home / "models" / "one" and model_lookup.installed() == []
+
+
+def test_a_repository_is_fetched_by_its_name_once_and_counted_while_it_is_in_part(site: Site, home: Path) -> None:
+    entries = [{"rfilename": "m.gguf", "size": 10, "lfs": {"sha256": sha(BODY)}}]
+    site.files |= {
+        "/api/models/o/n/revision/v1": json.dumps({"sha": COMMIT, "siblings": entries}).encode(),
+        f"/o/n/resolve/{COMMIT}/m.gguf": BODY,
+    }  # fmt: skip
+    name, folder = "hf:o/n@v1", home / "models" / "hf" / "o" / "n@v1"
+    part = folder.with_name(f".n@v1.{COMMIT[:12]}.part")
+    (part / "sub").mkdir(parents=True)
+    (part / "m.gguf.part").write_bytes(BODY[:7])
+    (part / "LICENSE").write_bytes(b"12")
+    assert (model_lookup.partial_bytes(name), model_lookup.partial_bytes("hf:o/n"), model_lookup.is_here(name)) == (
+        9,
+        0,
+        False,
+    )
+    fetch_named("o/n@v1", shown=False)
+    assert not folder.exists() and site.asked == []
+    fetch_named(name, shown=False)
+    assert [path for path, _, _ in site.asked] == ["/api/models/o/n/revision/v1", f"/o/n/resolve/{COMMIT}/m.gguf"]
+    assert site.asked[1][1] == "bytes=7-" and model_lookup.is_here(name) and model_lookup.partial_bytes(name) == 0
+    assert fetch_model(name, shown=False) == folder / "m.gguf" == model_lookup.pull(name) and len(site.asked) == 2
+    assert model_lookup.installed() == [Installed(name, folder / "m.gguf", 10)]
+    assert model_lookup.remove(name) == folder and model_lookup.installed() == [] and not model_lookup.is_here(name)
+    assert refused(UnknownName, model_lookup.remove, name) == f"{name} is not on disk: `firsthand models` shows what is"
+    assert refused(ConfigError, model_lookup.remove, str(folder)) == (
+        f"{str(folder)!r} was not pulled by firsthand: delete the file yourself, or name a model that was"
+    )
