@@ -11,8 +11,8 @@ import pytest
 
 from firsthand.errors import ConfigError, ModelFileError
 from firsthand.hub.encoder_planner import encoder_gflop, plan_encoder
-from firsthand.hub.inspection import Inspection
-from firsthand.hub.model_shapes import KNOWN_SHAPES, DecoderShape, find_shape
+from firsthand.hub.inspection import Inspection, _Form, _form_of_config, _form_of_gguf, _kv_heads, _whole
+from firsthand.hub.model_shapes import KNOWN_SHAPES, DecoderShape, find_shape, shape_from_config
 from firsthand.hub.planner import expect, nearest, plan, prefill_gflop
 from firsthand.hub.resource_plan import (
     MachineSpec,
@@ -27,6 +27,7 @@ from firsthand.measure.machine import usable_cores
 from firsthand.measure.machine_speeds import Speeds
 from firsthand.measure.measurements import DECODE, EMBEDDED, EMBEDDED_TOKENS, PREFILL, BenchResult, Measured
 from firsthand.measure.speed_bounds import SpeedLimits
+from hub_site import refused
 
 S = DecoderShape(10, 8, 3, 4, 2, 5, 7, max_position=100)
 FACTS = Inspection(
@@ -46,12 +47,6 @@ def measured(*figures: tuple[str, tuple[float, ...]], **more: Any) -> BenchResul
         "figures": made, **more,
     }  # fmt: skip
     return BenchResult(**whole)
-
-
-def refused(kind: type[Exception], call: Any, *given: Any, **more: Any) -> str:
-    with pytest.raises(kind) as told:
-        call(*given, **more)
-    return str(told.value)
 
 
 def test_half_of_the_usable_cores_may_be_busy_before_a_plan_says_so() -> None:
@@ -208,3 +203,88 @@ def test_a_configuration_is_found_as_a_file_of_any_name_or_in_its_folder(tmp_pat
     )
     for text in (str(tmp_path / "none.json"), str(tmp_path / "none.gguf")):
         assert text in refused(ModelFileError, find_shape, text)
+
+
+def test_of_a_size_s_several_names_the_first_in_its_order_counts_and_what_is_left_out_has_its_default() -> None:
+    least = {
+        "vocab_size": 10,
+        "hidden_size": 8,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 7,
+    }
+    experts = {"num_experts_per_tok": 1, "num_local_experts": 2}
+    orders: list[tuple[str, tuple[str, ...], dict[str, Any]]] = [
+        ("hidden_size", ("hidden_size", "n_embd", "d_model"), least),
+        ("num_heads", ("num_attention_heads", "n_head", "n_heads"), least),
+        ("num_layers", ("num_hidden_layers", "n_layer", "n_layers"), least),
+        ("intermediate_size", ("intermediate_size", "n_inner", "ffn_dim"), least),
+        ("max_position", ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"), least),
+        ("num_experts", ("num_local_experts", "num_experts", "n_routed_experts"), {**least, **experts}),
+        ("experts_per_token", ("num_experts_per_tok", "num_experts_per_token"),
+         {**least, **experts, "num_local_experts": 99}),
+        ("expert_size", ("moe_intermediate_size", "intermediate_size"), {**least, **experts}),
+    ]  # fmt: skip
+    for size, names, values in orders:
+        for at in range(len(names)):
+            given = {name: value for name, value in values.items() if name not in names}
+            given |= {name: 5 + names.index(name) for name in reversed(names[at:])}
+            assert getattr(shape_from_config(given, "c"), size) == 5 + at, (size, names[at:])
+    plain = shape_from_config(least, "c")
+    assert plain == DecoderShape(10, 8, 3, 4, 4, 2, 7, max_position=4096)
+    mixed = {**least, **experts}
+    assert shape_from_config(mixed, "c") == replace(plain, num_experts=2, experts_per_token=1, expert_size=7)
+    shared = {**mixed, "n_shared_experts": 0, "shared_expert_intermediate_size": 6, "first_k_dense_replace": 2}
+    assert shape_from_config(shared, "c") == replace(
+        plain, num_experts=2, experts_per_token=1, expert_size=7, shared_size=6, dense_layers=2
+    )
+    latent = {**least, "kv_lora_rank": 3, "qk_nope_head_dim": 5, "qk_rope_head_dim": 4, "v_head_dim": 6, "head_dim": 9}
+    assert shape_from_config(latent, "c") == replace(plain, head_dim=5, kv_rank=3, rope_dim=4, value_dim=6)
+    assert shape_from_config({**latent, "kv_lora_rank": 0, "q_lora_rank": 7}, "c") == replace(plain, head_dim=9)
+    assert shape_from_config({**least, "num_attention_heads": 9}, "c").head_dim == 1, "a head has a unit at least"
+    for wrong, said in (({"num_attention_heads": 0}, "num_heads is 0"),
+                        ({"intermediate_size": 0}, "intermediate_size is 0"),
+                        ({"vocab_size": 0}, "vocab_size is 0"), ({"num_key_value_heads": 0}, "num_kv_heads is 0")):  # fmt: skip
+        assert refused(ModelFileError, shape_from_config, {**least, **wrong}, "c").startswith(f"c: {said}: expected ")
+    for window, layers in ((0, 0), (None, 0), (5, 3)):
+        made = shape_from_config({**least, "sliding_window": window}, "c")
+        assert (made.window, made.windowed_layers) == (window or None, layers)
+
+
+def test_sizes_of_a_header_are_whole_numbers_below_2_to_31_and_others_are_unknown() -> None:
+    most = (1 << 31) - 1
+    for value, known in (
+        (1, 1),
+        (most, most),
+        (1 << 31, None),
+        (0, None),
+        (-1, None),
+        (True, None),
+        (2.0, None),
+        ("3", None),
+    ):
+        assert _whole(value) == known == _kv_heads(value, 1), value
+        form = _form_of_config({"max_position_embeddings": value, "vocab_size": value})
+        assert (form.context, form.vocabulary) == (known, known)
+    assert _kv_heads([1, 0, True, "x", most, 1 << 31, -5], 7) == 1 << 31 and _kv_heads([0, -1], 2) is None
+    assert _kv_heads([4, 4], 3) is None is _kv_heads(4, None) and _kv_heads(4, 3) == 12 and _kv_heads([4, 1, 2], 3) == 7
+    text = {
+        "num_attention_heads": 6, "hidden_size": 48, "num_hidden_layers": 4, "num_key_value_heads": [1, 2, 3, 4],
+        "sliding_window": 9, "layer_types": ["sliding_attention", "full_attention"] * 3, "head_dim": 0,
+    }  # fmt: skip
+    assert _form_of_config(text) == _Form(None, None, 24, 10, 8, 8, 9, 0.5)
+    for change in ({"sliding_window": None}, {"layer_types": ["full_attention"] * 4}, {"layer_types": None}):
+        assert _form_of_config({**text, **change}) == _Form(None, None, 24, 10, 8, 8)
+    assert _form_of_config({**text, "num_hidden_layers": None}) == _Form(None, None, None, None, 8, 8)
+    assert _form_of_config({**text, "head_dim": 5, "num_key_value_heads": 2})[2:6] == (24, 8, 5, 5)
+    assert _form_of_config({}) == _Form(None, None, None, None, None, None) == _form_of_gguf({})
+
+
+def test_an_encoder_is_expected_after_measured_encoders_though_a_decoder_has_its_name() -> None:
+    decoder = measured((DECODE, (1e6,)), model="n", parameters=2000)
+    other = measured((EMBEDDED, (20.0,)), (EMBEDDED_TOKENS, (2e6,)), model="e", path="/e", parameters=9)
+    quick = replace(other, model="n", quick=True)
+    found = plan_encoder(FACTS, SPEEDS, [decoder, quick, other], "n").expected
+    assert found is not None and (found.measured_model, found.is_same, found.texts) == ("e", False, None)
+    decodes = expect(FACTS, SpeedLimits(SPEEDS, (replace(other, model="n"), decoder)), "n")
+    assert decodes is not None and (decodes.measured_model, decodes.decode) == ("n", 1e6)
