@@ -201,6 +201,11 @@ def test_a_configuration_is_found_as_a_file_of_any_name_or_in_its_folder(tmp_pat
     assert refused(ModelFileError, find_shape, str(tmp_path)) == (
         f"{tmp_path / 'config.json'}: num_layers is 0: expected a whole number of 1 or more"
     )
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(ModelFileError):
+        find_shape(str(tmp_path / "bare"))
+    most = (1 << 31) - 1
+    assert plan_serving(S, context=most).kv_bytes == 2 * 60 * most and plan_serving(7, batch=most).total_bytes == 14
     for text in (str(tmp_path / "none.json"), str(tmp_path / "none.gguf")):
         assert text in refused(ModelFileError, find_shape, text)
 
@@ -244,8 +249,21 @@ def test_of_a_size_s_several_names_the_first_in_its_order_counts_and_what_is_lef
     assert shape_from_config({**least, "num_attention_heads": 9}, "c").head_dim == 1, "a head has a unit at least"
     for wrong, said in (({"num_attention_heads": 0}, "num_heads is 0"),
                         ({"intermediate_size": 0}, "intermediate_size is 0"),
-                        ({"vocab_size": 0}, "vocab_size is 0"), ({"num_key_value_heads": 0}, "num_kv_heads is 0")):  # fmt: skip
+                        ({"vocab_size": 0}, "vocab_size is 0"),
+                        ({"num_key_value_heads": 0}, "num_kv_heads is 0")):  # fmt: skip
         assert refused(ModelFileError, shape_from_config, {**least, **wrong}, "c").startswith(f"c: {said}: expected ")
+    for kinds, more in (
+        (("gpt2", "opt"), {"qkv_bias": True, "other_bias": True, "gated": False, "tied": True, "learned_positions": True}),
+        (("bloom", "mpt", "gpt_neox"), {"qkv_bias": True, "other_bias": True, "gated": False, "tied": True}),
+        (("qwen2", "qwen2_moe"), {"qkv_bias": True}), (("qwen3", "qwen3_moe", "gemma3_text"), {"qk_norm": True}),
+        (("llama", "GPT2", None, 5), {}),
+    ):  # fmt: skip
+        for kind in kinds:
+            assert shape_from_config({**least, "model_type": kind}, "c") == replace(plain, **more), kind
+    assert shape_from_config({**least, "model_type": "llama", "attention_bias": True}, "c") == replace(
+        plain, qkv_bias=True
+    )
+    assert shape_from_config({**least, "model_type": "qwen2", "attention_bias": False}, "c") == plain
     for window, layers in ((0, 0), (None, 0), (5, 3)):
         made = shape_from_config({**least, "sliding_window": window}, "c")
         assert (made.window, made.windowed_layers) == (window or None, layers)
