@@ -137,6 +137,12 @@ def test_a_window_of_0_and_one_as_long_as_the_context_are_windows() -> None:
     assert one.read_parameters(2) == pytest.approx(layers + 2 * 48 * 3 * (1 - (2 / 3) ** 2) + 80)
     assert (one.parameters, one.active_parameters) == (layers + 6 * 48 + 160 + 8, layers + 2 * 48 + 160 + 8)
 
+    biased = replace(mixed, shared_size=0, other_bias=True, qkv_bias=True, num_kv_heads=1)
+    # biases: of q, k and v 6 x 5, of the output 8, two norms of 16 each; of an MLP 2 x its width + 8; of no shared one
+    each = 8 * 30 + 30 + 160 + 8 + 32
+    assert biased.attention_parameters == each - 32
+    assert biased.parameters == 3 * each + (0 + 8) + 2 * (3 * (48 + 2 * 2 + 8) + 24) + 160 + 16
+
 
 def test_adapters_fit_a_machine_with_exactly_as_much_memory_and_each_option_counts() -> None:
     options: dict[str, Any] = {"context": 3, "batch": 2, "rank": 1}
