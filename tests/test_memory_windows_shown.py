@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from firsthand import Task
 from firsthand.errors import ConfigError
 from firsthand.memories import hierarchical as hierarchical_module
 from firsthand.memories import memgpt as memgpt_module
@@ -16,12 +17,13 @@ from firsthand.memories import working as working_module
 from firsthand.memories.episodic import episodic
 from firsthand.memories.hierarchical import hierarchical
 from firsthand.memories.keeping.conversation_window import shown_ids, shown_items
+from firsthand.memories.keeping.core_blocks import core_tools
 from firsthand.memories.memgpt import memgpt
 from firsthand.memories.procedural import procedural
 from firsthand.memories.semantic import extracted, semantic
 from firsthand.memories.working import working
 from firsthand.memory import MemoryItem
-from firsthand.message import Message, ToolCall, ToolResult, assistant, user
+from firsthand.message import Message, ToolCall, ToolResult, assistant, system, user
 from held_memory import Weighed, held, items_of, look, noted, texts, words
 
 
@@ -213,3 +215,54 @@ def test_each_kind_keeps_what_it_learns_in_the_file_that_it_is_given(tmp_path: P
         memory = make(str(path), owner="ann", lifetime="run")  # type: ignore[operator]
         assert memory.file is not None and (memory.file.path, memory.owner) == (path, "ann"), make
         assert memory.lifetime == "run" and make().file is None and make().owner == ""  # type: ignore[operator]
+
+
+def test_a_block_that_was_edited_as_the_window_filled_is_shown_new_beside_the_summary() -> None:
+    memory = memgpt(window=256, summary=8, block_chars=16, keep=1, warn_percent=50)
+
+    async def use(ctx: Any) -> Any:
+        append, _ = core_tools(ctx, 16)
+        await append({"name": "persona", "content": "calm"})
+        opened = await memory.brief(ctx.restarted([system("Be kind.")]), Task("t", "x"))
+        await append({"name": "human", "content": "likes tea"})
+        edit = Message("tool", (ToolResult("1", "core_memory_append", "done"),))
+        talk = opened.say("q").say(assistant(words(120, "a"))).say(user(words(100, "b"))).say(edit)
+        return opened, await memory.fit(talk, ()), await memory.fit(opened.say("q"), ())
+
+    (opened, made, calm), trace, _ = held(memory, use, says=counted())
+    found = items_of(trace)
+    persona, human, *_ = (MemoryItem(id, *found[id]) for id in found)
+    note = "Core memory: the blocks persona and human, at most 16 characters each."
+    assert opened.messages == (system("Be kind."), shown_items([persona], note))
+    assert calm.messages == (*opened.messages, user("q")), "without an edit it stands as it was read"
+    assert made.messages[1] == shown_items([persona, human], note) and made.messages[0] == system("Be kind.")
+    assert [message.text.split()[0] for message in made.messages[2:]] == ["From", "b0", "done", "System"]
+    (summary,) = shown_ids(made.messages[2])
+    assert [found[id][0].split()[1] for id in found[summary][1]["of"]] == ["q", "a0"]
+    assert [event["messages"] for event in noted(trace, "evicted")] == [2] and len(noted(trace, "memory_pressure")) == 1
+    assert memgpt().acts is True and not any(
+        getattr(each(), "acts", False) for each in (working, semantic, hierarchical)
+    )
+    assert working(tools=False).tools(opened) == () and len(working().tools(opened)) == 2 == len(
+        hierarchical().tools(opened)
+    )
+    assert len(memgpt().tools(opened)) == 5
+
+
+def test_a_task_that_names_a_day_is_opened_by_what_held_then() -> None:
+    memory = semantic(shown=3)
+    about = {"subject": "Ann", "attribute": "home"}
+
+    async def use(ctx: Any) -> Any:
+        ids = [
+            await ctx.remember(f"Ann home {value}", **about, value=value, time=time)
+            for value, time in (("Oslo", "2026-01-05"), ("Bergen", "2026-03-01"), ("Rome", "2026-03-02"))
+        ]
+        ids.append(await ctx.remember("Ann home none", **about, value="", time="2026-05-01", withdrawn=True))
+        asked = ("Ann home on 2026-01-04?", "Ann home on 2026-01-05, not 2026-03-02?", "Ann home 2026-03-01",
+                 "Ann home 2026-04-30", "Ann home 2026-05-01", "Ann home")  # fmt: skip
+        return ids, [await memory.brief(ctx, Task("t", prompt)) for prompt in asked]
+
+    (ids, opened), _, _ = held(memory, use)
+    shown = [[id for message in each.messages for id in shown_ids(message)] for each in opened]
+    assert shown == [[], [ids[0]], [ids[1]], [ids[2]], [], []]
