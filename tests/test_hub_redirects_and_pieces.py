@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import sys
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import httpx
@@ -26,7 +29,7 @@ from firsthand.hub.download import (
     verify,
 )
 from firsthand.hub.hf_repository import Repo, fetch_repo
-from firsthand.hub.offline import expect_online, is_local, is_offline, offline
+from firsthand.hub.offline import expect_online, is_local, is_offline, libraries_offline, offline
 from hub_site import BODY, COMMIT, hub, refused, sha, tree, use_home
 from loopback import Site, serve
 
@@ -211,3 +214,25 @@ def test_a_certificate_file_or_a_proxy_that_cannot_be_used_is_one_sentence(
         )
     with _client(7.5) as client:
         assert (client.timeout.read, client.timeout.connect, client.follow_redirects) == (7.5, 5.0, False)
+
+
+def test_each_library_has_its_own_setting_again_after_it_was_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    modules = {}
+    for name, value in (("huggingface_hub.constants", 0), ("datasets.config", "auto")):
+        package = name.partition(".")[0]
+        for each in (package, name):
+            made = ModuleType(each)
+            made.__spec__ = ModuleSpec(each, None)
+            monkeypatch.setitem(sys.modules, each, made)
+        made.HF_HUB_OFFLINE = value  # type: ignore[attr-defined]
+        modules[package] = made
+
+    def settings() -> list[Any]:
+        return [modules[name].HF_HUB_OFFLINE for name in ("huggingface_hub", "datasets")]  # type: ignore[attr-defined]
+
+    with libraries_offline():
+        assert settings() == [True, True]
+        with pytest.raises(KeyError), libraries_offline():
+            raise KeyError
+        assert settings() == [True, True]
+    assert settings() == [0, "auto"]
