@@ -214,6 +214,8 @@ def test_a_licence_is_the_first_line_with_text_of_the_first_file_that_can_be_rea
     (tmp_path / "LICENSE.b").write_text("\n \n  Lizenz é  \nmore\n")
     (tmp_path / "LICENSE.c").write_text("other")
     assert _licence_file(tmp_path) == "Lizenz é"
+    (tmp_path / "LICENSE.a").write_bytes(b"\r\n \xff Lizenz\r\nmore")
+    assert _licence_file(tmp_path) == "\ufffd Lizenz"
     (tmp_path / "LICENSE.a").write_text(" \n\n")
     assert _licence_file(tmp_path) is None
     (tmp_path / "LICENSE.a").write_text(" " * 4096 + "late")

@@ -16,14 +16,14 @@ from firsthand.memories import memgpt as memgpt_module
 from firsthand.memories import working as working_module
 from firsthand.memories.episodic import episodic
 from firsthand.memories.hierarchical import hierarchical
-from firsthand.memories.keeping.conversation_window import shown_ids, shown_items
+from firsthand.memories.keeping.conversation_window import fitted_tail, shown_ids, shown_items
 from firsthand.memories.keeping.core_blocks import core_tools
 from firsthand.memories.memgpt import memgpt
 from firsthand.memories.procedural import procedural
 from firsthand.memories.semantic import extracted, semantic
 from firsthand.memories.working import working
 from firsthand.memory import MemoryItem
-from firsthand.message import Message, ToolCall, ToolResult, assistant, system, user
+from firsthand.message import Message, Reasoning, Text, ToolCall, ToolResult, assistant, system, user
 from held_memory import Weighed, held, items_of, look, noted, texts, words
 
 
@@ -198,6 +198,28 @@ def test_a_message_of_several_parts_is_summarised_as_one_text() -> None:
         and len(model.asked) == 2
     )
     assert texts(made)[2:] == [later]
+
+
+def test_a_tail_with_calls_and_reasoning_is_cut_in_its_longest_result_alone() -> None:
+    call = Message("assistant", (Reasoning("r" * 900, {}), Text("so"), ToolCall("1", "f", {"a": "b" * 900})))
+    result = Message("tool", (ToolResult("1", "f", "x " * 300, True, "web"), ToolResult("2", "g", "y")))
+
+    async def use(ctx: Any) -> Any:
+        return [await fitted_tail(ctx, [call, user("q"), result], most) for most in (700, 120)]
+
+    (whole, made), trace, _ = held(working(), use)
+    assert whole == [call, user("q"), result] and made[:2] == whole[:2]
+    first, second = made[2].parts
+    assert second == result.parts[1] and (first.call_id, first.name, first.is_error, first.origin) == (
+        "1",
+        "f",
+        True,
+        "web",
+    )
+    assert first.content.startswith("x x ") and "characters cut]" in first.content and len(first.content) < 300
+    assert list(items_of(trace).values()) == [
+        (f"tool: [result of f] {'x ' * 300} [result of g] y", {"store": "recall", "role": "tool", "origin": ["web"]}),
+    ]  # fmt: skip
 
 
 def test_facts_are_found_in_the_whole_text_whatever_the_window() -> None:
