@@ -168,6 +168,12 @@ def test_a_half_life_counts_from_the_newest_with_a_time_and_never_raises_what_ha
     forget(memory, "b")
     assert plainly["c"] / 2 < plainly["a"], "two days are one half-life"
     assert [kept.item.id for kept in memory.found(RecallRequest("tea", 2))] == ["a", "n"]
+    for days, order in ((2.0, ["x", "y"]), (1.0, ["y", "x"])):
+        near = plain(half_life_days=days)
+        write(near, item("x", "tea tea", time=0), item("y", "tea sky", time=43_200))
+        scores = {near._numbered([n])[n].item.id: score for n, score in near._scores("tea").items()}
+        assert scores["x"] * 0.5**0.25 > scores["y"] > scores["x"] * 0.5**0.5, "half a day apart"
+        assert found(near, "tea") == order
     timeless = plain(half_life_days=1.0)
     write(timeless, item("y", "tea"), item("x", "tea"))
     assert found(timeless, "tea") == ["x", "y"]

@@ -28,6 +28,8 @@ from firsthand.memories.keeping.conversation_window import (
 )
 from firsthand.memories.keeping.core_blocks import core_tools
 from firsthand.memories.keeping.fenced_items import fenced, label_of, origins_of
+from firsthand.memories.keeping.junk import Junk, junk_in
+from firsthand.memories.keeping.kept_item import body_of
 from firsthand.memories.keeping.paging_tools import paging_tools
 from firsthand.memories.keeping.stored_memory import KeepingPolicy
 from firsthand.memories.notes import notes
@@ -335,3 +337,45 @@ def test_a_task_without_words_of_its_own_is_opened_by_what_is_newest() -> None:
 
     opened = [[shown_ids(message) for message in each] for each in held(semantic(), use)[0]]
     assert opened[0] == opened[1] == opened[3] == opened[4] and len(opened[0][0]) == 1 and opened[2] == opened[5] == []
+
+
+def test_two_statements_are_one_fact_only_if_every_part_of_it_is_the_same() -> None:
+    told_facts = [fact(), {"text": "The SKY,  is: blue."}, fact("Bo", "age", 7, withdrawn=True)]
+    same = [
+        item("a", "", **fact(" ann", "Home.", "OSLO")),
+        item("b", "the sky is blue"),
+        item("c", "", **fact("Bo", "age", "7", withdrawn=1)),
+    ]
+    assert junk_in(same, told_facts) == Junk(3, 1.0, 1.0, 0.0, 0.0, 0.0)
+    for other in (
+        fact("Bo"), fact(attribute="house"), fact(value="Bergen"), fact(withdrawn=True),
+        {"attribute": "home", "value": "Oslo"}, fact("home", "Ann"), {"subject": "Ann", "attribute": "home"},
+    ):  # fmt: skip
+        assert junk_in([item("a", "no", **other)], told_facts) == Junk(1, 0.0, 0.0, 0.0, 0.0, 1.0), other
+    own = [
+        item("m", "", **fact(), role="assistant"), item("n", "", **fact(), origin="memory"), item("o", "", **fact()),
+    ]  # fmt: skip
+    assert junk_in(own, told_facts) == Junk(3, 1.0, 1 / 3, 2 / 3, 2 / 3, 1 - 1 / 3), "what was told is the first"
+    assert junk_in([own[2], own[2], item("p", "Sky blue")], []) == Junk(3, 0.0, 1.0, 1 / 3, 0.0, 1.0)
+    assert junk_in([], []) == Junk(0, 1.0, 1.0, 0.0, 0.0, 0.0)
+
+
+def test_a_provenance_that_is_no_json_is_told_with_the_text_it_belongs_to() -> None:
+    around: dict[str, Any] = {}
+    around["again"] = around
+    deep: list[Any] = []
+    for _ in range(20_000):
+        deep = [deep]
+    for wrong in ({1}, around, deep, b"x"):
+        with pytest.raises(ConfigError) as told:
+            body_of(item("a", "t" * 50, n=wrong))
+        said = str(told.value)
+        assert said.startswith(f"the provenance of {'t' * 40!r} is no JSON (") and said.endswith(
+            "): give texts and numbers"
+        )
+    whole = body_of(item("a" * 64, "é\ud800", b=[1, None], a=""))
+    assert whole == b'["\xc3\xa9\xed\xa0\x80",{"a":"","b":[1,null]}]'
+    for id in ("", "a" * 65, "é", "a\n", "\x7f"):
+        with pytest.raises(ConfigError) as told:
+            body_of(item(id))
+        assert str(told.value) == f"an item has the id {id!r:.80}: 1 to 64 printable ASCII characters were expected"
