@@ -301,6 +301,9 @@ def test_a_repository_is_fetched_by_its_name_once_and_counted_while_it_is_in_par
     assert fetch_model(name, shown=False) == folder / "m.gguf" == model_lookup.pull(name) and len(site.asked) == 2
     assert model_lookup.installed() == [Installed(name, folder / "m.gguf", 10)]
     assert model_lookup.remove(name) == folder and model_lookup.installed() == [] and not model_lookup.is_here(name)
+    told: list[Any] = []
+    assert model_lookup.resolve(name, on_progress=lambda *each: told.append(each)) == folder / "m.gguf"
+    assert told == [(10, 10)] and len(site.asked) == 4 and model_lookup.remove(name) == folder
     assert refused(UnknownName, model_lookup.remove, name) == f"{name} is not on disk: `firsthand models` shows what is"
     assert refused(ConfigError, model_lookup.remove, str(folder)) == (
         f"{str(folder)!r} was not pulled by firsthand: delete the file yourself, or name a model that was"

@@ -161,6 +161,21 @@ def test_what_stands_at_the_target_or_its_part_is_replaced_and_an_error_leaves_t
     assert (tmp_path / "e").is_dir() and not (tmp_path / "d").exists()
 
 
+def test_a_part_that_does_not_belong_is_fetched_anew_once_and_then_the_file_is_refused(
+    site: Site, tmp_path: Path
+) -> None:
+    site.files["/f"] = BODY
+    (tmp_path / "f.part").write_bytes(b"other")
+    wrong = sha(b"another")
+    assert refused(DownloadError, download, f"{site.url}/f", tmp_path / "f", sha256=wrong) == (
+        f"{site.url}/f gave a file with SHA-256 {sha(BODY)}: {wrong} was expected, so it was not kept"
+    )
+    assert [span for _, span, _ in site.asked] == ["bytes=5-", None] and tree(tmp_path) == {}
+    site.cut_after, site.asked[:] = [3], []
+    assert download(f"{site.url}/f", tmp_path / "f", size_bytes=10).read_bytes() == BODY
+    assert [span for _, span, _ in site.asked] == [None, None], "without a hash no half is gone on with"
+
+
 def test_every_request_of_a_pull_bears_the_token_and_every_file_is_checked_by_the_hash_it_has(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
