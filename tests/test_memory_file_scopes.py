@@ -43,6 +43,7 @@ def test_an_owner_whose_name_utf_8_does_not_hold_is_looked_up_listed_and_forgott
     ]
     words = sorted(words_of(said))
     assert file.words(scope, words).keys() == {word for (word,) in rows(file, "word", f"words WHERE scope = {scope}")}
+    assert file.words(scope, ["\udcff", "tea", "none"]).keys() == {"tea"}
     assert file.remove(LONE, "facts", "a") and not file.remove(LONE, "facts", "\udcff") and file.size(scope).items == 1
     assert file.with_id(scope, "\udcff") is None
     assert file.remove(LONE, "facts", "c") and file.size(scope) == ScopeSize(0, 0, 0)
