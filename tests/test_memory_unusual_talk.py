@@ -301,6 +301,18 @@ def test_what_is_heard_without_a_fact_is_kept_alone_and_a_fact_has_the_sources_o
     assert len([call for call in trace.calls if call.kind == "memory" and call.detail.get("op") != "recall"]) >= 3
 
 
+def test_what_the_model_found_in_a_text_counts_before_what_is_told_of_the_text() -> None:
+    memory = semantic(extract=True, constrained=False)
+    given = {"role": "user", "value": "y", "withdrawn": True, "messages": ["z"]}
+    _, trace, _ = held(memory, lambda ctx: memory.hear(ctx, "Ann: Oslo.", given), says=json.dumps([fact(), fact("Bo")]))
+    (said, *facts), kept = items_of(trace), items_of(trace)
+    assert kept[said] == ("Ann: Oslo.", {**given, "store": "said", "hidden": True})
+    assert [kept[id] for id in facts] == [
+        (f"The home of {name} is Oslo.", {"role": "user", **fact(name), "withdrawn": False, "messages": [said]})
+        for name in ("Ann", "Bo")
+    ]
+
+
 def test_blocks_and_passages_are_changed_once_in_their_place_with_the_sources_of_the_talk() -> None:
     async def use(ctx: Any) -> Any:
         near = ctx.say(Message("tool", (ToolResult("1", "f", "x", origin="web"),)))
