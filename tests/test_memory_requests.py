@@ -151,6 +151,10 @@ def test_equal_scores_are_by_id_across_the_file_and_the_attempt_and_deleted_ones
     assert [ids.get(number, number) for number in mine._ordered(mixed)] == ["a", "b", "e", "f", 98, "g", "c"]
     numbered = mine._numbered([99, 2, FIRST_UNSTORED + 2, FIRST_UNSTORED + 9])
     assert {number: kept.item.id for number, kept in numbered.items()} == {2: "c", FIRST_UNSTORED + 2: "b"}
+    write(memory, item("z", "sky sea sun moon tea"))
+    copied = mine.snapshot()
+    assert copied._size == mine._size != memory._size_now() and copied._scores("tea c") == mine._scores("tea c")
+    assert copied._last == 4 and found(copied, "tea") == list("abcefg") and found(memory, "sky") == ["z"]
     forget(mine, "c", "f")
     assert mine._numbered([2, FIRST_UNSTORED + 1, 1]).keys() == {1} and found(mine, "tea", 3) == ["a", "b", "e"]
 

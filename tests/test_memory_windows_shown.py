@@ -133,6 +133,26 @@ def test_of_summaries_that_take_too_much_the_two_oldest_become_one_and_the_other
         hierarchical(window=127, summary=8)
 
 
+def test_of_two_levels_that_are_full_the_lower_is_merged_first() -> None:
+    memory = hierarchical(window=200, summary=8, fanout=2)
+
+    async def use(ctx: Any) -> Any:
+        made = [
+            MemoryItem(await ctx.remember(name, level=level), name, {"level": level})
+            for name, level in (("a", 2), ("b", 2), ("c", 1), ("d", 1), ("e", 5))
+        ]
+        return made, await memory._within(ctx, made), await memory._within(ctx, [])
+
+    (made, merged, none), _, model = held(memory, use, says=counted())
+    said = [asked.prompt[0].text.split("\n\n")[1] for asked in model.asked]
+    assert said == ["c\nd", "a\nb"] and none == []
+    assert [(item.text, item.provenance["level"]) for item in merged] == [("s2", 3), ("s1", 2), ("e", 5)]
+    assert [merged[0].provenance["of"], merged[1].provenance["of"]] == [
+        [one.id for one in made[:2]],
+        [one.id for one in made[2:4]],
+    ]
+
+
 def test_a_queue_of_one_long_message_is_cut_to_what_the_blocks_and_the_summary_leave() -> None:
     memory = memgpt(window=256, summary=8, block_chars=16, keep=2, warn_percent=100)
 
