@@ -133,6 +133,8 @@ def test_vectors_of_other_scopes_and_models_may_be_of_other_lengths(tmp_path: Pa
     assert (file.vectors(1, "m", 0), file.vectors(2, "m", 0)) == ([(1, b"11"), (3, b"33")], [(2, b"2222")])
     assert file.vectors(1, "n", 2) == [(3, b"333")] and file.vectors(1, "n", 3) == [] == file.vectors(1, "none", 0)
     assert file.without_vector(1, "n", 5) == [(1, "ann a")] and file.without_vector(2, "n", 1) == [(2, "bo a")]
+    file.put("ann", "facts", item("0", "the last"), None, MANY)
+    assert file.without_vector(1, "none", 2) == [(1, "ann a"), (3, "ann b")], "in the order of writing"
     file.put_vectors(1, "m", {1: b"1"})
     for after, fails in ((0, True), (1, False), (3, False)):
         if fails:
