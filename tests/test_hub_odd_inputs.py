@@ -11,7 +11,7 @@ import pytest
 
 from firsthand.errors import ConfigError, DownloadError, ModelFileError, UnknownName
 from firsthand.hub import model_lookup
-from firsthand.hub.download import download, get_json_bytes
+from firsthand.hub.download import _fetch, download, get_json_bytes
 from firsthand.hub.fetch_model import fetch_model, fetch_named
 from firsthand.hub.hf_repository import (
     HubFile,
@@ -41,7 +41,7 @@ def site(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         yield here
 
 
-def test_the_limit_of_a_document_is_for_all_of_its_pieces_together(site: Site) -> None:
+def test_the_limit_of_a_document_is_for_all_of_its_pieces_together(site: Site, tmp_path: Path) -> None:
     site.files |= {"/d": b"12345", "/empty": b""}
     site.drip = True
     assert get_json_bytes(f"{site.url}/d", headers={}, max_bytes=5) == b"12345"
@@ -49,7 +49,12 @@ def test_the_limit_of_a_document_is_for_all_of_its_pieces_together(site: Site) -
         f"{site.url}/d gave more than 4 bytes: a short list was expected"
     )
     assert get_json_bytes(f"{site.url}/empty", headers={}, max_bytes=0) == b""
-    site.drip, site.cut_after = False, [3]
+    part, told = tmp_path / "d.part", list[Any]()
+    site.lengths = False
+    with pytest.raises(DownloadError, match=r"/d gives more than the 3 bytes expected$"):
+        _fetch(f"{site.url}/d", part, 3, {}, 9.0, lambda *each: told.append(each))
+    assert told == [(1, 3), (2, 3), (3, 3)] and part.read_bytes() == b"", "what came before is of another file too"
+    site.drip, site.cut_after, site.lengths = False, [3], True
     assert refused(DownloadError, get_json_bytes, f"{site.url}/d", headers={}) == (
         f"{site.url.removeprefix('http://')} cannot be reached (RemoteProtocolError): check the network or the proxy"
     )
@@ -215,7 +220,7 @@ def test_a_text_is_a_model_by_its_name_or_path_whatever_its_letter_case(
         "that do"
     )
     assert refused(UnknownName, resolve, "x" * 5_000) == f"{'x' * 200!r} cannot be accessed: File name too long"
-    shapes = {"no": [], "two": ["b.gguf", "a.gguf"], "bare": ["config.json", "a.gguf"]}
+    shapes = {"no": [], "two": [f"{sign}.gguf" for sign in "hcgaebdf"], "bare": ["config.json", "a.gguf"]}
     for name, files in shapes.items():
         (tmp_path / name).mkdir()
         for file in files:
