@@ -118,7 +118,9 @@ def test_every_member_of_a_wheel_is_moved_and_counted(pip: Path, tmp_path: Path)
     assert list((tmp_path / "two").iterdir()) == [tmp_path / "two" / "c"]
 
 
-def test_hashes_are_known_by_path_size_and_time_and_a_spoilt_note_is_not_believed(home: Path, tmp_path: Path) -> None:
+def test_hashes_are_known_by_path_size_and_time_and_a_spoilt_note_is_not_believed(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_bytes(b"1")
     two.write_bytes(b"2")
