@@ -138,6 +138,13 @@ def test_hashes_are_known_by_path_size_and_time_and_a_spoilt_note_is_not_believe
     assert content_hash(one) == "0" * 64 == content_hash(tmp_path / "." / "one"), "what is noted is believed"
     os.utime(one, ns=(5, 6))
     assert content_hash(one) == sha(b"1") and content_hash(two) == "0" * 64
+    for name in ("three", "four"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").write_bytes(name[:1].encode())
+        os.utime(tmp_path / name / "x", ns=(5, 7))
+        monkeypatch.chdir(tmp_path / name)
+        assert content_hash(Path("x")) == sha(name[:1].encode()), "one of that name, size and time elsewhere is another"
+    assert content_hash(tmp_path / "three" / "x") == sha(b"t")
     folder = tmp_path / "m"
     folder.mkdir()
     assert (
