@@ -67,6 +67,8 @@ def test_a_model_is_pulled_unless_it_is_here_and_interrupted_it_says_what_is_kep
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_model(tmp_path_factory.mktemp("source"))
     (folder / "chat_template.jinja").write_text("é")
+    (folder / "generation_config.json").write_text('{"temperature": 0.5}')
+    (folder / "special_tokens_map.json").write_text("{}")
     (folder / "notes.txt").write_text("not of the model")
     return folder
 
@@ -92,7 +94,10 @@ def test_a_folder_is_rounded_on_the_text_and_keeps_its_tokenizer(source: Path, t
     model = load(source)
     rounded, group = round_model(model, [ids[:512], ids[512:]], "gptq")
     save_rounded(model, rounded, group, "gptq", tmp_path / "expected")
-    kept = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+    kept = (
+        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json",
+        "chat_template.jinja",
+    )  # fmt: skip
     expected = tree(tmp_path / "expected")
     assert tree(folder) == {**expected, **{name: (source / name).read_bytes() for name in kept}}
     assert size == len(expected["model.safetensors"]) and told[-1][0] == told[-1][1] == len(told)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -212,6 +214,8 @@ def test_a_licence_is_the_first_line_with_text_of_the_first_file_that_can_be_rea
     (tmp_path / "LICENSE.b").write_text("\n \n  Lizenz é  \nmore\n")
     (tmp_path / "LICENSE.c").write_text("other")
     assert _licence_file(tmp_path) == "Lizenz é"
+    (tmp_path / "LICENSE.a").write_bytes(b"\r\n \xff Lizenz\r\nmore")
+    assert _licence_file(tmp_path) == "\ufffd Lizenz"
     (tmp_path / "LICENSE.a").write_text(" \n\n")
     assert _licence_file(tmp_path) is None
     (tmp_path / "LICENSE.a").write_text(" " * 4096 + "late")
@@ -239,6 +243,17 @@ def test_a_folder_is_read_by_its_config_and_all_its_weights(tmp_path: Path) -> N
     assert (plain.architecture, plain.licence, plain.vocabulary) == (None, "other", 70)
     config.write_text(json.dumps({**text, "model_type": "llama", "intermediate_size": 9}))
     assert (inspect(tmp_path).attention_width, inspect(tmp_path).context) == (4 * 6 * 8, 3000)
+    t5 = {
+        "model_type": "t5", "vocab_size": 31, "d_model": 12, "d_kv": 5, "d_ff": 9, "num_heads": 4, "num_layers": 2,
+        "num_decoder_layers": 3, "n_positions": 77, "license": "", "hidden_size": 99, "num_attention_heads": 3,
+    }  # fmt: skip
+    (tmp_path / "chat_template.jinja").touch()
+    config.write_text(json.dumps(t5))
+    seq = inspect(tmp_path)
+    assert (seq.architecture, seq.context, seq.vocabulary, seq.attention_width) == ("t5", 77, 31, 12 * 5)
+    assert (seq.kv_bytes_per_token, seq.licence, seq.has_chat_template) == (2 * 12 * 10, "other", True)
+    config.write_text(json.dumps({"model_type": "new", "text_config": t5}))
+    assert (inspect(tmp_path).architecture, inspect(tmp_path).context) == ("new", 77)
     with pytest.raises(ModelFileError, match="is a pickle"):
         inspect(tmp_path / "x.bin")
 
@@ -247,15 +262,21 @@ def test_a_gguf_file_is_read_by_its_metadata(tmp_path: Path) -> None:
     def text(value: str) -> bytes:
         return struct.pack("<Q", len(value.encode())) + value.encode()
 
-    def file(**pairs: Any) -> Inspection:
+    def file(tensor: str = "x.weight", **pairs: Any) -> Inspection:
         found = {"general__architecture": "new", "general__license": "mit", **pairs}
         packed = b"".join(
             text(key.replace("__", "."))
-            + (struct.pack("<I", 8) + text(value) if isinstance(value, str) else struct.pack("<II", 4, value))
+            + (
+                struct.pack("<I", 8) + text(value)
+                if isinstance(value, str)
+                else struct.pack("<If", 6, value)
+                if isinstance(value, float)
+                else struct.pack("<II", 4, value)
+            )
             for key, value in found.items()
         )
         head = b"GGUF" + struct.pack("<IQQ", 3, 1, len(found)) + packed
-        head += text("x.weight") + struct.pack("<I2QIQ", 2, 4, 3, 0, 0)
+        head += text(tensor) + struct.pack("<I2QIQ", 2, 4, 3, 0, 0)
         path = tmp_path / "m.gguf"
         path.write_bytes(head + bytes(-len(head) % 32) + bytes(48))
         return inspect(path)
@@ -269,6 +290,15 @@ def test_a_gguf_file_is_read_by_its_metadata(tmp_path: Path) -> None:
     bare = file(tokenizer__chat_template=5, general__license=7)
     assert (bare.has_chat_template, bare.licence, bare.kv_bytes, bare.context) == (False, None, {}, None)
 
+    llama = {
+        "embedding_length": 4, "block_count": 2, "feed_forward_length": 5, "attention.head_count": 2, "context_length": 70,
+        "attention.head_count_kv": 1, "attention.layer_norm_rms_epsilon": 1e-5, "attention.sliding_window": 9,
+    }  # fmt: skip
+    given = {f"llama__{key.replace('.', '__')}": value for key, value in llama.items()}
+    known = file("token_embd.weight", general__architecture="llama", **given)
+    assert (known.window, known.window_share, known.context, known.vocabulary) == (9, 1.0, 70, 3)
+    assert (known.attention_width, known.kv_bytes_per_token, known.head_parameters) == (2 * 2 * 2, 2 * 2 * 4, 12)
+
 
 def test_the_tokens_that_fit_count_windows_that_are_full() -> None:
     facts = inspected()
@@ -279,6 +309,11 @@ def test_the_tokens_that_fit_count_windows_that_are_full() -> None:
     none = inspected(form=FORM._replace(window=None))
     assert (none.tokens_in(8483), none.keys_and_values(101)) == (100, 8484)
     assert inspected(kind="bert").tokens_in(84) is None and inspected(kind="bert").keys_and_values(1) is None
+    mapped = replace(
+        inspected(), tensor_types=MappingProxyType({"F16": 1}), weight_bytes=MappingProxyType({"int8": 2})
+    ).to_json()
+    assert json.loads(json.dumps(mapped))["tensor_types"] == {"F16": 1} and mapped["weight_bytes"] == {"int8": 2}
+    assert _embeddings_and_head([tensor("weight", "F16", 2), tensor("", "F16", 1)]) == (None, None)
     assert inspected().to_json() == {
         **vars(inspected()), "path": "/m", "kv_bytes": {"2048": 84 * 1561, "5000": 84 * 3775},
     }  # fmt: skip

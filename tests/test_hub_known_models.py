@@ -14,7 +14,7 @@ import pytest
 from firsthand.errors import ConfigError, DownloadError, UnknownName
 from firsthand.hub import model_lookup
 from firsthand.hub.download import DiskError
-from firsthand.hub.model_lookup import ExtraFile, KnownModel, _known_files, fetch_known
+from firsthand.hub.model_lookup import ExtraFile, _known_files, fetch_known
 from firsthand.hub.wheel import (
     WheelMember,
     _pip_download,
@@ -24,7 +24,7 @@ from firsthand.hub.wheel import (
     members_from_wheel,
     reason,
 )
-from hub_site import BODY, hub, sha, tree, use_home
+from hub_site import BODY, hub, known, sha, stand_in_pip, tree, use_home
 from loopback import Site
 
 
@@ -37,14 +37,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def site(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     with hub(monkeypatch) as here:
         yield here
-
-
-def known(**more: Any) -> KnownModel:
-    whole: dict[str, Any] = {
-        "description": "tiny", "licence": "MIT", "sha256": sha(BODY), "size_bytes": 10, "repo": "o/n", "revision": "r1",
-        "file": "m.gguf", "requirement": "tiny==1.0", "member": "pkg/in/m.gguf", **more,
-    }  # fmt: skip
-    return KnownModel(**whole)
 
 
 EXTRA = ExtraFile("sub/c.json", sha(b"{}"), 2)
@@ -66,28 +58,9 @@ def test_a_known_model_comes_from_the_hub_after_its_extra_files(
     assert {token for _, _, token in site.asked} == {"Bearer hf_x"}
 
 
-PIP = """
-import os, pathlib, sys
-here = pathlib.Path(__file__).parent
-(here / "asked").write_text("\\n".join([*sys.argv[1:], os.environ["TMPDIR"]]))
-exec((here / "does").read_text())
-"""
-
-
 @pytest.fixture
 def pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package of the name pip that runs `does` with the folder `dest`, and writes what it was asked to `asked`."""
-    folder = tmp_path / "site" / "pip"
-    folder.mkdir(parents=True)
-    (folder / "__init__.py").touch()
-    (folder / "__main__.py").write_text(PIP)
-    monkeypatch.setenv("PYTHONPATH", str(folder.parent))
-    with zipfile.ZipFile(folder / "w.whl", "w") as archive:
-        for name, body in {"pkg/in/m.gguf": BODY, "pkg/in/sub/c.json": b"{}"}.items():
-            archive.writestr(name, body)
-    does = "import shutil; shutil.copy(here / 'w.whl', pathlib.Path(sys.argv[-2]) / 'tiny-1.0-py3-none-any.whl')"
-    (folder / "does").write_text(does)
-    return folder
+    return stand_in_pip(tmp_path / "site" / "pip", monkeypatch)
 
 
 def test_a_member_of_a_wheel_comes_whole_and_its_folder_goes(pip: Path, tmp_path: Path) -> None:

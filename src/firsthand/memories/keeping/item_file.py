@@ -56,6 +56,8 @@ MEMORY_SCHEMA = Schema(
 )
 COLUMNS = "number, id, body, key, valid_s, stored_s, length, digest"
 _AT_ONCE = 500
+_MOST_MISSES = 10_000
+"""Numbers in a row without a readable item at which a salvage ends."""
 
 
 class KeepingBounds(NamedTuple):
@@ -313,7 +315,7 @@ class ItemFile:
             last = self.last_number()
         scope = self.scope(owner, kind)
         number, misses = 0, 0
-        while number < last and misses < 10_000:
+        while number < last and misses < _MOST_MISSES:
             number += 1
             try:
                 found = self._database.read(f"SELECT scope, {COLUMNS} FROM items WHERE number = ?", (number,))
