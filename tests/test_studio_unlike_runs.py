@@ -16,6 +16,7 @@ from firsthand.errors import ConfigError
 from firsthand.message import assistant, user
 from firsthand.model import Usage
 from firsthand.runs import store
+from firsthand.runs.attempts import insert_trace
 from firsthand.runs.run_folder import Run
 from firsthand.stats.paired import PairedDifference
 from firsthand.stats.power_analysis import paired_tasks_needed
@@ -68,6 +69,9 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
             second.add_agent(agent, {"name": agent, "model": agent})
             for at, score in enumerate((0.0, 0.5, 0.25, 0.5, 0.0, 1.0)):
                 attempt(second, 6 * number + at, agent, f"t{at}", score * (1 - number / 2), 200 + number)
+    with store.create(home, {}, "third", command=["firsthand"]) as third:
+        third.add_agent("ann", {"name": "ann", "model": "m"})
+        attempt(third, 0, "ann", "t1", 0.5)
     with entered(home) as client:
         yield client, home, first.id, second.id
 
@@ -157,6 +161,8 @@ def test_the_side_of_an_agents_own_name_is_compared_by_the_tasks_of_the_baseline
         return a, b
 
     assert chosen("") == ("F/ann", "S/ann"), "the older is the baseline, and cat is not ann"
+    (third,) = [info.id for info in store.list_runs(shown[1]) if "third" in info.id]
+    assert chosen(f"&run={third}") == ("F/ann", "S/ann"), "the next one, not the last"
     assert chosen(f"&a={second}/cat") == ("S/cat", "S/ann")
     assert chosen(f"&b={second}/cat") == ("F/ann", "S/cat")
     sliced = client.get(f"/compare?run={first}&run={second}&slice=level")
@@ -242,3 +248,19 @@ def test_a_data_set_names_its_own_runs_and_is_put_to_each_model_once(shown: Show
     for task, benchmark in (("t5", "quiz"), ("t4", "riddles")):
         kept = post(client, "/data-sets/fewer/remove", benchmark=benchmark, task=task)
         assert kept.headers["location"] == "/data-sets/fewer"
+
+
+def test_a_benchmark_with_a_verdict_is_not_undecided(tmp_path: Path) -> None:
+    made = []
+    for name, sure, close in (("x", 1.0, (1.0, 0.0, 1.0)), ("y", 0.0, (1.0, 1.0, 0.0))):
+        with store.create(tmp_path, {}, name, command=["firsthand"]) as run:
+            run.add_agent("ann", {"name": "ann", "model": "m"})
+            with run.database.write() as connection:
+                for n, (benchmark, score) in enumerate([*(("sure", sure),) * 12, *(("close", each) for each in close)]):
+                    insert_trace(connection, Trace(f"{name}{n}", benchmark, f"t{n}", {"name": "ann"}, 0, 0, "", 1.0,
+                                                   scores=(Score("exact", score),), place=f"p{n}"))  # fmt: skip
+            made.append(run.id)
+    with entered(tmp_path) as client:
+        page = said(client.get(f"/compare?run={made[0]}&run={made[1]}"))
+    assert "close is undecided: 3 tasks show" in page and "sure is undecided" not in page
+    assert "No difference was seen." in page
