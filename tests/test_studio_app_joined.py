@@ -128,8 +128,8 @@ def test_a_page_hears_of_each_of_its_topics_that_changed_since_its_marks(tmp_pat
 
     begun, changed = "retry: 2000\n: the Studio tells what changes\n\n", 'event: changed\ndata: {"topic": "%s"}\n\n'
     both = [begun, changed % "traces", changed % "runs"]
-    assert asyncio.run(told("topic=traces&topic=runs&seen=x+y", 3)) == both
-    assert asyncio.run(told("topic=runs", 1)) == [begun]
+    assert asyncio.run(asyncio.wait_for(told("topic=traces&topic=runs&seen=x+y", 3), 5)) == both
+    assert asyncio.run(asyncio.wait_for(told("topic=runs", 1), 5)) == [begun]
 
 
 def test_what_goes_on_ends_with_the_app_and_a_vote_that_waits_is_kept(tmp_path: Path) -> None:
