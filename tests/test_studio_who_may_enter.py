@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -278,3 +279,45 @@ def test_every_answer_has_its_headers_unless_a_page_has_its_own(made: tuple[Acco
     for kind in ("lifespan", "websocket"):
         asyncio.run(AccessMiddleware(app, access)({"type": kind}, None, None))  # type: ignore[arg-type]
     assert seen[-2:] == ["lifespan", "websocket"] and User("ada", "admin") in seen
+
+
+def test_changes_are_counted_by_account_in_the_last_minute(
+    made: tuple[Accounts, list[float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts, now = made
+    monkeypatch.setattr(account_module, "CHANGES_A_MINUTE", 3)
+    ann, bob = User("ann", "editor"), User("bob", "editor")
+    assert [accounts.may_change_now(ann) for _ in range(6)] == [True] * 3 + [False] * 3
+    now[0] += 30
+    assert accounts.may_change_now(bob) and not accounts.may_change_now(ann)
+    now[0] += 29.5
+    assert not accounts.may_change_now(ann), "what was refused counts too"
+    now[0] += 31
+    assert [accounts.may_change_now(ann) for _ in range(3)] == [True, True, False], "one of the last minute is left"
+
+
+def test_a_role_that_was_changed_meanwhile_is_not_overwritten_and_other_hashes_match_nothing(tmp_path: Path) -> None:
+    class Beside(SqliteStore):
+        """A store where another process changes what was read."""
+
+        def get(self, kind: str, key: str) -> Any:
+            found = super().get(kind, key)
+            if found is not None:
+                self.put(kind, key, {**found.body, "role": "viewer"})
+            return found
+
+    store = Beside(tmp_path)
+    store.put(ACCOUNT, "ann", {"role": "annotator", "hash": "x"})
+    with pytest.raises(ConfigError, match="the account 'ann' was changed in the meantime"):
+        Accounts(store).give_role("ann", "admin")
+    assert Accounts(store).all() == [User("ann", "viewer")]
+    store.close()
+    salt = "00" * 16
+    made = hashlib.scrypt(b"word", salt=bytes.fromhex(salt), n=16, r=2, p=3, dklen=32).hex()
+    assert account_module.matches("word", f"scrypt$16$2$3${salt}${made}")
+    for kept in (
+        f"bcrypt$16$2$3${salt}${made}", f"scrypt$16$3$2${salt}${made}", f"scrypt$32$2$3${salt}${made}", "", made,
+        f"scrypt$16$2$3$0x${made}", f"scrypt$0$2$3${salt}${made}", f"scrypt$16$2$3${salt}${made[:-1]}",
+        f"scrypt$16$2$3${salt}${made}$",
+    ):  # fmt: skip
+        assert not account_module.matches("word", kept), kept
