@@ -257,6 +257,10 @@ def test_an_autoencoder_with_a_problem_shows_that_and_no_features(client: TestCl
     assert "Moon" not in part and "seven" not in part
     moved = client.get("/features/a%20b/4", follow_redirects=False)
     assert (moved.status_code, moved.headers["location"]) == (303, "/features/a%20b/live/4")
+    shelf.saes["x#y?"] = replace(shelf.saes["raw"], name="x#y?")
+    moved = client.get("/features/x%23y%3F/4", follow_redirects=False)
+    assert moved.headers["location"] == "/features/x%23y%3F/live/4"
+    assert post(client, "/features/x%23y%3F").headers["location"] == "/features/x%23y%3F"
     shelf.boards["raw"] = replace(shelf.boards["one"], prompt="")
     steered, _ = asked(client, "/features/raw/live/8", {})
     assert "steered, in multiples of the maximum" in steered and "Once" not in steered
