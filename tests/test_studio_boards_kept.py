@@ -88,6 +88,9 @@ def test_a_note_that_is_refused_is_shown_as_it_was_typed(tmp_path: Path) -> None
         for text, kept, version in (("  two\r\n lines  ", "two\n lines", "0"), ("x" * 10_000 + " ", "x" * 10_000, "1")):
             assert post(client, f"/runs/{id}/note", text=text, version=version).status_code == 303
             assert f">{kept}</textarea>" in client.get(f"/runs/{id}").text
+        for odd in ("٢", "-2", "", "2.0"):
+            refused = said(post(client, f"/runs/{id}/note", text="x", version=odd))
+            assert f"version is {odd!r}: a whole number was expected" in refused
         long = post(client, f"/runs/{id}/note", text="x" * 10_001, version="2")
         assert long.status_code == 400 and "the note has 10,001 characters: at most 10,000 are kept" in said(long)
         assert post(client, f"/runs/{id}/note", text=" \n ", version="2").status_code == 303

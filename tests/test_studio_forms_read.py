@@ -85,7 +85,7 @@ def test_numbers_of_a_trial_may_be_left_out_or_be_nothing() -> None:
     given = {"a": " 12 ", "b": "", "c": "0", "d": "9" * 12, "e": " 0.5 ", "f": "1e-3", "g": "  "}
     assert [_whole(given, name) for name in "abcdgz"] == [12, None, 0, 999_999_999_999, None, None]
     assert [_decimal(given, name) for name in "abcefgz"] == [12.0, None, 0.0, 0.5, 0.001, None, None]
-    for text in ("9" * 13, "-1", "1.5", "²", "x" * 50):
+    for text in ("9" * 13, "-1", "1.5", "²", "٣", "x" * 50):
         assert told(_whole, {"n": f" {text}"}, "n") == f"n is {text[:40]!r}: a whole number was expected"
     for text in ("0,5", "one", "x" * 50):
         assert told(_decimal, {"n": f"{text} "}, "n") == f"n is {text[:40]!r}: a number was expected"

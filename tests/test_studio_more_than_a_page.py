@@ -86,6 +86,10 @@ def test_a_queue_of_more_attempts_than_a_page_shows_them_all_and_counts_what_a_f
 def test_a_queue_of_the_last_run_keeps_that_runs_id_and_rates_its_last_try(shown: Shown) -> None:
     client, home, _, single = shown
     queues = Queues(SqliteStore(home))
+    for odd in ("٢", "1.0", "-1", "1234567"):
+        for name in ("raters", "shared"):
+            says = f"{name} is {odd!r}: a whole number was expected"
+            assert says in problem(post(client, "/queues", name="odd", run=single, score="good", **{name: f" {odd} "}))
     assert "the queue has no attempts" in problem(post(client, "/queues", name="last", run="last", score="good"))
     assert post(client, "/queues", name="begun", run=single[:-1], score="good").status_code == 303
     assert queues.get("begun").run == single, "it is kept by its whole id"
@@ -113,7 +117,12 @@ def test_a_queue_of_the_last_run_keeps_that_runs_id_and_rates_its_last_try(shown
     with store.open_run(single, home) as run:
         last = run.trace("p0").attempt_scores[-1]
         assert (last.value, last.detail) == (1.0, {"by": "human: eve "}), "an empty text is none"
-    for version, says in (("7", "was changed in the meantime"), ("-1", "a whole number"), ("1" * 10, "a whole number")):
+    for version, says in (
+        ("7", "was changed in the meantime"),
+        ("-1", "a whole number"),
+        ("1" * 10, "a whole number"),
+        ("٠", "a whole number"),
+    ):
         answer = post(client, item, value="1", version=version, **{"as": "new"})
         assert says in problem(answer), version
 

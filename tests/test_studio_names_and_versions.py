@@ -52,6 +52,7 @@ def test_a_prompt_follows_the_version_that_was_seen_even_if_none_was(
     for after, text, says in (
         ("0", "One two three", None), ("0", "Two", "the prompt 'brief' has 1 versions by now: open it again"),
         ("²", "Two", "after is '²': a whole number was expected"), ("-1", "Two", "after is '-1'"),
+        ("١", "Two", "after is '١': a whole number was expected"),
         ("1", "One four three\r\nfive", None), ("000000001", "x", "after is '000000001'"),
         ("1", "One four three\nfive", "has 2 versions by now"), ("2", "One four three\nfive", None),
         ("", "é" * 30_000, None),
