@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,7 +32,7 @@ from firsthand.studio.rendering import STATIC
 from firsthand.studio.studio_app import create_app
 from firsthand.studio.studio_pages import StudioPage
 from firsthand.studio.studio_store import SqliteStore
-from studio_small_home import OWN, PORT, ids, post, said, write_home
+from studio_small_home import OWN, PORT, ids, post, problem, said, write_home
 
 ADDRESS = f"http://127.0.0.1:{PORT}"
 
@@ -142,19 +144,32 @@ def test_what_goes_on_ends_with_the_app_and_a_vote_that_waits_is_kept(tmp_path: 
             await asyncio.sleep(60)
 
     def says(messages: Sequence[Message], *_: Any) -> str:
-        return "Yes"
+        return "Sí\ud800"
 
     agents = {name: Agent(name, Scripted(says, name=f"scripted:{name}"), reply) for name in ("m-one", "m-two")}
     agents["slow"] = Agent("slow", Slow(says, name="scripted:slow"), reply)
     began = time.monotonic()
     with opened(tmp_path, {name: agents[name] for name in ("m-one", "m-two")}) as client:
         round = post(client, "/arena/rounds", prompt="Is it?").json()["round"]
-        assert '"ready": true' in client.get(f"/arena/rounds/{round}/events").text
-        assert post(client, f"/arena/rounds/{round}/vote", winner="tie").json() == {"undo_s": 5.0}
+        events = client.get(f"/arena/rounds/{round}/events")
+        lines = events.text.split("\n\n")
+        assert (lines[0], lines[-2:], events.text.isascii()) == ("retry: 1000", ['data: {"ready": true}', ""], True)
+        texts = [json.loads(line.removeprefix("data: ")) for line in lines[1:-2]]
+        shown = {side: "".join(each["text"] for each in texts if each["side"] == side) for side in "ab"}
+        assert shown == {"a": "Sí\ud800", "b": "Sí\ud800"} and texts[0]["from"] == 0
+        voted = {"winner": ["tie", "a"], "reason": ["style", "safe", "style"]}
+        assert post(client, f"/arena/rounds/{round}/vote", **voted).json() == {"undo_s": 5.0}
+        assert post(client, f"/arena/rounds/{round}/undo").json() == {}
+        wrong = post(client, f"/arena/rounds/{round}/vote", winner="both")
+        assert "winner is 'both': it is one of" in problem(wrong)
+        assert post(client, f"/arena/rounds/{round}/vote", **voted).status_code == 200
+        for odd in ("reveal", "vote"):
+            assert "this round is not known any more" in problem(post(client, f"/arena/rounds/x/{odd}"), 404)
     (info,) = store.list_runs(tmp_path)
     with store.open_run(info.id, tmp_path) as run:
         (vote,) = run.preferences()
-        assert vote.winner == "tie" and run.status == "done"
+        assert (vote.winner, vote.by, run.status) == ("tie", f"human:{getpass.getuser()}", "done")
+        assert (vote.detail or {})["reasons"] == ["style", "safe"]
     with opened(tmp_path, agents) as client:
         made = post(client, "/playground", model="slow", prompt="Wait").headers["location"].rpartition("/")[2]
     (info,) = [each for each in store.list_runs(tmp_path) if each.id == made]
