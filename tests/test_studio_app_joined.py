@@ -6,7 +6,7 @@ import asyncio
 import getpass
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from firsthand.agent import Agent
 from firsthand.ingest.redaction import Redactor
 from firsthand.ingest.span_writer import SpanWriter
 from firsthand.ingest.trace_store import SpanPreparer, TraceStore
-from firsthand.message import Message
 from firsthand.patterns.reply import reply
 from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
@@ -66,9 +65,6 @@ def test_all_that_people_make_is_kept_in_the_store_that_the_app_was_given(tmp_pa
         client.app.state.playground.problems[older] = "The trial broke"  # type: ignore[attr-defined]
         assert "The trial broke" in said(client.get(f"/runs/{older}"))
         assert not (home / "studio.sqlite").exists()
-    with opened(home) as client:
-        assert post(client, "/views", name="own", address="/").status_code == 303
-        assert [item.key for item in SqliteStore(home).items("view")] == ["own"]
 
 
 def test_pages_of_other_rooms_come_after_the_studios_own(tmp_path: Path) -> None:
@@ -85,6 +81,9 @@ def test_pages_of_other_rooms_come_after_the_studios_own(tmp_path: Path) -> None
         assert "There is no page '/Two/No Such'." in said(client.get("/Two/No%20Such"))
         for name in ("studio.css", "studio.js", "studio.css", "mark.svg", "studio.js"):
             assert client.get(f"/static/0/{name}").content == (STATIC / name).read_bytes()
+        assert post(client, "/views", name="own", address="/").status_code == 303
+        assert [item.key for item in SqliteStore(tmp_path).items("view")] == ["own"]
+        assert client.post("/v1/traces", json={}, headers=OWN).status_code == 404, "without a writer there is no door"
         part = {"hx-request": "true"}
         for path, status in (("/runs/none", 404), ("/?sort=x", 400)):
             assert (client.get(path).status_code, client.get(path, headers=part).status_code) == (status, 200)
@@ -107,8 +106,6 @@ def test_programs_send_spans_with_the_key_and_read_nothing(tmp_path: Path) -> No
             assert (elsewhere.status_code, client.get("/traces").status_code) == (421, 401)
         writer.close()
     spans.close()
-    with opened(tmp_path) as client:
-        assert client.post("/v1/traces", json={}, headers=OWN).status_code == 404, "without a writer there is no door"
 
 
 def test_a_page_hears_of_each_of_its_topics_that_changed_since_its_marks(tmp_path: Path) -> None:
@@ -136,20 +133,18 @@ def test_a_page_hears_of_each_of_its_topics_that_changed_since_its_marks(tmp_pat
 
 def test_what_goes_on_ends_with_the_app_and_a_vote_that_waits_is_kept(tmp_path: Path) -> None:
     class Slow(Scripted):
-        async def stream(self, *given: Any, **named: Any) -> Any:
-            await asyncio.sleep(60)
-            yield
+        """A model that never answers `Wait`."""
 
-        async def complete(self, *given: Any, **named: Any) -> Any:
-            await asyncio.sleep(60)
+        async def stream(self, prompt: Any, *given: Any, **named: Any) -> Any:
+            if "Wait" in str(prompt):
+                await asyncio.sleep(60)
+            async for each in super().stream(prompt, *given, **named):
+                yield each
 
-    def says(messages: Sequence[Message], *_: Any) -> str:
-        return "Sí\ud800"
-
-    agents = {name: Agent(name, Scripted(says, name=f"scripted:{name}"), reply) for name in ("m-one", "m-two")}
-    agents["slow"] = Agent("slow", Slow(says, name="scripted:slow"), reply)
+    names = ("m-one", "m-two")
+    agents = {name: Agent(name, Slow(lambda *_: "Sí\ud800", name=f"scripted:{name}"), reply) for name in names}
     began = time.monotonic()
-    with opened(tmp_path, {name: agents[name] for name in ("m-one", "m-two")}) as client:
+    with opened(tmp_path, agents) as client:
         round = post(client, "/arena/rounds", prompt="Is it?").json()["round"]
         events = client.get(f"/arena/rounds/{round}/events")
         lines = events.text.split("\n\n")
@@ -165,15 +160,13 @@ def test_what_goes_on_ends_with_the_app_and_a_vote_that_waits_is_kept(tmp_path: 
         assert post(client, f"/arena/rounds/{round}/vote", **voted).status_code == 200
         for odd in ("reveal", "vote"):
             assert "this round is not known any more" in problem(post(client, f"/arena/rounds/x/{odd}"), 404)
-    (info,) = store.list_runs(tmp_path)
-    with store.open_run(info.id, tmp_path) as run:
+        made = post(client, "/playground", model="m-two", prompt="Wait").headers["location"].rpartition("/")[2]
+    infos = {info.id == made: info for info in store.list_runs(tmp_path)}
+    with store.open_run(infos[False].id, tmp_path) as run:
         (vote,) = run.preferences()
         assert (vote.winner, vote.by, run.status) == ("tie", f"human:{getpass.getuser()}", "done")
         assert (vote.detail or {})["reasons"] == ["style", "safe"]
-    with opened(tmp_path, agents) as client:
-        made = post(client, "/playground", model="slow", prompt="Wait").headers["location"].rpartition("/")[2]
-    (info,) = [each for each in store.list_runs(tmp_path) if each.id == made]
-    assert (info.status, info.num_traces) == ("interrupted", 0) and time.monotonic() - began < 20
+    assert (infos[True].status, infos[True].num_traces) == ("interrupted", 0) and time.monotonic() - began < 20
 
 
 # -- accounts --

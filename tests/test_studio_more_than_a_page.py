@@ -63,6 +63,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     long = span(COUNT, 2, 1, "long", DAY_S * COUNT + 5, 1.0, **{f"k{n}": "é" * 60_000 for n in range(4)})
     taken = TraceStore(home, create=True)
     taken.add(SpanPreparer(Redactor()).prepared([*spans, long]))
+    taken.add_score(f"{4:032x}", "late", "judge", 0.125)
     taken.close()
     with entered(home) as client:
         yield client, home, many.id, single.id
@@ -165,6 +166,7 @@ def test_the_groups_of_traces_go_on_after_the_first_page(shown: Shown) -> None:
         only = said(client.get(f"/traces/by/{by}?start=0&filter=user=u50"))
         assert first not in only and ("u50" in only or "s50" in only or "1970-02-21" in only)
     assert "1 of 103 traces" in said(client.get("/traces?filter=user=u50"))
+    assert "late 0.125" in said(client.get("/traces")), "the hundredth trace has its score"
 
 
 def test_a_trace_without_a_name_is_called_by_its_id_and_a_long_one_is_copied_whole(

@@ -134,6 +134,10 @@ def test_the_raw_view_counts_letters_and_leaves_out_the_rest(shown: Shown, monke
     path = f"/runs/{first}/attempts/p1?view=raw"
     (whole,) = re.findall(r'<pre class="raw">(.*?)</pre>', client.get(path).text, re.DOTALL)
     raw = html.unescape(whole)
+    found = f"/runs/{first}/attempts/p1/spans/found"
+    assert client.get(found, params={"words": " ÉÉ "}).json() == ["call:0"]
+    says = "the search has 501 characters: at most 500 are read"
+    assert says in problem(client.get(found, params={"words": "x" * 499 + "  "}))
     assert raw.startswith('{\n "') and "é" * 40 in raw
     for limit, left in ((len(raw), None), (len(raw) - 1, "1"), (500, str(len(raw) - 500))):
         monkeypatch.setattr(attempt_views, "MAX_RAW_CHARS", limit)
@@ -239,7 +243,10 @@ def test_a_data_set_names_its_own_runs_and_is_put_to_each_model_once(shown: Show
         pass
     for check, says in (("", "the check is '': it is one of numeric"), ("Exact", "the check is 'Exact': it is one of")):
         assert says in problem(post(client, "/data-sets/few/run", model="m-one", check=check))
-    made = post(client, "/data-sets/few/run", model=["m-two", "m-one", "m-two"])
+    for prompt in (" ", " brief", "brief@1"):
+        says = f"no prompt {prompt.partition('@')[0]!r}"
+        assert says in problem(post(client, "/data-sets/few/run", model="m-one", prompt=["x", prompt]), 404)
+    made = post(client, "/data-sets/few/run", model=["m-two", "m-one", "m-two"], prompt="")
     id = made.headers["location"].rpartition("/")[2]
     with store.open_run(id, home) as run:
         assert run.config == {"data_set": "few", "models": ["m-two", "m-one"], "check": "numeric"}
