@@ -21,16 +21,20 @@ from firsthand.runs.pairing import compare
 from firsthand.runs.score_totals import ScoreMean
 from firsthand.runs.track import Track
 from firsthand.studio import branch_conversation, comparison_slices
+from firsthand.studio import span_detail as span_detail_module
 from firsthand.studio.attempt_query import AttemptQuery
 from firsthand.studio.attempt_spans import _numbers, first_spans_json, spans_of
 from firsthand.studio.branch_conversation import message_blocks
 from firsthand.studio.comparison_slices import cost_points, metadata_keys, scatter_points, slices_of
+from firsthand.studio.found_page import FoundPage
 from firsthand.studio.project_store import ProjectStore
 from firsthand.studio.prompt_library import PromptLibrary, TriedIn, tried_in
 from firsthand.studio.regression_test import as_regression_test
 from firsthand.studio.run_export import ExportedCurve, _curves, exported
-from firsthand.studio.run_list import earlier_run, run_page
+from firsthand.studio.run_list import RunPage, earlier_run, run_page
 from firsthand.studio.run_notes import RunNotes
+from firsthand.studio.span_detail import span_detail
+from firsthand.studio.span_search import refs_holding
 from firsthand.studio.studio_store import SqliteStore
 from firsthand.studio.task_collection import CollectedTask, TaskCollection, TaskCollections
 from firsthand.studio.trace_copies import as_test
@@ -306,3 +310,44 @@ def test_branches_that_begin_together_stand_in_their_order() -> None:
     calls = (call("0.10:0"), call("0.2:0"), call("0.1:0", begun=0.5), call("0.3:0", begun=0.25))
     body = trace(calls=calls).to_json()
     assert [row.label for row in spans_of(body) if row.kind == "branch"] == ["0.2", "0.10", "0.3", "0.1"]
+
+
+def test_what_a_call_was_asked_first_is_new_and_an_empty_error_is_no_fact(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = (
+        Node(None, user("u0")), Node(0, assistant("a1")), Node(1, user("u2")), Node(2, assistant("a3")), Node(3, user("u4")),
+    )  # fmt: skip
+    calls = (
+        call(":0", at=2, nodes=(3, 9), error=""), call(":1", at=0, nodes=(1,)), call(":2", at=4), call(":3", "tool", at=4),
+        call(":4", "score", at=0, error="x" * 2001),
+    )  # fmt: skip
+    found = [span_detail(trace(nodes=nodes, calls=calls), f"call:{number}") for number in range(5)]
+    assert [([each.node for each in one.new], one.num_before, [each.node for each in one.answers]) for one in found] == [
+        ([0, 1, 2], 0, [3]), ([0], 0, [1]), ([4], 4, []), ([], 0, []), ([], 1, []),
+    ]  # fmt: skip
+    assert [dict(one.facts).get("error") for one in found] == [None, None, None, None, "x" * 2000]
+    first = span_detail(trace(nodes=nodes, calls=calls[1:2]), "call:0")
+    assert ([each.node for each in first.new], first.num_before) == ([0], 0), "the first message is one"
+    monkeypatch.setattr(span_detail_module, "MAX_PROMPT_MESSAGES", 2)
+    cut = span_detail(trace(nodes=nodes, calls=calls[2:3]), "call:0")
+    assert ([each.node for each in cut.new], cut.num_before) == ([3, 4], 3)
+    body = trace(nodes=nodes, calls=calls[1:2]).to_json()
+    assert [refs_holding(body, words) for words in ("u0", "A1 ", "a3", "")] == [["call:0"], ["call:0"], [], ["call:0"]]
+
+
+def test_beyond_the_last_page_there_is_no_next_one() -> None:
+    for rows, total, start, following in (
+        ((1, 2), 5, 0, 2), ((1, 2), 2, 0, None), ((), 9, 4, None), ((), 0, 0, None), ((1,), 3, 1, 2), ((1,), 2, 1, None),
+    ):  # fmt: skip
+        assert FoundPage(rows, total, start).next_start == following
+        assert RunPage(rows, total, start, {}).next_start == following  # type: ignore[arg-type]
+
+
+def test_a_store_whose_file_went_away_while_it_was_open_is_still_read(tmp_path: Path) -> None:
+    kept = SqliteStore(tmp_path)
+    kept.put("view", "a", {"x": None})
+    for name in ("studio.sqlite", "studio.sqlite-wal", "studio.sqlite-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    assert [item.body for item in kept.items("view")] == [{"x": None}]
+    kept.close()
+    assert kept.items("view") == [] and not (tmp_path / "studio.sqlite").exists()
+    assert not kept.remove("view", "a\n") and not kept.remove("view", "b") and (tmp_path / "studio.sqlite").exists()
