@@ -87,10 +87,9 @@ def test_a_queue_of_more_attempts_than_a_page_shows_them_all_and_counts_what_a_f
 def test_a_queue_of_the_last_run_keeps_that_runs_id_and_rates_its_last_try(shown: Shown) -> None:
     client, home, _, single = shown
     queues = Queues(SqliteStore(home))
-    for odd in ("٢", "1.0", "-1", "1234567"):
-        for name in ("raters", "shared"):
-            says = f"{name} is {odd!r}: a whole number was expected"
-            assert says in problem(post(client, "/queues", name="odd", run=single, score="good", **{name: f" {odd} "}))
+    for odd, name in (("٢", "raters"), ("1234567", "shared")):
+        says = f"{name} is {odd!r}: a whole number was expected"
+        assert says in problem(post(client, "/queues", name="odd", run=single, score="good", **{name: f" {odd} "}))
     assert "the queue has no attempts" in problem(post(client, "/queues", name="last", run="last", score="good"))
     assert post(client, "/queues", name="begun", run=single[:-1], score="good").status_code == 303
     assert queues.get("begun").run == single, "it is kept by its whole id"
