@@ -19,6 +19,9 @@ from firsthand.runs import store
 from firsthand.runs.attempts import insert_trace
 from firsthand.studio import task_collection
 from firsthand.studio.annotation_queue import Queues
+from firsthand.studio.incoming_traces import IncomingTraces
+from firsthand.studio.live_events import mark_of
+from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.studio_store import SqliteStore
 from firsthand.studio.task_collection import TaskCollections
 from firsthand.studio.views import collection_views, incoming_views
@@ -165,7 +168,10 @@ def test_the_groups_of_traces_go_on_after_the_first_page(shown: Shown) -> None:
         only = said(client.get(f"/traces/by/{by}?start=0&filter=user=u50"))
         assert first not in only and ("u50" in only or "s50" in only or "1970-02-21" in only)
     assert "1 of 103 traces" in said(client.get("/traces?filter=user=u50"))
-    assert "late 0.125" in said(client.get("/traces")), "the hundredth trace has its score"
+    page = client.get("/traces")
+    assert "late 0.125" in said(page), "the hundredth trace has its score"
+    mark = mark_of("traces", OpenRuns(shown[1]), IncomingTraces(shown[1]))
+    assert f'data-topics="traces" data-seen="{mark}"' in page.text and mark != mark_of("traces", OpenRuns(shown[1]))
 
 
 def test_a_trace_without_a_name_is_called_by_its_id_and_a_long_one_is_copied_whole(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from firsthand.message import user
 from firsthand.runs import store
 from firsthand.runs.index import RunInfo
 from firsthand.studio.live_events import mark_of
@@ -22,7 +23,7 @@ from firsthand.studio.studio_store import SqliteStore
 from firsthand.studio.views import feature_views, prompt_views, run_list_views
 from firsthand.studio.views.arena_views import voter_of
 from firsthand.studio.views.feature_views import _matching, _sorted
-from firsthand.trace import Score, Trace
+from firsthand.trace import Node, Score, Trace
 from studio_page_outline import outline
 from studio_small_home import entered, post, problem, said
 
@@ -170,3 +171,33 @@ def test_the_number_of_runs_is_that_of_the_home_and_not_of_the_filter(shown: Sho
     page = run_list_views.run_page([RunInfo("a", Path("a")), RunInfo("b", Path("b"))], "id=a")
     assert (page.total, [each.id for each in page.rows]) == (1, ["a"])
     assert "0 of 3 runs" in said(shown[0].get("/?filter=id=none"))
+
+
+def test_queues_and_attempts_of_odd_names_have_addresses_of_their_own(shown: Shown) -> None:
+    client, home, _ = shown
+    with store.create(home, {}, "odd", command=["firsthand"]) as run:
+        run.add_agent("ann", {"name": "ann"})
+        for place, nodes in (("p#1?", (Node(None, user("Q")),)), ("p%2", ())):
+            run.append(Trace(f"x{place}", "quiz", "t", {"name": "ann"}, 0, 0, "", 1.0, nodes=nodes, place=place,
+                             scores=(Score("foot_note.a", 0.25),)))  # fmt: skip
+    assert post(client, "/queues", name="q?1", run=run.id, score="good").headers["location"] == "/queues/q%3F1"
+    first = client.get("/queues/q%3F1/next?as=eve", follow_redirects=False).headers["location"]
+    assert first == "/queues/q%3F1/items/p%231%3F?as=eve" and client.get(first).status_code == 200
+    rated = post(client, first.partition("?as")[0], value="1", version="0", **{"as": "eve"})
+    assert rated.headers["location"] == "/queues/q%3F1/next?as=eve"
+    second = client.get(rated.headers["location"], follow_redirects=False).headers["location"]
+    assert second == "/queues/q%3F1/items/p%252?as=eve"
+    here = f"/runs/{run.id}/attempts/p%231%3F"
+    assert post(client, f"{here}/notes", name="N", value="1").headers["location"] == here
+    page = outline(client.get(here))
+    assert "scores 0.25 foot_note.a note.good 1 note.N 1 " in page
+    for place, again in (("p%231%3F", True), ("p%252", False)):
+        for view in ("tree", "raw", "conversation"):
+            text = client.get(f"/runs/{run.id}/attempts/{place}?view={view}").text
+            assert ("attempt the task again, with any model" in text) is again, (place, view)
+    for query, says in (
+        ("colour=logprobs", "colour is 'logprobs': it is logprob or entropy"),
+        ("view=Tree", "view is 'Tree': it is one of conversation, tree, raw"), ("leaf=x", "leaf is 'x': a whole number"),
+        ("colour=" + "x" * 50, f"colour is '{'x' * 40}': it"), ("sort=size", "attempts cannot be sorted by 'size'"),
+    ):  # fmt: skip
+        assert says in problem(client.get(f"{here}?{query}")), query
