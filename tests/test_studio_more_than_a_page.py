@@ -151,6 +151,10 @@ def test_all_that_a_filter_finds_is_collected_or_refused_and_never_cut(
     ):  # fmt: skip
         answer = post(client, "/data-sets", name=name, **fields)
         assert answer.status_code in (400, 404) and says in said(answer), fields
+    assert post(client, "/data-sets", name="one", run=many, attempt="p5", filter="agent:zed").status_code == 303
+    assert [each.place for each in sets.get("one").tasks] == ["p5"], (
+        "an attempt that is named is taken, whatever the filter"
+    )
     for fields in ({"run": many, "filter": "task:t101"}, {"traces": "user:u102"}):
         assert post(client, "/data-sets", name="two", **fields).status_code == 303
     assert [(each.benchmark, each.task.id[:4]) for each in sets.get("two").tasks] == [
