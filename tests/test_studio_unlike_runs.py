@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -203,6 +204,16 @@ def test_differences_of_clustered_tasks_are_wider_and_runs_are_taken_once(shown:
         assert [row.task for row in rows] == ["t0", "t1", "t4", "t5", "t2", "t3"], "those of one spread as they came"
 
 
+def test_the_next_page_of_a_comparison_is_of_the_tasks_that_were_chosen(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, _, first, second = shown
+    for size, only, has_more in ((5, "changed", False), (4, "changed", True), (5, "all", True), (6, "all", False)):
+        monkeypatch.setattr(comparison_views, "PAGE", size)
+        text = client.get(f"/compare?run={first}&run={second}&only={only}").text
+        assert (f"start={size}" in text) is has_more, (size, only)
+
+
 def test_a_grid_has_at_most_so_many_columns_and_runs(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
     client, _, first, second = shown
     monkeypatch.setattr(comparison_views, "MAX_AGENTS", 2)
@@ -251,6 +262,10 @@ def test_a_data_set_names_its_own_runs_and_is_put_to_each_model_once(shown: Show
         assert run.config == {"data_set": "few", "models": ["m-two", "m-one"], "check": "numeric"}
     page = outline(client.get("/data-sets/few"), {id: "OWN"})
     assert "OWN" in page and "theirs" not in page and "theirs" in outline(client.get("/data-sets/fewer"))
+    line = {"id": "t4", "prompt": "Ask 4?", "target": "1", "from": {"run": first, "attempt": "p4"}}
+    assert client.get("/data-sets/few/tasks.jsonl").text == json.dumps(line) + "\n"
+    kept = post(client, "/data-sets/few/remove", benchmark="quiz", task=" t4 ")
+    assert kept.headers["location"] == "/data-sets/few", "a task is taken out by its whole id"
     gone = post(client, "/data-sets/few/remove", benchmark="quiz", task="t4")
     assert gone.headers["location"] == "/data-sets", "the last task takes its data set along"
     for task, benchmark in (("t5", "quiz"), ("t4", "riddles")):
