@@ -116,6 +116,11 @@ def test_a_run_may_be_named_by_its_beginning_and_is_kept_by_its_id(shown: Shown)
     assert list(RunNotes(SqliteStore(home)).all()) == [ids[1]]
     wrong = post(client, f"/runs/{begun}/note", text="x", version="0")
     assert wrong.status_code == 400
+    emptied = post(client, f"/runs/{begun}/note", text="", version="0")
+    assert emptied.status_code == 400 and "Big Moon</textarea>" not in emptied.text
+    board = client.get(f"/runs/{begun}/board").text
+    client.app.state.playground.problems[ids[1]] = "It broke early"  # type: ignore[attr-defined]
+    assert "It broke early" in said(client.get(f"/runs/{begun}")) and client.get(f"/runs/{begun}/board").text == board
     list_page = said(client.get("/?filter=note:moon"))
     assert "Big Moon" in list_page and "1 of 3 runs" in list_page
     assert client.get(f"/runs/{begun}/attempts/p/copy/test.py").text.count(f"RUN, ATTEMPT = '{ids[1]}',") == 1

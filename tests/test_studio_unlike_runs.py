@@ -260,6 +260,9 @@ def test_a_data_set_names_its_own_runs_and_is_put_to_each_model_once(shown: Show
     id = made.headers["location"].rpartition("/")[2]
     with store.open_run(id, home) as run:
         assert run.config == {"data_set": "few", "models": ["m-two", "m-one"], "check": "numeric"}
+    tried = post(client, "/playground", model=["m-two", "m-one", "m-two"], prompt=" Q ", at="", pattern="own")
+    with store.open_run(tried.headers["location"].rpartition("/")[2], home) as run:
+        assert run.config == {"playground": {"models": ["m-two", "m-one"], "prompt": " Q ", "epochs": 1}}
     page = outline(client.get("/data-sets/few"), {id: "OWN"})
     assert "OWN" in page and "theirs" not in page and "theirs" in outline(client.get("/data-sets/fewer"))
     line = {"id": "t4", "prompt": "Ask 4?", "target": "1", "from": {"run": first, "attempt": "p4"}}
