@@ -182,7 +182,7 @@ def test_queues_and_attempts_of_odd_names_have_addresses_of_their_own(shown: Sho
     client, home, _ = shown
     with store.create(home, {}, "odd", command=["firsthand"]) as run:
         run.add_agent("ann", {"name": "ann"})
-        for place, nodes in (("p#1?", (Node(None, user("Q")),)), ("p%2", ())):
+        for place, nodes in (("p#1?", (Node(None, user("y" * 4001)),)), ("p%2", ())):
             run.append(Trace(f"x{place}", "quiz", "t", {"name": "ann"}, 0, 0, "", 1.0, nodes=nodes, place=place,
                              scores=(Score("foot_note.a", 0.25),)))  # fmt: skip
     assert post(client, "/queues", name="q?1", run=run.id, score="good").headers["location"] == "/queues/q%3F1"
@@ -194,6 +194,8 @@ def test_queues_and_attempts_of_odd_names_have_addresses_of_their_own(shown: Sho
     assert second == "/queues/q%3F1/items/p%252?as=eve"
     here = f"/runs/{run.id}/attempts/p%231%3F"
     assert post(client, f"{here}/notes", name="N", value="1").headers["location"] == here
+    continued = client.get(f"/playground?run={run.id}&attempt=p%231%3F").text
+    assert "y" * 4000 in continued and "y" * 4001 not in continued, "a message is shown up to 4,000 letters"
     page = outline(client.get(here))
     assert "scores 0.25 foot_note.a note.good 1 note.N 1 " in page
     for place, again in (("p%231%3F", True), ("p%252", False)):

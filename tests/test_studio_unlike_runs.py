@@ -260,6 +260,10 @@ def test_a_data_set_names_its_own_runs_and_is_put_to_each_model_once(shown: Show
     id = made.headers["location"].rpartition("/")[2]
     with store.open_run(id, home) as run:
         assert run.config == {"data_set": "few", "models": ["m-two", "m-one"], "check": "numeric"}
+    forked = post(client, "/playground", model="m-one", run=first, attempt="p4", at="", say=" And? ", pattern="reply")
+    with store.open_run(forked.headers["location"].rpartition("/")[2], home) as run:
+        told = {"run": first, "attempt": "p4", "at": 0, "say": "And?", "is_plain": True}
+        assert run.config == {"playground": {"models": ["m-one"], "epochs": 1, **told}}
     tried = post(client, "/playground", model=["m-two", "m-one", "m-two"], prompt=" Q ", at="", pattern="own")
     with store.open_run(tried.headers["location"].rpartition("/")[2], home) as run:
         assert run.config == {"playground": {"models": ["m-two", "m-one"], "prompt": " Q ", "epochs": 1}}
