@@ -27,6 +27,7 @@ from firsthand.runs import store
 from firsthand.studio import accounts as account_module
 from firsthand.studio.access import Access
 from firsthand.studio.accounts import Accounts
+from firsthand.studio.live_events import mark_of
 from firsthand.studio.rendering import STATIC
 from firsthand.studio.studio_app import create_app
 from firsthand.studio.studio_pages import StudioPage
@@ -129,6 +130,10 @@ def test_a_page_hears_of_each_of_its_topics_that_changed_since_its_marks(tmp_pat
     both = [begun, changed % "traces", changed % "runs"]
     assert asyncio.run(asyncio.wait_for(told("topic=traces&topic=runs&seen=x+y", 3), 5)) == both
     assert asyncio.run(asyncio.wait_for(told("topic=runs", 1), 5)) == [begun]
+    TraceStore(tmp_path, create=True).close()
+    mark = mark_of("traces", app.state.runs, app.state.traces)
+    later = asyncio.run(asyncio.wait_for(told(f"topic=traces&topic=runs&seen={mark}+x", 2), 5))
+    assert later == [begun, changed % "runs"], "the traces are as they were"
 
 
 def test_what_goes_on_ends_with_the_app_and_a_vote_that_waits_is_kept(tmp_path: Path) -> None:
@@ -166,6 +171,8 @@ def test_what_goes_on_ends_with_the_app_and_a_vote_that_waits_is_kept(tmp_path: 
         (vote,) = run.preferences()
         assert (vote.winner, vote.by, run.status) == ("tie", f"human:{getpass.getuser()}", "done")
         assert (vote.detail or {})["reasons"] == ["style", "safe"]
+    arena = infos[False].config["arena"]
+    assert (arena["models"], arena["by"], arena["seed"]) == (["m-one", "m-two"], "studio", 0)
     assert (infos[True].status, infos[True].num_traces) == ("interrupted", 0) and time.monotonic() - began < 20
 
 
