@@ -125,9 +125,12 @@ def test_a_row_of_an_event_has_its_words_and_tells_a_failure() -> None:
 
 def test_calls_and_events_belong_to_their_branches() -> None:
     calls = [{"id": ":0", "started_s": 1.0}, {"id": "0.1:0", "started_s": 3.0}, {"id": "0.1:1", "started_s": 2.0}]
-    events = [{"data": {"path": path}, "at_s": at} for path, at in (("0.1", 5.0), ("0.2", 4.0), (7, 6.0), (None, 7.0))]
+    events = [
+        {"data": {"path": path}, "at_s": at} for path, at in (("0.1", 5.0), ("0.2", 4.0), (7, 6.0), (["0.1"], 7.0))
+    ]
+    events.append({"data": {}, "at_s": 8.0})
     assert _by_branch(calls, events) == {
-        "": [(1.0, 0), (4.0, 4), (6.0, 5), (7.0, 6)], "0.1": [(3.0, 1), (2.0, 2), (5.0, 3)],
+        "": [(1.0, 0), (4.0, 4), (6.0, 5), (7.0, 6), (8.0, 7)], "0.1": [(3.0, 1), (2.0, 2), (5.0, 3)],
     }  # fmt: skip
     assert _by_branch([], []) == {"": []}
 

@@ -245,3 +245,23 @@ def test_features_are_gathered_waited_for_and_found_or_read_live(client: TestCli
         ("/features/one/live?text=a&at=x", "at is 'x': a whole number was expected", 400),
     ):
         assert asked(client, key, {}) == (f"Problem {says} All runs(/)", status)
+
+
+def test_an_autoencoder_with_a_problem_shows_that_and_no_features(client: TestClient, shelf: Shelf) -> None:
+    shelf.boards["a b"] = shelf.boards["one"]
+    shelf.problems |= {"one": "its texts are gone", "a b": "another problem"}
+    for key, says in (("/features/one", "its texts are gone"), ("/features/a%20b", "its weights are gone")):
+        page, status = asked(client, key, {})
+        assert status == 200 and says in page and "another" not in page and "strongest context" not in page, key
+    part, _ = asked(client, "+/features/one", {})
+    assert "Moon" not in part and "seven" not in part
+    moved = client.get("/features/a%20b/4", follow_redirects=False)
+    assert (moved.status_code, moved.headers["location"]) == (303, "/features/a%20b/live/4")
+    shelf.saes["x#y?"] = replace(shelf.saes["raw"], name="x#y?")
+    moved = client.get("/features/x%23y%3F/4", follow_redirects=False)
+    assert moved.headers["location"] == "/features/x%23y%3F/live/4"
+    assert post(client, "/features/x%23y%3F").headers["location"] == "/features/x%23y%3F"
+    shelf.boards["raw"] = replace(shelf.boards["one"], prompt="")
+    steered, _ = asked(client, "/features/raw/live/8", {})
+    assert "steered, in multiples of the maximum" in steered and "Once" not in steered
+    assert "Once" not in asked(client, "/features/raw/live/9", {})[0]

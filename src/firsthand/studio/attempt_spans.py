@@ -95,7 +95,8 @@ def _columns(body: Json, most: int = sys.maxsize) -> dict[str, list[Any]]:
         ]
         depths += [depth] * len(here)
         parents += [parent] * len(here)
-        waiting += [(each, parent, depth + 1) for each in sorted(under, key=lambda each: -under[each])]
+        begun = sorted(under, key=lambda each: under[each])
+        waiting += [(each, parent, depth + 1) for each in reversed(begun)]  # the first is taken first
     kept = dict(zip(_ITEM, map(list, zip(*items, strict=True)), strict=True))
     troubled = list(map(bool, kept["trouble"]))
     for number in range(len(items) - 1, 0, -1):  # each lies after its parent
