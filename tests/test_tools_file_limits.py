@@ -141,8 +141,8 @@ def test_a_search_ends_at_each_of_its_limits_and_says_so(
             search.look_into(opened, "", 0)
         return search.found, search.notes
 
-    assert searched() == (lines, []) and searched(files=4) == (lines, [])
-    assert searched(files=2) == (lines[:2], [much])
+    assert searched() == (lines, []) and searched(files=3) == (lines, [])
+    assert searched(files=2) == (lines[:4], [much]) and searched(files=1) == (lines[:2], [much])
     assert searched("", files=2) == (["a", "b"], [much]) and searched("", files=3) == (["a", "b", "c"], [])
     assert searched("", files=0) == ([], [much]) == searched(ends_s=0.0)
     assert searched(size_bytes=4) == (lines[:2], [much]) and searched(size_bytes=3) == (lines[:1], [much])

@@ -175,13 +175,15 @@ class _Search:
                         finally:
                             os.close(inner)
                 elif entry.is_file(follow_symlinks=False) and fnmatch(entry.name, self.names):
-                    self.look_at(folder, entry.name, prefix + entry.name)
+                    try:
+                        self.look_at(folder, entry.name, prefix + entry.name)
+                    finally:
+                        self.files -= 1
             except (OSError, ToolError):  # it went away, or may not be read: the others are still there
                 continue
 
     def look_at(self, folder: int, name: str, path: str) -> None:
         """Search one file."""
-        self.files -= 1
         if not self.text:
             self.found.append(printable(path))
             return
