@@ -120,11 +120,14 @@ def test_a_prompt_keeps_its_versions(store: SqliteStore) -> None:
     assert [(each.number, each.text, each.by, len(each.note)) for each in versions] == [
         (1, "one", "ann", 400), (2, "two", "ann", 400), (3, "one", "ann", 400),
     ]  # fmt: skip
-    assert [prompts.text(name) for name in ("p", "p@2", "p@x")][:2] == [("p", 3, "one"), ("p", 2, "two")]
     prompts.add("a@b", "mail", "ann")
-    with pytest.raises(UnknownName, match="no prompt 'a'"):
-        prompts.text("a@b")
-    for name, said in (("p@0", "has no version 0: it has 1 to 3"), ("p@4", "has no version 4"), ("x", "no prompt 'x'")):
+    assert [prompts.text(name) for name in ("p", "p@2", "a@b", "a@b@1")] == [
+        ("p", 3, "one"), ("p", 2, "two"), ("a@b", 1, "mail"), ("a@b", 1, "mail"),
+    ]  # fmt: skip
+    for name, said in (
+        ("p@0", "has no version 0: it has 1 to 3"), ("p@4", "has no version 4"), ("x", "no prompt 'x'"),
+        ("p@x", "no prompt 'p@x'"), ("a@1", "no prompt 'a'"),
+    ):  # fmt: skip
         with pytest.raises(UnknownName, match=said):
             prompts.text(name)
     assert prompts.add("p", "four", "bob", after=3) == 4

@@ -105,8 +105,8 @@ def test_the_first_service_that_is_set_up_is_asked_and_an_empty_key_is_none(monk
     assert refused(web_search, service="searxng") == missing
     needs = "brave needs the environment variable BRAVE_API_KEY: set it, or leave web_search out"
     assert refused(web_search, service="brave", url="http://h/") == needs
-    set_up(brave=" ", tavily="T")
-    assert refused(web_search) == needs, "blanks are no key"
+    set_up(brave=" ")
+    assert refused(web_search, service="brave") == needs and refused(web_search).startswith(nothing), "blanks are no key"
 
     def found(port: int, rules: Rules, **given: Any) -> Any:
         tool = web_search(url=f"http://127.0.0.1:{port}/own", **given)
@@ -118,7 +118,7 @@ def test_the_first_service_that_is_set_up_is_asked_and_an_empty_key_is_none(monk
     body = b'{"web": {"results": %s}, "results": %s}' % ((str(results).replace("'", '"').encode(),) * 2)
     for keys, service, shown, path, header in (
         ({"brave": "B\n", "tavily": "T"}, None, "T\nu\nd", "GET /own?q=+a+b+&count=1", "x-subscription-token: b\r"),
-        ({"tavily": "T", "searxng": "http://s"}, None, "T\nu\nc", "POST /own ", "authorization: bearer t\r"),
+        ({"brave": " ", "tavily": "T", "searxng": "http://s"}, None, "T\nu\nc", "POST /own ", "authorization: bearer t\r"),
         ({"brave": "B", "tavily": "T"}, "tavily", "T\nu\nc", "POST /own ", "authorization: bearer t\r"),
         ({"brave": "B"}, "searxng", "T\nu\nc", "GET /own?q=+a+b+&format=json ", "host: 127.0.0.1:"),
         ({"searxng": "http://s"}, None, "T\nu\nc", "GET /own?q=+a+b+&format=json ", "host: 127.0.0.1:"),
