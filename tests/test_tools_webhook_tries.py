@@ -106,7 +106,9 @@ def test_the_first_service_that_is_set_up_is_asked_and_an_empty_key_is_none(monk
     needs = "brave needs the environment variable BRAVE_API_KEY: set it, or leave web_search out"
     assert refused(web_search, service="brave", url="http://h/") == needs
     set_up(brave=" ")
-    assert refused(web_search, service="brave") == needs and refused(web_search).startswith(nothing), "blanks are no key"
+    assert refused(web_search, service="brave") == needs and refused(web_search).startswith(nothing), (
+        "blanks are no key"
+    )
 
     def found(port: int, rules: Rules, **given: Any) -> Any:
         tool = web_search(url=f"http://127.0.0.1:{port}/own", **given)
