@@ -2,18 +2,20 @@
 
 A change is of one expression or statement: a comparison, a boundary, a sign, a number, a condition that always or never
 holds, a part of an `and`, a choice between `min` and `max`, an argument that is not passed on or changes places with its
-neighbour, a forgotten `strip` or `sorted`, a filter of a comprehension, a slice, a call that is not made. Texts of errors,
-types, decorators and assertions are left alone.
+neighbour, a forgotten `strip` or `sorted`, a filter of a comprehension, a slice, a call that is not made, a value where None
+is asked about, another parameter of the same type, an error too many or too few that is caught, a loop that ends at what it
+should pass over, a note in an object that is not made. Texts of errors, types, decorators and assertions are left alone.
 """
 
 from __future__ import annotations
 
 import ast
+import builtins
 import copy
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 PACKAGE = Path(__file__).parents[1] / "src" / "firsthand"
 
@@ -55,8 +57,12 @@ KEPT = {"strict", "help", "encoding", "default", "metadata", "maxsize", "stackle
 """Arguments that are texts for people, or change nothing that can be observed."""
 TELLS = ("logger.", "logging.", "print(", "warnings.")
 
+Peers = Mapping[str, Sequence[str]]
+"""The parameters of a function by name, each with the others of the same type."""
+ALONE: Peers = {}
 
-def changed_nodes(tree: ast.AST) -> Iterator[tuple[ast.expr | ast.AugAssign, list[str]]]:
+
+def changed_nodes(tree: ast.AST, peers: Peers = ALONE) -> Iterator[tuple[ast.expr | ast.stmt, list[str]]]:
     """What computes something, outside of annotations, decorators, assertions and errors' texts, with its wrong texts."""
     for node in ast.iter_child_nodes(tree):
         match node:
@@ -64,16 +70,17 @@ def changed_nodes(tree: ast.AST) -> Iterator[tuple[ast.expr | ast.AugAssign, lis
                 continue
             case ast.If(test) if "TYPE_CHECKING" in ast.unparse(test):
                 continue
-            case ast.FunctionDef(args=given, body=body) | ast.AsyncFunctionDef(args=given, body=body):
+            case ast.FunctionDef(name, given, body) | ast.AsyncFunctionDef(name, given, body):
                 defaults = (*given.defaults, *(each for each in given.kw_defaults if each))
                 yield from ((each, wrong_texts(each)) for each in defaults if isinstance(each, ast.Constant))
-                yield from changed_nodes(ast.Module(body, []))
+                inner = changed_nodes(ast.Module(body, []), same_type(given))
+                yield from (each for each in inner if name != "__init__" or not isinstance(each[0], ast.Assign))
                 continue
             case ast.ClassDef(body=body):
                 yield from changed_nodes(ast.Module(body, []))
                 continue
             case ast.AnnAssign(value=value):
-                yield from changed_nodes(ast.Module([ast.Expr(value)] if value else [], []))
+                yield from changed_nodes(ast.Module([ast.Expr(value)] if value else [], []), peers)
                 continue
             case ast.keyword(arg=name) if name in KEPT:
                 continue
@@ -83,9 +90,32 @@ def changed_nodes(tree: ast.AST) -> Iterator[tuple[ast.expr | ast.AugAssign, lis
                 yield call, ["None"]
             case ast.AugAssign(target, ast.Add() | ast.Sub() as operator, value) if not is_text(value):
                 yield node, [ast.unparse(ast.AugAssign(target, COMPUTED[type(operator)](), value))]
+            case ast.Assign([ast.Attribute() | ast.Subscript()]):
+                yield node, ["None"]
+            case ast.Continue():
+                yield node, ["break"]
+            case ast.ExceptHandler(ast.Name("BaseException") as kind):
+                yield kind, ["Exception"]
+            case ast.ExceptHandler(ast.Tuple(kinds) as several):
+                fewer = (kinds[:place] + kinds[place + 1 :] for place in range(len(kinds)))
+                yield several, [ast.unparse(ast.Tuple(each)) for each in fewer]
         if isinstance(node, ast.expr):
-            yield node, wrong_texts(node)
-        yield from changed_nodes(node)
+            yield node, list(peers.get(node.id, ())) if is_read(node) else wrong_texts(node)
+        yield from changed_nodes(node, peers)
+
+
+def same_type(given: ast.arguments) -> Peers:
+    """The parameters of a function that have others of the same type, with these."""
+    named: dict[str, list[str]] = defaultdict(list)
+    for each in (*given.posonlyargs, *given.args, *given.kwonlyargs):
+        if each.annotation is not None:
+            named[ast.unparse(each.annotation)].append(each.arg)
+    return {name: [other for other in names if other != name] for names in named.values() for name in names}
+
+
+def is_read(node: ast.expr) -> TypeGuard[ast.Name]:
+    """True for a name whose value is used."""
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
 
 
 COMPARED = {
@@ -94,16 +124,24 @@ COMPARED = {
 }  # fmt: skip
 COMPUTED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult}
 CALLED = {"min": "max", "max": "min", "any": "all", "all": "any"}
-FORGOTTEN = {"strip", "lstrip", "rstrip", "lower", "upper", "casefold", "copy", "removeprefix", "removesuffix"}
-WRAPPED = {"sorted", "reversed", "set", "frozenset", "dict", "abs", "round"}
+FORGOTTEN = {
+    "strip", "lstrip", "rstrip", "lower", "upper", "casefold", "copy", "removeprefix", "removesuffix", "expanduser",
+    "absolute", "resolve",
+}  # fmt: skip
+WRAPPED = {"sorted", "reversed", "set", "frozenset", "dict", "dict.fromkeys", "list", "abs", "round"}
 ORDERLESS = {"min", "max", "isinstance", "getattr", "hasattr", "cast"}
 
 
 def wrong_texts(node: ast.expr) -> list[str]:
     """Other texts for an expression, each wrong in one way."""
     match node:
+        case ast.Compare(left, [ast.Is()], [ast.Constant(None)]):
+            return [f"({ast.unparse(left)} is not None)", f"(not {ast.unparse(left)})"]
+        case ast.Compare(left, [ast.IsNot()], [ast.Constant(None)]):
+            return [f"({ast.unparse(left)} is None)", f"({ast.unparse(left)})"]
         case ast.Compare(left, [first, *others], right) if type(first) in COMPARED:
-            return [f"({ast.unparse(ast.Compare(left, [COMPARED[type(first)](), *others], right))})"]
+            wrong = [COMPARED[type(first)](), *([ast.Lt(), ast.Gt()] if isinstance(first, ast.NotEq) else [])]
+            return [f"({ast.unparse(ast.Compare(left, [each, *others], right))})" for each in wrong]
         case ast.BoolOp(operator, values):
             other: ast.boolop = ast.Or() if isinstance(operator, ast.And) else ast.And()
             dropped = [values[:place] + values[place + 1 :] for place in range(len(values))]
@@ -145,10 +183,14 @@ def wrong_calls(node: ast.Call) -> Iterator[str]:
     name = called.id if isinstance(called, ast.Name) else ""
     if name in CALLED:
         yield ast.unparse(ast.Call(ast.Name(CALLED[name]), arguments, keywords))
+    if name in ("min", "max") and len(arguments) == 2:
+        yield from (f"({ast.unparse(each)})" for each in arguments if not isinstance(each, ast.Constant | ast.Starred))
     if isinstance(called, ast.Attribute) and called.attr in FORGOTTEN:
         yield f"({ast.unparse(called.value)})"
-    if name in WRAPPED and len(arguments) == 1 and not isinstance(arguments[0], ast.GeneratorExp | ast.Starred):
-        yield f"({ast.unparse(arguments[0])})"
+    if len(arguments) == 1 and not keywords and not isinstance(arguments[0], ast.GeneratorExp | ast.Starred):
+        is_own = name.islower() and not hasattr(builtins, name) and isinstance(arguments[0], ast.Name | ast.Attribute)
+        if is_own or ast.unparse(called) in WRAPPED:
+            yield f"({ast.unparse(arguments[0])})"
     if name not in ("Field", "field"):
         for place, each in enumerate(keywords):
             if each.arg and each.arg not in KEPT:
