@@ -14,9 +14,9 @@ import pytest
 from firsthand.errors import DownloadError, UnknownName
 from firsthand.hub.download import DiskError
 from firsthand.hub.hf_repository import Repo, fetch_repo, listing
-from firsthand.hub.model_lookup import fetch_known, remove
+from firsthand.hub.model_lookup import ExtraFile, fetch_known, remove
 from firsthand.hub.wheel import _unpack
-from hub_site import BODY, COMMIT, hub, known, refused, stand_in_pip, tree, use_home
+from hub_site import BODY, COMMIT, hub, known, refused, sha, stand_in_pip, tree, use_home
 from loopback import Site
 
 
@@ -35,9 +35,10 @@ def test_a_disk_that_refuses_is_told_at_once_and_no_other_source_is_asked(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pip = stand_in_pip(tmp_path / "site" / "pip", monkeypatch)
-    (tmp_path / "file").touch()
-    target = tmp_path / "file" / "m.gguf"
-    said = refused(DiskError, fetch_known, known(), target)
+    (tmp_path / "sub").touch()
+    target = tmp_path / "m.gguf"
+    beside = known(extra_files=(ExtraFile("sub/c.json", sha(b"{}"), 2),))  # its folder is a file
+    said = refused(DiskError, fetch_known, beside, target)
     assert said.startswith(f"{target} cannot be written (") and site.asked == []
     assert not (pip / "asked").exists(), "another source would not help"
     whole = tmp_path / "m" / "m.gguf"
