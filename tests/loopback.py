@@ -63,6 +63,7 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
 
         def answer(self, body: bytes, span: str | None, html: bool) -> None:
             start = int(span[6:-1]) + site.range_shift if span else 0
+            cut = site.cut_after.pop(0) if site.cut_after else None  # before a client that leaves at once sets the next
             if site.partial is not None and not span:
                 whole, body, span = body, body[: site.partial], "bytes=0-"
                 assert len(whole) > len(body)
@@ -84,7 +85,7 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
                 self.wfile.flush()
                 time.sleep(60)
             else:
-                self.wfile.write(rest[: site.cut_after.pop(0)] if site.cut_after else rest)
+                self.wfile.write(rest[:cut])
 
         def handle(self) -> None:
             with suppress(OSError):  # the client has left

@@ -27,6 +27,7 @@ from firsthand.hub.download import (
     _http_errors,
     _joined,
     _open,
+    _sync,
     delete,
     download,
     expect_reachable,
@@ -261,6 +262,8 @@ def test_files_are_deleted_and_moved_whole_and_links_alone(tmp_path: Path) -> No
     before = lowest_free()
     move_into_place(tmp_path / "new", tmp_path / "old")
     move_into_place(tmp_path / "other", tmp_path / "moved")
+    with pytest.raises(OSError):  # what no disk keeps is told, and closed
+        _sync(Path(os.devnull))
     assert lowest_free() == before  # no folder is left open
     assert tree(tmp_path) == {"moved/a": b"a", "old": b"new"}
     with pytest.raises(FileNotFoundError):

@@ -139,3 +139,18 @@ def test_each_fault_of_a_server_is_told_as_one_of_two_sentences(server: list[Any
         for other in (RuntimeError("ours"), UnknownName("no group")):
             with pytest.raises(type(other), match=str(other)):
                 store._wait(fails(other))
+
+
+def test_a_store_whose_connecting_is_interrupted_leaves_no_thread(server: list[Any]) -> None:
+    started: list[Any] = []
+
+    class Interrupted(NatsMessaging):
+        def _wait(self, doing: Any) -> Any:
+            started.extend((self._thread, self._loop))
+            doing.close()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Interrupted("nats://here:1")
+    thread, loop = started
+    assert not thread.is_alive() and loop.is_closed()

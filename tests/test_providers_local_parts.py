@@ -1,6 +1,7 @@
 """The parts of a local model: how texts become tokens and tokens answers, its names, its adapters and its scores."""
 
 import asyncio
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -64,6 +65,15 @@ def test_a_folder_is_loaded_with_its_own_tokenizer_template_adapter_and_config(h
     assert str(raised.value) == (
         f"{wrong} has {size} tokens in its tokenizer and {size - 1} in its weights: the files are from different models"
     )
+    padded = tmp_path / "padded"
+    shutil.copytree(house / "model", padded)
+    less = json.loads((padded / "tokenizer.json").read_text())
+    last = less["model"]["merges"].pop()
+    assert less["model"]["vocab"].pop("".join(last)) == size - 2
+    (padded / "tokenizer.json").write_text(json.dumps(less))
+    fitting = load_model(padded, CONFIG)
+    fitting.worker.close()
+    assert fitting.tokenizer.vocab_size == size - 2, "weights may have rows for tokens that are not there"
     with pytest.raises(ModelFileError, match=f"^{tmp_path} has no adapter_config.json"):
         load_model(house / "model", CONFIG, tmp_path)
     with pytest.raises(ConfigError, match="cuda:77"):
