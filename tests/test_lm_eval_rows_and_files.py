@@ -161,6 +161,16 @@ def entry_of(path: Path | None, *, own: bool = True, tags: Sequence[str] = ()) -
 
 
 @needs_harness
+def test_a_task_file_may_lie_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "t.yaml").write_text("task: t\nclass: !function own.Task\ninclude: other.yaml\n")
+    (tmp_path / "other.yaml").write_text("a: 1\n")
+    assert list(with_includes(Path("~/t.yaml"))) == [tmp_path / "t.yaml", tmp_path / "other.yaml"]
+    with pytest.raises(ConfigError, match=r"^t\.yaml runs code of its author with your rights: !function own\.Task"):
+        load_tasks("~/t.yaml", "", False)
+
+
+@needs_harness
 def test_code_of_users_files_is_refused_through_groups_and_tags_and_installed_files_are_not_read(
     tmp_path: Path,
 ) -> None:
