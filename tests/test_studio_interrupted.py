@@ -14,14 +14,14 @@ import pytest
 
 from firsthand.agent import Agent
 from firsthand.errors import StoreError
-from firsthand.ingest.incoming_span import IncomingSpan
+from firsthand.ingest.incoming_span import IncomingSpan, StoredSpan
 from firsthand.ingest.redaction import Redactor
 from firsthand.ingest.trace_store import SpanPreparer, TraceStore
 from firsthand.patterns.reply import reply
 from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
 from firsthand.runs.track import Track
-from firsthand.studio import incoming_traces, live_events
+from firsthand.studio import incoming_rows, incoming_traces, live_events
 from firsthand.studio.arena_rounds import ArenaRounds
 from firsthand.studio.incoming_traces import IncomingTraces
 from firsthand.studio.kept_traces import _without_collection
@@ -136,3 +136,17 @@ def test_a_received_trace_that_has_changed_is_the_newest_again(tmp_path: Path, m
     found.get(ids[2])
     assert list(found._kept) == [ids[0], ids[2]]
     taken.close()
+
+
+def test_a_span_whose_messages_cannot_be_read_shows_its_data_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    span = IncomingSpan("1", "2", "", "odd", 1_000_000, 3_000_000, {"a": "é"})
+
+    for error in (AttributeError, RecursionError, KeyError):
+
+        def refuse(_: IncomingSpan, error: type[Exception] = error) -> None:
+            raise error("x")
+
+        monkeypatch.setattr(incoming_rows, "content_of", refuse)
+        detail = incoming_rows.incoming_detail([StoredSpan(1, span, "span")], "span:0")
+        assert (detail.title, detail.new, detail.answers, detail.num_before) == ("odd", (), (), 0)
+        assert '"a": "é"' in detail.data and ("took", "0.002 s") in detail.facts
