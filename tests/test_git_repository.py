@@ -147,6 +147,25 @@ def test_a_commit_is_kept_under_its_source_from_a_folder_or_a_bundle(
     assert sorted(path.name for path in kept.iterdir()) == sorted([made.name, bundled.name, own.name])
 
 
+def test_a_repository_is_kept_in_a_home_that_is_not_there_yet_and_used_where_its_time_cannot_be_set(
+    repository: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo, (second, first) = repository
+    home = tmp_path / "not" / "there"
+    monkeypatch.setenv("FIRSTHAND_HOME", str(home))
+    made = commit_alone(repo, first)
+    assert made.parent == home / "repositories"
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "utime", refused)
+    assert commit_alone(repo, first) == made
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(PermissionError):
+        commit_alone(repo, second)
+
+
 def test_what_is_kept_too_long_goes_with_the_next_commit(
     repository: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

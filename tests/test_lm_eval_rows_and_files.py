@@ -121,6 +121,10 @@ def test_rows_are_read_line_by_line_and_a_file_becomes_a_run(tmp_path: Path) -> 
     path.write_text(json.dumps(row))
     with open_run(import_samples(path, tmp_path / "home")[0], tmp_path / "home") as run:
         assert list(run.agents()) == ["m"] == [each.agent_name for each in run.traces()]
+    path.write_text("\n".join(json.dumps({**row, "doc_id": number, "filter": "l"}) for number in (1, 2)))
+    with open_run(import_samples(path, tmp_path / "home")[0], tmp_path / "home") as run:
+        assert list(run.agents()) == ["m"], "one filter, however many samples it has"
+        assert [(each.task_id, each.agent_name) for each in run.traces()] == [("1", "m"), ("2", "m")]
     path.write_bytes(b'{"doc_id": 1, "filtered_resps": []}\n\n\xff\n')
     with pytest.raises(DataError, match="cannot be read: "):
         list(_rows(path))
@@ -158,6 +162,16 @@ class Index:
 
 def entry_of(path: Path | None, *, own: bool = True, tags: Sequence[str] = ()) -> Any:
     return SimpleNamespace(yaml_path=path, tags=set(tags), own=own)
+
+
+@needs_harness
+def test_a_task_file_may_lie_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "t.yaml").write_text("task: t\nclass: !function own.Task\ninclude: other.yaml\n")
+    (tmp_path / "other.yaml").write_text("a: 1\n")
+    assert list(with_includes(Path("~/t.yaml"))) == [tmp_path / "t.yaml", tmp_path / "other.yaml"]
+    with pytest.raises(ConfigError, match=r"^t\.yaml runs code of its author with your rights: !function own\.Task"):
+        load_tasks("~/t.yaml", "", False)
 
 
 @needs_harness

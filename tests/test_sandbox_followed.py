@@ -328,3 +328,17 @@ def test_output_is_read_while_a_long_request_is_still_on_its_way() -> None:
         made.close()
         control.close()
     assert report == Report(b"o" * 300_000, b"", False, DONE) and b"".join(sent) == run.packed()
+
+
+def test_a_worker_is_closed_when_a_run_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, theirs = warm_worker()
+
+    def interrupted(*_: Any) -> Report:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(worker, "_follow", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        worker.run(SandboxRun("python", "1", RunLimits()))
+    assert worker._control.fileno() == -1 and not worker.alive
+    assert worker._process.stderr is not None and worker._process.stderr.closed
+    theirs.close()

@@ -31,6 +31,8 @@ class Runner:
         self.runs.append(run)
         if run.code == "fail":
             raise SandboxError("it failed")
+        if run.code == "interrupt":
+            raise KeyboardInterrupt
         if run.code == "wait":
             self.entered.set()
             assert self.go_on.wait(10)
@@ -138,6 +140,37 @@ def test_each_way_to_run_code_asks_for_its_own_kind() -> None:
     one, two = (json.loads(each.stdin) for each in runs[5:])
     assert {**one, "proof": ""} == {"tests": "tests", "setup": "setup", "names": ["x", "y"], "proof": ""}
     assert (two["setup"], two["names"]) == ("", []) and one["proof"] != two["proof"] and len(one["proof"]) == 64
+
+
+def test_a_runner_whose_run_was_interrupted_is_closed_and_not_used_again() -> None:
+    pool = Pool()
+    with pytest.raises(KeyboardInterrupt):
+        pool.carry_out(run("interrupt"))
+    assert (pool.made[0].closed, pool.idle, pool.running) == (1, [], set())
+    assert pool.carry_out(run("a")).stdout == b"a" and len(pool.made) == 2
+    pool.close()
+
+
+def test_a_cancelled_run_that_waits_for_another_is_never_begun() -> None:
+    async def main() -> list[str]:
+        with Sandbox(tier="docker", workers=1) as sandbox:
+            sandbox._pool.close()
+            pool = Pool()
+            sandbox._pool = pool
+            first = asyncio.create_task(sandbox.python("wait"))
+            while not pool.made or not pool.made[0].entered.is_set():
+                await asyncio.sleep(0.001)
+            second = asyncio.create_task(sandbox.python("never"))
+            await asyncio.sleep(0.001)
+            second.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(second, 5)
+            pool.made[0].go_on.set()
+            await first
+            pool.close()
+            return [each.code for each in pool.made[0].runs]
+
+    assert asyncio.run(main()) == ["wait"]
 
 
 def test_a_cancelled_run_is_stopped_before_its_caller_goes_on(tmp_path: Path) -> None:

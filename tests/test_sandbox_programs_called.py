@@ -179,7 +179,7 @@ def test_a_box_answers_ordinary_files_alone_and_marks_each_kind(
         ["file", 0o754, hashlib.sha256(b"x" * ((1 << 20) + 3)).hexdigest()], ["other", 0, ""], ["folder", 0o751, ""],
         ["link", 0, "nowhere/é"],
     ]  # fmt: skip
-    for path, number in ((tmp_path, 21), (pipe, 22), (file, 0)):
+    for path, number in ((tmp_path, 21), (pipe, 22), ("/dev/zero", 22), (file, 0)):
         handle = os.open(path, os.O_RDONLY | box_inside.OPEN)
         try:
             if number:
@@ -190,6 +190,8 @@ def test_a_box_answers_ordinary_files_alone_and_marks_each_kind(
                 box_inside.ordinary(handle)
         finally:
             os.close(handle)
+    with pytest.raises(OSError, match="Errno 22"):
+        box_inside.do_read("/dev/zero", 9)
     closed = tmp_path / "closed"
     closed.write_text("secret")
     closed.chmod(0o200)

@@ -211,6 +211,28 @@ def test_cgroups_of_processes_that_are_gone_are_removed(tmp_path: Path) -> None:
     assert not made.folder.exists() and made.entering(["a", "b"])[3:] == [str(made.folder / "cgroup.procs"), "a", "b"]
 
 
+def test_a_cgroup_that_cannot_be_set_up_is_removed_and_the_next_place_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = [tmp_path / name for name in ("missing", "first", "second", "third")]
+    for place in places[1:]:
+        place.mkdir()
+    tried: list[tuple[Path, int]] = []
+
+    def set_up(made: memory_cgroup.MemoryCgroup) -> None:
+        tried.append((made.folder.parent, made.version))
+        if len(tried) < 3:
+            raise (ValueError, PermissionError)[len(tried) - 1]
+
+    monkeypatch.setattr(memory_cgroup, "_set_up", set_up)
+    monkeypatch.setattr(memory_cgroup, "_parents", lambda: list(zip(places, (2, 1, 2, 1), strict=True)))
+    made = memory_cgroup.open_cgroup()
+    assert made is not None and tried == [(places[1], 1), (places[2], 2), (places[3], 1)]
+    assert [len(list(place.iterdir())) for place in places[1:]] == [0, 0, 1] and made.folder.is_dir()
+    monkeypatch.setattr(memory_cgroup, "_parents", lambda: [(places[0], 2)])
+    assert memory_cgroup.open_cgroup() is None
+
+
 def test_only_an_answer_of_plain_functions_shares_a_namespace_with_its_tests() -> None:
     sound = (
         "def f(x): return x",
@@ -270,6 +292,27 @@ def test_the_folders_and_words_of_a_box_are_plain() -> None:
     for size in ({"size_bytes": 0}, {"files": 0}):
         with pytest.raises(ConfigError, match="give numbers above 0"):
             Workspace(**size)
+
+
+def test_a_box_reads_with_room_for_the_packed_answer() -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    class Asked(Box):
+        async def _told(self, do: str, given: Any, stdin: bytes, limits: RunLimits, path: str) -> str:
+            asked.append((do, given, stdin, limits.output_bytes, limits.wall_s, path))
+            return f"whole:{base64.b64encode(zlib.compress(b'x')).decode()}"
+
+    async def main() -> None:
+        box = Asked(folder="/work")
+        for most in (5, 2**19, 2**19 + 1):
+            assert await box.read("f", most=most) == b"x"
+        await box.close()
+
+    asyncio.run(main())
+    assert asked == [
+        ("read", {"path": "/work/f", "most": most}, b"", room, LIMITS.wall_s, "f")
+        for most, room in ((5, 2**20), (2**19, 2**20), (2**19 + 1, 2**20 + 2))
+    ]
 
 
 @needs_bwrap

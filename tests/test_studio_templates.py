@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from jinja2 import Environment, FileSystemLoader
+from jinja2.bccache import bc_magic
 
 from firsthand.studio.compiled_templates import CompiledTemplates
 
@@ -37,10 +38,22 @@ def test_a_compiled_template_is_kept_and_read(folder: Path) -> None:
     assert shown(folder, x="<") == "two &lt;", "it was compiled again"
 
 
+def test_a_folder_of_compiled_files_that_is_not_there_yet_is_made(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = folder / "not" / "there"
+    monkeypatch.setattr(sys, "pycache_prefix", str(prefix))
+    for x in (1, 2):
+        assert shown(folder, x=x) == f"one {x}"
+    (file,) = (each for each in prefix.rglob("*") if each.is_file())
+    assert file.parent == prefix / folder.relative_to("/") and not kept(folder)
+
+
 def test_what_is_stale_or_damaged_is_compiled_again(folder: Path) -> None:
     shown(folder, x=1)
     (file,) = kept(folder)
     whole = file.read_bytes()
+    start = whole.index(bc_magic) + len(bc_magic)
     (folder / "a.html").write_text("three {{ x }}")
     assert shown(folder, x=1) == "three 1"
     for damaged in (
@@ -49,6 +62,9 @@ def test_what_is_stale_or_damaged_is_compiled_again(folder: Path) -> None:
         whole[:-9],
         b"firsthand 0.0.1, jinja2 1.0\n" + whole.partition(b"\n")[2],
         b"\0" * 99,
+        whole[:start],  # EOFError
+        whole[:start] + b"\0" + whole[start + 1 :],  # pickle.UnpicklingError
+        whole[:start] + b"cnowhere\nat_all\n.",  # ModuleNotFoundError
     ):
         file.write_bytes(damaged.replace(b"one ", b"two "))
         (folder / "a.html").write_text("one {{ x }}")

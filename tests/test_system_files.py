@@ -253,6 +253,18 @@ def test_a_lock_is_held_once_and_its_note_names_its_process(tmp_path: Path, monk
         assert note.exists() and lock.is_held(tmp_path / "b.lock")
 
 
+def test_a_lock_that_the_file_system_refuses_is_an_error_and_not_a_lock_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    path.touch()
+    with os.fdopen(os.open(path, os.O_PATH), "rb") as file, pytest.raises(StoreError) as refused:
+        lock._flock(file, path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    words = "cannot be locked (Bad file descriptor): use a folder on a file system that has locks"
+    assert str(refused.value) == f"{path} {words}"
+    with path.open("ab") as first, path.open("ab") as second:
+        assert lock._flock(first, path, fcntl.LOCK_EX) is True
+        assert lock._flock(second, path, fcntl.LOCK_EX | fcntl.LOCK_NB) is False
+
+
 def test_two_that_look_at_a_lock_do_not_take_each_other_for_its_holder(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     path.touch()

@@ -162,6 +162,13 @@ def answered(person: tuple[int, Terminal, io.StringIO], choices: list[str], *typ
     return asyncio.run(both()), sink.getvalue()[before:]
 
 
+def test_a_terminal_that_hangs_up_gives_no_line() -> None:
+    ours, theirs = pty.openpty()
+    os.close(theirs)  # from now on a read is an error on Linux
+    with os.fdopen(ours, "rb", buffering=0) as source:
+        assert asyncio.run(Terminal(source, io.StringIO())._line()) == ""  # type: ignore[arg-type]
+
+
 def test_a_choice_is_a_word_or_its_first_letter_and_has_three_tries(person: tuple[int, Terminal, io.StringIO]) -> None:
     words = ["yes", "no", "always"]
     question = "Go on? [y]es/[n]o/[a]lways "
