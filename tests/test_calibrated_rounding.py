@@ -171,6 +171,7 @@ def test_the_command_calibrates_on_a_text(tmp_path: Path, capsys: pytest.Capture
         ({"group_size": 0}, "group_size is '0'"),
         ({"group_size": 32}, "expected"),
         ({"quant_method": "awq", "version": "gemv"}, "version is 'gemv'"),
+        ({"quant_method": "awq", "version": "exllama"}, "version is 'exllama'"),
         ({"quant_method": "aqlm"}, "gptq or awq"),
     ],
 )
