@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,11 @@ def test_records_are_written_below_folders_that_are_not_there_and_again_where_th
         if name != "run":  # which has another id each time
             assert files_below(folder) == first, name
     assert (deep / "facts" / "in" / "ada-byron-city.txt").read_text().startswith("ada byron")
+    key = deep / "key" / "in" / "key"
+    assert home_seal._key(key) == home_seal._key(key) == key.read_bytes()
+    save_speeds(Speeds(2, 30.0, 200.0, None, None, "2026-01-03", 0.5), home=deep / "speeds" / "in")
+    (kept,) = (deep / "speeds" / "in" / "machine").iterdir()
+    assert json.loads(kept.read_text())["speeds"]["read_gb_s"] == 30.0
     assert list(read_gguf(deep / "gguf" / "in" / "m.gguf").tensors) == ["t"]
     assert load_streams(deep / "streams" / "in" / "step-3.npz")[0].ids.tolist() == [1, 2]
     assert len(list((deep / "run" / "in" / "runs").glob("*/run.sqlite"))) == 2
@@ -114,8 +120,12 @@ def test_what_is_kept_in_the_data_home_makes_it(tmp_path: Path, monkeypatch: pyt
         open_graph(graph).close()
         mark_done(step)
         assert len(content_hash(graph)) == 64
+    other = tmp_path / "other"
+    other.write_text("x")
+    content_hash(other)
+    assert len(list((home / "hashes").iterdir())) == 2
     assert list(steps_done()) == [step.id]
-    assert [each.split("/")[0] for each in files_below(home)] == ["cache", "hashes", "models", "tour"]
+    assert [each.split("/")[0] for each in files_below(home)] == ["cache", "hashes", "hashes", "models", "tour"]
 
 
 def test_the_trials_of_a_sweep_make_their_folders_and_begin_anew_where_one_was(tmp_path: Path) -> None:
