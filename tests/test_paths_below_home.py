@@ -130,7 +130,7 @@ def test_files_in_the_home_are_found_by_an_option_and_by_the_environment(
     pairs = {"ordered_kv_records": [["k", "v"], ["l", "w"]], "key": "l", "value": "w"}
     kv = put(home / "d" / "longctx" / "kv-retrieval-2_keys.jsonl", pairs)
     words = [f"{a}{b}{c}" for a in "bcdfg" for b in "aeiou" for c in "klmnp"]
-    put(home / "d" / "longctx" / ruler_counting.ENGLISH_WORDS, words)
+    put(home / "d" / "longctx" / ruler_counting.ENGLISH_WORDS, dict(enumerate(words)))
 
     def found(data: str) -> None:
         assert datasets.load(source, data).path == rows == datasets.located("a/rows.jsonl", data)
@@ -140,6 +140,8 @@ def test_files_in_the_home_are_found_by_an_option_and_by_the_environment(
         assert bfcl._folder(data) == bfcl_file.parent
         found_pairs = kv_retrieval._rows(2, data)
         assert found_pairs is not None and found_pairs.path == kv
+        told = refusal(lambda: ruler_counting.word_pool(1_000_000, data))
+        assert told.startswith(f"{home / 'd' / 'longctx' / ruler_counting.ENGLISH_WORDS} holds ")
 
     found("~/d")
     monkeypatch.setenv("FIRSTHAND_DATA", "~/d")
