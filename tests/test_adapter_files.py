@@ -130,6 +130,8 @@ def test_the_pair_of_a_module_is_read_with_its_scale_and_each_thing_wrong_with_i
     a, b, m = numbers(3, 32), numbers(16, 3, seed=1), numbers(16, seed=2)
     cases = {
         "whole": torch.arange(48), "tall": numbers(16, 4), "wide": numbers(3, 31), "none": torch.zeros(0, 32),
+        "low": numbers(16, 2), "wider": numbers(3, 33),
+        "long": numbers(17), "outputs": numbers(17, 3), "few": numbers(15, 3),
         "short": numbers(15), "wrong": torch.full((3, 32), torch.inf), "scalar": torch.tensor(1.0),
         "ints": torch.ones(3, 32, dtype=torch.int32),
     }  # fmt: skip
@@ -152,12 +154,18 @@ def test_the_pair_of_a_module_is_read_with_its_scale_and_each_thing_wrong_with_i
         (None, {"B": "b"}, "x.k_proj has only one of lora_A and lora_B"),
         (dora, {"A": "a", "B": "b"}, "x.k_proj has no lora_magnitude_vector, which DoRA (use_dora) needs"),
         (None, {"A": "wide", "B": "b"}, f"x.k_proj has lora_A (3, 31) and lora_B (16, 3){end}"),
+        (None, {"A": "wider", "B": "b"}, f"x.k_proj has lora_A (3, 33) and lora_B (16, 3){end}"),
         (None, {"A": "a", "B": "tall"}, f"x.k_proj has lora_A (3, 32) and lora_B (16, 4){end}"),
+        (None, {"A": "a", "B": "low"}, f"x.k_proj has lora_A (3, 32) and lora_B (16, 2){end}"),
+        (None, {"A": "a", "B": "outputs"}, f"x.k_proj has lora_A (3, 32) and lora_B (17, 3){end}"),
+        (None, {"A": "a", "B": "few"}, f"x.k_proj has lora_A (3, 32) and lora_B (15, 3){end}"),
         (None, {"A": "none", "B": "b"}, f"x.k_proj has lora_A (0, 32) and lora_B (16, 3){end}"),
         (made_for, {"A": "scalar", "B": "b"},
          f"x.k_proj has lora_A () and lora_B (16, 3){end}; the adapter says that it was made for 'my/base'"),
         (dora, {"A": "a", "B": "b", "magnitude_vector": "short"},
          "x.k_proj has lora_magnitude_vector (15,): expected (16,)"),
+        (dora, {"A": "a", "B": "b", "magnitude_vector": "long"},
+         "x.k_proj has lora_magnitude_vector (17,): expected (16,)"),
         (None, {"A": "ints", "B": "b"}, "tensor 'ints' is I32: expected F32, F16, BF16, F64"),
         (None, {"A": "wrong", "B": "b"}, "x.k_proj has values that are no finite numbers"),
     ):  # fmt: skip

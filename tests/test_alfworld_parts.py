@@ -114,6 +114,8 @@ def test_a_game_file_gives_the_goal_of_its_folder(tmp_path, monkeypatch):
     for folder, body, told in (
         ("pick_and_place_simple-Pen-None-Desk", {"pddl_problem": problem},
          "lies in 'pick_and_place_simple-Pen-None-Desk': TYPE-OBJECT-None-RECEPTACLE-SCENE of a known type was expected"),
+        ("look_at_obj_in_light-Pen-None-Desk-1-2", {"pddl_problem": problem},
+         "lies in 'look_at_obj_in_light-Pen-None-Desk-1-2': TYPE-OBJECT-None-RECEPTACLE-SCENE of a known type was expected"),
         ("dance-Pen-None-Desk-1", {"pddl_problem": problem},
          "lies in 'dance-Pen-None-Desk-1': TYPE-OBJECT-None-RECEPTACLE-SCENE of a known type was expected"),
         (good, [], "has no text `pddl_problem`: a game file of ALFWorld (json_2.1.1) was expected"),

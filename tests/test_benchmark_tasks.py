@@ -56,7 +56,7 @@ def test_the_authors_zip_of_mmlu_is_read_subject_by_subject_up_to_its_unpacked_s
     said = "m.zip unpacks to more than 1 MiB: is it the right file?"
     assert len(bomb) < 10_000 and refused(DataError, lambda: list(mmlu._zipped(bomb, path, "test"))) == said
     monkeypatch.undo()
-    for line in ("q,1,2,3,A", "q,1,2,3,4,E", "q,1,2,3,4,AB", "q,1,2,3,4,"):
+    for line in ("q,1,2,3,A", "q,1,2,3,4,E", "q,1,2,3,4,AB", "q,1,2,3,4,", "q,1,2,3,4,A,B"):
         wrong = refused(
             DataError, lambda line=line: list(mmlu._zipped(zipped({"test/x_test.csv": line}), path, "test"))
         )

@@ -225,8 +225,9 @@ def test_helm_every_field(tmp_path: Path) -> None:
         BoardResult("m", "quiz", 0.5, "HELM", "exact", group="Accuracy", source="f", run="r1,r2"),
         BoardResult("m", "Other set", 0.1, "HELM", "ECE", lower_is_better=True, group="Accuracy", source="f"),
     ]
-    with pytest.raises(DataError, match="a row of 6 cells was expected"):
-        list(helm_table_results({**table, "rows": [table["rows"][0][:5]]}, "f"))
+    for cells in (table["rows"][0][:5], [*table["rows"][0], {"value": 1}]):
+        with pytest.raises(DataError, match="a row of 6 cells was expected"):
+            list(helm_table_results({**table, "rows": [cells]}, "f"))
     spec = {
         "name": "mmlu:subject=law,model=org_m,model_deployment=x",
         "adapter_spec": {"model": "org/m", "method": "joint", "max_train_instances": 5, "max_eval_instances": 100},

@@ -200,16 +200,17 @@ def test_a_file_of_results_keeps_stated_numbers_apart_from_computed_ones(tmp_pat
     assert (second.key, second.models, second.tasks) == (other, ("c", "a"), ("2", "é", "3"))
     assert first.scores.tolist() == [[1, 0]] and second.scores.tolist() == [[0.5, 1, 0], [0, 0, 1]]
     assert read_results([path], tmp_path).results == made.results
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE item_scores SET scores = substr(scores, 5) WHERE model = 'c'")
-    assert refusal(read_result_file(path)) == (
-        f"{path} is damaged: a model has another number of scores than there are items"
-    )
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("PRAGMA user_version = 2")
-    assert (
-        refusal(read_result_file(path)) == f"{path} has version 2 of the file of results, and 1 is read: import again"
-    )
+    for change in ("CAST(scores || scores AS BLOB)", "substr(scores, 1, 8)"):
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(f"UPDATE item_scores SET scores = {change} WHERE model = 'c'")
+        assert refusal(read_result_file(path)) == (
+            f"{path} is damaged: a model has another number of scores than there are items"
+        )
+    for version in (0, 2):
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(f"PRAGMA user_version = {version}")
+        said = f"{path} has version {version} of the file of results, and 1 is read: import again"
+        assert refusal(read_result_file(path)) == said
     path.write_text("no database, and long enough to be one" * 9)
     assert refusal(read_result_file(path)) == f"{path} is no file of results, or is damaged: file is not a database"
     assert refusal(lambda: write_result_file(tmp_path / "x.result", made)) == (

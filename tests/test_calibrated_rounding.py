@@ -116,8 +116,10 @@ def test_a_rounded_model_is_saved_and_read_back_with_its_numbers(tmp_path: Path,
     assert (
         0 < (after - before).norm() < 0.7 * before.norm()
     )  # plain rounding gives 0.65, of a random model without outliers
-    save_rounded(model, rounded, group, method, tmp_path)  # type: ignore[arg-type]
-    loaded = weights.load(tmp_path)
+    folder = tmp_path / "not" / "there"
+    for _ in range(2):
+        save_rounded(model, rounded, group, method, folder)  # type: ignore[arg-type]
+    loaded = weights.load(folder)
     assert torch.allclose(logits(loaded), after, atol=0.05 * float(after.abs().max()))
     for name, matrix in rounded.items():
         assert torch.allclose(loaded.get_parameter(f"{name}.weight"), matrix.values(), atol=1e-6), name
@@ -171,6 +173,7 @@ def test_the_command_calibrates_on_a_text(tmp_path: Path, capsys: pytest.Capture
         ({"group_size": 0}, "group_size is '0'"),
         ({"group_size": 32}, "expected"),
         ({"quant_method": "awq", "version": "gemv"}, "version is 'gemv'"),
+        ({"quant_method": "awq", "version": "exllama"}, "version is 'exllama'"),
         ({"quant_method": "aqlm"}, "gptq or awq"),
     ],
 )

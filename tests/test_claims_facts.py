@@ -58,7 +58,9 @@ def test_kept_weights_are_loaded_again_and_trained_once_though_they_are_tied(tmp
     def made(seed: int) -> object:
         model = small_decoder(seed)
         assert model.architecture.tie_embeddings
-        return kept_weights(tmp_path / "a" / "model.safetensors", model, lambda: trained.append(seed)).state_dict()
+        return kept_weights(
+            tmp_path / "not" / "there" / "model.safetensors", model, lambda: trained.append(seed)
+        ).state_dict()
 
     first, second = made(0), made(1)
     assert trained == [0]

@@ -42,7 +42,7 @@ def test_a_small_decoder_has_llamas_form_and_only_the_fields_change_that_are_giv
 
 
 def test_weights_are_kept_once_under_their_name_and_the_model_is_ready_to_read(tmp_path):
-    path, trained = tmp_path / "a" / "b.safetensors", []
+    path, trained = tmp_path / "not" / "there" / "b.safetensors", []
 
     def model(seed):
         def train():

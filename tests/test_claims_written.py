@@ -161,8 +161,8 @@ def test_an_entry_of_the_page_has_all_that_is_known_and_forty_rows():
 
 
 def test_a_page_has_its_sections_in_the_lists_order_and_a_note_of_each_claim(tmp_path):
-    claims_page.write_markdown(tmp_path / "a" / "p.md", OUTCOMES[::-1], RUN)
-    text = (tmp_path / "a" / "p.md").read_text(encoding="utf-8")
+    claims_page.write_markdown(tmp_path / "not" / "there" / "p.md", OUTCOMES[::-1], RUN)
+    text = (tmp_path / "not" / "there" / "p.md").read_text(encoding="utf-8")
     rows = "\n".join(["| 1 |"] * 40)
     assert text == (
         "# The reading list, measured\n\nrun: R1, firsthand ?, seed 0  \nmachine: ?, ? cores  \n\n"
@@ -182,9 +182,9 @@ def test_a_page_has_its_sections_in_the_lists_order_and_a_note_of_each_claim(tmp
         "| [eta](#eta) | sim | 0.5 | holds in part |\n\n"
         "### eta\n\n> Q eta\n\nSource: S. Measured (sim): share: **0.5**. \n\n**Holds in part.** so it is\n"
     )
-    assert [each.name for each in (tmp_path / "a" / "p-plots").iterdir()] == ["zeta.svg"]
-    claims_page.write_html(tmp_path / "b" / "p.html", OUTCOMES[::-1], RUN)
-    html = (tmp_path / "b" / "p.html").read_text(encoding="utf-8")
+    assert [each.name for each in (tmp_path / "not" / "there" / "p-plots").iterdir()] == ["zeta.svg"]
+    claims_page.write_html(tmp_path / "no" / "b" / "p.html", OUTCOMES[::-1], RUN)
+    html = (tmp_path / "no" / "b" / "p.html").read_text(encoding="utf-8")
     places = [html.index(each) for each in (
         "<h1>The reading list, tested here</h1>", "run: R1, firsthand ?, seed 0", "machine: ?, ? cores",
         "<b>1</b> holds here, <b>2</b> holds in part, <b>1</b> cannot be tested here",

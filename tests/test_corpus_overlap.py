@@ -127,7 +127,7 @@ def test_an_index_of_another_version_or_place_is_refused(tmp_path: Path):
     (tmp_path / "a.txt").write_text("x " * 20_000)
     index = CorpusIndex.build(tmp_path / "a.txt", tmp_path / "index")
     assert len(index.bits) == 4096  # 40,000 bytes, 16 bits for each of two n-grams of each six: 3,333 words, rounded up
-    for change in ({"version": 2}, {"version": None}):
+    for change in ({"version": 0}, {"version": 2}, {"version": None}):
         (tmp_path / "index" / "index.json").write_text(json.dumps({"grams": 1, "source": "s", "bytes": 1, **change}))
         with pytest.raises(
             DataError, match=f"is an index of version {change['version']}, and 1 is read: build it again"

@@ -171,9 +171,12 @@ def test_vectors_are_computed_for_each_text_once_and_none_that_is_known():
     assert (alone.embedded, alone.reused) == (3, 0) and alone.vectors[2].tolist() == [7, 8]
     none = asyncio.run(chunk_vectors([], known, Counted(), header))  # type: ignore[arg-type]
     assert none.vectors.shape == (0, 2) and none[1:] == (0, 0, 0) and len(asked) == 2
-    with pytest.raises(ModelError, match=r"^words gave vectors of shape \(2, 2\), and \(2, 3\) was expected$"):
-        wide = IndexHeader("n", "f", 3, "lines", document_prefix="passage: ")
-        asyncio.run(chunk_vectors(chunks, known, Counted(), wide))  # type: ignore[arg-type]
+    for size in (1, 3):
+        with pytest.raises(
+            ModelError, match=rf"^words gave vectors of shape \(2, 2\), and \(2, {size}\) was expected$"
+        ):
+            other = IndexHeader("n", "f", size, "lines", document_prefix="passage: ")
+            asyncio.run(chunk_vectors(chunks, known, Counted(), other))  # type: ignore[arg-type]
     assert blocking_embed(WordEmbedder())(["x"]).tolist() == [embedded("x").tolist()]  # type: ignore[arg-type]
 
 

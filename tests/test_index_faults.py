@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from firsthand.errors import StoreError
 from firsthand.retrieval.store.index_checks import MAX_FAULTS, faults
 from firsthand.retrieval.store.sqlite_index import SqliteIndex, open_index
-from index_tiny import HEADER, lines
+from index_tiny import HEADER, lines, unit
 
 
 def test_faults_are_counted_and_the_list_of_them_ends_at_a_hundred(tmp_path: Path) -> None:
@@ -41,6 +44,21 @@ def test_faults_are_counted_and_the_list_of_them_ends_at_a_hundred(tmp_path: Pat
         "1 vectors do not have the length 1.",
         "1 searchable chunks have a vector of zeros.",
     ]
+    index.close()
+
+
+def test_a_vector_of_another_size_is_told_where_it_is_read_and_where_it_is_compared(tmp_path: Path) -> None:
+    index = open_index(tmp_path / "a.index", HEADER)
+    index.put([lines("d", ["fox\n", "hen\n", "owl\n"])])
+    ids, query = [each.id for each in index.chunks("d")], unit(1, seed=3)[0]
+    assert len(index.search_vectors(query, 3, {})) == 3 == len(index.vectors(ids))
+    for size in (46, 50):
+        change = "UPDATE vectors_0 SET vector = zeroblob(?) WHERE chunk = 2"
+        index._file._connection.execute(change, (size,))
+        with pytest.raises(StoreError, match=rf"a\.index is damaged: a vector has {size} bytes instead of 48\."):
+            index.vectors(ids)
+        with pytest.raises(StoreError, match=r"a vector is missing or has another dimension than the header says"):
+            index.search_vectors(query, 3, {})
     index.close()
 
 

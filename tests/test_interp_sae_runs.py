@@ -209,6 +209,8 @@ def test_a_trainer_that_took_no_step_is_finished_as_it_is_and_one_at_its_end_has
 def test_training_states_that_do_not_fit_are_refused_with_their_reason(tmp_path: Path) -> None:
     trainer = SaeTrainer(sae_of("batch_topk", 4, 6, k=2), SaeSettings(steps=9))
     trainer.step(torch.randn(5, 4, generator=torch.Generator().manual_seed(0)))
+    trainer.save(tmp_path / "not" / "there")
+    assert (tmp_path / "not" / "there" / "training.safetensors").is_file()
     trainer.save(tmp_path)
     file = tmp_path / "training.safetensors"
     tensors = load_file(file)
@@ -350,14 +352,13 @@ def test_a_folder_is_read_by_its_metadata_first_and_foreign_marks_are_ignored(tm
     assert (found.site, found.facts, found.sae.settings()) == (SITE, {}, {"k": 3})
     for name in ("W_enc", "W_dec", "b_enc", "b_dec"):
         tensors = load_file(tmp_path / "sae_weights.safetensors")
-        wrong = {**tensors, name: tensors[name][:-1].clone()}
-        save_file(wrong, tmp_path / "sae_weights.safetensors")
-        with pytest.raises(ModelFileError) as refused:
-            read_sae(tmp_path)
         file, shape = tmp_path / "sae_weights.safetensors", tuple(tensors[name].shape)
-        assert (
-            str(refused.value) == f"{file} has {name} of shape {tuple(wrong[name].shape)}: expected {shape} by cfg.json"
-        )
+        for changed in (tensors[name][:-1].clone(), torch.cat([tensors[name], tensors[name][:1]])):
+            save_file({**tensors, name: changed}, file)
+            with pytest.raises(ModelFileError) as refused:
+                read_sae(tmp_path)
+            told = f"{file} has {name} of shape {tuple(changed.shape)}: expected {shape} by cfg.json"
+            assert str(refused.value) == told
         save_file(tensors, tmp_path / "sae_weights.safetensors")
     tensors["W_dec"][1:] = 0
     save_file(tensors, tmp_path / "sae_weights.safetensors")

@@ -93,6 +93,7 @@ def test_speeds_that_are_damaged_or_of_another_format_are_not_known(tmp_path: Pa
         "machine"]["load"]}}  # fmt: skip
     for wrong in (
         {**whole, "version": 1},
+        {**whole, "version": 3},
         {**whole, "speeds": {**whole["speeds"], "more": 1}},
         {**whole, "speeds": {**whole["speeds"], "read_gb_s": 0}},
         {**whole, "speeds": None},

@@ -210,7 +210,10 @@ def test_a_matrix_of_2_or_8_bits_is_unpacked_by_groups_of_which_the_last_may_be_
             unpack({key: each for key, each in tensors.items() if key != name}.get, of, "w")
         assert str(told.value) == "w is packed and lacks its qweight, qzeros or scales"
     shape, of_zeros = (groups, outputs), (groups, outputs // each)
-    for changes in ({"scales": scales[:, :1]}, {"qzeros": torch.cat([tensors["qzeros"]] * 2)}):
+    for changes in (
+        {"scales": scales[:, :1]}, {"scales": torch.cat([scales, scales[:1]])},
+        {"qzeros": torch.cat([tensors["qzeros"]] * 2)}, {"qzeros": tensors["qzeros"][:, :-1]},
+    ):  # fmt: skip
         wrong = tensors | changes
         with pytest.raises(ModelFileError) as told:
             unpack(wrong.get, of, "w")

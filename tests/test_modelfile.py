@@ -331,6 +331,12 @@ HOSTILE_SAFETENSORS: dict[str, tuple[bytes, str]] = {
     "shape_wraps": (safetensors({"a": entry(shape=[1 << 62, 4])}, bytes(8)), "takes"),
     "shape_long": (safetensors({"a": entry(shape=[1] * 99)}, bytes(8)), "whole numbers"),
     "offsets_three": (safetensors({"a": entry(offsets=[0, 8, 8])}, bytes(8)), "data_offsets"),
+    "offsets_one": (safetensors({"a": entry(offsets=[0])}, bytes(8)), "two data_offsets of whole numbers"),
+    "offsets_wide": (safetensors({"a": entry(offsets=[0, 9])}, bytes(9)), "has 9 bytes, but F32 of shape .2. takes 8"),
+    "offsets_narrow": (
+        safetensors({"a": entry(offsets=[0, 7])}, bytes(7)),
+        "has 7 bytes, but F32 of shape .2. takes 8",
+    ),
     "offsets_backwards": (safetensors({"a": entry(offsets=[8, 0])}, bytes(8)), "takes"),
     "offsets_past_end": (safetensors({"a": entry(shape=[4], offsets=[0, 16])}, bytes(8)), "accounts for"),
     "overlap": (safetensors({"a": entry(), "b": entry(offsets=[4, 12])}, bytes(12)), "begins at byte"),

@@ -151,7 +151,7 @@ def test_a_request_of_protobuf_keeps_spans_with_ids_and_counts_the_others() -> N
         )
         if code is not None:
             made.status.code, made.status.message = code, "fine"
-    for trace, span in ((T[2:], S), (T, S[2:]), ("00" * 16, S), (T, "00" * 8), ("", "")):
+    for trace, span in ((T[2:], S), (T, S[2:]), (T + "01", S), (T, S + "01"), ("00" * 16, S), (T, "00" * 8), ("", "")):
         scope.spans.add(trace_id=bytes.fromhex(trace), span_id=bytes.fromhex(span))
     event, link = (
         {"name": "e", "at_ns": 6, "attributes": {"b": 2}},
@@ -162,7 +162,7 @@ def test_a_request_of_protobuf_keeps_spans_with_ids_and_counts_the_others() -> N
         IncomingSpan(T, P, "", "", 0, 0, {}, [], [], {"r": 1}, "sc"),
         IncomingSpan(T, "01" * 8, "", "", 0, 0, {}, [], [], {"r": 1}, "sc"),
     ]  # fmt: skip
-    assert spans_of_request(request) == (expected, 5) == decode_protobuf(request.SerializeToString())
+    assert spans_of_request(request) == (expected, 7) == decode_protobuf(request.SerializeToString())
     with pytest.raises(DataError, match=r"the body is no OTLP request in protobuf: ."):
         decode_protobuf(b"\x0a\x05\x01")
 

@@ -255,6 +255,7 @@ def test_a_question_with_documents_is_checked() -> None:
         (asked(0, 2), "w: 2 documents are marked 'isgold', and one was expected"),
         (asked(), "w: 0 documents are marked 'isgold', and one was expected"),
         (asked(0, documents=2), "w: 'ctxs' has 2 documents, and 3 were expected"),
+        (asked(0, documents=4), "w: 'ctxs' has 4 documents, and 3 were expected"),
         (asked(ctxs="x"), "w: 'ctxs' has no list of documents, and 3 were expected"),
         (asked(0, answers=[]), "w: 'answers' is '[]', and a list of texts was expected"),
         (asked(0, answers=["a", ""]), "w: 'answers' is \"['a', '']\", and a list of texts was expected"),

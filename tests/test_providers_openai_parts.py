@@ -234,6 +234,7 @@ def test_alternatives_are_read_in_both_shapes():
     "token_ids, given",
     [
         ([1], [-1.0, -2.0]),
+        ([1, 2, 3], [-1.0, -2.0]),
         ([1, 2], [-1.0, None]),
         ([1, -2], [-1.0, -2.0]),
         ([1, True], [-1.0, -2.0]),

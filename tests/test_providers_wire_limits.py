@@ -256,6 +256,7 @@ def test_a_likelihood_is_of_the_tokens_that_the_endpoint_counted_and_of_each_of_
         {"choices": [{"logprobs": {"tokens": 5, "token_logprobs": []}}]},
         {"choices": [{"logprobs": {"tokens": [], "token_logprobs": 5}}]},
         {"choices": [{"logprobs": {"tokens": ["x"], "token_logprobs": []}}]},
+        {"choices": [{"logprobs": {"tokens": ["x", "bb"], "token_logprobs": [None, -1.0, -2.0]}}]},
     ):  # fmt: skip
         with pytest.raises(ModelError, match=r"^its reply holds no log-probs of the prompt$"):
             wire.read_likelihood(body, "x", "bb")

@@ -282,9 +282,10 @@ def test_reembedding_refuses_other_chunks_batches_of_none_and_wrong_vectors() ->
     new = IndexHeader("x", "y", 2, "lines")
     with pytest.raises(ConfigError, match=r"^batch_size is 0: give 1 or more$"):
         reembed(file, HEADER, new, lambda texts: ROWS, 0)
-    with pytest.raises(ConfigError) as shape:
-        reembed(file, HEADER, new, lambda texts: ROWS, 9)
-    assert str(shape.value) == "the embedder gave vectors of shape (3, 2) for 2 texts: expected (2, 2)"
+    for given in (ROWS, ROWS[:1], ROWS[:2, :1], np.ones((2, 3), np.float32)):
+        with pytest.raises(ConfigError) as shape:
+            reembed(file, HEADER, new, lambda texts, given=given: given, 9)
+        assert str(shape.value) == f"the embedder gave vectors of shape {given.shape} for 2 texts: expected (2, 2)"
     with pytest.raises(ConfigError, match=r"^a vector of a text has the length 0: divide vectors by their"):
         reembed(file, HEADER, new, lambda texts: ROWS[:2], 9)
     assert rows(file, "vectors_1") == [] and rows(file, "header", "active") == [(0,)]

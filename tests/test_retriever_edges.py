@@ -129,7 +129,7 @@ def test_reranked_hits_keep_their_order_where_they_score_equally() -> None:
     assert [(each.chunk.document, each.score, each.trail) for each in found] == [
         ("c", 2.5, (TrailStep("dense", 3, 0.5), TrailStep("rerank", 1, 2.5))), ("a", 1.0, (TrailStep("rerank", 2, 1.0),))
     ]  # fmt: skip
-    for scores, given in (([1.0], 1), ([1.0, 2.0, math.nan], 3)):
+    for scores, given in (([1.0], 1), ([1.0, 2.0, 3.0, 4.0], 4), ([1.0, 2.0, math.nan], 3)):
         with pytest.raises(
             ConfigError, match=f"^the reranker gave {given} scores, NaN among them or not, for 3 texts$"
         ):

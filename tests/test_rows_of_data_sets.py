@@ -272,6 +272,7 @@ def test_tables_of_each_layout_have_the_place_where_a_row_ends() -> None:
         (" ", ".json", "t.csv holds no rows: is it truncated, or only a header?"),
         ("b,a,b,a,c\n", ".csv", own_name.format("a, b")),
         ("a, \n", ".csv", own_name.format("an empty one")),
+        ("a,b\n1,2\n3,4,5\n", ".csv", "t.csv, line 3: 3 cells, and the header has 2: is a quote or a comma missing?"),
         ("a,b\n1,2\n3\n", ".csv", "t.csv, line 3: 1 cells, and the header has 2: is a quote or a comma missing?"),
         ("a;b\n1;2\n", ".csv", "t.csv has semicolons between its columns: save it with commas, or with tabs as .tsv"),
         ("a\tb\n1\t2\n", ".csv", "t.csv has tabs between its columns: save it with commas, or with tabs as .tsv"),

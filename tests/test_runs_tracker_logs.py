@@ -86,7 +86,8 @@ def test_event_files_hold_scalars_and_tensors_of_one_number(tmp_path: Path) -> N
     file.write_bytes(
         record(event(scalar("a", 0.5), tensor("b", 2, struct.pack("<d", 0.1)), step=3, at=AT + 2))
         + record(event(tensor("c", 1, struct.pack("<f", 2.0), 5), tensor("d", 19, struct.pack("<e", 1.5)), step=4))
-        + record(event(tensor("e", 1, bytes(8)), tensor("f", 3, bytes(4)), part(1, "g"), scalar("", 1.0), step=5))
+        + record(event(tensor("e", 1, bytes(8)), tensor("f", 3, bytes(4)),
+                       tensor("e2", 1, bytes(3)), tensor("f2", 2, bytes(9)), part(1, "g"), scalar("", 1.0), step=5))
         + record(event(tensor("h", 2, struct.pack("<d", 0.25), 6), step=6)) + record(event(scalar("i", 1.0), step=-1))
         + record(b"")[:-1]
     )  # fmt: skip

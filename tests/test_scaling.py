@@ -337,5 +337,9 @@ def test_samples_follow_the_source_and_the_seed() -> None:
         source.logprobs(np.array([[0, 5]]))
     with pytest.raises(ConfigError, match="rows of emissions are no distributions"):
         HiddenMarkov(np.eye(2), np.ones((2, 2)))
-    with pytest.raises(ConfigError, match="expected S x S and S x V"):
-        HiddenMarkov(np.eye(2), np.eye(3))
+    for transitions, emissions in (
+        (np.eye(2), np.eye(3)), (np.eye(3), np.eye(2)), (np.eye(2)[:1], np.eye(2)), (np.eye(1), np.ones(1)),
+        (np.ones((2, 3)) / 3, np.eye(2)), (np.eye(1), np.ones((1, 1, 1))),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match="expected S x S and S x V"):
+            HiddenMarkov(transitions, emissions)

@@ -92,9 +92,12 @@ def test_commands_that_cannot_be_are_one_sentence(
     assert expected in shown and "Traceback" not in shown
 
 
-def test_a_sweep_writes_points_above_the_source_s_floor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_writes_points_above_the_source_s_floor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     path = tmp_path / "sweep.csv"
-    assert main(["scaling", "sweep", str(path), "--widths", "8,16", "--lengths", "10_240,12288", "--json"]) == 0
+    assert main(["scaling", "sweep", "~/sweep.csv", "--widths", "8,16", "--lengths", "10_240,12288", "--json"]) == 0
     body = json.loads(capsys.readouterr().out)
     found = read_points(path)
     assert len(found) == body["points"] == 4

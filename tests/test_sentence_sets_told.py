@@ -205,7 +205,8 @@ def test_summaries_rated_alike_are_left_out(tmp_path: Path) -> None:
     marks = "w: 'relevance' must be a list with a number for each of two or more machine summaries"
     for row, told in (
         ({**rated(1, 2), "human_summaries": []}, lists), (rated(1, 2, machine=["a", 3]), lists), (rated(1), marks),
-        (rated(1, 2, machine=["a", "b", "c"]), marks), ({**rated(1, 2), "relevance": 2}, marks),
+        (rated(1, 2, machine=["a", "b", "c"]), marks), (rated(1, 2, 3, machine=["a", "b"]), marks),
+        ({**rated(1, 2), "relevance": 2}, marks),
         (rated(1, "x"), "w: 'relevance' has \"[1, 'x']\", and numbers were expected"),
         (rated(1, None), "w: 'relevance' has '[1, None]', and numbers were expected"),
     ):  # fmt: skip

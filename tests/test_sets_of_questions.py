@@ -197,10 +197,11 @@ def test_each_sentence_is_to_be_found_at_its_own_line(tmp_path: Path) -> None:
         },
     ]
     assert mteb_tatoeba.shared(language="swh", data=str(folder)) == {"texts": ["one", "two", "three"]}
-    put(folder / "tatoeba.swh-eng.eng", "one\ntwo\n")
-    assert refused(DataError, mteb_tatoeba.mteb_tatoeba, language="swh", data=str(folder)) == (
-        "Tatoeba's swh-eng has 3 and 2 lines: one file is truncated"
-    )
+    for text, count in (("one\ntwo\n", 2), ("one\ntwo\n3\n4\n", 4)):
+        put(folder / "tatoeba.swh-eng.eng", text)
+        assert refused(DataError, mteb_tatoeba.mteb_tatoeba, language="swh", data=str(folder)) == (
+            f"Tatoeba's swh-eng has 3 and {count} lines: one file is truncated"
+        )
     for language in ("fr1", "frä", ""):
         told = f"language is {language!r}: give a code of three letters, such as fra"
         assert refused(ConfigError, mteb_tatoeba.mteb_tatoeba, language=language) == told

@@ -59,6 +59,7 @@ def test_a_byte_level_vocabulary_of_a_gguf_is_a_whole_description():
         ({"tokenizer.ggml.tokens": ["a", 1]}, "F: tokenizer.ggml.tokens should be an array of str values"),
         ({"tokenizer.ggml.tokens": ["a", "a"]}, "F: a token occurs twice in the vocabulary"),
         ({"tokenizer.ggml.token_type": [1]}, "F: tokenizer.ggml.token_type has 1 values for a vocabulary of 5 tokens"),
+        ({"tokenizer.ggml.token_type": [1] * 6}, "F: tokenizer.ggml.token_type has 6 values for a vocabulary of 5 tokens"),
         ({"tokenizer.ggml.token_type": [True] * 5}, "F: tokenizer.ggml.token_type should be an array of int values"),
         ({"tokenizer.ggml.merges": None}, "F: a byte-level vocabulary needs tokenizer.ggml.merges, which is missing"),
         ({"tokenizer.ggml.merges": ["a a"]}, "F: the merge 'a a' names a token that is not in the vocabulary"),

@@ -160,12 +160,15 @@ def test_a_checkpoint_of_another_model_or_optimizer_is_refused(tmp_path):
         saver.restore(decoder, optimizer_for(decoder, OptimizerSettings()), batches)
 
 
-def test_a_checkpoint_of_a_later_format_is_refused(tmp_path):
+def test_a_checkpoint_of_a_later_or_an_earlier_format_is_refused(tmp_path, caplog):
     run(tmp_path, steps=2)
     path = tmp_path / "step-000002" / "state.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
-    with pytest.raises(TrainingError, match="is whole"):
-        run(tmp_path, steps=4)
+    for format in (0, 2):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"format": format}))
+        with pytest.raises(TrainingError, match="is whole"):
+            run(tmp_path, steps=4)
+        said = f"(ValueError: its format is {format}, and this version reads 1): the checkpoint before it is used"
+        assert caplog.messages[-1] == f"{path.parent} is not whole {said}"
 
 
 def test_frozen_weights_are_not_saved_and_a_tied_head_once(tmp_path):

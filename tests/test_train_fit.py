@@ -271,6 +271,7 @@ def test_packing_keeps_every_array_at_its_tokens():
         ({"ids": [1, -2]}, "0 or above"),
         ({"ids": [1.5, 2.0]}, "ids came as float64"),
         ({"ids": [1, 2], "ce": [1]}, r"ce came as of shape \(1,\).*one number for each of 2 tokens"),
+        ({"ids": [1, 2], "ce": [1, 1, 1]}, r"ce came as of shape \(3,\).*one number for each of 2 tokens"),
         ({"ids": [1, 2], "ce": [0, -1]}, "ce came as negative or not finite"),
         ({"ids": [1, 2], "ce": [0, np.nan]}, "ce came as negative or not finite"),
         ({"ids": [1, 2], "pg": [0, 1], "behaviour": [0, 0]}, "advantage came as missing"),

@@ -259,10 +259,12 @@ def test_a_token_file_tells_what_is_wrong_with_it(tmp_path: Path, folder: Path) 
     ).tofile(place / "starts.bin")
     with pytest.raises(DataError, match="does not divide the tokens into documents"):
         open_token_file(place, tokenizer)
-    tokens.write_bytes(b"123")
-    with pytest.raises(DataError) as refused:
-        open_token_file(place, tokenizer)
-    assert str(refused.value) == f"{tokens} has 3 bytes of {4 * len(raw)}: delete {place} to have it written again"
+    for size in (3, 4 * len(raw) + 1, 4 * len(raw) + 4):
+        tokens.write_bytes(bytes(size))
+        with pytest.raises(DataError) as refused:
+            open_token_file(place, tokenizer)
+        said = f"{tokens} has {size} bytes of {4 * len(raw)}: delete {place} to have it written again"
+        assert str(refused.value) == said
     tokens.unlink()
     with pytest.raises(DataError, match=r"tokens\.bin has 0 bytes of"):
         open_token_file(place, tokenizer)

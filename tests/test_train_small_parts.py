@@ -168,6 +168,8 @@ def test_an_optimizers_state_is_refused_where_a_value_is_of_another_kind() -> No
         ({"state": {0: {**entry, "exp_avg": 3}}}, "exp_avg of weight 0 is '3'"),
         ({"state": {0: {**entry, "exp_avg": torch.ones(2)}}},
         "exp_avg of weight 0 is torch.float32 (2,), not floats (2, 2)"),
+        ({"state": {0: {**entry, "exp_avg": torch.ones(2, 3)}}},
+        "exp_avg of weight 0 is torch.float32 (2, 3), not floats (2, 2)"),
         ({"state": {0: {**entry, "exp_avg_sq": torch.ones(2, 2, dtype=torch.int64)}}},
         "exp_avg_sq of weight 0 is torch.int64"),
         ({"state": {0: {**entry, "step": True}}}, "step of weight 0 is 'True'"),

@@ -88,9 +88,11 @@ def test_records_are_sent_as_objects_with_tags_of_texts_and_names_of_numbers() -
     assert wire.asked == [(*where, {"objects": [first, second]}), (*where, {"objects": [last]})]
     records.upsert([])
     assert len(wire.asked) == 2
-    wire.answers = [(200, stored * 2)]
-    with pytest.raises(StoreError, match=r"^Weaviate cannot store in 'K': it answers for 2 of 1 objects$"):
-        records.upsert([Record(ids[0], {})])
+    for given in (stored * 2, []):
+        wire.answers = [(200, given)]
+        told = f"^Weaviate cannot store in 'K': it answers for {len(given)} of 1 objects$"
+        with pytest.raises(StoreError, match=told):
+            records.upsert([Record(ids[0], {})])
 
 
 def test_objects_are_got_selected_and_removed_page_by_page() -> None:

@@ -94,11 +94,12 @@ class Config:
 def main(config: Config) -> int:
     """Carry out the action."""
     assert config.points is not None
+    path = Path(config.points).expanduser()
     if config.action == "sweep":
-        return sweep(config, Path(config.points))
+        return sweep(config, path)
     from firsthand.train.scaling.scaling_points import read_points
 
-    points = read_points(config.points)
+    points = read_points(path)
     if config.drop:
         points = points.without_highest(config.drop)
     body = fits(config, points) if config.action == "fit" else plan(config, points)
@@ -203,7 +204,7 @@ def sweep(config: Config, path: Path) -> int:
     """Train the sweep, write its points, and print the source's floor."""
     if path.exists():
         raise ConfigError(f"{path} is there already: give another file, or remove it")
-    if not path.expanduser().absolute().parent.is_dir():
+    if not path.absolute().parent.is_dir():
         raise ConfigError(f"the folder of {str(path)!r} does not exist: make it, or name another file")
     from firsthand.train.scaling.hidden_markov import random_source
     from firsthand.train.scaling.scaling_points import write_points
