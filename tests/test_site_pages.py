@@ -86,6 +86,23 @@ def test_the_proxy_answers_for_open_visits_alone_and_counts_what_it_refuses():
         server.close()
 
 
+def test_after_an_answer_without_the_body_read_the_connection_ends_and_else_it_goes_on():
+    server = SiteServer()
+    try:
+        visit = Echo()
+        host = server.begin(visit).removeprefix("http://").removesuffix("/start")
+        more = f"GET http://{host}/more HTTP/1.1\r\n\r\n"
+        for length in (str(MAX_BODY + 1), "-1", "x"):
+            found = sent(server.port, f"POST http://{host}/go HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{more}")
+            assert (found.count("HTTP/1.1 "), found[-8:], visit.asked) == (1, "too much", []), length
+        found = sent(server.port, f"PUT http://{host}/go HTTP/1.1\r\nContent-Length: 9\r\n\r\n{more}")
+        assert (found.count("HTTP/1.1 "), found[:12], visit.asked) == (1, "HTTP/1.1 403", [])
+        found = sent(server.port, f"POST http://{host}/go HTTP/1.1\r\nContent-Length: 3\r\n\r\na=1{more}")
+        assert (found.count("HTTP/1.1 "), visit.asked) == (2, [("POST", "/go", {"a": "1"}), ("GET", "/more", {})])
+    finally:
+        server.close()
+
+
 class Browser:
     """A browser that may be dirty."""
 
