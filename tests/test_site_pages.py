@@ -132,13 +132,15 @@ def test_a_pool_gives_a_clean_browser_again_ends_a_broken_one_and_frees_its_plac
     pool.end(first)
     assert (first.ended, pool._places._value) == (1, MAX_RUNNING)  # type: ignore[attr-defined]
 
-    def refused(port: int) -> Browser:
-        raise OSError("none")
+    for error in (OSError("none"), KeyboardInterrupt("none")):
 
-    pool._start = refused  # type: ignore[assignment]
-    with pytest.raises(OSError, match="none"):
-        pool.take()
-    assert pool._places._value == MAX_RUNNING
+        def refused(port: int, error: BaseException = error) -> Browser:
+            raise error
+
+        pool._start = refused  # type: ignore[assignment]
+        with pytest.raises(type(error), match="none"):
+            pool.take()
+        assert pool._places._value == MAX_RUNNING
     pool._start = Browser  # type: ignore[assignment]
     kept = pool.take()
     pool.give_back(kept)
