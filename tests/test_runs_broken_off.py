@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from pathlib import Path
 
@@ -24,7 +23,7 @@ def still_open(folder: Path) -> list[str]:
     found = []
     for each in Path("/proc/self/fd").iterdir():
         try:
-            found.append(os.readlink(each))
+            found.append(str(each.readlink()))
         except OSError:  # that of the listing itself
             continue
     return [path for path in found if path.startswith(f"{folder}/")]
