@@ -34,10 +34,10 @@ def test_a_question_keeps_its_first_and_last_letters() -> None:
     assert question_item({**row, "query": "Goal: Goal: log\nAnswer:"}, "i", "w", "Goal: ").fields == {
         "question": "Goal: log"
     }
-    found = ai_risk.parse_question(
-        "Question: Question: no one\n\nChoices:\n (A) was seen\n (B) raw\n\nAnswer:", " (B)", "w"
-    )
-    assert found == ai_risk.RiskQuestion("Question: no one", ("was seen", "raw"), 1)
+    for before, after in (("", "\n\n"), ("Question: ", "\n\n"), ("", "")):
+        text = f"Question:{before}notion is\n\nChoices:\n (A) was seen\n (B) raw{after}Answer:"
+        found = ai_risk.parse_question(text, " (B)", "w")
+        assert found == ai_risk.RiskQuestion(f"{before}notion is", ("was seen", "raw"), 1)
     assert cranfield._without_title("wing flow . wing flow . win", "wing flow .") == "wing flow . win"
     line = {"options": ["x", "N/A", "y"], "answer_index": 1, "answer": "B", "category": "c", "question": "q"}
     for cot, worked in (
