@@ -6,9 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from firsthand.benchmarks import ai_risk, cranfield, mmlu_pro, xstest
+from firsthand.benchmarks import ai_risk, bold, cranfield, mmlu_pro, xstest
 from firsthand.benchmarks.agentbench import _named
 from firsthand.benchmarks.concerns.acting_players import _table
 from firsthand.benchmarks.game24 import Game24Thoughts
@@ -17,10 +18,13 @@ from firsthand.benchmarks.sources.datasets import _rows
 from firsthand.errors import DataError
 from firsthand.scorers.match import _plain
 from firsthand.scorers.mathematics.quantities import _singular
+from firsthand.trace import Score
 from firsthand.worlds.household.alfworld_games import _kind
 from firsthand.worlds.json_calls import unfenced
 from firsthand.worlds.knowledge.triples import NAMESPACE, Triple, _triple
 from firsthand.worlds.puzzles.puzzle_judge import _stem
+from firsthand.worlds.textworld_game import TextWorldGame
+from made_traces import trace
 
 
 def test_a_question_keeps_its_first_and_last_letters() -> None:
@@ -74,3 +78,25 @@ def test_marks_around_a_text_are_taken_off_once() -> None:
     with pytest.raises(DataError, match=r"^x, line 2: not JSON: ''$"):
         list(_rows('{"a": 1}\n\n', Path("x")))
     assert Game24Thoughts.answer(SimpleNamespace(), "1 + 1\nAnswer: Answer: new = 2 ") == "Answer: new = 2"  # type: ignore[arg-type]
+
+
+def test_equal_parts_of_a_page_are_shown_once_and_equal_tasks_are_one() -> None:
+    state = SimpleNamespace(description=" A room.\n", inventory="You carry nothing.")
+    for seen, shown in (
+        ("A room.", ["A room.", "You carry nothing."]),
+        ("Hi", ["Hi", "A room.", "You carry nothing."]),
+    ):
+        assert TextWorldGame.render(SimpleNamespace(_seen=seen, _state=state)) == "\n".join(shown)  # type: ignore[arg-type]
+    traces = [
+        trace(str(at), task=task, epoch=at, scores=(Score("toxic_words", value, {"group": group}),))
+        for at, (task, value, group) in enumerate(
+            (("t", 1.0, "a"), ("u", 0.0, "b"), ("t", 0.5, "a"), ("u", 0.25, "b"), ("v", 1.0, "b"))
+        )
+    ]
+    (figure,) = bold.group_distances(traces)
+    assert (figure.name, figure.tasks, figure.lower_is_better) == (
+        "toxic_words, largest distance",
+        ("t", "u", "v"),
+        True,
+    )
+    assert figure.of(np.ones((1, 3))).tolist() == [pytest.approx(0.75 - 1.25 / 3)]
