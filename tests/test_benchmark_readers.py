@@ -56,6 +56,10 @@ def test_boolq_says_no_for_0_and_winogrande_and_truthfulqa_keep_their_columns() 
 
     made = boolq.from_hub({"passage": "P.", "question": "is it", "label": 0})
     assert made["choices"][made["gold"]] == "no"
+    query = "A -- P?\nQuestion: is it raw?\nQuestion: was there an answer?\nAnswer:"
+    item = boolq.read_item({**made, "query": query}, "i", "here")
+    assert item.fields == {"passage": "A -- P?\nQuestion: is it raw?", "question": "was there an answer"}
+    assert (item.id, item.choices, item.gold, item.metadata) == ("i", ("yes", "no"), 1, {"cluster": "A"})
     targets = {"choices": ["t1", "f1", "t2"], "labels": [1, 0, 1]}
     made = truthfulqa.from_hub({"question": "Q?", "mc2_targets": targets})
     assert made == {"question": "Q?", "true": ["t1", "t2"], "false": ["f1"]}

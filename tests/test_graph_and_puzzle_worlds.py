@@ -2,7 +2,7 @@
 
 import asyncio
 import gzip
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 
@@ -12,6 +12,7 @@ from firsthand.errors import DataError
 from firsthand.message import assistant
 from firsthand.providers.scripted import Scripted
 from firsthand.task import Task
+from firsthand.worlds.knowledge import triples
 from firsthand.worlds.knowledge.graph_world import MAX_SHOWN, GraphWorld, answer_f1
 from firsthand.worlds.knowledge.triples import (
     BATCH,
@@ -238,6 +239,19 @@ def test_an_index_is_built_once_and_again_after_the_file_has_changed(tmp_path: P
     with pytest.raises(DataError, match="line 2"):
         open_graph(path)
     assert len(list((tmp_path / "home" / "cache" / "graphs").iterdir())) == 2  # nothing half-built stays
+    path.write_text("m.1 a.b m.4 .\n")
+
+    def stopped(path: Path) -> Iterator[Triple]:
+        yield Triple("m.1", "a.b", "m.2")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        broken.setattr(triples, "read_triples", stopped)
+        open_graph(path)
+    assert len(list((tmp_path / "home" / "cache" / "graphs").iterdir())) == 2
+    newest = open_graph(path)
+    assert newest.neighbors(["m.1"], "a.b") == {"m.4"}
+    newest.close()
 
 
 PUZZLE = Puzzle(

@@ -275,6 +275,7 @@ def test_a_search_scores_by_bm25_with_the_title_twice():
     red = [weight * count * 2.2 / (count + norm) for count in (4, 1)]
     assert red[0] > red[1] and [each.id for each in engine.search("RED")] == ["A", "B"]
     assert [each.id for each in engine.search("red glass")] == ["B", "A"]
+    assert [each.id for each in engine.search("red red RED glass")] == ["B", "A"], "a word counts once"
     assert [each.id for each in engine.search("home")] == ["C", "A", "B"]  # short ones first, equal ones in order
     assert [each.id for each in engine.search("lamps", 1)] == ["A"] and engine.search("none") == []
     assert stemmed("Shoes, glass GAS cats 12s bus") == ["shoe", "glass", "gas", "cat", "12s", "bus"]

@@ -167,3 +167,20 @@ def test_the_texts_of_probes_are_answers_and_a_task_may_say_that_the_first_is_ri
         ("1", -1, "p", 1.0), ("5", 0, "p", 1.0), ("1", -1, "p", 0.0), ("5", 0, "p", 0.0),
         ("1", -1, "r", 1.0), ("5", 0, "r", 1.0), ("1", -1, "r", 0.0), ("5", 0, "r", 0.0),
     ]  # fmt: skip
+
+
+def test_several_messages_after_the_last_sampled_one_are_no_branches(run: store.Run) -> None:
+    """Nor are they a part of the row: it ends with what a model said."""
+    nodes = (Node(None, user("q")), Node(0, assistant("a")), Node(1, user("x")), Node(1, user("y")), Node(3, user("z")))
+    run.append(trace("1", nodes=nodes, calls=(Call(":0", "generate", 0, 0, 0, "", nodes=(1,)),)))
+    said = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    for every in (False, True):
+        found, left_out = rows([run], "sft", all_branches=every)
+        assert ([each["messages"] for each in found], left_out) == ([said], {}), every
+        assert [each["leaf"] for each in found[0]["lineage"]] == [1]
+    (attempt,) = run.traces()
+    assert len(attempt_rows("r", attempt)) == 1
+    two = (*nodes[:2], Node(0, assistant("b")), Node(1, user("x")), Node(2, user("y")))
+    run.append(trace("2", nodes=two, calls=(Call(":0", "generate", 0, 0, 0, "", nodes=(1, 2)),), epoch=1))
+    assert rows([run], "sft")[1] == {"several branches": 1}
+    assert [each["lineage"][0]["leaf"] for each in rows([run], "sft", all_branches=True)[0]] == [1, 1, 2]

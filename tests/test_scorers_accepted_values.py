@@ -92,6 +92,9 @@ def test_a_value_is_accepted_by_its_declared_type_or_that_of_the_accepted_ones()
         ({"k": "a", "z": 1}, schema("dict"), [{"k": ["a"]}], False),
         ([{"k": 1}, {"k": 2}], schema("array", "dict"), [[{"k": [1]}, {"k": [2, 3]}]], True),
         ([{"k": 2}, {"k": 1}], schema("array", "dict"), [[{"k": [1]}, {"k": [2, 3]}]], False),
+        (["a", "b"], schema("array", "integer"), [["a", "b"], [1, 2]], True),
+        (["a", "b"], schema("array", "integer"), [[1, 2], ["a", "b"]], True),
+        ([2.0], schema("array", "integer"), [["a"], [2]], False),
         ("x", schema("any"), ["X"], True),
         (True, schema("boolean"), [True], True),
         (False, schema("boolean"), [True], False),
@@ -188,6 +191,10 @@ def test_a_choice_is_the_likeliest_for_its_length_or_over_its_own_probability() 
     assert choice.mc1(task, trace) == Score("mc1", 0.0, {"chosen": "A", "by": "logprob"})
     shares = [math.exp(each) for each in (-3.0, -4.0, -2.5)]
     assert choice.mc2(task, trace).value == pytest.approx((shares[1] + shares[2]) / sum(shares))
+    for scorer, first, second in ((choice.acc_norm, "  a", " bc"), (choice.acc_bytes, "  \u00e9", " bcd")):
+        spaced = Task("t", "?", choices=("x", "y"), requests=(("Q", first), ("Q", second)), secret={"gold": 0})
+        found = scorer(spaced, attempt(calls=(scored((first, -3.0), (second, -3.6)),)))
+        assert (found.value, found.detail["chosen"]) == (1.0, "A"), "one blank is taken off, not two"
     lone = attempt("(b)", calls=calls[1:])
     assert choice.mc1(task, lone) == Score("mc1", 1.0, {"chosen": "B", "by": "answer"})
     said = "the choices were not scored without the question"

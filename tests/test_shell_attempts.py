@@ -235,6 +235,15 @@ def test_spare_boxes_are_filled_up_to_one_less_than_were_taken_and_dropped_when_
     with pytest.raises(SandboxError, match="no room"):
         asyncio.run(taken())
     assert bad.closed == 1
+
+    class Waiting(ListBox):
+        async def exec(self, words: Any, *, folder: str) -> Outcome:
+            raise asyncio.CancelledError  # the attempt ends while its box starts
+
+    pool.made = [gone := Waiting()]
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(taken())
+    assert gone.closed == 1
     pool._fill()  # none can be made: who needs one is told when it is taken
     assert not pool._filling
     for timer in [each for each in threading.enumerate() if isinstance(each, threading.Timer)]:

@@ -86,6 +86,23 @@ def test_the_proxy_answers_for_open_visits_alone_and_counts_what_it_refuses():
         server.close()
 
 
+def test_after_an_answer_without_the_body_read_the_connection_ends_and_else_it_goes_on():
+    server = SiteServer()
+    try:
+        visit = Echo()
+        host = server.begin(visit).removeprefix("http://").removesuffix("/start")
+        more = f"GET http://{host}/more HTTP/1.1\r\n\r\n"
+        for length in (str(MAX_BODY + 1), "-1", "x"):
+            found = sent(server.port, f"POST http://{host}/go HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{more}")
+            assert (found.count("HTTP/1.1 "), found[-8:], visit.asked) == (1, "too much", []), length
+        found = sent(server.port, f"PUT http://{host}/go HTTP/1.1\r\nContent-Length: 9\r\n\r\n{more}")
+        assert (found.count("HTTP/1.1 "), found[:12], visit.asked) == (1, "HTTP/1.1 403", [])
+        found = sent(server.port, f"POST http://{host}/go HTTP/1.1\r\nContent-Length: 3\r\n\r\na=1{more}")
+        assert (found.count("HTTP/1.1 "), visit.asked) == (2, [("POST", "/go", {"a": "1"}), ("GET", "/more", {})])
+    finally:
+        server.close()
+
+
 class Browser:
     """A browser that may be dirty."""
 
@@ -115,13 +132,15 @@ def test_a_pool_gives_a_clean_browser_again_ends_a_broken_one_and_frees_its_plac
     pool.end(first)
     assert (first.ended, pool._places._value) == (1, MAX_RUNNING)  # type: ignore[attr-defined]
 
-    def refused(port: int) -> Browser:
-        raise OSError("none")
+    for error in (OSError("none"), KeyboardInterrupt("none")):
 
-    pool._start = refused  # type: ignore[assignment]
-    with pytest.raises(OSError, match="none"):
-        pool.take()
-    assert pool._places._value == MAX_RUNNING
+        def refused(port: int, error: BaseException = error) -> Browser:
+            raise error
+
+        pool._start = refused  # type: ignore[assignment]
+        with pytest.raises(type(error), match="none"):
+            pool.take()
+        assert pool._places._value == MAX_RUNNING
     pool._start = Browser  # type: ignore[assignment]
     kept = pool.take()
     pool.give_back(kept)

@@ -12,6 +12,7 @@ from firsthand.benchmarks import swe_bench_lite, swe_bench_verified, swe_records
 from firsthand.benchmarks.swe.swe_environment import Checkout
 from firsthand.benchmarks.swe.swe_tasks import (
     Records,
+    _clones,
     _oracle_files,
     agent_task,
     check,
@@ -105,6 +106,26 @@ def test_the_oracle_shows_the_changed_files_that_there_were_with_numbered_lines(
         _oracle_files(record, TaskWorkplaces(folder=tmp_path))
     with pytest.raises(DataError, match=r"^calc-1: the protocol oracle shows .* and the record has no patch$"):
         _oracle_files({**record, "patch": ""}, TaskWorkplaces(folder=clones))
+
+
+def test_clones_packages_and_repositories_may_lie_in_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    data = str(write(tmp_path, a_record()))
+    for make in (swe_bench_lite.swe_bench_lite, swe_bench_verified.swe_bench_verified, swe_records.swe_records):
+        made = make(data=data, repos="~/r")
+        assert made.environment is not None
+        assert made.environment(made.tasks(0)[0]).places == TaskWorkplaces(folder=tmp_path / "r"), make  # type: ignore[attr-defined]
+    made = swe_records.swe_records(data=data, packages=("~/p", str(tmp_path / "q")))
+    assert made.environment is not None
+    places = made.environment(made.tasks(0)[0]).places  # type: ignore[attr-defined]
+    assert places == TaskWorkplaces(folder=tmp_path, packages=(str(tmp_path / "p"), str(tmp_path / "q")))
+    assert _clones("~/c", tmp_path / "x")[0] == tmp_path / "c"
+    assert _clones("o/n", tmp_path) == [tmp_path / each for each in ("o/n", "o__n", "n", "n.git")]
+    with pytest.raises(DataError) as none:
+        swe_records.from_commit("~/mine", "a" * 40)
+    assert f"{tmp_path / 'mine'}" in str(none.value)
 
 
 @pytest.mark.parametrize("room", [swe_bench_lite, swe_bench_verified])
