@@ -196,6 +196,7 @@ def test_files_that_are_no_graph_are_told_from_those_of_another_version(tmp_path
     GraphFile(path, create=True).close()
     for change, said in (
         ("PRAGMA user_version = 2", "has schema version 2, and this firsthand knows 1"),
+        ("PRAGMA user_version = 0", "has schema version 0, and this firsthand knows 1"),
         ("CREATE TABLE more (x)", "has a table, trigger or view that firsthand did not make"),
         ("PRAGMA application_id = 7", "is not the file of a graph: delete it and build the graph again"),
     ):

@@ -364,6 +364,7 @@ def test_a_flipped_byte_is_an_answer_or_a_sentence(tmp_path: Path) -> None:
         ("DROP TABLE words", "tables are not those"),
         ("DROP INDEX chunks_by_meta", "tables are not those"),
         ("PRAGMA user_version = 9", "schema version 9"),
+        ("PRAGMA user_version = 0", "schema version 0, and this firsthand knows 1"),
         ("PRAGMA application_id = 1", "is a SQLite file and is no index"),
         ("DELETE FROM header", "no header"),
     ],
