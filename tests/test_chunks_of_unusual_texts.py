@@ -256,3 +256,15 @@ def test_sentences_end_at_marks_quotes_and_blank_lines_but_not_at_initials_or_be
         "Nodr. ",
         "Who",
     ]
+
+
+def test_a_symbol_that_comes_back_in_a_chunk_is_named_once_in_its_heading() -> None:
+    def named(*paths: str) -> str:
+        held = [code_chunks.Symbol(place, place + 1, tuple(path.split("."))) for place, path in enumerate(paths)]
+        [made] = _joined(Document("d", "x" * len(paths)), held)
+        assert made.text == "x" * len(paths)
+        return made.heading
+
+    assert named("A.x", "A.y", "A.x", "A.x.z") == "A > x, y"
+    assert named(*"abcdefa") == "a, b, c, d, e, f", "six names of seven symbols"
+    assert named(*"abcdefg") == "a, b, c, d, e, f, ..." and named("A", "A") == "A"

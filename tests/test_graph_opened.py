@@ -72,11 +72,11 @@ def test_a_graph_is_opened_once_while_its_file_and_its_index_stay_and_has_the_ve
 
 
 def test_the_stamp_of_a_file_changes_with_its_size_its_time_and_its_log(tmp_path: Path) -> None:
-    path = tmp_path / "a"
+    path = tmp_path / "a.index.graph"
     assert _stamp(path) == ((0, 0), (0, 0))
     path.write_text("xyz")
     os.utime(path, ns=(1, 7))
     assert _stamp(path) == ((7, 3), (0, 0))
-    (tmp_path / "a-wal").write_text("x")
-    os.utime(tmp_path / "a-wal", ns=(1, 9))
+    (tmp_path / "a.index.graph-wal").write_text("x")
+    os.utime(tmp_path / "a.index.graph-wal", ns=(1, 9))
     assert _stamp(path) == ((7, 3), (9, 1))

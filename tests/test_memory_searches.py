@@ -224,6 +224,7 @@ def test_the_memory_of_another_owner_begins_empty_even_from_a_snapshot(tmp_path:
         other = taken.of_owner("bo")
         assert (other.owner, other.policy, other.file, other.lifetime) == ("bo", memory.policy, memory.file, "agent")
         assert listed(other) == [] and type(other) is StoredMemory
+        assert (other._size, other._last, other._count) == (None, memory._last, 0), "of the other's items, not of these"
         write(other, item("a", "of bo"))
         assert [one.text for one in asyncio.run(other.list())] == ["of bo"] and listed(memory) == ["a"] == listed(
             memory.of_owner("ann") if file else memory

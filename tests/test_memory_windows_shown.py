@@ -76,6 +76,25 @@ def test_a_summary_is_shown_with_its_sources_and_the_next_one_reads_it(module: A
     assert said[1].startswith("s2\n" if module is not hierarchical_module else "user: x0 ")
 
 
+def test_a_message_that_was_said_twice_is_one_source_of_its_summary() -> None:
+    for memory in (
+        working(window=140, summary=8),
+        hierarchical(window=140, summary=8),
+        memgpt(window=256, summary=8, block_chars=16, keep=1, warn_percent=100),
+    ):
+        size = memory.window
+
+        async def use(ctx: Any, memory: Any = memory, size: int = size) -> Any:
+            ctx = (await ctx.say("t").generate()).say(words(30, "p")).say("other").say(words(30, "p"))
+            return await memory.fit(ctx.say(words(size - 50, "x")), ())
+
+        _, trace, _ = held(memory, use, says=counted())
+        found = items_of(trace)
+        (summary,) = [given for _, given in found.values() if given["store"] == "summary"]
+        said = [found[id][0] for id in summary["of"]]
+        assert len({*summary["of"]}) == len(said) and said[-2:] == [f"user: {words(30, 'p')}", "user: other"], size
+
+
 def test_where_only_the_newest_message_is_too_long_it_is_cut_and_nothing_is_summarised_again() -> None:
     memory = working(window=100, summary=8)
 

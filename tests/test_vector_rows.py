@@ -28,7 +28,7 @@ def test_rows_are_kept_within_half_a_step_of_their_largest_value_and_zeros_are_z
     assert rows._scales[:3].tolist() == pytest.approx([1, 1 / 127, 0.01 / 127], rel=1e-3)
     assert rows._radii[0] == 0 == rows._radii[2] and 0 < rows._radii[1] <= np.sqrt(3) / 254
     assert rows._codes_RW[:3, 3:].min() == rows._codes_RW[:3, 3:].max(), "what pads a row is nothing"
-    for wrong in ([b"123456", None], blobs([1, 2]), [b""], blobs([1, 2, 3, 4])):
+    for wrong in ([b"123456", None], blobs([1, 2]), [b""], blobs([1, 2, 3, 4]), blobs([1, 2, 3, 4], [5, 6])):
         with pytest.raises(
             ValueError, match=r"^a chunk's vector is missing, or has another dimension than the header says$"
         ):

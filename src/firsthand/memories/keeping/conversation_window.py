@@ -70,8 +70,8 @@ def entries_of(messages: Sequence[Message], **rest: object) -> list[tuple[str, J
         provenance: Json = {"store": "recall", "role": message.role, **rest}
         if origin := origins_of([message]):
             provenance["origin"] = origin
-        text = text_of(message)
-        for first in range(0, max(1, len(text)), PART_CHARS):
+        text = text_of(message)  # never empty: it begins with the role
+        for first in range(0, len(text), PART_CHARS):
             part = {"part": first // PART_CHARS} if len(text) > PART_CHARS else {}
             entries.append((text[first : first + PART_CHARS], provenance | part))
     return entries

@@ -100,7 +100,7 @@ async def whole_documents(corpus: Corpus, ids: Sequence[str] | None, max_chars: 
         def read(index: ChunkIndex) -> list[Hit]:
             left, found = max_chars, []
             for id in sorted(index.hashes()) if ids is None else ids:
-                text = index.document(id).text[: max(0, left)]
+                text = index.document(id).text[:left]
                 left -= len(text)
                 if text:
                     found.append(Hit(Chunk(id, 0, len(text), text), 1.0))
