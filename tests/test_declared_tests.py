@@ -145,7 +145,11 @@ def test_a_call_made_before_counts_as_what_its_own_tool_does():
     def against(tool, arguments, *made):
         return rules_against(agent, tool, arguments, user="ann bob cid x", made=made)
 
-    ask, read, erased = {"to": ["ann"], "size": 1}, ToolCall("1", "bare", {"x": "x"}), ToolCall("2", "erase", {"path": "x"})
+    ask, read, erased = (
+        {"to": ["ann"], "size": 1},
+        ToolCall("1", "bare", {"x": "x"}),
+        ToolCall("2", "erase", {"path": "x"}),
+    )
     assert against("invite", ask, read, read) == against("invite", ask, read, erased) == {"no_new_permissions": "ask"}
     assert against("invite", ask, erased, read, erased) == {"budget": "deny", "no_new_permissions": "ask"}
     paid = ToolCall("3", "pay", {"cost": 5})
