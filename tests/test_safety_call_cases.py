@@ -54,6 +54,9 @@ def test_sources_are_the_users_words_each_trusted_field_of_a_result_that_did_not
     )  # fmt: skip
     empty = made(folder={"default": ""}, to={"default": None})
     assert case({}, empty).sources[-1] == WitnessSource("default", ())
+    zero = made(folder={"default": 0}, to={"default": False})
+    assert case({}, zero).sources[-1] == WitnessSource("default", ("0", "False"))
+    assert [each.source for each in case({"to": False, "folder": 0}, zero, words=()).powers] == ["default"] * 2
 
 
 def test_powers_are_found_by_witnesses_or_by_the_labels_that_a_plan_carried() -> None:
