@@ -254,7 +254,8 @@ def test_labels_are_carried_within_their_block_alone_and_plain_values_are_flat()
 def test_labels_that_a_plan_carried_count_even_where_it_carried_none() -> None:
     before = (read("chat", "one two three four", CHAT),)
     given = {"to": "Eve", "folder": "x", "note": "one two three four"}
-    assert case(given, earlier=before).tells_of(["Eve"]) == "chat"
+    failed = (read("bare", "four three two one", None), read("chat", "one two three four", CHAT, failed=True))
+    assert case(given, earlier=before).tells_of(["Eve"]) == case(given, earlier=failed).tells_of(["Eve"]) == "chat"
     carried = case(given, earlier=before, labels={})
     assert carried.tells_of(["Eve"]) == "" and {each.source for each in carried.powers} == {"default"}
     private = Label("trusted", frozenset({"ann"}))
