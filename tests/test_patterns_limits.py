@@ -2,15 +2,22 @@
 
 import pytest
 
+from firsthand.grammar import choice
+from firsthand.message import ToolCall, assistant
 from firsthand.patterns.blackboard_team import blackboard_team
 from firsthand.patterns.code_act import code_act
 from firsthand.patterns.constitutional import constitutional
 from firsthand.patterns.direct import direct
+from firsthand.patterns.heartbeats import YIELDED, turns
 from firsthand.patterns.parts.evaluation import Feedback
+from firsthand.patterns.parts.self_tests import MAX_CHARS, read_results
+from firsthand.patterns.parts.thoughts import GenericThoughts, ThoughtRequest
 from firsthand.patterns.parts.voting import count
+from firsthand.patterns.react import react
 from firsthand.patterns.reflexion import reflexion
 from firsthand.patterns.thought_action import thought_action
 from firsthand.patterns.toolformer import toolformer
+from firsthand.patterns.tot import Search
 from firsthand.sampling import Sampling
 from firsthand.tokens.calls.inline_call import ARROW
 from firsthand.tool import tool
@@ -78,3 +85,45 @@ def test_a_reflection_is_asked_for_with_the_last_of_the_earlier_ones_alone():
     assert ["Earlier reflections:" in each for each in asked] == [False, False, False, True, False, True, False]
     assert "Earlier reflections:\n1. R1\n\nDo not" in asked[3] and "Earlier reflections:\n1. R2\n\nDo not" in asked[5]
     assert asked[6].endswith("in your own words:\n1. R3") and "R2" not in asked[6]
+
+
+def test_the_stops_and_the_grammar_of_the_agent_hold_in_searches_and_steps_too():
+    opened = Opened(["r"], sampling=Sampling(stop=("END",)))
+    search = Search(GenericThoughts(asks()), opened.ctx, 1)
+    [reply] = opened.run(lambda ctx: search.ask(ThoughtRequest("p", ("\n", "."))))
+    assert reply.text == "r" and opened.asked == [(["user: p"], {"stop": ("END", "\n", ".")})]
+    held = choice(("Final Answer: x", "Final Answer: y"))
+    for pattern in (react, thought_action):
+        opened = Opened(["Final Answer: x"], tools=(act,), sampling=Sampling(grammar=held))
+        opened.run(lambda ctx, pattern=pattern: pattern(asks(), ctx, max_steps=1))
+        assert opened.asked[0][1]["grammar"] == held
+
+
+def test_one_call_that_failed_among_several_goes_on_without_a_word():
+    @tool(effect="read")
+    def keep(place: str, request_heartbeat: bool = True) -> str:
+        """Keep a place."""
+        if place == "dark":
+            raise ValueError("too dark")
+        return "kept"
+
+    def calls(*places, **more):
+        return assistant("", *(ToolCall(place, "keep", {"place": place} | more) for place in places))
+
+    for first, told in (
+        (calls("a", "dark", request_heartbeat=False), False),
+        (calls("dark", "a", request_heartbeat=False), False),
+        (calls("a", "b", request_heartbeat=False), True),
+        (calls("a", "b"), False),
+    ):
+        opened = Opened([first, "so"], tools=(keep,))
+        _, said = opened.run(lambda ctx: turns(ctx.say("u"), 2))
+        assert said == "so" and (opened.asked[1][0][-1] == f"user: {YIELDED}") is told
+
+
+def test_results_of_own_tests_are_read_in_the_end_of_what_was_printed():
+    early = "own test 0: passed\n"
+    within = early + "x" * (MAX_CHARS - len(early))
+    assert len(within) == MAX_CHARS and read_results(["assert f()"], within) == Feedback(True, "assert f()  # passed")
+    beyond = read_results(["assert f()"], "own test 0: passed\n" + "x" * MAX_CHARS)
+    assert beyond == Feedback(False, f"assert f()  # did not finish\nThe program ended with:\n{'x' * 500}")
