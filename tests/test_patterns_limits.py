@@ -17,7 +17,7 @@ from firsthand.patterns.react import react
 from firsthand.patterns.reflexion import reflexion
 from firsthand.patterns.thought_action import thought_action
 from firsthand.patterns.toolformer import toolformer
-from firsthand.patterns.tot import Search
+from firsthand.patterns.tot import Search, ThoughtState
 from firsthand.sampling import Sampling
 from firsthand.tokens.calls.inline_call import ARROW
 from firsthand.tool import tool
@@ -127,3 +127,23 @@ def test_results_of_own_tests_are_read_in_the_end_of_what_was_printed():
     assert len(within) == MAX_CHARS and read_results(["assert f()"], within) == Feedback(True, "assert f()  # passed")
     beyond = read_results(["assert f()"], "own test 0: passed\n" + "x" * MAX_CHARS)
     assert beyond == Feedback(False, f"assert f()  # did not finish\nThe program ended with:\n{'x' * 500}")
+
+
+def test_a_conflict_on_a_board_is_told_in_the_round_after_it_alone():
+    turns = ["WRITE k: a", "WRITE k: b", "WRITE l: c", "WRITE m: d", "DONE: The answer is 4", "DONE: 5"]
+    opened = Opened(lambda messages, sampling, index: turns[len(opened.model.asked) - 1])
+    assert opened.run(lambda ctx: blackboard_team(asks(hint="a number"), ctx, members=2, rounds=3)) == "4"
+    told = "Your text under 'k' was not taken: another agent wrote there first."
+    assert [told in talk[0] for talk, _ in opened.asked] == [False, False, False, True, False, False]
+
+
+def test_a_state_is_noted_with_the_branch_that_the_search_is_made_in():
+    opened = Opened()
+
+    async def searched(ctx):
+        search = Search(GenericThoughts(asks()), ctx, 1)
+        search.note("1.0", ThoughtState(" a\nb\n", 3), "kept", 2.5, answer="x")
+
+    opened.run(lambda ctx: ctx.group(searched(ctx) for _ in range(2)))
+    about = {"name": "1.0", "at": 3, "status": "kept", "score": 2.5, "text": "b", "answer": "x"}
+    assert opened.notes() == [("branch", about | {"path": f"0.{number}"}) for number in range(2)]
