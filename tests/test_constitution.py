@@ -83,6 +83,15 @@ def test_a_constitution_of_another_form_is_refused(tmp_path, text, said):
         load_constitution(str(tmp_path / "absent.toml"))
 
 
+def test_a_constitution_is_found_below_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own.toml").write_text("[[principle]]\nid = 'a.b'\nrule = 'r'\ncritique = 'c'\n")
+    assert load_constitution("~/own.toml") == (Principle("a.b", "r", "c"),)
+    with pytest.raises(DataError) as found:
+        load_constitution("~/none.toml")
+    assert str(found.value) == f"the constitution {tmp_path / 'none.toml'} cannot be read: No such file or directory"
+
+
 def test_an_answer_is_revised_by_one_principle_after_another():
     found, model = attempt(constitutional, ["first", "weak", "second", "weak too", "third"], rounds=2)
     events = [event.data for event in found.events if event.kind == "principle"]

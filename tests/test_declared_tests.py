@@ -45,6 +45,12 @@ def bare(x: str) -> str:
     return x
 
 
+@tool(effect="external", declares=Declaration(spends=("cost",)))
+def pay(cost: float) -> str:
+    """Pay."""
+    return "paid"
+
+
 AGENT = Agent("a", Scripted([]), direct, tools=(invite, erase, bare), guard=policy(plan=("invite+erase",)))
 
 
@@ -131,6 +137,27 @@ def test_what_cannot_be_asked_is_named():
     with pytest.raises(UnknownName, match="invit"):
         rules_against(AGENT, "invit", {})
     assert rules_against(AGENT, "invite", {"to": ["x"], "size": 1}, user="x", made=[ToolCall("1", "bare", {})]) == {}
+
+
+def test_a_call_made_before_counts_as_what_its_own_tool_does():
+    agent = replace(AGENT, guard=policy(writes=2, spend=9.0, recipients=2), tools=(invite, erase, bare, pay))
+
+    def against(tool, arguments, *made):
+        return rules_against(agent, tool, arguments, user="ann bob cid x", made=made)
+
+    ask, read, erased = (
+        {"to": ["ann"], "size": 1},
+        ToolCall("1", "bare", {"x": "x"}),
+        ToolCall("2", "erase", {"path": "x"}),
+    )
+    assert against("invite", ask, read, read) == against("invite", ask, read, erased) == {"no_new_permissions": "ask"}
+    assert against("invite", ask, erased, read, erased) == {"budget": "deny", "no_new_permissions": "ask"}
+    paid = ToolCall("3", "pay", {"cost": 5})
+    assert against("pay", {"cost": 4}, paid, read) == {} and against("pay", {"cost": 4.5}, paid) == {"budget": "deny"}
+    told = ToolCall("4", "invite", {"to": ["Ann", "bob"], "size": 1})
+    assert against("invite", {"to": ["bob", "ann"], "size": 2}, told) == {"no_new_permissions": "ask"}
+    assert against("invite", {"to": ["cid"], "size": 1}, told) == {"budget": "deny", "no_new_permissions": "ask"}
+    assert against("bare", {"x": "x"}, erased, erased, told) == {"declared": "deny"}
 
 
 def test_samples_fit_their_schemas():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -91,6 +92,33 @@ def test_a_file_that_the_disk_has_no_room_for_is_refused_before_anything_is_writ
         f"{path} takes {96 + (1 << 51):,} bytes, and the disk has less room: free some, or choose another folder"
     )
     assert asked == [] and list(path.parent.iterdir()) == []
+
+
+def test_a_file_that_fits_to_the_byte_is_written_and_its_folders_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, told = tmp_path / "a" / "b" / "m.gguf", list[tuple[int, int]]()
+    first, second = PlannedTensor("t", (3, 3), "F32"), PlannedTensor("u", (2,), "F32")
+    # 24 of the header's head; 9 + 4 + 16 + 4 + 8 of the first entry and 9 + 4 + 8 + 4 + 8 of the second: 98, so 128
+    asked, total, free = list[Path](), 128 + 64 + 32, [0]
+    monkeypatch.setattr(gguf_output.shutil, "disk_usage", lambda of: asked.append(of) or SimpleNamespace(free=free[0]))
+
+    def write(sizes: dict[str, int]) -> int:
+        return write_tensors(path, {}, [first, second], lambda each: b"\1" * sizes[each.name],
+                             told=lambda done, of: told.append((done, of)))  # fmt: skip
+
+    free[0] = total - 1
+    with pytest.raises(ConfigError, match=rf" takes {total} bytes, and the disk has less room"):
+        write({"t": 36, "u": 8})
+    free[0] = total
+    assert write({"t": 36, "u": 8}) == total == path.stat().st_size and asked == [path.parent] * 2
+    assert told == [(192, total), (total, total)]
+    assert path.read_bytes()[128:] == b"\1" * 36 + bytes(28) + b"\1" * 8 + bytes(24)
+    for name, size, planned in (("t", 37, 36), ("t", 35, 36), ("u", 9, 8), ("u", 7, 8), ("u", 0, 8), ("t", 64, 36)):
+        with pytest.raises(ConfigError) as refused:
+            write({"t": 36, "u": 8} | {name: size})
+        assert str(refused.value) == f"tensor {name!r} has {size} bytes: {planned} were planned"
+    assert list(path.parent.iterdir()) == [path] and path.stat().st_size == total
 
 
 def test_a_check_that_fails_leaves_the_file_that_was_there(tmp_path: Path) -> None:

@@ -169,6 +169,10 @@ def test_tensors_of_safetensors_tile_the_file(tmp_path: Path):
         assert refused(read_safetensors, safetensors(path, one, bytes(size))) == (
             f"{path} has {whole - 2 + size} bytes: its header accounts for {whole}; the file may be cut short"
         )
+    for size in (2, 3):  # a span of more bytes than the shape takes is refused whatever the file holds
+        assert refused(read_safetensors, safetensors(path, {"a": entry("U8", [2], 0, 3)}, bytes(size))) == (
+            f"{path}: tensor 'a' has 3 bytes, but U8 of shape [2] takes 2"
+        )
     assert refused(read_safetensors, safetensors(path, b"{}", length=3)) == (
         f"{path} says that its header has 3 bytes, but 2 bytes are left for it"
     )

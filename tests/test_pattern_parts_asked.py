@@ -1,5 +1,6 @@
 """Parts of patterns by themselves: each request with all its settings, each note, and what they make of the replies."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -124,6 +125,39 @@ def test_a_pattern_that_fails_is_noted_and_its_error_goes_on():
         with pytest.raises(kind) as refused:
             Opened().run(lambda ctx, pattern=pattern: attempt("w", pattern, asks(), ctx))
         assert str(refused.value) == told
+
+
+def test_a_branch_that_is_cancelled_is_noted_and_the_name_around_it_comes_back():
+    reached = asyncio.Event()
+
+    async def waits(task, ctx):
+        await ctx.say("x").generate()
+        reached.set()
+        await asyncio.Event().wait()
+
+    async def unspoken(task, ctx):
+        raise ModelError("")
+
+    async def cancelled(ctx):
+        current_branch().name = "around"
+        running = asyncio.ensure_future(follow("w", waits, asks("do"), ctx))
+        await reached.wait()
+        running.cancel()
+        [error] = await asyncio.gather(running, return_exceptions=True)
+        assert isinstance(error, asyncio.CancelledError) and current_branch().name == "around"
+        outcome = await attempt("v", unspoken, asks(), ctx)
+        assert current_branch().name == "around"
+        return outcome
+
+    opened = Opened(["said"])
+    outcome = opened.run(cancelled)
+    assert (
+        outcome == BranchOutcome("v", error="ModelError") and outcome.report == "failed: ModelError" and outcome.failed
+    )
+    assert [(data["name"], data["status"], data["at"], data["text"]) for _, data in opened.notes()] == [
+        ("w", "open", None, "do"), ("w", "failed", 1, "CancelledError: "),
+        ("v", "open", None, "Q?"), ("v", "failed", None, "ModelError"),
+    ]  # fmt: skip
 
 
 def test_of_branches_side_by_side_each_ends_at_its_own_last_message():

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from firsthand import catalog
 from firsthand.errors import ConfigError, ModelError, PromptTooLong
 from firsthand.loop.concurrency import Retry
 from firsthand.memories.notes import Notes, notes
@@ -14,6 +15,8 @@ from firsthand.patterns.audit import AUDITOR, _score_choice, _shown, _written, a
 from firsthand.patterns.heartbeats import INSTRUCTIONS, YIELDED, heartbeats, send_message, turns
 from firsthand.patterns.inspect_solver import _check_task, inspect_solver
 from firsthand.patterns.staged import staged
+from firsthand.providers.scripted import Scripted
+from firsthand.sampling import Sampling
 from firsthand.tool import tool
 from opened_context import Opened, asks, branch
 
@@ -292,6 +295,19 @@ def test_another_model_may_write_the_pressure():
     assert "z" * 4000 in cut and "z" * 4001 not in cut
     assert opened.run(lambda ctx: auditor({"conversation": "c"})) == "c"
     assert _shown([assistant(" x ", ToolCall("1", "a", {})), *opened.ctx.messages]) == "assistant: x [calls a]"
+
+
+def test_each_pressure_of_another_model_is_drawn_with_a_seed_of_its_own(monkeypatch):
+    other, names = Scripted(["  ", " Do it. "]), list[str]()
+    monkeypatch.setattr(catalog, "model", lambda name: names.append(name) or other)
+    opened = Opened()
+    task, talk = asks(metadata={"setting": "SET"}), opened.ctx.say("u")
+    said = [opened.run(lambda ctx, n=n: _written(task, talk, "B", n)) for n in (0, 1)]
+    assert said == ["Please go on.", "Do it."] and names == ["B", "B"]
+    asked = AUDITOR.format(setting="SET", conversation="user: u", temptation="")
+    for number, each in enumerate(other.asked):
+        assert [(message.role, message.text) for message in each.prompt] == [("user", asked)]
+        assert each.sampling == Sampling(temperature=1.0, max_tokens=96, seed=number)
 
 
 def test_the_choice_after_the_opening_is_recorded_where_it_can_be_scored():

@@ -199,3 +199,17 @@ def test_progress_keeps_earlier_steps_and_damage_is_told(tmp_path: Path, monkeyp
     reset_progress()
     reset_progress()
     assert not file.exists() and steps_done() == {}
+
+
+def test_what_is_written_makes_its_folders_and_is_written_anew_in_them(tmp_path: Path, monkeypatch) -> None:
+    home = tmp_path / "not" / "there"
+    monkeypatch.setenv("FIRSTHAND_HOME", str(home))
+    reset_progress()
+    assert steps_done() == {} and not home.exists()
+    mark_done(tour_step("4"))
+    mark_done(tour_step("1"))
+    assert list(steps_done()) == [tour_step("4").id, tour_step("1").id] and next_step(steps_done()) is tour_step("2")
+    entries = tmp_path / "a" / "b" / "list"
+    write_entries(entries)
+    write_entries(entries)
+    assert {path.stem for path in entries.iterdir()} == {entry.id for entry in reading_list()}

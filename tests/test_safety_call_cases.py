@@ -54,6 +54,9 @@ def test_sources_are_the_users_words_each_trusted_field_of_a_result_that_did_not
     )  # fmt: skip
     empty = made(folder={"default": ""}, to={"default": None})
     assert case({}, empty).sources[-1] == WitnessSource("default", ())
+    zero = made(folder={"default": 0}, to={"default": False})
+    assert case({}, zero).sources[-1] == WitnessSource("default", ("0", "False"))
+    assert [each.source for each in case({"to": False, "folder": 0}, zero, words=()).powers] == ["default"] * 2
 
 
 def test_powers_are_found_by_witnesses_or_by_the_labels_that_a_plan_carried() -> None:
@@ -251,7 +254,8 @@ def test_labels_are_carried_within_their_block_alone_and_plain_values_are_flat()
 def test_labels_that_a_plan_carried_count_even_where_it_carried_none() -> None:
     before = (read("chat", "one two three four", CHAT),)
     given = {"to": "Eve", "folder": "x", "note": "one two three four"}
-    assert case(given, earlier=before).tells_of(["Eve"]) == "chat"
+    failed = (read("bare", "four three two one", None), read("chat", "one two three four", CHAT, failed=True))
+    assert case(given, earlier=before).tells_of(["Eve"]) == case(given, earlier=failed).tells_of(["Eve"]) == "chat"
     carried = case(given, earlier=before, labels={})
     assert carried.tells_of(["Eve"]) == "" and {each.source for each in carried.powers} == {"default"}
     private = Label("trusted", frozenset({"ann"}))

@@ -76,7 +76,13 @@ def test_the_parts_of_a_value_are_keys_texts_numbers_and_what_json_holds():
         (".2024-01-02", "z"),
     ]
     assert list(texts_at({"a": ["[1]", "x"], "b": "y", "c": "z"}, ("c", "a"))) == ["z", "1", "x"]
-    assert list(texts_at({"a": "[1]"}, ("a",), unpack=False)) == ["[1]"] and list(leaves(' ["q"]')) == [("", "q")]
+    assert list(texts_at({"a": "[1]"}, ("a",), unpack=False)) == ["[1]"]
+    inner = {"k": ['["q"]', {"n": ('{"r": 1}',)}]}
+    assert list(leaves(inner, "p", unpack=False)) == [
+        ("p.k", "k"), ("p.k", '["q"]'), ("p.k.n", "n"), ("p.k.n", '{"r": 1}'),
+    ]  # fmt: skip
+    assert list(leaves(inner, "p"))[1:] == [("p.k", "q"), ("p.k.n", "n"), ("p.k.n.r", "r"), ("p.k.n.r", "1")]
+    assert list(leaves(' ["q"]')) == [("", "q")]
 
 
 def test_a_list_in_one_text_needs_a_witness_for_each_item():
