@@ -99,6 +99,23 @@ def test_a_tree_of_budgets_says_which_is_tightest_and_which_were_hit() -> None:
     assert low.hit == "calls" and low.parent is not None and low.parent.hit is None
 
 
+def test_a_budget_begins_with_nothing_spent_whatever_its_parent_has_spent() -> None:
+    parent = Budget(Limits(tokens=1000, calls=3))
+    parent.charge(parent.reserve(300), Usage(100, 0, 60, 0.5))
+    parent.reserve(40)
+    parent.hold(20, 1)
+    parent.hit = "depth"
+    child = Budget(Limits(tokens=200, cost_usd=0.25), parent)
+    assert (child.spent, child.calls, child.reserved_tokens, child.held_tokens, child.held_calls, child.hit) == (
+        Usage(), 0, 0, 0, 0, None
+    )  # fmt: skip
+    parent.calls = 0
+    assert child.reserve(500) == 200 and child.tightest() == 0
+    child.charge(200, Usage(7, 0, 5, 0.125))
+    assert (child.spent, parent.spent) == (Usage(7, 0, 5, 0.125), Usage(107, 0, 65, 0.625))
+    assert (child.reserved_tokens, parent.reserved_tokens, child.overspent) == (0, 60, None)
+
+
 def test_what_an_interrupted_try_spent_is_held_until_it_is_replayed() -> None:
     parent = Budget(Limits(tokens=1000))
     budget = Budget(Limits(calls=9), parent)
@@ -369,6 +386,11 @@ def test_sources_are_opened_in_order_and_closed_in_reverse_whatever_fails() -> N
         assert run(way, "a:close b:close") == ("close b", ["open a", "open b", "use", "close b", "close a"])
         assert run(way, "a:close") == ("close a", ["open a", "open b", "use", "close b", "close a"])
     assert run(used, "a:close", within=True) == ("within", ["open a", "open b", "close b", "close a"])
+    log: list[str] = []
+    for stop in (asyncio.CancelledError, KeyboardInterrupt):
+        with pytest.raises(stop):
+            asyncio.run(used([Source(name, log, "") for name in "ab"], lambda stop=stop: _raise(stop())))  # type: ignore[misc]
+    assert log == ["open a", "open b", "close b", "close a"] * 2, "cancelled, or interrupted by a person"
     assert asyncio.run(used([], lambda: None)) is None and asyncio.run(kept([], lambda: None)) is None
 
 
