@@ -262,6 +262,8 @@ def test_a_pattern_that_exits_is_an_error_and_the_first_error_of_a_group_is_its_
 
         with pytest.raises(KeyError, match="inside"):
             run_sync(fails())
+        with pytest.raises(_Stop, match="in a thread"):
+            run_sync(_stop("in a thread"))
 
         async def name() -> str:
             return threading.current_thread().name
@@ -269,6 +271,16 @@ def test_a_pattern_that_exits_is_an_error_and_the_first_error_of_a_group_is_its_
         return run_sync(name())
 
     assert asyncio.run(within()) == "firsthand-run"
+    with pytest.raises(_Stop, match="in a branch"):
+        asyncio.run(group([asyncio.sleep(0), group([_stop("in a branch")])]))  # type: ignore[list-item]
+
+
+class _Stop(BaseException):
+    """Not an Exception, like what a test runner stops with."""
+
+
+async def _stop(where: str) -> None:
+    raise _Stop(where)
 
 
 def test_a_seed_is_63_bits_of_a_hash_of_all_its_parts() -> None:
