@@ -207,7 +207,12 @@ def test_an_agent_of_a_file_has_every_part_that_it_names(tmp_path: Path) -> None
         "notes:lifetime=agent", ("external=ask", "calculator=deny"), 77, 0.25, 8, 7, 6.5, 0.125,
     )  # fmt: skip
     made = open_agent(file)
-    assert (made.name, made.pattern.__name__, made.options, made.system) == ("clerk", "react", {"max_steps": 4}, "be kind")
+    assert (made.name, made.pattern.__name__, made.options, made.system) == (
+        "clerk",
+        "react",
+        {"max_steps": 4},
+        "be kind",
+    )
     assert (made.sampling.max_tokens, made.sampling.temperature) == (77, 0.25)
     assert made.limits == Limits(tokens=8, calls=7, seconds=6.5, cost_usd=0.125)
     assert [tool.name for tool in made.tools] == ["calculator"] and made.memory is not None and len(made.guards) == 1
@@ -215,6 +220,8 @@ def test_an_agent_of_a_file_has_every_part_that_it_names(tmp_path: Path) -> None
     bare = open_agent(AgentFile("scripted:echo"))
     assert (bare.name, bare.tools, bare.guards, bare.memory, bare.system) == ("agent", (), (), None, None)
     assert (bare.limits, bare.sampling.max_tokens) == (Limits(), 1024)
+    with pytest.raises(ConfigError, match=r"^device is 'cuda:1', and scripted:echo does not run here"):
+        open_agent(AgentFile("scripted:echo", device="cuda:1"))
 
 
 # -- requests --
