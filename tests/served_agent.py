@@ -109,6 +109,7 @@ def serving_agent(
     *,
     keys: Keys | None = None,
     sessions: SessionSettings | None = None,
+    description: str = "",
     **a2a: Any,
 ) -> Iterator[RunningAgent]:
     """A server of an agent that is ready; `a2a` are fields of A2ASettings."""
@@ -120,8 +121,9 @@ def serving_agent(
         bugs: list[str] = []
         opened.on_bug = bugs.append
         served = ServedAgent(
-            opened, agent_models(opened), admission, telemetry, address, url_of(address), a2a=A2ASettings(**a2a)
-        )
+            opened, agent_models(opened), admission, telemetry, address, url_of(address), description,
+            a2a=A2ASettings(**a2a),
+        )  # fmt: skip
         server = Server(ServerApp(served.models, admission, telemetry, open_doors(served)), address)
         listening = server.open()
         loops: list[asyncio.AbstractEventLoop] = []

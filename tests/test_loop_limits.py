@@ -245,6 +245,8 @@ def test_a_pattern_that_exits_is_an_error_and_the_first_error_of_a_group_is_its_
 
         with pytest.raises(KeyError, match="inside"):
             run_sync(fails())
+        with pytest.raises(_Stop, match="in a thread"):
+            run_sync(_stop("in a thread"))
 
         async def name() -> str:
             return threading.current_thread().name
@@ -252,6 +254,16 @@ def test_a_pattern_that_exits_is_an_error_and_the_first_error_of_a_group_is_its_
         return run_sync(name())
 
     assert asyncio.run(within()) == "firsthand-run"
+    with pytest.raises(_Stop, match="in a branch"):
+        asyncio.run(group([asyncio.sleep(0), group([_stop("in a branch")])]))  # type: ignore[list-item]
+
+
+class _Stop(BaseException):
+    """Not an Exception, like what a test runner stops with."""
+
+
+async def _stop(where: str) -> None:
+    raise _Stop(where)
 
 
 def test_a_seed_is_63_bits_of_a_hash_of_all_its_parts() -> None:
@@ -369,23 +381,9 @@ def test_sources_are_opened_in_order_and_closed_in_reverse_whatever_fails() -> N
         assert run(way, "a:close b:close") == ("close b", ["open a", "open b", "use", "close b", "close a"])
         assert run(way, "a:close") == ("close a", ["open a", "open b", "use", "close b", "close a"])
     assert run(used, "a:close", within=True) == ("within", ["open a", "open b", "close b", "close a"])
+    log: list[str] = []
+    for stop in (asyncio.CancelledError, KeyboardInterrupt):
+        with pytest.raises(stop):
+            asyncio.run(used([Source(name, log, "") for name in "ab"], lambda stop=stop: _raise(stop())))  # type: ignore[misc]
+    assert log == ["open a", "open b", "close b", "close a"] * 2, "cancelled, or interrupted by a person"
     assert asyncio.run(used([], lambda: None)) is None and asyncio.run(kept([], lambda: None)) is None
-
-
-def test_an_overspent_budget_has_nothing_left_and_not_less() -> None:
-    child = Budget(Limits(calls=9), parent := Budget(Limits(tokens=3_000, cost_usd=0.5)))
-    assert child.reserve(2_000) == 2_000
-    child.charge(1_500, Usage(4_000, 0, 500, 0.25))
-    with pytest.raises(LimitExceeded) as refused:
-        child.reserve(1_000, least=1_000)
-    assert str(refused.value) == (
-        "a call needs 1,000 tokens or more, prompt included, and 0 of 3,000 are left (4,500 used, 500 reserved)"
-    )
-    assert (parent.overspent, child.overspent, parent.hit, child.hit, child.calls) == (
-        "tokens", None, "tokens", "tokens", 1,
-    )  # fmt: skip
-    parent.spent = Usage(0, 0, 0, 0.5)
-    assert parent.overspent is None, "exactly what it may"
-    with pytest.raises(LimitExceeded, match=r"^0\.5000 of 0\.5000 USD are spent$"):
-        child.reserve(1)
-    assert (parent.hit, child.calls, parent.reserved_tokens) == ("tokens", 1, 500), "the first limit that refused"

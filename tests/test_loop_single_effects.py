@@ -306,6 +306,7 @@ def test_a_prompt_continues_the_nearest_answer_above_or_the_last_call_from_its_n
         assert attempt._continued(below) == attempt._continued(second) == Continued("k:0", 1, (1, 2, 3, 6))
         assert attempt._continued(third) == Continued("k:1", 0, (1, 2, 9, 7))
         assert attempt._continued(1) is None and attempt._continued(None) is None
+        generated(":4", 1, None, attempt.add_node(1, said(3)))  # its ids are not known, so no prompt continues it
         generated(":5", 1, (1, 2, 9, 7, 3, 3))  # it gave no answer, so no prompt continues it
         assert attempt._prompt(1, (5, 5)) == PromptIds((5, 5)), "nothing is shared"
         assert attempt._prompt(1, (1, 2, 9, 7, 3)) == PromptIds((3,), 1, 0, 4), "the last call from the node"

@@ -161,6 +161,8 @@ def test_a_form_is_filled_in_by_the_clients_user_and_a_question_goes_where_it_is
                 ((key, request),) = exchange.asked
                 assert key == f"approval {question.id}"
                 assert request == approval_request("fill", "How many?", (field,) if form else None)
+            await asyncio.sleep(0)
+            assert len(asyncio.all_tasks()) == 1, "nobody looks for another's answer any more"
             wrong = asked()
             with pytest.raises(ConfigError):
                 await _answered(sessions, wrong, "ann", Heard(result("accept", n="x")))
@@ -168,15 +170,21 @@ def test_a_form_is_filled_in_by_the_clients_user_and_a_question_goes_where_it_is
                 await _answered(sessions, wrong, "bob", Heard(result("accept", n=1)))
             assert store.approval(wrong.id).state == "pending"
 
+            ended: list[bool] = []
+
             async def never() -> Any:
-                await asyncio.sleep(60)
+                try:
+                    await asyncio.sleep(60)
+                finally:
+                    ended.append(True)
 
             elsewhere = asyncio.ensure_future(_answered(sessions, wrong, "ann", Heard(never)))
             await asyncio.sleep(0.01)
             assert not elsewhere.done()
             store.answer(wrong.id, False, by="boss")
             assert await elsewhere is True and store.approval(wrong.id).answered_by == "boss"
-            assert len(asyncio.all_tasks()) <= 3, "the client is asked no longer"
+            await asyncio.sleep(0)
+            assert ended == [True] and len(asyncio.all_tasks()) == 1, "the client is asked no longer"
             late = asked(False)
             store.move("t", "canceled")
             await _no_longer_pending(sessions, late)

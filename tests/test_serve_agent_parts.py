@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from firsthand.errors import ConfigError
+from firsthand.loop.budget import Limits
 from firsthand.loop.form import FormField
 from firsthand.loop.listener import Began, Piece
 from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, assistant, system, user
@@ -200,6 +201,29 @@ def test_settings_and_files_of_agents_are_checked_at_their_ends(tmp_path: Path) 
     )
 
 
+def test_an_agent_of_a_file_has_every_part_that_it_names(tmp_path: Path) -> None:
+    file = AgentFile(
+        "scripted:echo", "clerk", "d", "react:max_steps=4", ("calculator",), "be kind", ("redact:pattern=SECRET",),
+        "notes:lifetime=agent", ("external=ask", "calculator=deny"), 77, 0.25, 8, 7, 6.5, 0.125,
+    )  # fmt: skip
+    made = open_agent(file)
+    assert (made.name, made.pattern.__name__, made.options, made.system) == (
+        "clerk",
+        "react",
+        {"max_steps": 4},
+        "be kind",
+    )
+    assert (made.sampling.max_tokens, made.sampling.temperature) == (77, 0.25)
+    assert made.limits == Limits(tokens=8, calls=7, seconds=6.5, cost_usd=0.125)
+    assert [tool.name for tool in made.tools] == ["calculator"] and made.memory is not None and len(made.guards) == 1
+    assert (made.approval.rules["external"], made.approval.rules["calculator"]) == ("ask", "deny")
+    bare = open_agent(AgentFile("scripted:echo"))
+    assert (bare.name, bare.tools, bare.guards, bare.memory, bare.system) == ("agent", (), (), None, None)
+    assert (bare.limits, bare.sampling.max_tokens) == (Limits(), 1024)
+    with pytest.raises(ConfigError, match=r"^device is 'cuda:1', and scripted:echo does not run here"):
+        open_agent(AgentFile("scripted:echo", device="cuda:1"))
+
+
 # -- requests --
 
 
@@ -363,6 +387,8 @@ def test_responses_are_kept_for_their_client_the_oldest_go_first() -> None:
                 "response_not_found",
             )  # fmt: skip
         before = kept.size_bytes("ann")
+        again: Any = {"id": "c", "text": "c é"}
+        assert await kept.keep("ann", again, ()) and kept.size_bytes("ann") == before, "in place of the earlier one"
         assert kept.size_bytes("bob") == 0 and before > 2 * ENTRY_BYTES
         kept.delete("ann", "a")
         assert ENTRY_BYTES < kept.size_bytes("ann") < before

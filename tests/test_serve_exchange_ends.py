@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from datetime import datetime
 from pathlib import Path
@@ -366,6 +367,18 @@ def test_lines_that_a_log_cannot_take_are_counted_and_requests_go_on(tmp_path: P
     full.write("one")
     full.write("two")
     assert metrics.log_failures == 2
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    short = RequestLog(tmp_path / "pipe", metrics)
+    assert short._file is not None
+    os.set_blocking(short._file, False)  # the pipe takes the beginning of a line
+    short.write("three", text="x" * (1 << 21))
+    assert metrics.log_failures == 3
+    os.read(reader, 1 << 22)
+    short.write("four")
+    assert metrics.log_failures == 3 and b'"event": "four"' in os.read(reader, 1 << 22)
+    short.close()
+    os.close(reader)
     closed: list[str] = []
     telemetry = ServerTelemetry(TelemetrySettings(log=str(tmp_path / "own")))
     telemetry.spans = SimpleNamespace(close=lambda: closed.append("spans"))  # type: ignore[assignment]

@@ -290,8 +290,12 @@ def test_a_user_approves_by_an_explicit_yes_and_fills_in_what_fits() -> None:
 
 
 def test_steps_are_told_in_order_and_none_is_lost_with_a_client_that_left() -> None:
-    client = Client()
-    client.told_first = False  # type: ignore[attr-defined]
+    class Leaving(Client):
+        async def progress(self, *told: Any) -> None:
+            await super().progress(*told)
+            raise ConnectionError("gone")
+
+    client = Leaving()
 
     async def main() -> None:
         steps = ProgressOfSteps(client, QuestionSubjects())  # type: ignore[arg-type]

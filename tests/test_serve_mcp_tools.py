@@ -96,6 +96,7 @@ def test_a_question_is_one_attempt_whose_trace_is_kept_under_the_task_of_its_cal
         exchanges = [Noted(YES, task="t1"), Noted(NO), Noted(asks=False), Noted(task="t1")]
         results = [await tool.run({"question": text}, each)  # type: ignore[arg-type]
                    for text, each in zip(("pay 5", "pay 6", "pay 7", "pay 5"), exchanges, strict=True)]  # fmt: skip
+        assert len(asyncio.all_tasks()) == 1, "nothing tells of steps any more"
         return [*zip(exchanges, results, strict=True)]
 
     (yes, paid), (no, refused), (alone, unasked), (again, same) = asyncio.run(main())

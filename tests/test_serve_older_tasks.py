@@ -119,6 +119,39 @@ def test_a_question_without_parameters_is_put_with_the_id_of_its_task_alone() ->
     asyncio.run(asyncio.wait_for(main(), 20))
 
 
+def test_a_client_that_leaves_is_asked_no_longer_and_a_questions_own_notes_are_kept() -> None:
+    noted = types.ListRootsRequest(params=types.RequestParams.model_validate({"_meta": {"own": 1}}))
+
+    async def work(exchange: ParkedExchange) -> types.CallToolResult:
+        return text_result(str(await exchange.ask("k", noted)))
+
+    async def main() -> None:
+        tasks, asked, withdrawn = ServerTasks(), [], []
+        exchange = ParkedExchange(None, {"roots": {}}, {})
+        task = tasks.begin(RunningCall("t", work(exchange), exchange), None, "t", {})
+
+        async def send_request(request: Any, kind: Any, metadata: Any = None) -> Any:
+            asked.append(request.params.model_dump(by_alias=True, exclude_none=True))
+            try:
+                await asyncio.sleep(60)
+            finally:
+                withdrawn.append(request.method)
+
+        ctx = context(OLDER)
+        ctx.session.send_request = send_request  # type: ignore[method-assign]
+        waiting = asyncio.ensure_future(OlderTasks(tasks, lambda name: None).result(ctx, about(task)))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert asked == [{"_meta": {"own": 1, RELATED: {"taskId": task.call.id}}}] and not withdrawn
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        await asyncio.sleep(0)
+        assert withdrawn == ["roots/list"] and not task.is_over and list(task.call.requests()) == ["k"]
+        await tasks.close()
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
 def test_a_client_that_cannot_answer_ends_its_own_request_and_not_the_task() -> None:
     async def work(exchange: ParkedExchange) -> types.CallToolResult:
         return text_result(str((await exchange.ask("one", ASK)).content))

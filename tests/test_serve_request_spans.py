@@ -15,6 +15,7 @@ from firsthand.serve.admission.active_request import request_of
 from firsthand.serve.telemetry.request_spans import Operation, RequestSpans, _messages
 from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
 from firsthand.serve.telemetry.telemetry_settings import TelemetrySettings
+from firsthand.telemetry.genai import MAX_NAME_CHARS
 
 
 @pytest.fixture
@@ -75,6 +76,17 @@ def test_a_span_has_all_that_is_known_of_its_request(spans: Any) -> None:
         'loses the rest.\n# TYPE firsthand_spans_total counter\nfirsthand_spans_total{state="ended"} 3\n'
         'firsthand_spans_total{state="sent"} 2\nfirsthand_spans_total{state="failed"} 1\n'
     )
+
+
+def test_a_span_is_named_by_its_operation_and_the_beginning_of_a_long_model_name(spans: Any) -> None:
+    made, ended = spans()
+    for operation, model in ((Operation("chat"), "m\ud800" + "x" * 2 * MAX_NAME_CHARS), (None, "m")):
+        span = made.start("r", "POST", "/v1/x", {}, {}, operation)
+        span.model(model)
+        span.close(200, "ann")
+    long, bare = (each.name for each in ended())
+    assert len(long) == MAX_NAME_CHARS and long.startswith("chat m") and long.endswith("x") and bare == " m"
+    long.encode()  # half of a surrogate pair would stop the export
 
 
 def test_a_span_without_a_model_or_with_an_error_says_so(spans: Any) -> None:

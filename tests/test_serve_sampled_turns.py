@@ -51,3 +51,14 @@ def test_the_memory_has_bounds_and_forgets_what_was_not_used() -> None:
     assert len(spoken) == 0
     spoken.remember("a", ASKED, assistant("not sampled here"))
     assert len(spoken) == 0
+
+
+def test_an_answer_that_is_remembered_again_takes_no_more_room() -> None:
+    spoken = SampledTurns(max_answers=9, max_tokens=7)
+    for _ in range(3):
+        spoken.remember("a", ASKED, sampled("x", 1, 2, 3))
+    spoken.remember("a", ASKED, sampled("y", 4, 5, 6, 7))
+    assert len(spoken) == 2, "seven tokens, which is the limit"
+    spoken.remember("a", ASKED, sampled("z", 8))
+    kept = [spoken.recall("a", [*ASKED, assistant(each)])[1].sampled for each in "xyz"]
+    assert kept == [None, Sampled((4, 5, 6, 7), (-0.5,) * 4), Sampled((8,), (-0.5,))], "the oldest went"

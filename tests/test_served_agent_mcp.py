@@ -32,7 +32,7 @@ def desk() -> Desk:
 
 @pytest.fixture
 def running(tmp_path: Path, desk: Desk) -> Iterator[RunningAgent]:
-    with serving_agent(clerk(desk), tmp_path) as found:
+    with serving_agent(clerk(desk), tmp_path, description="Pays bills.") as found:
         yield found
         assert found.bugs == []
 
@@ -63,6 +63,7 @@ def about(result: Any) -> dict[str, str]:
 @ERAS
 def test_a_session_goes_on_by_its_name_and_has_one_trace(running: RunningAgent, mode: str) -> None:
     async def use(client: Any) -> list[Any]:
+        assert [(each.name, each.description) for each in (await client.list_tools()).tools] == [("ask", "Pays bills.")]
         first = await client.call_tool("ask", {"question": "one"})
         again = await client.call_tool("ask", {"question": "two", "session": about(first)["session"]})
         other = await client.call_tool("ask", {"question": "three"})

@@ -27,6 +27,7 @@ from firsthand.serve.admission.api_keys import Client, Keys
 from firsthand.serve.mcp import mcp_transports, running_call, server_tasks
 from firsthand.serve.mcp.exchange import ParkedExchange
 from firsthand.serve.mcp.running_call import ParkedCalls, RunningCall
+from firsthand.serve.mcp.served_tool import ServedTool
 from firsthand.serve.mcp.server_tasks import ServerTasks
 from served_agent import Desk, RunningAgent, clerk, serving_agent
 
@@ -185,5 +186,35 @@ def test_calls_that_wait_are_given_up_for_their_own_client_and_continued_by_no_o
         await asyncio.sleep(0)
         assert his.task.done()
         await parked.close()
+
+    asyncio.run(main())
+
+
+def test_a_call_whose_client_leaves_is_ended_and_one_whose_tool_fails_is_not_kept() -> None:
+    ended: list[str] = []
+
+    async def run(arguments: Any, exchange: Any) -> str:
+        try:
+            await asyncio.sleep(arguments["s"])
+            raise RuntimeError("a bug")
+        finally:
+            ended.append(f"{arguments['s']}")
+
+    async def main() -> None:
+        ctx: Any = SimpleNamespace(session=SimpleNamespace(client_capabilities=None), request=None)
+        parked, tool = ParkedCalls(lambda *_: None), ServedTool("t", "d", {"type": "object"}, run)
+        under_way = asyncio.create_task(
+            parked.call(tool, ctx, types.CallToolRequestParams(name="t", arguments={"s": 60}))
+        )
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not ended
+        under_way.cancel()
+        await asyncio.wait({under_way})
+        await asyncio.sleep(0)
+        assert under_way.cancelled() and ended == ["60"] and not parked._calls
+        with pytest.raises(RuntimeError, match="a bug"):
+            await parked.call(tool, ctx, types.CallToolRequestParams(name="t", arguments={"s": 0}))
+        assert ended == ["60", "0"] and not parked._calls
 
     asyncio.run(main())

@@ -100,6 +100,8 @@ def test_an_attempt_that_cannot_be_made_fails_its_turn_with_a_trace_of_what_was_
             (second.id, 2.0),
         ]
         assert len(bugs) == 1 and bugs[0].endswith("KeyError: 'k'\n")
+        sessions._fail(second, KeyError("a" * 9000 + "b"), nothing, ())
+        assert bugs[1] == "a" * 7997 + "b'\n", "the end of a long traceback"
         assert sessions.store.turns(sessions.store.sessions()[0].id)[0].state == "submitted"
         assert not sessions._move(first, "completed"), "a state that is final stays"
     assert _public(Failure("E", "why")) == "why"

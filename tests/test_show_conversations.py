@@ -7,6 +7,7 @@ from typing import Any
 from firsthand.loop.listener import Piece
 from firsthand.show.chat_screen import Screen
 from firsthand.show.word_wrap import WordWrap
+from firsthand.trace import Call
 
 # -- a conversation --
 
@@ -40,3 +41,24 @@ def test_on_a_terminal_answers_are_wrapped_and_facts_are_told(capsys: Any) -> No
     out, err = capsys.readouterr()
     assert out == "w" * (width - 2) + "\nend\nsaid\n" and err.split("\n") == ["a fact", "b" * 500, ""]
     assert not screen._is_open
+
+
+def test_an_answer_begins_at_the_left_edge_and_is_timed_from_its_first_piece_to_its_end(capsys: Any) -> None:
+    screen = Screen()
+    screen.is_terminal = True
+    width = screen._out.width
+    screen.listen(Piece("1", "v" * (width - 5)))
+    screen.end_line()
+    screen.listen(Piece("2", "```\nabcdef ghij"))
+    screen._first_s["2"] -= 5.0
+    screen.listen(Piece("2", " "))
+    screen.end_line()
+    screen.listen(Piece("3", "abcdef ghij"))
+    assert screen._wrap is not None
+    screen.end_line()
+    assert screen._wrap is None, "what was a block of code before is none now"
+    assert capsys.readouterr().out == "v" * (width - 5) + "\n```\nabcdef ghij \nabcdef ghij\n"
+    assert screen.writing_s == 0.0
+    for id in ("2", "2", "unknown"):
+        screen.listen(Call(id, "generate", None, 0.0, 1.0, ""))
+    assert 5.0 <= screen.writing_s < 6.0 and sorted(screen._first_s) == ["1", "3"]

@@ -212,6 +212,37 @@ def test_on_a_terminal_the_tree_is_drawn_in_place_and_what_came_out_is_left(monk
         assert watch.live is None and watch.file.getvalue().splitlines()[1] == "#0 user é"  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("lines, calls, tree", [(20, 10, 9), (20, 7, 10), (20, 0, 17), (9, 4, 3)])
+def test_the_tree_has_the_lines_that_the_title_the_status_and_at_most_eight_calls_leave(
+    monkeypatch: pytest.MonkeyPatch, lines: int, calls: int, tree: int
+) -> None:
+    for name, value in (("LINES", str(lines)), ("COLUMNS", "100"), ("TERM", "xterm")):
+        monkeypatch.setenv(name, value)
+    with watching(Terminal()) as watch:
+        listen = watch.listener(place("t", 0))
+        for number in range(30):
+            listen(Added(number, Node(number - 1 if number else None, user(f"m{number}"))))
+        for number in range(calls):
+            listen(Began(f"c{number}", "score", number, {}))
+        _, *rows, _ = watch.live.get_renderable().renderables
+        drawn = [str(row).rstrip() for row in rows]
+    assert drawn[tree:] == [f"▸ score after #{number}:" for number in range(min(calls, 8))]
+    assert drawn[:tree] == [f"#{number} user  m{number}" for number in range(30 - tree, 30)]
+
+
+def test_a_call_that_begins_again_has_nothing_streamed_and_one_speed() -> None:
+    progress = Progress("t", Limits())
+    for step in (Began("c", "generate", None, {"n": 1}), Piece("c", "half an"), Began("c", "generate", None, {"n": 1})):
+        progress.tell(step)
+    assert progress.now() == ["▸ generate:"] and progress.streamed == {"c": []}
+    progress.tell(Piece("c", "whole"))
+    assert progress.now() == ["▸ generate: whole"]
+    progress._began -= 10
+    progress.tell(Call("d", "generate", None, 0.0, 1.0, "", Usage(0, 0, 300), replayed=True))
+    progress.tell(Call("e", "generate", None, 0.0, 1.0, "", Usage(0, 0, 49)))
+    assert "349 tokens, 5.0 tokens/s" in progress.status(), "the piece under way and the answer that was not replayed"
+
+
 def test_a_reader_that_has_left_does_not_stop_an_attempt(capsys: pytest.CaptureFixture[str]) -> None:
     class Closed(io.StringIO):
         encoding = "ascii"  # type: ignore[assignment]

@@ -120,6 +120,9 @@ def test_the_report_names_its_samples_their_choices_and_how_to_make_it_again() -
     scored = trace("x3", benchmark="b", scores=(Score("exact", 0.0), Score("z", 1.0)))
     two = [board(BASE), board(BASE, benchmark="b", metric="z")]
     assert 'data-outcome="right"' in report_html(two, title="t", command="c", machine={}, run_path="r", traces=[scored])
+    mixed = [trace(f"m{at}", "t1", agent=who, benchmark=on) for at, (who, on) in enumerate(("zb", "aa", "zb", "ac"))]
+    several = words(report_html([], title="t", command="c", machine={}, run_path="r", traces=mixed))
+    assert several[several.index("Search") + 1 :][:2] == ["Agent|all|z|a", "Benchmark|all|b|a|c"], "each once, as met"
     bare = report_html([], title="t", command="c", machine={}, run_path="r", traces=made[:1])
     assert words(bare)[-1] == "run|r" and words(bare)[1].startswith("1 attempt, measured")
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from boards_by_hand import BASE, BETTER, WORSE, board
-from firsthand.show.scatter import Picture, Point, Tick, _kind, _log_axis, _stairs, scatter
+from firsthand.show.scatter import Picture, Point, Tick, _kind, _log_axis, _score_axis, _stairs, scatter
 
 
 def test_a_picture_has_each_agent_where_its_tokens_and_score_are() -> None:
@@ -54,3 +54,15 @@ def test_a_picture_has_each_agent_where_its_tokens_and_score_are() -> None:
     assert [_kind(each) for each in (BASE, BETTER, WORSE, unsure)] == ["first", "better", "worse", "same"]
     assert _log_axis([3.0, 40.0]) == (2.0, 100.0, [2.0, 5.0, 10.0, 20.0, 50.0])
     assert _log_axis([1.5, 400.0]) == (1.0, 1000.0, [1.0, 10.0, 100.0]), "a range of 1,000 has marks of ten"
+
+
+def test_agents_that_cost_nothing_or_have_an_unbounded_interval_lie_within_the_picture() -> None:
+    free = replace(BASE.cost, prompt_tokens=0.0, completion_tokens=0.0)
+    wide = replace(BASE.score, value=50.0, low=-math.inf, high=math.inf)
+    row = replace(BASE, cost=free, score=wide)
+    assert _score_axis([row])[:2] == (45.0, 55.0), "a tenth of the only score at each side"
+    picture = scatter(board(row))
+    assert picture is not None and not picture.log
+    (point,) = picture.points
+    assert (point.x, point.y, point.top, point.bottom) == (56, pytest.approx(182), 16, 348)
+    assert picture.x_ticks[0] == Tick(56, "0")

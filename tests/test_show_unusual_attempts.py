@@ -118,6 +118,9 @@ def test_a_protected_trace_is_revealed_only_where_it_is_asked_for() -> None:
     show(secret, file=(bare := io.StringIO()), reveal=True, full=True, expected="s" * 1300)
     assert "word" not in out.getvalue() and "  expected: six\n" in out.getvalue()
     assert bare.getvalue().count("word") == 21 and f"  expected: {'s' * 1300}\n" in bare.getvalue()
+    show(attempt(Node(None, user("q")), answer="a" * 1201), file=(cut := io.StringIO()), expected="e" * 1203)
+    assert f"  answer: {'a' * 1200} … (1 more characters; --full shows them)\n" in cut.getvalue()
+    assert f"  expected: {'e' * 1200} … (3 more characters; --full shows them)\n" in cut.getvalue()
     assert plain_lines([StyledText(24, "body", "a \n b"), StyledText(25, "body", "")]) == [
         "  " * 24 + "a",
         "  " * 24 + " b",
