@@ -132,6 +132,19 @@ def test_a_broken_file_is_one_sentence(tokenizer: Any, tmp_path: Path) -> None:
     assert not is_written(tmp_path / "none")
 
 
+@pytest.mark.parametrize(("name", "more"), [(TOKENS, 4), (STARTS, 8)])
+def test_a_file_with_bytes_too_many_is_refused(tokenizer: Any, tmp_path: Path, name: str, more: int) -> None:
+    write_token_file(TEXTS, tokenizer, tmp_path)
+    path = tmp_path / name
+    right = path.read_bytes()
+    path.write_bytes(right + right[-more:])
+    with pytest.raises(DataError) as refused:
+        open_token_file(tmp_path, tokenizer)
+    assert str(refused.value) == (
+        f"{path} has {len(right) + more} bytes of {len(right)}: delete {tmp_path} to have it written again"
+    )
+
+
 def test_a_writer_that_is_stopped_leaves_no_token_file(tokenizer: Any, tmp_path: Path) -> None:
     write_token_file(TEXTS, tokenizer, tmp_path)
 

@@ -147,25 +147,26 @@ def test_the_newest_whole_checkpoint_is_restored_and_none_is_an_error(
     for step in (1, 2, 3):
         layer.weight.data.fill_(step)
         saver.save(step, layer, optimizer, batches_at(step))  # type: ignore[arg-type]
-    state = tmp_path / "step-000003" / "state.json"
-    state.write_text(json.dumps(json.loads(state.read_text()) | {"format": 2}))
+    for step, other in ((3, 2), (2, 0)):  # a later format, and an older one
+        state = tmp_path / f"step-{step:06d}" / "state.json"
+        state.write_text(json.dumps(json.loads(state.read_text()) | {"format": other}))
     batches = batches_at(0)
     with caplog.at_level(logging.WARNING, logger="firsthand.train.checkpoints"):
-        assert saver.restore(layer, optimizer, batches) == 2  # type: ignore[arg-type]
-    assert batches.position == 2 and float(layer.weight[0, 0].detach()) == 2.0
+        assert saver.restore(layer, optimizer, batches) == 1  # type: ignore[arg-type]
+    assert batches.position == 1 and float(layer.weight[0, 0].detach()) == 1.0
     assert caplog.messages == [
-        f"{tmp_path / 'step-000003'} is not whole (ValueError: its format is 2, and this version reads 1): the checkpoint "
-        "before it is used"
+        f"{tmp_path / f'step-{step:06d}'} is not whole (ValueError: its format is {found}, and this version reads 1): the "
+        "checkpoint before it is used"
+        for step, found in ((3, 2), (2, 0))
     ]
     wide = nn.Linear(4, 2)
     with pytest.raises(ConfigError) as refused:
         saver.restore(wide, optimizer_for(wide, SETTINGS), batches)  # type: ignore[arg-type]
     assert str(refused.value) == (
-        f"{tmp_path / 'step-000002'} is of another model or optimizer (weight): resume with the settings of the run, or "
+        f"{tmp_path / 'step-000001'} is of another model or optimizer (weight): resume with the settings of the run, or "
         "begin anew in another folder"
     )
-    for step in (1, 2):
-        (tmp_path / f"step-{step:06d}" / "weights.safetensors").write_bytes(b"x")
+    (tmp_path / "step-000001" / "weights.safetensors").write_bytes(b"x")
     with pytest.raises(TrainingError) as none:
         saver.restore(layer, optimizer, batches)  # type: ignore[arg-type]
     assert str(none.value) == f"no checkpoint in {tmp_path} is whole: begin the run anew in another folder"
