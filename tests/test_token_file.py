@@ -40,7 +40,7 @@ TEXTS = [SourceText("abc " * n, f"t{n}") for n in (1, 9, 0, 30, 2, 17)]
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return bpe.train_tokenizer(["abc def"], tmp_path_factory.mktemp("bpe"), vocab_size=260)
+    return bpe.train_tokenizer(["abc def"], tmp_path_factory.mktemp("bpe") / "not" / "there", vocab_size=260)
 
 
 def batches(folder: Path, tokenizer: Any, **settings: Any) -> BlockBatches:
@@ -49,6 +49,7 @@ def batches(folder: Path, tokenizer: Any, **settings: Any) -> BlockBatches:
 
 
 def test_a_token_file_holds_what_encoding_in_memory_gives(tokenizer: Any, tmp_path: Path) -> None:
+    tmp_path = tmp_path / "not" / "there"
     corpus, expected = write_token_file(iter(TEXTS), tokenizer, tmp_path), encode_documents(TEXTS, tokenizer)
     assert isinstance(corpus.ids, np.memmap) and corpus.ids.tolist() == expected.ids.tolist()
     assert corpus.starts.tolist() == expected.starts.tolist() and corpus.num_bytes == expected.num_bytes

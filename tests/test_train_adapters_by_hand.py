@@ -204,8 +204,8 @@ def test_an_adapters_settings_name_each_rank_and_scale_that_differs(tmp_path: Pa
         for name, update in updates.items()
     )
     assert saved.deltas.keys() == updates.keys()
-    write_adapter(saved, decoder, tmp_path / "b")
-    assert json.loads((tmp_path / "b" / "adapter_config.json").read_text())["base_model_name_or_path"] is None
+    write_adapter(saved, decoder, tmp_path / "not" / "there")
+    assert json.loads((tmp_path / "not" / "there" / "adapter_config.json").read_text())["base_model_name_or_path"] is None
     with torch.no_grad():
         decoder.layers[1].attention.k_proj.b[0, 0] = math.inf
     with pytest.raises(ConfigError) as refused:

@@ -143,6 +143,7 @@ def test_the_newest_whole_checkpoint_is_restored_and_none_is_an_error(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     layer, optimizer = stepped()
+    tmp_path = tmp_path / "run" / "checkpoints"
     saver = Checkpoints(tmp_path, every=1, keep=9)
     for step in (1, 2, 3):
         layer.weight.data.fill_(step)
