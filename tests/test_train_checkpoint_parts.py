@@ -167,6 +167,9 @@ def test_the_newest_whole_checkpoint_is_restored_and_none_is_an_error(
         f"{tmp_path / 'step-000001'} is of another model or optimizer (weight): resume with the settings of the run, or "
         "begin anew in another folder"
     )
+    several = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    with pytest.raises(ConfigError, match=r"optimizer \(0\.bias, 0\.weight, 1\.bias\): resume"):
+        saver.restore(several, optimizer_for(several, SETTINGS), batches)  # type: ignore[arg-type]
     (tmp_path / "step-000001" / "weights.safetensors").write_bytes(b"x")
     with pytest.raises(TrainingError) as none:
         saver.restore(layer, optimizer, batches)  # type: ignore[arg-type]
@@ -249,6 +252,18 @@ def test_the_error_of_a_reader_of_texts_is_told_as_it_is(tmp_path: Path) -> None
 
     with pytest.raises(DataError, match=r"^line 2 is no text$"):
         train_vocabulary(broken(), tmp_path / "x", vocab_size=300)
+
+
+def test_a_panic_of_the_library_is_an_error_of_ours(tmp_path: Path) -> None:
+    class Panic(BaseException):
+        """As a panic of Rust, no Exception."""
+
+    def texts() -> Iterator[str]:
+        yield "some text"
+        raise Panic("it broke")
+
+    with pytest.raises(ConfigError, match=r"^the bpe vocabulary could not be trained: it broke$"):
+        train_vocabulary(texts(), tmp_path / "x", vocab_size=300)
 
 
 # -- order --
