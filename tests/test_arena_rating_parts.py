@@ -332,6 +332,20 @@ def test_the_last_votes_of_an_attack_are_tried_too() -> None:
     assert forged_votes_needed(battles, replace(attack, most=16), checks=False) is None
 
 
+def test_a_cap_of_one_vote_each_makes_an_account_of_four_four_times_as_dear() -> None:
+    rows = [*["x y a"] * 9, *["x y b"] * 2]
+    battles = table(*rows, voters=[f"v{at}" for at in range(len(rows))])
+    attack = StuffingAttack("y", accuracy=1.0, votes_per_account=4, most=40)
+    forged = forge(battles, attack, 40, seed=2)
+    assert set(forged.outcome[forged.a == 1]) == {A_WINS} and set(forged.outcome[forged.a == 0]) == {B_WINS}
+    # y is below x until 7 forged votes count: 7 of two accounts, or the first of each of 7 (25 votes, to within an eighth)
+    found = [forged_votes_needed(battles, attack, checks=True, cap=cap, seed=2) for cap in (0, 1)]
+    assert found == [7, 26]
+    one_voter = table("y x a", *rows, voters=["v"] * 12)
+    with pytest.raises(ConfigError, match=r"^y has rank 1 already: there are not 1 above it$"):
+        forged_votes_needed(one_voter, attack, checks=True, cap=1)
+
+
 def test_votes_without_voters_are_stuffed_without_checks_alone(tmp_path: Path, cli: Any) -> None:
     rows = [*["x y a"] * 4, *["y x a"] * 3, "x y tie"]
     battles = table(*rows)

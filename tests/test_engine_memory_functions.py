@@ -117,6 +117,23 @@ def test_the_end_of_a_text_is_kept_with_a_note_and_grows() -> None:
     pool.check()
 
 
+def test_a_block_that_is_filled_is_no_longer_found_by_its_shorter_text() -> None:
+    pool = BlockPool(4, 4)
+    ids = [1, 2, 3, 4, 5, 6]
+    table = written(pool, ids)
+    pool.keep(ids, table, 6, note=7)
+    assert pool.extend(table, 6, 8) == [] and pool.commit([*ids, 7, 8], table, 1, 8) == 2
+    assert [(each.tokens, each.block) for each in pool._node[0].children] == [((5, 6, 7, 8), 1)]
+    assert texts(pool) == {0: (1, 2, 3, 4), 1: (5, 6, 7, 8)} and pool.find(ids) == PrefixMatch([0, 1], 6)
+    other = written(pool, [9, 9, 9])
+    pool.keep([9, 9, 9], other, 2)
+    pool.keep([9, 9, 9], other, 3)
+    assert [(each.tokens, each.block) for each in pool._tree.root(None).children] == [
+        ((1, 2, 3, 4), 0),
+        ((9, 9, 9), 2),
+    ]
+
+
 def test_the_longest_prefix_is_found_to_the_token() -> None:
     pool = BlockPool(10, 3)
     kept(pool, [1, 2, 3, 4, 5, 6, 7, 8], note=11)

@@ -166,6 +166,18 @@ def test_both_stages_of_constitutional_ai_follow_from_their_seed_and_settings() 
 # -- deliberative alignment --
 
 
+def test_after_a_malformed_reply_each_answer_is_judged_by_its_own_request() -> None:
+    judge, asked = undecided(), requests(5, 3)
+    with torch.no_grad():
+        judge.lm_head.weight.mul_(3)
+    whole = [HELP, 170, 180, END]
+    replies = [whole[:3], [THINK, 20, NO, *whole], [THINK, 20, NO, END], whole, [DECLINE, 170, 180, END]]
+    alone = [1 - objections(judge, [each], [reply[-4:]])[0] for each, reply in zip(asked, replies, strict=True)]
+    assert len({round(value, 4) for value in alone[1:]}) == 4
+    expected = [0.0, alone[1], 0.0, alone[3], alone[4]]
+    assert judged(judge, asked, replies) == pytest.approx(expected, abs=1e-6) and judged(judge, [], []) == []
+
+
 def test_rollouts_are_four_answers_to_each_request_near_the_reference() -> None:
     policy, reference, judge = undecided(), attending(chain(ARROW, HELP)), undecided()
     with torch.no_grad():

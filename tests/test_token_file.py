@@ -40,7 +40,7 @@ TEXTS = [SourceText("abc " * n, f"t{n}") for n in (1, 9, 0, 30, 2, 17)]
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return bpe.train_tokenizer(["abc def"], tmp_path_factory.mktemp("bpe"), vocab_size=260)
+    return bpe.train_tokenizer(["abc def"], tmp_path_factory.mktemp("bpe") / "not" / "there", vocab_size=260)
 
 
 def batches(folder: Path, tokenizer: Any, **settings: Any) -> BlockBatches:
@@ -49,6 +49,7 @@ def batches(folder: Path, tokenizer: Any, **settings: Any) -> BlockBatches:
 
 
 def test_a_token_file_holds_what_encoding_in_memory_gives(tokenizer: Any, tmp_path: Path) -> None:
+    tmp_path = tmp_path / "not" / "there"
     corpus, expected = write_token_file(iter(TEXTS), tokenizer, tmp_path), encode_documents(TEXTS, tokenizer)
     assert isinstance(corpus.ids, np.memmap) and corpus.ids.tolist() == expected.ids.tolist()
     assert corpus.starts.tolist() == expected.starts.tolist() and corpus.num_bytes == expected.num_bytes
@@ -133,6 +134,19 @@ def test_a_broken_file_is_one_sentence(tokenizer: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no text"):
         write_token_file([], tokenizer, tmp_path / "none")
     assert not is_written(tmp_path / "none")
+
+
+@pytest.mark.parametrize(("name", "more"), [(TOKENS, 4), (STARTS, 8)])
+def test_a_file_with_bytes_too_many_is_refused(tokenizer: Any, tmp_path: Path, name: str, more: int) -> None:
+    write_token_file(TEXTS, tokenizer, tmp_path)
+    path = tmp_path / name
+    right = path.read_bytes()
+    path.write_bytes(right + right[-more:])
+    with pytest.raises(DataError) as refused:
+        open_token_file(tmp_path, tokenizer)
+    assert str(refused.value) == (
+        f"{path} has {len(right) + more} bytes of {len(right)}: delete {tmp_path} to have it written again"
+    )
 
 
 def test_a_writer_that_is_stopped_leaves_no_token_file(tokenizer: Any, tmp_path: Path) -> None:

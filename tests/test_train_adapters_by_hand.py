@@ -190,6 +190,10 @@ def test_an_adapters_settings_name_each_rank_and_scale_that_differs(tmp_path: Pa
     stabilised = _settings({names[0]: last}, decoder, LoRAConfig(rank_stabilised=True))
     assert stabilised["lora_alpha"] == pytest.approx(1.5 * math.sqrt(2)) and stabilised["use_rslora"]
     assert _settings({names[0]: q}, decoder, None)["lora_dropout"] == 0.0
+    larger_first = _settings({names[2]: larger, names[0]: q}, decoder, None)
+    assert (larger_first["r"], larger_first["rank_pattern"], larger_first["alpha_pattern"]) == (
+        5, {names[0]: 2}, {names[0]: 3.0}
+    )  # fmt: skip
     saved = save_adapter(decoder, tmp_path / "a", base="org/base", config=LoRAConfig(rank=2, alpha=3.0))
     settings = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
     assert (settings["target_modules"], settings["use_dora"], settings["base_model_name_or_path"]) == (
@@ -204,8 +208,10 @@ def test_an_adapters_settings_name_each_rank_and_scale_that_differs(tmp_path: Pa
         for name, update in updates.items()
     )
     assert saved.deltas.keys() == updates.keys()
-    write_adapter(saved, decoder, tmp_path / "b")
-    assert json.loads((tmp_path / "b" / "adapter_config.json").read_text())["base_model_name_or_path"] is None
+    write_adapter(saved, decoder, tmp_path / "not" / "there")
+    assert (
+        json.loads((tmp_path / "not" / "there" / "adapter_config.json").read_text())["base_model_name_or_path"] is None
+    )
     with torch.no_grad():
         decoder.layers[1].attention.k_proj.b[0, 0] = math.inf
     with pytest.raises(ConfigError) as refused:

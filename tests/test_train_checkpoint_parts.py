@@ -143,29 +143,34 @@ def test_the_newest_whole_checkpoint_is_restored_and_none_is_an_error(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     layer, optimizer = stepped()
+    tmp_path = tmp_path / "run" / "checkpoints"
     saver = Checkpoints(tmp_path, every=1, keep=9)
     for step in (1, 2, 3):
         layer.weight.data.fill_(step)
         saver.save(step, layer, optimizer, batches_at(step))  # type: ignore[arg-type]
-    state = tmp_path / "step-000003" / "state.json"
-    state.write_text(json.dumps(json.loads(state.read_text()) | {"format": 2}))
+    for step, other in ((3, 2), (2, 0)):  # a later format, and an older one
+        state = tmp_path / f"step-{step:06d}" / "state.json"
+        state.write_text(json.dumps(json.loads(state.read_text()) | {"format": other}))
     batches = batches_at(0)
     with caplog.at_level(logging.WARNING, logger="firsthand.train.checkpoints"):
-        assert saver.restore(layer, optimizer, batches) == 2  # type: ignore[arg-type]
-    assert batches.position == 2 and float(layer.weight[0, 0].detach()) == 2.0
+        assert saver.restore(layer, optimizer, batches) == 1  # type: ignore[arg-type]
+    assert batches.position == 1 and float(layer.weight[0, 0].detach()) == 1.0
     assert caplog.messages == [
-        f"{tmp_path / 'step-000003'} is not whole (ValueError: its format is 2, and this version reads 1): the checkpoint "
-        "before it is used"
+        f"{tmp_path / f'step-{step:06d}'} is not whole (ValueError: its format is {found}, and this version reads 1): the "
+        "checkpoint before it is used"
+        for step, found in ((3, 2), (2, 0))
     ]
     wide = nn.Linear(4, 2)
     with pytest.raises(ConfigError) as refused:
         saver.restore(wide, optimizer_for(wide, SETTINGS), batches)  # type: ignore[arg-type]
     assert str(refused.value) == (
-        f"{tmp_path / 'step-000002'} is of another model or optimizer (weight): resume with the settings of the run, or "
+        f"{tmp_path / 'step-000001'} is of another model or optimizer (weight): resume with the settings of the run, or "
         "begin anew in another folder"
     )
-    for step in (1, 2):
-        (tmp_path / f"step-{step:06d}" / "weights.safetensors").write_bytes(b"x")
+    several = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    with pytest.raises(ConfigError, match=r"optimizer \(0\.bias, 0\.weight, 1\.bias\): resume"):
+        saver.restore(several, optimizer_for(several, SETTINGS), batches)  # type: ignore[arg-type]
+    (tmp_path / "step-000001" / "weights.safetensors").write_bytes(b"x")
     with pytest.raises(TrainingError) as none:
         saver.restore(layer, optimizer, batches)  # type: ignore[arg-type]
     assert str(none.value) == f"no checkpoint in {tmp_path} is whole: begin the run anew in another folder"
@@ -247,6 +252,18 @@ def test_the_error_of_a_reader_of_texts_is_told_as_it_is(tmp_path: Path) -> None
 
     with pytest.raises(DataError, match=r"^line 2 is no text$"):
         train_vocabulary(broken(), tmp_path / "x", vocab_size=300)
+
+
+def test_a_panic_of_the_library_is_an_error_of_ours(tmp_path: Path) -> None:
+    class Panic(BaseException):
+        """As a panic of Rust, no Exception."""
+
+    def texts() -> Iterator[str]:
+        yield "some text"
+        raise Panic("it broke")
+
+    with pytest.raises(ConfigError, match=r"^the bpe vocabulary could not be trained: it broke$"):
+        train_vocabulary(texts(), tmp_path / "x", vocab_size=300)
 
 
 # -- order --

@@ -244,37 +244,37 @@ def test_episodes_of_another_arithmetic_are_corrected_to_the_trainers() -> None:
 
 
 def test_finished_rollouts_of_a_round_are_found_again_under_the_same_weights(tmp_path: Path) -> None:
-    kept = KeptRollouts(tmp_path / "kept")
+    kept = KeptRollouts(tmp_path / "run" / "kept")
     assert kept.begin("round", 3, "w1") == {}
     traces = [trace("t", 1.0, place="p1"), trace("t", 1.0, epoch=1, place="p2", answer="é\ud800")]
     for each in traces:
         kept.add(each)
-    file = tmp_path / "kept" / "round-000003-0.jsonl"
+    file = tmp_path / "run" / "kept" / "round-000003-0.jsonl"
     assert json.loads(file.read_bytes().split(b"\n")[0]) == {"weights": "w1"}
-    again = KeptRollouts(tmp_path / "kept").begin("round", 3, "w1")
+    again = KeptRollouts(tmp_path / "run" / "kept").begin("round", 3, "w1")
     assert {place: found.id for place, found in again.items()} == {"p1": "t0", "p2": "t1"} and again[
         "p2"
     ].answer == "é\ud800"
     with file.open("ab") as cut:
         cut.write(b'{"id": "cut sho')
-    (tmp_path / "kept" / "round-000003-1.jsonl").write_text(
+    (tmp_path / "run" / "kept" / "round-000003-1.jsonl").write_text(
         '{"weights": "w1"}\n' + json.dumps(trace("o", 1.0, place="p3").to_json()) + "\n"
     )
-    mended = KeptRollouts(tmp_path / "kept")
+    mended = KeptRollouts(tmp_path / "run" / "kept")
     assert sorted(mended.begin("round", 3, "w1")) == ["p1", "p2", "p3"], "of other processes too"
     mended.add(trace("t", 0.0, epoch=2, place="p4"))
-    assert sorted(KeptRollouts(tmp_path / "kept").begin("round", 3, "w1")) == ["p1", "p2", "p3", "p4"]
+    assert sorted(KeptRollouts(tmp_path / "run" / "kept").begin("round", 3, "w1")) == ["p1", "p2", "p3", "p4"]
     assert kept.begin("round", 4, "w1") == {} and kept.begin("held-out", 3, "w1") == {}
     kept.drop_before("round", 4)
-    assert sorted(each.name for each in (tmp_path / "kept").iterdir()) == [
+    assert sorted(each.name for each in (tmp_path / "run" / "kept").iterdir()) == [
         "held-out-000003-0.jsonl", "round-000003-1.jsonl", "round-000004-0.jsonl"
     ]  # fmt: skip
     kept.begin("round", 4, "w1")
     kept.add(traces[0])
-    assert KeptRollouts(tmp_path / "kept").begin("round", 4, "w2") == {}
-    assert KeptRollouts(tmp_path / "kept").begin("round", 4, "w2") == {}, "the file is begun anew"
-    (tmp_path / "kept" / "round-000004-0.jsonl").write_text("no header")
-    assert KeptRollouts(tmp_path / "kept").begin("round", 4, "w2") == {}
+    assert KeptRollouts(tmp_path / "run" / "kept").begin("round", 4, "w2") == {}
+    assert KeptRollouts(tmp_path / "run" / "kept").begin("round", 4, "w2") == {}, "the file is begun anew"
+    (tmp_path / "run" / "kept" / "round-000004-0.jsonl").write_text("no header")
+    assert KeptRollouts(tmp_path / "run" / "kept").begin("round", 4, "w2") == {}
 
 
 # -- batches --

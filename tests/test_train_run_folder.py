@@ -56,7 +56,7 @@ def fitted(run: TrainingRun, **more: Any) -> int:
 
 
 def test_a_runs_settings_are_written_read_back_and_written_anew_when_it_is_resumed(home: Path) -> None:
-    out = home / "run"
+    out = home / "my" / "run"
     with opened(out, "sft", Config()) as run:
         first = torch.rand(1)
         assert (run.folder, run.is_resumed, run.loop.seed) == (out, False, 11)

@@ -209,7 +209,7 @@ def test_log_probs_come_in_the_order_of_the_streams_whatever_the_pass(tmp_path: 
             assert np.allclose(a.logprobs, b.logprobs, atol=1e-5) and np.allclose(a.values, b.values, atol=1e-5)
             assert a.last_value == pytest.approx(b.last_value, abs=1e-5) and a.logprobs[0] == 0.0
     assert stream_logprobs(decoder, ids)[0].values is None
-    path = save_streams([Stream([1, 2], ce=[0, 1], group="g", pair=3, label=-1.0)], tmp_path / "s", 12)
+    path = save_streams([Stream([1, 2], ce=[0, 1], group="g", pair=3, label=-1.0)], tmp_path / "not" / "there", 12)
     [loaded] = load_streams(path)
     assert path.name == "step-12.npz" and (loaded.ids.tolist(), loaded.group, loaded.pair, loaded.label) == (
         [1, 2],

@@ -127,7 +127,7 @@ def test_rungs_take_the_best_of_each_and_what_is_done_is_not_run_again(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No process is started: every trial that comes up has ended before."""
-    folder = home / "sweep"
+    folder = home / "my" / "sweep"
     sweep = Sweep(("/none",), tuple({"lr": str(n)} for n in range(7)), "loss", budget="steps", rungs=("1", "2"))
     save_spec(sweep, folder)
     for number, value in enumerate((5, 1, 4, 0, 9, 9, 9)):
