@@ -239,6 +239,11 @@ def test_of_a_comparison_the_chosen_answer_is_for_fine_tuning() -> None:
     assert preferred({"prompt": "p", "chosen": "c", "rejected": "r"}, "f") == {"prompt": "p", "completion": "c"}
     assert preferred({"chosen": [user, a], "rejected": []}, "f") == {"prompt": [user], "completion": [a]}
     assert preferred({"prompt": [user], "chosen": [a], "rejected": []}, "f") == {"prompt": [user], "completion": [a]}
+    for prompt in ({}, {"prompt": [user]}):
+        body = {**prompt, "chosen": [user, a], "rejected": [], "tools": [{"name": "t"}], "source": "s"}
+        assert preferred(body, "f") == {
+            "prompt": [user], "completion": [user, a] if prompt else [a], "tools": [{"name": "t"}],
+        }  # fmt: skip
     assert preferred({"chosen": HH[0], "rejected": "x"}, "f") == {
         "prompt": [{"role": "user", "content": "one\n\nmore"}], "completion": [{"role": "assistant", "content": "first"}]
     }  # fmt: skip

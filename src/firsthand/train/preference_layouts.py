@@ -47,8 +47,12 @@ def preferred(body: Json, where: str) -> Json | None:
         if chosen[-1]["role"] != "assistant" or not chosen[-1]["content"]:
             return None
     if isinstance(chosen, list) and not isinstance(body.get("prompt"), list):
-        return {"prompt": chosen[:-1], "completion": chosen[-1:]}
-    return {"prompt": body.get("prompt"), "completion": chosen}
+        return {"prompt": chosen[:-1], "completion": chosen[-1:], **_tools_of(body)}
+    return {"prompt": body.get("prompt"), "completion": chosen, **_tools_of(body)}
+
+
+def _tools_of(body: Json) -> Json:
+    return {key: value for key, value in body.items() if key == "tools"}
 
 
 def dialogue(text: str, where: str) -> list[Json]:
@@ -86,8 +90,7 @@ def _of_whole_messages(body: Json, chosen: list[Any], rejected: list[Any]) -> Js
         return body
     if chosen == rejected:
         return body  # refused with a sentence, as everywhere
-    rest = {key: value for key, value in body.items() if key == "tools"}
-    return {"prompt": chosen[:-1], "chosen": chosen[-1:], "rejected": rejected[-1:], **rest}
+    return {"prompt": chosen[:-1], "chosen": chosen[-1:], "rejected": rejected[-1:], **_tools_of(body)}
 
 
 def _of_scores(body: Json, where: str) -> Json | None:
