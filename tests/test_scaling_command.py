@@ -92,6 +92,12 @@ def test_commands_that_cannot_be_are_one_sentence(
     assert expected in shown and "Traceback" not in shown
 
 
+def test_a_path_of_a_user_who_is_not_there_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scaling", "fit", "~no-such-user/x.csv"]) == 2
+    told = "a path begins with ~ and names no user of this machine: give ./~NAME for a file of that name"
+    assert capsys.readouterr().err == f"firsthand: {told}\n"
+
+
 def test_a_sweep_writes_points_above_the_source_s_floor(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(ImportError(f"the package {package!r} is not installed: pip install {package}"), 1)
     except UnicodeDecodeError as error:  # of a file whose reader did not say which
         return _complain(ValueError(f"a file is not UTF-8 text (byte {error.start} of it): save it as UTF-8"), 1)
+    except RuntimeError as error:
+        if "home directory" not in str(error):
+            raise
+        # of `Path.expanduser`, which does not say whose
+        told = "a path begins with ~ and names no user of this machine: give ./~NAME for a file of that name"
+        return _complain(ConfigError(told), 2)
     except BrokenPipeError:  # the reader of our output has exited, as `| head` does
         _drop_output()
         return 0
