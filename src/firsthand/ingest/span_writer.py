@@ -135,7 +135,7 @@ class SpanWriter:
                 taken.append((one, ready, rejected))
         self._keep(taken, refused)
         with self._changed:
-            self._size -= sum(one.size for one, _, _ in taken) + sum(one.size for one, _ in refused)
+            self._size -= size
         for one, outcome in refused:
             one.done(outcome)
 
