@@ -88,10 +88,11 @@ def test_two_options_of_a_generated_benchmark_are_refused_together() -> None:
             "tasks, and data with lists"
         )
         assert refused(ConfigError, agentbench_hh.agentbench_hh, **given) == told
-    for hops, number in (("3", 1), ("2-1", 1), ("1", 0), ("1-2", 401)):
-        told = f"hops is {hops!r} and tasks {number}: give hops 1, 2 or 1-2, and 1 to 400 tasks"
+    for hops, number, most in (("3", 1, 400), ("2-1", 1, 400), ("1", 0, 350), ("1", 351, 350), ("1-2", 401, 400)):
+        told = f"hops is {hops!r} and tasks {number}: give hops 1, 2 or 1-2, and 1 to {most} tasks"
         assert refused(ConfigError, closed_world.closed_world, hops=hops, tasks=number) == told
-    assert len(closed_world.closed_world(tasks=400).tasks(0)) == 400
+    for hops, most in (("1", 350), ("2", 400), ("1-2", 400)):
+        assert len(closed_world.closed_world(hops=hops, tasks=most).tasks(0)) == most
     for length in (0, 65):
         told = f"length is {length}: give a number from 1 to 64"
         assert refused(ConfigError, recurrence.recurrence, length=length) == told

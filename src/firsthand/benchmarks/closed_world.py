@@ -35,6 +35,7 @@ ONE_HOP: Mapping[str, tuple[str, str]] = {
     "Who founded the company {}?": ("company", "founder"),
 }
 """Question template -> (kind of the thing it names, fact it asks for)."""
+ONE_HOP_QUESTIONS = 2 * PEOPLE + 2 * TOWNS + COMPANIES
 TWO_HOPS: Mapping[str, tuple[str, str, str]] = {
     "In which country is the town where {} was born?": ("person", "born", "country"),
     "Which river flows through the town where {} was born?": ("person", "born", "river"),
@@ -49,8 +50,9 @@ Facts = Mapping[str, Mapping[str, str]]
 def closed_world(*, hops: str = "1-2", tasks: int = 200, search: bool = True) -> Benchmark:
     """Return the benchmark: `tasks` questions, alternating between the `hops`; without `search` there is no search tool."""
     chosen = {"1": (1,), "2": (2,), "1-2": (1, 2)}.get(hops)
-    if chosen is None or not 1 <= tasks <= 400:
-        raise ConfigError(f"hops is {hops!r} and tasks {tasks}: give hops 1, 2 or 1-2, and 1 to 400 tasks")
+    most = min(400, ONE_HOP_QUESTIONS) if chosen == (1,) else 400
+    if chosen is None or not 1 <= tasks <= most:
+        raise ConfigError(f"hops is {hops!r} and tasks {tasks}: give hops 1, 2 or 1-2, and 1 to {most} tasks")
     return Benchmark(
         name="closed_world",
         tasks=lambda seed: make_tasks(seed, chosen, tasks),
