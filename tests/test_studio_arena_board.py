@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from firsthand.agent import Agent
-from firsthand.arena.rank_intervals import ranked
+from firsthand.arena.rank_intervals import RatedModel, ranked
 from firsthand.arena.ratings import rate
 from firsthand.arena.run_votes import votes_of_runs
 from firsthand.errors import ConfigError, UnknownName
@@ -30,7 +30,16 @@ from firsthand.studio.access import Access
 from firsthand.studio.arena_rounds import AnsweringSide, ArenaRounds, Round
 from firsthand.studio.comparison_slices import scatter_points
 from firsthand.studio.studio_app import create_app
-from firsthand.studio.views.arena_views import Standings, costs_of, has_votes, latest_votes, standings_of, voter_of
+from firsthand.studio.views.arena_views import (
+    Standing,
+    Standings,
+    costs_of,
+    has_votes,
+    latest_votes,
+    placed,
+    standings_of,
+    voter_of,
+)
 from firsthand.task import Task
 from firsthand.trace import Call, Trace
 from studio_page_outline import asked, outline, sent
@@ -108,6 +117,17 @@ def test_standings_are_those_of_the_votes_that_count(two: tuple[Run, Run]) -> No
     )
     assert standings_of([*two], ("bold",)) == "the answers never differ in bold: leave it out of style"
     assert [has_votes(run.info) for run in two] == [True, True]
+
+
+def test_an_interval_has_its_place_on_the_scale_and_a_bar_that_can_be_seen() -> None:
+    for rating, low, high, bar in (
+        (1050.0, 1000.0, 1200.0, (0.0, 50.0, 12.5)), (1300.0, 1299.0, 1301.0, (74.75, 0.5, 75.0)),
+        (1300.0, 1298.0, 1302.4, (74.5, 1.1, 75.0)), (1400.0, 1400.0, 1400.0, (100.0, 0.5, 100.0)),
+        (1001.0, 1000.4, 1002.0, (0.1, 0.5, 0.25)),
+    ):  # fmt: skip
+        row = RatedModel("m", rating, low, high, 1, 2, 7)
+        assert placed(row, 0.75, 1000.0, 1400.0) == Standing(row, *bar, 0.75)
+    assert placed(row, 0.5, 1001.0, 1001.0).middle == 0.0, "a scale of one point is divided all the same"
 
 
 def test_models_that_nothing_leads_between_have_no_ratings(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from firsthand.studio.access import Access
 from firsthand.studio.regression_test import as_regression_test
 from firsthand.studio.studio_app import create_app
 from firsthand.studio.studio_store import SqliteStore
-from firsthand.studio.task_collection import TaskCollections
+from firsthand.studio.task_collection import CollectedTask, TaskCollections, as_lines
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -113,6 +113,28 @@ def test_a_data_set_becomes_a_pytest_file_that_fails_where_a_model_got_worse(cli
         cwd=home, env={**os.environ, "FIRSTHAND_TEST_MODEL": f"scripted:{home}/model.json"}, capture_output=True, text=True,
     )  # fmt: skip
     assert "1 failed, 1 passed" in ended.stdout, ended.stdout + ended.stderr
+
+
+def test_a_task_with_choices_is_collected_as_it_is_put_with_its_score_of_nothing_or_none(tmp_path: Path) -> None:
+    choice = Task(
+        "m", "Pick", ("red", "blue"), hint="a letter", secret={"answer": "B"}, metadata={"n": 1, "of": [2, 3]}
+    )
+    sets = TaskCollections(SqliteStore(tmp_path))
+    with store.create(tmp_path, {}, "choices") as run:
+        run.add_tasks("pick", [choice])
+        for answer, score in (("é" * 2001, 0.0), (None, None)):
+            scores = () if score is None else (Score("exact", score),)
+            tried = Trace(
+                f"c{score}", "pick", "m", {"name": "a"}, 0, 0, "", 1.0, answer=answer, scores=scores, place=f"p{score}"
+            )
+            run.append(tried)
+            assert sets.add(f"m{score}", run, [tried, tried]) == 1
+            (kept,) = sets.get(f"m{score}").tasks
+            assert kept == CollectedTask(choice, "pick", run.id, f"p{score}", (answer or "")[:2000], score)
+            assert kept.score == score and kept.task.question == "Pick\nA. red\nB. blue"
+            assert json.loads(as_lines(sets.get(f"m{score}"))) == {
+                "id": "m", "prompt": "Pick\nA. red\nB. blue", "target": "B", "from": {"run": run.id, "attempt": kept.place},
+            }  # fmt: skip
 
 
 def test_hostile_texts_stay_texts_in_the_pytest_file(tmp_path: Path) -> None:

@@ -295,6 +295,20 @@ def test_tokens_are_coloured_by_how_sure_the_model_was() -> None:
         assert tokens_of(trace(nodes=nodes, calls=(call(":0", 0.0, nodes=(0, 1), detail=detail),)), 1) == ()
 
 
+def test_the_six_most_probable_alternatives_of_a_token_are_shown_and_its_entropy_counts_all() -> None:
+    seven = [[each, -1.0 - number] for number, each in enumerate("abcdefg")]
+    nodes = (Node(None, Message("assistant", (Text("cz"),), Sampled((1, 2), (-3.0, 1e-9)))),)
+    detail = {"top_logprobs": [[seven, [["z", 1e-9], ["y", -1e4]]]]}
+    first, second = tokens_of(trace(nodes=nodes, calls=(call(":0", 0.0, nodes=(0,), detail=detail),)), 0)
+    assert first.others == tuple((each, math.exp(value)) for each, value in seven[:6])
+    assert (first.text, first.logprob, first.logprob_step) == ("c", -3.0, 3)
+    known = [math.exp(value) for _, value in seven]
+    assert (
+        first.entropy == pytest.approx(-sum(p * math.log(p) for p in (*known, 1 - sum(known)))) and second.entropy == 0
+    )
+    assert (second.text, second.others, second.logprob_step) == ("z", (("z", 1.0), ("y", 0.0)), 0)
+
+
 def test_votes_fates_and_the_budget_of_an_attempt() -> None:
     limits = {"tokens": 2500, "calls": 4, "seconds": 8, "cost_usd": 1.5, "depth": 64}
     calls = (

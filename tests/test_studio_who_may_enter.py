@@ -66,6 +66,11 @@ def test_hosts_are_names_of_any_case_with_the_port_of_the_server_or_its_proxy() 
             assert not access.is_own_host(other), other
         for origin in ("null", "", "studio.example.org:8131", "http://evil.example/x://studio.example.org:8131"):
             assert not access.is_own_origin(Headers({"origin": origin, "sec-fetch-site": "same-origin"})), origin
+    here = Access()
+    here.port = 8131
+    names = ("127.0.0.1", "LOCALHOST", "[::1]", "::1", "127.0.0.2", "0.0.0.0", "localhost.")
+    assert [here.is_own_host(f"{name}:8131") for name in names] == [True] * 3 + [False] * 4
+    assert (here.is_https, here.accounts, here.cookie) == (False, None, "firsthand-studio-8131")
     plain = Access(("a",))
     plain.port = 80
     assert plain.is_own_host("a") and plain.is_own_host("A:80") and not plain.is_own_host("a:443")
