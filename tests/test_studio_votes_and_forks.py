@@ -158,7 +158,7 @@ def test_a_page_keeps_of_a_text_that_begins_again_what_still_holds(tmp_path: Pat
         assert await told(2) == [{"side": "b", "from": 8, "text": " to you"}, {"ready": True}]
         assert [each async for each in events] == [] and made.pace.is_over
 
-    asyncio.run(play())
+    asyncio.run(asyncio.wait_for(play(), 5))
 
 
 def test_the_same_models_in_another_order_go_on_with_their_run(tmp_path: Path) -> None:
