@@ -102,6 +102,9 @@ def test_a_cookie_is_that_of_the_port_without_its_quotes_and_a_key_goes_before_i
         ({"cookie": f"{cookie}x"}, None), ({}, None), ({"authorization": key}, None),
     ):  # fmt: skip
         assert access.user_of(Headers(headers)) == user, headers
+    opened = access.exchange(access.new_code())
+    assert not access.knows(Headers({"cookie": f"firsthand-studio-12={opened}"})), "with accounts a code opens nothing"
+    assert access.session_of(Headers({"cookie": "a,b=1"})) is None, "no browser may send that name"
     assert Access().user_of(Headers({"cookie": cookie})) is None and not access.knows(Headers({"cookie": cookie}))
 
 
