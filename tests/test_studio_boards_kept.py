@@ -116,7 +116,7 @@ def test_a_note_that_is_refused_is_shown_as_it_was_typed(tmp_path: Path) -> None
         for text, kept, version in (("  two\r\n lines  ", "two\n lines", "0"), ("x" * 10_000 + " ", "x" * 10_000, "1")):
             assert post(client, f"/runs/{id}/note", text=text, version=version).status_code == 303
             assert f">{kept}</textarea>" in client.get(f"/runs/{id}").text
-        for odd in ("٢", ""):
+        for odd in ("٢", "", "1" * 9):
             refused = said(post(client, f"/runs/{id}/note", text="x", version=odd))
             assert f"version is {odd!r}: a whole number was expected" in refused
         long = post(client, f"/runs/{id}/note", text="x" * 10_001, version="2")
@@ -127,3 +127,8 @@ def test_a_note_that_is_refused_is_shown_as_it_was_typed(tmp_path: Path) -> None
         part = client.get(f"/runs/{id}?filter=agent:mid", headers={"hx-request": "true"})
         text = outline(part)
         assert "mid6" in text and "zed" not in text and "agent ann" not in text
+        hx = {"hx-request": "true"}
+        first, rows = (outline(client.get(f"/runs/{id}{start}", headers=hx)) for start in ("?start=0", "?start=1"))
+        assert "agent ann" in first and "agent ann" not in rows and rows in first and rows != first, (
+            "the next rows alone"
+        )

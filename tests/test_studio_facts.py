@@ -10,6 +10,7 @@ import pytest
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.message import Message, Reasoning, Sampled, Text, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import Usage
+from firsthand.studio import token_colours
 from firsthand.studio.attempt_facts import attempt_facts
 from firsthand.studio.attempt_spans import first_spans_json, spans_json, spans_of
 from firsthand.studio.branch_conversation import Block, conversation, message_blocks
@@ -295,11 +296,17 @@ def test_tokens_are_coloured_by_how_sure_the_model_was() -> None:
         assert tokens_of(trace(nodes=nodes, calls=(call(":0", 0.0, nodes=(0, 1), detail=detail),)), 1) == ()
 
 
-def test_the_six_most_probable_alternatives_of_a_token_are_shown_and_its_entropy_counts_all() -> None:
+def test_the_six_most_probable_alternatives_of_a_token_are_shown_and_its_entropy_counts_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     seven = [[each, -1.0 - number] for number, each in enumerate("abcdefg")]
     nodes = (Node(None, Message("assistant", (Text("cz"),), Sampled((1, 2), (-3.0, 1e-9)))),)
     detail = {"top_logprobs": [[seven, [["z", 1e-9], ["y", -1e4]]]]}
-    first, second = tokens_of(trace(nodes=nodes, calls=(call(":0", 0.0, nodes=(0,), detail=detail),)), 0)
+    made = trace(nodes=nodes, calls=(call(":0", 0.0, nodes=(0,), detail=detail),))
+    monkeypatch.setattr(token_colours, "MAX_TOKENS", 1)
+    assert tokens_of(made, 0) == ()
+    monkeypatch.setattr(token_colours, "MAX_TOKENS", 2)
+    first, second = tokens_of(made, 0)
     assert first.others == tuple((each, math.exp(value)) for each, value in seven[:6])
     assert (first.text, first.logprob, first.logprob_step) == ("c", -3.0, 3)
     known = [math.exp(value) for _, value in seven]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,47 @@ def test_the_same_models_in_another_order_go_on_with_their_run(tmp_path: Path) -
 
 
 # -- trials --
+
+
+class Streamed(Scripted):
+    """A model that counts the answers that it has streamed."""
+
+    streamed = 0
+
+    async def stream(self, *given: Any, **named: Any) -> Any:
+        self.streamed += 1
+        async for each in super().stream(*given, **named):
+            yield each
+
+
+def test_prompts_and_data_sets_are_streamed_to_their_pages_and_have_their_seed(tmp_path: Path) -> None:
+    models = [Streamed(lambda *_: "x", name=f"scripted:{name}") for name in ("amber", "cobalt")]
+    made = Playground(tmp_path, {model.name: Agent(model.name, model, reply) for model in models})
+
+    async def play() -> list[str]:
+        trial = PlaygroundTrial(("scripted:cobalt",), "Q", seed=9, epochs=2)
+        runs = [await made.start(trial), await made.start(replace(trial, seed=None, epochs=1))]
+        tasks = [Task("t1", "Q1", secret={"answer": "X"}), Task("t2", "Q2", secret={"answer": "x"})]
+        runs.append(await made.start_tasks("mine", tasks, ["scripted:amber", "scripted:cobalt"], "normalised"))
+        await made.settled()
+        return runs
+
+    found, ids = [], asyncio.run(play())
+    for id in ids:
+        with store.open_run(id, tmp_path) as run:
+            found.append([(each.agent_name, each.task_id, each.epoch, each.seed) for each in run.traces()])
+            assert (run.info.num_planned, run.status, run.info.command) == (len(found[-1]), "done", ())
+            scores = {each.task_id: [(score.name, score.value) for score in each.scores] for each in run.traces()}
+    question = found[0][0][1]
+    assert [sorted(each) for each in found] == [
+        [("scripted:cobalt", question, 0, 9), ("scripted:cobalt", question, 1, 9)],
+        [("scripted:cobalt", question, 0, 0)],
+        [(model.name, task, 0, 0) for model in models for task in ("t1", "t2")],
+    ]
+    assert [model.streamed for model in models] == [2, 5] and made.problems == {} and made._work == {}
+    assert scores == {"t1": [("normalised", 1.0)], "t2": [("normalised", 1.0)]}
+    for id, kind in zip(ids, ("playground", "playground", "data-set"), strict=True):
+        assert re.fullmatch(rf"\d{{4}}-\d\d-\d\d-\d{{4}}-{kind}-[a-z0-9]{{4}}", id)
 
 
 def test_a_trial_is_described_by_what_was_given_and_keeps_what_was_not() -> None:
