@@ -262,6 +262,24 @@ def test_a_fork_keeps_the_rules_of_its_parent_that_allow_nothing(tmp_path: Path)
         assert decision.reason == f"calculator needs approval ({tool.effect}), and the Studio asks nobody"
 
 
+def test_a_fork_loads_nothing_that_its_run_names_but_what_is_installed(tmp_path: Path) -> None:
+    (agent, _) = agents().values()
+    config = {"benchmarks": ["arithmetic"], "model": ["scripted:echo"], "pattern": ["reply"]}
+    parent = Trace("t", "arithmetic", "t0", {"name": "reply", "model": "scripted:echo"}, 0, 0, "then", 1.0)
+    trial = PlaygroundTrial(("amber",), run="r", attempt="p")
+    for kind, key, given, named in (
+        ("benchmark", "benchmarks", ["arithmetic", "evil.py"], "evil.py"), ("tool", "tools", ["evil.py:x"], "evil.py:x"),
+        ("pattern", "pattern", ["reply", "best_of_n(evil.py)"], "best_of_n(evil.py)"), ("guard", "guard", ["e.py"], "e.py"),
+        ("memory", "memory", "notes:path=..", "notes:path=.."),
+    ):  # fmt: skip
+        with store.create(tmp_path, {**config, key: given}, "foreign", command=["firsthand", "run"]) as parents:
+            said = refused(forked, trial, agent, parents, parent)
+        assert said == (
+            f"the run names the {kind} {named!r}, which may load a file, a server or a model: continue it in the terminal "
+            "with `firsthand fork`"
+        )
+
+
 def test_a_fork_is_followed_at_its_parents_epoch_unless_it_is_protected(tmp_path: Path) -> None:
     (agent, _) = agents().values()
     nodes = (Node(None, user("Q")), Node(0, assistant("A")))
@@ -278,6 +296,7 @@ def test_a_fork_is_followed_at_its_parents_epoch_unless_it_is_protected(tmp_path
         run.feed.listener = listened  # type: ignore[method-assign]
         await work()
         (made,) = run.traces()
+        assert run.agents() == {"amber": made.agent}
         assert run.info.num_planned == 1 and run.info.status == "done" and "fork-quiz" in run.id
         run.close()
         return made
