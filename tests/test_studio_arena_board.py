@@ -6,6 +6,7 @@ import asyncio
 import getpass
 import hashlib
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from firsthand.agent import Agent
-from firsthand.arena.rank_intervals import ranked
+from firsthand.arena.rank_intervals import RatedModel, ranked
 from firsthand.arena.ratings import rate
 from firsthand.arena.run_votes import votes_of_runs
 from firsthand.errors import ConfigError, UnknownName
@@ -30,7 +31,17 @@ from firsthand.studio.access import Access
 from firsthand.studio.arena_rounds import AnsweringSide, ArenaRounds, Round
 from firsthand.studio.comparison_slices import scatter_points
 from firsthand.studio.studio_app import create_app
-from firsthand.studio.views.arena_views import Standings, costs_of, has_votes, latest_votes, standings_of, voter_of
+from firsthand.studio.views import arena_views
+from firsthand.studio.views.arena_views import (
+    Standing,
+    Standings,
+    costs_of,
+    has_votes,
+    latest_votes,
+    placed,
+    standings_of,
+    voter_of,
+)
 from firsthand.task import Task
 from firsthand.trace import Call, Trace
 from studio_page_outline import asked, outline, sent
@@ -110,11 +121,26 @@ def test_standings_are_those_of_the_votes_that_count(two: tuple[Run, Run]) -> No
     assert [has_votes(run.info) for run in two] == [True, True]
 
 
+def test_an_interval_has_its_place_on_the_scale_and_a_bar_that_can_be_seen() -> None:
+    for rating, low, high, bar in (
+        (1050.0, 1000.0, 1200.0, (0.0, 50.0, 12.5)), (1300.0, 1299.0, 1301.0, (74.75, 0.5, 75.0)),
+        (1300.0, 1298.0, 1302.4, (74.5, 1.1, 75.0)), (1400.0, 1400.0, 1400.0, (100.0, 0.5, 100.0)),
+    ):  # fmt: skip
+        row = RatedModel("m", rating, low, high, 1, 2, 7)
+        assert placed(row, 0.75, 1000.0, 1400.0) == Standing(row, *bar, 0.75)
+    assert placed(row, 0.5, 1400.0, 1400.0).middle == 0.0, "a scale of one point is divided all the same"
+
+
 def test_models_that_nothing_leads_between_have_no_ratings(tmp_path: Path) -> None:
     with arena(tmp_path, "won", [("amber", "cobalt", "a", 1)] * 3) as run, store.create(tmp_path, {}, "none") as other:
         assert standings_of([run], ()) == (
             "no two models can be compared yet: each has only won or only lost against the others; more votes are needed"
         )
+        votes = [("amber", "cobalt", "tie", 1), ("amber", "cobalt", "tie", 2), ("zed", "teal", "tie", 3)]
+        with arena(tmp_path, "apart", votes) as apart:
+            found = standings_of([apart], ())
+        assert isinstance(found, Standings) and {each.row.model for each in found.rows} == {"amber", "cobalt"}
+        assert (found.unrated, found.num_votes, found.matrix[1]) == (("teal", "zed"), 3, ((0.5, 2), (None, 0)))
         assert standings_of([other], ()) == standings_of([], ()) == "no votes" and not has_votes(other.info)
 
 
@@ -142,7 +168,9 @@ def test_the_last_votes_come_first_with_the_attempts_that_they_name(two: tuple[R
         ]  # fmt: skip
 
 
-def test_the_board_shows_each_figure_and_takes_runs_and_styles(home: Path, two: tuple[Run, Run]) -> None:
+def test_the_board_shows_each_figure_and_takes_runs_and_styles(
+    home: Path, two: tuple[Run, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, other = two
     names = {one.id: "ONE", other.id: "TWO"}
     access = Access()
@@ -198,6 +226,10 @@ def test_the_board_shows_each_figure_and_takes_runs_and_styles(home: Path, two: 
             "of style Last votes "
         )
         assert alone.count("/runs/TWO/attempts/") == 6 and "/runs/ONE/" not in alone
+        monkeypatch.setattr(arena_views, "MAX_RUNS", 1)
+        for query, shown in (("", "TWO"), (f"?run={one.id}&run={one.id}&run={other.id}", "ONE")):
+            part, _ = asked(client, f"/arena/board{query}", names)
+            assert set(re.findall("/runs/(ONE|TWO)/attempts/", part)) == {shown} and "TWO ONE" in part.replace("*", "")
 
 
 def test_a_round_goes_by_its_pages_to_a_vote_that_is_kept(tmp_path: Path) -> None:

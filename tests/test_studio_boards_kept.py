@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from firsthand.model import Usage
 from firsthand.runs import store
@@ -47,8 +50,33 @@ def test_a_budget_that_was_fitted_is_none_and_the_first_agent_named_is_the_basel
             (board,), problems = boards_of(run)
         assert (board.budget, board.baseline, problems) == (budget, baseline, []), given
         assert [row.agent for row in board.rows] == ["zed", "ann", "mid"], "the best first"
-    with store.create(tmp_path, {}, "none", command=["firsthand"]) as empty:
-        assert boards_of(empty) == ([], [])
+    for figures, told in (
+        (None, []),
+        ({"quiz": "nosuch"}, ["quiz has figures of its own, which cannot be computed here: "]),
+    ):
+        with store.create(tmp_path, {}, "none", command=["firsthand"], figures=figures) as empty:
+            boards, problems = boards_of(empty)
+        assert boards == [] and [each[: len(said)] for each, said in zip(problems, told, strict=True)] == told
+
+
+def test_the_epochs_of_a_task_are_reduced_as_its_benchmark_declares_or_as_the_run_was_asked(tmp_path: Path) -> None:
+    scores = {"t0": (1.0, 0.0), "t1": (0.5, 0.0, 0.25), "t2": (1.0, 0.5)}
+    for declared, config, reduce, value in (
+        ({"quiz": "max"}, {}, "max", (1 + 0.5 + 1) / 3),
+        ({"quiz": "max"}, {"reduce": "pass_at_1"}, "pass_at_1", (0.5 + 0 + 0.5) / 3),
+        ({"other": "max"}, {}, "mean", (0.5 + 0.25 + 0.75) / 3),
+    ):  # fmt: skip
+        protocols = {"quiz": "5-shot"}
+        with store.create(tmp_path, config, "e", command=["firsthand"], reducers=declared, protocols=protocols) as run:
+            run.add_tasks("quiz", [Task(task, "Q") for task in scores])
+            for task, each in scores.items():
+                for epoch, score in enumerate(each):
+                    made = attempt("ann", task, score)
+                    run.append(replace(made, id=f"{task}{epoch}", epoch=epoch, place=f"{task}{epoch}"))
+            (board,), problems = boards_of(run)
+        assert (board.benchmark, board.protocol, board.reduce, problems) == ("quiz", "5-shot", reduce, [])
+        assert board.rows[0].score.value == pytest.approx(value), (declared, config)
+        assert (board.tasks, board.epochs, board.rows[0].attempts) == (3, 3, 7)
 
 
 def test_tasks_of_one_cluster_are_no_independent_draws(tmp_path: Path) -> None:
@@ -88,7 +116,7 @@ def test_a_note_that_is_refused_is_shown_as_it_was_typed(tmp_path: Path) -> None
         for text, kept, version in (("  two\r\n lines  ", "two\n lines", "0"), ("x" * 10_000 + " ", "x" * 10_000, "1")):
             assert post(client, f"/runs/{id}/note", text=text, version=version).status_code == 303
             assert f">{kept}</textarea>" in client.get(f"/runs/{id}").text
-        for odd in ("٢", ""):
+        for odd in ("٢", "", "1" * 9):
             refused = said(post(client, f"/runs/{id}/note", text="x", version=odd))
             assert f"version is {odd!r}: a whole number was expected" in refused
         long = post(client, f"/runs/{id}/note", text="x" * 10_001, version="2")
@@ -99,3 +127,8 @@ def test_a_note_that_is_refused_is_shown_as_it_was_typed(tmp_path: Path) -> None
         part = client.get(f"/runs/{id}?filter=agent:mid", headers={"hx-request": "true"})
         text = outline(part)
         assert "mid6" in text and "zed" not in text and "agent ann" not in text
+        hx = {"hx-request": "true"}
+        first, rows = (outline(client.get(f"/runs/{id}{start}", headers=hx)) for start in ("?start=0", "?start=1"))
+        assert "agent ann" in first and "agent ann" not in rows and rows in first and rows != first, (
+            "the next rows alone"
+        )

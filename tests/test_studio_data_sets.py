@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from firsthand.errors import ConfigError
 from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.ingest.redaction import Redactor
 from firsthand.ingest.trace_store import SpanPreparer, TraceStore
@@ -19,8 +20,8 @@ from firsthand.runs import store
 from firsthand.studio.access import Access
 from firsthand.studio.regression_test import as_regression_test
 from firsthand.studio.studio_app import create_app
-from firsthand.studio.studio_store import SqliteStore
-from firsthand.studio.task_collection import TaskCollections
+from firsthand.studio.studio_store import SqliteStore, StoredItem
+from firsthand.studio.task_collection import CollectedTask, TaskCollections, as_lines
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -113,6 +114,54 @@ def test_a_data_set_becomes_a_pytest_file_that_fails_where_a_model_got_worse(cli
         cwd=home, env={**os.environ, "FIRSTHAND_TEST_MODEL": f"scripted:{home}/model.json"}, capture_output=True, text=True,
     )  # fmt: skip
     assert "1 failed, 1 passed" in ended.stdout, ended.stdout + ended.stderr
+
+
+def test_a_task_with_choices_is_collected_as_it_is_put_with_its_score_of_nothing_or_none(tmp_path: Path) -> None:
+    choice = Task(
+        "m", "Pick", ("red", "blue"), hint="a letter", secret={"answer": "B"}, metadata={"n": 1, "of": [2, 3]}
+    )
+    sets = TaskCollections(SqliteStore(tmp_path))
+    with store.create(tmp_path, {}, "choices") as run:
+        run.add_tasks("pick", [choice])
+        for answer, score in (("é" * 2001, 0.0), (None, None)):
+            scores = () if score is None else (Score("exact", score),)
+            tried = Trace(
+                f"c{score}", "pick", "m", {"name": "a"}, 0, 0, "", 1.0, answer=answer, scores=scores, place=f"p{score}"
+            )
+            run.append(tried)
+            assert sets.add(f"m{score}", run, [tried, tried]) == 1
+            (kept,) = sets.get(f"m{score}").tasks
+            assert kept == CollectedTask(choice, "pick", run.id, f"p{score}", (answer or "")[:2000], score)
+            assert kept.score == score and kept.task.question == "Pick\nA. red\nB. blue"
+            assert json.loads(as_lines(sets.get(f"m{score}"))) == {
+                "id": "m", "prompt": "Pick\nA. red\nB. blue", "target": "B", "from": {"run": run.id, "attempt": kept.place},
+            }  # fmt: skip
+
+
+def test_a_data_set_that_was_changed_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    class Beside(SqliteStore):
+        """A store where another process makes or changes what was read."""
+
+        def get(self, kind: str, key: str) -> StoredItem | None:
+            found = super().get(kind, key)
+            self.put(kind, key, {"tasks": []} if found is None else found.body)
+            return found
+
+    row = {"id": "t", "question": "q?", "answer": "a", "system": "", "history": "", "cluster": ""}
+    plain, beside = TaskCollections(SqliteStore(tmp_path)), TaskCollections(Beside(tmp_path))
+    again = "open it again and repeat your change"
+    with pytest.raises(ConfigError, match=f"^the data-set 'new' is there already: {again}$"):
+        beside.add_received("new", [row])
+    plain.add_received("old", [row, {**row, "id": "u"}])
+    for change in (
+        lambda: beside.add_received("old", [{**row, "id": "v"}]),
+        lambda: beside.remove("old", "traces", "t"),
+    ):
+        with pytest.raises(ConfigError, match=f"^the data-set 'old' was changed in the meantime: {again}$"):
+            change()
+    assert [each.task.id for each in plain.get("old").tasks] == ["t", "u"] and plain.get("old").version == 3
+    plain.remove("old", "traces", "t")
+    assert [each.task.id for each in plain.get("old").tasks] == ["u"] and plain.get("new").tasks == ()
 
 
 def test_hostile_texts_stay_texts_in_the_pytest_file(tmp_path: Path) -> None:

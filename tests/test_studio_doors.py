@@ -75,9 +75,11 @@ def test_a_request_without_accounts_needs_a_host_an_origin_and_a_session() -> No
         (asked("PUT", **cookie, origin=f"http://{HOST}"), None), (asked("PATCH", **cookie, origin="http://evil"), OTHERS),
         (asked("POST", sec_fetch_site="same-origin"), OPEN),
         (asked("POST", **cookie, authorization="Bearer x"), OTHERS), (asked(authorization="Bearer x"), OPEN),
-        (asked(path="/enter", query="code=wrong"), WRONG),
+        (asked(path="/enter", query="code=wrong"), WRONG), (asked(path="/enter"), WRONG),
     ):  # fmt: skip
         assert told(door._refusal(request)) == answer, (request.method, request.url.path, request.headers)
+    refused = door._refusal(asked(host="evil:8131", **cookie))
+    assert refused is not None and refused.headers["connection"] == "close", "a browser asks the other server anew"
     entered = door._enter(asked(path="/enter", query=f"code={access.new_code()}"))
     assert told(entered) == (303, "", "/")
     kept = entered.headers["set-cookie"]

@@ -10,6 +10,7 @@ import pytest
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.message import Message, Reasoning, Sampled, Text, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import Usage
+from firsthand.studio import token_colours
 from firsthand.studio.attempt_facts import attempt_facts
 from firsthand.studio.attempt_spans import first_spans_json, spans_json, spans_of
 from firsthand.studio.branch_conversation import Block, conversation, message_blocks
@@ -293,6 +294,26 @@ def test_tokens_are_coloured_by_how_sure_the_model_was() -> None:
     assert found[1].entropy_step == sum(found[1].entropy > bound for bound in (0.1, 0.5, 1.0, 2.0))
     for detail in ({"top_logprobs": [[], top[:1]]}, {"top_logprobs": [[]]}, {"top_logprobs": 3}, {}):
         assert tokens_of(trace(nodes=nodes, calls=(call(":0", 0.0, nodes=(0, 1), detail=detail),)), 1) == ()
+
+
+def test_the_six_most_probable_alternatives_of_a_token_are_shown_and_its_entropy_counts_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seven = [[each, -1.0 - number] for number, each in enumerate("abcdefg")]
+    nodes = (Node(None, Message("assistant", (Text("cz"),), Sampled((1, 2), (-3.0, 1e-9)))),)
+    detail = {"top_logprobs": [[seven, [["z", 1e-9], ["y", -1e4]]]]}
+    made = trace(nodes=nodes, calls=(call(":0", 0.0, nodes=(0,), detail=detail),))
+    monkeypatch.setattr(token_colours, "MAX_TOKENS", 1)
+    assert tokens_of(made, 0) == ()
+    monkeypatch.setattr(token_colours, "MAX_TOKENS", 2)
+    first, second = tokens_of(made, 0)
+    assert first.others == tuple((each, math.exp(value)) for each, value in seven[:6])
+    assert (first.text, first.logprob, first.logprob_step) == ("c", -3.0, 3)
+    known = [math.exp(value) for _, value in seven]
+    assert (
+        first.entropy == pytest.approx(-sum(p * math.log(p) for p in (*known, 1 - sum(known)))) and second.entropy == 0
+    )
+    assert (second.text, second.others, second.logprob_step) == ("z", (("z", 1.0), ("y", 0.0)), 0)
 
 
 def test_votes_fates_and_the_budget_of_an_attempt() -> None:

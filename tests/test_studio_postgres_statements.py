@@ -98,6 +98,11 @@ def test_documents_are_kept_by_kind_and_key_with_their_versions(opened: list[Any
     assert store.get("b", "k") == item and [each.key for each in store.items("a")] == ["B", "c", "é"]
     ((address, options, database),) = opened
     assert (address, options) == (ADDRESS, {"connect_timeout": 10}) and database.depth == 0
+    database.rows.execute("UPDATE firsthand_items SET at = '1999'")
+    assert store.put("b", "k", {"n": 2}) == 2
+    changed = store.get("b", "k")
+    assert changed is not None and changed == StoredItem("k", {"n": 2}, 2, changed.at) and changed.at >= item.at
+    assert [each.at for each in store.items("a")] == ["1999"] * 3
     assert database.locks[:2] == [8203641, "a\nk#0"] and "b\nk#0" in database.locks, (
         "a writer waits for its own document"
     )
@@ -134,7 +139,15 @@ def test_a_fault_of_the_database_is_one_sentence_without_its_address(
         with pytest.raises(StoreError) as told:
             store.items("a")
         assert str(told.value) == f"the database cannot be used: line one {'y' * 291}"
+    database.fails = UnicodeEncodeError("latin-1", "a€", 1, 2, "not in range")
+    says = (
+        r"^the database cannot be used: 'latin-1' codec can't encode character '\\u20ac' in position 1: not in range$"
+    )
+    for use in (lambda: store.put("a", "k", {"n": "€"}), lambda: store.log("a", {}), lambda: store.remove("a", "k")):
+        with pytest.raises(StoreError, match=says):
+            use()
     database.fails = None
+    assert store.get("a", "k") == StoredItem("k", {}, 1, store.items("a")[0].at) and store.logged("a") == []
     database.rows.execute("UPDATE firsthand_items SET body = '[1]'")
     for read in (lambda: store.get("a", "k"), lambda: store.items("a")):
         with pytest.raises(

@@ -379,6 +379,12 @@ def test_runs_are_listed_filtered_and_counted() -> None:
         "status": [("done", 2), ("running", 1)], "benchmark": [("quiz", 1)], "model": [("m1", 2), ("m2", 1)],
         "pattern": [("cot", 1)],
     }  # fmt: skip
+    part = run_page(infos, "score>0.5", limit=0)
+    assert (part.rows, part.total, part.start, part.next_start) == ((), 1, 0, None)
+    assert part.facets == {"status": [("done", 1)], "benchmark": [], "model": [("m1", 1)], "pattern": [("cot", 1)]}
+    many = [info(f"r{n}", "1", config={"model": [f"m{n:02}"]}) for n in range(31)]
+    assert run_page(many[::-1]).facets["model"] == [(f"m{n:02}", 1) for n in range(30)]
+    assert [each.id for each in run_page(many, limit=3).rows] == ["r9", "r8", "r7"], "of one time by their ids"
     with pytest.raises(ConfigError, match="runs cannot be sorted by 'model'"):
         run_page(infos, sort="model")
     assert earlier_run(infos[1], infos) is infos[0] and earlier_run(infos[0], infos) is None

@@ -107,6 +107,8 @@ def test_a_filter_is_terms_with_fields_operators_and_values() -> None:
         ("has<error", "the filter says 'has<error': has takes error, note, as in has:error"),
         ("model<x", "the filter says 'model<x': model is text, which takes model:WORD or model=WORD"),
         ("modle:x", "the filter asks for 'modle', which is no field; did you mean 'model'?; there are model, score, has"),
+        ("scores<1", "the filter asks for 'scores', which is no field; did you mean 'score'?; there are model, score, has"),
+        ("x" * 41 + ".y:1", f"the filter asks for '{'x' * 40}', which is no field; there are model, score, has"),
         ("<5", "the filter says '<5' with no field before it: write score<0.5 without blanks, or quote the word"),
     ):  # fmt: skip
         said = refusal(parse_filter, wrong, FIELDS, FLAGS)
@@ -213,13 +215,15 @@ def test_points_lie_by_the_logarithm_of_cost_and_the_frontier_is_marked() -> Non
 
 
 def test_settings_of_a_sweep_are_axes_and_go_with_the_result() -> None:
-    configs = [{"lr": 0.001, "opt": "a", "same": 1, "n": 1, "l": []}, {"lr": 0.1, "opt": "b", "same": 1, "n": 3, "l": [1]},
-               {"lr": 0.01, "opt": "a", "same": 1, "n": None, "l": []}]  # fmt: skip
+    configs = [{"lr": 0.001, "opt": "a", "same": 1, "n": 1, "l": []}, {"lr": 0.1, "opt": "b", "same": 1, "n": 3, "l": [1],
+                "warm": 2}, {"lr": 0.01, "opt": "a", "same": 1, "n": None, "l": [], "note": "x" * 61}]  # fmt: skip
     axes = axes_of(configs, [{"acc": 0.1}, {"acc": 0.9}, {"acc": 0.5}])
     assert axes == [
         {"name": "lr", "is_setting": True, "kind": "number", "log": True, "values": [0.001, 0.1, 0.01]},
         {"name": "opt", "is_setting": True, "kind": "word", "log": False, "values": ["a", "b", "a"]},
         {"name": "n", "is_setting": True, "kind": "number", "log": False, "values": [1.0, 3.0, None]},
+        {"name": "warm", "is_setting": True, "kind": "number", "log": False, "values": [None, 2.0, None]},
+        {"name": "note", "is_setting": True, "kind": "word", "log": False, "values": [None, None, "x" * 60]},
         {"name": "acc", "is_setting": False, "kind": "number", "log": False, "values": [0.1, 0.9, 0.5]},
     ]
     # ranks 1, 3, 2: opt a has 1 and 2, b has 3; centred -1, 0 and 1, so ((-1)^2 / 2 + 1^2) / 2 = 3/4

@@ -253,7 +253,7 @@ def test_a_data_set_is_put_to_models_with_its_check_and_prompt(tmp_path: Path) -
     tasks = [Task("t1", "Q1", secret={"answer": "yes"}), Task("t2", "Q2", secret={"answer": "no"})]
 
     async def play() -> list[str]:
-        made = Playground(tmp_path, TWO)
+        made = Playground(tmp_path, {**TWO, "amber": replace(TWO["amber"], system="Rhyme")})
         with pytest.raises(ConfigError, match="no model was chosen: choose one or more"):
             await made.start_tasks("set", tasks, [], "exact")
         runs = [
@@ -276,8 +276,9 @@ def test_a_data_set_is_put_to_models_with_its_check_and_prompt(tmp_path: Path) -
         }
     with store.open_run(plain, tmp_path) as run:
         traces = [run.trace(row.place) for row in run.rows()]
-        assert sorted(each.agent_name for each in traces) == ["amber", "cobalt"]
-        assert all(each.scores == () and each.agent.get("system") is None for each in traces)
+        assert {each.agent_name: each.agent.get("system") for each in traces} == {"amber": "Rhyme", "cobalt": None}
+        assert run.info.config == {"data_set": "set", "models": ["amber", "cobalt"], "check": "none"}
+        assert all(each.scores == () for each in traces) and len(traces) == 2
 
 
 def test_trials_under_way_are_bounded_and_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

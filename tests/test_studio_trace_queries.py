@@ -233,6 +233,8 @@ def test_a_received_span_shows_its_facts_messages_and_data() -> None:
         ("kind", "span"), ("span", f"{2:016x}"), ("began", "1970-01-01T00:00:00.000+00:00"), ("took", "0.000 s"),
         ("error", "unknown"), ("written by", "unknown"),
     )  # fmt: skip
+    embedded = incoming_detail([stored(1, "in", 1, 2, what="embed", usage=Usage(7, 0, 0, 0.0))], "span:0")
+    assert embedded.facts[4:] == (("prompt tokens", "7"), ("answer tokens", "0"), ("written by", "unknown"))
     assert "b… (3 more characters)" in detail.data and len(detail.data) == 20_000 and detail.left_out > 4000
     for ref in ("span:2", "call:0", "span:", "span:x", "span:-1", "span:" + "0" * 10, "span"):
         with pytest.raises(UnknownName) as told:
@@ -255,15 +257,32 @@ def test_long_texts_are_cut_and_deep_data_ends() -> None:
     cut = _short(deep, 0)
     for _ in range(101):
         (cut,) = cut
+    nested: Any = {"end": 1}
+    for _ in range(101):
+        nested = {"k": nested}
+    shortened = _short(nested, 0)
+    for _ in range(101):
+        shortened = shortened["k"]
+    assert shortened == "…"
     assert cut == "…" and _short([], 101) == "…" and _short([1], 100) == ["…"] and _short("x", 101) == "x"
     span = stored(3, "é", 1, 2, 2, error="bad", attributes={"a": "v" * 200_001}, resource={"r": 1})
-    assert raw_spans([span]) == {
+    failed = stored(4, "f", error="", events=[{"name": "e"}], links=[{"trace_id": "9"}], scope="lib", kind=3)
+    assert raw_spans([span, failed, stored(5, "g", 7)]) == {
         "spans": [
             {
                 "trace_id": "7" * 32, "span_id": f"{3:016x}", "parent_id": f"{2:016x}", "name": "é",
                 "start_ns": DAY + 1_000_000, "end_ns": DAY + 2_000_000, "error": "bad",
                 "attributes": {"a": "v" * 200_001}, "resource": {"r": 1},
-            }
+            },
+            {
+                "trace_id": "7" * 32, "span_id": f"{4:016x}", "parent_id": "", "name": "f", "start_ns": 0, "end_ns": 0,
+                "error": "", "attributes": {}, "events": [{"name": "e"}], "links": [{"trace_id": "9"}], "scope": "lib",
+                "kind": 3, "resource": {},
+            },
+            {
+                "trace_id": "7" * 32, "span_id": f"{5:016x}", "parent_id": "", "name": "g", "start_ns": DAY + 7_000_000,
+                "end_ns": 0, "error": None, "attributes": {}, "resource": {},
+            },
         ]
     }  # fmt: skip
     assert '\n   "name": "é",\n' in shown_spans([span]) and "v… (1 more characters)" in shown_spans([span])

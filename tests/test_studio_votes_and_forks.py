@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
 from firsthand.studio import arena_rounds
 from firsthand.studio.arena_rounds import AnsweringSide, ArenaRounds, Round
+from firsthand.studio.paced_pair import PacedPair
 from firsthand.studio.playground import Playground, PlaygroundTrial, _described, _sampling, forked
 from firsthand.task import Task
 from firsthand.trace import Event, Node, Trace
@@ -85,7 +88,139 @@ def test_rounds_that_failed_or_are_answered_hold_no_place(tmp_path: Path, monkey
     asyncio.run(play())
 
 
+class Held(Scripted):
+    """A model that says its first word, and the rest once it is let go."""
+
+    def __init__(self, said: str, go: asyncio.Event):
+        super().__init__(lambda *_: said, name=f"scripted:{said[:4]}")
+        self.go = go
+
+    async def stream(self, *given: Any, **named: Any) -> Any:
+        async for each in super().stream(*given, **named):
+            yield each
+            await self.go.wait()
+
+
+def test_each_side_is_told_of_its_own_answer_and_an_empty_one_is_named(tmp_path: Path) -> None:
+    said = {"amber": "left hand", "cobalt": "right hand"}
+
+    async def play() -> None:
+        go = asyncio.Event()
+        rounds = ArenaRounds(tmp_path, {name: Agent(name, Held(text, go), reply) for name, text in said.items()})
+        made = await rounds.start("Which?")
+        while not (made.a.text and made.b.text):
+            await asyncio.sleep(0)
+        sides = (made.a, made.b)
+        assert [side.text for side in sides] == [said[side.agent.name].partition(" ")[0] + " " for side in sides]
+        assert made.battle is None and not made.problem
+        go.set()
+        assert made.work is not None
+        await made.work
+        assert [side.text for side in sides] == [said[side.agent.name] for side in sides]
+        made.pace = PacedPair(_began_s=0.0)
+        whole = [{"side": name, "from": 0, "text": side.text} for name, side in zip("ab", sides, strict=True)]
+        told = [each async for each in rounds.events(made, tick_s=0.001)]
+        assert told[-1] == {"ready": True} and told[:-1] != []
+        again = [each async for each in rounds.events(made)]
+        assert again == [*whole, {"ready": True}], "a page that is loaded again gets both texts at once"
+        rounds.close()
+        silent = {name: Agent(name, Scripted(lambda *_: "", name="scripted:none"), reply) for name in said}
+        rounds = ArenaRounds(tmp_path, silent)
+        made = await rounds.start("Which?")
+        assert made.work is not None
+        await made.work
+        assert (made.problem, made.a.text, made.b.text) == ("", "(no answer)", "(no answer)")
+        assert made.battle is not None and made.battle.a.answer == made.battle.b.answer == ""
+        rounds.close()
+
+    asyncio.run(play())
+
+
+def test_a_page_keeps_of_a_text_that_begins_again_what_still_holds(tmp_path: Path) -> None:
+    one, two = (AnsweringSide(each) for each in agents().values())
+    made = Round("r", Task("t", "Q"), one, two, PacedPair(_began_s=0.0))  # long ago: up to 600 characters come at once
+    rounds = ArenaRounds(tmp_path, agents())
+
+    async def play() -> None:
+        events = rounds.events(made, tick_s=0.0)
+
+        async def told(count: int) -> list[Any]:
+            made.pace._last_s = 0.0
+            return [await anext(events) for _ in range(count)]
+
+        one.text, two.text = "Hello", "Good day"
+        assert await told(2) == [{"side": "a", "from": 0, "text": "Hello"}, {"side": "b", "from": 0, "text": "Good "}]
+        one.text = "Help me on"
+        assert await told(2) == [{"side": "a", "from": 3, "text": "p me "}, {"side": "b", "from": 5, "text": "day"}]
+        one.text = "He"
+        assert await told(1) == [{"side": "a", "from": 2, "text": ""}], "what the other side has said stays"
+        one.text, two.text, made.battle = "Hey", "Good day to you", object()  # type: ignore[assignment]
+        assert await told(1) == [{"side": "a", "from": 2, "text": "y"}]
+        assert await told(2) == [{"side": "b", "from": 8, "text": " to you"}, {"ready": True}]
+        assert [each async for each in events] == [] and made.pace.is_over
+
+    asyncio.run(asyncio.wait_for(play(), 5))
+
+
+def test_the_same_models_in_another_order_go_on_with_their_run(tmp_path: Path) -> None:
+    def opened(given: dict[str, Agent], seed: int = 4) -> Any:
+        rounds = ArenaRounds(tmp_path, given, seed=seed)
+        run = rounds._open()
+        info, names = run.info, list(run.agents())
+        rounds.close()
+        return info.id, info.config, names
+
+    two = agents()
+    first, config, names = opened({"cobalt": two["cobalt"], "amber": two["amber"]})
+    bodies = {name: agent.to_json() for name, agent in two.items()}
+    assert config == {"arena": {"models": ["amber", "cobalt"], "agents": bodies, "by": "studio", "seed": 4}}
+    assert opened(two) == (first, config, names) and sorted(names) == ["amber", "cobalt"]
+    rhymed = opened({**two, "amber": replace(two["amber"], system="Rhyme")})
+    assert rhymed[0] != first, "another system message makes it another model"
+
+
 # -- trials --
+
+
+class Streamed(Scripted):
+    """A model that counts the answers that it has streamed."""
+
+    streamed = 0
+
+    async def stream(self, *given: Any, **named: Any) -> Any:
+        self.streamed += 1
+        async for each in super().stream(*given, **named):
+            yield each
+
+
+def test_prompts_and_data_sets_are_streamed_to_their_pages_and_have_their_seed(tmp_path: Path) -> None:
+    models = [Streamed(lambda *_: "x", name=f"scripted:{name}") for name in ("amber", "cobalt")]
+    made = Playground(tmp_path, {model.name: Agent(model.name, model, reply) for model in models})
+
+    async def play() -> list[str]:
+        trial = PlaygroundTrial(("scripted:cobalt",), "Q", seed=9, epochs=2)
+        runs = [await made.start(trial), await made.start(replace(trial, seed=None, epochs=1))]
+        tasks = [Task("t1", "Q1", secret={"answer": "X"}), Task("t2", "Q2", secret={"answer": "x"})]
+        runs.append(await made.start_tasks("mine", tasks, ["scripted:amber", "scripted:cobalt"], "normalised"))
+        await made.settled()
+        return runs
+
+    found, ids = [], asyncio.run(play())
+    for id in ids:
+        with store.open_run(id, tmp_path) as run:
+            found.append([(each.agent_name, each.task_id, each.epoch, each.seed) for each in run.traces()])
+            assert (run.info.num_planned, run.status, run.info.command) == (len(found[-1]), "done", ())
+            scores = {each.task_id: [(score.name, score.value) for score in each.scores] for each in run.traces()}
+    question = found[0][0][1]
+    assert [sorted(each) for each in found] == [
+        [("scripted:cobalt", question, 0, 9), ("scripted:cobalt", question, 1, 9)],
+        [("scripted:cobalt", question, 0, 0)],
+        [(model.name, task, 0, 0) for model in models for task in ("t1", "t2")],
+    ]
+    assert [model.streamed for model in models] == [2, 5] and made.problems == {} and made._work == {}
+    assert scores == {"t1": [("normalised", 1.0)], "t2": [("normalised", 1.0)]}
+    for id, kind in zip(ids, ("playground", "playground", "data-set"), strict=True):
+        assert re.fullmatch(rf"\d{{4}}-\d\d-\d\d-\d{{4}}-{kind}-[a-z0-9]{{4}}", id)
 
 
 def test_a_trial_is_described_by_what_was_given_and_keeps_what_was_not() -> None:
@@ -127,13 +262,30 @@ def test_a_fork_keeps_the_rules_of_its_parent_that_allow_nothing(tmp_path: Path)
         assert decision.reason == f"calculator needs approval ({tool.effect}), and the Studio asks nobody"
 
 
+def test_a_fork_loads_nothing_that_its_run_names_but_what_is_installed(tmp_path: Path) -> None:
+    (agent, _) = agents().values()
+    config = {"benchmarks": ["arithmetic"], "model": ["scripted:echo"], "pattern": ["reply"]}
+    parent = Trace("t", "arithmetic", "t0", {"name": "reply", "model": "scripted:echo"}, 0, 0, "then", 1.0)
+    trial = PlaygroundTrial(("amber",), run="r", attempt="p")
+    for kind, key, given, named in (
+        ("benchmark", "benchmarks", ["arithmetic", "evil.py"], "evil.py"), ("tool", "tools", ["evil.py:x"], "evil.py:x"),
+        ("pattern", "pattern", ["reply", "best_of_n(evil.py)"], "best_of_n(evil.py)"), ("guard", "guard", ["e.py"], "e.py"),
+        ("memory", "memory", "notes:path=..", "notes:path=.."),
+    ):  # fmt: skip
+        with store.create(tmp_path, {**config, key: given}, "foreign", command=["firsthand", "run"]) as parents:
+            said = refused(forked, trial, agent, parents, parent)
+        assert said == (
+            f"the run names the {kind} {named!r}, which may load a file, a server or a model: continue it in the terminal "
+            "with `firsthand fork`"
+        )
+
+
 def test_a_fork_is_followed_at_its_parents_epoch_unless_it_is_protected(tmp_path: Path) -> None:
     (agent, _) = agents().values()
-    trial = PlaygroundTrial(("amber",), run="r", attempt="p0", say="And?")
     nodes = (Node(None, user("Q")), Node(0, assistant("A")))
     heard: list[Any] = []
 
-    async def fork(parents: Any) -> Trace:
+    async def fork(parents: Any, trial: PlaygroundTrial) -> Trace:
         run, work = Playground(tmp_path, {"amber": agent})._forks(trial, [agent], parents)
         listener = run.feed.listener
 
@@ -144,16 +296,23 @@ def test_a_fork_is_followed_at_its_parents_epoch_unless_it_is_protected(tmp_path
         run.feed.listener = listened  # type: ignore[method-assign]
         await work()
         (made,) = run.traces()
+        assert run.agents() == {"amber": made.agent}
         assert run.info.num_planned == 1 and run.info.status == "done" and "fork-quiz" in run.id
         run.close()
         return made
 
-    for events in ((), (Event("protected", 0.0, {"why": "x"}),)):
+    protected = (Event("protected", 0.0, {"why": "x"}),)
+    for events, say, at, seed in (((), "And?", 1, None), (protected, "And?", 1, 0), ((), "", 0, 3)):
         parent = Trace("t", "quiz", "t0", {"name": "a"}, 2, 7, "then", 1.0, nodes=nodes, place="p0", events=events)
+        trial = PlaygroundTrial(("amber",), run="r", attempt="p0", at=at, say=say, seed=seed)
         with store.create(tmp_path, {}, "bare") as parents:
             parents.add_tasks("quiz", [Task("t0", "Q")])
             parents.append(parent)
-            made = asyncio.run(fork(parents))
+            made = asyncio.run(fork(parents, trial))
         assert made.answer == "x" and made.epoch == 2, made.error
+        assert made.seed == (7 if seed is None else seed)
+        said = [(node.message.role, node.message.text) for node in made.nodes]
+        before = [("user", "Q"), ("assistant", "A"), ("user", "And?")] if say else [("user", "Q")]
+        assert said == [*before, ("assistant", "x")], "without a message the model answers what was asked"
         assert heard == ([] if events else [(made.place, 2, {"pieces": True})]), events
         heard.clear()

@@ -159,6 +159,7 @@ def test_attempts_under_way_have_their_steps_since_they_began_last(tmp_path: Pat
             for place in (places[1], places[0]):
                 run.feed.add(place.id, Event("limit", 1.5, {"limit": "tokens", "who": place.agent.name}))
             run.feed.started(places[1])
+            run.feed.add("of an attempt whose beginning is not in the feed", Event("limit", 1.5, {"limit": "calls"}))
             run.feed.flush()
             found = under_way_of(run)
             titles = {place.id: f"quiz / t / {place.agent.name} / epoch {place.epoch}" for place in places}

@@ -66,6 +66,11 @@ def test_hosts_are_names_of_any_case_with_the_port_of_the_server_or_its_proxy() 
             assert not access.is_own_host(other), other
         for origin in ("null", "", "studio.example.org:8131", "http://evil.example/x://studio.example.org:8131"):
             assert not access.is_own_origin(Headers({"origin": origin, "sec-fetch-site": "same-origin"})), origin
+    here = Access()
+    here.port = 8131
+    names = ("127.0.0.1", "LOCALHOST", "[::1]", "::1", "127.0.0.2", "0.0.0.0", "localhost.")
+    assert [here.is_own_host(f"{name}:8131") for name in names] == [True] * 3 + [False] * 4
+    assert (here.is_https, here.accounts, here.cookie) == (False, None, "firsthand-studio-8131")
     plain = Access(("a",))
     plain.port = 80
     assert plain.is_own_host("a") and plain.is_own_host("A:80") and not plain.is_own_host("a:443")
@@ -97,6 +102,9 @@ def test_a_cookie_is_that_of_the_port_without_its_quotes_and_a_key_goes_before_i
         ({"cookie": f"{cookie}x"}, None), ({}, None), ({"authorization": key}, None),
     ):  # fmt: skip
         assert access.user_of(Headers(headers)) == user, headers
+    opened = access.exchange(access.new_code())
+    assert not access.knows(Headers({"cookie": f"firsthand-studio-12={opened}"})), "with accounts a code opens nothing"
+    assert access.session_of(Headers({"cookie": "a,b=1"})) is None, "no browser may send that name"
     assert Access().user_of(Headers({"cookie": cookie})) is None and not access.knows(Headers({"cookie": cookie}))
 
 

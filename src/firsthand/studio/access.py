@@ -214,4 +214,4 @@ def client_address(request: Request) -> str:
 
 
 def _digest(session: str) -> bytes:
-    return hashlib.sha256(session.encode("utf-8", "surrogatepass")).digest()
+    return hashlib.sha256(session.encode()).digest()

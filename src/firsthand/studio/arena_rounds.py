@@ -132,7 +132,6 @@ class ArenaRounds:
         async with self._opening:
             run = await run_in_threadpool(self._open)
         table, _ = await run_in_threadpool(battles_of, run, tuple(self.agents))
-        table = table.only(self.agents)
         first, second = choose_pair(table, np.random.default_rng([self.seed, self._number]))
         a, b = (AnsweringSide(self.agents[table.models[place]]) for place in (first, second))
         made = Round(secrets.token_urlsafe(16), task, a, b)

@@ -45,11 +45,11 @@ class PacedPair:
         allowed = self._allowed(now_s)
         common = self._common_s is None
         if common:
-            step = min(allowed, a - self.shown_a, b - self.shown_b)
+            step = max(0, min(allowed, a - self.shown_a, b - self.shown_b))
             self.shown_a += step
             self.shown_b += step
             allowed -= step
-            if (done_a and self.shown_a == a) or (done_b and self.shown_b == b):
+            if (done_a and self.shown_a >= a) or (done_b and self.shown_b >= b):
                 self._common_s = max(now_s - self._began_s, 1e-3)
         else:
             self.shown_a += max(0, min(allowed, a - self.shown_a))

@@ -153,7 +153,7 @@ class Playground:
         parent = parents.trace(attempt)
         place = replay_of(parents, parent)
         about: Json = {PLAYGROUND: {"replays": True, "run": parents.id, "attempt": parent.place}}
-        run = store.create(self.home, about, f"replay-{parent.benchmark}"[:40], command=())
+        run = store.create(self.home, about, f"replay-{parent.benchmark}", command=())
         work = self._begin(run, lambda: execute(run, [place], seed=parent.seed))
         await asyncio.wait([work], timeout=REPLAY_WAIT_S)
         return run.id, place.id
@@ -209,7 +209,7 @@ class Playground:
             (Fork(parent, trial.at, agent, trial.say or None, trial.seed, parents.id), setting)
             for agent, setting in made
         ]
-        run = store.create(self.home, {PLAYGROUND: _described(trial)}, f"fork-{parent.benchmark}"[:40], command=())
+        run = store.create(self.home, {PLAYGROUND: _described(trial)}, f"fork-{parent.benchmark}", command=())
         run.add_tasks(parent.benchmark, [task])
         for agent, _ in made:
             run.add_agent(agent.name, agent.to_json())

@@ -160,11 +160,6 @@ def standings_of(runs: list[Run], style: tuple[str, ...]) -> Standings | str:
         return str(error)
     rows = ranked(ratings)
     low, high = min(row.low for row in rows), max(row.high for row in rows)
-    reach = max(high - low, 1e-9)
-
-    def place(value: float) -> float:
-        return round(100 * (value - low) / reach, 2)
-
     shown = battles.only([row.model for row in rows])
     games = shown.counts.sum(0)
     games = games + games.T
@@ -175,20 +170,20 @@ def standings_of(runs: list[Run], style: tuple[str, ...]) -> Standings | str:
         for i in range(len(rows))
     ]
     standings = [
-        Standing(
-            row,
-            place(row.low),
-            max(0.5, round(place(row.high) - place(row.low), 2)),
-            place(row.rating),
-            float(shown.wins[i].sum() / max(int(shown.games[i]), 1)),
-        )
-        for i, row in enumerate(rows)
+        placed(row, float(shown.wins[i].sum() / max(int(shown.games[i]), 1)), low, high) for i, row in enumerate(rows)
     ]
     unrated = tuple(sorted(name for group in groups[1:] for name in group))
     costs = costs_of(runs)
     points, unit = scatter_points([(row.model, row.rating, *costs.get(row.model, (0.0, 0.0))) for row in rows])
     num_votes = len(plain.battles)
     return Standings(ratings, tuple(standings), tuple(shares), unrated, num_votes, plain.void, tuple(points), unit)
+
+
+def placed(row: RatedModel, wins: float, low: float, high: float) -> Standing:
+    """A rated model on the scale from `low` to `high`; the bar of its interval is half a point wide at least."""
+    reach = max(high - low, 1e-9)
+    left, right, middle = (round(100 * (value - low) / reach, 2) for value in (row.low, row.high, row.rating))
+    return Standing(row, left, max(0.5, round(right - left, 2)), middle, wins)
 
 
 def costs_of(runs: list[Run]) -> dict[str, tuple[float, float]]:

@@ -12,7 +12,6 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from firsthand.errors import ConfigError
-from firsthand.runs.feed import Started
 from firsthand.runs.run_folder import Run
 from firsthand.show import board as board_module
 from firsthand.show import heatmap
@@ -126,10 +125,7 @@ def under_way_of(run: Run) -> list[UnderWay]:
     began: dict[str, float] = {}
     for step in steps:
         began.setdefault(step.place, step.at)
-        found = lines.setdefault(step.place, [])
-        if isinstance(step.step, Started):
-            found.clear()
-        found += [line.partition("  ")[2] for line in told.of(step)]
+        lines.setdefault(step.place, []).extend(line.partition("  ")[2] for line in told.of(step))
     return [UnderWay(place, each[0], began[place], tuple(each[1:])) for place, each in lines.items() if each]
 
 

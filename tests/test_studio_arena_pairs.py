@@ -1,0 +1,92 @@
+"""Rounds of the arena: which two models answer, one run for rounds that begin at once, and what closing keeps."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from firsthand.agent import Agent
+from firsthand.arena.blind_battles import battles_of
+from firsthand.arena.pair_choice import choose_pair
+from firsthand.errors import ConfigError
+from firsthand.patterns.reply import reply
+from firsthand.providers.scripted import Scripted
+from firsthand.runs import store
+from firsthand.studio.arena_rounds import ArenaRounds, Round
+
+
+def agents(*names: str) -> dict[str, Agent]:
+    return {name: Agent(name, Scripted(lambda *_: "x", name=f"scripted:{name}"), reply) for name in names}
+
+
+async def answered(made: Round) -> Round:
+    assert made.work is not None
+    await made.work
+    assert made.problem == "" and made.battle is not None
+    return made
+
+
+def test_the_models_of_a_round_are_drawn_by_the_seed_its_number_and_the_votes_so_far(tmp_path: Path) -> None:
+    names = ("teal", "amber", "zinc", "cobalt")
+
+    async def play() -> None:
+        rounds = ArenaRounds(tmp_path, agents(*names), seed=3)
+        chosen, others = [], []
+        for number, prompt in enumerate((" " * 19_999 + "x", "Q", "Q", "Q", "Q")):
+            made = await answered(await rounds.start(prompt))
+            assert rounds.run is not None and made.battle is not None
+            table, _ = battles_of(rounds.run, names)
+            first, second = choose_pair(table, np.random.default_rng([3, number]))
+            assert (made.a.agent.name, made.b.agent.name) == (names[first], names[second]), number
+            for side, trace in ((made.a, made.battle.a), (made.b, made.battle.b)):
+                assert (trace.agent_name, trace.seed, trace.epoch) == (side.agent.name, 3, number)
+            chosen.append((first, second))
+            others.append([choose_pair(table, np.random.default_rng(seed)) for seed in ([3, 0], [number], [0, number])])
+        for column in range(3):
+            assert [each[column] for each in others] != chosen, "another seed would draw others"
+        with pytest.raises(ConfigError, match=r"^the prompt has 20,001 characters: at most 20,000 are taken$"):
+            await rounds.start("x" * 20_000 + " ")
+        rounds.close()
+
+    asyncio.run(play())
+
+
+def test_rounds_that_begin_at_once_are_of_one_run_and_have_their_own_numbers(tmp_path: Path) -> None:
+    async def play() -> None:
+        rounds = ArenaRounds(tmp_path, agents("amber", "cobalt"))
+        for made in await asyncio.gather(rounds.start("One?"), rounds.start("Two?")):
+            await answered(made)
+        assert rounds.run is not None
+        assert sorted({(row.task_id, row.epoch) for row in rounds.run.rows()}) == sorted(
+            (made.task.id, number) for number, made in enumerate(rounds._rounds.values())
+        )
+        rounds.close()
+
+    asyncio.run(play())
+    (info,) = store.list_runs(tmp_path)
+    assert (info.num_traces, info.status) == (4, "done")
+
+
+def test_a_vote_that_cannot_be_kept_does_not_lose_those_after_it(tmp_path: Path) -> None:
+    async def play() -> None:
+        rounds = ArenaRounds(tmp_path, agents("amber", "cobalt"))
+        made = [await answered(await rounds.start(prompt)) for prompt in ("One?", "Two?", "Three?")]
+        for each in made:
+            each.ready_at = 0.0
+        rounds.vote(made[0], "a", [], "ann", undo_s=60)
+        rounds.vote(made[2], "b", ["safe"], "ann", undo_s=60)
+        made[0].reasons = (object(),)  # type: ignore[assignment]  # which no run can hold
+        run = rounds.run
+        assert run is not None
+        rounds.close()
+        assert [each.kept is not None for each in made] == [False, False, True] and rounds.run is None
+        with store.open_run(run.id, tmp_path) as kept:
+            assert [(each.task_id, each.winner) for each in kept.preferences()] == [(made[2].task.id, "b")]
+        for each in made:
+            if each.keeper is not None:
+                each.keeper.cancel()
+
+    asyncio.run(play())
