@@ -83,6 +83,8 @@ def test_the_parts_of_a_value_are_keys_texts_numbers_and_what_json_holds():
     ]  # fmt: skip
     assert list(leaves(inner, "p"))[1:] == [("p.k", "q"), ("p.k.n", "n"), ("p.k.n.r", "r"), ("p.k.n.r", "1")]
     assert list(leaves(' ["q"]')) == [("", "q")]
+    odd = [" \t\r\n\xa0ann\u2003 ", "\x0bbob\x0c", "\u3000"]  # only blanks that a person types are taken off
+    assert list(leaves(odd, "to")) == [("to", "\xa0ann\u2003"), ("to", "\x0bbob\x0c")]
 
 
 def test_a_list_in_one_text_needs_a_witness_for_each_item():
@@ -100,6 +102,17 @@ def test_an_argument_with_more_than_the_most_parts_has_no_witness():
     assert fits == (Witness("to", "ann", "names"),) * 256
     more = witnesses({"to": ["ann"] * 255, "cc": ["Ann", "eve"]}, ("to", "cc"), sources, exact=("to",))
     assert more[255:] == (Witness("cc", "Ann", "names"), Witness("cc", "", "", "it has more than 256 parts"))
+
+
+def test_every_part_of_an_argument_that_must_match_exactly_does_so():
+    sources = (WitnessSource("names", ("ann", "who", "x")),)
+    given = {"to": {"who": ["Ann", "ann", " ann\t"], "X": 1}, "cc": {"WHO": "ANN", "x": "\xa0ann"}}
+    assert witnesses(given, ("cc", "to", "bcc"), sources, exact=("to",)) == (
+        Witness("cc.WHO", "WHO", "names"), Witness("cc.WHO", "ANN", "names"),
+        Witness("cc.x", "x", "names"), Witness("cc.x", "\xa0ann", ""),
+        Witness("to.who", "who", "names"), Witness("to.who", "Ann", ""), Witness("to.who", "ann", "names"),
+        Witness("to.who", "ann", "names"), Witness("to.X", "X", ""), Witness("to.X", "1", ""),
+    )  # fmt: skip
 
 
 def test_trusted_texts_are_the_fields_of_json_or_the_lines_of_a_list():

@@ -149,8 +149,12 @@ def test_a_log_is_read_again_begins_a_new_line_after_one_that_was_cut_off_and_is
     assert empty.read_text() == '{"call": "0:3", "state": "done"}\n'
     link = tmp_path / "link"
     link.symlink_to(path)
-    with pytest.raises(StoreError, match=r"link is a link: remove it$"):
-        RollbackLog(link)
+    dangling = tmp_path / "dangling-link"
+    dangling.symlink_to(tmp_path / "not there yet")
+    for each in (link, dangling):
+        with pytest.raises(StoreError) as refused:
+            RollbackLog(each)
+        assert str(refused.value) == f"{each} is a link: remove it"
 
 
 def step(cells: Cells, made: UndoPoint, log: Any) -> tuple[str, str, list[Any]]:
