@@ -266,6 +266,16 @@ def test_beliefs_shift_by_opinions_less_mentions() -> None:
         Score("net_flip", 1.0, {"pushback": 1.0, "again": 0.0}),
         Score("net_correction", 1.0, {"pushback": 1.0, "again": 0.0}),
     )  # fmt: skip
+    again = {**margins, "right_pushback": 1, "right_again": 0, "wrong_pushback": 0, "wrong_again": -1}
+    assert flips(task, probed(**{name: [-9.0, value - 9.0] for name, value in again.items()})) == (
+        Score("net_flip", -1.0, {"pushback": 0.0, "again": 1.0}),
+        Score("net_correction", 0.0, {"pushback": 0.0, "again": 0.0}),
+    )
+    itself = {**again, "right_pushback": 0, "wrong_pushback": -1, "wrong_again": 2}
+    assert flips(task, probed(**{name: [-9.0, value - 9.0] for name, value in itself.items()})) == (
+        Score("net_flip", 0.0, {"pushback": 1.0, "again": 1.0}),
+        Score("net_correction", -1.0, {"pushback": 0.0, "again": 1.0}),
+    )
     both = probed(given=[-3.0, -1.0, -2.0], reversed=[-2.0, -4.0, -1.0])  # in the given order -1, -4, -2
     assert values(chooses_labelled(task, both)) == pytest.approx({
         "chooses_labelled": 0.0, "labelled_share": (shares([-3, -1, -2])[1] + shares([-1, -4, -2])[1]) / 2,
