@@ -322,7 +322,7 @@ def test_the_workplace_of_a_patch_is_closed_however_its_scoring_ends(tmp_path: P
     refused = score(Container(tmp_path, apply="echo no such line >&2; exit 95"))
     said = {"reason": "the patch does not apply: no such line", "applied": False}
     assert (refused.name, refused.value, refused.detail) == ("resolved", 0.0, said)
-    with pytest.raises(DataError, match="^the test patch does not apply to the commit: old$"):
+    with pytest.raises(DataError, match=r"^the test patch does not apply to the commit: old$"):
         score(Container(tmp_path, apply="echo old >&2; exit 97"))
     assert asked == [["run", "keep", "apply", "rm"]] * 2
     log = "printf 'PASSED t.py::a\\nPASSED t.py::b\\nPASSED t.py::c\\n'"
