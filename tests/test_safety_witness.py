@@ -33,6 +33,8 @@ from firsthand.safety.rules.witness import (
         ("a.org", "xa.org, a.org, a.orgx a.orgy", True), ("", "a b", False), ("", "", False),
         ("a.org", "https://a.org, b", True),
         ("a.org", "x//a.org", False), ("a.org", "https:/a.org", False), ("a.org", "://xa.org", False), ("a", "", False),
+        ("ab ab", "xab ab ab", True), ("ab ab", "xab abx ab", False), ("a.org", f"a.org.T{'h' * 37} x", True),
+        ("a.org", f"a.org.T{'h' * 38} x", False),
         ("É", "é", False), ("É", "(É)", True), ("aa", "aaa aa", True), ("b", "a", False),
     ],
 )  # fmt: skip
@@ -51,6 +53,17 @@ def test_a_value_that_could_mislead_a_person_has_a_problem():
     names = (WitnessSource("x", ("Pay",)),)
     unseen = "it has characters that are not seen"
     assert problem_of("a\u200bb", ()) == problem_of("\ufffc", ()) == problem_of("a\x07", ()) == unseen
+    for odd in (
+        "\u0301",
+        "\u20dd",
+        "\ue000",
+        "\u0378",
+        "\u00ad",
+        "\x7f",
+    ):  # of each category that is not seen by itself
+        assert (
+            problem_of(f"a{odd}b", ()) == unseen and not occurs("ann", f"{odd}ann{odd}") and occurs("ann", f"{odd} ann")
+        )
     assert problem_of("a\tb\r\n", ()) == problem_of("Раy", ()) == problem_of("Pay", names) == ""
     assert problem_of("Раy", names) == "it looks like 'Pay' and is not" == problem_of("\uff30ay", names)
 
@@ -121,6 +134,9 @@ def test_trusted_texts_are_the_fields_of_json_or_the_lines_of_a_list():
     assert trusted_texts(body, ()) == () == trusted_texts("a\nb", ("id",))
     lines = " to: ann \n\nbob\nat: x: y\nbob\nc:d"
     assert trusted_texts(lines, ("id", ".")) == ((".", ("to: ann", "ann", "bob", "at: x: y", "x: y", "c:d")),)
+    deep = "[" * 100_000  # JSON that cannot be read is a text
+    assert trusted_texts(deep, (".", "id")) == ((".", (deep,)),) and trusted_texts(deep, ("id",)) == ()
+    assert list(leaves(deep, "p")) == [("p", deep)]
     assert trusted_texts('["p", "q"]', (".",)) == ((".", ("p", "q")),)
 
 
