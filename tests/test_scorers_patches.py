@@ -80,6 +80,7 @@ def test_changes_are_read_file_by_file_with_moves_new_and_deleted_ones() -> None
     assert [each.path for each in read_patch(whole)] == ["m.py", "new", "d", "n", "g", "é b", "z", "e"]
     assert touched(whole) == ("m.py", "old", "new", "c", "d", "n", "g", "é b", "z", "e")
     assert read_patch(names("a/x", "b/x", HUNK + HUNK) + "\n") == (Change("x", "x"),)
+    assert read_patch(names("a/x y \t2020 ", "b/x y  \r")) == (Change("x y", "x y"),), "blanks at the end are no name"
     for prose in ("--- and then", "+++ b/y", "--- a/y\n\n+++ b/y", "--- \n--- a/y", "-- a/y\n+++ b/y"):
         found = read_patch(f"{names('a/w', 'b/w')}{prose}\n{ONE}{prose}\n")
         assert found == (Change("w", "w"), Change("x.py", "x.py")), f"{prose} names no file"
@@ -117,6 +118,10 @@ def test_a_patch_that_is_malformed_or_leads_elsewhere_is_refused_with_its_line()
         ),
         (
             names("a/x", "b/x", "@@ -1 +1,2 @@\n-a\n-b\n"),
+            "line 3 of the patch: the hunk's lines do not match its header",
+        ),
+        (
+            names("a/x", "b/x", "@@ -1,2 +1 @@\n-a\n+b\n+c\n"),
             "line 3 of the patch: the hunk's lines do not match its header",
         ),
         (names("a/x", "b/x", "@@ -1 +1 @@\n-a\n+b\n+c\n"), longer.format(3)),

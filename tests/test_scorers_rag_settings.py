@@ -12,9 +12,10 @@ import pytest
 from firsthand.errors import ConfigError
 from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.journal import MemoryJournal
+from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.scorers import model_judge
-from firsthand.scorers.model_judge import pairwise, reference, rubric
+from firsthand.scorers.model_judge import JudgeScorer, pairwise, reference, rubric
 from firsthand.scorers.rag_judgements import (
     RagJudge,
     answer_relevance,
@@ -169,6 +170,11 @@ def test_a_judge_describes_itself_by_all_that_decides_and_is_for_its_kind() -> N
     assert widest.settings == {"low": 2, "high": 102}
     own: Any = rubric(judge="scripted:echo", protocol="mt-bench-single-v1", low=10, high=1)
     assert (own.settings, own.extra) == ({}, {}), "a published protocol has a scale of its own"
+    assert made.agent.model is pair.agent.model, "one model, opened once for all scorers"
+    mute = model_judge.replace(made.agent, pattern=direct, options={}, model=Scripted(["7"]))
+    silent = asyncio.run(JudgeScorer("rubric", mute, "rubric", made.settings, made.extra)(Task("t", "Q?"), trace("x")))
+    assert (silent.value, silent.unjudged) == (0.0, True), "an answer without a verdict is no zero"
+    assert str(silent.failure).startswith("the judge gave no verdict: ") and silent.detail["calls"] == 1
     hle: Any = reference(judge="scripted:echo", protocol="hle")
     assert (hle.name, hle.protocol, hle.settings, hle.extra) == ("hle", "hle", {}, {})
     published: Any = rubric(judge="scripted:echo", protocol="mt-bench-single-v1")
