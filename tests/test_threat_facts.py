@@ -260,7 +260,12 @@ def test_the_model_of_an_agent_takes_its_guards_its_tools_and_its_pattern_and_so
     assert by_attack["a wrong act, whoever caused it"][1] == "every act can be taken back: firsthand rollback"
     assert by_attack["a call of a tool whose powers are not known"][1] == "refused, since it declares nothing: bare"
     settings = partial(plan_mode, rounds=2)
-    for pattern in (plan_mode, settings, partial(best_of, pattern=settings), partial(best_of, patterns=[direct, plan_mode])):
+    for pattern in (
+        plan_mode,
+        settings,
+        partial(best_of, pattern=settings),
+        partial(best_of, patterns=[direct, plan_mode]),
+    ):
         planned = threat_model(Agent("a", Scripted([]), pattern), ())
         assert planned[0].because == "plan_mode fixes the calls before anything is read", pattern
     unplanned = threat_model(Agent("a", Scripted([]), partial(best_of, pattern=direct)), ())
