@@ -91,19 +91,26 @@ def test_a_chain_that_ends_without_a_decision_is_a_no():
 
 
 def test_each_approver_has_its_time_and_none_gets_more_for_ignoring_it():
-    late = asyncio.Event()
+    heard, late = [], asyncio.Event()
 
     async def ignores(tool, arguments):
-        for _ in range(2):
-            try:
-                await late.wait()
-            except asyncio.CancelledError:
-                continue
+        try:
+            await late.wait()
+        except asyncio.CancelledError:
+            heard.append(arguments["to"])
+            await late.wait()
         return Decision(True, "late")
 
+    async def once(task, ctx):
+        result = await ctx.call(ToolCall("c", *STRANGER[0]))
+        await asyncio.sleep(0)
+        late.set()  # it is told that nobody waits for it before the attempt ends
+        return f"{result.content} {heard}"
+
     till = Till()
-    trace = guarded(till, STRANGER, guard=CallPolicy(ask_s=0.01), ask=ignores)
+    trace = guarded(till, [], guard=CallPolicy(ask_s=0.01), ask=ignores, pattern=once)
     assert till.sent == [] and "nobody answered within 0.01 s (person)" in trace.answer
+    assert trace.answer.endswith(" [['eve@e.example']]")
     assert trace.events[0].data["detail"]["by"] == "time-out"
 
 

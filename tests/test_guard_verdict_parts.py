@@ -295,6 +295,7 @@ def test_the_first_approver_with_a_decision_decides_and_one_that_is_late_or_fail
 
     late = Decision(False, "time-out", "nobody answered within 0.01 s (person)")
     assert decided(Slow("yes"), "person", "model", ask_s=0.01) == late
+    assert decided(Slow(), "person", ask_s=0.0012345678).reason == "nobody answered within 0.00123457 s (person)"
     slow = Slow()
     assert asyncio.run(ask_in_turn(question(slow), ("person",), 0.01)) == late
     assert slow.journal == [{"asked": "pay", "arguments": {"to": "b", "fee": 1}, "about": "why"}]

@@ -309,6 +309,8 @@ def test_spotlight_explains_its_mark_for_a_result_in_any_place():
         talk = (user("q"), Message("tool", parts))
         assert spotlight(mark="~").prompt(view_of(), talk).value == (system(NOTE), *talk)
         assert spotlight(mark="~").prompt(view_of(), talk[1:]).value == (system(NOTE), *talk[1:])
+        later = (*talk, assistant("It is b."), user("And now?"))
+        assert spotlight(mark="~").prompt(view_of(), later).value == (system(NOTE), *later)
     with pytest.raises(ConfigError) as raised:
         spotlight(mark="ab")
     assert str(raised.value) == "mark is 'ab': one character that is no letter, digit or blank was expected"

@@ -33,6 +33,8 @@ from firsthand.safety.rules.witness import (
         ("a.org", "xa.org, a.org, a.orgx a.orgy", True), ("", "a b", False), ("", "", False),
         ("a.org", "https://a.org, b", True),
         ("a.org", "x//a.org", False), ("a.org", "https:/a.org", False), ("a.org", "://xa.org", False), ("a", "", False),
+        ("ab ab", "xab ab ab", True), ("ab ab", "xab abx ab", False), ("a.org", f"a.org.T{'h' * 37} x", True),
+        ("a.org", f"a.org.T{'h' * 38} x", False),
         ("É", "é", False), ("É", "(É)", True), ("aa", "aaa aa", True), ("b", "a", False),
     ],
 )  # fmt: skip
@@ -51,6 +53,17 @@ def test_a_value_that_could_mislead_a_person_has_a_problem():
     names = (WitnessSource("x", ("Pay",)),)
     unseen = "it has characters that are not seen"
     assert problem_of("a\u200bb", ()) == problem_of("\ufffc", ()) == problem_of("a\x07", ()) == unseen
+    for odd in (
+        "\u0301",
+        "\u20dd",
+        "\ue000",
+        "\u0378",
+        "\u00ad",
+        "\x7f",
+    ):  # of each category that is not seen by itself
+        assert (
+            problem_of(f"a{odd}b", ()) == unseen and not occurs("ann", f"{odd}ann{odd}") and occurs("ann", f"{odd} ann")
+        )
     assert problem_of("a\tb\r\n", ()) == problem_of("Раy", ()) == problem_of("Pay", names) == ""
     assert problem_of("Раy", names) == "it looks like 'Pay' and is not" == problem_of("\uff30ay", names)
 
@@ -83,6 +96,8 @@ def test_the_parts_of_a_value_are_keys_texts_numbers_and_what_json_holds():
     ]  # fmt: skip
     assert list(leaves(inner, "p"))[1:] == [("p.k", "q"), ("p.k.n", "n"), ("p.k.n.r", "r"), ("p.k.n.r", "1")]
     assert list(leaves(' ["q"]')) == [("", "q")]
+    odd = [" \t\r\n\xa0ann\u2003 ", "\x0bbob\x0c", "\u3000"]  # only blanks that a person types are taken off
+    assert list(leaves(odd, "to")) == [("to", "\xa0ann\u2003"), ("to", "\x0bbob\x0c")]
 
 
 def test_a_list_in_one_text_needs_a_witness_for_each_item():
@@ -102,12 +117,26 @@ def test_an_argument_with_more_than_the_most_parts_has_no_witness():
     assert more[255:] == (Witness("cc", "Ann", "names"), Witness("cc", "", "", "it has more than 256 parts"))
 
 
+def test_every_part_of_an_argument_that_must_match_exactly_does_so():
+    sources = (WitnessSource("names", ("ann", "who", "x")),)
+    given = {"to": {"who": ["Ann", "ann", " ann\t"], "X": 1}, "cc": {"WHO": "ANN", "x": "\xa0ann"}}
+    assert witnesses(given, ("cc", "to", "bcc"), sources, exact=("to",)) == (
+        Witness("cc.WHO", "WHO", "names"), Witness("cc.WHO", "ANN", "names"),
+        Witness("cc.x", "x", "names"), Witness("cc.x", "\xa0ann", ""),
+        Witness("to.who", "who", "names"), Witness("to.who", "Ann", ""), Witness("to.who", "ann", "names"),
+        Witness("to.who", "ann", "names"), Witness("to.X", "X", ""), Witness("to.X", "1", ""),
+    )  # fmt: skip
+
+
 def test_trusted_texts_are_the_fields_of_json_or_the_lines_of_a_list():
     body = '[{"id": 1, "who": {"name": "a"}}, {"id": "[2]", "text": ""}]'
     assert trusted_texts(body, ("id", "text", "who.name", "none")) == (("id", ("1", "[2]")), ("who.name", ("a",)))
     assert trusted_texts(body, ()) == () == trusted_texts("a\nb", ("id",))
     lines = " to: ann \n\nbob\nat: x: y\nbob\nc:d"
     assert trusted_texts(lines, ("id", ".")) == ((".", ("to: ann", "ann", "bob", "at: x: y", "x: y", "c:d")),)
+    deep = "[" * 100_000  # JSON that cannot be read is a text
+    assert trusted_texts(deep, (".", "id")) == ((".", (deep,)),) and trusted_texts(deep, ("id",)) == ()
+    assert list(leaves(deep, "p")) == [("p", deep)]
     assert trusted_texts('["p", "q"]', (".",)) == ((".", ("p", "q")),)
 
 

@@ -70,6 +70,17 @@ def test_a_choice_is_made_by_log_prob_after_its_context_a_conversation_or_else_i
     assert mc2(task, made).value == pytest.approx((odds[0] + odds[1]) / sum(odds))
     said = scored((None, {" b": -3.0, " aaaa": -1.0, " éé": -2.0}))
     assert logprobs(task, said) == [-3.0, -1.0, -2.0] and acc(task, said).value == 1.0
+    alone, chat = (
+        {" b": -1.0, " aaaa": -8.0, " éé": -9.0},
+        Task("t", "?", choices=texts, baseline="n", secret={"gold": 1}),
+    )
+    told = {" b": -3.0, " aaaa": -1.0, " éé": -2.0}
+    for calls in (((None, told), ("n", alone)), (("n", alone), (None, told)), ((None, alone), (None, told))):
+        assert logprobs(chat, scored(*calls)) == [-3.0, -1.0, -2.0], "the last that were scored after the conversation"
+        assert acc(chat, scored(*calls)) == Score("acc", 1.0, {"chosen": "B", "by": "logprob"})
+    others = ({**told, " more": -1.0}, dict(reversed(told.items())), {" b": -1.0}, {})
+    for call in [("n", alone), *((None, other) for other in others)]:
+        assert logprobs(chat, scored(call)) is None, "other texts, or a text before them that is no conversation"
     for lacking in (scored(("q", {" b": -1.0, " aaaa": None, " éé": 0.0})), scored(("p", {" b": -1.0})), trace("x")):
         assert logprobs(task, lacking) is None and acc_mutual_info(task, lacking).failed and mc2(task, lacking).failed
     assert acc(task, trace("B")) == Score("acc", 1.0, {"chosen": "B", "by": "answer"}) == acc(task, trace(" (b). "))

@@ -93,6 +93,16 @@ def test_a_wrong_call_says_which_argument_is_wrong() -> None:
     ):
         assert call_problem(MadeCall("f", given), FUNCTION, accepted) == said, given
     assert call_problem(MadeCall("g", {}), FUNCTION, accepted) == "'g' was called, not 'f'"
+    free = {"name": "f", "parameters": {"properties": FUNCTION["parameters"]["properties"]}}
+    for given, said in (
+        ({}, ""),
+        ({"x": 1}, ""),
+        ({"x": True}, "x='True' of f is not among [1.0, '']"),
+        ({"n": 1}, ""),
+        ({"n": True}, "n='True' of f is not among [1, '']"),
+        ({"n": 1.0}, "n='1.0' of f is not among [1, '']"),
+    ):
+        assert call_problem(MadeCall("f", given), free, {"x": [1.0, ""], "n": [1, ""]}) == said, given
     needed = {"n": [1], "t": [[1, 2]]}
     assert (
         call_problem(MadeCall("f", {"n": 1, "t": (1, 2.0)}), FUNCTION, needed)
@@ -122,11 +132,14 @@ def test_calls_of_the_last_message_or_of_the_text_are_scored_with_their_reason()
     assert made_calls(trace(nodes=broken)) == ([], "the arguments of 'f' are not JSON: {n")
     assert function_calls(task, trace(nodes=broken)).detail["reason"] == "the arguments of 'f' are not JSON: {n"
     assert function_calls(task, trace()).detail["reason"] == "0 calls were made, and 1 expected"
-    for kind, answer, value in (("none", "f(n=1)", 0), ("none", "no", 1), ("some", "f(n=1)", 1), ("some", "no", 0)):
+    for kind, answer, value, made in (
+        ("none", "f(n=1)", 0, 1), ("none", "no", 1, 0), ("some", "f(n=1)", 1, 1), ("some", "no", 0, 0),
+        ("none", "f(n=1), f(n=2)", 0, 2), ("some", "f(n=1), f(n=2)", 1, 2),
+    ):  # fmt: skip
         found = function_calls(asked(calls={"kind": kind}), trace(answer))
-        assert found.value == value and found.detail.get("reason") == (
-            None if value else f"{int(kind == 'none')} calls were made"
-        )
+        reason = {} if value else {"reason": f"{made} calls were made"}
+        listed = {"calls": [{"f": {"n": at + 1}} for at in range(made)]}
+        assert found == Score("function_calls", float(value), listed | reason)
     with pytest.raises(DataError, match=r"^task t expects no calls: secret\['calls'\] holds 'None'$"):
         function_calls(asked(), trace())
 

@@ -148,6 +148,9 @@ def test_answers_in_latex_are_compared_with_their_method() -> None:
         (r"3\sqrt{2}", r"\sqrt{18}"), ("10^3", "1000"), ("x=2, 3", r"\{2,3\}"), (r"2\pi", r"\pi \cdot 2"), ("50\\%", "0.5"),
         (r"\sin^2 x + \cos^2 x", "1"), ("5!", "120"), (r"\binom{4}{2}", "6"), ("1{,}000", "1000"), (r"-\frac12", "-0.5"),
         ("2^{-1}", "1/2"), (r"\log_2 8", "3"), ("|{-3}|", "3"), (r"\sqrt[3]{27}", "3"),
+        (r"\{x=1\}", "1"), (r"\{x=1, x=2\}", r"\{x=2, x=1\}"),
+        (r"(xy)^{-1/2}", r"x^{-1/2}y^{-1/2}"), (r"\sqrt{xy}", r"\sqrt{x}\sqrt{y}"),
+        (r"\lceil\sqrt{4}\rceil", "2"), (r"\lfloor\sqrt{4}\rfloor", "2"),
     )  # fmt: skip
     for answer, reference in equal:
         assert same_answer(answer, reference) and same_answer(reference, answer), (answer, reference)
@@ -159,6 +162,10 @@ def test_answers_in_latex_are_compared_with_their_method() -> None:
         ("2x", "x^2"),
         ("-1", "1"),
         ("12", "1 2"),
+        (r"\{x=1, x=2\}", "1"),
+        (r"\{x=1, x=2\}", "2"),
+        (r"\{x=1, x=2\}", r"\{x=1\}"),
+        (r"\sqrt{x^2}", "x"),
     )
     for answer, reference in other:
         assert not same_answer(answer, reference), (answer, reference)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from firsthand.errors import DataError, SandboxError
-from firsthand.sandbox.repository_workspace import ROOT
+from firsthand.sandbox.repository_workspace import ROOT, ContainerPlace
 from firsthand.sandbox.sandbox import Outcome
 from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.scorers.resolved import (
@@ -237,3 +237,103 @@ def test_workplaces_open_by_image_or_repository_and_pass_their_limits_on(
     ).fail_only
     only = HiddenTests.of(Task("t", "?", metadata={"base_commit": "c"}, secret={**secret, "eval_type": "fail_only"}))
     assert only == HiddenTests("c", "p", "s", "l", True)
+
+
+ENGINE = r"""#!/bin/sh
+case "$1 $*" in
+  exec*'git apply'*) echo apply >> {log}; {apply} ;;
+  exec*eval.sh) echo eval >> {log}; {tests} ;;
+  exec*'cp -r'*) echo keep >> {log}; {keep} ;;
+  exec*) cat > /dev/null ;;
+  run*) echo "$*" >> {log}; echo ready; exec cat ;;
+  *) echo "$*" >> {log} ;;
+esac
+"""
+"""A program in docker's place that notes what it is asked, and whose containers say what was written before."""
+
+
+class Container:
+    """A task whose image that program runs."""
+
+    def __init__(self, folder: Path, *, apply: str = "", tests: str = "", keep: str = "") -> None:
+        self.log, self.engine = folder / "log", folder / "engine"
+        self.engine.write_text(ENGINE.format(log=self.log, apply=apply, tests=tests, keep=keep))
+        self.engine.chmod(0o700)
+        secret = {"test_patch": adds("t.py", "x"), "eval_script": f"{START}\nmake check\n{END}", "log_parser": "pytest"}
+        secret |= {"FAIL_TO_PASS": ["t.py::a"], "PASS_TO_PASS": ["t.py::b", "t.py::c"]}
+        self.task = Task("t", "?", metadata={"image": "calc:1", "base_commit": "c"}, secret=secret)
+
+    def places(self, **more: Any) -> TaskWorkplaces:
+        return TaskWorkplaces(engine=str(self.engine), **more)
+
+    def noted(self) -> list[str]:
+        """What was asked of the engine since the last look."""
+        lines = self.log.read_text().splitlines()
+        self.log.write_text("")
+        return lines
+
+
+def test_a_container_gets_the_network_and_the_bounds_that_its_workplaces_have(tmp_path: Path) -> None:
+    container = Container(tmp_path)
+
+    async def started(**more: Any) -> tuple[list[str], list[str]]:
+        places = container.places(**more)
+        place: Any = await places.open(container.task)
+        assert isinstance(place, ContainerPlace) and (place.image, place.limits) == ("calc:1", places.limits)
+        assert (place.network, place.engine) == (places.network, str(container.engine))
+        await place.close()
+        run, keep, end = container.noted()
+        assert (keep, end) == ("keep", f"rm --force {place.name}")
+        return run.split(), place.command()[1:]
+
+    closed, said = asyncio.run(started(test_s=7))
+    assert closed == " ".join(said).split() and " --network none " in " ".join(closed)
+    opened, said = asyncio.run(started(network=True))
+    assert opened == " ".join(said).split() and "--network" not in opened
+
+
+def test_a_workplace_that_does_not_open_or_whose_opening_is_cancelled_is_closed(tmp_path: Path) -> None:
+    broken = Container(tmp_path, keep="echo no repository >&2; exit 4")
+    with pytest.raises(SandboxError, match="the image calc:1 holds no repository in /testbed"):
+        asyncio.run(broken.places().open(broken.task))
+    assert [line.split()[0] for line in broken.noted()] == ["run", "keep", "rm"]
+    slow = Container(tmp_path, keep="exec sleep 20")
+
+    async def cancelled() -> None:
+        opening = asyncio.ensure_future(slow.places().open(slow.task))
+        while "keep" not in slow.log.read_text():
+            await asyncio.sleep(0.002)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+
+    asyncio.run(cancelled())
+    assert [line.split()[0] for line in slow.noted()] == ["run", "keep", "rm"]
+
+
+def test_the_workplace_of_a_patch_is_closed_however_its_scoring_ends(tmp_path: Path) -> None:
+    def score(container: Container, patch: str = GOOD) -> Any:
+        try:
+            return asyncio.run(resolved(container.places())(container.task, attempt(diff=patch)))  # type: ignore[arg-type]
+        finally:
+            asked.append([line.split()[0] for line in container.noted()])
+
+    asked: list[list[str]] = []
+    refused = score(Container(tmp_path, apply="echo no such line >&2; exit 95"))
+    said = {"reason": "the patch does not apply: no such line", "applied": False}
+    assert (refused.name, refused.value, refused.detail) == ("resolved", 0.0, said)
+    with pytest.raises(DataError, match=r"^the test patch does not apply to the commit: old$"):
+        score(Container(tmp_path, apply="echo old >&2; exit 97"))
+    assert asked == [["run", "keep", "apply", "rm"]] * 2
+    log = "printf 'PASSED t.py::a\\nPASSED t.py::b\\nPASSED t.py::c\\n'"
+    patch = GOOD + adds("tests/conftest.py", "x = 1") + adds("conftest.py.txt", "y") + adds("setup.cfg", "z")
+    right = score(Container(tmp_path, apply="echo 'git apply'", tests=log), patch)
+    assert 0 <= right.detail.pop("wall_s") < 60 and (right.name, right.value) == ("resolved", 1.0)
+    assert right.detail == {
+        "applied": True, "applied_with": "git apply", "fail_to_pass": [1, 1], "pass_to_pass": [2, 2], "exit_status": 0,
+        "tier": "docker", "changes_test_machinery": ["tests/conftest.py", "setup.cfg"],
+    }  # fmt: skip
+    wrong = score(Container(tmp_path, tests=f"{log}; echo 'FAILED t.py::a'; exit 1"))
+    assert wrong.value == 0.0 and wrong.detail["reason"] == "1 of 1 tests still fail"
+    assert "changes_test_machinery" not in wrong.detail and wrong.detail["fail_to_pass"] == [0, 1]
+    assert asked[2:] == [["run", "keep", "apply", "eval", "rm"]] * 2

@@ -369,3 +369,11 @@ def test_scores_of_embeddings_keep_what_their_figures_need() -> None:
     )
     assert found.of(np.array([[1, 1]]))[0] == pytest.approx((2 / 3) / 2)
     assert embedded.bitext_figures(kept("bitext_weighted_f1", (1.0, {"found": 0, "gold": 0}))) == []
+    some = kept("cosine_spearman", (0.1, {"gold": 1}), (9.0, {"gold": 0}), (0.2, {"gold": 3}), (0.4, {"gold": 2}))
+    some[1] = trace(task_id="1", scores=(Score("cosine_spearman", 0.0, failure="no vector"), Score("other", 1.0)))
+    (rest,) = embedded.spearman_figures([trace(task_id="none"), *some])
+    assert rest.tasks == ("0", "2", "3") and rest.of(np.array([[1, 1, 1], [1, 0, 1], [0, 1, 1]])).tolist() == [
+        0.5,
+        1,
+        -1,
+    ]

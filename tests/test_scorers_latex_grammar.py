@@ -40,6 +40,10 @@ RULES = (
     ("sum", r"5 \text{degree}", "deg(5)", 2),
     ("listed", "1,2 or 3", "or(1 2 3)", 5),
     ("listed", "1; 2, and 3", "list(1 2 3)", 6),
+    ("listed", r"1\text{, and }2", "list(1 2)", 3),
+    ("listed", r"1\text{ or, }2", "or(1 2)", 3),
+    ("listed", "0,100", "list(0 100)", 3),
+    ("listed", "0 100", "refused", 1),
     ("listed", "1, 2, or 3", "or(1 2 3)", 6),
     ("listed", r"1 \lor 2", "or(1 2)", 3),
     ("listed", r"1\vee x 5", "or(1 *(x 5))", 4),
@@ -212,6 +216,11 @@ def test_nesting_is_read_to_its_limit_and_refused_beyond_it() -> None:
         assert parse(opened * (deepest + 1) + "x" + closed * (deepest + 1)) is None, opened
     assert parse("(" * 20 + "x" + ")" * 20 + "+" + "(" * 20 + "y" + ")" * 20) == ["+", ["var", "x"], ["var", "y"]]
     assert parse("x" * 500) is not None and parse("x" * 501) is None
+    spaces = r"\," * 499  # 998 characters that are one blank when it is written plainly
+    assert parse(f"5{spaces}7") is None and parse(f"5{spaces}+") is None and parse(f"5{spaces}") == ["num", "5"]
+    assert parse(f"5{spaces}!") == ["factorial", ["num", "5"]] and parse(f"5{spaces}!!") is None
+    for rest in (")", " ?", " }", r" \nothing", " & 2", " '"):
+        assert parse(f"5{rest}") is None, f"5 alone is not all of 5{rest}"
 
 
 def test_subscripts_and_units_end_where_their_part_does() -> None:

@@ -147,6 +147,11 @@ def test_a_run_tells_each_reason_why_it_is_not_resolved() -> None:
         bad.detail["reason"] == "the tests were ended: timeout; why; 1 of 2 tests still fail; 1 of 1 tests are broken"
     )
     assert (bad.detail["still_failing"], bad.detail["broken"], len(bad.detail["log_end"])) == (["a"], ["c"], 2000)
+    names = {"FAIL_TO_PASS": [f"f{at}" for at in range(22)], "PASS_TO_PASS": [f"p{at}" for at in range(21)]}
+    none = verdict(TestRun({"f0": "PASSED"}, 1, "error", "git apply", "", 0.5, "t", "a" + "l" * 2000), names)
+    assert none.detail["reason"] == "21 of 22 tests still fail; 21 of 21 tests are broken"
+    assert none.detail["still_failing"] == [f"f{at}" for at in range(1, 21)] and none.detail["log_end"] == "l" * 2000
+    assert none.detail["broken"] == [f"p{at}" for at in range(20)], "the first twenty of each"
     assert scored(kind="fail_only").value == 1.0 and scored(kind="fail_only", c="FAILED").detail["broken"] == ["c"]
     assert (
         scored(kind="fail_only", a="ERROR").value == 1.0

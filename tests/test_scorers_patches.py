@@ -80,6 +80,10 @@ def test_changes_are_read_file_by_file_with_moves_new_and_deleted_ones() -> None
     assert [each.path for each in read_patch(whole)] == ["m.py", "new", "d", "n", "g", "é b", "z", "e"]
     assert touched(whole) == ("m.py", "old", "new", "c", "d", "n", "g", "é b", "z", "e")
     assert read_patch(names("a/x", "b/x", HUNK + HUNK) + "\n") == (Change("x", "x"),)
+    assert read_patch(names("a/x y \t2020 ", "b/x y  \r")) == (Change("x y", "x y"),), "blanks at the end are no name"
+    for prose in ("--- and then", "+++ b/y", "--- a/y\n\n+++ b/y", "--- \n--- a/y", "-- a/y\n+++ b/y"):
+        found = read_patch(f"{names('a/w', 'b/w')}{prose}\n{ONE}{prose}\n")
+        assert found == (Change("w", "w"), Change("x.py", "x.py")), f"{prose} names no file"
     assert read_patch(names("a/x", "b/x", "@@ -1,2 +1,2 @@\n-a\n+b\n\n") + ONE) == (
         Change("x", "x"),
         Change("x.py", "x.py"),
@@ -116,6 +120,10 @@ def test_a_patch_that_is_malformed_or_leads_elsewhere_is_refused_with_its_line()
             names("a/x", "b/x", "@@ -1 +1,2 @@\n-a\n-b\n"),
             "line 3 of the patch: the hunk's lines do not match its header",
         ),
+        (
+            names("a/x", "b/x", "@@ -1,2 +1 @@\n-a\n+b\n+c\n"),
+            "line 3 of the patch: the hunk's lines do not match its header",
+        ),
         (names("a/x", "b/x", "@@ -1 +1 @@\n-a\n+b\n+c\n"), longer.format(3)),
         (names("a/x", "b/x", "@@ -1 +1 @@\n-a\n+b\n c\n"), longer.format(3)),
         ("GIT binary patch\n", f"line 1 of the patch: {binary}"),
@@ -140,6 +148,11 @@ def test_a_patch_that_is_malformed_or_leads_elsewhere_is_refused_with_its_line()
             read_patch(text)
         assert str(refused.value) == said
     assert len(read_patch(ONE * 300)) == 300
+    lead = "é" * 500_000 + "\n"  # two bytes each
+    most = lead + "x" * (MAX_BYTES - 1_000_002 - len(ONE)) + "\n" + ONE
+    assert len(most.encode()) == MAX_BYTES and read_patch(most) == (Change("x.py", "x.py"),)
+    with pytest.raises(DataError, match=r"^the patch has 1,048,577 bytes: at most 1,048,576 are allowed$"):
+        read_patch("x" + most)
     git = "is, or could be read as, one inside .git, which is refused"
     for path, said in (
         ("/etc/x", "is absolute: give one inside the repository"),

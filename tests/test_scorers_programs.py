@@ -59,6 +59,17 @@ def test_outputs_are_compared_input_by_input_with_copies_and_a_tolerance_for_flo
     assert compared(lambda x: x * 1.0 + 5e-7 if x == 1 else x, mixed, "[[1], [2]]") == ""
     assert compared(lambda x: x + 5e-7, mixed, "[[2]]") != "", "a whole number has no tolerance"
 
+    first = "def f(x):\n    return [x, x + 0.5] if x > 1 else x + 0.5\n"
+
+    def near(x: int) -> Any:
+        return [x, x + 0.5 + 5e-7] if x > 1 else x + 0.5
+
+    assert compared(near, first, "[[1], [2]]") == "", "EvalPlus keeps the tolerance for the inputs after a float"
+    assert compared(near, first, "[[2], [1]]").startswith(
+        "AssertionError: input 0, [2]: gave [2, 2.5000005], not [2, 2.5]"
+    )
+    assert compared(lambda x: x + 1.02, PLUS, "[[1.5], [2.5]]", atol=0.05) == "", "a tolerance that was given stays"
+
     def grows(values: list[int]) -> int:
         values.append(1)
         return len(values)
@@ -116,7 +127,12 @@ def test_the_tests_of_a_file_are_named_and_joined_by_some_that_must_fail() -> No
     assert called == ["assertEqual", "assertTrue", "fail"]
     assert sorted(each.name for each in added.body) == methods
     assert "assertEqual" in with_failing_tests("class TestCases(A, B):\n    def test_x(self): pass\n")[2]
-    assert "(A, B):" in with_failing_tests("class TestCases(A, B):\n    def test_x(self): pass\n")[2]
+    for bases, given in (("(A, b.B)", "(A, b.B)"), ("", "()"), ("(TestCase, metaclass=M)", "(TestCase)")):
+        two = f"class Other(C): pass\nclass TestCases{bases}:\n    def test_x(self): pass\nclass TestCases(D): pass\n"
+        name, (method,), text = with_failing_tests(two)
+        added = text.removeprefix(f"{two}\n\nclass {name}{given}:\n    def {method}(self):\n        self.assertEqual(")
+        first, second = map(int, added.removesuffix(")\n").split(", "))
+        assert 2 <= first < second, text
     for assertion, line in FALSE.items():
 
         class Case(unittest.TestCase):

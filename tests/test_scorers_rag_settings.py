@@ -12,9 +12,10 @@ import pytest
 from firsthand.errors import ConfigError
 from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.journal import MemoryJournal
+from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.scorers import model_judge
-from firsthand.scorers.model_judge import pairwise, reference, rubric
+from firsthand.scorers.model_judge import JudgeScorer, pairwise, reference, rubric
 from firsthand.scorers.rag_judgements import (
     RagJudge,
     answer_relevance,
@@ -97,6 +98,35 @@ def test_a_stopped_or_empty_judgement_is_no_zero() -> None:
     assert silent.failure == "the attempt gave no answer"
 
 
+def test_judgements_count_against_the_budget_of_the_run_and_are_replayed_from_its_journal() -> None:
+    states = json.dumps({"statements": ["One.", "Two."]})
+    free: Any = faithfulness(judge="scripted:echo", how="words")
+    whole, tight = Budget(Limits(calls=9)), Budget(Limits(calls=2))
+    found, _ = judged(free, states, "yes", "no", budget=whole)
+    assert (found.value, whole.calls, whole.spent.total_tokens) == (
+        0.5,
+        3,
+        found.detail["tokens"],
+    ) and whole.hit is None
+    short, _ = judged(free, states, "yes", "no", budget=tight)
+    assert (short.failure, short.unjudged) == ("the judge gave no verdict: it was stopped by its limit of calls", True)
+    assert (tight.calls, tight.hit, short.detail["calls"]) == (2, "calls", 2)
+    journal, once = MemoryJournal(), Scripted([states, "yes", "no"])
+    twice = RagJudge(free.name, model_judge.replace(free.agent, model=once))
+    for _ in range(2):  # the second time the model has nothing left to say
+        same = asyncio.run(twice.judged(Task("t7", "Q?"), trace("A.", calls=(READ,), epoch=4), journal))
+        assert (same.value, same.failure, same.detail["calls"]) == (0.5, None, 3)
+    rated: Any = rubric(judge="scripted:echo", how="words", reasoning="none")
+    task, journal, spent = Task("t7", "Q?"), MemoryJournal(), Budget(Limits())
+    judge = model_judge.judged_by(rated, Scripted(["[[7]]"]))
+    first = asyncio.run(judge.judged(task, trace("A.", epoch=4), journal, spent))
+    assert (spent.calls, spent.spent.total_tokens) == (first.detail["calls"], first.detail["tokens"]) == (
+        1, first.detail["tokens"],
+    )  # fmt: skip
+    again = asyncio.run(judge.judged(task, trace("A.", epoch=4), journal, Budget(Limits())))  # nothing is left to say
+    assert (again.value, again.failure) == (first.value, None) and first.value == 7.0
+
+
 def test_a_judge_describes_itself_by_all_that_decides_and_is_for_its_kind() -> None:
     made: Any = rubric(
         judge="scripted:echo",
@@ -132,6 +162,19 @@ def test_a_judge_describes_itself_by_all_that_decides_and_is_for_its_kind() -> N
         with pytest.raises(ConfigError) as refused:
             make(judge="scripted:echo", **given)  # type: ignore[operator]
         assert str(refused.value) == why
+    for low, high in ((10, 1), (4, 4), (-1, 5), (2, 103)):
+        with pytest.raises(ConfigError) as refused:
+            rubric(low=low, high=high)  # before a judge is looked for
+        assert str(refused.value) == f"the scale is {low} to {high}: give whole numbers from 0, at most 101 of them"
+    widest: Any = rubric(judge="scripted:echo", low=2, high=102)
+    assert widest.settings == {"low": 2, "high": 102}
+    own: Any = rubric(judge="scripted:echo", protocol="mt-bench-single-v1", low=10, high=1)
+    assert (own.settings, own.extra) == ({}, {}), "a published protocol has a scale of its own"
+    assert made.agent.model is pair.agent.model, "one model, opened once for all scorers"
+    mute = model_judge.replace(made.agent, pattern=direct, options={}, model=Scripted(["7"]))
+    silent = asyncio.run(JudgeScorer("rubric", mute, "rubric", made.settings, made.extra)(Task("t", "Q?"), trace("x")))
+    assert (silent.value, silent.unjudged) == (0.0, True), "an answer without a verdict is no zero"
+    assert str(silent.failure).startswith("the judge gave no verdict: ") and silent.detail["calls"] == 1
     hle: Any = reference(judge="scripted:echo", protocol="hle")
     assert (hle.name, hle.protocol, hle.settings, hle.extra) == ("hle", "hle", {}, {})
     published: Any = rubric(judge="scripted:echo", protocol="mt-bench-single-v1")

@@ -113,6 +113,10 @@ def test_values_at_a_point_follow_every_operation() -> None:
         (["percent", X], mp.mpf(3) / 100),
         (["floor", n("-5/2")], -3),
         (["ceil", n("-5/2")], -2),
+        (["ceil", X], 3),
+        (["floor", Y], -2),
+        (["ceil", ["const", "pi"]], 4),
+        (["floor", ["const", "pi"]], 3),
         (["lg", n(100)], 2),
         (["log", n(100)], mp.log(100)),
         (["ln", X], mp.log(3)),
@@ -150,8 +154,9 @@ def test_values_at_a_point_follow_every_operation() -> None:
         numbers.value(A, point)
     numbers.real_only = True
     assert numbers.value(["^", Y, n(2)], point) == 4
-    with pytest.raises(ValueError, match="outside the real domain"):
-        numbers.value(["sqrt", Y], point)
+    for root in (["sqrt", Y], ["^", Y, n("-1/2")]):  # above and below the real axis
+        with pytest.raises(ValueError, match=r"^outside the real domain$"):
+            numbers.value(["*", root, root], point)
 
 
 def test_two_values_are_equal_to_forty_digits_of_the_larger_one() -> None:

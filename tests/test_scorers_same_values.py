@@ -249,6 +249,8 @@ def test_relations_settle_as_a_name_with_its_value_or_an_equation() -> None:
         (["list", n(1), relation(X, n(2))], ["list", n(1), ["named", X, n(2)]]),
         (["set", relation(X, n(2))], ["named", X, n(2)]),
         (["set", n(2)], ["set", n(2)]),
+        (["set", relation(X, n(1)), relation(X, n(2))], ["set", relation(X, n(1)), relation(X, n(2))]),
+        (["set"], ["set"]),
         (relation(["tuple", Y, X], ["tuple", n(1), n(2)]), ["named", ["tuple", X, Y], ["tuple", n(2), n(1)]]),
         (relation(["tuple", Y, X], ["tuple", X, Y, A]), ["named", ["tuple", Y, X], ["tuple", X, Y, A]]),
         (relation(["tuple", Y, X], n(2)), ["named", ["tuple", Y, X], n(2)]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from firsthand import Agent
@@ -69,6 +70,8 @@ def test_an_unplanned_call_is_stopped_by_plan_mode_or_a_plan_and_guessed_by_the_
     model = "the model says from the user's words which tools are needed, and may err"
     assert facts(rules="plan_lock", plan=("model",)).unplanned() == Threat(attack, GUESSED, model)
     assert facts(rules="plan_lock", plan=("b", "a")).unplanned() == Threat(attack, STOPPED, "only b, a may be called")
+    tools = "only look, model, mail may be called"  # one of several tools may be named `model`
+    assert facts(rules="plan_lock", plan=("look", "model", "mail")).unplanned() == Threat(attack, STOPPED, tools)
     assert facts(rules="plan_lock").unplanned() == Threat(
         attack, OPEN, "no plan is given: policy:plan=TOOL+TOOL or policy:plan=model, or plan_mode"
     )
@@ -239,6 +242,10 @@ async def direct(task: Any, ctx: Any) -> str:
     return ""
 
 
+async def best_of(task: Any, ctx: Any, *, pattern: Any = None, patterns: Any = ()) -> str:
+    return ""
+
+
 def test_the_model_of_an_agent_takes_its_guards_its_tools_and_its_pattern_and_sorts_the_stopped_first() -> None:
     guards = (undoable, CallPolicy(("declared", "plan_lock"), plan=("model",), approvers=("model",)))
     agent = Agent("a", Scripted([]), direct, tools=(PUSH,), guard=guards)
@@ -252,7 +259,16 @@ def test_the_model_of_an_agent_takes_its_guards_its_tools_and_its_pattern_and_so
     by_attack = {each.attack: told(each) for each in given}
     assert by_attack["a wrong act, whoever caused it"][1] == "every act can be taken back: firsthand rollback"
     assert by_attack["a call of a tool whose powers are not known"][1] == "refused, since it declares nothing: bare"
-    planned = threat_model(Agent("a", Scripted([]), plan_mode), ())
-    assert planned[0].because == "plan_mode fixes the calls before anything is read"
+    settings = partial(plan_mode, rounds=2)
+    for pattern in (
+        plan_mode,
+        settings,
+        partial(best_of, pattern=settings),
+        partial(best_of, patterns=[direct, plan_mode]),
+    ):
+        planned = threat_model(Agent("a", Scripted([]), pattern), ())
+        assert planned[0].because == "plan_mode fixes the calls before anything is read", pattern
+    unplanned = threat_model(Agent("a", Scripted([]), partial(best_of, pattern=direct)), ())
+    assert "no rule `plan_lock`" in [each.because for each in unplanned]
     none = {each.attack: each.because for each in threat_model(agent, ())}
     assert len(none) == 15 and none["a wrong act, whoever caused it"] == "no tool changes anything"

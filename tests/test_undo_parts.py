@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,9 @@ def test_points_pair_the_states_around_each_call_in_the_order_of_the_calls() -> 
     assert _paired([one, {**one, "at": 6, "before": 3}])[0].before == 3 and _paired([]) == []
 
 
-def test_a_log_is_read_again_begins_a_new_line_after_one_that_was_cut_off_and_is_no_link(tmp_path: Path) -> None:
+def test_a_log_is_read_again_begins_a_new_line_after_one_that_was_cut_off_and_is_no_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "undo.log"
     log = RollbackLog(path)
     assert log.states == {} and not path.exists()
@@ -145,12 +148,19 @@ def test_a_log_is_read_again_begins_a_new_line_after_one_that_was_cut_off_and_is
     assert RollbackLog(path).states == {"0:1": "began", "0:6": "done"}
     empty = tmp_path / "empty"
     empty.touch()
+    written: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: written.append(empty.read_text()))
     RollbackLog(empty).note(point(3, "a", 0), "done")
+    assert written == ['{"call": "0:3", "state": "done"}\n'], "whole when it is put on the disk"
     assert empty.read_text() == '{"call": "0:3", "state": "done"}\n'
     link = tmp_path / "link"
     link.symlink_to(path)
-    with pytest.raises(StoreError, match=r"link is a link: remove it$"):
-        RollbackLog(link)
+    dangling = tmp_path / "dangling-link"
+    dangling.symlink_to(tmp_path / "not there yet")
+    for each in (link, dangling):
+        with pytest.raises(StoreError) as refused:
+            RollbackLog(each)
+        assert str(refused.value) == f"{each} is a link: remove it"
 
 
 def step(cells: Cells, made: UndoPoint, log: Any) -> tuple[str, str, list[Any]]:

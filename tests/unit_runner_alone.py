@@ -110,6 +110,12 @@ def check_an_answer_that_changes_what_judges_it_is_found_out() -> None:
     ):
         report = served(f"{PLUS}{change}\n")[-1]
         assert report["problems"]["unittest"] == said and {**report["problems"], **FAILED} == report["problems"], change
+    later = "def f(x):\n    sys.modules['__test__'].TestCases.test_b = lambda self: None\n    return x + 1\n"
+    replaced = {"test_a": FAILED["test_a"], "unittest": "the answer changed the tests", "test_zz": FAILED["test_zz"]}
+    assert served(later, CASES.replace("f(2), 3", "f(2), 4")) == [
+        {},
+        {"ran": ["test_a", "test_b", "test_zz"], "problems": replaced},
+    ]
     two = served(
         PLUS + "import builtins\nbuiltins.ascii = len\nclass Same:\n    def __eq__(self, other): return True\n"
     )[-1]
