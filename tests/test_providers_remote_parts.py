@@ -201,10 +201,14 @@ def test_a_card_keeps_its_clients_at_its_own_address():
         "http://other:8000/",
         "http://me@host:8000/",
     ):
-        with pytest.raises(
-            ModelError, match=f"sends its clients to '{url}', another address: give that one if you trust"
-        ):
-            agent._check(card(("http://host:8000/", "JSONRPC"), (url, "HTTP+JSON")))
+        for others in ([("http://host:8000/", "JSONRPC")], [("elsewhere:50051", "GRPC")], []):  # each one is looked at
+            with pytest.raises(ModelError) as refused:
+                agent._check(card(*others, (url, "HTTP+JSON"), ("http://host:8000/rest", "HTTP+JSON")))
+            assert str(refused.value) == (
+                f"the card of a2a:http://host:8000 sends its clients to '{url}', another address: give that one if you "
+                "trust it"
+            )
+    agent._check(card(("http://HOST:8000/a@b", "JSONRPC"), ("e:1", "GRPC"), ("HTTP://host:8000", "HTTP+JSON")))
     with pytest.raises(ModelError, match="the card of 'peer' is not signed by a key that you trust"):
         RemoteAgent("http://host:8000", trusted={})._check(card(("http://host:8000/", "JSONRPC")))
 
