@@ -128,6 +128,9 @@ def test_a_working_summary_names_the_one_before_it_and_has_the_origins_of_both()
         found[first][0], f"user: {words(80, 'y')}", "tool: [result of f] letter",
     ]  # fmt: skip
     assert (found[first][1]["origin"], found[second][1]["origin"]) == (["web"], ["web", "mail"])
+    assert noted(trace, "compacted") == [  # a call with its result is two messages
+        {"messages": 3, "kept": 1, "window": 140}, {"messages": 2, "kept": 1, "window": 140},
+    ]  # fmt: skip
     said = model.asked[-1].prompt[0].text.partition("\n\n")[2]
     assert said == f"{found[first][0]}\nuser: {words(80, 'y')}\ntool: [result of f] letter\n\nSummary:"
 
