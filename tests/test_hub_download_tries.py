@@ -1,4 +1,4 @@
-"""Downloads that break off again and again: which try counts, what is kept between them, and what is on the disk at the end."""
+"""Downloads that break off again and again: which try counts, what is kept between them and at the end."""
 
 from __future__ import annotations
 

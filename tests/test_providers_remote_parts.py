@@ -262,6 +262,8 @@ def test_values_are_counted_through_a_whole_response_and_for_each_event_of_a_str
         read(b"data: [1,", b"2,3", b",4", b",5]", content_type=stream_type)
     with pytest.raises(ModelError, match=said):
         read(b"[1,2," + b" " * 70_000 + b"3,4" + b" " * 70_000 + b",5]", content_type=json_type)  # a line in pieces
+    pieces = b"[1," + b" " * 70_000 + b"2]\n", b"[3,4]"  # a line in pieces is counted once
+    assert read(*pieces, content_type=json_type) == b"".join(pieces)
     events = b"data: [1,2]\ndata: [3,4]\r\n\r\ndata: [1,2,3,4]\n\n"
     assert read(events, events, content_type=stream_type) == events + events
     with pytest.raises(ModelError, match=said):

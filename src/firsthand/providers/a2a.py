@@ -339,7 +339,7 @@ class RemoteAgent:
         if not messages:
             return _Thread(), text
         last, before = messages[-1], messages[:-1]
-        if (thread := self._threads.get(_digest(before))) is not None and before:
+        if (thread := self._threads.get(_digest(before))) is not None:
             return thread, last.text
         if not before:
             return _Thread(), last.text
