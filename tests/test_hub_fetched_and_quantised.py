@@ -110,8 +110,11 @@ def test_a_folder_is_rounded_on_the_text_and_keeps_its_tokenizer(source: Path, t
     assert str(file.value) == (
         f"{source / 'config.json'} is a file: AWQ takes a folder with config.json and safetensors"
     )  # fmt: skip
-    with pytest.raises(ConfigError, match="the calibration text is empty"):
-        quantize_folder(source, tmp_path / "empty", "AWQ", "")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "notes.txt").write_text("no model")
+    for empty in (tmp_path / "empty", tmp_path / "there"):
+        with pytest.raises(ConfigError, match="the calibration text is empty"):
+            quantize_folder(source, empty, "AWQ", "")
 
 
 def test_a_file_is_quantised_with_its_vocabulary_and_tells_its_bytes(source: Path, tmp_path: Path) -> None:

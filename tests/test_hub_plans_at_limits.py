@@ -175,7 +175,16 @@ def test_machines_and_sizes_are_read_in_any_letter_case_and_wrong_ones_are_told_
     hint = f"there are {names}, or write GB/s:TFLOP/s:GB, as in 3350:990:80"
     assert refused(ConfigError, machine_of, "RTX-4091") == f"no machine 'RTX-4091'; did you mean rtx-4090? {hint}"
     assert refused(ConfigError, machine_of, "1:x:3") == f"no machine '1:x:3'; {hint}"
-    sizes = {"70B": 7 * 10**10, "0.5t": 5 * 10**11, "1.25M": 1_250_000, "0M": 0, f"1{'0' * 14}m": 10**20}
+    sizes = {
+        "70B": 7 * 10**10,
+        "0.5t": 5 * 10**11,
+        "1.25M": 1_250_000,
+        "2.3M": 2_300_000,
+        "1.1b": 11 * 10**8,
+        "4.35T": 435 * 10**10,
+        "0M": 0,
+        f"1{'0' * 14}m": 10**20,
+    }
     assert {text: find_shape(text) for text in sizes} == sizes and find_shape("GPT-2") == KNOWN_SHAPES["gpt-2"]
     models = ", ".join(KNOWN_SHAPES)
     for text, hint in (

@@ -163,6 +163,13 @@ def test_the_shape_of_a_loaded_model_counts_what_the_model_has() -> None:
         dense_layers=1, kv_rank=8, q_rank=5, rope_dim=2, value_dim=3,
     )  # fmt: skip
     assert shape_from_architecture(deep).kv_values_per_token == 3 * 10
+    biases = ("qkv_bias", "o_bias", "mlp_bias")
+    for has, expected in (
+        ((True, True, False), (True, False)), ((False, False, True), (False, False)), ((True, False, True), (True, False)),
+        ((False, True, True), (False, True)),
+    ):  # fmt: skip
+        shape = shape_from_architecture(architecture(**dict(zip(biases, has, strict=True))))
+        assert (shape.qkv_bias, shape.other_bias) == expected, has
     assert shape_from_architecture(gpt).learned_positions and not shape_from_architecture(gpt).gated
 
 

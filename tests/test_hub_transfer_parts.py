@@ -7,8 +7,10 @@ import hashlib
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,39 @@ def test_a_mebibyte_of_headway_gives_all_tries_back_and_less_does_not(site: Site
     assert len(site.asked) == 4 and (tmp_path / "g.part").stat().st_size == 4 * (step - 1)
     assert download(url, tmp_path / "g", sha256=sha(body)).read_bytes() == body
     assert site.asked[4][1] == f"bytes={4 * (step - 1)}-"
+
+
+@contextmanager
+def dripping() -> Iterator[str]:
+    """A server whose answer's head comes byte by byte, so that no read of it waits for long, and never ends."""
+    over = threading.Event()
+
+    def drip() -> None:
+        with suppress(OSError):
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 200 OK\r\nx: ")
+                while not over.wait(0.02):
+                    connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            over.set()
+            thread.join()
+
+
+def test_a_host_is_waited_for_as_long_as_it_is_given_and_no_longer() -> None:
+    with dripping() as host:
+        begun = time.monotonic()
+        with pytest.raises(DownloadError) as told:
+            expect_reachable(f"http://{host}/x", timeout_s=0.15)
+        waited_s = time.monotonic() - begun
+    assert str(told.value) == f"{host} did not answer within 0.15 s: check the network or the proxy"
+    assert 0.15 <= waited_s < 4
 
 
 def test_a_document_is_read_up_to_its_limit_and_errors_name_its_address(site: Site) -> None:

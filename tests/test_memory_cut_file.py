@@ -48,6 +48,14 @@ def test_a_copy_is_filled_up_with_zeros_to_what_its_header_says_within_reason(tm
     most = 64 * (700 + (1 << 20))
     for pages, size in ((most // 64, most), (most // 64 + 1, 700)):
         assert padded_copy(sqlite_file(path, 700, page=64, pages=pages), folder).stat().st_size == size
+    for size, magic in (
+        (99, b"SQLite format 3\x00"),
+        (700, b"SQLite format 2\x00"),
+        (0, b""),
+        (1600, b"SQLite format 3\x00"),
+    ):
+        as_it_is = padded_copy(sqlite_file(path, size, magic=magic), folder)
+        assert as_it_is.read_bytes() == path.read_bytes() and as_it_is.stat().st_size == size
     (tmp_path / "m.db-wal").unlink()
     (folder / "m.db-wal").unlink()
     whole = padded_copy(sqlite_file(path, 1536), folder)

@@ -95,7 +95,9 @@ def test_frequent_words_count_for_the_candidates_of_the_rarer_ones_alone(
     assert found(memory, "cup red") == ["c"] and stored_memory.POSTINGS == 3
 
 
-def test_what_an_attempt_wrote_itself_is_scored_with_what_the_file_holds(tmp_path: Path) -> None:
+def test_what_an_attempt_wrote_itself_is_scored_with_what_the_file_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     memory = plain(tmp_path / "m.db")
     write(memory, *WORDS[:3])
     mine = memory.snapshot()
@@ -108,6 +110,12 @@ def test_what_an_attempt_wrote_itself_is_scored_with_what_the_file_holds(tmp_pat
         3: gain(1, 5, mean, 3, 4) + gain(1, 5, mean, 3, 4), FIRST_UNSTORED + 1: gain(1, 2, mean, 3, 4),
     }  # fmt: skip
     assert mine._scores("red tea") == pytest.approx(expected)
+    write(memory, *(item(f"late{n}", "red") for n in range(4)))
+    monkeypatch.setattr(stored_memory, "POSTINGS", 1)
+    rare = {
+        3: gain(1, 5, mean, 1, 4)
+    }  # a word that more items have by now than were seen counts for nothing, not against
+    assert mine._scores("cup red") == pytest.approx(rare)
     assert memory.file is not None and memory._scores("bird").keys() == {5}
 
 

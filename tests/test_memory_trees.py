@@ -68,6 +68,23 @@ def test_a_document_s_tree_is_built_level_by_level_with_what_is_given_to_every_n
     assert [_chars(tokens) for tokens in (16, 2_999, 3_000, 3_001)] == [64, 11_996, 12_000, 12_000]
 
 
+def test_chunks_of_a_document_are_as_long_as_they_were_asked_for_whatever_the_window() -> None:
+    text = "".join(chr(97 + n % 26) for n in range(1000))
+    for chunk, sizes in ((124, [496, 496, 8]), (125, [500, 500]), (249, [996, 4]), (250, [1000]), (4000, [1000])):
+        memory = hierarchical(window=200, summary=9, fanout=32, chunk=chunk)
+        assert (memory.window, memory.summary, memory.fanout, memory.chunk) == (200, 9, 32, chunk)
+
+        async def use(ctx: Any, memory: Any = memory) -> str:
+            return await memory.build(ctx, text)
+
+        root, trace, _ = held(memory, use)
+        found = items_of(trace)
+        pieces = [given for given in found.values() if given[1]["level"] == 0]
+        assert [len(said) for said, _ in pieces] == sizes and "".join(said for said, _ in pieces) == text
+        assert found[root][1]["of"] == [*found][: len(sizes)] and found[root][1]["level"] == 1
+        assert len(found) == len(sizes) + 1, "one summary of all"
+
+
 async def build(memory: Any, ctx: Any, text: str) -> Any:
     assert await memory.brief(ctx, Task("t", "x")) is ctx
     root = await memory.build(ctx, text, origin=["book", "mail"], n=7)

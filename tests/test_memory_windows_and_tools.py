@@ -128,6 +128,9 @@ def test_a_working_summary_names_the_one_before_it_and_has_the_origins_of_both()
         found[first][0], f"user: {words(80, 'y')}", "tool: [result of f] letter",
     ]  # fmt: skip
     assert (found[first][1]["origin"], found[second][1]["origin"]) == (["web"], ["web", "mail"])
+    assert noted(trace, "compacted") == [  # a call with its result is two messages
+        {"messages": 3, "kept": 1, "window": 140}, {"messages": 2, "kept": 1, "window": 140},
+    ]  # fmt: skip
     said = model.asked[-1].prompt[0].text.partition("\n\n")[2]
     assert said == f"{found[first][0]}\nuser: {words(80, 'y')}\ntool: [result of f] letter\n\nSummary:"
 
@@ -228,6 +231,29 @@ def test_a_summary_of_evictions_is_hidden_and_recursive_with_the_origins_of_all(
     assert heads(twice.messages) == ["From", "From", "b0"] and found[second][0] in twice.messages[1].text
 
 
+def test_an_eviction_counts_messages_and_keeps_what_the_user_said_last():
+    memory = memgpt(window=256, summary=8, block_chars=16, keep=1, warn_percent=100)
+    call = assistant("", ToolCall("1", "f", {"a": 1}))
+
+    async def use(ctx):
+        begun = ctx.say("old question").say(call).say(result("f", text=words(100, "p")))
+        first = await memory.fit(begun.say("new question").say(assistant(words(200, "a"))), ())
+        watched = begun.say("Observation: seen").say(assistant(words(200, "b")))
+        return first, await memory.fit(watched, ())
+
+    (first, watched), trace, _ = held(memory, use, says=numbered())
+    assert heads(first.messages) == ["From", "From", "new", "a0"], "what was asked last stands before what is left"
+    assert heads(watched.messages) == ["From", "From", "old", "b0"], "an observation is no question"
+    assert noted(trace, "evicted") == [
+        {"messages": 4, "kept": 2, "window": 256}, {"messages": 4, "kept": 2, "window": 256},
+    ]  # fmt: skip
+    found = items_of(trace)
+    (id,) = shown_ids(first.messages[1])
+    assert [found[each][0] for each in found[id][1]["of"]] == [
+        "user: old question", 'assistant: [calls f {"a":1}]', f"tool: [result of f] {words(100, 'p')}", "user: new question",
+    ]  # fmt: skip
+
+
 def test_core_memory_is_read_again_after_an_edit_that_succeeded_since_the_last_answer():
     append, other = result("core_memory_append"), result("memory_search")
     both = Message("tool", (ToolResult("1", "page", "x"), ToolResult("2", "core_memory_replace", "y")))
@@ -291,6 +317,24 @@ def test_the_schemas_of_tools_count_in_a_window_of_summaries():
     assert days(143, (look,))[0] == [[1], [1, 1], [2, 1], [3, 1]]
     levels, size = days(144, (look,))
     assert levels == [[1], [1, 1], [1, 1, 1], [2, 1, 1]] and size <= 144
+
+
+def test_summaries_of_all_levels_stay_however_many_more_than_the_fanout_they_are():
+    memory = hierarchical(window=200, summary=8, fanout=2)
+
+    async def use(ctx):
+        ctx, shown = await ctx.say("t").generate(), []
+        for n in range(8):
+            ctx = await memory.fit(ctx.say(words(210, f"d{n}_")), ())
+            shown.append([id for message in ctx.messages for id in shown_ids(message)])
+        return shown
+
+    shown, trace, _ = held(memory, use, says=numbered())
+    found = items_of(trace)
+    levels = [[found[id][1]["level"] for id in ids] for ids in shown]
+    assert levels == [[1], [2], [2, 1], [3], [3, 1], [3, 2], [3, 2, 1], [4]]
+    assert shown[6][:2] == shown[5] and len(shown[6]) == 3
+    assert noted(trace, "compacted")[-1] == {"messages": 1, "kept": 1, "summaries": 1, "window": 200}
 
 
 def test_the_oldest_summaries_of_the_lowest_full_level_are_merged_in_their_place():

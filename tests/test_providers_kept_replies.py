@@ -208,6 +208,25 @@ def test_a_model_before_a_store_is_asked_in_full_for_what_is_not_there() -> None
     asyncio.run(main())
 
 
+def test_an_answer_is_kept_before_its_reader_sees_that_it_is_whole() -> None:
+    model, store = Noting(), MemoryStore()
+    front, key = Cached(model, store), request_key("fp-1", "p", Sampling(), (), 1)
+
+    async def read(until: str) -> list[str]:
+        pieces = []
+        stream: Any = front.stream("p", Sampling())
+        async for delta in stream:
+            pieces.append(delta.text)
+            if until == delta.text:
+                break
+        await stream.aclose()
+        return pieces
+
+    assert asyncio.run(read("he")) == ["he"] and store.replies == {}, "half an answer is none"
+    assert asyncio.run(read("")) == ["he", "llo", ""] and list(store.replies) == [key]
+    assert asyncio.run(read("")) == ["hello"] and len(model.asked) == 2
+
+
 def test_what_a_replay_misses_is_quoted_with_the_settings_one_looks_for() -> None:
     replay = Replay(MemoryStore(), name="again", fingerprint="fp")
 

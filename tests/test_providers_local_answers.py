@@ -140,6 +140,34 @@ def test_the_calls_in_a_stream_come_as_calls_and_carry_their_tokens(loaded):
     assert [each.completion is None for each in found[:-1]] == [True] * (len(found) - 1)
 
 
+def test_each_of_several_answers_has_calls_of_its_own_however_their_pieces_alternate(loaded):
+    wires = [
+        f'{said} <tool_call>\n{{"name": "add", "arguments": {{"a": {n}}}}}\n</tool_call>'
+        for n, said in enumerate(("So", "No"))
+    ]
+    ids = [loaded.tokenizer.encode(wire) for wire in wires]
+    assert len(ids[0]) > 9 < len(ids[1])
+    outputs = [
+        piece(index, ids[index][part]) for part in (slice(0, 3), slice(3, 9), slice(9, None)) for index in (0, 1)
+    ]
+    model = told(loaded, *outputs, piece(1, [], finish_reason="stop"), piece(0, [], finish_reason="length"))
+    model.free_calls = True
+    found = asyncio.run(_all(model.stream_many([user("x")], Sampling(max_tokens=99), tools=[ADD], n=2)))
+    for index, said in enumerate(("So", "No")):
+        own = [each for each in found if each.index == index]
+        assert "".join(each.text for each in own).strip() == said
+        calls = [each.call for each in own if each.call is not None]
+        assert (calls[0].index, calls[0].name, "".join(each.arguments for each in calls)) == (
+            0,
+            "add",
+            f'{{"a": {index}}}',
+        )
+        assert [id for each in own for id in each.token_ids] == ids[index] and own[-1].completion is not None
+        assert [each.arguments for each in own[-1].completion.message.tool_calls] == [{"a": index}]
+        assert own[-1].completion.usage == Usage(*((2, 1) if index == 0 else (0, 0)), len(ids[index]))
+    assert model._shared.loaded.worker.asked[0].n == 2
+
+
 def test_what_only_began_like_a_call_is_text_once_the_answer_is_over(loaded):
     ids = loaded.tokenizer.encode("a <tool_c")
     model = told(loaded, piece(0, ids[:-1]), piece(0, ids[-1:], finish_reason="length"))

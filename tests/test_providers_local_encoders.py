@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from firsthand.errors import ConfigError
 from firsthand.providers import local_cross_encoder, local_embedder
 from firsthand.providers.local_cross_encoder import LocalCrossEncoder
 from firsthand.providers.local_embedder import LocalEmbedder
@@ -23,6 +24,8 @@ class Encoder:
         self.closed = 0
 
     def score(self, query: str, texts: Any, *, stopped: Any) -> Any:
+        if isinstance(texts, str):
+            raise ConfigError("one text")
         self.asked.append((query, list(texts), stopped(), stopped))
         return np.array([float(len(each)) for each in texts])
 
@@ -50,6 +53,9 @@ def test_a_cross_encoder_is_loaded_once_and_again_after_its_end(
     assert (model.path, model.name) == (tmp_path, str(tmp_path)) and LocalCrossEncoder("x", name="n").name == "n"
     assert asyncio.run(model.score("q", [])) == asyncio.run(model.score("q", ())) == [] and made == []
     model.close()
+    for one in ("", "a"):
+        with pytest.raises(ConfigError, match="one text"):
+            asyncio.run(model.score("q", one))
     assert asyncio.run(model.score("q", ["a", "", "bcd"])) == [1.0, 0.0, 3.0]
     assert asyncio.run(model.score("r", ("zz",))) == [2.0]
     assert [each for each, _ in made] == [(tmp_path, {"compiled": False, "threads": 3})]

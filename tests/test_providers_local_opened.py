@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from firsthand.engine.core.engine_config import EngineConfig
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, ModelFileError
 from firsthand.grammar import Grammar
 from firsthand.model import Sampling, ToolSpec
 from firsthand.providers import local
@@ -43,6 +43,55 @@ def test_marks_in_a_name_are_read_from_the_end(monkeypatch: pytest.MonkeyPatch) 
     assert opened(whole) == ("/models/m", None, Path("/a"), "vector v", "monitor w")
     with pytest.raises(ConfigError, match="has a steering vector already: give one"):
         local.open_model("m+steer:v+steer:w")
+
+
+def test_a_base_model_is_shared_by_whatever_spelling_of_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("red", "blue"):
+        (tmp_path / name).mkdir()
+        for file in ("adapter_config.json", "adapter_model.safetensors"):
+            (tmp_path / name / file).touch()
+    for name in ("m.gguf", "n.gguf"):
+        (tmp_path / name).write_bytes(b"GGUF")
+    (tmp_path / "link.gguf").symlink_to(tmp_path / "m.gguf")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    whole = f"{tmp_path}/m.gguf"
+    texts = [
+        f"{base}+adapter:{folder}"
+        for base, folder in (
+            (whole, f"{tmp_path}/red"), ("m.gguf", "red"), ("./red/../m.gguf", "blue"), ("link.gguf", "blue"),
+            ("~/m.gguf", "red"),
+        )
+    ]  # fmt: skip
+    opened = [local.open_model(text) for text in texts]
+    assert [each.name for each in opened] == texts and len({id(each._shared) for each in opened}) == 1
+    red, blue = opened[0].chosen, opened[2].chosen
+    assert [each.chosen for each in opened] == [red, red, blue, blue, red] and red != blue
+    assert opened[1].adapters == {red: tmp_path / "red", blue: tmp_path / "blue"}
+    other = local.open_model("n.gguf+adapter:red")
+    assert other._shared is not opened[0]._shared and other.adapters == {red: tmp_path / "red"}
+    plain, merged = local.open_model("m.gguf"), local.open_model("m.gguf+lora:red")
+    assert plain._shared is not opened[0]._shared and plain.adapters == merged.adapters == {}
+    assert (plain.name, plain.path, merged.name, merged.adapter) == (
+        "m.gguf", Path("m.gguf"), "m.gguf+lora:red", Path("red"),
+    )  # fmt: skip
+    with pytest.raises(
+        ModelFileError, match=r"^green is not a folder: an adapter is a folder with adapter_config\.json"
+    ):
+        local.open_model("none.gguf+adapter:green")  # told before the model is looked for
+
+
+def test_a_model_is_named_as_it_was_opened() -> None:
+    for path in ("/models/deep/m.gguf", "deep/m", Path("deep") / "m"):
+        made = Local(path)
+        assert (made.name, made.path) == (str(path), Path(path)) and Local(path, name="").name == str(path)
+    made = Local("deep/m", name="n", free_calls=True, adapter="a/b")
+    assert (made.name, made.free_calls, made.adapter, made.chosen, made.monitor, made.steering) == (
+        "n", True, Path("a/b"), None, None, None,
+    )  # fmt: skip
+    assert made.config == EngineConfig() and made.adapters == {} and Local("m").free_calls is False
 
 
 def test_a_model_is_loaded_once_with_its_adapters_and_closed_if_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from firsthand.engine.core.outputs import Output, ScoreOutput
 from firsthand.errors import ConfigError, ModelError, ModelFileError, PromptTooLong
+from firsthand.hub import model_lookup
 from firsthand.message import user
 from firsthand.model import Likelihood, ModelFacts, Sampling, TokenRating, ToolSpec, Usage
 from firsthand.providers import local_completions as parts
@@ -22,6 +23,7 @@ from firsthand.providers.local import Local
 from firsthand.providers.local_loading import source_format
 from firsthand.providers.local_shared import SavedAdapter, SharedModel
 from firsthand.system import request_owner
+from hub_site import known
 
 SOURCES = parts.SourceFormat((90,), (91, 92), (80, 81))
 
@@ -40,7 +42,7 @@ class Worker:
         self.is_alive = True
         self.engine = SimpleNamespace(
             adapters=SimpleNamespace(read=lambda which: f"packed {which}"),
-            architecture=SimpleNamespace(max_position=12, vocab_size=100),
+            architecture=SimpleNamespace(max_position=12, vocab_size=128),
             runner=SimpleNamespace(computed_by="AVX9"),
         )
 
@@ -287,11 +289,20 @@ def test_ratings_and_next_tokens_are_asked_for_with_their_adapter_owner_and_salt
         asyncio.run(reads.rate([4, 5]))
 
 
-def test_a_loaded_model_tells_its_facts_and_takes_new_weights() -> None:
+def test_a_loaded_model_tells_its_facts_and_takes_new_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     worker = Worker()
     model = local_over(worker)
     facts = asyncio.run(model.load())
     assert facts == ModelFacts(12, 100, "hermes", True, "AVX9", {"temperature": 0.6}, True)
+    monkeypatch.setitem(model_lookup.KNOWN, "tiny", known(file="none", sampling={"temperature": 0.1, "top_p": 0.8}))
+    both = {"temperature": 0.6, "top_p": 0.8}  # the model's own files go before its card
+    assert asyncio.run(model.load()) == ModelFacts(12, 100, "hermes", True, "AVX9", both, True)
+    bare = model._shared.loaded.tokenizer  # type: ignore[union-attr]
+    bare.chat_template, bare.recommended = "{{ 'think' }}", {}  # type: ignore[assignment, misc]
+    card = {"temperature": 0.1, "top_p": 0.8}
+    assert asyncio.run(model.load()) == ModelFacts(12, 100, "hermes", False, "AVX9", card, True)
+    bare.chat_template = None  # type: ignore[assignment]
+    assert asyncio.run(model.load()) == ModelFacts(12, 100, "hermes", False, "AVX9", card, False)
     assert asyncio.run(model.tokenize("x" * 11)) == [70, *[20] * 11]
     with pytest.raises(PromptTooLong, match="the prompt has 13 tokens: the model's context is 12, so shorten it"):
         asyncio.run(model.tokenize("x" * 12))

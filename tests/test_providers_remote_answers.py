@@ -15,6 +15,7 @@ from firsthand.message import Message, ToolCall, assistant, system, user
 from firsthand.model import Completion, Delta, Sampling, Usage
 from firsthand.providers import a2a as provider
 from firsthand.providers.a2a import RemoteAgent, _Answer, _Thread
+from jumping_clock import run_by_the_clock
 
 
 def event(**body: Any) -> StreamResponse:
@@ -167,8 +168,7 @@ def test_a_task_that_broke_off_is_looked_up_until_it_is_over(monkeypatch: pytest
         asyncio.run(looked_up(client, _Answer()))
 
 
-def test_a_task_is_cancelled_once_it_is_known_and_only_while_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provider, "_CANCEL_S", 0.1)
+def test_a_task_is_cancelled_once_it_is_known_and_only_while_it_goes_on() -> None:
     agent = RemoteAgent("http://host", key="")
 
     async def cancelled(answer: _Answer, *, reads_s: float = 9.0, comes_s: float = 0.0) -> list[str]:
@@ -183,10 +183,13 @@ def test_a_task_is_cancelled_once_it_is_known_and_only_while_it_goes_on(monkeypa
     running, over = _Answer(), _Answer()
     agent._take(status("WORKING"), running)
     agent._take(status("COMPLETED"), over)
-    assert asyncio.run(cancelled(running)) == ["t1"] and asyncio.run(cancelled(over)) == []
-    assert asyncio.run(cancelled(_Answer(), comes_s=0.02)) == ["t1"], "its id came a moment later"
-    assert asyncio.run(cancelled(_Answer(), reads_s=0.01)) == [], "no id will come"
-    assert asyncio.run(cancelled(_Answer())) == [], "and nobody waits for one without end"
+    for answer, given, ids, seconds in (
+        (running, {}, ["t1"], 0.0), (over, {}, [], 0.0), (_Answer(), {"comes_s": 0.025}, ["t1"], 0.03),  # a moment later
+        (_Answer(), {"reads_s": 0.015}, [], 0.02),  # no id will come
+        (_Answer(), {}, [], 3.0), (_Answer(), {"comes_s": 3.5}, [], 3.0),  # and nobody waits for one without end
+    ):  # fmt: skip
+        found, took = run_by_the_clock(cancelled(answer, **given))
+        assert found == ids and took == pytest.approx(seconds, abs=0.011), (given, took)
 
 
 def test_the_causes_of_an_error_are_told_once_and_in_short() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -122,6 +124,13 @@ def signed(made: AgentCard, key: bytes | str, *, alg: str = "ES256", **header: A
     return sign(made)
 
 
+def with_header(made: AgentCard, header: Any) -> AgentCard:
+    """The card with one more signature, of that header and no key."""
+    protected = base64.urlsafe_b64encode(json.dumps(header).encode()).decode().rstrip("=")
+    made.signatures.add(protected=protected, signature="AAAA")
+    return made
+
+
 def test_one_signature_of_a_trusted_key_is_enough_and_any_change_breaks_it() -> None:
     verify_card(signed(card(RPC), MINE, kid="a"), {"b": THEIRS, "a": OURS})
     verify_card(signed(card(RPC), MINE, kid="a"), {"a": OURS.decode()})
@@ -148,10 +157,17 @@ def test_one_signature_of_a_trusted_key_is_enough_and_any_change_breaks_it() -> 
         (signed(card(RPC), "secret" * 8, alg="HS256", kid="a"), {"a": "secret" * 8}),
     ):
         assert refused(made, trusted) == none
+    no_key = refused(signed(card(RPC), MINE, kid="a"), {"a": b"no key at all", "b": OURS})
+    assert no_key and no_key != none, "the fault of the key that was given is told"
     forged = signed(card(RPC), MINE, kid="a")
     forged.supported_interfaces[0].url = "http://evil/rpc"
     assert refused(forged, {"a": OURS}) == none
     connected(Site(signed(card(RPC), MINE, kid="a")), trusted={"a": OURS})
+    odd = card(RPC)
+    for header in ({"kid": ["a"]}, {"kid": {"a": 1}}, {"kid": 7}, {"kid": None}, {}, [], "a"):
+        odd = with_header(odd, header)
+    assert len(odd.signatures) == 7 and refused(odd, {"a": OURS}) == none
+    verify_card(signed(odd, MINE, kid="a"), {"a": OURS})  # a good one counts whatever stands before it
 
 
 # -- an answer that broke off --

@@ -201,10 +201,14 @@ def test_a_card_keeps_its_clients_at_its_own_address():
         "http://other:8000/",
         "http://me@host:8000/",
     ):
-        with pytest.raises(
-            ModelError, match=f"sends its clients to '{url}', another address: give that one if you trust"
-        ):
-            agent._check(card(("http://host:8000/", "JSONRPC"), (url, "HTTP+JSON")))
+        for others in ([("http://host:8000/", "JSONRPC")], [("elsewhere:50051", "GRPC")], []):  # each one is looked at
+            with pytest.raises(ModelError) as refused:
+                agent._check(card(*others, (url, "HTTP+JSON"), ("http://host:8000/rest", "HTTP+JSON")))
+            assert str(refused.value) == (
+                f"the card of a2a:http://host:8000 sends its clients to '{url}', another address: give that one if you "
+                "trust it"
+            )
+    agent._check(card(("http://HOST:8000/a@b", "JSONRPC"), ("e:1", "GRPC"), ("HTTP://host:8000", "HTTP+JSON")))
     with pytest.raises(ModelError, match="the card of 'peer' is not signed by a key that you trust"):
         RemoteAgent("http://host:8000", trusted={})._check(card(("http://host:8000/", "JSONRPC")))
 
@@ -258,6 +262,8 @@ def test_values_are_counted_through_a_whole_response_and_for_each_event_of_a_str
         read(b"data: [1,", b"2,3", b",4", b",5]", content_type=stream_type)
     with pytest.raises(ModelError, match=said):
         read(b"[1,2," + b" " * 70_000 + b"3,4" + b" " * 70_000 + b",5]", content_type=json_type)  # a line in pieces
+    pieces = b"[1," + b" " * 70_000 + b"2]\n", b"[3,4]"  # a line in pieces is counted once
+    assert read(*pieces, content_type=json_type) == b"".join(pieces)
     events = b"data: [1,2]\ndata: [3,4]\r\n\r\ndata: [1,2,3,4]\n\n"
     assert read(events, events, content_type=stream_type) == events + events
     with pytest.raises(ModelError, match=said):

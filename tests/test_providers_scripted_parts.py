@@ -156,8 +156,11 @@ def test_a_fingerprint_is_the_script_and_its_scores():
     assert len(set(prints)) == len(prints) and prints[0] == Scripted(["a"], name="scripted:x").fingerprint
     assert all(each.startswith("scripted-") and len(each) == 25 for each in prints)
     assert Scripted(fingerprint="mine").fingerprint == "mine"
-    with pytest.raises(ConfigError, match="a scripted model is named 'x': its name must begin with 'scripted'"):
-        Scripted(name="x")
+    for name in ("x", "gpt-scripted", "Scripted", " scripted", "script", ""):
+        with pytest.raises(ConfigError) as refused:
+            Scripted(name=name)
+        assert str(refused.value) == f"a scripted model is named {name!r}: its name must begin with 'scripted'"
+    assert Scripted(name="scripted").name == "scripted" and Scripted(name="scripted2").name == "scripted2"
     with pytest.raises(ConfigError, match="replies is one string: give a list of replies, a mapping or a function"):
         Scripted("abc")
 

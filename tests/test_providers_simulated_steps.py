@@ -59,7 +59,11 @@ def test_a_solution_uses_every_number_and_there_is_none_where_24_cannot_be_reach
         ("(4 + 8) × 2", (2, 4, 8), True), ("48 ÷ 2", (2, 48), True), ("[26 − 2]", (2, 26), True), ("-2 + 26", (2, 26), True),
         ("4 * 6", (4, 6, 1), False), ("24", (4, 6), False), ("4 * 6 * 1", (4, 6), False), ("24 / 0", (0, 24), False),
         ("2 ** 3 * 3", (2, 3, 3), False), ("4 * 6 = 24", (4, 6), False), ("", (), False), ("4 * 5", (4, 5), False),
-        (" 4*6 ", (4, 6), True), ("4 * 6" + " " * 200, (4, 6), True), ("(" * 100 + "24" + ")" * 100, (24,), False),
+        (" 4*6 ", (4, 6), True), ("+4 * +6", (4, 6), False), ("18 - +6", (6, 18), False), ("-4 * -6", (4, 6), True),
+        ("30 - --6", (6, 30), True), ("5 * 5 - 1", (1, 5, 5), True), ("5 * 5 - 1", (1, 1, 5), False), ("6 4", (4, 6), False),
+        ("27 - 3", (3, 27), True), ("3 - 27", (3, 27), False), ("3 / 72", (3, 72), False), ("4 // 1 * 6", (1, 4, 6), False),
+        ("28 % 4 + 24", (4, 24, 28), False), ("4 * 06", (4, 6), False), ("4(6)", (4, 6), False),
+        ("4 * 6" + " " * 200, (4, 6), True), ("(" * 100 + "24" + ")" * 100, (24,), False),
     ):  # fmt: skip
         assert makes_24(expression, numbers(*given)) is right, expression
     with pytest.raises(ValueError, match="an expression"):
@@ -182,6 +186,20 @@ def test_the_last_question_is_answered_from_all_that_is_shown_besides_it() -> No
             {"content": "2024-05-02: " + HOME.format("Bern"), "request_heartbeat": True},
         ),
     )
+
+
+def test_a_fact_has_the_first_day_before_it_on_its_line_and_else_that_of_a_line_above() -> None:
+    def days(*lines: str) -> list[tuple[str, str]]:
+        return [(each.date, each.value) for each in facts_seen("\n".join(lines))]
+
+    oslo, rome, bonn = (HOME.format(each) for each in ("Oslo", "Rome", "Bonn"))
+    assert days("2024-01-01", f"{oslo} On 2024-02-02 {rome}") == [("2024-01-01", "Oslo"), ("2024-02-02", "Rome")]
+    assert days("2024-01-01", f"{oslo} On 2024-02-02 {rome}", bonn)[2] == ("2024-01-01", "Bonn")
+    assert days(f"{oslo} 2024-02-02 {rome}", bonn) == [("", "Oslo"), ("2024-02-02", "Rome"), ("", "Bonn")]
+    assert days("2024-01-01", f"2024-02-02 {oslo}", rome) == [("2024-02-02", "Oslo"), ("2024-02-02", "Rome")]
+    asked = "What was the home of Ann Lee on 2024-07-07?"
+    assert days("2024-01-01", f"{asked} {oslo}", rome) == [("2024-07-07", "Oslo"), ("2024-01-01", "Rome")]
+    assert days("2024-01-01 2024-03-03", oslo) == [("2024-01-01", "Oslo")] and days("", asked) == []
 
 
 def test_facts_stand_under_the_day_before_them() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,10 +11,9 @@ from firsthand.errors import ConfigError, ModelError, TransientError
 from firsthand.message import Text, ToolCall, assistant, system, user
 from firsthand.model import CallDelta, Completion, Delta, Sampling, ToolSpec, Usage
 from firsthand.providers.anthropic import AnthropicModel
-from firsthand.providers.endpoint_clients import opened_replies
 from firsthand.providers.google import GoogleModel
 from firsthand.system import trace_context
-from told_clients import PLAIN, STREAM, Reply, over, said, status, streamed
+from told_clients import PLAIN, STREAM, Reply, over, said, status, streamed, told_google
 
 anthropic = pytest.importorskip("anthropic", reason="anthropic is not installed")
 pytest.importorskip("google.genai", reason="google-genai is not installed")
@@ -39,6 +36,16 @@ def test_the_span_of_a_trace_goes_along_with_every_request() -> None:
     assert asyncio.run(asked(claude)) == {"options": {"headers": header}}
     gemini = told_google(GENERATED)
     assert asyncio.run(asked(gemini))["config"]["http_options"] == {"headers": header}
+
+    async def asked_in_pieces(model: Any) -> Any:
+        trace_context.enter(parent)
+        await streamed(model, [user("p")])
+        return model.client.asked[0][-1]
+
+    claude = over(AnthropicModel("m", "http://h", api_key="k3y"), Reply({"type": "message_stop"}, headers=STREAM))
+    sent = {"stream": True, "stream_cls": anthropic.AsyncStream[Any], "options": {"headers": header}}
+    assert asyncio.run(asked_in_pieces(claude)) == sent
+    assert asyncio.run(asked_in_pieces(told_google([GENERATED])))["config"]["http_options"] == {"headers": header}
 
 
 MESSAGE = {
@@ -169,44 +176,6 @@ GENERATED = {
     "candidates": [{"content": {"parts": [{"text": "Hi"}]}, "finishReason": "STOP"}],
     "usageMetadata": {"promptTokenCount": 3},
 }
-
-
-class Dumped:
-    """A reply of Google's SDK."""
-
-    def __init__(self, body: Any) -> None:
-        self.body = body
-
-    def model_dump(self, **given: Any) -> Any:
-        assert given == {"mode": "json", "by_alias": True, "exclude_none": True, "exclude": {"sdk_http_response"}}
-        return self.body
-
-
-def told_google(*replies: Any, **given: Any) -> Any:
-    model = over(GoogleModel("m", "http://h", api_key="k3y", **given), *replies)
-    client, model.reply = model.client, Reply()
-
-    async def generate(**asked: Any) -> Any:
-        return Dumped(await client.answer((asked,)))
-
-    async def generate_stream(**asked: Any) -> Any:
-        bodies = await client.answer((asked,))
-        opened = opened_replies.get()
-        assert opened is not None
-        opened.append(model.reply)
-
-        async def chunks() -> AsyncIterator[Any]:
-            for body in bodies:
-                if isinstance(body, Exception):
-                    raise body
-                yield Dumped(body)
-
-        return chunks()
-
-    client.aio = SimpleNamespace(
-        models=SimpleNamespace(generate_content=generate, generate_content_stream=generate_stream)
-    )
-    return model
 
 
 def test_googles_answers_have_seeds_of_their_own_and_its_faults_their_kind() -> None:

@@ -204,9 +204,9 @@ def _fetch(
         with part.open("ab" if have else "wb") as file:
             for chunk in _chunks(response, timeout_s):
                 have += len(chunk)
-                if have > (MAX_UNKNOWN_BYTES if total is None else total):
+                if have > (most := MAX_UNKNOWN_BYTES if total is None else total):
                     file.truncate(0)
-                    raise DownloadError(f"{url} gives more than the {total or MAX_UNKNOWN_BYTES} bytes expected")
+                    raise DownloadError(f"{url} gives more than the {most} bytes expected")
                 file.write(chunk)
                 on_progress(have, total)
     if total is not None and have < total:

@@ -339,7 +339,7 @@ class RemoteAgent:
         if not messages:
             return _Thread(), text
         last, before = messages[-1], messages[:-1]
-        if (thread := self._threads.get(_digest(before))) is not None and before:
+        if (thread := self._threads.get(_digest(before))) is not None:
             return thread, last.text
         if not before:
             return _Thread(), last.text
@@ -360,14 +360,14 @@ def verify_card(card: AgentCard, trusted: Mapping[str, str | bytes]) -> None:
     from a2a.utils.signing import SignatureVerificationError, create_signature_verifier
     from jwt.exceptions import InvalidKeyError
 
-    def key_of(key_id: str | None, jku: str | None) -> str | bytes:
-        if key_id is None or key_id not in trusted:
+    def key_of(key_id: object, jku: object) -> str | bytes:
+        if not isinstance(key_id, str) or key_id not in trusted:  # a header may hold any JSON
             raise InvalidKeyError(f"no key {key_id!r}")
         return trusted[key_id]
 
     try:
         create_signature_verifier(key_of, ["ES256"])(card)
-    except (SignatureVerificationError, ValueError, TypeError) as error:
+    except (SignatureVerificationError, ValueError) as error:
         raise ModelError(f"the card of {card.name[:80]!r} is not signed by a key that you trust: {error}") from None
 
 

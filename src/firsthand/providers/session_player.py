@@ -33,7 +33,10 @@ class SeenFact(NamedTuple):
 
 
 def facts_seen(text: str) -> list[SeenFact]:
-    """The facts of a text in order, each under the last date that stands before it on its line or above."""
+    """The facts of a text in order, each under the first date before it on its line.
+
+    Without one it is under the first date that stands before the facts of a line above, of the last such line.
+    """
     found, date = [], ""
     for line in text.split("\n"):
         matches = list(FACT.finditer(line))

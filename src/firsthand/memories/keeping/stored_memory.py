@@ -236,7 +236,7 @@ class StoredMemory:
             if len(group) > 1:
                 ids = {kept.number: kept.item.id for kept in self._changes.values()}
                 if self.file is not None:
-                    ids |= self.file.ids([number for number in group if number not in ids])
+                    ids |= self.file.ids(group)
                 group = sorted((number for number in group if number in ids), key=ids.__getitem__)
             yield from group
 

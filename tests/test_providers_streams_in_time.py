@@ -1,0 +1,103 @@
+"""Time limits of answers from endpoints: each event of a stream has its own, and pings count as none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from firsthand.errors import TransientError, Unreachable
+from firsthand.message import user
+from firsthand.providers.anthropic import AnthropicModel
+from firsthand.providers.openai import OpenAIModel
+from jumping_clock import run_by_the_clock
+from told_clients import STREAM, Reply, over, streamed, told_google
+
+pytest.importorskip("anthropic", reason="anthropic is not installed")
+pytest.importorskip("google.genai", reason="google-genai is not installed")
+pytest.importorskip("openai", reason="openai is not installed")
+
+RAW = {**STREAM, "raw": "yes"}
+LIMIT_S = 2.0
+
+
+def claude(*pieces: Any) -> tuple[Any, Reply]:
+    reply = Reply(*pieces, headers=STREAM)
+    return over(AnthropicModel("m", "http://h", api_key="k3y", timeout_s=LIMIT_S), reply), reply
+
+
+def gemini(*pieces: Any) -> tuple[Any, Reply]:
+    model = told_google(list(pieces), timeout_s=LIMIT_S)
+    return model, model.reply
+
+
+def openai(*pieces: Any) -> tuple[Any, Reply]:
+    reply = Reply(*pieces, headers=STREAM)
+    return over(OpenAIModel("m", "http://h", api_key="k3y", timeout_s=LIMIT_S), reply), reply
+
+
+def claude_text(text: str) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+
+
+def gemini_text(text: str, **end: str) -> dict[str, Any]:
+    return {"candidates": [{"content": {"parts": [{"text": text}]}, **end}]}
+
+
+def openai_text(text: str, **end: str) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": {"content": text}, **end}]}
+
+
+KINDS: Any = {
+    "anthropic": (claude, claude_text, {"type": "message_stop"}),
+    "google": (gemini, gemini_text, gemini_text("", finishReason="STOP")),
+    "openai": (openai, openai_text, openai_text("", finish_reason="stop")),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stream_goes_on_as_long_as_each_event_comes_in_time(kind: str) -> None:
+    made, text, end = KINDS[kind]
+    model, reply = made(1.5, text("a"), 1.75, text("b"), 1.25, text("c"), 1.5, end)
+    found, took = run_by_the_clock(streamed(model, [user("p")]))
+    assert [each.text for each in found] == ["a", "b", "c", ""] and found[-1].completion.message.text == "abc"
+    assert took == pytest.approx(6.0) and reply.closed == 1
+    for late in ([2.25, text("a"), end], [text("a"), 1.5, text("b"), 2.25, end], [text("a"), end, 9.0]):
+        model, reply = made(*late)
+        told, took = run_by_the_clock(streamed(model, [user("p")]))
+        assert type(told) is TransientError and reply.closed == 1
+        assert str(told) == f"{model.name} gave no answer within 2 s: try again, or raise timeout_s"
+        assert took == pytest.approx(sum(each for each in late[:-2] if isinstance(each, float) and each < 2) + 2)
+
+
+def test_pings_are_no_events_and_give_no_more_time() -> None:
+    ping, pings = {"type": "ping"}, [0.5, {"type": "ping"}] * 9
+    model, reply = claude(ping, 1.5, ping, claude_text("a"), 1.5, ping, ping, {"type": "message_stop"}, ping)
+    found, took = run_by_the_clock(streamed(model, [user("p")]))
+    assert [each.text for each in found] == ["a", ""] and took == pytest.approx(3.0) and reply.closed == 1
+    model, reply = claude(claude_text("a"), *pings, {"type": "message_stop"})
+    told, took = run_by_the_clock(streamed(model, [user("p")]))
+    assert type(told) is TransientError and "gave no answer within 2 s" in str(told)
+    assert took == pytest.approx(2.0) and reply.closed == 1
+    comments = Reply(b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n', *[0.5, b": ping\n\n"] * 9, headers=RAW)
+    model = over(OpenAIModel("m", "http://h", api_key="k3y", timeout_s=LIMIT_S), comments)
+    told, took = run_by_the_clock(streamed(model, [user("p")]))
+    assert type(told) is TransientError and took == pytest.approx(2.0) and comments.closed == 1
+
+
+def test_a_connection_that_breaks_within_a_stream_is_told_and_closed() -> None:
+    class Broken(Reply):
+        async def aiter_bytes(self) -> Any:
+            async for each in super().aiter_bytes():
+                yield each
+            raise OSError("reset")
+
+    def lost(model: Any, reply: Reply) -> None:
+        told, _ = run_by_the_clock(streamed(model, [user("p")]))
+        assert type(told) is Unreachable and reply.closed == 1
+        assert str(told) == (f"{model.name} lost or refused the connection (reset): check that the server runs")
+
+    for made, event in ((AnthropicModel, claude_text("a")), (OpenAIModel, openai_text("a"))):
+        reply = Broken(event, headers=STREAM)
+        lost(over(made("m", "http://h", api_key="k3y"), reply), reply)
+    lost(*gemini(gemini_text("a"), OSError("reset")))

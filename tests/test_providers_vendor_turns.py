@@ -1,0 +1,117 @@
+"""Conversations as Anthropic and Google take them: where system messages stand, and which messages are no turn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from firsthand.message import Message, Reasoning, Text, ToolCall, ToolResult, assistant, system, user
+from firsthand.model import Sampling, ToolSpec
+from firsthand.providers import anthropic_wire, google_wire
+
+ADD = ToolSpec("add", "Adds.", {"type": "object"})
+CALL, OTHER = ToolCall("c1", "add", {"a": 1}), ToolCall("c2", "sub", {})
+RESULT = Message("tool", (ToolResult("c1", "add", "3"),))
+SIGNED = Reasoning("", {"thoughtSignature": "sig"})
+
+
+def said(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def claude(*conversation: Message, tools: Any = (), **sampling: Any) -> dict[str, Any]:
+    sampled = Sampling(max_tokens=7, **sampling)
+    return anthropic_wire.request("m", conversation, sampled, tools, stream=False)
+
+
+def test_system_messages_of_anthropic_go_before_the_turns_only_where_they_open_the_conversation() -> None:
+    opened = claude(system("S"), system("T"), user("a"), system("late"), assistant("b"), system("last "))
+    assert opened == {
+        "model": "m",
+        "max_tokens": 7,
+        "system": "S\n\nT",
+        "messages": [
+            {"role": "user", "content": [said("a")]},
+            {"role": "system", "content": [said("late")]},
+            {"role": "assistant", "content": [said("b")]},
+            {"role": "system", "content": [said("last ")]},
+        ],
+    }
+    assert claude(user("a"), system("S"), system("T"))["messages"] == [
+        {"role": "user", "content": [said("a")]},
+        {"role": "system", "content": [said("S")]},
+        {"role": "system", "content": [said("T")]},
+    ]
+    bare = {"model": "m", "max_tokens": 7}
+    assert claude(system(""), user("a")) == {**bare, "messages": [{"role": "user", "content": [said("a")]}]}
+    assert claude(system("only")) == {**bare, "system": "only", "messages": []} and claude() == {**bare, "messages": []}
+
+
+def test_tools_that_were_called_are_declared_where_none_are_given_and_only_those_given_otherwise() -> None:
+    talk = (user("a"), assistant("", OTHER, CALL), RESULT, assistant("", CALL))
+    declared = [{"name": name, "input_schema": {"type": "object"}} for name in ("sub", "add")]
+    without = claude(*talk)
+    assert (without["tools"], without["tool_choice"]) == (declared, {"type": "none"})
+    given = claude(*talk, tools=[ADD])
+    assert given["tools"] == [{"name": "add", "description": "Adds.", "input_schema": {"type": "object"}}]
+    assert given.keys() == {"model", "max_tokens", "messages", "tools"} and "tools" not in claude(*talk[:1])
+    assert claude(user("a"), stop=("x", " y"))["stop_sequences"] == ["x", " y"]
+
+
+def test_an_empty_message_is_no_turn_and_parts_none() -> None:
+    nothing = (
+        assistant(""), Message("assistant", ()), Message("assistant", (Reasoning("hm", {"type": "odd"}),)),
+        Message("assistant", (Text(" \n"), Text(""))),
+    )  # fmt: skip
+    for empty in nothing:
+        assert anthropic_wire.messages([user("a"), empty, user("b")]) == [
+            {"role": "user", "content": [said("a"), said("b")]}
+        ]
+        assert anthropic_wire.messages([empty]) == [] == anthropic_wire.messages([user(" "), empty])
+    for empty in nothing[:3]:
+        turns = google_wire.contents([user("a"), empty, user("b"), system(""), assistant("c"), empty])
+        assert turns == [
+            {"role": "user", "parts": [{"text": "a"}, {"text": "b"}]},
+            {"role": "model", "parts": [{"text": "c"}]},
+        ]
+        assert google_wire.contents([empty]) == [] == google_wire.contents([system("S"), user(""), empty])
+    assert google_wire.contents([nothing[3]]) == [{"role": "model", "parts": [{"text": " \n"}]}]
+    signed = Message("assistant", (SIGNED, Text("")))
+    assert google_wire.contents([signed]) == [{"role": "model", "parts": [{"text": "", "thoughtSignature": "sig"}]}]
+    assert google_wire.contents([Message("user", signed.parts)]) == []
+
+
+def test_turns_of_one_role_in_a_row_are_one_and_results_are_the_users() -> None:
+    talk = [
+        system("S"),
+        user("a"),
+        assistant("x"),
+        assistant("", CALL),
+        RESULT,
+        user("b"),
+        system("late"),
+        assistant("y "),
+    ]
+    assert google_wire.contents(talk) == [
+        {"role": "user", "parts": [{"text": "a"}]},
+        {"role": "model", "parts": [{"text": "x"}, {"functionCall": {"id": "c1", "name": "add", "args": {"a": 1}}}]},
+        {
+            "role": "user",
+            "parts": [
+                {"functionResponse": {"id": "c1", "name": "add", "response": {"result": "3"}}}, {"text": "b"},
+                {"text": "late"},
+            ],
+        },
+        {"role": "model", "parts": [{"text": "y "}]},
+    ]  # fmt: skip
+    assert google_wire.config(talk, Sampling(max_tokens=7), [])["system_instruction"] == "S"
+    assert "system_instruction" not in google_wire.config(talk[1:], Sampling(max_tokens=7), [])
+    assert anthropic_wire.messages(talk[1:]) == [
+        {"role": "user", "content": [said("a")]},
+        {
+            "role": "assistant",
+            "content": [said("x"), {"type": "tool_use", "id": "c1", "name": "add", "input": {"a": 1}}],
+        },
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "3"}, said("b")]},
+        {"role": "system", "content": [said("late")]},
+        {"role": "assistant", "content": [said("y")]},
+    ]
