@@ -227,6 +227,15 @@ def test_two_models_with_ties_have_the_parameters_of_their_shares() -> None:
     assert kupper.ties == pytest.approx(-(one + other) / 2) and kupper.log_likelihood == pytest.approx(told)
     nearly = rate(table("x y a", "y x a", *["x y tie"] * 998), "rao-kupper")
     assert nearly.ties == pytest.approx(math.log(999)) and nearly.theta == pytest.approx([0, 0], abs=1e-9)
+    davidson = rate(table("x y a", "y x a", *["x y tie"] * 998), "davidson")
+    assert davidson.ties == pytest.approx(math.log(998)) and davidson.theta == pytest.approx([0, 0], abs=1e-9)
+    for all_tied in (table("x y tie"), table("x y tie", "z y tie", "z x tie", covariates={"length": [1.0, 2.0, -1.0]})):
+        for method in ("davidson", "rao-kupper"):
+            with pytest.raises(ConfigError) as refused:
+                rate(all_tied, method)  # type: ignore[arg-type]
+            assert str(refused.value) == (
+                f"every battle is a tie, so that {method} finds no size of its parameter: use bradley-terry"
+            )
     below = _likelihood(_rows(battles), np.array([0.0, 0.0, 0.0]), "rao-kupper", 2, 0.0)
     assert below.value == -math.inf and not below.gradient.any() and not below.information.any()
     with pytest.raises(ConfigError) as refused:

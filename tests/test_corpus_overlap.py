@@ -123,6 +123,33 @@ def test_the_overlap_is_told_with_counts_and_the_file_that_holds_most(tmp_path: 
     assert overlap_evidence([Task("short", "x")], corpus=tmp_path / "a.txt").statistic == 0.0
 
 
+def test_the_file_named_for_an_item_holds_most_of_its_own_n_grams(tmp_path: Path):
+    one, other, even = ([f"{letter}{i}" for i in range(30)] for letter in "xyz")
+    (tmp_path / "a.txt").write_text(" ".join([*one[:16], *even[:20]]))
+    (tmp_path / "b.txt").write_text(" ".join([*one[:14], *other, *even[10:]]))
+    tasks = [Task("one", " ".join(one)), Task("other", " ".join(other)), Task("even", " ".join(even)),
+             Task("brief", " ".join(one[:9])), Task("brief too", " ".join(other[5:13]))]  # fmt: skip
+    a, b = str(tmp_path / "a.txt"), str(tmp_path / "b.txt")
+    # of 13 words: 4 in a.txt and 2 of them in b.txt; 18 in b.txt; 8 in each, so the first is named; of 8 words: 2, and 1
+    assert scan_corpus(tasks, tmp_path) == (
+        [FoundItem("one", 4, 18, a), FoundItem("other", 18, 18, b), FoundItem("even", 16, 18, a),
+         FoundItem("brief", 2, 2, a), FoundItem("brief too", 1, 1, b)], [],
+        sum(path.stat().st_size for path in tmp_path.iterdir()),
+    )  # fmt: skip
+    told = overlap_evidence(tasks, corpus=tmp_path)
+    assert told.flagged == ("other", "even", "brief", "brief too"), "the most n-grams first"
+    assert f"; other has 18 of 18 n-grams there, in {b}; 1 item with fewer n-grams than count" in told.detail
+    (tmp_path / "c.txt.gz").write_bytes(gzip.compress(b"", mtime=0) + b"\0" * 12_000)
+    size = (tmp_path / "a.txt").stat().st_size
+    assert len(CorpusIndex.build(tmp_path / "a.txt", tmp_path / "plain").bits) == 1024 and size < 12_000
+    (tmp_path / "c.txt.gz").unlink()
+    noise = np.random.default_rng(0).bytes(4000).hex().encode()
+    (tmp_path / "d.txt.gz").write_bytes(gzip.compress(noise, mtime=0))
+    packed = (tmp_path / "d.txt.gz").stat().st_size  # counts four times: 16 bits for each of two n-grams of each six bytes
+    words = 4 * packed * 2 * 16 / (6 * 64)
+    assert 1024 < words < 2048 and len(CorpusIndex.build(tmp_path / "d.txt.gz", tmp_path / "packed").bits) == 2048
+
+
 def test_an_index_of_another_version_or_place_is_refused(tmp_path: Path):
     (tmp_path / "a.txt").write_text("x " * 20_000)
     index = CorpusIndex.build(tmp_path / "a.txt", tmp_path / "index")

@@ -63,6 +63,9 @@ def test_where_there_are_no_anonymous_files_a_part_lies_beside_until_the_file_is
         file.write(b"half")
         raise KeyError
     assert path.read_bytes() == b"after" and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(IsADirectoryError), whole_file(tmp_path) as file:  # a folder has the name
+        file.write(b"x")
+    assert list(tmp_path.iterdir()) == [path] and not [*tmp_path.parent.glob(f"{tmp_path.name}*.part")]
     part.write_bytes(b"another's")
     with pytest.raises(FileExistsError), whole_file(path):
         raise AssertionError
@@ -78,6 +81,19 @@ def test_a_named_file_takes_the_place_of_a_part_that_was_left_by_nobody(tmp_path
             _path_of(file, path) == Path(f"/proc/self/fd/{file.fileno()}") and _path_of(file, path).read_bytes() == b"1"
         )
         assert list(tmp_path.iterdir()) == []
+    for name in ("folder", "link"):  # where a folder has the name, nothing is left beside it
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        (tmp_path / "folder" / "kept").touch()
+        if name == "link":
+            (tmp_path / name).symlink_to("f")
+            with whole_file(tmp_path / name) as file:
+                file.write(b"2")
+            assert not (tmp_path / name).is_symlink() and (tmp_path / name).read_bytes() == b"2"
+            assert path.read_bytes() == b"1", "the link is replaced, and not what it points to"
+        else:
+            with pytest.raises(IsADirectoryError), whole_file(tmp_path / name) as file:
+                file.write(b"2")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["f", "folder", "link"]
     assert path.stat().st_nlink == 1 and path.stat().st_mode & 0o777 == 0o666 & ~os.umask(os.umask(0o022))
 
 
@@ -92,6 +108,8 @@ def test_a_file_that_the_disk_has_no_room_for_is_refused_before_anything_is_writ
         f"{path} takes {96 + (1 << 51):,} bytes, and the disk has less room: free some, or choose another folder"
     )
     assert asked == [] and list(path.parent.iterdir()) == []
+    sizes = {((3, 64), "Q8_0"): 6 * 34, ((33,), "Q8_0"): 34, ((31,), "Q8_0"): 0, ((2, 3, 5), "F16"): 60, ((), "F32"): 4}
+    assert {key: PlannedTensor("t", *key).nbytes for key in sizes} == sizes, "whole blocks count"
 
 
 def test_a_file_that_fits_to_the_byte_is_written_and_its_folders_are_made(
@@ -167,6 +185,18 @@ def test_a_header_ends_where_the_reader_s_bound_does(tmp_path: Path, monkeypatch
     write_tensors(path, pairs, [], lambda each: b"")
     used = 24 + (9 + 8) + (9 + 4 + 12 + 12)
     assert path.stat().st_size == 96 and raw_pairs(path) == pairs
+    large = tmp_path / "large.gguf"
+    write_tensors(large, {}, [PlannedTensor("t", (40,), "F32")], lambda each: np.arange(40, dtype="<f4"))
+    with monkeypatch.context() as patched:  # the bound is the header's, and not the file's
+        patched.setattr(gguf_file, "_MAX_HEADER_BYTES", 24 + (9 + 4 + 8 + 4 + 8))
+        assert large.stat().st_size == 64 + 160 and read_gguf(large).dequantise("t").tolist() == [*range(40)]
+        assert (read_gguf(large).tensors["t"].offset, read_gguf(large).shape("t")) == (64, (40,))
+        os.truncate(large, 64 + 159)
+        with pytest.raises(ModelFileError) as refused:
+            read_gguf(large)
+        assert str(refused.value) == (
+            f"{large}: tensor 't' ends at byte 224, but the file has 223; it may be cut short"
+        )
     monkeypatch.setattr(gguf_file, "_MAX_HEADER_BYTES", used)
     assert raw_pairs(path) == pairs
     monkeypatch.setattr(gguf_file, "_MAX_HEADER_BYTES", used - 1)

@@ -155,6 +155,17 @@ def test_a_canary_is_ranked_among_strings_drawn_from_its_seed() -> None:
         and alone.asked[0][0] == "\n"
         and len(alone.asked[0][1]) == 10
     )
+    for given, digits in (("ABC-XYZ", "ABC"), ("é9 Σz", "9"), ("xyzF", "F")):  # capital letters alone, or one digit
+        seen = Known(lambda text, given=given: -1.0 if text == given else -2.0)
+        capital = asyncio.run(canary_evidence(seen, given, others=3, seed=2))
+        ((before, texts),) = seen.asked
+        again = Random(derive_seed("canary", 2, given))
+        assert before == "\n" and texts == [given, *(_like(given, again) for _ in range(3))]
+        same = texts[1:].count(given)
+        assert capital == Evidence("canary", ASKS, (3 - same) / 3, (1 + same) / 4, 4, f"rank {same + 1} of 4", limits=LIMITS)
+        for text in texts:
+            for old, char in zip(given, text, strict=True):
+                assert char in ("0123456789ABCDEF" if old.isupper() else "0123456789abcdef") if old in digits else char == old
     none = asyncio.run(canary_evidence(model, "xyz-" * 20, others=5))
     told = f"not run: {('xyz-' * 20)[:40]!r} has no hexadecimal digits to vary"
     assert none == Evidence("canary", ASKS, detail=told, limits=LIMITS)

@@ -369,3 +369,5 @@ def test_requests_hold_at_least_a_span_and_at_most_their_bytes(monkeypatch: pyte
         ["e"],
     ]
     assert list(otlp_export._requests([])) == []
+    large = [made("f", x="z" * 5000), made("g", x="z" * 5000), made("h")]
+    assert [[each.name for each in group] for group in otlp_export._requests(large)] == [["f"], ["g"], ["h"]]

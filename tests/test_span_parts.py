@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -118,6 +119,11 @@ def test_a_generation_tells_what_it_asked_and_what_came_back() -> None:
     assert json.loads(str(shown["gen_ai.input.messages"])) == [
         {"role": "user", "parts": [{"type": "text", "content": "Once"}]}
     ]
+    blank = Call("0:0", "generate", 1, 0.0, 0.0, "r", detail={"prompt": ""})
+    name, told = _generation(trace, blank, "m1", True)
+    assert name == "text_completion m1" and json.loads(str(told["gen_ai.input.messages"])) == [
+        {"role": "user", "parts": [{"type": "text", "content": ""}]}
+    ], "an empty prompt is a prompt, and not the conversation"
     assert shown["gen_ai.output.messages"] == "[]" and "gen_ai.response.model" not in shown
     assert "gen_ai.request.choice.count" not in shown
 
@@ -178,9 +184,19 @@ def test_tokens_and_answers_are_told_under_the_names_of_the_conventions() -> Non
     written = {"gen_ai.usage.cache_creation.input_tokens": 2}
     assert genai.usage(Usage(10, 3, 4, 0.0, 2)) == tokens | written
     assert genai.usage(Usage(10, 3, 4, 0.5, 2)) == tokens | written | {"firsthand.usage.cost_usd": 0.5}
-    assert genai.usage(Usage(10, 3, 4, 0.5)) == tokens | {"firsthand.usage.cost_usd": 0.5}
+    for cost in (0.5, 0.00012345, 12.3456789):
+        assert genai.usage(Usage(10, 3, 4, cost)) == tokens | {"firsthand.usage.cost_usd": cost}
     limits = {"seed": -(2**63), "max_tokens": 2**63, "top_k": -1, "temperature": -1e300, "top_p": 0.0}
     assert genai.request(limits) == {"gen_ai.request.top_k": -1, "gen_ai.request.top_p": 0.0}
+    whole = {"max_tokens": 9.0, "temperature": 1, "top_p": 2, "top_k": 3.0, "frequency_penalty": 4, "presence_penalty": -5,
+             "seed": 6.0}  # fmt: skip
+    typed = [("max_tokens", 9), ("temperature", 1.0), ("top_p", 2.0), ("top_k", 3), ("frequency_penalty", 4.0),
+             ("presence_penalty", -5.0), ("seed", 6)]  # fmt: skip
+    told = {f"gen_ai.request.{name}": value for name, value in typed}
+    assert repr(genai.request(whole)) == repr(told), "whole numbers and decimals as the conventions have them"
+    for number in (2**63 - 1, 1 - 2**63):
+        assert genai.request({"seed": number}) == {"gen_ai.request.seed": number}
+    assert genai.request({"seed": math.nan, "top_p": math.inf, "temperature": False, "grammar": None, "stop": None}) == {}
     thought = Message("assistant", (Reasoning("hm", {}), Text("é")))
     found = genai.answers([(thought, "tool_calls"), (assistant("b"), "length")])
     assert list(found) == ["gen_ai.output.messages"] and "é" in str(found["gen_ai.output.messages"])

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 
-from firsthand.arena.battle_table import BattleTable, Ints
+from firsthand.arena.battle_table import TIE, BattleTable, Ints
 from firsthand.arena.connectivity import comparable_groups
 from firsthand.arena.pair_likelihoods import PairLikelihood, bradley_terry_terms, davidson_terms, rao_kupper_terms
 from firsthand.errors import ConfigError
@@ -112,7 +112,7 @@ def rate(
 
     Raises:
         ConfigError: No battles, more than `MAX_MODELS` models, an arena that is not connected without a prior, a tie model
-            without ties, or covariates that separate wins from losses.
+            without ties or of nothing but ties, or covariates that separate wins from losses.
     """
     if not len(battles):
         raise ConfigError("there are no battles: ratings need at least one between two models")
@@ -130,6 +130,8 @@ def rate(
         )
     if method != "bradley-terry" and not battles.ties.any():
         raise ConfigError(f"no battle is a tie, and {method} has a parameter for ties: use bradley-terry")
+    if method != "bradley-terry" and (battles.outcome == TIE).all():
+        raise ConfigError(f"every battle is a tie, so that {method} finds no size of its parameter: use bradley-terry")
     rows = _rows(battles)
     fitted, reached = _newton(rows, len(battles.models), method, prior)
     bread = np.linalg.inv(_constrained(reached.information, len(battles.models), prior))
@@ -199,7 +201,7 @@ def _newton(rows: _Rows, size: int, method: Method, prior: float) -> tuple[Float
     fitted = np.zeros(size + rows.x.shape[1] + has_ties)
     if has_ties:
         tied = rows.weight[1].sum() / rows.weight.sum()
-        fitted[-1] = math.log(2 * tied / max(1 - tied, 1e-3)) if method == "davidson" else math.atanh(min(tied, 0.99))
+        fitted[-1] = math.log(2 * tied / (1 - tied)) if method == "davidson" else math.atanh(tied)
     here = _likelihood(rows, fitted, method, size, prior)
     for _ in range(MAX_STEPS):
         try:
