@@ -128,6 +128,33 @@ def test_a_generation_tells_what_it_asked_and_what_came_back() -> None:
     assert "gen_ai.request.choice.count" not in shown
 
 
+def test_what_a_file_says_in_numbers_is_told_in_the_type_of_the_conventions() -> None:
+    odd = replace(
+        attempt(scores=(Score("exact", 1), Score("right", True))), agent={"name": "ada", "model": 7, "fingerprint": 5}
+    )
+    calls = (
+        Call("0:0", "generate", 1, 0.0, 0.0, "r", nodes=(2, 9),
+             detail={"prompt": 12, "finish_reasons": [None, 2], "sampling": "odd"}),
+        Call("0:1", "guard", 1, 0.0, 0.0, "r", detail={"model": 3}), Call("0:2", "memory", 1, 0.0, 0.0, "r", detail={"operation": 4}),
+        Call("0:3", "tool", 1, 0.0, 0.0, "r", detail={"name": 9}), Call("0:4", "score", 1, 0.0, 0.0, "r"),
+    )  # fmt: skip
+    agent, *spans = spans_of(replace(odd, calls=calls), content=True)
+    assert [each.name for each in spans] == ["text_completion 7", "guard 3", "memory 4", "execute_tool 9", "score 7"]
+    assert {each.kind for each in spans if each.name[:4] not in ("memo", "exec")} == {"client"}
+    models = [each.attributes.get("gen_ai.request.model") for each in (agent, *spans)]
+    assert repr(models) == repr(["7", "7", "3", None, None, "7"])
+    assert repr(spans[0].attributes["gen_ai.response.finish_reasons"]) == repr(["None", "2"])
+    assert json.loads(str(spans[0].attributes["gen_ai.input.messages"]))[0]["parts"] == [
+        {"type": "text", "content": "12"}
+    ]
+    assert [each["finish_reason"] for each in json.loads(str(spans[0].attributes["gen_ai.output.messages"]))] == [
+        "None"
+    ]
+    assert "gen_ai.request.choice.count" not in spans[0].attributes, "settings that are no object are not told"
+    values = [event.attributes["gen_ai.evaluation.score.value"] for event in agent.events]
+    assert repr(values) == "[1.0, 1.0]"
+
+
 def test_a_tool_call_has_the_id_of_the_first_like_it_in_the_message_it_was_made_from() -> None:
     trace = attempt()
 
@@ -196,7 +223,9 @@ def test_tokens_and_answers_are_told_under_the_names_of_the_conventions() -> Non
     assert repr(genai.request(whole)) == repr(told), "whole numbers and decimals as the conventions have them"
     for number in (2**63 - 1, 1 - 2**63):
         assert genai.request({"seed": number}) == {"gen_ai.request.seed": number}
-    assert genai.request({"seed": math.nan, "top_p": math.inf, "temperature": False, "grammar": None, "stop": None}) == {}
+    assert (
+        genai.request({"seed": math.nan, "top_p": math.inf, "temperature": False, "grammar": None, "stop": None}) == {}
+    )
     thought = Message("assistant", (Reasoning("hm", {}), Text("é")))
     found = genai.answers([(thought, "tool_calls"), (assistant("b"), "length")])
     assert list(found) == ["gen_ai.output.messages"] and "é" in str(found["gen_ai.output.messages"])
