@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from firsthand.errors import ConfigError, ModelFileError
 from firsthand.formats import gguf_file, gguf_output
-from firsthand.formats.gguf_file import raw_pairs, read_gguf
+from firsthand.formats.gguf_file import HeaderReader, raw_pairs, read_gguf
 from firsthand.formats.gguf_output import PlannedTensor, _anonymous, _path_of, packed_pair, whole_file, write_tensors
 
 
@@ -44,6 +47,9 @@ def test_a_file_without_a_name_is_made_where_the_system_has_those(
             else:
                 with pytest.raises(OSError, match="no"):
                     _anonymous(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "is_dir", lambda path: str(path) != "/proc/self/fd")
+        assert _anonymous(tmp_path) is None
     monkeypatch.delattr(os, "O_TMPFILE")
     assert _anonymous(tmp_path) is None
 
@@ -72,7 +78,9 @@ def test_where_there_are_no_anonymous_files_a_part_lies_beside_until_the_file_is
     assert part.read_bytes() == b"another's", "what was there before is left alone"
 
 
-def test_a_named_file_takes_the_place_of_a_part_that_was_left_by_nobody(tmp_path: Path) -> None:
+def test_a_named_file_takes_the_place_of_a_part_that_was_left_by_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "f"
     with whole_file(path) as file:
         file.write(b"1")
@@ -81,6 +89,21 @@ def test_a_named_file_takes_the_place_of_a_part_that_was_left_by_nobody(tmp_path
             _path_of(file, path) == Path(f"/proc/self/fd/{file.fileno()}") and _path_of(file, path).read_bytes() == b"1"
         )
         assert list(tmp_path.iterdir()) == []
+    part = tmp_path / f"f.{os.getpid()}.part"
+    part.write_bytes(b"another's")
+    for error in (FileExistsError, KeyError):  # it has no name to give, or the block fails
+        with pytest.raises(error), whole_file(path) as file:
+            file.write(b"2")
+            if error is KeyError:
+                raise KeyError
+        assert path.read_bytes() == b"1" and part.read_bytes() == b"another's"
+    part.unlink()
+    synced: list[int] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_size))
+        with whole_file(path) as file:
+            file.write(b"1")
+        assert synced == [1], "all of it is on the disk before it has a name"
     for name in ("folder", "link"):  # where a folder has the name, nothing is left beside it
         (tmp_path / "folder").mkdir(exist_ok=True)
         (tmp_path / "folder" / "kept").touch()
@@ -177,6 +200,43 @@ def test_a_row_alone_is_read_too_and_its_values_are_a_copy(tmp_path: Path) -> No
         with pytest.raises(ModelFileError) as refused:
             call("none")
         assert str(refused.value) == f"{path} has no tensor 'none'"
+
+
+def test_a_file_that_is_gone_or_cut_after_its_header_was_read_is_told_and_hostile_scales_are_values(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "m.gguf"
+    scales = [np.inf, np.nan, 2.0]
+    blocks = b"".join(np.float16(scale).tobytes() + bytes([0, 1, *[2] * 30]) for scale in scales)
+    write_tensors(path, {}, [PlannedTensor("q", (3, 32), "Q8_0")], lambda each: blocks)
+    found = read_gguf(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        values = found.dequantise("q")
+    assert np.isnan(values[0, 0]) and np.isposinf(values[0, 1:]).all() and np.isnan(values[1]).all()
+    assert values[2].tolist() == [0, 2, *[4] * 30] and values.dtype == np.float32
+    assert found.raw("q").shape == (3, 34) and found.raw("q").tobytes() == blocks
+    for change, why in (
+        (lambda: os.truncate(path, 65), "mmap length is greater than file size"),
+        (path.unlink, "No such"),
+    ):
+        change()
+        with pytest.raises(ModelFileError) as refused:
+            found.raw("q")
+        assert str(refused.value).startswith(f"{path} changed while it was read: {why}")
+
+
+def test_texts_and_lists_may_fill_a_header_to_its_end() -> None:
+    for data, made, what in (
+        (struct.pack("<IQQQQ", 8, 3, 0, 0, 0), ["", "", ""], "3 array values, but 23 bytes"),
+        (struct.pack("<IQIQIQ", 9, 2, 4, 0, 8, 0), [[], []], "2 array values, but 23 bytes"),
+        (struct.pack("<IQ3H", 2, 3, 5, 6, 7), [5, 6, 7], "6 bytes, but 5 bytes"),
+    ):
+        whole: Any = HeaderReader(Path("f"), data)  # type: ignore[arg-type]
+        assert whole.value(9) == made and whole.position == len(data)
+        with pytest.raises(ModelFileError) as refused:
+            HeaderReader(Path("f"), data[:-1]).value(9)  # type: ignore[arg-type]
+        assert str(refused.value) == f"f: the header promises {what} are left for it (at byte 12)"
 
 
 def test_a_header_ends_where_the_reader_s_bound_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

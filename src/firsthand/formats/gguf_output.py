@@ -129,7 +129,7 @@ def _header(pairs: Mapping[str, bytes], tensors: Iterable[PlannedTensor]) -> byt
     offset = 0
     for tensor in listed:
         dims = tensor.shape[::-1]
-        kind = int(gguf.GGMLQuantizationType[tensor.kind])
+        kind = gguf.GGMLQuantizationType[tensor.kind]
         parts += [_text(tensor.name), struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind, offset)]
         offset += tensor.nbytes + -tensor.nbytes % ALIGNMENT
     header = b"".join(parts)
