@@ -107,13 +107,16 @@ def test_a_void_vote_that_repeats_another_is_counted_nowhere() -> None:
     both = Preference("t", "2", "1", "a", "ann", None, {REASK: "ann|1|2", "void": "A names itself: y"})
     blank = Preference("t", "1", "2", "b", "ann", None, {REASK: "", "void": ""})
     run: Any = Votes("r1", ATTEMPTS, KEPT, both, VOID, blank, AGAIN)
+    run.traces = None  # where no style is asked for, no attempt is read
     found = votes_of_runs([run, run])
     assert (found.void, len(found.battles), found.battles.outcome.tolist()) == (2, 4, [0, 2] * 2)
     table, void = battles_of(run)
     assert (void, len(table), table.outcome.tolist()) == (1, 2, [0, 2])
     assert [row["judge"] for row in vote_rows(run)] == ["ann", "ann"]
     for a, b in (("1", "9"), ("9", "1")):  # a void or a repeated vote may name what is not there
-        lost: Any = Votes("r4", ATTEMPTS, *(Preference("t", a, b, "a", "x", None, each.detail) for each in (both, VOID)))
+        lost: Any = Votes(
+            "r4", ATTEMPTS, *(Preference("t", a, b, "a", "x", None, each.detail) for each in (both, VOID))
+        )
         assert votes_of_runs([lost]).void == 1 == battles_of(lost)[1] and not len(votes_of_runs([lost]).battles)
         lost._votes.append(Preference("t", a, b, "a", "x"))
         for function in (votes_of_runs, battles_of):

@@ -13,6 +13,8 @@ from firsthand.contamination import corpus_texts
 from firsthand.contamination.corpus_texts import BETWEEN, corpus_files, pieces
 from firsthand.contamination.leak_evidence import Evidence
 from firsthand.contamination.ngram_overlap import (
+    ASKS,
+    LIMITS,
     CorpusIndex,
     FoundItem,
     hashes_of,
@@ -119,7 +121,8 @@ def test_the_overlap_is_told_with_counts_and_the_file_that_holds_most(tmp_path: 
         )
     )
     none = overlap_evidence(tasks)
-    assert none.detail == "not run: no corpus was given (--corpus DIR)" and not none.ran
+    assert none == Evidence("n-grams", ASKS, detail="not run: no corpus was given (--corpus DIR)", limits=LIMITS)
+    assert not none.ran and (told.asks, told.limits) == (ASKS, LIMITS)
     assert overlap_evidence([Task("short", "x")], corpus=tmp_path / "a.txt").statistic == 0.0
 
 
@@ -136,6 +139,7 @@ def test_the_file_named_for_an_item_holds_most_of_its_own_n_grams(tmp_path: Path
          FoundItem("brief", 2, 2, a), FoundItem("brief too", 1, 1, b)], [],
         sum(path.stat().st_size for path in tmp_path.iterdir()),
     )  # fmt: skip
+    assert {type(each.hits) for each in scan_corpus(tasks, tmp_path)[0]} == {int}, "as JSON takes them"
     told = overlap_evidence(tasks, corpus=tmp_path)
     assert told.flagged == ("other", "even", "brief", "brief too"), "the most n-grams first"
     assert f"; other has 18 of 18 n-grams there, in {b}; 1 item with fewer n-grams than count" in told.detail
@@ -145,7 +149,9 @@ def test_the_file_named_for_an_item_holds_most_of_its_own_n_grams(tmp_path: Path
     (tmp_path / "c.txt.gz").unlink()
     noise = np.random.default_rng(0).bytes(4000).hex().encode()
     (tmp_path / "d.txt.gz").write_bytes(gzip.compress(noise, mtime=0))
-    packed = (tmp_path / "d.txt.gz").stat().st_size  # counts four times: 16 bits for each of two n-grams of each six bytes
+    packed = (
+        (tmp_path / "d.txt.gz").stat().st_size
+    )  # counts four times: 16 bits for each of two n-grams of each six bytes
     words = 4 * packed * 2 * 16 / (6 * 64)
     assert 1024 < words < 2048 and len(CorpusIndex.build(tmp_path / "d.txt.gz", tmp_path / "packed").bits) == 2048
 

@@ -17,6 +17,7 @@ from firsthand.errors import ConfigError, ModelFileError
 from firsthand.formats import gguf_file, gguf_output
 from firsthand.formats.gguf_file import HeaderReader, raw_pairs, read_gguf
 from firsthand.formats.gguf_output import PlannedTensor, _anonymous, _path_of, packed_pair, whole_file, write_tensors
+from firsthand.formats.safetensors_file import read_safetensors
 
 
 def test_a_file_without_a_name_is_made_where_the_system_has_those(
@@ -237,6 +238,23 @@ def test_texts_and_lists_may_fill_a_header_to_its_end() -> None:
         with pytest.raises(ModelFileError) as refused:
             HeaderReader(Path("f"), data[:-1]).value(9)  # type: ignore[arg-type]
         assert str(refused.value) == f"f: the header promises {what} are left for it (at byte 12)"
+
+
+def test_what_has_no_place_in_a_header_is_refused(tmp_path: Path) -> None:
+    assert packed_pair(2**32 - 1) == struct.pack("<II", 4, 2**32 - 1)
+    assert packed_pair([-(2**31), 2**31 - 1]) == struct.pack("<IIQii", 9, 5, 2, -(2**31), 2**31 - 1)
+    for wrong in (2**32, -(2**31) - 1, 1e39, [1e39], [2**31], ["a", 1], [1, "a"], [True, "a"], [[1]], b"a", ()):
+        with pytest.raises(ConfigError) as refused:
+            packed_pair(wrong)
+        assert str(refused.value) == (
+            f"GGUF metadata holds {wrong!r}: expected numbers, texts, true or false, or lists of them"
+        )
+    path = tmp_path / "m.safetensors"
+    length = 2 | 1 << 56  # all eight bytes are the header's length
+    path.write_bytes(length.to_bytes(8, "little") + b"{}")
+    with pytest.raises(ModelFileError) as damaged:
+        read_safetensors(path)
+    assert str(damaged.value) == f"{path} says that its header has {length} bytes: expected at most {1 << 24}."
 
 
 def test_a_header_ends_where_the_reader_s_bound_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
