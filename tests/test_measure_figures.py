@@ -338,6 +338,15 @@ def test_a_result_is_kept_by_its_model_and_machine_and_checked_field_by_field(
             "this is not a result of `firsthand bench` in this version's format: run the command again"
         )
     whole = json.loads(json.dumps(made.to_json()))
+    for name in whole.keys() - {"version"}:
+        without = {key: value for key, value in whole.items() if key != name}
+        if name == "quick":
+            assert BenchResult.from_json(without) == replace(made, quick=False)
+            continue
+        with pytest.raises(
+            StoreError, match=r"^this result .* is damaged \(.*\b" + name + r"\b.*\): run the command again$"
+        ):
+            BenchResult.from_json(without)
     for changes, reason in (
         ({"weight_bytes": True}, "a number is not finite"),
         ({"parameters": math.inf}, "a number is not finite"),
