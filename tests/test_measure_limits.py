@@ -50,6 +50,7 @@ def test_memory_is_the_resident_one_and_where_the_system_does_not_say_the_peak(m
 
 
 def test_a_processor_is_that_of_the_first_core_as_each_kind_of_machine_tells_it(
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     x86 = (
@@ -67,6 +68,10 @@ def test_a_processor_is_that_of_the_first_core_as_each_kind_of_machine_tells_it(
     ):
         monkeypatch.setattr(Path, "read_text", lambda path, text=text, **how: text)
         assert machine._cpu() == (flags, name)
+    (tmp_path / "cpuinfo").write_bytes(b"Model Name: A\xff CPU \xc3\xa9\nFLAGS : fma\n")
+    with monkeypatch.context() as patched:  # bytes that are no text lose no fact
+        patched.setattr(Path, "read_text", lambda path, **how: (tmp_path / "cpuinfo").open(**how).read())
+        assert machine._cpu() == (("fma",), "A\ufffd CPU é")
     monkeypatch.setattr(Path, "read_text", lambda path, **how: (_ for _ in ()).throw(OSError()))
     monkeypatch.setattr(machine.platform, "machine", lambda: "")
     assert machine._cpu() == ((), "unknown CPU")
