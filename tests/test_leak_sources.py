@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -162,10 +163,16 @@ def test_a_canary_is_ranked_among_strings_drawn_from_its_seed() -> None:
         again = Random(derive_seed("canary", 2, given))
         assert before == "\n" and texts == [given, *(_like(given, again) for _ in range(3))]
         same = texts[1:].count(given)
-        assert capital == Evidence("canary", ASKS, (3 - same) / 3, (1 + same) / 4, 4, f"rank {same + 1} of 4", limits=LIMITS)
+        assert capital == Evidence(
+            "canary", ASKS, (3 - same) / 3, (1 + same) / 4, 4, f"rank {same + 1} of 4", limits=LIMITS
+        )
         for text in texts:
             for old, char in zip(given, text, strict=True):
-                assert char in ("0123456789ABCDEF" if old.isupper() else "0123456789abcdef") if old in digits else char == old
+                assert (
+                    char in ("0123456789ABCDEF" if old.isupper() else "0123456789abcdef")
+                    if old in digits
+                    else char == old
+                )
     none = asyncio.run(canary_evidence(model, "xyz-" * 20, others=5))
     told = f"not run: {('xyz-' * 20)[:40]!r} has no hexadecimal digits to vary"
     assert none == Evidence("canary", ASKS, detail=told, limits=LIMITS)
@@ -177,14 +184,20 @@ def test_p_values_are_the_larger_of_the_two_tests() -> None:
         [3.0, -1.0, -1.0, 0.0, -0.5, 0.25],
         [-1.0, -2.0, -4.0],
         [9.0, 0.0, 0.0, 0.1],
+        [*[0.01] * 9, -0.3],  # most are above 0, and their mean is not
+        [*[0.2] * 7, 0.1, -0.9],
     ):
         found = np.array(values)
         positive, nonzero = sum(each > 0 for each in values), sum(each != 0 for each in values)
         sign = stats.norm.sf((positive - nonzero / 2 - 0.5) / math.sqrt(nonzero / 4))
         mean = stats.ttest_1samp(found, 0, alternative="greater").pvalue
         assert paired_p_value(found) == pytest.approx(max(sign, mean)) and sign != pytest.approx(mean)
+        assert paired_p_value(found / 1000) == pytest.approx(max(sign, mean)), "whatever the unit"
     assert paired_p_value(np.array([2.0, 2.0, 2.0, 2.0])) == pytest.approx(stats.norm.sf(1.5))
-    assert paired_p_value(np.array([-1.0])) == pytest.approx(stats.norm.sf(-2.0)) and paired_p_value(np.zeros(2)) == 1.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert paired_p_value(np.array([-1.0])) == pytest.approx(stats.norm.sf(-2.0))
+        assert paired_p_value(np.zeros(2)) == paired_p_value(np.zeros(0)) == 1.0
     assert [_p(each) for each in (1.0, 0.00012345, 0.0001, 0.00009)] == ["1", "0.00012", "0.0001", "< 0.0001"]
     logprobs = np.array([-1.0, -6.0, -2.0, -9.0, -3.0, -4.0, -5.0, -7.0, -8.0, -0.5])
     assert (
@@ -236,6 +249,13 @@ def test_a_verdict_is_told_in_words() -> None:
             "another question.",
         )
     )
+    recited = Evidence("completion", "?", 0.1, 0.5, 9, flagged=("t", "u", "v"))  # by chance, and not in the corpus
+    assert told(recited, one, corpus="here") == (
+        "overlap",
+        "1 of 7 items of set stand in here. A model that was trained on it has seen them; whether it learned them is "
+        "another question.",
+    )
+    assert told(recited)[0] == "cleared"
     assert told(Evidence("n", "?", 0.0, None, 3), corpus="here") == (
         "no overlap",
         "No item of set stands in here in its own words. Translations, paraphrases and other texts that a model may have "
