@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from firsthand.contamination import corpus_texts
-from firsthand.contamination.corpus_texts import BETWEEN, corpus_files, pieces
+from firsthand.contamination.corpus_texts import BETWEEN, _of_lines, corpus_files, pieces
 from firsthand.contamination.leak_evidence import Evidence
 from firsthand.contamination.ngram_overlap import (
     ASKS,
@@ -54,6 +55,36 @@ def test_pieces_hold_whole_documents_and_plain_ones_overlap(tmp_path: Path, monk
     (tmp_path / "b.gz").write_bytes(gzip.compress(b"plain") + b"junk")
     with pytest.raises(DataError, match=r"b\.gz cannot be read: "):
         list(pieces(tmp_path / "b.gz"))
+
+
+def test_each_line_of_a_jsonl_is_a_document_no_longer_than_memory_holds(tmp_path: Path):
+    path = Path("f.jsonl")
+    rows = [b'"abcd"', b"  ", '"é"'.encode(), b'{"answer": "c", "content": 5, "question": "b\\ud800", "text": "a"}',
+            b'{"id": "x"}']  # fmt: skip
+    body = b"\n".join(rows)
+    assert list(_of_lines(io.BytesIO(body), path)) == [b"abcd", "é".encode(), b"a\nb?\nc", b""]
+    assert list(_of_lines(io.BytesIO(b'"abcd"\n"a"'), path, 7)) == [b"abcd", b"a"]
+    for given, most, said in (
+        (b'"a"\n"abcd"\n"b"', 6, "line 2: longer than 6 bytes: one document a line was expected"),
+        (b"\n" + b'"' * 5000, 1000, "line 2: longer than 1,000 bytes: one document a line was expected"),
+        (b'"a"\n\n[1, 2]', 99, "line 3: '[1, 2]': an object with a text, or a text, was expected"),
+        (b"[" + b"1" * 50 + b"]", 99, f"line 1: '[{'1' * 39}': an object with a text, or a text, was expected"),
+        (b"null", 99, "line 1: 'None': an object with a text, or a text, was expected"),
+        (b"\n{", 99, "line 2: not JSON: is the file cut short?"),
+        (b"[" * 90_000, 99_999, "line 1: not JSON: is the file cut short?"),
+        (b'"\xff"', 99, "line 1: not JSON: is the file cut short?"),
+    ):  # fmt: skip
+        file = io.BytesIO(given)
+        with pytest.raises(DataError) as refused:
+            list(_of_lines(file, path, most))
+        assert str(refused.value) == f"f.jsonl, {said}"
+        assert file.tell() <= 4 + most + 1, "no more of it is read"
+    packed = bytearray(gzip.compress(bytes(range(256)) * 4, mtime=0))
+    packed[10] |= 0b110  # a kind of block that there is not
+    for damaged in (bytes(packed), gzip.compress(b"plain")[:-9], b"no gzip"):
+        (tmp_path / "d.gz").write_bytes(damaged)
+        with pytest.raises(DataError, match=r"d\.gz cannot be read: \S"):
+            list(pieces(tmp_path / "d.gz"))
 
 
 def test_the_files_of_a_corpus_are_texts_in_order(tmp_path: Path):

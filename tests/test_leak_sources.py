@@ -210,6 +210,8 @@ def test_p_values_are_the_larger_of_the_two_tests() -> None:
     given = np.log(chances)
     mean = float(chances @ given)
     spread = math.sqrt(float(chances @ (given - mean) ** 2))
+    for sure in ([0.0], [0.0, -np.inf, -np.inf]):  # the model is sure of one token: there is no deviation to divide by
+        assert standardised(-0.5, np.array(sure)) == pytest.approx(-0.5e6)
     assert standardised(-3.0, np.array([*given, -np.inf])) == pytest.approx((-3.0 - mean) / spread)
 
 
