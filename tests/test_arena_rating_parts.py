@@ -360,6 +360,7 @@ def test_a_cap_of_one_vote_each_makes_an_account_of_four_four_times_as_dear() ->
     # y is below x until 7 forged votes count: 7 of two accounts, or the first of each of 7 (25 votes, to within an eighth)
     found = [forged_votes_needed(battles, attack, checks=True, cap=cap, seed=2) for cap in (0, 1)]
     assert found == [7, 26]
+    assert forged_votes_needed(battles, attack, checks=False, cap=1, seed=2) == 7, "nothing is capped unchecked"
     one_voter = table("y x a", *rows, voters=["v"] * 12)
     with pytest.raises(ConfigError, match=r"^y has rank 1 already: there are not 1 above it$"):
         forged_votes_needed(one_voter, attack, checks=True, cap=1)

@@ -275,3 +275,31 @@ def test_a_verdict_is_told_in_words() -> None:
     assert (bare.corpus, bare.corrected, bare.alpha, bare.caught) == ("", {}, 0.05, ())
     assert low.to_json() == {"test": "a", "asks": "?", "statistic": 1.0, "p_value": 0.004, "n": 9, "detail": "",
                              "flagged": [], "limits": ""}  # fmt: skip
+
+
+def test_a_twin_is_tried_eight_times_with_names_in_their_order() -> None:
+    class Words:
+        """Gives another number in the try `last`, and other names by their place."""
+
+        def __init__(self, last: int, names: str = ""):
+            self.last, self.names, self.tries, self.asked = last, names.split(), 0, list[Any]()
+
+        def number(self, old: str, rng: Random) -> str:
+            self.tries += 1
+            return "95" if self.tries == self.last else old
+
+        def name(self, old: str, taken: Any, rng: Random) -> str:
+            self.asked.append((old, sorted(taken)))
+            return self.names[len(self.asked) - 1] if self.names else old
+
+    for last, twin, tries in ((1, "so 95", 1), (8, "so 95", 8), (9, None, 8)):
+        words: Any = Words(last)
+        assert twin_text("so 12", words, Random(0)) == twin and words.tries == tries
+    words = Words(0, "Eve Tom Friday")
+    assert twin_text("Monday: Ben, Ada, Ben; 7", words, Random(0)) == "Friday: Tom, Eve, Tom; 7"
+    present = ["Ada", "Ben", "Monday"]
+    assert words.asked == [
+        ("Ada", present),
+        ("Ben", [*present[:2], "Eve", "Monday"]),
+        ("Monday", [*present[:2], "Eve", "Monday", "Tom"]),
+    ]
