@@ -237,7 +237,7 @@ def test_two_models_with_ties_have_the_parameters_of_their_shares() -> None:
                 f"every battle is a tie, so that {method} finds no size of its parameter: use bradley-terry"
             )
     # x and z win or tie against y: the likelihood grows with their lead and the tie's parameter together, without end
-    for rows in (("x y a", "x y tie"), ("x y a", *["x y tie"] * 3, "y z tie", "z y a"), ("x y a", "x y tie", "z y tie")):
+    for rows in (("x y a", "x y tie"), ("x y a", *["x y tie"] * 3, "y z tie", "z y a")):
         for method in ("davidson", "rao-kupper"):
             with pytest.raises(ConfigError) as refused:
                 rate(table(*rows), method)  # type: ignore[arg-type]
