@@ -101,6 +101,7 @@ def test_packs_are_asked_whether_to_stop_and_bad_numbers_are_told() -> None:
     ):
         made.embed(["w1"])
     for place in range(3):  # one text of a pack, and one number of its vector
+
         def forward(ids_N: Any, lengths: Sequence[int], place: int = place) -> Any:
             hidden = np.stack([ids_N, np.ones_like(ids_N)], 1).astype(np.float32)
             hidden[place, place % 2] = np.nan

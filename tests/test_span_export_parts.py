@@ -112,7 +112,8 @@ def test_a_session_of_ours_is_used_unless_the_environment_names_another(monkeypa
     monkeypatch.setattr("opentelemetry.exporter.otlp.proto.http.trace_exporter.OTLPSpanExporter", Exporter)
     names = [f"OTEL_PYTHON_EXPORTER_OTLP_HTTP_{kind}CREDENTIAL_PROVIDER" for kind in ("", "TRACES_", "LOGS_")]
     for name, value, is_ours in (
-        (names[0], "", True), (names[0], "gcp", False), (names[1], "", True), (names[1], "gcp", False), (names[2], "x", True),
+        (names[0], "", True), (names[0], "gcp", False), (names[1], "", True), (names[1], "gcp", False),
+        (names[2], "x", True),
     ):  # fmt: skip
         with monkeypatch.context() as patched:
             patched.setenv(name, value)

@@ -135,7 +135,8 @@ def test_what_a_file_says_in_numbers_is_told_in_the_type_of_the_conventions() ->
     calls = (
         Call("0:0", "generate", 1, 0.0, 0.0, "r", nodes=(2, 9),
              detail={"prompt": 12, "finish_reasons": [None, 2], "sampling": "odd"}),
-        Call("0:1", "guard", 1, 0.0, 0.0, "r", detail={"model": 3}), Call("0:2", "memory", 1, 0.0, 0.0, "r", detail={"operation": 4}),
+        Call("0:1", "guard", 1, 0.0, 0.0, "r", detail={"model": 3}),
+        Call("0:2", "memory", 1, 0.0, 0.0, "r", detail={"operation": 4}),
         Call("0:3", "tool", 1, 0.0, 0.0, "r", detail={"name": 9}), Call("0:4", "score", 1, 0.0, 0.0, "r"),
     )  # fmt: skip
     agent, *spans = spans_of(replace(odd, calls=calls), content=True)
