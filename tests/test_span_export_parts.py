@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import logging
 import time
@@ -190,11 +191,17 @@ def test_spans_are_put_below_their_parents_and_not_below_what_a_sampler_left_out
 ) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")  # by the lower half of a trace's id
-    telemetry, kept = Telemetry("http://127.0.0.1:9"), InMemorySpanExporter()
+    at_exit: list[Any] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(atexit, "register", lambda *given: at_exit.append(given))
+        telemetry, kept = Telemetry("http://127.0.0.1:9"), InMemorySpanExporter()
+    assert at_exit == [], "whoever opened it closes it, in its time"
     telemetry.tracer.span_processor.add_span_processor(SimpleSpanProcessor(kept))
     out, taken = 2**64 - 1, 7
     telemetry._put(Span("out", out, 1, None, 10, 20))
-    assert telemetry._unsampled == out
+    telemetry._put(Span("of another trace", taken, 9, 3, 12, 13))
+    assert telemetry._unsampled == out and [span.name for span in kept.get_finished_spans()] == ["of another trace"]
+    kept.clear()
     telemetry._put(Span("below", out, 2, 1, 11, 19))
     events = (SpanEvent("e1", 31, {"n": 2}), SpanEvent("e2", 32))
     telemetry._put(Span("root", taken, 3, None, 30, 40, attributes={"k": "v"}, events=events))
@@ -217,7 +224,7 @@ def test_spans_are_put_below_their_parents_and_not_below_what_a_sampler_left_out
         ("UNSET", None), ("ERROR", None), ("ERROR", "bad"),
     ]  # fmt: skip
     assert telemetry._ids.generate_trace_id() not in (0, 7) and telemetry._ids.generate_span_id() not in (0, 5)
-    assert telemetry.ended == 3
+    assert telemetry.ended == 4
     telemetry._exporter.shutdown()  # nobody listens at that address
     telemetry.close(0.5)
 
