@@ -219,7 +219,7 @@ def test_options_have_an_order_of_their_own_or_none() -> None:
     own = [("1", "2", "3"), ("3", "2", "1"), ("$1,000", "2%", "$3"), (" b", "B", "a "), ("a", "b", "c"),
            ("x", "none of them", "a"), ("b", "all of the above", "a"), ("c", "Both A and C", "a"),
            ("-1", "0.5", "1e3"), ("x",), ()]  # fmt: skip
-    for choices in (own[0], own[1], *own[3:]):
+    for choices in (own[0], own[1], *own[3:], ("9", "10", "11"), (" 1,000 ", "30%", "$4", "-5")):
         assert natural_order(choices), choices
     for choices in (own[2], ("1", "3", "2"), ("b", "a", "c"), ("9", "10", "x"), ("above", "none", "both")):
         assert not natural_order(choices), choices
