@@ -227,6 +227,25 @@ def test_two_models_with_ties_have_the_parameters_of_their_shares() -> None:
     assert kupper.ties == pytest.approx(-(one + other) / 2) and kupper.log_likelihood == pytest.approx(told)
     nearly = rate(table("x y a", "y x a", *["x y tie"] * 998), "rao-kupper")
     assert nearly.ties == pytest.approx(math.log(999)) and nearly.theta == pytest.approx([0, 0], abs=1e-9)
+    davidson = rate(table("x y a", "y x a", *["x y tie"] * 998), "davidson")
+    assert davidson.ties == pytest.approx(math.log(998)) and davidson.theta == pytest.approx([0, 0], abs=1e-9)
+    for all_tied in (table("x y tie"), table("x y tie", "z y tie", "z x tie", covariates={"length": [1.0, 2.0, -1.0]})):
+        for method in ("davidson", "rao-kupper"):
+            with pytest.raises(ConfigError) as refused:
+                rate(all_tied, method)  # type: ignore[arg-type]
+            assert str(refused.value) == (
+                f"every battle is a tie, so that {method} finds no size of its parameter: use bradley-terry"
+            )
+    # x and z win or tie against y: the likelihood grows with their lead and the tie's parameter together, without end
+    for rows in (("x y a", "x y tie"), ("x y a", *["x y tie"] * 3, "y z tie", "z y a")):
+        for method in ("davidson", "rao-kupper"):
+            with pytest.raises(ConfigError) as refused:
+                rate(table(*rows), method)  # type: ignore[arg-type]
+            assert str(refused.value) == (
+                "the ratings did not converge in 100 steps: with ties apart from wins, some models never lost; use "
+                f"bradley-terry in place of {method}, or give a prior"
+            )
+            assert np.isfinite(rate(table(*rows), method, prior=0.1).covariance).all()  # type: ignore[arg-type]
     below = _likelihood(_rows(battles), np.array([0.0, 0.0, 0.0]), "rao-kupper", 2, 0.0)
     assert below.value == -math.inf and not below.gradient.any() and not below.information.any()
     with pytest.raises(ConfigError) as refused:
@@ -341,6 +360,7 @@ def test_a_cap_of_one_vote_each_makes_an_account_of_four_four_times_as_dear() ->
     # y is below x until 7 forged votes count: 7 of two accounts, or the first of each of 7 (25 votes, to within an eighth)
     found = [forged_votes_needed(battles, attack, checks=True, cap=cap, seed=2) for cap in (0, 1)]
     assert found == [7, 26]
+    assert forged_votes_needed(battles, attack, checks=False, cap=1, seed=2) == 7, "nothing is capped unchecked"
     one_voter = table("y x a", *rows, voters=["v"] * 12)
     with pytest.raises(ConfigError, match=r"^y has rank 1 already: there are not 1 above it$"):
         forged_votes_needed(one_voter, attack, checks=True, cap=1)

@@ -78,6 +78,11 @@ def test_a_part_of_the_battles_keeps_what_belongs_to_each() -> None:
             {"voters": []},
             "the column voters has 0 battles and model_a has 1: give equal lengths",
         ),
+        (
+            (["x"], ["y"], ["a"]),
+            {"questions": ["q"], "covariates": {"l": [0.5], "m": [1.0, 2.0]}},
+            "the column m has 2 battles and model_a has 1: give equal lengths",
+        ),
         ((["x", "x"], ["y", "x"], ["a", "a"]), {}, "battle 2 is of 'x' against itself: a battle needs two models"),
         ((["x", "y"], ["y", 5], ["a", "a"]), {}, "battle 2 has the model 5: give the name of each model, as a text"),
         (

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -103,6 +104,43 @@ def test_votes_of_runs_are_battles_with_styles_and_without_void_and_repeated_one
     )
 
 
+def test_a_void_vote_that_repeats_another_is_counted_nowhere() -> None:
+    both = Preference("t", "2", "1", "a", "ann", None, {REASK: "ann|1|2", "void": "A names itself: y"})
+    blank = Preference("t", "1", "2", "b", "ann", None, {REASK: "", "void": ""})
+    run: Any = Votes("r1", ATTEMPTS, KEPT, both, VOID, blank, AGAIN)
+    run.traces = None  # where no style is asked for, no attempt is read
+    found = votes_of_runs([run, run])
+    assert (found.void, len(found.battles), found.battles.outcome.tolist()) == (2, 4, [0, 2] * 2)
+    table, void = battles_of(run)
+    assert (void, len(table), table.outcome.tolist()) == (1, 2, [0, 2])
+    del run.traces
+    assert [row["judge"] for row in vote_rows(run)] == ["ann", "ann"]
+    for a, b in (("1", "9"), ("9", "1")):  # a void or a repeated vote may name what is not there
+        lost: Any = Votes(
+            "r4", ATTEMPTS, *(Preference("t", a, b, "a", "x", None, each.detail) for each in (both, VOID))
+        )
+        assert votes_of_runs([lost]).void == 1 == battles_of(lost)[1] and not len(votes_of_runs([lost]).battles)
+        lost._votes.append(Preference("t", a, b, "a", "x"))
+        for function in (votes_of_runs, battles_of):
+            assert "that it does not hold" in refusal(function, [lost] if function is votes_of_runs else lost)
+
+
+def test_a_failed_attempt_of_a_battle_is_kept_in_the_run(tmp_path: Path) -> None:
+    with store.create(tmp_path, {"arena": {}}, "arena") as run:
+        agents = [Agent(name, Scripted(replies), reply) for name, replies in (("ann", []), ("bob", ["b"]), ("eve", []))]
+        task = prompt_task("why?")
+        battle = asyncio.run(fight(run, *agents[:2], task, number=0, seed=4))
+        none = asyncio.run(fight(run, agents[2], agents[0], task, number=1, seed=6))
+        kept = {(each.agent_name, each.epoch): each for each in run.traces()}
+        assert {key: (each.id, each.seed, each.error is None) for key, each in kept.items()} == {
+            ("ann", 0): (battle.a.id, battle.a.seed, False), ("bob", 0): (battle.b.id, battle.b.seed, True),
+            ("eve", 1): (none.a.id, none.a.seed, False), ("ann", 1): (none.b.id, none.b.seed, False),
+        }  # fmt: skip
+        assert battle.a.seed == battle.b.seed != none.a.seed == none.b.seed
+        assert battle.failure.startswith("A failed: ") and none.failure.startswith("A failed: ")
+        assert [row.agent for row in run.rows()] == ["ann", "bob", "eve", "ann"]
+
+
 def test_votes_are_written_row_by_row(tmp_path: Path) -> None:
     run: Any = Votes("r1", ATTEMPTS, KEPT, VOID, AGAIN, BAD, Preference("u", "4", "1", "b", "=x"))
     base = [("t", "x", "y"), ("u", "z", "x"), ("u", "z", "x")]
@@ -165,6 +203,16 @@ def test_a_vote_is_void_where_an_answer_names_its_own_model_and_the_question_doe
     ):
         assert reason(a, b, prompt) == told
     assert reason("", "", said="gpt here") == "A names itself: gpt" and reason("", "", said="  ") == ""
+    assert reason("I am GPT", "", said="hm") == "A names itself: gpt", (
+        "in the answer, though its last message is another"
+    )
+    for agent, answer, told in (
+        ({"name": "claude"}, "Anthropic made me", "B names itself: anthropic"), ({"name": "x", "model": 5}, "hm", ""),
+        ({"name": "x", "model": "none-7b"}, None, ""),
+        ({"name": "claude", "model": "none-7b"}, "claude: none", "B names itself: none"),
+    ):  # fmt: skip
+        second = replace(trace("2", "two", answer), agent=agent)
+        assert void_reason(BlindBattle(Task("t", "?"), trace("1", "one", "hm"), second)) == told
     assert identifying_names("hf:HuggingFaceTB/SmolLM2-135M-Instruct") == [
         "huggingfacetb", "smollm", "hugging face",
     ]  # fmt: skip
@@ -207,6 +255,10 @@ def test_a_battle_is_kept_before_its_vote_and_the_vote_with_its_facts(tmp_path: 
         )
         base = {"prompt_sha256": digest, "void": ""}
         assert kept.detail == {**base, "dwell_s": 1.235, "k": 1, "reasons": ["short"]} and kept.when is not None
+        odd = BlindBattle(prompt_task("\ud800?"), battle.a, battle.b)  # as half of an emoji is, which a page may send
+        assert run.preferences() == [kept, plain] and vote(run, odd, "a", by="human:z", dwell_s=0).detail == {
+            "prompt_sha256": hashlib.sha256(b"\xed\xa0\x80?").hexdigest(), "dwell_s": 0, "void": "",
+        }  # fmt: skip
         assert plain.detail == {**base, "dwell_s": 2}
         judge = Scripted(["[[C]] no, [[A]]", "[[B]]"])
         judged = asyncio.run(judge_vote(run, battle, judge, seed=7, max_tokens=9))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 
 from firsthand.contamination import corpus_texts
-from firsthand.contamination.corpus_texts import BETWEEN, corpus_files, pieces
+from firsthand.contamination.corpus_texts import BETWEEN, _of_lines, corpus_files, pieces
 from firsthand.contamination.leak_evidence import Evidence
 from firsthand.contamination.ngram_overlap import (
+    ASKS,
+    LIMITS,
     CorpusIndex,
     FoundItem,
     hashes_of,
@@ -52,6 +55,36 @@ def test_pieces_hold_whole_documents_and_plain_ones_overlap(tmp_path: Path, monk
     (tmp_path / "b.gz").write_bytes(gzip.compress(b"plain") + b"junk")
     with pytest.raises(DataError, match=r"b\.gz cannot be read: "):
         list(pieces(tmp_path / "b.gz"))
+
+
+def test_each_line_of_a_jsonl_is_a_document_no_longer_than_memory_holds(tmp_path: Path):
+    path = Path("f.jsonl")
+    rows = [b'"abcd"', b"  ", '"é"'.encode(), b'{"answer": "c", "content": 5, "question": "b\\ud800", "text": "a"}',
+            b'{"id": "x"}']  # fmt: skip
+    body = b"\n".join(rows)
+    assert list(_of_lines(io.BytesIO(body), path)) == [b"abcd", "é".encode(), b"a\nb?\nc", b""]
+    assert list(_of_lines(io.BytesIO(b'"abcd"\n"a"'), path, 7)) == [b"abcd", b"a"]
+    for given, most, said in (
+        (b'"a"\n"abcd"\n"b"', 6, "line 2: longer than 6 bytes: one document a line was expected"),
+        (b"\n" + b'"' * 5000, 1000, "line 2: longer than 1,000 bytes: one document a line was expected"),
+        (b'"a"\n\n[1, 2]', 99, "line 3: '[1, 2]': an object with a text, or a text, was expected"),
+        (b"[" + b"1" * 50 + b"]", 99, f"line 1: '[{'1' * 39}': an object with a text, or a text, was expected"),
+        (b"null", 99, "line 1: 'None': an object with a text, or a text, was expected"),
+        (b"\n{", 99, "line 2: not JSON: is the file cut short?"),
+        (b"[" * 90_000, 99_999, "line 1: not JSON: is the file cut short?"),
+        (b'"\xff"', 99, "line 1: not JSON: is the file cut short?"),
+    ):  # fmt: skip
+        file = io.BytesIO(given)
+        with pytest.raises(DataError) as refused:
+            list(_of_lines(file, path, most))
+        assert str(refused.value) == f"f.jsonl, {said}"
+        assert file.tell() <= 4 + most + 1, "no more of it is read"
+    packed = bytearray(gzip.compress(bytes(range(256)) * 4, mtime=0))
+    packed[10] |= 0b110  # a kind of block that there is not
+    for damaged in (bytes(packed), gzip.compress(b"plain")[:-9], b"no gzip"):
+        (tmp_path / "d.gz").write_bytes(damaged)
+        with pytest.raises(DataError, match=r"d\.gz cannot be read: \S"):
+            list(pieces(tmp_path / "d.gz"))
 
 
 def test_the_files_of_a_corpus_are_texts_in_order(tmp_path: Path):
@@ -119,8 +152,39 @@ def test_the_overlap_is_told_with_counts_and_the_file_that_holds_most(tmp_path: 
         )
     )
     none = overlap_evidence(tasks)
-    assert none.detail == "not run: no corpus was given (--corpus DIR)" and not none.ran
+    assert none == Evidence("n-grams", ASKS, detail="not run: no corpus was given (--corpus DIR)", limits=LIMITS)
+    assert not none.ran and (told.asks, told.limits) == (ASKS, LIMITS)
     assert overlap_evidence([Task("short", "x")], corpus=tmp_path / "a.txt").statistic == 0.0
+
+
+def test_the_file_named_for_an_item_holds_most_of_its_own_n_grams(tmp_path: Path):
+    one, other, even = ([f"{letter}{i}" for i in range(30)] for letter in "xyz")
+    (tmp_path / "a.txt").write_text(" ".join([*one[:16], *even[:20]]))
+    (tmp_path / "b.txt").write_text(" ".join([*one[:14], *other, *even[10:]]))
+    tasks = [Task("one", " ".join(one)), Task("other", " ".join(other)), Task("even", " ".join(even)),
+             Task("brief", " ".join(one[:9])), Task("brief too", " ".join(other[5:13]))]  # fmt: skip
+    a, b = str(tmp_path / "a.txt"), str(tmp_path / "b.txt")
+    # of 13 words: 4 in a.txt and 2 of them in b.txt; 18 in b.txt; 8 in each, so the first is named; of 8 words: 2, and 1
+    assert scan_corpus(tasks, tmp_path) == (
+        [FoundItem("one", 4, 18, a), FoundItem("other", 18, 18, b), FoundItem("even", 16, 18, a),
+         FoundItem("brief", 2, 2, a), FoundItem("brief too", 1, 1, b)], [],
+        sum(path.stat().st_size for path in tmp_path.iterdir()),
+    )  # fmt: skip
+    assert {type(each.hits) for each in scan_corpus(tasks, tmp_path)[0]} == {int}, "as JSON takes them"
+    told = overlap_evidence(tasks, corpus=tmp_path)
+    assert told.flagged == ("other", "even", "brief", "brief too"), "the most n-grams first"
+    assert f"; other has 18 of 18 n-grams there, in {b}; 1 item with fewer n-grams than count" in told.detail
+    (tmp_path / "c.txt.gz").write_bytes(gzip.compress(b"", mtime=0) + b"\0" * 12_000)
+    size = (tmp_path / "a.txt").stat().st_size
+    assert len(CorpusIndex.build(tmp_path / "a.txt", tmp_path / "plain").bits) == 1024 and size < 12_000
+    (tmp_path / "c.txt.gz").unlink()
+    noise = np.random.default_rng(0).bytes(4000).hex().encode()
+    (tmp_path / "d.txt.gz").write_bytes(gzip.compress(noise, mtime=0))
+    packed = (
+        (tmp_path / "d.txt.gz").stat().st_size
+    )  # counts four times: 16 bits for each of two n-grams of each six bytes
+    words = 4 * packed * 2 * 16 / (6 * 64)
+    assert 1024 < words < 2048 and len(CorpusIndex.build(tmp_path / "d.txt.gz", tmp_path / "packed").bits) == 2048
 
 
 def test_an_index_of_another_version_or_place_is_refused(tmp_path: Path):

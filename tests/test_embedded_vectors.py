@@ -100,6 +100,19 @@ def test_packs_are_asked_whether_to_stop_and_bad_numbers_are_told() -> None:
         pytest.raises(ModelError, match=r"^the model gave numbers that are not finite: its weights"),
     ):
         made.embed(["w1"])
+    for place in range(3):  # one text of a pack, and one number of its vector
+
+        def forward(ids_N: Any, lengths: Sequence[int], place: int = place) -> Any:
+            hidden = np.stack([ids_N, np.ones_like(ids_N)], 1).astype(np.float32)
+            hidden[place, place % 2] = np.nan
+            return hidden
+
+        made._forward = forward
+        with np.errstate(all="ignore"), pytest.raises(ModelError, match=r"^the model gave numbers that are not finite"):
+            made.embed(["w1", "w2", "w3"])
+    # of a vector that is almost zero the length is taken as 1e-12
+    made._forward = lambda ids_N, lengths: np.array([[3e-13, 4e-13], [3e-11, -4e-11]], np.float32)
+    assert made.embed(["w1", "w2"]).vectors == pytest.approx(np.array([[0.3, 0.4], [0.6, -0.8]]))
     for call, said in (
         (lambda: made.embed("w1"), "embed takes a list of texts, not one text: put it in a list"),
         (lambda: made.embed([b"w"]), "a text to embed is bytes \"b'w'\": give a str"),  # type: ignore[list-item]

@@ -11,6 +11,8 @@ import pytest
 from tokenizers import Tokenizer as Rust
 from tokenizers import decoders, models, pre_tokenizers
 
+from firsthand.embed import embedding_config
+from firsthand.embed import pair_config as pair_settings
 from firsthand.embed.embedding import PACK_TOKENS, encode_start, packs_of, pool
 from firsthand.embed.embedding_config import (
     EmbeddingConfig,
@@ -114,6 +116,7 @@ def test_the_most_tokens_are_stated_or_the_model_s(tmp_path: Path) -> None:
         assert max_tokens_of(write(tmp_path, tokenizer_config={"model_max_length": stated}), none, 9) == wanted
     write(tmp_path, tokenizer_config={"model_max_length": 2}, sentence_bert_config={"max_seq_length": 5})
     assert max_tokens_of(tmp_path, optional_fields(tmp_path / "sentence_bert_config.json"), 9) == 5
+    assert max_tokens_of(tmp_path, optional_fields(tmp_path / "sentence_bert_config.json"), 4) == 4
 
 
 def test_what_an_embedder_s_files_may_not_say_is_told_with_the_place(tmp_path: Path) -> None:
@@ -132,6 +135,16 @@ def test_what_an_embedder_s_files_may_not_say_is_told_with_the_place(tmp_path: P
     assert refusal(tmp_path, modules=[{"type": "Pooling"}]) == (
         "F/modules.json is no list of modules with a type and a path: 'path'"
     )
+    for listed, why in (({"a": 1}, "string indices"), (5, "'int' object is not iterable"), ([5], "'int' object is not"),
+                        ("{", "Expecting"), ("[" * 60_000, "it is nested too deep")):  # fmt: skip
+        assert refusal(tmp_path, modules=listed).startswith(
+            f"F/modules.json is no list of modules with a type and a path: {why}"
+        )
+    assert refusal(tmp_path, modules=[{"type": 5, "path": ""}]).startswith("F/modules.json has a module '5': ")
+    assert f"has a module '{'W' * 80}': " in refusal(tmp_path, modules=[module("W" * 81, "")])
+    assert (
+        refusal(tmp_path, modules=[module("Pooling", 7)]) == "F/7/config.json cannot be read: No such file or directory"
+    )  # type: ignore[arg-type]
     padded = json.dumps([module("Transformer", "")]).ljust(1 << 16)
     assert model_folder(write(tmp_path, modules=padded)) == tmp_path
     assert "is no list of modules" in refusal(tmp_path, modules=" " * (1 << 16) + "[]")
@@ -142,11 +155,15 @@ def test_what_an_embedder_s_files_may_not_say_is_told_with_the_place(tmp_path: P
     assert refusal(tmp_path, config=both) == (
         f"F/config.json asks for ['pooling_mode_cls_token', 'pooling_mode_mean_tokens']: {names}"
     )
+    write(tmp_path, config={"pooling_mode_cls_token": None, "pooling_mode_mean_tokens": True})
+    assert read_embedding_config(tmp_path, tokenizer(), 64, default="cls").pooling == "mean", "null is absent"
     for key in ("pooling_mode_max_tokens", "pooling_mode_other"):
         assert refusal(tmp_path, config={key: True}) == f"F/config.json asks for [{key!r}]: {names}"
 
 
-def test_what_a_post_processor_may_not_say_is_told_with_the_piece(tmp_path: Path) -> None:
+def test_what_a_post_processor_may_not_say_is_told_with_the_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def said(processor: Any) -> str:
         return refusal(tmp_path, tokenizer={"post_processor": processor}).removeprefix("F/tokenizer.json: ")
 
@@ -162,6 +179,17 @@ def test_what_a_post_processor_may_not_say_is_told_with_the_piece(tmp_path: Path
         assert template(TEXT, FIRST, ids=[wrong, 3]) == (
             f"its post_processor adds {[wrong, 3]}: expected at most 16 ids of the vocabulary"
         )
+    for most in (7, 8, 9, 10):
+        ids = {"F": {"ids": [0] * 7}, "L": {"ids": [1] * most}}
+        write(tmp_path, tokenizer={"post_processor": {**TEMPLATE, "special_tokens": ids}})
+        if most < 10:
+            assert around_texts(tmp_path, tokenizer()) == ((0,) * 7, (1,) * most)
+        else:
+            with pytest.raises(ModelFileError, match="expected at most 16 ids of the vocabulary"):
+                around_texts(tmp_path, tokenizer())
+    with monkeypatch.context() as patched:
+        patched.setattr(embedding_config, "MAX_TOKENIZER_BYTES", 20)
+        assert refusal(tmp_path) == "F/tokenizer.json is larger than 20 bytes, too large for a configuration"
     steps = [{"type": "ByteLevel"}] * 15
     write(tmp_path, tokenizer={"post_processor": {"type": "Sequence", "processors": [*steps, TEMPLATE]}})
     assert around_texts(tmp_path, tokenizer()) == ((5,), (7, 8))
@@ -186,7 +214,7 @@ def pair_config(folder: Path, processor: Any, num_types: int = 2, most: int = 30
     return read_pair_config(write(folder, **files), tokenizer(), most, num_types)
 
 
-def test_a_pair_has_its_special_tokens_and_types_in_order(tmp_path: Path) -> None:
+def test_a_pair_has_its_special_tokens_and_types_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = pair_config(tmp_path, PAIR)
     parts = ((5, 0), ("A", 0), (7, 1), (8, 1), ("B", 1), (7, 1), (8, 1))
     assert found == PairConfig(parts, 30, "sigmoid") and found.max_pair_tokens == 25
@@ -200,6 +228,19 @@ def test_a_pair_has_its_special_tokens_and_types_in_order(tmp_path: Path) -> Non
     steps = {"type": "Sequence", "processors": [{"type": "ByteLevel"}, {**bert, "type": "RobertaProcessing"}]}
     roberta = ((2, 0), ("A", 0), (3, 0), (3, 0), ("B", 0), (3, 0))
     assert pair_config(tmp_path, steps).parts == roberta
+    zero = pair_config(
+        tmp_path, {"type": "Sequence", "processors": [None, "x", {**bert, "cls": ["C", 0], "sep": ["S", 39]}]}
+    )
+    assert zero.parts == ((0, 0), ("A", 0), (39, 0), ("B", 1), (39, 1))
+    for wrong in (-1, 40):
+        with pytest.raises(
+            ModelFileError, match=rf"its post_processor adds \[2, {wrong}, {wrong}\]: expected at most 16"
+        ):
+            pair_config(tmp_path, {**bert, "sep": ["S", wrong]})
+    with monkeypatch.context() as patched:
+        patched.setattr(pair_settings, "MAX_TOKENIZER_BYTES", 20)
+        with pytest.raises(ModelFileError, match=r"tokenizer\.json is larger than 20 bytes"):
+            pair_config(tmp_path, bert)
     limit = pair_config(tmp_path, bert, sentence_bert_config={"max_seq_length": 5})
     assert (limit.max_tokens, limit.max_pair_tokens) == (5, 2)
 

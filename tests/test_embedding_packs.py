@@ -174,6 +174,18 @@ def test_a_gguf_decoder_embeds_by_its_last_token_and_a_given_pooling_changes_not
     save_gguf(weights.load(folder), path, dtype="F32", vocabulary=vocabulary_metadata(folder))
     words = pretrained.load(path)
     before = (words.bos_id,) if words.add_bos else ()
+    own = tmp_path / "own"  # the transformer in a folder of its own, and a pooling that the modules name
+    own.mkdir()
+    (own / "0_Model").symlink_to(folder)
+    (own / "1_Pooling").mkdir()
+    (own / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    (own / "modules.json").write_text(
+        '[{"type": "x.Transformer", "path": "0_Model"}, {"type": "x.Pooling", "path": "1_Pooling"}]'
+    )
+    apart, last = load(own), load(own, pooling="cls")
+    assert apart.config == EmbeddingConfig("mean", 40, before) and last.config == EmbeddingConfig("cls", 40, before)
+    apart.close()
+    last.close()
     for place in (str(path), folder):
         plain, mean = load(place, threads=5), load(place, pooling="mean")
         assert plain.config == EmbeddingConfig("lasttoken", 40, before)  # type: ignore[arg-type]

@@ -88,6 +88,23 @@ def test_each_pooling_is_that_of_transformers(tmp_path: Path, pooling: str) -> N
         embedder.close()
 
 
+def test_a_transformer_in_a_folder_of_its_own_keeps_what_the_modules_say(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "0_Model").mkdir()
+    for each in ("config.json", "model.safetensors", "tokenizer.json"):
+        (tmp_path / "0_Model" / each).symlink_to(folder / each)
+    (tmp_path / "0_Model" / "sentence_bert_config.json").write_text('{"max_seq_length": 9, "do_lower_case": true}')
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    said = [("Transformer", "0_Model"), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")]
+    modules = [{"type": f"sentence_transformers.models.{kind}", "path": path} for kind, path in said]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    plain, given = load(str(tmp_path), compiled=False), load(tmp_path, pooling="lasttoken", compiled=False)
+    assert plain.config == EmbeddingConfig("cls", 9, (2,), (3,), True)
+    assert given.config == EmbeddingConfig("lasttoken", 9, (2,), (3,), True)
+    for embedder in (plain, given):
+        embedder.close()
+
+
 def test_long_texts_are_cut_and_said_to_be(both: list[TextEmbedder]) -> None:
     for embedder in both:
         found = embedder.embed(TEXTS)

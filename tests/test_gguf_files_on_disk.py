@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from firsthand.errors import ConfigError, ModelFileError
 from firsthand.formats import gguf_file, gguf_output
-from firsthand.formats.gguf_file import raw_pairs, read_gguf
+from firsthand.formats.gguf_file import HeaderReader, raw_pairs, read_gguf
 from firsthand.formats.gguf_output import PlannedTensor, _anonymous, _path_of, packed_pair, whole_file, write_tensors
+from firsthand.formats.safetensors_file import read_safetensors
 
 
 def test_a_file_without_a_name_is_made_where_the_system_has_those(
@@ -44,6 +48,9 @@ def test_a_file_without_a_name_is_made_where_the_system_has_those(
             else:
                 with pytest.raises(OSError, match="no"):
                     _anonymous(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "is_dir", lambda path: str(path) != "/proc/self/fd")
+        assert _anonymous(tmp_path) is None
     monkeypatch.delattr(os, "O_TMPFILE")
     assert _anonymous(tmp_path) is None
 
@@ -63,13 +70,18 @@ def test_where_there_are_no_anonymous_files_a_part_lies_beside_until_the_file_is
         file.write(b"half")
         raise KeyError
     assert path.read_bytes() == b"after" and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(IsADirectoryError), whole_file(tmp_path) as file:  # a folder has the name
+        file.write(b"x")
+    assert list(tmp_path.iterdir()) == [path] and not [*tmp_path.parent.glob(f"{tmp_path.name}*.part")]
     part.write_bytes(b"another's")
     with pytest.raises(FileExistsError), whole_file(path):
         raise AssertionError
     assert part.read_bytes() == b"another's", "what was there before is left alone"
 
 
-def test_a_named_file_takes_the_place_of_a_part_that_was_left_by_nobody(tmp_path: Path) -> None:
+def test_a_named_file_takes_the_place_of_a_part_that_was_left_by_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "f"
     with whole_file(path) as file:
         file.write(b"1")
@@ -78,6 +90,34 @@ def test_a_named_file_takes_the_place_of_a_part_that_was_left_by_nobody(tmp_path
             _path_of(file, path) == Path(f"/proc/self/fd/{file.fileno()}") and _path_of(file, path).read_bytes() == b"1"
         )
         assert list(tmp_path.iterdir()) == []
+    part = tmp_path / f"f.{os.getpid()}.part"
+    part.write_bytes(b"another's")
+    for error in (FileExistsError, KeyError):  # it has no name to give, or the block fails
+        with pytest.raises(error), whole_file(path) as file:
+            file.write(b"2")
+            if error is KeyError:
+                raise KeyError
+        assert path.read_bytes() == b"1" and part.read_bytes() == b"another's"
+    part.unlink()
+    synced: list[int] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_size))
+        with whole_file(path) as file:
+            file.write(b"1")
+        assert synced == [1], "all of it is on the disk before it has a name"
+    for name in ("folder", "link"):  # where a folder has the name, nothing is left beside it
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        (tmp_path / "folder" / "kept").touch()
+        if name == "link":
+            (tmp_path / name).symlink_to("f")
+            with whole_file(tmp_path / name) as file:
+                file.write(b"2")
+            assert not (tmp_path / name).is_symlink() and (tmp_path / name).read_bytes() == b"2"
+            assert path.read_bytes() == b"1", "the link is replaced, and not what it points to"
+        else:
+            with pytest.raises(IsADirectoryError), whole_file(tmp_path / name) as file:
+                file.write(b"2")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["f", "folder", "link"]
     assert path.stat().st_nlink == 1 and path.stat().st_mode & 0o777 == 0o666 & ~os.umask(os.umask(0o022))
 
 
@@ -92,6 +132,8 @@ def test_a_file_that_the_disk_has_no_room_for_is_refused_before_anything_is_writ
         f"{path} takes {96 + (1 << 51):,} bytes, and the disk has less room: free some, or choose another folder"
     )
     assert asked == [] and list(path.parent.iterdir()) == []
+    sizes = {((3, 64), "Q8_0"): 6 * 34, ((33,), "Q8_0"): 34, ((31,), "Q8_0"): 0, ((2, 3, 5), "F16"): 60, ((), "F32"): 4}
+    assert {key: PlannedTensor("t", *key).nbytes for key in sizes} == sizes, "whole blocks count"
 
 
 def test_a_file_that_fits_to_the_byte_is_written_and_its_folders_are_made(
@@ -161,12 +203,78 @@ def test_a_row_alone_is_read_too_and_its_values_are_a_copy(tmp_path: Path) -> No
         assert str(refused.value) == f"{path} has no tensor 'none'"
 
 
+def test_a_file_that_is_gone_or_cut_after_its_header_was_read_is_told_and_hostile_scales_are_values(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "m.gguf"
+    scales = [np.inf, np.nan, 2.0]
+    blocks = b"".join(np.float16(scale).tobytes() + bytes([0, 1, *[2] * 30]) for scale in scales)
+    write_tensors(path, {}, [PlannedTensor("q", (3, 32), "Q8_0")], lambda each: blocks)
+    found = read_gguf(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        values = found.dequantise("q")
+    assert np.isnan(values[0, 0]) and np.isposinf(values[0, 1:]).all() and np.isnan(values[1]).all()
+    assert values[2].tolist() == [0, 2, *[4] * 30] and values.dtype == np.float32
+    assert found.raw("q").shape == (3, 34) and found.raw("q").tobytes() == blocks
+    for change, why in (
+        (lambda: os.truncate(path, 65), "mmap length is greater than file size"),
+        (path.unlink, "No such"),
+    ):
+        change()
+        with pytest.raises(ModelFileError) as refused:
+            found.raw("q")
+        assert str(refused.value).startswith(f"{path} changed while it was read: {why}")
+
+
+def test_texts_and_lists_may_fill_a_header_to_its_end() -> None:
+    for data, made, what in (
+        (struct.pack("<IQQQQ", 8, 3, 0, 0, 0), ["", "", ""], "3 array values, but 23 bytes"),
+        (struct.pack("<IQIQIQ", 9, 2, 4, 0, 8, 0), [[], []], "2 array values, but 23 bytes"),
+        (struct.pack("<IQ3H", 2, 3, 5, 6, 7), [5, 6, 7], "6 bytes, but 5 bytes"),
+    ):
+        whole: Any = HeaderReader(Path("f"), data)  # type: ignore[arg-type]
+        assert whole.value(9) == made and whole.position == len(data)
+        with pytest.raises(ModelFileError) as refused:
+            HeaderReader(Path("f"), data[:-1]).value(9)  # type: ignore[arg-type]
+        assert str(refused.value) == f"f: the header promises {what} are left for it (at byte 12)"
+
+
+def test_what_has_no_place_in_a_header_is_refused(tmp_path: Path) -> None:
+    assert packed_pair(2**32 - 1) == struct.pack("<II", 4, 2**32 - 1)
+    assert packed_pair([-(2**31), 2**31 - 1]) == struct.pack("<IIQii", 9, 5, 2, -(2**31), 2**31 - 1)
+    for wrong in (2**32, -(2**31) - 1, 1e39, [1e39], [2**31], ["a", 1], [1, "a"], [True, "a"], [[1]], b"a", ()):
+        with pytest.raises(ConfigError) as refused:
+            packed_pair(wrong)
+        assert str(refused.value) == (
+            f"GGUF metadata holds {wrong!r}: expected numbers, texts, true or false, or lists of them"
+        )
+    path = tmp_path / "m.safetensors"
+    length = 2 | 1 << 56  # all eight bytes are the header's length
+    path.write_bytes(length.to_bytes(8, "little") + b"{}")
+    with pytest.raises(ModelFileError) as damaged:
+        read_safetensors(path)
+    assert str(damaged.value) == f"{path} says that its header has {length} bytes: expected at most {1 << 24}."
+
+
 def test_a_header_ends_where_the_reader_s_bound_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "m.gguf"
     pairs = {"a": packed_pair(1), "b": packed_pair([1, 2, 3])}
     write_tensors(path, pairs, [], lambda each: b"")
     used = 24 + (9 + 8) + (9 + 4 + 12 + 12)
     assert path.stat().st_size == 96 and raw_pairs(path) == pairs
+    large = tmp_path / "large.gguf"
+    write_tensors(large, {}, [PlannedTensor("t", (40,), "F32")], lambda each: np.arange(40, dtype="<f4"))
+    with monkeypatch.context() as patched:  # the bound is the header's, and not the file's
+        patched.setattr(gguf_file, "_MAX_HEADER_BYTES", 24 + (9 + 4 + 8 + 4 + 8))
+        assert large.stat().st_size == 64 + 160 and read_gguf(large).dequantise("t").tolist() == [*range(40)]
+        assert (read_gguf(large).tensors["t"].offset, read_gguf(large).shape("t")) == (64, (40,))
+        os.truncate(large, 64 + 159)
+        with pytest.raises(ModelFileError) as refused:
+            read_gguf(large)
+        assert str(refused.value) == (
+            f"{large}: tensor 't' ends at byte 224, but the file has 223; it may be cut short"
+        )
     monkeypatch.setattr(gguf_file, "_MAX_HEADER_BYTES", used)
     assert raw_pairs(path) == pairs
     monkeypatch.setattr(gguf_file, "_MAX_HEADER_BYTES", used - 1)

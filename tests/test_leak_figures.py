@@ -159,6 +159,10 @@ def test_min_k_of_items_is_compared_with_that_of_their_twins():
     )
     assert found.detail == "items beat their twins by -0.500 on average, 3 of 8 do"
     assert found.asks == "Are the least probable 20% of an item's tokens more probable than those of its fresh twin?"
+    alone = asyncio.run(min_k_evidence(model, tasks, dict.fromkeys(twins, "x")))  # one token has nothing to be rated by
+    assert (alone.statistic, alone.detail) == (-4.5, "items beat their twins by -4.500 on average, 0 of 8 do")
+    same = asyncio.run(min_k_evidence(model, tasks, {task.id: task.question for task in tasks[:8]}))
+    assert (same.statistic, same.p_value, same.detail[-9:]) == (0.0, 1.0, "0 of 8 do")
     beyond = asyncio.run(min_k_evidence(model, tasks, twins, reference=reference))
     assert beyond.statistic == -1.5
     assert beyond.detail == "items beat their twins by -1.500 on average, 2 of 8 do, beyond the reference model"

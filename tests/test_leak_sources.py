@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -155,6 +156,23 @@ def test_a_canary_is_ranked_among_strings_drawn_from_its_seed() -> None:
         and alone.asked[0][0] == "\n"
         and len(alone.asked[0][1]) == 10
     )
+    for given, digits in (("ABC-XYZ", "ABC"), ("é9 Σz", "9"), ("xyzF", "F")):  # capital letters alone, or one digit
+        seen = Known(lambda text, given=given: -1.0 if text == given else -2.0)
+        capital = asyncio.run(canary_evidence(seen, given, others=3, seed=2))
+        ((before, texts),) = seen.asked
+        again = Random(derive_seed("canary", 2, given))
+        assert before == "\n" and texts == [given, *(_like(given, again) for _ in range(3))]
+        same = texts[1:].count(given)
+        assert capital == Evidence(
+            "canary", ASKS, (3 - same) / 3, (1 + same) / 4, 4, f"rank {same + 1} of 4", limits=LIMITS
+        )
+        for text in texts:
+            for old, char in zip(given, text, strict=True):
+                assert (
+                    char in ("0123456789ABCDEF" if old.isupper() else "0123456789abcdef")
+                    if old in digits
+                    else char == old
+                )
     none = asyncio.run(canary_evidence(model, "xyz-" * 20, others=5))
     told = f"not run: {('xyz-' * 20)[:40]!r} has no hexadecimal digits to vary"
     assert none == Evidence("canary", ASKS, detail=told, limits=LIMITS)
@@ -166,14 +184,20 @@ def test_p_values_are_the_larger_of_the_two_tests() -> None:
         [3.0, -1.0, -1.0, 0.0, -0.5, 0.25],
         [-1.0, -2.0, -4.0],
         [9.0, 0.0, 0.0, 0.1],
+        [*[0.01] * 9, -0.3],  # most are above 0, and their mean is not
+        [*[0.2] * 7, 0.1, -0.9],
     ):
         found = np.array(values)
         positive, nonzero = sum(each > 0 for each in values), sum(each != 0 for each in values)
         sign = stats.norm.sf((positive - nonzero / 2 - 0.5) / math.sqrt(nonzero / 4))
         mean = stats.ttest_1samp(found, 0, alternative="greater").pvalue
         assert paired_p_value(found) == pytest.approx(max(sign, mean)) and sign != pytest.approx(mean)
+        assert paired_p_value(found / 1000) == pytest.approx(max(sign, mean)), "whatever the unit"
     assert paired_p_value(np.array([2.0, 2.0, 2.0, 2.0])) == pytest.approx(stats.norm.sf(1.5))
-    assert paired_p_value(np.array([-1.0])) == pytest.approx(stats.norm.sf(-2.0)) and paired_p_value(np.zeros(2)) == 1.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert paired_p_value(np.array([-1.0])) == pytest.approx(stats.norm.sf(-2.0))
+        assert paired_p_value(np.zeros(2)) == paired_p_value(np.zeros(0)) == 1.0
     assert [_p(each) for each in (1.0, 0.00012345, 0.0001, 0.00009)] == ["1", "0.00012", "0.0001", "< 0.0001"]
     logprobs = np.array([-1.0, -6.0, -2.0, -9.0, -3.0, -4.0, -5.0, -7.0, -8.0, -0.5])
     assert (
@@ -186,6 +210,8 @@ def test_p_values_are_the_larger_of_the_two_tests() -> None:
     given = np.log(chances)
     mean = float(chances @ given)
     spread = math.sqrt(float(chances @ (given - mean) ** 2))
+    for sure in ([0.0], [0.0, -np.inf, -np.inf]):  # the model is sure of one token: there is no deviation to divide by
+        assert standardised(-0.5, np.array(sure)) == pytest.approx(-0.5e6)
     assert standardised(-3.0, np.array([*given, -np.inf])) == pytest.approx((-3.0 - mean) / spread)
 
 
@@ -193,7 +219,7 @@ def test_options_have_an_order_of_their_own_or_none() -> None:
     own = [("1", "2", "3"), ("3", "2", "1"), ("$1,000", "2%", "$3"), (" b", "B", "a "), ("a", "b", "c"),
            ("x", "none of them", "a"), ("b", "all of the above", "a"), ("c", "Both A and C", "a"),
            ("-1", "0.5", "1e3"), ("x",), ()]  # fmt: skip
-    for choices in (own[0], own[1], *own[3:]):
+    for choices in (own[0], own[1], *own[3:], ("9", "10", "11"), (" 1,000 ", "30%", "$4", "-5")):
         assert natural_order(choices), choices
     for choices in (own[2], ("1", "3", "2"), ("b", "a", "c"), ("9", "10", "x"), ("above", "none", "both")):
         assert not natural_order(choices), choices
@@ -225,6 +251,13 @@ def test_a_verdict_is_told_in_words() -> None:
             "another question.",
         )
     )
+    recited = Evidence("completion", "?", 0.1, 0.5, 9, flagged=("t", "u", "v"))  # by chance, and not in the corpus
+    assert told(recited, one, corpus="here") == (
+        "overlap",
+        "1 of 7 items of set stand in here. A model that was trained on it has seen them; whether it learned them is "
+        "another question.",
+    )
+    assert told(recited)[0] == "cleared"
     assert told(Evidence("n", "?", 0.0, None, 3), corpus="here") == (
         "no overlap",
         "No item of set stands in here in its own words. Translations, paraphrases and other texts that a model may have "
@@ -242,3 +275,31 @@ def test_a_verdict_is_told_in_words() -> None:
     assert (bare.corpus, bare.corrected, bare.alpha, bare.caught) == ("", {}, 0.05, ())
     assert low.to_json() == {"test": "a", "asks": "?", "statistic": 1.0, "p_value": 0.004, "n": 9, "detail": "",
                              "flagged": [], "limits": ""}  # fmt: skip
+
+
+def test_a_twin_is_tried_eight_times_with_names_in_their_order() -> None:
+    class Words:
+        """Gives another number in the try `last`, and other names by their place."""
+
+        def __init__(self, last: int, names: str = ""):
+            self.last, self.names, self.tries, self.asked = last, names.split(), 0, list[Any]()
+
+        def number(self, old: str, rng: Random) -> str:
+            self.tries += 1
+            return "95" if self.tries == self.last else old
+
+        def name(self, old: str, taken: Any, rng: Random) -> str:
+            self.asked.append((old, sorted(taken)))
+            return self.names[len(self.asked) - 1] if self.names else old
+
+    for last, twin, tries in ((1, "so 95", 1), (8, "so 95", 8), (9, None, 8)):
+        words: Any = Words(last)
+        assert twin_text("so 12", words, Random(0)) == twin and words.tries == tries
+    words = Words(0, "Eve Tom Friday")
+    assert twin_text("Monday: Ben, Ada, Ben; 7", words, Random(0)) == "Friday: Tom, Eve, Tom; 7"
+    present = ["Ada", "Ben", "Monday"]
+    assert words.asked == [
+        ("Ada", present),
+        ("Ben", [*present[:2], "Eve", "Monday"]),
+        ("Monday", [*present[:2], "Eve", "Monday", "Tom"]),
+    ]

@@ -330,9 +330,23 @@ def test_a_result_is_kept_by_its_model_and_machine_and_checked_field_by_field(
     for version in (0, 2):
         with pytest.raises(StoreError, match="this version's format: run the command again"):
             BenchResult.from_json({**made.to_json(), "version": version})
-    with pytest.raises(StoreError, match="this version's format"):
-        BenchResult.from_json([])  # type: ignore[arg-type]
+    unversioned = {name: value for name, value in made.to_json().items() if name != "version"}
+    for body in ([], "x", None, {}, unversioned, {**unversioned, "version": None}, {**unversioned, "version": "1"}):
+        with pytest.raises(StoreError) as refused:
+            BenchResult.from_json(body)  # type: ignore[arg-type]
+        assert str(refused.value) == (
+            "this is not a result of `firsthand bench` in this version's format: run the command again"
+        )
     whole = json.loads(json.dumps(made.to_json()))
+    for name in whole.keys() - {"version"}:
+        without = {key: value for key, value in whole.items() if key != name}
+        if name == "quick":
+            assert BenchResult.from_json(without) == replace(made, quick=False)
+            continue
+        with pytest.raises(
+            StoreError, match=r"^this result .* is damaged \(.*\b" + name + r"\b.*\): run the command again$"
+        ):
+            BenchResult.from_json(without)
     for changes, reason in (
         ({"weight_bytes": True}, "a number is not finite"),
         ({"parameters": math.inf}, "a number is not finite"),

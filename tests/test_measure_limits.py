@@ -7,18 +7,24 @@ import resource
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from engine_tiny import drain, tiny_engine, tokens
+from firsthand import __version__
 from firsthand.engine.core.outputs import Output
 from firsthand.engine.core.sequence import Request
 from firsthand.errors import ModelError
-from firsthand.measure import agent_workloads, machine, machine_speeds
+from firsthand.measure import agent_workloads, choice_workload, machine, machine_speeds, workloads
 from firsthand.measure.agent_workloads import answers, likelihoods
+from firsthand.measure.attention_bench import Case, Shape
+from firsthand.measure.choice_workload import questions, score_all
 from firsthand.measure.machine_speeds import Speeds, save_speeds
-from firsthand.measure.workloads import QUICK, KVWaste, ServingJob, raise_errors, run
+from firsthand.measure.workloads import QUICK, KVWaste, ServingJob, Timing, raise_errors, run, weights_read
 from firsthand.model import Sampling
 
 SPEEDS = Speeds(2, 20.25, 100.4, 200.6, None, "2026-01-02", 0.5)
@@ -44,6 +50,7 @@ def test_memory_is_the_resident_one_and_where_the_system_does_not_say_the_peak(m
 
 
 def test_a_processor_is_that_of_the_first_core_as_each_kind_of_machine_tells_it(
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     x86 = (
@@ -61,6 +68,10 @@ def test_a_processor_is_that_of_the_first_core_as_each_kind_of_machine_tells_it(
     ):
         monkeypatch.setattr(Path, "read_text", lambda path, text=text, **how: text)
         assert machine._cpu() == (flags, name)
+    (tmp_path / "cpuinfo").write_bytes(b"Model Name: A\xff CPU \xc3\xa9\nFLAGS : fma\n")
+    with monkeypatch.context() as patched:  # bytes that are no text lose no fact
+        patched.setattr(Path, "read_text", lambda path, **how: (tmp_path / "cpuinfo").open(**how).read())
+        assert machine._cpu() == (("fma",), "A\ufffd CPU é")
     monkeypatch.setattr(Path, "read_text", lambda path, **how: (_ for _ in ()).throw(OSError()))
     monkeypatch.setattr(machine.platform, "machine", lambda: "")
     assert machine._cpu() == ((), "unknown CPU")
@@ -163,6 +174,107 @@ def test_an_answer_that_ends_without_a_token_has_begun_too() -> None:
     engine: Any = Steps()
     timing = run(engine, ServingJob("", ((1,), (2,)), (2, 3)))
     assert (timing.output_tokens, timing.decode_tokens) == (3, 2) and 0 < timing.first_s < timing.total_s
+
+
+class Failing:
+    """An engine whose second step fails one of its requests; it gives the number of each request."""
+
+    def __init__(self) -> None:
+        self.steps, self.added = 0, 0
+        self.stats = lambda: None
+
+    def add(self, *given: Any) -> int:
+        self.added += 1
+        return self.added - 1
+
+    add_score = add
+    has_work = property(lambda self: self.steps < 3)
+
+    def step(self) -> list[Output]:
+        self.steps += 1
+        wrong = Output(1, 0, (), (), True, error=ModelError(f"lost in step {self.steps}"))
+        return [Output(0, 0, (5,), (-1.0,), False), *([wrong] if self.steps == 2 else [])]
+
+
+def test_a_request_that_an_engine_fails_ends_each_measurement() -> None:
+    asked = [Request((5, 6), Sampling(max_tokens=3)), Request((7,), Sampling(max_tokens=3))]
+    for measure in (
+        lambda engine: answers(engine, asked),
+        lambda engine: likelihoods(engine, [(5, 6), (7,)], (8,)),
+        lambda engine: score_all(engine, [((5, 6), ((8,),)), ((7,), ((8,),))]),
+        lambda engine: run(engine, ServingJob("", ((5, 6), (7,)), (3, 3))),
+    ):
+        engine: Any = Failing()
+        with pytest.raises(ModelError, match=r"^lost in step 2$"):
+            measure(engine)
+        assert (engine.added, engine.steps) == (2, 2)
+
+
+def test_an_observer_s_time_after_a_step_is_not_the_engine_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = iter(float(number**2) for number in range(1, 99))
+    clock = SimpleNamespace(perf_counter=lambda: next(readings))
+    monkeypatch.setattr(workloads, "time", clock)
+    # the start reads 1; each of the four steps reads once, and its observer twice: steps end at 4, 25, 64 and 121
+    looks: list[float] = []
+    timing = run(
+        tiny_engine(), ServingJob("", ((5, 6, 7),), (4,)), after_step=lambda: looks.extend(next(readings) for _ in "ab")
+    )
+    assert timing == Timing(4 - 1, 121 - 1, 4, 3) and timing.decode_s == 117
+    assert looks == [9, 16, 36, 49, 81, 100, 144, 169]
+
+
+def test_weights_that_a_step_reads_count_in_their_own_width() -> None:
+    halves = nn.Linear(3, 5, dtype=torch.float16)
+    model = nn.Sequential(
+        nn.Embedding(7, 3), halves, nn.Sequential(nn.Linear(5, 2, bias=False), nn.Linear(2, 4, dtype=torch.bfloat16)),
+        nn.Linear(4, 3, dtype=torch.float64), nn.LayerNorm(3),
+    )  # fmt: skip
+    engine: Any = SimpleNamespace(runner=SimpleNamespace(model=model))
+    assert weights_read(engine) == (15 + 10 + 8 + 12, 15 * 2 + 10 * 4 + 8 * 2 + 12 * 8), "without biases and norms"
+    empty: Any = SimpleNamespace(runner=SimpleNamespace(model=nn.Embedding(7, 3)))
+    assert weights_read(empty) == (0, 0)
+
+
+def test_the_longest_sequence_of_choices_is_that_of_any_choice_and_any_question() -> None:
+    firsts = []
+    for tasks in range(1, 7):
+        sizes = replace(QUICK, examples=9, tasks=tasks, choices=3, choice_tokens=(1, 9), question_tokens=(2, 4))
+        found = choice_workload.scoring(sizes, vocab=96)
+        shape = [(len(prefix), [*map(len, choices)]) for prefix, choices in questions(sizes, vocab=96, seed=5)]
+        whole = [[prefix + each for each in choices] for prefix, choices in shape]
+        assert found.longest == max(max(each) for each in whole) and len(whole) == tasks
+        assert found.positions == 9 + sum(prefix - 9 + each for prefix, choices in shape for each in choices)
+        assert found.figures[1].meaning == f"{sum(sum(each) - 3 for each in whole)} if nothing were shared"
+        firsts += [found.longest > max(each[0] for each in whole), found.longest > max(max(each) for each in whole[:1])]
+    assert firsts[0] and any(firsts[1::2]), "a later choice is the longest, and a later question"
+
+
+def test_pages_are_gathered_for_the_longest_sequence_whichever_it_is() -> None:
+    shape = Shape(6, 2, 16)
+    case = Case(shape, [[4], [0, 1, 2], [3, 5]], [(7, 8), (40, 41), (16, 17)], torch.float32, 1)
+    ours = case.ours()  # which writes the new keys and values
+    assert torch.allclose(case.gather()()[:, :, 0], ours, atol=1e-5)
+    assert case.operations == 4 * (8 + 41 + 17) * 6 * 16 and len(case.pages.keys) == 6
+    torch.manual_seed(1)
+    call = case.contiguous()
+    torch.manual_seed(1)
+    k, v = (torch.randn(3, 2, 41, 16).repeat_interleave(3, 1) for _ in range(2))
+    scores = case.q.reshape(3, 1, 6, 16).transpose(1, 2) @ k.transpose(2, 3) / 4
+    assert torch.allclose(call(), scores.softmax(-1) @ v, atol=1e-5)
+
+
+def test_versions_are_told_of_those_packages_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"torch": "1.a", "numba": "2.b", "numpy": "3.c"}
+
+    def version(name: str) -> str:
+        if name == missing:
+            raise machine.metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(machine.metadata, "version", version)
+    for missing in ("", *versions):
+        own = [("Python", machine.platform.python_version()), ("firsthand", __version__)]
+        assert machine.describe().versions == (*own, *(pair for pair in versions.items() if pair[0] != missing))
 
 
 def test_of_thoughts_that_are_as_likely_the_first_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -344,6 +345,18 @@ def test_of_long_contents_the_newest_messages_and_the_beginning_of_a_long_one_ar
         "y" * 25 + "…",
         "z" * 25,
     ]
+    told = [
+        (user("é"), "length"),
+        (Message("tool", (Text("y" * 500), ToolCall("i", "f", {"at": Path("/x")}))), "tool_calls"),
+    ]
+    (last,) = json.loads(str(genai.answers(told)["gen_ai.output.messages"]))
+    assert last == {"role": "tool", "finish_reason": "tool_call", "parts": [
+        {"type": "text", "content": "y" * 50 + "…"},
+        {"type": "tool_call", "id": "i", "name": "f", "arguments": {"at": "/x"}},
+    ]}, "the last message is cut, and keeps its role and its reason"  # fmt: skip
+    bare = '[{"role": "assistant", "parts": [], "finish_reason": "' + "x" * 500
+    assert json.loads(str(genai.answers([(user("a"), "stop"), (Message("assistant", ()), "x" * 500)])[
+        "gen_ai.output.messages"])) == bare[:200] + "…"  # fmt: skip
     assert genai.tool_content({"k": "v" * 400}, None) == {
         "gen_ai.tool.call.arguments": json.dumps(('{"k": "' + "v" * 400)[:200] + "…", ensure_ascii=False)
     }  # fmt: skip
@@ -369,3 +382,5 @@ def test_requests_hold_at_least_a_span_and_at_most_their_bytes(monkeypatch: pyte
         ["e"],
     ]
     assert list(otlp_export._requests([])) == []
+    large = [made("f", x="z" * 5000), made("g", x="z" * 5000), made("h")]
+    assert [[each.name for each in group] for group in otlp_export._requests(large)] == [["f"], ["g"], ["h"]]

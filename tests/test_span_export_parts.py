@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import io
 import logging
 import time
 from typing import Any
@@ -60,6 +62,68 @@ def test_a_session_asks_one_address_and_reads_no_body() -> None:
         session.post(collector.url + "/v1/traces", data=b"abc")
     assert str(refused.value) == "the collector answered 307, a redirect: give the address it leads to"
     assert collector.requests == 1
+
+
+class Wire(requests.adapters.BaseAdapter):
+    """A collector's wire in memory: it keeps what was asked, and answers with a body that must not be read."""
+
+    def __init__(self, status: int, **headers: str):
+        super().__init__()
+        self.status, self.headers, self.asked, self.bodies = status, headers, list[Any](), list["Unread"]()
+
+    def send(self, request: Any, **options: Any) -> requests.Response:
+        self.asked.append((request.method, request.url, request.body, options["stream"]))
+        self.bodies.append(body := Unread())
+        answer = requests.Response()
+        answer.status_code, answer.reason, answer.url, answer.request = self.status, "So", request.url + "?", request
+        answer.headers.update({key.replace("_", "-"): value for key, value in self.headers.items()})
+        answer.raw = body
+        return answer
+
+    def close(self) -> None: ...
+
+
+class Unread(io.BytesIO):
+    def read(self, *size: Any) -> bytes:
+        raise AssertionError("the body was read")
+
+
+@pytest.mark.parametrize("status", [200, 307])
+def test_an_answer_s_connection_is_closed_and_its_body_never_read(status: int) -> None:
+    session, wire = _session(), Wire(status, location="http://other.example/", retry_after="7")
+    session.mount("http://", wire)
+    if status == 200:
+        answer = session.post("http://c.example/v1/traces", data=b"abc", allow_redirects=True, stream=False)
+        assert (answer.status_code, answer.reason, answer.url) == (200, "So", "http://c.example/v1/traces?")
+        assert answer.headers == {"location": "http://other.example/", "retry-after": "7"} and answer.raw is None
+    else:
+        with pytest.raises(requests.exceptions.InvalidURL, match=r"^the collector answered 307, a redirect: give the"):
+            session.post("http://c.example/v1/traces", data=b"abc", allow_redirects=True)
+    assert wire.asked == [("POST", "http://c.example/v1/traces", b"abc", True)]
+    assert [body.closed for body in wire.bodies] == [True]
+
+
+def test_a_session_of_ours_is_used_unless_the_environment_names_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    class Exporter:
+        def __init__(self, **given: Any):
+            asked.append(given)
+
+    monkeypatch.setattr("opentelemetry.exporter.otlp.proto.http.trace_exporter.OTLPSpanExporter", Exporter)
+    names = [f"OTEL_PYTHON_EXPORTER_OTLP_HTTP_{kind}CREDENTIAL_PROVIDER" for kind in ("", "TRACES_", "LOGS_")]
+    for name, value, is_ours in (
+        (names[0], "", True), (names[0], "gcp", False), (names[1], "", True), (names[1], "gcp", False),
+        (names[2], "x", True),
+    ):  # fmt: skip
+        with monkeypatch.context() as patched:
+            patched.setenv(name, value)
+            _exporter("http://c:1/")
+            _exporter(None)
+        for given in asked[-2:]:
+            assert (given["session"] is not None) is is_ours, (name, value)
+    assert [each["endpoint"] for each in asked] == ["http://c:1/v1/traces", None] * 5
+    assert len({id(each["session"]) for each in asked if each["session"]}) == 6, "each exporter has its own"
 
 
 def test_a_status_of_redirects_is_refused_also_where_it_names_no_address() -> None:
@@ -127,11 +191,17 @@ def test_spans_are_put_below_their_parents_and_not_below_what_a_sampler_left_out
 ) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")  # by the lower half of a trace's id
-    telemetry, kept = Telemetry("http://127.0.0.1:9"), InMemorySpanExporter()
+    at_exit: list[Any] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(atexit, "register", lambda *given: at_exit.append(given))
+        telemetry, kept = Telemetry("http://127.0.0.1:9"), InMemorySpanExporter()
+    assert at_exit == [], "whoever opened it closes it, in its time"
     telemetry.tracer.span_processor.add_span_processor(SimpleSpanProcessor(kept))
     out, taken = 2**64 - 1, 7
     telemetry._put(Span("out", out, 1, None, 10, 20))
-    assert telemetry._unsampled == out
+    telemetry._put(Span("of another trace", taken, 9, 3, 12, 13))
+    assert telemetry._unsampled == out and [span.name for span in kept.get_finished_spans()] == ["of another trace"]
+    kept.clear()
     telemetry._put(Span("below", out, 2, 1, 11, 19))
     events = (SpanEvent("e1", 31, {"n": 2}), SpanEvent("e2", 32))
     telemetry._put(Span("root", taken, 3, None, 30, 40, attributes={"k": "v"}, events=events))
@@ -154,7 +224,7 @@ def test_spans_are_put_below_their_parents_and_not_below_what_a_sampler_left_out
         ("UNSET", None), ("ERROR", None), ("ERROR", "bad"),
     ]  # fmt: skip
     assert telemetry._ids.generate_trace_id() not in (0, 7) and telemetry._ids.generate_span_id() not in (0, 5)
-    assert telemetry.ended == 3
+    assert telemetry.ended == 4
     telemetry._exporter.shutdown()  # nobody listens at that address
     telemetry.close(0.5)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -118,8 +119,41 @@ def test_a_generation_tells_what_it_asked_and_what_came_back() -> None:
     assert json.loads(str(shown["gen_ai.input.messages"])) == [
         {"role": "user", "parts": [{"type": "text", "content": "Once"}]}
     ]
+    blank = Call("0:0", "generate", 1, 0.0, 0.0, "r", detail={"prompt": ""})
+    name, told = _generation(trace, blank, "m1", True)
+    assert name == "text_completion m1" and json.loads(str(told["gen_ai.input.messages"])) == [
+        {"role": "user", "parts": [{"type": "text", "content": ""}]}
+    ], "an empty prompt is a prompt, and not the conversation"
     assert shown["gen_ai.output.messages"] == "[]" and "gen_ai.response.model" not in shown
     assert "gen_ai.request.choice.count" not in shown
+
+
+def test_what_a_file_says_in_numbers_is_told_in_the_type_of_the_conventions() -> None:
+    odd = replace(
+        attempt(scores=(Score("exact", 1), Score("right", True))), agent={"name": "ada", "model": 7, "fingerprint": 5}
+    )
+    calls = (
+        Call("0:0", "generate", 1, 0.0, 0.0, "r", nodes=(2, 9),
+             detail={"prompt": 12, "finish_reasons": [None, 2], "sampling": "odd"}),
+        Call("0:1", "guard", 1, 0.0, 0.0, "r", detail={"model": 3}),
+        Call("0:2", "memory", 1, 0.0, 0.0, "r", detail={"operation": 4}),
+        Call("0:3", "tool", 1, 0.0, 0.0, "r", detail={"name": 9}), Call("0:4", "score", 1, 0.0, 0.0, "r"),
+    )  # fmt: skip
+    agent, *spans = spans_of(replace(odd, calls=calls), content=True)
+    assert [each.name for each in spans] == ["text_completion 7", "guard 3", "memory 4", "execute_tool 9", "score 7"]
+    assert {each.kind for each in spans if each.name[:4] not in ("memo", "exec")} == {"client"}
+    models = [each.attributes.get("gen_ai.request.model") for each in (agent, *spans)]
+    assert repr(models) == repr(["7", "7", "3", None, None, "7"])
+    assert repr(spans[0].attributes["gen_ai.response.finish_reasons"]) == repr(["None", "2"])
+    assert json.loads(str(spans[0].attributes["gen_ai.input.messages"]))[0]["parts"] == [
+        {"type": "text", "content": "12"}
+    ]
+    assert [each["finish_reason"] for each in json.loads(str(spans[0].attributes["gen_ai.output.messages"]))] == [
+        "None"
+    ]
+    assert "gen_ai.request.choice.count" not in spans[0].attributes, "settings that are no object are not told"
+    values = [event.attributes["gen_ai.evaluation.score.value"] for event in agent.events]
+    assert repr(values) == "[1.0, 1.0]"
 
 
 def test_a_tool_call_has_the_id_of_the_first_like_it_in_the_message_it_was_made_from() -> None:
@@ -178,9 +212,21 @@ def test_tokens_and_answers_are_told_under_the_names_of_the_conventions() -> Non
     written = {"gen_ai.usage.cache_creation.input_tokens": 2}
     assert genai.usage(Usage(10, 3, 4, 0.0, 2)) == tokens | written
     assert genai.usage(Usage(10, 3, 4, 0.5, 2)) == tokens | written | {"firsthand.usage.cost_usd": 0.5}
-    assert genai.usage(Usage(10, 3, 4, 0.5)) == tokens | {"firsthand.usage.cost_usd": 0.5}
+    for cost in (0.5, 0.00012345, 12.3456789):
+        assert genai.usage(Usage(10, 3, 4, cost)) == tokens | {"firsthand.usage.cost_usd": cost}
     limits = {"seed": -(2**63), "max_tokens": 2**63, "top_k": -1, "temperature": -1e300, "top_p": 0.0}
     assert genai.request(limits) == {"gen_ai.request.top_k": -1, "gen_ai.request.top_p": 0.0}
+    whole = {"max_tokens": 9.0, "temperature": 1, "top_p": 2, "top_k": 3.0, "frequency_penalty": 4, "presence_penalty": -5,
+             "seed": 6.0}  # fmt: skip
+    typed = [("max_tokens", 9), ("temperature", 1.0), ("top_p", 2.0), ("top_k", 3), ("frequency_penalty", 4.0),
+             ("presence_penalty", -5.0), ("seed", 6)]  # fmt: skip
+    told = {f"gen_ai.request.{name}": value for name, value in typed}
+    assert repr(genai.request(whole)) == repr(told), "whole numbers and decimals as the conventions have them"
+    for number in (2**63 - 1, 1 - 2**63):
+        assert genai.request({"seed": number}) == {"gen_ai.request.seed": number}
+    assert (
+        genai.request({"seed": math.nan, "top_p": math.inf, "temperature": False, "grammar": None, "stop": None}) == {}
+    )
     thought = Message("assistant", (Reasoning("hm", {}), Text("é")))
     found = genai.answers([(thought, "tool_calls"), (assistant("b"), "length")])
     assert list(found) == ["gen_ai.output.messages"] and "é" in str(found["gen_ai.output.messages"])

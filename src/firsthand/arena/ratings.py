@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 
-from firsthand.arena.battle_table import BattleTable, Ints
+from firsthand.arena.battle_table import TIE, BattleTable, Ints
 from firsthand.arena.connectivity import comparable_groups
 from firsthand.arena.pair_likelihoods import PairLikelihood, bradley_terry_terms, davidson_terms, rao_kupper_terms
 from firsthand.errors import ConfigError
@@ -41,6 +41,8 @@ _TERMS: dict[Method, PairLikelihood] = {
     "rao-kupper": rao_kupper_terms,
 }
 _ROWS_AT_ONCE = 200_000
+_MAX_VARIANCE = 1e11
+"""Of a parameter that battles determine: one battle that decides it gives about 10, the flat end of a likelihood 1e14."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def rate(
 
     Raises:
         ConfigError: No battles, more than `MAX_MODELS` models, an arena that is not connected without a prior, a tie model
-            without ties, or covariates that separate wins from losses.
+            without ties or of nothing but ties, or covariates that separate wins from losses.
     """
     if not len(battles):
         raise ConfigError("there are no battles: ratings need at least one between two models")
@@ -130,9 +132,13 @@ def rate(
         )
     if method != "bradley-terry" and not battles.ties.any():
         raise ConfigError(f"no battle is a tie, and {method} has a parameter for ties: use bradley-terry")
+    if method != "bradley-terry" and (battles.outcome == TIE).all():
+        raise ConfigError(f"every battle is a tie, so that {method} finds no size of its parameter: use bradley-terry")
     rows = _rows(battles)
     fitted, reached = _newton(rows, len(battles.models), method, prior)
-    bread = np.linalg.inv(_constrained(reached.information, len(battles.models), prior))
+    bread = _inverse(_constrained(reached.information, len(battles.models), prior))
+    if bread is None:
+        raise _no_maximum(rows, method)
     clusters = [] if not clustered else [each for each in (battles.voters, battles.questions) if _enough(each)]
     meat = _multiway_meat(battles, clusters, fitted, method) if clusters else _meat(rows, fitted, method)
     covariance = _without_negative_variance(bread @ meat @ bread)
@@ -199,7 +205,7 @@ def _newton(rows: _Rows, size: int, method: Method, prior: float) -> tuple[Float
     fitted = np.zeros(size + rows.x.shape[1] + has_ties)
     if has_ties:
         tied = rows.weight[1].sum() / rows.weight.sum()
-        fitted[-1] = math.log(2 * tied / max(1 - tied, 1e-3)) if method == "davidson" else math.atanh(min(tied, 0.99))
+        fitted[-1] = math.log(2 * tied / (1 - tied)) if method == "davidson" else math.atanh(tied)
     here = _likelihood(rows, fitted, method, size, prior)
     for _ in range(MAX_STEPS):
         try:
@@ -217,10 +223,25 @@ def _newton(rows: _Rows, size: int, method: Method, prior: float) -> tuple[Float
         fitted, here = there, reached
         if np.abs(step).max() < 1e-10 * max(1.0, np.abs(fitted).max()):
             return fitted, here
-    raise ConfigError(
-        f"the ratings did not converge in {MAX_STEPS} steps: a covariate separates wins from losses, or is a sum of others; "
-        "leave it out"
-    )
+    raise _no_maximum(rows, method)
+
+
+def _no_maximum(rows: _Rows, method: Method) -> ConfigError:
+    """The error of a likelihood that has its maximum at infinity, or in more than one place."""
+    if rows.x.shape[1]:
+        why = "a covariate separates wins from losses, or is a sum of others; leave it out"
+    else:
+        why = f"with ties apart from wins, some models never lost; use bradley-terry in place of {method}, or give a prior"
+    return ConfigError(f"the ratings did not converge in {MAX_STEPS} steps: {why}")
+
+
+def _inverse(information: Floats) -> Floats | None:
+    """The inverse; None where a direction is not determined, as near a maximum at infinity."""
+    try:
+        found: NDArray[Any] = np.linalg.inv(information)
+    except np.linalg.LinAlgError:
+        return None
+    return found if np.abs(found).max() < _MAX_VARIANCE else None
 
 
 def _likelihood(rows: _Rows, fitted: Floats, method: Method, size: int, prior: float) -> _Likelihood:

@@ -93,7 +93,8 @@ class ContaminationReport:
                 f"for {count_of(ran, 'test')}. Its score on this benchmark is no evidence of what it can do."
             )
         if self.verdict == "overlap":
-            found = max((each for each in self.evidence if each.flagged), key=lambda each: len(each.flagged))
+            searched = [each for each in self.evidence if each.p_value is None]
+            found = max(searched, key=lambda each: len(each.flagged))
             return (
                 f"{len(found.flagged)} of {found.n} items of {self.benchmark} stand in {self.corpus}. A model that "
                 "was trained on it has seen them; whether it learned them is another question."
@@ -142,7 +143,7 @@ def paired_p_value(differences: NDArray[np.float64]) -> float:
     """
     size = len(differences)
     spread = float(differences.std(ddof=1)) if size > 1 else math.nan
-    positive, nonzero = int((differences > 0).sum()), int((differences != 0).sum())
+    positive, nonzero = (differences > 0).sum(), (differences != 0).sum()
     if not nonzero:
         return 1.0
     by_sign = float(ndtr(-(positive - nonzero / 2 - 0.5) / math.sqrt(nonzero / 4)))

@@ -104,7 +104,7 @@ def scan_corpus(tasks: Sequence[Task], corpus: Path) -> tuple[list[FoundItem], l
             places = np.searchsorted(wanted[n], own)
             hits = int(seen[n][places].sum())
             if hits:
-                best = max(per_file, key=lambda path: int(per_file[path][n][places].sum()))
+                best = max(per_file, key=lambda path: per_file[path][n][places].sum())
                 found.append(FoundItem(id, hits, len(own), best))
     return found, short, read
 

@@ -114,7 +114,7 @@ def _module_folder(folder: Path, wanted: str, modules: list[tuple[str, str]]) ->
         raise ModelFileError(
             f"{folder / 'modules.json'} puts {wanted} at {paths[:2]!r:.200}: expected one module, in a folder beside it"
         )
-    return folder / paths[0] if paths[0] else folder
+    return folder / paths[0]
 
 
 def _pooling(config: Fields) -> Pooling:
@@ -161,7 +161,7 @@ def _from_processor(processor: Any, path: Path) -> tuple[tuple[Any, ...], tuple[
         case {"type": "BertProcessing" | "RobertaProcessing", "cls": [_, first], "sep": [_, last]}:
             return (first,), (last,)
         case {"type": "Sequence", "processors": list(steps)} if len(steps) <= 16:
-            found = [_from_processor(step, path) for step in steps if step != processor]
+            found = [_from_processor(step, path) for step in steps]
             outward = (
                 each for before, _ in reversed(found) for each in before
             )  # each step stands around those before it

@@ -12,7 +12,7 @@ import os
 import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -50,16 +50,17 @@ def packed_pair(value: Any) -> bytes:
 
     Whole numbers are unsigned unless negative, those of an array signed, as llama.cpp's converter writes them.
     """
-    if isinstance(value, bool):
-        return struct.pack("<I?", _BOOL, value)
-    if isinstance(value, int):
-        return struct.pack("<II", _UINT32, value) if value >= 0 else struct.pack("<Ii", _INT32, value)
-    if isinstance(value, float):
-        return struct.pack("<If", _FLOAT, value)
-    if isinstance(value, str):
-        return struct.pack("<I", _STRING) + _text(value)
-    if isinstance(value, list | tuple) and value:
-        return struct.pack("<I", _ARRAY) + _array(value)
+    with suppress(struct.error, OverflowError):  # of a number that is too large, and of a list of several kinds
+        if isinstance(value, bool):
+            return struct.pack("<I?", _BOOL, value)
+        if isinstance(value, int):
+            return struct.pack("<II", _UINT32, value) if value >= 0 else struct.pack("<Ii", _INT32, value)
+        if isinstance(value, float):
+            return struct.pack("<If", _FLOAT, value)
+        if isinstance(value, str):
+            return struct.pack("<I", _STRING) + _text(value)
+        if isinstance(value, list | tuple) and value:
+            return struct.pack("<I", _ARRAY) + _array(value)
     raise ConfigError(f"GGUF metadata holds {value!r:.80}: expected numbers, texts, true or false, or lists of them")
 
 
@@ -129,7 +130,7 @@ def _header(pairs: Mapping[str, bytes], tensors: Iterable[PlannedTensor]) -> byt
     offset = 0
     for tensor in listed:
         dims = tensor.shape[::-1]
-        kind = int(gguf.GGMLQuantizationType[tensor.kind])
+        kind = gguf.GGMLQuantizationType[tensor.kind]
         parts += [_text(tensor.name), struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind, offset)]
         offset += tensor.nbytes + -tensor.nbytes % ALIGNMENT
     header = b"".join(parts)

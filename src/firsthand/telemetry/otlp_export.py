@@ -244,8 +244,11 @@ def _session() -> Any:
     import requests
 
     class Session(requests.Session):
+        def get_redirect_target(self, resp: Any) -> None:
+            """None: of a redirect that is not followed, `requests` reads the body all the same."""
+
         def request(self, *args: Any, **options: Any) -> requests.Response:
-            with super().request(*args, **{**options, "allow_redirects": False, "stream": True}) as response:
+            with super().request(*args, **{**options, "stream": True}) as response:
                 if 300 <= response.status_code < 400:
                     raise requests.exceptions.InvalidURL(
                         f"the collector answered {response.status_code}, a redirect: give the address it leads to"
