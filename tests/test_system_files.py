@@ -153,7 +153,8 @@ def test_the_commit_of_a_checkout_is_that_of_its_head_or_its_branch(tmp_path: Pa
     head.write_text("ref: refs/heads/main\n")
     assert commit_of(tmp_path) == ""
     (git / "packed-refs").write_text(
-        f"# pack-refs with: peeled\n{other} refs/heads/main2\n{packed} refs/heads/main\n^{one}\n"
+        f"# pack-refs with: peeled\n{other} refs/heads/main2\n{worktree} refs/original/refs/heads/main\n"
+        f"{own} xrefs/heads/main\n{packed} refs/heads/main\n^{one}\n{other} refs/heads/main/x\n"
     )
     assert commit_of(tmp_path) == packed
     (git / "refs" / "heads" / "main").write_text(f"{other}\n")
@@ -260,6 +261,22 @@ def test_a_lock_that_the_file_system_refuses_is_an_error_and_not_a_lock_of_anoth
         lock._flock(file, path, fcntl.LOCK_EX | fcntl.LOCK_NB)
     words = "cannot be locked (Bad file descriptor): use a folder on a file system that has locks"
     assert str(refused.value) == f"{path} {words}"
+
+    class Refusing:
+        """A file on a file system whose answer to a lock is an error."""
+
+        def __init__(self, code: int) -> None:
+            self.code = code
+
+        def fileno(self) -> int:
+            raise OSError(self.code, os.strerror(self.code))
+
+    for code in (errno.ENOLCK, errno.EOPNOTSUPP, errno.EACCES):
+        words = f"cannot be locked ({os.strerror(code)}): use a folder on a file system that has locks"
+        with pytest.raises(StoreError) as refused:
+            lock._flock(Refusing(code), path, fcntl.LOCK_EX)  # type: ignore[arg-type]
+        assert str(refused.value) == f"{path} {words}"
+    assert lock._flock(Refusing(errno.EAGAIN), path, fcntl.LOCK_EX) is False  # type: ignore[arg-type]
     with path.open("ab") as first, path.open("ab") as second:
         assert lock._flock(first, path, fcntl.LOCK_EX) is True
         assert lock._flock(second, path, fcntl.LOCK_EX | fcntl.LOCK_NB) is False
@@ -336,10 +353,14 @@ def test_the_holder_is_told_from_its_note_if_it_is_one(tmp_path: Path, monkeypat
         assert lock.holder(path) == told
     note.unlink()
     monkeypatch.setattr(lock, "_NOTE_S", 5.0)
-    writer = threading.Timer(0.03, lambda: note.write_text(whole))
-    writer.start()
-    assert lock.holder(path) == f"process 1 on elsewhere since {since}", "the note of a live process is waited for"
-    writer.join()
+    stale = json.dumps({"pid": ended.pid, "host": here, "since": "2025-01-01 00:00:00 UTC"})
+    for before in (None, stale, "half a no"):
+        note.write_text(before) if before else note.unlink(missing_ok=True)
+        writer = threading.Timer(0.02, lambda: os.replace(Path(f"{note}.new"), note))
+        Path(f"{note}.new").write_text(whole)
+        writer.start()
+        assert lock.holder(path) == f"process 1 on elsewhere since {since}", "the note of a live process is waited for"
+        writer.join()
     note.unlink()
     monkeypatch.setattr(lock, "_NOTE_S", 0.02)
     (tmp_path / "real").write_text(whole)
