@@ -356,7 +356,7 @@ def test_the_holder_is_told_from_its_note_if_it_is_one(tmp_path: Path, monkeypat
     stale = json.dumps({"pid": ended.pid, "host": here, "since": "2025-01-01 00:00:00 UTC"})
     for before in (None, stale, "half a no"):
         note.write_text(before) if before else note.unlink(missing_ok=True)
-        writer = threading.Timer(0.02, lambda: os.replace(Path(f"{note}.new"), note))
+        writer = threading.Timer(0.02, lambda: Path(f"{note}.new").replace(note))
         Path(f"{note}.new").write_text(whole)
         writer.start()
         assert lock.holder(path) == f"process 1 on elsewhere since {since}", "the note of a live process is waited for"
