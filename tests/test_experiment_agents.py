@@ -27,6 +27,7 @@ from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.tool import Effect, tool
+from firsthand.tool_source import source_name
 from firsthand.trace import Score
 
 
@@ -75,6 +76,16 @@ def test_tools_are_opened_once_each_and_rules_are_for_one_of_them() -> None:
     assert refusal(open_tools, ("calculator", "calculator")) == (
         "tools is calculator,calculator, which gives two tools named 'calculator': leave one out"
     )
+    for texts, name in (
+        (("mcp:time", "calculator", "mcp:time"), "mcp:time"),
+        (("mcp:a", "mcp:b", "calculator", "mcp:b", "mcp:a"), "mcp:a"),
+        (("calculator", "mcp:time", "calculator"), "calculator"),
+    ):
+        assert refusal(open_tools, texts) == (
+            f"tools is {','.join(texts)}, which gives two tools named {name!r}: leave one out"
+        )
+    sources = open_tools(("mcp:b", "calculator", "mcp:a"), ("a__x=ask", "b__y=deny", "calculator=deny", "external=ask"))
+    assert [source_name(each) for each in sources] == ["mcp:b", "calculator", "mcp:a"], "in the order of the names"
     assert refusal(open_tools, ("calculator",), ("calculato=ask",)).startswith(
         "approve names 'calculato', no tool and no effect; did you mean 'calculator'? there are "
     )
