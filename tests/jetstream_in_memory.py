@@ -48,12 +48,12 @@ class JetStream:
     async def key_value(self, bucket: str) -> Bucket:
         return Bucket(self, bucket)
 
-    def keep(self, stream: str, subject: str, data: bytes) -> int:
+    def keep(self, stream: str, subject: str, data: bytes, headers: dict[str, str] | None = None) -> int:
         kept = self.streams[stream]
         most = self.configs[stream].max_msgs_per_subject
         with self.lock:
             last = kept[-1].seq if kept else 0
-            kept.append(Record(seq=last + 1, subject=subject, data=data))
+            kept.append(Record(seq=last + 1, subject=subject, data=data, headers=headers))
             if most and most > 0:
                 for old in [each for each in kept if each.subject == subject][:-most]:
                     kept.remove(old)
@@ -62,7 +62,7 @@ class JetStream:
     async def publish_async(self, subject: str, body: bytes, headers: dict[str, str] | None = None) -> Any:
         name = (headers or {}).get("Nats-Msg-Id")
         (stream,) = [s for s, c in self.configs.items() if any(fits(each, subject) for each in c.subjects or [])]
-        seq = self.named[name] if name in self.named else self.keep(stream, subject, body)
+        seq = self.named[name] if name in self.named else self.keep(stream, subject, body, headers)
         if name is not None:
             self.named[name] = seq
         future = asyncio.get_running_loop().create_future()
@@ -110,7 +110,10 @@ class JetStream:
             if consumer.config.ack_wait is not None:
                 consumer.leases[each.seq] = (now + consumer.config.ack_wait, count)
             places = Record(sequence=Record(stream=each.seq), num_delivered=count)
-            given.append(Record(metadata=places, subject=each.subject, data=each.data, headers=None))
+            reply = f"$JS.ACK.{stream}.{name}.{count}.{each.seq}.1.0.0"
+            given.append(
+                Record(metadata=places, subject=each.subject, data=each.data, headers=each.headers, reply=reply)
+            )
         return given
 
     def said(self, subject: str, word: bytes) -> bool:
@@ -196,7 +199,7 @@ class Connection:
         for each in given:
             self.inboxes[reply].put_nowait(each)
         if len(given) < asked["batch"]:
-            self.inboxes[reply].put_nowait(Record(headers={"Status": "404"}))
+            self.inboxes[reply].put_nowait(Record(headers={"Status": "404"}, reply=""))
 
     async def request(self, subject: str, word: bytes, timeout: float) -> None:
         if not self.server.said(subject, word):

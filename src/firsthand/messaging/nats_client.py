@@ -245,8 +245,10 @@ class NatsClient:
             found: list[Any] = []
             while len(found) < batch:
                 each = await waiting.next_msg(timeout=self.timeout_s)
-                if each.headers and "Status" in each.headers:
-                    break  # 404 and 408: there is no more
+                if (
+                    not each.reply
+                ):  # a status, such as 404: there is no more; a message is answered with its acknowledgement
+                    break
                 found.append(each)
             return found
         finally:
