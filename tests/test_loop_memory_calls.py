@@ -21,7 +21,7 @@ from firsthand.loop.memory_calls import forget_item, recall_items, remember_text
 from firsthand.memories.notes import notes
 from firsthand.memory import MemoryItem
 from firsthand.message import Json, ToolResult, canonical
-from firsthand.model import request_key
+from firsthand.model import Usage, request_key
 from firsthand.providers.scripted import Scripted
 from firsthand.tool import Tool, tool
 from firsthand.trace import Call, Trace
@@ -49,9 +49,9 @@ def test_each_operation_on_a_memory_is_one_change_one_call_and_one_reply_in_the_
     attempt = remembering()
     memory: Any = attempt.memory
 
-    async def effects(attempt: Attempt = attempt, limits: Limits | None = None) -> list[Any]:
+    async def effects(attempt: Attempt = attempt, budget: Budget | None = None) -> list[Any]:
         def at(effect: str) -> Any:
-            return open_call(attempt, effect, limits=limits or Limits(calls=4))
+            return open_call(attempt, effect, budget=budget)
 
         first = await remember_text(at(":0"), "red cat", {"by": "me", "task": "mine"})
         two = await remember_texts(at(":1"), [("red dog", {"n": 1}), ("blue dog", {"n": 2})])
@@ -93,6 +93,15 @@ def test_each_operation_on_a_memory_is_one_change_one_call_and_one_reply_in_the_
     other = (*broken, replace(attempt.calls[0], kind="tool"))
     assert changes_of(replace(trace, calls=other)) == []
 
+    budget = Budget(Limits(calls=5))
+    within(lambda: effects(remembering(), budget=budget))
+    assert (budget.calls, budget.reserved_tokens, budget.spent) == (5, 0, Usage())
+    resumed = Budget(Limits(calls=2))
+    resumed.hold(0, 3)  # what the try before has spent: three of its five are counted already, and none is refused
+    within(lambda: effects(remembering(kept), budget=resumed))
+    assert (resumed.calls, resumed.held_calls, resumed.reserved_tokens) == (5, 0, 0)
+    with pytest.raises(LimitExceeded, match="call budget exhausted: 2 calls made"):
+        within(lambda: remember_text(open_call(remembering(kept), ":9", budget=resumed), "new", {}))
     again = remembering(kept)
     assert within(lambda: effects(again)) == found
     assert untimed(again.calls) == [replace(call, replayed=True) for call in made]

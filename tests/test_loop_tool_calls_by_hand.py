@@ -159,6 +159,25 @@ def test_a_call_that_waits_for_an_answer_says_so_in_the_journal_and_invalid_ones
         asyncio.run(approve(ruled, send, {"text": "x"}, ":3"))
     assert ruled.journal.entries == {} and ruled.events[0].data["by"] == "rule"  # type: ignore[attr-defined]
     asyncio.run(approve(attempt_of(Scripted()), send, {"text": "x"}, ":3"))
+    asked.append("before")
+    for rule, kept, said in (
+        ("deny", {"allowed": True, "by": "me", "reason": ""}, "send was not run: send is not allowed here"),
+        ("ask", {"allowed": False, "by": "me", "reason": ""}, "send was not run: it was not approved"),
+        ("ask", {"allowed": False, "by": "me", "reason": "no, it is late"}, "send was not run: no, it is late"),
+        ("ask", {"allowed": True, "by": "me", "reason": ""}, ""),
+        ("allow", {"allowed": False, "by": "me", "reason": "no"}, ""),
+    ):
+        journal = MemoryJournal()
+        journal.record(*key, kept)
+        found, added, events = called("x", approval=Approval({"send": rule}, ask=ask), journal=journal)
+        assert found.result == (error(said) if said else ToolResult("7", "send", "sent x")), (
+            "the rule of today goes first"
+        )
+        assert ran == ([] if said else ["x"]) and key not in added and journal.entries[key] == kept
+        decided = {"allowed": False, "by": "rule", "reason": "send is not allowed here"} if rule == "deny" else kept
+        noted = {"tool": "send", "arguments": {"text": "x"}, "effect": "external", **decided}
+        assert events == ([] if rule == "allow" else [("approval", noted)])
+    assert asked[-1] == "before", "nobody is asked again"
 
 
 # -- borders --
