@@ -76,6 +76,11 @@ def test_a_persons_always_is_of_one_tool_and_not_of_a_reason() -> None:
         "Send\\x07 a\\u202e \\x9btext.", "  fill\\x1b", "    in", "Answer it?", asked,
         "  'z\\x1b' is none of a\\u202e", asked, "  b\\x9b (yes or no; may be left empty):", "",
     ]  # fmt: skip
+    away = Typed("yes", "a\u202e", "no")
+    away.is_there = lambda: False  # type: ignore[method-assign]
+    assert asyncio.run(AskPerson(away).fill(odd, "fill", fields)) is None and away.sink.getvalue() == ""  # type: ignore[attr-defined]
+    nobody = asyncio.run(AskPerson(away)(send, {"text": "x"}))
+    assert nobody == Decision(False, "nobody", "send needs approval (external), and there is no terminal to ask at")
     fields = (FormField("n", "integer", "How many?"), FormField("s", "string", required=True))
     assert form_question(send, "fill\nthis\x07", fields).split("\n") == [
         "Send a text.", "  fill", "    this\\x07", "  n: How many? (integer; may be left empty)", "  s: s (string)",

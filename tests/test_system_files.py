@@ -252,6 +252,12 @@ def test_a_lock_is_held_once_and_its_note_names_its_process(tmp_path: Path, monk
     assert not lock.is_held(path) and not note.exists() and path.read_bytes() == b"" and victim.read_text() == "whole"
     with lock.claimed(path, Busy), lock.held(tmp_path / "b.lock"):
         assert note.exists() and lock.is_held(tmp_path / "b.lock")
+    (note / "full").mkdir(parents=True)  # as on a full disk: no note can be written
+    monkeypatch.setattr(lock, "_NOTE_S", 0.0)
+    with lock.claimed(path, Busy), pytest.raises(Busy) as refused, lock.claimed(path, Busy):
+        raise AssertionError
+    assert str(refused.value) == "another process, which left no note of itself"
+    assert not lock.is_held(path) and (note / "full").is_dir()
 
 
 def test_a_lock_that_the_file_system_refuses_is_an_error_and_not_a_lock_of_another(tmp_path: Path) -> None:
