@@ -89,9 +89,11 @@ MESSAGE = BusMessage(9, "t.a", "x", "shop", 2.5)
 
 
 def test_each_call_to_redis_is_one_script_with_its_arguments(words: RedisWords) -> None:
-    with RedisMessaging(words.url, name="team", max_lag=11, max_deliveries=4, kept_versions=6) as shared:
+    with RedisMessaging(words.url, name="team", max_lag=11, max_deliveries=4, kept_versions=6, timeout_s=2.5) as shared:
         names = names_of(shared)
         assert set(names.values()) == set(SCRIPTS)
+        told = shared._client.connection_pool.connection_kwargs
+        assert (told["socket_timeout"], told["socket_connect_timeout"]) == (2.5, 2.5)
 
         def asked(reply: Any, call: Any) -> tuple[Any, list[str]]:
             words.replies.append(reply)

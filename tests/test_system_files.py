@@ -13,8 +13,10 @@ import runpy
 import socket
 import subprocess
 import threading
+import time
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -224,12 +226,23 @@ def test_a_seal_is_made_with_the_key_that_this_home_keeps_for_itself(
     assert not is_ours("{}", older, "run")
 
 
+def counted(monkeypatch: pytest.MonkeyPatch, name: str, looks: list[int]) -> None:
+    """Count the calls of a function of the lock's module, from now on."""
+    whole = getattr(lock, name)
+
+    def look(*given: Any) -> Any:
+        looks[0] += 1
+        return whole(*given)
+
+    monkeypatch.setattr(lock, name, look)
+
+
 class Busy(FirsthandError):
     """Raised for a lock that another holds."""
 
 
 def test_a_lock_is_held_once_and_its_note_names_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "PATIENCE_S", 0.03)
+    monkeypatch.setattr(lock, "PATIENCE_S", 0.05)
     path, note = tmp_path / "a.lock", tmp_path / "a.lock.holder"
     victim = tmp_path / "victim"
     victim.write_text("whole")
@@ -244,8 +257,12 @@ def test_a_lock_is_held_once_and_its_note_names_its_process(tmp_path: Path, monk
             note.name,
             "victim",
         ]
+        looks, began = [0], time.monotonic()
+        counted(monkeypatch, "_flock", looks)
         with pytest.raises(Busy) as refused, lock.claimed(path, Busy):
             raise AssertionError
+        took = time.monotonic() - began
+        assert took >= 0.05 and 1 < looks[0] <= took / lock._POLL_S + 2, "it waits, and does not spin"
         words = f"process {os.getpid()} on {socket.gethostname()} since {found['since']}"
         assert str(refused.value) == words == lock.holder(path) and note.exists()
         raise ZeroDivisionError
@@ -360,6 +377,8 @@ def test_the_holder_is_told_from_its_note_if_it_is_one(tmp_path: Path, monkeypat
     note.unlink()
     monkeypatch.setattr(lock, "_NOTE_S", 5.0)
     stale = json.dumps({"pid": ended.pid, "host": here, "since": "2025-01-01 00:00:00 UTC"})
+    looks, began = [0], time.monotonic()
+    counted(monkeypatch, "_noted", looks)
     for before in (None, stale, "half a no"):
         note.write_text(before) if before else note.unlink(missing_ok=True)
         writer = threading.Timer(0.02, lambda: Path(f"{note}.new").replace(note))
@@ -367,6 +386,7 @@ def test_the_holder_is_told_from_its_note_if_it_is_one(tmp_path: Path, monkeypat
         writer.start()
         assert lock.holder(path) == f"process 1 on elsewhere since {since}", "the note of a live process is waited for"
         writer.join()
+    assert 3 < looks[0] <= (time.monotonic() - began) / lock._POLL_S + 6, "it waits, and does not spin"
     note.unlink()
     monkeypatch.setattr(lock, "_NOTE_S", 0.02)
     (tmp_path / "real").write_text(whole)

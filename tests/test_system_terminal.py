@@ -187,6 +187,13 @@ def test_a_choice_is_a_word_or_its_first_letter_and_has_three_tries(person: tupl
     assert answered(person, words, b"al\x04ways\n") == ("always", question), "a line that came in pieces"
     assert answered(person, [], "é b  \n".encode()) == ("é b  ", "Name: ")
     assert answered(person, [], b"\x04") == answered(person, [], b"b\x04\x04") == (None, "Name: ")
+    os.write(person[0], b"typed before\n")
+    time.sleep(0.01)
+    assert answered(person, [], b"x\r\n") == ("x", "Name: "), "what was typed before the question is no answer"
+    assert answered(person, words, "\u3164\n".encode(), b"Yes\n") == (
+        "yes",
+        f"{question}'\\\\u3164' is none of them. [y]es/[n]o/[a]lways ",
+    ), "a blank is shown"
     assert answered(person, [], b"\n") == ("", "Name: ") and answered(person, [], b"\xff\n") == ("\ufffd", "Name: ")
 
 
