@@ -15,7 +15,14 @@ from types import SimpleNamespace as Record
 from typing import Any
 
 from nats.js.api import ConsumerConfig, DeliverPolicy, KeyValueConfig, StreamConfig
-from nats.js.errors import BadRequestError, KeyNotFoundError, KeyWrongLastSequenceError, NoKeysError, NotFoundError
+from nats.js.errors import (
+    BadRequestError,
+    InvalidKeyError,
+    KeyNotFoundError,
+    KeyWrongLastSequenceError,
+    NoKeysError,
+    NotFoundError,
+)
 
 
 def fits(wanted: str | None, subject: str) -> bool:
@@ -51,6 +58,7 @@ class JetStream:
     def keep(self, stream: str, subject: str, data: bytes, headers: dict[str, str] | None = None) -> int:
         kept = self.streams[stream]
         most = self.configs[stream].max_msgs_per_subject
+        assert isinstance(data, bytes)
         with self.lock:
             last = kept[-1].seq if kept else 0
             kept.append(Record(seq=last + 1, subject=subject, data=data, headers=headers))
@@ -74,6 +82,8 @@ class JetStream:
         name = config.durable_name or f"c{self.made}"
         last = max((each.seq for each in self.streams[stream]), default=0)
         start = last + 1 if config.deliver_policy == DeliverPolicy.NEW else config.opt_start_seq
+        if (known := self.consumers.get((stream, name))) is not None and known.config != config:
+            raise BadRequestError  # as a server does: a durable consumer is moved by deleting it
         self.consumers[stream, name] = Record(name=name, config=config, next=start, leases={})
         return Record(name=name)
 
@@ -139,6 +149,8 @@ class Bucket:
         self.jetstream, self.name = stream, name
 
     def _of(self, key: str) -> list[Any]:
+        if not re.fullmatch(r"[-/_=.a-zA-Z0-9]+", key) or key[0] == "." or key[-1] == ".":
+            raise InvalidKeyError
         kept = [each for each in self.jetstream.streams[f"KV_{self.name}"] if each.subject == f"$KV.{self.name}.{key}"]
         return [Record(revision=each.seq, value=each.data) for each in kept]
 

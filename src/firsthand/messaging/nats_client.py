@@ -392,7 +392,7 @@ async def _ignore(error: Exception) -> None:
 
 def _code(text: str) -> str:
     """A name for a consumer or a key, which may have no dots and no blanks, and not more than some 200 characters."""
-    coded = urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    coded = urlsafe_b64encode(text.encode()).decode().rstrip("=") or "="  # a key does not end in the dot before it
     return coded if len(coded) <= 160 else f"{coded[:90]}={sha256(text.encode()).hexdigest()}"
 
 
