@@ -173,7 +173,7 @@ def test_answers_are_checked_field_by_field_and_defaults_stand_in() -> None:
 
 def test_a_schema_gives_its_fields_with_defaults_that_are_nothing_much() -> None:
     schema: Any = {
-        "required": ["s", 3], "properties": {
+        "required": [{}, "s", 3, ["b"]], "properties": {
             "s": {"type": "string", "default": "", "minLength": 0, "maxLength": 9, "title": "T", "enum": ["", "a", 1]},
             "b": {"type": "boolean", "default": False, "title": "T", "description": "D", "minimum": 2},
             "i": {"type": "integer", "default": 0, "minimum": 0, "maximum": 5, "title": 4},

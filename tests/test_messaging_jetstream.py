@@ -175,6 +175,30 @@ def test_a_write_follows_the_revision_that_it_has_seen(server: Server, monkeypat
     assert [value["value"] for _, _, value in server.records(board)] == ["faster", "mine", "again"]
 
 
+def test_a_named_write_is_known_after_its_version_is_no_longer_kept(server: Server) -> None:
+    async def work(client: NatsClient) -> None:
+        for once in ("", "n"):
+            first = await client.write("k", once, "w", None, once)
+            for number in range(3):  # as many as are kept
+                await client.write("k", f"{number}", "w", None, None)
+            assert await client.write("k", "9", "x", 77, once) == first
+            assert first not in [entry for entry, _ in await client.history("k")]
+        assert len(server.streams["KV_t_board"]) == 3 and len(server.streams["KV_t_names"]) == 2
+
+    calling(work)
+
+
+def test_a_reason_that_is_no_unicode_is_kept_as_its_escape(server: Server) -> None:
+    async def work(client: NatsClient) -> None:
+        await client.subscribe("g", "a", 0)
+        await client.publish("a", ["1"], "s", None)
+        await client.fetch("g", 9, 30.0)
+        await client.let_go("g", 1, "\ud800 late")
+        assert [(each.count, each.reason) for each in await client.dead_letters("g")] == [(1, "\\ud800 late")]
+
+    calling(work, max_deliveries=1)
+
+
 def test_entries_and_changes_are_read_to_their_end(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nats_client, "_BATCH", 2)
 
