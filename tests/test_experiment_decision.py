@@ -75,6 +75,7 @@ def test_an_answer_is_cited_if_it_is_right_and_stands_in_what_was_given() -> Non
         trace = attempt("t", answer, shown=shown)
         assert cited(task, trace) == Score("cited", is_cited)
         assert given_document(task, trace) == Score("given_document", is_given)
+        assert {type(each(task, trace).value) for each in (cited, given_document)} == {float}
     assert given_document(replace(task, metadata={}), attempt("t", shown=[("a", "")])).value == 0
 
 
@@ -134,6 +135,9 @@ def test_a_share_of_the_facts_is_changed_in_a_drawn_order_each_to_the_next_answe
         assert choose_changes(asked, texts, share, seed=3) == [
             FactChange(each, f"d{each.id}", new) for each, new in zip(drawn, ring, strict=True)
         ]
+    assert [each.id for each in asked] == list("0123456"), "the caller's list stays as it is"
+    assert choose_changes(tuple(asked), texts, 0.5, seed=3) == choose_changes(asked, texts, 0.5, seed=3)
+    assert choose_changes(asked, texts, 0.5, seed=4) != choose_changes(asked, texts, 0.5, seed=3)
     for share in (0, -0.1, 1.01, math.nan):
         with pytest.raises(ConfigError) as refused:
             choose_changes(asked, texts, share, seed=3)
