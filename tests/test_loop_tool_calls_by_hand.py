@@ -17,8 +17,9 @@ from firsthand.loop.attempt import Attempt
 from firsthand.loop.borders import Borders, Sent, _refusal, _take, _View
 from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.journal import MemoryJournal
-from firsthand.loop.tool_call import Ran, _no_tool, approve, run_call
+from firsthand.loop.tool_call import Ran, _no_tool, approve, run_call, tool_request
 from firsthand.message import Json, Message, Text, ToolCall, ToolResult, assistant, user
+from firsthand.model import request_key
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.task import Task
@@ -98,6 +99,13 @@ def test_a_call_is_told_apart_by_what_its_arguments_tool_and_record_say() -> Non
     found, added, _ = called("infra-red", guard=Guard())
     assert found == Ran(error(withheld), {"text": "INFRA-RED"}) and added[":3", "k"]["content"] == "sent INFRA-RED"
     assert _no_tool("b", []) == "no tool 'b'; there are none"
+    asked = ToolCall("7", "send", {"text": "é", "n": {"b": 1, "a": None}})
+    text = '["send",{"n":{"a":null,"b":1},"text":"é"},%s]'
+    key = request_key("tool", text % "null")
+    other = ToolCall("8", "send", {"n": {"a": None, "b": 1}, "text": "é"})
+    assert tool_request(asked) == tool_request(other) == key, "neither its id nor the order of its arguments counts"
+    assert tool_request(replace(asked, invalid="{")) == request_key("tool", text % '"{"')
+    assert len({key, *(tool_request(replace(asked, **each)) for each in ({"name": "s"}, {"arguments": {}}))}) == 3
     assert _no_tool("x.Sent", ["zeta", "send"]) == "no tool 'x.Sent'; did you mean 'send'? there are send, zeta"
     assert called("a", given=ToolCall("7", "q" * 70, {"x": 1}))[0] == Ran(
         error(f"no tool {'q' * 64!r}; there are find, send", "q" * 70), {"x": 1}
