@@ -9,6 +9,7 @@ import math
 import random
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -199,7 +200,7 @@ def test_retries_wait_as_asked_or_twice_as_long_each_time() -> None:
     assert attempted(Retry(1)) == "busy 1" and (len(tries), told) == (1, [])
 
 
-def test_work_in_a_thread_keeps_its_context_and_its_errors() -> None:
+def test_work_in_a_thread_keeps_its_context_and_its_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="no")
 
     async def main() -> None:
@@ -216,13 +217,37 @@ def test_work_in_a_thread_keeps_its_context_and_its_errors() -> None:
             with pytest.raises(RuntimeError) as told:
                 await in_thread(partial(_raise, error))
             assert str(told.value) == said
-        slow = threading.Event()
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told_wrong.append(context))
+        for failure in (None, ValueError("nobody wants it")):
+            slow, late = threading.Event(), list[threading.Thread]()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(in_thread(partial(_wait, slow, late, failure)), 0.01)
+            slow.set()
+            joined(late)
+            await asyncio.sleep(0.001)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(in_thread(lambda: slow.wait(20)), 0.01)
-        slow.set()
-        await asyncio.sleep(0.01)
+            await asyncio.wait_for(in_thread(partial(_wait, closed, left, None)), 0.01)
 
+    told_wrong, closed, left = list[Any](), threading.Event(), list[threading.Thread]()
+    monkeypatch.setattr(threading, "excepthook", told_wrong.append)
     asyncio.run(main())
+    closed.set()  # the loop is gone
+    joined(left)
+    assert told_wrong == [], "what comes too late is dropped without a word"
+
+
+def joined(thread: list[threading.Thread]) -> None:
+    """Wait until the thread has begun and ended."""
+    while not thread:
+        time.sleep(0.001)
+    thread[0].join()
+
+
+def _wait(go: threading.Event, thread: list[threading.Thread], failure: Exception | None) -> None:
+    thread.append(threading.current_thread())
+    go.wait(20)
+    if failure is not None:
+        raise failure
 
 
 def _raise(error: BaseException) -> None:
