@@ -245,10 +245,8 @@ class NatsClient:
             found: list[Any] = []
             while len(found) < batch:
                 each = await waiting.next_msg(timeout=self.timeout_s)
-                if (
-                    not each.reply
-                ):  # a status, such as 404: there is no more; a message is answered with its acknowledgement
-                    break
+                if not each.reply:
+                    break  # a status, such as 404: there is no more; a message says where its acknowledgement goes
                 found.append(each)
             return found
         finally:
