@@ -147,7 +147,7 @@ def test_an_operation_that_fails_is_paid_and_recorded_and_changes_nothing() -> N
         (lambda call: remember_texts(call, [("good", {}), ("bad", {})]), ConfigError, "no such items"),
         (lambda call: recall_items(call, "q", 1, {}), TypeError, "an own error"),
         (
-            lambda call: recall_items(call, "q", 1, {"at": 3, "by": "x"}),
+            lambda call: recall_items(call, "q", 1, {"at": (3, 4), "by": "x"}),
             ConfigError,
             "this memory's search takes no at, by: ",
         ),
@@ -156,15 +156,24 @@ def test_an_operation_that_fails_is_paid_and_recorded_and_changes_nothing() -> N
             within(lambda effects=effects: effects(open_call(attempt, ":0", budget=budget)))
         assert str(failed.value).startswith(told)
         assert (attempt.calls[-1].error, "reply" in attempt.calls[-1].detail) == (broken, False)
-    assert attempt.calls[-1].detail["how"] == {"at": 3, "by": "x"} and attempt.journal.entries == {}  # type: ignore[attr-defined]
+    assert attempt.calls[-1].detail["how"] == {"at": [3, 4], "by": "x"} and attempt.journal.entries == {}  # type: ignore[attr-defined]
     assert (memory.changes, budget.calls, budget.reserved_tokens) == ([], 4, 0)
     within(lambda: remember_text(open_call(attempt, ":1", budget=budget), "good", {"a": 1}))
     assert memory.changes == [MemoryChange(":1", (1, 1), MemoryItem.of("good", {"a": 1, "effect": ":1"}))]
     with pytest.raises(LimitExceeded):
         within(lambda: remember_text(open_call(attempt, ":2", budget=budget), "good", {}))
     assert len(attempt.calls) == 5
-    with pytest.raises(ConfigError, match="the agent a has no memory: give it one, as in Agent"):
-        within(lambda: forget_item(open_call(attempt_of(Scripted())), "id"))
+    none = attempt_of(Scripted())
+    for make in (
+        lambda: forget_item(open_call(none), "id"),
+        lambda: remember_text(open_call(none), "text", {"a": 1}),
+        lambda: remember_texts(open_call(none), [("text", {"a": 1})]),
+        lambda: recall_items(open_call(none), "q", 1, {}),
+    ):
+        with pytest.raises(ConfigError) as failed:
+            within(make)
+        assert str(failed.value) == "the agent a has no memory: give it one, as in Agent(memory=notes())"
+    assert none.calls == [] and none.journal.entries == {}  # type: ignore[attr-defined]
 
 
 # -- consultation --
