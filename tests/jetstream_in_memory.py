@@ -15,7 +15,14 @@ from types import SimpleNamespace as Record
 from typing import Any
 
 from nats.js.api import ConsumerConfig, DeliverPolicy, KeyValueConfig, StreamConfig
-from nats.js.errors import BadRequestError, KeyNotFoundError, KeyWrongLastSequenceError, NoKeysError, NotFoundError
+from nats.js.errors import (
+    BadRequestError,
+    InvalidKeyError,
+    KeyNotFoundError,
+    KeyWrongLastSequenceError,
+    NoKeysError,
+    NotFoundError,
+)
 
 
 def fits(wanted: str | None, subject: str) -> bool:
@@ -48,12 +55,13 @@ class JetStream:
     async def key_value(self, bucket: str) -> Bucket:
         return Bucket(self, bucket)
 
-    def keep(self, stream: str, subject: str, data: bytes) -> int:
+    def keep(self, stream: str, subject: str, data: bytes, headers: dict[str, str] | None = None) -> int:
         kept = self.streams[stream]
         most = self.configs[stream].max_msgs_per_subject
+        assert isinstance(data, bytes)
         with self.lock:
             last = kept[-1].seq if kept else 0
-            kept.append(Record(seq=last + 1, subject=subject, data=data))
+            kept.append(Record(seq=last + 1, subject=subject, data=data, headers=headers))
             if most and most > 0:
                 for old in [each for each in kept if each.subject == subject][:-most]:
                     kept.remove(old)
@@ -62,7 +70,7 @@ class JetStream:
     async def publish_async(self, subject: str, body: bytes, headers: dict[str, str] | None = None) -> Any:
         name = (headers or {}).get("Nats-Msg-Id")
         (stream,) = [s for s, c in self.configs.items() if any(fits(each, subject) for each in c.subjects or [])]
-        seq = self.named[name] if name in self.named else self.keep(stream, subject, body)
+        seq = self.named[name] if name in self.named else self.keep(stream, subject, body, headers)
         if name is not None:
             self.named[name] = seq
         future = asyncio.get_running_loop().create_future()
@@ -74,6 +82,8 @@ class JetStream:
         name = config.durable_name or f"c{self.made}"
         last = max((each.seq for each in self.streams[stream]), default=0)
         start = last + 1 if config.deliver_policy == DeliverPolicy.NEW else config.opt_start_seq
+        if (known := self.consumers.get((stream, name))) is not None and known.config != config:
+            raise BadRequestError  # as a server does: a durable consumer is moved by deleting it
         self.consumers[stream, name] = Record(name=name, config=config, next=start, leases={})
         return Record(name=name)
 
@@ -110,7 +120,10 @@ class JetStream:
             if consumer.config.ack_wait is not None:
                 consumer.leases[each.seq] = (now + consumer.config.ack_wait, count)
             places = Record(sequence=Record(stream=each.seq), num_delivered=count)
-            given.append(Record(metadata=places, subject=each.subject, data=each.data, headers=None))
+            reply = f"$JS.ACK.{stream}.{name}.{count}.{each.seq}.1.0.0"
+            given.append(
+                Record(metadata=places, subject=each.subject, data=each.data, headers=each.headers, reply=reply)
+            )
         return given
 
     def said(self, subject: str, word: bytes) -> bool:
@@ -136,6 +149,8 @@ class Bucket:
         self.jetstream, self.name = stream, name
 
     def _of(self, key: str) -> list[Any]:
+        if not re.fullmatch(r"[-/_=.a-zA-Z0-9]+", key) or key[0] == "." or key[-1] == ".":
+            raise InvalidKeyError
         kept = [each for each in self.jetstream.streams[f"KV_{self.name}"] if each.subject == f"$KV.{self.name}.{key}"]
         return [Record(revision=each.seq, value=each.data) for each in kept]
 
@@ -196,7 +211,7 @@ class Connection:
         for each in given:
             self.inboxes[reply].put_nowait(each)
         if len(given) < asked["batch"]:
-            self.inboxes[reply].put_nowait(Record(headers={"Status": "404"}))
+            self.inboxes[reply].put_nowait(Record(headers={"Status": "404"}, reply=""))
 
     async def request(self, subject: str, word: bytes, timeout: float) -> None:
         if not self.server.said(subject, word):

@@ -1,5 +1,6 @@
 import asyncio
 import random
+import threading
 import time
 
 import pytest
@@ -106,6 +107,36 @@ def test_seeds_depend_on_every_part():
     seeds = {derive_seed(0, "a", 1), derive_seed(0, "a", 2), derive_seed(1, "a", 1), derive_seed(0, "a1")}
     assert len(seeds) == 4 and all(0 <= seed < 2**63 for seed in seeds)
     assert derive_seed(0, "a", 1) == derive_seed(0, "a", 1)
+
+
+@pytest.mark.parametrize("in_a_loop", [False, True])
+def test_an_interrupted_run_does_not_wait_for_threads(in_a_loop):
+    go, late = threading.Event(), []
+
+    async def pressed() -> None:
+        asyncio.get_running_loop().run_in_executor(None, go.wait, 20)
+        raise KeyboardInterrupt
+
+    async def notebook_cell() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            run_sync(pressed())
+
+    timer = threading.Timer(2.0, lambda: (late.append(True), go.set()))
+    timer.start()
+    if in_a_loop:
+        asyncio.run(notebook_cell())
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            run_sync(pressed())
+    assert not late
+    timer.cancel()
+    go.set()
+
+    async def awaited() -> str:
+        asyncio.get_running_loop().run_in_executor(None, lambda: (time.sleep(0.01), late.append("done")))
+        return "result"
+
+    assert run_sync(awaited()) == "result" and late == ["done"], "those of a whole run are"
 
 
 def test_run_works_inside_a_running_loop():

@@ -27,6 +27,7 @@ from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.tool import Effect, tool
+from firsthand.tool_source import source_name
 from firsthand.trace import Score
 
 
@@ -87,6 +88,16 @@ def test_a_rule_for_a_tool_of_a_source_begins_with_the_sources_whole_name() -> N
         name = rule.partition("=")[0]
         assert refusal(open_tools, ("mcp:time",), (rule,)).startswith(f"approve names {name!r}, no tool and no effect;")
     assert refusal(open_tools, ("mcp:time", "calculator"), ("times__now=ask",)).startswith("approve names 'times__now'")
+    for texts, name in (
+        (("mcp:time", "calculator", "mcp:time"), "mcp:time"),
+        (("mcp:a", "mcp:b", "calculator", "mcp:b", "mcp:a"), "mcp:a"),
+        (("calculator", "mcp:time", "calculator"), "calculator"),
+    ):
+        assert refusal(open_tools, texts) == (
+            f"tools is {','.join(texts)}, which gives two tools named {name!r}: leave one out"
+        )
+    sources = open_tools(("mcp:b", "calculator", "mcp:a"), ("a__x=ask", "b__y=deny", "calculator=deny", "external=ask"))
+    assert [source_name(each) for each in sources] == ["mcp:b", "calculator", "mcp:a"], "in the order of the names"
 
 
 def test_a_replay_refuses_a_source_before_it_looks_at_the_run() -> None:

@@ -15,8 +15,11 @@ from firsthand.errors import ConfigError, LimitExceeded
 from firsthand.experiment.settings import RunSettings
 from firsthand.loop.budget import Limits
 from firsthand.patterns.direct import direct
+from firsthand.providers.cached import Replay
 from firsthand.providers.scripted import Scripted
 from firsthand.runs.store import open_run
+from firsthand.scorers.match import exact
+from firsthand.scorers.model_judge import JudgeScorer
 from firsthand.tool import tool
 from firsthand.trace import Score
 
@@ -50,6 +53,30 @@ def test_a_run_is_told_protocols_reducers_figures_and_the_command_that_makes_it(
     with Experiment.from_settings(settings).create() as run:
         assert run.about["command"] == [settings.command()] and run.config["seed"] == 4
         assert "--seed 4" in settings.command() and "--epochs 2" in settings.command()
+    own_now: dict[str, Any] = {"seed": 9, "epochs": 3, "limit": 5, "concurrency": 7, "name": "n"}
+    with replace(Experiment.from_settings(settings), **own_now).create() as run:
+        assert run.about["command"] == [replace(settings, **own_now).command()], "not that of the settings it came from"
+        assert all(each in run.about["command"][0] for each in ("--seed 9", "--epochs 3", "--limit 5", "--name n"))
+        assert {name: run.config[name] for name in own_now} == own_now
+
+
+def test_a_run_is_resumed_with_a_seed_of_0_and_no_limit_only_if_it_had_them() -> None:
+    experiment = Experiment([Agent("a", Scripted({"": "1"}), direct)], own(), seed=3, limit=1)
+    with experiment.create() as run:
+        begun = f"{run.id} was begun with {{}}: resume it with the same settings, or leave them out"
+        for changes, said in (({"seed": 0}, "seed 3, not 0"), ({"limit": None}, "limit 1, not None")):
+            changed: Any = changes
+            with pytest.raises(ConfigError) as refused:
+                replace(experiment, **changed).resume(run)
+            assert str(refused.value) == begun.format(said) and len(run.done()) == 0
+        with run.working(), pytest.raises(ConfigError, match=f"^{run.id} is being run by process "):
+            replace(experiment, seed=0).resume(run)  # this is told first: what is in the way changes by itself
+        assert len(experiment.resume(run).done()) == 1
+    none = replace(experiment, seed=0, limit=None, agents=[Agent("b", Scripted({"": "1"}), direct)])
+    with none.run() as run:
+        with pytest.raises(ConfigError, match=r"was begun with limit None, not 2:"):
+            replace(none, limit=2).resume(run)
+        assert len(none.resume(run).done()) == 5
 
 
 def test_at_most_so_many_attempts_run_at_once_each_is_kept_before_it_is_told_and_listened_to() -> None:
@@ -128,6 +155,24 @@ def test_a_replay_has_the_recorded_models_and_tools_and_asks_nobody(home: Path) 
     )
     with open_run("last", home) as run:
         assert run.id == made.id
+    Path("judged.py").write_text(
+        "from firsthand.benchmark import Benchmark\nfrom firsthand.scorers.match import exact\n"
+        "from firsthand.scorers.model_judge import rubric\nfrom firsthand.task import Task\n"
+        "def judged() -> Benchmark:\n    tasks = [Task('t', 'Q?', secret={'answer': 'x'})]\n"
+        "    return Benchmark('judged', lambda seed: tasks, (exact, rubric(judge='scripted:echo')))\n"
+    )
+    given = [Scripted({"": "1"}, name="scripted:given")]
+    for models in (None, given):
+        replayed = Experiment.from_settings(replace(settings, benchmarks=("judged.py",), replay=ref), models=models)
+        (benchmark,) = replayed.made_benchmarks
+        plain, judge = benchmark.scorers
+        assert isinstance(judge, JudgeScorer) and isinstance(judge.agent.model, Replay) and plain is exact
+        assert (replayed.agents[0].model is given[0]) is (models is given), (
+            "judges are recorded whoever gives the models"
+        )
+    live = Experiment.from_settings(replace(settings, benchmarks=("judged.py",)), models=given)
+    judge = live.made_benchmarks[0].scorers[1]
+    assert isinstance(judge, JudgeScorer) and isinstance(judge.agent.model, Scripted)
     opened: Any = replace(agent, tools=(lambda: None,))
     with pytest.raises(ConfigError, match="a has tools that are opened for each attempt, and a replay opens nothing"):
         Experiment([opened], own()).replaying(ref)

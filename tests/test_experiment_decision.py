@@ -75,13 +75,17 @@ def test_an_answer_is_cited_if_it_is_right_and_stands_in_what_was_given() -> Non
         trace = attempt("t", answer, shown=shown)
         assert cited(task, trace) == Score("cited", is_cited)
         assert given_document(task, trace) == Score("given_document", is_given)
+        assert {type(each(task, trace).value) for each in (cited, given_document)} == {float}
     assert given_document(replace(task, metadata={}), attempt("t", shown=[("a", "")])).value == 0
 
 
 def test_questions_are_a_benchmark_whose_answers_are_secret() -> None:
-    made = question_benchmark([FactQuestion("1", "q?", "Oslo", ("a",)), FactQuestion("2", "r?", "24")], "mine")
+    made = question_benchmark([FactQuestion("1", "q?", "Oslo", ("b", "a", "c")), FactQuestion("2", "r?", "24")], "mine")
     first, second = made.tasks(7)
-    assert first == Task("1", "q?", hint="a few words", metadata={"documents": ["a"]}, secret={"answer": "Oslo"})
+    documents = {"documents": ["b", "a", "c"]}
+    assert first == Task("1", "q?", hint="a few words", metadata=documents, secret={"answer": "Oslo"})
+    assert [given_document(first, attempt("1", shown=[(each, "x")])).value for each in "abcd"] == [1.0, 1.0, 1.0, 0.0]
+    assert (made.description, made.licence) == ("Questions on a user's own documents.", "the user's")
     assert (second.id, second.metadata) == ("2", {"documents": []}) and made.name == "mine"
     assert made.protocol == "2 questions; right is an answer that holds the reference as whole words"
     names = [each.__name__ for each in made.scorers]  # type: ignore[union-attr]
@@ -131,6 +135,9 @@ def test_a_share_of_the_facts_is_changed_in_a_drawn_order_each_to_the_next_answe
         assert choose_changes(asked, texts, share, seed=3) == [
             FactChange(each, f"d{each.id}", new) for each, new in zip(drawn, ring, strict=True)
         ]
+    assert [each.id for each in asked] == list("0123456"), "the caller's list stays as it is"
+    assert choose_changes(tuple(asked), texts, 0.5, seed=3) == choose_changes(asked, texts, 0.5, seed=3)
+    assert choose_changes(asked, texts, 0.5, seed=4) != choose_changes(asked, texts, 0.5, seed=3)
     for share in (0, -0.1, 1.01, math.nan):
         with pytest.raises(ConfigError) as refused:
             choose_changes(asked, texts, share, seed=3)
@@ -292,6 +299,12 @@ def test_the_figures_of_an_arm_are_those_of_its_attempts() -> None:
     assert (base.quality, base.cited, base.errors) == (mean_interval([0.0, 1.0, 0.0, 0.0]), 1 / 4, 0)
     (unknown,) = measured(["RAG"], Kept(rag, ()), None, [], {})  # type: ignore[arg-type]
     assert (unknown.retrieved, unknown.versus, unknown.freshness, unknown.stale) == (None, None, None, None)
+    for known, share in (("1", 2 / 4), ("3", 2 / 4), ("4", 2 / 4), ("", None)):
+        some = Kept([*closed, *rag], ())
+        some.known |= {key: replace(task, metadata={"documents": ["d"]} if key[1] == known else {})
+                       for key, task in some.known.items()}  # fmt: skip
+        closed_, open_ = measured(["closed book", "RAG"], some, None, [], {})  # type: ignore[arg-type]
+        assert (open_.retrieved, closed_.retrieved) == (share, None), "known of one question or of more"
     (nothing,) = measured(["RAG"], Kept([]), None, [], {})  # type: ignore[arg-type]
     assert nothing.quality.n == 0 and math.isnan(nothing.style) and nothing.tokens_per_1k == 0
 

@@ -54,7 +54,23 @@ def test_a_document_that_cannot_be_changed_is_named_and_the_log_of_the_index_is_
     assert str(refused.value) == (
         "document 'd0' could not be changed: the chunk 0..999 of 'd0' is not the document's text there: chunk it again"
     )
+    others = [Document(f"d{at}", f"It is {word}.") for at, word in ((1, "Rome"), (2, "Bern"))]
+    opened.put([IndexedDocument(each, sentences(each), None) for each in others])
+    changes = [FactChange(fact, f"d{at}", "Lima") for at, fact in enumerate(facts("Oslo", "Rome", "Bern"))]
+    for broken in ("d1", "d2", "d0"):
+        with pytest.raises(DataError) as refused:  # the two others could be changed
+            asyncio.run(changed_index(index, target, changes, None, lambda d, b=broken: (
+                astray(d) if d.id == b else sentences(d)
+            )))  # fmt: skip
+        assert str(refused.value) == (
+            f"document {broken!r} could not be changed: the chunk 0..999 of {broken!r} is not the document's text there: "
+            "chunk it again"
+        )
     assert opened_files(tmp_path, "b.sqlite") == 0
+    asyncio.run(changed_index(index, target, changes, None, sentences))
+    copy = open_index(target)
+    assert [copy.document(f"d{at}").text for at in range(3)] == ["It is Lima."] * 3
+    copy.close()
     opened.close()
 
 

@@ -109,6 +109,8 @@ def test_an_answer_in_json_has_the_type_of_its_field() -> None:
         ("string", ["a"], "\"['a']\" is no string"),
         ("string", None, "'None' is no string"),
         ("array", "a", "'a' is no array"),
+        ("integer", "x" * 101, f"{'x' * 100!r} is no integer"),
+        ("array", [1] * 99, f"[{'1, ' * 33} is no list of texts"),
         ("array", ["a", 1], "['a', 1] is no list of texts"),
         ("number", math.nan, "nan is no number that can be kept"),
         ("string", "x" * 4001, "it has more than 4,000 characters"),

@@ -9,6 +9,7 @@ import math
 import random
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -35,9 +36,10 @@ from firsthand.loop.concurrency import (
 from firsthand.loop.journal import JournalPart, MemoryJournal
 from firsthand.loop.open_sources import SourceKeeper, opened
 from firsthand.loop.prompt_size import estimated_size, prompt_size, size_key
-from firsthand.message import Message, Text, ToolCall, canonical, user
+from firsthand.message import Message, Reasoning, Text, ToolCall, canonical, user
 from firsthand.model import ToolSpec, Usage, request_key
 from firsthand.providers.scripted import Scripted
+from replica_scripted import Echo
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,7 @@ def test_retries_wait_as_asked_or_twice_as_long_each_time() -> None:
     assert attempted(Retry(1)) == "busy 1" and (len(tries), told) == (1, [])
 
 
-def test_work_in_a_thread_keeps_its_context_and_its_errors() -> None:
+def test_work_in_a_thread_keeps_its_context_and_its_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="no")
 
     async def main() -> None:
@@ -215,13 +217,37 @@ def test_work_in_a_thread_keeps_its_context_and_its_errors() -> None:
             with pytest.raises(RuntimeError) as told:
                 await in_thread(partial(_raise, error))
             assert str(told.value) == said
-        slow = threading.Event()
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told_wrong.append(context))
+        for failure in (None, ValueError("nobody wants it")):
+            slow, late = threading.Event(), list[threading.Thread]()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(in_thread(partial(_wait, slow, late, failure)), 0.01)
+            slow.set()
+            joined(late)
+            await asyncio.sleep(0.001)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(in_thread(lambda: slow.wait(20)), 0.01)
-        slow.set()
-        await asyncio.sleep(0.01)
+            await asyncio.wait_for(in_thread(partial(_wait, closed, left, None)), 0.01)
 
+    told_wrong, closed, left = list[Any](), threading.Event(), list[threading.Thread]()
+    monkeypatch.setattr(threading, "excepthook", told_wrong.append)
     asyncio.run(main())
+    closed.set()  # the loop is gone
+    joined(left)
+    assert told_wrong == [], "what comes too late is dropped without a word"
+
+
+def joined(thread: list[threading.Thread]) -> None:
+    """Wait until the thread has begun and ended."""
+    while not thread:
+        time.sleep(0.001)
+    thread[0].join()
+
+
+def _wait(go: threading.Event, thread: list[threading.Thread], failure: Exception | None) -> None:
+    thread.append(threading.current_thread())
+    go.wait(20)
+    if failure is not None:
+        raise failure
 
 
 def _raise(error: BaseException) -> None:
@@ -279,6 +305,14 @@ class Known(Scripted):
         return 1000 * len(tools) + 10 * len(continuations) + len(prompt)
 
 
+class Local(Echo):
+    """A model that runs here: a token for each character, and a hundred for each tool."""
+
+    async def tokenize(self, prompt: Any, tools: Any = (), *, template: Any = None) -> list[int]:
+        text = prompt if isinstance(prompt, str) else "".join(each.text for each in prompt)
+        return [0] * (len(text) + 100 * len(tools))
+
+
 def test_a_prompt_is_counted_by_its_model_or_estimated_with_all_that_is_sent() -> None:
     spec = ToolSpec("t", "de", {"type": "object"})
     size = len(canonical(spec.to_json()))
@@ -286,6 +320,17 @@ def test_a_prompt_is_counted_by_its_model_or_estimated_with_all_that_is_sent() -
     assert (estimated_size("é" * 2), estimated_size("é" * 2 + "x"), estimated_size("")) == (1, 2, 0)
     call = Message("assistant", (Text("abc"), ToolCall("1", "name", {"k": 1})))
     assert estimated_size([user("12345"), call]) == 4 * 3 + -(-(5 + 3 + len('name{"k":1}')) // 4)
+    lone = "\ud800"  # three bytes, as UTF-8 has for U+D7FF
+    assert (estimated_size(lone), estimated_size(f"a{lone}"), estimated_size(f"ab{lone}")) == (1, 1, 2)
+    spoken = Message(
+        "assistant", (Text(f"x{lone}"), ToolCall("1", f"n{lone}", {"k": lone}), Reasoning("r" * 99, {"s": lone}))
+    )
+    read = [f"x{lone}", f"n{lone}", canonical({"k": lone}), canonical({"s": lone})]
+    size = sum(len(each.encode("utf-8", "surrogatepass")) for each in read)
+    assert estimated_size([spoken]) == 4 * 2 + -(-size // 4)
+    local = Local()
+    assert asyncio.run(prompt_size(local, [user("abcde")], [spec, spec], ["xy", "z"])) == (5 + 200) + (2 + 1)
+    assert asyncio.run(prompt_size(local, "abc", (), ())) == 3 and asyncio.run(prompt_size(local, "", [spec])) == 100
     plain: Any = object()  # an endpoint that counts nothing
     known = Known(["x"])
     assert asyncio.run(prompt_size(known, "abc", [spec], ["x", "y"])) == 1023

@@ -21,7 +21,7 @@ from firsthand.loop.memory_calls import forget_item, recall_items, remember_text
 from firsthand.memories.notes import notes
 from firsthand.memory import MemoryItem
 from firsthand.message import Json, ToolResult, canonical
-from firsthand.model import request_key
+from firsthand.model import Usage, request_key
 from firsthand.providers.scripted import Scripted
 from firsthand.tool import Tool, tool
 from firsthand.trace import Call, Trace
@@ -49,9 +49,9 @@ def test_each_operation_on_a_memory_is_one_change_one_call_and_one_reply_in_the_
     attempt = remembering()
     memory: Any = attempt.memory
 
-    async def effects(attempt: Attempt = attempt, limits: Limits | None = None) -> list[Any]:
+    async def effects(attempt: Attempt = attempt, budget: Budget | None = None) -> list[Any]:
         def at(effect: str) -> Any:
-            return open_call(attempt, effect, limits=limits or Limits(calls=4))
+            return open_call(attempt, effect, budget=budget)
 
         first = await remember_text(at(":0"), "red cat", {"by": "me", "task": "mine"})
         two = await remember_texts(at(":1"), [("red dog", {"n": 1}), ("blue dog", {"n": 2})])
@@ -93,6 +93,15 @@ def test_each_operation_on_a_memory_is_one_change_one_call_and_one_reply_in_the_
     other = (*broken, replace(attempt.calls[0], kind="tool"))
     assert changes_of(replace(trace, calls=other)) == []
 
+    budget = Budget(Limits(calls=5))
+    within(lambda: effects(remembering(), budget=budget))
+    assert (budget.calls, budget.reserved_tokens, budget.spent) == (5, 0, Usage())
+    resumed = Budget(Limits(calls=2))
+    resumed.hold(0, 3)  # what the try before has spent: three of its five are counted already, and none is refused
+    within(lambda: effects(remembering(kept), budget=resumed))
+    assert (resumed.calls, resumed.held_calls, resumed.reserved_tokens) == (5, 0, 0)
+    with pytest.raises(LimitExceeded, match="call budget exhausted: 2 calls made"):
+        within(lambda: remember_text(open_call(remembering(kept), ":9", budget=resumed), "new", {}))
     again = remembering(kept)
     assert within(lambda: effects(again)) == found
     assert untimed(again.calls) == [replace(call, replayed=True) for call in made]
@@ -138,7 +147,7 @@ def test_an_operation_that_fails_is_paid_and_recorded_and_changes_nothing() -> N
         (lambda call: remember_texts(call, [("good", {}), ("bad", {})]), ConfigError, "no such items"),
         (lambda call: recall_items(call, "q", 1, {}), TypeError, "an own error"),
         (
-            lambda call: recall_items(call, "q", 1, {"at": 3, "by": "x"}),
+            lambda call: recall_items(call, "q", 1, {"at": (3, 4), "by": "x"}),
             ConfigError,
             "this memory's search takes no at, by: ",
         ),
@@ -147,15 +156,24 @@ def test_an_operation_that_fails_is_paid_and_recorded_and_changes_nothing() -> N
             within(lambda effects=effects: effects(open_call(attempt, ":0", budget=budget)))
         assert str(failed.value).startswith(told)
         assert (attempt.calls[-1].error, "reply" in attempt.calls[-1].detail) == (broken, False)
-    assert attempt.calls[-1].detail["how"] == {"at": 3, "by": "x"} and attempt.journal.entries == {}  # type: ignore[attr-defined]
+    assert attempt.calls[-1].detail["how"] == {"at": [3, 4], "by": "x"} and attempt.journal.entries == {}  # type: ignore[attr-defined]
     assert (memory.changes, budget.calls, budget.reserved_tokens) == ([], 4, 0)
     within(lambda: remember_text(open_call(attempt, ":1", budget=budget), "good", {"a": 1}))
     assert memory.changes == [MemoryChange(":1", (1, 1), MemoryItem.of("good", {"a": 1, "effect": ":1"}))]
     with pytest.raises(LimitExceeded):
         within(lambda: remember_text(open_call(attempt, ":2", budget=budget), "good", {}))
     assert len(attempt.calls) == 5
-    with pytest.raises(ConfigError, match="the agent a has no memory: give it one, as in Agent"):
-        within(lambda: forget_item(open_call(attempt_of(Scripted())), "id"))
+    none = attempt_of(Scripted())
+    for make in (
+        lambda: forget_item(open_call(none), "id"),
+        lambda: remember_text(open_call(none), "text", {"a": 1}),
+        lambda: remember_texts(open_call(none), [("text", {"a": 1})]),
+        lambda: recall_items(open_call(none), "q", 1, {}),
+    ):
+        with pytest.raises(ConfigError) as failed:
+            within(make)
+        assert str(failed.value) == "the agent a has no memory: give it one, as in Agent(memory=notes())"
+    assert none.calls == [] and none.journal.entries == {}  # type: ignore[attr-defined]
 
 
 # -- consultation --

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -56,6 +57,30 @@ def test_a_persons_always_is_of_one_tool_and_not_of_a_reason() -> None:
     assert question(send, {"text": "x\ny", "n": 1}).split("\n") == [
         "send (external): Send a text.", "  text: x", "    y", "  n: 1", "Run it?",
     ]  # fmt: skip
+    odd = replace(send, spec=replace(send.spec, name="s\x1b[2J", description="Send\x07 a\u202e \x9btext."))
+    hidden = {"te\x1bxt": "a\x08\x7f", "n\u3164": {"k\u200b": ["\x7f", "\x85"]}}
+    with explained("pay\x1b[8m it"):
+        assert question(odd, hidden).split("\n") == [
+            "s\\x1b[2J (external): Send\\x07 a\\u202e \\x9btext.", "  te\\x1bxt: a\\x08\\x7f",
+            '  n\\u3164: {"k\\u200b":["\\x7f","\\x85"]}', "  why you are asked: pay\\x1b[8m it", "Run it?",
+        ]  # fmt: skip
+    fields = (FormField("n\x1b", "string", "How\x07?", choices=("a\u202e",)), FormField("b\x9b", "boolean"))
+    assert form_question(odd, "fill\x1b", fields).split("\n") == [
+        "Send\\x07 a\\u202e \\x9btext.", "  fill\\x1b", "  n\\x1b: How\\x07? (string: a\\u202e; may be left empty)",
+        "  b\\x9b: b\\x9b (yes or no; may be left empty)", "Fill it in?",
+    ]  # fmt: skip
+    terminal = Typed("yes", "z\x1b", "a\u202e", "no")
+    assert asyncio.run(AskPerson(terminal).fill(odd, "fill\x1b\nin", fields)) == {"n\x1b": "a\u202e", "b\x9b": False}
+    asked = "  How\\x07? (string: a\\u202e; may be left empty):"
+    assert terminal.sink.getvalue().split("\n") == [  # type: ignore[attr-defined]
+        "Send\\x07 a\\u202e \\x9btext.", "  fill\\x1b", "    in", "Answer it?", asked,
+        "  'z\\x1b' is none of a\\u202e", asked, "  b\\x9b (yes or no; may be left empty):", "",
+    ]  # fmt: skip
+    away = Typed("yes", "a\u202e", "no")
+    away.is_there = lambda: False  # type: ignore[method-assign]
+    assert asyncio.run(AskPerson(away).fill(odd, "fill", fields)) is None and away.sink.getvalue() == ""  # type: ignore[attr-defined]
+    nobody = asyncio.run(AskPerson(away)(send, {"text": "x"}))
+    assert nobody == Decision(False, "nobody", "send needs approval (external), and there is no terminal to ask at")
     fields = (FormField("n", "integer", "How many?"), FormField("s", "string", required=True))
     assert form_question(send, "fill\nthis\x07", fields).split("\n") == [
         "Send a text.", "  fill", "    this\\x07", "  n: How many? (integer; may be left empty)", "  s: s (string)",
@@ -107,6 +132,15 @@ def test_answers_are_checked_field_by_field_and_defaults_stand_in() -> None:
     )  # fmt: skip
     assert checked_answers(fields, {"n": 2.0, "b": False}) == {"n": 2, "s": "d", "b": False, "c": ["x"]}
     assert checked_answers(fields, {"n": 4, "s": None, "c": ["y"]}) == {"n": 4, "s": "d", "c": ["y"]}
+    shares = (*fields, FormField("m", "integer", default=5.0), FormField("x", "number", default=0))
+    for answers, text in (
+        ({"n": 3.0, "x": 2.0}, '{"n": 3, "s": "d", "c": ["x"], "m": 5, "x": 2.0}'),
+        ({"x": 2, "m": -0.0, "b": None, "n": 4, "s": ""}, '{"n": 4, "s": "", "c": ["x"], "m": 0, "x": 2}'),
+        ({"c": [], "n": 2, "b": True}, '{"n": 2, "s": "d", "b": true, "c": [], "m": 5, "x": 0}'),
+    ):
+        assert json.dumps(checked_answers(shares, answers)) == text, (
+            "whole numbers for what is whole, in the form's order"
+        )
     for answers, said in (
         ({"n": 5}, "the answer to n does not fit: 4 or less was expected"),
         ({"n": 1}, "the answer to n does not fit: 2 or more was expected"),
@@ -139,7 +173,7 @@ def test_answers_are_checked_field_by_field_and_defaults_stand_in() -> None:
 
 def test_a_schema_gives_its_fields_with_defaults_that_are_nothing_much() -> None:
     schema: Any = {
-        "required": ["s", 3], "properties": {
+        "required": [{}, "s", 3, ["b"]], "properties": {
             "s": {"type": "string", "default": "", "minLength": 0, "maxLength": 9, "title": "T", "enum": ["", "a", 1]},
             "b": {"type": "boolean", "default": False, "title": "T", "description": "D", "minimum": 2},
             "i": {"type": "integer", "default": 0, "minimum": 0, "maximum": 5, "title": 4},
@@ -155,6 +189,8 @@ def test_a_schema_gives_its_fields_with_defaults_that_are_nothing_much() -> None
         FormField("l", "array", choices=("v", "7"), default=["v"], least=1, most=2),
     )  # fmt: skip
     assert checked_answers(fields, {}) == {"s": "", "b": False, "i": 0, "l": ["v"]}
+    for default, read in ((3.0, "3"), (3, "3"), (3.5, "None"), (True, "None"), ("3", "None")):
+        assert repr(form_fields({"properties": {"i": {"type": "integer", "default": default}}})[0].default) == read
     again = {"type": "object", "properties": {each.name: each.schema() for each in fields}, "required": ["s"]}
     assert form_schema(fields) == again and again["properties"]["i"] == {  # type: ignore[index]
         "type": "integer", "minimum": 0, "maximum": 5, "default": 0,

@@ -16,10 +16,11 @@ from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.concurrency import Branch, Retry, current_branch, derive_seed, enter_branch
 from firsthand.loop.journal import MemoryJournal
 from firsthand.loop.listener import Began, Piece
+from firsthand.loop.prompt_size import estimated_size
 from firsthand.loop.reply_body import Continued
 from firsthand.loop.warm_up import make_ready, warm_up
-from firsthand.message import Json, Message, Sampled, Text, canonical
-from firsthand.model import Completion, Delta, Sampling, Usage, request_key
+from firsthand.message import Json, Message, Sampled, Text, assistant, canonical, user
+from firsthand.model import Completion, Delta, Sampling, ToolSpec, Usage, request_key
 from firsthand.providers.scripted import Scripted
 from firsthand.tool import Tool, tool
 from firsthand.trace import Call, Event, PromptIds
@@ -131,6 +132,12 @@ def test_a_guards_question_to_a_person_has_its_reason_and_its_answer_is_kept() -
 # -- size, turn and time --
 
 
+class Uncounted:
+    """A model of an endpoint: how many tokens a prompt has is not known before it is sent."""
+
+    name = fingerprint = "far"
+
+
 def test_prompts_are_counted_once_where_tokens_are_limited_and_one_branch_at_a_time() -> None:
     attempt = attempt_of(Scripted())
     unlimited, limited = open_call(attempt), open_call(attempt, budget=Budget(Limits(), Budget(Limits(tokens=9))))
@@ -142,6 +149,14 @@ def test_prompts_are_counted_once_where_tokens_are_limited_and_one_branch_at_a_t
     entries[place] = {"size": 41}
     assert within(lambda: limited.size("a b c", continuations=["d", "e f"])) == 41, "a resumed attempt gets the same"
     assert within(lambda: limited.size("a b c")) == 3
+    offered = [ToolSpec("t", "Do", {"type": "object"}), ToolSpec("other", "Do it", {})]
+    endpoint = open_call(attempt_of(Uncounted()), budget=limited.budget)
+    for prompt in ("abcde", (user("abcde"), assistant("f"))):
+        bare, more = (
+            within(lambda specs=specs, prompt=prompt: endpoint.size(prompt, specs)) for specs in ((), offered)
+        )
+        assert (bare, more) == (estimated_size(prompt), estimated_size(prompt, offered)) and more > bare + 20
+        assert within(lambda prompt=prompt: endpoint.size(prompt, offered[:1])) == estimated_size(prompt, offered[:1])
 
     async def order(call: Any) -> list[str]:
         told: list[str] = []

@@ -17,8 +17,9 @@ from firsthand.loop.attempt import Attempt
 from firsthand.loop.borders import Borders, Sent, _refusal, _take, _View
 from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.journal import MemoryJournal
-from firsthand.loop.tool_call import Ran, _no_tool, approve, run_call
+from firsthand.loop.tool_call import Ran, _no_tool, approve, run_call, tool_request
 from firsthand.message import Json, Message, Text, ToolCall, ToolResult, assistant, user
+from firsthand.model import request_key
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.task import Task
@@ -98,6 +99,13 @@ def test_a_call_is_told_apart_by_what_its_arguments_tool_and_record_say() -> Non
     found, added, _ = called("infra-red", guard=Guard())
     assert found == Ran(error(withheld), {"text": "INFRA-RED"}) and added[":3", "k"]["content"] == "sent INFRA-RED"
     assert _no_tool("b", []) == "no tool 'b'; there are none"
+    asked = ToolCall("7", "send", {"text": "é", "n": {"b": 1, "a": None}})
+    text = '["send",{"n":{"a":null,"b":1},"text":"é"},%s]'
+    key = request_key("tool", text % "null")
+    other = ToolCall("8", "send", {"n": {"a": None, "b": 1}, "text": "é"})
+    assert tool_request(asked) == tool_request(other) == key, "neither its id nor the order of its arguments counts"
+    assert tool_request(replace(asked, invalid="{")) == request_key("tool", text % '"{"')
+    assert len({key, *(tool_request(replace(asked, **each)) for each in ({"name": "s"}, {"arguments": {}}))}) == 3
     assert _no_tool("x.Sent", ["zeta", "send"]) == "no tool 'x.Sent'; did you mean 'send'? there are send, zeta"
     assert called("a", given=ToolCall("7", "q" * 70, {"x": 1}))[0] == Ran(
         error(f"no tool {'q' * 64!r}; there are find, send", "q" * 70), {"x": 1}
@@ -159,6 +167,25 @@ def test_a_call_that_waits_for_an_answer_says_so_in_the_journal_and_invalid_ones
         asyncio.run(approve(ruled, send, {"text": "x"}, ":3"))
     assert ruled.journal.entries == {} and ruled.events[0].data["by"] == "rule"  # type: ignore[attr-defined]
     asyncio.run(approve(attempt_of(Scripted()), send, {"text": "x"}, ":3"))
+    asked.append("before")
+    for rule, kept, said in (
+        ("deny", {"allowed": True, "by": "me", "reason": ""}, "send was not run: send is not allowed here"),
+        ("ask", {"allowed": False, "by": "me", "reason": ""}, "send was not run: it was not approved"),
+        ("ask", {"allowed": False, "by": "me", "reason": "no, it is late"}, "send was not run: no, it is late"),
+        ("ask", {"allowed": True, "by": "me", "reason": ""}, ""),
+        ("allow", {"allowed": False, "by": "me", "reason": "no"}, ""),
+    ):
+        journal = MemoryJournal()
+        journal.record(*key, kept)
+        found, added, events = called("x", approval=Approval({"send": rule}, ask=ask), journal=journal)
+        assert found.result == (error(said) if said else ToolResult("7", "send", "sent x")), (
+            "the rule of today goes first"
+        )
+        assert ran == ([] if said else ["x"]) and key not in added and journal.entries[key] == kept
+        decided = {"allowed": False, "by": "rule", "reason": "send is not allowed here"} if rule == "deny" else kept
+        noted = {"tool": "send", "arguments": {"text": "x"}, "effect": "external", **decided}
+        assert events == ([] if rule == "allow" else [("approval", noted)])
+    assert asked[-1] == "before", "nobody is asked again"
 
 
 # -- borders --

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
 from pathlib import Path
@@ -206,13 +207,15 @@ def test_rows_of_redis_are_pairs_and_a_failure_is_one_sentence() -> None:
 
 def test_a_server_of_redis_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError) as told:
-        RedisMessaging("other://me:secret@here:1/0")
-    assert str(told.value).startswith("'here:1/0' is no address of a Redis server: ") and "secret" not in str(
-        told.value
+        RedisMessaging("other://me:sec@ret@here:1/0")
+    assert str(told.value).startswith("'here:1/0' is no address of a Redis server: ") and not re.search(
+        "sec|ret@", str(told.value)
     )
     with pytest.raises(StoreError) as down:
-        RedisMessaging("redis://me:secret@127.0.0.1:1/0", timeout_s=2.0)
-    assert str(down.value).startswith("the Redis server at 127.0.0.1:1/0 failed: ") and "secret" not in str(down.value)
+        RedisMessaging("redis://me:sec@ret@127.0.0.1:1/0", timeout_s=2.0)
+    assert str(down.value).startswith("the Redis server at 127.0.0.1:1/0 failed: ") and not re.search(
+        "sec|ret@", str(down.value)
+    )
     for name in ("max_lag", "max_deliveries", "kept_versions"):
         with pytest.raises(ConfigError, match=f"^{name} is 0: give 1 or more$"):
             RedisMessaging("redis://127.0.0.1:1/0", **{name: 0})  # type: ignore[arg-type]

@@ -93,6 +93,12 @@ def test_changes_entries_and_names_of_a_board(opened: Callable[..., Any]) -> Non
     assert board.changes(2) == made[2:] and board.changes(0, 1) == made[:1] and board.changes(4) == []
     named = board.write("n", "1", writer="v", expected=0, once="N")
     assert board.write("other", "2", writer="x", expected=7, once="N") == named and board.read("other") is None
+    for once in ("", "é b", "x" * 300):
+        first = board.write("o", "1", writer="v", once=once)
+        assert board.write("o", "2", writer="x", once=once) == first, "an empty name is a name too"
+        sent = board.publish("t", ["1", "2"], once=once)
+        assert board.publish("t", ["3"], once=once) == sent and len(sent) == 2
+    assert [each.version for each in board.history("o")] == [1, 2, 3] and len(board.replay("t")) == 6
 
 
 def test_rows_of_other_programs_are_no_entries_and_messages_with_what_they_have() -> None:

@@ -175,6 +175,30 @@ def test_a_write_follows_the_revision_that_it_has_seen(server: Server, monkeypat
     assert [value["value"] for _, _, value in server.records(board)] == ["faster", "mine", "again"]
 
 
+def test_a_named_write_is_known_after_its_version_is_no_longer_kept(server: Server) -> None:
+    async def work(client: NatsClient) -> None:
+        for once in ("", "n"):
+            first = await client.write("k", once, "w", None, once)
+            for number in range(3):  # as many as are kept
+                await client.write("k", f"{number}", "w", None, None)
+            assert await client.write("k", "9", "x", 77, once) == first
+            assert first not in [entry for entry, _ in await client.history("k")]
+        assert len(server.streams["KV_t_board"]) == 3 and len(server.streams["KV_t_names"]) == 2
+
+    calling(work)
+
+
+def test_a_reason_that_is_no_unicode_is_kept_as_its_escape(server: Server) -> None:
+    async def work(client: NatsClient) -> None:
+        await client.subscribe("g", "a", 0)
+        await client.publish("a", ["1"], "s", None)
+        await client.fetch("g", 9, 30.0)
+        await client.let_go("g", 1, "\ud800 late")
+        assert [(each.count, each.reason) for each in await client.dead_letters("g")] == [(1, "\\ud800 late")]
+
+    calling(work, max_deliveries=1)
+
+
 def test_entries_and_changes_are_read_to_their_end(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nats_client, "_BATCH", 2)
 
@@ -281,6 +305,13 @@ def test_a_group_is_a_consumer_a_record_and_its_letters(server: Server) -> None:
         assert [each.message.offset for each in await client.dead_letters("g")] == [1, 2]
         assert client._held == {("h", 4): 1}, "what it held is forgotten, another group's is not"
         assert await client.lag("g") == 2 and server.consumers["t_messages", G].next == 3
+        await client.subscribe("g", "a", None)
+        assert await client.lag("g") == 2 and len(await client.dead_letters("g")) == 2, "it stays where it is"
+        await client.subscribe("g", "a", 0)
+        assert await client.lag("g") == 4 and await client.dead_letters("g") == [], "back at the beginning"
+        assert [each.message.offset for each in await client.fetch("g", 2, 30.0)] == [1, 2]
+        await client._bury("g", 1, 5, "again")
+        await client._bury("g", 2, 5, "too")
         for bucket in ("dead", "groups"):  # made by somebody who keeps more of each key
             server.configs[f"KV_t_{bucket}"].max_msgs_per_subject = 9
         await client.unsubscribe("g")
@@ -366,6 +397,21 @@ def test_what_is_fetched_is_held_until_it_is_acknowledged_or_let_go(server: Serv
         ):
             with pytest.raises(UnknownName, match=r"^no group 'x': subscribe it first$"):
                 await call
+
+    calling(work)
+
+
+def test_messages_with_headers_are_given_as_others_are(server: Server) -> None:
+    async def work(client: NatsClient) -> None:
+        await client.subscribe("g", ">", 0)
+        await client.publish("a", ["1", "2"], "s", "named")
+        server.keep("t_messages", "t.messages.b", b"of another program", {"Status": "404", "Nats-Msg-Id": "n"})
+        await client.publish("c", ["4"], "s", None)
+        one, two, four = (BusMessage(n, topic, f"{n}", "s", 50.5) for n, topic in ((1, "a"), (2, "a"), (4, "c")))
+        other = BusMessage(3, "b", "of another program", "", 0.0)
+        assert [each.message for each in await client.fetch("g", 9, 30.0)] == [one, two, other, four]
+        assert await client.replay(">", 0, 9) == [one, two, other, four]
+        assert await client.replay(">", 1, 2) == [two, other] and await client.fetch("g", 9, 30.0) == []
 
     calling(work)
 

@@ -33,11 +33,11 @@ def test_a_store_in_nats_passes_on_what_it_is_asked_and_stops_its_thread(server:
             return call
 
     store = NatsMessaging(
-        "tls://me:pw@here:1", name="team", max_lag=7, max_deliveries=8, kept_versions=9, timeout_s=2.5
+        "tls://me:p@w@here:1", name="team", max_lag=7, max_deliveries=8, kept_versions=9, timeout_s=2.5
     )
     made = store._client
     assert (made.name, made.timeout_s, made.max_lag, made.max_deliveries, made.kept_versions) == ("team", 2.5, 7, 8, 9)
-    assert store._address == "here:1" and server[-1][0] == "tls://me:pw@here:1" and store._thread.daemon
+    assert store._address == "here:1" and server[-1][0] == "tls://me:p@w@here:1" and store._thread.daemon
     store._client = Client()  # type: ignore[assignment]
     with store as same:
         assert same is store

@@ -66,7 +66,7 @@ def encoded(value: Any) -> bytes:
         return b"_\r\n"
     if isinstance(value, Exception):
         return f"-{value}\r\n".encode()
-    data = value.encode()
+    data = value if isinstance(value, bytes) else value.encode()
     return b"$%d\r\n" % len(data) + data + b"\r\n"
 
 
@@ -89,9 +89,11 @@ MESSAGE = BusMessage(9, "t.a", "x", "shop", 2.5)
 
 
 def test_each_call_to_redis_is_one_script_with_its_arguments(words: RedisWords) -> None:
-    with RedisMessaging(words.url, name="team", max_lag=11, max_deliveries=4, kept_versions=6) as shared:
+    with RedisMessaging(words.url, name="team", max_lag=11, max_deliveries=4, kept_versions=6, timeout_s=2.5) as shared:
         names = names_of(shared)
         assert set(names.values()) == set(SCRIPTS)
+        told = shared._client.connection_pool.connection_kwargs
+        assert (told["socket_timeout"], told["socket_connect_timeout"]) == (2.5, 2.5)
 
         def asked(reply: Any, call: Any) -> tuple[Any, list[str]]:
             words.replies.append(reply)
@@ -165,6 +167,10 @@ def test_streams_of_redis_are_read_from_behind_an_offset(words: RedisWords, monk
         assert shared.replay("t.*", limit=1) == [MESSAGE]
         words.replies.append([["9-0", ["topic", "t", "at", "soon"]]])
         assert shared.replay(">") == [BusMessage(9, "t", "", "", 0.0)]
+        latin = ["topic", "t.a", "payload", b"caf\xe9 \xff", "sender", "é".encode(), "at", "2.5"]
+        words.replies += [[["9-0", latin]], [["7-0", [*ROW[1:4], b"\xe9", *ROW[5:]]]]]
+        assert shared.replay(">") == [BusMessage(9, "t.a", "caf\ufffd \ufffd", "é", 2.5)], "no UTF-8 is no error"
+        assert shared.changes() == [BoardEntry("k", "\ufffd", 3, "ann", 1.5, 7)]
         words.replies.append(RuntimeError("ERR it is\tbroken"))
         with pytest.raises(StoreError) as told:
             shared.replay(">")
@@ -327,7 +333,7 @@ def test_a_history_that_ends_too_early_is_asked_for_again(server: JetStream, mon
 def test_faults_of_nats_are_one_sentence_and_name_no_password(
     server: JetStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with NatsMessaging("nats://me:secret@here:1", name="t") as shared:
+    with NatsMessaging("nats://me:sec@ret@here:1", name="t") as shared:
         for error, said in (
             (TimeoutError(), "the NATS server at here:1 failed: TimeoutError"),
             (OSError("it is\ngone"), "the NATS server at here:1 failed: it is"),
@@ -349,12 +355,12 @@ def test_faults_of_nats_are_one_sentence_and_name_no_password(
     monkeypatch.setattr("nats.connect", refused)
     before = threading.active_count()
     with pytest.raises(StoreError, match=r"^the NATS server at here:1 failed: nobody is there$"):
-        NatsMessaging("nats://me:secret@here:1")
+        NatsMessaging("nats://me:sec@ret@here:1")
     assert threading.active_count() <= before and nats_messaging.MAX_VERSIONS == 64
 
 
 def test_names_and_records_of_nats_are_coded() -> None:
-    assert _code("a.b c") == "YS5iIGM" and _code("ü>") == "w7w-" and _code("") == ""
+    assert _code("a.b c") == "YS5iIGM" and _code("ü>") == "w7w-" and _code("") == "="
     assert len(_code("x" * 120)) == 160 and "=" not in _code("x" * 120)
     long = [_code("x" * 121), _code("x" * 120 + "y")]
     assert long[0] != long[1] and {len(each) for each in long} == {90 + 1 + 64} and {each[90] for each in long} == {"="}

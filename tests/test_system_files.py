@@ -13,8 +13,10 @@ import runpy
 import socket
 import subprocess
 import threading
+import time
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -153,7 +155,8 @@ def test_the_commit_of_a_checkout_is_that_of_its_head_or_its_branch(tmp_path: Pa
     head.write_text("ref: refs/heads/main\n")
     assert commit_of(tmp_path) == ""
     (git / "packed-refs").write_text(
-        f"# pack-refs with: peeled\n{other} refs/heads/main2\n{packed} refs/heads/main\n^{one}\n"
+        f"# pack-refs with: peeled\n{other} refs/heads/main2\n{worktree} refs/original/refs/heads/main\n"
+        f"{own} xrefs/heads/main\n{packed} refs/heads/main\n^{one}\n{other} refs/heads/main/x\n"
     )
     assert commit_of(tmp_path) == packed
     (git / "refs" / "heads" / "main").write_text(f"{other}\n")
@@ -223,12 +226,23 @@ def test_a_seal_is_made_with_the_key_that_this_home_keeps_for_itself(
     assert not is_ours("{}", older, "run")
 
 
+def counted(monkeypatch: pytest.MonkeyPatch, name: str, looks: list[int]) -> None:
+    """Count the calls of a function of the lock's module, from now on."""
+    whole = getattr(lock, name)
+
+    def look(*given: Any) -> Any:
+        looks[0] += 1
+        return whole(*given)
+
+    monkeypatch.setattr(lock, name, look)
+
+
 class Busy(FirsthandError):
     """Raised for a lock that another holds."""
 
 
 def test_a_lock_is_held_once_and_its_note_names_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "PATIENCE_S", 0.03)
+    monkeypatch.setattr(lock, "PATIENCE_S", 0.05)
     path, note = tmp_path / "a.lock", tmp_path / "a.lock.holder"
     victim = tmp_path / "victim"
     victim.write_text("whole")
@@ -243,14 +257,24 @@ def test_a_lock_is_held_once_and_its_note_names_its_process(tmp_path: Path, monk
             note.name,
             "victim",
         ]
+        looks, began = [0], time.monotonic()
+        counted(monkeypatch, "_flock", looks)
         with pytest.raises(Busy) as refused, lock.claimed(path, Busy):
             raise AssertionError
+        took = time.monotonic() - began
+        assert took >= 0.05 and 1 < looks[0] <= took / lock._POLL_S + 2, "it waits, and does not spin"
         words = f"process {os.getpid()} on {socket.gethostname()} since {found['since']}"
         assert str(refused.value) == words == lock.holder(path) and note.exists()
         raise ZeroDivisionError
     assert not lock.is_held(path) and not note.exists() and path.read_bytes() == b"" and victim.read_text() == "whole"
     with lock.claimed(path, Busy), lock.held(tmp_path / "b.lock"):
         assert note.exists() and lock.is_held(tmp_path / "b.lock")
+    (note / "full").mkdir(parents=True)  # as on a full disk: no note can be written
+    monkeypatch.setattr(lock, "_NOTE_S", 0.0)
+    with lock.claimed(path, Busy), pytest.raises(Busy) as refused, lock.claimed(path, Busy):
+        raise AssertionError
+    assert str(refused.value) == "another process, which left no note of itself"
+    assert not lock.is_held(path) and (note / "full").is_dir()
 
 
 def test_a_lock_that_the_file_system_refuses_is_an_error_and_not_a_lock_of_another(tmp_path: Path) -> None:
@@ -260,6 +284,22 @@ def test_a_lock_that_the_file_system_refuses_is_an_error_and_not_a_lock_of_anoth
         lock._flock(file, path, fcntl.LOCK_EX | fcntl.LOCK_NB)
     words = "cannot be locked (Bad file descriptor): use a folder on a file system that has locks"
     assert str(refused.value) == f"{path} {words}"
+
+    class Refusing:
+        """A file on a file system whose answer to a lock is an error."""
+
+        def __init__(self, code: int) -> None:
+            self.code = code
+
+        def fileno(self) -> int:
+            raise OSError(self.code, os.strerror(self.code))
+
+    for code in (errno.ENOLCK, errno.EOPNOTSUPP, errno.EACCES):
+        words = f"cannot be locked ({os.strerror(code)}): use a folder on a file system that has locks"
+        with pytest.raises(StoreError) as refused:
+            lock._flock(Refusing(code), path, fcntl.LOCK_EX)  # type: ignore[arg-type]
+        assert str(refused.value) == f"{path} {words}"
+    assert lock._flock(Refusing(errno.EAGAIN), path, fcntl.LOCK_EX) is False  # type: ignore[arg-type]
     with path.open("ab") as first, path.open("ab") as second:
         assert lock._flock(first, path, fcntl.LOCK_EX) is True
         assert lock._flock(second, path, fcntl.LOCK_EX | fcntl.LOCK_NB) is False
@@ -336,10 +376,17 @@ def test_the_holder_is_told_from_its_note_if_it_is_one(tmp_path: Path, monkeypat
         assert lock.holder(path) == told
     note.unlink()
     monkeypatch.setattr(lock, "_NOTE_S", 5.0)
-    writer = threading.Timer(0.03, lambda: note.write_text(whole))
-    writer.start()
-    assert lock.holder(path) == f"process 1 on elsewhere since {since}", "the note of a live process is waited for"
-    writer.join()
+    stale = json.dumps({"pid": ended.pid, "host": here, "since": "2025-01-01 00:00:00 UTC"})
+    looks, began = [0], time.monotonic()
+    counted(monkeypatch, "_noted", looks)
+    for before in (None, stale, "half a no"):
+        note.write_text(before) if before else note.unlink(missing_ok=True)
+        writer = threading.Timer(0.02, lambda: Path(f"{note}.new").replace(note))
+        Path(f"{note}.new").write_text(whole)
+        writer.start()
+        assert lock.holder(path) == f"process 1 on elsewhere since {since}", "the note of a live process is waited for"
+        writer.join()
+    assert 3 < looks[0] <= (time.monotonic() - began) / lock._POLL_S + 6, "it waits, and does not spin"
     note.unlink()
     monkeypatch.setattr(lock, "_NOTE_S", 0.02)
     (tmp_path / "real").write_text(whole)

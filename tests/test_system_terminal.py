@@ -182,9 +182,19 @@ def test_a_choice_is_a_word_or_its_first_letter_and_has_three_tries(person: tupl
     )
     chosen, shown = answered(person, words, b"x\n", b"x\n", b"x\n")
     assert chosen is None and shown.count("none of them") == 2
-    assert answered(person, words, b"\x04") == (None, question), "the end of input"
+    for typed in (b"\x04", b"y\x04\x04", b"no\x04\x04"):
+        assert answered(person, words, typed) == (None, question), "the end of input, half a line before it or not"
+    assert answered(person, words, b"al\x04ways\n") == ("always", question), "a line that came in pieces"
     assert answered(person, [], "é b  \n".encode()) == ("é b  ", "Name: ")
-    assert answered(person, [], b"\x04") == (None, "Name: ")
+    assert answered(person, [], b"\x04") == answered(person, [], b"b\x04\x04") == (None, "Name: ")
+    os.write(person[0], b"typed before\n")
+    time.sleep(0.01)
+    assert answered(person, [], b"x\r\n") == ("x", "Name: "), "what was typed before the question is no answer"
+    assert answered(person, words, "\u3164\n".encode(), b"Yes\n") == (
+        "yes",
+        f"{question}'\\\\u3164' is none of them. [y]es/[n]o/[a]lways ",
+    ), "a blank is shown"
+    assert answered(person, [], b"\n") == ("", "Name: ") and answered(person, [], b"\xff\n") == ("\ufffd", "Name: ")
 
 
 def test_a_person_is_there_if_both_streams_are_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,6 +316,14 @@ def test_a_rule_is_as_wide_as_its_columns_and_plain_where_the_encoding_is() -> N
     out = Ascii()
     Console(file=out, width=40, color_system=None).print(FittedTable(["ab", "c"], [[Text("1"), Text("2")]], ("ab",)))
     assert out.getvalue() == "ab  c\n-----\n 1  2\n"
+    rows = [["a", "x", ""], ["bcd", "", ""], ["", "long", "é"]]
+    assert drawn(40, ["n", "v", "w"], rows, right=("v",)) == [
+        "n       v  w",
+        "─" * 12,
+        "a       x",
+        "bcd",
+        "     long  é",
+    ], "no line ends in blanks"
     assert broken(Text("aaa/bbbbbb"), 6).plain == "aaa/\nbbbbbb" and broken(Text("a/bbbbbbb"), 7).plain == "a/bbbbb\nbb"
     assert broken(Text("a/bbbbbb"), 6).plain == "a/\nbbbbbb", "after a third of the width or more"
 
@@ -331,7 +349,10 @@ def test_a_first_sigterm_is_a_sigint_a_repeated_one_nothing_and_a_later_one_the_
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     interruption.install()
     assert signal.getsignal(signal.SIGTERM) is interruption._terminate and not interruption.terminated()
-    os.kill(os.getpid(), signal.SIGTERM)
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except KeyboardInterrupt:  # it would end this whole session
+        pytest.fail("it did not reach the handler of SIGINT, which may be asyncio's")
     assert signals == [signal.SIGINT] and interruption.terminated()
     os.kill(os.getpid(), signal.SIGTERM)
     assert signals == [signal.SIGINT] and len(interruption._received) == 2
@@ -378,16 +399,32 @@ def test_an_interrupted_runner_waits_for_no_thread_and_the_next_is_not_leaving(s
 
 def test_a_process_that_leaves_gives_out_what_it_printed_and_runs_its_exit_handlers() -> None:
     program = (
-        "import atexit, sys, threading, time, signal\n"
+        "import atexit, os, sys, threading, time, signal\n"
+        "atexit.register(lambda: print('end', end=' ', file=sys.stderr))\n"  # after the one of logging, which flushes
         "from firsthand.system import interruption as i\n"
+        "codes = []\n"
+        "for stream in (open('/dev/full', 'w'), None, open(1, 'w', closefd=False)):\n"
+        "    if not (child := os.fork()):\n"
+        "        sys.stdout = stream\n"
+        "        sys.stderr = open(2, 'w', buffering=99, closefd=False)\n"
+        "        print('lost' if stream and stream.name != 1 else '', end='')\n"
+        "        print(len(codes), end=' ', file=sys.stderr)\n"
+        "        if len(codes) == 2: stream.close()\n"
+        "        i.leave(3 + len(codes))\n"
+        "    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        "assert codes == [3, 4, 5], codes\n"
         "threading.Thread(target=time.sleep, args=(60,)).start()\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "sys.stderr = open(2, 'w', buffering=99, closefd=False)\n"
         "atexit.register(lambda: print('exit', i.leaving(), signal.getsignal(signal.SIGTERM).name, file=sys.stdout))\n"
-        "print('out'); print('err', end='', file=sys.stderr)\n"
+        "print('out'); print('err', end=' ', file=sys.stderr)\n"
         "i.leave(7)\n"
     )
     words = [sys.executable, "-c", program]
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     ended = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False, env=buffered)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (7, "out\nexit True SIG_DFL\n", "err")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (
+        7,
+        "out\nexit True SIG_DFL\n",
+        "0 end 1 end 2 end err end ",
+    ), "a full disk, no stream and a closed one keep neither the code nor the other stream from it"

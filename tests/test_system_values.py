@@ -191,12 +191,22 @@ def test_a_spec_that_is_none_says_what_is_wrong() -> None:
 def _leading(task: str, /, plain: int = 0, *, pattern: str, samples: int = 1, on: bool = False, note=None) -> None: ...
 
 
+def _typed(
+    *, patterns: str, text: str = "", maybe: str | None = None, on: bool | None = None, share: float = 0
+) -> None: ...
+
+
 def test_options_become_keywords_of_their_types() -> None:
     assert keywords_of(_leading) == ["pattern", "samples", "on", "note"]
     given = Spec("lead", {"samples": "16", "on": "TRUE", "note": "1"})
     assert bind_options(given, _leading) == {"samples": 16, "on": True, "note": "1"}
     assert bind_options(given, functools.partial(_leading, plain=1)) == {"samples": 16, "on": True, "note": "1"}
     assert bind_options(Spec("lead", {"on": "false"}), _leading) == {"on": False}
+    words = {"note": "True", "samples": "0"}
+    assert bind_options(Spec("lead", words), _leading) == {"note": "True", "samples": 0}, "no annotation: a text"
+    words = {"text": "true", "maybe": "false", "share": "1"}
+    assert bind_options(Spec("t", words), _typed) == {"text": "true", "maybe": "false", "share": 1.0}
+    assert bind_options(Spec("t"), _typed) == {}
     assert bind_options(Spec("lead", {"pattern": "cot"}), _leading, led=()) == {"pattern": "cot"}
     for options, said in (
         ({"pattern": "cot"}, "lead takes its pattern in parentheses: write lead(cot)"),
@@ -206,6 +216,18 @@ def test_options_become_keywords_of_their_types() -> None:
         with pytest.raises(ConfigError) as refused:
             bind_options(Spec("lead", options), _leading)
         assert str(refused.value) == said
+    for options, said in (
+        ({"text": "a", "pattern": "cot"}, "t takes its pattern in parentheses: write t(cot)"),
+        ({"patterns": "cot,direct"}, "t takes its patterns in parentheses: write t(cot,direct)"),
+        ({"pattrns": "1"}, "t has no option 'pattrns'; it takes text, maybe, on, share"),
+        ({"shar": "1"}, "t has no option 'shar'; did you mean 'share'? it takes text, maybe, on, share"),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            bind_options(Spec("t", options), _typed)
+        assert str(refused.value) == said
+    with pytest.raises(ConfigError) as refused:
+        bind_options(Spec("t", {"text": "x"}), _typed, led=("text", "on"))
+    assert str(refused.value) == "t takes its text in parentheses: write t(x)"
     with pytest.raises(ConfigError, match=r"^none has no option 'a'; it takes none$"):
         bind_options(Spec("none", {"a": "1"}), lambda: None)
     with pytest.raises(ConfigError, match="lead:on"):

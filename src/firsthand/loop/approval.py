@@ -88,7 +88,7 @@ class AskPerson:
             shown = _shortened(message, MAX_SHOWN, MAX_LINES).replace(
                 "\n", "\n    "
             )  # no line of it can be one of ours
-            self.terminal.sink.write(f"{tool.spec.description}\n  {shown}\n")
+            self.terminal.sink.write(f"{printable(tool.spec.description)}\n  {shown}\n")
             if await self.terminal.choose("Answer it?", ("yes", "no")) != "yes":
                 return None
             answers: Json = {}

@@ -245,8 +245,8 @@ class NatsClient:
             found: list[Any] = []
             while len(found) < batch:
                 each = await waiting.next_msg(timeout=self.timeout_s)
-                if each.headers and "Status" in each.headers:
-                    break  # 404 and 408: there is no more
+                if not each.reply:
+                    break  # a status, such as 404: there is no more; a message says where its acknowledgement goes
                 found.append(each)
             return found
         finally:
@@ -390,7 +390,7 @@ async def _ignore(error: Exception) -> None:
 
 def _code(text: str) -> str:
     """A name for a consumer or a key, which may have no dots and no blanks, and not more than some 200 characters."""
-    coded = urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    coded = urlsafe_b64encode(text.encode()).decode().rstrip("=") or "="  # a key does not end in the dot before it
     return coded if len(coded) <= 160 else f"{coded[:90]}={sha256(text.encode()).hexdigest()}"
 
 

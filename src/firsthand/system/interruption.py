@@ -102,7 +102,7 @@ def leave(code: int) -> NoReturn:
     _leaving.set()
     exit_at_once()
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None if it was closed before the process started
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
