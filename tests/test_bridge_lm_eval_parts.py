@@ -74,9 +74,13 @@ def test_files_that_are_too_large_or_no_mapping_are_refused(tmp_path: Path) -> N
     path.write_text("a: 1" + " " * ((1 << 20) - 3))
     with pytest.raises(DataError, match="is larger than 1 MiB"):
         read_yaml(path)
-    path.write_text("a: [\n")
-    with pytest.raises(DataError, match="is not YAML"):
-        read_yaml(path)
+    for text, why in (("a: [\n", "while parsing a flow node"), ("[" * 500, "maximum recursion depth exceeded")):
+        path.write_text(text)
+        with pytest.raises(DataError) as refused:
+            read_yaml(path)
+        told = str(refused.value)
+        assert told.startswith(f"{path} is not YAML: {why}") and len(told) <= len(f"{path} is not YAML: ") + 200
+        assert "\n" not in told
     with pytest.raises(DataError, match=r"no\.yaml cannot be read: No such file"):
         read_yaml(tmp_path / "no.yaml")
     for digits, is_read in ((1000, True), (1001, False)):
@@ -209,7 +213,7 @@ def test_a_chat_becomes_a_conversation_that_is_the_same_for_all_choices() -> Non
 
 @needs_harness
 def test_the_protocol_says_shots_seed_messages_and_what_is_ignored() -> None:
-    def task(shots: int | None, repeats: int, **settings: Any) -> Any:
+    def task(shots: int | None, repeats: int | None, **settings: Any) -> Any:
         config = {"num_fewshot": shots, "generation_kwargs": settings, "repeats": repeats}
         return SimpleNamespace(get_config=config.get, config=SimpleNamespace(repeats=repeats))
 
@@ -218,6 +222,10 @@ def test_the_protocol_says_shots_seed_messages_and_what_is_ignored() -> None:
     assert parts[0].endswith(", 2 tasks") and parts[1:] == [
         "0/5-shot, examples by seed 7", "as messages, examples as turns", "system 'Be brief.'", "ignored: odd, zeal",
         "b asks 3 times: run it with --epochs 3",
+    ]  # fmt: skip
+    names = {"once": task(0, 1), "twice": task(0, 2), "unsaid": task(0, None), "none": task(0, 0)}
+    assert protocol_text(names, 0, False, False, "").split("; ")[1:] == [
+        "0-shot, examples by seed 0", "twice asks 2 times: run it with --epochs 2",
     ]  # fmt: skip
     one = protocol_text({"a": task(5, 1)}, 0, True, False, "").split("; ")
     assert one[0].endswith(", 1 task") and one[1:] == ["5-shot, examples by seed 0", "as messages"]
@@ -246,8 +254,12 @@ def test_responses_are_log_probs_by_request_or_the_letter_that_was_chosen() -> N
     assert answers(mutual, both) == [(-1.0, True), (-2.0, False), (-3.0, False), (-4.0, True)]
     assert answers(choice, scored(answer="B")) == [(-math.inf, False), (0.0, True)]
     assert answers(choice, scored(answer="no idea")) == [(-math.inf, False)] * 2
-    with pytest.raises(DataError, match="run it with the pattern direct"):
-        answers(mutual, trace)
+    for lacking in (trace, scored(answer="B"), scored(("", [(" a", -3.0, True), (" b", -1.0, False)]))):
+        with pytest.raises(DataError) as refused:  # a letter tells nothing of the texts without the question
+            answers(mutual, lacking)
+        assert str(refused.value) == (
+            "the attempt lacks the log-probs that this task needs: run it with the pattern direct"
+        )
     with pytest.raises(DataError, match="lacks the log-probs"):
         answers(Task(**base, metadata={"request": "loglikelihood"}), scored(answer="B"))
     rolling = Task("t", "", requests=(("", "All."),), metadata={"request": "loglikelihood_rolling"})

@@ -24,7 +24,7 @@ from inspect_ai.dataset import Sample
 from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessageUser, GenerateConfig, get_model
 from inspect_ai.scorer import Score as Verdict
 from inspect_ai.scorer import accuracy, mean, scorer, stderr
-from inspect_ai.util import SandboxEnvironmentSpec, sandbox
+from inspect_ai.util import SandboxEnvironmentSpec, sandbox, store
 
 import firsthand.bridges.inspect.sandbox_registry  # noqa: F401
 from firsthand.bridges.inspect.sample_sandboxes import (
@@ -96,15 +96,17 @@ def test_a_state_begins_as_the_sample_and_is_saved_and_made_again_whole() -> Non
     assert (other.epoch, [each.role for each in other.messages], len(other.choices)) == (1, ["system", "user"], 0)
     state.messages.append(ChatMessageAssistant(content="é"))
     state.output.completion, state.completed = "done", True
-    state.metadata["more"] = Path("p")
+    state.metadata["k"], state.metadata["more"] = 2, Path("p")
     state.store.set("seen", [1, 2])
     state.choices.mark_choice(2, True)
     kept = saved(state)
     assert kept["choices"] == [["x", None, 0], ["y", None, 1], ["z", True, 2]] and kept["completed"] is True
-    assert (kept["store"], kept["metadata"]) == ({"seen": [1, 2]}, {"k": 1, "more": "p"})
+    assert (kept["store"], kept["metadata"]) == ({"seen": [1, 2]}, {"k": 2, "more": "p"})
     assert [(each["role"], each["content"]) for each in kept["messages"]] == [("user", "Q1"), ("assistant", "é")]
     again = _with(restored(None, ONE, "m"), kept)
     assert saved(again) == kept and again.store.get("seen") == [1, 2] and again.output.completion == "done"
+    assert again.metadata == {"k": 2, "more": "p"}, "as the solver left it"
+    assert _with(restored(None, ONE, "m"), {**kept, "metadata": {}}).metadata == {}, "it took the sample's own away"
 
 
 def test_scorers_get_the_recorded_state_or_one_of_conversation_answer_and_marked_choice() -> None:
@@ -156,7 +158,7 @@ def test_each_scorer_judges_state_and_target_and_one_that_fails_is_a_failed_scor
     seen: list[Any] = []
 
     def told(state: Any, target: Any) -> Any:
-        seen.append((state.sample_id, target.text, state.store.get("a")))
+        seen.append((state.sample_id, target.text, state.store.get("a"), store().get("a")))
         return Verdict(value=state.output.completion == "B")
 
     made = [judge("broken", broken), judge("none", lambda state, target: None), judge("told", told)]
@@ -170,7 +172,10 @@ def test_each_scorer_judges_state_and_target_and_one_that_fails_is_a_failed_scor
     failed, right = asyncio.run(scorers.score(Task("t1", "Q1"), attempt("t1", "B")))
     assert failed == Score("broken", 0.0, failure="KeyError: 't1'") and (right.name, right.value) == ("told", 1.0)
     assert asyncio.run(scorers.score(Task("2", "Q2"), attempt("2", "x")))[1].value == 0.0
-    assert seen == [("t1", "AB", None), (2, "B", None)]
+    left = restored(None, ONE, "m")
+    left.store.set("a", [7])
+    asyncio.run(scorers.score(Task("t1", "Q1"), attempt("t1", events=(Event(STATE, 0.0, saved(left)),))))
+    assert seen == [("t1", "AB", None, None), (2, "B", None, None), ("t1", "AB", [7], [7])]
     assert InspectScorers(theirs(), SAMPLES, "g", {"a": 1}).scorers == []
 
 
@@ -190,6 +195,13 @@ def test_metrics_are_figures_over_the_answered_samples_in_the_order_of_the_datas
         return float(figure.of(np.array([counts]))[0])
 
     assert [value(right, *counts) for counts in ((1, 1), (3, 1), (0, 2))] == [0.5, 0.75, 0.0]
+    epochs = [
+        scored("2", "I"),
+        *(scored("t1", each, epoch=n) for n, each in enumerate("ICC")),
+        scored("2", "I", epoch=1),
+    ]
+    thirds = scorers.figures(epochs)[0]
+    assert [value(thirds, *counts) for counts in ((1, 1), (2, 1), (1, 0))] == pytest.approx([1 / 3, 4 / 9, 2 / 3])
     assert value(error, 1, 1) == 0.5 and scorers.figures([attempt("t1")]) == [] == scorers.figures([])
     both = [[{"said": each} for each in _sample_scores(trace, ONE, ["said"]).values()] for trace in traces[:2]]
     assert scorers._results(both) == {"said accuracy": 0.5, "said stderr": 0.5}
@@ -329,7 +341,7 @@ def test_a_sample_gets_the_provider_that_is_here_and_its_configuration_by_its_wh
 
 
 def test_a_samples_sandboxes_are_entered_by_name_and_left_with_their_task() -> None:
-    sample = Sample(input="Q", id="s", files={"a.txt": "hi", "db:b.txt": "é"}, sandbox="local")
+    sample = Sample(input="Q", id="s", files={"a.txt": "hi", "db:b.txt": "é"}, sandbox=("recorded_box", "broken"))
     spec = SandboxEnvironmentSpec("recorded_box", "config")
 
     async def whole() -> Any:

@@ -132,6 +132,15 @@ def test_the_cells_of_a_row_and_their_styles() -> None:
         "score": "-", "vs. baseline": "(baseline)", "vs. cheapest": "(cheapest)", "verdict": "",
         "tokens/task": "120\n100 in", "seconds": "2.0 s\navg 3.0 s", "calls": "1", "cost": "-", "errors": "0",
     }  # fmt: skip
+    unused = replace(BASE, cost=Cost(0.0, 0.0, 0.0, 3.0, 2.0, 0.0, 0.0, 0.0))
+    assert _cells(unused, board(unused, budget=2000.0)) == {
+        "score": "0.25\n[0.12, 0.50]", "vs. baseline": "(baseline)", "vs. cheapest": "(cheapest)", "verdict": "",
+        "tokens/task": "0\n0 in\n0% used", "seconds": "2.0 s\navg 3.0 s\npath 0 ms", "calls": "0", "cost": "-",
+        "errors": "0",
+    }  # fmt: skip
+    assert (
+        caveats(board(unused, BETTER, budget=3300.0))[-1] == "More than 10% off the budget, by share used: base (0%)."
+    )
     columns = ("score", "vs. baseline", "vs. cheapest", "verdict", "errors")
     dear = replace(WORSE, agent="dear", cost=replace(BETTER.cost, prompt_tokens=9000.0))
     lost = render_text([board(BETTER, BASE, dear, budget=2000.0)], width=120)
@@ -350,5 +359,9 @@ def test_leaderboards_take_what_each_benchmark_has_of_its_own() -> None:
     assert [(each.agent, each.score.value) for each in second.rows] == [("c", 1.0), ("b", 1.0)]
     assert isinstance(first, Board) and leaderboard([]) == []
     assert [each.baseline for each in leaderboard(attempts)] == ["a", "b"]
-    with pytest.raises(UnknownName, match="'d'"):
-        leaderboard(attempts, baseline="d")
+    for given, hint in ((attempts, " did you mean 'c'?"), ([], "")):
+        with pytest.raises(UnknownName) as refused:
+            leaderboard(given, baseline="cc")
+        assert str(refused.value) == f"no agent 'cc';{hint} `firsthand show RUN` shows all", (
+            "no attempts at all as well"
+        )

@@ -274,6 +274,11 @@ def test_a_feed_line_begins_with_eight_characters_of_its_place() -> None:
     assert of(Added(1, Node(0, assistant("secret")))) == [] and of(Event("retry", 0.0)) == []
     assert of(Added(0, Node(None, user("ho"))), "98") == ["98  #0 user ho"], "the other attempt is not silent"
     assert of(started) and of(Added(0, Node(None, user("hi")))) == ["01234567  #0 user hi"], "it began again"
+    assert of(started) == ["01234567  sums / t 1 / ada / epoch 2"], "and again, before it ended"
+    assert of(Added(0, Node(None, user("he")))) == ["01234567  #0 user he"]
+    assert of(Call("0:1", "generate", 0, 0.0, 2.0, "", Usage(5, 0, 2))) == [
+        "01234567    · generate, 5 tokens in, 2 out, 2.00 s; 1 call, 7 tokens, SPEED"
+    ]
     ended = Ended("id", "sums", "t1", "ada", 2, 0.123456, "tokens", None)
     assert of(ended) == ["01234567  = 0.1235 (tokens) sums / t1 / ada / epoch 2"]
     assert of(Added(1, Node(0, assistant("late")))) == []

@@ -187,7 +187,7 @@ def test_the_page_of_a_tracked_run_has_its_groups_texts_files_and_config(
         for step in (0, 1500):
             track.log({"train/loss": 2.0 - step / 1500, "alone": 7.0, "train/a/deep": 1.0}, step=step)
         for step in range(42):
-            track.text("sample", f"text {step} " + "z" * (4000 if step == 41 else 3990 if step == 40 else 1), step=step)
+            track.text("sample", f"text {step} " + "z" * (4000 if step == 41 else 3992 if step == 40 else 1), step=step)
         (tmp_path / "w.bin").write_bytes(b"x" * 1234)
         track.artifact(tmp_path / "w.bin", name="weights", step=1500)
         text = curves_html(track)
@@ -199,6 +199,7 @@ def test_the_page_of_a_tracked_run_has_its_groups_texts_files_and_config(
     assert "train/loss from step 0 to 1,500, between 1 and 2" in text
     assert "The latest 40 of 42." in text and "text 1 z" not in text and "text 2 z" in text
     assert "…</pre>" in text and text.count("…</pre>") == 1 and "z" * 3992 in text and "z" * 3993 not in text
+    assert "text 40 " + "z" * 3992 + "</pre>" in text, "4,000 characters are shown whole"
     assert "<td>weights</td><td>1,500</td>" in flat and "<td>1,234</td>" in flat
     assert "<dt>lr</dt><dd>0.25</dd>" in text
 

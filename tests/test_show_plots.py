@@ -10,11 +10,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.table import Table
+from rich.text import Text
 
 from firsthand.model import Usage
 from firsthand.runs.track import Curve
 from firsthand.show.board import leaderboard
-from firsthand.show.curves import curve_picture, number, sparkline
+from firsthand.show.curves import CurvePicture, curve_picture, number, sparkline
 from firsthand.show.feature_page import measure_rows, token_text
 from firsthand.show.heatmap import _drawn, heat, score_cells, shade, shown
 from firsthand.show.line_plot import COLOURS, LinePlot, PlotLine, line_plot, plot_svg
@@ -119,6 +121,12 @@ def test_a_curve_is_lines_between_its_gaps() -> None:
     assert number(123456.0) == "1.235e+05" and number(-math.inf) == "-inf"
     long = curve_picture(curve(*map(float, range(1201))))
     assert long.lines[0].count("L") == 400 and long.high == "1200" and long.first == "2"
+    # means of three values each, the last one of two; one of them has a gap. The bounds are those of all values.
+    means = [(3 * n + 2, 3.0 * n + 1) for n in range(400)] + [(1201, 1200.5)]
+    points = [f"{52 + (step - 2) / 1199 * 280:.1f} {128 - mean / 1201 * 120:.1f}" for step, mean in means]
+    assert curve_picture(curve(*map(float, range(600)), math.nan, *map(float, range(601, 1202)))) == CurvePicture(
+        "loss", ("M" + "L".join(points[:200]), "M" + "L".join(points[201:])), "0", "1201", "2", "1,201", 1
+    )
 
 
 def test_a_sparkline_has_a_bar_for_each_value_or_each_mean_of_neighbours() -> None:
@@ -281,6 +289,18 @@ def test_the_cells_of_a_heatmap_and_their_colours() -> None:
     out = io.StringIO()
     Console(file=out, width=80).print(heat(single))
     assert out.getvalue().split("\n")[2].split() == ["depth", "score"]
+
+
+def test_names_and_values_of_a_heatmap_are_printed_inert_and_cut() -> None:
+    by, rows, columns = ("a\x1b", "b\u202e"), ("\x1b[2J", "x" * 1001, ""), ("\x07", "y" * 1001)
+    title, table = heat(Grid("de\x1b", "ad\x1b", by, rows, columns, {})).renderables
+    assert isinstance(title, Text) and isinstance(table, Table)
+    assert (title.plain, str(title.style)) == ("ad\\x1b on de\\x1b: a\\x1b x b\\u202e", "bold")
+    cut = "… (1 more characters)"
+    assert [str(each.header) for each in table.columns] == ["a\\x1b \\ b\\u202e", "\\x07", "y" * 1000 + cut]
+    assert [[str(cell) for cell in each.cells] for each in table.columns] == [
+        ["\\x1b[2J", "x" * 1000 + cut, "-"], ["-\n"] * 3, ["-\n"] * 3,
+    ]  # fmt: skip
 
 
 def test_a_score_of_0_has_a_ground_and_the_ink_turns_white_above_step_6() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,20 @@ def test_a_sample_on_the_terminal_line_by_line() -> None:
         "[-one two  │ ",
         "three      │ ",
         "four-]     │ ",
+        "",
+    ]
+    assert terminal_text(replace(longer, a=longer.b, b=longer.a), 24).plain.split("\n")[2:] == [
+        "a 1 (b)    │ b 1 (a)",
+        "           │ {+one two ",
+        "           │ three ",
+        "           │ four+}",
+        "",
+    ], "the second may be the longer one"
+    nothing = sample(a=DiffSide("a", "-", "", "", ""), b=DiffSide("b", "-", "", "lost", ""), expected="")
+    assert terminal_text(nothing, 23).plain.split("\n")[2:] == [
+        "a - ()     │ b - ()",
+        "           │ ",
+        "b has no score: lost",
         "",
     ]
     assert "a\\x07b" in terminal_text(sample(prompt="a\x07b"), 43).plain
