@@ -24,7 +24,7 @@ from firsthand.show.answer_diff import (
 )  # fmt: skip
 from firsthand.stats.intervals import Bounds, proportion_interval
 from firsthand.task import Task
-from firsthand.trace import Failure, Score, Trace
+from firsthand.trace import Event, Failure, Score, Trace
 
 # -- two answers --
 
@@ -32,8 +32,9 @@ from firsthand.trace import Failure, Score, Trace
 def answer(run: Run, task: str, epoch: int, value: float | None, text: str | None = "x", **changes: Any) -> None:
     scores = () if value is None else (Score("exact", value),)
     made: dict[str, Any] = {"scores": scores, "answer": text}
+    benchmark = changes.pop("benchmark", "sums")
     run.append(
-        Trace(f"{run.id}-{task}-{epoch}", "sums", task, {"name": "ada"}, epoch, 0, "", 1.0, **{**made, **changes})
+        Trace(f"{run.id}-{task}-{epoch}", benchmark, task, {"name": "ada"}, epoch, 0, "", 1.0, **{**made, **changes})
     )
 
 
@@ -104,6 +105,19 @@ def test_why_there_is_no_score_is_said_and_protected_tasks_are_not_asked_about(t
     assert [sample.task_id for sample in listed(two, "same")] == ["t3"]
 
 
+def test_words_of_protected_attempts_are_withheld_and_long_names_are_cut(two: tuple[Run, Run]) -> None:
+    benchmark = "s" * 201
+    for run, value in zip(two, (0.0, 1.0), strict=True):
+        answer(run, "t3", 0, 0.5, "the secret words", events=(Event("protected", 0.0, {"why": "x"}),))
+        run.add_tasks(benchmark, [Task("t" * 201, "?")])
+        answer(run, "t" * 201, 4, value, benchmark=benchmark)
+    kept, long = sorted(listed(two), key=lambda each: each.benchmark != "sums")
+    assert kept.a.text == kept.b.text == "[withheld: 16 characters]"
+    cut = "… (1 more characters)"
+    assert (long.benchmark, long.task_id) == ("s" * 200 + f" {cut}", "t" * 200 + f" {cut}")
+    assert (long.epoch, long.change, long.prompt, long.a.score, long.b.score) == (4, "better", "?", "0", "1")
+
+
 def test_long_answers_and_questions_are_cut(two: tuple[Run, Run]) -> None:
     a, b = two
     answer(a, "t1", 0, 1.0, "w" * 8001), answer(b, "t1", 0, 0.0, "w" * 8000)
@@ -172,7 +186,7 @@ def test_the_page_of_a_diff_counts_and_leaves_out_what_is_beyond_500() -> None:
     assert "<p>3 worse, 1 better.\n" in text
     assert "sums/t1, epoch 3: 1 → 0, worse" in text and "It is <del>2</del>." in text and "It is <ins>3</ins>." in text
     assert '<p class="error">gone</p>' in text and text.count("(id-a)") == 500
-    assert "left out" not in page("t", [sample()] * MAX_SAMPLES, [])
+    assert all("left out" not in page("t", [sample()] * count, []) for count in (1, MAX_SAMPLES))
 
 
 # -- the joint evaluation --

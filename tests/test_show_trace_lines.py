@@ -278,6 +278,9 @@ def test_a_message_in_a_line_has_a_hundred_characters() -> None:
     assert gist("a" * 100) == "#0 user  " + "a" * 100
     assert gist("a" * 101) == "#0 user  " + "a" * 100 + "…"
     assert gist(" a \n b\t") == "#0 user  a b"
+    called = Message("assistant", (Text("a" * 90), ToolCall("1", "send", {"to": "bo"})))
+    [line] = brief_lines(tree(nodes=(Node(None, called),), calls=(), events=()))
+    assert line.text == "#0 assistant  " + "a" * 90 + ' → send({"…', "its calls are cut with it"
 
 
 def test_votes_are_bars_of_the_most_and_sixteen_answers_are_shown() -> None:
