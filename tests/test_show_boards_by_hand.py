@@ -141,6 +141,9 @@ def test_the_cells_of_a_row_and_their_styles() -> None:
     assert (
         caveats(board(unused, BETTER, budget=3300.0))[-1] == "More than 10% off the budget, by share used: base (0%)."
     )
+    assert {name: board(BASE).to_json()[name] for name in ("protocol", "budget", "reduce")} == {
+        "protocol": "", "budget": None, "reduce": "mean",
+    }  # fmt: skip
     columns = ("score", "vs. baseline", "vs. cheapest", "verdict", "errors")
     dear = replace(WORSE, agent="dear", cost=replace(BETTER.cost, prompt_tokens=9000.0))
     lost = render_text([board(BETTER, BASE, dear, budget=2000.0)], width=120)
@@ -257,7 +260,7 @@ def test_a_row_counts_errors_and_limits_and_averages_costs() -> None:
         for each in (
             made("a", "t", 1.0, 10, stop_reason="tokens"), made("a", "u", None, 20, stop_reason="error"),
             made("a", "v", 1.0, 60, scores=(Score("s", 1.0), Score("z", 1.0, failure="broken"))),
-            made("a", "w", None, 30, stop_reason="calls"), made("a", "x", 0.5, 5, calls=()),
+            made("a", "w", None, 30, stop_reason="calls"), made("a", "x", 0.5, 5, calls=(), stop_reason="error"),
         )
     ]  # fmt: skip
     attempts = [replace(each, duration_s=float(n * n), critical_s=n / 2) for n, each in enumerate(attempts)]
@@ -288,13 +291,13 @@ def test_pass_at_k_is_for_each_k_up_to_eight_and_doubles_beyond() -> None:
 
 def test_agents_are_compared_to_the_baseline_of_their_board_and_ranked() -> None:
     attempts = {
-        "a": [made("a", task, value, 30) for task, value in zip("tuv", (1.0, 0.0, 0.5), strict=True)],
-        "b": [made("b", task, value, 10, epoch=1) for task, value in zip("tuvw", (1.0, 1.0, 0.25, 0.5), strict=True)],
+        "a": [made("a", task, value, 30) for task, value in zip("tuvy", (1.0, 0.0, 0.5, 0.5), strict=True)],
+        "b": [made("b", task, value, 10, epoch=3) for task, value in zip("tuvw", (1.0, 1.0, 0.25, 0.5), strict=True)],
     }
     values = {agent: _values(each, "s") for agent, each in attempts.items()}
     clusters = {"t": "c", "u": "c"}
     found = _board("b", attempts, None, None, clusters, None, "mean")
-    assert (found.benchmark, found.metric, found.tasks, found.epochs, found.baseline) == ("b", "s", 4, 2, "a")
+    assert (found.benchmark, found.metric, found.tasks, found.epochs, found.baseline) == ("b", "s", 5, 2, "a")
     assert [each.agent for each in found.rows] == ["b", "a"] and (found.budget, found.reduce) == (None, "mean")
     assert found.rows[0].versus == compare_to_baseline({"b": values["b"]}, values["a"], clusters=clusters)["b"]
     assert found.rows[1].versus is None and found.rows[1].score == mean_interval(values["a"], clusters=clusters)
@@ -304,7 +307,7 @@ def test_agents_are_compared_to_the_baseline_of_their_board_and_ranked() -> None
     assert (cheap.baseline, cheap.budget) == ("b", 50.0), "the cheapest of those with equal budgets"
     twice = {"a": [*attempts["a"], made("a", "t", 0.25, epoch=1)]}
     best = _board("b", twice, None, None, None, None, "max")
-    assert best.rows[0].score.value == pytest.approx((1.0 + 0.0 + 0.5) / 3) and best.reduce == "max"
+    assert best.rows[0].score.value == (1.0 + 0.0 + 0.5 + 0.5) / 4 and best.reduce == "max"
     flips = {
         "a": [made("a", "t", 1.0), made("a", "t", 0.0, epoch=1), made("a", "u", 0.0), made("a", "u", 0.0, epoch=1)]
     }
@@ -332,8 +335,8 @@ def test_a_corpus_figure_takes_the_place_of_the_first_score_and_has_no_pass_at_k
         return made(agent, task, 1.0, scores=scores)
 
     attempts = {
-        "a": [share("a", "t", 1, 2), share("a", "u", 0, 6)],
-        "b": [share("b", "t", 2, 2), share("b", "u", 3, 6)],
+        "a": [share("a", "t", 1, 2), share("a", "u", 0, 6)] * 2,  # two attempts at each task
+        "b": [share("b", "t", 2, 2), share("b", "u", 3, 6)] * 2,
     }
     found = _board("b", attempts, None, None, None, None, "mean")
     assert [(each.agent, each.score.value, list(each.secondary)) for each in found.rows] == [
