@@ -152,6 +152,11 @@ def test_the_cells_of_a_row_and_their_styles() -> None:
     assert [_style(WORSE, each) for each in columns] == ["", "red", "red", "red", ""]
     unsure = replace(BETTER, versus=replace(BETTER.versus, verdict="inconclusive"))  # type: ignore[type-var]
     assert [_style(each, "verdict") for each in (BASE, unsure)] == ["", ""]
+    assert (_plain("b" * 1000), _plain("b" * 1001)) == ("b" * 1000, "b" * 1000 + "…")
+    path = replace(BETTER, agent="folder/with/several/parts/of/a/long/path.json")
+    texts = [each.plain for each in _render_board(board(BASE, path), 30) if isinstance(each, Text)]
+    at_separators = "folder/with/several/parts/of/\na/long/path.json: "  # and not after 30 characters, at `of/a`
+    assert [text[48:54] for text in texts if text.startswith(at_separators)] == ["length", "better"]
     rows = [[Text("a"), Text("1"), Text("x\ny")], [Text("b"), Text("2"), Text("z")]]
     assert list(_by_column(["score", "errors"], rows)) == [["score", "1", "2"], ["errors", "x\ny", "z"]]
     assert _plain("a\x1b[2Jé\u202e") == "a?[2Jé?" and _plain("b" * 9000).endswith("b…")

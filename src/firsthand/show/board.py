@@ -343,7 +343,11 @@ def findings(board: Board) -> list[str]:
 def caveats(board: Board) -> list[str]:
     """The limits of the numbers, in a few sentences."""
     versus = [row.versus for row in board.rows if row.versus]
-    off = [f"{row.agent} ({share:.0%})" for row in board.rows if (share := board.share(row)) is not None and abs(share - 1) > 0.1]
+    off = [
+        f"{row.agent} ({share:.0%})"
+        for row in board.rows
+        if (share := board.share(row)) is not None and abs(share - 1) > 0.1
+    ]
     spent = f"More than 10% off the budget, by share used: {', '.join(off)}." if off else ""
     tasks = count_of(board.tasks, "task")
     if not board.metric:
