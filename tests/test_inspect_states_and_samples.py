@@ -34,6 +34,7 @@ from firsthand.bridges.inspect.sample_sandboxes import (
     _layered,
     _provided,
     _tools,
+    sandbox_specs,
 )
 from firsthand.bridges.inspect.sample_scores import (
     STATE,
@@ -306,7 +307,9 @@ def test_a_file_of_tasks_is_loaded_with_its_arguments_and_what_is_wrong_is_one_s
     assert str(two.value) == f"'{other}' gives 2 tasks (x, equal): name one, as in inspect:task=FILE.py@NAME"
 
 
-def test_a_sample_gets_the_provider_that_is_here_and_its_configuration_by_its_whole_path(tmp_path: Path) -> None:
+def test_a_sample_gets_the_provider_that_is_here_and_its_configuration_by_its_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "compose.yaml").write_text("services: {default: {image: python}}")
     (tmp_path / "large.yaml").write_text("services: {default: {image: postgres}}")
 
@@ -334,6 +337,15 @@ def test_a_sample_gets_the_provider_that_is_here_and_its_configuration_by_its_wh
         "the sample 's' needs the sandbox 'mainframe', but Inspect knows no such provider: install it"
     )
     assert [_default_provider(kind) for kind in ("local", "k8s", "firsthand")] == ["firsthand", "k8s", "firsthand"]
+    monkeypatch.chdir(tmp_path)
+    assert _provided(SandboxEnvironmentSpec("local", "compose.yaml"), ".", "", "s").config == whole, "wherever it runs"
+    box, here = (SandboxEnvironmentSpec("recorded_box", config) for config in ("x", str(tmp_path / "x")))
+    samples = [SimpleNamespace(id=3, sandbox=None), SimpleNamespace(id="b", sandbox=SandboxEnvironmentSpec("local"))]
+    assert sandbox_specs(SimpleNamespace(sandbox=box), samples, "t", "") == {"3": here, "b": here}, "the task's"
+    assert sandbox_specs(SimpleNamespace(sandbox=None), samples, "t", "recorded_box") == {
+        "b": SandboxEnvironmentSpec("recorded_box")
+    }
+    assert sandbox_specs(SimpleNamespace(sandbox=None), samples[:1], "t", "recorded_box") == {}
     docker = SandboxEnvironmentSpec("docker", "a")
     assert _layered(docker, SimpleNamespace(sandbox=SandboxEnvironmentSpec("docker", "b"))).config == "b"
     assert _layered(docker, SimpleNamespace(sandbox=SandboxEnvironmentSpec("local", "b"))) is docker
