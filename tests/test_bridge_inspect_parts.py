@@ -204,6 +204,10 @@ def test_outcomes_of_commands_are_inspects_results_or_its_errors() -> None:
     plain = run(outcome("error", 3), input=b"\xff")
     assert (plain[0].success, plain[0].returncode) == (False, 3)
     assert plain[1][0][1] == {"stdin": b"\xff", "folder": "", "environment": None, "wall_s": None, "output_bytes": most}
+    assert run(outcome(), input="é\udcff")[1][0][1]["stdin"] == b"\xc3\xa9\xff", "bytes that are no text come back"
+    with pytest.raises(OutputLimitExceededError) as both:
+        run(outcome("output", None, "out", "err"))
+    assert (both.value.truncated_output, both.value.limit_str) == ("out", "10 MiB")
     memory = run(outcome("memory", None, "", "x"))[0]
     assert memory.stderr == "x\nthe command used too much memory, or made too many files" and not memory.success
     with pytest.raises(TimeoutError, match="did not end within 7 s") as late:
@@ -278,6 +282,14 @@ def test_a_compose_file_says_what_each_service_needs(tmp_path: Path) -> None:
     assert built.source == str(tmp_path / "sub" / "Dockerfile") and [step.command for step in built.steps] == [
         "touch x"
     ]
+    (tmp_path / "Other").write_text("FROM debian\nWORKDIR /other\n")
+    named = read(
+        "services:\n  a: {image: bash}\n  b: {build: {dockerfile: Other}, x-default: true}\n  c: {image: bash}\n"
+        "  d: {build: {context: sub}}\n"
+    )
+    assert [(each.name, each.folder, Path(each.source).name) for each in named] == [
+        ("b", "/other", "Other"), ("a", FOLDER, "compose.yaml"), ("c", FOLDER, "compose.yaml"), ("d", "/made", "Dockerfile"),
+    ]  # fmt: skip
     with pytest.raises(ConfigError) as refused:
         read(
             "services:\n  a:\n    image: postgres:16@sha256:ab\n    ports: ['80:80']\n    user: root\n"

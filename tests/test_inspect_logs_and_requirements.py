@@ -213,6 +213,17 @@ def test_a_service_says_where_it_works_with_what_and_what_is_not_there() -> None
         "listens on a port", "asks for odd", "is on the network 'host'", f"keeps `serve {'x' * 54}` running",
         "is the image 'postgres:16'",
     ]  # fmt: skip
+    for idle in (
+        "/bin/sh -c 'sleep infinity'",
+        'sh -c "exec tail -f /dev/null"',
+        ["/bin/sh", "-c", "sleep 5"],
+        "cat",
+        [],
+    ):
+        assert _service("s", asked(command=idle), file)[1] == [], idle
+    assert _service("s", asked(user="", devices={}, privileged=False, labels=["a"]), file)[1] == [
+        "runs as another user", "asks for labels",
+    ]  # fmt: skip
     assert _service("s", asked(entrypoint=["python3", "-m", "http.server"]), file)[1] == [
         "keeps `python3 -m http.server` running"
     ]

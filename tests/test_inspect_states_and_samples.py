@@ -22,6 +22,7 @@ if importlib.util.find_spec("inspect_ai") is None:
 
 from inspect_ai.dataset import Sample
 from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessageUser, GenerateConfig, get_model
+from inspect_ai.model._model import model_roles
 from inspect_ai.scorer import Score as Verdict
 from inspect_ai.scorer import accuracy, mean, scorer, stderr
 from inspect_ai.util import SandboxEnvironmentSpec, sandbox, store
@@ -100,6 +101,7 @@ def test_a_state_begins_as_the_sample_and_is_saved_and_made_again_whole() -> Non
     state.metadata["k"], state.metadata["more"] = 2, Path("p")
     state.store.set("seen", [1, 2])
     state.choices.mark_choice(2, True)
+    assert ONE.choices == ["x", "y", "z"] and [each.correct for each in restored(None, ONE, "m").choices] == [None] * 3
     kept = saved(state)
     assert kept["choices"] == [["x", None, 0], ["y", None, 1], ["z", True, 2]] and kept["completed"] is True
     assert (kept["store"], kept["metadata"]) == ({"seen": [1, 2]}, {"k": 2, "more": "p"})
@@ -232,6 +234,7 @@ def test_a_scorer_that_calls_a_model_gets_the_grader_or_is_told_to_name_one(tmp_
 
     async def asked(grader: str) -> Any:
         enter_grader(grader)
+        assert list(model_roles()) == ["grader"]
         return [(await get_model(role=role).generate("hi")).completion for role in (None, "grader")]
 
     assert asyncio.run(asked("scripted:echo")) == ["hi", "hi"]
