@@ -392,6 +392,8 @@ def test_errors_of_a_sandbox_are_told_to_the_model() -> None:
 
 
 def test_arguments_sampling_and_protocol_of_a_task() -> None:
+    deep = "[" * 50_000
+    assert _arguments(f"deep={deep},,z=[1]") == {"deep": deep, "z": [1]}, "what is no JSON is text"
     assert _arguments("shots=5, name=a=b,flag=true,text=x,none=null,") == {
         "shots": 5, "name": "a=b", "flag": True, "text": "x", "none": None,
     }  # fmt: skip

@@ -247,6 +247,11 @@ def test_a_scorer_that_calls_a_model_gets_the_grader_or_is_told_to_name_one(tmp_
 
 def test_a_sample_is_a_task_whose_last_message_is_the_prompt() -> None:
     facts = {"task": "f.py", "args": "a=1", "grader": "g"}
+    clusters = [
+        task_of(Sample(input="Q", metadata={"k": value}), "f.py", "", "", None, "k").metadata.get("cluster")
+        for value in (0, "", False, "é", None)
+    ]
+    assert clusters == ["0", "", "False", "é", None]
     assert task_of(ONE, "f.py", "a=1", "g", {"top_k": 3}, "k") == Task(
         "t1", "Q1", ("x", "y", "z"), hint="a letter", sampling={"top_k": 3}, metadata={"cluster": "1", "inspect": facts},
         secret={"target": ["A", "B"], "metadata": {"k": 1}},
@@ -274,7 +279,7 @@ from inspect_ai.dataset import Sample
 
 @task
 def counted(n=2, name="x"):
-    return Task([Sample(input=f"{name}{i}", id=None if i else "a") for i in range(n)], name=name)
+    return Task([Sample(input=f"{name}{i}", id=("a", None, 0)[i]) for i in range(n)], name=name)
 
 @task
 def equal():
@@ -290,9 +295,12 @@ def test_a_file_of_tasks_is_loaded_with_its_arguments_and_what_is_wrong_is_one_s
     file = tmp_path / "some_tasks.py"
     file.write_text(TASKS)
     task, samples = load(f"{file}@counted", "n=3,name=é", "")
-    assert task.name == "é" and [(each.id, each.input) for each in samples] == [("a", "é0"), (2, "é1"), (3, "é2")]
+    assert task.name == "é" and [(each.id, each.input) for each in samples] == [("a", "é0"), (2, "é1"), (0, "é2")]
     assert load(f"{file}@counted", "n=3,name=é", "")[0] is task
+    (tmp_path / "folder.py").mkdir()
     wrong: list[tuple[str, str, type[Exception], str]] = [
+        (f"{tmp_path}/folder.py@x", "", ConfigError, f"no file '{tmp_path}/folder.py': give the path of the Python file "
+         "that defines the Inspect task"),
         (f"{file}@equal", "", DataError, f"'{file}@equal' has two samples with the id '1': ids must differ"),
         (f"{file}@ends", "", DataError, f"Inspect could not load the task '{file}@ends' (SystemExit: 3)"),
         (str(file), "", DataError, f"Inspect could not load the task '{file}' (SystemExit: 3)"),
