@@ -211,8 +211,8 @@ def test_tasks_prompts_and_goals_are_those_of_the_version_asked_for() -> None:
         third = [*islice(dojo_tasks(version, ["banking"], "direct", False), 3)][-1]
         assert third.id == "banking/user_task_0/injection_task_2"
         assert (words in next(iter(third.metadata["dojo"]["injections"].values()))) is said
-    opening = [next(dojo_tasks(version, ["travel"], "none", False)).prompt for version in ("v1", V)]
-    assert opening == [suites(version)["travel"].user_tasks["user_task_0"].PROMPT for version in ("v1", V)]
+    opening = [next(dojo_tasks(version, ["workspace"], "none", False)).prompt for version in ("v1.2", V)]
+    assert opening == [suites(version)["workspace"].user_tasks["user_task_0"].PROMPT for version in ("v1.2", V)]
     assert opening[0] != opening[1]
 
 
