@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from firsthand.bridges.lm_eval import task_files
 from firsthand.bridges.lm_eval.document_scores import DocumentRequests, _alone, _is_number, answers, shown
 from firsthand.bridges.lm_eval.document_tasks import as_marker, entries_of, protocol_text
 from firsthand.bridges.lm_eval.sample_lines import import_samples
@@ -30,7 +31,9 @@ needs_harness = pytest.mark.skipif(
 # -- task files --
 
 
-def test_code_is_listed_in_reading_order_with_the_file_it_is_in(tmp_path: Path) -> None:
+def test_code_is_listed_in_reading_order_with_the_file_it_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "b.yaml").write_text(
         "process_docs: !function utils.docs\ninclude: ../c.yaml\ndataset_path: data/x.py\n"
@@ -44,6 +47,15 @@ def test_code_is_listed_in_reading_order_with_the_file_it_is_in(tmp_path: Path) 
         "hf_evaluate: a metric fetched from the hub (c.yaml)",
     ]  # fmt: skip
     assert [each.name for each in with_includes(path)] == ["a.yaml", "b.yaml", "c.yaml"]
+    with monkeypatch.context() as fewer:
+        fewer.setattr(task_files, "MAX_FILES", 3)
+        assert len([*with_includes(path)]) == 3
+        fewer.setattr(task_files, "MAX_FILES", 2)
+        with pytest.raises(DataError) as many:
+            code_in(path)
+        assert str(many.value) == f"{path} includes more than 2 files: include fewer"
+    path.write_text(f"dataset_path: {'d' * 60}.py\n")
+    assert code_in(path) == [f"dataset_path: {'d' * 60} (a.yaml)"]
     for dataset, runs in (
         ("json", False),
         ("x.pkl", True),
@@ -74,6 +86,8 @@ def test_files_that_are_too_large_or_no_mapping_are_refused(tmp_path: Path) -> N
     path.write_text("a: 1" + " " * ((1 << 20) - 3))
     with pytest.raises(DataError, match="is larger than 1 MiB"):
         read_yaml(path)
+    path.write_text(f"a: {'9' * 1000}\nb: 0.{'5' * 998}\n")
+    assert read_yaml(path) == {"a": 10**1000 - 1, "b": float("0." + "5" * 998)}, "as many digits as there may be"
     for text, why in (("a: [\n", "while parsing a flow node"), ("[" * 500, "maximum recursion depth exceeded")):
         path.write_text(text)
         with pytest.raises(DataError) as refused:
