@@ -315,6 +315,7 @@ def test_a_compose_file_says_what_each_service_needs(tmp_path: Path) -> None:
     for text, why in (
         ("services: [", "while parsing"),
         ("[" * 500, "maximum recursion depth"),
+        (f"a: !{'x' * 300} 1", "could not determine a constructor for the tag '!xxxx"),
         (None, "Compose file not found"),
     ):
         path.write_text(text) if text is not None else path.unlink()

@@ -88,7 +88,12 @@ def test_files_that_are_too_large_or_no_mapping_are_refused(tmp_path: Path) -> N
         read_yaml(path)
     path.write_text(f"a: {'9' * 1000}\nb: 0.{'5' * 998}\n")
     assert read_yaml(path) == {"a": 10**1000 - 1, "b": float("0." + "5" * 998)}, "as many digits as there may be"
-    for text, why in (("a: [\n", "while parsing a flow node"), ("[" * 500, "maximum recursion depth exceeded")):
+    tagged = "could not determine a constructor for the tag '!" + "x" * 300
+    for text, why in (
+        ("a: [\n", "while parsing a flow node"),
+        ("[" * 500, "maximum recursion depth exceeded"),
+        (f"a: !{'x' * 300} 1\n", tagged[:200]),
+    ):
         path.write_text(text)
         with pytest.raises(DataError) as refused:
             read_yaml(path)
