@@ -124,6 +124,15 @@ def test_code_is_refused_unless_trusted_and_errors_name_the_task() -> None:
     ):
         with pytest.raises(kind, match=told), task_errors("t"):
             raise raised
+    with pytest.raises(DataError) as long, task_errors("t"):
+        raise ValueError("a\n b " + "x" * 400)
+    assert str(long.value) == (
+        f"lm-evaluation-harness could not load the task 't' (ValueError: a b {'x' * 296}): "
+        "check the file, its columns and whether its data is on this machine"
+    )
+    with pytest.raises(ConfigError) as several:
+        _refuse("f.yaml", list("abcd"), False)
+    assert str(several.value).startswith("f.yaml runs code of its author with your rights: a, b, c. Read it, then")
 
 
 def config_task(**config: Any) -> Any:
@@ -310,6 +319,8 @@ def test_logged_samples_become_a_run_with_an_agent_for_each_filter(tmp_path: Pat
     (folder / "results_1.json").write_text('{"model_name": "older"}')
     (folder / "results_2.json").write_text('{"model_name": "org/model"}')
     (folder / "results_3.json").write_text("{")
+    (folder / "results_4.json").write_text("[" * 100_000)
+    (folder / "results_5.json").write_bytes(b"\xff")
     rows = [
         {
             "doc_id": 0,
@@ -362,15 +373,21 @@ def test_logged_samples_become_a_run_with_an_agent_for_each_filter(tmp_path: Pat
         ("\n", "has no samples"),
         ('{"doc_id": 1}\n', "line 1: a sample of lm-eval with doc_id"),
         ("\n[]\n", "line 2: a sample"),
+        ("[" * 100_000, "line 1: a sample"),
         ('{"doc_id": 1, "filtered_resps": []}\n{\n', "line 2: a sample"),
     ):
         path.write_text(text)
         with pytest.raises(DataError, match=told):
             import_samples(path, tmp_path / "home")
+    path.write_bytes(b'{"doc_id": "\xff"}\n')
+    with pytest.raises(DataError, match=r"678\.jsonl cannot be read: "):
+        import_samples(path, tmp_path / "home")
     with pytest.raises(DataError, match=r"no\.jsonl cannot be read"):
         import_samples(tmp_path / "no.jsonl", tmp_path / "home")
-    plain = tmp_path / "alone" / "samples_x.jsonl"
+    plain = tmp_path / "alone" / f"samples_{'x' * 50}.jsonl"
     plain.parent.mkdir()
     plain.write_text(json.dumps(rows[0]) + "\n")
-    with open_run(import_samples(plain, tmp_path / "home")[0], tmp_path / "home") as run:
-        assert (run.config["model"], run.config["benchmarks"]) == ("alone", ["x"])
+    id, _ = import_samples(plain, tmp_path / "home")
+    assert "lm-eval-" + "x" * 32 in id and "x" * 33 not in id
+    with open_run(id, tmp_path / "home") as run:
+        assert (run.config["model"], run.config["benchmarks"]) == ("alone", ["x" * 50])
