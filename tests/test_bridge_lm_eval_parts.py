@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from firsthand.bridges.lm_eval import task_files
+from firsthand.bridges.lm_eval import sample_lines, task_files
 from firsthand.bridges.lm_eval.document_scores import DocumentRequests, _alone, _is_number, answers, shown
 from firsthand.bridges.lm_eval.document_tasks import as_marker, entries_of, protocol_text
 from firsthand.bridges.lm_eval.sample_lines import import_samples
@@ -313,7 +313,9 @@ def test_a_metric_of_one_document_is_its_number_or_the_aggregate_of_it() -> None
 # -- logged samples --
 
 
-def test_logged_samples_become_a_run_with_an_agent_for_each_filter(tmp_path: Path) -> None:
+def test_logged_samples_become_a_run_with_an_agent_for_each_filter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "org__model"
     folder.mkdir()
     (folder / "results_1.json").write_text('{"model_name": "older"}')
@@ -387,6 +389,10 @@ def test_logged_samples_become_a_run_with_an_agent_for_each_filter(tmp_path: Pat
     plain = tmp_path / "alone" / f"samples_{'x' * 50}.jsonl"
     plain.parent.mkdir()
     plain.write_text(json.dumps(rows[0]) + "\n")
+    monkeypatch.setattr(sample_lines, "MAX_LINE_CHARS", len(plain.read_text()) - 1)
+    with pytest.raises(DataError, match="line 1: a sample"):
+        import_samples(plain, tmp_path / "home")
+    monkeypatch.setattr(sample_lines, "MAX_LINE_CHARS", len(plain.read_text()))
     id, _ = import_samples(plain, tmp_path / "home")
     assert "lm-eval-" + "x" * 32 in id and "x" * 33 not in id
     with open_run(id, tmp_path / "home") as run:
