@@ -289,6 +289,15 @@ def test_a_feed_line_begins_with_eight_characters_of_its_place() -> None:
     ]
 
 
+def test_an_empty_piece_leaves_the_line_of_an_answer_open(capsys: Any) -> None:
+    screen = Screen()
+    for text in ("", "x", ""):
+        screen.listen(Piece("0:1", text))
+    screen.say("y")
+    screen.end_line()
+    assert capsys.readouterr() == ("x\ny\n", "")
+
+
 def test_in_a_pipe_answers_are_on_the_output_and_tools_and_retries_on_the_errors(capsys: Any) -> None:
     screen = Screen()
     assert not screen.is_terminal

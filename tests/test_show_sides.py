@@ -11,7 +11,7 @@ import pytest
 
 from firsthand.runs.pairing import Comparison, compare
 from firsthand.runs.store import Run, create
-from firsthand.show.alignment_report import ScenarioRate, alignment_of, cannot_show
+from firsthand.show.alignment_report import ScenarioRate, _verdicts, alignment_of, cannot_show
 from firsthand.show.answer_diff import (
     MAX_EPOCHS,
     MAX_SAMPLES,
@@ -195,6 +195,15 @@ def test_the_page_of_a_diff_counts_and_leaves_out_what_is_beyond_500() -> None:
 def attempt(task: str, **values: float | None) -> Trace:
     scores = tuple(Score(name, value) for name, value in values.items() if value is not None)
     return Trace(f"id-{task}", "joint", task, {"name": "ada"}, 0, 0, "", 1.0, scores=scores)
+
+
+def test_a_verdict_is_by_rule_and_by_choice_and_only_1_is_one() -> None:
+    kinds = (("misbehaves_at_first", "misbehaves_by_choice"), ("over_refuses", "refuses_by_choice"))
+    for rule, choice in kinds:
+        found = [_verdicts(attempt("w", **{rule: by_rule, choice: by_choice})) for by_rule, by_choice in (
+            (1.0, 0.5), (0.5, 1.0), (0.0, 0.0), (1.0, None), (None, 1.0))]  # fmt: skip
+        assert found == [(True, False), (False, True), (False, False), None, None], rule
+    assert _verdicts(attempt("w", misbehaves_at_first=1.0, over_refuses=0.0, refuses_by_choice=1.0)) == (False, True)
 
 
 TASKS = {name: Task(name, "?", metadata={"theme": name[0]}) for name in ("w1", "w2", "w3", "m1", "m2", "m3")}
