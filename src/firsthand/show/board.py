@@ -215,7 +215,7 @@ def _board(
     agents = {agent: summaries_of(made) for agent, made in attempts.items()}
     everything = [each for made in agents.values() for each in made]
     names = list(dict.fromkeys(score.name for each in everything for score in each.scores))
-    metric = next((each.scores[0].name for each in everything if each.scores), "")
+    metric = next(iter(names), "")
     cheapest = min(agents, key=lambda agent: _cost(agents[agent]).tokens) if budget else next(iter(agents))
     first = baseline if baseline is not None and baseline in agents else cheapest
     found = figures_of(attempts if figures is not None else agents, figures)

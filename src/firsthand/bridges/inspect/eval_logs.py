@@ -43,7 +43,7 @@ def import_eval(path: Path, home: Path) -> tuple[str, int]:
                 raise DataError(f"{path} is no log of Inspect: it has no samples, or its header is no object")
             model, task = str(spec.get("model") or "unknown"), str(spec.get("task") or path.stem)
             config = {"kind": "import", "imported": "inspect", "model": model, "benchmarks": [task], "file": path.name}
-            with store.create(home, config, f"inspect-{task.rpartition('/')[2]}"[:40], command=()) as run:
+            with store.create(home, config, f"inspect-{task.rpartition('/')[2]}", command=()) as run:
                 run.add_agent(model, {"name": model, "model": model})
                 known: set[str] = set()
                 for info in sorted(names, key=lambda each: each.filename):
