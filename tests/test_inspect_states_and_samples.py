@@ -353,6 +353,7 @@ def test_a_sample_gets_the_provider_that_is_here_and_its_configuration_by_its_wh
     box, here = (SandboxEnvironmentSpec("recorded_box", config) for config in ("x", str(tmp_path / "x")))
     samples = [SimpleNamespace(id=3, sandbox=None), SimpleNamespace(id="b", sandbox=SandboxEnvironmentSpec("local"))]
     assert sandbox_specs(SimpleNamespace(sandbox=box), samples, "t", "") == {"3": here, "b": here}, "the task's"
+    assert sandbox_specs(SimpleNamespace(sandbox=box), samples[:1], "t", "") == {"3": here}
     assert sandbox_specs(SimpleNamespace(sandbox=None), samples, "t", "recorded_box") == {
         "b": SandboxEnvironmentSpec("recorded_box")
     }
