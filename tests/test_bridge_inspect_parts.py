@@ -98,6 +98,17 @@ def test_an_output_has_usage_cost_reasons_and_log_probs_of_every_completion() ->
     [token] = output.choices[0].logprobs.content
     assert (token.token, token.logprob) == ("a", -0.5)
     assert [(each.token, each.logprob) for each in token.top_logprobs] == [("b", -0.2), ("a", -0.5)]
+    near = (
+        (("a", -0.65), ("b", -0.7)),
+        (("c", -0.70005), ("d", -0.9)),
+        (("e", -0.7002), ("f", -0.6999)),
+        (("g", -3.0),),
+    )
+    several = replace(assistant("bc"), sampled=Sampled((1, 2, 3), (-0.7, -0.7, -0.70005)))
+    found = output_to([Completion(several, "length", Usage(), near)], "m").choices[0].logprobs
+    assert found is not None and [(each.token, each.logprob) for each in found.content] == [
+        ("b", -0.7), ("c", -0.70005), ("", -0.70005), ("g", -3.0),
+    ]  # fmt: skip  # within 0.0001; not among the alternatives; sampled without a log-prob
     unknown = output_to([Completion(assistant("a"), "length", Usage(), tops)], "m")
     assert unknown.choices[0].logprobs.content[0].token == "b" and unknown.usage.total_cost is None
 
@@ -172,7 +183,7 @@ class Recorded:
         self.asked.append((path, most))
         if path == "large":
             raise ValueError("too large")
-        return b"a\r\n\xc3\xa9"
+        return b"\xffELF\x00" if path == "binary" else b"a\r\n\xc3\xa9"
 
 
 def outcome(ended: Any = "done", status: int | None = 0, stdout: str = "out", stderr: str = "err") -> Outcome:
@@ -193,6 +204,10 @@ def test_outcomes_of_commands_are_inspects_results_or_its_errors() -> None:
     plain = run(outcome("error", 3), input=b"\xff")
     assert (plain[0].success, plain[0].returncode) == (False, 3)
     assert plain[1][0][1] == {"stdin": b"\xff", "folder": "", "environment": None, "wall_s": None, "output_bytes": most}
+    assert run(outcome(), input="é\udcff")[1][0][1]["stdin"] == b"\xc3\xa9\xff", "bytes that are no text come back"
+    with pytest.raises(OutputLimitExceededError) as both:
+        run(outcome("output", None, "out", "err"))
+    assert (both.value.truncated_output, both.value.limit_str) == ("out", "10 MiB")
     memory = run(outcome("memory", None, "", "x"))[0]
     assert memory.stderr == "x\nthe command used too much memory, or made too many files" and not memory.success
     with pytest.raises(TimeoutError, match="did not end within 7 s") as late:
@@ -227,8 +242,12 @@ def test_files_of_a_sandbox_keep_their_bytes() -> None:
         and asyncio.run(made.read_file("f", text=False)) == b"a\r\n\xc3\xa9"
     )
     assert box.asked[-1] == ("f", 100 * 1024**2)
-    with pytest.raises(OutputLimitExceededError):
+    assert asyncio.run(made.read_file("binary", text=False)) == b"\xffELF\x00"
+    with pytest.raises(UnicodeDecodeError, match="can't decode byte 0xff in position 0"):
+        asyncio.run(made.read_file("binary"))
+    with pytest.raises(OutputLimitExceededError) as large:
         asyncio.run(made.read_file("large"))
+    assert (large.value.limit_str, large.value.truncated_output) == ("100 MiB", None)
     with pytest.raises(NotImplementedError, match=r"^serve would keep running"):
         asyncio.run(made.exec_remote(["serve", "x"]))
     assert boxes({"a": made, "b": object()}) == {}
@@ -263,6 +282,14 @@ def test_a_compose_file_says_what_each_service_needs(tmp_path: Path) -> None:
     assert built.source == str(tmp_path / "sub" / "Dockerfile") and [step.command for step in built.steps] == [
         "touch x"
     ]
+    (tmp_path / "Other").write_text("FROM debian\nWORKDIR /other\n")
+    named = read(
+        "services:\n  a: {image: bash}\n  b: {build: {dockerfile: Other}, x-default: true}\n  c: {image: bash}\n"
+        "  d: {build: {context: sub}}\n"
+    )
+    assert [(each.name, each.folder, Path(each.source).name) for each in named] == [
+        ("b", "/other", "Other"), ("a", FOLDER, "compose.yaml"), ("c", FOLDER, "compose.yaml"), ("d", "/made", "Dockerfile"),
+    ]  # fmt: skip
     with pytest.raises(ConfigError) as refused:
         read(
             "services:\n  a:\n    image: postgres:16@sha256:ab\n    ports: ['80:80']\n    user: root\n"
@@ -282,6 +309,20 @@ def test_a_compose_file_says_what_each_service_needs(tmp_path: Path) -> None:
     for size, found in (("512m", 2**29), ("2k", 2048), ("7", 7), ("8b", 8), ("1GB", 2**30), (None, 0), ("much", 0)):
         assert sandbox_requirements._bytes(size) == found
     assert required_sandboxes(None) == [RequiredSandbox()] == required_sandboxes("")
+    for name in ("mine.yml", "mine.yaml"):
+        (tmp_path / name).write_text("services:\n  a: {image: debian, working_dir: /w}\n")
+        assert required_sandboxes(str(tmp_path / name)) == [RequiredSandbox("a", "/w", source=str(tmp_path / name))]
+    for text, why in (
+        ("services: [", "while parsing"),
+        ("[" * 500, "maximum recursion depth"),
+        (f"a: !{'x' * 300} 1", "could not determine a constructor for the tag '!xxxx"),
+        (None, "Compose file not found"),
+    ):
+        path.write_text(text) if text is not None else path.unlink()
+        with pytest.raises(ConfigError) as broken:
+            required_sandboxes(str(path))
+        told = str(broken.value)
+        assert told.startswith(f"{path} cannot be read: {why}") and len(told) <= len(f"{path} cannot be read: ") + 200
     with pytest.raises(ConfigError, match=r"'values\.json' is neither a compose file nor a Dockerfile"):
         required_sandboxes("values.json")
     [docker] = required_sandboxes(str(tmp_path / "sub" / "Dockerfile"))
@@ -352,6 +393,8 @@ def test_errors_of_a_sandbox_are_told_to_the_model() -> None:
 
 
 def test_arguments_sampling_and_protocol_of_a_task() -> None:
+    deep = "[" * 50_000
+    assert _arguments(f"deep={deep},,z=[1]") == {"deep": deep, "z": [1]}, "what is no JSON is text"
     assert _arguments("shots=5, name=a=b,flag=true,text=x,none=null,") == {
         "shots": 5, "name": "a=b", "flag": True, "text": "x", "none": None,
     }  # fmt: skip

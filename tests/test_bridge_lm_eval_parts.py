@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from firsthand.bridges.lm_eval import sample_lines, task_files
 from firsthand.bridges.lm_eval.document_scores import DocumentRequests, _alone, _is_number, answers, shown
 from firsthand.bridges.lm_eval.document_tasks import as_marker, entries_of, protocol_text
 from firsthand.bridges.lm_eval.sample_lines import import_samples
@@ -30,7 +31,9 @@ needs_harness = pytest.mark.skipif(
 # -- task files --
 
 
-def test_code_is_listed_in_reading_order_with_the_file_it_is_in(tmp_path: Path) -> None:
+def test_code_is_listed_in_reading_order_with_the_file_it_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "b.yaml").write_text(
         "process_docs: !function utils.docs\ninclude: ../c.yaml\ndataset_path: data/x.py\n"
@@ -44,6 +47,15 @@ def test_code_is_listed_in_reading_order_with_the_file_it_is_in(tmp_path: Path) 
         "hf_evaluate: a metric fetched from the hub (c.yaml)",
     ]  # fmt: skip
     assert [each.name for each in with_includes(path)] == ["a.yaml", "b.yaml", "c.yaml"]
+    with monkeypatch.context() as fewer:
+        fewer.setattr(task_files, "MAX_FILES", 3)
+        assert len([*with_includes(path)]) == 3
+        fewer.setattr(task_files, "MAX_FILES", 2)
+        with pytest.raises(DataError) as many:
+            code_in(path)
+        assert str(many.value) == f"{path} includes more than 2 files: include fewer"
+    path.write_text(f"dataset_path: {'d' * 60}.py\n")
+    assert code_in(path) == [f"dataset_path: {'d' * 60} (a.yaml)"]
     for dataset, runs in (
         ("json", False),
         ("x.pkl", True),
@@ -74,9 +86,20 @@ def test_files_that_are_too_large_or_no_mapping_are_refused(tmp_path: Path) -> N
     path.write_text("a: 1" + " " * ((1 << 20) - 3))
     with pytest.raises(DataError, match="is larger than 1 MiB"):
         read_yaml(path)
-    path.write_text("a: [\n")
-    with pytest.raises(DataError, match="is not YAML"):
-        read_yaml(path)
+    path.write_text(f"a: {'9' * 1000}\nb: 0.{'5' * 998}\n")
+    assert read_yaml(path) == {"a": 10**1000 - 1, "b": float("0." + "5" * 998)}, "as many digits as there may be"
+    tagged = "could not determine a constructor for the tag '!" + "x" * 300
+    for text, why in (
+        ("a: [\n", "while parsing a flow node"),
+        ("[" * 500, "maximum recursion depth exceeded"),
+        (f"a: !{'x' * 300} 1\n", tagged[:200]),
+    ):
+        path.write_text(text)
+        with pytest.raises(DataError) as refused:
+            read_yaml(path)
+        told = str(refused.value)
+        assert told.startswith(f"{path} is not YAML: {why}") and len(told) <= len(f"{path} is not YAML: ") + 200
+        assert "\n" not in told
     with pytest.raises(DataError, match=r"no\.yaml cannot be read: No such file"):
         read_yaml(tmp_path / "no.yaml")
     for digits, is_read in ((1000, True), (1001, False)):
@@ -101,6 +124,15 @@ def test_code_is_refused_unless_trusted_and_errors_name_the_task() -> None:
     ):
         with pytest.raises(kind, match=told), task_errors("t"):
             raise raised
+    with pytest.raises(DataError) as long, task_errors("t"):
+        raise ValueError("a\n b " + "x" * 400)
+    assert str(long.value) == (
+        f"lm-evaluation-harness could not load the task 't' (ValueError: a b {'x' * 296}): "
+        "check the file, its columns and whether its data is on this machine"
+    )
+    with pytest.raises(ConfigError) as several:
+        _refuse("f.yaml", list("abcd"), False)
+    assert str(several.value).startswith("f.yaml runs code of its author with your rights: a, b, c. Read it, then")
 
 
 def config_task(**config: Any) -> Any:
@@ -209,7 +241,7 @@ def test_a_chat_becomes_a_conversation_that_is_the_same_for_all_choices() -> Non
 
 @needs_harness
 def test_the_protocol_says_shots_seed_messages_and_what_is_ignored() -> None:
-    def task(shots: int | None, repeats: int, **settings: Any) -> Any:
+    def task(shots: int | None, repeats: int | None, **settings: Any) -> Any:
         config = {"num_fewshot": shots, "generation_kwargs": settings, "repeats": repeats}
         return SimpleNamespace(get_config=config.get, config=SimpleNamespace(repeats=repeats))
 
@@ -218,6 +250,10 @@ def test_the_protocol_says_shots_seed_messages_and_what_is_ignored() -> None:
     assert parts[0].endswith(", 2 tasks") and parts[1:] == [
         "0/5-shot, examples by seed 7", "as messages, examples as turns", "system 'Be brief.'", "ignored: odd, zeal",
         "b asks 3 times: run it with --epochs 3",
+    ]  # fmt: skip
+    names = {"once": task(0, 1), "twice": task(0, 2), "unsaid": task(0, None), "none": task(0, 0)}
+    assert protocol_text(names, 0, False, False, "").split("; ")[1:] == [
+        "0-shot, examples by seed 0", "twice asks 2 times: run it with --epochs 2",
     ]  # fmt: skip
     one = protocol_text({"a": task(5, 1)}, 0, True, False, "").split("; ")
     assert one[0].endswith(", 1 task") and one[1:] == ["5-shot, examples by seed 0", "as messages"]
@@ -246,8 +282,12 @@ def test_responses_are_log_probs_by_request_or_the_letter_that_was_chosen() -> N
     assert answers(mutual, both) == [(-1.0, True), (-2.0, False), (-3.0, False), (-4.0, True)]
     assert answers(choice, scored(answer="B")) == [(-math.inf, False), (0.0, True)]
     assert answers(choice, scored(answer="no idea")) == [(-math.inf, False)] * 2
-    with pytest.raises(DataError, match="run it with the pattern direct"):
-        answers(mutual, trace)
+    for lacking in (trace, scored(answer="B"), scored(("", [(" a", -3.0, True), (" b", -1.0, False)]))):
+        with pytest.raises(DataError) as refused:  # a letter tells nothing of the texts without the question
+            answers(mutual, lacking)
+        assert str(refused.value) == (
+            "the attempt lacks the log-probs that this task needs: run it with the pattern direct"
+        )
     with pytest.raises(DataError, match="lacks the log-probs"):
         answers(Task(**base, metadata={"request": "loglikelihood"}), scored(answer="B"))
     rolling = Task("t", "", requests=(("", "All."),), metadata={"request": "loglikelihood_rolling"})
@@ -273,12 +313,16 @@ def test_a_metric_of_one_document_is_its_number_or_the_aggregate_of_it() -> None
 # -- logged samples --
 
 
-def test_logged_samples_become_a_run_with_an_agent_for_each_filter(tmp_path: Path) -> None:
+def test_logged_samples_become_a_run_with_an_agent_for_each_filter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "org__model"
     folder.mkdir()
     (folder / "results_1.json").write_text('{"model_name": "older"}')
     (folder / "results_2.json").write_text('{"model_name": "org/model"}')
     (folder / "results_3.json").write_text("{")
+    (folder / "results_4.json").write_text("[" * 100_000)
+    (folder / "results_5.json").write_bytes(b"\xff")
     rows = [
         {
             "doc_id": 0,
@@ -331,15 +375,25 @@ def test_logged_samples_become_a_run_with_an_agent_for_each_filter(tmp_path: Pat
         ("\n", "has no samples"),
         ('{"doc_id": 1}\n', "line 1: a sample of lm-eval with doc_id"),
         ("\n[]\n", "line 2: a sample"),
+        ("[" * 100_000, "line 1: a sample"),
         ('{"doc_id": 1, "filtered_resps": []}\n{\n', "line 2: a sample"),
     ):
         path.write_text(text)
         with pytest.raises(DataError, match=told):
             import_samples(path, tmp_path / "home")
+    path.write_bytes(b'{"doc_id": "\xff"}\n')
+    with pytest.raises(DataError, match=r"678\.jsonl cannot be read: "):
+        import_samples(path, tmp_path / "home")
     with pytest.raises(DataError, match=r"no\.jsonl cannot be read"):
         import_samples(tmp_path / "no.jsonl", tmp_path / "home")
-    plain = tmp_path / "alone" / "samples_x.jsonl"
+    plain = tmp_path / "alone" / f"samples_{'x' * 50}.jsonl"
     plain.parent.mkdir()
     plain.write_text(json.dumps(rows[0]) + "\n")
-    with open_run(import_samples(plain, tmp_path / "home")[0], tmp_path / "home") as run:
-        assert (run.config["model"], run.config["benchmarks"]) == ("alone", ["x"])
+    monkeypatch.setattr(sample_lines, "MAX_LINE_CHARS", len(plain.read_text()) - 1)
+    with pytest.raises(DataError, match="line 1: a sample"):
+        import_samples(plain, tmp_path / "home")
+    monkeypatch.setattr(sample_lines, "MAX_LINE_CHARS", len(plain.read_text()))
+    id, _ = import_samples(plain, tmp_path / "home")
+    assert "lm-eval-" + "x" * 32 in id and "x" * 33 not in id
+    with open_run(id, tmp_path / "home") as run:
+        assert (run.config["model"], run.config["benchmarks"]) == ("alone", ["x" * 50])

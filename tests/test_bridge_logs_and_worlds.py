@@ -17,6 +17,7 @@ from firsthand.bridges.agentdojo import dojo_adaptive, gullible
 from firsthand.bridges.agentdojo.dojo_benchmark import _escaped, attack_success, calls_made, dojo_benchmark
 from firsthand.bridges.agentdojo.dojo_suites import plain
 from firsthand.bridges.huggingface.trainer_callback import track_callback
+from firsthand.bridges.inspect import eval_logs
 from firsthand.bridges.inspect.eval_logs import attempt_of, import_eval
 from firsthand.bridges.inspect.zip_members import read_member
 from firsthand.errors import ConfigError, DataError
@@ -138,12 +139,12 @@ def test_a_member_of_a_zip_is_read_up_to_a_bound_and_checked() -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("zstandard") is None, reason="needs pip install 'firsthand[studio]'")
-def test_a_member_in_zstandard_is_read_and_its_damage_found() -> None:
+def test_a_member_in_zstandard_is_read_and_its_damage_found(monkeypatch: pytest.MonkeyPatch) -> None:
     import zlib
 
     import zstandard
 
-    body = b"0123456789" * 100
+    body = b'{"a": 1}'.ljust(1000)
     packed = zstandard.ZstdCompressor().compress(body)
     raw = BytesIO()
     with zipfile.ZipFile(raw, "w") as log:
@@ -153,6 +154,12 @@ def test_a_member_in_zstandard_is_read_and_its_damage_found() -> None:
         info = log.getinfo("name")
         info.compress_type, info.compress_size, info.CRC = 93, len(packed), zlib.crc32(body)
         assert read_member(log, info, 1000) == body and read_member(log, info, 998) == body[:999]
+        assert info.file_size < 998, "a size that is not true"
+        monkeypatch.setattr(eval_logs, "MAX_SAMPLE_BYTES", 1000)
+        assert eval_logs._json(log, "name", Path("x.eval")) == {"a": 1}
+        monkeypatch.setattr(eval_logs, "MAX_SAMPLE_BYTES", 999)
+        with pytest.raises(DataError, match=r"^x\.eval: name holds no object, or more than its size says$"):
+            eval_logs._json(log, "name", Path("x.eval"))
         info.CRC += 1
         assert read_member(log, info, 998) == body[:999], "a part has no checksum"
         with pytest.raises(zipfile.BadZipFile, match="Bad CRC-32 for file 'name'"):

@@ -296,7 +296,7 @@ def test_a_box_is_opened_with_its_files_folder_variables_and_commands_in_order()
 @needs_bwrap
 def test_a_step_that_fails_closes_the_boxes_and_tells_its_last_line(tmp_path: Path) -> None:
     before = workers()
-    command = "echo first >&2; echo " + "w" * 300 + " >&2; false # " + "c" * 100
+    command = "echo 1 >&2; echo 2 >&2; echo " + "w" * 300 + " >&2; false # " + "c" * 100
     with pytest.raises(ConfigError) as failed:
         asyncio.run(open_box(RequiredSandbox(steps=(BuildStep(command=command),), source="D")))
     assert str(failed.value) == f"D: RUN {command[:100]} fails in the sandbox: {'w' * 200}"

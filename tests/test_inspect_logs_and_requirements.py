@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from firsthand.bridges.inspect import eval_logs
 from firsthand.bridges.inspect.eval_logs import _json, _message, _scores, _text, _usage, _whole, attempt_of, import_eval
 from firsthand.bridges.inspect.sandbox_requirements import RequiredSandbox, _built, _bytes, _service, _variables
 from firsthand.errors import DataError
@@ -25,12 +26,13 @@ def test_scores_are_numbers_letters_and_truth_values_by_scorer_and_part() -> Non
     scores = {
         "match": {"value": "C", "answer": "a" * 4001, "explanation": 0, "other": "x"}, "none": {"value": "N"},
         "wrong": {"value": "I"}, "part": {"value": "P", "explanation": "é"}, "word": {"value": "yes"}, "lost": 3,
-        "huge": {"value": 1e300}, "list": {"value": [1]}, "number": {"value": 2}, "flag": {"value": False},
+        "huge": {"value": 1e300}, "low": {"value": -1e300}, "least": {"value": -1e299},
+        "list": {"value": [1]}, "number": {"value": 2}, "flag": {"value": False},
         "parts": {"value": {"x": 0.5, "y": "C", "z": None, "": 4}, "answer": "b"},
     }  # fmt: skip
     assert list(_scores(scores)) == [
         Score("match", 1.0, {"answer": "a" * 4000}), Score("none", 0.0), Score("wrong", 0.0),
-        Score("part", 0.5, {"explanation": "é"}), Score("number", 2.0), Score("flag", 0.0),
+        Score("part", 0.5, {"explanation": "é"}), Score("least", -1e299), Score("number", 2.0), Score("flag", 0.0),
         Score("parts.x", 0.5, {"answer": "b"}), Score("parts.y", 1.0, {"answer": "b"}), Score("parts", 4.0, {"answer": "b"}),
     ]  # fmt: skip
     assert list(_scores([])) == list(_scores(None)) == []
@@ -67,7 +69,7 @@ def test_each_message_of_a_log_keeps_its_role_and_parts() -> None:
         ({"role": "tool", "content": "ok", "error": {"message": "no"}}, Message("tool", (ToolResult("", "", "no", True),))),
         ({"role": "tool", "content": "ok", "error": "no"}, Message("tool", (ToolResult("", "", "ok"),))),
         ({"role": "assistant", "content": [{"type": "reasoning", "reasoning": None}, {"type": "text", "text": "a"}, "raw",
-                                           {"type": "i" * 50}, {"type": "text", "text": None}, {"text": 5}],
+                                           {"type": "i" * 50}, {"other": 1}, {"type": "text", "text": None}, {"text": 5}],
           "tool_calls": [{"id": 7, "function": "f", "arguments": {"x": 1}}, "bad", {"arguments": "{}"}]},
          Message("assistant", (Reasoning("", {}), Text("a"), Text(f"[{'i' * 40}]"), Text("5"), ToolCall("7", "f", {"x": 1}),
                                ToolCall("", "", {})))),
@@ -78,14 +80,16 @@ def test_each_message_of_a_log_keeps_its_role_and_parts() -> None:
 def test_a_sample_is_an_attempt_whose_calls_share_its_time_and_whose_first_has_its_usage() -> None:
     sample: dict[str, Any] = {
         "id": 4, "epoch": 2.0, "uuid": "u", "input": "Q?", "target": "t", "choices": ["a", 2], "total_time": 6.0,
-        "metadata": {"n": 1, "l": []},
+        "metadata": {"n": 1, "l": [], "f": 0.5, "s": "é", "none": None, "yes": True, "d": {"n": 2}},
         "messages": [{"role": "assistant", "content": "a0"}, 5, {"role": "user", "content": "q"},
                      {"role": "assistant", "content": "a2"}, {"role": "assistant", "content": "a3"}],
         "model_usage": {"m": {"input_tokens": 9, "output_tokens": 4}}, "output": {"completion": ""},
         "error": {"message": "e" * 4001}, "limit": {"type": "time"}, "scores": {"s": {"value": 1}},
     }  # fmt: skip
     task, trace = attempt_of(sample, "b", "m")
-    assert task == Task("4", "Q?", ("a", "2"), secret={"answer": "t"}, metadata={"n": 1})
+    assert task == Task(
+        "4", "Q?", ("a", "2"), secret={"answer": "t"}, metadata={"n": 1, "f": 0.5, "s": "é", "yes": True}
+    )
     assert [(call.id, call.at, call.started_s, call.duration_s, call.usage, call.nodes) for call in trace.calls] == [
         (":0", None, 0.0, 2.0, Usage(9, 0, 4), (0,)), (":1", 1, 2.0, 2.0, Usage(), (2,)), (":2", 2, 4.0, 2.0, Usage(), (3,)),
     ]  # fmt: skip
@@ -137,6 +141,8 @@ def test_a_log_is_a_run_of_its_samples_in_order_with_each_task_once(tmp_path: Pa
         ({"header": spec}, "is no log of Inspect"), ({**samples}, "has no _journal/start.json, or it has more than 256 MiB"),
         ({"header": "[1]", **samples}, "header.json holds no object, or more than its size says"),
         ({"header": spec, "samples__a": "{"}, "samples/a.json is no JSON: "),
+        ({"header": spec, "samples__a": "[" * 100_000}, "z.eval: samples/a.json is no JSON: maximum recursion depth"),
+        ({"header": '{"eval":' * 100_000, **samples}, "z.eval: header.json is no JSON: maximum recursion depth"),
     ):  # fmt: skip
         with pytest.raises(DataError, match=said):
             import_eval(write_log(tmp_path / "z.eval", **members), tmp_path)
@@ -144,6 +150,47 @@ def test_a_log_is_a_run_of_its_samples_in_order_with_each_task_once(tmp_path: Pa
         assert _json(log, "samples/b.json", path) == {"id": 2, "input": "B"}
         with pytest.raises(DataError, match=r"x\.eval has no header, or"):
             _json(log, "header", path)
+
+
+def test_a_log_is_refused_for_what_its_zip_says_before_anything_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = {f"samples__{n}": {"id": n, "input": "x" * 300} for n in range(3)}
+    path = write_log(tmp_path / "x.eval", header={"eval": {"task": None, "model": ""}}, **samples)
+    raw, place = path.read_bytes(), len(b"PK\1\2")
+    with zipfile.ZipFile(path) as log:
+        size = sum(info.file_size for info in log.infolist() if info.filename.startswith("samples/"))
+    for name, most in (("MAX_SAMPLES", 3), ("MAX_LOG_BYTES", size)):
+        with monkeypatch.context() as lower:
+            lower.setattr(eval_logs, name, most)
+            id, count = import_eval(path, tmp_path)
+            with open_run(id, tmp_path) as run:
+                assert (run.config["model"], run.config["benchmarks"], count) == ("unknown", ["x"], 3), (
+                    "named in no header"
+                )
+            lower.setattr(eval_logs, name, most - 1)
+            with pytest.raises(DataError) as refused:
+                import_eval(path, tmp_path)
+            gib = (size - 1 if name == "MAX_LOG_BYTES" else 8 << 30) >> 30
+            assert str(refused.value) == f"{path} unpacks to more than {gib} GiB or has too many samples"
+    name, _ = import_eval(
+        write_log(tmp_path / "y.eval", header={"eval": {"task": "n/" + "s" * 50}}, **samples), tmp_path
+    )
+    assert "inspect-" + "s" * 32 in name and "s" * 33 not in name
+    with zipfile.ZipFile(tmp_path / "z.eval", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("header.json", "{}")
+        packed.writestr("samples/a.json", json.dumps({"id": "a" * (1 << 20)}))
+    monkeypatch.setattr(eval_logs, "MAX_SAMPLE_BYTES", 1 << 20)
+    with pytest.raises(
+        DataError, match=r"has no samples/a\.json, or it has more than 1 MiB: is it a log of Inspect\?$"
+    ):
+        import_eval(tmp_path / "z.eval", tmp_path)
+    # the flags of a file stand 4 bytes after the mark of its entry in the zip's directory, its method 2 bytes further
+    entry = raw.index(b"PK\1\2") + place
+    for at, value, why in ((4, 1, "header.json is encrypted, or its log is closed"), (6, 99, "compression method")):
+        path.write_bytes(raw[: entry + at] + bytes([value]) + raw[entry + at + 1 :])
+        with pytest.raises(DataError, match=why):
+            import_eval(path, tmp_path)
 
 
 def asked(**given: Any) -> Any:
@@ -165,6 +212,17 @@ def test_a_service_says_where_it_works_with_what_and_what_is_not_there() -> None
     assert _service("s", wants, file)[1] == [
         "listens on a port", "asks for odd", "is on the network 'host'", f"keeps `serve {'x' * 54}` running",
         "is the image 'postgres:16'",
+    ]  # fmt: skip
+    for idle in (
+        "/bin/sh -c 'sleep infinity'",
+        'sh -c "exec tail -f /dev/null"',
+        ["/bin/sh", "-c", "sleep 5"],
+        "cat",
+        [],
+    ):
+        assert _service("s", asked(command=idle), file)[1] == [], idle
+    assert _service("s", asked(user="", devices={}, privileged=False, labels=["a"]), file)[1] == [
+        "runs as another user", "asks for labels",
     ]  # fmt: skip
     assert _service("s", asked(entrypoint=["python3", "-m", "http.server"]), file)[1] == [
         "keeps `python3 -m http.server` running"

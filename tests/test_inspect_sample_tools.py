@@ -117,6 +117,48 @@ def test_tools_act_in_the_default_sandbox_and_tell_errors_as_text() -> None:
     assert ("default", ["python3", "-c", "print(1)"], 120) in commands
 
 
+def test_scorers_get_the_sandboxes_of_their_own_attempt_alone() -> None:
+    async def one_after_the_other() -> None:
+        one, two, three = (sandboxes(id=id) for id in ("one", "two", "three"))
+        for each in (one, two):
+            await each.open()
+        await one.end()
+        async with sandboxes_for_scoring(two.theirs, two.sample, two.spec, two.task, {}):
+            pass  # those of `two` are still there
+        await three.open()
+        await Sandboxes(three.task, three.theirs, three.sample, None).open()
+        with pytest.raises(ConfigError, match="the sandbox of three was not kept: it was not one of ours"):
+            async with sandboxes_for_scoring(three.theirs, three.sample, three.spec, three.task, {}):
+                pass
+        await three.end()
+
+    TOLD.clear()
+    asyncio.run(one_after_the_other())
+    assert [each[0] for each in TOLD].count("task ends") == 3
+
+
+def test_each_of_our_sandboxes_leaves_its_changes_or_why_they_are_not_kept() -> None:
+    class Left:
+        """A Box that gives what changed since it was seen, or fails."""
+
+        def __init__(self, error: Exception | None = None):
+            self.error = error
+
+        async def snapshot(self, seen: Any) -> Any:
+            if self.error is not None:
+                raise self.error
+            return {"since": seen}
+
+    mine = sandboxes()
+    errors = {"full": OSError(28, "no room"), "large": ValueError("1 GiB"), "gone": SandboxError("it ended")}
+    mine.boxes = {"a": Left(), **{name: Left(error) for name, error in errors.items()}, "b": Left()}  # type: ignore[dict-item]
+    mine.seen = {name: {"files": name} for name in mine.boxes}
+    assert asyncio.run(mine.final_state()) == {"sandbox": {
+        "a": {"changes": {"since": {"files": "a"}}}, "full": {"not_kept": "[Errno 28] no room"},
+        "large": {"not_kept": "1 GiB"}, "gone": {"not_kept": "it ended"}, "b": {"changes": {"since": {"files": "b"}}},
+    }}  # fmt: skip
+
+
 def test_what_cannot_be_opened_or_kept_is_told_and_everything_is_closed() -> None:
     TOLD.clear()
 

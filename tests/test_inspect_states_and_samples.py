@@ -22,9 +22,10 @@ if importlib.util.find_spec("inspect_ai") is None:
 
 from inspect_ai.dataset import Sample
 from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessageUser, GenerateConfig, get_model
+from inspect_ai.model._model import model_roles
 from inspect_ai.scorer import Score as Verdict
 from inspect_ai.scorer import accuracy, mean, scorer, stderr
-from inspect_ai.util import SandboxEnvironmentSpec, sandbox
+from inspect_ai.util import SandboxEnvironmentSpec, sandbox, store
 
 import firsthand.bridges.inspect.sandbox_registry  # noqa: F401
 from firsthand.bridges.inspect.sample_sandboxes import (
@@ -34,6 +35,7 @@ from firsthand.bridges.inspect.sample_sandboxes import (
     _layered,
     _provided,
     _tools,
+    sandbox_specs,
 )
 from firsthand.bridges.inspect.sample_scores import (
     STATE,
@@ -96,15 +98,18 @@ def test_a_state_begins_as_the_sample_and_is_saved_and_made_again_whole() -> Non
     assert (other.epoch, [each.role for each in other.messages], len(other.choices)) == (1, ["system", "user"], 0)
     state.messages.append(ChatMessageAssistant(content="é"))
     state.output.completion, state.completed = "done", True
-    state.metadata["more"] = Path("p")
+    state.metadata["k"], state.metadata["more"] = 2, Path("p")
     state.store.set("seen", [1, 2])
     state.choices.mark_choice(2, True)
+    assert ONE.choices == ["x", "y", "z"] and [each.correct for each in restored(None, ONE, "m").choices] == [None] * 3
     kept = saved(state)
     assert kept["choices"] == [["x", None, 0], ["y", None, 1], ["z", True, 2]] and kept["completed"] is True
-    assert (kept["store"], kept["metadata"]) == ({"seen": [1, 2]}, {"k": 1, "more": "p"})
+    assert (kept["store"], kept["metadata"]) == ({"seen": [1, 2]}, {"k": 2, "more": "p"})
     assert [(each["role"], each["content"]) for each in kept["messages"]] == [("user", "Q1"), ("assistant", "é")]
     again = _with(restored(None, ONE, "m"), kept)
     assert saved(again) == kept and again.store.get("seen") == [1, 2] and again.output.completion == "done"
+    assert again.metadata == {"k": 2, "more": "p"}, "as the solver left it"
+    assert _with(restored(None, ONE, "m"), {**kept, "metadata": {}}).metadata == {}, "it took the sample's own away"
 
 
 def test_scorers_get_the_recorded_state_or_one_of_conversation_answer_and_marked_choice() -> None:
@@ -156,7 +161,7 @@ def test_each_scorer_judges_state_and_target_and_one_that_fails_is_a_failed_scor
     seen: list[Any] = []
 
     def told(state: Any, target: Any) -> Any:
-        seen.append((state.sample_id, target.text, state.store.get("a")))
+        seen.append((state.sample_id, target.text, state.store.get("a"), store().get("a")))
         return Verdict(value=state.output.completion == "B")
 
     made = [judge("broken", broken), judge("none", lambda state, target: None), judge("told", told)]
@@ -170,7 +175,10 @@ def test_each_scorer_judges_state_and_target_and_one_that_fails_is_a_failed_scor
     failed, right = asyncio.run(scorers.score(Task("t1", "Q1"), attempt("t1", "B")))
     assert failed == Score("broken", 0.0, failure="KeyError: 't1'") and (right.name, right.value) == ("told", 1.0)
     assert asyncio.run(scorers.score(Task("2", "Q2"), attempt("2", "x")))[1].value == 0.0
-    assert seen == [("t1", "AB", None), (2, "B", None)]
+    left = restored(None, ONE, "m")
+    left.store.set("a", [7])
+    asyncio.run(scorers.score(Task("t1", "Q1"), attempt("t1", events=(Event(STATE, 0.0, saved(left)),))))
+    assert seen == [("t1", "AB", None, None), (2, "B", None, None), ("t1", "AB", [7], [7])]
     assert InspectScorers(theirs(), SAMPLES, "g", {"a": 1}).scorers == []
 
 
@@ -190,6 +198,13 @@ def test_metrics_are_figures_over_the_answered_samples_in_the_order_of_the_datas
         return float(figure.of(np.array([counts]))[0])
 
     assert [value(right, *counts) for counts in ((1, 1), (3, 1), (0, 2))] == [0.5, 0.75, 0.0]
+    epochs = [
+        scored("2", "I"),
+        *(scored("t1", each, epoch=n) for n, each in enumerate("ICC")),
+        scored("2", "I", epoch=1),
+    ]
+    thirds = scorers.figures(epochs)[0]
+    assert [value(thirds, *counts) for counts in ((1, 1), (2, 1), (1, 0))] == pytest.approx([1 / 3, 4 / 9, 2 / 3])
     assert value(error, 1, 1) == 0.5 and scorers.figures([attempt("t1")]) == [] == scorers.figures([])
     both = [[{"said": each} for each in _sample_scores(trace, ONE, ["said"]).values()] for trace in traces[:2]]
     assert scorers._results(both) == {"said accuracy": 0.5, "said stderr": 0.5}
@@ -219,6 +234,7 @@ def test_a_scorer_that_calls_a_model_gets_the_grader_or_is_told_to_name_one(tmp_
 
     async def asked(grader: str) -> Any:
         enter_grader(grader)
+        assert list(model_roles()) == ["grader"]
         return [(await get_model(role=role).generate("hi")).completion for role in (None, "grader")]
 
     assert asyncio.run(asked("scripted:echo")) == ["hi", "hi"]
@@ -231,6 +247,11 @@ def test_a_scorer_that_calls_a_model_gets_the_grader_or_is_told_to_name_one(tmp_
 
 def test_a_sample_is_a_task_whose_last_message_is_the_prompt() -> None:
     facts = {"task": "f.py", "args": "a=1", "grader": "g"}
+    clusters = [
+        task_of(Sample(input="Q", metadata={"k": value}), "f.py", "", "", None, "k").metadata.get("cluster")
+        for value in (0, "", False, "é", None)
+    ]
+    assert clusters == ["0", "", "False", "é", None]
     assert task_of(ONE, "f.py", "a=1", "g", {"top_k": 3}, "k") == Task(
         "t1", "Q1", ("x", "y", "z"), hint="a letter", sampling={"top_k": 3}, metadata={"cluster": "1", "inspect": facts},
         secret={"target": ["A", "B"], "metadata": {"k": 1}},
@@ -258,7 +279,7 @@ from inspect_ai.dataset import Sample
 
 @task
 def counted(n=2, name="x"):
-    return Task([Sample(input=f"{name}{i}", id=None if i else "a") for i in range(n)], name=name)
+    return Task([Sample(input=f"{name}{i}", id=("a", None, 0)[i]) for i in range(n)], name=name)
 
 @task
 def equal():
@@ -274,9 +295,12 @@ def test_a_file_of_tasks_is_loaded_with_its_arguments_and_what_is_wrong_is_one_s
     file = tmp_path / "some_tasks.py"
     file.write_text(TASKS)
     task, samples = load(f"{file}@counted", "n=3,name=é", "")
-    assert task.name == "é" and [(each.id, each.input) for each in samples] == [("a", "é0"), (2, "é1"), (3, "é2")]
+    assert task.name == "é" and [(each.id, each.input) for each in samples] == [("a", "é0"), (2, "é1"), (0, "é2")]
     assert load(f"{file}@counted", "n=3,name=é", "")[0] is task
+    (tmp_path / "folder.py").mkdir()
     wrong: list[tuple[str, str, type[Exception], str]] = [
+        (f"{tmp_path}/folder.py@x", "", ConfigError, f"no file '{tmp_path}/folder.py': give the path of the Python file "
+         "that defines the Inspect task"),
         (f"{file}@equal", "", DataError, f"'{file}@equal' has two samples with the id '1': ids must differ"),
         (f"{file}@ends", "", DataError, f"Inspect could not load the task '{file}@ends' (SystemExit: 3)"),
         (str(file), "", DataError, f"Inspect could not load the task '{file}' (SystemExit: 3)"),
@@ -294,7 +318,9 @@ def test_a_file_of_tasks_is_loaded_with_its_arguments_and_what_is_wrong_is_one_s
     assert str(two.value) == f"'{other}' gives 2 tasks (x, equal): name one, as in inspect:task=FILE.py@NAME"
 
 
-def test_a_sample_gets_the_provider_that_is_here_and_its_configuration_by_its_whole_path(tmp_path: Path) -> None:
+def test_a_sample_gets_the_provider_that_is_here_and_its_configuration_by_its_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "compose.yaml").write_text("services: {default: {image: python}}")
     (tmp_path / "large.yaml").write_text("services: {default: {image: postgres}}")
 
@@ -322,6 +348,16 @@ def test_a_sample_gets_the_provider_that_is_here_and_its_configuration_by_its_wh
         "the sample 's' needs the sandbox 'mainframe', but Inspect knows no such provider: install it"
     )
     assert [_default_provider(kind) for kind in ("local", "k8s", "firsthand")] == ["firsthand", "k8s", "firsthand"]
+    monkeypatch.chdir(tmp_path)
+    assert _provided(SandboxEnvironmentSpec("local", "compose.yaml"), ".", "", "s").config == whole, "wherever it runs"
+    box, here = (SandboxEnvironmentSpec("recorded_box", config) for config in ("x", str(tmp_path / "x")))
+    samples = [SimpleNamespace(id=3, sandbox=None), SimpleNamespace(id="b", sandbox=SandboxEnvironmentSpec("local"))]
+    assert sandbox_specs(SimpleNamespace(sandbox=box), samples, "t", "") == {"3": here, "b": here}, "the task's"
+    assert sandbox_specs(SimpleNamespace(sandbox=box), samples[:1], "t", "") == {"3": here}
+    assert sandbox_specs(SimpleNamespace(sandbox=None), samples, "t", "recorded_box") == {
+        "b": SandboxEnvironmentSpec("recorded_box")
+    }
+    assert sandbox_specs(SimpleNamespace(sandbox=None), samples[:1], "t", "recorded_box") == {}
     docker = SandboxEnvironmentSpec("docker", "a")
     assert _layered(docker, SimpleNamespace(sandbox=SandboxEnvironmentSpec("docker", "b"))).config == "b"
     assert _layered(docker, SimpleNamespace(sandbox=SandboxEnvironmentSpec("local", "b"))) is docker
@@ -329,7 +365,7 @@ def test_a_sample_gets_the_provider_that_is_here_and_its_configuration_by_its_wh
 
 
 def test_a_samples_sandboxes_are_entered_by_name_and_left_with_their_task() -> None:
-    sample = Sample(input="Q", id="s", files={"a.txt": "hi", "db:b.txt": "é"}, sandbox="local")
+    sample = Sample(input="Q", id="s", files={"a.txt": "hi", "db:b.txt": "é"}, sandbox=("recorded_box", "broken"))
     spec = SandboxEnvironmentSpec("recorded_box", "config")
 
     async def whole() -> Any:

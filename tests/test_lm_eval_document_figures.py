@@ -149,6 +149,9 @@ def test_a_tasks_figures_are_named_by_task_only_beside_others_and_means_are_left
     assert [each.name for each in figures_of(two, {}, [attempt("o", "a")])] == ["other acc"]
     repeated = {"t": entry(quiz, "t", doc=1.0, repeats=2)}
     assert [each.name for each in figures_of(repeated, {}, [attempt("t", "a")])] == ["acc", "top"]
+    ordered = Quiz(lambda doc, responses: {"acc": float(responses[0] == ["a", "b"])}, acc=mean)
+    [acc] = figures_of({"t": entry(ordered, "t", repeats=2)}, {}, [attempt("t", "b", 1), attempt("t", "a")])
+    assert value(acc, 1) == 1.0, "responses are in the order of their epochs"
     missing = {"t": entry(Quiz(item), "t", doc=4.0)}
     assert figures_of(missing, {}, [attempt("t", "a")]) == []
 

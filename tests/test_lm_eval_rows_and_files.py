@@ -272,8 +272,11 @@ def test_a_task_is_loaded_by_its_name_among_the_harness_own_and_those_of_a_folde
 
 
 @needs_harness
-def test_the_harness_renders_templates_in_a_sandbox_and_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    from jinja2.exceptions import SecurityError
+def test_the_harness_renders_templates_in_a_sandbox_and_says_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jinja2 import Environment, StrictUndefined
+    from jinja2.exceptions import SecurityError, UndefinedError
     from jinja2.sandbox import SandboxedEnvironment
     from lm_eval import utils
 
@@ -289,6 +292,15 @@ def test_the_harness_renders_templates_in_a_sandbox_and_says_nothing(capsys: pyt
         made.from_string("{{ ''.__class__.__mro__ }}").render()
     sandbox_templates()
     assert utils.env is made
+    for keeps, ending in ((True, "\n"), (False, "")):
+        plain = Environment(undefined=StrictUndefined, keep_trailing_newline=keeps)
+        plain.filters["twice"] = lambda text: text * 2
+        monkeypatch.setattr(utils, "env", plain)
+        sandbox_templates()
+        assert utils.env is not plain and isinstance(utils.env, SandboxedEnvironment)
+        assert utils.env.from_string("{{ a | twice }}\n").render(a="é") == f"éé{ending}", "as the harness's own"
+        with pytest.raises(UndefinedError):
+            utils.env.from_string("{{ nothing }}").render()
     with quiet():
         print("notice", file=sys.stderr)
         print("kept")
@@ -319,6 +331,8 @@ def test_a_conversation_is_read_from_its_mark_and_settings_by_the_harness_rules(
          {"stop": ("a", "5"), "max_tokens": 0, "temperature": 1.0}),
         ({"do_sample": False, "temperature": 0.7, "num_beams": 1, "min_p": 0.1},
          {"stop": (), "max_tokens": 256, "temperature": 0.0, "min_p": 0.1}),
+        ({"until": ("b", "a"), "do_sample": None, "temperature": 0.7, "top_p": 0.5, "repetition_penalty": 1.1},
+         {"stop": ("b", "a"), "max_tokens": 256, "temperature": 0.7, "top_p": 0.5, "repetition_penalty": 1.1}),
         ({"do_sample": True, "temperature": None}, {"stop": (), "max_tokens": 256, "temperature": 0.0}),
     ]  # fmt: skip
     assert [_sampling(given) for given, _ in settings] == [expected for _, expected in settings]

@@ -132,6 +132,18 @@ def test_the_cells_of_a_row_and_their_styles() -> None:
         "score": "-", "vs. baseline": "(baseline)", "vs. cheapest": "(cheapest)", "verdict": "",
         "tokens/task": "120\n100 in", "seconds": "2.0 s\navg 3.0 s", "calls": "1", "cost": "-", "errors": "0",
     }  # fmt: skip
+    unused = replace(BASE, cost=Cost(0.0, 0.0, 0.0, 3.0, 2.0, 0.0, 0.0, 0.0))
+    assert _cells(unused, board(unused, budget=2000.0)) == {
+        "score": "0.25\n[0.12, 0.50]", "vs. baseline": "(baseline)", "vs. cheapest": "(cheapest)", "verdict": "",
+        "tokens/task": "0\n0 in\n0% used", "seconds": "2.0 s\navg 3.0 s\npath 0 ms", "calls": "0", "cost": "-",
+        "errors": "0",
+    }  # fmt: skip
+    assert (
+        caveats(board(unused, BETTER, budget=3300.0))[-1] == "More than 10% off the budget, by share used: base (0%)."
+    )
+    assert {name: board(BASE).to_json()[name] for name in ("protocol", "budget", "reduce")} == {
+        "protocol": "", "budget": None, "reduce": "mean",
+    }  # fmt: skip
     columns = ("score", "vs. baseline", "vs. cheapest", "verdict", "errors")
     dear = replace(WORSE, agent="dear", cost=replace(BETTER.cost, prompt_tokens=9000.0))
     lost = render_text([board(BETTER, BASE, dear, budget=2000.0)], width=120)
@@ -140,6 +152,11 @@ def test_the_cells_of_a_row_and_their_styles() -> None:
     assert [_style(WORSE, each) for each in columns] == ["", "red", "red", "red", ""]
     unsure = replace(BETTER, versus=replace(BETTER.versus, verdict="inconclusive"))  # type: ignore[type-var]
     assert [_style(each, "verdict") for each in (BASE, unsure)] == ["", ""]
+    assert (_plain("b" * 1000), _plain("b" * 1001)) == ("b" * 1000, "b" * 1000 + "…")
+    path = replace(BETTER, agent="folder/with/several/parts/of/a/long/path.json")
+    texts = [each.plain for each in _render_board(board(BASE, path), 30) if isinstance(each, Text)]
+    at_separators = "folder/with/several/parts/of/\na/long/path.json: "  # and not after 30 characters, at `of/a`
+    assert [text[48:54] for text in texts if text.startswith(at_separators)] == ["length", "better"]
     rows = [[Text("a"), Text("1"), Text("x\ny")], [Text("b"), Text("2"), Text("z")]]
     assert list(_by_column(["score", "errors"], rows)) == [["score", "1", "2"], ["errors", "x\ny", "z"]]
     assert _plain("a\x1b[2Jé\u202e") == "a?[2Jé?" and _plain("b" * 9000).endswith("b…")
@@ -248,7 +265,7 @@ def test_a_row_counts_errors_and_limits_and_averages_costs() -> None:
         for each in (
             made("a", "t", 1.0, 10, stop_reason="tokens"), made("a", "u", None, 20, stop_reason="error"),
             made("a", "v", 1.0, 60, scores=(Score("s", 1.0), Score("z", 1.0, failure="broken"))),
-            made("a", "w", None, 30, stop_reason="calls"), made("a", "x", 0.5, 5, calls=()),
+            made("a", "w", None, 30, stop_reason="calls"), made("a", "x", 0.5, 5, calls=(), stop_reason="error"),
         )
     ]  # fmt: skip
     attempts = [replace(each, duration_s=float(n * n), critical_s=n / 2) for n, each in enumerate(attempts)]
@@ -279,13 +296,13 @@ def test_pass_at_k_is_for_each_k_up_to_eight_and_doubles_beyond() -> None:
 
 def test_agents_are_compared_to_the_baseline_of_their_board_and_ranked() -> None:
     attempts = {
-        "a": [made("a", task, value, 30) for task, value in zip("tuv", (1.0, 0.0, 0.5), strict=True)],
-        "b": [made("b", task, value, 10, epoch=1) for task, value in zip("tuvw", (1.0, 1.0, 0.25, 0.5), strict=True)],
+        "a": [made("a", task, value, 30) for task, value in zip("tuvy", (1.0, 0.0, 0.5, 0.5), strict=True)],
+        "b": [made("b", task, value, 10, epoch=3) for task, value in zip("tuvw", (1.0, 1.0, 0.25, 0.5), strict=True)],
     }
     values = {agent: _values(each, "s") for agent, each in attempts.items()}
     clusters = {"t": "c", "u": "c"}
     found = _board("b", attempts, None, None, clusters, None, "mean")
-    assert (found.benchmark, found.metric, found.tasks, found.epochs, found.baseline) == ("b", "s", 4, 2, "a")
+    assert (found.benchmark, found.metric, found.tasks, found.epochs, found.baseline) == ("b", "s", 5, 2, "a")
     assert [each.agent for each in found.rows] == ["b", "a"] and (found.budget, found.reduce) == (None, "mean")
     assert found.rows[0].versus == compare_to_baseline({"b": values["b"]}, values["a"], clusters=clusters)["b"]
     assert found.rows[1].versus is None and found.rows[1].score == mean_interval(values["a"], clusters=clusters)
@@ -295,7 +312,7 @@ def test_agents_are_compared_to_the_baseline_of_their_board_and_ranked() -> None
     assert (cheap.baseline, cheap.budget) == ("b", 50.0), "the cheapest of those with equal budgets"
     twice = {"a": [*attempts["a"], made("a", "t", 0.25, epoch=1)]}
     best = _board("b", twice, None, None, None, None, "max")
-    assert best.rows[0].score.value == pytest.approx((1.0 + 0.0 + 0.5) / 3) and best.reduce == "max"
+    assert best.rows[0].score.value == (1.0 + 0.0 + 0.5 + 0.5) / 4 and best.reduce == "max"
     flips = {
         "a": [made("a", "t", 1.0), made("a", "t", 0.0, epoch=1), made("a", "u", 0.0), made("a", "u", 0.0, epoch=1)]
     }
@@ -323,8 +340,8 @@ def test_a_corpus_figure_takes_the_place_of_the_first_score_and_has_no_pass_at_k
         return made(agent, task, 1.0, scores=scores)
 
     attempts = {
-        "a": [share("a", "t", 1, 2), share("a", "u", 0, 6)],
-        "b": [share("b", "t", 2, 2), share("b", "u", 3, 6)],
+        "a": [share("a", "t", 1, 2), share("a", "u", 0, 6)] * 2,  # two attempts at each task
+        "b": [share("b", "t", 2, 2), share("b", "u", 3, 6)] * 2,
     }
     found = _board("b", attempts, None, None, None, None, "mean")
     assert [(each.agent, each.score.value, list(each.secondary)) for each in found.rows] == [
@@ -350,5 +367,9 @@ def test_leaderboards_take_what_each_benchmark_has_of_its_own() -> None:
     assert [(each.agent, each.score.value) for each in second.rows] == [("c", 1.0), ("b", 1.0)]
     assert isinstance(first, Board) and leaderboard([]) == []
     assert [each.baseline for each in leaderboard(attempts)] == ["a", "b"]
-    with pytest.raises(UnknownName, match="'d'"):
-        leaderboard(attempts, baseline="d")
+    for given, hint in ((attempts, " did you mean 'c'?"), ([], "")):
+        with pytest.raises(UnknownName) as refused:
+            leaderboard(given, baseline="cc")
+        assert str(refused.value) == f"no agent 'cc';{hint} `firsthand show RUN` shows all", (
+            "no attempts at all as well"
+        )

@@ -274,6 +274,11 @@ def test_a_feed_line_begins_with_eight_characters_of_its_place() -> None:
     assert of(Added(1, Node(0, assistant("secret")))) == [] and of(Event("retry", 0.0)) == []
     assert of(Added(0, Node(None, user("ho"))), "98") == ["98  #0 user ho"], "the other attempt is not silent"
     assert of(started) and of(Added(0, Node(None, user("hi")))) == ["01234567  #0 user hi"], "it began again"
+    assert of(started) == ["01234567  sums / t 1 / ada / epoch 2"], "and again, before it ended"
+    assert of(Added(0, Node(None, user("he")))) == ["01234567  #0 user he"]
+    assert of(Call("0:1", "generate", 0, 0.0, 2.0, "", Usage(5, 0, 2))) == [
+        "01234567    · generate, 5 tokens in, 2 out, 2.00 s; 1 call, 7 tokens, SPEED"
+    ]
     ended = Ended("id", "sums", "t1", "ada", 2, 0.123456, "tokens", None)
     assert of(ended) == ["01234567  = 0.1235 (tokens) sums / t1 / ada / epoch 2"]
     assert of(Added(1, Node(0, assistant("late")))) == []
@@ -284,6 +289,15 @@ def test_a_feed_line_begins_with_eight_characters_of_its_place() -> None:
     ]
 
 
+def test_an_empty_piece_leaves_the_line_of_an_answer_open(capsys: Any) -> None:
+    screen = Screen()
+    for text in ("", "x", ""):
+        screen.listen(Piece("0:1", text))
+    screen.say("y")
+    screen.end_line()
+    assert capsys.readouterr() == ("x\ny\n", "")
+
+
 def test_in_a_pipe_answers_are_on_the_output_and_tools_and_retries_on_the_errors(capsys: Any) -> None:
     screen = Screen()
     assert not screen.is_terminal
@@ -292,7 +306,8 @@ def test_in_a_pipe_answers_are_on_the_output_and_tools_and_retries_on_the_errors
     screen.listen(Call("0:1", "generate", None, 0.0, 1.0, ""))
     first = screen.writing_s
     assert first > 0
-    screen.listen(Call("0:9", "generate", None, 0.0, 1.0, ""))
+    for again in ("0:9", "0:1"):
+        screen.listen(Call(again, "generate", None, 0.0, 1.0, ""))
     assert screen.writing_s == first, "a call that streamed nothing was written in no time"
     screen.listen(Began("0:2", "tool", None, {"name": "add", "arguments": {"é": 1}}))
     screen.listen(Call("0:2", "tool", None, 0.0, 1.0, "", detail={"result": "two\nlines" + "x" * 600}))

@@ -17,7 +17,7 @@ from firsthand.runs.track import start
 from firsthand.show import html_report
 from firsthand.show.board import leaderboard
 from firsthand.show.curves_page import curves_html
-from firsthand.show.gate_report import details, difference_text, junit, markdown, sentence
+from firsthand.show.gate_report import _kind, _listed, details, difference_text, junit, markdown, sentence
 from firsthand.show.html_page import visible
 from firsthand.show.html_report import MAX_ATTEMPTS, MAX_MESSAGES, AttemptRow, Turn, _chosen, clipped, turns
 from firsthand.stats.breakdown import Grid
@@ -176,6 +176,30 @@ def test_what_steers_is_written_out_and_what_scripts_need_is_kept() -> None:
     assert visible("\ufdf0 \ufdef") == "\ufdf0 \\ufdef" and visible("\ud800\ue000") == "\\ud800\ue000"
 
 
+def test_rows_and_turns_are_bounded_and_without_words_of_protected_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(text: str) -> str:
+        return f"{text[:240]} … ({len(text) - 240} more characters)"
+
+    secret = attempt(0, answer="the secret words", events=(Event("protected", 0.0, {"why": "x"}),))
+    [row] = rows([secret])
+    assert (row.answer, row.trace_id) == ("[withheld: 16 characters]", "id-ada-0")
+    [long] = rows([attempt(error=Failure("E", "m" * 300))], Task("t0", "?", secret={"answer": "e" * 241}))
+    assert (long.expected, long.trouble) == (cut("e" * 241), cut("E: " + "m" * 300))
+    call = ToolCall("1", "f", {"a": 1})
+    nodes = (Node(None, user("a")), Node(-1, assistant("b", call, replace(call, invalid=""))))
+    noted = (Event("branch", 0.0, {"name": "x", "at": 1, "status": "kept", "text": "t" * 300}),)
+    assert turns(attempt(nodes=nodes, events=noted)) == ((
+        Turn("user", "a", 1, "branch 1 of 2"),
+        Turn("assistant", 'b\n→ f({"a": 1})\n→ f()', 1, "branch 2 of 2, " + cut("● x kept: " + "t" * 300)),
+    ), 0)  # fmt: skip
+    monkeypatch.setattr(html_report, "MAX_ATTEMPTS", 1)
+    several = [attempt(0), attempt(1), attempt(2, benchmark="other"), attempt(3, 0.0), attempt(4, benchmark="other")]
+    found, total = _chosen(several, {"sums": "exact", "other": "exact"}, None, lambda benchmark, task_id: None)
+    assert ([each.task for each in found], total) == (["t0", "t2", "t3"], 5), (
+        "the first right and wrong of each benchmark"
+    )
+
+
 # -- the page of a tracked run --
 
 
@@ -187,7 +211,7 @@ def test_the_page_of_a_tracked_run_has_its_groups_texts_files_and_config(
         for step in (0, 1500):
             track.log({"train/loss": 2.0 - step / 1500, "alone": 7.0, "train/a/deep": 1.0}, step=step)
         for step in range(42):
-            track.text("sample", f"text {step} " + "z" * (4000 if step == 41 else 3990 if step == 40 else 1), step=step)
+            track.text("sample", f"text {step} " + "z" * (4000 if step == 41 else 3992 if step == 40 else 1), step=step)
         (tmp_path / "w.bin").write_bytes(b"x" * 1234)
         track.artifact(tmp_path / "w.bin", name="weights", step=1500)
         text = curves_html(track)
@@ -199,6 +223,7 @@ def test_the_page_of_a_tracked_run_has_its_groups_texts_files_and_config(
     assert "train/loss from step 0 to 1,500, between 1 and 2" in text
     assert "The latest 40 of 42." in text and "text 1 z" not in text and "text 2 z" in text
     assert "…</pre>" in text and text.count("…</pre>") == 1 and "z" * 3992 in text and "z" * 3993 not in text
+    assert "text 40 " + "z" * 3992 + "</pre>" in text, "4,000 characters are shown whole"
     assert "<td>weights</td><td>1,500</td>" in flat and "<td>1,234</td>" in flat
     assert "<dt>lr</dt><dd>0.25</dd>" in text
 
@@ -222,6 +247,17 @@ FLAKY = (
     Flaky("sums", "t7", "between", (1.0,)),
 )
 MORE = {"gaps": Gaps(1, 2, 3, 0), "worse": ("t1", "t2"), "flaky": FLAKY}
+
+
+def test_at_most_fifty_tasks_are_listed_and_only_errors_are_errors() -> None:
+    names = [f"t{n}" for n in range(51)]
+    assert _listed("worse", names[:50]) == [f"worse: {name}" for name in names[:50]]
+    assert _listed("worse", names)[49:] == ["worse: t49", "worse: 1 more"] and _listed("worse", []) == []
+    reasons = ("errors: 3 attempts", "error rates rose", "the score dropped")
+    assert [_kind(check(reason=reason), "report") for reason in reasons] == ["error", "failure", "failure"]
+    unsure = check(ruling="inconclusive", reason="errors: 3")
+    assert [_kind(unsure, choice) for choice in ("report", "pass", "fail")] == ["skipped", None, "failure"]
+    assert _kind(check(ruling="pass", reason="errors: 3"), "report") is None
 
 
 def test_a_check_in_words_and_what_is_listed_under_it() -> None:

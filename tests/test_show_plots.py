@@ -10,11 +10,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.table import Table
+from rich.text import Text
 
 from firsthand.model import Usage
 from firsthand.runs.track import Curve
 from firsthand.show.board import leaderboard
-from firsthand.show.curves import curve_picture, number, sparkline
+from firsthand.show.curves import CurvePicture, curve_picture, number, sparkline
 from firsthand.show.feature_page import measure_rows, token_text
 from firsthand.show.heatmap import _drawn, heat, score_cells, shade, shown
 from firsthand.show.line_plot import COLOURS, LinePlot, PlotLine, line_plot, plot_svg
@@ -94,9 +96,19 @@ def test_the_svg_has_every_line_point_tick_and_label_in_its_place() -> None:
     low = line_plot({"a": [(0, 0), (10, 4)]})
     assert low is not None and '<text x="64" y="20"' in plot_svg(low)
     many = line_plot({"a": [(x, 0) for x in range(70)]})
-    assert many is not None and plot_svg(many).count("<circle") == 60
+    drawn = plot_svg(many) if many is not None else ""
+    assert drawn.count("<circle") == 60 and '<circle cx="58.0"' in drawn and '<circle cx="408.0"' not in drawn, (
+        "the first"
+    )
+    shared = line_plot({name: [(x, -123.4) for x in (1, 2, 3, 4)] for name in "ab"})
+    assert shared is not None and [text for _, text in shared.x_ticks] == ["1", "2", "3", "4"]
+    assert [text for _, text in shared.y_ticks] == ["-124", "-123", "-123"]
     seven = line_plot({str(n): [(n, n)] for n in range(7)})
     assert seven is not None and seven.lines[6].colour == COLOURS[0]
+    # eight names reach down to y = 120; (0, 3) of an axis up to 4 lies at y = 190 - 180 * 3 / 4 = 55
+    below = [(5.0, 4.0), (10.0, 0.0), (0.0, 3.0)]
+    several = [line_plot({str(n): below for n in range(count)}) for count in (1, 8)]
+    assert [plot.is_high_at_the_left for plot in several if plot is not None] == [False, True]
 
 
 # A picture of a curve is 340 wide and 150 high; its axes go from x 52 to 332 and from y 128 up to 8.
@@ -119,6 +131,12 @@ def test_a_curve_is_lines_between_its_gaps() -> None:
     assert number(123456.0) == "1.235e+05" and number(-math.inf) == "-inf"
     long = curve_picture(curve(*map(float, range(1201))))
     assert long.lines[0].count("L") == 400 and long.high == "1200" and long.first == "2"
+    # means of three values each, the last one of two; one of them has a gap. The bounds are those of all values.
+    means = [(3 * n + 2, 3.0 * n + 1) for n in range(400)] + [(1201, 1200.5)]
+    points = [f"{52 + (step - 2) / 1199 * 280:.1f} {128 - mean / 1201 * 120:.1f}" for step, mean in means]
+    assert curve_picture(curve(*map(float, range(600)), math.nan, *map(float, range(601, 1202)))) == CurvePicture(
+        "loss", ("M" + "L".join(points[:200]), "M" + "L".join(points[201:])), "0", "1201", "2", "1,201", 1
+    )
 
 
 def test_a_sparkline_has_a_bar_for_each_value_or_each_mean_of_neighbours() -> None:
@@ -197,13 +215,16 @@ def test_an_agent_without_a_score_is_not_drawn_and_bounds_end_at_the_axis() -> N
         "b": Interval(math.nan, 0.0, 1.0, 0),
         "c": Interval(10.0, 8.0, math.inf, 8),
     }
-    picture = scatter(replace(board, rows=tuple(replace(row, score=scores[row.agent]) for row in board.rows)))
+    picture_rows = tuple(replace(row, score=scores[row.agent]) for row in board.rows)
+    picture = scatter(replace(board, rows=picture_rows))
     assert picture is not None and not picture.log, "no logarithm of 0 tokens"
     points = {point.name: point for point in picture.points}
     assert sorted(points) == ["a", "c"] and points["a"].x == 56
     # the axis goes from 1.2 to 12.8
     assert points["a"].y == pytest.approx(348 - 332 / 2) and points["a"].top == pytest.approx(348 - 332 * 10.8 / 11.6)
     assert points["a"].bottom == pytest.approx(348 - 332 * 0.8 / 11.6) and points["c"].top == 16
+    unscored = scatter(replace(board, baseline="b", rows=picture_rows))
+    assert picture.baseline_y == points["a"].y and unscored is not None and unscored.baseline_y is None
     nothing = replace(board, rows=tuple(replace(row, score=scores["b"]) for row in board.rows))
     assert scatter(nothing) is None
     free = scatter(board_of(("a", 0, 0.5)))
@@ -221,6 +242,8 @@ def test_a_label_has_a_line_to_its_mark_only_where_it_is_far_off() -> None:
 
 def test_round_marks_are_about_five() -> None:
     assert _linear_axis(0.0, 100.0) == (0.0, 100.0, [0, 20, 40, 60, 80, 100])
+    assert _linear_axis(0.0, 1.0000001)[2] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1]), "a little more is no more"
+    assert _linear_axis(0.0, 1.01)[2] == pytest.approx([0, 0.25, 0.5, 0.75, 1])
     assert _linear_axis(0.0, 12.5)[2] == [0, 2.5, 5, 7.5, 10, 12.5]
     assert _linear_axis(-3.0, 4.0)[2] == [-2, 0, 2, 4] and _linear_axis(0.0, 45.0)[2] == [0, 10, 20, 30, 40]
 
@@ -241,6 +264,8 @@ def test_a_label_is_right_of_its_mark_or_left_or_further_up_or_down() -> None:
     assert boxes(("name", 300, 100), ("name", 330, 100))[0] == (300 - 12 - width, 92.5)
     assert boxes(("name", 300, 100), ("name", 300, 100)) == [(312, 92.5), (288 - width, 92.5)]
     assert boxes(*[("name", 300, 100)] * 3)[2] == (312, 107.5)
+    assert boxes(("name", 100, 345)) == [(112, 322.5)], "a line further up, off the axis"
+    assert boxes(("name", 100, 340)) == [(112, 332.5)] and boxes(("name", 100, 16)) == [(112, 23.5)]
     assert boxes(("n" * 90, 100, 100)) == [(720 - (8.8 * 90 + 4) - 2, 92.5)], "too wide for any place"
     assert (
         Rectangle(0, 0, 4, 3).overlap(Rectangle(2, 1, 10, 10)) == 4
@@ -281,6 +306,18 @@ def test_the_cells_of_a_heatmap_and_their_colours() -> None:
     out = io.StringIO()
     Console(file=out, width=80).print(heat(single))
     assert out.getvalue().split("\n")[2].split() == ["depth", "score"]
+
+
+def test_names_and_values_of_a_heatmap_are_printed_inert_and_cut() -> None:
+    by, rows, columns = ("a\x1b", "b\u202e"), ("\x1b[2J", "x" * 1001, ""), ("\x07", "y" * 1001)
+    title, table = heat(Grid("de\x1b", "ad\x1b", by, rows, columns, {})).renderables
+    assert isinstance(title, Text) and isinstance(table, Table)
+    assert (title.plain, str(title.style)) == ("ad\\x1b on de\\x1b: a\\x1b x b\\u202e", "bold")
+    cut = "… (1 more characters)"
+    assert [str(each.header) for each in table.columns] == ["a\\x1b \\ b\\u202e", "\\x07", "y" * 1000 + cut]
+    assert [[str(cell) for cell in each.cells] for each in table.columns] == [
+        ["\\x1b[2J", "x" * 1000 + cut, "-"], ["-\n"] * 3, ["-\n"] * 3,
+    ]  # fmt: skip
 
 
 def test_a_score_of_0_has_a_ground_and_the_ink_turns_white_above_step_6() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from firsthand.runs.pairing import Comparison, compare
 from firsthand.runs.store import Run, create
-from firsthand.show.alignment_report import ScenarioRate, alignment_of, cannot_show
+from firsthand.show.alignment_report import ScenarioRate, _verdicts, alignment_of, cannot_show
 from firsthand.show.answer_diff import (
     MAX_EPOCHS,
     MAX_SAMPLES,
@@ -23,7 +24,7 @@ from firsthand.show.answer_diff import (
 )  # fmt: skip
 from firsthand.stats.intervals import Bounds, proportion_interval
 from firsthand.task import Task
-from firsthand.trace import Failure, Score, Trace
+from firsthand.trace import Event, Failure, Score, Trace
 
 # -- two answers --
 
@@ -31,8 +32,9 @@ from firsthand.trace import Failure, Score, Trace
 def answer(run: Run, task: str, epoch: int, value: float | None, text: str | None = "x", **changes: Any) -> None:
     scores = () if value is None else (Score("exact", value),)
     made: dict[str, Any] = {"scores": scores, "answer": text}
+    benchmark = changes.pop("benchmark", "sums")
     run.append(
-        Trace(f"{run.id}-{task}-{epoch}", "sums", task, {"name": "ada"}, epoch, 0, "", 1.0, **{**made, **changes})
+        Trace(f"{run.id}-{task}-{epoch}", benchmark, task, {"name": "ada"}, epoch, 0, "", 1.0, **{**made, **changes})
     )
 
 
@@ -103,6 +105,19 @@ def test_why_there_is_no_score_is_said_and_protected_tasks_are_not_asked_about(t
     assert [sample.task_id for sample in listed(two, "same")] == ["t3"]
 
 
+def test_words_of_protected_attempts_are_withheld_and_long_names_are_cut(two: tuple[Run, Run]) -> None:
+    benchmark = "s" * 201
+    for run, value in zip(two, (0.0, 1.0), strict=True):
+        answer(run, "t3", 0, 0.5, "the secret words", events=(Event("protected", 0.0, {"why": "x"}),))
+        run.add_tasks(benchmark, [Task("t" * 201, "?")])
+        answer(run, "t" * 201, 4, value, benchmark=benchmark)
+    kept, long = sorted(listed(two), key=lambda each: each.benchmark != "sums")
+    assert kept.a.text == kept.b.text == "[withheld: 16 characters]"
+    cut = "… (1 more characters)"
+    assert (long.benchmark, long.task_id) == ("s" * 200 + f" {cut}", "t" * 200 + f" {cut}")
+    assert (long.epoch, long.change, long.prompt, long.a.score, long.b.score) == (4, "better", "?", "0", "1")
+
+
 def test_long_answers_and_questions_are_cut(two: tuple[Run, Run]) -> None:
     a, b = two
     answer(a, "t1", 0, 1.0, "w" * 8001), answer(b, "t1", 0, 0.0, "w" * 8000)
@@ -111,6 +126,9 @@ def test_long_answers_and_questions_are_cut(two: tuple[Run, Run]) -> None:
     assert (t1.a.text, t1.b.text) == ("w" * 8000 + " …", "w" * 8000)
     assert (t2.a.text, t2.b.text) == ("a " * 1000 + " …", "a " * 1000)
     assert word_difference("a " * 1000 + "b", "a " * 1000 + "c") == [("same", "a " * 1000)], "2,000 words are compared"
+    assert word_difference("w" * 8001 + " a", "w" * 8001 + " b")[1:] == [("removed", "a"), ("added", "b")], (
+        "however long"
+    )
 
 
 def sample(**changes: Any) -> Sample:
@@ -145,6 +163,20 @@ def test_a_sample_on_the_terminal_line_by_line() -> None:
         "four-]     │ ",
         "",
     ]
+    assert terminal_text(replace(longer, a=longer.b, b=longer.a), 24).plain.split("\n")[2:] == [
+        "a 1 (b)    │ b 1 (a)",
+        "           │ {+one two ",
+        "           │ three ",
+        "           │ four+}",
+        "",
+    ], "the second may be the longer one"
+    nothing = sample(a=DiffSide("a", "-", "", "", ""), b=DiffSide("b", "-", "", "lost", ""), expected="")
+    assert terminal_text(nothing, 23).plain.split("\n")[2:] == [
+        "a - ()     │ b - ()",
+        "           │ ",
+        "b has no score: lost",
+        "",
+    ]
     assert "a\\x07b" in terminal_text(sample(prompt="a\x07b"), 43).plain
 
 
@@ -154,7 +186,7 @@ def test_the_page_of_a_diff_counts_and_leaves_out_what_is_beyond_500() -> None:
     assert "<p>3 worse, 1 better.\n" in text
     assert "sums/t1, epoch 3: 1 → 0, worse" in text and "It is <del>2</del>." in text and "It is <ins>3</ins>." in text
     assert '<p class="error">gone</p>' in text and text.count("(id-a)") == 500
-    assert "left out" not in page("t", [sample()] * MAX_SAMPLES, [])
+    assert all("left out" not in page("t", [sample()] * count, []) for count in (1, MAX_SAMPLES))
 
 
 # -- the joint evaluation --
@@ -163,6 +195,15 @@ def test_the_page_of_a_diff_counts_and_leaves_out_what_is_beyond_500() -> None:
 def attempt(task: str, **values: float | None) -> Trace:
     scores = tuple(Score(name, value) for name, value in values.items() if value is not None)
     return Trace(f"id-{task}", "joint", task, {"name": "ada"}, 0, 0, "", 1.0, scores=scores)
+
+
+def test_a_verdict_is_by_rule_and_by_choice_and_only_1_is_one() -> None:
+    kinds = (("misbehaves_at_first", "misbehaves_by_choice"), ("over_refuses", "refuses_by_choice"))
+    for rule, choice in kinds:
+        found = [_verdicts(attempt("w", **{rule: by_rule, choice: by_choice})) for by_rule, by_choice in (
+            (1.0, 0.5), (0.5, 1.0), (0.0, 0.0), (1.0, None), (None, 1.0))]  # fmt: skip
+        assert found == [(True, False), (False, True), (False, False), None, None], rule
+    assert _verdicts(attempt("w", misbehaves_at_first=1.0, over_refuses=0.0, refuses_by_choice=1.0)) == (False, True)
 
 
 TASKS = {name: Task(name, "?", metadata={"theme": name[0]}) for name in ("w1", "w2", "w3", "m1", "m2", "m3")}

@@ -224,6 +224,32 @@ def test_a_result_that_a_message_holds_is_not_told_again_at_its_call() -> None:
     ]  # fmt: skip
 
 
+def test_the_prompt_of_a_call_is_shown_with_a_result_and_without_one() -> None:
+    nodes = (Node(None, user("Go.")), Node(0, Message("tool", (ToolResult("1", "send", "sent"),))))
+    calls = (
+        Call(":0", "guard", 0, 0.0, 0.5, "a", detail={"model": "judge", "answer": "", "prompt": "Safe?"}),
+        Call(":1", "tool", 0, 0.5, 0.25, "b", detail={"name": "send", "result": "sent", "prompt": "P" * 1201}),
+        Call(":2", "guard", 0, 1.0, 0.75, "c", detail={"model": "judge", "answer": "safe", "prompt": ""}),
+        Call(":3", "guard", 0, 1.0, 0.75, "d", detail={"model": None, "answer": None, "prompt": ["a", "b"]}),
+        Call(":4", "score", 0, 2.0, 1.0, "e", detail={"prompt": "Q"}, replayed=True),
+    )
+    made = tree(nodes=nodes, calls=calls, events=(), scores=())
+    lines = [(line.depth, line.style, line.text) for line in trace_lines(made)]
+    first, last = lines.index((0, "user", "#0 user")), lines.index((0, "tool", "#1 tool"))
+    assert lines[first + 2 : last] == [
+        (1, "note", "· guard asked judge  [0.50 s]"), (2, "body", "prompt: Safe?"),
+        (1, "note", "· tool send(null)  [0.25 s]"),
+        (2, "body", "prompt: " + "P" * 1200 + " … (1 more characters; --full shows them)"),
+        (1, "note", "· guard asked judge  [0.75 s]"), (2, "body", "prompt: "), (2, "body", "safe"),
+        (1, "note", "· guard asked None  [0.75 s]"), (2, "body", "None"),
+        (1, "note", "· score 0 continuations (log-prob, text)  [1.00 s, replayed]"), (2, "body", "prompt: Q"),
+    ]  # fmt: skip
+    assert [line.text for line in brief_lines(made)] == [
+        "#0 user  Go.", "· guard asked judge", "· tool send(null)", "· guard asked judge safe", "· guard asked None None",
+        "· score 0 continuations (log-prob, text)", "#1 tool  sent",
+    ]  # fmt: skip
+
+
 def test_lines_are_indented_by_two_spaces_up_to_a_depth_of_24() -> None:
     lines = [StyledText(1, "body", "a  \n b"), StyledText(24, "body", "c"), StyledText(25, "body", "d")]
     assert plain_lines(lines) == ["  a", "   b", f"{'  ' * 24}c", f"{'  ' * 24}d"]
@@ -252,6 +278,9 @@ def test_a_message_in_a_line_has_a_hundred_characters() -> None:
     assert gist("a" * 100) == "#0 user  " + "a" * 100
     assert gist("a" * 101) == "#0 user  " + "a" * 100 + "…"
     assert gist(" a \n b\t") == "#0 user  a b"
+    called = Message("assistant", (Text("a" * 90), ToolCall("1", "send", {"to": "bo"})))
+    [line] = brief_lines(tree(nodes=(Node(None, called),), calls=(), events=()))
+    assert line.text == "#0 assistant  " + "a" * 90 + ' → send({"…', "its calls are cut with it"
 
 
 def test_votes_are_bars_of_the_most_and_sixteen_answers_are_shown() -> None:

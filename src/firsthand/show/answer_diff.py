@@ -163,7 +163,7 @@ def terminal_text(sample: Sample, width: int) -> Text:
     )
     for row in range(-1, max(len(left), len(right))):
         for column, lines in enumerate((left, right)):
-            cell = head[column] if row < 0 else lines[row].copy() if row < len(lines) else Text("")
+            cell = head[column] if row < 0 else lines[row] if row < len(lines) else Text("")
             if column == 0:
                 cell.append(" " * max(0, half - cell.cell_len))
                 cell.append(" │ ", "dim")

@@ -215,7 +215,7 @@ def _board(
     agents = {agent: summaries_of(made) for agent, made in attempts.items()}
     everything = [each for made in agents.values() for each in made]
     names = list(dict.fromkeys(score.name for each in everything for score in each.scores))
-    metric = next((each.scores[0].name for each in everything if each.scores), "")
+    metric = next(iter(names), "")
     cheapest = min(agents, key=lambda agent: _cost(agents[agent]).tokens) if budget else next(iter(agents))
     first = baseline if baseline is not None and baseline in agents else cheapest
     found = figures_of(attempts if figures is not None else agents, figures)
@@ -343,7 +343,11 @@ def findings(board: Board) -> list[str]:
 def caveats(board: Board) -> list[str]:
     """The limits of the numbers, in a few sentences."""
     versus = [row.versus for row in board.rows if row.versus]
-    off = [f"{row.agent} ({share:.0%})" for row in board.rows if (share := board.share(row)) and abs(share - 1) > 0.1]
+    off = [
+        f"{row.agent} ({share:.0%})"
+        for row in board.rows
+        if (share := board.share(row)) is not None and abs(share - 1) > 0.1
+    ]
     spent = f"More than 10% off the budget, by share used: {', '.join(off)}." if off else ""
     tasks = count_of(board.tasks, "task")
     if not board.metric:

@@ -22,7 +22,7 @@ def curves_html(track: Track) -> str:
     facts = {
         "state": track.run.status,
         "made": f"{track.run.created_at} by firsthand {about.get('firsthand', '?')}",
-        "commit": about.get("commit") or "",
+        "commit": about.get("commit"),
         "command": " ".join(map(str, about.get("command", ()))),
     }
     return page_html(

@@ -182,7 +182,7 @@ def _place(spots: Sequence[tuple[str, float, float, float, float]]) -> list[Rect
             for middle in (y + shift,)
             if left > LEFT and left + width < WIDTH and TOP < middle < HEIGHT - BOTTOM - LINE / 2
         ]
-        fallback = Rectangle(min(max(x + 12, LEFT + 2), WIDTH - width - 2), y - LINE / 2, width, LINE)
+        fallback = Rectangle(min(x + 12, WIDTH - width - 2), y - LINE / 2, width, LINE)
         best = min(options or [fallback], key=lambda box: (sum(box.overlap(other) for other in taken), abs(box.y - y)))
         placed.append(best)
         taken.append(best)

@@ -41,9 +41,9 @@ def import_eval(path: Path, home: Path) -> tuple[str, int]:
             spec = about.get("eval") or {}
             if not isinstance(spec, dict) or not names:
                 raise DataError(f"{path} is no log of Inspect: it has no samples, or its header is no object")
-            model, task = str(spec.get("model", "unknown")), str(spec.get("task", path.stem))
+            model, task = str(spec.get("model") or "unknown"), str(spec.get("task") or path.stem)
             config = {"kind": "import", "imported": "inspect", "model": model, "benchmarks": [task], "file": path.name}
-            with store.create(home, config, f"inspect-{task.rpartition('/')[2]}"[:40], command=()) as run:
+            with store.create(home, config, f"inspect-{task.rpartition('/')[2]}", command=()) as run:
                 run.add_agent(model, {"name": model, "model": model})
                 known: set[str] = set()
                 for info in sorted(names, key=lambda each: each.filename):

@@ -42,7 +42,7 @@ def restored(theirs: Any, sample: Any, model: str, epoch: int = 1) -> Any:
         input=sample.input,
         messages=given,
         target=Target(sample.target),
-        choices=list(sample.choices) if sample.choices else None,
+        choices=sample.choices,
         metadata=dict(sample.metadata or {}),
     )
 

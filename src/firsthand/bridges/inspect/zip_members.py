@@ -22,6 +22,9 @@ def read_member(log: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes
 
     zipfile.BadZipFile or DataError if it is damaged; MissingExtra if it is Zstandard and `zstandard` is not installed.
     """
+    source = log.fp
+    if source is None or info.flag_bits & 1:
+        raise DataError(f"{info.filename[:80]} is encrypted, or its log is closed")
     if info.compress_type != ZSTANDARD:
         with log.open(info) as file:
             return file.read(most + 1)
@@ -29,9 +32,6 @@ def read_member(log: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes
         import zstandard
     except ImportError:
         raise MissingExtra("zstandard", "studio", "a log that is compressed with Zstandard") from None
-    source = log.fp
-    if source is None or info.flag_bits & 1:
-        raise DataError(f"{info.filename[:80]} is encrypted, or its log is closed")
     source.seek(info.header_offset)
     head = source.read(_HEADER.size)
     if len(head) < _HEADER.size or not head.startswith(b"PK\3\4"):

@@ -31,7 +31,7 @@ def import_samples(path: Path, home: Path) -> tuple[str, int]:
     rows = list(_rows(path))
     if not rows:
         raise DataError(f"{path} has no samples: a file of lm-eval's --log_samples was expected")
-    with store.create(home, config, f"lm-eval-{task}"[:40], command=()) as run:
+    with store.create(home, config, f"lm-eval-{task}", command=()) as run:
         filters = list(dict.fromkeys(str(row.get("filter", "none")) for row in rows))
         for name in filters:
             agent = model if len(filters) == 1 else f"{model}:{name}"
