@@ -1,0 +1,219 @@
+"""Faults of files as they are told, with their numbers; tables and windows at the end of a text; folders below folders."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import written_documents as written
+from firsthand.errors import ConfigError, DataError
+from firsthand.retrieval.chunking.fixed_chunks import fixed
+from firsthand.retrieval.chunking.markdown_chunks import blocks, markdown
+from firsthand.retrieval.chunking.parent_chunks import parents
+from firsthand.retrieval.chunking.recursive_chunks import recursive
+from firsthand.retrieval.chunking.sentence_chunks import by_sentences
+from firsthand.retrieval.document import Document, Location
+from firsthand.retrieval.documents import zip_parts
+from firsthand.retrieval.documents.docx_reader import read_docx
+from firsthand.retrieval.documents.file_content import FileContent, ReadSettings
+from firsthand.retrieval.documents.folder_files import FolderFile, FolderFilter, LeftOut, walk
+from firsthand.retrieval.documents.json_reader import read_json, read_jsonl
+from firsthand.retrieval.documents.zip_parts import ZipParts
+
+PLAIN = ReadSettings()
+
+
+def refused(act: Callable[[], Any], kind: type[Exception] = DataError) -> str:
+    with pytest.raises(kind) as raised:
+        act()
+    return str(raised.value)
+
+
+# -- JSON --
+
+
+def test_faulty_lines_are_told_by_their_number_in_the_file_blank_ones_counted() -> None:
+    lines = ["", "{", "  ", '{"text": "a", "id": 1}', '{"text": 3}', "\t", '{"text": "b"}', '{"text": "a", "id": 1}', "",
+             '{"text": "c", "_id": "1"}', "[]"]  # fmt: skip
+    content = read_jsonl("\n".join(lines).encode(), "d/x.jsonl", PLAIN)
+    assert content.documents == (
+        Document("d/x.jsonl:1", "a", meta={"kind": "record"}, locations=(Location(0, "line", "4"),)),
+        Document("d/x.jsonl:7", "b", meta={"kind": "record"}, locations=(Location(0, "line", "7"),)),
+    )
+    twice = "the id of 'd/x.jsonl:1' came before: give each its own"
+    assert content.failed == (
+        (
+            "d/x.jsonl:2",
+            "it is no JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+        ),
+        ("d/x.jsonl:5", "it has no text in a field 'text or contents': name the field by --text-field"),
+        ("d/x.jsonl:8", twice),  # of the same text, too
+        ("d/x.jsonl:10", twice),
+        ("d/x.jsonl:11", "it is no JSON object"),
+    )
+    items: list[Any] = [{"text": str(number), "id": f"i{number}"} for number in range(1, 24)]
+    items[20:22] = [{"text": "2", "id": "i2"}, "no object"]
+    content = read_json(json.dumps(items).encode(), "l.json", PLAIN)
+    assert [each.id for each in content.documents] == [f"l.json:i{number}" for number in (*range(1, 21), 23)]
+    assert content.documents[-1].locations == (Location(0, "line", "23"),)
+    assert content.failed == (
+        ("l.json:21", "the id of 'l.json:i2' came before: give each its own"), ("l.json:22", "it is no JSON object")
+    )  # fmt: skip
+    marked = read_jsonl('\n{"text": "é"}'.encode("utf-16"), "u", ReadSettings(text_field="text"))
+    assert marked.notes == ("decoded as UTF-16, by its byte order mark",) and marked.documents[0].id == "u:2"
+    assert read_jsonl(b'{"x": 1}', "n", ReadSettings(text_field="body")).failed == (
+        ("n:1", "it has no text in a field 'body': name the field by --text-field"),
+    )
+    assert read_jsonl(b" \n\n", "n", PLAIN) == FileContent((), (), ())
+
+
+# -- archives --
+
+
+def test_faults_of_notes_and_dropped_characters_are_both_told_of_a_docx() -> None:
+    paragraph = written.paragraph
+    end = paragraph("an end\u202e")
+    footnotes, endnotes = "<broken", f"<w:endnotes {written.W}>{end}</w:endnotes>"
+    content = read_docx(written.docx(paragraph("one\u200b"), footnotes=footnotes, endnotes=endnotes), "d.docx", PLAIN)
+    damaged = "its XML is damaged: unclosed token: line 1, column 0"
+    assert content == FileContent(
+        (Document("d.docx", "one\n\nan end\n\n", meta={"kind": "docx"},
+                  locations=(Location(0, "paragraph", "1"), Location(5, "paragraph", "2"))),),
+        (damaged, "invisible characters were dropped: 1 bidirectional, 1 zero-width"),
+    )  # fmt: skip
+    both = read_docx(written.docx(paragraph("x"), footnotes=footnotes, endnotes="<e><f></e>"), "d.docx", PLAIN)
+    assert both.notes == (damaged, "its XML is damaged: mismatched tag: line 1, column 8")
+    assert read_docx(written.docx(paragraph("x\u200b")), "d.docx", PLAIN).notes == (
+        "invisible characters were dropped: 1 zero-width",
+    )
+
+
+def archive(*parts: tuple[str, str], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as made, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of two parts of one name
+        for name, body in parts:
+            made.writestr(name, body)
+    return file.getvalue()
+
+
+def test_of_two_parts_of_one_name_the_last_is_read_and_as_many_parts_as_the_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = archive(("a", "first"), ("b", "other"), ("a", "second"))
+    parts = ZipParts(data, "DOCX")
+    assert [*parts.names] == ["a", "b"] and parts.read("a") == b"second" and parts.read("b") == b"other"
+    monkeypatch.setattr(zip_parts, "MAX_PARTS", 3)
+    assert ZipParts(data, "DOCX").read("b") == b"other"
+    monkeypatch.setattr(zip_parts, "MAX_PARTS", 2)  # parts are counted, not their names
+    assert refused(lambda: ZipParts(data, "DOCX")) == "it has 3 parts, and at most 2 are read"
+
+
+def test_a_part_is_a_bomb_by_its_ratio_only_from_a_size_on_and_by_what_all_may_have_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small = zipfile.ZipFile(io.BytesIO(archive(("a", "x" * 400)))).getinfo("a").compress_size
+    size = 400 // small * small  # so that the ratio is a whole number
+    data = archive(("a", "x" * size))
+    compressed = zipfile.ZipFile(io.BytesIO(data)).getinfo("a").compress_size
+    assert compressed == small
+    told = f"its part 'a' expands from {small} to {size} bytes or more: a ZIP bomb is not read"
+    for ratio, begins, taken in ((size // small, 0, True), (size // small - 1, size, True),
+                                 (size // small - 1, size - 1, False)):  # fmt: skip
+        monkeypatch.setattr(zip_parts, "MAX_RATIO", ratio)
+        monkeypatch.setattr(zip_parts, "RATIO_FROM_BYTES", begins)
+        parts = ZipParts(data, "EPUB")
+        if taken:
+            assert parts.read("a") == b"x" * size and parts.left == zip_parts.MAX_PART_BYTES - size
+        else:
+            assert refused(lambda: parts.read("a")) == told and parts.left == zip_parts.MAX_PART_BYTES  # noqa: B023
+    monkeypatch.setattr(zip_parts, "MAX_PART_BYTES", size + 4)
+    parts = ZipParts(archive(("a", "x" * size), ("b", "four"), ("c", "y"), method=zipfile.ZIP_STORED), "EPUB")
+    assert (parts.read("a"), parts.read("b"), parts.left) == (b"x" * size, b"four", 0)
+    assert refused(lambda: parts.read("c")) == (
+        "its part 'c' expands from 1 to 1 bytes or more: a ZIP bomb is not read"
+    )
+    assert refused(lambda: parts.read("n" * 101)) == f"it is no EPUB: it has no part '{'n' * 100}'"
+    broken = bytearray(archive(("n" * 120, "sound"), method=zipfile.ZIP_STORED))
+    broken[broken.index(b"sound")] += 1
+    said = refused(lambda: ZipParts(bytes(broken), "EPUB").read("n" * 120))
+    assert said == f"its part '{'n' * 100}' cannot be read: Bad CRC-32 for file '{'n' * 120}'"
+
+
+# -- folders --
+
+
+def test_generated_and_hidden_folders_are_left_out_at_every_depth(tmp_path: Path) -> None:
+    generated = ("__pycache__", "node_modules", "site-packages", "venv")
+    for folder in ("", "a/", "a/b/"):
+        for name in (*generated, ".git", "env", "venv2", "Venv"):
+            (tmp_path / folder / name).mkdir(parents=True)
+            (tmp_path / folder / name / "x.md").touch()
+        (tmp_path / folder / "env" / "pyvenv.cfg").touch()
+    (tmp_path / "a" / "venv.md").touch()
+    found = list(walk(tmp_path, FolderFilter()))
+    assert [each.name for each in found if isinstance(each, FolderFile)] == [
+        "Venv/x.md", "a/venv.md", "a/Venv/x.md", "a/b/Venv/x.md", "a/b/venv2/x.md", "a/venv2/x.md", "venv2/x.md"
+    ]  # fmt: skip
+    left = [each for each in found if isinstance(each, LeftOut)]
+    assert left == [
+        LeftOut(f"{folder}{name}/", reason, False)
+        for folder in ("", "a/", "a/b/")
+        for name, reason in (
+            (".git", "hidden folders are left out"), ("__pycache__", "generated folders are left out"),
+            ("env", "Python environments are left out"),
+            *((each, "generated folders are left out") for each in generated[1:]),
+        )
+    ]  # fmt: skip
+    own = walk(tmp_path / "a", FolderFilter(exclude=["*/x.md"]), frozenset([tmp_path / "a" / "b"]))
+    assert [each.name for each in own if isinstance(each, FolderFile)] == ["venv.md"], "the index may be a folder, too"
+    for name in generated:  # the folder that was asked for itself is read, whatever its name
+        assert [each.name for each in walk(tmp_path / name, FolderFilter())] == ["x.md"]
+    os.mkfifo(tmp_path / "a" / "b" / "p.txt")
+    filtered = [*walk(tmp_path / "a" / "b", FolderFilter(include=["*.txt"]))]
+    assert [each for each in filtered if each.name == "p.txt"] == [LeftOut("p.txt", "it is a pipe", True)]
+
+
+# -- chunks --
+
+
+def test_every_chunker_with_an_overlap_refuses_more_than_half_of_its_size() -> None:
+    for chunker in (fixed, recursive, markdown, by_sentences, parents):
+        for size, overlap in ((10, 5), (11, 5), (1, 0)):
+            chunker(size=size, overlap=overlap)  # type: ignore[operator]
+        for size, overlap in ((10, 6), (10, -1), (11, 6), (1, 1)):
+            told = refused(lambda: chunker(size=size, overlap=overlap), ConfigError)  # type: ignore[operator] # noqa: B023
+            assert told == f"overlap is {overlap}: give 0 to {size // 2}, half of the size, {size}", chunker
+        assert refused(lambda: chunker(size=0, overlap=0), ConfigError) == "size is 0: give 1 or more"  # type: ignore[operator] # noqa: B023
+    assert refused(lambda: fixed(size=10, overlap=6, unit="tokens"), ConfigError).startswith("overlap is 6")
+
+
+def test_tables_fences_and_headings_may_end_with_the_file() -> None:
+    def kinds(text: str) -> list[tuple[str, str]]:
+        return [(each.kind, text[each.start : each.end]) for each in blocks(text)]
+
+    table = "| a | b |\n|---|---|\n| 1 | 2 |\n| 3 | 4 |"
+    for end in ("", "\n"):
+        assert kinds(table + end) == [("table", table + end)]
+    for after in ("\nwords", "\n\n| c |", "\nd\n| e |"):
+        first, _, rest = after.lstrip("\n").partition("\n")
+        prose = first + (f"\n{rest}" if rest else "")
+        assert kinds(table + after) == [("table", table + "\n"), ("prose", prose)]
+    assert kinds("a | b\n-|-") == [("table", "a | b\n-|-")], "without a row"
+    assert kinds("a | b") == [("prose", "a | b")] and kinds("a | b\nc | d") == [("prose", "a | b\nc | d")]
+    assert kinds("a\n-|-\n1|2") == [("prose", "a\n-|-\n1|2")], "no column above the rule"
+    assert kinds("x | y\n-|-\n1|2\n```\n|\n```") == [("table", "x | y\n-|-\n1|2\n"), ("code", "```\n|\n```")]
+    for text in ("```\na | b\n-|-", "```\n# a\n", "```", "```\n``", "```\n~~~", "```\n```x"):
+        assert kinds(text) == [("code", text)], "a fence that is not closed goes to the end"
+    assert kinds("```\na\n````\nb") == [("code", "```\na\n````\n"), ("prose", "b")]
+    assert kinds("a\n=") == [("heading", "a\n=")] and kinds("a\n#") == [("prose", "a\n"), ("heading", "#")]
+    chunks = markdown(size=50, overlap=0)(Document("d", f"# T\n{table}"))
+    assert [(each.text, each.heading) for each in chunks] == [(f"# T\n{table}", "T")]
