@@ -173,8 +173,8 @@ def test_generated_and_hidden_folders_are_left_out_at_every_depth(tmp_path: Path
             *((each, "generated folders are left out") for each in generated[1:]),
         )
     ]  # fmt: skip
-    own = walk(tmp_path / "a", FolderFilter(exclude=["*/x.md"]), frozenset([tmp_path / "a" / "b"]))
-    assert [each.name for each in own if isinstance(each, FolderFile)] == ["venv.md"], "the index may be a folder, too"
+    own = walk(tmp_path / "a", FolderFilter(), frozenset([tmp_path / "a" / "b", tmp_path / "venv.md"]))
+    assert [each.name for each in own if isinstance(each, FolderFile)] == ["venv.md", "Venv/x.md", "venv2/x.md"]
     for name in generated:  # the folder that was asked for itself is read, whatever its name
         assert [each.name for each in walk(tmp_path / name, FolderFilter())] == ["x.md"]
     os.mkfifo(tmp_path / "a" / "b" / "p.txt")
@@ -194,6 +194,14 @@ def test_every_chunker_with_an_overlap_refuses_more_than_half_of_its_size() -> N
             assert told == f"overlap is {overlap}: give 0 to {size // 2}, half of the size, {size}", chunker
         assert refused(lambda: chunker(size=0, overlap=0), ConfigError) == "size is 0: give 1 or more"  # type: ignore[operator] # noqa: B023
     assert refused(lambda: fixed(size=10, overlap=6, unit="tokens"), ConfigError).startswith("overlap is 6")
+    for size, overlap in ((10, 6), (0, 0)):  # before the size of a parent, which is wrong too
+        assert not refused(lambda: parents(size=size, overlap=overlap, parent_size=-1), ConfigError).startswith(
+            "parent"
+        )  # noqa: B023
+    assert refused(lambda: parents(size=10, overlap=5, parent_size=19), ConfigError) == (
+        "parent_size is 19: give at least 20, twice the size of a child"
+    )
+    parents(size=10, overlap=5, parent_size=20)
 
 
 def test_tables_fences_and_headings_may_end_with_the_file() -> None:
@@ -213,6 +221,7 @@ def test_tables_fences_and_headings_may_end_with_the_file() -> None:
     assert kinds("x | y\n-|-\n1|2\n```\n|\n```") == [("table", "x | y\n-|-\n1|2\n"), ("code", "```\n|\n```")]
     for text in ("```\na | b\n-|-", "```\n# a\n", "```", "```\n``", "```\n~~~", "```\n```x"):
         assert kinds(text) == [("code", text)], "a fence that is not closed goes to the end"
+    assert kinds("```\n```x\na\n ``` \nb") == [("code", "```\n```x\na\n ``` \n"), ("prose", "b")]
     assert kinds("```\na\n````\nb") == [("code", "```\na\n````\n"), ("prose", "b")]
     assert kinds("a\n=") == [("heading", "a\n=")] and kinds("a\n#") == [("prose", "a\n"), ("heading", "#")]
     chunks = markdown(size=50, overlap=0)(Document("d", f"# T\n{table}"))
