@@ -8,6 +8,7 @@ import os
 import warnings
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -194,10 +195,13 @@ def test_every_chunker_with_an_overlap_refuses_more_than_half_of_its_size() -> N
             assert told == f"overlap is {overlap}: give 0 to {size // 2}, half of the size, {size}", chunker
         assert refused(lambda: chunker(size=0, overlap=0), ConfigError) == "size is 0: give 1 or more"  # type: ignore[operator] # noqa: B023
     assert refused(lambda: fixed(size=10, overlap=6, unit="tokens"), ConfigError).startswith("overlap is 6")
-    for size, overlap in ((10, 6), (0, 0)):  # before the size of a parent, which is wrong too
-        assert not refused(lambda: parents(size=size, overlap=overlap, parent_size=-1), ConfigError).startswith(
-            "parent"
-        )  # noqa: B023
+    for wrong in (
+        {"size": 10, "overlap": 6},
+        {"size": 0, "overlap": 0},
+    ):  # before the size of a parent, which is wrong too
+        assert refused(partial(parents, **wrong, parent_size=-1), ConfigError) == refused(
+            partial(recursive, **wrong), ConfigError
+        )
     assert refused(lambda: parents(size=10, overlap=5, parent_size=19), ConfigError) == (
         "parent_size is 19: give at least 20, twice the size of a child"
     )
