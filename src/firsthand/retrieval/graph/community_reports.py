@@ -80,7 +80,7 @@ def community_data(
     """The data that a community is reported from, at most `budget` tokens."""
     lines = _member_lines(graph, set(community.members))
     kept = fitting(lines, budget)
-    if len(kept) == len(lines) or not children:
+    if len(kept) == len(lines):
         return "\n".join(kept)
     largest_first = sorted(children, key=lambda each: (-len(each[0].members), each[0].id))
     texts = fitting([report.text for _, report in largest_first], budget)
