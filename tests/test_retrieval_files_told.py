@@ -25,7 +25,7 @@ from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.documents import zip_parts
 from firsthand.retrieval.documents.docx_reader import read_docx
 from firsthand.retrieval.documents.file_content import FileContent, ReadSettings
-from firsthand.retrieval.documents.folder_files import FolderFile, FolderFilter, LeftOut, walk
+from firsthand.retrieval.documents.folder_files import FolderFile, FolderFilter, LeftOut, expect_files, read_bytes, walk
 from firsthand.retrieval.documents.json_reader import read_json, read_jsonl
 from firsthand.retrieval.documents.zip_parts import ZipParts
 
@@ -230,3 +230,96 @@ def test_tables_fences_and_headings_may_end_with_the_file() -> None:
     assert kinds("a\n=") == [("heading", "a\n=")] and kinds("a\n#") == [("prose", "a\n"), ("heading", "#")]
     chunks = markdown(size=50, overlap=0)(Document("d", f"# T\n{table}"))
     assert [(each.text, each.heading) for each in chunks] == [(f"# T\n{table}", "T")]
+
+
+# -- single files --
+
+
+def test_a_file_is_read_to_its_bound_and_closed_whatever_it_is(tmp_path: Path) -> None:
+    def held() -> int:
+        return len([*Path("/proc/self/fd").iterdir()])
+
+    (tmp_path / "a.md").write_bytes(b"12345")
+    os.mkfifo(tmp_path / "pipe.md")
+    before = held()
+    assert read_bytes(tmp_path / "a.md", 5)[0] == b"12345"
+    assert refused(lambda: read_bytes(tmp_path / "a.md", 4)).startswith("it has 5 bytes, and at most 4 are read: ")
+    for path in (tmp_path, tmp_path / "pipe.md", Path("/dev/null")):
+        assert refused(partial(read_bytes, path, 4)) == "it is no ordinary file any more"
+    # its size is said to be 0, as that of a file that grows while it is read
+    assert refused(lambda: read_bytes(Path("/proc/self/status"), 1000)) == (
+        "it has 1,001 bytes, and at most 1,000 are read: divide it, or raise --max-file-bytes"
+    )
+    assert held() == before
+
+
+def test_folders_are_looked_through_from_the_home_folder_without_the_files_of_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("docs/a.bin", "docs/i.md", "other/b.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "link").symlink_to(tmp_path / "docs")
+    docs, index = tmp_path / "docs", tmp_path / "link" / "i.md"
+    told = f"~/docs, {tmp_path}/link: no file there can be indexed (a.bin: .bin: not a kind that is read; a.bin: .bin: not a kind that is read): "  # noqa: E501
+    expect_files([Path("~/docs")], FolderFilter())
+    assert refused(lambda: expect_files([Path("~/docs"), tmp_path / "link"], FolderFilter(), [index]), ConfigError) == (
+        told + "give a folder of documents, or other patterns"
+    )
+    expect_files([Path("~/docs"), Path("~/other")], FolderFilter(), [index])
+    assert refused(lambda: expect_files([docs], FolderFilter(include=["*.txt"])), ConfigError) == (
+        f"{docs}: no file there can be indexed: give a folder of documents, or other patterns"
+    )
+    (docs / "i.md").unlink()
+    (docs / "i.md").symlink_to(tmp_path / "other" / "b.md")  # an index may be a link to its file
+    assert "(a.bin: .bin: not a kind that is read): give" in refused(
+        lambda: expect_files([docs], FolderFilter(), [docs / "i.md"]), ConfigError
+    )
+
+
+def test_values_of_a_record_are_as_many_as_the_most_and_the_first_of_equal_keys() -> None:
+    body: dict[str, Any] = {"text": "t", **{f"k{n}": n for n in range(45)}}
+    [made] = read_jsonl(json.dumps(body).encode(), "j", PLAIN).documents
+    assert made.meta == {"kind": "record", **{f"k{n}": n for n in range(39)}}, "forty, the text among them"
+    twice = {
+        "text": "t",
+        "a b": 1,
+        "a  b": 2,
+        "kind": "no",
+        "x": "v" * 1000,
+        "y": "v" * 1001,
+        "z": -(1 << 63),
+        "w": 1 << 63,
+    }
+    [made] = read_jsonl(json.dumps(twice).encode(), "j", ReadSettings(title_field="")).documents
+    assert made.meta == {"kind": "record", "a b": 1, "x": "v" * 1000}
+    titled = b'{"text": "t", "title": 5, "name": "N"}'
+    for field, title in ((None, "5"), ("", "5"), ("name", "N"), ("none", "")):
+        assert read_jsonl(titled, "j", ReadSettings(title_field=field)).documents[0].title == title
+    assert "title" not in read_jsonl(titled, "j", ReadSettings(title_field="name")).documents[0].meta
+    mark = read_json('{"text": "é"}'.encode("utf-16"), "o.json", PLAIN)
+    assert mark == FileContent(
+        (Document("o.json", "é", meta={"kind": "record"}),), ("decoded as UTF-16, by its byte order mark",)
+    )
+    other = read_json('{"a": "é\u200b"}'.encode("utf-16"), "o.json", PLAIN)
+    assert other.notes == (
+        "decoded as UTF-16, by its byte order mark", "invisible characters were dropped: 1 zero-width"
+    )  # fmt: skip
+
+
+def test_a_part_that_is_encrypted_or_packed_in_another_way_is_a_sentence() -> None:
+    whole = archive(("a", "sound " * 20))
+    for at, value, said in (
+        (6, 1, "File 'a' is encrypted, password required for extraction"),
+        (8, 99, "That compression method is not supported"),
+    ):
+        data = bytearray(whole)
+        for head, offset in ((b"PK\x03\x04", at), (b"PK\x01\x02", at + 2)):  # in the part's own head, and in the list
+            data[data.index(head) + offset] = value
+        assert refused(partial(ZipParts(bytes(data), "EPUB").read, "a")) == f"its part 'a' cannot be read: {said}"
+    data = bytearray(whole)
+    data[data.index(b"a", 30) + 1] = 0xFF  # the first byte of what was deflated
+    assert refused(partial(ZipParts(bytes(data), "EPUB").read, "a")).startswith(
+        "its part 'a' cannot be read: Error -3 while decompressing data: "
+    )
