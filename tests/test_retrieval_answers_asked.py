@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from contextlib import closing
 from itertools import product
 from pathlib import Path
@@ -224,3 +225,37 @@ def test_vectors_are_shared_by_the_embedders_fingerprint(monkeypatch: pytest.Mon
     # towards [1, 0]: the first's cosines are 1, 0, 0.7; the second's are 0, 1, 0
     assert asyncio.run(answers()) == [0, ["z", "y", "x"], 1, ["x", "y", "z"]]
     assert asked == [(name, each) for name in "fs" for each in (texts, ["query"], ["q"])]
+
+
+def test_pairs_and_summaries_are_told_by_their_vectors_and_a_vector_of_zeros_is_like_none() -> None:
+    vectors = {"a": [3.0, 4.0], "b": [8.0, -6.0], "c": [4.0, 3.0], "zero": [0.0, 0.0], "far": [-4.0, -3.0]}
+    asked: list[list[str]] = []
+
+    class Known:
+        name = "known"
+
+        async def embed(self, texts: list[str]) -> list[list[float]]:
+            asked.append(list(texts))
+            return [vectors[text] for text in texts]
+
+    def answer(about: dict[str, Any]) -> Any:
+        model = EmbeddingModel(Known(), "known")  # type: ignore[arg-type]
+        trace = asyncio.run(rollout(Agent("a", model, embed), Task("t", "?", metadata={"embedding": about})))
+        return trace.error.message if trace.error else json.loads(trace.answer or "")
+
+    for texts, cosine, dot, euclidean, manhattan in (
+        ("ac", 0.96, 24.0, -math.sqrt(2), -2.0), ("ab", 0.0, 0.0, -math.sqrt(125), -15.0),
+        (["c", "far"], -1.0, -25.0, -10.0, -14.0), (["a", "zero"], 0.0, 0.0, -5.0, -7.0),
+        (["zero", "zero"], 0.0, 0.0, 0.0, 0.0),
+    ):  # fmt: skip
+        found = answer({"type": "pair", "texts": list(texts)})
+        expected = {"cosine": cosine, "dot": dot, "euclidean": euclidean, "manhattan": manhattan}
+        assert found == {key: pytest.approx(value) for key, value in expected.items()}, texts
+        assert asked.pop() == list(texts)
+    summary = answer({"type": "summary", "human": ["c", "b"], "machine": ["a", "zero", "far", "b"]})
+    # of a: 0.96 with c and 0 with b; of far: -1 with c and -0.28 with b
+    assert summary == [pytest.approx(value) for value in (0.96, 0.0, -0.28, 1.0)]
+    assert asked == [["a", "zero", "far", "b", "c", "b"]]
+    kinds = "pair, rerank, nearest, classify, cluster, summary"
+    assert answer({"type": "x"}) == f"task t has the embedding type 'x': one of {kinds}"
+    assert answer({}) == f"task t has the embedding type None: one of {kinds}"
