@@ -27,7 +27,8 @@ from firsthand.retrieval.documents.docx_reader import read_docx
 from firsthand.retrieval.documents.file_content import FileContent, ReadSettings
 from firsthand.retrieval.documents.folder_files import FolderFile, FolderFilter, LeftOut, expect_files, read_bytes, walk
 from firsthand.retrieval.documents.json_reader import read_json, read_jsonl
-from firsthand.retrieval.documents.zip_parts import ZipParts
+from firsthand.retrieval.documents.parser_process import read_block, write_block
+from firsthand.retrieval.documents.zip_parts import ZipParts, parse_xml
 
 PLAIN = ReadSettings()
 
@@ -323,3 +324,49 @@ def test_a_part_that_is_encrypted_or_packed_in_another_way_is_a_sentence() -> No
     assert refused(partial(ZipParts(bytes(data), "EPUB").read, "a")).startswith(
         "its part 'a' cannot be read: Error -3 while decompressing data: "
     )
+
+
+def test_what_goes_away_during_a_walk_is_told_and_a_link_to_the_folder_is_followed(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "sub").mkdir(parents=True)
+    for name in ("a.md", "b.md", "sub/c.md", "z.md"):
+        (root / name).touch()
+    (root / "in.md").symlink_to(root / "sub" / "c.md")
+    (tmp_path / "link").symlink_to(root)
+    walked = walk(tmp_path / "link", FolderFilter())
+    assert next(walked).name == "a.md"
+    (root / "b.md").unlink()
+    rest = [next(walked), next(walked)]
+    assert next(walked).name == "z.md"
+    (root / "sub" / "c.md").unlink()
+    (root / "sub").rmdir()
+    assert [*rest, *walked] == [
+        LeftOut("b.md", "it cannot be accessed: No such file or directory", True),
+        LeftOut("in.md", "it is a link to sub/c.md, which is read by that name", False),
+        LeftOut("sub", "the folder cannot be read: No such file or directory", True),
+    ]
+    (root / "in.md").unlink()
+    (root / "in.md").symlink_to("../elsewhere")
+    assert [*walk(root, FolderFilter(exclude=["a.md", "z.md"]))] == [LeftOut("in.md", "it is a link to nothing", True)]
+    chosen = FolderFilter(include=["x*"], exclude=["y.md", "*/z/*"])
+    names = ("x.md", "q/x.md", "x/q.md", "q/x/r.md", "x/z/x.md", "q/x/y.md", "X.md")
+    assert [chosen.takes(name) for name in names] == [True, True, True, False, False, False, False]
+
+
+def test_blocks_and_elements_come_whole(tmp_path: Path) -> None:
+    with (tmp_path / "blocks").open("wb") as stream:
+        write_block(stream, b"ab")  # type: ignore[arg-type]
+        assert (tmp_path / "blocks").read_bytes() == b"\x02" + b"\0" * 7 + b"ab", "at once, for whoever waits for it"
+    assert [read_block(io.BytesIO(b"\x02\0\0\0\0\0\0\0ab"[:size])) for size in (0, 1, 7)] == [b""] * 3
+    for size in (8, 9):
+        assert refused(lambda: read_block(io.BytesIO(b"\x02\0\0\0\0\0\0\0ab"[:size])), ValueError) == (  # noqa: B023
+            "a block that ends early"
+        )
+    seen: list[Any] = []
+    parse_xml(f"<a>{'<b/>' * 600}x &amp; <![CDATA[y]]></a>".encode(), lambda *_: None, lambda _: None, seen.append)
+    assert seen == ["x & y"], "six hundred beside each other are not deep, and the words come at once"
+    newer = bytearray(archive(("a", "x")))
+    newer[newer.index(b"PK\x01\x02") + 6] = 99  # the version that is needed to read it
+    assert refused(lambda: ZipParts(bytes(newer), "DOCX")) == "it is no DOCX: zip file version 9.9"
+    ids = read_jsonl(b'{"text": "a", "id": "A"}\n{"text": "a", "id": "a"}', "j", PLAIN)
+    assert [each.id for each in ids.documents] == ["j:A", "j:a"] and ids.failed == ()
