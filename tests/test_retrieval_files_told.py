@@ -368,5 +368,5 @@ def test_blocks_and_elements_come_whole(tmp_path: Path) -> None:
     newer = bytearray(archive(("a", "x")))
     newer[newer.index(b"PK\x01\x02") + 6] = 99  # the version that is needed to read it
     assert refused(lambda: ZipParts(bytes(newer), "DOCX")) == "it is no DOCX: zip file version 9.9"
-    ids = read_jsonl(b'{"text": "a", "id": "A"}\n{"text": "a", "id": "a"}', "j", PLAIN)
-    assert [each.id for each in ids.documents] == ["j:A", "j:a"] and ids.failed == ()
+    ids = read_jsonl(b'{"text": "a", "id": "a"}\n{"text": "a", "id": "A"}', "j", PLAIN)
+    assert [each.id for each in ids.documents] == ["j:a", "j:A"] and ids.failed == ()

@@ -135,7 +135,7 @@ def extracted_report(
         for sentence in _SENTENCE.findall(chunks[chunk].text):
             sentence = one_line(sentence)
             count = sum(bool(pattern.search(sentence)) for _, pattern in names)
-            if count and sentence not in scored:
+            if count:
                 scored[sentence] = count
     best = sorted(scored, key=lambda sentence: (-scored[sentence], list(scored).index(sentence)))[:200]
     title = ", ".join(name.title() for name in by_degree[:3])
