@@ -251,7 +251,7 @@ def test_a_file_is_read_to_its_bound_and_closed_whatever_it_is(tmp_path: Path) -
     assert refused(lambda: read_bytes(Path("/proc/self/status"), 1000)) == (
         "it has 1,001 bytes, and at most 1,000 are read: divide it, or raise --max-file-bytes"
     )
-    assert held() == before
+    assert held() <= before
 
 
 def test_folders_are_looked_through_from_the_home_folder_without_the_files_of_the_index(
