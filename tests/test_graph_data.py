@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from firsthand.retrieval.graph.knowledge_graph import (
     merge,
     normal_name,
 )
-from firsthand.retrieval.graph.leiden import LeidenSettings, communities, components
+from firsthand.retrieval.graph.leiden import Community, LeidenSettings, communities, components
 from firsthand.retrieval.graph.noun_phrases import NounPhraseSettings, _percentile, noun_phrases, phrase_graph
 from firsthand.retrieval.store.sqlite_index import open_index
 
@@ -83,11 +84,56 @@ def test_communities_are_of_edges_whose_weights_are_summed_and_positive() -> Non
     assert [each.members for each in communities(edges)] == [("a", "b"), ("x", "y", "z")]
     assert [each.members for each in communities(edges, LeidenSettings(largest_component=True))] == [("x", "y", "z")]
     assert communities([]) == [] == communities([], LeidenSettings(largest_component=True))
+    cliques = [(a, b, 4.0) for clique in ("abc", "xyz") for a in clique for b in clique if a < b]
+    both = [("m", "a", 1.5), ("a", "m", 1.25), ("m", "x", 2.0)]  # of m: 2.75 to the first, 2 to the other
+    for order in (both, both[::-1], both[1:2] + both[:1] + both[2:]):
+        found = communities([*cliques, *order])
+        assert [each.members for each in found] == [("a", "b", "c", "m"), ("x", "y", "z")]
+        assert [(each.id, each.level, each.parent) for each in found] == [(0, 0, None), (1, 0, None)]
+        assert found == communities([(b, a, weight) for a, b, weight in [*order, *reversed(cliques)]])
+    parts = communities(cliques, LeidenSettings(largest_component=True))  # of two as large, the last by its names
+    assert [each.members for each in parts] == [("x", "y", "z")]
     assert sorted(map(sorted, components([("a", "b"), ("c", "d"), ("b", "e")]))) == [["a", "b", "e"], ["c", "d"]]
     LeidenSettings(max_cluster_size=1, iterations=1, resolution=0.1, randomness=0.1)
     for wrong in ({"max_cluster_size": 0}, {"iterations": 0}, {"resolution": 0}, {"randomness": 0}):
         with pytest.raises(ConfigError, match="give the first two from 1, the others above 0"):
             LeidenSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_each_setting_of_the_division_is_the_librarys() -> None:
+    import graspologic_native
+
+    rng = random.Random(10)
+    ends = [rng.sample(range(30), 2) for _ in range(70)]
+    edges = [(f"n{a:02}", f"n{b:02}", float(rng.randint(1, 5))) for a, b in ends]
+    summed: dict[tuple[str, str], float] = {}
+    for a, b, weight in edges:
+        summed[min(a, b), max(a, b)] = summed.get((min(a, b), max(a, b)), 0.0) + weight
+    given = [(a, b, weight) for (a, b), weight in sorted(summed.items())]
+    found = []
+    for changed in (
+        {},
+        {"max_cluster_size": 4},
+        {"resolution": 2.0},
+        {"randomness": 1.0},
+        {"iterations": 5},
+        {"seed": 7},
+    ):
+        options: dict[str, Any] = {"max_cluster_size": 6, **changed}
+        usual = {"resolution": 1.0, "randomness": 0.001, "iterations": 1, "seed": 0xDEADBEEF}
+        rows = graspologic_native.hierarchical_leiden(
+            given, starting_communities=None, use_modularity=True, **{**usual, **options}
+        )
+        expected: dict[int, tuple[int, int | None, list[str]]] = {}
+        for row in rows:
+            expected.setdefault(row.cluster, (row.level, row.parent_cluster, []))[2].append(row.node)
+        made = communities(edges, LeidenSettings(**options))
+        assert made == [
+            Community(id, level, parent, tuple(sorted(names)))
+            for id, (level, parent, names) in sorted(expected.items())
+        ]
+        found.append([each.members for each in made])
+    assert all(other != found[0] for other in found[1:]), "each changes something"
 
 
 def test_phrases_are_runs_of_capitals_and_of_other_words_between_stop_words() -> None:

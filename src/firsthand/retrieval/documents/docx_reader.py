@@ -15,6 +15,9 @@ from firsthand.retrieval.documents.file_content import MAX_TITLE_CHARS, FileCont
 from firsthand.retrieval.documents.zip_parts import ZipParts, parse_xml
 
 _HEADING = re.compile(r"(?:heading|titre|überschrift|título|titolo)\s*([1-9])", re.IGNORECASE)
+_SIGNS = {"tab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
+_LEFT_OUT = ("del", "moveFrom", "Fallback")
+"""Deleted and moved text, and what stands for a text box in older versions of Word, which is there twice."""
 
 
 def read_docx(data: bytes, name: str, settings: ReadSettings) -> FileContent:
@@ -92,11 +95,12 @@ class _Body:
         self._begin()
         self._cells: list[list[list[str]]] = []
         """The texts of each cell of the open rows, innermost last."""
-        self._in_text = self._deleted = 0
+        self._around: list[tuple[list[str], int, bool]] = []
+        """The paragraphs around the one that is read: a text box has paragraphs inside of one."""
+        self._in_text = self._left_out = 0
 
     def read(self, data: bytes) -> None:
-        self._cells, self._in_text, self._deleted = [], 0, 0
-        self._begin()
+        self._cells, self._in_text, self._left_out = [], 0, 0
         parse_xml(data, self._start, self._end, self._add)
 
     def _begin(self) -> None:
@@ -108,6 +112,7 @@ class _Body:
         if name == "t":
             self._in_text += 1
         elif name == "p":
+            self._around.append((self._runs, self._level, self._is_item))
             self._begin()
         elif name == "pStyle":
             style = attributes.get("val", "")
@@ -117,12 +122,10 @@ class _Body:
             self._level = int(level) + 1
         elif name == "numPr":
             self._is_item = True
-        elif name in ("tab", "br", "cr"):
-            self._runs.append("\t" if name == "tab" and self._runs else "\n" if name != "tab" and self._runs else "")
-        elif name == "noBreakHyphen":
-            self._runs.append("-")
-        elif name in ("del", "moveFrom"):
-            self._deleted += 1
+        elif name in _SIGNS and not self._left_out:
+            self._runs.append(_SIGNS[name])
+        elif name in _LEFT_OUT:
+            self._left_out += 1
         elif name == "tr":
             self._cells.append([])
         elif name == "tc" and self._cells:
@@ -131,10 +134,11 @@ class _Body:
     def _end(self, name: str) -> None:
         if name == "t":
             self._in_text -= 1
-        elif name in ("del", "moveFrom"):
-            self._deleted -= 1
+        elif name in _LEFT_OUT:
+            self._left_out -= 1
         elif name == "p":
             self._paragraph()
+            self._runs, self._level, self._is_item = self._around.pop()
         elif name == "tr" and self._cells:
             row = " | ".join(" ".join(" ".join(cell).split()) for cell in self._cells.pop())
             if row.replace("|", "").strip():
@@ -146,24 +150,22 @@ class _Body:
             self._write("\n")
 
     def _add(self, words: str) -> None:
-        if self._in_text and not self._deleted:
+        if self._in_text and not self._left_out:
             self._runs.append(words)
 
     def _paragraph(self) -> None:
         self._paragraphs += 1
         text = "".join(self._runs).strip()
-        level, is_item = self._level, self._is_item
-        self._begin()
         if not text:
             return
         if self._cells and self._cells[-1]:
             self._cells[-1][-1].append(text)
             return
         self.places.append(Location(self._length, "paragraph", str(self._paragraphs)))
-        if level:
-            self._write(f"{'#' * min(level, 6)} {' '.join(text.split())}\n\n")
+        if self._level:
+            self._write(f"{'#' * min(self._level, 6)} {' '.join(text.split())}\n\n")
         else:
-            self._write(f"- {text}\n" if is_item else f"{text}\n\n")
+            self._write(f"- {text}\n" if self._is_item else f"{text}\n\n")
 
     def _write(self, text: str) -> None:
         self.written.append(text)

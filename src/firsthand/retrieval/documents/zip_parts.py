@@ -47,7 +47,7 @@ class ZipParts:
             raise DataError(f"it is no {self.kind}: it has no part {name[:100]!r}")
         info = self.names[name]
         try:
-            with self.archive.open(info) as part:
+            with self.archive.open(name) as part:
                 data = part.read(self.left + 1)
         except (
             zipfile.BadZipFile,

@@ -80,7 +80,7 @@ def community_data(
     """The data that a community is reported from, at most `budget` tokens."""
     lines = _member_lines(graph, set(community.members))
     kept = fitting(lines, budget)
-    if len(kept) == len(lines) or not children:
+    if len(kept) == len(lines):
         return "\n".join(kept)
     largest_first = sorted(children, key=lambda each: (-len(each[0].members), each[0].id))
     texts = fitting([report.text for _, report in largest_first], budget)
@@ -135,7 +135,7 @@ def extracted_report(
         for sentence in _SENTENCE.findall(chunks[chunk].text):
             sentence = one_line(sentence)
             count = sum(bool(pattern.search(sentence)) for _, pattern in names)
-            if count and sentence not in scored:
+            if count:
                 scored[sentence] = count
     best = sorted(scored, key=lambda sentence: (-scored[sentence], list(scored).index(sentence)))[:200]
     title = ", ".join(name.title() for name in by_degree[:3])
