@@ -34,7 +34,8 @@ def mill(number: int, quote: str, match: Any = "chosen") -> Citation:
     """A citation of a line of the mill's document."""
     start = TEXT.index(quote)
     line = TEXT.count("\n", 0, start) + 1
-    return Citation(number, "mill.md", SHA["mill.md"], start, start + len(quote), quote, "/data/mill.md", f"mill.md:{line}", match)  # fmt: skip
+    end = start + len(quote)
+    return Citation(number, "mill.md", SHA["mill.md"], start, end, quote, "/data/mill.md", f"mill.md:{line}", match)
 
 
 def tesk(number: int, quote: str = "The Tesk has 12 bridges.", match: Any = "chosen") -> Citation:
@@ -149,7 +150,7 @@ def test_a_sentence_that_was_chosen_and_then_quoted_is_a_quotation() -> None:
         assert made.citations == (mill(1, BURNED, "exact"),) and made.text.count("[1]") == 2
     loose = checked(f'{BURNED} [1] Once. [1 "it BURNED in 1902."] Twice. [1 "{BURNED}"]', WIDE)
     assert [each.match for each in loose.citations] == ["normalised"], "the first quotation's match stays"
-    longer = checked(f'Old. [1 "A mill was"] Older. [1 "A mill was built"] Same. [1 "A mill was"]', WIDE)
+    longer = checked('Old. [1 "A mill was"] Older. [1 "A mill was built"] Same. [1 "A mill was"]', WIDE)
     assert longer.text == "Old. [1] Older. [2] Same. [1]" and [each.end for each in longer.citations] == [17, 23]
 
 
