@@ -1,0 +1,230 @@
+"""An index's file as it is opened, written and synced: its modes, odd paths, forged journals, and what fails halfway."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firsthand.errors import ConfigError, StoreError
+from firsthand.retrieval.chunk_index import IndexHeader, IngestReceipt
+from firsthand.retrieval.store.header_row import agreed_header
+from firsthand.retrieval.store.index_file import IndexFile
+from firsthand.retrieval.store.sqlite_index import open_index
+from index_tiny import HEADER, TERMS_ONLY, lines, unit
+
+
+def said(act: Callable[[], object], kind: type[Exception] = StoreError) -> str:
+    with pytest.raises(kind) as raised:
+        act()
+    assert type(raised.value) is kind
+    return str(raised.value)
+
+
+def owls(id: str = "d", *texts: str) -> Any:
+    return lines(id, texts or ("owl hen\n",), with_vectors=False)
+
+
+def test_an_index_opened_to_be_read_cannot_be_written_by_its_connection_either(tmp_path: Path) -> None:
+    path = tmp_path / "a.index"
+    with open_index(path, HEADER) as made:
+        made.put([lines("d", ["owl\n"])])
+    change = "UPDATE header SET removals = 7"
+    for given in (None, HEADER):
+        with open_index(path, given, read_only=True) as reader:
+            file = reader._file
+            assert file._makes_wal and file._read_only
+            for _ in range(2):
+                with pytest.raises(sqlite3.OperationalError, match=r"^attempt to write a readonly database$"):
+                    file._connection.execute(change)
+                inherited, file._pid = file._connection, -1  # as in a forked process
+                assert reader.hashes() and file._connection is not inherited is file._inherited[-1]
+            for each in file._inherited:
+                each.close()
+    with open_index(path) as writer:
+        assert not writer._file._makes_wal and writer._file._connection.execute(change).rowcount == 1
+        assert writer._file._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    empty = tmp_path / "empty.index"
+    empty.touch()
+    for options in ({}, {"header": HEADER, "read_only": True}, {"read_only": True}):
+        assert said(lambda options=options: open_index(empty, **options)) == (
+            f"{empty} is a SQLite file and is no index: give another path, or remove it"
+        )
+        assert empty.stat().st_size == 0
+    with open_index(empty, HEADER) as filled:
+        assert filled.header == HEADER and len(filled) == 0
+    new = tmp_path / "new" / "b.index"
+    assert said(lambda: open_index(new, HEADER, read_only=True)) == (
+        f"no index at {new}: open it without read_only to make it"
+    )
+    assert not new.parent.exists()
+
+
+def test_a_forged_journal_is_refused_however_the_index_is_opened_and_whatever_it_is_beside(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    name = str(victim).encode()
+    magic = bytes.fromhex("d9d505f920a163d7")
+    forged = magic + b"\0" * 504 + name + len(name).to_bytes(4, "big") + sum(name).to_bytes(4, "big") + magic
+    there, missing = tmp_path / "x.index", tmp_path / "y.index"
+    open_index(there, HEADER).close()
+    for path in (there, missing):
+        journal = Path(f"{path}-journal")
+        journal.write_bytes(forged)
+        for options in ({"header": HEADER}, {}, {"read_only": True}, {"header": HEADER, "read_only": True}):
+            if path == missing and options != {"header": HEADER}:
+                continue  # no index there
+            assert said(lambda options=options, path=path: open_index(path, **options)) == (
+                f"{journal} names a file that SQLite would delete, and firsthand writes no such journal: do not trust what "
+                "came with it; delete the journal to read the index all the same"
+            )
+        assert journal.read_bytes() == forged and victim.read_text() == "precious"
+    assert not missing.exists()
+    Path(f"{there}-journal").unlink()
+    open_index(there).close()
+
+
+def test_an_index_is_made_and_found_at_a_path_with_signs_of_addresses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a?mode=memory", "b#c", "50%20 é.index"):
+        path = Path(name) / "x?y#z%41.index"
+        with open_index(path, TERMS_ONLY) as made:
+            assert made.put([owls()]).added == ("d",) and made._file.name == str(path)
+        assert [each.name for each in (tmp_path / name).iterdir() if "lock" not in each.name] == [path.name]
+        with open_index(tmp_path / path, read_only=True) as found:
+            assert [*found.hashes()] == ["d"]
+
+
+def test_an_index_is_used_from_any_thread(tmp_path: Path) -> None:
+    index = open_index(tmp_path / "a.index", TERMS_ONLY)
+    done: list[Any] = []
+
+    def work() -> None:
+        done.append(index.put([owls()]))
+        done.append([hit.chunk.document for hit in index.search_terms("owl", 3, {})])
+        index.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [IngestReceipt(added=("d",)), ["d"]]
+    assert said(index.hashes).startswith(f"{index._file.name} cannot be used (Cannot operate on a closed database.)")
+
+
+def test_a_last_sync_that_fails_is_a_sentence_and_the_next_write_works(tmp_path: Path) -> None:
+    path = tmp_path / "a.index"
+    index = open_index(path, TERMS_ONLY)
+    file = index._file
+    connection = file._connection
+
+    def revision() -> int:
+        return int(connection.execute("SELECT revision FROM header").fetchone()[0])
+
+    with pytest.raises(StoreError) as raised, file.writing():
+        connection.execute("ALTER TABLE header RENAME TO away")
+    assert str(raised.value) == (
+        f"{path} is damaged: no such table: header. Restore it from a copy, or delete it and index the documents again"
+    )
+    assert not connection.in_transaction and not file._writing
+    assert connection.execute("PRAGMA synchronous").fetchone() == (1,), "NORMAL again"
+    connection.execute("ALTER TABLE away RENAME TO header")
+    before = revision()
+    assert index.put([owls()]).added == ("d",) and revision() == before + 2
+    other = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA busy_timeout = 0")
+    with pytest.raises(StoreError) as busy, file.writing():
+        other.execute("BEGIN IMMEDIATE")
+    assert str(busy.value) == (
+        f"{path} is in use by another process and stayed so for 10 s: wait for it or end it, then try again"
+    )
+    other.execute("ROLLBACK")
+    assert index.put([owls("e")]).added == ("e",) and index.verify() == [] and revision() == before + 4
+    other.close()
+    index.close()
+
+
+def test_words_of_a_document_whose_commit_failed_are_numbered_anew(tmp_path: Path) -> None:
+    index = open_index(tmp_path / "a.index", TERMS_ONLY)
+    assert index.put([owls("a", "owl\n")]).added == ("a",)
+    connection = index._file._connection
+    connection.execute(
+        "CREATE TEMP TRIGGER full BEFORE UPDATE ON main.header BEGIN SELECT RAISE(ABORT, 'no room'); END"
+    )
+    assert said(lambda: index.put([owls("b", "hen owl yak\n", "yak\n")])) == (
+        f"{tmp_path / 'a.index'} is damaged: no room. Restore it from a copy, or delete it and index the documents again"
+    )
+    assert {*index._words} == {"owl"} and not connection.in_transaction
+    connection.execute("DROP TRIGGER full")
+    assert index.put([owls("b", "elk yak\n", "yak hen hen\n"), owls("c", "hen owl\n")]).added == ("b", "c")
+    assert index.verify() == [] and [*index.hashes()] == ["a", "b", "c"]
+    words = dict(connection.execute("SELECT word, number FROM words").fetchall())
+    assert words == index._words and sorted(words) == ["elk", "hen", "owl", "yak"]
+    for word, found in (("yak", [("b", 0), ("b", 8)]), ("hen", [("b", 8), ("c", 0)]), ("owl", [("a", 0), ("c", 0)])):
+        hits = index.search_terms(word, 9, {})
+        assert sorted((hit.chunk.document, hit.chunk.start) for hit in hits) == found, word
+    index.close()
+
+
+class Late(IndexFile):
+    """A file that another process writes just before the right to write is taken."""
+
+    before: Callable[[], object]
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        self.before()
+        with super().writing():
+            yield
+
+
+def test_of_two_processes_that_make_an_index_at_once_the_second_takes_the_header_of_the_first(tmp_path: Path) -> None:
+    def made(path: Path, first: IndexHeader, second: IndexHeader) -> IndexHeader:
+        one, two = (kind(path, create=True, read_only=False) for kind in (IndexFile, Late))
+        two.before = lambda: agreed_header(one, first)  # type: ignore[attr-defined]
+        try:
+            return agreed_header(two, second)
+        finally:
+            with one.reading() as connection:
+                assert connection.execute("SELECT id, embedder, active, removals FROM header").fetchall() == [
+                    (1, first.embedder, 0, 0)
+                ]
+            one.close()
+            two.close()
+
+    assert made(tmp_path / "a", HEADER, HEADER) == HEADER
+    assert made(tmp_path / "b", HEADER, replace(HEADER, embedder="renamed")) == HEADER, "the stored one"
+    assert said(lambda: made(tmp_path / "c", HEADER, replace(HEADER, chunker="pages")), ConfigError) == (
+        f"{tmp_path / 'c'} was made with chunker 'lines' (now 'pages'): use what it was made with, or make it again with "
+        "`firsthand rag reindex`"
+    )
+    bare = IndexFile(tmp_path / "d", create=True, read_only=False)
+    assert said(lambda: agreed_header(bare, None)) == (
+        f"{tmp_path / 'd'} is damaged: it has no header. Restore it from a copy, or delete it and index the documents again"
+    )
+    assert agreed_header(bare, HEADER) == HEADER == agreed_header(bare, None)
+    bare.close()
+
+
+def test_a_negative_or_empty_search_finds_nothing_and_a_query_is_one_vector(tmp_path: Path) -> None:
+    with open_index(tmp_path / "a.index", HEADER) as index:
+        index.put([lines("d", ["owl\n", "hen owl\n", "yak\n"], seed=3)])
+        query = unit(1, 5)[0]
+        for k in (0, -1, -2):
+            assert index.search_hybrid(query, "owl", k, {}) == [] == index.search_vectors(query, k, {})
+            assert index.search_hybrid(query, "owl", k, {}, pool=1) == [] == index.search_terms("owl", k, {})
+        assert [len(index.search_hybrid(query, "owl", k, {})) for k in (1, 2, 3, 4)] == [1, 2, 3, 3]
+        for wrong in (query[None], query[:23], query[:, None], unit(2, 5), query[0]):
+            told = (
+                f"the vector has the shape {wrong.shape}, and {index._file.name} has (24,): embed the query with 'tiny'"
+            )
+            assert said(lambda wrong=wrong: index.search_vectors(wrong, 1, {}), ConfigError) == told
+            assert said(lambda wrong=wrong: index.search_hybrid(wrong, "owl", 1, {}), ConfigError) == told
+        assert index.search_vectors(query.tolist(), 1, {}) == index.search_vectors(query, 1, {})
