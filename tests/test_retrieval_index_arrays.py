@@ -159,6 +159,11 @@ def test_filters_pass_rows_that_are_alive_and_are_kept_until_the_rows_change() -
         assert passing({}) == "bce" and passing({"n": {"min": 2}}) == "bc" and passing({"n": {"max": 2}}) == "b"
         assert passing({"n": {"not": 2}}) == "ce" and passing({"n": [None, 3.5]}) == "ce" and passing({"t": "u"}) == "c"
         assert passing({"t": {"not": {"not": "u"}}, "n": {"min": 0}}) == "c" and passing({"m": 1}) == ""
+        # each kind of a list's values is looked for in the named field alone
+        assert (
+            passing({"t": ["no", 2, None]}) == "" == passing({"m": ["u", 2, None]}) and passing({"n": ["u", 2]}) == "b"
+        )
+        assert passing({"t": {"not": ["u", 2]}}) == "be" and passing({"document": ["b", 2]}) == "b"
         assert passing({"document": ["b", "e"]}) == "be" and passing({"source": "/c"}) == "c"
         assert passing({"title": {"not": "Tb"}}) == "ce" and passing({"document": "B"}) == ""
         many = [*range(100, 100 + MAX_VALUES), 2, 3.5]
