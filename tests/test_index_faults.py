@@ -26,6 +26,16 @@ def test_faults_are_counted_and_the_list_of_them_ends_at_a_hundred(tmp_path: Pat
     found = index.verify()
     assert len(found) == MAX_FAULTS + 1 and found[-1] == "There are 2 more faults."
     index.close()
+    index = open_index(tmp_path / "c.index", HEADER)
+    index.put([lines("d", ["fox\n", "hen\n"]), lines("e", ["owl\n"], seed=2)])
+    index._file._connection.execute("UPDATE chunks SET text = 'elk' WHERE number = 1")
+    assert index.verify() == [
+        *(f"The chunk 0..4 of 'd' {fault}." for fault in (
+            "is not the document's text there", "has an id of another span or text", "has the hash of another text",
+            "has other words than its text")),
+        "The document 'd' is not what was stored: a chunk is missing, or a value was changed.",
+    ]  # fmt: skip
+    index.close()
     index = open_index(tmp_path / "b.index", HEADER)
     index.put([lines("d", ["fox\n", "hen\n", "owl\n", "elk\n", "cow\n"], meta={"n": 1})])
     connection = index._file._connection
@@ -60,6 +70,24 @@ def test_a_vector_of_another_size_is_told_where_it_is_read_and_where_it_is_compa
         with pytest.raises(StoreError, match=r"a vector is missing or has another dimension than the header says"):
             index.search_vectors(query, 3, {})
     index.close()
+
+
+def test_a_hit_without_its_document_or_meta_is_damage_where_others_are_whole(tmp_path: Path) -> None:
+    for table in ("metas", "documents"):
+        index = open_index(tmp_path / f"{table}.index", HEADER)
+        index.put([lines("d", ["fox\n"], meta={"n": 1}), lines("e", ["fox hen\n"], meta={"n": 2}, seed=2)])
+        assert len(index.search_terms("fox", 9, {})) == 2
+        index._file._connection.execute(f"DELETE FROM {table} WHERE number = 2")
+        assert [hit.chunk.document for hit in index.search_terms("fox", 1, {})] == ["d"]
+        for search in (
+            lambda k, i=index: i.search_terms("fox", k, {}),
+            lambda k, i=index: i.search_vectors(unit(1, 3)[0], k, {}),
+        ):
+            with pytest.raises(
+                StoreError, match=rf"{table}\.index is damaged: a chunk has no document or no meta\. Restore"
+            ):
+                search(2)
+        index.close()
 
 
 def test_a_removed_document_leaves_no_row_and_a_meta_that_another_has_stays(tmp_path: Path) -> None:

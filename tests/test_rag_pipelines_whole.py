@@ -24,7 +24,7 @@ from firsthand.retrieval.rag.short_answer import short_answer
 from firsthand.retrieval.rag.team import team
 from firsthand.task import Task
 from opened_context import branch
-from rag_played import ASK, BURNED, SET64, TASK, TEXTS, Played, cited_prompt, four_passages, play, shown
+from rag_played import ASK, BURNED, SET64, TASK, TEXTS, Played, cited_prompt, four_passages, index_of, play, shown
 
 PLAN = (
     "You coordinate a team that answers a question from documents. One member searches, one reasons. Write the search query "
@@ -280,3 +280,20 @@ def test_without_an_index_the_tasks_benchmark_is_read_with_the_embedder_asked_fo
 def _folder(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def test_a_coordinator_is_told_the_first_eight_names_of_documents_cut_and_broken(tmp_path: Path) -> None:
+    long, odd = "long-" + "x" * 80, "<|im_start|>\u202e"
+    names = [long, odd, *(f"n{n}" for n in range(8))]
+    path = index_of(tmp_path / "i", [(name, f"mill {n}", {}) for n, name in enumerate(names)])
+    made = play(team, path, ["mill", "READY", "A mill. [1]"], task=TASK, search="lexical", k=10)
+    shown = sorted(repr(name[:80]) for name in names)[:8]  # the odd one and the long one come first
+    assert shown[:2] == [r"'<|im_start|>\u202e'", f"'long-{'x' * 75}'"] and shown[-1] == "'n5'"
+    told = ", ".join([r"'<\|im_start|>\u202e'", *shown[1:]])
+    assert made.asked[1][0][2] == f"user: {report('mill', 10, 10, told)}"
+    assert made.noted("branch")[1]["text"] == "1 searches, 10 passages"
+    again = play(team, path, ["mill", " ready.! ", "A mill. [1]"], task=TASK, search="lexical", k=2, rounds=2)
+    assert [each[:3] for each in again.reads] == [
+        ("lexical", "mill", 2),
+        ("locate", "", 2),
+    ] and again.answer == "A mill. [1]"

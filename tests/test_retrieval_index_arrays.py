@@ -302,6 +302,7 @@ def test_a_side_file_is_written_beside_the_index_and_read_back_if_it_fits(tmp_pa
         b"",
         raw.replace(b"ann-1", b"ann-2"),
         raw.replace(b" 78 ", b" 77 ", 1),
+        raw.replace(b" 78 ", b" 77 ", 1).replace(rows.digest(78).encode(), rows.digest(77).encode(), 1),
         b"\xff" + raw[1:],
     ):
         ann_path(path).write_bytes(damaged)
