@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +20,7 @@ from firsthand.retrieval.chunk_index import IndexHeader, IngestReceipt
 from firsthand.retrieval.store.header_row import agreed_header
 from firsthand.retrieval.store.index_file import IndexFile
 from firsthand.retrieval.store.sqlite_index import open_index
+from forked_process import forked
 from index_tiny import HEADER, TERMS_ONLY, lines, unit
 
 
@@ -25,6 +29,15 @@ def said(act: Callable[[], object], kind: type[Exception] = StoreError) -> str:
         act()
     assert type(raised.value) is kind
     return str(raised.value)
+
+
+@pytest.fixture
+def ordinary_folder() -> Iterator[Path]:
+    """A folder that users other than root can reach."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+        Path(name).chmod(0o755)
 
 
 def owls(id: str = "d", *texts: str) -> Any:
@@ -103,6 +116,49 @@ def test_an_index_is_made_and_found_at_a_path_with_signs_of_addresses(
             assert [*found.hashes()] == ["d"]
 
 
+def test_an_index_in_a_folder_that_cannot_be_written_is_read_unless_it_has_a_log(ordinary_folder: Path) -> None:
+    path, logged = ordinary_folder / "a.index", ordinary_folder / "b.index"
+    with open_index(path, TERMS_ONLY) as index:
+        index.put([owls()])
+        index.put([owls("e")])
+        for ending in ("", "-wal"):
+            shutil.copyfile(f"{path}{ending}", f"{logged}{ending}")
+    assert Path(f"{logged}-wal").stat().st_size > 0
+    for each in ordinary_folder.iterdir():
+        each.chmod(0o444)
+    ordinary_folder.chmod(0o555)
+
+    def reads() -> None:
+        if os.getuid() == 0:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+        with open_index(path, read_only=True) as reader:
+            print([*reader.hashes()])
+        for options in ({}, {"header": TERMS_ONLY}):
+            try:
+                open_index(path, **options).put([owls("f")])  # type: ignore[arg-type]
+            except StoreError as error:
+                print(error)
+        try:
+            open_index(logged, read_only=True)
+        except StoreError as error:
+            print(error)
+
+    status, told, errors = forked(reads)
+    first, *refused, last = told.splitlines()
+    assert (status, errors, first) == (0, "", "['d', 'e']")
+    for line, name in (*zip(refused, (path, path), strict=True), (last, logged)):
+        assert line.startswith(f"{name} cannot be written (") or line.startswith(f"{name}.lock"), line
+        assert line.endswith(": make its folder writable, or use another path"), line
+    assert sorted(each.name for each in ordinary_folder.iterdir()) == [
+        "a.index",
+        "a.index.lock",
+        "b.index",
+        "b.index-wal",
+    ]
+
+
 def test_an_index_is_used_from_any_thread(tmp_path: Path) -> None:
     index = open_index(tmp_path / "a.index", TERMS_ONLY)
     done: list[Any] = []
@@ -170,7 +226,9 @@ def test_words_of_a_document_whose_commit_failed_are_numbered_anew(tmp_path: Pat
     for word, found in (("yak", [("b", 0), ("b", 8)]), ("hen", [("b", 8), ("c", 0)]), ("owl", [("a", 0), ("c", 0)])):
         hits = index.search_terms(word, 9, {})
         assert sorted((hit.chunk.document, hit.chunk.start) for hit in hits) == found, word
+    assert len(index._search._rows) == 4
     index.close()
+    assert len(index._search._rows) == 0, "the memory is given back"
 
 
 class Late(IndexFile):

@@ -345,6 +345,14 @@ def test_sqlites_errors_become_sentences_by_their_kind(tmp_path: Path) -> None:
         error("SQLITE_IOERR_READ")
         == f"{path} cannot be read or written (as SQLite says): check the disk, then try again"
     )
+    if Path("/proc").is_dir():  # a disk without room
+        index._file.path = Path("/proc/a.index")
+        for name in ("SQLITE_IOERR_WRITE", "SQLITE_FULL"):
+            assert error(name).startswith(
+                "the disk of /proc is full (as SQLite says). The documents stored before are kept"
+            )
+        assert error("SQLITE_CANTOPEN").startswith(f"{path} cannot be written (")
+        index._file.path = path
     assert error("SQLITE_ERROR", "no such module: fts5").endswith("was built without FTS5: use another")
     assert error("", "closed", sqlite3.ProgrammingError) == f"{path} cannot be used (closed): open it again"
     assert error("SQLITE_CORRUPT") == (
