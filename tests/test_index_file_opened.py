@@ -79,6 +79,33 @@ def test_an_index_opened_to_be_read_cannot_be_written_by_its_connection_either(t
     assert not new.parent.exists()
 
 
+def test_a_connection_waits_for_others_and_trusts_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.index"
+    wanted = {
+        "trusted_schema": 0, "cell_size_check": 1, "synchronous": 1, "wal_autocheckpoint": 4000, "busy_timeout": 10_000,
+        "application_id": int.from_bytes(b"fsix", "big"), "user_version": 1,
+    }  # fmt: skip
+    for options in ({"header": HEADER}, {}, {"read_only": True}):
+        with open_index(path, **options) as index:  # type: ignore[arg-type]
+            connection = index._file._connection
+            assert {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in wanted} == wanted, options
+            assert connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH) == 512 * 2**20
+            assert connection.execute("SELECT CAST(x'eda080' AS TEXT)").fetchone() == ("\ud800",)
+            not_text = r"a\.index is damaged: its schema is not text\. Restore it"
+            with pytest.raises(StoreError, match=not_text), index._file.reading():
+                connection.execute("SELECT CAST(x'ff' AS TEXT)").fetchone()
+            for error, told in (
+                (MemoryError(), f"{path} is damaged: it asks for more memory than there is. Restore it from a copy, or "
+                                "delete it and index the documents again"),
+                (OSError(5, "Input/output error"), f"{path} cannot be used: Input/output error"),
+                (OSError("no number"), f"{path} cannot be used: no number"),
+            ):  # fmt: skip
+                with pytest.raises(StoreError) as raised, index._file.reading():
+                    raise error
+                assert str(raised.value) == told and raised.value.__cause__ is error
+            assert not connection.in_transaction
+
+
 def test_a_forged_journal_is_refused_however_the_index_is_opened_and_whatever_it_is_beside(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
@@ -124,6 +151,7 @@ def test_an_index_in_a_folder_that_cannot_be_written_is_read_unless_it_has_a_log
         for ending in ("", "-wal"):
             shutil.copyfile(f"{path}{ending}", f"{logged}{ending}")
     assert Path(f"{logged}-wal").stat().st_size > 0
+    Path(f"{path}-wal").touch()  # an empty log holds nothing that would be missed
     for each in ordinary_folder.iterdir():
         each.chmod(0o444)
     ordinary_folder.chmod(0o555)
@@ -153,6 +181,7 @@ def test_an_index_in_a_folder_that_cannot_be_written_is_read_unless_it_has_a_log
         assert line.endswith(": make its folder writable, or use another path"), line
     assert sorted(each.name for each in ordinary_folder.iterdir()) == [
         "a.index",
+        "a.index-wal",
         "a.index.lock",
         "b.index",
         "b.index-wal",
