@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from firsthand.errors import StoreError
+from firsthand.retrieval.chunk import Chunk
+from firsthand.retrieval.chunk_index import IndexedDocument
+from firsthand.retrieval.document import Document
 from firsthand.retrieval.store.index_checks import MAX_FAULTS, faults
 from firsthand.retrieval.store.sqlite_index import SqliteIndex, open_index
 from index_tiny import HEADER, lines, unit
@@ -107,4 +111,12 @@ def test_a_removed_document_leaves_no_row_and_a_meta_that_another_has_stays(tmp_
     assert counts() == {"documents": 2, "chunks": 2, "metas": 2, "fields": 3, "vectors_0": 2, "terms_docsize": 2}
     assert index.delete(["b", "c"]) == ("b", "c") and set(counts().values()) == {0}
     assert index.verify() == [] and index.titled("x") == [] and index.metas() == {} and index.title("a") is None
+    whole = Chunk("p", 0, 8, "fox\nhen\n", meta={"n": 7})
+    parts = [Chunk("p", 0, 4, "fox\n", parent=whole.id), Chunk("p", 4, 8, "hen\n", parent=whole.id)]
+    rows = np.concatenate([np.zeros((1, 24), np.float32), unit(2, 1)])
+    index.put(
+        [IndexedDocument(Document("p", "fox\nhen\n"), [whole, *parts], rows), lines("q", ["owl\n"], meta={"n": 7})]
+    )
+    assert counts()["metas"] == 2 and index.delete(["q"]) == ("q",)
+    assert index.verify() == [] and index.chunk(whole.id) == whole, "a chunk that is not searched keeps its meta"
     index.close()
