@@ -58,12 +58,13 @@ def test_an_index_opened_to_be_read_cannot_be_written_by_its_connection_either(t
                     file._connection.execute(change)
                 inherited, file._pid = file._connection, -1  # as in a forked process
                 assert reader.hashes() and file._connection is not inherited is file._inherited[-1]
-            own = file._connection
-            file._pid = -1
-            reader.close()
-            assert own.execute("SELECT removals FROM header").fetchone() == (0,), "another process closes its own"
-            for each in (*file._inherited, own):
+            for each in file._inherited:
                 each.close()
+    reader = open_index(path, read_only=True)
+    own, reader._file._pid = reader._file._connection, -1
+    reader.close()
+    assert own.execute("SELECT removals FROM header").fetchone() == (0,), "another process closes its own"
+    own.close()
     with open_index(path) as writer:
         assert not writer._file._makes_wal and writer._file._connection.execute(change).rowcount == 1
         assert writer._file._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
