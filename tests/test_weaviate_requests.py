@@ -228,3 +228,11 @@ def test_an_answer_with_errors_is_refused_and_null_rows_are_none(monkeypatch: py
             continue
         with pytest.raises(StoreError, match=r"^Weaviate cannot answer in 'K': its reply is longer than 0 MiB$"):
             records.get(["0001"])
+    monkeypatch.undo()
+    wire.answers = [(404, b"no  such\npath")]
+    with pytest.raises(StoreError, match=r"^Weaviate cannot answer in 'K': status 404: no such path$"):
+        records.get(["0001"])
+    with pytest.raises(StoreError, match=r"^Weaviate cannot be reached in 'K': ConnectError: ") as unreached:
+        WeaviateRecords("http://127.0.0.1:1", "K", HEADER)
+    opened = next(each.frame.f_locals["self"] for each in unreached.traceback if each.name == "__init__")
+    assert isinstance(opened, WeaviateRecords) and opened._client.is_closed, "no connection of its own is left open"
