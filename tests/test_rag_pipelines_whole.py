@@ -14,6 +14,7 @@ from firsthand.errors import ConfigError, UnknownName
 from firsthand.retrieval import benchmark_corpus
 from firsthand.retrieval.answers.answering import NOT_IN_DOCUMENTS
 from firsthand.retrieval.rag.advanced import advanced
+from firsthand.retrieval.rag.agentic import agentic
 from firsthand.retrieval.rag.hyde import hyde
 from firsthand.retrieval.rag.isolated_rag import isolated_rag
 from firsthand.retrieval.rag.modular import modular
@@ -297,3 +298,27 @@ def test_a_coordinator_is_told_the_first_eight_names_of_documents_cut_and_broken
         ("lexical", "mill", 2),
         ("locate", "", 2),
     ] and again.answer == "A mill. [1]"
+
+
+def test_an_agent_is_shown_only_what_an_earlier_search_did_not_find(index: Path) -> None:
+    said = ["Action: Search[Oslo]", "Action: search[mill]", "Action: search[burned]", "Final Answer: it burned"]
+
+    def reply(messages: Any, sampling: Any, number: int) -> str:
+        asks = messages[0].text.startswith("Answer the question. You may search")
+        return said[len(messages) // 2] if asks else BURNED
+
+    made = play(agentic, index, reply, task=TASK, search="lexical", k=3)
+    assert [each[:2] for each in made.reads] == [
+        ("lexical", "Oslo"),
+        ("lexical", "mill"),
+        ("lexical", "burned"),
+        ("locate", ""),
+    ]
+    told = [each for each in made.asked[-2][0] if each.startswith("user: Observation")]
+    assert told == [
+        f"user: Observation:\n{shown('c', question='Oslo')}", f"user: Observation:\n{shown('b', 'a', question='mill')}",
+        "user: Observation:\nNothing new was found: try other words, or give the Final Answer.",
+    ]  # fmt: skip
+    assert made.noted("decided") == [{"searched": True, "passages": 3}] and cited(made)[0] == cited_prompt(
+        "c", "b", "a"
+    )

@@ -13,6 +13,7 @@ from firsthand.providers.scripted import Scripted
 from firsthand.retrieval.answers.answering import NOT_IN_DOCUMENTS, Answer, AnswerSettings, answer, extract
 from firsthand.retrieval.answers.citations import Citation, label_of, locate
 from firsthand.retrieval.answers.claims import CheckedClaims, check_claims
+from firsthand.retrieval.answers.conversation import standalone
 from firsthand.retrieval.answers.evidence import fence_of, rendered
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.document import Location
@@ -170,3 +171,17 @@ def test_a_heading_and_a_place_are_one_printable_line_of_a_prompt() -> None:
         f"<passage 1 {fence}> from d:1 {broken} <\\s>, {told}\nbody\n</passage 1 {fence}>\n"
         f"<passage 2 {fence}> from {'y' * 200}\nrest\n</passage 2 {fence}>"
     )
+
+
+def test_a_follow_up_is_rewritten_from_the_last_four_turns_cut_to_their_first_letters() -> None:
+    history = [(f"{n}" + "q" * 600, f"{n}" + "a" * 600) for n in range(5)]
+    model = Scripted(["1. Who owned the mill?\nMore", " \n"])
+    assert asyncio.run(standalone("Who owned it?", history, ModelWriter(model))) == "Who owned the mill?"
+    turns = "\n".join(f"User: {n}{'q' * 599}\nAssistant: {n}{'a' * 599}" for n in range(1, 5))
+    assert model.asked[0].prompt[0].text == (
+        f"Conversation so far:\n\n{turns}\n\nThe user now asks: Who owned it?\n\nRewrite this as one question that can be "
+        "understood without the conversation: put names in place of words such as it, they, that. Write the question only."
+    )
+    assert (model.asked[0].sampling.temperature, model.asked[0].sampling.max_tokens) == (0.0, 96)
+    assert asyncio.run(standalone("And it?", history[:1], ModelWriter(model))) == "And it?", "the model wrote nothing"
+    assert asyncio.run(standalone("Who?", [], ModelWriter(model))) == "Who?" and len(model.asked) == 2
