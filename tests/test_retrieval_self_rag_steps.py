@@ -19,7 +19,7 @@ from firsthand.retrieval.corpus import Corpus
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.rag.self_rag import _answered, _Choices, _Common, _reads_tokens, _Tokens
 from firsthand.retrieval.reflection.critique import MARKS, Critique, CritiqueWeights
-from firsthand.retrieval.reflection.segment_beam import Segment, SegmentPath
+from firsthand.retrieval.reflection.segment_beam import Segment, SegmentPath, segment_beam
 from firsthand.retrieval.reflection.token_reflections import SegmentReading, SegmentSettings, raw_prompt
 from firsthand.retrieval.retriever import Hit
 from firsthand.sampling import Sampling
@@ -255,3 +255,13 @@ def test_a_sentence_is_judged_by_its_passage_and_its_use_and_one_without_by_its_
 
 async def _twice(choices: _Choices) -> tuple[Segment, Segment]:
     return await choices._segment(PATH, BOTH, "story:4"), await choices._segment(SegmentPath(), None)
+
+
+def test_a_beginning_that_nothing_follows_is_an_ended_answer() -> None:
+    first, other, more = Segment("A.", 3.0), Segment("B.", 1.0), Segment("C.", 2.0)
+
+    async def expand(path: SegmentPath) -> list[Segment]:
+        return {"": [first, other], "B.": [more]}.get(path.text, [])
+
+    found = asyncio.run(segment_beam(expand, group, beam=2, depth=4))
+    assert found == [SegmentPath((first,), True), SegmentPath((other, more), True)]
