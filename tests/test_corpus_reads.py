@@ -225,11 +225,15 @@ def test_another_chunker_makes_the_index_beside_the_old_one_and_reuses_vectors(t
         assert index.verify() == []
         ids = [whole(Document("b", "four\nfive"))[0].id]
         assert index.vectors(ids)[0] == pytest.approx(embedded("four\nfive"), abs=0.01)
-    for changes, sizes in (({"document_prefix": "p: "}, (6, 0)), ({"fingerprint": "newer"}, (6, 0))):
+    for number, (changes, sizes) in enumerate((
+        ({"document_prefix": "p: "}, (6, 0)), ({"fingerprint": "newer"}, (6, 0)), ({}, (6, 0)), ({}, (0, 6)),
+    )):  # fmt: skip
         embedder = WordEmbedder()
-        made, _ = remade(path, embedder, halves, chunker=f"halves{len(changes)}{[*changes]}", **changes)
+        made, _ = remade(path, embedder, halves, chunker=f"halves{number}", **changes)
         assert (made.documents, made.chunks, made.embedded, made.reused) == (3, 6, *sizes)
-        assert all(each.startswith("p: ") for each in embedder.asked) is ("document_prefix" in changes)
+        assert {each.startswith("p: ") for each in embedder.asked} == (
+            {"document_prefix" in changes} if sizes[0] else set()
+        )
     terms, _ = remade(path, None, whole, embedder="", fingerprint="", dimension=0, chunker="whole")
     assert terms == Reindexed(3, 3, 0, 0) and not facts(path)[0].embedder
 
@@ -286,6 +290,27 @@ def test_the_same_chunks_get_other_vectors_in_place(tmp_path: Path):
     assert made == Reindexed(2, 3, 0, 0) and remade(path, None, sentences_of, embedder="", fingerprint="", dimension=0) == (
         Reindexed(2, 3, 0, 0), []
     )  # fmt: skip
+
+
+def test_an_index_made_anew_with_a_fault_leaves_the_old_one(tmp_path: Path):
+    path = write_index(tmp_path / "i", {"a": "one", "b": "two"})
+    close_corpora()
+    with closing(open_index(tmp_path / "i.new", IndexHeader("words", "words", DIMENSION, "whole"))) as begun:
+        begun.put([IndexedDocument(Document("a", "one"), whole(Document("a", "one")), embedded("one")[None])])
+        begun._file._connection.execute("UPDATE chunks SET text_hash = x'00'")
+    with pytest.raises(StoreError) as fault:
+        remade(path, WordEmbedder(), whole, chunker="whole")
+    assert str(fault.value) == (
+        "the new index has a fault, and the old one stays: The chunk 0..3 of 'a' has the hash of another text."
+    )
+    assert facts(path)[0].chunker == "lines" and [*facts(tmp_path / "i.new")[1]] == ["a", "b"]
+
+
+def test_progress_of_new_vectors_counts_those_of_all_batches(tmp_path: Path):
+    path = write_index(tmp_path / "i", {"a": "\n".join(f"word{n}" for n in range(257))})
+    close_corpora()
+    made, told = remade(path, WordEmbedder(), sentences_of, fingerprint="newer")
+    assert made == Reindexed(1, 257, 257, 0) and told == [(256, 257), (257, 257)]
 
 
 def test_a_swap_waits_for_other_processes_and_clears_up(tmp_path: Path):

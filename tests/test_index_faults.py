@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from firsthand.errors import StoreError
+from firsthand.retrieval.chunk import Chunk
+from firsthand.retrieval.chunk_index import IndexedDocument
+from firsthand.retrieval.document import Document
 from firsthand.retrieval.store.index_checks import MAX_FAULTS, faults
 from firsthand.retrieval.store.sqlite_index import SqliteIndex, open_index
 from index_tiny import HEADER, lines, unit
@@ -25,6 +29,16 @@ def test_faults_are_counted_and_the_list_of_them_ends_at_a_hundred(tmp_path: Pat
     connection.execute(f"UPDATE chunks SET text_hash = x'00' WHERE number <= {MAX_FAULTS + 2}")
     found = index.verify()
     assert len(found) == MAX_FAULTS + 1 and found[-1] == "There are 2 more faults."
+    index.close()
+    index = open_index(tmp_path / "c.index", HEADER)
+    index.put([lines("d", ["fox\n", "hen\n"]), lines("e", ["owl\n"], seed=2)])
+    index._file._connection.execute("UPDATE chunks SET text = 'elk' WHERE number = 1")
+    assert index.verify() == [
+        *(f"The chunk 0..4 of 'd' {fault}." for fault in (
+            "is not the document's text there", "has an id of another span or text", "has the hash of another text",
+            "has other words than its text")),
+        "The document 'd' is not what was stored: a chunk is missing, or a value was changed.",
+    ]  # fmt: skip
     index.close()
     index = open_index(tmp_path / "b.index", HEADER)
     index.put([lines("d", ["fox\n", "hen\n", "owl\n", "elk\n", "cow\n"], meta={"n": 1})])
@@ -62,6 +76,24 @@ def test_a_vector_of_another_size_is_told_where_it_is_read_and_where_it_is_compa
     index.close()
 
 
+def test_a_hit_without_its_document_or_meta_is_damage_where_others_are_whole(tmp_path: Path) -> None:
+    for table in ("metas", "documents"):
+        index = open_index(tmp_path / f"{table}.index", HEADER)
+        index.put([lines("d", ["fox\n"], meta={"n": 1}), lines("e", ["fox hen\n"], meta={"n": 2}, seed=2)])
+        assert len(index.search_terms("fox", 9, {})) == 2
+        index._file._connection.execute(f"DELETE FROM {table} WHERE number = 2")
+        assert [hit.chunk.document for hit in index.search_terms("fox", 1, {})] == ["d"]
+        for search in (
+            lambda k, i=index: i.search_terms("fox", k, {}),
+            lambda k, i=index: i.search_vectors(unit(1, 3)[0], k, {}),
+        ):
+            with pytest.raises(
+                StoreError, match=rf"{table}\.index is damaged: a chunk has no document or no meta\. Restore"
+            ):
+                search(2)
+        index.close()
+
+
 def test_a_removed_document_leaves_no_row_and_a_meta_that_another_has_stays(tmp_path: Path) -> None:
     index: SqliteIndex = open_index(tmp_path / "a.index", HEADER)
     index.put(
@@ -79,4 +111,12 @@ def test_a_removed_document_leaves_no_row_and_a_meta_that_another_has_stays(tmp_
     assert counts() == {"documents": 2, "chunks": 2, "metas": 2, "fields": 3, "vectors_0": 2, "terms_docsize": 2}
     assert index.delete(["b", "c"]) == ("b", "c") and set(counts().values()) == {0}
     assert index.verify() == [] and index.titled("x") == [] and index.metas() == {} and index.title("a") is None
+    whole = Chunk("p", 0, 8, "fox\nhen\n", meta={"n": 7})
+    parts = [Chunk("p", 0, 4, "fox\n", parent=whole.id), Chunk("p", 4, 8, "hen\n", parent=whole.id)]
+    rows = np.concatenate([np.zeros((1, 24), np.float32), unit(2, 1)])
+    index.put(
+        [IndexedDocument(Document("p", "fox\nhen\n"), [whole, *parts], rows), lines("q", ["owl\n"], meta={"n": 7})]
+    )
+    assert counts()["metas"] == 2 and index.delete(["q"]) == ("q",)
+    assert index.verify() == [] and index.chunk(whole.id) == whole, "a chunk that is not searched keeps its meta"
     index.close()

@@ -70,6 +70,14 @@ def test_a_document_that_does_not_fit_is_told_what_is_wrong_with_it() -> None:
     assert refusal(document, [first], unit(2, 0)).startswith(
         "'d' comes with vectors of shape (2, 24), and its chunks need (1,"
     )
+    for wrong in (unit(1, 0, 23), unit(1, 0, 25), one[0], one[None], unit(3, 0)):
+        assert refusal(document, [first], wrong) == (
+            f"'d' comes with vectors of shape {wrong.shape}, and its chunks need (1, 24): embed each chunk's indexed_text"
+        )
+    assert refusal(document, [], one) == (
+        "'d' comes with vectors of shape (1, 24), and its chunks need (0, 24): embed each chunk's indexed_text"
+    )
+    assert rows_of.prepared(IndexedDocument(document, [], unit(0, 0)), HEADER).blobs == ()
     assert refusal(document, [first], one, TERMS_ONLY) == (
         "vectors were given for 'd', and this index has terms alone: make one with an embedder"
     )
@@ -337,6 +345,14 @@ def test_sqlites_errors_become_sentences_by_their_kind(tmp_path: Path) -> None:
         error("SQLITE_IOERR_READ")
         == f"{path} cannot be read or written (as SQLite says): check the disk, then try again"
     )
+    if Path("/proc").is_dir():  # a disk without room
+        index._file.path = Path("/proc/a.index")
+        for name in ("SQLITE_IOERR_WRITE", "SQLITE_FULL"):
+            assert error(name).startswith(
+                "the disk of /proc is full (as SQLite says). The documents stored before are kept"
+            )
+        assert error("SQLITE_CANTOPEN").startswith(f"{path} cannot be written (")
+        index._file.path = path
     assert error("SQLITE_ERROR", "no such module: fts5").endswith("was built without FTS5: use another")
     assert error("", "closed", sqlite3.ProgrammingError) == f"{path} cannot be used (closed): open it again"
     assert error("SQLITE_CORRUPT") == (

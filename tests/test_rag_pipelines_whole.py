@@ -14,6 +14,7 @@ from firsthand.errors import ConfigError, UnknownName
 from firsthand.retrieval import benchmark_corpus
 from firsthand.retrieval.answers.answering import NOT_IN_DOCUMENTS
 from firsthand.retrieval.rag.advanced import advanced
+from firsthand.retrieval.rag.agentic import agentic
 from firsthand.retrieval.rag.hyde import hyde
 from firsthand.retrieval.rag.isolated_rag import isolated_rag
 from firsthand.retrieval.rag.modular import modular
@@ -24,7 +25,7 @@ from firsthand.retrieval.rag.short_answer import short_answer
 from firsthand.retrieval.rag.team import team
 from firsthand.task import Task
 from opened_context import branch
-from rag_played import ASK, BURNED, SET64, TASK, TEXTS, Played, cited_prompt, four_passages, play, shown
+from rag_played import ASK, BURNED, SET64, TASK, TEXTS, Played, cited_prompt, four_passages, index_of, play, shown
 
 PLAN = (
     "You coordinate a team that answers a question from documents. One member searches, one reasons. Write the search query "
@@ -280,3 +281,44 @@ def test_without_an_index_the_tasks_benchmark_is_read_with_the_embedder_asked_fo
 def _folder(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def test_a_coordinator_is_told_the_first_eight_names_of_documents_cut_and_broken(tmp_path: Path) -> None:
+    long, odd = "long-" + "x" * 80, "<|im_start|>\u202e"
+    names = [long, odd, *(f"n{n}" for n in range(8))]
+    path = index_of(tmp_path / "i", [(name, f"mill {n}", {}) for n, name in enumerate(names)])
+    made = play(team, path, ["mill", "READY", "A mill. [1]"], task=TASK, search="lexical", k=10)
+    shown = sorted(repr(name[:80]) for name in names)[:8]  # the odd one and the long one come first
+    assert shown[:2] == [r"'<|im_start|>\u202e'", f"'long-{'x' * 75}'"] and shown[-1] == "'n5'"
+    told = ", ".join([r"'<\|im_start|>\u202e'", *shown[1:]])
+    assert made.asked[1][0][2] == f"user: {report('mill', 10, 10, told)}"
+    assert made.noted("branch")[1]["text"] == "1 searches, 10 passages"
+    again = play(team, path, ["mill", " ready.! ", "A mill. [1]"], task=TASK, search="lexical", k=2, rounds=2)
+    assert [each[:3] for each in again.reads] == [
+        ("lexical", "mill", 2),
+        ("locate", "", 2),
+    ] and again.answer == "A mill. [1]"
+
+
+def test_an_agent_is_shown_only_what_an_earlier_search_did_not_find(index: Path) -> None:
+    said = ["Action: Search[Oslo]", "Action: search[mill]", "Action: search[burned]", "Final Answer: it burned"]
+
+    def reply(messages: Any, sampling: Any, number: int) -> str:
+        asks = messages[0].text.startswith("Answer the question. You may search")
+        return said[len(messages) // 2] if asks else BURNED
+
+    made = play(agentic, index, reply, task=TASK, search="lexical", k=3)
+    assert [each[:2] for each in made.reads] == [
+        ("lexical", "Oslo"),
+        ("lexical", "mill"),
+        ("lexical", "burned"),
+        ("locate", ""),
+    ]
+    told = [each for each in made.asked[-2][0] if each.startswith("user: Observation")]
+    assert told == [
+        f"user: Observation:\n{shown('c', question='Oslo')}", f"user: Observation:\n{shown('b', 'a', question='mill')}",
+        "user: Observation:\nNothing new was found: try other words, or give the Final Answer.",
+    ]  # fmt: skip
+    assert made.noted("decided") == [{"searched": True, "passages": 3}] and cited(made)[0] == cited_prompt(
+        "c", "b", "a"
+    )

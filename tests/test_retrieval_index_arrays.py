@@ -46,6 +46,9 @@ def test_rankings_are_fused_by_weight_then_best_rank_then_id() -> None:
     assert [each.tolist() for each in ranks] == [[1, 3, 2, 0], [0, 1, 0, 2]]
     found, scores, ranks = rows.fused([ints(4, 1, 2), ints(2, 5)], 2, 1.0, (1.0, 0.5))
     assert (found.tolist(), len(scores), [each.tolist() for each in ranks]) == ([4, 2], 2, [[1, 3], [0, 1]])
+    found, scores, ranks = rows.fused([ints(4, 1, 2), ints(2, 5, 1, 4)], 9, 1.0, (0.0, 0.0))
+    assert found.tolist() == [4, 2, 5, 1], "4 and 2 are once the first, 5 and 1 the second"
+    assert scores.tolist() == [0, 0, 0, 0] and [each.tolist() for each in ranks] == [[1, 3, 0, 2], [4, 1, 2, 3]]
     rows.ids = np.array([b"a", b"e", b"d", b"c"], "S32")
     found, scores, _ = rows.fused([ints(3, 0), ints(1, 0)], 9, 0.0, (1.0, 1.0))
     assert found.tolist() == [3, 1, 0] and scores.tolist() == [1, 1, 1]
@@ -83,6 +86,33 @@ def test_removed_rows_are_marked_until_more_than_a_quarter_is() -> None:
     summed = hashlib.sha256(ints(2, 4).tobytes())
     rows.vectors.add_to(summed, 2)
     assert rows.digest(2) == summed.hexdigest() != rows.digest(3)
+
+
+def test_vectors_that_another_process_makes_anew_are_searched_whichever_table_holds_them(tmp_path: Path) -> None:
+    writer = open_index(tmp_path / "a.index", HEADER)
+    writer.put([one(str(n), f"word{n}", n / 10) for n in range(9)])
+    reader = open_index(tmp_path / "a.index", read_only=True)
+    query = np.array([1, 0], np.float32)
+
+    def best() -> list[str]:
+        return [hit.chunk.document for hit in reader.search_vectors(query, 2, {})]
+
+    assert best() == ["0", "1"]
+    for first in (3, 6, 1):
+        angles = {f"word{n}": (n - first) % 9 / 10 for n in range(9)}
+
+        def embed(texts: Any, angles: Any = angles) -> Any:
+            return np.array([[math.cos(angles[text]), math.sin(angles[text])] for text in texts], np.float32)
+
+        assert writer.reembed(HEADER, embed, batch_size=4) == 9
+        assert best() == [str(first), str(first + 1)] and writer.verify() == []
+    counts = [writer._file._connection.execute(f"SELECT count(*) FROM vectors_{each}").fetchone()[0] for each in (0, 1)]
+    assert counts == [0, 9] and writer._file._connection.execute("SELECT active, next FROM header").fetchone() == (
+        1,
+        None,
+    )
+    writer.close()
+    reader.close()
 
 
 def test_terms_are_scored_by_bm25_among_the_rows_that_pass() -> None:
@@ -159,6 +189,11 @@ def test_filters_pass_rows_that_are_alive_and_are_kept_until_the_rows_change() -
         assert passing({}) == "bce" and passing({"n": {"min": 2}}) == "bc" and passing({"n": {"max": 2}}) == "b"
         assert passing({"n": {"not": 2}}) == "ce" and passing({"n": [None, 3.5]}) == "ce" and passing({"t": "u"}) == "c"
         assert passing({"t": {"not": {"not": "u"}}, "n": {"min": 0}}) == "c" and passing({"m": 1}) == ""
+        # each kind of a list's values is looked for in the named field alone
+        assert (
+            passing({"t": ["no", 2, None]}) == "" == passing({"m": ["u", 2, None]}) and passing({"n": ["u", 2]}) == "b"
+        )
+        assert passing({"t": {"not": ["u", 2]}}) == "be" and passing({"document": ["b", 2]}) == "b"
         assert passing({"document": ["b", "e"]}) == "be" and passing({"source": "/c"}) == "c"
         assert passing({"title": {"not": "Tb"}}) == "ce" and passing({"document": "B"}) == ""
         many = [*range(100, 100 + MAX_VALUES), 2, 3.5]
@@ -267,6 +302,7 @@ def test_a_side_file_is_written_beside_the_index_and_read_back_if_it_fits(tmp_pa
         b"",
         raw.replace(b"ann-1", b"ann-2"),
         raw.replace(b" 78 ", b" 77 ", 1),
+        raw.replace(b" 78 ", b" 77 ", 1).replace(rows.digest(78).encode(), rows.digest(77).encode(), 1),
         b"\xff" + raw[1:],
     ):
         ann_path(path).write_bytes(damaged)

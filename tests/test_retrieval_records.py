@@ -146,6 +146,20 @@ def test_nearest_chunks_are_scored_here_and_asked_for_again_where_they_are_too_f
         made(header=TERMS)[0].search_vectors(query, 1, {})
 
 
+def test_of_many_chunks_of_one_score_the_first_by_id_are_the_nearest() -> None:
+    rows = {"near": [0.5 + 2**-11, 0.865], **{f"{n:02}": [0.5, 0.865] for n in range(60)}}
+    index, store = made(*(replace(one(id, "x"), vectors=np.array([row], np.float32)) for id, row in rows.items()))
+    near, *others = [hit.chunk.id for hit in index.search_vectors(np.array([1, 0], np.float32), 99, {})]
+    assert near == index.chunks("near")[0].id and others == sorted(others) and len(others) == 60
+    # the one that is nearer by 2^-14 is within what an engine may be off, and the one by 2^-13 is not
+    for first, k, asked in ((0.0, 1, [51, 204]), (0.125, 1, [51, 204]), (0.25, 1, [51]), (0.25, 2, [52, 208]),
+                            (1.0, 10, [60, 240]), (1.0, 11, [61, 244]), (1.0, 12, [62])):  # fmt: skip
+        store.asked.clear()
+        found = index.search_vectors(np.array([first, 1], np.float32), k, {})
+        assert [hit.chunk.id for hit in found] == ([near, *others] if first else sorted([near, *others]))[:k]
+        assert store.asked == asked, (first, k)
+
+
 def test_terms_are_scored_by_bm25_over_all_chunks_whatever_the_filter() -> None:
     texts = {"a": "owl owl fox", "b": "owl hen", "c": "hen yak elk cow", "d": "owl owl fox"}
     index, store = made(*(one(id, text, kind="y" if id == "a" else "x") for id, text in texts.items()), header=TERMS)

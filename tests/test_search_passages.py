@@ -157,9 +157,11 @@ def test_a_title_is_found_whatever_its_blanks_and_files_up_to_the_limit_are_read
         "1",
         "2",
     ]  # the title first, however often others say it
-    exact = folder(tmp_path / "exact", a_txt="12345", b_jsonl='{"text": "more than five bytes"}\n')
+    exact = folder(
+        tmp_path / "exact", a_txt="12345", b_jsonl='{"text": "more than five bytes"}\n', c_JSONL='{"text": "as many"}'
+    )
     monkeypatch.setattr(search_module, "MAX_FILE_BYTES", 5)
-    assert len(SearchIndex(exact).index) == 2
+    assert len(SearchIndex(exact).index) == 3
     (exact / "a.txt").write_text("123456")
     assert said(lambda: SearchIndex(exact), ConfigError) == (
         f"{str(exact / 'a.txt')!r} has more than 5 bytes: split it, or give it as .jsonl"

@@ -26,7 +26,9 @@ def test_rows_are_kept_within_half_a_step_of_their_largest_value_and_zeros_are_z
         assert np.abs(row - expected).max() <= max(map(abs, expected)) / 254 + 1e-4
     assert made[1].tolist() == [0, 0, 0] and made[0][1] == pytest.approx(-0.01, rel=1e-3)
     assert rows._scales[:3].tolist() == pytest.approx([1, 1 / 127, 0.01 / 127], rel=1e-3)
-    assert rows._radii[0] == 0 == rows._radii[2] and 0 < rows._radii[1] <= np.sqrt(3) / 254
+    assert rows._radii[0] == 0 == rows._radii[2]
+    steps = np.array([0, 63.5 - 64, 31.75 - 32]) / 127  # beside the whole numbers of 1/127 that are kept: 127, -64, 32
+    assert rows._radii[1] == pytest.approx(np.sqrt((steps**2).sum()), rel=1e-5)
     assert rows._codes_RW[:3, 3:].min() == rows._codes_RW[:3, 3:].max(), "what pads a row is nothing"
     for wrong in ([b"123456", None], blobs([1, 2]), [b""], blobs([1, 2, 3, 4]), blobs([1, 2, 3, 4], [5, 6])):
         with pytest.raises(

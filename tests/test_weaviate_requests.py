@@ -11,6 +11,7 @@ import pytest
 
 from firsthand.errors import StoreError
 from firsthand.retrieval.chunk_index import IndexHeader
+from firsthand.retrieval.store import weaviate_index
 from firsthand.retrieval.store.records import Among, Every, Match, Not, Range, Record, Some
 from firsthand.retrieval.store.weaviate_index import WeaviateRecords, _record, _shown, _where
 
@@ -191,3 +192,47 @@ def test_replies_are_taken_by_status_and_a_class_by_its_distance_and_properties(
     assert _record(row("r", {"n": 1})) == Record("r", {"n": 1}, "pr")
     with pytest.raises(StoreError, match=rf"^Weaviate's object '{'r' * 40}' was changed: index its document again$"):
         _record({**row("r" * 41), "fields": "[1]"})
+
+
+def test_an_answer_with_errors_is_refused_and_null_rows_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    null = {"data": {"Get": {"K": None}}}
+    wire = Wire((200, null), (200, null), (200, {**null, "errors": None}), (200, {**null, "errors": []}))
+    records = wire.records()
+    assert records.get(["0001"]) == {} and records.select(Among(("q",))) == []
+    assert records.nearest(np.ones(3, np.float32), 2, Among(("a",))) == [] == records.select(Among(("q",)))
+    errors = [{"message": "shard  is\nnot ready"}]
+    for body, told in (
+        ({**null, "errors": errors}, "[{'message': 'shard is\\nnot ready'}]"), ({"errors": "x  y"}, "x y"),
+        ({**rows(row("0001"))[1], "errors": errors}, "[{'message': 'shard is\\nnot ready'}]"),
+        ([1], "[1]"), (None, "None"), ("text", "text"), ({}, "it answered {}"),
+        ({"data": {"Get": None}}, "it answered {'data': {'Get': None}}"),
+        ({"data": {"Get": {"K": [None]}}}, "it answered {'data': {'Get': {'K': [None]}}}"),
+        ({"data": {"Get": {"K": [{**row("1"), "payload": 1}]}}}, "it answered "),
+        ({"data": {"Get": {"K": 7}}}, "it answered {"),
+        ({"data": {"Get": {"K": [{**row("1"), "_additional": None}]}}}, "it answered "),
+        ({"data": {"Get": {"K": [{**row("1"), "rid": 1}]}}}, "it answered "),
+    ):  # fmt: skip
+        wire.answers = [(200, body)]
+        with pytest.raises(StoreError) as refused:
+            records.get(["0001"])
+        start = f"Weaviate cannot search in 'K': {told}"
+        assert (
+            str(refused.value) == start if not told.startswith("it answered") else str(refused.value).startswith(start)
+        )
+    whole = len(json.dumps(rows(row("0001"))[1]).encode())
+    for limit, fits in ((whole, True), (whole + 1, True), (whole - 1, False)):
+        monkeypatch.setattr(weaviate_index, "MAX_REPLY_BYTES", limit)
+        wire.answers = [rows(row("0001"))]
+        if fits:
+            assert [*records.get(["0001"])] == ["0001"]
+            continue
+        with pytest.raises(StoreError, match=r"^Weaviate cannot answer in 'K': its reply is longer than 0 MiB$"):
+            records.get(["0001"])
+    monkeypatch.undo()
+    wire.answers = [(404, b"no  such\npath")]
+    with pytest.raises(StoreError, match=r"^Weaviate cannot answer in 'K': status 404: no such path$"):
+        records.get(["0001"])
+    with pytest.raises(StoreError, match=r"^Weaviate cannot be reached in 'K': ConnectError: ") as unreached:
+        WeaviateRecords("http://127.0.0.1:1", "K", HEADER)
+    opened = next(each.frame.f_locals["self"] for each in unreached.traceback if each.name == "__init__")
+    assert isinstance(opened, WeaviateRecords) and opened._client.is_closed, "no connection of its own is left open"

@@ -93,7 +93,7 @@ def check_claims(
             claim = match.group().strip()
             bare = _bare(claim)
             if not _LETTER.search(bare):  # the number of a list's item, or references read with their sentence
-                item = f"{bare} " if bare else ""
+                item = f"{bare} "
                 continue
             if (folded := " ".join(bare.casefold().split())) in told:
                 continue

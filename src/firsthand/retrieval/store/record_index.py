@@ -24,7 +24,7 @@ from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.retriever import Filter, Hit
 from firsthand.retrieval.store.analyzer import Analyzer
 from firsthand.retrieval.store.document_rows import PreparedDocument, prepared, text_hash
-from firsthand.retrieval.store.filter_conditions import NUMBER, RESERVED, TEXT, check_filter, ends, excluded, field_of
+from firsthand.retrieval.store.filter_conditions import NUMBER, TEXT, check_filter, ends, excluded, field_of
 from firsthand.retrieval.store.header_row import refuse_other_header
 from firsthand.retrieval.store.records import Among, Condition, Every, Match, Not, Range, Record, RecordStore, Value
 from firsthand.retrieval.store.term_postings import K1, B
@@ -294,7 +294,7 @@ def _word_field(word: str) -> str:
 def _chunk_fields(document: Document, chunk: Chunk, counts: Mapping[str, int]) -> dict[str, Value]:
     fields: dict[str, Value] = {"text": text_hash(chunk.indexed_text).hex(), "length": float(sum(counts.values()))}
     reserved = {"document": document.id, "source": document.source, "title": document.title}
-    for name, value in ({key: v for key, v in chunk.meta.items() if key not in RESERVED} | reserved).items():
+    for name, value in ({**chunk.meta} | reserved).items():
         kind, body = field_of(value)
         fields[f"v_{_key(name)}"] = _value(value)
         if kind == NUMBER:

@@ -234,7 +234,7 @@ def spans(text: str) -> list[tuple[int, int]]:
                 found[-1] = (found[-1][0], end)
             else:
                 found.append((begin, end))
-        first = max(first, last)
+        first = last
     return found
 
 
