@@ -74,6 +74,17 @@ def test_a_call_is_a_turn_of_its_clients_session_and_its_approvals_are_asked(tmp
         assert "calls pay" in [message for _, _, message in asking.told]
         assert [count for count, _, _ in asking.told] == list(range(1, len(asking.told) + 1))
 
+        class Deaf(Heard):
+            async def progress(self, *given: Any) -> None:
+                await super().progress(*given)
+                raise RuntimeError("the stream is closed")
+
+        deaf = Deaf(YES, client="ann")
+        heard = await tool.run({"question": "pay 7", "session": "d"}, deaf)
+        assert said(heard) == "Done: paid 7" and desk.paid == [6, 7]
+        assert deaf.told == [(at + 1, None, each) for at, each in enumerate(message for _, _, message in deaf.told)]
+        assert {"asks the model", "calls pay"} == {message for _, _, message in deaf.told}
+
         wrong = await tool.run({"question": "x" * 1_000_001}, Heard())
         assert said(wrong) == "error: the message has 1,000,001 characters: at most 1,000,000 are taken"
 

@@ -106,7 +106,7 @@ def test_answers_that_came_with_a_call_are_taken_once_and_stay_with_their_owner(
         await exchange.progress(2.5, None, "é ")
         assert exchange.status == "2.5 é"
 
-    asyncio.run(main())
+    asyncio.run(asyncio.wait_for(main(), 5))
     assert list(seeds) == ["k", "k+", "z"]
     assert seeds == {"k": yes, "k+": no, "z": types.ListRootsResult(roots=[])}
 
