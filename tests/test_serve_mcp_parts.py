@@ -171,7 +171,7 @@ def test_tasks_of_another_process_go_on_where_their_tool_can(tmp_path: Path) -> 
         assert isinstance(tasks.find("ann", "2"), TaskRow)
         await tasks.close()
 
-    asyncio.run(main())
+    asyncio.run(asyncio.wait_for(main(), 5))
     assert seen == [({"a": 1}, "1", "later", "ann", {"approve": True})]
     assert list(_answers(given)) == ["k"]
 

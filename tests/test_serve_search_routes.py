@@ -141,6 +141,11 @@ def test_the_model_and_the_embedder_are_used_once_before_the_first_request() -> 
     assert loaded == ["loaded"] and embedder.asked == ["Hello"]
     for model in (None, RagModel(Scripted(["x"]), None, {})):  # type: ignore[arg-type]
         asyncio.run(entered(search_app(tiny_corpus(TEXTS, vectors=False), model)))
+    for model in (None, RagModel(Scripted(["x"]), None, {})):  # type: ignore[arg-type]
+        alone = tiny_corpus(TEXTS)
+        asyncio.run(entered(search_app(alone, model)))
+        own: Any = alone.embedder
+        assert own.asked == ["Hello"], "its failure would show at the start"
     assert [app.route_of(path) for path in ("/search", "/answer", "/search/", "/")] == [
         "/search",
         "/answer",
