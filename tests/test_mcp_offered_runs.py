@@ -21,7 +21,7 @@ from firsthand.loop.budget import Limits
 from firsthand.message import ToolCall
 from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
-from firsthand.serve.mcp import index_offer
+from firsthand.serve.mcp import benchmark_offer, index_offer
 from firsthand.serve.mcp.agent_offer import CallRecord, agent_tool, approval_request
 from firsthand.serve.mcp.benchmark_offer import _resource, _run_tool, described
 from firsthand.serve.mcp.index_offer import offer_index
@@ -238,7 +238,9 @@ def named_sums(tmp_path: Path) -> str:
     return str(file)
 
 
-def test_an_agent_is_measured_with_its_progress_and_a_stopped_run_goes_on(named_sums: str) -> None:
+def test_an_agent_is_measured_with_its_progress_and_a_stopped_run_goes_on(
+    named_sums: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from firsthand import catalog
 
     def solver(name: str, answer: str) -> Agent:
@@ -253,6 +255,9 @@ def test_an_agent_is_measured_with_its_progress_and_a_stopped_run_goes_on(named_
     )
     exchange = Heard()
     given = {"benchmark": named_sums, "agent": "one", "limit": 3, "epochs": 2, "seed": 5}
+    monkeypatch.setattr(benchmark_offer, "MAX_ATTEMPTS", 6)
+    with pytest.raises(ToolError, match="these are 8 attempts, and one call makes at most 6: set a limit"):
+        asyncio.run(tool.run(given | {"limit": 0}, exchange))
     result: Any = asyncio.run(tool.run(given, exchange))
     run_id = result.structured_content["run"]
     assert exchange.note == run_id and exchange.told[0] == (0, 6, f"run {run_id}")

@@ -65,8 +65,8 @@ class Client:
         self.sent.append(message)
 
 
-def served_to(client: Client, served: Exchanges) -> Any:
-    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": "/a/x", "headers": [HOST]}
+def served_to(client: Client, served: Exchanges, path: str = "/a/x") -> Any:
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": path, "headers": [HOST]}
     return asyncio.wait_for(served.middleware(scope, client.receive, client.send), 5)
 
 
@@ -140,3 +140,30 @@ def test_the_first_reason_for_which_a_request_is_cut_off_reaches_a_client_that_s
     }  # fmt: skip
     assert served.telemetry.metrics.requests == {("/a/x", "504"): 1} and served.telemetry.metrics.disconnects == 0
     assert served.admission.active == set() and served.admission.by_client == {}
+
+
+def test_a_client_that_breaks_off_while_it_is_told_why_is_no_error_of_the_server(tmp_path: Path) -> None:
+    class Broken(Client):
+        async def send(self, message: Any) -> None:
+            await super().send(message)
+            raise BrokenPipeError
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/a/refused":
+            raise Refusal(418, "no")
+        if scope["path"] == "/a/late":
+            request_of(scope).cancel(Refusal(504, "too long"))
+            await asyncio.sleep(60)
+        raise KeyError("k")
+
+    served = Exchanges(app, log=str(tmp_path / "log"))
+    for path in ("/a/refused", "/a/late", "/a/bug"):
+        client = Broken()
+        asyncio.run(served_to(client, served, path))
+        assert len(client.sent) == 1
+    served.telemetry.close()
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [(line["status"], line.get("error"), "traceback" in line) for line in lines] == [
+        (499, "no", False), (504, None, False), (499, None, True),
+    ]  # fmt: skip
+    assert served.admission.in_flight == 0 and served.admission.active == set()
