@@ -311,6 +311,13 @@ def test_grpc_is_open_and_the_handler_takes_tasks_as_long_as_the_app_lives(tmp_p
             with socket.socket() as probe:
                 return probe.connect_ex((address.host, port)) == 0
 
+        closed: list[str] = []
+
+        async def close() -> None:
+            await A2AHandler.close(handler)
+            closed.append("closed")
+
+        handler.close = close  # type: ignore[method-assign]
         async with app.lifespan():
             assert is_open() is has_grpc
             for _ in range(200):
@@ -321,7 +328,7 @@ def test_grpc_is_open_and_the_handler_takes_tasks_as_long_as_the_app_lives(tmp_p
             assert (
                 found is not None and found.status.message.parts[0].text == "the server was stopped before this began"
             )
-        assert not is_open()
+        assert not is_open() and closed == ["closed"]
 
     within(tmp_path, Desk(), use)
 

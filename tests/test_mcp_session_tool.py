@@ -19,7 +19,8 @@ from firsthand.serve.agents.agent_doors import opened_sessions
 from firsthand.serve.agents.served_sessions import ServedSessions
 from firsthand.serve.agents.session_settings import SessionSettings
 from firsthand.serve.mcp.agent_offer import approval_request
-from firsthand.serve.mcp.session_door import _answered, _no_longer_pending, session_tool
+from firsthand.serve.mcp.session_door import _answered, _no_longer_pending, session_door, session_tool
+from firsthand.serve.mcp.task_file import TASKS_FILE
 from mcp_contexts import NO, YES, Heard, said
 from served_agent import Desk, clerk
 
@@ -46,6 +47,10 @@ def test_a_call_is_a_turn_of_its_clients_session_and_its_approvals_are_asked(tmp
             "ask", "Asks the agent clerk (scripted:clerk), and returns its answer.", "may", True,
         )  # fmt: skip
         assert session_tool(sessions, "Clerks.").description == "Clerks."
+        door = session_door(sessions, "127.0.0.1")
+        assert door.lifespan is not None and (sessions.run.path / TASKS_FILE).is_file(), "its tasks outlive it"
+        async with door.lifespan():
+            pass
         assert tool.annotations == types.ToolAnnotations(read_only_hint=False, open_world_hint=True)
         assert tool.schema["required"] == ["question"] and list(tool.schema["properties"]) == ["question", "session"]
         hello = Heard(client="ann")

@@ -63,6 +63,10 @@ def test_a_message_that_answers_one_question_and_fits_no_other_is_asked_the_othe
         assert not going_on, "what was answered before counts for nothing"
         assert queue.said == [("auth_required", "say yes or no, or send data with approval and allowed; "
                                f"this waits for an answer: {page.id}: mail__elicitation")]  # fmt: skip
+        bobs, theirs = Events(), asks("t", said("perhaps")).message
+        assert theirs is not None
+        assert await executor._answer(theirs, TaskUpdater(bobs, "t", "c"), "bob", "t")  # type: ignore[arg-type]
+        assert bobs.said == [], "another client is not asked"
         going_on, queue = await told(said("No"))
         assert going_on and states()[2] == "denied" and store.approval(page.id).answered_by == "ann"
         going_on, queue = await told(said("anything"))

@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from exchanges_by_hand import HOST, Exchanges, start
 from firsthand.serve.admission.active_request import request_of
-from firsthand.serve.admission.admission_settings import AdmissionSettings
+from firsthand.serve.admission.admission_settings import AdmissionSettings, ClientLimits
+from firsthand.serve.admission.api_keys import Client as ApiClient
+from firsthand.serve.admission.api_keys import Keys
 from firsthand.serve.admission.server_admission import Admission
+from firsthand.serve.http.mounted_app import MountedApp
 from firsthand.serve.http.refusals import Refusal, bad
 
 
@@ -49,15 +54,15 @@ def test_the_log_says_why_a_request_was_refused_and_has_the_traceback_of_a_bug_a
 class Client:
     """A client that sends its body, and leaves when it is told to."""
 
-    def __init__(self) -> None:
-        self.gone = asyncio.Event()
+    def __init__(self, body: bytes = b"{}") -> None:
+        self.body, self.gone = body, asyncio.Event()
         self.sent: list[Any] = []
         self._has_sent = False
 
     async def receive(self) -> dict[str, Any]:
         if not self._has_sent:
             self._has_sent = True
-            return {"type": "http.request", "body": b"{}", "more_body": False}
+            return {"type": "http.request", "body": self.body, "more_body": False}
         await self.gone.wait()
         return {"type": "http.disconnect"}
 
@@ -65,8 +70,8 @@ class Client:
         self.sent.append(message)
 
 
-def served_to(client: Client, served: Exchanges, path: str = "/a/x") -> Any:
-    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": path, "headers": [HOST]}
+def served_to(client: Client, served: Exchanges, path: str = "/a/x", headers: Any = (), **more: Any) -> Any:
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": path, "headers": [HOST, *headers], **more}
     return asyncio.wait_for(served.middleware(scope, client.receive, client.send), 5)
 
 
@@ -167,3 +172,66 @@ def test_a_client_that_breaks_off_while_it_is_told_why_is_no_error_of_the_server
         (499, "no", False), (504, None, False), (499, None, True),
     ]  # fmt: skip
     assert served.admission.in_flight == 0 and served.admission.active == set()
+
+
+def test_a_request_is_its_clients_and_its_routes_in_limits_log_errors_and_paths(tmp_path: Path) -> None:
+    secrets = {"ann": "a" * 16, "bob": "b" * 16}
+    limits = {"ann": ClientLimits(body_bytes=9), "bob": ClientLimits(body_bytes=10)}
+    known = [ApiClient(name, limits[name], sha256(secrets[name].encode()).digest()) for name in secrets]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        request = request_of(scope)
+        if request.body == b"[3, 4, 56]":
+            raise Refusal(418, "no")
+        await start(send, json.dumps([scope["root_path"], request.content_type, request.client.name]).encode())
+
+    served = Exchanges(app, log=str(tmp_path / "log"), admission=Admission(Keys(tuple(known))))
+    served.middleware._apps = [
+        MountedApp(
+            app, "/a", route_of=lambda path: "/{id}", error_jsons={"/a/{id}": lambda refusal: {"own": refusal.message}}
+        )
+    ]
+
+    def asked(name: str, body: bytes, **more: Any) -> tuple[int, Any]:
+        client = Client(body)
+        headers = [(b"x-api-key", secrets[name].encode()), (b"content-type", b"application/json; charset=utf-8")]
+        asyncio.run(served_to(client, served, "/a/x", headers, **more))
+        return client.sent[0]["status"], json.loads(client.sent[1]["body"])
+
+    kind = "application/json; charset=utf-8"
+    assert asked("ann", b"[1, 2, 3]") == (201, ["/a", kind, "ann"])
+    assert asked("bob", b"[1, 2, 34]", root_path="/up") == (201, ["/up/a", kind, "bob"])
+    assert asked("bob", b"[3, 4, 56]") == (418, {"own": "no"})
+    assert asked("ann", b"[3, 4, 56]")[0] == 413 and asked("bob", b"[3, 4, 567]")[0] == 413
+    served.telemetry.close()
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [(line["client"], line["route"], line["status"]) for line in lines] == [
+        ("ann", "/a/{id}", 201), ("bob", "/a/{id}", 201), ("bob", "/a/{id}", 418), ("ann", "/a/{id}", 413),
+        ("bob", "/a/{id}", 413),
+    ]  # fmt: skip
+
+
+def test_a_server_that_stops_says_so_before_it_says_that_it_loads() -> None:
+    def loads() -> None:
+        raise Refusal(503, "the model is being loaded")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await start(send)
+
+    served = Exchanges(app, check_ready=loads)
+    assert served.refused() == (503, "the model is being loaded", None)
+    served.admission.drain()
+    assert served.refused() == (503, "the server is stopping: ask another one", "close")
+
+
+def test_the_span_of_a_request_whose_client_left_in_the_middle_ends_with_499() -> None:
+    closed: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await start(send, more=True)
+        await asyncio.sleep(60)
+
+    served = Exchanges(app)
+    span = SimpleNamespace(close=lambda *given: closed.append(given))
+    served.telemetry.spans = SimpleNamespace(start=lambda *given: span)  # type: ignore[assignment]
+    assert served.ask(leaves=True)[0] in (0, 201) and closed == [(499, "anyone")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def test_the_card_of_all_stays_without_the_tools_of_the_other() -> None:
     agent = clerk(Desk())
     card = make_card(agent, "http://x", CardFacts(examples=("e",), needs_key=True))
     before = MessageToDict(card)
-    extended = [extended_card(card, agent), extended_card(card, agent)]
+    extended = [extended_card(card, agent), extended_card(card, replace(agent, tools=agent.tools[::-1]))]
     assert MessageToDict(card) == before and [each["id"] for each in before["skills"]] == ["answer"]
     for each in extended:
         shown = MessageToDict(each)

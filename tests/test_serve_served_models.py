@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import struct
+import threading
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
+from firsthand.cluster.replicas.replicated_model import ReplicatedModel
 from firsthand.errors import ModelError
 from firsthand.message import Message, Text, user
 from firsthand.model import Delta, Sampling, ToolSpec
@@ -105,6 +107,30 @@ def test_models_are_loaded_used_once_and_then_ready() -> None:
 
         async def load(self) -> Any:
             raise OSError(2, "No such file", "/home/me/models/m.gguf")
+
+    only = ServedModels(None, SimpleNamespace(name="e", path=Path("/home/my me/emb/v.bin")))  # type: ignore[arg-type]
+    only.state, only.problem = "failed", "/home/my me/emb/v.bin is no /home/x/model: see https://a.example/b/c"
+    told_of = "the model has failed: v.bin is no model: see https://a.example/b/c"
+    assert refused(only.check_ready)[1] == told_of
+    fleet: Any = SimpleNamespace(problem="no replica answers: /srv/log is full", is_alive=False)
+    replicas = ServedModels(ReplicatedModel(fleet, "m"))
+    replicas.state = "ready"
+    replicas.tokens = SimpleNamespace(is_alive=False)  # type: ignore[assignment]
+    assert refused(replicas.check_ready)[1] == "the model has failed: no replica answers: log is full"
+
+    class Fingerprinted(Adaptable):
+        threads: ClassVar[list[bool]] = []
+
+        @property
+        def fingerprint(self) -> str:
+            self.threads.append(threading.current_thread() is threading.main_thread())
+            return "f"
+
+        @fingerprint.setter
+        def fingerprint(self, value: str) -> None: ...
+
+    asyncio.run(ServedModels(Fingerprinted()).load())
+    assert Fingerprinted.threads == [False], "it is there before the first answer, and nobody waited for it"
 
     lost = ServedModels(Missing())
     written.clear()
