@@ -325,7 +325,7 @@ def test_adapters_are_loaded_replaced_and_unloaded_by_who_may(tmp_path: Path) ->
     for linked in (tmp_path / "above" / "root", root / "one" / ".."):
         for path in ("one", "../root/one", str(linked / "one"), str(root / "one")):
             assert str(inside(linked, path)) == one, "links are followed on both sides"
-        for path in ("..", ".", "two", str(tmp_path), "one/adapter_config.json"):
+        for path in ("..", ".", "two", "a\0b", str(tmp_path), "one/adapter_config.json"):
             assert refused(inside, linked, path) == (
                 400, f"lora_path is {path!r}: give a folder with an adapter within the server's folder of adapters",
                 "lora_path", None,
