@@ -156,5 +156,12 @@ def test_a_door_is_open_until_it_is_stopped_with_tls_where_the_server_has_it(tmp
             await door.stop()
             with socket.socket() as probe:
                 assert probe.connect_ex(("127.0.0.1", door.port)) != 0
+        address = ListenAddress(tls_cert=cert, tls_key=key)
+        for gone in (key, cert):  # after the address was checked
+            kept = gone.read_bytes()
+            gone.unlink()
+            with pytest.raises(ConfigError, match=f"^127.0.0.1:4711 cannot be opened for gRPC: .*{gone.name}"):
+                await GrpcDoor(address, 4711, Admission(keys)).start(object())  # type: ignore[arg-type]
+            gone.write_bytes(kept)
 
     asyncio.run(main())

@@ -296,22 +296,30 @@ def test_the_cards_of_a_door_name_grpc_need_a_key_and_are_signed(tmp_path: Path)
         assert made.status == expected and json.loads(made.content)["error"]["code"] == code
 
 
-def test_grpc_is_open_and_the_handler_takes_tasks_as_long_as_the_app_lives(tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_grpc", [True, False])
+def test_grpc_is_open_and_the_handler_takes_tasks_as_long_as_the_app_lives(tmp_path: Path, has_grpc: bool) -> None:
     async def use(sessions: ServedSessions, handler: A2AHandler) -> None:
         address = ListenAddress()
         grpc = GrpcDoor(address, 0, Admission())
         port = grpc.open_port()
         waits = Task(id="t", context_id="c", status=TaskStatus(state=TaskState.TASK_STATE_WORKING))
         await handler.tasks.save(waits, ANN)
-        app = a2a_app(handler, handler._agent_card, grpc=grpc)
+        app = a2a_app(handler, handler._agent_card, grpc=grpc if has_grpc else None)
         assert app.lifespan is not None
 
         def is_open() -> bool:
             with socket.socket() as probe:
                 return probe.connect_ex((address.host, port)) == 0
 
+        closed: list[str] = []
+
+        async def close() -> None:
+            await A2AHandler.close(handler)
+            closed.append("closed")
+
+        handler.close = close  # type: ignore[method-assign]
         async with app.lifespan():
-            assert is_open()
+            assert is_open() is has_grpc
             for _ in range(200):
                 found = await handler.tasks.get("t", ANN)
                 if found is not None and state_of(found) == "failed":
@@ -320,7 +328,7 @@ def test_grpc_is_open_and_the_handler_takes_tasks_as_long_as_the_app_lives(tmp_p
             assert (
                 found is not None and found.status.message.parts[0].text == "the server was stopped before this began"
             )
-        assert not is_open()
+        assert not is_open() and closed == ["closed"]
 
     within(tmp_path, Desk(), use)
 

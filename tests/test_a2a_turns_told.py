@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,12 @@ pytest.importorskip("a2a", reason="needs the A2A SDK: pip install 'firsthand[a2a
 from a2a.server.agent_execution.context import RequestContext
 from a2a.server.context import ServerCallContext
 from a2a.server.tasks.task_updater import TaskUpdater
-from a2a.types.a2a_pb2 import Message, Part, Role, SendMessageRequest, Task, TaskPushNotificationConfig, TaskState
+from a2a.types.a2a_pb2 import Task, TaskPushNotificationConfig, TaskState
 from a2a.types.a2a_pb2 import TaskStatus as Status
 from a2a.utils.errors import InvalidParamsError, TaskNotFoundError
-from google.protobuf.json_format import MessageToDict, ParseDict
-from google.protobuf.struct_pb2 import Value
 from starlette.requests import Request
 
+from a2a_turns import Events, asks, data, said, within
 from answering_server import answer, served
 from firsthand.loop.form import FormField
 from firsthand.serve.a2a import turn_executor
@@ -37,65 +35,10 @@ from firsthand.serve.admission.active_request import ActiveRequest, attach
 from firsthand.serve.admission.admission_settings import ClientLimits
 from firsthand.serve.admission.api_keys import Client
 from firsthand.serve.admission.server_admission import Admission
-from firsthand.serve.agents.agent_doors import opened_sessions
 from firsthand.serve.agents.served_sessions import ServedSessions
-from firsthand.serve.agents.session_settings import SessionSettings
 from firsthand.serve.agents.session_store import SessionStore
 from firsthand.serve.http.listen_address import ListenAddress
-from served_agent import Desk, clerk
-
-
-def within(
-    folder: Path, desk: Desk, use: Callable[[ServedSessions, TurnExecutor], Awaitable[Any]], **limits: Any
-) -> Any:
-    async def main() -> Any:
-        settings = SessionSettings(poll_s=0.01, **limits)
-        with opened_sessions(clerk(desk), folder, folder / "s", settings) as sessions:
-            async with sessions.running():
-                return await use(sessions, TurnExecutor(sessions))
-
-    return asyncio.run(main())
-
-
-class Events:
-    """A queue that keeps the events of a task in short: a task, a status with its texts, an artifact."""
-
-    def __init__(self) -> None:
-        self.said: list[Any] = []
-        self.data: list[Any] = []
-
-    async def enqueue_event(self, event: Any) -> None:
-        if isinstance(event, Task):
-            self.said.append(("task", event.id, event.context_id, [part.text for part in event.history[0].parts]))
-            assert event.status.state == TaskState.TASK_STATE_SUBMITTED and event.status.HasField("timestamp")
-        elif hasattr(event, "artifact"):
-            made = event.artifact
-            kinds = [(part.text, part.media_type) for part in made.parts]
-            self.said.append(("artifact", made.artifact_id, made.name, kinds, event.last_chunk))
-        else:
-            parts = event.status.message.parts
-            self.data += [MessageToDict(part.data) for part in parts if part.HasField("data")]
-            assert all(part.media_type == "application/json" for part in parts if part.HasField("data"))
-            state = TaskState.Name(event.status.state).removeprefix("TASK_STATE_").lower()
-            self.said.append((state, *[part.text for part in parts if part.text]))
-
-
-def asks(id: str, *parts: Part, begun: bool = False, owner: str = "ann", empty: bool = False) -> RequestContext:
-    """A request of a client about the task, which is there already if it has begun."""
-    request = SendMessageRequest(
-        message=Message(message_id="m", role=Role.ROLE_USER, task_id=id, context_id="c", parts=list(parts))
-    )
-    task = Task(id=id, context_id="c", status=Status(state=TaskState.TASK_STATE_WORKING)) if begun else None
-    call = ServerCallContext(user=ClientUser(owner))
-    return RequestContext(call, None if empty else request, task_id=id, context_id="c", task=task)
-
-
-def said(text: str) -> Part:
-    return Part(text=text)
-
-
-def data(**body: Any) -> Part:
-    return Part(data=ParseDict(body, Value()))
+from served_agent import Desk
 
 
 def test_a_task_is_told_from_its_question_to_its_answer(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_the_next_server_goes_on_with_each_task_under_its_own_arguments_answers_
         assert list(tasks["2"].state()["inputRequests"]) == ["k"]
         await made.close()
 
-    asyncio.run(main())
+    asyncio.run(asyncio.wait_for(main(), 5))
     again = TaskFile(tmp_path)
     assert [each.id for each in again.unfinished()] == ["2"], "it goes on with the server after this one"
     again.close()

@@ -21,7 +21,7 @@ from firsthand.loop.budget import Limits
 from firsthand.message import ToolCall
 from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
-from firsthand.serve.mcp import index_offer
+from firsthand.serve.mcp import benchmark_offer, index_offer
 from firsthand.serve.mcp.agent_offer import CallRecord, agent_tool, approval_request
 from firsthand.serve.mcp.benchmark_offer import _resource, _run_tool, described
 from firsthand.serve.mcp.index_offer import offer_index
@@ -101,6 +101,27 @@ def test_a_question_to_an_agent_is_one_attempt_whose_trace_is_kept() -> None:
             "nothing",
             "hello",
         ]
+
+
+def test_an_attempt_that_fails_after_its_answer_is_told_as_failed() -> None:
+    class Clock:
+        tools = ()
+
+        async def open(self) -> None: ...
+
+        async def close(self) -> None:
+            raise ConfigError("the clock cannot be stopped")
+
+    record = CallRecord()
+    result: Any = asyncio.run(
+        agent_tool(replace(answers(), tools=(Clock,)), "ask", record).run({"question": "hello"}, Heard())
+    )
+    record.close()
+    about = result.meta["org.firsthand/trace"]
+    assert said(result) == "error: ann gave no answer: the clock cannot be stopped" and about["stop_reason"] == "error"
+    with store.open_run(about["run"], data_home()) as run:
+        (trace,) = run.traces()
+        assert (trace.answer, trace.id, trace.error is None) == ("hello!", about["trace"], False)
 
 
 def test_an_approval_form_asks_for_one_yes_that_is_not_preselected() -> None:
@@ -217,7 +238,9 @@ def named_sums(tmp_path: Path) -> str:
     return str(file)
 
 
-def test_an_agent_is_measured_with_its_progress_and_a_stopped_run_goes_on(named_sums: str) -> None:
+def test_an_agent_is_measured_with_its_progress_and_a_stopped_run_goes_on(
+    named_sums: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from firsthand import catalog
 
     def solver(name: str, answer: str) -> Agent:
@@ -232,6 +255,9 @@ def test_an_agent_is_measured_with_its_progress_and_a_stopped_run_goes_on(named_
     )
     exchange = Heard()
     given = {"benchmark": named_sums, "agent": "one", "limit": 3, "epochs": 2, "seed": 5}
+    monkeypatch.setattr(benchmark_offer, "MAX_ATTEMPTS", 6)
+    with pytest.raises(ToolError, match="these are 8 attempts, and one call makes at most 6: set a limit"):
+        asyncio.run(tool.run(given | {"limit": 0}, exchange))
     result: Any = asyncio.run(tool.run(given, exchange))
     run_id = result.structured_content["run"]
     assert exchange.note == run_id and exchange.told[0] == (0, 6, f"run {run_id}")
@@ -252,6 +278,31 @@ def test_an_agent_is_measured_with_its_progress_and_a_stopped_run_goes_on(named_
     again: Any = asyncio.run(tool.run(given, resumed))
     assert again.structured_content["run"] == run_id and resumed.told == [(0, 6, f"run {run_id}")]
     assert again.structured_content["rows"] == result.structured_content["rows"]
+    halted = asyncio.Event()
+
+    async def halts(task: Any, ctx: Any) -> str:
+        if task.question.startswith("2") and not halted.is_set():
+            await asyncio.sleep(60)
+        return "1"
+
+    half = _run_tool({named_sums: catalog.benchmark(named_sums)}, {"one": Agent("one", Scripted([]), halts)})
+
+    async def stopped() -> Heard:
+        exchange = Heard()
+        running = asyncio.ensure_future(half.run(given, exchange))
+        while len(exchange.told) < 5:
+            await asyncio.sleep(0.001)
+        running.cancel()
+        await asyncio.wait({running})
+        halted.set()
+        return exchange
+
+    before, after = asyncio.run(asyncio.wait_for(stopped(), 10)), Heard()
+    assert [each[:2] for each in before.told[1:]] == [(at, 6) for at in range(1, 5)]
+    after.note = before.note
+    rest: Any = asyncio.run(half.run(given, after))
+    assert after.told == [(0, 6, f"run {before.note}"), (5, 6, "s5-2"), (6, 6, "s5-2")]
+    assert (rest.structured_content["rows"][0]["attempts"], rest.structured_content["run"]) == (6, before.note)
     whole = Heard()
     every: Any = asyncio.run(tool.run({"benchmark": named_sums, "limit": 0}, whole))
     assert whole.told[0][:2] == (0, 4) and every.structured_content["rows"][0]["agent"] == "three"
@@ -292,3 +343,15 @@ def test_documents_of_an_index_are_listed_one_by_one_up_to_a_number_and_cut_at_a
         offer_index(again, str(folder), only=False)
         assert len(again.resources) == count
     assert [each.name for each in again.tools] == ["search_My_docs", "lookup_My_docs"]
+    (folder / "in").mkdir()
+    (folder / "in" / "c.txt").write_text("Cats sleep.")
+    signs = tmp_path / "!!"
+    signs.mkdir()
+    (signs / "d.txt").write_text("Dogs run.")
+    for where, path, name in ((folder, ".", "My_docs"), (folder / "in", "..", "My_docs"), (folder, "in", "in"),
+                              (folder, "../!!", "documents")):  # fmt: skip
+        monkeypatch.chdir(where)
+        named = Offer()
+        offer_index(named, path, only=False)
+        assert [each.name for each in named.tools] == [f"search_{name}", f"lookup_{name}"]
+        assert named.resources[0].uri == f"firsthand://index/{name}/{{document}}"

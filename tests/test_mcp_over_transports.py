@@ -347,7 +347,12 @@ def test_a_call_that_asks_again_waits_anew_and_a_task_tells_when_it_changed() ->
         await exchange.progress(1, None, "one")
         told = task.state()
         assert told["statusMessage"] == "1 one" and told["lastUpdatedAt"] > asked["lastUpdatedAt"]
+        await asyncio.sleep(0.003)
         await task.call.cancel()
+        ended = task.state()
+        assert ended["status"] == "cancelled" and ended["lastUpdatedAt"] > told["lastUpdatedAt"]
+        await asyncio.sleep(0.003)
+        assert task.state() == ended, "nothing changes any more"
         await made.close()
 
     asyncio.run(main())

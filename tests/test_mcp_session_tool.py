@@ -19,7 +19,8 @@ from firsthand.serve.agents.agent_doors import opened_sessions
 from firsthand.serve.agents.served_sessions import ServedSessions
 from firsthand.serve.agents.session_settings import SessionSettings
 from firsthand.serve.mcp.agent_offer import approval_request
-from firsthand.serve.mcp.session_door import _answered, _no_longer_pending, session_tool
+from firsthand.serve.mcp.session_door import _answered, _no_longer_pending, session_door, session_tool
+from firsthand.serve.mcp.task_file import TASKS_FILE
 from mcp_contexts import NO, YES, Heard, said
 from served_agent import Desk, clerk
 
@@ -46,6 +47,10 @@ def test_a_call_is_a_turn_of_its_clients_session_and_its_approvals_are_asked(tmp
             "ask", "Asks the agent clerk (scripted:clerk), and returns its answer.", "may", True,
         )  # fmt: skip
         assert session_tool(sessions, "Clerks.").description == "Clerks."
+        door = session_door(sessions, "127.0.0.1")
+        assert door.lifespan is not None and (sessions.run.path / TASKS_FILE).is_file(), "its tasks outlive it"
+        async with door.lifespan():
+            pass
         assert tool.annotations == types.ToolAnnotations(read_only_hint=False, open_world_hint=True)
         assert tool.schema["required"] == ["question"] and list(tool.schema["properties"]) == ["question", "session"]
         hello = Heard(client="ann")
@@ -73,6 +78,17 @@ def test_a_call_is_a_turn_of_its_clients_session_and_its_approvals_are_asked(tmp
         assert [request for _, request in asking.asked] == [approval_request("pay", each.question) for each in kept]
         assert "calls pay" in [message for _, _, message in asking.told]
         assert [count for count, _, _ in asking.told] == list(range(1, len(asking.told) + 1))
+
+        class Deaf(Heard):
+            async def progress(self, *given: Any) -> None:
+                await super().progress(*given)
+                raise RuntimeError("the stream is closed")
+
+        deaf = Deaf(YES, client="ann")
+        heard = await tool.run({"question": "pay 7", "session": "d"}, deaf)
+        assert said(heard) == "Done: paid 7" and desk.paid == [6, 7]
+        assert deaf.told == [(at + 1, None, each) for at, each in enumerate(message for _, _, message in deaf.told)]
+        assert {"asks the model", "calls pay"} == {message for _, _, message in deaf.told}
 
         wrong = await tool.run({"question": "x" * 1_000_001}, Heard())
         assert said(wrong) == "error: the message has 1,000,001 characters: at most 1,000,000 are taken"

@@ -319,11 +319,20 @@ def test_a_signing_key_is_of_one_curve_and_a_port_is_one(tmp_path: Path) -> None
         else:
             with pytest.raises(ConfigError, match="holds a key of another kind"):
                 read_signing_key(path)
-    path.write_text("x")
-    with pytest.raises(ConfigError, match="holds no private key in PEM"):
-        read_signing_key(path)
-    with pytest.raises(ConfigError, match="cannot be read: No such file"):
-        read_signing_key(tmp_path / "none")
+    from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
+
+    locked = generate_private_key(SECP256R1()).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"pw")
+    )
+    for content in (b"x", b"", locked):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError) as told:
+            read_signing_key(path)
+        assert str(told.value) == f"{str(path)!r} holds no private key in PEM without a password"
+    for missing, why in ((tmp_path / "none", "No such file or directory"), (tmp_path, "Is a directory")):
+        with pytest.raises(ConfigError) as told:
+            read_signing_key(missing)
+        assert str(told.value) == f"the key {str(missing)!r} cannot be read: {why}"
     assert [A2ASettings(grpc_port=port).grpc_port for port in (None, 0, 65535)] == [None, 0, 65535]
     for port in (-1, 65536):
         with pytest.raises(ConfigError, match=f"grpc_port is {port}"):

@@ -257,10 +257,12 @@ def test_after_a_restart_tasks_go_on_that_wait_for_nobody(tmp_path: Path) -> Non
             await handler.tasks.save(task(id, state, 5, about=f"in {id}"), context(owner))
         executor.following.add("f")
         await handler.tasks.save(task("f", WORKING, 5), context("bob"))
+        handler.webhooks.queue("z", b"{}")
         await go_on_all(handler)
         await handler.go_on("nobody's")
         for _ in range(20):
             await asyncio.sleep(0.001)
+        assert handler.webhooks.queued_tasks() == [], "what webhooks were not told is sent"
         await handler.close()
 
     asyncio.run(run())

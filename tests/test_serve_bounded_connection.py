@@ -93,6 +93,13 @@ def test_a_chunked_body_has_free_chunks_and_one_more_for_some_bytes_of_it() -> N
     answer(again)
     again.start_next_cycle()
     plain = b"POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 300\r\n\r\n"
+    large = CHUNKED + b"1000\r\n" + b"y" * 4096 + b"\r\n0\r\n\r\n"
+    assert events(again, large) == ["Request", b"y" * 4096, "EndOfMessage"]
+    answer(again)
+    again.start_next_cycle()
+    with pytest.raises(h11.RemoteProtocolError, match="the chunks are too small"):
+        events(again, CHUNKED + tiny * 261)  # the bytes of an earlier request allow none
+    again = connection()
     assert events(again, plain) == ["Request"]
     assert [events(again, b"z") for _ in range(299)] == [[b"z"]] * 299, "pieces of a network are no chunks"
 
@@ -107,6 +114,14 @@ def test_a_body_that_goes_on_after_its_answer_is_read_so_far(monkeypatch: pytest
     assert events(made, b"zz") == [b"zz"], "ten bytes of it in all"
     with pytest.raises(h11.RemoteProtocolError, match="the body of an answered request does not end"):
         events(made, b"z")
+    later = connection()
+    for _ in range(2):
+        assert events(later, plain.replace(b"100", b"8") + b"z" * 8) == ["Request", b"z" * 8, "EndOfMessage"]
+        answer(later)
+        later.start_next_cycle()
+    events(later, plain)
+    answer(later)
+    assert events(later, b"z" * 10) == [b"z" * 10], "the bytes of earlier requests do not count"
     waits = connection()
     assert events(waits, plain + b"z" * 50) == ["Request", b"z" * 50], "an answer that has not come yet bounds nothing"
 

@@ -82,7 +82,8 @@ def test_what_two_readers_could_read_differently_is_refused_and_the_connection_c
     assert served.refused(headers=[HOST, (b"content-encoding", b"gzip")]) == (
         415, "Content-Encoding is not taken: send the JSON as it is", None,
     )  # fmt: skip
-    assert served.ask(b"[1, 2]")[0] == 201  # the list and its two numbers
+    for fits in (b"[1, 2]", b"[1, 2, 3]", b'["a, b, c, d, [e", "{,,,,"]'):  # brackets and commas outside of texts count
+        assert served.ask(fits)[0] == 201
     assert served.refused(body=b"[1, 2, 3, 4]") == (
         413,
         "the body holds more than 3 JSON values: send less at once",
@@ -144,7 +145,8 @@ def test_a_client_that_leaves_or_an_answer_that_takes_too_long_ends_the_app() ->
 
 
 def test_slots_of_the_server_and_of_a_client_run_out_at_their_number() -> None:
-    admission = Admission(settings=AdmissionSettings(max_requests=2), mean_request_s=lambda: 7.4)
+    means = [7.4]
+    admission = Admission(settings=AdmissionSettings(max_requests=2), mean_request_s=lambda: means[-1])
     ann, bob = Client("ann", ClientLimits(concurrency=1)), Client("bob", ClientLimits(concurrency=5))
 
     def refusal(client: Client) -> tuple[int, str, str | None, dict[str, str]]:
@@ -157,15 +159,17 @@ def test_slots_of_the_server_and_of_a_client_run_out_at_their_number() -> None:
             429, "1 requests of ann are under way, as many as it may have: wait for one to end", "rate_limit_exceeded",
             {"retry-after": "7"},
         )  # fmt: skip
+        means.append(9.6)
         with admission.slot(bob):
             assert (admission.in_flight, admission.by_client) == (2, {"ann": 1, "bob": 1})
             assert refusal(bob) == (
-                429, "2 requests are under way: try again later", "overloaded", {"retry-after": "7"},
+                429, "2 requests are under way: try again later", "overloaded", {"retry-after": "10"},
             )  # fmt: skip
         assert (admission.in_flight, admission.by_client) == (1, {"ann": 1})
     assert (admission.in_flight, admission.by_client) == (0, {})
     for mean_s, wait in ((0.2, 1), (1.6, 2), (60.4, 60), (900.0, 60)):
         assert Admission(mean_request_s=lambda mean_s=mean_s: mean_s)._retry_after_s() == wait
+    assert Admission()._retry_after_s() == 1
     limited = Client("cat", ClientLimits(tokens_per_minute=10))
     admission.charge(limited, 0)
     admission.charge(ann, 5)

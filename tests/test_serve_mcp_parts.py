@@ -171,7 +171,7 @@ def test_tasks_of_another_process_go_on_where_their_tool_can(tmp_path: Path) -> 
         assert isinstance(tasks.find("ann", "2"), TaskRow)
         await tasks.close()
 
-    asyncio.run(main())
+    asyncio.run(asyncio.wait_for(main(), 5))
     assert seen == [({"a": 1}, "1", "later", "ann", {"approve": True})]
     assert list(_answers(given)) == ["k"]
 
@@ -269,6 +269,9 @@ def test_a_user_approves_by_an_explicit_yes_and_fills_in_what_fits() -> None:
         no, _ = decided(answer)
         assert (no.allowed, no.by, no.reason) == (False, "client", "the user did not approve this call of pay")
         assert not is_approved(answer)
+    for content in ({"approve": "yes"}, {"approve": 1}, {"approved": True}, {}):
+        assert not is_approved(types.ElicitResult(action="accept", content=content)), content
+    assert is_approved(YES) and not is_approved(types.ElicitResult(action="decline", content={"approve": True}))
     lost, _ = decided(MCPError(-1, "gone"))
     assert (lost.allowed, lost.by, lost.reason) == (False, "client", "the client did not answer: gone")
     mute, _ = decided(can=False)

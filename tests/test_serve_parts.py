@@ -150,11 +150,13 @@ def test_a_file_of_keys_gives_each_client_its_own_limits(tmp_path: Path) -> None
     )
     path.write_text(
         f'[ann]\nkey = "{KEY}"\nconcurrency = 4\nload_adapters = true\n[bob]\nsha256 = "{digest.upper()}"\n'
+        f'[cat]\nsha256 = "{"0f" * 32}"\nload_adapters = true\nmax_answers = 3\n'
     )
     keys = read_keys(path, {"FIRSTHAND_API_KEY": " " + "e" * 16 + "\n"}, limits)
-    ann, bob, env = keys.clients
+    ann, bob, cat, env = keys.clients
     assert ann == Client("ann", ClientLimits(concurrency=4, max_tokens=9), hashlib.sha256(KEY.encode()).digest(), True)
     assert bob == Client("bob", limits, bytes.fromhex(digest), False)
+    assert cat == Client("cat", ClientLimits(max_tokens=9, max_answers=3), b"\x0f" * 32, True)
     assert env == Client("env", limits, hashlib.sha256(b"e" * 16).digest(), True)
     assert keys.anyone == Client("anyone", ClientLimits(max_tokens=9, min_priority=-1000), load_adapters=True)
     assert read_keys(None, {}, limits).clients == ()

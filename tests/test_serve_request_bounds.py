@@ -256,6 +256,7 @@ def test_a_rule_of_an_answer_is_read_by_its_kind_and_refused_by_its_field() -> N
         ("json", True, grammar.json_schema(True)),
         ("choice", ["a", "b"], grammar.choice(["a", "b"])), ("regex", "a+", grammar.regex("a+")),
         ("grammar", lark, grammar.lark(lark)), ("grammar", gbnf, grammar.gbnf(gbnf)),
+        *(("grammar", text, grammar.gbnf(text)) for text in ('root::="a"', 'root  ::= b\nb::="c"', 'b ::= "c"\nroot::=b')),
     ):  # fmt: skip
         assert request_parsing._grammar(kind, value, "f") == expected, kind
     for kind, value in (("json", 3), ("choice", "a"), ("regex", ["a"]), ("grammar", None), ("else", "a")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,8 @@ from firsthand.serve.admission.active_request import request_of
 from firsthand.serve.telemetry.request_spans import Operation, RequestSpans, _messages
 from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
 from firsthand.serve.telemetry.telemetry_settings import TelemetrySettings
+from firsthand.system import trace_context
+from firsthand.system.trace_context import TraceParent
 from firsthand.telemetry.genai import MAX_NAME_CHARS
 
 
@@ -113,6 +116,24 @@ def test_a_span_without_a_model_or_with_an_error_says_so(spans: Any) -> None:
     assert all(each.parent is None for each in found)
     unsampled = made.start("r", "GET", "/x", {"traceparent": f"00-{'a' * 32}-{'b' * 16}-00"}, {})
     assert unsampled is None and made.start("r", "GET", "/x", None, {}) is None, "an error loses the span alone"
+
+
+def test_the_trace_of_a_request_is_passed_on_as_it_came_also_where_it_is_not_recorded(spans: Any) -> None:
+    made, ended = spans()
+
+    def passed_on(flags: str) -> tuple[Any, Any]:
+        trace_context.enter(None)
+        span = made.start("r", "GET", "/x", {"traceparent": f"00-{'a' * 32}-{'b' * 16}-{flags}"}, {})
+        return span, trace_context.current()
+
+    span, parent = contextvars.copy_context().run(passed_on, "01")
+    span.close(200, "ann")
+    (found,) = ended()
+    assert parent == TraceParent(int("a" * 32, 16), found.context.span_id, True) and found.context.span_id
+    span, parent = contextvars.copy_context().run(passed_on, "00")
+    assert span is None and len(ended()) == 1
+    assert parent == TraceParent(int("a" * 32, 16), parent.span_id, False)
+    assert parent.span_id not in (0, int("b" * 16, 16)) and parent.header.endswith("-00")
 
 
 def test_a_span_has_the_first_64_reasons_texts_and_prompts_and_the_first_wait(spans: Any) -> None:

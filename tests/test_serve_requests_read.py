@@ -325,3 +325,37 @@ def test_the_fault_of_a_body_is_named_by_field_code_and_value(
 ) -> None:
     found = refusal(read, kind, body)
     assert (found.param, found.code) == (field, code) and found.message.startswith(said), found.message
+
+
+def test_results_belong_to_any_call_before_them_and_a_field_counts_by_what_it_says() -> None:
+    asks = [{"role": "assistant", "tool_calls": [call(id, name, "{}")]} for id, name in (("1", "go"), ("2", "up"))]
+    given = [
+        {"role": "tool", "tool_call_id": id, "content": text} for id, text in (("1", "one"), ("2", "two"), ("1", "x"))
+    ]
+    found = request_parsing.messages(chat(asks[0], {"role": "user", "content": "?"}, asks[1], *given).messages)
+    assert [each.parts for each in found[3:]] == [
+        (ToolResult("1", "go", "one"),), (ToolResult("2", "up", "two"),), (ToolResult("1", "go", "x"),),
+    ]  # fmt: skip
+    same = {"role": "assistant", "tool_calls": [call("1", "up", "{}")]}
+    (*_, last) = request_parsing.messages(chat(asks[0], same, given[0]).messages)
+    assert last.parts == (ToolResult("1", "up", "one"),), "the last call of an id has the result"
+    both = {"role": "assistant", "content": "a", "reasoning_content": "first", "reasoning": "second"}
+    thinking = request_parsing.messages(chat(both).messages, thinks=True)
+    assert thinking == [Message("assistant", (Text("<think>\nfirst\n</think>\n\na"),))]
+    empty = refusal(request_parsing.messages, chat({"role": "user", "content": "a", "tool_call_id": ""}).messages)
+    assert (empty.message, empty.param) == (
+        "messages.0.tool_call_id does not belong to the role user: a tool's message, and no other, says whose result it is",
+        "messages.0.tool_call_id",
+    )  # fmt: skip
+    loose = {"properties": {"x": {"type": "string"}}}
+    tools = chat(tools=[{"type": "function", "function": {"name": "go", "parameters": loose}}]).tools
+    assert request_parsing.specs(tools) == (ToolSpec("go", "", loose),)
+    limits = ClientLimits(max_tokens=50)
+    rest: Any = {"top_logprobs": 0, "grammar": None}
+    made = request_parsing.sampling(chat(stop="é" * 1024), limits, max_tokens=50, **rest)
+    assert (made.stop, made.max_tokens) == (("é" * 1024,), 50)
+    body = chat(max_tokens=3, max_completion_tokens=51)
+    told = refusal(request_parsing.sampling, body, limits, max_tokens=51, **rest)
+    assert (told.message, told.param, told.code) == (
+        "max_completion_tokens is 51: at most 50 are given", "max_completion_tokens", "invalid_value",
+    )  # fmt: skip

@@ -12,6 +12,7 @@ import pytest
 
 from corpus_tiny import tiny_corpus, write_index
 from firsthand import catalog
+from firsthand.errors import DataError, TransientError
 from firsthand.providers.scripted import Scripted
 from firsthand.retrieval.answers.rag_model import RagModel
 from firsthand.serve.admission.active_request import ActiveRequest, attach
@@ -92,6 +93,14 @@ def test_what_cannot_be_searched_or_answered_is_refused() -> None:
         async def search(self, request: Any) -> Any:
             raise ClientLeft
 
+    class Fails(SearchApp):
+        async def search(self, request: Any) -> Any:
+            raise errors.pop(0)
+
+    errors = [DataError("no such set"), TransientError("busy")]
+    for status, message in ((501, "no such set"), (503, "busy")):
+        found = asked(Fails(None, None), "/search", {"query": "x"})  # type: ignore[arg-type]
+        assert (found[0], found[2]["error"]["message"], found[3]) == (status, message, {"error": message})
     with pytest.raises(ClientLeft):
         asked(Leaves(None, None), "/search", {"query": "x"})  # type: ignore[arg-type]
 
@@ -141,6 +150,11 @@ def test_the_model_and_the_embedder_are_used_once_before_the_first_request() -> 
     assert loaded == ["loaded"] and embedder.asked == ["Hello"]
     for model in (None, RagModel(Scripted(["x"]), None, {})):  # type: ignore[arg-type]
         asyncio.run(entered(search_app(tiny_corpus(TEXTS, vectors=False), model)))
+    for model in (None, RagModel(Scripted(["x"]), None, {})):  # type: ignore[arg-type]
+        alone = tiny_corpus(TEXTS)
+        asyncio.run(entered(search_app(alone, model)))
+        own: Any = alone.embedder
+        assert own.asked == ["Hello"], "its failure would show at the start"
     assert [app.route_of(path) for path in ("/search", "/answer", "/search/", "/")] == [
         "/search",
         "/answer",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def test_answers_that_came_with_a_call_are_taken_once_and_stay_with_their_owner(
         await exchange.progress(2.5, None, "é ")
         assert exchange.status == "2.5 é"
 
-    asyncio.run(main())
+    asyncio.run(asyncio.wait_for(main(), 5))
     assert list(seeds) == ["k", "k+", "z"]
     assert seeds == {"k": yes, "k+": no, "z": types.ListRootsResult(roots=[])}
 
@@ -115,7 +116,7 @@ def test_the_card_of_all_stays_without_the_tools_of_the_other() -> None:
     agent = clerk(Desk())
     card = make_card(agent, "http://x", CardFacts(examples=("e",), needs_key=True))
     before = MessageToDict(card)
-    extended = [extended_card(card, agent), extended_card(card, agent)]
+    extended = [extended_card(card, agent), extended_card(card, replace(agent, tools=agent.tools[::-1]))]
     assert MessageToDict(card) == before and [each["id"] for each in before["skills"]] == ["answer"]
     for each in extended:
         shown = MessageToDict(each)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import struct
+import threading
+import time
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
+from firsthand.cluster.replicas.replicated_model import ReplicatedModel
 from firsthand.errors import ModelError
 from firsthand.message import Message, Text, user
 from firsthand.model import Delta, Sampling, ToolSpec
@@ -22,7 +25,7 @@ from firsthand.serve.http.refusals import Refusal
 from firsthand.serve.models import served_models
 from firsthand.serve.models.served_models import ServedModel, ServedModels
 from firsthand.serve.openai import embeddings as vectors
-from firsthand.serve.openai.adapter_routes import load_adapter, unload_adapter
+from firsthand.serve.openai.adapter_routes import inside, load_adapter, unload_adapter
 from firsthand.serve.openai.tokenize import detokenize, tokenize
 from replica_scripted import Adaptable, Echo
 from spelled_model import SpelledModel, answered, request_with, state_of
@@ -60,7 +63,9 @@ def test_models_are_loaded_used_once_and_then_ready() -> None:
     told: list[Any] = []
     model, embedder = Adaptable("base"), Vectors()
     model.put_adapter("ad", "/x/ad")
+    before = int(time.time())
     models = ServedModels(model, embedder, name="demo")  # type: ignore[arg-type]
+    assert before <= models.created <= time.time()
     assert (models.tokens, models.adapter_model, models.state, models.facts) == (model, model, "loading", None)
     models.on_facts = told.append
     assert asyncio.run(models.counters()) == {}, "before it is loaded nothing is asked"
@@ -102,6 +107,30 @@ def test_models_are_loaded_used_once_and_then_ready() -> None:
 
         async def load(self) -> Any:
             raise OSError(2, "No such file", "/home/me/models/m.gguf")
+
+    only = ServedModels(None, SimpleNamespace(name="e", path=Path("/home/my me/emb/v.bin")))  # type: ignore[arg-type]
+    only.state, only.problem = "failed", "/home/my me/emb/v.bin is no /home/x/model: see https://a.example/b/c"
+    told_of = "the model has failed: v.bin is no model: see https://a.example/b/c"
+    assert refused(only.check_ready)[1] == told_of
+    fleet: Any = SimpleNamespace(problem="no replica answers: /srv/log is full", is_alive=False)
+    replicas = ServedModels(ReplicatedModel(fleet, "m"))
+    replicas.state = "ready"
+    replicas.tokens = SimpleNamespace(is_alive=False)  # type: ignore[assignment]
+    assert refused(replicas.check_ready)[1] == "the model has failed: no replica answers: log is full"
+
+    class Fingerprinted(Adaptable):
+        threads: ClassVar[list[bool]] = []
+
+        @property
+        def fingerprint(self) -> str:
+            self.threads.append(threading.current_thread() is threading.main_thread())
+            return "f"
+
+        @fingerprint.setter
+        def fingerprint(self, value: str) -> None: ...
+
+    asyncio.run(ServedModels(Fingerprinted()).load())
+    assert Fingerprinted.threads == [False], "it is there before the first answer, and nobody waited for it"
 
     lost = ServedModels(Missing())
     written.clear()
@@ -149,10 +178,10 @@ def test_a_model_here_gets_every_option_and_one_elsewhere_what_it_knows() -> Non
         stream = away.stream("text", sampling)
         await anext(stream)
         await stream.aclose()
+        assert closed == ["closed"], "at once, and not when somebody collects it"
 
     closed.clear()
     asyncio.run(left())
-    assert closed == ["closed"]
     assert served_models._folder_of(here) == Path("/nowhere/models") and served_models._folder_of(Vectors()) is None
 
 
@@ -193,6 +222,8 @@ def test_a_vector_of_each_text_is_told_with_its_tokens_where_they_are_counted() 
     }  # fmt: skip
     assert request.notes == {"inputs": 2, "prompt_tokens": 4} and named == ["vec"]
     assert state.telemetry.metrics.tokens == {"prompt": 4, "cached": 0, "completion": 0}
+    assert answered(vectors.embeddings, state, {"input": "ab"})["usage"] == {"prompt_tokens": 2, "total_tokens": 2}
+    assert state.telemetry.metrics.tokens["prompt"] == 6, "of all requests"
     plain = state_with(Vectors())
     body = answered(vectors.embeddings, plain, {"input": "ab", "encoding_format": "base64"})
     assert body["usage"] == {"prompt_tokens": 0, "total_tokens": 0}
@@ -278,6 +309,10 @@ def test_adapters_are_loaded_replaced_and_unloaded_by_who_may(tmp_path: Path) ->
     assert refused(lambda: ask(load_adapter, lora_name="demo", lora_path="one")) == (
         400, "lora_name is 'demo': that is the model's own name", "lora_name", None,
     )  # fmt: skip
+    state.models.embedder = Vectors()  # type: ignore[assignment]
+    assert refused(lambda: ask(load_adapter, lora_name="vec", lora_path="one", load_inplace=True))[1:3] == (
+        "lora_name is 'vec': that is the model's own name", "lora_name",
+    )  # fmt: skip
     assert refused(lambda: ask(unload_adapter, lora_name="demo")) == (
         404, "there is no adapter 'demo' here", "lora_name", "model_not_found",
     )  # fmt: skip
@@ -286,6 +321,15 @@ def test_adapters_are_loaded_replaced_and_unloaded_by_who_may(tmp_path: Path) ->
         assert refused(answered, handler, state, body) == (
             403, "the key of 'ann' is not for loading adapters: ask the server's operator", None, "adapters_not_allowed",
         )  # fmt: skip
+    (tmp_path / "above").symlink_to(tmp_path)
+    for linked in (tmp_path / "above" / "root", root / "one" / ".."):
+        for path in ("one", "../root/one", str(linked / "one"), str(root / "one")):
+            assert str(inside(linked, path)) == one, "links are followed on both sides"
+        for path in ("..", ".", "two", "a\0b", str(tmp_path), "one/adapter_config.json"):
+            assert refused(inside, linked, path) == (
+                400, f"lora_path is {path!r}: give a folder with an adapter within the server's folder of adapters",
+                "lora_path", None,
+            )  # fmt: skip
     state = state_of(SpelledModel(), adapter_root=root)
     for handler, fields in ((load_adapter, {"lora_path": "one"}), (unload_adapter, {})):
         assert refused(lambda: ask(handler, lora_name="n", **fields)) == (  # noqa: B023

@@ -215,3 +215,22 @@ def test_each_replica_has_a_line_and_its_own_series() -> None:
         'firsthand_replica_engine_steps_total{replica="0"} 1e+09\n'
         'firsthand_replica_engine_steps_total{replica="1"} 0.5\n'
     )
+    statuses[:] = [
+        ReplicaStatus(3, "starting", 1, 0, {}),
+        ReplicaStatus(5, "ready", 0, 2, {"steps": 1_234_567.0, "waiting": 4.0}),
+        ReplicaStatus(7, "failed", 0, 1, {"running": 2.5, "steps": 123_456_789.0}),
+    ]
+    text = replica_status.metrics(model)
+    assert [line for line in text.split("\n") if "engine_" in line and not line.startswith("# HELP")] == [
+        "# TYPE firsthand_replica_engine_steps_total counter",
+        'firsthand_replica_engine_steps_total{replica="5"} 1234567',
+        'firsthand_replica_engine_steps_total{replica="7"} 123456789',
+        "# TYPE firsthand_replica_engine_waiting gauge",
+        'firsthand_replica_engine_waiting{replica="5"} 4',
+        "# TYPE firsthand_replica_engine_running gauge",
+        'firsthand_replica_engine_running{replica="7"} 2.5',
+    ]
+    assert [line for line in text.split("\n") if line.startswith("firsthand_replica_ready")] == [
+        'firsthand_replica_ready{replica="3"} 0', 'firsthand_replica_ready{replica="5"} 1',
+        'firsthand_replica_ready{replica="7"} 0',
+    ]  # fmt: skip

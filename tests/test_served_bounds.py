@@ -179,7 +179,7 @@ def test_calls_that_wait_are_given_up_for_their_own_client_and_continued_by_no_o
         monkeypatch.setattr(running_call, "client_of", lambda ctx: "alice")
         params = types.CallToolRequestParams(name="t", request_state=his.id)
         with pytest.raises(MCPError, match="waits for no input"):
-            await parked.call(None, request, params)  # type: ignore[arg-type]
+            await asyncio.wait_for(parked.call(None, request, params), 2)  # type: ignore[arg-type]
         assert not his.task.done() and his.id in parked._calls
         his.since -= running_call.PARKED_S + 1
         parked._forget_old()

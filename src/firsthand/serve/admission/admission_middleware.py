@@ -81,7 +81,8 @@ class _Exchange:
         finally:
             self._admission.active.discard(request)
             self._record()
-        if not work.cancelled() and (error := work.exception()) is not None and not isinstance(error, ConnectionError):
+        error = None if work.cancelled() else work.exception()
+        if error is not None and not isinstance(error, ConnectionError | ClientLeft):
             raise error
 
     def _start_span(self) -> None:
@@ -125,7 +126,7 @@ class _Exchange:
                 return
             request.task.uncancel()
             if self._status == 0:
-                with suppress(TimeoutError, OSError):
+                with suppress(TimeoutError):
                     async with asyncio.timeout(2):
                         await refused(request.cancelled, request)(self._scope, self._receive, self._send)
         except TimeoutError:

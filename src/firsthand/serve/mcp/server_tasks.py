@@ -241,7 +241,6 @@ class ServerTasks:
         for task in self.tasks.values():
             await task.call.cancel()
         self.tasks.clear()
-        await asyncio.sleep(0)  # the ends of those that were over are kept
         if self.file is not None:
             self.file.close()
             self.file = None
