@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import tiny
+from engine_tiny import in_blocks_of_4_bits
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.nn import weights
@@ -127,6 +128,30 @@ def test_a_sampler_is_exact_only_in_float32_throughout_and_without_correction(fo
         _, run, _ = trained("cispo", folder, tmp_path, checkpoint_every=0, **settings)
         (check,) = run.told["sinks"]
         assert (check.is_exact, check.has_cuts, run.told["batches"].kept) == (is_exact, False, None), settings
+
+
+class InBlocks(Rehearsal):
+    """Opens the model as it would come from a GGUF file of quantised blocks."""
+
+    def prepared(self, path: Path, adapter: AdapterSettings, *, agents: Sequence[str] = ()) -> Any:
+        return with_adapter(in_blocks_of_4_bits(weights.load(path)), adapter, seed=0, agents=agents, verbose=False)
+
+
+def test_over_blocks_the_trainer_is_corrected_to_unless_it_is_off_or_the_model_is(folder: Path, tmp_path: Path) -> None:
+    adapter, own = AdapterSettings("lora", rank=2, base_weights="blocks"), str(folder.parent / "own.py")
+    told = []
+    for settings in ({}, {"correct_to_model": True}, {"correct_to_trainer": "off"}, {"correct_to_trainer": "on"}):
+        run = InBlocks(tmp_path, LoopSettings())
+        config = grpo.Config(own, rollouts=RolloutSettings(model=str(folder), **settings), adapter=adapter)
+        train_policy(
+            run, config, lambda graded, policy: [Stream(each.ids) for each in graded.episodes], Objective(pg=1.0)
+        )
+        (check,) = run.told["sinks"]
+        found = sorted(run.told["batches"].make_streams(GRADED)[1])
+        told.append((found, check.is_exact))
+    ratios = ["importance_capped", "importance_ratio"]
+    corrected = ([*ratios, "sampler_gap"], False)
+    assert told == [corrected, (ratios, True), ([], True), corrected]
 
 
 def test_what_cannot_be_trained_is_refused_before_the_model_is_read(folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -257,6 +258,19 @@ def test_a_loss_that_is_no_number_stops_before_the_step_and_names_where_its_stre
     (saved,) = load_streams(tmp_path / "step-1.npz")
     assert (saved.ids.tolist(), saved.source) == ([3, 14, 15], "f:1")
     assert all(torch.equal(one, two) for one, two in zip(before, decoder.parameters(), strict=True))
+
+
+def test_a_gradient_that_is_not_finite_stops_beside_a_finite_loss(tmp_path: Path) -> None:
+    decoder, head = model(), nn.Linear(32, 1)
+    stream = Stream([3, 14, 15], ce=[0, 1, 2], value=[0, 1, 0], returns=[0, 1.5e19, 0], source="f:2")
+    optimizer = torch.optim.SGD([*decoder.parameters(), *head.parameters()], lr=0.1)
+    before = [weight.detach().clone() for weight in (*decoder.parameters(), *head.parameters())]
+    with pytest.raises(TrainingError) as raised:
+        fit(decoder, Lists([stream]), objective=Objective(value=1.0), optimizer=optimizer, schedule=lambda step: 1.0,
+            steps=1, values=head, folder=tmp_path)  # fmt: skip
+    assert re.match(r"step 1 has the loss \d\.?\d*e\+3\d and a gradient of norm (inf|nan): ", str(raised.value))
+    assert all(torch.equal(*each) for each in zip(before, (*decoder.parameters(), *head.parameters()), strict=True))
+    assert load_streams(tmp_path / "step-1.npz")[0].source == "f:2"
 
 
 def test_shares_of_metrics_add_up_and_the_gap_is_the_largest() -> None:
