@@ -150,7 +150,9 @@ def test_a_number_counts_once_and_two_different_ones_do_not_count() -> None:
     assert ResultSet.of(apart).results == () and ResultSet.of(apart[:10]).remarks[-1].startswith("m4 has")
     three = [stated("a", "b", value, source=f"{value}.csv") for value in (0.5, 0.75, 0.5005, 0.25)]
     middle = "a has 3 different numbers on b, 0.5 (0.5.csv) and 0.75 (0.75.csv) and 0.5005 (0.5005.csv): none is used."
-    assert (ResultSet.of(three[:3]).results, ResultSet.of(three[:3]).remarks) == ((), (middle,)), "the middle one differs"
+    assert (ResultSet.of(three[:3]).results, ResultSet.of(three[:3]).remarks) == ((), (middle,)), (
+        "the middle one differs"
+    )
     assert ResultSet.of(three).remarks == (middle.replace("3 different", "4 different"),), "three of four are shown"
     close = [stated("a", "b", value, verified=value == 0.501) for value in (0.5, 0.5005, 0.501, 0.501)]
     assert (found_close := ResultSet.of(close)).results == (close[2],) and found_close.duplicates == 3

@@ -104,7 +104,9 @@ def test_settings_decide_which_adapters_a_model_has_and_what_is_printed(
     with_adapter(model(), lora, seed=3, verbose=False)
     assert capsys.readouterr().out == ""
     for dropout in (0.0, 0.25):
-        alone = with_adapter(model(), AdapterSettings("lora", targets=("q_proj",), dropout=dropout), seed=3, verbose=False)
+        alone = with_adapter(
+            model(), AdapterSettings("lora", targets=("q_proj",), dropout=dropout), seed=3, verbose=False
+        )
         found = [module.dropout for module in alone.modules() if isinstance(module, LoRALinear)]
         assert found == [dropout, dropout], "one of each layer"
     expected = fresh_adapter(model(), LoRAConfig(rank=2, targets=("q_proj",), seed=3)).deltas

@@ -174,7 +174,7 @@ def test_an_endpoint_loads_every_adapter_in_place_before_a_batch(
     here = EndpointSampler(
         "openai:b@http://x/v1",
         with_adapter(model(), replace(lora, adapter="rslora"), seed=0, verbose=False),
-        Path("."),
+        Path(),
         lora,
     )
     assert (here.names, here.folder) == ({"": "a-run-1"}, home / "a run+1" / "sampler"), "a folder by its own name"
