@@ -127,12 +127,16 @@ def test_settings_decide_which_adapters_a_model_has_and_what_is_printed(
             nn.init.normal_(module.b)
     for agent in ("lead", "worker"):
         save_adapter(routed, tmp_path / "adapters" / agent, agent=agent)
+    other = with_adapter(model(), lora, seed=77, agents=("lead", "worker"), verbose=False)
+    save_adapter(other, tmp_path / "lead", agent="lead")  # that of a run stands before one of the same name beside it
     for folder in (tmp_path, tmp_path / "adapters"):
         begun = AdapterSettings("lora", rank=9, targets=("q_proj",), begin_with=folder)
         again = with_adapter(model(), begun, seed=8, agents=("worker", "lead"), verbose=False)
         for agent in ("lead", "worker"):
             first, second = (adapter_of(each, agent=agent).deltas for each in (again, routed))
             assert all(torch.equal(first[name].b, second[name].b) for name in second)
+    with pytest.raises(ConfigError, match="base_weights is 'blocks', which needs an adapter and a GGUF file"):
+        with_adapter(in_blocks_of_4_bits(model()), AdapterSettings(base_weights="blocks"), seed=0)
     with pytest.raises(ConfigError) as refused:
         with_adapter(model(), AdapterSettings("lora", base_weights="blocks"), seed=0)
     assert str(refused.value).startswith(

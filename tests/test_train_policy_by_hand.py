@@ -23,6 +23,7 @@ from firsthand.providers.agents import AgentsModel
 from firsthand.sampling import Sampling
 from firsthand.tokens import pretrained
 from firsthand.tokens.templates.chat_template import ChatTemplate
+from firsthand.train import reinforcement
 from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.adapters.lora_training import with_adapter
 from firsthand.train.adapters.save_adapter import save_adapter
@@ -178,13 +179,25 @@ class Stops(Rehearsal):
         raise KeyboardInterrupt
 
 
-def test_rollouts_are_kept_where_training_was_stopped(folder: Path, tmp_path: Path) -> None:
+def test_rollouts_are_kept_where_training_was_stopped_and_the_engine_is_closed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Path] = []
+
+    class Told(reinforcement.Local):
+        def close(self) -> None:
+            closed.append(tmp_path)
+            super().close()
+
+    monkeypatch.setattr(reinforcement, "Local", Told)
     config = grpo.Config(str(folder.parent / "own.py"), rollouts=RolloutSettings(model=str(folder)))
     run = Stops(tmp_path, LoopSettings())
     (tmp_path / "rollouts").mkdir()
     with pytest.raises(KeyboardInterrupt):
         train_policy(run, config, lambda graded, policy: [], Objective(pg=1.0))
-    assert (tmp_path / "rollouts").exists() and run.saved == {}
+    assert (tmp_path / "rollouts").exists() and run.saved == {} and len(closed) == 1
+    trained("cispo", folder, tmp_path / "whole")
+    assert len(closed) == 2, "after a whole run too"
 
 
 def test_each_recipe_has_the_parts_that_its_paper_has(folder: Path, tmp_path: Path) -> None:

@@ -273,6 +273,16 @@ def test_a_gradient_that_is_not_finite_stops_beside_a_finite_loss(tmp_path: Path
     assert load_streams(tmp_path / "step-1.npz")[0].source == "f:2"
 
 
+def test_a_value_head_is_set_to_train_and_what_an_evaluation_tells_stands_for_the_steps_own() -> None:
+    decoder, head, kept = model().eval(), nn.Linear(32, 1).eval(), Kept()
+    stream = Stream([3, 14, 15], value=[0, 1, 0], returns=[0, 1, 0])
+    fit(decoder, Lists([stream]), objective=Objective(value=1.0), optimizer=torch.optim.SGD(head.parameters(), lr=0.1),
+        schedule=lambda step: 1.0, steps=1, values=head, track=kept,
+        evaluate=lambda step: {"loss": 9.0, "lr": 8.0, "sampler_gap": 7.0})  # fmt: skip
+    assert decoder.training and head.training
+    assert [kept.rows[0][name] for name in ("loss", "lr", "sampler_gap", "tokens")] == [9, 8, 7, 3]
+
+
 def test_shares_of_metrics_add_up_and_the_gap_is_the_largest() -> None:
     sums: dict[str, float] = {}
     for shares in (
