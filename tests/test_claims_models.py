@@ -174,6 +174,9 @@ def test_a_reader_and_its_copy_are_trained_step_by_step_and_kept_under_names_of_
         same(tuned, trained_on(fact_models.reader(lab), [rng.choices(SAMPLES, k=4) for _ in range(2)]))
         and not tuned.training
     )
+    alone = fact_models.reader(lab).train()
+    fact_models.train(alone, SAMPLES, steps=2, seed=8)
+    assert same(alone, tuned) and not alone.training, "whoever trains in place answers without dropout"
     fact_models.tuned(lab, SAMPLES, steps=2)
     assert len(list(tmp_path.iterdir())) == 2, "it is trained once"
     fact_models.tuned(lab, SAMPLES, steps=1)

@@ -104,7 +104,7 @@ def test_biases_stay_outside_of_the_adapter(kind: str) -> None:
     add_lora(model, LoRAConfig(kind=kind, rank=4))  # type: ignore[arg-type]
     assert (logprobs(model) - before).abs().max() < 1e-5
     for each in (model, rounded):
-        own = {parameter.data_ptr() for parameter in each.parameters()}
+        own = {weight.data_ptr() for weight in (*each.parameters(), *each.buffers())}
         biases = [weight for name, weight in merged_state(each).items() if name.endswith("bias")]
         assert len(biases) == 2 * 6 and not any(bias.data_ptr() in own for bias in biases), "copies"
     train(model)

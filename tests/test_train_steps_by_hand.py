@@ -273,6 +273,13 @@ def test_a_gradient_that_is_not_finite_stops_beside_a_finite_loss(tmp_path: Path
     assert load_streams(tmp_path / "step-1.npz")[0].source == "f:2"
 
 
+def test_a_stream_leaves_the_arrays_that_it_was_given_as_they_are() -> None:
+    ids, weights, values = np.array([3, 14, 15]), np.ones(3, np.float32), np.full(3, 2.0, np.float32)
+    stream = Stream(ids, ce=weights, pg=weights, advantage=values, behaviour=values)
+    assert stream.ce.tolist() == stream.pg.tolist() == [0, 1, 1], "nothing comes before the first token"
+    assert weights.tolist() == [1, 1, 1] and stream.advantage.tolist() == [2, 2, 2]
+
+
 def test_a_value_head_is_set_to_train_and_what_an_evaluation_tells_stands_for_the_steps_own() -> None:
     decoder, head, kept = model().eval(), nn.Linear(32, 1).eval(), Kept()
     stream = Stream([3, 14, 15], value=[0, 1, 0], returns=[0, 1, 0])
