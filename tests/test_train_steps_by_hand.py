@@ -394,3 +394,15 @@ def test_bfloat16_rounds_the_forward_pass_of_steps_and_of_evaluations() -> None:
         assert decoder.embed.weight.dtype == torch.float32
     for exact, rounded in zip(*losses.values(), strict=True):
         assert exact == pytest.approx(losses[torch.float32][0]) and 0 < abs(exact - rounded) < 0.3
+
+
+def test_numbers_of_streams_are_those_without_dropout_and_the_model_trains_on() -> None:
+    decoder = with_adapter(model(), AdapterSettings("lora", rank=2, dropout=0.5), seed=0, verbose=False)
+    with torch.no_grad():
+        for name, weight in decoder.named_parameters():
+            if name.endswith(".b"):
+                weight.fill_(0.25)
+    expected = stream_logprobs(decoder.eval(), [Stream([3, 14, 15, 9])])[0].logprobs.tolist()
+    assert not decoder.training
+    found = stream_logprobs(decoder.train(), [Stream([3, 14, 15, 9])])[0].logprobs.tolist()
+    assert found == expected and decoder.training

@@ -208,3 +208,9 @@ def test_a_byte_that_is_no_utf_8_is_named_by_its_place_in_the_whole_file(tmp_pat
     assert refused(lambda: documents.read_documents([path])) == (
         f"{path} is not UTF-8 text (byte 12): convert it, or leave it out"
     )
+
+
+def test_a_text_of_blanks_is_a_text_and_an_empty_one_is_none(tmp_path: Path) -> None:
+    for name, text in (("a.txt", " \n"), ("b.txt", ""), ("c.txt", "c")):
+        (tmp_path / name).write_text(text)
+    assert [each.text for each in stream_documents([tmp_path])] == [" \n", "c"]
