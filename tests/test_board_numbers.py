@@ -148,6 +148,19 @@ def test_a_number_counts_once_and_two_different_ones_do_not_count() -> None:
     assert told[:2] == ("first", "m0 has 2 different numbers on b, 0 (t.csv) and 0.25 (no source): none is used.")
     assert told[6:] == ("And 2 more cells have different numbers: none is used.",)
     assert ResultSet.of(apart).results == () and ResultSet.of(apart[:10]).remarks[-1].startswith("m4 has")
+    three = [stated("a", "b", value, source=f"{value}.csv") for value in (0.5, 0.75, 0.5005, 0.25)]
+    middle = "a has 3 different numbers on b, 0.5 (0.5.csv) and 0.75 (0.75.csv) and 0.5005 (0.5005.csv): none is used."
+    assert (ResultSet.of(three[:3]).results, ResultSet.of(three[:3]).remarks) == ((), (middle,)), (
+        "the middle one differs"
+    )
+    assert ResultSet.of(three).remarks == (middle.replace("3 different", "4 different"),), "three of four are shown"
+    close = [stated("a", "b", value, verified=value == 0.501) for value in (0.5, 0.5005, 0.501, 0.501)]
+    assert (found_close := ResultSet.of(close)).results == (close[2],) and found_close.duplicates == 3
+    assert ResultSet.of([stated("a", "b", 0.5), stated("a", "b", 0.50101)]).results == ()
+    late = stated("d", "b", 0.5, when="2998-01-01T00:00:00+00:00")
+    assert ResultSet.of([*twice, late, replace(late, model="a0")]).remarks == (
+        "2 results are dated after now, d on b for example (2998-01-01T00:00:00+00:00): is a clock wrong?",
+    )
     ahead = ResultSet.of([stated("a", "b", 0.5, when="2999-01-01T00:00:00+00:00")]).remarks
     assert ahead == (
         "1 results are dated after now, a on b for example (2999-01-01T00:00:00+00:00): is a clock wrong?",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,18 @@ def test_logs_of_inspect_without_samples_or_parts() -> None:
     )
 
 
+def test_a_log_of_another_form_is_refused_by_name_as_json_and_in_an_archive(tmp_path: Path) -> None:
+    body: dict[str, Any] = {"status": "success", "eval": {"task": "quiz", "model": "m"}, "results": {"scores": 7}}
+    packed, plain = tmp_path / "log.eval", tmp_path / "log.json"
+    plain.write_text(json.dumps(body))
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("header.json", json.dumps(body))
+    for path in (packed, plain):
+        assert refusal(lambda path=path: read_results([path], tmp_path).results) == (
+            f"{path} begins as a file of results and is malformed (TypeError: 'int' object is not iterable)"
+        )
+
+
 def test_reports_of_swe_bench_by_their_counts() -> None:
     for total, benchmark in (
         (500, "swe_bench_verified"),
@@ -336,13 +349,16 @@ def test_mteb_files_without_a_score_are_refused() -> None:
         "test": [
             {"main_score": 1, "hf_subset": "en"},
             {"main_score": 0, "hf_subset": "default"},
+            {"main_score": 0.75},
+            {"main_score": 0.5, "hf_subset": None},
+            {"main_score": 9, "hf_subset": "None"},
             {"main_score": 0.125, "hf_subset": "de"},
         ]
     }
     [found] = mteb_results(
         {"task_name": "STS22.v2", "scores": en, "dataset_revision": None}, Path("o__m/r/x"), {"name": ""}
     )
-    assert found == BoardResult("o/m", "STS22.v2", 0.5, "MTEB, split test", "main_score", group="STS",
+    assert found == BoardResult("o/m", "STS22.v2", 0.5625, "MTEB, split test", "main_score", group="STS",
     source="o__m/r/x",
                                 commit="mteb None")  # fmt: skip
 

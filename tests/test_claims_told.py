@@ -203,6 +203,11 @@ def test_the_page_in_markdown_has_a_table_an_entry_and_a_plot_for_each_claim(tmp
     assert text.endswith("### c2\n\n> Q2\n\nSource: S2. \n\n**Cannot be tested here.** it is hosted\n")
     assert "| [c2](#c2) | none | - | cannot be tested here |" in text
     assert [each.name for each in (tmp_path / "out" / "page-plots").iterdir()] == ["c1.svg"]
+    claims_page.write_markdown(tmp_path / "two" / "deep" / "page.md", outcomes[1:], RUN)
+    assert [each.name for each in (tmp_path / "two" / "deep").iterdir()] == ["page.md"], "without a plot"
+    claims_page.write_markdown(tmp_path / "two" / "deep" / "page.md", outcomes[1:2], RUN)
+    again = (tmp_path / "two" / "deep" / "page.md").read_text()
+    assert "1 cannot be tested here.\n\n## " in again and again.count("\n## ") == 1 and "c3" not in again
     claims_page.write_html(tmp_path / "html" / "page.html", outcomes, RUN)
     html = (tmp_path / "html" / "page.html").read_text()
     assert (

@@ -100,8 +100,13 @@ def test_biases_stay_outside_of_the_adapter(kind: str) -> None:
             if name.endswith("bias"):
                 parameter.normal_(std=0.5, generator=torch.Generator().manual_seed(len(name)))
     before = logprobs(model)
+    rounded = add_lora(copy.deepcopy(model), LoRAConfig(rank=4, base="nf4", targets=("q_proj",)))
     add_lora(model, LoRAConfig(kind=kind, rank=4))  # type: ignore[arg-type]
     assert (logprobs(model) - before).abs().max() < 1e-5
+    for each in (model, rounded):
+        own = {weight.data_ptr() for weight in (*each.parameters(), *each.buffers())}
+        biases = [weight for name, weight in merged_state(each).items() if name.endswith("bias")]
+        assert len(biases) == 2 * 6 and not any(bias.data_ptr() in own for bias in biases), "copies"
     train(model)
     wide = copy.deepcopy(model).double()
     assert (logprobs(merged(wide)) - logprobs(wide)).abs().max() < 1e-6

@@ -44,6 +44,8 @@ def test_an_adapter_begins_as_nothing_and_is_drawn_in_the_models_order() -> None
     config = LoRAConfig(rank=3, alpha=6.0, targets=("v_proj", "lm_head", "layers.1.mlp.up_proj"), seed=5)
     names = ["layers.0.attention.v_proj", "layers.1.attention.v_proj", "layers.1.mlp.up_proj", "lm_head"]
     assert adapted(decoder, config.targets) == names
+    assert adapted(decoder, ("lm_head", "all")) == [*decoder.matrices(), "lm_head"], "all leaves the head out"
+    assert adapted(decoder, ("attention.o_proj",)) == [f"layers.{layer}.attention.o_proj" for layer in (0, 1)]
     generator = torch.Generator().manual_seed(5)
     for name, (place, update) in zip(names, fresh_adapter(decoder, config).deltas.items(), strict=True):
         outputs, inputs = decoder.get_submodule(name).weight.shape
@@ -60,6 +62,9 @@ def test_an_adapter_begins_as_nothing_and_is_drawn_in_the_models_order() -> None
     for target, text in (
         ("qproj", f"the model has no matrix 'qproj'; did you mean 'q_proj'? it has {leaves}, or all"),
         ("xyz", f"the model has no matrix 'xyz'; it has {leaves}, or all"),
+        ("j", f"the model has no matrix 'j'; it has {leaves}, or all"),
+        ("", f"the model has no matrix ''; it has {leaves}, or all"),
+        ("ayers.0.attention.q_proj", f"the model has no matrix 'ayers.0.attention.q_proj'; it has {leaves}, or all"),
     ):
         with pytest.raises(ConfigError) as refused:
             adapted(decoder, (target,))
@@ -98,6 +103,12 @@ def test_settings_decide_which_adapters_a_model_has_and_what_is_printed(
     assert capsys.readouterr().out == f"{training_memory(one)}\n"
     with_adapter(model(), lora, seed=3, verbose=False)
     assert capsys.readouterr().out == ""
+    for dropout in (0.0, 0.25):
+        alone = with_adapter(
+            model(), AdapterSettings("lora", targets=("q_proj",), dropout=dropout), seed=3, verbose=False
+        )
+        found = [module.dropout for module in alone.modules() if isinstance(module, LoRALinear)]
+        assert found == [dropout, dropout], "one of each layer"
     expected = fresh_adapter(model(), LoRAConfig(rank=2, targets=("q_proj",), seed=3)).deltas
     for name, update in adapter_of(one).deltas.items():
         assert torch.equal(update.a, expected[name].a)
@@ -116,12 +127,16 @@ def test_settings_decide_which_adapters_a_model_has_and_what_is_printed(
             nn.init.normal_(module.b)
     for agent in ("lead", "worker"):
         save_adapter(routed, tmp_path / "adapters" / agent, agent=agent)
+    other = with_adapter(model(), lora, seed=77, agents=("lead", "worker"), verbose=False)
+    save_adapter(other, tmp_path / "lead", agent="lead")  # that of a run stands before one of the same name beside it
     for folder in (tmp_path, tmp_path / "adapters"):
         begun = AdapterSettings("lora", rank=9, targets=("q_proj",), begin_with=folder)
         again = with_adapter(model(), begun, seed=8, agents=("worker", "lead"), verbose=False)
         for agent in ("lead", "worker"):
             first, second = (adapter_of(each, agent=agent).deltas for each in (again, routed))
             assert all(torch.equal(first[name].b, second[name].b) for name in second)
+    with pytest.raises(ConfigError, match="base_weights is 'blocks', which needs an adapter and a GGUF file"):
+        with_adapter(in_blocks_of_4_bits(model()), AdapterSettings(base_weights="blocks"), seed=0)
     with pytest.raises(ConfigError) as refused:
         with_adapter(model(), AdapterSettings("lora", base_weights="blocks"), seed=0)
     assert str(refused.value).startswith(
@@ -163,6 +178,9 @@ def test_a_merged_model_has_the_product_in_its_weights_and_the_model_keeps_its_o
             assert torch.allclose(weight, base[name] + 1.5 * updates[name].b @ updates[name].a, atol=1e-5)
         else:
             assert torch.equal(weight, base[name])
+    own = {weight.untyped_storage().data_ptr() for weight in decoder.parameters()}
+    for weight in (*state.values(), *plain.values()):
+        assert weight.untyped_storage().data_ptr() not in own and not weight.requires_grad, "a copy"
     whole = merged(decoder.eval())
     assert not whole.training and all(weight.requires_grad for weight in whole.parameters())
     assert torch.equal(whole.layers[1].attention.q_proj.weight, state["layers.1.attention.q_proj.weight"])
@@ -171,6 +189,11 @@ def test_a_merged_model_has_the_product_in_its_weights_and_the_model_keeps_its_o
     )
     routed = drawn(with_adapter(model(), AdapterSettings("lora", rank=2), seed=0, agents=("a", "b"), verbose=False))
     assert all(torch.equal(weight, base[name]) for name, weight in merged_state(routed).items())
+    with torch.no_grad():
+        for weight in merged(routed.train()).parameters():
+            weight.add_(1)
+    assert all(torch.equal(weight, base[name]) for name, weight in merged_state(routed).items()), "it keeps its own"
+    assert merged(routed.train()).training
 
 
 def test_an_adapters_settings_name_each_rank_and_scale_that_differs(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from firsthand.train.recipe_settings import LoopSettings
 from firsthand.train.recipes.toolformer import Config, toolformer
 from firsthand.train.recipes.toy_bookkeeper import text_stream
 from firsthand.train.stream_logprobs import stream_logprobs
+from firsthand.train.toolformer import annotated_texts
 from firsthand.train.toolformer.annotated_texts import OpenedTexts, _judged, _read, _write, annotated, opened_texts
 from firsthand.train.toolformer.call_evaluation import held_out_calls
 from firsthand.train.toolformer.call_filter import JudgedCall, ProposedCall, shuffled_results, weighted_loss, with_calls
@@ -285,6 +286,8 @@ def test_texts_get_the_calls_that_were_kept_and_a_resumed_run_reads_them(
     _write([{"data": digest(texts)}, kept_row(0, 3, "8" * (full + 1)), kept_row(1, 2, "6")], file)
     (only,) = annotated(opened, Config(), run)
     assert only.ids.tolist() == with_calls(texts[1], {2: written["6"]}).tolist(), "the other is longer than the context"
+    (again,) = annotated(opened, Config(most=1), run)
+    assert again.ids.tolist() == only.ids.tolist(), "of those that fit"
     _write([{"data": digest(texts)}, kept_row(0, 3, "8", kept=False), kept_row(1, 3, "8", kept=False)], file)
     with pytest.raises(TrainingError) as refused:
         annotated(opened, Config(threshold=0.25), run)
@@ -347,7 +350,10 @@ class Evaluates(Rehearsal):
 
 
 def test_the_recipe_opens_its_texts_trains_on_those_with_calls_and_evaluates_when_due(
-    parts: tuple[Decoder, Tokenizer], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    parts: tuple[Decoder, Tokenizer],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = save_model(*parts, tmp_path / "model")
     data = write_lines(tmp_path / "texts.jsonl", [{"text": each} for each in (*LEDGERS, "eve has" + " 1" * 60)])
@@ -355,13 +361,27 @@ def test_the_recipe_opens_its_texts_trains_on_those_with_calls_and_evaluates_whe
                     loop=LoopSettings(steps=3, seed=6, micro_tokens=99))  # fmt: skip
     run = Evaluates(tmp_path / "run", config.loop, is_resumed=True)
     texts, held_out = split([text_stream(each, parts[1]) for each in LEDGERS], 0.4, seed=6)
+    closed, close = [], annotated_texts.Local.close
+
+    class Told(annotated_texts.Local):
+        def close(self) -> None:
+            closed.append(self)
+            close(self)
+
+    monkeypatch.setattr(annotated_texts, "Local", Told)
+    with pytest.raises(KeyError), opened_texts(config, run) as opened:
+        raise KeyError
+    assert closed == [opened.annotator.local]
+    capsys.readouterr()
     with opened_texts(config, run) as opened:
+        assert closed[1:] == []
         assert [each.ids.tolist() for each in opened.texts] == [each.ids.tolist() for each in texts]
         assert [each.ids.tolist() for each in opened.held_out] == [each.ids.tolist() for each in held_out]
         annotator, engine = opened.annotator, opened.annotator.local.config
         assert (opened.path, opened.updates, list(annotator.tools)) == (folder, 0, ["calculator"])
         assert (annotator.model is opened.model, annotator.micro_tokens) == (True, 99)
         assert (engine.weights, engine.kv_cache, engine.max_batch_tokens) == ("float32", "float32", 2048)
+    assert closed[1:] == [opened.annotator.local], "at a good end too"
     printed = (
         f"3 conversations, 24 tokens, 21 of them trained on; 1 longer than the context and left out (`--too-long cut` keeps "
         f"their beginning); {len(held_out)} of them held out\n"

@@ -167,6 +167,8 @@ def test_the_newest_whole_checkpoint_is_restored_and_none_is_an_error(
         f"{tmp_path / 'step-000001'} is of another model or optimizer (weight): resume with the settings of the run, or "
         "begin anew in another folder"
     )
+    with pytest.raises(ConfigError, match=r"optimizer \(bias\): resume"):
+        saver.restore(nn.Linear(3, 2, bias=False), optimizer, batches)  # type: ignore[arg-type]
     several = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
     with pytest.raises(ConfigError, match=r"optimizer \(0\.bias, 0\.weight, 1\.bias\): resume"):
         saver.restore(several, optimizer_for(several, SETTINGS), batches)  # type: ignore[arg-type]

@@ -73,7 +73,21 @@ def test_a_conversation_is_read_with_calls_results_tools_and_weights() -> None:
     )  # fmt: skip
     asked, replied = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
     both = conversation_of({"prompt": [asked, replied, asked], "completion": [replied]})
-    assert both.trained == (False, False, False, True)
+    assert both.trained == (False, False, False, True) and both.tools == ()
+    calls = {"role": "assistant", "tool_calls": [{"id": "c1", "function": {"name": "f"}}, {"id": "c2", "name": "g"}]}
+    results = [{"role": "tool", "tool_call_id": id, "content": id[1:]} for id in ("c1", "c2", "c3", "c1")]
+    third = {"role": "assistant", "tool_calls": [{"id": "c3", "name": "h"}]}
+    later = {
+        "prompt": [asked, calls, *results[:2], third],
+        "completion": [*results[2:], replied],
+        "tools": [{"name": "t"}],
+    }
+    found = conversation_of(later, "f:7")
+    assert [part for message in found.messages for part in message.parts if isinstance(part, ToolResult)] == [
+        ToolResult("c1", "f", "1"), ToolResult("c2", "g", "2"), ToolResult("c3", "h", "3"), ToolResult("c1", "f", "1")
+    ]  # fmt: skip
+    assert (found.source, found.tools) == ("f:7", (ToolSpec("t", "", {"type": "object"}),))
+    assert found.trained == (False,) * 7 + (True,)
     assert conversation_of({"prompt": "p", "completion": "c"}) == Conversation("a line", prompt="p", text="c")
     assert conversation_of({"text": "t"}, "f:2") == Conversation("f:2", text="t")
 
@@ -281,6 +295,17 @@ def test_comparisons_are_streams_with_labels_by_rank_and_their_number(load: Any,
     assert (
         refused(lambda: read(pair, context=2))
         == f"{file} has no comparison within a context of 2 tokens (1 are longer)"
+    )
+    user, answers = (
+        {"role": "user", "content": "q"},
+        [{"role": "assistant", "content": text} for text in ("a1", "a2", "b2")],
+    )
+    said = read(
+        {"prompt": [user], "chosen": [answers[0], user, answers[1]], "rejected": [answers[0], user, answers[2]]}
+    )
+    assert [tokenizer.decode(each.ids[each.ce > 0].tolist()) for each in said.comparisons[0]] == ["a2", "b2"]
+    assert all(
+        each.ids[int(each.ce.argmax()) :].tolist() == each.ids[each.ce > 0].tolist() for each in said.comparisons[0]
     )
     start = int(one.ce.argmax())
     assert refused(lambda: read(pair, context=start, too_long="cut")).endswith("(1 are longer)"), (

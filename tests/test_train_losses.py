@@ -109,6 +109,9 @@ def test_kto_pulls_on_both_sides_of_its_baseline():
     assert close(losses.detach(), 1 - 1 / (1 + math.exp(-1.0)), 3 * (1 - 1 / (1 + math.exp(1.0))))
     losses.sum().backward()
     assert ratio.grad[0] < 0 < ratio.grad[1]
+    judged = kto_loss(tensor([1.0] * 4), tensor([0.0, 0.25, 3.0, -0.5]), baseline=0.5, beta=2.0, desirable_weight=5.0)
+    good, bad = 5 * (1 - 1 / (1 + math.exp(-1.0))), 1 - 1 / (1 + math.exp(1.0))
+    assert close(judged, bad, good, good, bad), "a label above 0 is desirable, and 0 is not"
     assert kto_baseline(tensor([1.0, -3.0])).item() == 0 and kto_baseline(tensor([3.0, -1.0])).item() == 1
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import tiny
+from engine_tiny import in_blocks_of_4_bits
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.nn import weights
@@ -22,6 +23,7 @@ from firsthand.providers.agents import AgentsModel
 from firsthand.sampling import Sampling
 from firsthand.tokens import pretrained
 from firsthand.tokens.templates.chat_template import ChatTemplate
+from firsthand.train import reinforcement
 from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.adapters.lora_training import with_adapter
 from firsthand.train.adapters.save_adapter import save_adapter
@@ -129,6 +131,30 @@ def test_a_sampler_is_exact_only_in_float32_throughout_and_without_correction(fo
         assert (check.is_exact, check.has_cuts, run.told["batches"].kept) == (is_exact, False, None), settings
 
 
+class InBlocks(Rehearsal):
+    """Opens the model as it would come from a GGUF file of quantised blocks."""
+
+    def prepared(self, path: Path, adapter: AdapterSettings, *, agents: Sequence[str] = ()) -> Any:
+        return with_adapter(in_blocks_of_4_bits(weights.load(path)), adapter, seed=0, agents=agents, verbose=False)
+
+
+def test_over_blocks_the_trainer_is_corrected_to_unless_it_is_off_or_the_model_is(folder: Path, tmp_path: Path) -> None:
+    adapter, own = AdapterSettings("lora", rank=2, base_weights="blocks"), str(folder.parent / "own.py")
+    told = []
+    for settings in ({}, {"correct_to_model": True}, {"correct_to_trainer": "off"}, {"correct_to_trainer": "on"}):
+        run = InBlocks(tmp_path, LoopSettings())
+        config = grpo.Config(own, rollouts=RolloutSettings(model=str(folder), **settings), adapter=adapter)
+        train_policy(
+            run, config, lambda graded, policy: [Stream(each.ids) for each in graded.episodes], Objective(pg=1.0)
+        )
+        (check,) = run.told["sinks"]
+        found = sorted(run.told["batches"].make_streams(GRADED)[1])
+        told.append((found, check.is_exact))
+    ratios = ["importance_capped", "importance_ratio"]
+    corrected = ([*ratios, "sampler_gap"], False)
+    assert told == [corrected, (ratios, True), ([], True), corrected]
+
+
 def test_what_cannot_be_trained_is_refused_before_the_model_is_read(folder: Path, tmp_path: Path) -> None:
     own = str(folder.parent / "own.py")
     for settings, kind, text in (
@@ -153,13 +179,25 @@ class Stops(Rehearsal):
         raise KeyboardInterrupt
 
 
-def test_rollouts_are_kept_where_training_was_stopped(folder: Path, tmp_path: Path) -> None:
+def test_rollouts_are_kept_where_training_was_stopped_and_the_engine_is_closed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Path] = []
+
+    class Told(reinforcement.Local):
+        def close(self) -> None:
+            closed.append(tmp_path)
+            super().close()
+
+    monkeypatch.setattr(reinforcement, "Local", Told)
     config = grpo.Config(str(folder.parent / "own.py"), rollouts=RolloutSettings(model=str(folder)))
     run = Stops(tmp_path, LoopSettings())
     (tmp_path / "rollouts").mkdir()
     with pytest.raises(KeyboardInterrupt):
         train_policy(run, config, lambda graded, policy: [], Objective(pg=1.0))
-    assert (tmp_path / "rollouts").exists() and run.saved == {}
+    assert (tmp_path / "rollouts").exists() and run.saved == {} and len(closed) == 1
+    trained("cispo", folder, tmp_path / "whole")
+    assert len(closed) == 2, "after a whole run too"
 
 
 def test_each_recipe_has_the_parts_that_its_paper_has(folder: Path, tmp_path: Path) -> None:

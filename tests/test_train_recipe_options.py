@@ -354,6 +354,20 @@ def test_the_live_line_shows_what_is_due_and_the_time_left() -> None:
         "step 100/100",
     ]
     assert [_duration(seconds) for seconds in (89.4, 90, 5399, 5400)] == ["89 s", "2 min", "90 min", "1.5 h"]
+    names = (
+        "tokens_per_s",
+        "lr",
+        "grad_norm",
+        "pair_accuracy",
+        "sampler_gap",
+        "answer_tokens",
+        "reward",
+        "bits_per_byte",
+    )
+    assert line_of(dict.fromkeys((*names, "held_out_loss", "loss"), 0.0), 0, 9, 0.0) == (
+        "step 0/9  loss 0.0000  held-out loss 0.0000  bits per byte 0.0000  reward 0.000  tokens/answer 0.0  sampler gap "
+        "0.0e+00  pairs in order 0.00  gradient norm 0.00  lr 0.00e+00  tokens/s 0  0 s left"
+    ), "a number of 0 is shown too"
     told = {"reward": 0.5, "answer_tokens": 3.14, "sampler_gap": 1e-5, "pair_accuracy": 0.875, "grad_norm": 1.5, "lr": 3e-4,
             "tokens_per_s": 12345.6, "bits_per_byte": 1.25, "other": 1}  # fmt: skip
     assert line_of(told, 3, 3, 9.0) == (

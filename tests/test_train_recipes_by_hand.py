@@ -17,7 +17,7 @@ from firsthand import catalog
 from firsthand.benchmarks.recurrence import solution, states
 from firsthand.benchmarks.toy_ledgers import random_ledger
 from firsthand.benchmarks.toy_reviews import SUBJECTS, VERBS, random_review
-from firsthand.errors import ConfigError, DataError
+from firsthand.errors import ConfigError, DataError, TrainingError
 from firsthand.loop.concurrency import derive_seed
 from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder, initialise
@@ -209,6 +209,10 @@ def test_selfrag_adds_the_reflection_tokens_and_leaves_out_what_is_too_long(
     assert model.architecture.vocab_size == grown.vocab_size
     _, run, _ = rehearsed("selfrag", tmp_path / "run", data=str(data), model=str(folder), holdout=0.0, steps=4)
     assert run.told["steps"] == 4 and run.told["evaluate"](4) == {}
+    for epochs, size, steps in ((1.0, 3, 2), (0.1, 4, 1), (1.0, 4, 1)):  # of four answers
+        _, run, _ = rehearsed("selfrag", tmp_path / "run", data=str(data), model=str(folder), holdout=0.2, epochs=epochs,
+                              batch_size=size)  # fmt: skip
+        assert run.told["steps"] == steps, "the last batch of a pass may be a part"
     write_lines(data, [{**lines[0], "output": "[Relevant]" + "30 " * 200}])
     with pytest.raises(DataError) as refused:
         rehearsed("selfrag", tmp_path / "run", data=str(data), model=str(folder))
@@ -366,3 +370,34 @@ def test_the_toy_player_learns_what_random_players_said(tmp_path: Path, capsys: 
     assert run.told == {"objective": Objective(ce=1.0), "optimizer": config.optimizer, "schedule": config.schedule}
     assert run.saved.pop("tokenizer").fingerprint == tokenizer.fingerprint
     assert run.saved == {"model": made, "base": tmp_path / "tokenizer"} and returned == tmp_path / "model"
+
+
+GRADED = """
+from dataclasses import replace
+
+from firsthand import catalog
+
+def part(task, trace):
+    return (0.5, 1.0, 0.0, 1.0)[int(task.id[-1])]
+
+def graded():
+    world = catalog.benchmark("agentbench_kg:level=1:about=book.book:rounds=1:tasks=4")
+    return replace(world, name="graded", scorers=(part,))
+"""
+
+
+def test_the_toy_player_learns_of_won_attempts_alone_those_that_earned_all(tmp_path: Path) -> None:
+    (tmp_path / "graded.py").write_text(GRADED)
+    world = catalog.benchmark(str(tmp_path / "graded.py"))
+    played = asyncio.run(random_play(world, 6, 4))
+    assert len(played) == 6 and len(set(played)) == 4, "with one round a task goes as before"
+    won = [played[at] for at in (1, 3, 5)]  # the tasks 1, 3, and 1 again
+    assert asyncio.run(random_play(world, 6, 4, True)) == won
+    model_size = {"layers": 1, "hidden_size": 16, "heads": 2, "context": 4000}
+    for only_won, number in ((True, 3), (False, 6)):
+        _, run, _ = rehearsed("toy_player", tmp_path / str(number), benchmark=str(tmp_path / "graded.py"), attempts=6,
+                              vocab_size=300, seed=4, won=only_won, **model_size)  # fmt: skip
+        assert len(run.told["batches"].examples) == number
+    with pytest.raises(TrainingError) as refused:
+        asyncio.run(random_play(world, 1, 4, won=True))
+    assert str(refused.value) == "none of 1 attempts of the random player won: give more with --attempts"

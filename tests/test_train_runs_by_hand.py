@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import distributed, nn
 
 from firsthand import __version__
 from firsthand.errors import ConfigError, StoreError, TrainingError
@@ -26,7 +27,7 @@ from firsthand.train.adapters.lora_training import adapter_of, merged
 from firsthand.train.fit import fit
 from firsthand.train.objective import Objective
 from firsthand.train.optimizers import optimizer_for
-from firsthand.train.processes import from_all, from_first, is_first, joined, rank, ranks, together
+from firsthand.train.processes import from_all, from_first, is_first, joined, local_rank, rank, ranks, together
 from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
 from firsthand.train.schedules import ScheduleSettings
 from firsthand.train.streams import Stream
@@ -266,3 +267,34 @@ def test_one_process_alone_is_the_first_and_the_last(monkeypatch: pytest.MonkeyP
             "train ...`, or unset WORLD_SIZE"
         )
         monkeypatch.setenv(name, "1")
+
+
+def test_a_process_leaves_its_group_at_the_end_of_the_block_and_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    started, begin = [], distributed.init_process_group
+
+    def init(backend: str, **options: Any) -> None:
+        """A group whose other process answers by itself."""
+        started.append((backend, options))
+        begin("fake", rank=1, world_size=2, store=FakeStore())
+
+    monkeypatch.setattr(distributed, "init_process_group", init)
+    for name, value in {
+        "WORLD_SIZE": "2",
+        "RANK": "1",
+        "MASTER_ADDR": "x",
+        "MASTER_PORT": "1",
+        "LOCAL_RANK": "99",
+    }.items():
+        monkeypatch.setenv(name, value)
+    for stop in (KeyError, KeyboardInterrupt, None):
+        with pytest.raises(stop) if stop else nullcontext(), joined():
+            assert (rank(), ranks(), is_first(), local_rank()) == (1, 2, False, 99)
+            with joined():
+                assert ranks() == 2, "it has joined already"
+            assert ranks() == 2
+            if stop:
+                raise stop
+        assert not distributed.is_initialized() and (rank(), ranks(), is_first()) == (0, 1, True)
+    assert started == [("gloo", {"timeout": timedelta(hours=2)})] * 3

@@ -169,7 +169,17 @@ def test_an_endpoint_loads_every_adapter_in_place_before_a_batch(
     assert isinstance(single.model, EndpointPolicy) and single.names == {"": home.name}
     with pytest.raises(TrainingError, match=r"did not load the adapter of step 1 \(ConnectError: "):
         asyncio.run(single.send(1))
-    for settings in (AdapterSettings(), AdapterSettings("dora"), AdapterSettings("lora", base_weights="nf4")):
+    (home / "a run+1").mkdir()
+    monkeypatch.chdir(home / "a run+1")
+    here = EndpointSampler(
+        "openai:b@http://x/v1",
+        with_adapter(model(), replace(lora, adapter="rslora"), seed=0, verbose=False),
+        Path(),
+        lora,
+    )
+    assert (here.names, here.folder) == ({"": "a-run-1"}, home / "a run+1" / "sampler"), "a folder by its own name"
+    rounded = [AdapterSettings(kind, base_weights=base) for kind in ("lora", "rslora") for base in ("nf4", "int4")]
+    for settings in (AdapterSettings(), AdapterSettings("dora"), *rounded):
         with pytest.raises(ConfigError) as unfit:
             EndpointSampler("openai:b@http://x/v1", model(), home, settings)
         assert str(unfit.value) == (

@@ -101,6 +101,16 @@ def test_the_best_of_the_starts_that_were_chosen_is_the_minimum() -> None:
     assert sum(seen[:16]) == 3
     assert _minimum(residuals, grid, 1.0, None, 1e-12).tolist() == pytest.approx([3, 5], abs=1e-5)
     assert _minimum(residuals, grid, 1.0, 3, None).tolist() == pytest.approx([3, 5], abs=1e-2)
+
+    def line(x_SK: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """Four points whose residuals are 0.5 or more at first and rise by `steep` a unit."""
+        slopes = np.full((len(x_SK), 4), steep)
+        return steep * x_SK[:, [0]] + np.array([0.5, 0.5, 0.75, 1.0]), (slopes,)
+
+    for steep, stays in ((0.009, True), (0.011, False)):  # L-BFGS stops at a gradient below 1e-5; it is 1e-3 * steep
+        assert (_minimum(line, np.zeros((1, 1)), 1e-3, 1, None).tolist() == [0.0]) == stays, "the mean's, not the sum's"
+        (found,) = _minimum(line, np.zeros((1, 1)), 1e-3, 1, 1e-12).tolist()
+        assert -0.75 / steep - 1 <= found <= -0.5 / steep + 1, "between the medians"
     for delta in (0.0, -1.0):
         with pytest.raises(ConfigError) as refused:
             _minimum(residuals, grid, delta, None, None)
@@ -196,6 +206,11 @@ def test_isoflop_budgets_count_with_three_sizes_and_a_lowest_loss_between_them()
     assert str(refused.value).startswith(
         "1 of 4 budgets have a lowest loss between three or more sizes: train sizes on both sides of the best one"
     )
+    twice = at_budget(6e16, [1e5, 9e5, 9e5], 2e5, 2.0, 0.1)
+    spread = [(n, tokens, loss + more) for (n, tokens, loss), more in zip(twice, (0.0, 0.1, -0.1), strict=True)]
+    for again in (twice, spread, [*spread, spread[0]]):
+        with pytest.raises(DataError, match="1 of 2 budgets"):
+            isoflop_frontier(ScalingPoints(*np.array([*rows[:4], *again]).T))
     drifting = [(n, tokens * 1.04**at, loss) for at, (n, tokens, loss) in enumerate(rows[:3] + rows[4:7])]
     assert len(isoflop_frontier(ScalingPoints(*np.array(drifting).T)).flops) == 2
     with pytest.raises(DataError, match="0 of 6 budgets"):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from firsthand.errors import TrainingError
 from firsthand.rollout import Place
 from firsthand.train.checkpoints import Checkpoints
 from firsthand.train.fit import _join, fit
@@ -21,7 +22,7 @@ from firsthand.train.processes import from_all, from_first, is_first, joined, ra
 from firsthand.train.recipe_settings import LoopSettings
 from firsthand.train.recipes.pretrain import Config as Pretrain
 from firsthand.train.sharding import passes_of_rank
-from firsthand.train.streams import Stream
+from firsthand.train.streams import Stream, load_streams
 from firsthand.train.training_run import TrainingRun, opened, read_metrics
 from test_train_rollouts_by_hand import batches
 from train_processes import in_processes
@@ -200,3 +201,23 @@ def test_the_first_process_writes_checkpoints_and_trains_the_tokenizer(tmp_path:
     (one, is_written, own), (two, is_there, other) = in_processes(2, act)  # the second would have 269 tokens
     assert (one, two, is_written, is_there, own) == ("step-000003", "step-000003", True, False, 260)
     assert other == 260
+
+
+def test_the_first_process_alone_keeps_the_streams_of_a_step_that_stopped_all(tmp_path: Path) -> None:
+    objective = Objective(ce=1.0, pair=0.0, soft=1.0, soft_loss=lambda batch, rows, logits: logits[:, 0] * float("inf"))
+
+    def act(number: int) -> str:
+        decoder = model()
+        optimizer = torch.optim.SGD(decoder.parameters(), lr=0.1)
+        with pytest.raises(TrainingError) as raised:
+            fit(decoder, Lists(*STEPS), objective=objective, optimizer=optimizer, schedule=lambda step: 1.0, steps=2,
+                folder=tmp_path / str(number))  # fmt: skip
+        return str(raised.value)
+
+    first, second = in_processes(2, act)
+    kept = f", and its streams are in {tmp_path / '0' / 'step-1.npz'}"
+    assert kept in first and first.replace(kept, "") == second and "the weights are those of step 0; lower" in second
+    assert [each.name for each in tmp_path.iterdir()] == ["0"]
+    assert [each.ids.tolist() for each in load_streams(tmp_path / "0" / "step-1.npz")] == [
+        each.ids.tolist() for each in STEPS[0]
+    ]

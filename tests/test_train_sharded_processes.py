@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from firsthand.nn import weights
 from firsthand.train.adapters.lora_training import merged_state
@@ -58,7 +59,11 @@ def test_a_spread_model_takes_the_same_steps_as_a_whole_one() -> None:
 
     def act(number: int) -> Any:
         decoder = sharded(model())
+        stream_logprobs(decoder, [Stream([3, 14, 15])])
+        gathered = [name for name, weight in decoder.named_parameters() if not isinstance(weight, DTensor)]
+        assert "embed.weight" in gathered, "a pass without a gradient leaves what it gathered"
         assert is_sharded(decoder) and sharded(decoder) is decoder and not is_sharded(model())
+        assert all(isinstance(weight, DTensor) for weight in decoder.parameters())
         return trained(decoder, optimizer="muon")
 
     for number, (state, told) in enumerate(in_processes(2, act)):

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from engine_tiny import tiny_model
 from firsthand.errors import ConfigError, DataError
 from firsthand.nn.decoder import Decoder
 from firsthand.tokens import pretrained
@@ -85,6 +86,10 @@ def test_added_tokens_follow_the_known_ones_as_the_mean_of_their_rows(home: Path
     assert torch.allclose(grown.embed.weight[known:].float(), mean.expand(len(names), -1), atol=1e-3)
     same = with_added_tokens(decoder, tokenizer, [tokenizer.text_of(0)])
     assert same[0] is decoder and same[1] is tokenizer
+    half, _ = with_added_tokens(decoder.bfloat16(), tokenizer, names)
+    assert {weight.dtype for weight in half.parameters()} == {torch.bfloat16}, "in the model's own type"
+    rounded = before[:known].bfloat16().float().mean(0).bfloat16()
+    assert torch.equal(half.embed.weight[known:], rounded.expand(len(names), -1))
     saved = save_model(grown, larger, home / "saved")
     again = pretrained.load(saved)
     assert [again.token_id(name) for name in names] == list(range(known, known + len(names)))
@@ -93,6 +98,26 @@ def test_added_tokens_follow_the_known_ones_as_the_mean_of_their_rows(home: Path
     special = json.loads((saved / "generation_config.json").read_text())
     assert special["bos_token_id"] == larger.bos_id and special["eos_token_id"][0] == larger.eos_id
     assert sorted(special["eos_token_id"]) == sorted(set(special["eos_token_id"]) | larger.eos_ids)
+
+
+def test_added_tokens_have_rows_in_an_output_layer_that_is_not_tied(home: Path) -> None:
+    tokenizer = pretrained.load(write_model(home / "tiny", max_position=32))
+    known = tokenizer.vocab_size
+    for room, is_same in ((0, False), (1, False), (2, True), (3, True)):
+        decoder = tiny_model(tied=False, vocab_size=known + room)
+        embed, head = (layer.weight.detach().clone() for layer in (decoder.embed, decoder.lm_head))
+        grown, larger = with_added_tokens(decoder, tokenizer, ["<one>", "<two>"])
+        assert (grown is decoder, larger.vocab_size) == (is_same, known + 2)
+        assert grown.architecture == replace(decoder.architecture, vocab_size=known + max(2, room))
+        for layer, before in ((grown.embed, embed), (grown.lm_head, head)):
+            assert torch.equal(layer.weight[:known], before[:known]), room
+            assert torch.equal(layer.weight[known : known + 2], before[:known].mean(0).expand(2, -1)), room
+            assert torch.equal(layer.weight[known + 2 :], before[known + 2 :]), "rows without a token stay as they are"
+        assert not torch.equal(embed[:known].mean(0), head[:known].mean(0))
+        assert all(
+            torch.equal(weight, decoder.state_dict()[name])
+            for name, weight in grown.state_dict().items() if name.startswith("layers")
+        )  # fmt: skip
 
 
 # -- optimizers --

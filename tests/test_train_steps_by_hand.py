@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -259,6 +260,36 @@ def test_a_loss_that_is_no_number_stops_before_the_step_and_names_where_its_stre
     assert all(torch.equal(one, two) for one, two in zip(before, decoder.parameters(), strict=True))
 
 
+def test_a_gradient_that_is_not_finite_stops_beside_a_finite_loss(tmp_path: Path) -> None:
+    decoder, head = model(), nn.Linear(32, 1)
+    stream = Stream([3, 14, 15], ce=[0, 1, 2], value=[0, 1, 0], returns=[0, 1.5e19, 0], source="f:2")
+    optimizer = torch.optim.SGD([*decoder.parameters(), *head.parameters()], lr=0.1)
+    before = [weight.detach().clone() for weight in (*decoder.parameters(), *head.parameters())]
+    with pytest.raises(TrainingError) as raised:
+        fit(decoder, Lists([stream]), objective=Objective(value=1.0), optimizer=optimizer, schedule=lambda step: 1.0,
+            steps=1, values=head, folder=tmp_path)  # fmt: skip
+    assert re.match(r"step 1 has the loss \d\.?\d*e\+3\d and a gradient of norm (inf|nan): ", str(raised.value))
+    assert all(torch.equal(*each) for each in zip(before, (*decoder.parameters(), *head.parameters()), strict=True))
+    assert load_streams(tmp_path / "step-1.npz")[0].source == "f:2"
+
+
+def test_a_stream_leaves_the_arrays_that_it_was_given_as_they_are() -> None:
+    ids, weights, values = np.array([3, 14, 15]), np.ones(3, np.float32), np.full(3, 2.0, np.float32)
+    stream = Stream(ids, ce=weights, pg=weights, advantage=values, behaviour=values)
+    assert stream.ce.tolist() == stream.pg.tolist() == [0, 1, 1], "nothing comes before the first token"
+    assert weights.tolist() == [1, 1, 1] and stream.advantage.tolist() == [2, 2, 2]
+
+
+def test_a_value_head_is_set_to_train_and_what_an_evaluation_tells_stands_for_the_steps_own() -> None:
+    decoder, head, kept = model().eval(), nn.Linear(32, 1).eval(), Kept()
+    stream = Stream([3, 14, 15], value=[0, 1, 0], returns=[0, 1, 0])
+    fit(decoder, Lists([stream]), objective=Objective(value=1.0), optimizer=torch.optim.SGD(head.parameters(), lr=0.1),
+        schedule=lambda step: 1.0, steps=1, values=head, track=kept,
+        evaluate=lambda step: {"loss": 9.0, "lr": 8.0, "sampler_gap": 7.0})  # fmt: skip
+    assert decoder.training and head.training
+    assert [kept.rows[0][name] for name in ("loss", "lr", "sampler_gap", "tokens")] == [9, 8, 7, 3]
+
+
 def test_shares_of_metrics_add_up_and_the_gap_is_the_largest() -> None:
     sums: dict[str, float] = {}
     for shares in (
@@ -363,3 +394,15 @@ def test_bfloat16_rounds_the_forward_pass_of_steps_and_of_evaluations() -> None:
         assert decoder.embed.weight.dtype == torch.float32
     for exact, rounded in zip(*losses.values(), strict=True):
         assert exact == pytest.approx(losses[torch.float32][0]) and 0 < abs(exact - rounded) < 0.3
+
+
+def test_numbers_of_streams_are_those_without_dropout_and_the_model_trains_on() -> None:
+    decoder = with_adapter(model(), AdapterSettings("lora", rank=2, dropout=0.5), seed=0, verbose=False)
+    with torch.no_grad():
+        for name, weight in decoder.named_parameters():
+            if name.endswith(".b"):
+                weight.fill_(0.25)
+    expected = stream_logprobs(decoder.eval(), [Stream([3, 14, 15, 9])])[0].logprobs.tolist()
+    assert not decoder.training
+    found = stream_logprobs(decoder.train(), [Stream([3, 14, 15, 9])])[0].logprobs.tolist()
+    assert found == expected and decoder.training

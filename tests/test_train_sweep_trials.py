@@ -24,6 +24,7 @@ from firsthand.train.sweep import (
     Trial,
     _last_line,
     _looked_at,
+    _start,
     _stop,
     _trial,
     _words,
@@ -128,18 +129,21 @@ def test_rungs_take_the_best_of_each_and_what_is_done_is_not_run_again(
 ) -> None:
     """No process is started: every trial that comes up has ended before."""
     folder = home / "my" / "sweep"
-    sweep = Sweep(("/none",), tuple({"lr": str(n)} for n in range(7)), "loss", budget="steps", rungs=("1", "2"))
+    sweep = Sweep(("/none",), tuple({"lr": str(n)} for n in range(7)), "loss", budget="steps", rungs=("1", "2", "3"))
     save_spec(sweep, folder)
     for number, value in enumerate((5, 1, 4, 0, 9, 9, 9)):
         ended(folder / "trials" / f"{number:04d}-1", [float(value)], monkeypatch=monkeypatch)
     assert {each.rung for each in trials_of(folder)} == {"1"}, "trials of a later rung show when they have begun"
     for number in (1, 3):
-        ended(folder / "trials" / f"{number:04d}-2", [number + 10.0], monkeypatch=monkeypatch)
+        ended(folder / "trials" / f"{number:04d}-2", [13.0 - number], monkeypatch=monkeypatch)
+    ended(folder / "trials" / "0003-3", [7.0], monkeypatch=monkeypatch)
     trials = run_sweep(folder)
-    assert [(each.number, each.rung, each.value) for each in trials[7:]] == [(1, "2", 11.0), (3, "2", 13.0)]
-    assert len(trials_of(folder)) == 9 and load_spec(folder) == sweep
+    assert [(each.number, each.rung, each.value) for each in trials[7:]] == [
+        (1, "2", 12.0), (3, "2", 10.0), (3, "3", 7.0)
+    ]  # fmt: skip
+    assert len(trials_of(folder)) == 10 and load_spec(folder) == sweep
     one = home / "one"
-    save_spec(replace(sweep, trials=({"lr": "1"}, {"lr": "2"})), one)
+    save_spec(replace(sweep, trials=({"lr": "1"}, {"lr": "2"}), rungs=("1", "2")), one)
     for number in range(2):
         ended(one / "trials" / f"{number:04d}-1", [1.0], monkeypatch=monkeypatch)
     ended(one / "trials" / "0000-2", [1.0], monkeypatch=monkeypatch)
@@ -154,6 +158,17 @@ def test_rungs_take_the_best_of_each_and_what_is_done_is_not_run_again(
         ConfigError, match="was made elsewhere, and its trials run '/none': look at it, then add --trust"
     ):
         run_sweep(one)
+
+
+def test_a_trials_process_has_the_environment_and_its_own_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, "/of/another/run")
+    monkeypatch.setenv("FIRSTHAND_OTHER", "é 1")
+    folder = home / "s" / "trials" / "0003"
+    folder.mkdir(parents=True)
+    (folder / "old").touch()
+    process = _start(Trial(3, "", {}, folder, command=("printenv", FOLDER_VARIABLE, "FIRSTHAND_OTHER", "NOT_THERE")))
+    assert process.wait(20) == 1, "the last is not there"
+    assert (folder / "log.txt").read_text() == f"{folder}\né 1\n" and [*folder.iterdir()] == [folder / "log.txt"]
 
 
 def test_a_trial_that_cannot_be_started_is_told_and_processes_are_ended(home: Path) -> None:

@@ -15,6 +15,7 @@ from firsthand.errors import ConfigError, DataError
 from firsthand.tokens import pretrained
 from firsthand.tokens.templates.chat_template import ChatTemplate
 from firsthand.train import documents
+from firsthand.train.data_order import split
 from firsthand.train.documents import (
     Corpus,
     DocumentBatches,
@@ -119,6 +120,10 @@ def test_documents_are_split_by_number_or_one_after_a_line() -> None:
             lambda f=fraction: split_documents(one, f), ConfigError
         )  # type: ignore[misc]
     assert [len(side) for side in split_documents([SourceText(str(n), "f") for n in range(4)], 0.25)] == [3, 1]
+    many = [SourceText(str(n), f"f{n}") for n in range(9)]
+    found = [split_documents(many, 0.34, seed=seed) for seed in range(4)]
+    assert found == [split(many, 0.34, seed=seed) for seed in range(4)] and split_documents(many, 0.34) == found[0]
+    assert len({tuple(each.text for each in held) for _, held in found}) == 4, "each seed holds out others"
 
 
 def test_documents_are_encoded_between_begin_and_end_and_pieces_overlap_by_a_token(load: Any) -> None:
@@ -203,3 +208,9 @@ def test_a_byte_that_is_no_utf_8_is_named_by_its_place_in_the_whole_file(tmp_pat
     assert refused(lambda: documents.read_documents([path])) == (
         f"{path} is not UTF-8 text (byte 12): convert it, or leave it out"
     )
+
+
+def test_a_text_of_blanks_is_a_text_and_an_empty_one_is_none(tmp_path: Path) -> None:
+    for name, text in (("a.txt", " \n"), ("b.txt", ""), ("c.txt", "c")):
+        (tmp_path / name).write_text(text)
+    assert [each.text for each in stream_documents([tmp_path])] == [" \n", "c"]

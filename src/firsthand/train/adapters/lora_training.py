@@ -177,7 +177,7 @@ def merged_state(model: Decoder, *, adapted: bool = True) -> dict[str, Tensor]:
         if isinstance(module, LoRALinear | RoutedLinear):
             weight_OD = whole_tensor(module.base.weight)
             state[f"{name}.weight"] = (
-                module.update().applied(weight_OD) if adapted and isinstance(module, LoRALinear) else weight_OD
+                module.update().applied(weight_OD) if adapted and isinstance(module, LoRALinear) else weight_OD.clone()
             )
             if module.base.bias is not None:
                 state[f"{name}.bias"] = whole_tensor(module.base.bias).clone()
