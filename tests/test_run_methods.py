@@ -214,6 +214,12 @@ def test_strata_are_read_by_a_key_of_the_first_task_and_one_cluster_alone_is_non
     assert task_strata(tasks, "level") == {"m": {"t1": "x", "t2": "y", "t3": ""}, "n": {"t1": "3"}}
     assert tasks.limits[:4] == [1, None, 1, 1]
     assert task_strata(Tasks(), None) == {}
+    odd = Tasks(
+        zero=[("t1", {"stratum": 0}), ("t2", {"stratum": 1})], empty=[("t1", {"stratum": ""}), ("t2", {"stratum": "x"})],
+        null=[("t1", {"stratum": None})], later=[("t1", {}), ("t2", {"stratum": 1})],
+    )  # fmt: skip
+    strata = {"zero": {"t1": "0", "t2": "1"}, "empty": {"t1": "", "t2": "x"}, "null": {"t1": "None"}}
+    assert task_strata(odd, None) == strata == task_strata(odd, "stratum")
     for key, hint in (("levle", " did you mean 'level'?"), ("zzz", "")):
         with pytest.raises(ConfigError) as unknown:
             task_strata(tasks, key)

@@ -98,7 +98,10 @@ def test_steps_come_back_from_the_file_as_they_were(run: store.Run) -> None:
     assert [(n, at, kind) for n, at, kind, _ in rows] == [
         (0, 0.0, "began"), (1, 1.0, "piece"), (3, 3.0, "piece"), (4, 4.0, "added"), (5, 5.0, "call"), (6, 6.0, "event"),
     ]  # fmt: skip
-    assert json.loads(rows[1][3])["text"] == "ab" and step_to_json(call)[1]["detail"] == {"finish_reasons": ["stop"]}
+    assert (steps[1], steps[2]) == (Piece(":0", "a"), Piece(":0", "b")), "other listeners hold the pieces too"
+    assert json.loads(rows[1][3]) == {"id": ":0", "text": "ab"} and step_to_json(call)[1]["detail"] == {
+        "finish_reasons": ["stop"]
+    }
     for place in ("p", "q"):
         run.feed.add(place, Started("b", "t", "a", 0))
         for step in steps:
@@ -179,6 +182,13 @@ def test_a_conversation_is_recorded_with_its_branches_and_goes_on() -> None:
     assert talk.undo() == "q1" and talk.undo() is None and talk.context.messages == ()
     talk.clear("new")
     assert (talk.current, list(talk.branches), talk.trace().answer) == ("new", ["main", "side", "new"], None)
+    cleared = talk.trace()
+    assert cleared.final_state == {"branches": {"main": None, "side": 3, "new": None}, "current": "new"}
+    beginning = Dialogue(agent, origin=cleared, run="r1")
+    assert (beginning.current, {name: ctx.node for name, ctx in beginning.branches.items()}) == (
+        "new", {"main": None, "side": 3, "new": None},
+    )  # fmt: skip
+    assert beginning.trace().origin is None, "it goes on from no message"
     with pytest.raises(ConfigError, match="there is a branch 'side' already"):
         talk.fork("side")
     with pytest.raises(UnknownName, match="no branch 'sid'; did you mean 'side'"):

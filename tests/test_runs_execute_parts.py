@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -282,6 +283,26 @@ def test_a_memory_of_the_run_holds_what_attempts_wrote_before_it_went_on(run: st
     answers: list[str | None] = []
     asyncio.run(execute(run, epochs(3), on_trace=lambda each: answers.append(each.answer)))
     assert answers == ["day 0", "day 0 day 1"]
+
+
+def test_with_a_memory_of_the_run_a_failed_attempt_is_made_again_and_the_others_are_kept(run: store.Run) -> None:
+    numbers = itertools.count()
+
+    async def diary(task: Task, ctx: Context) -> str:
+        if (number := next(numbers)) == 1:
+            raise ModelError("gone")
+        found = await ctx.recall("day", k=9)
+        await ctx.remember(f"day {number}")
+        return " ".join(sorted(item.text for item in found))
+
+    (first,) = places(Scripted(echo), 1, pattern=diary, memory=Notes(lifetime="run"))
+    made = [Place(first.agent, first.benchmark, first.task, epoch) for epoch in range(3)]
+    asyncio.run(execute(run, made, fail_fast=0))
+    told: list[tuple[int, str | None]] = []
+    for redo in (False, True, True):
+        asyncio.run(execute(run, made, redo_errors=redo, on_trace=lambda each: told.append((each.epoch, each.answer))))
+    assert told == [(1, "day 0")], "the fourth attempt is the second epoch's: day 2 was written after it"
+    assert [[each.error is None for each in run.tries(place.id)] for place in made] == [[True], [False, True], [True]]
 
 
 def test_a_run_was_cut_short_if_its_own_budget_was_used_up_or_the_only_limit(run: store.Run) -> None:

@@ -22,9 +22,10 @@ from firsthand.message import Message, Sampled, Text
 from firsthand.model import Completion, Usage
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place
+from firsthand.runs import feed as feed_module
 from firsthand.runs.database import Database
 from firsthand.runs.execute import execute
-from firsthand.runs.feed import Ended, Feed, FeedStep, Started, follow, step_to_json
+from firsthand.runs.feed import PAGE, Ended, Feed, FeedStep, Started, follow, step_to_json
 from firsthand.runs.run_names import DATABASE
 from firsthand.runs.store import Run, create, open_run
 from firsthand.task import Task
@@ -327,3 +328,38 @@ def test_following_a_protected_attempt_shows_none_of_its_words() -> None:
         "abcdef01  gpqa / q1 / ada / epoch 0", "abcdef01  protected: its steps are not shown",
         "abcdef01  = 1 (done) gpqa / q1 / ada / epoch 0",
     ]  # fmt: skip
+
+
+def test_steps_of_attempts_at_once_stand_in_the_order_in_which_they_happened(tmp_path: Path) -> None:
+    async def tell(run: Run) -> None:
+        for place, number in (("q", 1), ("p", 2), ("q", 3), ("p", 4), ("q", 5)):
+            run.feed.add(place, Event("note", float(number)))
+        run.feed.flush()
+
+    with create(tmp_path, {}, "feed") as run:
+        asyncio.run(tell(run))
+        assert [(each.sequence, each.place, each.step) for each in run.feed.after()] == [
+            (n, place, Event("note", float(n))) for n, place in enumerate("qpqpq", 1)
+        ]
+
+
+def test_a_finished_run_is_followed_to_its_end_over_pages_and_waited_for_as_long_as_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "START_S", 1000.0)
+
+    async def read(path: Path, after: int, start_s: float) -> list[int]:
+        async with asyncio.timeout(60):
+            return [step.sequence async for step in follow(path, after, poll_s=0.001, start_s=start_s)]
+
+    with create(tmp_path, {}, "feed") as run:
+        with run.database.write() as connection:
+            connection.executemany(
+                "INSERT INTO steps (attempt, kind, at, body) VALUES ('p', 'piece', 0.5, ?)",
+                [(f'{{"id": ":0", "text": "{n}"}}',) for n in range(2 * PAGE + 1)],
+            )
+        assert asyncio.run(read(run.path, 0, 0.0)) == list(range(1, 2 * PAGE + 2))
+        began = time.monotonic()
+        assert asyncio.run(read(run.path, 2 * PAGE, 0.02)) == [2 * PAGE + 1]
+        assert time.monotonic() - began >= 0.02
+        assert (len(run.feed.after()), run.feed.after(limit=1)[0].step) == (PAGE, Piece(":0", "0"))

@@ -239,6 +239,16 @@ def test_the_entry_of_a_run_counts_latest_attempts_and_steps(home: Path) -> None
             run.id, run.path, run.created_at, "interrupted", ("c",), {"model": "m"}, 3, 1, None, 9, 30,
             (ScoreMean("b", "a", 1.25 / 3, 3),), 0.0, 5,
         )  # fmt: skip
+        run.append(trace("5", "t3", 0.5, calls=(call,)))
+        run.append(trace("6", "t3", None, calls=(call, call, call)))
+        again = run.info  # of the third task its last try alone counts, with 10 tokens a call
+        assert (again.num_traces, again.num_errors, again.tokens) == (3, 1, 2 * 10 + 3 * 10)
+    with create(home, {}, "empty", command=[]) as empty:
+        assert (empty.about["command"], empty.info.command) == ([], ())
+        assert (empty.info.num_steps, empty.info.tokens, empty.info.num_planned) == (0, 0, None)
+        with empty.database.write() as connection:
+            connection.execute("INSERT INTO metrics (name, step, value, at) VALUES ('l', 0, 1.0, 0)")
+        assert empty.info.num_steps == 1, "step 0 is a step"
 
 
 def test_a_run_is_running_while_it_is_worked_on_and_then_as_the_block_was_left(home: Path) -> None:

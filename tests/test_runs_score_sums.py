@@ -112,3 +112,17 @@ def test_a_score_that_is_no_finite_number_is_no_value() -> None:
         assert AttemptSummary.of(trace("1", "t", value)).value() == value
     both = trace("1", scores=(Score("s", math.nan), Score("t", 0.0)))
     assert (AttemptSummary.of(both).value(), AttemptSummary.of(both).value("t")) == (None, 0.0), "the first is meant"
+
+
+def test_the_clusters_have_the_sums_of_the_score_that_stands_in(run: store.Run) -> None:
+    for task in "pqr":
+        run.append(trace(f"{task}x", task, agent="x", scores=()))
+        run.append(trace(f"{task}y", task, 0.5, agent="y"))
+    for task, value in (("p", 0.75), ("q", 0.5), ("r", 0.25)):
+        later(run, f"b{task}x0", 1, "judged", value)
+    later(run, "bpx0", 1, "other", 1.0)
+    own, stands_in = run.totals()
+    assert (own.agent, own.sum_means, own.clusters) == ("y", 1.5, ((0.5, 1), (1.0, 2)))
+    assert (stands_in.agent, stands_in.scored, stands_in.sum_means) == ("x", 3, 1.5)
+    assert stands_in.clusters == ((0.25, 1), (1.25, 2))
+    assert [each.clusters for each in run.totals("other")] == [((0.0, 1), (0.0, 2)), ((0.0, 1), (1.0, 2))]

@@ -77,7 +77,9 @@ def test_paths_lead_to_files_inside_and_each_refusal_says_why(root: Path) -> Non
     for path, sentence in said.items():
         assert refused(read, rooted, path).startswith(sentence), path
     assert refused(read, rooted, "n" * 256).endswith(" is too long a name")
-    assert refused(read, rooted, "d/" * 2_048).endswith("is not there: list the folder to see what is")
+    missing = "is not there: list the folder to see what is"
+    assert refused(read, rooted, "d/" * 2_048) == f"'{'d/' * 100}' {missing}", "200 characters are shown"
+    assert refused(read, rooted, "ab/" + "c" * 197) == f"'ab/{'c' * 197}' {missing}"
     assert refused(read, rooted, "d/" * 2_048 + "d") == f"'{'d/' * 40}' is no path"
     (root / "circle").symlink_to("circle")
     assert refused(read, rooted, "circle") == f"'circle' {circle}"
@@ -324,6 +326,12 @@ def test_a_files_state_is_its_bytes_and_the_rights_that_anybody_may_give(root: P
     assert (root / "s").read_bytes() == b"A" and (root / "s").stat().st_mode & 0o7777 == 0o640
     undo.restore({"path": "s"}, None)
     assert not (root / "s").exists()
+    (root / "empty").touch(0o600)
+    empty = undo.capture({"path": "empty"})
+    assert empty == {"base64": "", "mode": 0o600}, "an empty file is one"
+    (root / "empty").write_text("no longer")
+    undo.restore({"path": "empty"}, empty)
+    assert (root / "empty").read_bytes() == b"" and (root / "empty").stat().st_mode & 0o777 == 0o600
     with pytest.raises(ToolError, match="is a folder"):
         undo.capture({"path": "."})
 

@@ -20,7 +20,7 @@ from firsthand.loop.approval import Approval
 from firsthand.loop.calling import caller
 from firsthand.providers.scripted import Scripted
 from firsthand.tools.mcp.http_endpoint import MAX_BODY, EndpointBackend, _Counted, _Events, http_client
-from firsthand.tools.mcp.message_flow import ALLOWANCE, MessageFlow
+from firsthand.tools.mcp.message_flow import ALLOWANCE, MAX_VALUES, TOO_DENSE, TOO_OFTEN, MessageFlow
 from firsthand.tools.mcp.oauth_sign_in import BrowserSignIn, oauth
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
 from firsthand.tools.mcp.server_requests import MAX_MESSAGE, RequestAnswers
@@ -315,6 +315,22 @@ def test_bodies_and_events_are_counted_and_end_beyond_their_limit() -> None:
     assert body(_Events(Pieces(half, half), MessageFlow())) == [half, half]
     with pytest.raises(httpx2.ReadError, match="more than 16,000,000 bytes"):
         body(_Events(Pieces(half, half, b" "), MessageFlow()))
+    with pytest.raises(httpx2.ReadError, match="more than 16,000,000 bytes"):  # a line's beginning counts with its end
+        body(_Events(Pieces(b"\n" + half, half, b" "), MessageFlow()))
+    dense = b"," * MAX_VALUES
+    for pieces in (
+        (dense + b"\n",), (b"x\n" + dense[:9], dense[9:] + b"\n"), (dense, b"\n", dense[:9]),
+        (dense[:150_000] + b"\n", dense[:90_000] + b"\n"),
+    ):  # fmt: skip
+        assert body(_Events(Pieces(*pieces), MessageFlow())) == [*pieces]
+    for pieces in ((dense + b",\n",), (b"x\n,", dense + b"\n"), (b"\n", dense, b",\n"), (b"x\n" + dense + b",\nx",)):
+        with pytest.raises(httpx2.ReadError, match=f"^{TOO_DENSE}$"):
+            body(_Events(Pieces(*pieces), MessageFlow()))
+    with pytest.raises(httpx2.ReadError, match=f"^{TOO_OFTEN}$"):
+        body(_Events(Pieces(dense + b"\n", dense + b"\n"), MessageFlow()))  # each costs more than 10,000 of 20,000
+    assert body(_Counted(Pieces(dense[1:], b","))) == [dense]
+    with pytest.raises(httpx2.ReadError, match=f"^{TOO_DENSE}$"):
+        body(_Counted(Pieces(dense, b",")))
 
 
 def test_requests_to_the_endpoint_carry_the_declared_headers_and_ask_for_no_compression() -> None:

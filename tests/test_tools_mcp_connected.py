@@ -184,10 +184,13 @@ def test_there_is_no_client_before_a_connection_is_open_nor_after_its_end(tmp_pa
         with pytest.raises(ToolError, match="MCP server lib is not connected"):
             _ = RemoteTools(library()).connection
         mute = McpConnection(
-            ServerDeclaration("lib", command="sh", args=("-c", "echo who >&2; cat >/dev/null"), opening_s=1.0)
+            ServerDeclaration(
+                "lib", command="sh", args=("-c", "echo who >&2; cat >/dev/null"), opening_s=1.0, timeout_s=600.0
+            )
         )
         with pytest.raises(ToolError) as error:
-            await mute.open()
+            async with asyncio.timeout(20):
+                await mute.open()
         assert str(error.value) == "MCP server lib did not answer within 1 s; it wrote: who"
         assert mute._process is not None and mute._process.process.returncode is not None, "the process has ended"
         missing = McpConnection(ServerDeclaration("lib", command="no-such-program-here"))
@@ -210,7 +213,7 @@ def test_each_attempt_has_a_connection_of_its_own_unless_it_is_shared(tmp_path: 
 
 
 def test_a_program_runs_in_its_folder_with_its_variables_and_is_ended_with_its_group(tmp_path: Path) -> None:
-    (tmp_path / "run.sh").write_text('#!/bin/sh\necho "$PWD $A $1"\nexec sleep 600\n')
+    (tmp_path / "run.sh").write_text('#!/bin/sh\nsleep 20 &\necho "$PWD $A $1"\nexec sleep 600\n')
     (tmp_path / "run.sh").chmod(0o755)
     (tmp_path / "text").write_text("")
 
@@ -220,6 +223,8 @@ def test_a_program_runs_in_its_folder_with_its_variables_and_is_ended_with_its_g
             assert process.stdout is not None
             assert (await process.stdout.readline()).decode() == f"{tmp_path} b c d\n"
             assert os.getpgid(process.pid) == process.pid and process.returncode is None
+        async with asyncio.timeout(10):  # a child that lived on would hold the pipe open
+            assert await process.stdout.read() == b""
         assert await process.wait() == -signal.SIGKILL
         for command, cwd, number in (
             ("./text", str(tmp_path), errno.EACCES),

@@ -264,9 +264,22 @@ def test_an_approved_definition_stands_until_a_person_approves_another(tmp_path:
     again.changes({"v": definition({}, "third", "v")})
     late.changes({"w": definition({}, "fourth", "w")})
     assert sorted(json.loads(again.path.read_text())["tools"]) == ["t", "u", "v", "w"], "of two processes, all is kept"
-    again.path.write_text('{"tools": {"t": {"digest": 5}}}')
-    with pytest.raises(StoreError, match="is damaged"):
-        ApprovedDefinitions(server(), tmp_path).changes({})
+    damaged = f"{again.path} is damaged, so no change of the server's tools would be seen: delete it to begin anew"
+    for text in (
+        '{"tools": {"t": {"digest": 5}}}', '{"tools": {"t": {"digest": "a"}, "u": {"digest": 5}}}',
+        '{"tools": {"u": {"digest": null}, "t": {"digest": "a"}}}', '{"tools": {"t": {}}}', '{"tools": []}', "{}", "[", "\xff",
+    ):  # fmt: skip
+        again.path.write_text(text, encoding="latin-1")
+        with pytest.raises(StoreError) as told:
+            ApprovedDefinitions(server(), tmp_path).changes({})
+        assert str(told.value) == damaged
+    again.path.write_text('{"tools": {}}')
+    assert ApprovedDefinitions(server(), tmp_path).changes({"t": first}) == {}, "a file without tools is sound"
+    again.path.unlink()
+    again.path.mkdir()
+    with pytest.raises(StoreError) as unreadable:
+        ApprovedDefinitions(server(), tmp_path).changes({"t": first})
+    assert str(unreadable.value) == f"{again.path} cannot be read: Is a directory"
 
 
 def test_the_words_of_a_name_count_twice_and_rare_words_more() -> None:

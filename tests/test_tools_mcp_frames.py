@@ -257,15 +257,19 @@ def test_a_server_that_cannot_be_started_is_told_by_its_name(tmp_path: Path) -> 
                 async with started(ServerDeclaration("lib", command=command)):
                     pass
             assert str(error.value) == f"the MCP server lib cannot be started: {command}: {said}"
-        script = 'echo "$A-$PWD-$1$FIRSTHAND_UNSENT"; echo words >&2; read -r _; exit 0'
+        for broken in ({"args": ("a", "b\0c")}, {"env": {"A": "b\0c"}}):
+            with pytest.raises(ToolError, match=r"^the MCP server lib cannot be started: sh: embedded null byte$"):
+                async with started(ServerDeclaration("lib", command="sh", **broken)):
+                    pass
+        script = 'echo "$A-$HOME-$PWD-$1$FIRSTHAND_UNSENT"; echo words >&2; read -r _; exit 0'
         declared = ServerDeclaration(
-            "lib", command="sh", args=("-c", script, "sh", "b"), env={"A": "a"}, cwd=str(tmp_path)
+            "lib", command="sh", args=("-c", script, "sh", "b"), env={"A": "a", "HOME": "/mine"}, cwd=str(tmp_path)
         )
         os.environ["FIRSTHAND_UNSENT"] = "secret"
         try:
             async with started(declared) as (server, _):
                 assert server.process.stdout is not None
-                assert await server.process.stdout.readline() == f"a-{tmp_path}-b\n".encode()
+                assert await server.process.stdout.readline() == f"a-/mine-{tmp_path}-b\n".encode()
                 while not server.stderr:
                     await asyncio.sleep(0.005)
         finally:

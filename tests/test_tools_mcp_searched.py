@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +13,13 @@ import pytest
 pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'firsthand[mcp]'")
 
 from firsthand.errors import ToolError
-from test_tools_mcp_offered import home, opened, tool
+from firsthand.loop.approval import Decision
+from firsthand.loop.calling import CallPosition
+from firsthand.tools.mcp.approved_definitions import ApprovedDefinitions
+from firsthand.tools.mcp.definitions import ToolDefinition
+from firsthand.tools.mcp.remote_tools import RemoteTools
+from firsthand.tools.mcp.server_declaration import ServerDeclaration
+from test_tools_mcp_offered import Connection, Noted, home, opened, tool
 
 __all__ = ["home"]
 
@@ -44,9 +52,11 @@ def test_a_search_offers_what_it_found_from_then_on() -> None:
         )  # fmt: skip
         await source._search_tools("mail", 1)
         assert source.version == 2, "nothing is new"
+        assert (await source._search_tools("time")).splitlines()[1:] == ["s__clock {}", "Time."]
+        assert ([each.name for each in source.tools], source.version) == (["s__clock", "s__read_mail"], 3)
         both = await source._search_tools("mail", 99)
         assert both.splitlines()[1].startswith("s__read_mail ") and both.splitlines()[3].startswith("s__send_mail ")
-        assert source.version == 3 and len(source.tools) == 2
+        assert source.version == 4 and len(source.tools) == 3
         assert await source._search_tools("weather") == "None of the 3 tools fits; try other words."
 
     asyncio.run(main())
@@ -112,3 +122,33 @@ def test_a_changed_tool_is_not_run_where_nobody_can_be_asked() -> None:
             await source._call("b", {})
 
     asyncio.run(main())
+
+
+@pytest.mark.usefixtures("home")
+def test_definitions_that_were_approved_elsewhere_stand_and_a_friends_tool_loses_its_marks_once_approved(
+    tmp_path: Path,
+) -> None:
+    declared = ServerDeclaration("s", command="serve", trusted=True)
+    approved = ApprovedDefinitions(declared, tmp_path / "elsewhere")
+    approved.changes({"a": ToolDefinition("a", "old", {"type": "object"}, {})})
+    source = RemoteTools(declared, approved)
+    made = source._connection = Connection(tool("a", "new"), tool("b", "more"))  # type: ignore[assignment]
+    made.changed.add("tools")
+
+    async def ask(shown: Any, arguments: Any) -> Decision:
+        return Decision(True, "me", "fine")
+
+    async def main() -> None:
+        await source.refresh()
+        assert source.changes == {"a": {"description": {"was": "old", "is": "new"}}}
+        described = {each.name: each.spec.description for each in source.tools}
+        assert described == {"s__a": '<untrusted from="MCP server s">\nnew\n</untrusted>', "s__b": "more"}
+        context = Noted()
+        context.attempt = SimpleNamespace(agent=SimpleNamespace(approval=SimpleNamespace(ask=ask)), note=context.note)
+        with CallPosition(context, "tool:0", None, None).active():  # type: ignore[arg-type]
+            assert await source._call("a", {}) == "done"
+        assert {each.name: each.spec.description for each in source.tools} == {"s__a": "new", "s__b": "more"}
+
+    asyncio.run(main())
+    assert sorted(json.loads(approved.path.read_text())["tools"]) == ["a", "b"]
+    assert not (tmp_path / "mcp").exists(), "nothing is kept in the data home"

@@ -129,6 +129,8 @@ def test_a_schema_is_cut_beyond_its_length_and_not_at_it(file: SqlFile, monkeypa
         ("e" * 501, f"the statement failed: {'e' * 500}"),
     ):
         assert file._told(error, ()).startswith(said)
+    far = [*(f"zz{number}" for number in range(50)), "customers"]
+    assert file._told("no such table: custommers", far) == "no such table 'custommers'; did you mean 'customers'?"
     names = [f"zz{number}" for number in range(51)]
     assert file._told("no such table: qqqq", names) == f"no such table 'qqqq'; there are {', '.join(names[:50])}"
 

@@ -236,4 +236,9 @@ def test_records_are_joined_over_blocks_and_end_where_the_log_was_cut(tmp_path: 
     kind = bytes([9])
     piece = struct.pack("<IHB", zlib.crc32(kind + b"q"), 1, 9) + b"q"
     assert damaged(wandb_log(b"x") + piece) == f"{file}: the record at byte 15 has the unknown type 9"
+    zeros = struct.pack("<IHB", zlib.crc32(b"\0q"), 1, 0) + b"q"
+    assert damaged(wandb_log(b"x") + zeros) == f"{file}: the record at byte 15 has the unknown type 0"
+    assert damaged(wandb_log(b"x") + bytes(7) + b"\1" + bytes(50)).startswith(
+        f"{file}: the record at byte 15 is damaged"
+    )
     assert damaged(b"W&B:") == f"{file} is no log of W&B: it does not begin with ':W&B'"

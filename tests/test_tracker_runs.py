@@ -195,6 +195,19 @@ def test_a_database_of_trackio_gives_its_runs_in_the_order_they_began(tmp_path: 
     assert list(_trackio(tmp_path / "old.db")) == [
         TrackedRun("old-r2", "trackio", {"lr": 0.5}, [LoggedValue("a", 1, 1.0, 10.0)])
     ]
+    for number, table in enumerate(
+        ("other TEXT, config TEXT", "run_id TEXT, other TEXT", "run_name TEXT, config TEXT")
+    ):
+        bare = tmp_path / f"bare{number}.db"
+        trackio(bare, "run_id", ("r2", "two", 1, zero, '{"a": 1}'))
+        with sqlite3.connect(bare) as connection:
+            connection.execute("DROP TABLE configs")
+            connection.execute(f"CREATE TABLE configs ({table})")
+            connection.execute("INSERT INTO configs VALUES ('r2', '{}')")
+        connection.close()
+        assert list(_trackio(bare)) == [
+            TrackedRun(f"bare{number}-two", "trackio", {}, [LoggedValue("a", 1, 1.0, 10.0)])
+        ]
     with sqlite3.connect(tmp_path / "less.db") as connection:
         connection.execute("CREATE TABLE metrics (id INTEGER, run_name TEXT, step INTEGER, metrics TEXT)")
     connection.close()
