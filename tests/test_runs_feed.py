@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import multiprocessing
 import os
 import sqlite3
@@ -349,7 +350,7 @@ def test_a_finished_run_is_followed_to_its_end_over_pages_and_waited_for_as_long
     monkeypatch.setattr(feed_module, "START_S", 1000.0)
 
     async def read(path: Path, after: int, start_s: float) -> list[int]:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(20):
             return [step.sequence async for step in follow(path, after, poll_s=0.001, start_s=start_s)]
 
     with create(tmp_path, {}, "feed") as run:
@@ -363,3 +364,18 @@ def test_a_finished_run_is_followed_to_its_end_over_pages_and_waited_for_as_long
         assert asyncio.run(read(run.path, 2 * PAGE, 0.02)) == [2 * PAGE + 1]
         assert time.monotonic() - began >= 0.02
         assert (len(run.feed.after()), run.feed.after(limit=1)[0].step) == (PAGE, Piece(":0", "0"))
+
+
+def test_an_attempt_is_written_whole_once_its_oldest_step_is_old_enough(tmp_path: Path) -> None:
+    with create(tmp_path, {}, "feed") as run:
+        run.feed._pending = {
+            "p": [(1, 10.0, Event("note", 1.0)), (4, 12.0, Event("note", 4.0))], "q": [(2, 11.0, Event("note", 2.0))],
+            "none": [],
+        }  # fmt: skip
+        for older_than, written in ((9.9, []), (10.0, [("p", 10.0), ("p", 12.0)]), (10.9, []), (11.0, [("q", 11.0)])):
+            last = run.feed.last()
+            run.feed.flush(older_than)
+            assert [(each.place, each.at) for each in run.feed.after(last)] == written
+        assert run.feed._pending == {"p": [], "q": [], "none": []}, "the attempts go on"
+    defaults = {name: each.default for name, each in inspect.signature(follow).parameters.items()}
+    assert (defaults["after"], defaults["poll_s"], defaults["start_s"]) == (0, 0.2, 2.0)

@@ -117,12 +117,13 @@ def test_a_score_that_is_no_finite_number_is_no_value() -> None:
 def test_the_clusters_have_the_sums_of_the_score_that_stands_in(run: store.Run) -> None:
     for task in "pqr":
         run.append(trace(f"{task}x", task, agent="x", scores=()))
-        run.append(trace(f"{task}y", task, 0.5, agent="y"))
+        run.append(trace(f"{task}y", task, 0.0, agent="y"))
     for task, value in (("p", 0.75), ("q", 0.5), ("r", 0.25)):
-        later(run, f"b{task}x0", 1, "judged", value)
+        for agent in "xy":
+            later(run, f"b{task}{agent}0", 1, "judged", value)
     later(run, "bpx0", 1, "other", 1.0)
     own, stands_in = run.totals()
-    assert (own.agent, own.sum_means, own.clusters) == ("y", 1.5, ((0.5, 1), (1.0, 2)))
+    assert (own.agent, own.sum_means, own.clusters) == ("y", 0.0, ((0.0, 1), (0.0, 2))), "scores of 0 are scores"
     assert (stands_in.agent, stands_in.scored, stands_in.sum_means) == ("x", 3, 1.5)
     assert stands_in.clusters == ((0.25, 1), (1.25, 2))
     assert [each.clusters for each in run.totals("other")] == [((0.0, 1), (0.0, 2)), ((0.0, 1), (1.0, 2))]

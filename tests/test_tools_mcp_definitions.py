@@ -267,7 +267,8 @@ def test_an_approved_definition_stands_until_a_person_approves_another(tmp_path:
     damaged = f"{again.path} is damaged, so no change of the server's tools would be seen: delete it to begin anew"
     for text in (
         '{"tools": {"t": {"digest": 5}}}', '{"tools": {"t": {"digest": "a"}, "u": {"digest": 5}}}',
-        '{"tools": {"u": {"digest": null}, "t": {"digest": "a"}}}', '{"tools": {"t": {}}}', '{"tools": []}', "{}", "[", "\xff",
+        '{"tools": {"u": {"digest": null}, "t": {"digest": "a"}}}', '{"tools": {"t": {}}}', '{"tools": []}', "{}", "[",
+        "\xff",
     ):  # fmt: skip
         again.path.write_text(text, encoding="latin-1")
         with pytest.raises(StoreError) as told:

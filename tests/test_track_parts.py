@@ -254,6 +254,7 @@ def test_a_track_begins_a_run_or_goes_on_with_one_and_ends_as_its_block_does(
         assert (found.status, found.info.num_steps, found.database.read("SELECT count(*) FROM metrics")) == (
             "interrupted", 10, [(4,)],
         )  # fmt: skip
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FIRSTHAND_TRACK_AT", "")
     with start("nowhere named") as unnamed:
         assert unnamed.run.path.parent == home / "runs"
