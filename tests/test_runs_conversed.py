@@ -198,6 +198,10 @@ def test_a_conversation_is_recorded_with_its_branches_and_goes_on() -> None:
     resumed.switch("side")
     assert asyncio.run(speak(resumed, "q3")) == ["three"]
     assert [message.text for message in resumed.context.messages] == ["q1", "one", "q2", "two", "q3", "three"]
+    lost = Dialogue(agent, origin=replace(made, final_state={"branches": {"y": 3, "x": 1}, "current": "gone"}))
+    assert (lost.current, lost.context.node, lost.trace().origin) == ("y", 3, Origin(made.id, 3, "")), (
+        "the first of them"
+    )
     plain = Dialogue(agent, origin=replace(made, final_state={"branches": {"x": 9}, "current": "x"}))
     assert (list(plain.branches), plain.current, plain.context.node) == (["main"], "main", 3)
     empty = Dialogue(agent, origin=replace(made, nodes=(), final_state={}))

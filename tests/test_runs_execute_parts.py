@@ -275,14 +275,18 @@ def test_a_memory_of_the_run_holds_what_attempts_wrote_before_it_went_on(run: st
         await ctx.remember(f"day {len(found)}")
         return " ".join(sorted(item.text for item in found))
 
-    def epochs(count: int) -> list[Place]:
-        (first,) = places(Scripted(echo), 1, pattern=diary, memory=Notes(lifetime="run"))
-        return [Place(first.agent, first.benchmark, first.task, epoch) for epoch in range(count)]
+    def epochs(count: int, lifetime: Any) -> list[Place]:
+        (first,) = places(Scripted(echo), 1, pattern=diary, memory=Notes(lifetime=lifetime), name=lifetime)
+        (plain,) = places(Scripted(echo), 1, name="without a memory")
+        return [plain, *(Place(first.agent, first.benchmark, first.task, epoch) for epoch in range(count))]
 
-    asyncio.run(execute(run, epochs(1)))
-    answers: list[str | None] = []
-    asyncio.run(execute(run, epochs(3), on_trace=lambda each: answers.append(each.answer)))
-    assert answers == ["day 0", "day 0 day 1"]
+    for lifetime in ("run", "agent"):
+        asyncio.run(execute(run, epochs(1, lifetime)))
+        answers: list[str | None] = []
+        asyncio.run(
+            execute(run, epochs(3, lifetime), on_trace=lambda each, answers=answers: answers.append(each.answer))
+        )
+        assert answers == ["day 0", "day 0 day 1"], "each time its notes were gone with the agent"
 
 
 def test_with_a_memory_of_the_run_a_failed_attempt_is_made_again_and_the_others_are_kept(run: store.Run) -> None:
