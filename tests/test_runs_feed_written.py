@@ -12,6 +12,7 @@ import pytest
 
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
+from firsthand.errors import StoreError
 from firsthand.loop.listener import Piece
 from firsthand.patterns.reply import reply
 from firsthand.providers.scripted import Scripted
@@ -142,3 +143,20 @@ def test_a_run_that_was_worked_on_is_left_as_soon_as_nobody_works_on_it(run: sto
             return [first, second, *[each async for each in found]]
 
     assert [(each.place, each.step) for each in asyncio.run(main())] == [("p", note(1)), ("p", note(2))]
+
+
+def test_the_end_of_an_attempt_whose_trace_is_missing_is_damage_and_each_limit_is_kept(run: store.Run) -> None:
+    for number in range(1, 4):
+        run.append(trace(str(number), f"t{number}", number / 4, epoch=number, stop_reason="calls"))
+    ends = [(f"bt{n}a{n}", Ended(str(n), "b", f"t{n}", "a", n, n / 4, "calls", None)) for n in (1, 2, 3)]
+    assert written(run.feed) == ends
+    assert [each.step for each in run.feed.after(1, 1)] == [ends[1][1]]
+    assert (run.feed.under_way(), run.feed.last(), Feed(run.database).last()) == ([], 3, 3)
+    run.feed.add("p", note(1))
+    run.feed.add("q", note(2))
+    assert [(each.sequence, each.place) for each in run.feed.under_way(1)] == [(5, "q")]
+    with run.database.write() as connection:
+        connection.execute("UPDATE steps SET body = 'gone' WHERE seq = 2")
+    with pytest.raises(StoreError, match="is damaged: a step of its feed is not what was expected: JSONDecodeError"):
+        run.feed.after()
+    assert [each.sequence for each in run.feed.after(2)] == [3, 4, 5]
