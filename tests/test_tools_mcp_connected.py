@@ -185,13 +185,17 @@ def test_there_is_no_client_before_a_connection_is_open_nor_after_its_end(tmp_pa
             _ = RemoteTools(library()).connection
         mute = McpConnection(
             ServerDeclaration(
-                "lib", command="sh", args=("-c", "echo who >&2; cat >/dev/null"), opening_s=1.0, timeout_s=600.0
+                "lib",
+                command="sh",
+                args=("-c", f"echo {'w' * 301} >&2; cat >/dev/null"),
+                opening_s=1.0,
+                timeout_s=600.0,
             )
         )
         with pytest.raises(ToolError) as error:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(9):  # it is not waited for as one is that was open
                 await mute.open()
-        assert str(error.value) == "MCP server lib did not answer within 1 s; it wrote: who"
+        assert str(error.value) == "MCP server lib did not answer within 1 s; it wrote: " + "w" * 300
         assert mute._process is not None and mute._process.process.returncode is not None, "the process has ended"
         missing = McpConnection(ServerDeclaration("lib", command="no-such-program-here"))
         with pytest.raises(ToolError) as error:

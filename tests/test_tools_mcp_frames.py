@@ -321,6 +321,12 @@ def test_a_request_ends_by_its_reply_its_error_its_time_or_the_connections_end()
         late = "MCP server peer did not answer within"
         assert await said(wait) == f"{late} 0.05 s" and await said(wait, timeout_s=0.02) == f"{late} 0.02 s"
         assert cancelled == ["wait", "wait"]
+        short, patient = connected(timeout_s=0.001), connected(timeout_s=600)
+        assert await short.request(lambda client: asyncio.sleep(0.02, "late"), timeout_s=30) == "late"
+        with pytest.raises(ToolError, match=rf"^{late} 0\.02 s$"):
+            async with asyncio.timeout(10):
+                await patient.request(wait, timeout_s=0.02)
+        cancelled.pop()
         assert await said(failing(MCPError(-7, "no"))) == "MCP server peer refused the request (code -7): no"
         assert await said(failing(ToolError("ours"))) == "ours"
         assert await said(failing(ValueError("odd"))) == "MCP server peer broke the protocol: odd"
