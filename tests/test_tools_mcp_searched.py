@@ -152,3 +152,25 @@ def test_definitions_that_were_approved_elsewhere_stand_and_a_friends_tool_loses
     asyncio.run(main())
     assert sorted(json.loads(approved.path.read_text())["tools"]) == ["a", "b"]
     assert not (tmp_path / "mcp").exists(), "nothing is kept in the data home"
+
+
+@pytest.mark.usefixtures("home")
+def test_a_search_finds_five_tools_or_as_many_as_are_asked_for_from_one_to_ten() -> None:
+    names = [f"mail_{letter}" for letter in "abcdefghijkl"]
+    source, made = opened(*(tool(each, "d" * 301) for each in names), lazy_above=11)
+    made.changed.add("tools")
+
+    async def main() -> None:
+        await source.refresh()
+        assert (source.is_large, source.tools) == (True, ())
+        for asked, count in (({"most": -3}, 1), ({"most": 1}, 1), ({}, 5), ({"most": 10}, 10), ({"most": 11}, 10)):
+            lines = (await source._search_tools("mail", **asked)).splitlines()
+            assert lines[1::2] == [f"s__{each} {{}}" for each in names[:count]], "ties in the order of names"
+            assert lines[2::2] == ["d" * 300] * count
+        assert [each.name for each in source.tools] == [f"s__{each}" for each in names[:10]]
+
+    asyncio.run(main())
+    few, made = opened(*(tool(each) for each in names[:11]), lazy_above=11)
+    made.changed.add("tools")
+    asyncio.run(few.refresh())
+    assert (few.is_large, len(few.tools)) == (False, 11)
