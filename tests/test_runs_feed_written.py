@@ -160,3 +160,23 @@ def test_the_end_of_an_attempt_whose_trace_is_missing_is_damage_and_each_limit_i
     with pytest.raises(StoreError, match="is damaged: a step of its feed is not what was expected: JSONDecodeError"):
         run.feed.after()
     assert [each.sequence for each in run.feed.after(2)] == [3, 4, 5]
+
+
+def test_an_attempt_that_is_made_again_leaves_the_end_of_its_try_before(run: store.Run) -> None:
+    again = place("t")
+    run.append(trace("1", "t", 0.5, place=again.id))
+    for number in (1, 2):
+        run.feed.started(again)
+        run.feed.add(again.id, note(number))
+    begun = [Ended("1", "b", "t", "a", 0, 0.5, "done", None), Started("b", "t", "a", 0), note(2)]
+    assert [step for _, step in written(run.feed)] == begun
+    assert [step for _, step in written(run.feed, run.feed.last() - 1)] == [note(2)]
+
+
+def test_a_step_waits_for_a_timer_only_until_that_timer_should_have_come(run: store.Run) -> None:
+    run.feed._flush_by = time.time() + 1000
+    run.feed.add("p", note(1))
+    assert written(run.feed) == []
+    run.feed._flush_by = time.time() - 0.001  # it has died with its event loop
+    run.feed.add("p", note(2))
+    assert written(run.feed) == [("p", note(1)), ("p", note(2))]

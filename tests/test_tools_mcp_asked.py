@@ -349,6 +349,13 @@ def test_requests_to_the_endpoint_carry_the_declared_headers_and_ask_for_no_comp
             response = await client.get(url)
             return heads, response.status_code, response.content, (client.timeout.connect, client.timeout.read)
 
+    slow = http_client(
+        ServerDeclaration("p", url="http://h/", headers={"Accept-Encoding": "br"}, opening_s=9, timeout_s=3)
+    )
+    assert (slow.timeout, slow.headers["Accept-Encoding"]) == (httpx2.Timeout(9), "br"), (
+        "a declared header goes before ours"
+    )
+    assert (slow.follow_redirects, slow.trust_env) == (False, False)
     heads, status, content, timeouts = asyncio.run(main())
     assert len(heads) == 1 and (status, content, timeouts) == (302, b"no", (3, 9)), "no redirect is followed"
     assert "accept-encoding: identity\r\n" in heads[0].lower() and "x-key: k\r\n" in heads[0].lower()

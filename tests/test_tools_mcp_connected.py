@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -216,7 +217,19 @@ def test_each_attempt_has_a_connection_of_its_own_unless_it_is_shared(tmp_path: 
     assert each() is not each() and each().declaration is each.declaration
 
 
-def test_a_program_runs_in_its_folder_with_its_variables_and_is_ended_with_its_group(tmp_path: Path) -> None:
+def guards(group: int) -> list[Path]:
+    """The processes that watch over a group, where the system lists processes as files."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if file.read_bytes().endswith(f"firsthand-mcp-guard\0{group}\0".encode()):
+                found.append(file)
+    return found
+
+
+def test_a_program_runs_in_its_folder_with_its_variables_and_is_ended_with_its_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "run.sh").write_text('#!/bin/sh\nsleep 20 &\necho "$PWD $A $1"\nexec sleep 600\n')
     (tmp_path / "run.sh").chmod(0o755)
     (tmp_path / "text").write_text("")
@@ -227,9 +240,11 @@ def test_a_program_runs_in_its_folder_with_its_variables_and_is_ended_with_its_g
             assert process.stdout is not None
             assert (await process.stdout.readline()).decode() == f"{tmp_path} b c d\n"
             assert os.getpgid(process.pid) == process.pid and process.returncode is None
+            assert len(guards(process.pid)) == (sys.platform == "linux")
         async with asyncio.timeout(10):  # a child that lived on would hold the pipe open
             assert await process.stdout.read() == b""
         assert await process.wait() == -signal.SIGKILL
+        assert not guards(process.pid), "nothing watches over what has ended"
         for command, cwd, number in (
             ("./text", str(tmp_path), errno.EACCES),
             ("./none", str(tmp_path), errno.ENOENT),
@@ -240,6 +255,14 @@ def test_a_program_runs_in_its_folder_with_its_variables_and_is_ended_with_its_g
                 async with guarded_process(command, (), env=env, cwd=cwd, limit=65_536):
                     pass
             assert (error.value.errno, error.value.filename) == (number, command)
+        monkeypatch.chdir(tmp_path)
+        for command, path in (("sh", "/nowhere"), ("text", env["PATH"])):  # looked for where the program would look
+            with pytest.raises(FileNotFoundError):
+                async with guarded_process(command, (), env={"PATH": path}, cwd="", limit=65_536):
+                    pass
+        own = {"A": "b", "PATH": f"{tmp_path}:{os.defpath}"}
+        async with guarded_process("run.sh", ("c",), env=own, cwd="/", limit=65_536) as process:
+            assert process.stdout is not None and (await process.stdout.readline()) == b"/ b c\n"
 
     asyncio.run(main())
 
