@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -256,7 +257,8 @@ def test_an_approved_definition_stands_until_a_person_approves_another(tmp_path:
         },
     }
     assert sorted(each.suffix for each in again.path.parent.iterdir()) == [".json", ".lock"]
-    assert again.path.name.startswith("mail-") and again.path.parent == tmp_path / "mcp" / "approved"
+    key = hashlib.sha256(b"mail\nserve").hexdigest()[:16]
+    assert again.path == tmp_path / "mcp" / "approved" / f"mail-{key}.json", "what was approved is found again"
     for elsewhere in (server(args=("x",)), replace(server(), name="post")):
         assert ApprovedDefinitions(elsewhere, tmp_path).path != again.path
     late = ApprovedDefinitions(server(), tmp_path)

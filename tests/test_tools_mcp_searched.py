@@ -130,9 +130,9 @@ def test_definitions_that_were_approved_elsewhere_stand_and_a_friends_tool_loses
 ) -> None:
     declared = ServerDeclaration("s", command="serve", trusted=True)
     approved = ApprovedDefinitions(declared, tmp_path / "elsewhere")
-    approved.changes({"a": ToolDefinition("a", "old", {"type": "object"}, {})})
+    approved.changes({name: ToolDefinition(name, "old", {"type": "object"}, {}) for name in "ab"})
     source = RemoteTools(declared, approved)
-    made = source._connection = Connection(tool("a", "new"), tool("b", "more"))  # type: ignore[assignment]
+    made = source._connection = Connection(tool("a", "new"), tool("b", "more"), tool("c", "first"))  # type: ignore[assignment]
     made.changed.add("tools")
 
     async def ask(shown: Any, arguments: Any) -> Decision:
@@ -140,17 +140,20 @@ def test_definitions_that_were_approved_elsewhere_stand_and_a_friends_tool_loses
 
     async def main() -> None:
         await source.refresh()
-        assert source.changes == {"a": {"description": {"was": "old", "is": "new"}}}
+        change = {"b": {"description": {"was": "old", "is": "more"}}}
+        assert source.changes == {"a": {"description": {"was": "old", "is": "new"}}} | change
+        marked = {"s__b": '<untrusted from="MCP server s">\nmore\n</untrusted>', "s__c": "first"}
         described = {each.name: each.spec.description for each in source.tools}
-        assert described == {"s__a": '<untrusted from="MCP server s">\nnew\n</untrusted>', "s__b": "more"}
+        assert described == {"s__a": '<untrusted from="MCP server s">\nnew\n</untrusted>'} | marked
         context = Noted()
         context.attempt = SimpleNamespace(agent=SimpleNamespace(approval=SimpleNamespace(ask=ask)), note=context.note)
         with CallPosition(context, "tool:0", None, None).active():  # type: ignore[arg-type]
             assert await source._call("a", {}) == "done"
-        assert {each.name: each.spec.description for each in source.tools} == {"s__a": "new", "s__b": "more"}
+        assert {each.name: each.spec.description for each in source.tools} == {"s__a": "new"} | marked
+        assert source.changes == change, "the other is still to be asked about"
 
     asyncio.run(main())
-    assert sorted(json.loads(approved.path.read_text())["tools"]) == ["a", "b"]
+    assert sorted(json.loads(approved.path.read_text())["tools"]) == ["a", "b", "c"]
     assert not (tmp_path / "mcp").exists(), "nothing is kept in the data home"
 
 
