@@ -70,6 +70,7 @@ def test_paths_lead_to_files_inside_and_each_refusal_says_why(root: Path) -> Non
         "out": "'out' leads out of the folder: give a path inside it",
         "far/passwd": f"'far/passwd' {circle}",
         f"{root}/../secret": f"'{root}/../secret' is not inside the folder: give a path relative to it, such as 'notes.txt'",
+        f"{root}/sub/../a": f"'{root}/sub/../a' is not inside the folder: give a path relative to it, such as 'notes.txt'",
         f"{root}x": f"'{root}x' is not inside the folder: give a path relative to it, such as 'notes.txt'",
         "a\0b": "'a\\x00b' is no path",
         "\ud800": "'\\ud800' is no path",
@@ -184,6 +185,10 @@ def test_the_state_of_a_file_is_captured_and_put_back(root: Path) -> None:
     assert shown_change(rooted, "a", "one\ntwo\n") == "--- a\n+++ a\n@@ -1 +1,2 @@\n one\n+two"
     assert shown_change(rooted, "new", "x\n") == "--- new\n+++ new\n@@ -0,0 +1 @@\n+x"
     assert shown_change(rooted, "a", "one\n") == "nothing would change"
+    (root / "long").write_bytes(b"1\n2\n\xff\n4\n5\n")
+    assert shown_change(rooted, "long", "1\n2\n3\n4\n5\n") == (
+        "--- long\n+++ long\n@@ -2,3 +2,3 @@\n 2\n-\ufffd\n+3\n 4"
+    )
 
 
 def test_the_tools_of_a_folder_declare_what_they_read_and_change(root: Path) -> None:

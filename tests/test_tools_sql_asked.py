@@ -76,6 +76,11 @@ def test_each_end_of_a_process_is_told(program: Path, file: SqlFile, monkeypatch
     )
     with pytest.raises(ToolError, match=r"^this is no statement that gives rows: write a SELECT$"):
         file.sql_query("Q")
+    program.write_text('print(\'{"columns": null, "rows": [], "more": false, "count": 0}\')', encoding="utf-8")
+    assert (file.sql_change("C"), file.rehearsed({"statement": "R"})) == (
+        "done: 0 rows changed",
+        "0 rows would be changed",
+    )
     program.write_text('print(\'{"columns": null, "rows": [], "more": false, "count": -1}\')', encoding="utf-8")
     assert (file.sql_change("C"), file.rehearsed({"statement": "R"})) == ("done", "no row would be changed")
 

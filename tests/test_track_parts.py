@@ -226,7 +226,9 @@ def test_a_thinned_curve_has_means_of_neighbours_at_their_last_step() -> None:
     assert curve.thinned(4) == Curve("a", (2, 8, 16), (2.0, math.inf, 5.0), (0.2, 0.4, 0.5))
     assert curve.thinned(2) == Curve("a", (4, 16), (10 / 3, math.inf), (0.3, 0.5))
     assert Curve("a", (), (), ()).thinned(3) == Curve("a", (), (), ())
-    assert math.isnan(Curve("a", (1, 2), (math.nan, 1.0), (0.0, 0.0)).thinned(1).values[0])
+    for values in ((math.nan, 1.0), (math.inf, -math.inf)):
+        assert math.isnan(Curve("a", (1, 2), values, (0.0, 0.0)).thinned(1).values[0])
+    assert Curve("a", (1, 2, 3), (-math.inf, 1.0, 2.0), (0.0, 0.0, 0.0)).thinned(2).values == (-math.inf, 2.0)
 
 
 def test_a_track_begins_a_run_or_goes_on_with_one_and_ends_as_its_block_does(
