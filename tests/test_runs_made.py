@@ -184,6 +184,8 @@ def test_a_run_is_opened_with_the_index_of_its_folder_only_below_this_home(home:
     (tmp_path / "link").symlink_to(home)
     with open_run(tmp_path / "link" / "runs" / id, home) as found:
         assert found._index is not None, "the same folder by another name"
+    with open_run(id, tmp_path / "link") as found:
+        assert found._index is not None
     with open_run(home / "runs" / id, tmp_path / "another") as found:
         assert (found.id, found._index) == (id, None)
     empty = home / "runs" / "2026-01-01-0000-a-aaaa"
