@@ -125,3 +125,14 @@ def test_an_envelope_has_the_parts_that_are_asked_for_and_what_is_pending_and_co
         assert envelope(track, "loss", 2) == Envelope(  # of 10 to 17 and of 18 to 25
             (10, 17, 24), (2.0, 7.0, 4.0), (110.0, 110.0, 124.0), (4.25, 4.25, 4.0)
         )
+
+
+def test_a_newest_value_that_begins_a_column_stands_in_it_alone(database: Database) -> None:
+    values = {20: 3.0, 21: 1.0, 22: 5.0, 24: 2.0, 25: 8.0, 27: 5.0, 28: 4.0, 29: 7.0, 30: 0.0, 31: 9.0, 32: -2.0}
+    alone = Envelope(  # four columns of ceil(13 / 4) = 4 steps: from 20, 24 and 28 on, and 32 itself
+        (20, 23, 24, 27, 28, 31, 32), (1.0, 5.0, 2.0, 8.0, 0.0, 9.0, -2.0),
+        (120.0, 120.0, 124.0, 124.0, 128.0, 128.0, 132.0), (3.0, 3.0, 5.0, 5.0, 5.0, 5.0, -2.0),
+    )  # fmt: skip
+    assert _of_curve(in_memory(values), 4) == alone
+    insert(database, "loss", values)
+    assert _columns(database, "loss", 4, PARTS) == alone

@@ -129,6 +129,10 @@ def test_the_owner_of_a_question_is_the_conversation_and_its_time_is_counted() -
     )
     assert said(slow) == [], "nothing had come, so the question is taken back"
     assert slow._answering_s >= 0.02
+    own = Dialogue(chat(Scripted(error=TimeoutError("of the model")), limits=Limits(seconds=30)))
+    with pytest.raises(TimeoutError, match=r"^of the model$"):
+        asked(own, "a")
+    assert 0 < own._answering_s < 30
 
 
 def test_an_answer_that_fails_leaves_the_conversation_as_it_was() -> None:

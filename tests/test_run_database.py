@@ -11,6 +11,7 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -133,21 +134,49 @@ def test_an_older_file_is_migrated_once_and_a_newer_or_foreign_one_is_refused(tm
     path.unlink()
     assert refused() == f"no shelf at {path}: look elsewhere"
     assert not path.exists()
+    path.mkdir()
+    assert refused() == f"no shelf at {path}: look elsewhere", "a folder is no file"
+    path.rmdir()
     assert "no shelf at" in refused(create=False)
     assert len(_master(SMALL.migrations)) == 1
     assert _master(SMALL.migrations)[0][:2] == ("table", "books")
     assert len(MIGRATIONS) == 6
 
 
+class Second(Database):
+    """A file that another process migrates after this one has looked at its version."""
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        Database(self.path, schema=self.schema).close()
+        with super().write() as connection:
+            yield connection
+
+
+def test_of_two_that_open_an_old_file_at_once_the_second_finds_it_migrated(tmp_path: Path) -> None:
+    path = tmp_path / "old.sqlite"
+    connection = sqlite3.connect(path)
+    connection.executescript(
+        "CREATE TABLE books (id INTEGER PRIMARY KEY, title TEXT); INSERT INTO books VALUES (3, 'x');"
+        "PRAGMA user_version = 1; PRAGMA application_id = 77"
+    )
+    connection.close()
+    second = Second(path, schema=SMALL)
+    assert second.read("SELECT id, title, year FROM books") == [(3, "x", None)]
+    assert (second.read("PRAGMA user_version"), second.read("PRAGMA application_id")) == ([(2,)], [(77,)])
+    second.close()
+
+
 def test_a_forged_journal_is_named_and_nothing_is_opened(tmp_path: Path, shelf: Database) -> None:
     journal = Path(os.path.realpath(shelf.path) + "-journal")
     journal.mkdir()  # what cannot be looked into is not believed
-    with pytest.raises(StoreError) as forged:
-        Database(shelf.path, schema=SMALL)
-    assert str(forged.value) == (
-        f"{journal} names a file that SQLite would delete, and firsthand writes no such journal: do not trust what came "
-        "with it; delete the journal to read the shelf all the same"
-    )
+    for create in (False, True):
+        with pytest.raises(StoreError) as forged:
+            Database(shelf.path, schema=SMALL, create=create)
+        assert str(forged.value) == (
+            f"{journal} names a file that SQLite would delete, and firsthand writes no such journal: do not trust what "
+            "came with it; delete the journal to read the shelf all the same"
+        )
     journal.rmdir()
     Database(shelf.path, schema=SMALL).close()
 

@@ -214,6 +214,12 @@ def test_strata_are_read_by_a_key_of_the_first_task_and_one_cluster_alone_is_non
     assert task_strata(tasks, "level") == {"m": {"t1": "x", "t2": "y", "t3": ""}, "n": {"t1": "3"}}
     assert tasks.limits[:4] == [1, None, 1, 1]
     assert task_strata(Tasks(), None) == {}
+    odd = Tasks(
+        zero=[("t1", {"stratum": 0}), ("t2", {"stratum": 1})], empty=[("t1", {"stratum": ""}), ("t2", {"stratum": "x"})],
+        null=[("t1", {"stratum": None})], later=[("t1", {}), ("t2", {"stratum": 1})],
+    )  # fmt: skip
+    strata = {"zero": {"t1": "0", "t2": "1"}, "empty": {"t1": "", "t2": "x"}, "null": {"t1": "None"}}
+    assert task_strata(odd, None) == strata == task_strata(odd, "stratum")
     for key, hint in (("levle", " did you mean 'level'?"), ("zzz", "")):
         with pytest.raises(ConfigError) as unknown:
             task_strata(tasks, key)
@@ -333,3 +339,18 @@ def test_runs_are_named_and_found_by_id_part_path_and_name(tmp_path: Path, monke
             found(ref)
         assert str(unknown.value) == said
     assert run_names._holds_run(Path("x" * 5000)) is False
+
+
+def test_of_two_runs_that_know_strata_the_last_counts_and_tasks_without_a_cluster_stay_alone() -> None:
+    clusters = {"t1": "c", "t2": "c", "t3": "d", "t4": "d"}
+    first = TaskGroups(clusters, {"t1": "x", "t2": "x", "t3": "y", "t4": "y", "t5": "y", "t6": "z", "t7": "z"})
+    assert (dict(first), first.strata["t5"]) == ({"t3": "d", "t4": "d"}, "y"), "x is one cluster, and z has none"
+    last = TaskGroups({"t1": "e", "t2": "f"}, {"t1": "x", "t2": "x"})
+    plain = {"t1": "g"}
+    for runs, counts in (
+        ((first, last), last), ((last, first), first), ((first, plain), first), ((plain, first), first),
+        (({"t1": "h"}, plain), plain), ((first, plain, last, plain), last),
+    ):  # fmt: skip
+        found = common_groups(*({"b": each} for each in runs))
+        assert list(found) == ["b"] and found["b"] is counts
+    assert common_groups() == {}

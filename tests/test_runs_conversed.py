@@ -98,7 +98,10 @@ def test_steps_come_back_from_the_file_as_they_were(run: store.Run) -> None:
     assert [(n, at, kind) for n, at, kind, _ in rows] == [
         (0, 0.0, "began"), (1, 1.0, "piece"), (3, 3.0, "piece"), (4, 4.0, "added"), (5, 5.0, "call"), (6, 6.0, "event"),
     ]  # fmt: skip
-    assert json.loads(rows[1][3])["text"] == "ab" and step_to_json(call)[1]["detail"] == {"finish_reasons": ["stop"]}
+    assert (steps[1], steps[2]) == (Piece(":0", "a"), Piece(":0", "b")), "other listeners hold the pieces too"
+    assert json.loads(rows[1][3]) == {"id": ":0", "text": "ab"} and step_to_json(call)[1]["detail"] == {
+        "finish_reasons": ["stop"]
+    }
     for place in ("p", "q"):
         run.feed.add(place, Started("b", "t", "a", 0))
         for step in steps:
@@ -179,6 +182,13 @@ def test_a_conversation_is_recorded_with_its_branches_and_goes_on() -> None:
     assert talk.undo() == "q1" and talk.undo() is None and talk.context.messages == ()
     talk.clear("new")
     assert (talk.current, list(talk.branches), talk.trace().answer) == ("new", ["main", "side", "new"], None)
+    cleared = talk.trace()
+    assert cleared.final_state == {"branches": {"main": None, "side": 3, "new": None}, "current": "new"}
+    beginning = Dialogue(agent, origin=cleared, run="r1")
+    assert (beginning.current, {name: ctx.node for name, ctx in beginning.branches.items()}) == (
+        "new", {"main": None, "side": 3, "new": None},
+    )  # fmt: skip
+    assert beginning.trace().origin is None, "it goes on from no message"
     with pytest.raises(ConfigError, match="there is a branch 'side' already"):
         talk.fork("side")
     with pytest.raises(UnknownName, match="no branch 'sid'; did you mean 'side'"):
@@ -188,6 +198,10 @@ def test_a_conversation_is_recorded_with_its_branches_and_goes_on() -> None:
     resumed.switch("side")
     assert asyncio.run(speak(resumed, "q3")) == ["three"]
     assert [message.text for message in resumed.context.messages] == ["q1", "one", "q2", "two", "q3", "three"]
+    lost = Dialogue(agent, origin=replace(made, final_state={"branches": {"y": 3, "x": 1}, "current": "gone"}))
+    assert (lost.current, lost.context.node, lost.trace().origin) == ("y", 3, Origin(made.id, 3, "")), (
+        "the first of them"
+    )
     plain = Dialogue(agent, origin=replace(made, final_state={"branches": {"x": 9}, "current": "x"}))
     assert (list(plain.branches), plain.current, plain.context.node) == (["main"], "main", 3)
     empty = Dialogue(agent, origin=replace(made, nodes=(), final_state={}))

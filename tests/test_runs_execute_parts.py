@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -274,14 +275,38 @@ def test_a_memory_of_the_run_holds_what_attempts_wrote_before_it_went_on(run: st
         await ctx.remember(f"day {len(found)}")
         return " ".join(sorted(item.text for item in found))
 
-    def epochs(count: int) -> list[Place]:
-        (first,) = places(Scripted(echo), 1, pattern=diary, memory=Notes(lifetime="run"))
-        return [Place(first.agent, first.benchmark, first.task, epoch) for epoch in range(count)]
+    def epochs(count: int, lifetime: Any) -> list[Place]:
+        (first,) = places(Scripted(echo), 1, pattern=diary, memory=Notes(lifetime=lifetime), name=lifetime)
+        (plain,) = places(Scripted(echo), 1, name="without a memory")
+        return [plain, *(Place(first.agent, first.benchmark, first.task, epoch) for epoch in range(count))]
 
-    asyncio.run(execute(run, epochs(1)))
-    answers: list[str | None] = []
-    asyncio.run(execute(run, epochs(3), on_trace=lambda each: answers.append(each.answer)))
-    assert answers == ["day 0", "day 0 day 1"]
+    for lifetime in ("run", "agent"):
+        asyncio.run(execute(run, epochs(1, lifetime)))
+        answers: list[str | None] = []
+        asyncio.run(
+            execute(run, epochs(3, lifetime), on_trace=lambda each, answers=answers: answers.append(each.answer))
+        )
+        assert answers == ["day 0", "day 0 day 1"], "each time its notes were gone with the agent"
+
+
+def test_with_a_memory_of_the_run_a_failed_attempt_is_made_again_and_the_others_are_kept(run: store.Run) -> None:
+    numbers = itertools.count()
+
+    async def diary(task: Task, ctx: Context) -> str:
+        if (number := next(numbers)) == 1:
+            raise ModelError("gone")
+        found = await ctx.recall("day", k=9)
+        await ctx.remember(f"day {number}")
+        return " ".join(sorted(item.text for item in found))
+
+    (first,) = places(Scripted(echo), 1, pattern=diary, memory=Notes(lifetime="run"))
+    made = [Place(first.agent, first.benchmark, first.task, epoch) for epoch in range(3)]
+    asyncio.run(execute(run, made, fail_fast=0))
+    told: list[tuple[int, str | None]] = []
+    for redo in (False, True, True):
+        asyncio.run(execute(run, made, redo_errors=redo, on_trace=lambda each: told.append((each.epoch, each.answer))))
+    assert told == [(1, "day 0")], "the fourth attempt is the second epoch's: day 2 was written after it"
+    assert [[each.error is None for each in run.tries(place.id)] for place in made] == [[True], [False, True], [True]]
 
 
 def test_a_run_was_cut_short_if_its_own_budget_was_used_up_or_the_only_limit(run: store.Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import multiprocessing
 import os
 import sqlite3
@@ -22,9 +23,10 @@ from firsthand.message import Message, Sampled, Text
 from firsthand.model import Completion, Usage
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place
+from firsthand.runs import feed as feed_module
 from firsthand.runs.database import Database
 from firsthand.runs.execute import execute
-from firsthand.runs.feed import Ended, Feed, FeedStep, Started, follow, step_to_json
+from firsthand.runs.feed import PAGE, Ended, Feed, FeedStep, Started, follow, step_to_json
 from firsthand.runs.run_names import DATABASE
 from firsthand.runs.store import Run, create, open_run
 from firsthand.task import Task
@@ -327,3 +329,53 @@ def test_following_a_protected_attempt_shows_none_of_its_words() -> None:
         "abcdef01  gpqa / q1 / ada / epoch 0", "abcdef01  protected: its steps are not shown",
         "abcdef01  = 1 (done) gpqa / q1 / ada / epoch 0",
     ]  # fmt: skip
+
+
+def test_steps_of_attempts_at_once_stand_in_the_order_in_which_they_happened(tmp_path: Path) -> None:
+    async def tell(run: Run) -> None:
+        for place, number in (("q", 1), ("p", 2), ("q", 3), ("p", 4), ("q", 5)):
+            run.feed.add(place, Event("note", float(number)))
+        run.feed.flush()
+
+    with create(tmp_path, {}, "feed") as run:
+        asyncio.run(tell(run))
+        assert [(each.sequence, each.place, each.step) for each in run.feed.after()] == [
+            (n, place, Event("note", float(n))) for n, place in enumerate("qpqpq", 1)
+        ]
+
+
+def test_a_finished_run_is_followed_to_its_end_over_pages_and_waited_for_as_long_as_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "START_S", 1000.0)
+
+    async def read(path: Path, after: int, start_s: float) -> list[int]:
+        async with asyncio.timeout(20):
+            return [step.sequence async for step in follow(path, after, poll_s=0.001, start_s=start_s)]
+
+    with create(tmp_path, {}, "feed") as run:
+        with run.database.write() as connection:
+            connection.executemany(
+                "INSERT INTO steps (attempt, kind, at, body) VALUES ('p', 'piece', 0.5, ?)",
+                [(f'{{"id": ":0", "text": "{n}"}}',) for n in range(2 * PAGE + 1)],
+            )
+        assert asyncio.run(read(run.path, 0, 0.0)) == list(range(1, 2 * PAGE + 2))
+        began = time.monotonic()
+        assert asyncio.run(read(run.path, 2 * PAGE, 0.02)) == [2 * PAGE + 1]
+        assert time.monotonic() - began >= 0.02
+        assert (len(run.feed.after()), run.feed.after(limit=1)[0].step) == (PAGE, Piece(":0", "0"))
+
+
+def test_an_attempt_is_written_whole_once_its_oldest_step_is_old_enough(tmp_path: Path) -> None:
+    with create(tmp_path, {}, "feed") as run:
+        run.feed._pending = {
+            "p": [(1, 10.0, Event("note", 1.0)), (4, 12.0, Event("note", 4.0))], "q": [(2, 11.0, Event("note", 2.0))],
+            "none": [],
+        }  # fmt: skip
+        for older_than, written in ((9.9, []), (10.0, [("p", 10.0), ("p", 12.0)]), (10.9, []), (11.0, [("q", 11.0)])):
+            last = run.feed.last()
+            run.feed.flush(older_than)
+            assert [(each.place, each.at) for each in run.feed.after(last)] == written
+        assert run.feed._pending == {"p": [], "q": [], "none": []}, "the attempts go on"
+    defaults = {name: each.default for name, each in inspect.signature(follow).parameters.items()}
+    assert (defaults["after"], defaults["poll_s"], defaults["start_s"]) == (0, 0.2, 2.0)

@@ -181,6 +181,11 @@ def test_a_run_is_opened_with_the_index_of_its_folder_only_below_this_home(home:
     with open_run("last", home) as found:
         assert found._index is not None
         assert (found.id, found._index.folder.resolve()) == (id, (home / "runs").resolve())
+    (tmp_path / "link").symlink_to(home)
+    with open_run(tmp_path / "link" / "runs" / id, home) as found:
+        assert found._index is not None, "the same folder by another name"
+    with open_run(id, tmp_path / "link") as found:
+        assert found._index is not None
     with open_run(home / "runs" / id, tmp_path / "another") as found:
         assert (found.id, found._index) == (id, None)
     empty = home / "runs" / "2026-01-01-0000-a-aaaa"
@@ -239,6 +244,16 @@ def test_the_entry_of_a_run_counts_latest_attempts_and_steps(home: Path) -> None
             run.id, run.path, run.created_at, "interrupted", ("c",), {"model": "m"}, 3, 1, None, 9, 30,
             (ScoreMean("b", "a", 1.25 / 3, 3),), 0.0, 5,
         )  # fmt: skip
+        run.append(trace("5", "t3", 0.5, calls=(call,)))
+        run.append(trace("6", "t3", None, calls=(call, call, call)))
+        again = run.info  # of the third task its last try alone counts, with 10 tokens a call
+        assert (again.num_traces, again.num_errors, again.tokens) == (3, 1, 2 * 10 + 3 * 10)
+    with create(home, {}, "empty", command=[]) as empty:
+        assert (empty.about["command"], empty.info.command) == ([], ())
+        assert (empty.info.num_steps, empty.info.tokens, empty.info.num_planned) == (0, 0, None)
+        with empty.database.write() as connection:
+            connection.execute("INSERT INTO metrics (name, step, value, at) VALUES ('l', 0, 1.0, 0)")
+        assert empty.info.num_steps == 1, "step 0 is a step"
 
 
 def test_a_run_is_running_while_it_is_worked_on_and_then_as_the_block_was_left(home: Path) -> None:

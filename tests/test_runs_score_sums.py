@@ -69,6 +69,10 @@ def test_the_last_score_of_the_latest_try_counts_and_another_name_stands_in_wher
     assert [[score.value for score in each.scores] for each in run.tries("bpx0")] == [[0.25, 1.0], [0.5]]
     assert [each.id for each in run.samples("b")] == ["5", "4", "2"], "an own score, and one of each later name"
     assert run.spent() == (Usage(21, cost_usd=0.75), 3), "an earlier try was paid for too"
+    run.journal("bpx0").record("scorer s|:0", "r", {"usage": Usage(2, 1, 3, 0.5).to_json()})
+    run.journal("bpx0").record("scorer s|:0", "r", {"usage": Usage(2, 1, 3, 0.5).to_json()})
+    run.journal("under way").record("scorer s|:0", "r", {"usage": Usage(9, 0, 9, 9.0).to_json()})
+    assert run.spent() == (Usage(26, cost_usd=1.25), 4), "a judge of a finished attempt, once"
     assert [(row.id, row.num_calls, row.tokens) for row in run.rows(agent="x")] == [
         ("2", 0, 0),
         ("3", 0, 0),
@@ -112,3 +116,33 @@ def test_a_score_that_is_no_finite_number_is_no_value() -> None:
         assert AttemptSummary.of(trace("1", "t", value)).value() == value
     both = trace("1", scores=(Score("s", math.nan), Score("t", 0.0)))
     assert (AttemptSummary.of(both).value(), AttemptSummary.of(both).value("t")) == (None, 0.0), "the first is meant"
+
+
+def test_agents_without_a_score_or_a_description_stand_in_the_list_too(run: store.Run) -> None:
+    for each in (
+        trace("1", "p", 0.5, agent="x"), trace("2", "p", agent="aa", scores=()), trace("3", "p", 0.25, agent="y"),
+        trace("4", "q", agent="y", scores=()), trace("5", "p", agent="x", scores=(), benchmark="a"),
+    ):  # fmt: skip
+        run.append(each)
+    assert run.pairs() == [("a", "x"), ("b", "y"), ("b", "x"), ("b", "aa")], "those that are not described come last"
+    assert run.info.scores == (ScoreMean("b", "y", 0.125, 2), ScoreMean("b", "x", 0.5, 1), ScoreMean("b", "aa", 0.0, 1))
+    assert run.task_means() == [
+        TaskMean("a", "x", "p", 0.0, 1, 0, True), TaskMean("b", "y", "p", 0.25, 1, 1, False),
+        TaskMean("b", "y", "q", 0.0, 1, 0, True), TaskMean("b", "x", "p", 0.5, 1, 1, False),
+        TaskMean("b", "aa", "p", 0.0, 1, 0, True),
+    ]  # fmt: skip
+
+
+def test_the_clusters_have_the_sums_of_the_score_that_stands_in(run: store.Run) -> None:
+    for task in "pqr":
+        run.append(trace(f"{task}x", task, agent="x", scores=()))
+        run.append(trace(f"{task}y", task, 0.0, agent="y"))
+    for task, value in (("p", 0.75), ("q", 0.5), ("r", 0.25)):
+        for agent in "xy":
+            later(run, f"b{task}{agent}0", 1, "judged", value)
+    later(run, "bpx0", 1, "other", 1.0)
+    own, stands_in = run.totals()
+    assert (own.agent, own.sum_means, own.clusters) == ("y", 0.0, ((0.0, 1), (0.0, 2))), "scores of 0 are scores"
+    assert (stands_in.agent, stands_in.scored, stands_in.sum_means) == ("x", 3, 1.5)
+    assert stands_in.clusters == ((0.25, 1), (1.25, 2))
+    assert [each.clusters for each in run.totals("other")] == [((0.0, 1), (0.0, 2)), ((0.0, 1), (1.0, 2))]

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firsthand import catalog
+from firsthand.declaration import Declaration
 from firsthand.errors import ConfigError, ToolError
 from firsthand.tools.fetch import MAX_REDIRECTS, fetcher, trusted
 from firsthand.tools.web.addresses import Rules, parse_rules, read_host
@@ -140,7 +141,18 @@ def test_allowing_is_exact() -> None:
         with pytest.raises(ConfigError):
             parse_rules(allow, ports)
     assert catalog.tool("fetch:allow=127.0.0.0/8:ports=80+8000").name == "fetch"
+    made = fetcher(Rules(), total_s=7.0)
+    assert (made.name, made.effect, made.origin, made.timeout_s) == ("fetch", "read", "the web", 17.0)
+    assert made.declares == Declaration(authority=("url",), recipients=("url",)) == catalog.tool("fetch").declares
     assert catalog.tool("fetch").effect == "read" and catalog.tool("fetch").origin == "the web"
+    with pytest.raises(ConfigError) as host_bits:  # 10.0.0.5/8 may be meant as one address or as all of 10.0.0.0/8
+        parse_rules("127.0.0.1+10.0.0.5/8", "80")
+    assert str(host_bits.value) == "allow has '10.0.0.5/8': give networks or host names, as in 10.0.0.0/8+wiki.local"
+    both = parse_rules(" 127.0.0.1+ FD00::/8 + Wiki.Local+", "443")
+    assert both == Rules(
+        (ipaddress.ip_network("127.0.0.1/32"), ipaddress.ip_network("fd00::/8")), frozenset(("wiki.local",)),
+        frozenset((443,)),
+    )  # fmt: skip
 
 
 # -- a server of our own --
@@ -252,6 +264,9 @@ def test_a_body_without_end_is_cut() -> None:
 
     text = served(flood, max_bytes=10_000)
     assert text.endswith("\n[only the first 10000 bytes were read]") and text.count("x") > 9_000
+    assert served(page(b"y" * 10), max_bytes=10).endswith("\n\n" + "y" * 10), "as long as the limit is not cut"
+    cut = served(page(b"y" * 11), max_bytes=10)
+    assert cut.partition("\n\n")[2].rstrip() == "y" * 10 + "\n[only the first 10 bytes were read]"
 
 
 @pytest.mark.parametrize("wait_s", [0.001, 0.3])

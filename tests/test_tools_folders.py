@@ -70,6 +70,7 @@ def test_paths_lead_to_files_inside_and_each_refusal_says_why(root: Path) -> Non
         "out": "'out' leads out of the folder: give a path inside it",
         "far/passwd": f"'far/passwd' {circle}",
         f"{root}/../secret": f"'{root}/../secret' is not inside the folder: give a path relative to it, such as 'notes.txt'",
+        f"{root}/sub/../a": f"'{root}/sub/../a' is not inside the folder: give a path relative to it, such as 'notes.txt'",
         f"{root}x": f"'{root}x' is not inside the folder: give a path relative to it, such as 'notes.txt'",
         "a\0b": "'a\\x00b' is no path",
         "\ud800": "'\\ud800' is no path",
@@ -77,7 +78,9 @@ def test_paths_lead_to_files_inside_and_each_refusal_says_why(root: Path) -> Non
     for path, sentence in said.items():
         assert refused(read, rooted, path).startswith(sentence), path
     assert refused(read, rooted, "n" * 256).endswith(" is too long a name")
-    assert refused(read, rooted, "d/" * 2_048).endswith("is not there: list the folder to see what is")
+    missing = "is not there: list the folder to see what is"
+    assert refused(read, rooted, "d/" * 2_048) == f"'{'d/' * 100}' {missing}", "200 characters are shown"
+    assert refused(read, rooted, "ab/" + "c" * 197) == f"'ab/{'c' * 197}' {missing}"
     assert refused(read, rooted, "d/" * 2_048 + "d") == f"'{'d/' * 40}' is no path"
     (root / "circle").symlink_to("circle")
     assert refused(read, rooted, "circle") == f"'circle' {circle}"
@@ -182,6 +185,10 @@ def test_the_state_of_a_file_is_captured_and_put_back(root: Path) -> None:
     assert shown_change(rooted, "a", "one\ntwo\n") == "--- a\n+++ a\n@@ -1 +1,2 @@\n one\n+two"
     assert shown_change(rooted, "new", "x\n") == "--- new\n+++ new\n@@ -0,0 +1 @@\n+x"
     assert shown_change(rooted, "a", "one\n") == "nothing would change"
+    (root / "long").write_bytes(b"1\n2\n\xff\n4\n5\n")
+    assert shown_change(rooted, "long", "1\n2\n3\n4\n5\n") == (
+        "--- long\n+++ long\n@@ -2,3 +2,3 @@\n 2\n-\ufffd\n+3\n 4"
+    )
 
 
 def test_the_tools_of_a_folder_declare_what_they_read_and_change(root: Path) -> None:
@@ -324,6 +331,12 @@ def test_a_files_state_is_its_bytes_and_the_rights_that_anybody_may_give(root: P
     assert (root / "s").read_bytes() == b"A" and (root / "s").stat().st_mode & 0o7777 == 0o640
     undo.restore({"path": "s"}, None)
     assert not (root / "s").exists()
+    (root / "empty").touch(0o600)
+    empty = undo.capture({"path": "empty"})
+    assert empty == {"base64": "", "mode": 0o600}, "an empty file is one"
+    (root / "empty").write_text("no longer")
+    undo.restore({"path": "empty"}, empty)
+    assert (root / "empty").read_bytes() == b"" and (root / "empty").stat().st_mode & 0o777 == 0o600
     with pytest.raises(ToolError, match="is a folder"):
         undo.capture({"path": "."})
 

@@ -20,7 +20,7 @@ from firsthand.loop.approval import Approval
 from firsthand.loop.calling import caller
 from firsthand.providers.scripted import Scripted
 from firsthand.tools.mcp.http_endpoint import MAX_BODY, EndpointBackend, _Counted, _Events, http_client
-from firsthand.tools.mcp.message_flow import ALLOWANCE, MessageFlow
+from firsthand.tools.mcp.message_flow import ALLOWANCE, MAX_VALUES, TOO_DENSE, TOO_OFTEN, MessageFlow
 from firsthand.tools.mcp.oauth_sign_in import BrowserSignIn, oauth
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
 from firsthand.tools.mcp.server_requests import MAX_MESSAGE, RequestAnswers
@@ -312,9 +312,25 @@ def test_bodies_and_events_are_counted_and_end_beyond_their_limit() -> None:
     assert body(_Events(inner, flow)) == [*inner.pieces] and inner.closed
     # one line of 11 bytes is charged, with its two values, and the rest is not yet a line
     assert ALLOWANCE - flow._left == pytest.approx(1 + 11 / 1_000 + 2 / 20, abs=1e-6)
-    assert body(_Events(Pieces(half, half), MessageFlow())) == [half, half]
+    assert body(_Events(Pieces(b"\n" + half, half), MessageFlow())) == [b"\n" + half, half]
     with pytest.raises(httpx2.ReadError, match="more than 16,000,000 bytes"):
         body(_Events(Pieces(half, half, b" "), MessageFlow()))
+    with pytest.raises(httpx2.ReadError, match="more than 16,000,000 bytes"):  # a line's beginning counts with its end
+        body(_Events(Pieces(b"\n" + half, half, b" "), MessageFlow()))
+    dense = b"," * MAX_VALUES
+    for pieces in (
+        (dense + b"\n",), (b"x\n" + dense[:9], dense[9:] + b"\n"), (dense, b"\n", dense[:9]),
+        (dense[:150_000] + b"\n", dense[:100_000] + b"\n"),
+    ):  # fmt: skip
+        assert body(_Events(Pieces(*pieces), MessageFlow())) == [*pieces]
+    for pieces in ((dense + b",\n",), (b"x\n,", dense + b"\n"), (b"\n", dense, b",\n"), (b"x\n" + dense + b",\nx",)):
+        with pytest.raises(httpx2.ReadError, match=f"^{TOO_DENSE}$"):
+            body(_Events(Pieces(*pieces), MessageFlow()))
+    with pytest.raises(httpx2.ReadError, match=f"^{TOO_OFTEN}$"):
+        body(_Events(Pieces(dense + b"\n", dense + b"\n"), MessageFlow()))  # each costs more than 10,000 of 20,000
+    assert body(_Counted(Pieces(dense[1:], b","))) == [dense]
+    with pytest.raises(httpx2.ReadError, match=f"^{TOO_DENSE}$"):
+        body(_Counted(Pieces(dense, b",")))
 
 
 def test_requests_to_the_endpoint_carry_the_declared_headers_and_ask_for_no_compression() -> None:
@@ -333,6 +349,13 @@ def test_requests_to_the_endpoint_carry_the_declared_headers_and_ask_for_no_comp
             response = await client.get(url)
             return heads, response.status_code, response.content, (client.timeout.connect, client.timeout.read)
 
+    slow = http_client(
+        ServerDeclaration("p", url="http://h/", headers={"Accept-Encoding": "br"}, opening_s=9, timeout_s=3)
+    )
+    assert (slow.timeout, slow.headers["Accept-Encoding"]) == (httpx2.Timeout(9), "br"), (
+        "a declared header goes before ours"
+    )
+    assert (slow.follow_redirects, slow.trust_env) == (False, False)
     heads, status, content, timeouts = asyncio.run(main())
     assert len(heads) == 1 and (status, content, timeouts) == (302, b"no", (3, 9)), "no redirect is followed"
     assert "accept-encoding: identity\r\n" in heads[0].lower() and "x-key: k\r\n" in heads[0].lower()

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -184,11 +185,18 @@ def test_there_is_no_client_before_a_connection_is_open_nor_after_its_end(tmp_pa
         with pytest.raises(ToolError, match="MCP server lib is not connected"):
             _ = RemoteTools(library()).connection
         mute = McpConnection(
-            ServerDeclaration("lib", command="sh", args=("-c", "echo who >&2; cat >/dev/null"), opening_s=1.0)
+            ServerDeclaration(
+                "lib",
+                command="sh",
+                args=("-c", f"echo {'w' * 301} >&2; cat >/dev/null"),
+                opening_s=1.0,
+                timeout_s=600.0,
+            )
         )
         with pytest.raises(ToolError) as error:
-            await mute.open()
-        assert str(error.value) == "MCP server lib did not answer within 1 s; it wrote: who"
+            async with asyncio.timeout(9):  # it is not waited for as one is that was open
+                await mute.open()
+        assert str(error.value) == "MCP server lib did not answer within 1 s; it wrote: " + "w" * 300
         assert mute._process is not None and mute._process.process.returncode is not None, "the process has ended"
         missing = McpConnection(ServerDeclaration("lib", command="no-such-program-here"))
         with pytest.raises(ToolError) as error:
@@ -209,8 +217,20 @@ def test_each_attempt_has_a_connection_of_its_own_unless_it_is_shared(tmp_path: 
     assert each() is not each() and each().declaration is each.declaration
 
 
-def test_a_program_runs_in_its_folder_with_its_variables_and_is_ended_with_its_group(tmp_path: Path) -> None:
-    (tmp_path / "run.sh").write_text('#!/bin/sh\necho "$PWD $A $1"\nexec sleep 600\n')
+def guards(group: int) -> list[Path]:
+    """The processes that watch over a group, where the system lists processes as files."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if file.read_bytes().endswith(f"firsthand-mcp-guard\0{group}\0".encode()):
+                found.append(file)
+    return found
+
+
+def test_a_program_runs_in_its_folder_with_its_variables_and_is_ended_with_its_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run.sh").write_text('#!/bin/sh\nsleep 20 &\necho "$PWD $A $1"\nexec sleep 600\n')
     (tmp_path / "run.sh").chmod(0o755)
     (tmp_path / "text").write_text("")
 
@@ -220,7 +240,11 @@ def test_a_program_runs_in_its_folder_with_its_variables_and_is_ended_with_its_g
             assert process.stdout is not None
             assert (await process.stdout.readline()).decode() == f"{tmp_path} b c d\n"
             assert os.getpgid(process.pid) == process.pid and process.returncode is None
+            assert len(guards(process.pid)) == (sys.platform == "linux")
+        async with asyncio.timeout(10):  # a child that lived on would hold the pipe open
+            assert await process.stdout.read() == b""
         assert await process.wait() == -signal.SIGKILL
+        assert not guards(process.pid), "nothing watches over what has ended"
         for command, cwd, number in (
             ("./text", str(tmp_path), errno.EACCES),
             ("./none", str(tmp_path), errno.ENOENT),
@@ -231,6 +255,14 @@ def test_a_program_runs_in_its_folder_with_its_variables_and_is_ended_with_its_g
                 async with guarded_process(command, (), env=env, cwd=cwd, limit=65_536):
                     pass
             assert (error.value.errno, error.value.filename) == (number, command)
+        monkeypatch.chdir(tmp_path)
+        for command, path in (("sh", "/nowhere"), ("text", env["PATH"])):  # looked for where the program would look
+            with pytest.raises(FileNotFoundError):
+                async with guarded_process(command, (), env={"PATH": path}, cwd="", limit=65_536):
+                    pass
+        own = {"A": "b", "PATH": f"{tmp_path}:{os.defpath}"}
+        async with guarded_process("run.sh", ("c",), env=own, cwd="/", limit=65_536) as process:
+            assert process.stdout is not None and (await process.stdout.readline()) == b"/ b c\n"
 
     asyncio.run(main())
 

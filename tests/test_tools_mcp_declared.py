@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -281,6 +282,12 @@ def test_a_registration_counts_for_its_own_address_or_another_port_of_it(tmp_pat
         ):
             found = await registered(uri)
             assert (None if found is None else found.client_id) == known, uri
+        kept = first.path
+        assert (kept.stat().st_mode & 0o777, kept.parent.stat().st_mode & 0o777) == (0o600, 0o700), "its owner's alone"
+        assert [each.name for each in kept.parent.iterdir()] == [kept.name]
+        kept.with_suffix(f".{os.getpid()}.new").write_text("left by a process of that number")
+        await first.set_client_info(mine)
+        assert [each.name for each in kept.parent.iterdir()] == [kept.name]
         tokens = await first.get_tokens()
         assert tokens is not None and tokens.access_token == "t", "both parts are kept"
         other = ServerDeclaration("web", url="https://other.example/mcp")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -256,7 +257,8 @@ def test_an_approved_definition_stands_until_a_person_approves_another(tmp_path:
         },
     }
     assert sorted(each.suffix for each in again.path.parent.iterdir()) == [".json", ".lock"]
-    assert again.path.name.startswith("mail-") and again.path.parent == tmp_path / "mcp" / "approved"
+    key = hashlib.sha256(b"mail\nserve").hexdigest()[:16]
+    assert again.path == tmp_path / "mcp" / "approved" / f"mail-{key}.json", "what was approved is found again"
     for elsewhere in (server(args=("x",)), replace(server(), name="post")):
         assert ApprovedDefinitions(elsewhere, tmp_path).path != again.path
     late = ApprovedDefinitions(server(), tmp_path)
@@ -264,9 +266,23 @@ def test_an_approved_definition_stands_until_a_person_approves_another(tmp_path:
     again.changes({"v": definition({}, "third", "v")})
     late.changes({"w": definition({}, "fourth", "w")})
     assert sorted(json.loads(again.path.read_text())["tools"]) == ["t", "u", "v", "w"], "of two processes, all is kept"
-    again.path.write_text('{"tools": {"t": {"digest": 5}}}')
-    with pytest.raises(StoreError, match="is damaged"):
-        ApprovedDefinitions(server(), tmp_path).changes({})
+    damaged = f"{again.path} is damaged, so no change of the server's tools would be seen: delete it to begin anew"
+    for text in (
+        '{"tools": {"t": {"digest": 5}}}', '{"tools": {"t": {"digest": "a"}, "u": {"digest": 5}}}',
+        '{"tools": {"u": {"digest": null}, "t": {"digest": "a"}}}', '{"tools": {"t": {}}}', '{"tools": []}', "{}", "[",
+        "\xff",
+    ):  # fmt: skip
+        again.path.write_text(text, encoding="latin-1")
+        with pytest.raises(StoreError) as told:
+            ApprovedDefinitions(server(), tmp_path).changes({})
+        assert str(told.value) == damaged
+    again.path.write_text('{"tools": {}}')
+    assert ApprovedDefinitions(server(), tmp_path).changes({"t": first}) == {}, "a file without tools is sound"
+    again.path.unlink()
+    again.path.mkdir()
+    with pytest.raises(StoreError) as unreadable:
+        ApprovedDefinitions(server(), tmp_path).changes({"t": first})
+    assert str(unreadable.value) == f"{again.path} cannot be read: Is a directory"
 
 
 def test_the_words_of_a_name_count_twice_and_rare_words_more() -> None:

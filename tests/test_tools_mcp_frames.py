@@ -257,15 +257,19 @@ def test_a_server_that_cannot_be_started_is_told_by_its_name(tmp_path: Path) -> 
                 async with started(ServerDeclaration("lib", command=command)):
                     pass
             assert str(error.value) == f"the MCP server lib cannot be started: {command}: {said}"
-        script = 'echo "$A-$PWD-$1$FIRSTHAND_UNSENT"; echo words >&2; read -r _; exit 0'
+        for broken in ({"args": ("a", "b\0c")}, {"env": {"A": "b\0c"}}):
+            with pytest.raises(ToolError, match=r"^the MCP server lib cannot be started: sh: embedded null byte$"):
+                async with started(ServerDeclaration("lib", command="sh", **broken)):
+                    pass
+        script = 'echo "$A-$HOME-$PWD-$1$FIRSTHAND_UNSENT"; echo words >&2; read -r _; exit 0'
         declared = ServerDeclaration(
-            "lib", command="sh", args=("-c", script, "sh", "b"), env={"A": "a"}, cwd=str(tmp_path)
+            "lib", command="sh", args=("-c", script, "sh", "b"), env={"A": "a", "HOME": "/mine"}, cwd=str(tmp_path)
         )
         os.environ["FIRSTHAND_UNSENT"] = "secret"
         try:
             async with started(declared) as (server, _):
                 assert server.process.stdout is not None
-                assert await server.process.stdout.readline() == f"a-{tmp_path}-b\n".encode()
+                assert await server.process.stdout.readline() == f"a-/mine-{tmp_path}-b\n".encode()
                 while not server.stderr:
                     await asyncio.sleep(0.005)
         finally:
@@ -317,6 +321,12 @@ def test_a_request_ends_by_its_reply_its_error_its_time_or_the_connections_end()
         late = "MCP server peer did not answer within"
         assert await said(wait) == f"{late} 0.05 s" and await said(wait, timeout_s=0.02) == f"{late} 0.02 s"
         assert cancelled == ["wait", "wait"]
+        short, patient = connected(timeout_s=0.001), connected(timeout_s=600)
+        assert await short.request(lambda client: asyncio.sleep(0.02, "late"), timeout_s=30) == "late"
+        with pytest.raises(ToolError, match=rf"^{late} 0\.02 s$"):
+            async with asyncio.timeout(10):
+                await patient.request(wait, timeout_s=0.02)
+        cancelled.pop()
         assert await said(failing(MCPError(-7, "no"))) == "MCP server peer refused the request (code -7): no"
         assert await said(failing(ToolError("ours"))) == "ours"
         assert await said(failing(ValueError("odd"))) == "MCP server peer broke the protocol: odd"

@@ -262,6 +262,7 @@ def test_what_a_stranger_says_is_between_marks_and_cut() -> None:
             assert made.called == [] and list(source.changes) == ["a"] and source.version == version
             assert await source._call("a", {"k": 1}) == "done"
         assert made.called == [("a", {"k": 1}, True)] and source.changes == {} and source.version == version + 1
+        assert [each.name for each in source.tools] == ["s__a"] == list(source._all), "it is there once"
         said = "MCP server s changed the tool a after it was approved."
         question = (f"s__a@{changed.digest[:8]}", "irreversible", said, {"description": "was: T.\nis: changed <x>"})
         assert asked == [question, question]

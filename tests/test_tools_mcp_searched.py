@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +13,13 @@ import pytest
 pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'firsthand[mcp]'")
 
 from firsthand.errors import ToolError
-from test_tools_mcp_offered import home, opened, tool
+from firsthand.loop.approval import Decision
+from firsthand.loop.calling import CallPosition
+from firsthand.tools.mcp.approved_definitions import ApprovedDefinitions
+from firsthand.tools.mcp.definitions import ToolDefinition
+from firsthand.tools.mcp.remote_tools import RemoteTools
+from firsthand.tools.mcp.server_declaration import ServerDeclaration
+from test_tools_mcp_offered import Connection, Noted, home, opened, tool
 
 __all__ = ["home"]
 
@@ -44,9 +52,11 @@ def test_a_search_offers_what_it_found_from_then_on() -> None:
         )  # fmt: skip
         await source._search_tools("mail", 1)
         assert source.version == 2, "nothing is new"
+        assert (await source._search_tools("time")).splitlines()[1:] == ["s__clock {}", "Time."]
+        assert ([each.name for each in source.tools], source.version) == (["s__clock", "s__read_mail"], 3)
         both = await source._search_tools("mail", 99)
         assert both.splitlines()[1].startswith("s__read_mail ") and both.splitlines()[3].startswith("s__send_mail ")
-        assert source.version == 3 and len(source.tools) == 2
+        assert source.version == 4 and len(source.tools) == 3
         assert await source._search_tools("weather") == "None of the 3 tools fits; try other words."
 
     asyncio.run(main())
@@ -112,3 +122,58 @@ def test_a_changed_tool_is_not_run_where_nobody_can_be_asked() -> None:
             await source._call("b", {})
 
     asyncio.run(main())
+
+
+@pytest.mark.usefixtures("home")
+def test_definitions_that_were_approved_elsewhere_stand_and_a_friends_tool_loses_its_marks_once_approved(
+    tmp_path: Path,
+) -> None:
+    declared = ServerDeclaration("s", command="serve", trusted=True)
+    approved = ApprovedDefinitions(declared, tmp_path / "elsewhere")
+    approved.changes({name: ToolDefinition(name, "old", {"type": "object"}, {}) for name in "ab"})
+    source = RemoteTools(declared, approved)
+    made = source._connection = Connection(tool("a", "new"), tool("b", "more"), tool("c", "first"))  # type: ignore[assignment]
+    made.changed.add("tools")
+
+    async def ask(shown: Any, arguments: Any) -> Decision:
+        return Decision(True, "me", "fine")
+
+    async def main() -> None:
+        await source.refresh()
+        change = {"b": {"description": {"was": "old", "is": "more"}}}
+        assert source.changes == {"a": {"description": {"was": "old", "is": "new"}}} | change
+        marked = {"s__b": '<untrusted from="MCP server s">\nmore\n</untrusted>', "s__c": "first"}
+        described = {each.name: each.spec.description for each in source.tools}
+        assert described == {"s__a": '<untrusted from="MCP server s">\nnew\n</untrusted>'} | marked
+        context = Noted()
+        context.attempt = SimpleNamespace(agent=SimpleNamespace(approval=SimpleNamespace(ask=ask)), note=context.note)
+        with CallPosition(context, "tool:0", None, None).active():  # type: ignore[arg-type]
+            assert await source._call("a", {}) == "done"
+        assert {each.name: each.spec.description for each in source.tools} == {"s__a": "new"} | marked
+        assert source.changes == change, "the other is still to be asked about"
+
+    asyncio.run(main())
+    assert sorted(json.loads(approved.path.read_text())["tools"]) == ["a", "b", "c"]
+    assert not (tmp_path / "mcp").exists(), "nothing is kept in the data home"
+
+
+@pytest.mark.usefixtures("home")
+def test_a_search_finds_five_tools_or_as_many_as_are_asked_for_from_one_to_ten() -> None:
+    names = [f"mail_{letter}" for letter in "abcdefghijkl"]
+    source, made = opened(*(tool(each, "d" * 301) for each in names), lazy_above=11)
+    made.changed.add("tools")
+
+    async def main() -> None:
+        await source.refresh()
+        assert (source.is_large, source.tools) == (True, ())
+        for asked, count in (({"most": -3}, 1), ({"most": 1}, 1), ({}, 5), ({"most": 10}, 10), ({"most": 11}, 10)):
+            lines = (await source._search_tools("mail", **asked)).splitlines()
+            assert lines[1::2] == [f"s__{each} {{}}" for each in names[:count]], "ties in the order of names"
+            assert lines[2::2] == ["d" * 300] * count
+        assert [each.name for each in source.tools] == [f"s__{each}" for each in names[:10]]
+
+    asyncio.run(main())
+    few, made = opened(*(tool(each) for each in names[:11]), lazy_above=11)
+    made.changed.add("tools")
+    asyncio.run(few.refresh())
+    assert (few.is_large, len(few.tools)) == (False, 11)

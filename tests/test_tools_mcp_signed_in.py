@@ -37,7 +37,9 @@ def signed_in(*requests: bytes, ends: bool = True) -> Any:
                 writer.write(request)
                 if ends:
                     writer.write_eof()
-                    await reader.read()
+                    reading = asyncio.ensure_future(reader.read())
+                    await asyncio.wait({answer, reading}, return_when="FIRST_COMPLETED")
+                    reading.cancel()
                 else:
                     await asyncio.wait({answer}, timeout=3.0)
                 writer.close()

@@ -115,6 +115,9 @@ def test_a_response_is_text_by_what_it_says_of_itself() -> None:
         shown("text/plain; charset=rot13", b"a") == "a" and shown("text/plain; charset=none-such", "é".encode()) == "é"
     )
     assert shown("text/html", b"<p>a<meta charset=latin-1>\xe9") == "aé"
+    for spaces, charset in ((2048 - 20, "cp1252"), (2048 - 19, "utf-8")):  # 2,048 bytes are looked at: cp1252, cp125
+        named = b" " * spaces + b"<meta charset=cp1252>"
+        assert Page("u", 200, "text/html", named, False).charset() == charset
     assert shown("application/xhtml+xml", b"<p>a</p>") == "a" and shown("text/plain", b"<p>a</p>") == "<p>a</p>"
     assert shown("", b" <!DOCTYPE HTML><p>a") == "a" and shown("", b"plain <p>") == "plain <p>"
     assert shown("", bytes(1)) == "'http://h/' is of no known kind, which is no text"

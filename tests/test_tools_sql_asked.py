@@ -76,6 +76,11 @@ def test_each_end_of_a_process_is_told(program: Path, file: SqlFile, monkeypatch
     )
     with pytest.raises(ToolError, match=r"^this is no statement that gives rows: write a SELECT$"):
         file.sql_query("Q")
+    program.write_text('print(\'{"columns": null, "rows": [], "more": false, "count": 0}\')', encoding="utf-8")
+    assert (file.sql_change("C"), file.rehearsed({"statement": "R"})) == (
+        "done: 0 rows changed",
+        "0 rows would be changed",
+    )
     program.write_text('print(\'{"columns": null, "rows": [], "more": false, "count": -1}\')', encoding="utf-8")
     assert (file.sql_change("C"), file.rehearsed({"statement": "R"})) == ("done", "no row would be changed")
 
@@ -129,6 +134,8 @@ def test_a_schema_is_cut_beyond_its_length_and_not_at_it(file: SqlFile, monkeypa
         ("e" * 501, f"the statement failed: {'e' * 500}"),
     ):
         assert file._told(error, ()).startswith(said)
+    far = [*(f"zz{number}" for number in range(50)), "customers"]
+    assert file._told("no such table: custommers", far) == "no such table 'custommers'; did you mean 'customers'?"
     names = [f"zz{number}" for number in range(51)]
     assert file._told("no such table: qqqq", names) == f"no such table 'qqqq'; there are {', '.join(names[:50])}"
 

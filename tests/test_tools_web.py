@@ -166,7 +166,16 @@ def test_rules_and_hosts_are_read_in_each_spelling() -> None:
     long = ".".join(["a" * 63] * 3 + ["a" * 62])
     for host in ("a..b", "-a", "a-", "a" * 64, long, "", "é"):
         assert refused(read_host, host) == f"{host[:100]!r} is no host name"
-    assert refused(read_host, "1.2.3.4.5") == "'1.2.3.4.5' is no host name and no address"
+    largest = {
+        "4294967295": "255.255.255.255", "255.16777215": "255.255.255.255", "1.2.65535": "1.2.255.255",
+        "1.2.3.255": "1.2.3.255", "0x1.0x2.0xffff": "1.2.255.255", "01.010.0377": "1.8.0.255", "1.0.3": "1.0.0.3",
+    }  # fmt: skip
+    assert {host: str(read_host(host)) for host in largest} == largest
+    for host in (
+        "1.2.3.4.5", "4294967296", "1.16777216", "1.2.65536", "1.2.3.256", "256.1", "1.256.1", "1.2.256.1", "08.1",
+        "0x", "1..2",
+    ):  # fmt: skip
+        assert refused(read_host, host) == f"{host!r} is no host name and no address"
 
 
 def test_a_connection_goes_to_checked_addresses_alone() -> None:

@@ -6,6 +6,7 @@ import hashlib
 import math
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -225,7 +226,9 @@ def test_a_thinned_curve_has_means_of_neighbours_at_their_last_step() -> None:
     assert curve.thinned(4) == Curve("a", (2, 8, 16), (2.0, math.inf, 5.0), (0.2, 0.4, 0.5))
     assert curve.thinned(2) == Curve("a", (4, 16), (10 / 3, math.inf), (0.3, 0.5))
     assert Curve("a", (), (), ()).thinned(3) == Curve("a", (), (), ())
-    assert math.isnan(Curve("a", (1, 2), (math.nan, 1.0), (0.0, 0.0)).thinned(1).values[0])
+    for values in ((math.nan, 1.0), (math.inf, -math.inf)):
+        assert math.isnan(Curve("a", (1, 2), values, (0.0, 0.0)).thinned(1).values[0])
+    assert Curve("a", (1, 2, 3), (-math.inf, 1.0, 2.0), (0.0, 0.0, 0.0)).thinned(2).values == (-math.inf, 2.0)
 
 
 def test_a_track_begins_a_run_or_goes_on_with_one_and_ends_as_its_block_does(
@@ -253,6 +256,10 @@ def test_a_track_begins_a_run_or_goes_on_with_one_and_ends_as_its_block_does(
         assert (found.status, found.info.num_steps, found.database.read("SELECT count(*) FROM metrics")) == (
             "interrupted", 10, [(4,)],
         )  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FIRSTHAND_TRACK_AT", "")
+    with start("nowhere named") as unnamed:
+        assert unnamed.run.path.parent == home / "runs"
     monkeypatch.setenv("FIRSTHAND_TRACK_AT", str(tmp_path / "trial"))
     trial = start("t")
     assert (trial.run.path, trial.run.config) == (tmp_path / "trial", {"kind": "track", "name": "t"})
@@ -311,6 +318,15 @@ def test_what_a_process_uses_is_logged_at_both_ends_and_in_between(track: Track)
         raise ZeroDivisionError
     with track.run.database.write() as connection:
         connection.execute("ALTER TABLE hidden RENAME TO metrics")
+    track.flush()
+    hold(track)
+    with pytest.raises(KeyError), watch_system(track, every_s=60):
+        track.step = 11
+        raise KeyError
+    assert [(step, name) for name, step, _, _ in track._pending if "gpu" not in name] == [
+        *((8, name) for name in names), *((11, name) for name in names),
+    ]  # fmt: skip
+    assert "system-metrics" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_cores_are_those_used_since_the_last_look() -> None:
@@ -365,3 +381,20 @@ def test_a_time_a_step_and_a_value_of_0_are_kept_as_they_were_given(track: Track
         assert again.step == 1
         again.rewind(0)
         assert (again.step, again.last_step(), again.names()) == (0, 0, ("acc", "loss"))
+
+
+def test_a_file_in_the_runs_folder_is_kept_relative_to_it_however_it_is_named(
+    track: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = track.run.path
+    (folder / "w.bin").write_bytes(b"abc")
+    (tmp_path / "other.bin").write_bytes(b"xy")
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    sums = [hashlib.sha256(body).hexdigest() for body in (b"abc", b"xy")]
+    relative, linked = folder.relative_to(tmp_path) / "w.bin", Path("link") / "w.bin"
+    kept = [track.artifact(path, step=0) for path in (relative, linked, tmp_path / "link" / "w.bin")]
+    assert kept == [Artifact("w.bin", 0, Path("w.bin"), sums[0], 3)] * 3
+    assert track.artifact("other.bin") == Artifact("other.bin", None, Path("other.bin"), sums[1], 2)
+    assert track.artifacts() == [*kept, Artifact("other.bin", None, Path("other.bin"), sums[1], 2)]
+    assert rows(track, "artifacts", "step") == [(0,), (0,), (0,), (None,)]

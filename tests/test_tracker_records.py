@@ -167,7 +167,10 @@ def test_a_row_of_history_has_a_step_of_its_own_or_the_next() -> None:
     assert row(inner, 2) == (3, [LoggedValue("loss", 3, 0.5, 12.5)])
     assert row(inner + part(1, item("_step", "6")), 2) == (6, [LoggedValue("loss", 6, 0.5, 12.5)])
     assert row(inner + part(1, item("_step", "6.9")), 2)[0] == 6
-    assert row(inner + part(1, item("_step", '"x"')), 2)[0] == 3
+    for text in ('"x"', "Infinity", "-Infinity", "NaN", "null", "[4]"):
+        assert row(inner + part(1, item("_step", text)), 2)[0] == 3
+    assert row(inner + part(1, item("_step", "-3")), 2) == (-3, [])
+    assert row(inner + part(1, item("_timestamp", "Infinity")) + part(2, whole(1, 0)), 2)[1][0].at == math.inf
     assert row(inner + part(2, b""), 2) == (0, [LoggedValue("loss", 0, 0.5, 12.5)])
     assert row(inner + part(2, whole(1, -4)), 2) == (-4, [])
     assert row(part(1, item("a", '{"x": 1}')) + part(1, item("_timestamp", '"now"')), -1) == (
@@ -236,4 +239,9 @@ def test_records_are_joined_over_blocks_and_end_where_the_log_was_cut(tmp_path: 
     kind = bytes([9])
     piece = struct.pack("<IHB", zlib.crc32(kind + b"q"), 1, 9) + b"q"
     assert damaged(wandb_log(b"x") + piece) == f"{file}: the record at byte 15 has the unknown type 9"
+    zeros = struct.pack("<IHB", zlib.crc32(b"\0q"), 1, 0) + b"q"
+    assert damaged(wandb_log(b"x") + zeros) == f"{file}: the record at byte 15 has the unknown type 0"
+    assert damaged(wandb_log(b"x") + bytes(7) + b"\1" + bytes(50)).startswith(
+        f"{file}: the record at byte 15 is damaged"
+    )
     assert damaged(b"W&B:") == f"{file} is no log of W&B: it does not begin with ':W&B'"

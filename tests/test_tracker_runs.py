@@ -195,6 +195,19 @@ def test_a_database_of_trackio_gives_its_runs_in_the_order_they_began(tmp_path: 
     assert list(_trackio(tmp_path / "old.db")) == [
         TrackedRun("old-r2", "trackio", {"lr": 0.5}, [LoggedValue("a", 1, 1.0, 10.0)])
     ]
+    for number, table in enumerate(
+        ("other TEXT, config TEXT", "run_id TEXT, other TEXT", "run_name TEXT, config TEXT")
+    ):
+        bare = tmp_path / f"bare{number}.db"
+        trackio(bare, "run_id", ("r2", "two", 1, zero, '{"a": 1}'))
+        with sqlite3.connect(bare) as connection:
+            connection.execute("DROP TABLE configs")
+            connection.execute(f"CREATE TABLE configs ({table})")
+            connection.execute("INSERT INTO configs VALUES ('r2', '{}')")
+        connection.close()
+        assert list(_trackio(bare)) == [
+            TrackedRun(f"bare{number}-two", "trackio", {}, [LoggedValue("a", 1, 1.0, 10.0)])
+        ]
     with sqlite3.connect(tmp_path / "less.db") as connection:
         connection.execute("CREATE TABLE metrics (id INTEGER, run_name TEXT, step INTEGER, metrics TEXT)")
     connection.close()
@@ -319,9 +332,11 @@ def test_an_imported_run_keeps_values_times_and_settings_and_is_done(
     config = part(5, part(1, item("lr", "0.5")))
     (root / "a.wandb").write_bytes(wandb_log(name, config, history(7, **rows[0]), history(5, **rows[1])))
     (root / "b.wandb").write_bytes(wandb_log(name))
-    (root / "c.wandb").write_bytes(wandb_log(history(1, y=1.0)))
+    (root / "c.wandb").write_bytes(
+        wandb_log(history(1, y=2.0), history(0, y=4.0), history(1, y=1.0), history(1, x=0.0))
+    )
     made = import_runs(root, home)
-    assert [count for _, count in made] == [2, 1], "one without numbers is no run"
+    assert [count for _, count in made] == [2, 4], "one without numbers is no run"
     with store.open_run(made[0][0], home) as run:
         assert run.config == {"kind": "track", "name": "long" * 20, "imported": "wandb", "settings": {"lr": 0.5}}
         assert (run.status, run.id[16:-5]) == ("done", "long" * 10)
@@ -330,6 +345,8 @@ def test_an_imported_run_keeps_values_times_and_settings_and_is_done(
         assert curve.at[0] < 1e10, "a time beyond all calendars is left out"
     with store.open_run(made[1][0], home) as run:
         assert Track(run).curve("y").at[0] > 1e9, "so is none"
+        assert Track(run).curve("y").steps == (0, 1)
+        assert Track(run).curve("y").values == (4.0, 1.0), "of two at one step the later counts"
     for name, text in (("meta.yaml", ""), ("metrics/acc", "1000 0.5 2"), ("tags/mlflow.runName", "  ")):
         (tmp_path / "m" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "m" / name).write_text(text)

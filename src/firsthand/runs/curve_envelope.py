@@ -101,7 +101,7 @@ def _columns(database: Database, name: str, columns: int, parts: Collection[str]
             points.append((first, least, at, mean))
         else:
             points.append((first, least, at, mean))
-            points.append((end if end > first else first + 1, most, at, mean))
+            points.append((end, most, at, mean))
     tail = database.read(
         "SELECT step, value, at FROM metrics WHERE name = ? AND step >= ? ORDER BY step, seq",
         (name, low + whole * width),
@@ -135,7 +135,7 @@ def _of_curve(curve: Curve, columns: int) -> Envelope:
             points.append((first, values[0], at, values[0]))
         else:
             mean = math.fsum(values) / len(values)
-            points += [(first, min(values), at, mean), (max(first + 1, start + width - 1), max(values), at, mean)]
+            points += [(first, min(values), at, mean), (start + width - 1, max(values), at, mean)]
         position = end
     return Envelope(*(tuple(column) for column in zip(*points, strict=True)))
 

@@ -25,9 +25,9 @@ class TaskGroups(dict[str, str]):
     strata: Mapping[str, str]
 
     def __init__(self, clusters: Mapping[str, str], strata: Mapping[str, str]) -> None:
-        within: dict[str, set[str]] = defaultdict(set)
+        within: dict[str, set[str | None]] = defaultdict(set)
         for task, stratum in strata.items():
-            within[stratum].add(clusters.get(task, f"alone {task}"))
+            within[stratum].add(clusters.get(task))
         whole = {task for task, stratum in strata.items() if len(within[stratum]) == 1}
         super().__init__({task: cluster for task, cluster in clusters.items() if task not in whole})
         self.strata = dict(strata)

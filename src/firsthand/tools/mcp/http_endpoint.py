@@ -62,7 +62,7 @@ class EndpointBackend(httpcore2.AsyncNetworkBackend):
         read = read_host(host)
         if isinstance(read, str):
             return read in self._rules.hosts
-        return any(read.version == each.version and read in each for each in self._rules.networks)
+        return any(read in each for each in self._rules.networks)
 
     async def connect_unix_socket(self, path: str, timeout: float | None = None, socket_options: Any = None) -> Any:
         """Always a ToolError."""

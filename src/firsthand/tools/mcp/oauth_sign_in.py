@@ -65,7 +65,7 @@ class StoredTokens:
             )
         kept = self._get("client", OAuthClientInformationFull)
         uris = [] if kept is None else [str(each) for each in kept.redirect_uris or ()]
-        if kept is not None and self._redirect_uri not in uris and not _same_but_port(self._redirect_uri, uris):
+        if kept is not None and not _same_but_port(self._redirect_uri, uris):
             return None  # it was registered for another address: register anew
         return kept
 

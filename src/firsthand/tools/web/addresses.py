@@ -49,9 +49,9 @@ class Rules:
 
     def refuses(self, address: Address, host: str) -> bool:
         """True if this address may not be reached under this name."""
-        if host in self.hosts or any(address.version == net.version and address in net for net in self.networks):
+        if host in self.hosts or any(address in net for net in self.networks):
             return False
-        special = any(address in net for net in _REFUSED if net.version == address.version)
+        special = any(address in net for net in _REFUSED)
         return special or any(self.refuses(each, host) for each in embedded(address))
 
 
