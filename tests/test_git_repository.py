@@ -57,13 +57,13 @@ def test_a_git_that_fails_is_told_by_its_last_words(tmp_path: Path, monkeypatch:
             git("fetch", "word", folder=tmp_path)
         return str(error.value)
 
-    assert failed("printf 'first\\nfatal: last \\xc3\\xa9\\n\\n' >&2; exit 128").startswith(
-        "git fetch failed: fatal: last "
-    )
+    said = failed(r"printf 'first\nfatal: \303\251 \377 last\n \n' >&2; exit 128")
+    assert said == "git fetch failed: fatal: é \ufffd last", "its names need not be UTF-8"
     assert failed("exit 3") == "git fetch failed: exit status 3" == failed("echo out; echo ' ' >&2; exit 3")
     assert failed("head -c 301 /dev/zero | tr '\\0' y >&2; exit 1") == f"git fetch failed: {'y' * 300}"
-    program(tmp_path, "#!/bin/sh\necho warning >&2; echo out")
-    assert git("status") == b"out\n", "what it warns of is no failure"
+    assert failed("kill -9 $$") == "git fetch failed: exit status -9"
+    program(tmp_path, r"printf 'warning \377' >&2; printf 'out\377\n '".join(["#!/bin/sh\n", "\n"]))
+    assert git("status") == b"out\xff\n ", "what it warns of is no failure"
     monkeypatch.setattr(git_repository, "FETCH_S", 0.05)
     assert failed("exec sleep 5") == "git fetch did not finish within 0.05 s"
     monkeypatch.setenv("PATH", str(tmp_path / "none"))
