@@ -53,6 +53,15 @@ def test_fences_marks_and_brackets_are_read_as_calls_or_left_as_text():
         f"[{ADD}, {ADD}]": ("", [("add", {"a": 1})] * 2),
         f"[{ADD}, 3]": (f"[{ADD}, 3]", []),
         f"[TOOL_CALLS][{ADD}, 3]": ("", [("add", {"a": 1}), ("add", f"[{ADD}, 3]")]),
+        f'[{ADD}, {{"arguments": {{"a": 1}}}}]': (f'[{ADD}, {{"arguments": {{"a": 1}}}}]', []),
+        f'[{{"id": "x"}}, {ADD}]': (f'[{{"id": "x"}}, {ADD}]', []), "[{}, {}]": ("[{}, {}]", []), "[]": ("[]", []),
+        f'[{ADD}, {{"function": "sub", "index": 1}}]': ("", [("add", {"a": 1}), ("sub", {})]),
+        f"[{ADD}, [{ADD}]]": (f"[{ADD}, [{ADD}]]", []), f'[{{"other": {ADD}}}]': (f'[{{"other": {ADD}}}]', []),
+        '{"name": "add", "function": "sub", "arguments": {"a": 2}, "args": {"a": 3}}': ("", [("add", {"a": 2})]),
+        '{"name": "add", "name": "sub"}': ("", [("add", {})]), '{"name": 3, "args": {}}': ('{"name": 3, "args": {}}', []),
+        '{"function": {"name": "add", "parameters": {"a": {"name": "x"}}}, "name": "sub"}':
+            ("", [("add", {"a": {"name": "x"}})]),
+        '{"function": {"function": {"name": "add"}}}': ('{"function": {"function": {"name": "add"}}}', []),
         f"{ADD}; {ADD}": ("", [("add", {"a": 1})] * 2),
         f"text {ADD}": (f"text {ADD}", []),
         "[add(1, b='x'), sub()]": ("", [("add", {"a": 1, "b": "x"}), ("sub", {})]),
@@ -156,6 +165,9 @@ def test_messages_become_dicts_one_for_each_tool_result():
         {"role": "tool", "content": "", "name": "sub", "tool_call_id": "j"},
     ]  # fmt: skip
     assert to_dicts(user("")) == [{"role": "user", "content": ""}]
+    empty = assistant("", ToolCall("i", "sub", {"a": 1}, ""))
+    assert to_dicts(empty)[0]["tool_calls"][0]["function"] == {"name": "sub", "arguments": {"invalid": ""}}
+    assert with_tools_in_text([empty], ())[0].text == "<tool_call>\n\n</tool_call>", "it is as invalid as any other"
     mixed = to_dicts(Message("user", (Text("a"), ToolResult("i", "add", "3"), Text("b"))), short_ids=True)
     assert (
         mixed[0] == {"role": "user", "content": "ab"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import resource
-import sys
 import threading
 import time
 from pathlib import Path
@@ -21,11 +20,9 @@ from firsthand.tokens.llguidance_grammar import byte_vocabulary, matcher_of
 from forked_process import forked
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only there a limit on memory keeps threads from starting")
 def test_a_thread_that_cannot_be_started_leaves_its_place_to_the_next_grammar() -> None:
     def crowded() -> None:
-        with open("/proc/self/statm") as file:
-            mapped = int(file.read().split()[0]) * resource.getpagesize()
+        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         before, hard = threading.stack_size(), resource.getrlimit(resource.RLIMIT_AS)[1]
         resource.setrlimit(resource.RLIMIT_AS, (mapped + (1 << 27), hard))
         told = set()
@@ -123,7 +120,8 @@ def test_an_automaton_is_as_large_as_it_may_be_where_the_first_token_is_looked_u
 
 SERVER = """
 import os, sys
-open({path!r}, "w").write(repr([os.environ.get(name) for name in {names}] + [os.getsid(0) == os.getpid(), sys.flags.utf8_mode]))
+seen = [os.environ.get(name) for name in {names}]
+open({path!r}, "w").write(repr([*seen, os.getsid(0) == os.getpid(), sys.flags.utf8_mode]))
 {then}
 """
 
