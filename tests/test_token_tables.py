@@ -14,8 +14,8 @@ from firsthand.errors import ModelFileError
 from firsthand.tokens import charsmap, spm, tiktoken_ranks
 from firsthand.tokens.charsmap import read_table, replacer
 from firsthand.tokens.gguf_vocab import adds_bos, description
-from firsthand.tokens.pretrained import load, read_description
 from firsthand.tokens.pretokenizers import GPT2, LLAMA3, QWEN2, pre_tokenizer
+from firsthand.tokens.pretrained import load, read_description
 from firsthand.tokens.recommended_sampling import FOLDER, GGUF, recommended
 from firsthand.tokens.text_growth import MAX_ADDED, MAX_FACTOR, _growth, check_growth
 from firsthand.tokens.tiktoken_ranks import Encoding, check_ranks, encoding_of, is_rank_file, read_ranks
