@@ -15,7 +15,7 @@ from firsthand.tokens import charsmap, spm, tiktoken_ranks
 from firsthand.tokens.charsmap import read_table, replacer
 from firsthand.tokens.gguf_vocab import adds_bos, description
 from firsthand.tokens.pretokenizers import GPT2, LLAMA3, QWEN2, pre_tokenizer
-from firsthand.tokens.pretrained import load, read_description
+from firsthand.tokens.pretrained import from_metadata, load, read_description
 from firsthand.tokens.recommended_sampling import FOLDER, GGUF, recommended
 from firsthand.tokens.text_growth import MAX_ADDED, MAX_FACTOR, _growth, check_growth
 from firsthand.tokens.tiktoken_ranks import Encoding, check_ranks, encoding_of, is_rank_file, read_ranks
@@ -85,6 +85,28 @@ def test_a_byte_level_vocabulary_of_a_gguf_is_a_whole_description():
         assert adds_bos(given) is wanted, given
 
 
+def test_the_metadata_of_a_gguf_has_up_to_three_ends_settings_and_a_template(tmp_path: Path):
+    ids = {"bos": 3, "eos": 4, "eot": 1, "eom": 0}
+    given: dict[str, Any] = {f"tokenizer.ggml.{name}_token_id": id for name, id in ids.items()}
+    more = {"tokenizer.chat_template": "T", "general.sampling.temp": 0.5, "tokenizer.ggml.add_bos_token": True}
+    found = from_metadata(BYTES | given | more, source="F")
+    assert (found.bos_id, found.eos_id, found.eos_ids, found.add_bos) == (3, 4, {4, 1, 0}, True)
+    assert (found.chat_template, found.recommended, found.encode("ab")) == ("T", {"temperature": 0.5}, [2])
+    bare = from_metadata(BYTES)
+    assert (bare.bos_id, bare.eos_id, bare.eos_ids, bare.chat_template, bare.recommended) == (
+        None,
+        None,
+        set(),
+        None,
+        {},
+    )
+    assert refused(from_metadata, BYTES | {"tokenizer.ggml.eom_token_id": 5}) == (
+        "GGUF: the eos token id is 5, outside the vocabulary of 5 tokens"
+    )
+    (tmp_path / "x.GGUF").write_bytes(b"no")
+    assert "holds no tokenizer" not in refused(load, str(tmp_path / "x.GGUF"))
+
+
 # -- SentencePiece --
 
 
@@ -115,6 +137,10 @@ def test_a_sentencepiece_vocabulary_is_a_whole_description():
         "vocab": [["<unk>", 0.0], ["a", -1.0], ["b", -2.0], ["ab", -0.5], [" x", 0.0], ["<0x0A>", never], ["", 0.0],
                   ["cab", never]],
     }  # fmt: skip
+    near = spm.Pieces(["<unk>", "a", "<0x0A>"], [0.0, -0.5, 0.0], [2, 1, 6], True, unigram=True)
+    assert spm.description(near, "F")["model"]["vocab"][2] == ["<0x0A>", 10 * -0.5 - 100]
+    none = spm.Pieces(["<unk>", "a"], [0.0, 3.0], [2, 5], True, unigram=True)
+    assert spm.description(none, "F")["model"]["vocab"][1] == ["a", -100.0], "no piece is normal"
     ranked = spm.description(
         spm.Pieces(["a", "b", "aa", "bb", "aab", "aabb", "bbb"], [0, 0, -3, -1, -2, -2, -2], [1] * 7, False), "F"
     )
@@ -194,6 +220,12 @@ def test_the_table_of_a_model_is_applied_to_texts_and_part_of_what_it_is(tmp_pat
     assert [each.settings().get("table") for each in models] == [base64.b64encode(table).decode(), None]
     assert models[0].settings()["description"] == models[1].settings()["description"]
     assert models[0].fingerprint != models[1].fingerprint, "the same text has other ids"
+    assert models[0].decode([3, 5, 2]) == "A a" and models[0].decode([5, 2]) == " a"
+    (tmp_path / "tokenizer.model").write_bytes(body + field(3, field(3, 1)))
+    spaced = load(tmp_path)
+    assert spaced.encode("a") == [5, 2] and [spaced.decode(each) for each in ([5, 2], [2, 5, 5], [5, 5], [])] == [
+        "a", "a  ", " ", "",
+    ]  # fmt: skip
     again = Tokenizer(**models[0].settings())
     assert again.encode("Aaé A") == [2, 2, 6, 5, 2] and read_description(tmp_path / "with")["model"]["vocab"]["A"] == 3
 
@@ -248,10 +280,16 @@ def test_a_rank_file_is_read_line_by_line(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(llama) == 256 and max(llama.values()) == 128255 == llama["<|reserved_special_token_246|>"]
 
 
-def test_ranks_become_merges_in_their_order():
+def test_ranks_become_merges_in_their_order(monkeypatch: pytest.MonkeyPatch):
     made = tiktoken_ranks.description(
         ranks(b"ab", b" a", b" ab"), Encoding("X", {"<e>": 300, "<t>": 256, "<d>": 299}), "F"
     )
+    total = 256 + 2 + 2 + 3
+    monkeypatch.setattr(tiktoken_ranks, "_MAX_SPLITS", total)
+    assert tiktoken_ranks.description(ranks(b"ab", b" a", b" ab"), Encoding("X", {}), "F")["added_tokens"] == []
+    monkeypatch.setattr(tiktoken_ranks, "_MAX_SPLITS", total - 1)
+    told = refused(tiktoken_ranks.description, ranks(b"ab", b" a", b" ab"), Encoding("X", {}), "F")
+    assert told == "F: the tokens are too long for any real tokenizer"
     letters = character_of_byte()
     space = letters[32]
     assert made["model"]["merges"] == [["a", "b"], [space, "a"], [space, "ab"], [space + "a", "b"]]
@@ -307,6 +345,8 @@ def test_a_table_s_replacements_are_read_out_and_the_longest_is_made():
     assert read_table(far((("A", "one"), ("é", "two"), ("z", "three"))), "F") == {"A": "one", "é": "two", "z": "three"}
     for wrong in (b"", b"\1\0\0", struct.pack("<I", 8) + bytes(7), struct.pack("<I", 6) + bytes(8)):
         assert refused(read_table, wrong, "F") == "F: the normaliser's table is cut short"
+    outside = struct.pack("<1024I", *(256 << 10, *(0,) * 320, 65 | 1 << 8 | (321 ^ 4096) << 10, *(0,) * 702))
+    assert read_table(struct.pack("<I", 4096) + outside, "F") == {}, "a value outside of the table is none"
     assert refused(read_table, table[:-1], "F") == "F: the normaliser's table points past its end"
     assert refused(read_table, trie(("a", "x" * 65)), "F") == "F: the normaliser's table makes 65 characters of 'a'"
     assert read_table(trie(("a", "x" * 64)), "F")["a"] == "x" * 64
