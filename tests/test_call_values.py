@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from firsthand.errors import ConfigError, TemplateError
-from firsthand.message import Message, Text, ToolCall, ToolResult, assistant, system, user
+from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import CallDelta, ToolSpec
 from firsthand.tokens.calls.call_parser import CallStream, parse
 from firsthand.tokens.calls.call_source import LONGEST, CallSink, CallSource
 from firsthand.tokens.calls.call_value import name_in, read_object
 from firsthand.tokens.calls.inline_call import InlineCall, parse_inline_call, without_inline_calls
-from firsthand.tokens.templates.template_messages import to_dicts, with_system_folded, with_tools_in_text
+from firsthand.tokens.templates.template_messages import digests, to_dicts, with_system_folded, with_tools_in_text
 from firsthand.tokens.templates.template_sandbox import SandboxedTemplate
 from firsthand.tokens.templates.template_variables import check_variables
 from firsthand.tokens.templates.untrusted_text import TextMasks
@@ -58,6 +58,11 @@ def test_fences_marks_and_brackets_are_read_as_calls_or_left_as_text():
         f'[{ADD}, {{"function": "sub", "index": 1}}]': ("", [("add", {"a": 1}), ("sub", {})]),
         f"[{ADD}, [{ADD}]]": (f"[{ADD}, [{ADD}]]", []), f'[{{"other": {ADD}}}]': (f'[{{"other": {ADD}}}]', []),
         '{"name": "add", "function": "sub", "arguments": {"a": 2}, "args": {"a": 3}}': ("", [("add", {"a": 2})]),
+        '{"name": "add", "arguments": {"a": 1}, "other": 2}': ("", [("add", {"a": 1})]),
+        '{"name": "add", "other": 2, "arguments": {}}': ('{"name": "add", "other": 2, "arguments": {}}', []),
+        '{"other": 2, "name": "add", "arguments": {}}': ('{"other": 2, "name": "add", "arguments": {}}', []),
+        '{"function": {"name": "add"}, "arguments": {"a": 1}}': ("", [("add", {"a": 1})]),
+        '{"name": "add", "args": " \\n"}': ("", [("add", {})]), '{"name": "add", "parameters": "{}"}': ("", [("add", {})]),
         '{"name": "add", "name": "sub"}': ("", [("add", {})]), '{"name": 3, "args": {}}': ('{"name": 3, "args": {}}', []),
         '{"function": {"name": "add", "parameters": {"a": {"name": "x"}}}, "name": "sub"}':
             ("", [("add", {"a": {"name": "x"}})]),
@@ -174,6 +179,15 @@ def test_messages_become_dicts_one_for_each_tool_result():
         and len(mixed[1]["tool_call_id"]) == 9
         and mixed[1]["tool_call_id"].isalnum()
     )
+
+    def keys(text: str, sampled: Sampled | None, *, seed: bytes = b"s") -> list[bytes]:
+        return list(digests([Message("assistant", (Text(text),), sampled)], seed))
+
+    one, other = Sampled((1, 2), (-0.5, -0.5)), Sampled((1, 2), (-0.25, -1.0))
+    assert keys("a", one) == keys("a", other) and len({each for text, ids in (
+        ("a", None), ("b", None), ("a", one), ("a", Sampled((1,), (0.0,))),
+    ) for each in keys(text, ids)}) == 1 + 4, "ids decide, and not what they were worth"  # fmt: skip
+    assert len(keys("a", None)) == 2 and not {*keys("a", None)} & {*keys("a", None, seed=b"t")}
     assert to_dicts(assistant("", call), short_ids=True)[0]["tool_calls"][0]["id"] != mixed[1]["tool_call_id"]
 
 
