@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from firsthand.errors import ConfigError, TemplateError
-from firsthand.message import Message, Text, ToolCall, ToolResult, assistant, system, user
+from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import CallDelta, ToolSpec
 from firsthand.tokens.calls.call_parser import CallStream, parse
 from firsthand.tokens.calls.call_source import LONGEST, CallSink, CallSource
 from firsthand.tokens.calls.call_value import name_in, read_object
 from firsthand.tokens.calls.inline_call import InlineCall, parse_inline_call, without_inline_calls
-from firsthand.tokens.templates.template_messages import to_dicts, with_system_folded, with_tools_in_text
+from firsthand.tokens.templates.template_messages import digests, to_dicts, with_system_folded, with_tools_in_text
 from firsthand.tokens.templates.template_sandbox import SandboxedTemplate
 from firsthand.tokens.templates.template_variables import check_variables
 from firsthand.tokens.templates.untrusted_text import TextMasks
@@ -53,6 +53,20 @@ def test_fences_marks_and_brackets_are_read_as_calls_or_left_as_text():
         f"[{ADD}, {ADD}]": ("", [("add", {"a": 1})] * 2),
         f"[{ADD}, 3]": (f"[{ADD}, 3]", []),
         f"[TOOL_CALLS][{ADD}, 3]": ("", [("add", {"a": 1}), ("add", f"[{ADD}, 3]")]),
+        f'[{ADD}, {{"arguments": {{"a": 1}}}}]': (f'[{ADD}, {{"arguments": {{"a": 1}}}}]', []),
+        f'[{{"id": "x"}}, {ADD}]': (f'[{{"id": "x"}}, {ADD}]', []), "[{}, {}]": ("[{}, {}]", []), "[]": ("[]", []),
+        f'[{ADD}, {{"function": "sub", "index": 1}}]': ("", [("add", {"a": 1}), ("sub", {})]),
+        f"[{ADD}, [{ADD}]]": (f"[{ADD}, [{ADD}]]", []), f'[{{"other": {ADD}}}]': (f'[{{"other": {ADD}}}]', []),
+        '{"name": "add", "function": "sub", "arguments": {"a": 2}, "args": {"a": 3}}': ("", [("add", {"a": 2})]),
+        '{"name": "add", "arguments": {"a": 1}, "other": 2}': ("", [("add", {"a": 1})]),
+        '{"name": "add", "other": 2, "arguments": {}}': ('{"name": "add", "other": 2, "arguments": {}}', []),
+        '{"other": 2, "name": "add", "arguments": {}}': ('{"other": 2, "name": "add", "arguments": {}}', []),
+        '{"function": {"name": "add"}, "arguments": {"a": 1}}': ("", [("add", {"a": 1})]),
+        '{"name": "add", "args": " \\n"}': ("", [("add", {})]), '{"name": "add", "parameters": "{}"}': ("", [("add", {})]),
+        '{"name": "add", "name": "sub"}': ("", [("add", {})]), '{"name": 3, "args": {}}': ('{"name": 3, "args": {}}', []),
+        '{"function": {"name": "add", "parameters": {"a": {"name": "x"}}}, "name": "sub"}':
+            ("", [("add", {"a": {"name": "x"}})]),
+        '{"function": {"function": {"name": "add"}}}': ('{"function": {"function": {"name": "add"}}}', []),
         f"{ADD}; {ADD}": ("", [("add", {"a": 1})] * 2),
         f"text {ADD}": (f"text {ADD}", []),
         "[add(1, b='x'), sub()]": ("", [("add", {"a": 1, "b": "x"}), ("sub", {})]),
@@ -156,12 +170,24 @@ def test_messages_become_dicts_one_for_each_tool_result():
         {"role": "tool", "content": "", "name": "sub", "tool_call_id": "j"},
     ]  # fmt: skip
     assert to_dicts(user("")) == [{"role": "user", "content": ""}]
+    empty = assistant("", ToolCall("i", "sub", {"a": 1}, ""))
+    assert to_dicts(empty)[0]["tool_calls"][0]["function"] == {"name": "sub", "arguments": {"invalid": ""}}
+    assert with_tools_in_text([empty], ())[0].text == "<tool_call>\n\n</tool_call>", "it is as invalid as any other"
     mixed = to_dicts(Message("user", (Text("a"), ToolResult("i", "add", "3"), Text("b"))), short_ids=True)
     assert (
         mixed[0] == {"role": "user", "content": "ab"}
         and len(mixed[1]["tool_call_id"]) == 9
         and mixed[1]["tool_call_id"].isalnum()
     )
+
+    def keys(text: str, sampled: Sampled | None, *, seed: bytes = b"s") -> list[bytes]:
+        return list(digests([Message("assistant", (Text(text),), sampled)], seed))
+
+    one, other = Sampled((1, 2), (-0.5, -0.5)), Sampled((1, 2), (-0.25, -1.0))
+    assert keys("a", one) == keys("a", other) and len({each for text, ids in (
+        ("a", None), ("b", None), ("a", one), ("a", Sampled((1,), (0.0,))),
+    ) for each in keys(text, ids)}) == 1 + 4, "ids decide, and not what they were worth"  # fmt: skip
+    assert len(keys("a", None)) == 2 and not {*keys("a", None)} & {*keys("a", None, seed=b"t")}
     assert to_dicts(assistant("", call), short_ids=True)[0]["tool_calls"][0]["id"] != mixed[1]["tool_call_id"]
 
 

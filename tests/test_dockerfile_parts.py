@@ -155,7 +155,15 @@ def test_what_an_installation_lacks_is_told_by_its_kind(tmp_path: Path, monkeypa
         ("apt-get update -y", ""), ("apt autoremove", ""), ("apt-get clean", ""),
         ("rm -rf /var/lib/apt/lists/* /var/cache/x /tmp/y", ""),
         ("apk add  x", "runs `apk add x`"), ("git clone http://x", "runs `git clone http://x`"),
-        ("curl " + "y" * 70, "runs `curl " + "y" * 55 + "`"),
+        ("curl " + "y" * 70, "runs `curl " + "y" * 55 + "`"), (" \nsudo  rm -rf /var/lib/apt/lists/*", ""),
+        ("A=1 rm  -rf  /var/lib/apt", ""), ("A=x sudo apt-get -y install sh new", "needs the Debian packages new"),
+        ("apt-get upgrade", ""), ("apt autoclean", ""), ("apt-get remove x", None), ("apt-getx install y", None),
+        ("rm -r /var/lib/apt", None), ("rm -rf /var/cache", None), ("A=1 yum x", "runs `A=1 yum x`"),
+        ("dnf x", "runs `dnf x`"),
+        ("npm  i\n x", "runs `npm i x`"), ("cargo x", "runs `cargo x`"), ("conda x", "runs `conda x`"),
+        ("wget x", "runs `wget x`"), ("useradd x", "runs `useradd x`"), ("adduser x", "runs `adduser x`"),
+        ("git pull", None), ("wget", None), ("python -m pip install", ""), ("pip install -r absent.txt -c other.txt",
+        "needs the Python packages absent.txt, other.txt"), ("apt install -t stable sh", ""), ("apt-get install", ""),
     ):  # fmt: skip
         assert _lacking(command, ()) == lack, command
     lines = b"a==1 # why\n# all\n\n b[x] ; python_version<'3'\n-e .\n--index-url u\nc\xff\n"

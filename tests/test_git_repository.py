@@ -57,13 +57,23 @@ def test_a_git_that_fails_is_told_by_its_last_words(tmp_path: Path, monkeypatch:
             git("fetch", "word", folder=tmp_path)
         return str(error.value)
 
-    assert failed("printf 'first\\nfatal: last \\xc3\\xa9\\n\\n' >&2; exit 128").startswith(
-        "git fetch failed: fatal: last "
-    )
+    said = failed(r"printf 'first\nfatal: \303\251 \377 last\n \n' >&2; exit 128")
+    assert said == "git fetch failed: fatal: é \ufffd last", "its names need not be UTF-8"
     assert failed("exit 3") == "git fetch failed: exit status 3" == failed("echo out; echo ' ' >&2; exit 3")
-    assert failed("head -c 301 /dev/zero | tr '\\0' y >&2; exit 1") == f"git fetch failed: {'y' * 300}"
-    program(tmp_path, "#!/bin/sh\necho warning >&2; echo out")
-    assert git("status") == b"out\n", "what it warns of is no failure"
+    assert failed("printf x >&2; head -c 300 /dev/zero | tr '\\0' y >&2; exit 1") == f"git fetch failed: x{'y' * 299}"
+    for given, size in (("", 20e9), ("1.5", 1.5e9), ("0", 0.0), ("inf", float("inf"))):
+        monkeypatch.setenv(git_repository.LIMIT, given)
+        assert git_repository._limit_bytes() == size
+    for given in ("nan", "-1", "x", "-0.1"):
+        monkeypatch.setenv(git_repository.LIMIT, given)
+        with pytest.raises(ConfigError) as error:
+            git_repository._limit_bytes()
+        assert str(error.value) == (f"FIRSTHAND_REPOSITORIES_GB is {given!r}: give a number of gigabytes, such as 20")
+    monkeypatch.delenv(git_repository.LIMIT)
+    assert git_repository._limit_bytes() == 20e9
+    assert failed("kill -9 $$") == "git fetch failed: exit status -9"
+    program(tmp_path, r"printf 'warning \377' >&2; printf 'out\377\n '".join(["#!/bin/sh\n", "\n"]))
+    assert git("status") == b"out\xff\n ", "what it warns of is no failure"
     monkeypatch.setattr(git_repository, "FETCH_S", 0.05)
     assert failed("exec sleep 5") == "git fetch did not finish within 0.05 s"
     monkeypatch.setenv("PATH", str(tmp_path / "none"))

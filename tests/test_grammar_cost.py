@@ -34,6 +34,8 @@ def test_each_part_of_a_schema_costs_what_it_takes() -> None:
         ({"type": "string", "maxLength": True}, None), ({"type": "array", "minItems": 1, "maxItems": 9}, 4),
         ({"type": "number", "minimum": 1e15, "maximum": -1e15}, 62), ({"type": "number", "minimum": 1.1e15}, None),
         ({"exclusiveMinimum": 1, "exclusiveMaximum": 2.5}, 61), ({"minimum": True}, None),
+        ({"minimum": -1e15, "exclusiveMaximum": -2}, 61), ({"minimum": -1.1e15}, None), ({"exclusiveMaximum": -1e300}, None),
+        ({"maximum": 10**15}, 31), ({"maximum": 10**15 + 1}, None), ({"minimum": "1"}, None), ({"minimum": 0}, 31),
         ({"multipleOf": 1000}, 1001), ({"multipleOf": 1001}, None), ({"multipleOf": 0}, None), ({"multipleOf": 2.5}, None),
         ({"properties": {"ab": True, "c": {"type": "null"}}}, 1 + 2 + 1 + 1 + 2), ({"properties": []}, None),
         ({"required": ["abc", 3]}, 1 + 3 + 1), ({"required": "abc"}, None),

@@ -148,9 +148,10 @@ def test_a_worker_that_ends_in_the_middle_is_closed_and_told(tmp_path: Path) -> 
     assert lost(writing(body={"broken": "why"})) == "the sandbox could not be set up: why"
     made, control = warm_worker()
     control.close()
+    before = open_files()
     with pytest.raises(SandboxError, match=r"^the sandbox's worker died \(Broken pipe\): run it again$"):
         made.run(SandboxRun("python", "code", LIMITS))
-    assert made._control.fileno() == -1
+    assert made._control.fileno() == -1 and open_files() == before - 2, "its socket and its stderr, and no pipe is left"
     for name, text in (("memory.max", ""), ("memory.current", "5"), ("memory.events", "oom_kill 2\n")):
         (tmp_path / name).write_text(text)
 

@@ -306,6 +306,14 @@ def test_a_folder_that_may_not_be_read_hides_no_other() -> None:
         ]
 
 
+def test_what_is_mounted_in_a_folder_is_not_listed_with_it_but_may_be_a_folder_of_its_own() -> None:
+    own, names = os.lstat("/").st_dev, sorted(map(str, Path("/").iterdir()))
+    kept = [path for path in names if os.lstat(path).st_dev == own or not stat.S_ISDIR(os.lstat(path).st_mode)]
+    found = box_inside.everything(["/"])
+    assert [next(found) for _ in kept] == kept and "/proc" not in kept
+    assert next(box_inside.everything(["/proc"])) == "/proc/1", "each folder is on a device of its own"
+
+
 def test_a_command_of_a_box_has_its_folder_and_variables(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("")
 

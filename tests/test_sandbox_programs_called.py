@@ -170,13 +170,13 @@ def test_a_box_answers_ordinary_files_alone_and_marks_each_kind(
 ) -> None:
     file, pipe = tmp_path / "f", tmp_path / "pipe"
     file.write_bytes(b"x" * ((1 << 20) + 3))
-    file.chmod(0o754)
+    file.chmod(0o6754)
     os.mkfifo(pipe, 0o600)
-    (tmp_path / "folder").mkdir(mode=0o751)
-    (tmp_path / "folder").chmod(0o751)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder").chmod(0o1751)
     (tmp_path / "link").symlink_to("nowhere/é")
     assert [box_inside.marks(str(path)) for path in (file, pipe, tmp_path / "folder", tmp_path / "link")] == [
-        ["file", 0o754, hashlib.sha256(b"x" * ((1 << 20) + 3)).hexdigest()], ["other", 0, ""], ["folder", 0o751, ""],
+        ["file", 0o6754, hashlib.sha256(b"x" * ((1 << 20) + 3)).hexdigest()], ["other", 0, ""], ["folder", 0o1751, ""],
         ["link", 0, "nowhere/é"],
     ]  # fmt: skip
     for path, number in ((tmp_path, 21), (pipe, 22), ("/dev/zero", 22), (file, 0)):

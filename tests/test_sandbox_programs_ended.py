@@ -45,6 +45,16 @@ def test_a_program_ends_as_an_interpreter_does_whatever_fails_at_its_end() -> No
         "what was registered is called when the threads have ended"
     )
     assert python("import atexit\natexit.register(lambda: 1 / 0)\nraise SystemExit(5)")[0] == 5
+    fails = "import threading\nthreading._register_atexit(lambda: 1 / 0)\nprint('x')\nraise SystemExit({})"
+    for status in (0, 3):
+        found, said, errors = python(fails.format(status))
+        assert (found, said) == (status, "x\n") and errors.endswith("ZeroDivisionError: division by zero\n"), (
+            "as Python's"
+        )
+        silent = (
+            f"import os, sys\nos.dup2(os.open('{full}', os.O_WRONLY), 2)\nsys.stderr.write('x')\nsys.exit({status})"
+        )
+        assert python(silent) == (status or 1, "", ""), "what it has to say of its errors could not be written"
     for code in (
         "sys.stdout = None; print('x')",
         "sys.stdout.close()",

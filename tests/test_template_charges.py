@@ -126,6 +126,58 @@ def test_filters_are_charged_and_give_what_jinja_gives() -> None:
             _strftime(now, form)
 
 
+def test_what_is_shown_filtered_or_formatted_is_charged_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rendered(source: str, **given: Any) -> tuple[str, int]:
+        template = SandboxedTemplate(source)
+        budget = template._environment._budget
+        budget.start(given)
+        return template._compiled.render(given), render_budget.MAX_TOTAL - budget._left
+
+    measured = 3 + 4 * (1 + 3 + 3)  # characters, and values: a list of three, itself among them
+    assert rendered("{{ ['ab', 'c', 7] }}") == ("['ab', 'c', 7]", measured + 2 * 14), "as a value, piece and whole"
+    assert rendered("{{ {'k': 'v'} }}")[1] == 2 + 4 * (1 + 2 + 2) + 2 * 10
+    assert rendered("{{ v }}", v=7) == ("7", 2) and rendered("a{{ v }}", v="bcd") == ("abcd", 2 * 4)
+
+    def call(method: Any, *args: Any, **kwargs: Any) -> tuple[Any, int]:
+        return charged(lambda made: made.call(None, method, *args, **kwargs))[:2]
+
+    assert call("{}{a}{{}}".format, "xy", a="z") == ("xyz{}", 4 * (64 + 3) + 9), "a brace, each for all that is put in"
+    assert call("{a}{b}".format, a="xyz", b=1.5) == ("xyz1.5", 2 * (64 + 3 + 3) + 6)
+    assert call("ab".join, ["x", "y"]) == ("xaby", 2 + 2 * 2) and call("a,b".split, ",") == (["a", "b"], 3 + 16 * 2)
+
+    def filtered(name: str, value: Any, *args: Any) -> tuple[Any, int]:
+        return charged(lambda made: made.call_filter(name, value, args))[:2]
+
+    assert filtered("list", "abc") == (["a", "b", "c"], 16 * 3 + 3) and filtered("list", (1, 2)) == ([1, 2], 2)
+    assert (
+        filtered("upper", "abc") == ("ABC", 3)
+        and filtered("items", {"a": 1})[1] == 0
+        and filtered("int", "12") == (12, 0)
+    )
+    assert filtered("first", [(1, 2, 3)]) == ((1, 2, 3), 3) and filtered("default", "", "ab", True) == ("ab", 2)
+    assert filtered("sort", [3, 1, 2]) == ([1, 2, 3], 7 + 3), "a list of three is seven values"
+    largest = 2**4_096 - 1
+    assert filtered("int", str(largest)) == (largest, 0) and filtered("abs", -largest) == (largest, 0)
+    for name, value in (
+        ("int", str(largest + 1)),
+        ("abs", -largest - 1),
+        ("sum", [largest, 1]),
+        ("max", [1, largest + 1]),
+    ):
+        with pytest.raises(TemplateError, match=r"^the chat template makes a number of 4097 bits$"):
+            filtered(name, value)
+    monkeypatch.setattr(render_budget, "MAX_WORK", 12)
+    assert filtered("trim", "xabx", "xyz")[0] == "ab" and filtered("trim", "abcdefghijkl")[0] == "abcdefghijkl"
+    assert filtered("trim", "abcdefghijkl", "z")[0] == "abcdefghijkl" == filtered("lower", "ABCDEFGHIJKL")[0]
+    for text, *options in (("abcde", "xyz"), ("abcdefghijklm",), ("abcdefg", "xy"), ("abcdefghijklm", "")):
+        amount = len(text) * max(1, *map(len, options), 1)
+        with pytest.raises(
+            TemplateError, match=f"^the chat template compares or searches {amount} characters in one call$"
+        ):
+            filtered("trim", text, *options)
+    assert charged(lambda made: made.filters["trim"](" a "))[2] == 2, "a step for the call and one for its work"
+
+
 def test_a_budget_measures_values_to_their_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     budget = RenderBudget()
     assert budget.measure(["ab", {"c": (1, "def")}]) == Weight(13, 6) and budget.measure("abc") == Weight(1, 3)

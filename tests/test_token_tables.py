@@ -15,10 +15,12 @@ from firsthand.tokens import charsmap, spm, tiktoken_ranks
 from firsthand.tokens.charsmap import read_table, replacer
 from firsthand.tokens.gguf_vocab import adds_bos, description
 from firsthand.tokens.pretokenizers import GPT2, LLAMA3, QWEN2, pre_tokenizer
+from firsthand.tokens.pretrained import from_metadata, load, read_description
 from firsthand.tokens.recommended_sampling import FOLDER, GGUF, recommended
 from firsthand.tokens.text_growth import MAX_ADDED, MAX_FACTOR, _growth, check_growth
 from firsthand.tokens.tiktoken_ranks import Encoding, check_ranks, encoding_of, is_rank_file, read_ranks
 from firsthand.tokens.token_bytes import character_of_byte
+from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.tokens.vocab_export import _expressions, _pre_tokenizer_name, _tokens
 
 
@@ -83,6 +85,28 @@ def test_a_byte_level_vocabulary_of_a_gguf_is_a_whole_description():
         assert adds_bos(given) is wanted, given
 
 
+def test_the_metadata_of_a_gguf_has_up_to_three_ends_settings_and_a_template(tmp_path: Path):
+    ids = {"bos": 3, "eos": 4, "eot": 1, "eom": 0}
+    given: dict[str, Any] = {f"tokenizer.ggml.{name}_token_id": id for name, id in ids.items()}
+    more = {"tokenizer.chat_template": "T", "general.sampling.temp": 0.5, "tokenizer.ggml.add_bos_token": True}
+    found = from_metadata(BYTES | given | more, source="F")
+    assert (found.bos_id, found.eos_id, found.eos_ids, found.add_bos) == (3, 4, {4, 1, 0}, True)
+    assert (found.chat_template, found.recommended, found.encode("ab")) == ("T", {"temperature": 0.5}, [2])
+    bare = from_metadata(BYTES)
+    assert (bare.bos_id, bare.eos_id, bare.eos_ids, bare.chat_template, bare.recommended) == (
+        None,
+        None,
+        set(),
+        None,
+        {},
+    )
+    assert refused(from_metadata, BYTES | {"tokenizer.ggml.eom_token_id": 5}) == (
+        "GGUF: the eos token id is 5, outside the vocabulary of 5 tokens"
+    )
+    (tmp_path / "x.GGUF").write_bytes(b"no")
+    assert "holds no tokenizer" not in refused(load, str(tmp_path / "x.GGUF"))
+
+
 # -- SentencePiece --
 
 
@@ -113,6 +137,10 @@ def test_a_sentencepiece_vocabulary_is_a_whole_description():
         "vocab": [["<unk>", 0.0], ["a", -1.0], ["b", -2.0], ["ab", -0.5], [" x", 0.0], ["<0x0A>", never], ["", 0.0],
                   ["cab", never]],
     }  # fmt: skip
+    near = spm.Pieces(["<unk>", "a", "<0x0A>"], [0.0, -0.5, 0.0], [2, 1, 6], True, unigram=True)
+    assert spm.description(near, "F")["model"]["vocab"][2] == ["<0x0A>", 10 * -0.5 - 100]
+    none = spm.Pieces(["<unk>", "a"], [0.0, 3.0], [2, 5], True, unigram=True)
+    assert spm.description(none, "F")["model"]["vocab"][1] == ["a", -100.0], "no piece is normal"
     ranked = spm.description(
         spm.Pieces(["a", "b", "aa", "bb", "aab", "aabb", "bbb"], [0, 0, -3, -1, -2, -2, -2], [1] * 7, False), "F"
     )
@@ -131,6 +159,14 @@ def test_a_sentencepiece_vocabulary_is_a_whole_description():
     ):
         assert refused(spm.description, pieces, "F") == said
     assert spm.description(spm.Pieces(["a" * 4096], [0], [1], True), "F")["model"]["merges"] == []
+    marked = ["<▁u>", "<｜a▁b｜>", "▁▁", "▁n", "▁x", "<0x20>"]
+    kept = spm.description(spm.Pieces(marked, [0.0] * 6, [2, 3, 4, 1, 5, 6], False), "F")
+    assert list(kept["model"]["vocab"]) == ["<▁u>", "<｜a▁b｜>", "  ", "▁n", "▁x", "<0x20>"], (
+        "a blank only for a user's own"
+    )
+    assert [(each["id"], each["content"], each["special"]) for each in kept["added_tokens"]] == [
+        (0, "<▁u>", True), (1, "<｜a▁b｜>", True), (2, "  ", False),
+    ]  # fmt: skip
 
 
 def field(number: int, value: bytes | int | float) -> bytes:
@@ -170,6 +206,30 @@ def test_a_tokenizer_model_is_read_field_by_field(tmp_path: Path):
     assert refused(spm.read_model, tmp_path / "no") == f"{tmp_path / 'no'} cannot be read: No such file or directory"
 
 
+def test_the_table_of_a_model_is_applied_to_texts_and_part_of_what_it_is(tmp_path: Path):
+    pieces = [("<unk>", 2), ("<s>", 3), ("a", 1), ("A", 1), ("aA", 1), ("▁", 1), ("e", 1), ("é", 1)]
+    body = b"".join(field(1, field(1, text.encode()) + field(2, -1.0) + field(3, kind)) for text, kind in pieces)
+    body += field(2, field(3, 2))
+    table = trie(("A", "a"), ("é", "e"))
+    models = []
+    for name, given in (("with", field(2, table)), ("without", b"")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tokenizer.model").write_bytes(body + field(3, given + field(3, 0) + field(4, 0)))
+        models.append(load(tmp_path / name / "tokenizer.model"))
+    assert [each.encode("Aaé A") for each in models] == [[2, 2, 6, 5, 2], [3, 2, 7, 5, 3]]
+    assert [each.settings().get("table") for each in models] == [base64.b64encode(table).decode(), None]
+    assert models[0].settings()["description"] == models[1].settings()["description"]
+    assert models[0].fingerprint != models[1].fingerprint, "the same text has other ids"
+    assert models[0].decode([3, 5, 2]) == "A a" and models[0].decode([5, 2]) == " a"
+    (tmp_path / "tokenizer.model").write_bytes(body + field(3, field(3, 1)))
+    spaced = load(tmp_path)
+    assert spaced.encode("a") == [5, 2] and [spaced.decode(each) for each in ([5, 2], [2, 5, 5], [5, 5], [])] == [
+        "a", "a  ", " ", "",
+    ]  # fmt: skip
+    again = Tokenizer(**models[0].settings())
+    assert again.encode("Aaé A") == [2, 2, 6, 5, 2] and read_description(tmp_path / "with")["model"]["vocab"]["A"] == 3
+
+
 # -- tiktoken --
 
 
@@ -177,7 +237,7 @@ def ranks(*more: bytes) -> dict[bytes, int]:
     return {bytes([byte]): byte for byte in range(256)} | {token: 256 + place for place, token in enumerate(more)}
 
 
-def test_a_rank_file_is_read_line_by_line(tmp_path: Path):
+def test_a_rank_file_is_read_line_by_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "cl100k_base.tiktoken"
     lines = [base64.b64encode(token) + b" %d" % rank for token, rank in ranks(b"ab").items()]
     path.write_bytes(b"\n".join(lines) + b"\n\n")
@@ -192,6 +252,11 @@ def test_a_rank_file_is_read_line_by_line(tmp_path: Path):
         assert refused(read_ranks, path).startswith(f"{path}, {said}")
     path.write_bytes(b"\n".join([*lines, base64.b64encode(b"x" * 1024) + b" 123456789"]))
     assert len(read_ranks(path)) == 258
+    size = path.stat().st_size
+    monkeypatch.setattr(tiktoken_ranks, "_MAX_FILE_BYTES", size)
+    assert len(read_ranks(path)) == 258
+    monkeypatch.setattr(tiktoken_ranks, "_MAX_FILE_BYTES", size - 1)
+    assert refused(read_ranks, path) == f"{path} has more than {size - 1} bytes, too many for a file of ranks"
     path.write_bytes(b"\n".join(lines[2:]))
     assert refused(read_ranks, path) == f"{path} has no token for 2 of the 256 bytes, such as 0x00: it may be cut short"
     assert refused(check_ranks, ranks() | {b"ab": 7}, "F") == "F: two tokens have one rank"
@@ -215,10 +280,16 @@ def test_a_rank_file_is_read_line_by_line(tmp_path: Path):
     assert len(llama) == 256 and max(llama.values()) == 128255 == llama["<|reserved_special_token_246|>"]
 
 
-def test_ranks_become_merges_in_their_order():
+def test_ranks_become_merges_in_their_order(monkeypatch: pytest.MonkeyPatch):
     made = tiktoken_ranks.description(
         ranks(b"ab", b" a", b" ab"), Encoding("X", {"<e>": 300, "<t>": 256, "<d>": 299}), "F"
     )
+    total = 256 + 2 + 2 + 3
+    monkeypatch.setattr(tiktoken_ranks, "_MAX_SPLITS", total)
+    assert tiktoken_ranks.description(ranks(b"ab", b" a", b" ab"), Encoding("X", {}), "F")["added_tokens"] == []
+    monkeypatch.setattr(tiktoken_ranks, "_MAX_SPLITS", total - 1)
+    told = refused(tiktoken_ranks.description, ranks(b"ab", b" a", b" ab"), Encoding("X", {}), "F")
+    assert told == "F: the tokens are too long for any real tokenizer"
     letters = character_of_byte()
     space = letters[32]
     assert made["model"]["merges"] == [["a", "b"], [space, "a"], [space, "ab"], [space + "a", "b"]]
@@ -251,17 +322,38 @@ def trie(*pairs: tuple[str, str]) -> bytes:
     return struct.pack("<I", 4096) + struct.pack("<1024I", *units) + texts
 
 
+def far(pairs: tuple[tuple[str, str], ...]) -> bytes:
+    """A table whose offsets are given in 256 units, as those of large ones are: the root's is 1, a child's more."""
+    units, texts = [0] * 4096, b""
+    units[0] = 1 << 10 | 1 << 9
+    for place, (key, new) in enumerate(pairs):
+        first, *second = key.encode()
+        child = 256 ^ first
+        if second:
+            units[child] = first | 1 << 9 | 2 << 10  # its own are at 512 further
+            first, child = second[0], child ^ 512 ^ second[0]
+        value = child ^ 256 * (4 + place)
+        units[child] = first | 1 << 8 | 1 << 9 | (4 + place) << 10
+        units[value] = 1 << 31 | len(texts)
+        texts += new.encode() + b"\0"
+    return struct.pack("<I", 4 * 4096) + struct.pack("<4096I", *units) + texts
+
+
 def test_a_table_s_replacements_are_read_out_and_the_longest_is_made():
     table = trie(("A", "a"), ("!", ""), ("z", "zé"), ("é", "e"))
     assert read_table(table, "F") == {"A": "a", "!": "", "z": "zé", "é": "e"} and read_table(bytes(4), "F") == {}
+    assert read_table(far((("A", "one"), ("é", "two"), ("z", "three"))), "F") == {"A": "one", "é": "two", "z": "three"}
     for wrong in (b"", b"\1\0\0", struct.pack("<I", 8) + bytes(7), struct.pack("<I", 6) + bytes(8)):
         assert refused(read_table, wrong, "F") == "F: the normaliser's table is cut short"
+    outside = struct.pack("<1024I", *(256 << 10, *(0,) * 320, 65 | 1 << 8 | (321 ^ 4096) << 10, *(0,) * 702))
+    assert read_table(struct.pack("<I", 4096) + outside, "F") == {}, "a value outside of the table is none"
     assert refused(read_table, table[:-1], "F") == "F: the normaliser's table points past its end"
     assert refused(read_table, trie(("a", "x" * 65)), "F") == "F: the normaliser's table makes 65 characters of 'a'"
     assert read_table(trie(("a", "x" * 64)), "F")["a"] == "x" * 64
     replace = replacer({"a": "1", "ab": "2", "abc": "3", "c": "", "é": "e"})
     assert replace("abcab aé xc") == "32 1e x" and replace("xyz") == "xyz" and replace("") == ""
     assert replacer({})("a") == "a" and replacer({"ab": "c"})("aab a") == "ac a"
+    assert replacer({"abc": "1", "ab": "2"})("ababc") == "21" and replacer({"ab": "2", "abc": "1"})("ababc") == "21"
     assert replacer({"abc": "1", "ab": "2"})("abab") == "22" and replacer({"a": "1"})("aaa") == "111"
     assert charsmap._MAX_GROWTH == 64
 

@@ -68,10 +68,13 @@ def test_a_call_has_its_name_and_arguments_in_the_models_own_words() -> None:
     ):  # fmt: skip
         found = tool_grammar([ADD, SAY], choice=choice, parallel=parallel, markup=markup)  # type: ignore[arg-type]
         assert found.source == "\n".join([*_frame(markup, False, parallel), *_calls(specs, markup)])  # type: ignore[arg-type]
-    for specs, known in (([ADD, SAY], 'add, s"é'), ([], "none")):
+    longer = ToolSpec("add_all", "", {})
+    assert tool_grammar([longer, ADD, SAY], choice="add").source == tool_grammar([ADD], choice="required").source
+    for choice, specs, known in (("sub", [ADD, SAY], 'add, s"é'), ("sub", [], "none"), ("ad", [ADD], "add"),
+                                 ("", [ADD, longer], "add, add_all"), ("Add", [ADD], "add")):  # fmt: skip
         with pytest.raises(ConfigError) as error:
-            tool_grammar(specs, choice="sub")
-        assert str(error.value) == f"choice is 'sub': give auto, required, or the name of a tool ({known})"
+            tool_grammar(specs, choice=choice)
+        assert str(error.value) == f"choice is {choice!r}: give auto, required, or the name of a tool ({known})"
     for choice in ("auto", "required"):
         with pytest.raises(ConfigError, match=r"^a grammar of tool calls needs a tool: give one or more$"):
             tool_grammar([], choice=choice)

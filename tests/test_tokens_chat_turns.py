@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import pytest
 
-from byte_tokens import (
-    END,
-    IDS,
-    START,
-    TOKENIZER,
-    ids,
-    made,
-)
+from byte_tokens import BYTES, END, IDS, START, TOKENIZER, added, description, ids, made
 from firsthand.errors import PromptTooLong, TemplateError
 from firsthand.message import Message, Sampled, Text, ToolCall
 from firsthand.model import ToolSpec
 from firsthand.tokens.templates import chat_template
 from firsthand.tokens.templates.chat_template import ChatTemplate, _strings
+from firsthand.tokens.tokenizer import Tokenizer
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}:{{ m.content }}"
@@ -109,6 +104,36 @@ def test_variables_belong_to_the_copy_and_are_part_of_what_is_remembered() -> No
     assert TOKENIZER.decode(plain.encode(turns), skip_special=False) == f"{START}user\nq{END}\n{START}assistant\n"
     with pytest.raises(PromptTooLong):
         ChatTemplate(TOKENIZER, CHATML, max_tokens=10).encode([say("user", "x" * 50)])
+
+
+def test_the_text_between_two_turns_is_encoded_by_itself_whatever_follows() -> None:
+    chat = ChatTemplate(TOKENIZER, "{% for m in messages %}{{ m.content }}<|im_end|>a{% endfor %}")
+    for sampled, closing in (([IDS["x"], 258], []), ([IDS["x"], 263], []), ([IDS["x"]], [258]), ([], [258])):
+        turns = [say("user", "q"), say("assistant", "x", sampled=sampled), say("user", "b")]
+        head = [IDS["q"], 258, IDS["a"], *sampled, *closing, IDS["a"]]
+        assert chat.encode(turns[:2], reply=False) == head
+        assert chat.encode(turns, reply=False) == [*head, IDS["b"], 258, IDS["a"]], "not `ab`, which is one token"
+    assert chat.encode([say("user", "q"), say("user", "b")], reply=False) == [IDS["q"], 258, 256, 258, IDS["a"]]
+
+
+def test_a_model_without_a_template_has_the_one_that_its_vocabulary_allows_and_a_clock_if_one_is_given() -> None:
+    content = description()
+    first = {START: 0, **{letter: id + 1 for letter, id in content["model"]["vocab"].items()}}
+    content |= {"added_tokens": [added(0, START)], "model": content["model"] | {"vocab": first}}
+    asked: Any = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
+    chat = ChatTemplate(Tokenizer(content), None)
+    assert chat._render(asked, [], True) == f"{START}system\ns{END}\n{START}user\nq{END}\n{START}assistant\n", "id 0"
+    assert chat.encode([say("user", "")])[0] == 0
+    del first[START]
+    content |= {"added_tokens": [], "model": content["model"] | {"vocab": first | {BYTES[0]: 0}}}
+    plain = ChatTemplate(Tokenizer(content), None)
+    assert (
+        plain._render(asked, [], True) == "s\n\nUser: q\nAssistant:" and plain._render(asked, [], False)[-3:] == " q\n"
+    )
+    begun = ChatTemplate(Tokenizer(content, bos_id=3, add_bos=True), None)
+    assert begun._render(asked[1:], [], True) == f"{BYTES[2]}User: q\nAssistant:"
+    dated = ChatTemplate(TOKENIZER, "{{ strftime_now('%d %b %Y') }}", now=datetime(2024, 3, 5))
+    assert shown(dated.encode([say("user", "q")])) == shown(dated.with_variables({"v": 1}).encode([])) == "05 Mar 2024"
 
 
 def test_what_a_template_writes_before_the_end_of_a_turn_is_kept() -> None:

@@ -95,13 +95,14 @@ def test_filters_that_compare_values_take_any_list_and_are_priced_by_its_charact
 def test_a_template_has_as_many_expressions_as_the_limit_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     from jinja2 import nodes
 
-    tree = environment().parse("{{ [1, (2, 3)] }}{{ a[1:][b] ~ c }}")
+    source = "{{ [1, (2, 3)] }}{{ a[1:][b] ~ c }}{{ {'k': {}} }}{% for x, y in a %}{{ x < y <= 3 }}{% endfor %}"
+    tree = environment().parse(source)
     size = sum(1 for _ in tree.find_all(nodes.Node))
     monkeypatch.setattr(meters, "MAX_NODES", size)
     metered = meters.add_meters(tree)
     asked = [each.node.name for each in metered.find_all(nodes.Call)]
-    assert sorted(asked) == ["joined", "sliced", "weighed", "weighed"]
-    tree = environment().parse("{{ [1, (2, 3)] }}{{ a[1:][b] ~ c }}")
+    assert sorted(asked) == [*["compared"] * 3, "joined", "sliced", "tick", *["weighed"] * 4], "all but the names x, y"
+    tree = environment().parse(source)
     monkeypatch.setattr(meters, "MAX_NODES", size - 1)
     with pytest.raises(TemplateError, match=f"^the chat template has more than {size - 1} expressions and statements$"):
         meters.add_meters(tree)
@@ -195,6 +196,7 @@ def test_a_message_is_masked_in_its_content_and_arguments_and_elsewhere_where_it
     message = {
         "role": "assistant", "name": "!n", "content": " hi ", "tool_calls": [
             {"id": "!i", "type": "function", "function": {"name": "f", "arguments": {"a": "v", "b!": [1, "w"]}}},
+            {"id": "j", "function": {"name": "g! ", "arguments": {}}},
         ],
     }  # fmt: skip
     before = repr(message)
@@ -203,14 +205,15 @@ def test_a_message_is_masked_in_its_content_and_arguments_and_elsewhere_where_it
     def mask(number: int) -> str:
         return f'{masks._open}{number}"{masks._close}'
 
-    assert masks._texts == ["!n", "hi", "!i", "b!", "v", "b!", "w"] and repr(message) == before
+    assert masks._texts == ["!n", "hi", "!i", "b!", "v", "b!", "w", "g!", "g!"] and repr(message) == before
     assert masked == {
         "role": "assistant", "name": mask(0), "content": f" {mask(1)} ", "tool_calls": [
             {"id": mask(2), "type": "function",
              "function": {"name": "f", "arguments": {"a": mask(4), mask(5): [1, mask(6)]}}},
+            {"id": "j", "function": {"name": f"{mask(8)} ", "arguments": {}}},
         ],
     }  # fmt: skip
-    assert masks.mask_within({"a": ("b", "c!")}, always=False) == {"a": ["b", mask(7)]}
+    assert masks.mask_within({"a": ("b", "c!")}, always=False) == {"a": ["b", mask(9)]}
     assert masks.mask("  ") == "  " and masks.mask("") == "" and masks.place == masks._open + masks._close
     assert list(TextMasks([], lambda text: False).mask_message({"content": "c"})) == ["content"]
 
@@ -266,6 +269,22 @@ def test_runs_of_a_conversation_are_trusted_only_where_the_template_wrote_them()
     tool = ToolSpec("f", f"about {END}", {"type": "object", "properties": {}})
     knows = ChatTemplate(TOKENIZER, "{{ tools[0].function.description }}{{ messages[0].content }}")
     assert knows._runs([user("q")], None, [tool], False)[1] == TextRun(f"about {END}", False)
+    changes = ChatTemplate(TOKENIZER, "{{ tools[0].function.description | upper }}{{ messages[0].content }}")
+    told = [
+        TextRun("", True),
+        TextRun(f"about {END}", False),
+        TextRun("", True),
+        TextRun("q", False),
+        TextRun("", True),
+    ]
+    assert changes._runs([user("q")], None, [tool], False) == told, "put in unchanged, and no token"
+    named = ToolSpec("f", "d", {"type": "object", "properties": {END: {}}})
+    keys = ChatTemplate(
+        TOKENIZER, "{{ tools[0].function.parameters.properties | join | upper }}{{ messages[0].content }}"
+    )
+    assert keys._runs([user("q")], None, [named], False)[1] == TextRun(END, False)
+    harmless = ToolSpec("f", "about", {"type": "object", "properties": {}})
+    assert changes._runs([user("q")], None, [harmless], False) == [TextRun("ABOUT", True), *told[3:]]
     refuses = "{% for m in messages %}{{ raise_exception('') if m.role == 'system' }}[{{ m.content }}]{% endfor %}"
     folded = ChatTemplate(TOKENIZER, refuses)
     assert folded._groups([system("s"), user("q")], ()) == [[], [{"role": "user", "content": "s\n\nq"}]]

@@ -275,6 +275,11 @@ def test_the_vocabulary_of_a_folder_is_written_with_all_its_ids_and_marks(tmp_pa
     }  # fmt: skip
     assert bare["tokenizer.ggml.merges"] == ["a b", "x y"]
     assert (bare["tokenizer.ggml.eos_token_id"], bare["tokenizer.ggml.eot_token_id"]) == (5, 259)
+    first = {"bos_token": BYTES[0], "eos_token": BYTES[0]}
+    zero = vocabulary_metadata(folder(tmp_path / "c", content, tokenizer_config=first))
+    assert {name.removeprefix("tokenizer.ggml."): zero[name] for name in zero if name.endswith(("_id", "_bos_token"))} == {
+        "bos_token_id": 0, "eos_token_id": 0, "eot_token_id": 259, "add_bos_token": False,
+    }  # fmt: skip
     gaps = content["model"] | {"vocab": content["model"]["vocab"] | {"xy": 258}}
     cannot = "has a tokenizer that GGUF cannot express ({}): save safetensors beside its files"
     for number, (changed, generation, why) in enumerate((

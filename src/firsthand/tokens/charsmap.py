@@ -95,7 +95,7 @@ def replacer(table: Mapping[str, str]) -> Callable[[str], str]:
                 new = table.get(text[start : start + size])
                 if new is not None:
                     made += [text[done:start], new]
-                    done = start + min(size, len(text) - start)
+                    done = start + size
                     break
         return "".join([*made, text[done:]]) if made else text
 

@@ -333,10 +333,8 @@ class _Server:
             send(self._control, {"tokenizer": tokenizer})
             problem = receive(self._control)[0]["problem"]
         except (EOFError, OSError) as error:
-            self.is_gone = True
             raise TransientError(f"the process that compiles grammars did not start ({error}): try again") from None
         if problem:
-            self.is_gone = True
             raise ConfigError(problem)
 
     def fork(self, body: Json) -> tuple[int, socket.socket]:
