@@ -281,13 +281,13 @@ def test_awqs_scale_is_the_best_power_of_the_mean_over_all_matrices() -> None:
 
 
 def test_what_a_block_reads_is_summed_over_all_texts_and_its_mean_is_by_token() -> None:
-    model = initialise(Decoder(SMALL), seed=0, std=0.3)
+    model = initialise(Decoder(replace(SMALL, ropes=(Rope(), Rope(50.0)))), seed=0, std=0.3)
     block, texts = model.layers[1], [torch.randn(3, 64), torch.randn(5, 64) * 2]
     with torch.no_grad():
         sites, outputs = _hessians(model, 1, block, texts, keep=False)  # type: ignore[arg-type]
         read = torch.cat([block.attention_norm(text) for text in texts])  # type: ignore[union-attr,operator]
         kept = _hessians(model, 1, block, texts, keep=True)  # type: ignore[arg-type]
-        rope = [model.rotations(torch.arange(count), torch.float32)[model.architecture.ropes[1]] for count in (3, 5)]
+        rope = [model.rotations(torch.arange(count), torch.float32)[Rope(50.0)] for count in (3, 5)]
         alone = [block(text, by, Packed([len(text)]), None) for text, by in zip(texts, rope, strict=True)]
     assert set(sites) == {"attn.in", "attn.mixed", "mlp.in", "mlp.act"} and outputs == [] and kept[0] == {}
     assert torch.allclose(sites["attn.in"][0], read.T @ read, atol=1e-3)

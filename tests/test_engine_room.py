@@ -53,6 +53,14 @@ def test_control_groups_lower_what_is_free(tmp_path: Path) -> None:
     write("sys/fs/cgroup/pods/memory.current", "2900\n")
     write("sys/fs/cgroup/pods/memory.stat", "anon 500\ninactive_file 900\n")
     assert free_bytes(tmp_path) == 1000, "the group above has a limit, and lets go of files first"
+    write("sys/fs/cgroup/pods/memory.max", "max\n")
+    write("proc/self/cgroup", "0::/pods/mine/of/my/own\n")
+    write("sys/fs/cgroup/pods/mine/memory.max", "800\n")
+    assert free_bytes(tmp_path) == 700, "and one three groups above"
+    write("sys/fs/cgroup/memory.max", "900\n")
+    write("sys/fs/cgroup/memory.current", "350\n")
+    assert free_bytes(tmp_path) == 550, "to the root, where a container's own group is mounted"
+    write("sys/fs/cgroup/memory.max", "max\n")
     write("proc/self/cgroup", "4:cpu,memory:/old\n1:cpuset:/\n")
     write("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n")
     write("sys/fs/cgroup/memory/memory.usage_in_bytes", "4000\n")

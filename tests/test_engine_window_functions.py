@@ -41,6 +41,19 @@ def test_pins_hold_at_most_half_of_the_blocks_and_the_oldest_goes_first() -> Non
     assert (PinnedPrefix(3).space, PinnedPrefix(3, 5).space, PinnedPrefix(3).num_tokens) == (None, 5, 3)
 
 
+def test_a_long_pin_drops_as_many_of_the_oldest_as_take_its_room() -> None:
+    pool = BlockPool(9, 2)
+    pins = PinnedPrefixes(pool)
+    for first in (10, 20, 30, 40):
+        kept(pool, [first, first + 1])
+    kept(pool, [1, 2, 3, 4, 5, 6])
+    short = [pins.add([first, first + 1]) for first in (10, 20, 30, 40)]
+    assert pins.num_blocks == 4 and all(pin.is_pinned for pin in short)
+    long = pins.add([1, 2, 3, 4, 5, 6])
+    assert [pin.is_pinned for pin in (*short, long)] == [False, False, False, True, True]
+    assert (pins.num_blocks, len(pins), pool.num_used) == (4, 2, 4)
+
+
 def test_a_text_too_long_to_be_pinned_is_pinned_up_to_half_of_the_pool_and_with_a_window_not_at_all() -> None:
     pool = BlockPool(7, 2)
     pins = PinnedPrefixes(pool)

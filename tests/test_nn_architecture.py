@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from firsthand.errors import ConfigError
-from firsthand.nn.architecture import Architecture, Rope
+from firsthand.nn.architecture import Architecture, ExpertSettings, LatentSettings, Rope
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.matrices import num_parameters
 
@@ -121,6 +121,43 @@ def test_architectures_at_each_bound_are_taken_and_beyond_it_refused(
     )
     with pytest.raises(ConfigError, match=sentence):
         dataclasses.replace(SMOLLM2_135M, **over)
+
+
+def test_parts_that_do_not_fit_the_layers_and_heads_are_refused_and_those_that_just_do_are_taken() -> None:
+    def experts(layers: int) -> ExpertSettings:
+        return ExpertSettings(4, 2, 8, (True,) * layers)
+
+    latent, wrong = LatentSettings(24, 8, 4, 10), LatentSettings(24, 8, 6, 10)
+    slopes = tuple(0.5**n for n in range(9))
+    narrow = {"num_kv_heads": 1, "head_dim": 28, "rotary_dim": 4}
+    for fits in (
+        {"rotary_dim": 64}, {"rotary_dim": 2}, {"alibi_slopes": slopes}, {"learned_positions": 8192},
+        {"learned_positions": 2**24 - 1}, {"clip_qkv": 0.1}, {"activation_limit": 0.1}, {"experts": experts(30)},
+        {"latent": latent, **narrow},
+    ):  # fmt: skip
+        found = dataclasses.replace(SMOLLM2_135M, **fits)
+        assert {name: getattr(found, name) for name in fits} == fits
+    even = "an even number of at most head_dim (64)"
+    for over, expected in (
+        ({"rotary_dim": 66}, even), ({"rotary_dim": 3}, even), ({"rotary_dim": -2}, even),
+        ({"alibi_slopes": slopes[:8]}, "9 numbers, one for each head"),
+        ({"alibi_slopes": (*slopes, 1.0)}, "9 numbers, one for each head"),
+        ({"alibi_slopes": (*slopes[:8], math.inf)}, "9 numbers, one for each head"),
+        ({"learned_positions": -1}, "0 or more, and less than 2**24"),
+        ({"learned_positions": 2**24}, "0 or more, and less than 2**24"),
+        ({"learned_positions": 8191}, "a row for each of max_position (8192) or more"),
+        ({"clip_qkv": 0.0}, "None or above 0"), ({"clip_qkv": math.inf}, "None or above 0"),
+        ({"activation_limit": 0.0}, "above 0"), ({"activation_limit": math.nan}, "above 0"),
+        ({"experts": experts(29)}, "a choice for each of 30 layers"),
+        ({"experts": experts(31)}, "a choice for each of 30 layers"),
+        ({"latent": latent, **narrow, "num_kv_heads": 3}, "one KV head of rank + rope_dim values"),
+        ({"latent": latent, **narrow, "head_dim": 30}, "one KV head of rank + rope_dim values"),
+        ({"latent": wrong, **narrow, "head_dim": 30}, "rope_dim values that are rotated"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError) as told:
+            dataclasses.replace(SMOLLM2_135M, **over)  # type: ignore[arg-type]
+        field = next(iter(over))
+        assert str(told.value) == f"{field} is {over[field]}: expected {expected}"  # type: ignore[index]
 
 
 def test_planning_needs_no_torch() -> None:
