@@ -216,15 +216,15 @@ def shelved(folder: Path, **body: Any) -> Path:
 
 
 def test_a_shelf_lists_folders_and_those_right_below_with_names_of_their_own(tmp_path: Path) -> None:
-    for place in ("one/small", "two/small", "x/two/small", "one/big", "alone"):
+    for place in ("one/small", "two/small", "x/two/small", "y/two/small", "one/big", "alone"):
         shelved(tmp_path / place)
     (tmp_path / "one/empty").mkdir()
-    places = [str(tmp_path / place) for place in ("one", "two", "x/two", "alone", "one", "away")]
+    places = [str(tmp_path / place) for place in ("one", "two", "x/two", "y/two", "alone", "one", "away")]
     found = SaeShelf(places).all()
     assert [(each.name, each.folder) for each in found] == [
         ("alone", tmp_path / "alone"), ("away", tmp_path / "away"), ("big", tmp_path / "one/big"),
         ("one-small", tmp_path / "one/small"), ("two-small", tmp_path / "two/small"),
-        ("two-small-2", tmp_path / "x/two/small"),
+        ("two-small-2", tmp_path / "x/two/small"), ("two-small-3", tmp_path / "y/two/small"),
     ]  # fmt: skip
     assert found[1].problem == f"there is no folder {str(tmp_path / 'away')!r}"
     assert found[0].problem.startswith(f"{tmp_path / 'alone'} does not say which model it is for: give --sae ")
