@@ -239,6 +239,13 @@ def test_room_is_made_for_the_most_rows_and_positions_so_far() -> None:
     pairs = torch.arange(2048)[:, None] / 4 * torch.tensor([1.0, 0.01])
     assert np.allclose(cos, 0.5 * pairs.cos().reshape(-1), atol=1e-4)
     assert np.allclose(sin, 0.5 * pairs.sin().reshape(-1), atol=1e-4)
+    for sizes, widths in (
+        ({"intermediate_size": 160}, (32, 160, 320)), ({"hidden_size": 192}, (192, 192, 192)),
+        ({"num_kv_heads": 4}, (32, 64, 192)), ({"num_heads": 12, "num_kv_heads": 1}, (32, 192, 224)),
+    ):  # fmt: skip
+        other = CompiledDecoder(model(replace(A, **sizes)))  # type: ignore[arg-type]
+        other._make_room(3, 1)
+        assert tuple(len(other._buffers[place]) // 3 for place in (0, 1, 3)) == widths
     dense = pack(model(), "float16")
     q = dense.layers[0].attention.q_proj
     assert isinstance(q, DenseLinear) and _packed(q) is q.tiles

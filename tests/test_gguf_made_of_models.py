@@ -214,6 +214,12 @@ def test_one_part_of_a_split_file_is_refused_and_a_value_that_fails_names_its_te
     assert taken.read_text() == "mine"
     with pytest.raises(ConfigError, match=r"other\.bin should end in \.gguf, by which the file is known again$"):
         quantise_model(file(), tmp_path / "other.bin", "F16", threads=1)
+    with pytest.raises(ConfigError, match="F17"):
+        quantise_model(file(), taken, "F17", threads=1)
+    told: list[tuple[int, int]] = []
+    loud = quantise_model(file(), tmp_path / "LOUD.GGUF", "F16", told=lambda *at: told.append(at))
+    assert (loud.path, loud.types, loud.source_bytes, loud.twice) == (tmp_path / "LOUD.GGUF", {"F16": 1}, 256, False)
+    assert loud.size_bytes == loud.path.stat().st_size and told == [(loud.size_bytes, loud.size_bytes)]
     out = tmp_path / "out.gguf"
     for count in (0, 1):
         made_of = _file(read_gguf(file(**{"split.count": count})), out, "F16", 1, None)

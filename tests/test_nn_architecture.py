@@ -160,6 +160,39 @@ def test_parts_that_do_not_fit_the_layers_and_heads_are_refused_and_those_that_j
         assert str(told.value) == f"{field} is {over[field]}: expected {expected}"  # type: ignore[index]
 
 
+def test_sizes_lists_and_scales_that_do_not_fit_are_refused_by_what_was_expected() -> None:
+    sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads", "head_dim",
+             "max_position")  # fmt: skip
+    wrong: list[tuple[str, dict[str, Any], str]] = [
+        (size, {size: value}, "a whole number of 1 or more") for size in sizes for value in (0, 2**31)
+    ]
+    most, layers = "None or above 0", "one for each of 30 layers"
+    pairs = (Rope(1e5),) * 29
+    divided = Rope(1e5, "divided", divisors=(1.0,) * 31)
+    wrong += [
+        ("num_heads", {"num_kv_heads": 2}, "a multiple of num_kv_heads (2)"),
+        ("num_heads", {"num_kv_heads": 18}, "a multiple of num_kv_heads (18)"),
+        ("head_dim", {"head_dim": 63}, "an even number, since rotary positions turn pairs"),
+        ("norm_eps", {"norm_eps": 0.0}, "between 0 and 1"), ("norm_eps", {"norm_eps": 1.0}, "between 0 and 1"),
+        ("windows", {"windows": (None,) * 29}, layers), ("windows", {"windows": (7,) * 31}, layers),
+        ("windows", {"windows": (*(None,) * 29, 0)}, "None or 1 and more for each layer"),
+        ("ropes", {"ropes": pairs}, layers), ("ropes", {"ropes": (*pairs, Rope(), Rope())}, layers),
+        ("ropes", {"ropes": (*pairs, divided)}, "32 divisors, one for each pair"),
+        ("ropes", {"ropes": (divided, *pairs), "rotary_dim": 60}, "30 divisors, one for each pair"),
+        ("attention_scale", {"attention_scale": -0.1}, "0 (head_dim ** -0.5) or more"),
+        ("attention_scale", {"attention_scale": math.inf}, "0 (head_dim ** -0.5) or more"),
+        ("embed_scale", {"embed_scale": 0.0}, "above 0"), ("embed_scale", {"embed_scale": math.inf}, "above 0"),
+        ("attention_softcap", {"attention_softcap": 0.0}, most),
+        ("attention_softcap", {"attention_softcap": math.inf}, most),
+        ("logit_softcap", {"logit_softcap": 0.0}, most), ("logit_softcap", {"logit_softcap": -1.0}, most),
+    ]  # fmt: skip
+    for field, over, expected in wrong:
+        with pytest.raises(ConfigError) as told:
+            dataclasses.replace(SMOLLM2_135M, **over)
+        assert str(told.value) == f"{field} is {over.get(field, 9)}: expected {expected}"
+    dataclasses.replace(SMOLLM2_135M, ropes=(*pairs, divided), rotary_dim=62, num_kv_heads=9)
+
+
 def test_planning_needs_no_torch() -> None:
     code = "import sys, firsthand.nn.architecture; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

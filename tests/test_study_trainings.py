@@ -162,12 +162,18 @@ def test_constitutional_arms_are_trained_in_order_on_what_was_revised_and_prefer
 def test_each_stage_of_constitutional_ai_goes_on_from_the_model_before_and_the_base_model_is_the_judge(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    base, seen = undecided(), list[tuple[Any, ...]]()
+    # some answers do not end in time
+    base = model_of({
+        ARROW: {HELP: 30.0, DECLINE: 30.0}, HELP: {170: 60.0}, DECLINE: {170: 60.0},
+        170: {180: 60.0}, 180: {END: 31.0, 190: 30.0},
+    })  # fmt: skip
+    seen = list[tuple[Any, ...]]()
     made = [deepcopy(base) for _ in range(3)]
-    given = iter(made)
+    given, drawn = iter(made), list[list[list[list[int]]]]()
 
-    def trained(model: Decoder, *_: Any, **more: Any) -> Decoder:
+    def trained(model: Decoder, batches: DrawnStreams, **more: Any) -> Decoder:
         seen.append(("trained", model, more.get("values")))
+        drawn.append([[each.ids.tolist() for each in example] for example in batches.examples])
         return next(given)
 
     monkeypatch.setattr(constitutional_training, "trained_copy", trained)
@@ -193,6 +199,9 @@ def test_each_stage_of_constitutional_ai_goes_on_from_the_model_before_and_the_b
     reward = seen[7][2][0]
     assert reward.model is scored and reward.head is seen[5][2] is not None, "the head and the model it was trained on"
     assert (arms.base, arms.revised, arms.preferred) == (base, revised, preferred)
+    after = revised_answers(base, requests(20, 2, salt="constitutional"), SETTINGS.principles, 1, 2).after
+    assert 3 < len(drawn[0]) == sum(is_whole(reply) for reply in after) < 20 and arms.pairs == len(drawn[1])
+    assert all(text[-1] == END and END not in text[6:-1] for part in drawn for example in part for text in example)
     settings = SETTINGS.principles, 2
     asked = requests(20, 2, salt="constitutional")
     assert seen[0][2] == (asked, SETTINGS.principles, 1, 2) and seen[2][2] == (asked, 2) and seen[3][2][1:] == settings
