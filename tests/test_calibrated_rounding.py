@@ -297,6 +297,18 @@ def test_what_a_block_reads_is_summed_over_all_texts_and_its_mean_is_by_token() 
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq"])
+def test_embeddings_reach_the_first_block_by_the_model_s_scale(method: str) -> None:
+    scaled = initialise(
+        Decoder(replace(SMALL, num_layers=1, windows=(None,), ropes=(Rope(),), embed_scale=8.0)), std=0.3
+    )
+    plain = initialise(Decoder(replace(SMALL, num_layers=1, windows=(None,), ropes=(Rope(),))), std=0.3)
+    plain.load_state_dict(scaled.state_dict() | {"embed.weight": 8 * scaled.embed.weight})
+    one, other = (round_model(each, [range(5, 40)], method)[0] for each in (scaled, plain))  # type: ignore[arg-type]
+    assert one.keys() == other.keys() and len(one) == 7
+    assert all(torch.equal(one[name].codes, other[name].codes) for name in one)
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq"])
 def test_all_but_the_rounded_matrices_is_written_in_float16_with_its_settings(tmp_path: Path, method: str) -> None:
     model = initialise(Decoder(SMALL), seed=0, std=0.3)
     rounded, group = round_model(model, [[5], list(range(50))], method)  # type: ignore[arg-type]
@@ -339,3 +351,17 @@ def test_models_that_no_group_divides_or_with_other_blocks_are_refused() -> None
     assert len(round_model(initialise(Decoder(narrow), seed=0, std=0.3), [list(range(9))], "awq")[0]) == 14
     with pytest.raises(ConfigError, match="calibration text is empty"):
         round_model(initialise(Decoder(SMALL), seed=0), [[5], []], "gptq")
+    four = replace(SMALL, num_heads=8, num_kv_heads=1, head_dim=4)  # keys and values of 4 numbers, queries of 32
+    with pytest.raises(
+        ConfigError, match=r"^awq packs eight weights in an integer: this model has matrices of other sizes"
+    ):
+        round_model(initialise(Decoder(four), seed=0), [[5, 6]], "awq")
+    longer = initialise(Decoder(SMALL), seed=0)
+    longer.layers.append(torch.nn.Identity())
+    with pytest.raises(
+        ConfigError, match=r"^gptq takes blocks of attention and a gated MLP: quantise this model to GGUF"
+    ):
+        round_model(longer, [[5, 6]], "gptq")
+    alone = round_model(initialise(Decoder(SMALL), seed=0), [[5], [], [5, 6]], "gptq")[0]  # one token says nothing
+    pair = round_model(initialise(Decoder(SMALL), seed=0), [[5, 6]], "gptq")[0]
+    assert all(torch.equal(alone[name].codes, pair[name].codes) for name in pair)

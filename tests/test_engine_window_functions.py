@@ -66,6 +66,16 @@ def test_a_text_too_long_to_be_pinned_is_pinned_up_to_half_of_the_pool_and_with_
     kept(near, list(range(8)))
     assert pins.add(list(range(8))).num_tokens == 0 and pins.num_blocks == 0
     assert pins.add(list(range(4))).num_tokens == 4 and pins.num_blocks == 2 and pins._fits([0, 0, 0, 1, 2])
+    wide = BlockPool(9, 2, window=3)
+    pins = PinnedPrefixes(wide)
+    kept(wide, list(range(10)))
+    pin = pins.add(list(range(10)))
+    (table,) = pins._tables.values()
+    held = [block for block in table if block != wide.null_block]
+    assert pin.num_tokens == 10 and 0 < len(held) < len(table) == 5, "what lies behind the window has no block"
+    assert pins._counts == [Counter(held)] and pins.num_blocks == len(held)
+    pins.release(pin)
+    assert pins._counts == [Counter()] and wide.num_used == 0
 
 
 def mixed() -> SlidingWindowPool:

@@ -23,7 +23,7 @@ from firsthand.interp.feature_files import (
 )
 from firsthand.interp.feature_reports import _Contexts, shaded
 from firsthand.interp.rule_explanations import RuleExplanation, explain
-from firsthand.interp.sae_shelf import SaeShelf
+from firsthand.interp.sae_shelf import SaeShelf, _model_here
 from firsthand.stats.intervals import Interval
 
 REPORT = FeatureReport(
@@ -213,6 +213,24 @@ def shelved(folder: Path, **body: Any) -> Path:
     (folder / "cfg.json").write_text(json.dumps(body))
     (folder / "sae_weights.safetensors").write_bytes(b"")
     return folder
+
+
+def test_a_relative_model_is_looked_for_where_the_command_runs_and_then_beside_the_autoencoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, here, beside = tmp_path / "saes/one", tmp_path / "work/m", tmp_path / "saes/m"
+    for each in (folder, here, beside):
+        each.mkdir(parents=True)
+    monkeypatch.chdir(here.parent)
+    assert _model_here("m", folder) == ("m", "")
+    here.rmdir()
+    assert _model_here("m", folder) == (str(beside), "") and _model_here(str(beside), folder) == (str(beside), "")
+    beside.rmdir()
+    told = f"the model 'm' of {folder} is not here: pull it, or give --sae {folder}:model=MODEL"
+    assert _model_here("m", folder) == ("m", told)
+    assert _model_here("", folder) == (
+        "", f"{folder} does not say which model it is for: give --sae {folder}:model=MODEL",
+    )  # fmt: skip
 
 
 def test_a_shelf_lists_folders_and_those_right_below_with_names_of_their_own(tmp_path: Path) -> None:

@@ -141,6 +141,10 @@ def test_a_patch_replaces_all_some_heads_or_one_position_and_no_more() -> None:
         found = replacing(new, position=position)(old)
         others = [at for at in range(3) if at != position % 3]
         assert torch.equal(found[position], new[position]) and found[others].abs().sum() == 0
+    half = replacing(new, heads=[0])(old.bfloat16())
+    assert (
+        half.dtype == torch.bfloat16 and torch.equal(half[:, 0], new[:, 0].bfloat16()) and half[:, 1:].abs().sum() == 0
+    )
     both = replacing(new, heads=[2], position=1)(old)
     assert torch.equal(both[1, 2], new[1, 2]) and int((both != 0).sum()) == 2
     with pytest.raises(ConfigError, match=r"a patch of shape \(3, 4, 2\) came for activations of \(2, 4, 2\)"):
