@@ -102,12 +102,13 @@ def test_weights_are_packed_and_replaced_as_they_fit() -> None:
         assert kv_dtype(EngineConfig(kv_cache=kv), mode, weight) == dtype  # type: ignore[arg-type]
     assert block_bytes(model.architecture, EngineConfig(block_size=8), torch.float16) == 8 * 2 * 2 * 2 * 16 * 2
     assert pack_model(tiny_model(), EngineConfig(weights="float32")) == "float32"
-    for asked in ("auto", "int8"):
-        assert pack_model(in_blocks_of_4_bits(tiny_model()), EngineConfig(weights=asked)) == "int8"  # type: ignore[arg-type]
+    blocks = in_blocks_of_4_bits(tiny_model())
     for asked in ("float16", "float32"):
         with pytest.raises(ConfigError) as told:
-            pack_model(in_blocks_of_4_bits(tiny_model()), EngineConfig(weights=asked))  # type: ignore[arg-type]
+            pack_model(blocks, EngineConfig(weights=asked))  # type: ignore[arg-type]
         assert str(told.value) == f"weights is {asked!r}, but the model's are blockwise: load it without keep_blocks"
+    for asked in ("auto", "int8"):
+        assert pack_model(blocks, EngineConfig(weights=asked)) == "int8"  # type: ignore[arg-type]
     assert pack_model(tiny_model(), EngineConfig()) == "float16"
     large = tiny_model()
     large.layers[0].attention.q_proj.weight.data[0, 0] = 1e6

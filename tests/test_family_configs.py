@@ -135,6 +135,8 @@ def test_special_cases_of_windows_layers_and_refused_settings() -> None:
     ]  # fmt: skip
     assert read("qwen2", use_sliding_window=True, sliding_window=7, max_window_layers=5).windows == (None,) * 5
     assert read("qwen3", use_sliding_window=True, sliding_window=None).windows == (None,) * 5
+    deep = read("qwen2", use_sliding_window=True, sliding_window=7, num_hidden_layers=30)
+    assert deep.windows == (*(None,) * 28, 7, 7), "from the layer on that released models have"
     assert read("gemma2", final_logit_softcapping=None).logit_softcap is None
     assert read("gemma2", final_logit_softcapping=None).attention_softcap == 50.0
     assert [rope.kind for rope in read("smollm3", no_rope_layer_interval=2).ropes] == [

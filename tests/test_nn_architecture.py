@@ -169,6 +169,7 @@ def test_sizes_lists_and_scales_that_do_not_fit_are_refused_by_what_was_expected
     most, layers = "None or above 0", "one for each of 30 layers"
     pairs = (Rope(1e5),) * 29
     divided = Rope(1e5, "divided", divisors=(1.0,) * 31)
+    long = Rope(1e5, "longrope", 4.0, 1024, divisors=(2.0,) * 31, short_divisors=(1.0,) * 31)
     wrong += [
         ("num_heads", {"num_kv_heads": 2}, "a multiple of num_kv_heads (2)"),
         ("num_heads", {"num_kv_heads": 18}, "a multiple of num_kv_heads (18)"),
@@ -179,6 +180,7 @@ def test_sizes_lists_and_scales_that_do_not_fit_are_refused_by_what_was_expected
         ("ropes", {"ropes": pairs}, layers), ("ropes", {"ropes": (*pairs, Rope(), Rope())}, layers),
         ("ropes", {"ropes": (*pairs, divided)}, "32 divisors, one for each pair"),
         ("ropes", {"ropes": (divided, *pairs), "rotary_dim": 60}, "30 divisors, one for each pair"),
+        ("ropes", {"ropes": (*pairs, long)}, "32 divisors, one for each pair"),
         ("attention_scale", {"attention_scale": -0.1}, "0 (head_dim ** -0.5) or more"),
         ("attention_scale", {"attention_scale": math.inf}, "0 (head_dim ** -0.5) or more"),
         ("embed_scale", {"embed_scale": 0.0}, "above 0"), ("embed_scale", {"embed_scale": math.inf}, "above 0"),
