@@ -76,10 +76,8 @@ def test_a_packed_adapter_has_its_scale_in_b_and_an_entry_for_each_matrix_that_i
         assert pair is not None and torch.allclose(pair[0], first.a, rtol=1e-3)
         assert torch.allclose(pair[1], 1.5 * first.b, rtol=1e-3)
         assert packed.size_bytes == sum(each.memory.nbytes for pair in packed.tiles.values() for each in pair) > 0
-    for where in ("a", "b"):
-        large = replace(
-            first, **{where: torch.full_like(getattr(first, where), -70_000.0 if where == "a" else 50_000.0)}
-        )
+    for where, value in (("a", -70_000.0), ("a", 70_000.0), ("b", 50_000.0), ("b", -50_000.0)):  # b is scaled by 1.5
+        large = replace(first, **{where: torch.full_like(getattr(first, where), value)})
         packed = pack_adapter(Adapter(Path("x"), {OURS: large, "lm_head.weight": second}), model, tiles_of="float16")
         assert [packed.tiles[name][0].memory.dtype for name in (K, HEAD)] == [np.float32, np.float16]
     dora = Adapter(Path("blue"), {OURS: replace(first, magnitude=torch.ones(16))})

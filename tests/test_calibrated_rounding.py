@@ -281,19 +281,31 @@ def test_awqs_scale_is_the_best_power_of_the_mean_over_all_matrices() -> None:
 
 
 def test_what_a_block_reads_is_summed_over_all_texts_and_its_mean_is_by_token() -> None:
-    model = initialise(Decoder(SMALL), seed=0, std=0.3)
+    model = initialise(Decoder(replace(SMALL, ropes=(Rope(), Rope(50.0)))), seed=0, std=0.3)
     block, texts = model.layers[1], [torch.randn(3, 64), torch.randn(5, 64) * 2]
     with torch.no_grad():
         sites, outputs = _hessians(model, 1, block, texts, keep=False)  # type: ignore[arg-type]
         read = torch.cat([block.attention_norm(text) for text in texts])  # type: ignore[union-attr,operator]
         kept = _hessians(model, 1, block, texts, keep=True)  # type: ignore[arg-type]
-        rope = [model.rotations(torch.arange(count), torch.float32)[model.architecture.ropes[1]] for count in (3, 5)]
+        rope = [model.rotations(torch.arange(count), torch.float32)[Rope(50.0)] for count in (3, 5)]
         alone = [block(text, by, Packed([len(text)]), None) for text, by in zip(texts, rope, strict=True)]
     assert set(sites) == {"attn.in", "attn.mixed", "mlp.in", "mlp.act"} and outputs == [] and kept[0] == {}
     assert torch.allclose(sites["attn.in"][0], read.T @ read, atol=1e-3)
     assert torch.allclose(sites["attn.in"][1], read.abs().mean(0), atol=1e-5)
     assert sites["mlp.act"][0].shape == (128, 128) and sites["attn.mixed"][1].shape == (64,)
     assert all(torch.allclose(one, two, atol=1e-6) for one, two in zip(kept[1], alone, strict=True))
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq"])
+def test_embeddings_reach_the_first_block_by_the_model_s_scale(method: str) -> None:
+    scaled = initialise(
+        Decoder(replace(SMALL, num_layers=1, windows=(None,), ropes=(Rope(),), embed_scale=8.0)), std=0.3
+    )
+    plain = initialise(Decoder(replace(SMALL, num_layers=1, windows=(None,), ropes=(Rope(),))), std=0.3)
+    plain.load_state_dict(scaled.state_dict() | {"embed.weight": 8 * scaled.embed.weight})
+    one, other = (round_model(each, [range(5, 40)], method)[0] for each in (scaled, plain))  # type: ignore[arg-type]
+    assert one.keys() == other.keys() and len(one) == 7
+    assert all(torch.equal(one[name].codes, other[name].codes) for name in one)
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq"])
@@ -339,3 +351,20 @@ def test_models_that_no_group_divides_or_with_other_blocks_are_refused() -> None
     assert len(round_model(initialise(Decoder(narrow), seed=0, std=0.3), [list(range(9))], "awq")[0]) == 14
     with pytest.raises(ConfigError, match="calibration text is empty"):
         round_model(initialise(Decoder(SMALL), seed=0), [[5], []], "gptq")
+    four = replace(SMALL, num_heads=8, num_kv_heads=1, head_dim=4)  # keys and values of 4 numbers, queries of 32
+    with pytest.raises(
+        ConfigError, match=r"^awq packs eight weights in an integer: this model has matrices of other sizes"
+    ):
+        round_model(initialise(Decoder(four), seed=0), [[5, 6]], "awq")
+    longer = initialise(Decoder(SMALL), seed=0)
+    longer.layers.append(torch.nn.Identity())
+    with pytest.raises(
+        ConfigError, match=r"^gptq takes blocks of attention and a gated MLP: quantise this model to GGUF"
+    ):
+        round_model(longer, [[5, 6]], "gptq")
+    one = replace(SMALL, num_layers=1, windows=(None,), ropes=(Rope(),))
+    alone, pair = (
+        round_model(initialise(Decoder(one), seed=0), texts, "gptq")[0]
+        for texts in ([[5], [], [5, 6]], [[5, 6]])  # one token says nothing
+    )
+    assert all(torch.equal(alone[name].codes, pair[name].codes) for name in pair)

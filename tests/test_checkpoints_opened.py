@@ -22,6 +22,7 @@ from firsthand.nn.encoder import Encoder
 from firsthand.nn.families.bert import BertArchitecture
 from firsthand.nn.gguf_writer import save_gguf
 from firsthand.nn.packed_format import PackedFormat
+from firsthand.nn.packed_linears import round_groups
 from firsthand.nn.pair_classifier import PairClassifier
 from firsthand.nn.quant import BlockLinear
 from firsthand.nn.weight_names import CLASSIFIER_HEADS, bert_name
@@ -212,6 +213,53 @@ def test_a_saved_folder_is_opened_and_loaded_with_its_values(a: Architecture, tm
     ):
         weights.save(model, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_an_adapter_is_merged_into_the_file_s_own_values_which_are_rounded_once(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(5)
+    model = initialise(Decoder(A), seed=2, std=0.3)
+    weights.save(model, tmp_path / "m")
+    a_rD, b_Or = torch.randn(2, 16, generator=generator), torch.randn(8, 2, generator=generator)
+    name = "base_model.model.model.layers.1.self_attn.v_proj.lora_{}.weight"
+    (tmp_path / "red").mkdir()
+    save_file({name.format("A"): a_rD, name.format("B"): b_Or}, tmp_path / "red" / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 6, "target_modules": ["v_proj"]}
+    (tmp_path / "red" / "adapter_config.json").write_text(json.dumps(settings))
+    for dtype in (torch.bfloat16, torch.float32):
+        merged = weights.load(tmp_path / "m", dtype=dtype, adapter=tmp_path / "red")
+        for ours, parameter in model.named_parameters():
+            changed = parameter + 3.0 * (b_Or @ a_rD) if ours == "layers.1.attention.v_proj.weight" else parameter
+            assert torch.equal(merged.get_parameter(ours), changed.to(dtype)), ours
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq"])
+def test_packed_matrices_that_hold_several_of_ours_are_unpacked_before_they_are_split(
+    method: str, tmp_path: Path
+) -> None:
+    a = Architecture(
+        "phi3", 40, 64, 96, 1, 4, num_kv_heads=2, head_dim=16, max_position=64, norm_eps=1e-5, windows=(None,),
+        ropes=(Rope(),), tie_embeddings=False,
+    )  # fmt: skip
+    weights.save(initialise(Decoder(a), seed=2, std=0.3), tmp_path)
+    state, of = load_file(tmp_path / "model.safetensors"), PackedFormat(method, 4, 32, int(method == "gptq"))  # type: ignore[arg-type]
+    values = {}
+    for stem in ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj"):
+        rounded = round_groups(state.pop(f"model.layers.0.{stem}.weight"), 4, 32)
+        state |= {f"model.layers.0.{stem}.{part}": each for part, each in rounded.tensors(of).items()}
+        values[stem] = rounded.values()
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": method, "bits": 4, "group_size": 32}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (block,) = weights.load(tmp_path).layers
+    found = {
+        "self_attn.qkv_proj": (block.attention.q_proj, block.attention.k_proj, block.attention.v_proj),  # type: ignore[union-attr]
+        "self_attn.o_proj": (block.attention.o_proj,),  # type: ignore[union-attr]
+        "mlp.gate_up_proj": (block.mlp.gate_proj, block.mlp.up_proj),  # type: ignore[union-attr]
+        "mlp.down_proj": (block.mlp.down_proj,),  # type: ignore[union-attr]
+    }
+    for stem, parts in found.items():
+        assert torch.allclose(torch.cat([each.weight for each in parts]), values[stem], atol=1e-6), stem
 
 
 BERT = BertArchitecture("bert", 30, 8, 12, 2, 2, 20, 0, 2, 1e-12)

@@ -183,10 +183,15 @@ def test_the_tables_of_a_model_name_its_matrices_norms_and_layers() -> None:
     assert factors.tolist() == np.array([1e-5, 0.3, 1.5], dtype=np.float32).tolist()
     assert compiled._shape(32, True)[0].tolist() == [2, 32, 48, 4, 2, 16, 32, 1, 1]
     assert compiled._shape(16, False)[0] is sizes_of
+    assert compiled._shape(32, False)[0].tolist() == [2, 32, 48, 4, 2, 16, 32, 1, 0]
+    assert compiled._shape(16, True)[0].tolist() == [2, 32, 48, 4, 2, 16, 16, 1, 1]
+    compiled._make_room(1, 1)
     with torch.no_grad():
         made.norm.weight.fill_(2.0)
         made.embed.weight = nn.Parameter(torch.full_like(made.embed.weight, 3.0))
     compiled.refresh()
+    compiled._make_room(1, 1)
+    assert all(one is other for one, other in zip(compiled._fixed, compiled._weights, strict=True)), "at the next step"
     assert compiled._weights.vectors[2 * at :].tolist() == [3.0] * 32 and (compiled._weights.embed == 3).all()
     assert _part(block, "attention.q_norm") is block.attention.q_norm and _part(block, "mlp") is block.mlp
     assert _linears(block, ATTENTION) == [
@@ -219,10 +224,28 @@ def test_room_is_made_for_the_most_rows_and_positions_so_far() -> None:
     assert compiled._angles == 5120 and len(compiled._fixed[6]) == 2 * 5120 * 8
     compiled._make_room(1, 5121)
     assert compiled._angles == 10_240
+    long = Rope(300.0, "longrope", 4.0, 1500, divisors=(2.0,) * 8, short_divisors=(1.5,) * 8, attention_factor=1.2)
+    ropes = Rope(kind="dynamic", factor=2.0, original_max_position=1500), long
+    stretched = model(replace(A, ropes=ropes))
+    of = CompiledDecoder(stretched)
+    of._make_room(1, 10)
+    with torch.no_grad():
+        turns = stretched.rotations(torch.arange(1024), torch.float32)
+    for number, rope in enumerate(ropes):
+        for table, expected in zip((of._weights.cos, of._weights.sin), turns[rope], strict=True):
+            part = table[number * 1024 * 8 : (number + 1) * 1024 * 8].reshape(1024, 8)
+            assert np.allclose(part, expected.reshape(1024, -1)[:, :8], atol=1e-4), "by the model's length"
     cos, sin = _angles(Rope(kind="linear", factor=4.0, attention_factor=0.5), 4, 2048, 3000)
     pairs = torch.arange(2048)[:, None] / 4 * torch.tensor([1.0, 0.01])
     assert np.allclose(cos, 0.5 * pairs.cos().reshape(-1), atol=1e-4)
     assert np.allclose(sin, 0.5 * pairs.sin().reshape(-1), atol=1e-4)
+    for sizes, widths in (
+        ({"intermediate_size": 160}, (32, 160, 320)), ({"hidden_size": 192}, (192, 192, 192)),
+        ({"num_kv_heads": 4}, (32, 64, 192)), ({"num_heads": 12, "num_kv_heads": 1}, (32, 192, 224)),
+    ):  # fmt: skip
+        other = CompiledDecoder(model(replace(A, **sizes)))  # type: ignore[arg-type]
+        other._make_room(3, 1)
+        assert tuple(len(other._buffers[place]) // 3 for place in (0, 1, 3)) == widths
     dense = pack(model(), "float16")
     q = dense.layers[0].attention.q_proj
     assert isinstance(q, DenseLinear) and _packed(q) is q.tiles
@@ -254,6 +277,10 @@ def test_a_cache_has_a_pool_of_its_own_for_layers_with_windows() -> None:
     cache.pages[1].values.fill_(3.0)
     per_block = cache.pages[0].values[0].numel()
     assert (cache.arrays[1].reshape(-1)[7 * per_block : 9 * per_block] == 3).all()
+    assert [each.size for each in cache.arrays[:2]] == [16 * per_block] * 2, "no block is kept that no layer uses"
+    for dtype in (torch.float16, torch.int8):
+        assert len(Cache.empty(a, 7, 16, dtype, cpu, num_near=2).arrays) == 4
+    assert len(Cache.empty(a, 2, 16, torch.float32, cpu, num_near=9).pages[1].keys) == 9
     assert Cache.empty(a, 7, 16, torch.float32, cpu).spans.tolist() == [[0, 0, 7], [0, 7, 14], [0, 14, 21]]
     assert Cache.empty(a, 7, 16, torch.float32, cpu, num_near=0).spans.tolist() == [[0, 0, 7], [1, 7, 7], [0, 7, 14]]
     assert Cache.empty(a, 7, 16, torch.bfloat16, cpu).arrays == ()
@@ -380,6 +407,12 @@ def test_blocks_of_8_bits_have_room_for_the_rounded_inputs_of_the_widest_product
     mixed.layers[0].attention.q_proj = nn.Linear(32, 64)  # type: ignore[union-attr]
     both = CompiledDecoder(mixed)  # type: ignore[arg-type]
     assert (both._has_blocks, both._has_dense) == (True, True)
+    assert both.experts is not None and (both.experts._has_blocks, both.experts._sizes[5]) == (True, 0)
+    mixed.layers[1].mlp.experts[4].down_proj = nn.Linear(32, 32, bias=False)  # type: ignore[union-attr,index]
+    some = CompiledDecoder(mixed).experts  # type: ignore[arg-type]
+    assert some is not None and (some._has_blocks, some._sizes[5]) == (True, 1), "one of them reads floats"
+    floats = CompiledDecoder(model(a)).experts
+    assert floats is not None and (floats._has_blocks, floats._sizes[5]) == (False, 1)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from firsthand.engine.compute.runner import Runner
 from firsthand.errors import ConfigError, ModelFileError
 from firsthand.formats.fields import Fields
 from firsthand.kernels.attention.score_terms import ScoreTerms
@@ -227,6 +228,11 @@ def test_the_engine_sees_the_decoder_with_the_sources_of_each_sequence() -> None
     own: EncoderDecoder = filled(EncoderDecoder(replace(T5, tie_embeddings=False)))
     assert SourcedDecoder(own).lm_head is own.lm_head
     texts = [(4, 9, 19), (7,)]
+    for graphs in (True, False, None):
+        run = Runner(sourced, num_blocks=4, block_size=16, graphs=graphs)
+        assert run.modules is not None and run.modules.steps is None, "cross-attention has no fixed shape"
+        assert [len(pages.keys) for pages in run.pages] == [4] * len(run.pages) and run.fused is None
+        assert run.not_compiled == "it is an encoder-decoder"
     first, second = sourced.encoded(texts)
     for text, made in zip(texts, (first, second), strict=True):
         alone = model.sources(model.encode(torch.tensor(text), [len(text)]), [len(text)])

@@ -211,6 +211,7 @@ def test_new_weights_have_a_version_and_the_running_answers_go_on_with_them() ->
         assert engine.version == 3
         engine.add(Request((1, 2, 3), Sampling(max_tokens=9)))
         (first,) = engine.step()
+        assert first.version == 3
         with pytest.raises(ConfigError, match="tensors are missing, unknown or of another shape"):
             engine.load({"embed.weight": other.embed.weight}, 4)
         assert engine.version == first.version == 3
@@ -233,6 +234,26 @@ def test_new_weights_have_a_version_and_the_running_answers_go_on_with_them() ->
     assert len(engine.runner.modules.steps) == 1
     engine.load(other.state_dict(), 1)
     assert len(engine.runner.modules.steps) == 0, "steps of fixed shapes are made anew"
+
+
+def test_an_engine_takes_its_threads_and_counts_only_blocks_that_hold_tokens() -> None:
+    before = torch.get_num_threads()
+    try:
+        for asked, found in ((2, 2), (None, 2), (1, 1)):
+            assert small(threads=asked).runner.threads == torch.get_num_threads() == found
+    finally:
+        torch.set_num_threads(before)
+    for window, only in ((None, False), (8, True), (8, False)):
+        model = tiny_model(window=window, only_windows=only)
+        config = EngineConfig(block_size=4, kv_memory_bytes=32 * BLOCK_BYTES, kv_cache="float32", weights="float32")
+        engine = Engine(model, config)
+        stats, pools = engine.stats(), engine.pool.pools
+        nulls = sum(pool.window is not None for pool in pools)
+        assert nulls == (window is not None), "blocks that stand for what lies behind the window"
+        assert stats.num_blocks == stats.free_blocks == sum(pool.num_blocks for pool in pools) - nulls
+        engine.add(Request((1, 2, 3, 4, 5), Sampling(max_tokens=4)))
+        engine.step()
+        assert engine.stats().used_blocks == 2 * len(pools) == stats.num_blocks - engine.stats().free_blocks
 
 
 def test_taps_are_set_and_taken_away_and_texts_are_computed_again() -> None:

@@ -142,6 +142,9 @@ def test_padded_steps_compute_what_plain_ones_do(window: int | None) -> None:
             with torch.inference_mode():
                 close(run.modules.hidden(last, [], [1]), expected[7:8])
                 assert run.modules.hidden(last, [], []).shape == (0, 32)
+            (step,) = (step for step, _ in run.modules.steps._steps.values())
+            assert step.padding_blocks == ((8, 7) if window else (8,)), "behind the blocks of each kind of layers"
+            assert (step.rows, step.width, step.block_size) == (2, 16, 4) and step.cache is run.cache
             run.refresh()
             assert len(run.modules.steps) == 0
         else:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine_tiny import tiny_model
+from engine_tiny import in_blocks_of_4_bits, tiny_model
 from firsthand.engine.compute.adapter_slots import AdapterSlots, LoadedAdapter, check_adapter_name
 from firsthand.engine.compute.devices import on_device_of, pick_device, torch_name
 from firsthand.engine.compute.packing import block_bytes, fitting_state, kv_dtype, pack_model
@@ -102,6 +102,19 @@ def test_weights_are_packed_and_replaced_as_they_fit() -> None:
         assert kv_dtype(EngineConfig(kv_cache=kv), mode, weight) == dtype  # type: ignore[arg-type]
     assert block_bytes(model.architecture, EngineConfig(block_size=8), torch.float16) == 8 * 2 * 2 * 2 * 16 * 2
     assert pack_model(tiny_model(), EngineConfig(weights="float32")) == "float32"
+    blocks = in_blocks_of_4_bits(tiny_model())
+    for asked in ("float16", "float32"):
+        with pytest.raises(ConfigError) as told:
+            pack_model(blocks, EngineConfig(weights=asked))  # type: ignore[arg-type]
+        assert str(told.value) == f"weights is {asked!r}, but the model's are blockwise: load it without keep_blocks"
+    for asked in ("auto", "int8"):
+        assert pack_model(blocks, EngineConfig(weights=asked)) == "int8"  # type: ignore[arg-type]
+    assert pack_model(tiny_model(), EngineConfig()) == "float16"
+    large = tiny_model()
+    large.layers[0].attention.q_proj.weight.data[0, 0] = 1e6
+    assert pack_model(large, EngineConfig()) == "float32" and isinstance(large.lm_head, torch.nn.Linear)
+    with pytest.raises(ConfigError, match="and float16 ends at 65504: use weights='float32'"):
+        pack_model(large, EngineConfig(weights="float16"))
 
 
 def test_a_device_is_picked_by_name_and_missing_ones_are_refused() -> None:

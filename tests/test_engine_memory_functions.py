@@ -228,6 +228,11 @@ def test_the_check_names_what_is_wrong() -> None:
     assert broken(lambda pool: pool._free.append(pool._free[0])) == "a block is free twice"
     assert broken(lambda pool: pool._free.pop()) == "free + cached + used is not the total"
     assert broken(lambda pool: pool._free.__setitem__(0, 0)) == "a block is in two states"
+    assert broken(lambda pool: pool._free.__setitem__(0, pool._references.index(1))) == "a block is in two states"
+    assert (
+        broken(lambda pool: (pool._cached.__setitem__(pool._references.index(1), None), pool._free.pop()))
+        == "a block is in two states"
+    ), "cached and used"
     assert broken(lambda pool: pool._free.__setitem__(0, 0), 9) == "the null block is in use"
     assert broken(lambda pool: pool._references.__setitem__(0, -1)) == "a reference count is negative"
     assert broken(lambda pool: pool._node.pop(2)) == "the tree and its index differ"

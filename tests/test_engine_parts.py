@@ -18,6 +18,7 @@ from firsthand.engine.core.prompt_shares import PromptShares
 from firsthand.engine.core.request_queue import AGING_S, rank
 from firsthand.engine.core.scheduler import Scheduler
 from firsthand.engine.core.sequence import Request, Sequence, SequenceChunk, Source
+from firsthand.engine.decoding.constraint import bits
 from firsthand.engine.memory.blocks import BlockPool
 from firsthand.engine.memory.prefix_cache import adapter_of, space_of
 from firsthand.engine.memory.window_pool import SlidingWindowPool
@@ -165,6 +166,16 @@ def test_a_request_becomes_a_sequence_for_each_answer() -> None:
     assert one.taps is taps and one.sampling is sampling and one.stopper is not made[0].stopper
     assert one.source is made[0].source and one.source is not None and one.source.ids == (8,)
     assert one.token_filter is made[0].token_filter and one.token_filter is not None and one.token_filter.binds(1)
+    ruled = replace(request, grammar=SimpleNamespace(guide=lambda: SimpleNamespace()))  # type: ignore[arg-type]
+    guides = [each.guide for each in answer_sequences(ruled, 5, VOCAB, max_tokens=6, adapter=None)]
+    assert None not in guides and len(set(map(id, guides))) == 3, "each answer stands at its own place in the grammar"
+    few = Sampling(min_tokens=2, allowed_token_ids=(3, 4, 5, 9))
+    strict = Request((1, 2), few, stop_ids=frozenset({9}), bad_sequences=((4, 5), (3,)))
+    (held,) = answer_sequences(strict, 0, VOCAB, max_tokens=6, adapter=None)
+    assert held.token_filter is not None
+    for answer, may_follow in (((), (4, 5)), ((4,), (4,)), ((4, 4), (4, 9)), ((4, 9), (4, 5, 9))):
+        mask = held.token_filter.after([1, 2, *answer], 2, None)
+        assert mask.tolist() == bits(may_follow, VOCAB).tolist(), answer
     plain = answer_sequences(Request((1,)), 0, VOCAB, max_tokens=1, adapter=None)[0]
     assert (plain.token_filter, plain.source, plain.stopper, plain.guide, plain.taps) == (None,) * 5
     seeds = {answer_sequences(Request((1,)), 0, VOCAB, max_tokens=1, adapter=None)[0].seed for _ in range(3)}

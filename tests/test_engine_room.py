@@ -1,5 +1,6 @@
 """Memory that is not there is told before it is taken: what an engine may have of this machine, and of a container in it."""
 
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -53,6 +54,14 @@ def test_control_groups_lower_what_is_free(tmp_path: Path) -> None:
     write("sys/fs/cgroup/pods/memory.current", "2900\n")
     write("sys/fs/cgroup/pods/memory.stat", "anon 500\ninactive_file 900\n")
     assert free_bytes(tmp_path) == 1000, "the group above has a limit, and lets go of files first"
+    write("sys/fs/cgroup/pods/memory.max", "max\n")
+    write("proc/self/cgroup", "0::/pods/mine/of/my/own\n")
+    write("sys/fs/cgroup/pods/mine/memory.max", "800\n")
+    assert free_bytes(tmp_path) == 700, "and one three groups above"
+    write("sys/fs/cgroup/memory.max", "900\n")
+    write("sys/fs/cgroup/memory.current", "350\n")
+    assert free_bytes(tmp_path) == 550, "to the root, where a container's own group is mounted"
+    write("sys/fs/cgroup/memory.max", "max\n")
     write("proc/self/cgroup", "4:cpu,memory:/old\n1:cpuset:/\n")
     write("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n")
     write("sys/fs/cgroup/memory/memory.usage_in_bytes", "4000\n")
@@ -60,8 +69,13 @@ def test_control_groups_lower_what_is_free(tmp_path: Path) -> None:
     write("sys/fs/cgroup/memory/old/memory.limit_in_bytes", "4000\n")
     write("sys/fs/cgroup/memory/old/memory.usage_in_bytes", "9000\n")
     assert free_bytes(tmp_path) == 0
+    write("sys/fs/cgroup/memory/old/memory.stat", "inactive_file 1\ntotal_inactive_file 5700\n")
+    assert free_bytes(tmp_path) == 700, "version 1 counts the files of the groups below by another name"
     for damaged in ("", "\n", "x", "0:memory", "4:memory:/\0"):
         write("proc/self/cgroup", damaged)
         assert free_bytes(tmp_path) == 5000 * 1024
     write("proc/meminfo", "MemAvailable: many kB\n")
     assert (free_bytes(tmp_path) or 1) > 0, "then what POSIX says is taken"
+    if "SC_AVPHYS_PAGES" in os.sysconf_names:
+        whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        assert 0 < (free_bytes(tmp_path) or 0) < whole, "of the pages those that are free"

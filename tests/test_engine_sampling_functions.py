@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +24,9 @@ from firsthand.engine.memory.available_memory import _pages
 from firsthand.errors import ConfigError, ModelError, PromptTooLong
 from firsthand.grammar import regex
 from firsthand.model import Sampling
+from firsthand.nn.architecture import Rope
 from firsthand.nn.compiled_decoder import LogitRow
+from firsthand.nn.decoder import Decoder, initialise
 from firsthand.nn.sourced_decoder import SourcedDecoder
 
 
@@ -233,10 +236,20 @@ def test_an_engine_is_put_together_of_parts_that_fit() -> None:
     )
     assert drafted.speculator.drafter.pool.num_blocks == 12
     assert drafted.speculator.drafter.runner.pages[0].values.dtype == torch.float32
+    lone = replace(tiny_model().architecture, num_layers=1, windows=(None,), ropes=(Rope(),))
+    smaller = assemble(tiny_model(), config, initialise(Decoder(lone), seed=1, std=0.3))
+    assert smaller.pool.num_blocks == 16, "2048 bytes of the model and 1024 of the draft model a block"
+    auto = EngineConfig(**{**common, "kv_cache": "auto"})
+    of_two = assemble(tiny_model(), auto, tiny_model(1).to(torch.bfloat16))
+    assert of_two.pool.num_blocks == 16 and of_two.speculator is not None
+    drafter = of_two.speculator.drafter
+    assert isinstance(drafter, DraftModel) and drafter.runner.pages[0].values.dtype == torch.bfloat16
+    assert of_two.runner.pages[0].values.dtype == torch.float32
     halves = assemble(tiny_model(), EngineConfig(**{**common, "kv_cache": "float16"}), None)
     assert halves.pool.num_blocks == 48 and halves.runner.pages[0].values.dtype == torch.float16
     mixed = assemble(tiny_model(window=8), config, None)
     near, far = mixed.pool.pools[1], mixed.pool.pools[0]
+    assert [len(assemble(tiny_model(window=window), config, None).pool.pools) for window in (255, 256)] == [2, 1]
     assert (near.window, far.window) == (8, None) and near.num_blocks + far.num_blocks == 48
     assert [len(pages.values) for pages in mixed.runner.pages] == [near.num_blocks, far.num_blocks]
     for pages in mixed.runner.pages:

@@ -279,6 +279,22 @@ def test_draws_are_asked_for_where_the_device_samples_and_failing_logits_end_eac
         )
 
 
+def test_a_token_has_the_version_of_the_weights_beside_that_of_the_adapter() -> None:
+    engine = Stepped()
+    adapter = SimpleNamespace(packed="lora", name="red", version=4, id=1)
+    asked = answer(1, 1, 2, prompt=1, adapter=adapter)
+    scored = answer(2, 1, 3, prompt=1, goal="score", adapter=adapter)
+    plain = answer(3, 1, 2, prompt=1)
+    started(engine, asked, scored, plain)
+    chunks = [(SequenceChunk(asked, 1, 2), 1), (SequenceChunk(scored, 0, 1), 0), (SequenceChunk(plain, 1, 2), 1)]
+    wanted = [step.LogitPosition(chunk, place) for chunk, place in chunks]
+    outputs = step._compute_logits(engine, wanted, torch.tensor([[2], [2], [2]]))
+    failed = step._fail(engine, answer(4, 8, adapter=adapter), ConfigError("no"))
+    assert [(each.request_id, each.version, each.adapter, each.adapter_version) for each in outputs + failed] == [
+        (1, 5, "red", 4), (2, 5, "red", 4), (3, 5, None, 0), (4, 5, "red", 4),
+    ]  # fmt: skip
+
+
 def test_a_step_that_fails_as_a_whole_is_computed_again_one_by_one_without_drafts() -> None:
     engine = Stepped()
     good, bad, drafted = answer(1, 1, 2, prompt=1), answer(2, 1, 9, prompt=1), answer(3, 4, 5, prompt=1)

@@ -41,6 +41,19 @@ def test_pins_hold_at_most_half_of_the_blocks_and_the_oldest_goes_first() -> Non
     assert (PinnedPrefix(3).space, PinnedPrefix(3, 5).space, PinnedPrefix(3).num_tokens) == (None, 5, 3)
 
 
+def test_a_long_pin_drops_as_many_of_the_oldest_as_take_its_room() -> None:
+    pool = BlockPool(9, 2)
+    pins = PinnedPrefixes(pool)
+    for first in (10, 20, 30, 40):
+        kept(pool, [first, first + 1])
+    kept(pool, [1, 2, 3, 4, 5, 6])
+    short = [pins.add([first, first + 1]) for first in (10, 20, 30, 40)]
+    assert pins.num_blocks == 4 and all(pin.is_pinned for pin in short)
+    long = pins.add([1, 2, 3, 4, 5, 6])
+    assert [pin.is_pinned for pin in (*short, long)] == [False, False, False, True, True]
+    assert (pins.num_blocks, len(pins), pool.num_used) == (4, 2, 4)
+
+
 def test_a_text_too_long_to_be_pinned_is_pinned_up_to_half_of_the_pool_and_with_a_window_not_at_all() -> None:
     pool = BlockPool(7, 2)
     pins = PinnedPrefixes(pool)
@@ -53,6 +66,16 @@ def test_a_text_too_long_to_be_pinned_is_pinned_up_to_half_of_the_pool_and_with_
     kept(near, list(range(8)))
     assert pins.add(list(range(8))).num_tokens == 0 and pins.num_blocks == 0
     assert pins.add(list(range(4))).num_tokens == 4 and pins.num_blocks == 2 and pins._fits([0, 0, 0, 1, 2])
+    wide = BlockPool(9, 2, window=3)
+    pins = PinnedPrefixes(wide)
+    kept(wide, list(range(10)))
+    pin = pins.add(list(range(10)))
+    (table,) = pins._tables.values()
+    held = [block for block in table if block != wide.null_block]
+    assert pin.num_tokens == 10 and 0 < len(held) < len(table) == 5, "what lies behind the window has no block"
+    assert pins._counts == [Counter(held)] and pins.num_blocks == len(held)
+    pins.release(pin)
+    assert pins._counts == [Counter()] and wide.num_used == 0
 
 
 def mixed() -> SlidingWindowPool:

@@ -191,6 +191,9 @@ def test_gpt_oss_has_windows_in_even_layers_and_yarn_unless_the_config_says_othe
         "num_local_experts": 6, "num_experts_per_tok": 3, "swiglu_limit": 5.0, "sliding_window": 7, "layer_types": kinds,
         "rope_parameters": {"rope_theta": 500.0, "rope_type": "default"},
     }  # fmt: skip
+    old = {"rope_theta": 500.0, "rope_scaling": {"type": "linear", "factor": 2.0}}
+    assert read("gpt_oss", **old).ropes == (Rope(500.0, "linear", 2.0),) * 5
+    assert read("gpt_oss", rope_theta=500.0).ropes == (replace(yarn, theta=500.0),) * 5
     open_ = replace(a, windows=(None,) * 5)
     assert (gpt_oss.to_config(open_)["sliding_window"], gpt_oss.to_gguf(open_)["attention.sliding_window"]) == (128, 0)
     told = gpt_oss.to_gguf(a)

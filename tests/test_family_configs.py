@@ -46,6 +46,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "qkv_bias": True, "o_bias": True, "mlp_bias": True, **LAYER,
     },
     "phi3": {"max_position": 4096, "norm_eps": 1e-5},
+    "qwen2": {"max_position": 32_768, "qkv_bias": True},
+    "qwen3": {"max_position": 32_768, "head_dim": 128, "qk_norm": True},
 }  # fmt: skip
 GIVEN = {
     "num_key_value_heads": 4, "head_dim": 16, "max_position_embeddings": 300, "rope_theta": 500.0, "sliding_window": 7,
@@ -97,6 +99,15 @@ CHANGED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"partial_rotary_factor": 0.5, "rms_norm_eps": 0.01, "tie_word_embeddings": True},
         {"rotary_dim": 8, "norm_eps": 0.01, "windows": (7,) * 5, "tie_embeddings": True},
     ),
+    "qwen2": (
+        {**BIASED, "use_sliding_window": True, "max_window_layers": 3, "rms_norm_eps": 0.01, "tie_word_embeddings": True},
+        {"qkv_bias": True, "norm_eps": 0.01, "windows": (None, None, None, 7, 7), "tie_embeddings": True},
+    ),
+    "qwen3": (
+        {**BIASED, "rms_norm_eps": 0.01, "use_sliding_window": True, "max_window_layers": 0, "layer_types": [
+            "sliding_attention", *["full_attention"] * 4]},
+        {**WITH_BIAS, "qk_norm": True, "norm_eps": 0.01, "windows": (7, None, None, None, None)},
+    ),
 }  # fmt: skip
 
 
@@ -119,6 +130,13 @@ def test_absent_keys_are_the_familys_defaults_and_given_ones_count(family: str) 
 
 def test_special_cases_of_windows_layers_and_refused_settings() -> None:
     assert read("mistral", sliding_window=None).windows == (None,) * 5
+    assert [read(family, num_attention_heads=16).num_kv_heads for family in ("mistral", "llama", "qwen2", "qwen3")] == [
+        8, 16, 16, 16,
+    ]  # fmt: skip
+    assert read("qwen2", use_sliding_window=True, sliding_window=7, max_window_layers=5).windows == (None,) * 5
+    assert read("qwen3", use_sliding_window=True, sliding_window=None).windows == (None,) * 5
+    deep = read("qwen2", use_sliding_window=True, sliding_window=7, num_hidden_layers=30)
+    assert deep.windows == (*(None,) * 28, 7, 7), "from the layer on that released models have"
     assert read("gemma2", final_logit_softcapping=None).logit_softcap is None
     assert read("gemma2", final_logit_softcapping=None).attention_softcap == 50.0
     assert [rope.kind for rope in read("smollm3", no_rope_layer_interval=2).ropes] == [
@@ -211,6 +229,24 @@ def test_each_kind_of_rope_is_read_with_what_it_leaves_out_and_written_back() ->
     assert dynamic.ropes[0] == Rope(10_000.0, "dynamic", 2.5, 4096)
     assert dynamic.max_position == 10_240
     assert config_architecture(to_config(dynamic), FILE) == dynamic
+    for family in ("mistral", "qwen2", "qwen3"):
+        scaled = read(family, max_position_embeddings=4096, rope_scaling={"type": "dynamic", "factor": 2.5})
+        assert (scaled.max_position, scaled.ropes) == (10_240, dynamic.ropes), "stretched as llama's"
+    own = {"original_max_position_embeddings": 512, "factor": 2.5}
+    assert read("llama", max_position_embeddings=4096, rope_scaling={"type": "dynamic", **own}).ropes == dynamic.ropes
+    long = {"long_factor": [2.0] * 4, "short_factor": [1.0] * 4}
+    for kind in (
+        {"type": "su", **long},
+        {"type": "yarn"},
+        {"type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0, "factor": 8.0},
+    ):
+        top = {"max_position_embeddings": 4096, "original_max_position_embeddings": 1024}
+        beside, within = (
+            read("llama", **top, rope_scaling=kind),
+            read("llama", **top, rope_scaling={**kind, "original_max_position_embeddings": 256}),
+        )
+        assert (beside.ropes[0].original_max_position, within.ropes[0].original_max_position) == (1024, 256)
+        assert (beside.ropes[0].factor, within.ropes[0].factor) == (kind.get("factor", 4.0), kind.get("factor", 16.0))
     both = read("llama", rope_parameters={"rope_theta": 77.0}, rope_scaling={"type": "linear", "factor": 2.0})
     assert both.ropes[0] == Rope(77.0)
     for unsaid in (Rope(kind="ntk", factor=2.0), Rope(kind="divided", divisors=(1.0,) * 4)):

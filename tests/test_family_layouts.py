@@ -6,11 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from firsthand.errors import ModelFileError
 from firsthand.formats.fields import Fields
 from firsthand.nn.architecture import Architecture, LatentSettings, Rope
 from firsthand.nn.families import bloom, deepseek, gemma, gpt2, gpt_oss, mixtral, mpt, phi3
+from firsthand.nn.layout_reader import LayoutReader
 from firsthand.nn.weight_layout import FileLayout
 
 A = Architecture(
@@ -47,6 +49,11 @@ def test_files_that_join_queries_keys_and_values_name_them_their_own_way() -> No
         inner,
     )
     assert (found.layers, found.prefix) == ("transformer.h", "transformer.")
+    reader = LayoutReader(found, {}, lambda name: torch.zeros(0))
+    for ignored in ("h.11.attn.bias", "transformer.h.0.attn.masked_bias", "transformer.h.0.attn.bias"):
+        assert reader.is_ignored(ignored), "the causal mask, which older files hold"
+    for loaded in ("h.0.attn.c_attn.bias", "h.attn.bias", "h.0.attn.bias.bias", "x.h.0.attn.bias", "h.0.mlp.bias"):
+        assert not reader.is_ignored(loaded)
     found = bloom.huggingface_layout(A)
     outer = {"embed": "word_embeddings", "embed_norm": "word_embeddings_layernorm", "norm": "ln_f"}
     inner = {
@@ -167,6 +174,8 @@ def test_gemma_refuses_the_softcaps_of_its_second_and_reads_the_types_of_layers_
         activation="gelu_tanh", attention_scale=1 / 16, logit_softcap=None,
     )  # fmt: skip
     assert read(layer_types=["full_attention"] * 5, final_logit_softcapping=0.0) == least_of
+    assert read(head_dim=16).attention_scale == 1 / 16 == read(head_dim=16, query_pre_attn_scalar=256).attention_scale
+    assert read(query_pre_attn_scalar=64).attention_scale == 1 / 8
     for key, value, said in (
         ("attn_logit_softcapping", 50.0, r"'50\.0': expected none \(Gemma 2's softcap on attention scores"),
         ("use_bidirectional_attention", True, "'True': expected false"),

@@ -23,7 +23,7 @@ from firsthand.interp.feature_files import (
 )
 from firsthand.interp.feature_reports import _Contexts, shaded
 from firsthand.interp.rule_explanations import RuleExplanation, explain
-from firsthand.interp.sae_shelf import SaeShelf
+from firsthand.interp.sae_shelf import SaeShelf, _model_here
 from firsthand.stats.intervals import Interval
 
 REPORT = FeatureReport(
@@ -215,16 +215,34 @@ def shelved(folder: Path, **body: Any) -> Path:
     return folder
 
 
+def test_a_relative_model_is_looked_for_where_the_command_runs_and_then_beside_the_autoencoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, here, beside = tmp_path / "saes/one", tmp_path / "work/m", tmp_path / "saes/m"
+    for each in (folder, here, beside):
+        each.mkdir(parents=True)
+    monkeypatch.chdir(here.parent)
+    assert _model_here("m", folder) == ("m", "")
+    here.rmdir()
+    assert _model_here("m", folder) == (str(beside), "") and _model_here(str(beside), folder) == (str(beside), "")
+    beside.rmdir()
+    told = f"the model 'm' of {folder} is not here: pull it, or give --sae {folder}:model=MODEL"
+    assert _model_here("m", folder) == ("m", told)
+    assert _model_here("", folder) == (
+        "", f"{folder} does not say which model it is for: give --sae {folder}:model=MODEL",
+    )  # fmt: skip
+
+
 def test_a_shelf_lists_folders_and_those_right_below_with_names_of_their_own(tmp_path: Path) -> None:
-    for place in ("one/small", "two/small", "x/two/small", "one/big", "alone"):
+    for place in ("one/small", "two/small", "x/two/small", "y/two/small", "one/big", "alone"):
         shelved(tmp_path / place)
     (tmp_path / "one/empty").mkdir()
-    places = [str(tmp_path / place) for place in ("one", "two", "x/two", "alone", "one", "away")]
+    places = [str(tmp_path / place) for place in ("one", "two", "x/two", "y/two", "alone", "one", "away")]
     found = SaeShelf(places).all()
     assert [(each.name, each.folder) for each in found] == [
         ("alone", tmp_path / "alone"), ("away", tmp_path / "away"), ("big", tmp_path / "one/big"),
         ("one-small", tmp_path / "one/small"), ("two-small", tmp_path / "two/small"),
-        ("two-small-2", tmp_path / "x/two/small"),
+        ("two-small-2", tmp_path / "x/two/small"), ("two-small-3", tmp_path / "y/two/small"),
     ]  # fmt: skip
     assert found[1].problem == f"there is no folder {str(tmp_path / 'away')!r}"
     assert found[0].problem.startswith(f"{tmp_path / 'alone'} does not say which model it is for: give --sae ")

@@ -106,6 +106,10 @@ def test_qwens_experts_in_gguf_renormalise_in_the_third_and_have_a_gated_shared_
         family="qwen2_moe", qkv_bias=True, ropes=(Rope(500.0),) * 5,
         experts=ExpertSettings(6, 2, 20, layers, renormalise=False, shared_width=30, has_shared_gate=True),
     )  # fmt: skip
+    for kind in ("qwen2moe", "qwen3moe"):
+        for tensors, settings in (((), (False, False)), ((Q_BIAS, O_BIAS), (True, True)), ((Q_BIAS,), (True, False))):
+            found = read(qwen_moe, kind, given, *tensors)
+            assert (found.qkv_bias, found.o_bias) == settings, "as the file has them"
     assert read(qwen_moe, "qwen3moe", given, O_BIAS) == like(
         family="qwen3_moe", o_bias=True, qk_norm=True, ropes=(Rope(500.0),) * 5,
         experts=ExpertSettings(6, 2, 20, layers, renormalise=True),

@@ -73,11 +73,12 @@ def test_each_tensor_comes_from_the_parameters_that_it_holds_in_float32_and_the_
     assert shape == (16, 32) and values().dtype == torch.float32
     assert torch.equal(values(), k.reshape(2, 2, 4, 32).transpose(1, 2).reshape(16, 32))
     assert torch.equal(sources["blk.0.ffn_up.weight"][1](), read("layers.0.mlp.up_proj.weight").float())
-    mixed = made(MIXED)
+    mixed = made(MIXED).bfloat16()
     sources = _sources(MIXED, family_of(MIXED), shapes_of(mixed), lambda ours: mixed.get_parameter(ours).detach())
     shape, values = sources["blk.1.ffn_down_exps.weight"]
     experts = mixed.layers[1].mlp.experts
-    assert shape == (3, 32, 8) and torch.equal(values(), torch.stack([each.down_proj.weight for each in experts]))
+    assert shape == (3, 32, 8) and values().dtype == torch.float32
+    assert torch.equal(values(), torch.stack([each.down_proj.weight.float() for each in experts]))
 
 
 def test_a_decoder_is_written_tensor_by_tensor_with_its_ropes_first(tmp_path: Path) -> None:
@@ -204,6 +205,21 @@ def test_one_part_of_a_split_file_is_refused_and_a_value_that_fails_names_its_te
         )
         return path
 
+    taken = tmp_path / "taken.gguf"
+    for make in (taken.mkdir, lambda: (taken.rmdir(), taken.write_text("mine"))):
+        make()
+        with pytest.raises(ConfigError) as refused:
+            quantise_model(file(), taken, "F16", threads=1)
+        assert str(refused.value) == f"{taken} exists: give another name, or remove it first"
+    assert taken.read_text() == "mine"
+    with pytest.raises(ConfigError, match=r"other\.bin should end in \.gguf, by which the file is known again$"):
+        quantise_model(file(), tmp_path / "other.bin", "F16", threads=1)
+    with pytest.raises(ConfigError, match="F17"):
+        quantise_model(file(), taken, "F17", threads=1)
+    told: list[tuple[int, int]] = []
+    loud = quantise_model(file(), tmp_path / "LOUD.GGUF", "F16", told=lambda *at: told.append(at))
+    assert (loud.path, loud.types, loud.source_bytes, loud.twice) == (tmp_path / "LOUD.GGUF", {"F16": 1}, 256, False)
+    assert loud.size_bytes == loud.path.stat().st_size and told == [(loud.size_bytes, loud.size_bytes)]
     out = tmp_path / "out.gguf"
     for count in (0, 1):
         made_of = _file(read_gguf(file(**{"split.count": count})), out, "F16", 1, None)

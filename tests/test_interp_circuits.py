@@ -129,6 +129,18 @@ def test_heads_are_scored_where_they_look() -> None:
     model = tiny_model()
     texts = repeated_texts(range(96), texts=3, half=6, seed=2)
     assert all(text[:6] == text[6:] for text in texts)
+    for begin in (0, 7):
+        begun = repeated_texts(range(96), texts=3, half=6, begin=begin, seed=2)
+        assert begun == [[begin, *text] for text in texts] and repeated_texts(range(96), texts=3, half=6) != texts
+    assert {token for text in repeated_texts([40, 7, 9], texts=8, half=9) for token in text} == {7, 9, 40}
+    for vocabulary, size, half in (([1], 2, 2), ([1, 2], 1, 2), ([1, 2], 2, 1)):
+        with pytest.raises(ConfigError) as told:
+            repeated_texts(vocabulary, texts=size, half=half)
+        assert str(told.value) == (
+            f"halves of {half} tokens, {size} texts and {len(vocabulary)} tokens came: expected 2 or more of each; an "
+            "interval needs several texts"
+        )
+    assert [len(text) for text in repeated_texts([1, 2], texts=2, half=2)] == [4, 4]
     score = head_scores(model, range(96), texts=3, half=6, seed=2)[8]
     assert (score.layer, score.head) == (1, 2)
     expected = []

@@ -141,10 +141,17 @@ def test_a_patch_replaces_all_some_heads_or_one_position_and_no_more() -> None:
         found = replacing(new, position=position)(old)
         others = [at for at in range(3) if at != position % 3]
         assert torch.equal(found[position], new[position]) and found[others].abs().sum() == 0
+    half = replacing(new, heads=[0])(old.bfloat16())
+    assert (
+        half.dtype == torch.bfloat16 and torch.equal(half[:, 0], new[:, 0].bfloat16()) and half[:, 1:].abs().sum() == 0
+    )
     both = replacing(new, heads=[2], position=1)(old)
     assert torch.equal(both[1, 2], new[1, 2]) and int((both != 0).sum()) == 2
     with pytest.raises(ConfigError, match=r"a patch of shape \(3, 4, 2\) came for activations of \(2, 4, 2\)"):
         replacing(new)(old[:2])
+    for part in (new[:, :, :1], new[:, :1], new[:1], new.reshape(3, 8)):
+        with pytest.raises(ConfigError, match=rf"^a patch of shape \({part.shape[0]}, {part.shape[1]}"):
+            replacing(part)(old)
     logits = torch.tensor([[1.0, 5.0, 2.0], [4.0, 0.5, 9.0]])
     assert logit_difference(2, 0)(logits) == 5.0 and logit_difference(1, 2, position=0)(logits) == 3.0
 

