@@ -122,6 +122,9 @@ def test_signs_as_observed_are_as_extreme_as_themselves_despite_rounding() -> No
     # 11 of 15 equal differences are positive: as extreme are 11 or more of either sign
     exact = 2 * sum(math.comb(15, k) for k in range(11, 16)) / 2**15
     assert sign_flip([0.1] * 11 + [-0.1] * 4) == pytest.approx(exact, abs=0.01)
+    # 78 of 150, which are drawn in two parts of unlike size
+    exact = 2 * sum(math.comb(150, k) for k in range(78, 151)) / 2**150
+    assert sign_flip([0.1] * 78 + [-0.1] * 72) == pytest.approx(exact, abs=0.015)
     many = [0.1] * (LARGE_N // 2 + 41) + [-0.1] * (LARGE_N // 2 - 40)  # 2001: a sum of 8.1 with the variance 20.01
     assert sign_flip(many) == pytest.approx(math.erfc(8.1 / math.sqrt(2 * 20.01)), rel=1e-6)
 
