@@ -88,6 +88,15 @@ def test_a_scenario_is_read_whole_and_false_misuse_is_none(tmp_path: Path) -> No
     assert refused(DataError, read_scenario, path) == (
         f"{path}: a risk needs bad_calls, bad_text or misuse = true, to be judged by"
     )
+    tool = 'name = 3\ndoes = 4.5\nsays = true\neffect = "write"\n'
+    path.write_text(f"+++\n{bare.format('risk', 'bad_calls = [3]' + chr(10))}[[tools]]\n{tool}+++\n{body}")
+    found = read_scenario(path)
+    assert found.tools == ({"name": "3", "does": "4.5", "says": "True", "effect": "write"},)
+    table = "{'name': 3, 'does': 4.5, 'says': True, 'effect': 'write'}"
+    for tools, shown in ((f"[tools]\n{tool}", table), ("tools = 'x'\n", "x")):
+        path.write_text(f"+++\n{bare.format('benign', tools)}+++\n{body}")
+        said = f"{path}: tools is {shown[:80]!r}: begin each tool with [[tools]]"
+        assert refused(DataError, read_scenario, path) == said
     path.write_text(f"+++\n{bare.format('benign', '')}+++\n## Setting\ns\n## Opening\no\n")
     assert read_scenario(path) == Scenario("the pump", "misuse", "benign", "s", "o", (), "No.", "Yes.")
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from firsthand.runs.store import create
-from firsthand.stats.bootstrap import drawn
+from firsthand.stats.bootstrap import _corrected, bootstrap, drawn, unit_strata
 from firsthand.stats.comparison_design import Design, from_one
 from firsthand.stats.intervals import mean_interval, moments, proportion_interval
 from firsthand.stats.joint_ranks import rank_ranges, told_apart
-from firsthand.stats.paired import LARGE_N, PairedDifference, sign_flip
+from firsthand.stats.paired import LARGE_N, Differences, PairedDifference, sign_flip, tango_statistic
 from firsthand.stats.stored_figures import own_figures
 
 
@@ -27,6 +27,34 @@ def test_the_last_draws_of_many_tasks_are_those_that_were_left_to_make() -> None
     # units 0 and 2 are one stratum, 1 and 3 the other: two draws of each
     assert (few[0][:, 0] + few[0][:, 3] == 2).all() and (few[0][:, 1] + few[0][:, 4] == 2).all()
     assert list(drawn(np.array([0, 1]), 0)) == []
+
+
+def test_few_units_of_a_stratum_join_the_first_of_the_smallest_large_enough() -> None:
+    assert unit_strata(np.arange(15), ["a"] * 3 + ["b"] * 12) is None, "both are one"
+    cases = {(3, 12, 12): "bbc", (3, 12, 11): "cbc", (12, 4, 5): "aaa", (12, 5, 5): "abb", (10, 9, 10): "aac"}
+    for sizes, joined in cases.items():
+        strata = [name for name, size in zip("abc", sizes, strict=True) for _ in range(size)]
+        found = unit_strata(np.arange(sum(sizes)), strata)
+        wanted = [name for name, size in zip(joined, sizes, strict=True) for _ in range(size)]
+        same = None if found is None else [[x == y for y in found] for x in found]
+        assert same == (None if len(set(joined)) == 1 else [[x == y for y in wanted] for x in wanted]), sizes
+
+
+def test_the_jackknife_is_centred_in_each_stratum_up_to_its_most_groups() -> None:
+    for n in (500, 501):
+        values, strata = np.arange(n) ** 2 / n, ["a"] * 400 + ["b"] * (n - 400)
+
+        def mean(counts_DT: np.ndarray, values: np.ndarray = values) -> np.ndarray:
+            return counts_DT @ values / counts_DT.sum(1)
+
+        stratum_U = np.repeat([0, 1], [400, n - 400])
+        draws = np.concatenate([mean(each) for each in drawn(np.arange(n), 60, 3, stratum_U)])
+        left = np.array([mean((np.arange(n) % 500 != group)[None].astype(float))[0] for group in range(500)])
+        if n == 500:
+            left = np.concatenate([left[:400] - left[:400].mean(), left[400:] - left[400:].mean()])
+        tails = [_corrected(tail, values.mean(), draws, left) for tail in (0.05, 0.95)]
+        found = bootstrap(mean, n, strata=strata, confidence=0.9, resamples=60, seed=3)
+        assert (found.low, found.high) == pytest.approx(tuple(np.quantile(draws, tails)), abs=1e-12), n
 
 
 def test_a_plan_from_one_agent_has_twice_the_variance_that_its_correlation_leaves() -> None:
@@ -86,6 +114,20 @@ def test_a_difference_whose_variance_is_rounding_noise_tells_nothing_apart() -> 
     assert rank_ranges(np.array([0.0, 0.01]), small, critical=2.0) == [(2, 2), (1, 1)]
     noise = np.array([[1e6, 1e6 - 1e-4], [1e6 - 1e-4, 1e6]])  # 2e-4 of 2e6: 1e-10 of the variances
     assert not told_apart(np.array([0.0, 1.0]), noise).any()
+
+
+def test_a_gate_of_0_1_scores_takes_the_larger_of_both_p_values() -> None:
+    def won(better: int, worse: int, n: int) -> Differences:
+        return Differences((1.0,) * better + (-1.0,) * worse + (0.0,) * (n - better - worse), True, True)
+
+    lost = won(0, 3, 4)  # far below the bar: the normal's tail is the larger there
+    normal = math.erfc(tango_statistic(0, 3, 4, 0.0) / math.sqrt(2)) / 2
+    assert lost.surely_above(0.0) == lost.p_above(0.0) == normal > lost._corrected_tango(0.0) > 0.5
+    two = won(2, 0, 2)  # one degree of freedom: Cauchy's distribution
+    statistic = tango_statistic(2, 0, 2, 0.0, correction=0.5)
+    assert two.surely_above(0.0) == pytest.approx(0.5 - math.atan(statistic) / math.pi)
+    assert two.surely_above(0.0) > two.p_above(0.0)
+    assert won(1, 0, 1).surely_above(0.0) == 1.0 and won(0, 0, 0).surely_above(0.0) == 1.0
 
 
 def test_a_difference_is_stored_with_all_its_digits() -> None:
