@@ -73,6 +73,20 @@ def test_a_judgement_of_relevance_needs_both_fields_of_every_answer_right():
         )
 
 
+def test_statements_and_passages_are_shown_to_the_judge_as_they_were_written():
+    about = {"metric": "faithfulness", "question": "Q", "answer": "é", "passages": ["ü\n1", " b "]}
+    said = [json.dumps({"statements": [" é one ", "\n", "two"]})]
+    scored = {"yes": -1.0, "no": -2.0}
+    model = Free(said, score=lambda prompt, label: scored[label] if "two" in str(prompt) else -3 - scored[label])
+    opened = Opened(model=model)
+    answer = opened.run(lambda ctx: judge_rag(asks(metadata={"rag_judgement": about}), ctx))
+    assert json.loads(answer) == {"statements": [" é one ", "two"], "verdicts": [False, True]}
+    shown = ["".join(talk) for talk, _ in opened.asked]
+    assert '\nQuestion: "Q"\nAnswer: "é"\n' in shown[0] and len(shown) == 3
+    for text, statement in zip(shown[1:], (" é one ", "two"), strict=True):
+        assert f'\nPassage 1: "ü\\n1"\nPassage 2: " b "\nStatement: "{statement}"\nCan' in text
+
+
 def test_orchestrators_below_the_first_have_its_pattern_its_workers_and_its_rounds():
     async def worker(task, ctx):
         return f"{task.question} is done"
@@ -102,6 +116,9 @@ def test_a_choice_is_quoted_without_the_spaces_and_full_stops_at_its_ends():
         ("the big cat, an emu", None), ("the cat", None),
     ):  # fmt: skip
         assert _last_choice(text, task) == letter, text
+    letters = asks(choices=("x1", "y1", "z1"))
+    for text, letter in (("A  dog", None), ("A   .", "A"), ("A \t\ndog", "A"), ("B  dog", "B"), ("A", "A")):
+        assert _last_choice(text, letters) == letter, text
     dots = asks(choices=("Dog.", "...", " . "))
     assert _last_choice("a dog", dots) == "A", "a choice of full stops alone is quoted nowhere"
 
@@ -193,3 +210,16 @@ def test_an_annotated_text_that_ends_without_a_call_keeps_what_was_written_befor
     ]  # fmt: skip
     number = Opened(["so 5 [look(a)", " apples"], tools=(look,))
     assert number.run(lambda ctx: toolformer(asks(hint="a number"), ctx, max_calls=2)) == "5"
+
+
+def test_the_last_64_stops_and_the_result_without_its_margins_are_given_on():
+    @tool(effect="read")
+    def pad(place: str) -> str:
+        """Look with margins."""
+        return f" \n{place}  is\n"
+
+    stops = tuple(f"s{number}" for number in range(64))
+    opened = Opened(["It [pad( a )", "."], tools=(pad,))
+    assert opened.run(lambda ctx: toolformer(asks(sampling={"stop": stops}), ctx, max_calls=1)) == "It."
+    assert [prompt for prompt, _ in opened.asked] == ["Q?", "Q?It [pad( a ) -> a  is]"]
+    assert opened.asked[0][1]["stop"] == (*stops[1:], " ->")
