@@ -52,6 +52,17 @@ class Considering(Scripted):
         )
 
 
+class Free(Considering):
+    """Writes its replies whatever the grammar."""
+
+    def __init__(self, replies, **more):
+        super().__init__(replies, [[] for _ in replies], **more)
+
+    async def complete(self, prompt, sampling, *, tools=(), n=1):
+        """The scripted answers, as if no grammar was given."""
+        return await super().complete(prompt, replace(sampling, grammar=None), tools=tools, n=n)
+
+
 class Opened:
     """A Context at the beginning of a conversation, with the requests and the notes of what was run from it."""
 

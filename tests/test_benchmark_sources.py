@@ -45,6 +45,10 @@ def test_a_template_is_filled_once_and_braces_are_doubled():
     assert fill("{a}{b}{{b}} {Total, %} {no name}", fields) == "{b}2{b} 9 {no name}"
     with pytest.raises(ConfigError, match=r"names \{aa\}; did you mean \{a\}\? there are Total, %, a, b"):
         fill("{aa}", fields)
+    for name in ("a_1", "_", "b2", "é"):
+        with pytest.raises(ConfigError, match=rf"^the template .* names \{{{name}\}};.* there are Total, %, a, b;"):
+            fill(f"{{{name}}}", fields)
+    assert fill("{1a}{a-b}{}{ a}", fields) == "{1a}{a-b}{}{ a}", "no identifiers"
     check_template("{a} {{x}} {b}", ["a", "b"])
     for template, said in (("{c}", r"names \{c\}"), ("a } b", "has a single }"), ("{a} {", "has a single {")):
         with pytest.raises(ConfigError, match=said):
@@ -174,7 +178,8 @@ def test_lengths_are_parsed_doubled_and_measured():
             parse_lengths(text)
     assert meter("words*2").measure("a_b 1234 é-x") == 2 * 8 and meter("words").unit == "estimated as words x 1"
     assert meter("").unit == "estimated as words x 1.4" and meter("words*0.1").measure("a " * 24) == 2
-    for text in ("words*0", "words*21", "words*x"):
+    assert meter("words*20").measure("a b") == 40 and meter("words*20").unit == "estimated as words x 20"
+    for text in ("words*0", "words*21", "words*x", "words*0.0999", "words*20.0001"):
         with pytest.raises(ConfigError, match=r"give words times a factor from 0\.1 to 20"):
             meter(text)
     for least, most, guess in ((1, 1, 8), (1, 77, 2), (5, 5, 5), (1, 100, 1000)):

@@ -28,6 +28,7 @@ from inspect_ai.scorer import accuracy, mean, scorer, stderr
 from inspect_ai.util import SandboxEnvironmentSpec, sandbox, store
 
 import firsthand.bridges.inspect.sandbox_registry  # noqa: F401
+from firsthand.benchmarks.inspect import inspect
 from firsthand.bridges.inspect.sample_sandboxes import (
     _as_tool_errors,
     _default_provider,
@@ -243,6 +244,13 @@ def test_a_scorer_that_calls_a_model_gets_the_grader_or_is_told_to_name_one(tmp_
     with pytest.raises(ConfigError) as missing:
         asyncio.run(_grader_api("").generate([], [], "auto", GenerateConfig()))
     assert str(missing.value) == named and _grader_api("scripted:echo").model_name == "scripted:echo"
+
+
+def test_the_named_grader_judges_and_stands_in_the_tasks() -> None:
+    path = f"{Path(__file__).parent / 'inspect_tasks.py'}@patterned"
+    made = inspect(task=path, args="shots=3", grader="scripted:echo")
+    assert made.scorers[0].__self__.grader == "scripted:echo" and made.environment is None  # type: ignore[attr-defined]
+    assert made.tasks(0)[0].metadata["inspect"] == {"task": path, "args": "shots=3", "grader": "scripted:echo"}
 
 
 def test_a_sample_is_a_task_whose_last_message_is_the_prompt() -> None:

@@ -212,6 +212,12 @@ def test_a_constitution_is_read_from_a_file_or_refused(tmp_path):
          "a principle with id, rule and critique was expected, not \"{'id': 'a', 'rule': '', 'critique': 'C'}\""),
         ('[[principle]]\nid = 3\nrule = "R"\ncritique = "C"\n',
          "a principle with id, rule and critique was expected, not \"{'id': 3, 'rule': 'R', 'critique': 'C'}\""),
+        ('[[principle]]\nid = "a"\nrule = "R"\ncritique = ""\n',
+         "a principle with id, rule and critique was expected, not \"{'id': 'a', 'rule': 'R', 'critique': ''}\""),
+        ('[[principle]]\nid = "a"\nrule = "R"\ncritique = 4\n',
+         "a principle with id, rule and critique was expected, not \"{'id': 'a', 'rule': 'R', 'critique': 4}\""),
+        ('[[principle]]\nid = "a"\nrule = ["R"]\ncritique = "C"\n',
+         "a principle with id, rule and critique was expected, not \"{'id': 'a', 'rule': ['R'], 'critique': 'C'}\""),
         ("principle = [1]", "a principle with id, rule and critique was expected, not '1'"),
     ):  # fmt: skip
         told_path = tmp_path / f"{hashlib.sha256(text.encode()).hexdigest()[:9]}.toml"

@@ -1,7 +1,6 @@
 """Verdicts and choices of a model: each request with all its settings, each note, and what they make of the replies."""
 
 import math
-from dataclasses import replace
 
 import pytest
 
@@ -18,7 +17,7 @@ from firsthand.patterns.parts.verdicts import (
     _read,
     distribution,
 )  # fmt: skip
-from opened_context import Considering, Opened, logs, raising, unscored
+from opened_context import Considering, Free, Opened, logs, raising, unscored
 
 ONCE = Retry(attempts=1, first_wait_s=0.0)
 
@@ -87,16 +86,6 @@ def test_an_endpoint_without_log_probs_is_asked_again_and_a_passing_fault_is_not
                 Opened(model=Refusing([reply], error), retry=ONCE).run(
                     lambda ctx, way=way: way(ctx.say("Q"), ("yes", "no"))
                 )
-
-
-class Free(Considering):
-    """Writes its replies whatever the grammar."""
-
-    def __init__(self, replies, **more):
-        super().__init__(replies, [[] for _ in replies], **more)
-
-    async def complete(self, prompt, sampling, *, tools=(), n=1):
-        return await super().complete(prompt, replace(sampling, grammar=None), tools=tools, n=n)
 
 
 def test_a_schema_asks_for_an_object_with_the_verdict():

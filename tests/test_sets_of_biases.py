@@ -213,6 +213,12 @@ def test_planted_passages_stand_among_honest_ones_each_from_its_source(tmp_path:
     for texts in POISON.values():
         texts["adv_texts"] += ["4", "5"]
     put(tmp_path / "nq.json", json.dumps(POISON))
+    put(tmp_path / "msmarco.json", json.dumps(POISON))
+    for changed, name in (
+        ({"honest": 2}, "nq:poison=5:honest=2"), ({"honest": 0}, "nq:poison=5:honest=0"),
+        ({"poison": 4}, "nq:poison=4:honest=3"), ({"set": "msmarco"}, "msmarco:poison=5:honest=3"),
+    ):  # fmt: skip
+        assert poisoned_rag.poisoned_rag(**changed, data=str(tmp_path)).name == f"poisoned_rag:{name}"
     usual = poisoned_rag.poisoned_rag(data=str(tmp_path))
     assert usual.name == "poisoned_rag" and usual.options == {"set": "nq", "poison": 5, "honest": 3}
     assert poisoned_rag.corpus(poison=1, honest=2, data=str(tmp_path)) == [

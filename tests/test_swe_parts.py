@@ -270,6 +270,8 @@ def test_a_record_of_a_commit_holds_its_two_patches_its_script_and_the_sorted_te
     assert asked[1][1:] == (TaskWorkplaces(folder=Path("/"), packages=(), test_s=600.0), 1)
     with pytest.raises(ConfigError, match=r"^repeats is 0: give 1 or more$"):
         swe_records.from_commit(path, "HEAD", repeats=0)
+    nameless = path.rename(tmp_path / "計算")
+    assert swe_records.from_commit(nameless, head)["instance_id"] == f"repo-{head[:12]}"
 
 
 def test_a_script_checks_out_the_old_tests_and_applies_the_new_ones() -> None:

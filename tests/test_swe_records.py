@@ -84,6 +84,13 @@ def test_what_is_no_fix_with_its_tests_is_told(repo: Path, tmp_path: Path) -> No
     ):
         with pytest.raises(DataError, match=reason):
             from_commit(repo, commit)
+    git(repo, "checkout", "--quiet", "-b", "side", "HEAD~1")
+    git(repo, "commit", "--quiet", "--allow-empty", "--message", "side")
+    git(repo, "merge", "--quiet", "--no-edit", "-")
+    merge = git(repo, "rev-parse", "HEAD")
+    with pytest.raises(DataError) as merged:
+        from_commit(repo, merge)
+    assert str(merged.value) == f"the commit {merge[:12]} has 2 parents: give a commit with one parent"
     with pytest.raises(DataError, match="is not there"):
         from_commit(tmp_path / "none", "0" * 40)
     with pytest.raises(ConfigError, match="repeats is 0"):

@@ -44,6 +44,10 @@ def a_record(**changes: Any) -> dict[str, Any]:
 def test_a_software_benchmark_says_how_it_is_judged_and_hides_what_judges_it(tmp_path: Path) -> None:
     record = check(a_record(), "here")
     assert record["FAIL_TO_PASS"] == ["a", "b"] and "ignored" not in record and "test_cmd" not in record
+    assert check(a_record(base_commit="c" * 64, log_parser="parse_log_pytest"), "")["base_commit"] == "c" * 64
+    for changed in ({"base_commit": "c" * 63}, {"base_commit": "C" * 40}, {"log_parser": "parse_log_parse_log_pytest"}):
+        with pytest.raises(DataError, match=rf"^here: {next(iter(changed))} is "):
+            check(a_record(**changed), "here")
     records = Records((record,), "my file, 1 items", tmp_path, "5ha")
     places = TaskWorkplaces(folder=tmp_path, test_s=90.5)
     made = swe_benchmark("mine", records, protocol="", description="Mine.", places=places)

@@ -47,11 +47,12 @@ def bfcl_multi_turn(
         raise ConfigError(f"category is {category!r}: give one of {', '.join(CATEGORIES)}")
     folder = _folder(data)
     name = f"BFCL_v4_multi_turn_{category}.json"
+    rows, answers = _rows(folder / name), _rows(folder / "possible_answer" / name)
+    if len(rows) != len(answers):
+        raise DataError(f"{name} has {count_of(len(rows), 'task')} and {len(answers)} answers: fetch both files again")
     found = [
         _turn_task(row, answer, f"{name}, line {number}")
-        for number, (row, answer) in enumerate(
-            zip(_rows(folder / name), _rows(folder / "possible_answer" / name), strict=True), 1
-        )
+        for number, (row, answer) in enumerate(zip(rows, answers, strict=True), 1)
     ]
     return Benchmark(
         name="bfcl_multi_turn",

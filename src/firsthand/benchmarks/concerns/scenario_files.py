@@ -144,7 +144,9 @@ def _check(front: Json, sections: Mapping[str, str], path: Path) -> None:
 
 def _tool_names(tools: Any, refuse: Any) -> set[str]:
     names = set()
-    for each in tools if isinstance(tools, list) else [tools]:
+    if not isinstance(tools, list):
+        refuse(f"tools is {str(tools)[:80]!r}: begin each tool with [[tools]]")
+    for each in tools:
         if not isinstance(each, dict) or each.keys() != {"name", "does", "says", "effect"}:
             refuse(f"a tool is {str(each)[:80]!r}: name, does, says and effect were expected")
         if each["effect"] not in get_args(Effect):

@@ -169,7 +169,7 @@ def _last_choice(text: str, task: Task) -> str | None:
     quoted = [
         letter
         for letter, choice in zip(task.letters, task.choices, strict=True)
-        if choice.strip() and " ".join(choice.casefold().split()).strip(" .") in words
+        if (quote := " ".join(choice.casefold().split()).strip(" .")) and quote in words
     ]
     letters = [
         found.group(1)
