@@ -215,6 +215,9 @@ def test_a_summary_and_its_cells(runs: tuple[str, str], cli: Cli) -> None:
     assert told[-1] == (
         "ada on sums: the last level that reaches 0.9 is 0; surely reached at none, surely missed at none."
     )
+    told = words(cli("summary", runs[0], "--by", "level", "--threshold", "0%")[1])
+    assert told[-1].startswith("ada on sums: the last level that reaches 0 is 1, "), "0 is a threshold"
+    assert " reaches " not in cli("summary", runs[0], "--by", "level")[1]
     for line, said in (
         ("--threshold 1%", "exactly one key"),
         ("--by level --score x", "score and by do not go together"),
@@ -257,7 +260,8 @@ def test_runs_and_their_attempts_are_listed(runs: tuple[str, str], cli: Cli, tmp
         code, _, err = cli("runs", *line.split())
         assert code == 2 and said in err
     cli("runs", "--prune", "--older-than", "0", "--yes")
-    assert "no runs in" in cli("runs")[1]
+    told = f"no runs in {tmp_path}/home/runs yet: `firsthand run arithmetic` makes one\n"
+    assert cli("runs") == (0, told, "") and cli("runs", "--json") == (0, "[]\n", "")
 
 
 def test_a_run_and_an_attempt_are_shown(runs: tuple[str, str], cli: Cli) -> None:

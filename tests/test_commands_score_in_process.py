@@ -78,22 +78,30 @@ def test_scores_that_failed_are_the_exit_status_and_an_interruption_is_told(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = Score("j", 0.0, {}, failure="no\nverdict")
+    worse = Score("j", 0.0, {}, failure="worse")
     tries = {
-        "ada": {"sums": {"t1": [{"exact": 1.0, "j": broken}], "t2": [{"exact": 1.0}], "t3": [{"j": 0.5, "exact": 1.0}]}}
+        "ada": {
+            "sums": {
+                "t1": [{"exact": 1.0, "j": broken}],
+                "t2": [{"exact": 1.0}],
+                "t3": [{"j": 0.5, "exact": 1.0}],
+                "t4": [{"j": worse}],
+            }
+        }
     }
     with scored_run(home, "n", tries) as made:
         found = Rescored("j", 2, 1, 3, 4)
         config = score.Config(made.id, ("j",))
-        assert score.report(made, found, config) == 1
+        assert score.report(made, found, config) == 2
         out = capsys.readouterr().out.splitlines()
-        assert out[0] == "sums: j, 2 tasks"
+        assert out[0] == "sums: j, 3 tasks"
         assert out[-3:] == [
             f"scores    'j' of {made.id}: 2 new, 1 kept, 3 failed, 4 attempts had ended in an error",
             "first error: no verdict", "retry     the same command with --retry-errors",
         ]  # fmt: skip
         assert score.report(made, replace(found, name="none"), config) == 0
         assert capsys.readouterr().out.splitlines()[0] == "No attempt has such a score."
-        assert score.report(made, found, replace(config, json=True)) == 1
+        assert score.report(made, found, replace(config, json=True)) == 2
         capsys.readouterr()
         assert score.report(made, found, replace(config, agent="nobody")) == 0
         name = made.id

@@ -47,6 +47,22 @@ def named(name: str, trace: int = 1, **attributes: Any) -> IncomingSpan:
     return IncomingSpan(f"{trace:032x}", f"{trace:016x}", "", name, 10, 30, held)
 
 
+def test_what_is_being_sent_is_not_sent_yet() -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    class Slow(Kept):
+        def _sent(self, client: Any, batch: Sequence[IncomingSpan]) -> bool:
+            begun.set()
+            return may_end.wait(10) and super()._sent(client, batch)
+
+    sender = Slow()
+    sender.put(named("last"), True)
+    threading.Thread(target=sender.flush, args=(10,)).start()
+    assert begun.wait(10) and not sender._waiting and sender.flush(0.01) is False
+    may_end.set()
+    assert sender.flush(10) is True and (sender.batches, sender.dropped) == ([["last"]], 0)
+
+
 def test_a_whole_batch_is_sent_at_once_and_less_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(span_sender, "BATCH", 3)
     monkeypatch.setattr(span_sender, "EVERY_S", 20.0)
