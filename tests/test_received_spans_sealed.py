@@ -116,9 +116,9 @@ def test_a_segment_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
         0,
         1,
         b"d",
-        zlib.compress(b"x" * 2_500_000),
+        zlib.compress(b"\x01" * 5_700_000, 1),
     )
-    _write(tmp_path / "large.parquet", [row])  # a line of more than two megabytes
+    _write(tmp_path / "large.parquet", [(*row[:-1], b"{}"), row])  # a line of 34 megabytes, for \x01 is written \u0001
     assert [path.name for path in tmp_path.iterdir()] == ["large.parquet"]
     (tmp_path / "there").mkdir()
     with pytest.raises(StoreError, match=r"the segment .*there cannot be written \(Is a directory\): make room"):
