@@ -284,6 +284,15 @@ def test_long_contexts_take_half_of_the_room_at_most() -> None:
         wanted, left_out = bench_decoder.choose(engine, QUICK, ())
         return sorted([*(each.name for each in wanted), *(each.split(": ")[0] for each in left_out)])
 
+    def fits(context: int) -> tuple[int, int]:
+        engine: Any = SimpleNamespace(
+            architecture=SimpleNamespace(vocab_size=96, max_position=context), runner=SimpleNamespace(fused=object()),
+            pool=SimpleNamespace(num_blocks=9000, block_size=2),
+        )  # fmt: skip
+        wanted, left_out = bench_decoder.choose(engine, QUICK, ("prefill 128",))
+        return len(wanted), len(left_out)
+
+    assert (fits(130), fits(129)) == ((1, 0), (0, 1)), "a prompt of 128 tokens and two more"
     assert names(180) != names(360) != names(150)
     # nine tenths of 400 positions are 360, half of which are 180
     assert chosen(1 << 14, 200) == sorted(names(180)) and chosen(150, 200) == sorted(names(150))

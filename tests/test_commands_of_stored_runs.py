@@ -233,6 +233,7 @@ def test_runs_and_their_attempts_are_listed(runs: tuple[str, str], cli: Cli, tmp
     assert told[0] == f"runs in {tmp_path}/home/runs" and told[1] == "run made state score attempts errors command"
     assert told[2].startswith(f"{runs[1]} ") and told[2].endswith("done 0.57 7 1 firsthand run b"), told[2]
     assert told[3] == "1 of 2 runs: --limit 2 shows all"
+    assert words(cli("runs", "--limit", "2")[1])[-1].startswith(f"{runs[0]} "), "all are shown"
     body = json.loads(cli("runs", "--json")[1])
     assert [each["id"] for each in body] == [runs[1], runs[0]] and body[0]["num_errors"] == 1
     told = words(cli("runs", runs[1], "--limit", "3")[1])

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from firsthand.commands import print_run, score
+from firsthand.experiment import rescore
 from firsthand.experiment.rescore import Rescored
 from firsthand.runs import store
 from firsthand.trace import Score
@@ -117,3 +118,24 @@ def test_scores_that_failed_are_the_exit_status_and_an_interruption_is_told(
     monkeypatch.setattr(score.interruption, "run", interrupted)
     assert score.main(score.Config(name, ("token_f1",))) == 130
     assert capsys.readouterr().err == "firsthand: interrupted; new scores are kept: the same command continues\n"
+
+
+def test_every_flag_of_scoring_reaches_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    async def scored(run: Any, scorer: Any, **more: Any) -> Rescored:
+        asked.append((run.id, more.pop("on_score") is not None, more))
+        return Rescored(more["name"] or "n", 0, 0, 0, 0)
+
+    monkeypatch.setattr(rescore, "rescore", scored)
+    with scored_run(home, "n", {"ada": {"sums": {"t1": [{"exact": 1.0}]}}}) as made:
+        name = made.id
+    flags: dict[str, Any] = {"agent": "ada", "benchmark": "sums", "concurrency": 3}
+    given = score.Config(name, ("token_f1",), as_="own", retry_errors=True, json=True, **flags)
+    assert score.main(given) == 0
+    assert score.main(score.Config(name, ("normalised",), json=True)) == 0
+    plain = {"name": "", "described": "normalised", "agent": None, "benchmark": None, "redo_errors": False}
+    assert asked == [
+        (name, True, {"name": "own", "described": "token_f1", "redo_errors": True, **flags}),
+        (name, True, {**plain, "concurrency": score.Config(name).concurrency}),
+    ]  # fmt: skip

@@ -188,6 +188,22 @@ def test_curves_are_shown_compared_and_followed(
         patched.setattr(track, "follow", lambda of, wanted: asked.append((of.run.id, wanted)))
         assert (cli("track", ids[1], "--follow")[0], cli("track", ids[1], "--follow", "--metric", "acc")[0]) == (0, 0)
     assert asked == [(ids[1], ()), (ids[1], ("acc",))], "without names also what is recorded later"
+    with monkeypatch.context() as patched:
+        patched.setattr(track, "POLL_S", 0.0)
+        looks = iter([("running", None), ("running", 0), ("running", 0), ("running", 1), ("done", 1)])
+
+        class Watched:
+            @property
+            def status(self) -> str:
+                told, self.last = next(looks)
+                return told
+
+        growing: Any = SimpleNamespace(
+            run=Watched(), last_step=lambda: growing.run.last, names=lambda: (), curve=lambda name: None
+        )
+        capsys.readouterr()
+        track.follow(growing, ())
+    assert words(capsys.readouterr().out) == ["step 0", "step 1"], "each step once"
     code, out, _ = cli("track", ids[0], "--export", "csv", "--to", str(tmp_path / "c.csv"))
     assert words(out) == [f"4 values of 1 metrics in {tmp_path}/c.csv"]
     code, out, _ = cli("track", ids[1], "--metric", "acc", "--export", "csv", "--to", str(tmp_path / "d.csv"))

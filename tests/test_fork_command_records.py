@@ -235,3 +235,5 @@ def test_an_attempt_that_is_protected_is_not_watched_and_what_was_made_of_it_not
     assert "long secret" not in out and json.loads(out)["answer"] == "[withheld: 26 characters]"
     monkeypatch.setattr(fork, "carry_out", lambda *given, **more: replace(made, events=()))
     assert json.loads(cli("fork", ran.id, place, "--at", "1", "--json")[1])["answer"] == "it is a long secret answer"
+    monkeypatch.setattr(fork, "carry_out", lambda *given, **more: replace(made, error=Failure("ModelError", "gone")))
+    assert cli("fork", ran.id, place, "--at", "1", "--json")[0] == 3
