@@ -137,5 +137,5 @@ def test_every_flag_of_scoring_reaches_it(home: Path, monkeypatch: pytest.Monkey
     plain = {"name": "", "described": "normalised", "agent": None, "benchmark": None, "redo_errors": False}
     assert asked == [
         (name, True, {"name": "own", "described": "token_f1", "redo_errors": True, **flags}),
-        (name, True, {**plain, "concurrency": score.Config(name).concurrency}),
+        (name, True, {**plain, "concurrency": score.Config.concurrency}),
     ]  # fmt: skip
