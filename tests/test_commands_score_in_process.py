@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -134,6 +135,10 @@ def test_every_flag_of_scoring_reaches_it(home: Path, monkeypatch: pytest.Monkey
     given = score.Config(name, ("token_f1",), as_="own", retry_errors=True, json=True, **flags)
     assert score.main(given) == 0
     assert score.main(score.Config(name, ("normalised",), json=True)) == 0
+    judge: Any = SimpleNamespace(described="by its rubric")
+    monkeypatch.setattr(score.catalog, "scorer", lambda text: judge)
+    assert score.main(score.Config(name, ("own",), json=True)) == 0
+    assert asked.pop()[2]["described"] == "", "a scorer that tells itself what it is is not named by its words"
     plain = {"name": "", "described": "normalised", "agent": None, "benchmark": None, "redo_errors": False}
     assert asked == [
         (name, True, {"name": "own", "described": "token_f1", "redo_errors": True, **flags}),
