@@ -99,10 +99,11 @@ def test_a_quick_run_of_a_decoder_measures_once_and_tells_the_share_of_the_memor
     opened: list[Any] = []
     monkeypatch.setattr(bench_decoder, "load", lambda *given: opened.append((*given, load(*given))) or opened[0][2])
     monkeypatch.setattr(devices, "device_line", lambda device: f"; on {device}")
-    config = Config("m", quick=True, threads=1, weights="float32", kv_cache="float32", only=("decode 1",))
+    config = Config("m", quick=True, threads=1, kv_cache="float32", only=("decode 1",))
     found = measure_decoder(config, path, SMALL)
     [(file, settings, engine)] = opened
-    assert (file, settings) == (path, EngineConfig(threads=1, weights="float32", kv_cache="float32", device="cpu"))
+    assert (file, settings) == (path, EngineConfig(threads=1, kv_cache="float32", device="cpu"))
+    assert found.weights == engine.weights != "auto", "the type that it took"
     assert asked[0] == ("speeds", 1, engine.runner.fused is not None), "our own products are timed where they run"
     assert (
         found.model == "m"
@@ -172,7 +173,13 @@ def test_an_encoder_is_measured_whole(
     model.close()
     assert len(set(lengths)) > 1 and attended == pytest.approx(sum(n * n for n in lengths) / sum(lengths))
     assert asked == [("speeds", 1, False), ("speeds", 1, False), ("kept", SLOW)] and found.speeds == SLOW
+    compiled = type(made).__init__
+    monkeypatch.setattr(type(made), "__init__", lambda self, *given, **more: compiled(self, *given, **more | {
+        "compiled": False}))  # fmt: skip
     quick = measure_encoder(Config("e", quick=True), path, facts, SMALL)
+    assert (quick.weights, quick.weight_bytes) == ("float32", 4 * facts.decode_parameters), (
+        "as without our own products"
+    )
     assert threads[1:] == [machine.describe().cores] and asked[3:] == [("speeds", threads[1], False), ("kept", SLOW)]
     assert quick.quick and [len(each.values) for each in quick.figures] == [1, 1, 1]
 
@@ -277,6 +284,15 @@ def test_long_contexts_take_half_of_the_room_at_most() -> None:
         wanted, left_out = bench_decoder.choose(engine, QUICK, ())
         return sorted([*(each.name for each in wanted), *(each.split(": ")[0] for each in left_out)])
 
+    def fits(context: int) -> tuple[int, int]:
+        engine: Any = SimpleNamespace(
+            architecture=SimpleNamespace(vocab_size=96, max_position=context), runner=SimpleNamespace(fused=object()),
+            pool=SimpleNamespace(num_blocks=9000, block_size=2),
+        )  # fmt: skip
+        wanted, left_out = bench_decoder.choose(engine, QUICK, ("prefill 128",))
+        return len(wanted), len(left_out)
+
+    assert (fits(130), fits(129)) == ((1, 0), (0, 1)), "a prompt of 128 tokens and two more"
     assert names(180) != names(360) != names(150)
     # nine tenths of 400 positions are 360, half of which are 180
     assert chosen(1 << 14, 200) == sorted(names(180)) and chosen(150, 200) == sorted(names(150))

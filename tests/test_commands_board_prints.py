@@ -315,6 +315,12 @@ def test_few_voters_are_said_and_one_who_cast_most(home: Path, cli: Cli) -> None
         f"x,y,model_{'ab'[n % 2]},q{n},{name},en" for name in ("ada", "bo", "cy") for n in range(3 + (name == "bo"))
     ]
     assert "One voter cast 40% of the votes: the intervals rest on few people." in cli("board", votes(home, *some))[1]
+    half = [f"x,y,model_{'ab'[n % 2]},q{n},{'ada' if n < 2 else 'bo'},en" for n in range(4)]
+    assert "One voter cast 50% of the votes" in cli("board", votes(home, *half))[1]
+    many = [f"x,y,model_{'ab'[n % 2]},q{n},v{n // 3},en" for n in range(10)]
+    assert "One voter cast" not in cli("board", votes(home, *many))[1], (
+        "three tenths are more than one's share, not a third"
+    )
     even = [f"x,y,model_{'ab'[n % 2]},q{n},{name},en" for name in ("ada", "bo", "cy") for n in range(2)]
     assert "One voter cast" not in cli("board", votes(home, *even))[1], "a third each"
 

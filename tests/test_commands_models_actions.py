@@ -311,6 +311,10 @@ def test_a_quantised_folder_is_made_with_its_calibration_text(
     ]  # fmt: skip
     models_quantize.quantize("m", "awq", "out", "c.txt", as_json=True)
     assert json.loads(capsys.readouterr().out) == {"path": "out", "size_bytes": 2_345_678, "type": "AWQ"}
+    assert bars[5:] == [
+        ("m", False), ("m to awq", None, {"shown": False}), (1, {"total": 2}),
+        (Path("/at/m"), Path("out"), "AWQ", "Texts é.\n"), "end",
+    ]  # fmt: skip
     (home / "empty.txt").write_text(" \n")
     (home / "bad.txt").write_bytes(b"\xff")
     for given, said in (

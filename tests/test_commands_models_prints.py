@@ -135,6 +135,12 @@ def test_the_facts_of_a_model_and_its_speeds_here(capsys: pytest.CaptureFixture[
         "Texts of 256 tokens: about 1,234 a second, the limit of matrix products.",
         "No encoder has been measured here yet: run `firsthand bench MODEL` to get an estimate.",
     ]
+    encoded = EncoderPlan(SPEEDS, 256, 1234.5, None, True, ("a note",))
+    for given in (encoded, plan):
+        print_inspection("e", Inspection(**bare), given, as_json=True)
+        body = json.loads(capsys.readouterr().out)
+        told = {"model": "e", **Inspection(**bare).to_json(), "plan": given.to_json()}
+        assert given.to_json() and body == json.loads(json.dumps(told))
     print_inspection("m", Inspection(**FACTS), None, as_json=True)
     body = json.loads(capsys.readouterr().out)
     assert body["model"] == "m" and body["plan"] is None and body["parameters"] == 134_500_000

@@ -215,6 +215,9 @@ def test_a_summary_and_its_cells(runs: tuple[str, str], cli: Cli) -> None:
     assert told[-1] == (
         "ada on sums: the last level that reaches 0.9 is 0; surely reached at none, surely missed at none."
     )
+    told = words(cli("summary", runs[0], "--by", "level", "--threshold", "0%")[1])
+    assert told[-1].startswith("ada on sums: the last level that reaches 0 is 1, "), "0 is a threshold"
+    assert " reaches " not in cli("summary", runs[0], "--by", "level")[1]
     for line, said in (
         ("--threshold 1%", "exactly one key"),
         ("--by level --score x", "score and by do not go together"),
@@ -230,6 +233,7 @@ def test_runs_and_their_attempts_are_listed(runs: tuple[str, str], cli: Cli, tmp
     assert told[0] == f"runs in {tmp_path}/home/runs" and told[1] == "run made state score attempts errors command"
     assert told[2].startswith(f"{runs[1]} ") and told[2].endswith("done 0.57 7 1 firsthand run b"), told[2]
     assert told[3] == "1 of 2 runs: --limit 2 shows all"
+    assert words(cli("runs", "--limit", "2")[1])[-1].startswith(f"{runs[0]} "), "all are shown"
     body = json.loads(cli("runs", "--json")[1])
     assert [each["id"] for each in body] == [runs[1], runs[0]] and body[0]["num_errors"] == 1
     told = words(cli("runs", runs[1], "--limit", "3")[1])
@@ -257,7 +261,8 @@ def test_runs_and_their_attempts_are_listed(runs: tuple[str, str], cli: Cli, tmp
         code, _, err = cli("runs", *line.split())
         assert code == 2 and said in err
     cli("runs", "--prune", "--older-than", "0", "--yes")
-    assert "no runs in" in cli("runs")[1]
+    told = f"no runs in {tmp_path}/home/runs yet: `firsthand run arithmetic` makes one\n"
+    assert cli("runs") == (0, told, "") and cli("runs", "--json") == (0, "[]\n", "")
 
 
 def test_a_run_and_an_attempt_are_shown(runs: tuple[str, str], cli: Cli) -> None:

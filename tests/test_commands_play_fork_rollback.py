@@ -27,7 +27,8 @@ from firsthand.safety.undo import roll_back
 from firsthand.safety.undo.roll_back import RollbackStep, UndoPoint
 from firsthand.system.terminal import printable
 from firsthand.task import Task
-from firsthand.trace import Call, Failure, Score, Trace
+from firsthand.trace import Call, Failure, Node, Score, Trace
+from firsthand.worlds import players
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -112,6 +113,38 @@ def test_a_world_is_checked_before_anyone_plays(monkeypatch: pytest.MonkeyPatch)
     [(agents, [(name, ids)])] = checked
     assert agents == () and name == "agentbench_dcg" and len(ids) == 2
     assert ids == [task.id for task in catalog.benchmark("agentbench_dcg").tasks(3)[:2]]
+
+
+def test_the_seed_is_that_of_the_tasks_and_of_their_player(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[str, str, Any, int]] = []
+
+    async def played(benchmark: Benchmark, task: Task, player: Any, *, seed: int) -> Trace:
+        asked.append((benchmark.name, task.id, player if isinstance(player, str) else "person", seed))
+        nodes = (Node(None, user("go")), Node(0, assistant("the end of it")))
+        return attempt(0.5, final_state={"rounds": 2}, detail={"reason": "lost"}, nodes=nodes)
+
+    monkeypatch.setattr(players, "play", played)
+    monkeypatch.setattr(preflight, "check_ready", lambda *given: None)
+    ids = [task.id for task in catalog.benchmark("agentbench_dcg").tasks(7)[:2]]
+    config = play.Config("agentbench_dcg", ("random", "idle"), limit=2, seed=7, json=True)
+    assert play.main(config) == 0
+    assert asked == [("agentbench_dcg", id, player, 7) for player in ("random", "idle") for id in ids]
+    bodies = json.loads(capsys.readouterr().out)
+    assert [(body["player"], body["seed"], body["tasks"]) for body in bodies] == [("random", 7, 2), ("idle", 7, 2)]
+    assert play.main(replace(config, player=("optimal",), confidence="90%")) == 0
+    assert json.loads(capsys.readouterr().out)["player"] == "optimal", "one is no list"
+    asked.clear()
+    assert play.main(replace(config, player=("person",), json=False)) == 0
+    assert asked == [("agentbench_dcg", id, "person", 7) for id in ids]
+    told = capsys.readouterr().out.splitlines()
+    assert told[-2:] == ["the end of it", "reward 0.500"] and told.count("reward 0.500") == 2
+    assert play.main(replace(config, player=("idle", "random"), json=False, confidence="90%")) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line for line in told if line.startswith("agentbench_dcg, ")] == [
+        f"agentbench_dcg, {player} player, 2 tasks, seed 7" for player in ("idle", "random")
+    ] and told[1].startswith("reward 0.500, 90% interval ")  # fmt: skip
 
 
 def test_a_person_types_a_number_or_the_words_of_an_action(monkeypatch: pytest.MonkeyPatch) -> None:

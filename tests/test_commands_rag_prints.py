@@ -208,12 +208,15 @@ def test_a_decision_is_printed_arm_by_arm(capsys: pytest.CaptureFixture[str]) ->
     arms = [
         ArmResult("closed book", interval(0.25), None, 0.5, 0.0, None, interval(0.125), 0.75, None, 12345.6, 99.5, 0.0, 0),
         ArmResult("RAG", interval(0.5), versus, 0.625, 0.25, 0.875, None, None, 1.25, 100.0, 2.0, 3.456, 1),
+        ArmResult("none", interval(0.5), None, 0.5, 0.0, 0.0, interval(0.5), 0.0, 0.0, 1.0, 0.0, 0.001, 1),
     ]  # fmt: skip
     rag_decide._print(arms, ["It is so."], {"run": "r1", "changed": 3, "changed_run": "r2"}, 8)
     out = words(capsys.readouterr().out)
     assert out[0] == "arm quality vs. closed book freshness stale update per 1k answers style cited found"
     assert out[1] == "closed book 0.25 [0.12, 0.38] 0.12 [0.00, 0.25] 0.75 train again 12,346 tokens, 100 s 0.50 0.00"
     assert out[2] == "RAG 0.50 [0.38, 0.62] +0.25 [+0.00, +0.50] better 1.2 s 100 tokens, 2 s, $3.46 0.62 0.25 0.88"
+    measured = "none 0.50 [0.38, 0.62] 0.50 [0.38, 0.62] 0.00 0.0 s 1 tokens, 0 s, $0.00 0.50 0.00 0.00"
+    assert out.pop(3) == measured, "0 is not unmeasured"
     assert (
         out[3] == "It is so." and out[4].startswith("8 questions, 3 facts changed.") and out[-2:] == ["runs r1", "r2"]
     )

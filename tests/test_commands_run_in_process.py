@@ -95,6 +95,20 @@ def test_a_run_is_stopped_by_failures_or_by_a_person_and_says_how_to_go_on(
     stop.append("failures")
     code, out, err = cli(*line)
     assert (code, err) == (3, "firsthand: 3 attempts in a row failed\n") and "report " in out
+    Path("s.json").write_text('{"2": "4"}')
+    failed = "firsthand: 1 of 1 attempt failed, the first with ModelError: scripted:s.json has no reply to '1 + 1?'"
+    code, _, err = cli(*line)
+    first, last = err.splitlines()
+    assert code == 3 and first.startswith(failed) and last == "firsthand: 3 attempts in a row failed"
+    stop.clear()
+    code, _, err = cli(*line)
+    first, last = err.splitlines()
+    with store.open_run("last", home) as made:
+        told = told.replace(name, made.id)
+    assert code == 130 and first.startswith(failed) and last == f"firsthand: {told}", (
+        "an interruption goes before failures"
+    )
+    stop.append("failures")
 
     def interrupted(work: Any) -> Any:
         name = work.cr_code.co_name
@@ -112,6 +126,32 @@ def test_a_run_is_stopped_by_failures_or_by_a_person_and_says_how_to_go_on(
         stop[:] = [at]
         assert cli(*line) == (130, "", f"firsthand: interrupted while {why}\n")
     assert sorted(home.glob("runs/*")) == before
+
+
+def test_boards_and_failures_are_in_the_order_of_the_settings_whatever_ended_first(
+    home: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli
+) -> None:
+    Path("a.toml").write_text(Path("q.toml").read_text())
+    Path("s.json").write_text('{"3 . 3": "6"}')
+    whole = run.attempt
+
+    async def backwards(experiment: Any, made: Any, config: Any) -> None:
+        turned = [
+            replace(each, tasks=lambda seed, each=each: each.tasks(seed)[::-1])
+            for each in experiment.made_benchmarks[::-1]
+        ]
+        await whole(replace(experiment, benchmarks=turned), made, config)
+
+    monkeypatch.setattr(run, "attempt", backwards)
+    code, out, err = cli("run", "q.toml", "a.toml", "--model", "scripted:s.json", "--concurrency", "1")
+    with store.open_run("last", home) as made:
+        ended = [(trace.benchmark, trace.task_id) for trace in made.traces()]
+        first = next(trace.place for trace in made.traces(benchmark="q") if trace.task_id == "row-00000")
+    assert code == 3 and ended[0] == ("a", "row-00002") and ended[-1] == ("q", "row-00000")
+    told = words(out)
+    assert [line for line in told if line.endswith(": exact, 3 tasks")] == ["q: exact, 3 tasks", "a: exact, 3 tasks"]
+    assert "4 of 6 attempts failed, the first with ModelError: scripted:s.json has no reply to '1 + 1?'" in err
+    assert told[-2].endswith(f" {first[:8]}"), "the first that failed is shown"
 
 
 def test_a_resumed_run_has_its_settings_but_for_where_and_how_many_at_once(
@@ -254,7 +294,8 @@ def test_spans_are_checked_before_anything_is_made(home: Path, monkeypatch: pyte
 def test_a_protected_benchmark_is_not_watched(home: Path) -> None:
     task = SimpleNamespace(protected="its authors ask")
     place = SimpleNamespace(task=task, benchmark=SimpleNamespace(name="gpqa"))
-    experiment: Any = SimpleNamespace(places=lambda: [place], asks_person=False)
+    open_to_all = SimpleNamespace(task=SimpleNamespace(protected=None), benchmark=SimpleNamespace(name="gsm8k"))
+    experiment: Any = SimpleNamespace(places=lambda: [open_to_all, place, open_to_all], asks_person=False)
     made: Any = SimpleNamespace(done=lambda: {})
     with pytest.raises(ConfigError) as refused:
         asyncio.run(run.attempt(experiment, made, run.Config(benchmarks=("b",), watch=True)))

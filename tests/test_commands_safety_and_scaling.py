@@ -179,4 +179,10 @@ def test_a_plan_from_a_law_names_its_compute_and_how_far_it_reaches(
         assert code == 2 and told in err, (words_, err)
     code, _, err = cli("scaling", "sweep", str(path))
     assert code == 2 and "is there already: give another file" in err
+    code, _, err = cli("scaling", "sweep", str(tmp_path))
+    assert (code, err) == (2, f"firsthand: {tmp_path} is there already: give another file, or remove it\n"), (
+        "a folder too"
+    )
+    code, _, err = cli("scaling", "sweep", f"{path}/s.csv")
+    assert code == 2 and f"the folder of '{path}/s.csv' does not exist: make it, or name another file" in err
     assert scaling._number(12345.678) == "1.235e+04"

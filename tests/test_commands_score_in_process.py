@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from firsthand.commands import print_run, score
+from firsthand.experiment import rescore
 from firsthand.experiment.rescore import Rescored
 from firsthand.runs import store
 from firsthand.trace import Score
@@ -78,22 +80,30 @@ def test_scores_that_failed_are_the_exit_status_and_an_interruption_is_told(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = Score("j", 0.0, {}, failure="no\nverdict")
+    worse = Score("j", 0.0, {}, failure="worse")
     tries = {
-        "ada": {"sums": {"t1": [{"exact": 1.0, "j": broken}], "t2": [{"exact": 1.0}], "t3": [{"j": 0.5, "exact": 1.0}]}}
+        "ada": {
+            "sums": {
+                "t1": [{"exact": 1.0, "j": broken}],
+                "t2": [{"exact": 1.0}],
+                "t3": [{"j": 0.5, "exact": 1.0}],
+                "t4": [{"j": worse}],
+            }
+        }
     }
     with scored_run(home, "n", tries) as made:
         found = Rescored("j", 2, 1, 3, 4)
         config = score.Config(made.id, ("j",))
-        assert score.report(made, found, config) == 1
+        assert score.report(made, found, config) == 2
         out = capsys.readouterr().out.splitlines()
-        assert out[0] == "sums: j, 2 tasks"
+        assert out[0] == "sums: j, 3 tasks"
         assert out[-3:] == [
             f"scores    'j' of {made.id}: 2 new, 1 kept, 3 failed, 4 attempts had ended in an error",
             "first error: no verdict", "retry     the same command with --retry-errors",
         ]  # fmt: skip
         assert score.report(made, replace(found, name="none"), config) == 0
         assert capsys.readouterr().out.splitlines()[0] == "No attempt has such a score."
-        assert score.report(made, found, replace(config, json=True)) == 1
+        assert score.report(made, found, replace(config, json=True)) == 2
         capsys.readouterr()
         assert score.report(made, found, replace(config, agent="nobody")) == 0
         name = made.id
@@ -109,3 +119,28 @@ def test_scores_that_failed_are_the_exit_status_and_an_interruption_is_told(
     monkeypatch.setattr(score.interruption, "run", interrupted)
     assert score.main(score.Config(name, ("token_f1",))) == 130
     assert capsys.readouterr().err == "firsthand: interrupted; new scores are kept: the same command continues\n"
+
+
+def test_every_flag_of_scoring_reaches_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    async def scored(run: Any, scorer: Any, **more: Any) -> Rescored:
+        asked.append((run.id, more.pop("on_score") is not None, more))
+        return Rescored(more["name"] or "n", 0, 0, 0, 0)
+
+    monkeypatch.setattr(rescore, "rescore", scored)
+    with scored_run(home, "n", {"ada": {"sums": {"t1": [{"exact": 1.0}]}}}) as made:
+        name = made.id
+    flags: dict[str, Any] = {"agent": "ada", "benchmark": "sums", "concurrency": 3}
+    given = score.Config(name, ("token_f1",), as_="own", retry_errors=True, json=True, **flags)
+    assert score.main(given) == 0
+    assert score.main(score.Config(name, ("normalised",), json=True)) == 0
+    judge: Any = SimpleNamespace(described="by its rubric")
+    monkeypatch.setattr(score.catalog, "scorer", lambda text: judge)
+    assert score.main(score.Config(name, ("own",), json=True)) == 0
+    assert asked.pop()[2]["described"] == "", "a scorer that tells itself what it is is not named by its words"
+    plain = {"name": "", "described": "normalised", "agent": None, "benchmark": None, "redo_errors": False}
+    assert asked == [
+        (name, True, {"name": "own", "described": "token_f1", "redo_errors": True, **flags}),
+        (name, True, {**plain, "concurrency": score.Config.concurrency}),
+    ]  # fmt: skip

@@ -158,9 +158,15 @@ def test_an_agent_that_cannot_be_served_is_refused_before_anything_is_opened(fil
     }  # fmt: skip
     with pytest.raises(ConfigError, match=r"keys\.toml"):
         agent_server.serve_agent(file, **{**given, "key_file": keys})
+    wide = ListenAddress(host="0.0.0.0", port=0)
+    with pytest.raises(ConfigError, match=r"none\.toml"):  # the key of the environment is enough for others to reach it
+        agent_server.serve_agent(tmp_path / "none.toml", **{**given, "listen": wide})
     os.environ.pop("FIRSTHAND_API_KEY")
     with pytest.raises(ConfigError, match=r"host is '0\.0\.0\.0', which others can reach, and there are no API keys"):
-        agent_server.serve_agent(tmp_path / "none.toml", **{**given, "listen": ListenAddress(host="0.0.0.0", port=0)})
+        agent_server.serve_agent(tmp_path / "none.toml", **{**given, "listen": wide})
+    keys.write_text(f'[ada]\nkey = "{KEY}"\n')
+    with pytest.raises(ConfigError, match=r"none\.toml"):
+        agent_server.serve_agent(tmp_path / "none.toml", **{**given, "listen": wide, "key_file": keys})
     with pytest.raises(ConfigError, match=r"none\.toml"):
         agent_server.serve_agent(tmp_path / "none.toml", **given)
     file.write_text('name = "clerk"\n')

@@ -127,12 +127,14 @@ def test_an_intake_is_opened_with_its_port_or_says_why_not(
         studio_intake.open_intake(flags, home, is_wide=True)
     assert told == [(home, 172_800.0), "intake closed"], "where its port is taken nothing stays open"
 
-    def held(*given: Any, **more: Any) -> Any:
-        raise StoreError("another process receives here")
+    for kind in (StoreError, ConfigError):
 
-    monkeypatch.setattr(studio_intake, "Intake", held)
-    assert studio_intake.open_intake(flags, home, is_wide=False) is None
-    assert capsys.readouterr().err == "firsthand: no traces are received here: another process receives here\n"
+        def held(*given: Any, kind: Any = kind, **more: Any) -> Any:
+            raise kind("another process receives here")
+
+        monkeypatch.setattr(studio_intake, "Intake", held)
+        assert studio_intake.open_intake(flags, home, is_wide=False) is None
+        assert capsys.readouterr().err == "firsthand: no traces are received here: another process receives here\n"
     with pytest.raises(ConfigError):
         studio_intake.open_intake(studio.Config(keep="soon"), home, is_wide=True)
     flags = studio.Config(cold="3d", alert_allow="10.0.0.1+h.example", alert_ports="80+8080")

@@ -145,7 +145,9 @@ def test_a_new_sweep_has_what_its_flags_say() -> None:
 # -- tracks --
 
 
-def test_curves_are_shown_compared_and_followed(tmp_path: Path, capsys: pytest.CaptureFixture[str], cli: Cli) -> None:
+def test_curves_are_shown_compared_and_followed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, cli: Cli
+) -> None:
     ids = []
     for number in range(2):
         with start(f"m{number}", config={}) as made:
@@ -181,6 +183,27 @@ def test_curves_are_shown_compared_and_followed(tmp_path: Path, capsys: pytest.C
     with closing(open_run(zero, tmp_path / "home")) as opened:
         track.follow(Track(opened), ("to come", "loss"))
     assert words(capsys.readouterr().out) == ["step 0 loss 1 ▄"], "a metric without a value yet waits"
+    with monkeypatch.context() as patched:
+        asked: list[Any] = []
+        patched.setattr(track, "follow", lambda of, wanted: asked.append((of.run.id, wanted)))
+        assert (cli("track", ids[1], "--follow")[0], cli("track", ids[1], "--follow", "--metric", "acc")[0]) == (0, 0)
+    assert asked == [(ids[1], ()), (ids[1], ("acc",))], "without names also what is recorded later"
+    with monkeypatch.context() as patched:
+        patched.setattr(track, "POLL_S", 0.0)
+        looks = iter([("running", None), ("running", 0), ("running", 0), ("running", 1), ("done", 1)])
+
+        class Watched:
+            @property
+            def status(self) -> str:
+                told, self.last = next(looks)
+                return told
+
+        growing: Any = SimpleNamespace(
+            run=Watched(), last_step=lambda: growing.run.last, names=lambda: (), curve=lambda name: None
+        )
+        capsys.readouterr()
+        track.follow(growing, ())
+    assert words(capsys.readouterr().out) == ["step 0", "step 1"], "each step once"
     code, out, _ = cli("track", ids[0], "--export", "csv", "--to", str(tmp_path / "c.csv"))
     assert words(out) == [f"4 values of 1 metrics in {tmp_path}/c.csv"]
     code, out, _ = cli("track", ids[1], "--metric", "acc", "--export", "csv", "--to", str(tmp_path / "d.csv"))

@@ -76,6 +76,9 @@ def test_a_recipe_gets_its_settings_and_a_mistake_leaves_no_folder(own: str, tmp
     assert cli("train", own, "refuse", "--out", "mine")[0] != 0 and Path("mine").is_dir()
     for text in ("late", "measured"):
         assert cli("train", own, text, "--out", text)[0] != 0 and Path(text).is_dir(), "what it had made is kept"
+        code, _, err = cli("train", own, text, "--out", text)
+        again = f"go on with `firsthand train --resume {text}`, or give another `--out`"
+        assert (code, err) == (2, f"firsthand: {text} holds a run already: {again}\n")
     code, _, err = cli("train", own, "wait", "--out", "w x")
     again = "\nfirsthand: interrupted: `firsthand train --resume 'w x'` begins again: no checkpoint was written yet\n"
     assert code == 130 and err.endswith(again)

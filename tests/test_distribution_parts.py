@@ -14,7 +14,7 @@ from firsthand.benchmark import Benchmark
 from firsthand.cluster.spread.distribute import _Distribution, distribute
 from firsthand.cluster.spread.run_worker import InProcess, Lost, RelayedJournal, Worker, attempt_message
 from firsthand.context import Context
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, SandboxError
 from firsthand.loop.listener import Began
 from firsthand.memories.notes import notes
 from firsthand.message import Json
@@ -142,6 +142,19 @@ def test_a_lost_worker_s_attempts_begin_again_on_the_next_with_what_it_had_recor
         again = [attempt_message(one, 3, [("e1", "r", {"a": 1})]), attempt_message(two, 3, [])]
         assert second.heard == [again, []] and lost == ["first is gone: its 2 attempts go to others"]
         assert (first.closed, second.closed) == (1, 1)
+
+
+def test_an_error_that_is_no_loss_ends_the_run_and_closes_its_workers(tmp_path: Path) -> None:
+    (one,) = every = places(1)
+    failed = {"kind": "failed", "id": one.id, "error": "SandboxError", "message": "no sandbox here"}
+    for said, told in ((ValueError("a bug"), "a bug"), ([failed], "no sandbox here")):
+        remote, lost = Told(said), list[str]()
+        crew = Crew(remote)
+        with create(tmp_path, {}, "r") as run:
+            with pytest.raises((ValueError, SandboxError), match=f"^{told}$"):
+                asyncio.run(asyncio.wait_for(distribute(run, every, crew, on_lost=lost.append), 5))
+            assert (lost, remote.closed, crew.is_closed, list(run.traces())) == ([], 1, True, [])
+            assert run.status != "running"
 
 
 def test_a_worker_without_an_attempt_waits_until_one_is_put_back(tmp_path: Path) -> None:

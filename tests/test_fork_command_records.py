@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from firsthand.commands import fork
 from firsthand.commands.fork import Config as ForkConfig
 from firsthand.commands.fork import outcome, print_results
 from firsthand.errors import ConfigError
+from firsthand.loop.protection import shareable
 from firsthand.retrieval.corpus import close_corpora
 from firsthand.runs.store import open_run
 from firsthand.tool import tool
@@ -213,7 +215,7 @@ def test_a_run_from_elsewhere_is_forked_where_what_it_names_is_installed_trusted
 
 
 def test_an_attempt_that_is_protected_is_not_watched_and_what_was_made_of_it_not_printed(
-    cli: Cli, home: Path, ran: Any
+    cli: Cli, home: Path, ran: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open_run(ran.id, home) as run:
         secret = replace(
@@ -226,3 +228,12 @@ def test_an_attempt_that_is_protected_is_not_watched_and_what_was_made_of_it_not
     assert "watch would print what must not be printed (it is held out): leave it out" in err
     assert cli("fork", ran.id, ran.trace.id, "--at", "0", "--watch")[0] == 0
     assert cli("fork", ran.id, place, "--at", "0")[0] == 0, "it is forked unwatched"
+    made = replace(secret, answer="it is a long secret answer")
+    monkeypatch.setattr(fork, "carry_out", lambda *given, **more: made)
+    code, out, _ = cli("fork", ran.id, place, "--at", "1", "--json")
+    assert code == 0 and json.loads(out) == json.loads(json.dumps(shareable(made).to_json()))
+    assert "long secret" not in out and json.loads(out)["answer"] == "[withheld: 26 characters]"
+    monkeypatch.setattr(fork, "carry_out", lambda *given, **more: replace(made, events=()))
+    assert json.loads(cli("fork", ran.id, place, "--at", "1", "--json")[1])["answer"] == "it is a long secret answer"
+    monkeypatch.setattr(fork, "carry_out", lambda *given, **more: replace(made, error=Failure("ModelError", "gone")))
+    assert cli("fork", ran.id, place, "--at", "1", "--json")[0] == 3

@@ -172,6 +172,16 @@ def test_a_flag_of_the_command_fills_the_option_of_the_variant(index):
     assert variant_of(AnswerFlags(variant="naive:k=7", k=3), index)[1]["k"] == 7
     _, options = variant_of(AnswerFlags(variant="team"), index)
     assert options == {"form": "cited", "index": str(index)}
+    taken = {"k": 2, "index": str(index)}
+    assert variant_of(AnswerFlags(variant="rag_token", k=2), index)[1] == taken, (
+        "what is not the default is refused alone"
+    )
+    for name, value in (("floor", 0.0), ("rerank", ""), ("unsupported", "drop"), ("form", "plain")):
+        with pytest.raises(ConfigError) as refused:
+            variant_of(AnswerFlags(variant="rag_token", k=2, **{name: value}), index)
+        assert str(refused.value) == f"--{name} was given, and rag_token has no option {name}: leave it out"
+    for name, value in (("floor", 0.0), ("rerank", "")):
+        assert variant_of(AnswerFlags(variant="naive", **{name: value}), index)[1][name] == value
 
 
 # -- chat --

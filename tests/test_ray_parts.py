@@ -145,6 +145,12 @@ def test_errors_of_ray_are_told_in_a_few_words():
          "this process has another version of Ray or Python than the cluster: Ray 2 and 3"),
         (RayError("it exceeds the maximum size"),
          "the folder this was started in is too large to travel: start in one that holds only what the run names"),
+        (RayError("Version mismatch: The cluster was started with: Ray: 2.1 Python: 3.11 This process: Ray: 2.2"),
+         "this process has another version of Ray or Python than the cluster: The cluster was started with: Ray: 2.1 "
+         "Python: 3.11 This process: Ray: 2.2"),
+        *((type("Own", (kind,), {})("x"), said) for kind, said in (
+            (kinds["OutOfMemoryError"], "its machine ran out of memory"), (kinds["NodeDiedError"], "its machine is gone"),
+            (kinds["ActorUnavailableError"], "it cannot be reached any more"), (ActorDiedError, "its process ended"))),
         (kinds["OutOfMemoryError"]("x"), "its machine ran out of memory"),
         (kinds["NodeDiedError"]("x"), "its machine is gone"), (RayError("The node has died"), "its machine is gone"),
         (RayError("node was terminated"), "its machine is gone"),

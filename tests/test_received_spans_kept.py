@@ -161,6 +161,17 @@ def test_one_span_is_new_ends_another_or_is_left_out(store: TraceStore, monkeypa
         assert kept("b") == [(0, 20, "done"), (1, 30, "last"), (2, 20, "full")] and MAX_COPIES == 100
 
 
+def test_a_trace_through_several_services_is_of_its_root_s(store: TraceStore) -> None:
+    gate, shop, bank = (
+        (name.encode(), b'{"service.name": "%s"}' % name.encode(), name) for name in ("gate", "shop", "bank")
+    )
+    store.add([ready("t", "2", parent="1", resource=gate), ready("t", "1", start=15, resource=shop),
+               ready("t", "3", parent="1", start=1, resource=bank), ready("u", "9", resource=bank)])  # fmt: skip
+    assert (store.summary("t").service, store.summary("t").name, store.summary("u").service) == ("shop", "n1", "bank")
+    store.add([ready("t", "2", parent="1", end=99, resource=gate)])
+    assert (store.summary("t").service, store.summary("t").last_ns) == ("shop", 99), "counted anew too"
+
+
 def test_traces_are_counted_on_or_anew_where_a_span_was_replaced(store: TraceStore) -> None:
     paid = SpanFacts("generate", "m", 5, 1, 3, 0.5, session="s", input="q", output="a")
     resource = (b"r", b'{"service.name": "shop"}', "shop")

@@ -137,6 +137,14 @@ def test_openllmetry_s_calls_alone_are_a_message() -> None:
     assert (found.tool, found.arguments, found.result) == ("named", [], 0)
     assert said(openllmetry_dialect.facts(span(tool)).input) == "[]"
     plain = {"gen_ai.prompt.0.role": "user"}
+    for key, value, what in (("traceloop.span.kind", "agent", "agent"), ("traceloop.span.kind", "tool", "tool"),
+                             ("traceloop.span.kind", "Workflow", "chain"), ("traceloop.span.kind", "other", "generate"),
+                             ("llm.request.type", "embedding", "embed"), ("llm.request.type", "Rerank", "rerank"),
+                             ("llm.request.type", "other", "generate")):  # fmt: skip
+        assert openllmetry_dialect.facts(span(plain | {key: value})).what == what, "prompts tell the kind of no other"
+    both = {"traceloop.span.kind": "task", "llm.request.type": "chat"}
+    assert openllmetry_dialect.facts(span(both)).what == "chain"
+    assert openllmetry_dialect.facts(span({"gen_ai.completion.0.role": "assistant"})).what == "span"
     assert openllmetry_dialect.facts(span(plain)).what == "generate" and dialects_of(span(plain)) == ("OpenLLMetry",)
 
 

@@ -116,9 +116,9 @@ def test_a_segment_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
         0,
         1,
         b"d",
-        zlib.compress(b"x" * 2_500_000),
+        zlib.compress(b"\x01" * 5_700_000, 1),
     )
-    _write(tmp_path / "large.parquet", [row])  # a line of more than two megabytes
+    _write(tmp_path / "large.parquet", [(*row[:-1], b"{}"), row])  # a line of 34 megabytes, for \x01 is written \u0001
     assert [path.name for path in tmp_path.iterdir()] == ["large.parquet"]
     (tmp_path / "there").mkdir()
     with pytest.raises(StoreError, match=r"the segment .*there cannot be written \(Is a directory\): make room"):
@@ -134,7 +134,7 @@ def test_whole_traces_are_sealed_while_they_fit(store: TraceStore, monkeypatch: 
     store.add([ready(trace, str(number)) for trace, count in (("a", 2), ("b", 2), ("c", 1)) for number in range(count)])
     arrived(store, a=30.5, b=10.25, c=50.0)
     assert seal(store, 10.0, now_s=20.25) == 0, "one that has been quiet for exactly so long is not older"
-    assert seal(store, 10.0, most=4, now_s=60.0) == 4
+    assert seal(store, 10.0, most=4, now_s=61.0) == 4, "the third is old enough and does not fit"
     (row,) = store.database.read("SELECT file, num_spans, first_s, last_s FROM segments")
     assert row[1:] == (4, 10.25, 30.5) and row[0].startswith("day=1970-01-01/00000000030500-")
     assert store.database.read("SELECT trace, file FROM sealed ORDER BY trace") == [("a", row[0]), ("b", row[0])]

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -45,6 +46,71 @@ class Kept(OtlpSender):
 def named(name: str, trace: int = 1, **attributes: Any) -> IncomingSpan:
     held = {key.replace("__", "."): value for key, value in attributes.items()}
     return IncomingSpan(f"{trace:032x}", f"{trace:016x}", "", name, 10, 30, held)
+
+
+def test_what_is_being_sent_is_not_sent_yet() -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    class Slow(Kept):
+        def _sent(self, client: Any, batch: Sequence[IncomingSpan]) -> bool:
+            begun.set()
+            return may_end.wait(10) and super()._sent(client, batch)
+
+    sender = Slow()
+    sender.put(named("last"), True)
+    threading.Thread(target=sender.flush, args=(10,)).start()
+    assert begun.wait(10) and not sender._waiting and sender.flush(0.01) is False
+    may_end.set()
+    assert sender.flush(10) is True and (sender.batches, sender.dropped) == ([["last"]], 0)
+
+
+def test_what_is_one_too_many_is_dropped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(span_sender, "MAX_WAITING", 2)
+    monkeypatch.setattr(span_sender, "MAX_OPEN_TRACES", 2)
+    sender = Kept()
+    sender._pid = os.getpid()  # nothing takes what waits
+    dropped = [(sender.put(named(name), False), sender.dropped)[1] for name in "abcd"]
+    assert dropped == [0, 0, 1, 2] and [each.name for each in sender._waiting] == ["a", "b"]
+    recorder = RunRecorder(tmp_path / "run", "s")
+    open_now = []
+    for trace in (1, 2, 2, 3, 4):
+        recorder.put(named("n", trace), False)
+        open_now.append(([int(each, 16) for each in recorder._open], recorder.dropped))
+    assert open_now == [([1], 0), ([1, 2], 0), ([1, 2], 0), ([2, 3], 1), ([3, 4], 2)], "the oldest goes"
+
+
+def test_a_collector_that_is_busy_is_asked_three_times_and_one_that_refuses_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(span_sender, "time", SimpleNamespace(sleep=slept.append))
+    sender = OtlpSender("http://127.0.0.1:1", "shop", {})
+    for statuses, sent, waits in (
+        ([200], True, 0), ([299], True, 0), ([300], False, 0), ([400], False, 0), ([500], False, 0), ([501], False, 0),
+        ([429, 202], True, 1), ([502, 503, 200], True, 2), ([504, 504, 504, 200], False, 3), ([503, 404], False, 1),
+        ([None, 200], True, 1), ([None, None, None], False, 3),
+    ):  # fmt: skip
+        slept.clear()
+        left = list(statuses)
+
+        def post(url: str, left: Any = left, **body: Any) -> Any:
+            status = left.pop(0)
+            if status is None:
+                raise OSError("gone")
+            return SimpleNamespace(status_code=status)
+
+        assert sender._sent(SimpleNamespace(post=post), [named("n")]) is sent, statuses
+        assert slept == [pytest.approx(each) for each in (0.2, 0.8, 3.2)[:waits]]
+
+
+def test_numbers_that_otlp_cannot_hold_are_texts() -> None:
+    value = span_sender._value
+    assert [value(-(2**63)), value(2**63 - 1), value(0)] == [
+        {"intValue": str(-(2**63))}, {"intValue": str(2**63 - 1)}, {"intValue": "0"}]  # fmt: skip
+    assert [value(-(2**63) - 1), value(2**63)] == [{"stringValue": str(-(2**63) - 1)}, {"stringValue": str(2**63)}]
+    assert [value(each) for each in (True, False, 0.5, float("-inf"), "", None)] == [
+        {"boolValue": True}, {"boolValue": False}, {"doubleValue": 0.5}, {"stringValue": "-inf"}, {"stringValue": ""},
+        {"stringValue": "None"}]  # fmt: skip
 
 
 def test_a_whole_batch_is_sent_at_once_and_less_waits(monkeypatch: pytest.MonkeyPatch) -> None:

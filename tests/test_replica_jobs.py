@@ -201,7 +201,9 @@ def test_a_replica_of_an_embedder_alone_is_described_by_what_decides_its_vectors
     run(work())
 
 
-def test_an_embedder_is_opened_by_its_name_with_the_threads_of_the_engine(tmp_path: Path):
+def test_an_embedder_is_opened_by_its_name_with_the_threads_of_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     settings = {"model": None, "embedder": str(tmp_path), "engine": {"threads": 3}, "neighbours": 2}
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").touch()
@@ -212,6 +214,9 @@ def test_an_embedder_is_opened_by_its_name_with_the_threads_of_the_engine(tmp_pa
     other: Any = open_replica({**settings, "engine": {}}).embedder
     assert other._settings == (None, None, None)
     assert open_replica({**settings, "embedder": None}).embedder is None
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    other = open_replica({**settings, "embedder": f"~/{tmp_path.name}"}).embedder
+    assert (other.name, other.path) == (f"~/{tmp_path.name}", tmp_path), "known by the name it was asked by"
 
 
 def test_an_adapter_that_cannot_be_loaded_leaves_nothing_to_undo():

@@ -301,7 +301,7 @@ def test_weights_are_read_whole_with_their_digest(tmp_path: Path):
     from safetensors.torch import save_file
 
     file = tmp_path / "w.safetensors"
-    save_file({"b": torch.ones(2), "a": torch.zeros(1)}, file)
+    save_file({"b": torch.ones(300_000), "a": torch.zeros(1)}, file)  # more than a megabyte
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     model = Adaptable()
     assert run(asked(Replica(model), "load_weights", file=str(file), version=3)) == digest

@@ -57,6 +57,14 @@ def test_workers_are_described_and_told_apart():
         f"its benchmark 'b' has the protocol '{'q' * 79}, and here it is 'p'"
     )
     assert difference(here, {**here, "more": 1}) is None
+    odd = {"tags": (1, "x"), "agents": {"a": {"stop": ("x", "y"), "at": Path("p"), "by": {3: (4,)}}}}
+    assert difference(odd, odd) is None and difference(odd, unpack(pack(odd))) is None, (
+        "as they are when they travelled"
+    )
+    assert difference(unpack(pack(odd)), odd) is None
+    assert difference(odd, {**odd, "agents": {"a": {**odd["agents"]["a"], "stop": ("x",)}}}) == (
+        "its agent 'a' has the stop ['x'], and here it is ['x', 'y']"
+    )
     assert difference({"agents": {"a": {}}}, {"agents": {"a": {}}}) is None, "nothing to compare is not nothing there"
     place = Place(agents["ada"], benchmarks["b"], Task("t", "?"), 3)
     assert attempt_message(place, 7, [("e", "r", {"a": 1})]) == {

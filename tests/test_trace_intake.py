@@ -77,6 +77,10 @@ def test_an_intake_holds_its_home_and_leaves_it_whole(tmp_path: Path, still: Any
     with pytest.raises(ConfigError, match="redact"):
         Intake(tmp_path / "never", IntakeSettings(redact=("(",)))
     assert not (tmp_path / "never").exists()
+    other = still(tmp_path / "a" / "home")
+    assert (other.store.folder.stat().st_mode & 0o777, other.store.folder.name) == (0o700, "traces"), (
+        "its owner's alone"
+    )
 
 
 async def submitted(intake: Intake, raw: bytes) -> list[WriteOutcome]:

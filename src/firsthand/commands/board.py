@@ -157,7 +157,7 @@ def main(config: Config) -> int:
         return 0
     if is_arena:
         raise ConfigError(f"{', '.join(sources)} holds no votes: give one file of votes, or a run of `firsthand arena`")
-    own = ("method", "style", "where", "anchor", "checks", "cap", "stuffing", "write_votes")
+    own = ("method", "style", "where", "anchor", "checks", "stuffing", "write_votes")
     if given := [name for name in own if getattr(config, name) != getattr(Config, name)]:
         raise ConfigError(f"--{given[0].replace('_', '-')} is for votes: leave it out for results")
     return _print_results(config, spec or BoardSpec(), sources, level)
