@@ -44,7 +44,7 @@ while read := os.read(3, 65536):
             say({{"method": "Page.came", "params": {{"n": given["n"]}}, "sessionId": each["sessionId"]}})
             say({{"method": "Page.came", "params": {{"n": 0}}, "sessionId": "another"}})
         if method == "refuse":
-            say({{"id": number, "error": {{"message": "no such thing"}}}})
+            say({{"id": number, "error": given.get("error", {{"message": "no such thing"}})}})
         elif method == "how":
             say({{"id": number, "result": STARTED | {{"asked": each}}}})
         elif method == "empty":
@@ -98,6 +98,10 @@ def test_calls_are_answered_refused_or_late_and_events_reach_their_session(brows
     assert client.call("event", "mine", n=7) and events == [("Page.came", 7)]
     with pytest.raises(DevToolsError, match="no such thing"):
         client.call("refuse")
+    for error, told in (({"message": "é" * 299 + "abc"}, "é" * 299 + "a"), ({"code": -3}, "{'code': -3}"), ({}, "{}")):
+        with pytest.raises(DevToolsError) as refused:
+            client.call("refuse", error=error)
+        assert str(refused.value) == told
     with pytest.raises(TimeoutError, match=r"within 0\.05 s"):
         client.call("silence", timeout_s=0.05)
     assert client.wait(client.send("silence"), unless=lambda: events) is None
@@ -130,14 +134,14 @@ def test_a_browser_that_does_not_start_is_told_in_one_sentence(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("does", "why"), [("exit 1", "the browser has ended"), ("wait", "the browser did not answer within 0.4 s")]
+    ("does", "why"), [("exit 1", "the browser has ended"), ("wait", "the browser did not answer within 0.5 s")]
 )
 def test_a_browser_that_does_not_start_leaves_no_process_and_no_folder(
     tmp_path: Path, monkeypatch, does: str, why: str
 ):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    monkeypatch.setattr(devtools, "START_TIMEOUT_S", 0.4)
+    monkeypatch.setattr(devtools, "START_TIMEOUT_S", 0.5 if does == "wait" else 20)
     monkeypatch.setattr(devtools, "END_TIMEOUT_S", 0.01)
     path = tmp_path / "browser"
     path.write_text(f"#!/bin/sh\nsleep 60 3<&- 4>&- &\necho $$ $! > {tmp_path}/ids\n{does}\n")
