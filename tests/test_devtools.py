@@ -1,5 +1,6 @@
 """The DevTools client against a program that speaks the protocol on descriptors 3 and 4, as Chromium does."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -206,3 +207,31 @@ def test_the_profile_of_a_killed_process_goes_at_the_next_start_and_others_stay(
     assert start("import os; os._exit(0)").wait() == 0
     assert kept < profiles() and not left & profiles() and len(profiles()) == 3 and tmp_path.exists()
     lives.communicate("\n")
+
+
+def test_only_folders_that_are_older_than_a_minute_and_locked_by_nobody_are_removed(tmp_path: Path):
+    ages_s = {"a-old": 61, "b-locked": 61, "c-young": 50, "d-file": 61, "e-old": 3600, "f-ahead": -3600}
+    for name, age_s in ages_s.items():
+        path = tmp_path / f"{devtools.PROFILE}{name}"
+        if name == "d-file":
+            path.write_text("kept")
+        else:
+            (path / "Default").mkdir(parents=True)
+            (path / "Default" / "Preferences").write_text("{}")
+        os.utime(path, (0, time.time() - age_s))
+    (tmp_path / "another").mkdir()
+    os.utime(tmp_path / "another", (0, 0))
+    before = descriptors()
+    held = os.open(tmp_path / f"{devtools.PROFILE}b-locked", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        devtools._remove_abandoned(tmp_path)
+    finally:
+        os.close(held)
+    assert sorted(each.name.removeprefix(devtools.PROFILE) for each in tmp_path.iterdir()) == [
+        "another", "b-locked", "c-young", "d-file", "f-ahead"
+    ]  # fmt: skip
+    assert descriptors() == before
+    devtools._remove_abandoned(tmp_path)
+    assert not (tmp_path / f"{devtools.PROFILE}b-locked").exists()
+    devtools._remove_abandoned(tmp_path / "missing")
