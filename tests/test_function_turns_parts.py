@@ -29,6 +29,14 @@ class MathAPI:
     def half(self, number: float, times: int = 1) -> dict[str, float]:
         return {"result": number / 2**times, "kind": type(number).__name__}  # type: ignore[dict-item]
 
+    def given(self, count: int, share: "float", *, most: float = 1, name=0) -> list[object]:  # type: ignore[no-untyped-def]
+        return [count, share, most, name, None, "a"]
+
+    def told(self, what: str) -> object:
+        ring: dict[str, object] = {}
+        ring["itself"] = ring
+        return {"ring": ring, "none": None, "text": "é", "object": {"é": [1, True]}}[what]
+
     def fail(self, why: str) -> str:
         raise ValueError(why)
 
@@ -94,6 +102,15 @@ def test_results_are_texts_and_whole_numbers_become_floats_where_they_are_wanted
     assert services.instances["TicketAPI"].tickets == ["old", "a/3"]
     assert FIRST == {"TicketAPI": {"tickets": ["old"]}}
     assert services.run("odd()") == "{1: {2}}"
+    assert services.run("given(3, 4, most=5, name=6)") == "[3, 4.0, 5.0, 6, None, 'a']"
+    assert services.run("given(count=-3, share=0)") == "[-3, 0.0, 1, 0, None, 'a']"
+    assert services.call("given", (3.5, 4.5), {"most": "5"}) == "[3.5, 4.5, '5', 0, None, 'a']"
+    assert services.run("given(1, 2, 3)") == "Error during execution: too many positional arguments"
+    assert services.run("given(1, 2, least=3)") == "Error during execution: got an unexpected keyword argument 'least'"
+    assert services.run("told('object')") == '{"\\u00e9": [1, true]}'
+    assert (services.run("told('none')"), services.run("told('text')")) == ("None", "é")
+    assert services.run("told('ring')") == "{'itself': {...}}"
+    assert services.run("told('x')") == "Error during execution: 'x'"
     assert services.run("fail('no é')") == "Error during execution: no é"
     assert services.run("half()") == "Error during execution: missing a required argument: 'number'"
     assert services.method("add") == services.instances["TicketAPI"].add

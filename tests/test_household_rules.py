@@ -197,6 +197,22 @@ def test_a_goal_holds_only_with_the_state_the_count_and_one_receptacle_of_the_ki
     assert not game.is_won
     game.places["mug 2"] = "desk 1"
     assert game.is_won
+    more = HouseGame(house("pick_two_obj", "mug", "shelf", 2, things=(*THINGS, Thing("mug 3", "mug", "shelf 1"))))
+    more.places |= {"book 1": "desk 1", "mug 2": "shelf 1"}
+    assert more.is_won  # three of two
+    more.places["mug 1"] = "hand"
+    assert more.is_won
+    more.places |= {"mug 2": "desk 1", "book 1": "shelf 1"}
+    assert not more.is_won
+    desks = HouseGame(house("pick_two_obj", "mug", "desk", 2, receptacles=(*RECEPTACLES, Receptacle("desk 2", "desk"))))
+    desks.places |= {"mug 1": "desk 1", "mug 2": "desk 2"}
+    assert not desks.is_won
+    desks.places["mug 1"] = "desk 2"
+    assert desks.is_won
+    clean = HouseGame(house("pick_clean_then_place"))
+    clean.places |= {"mug 1": "desk 1", "mug 2": "desk 1"}
+    clean.states["mug 2"].add("clean")
+    assert clean.is_won  # a dirty one beside it does no harm
     for kind, state, others in (
         ("pick_clean_then_place", "clean", {"hot", "cool"}),
         ("pick_heat_then_place", "hot", {"clean", "cool"}),
@@ -214,6 +230,18 @@ def test_a_goal_holds_only_with_the_state_the_count_and_one_receptacle_of_the_ki
     looking.act("use desklamp 1")
     looking.act("use desklamp 1")
     assert looking.is_won  # it was used, though it is off again
+    looking.places |= {"book 1": "shelf 1", "mug 1": "hand"}
+    assert not looking.is_won  # another object in hand
+    looking.places |= {"book 1": "hand", "mug 1": "shelf 1"}
+    lamps = [Thing(f"{kind} {n}", kind, at, frozenset({"use", "fixed"})) for kind, n, at in (
+        ("desklamp", 2, "sinkbasin 1"), ("floorlamp", 1, "shelf 1"))]  # fmt: skip
+    several = HouseGame(house("look_at_obj", "book", "desklamp", things=(*THINGS, *lamps)))
+    several.places["book 1"] = "hand"
+    for place, lamp, won in (("shelf 1", "floorlamp 1", False), ("corner", "desklamp 2", True), ("desk 1", "", False)):
+        several.at = place
+        assert not several.is_won
+        several.act(f"use {lamp}")
+        assert several.is_won == won, place
     looking.at = "fridge 1"
     assert not looking.is_won
     looking.at, looking.places["book 1"] = "desk 1", "desk 1"

@@ -125,6 +125,7 @@ class Wire:
         return self
 
     def execute(self, statement: str, *given: object) -> None:
+        statement.encode()  # as pymysql does before anything is sent
         self.notes.append((self.who[0], statement, *given))
         answer = self.answers.pop(0) if self.answers else None
         if isinstance(answer, Exception):
@@ -229,6 +230,19 @@ def test_the_agents_statements_are_answered_as_pymysql_does_and_only_a_lost_line
     assert engine.notes == []  # one that is shut already is not shut again
     engine.answers.append(OSError("no socket"))
     assert engine._execute("S8") == "no socket"
+    assert engine._agent is None
+    engine.notes.clear()
+    refused = "'utf-8' codec can't encode character '\\ud800' in position 8: surrogates not allowed"
+    assert engine._execute("SELECT '\ud800'") == refused
+    assert engine._agent is None
+    engine.answers.append(ValueError("no such number"))
+    assert engine._execute("S9") == "no such number"
+    assert engine._agent is None
+    assert engine.notes == ["left", "close", sent("S9"), "left", "close"]
+    assert len(engine.callers) == 5
+    engine.answers += [KeyError("a fault of ours")]
+    with pytest.raises(KeyError):
+        engine._execute("S10")
 
 
 def test_the_cells_are_all_columns_as_text_and_none_when_the_table_is_gone():

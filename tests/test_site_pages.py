@@ -270,6 +270,13 @@ def test_a_calendar_turns_months_over_the_year_and_shows_the_free_hours_of_a_day
     assert january.startswith("January 2028</h1>")
     assert january.endswith('<p><a href="/?month=1">Previous month</a> <a href="/?month=3">Next month</a></p>')
     assert body(visit, month="99").startswith("November 2029</h1>")
+    assert body(visit, month="24").startswith("November 2029</h1>")
+    assert body(visit, month="23").startswith("October 2029</h1>")
+    late = SiteVisit(Errand("calendar", 3, "Book", data | {"start": "2028-01-31"}, goal, ()))
+    assert body(late).startswith("January 2028</h1>")
+    assert body(late, month="1").startswith("February 2028</h1>")
+    assert body(late, month="1").count("<td></td>") == 6  # the 29 days of Tuesday to Tuesday stand in five weeks
+    assert body(late, month="12").startswith("January 2029</h1>")
     assert body(visit, day="2027-12-05") == (
         '5 December 2027</h1><p>Taken: 09:00, 15:00</p><form method="post" action="/book"><input type="hidden" name="date" '
         'value="2027-12-05"><label>Hour <select name="hour" aria-label="Hour"><option selected></option>'
@@ -278,7 +285,9 @@ def test_a_calendar_turns_months_over_the_year_and_shows_the_free_hours_of_a_day
         '<label>Title <input name="title" aria-label="Title"></label><button>Book</button></form>'
         '<p><a href="/">Back to the calendar</a></p>'
     )
+    assert body(visit, day="20271205") == body(visit, day="2027-W48-7") == body(visit, day="2027-12-05")
     assert body(visit, day="2027-12-06").startswith("6 December 2027</h1><p>All hours are free.</p>")
+    assert body(visit, day="2027-12-32") == body(visit, day="") == 'No such day</h1><p><a href="/">Back</a></p>'
     assert body(visit, day="x") == 'No such day</h1><p><a href="/">Back</a></p>'
     assert visit.post("/book", {"date": "2027-12-05", "hour": "10:00", "title": " Review ", "more": "1"}) == "/done"
     assert visit.sent == goal and visit.is_right

@@ -16,7 +16,7 @@ from firsthand.worlds.aquawar.aquawar_rules import KINDS, MAX_HP, AquawarGame, F
 from firsthand.worlds.world import InvalidAction, WorldCall
 
 US, THEM = 0, 1
-_OBJECT = re.compile(r"\{[^{}]*\}", re.DOTALL)
+_OBJECT = re.compile(r"\{[^{}]*\}")
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,7 @@ class MariadbEngine:
                 cursor.execute(statement)
                 reply = str(list(cursor.fetchmany(1000))) if cursor.description else "[]"
             self._agent.commit()
-        except (pymysql.Error, UnicodeError, ValueError, OSError) as error:
+        except (pymysql.Error, ValueError, OSError) as error:
             if not isinstance(error, pymysql.ProgrammingError | pymysql.DataError | pymysql.IntegrityError):
                 self._hang_up()
             return f"{reason_of(error)}"
