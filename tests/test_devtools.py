@@ -223,7 +223,7 @@ def test_only_folders_that_are_older_than_a_minute_and_locked_by_nobody_are_remo
     os.utime(tmp_path / "another", (0, 0))
     before = descriptors()
     held = os.open(tmp_path / f"{devtools.PROFILE}b-locked", os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
+    fcntl.flock(held, fcntl.LOCK_SH)
     try:
         devtools._remove_abandoned(tmp_path)
     finally:
