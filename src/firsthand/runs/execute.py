@@ -180,7 +180,7 @@ class _FailuresInARow:
     def to_keep(self, trace: Trace) -> list[Trace]:
         """The traces that may be kept once this attempt has ended."""
         unreached = trace.error is not None and trace.error.kind == Unreachable.__name__
-        counts = trace.error is not None if self.most else unreached
+        counts = trace.error is not None if self.most else unreached and self.most is None
         self.count = self.count + 1 if counts else 0
         if trace.error is not None:
             self.last = trace.error.message
