@@ -72,19 +72,22 @@ class Checkout:
     def fate(
         self, edit: Edit, tests: Sequence[str], *, cpu_s: float, in_place: bool = True, slow: bool = False
     ) -> Fate:
-        """What becomes of a change before these tests."""
-        if not tests:
-            return "not reached"
-        ended = self._forked(edit, tests, cpu_s) if in_place else None
-        if ended is None:
-            ended = self._fresh(edit, tests, cpu_s, slow)
-        if ended.passed is not False:
-            return "lives" if ended.passed else "no end"
-        if ended.failed:
-            sound = self._is_sound(ended.failed[0], slow)
-        else:  # the tests could not be collected
-            sound = self._fresh(None, tests, cpu_s, slow).passed is True
-        return "caught" if sound else "its test fails"
+        """What becomes of a change before these tests; those that fail without any change are left out."""
+        remaining = list(tests)
+        while remaining:
+            ended = self._forked(edit, remaining, cpu_s) if in_place else None
+            if ended is None:
+                ended = self._fresh(edit, remaining, cpu_s, slow)
+            if ended.passed is not False:
+                return "lives" if ended.passed else "no end"
+            if not ended.failed:  # the tests could not be collected
+                return "caught" if self._fresh(None, remaining, cpu_s, slow).passed is True else "its test fails"
+            if self._is_sound(ended.failed[0], slow):
+                return "caught"
+            if ended.failed[0] not in remaining:  # one of a file
+                return "its test fails"
+            remaining.remove(ended.failed[0])
+        return "its test fails" if tests else "not reached"
 
     def _is_sound(self, test: str, slow: bool) -> bool:
         """Whether a test passes without any change; one that fails anyway says nothing."""

@@ -171,3 +171,24 @@ def test_tests_near_a_line_come_most_special_first_within_their_seconds(tmp_path
         path.write_text(content)
         with pytest.raises(SystemExit, match="does not tell which tests run which lines"):
             tests_reached.Reached(path)
+
+
+def test_a_test_that_fails_without_the_change_is_left_out_and_the_others_decide(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checkout = forked_tests.Checkout.__new__(forked_tests.Checkout)
+    monkeypatch.setattr(checkout, "_is_sound", lambda test, slow: not test.startswith("bad"), raising=False)
+
+    def fate(*tests: str, noticed: str = "", ends: bool | None = True) -> str:
+        def forked(edit: forked_tests.Edit, asked: list[str], cpu_s: float) -> forked_tests.Ended:
+            failing = [each for each in asked if each.startswith("bad") or each == noticed]
+            return forked_tests.Ended(False, failing[:1]) if failing else forked_tests.Ended(ends, [])
+
+        monkeypatch.setattr(checkout, "_forked", forked, raising=False)
+        return checkout.fate(forked_tests.Edit("a.py", 0, 1, "x"), tests, cpu_s=1.0)
+
+    assert fate("bad::1", "a", "bad::2", "b", noticed="b") == "caught"
+    assert fate("bad::1", "a") == "lives"
+    assert fate("bad::1", "a", ends=None) == "no end"
+    assert fate("bad::1", "bad::2") == "its test fails"
+    assert fate() == "not reached"
