@@ -63,12 +63,18 @@ class _Reader:
     def collect(self) -> None:
         at = 0
         while (opens := self.source.find("<", at)) >= 0:
-            self.origins.append((len(self.pieces), at, self.in_pre > 0))
-            self.words(self.source[at:opens])
+            self.placed_words(at, opens)
             self.origins.append((len(self.pieces), opens, False))
             at = self.markup(opens)
-        self.origins.append((len(self.pieces), at, self.in_pre > 0))
-        self.words(self.source[at:])
+        self.placed_words(at, len(self.source))
+
+    def placed_words(self, at: int, end: int) -> None:
+        """Write words and their origin; in a `pre` each line has its own, as entities are longer than what they show."""
+        text = self.source[at:end]
+        for piece in (text.splitlines(keepends=True) if self.in_pre else []) or [text]:
+            self.origins.append((len(self.pieces), at, self.in_pre > 0))
+            self.words(piece)
+            at += len(piece)
 
     def placed(self) -> tuple[str, list[tuple[int, int]]]:
         """The text that `read` gives, and the origin of each line."""
