@@ -166,8 +166,9 @@ def test_a_patch_that_is_malformed_or_leads_elsewhere_is_refused_with_its_line()
             with pytest.raises(DataError) as refused:
                 read_patch(f"diff --git a/x b/x\n{key} {mode}\n")
             assert str(refused.value) == refusal.format(kind), (key, mode)
-        for mode in ("100644 ", " 100755\r"):
+        for mode in ("100644 ", " 100755\r", "x1", "x -060000"):
             assert len(read_patch(f"diff --git a/x b/x\n{key} {mode}\n")) == 1
+    assert read_patch("diff --git a/x b/x\nindex 0a..12\n") == (Change("x", "x"),), "a mode may be left out"
     with at_most_cpu_s(2), pytest.raises(DataError, match="names no file"):
         read_patch("index " + "." * 400_000 + "\nindex .." + " " * 400_000)
     assert len(read_patch(ONE * 300)) == 300
