@@ -79,6 +79,7 @@ def test_the_compiled_kernels_are_near_and_no_bit_depends_on_the_company(bert: P
 def test_elsewhere_than_on_the_cpu_a_reranker_runs_in_torch(bert: Path) -> None:
     there = load_relevance(str(bert), compiled=True, device="meta", threads=3)
     assert next(there.model.parameters()).device.type == "meta" and not there.is_compiled
+    assert there._workers == 1, "torch has threads of its own"
     here = load_relevance(bert, compiled=True, threads=3)
     assert here.is_compiled and here._workers == 3
     assert here.config == there.config
