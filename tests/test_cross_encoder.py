@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,23 @@ def test_the_compiled_kernels_are_near_and_no_bit_depends_on_the_company(bert: P
 def test_elsewhere_than_on_the_cpu_a_reranker_runs_in_torch(bert: Path) -> None:
     there = load_relevance(str(bert), compiled=True, device="meta", threads=3)
     assert next(there.model.parameters()).device.type == "meta" and not there.is_compiled
+    assert there._workers == 1, "torch has threads of its own"
     here = load_relevance(bert, compiled=True, threads=3)
     assert here.is_compiled and here._workers == 3
     assert here.config == there.config
+
+
+def test_a_reranker_in_the_folder_that_modules_json_names_has_the_files_of_that_folder(
+    bert: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(bert, tmp_path / "0_Encoder")
+    change(tmp_path / "0_Encoder", "sentence_bert_config.json", max_seq_length=11)
+    (tmp_path / "modules.json").write_text(json.dumps([{"type": "x.Transformer", "path": "0_Encoder"}]))
+    change(tmp_path, "sentence_bert_config.json", max_seq_length=7)
+    change(tmp_path, "config_sentence_transformers.json", activation_fn="torch.nn.modules.activation.Sigmoid")
+    found, inside = load_relevance(str(tmp_path), compiled=False), load_relevance(tmp_path / "0_Encoder")
+    assert found.config == inside.config and (found.config.max_pair_tokens, found.config.activation) == (8, "identity")
+    assert found.score(QUERY, TEXTS) == pytest.approx(reference(tmp_path / "0_Encoder", QUERY, TEXTS, 11), abs=1e-5)
 
 
 @pytest.mark.parametrize("most", range(2, 12))

@@ -147,7 +147,10 @@ def test_what_an_embedder_s_files_may_not_say_is_told_with_the_place(tmp_path: P
     )  # type: ignore[arg-type]
     padded = json.dumps([module("Transformer", "")]).ljust(1 << 16)
     assert model_folder(write(tmp_path, modules=padded)) == tmp_path
-    assert "is no list of modules" in refusal(tmp_path, modules=" " * (1 << 16) + "[]")
+    for more in (" " * (1 << 16) + "[]", padded + "]"):  # not cut there
+        assert refusal(tmp_path, modules=more) == (
+            "F/modules.json is no list of modules with a type and a path: it is larger than 65536 bytes"
+        )
     write(tmp_path, modules=[module("Pooling", "")])
     names = "expected one of mean, cls, lasttoken"
     assert refusal(tmp_path, config={}) == f"F/config.json asks for no pooling: {names}"

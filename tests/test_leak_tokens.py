@@ -21,7 +21,7 @@ from firsthand.contamination.leak_evidence import paired_p_value
 from firsthand.contamination.ngram_overlap import PROBES, CorpusIndex
 from firsthand.contamination.option_order import option_evidence
 from firsthand.contamination.order_test import order_evidence
-from firsthand.contamination.text_twins import TwinWords, twin_text
+from firsthand.contamination.text_twins import TwinWords, twin_text, twins_of
 from firsthand.contamination.token_evidence import min_k_evidence, standardised, text_standardised
 from firsthand.errors import DataError
 from firsthand.task import Task
@@ -173,3 +173,28 @@ def test_tests_that_are_not_asked_for_are_not_run():
         found = asyncio.run(contamination("set", tasks, Known(lambda text: -1.0, "x"), tests=(name,)))  # type: ignore[arg-type]
         assert [each.test for each in found.evidence] == [name]
     assert asyncio.run(contamination("set", tasks, Known(lambda text: -1.0), tests=())).verdict == "untested"
+
+
+def test_min_k_plus_plus_subtracts_the_differences_of_the_reference():
+    tasks = [Task(f"t{i}", f"Ada has {i + 10} pens and {91 - 7 * i} more") for i in range(12)]
+    model, reference = (
+        Distributed(
+            {n: [float(share) for share in np.random.default_rng(first + n).dirichlet([1.0] * 10)] for n in (0, 1)}
+        )
+        for first in (0, 2)
+    )
+    found = asyncio.run(contamination("set", tasks, model, reference=reference, tests=("min-k%++",), seed=4)).evidence
+    twins = twins_of(tasks, 4)
+
+    def lowest(given: Distributed, text: str) -> float:
+        return min(asyncio.run(text_standardised(given, text)))  # a fifth of three is one, the lowest
+
+    own, theirs = (
+        np.array([lowest(given, task.prompt) - lowest(given, twins[task.id]) for task in tasks])
+        for given in (model, reference)
+    )
+    assert len(found) == 1 and (found[0].test, found[0].n) == ("min-k%++", 12) and own.mean() != theirs.mean() != 0
+    assert found[0].statistic == pytest.approx((own - theirs).mean())
+    assert found[0].p_value == pytest.approx(paired_p_value(own - theirs))
+    beyond = f"on average, {((own - theirs) > 0).sum()} of 12 do, beyond the reference model"
+    assert found[0].detail == f"items beat their twins by {(own - theirs).mean():+.3f} {beyond}"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cpu_time import at_most_cpu_s
 from firsthand.errors import DataError
 from firsthand.scorers.patches.patch import MAX_BYTES, Change, find_patch, read_patch, touched
 from firsthand.scorers.patches.test_logs import read_log
@@ -147,6 +148,29 @@ def test_a_patch_that_is_malformed_or_leads_elsewhere_is_refused_with_its_line()
         with pytest.raises(DataError) as refused:
             read_patch(text)
         assert str(refused.value) == said
+    refusal = "line 2 of the patch: {} is refused: only ordinary files may be changed"
+    for key in (
+        "old mode",
+        "new mode",
+        "new file mode",
+        "deleted file mode",
+        "index 0a..1b",
+        "index é\t..z",
+        "index ..",
+    ):
+        for mode, kind in (
+            ("120000 ", "a symbolic link"), (" 120000", "a symbolic link"), ("\t160000\r", "a submodule"),
+            ("120000x", "a symbolic link"), ("+120000", "a file of mode +120000"), (" -060000", "a file of mode -060000"),
+            ("0120000", "a file of mode 0120000"), ("1006440", "a file of mode 1006440"),
+        ):  # fmt: skip
+            with pytest.raises(DataError) as refused:
+                read_patch(f"diff --git a/x b/x\n{key} {mode}\n")
+            assert str(refused.value) == refusal.format(kind), (key, mode)
+        for mode in ("100644 ", " 100755\r", "x1", "x -060000"):
+            assert len(read_patch(f"diff --git a/x b/x\n{key} {mode}\n")) == 1
+    assert read_patch("diff --git a/x b/x\nindex 0a..12\n") == (Change("x", "x"),), "a mode may be left out"
+    with at_most_cpu_s(2), pytest.raises(DataError, match="names no file"):
+        read_patch("index " + "." * 400_000 + "\nindex .." + " " * 400_000)
     assert len(read_patch(ONE * 300)) == 300
     lead = "é" * 500_000 + "\n"  # two bytes each
     most = lead + "x" * (MAX_BYTES - 1_000_002 - len(ONE)) + "\n" + ONE

@@ -49,7 +49,12 @@ def test_bleu_and_chrf_use_all_references_and_keep_their_counts() -> None:
         "bleu", (5, 4, 3, 2, 5, 4, 3, 2, 5, 6)
     )
     assert text.bleu(task(answer="a b c d"), attempt("a b c d")).value == pytest.approx(1.0)
-    assert text.chrf(task(references=["no", "abc"]), attempt("abc")).value == pytest.approx(1.0)
+    # the second is the nearest: of n-grams of 1, 2, 3 and 4 letters 3, 2, 1 and none of the answer, 4, 3, 2 and 1 of its own
+    nearest = text.chrf(task(references=["no", "a bcd", "xyzabc"]), attempt("ab c"))
+    counts = [3, 4, 3, 2, 3, 2, 1, 2, 1, 0, 1, 0, *[0] * 6]
+    precision, recall = 1.0, (3 / 4 + 2 / 3 + 1 / 2) / 3  # of the three orders that both have
+    assert nearest.name == "chrf" and nearest.detail == figure_detail("chrf", counts)
+    assert nearest.value == pytest.approx(5 * precision * recall / (4 * precision + recall))
     same = text.corpus_bleu(["a b c d", "e f g h"], [["a b c d"], ["no", "e f g h"]])
     assert same == pytest.approx(1.0) and text.corpus_bleu(["a b c d", "e f g h"], [["e f g h"], ["a b c d"]]) < 0.1
     assert text.corpus_chrf(["abc", "xyz"], [["abc"], ["xyz", "no"]]) == pytest.approx(1.0)

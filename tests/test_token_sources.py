@@ -237,6 +237,16 @@ def test_names_ids_and_templates_are_read_in_each_of_their_forms(tmp_path: Path)
     assert refused(_folder_template, tmp_path, {}).startswith(
         f"{tmp_path / 'chat_template.jinja'} cannot be read as UTF-8 text: "
     )
+    template = tmp_path / "chat_template.jinja"
+    for most in ("x" * (1 << 20), "é" * (1 << 19)):  # bytes are counted, not letters
+        template.write_text(most, encoding="utf-8")
+        assert _folder_template(tmp_path, {}) == most
+        for more in ("a", "ab"):  # what is read ends behind a letter, and within one
+            template.write_text(more + most, encoding="utf-8")
+            told = f"{template}: the chat template should be a text of at most 1048576 bytes"
+            assert refused(_folder_template, tmp_path, {}) == told
+    template.write_text("")
+    assert _folder_template(tmp_path, {"chat_template": "c"}) == "", "its own file counts, if it is empty too"
     assert pretrained._MAX_TEMPLATE_BYTES == 1 << 20
 
 

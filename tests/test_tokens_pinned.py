@@ -266,6 +266,7 @@ def test_a_folder_says_whether_a_prompt_begins_with_bos(tmp_path: Path) -> None:
     for config, bos, adds in (
         ({"bos_token": "a"}, 0, True), ({"bos_token": {"content": "b"}}, 1, False), ({}, None, False),
         ({"bos_token": "a", "add_bos_token": False}, 0, False), ({"bos_token": "b", "add_bos_token": True}, 1, True),
+        ({"bos_token": "a", "add_bos_token": None}, 0, True), ({"bos_token": "b", "add_bos_token": 1}, 1, False),
     ):  # fmt: skip
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"eos_token": "ab"}))
         ours = load(tmp_path)

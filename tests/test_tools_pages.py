@@ -163,6 +163,8 @@ def test_a_page_with_odd_markup_reads_as_a_browser_shows_it() -> None:
         "a<!x>b<?y ?>c</>d</ e>f<": "abcdf<",
         f"a<b {'x' * 3_993}>c": "ac",
         f"a<b title='{'x' * 4_000}>'>c": "a'>c",
+        f"a<b x='{'y' * 3_991}>'>c": "ac",
+        f"a<b x='{'y' * 3_992}>'>c": "a'>c",
         "<script>1</script><style>2</style><noscript>3</noscript><template>4</template><math>5</math>x": "x",
         "<iframe>1</iframe><object>2</object><scripts>3</scripts><SCRIPT>4</script>": "3",
     }

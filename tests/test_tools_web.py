@@ -238,6 +238,18 @@ def test_lines_of_a_page_lead_back_to_their_place_in_its_source() -> None:
         ("T", "<he"), ("##  Head", "<h2"), ("one two three", "one"), ("x", "x\n\n"), ("y", "y</"), ("end < 5 < 6", "end"),
     ]  # fmt: skip
     assert to_placed_text("") == ("", []) and to_placed_text("<p> </p>") == ("", [])
+    # white space behind a line does not count, nor do entities that are longer than what they show
+    for source, text, words in (
+        ("<pre>  k  \n\n m \t\n</pre>z", "k\n\nm\n\nz", "k m z"),
+        ("<b>k</b> <br> <i>m</i> <hr>\t", "k\nm", "k m"),
+        ("<p> k &amp; x \n</p>\t<pre>&lt;&lt;q  \n\tm&gt;x\r\n  &quot;\n<i>u\nv</i> w</pre> &lt;\ny",
+         'k & x\n\n<<q\nm>x\n"\nu\nv w\n< y', "k &lt;&lt;q m&gt;x &quot; u v &lt;\ny"),
+    ):  # fmt: skip
+        found, places = to_placed_text(source)
+        assert found == text == to_text(source)
+        assert [to for _, to in places] == [source.rindex(word) for word in words.split(" ")]
+        starts = [at for at in range(len(text)) if text[at] != "\n" and (not at or text[at - 1] == "\n")]
+        assert [at for at, _ in places] == starts
 
 
 def test_markup_that_is_broken_or_hides_words_is_passed_over() -> None:

@@ -51,6 +51,9 @@ def each_operation(numbers: Any, halves: Any, whole: Any, out: Any, half_out: An
     store(out, 208, splat(numbers[2]))
     store(out, 224, exp(sub(load(numbers, 49), splat(np.float32(0)))))
     store(out, 240, times_power_of_two(load(numbers, 65), load(numbers, 81)))
+    store(out, 256, sub(add(a, splat(ROUND)), splat(ROUND)))
+    store(out, 272, divide(mul(a, b), b))
+    store(out, 288, sub(a, a))
     store(half_out, 2, c)
     store(byte_out, 1, w)
     store(byte_out, 20, load(numbers, 97))
@@ -73,7 +76,7 @@ def test_every_operation_is_numpys_lane_by_lane() -> None:
     halves = np.arange(40, dtype=np.float32) * -0.37 + 4
     whole = np.arange(-24, 16).astype(np.int8) * 5
     whole[[5, 6, 20]] = [-128, 127, -1]
-    out, sums = np.full(256, 7, dtype=np.float32), np.zeros(4, dtype=np.float32)
+    out, sums = np.full(305, 7, dtype=np.float32), np.zeros(4, dtype=np.float32)
     half_out, byte_out = np.zeros(20, dtype=np.float16), np.zeros(40, dtype=np.int8)
     half_bits = halves.astype(np.float16).view(np.int16)
     each_operation(numbers, half_bits, whole, out, half_out.view(np.int16), byte_out, sums)
@@ -102,7 +105,13 @@ def test_every_operation_is_numpys_lane_by_lane() -> None:
     exponentials = np.exp(np.maximum(powers.astype(np.float64), -87))
     assert np.isnan(out[224 + 15])
     np.testing.assert_allclose(out[224:239], exponentials[:15], rtol=3 * 2.0**-23)
-    np.testing.assert_array_equal(out[240:], factors * np.float32(2.0) ** np.arange(-8, 8).astype(np.float32))
+    assert out[304] == 7
+    np.testing.assert_array_equal(out[240:256], factors * np.float32(2.0) ** np.arange(-8, 8).astype(np.float32))
+    with np.errstate(all="ignore"):  # each operation is rounded on its own, and none is left out
+        unfolded = [np.rint(a), a * b / b, a - a]
+    for number, each in enumerate(unfolded, 16):
+        np.testing.assert_array_equal(out[16 * number : 16 * number + 16], each, err_msg=str(number))
+    assert (unfolded[1] != a).sum() > 2, "not all come back"
     np.testing.assert_array_equal(half_out[2:18], c.astype(np.float16))
     assert half_out[[0, 1, 18, 19]].tolist() == [0] * 4
     np.testing.assert_array_equal(byte_out[1:17], whole[5:21])

@@ -96,7 +96,9 @@ def _modules(folder: Path) -> list[tuple[str, str]]:
     try:
         with path.open("rb") as file:
             text = file.read(_MAX_MODULES_BYTES + 1)
-        listed = json.loads(text[:_MAX_MODULES_BYTES].decode())
+        if len(text) > _MAX_MODULES_BYTES:
+            raise ValueError(f"it is larger than {_MAX_MODULES_BYTES} bytes")
+        listed = json.loads(text.decode())
         found = [(str(each["type"]).rsplit(".", 1)[-1], str(each["path"])) for each in listed]
     except (OSError, ValueError, RecursionError, TypeError, KeyError) as error:
         raise ModelFileError(f"{path} is no list of modules with a type and a path: {reason_of(error)[:200]}") from None

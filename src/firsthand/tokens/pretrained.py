@@ -172,7 +172,8 @@ def _folder_template(folder: Path, config: Json) -> str | None:
         return _template(config.get("chat_template"), str(folder))
     try:
         with path.open("rb") as file:
-            return _template(file.read(_MAX_TEMPLATE_BYTES + 1).decode("utf-8"), str(path))
+            data = file.read(_MAX_TEMPLATE_BYTES + 1)
+        return _template(data.decode("utf-8") if len(data) <= _MAX_TEMPLATE_BYTES else data, str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise ModelFileError(f"{path} cannot be read as UTF-8 text: {reason_of(error)}") from error
 

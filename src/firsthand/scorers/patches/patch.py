@@ -17,7 +17,8 @@ MAX_BYTES = 2**20
 """Size limit; the longest of the 800 reference patches of SWE-bench Verified and Lite has 17 kB."""
 MAX_FILES = 300
 _HUNK = re.compile(r"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@")
-_MODE = re.compile(r"(?:old mode|new mode|new file mode|deleted file mode|index [0-9a-f]+\.\.[0-9a-f]+) (\d+)")
+_MODE = re.compile(r"(?:old mode|new mode|new file mode|deleted file mode|index [^.]*\.\.[^ ]*) \s*([+-]?\d+)")
+"""As git reads a mode: white space and a sign may stand before it, anything after it, and the hashes are not checked."""
 _PLAIN_MODES = ("100644", "100755")
 _FENCE = re.compile(r"^```(?:[ \t]*(?:diff|patch))?[ \t]*$", re.MULTILINE)
 _BEGINS = re.compile(r"^(?:diff --git |--- )", re.MULTILINE)

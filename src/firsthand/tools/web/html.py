@@ -52,8 +52,8 @@ class _Reader:
         self.href = ""
         self.in_pre = 0
         self.had_head = False
-        self.origins: list[tuple[int, int, bool]] = []
-        """(number of the piece, offset in the source, in a `pre` or not) where words and marks begin."""
+        self.origins: list[tuple[int, int]] = []
+        """(number of the piece, offset in the source) where words and marks begin."""
 
     def read(self) -> str:
         self.collect()
@@ -63,17 +63,23 @@ class _Reader:
     def collect(self) -> None:
         at = 0
         while (opens := self.source.find("<", at)) >= 0:
-            self.origins.append((len(self.pieces), at, self.in_pre > 0))
-            self.words(self.source[at:opens])
-            self.origins.append((len(self.pieces), opens, False))
+            self.placed_words(at, opens)
+            self.origins.append((len(self.pieces), opens))
             at = self.markup(opens)
-        self.origins.append((len(self.pieces), at, self.in_pre > 0))
-        self.words(self.source[at:])
+        self.placed_words(at, len(self.source))
+
+    def placed_words(self, at: int, end: int) -> None:
+        """Write words and their origin; in a `pre` each line has its own."""
+        text = self.source[at:end]
+        for piece in (text.splitlines(keepends=True) if self.in_pre else []) or [text]:
+            self.origins.append((len(self.pieces), at))
+            self.words(piece)
+            at += len(piece)
 
     def placed(self) -> tuple[str, list[tuple[int, int]]]:
         """The text that `read` gives, and the origin of each line."""
         starts = [0, *accumulate(map(len, self.pieces))]
-        raw_starts = [starts[piece] for piece, _, _ in self.origins]
+        raw_starts = [starts[piece] for piece, _ in self.origins]
         lines: list[str] = []
         places: list[tuple[int, int]] = []
         raw_at = length = 0
@@ -82,22 +88,17 @@ class _Reader:
             if line or (lines and lines[-1]):
                 if line:
                     begins = raw_at + len(raw) - len(raw.lstrip())
-                    number = bisect_right(raw_starts, begins) - 1
-                    places.append((length, self._origin(number, begins - raw_starts[number])))
+                    places.append((length, self._origin(bisect_right(raw_starts, begins) - 1)))
                 lines.append(line)
                 length += len(line) + 1
             raw_at += len(raw) + 1
         return "\n".join(lines).strip(), places
 
-    def _origin(self, number: int, into: int) -> int:
-        """The offset in the source of a character that lies `into` the words that begin at an origin.
-
-        Outside `pre` a line begins with words, whatever white space is before them.
-        """
-        _, start, in_pre = self.origins[number]
+    def _origin(self, number: int) -> int:
+        """The offset in the source of the words or the mark of an origin, behind the white space before them."""
+        start = self.origins[number][1]
         end = self.origins[number + 1][1] if number + 1 < len(self.origins) else len(self.source)
-        blank = len(self.source[start:end]) - len(self.source[start:end].lstrip())
-        return min(start + (into if in_pre else blank), end)
+        return end - len(self.source[start:end].lstrip())
 
     def markup(self, at: int) -> int:
         """The index after the markup that begins with `<` here."""
