@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -385,6 +387,22 @@ def test_a_report_takes_the_place_of_a_link_and_a_folder_refuses_it(
     assert told == str(made.path / "report.html") and other.read_text() == "mine"
     page = (made.path / "report.html").read_text()
     assert "sums, more with m, o" in page and settings.command() in page and "protocol of sums" in page
+    shown = [each for part in re.split(r"<[^>]*>", page) if (each := html.unescape(part).strip())]
+    end = shown.index("Reproduce")
+    for n, right in ((1, "1.00"), (2, "0.00")):
+        said, at = f"ada t{n} 0", shown.index(f"sums / t{n}")
+        assert shown[at : at + 18] == [
+            f"sums / t{n}", "ada", right, said, "x", "8", "1.0 s", "question", f"t{n}?", "expected", "x", "answer", said,
+            "attempt", f"n-ada-sums-t{n}-0", "user", f"t{n}?", "assistant",
+        ]  # fmt: skip
+    assert shown[shown.index("The whole run", end) + 1] == settings.command()
+    facts = {
+        "seed": "0",
+        "protocol of sums": "5-shot",
+        "python": made.about["machine"]["python"],
+        "run": str(made.path),
+    }
+    assert {name: shown[shown.index(name, end) + 1] for name in facts} == facts
     assert str(made.path) in page and not (made.path / "report.html").is_symlink()
     (made.path / "report.html").unlink()
     (made.path / "report.html").symlink_to(home / "not there yet")
