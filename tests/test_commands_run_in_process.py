@@ -21,7 +21,7 @@ from firsthand.errors import ConfigError, StoreError, TooManyFailures
 from firsthand.experiment.experiment import Experiment
 from firsthand.runs import store
 from firsthand.runs.attempt_summary import summaries_of
-from firsthand.show import live_tree
+from firsthand.show import board, live_tree
 from firsthand.trace import Failure, Score
 from printed_tables import widen, words
 from scored_runs import scored_run
@@ -369,6 +369,24 @@ def test_failed_attempts_and_scores_are_counted_apart(home: Path, capsys: pytest
     assert run.report_failures(second) is False, "only the first score counts"
     assert run.report_failures(attempts[2:3]) is True and run.report_failures(attempts[1:2]) is True
     assert "1 of 1 attempt failed" in capsys.readouterr().err
+
+
+def test_the_boards_of_a_run_are_made_of_its_budget_clusters_figures_order_and_reducers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(board, "leaderboard", lambda attempts, **more: told.append((attempts, more)) or ["made"])
+    monkeypatch.setattr(board, "reducers_of", lambda run: {"sums": run.id})
+    made: Any = SimpleNamespace(id="R", clusters=lambda: {"c": 1}, agents=lambda: {"b": {}, "a": {}})
+    settings: Any = SimpleNamespace(token_budget=77)
+    figures, attempts = {"sums": len}, [object()]
+    results: Any = print_run.Results(made, settings, attempts, {"sums": "5-shot"}, figures)  # type: ignore[arg-type]
+    assert results.boards() == ["made"] and results._replace(attempts=[]).boards() == []
+    [(given, more)] = told
+    assert given is attempts and more == {
+        "budget": 77, "clusters": {"c": 1}, "figures": figures, "order": {"b": {}, "a": {}},
+        "protocols": {"sums": "5-shot"}, "reducers": {"sums": "R"},
+    }  # fmt: skip
 
 
 def test_a_report_takes_the_place_of_a_link_and_a_folder_refuses_it(
