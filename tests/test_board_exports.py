@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,33 @@ def test_markdown_has_a_table_for_each_section_and_what_is_not_ranked() -> None:
         "| 3 | c | -1.000 | unknown | - | - | 0.0001 |", "",
         "Not ranked, because results are missing:", "", "- d: quiz, maths", "",
         "| rank | model | points | 90% CI |", "| --- | --- | --- | --- |", "", "- a remark\\_", "",
+    ]  # fmt: skip
+
+
+def test_a_score_or_part_that_is_0_is_shown_as_0() -> None:
+    parts = ({"n": 0.0, "acc": 0.0}, {"USD each": 0.0, "acc": NAN}, {"Borda rank": 0.0, "f1": 1.0})
+    ends = ((0.0, 0.0), (-0.5, 0.0), (0.0, NAN))
+    lines = tuple(
+        BoardLine(name, n, 3, 0.0, *pair, part)
+        for n, (name, part, pair) in enumerate(zip("abc", parts, ends, strict=True))
+    )
+    board = MadeBoard(BoardSpec("own"), (BoardSection("", "score", lines),), (), 0.95)
+    assert board_markdown(board).split("\n") == [
+        "# own", "", "| rank | model | score | 95% CI | n | acc | USD each | Borda rank | f1 |", f"|{' --- |' * 9}",
+        "| 0-3 | a | 0.000 | \\[0.000, 0.000\\] | 0 | 0.000 | - | - | - |",
+        "| 1-3 | b | 0.000 | \\[-0.500, 0.000\\] | - | - | 0.0000 | - | - |",
+        "| 2-3 | c | 0.000 | \\[0.000, -\\] | - | - | - | 0 | 1.000 |", "",
+    ]  # fmt: skip
+    cells = [re.sub(r"(\s*<[^>]*>\s*)+", "|", row).split("|") for row in board_html(board).split("<tr>")[2:]]
+    assert [row[1:10] for row in cells] == [
+        ["0-3", "a", "0.000", "[0.000, 0.000]", "0", "0.000", "–", "–", "–"],
+        ["1-3", "b", "0.000", "[-0.500, 0.000]", "–", "-", "0.0000", "–", "–"],
+        ["2-3", "c", "0.000", "[0.000, -]", "–", "–", "–", "0", "1.000"],
+    ]
+    rows = list(csv.reader(io.StringIO(board_csv(board))))[1:]
+    assert [row[:8] for row in rows] == [
+        ["", "a", "0", "3", "(score)", "0", "0", "0"], ["", "b", "1", "3", "(score)", "0", "'-0.5", "0"],
+        ["", "c", "2", "3", "(score)", "0", "0", ""],
     ]  # fmt: skip
 
 

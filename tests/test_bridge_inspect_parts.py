@@ -36,7 +36,7 @@ from inspect_ai.tool import ToolCallError
 from inspect_ai.util import OutputLimitExceededError, SandboxEnvironmentSpec, SandboxUserUnsupportedError
 from inspect_ai.util._sandbox.environment import SandboxUnavailableError
 
-from firsthand.bridges.inspect.messages import message_from, message_to, output_to, sampling_from
+from firsthand.bridges.inspect.messages import message_from, message_to, model_of, output_to, sampling_from
 from firsthand.bridges.inspect.model_provider import model_api
 from firsthand.bridges.inspect.sandbox_provider import boxes, sandbox_environment
 from firsthand.bridges.inspect.sandbox_requirements import LenientConfig, RequiredSandbox, required_sandboxes
@@ -149,6 +149,10 @@ def test_a_provider_asks_for_as_many_answers_and_says_what_may_be_tried_again() 
     def ask(text: str, **config: Any) -> Any:
         return asyncio.run(api.generate([ChatMessageUser(content=text)], [], "auto", GenerateConfig(**config)))
 
+    model = model_of(api)
+    assert (str(model), model.name, model.api, model.config) == (
+        "firsthand/scripted:echo", "scripted:echo", api, GenerateConfig(),
+    )  # fmt: skip
     output = ask("hi", num_choices=3, max_tokens=9)
     assert [each.message.text for each in output.choices] == ["answer 0", "answer 1", "answer 2"]
     assert len(ask("hi").choices) == 1 and told.asked == [((user("hi"),), 9, [], 3), ((user("hi"),), 2048, [], 1)]

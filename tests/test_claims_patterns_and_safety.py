@@ -3,6 +3,7 @@
 import json
 import threading
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -349,8 +350,20 @@ def test_a_graph_shows_the_second_page_where_a_flat_search_of_one_passage_does_n
         return opened[-1]
 
     monkeypatch.setattr(sqlite_index, "open_index", kept)
-    graph_rag_answers.measure(Lab(3, tmp_path))
+    agents = []
+
+    class Watched(Lab):
+        def attempt(self, agent, benchmark, tasks, **more):
+            agents.append((agent.name, agent.options))
+            return super().attempt(agent, benchmark, tasks, **more)
+
+    graph_rag_answers.measure(Watched(3, tmp_path))
     close_corpora()
+    path = agents[0][1]["index"]
+    assert Path(path).is_file() and agents == [
+        ("flat search", {"index": path, "k": 1, "search": "lexical"}),
+        ("graph, local search", {"index": path, "context_tokens": 400}),
+    ]
     assert len(opened) >= 2
     for each in opened:
         with pytest.raises(StoreError, match="closed"):

@@ -46,7 +46,10 @@ def test_a_board_is_printed_with_what_is_missing_and_what_is_to_be_said(
         BoardSection(
             "one",
             "score",
-            (BoardLine("a", 1, 2, 0.5, 0.25, 0.75, parts), BoardLine("b", 1, 2, 0.4, 0.1, 0.6, {"p0": 0.25})),
+            (
+                BoardLine("a", 1, 2, 0.5, 0.25, 0.75, parts),
+                BoardLine("b", 1, 2, 0.4, 0.1, 0.6, {"p0": 0.25, "p7": 0.0}),
+            ),
             unranked,
         ),
         BoardSection("two", "acc", (BoardLine("a", 1, 1, 0.5, 0.25, 0.75, {**parts, "p8": 1.0}),), unranked[:12]),
@@ -60,7 +63,7 @@ def test_a_board_is_printed_with_what_is_missing_and_what_is_to_be_said(
         f"rank model score 90% CI {names}",
         "1-2 a 0.500 [0.250, 0.750] " + " ".join(["0.500"] * 8),
     ]
-    assert out[3] == "1-2 b 0.400 [0.100, 0.600] 0.250 " + " ".join("-" * 7)
+    assert out[3] == "1-2 b 0.400 [0.100, 0.600] 0.250 - - - - - - 0.000"
     assert out[4] == "Not ranked, because results are missing (nothing is put in their place):"
     assert (
         out[5] == "u0 lacks b0"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ from firsthand.errors import ConfigError, StoreError, TooManyFailures
 from firsthand.experiment.experiment import Experiment
 from firsthand.runs import store
 from firsthand.runs.attempt_summary import summaries_of
-from firsthand.show import live_tree
+from firsthand.show import board, live_tree
 from firsthand.trace import Failure, Score
 from printed_tables import widen, words
 from scored_runs import scored_run
@@ -369,6 +371,24 @@ def test_failed_attempts_and_scores_are_counted_apart(home: Path, capsys: pytest
     assert "1 of 1 attempt failed" in capsys.readouterr().err
 
 
+def test_the_boards_of_a_run_are_made_of_its_budget_clusters_figures_order_and_reducers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(board, "leaderboard", lambda attempts, **more: told.append((attempts, more)) or ["made"])
+    monkeypatch.setattr(board, "reducers_of", lambda run: {"sums": run.id})
+    made: Any = SimpleNamespace(id="R", clusters=lambda: {"c": 1}, agents=lambda: {"b": {}, "a": {}})
+    settings: Any = SimpleNamespace(token_budget=77)
+    figures, attempts = {"sums": len}, [object()]
+    results: Any = print_run.Results(made, settings, attempts, {"sums": "5-shot"}, figures)  # type: ignore[arg-type]
+    assert results.boards() == ["made"] and results._replace(attempts=[]).boards() == []
+    [(given, more)] = told
+    assert given is attempts and more == {
+        "budget": 77, "clusters": {"c": 1}, "figures": figures, "order": {"b": {}, "a": {}},
+        "protocols": {"sums": "5-shot"}, "reducers": {"sums": "R"},
+    }  # fmt: skip
+
+
 def test_a_report_takes_the_place_of_a_link_and_a_folder_refuses_it(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -385,6 +405,22 @@ def test_a_report_takes_the_place_of_a_link_and_a_folder_refuses_it(
     assert told == str(made.path / "report.html") and other.read_text() == "mine"
     page = (made.path / "report.html").read_text()
     assert "sums, more with m, o" in page and settings.command() in page and "protocol of sums" in page
+    shown = [each for part in re.split(r"<[^>]*>", page) if (each := html.unescape(part).strip())]
+    end = shown.index("Reproduce")
+    for n, right in ((1, "1.00"), (2, "0.00")):
+        said, at = f"ada t{n} 0", shown.index(f"sums / t{n}")
+        assert shown[at : at + 18] == [
+            f"sums / t{n}", "ada", right, said, "x", "8", "1.0 s", "question", f"t{n}?", "expected", "x", "answer", said,
+            "attempt", f"n-ada-sums-t{n}-0", "user", f"t{n}?", "assistant",
+        ]  # fmt: skip
+    assert shown[shown.index("The whole run", end) + 1] == settings.command()
+    facts = {
+        "seed": "0",
+        "protocol of sums": "5-shot",
+        "python": made.about["machine"]["python"],
+        "run": str(made.path),
+    }
+    assert {name: shown[shown.index(name, end) + 1] for name in facts} == facts
     assert str(made.path) in page and not (made.path / "report.html").is_symlink()
     (made.path / "report.html").unlink()
     (made.path / "report.html").symlink_to(home / "not there yet")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from firsthand.agent import Agent
@@ -28,6 +32,42 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
     yield
     close_corpora()
+
+
+class Slow:
+    """Waits before each vector."""
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        await asyncio.sleep(0.03)
+        return [[0.8, 0.6] for _ in texts]
+
+
+def test_an_update_takes_as_long_as_chunks_vectors_and_storage_together(tmp_path: Path) -> None:
+    index, target = tmp_path / "a.sqlite", tmp_path / "b.sqlite"
+    opened = open_index(index, IndexHeader("tiny", "f", 2, "sentences"))
+    documents = [Document(f"d{at}", f"It is {word}.") for at, word in enumerate(("Oslo", "Rome"))]
+    rows = np.asarray([[0.6, 0.8]], np.float32)
+    opened.put([IndexedDocument(each, sentences(each), rows) for each in documents])
+    opened.close()
+    others: list[threading.Timer] = []
+
+    def slow(document: Document) -> list[Chunk]:
+        time.sleep(0.02)
+        if document.id == "d1":  # another writer is busy for longer than the second vector takes
+            writer = sqlite3.connect(target, isolation_level=None, check_same_thread=False)
+            writer.execute("BEGIN IMMEDIATE")
+            others.append(threading.Timer(0.08, writer.close))
+            others[0].start()
+        return sentences(document)
+
+    changes = [FactChange(fact, f"d{at}", "Bern") for at, fact in enumerate(facts("Oslo", "Rome"))]
+    embedder: Any = Slow()
+    took = asyncio.run(changed_index(index, target, changes, embedder, slow))
+    others[0].join()
+    assert 0.02 + 0.03 + 0.02 + 0.08 <= took < 10
+    copy = open_index(target)
+    assert [copy.document(each.document).text for each in changes] == ["It is Bern."] * 2
+    copy.close()
 
 
 def test_a_document_that_cannot_be_changed_is_named_and_the_log_of_the_index_is_copied(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import math
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -110,6 +111,16 @@ def test_a_state_begins_as_the_sample_and_is_saved_and_made_again_whole() -> Non
     again = _with(restored(None, ONE, "m"), kept)
     assert saved(again) == kept and again.store.get("seen") == [1, 2] and again.output.completion == "done"
     assert again.metadata == {"k": 2, "more": "p"}, "as the solver left it"
+    shuffled = restored(None, ONE, "m")
+    while [each.original_position for each in shuffled.choices] != [1, 2, 0]:
+        shuffled.choices.shuffle(Random(3))
+    shuffled.choices.mark_choice(1, True)
+    shuffled.choices.mark_choice(0, False)
+    left = _with(restored(None, ONE, "m"), saved(shuffled))
+    assert [(each.value, each.correct, each.original_position) for each in left.choices] == [
+        ("y", False, 1), ("z", True, 2), ("x", None, 0),
+    ]  # fmt: skip
+    assert (left.completed, left.messages[0].text, left.output.choices) == (False, "Q1", [])
     assert _with(restored(None, ONE, "m"), {**kept, "metadata": {}}).metadata == {}, "it took the sample's own away"
 
 

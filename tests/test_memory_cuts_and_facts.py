@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 
@@ -297,7 +298,12 @@ def test_a_block_is_its_newest_version_and_is_refused_one_character_beyond_its_l
         await ctx.remember("human: other", store="archival", block="human")
         old = await _block(ctx, "human")
         problems = []
-        for make in (lambda: _stored(ctx, "human", "abcd", 3, old), lambda: _block(ctx, "x" * 90)):
+        others = ("x" * 90, "Human", "", "persona ", "human, persona")
+        tries = [partial(_stored, ctx, "human", "abcd", 3, old), *(partial(_block, ctx, name) for name in others)]
+        append, change = core_tools(ctx, 9)
+        tries += [partial(append, {"name": "PERSONA", "content": "a"})]
+        tries += [partial(change, {"name": "Human", "old_content": "a", "new_content": "b"})]
+        for make in tries:
             with pytest.raises(ToolError) as told:
                 await make()
             problems.append(str(told.value))
@@ -310,7 +316,10 @@ def test_a_block_is_its_newest_version_and_is_refused_one_character_beyond_its_l
     assert said == ["The block human has 3 of 3 characters.", "The block persona has 0 of 0 characters."]
     assert problems == [
         "the block human would have 4 characters and its limit is 3: shorten it, or archive",
-        f"there is no block {'x' * 80!r}: name one of persona, human",
+        *(
+            f"there is no block {name!r}: name one of persona, human"
+            for name in ("x" * 80, "Human", "", "persona ", "human, persona", "PERSONA", "Human")
+        ),
     ]
     assert list(items_of(trace).values())[-1] == (
         "persona: ", {"store": "core", "block": "persona", "length": 0, "origin": ["mail"]},

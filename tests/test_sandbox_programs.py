@@ -148,13 +148,16 @@ def test_a_diff_holds_text_and_names_what_a_patch_cannot_express(root: Path, tmp
     assert plain(found["diff"]) == plain("".join(patch.values())) and found["num_left_out"] == 0
     size = len(found["diff"].encode())
     assert diff(size)["left_out"] == [] and diff(size - 1)["left_out"] == [["sub/b.txt", "too long"]]
+    one, other, last = (f"diff --git{each}".encode() for each in found["diff"].split("diff --git")[1:])
+    less = diff(len(one) + len(other) - 1)
+    assert less == {"diff": (one + last).decode(), "left_out": [["new [1].txt", "too long"]], "num_left_out": 1}
     assert diff(most_files=3)["left_out"] == [] and diff(most_files=2)["left_out"] == [["sub/b.txt", "too many files"]]
     (root / "bin").write_bytes(b"\0\1")
     (root / "latin").write_bytes(b"caf\xe9\n")
     (root / "link").symlink_to("a.txt")
     (root / "run.sh").write_text("x\n")
     (root / "run.sh").chmod(0o755)
-    whole = diff()
+    whole = diff(most_files=4)
     assert whole["left_out"] == [["bin", "binary"], ["latin", "no UTF-8 text"], ["link", "no ordinary file"]]
     assert whole["num_left_out"] == 3 and "new file mode 100755" in whole["diff"]
     assert problem(inside.git, "no-such-command").startswith(

@@ -265,12 +265,15 @@ def test_packages_and_kept_folders_are_where_each_kind_of_run_looks_for_them(tmp
     shows = "import os, sys, json; print(json.dumps([os.getcwd(), sys.path[:3], 'box_inside' in sys.modules]))"
     spaces = "; print(os.statvfs('/testbed').f_blocks * os.statvfs('/testbed').f_frsize, os.path.exists('/tmp/work'))"
 
+    writes = "echo 1 >x; echo 2 >/root/kept; echo 3 >/tmp/y"  # `touch` says nothing of a file that it may not write
+    adds = "echo 4 >>/root/kept; cat /root/kept; ls /root /testbed /tmp"
+
     async def main() -> list[Any]:
         async with Sandbox(LIMITS, packages=[one, two], workspace=workspace) as box:
             outcomes = [
                 await box.python(shows), await box.python(shows, ours=True), await box.python("import os" + spaces),
-                await box.shell("pwd; echo $PYTHONPATH; ls /base; touch /root/kept x /tmp/y; ls -ld /root | cut -c1-10"),
-                await box.shell("ls /root /testbed /tmp; python3 -c 'import second; print(second.x)'"),
+                await box.shell(f"pwd; echo $PYTHONPATH; ls /base; {writes}; ls -ld /root | cut -c1-10"),
+                await box.shell(f"cat x /root/kept /tmp/y; {adds}; python3 -c 'import second; print(second.x)'"),
             ]  # fmt: skip
             return [(each.stderr, each.stdout) for each in outcomes]
 
@@ -281,8 +284,8 @@ def test_packages_and_kept_folders_are_where_each_kind_of_run_looks_for_them(tmp
     ]
     assert seen[2] == ("", f"{2**21} False\n"), "where /tmp is kept, the scratch folder is not seen"
     assert seen[3] == ("", "/testbed\n/packages/0:/packages/1\nfirst.py\ndrwx------\n")
-    assert seen[4][1].endswith("second\n") and seen[4][1].split() == [
-        "/root:", "kept", "/testbed:", "x", "/tmp:", "shm", "y", "second",
+    assert seen[4][0] == "" and seen[4][1].endswith("second\n") and seen[4][1].split() == [
+        "1", "2", "3", "2", "4", "/root:", "kept", "/testbed:", "x", "/tmp:", "shm", "y", "second",
     ]  # fmt: skip
 
 

@@ -54,6 +54,7 @@ from firsthand.interp.alignment.request_language import (
 from firsthand.interp.alignment.request_rates import RequestRates, answers, change, over_seeds, request_rates
 from firsthand.interp.alignment.small_models import DrawnStreams, log_odds, sampled_replies, small_decoder
 from firsthand.interp.alignment.sycophancy_mending import (
+    MEASURES,
     MendedArm,
     SycophancyRates,
     by_revision,
@@ -285,6 +286,8 @@ def test_sycophancy_is_measured_by_margins_of_the_same_facts(monkeypatch: pytest
     monkeypatch.setattr(sycophancy_mending, "log_odds", told_odds)
     found = sycophancy_rates(MendedArm(model), 0, count=30)
     assert found == SycophancyRates((2.0,) * 30, (0.25,) * 30, (0.0,) * 30, (1.0,) * 30, (1.0,) * 30, (1.0,) * 30, wins)
+    uneven = SycophancyRates(*((1.5 * n, -0.5, -1.0, 0.25) for n in range(len(MEASURES))))
+    assert [uneven.mean(name) for name in MEASURES] == [(1.5 * n - 1.25) / 4 for n in range(len(MEASURES))]
     assert 0 < found.mean("largest") == sum(wins) / 30 < 1 and mean_of_seeds([found], "belief_shift").seeds == (2.0,)
     monkeypatch.undo()
     table = {id: float(id) for id in range(73, 85)}
