@@ -379,7 +379,9 @@ def test_a_command_of_a_box_begins_with_the_signals_of_a_shell() -> None:
     given = json.dumps(
         ["exec", {"words": ["sh", "-c", "grep SigIgn /proc/self/status"], "folder": "/", "environment": {}}]
     )
-    code = f"import sys; sys.path.insert(0, {str(programs)!r}); import box_inside; box_inside.main({given!r})"
+    code = "import signal; [signal.signal(each, signal.SIG_IGN) for each in (signal.SIGHUP, signal.SIGQUIT)]; "
+    code += f"import sys; sys.path.insert(0, {str(programs)!r}); import box_inside; box_inside.main({given!r})"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
     ignored = int(done.stdout.split()[1], 16)
-    assert not [each for each in (signal.SIGPIPE, signal.SIGXFSZ) if ignored >> (each - 1) & 1]
+    reset = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGQUIT)
+    assert not [each for each in reset if ignored >> (each - 1) & 1]

@@ -213,11 +213,19 @@ def test_small_parts_of_the_worker(tmp_path: Path) -> None:
 
     def started(request: dict[str, Any], path: list[str]) -> tuple[int, str, str]:
         os.environ.pop("PYTHONPATH", None)
-        return forked(lambda: worker.start({"path": path}, {"name": "<n>", **request}))
+
+        def begun_in_the_background() -> None:
+            for number in (signal.SIGHUP, signal.SIGQUIT):
+                signal.signal(number, signal.SIG_IGN)
+            worker.start({"path": path}, {"name": "<n>", **request})
+
+        return forked(begun_in_the_background)
 
     shell = {"kind": "shell", "code": "echo $PYTHONPATH; grep SigIgn /proc/self/status; exit 7"}
     assert started(shell, ["/a", "/b"]) == (7, "/a:/b\nSigIgn:\t0000000000000000\n", "")
     assert started(shell, [])[1].startswith("\nSigIgn")
+    ignored = "import signal as s; print(*(s.getsignal(each) == s.SIG_DFL for each in (s.SIGHUP, s.SIGQUIT)))"
+    assert started({"kind": "python", "code": ignored}, [])[1] == "True True\n"
     for code, why in (("a\0b", "embedded null byte"), ("x" * (1 << 22), "Argument list too long")):
         assert started({"kind": "shell", "code": code}, []) == (126, "", f"the command could not be run: {why}\n")
     assert (

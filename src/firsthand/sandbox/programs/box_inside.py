@@ -32,7 +32,8 @@ def main(text: str) -> None:
 
 def run(words: list[str], folder: str, environment: dict[str, str]) -> None:
     """Become the command."""
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and what it starts would too
+    # Python ignores the first two, and what it starts would too; nohup, and a shell's &, leave the others ignored.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
     place = folder
     try:

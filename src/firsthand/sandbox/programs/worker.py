@@ -359,6 +359,8 @@ def become_run(config: dict[str, Any], request: dict[str, Any], streams: tuple[i
 
 def start(config: dict[str, Any], request: dict[str, Any]) -> NoReturn:
     """Run the request's code in this process, which ends with it."""
+    for number in (signal.SIGHUP, signal.SIGQUIT):  # nohup, and a shell's &, leave them ignored
+        signal.signal(number, signal.SIG_DFL)
     if request["kind"] == "shell":
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and what it starts would too
             signal.signal(number, signal.SIG_DFL)
