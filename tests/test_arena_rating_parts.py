@@ -186,6 +186,16 @@ def test_rows_are_summed_in_parts_without_losing_any(method: Any, monkeypatch: p
     assert list(_chunks(_Rows(rows.a[:0], rows.b[:0], rows.weight[:, :0], rows.x[:0]))) == []
 
 
+def test_a_covariate_may_be_told_in_any_unit() -> None:
+    battles = small(1)
+    assert battles.covariates is not None
+    told, (value, error) = rate(battles), rate(battles).covariates["length"]
+    for unit in (1e-7, 1e6):
+        same = rate(replace(battles, covariates=battles.covariates * unit))
+        assert same.covariates["length"] == pytest.approx((value / unit, error / unit))
+        assert same.theta == pytest.approx(told.theta)
+
+
 def test_outer_products_of_rows_are_assembled_with_covariates_and_ties() -> None:
     rows = _Rows(np.array([0, 2, 1]), np.array([1, 0, 2]), np.zeros((3, 3)), np.array([[1.0, 2], [-0.5, 0], [3, 1]]))
     dd, de, ee = np.array([1.0, 2, 4]), np.array([0.5, -1, 3]), np.array([7.0, 11, 13])

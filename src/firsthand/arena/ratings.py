@@ -42,7 +42,8 @@ _TERMS: dict[Method, PairLikelihood] = {
 }
 _ROWS_AT_ONCE = 200_000
 _MAX_VARIANCE = 1e11
-"""Of a parameter that battles determine: one battle that decides it gives about 10, the flat end of a likelihood 1e14."""
+"""Of a parameter that battles determine, a covariate in units of its own size: one battle that decides it gives about 10,
+the flat end of a likelihood 1e14."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def rate(
         raise ConfigError(f"every battle is a tie, so that {method} finds no size of its parameter: use bradley-terry")
     rows = _rows(battles)
     fitted, reached = _newton(rows, len(battles.models), method, prior)
-    bread = _inverse(_constrained(reached.information, len(battles.models), prior))
+    bread = _inverse(_constrained(reached.information, len(battles.models), prior), len(battles.models), rows.x)
     if bread is None:
         raise _no_maximum(rows, method)
     clusters = [] if not clustered else [each for each in (battles.voters, battles.questions) if _enough(each)]
@@ -235,13 +236,15 @@ def _no_maximum(rows: _Rows, method: Method) -> ConfigError:
     return ConfigError(f"the ratings did not converge in {MAX_STEPS} steps: {why}")
 
 
-def _inverse(information: Floats) -> Floats | None:
-    """The inverse; None where a direction is not determined, as near a maximum at infinity."""
+def _inverse(information: Floats, size: int, x: Floats) -> Floats | None:
+    """The inverse; None where a direction is not determined, as near a maximum at infinity, whatever the unit of x."""
     try:
         found: NDArray[Any] = np.linalg.inv(information)
     except np.linalg.LinAlgError:
         return None
-    return found if np.abs(found).max() < _MAX_VARIANCE else None
+    unit = np.ones(len(found))
+    unit[size : size + x.shape[1]] = np.sqrt((x**2).mean(0))
+    return found if np.abs(found * np.outer(unit, unit)).max() < _MAX_VARIANCE else None
 
 
 def _likelihood(rows: _Rows, fitted: Floats, method: Method, size: int, prior: float) -> _Likelihood:
