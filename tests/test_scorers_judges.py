@@ -364,6 +364,16 @@ def test_scores_of_embeddings_keep_what_their_figures_need() -> None:
     ]
     (best,) = embedded.max_ap_figures(kept("max_ap", *rows))
     assert best.of(np.array([[1, 1]]))[0] == 1.0
+    for right in embedded.SIMILARITIES:  # each may be the one that is best
+        wrong = {each: float(each != right) for each in embedded.SIMILARITIES}
+        (best,) = embedded.max_ap_figures(
+            kept(
+                "max_ap",
+                (0.0, {"gold": 0, **wrong}),
+                (0.0, {"gold": 1, **{each: 1 - value for each, value in wrong.items()}}),
+            )
+        )
+        assert best.of(np.array([[1, 1]]))[0] == 1.0, right
     (found,) = embedded.bitext_figures(
         kept("bitext_weighted_f1", (1.0, {"found": 0, "gold": 0}), (0.0, {"found": 0, "gold": 1}))
     )

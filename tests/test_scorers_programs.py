@@ -234,7 +234,8 @@ def test_each_rule_takes_its_own_outputs_and_no_others() -> None:
     # base 3, height 4: 9 + 6 * sqrt(2.25 + 16) = 34.63, rounded to 35
     assert [taken(x, 33, "pyramid", 0, (3, 4)) for x in (33, 35, 34)] == [True, True, False]
     # 7 and 123: |0 - 1| + |0 - 2| + |7 - 3| = 7
-    assert [taken(x, 4, "digits", 0, (7, 123)) for x in (4, 7, 5)] == [True, True, False]
+    for numbers in ((7, 123), (123, 7)):
+        assert [taken(x, 4, "digits", 0, numbers) for x in (4, 7, 5)] == [True, True, False]
     assert (
         taken(1.05, 1.0, "equal", 0.05 + 1e-9) and not taken(1.06, 1.0, "equal", 0.05) and not taken(1.05, 1.0, "equal")
     )

@@ -277,7 +277,7 @@ def test_intervals_inequalities_and_finite_sets_are_read_as_spans() -> None:
     numbers = Numbers()
     assert _end(OO, numbers) == numbers.mp.inf and _end(LESS, numbers) == -numbers.mp.inf
     assert _end(["sqrt", n(9)], numbers) == 3
-    for tree in (["+", OO, n(1)], ["const", "i"]):
+    for tree in (["+", OO, n(1)], ["const", "i"], ["*", n(-1), ["const", "i"]]):
         with pytest.raises(ValueError, match="not"):
             _end(tree, numbers)
 

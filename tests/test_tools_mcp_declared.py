@@ -290,6 +290,10 @@ def test_a_registration_counts_for_its_own_address_or_another_port_of_it(tmp_pat
         assert [each.name for each in kept.parent.iterdir()] == [kept.name]
         tokens = await first.get_tokens()
         assert tokens is not None and tokens.access_token == "t", "both parts are kept"
+        whole = kept.read_bytes()
+        kept.write_bytes(b'{"tokens": "\xff"}')
+        assert await first.get_tokens() is None, "a damaged file asks for a new sign-in"
+        kept.write_bytes(whole)
         other = ServerDeclaration("web", url="https://other.example/mcp")
         assert await registered("http://127.0.0.1:1/callback", other) is None
         for secret, method in (("s", "client_secret_basic"), ("", "none")):
