@@ -208,7 +208,7 @@ def test_a_model_that_runs_here_is_made_to_call_and_its_counts_agree(local: Runn
         usage = again.usage
         assert usage.input_tokens + usage.cache_read_input_tokens == count.input_tokens
         assert events[0].message.usage.input_tokens == count.input_tokens
-    none = ask(local, model="tiny", max_tokens=4, tools=[WEATHER], tool_choice={"type": "none"})
+    none = ask(local, model="tiny", max_tokens=4, seed=1, tools=[WEATHER], tool_choice={"type": "none"})
     assert [block.type for block in none.content] == ["text"]
 
 

@@ -263,6 +263,9 @@ def test_a_program_runs_in_its_folder_with_its_variables_and_is_ended_with_its_g
         own = {"A": "b", "PATH": f"{tmp_path}:{os.defpath}"}
         async with guarded_process("run.sh", ("c",), env=own, cwd="/", limit=65_536) as process:
             assert process.stdout is not None and (await process.stdout.readline()) == b"/ b c\n"
+        async with asyncio.timeout(10):
+            await process.stdout.read()
+            await process.wait()
 
     asyncio.run(main())
 
