@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import pytest
 
+from counted_templates import environment, steps_of
 from firsthand.errors import TemplateError
 from firsthand.tokens.templates import render_budget
 from firsthand.tokens.templates.render_budget import MAX_STEPS
@@ -14,19 +14,6 @@ from firsthand.tokens.templates.template_sandbox import SandboxedTemplate
 
 LONG = [0] * 64
 """129 values: itself, its size, and each of its own."""
-
-
-def steps_of(source: str, **variables: Any) -> tuple[str, int]:
-    """What a template renders, and the steps that it takes."""
-    template = SandboxedTemplate(source)
-    budget = template._environment._budget
-    budget.start(variables)
-    text = template._compiled.render(variables)
-    return text, MAX_STEPS - budget._steps
-
-
-def environment() -> Any:
-    return SandboxedTemplate("")._environment
 
 
 def test_what_calls_filters_and_operators_are_given_and_give_is_weighed() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from byte_tokens import BYTES, END, IDS, START, TOKENIZER, ids, made
+from counted_templates import environment, steps_of
 from firsthand.errors import ConfigError, PromptTooLong, TemplateError
 from firsthand.message import Message, Sampled, Text, assistant, system, user
 from firsthand.model import ToolSpec
@@ -18,19 +19,6 @@ from firsthand.tokens.templates.render_budget import MAX_STEPS, MAX_TOTAL, Rende
 from firsthand.tokens.templates.template_sandbox import SandboxedTemplate
 from firsthand.tokens.templates.untrusted_text import TextMasks
 from firsthand.tokens.tokenizer import TextRun
-
-
-def environment() -> Any:
-    return SandboxedTemplate("")._environment
-
-
-def steps_of(source: str, **variables: Any) -> tuple[str, int]:
-    """What a template renders, and the steps that it takes."""
-    template = SandboxedTemplate(source)
-    budget = template._environment._budget
-    budget.start(variables)
-    text = template._compiled.render(variables)
-    return text, MAX_STEPS - budget._steps
 
 
 def test_each_turn_call_filter_comparison_and_slice_is_a_step() -> None:
