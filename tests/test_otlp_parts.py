@@ -375,13 +375,20 @@ def test_one_request_that_cannot_be_kept_does_not_spoil_the_others(idle: SpanWri
     assert refused_ == [(taken[0][0], WriteOutcome(problem="the disk is full", retry=True))]
 
 
-def test_a_request_that_a_full_disk_refuses_frees_its_bytes_once(idle: SpanWriter) -> None:
+def test_a_request_that_a_full_disk_refuses_frees_its_bytes_once(
+    idle: SpanWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(span_writer, "_BYTES", 5)
+
     class Full:
         def add(self, spans: Any) -> None:
             raise StoreError("the disk is full")
 
     idle.store = Full()  # type: ignore[assignment]
     done: list[WriteOutcome] = []
-    assert idle.submit_spans(lambda: ([], 0), 7, done.append)
+    for size in (7, 4):
+        assert idle.submit_spans(lambda: ([], 0), size, done.append)
     idle._write_some()
-    assert idle._size == 0 and done == [WriteOutcome(problem="the disk is full", retry=True)]
+    assert idle._size == 4 and len(done) == 1, "the other one still waits"
+    idle._write_some()
+    assert idle._size == 0 and done == [WriteOutcome(problem="the disk is full", retry=True)] * 2
