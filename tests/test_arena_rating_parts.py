@@ -244,7 +244,7 @@ def test_two_models_with_ties_have_the_parameters_of_their_shares() -> None:
             with pytest.raises(ConfigError) as refused:
                 rate(all_tied, method)  # type: ignore[arg-type]
             assert str(refused.value) == (
-                f"every battle is a tie, so that {method} finds no size of its parameter: use bradley-terry"
+                f"every battle is a tie, so {method} cannot fit its tie parameter: use bradley-terry"
             )
     # x and z win or tie against y: the likelihood grows with their lead and the tie's parameter together, without end
     for rows in (("x y a", "x y tie"), ("x y a", *["x y tie"] * 3, "y z tie", "z y a")):
@@ -252,8 +252,8 @@ def test_two_models_with_ties_have_the_parameters_of_their_shares() -> None:
             with pytest.raises(ConfigError) as refused:
                 rate(table(*rows), method)  # type: ignore[arg-type]
             assert str(refused.value) == (
-                "the ratings did not converge in 100 steps: with ties apart from wins, some models never lost; use "
-                f"bradley-terry in place of {method}, or give a prior"
+                f"the ratings did not converge in 100 steps: {method} counts ties apart from wins, and some models never "
+                "lost; use bradley-terry, or give a prior"
             )
             assert np.isfinite(rate(table(*rows), method, prior=0.1).covariance).all()  # type: ignore[arg-type]
     below = _likelihood(_rows(battles), np.array([0.0, 0.0, 0.0]), "rao-kupper", 2, 0.0)

@@ -134,7 +134,7 @@ def rate(
     if method != "bradley-terry" and not battles.ties.any():
         raise ConfigError(f"no battle is a tie, and {method} has a parameter for ties: use bradley-terry")
     if method != "bradley-terry" and (battles.outcome == TIE).all():
-        raise ConfigError(f"every battle is a tie, so that {method} finds no size of its parameter: use bradley-terry")
+        raise ConfigError(f"every battle is a tie, so {method} cannot fit its tie parameter: use bradley-terry")
     rows = _rows(battles)
     fitted, reached = _newton(rows, len(battles.models), method, prior)
     bread = _inverse(_constrained(reached.information, len(battles.models), prior), len(battles.models), rows.x)
@@ -232,7 +232,7 @@ def _no_maximum(rows: _Rows, method: Method) -> ConfigError:
     if rows.x.shape[1]:
         why = "a covariate separates wins from losses, or is a sum of others; leave it out"
     else:
-        why = f"with ties apart from wins, some models never lost; use bradley-terry in place of {method}, or give a prior"
+        why = f"{method} counts ties apart from wins, and some models never lost; use bradley-terry, or give a prior"
     return ConfigError(f"the ratings did not converge in {MAX_STEPS} steps: {why}")
 
 
