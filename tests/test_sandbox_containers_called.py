@@ -99,7 +99,8 @@ def test_a_workplace_keeps_its_commit_apart_and_runs_each_command_in_the_testbed
         with pytest.raises(SandboxError, match=r"^the container of img is gone: begin again$"):
             await place.shell("true")
         await place.close()
-        assert log(tmp_path)[-1] == ["rm", "--force", place.name] and place._process is None
+        removed = ["rm", "--force", place.name]  # a call of docker that was killed may write its line after that
+        assert removed in log(tmp_path)[-2:] and place._process is None
         assert open_files() <= before + 3, "the event loop's own"
         with pytest.raises(SandboxError, match=r"^the container of img is gone: begin again$"):
             await place._exec(["true"], "", limits)
