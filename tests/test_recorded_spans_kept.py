@@ -212,7 +212,8 @@ def test_what_waits_is_sent_or_closed_when_the_program_ends(tmp_path: Path, monk
     assert at_end == [(sender.flush, (5.0,)), (recorder.flush, (5.0,))]
     sender.put(named("last"), True)
     recorder.put(named("n", openinference__span__kind="CHAIN", input__value="q", output__value="a"), True)
-    assert recorder._run is not None and recorder._run.status == "running"
+    with run_store.open_run(folder, folder.parent) as run:
+        assert run.status != "done"
     for called, given in at_end:
         assert called(*given) is True
     assert sender.batches == [["last"]]
