@@ -335,11 +335,11 @@ def test_a_summary_is_of_the_earliest_root_and_its_own_service() -> None:
     assert [(each.number, each.depth, each.parent) for each in placed] == [(0, 0, -1), (1, 1, 0), (2, 1, 0)]
 
 
-def test_an_attribute_of_protobuf_is_nested_64_deep_and_no_deeper() -> None:
+def test_an_attribute_of_protobuf_or_json_is_nested_64_deep_and_no_deeper() -> None:
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-    def nested(levels: int, is_list: bool) -> tuple[Any, Any]:
-        """An attribute with a 5 below so many levels, and what is read of it."""
+    def nested(levels: int, is_list: bool) -> tuple[Any, Any, Any]:
+        """What is read of an attribute with a 5 below so many levels from protobuf and JSON, and what is expected."""
         request = ExportTraceServiceRequest()
         made = request.resource_spans.add().scope_spans.add().spans.add(trace_id=b"a" * 16, span_id=b"b" * 8)
         value = made.attributes.add(key="k").value
@@ -347,12 +347,21 @@ def test_an_attribute_of_protobuf_is_nested_64_deep_and_no_deeper() -> None:
             value = value.array_value.values.add() if is_list else value.kvlist_value.values.add(key="x").value
         value.int_value = 5
         (found,), _ = spans_of_request(request)
+        told: Any = {"intValue": "5"}
+        for _ in range(levels):
+            told = (
+                {"arrayValue": {"values": [told]}}
+                if is_list
+                else {"kvlistValue": {"values": [{"key": "x", "value": told}]}}
+            )
+        one = {"traceId": T, "spanId": S, "attributes": [{"key": "k", "value": told}]}
+        (read,), _ = decode_json(json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [one]}]}]}).encode())
         expected: Any = 5 if levels <= 64 else "[nested too deep]"
         for _ in range(min(levels, 65)):
             expected = [expected] if is_list else {"x": expected}
-        return found.attributes, {"k": expected}
+        return found.attributes, read.attributes, {"k": expected}
 
     for levels in (0, 1, 63, 64, 65, 70):
         for is_list in (True, False):
-            found, expected = nested(levels, is_list)
-            assert found == expected, (levels, is_list)
+            found, read, expected = nested(levels, is_list)
+            assert found == expected == read, (levels, is_list)

@@ -331,6 +331,17 @@ def test_a_span_whose_attributes_are_damaged_is_counted_with_the_others_of_its_t
     made = store.summary("t")
     assert (made.num_spans, made.num_errors, made.redactions, made.prompt_tokens) == (3, 1, 3, 5)
     assert (made.name, made.service, made.first_ns, made.last_ns) == ("n1", "shop", 10, 90)
+    for trace, (body, name) in enumerate((
+        (json.dumps({"service.name": "\ud800" + "é" * 300}).encode(), "\\ud800" + "é" * 299),
+        (b'{"service.name": 7}', "7"), (b"{}", ""), (b"[]", ""),
+    )):  # fmt: skip
+        resource = (str(trace).encode(), body, "as it came")
+        store.add([ready(f"s{trace}", "1", end=0, resource=resource)])
+        before = store.summary(f"s{trace}")
+        store.add([ready(f"s{trace}", "1", end=40, resource=resource)])
+        again = store.summary(f"s{trace}")
+        assert (before.service, again.service, again.num_spans, again.last_ns) == ("as it came", name, 1, 40), body
+        assert again.changed == before.changed + 1 and again.arrived_s >= before.arrived_s
 
 
 def test_counts_and_costs_of_langfuse_fit_the_store(store: TraceStore) -> None:
