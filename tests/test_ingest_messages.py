@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from firsthand.ingest.dialects import openinference_dialect, openllmetry_dialect
 from firsthand.ingest.dialects.span_facts import (
     MAX_MESSAGES,
     cost_in,
@@ -131,3 +134,93 @@ def test_messages_are_read_in_the_layout_of_each_provider() -> None:
     ]  # fmt: skip
     for body, expected in layouts:
         assert one_message(body) == expected, body
+
+
+# -- gaps, depths and zeros --
+
+
+def test_parts_of_every_kind_are_read_up_to_the_first_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    def flat(name: str, inner: str, *fields: dict[str, Any] | None) -> dict[str, Any]:
+        return {
+            f"m.0.message.{name}.{at}.{inner}.{key}": value
+            for at, one in enumerate(fields) if one is not None for key, value in one.items()
+        }  # fmt: skip
+
+    def role(number: int, said: str) -> dict[str, Any]:
+        return {f"m.{number}.message.role": said}
+
+    parts = flat(
+        "contents", "message_content", {"type": "audio"}, {"type": "text", "text": ""},
+        {"type": "image", "image.image.url": "u" * 200 + "v"}, {"type": "", "image.image.url": 5},
+        {"type": "video", "text": {"é": 1}}, {"text": 0}, None, {"type": "text", "text": "behind the gap"},
+    )  # fmt: skip
+    read = (
+        Text("[audio: ]"), Text(""), Text(f"[image: {'u' * 200}]"), Text("[: 5]"), Text('{"é": 1}'), Text("0"),
+    )  # fmt: skip
+    calls = flat(
+        "tool_calls", "tool_call", {"function.name": "f"}, {"id": 7, "function.arguments": "[1]"},
+        {"function.name": "", "id": "c", "function.arguments": {"x": 1}}, {"function.name": 0, "function.arguments": ""},
+        {"function.arguments": "{}"}, {"function.name": "behind the gap"},
+    )  # fmt: skip
+    called = (ToolCall("", "f", {}), ToolCall("7", "", {}, "[1]"), ToolCall("c", "", {"x": 1}), ToolCall("", "", {}))
+    assert openinference_dialect._messages(parts, "m") == [Message("assistant", read)], "a message needs no role"
+    assert openinference_dialect._messages(calls, "m") == [Message("assistant", called)]
+    tool = role(0, "tool") | calls
+    assert openinference_dialect._messages(tool, "m") == [Message("tool", called)], "without a text no result"
+    tool |= {"m.0.message.content": 0}
+    assert openinference_dialect._messages(tool, "m") == [Message("tool", (ToolResult("", "", "0"), *called))]
+    gap = role(0, "user") | role(1, "") | role(3, "user")
+    assert (
+        openinference_dialect._messages(gap, "m") == [u(""), a("")] and openinference_dialect._messages({}, "m") == []
+    )
+    flat_calls = {
+        f"m.0.tool_calls.{at}.{key}": value
+        for at, one in enumerate((
+            {"name": "", "arguments": '{"x": 1}'}, {"name": "g", "id": 7, "arguments": "odd"}, {"name": 0, "arguments": 0},
+            {"id": "lost", "arguments": "{}"}, {"name": "behind the gap"},
+        ))
+        for key, value in one.items()
+    }  # fmt: skip
+    read_calls = (ToolCall("", "", {"x": 1}), ToolCall("7", "g", {}, "odd"), ToolCall("", "0", {}))
+    assert openllmetry_dialect._messages(flat_calls, "m") == [Message("user", read_calls)]
+    assert openllmetry_dialect._messages({"m.0.content": 0, "m.1.content": "", "m.3.content": "lost"}, "m") == [
+        u("0"), u(""),
+    ]  # fmt: skip
+    monkeypatch.setattr(openinference_dialect, "MAX_MESSAGES", 2)
+    monkeypatch.setattr(openllmetry_dialect, "MAX_MESSAGES", 2)
+    assert openinference_dialect._messages(parts | calls, "m") == [Message("assistant", (*read[:2], *called[:2]))]
+    assert openllmetry_dialect._messages(flat_calls, "m") == [Message("user", read_calls[:2])]
+    three = {f"m.{at}.message.role": "user" for at in range(3)} | {f"m.{at}.role": "user" for at in range(3)}
+    assert openinference_dialect._messages(three, "m") == [u(""), u("")] == openllmetry_dialect._messages(three, "m")
+
+
+def test_a_text_that_is_nested_without_end_is_a_text() -> None:
+    for deep in ("[" * 100_000, "[" * 100_000 + "]" * 100_000, '{"a":' * 100_000 + "1" + "}" * 100_000):
+        assert parsed(deep) == deep and words_of(deep) == (deep[:200],) and messages_in(deep) == [u(deep)]
+        assert one_message({"role": "ai", "tool_calls": [{"name": "f", "arguments": deep}]}) == Message(
+            "assistant", (ToolCall("", "f", {}, deep),)
+        )
+
+
+def test_the_first_number_counts_though_it_is_zero_and_however_it_is_written() -> None:
+    for zero in (0, 0.0, "0", "0.0", " 0 ", "-0", "0.9"):
+        assert count_of_tokens({"a": zero, "b": 7}, "a", "b") == 0, zero
+        assert cost_in({"a": zero, "b": 7}, "a", "b") == (0.9 if zero == "0.9" else 0.0), zero
+    for none in (None, "", "x", -1, "-1", True, False, [5], {"n": 5}, "nan", "inf", "1e999", 10**400, "1" * 40):
+        assert count_of_tokens({"a": none, "b": 7, "c": 8}, "a", "b", "c") == 7, none
+        assert cost_in({"a": none, "b": 7, "c": 8}, "a", "b", "c") == 7.0, none
+    counts = {
+        "a": 1 << 40,
+        "b": (1 << 40) + 1,
+        "c": 10**15 - 1,
+        "d": 10**15,
+        "e": 10**15 + 1,
+        "f": 1.7e308,
+        "g": "1e18",
+    }
+    assert {name: count_of_tokens(counts, name) for name in counts} == {
+        "a": 1 << 40, "b": (1 << 40) + 1, "c": 10**15 - 1, "d": 10**15, "e": 10**15, "f": 10**15, "g": 10**15,
+    }  # fmt: skip
+    assert [cost_in({"c": cost}, "c") for cost in (10**12 - 1, 10**12, 10**12 + 1, "1e300")] == [
+        1e12 - 1, 1e12, 1e12, 1e12,
+    ]  # fmt: skip

@@ -82,3 +82,20 @@ def test_each_rule_takes_its_secret_and_no_more() -> None:
     broken = redacted(name=KEY, error="e", scope="s", events=[5], attributes={"a": 1})
     assert (broken.name, broken.scope, broken.error, broken.attributes) == (FAILED, "", FAILED, {"redacted": FAILED})
     assert (broken.events, broken.links, broken.redactions) == ([], [], 1)
+
+
+def test_of_a_span_with_a_value_nested_without_end_all_others_are_kept() -> None:
+    deep: Any = "end"
+    for _ in range(5000):
+        deep = [deep]
+    kind = IncomingSpan("1" * 32, "2" * 16, "", f"n {KEY}", 1, 2, {"deep": deep, "a": KEY, "b": "plain"}, error="e")
+    body = Redactor().redact(kind)
+    assert json.loads(body) == {"attributes": {"deep": FAILED, "a": PUT, "b": "plain"}}
+    assert (kind.name, kind.error, kind.redactions) == (f"n {PUT}", "e", 3)
+    off = IncomingSpan("1" * 32, "2" * 16, "", KEY, 1, 2, {"deep": {"x": deep}, "a": KEY})
+    assert json.loads(Redactor(defaults=False).redact(off)) == {"attributes": {"deep": FAILED, "a": KEY}}
+    assert (off.name, off.redactions) == (KEY, 1)
+    event = IncomingSpan("1" * 32, "2" * 16, "", "n", 1, 2, {"a": 1}, [{"name": "e", "attributes": {"deep": deep}}])
+    assert json.loads(Redactor().redact(event)) == {
+        "attributes": {"a": 1}, "events": [{"name": "e", "attributes": FAILED}],
+    }  # fmt: skip

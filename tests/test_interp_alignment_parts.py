@@ -11,6 +11,7 @@ import torch
 from attending_models import attending, same, undecided
 from firsthand.interp.activations import attention_weights, run_with_cache
 from firsthand.interp.alignment import constitutional_training, request_rates, sycophancy_mending
+from firsthand.interp.alignment.deliberative_training import DeliberativeArms
 from firsthand.interp.alignment.opinion_language import CONDITIONS, Condition, OpinionBatches, critique_of, facts
 from firsthand.interp.alignment.opinion_language import VOCABULARY as OPINIONS
 from firsthand.interp.alignment.request_language import (
@@ -51,6 +52,7 @@ from firsthand.train.objective import Objective
 from firsthand.train.optimizers import optimizer_for
 from firsthand.train.recipe_settings import OptimizerSettings
 from firsthand.train.schedules import ScheduleSettings
+from firsthand.train.streams import Stream
 from known_tokens import chain
 
 torch.set_num_threads(1)
@@ -257,3 +259,39 @@ def test_rates_of_requests_are_sampled_with_a_seed_of_their_own_and_in_a_jailbre
     reasoning = attending({ARROW: {THINK: 40.0}, THINK: {20: 40.0}, 20: {NO: 40.0}, **chain(NO, HELP, 170, 180, END)})
     assert request_rates.answers(reasoning, asked, 0) == [[HELP, 170, 180, END]] * 4
     assert constitutional_training.ANSWER_TOKENS == 4
+
+
+def test_a_copy_is_trained_by_the_optimizer_and_objective_that_are_named_and_its_value_head_in_place() -> None:
+    model = small_decoder(9, 6, layers=1, hidden=8, seed=1).eval()
+    before, made = deepcopy(model), {}
+    streams = [[Stream([1, 2, last], ce=[0, 0, 1], value=[0, 1, 1], returns=[0, 2, -1])] for last in range(5)]
+    objective = Objective(ce=0.5, value=1.0)
+    for optimizer in ("adamw", "muon"):
+        heads, expected = [value_head(model), value_head(model)], deepcopy(before)
+        made[optimizer] = trained_copy(
+            model, DrawnStreams(streams, 3, batch=2), steps=3, lr=0.02, objective=objective, optimizer=optimizer,
+            values=heads[0],
+        )  # fmt: skip
+        settings = OptimizerSettings(optimizer=optimizer, lr=0.02, weight_decay=0.0)  # type: ignore[arg-type]
+        whole = torch.nn.ModuleDict({"model": expected, "value_head": heads[1]})
+        fit(
+            expected, DrawnStreams(streams, 3, batch=2), objective=objective, optimizer=optimizer_for(whole, settings),
+            schedule=ScheduleSettings(warmup_steps=3).over(3), steps=3, values=heads[1],
+        )  # fmt: skip
+        assert same(made[optimizer], expected) and same(*heads) and bool(heads[0].weight.all() and heads[0].bias.all())
+        assert same(model, before) and not made[optimizer].training
+    plain = trained_copy(model, DrawnStreams(streams, 3, batch=2), steps=3, lr=0.02)
+    said = trained_copy(
+        model, DrawnStreams(streams, 3, batch=2), steps=3, lr=0.02, objective=Objective(ce=1.0), optimizer="adamw"
+    )
+    assert same(plain, said) and not any(same(each, model) or same(each, plain) for each in made.values())
+    assert not same(made["adamw"], made["muon"])
+
+
+def test_each_deliberative_arm_has_a_model_of_its_own() -> None:
+    base, reasoned, answered, reasoned_rl, answered_rl = (small_decoder(9, 6, layers=1, hidden=8) for _ in range(5))
+    arms = DeliberativeArms(base, reasoned, answered, reasoned_rl, answered_rl, 0.5, 0.25, 0.75)
+    assert [(name, id(model)) for name, model in arms.models().items()] == [
+        ("base", id(base)), ("answers alone, SFT", id(answered)), ("answers alone, SFT and RL", id(answered_rl)),
+        ("deliberative, SFT", id(reasoned)), ("deliberative, SFT and RL", id(reasoned_rl)),
+    ]  # fmt: skip

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine_tiny import tiny_model
-from firsthand.errors import DataError
+from firsthand.errors import ConfigError, DataError
+from firsthand.interp import opened_model
 from firsthand.interp.activations import read_activations, run_with_edits
 from firsthand.interp.answer_pairs import read_pairs
 from firsthand.interp.monitor_fitting import fit_monitor, mean_activation, text_scores, threshold_at
@@ -271,3 +272,60 @@ def test_pairs_are_the_best_and_the_worst_answer_of_each_line_in_their_order(tmp
         assert prompts[0] == prompts[1] and row["prompt"] in tokenizer.decode(prompts[0], skip_special=False)
     with pytest.raises(DataError, match=r"pairs\.jsonl"):
         read_pairs(file, tokenizer, 5)
+
+
+def test_of_three_answers_the_best_and_the_worst_are_a_pair_and_an_answer_alone_is_none(tmp_path: Path) -> None:
+    tokenizer = pretrained.load(write_model(tmp_path / "m"))
+    file = tmp_path / "pairs.jsonl"
+    rows: list[dict[str, Any]] = [
+        {"prompt": "1 + 1?", "answers": ["2", "three", "a cow"]}, {"prompt": "2 + 2?", "answers": ["4", "5"]},
+        {"prompt": "3 + 3?", "chosen": "6", "rejected": "7"},
+    ]  # fmt: skip
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [
+        [tokenizer.decode(list(each.ids[each.start :]), skip_special=True).strip() for each in (pair.chosen, pair.rejected)]
+        for pair in read_pairs(file, tokenizer, 200)
+    ] == [["2", "a cow"], ["4", "5"], ["6", "7"]]  # fmt: skip
+    with file.open("a") as more:
+        more.write(json.dumps({"prompt": "4?", "completion": "5", "label": False}))
+    with pytest.raises(DataError) as refused:
+        read_pairs(file, tokenizer, 200)
+    assert str(refused.value) == (
+        f"{file} has answers that are judged alone: expected lines with `chosen` and `rejected`"
+    )
+
+
+def test_a_model_is_fetched_with_or_without_a_shown_progress_and_each_site_is_checked_before_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_model(tmp_path / "m", seed=4)
+    fetched: list[tuple[str, bool]] = []
+
+    def fetch(name: str, *, shown: bool = True) -> Path:
+        fetched.append((name, shown))
+        return path
+
+    monkeypatch.setattr(opened_model, "fetch_model", fetch)
+    for shown in (True, False):
+        for ask in (open_for_interp, shape_of):
+            for sites in ((), (SITE,), [SITE, "blocks.*.attn.q"]):
+                fetched.clear()
+                ask("some", shown=shown, sites=sites)
+                assert fetched == [("some", shown)] * (2 if sites and ask is open_for_interp else 1)
+    fetched.clear()
+    assert (
+        open_for_interp("some").path == path
+        and shape_of("some").embed.weight.is_meta
+        and fetched == [("some", True)] * 2
+    )
+
+    def read(path: Path) -> None:
+        raise AssertionError("the weights are read")
+
+    monkeypatch.setattr(opened_model, "load", read)
+    for ask in (open_for_interp, shape_of):
+        for wrong in ([SITE, "blocks.0.resid.pots"], ["blocks.0.resid.pots"], [SITE, SITE, "blocks.0.resid.pots"]):
+            with pytest.raises(ConfigError, match=r"no activation site 'blocks\.0\.resid\.pots' in this model"):
+                ask("some", sites=wrong)
+        with pytest.raises(ConfigError, match=r"no activation site matches 'x\.\*'"):
+            ask("some", sites=[SITE, "x.*"])

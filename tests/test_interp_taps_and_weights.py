@@ -19,6 +19,7 @@ from firsthand.interp.activations import (
     attention_weights,
     combined,
     computed_order,
+    hook_of,
     packed_ids,
     read_activations,
     run_with_cache,
@@ -188,3 +189,32 @@ def test_three_taps_of_one_site_are_called_from_the_last_to_the_first() -> None:
     assert chained(times(2), plus(3), times(5)) == (1 * 5 + 3) * 2 and chained(plus(3), times(2)) == 5
     ids, lengths = packed_ids(tiny_model(max_position=3), ((5, 6), [7, 8, 9]))
     assert (ids.tolist(), lengths) == ([5, 6, 7, 8, 9], [2, 3])
+
+
+def test_what_an_edit_gives_is_copied_without_its_gradient() -> None:
+    model = tiny_model()
+    shared = torch.nn.Parameter(torch.zeros(3, 32))
+    edits = {f"blocks.{layer}.hook_resid_post": lambda values, layer=layer: shared.fill_(layer + 1) for layer in (0, 1)}
+    sites = ("blocks.0.resid.post", "blocks.1.attn.in", "blocks.1.resid.post")
+    for cache in (
+        run_with_cache(model, [1, 2, 3], sites, edits=edits).cache, read_activations(model, [1, 2, 3], sites, edits=edits),
+    ):  # fmt: skip
+        assert cache[sites[0]].unique().tolist() == [1] and cache[sites[2]].unique().tolist() == [2]
+        assert not any(kept.requires_grad or kept.data_ptr() == shared.data_ptr() for kept in cache.values())
+        assert [type(kept) for kept in cache.values()] == [Tensor] * 3
+
+
+def test_names_that_are_none_of_theirs_or_ours_are_returned_as_they_are() -> None:
+    for name in (
+        "blocks.007.odd", "layers.0.attn.q", "layers.0.hook_mlp_out", "block.0.resid.mid", "blocks", "", "blocks.",
+        "blocks.0", "blocks.0.", "blocks.-1.hook_attn_out", "x.blocks.0.hook_attn_out", "blocks.0.hook_attn_out.x", "hook_q",
+        "blocks.0.attn.hook_q ", "blocks..hook_attn_out", "0.hook_attn_out", "hook_resid_pre", "blocks.1.attn",
+    ):  # fmt: skip
+        assert (site_of(name), hook_of(name)) == (name, name), name
+    read = {
+        "blocks.01.attn.q": "blocks.01.attn.q", "blocks.1.mlp.act": "blocks.1.mlp.act",
+        "blocks.01.attn.hook_q": "blocks.1.attn.q", "blocks.00.hook_resid_pre": "embed", "hook_embed": "embed",
+        "blocks.10.hook_resid_pre": "blocks.9.resid.post", "blocks.1.hook_resid_pre": "blocks.0.resid.post",
+    }  # fmt: skip
+    assert {name: site_of(name) for name in read} == read
+    assert hook_of("blocks.10.attn.mixed") == "blocks.10.attn.hook_z" and hook_of("embed") == "hook_embed"

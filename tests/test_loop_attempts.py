@@ -17,14 +17,14 @@ from firsthand.loop.budget import Limits
 from firsthand.loop.concurrency import Branch, Retry, derive_seed, enter_branch
 from firsthand.loop.journal import MemoryJournal
 from firsthand.loop.listener import Added, Began, Piece
-from firsthand.message import ToolCall, assistant, user
-from firsthand.model import Sampling, Usage
+from firsthand.message import Message, Sampled, Text, ToolCall, assistant, user
+from firsthand.model import Completion, Sampling, Usage
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.task import Task
 from firsthand.tool import Tool, tool
-from firsthand.trace import Event, Trace
+from firsthand.trace import Event, PromptIds, Trace
 
 TASK = Task("1", "one two three", secret={"answer": "12"})
 
@@ -240,3 +240,88 @@ def test_an_answer_that_was_cut_by_a_budget_is_found_again_by_what_it_was_grante
     fresh = asyncio.run(rollout(roomy, TASK, journal=MemoryJournal()))
     assert fresh.calls[0].detail["sampling"]["max_tokens"] == 10 and fresh.stop_reason == "done"
     assert isinstance(first.events[-1], Event)
+
+
+def test_a_listener_hears_each_node_event_and_call_when_it_is_there() -> None:
+    attempt, heard = made(), []
+    attempt.listener = heard.append
+
+    async def main() -> None:
+        enter_branch(Branch())
+        data = {"a": [1]}
+        first = attempt.add_node(None, user("a"))
+        attempt.note("one", b=data)
+        data["a"].append(2)
+        attempt.record("tool", ":0", first, 0.0, "k0", detail={"name": "send"})
+        attempt.record("score", ":1", None, 0.0, "k1", error="gone")
+        second = attempt.add_node(first, assistant("b"))
+        attempt.note("two")
+        attempt.record_generation(":2", first, 0.0, "k2", nodes=(second,), ids=None, specs=())
+
+    asyncio.run(main())
+    calls, events = attempt.calls, attempt.events
+    assert heard == [
+        Added(0, attempt.nodes[0]), events[0], calls[0], calls[1], Added(1, attempt.nodes[1]), events[1], calls[2],
+    ]  # fmt: skip
+    assert [(each.kind, each.data) for each in events] == [("one", {"b": {"a": [1]}}), ("two", {})]
+    assert [(each.id, each.kind, each.at, each.request, each.detail, each.error) for each in calls[:2]] == [
+        (":0", "tool", 0, "k0", {"name": "send"}, None), (":1", "score", None, "k1", {}, "gone"),
+    ]  # fmt: skip
+    assert attempt.order == {":0": (0, 1), ":1": (1, 1), ":2": (2, 1)} and (calls[2].id, calls[2].nodes) == (":2", (1,))
+
+
+def test_a_second_prompt_from_an_answer_continues_the_first_one_and_else_the_answer() -> None:
+    attempt = made()
+
+    def said(parent: int | None, *ids: int) -> int:
+        message = Message("assistant", (Text("x"),), Sampled(ids, (0.0,) * len(ids)))
+        return attempt.add_node(parent, message)
+
+    def asked(effect: str, at: int | None, ids: tuple[int, ...] | None, *nodes: int) -> PromptIds | None:
+        attempt.record_generation(effect, at, 0.0, f"k{effect}", nodes=nodes, ids=ids, specs=())
+        return attempt.calls[-1].prompt
+
+    top = attempt.add_node(None, user("q"))
+    first, other = said(top, 3), said(top, 4)
+    assert asked(":0", top, (1, 2), first, other) == PromptIds((1, 2))
+    assert asked(":1", first, (1, 2, 3, 4, 5), said(first, 6)) == PromptIds((4, 5), 0, 0, 3)
+    last = said(first, 8)
+    assert asked(":2", first, (1, 2, 3, 4, 5, 9), last) == PromptIds((9,), 1, 0, 5)
+    assert asked(":3", first, (1, 2, 3, 4, 5, 9, 8, 7), said(first, 8)) == PromptIds((7,), 2, 0, 7)
+    assert asked(":4", first, (1, 2, 3)) == PromptIds((), 3, 0, 3), "it adds nothing"
+    assert asked(":5", first, (1, 2, 3, 4, 5, 9, 8, 7, 8)) == PromptIds((), 3, 0, 9), (
+        "a call without answers leads to none"
+    )
+    assert asked(":6", other, (1, 2, 4, 0), said(other, 5)) == PromptIds((0,), 0, 1, 3)
+    assert asked(":7", last, (9, 9)) == PromptIds((9, 9)) and asked(":8", last, None) is None
+    below = attempt.add_node(attempt.add_node(last, user("more")), user("still"))
+    assert asked(":9", below, (1, 2, 3, 4, 5, 9, 8, 2)) == PromptIds((2,), 2, 0, 7), "the nearest answer above"
+    assert [attempt.journal.replies(), len(attempt.calls), attempt.last_of_root] == [[], 10, below]
+
+
+def test_the_ids_of_a_reply_are_found_where_it_continues_this_request_and_this_answer_of_it() -> None:
+    attempt = made()
+    top = attempt.add_node(None, user("q"))
+    answers = [
+        attempt.add_node(top, Message("assistant", (Text("x"),), Sampled((3,), (0.0,)))) for _ in range(2)
+    ]  # of the same ids  # fmt: skip
+    attempt.record_generation(":0", top, 0.0, "here", nodes=tuple(answers), ids=(1, 2), specs=())
+    completion = Completion(assistant("y"), "stop", Usage(4, 0, 1), prompt_ids=(1, 2, 3, 5))
+    unknown = replace(completion, prompt_ids=None)
+    for sample, node in enumerate(answers):
+        body = attempt.to_reply([completion], node)
+        kept = body["prompt"]
+        assert {key: kept[key] for key in ("ids", "after", "sample", "kept")} == {
+            "ids": [5], "after": "here", "sample": sample, "kept": 3,
+        }  # fmt: skip
+        assert attempt.from_reply(body, node) == [completion]
+        for changed in (
+            {"after": "elsewhere"}, {"sample": 1 - sample}, {"after": "elsewhere", "sample": 1 - sample}, {"kept": 2},
+            {"check": kept["check"] + 1}, {"ids": [6]},
+        ):  # fmt: skip
+            assert attempt.from_reply(body | {"prompt": kept | changed}, node) == [unknown], changed
+        assert attempt.from_reply(body, top) == [unknown] == attempt.from_reply(body, None), "nothing is above"
+        assert attempt.from_reply({"completions": body["completions"]}, node) == [unknown]
+    whole = attempt.to_reply([completion], top)
+    assert whole["prompt"]["ids"] == [1, 2, 3, 5] and "after" not in whole["prompt"]
+    assert attempt.from_reply(whole, None) == [completion] == attempt.from_reply(whole, answers[0])

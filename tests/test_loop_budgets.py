@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from firsthand.errors import LimitExceeded
+from firsthand.errors import ConfigError, LimitExceeded
 from firsthand.loop.budget import Budget, Limits
 from firsthand.model import Usage
 
@@ -43,3 +43,47 @@ def test_an_overspent_budget_has_nothing_left_and_not_less() -> None:
     with pytest.raises(LimitExceeded, match=r"^0\.5000 of 0\.5000 USD are spent$"):
         child.reserve(1)
     assert (parent.hit, child.calls, parent.reserved_tokens) == ("tokens", 1, 500), "the first limit that refused"
+
+
+def test_calls_of_several_interrupted_tries_are_counted_once_when_they_are_replayed() -> None:
+    root = Budget(Limits())
+    leaf = Budget(Limits(tokens=100, calls=7), root)
+
+    def state() -> list[tuple[int, int, int, int, int]]:
+        return [
+            (each.spent.total_tokens, each.reserved_tokens, each.calls, each.held_tokens, each.held_calls)
+            for each in (leaf, root)
+        ]
+
+    leaf.hold(10, 2)
+    leaf.hold(20, 3)
+    leaf.hold(0, 0)
+    assert state() == [(0, 30, 5, 30, 5), (0, 30, 5, 0, 0)]
+    for usage, spent, left in ((Usage(4, 0, 2), 6, 24), (Usage(), 6, 24), (Usage(20), 26, 4), (Usage(9, 0, 1), 36, 0)):
+        leaf.repay(usage)
+        (held_calls,) = {5 - made for made in range(1, 5) if leaf.held_calls == 5 - made}
+        assert state() == [(spent, left, 5, left, held_calls), (spent, left, 5, 0, 0)]
+    leaf.repay(Usage(0, 0, 3))
+    assert state() == [(39, 0, 5, 0, 0), (39, 0, 5, 0, 0)], "all five are replayed"
+    leaf.repay(Usage(1, 0, 0, 0.5))
+    assert state() == [(40, 0, 6, 0, 0), (40, 0, 6, 0, 0)] and root.spent.cost_usd == 0.5, "a sixth is one more"
+    root.hold(5, 1)
+    leaf.hold(7, 1)
+    assert state() == [(40, 7, 7, 7, 1), (40, 12, 8, 5, 1)]
+    leaf.repay(Usage(6))
+    assert state() == [(46, 1, 7, 1, 0), (46, 7, 8, 0, 0)]
+    with pytest.raises(LimitExceeded, match=r"^call budget exhausted: 7 calls made$"):
+        leaf.reserve(1)
+    assert (leaf.hit, root.hit) == ("calls", None)
+
+
+def test_a_limit_is_above_0_and_written_where_it_is_set() -> None:
+    for name in ("tokens", "calls", "seconds", "cost_usd", "depth"):
+        for wrong in (0, -1, 0.0, float("nan")):
+            with pytest.raises(ConfigError) as refused:
+                Limits(**{name: wrong})
+            assert str(refused.value) == (
+                f"the limit {name} is {wrong!r}: give a number above 0, or leave it out for no limit"
+            )
+        assert Limits(**{"depth": None, name: 1}).to_json() == {name: 1}
+    assert Limits(cost_usd=0.001, depth=None).to_json() == {"cost_usd": 0.001} and Limits().to_json() == {"depth": 64}

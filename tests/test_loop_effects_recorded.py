@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from firsthand import Agent, Task
 from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.guard import AttemptView, GuardVerdict
-from firsthand.loop.attempt_memory import MemoryChange, apply, changes_of, commit
+from firsthand.loop.attempt_memory import AttemptMemory, MemoryChange, apply, changes_of, commit
 from firsthand.loop.journal import JournalPart, MemoryJournal, part_of
 from firsthand.loop.open_sources import SourceKeeper, opened
 from firsthand.loop.prompt_size import estimated_size, prompt_size
@@ -23,7 +24,7 @@ from firsthand.model import Completion, Usage
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.tool import Tool, tool
-from firsthand.trace import Trace
+from firsthand.trace import Call, Trace
 
 TASK = Task("t", "?")
 
@@ -246,3 +247,66 @@ def test_sources_close_in_reverse_whatever_happens_and_the_first_error_is_told(
         assert ", ".join(log) == logged
     nobody = SourceKeeper(())
     asyncio.run(nobody.open()), asyncio.run(nobody.close())
+
+
+def test_changes_are_made_by_their_order_whatever_its_numbers_and_seen_by_what_comes_after() -> None:
+    old, new, more = (MemoryItem.of(f"cat {name}", {}) for name in ("old", "new", "more"))
+
+    async def texts(memory: Any) -> list[str]:
+        return sorted(each.text for each in await memory.search("cat", 9))
+
+    async def main() -> None:
+        for order in ((0,), (3, 0), (0, 0), (1,), (2, 5), ()):
+            memory = notes()
+            await apply(memory, [MemoryChange(":0", order, old)])
+            await apply(memory, [MemoryChange(":0", order, None, old.id), MemoryChange(":0", order, None, "unknown")])
+            assert await texts(memory) == [], order
+        for place in range(3):  # written, forgotten and written again, in whatever order they are listed
+            steps = [
+                MemoryChange(":0", (0, 1), old), MemoryChange(":1", (1, 0), None, old.id), MemoryChange(":2", (2,), new),
+            ]  # fmt: skip
+            memory = notes()
+            await apply(memory, iter([*steps[place:], *steps[:place]]))
+            assert await texts(memory) == ["cat new"]
+            again = [*steps, MemoryChange(":3", (1, 0, 0), old)]
+            await apply(memory, [*again[place:], *again[:place]])
+            assert await texts(memory) == ["cat new", "cat old"]
+        base = notes()
+        await base.write(old)
+        attempt = AttemptMemory(base, {"task": "t"})
+        await base.write(MemoryItem.of("cat later", {}))
+        assert attempt.origin == {"task": "t"} and attempt.changes == []
+        for change, seen in (
+            (MemoryChange(":1", (1, 1), new),
+             {":1": "old", ":2": "new old", "0.0:0": "new old", "0.1/3.0:0": "new old"}),
+            (MemoryChange("0.0:1", (2, 0, 1, 1), more),
+             {":2": "more new old", "0.0:1": "new old", "0.0:2": "more new old", "0.0/0.1:0": "more new old",
+              "0.1:9": "new old", "1.0:0": "more new old"}),
+            (MemoryChange(":3", (3, 1), None, old.id), {":3": "more new old", ":4": "more new", "1.5:0": "more new"}),
+        ):  # fmt: skip
+            attempt.changes.append(change)
+            found = {effect: await texts(await attempt.as_of(effect)) for effect in seen}
+            assert found == {effect: [f"cat {name}" for name in names.split()] for effect, names in seen.items()}
+        assert await texts(attempt.base) == ["cat old"], "the snapshot stays as it was"
+
+    asyncio.run(main())
+
+
+def test_changes_are_read_from_calls_that_ended_well_and_have_an_order() -> None:
+    one, two = MemoryItem.of("one", {"n": 1}), MemoryItem.of("two", {})
+
+    def call(effect: str, kind: Any = "memory", error: str | None = None, /, **detail: Any) -> Call:
+        return Call(effect, kind, None, 0.0, 0.0, "k", detail=detail, error=error)
+
+    trace = attempted(lambda task, ctx: asyncio.sleep(0, "x"))
+    calls = (
+        call(":0", item=one.to_json(), order=[0, 0]), call(":1", items=[two.to_json(), one.to_json()], order=[1]),
+        call(":2", id=7, order=[2, 0]), call(":3", order=[]), call(":4", item=one.to_json()),
+        call(":5", "memory", "", item=one.to_json(), order=[5]), call(":6", "tool", item=one.to_json(), order=[6]),
+        call(":7", items=[two.to_json()], order=[7, 1]),
+    )  # fmt: skip
+    assert changes_of(replace(trace, calls=calls)) == [
+        MemoryChange(":0", (0, 0), one), MemoryChange(":1", (1, 0), two), MemoryChange(":1", (1, 1), one),
+        MemoryChange(":2", (2, 0), None, "7"), MemoryChange(":3", (), None, ""), MemoryChange(":7", (7, 1, 0), two),
+    ]  # fmt: skip
+    assert changes_of(replace(trace, calls=())) == []

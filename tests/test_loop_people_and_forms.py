@@ -12,8 +12,10 @@ import pytest
 from firsthand.errors import ConfigError
 from firsthand.loop.approval import (
     MAX_SHOWN,
+    Approval,
     AskPerson,
     Decision,
+    _on_a_line,
     _shortened,
     check_rules,
     explained,
@@ -198,3 +200,82 @@ def test_a_schema_gives_its_fields_with_defaults_that_are_nothing_much() -> None
     assert fields_from_json(json.loads(json.dumps(fields_to_json(fields)))) == fields and form_fields({}) == ()
     many = {"properties": {str(n): {"type": "string"} for n in range(MAX_FIELDS + 2)}}
     assert [each.name for each in form_fields(many)] == [str(n) for n in range(MAX_FIELDS)]
+
+
+def test_a_reason_holds_within_its_block_and_the_one_around_it_comes_back_however_it_ends() -> None:
+    def why() -> str:
+        (line,) = [line for line in question(find, {}).split("\n")[1:] if line != "Run it?"] or [""]
+        return line.removeprefix("  why you are asked: ")
+
+    assert why() == ""
+    with explained("outer"):
+        with explained("inner"):
+            assert why() == "inner"
+        assert why() == "outer"
+        with pytest.raises(ZeroDivisionError), explained("broken"):
+            assert why() == "broken"
+            raise ZeroDivisionError
+        assert why() == "outer"
+        with explained(""):
+            assert why() == ""
+        assert why() == "outer"
+
+        async def cancelled() -> None:
+            with explained("late"):
+                await asyncio.sleep(0)
+                raise asyncio.CancelledError
+
+        async def main() -> None:
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled()
+            assert why() == "outer"
+
+        asyncio.run(main())
+    assert why() == ""
+    with pytest.raises(KeyError), explained("last"):
+        raise KeyError
+    assert why() == ""
+    ask = AskPerson(Typed("no"))
+    ask.always = {"send"}
+    with pytest.raises(ZeroDivisionError), explained("broken"):
+        raise ZeroDivisionError
+    assert asyncio.run(ask(send, {})) == Decision(True, "terminal", "always"), "no reason is left"
+
+
+def test_each_rule_has_a_verdict_and_names_a_tool_or_an_effect_to_the_letter() -> None:
+    good: dict[str, Any] = {"send": "allow", "read": "ask", "write": "deny"}
+    assert Approval(good).rules == good and Approval({}).rules == {}
+    for verdict, hint in (("alow", " did you mean 'allow'?"), ("Deny", " did you mean 'deny'?"), ("", ""), (None, "")):
+        for before in (0, 1, 3):
+            rules: Any = dict(list(good.items())[:before]) | {"find": verdict, "last": "ask"}
+            with pytest.raises(ConfigError) as refused:
+                Approval(rules)
+            assert str(refused.value) == (
+                f"the approval of 'find' is {verdict!r};{hint} allow, ask or deny was expected"
+            )
+    check_rules({}, [])
+    check_rules({"read": "ask", "write": "ask", "external": "ask", "irreversible": "ask"}, [])
+    check_rules(good | {"find": "ask"}, (each for each in (send, find)))
+    for name, hint in (
+        ("Send", " did you mean 'send'?"), ("FIND", ""), ("Read", " did you mean 'read'?"),
+        (" send", " did you mean 'send'?"), ("", ""), ("sen", " did you mean 'send'?"), ("qqq", ""),
+    ):  # fmt: skip
+        for before in (0, 1, 3):
+            with pytest.raises(ConfigError) as refused:
+                check_rules(dict(list(good.items())[:before]) | {name: "ask"}, (each for each in (send, find)))
+            known = "read, write, external, irreversible, send, find"
+            assert str(refused.value) == f"approve names {name!r}, no tool and no effect;{hint} there are {known}"
+    with pytest.raises(
+        ConfigError, match=r"'send', no tool and no effect; there are read, write, external, irreversible$"
+    ):
+        check_rules({"send": "ask"}, [])
+
+
+def test_what_is_left_out_of_a_line_is_counted_as_it_is_shown() -> None:
+    for text, shown in (
+        ("a" + " " * 500 + "x" * 998, "a " + "x" * 998), ("x" * 1000, "x" * 1000), (" \n\t" * 400, ""), ("", ""),
+        ("a" + " \n" * 500 + "x" * 999, f"a {'x' * 498} [... 1 characters ...] {'x' * 500}"),
+        ("\x07" + "x" * 997, f"\\x07{'x' * 496} [... 1 characters ...] {'x' * 500}"),
+        (" " * 9 + "x" * 600 + "  " + "y" * 2400 + " ", f"{'x' * 500} [... 2,001 characters ...] {'y' * 500}"),
+    ):  # fmt: skip
+        assert _on_a_line(text) == shown

@@ -16,7 +16,7 @@ from firsthand.ingest.dialects.span_facts import SpanFacts
 from firsthand.ingest.incoming_span import MOST_NS, IncomingSpan, SpanKind, StoredSpan
 from firsthand.ingest.otlp_door import OtlpDoor, shows_key
 from firsthand.ingest.otlp_json import _int, _value, decode_json
-from firsthand.ingest.otlp_protobuf import decode_protobuf
+from firsthand.ingest.otlp_protobuf import decode_protobuf, spans_of_request
 from firsthand.ingest.redaction import FAILED, PUT, Redactor
 from firsthand.ingest.span_tree import arranged
 from firsthand.ingest.span_writer import WriteOutcome
@@ -333,3 +333,35 @@ def test_a_summary_is_of_the_earliest_root_and_its_own_service() -> None:
         [stored("2", "span", "1", start=3), stored("1", "span", "2", start=3), stored("3", "span", "2", start=9)]
     )
     assert [(each.number, each.depth, each.parent) for each in placed] == [(0, 0, -1), (1, 1, 0), (2, 1, 0)]
+
+
+def test_an_attribute_of_protobuf_or_json_is_nested_64_deep_and_no_deeper() -> None:
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    def nested(levels: int, is_list: bool) -> tuple[Any, Any, Any]:
+        """What is read of an attribute with a 5 below so many levels from protobuf and JSON, and what is expected."""
+        request = ExportTraceServiceRequest()
+        made = request.resource_spans.add().scope_spans.add().spans.add(trace_id=b"a" * 16, span_id=b"b" * 8)
+        value = made.attributes.add(key="k").value
+        for _ in range(levels):
+            value = value.array_value.values.add() if is_list else value.kvlist_value.values.add(key="x").value
+        value.int_value = 5
+        (found,), _ = spans_of_request(request)
+        told: Any = {"intValue": "5"}
+        for _ in range(levels):
+            told = (
+                {"arrayValue": {"values": [told]}}
+                if is_list
+                else {"kvlistValue": {"values": [{"key": "x", "value": told}]}}
+            )
+        one = {"traceId": T, "spanId": S, "attributes": [{"key": "k", "value": told}]}
+        (read,), _ = decode_json(json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [one]}]}]}).encode())
+        expected: Any = 5 if levels <= 64 else "[nested too deep]"
+        for _ in range(min(levels, 65)):
+            expected = [expected] if is_list else {"x": expected}
+        return found.attributes, read.attributes, {"k": expected}
+
+    for levels in (0, 1, 63, 64, 65, 70):
+        for is_list in (True, False):
+            found, read, expected = nested(levels, is_list)
+            assert found == expected == read, (levels, is_list)

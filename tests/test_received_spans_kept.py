@@ -320,3 +320,46 @@ def test_a_trace_without_times_took_no_seconds(store: TraceStore) -> None:
         "cost": [WindowValue(0.25, 1), WindowValue(0.25, 2), WindowValue(0.0, 0)],
         "spans": [WindowValue(1.0, 1), WindowValue(2.0, 2), WindowValue(0.0, 0)],
     }
+
+
+def test_a_span_whose_attributes_are_damaged_is_counted_with_the_others_of_its_trace(store: TraceStore) -> None:
+    shop = (b"r", b'{"service.name": "shop"}', "shop")
+    chat = b'{"attributes": {"openinference.span.kind": "LLM", "llm.token_count.prompt": 5}}'
+    store.add([ready("t", "1", body=b'{"attributes": 5}', resource=shop, error="e", redactions=2),
+               ready("t", "2", parent="1", end=0, resource=shop), ready("t", "3", parent="1", body=chat)])  # fmt: skip
+    assert store.add([ready("t", "2", parent="1", end=90, body=b'{"attributes": []}', redactions=1)]) == 0
+    made = store.summary("t")
+    assert (made.num_spans, made.num_errors, made.redactions, made.prompt_tokens) == (3, 1, 3, 5)
+    assert (made.name, made.service, made.first_ns, made.last_ns) == ("n1", "shop", 10, 90)
+    for trace, (body, name) in enumerate((
+        (json.dumps({"service.name": "\ud800" + "é" * 300}).encode(), "\\ud800" + "é" * 299),
+        (b'{"service.name": 7}', "7"), (b"{}", ""), (b"[]", ""),
+    )):  # fmt: skip
+        resource = (str(trace).encode(), body, "as it came")
+        store.add([ready(f"s{trace}", "1", end=0, resource=resource)])
+        before = store.summary(f"s{trace}")
+        store.add([ready(f"s{trace}", "1", end=40, resource=resource)])
+        again = store.summary(f"s{trace}")
+        assert (before.service, again.service, again.num_spans, again.last_ns) == ("as it came", name, 1, 40), body
+        assert again.changed == before.changed + 1 and again.arrived_s >= before.arrived_s
+
+
+def test_counts_and_costs_of_langfuse_fit_the_store(store: TraceStore) -> None:
+    def one(usage: str, cost: str, number: int) -> IncomingSpan:
+        attributes = {"langfuse.observation.type": "generation", "langfuse.observation.model.name": "m",
+                      "langfuse.observation.usage_details": usage, "langfuse.observation.cost_details": cost}  # fmt: skip
+        return IncomingSpan("t", str(number), "", "n", 1, 2, attributes)
+
+    told = [
+        ('{"input": 1e300, "input_cached_tokens": 1e16, "output": 1000000000000001}', '{"total": 1e13}'),
+        (f'{{"input": 1{"0" * 400}, "output": 7.9}}', '{"input": 1e308, "output": 1e308}'),
+        ('{"input_tokens": 999999999999999}', '{"input": 1, "output": 2}'),
+        ('{"input": 0, "prompt_tokens": 9}', '{"input": 1, "total": 0}'),
+    ]
+    prepared = SpanPreparer(Redactor()).prepared([one(*each, number) for number, each in enumerate(told)])
+    found = [each.facts for each in prepared]
+    assert [(each.what, each.model) for each in found] == [("generate", "m")] * 4
+    assert [(each.prompt_tokens, each.cached_tokens, each.completion_tokens, each.cost_usd) for each in found] == [
+        (10**15, 10**15, 10**15, 1e12), (0, 0, 7, 1e12), (10**15 - 1, 0, 0, 3.0), (0, 0, 0, 0.0),
+    ]  # fmt: skip
+    assert store.add(prepared) == 4 and store.summary("t").prompt_tokens == 2 * 10**15 - 1

@@ -202,3 +202,20 @@ def test_a_run_goes_on_after_it_was_closed_and_what_cannot_be_kept_is_counted(tm
     digests = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12] for text in ("é\ud800?", "why")]
     assert [each.task_id for each in traces[1:]] == [f"n-{digest}" for digest in digests]
     assert (traces[2].answer, traces[2].duration_s, traces[2].usage.total_tokens) == ("so", 20e-9, 7)
+
+
+def test_what_waits_is_sent_or_closed_when_the_program_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_end: list[tuple[Any, tuple[Any, ...]]] = []
+    monkeypatch.setattr(span_sender.atexit, "register", lambda called, *given: at_end.append((called, given)))
+    sender, folder = Kept(), tmp_path / "run"
+    recorder = RunRecorder(folder, "shop")
+    assert at_end == [(sender.flush, (5.0,)), (recorder.flush, (5.0,))]
+    sender.put(named("last"), True)
+    recorder.put(named("n", openinference__span__kind="CHAIN", input__value="q", output__value="a"), True)
+    with run_store.open_run(folder, folder.parent) as run:
+        assert run.status != "done"
+    for called, given in at_end:
+        assert called(*given) is True
+    assert sender.batches == [["last"]]
+    with run_store.open_run(folder, folder.parent) as run:
+        assert run.status == "done" and [each.answer for each in run.traces()] == ["a"]

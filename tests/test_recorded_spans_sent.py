@@ -328,3 +328,22 @@ def test_a_root_lies_below_what_is_open_around_it_and_else_has_ids_of_its_own(
     traced(lambda: None, name="alone")()
     alone = sink.take()
     assert alone.parent_id == "" and len(alone.span_id) == 16
+
+
+def test_a_function_is_traced_with_all_that_is_said_of_it_however_it_is_given(sink: Sink) -> None:
+    def look(x: int) -> int:
+        return x + 1
+
+    given: dict[str, Any] = {"name": "search", "kind": "tool", "share": 1.0, "content": False}
+    own = {"openinference.span.kind": "TOOL", "tool.name": "search"}
+    for make in (lambda more: traced(look, **more), lambda more: traced(**more)(look)):
+        assert make(given)(2) == 3
+        span = sink.take()
+        assert (span.name, span.attributes) == ("search", own)
+        assert make({**given, "share": 0.0})(2) == 3 and sink.spans == [], "a share of 0 records nothing"
+        assert make({**given, "content": True})(2) == 3
+        assert sink.take().attributes == own | {"input.value": '{"x": 2}', "output.value": "3"}
+        assert make({})(2) == 3
+        plain = sink.take()
+        assert plain.name == look.__qualname__.replace("<locals>.", "")
+        assert plain.attributes == {"openinference.span.kind": "CHAIN", "input.value": '{"x": 2}', "output.value": "3"}

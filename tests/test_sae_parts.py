@@ -329,3 +329,23 @@ def test_a_toy_study_passes_by_four_measures(change: dict[str, float], passes: b
     found = replace(Recovery(0.951, 0.95, 0.951, 0.851, 4.0, 0.5, 0.5), **change)
     trainer = SaeTrainer(sae_of("relu", 2, 2), SaeSettings(1))
     assert ToyStudy("relu", 0, found, found, trainer).passes is passes
+
+
+def test_the_penalty_of_a_relu_rises_over_a_twentieth_of_the_run_and_then_stays() -> None:
+    relu = set_to(sae_of("relu", 2, 2, l1=8.0), encoder=torch.eye(2), decoder=2 * torch.eye(2))
+    x = torch.tensor([[1.0, 2.0], [0.0, -3.0]])  # latents 1, 2 and 0, 0, rebuilt as 2, 4 and 0, 0
+    none = torch.zeros(2, dtype=torch.bool)
+    for progress, share in (
+        (0.0, 0.0), (0.0125, 0.25), (0.025, 0.5), (0.05, 1.0), (0.0501, 1.0), (0.1, 1.0), (0.5, 1.0), (1.0, 1.0),
+    ):  # fmt: skip
+        found = relu.loss(x, is_dead_M=none, progress=progress)
+        assert float(found.loss.detach()) == pytest.approx(7 + share * 8 * 3), progress
+        assert (float(found.error), float(found.sparsity), found.fired.tolist(), found.l0) == (7.0, 3.0, [1, 1], 1.0)
+        assert not (found.error.requires_grad or found.sparsity.requires_grad) and found.loss.requires_grad
+    free = set_to(sae_of("relu", 2, 2, l1=0.0), encoder=torch.eye(2), decoder=2 * torch.eye(2))
+    assert float(free.loss(x, is_dead_M=none, progress=1.0).loss.detach()) == 7.0
+    assert (sae_of("relu", 2, 2).settings(), free.settings()) == ({"l1": 5.0}, {"l1": 0.0})
+    for l1 in (-1e-9, float("inf"), float("nan")):
+        with pytest.raises(ConfigError) as refused:
+            sae_of("relu", 2, 2, l1=l1)
+        assert str(refused.value) == f"l1 is {l1}: expected 0 or more"

@@ -143,6 +143,11 @@ def test_each_setting_keeps_what_it_says(tmp_path: Path, still: Any, monkeypatch
     assert made("all") == (["a", "b", "c"], [])
     assert made("age", keep_s=20.0) == (["b", "c"], []) and made("size", keep_bytes=0) == ([], [])
     assert made("large", keep_bytes=1 << 30, keep_s=30.0) == (["a", "b", "c"], [])
+    assert made("now", keep_s=0.0) == ([], []) and made("just", keep_s=10.0) == (["c"], [])
+    assert made("soon", keep_s=9.999, keep_bytes=1 << 30) == ([], []) and made("none", keep_s=0.0, keep_bytes=0) == (
+        [],
+        [],
+    )
 
 
 def test_a_round_scores_and_alerts_and_a_problem_ends_nothing(tmp_path: Path, still: Any) -> None:

@@ -274,7 +274,7 @@ def _after(first: Tap, second: Tap) -> Tap:
 def _keeping(found: dict[str, Tensor], wanted: Sequence[str]) -> dict[str, Tap]:
     def keep(site: str) -> Tap:
         def copy(values: Tensor) -> None:
-            found[site] = values.detach().clone()
+            found[site] = values.clone()
 
         return copy
 

@@ -19,14 +19,8 @@ def read_pairs(file: Path, tokenizer: Tokenizer, context: int) -> list[Pair]:
     for streams in read.comparisons:
         if len(streams) < 2:
             raise DataError(f"{file} has answers that are judged alone: expected lines with `chosen` and `rejected`")
-        best, worst = max(streams, key=_rank), min(streams, key=_rank)
-        found.append(Pair(_answered(best), _answered(worst)))
+        found.append(Pair(_answered(streams[0]), _answered(streams[-1])))  # the best comes first
     return found
-
-
-def _rank(stream: Stream) -> float:
-    assert stream.label is not None
-    return stream.label
 
 
 def _answered(stream: Stream) -> Answered:

@@ -7,6 +7,7 @@ from typing import Any
 from firsthand.ingest.dialects.span_facts import (
     SpanContent,
     SpanFacts,
+    count_of_tokens,
     messages_in,
     number_of,
     parsed,
@@ -36,14 +37,13 @@ def facts(span: IncomingSpan) -> SpanFacts:
     a = span.attributes
     what = _WHAT.get(str(a.get("langfuse.observation.type", "")).lower(), "span")
     usage, cost = _counts(a, "langfuse.observation.usage_details"), _counts(a, "langfuse.observation.cost_details")
-    cached = usage.get("cache_read_input_tokens", usage.get("input_cached_tokens", usage.get("input_cache_read", 0)))
     found = SpanFacts(
         what,
         text_of(a, "langfuse.observation.model.name"),
-        int(usage.get("input", usage.get("prompt_tokens", usage.get("input_tokens", 0)))),
-        int(cached),
-        int(usage.get("output", usage.get("completion_tokens", usage.get("output_tokens", 0)))),
-        cost.get("total", sum(cost.values())),
+        count_of_tokens(usage, "input", "prompt_tokens", "input_tokens"),
+        count_of_tokens(usage, "cache_read_input_tokens", "input_cached_tokens", "input_cache_read"),
+        count_of_tokens(usage, "output", "completion_tokens", "output_tokens"),
+        min(cost.get("total", sum(cost.values())), 1e12),
         text_of(a, "session.id", "langfuse.session.id"),
         text_of(a, "user.id", "langfuse.user.id"),
         tags=words_of(a.get("langfuse.trace.tags")),
