@@ -63,16 +63,14 @@ def test_a_bar_is_on_the_terminal_only_where_it_is_asked_for(
 def test_models_whose_names_begin_or_end_alike_have_locks_of_their_own(home: Path) -> None:
     names = ["hf:org/model-1b", "hf:org/model-2b", "hf:org/model", "gf:org/model", "tiny", "tiny2", "tin", ""]
     locks = home / "models" / ".locks"
-    held = set[str]()
-    with _exclusive(names[0]):
-        for name in names[1:]:
-            with _exclusive(name):
-                assert sum(is_held(each) for each in locks.iterdir()) == 2, name
-            held = {each.name for each in locks.iterdir()}
-    assert len(held) == len(names) and {len(each) for each in held} == {16}
-    assert not any(is_held(each) for each in locks.iterdir())
-    with _exclusive(names[0]):
-        assert len(list(locks.iterdir())) == len(names), "the second time it is the same lock"
+    for number, name in enumerate(names, 1):
+        with _exclusive(name):
+            assert sum(is_held(each) for each in locks.iterdir()) == 1
+        with _exclusive(name):
+            assert len(list(locks.iterdir())) == number, "the second time it is the same lock"
+    assert {len(each.name) for each in locks.iterdir()} == {16} and not any(is_held(each) for each in locks.iterdir())
+    with _exclusive(names[0]), _exclusive(names[1]):
+        assert sum(is_held(each) for each in locks.iterdir()) == 2
     with pytest.raises(ModelFileError), _exclusive("tiny"):
         raise ModelFileError("x")
     assert not any(is_held(each) for each in locks.iterdir())
