@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from firsthand.benchmarks.bfcl import CATEGORIES, SYSTEM, bfcl
+from firsthand.benchmarks.bfcl import CATEGORIES, SYSTEM, _as_tool, _schema, bfcl
 from firsthand.benchmarks.sessions import (
     SessionHistory,
     SessionSettings,
@@ -113,6 +113,44 @@ def test_functions_become_tools_or_a_system_message_and_names_lose_their_dots(tm
     assert second.secret["calls"]["accepted"] == ACCEPTED
     assert "functions" not in second.metadata
     assert [len(each.conversation) for each in native.tasks(0)[:2]] == [0, 1]
+
+
+def test_the_types_of_arguments_become_those_of_json_and_all_else_is_kept() -> None:
+    float_ = {"type": "number", "format": "float"}
+    for given, made in (
+        ({}, {"type": "string"}),
+        ({"type": "string", "enum": ["a"], "default": "a"}, {"type": "string", "enum": ["a"], "default": "a"}),
+        ({"type": "boolean"}, {"type": "boolean"}),
+        ({"type": "any", "description": "x"}, {"type": "string", "description": "x"}),
+        ({"type": "float"}, {**float_, "description": " This is a float type value."}),
+        ({"type": "float", "description": "A", "default": 0.5},
+         {**float_, "description": "A This is a float type value.", "default": 0.5}),
+        ({"type": "array", "items": {"type": "float", "description": "Degrees.", "minimum": 0}},
+         {"type": "array", "items": {"type": "number", "description": "Degrees.", "minimum": 0}}),
+        ({"type": "tuple", "description": "Both.", "items": {"type": "integer", "description": "One."}},
+         {"type": "array", "description": "Both.", "items": {"type": "integer", "description": "One."}}),
+        ({"type": "array", "items": {"type": "any"}}, {"type": "array", "items": {"type": "string"}}),
+        ({"type": "array", "items": {}}, {"type": "array", "items": {"type": "string"}}),
+        ({"type": "array", "items": {"type": "array", "description": "Rows.", "items": {"type": "float", "maximum": 1}}},
+         {"type": "array", "items": {"type": "array", "description": "Rows.", "items": {"type": "number", "maximum": 1}}}),
+        ({"type": "array", "items": {"type": "dict", "required": ["a"], "properties": {"a": {"type": "float"}}}},
+         {"type": "array", "items": {"type": "object", "required": ["a"],
+          "properties": {"a": {**float_, "description": " This is a float type value."}}}}),
+        ({"type": "dict", "properties": {}, "items": None}, {"type": "object", "properties": {}, "items": None}),
+        ({"type": "dict", "properties": {"t": {"type": "tuple", "items": {"type": "float", "description": "T"}}}},
+         {"type": "object", "properties": {"t": {"type": "array", "items": {"type": "number", "description": "T"}}}}),
+    ):  # fmt: skip
+        before = copy.deepcopy(given)
+        assert _schema(given) == made, given
+        assert given == before
+    before = copy.deepcopy(FUNCTION)
+    tool = _as_tool({**FUNCTION, "response": {"type": "dict"}})
+    assert list(tool) == ["name", "description", "parameters"] and before == FUNCTION
+    assert (tool["name"], tool["description"]) == ("maps_route", "A route.")
+    bare = {"name": "a.b.c", "description": "", "parameters": {"type": "dict", "properties": {}, "optional": ["x"]}}
+    assert _as_tool(bare) == {
+        "name": "a_b_c", "description": "", "parameters": {"type": "object", "properties": {}, "optional": ["x"]},
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +137,7 @@ def _zipped(raw: bytes, path: Path, split: str) -> Iterator[tuple[Json, str]]:
             if sum(info.file_size for info in infos) > MAX_BYTES:
                 raise DataError(f"{path} unpacks to more than {MAX_BYTES >> 20} MiB: is it the right file?")
             files = [(info.filename, archive.read(info).decode("utf-8")) for info in infos if info.file_size]
-    except (zipfile.BadZipFile, OSError, UnicodeDecodeError, RuntimeError, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, UnicodeDecodeError, RuntimeError, EOFError) as error:
         raise DataError(f"{path} is not a complete zip file of CSV files: {reason_of(error)}") from None
     if not files:
         raise DataError(f"{path} holds no folder {split!r}: give the authors' data archive")

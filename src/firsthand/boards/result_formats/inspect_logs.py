@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,7 +43,7 @@ def read_archive(raw: bytes, where: str) -> Json:
                 if each.filename.startswith("samples/") and each.file_size <= MAX_MEMBER_BYTES
             ]
             return body
-    except (zipfile.BadZipFile, KeyError, ValueError, RecursionError, NotImplementedError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, RuntimeError, EOFError, OSError) as error:
         raise DataError(
             f"{where} is no readable Inspect log ({reason_of(error)}): install firsthand[inspect], or convert it to JSON "
             "with `inspect log convert`"

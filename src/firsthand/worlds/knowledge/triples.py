@@ -15,6 +15,7 @@ import os
 import re
 import sqlite3
 import threading
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -160,7 +161,7 @@ def read_triples(path: Path) -> Iterator[Triple]:
                     raise DataError(f"{path}, line {number} is no triple `subject relation object .`: {line[:80]!r}")
                 if triple.relation != NAME or not triple.literal or '"' not in line or "@en" in line[-12:]:
                     yield triple
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as N-Triples in Freebase's layout: {reason_of(error)[:200]}") from None
 
 
