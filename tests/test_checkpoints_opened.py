@@ -393,9 +393,7 @@ def test_a_gguf_file_s_blocks_are_kept_if_all_can_be_and_nothing_else_was_asked_
     assert [opened.has_blocks(each) for each in (k, name, "embed.weight")] == [True, False, True]
     found = weights.load(path, keep_blocks=True)
     assert not any(isinstance(each, BlockLinear) for each in found.modules()), "all are blocks, or none is"
-    for (place, one), (_, other) in zip(
-        found.named_parameters(), weights.load(path).named_parameters(), strict=True
-    ):
+    for (place, one), (_, other) in zip(found.named_parameters(), weights.load(path).named_parameters(), strict=True):
         assert torch.equal(one, other), place
     assert torch.allclose(found.get_parameter(name), some.get_parameter(name), atol=0.02)
     save_gguf(model, path, dtype="F16")  # floats are no blocks

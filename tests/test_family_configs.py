@@ -181,8 +181,12 @@ def test_olmo2_norms_whole_queries_and_keys_after_its_parts_and_has_an_eps_and_a
     assert read("olmo2", attention_bias=True) == replace(PLAIN, **own, **WITH_BIAS)
     told = {**SCALE, **own, **TOLD, "norm_eps": 0.01, "tie_embeddings": True}
     assert read("olmo2", **GIVEN, rms_norm_eps=0.01, tie_word_embeddings=True) == replace(PLAIN, **told)
-    assert config_architecture(to_config(read("olmo2", attention_bias=True)), FILE) == read("olmo2", attention_bias=True)
-    assert read("olmo2", num_hidden_layers=2) == replace(PLAIN, **own, num_layers=2, windows=(None,) * 2, ropes=(Rope(),) * 2)
+    assert config_architecture(to_config(read("olmo2", attention_bias=True)), FILE) == read(
+        "olmo2", attention_bias=True
+    )
+    assert read("olmo2", num_hidden_layers=2) == replace(
+        PLAIN, **own, num_layers=2, windows=(None,) * 2, ropes=(Rope(),) * 2
+    )
 
 
 def rope(**parameters: Any) -> Rope:
