@@ -79,6 +79,16 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> None:
+    """What a failed test left is freed before its report is made: Python 3.11 cannot log an error while it parses a file.
+
+    A task whose error nobody looked at logs it when it is collected; amid the report's parsing that ended pytest itself.
+    """
+    if call.excinfo is not None:
+        gc.collect()
+
+
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Runs a command line in this process; gives exit code, output and errors."""

@@ -206,6 +206,13 @@ def test_code_is_found_between_fences_and_tags():
         assert first_action(f"{other}```python\ny\n```") == CodeBlock("python", "y", len(other), True), other
     assert first_action("```js\nx\n```") == CodeBlock("python", "", 8, False), "its end, as a block that is not closed"
     assert first_action("```js\nx") is None
+    one = "```js\nx\n```\n"
+    for rest in ("so", "```sh\nz", "```sh\nz\n```python\ny", "```sh\nz\n```\n```c\n```python\ny", "```sh\nz\n```",
+                 "so\n```sh\nz\n```\nand\n```js\nx\n```"):  # fmt: skip
+        assert first_action(f"{one}{rest}") == CodeBlock("python", "", 8, False), rest
+        assert parse_code(f"{one}{rest}\nFinal Answer: 2") == ("", None)
+    assert first_action("```js\n```python\ny") == CodeBlock("python", "", 6, False), "within a block that is open"
+    assert first_action(f"{one}```sh\nz\n```\n```py\ny\n```") == CodeBlock("python", "y", len(one) + 12, True)
     assert first_action("```python\ny\n```\n```js\nx\n```") == CodeBlock("python", "y", 0, True)
     assert first_action("```python\nx") == CodeBlock("python", "", 0, False) and first_action("x") is None
     for said, found in (

@@ -28,8 +28,14 @@ def test_every_position_before_a_step_is_in_the_cache_and_no_other() -> None:
     assert len(seen) > 0.99 * 2 * (33 + 20) * 2 * 16, "values of their own for each position, head and kind"
     assert [each.shape for each in (case.q, case.k, case.v)] == [(20, 6, 16), (20, 2, 16), (20, 2, 16)]
     assert not torch.equal(case.k, case.v) and case.pages.keys.dtype == torch.float32
+    assert case.layout.spans.tolist() == [[0, 33, 1, 0], [1, 20, 3, 3], [4, 0, 16, 5]], "of new positions alone"
+    assert case.layout.positions.tolist() == [33, 20, 21, 22, *range(16)]
+    assert case.layout.tables.tolist() == [block for table in case.tables for block in table]
+    assert (case.layout.block_size, case.layout.threads) == (16, 1)
+    again = case.new_layout()
+    assert again is not case.layout and (again.spans == case.layout.spans).all()
     half = Case(SHAPE, [[0]], [(3, 4)], torch.bfloat16, 2)
-    assert half.pages.values.dtype == torch.bfloat16 and half.threads == 2
+    assert half.pages.values.dtype == torch.bfloat16 and half.threads == half.layout.threads == 2
 
 
 def test_blocks_are_in_a_drawn_order_that_is_the_same_each_time() -> None:

@@ -275,6 +275,10 @@ def test_awqs_scale_is_the_best_power_of_the_mean_over_all_matrices() -> None:
         found.append(scale)
     best = min(range(20), key=errors.__getitem__)
     assert 0 < best < 19 and torch.allclose(awq_scales(several, x.T @ x, mean, 32), found[best])
+    drawn = [torch.randn(8, 64, generator=torch.Generator().manual_seed(seed)) for seed in (1, 12)]
+    for matrices, step in ((drawn, 7), (drawn[::-1], 7), (drawn[:1], 6), (drawn[1:], 10)):
+        assert torch.allclose(awq_scales(matrices, x.T @ x, mean, 32), found[step]), "of two a step between them"
+    assert torch.equal(awq_scales([], x.T @ x, mean, 32), torch.ones(64))
     assert torch.equal(
         awq_scales(several, torch.zeros(64, 64), mean, 32), torch.ones(64)
     )  # equal: the first, which is 1

@@ -383,5 +383,18 @@ def test_a_gguf_file_s_blocks_are_kept_if_all_can_be_and_nothing_else_was_asked_
     for other in (weights.load(path), weights.load(path, keep_blocks=True, dtype=torch.float16)):
         assert not any(isinstance(each, BlockLinear) for each in other.modules())
         assert other.lm_head.weight is other.embed.weight
+    name = "layers.1.mlp.experts.1.down_proj.weight" if a.experts else "layers.0.mlp.down_proj.weight"
+    uneven = replace(a, intermediate_size=48) if a.experts is None else replace(a, experts=replace(a.experts, width=24))
+    some = initialise(Decoder(uneven), seed=2, std=0.3)
+    save_gguf(some, path, dtype="Q8_0")  # rows of 48 or 24 numbers are no whole blocks, and are kept as floats
+    opened = weights.open_checkpoint(path)
+    if opened.layout is not None:
+        opened.layout.needed({place: tuple(each.shape) for place, each in some.named_parameters()})
+    assert [opened.has_blocks(each) for each in (k, name, "embed.weight")] == [True, False, True]
+    found = weights.load(path, keep_blocks=True)
+    assert not any(isinstance(each, BlockLinear) for each in found.modules()), "all are blocks, or none is"
+    for (place, one), (_, other) in zip(found.named_parameters(), weights.load(path).named_parameters(), strict=True):
+        assert torch.equal(one, other), place
+    assert torch.allclose(found.get_parameter(name), some.get_parameter(name), atol=0.02)
     save_gguf(model, path, dtype="F16")  # floats are no blocks
     assert not any(isinstance(each, BlockLinear) for each in weights.load(path, keep_blocks=True).modules())

@@ -70,6 +70,16 @@ def test_rows_on_tiles_are_multiplied_attended_to_and_passed_through_an_mlp(tile
     packed = held(x)
     near(read(packed), x, 1e-4, 2e-2)
     weight, bias = drawn(32, width), drawn(32)
+    for arithmetic, count in ((by, parts * 32 * width), (Shorts(), None)):
+        for product, sizes in (
+            (arithmetic.pack(weight, bias), (width, 32)),
+            (arithmetic.pack(drawn(inner, width), drawn(inner)), (width, inner)),
+            (arithmetic.pack(drawn(width, inner), drawn(width)), (inner, width)),
+        ):
+            assert (product.inputs, product.outputs, len(product.bias)) == (*sizes, sizes[1])
+        packed_first = arithmetic.pack(weight, bias)
+        assert count is None or (len(packed_first.numbers), len(packed_first.scales)) == (count, 0)
+        np.testing.assert_array_equal(packed_first.bias, bias.float())
     out = np.full(rows * 32, np.nan, np.float32)
     by.multiply(packed, by.pack(weight, bias), rows, out)
     near(out.reshape(rows, 32), x @ weight.T + bias, 1e-4, 5e-2)

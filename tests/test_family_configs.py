@@ -172,6 +172,23 @@ def test_heads_of_a_width_of_their_own_are_kept_in_both_kinds_of_files(family: s
     assert replace(found, norm_eps=a.norm_eps) == a
 
 
+def test_olmo2_norms_whole_queries_and_keys_after_its_parts_and_has_an_eps_and_a_bias_of_its_own() -> None:
+    own: dict[str, Any] = {
+        "family": "olmo2", "norm_eps": 1e-5, "norm_placement": "post", "qk_norm": True, "qk_norm_over": "projection",
+    }  # fmt: skip
+    assert read("olmo2") == replace(PLAIN, **own)
+    assert read("olmo2", attention_bias=False) == read("olmo2", mlp_bias=True) == replace(PLAIN, **own)
+    assert read("olmo2", attention_bias=True) == replace(PLAIN, **own, **WITH_BIAS)
+    told = {**SCALE, **own, **TOLD, "norm_eps": 0.01, "tie_embeddings": True}
+    assert read("olmo2", **GIVEN, rms_norm_eps=0.01, tie_word_embeddings=True) == replace(PLAIN, **told)
+    assert config_architecture(to_config(read("olmo2", attention_bias=True)), FILE) == read(
+        "olmo2", attention_bias=True
+    )
+    assert read("olmo2", num_hidden_layers=2) == replace(
+        PLAIN, **own, num_layers=2, windows=(None,) * 2, ropes=(Rope(),) * 2
+    )
+
+
 def rope(**parameters: Any) -> Rope:
     config = {"max_position_embeddings": 4096, "rope_theta": 300.0, "rope_scaling": parameters}
     return read("llama", **config).ropes[0]

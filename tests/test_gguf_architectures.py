@@ -285,6 +285,22 @@ def test_smollm3_has_no_positions_in_every_fourth_layer_and_olmo2_norms_after_it
     )
 
 
+def test_as_many_heads_of_keys_as_of_queries_are_read_where_a_file_of_any_family_does_not_say() -> None:
+    mixture = {"expert_count": 6, "expert_used_count": 2, "expert_feed_forward_length": 20}
+    families: tuple[tuple[ModuleType, str, dict[str, Any]], ...] = (
+        (llama, "llama", {}), (qwen, "qwen3", {}), (gemma, "gemma3", {}), (gemma2, "gemma", {}), (gemma2, "gemma2", {}),
+        (gpt2, "gpt2", {}), (bloom, "bloom", {}), (mpt, "mpt", {}), (phi3, "phi3", {}), (olmo2, "olmo2", {}),
+        (smollm3, "smollm3", {}), (stablelm, "stablelm", {}), (starcoder2, "starcoder2", {}),
+        (qwen_moe, "qwen3moe", mixture), (gpt_oss, "gpt-oss", mixture),
+    )  # fmt: skip
+    for family, kind, given in families:
+        for heads in (6, 8):
+            wide = {"attention.key_length": 12, **given, "attention.head_count": heads}
+            found = read(family, kind, wide, without="attention.head_count_kv")
+            assert (found.num_heads, found.num_kv_heads) == (heads, heads), kind
+        assert read(family, kind, given).num_kv_heads == 3, kind
+
+
 def test_a_phi3_file_may_turn_a_part_of_each_head_and_have_divisors_of_two_lengths(tmp_path: Path) -> None:
     assert read(phi3, "phi3", {"attention.sliding_window": 0}) == like(family="phi3")
     given = {"attention.sliding_window": 7, "rope.dimension_count": 4, "rope.freq_base": 500.0}

@@ -258,10 +258,13 @@ def test_a_pattern_that_exits_is_an_error_and_the_first_error_of_a_group_is_its_
     async def leave(code: Any) -> None:
         sys.exit(code)
 
-    for code, shown in ((3, "3"), ("bad", "'bad'"), (None, "")):
+    for code, shown in ((3, "3"), ("bad", "'bad'"), (None, ""), (0, "0"), ("", "''"), (False, "False")):
         with pytest.raises(RuntimeError) as told:
             asyncio.run(group([leave(code)]))  # type: ignore[arg-type]
         assert str(told.value) == f"the pattern called sys.exit({shown})"
+        with pytest.raises(RuntimeError) as alone:
+            asyncio.run(concurrency.without_exit(leave(code)))
+        assert str(alone.value) == str(told.value) and isinstance(alone.value.__cause__, SystemExit)
     nested = BaseExceptionGroup("", [BaseExceptionGroup("", [KeyError("first"), ValueError()]), OSError()])
     assert repr(concurrency.first_error(nested)) == "KeyError('first')"
 

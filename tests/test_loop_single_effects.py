@@ -16,6 +16,7 @@ from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.concurrency import Branch, Retry, current_branch, derive_seed, enter_branch
 from firsthand.loop.journal import MemoryJournal
 from firsthand.loop.listener import Began, Piece
+from firsthand.loop.open_call import OpenCall
 from firsthand.loop.prompt_size import estimated_size
 from firsthand.loop.reply_body import Continued
 from firsthand.loop.warm_up import make_ready, warm_up
@@ -24,6 +25,7 @@ from firsthand.model import Completion, Delta, Sampling, ToolSpec, Usage, reques
 from firsthand.providers.scripted import Scripted
 from firsthand.tool import Tool, tool
 from firsthand.trace import Call, Event, PromptIds
+from jumping_clock import run_by_the_clock
 from open_calls import Worded, attempt_of, open_call, untimed, within
 
 
@@ -197,6 +199,30 @@ def test_a_call_ends_with_its_time_and_an_own_timeout_stays_its_own() -> None:
     with pytest.raises(TimeoutError) as raised:
         within(lambda: wait(attempt.elapsed_s() + 60, own))
     assert raised.value is own
+
+
+def test_a_call_has_the_time_that_is_left_of_the_attempt() -> None:
+    class Late:
+        """An attempt that began ten seconds ago."""
+
+        def elapsed_s(self) -> float:
+            return 10.0
+
+    async def wait(deadline_s: float, length_s: float) -> str:
+        call: Any = OpenCall(Late(), Budget(Limits()), None, deadline_s, ":0", 0)  # type: ignore[arg-type]
+        assert call.started_s == 10.0
+        async with call.in_time():
+            await asyncio.sleep(length_s)
+        return "done"
+
+    def took(deadline_s: float, length_s: float) -> tuple[str, float]:
+        found, seconds = run_by_the_clock(wait(deadline_s, length_s))
+        return str(found), seconds
+
+    up = "the time for this part of the attempt is up"
+    assert [took(deadline_s, length_s) for deadline_s, length_s in (
+        (13.0, 2.75), (13.0, 3.25), (10.0, 1.0), (9.0, 1.0), (float("inf"), 1e6),
+    )] == [("done", 2.75), (up, 3.0), (up, 0.0), (up, 0.0), ("done", 1e6)]  # fmt: skip
 
 
 # -- replies --

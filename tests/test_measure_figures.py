@@ -43,6 +43,8 @@ def test_a_machine_is_told_whole_and_its_key_is_of_its_hardware() -> None:
     bare = replace(MACHINE, flags=(), memory_bytes=7 << 29, versions=(("Python", "3"),), load=1.5)
     assert bare.line() == "A CPU, 3 cores, 4 GiB, Linux 6; Python 3; load 1.5" and not bare.is_busy
     assert replace(bare, load=1.51).is_busy
+    for size, shown in ((64 << 30, "64 GiB"), (15 << 29, "8 GiB"), ((15 << 29) - (1 << 28), "7 GiB"), (0, "0 GiB")):
+        assert replace(bare, memory_bytes=size).line() == f"A CPU, 3 cores, {shown}, Linux 6; Python 3; load 1.5"
     assert MACHINE.to_json() == {
         "cpu": "A CPU",
         "cores": 3,
@@ -79,9 +81,17 @@ def test_this_machine_is_what_the_system_says(monkeypatch: pytest.MonkeyPatch) -
     assert machine.free_bytes() == here.memory_bytes
     monkeypatch.setattr(os, "sysconf_names", {})
     assert machine.free_bytes() == 1 << 30 and machine.describe().memory_bytes == 0
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", {0: {3, 7, 9}}.__getitem__)
+    assert machine.usable_cores() == machine.describe().cores == 3, "of 64 cores this process may use three"
+    assert [is_busy(load) for load in (1.5, 1.51)] == [False, True]
+    monkeypatch.setattr(os, "sched_getaffinity", {0: {5}}.__getitem__)
+    assert machine.usable_cores() == 1
     monkeypatch.delattr(os, "getloadavg")
     monkeypatch.delattr(os, "sched_getaffinity")
-    assert machine.describe().load == 0 and machine.usable_cores() == os.cpu_count()
+    assert machine.describe().load == 0 and machine.usable_cores() == machine.describe().cores == 64
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert machine.usable_cores() == 1
 
 
 def test_speeds_are_one_sentence_and_sound_or_not() -> None:
@@ -103,6 +113,10 @@ def test_the_greater_of_each_speed_is_kept_with_the_quieter_date() -> None:
     assert faster_of(one, other) == both == faster_of(other, one)
     assert faster_of(one, replace(one, date="later")) == one
     assert faster_of(Speeds(1, 1.0, 1.0), Speeds(1, 1.0, 1.0)) == Speeds(1, 1.0, 1.0)
+    low, high = Speeds(2, 1.0, 2.0, 3.0, 8.0, "low", 0.1), Speeds(2, 1.5, 1.9, 4.0, 7.0, "high", 0.2)
+    assert faster_of(low, high) == faster_of(high, low) == Speeds(2, 1.5, 2.0, 4.0, 8.0, "low", 0.1)
+    low, high = replace(low, bfloat16_gflop_s=5.0, int8_gop_s=6.0), replace(high, load=0.05)
+    assert faster_of(low, high) == faster_of(high, low) == Speeds(2, 1.5, 2.0, 5.0, 7.0, "high", 0.05)
     assert is_below(one, {"read_gb_s": 1.1}) and not is_below(one, {"read_gb_s": 1.0}) and not is_below(one, {})
     assert is_below(one, {"read_gb_s": 0.5, "bfloat16_gflop_s": 0.1}) and not is_below(other, {"bfloat16_gflop_s": 3.0})
 
@@ -233,7 +247,9 @@ def test_all_parts_are_done_at_once_and_torch_keeps_its_threads() -> None:
 
 def test_where_torch_has_no_int8_product_the_two_others_are_measured() -> None:
     names = ["float32_gflop_s", "bfloat16_gflop_s", "int8_gop_s"]
-    assert [name for name, _ in machine_speeds._torch_products(32)] == names
+    assert [(name, way(0).dtype) for name, way in machine_speeds._torch_products(32)] == [
+        (names[0], torch.float32), (names[1], torch.bfloat16), (names[2], torch.int32),
+    ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         for error in (RuntimeError, NotImplementedError, AttributeError):
 

@@ -20,7 +20,7 @@ import pytest
 
 from firsthand import catalog
 from firsthand.errors import ConfigError, StoreError
-from firsthand.memories.keeping.fenced_items import fenced, joined_origins, label_of, origins_of
+from firsthand.memories.keeping.fenced_items import LEAD, fenced, joined_origins, label_of, origins_of
 from firsthand.memories.keeping.item_file import ItemFile
 from firsthand.memories.keeping.item_vectors import ItemVectors
 from firsthand.memories.keeping.junk import junk_in
@@ -340,6 +340,15 @@ def test_origins_are_those_of_results_and_of_what_a_memory_showed() -> None:
     shown = Message("tool", (ToolResult("2", "memory_search", marked(fenced([item]), "memory"), origin="memory"),))
     assert origins_of([user("hello"), result, shown, result]) == ["the web", "mail"]
     assert origins_of([user('see <untrusted from="memory a; origin: none">')]) == []
+    for label, origins in (
+        ("memory origin: x; origin: web", ["web"]), ("memory a; origin: b; 2026-03-01; origin: c, d", ["c", "d"]),
+        ("memory a; origin: x; origin: ", ["x; origin:"]), ("memory a; origin: ", []), ("memory a; origin", []),
+        ("memory a; origin: w", ["w"]), ("other a; origin: w", []),
+    ):  # fmt: skip
+        told = f'untrusted from="{label}"'
+        assert origins_of([user(f"{LEAD}\n<{told}>\nx")]) == origins, label
+        assert origins_of([Message("tool", (ToolResult("3", "f", f"<{told}> {told}", origin="memory"),))]) == origins
+        assert origins_of([user(f"x\n{LEAD}\n<{told}>")]) == [], "the words of no memory"
     assert joined_origins([{"origin": "a"}, {}, {"origin": ["b", "a"]}]) == ["a", "b"]
 
 

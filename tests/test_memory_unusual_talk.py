@@ -153,6 +153,9 @@ def test_units_texts_and_entries_of_messages_of_every_kind() -> None:
     )
     talk = [page, user("Observation: x"), system("s"), user(" Observation: y"), observed, page, user("observation: z")]
     assert units_of(talk) == [(page, talk[1]), (talk[2],), (talk[3], observed, page), (talk[6],)] and units_of([]) == []
+    observations = [user(text) for text in ("q", "Observation:\nfound", "Observation:", "Observation:x", "Observation")]
+    assert units_of(observations) == [tuple(observations[:4]), (observations[4],)], "whatever stands behind the colon"
+    assert units_of(observations[1:3]) == [tuple(observations[1:3])] and units_of([page]) == [(page,)]
     assert text_of(page) == "tool: [result of f]  [result of g] r"
     mixed = Message(
         "assistant", (Text("<think>a</think>"), Reasoning("b", {}), ToolCall("1", "f", {"b": 1, "a": "é"}), Text(" c "))

@@ -259,7 +259,9 @@ def test_core_memory_is_read_again_after_an_edit_that_succeeded_since_the_last_a
     both = Message("tool", (ToolResult("1", "page", "x"), ToolResult("2", "core_memory_replace", "y")))
     assert edits_core([user("q"), append]) and edits_core([append, user("q")]) and edits_core([append, other])
     assert edits_core([both]) and edits_core([other, both, user("x"), other])
+    assert edits_core([assistant("", ToolCall("1", "core_memory_append", {})), append])
     for no in ([], [other], [result("core_memory_append", failed=True)], [append, assistant("so")], [user("x")],
+               [append, assistant("", ToolCall("1", "look", {})), other], [append, assistant(""), user("x")],
                [append, assistant("so"), other], [Message("tool", (Text("core_memory_append"),))]):  # fmt: skip
         assert not edits_core(no), no
     memory = memgpt(window=256, summary=8, block_chars=16)

@@ -178,6 +178,16 @@ def test_a_replay_in_redis_goes_on_behind_the_last_message_of_a_full_page(monkey
         Redis([]).replay("a..b")
 
 
+def test_a_replay_in_redis_gives_the_topics_that_match_as_a_whole() -> None:
+    topics = ("a", "ab", "a.b", "b.a", "a.b.c", "xa", "A")
+    page = [(f"{place}-0", {"topic": topic, "payload": ""}) for place, topic in enumerate(topics, 1)]
+    for pattern, found in (
+        ("a", ["a"]), ("a.*", ["a.b"]), ("a.>", ["a.b", "a.b.c"]), ("*", ["a", "ab", "xa", "A"]), ("*.a", ["b.a"]),
+        (">", [*topics]), ("a.b", ["a.b"]), ("c", []),
+    ):  # fmt: skip
+        assert [each.topic for each in Redis([page]).replay(pattern)] == found, pattern
+
+
 def test_rows_of_redis_are_pairs_and_a_failure_is_one_sentence() -> None:
     assert _fields(["a", "1", "b", "2", "a", "3"]) == {"a": "3", "b": "2"} and _fields([]) == {}
     with pytest.raises(ValueError, match="zip"):

@@ -118,6 +118,43 @@ def test_tasks_that_a_connection_left_running_are_ended_before_its_thread() -> N
     assert asyncio.run(main()) == 2 and sorted(ended) == ["a", "fails"]
 
 
+def test_a_store_that_closes_ends_what_its_connection_left_running_even_where_the_server_is_gone(
+    server: list[Any],
+) -> None:
+    ended: list[str] = []
+
+    async def left() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append("left")
+
+    class Gone:
+        """The client of a server that does not answer any more."""
+
+        async def start(self) -> None:
+            self.task = asyncio.ensure_future(left())
+            await asyncio.sleep(0)
+
+        async def close(self) -> None:
+            ended.append("close")
+            raise OSError("gone")
+
+    for is_gone in (False, True):
+        ended.clear()
+        store = NatsMessaging("nats://here:1")
+        connection, client, gone = store._client._nc, store._client, Gone()
+        store._wait(gone.start())
+        if is_gone:
+            store._client = gone  # type: ignore[assignment]
+        store.close()
+        assert ended == ["close", "left"][0 if is_gone else 1 :] and connection.is_closed is not is_gone
+        assert gone.task.cancelled() and not store._thread.is_alive() and store._loop.is_closed()
+        store.close()
+        assert len(ended) == 1 + is_gone, "closed once"
+        assert client is not gone
+
+
 def test_each_fault_of_a_server_is_told_as_one_of_two_sentences(server: list[Any]) -> None:
     import nats
 

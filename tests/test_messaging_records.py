@@ -247,6 +247,15 @@ def test_a_board_in_memory_keeps_each_version_and_name() -> None:
     assert board.read("b") == third and board.read("c") is None and board.history("b") == [first, third]
     assert board.entries() == [second, third] and board.entries("b") == [third] and board.history("c") == []
     assert board.changes(1) == [second, third] and board.changes(1, 1) == [second] and board.changes(3) == []
+    listed = MemoryBoard(clock=lambda: 1.0)
+    for key in ("b", "ab", "a", "A", "a%", "bar", "a_x", "ab"):
+        listed.write(key, f"of {key}", writer="w")
+    assert [(each.key, each.version) for each in listed.entries()] == [
+        ("A", 1), ("a", 1), ("a%", 1), ("a_x", 1), ("ab", 2), ("b", 1), ("bar", 1),
+    ]  # fmt: skip
+    assert [[each.key for each in listed.entries(prefix)] for prefix in ("a", "a%", "ab", "b", "ar", "A", "abc")] == [
+        ["a", "a%", "a_x", "ab"], ["a%"], ["ab"], ["b", "bar"], [], ["A"], [],
+    ]  # fmt: skip
     for expected, there in ((1, None), (0, third)):
         with pytest.raises(BoardConflict) as told:
             board.write("b" if there else "c", "x", writer="dan", expected=expected)

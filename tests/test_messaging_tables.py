@@ -272,6 +272,21 @@ def test_a_replay_reads_on_until_it_has_as_many_as_were_asked(
             store.fetch("g", limit)
 
 
+def test_a_replay_passes_over_gaps_of_offsets(store: SqliteMessaging, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_messaging, "_SCAN", 2)
+    store.publish("a", [str(number) for number in range(1, 21)])
+    there = [3, 4, 9, 10, 11, 18, 20]
+    with store._database.write() as connection:
+        connection.execute(f"DELETE FROM messages WHERE seq NOT IN ({','.join(map(str, there))})")
+    for after in range(21):
+        assert [each.offset for each in store.replay("a", after)] == [each for each in there if each > after]
+    assert [[each.offset for each in store.replay("a", 3, limit)] for limit in (1, 3, 5, 6, 7)] == [
+        [4], [4, 9, 10], [4, 9, 10, 11, 18], there[1:], there[1:],
+    ]  # fmt: skip
+    store.subscribe("g", "a", after=0)
+    assert [[each.message.offset for each in store.fetch("g", 4)] for _ in range(3)] == [there[:4], there[4:], []]
+
+
 def test_a_file_is_made_with_its_bounds_and_refused_when_it_is_another(tmp_path: Path) -> None:
     with SqliteMessaging(str(tmp_path / "m.db")) as made:
         assert (made.max_lag, made.max_deliveries, made.kept_versions) == (100_000, 5, 1000)

@@ -193,6 +193,10 @@ def test_a_block_adds_its_parts_with_norms_before_after_or_both() -> None:
 def test_a_decoder_scales_adds_positions_norms_and_gives_each_layer_its_rope() -> None:
     a = replace(A, embed_scale=3.3, learned_positions=64, embed_norm=True, norm="layer", logit_softcap=2.0)
     model: Decoder = filled(Decoder(a))
+    assert A.max_position <= 64 and Decoder(A).positions is None
+    for rows in (64, 66):  # as OPT, whose first two rows stand for no position
+        table = Decoder(replace(a, learned_positions=rows)).positions
+        assert table is not None and table.weight.shape == (rows, A.hidden_size)
     ids, positions = torch.tensor([7, 3, 3, 19]), torch.tensor([0, 1, 5, 6])
     x = model.embed_norm(model.embed.weight[ids] * 3.3 + model.positions.weight[positions])  # type: ignore[union-attr]
     turned = model.rotations(positions, torch.float32)

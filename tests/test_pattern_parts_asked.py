@@ -173,6 +173,84 @@ def test_of_branches_side_by_side_each_ends_at_its_own_last_message():
     assert ends == {"w1": ("0.0", ["user: p1", "assistant: re p1"]), "w2": ("0.1", ["user: p2", "assistant: re p2"])}
 
 
+def test_a_branch_ends_at_its_last_message_also_in_a_branch_below_or_of_several_samples():
+    async def below(task, ctx):
+        first = await ctx.say("first").generate()
+        found = await first.group(attempt(f"{task.prompt}.{n}", said, asks(f"p{n}"), first) for n in range(2))
+        return " ".join(each.answer for each in found)
+
+    async def said(task, ctx):
+        return (await ctx.say(task.prompt).generate()).text
+
+    async def several(task, ctx):
+        return (await ctx.say("many").sample(3))[1].text
+
+    async def nothing(task, ctx):
+        return "no call"
+
+    def ends(opened):
+        return {
+            d["name"]: opened.said(_at(opened, d["at"])) for _, d in opened.notes("branch") if d["status"] == "done"
+        }
+
+    def says(messages, sampling, index):
+        return f"re {messages[-1].text} {index}"
+
+    opened = Opened(says)
+    start = ["user: s"]
+    opened.run(lambda ctx: attempt("w", below, asks("w"), ctx.say("s")))
+    first = [*start, "user: first", "assistant: re first 0"]
+    assert ends(opened) == {
+        "w.0": [*first, "user: p0", "assistant: re p0 0"], "w.1": [*first, "user: p1", "assistant: re p1 0"],
+        "w": [*first, "user: p1", "assistant: re p1 0"],
+    }  # fmt: skip
+    patterns = [below, *[said] * 9, several, nothing]  # the branch of 0.1 is not that of 0.10
+    opened = Opened(says)
+
+    async def all_of(ctx):
+        ctx = ctx.say("s")
+        return await ctx.group(attempt(f"w{n}", each, asks(f"t{n}"), ctx) for n, each in enumerate(patterns))
+
+    opened.run(all_of)
+    assert ends(opened) == {
+        "t0.0": [*first, "user: p0", "assistant: re p0 0"], "t0.1": [*first, "user: p1", "assistant: re p1 0"],
+        "w0": [*first, "user: p1", "assistant: re p1 0"],
+        **{f"w{n}": [*start, f"user: t{n}", f"assistant: re t{n} 0"] for n in range(1, 10)},
+        "w10": [*start, "user: many", "assistant: re many 2"], "w11": start,
+    }  # fmt: skip
+
+
+def test_a_branch_ends_at_no_message_of_its_neighbour_or_of_the_time_before_it():
+    reached = asyncio.Event()
+
+    async def early(task, ctx):
+        found = (await ctx.say("early").generate()).text
+        await reached.wait()
+        return found
+
+    async def late(task, ctx):
+        found = (await ctx.say("late").generate()).text
+        reached.set()
+        return found
+
+    async def idle(task, ctx):
+        return "idle"
+
+    async def main(ctx):
+        ctx = await ctx.say("s").generate()
+        return await ctx.group(attempt(f"w{n}", {1: early, 10: late}.get(n, idle), asks(), ctx) for n in range(11))
+
+    opened = Opened(lambda messages, sampling, index: f"re {messages[-1].text}")
+    opened.run(main)
+    start = ["user: s", "assistant: re s"]
+    done = [(d["name"], d["at"]) for _, d in opened.notes("branch") if d["status"] == "done"]
+    assert {name: opened.said(_at(opened, at)) for name, at in done} == {
+        **{f"w{n}": start for n in range(11)}, "w1": [*start, "user: early", "assistant: re early"],
+        "w10": [*start, "user: late", "assistant: re late"],
+    }  # fmt: skip
+    assert done[-1][0] == "w1", "its neighbour was done before it"
+
+
 def _at(opened, node):
     return replace(opened.ctx, node=node)
 

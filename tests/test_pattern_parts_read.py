@@ -254,6 +254,13 @@ def test_a_prompt_has_its_fields_its_mark_and_what_was_left_out():
     assert told(ConfigError, lambda: show(OWN, {"more": ""}, max_chars=9)) == (
         "the judge protocol own shows a judge answer_a, question, and the task has none"
     )
+    asked = {name: judge_protocol(name) for name in protocol_names()}
+    for name, each in asked.items():  # a judge that is asked for its verdict by name is offered all of them
+        offered = [label for label in each.labels if label in each.ask]
+        by_name = each.ask and not name.startswith(("rubric", "mt-bench-single"))
+        assert offered == ([*each.labels] if by_name else ["[[1]]", "[[10]]"] if name == "rubric" else []), name
+        assert "{" not in each.ask
+    assert asked["reference"].ask == "Reply [[yes]] or [[no]] and nothing else."
     assert fields_of(OWN) == {"question", "answer_a"} and (OWN.labels, OWN.names) == (
         ("a", "b", "t"),
         ("A", "B", "tie"),

@@ -17,6 +17,7 @@ from firsthand.patterns.parts.verdicts import (
     _read,
     distribution,
 )  # fmt: skip
+from firsthand.sampling import Sampling
 from opened_context import Considering, Free, Opened, logs, raising, unscored
 
 ONCE = Retry(attempts=1, first_wait_s=0.0)
@@ -79,8 +80,16 @@ def test_an_endpoint_without_log_probs_is_asked_again_and_a_passing_fault_is_not
         opened = Opened(model=Refusing([reply], ModelError("no log-probs")))
         found = opened.run(lambda ctx, way=way: way(ctx.say("Q"), ("yes", "no")))
         assert found == Distribution({"yes": 0.0, "no": 1.0}, "grammar")
-        [(_, settings)] = opened.asked
-        assert "top_logprobs" not in settings and settings["max_tokens"] == {_by_choice: 32, _by_schema: 64}[way]
+        [(talk, settings)] = opened.asked
+        schema = {
+            "type": "object", "properties": {"verdict": {"type": "string", "enum": ["yes", "no"]}},
+            "required": ["verdict"], "additionalProperties": False,
+        }  # fmt: skip
+        held = {_by_choice: (choice(("yes", "no")), 32), _by_schema: (json_schema(schema), 64)}[way]
+        assert (talk, settings) == (["user: Q"], {"grammar": held[0], "max_tokens": held[1]}), "all but the log-probs"
+        held_to = Opened(model=Refusing([reply], ModelError("no log-probs")), sampling=Sampling(temperature=0.9))
+        held_to.run(lambda ctx, way=way: way(ctx.say("Q"), ("yes", "no")))
+        assert held_to.model.asked[0].sampling.temperature == 0.0
         for error in (PromptTooLong("long"), TransientError("soon")):
             with pytest.raises(type(error)):
                 Opened(model=Refusing([reply], error), retry=ONCE).run(

@@ -162,6 +162,13 @@ def test_a_world_shows_worked_turns_of_its_own_examples():
         ("assistant", "Thought: The task is done.\nFinal Answer: done"),
     )  # fmt: skip
     assert _worked(look) == _worked(add) == ()
+    for parameters in (
+        {"type": "object", "properties": properties | {"more": {"type": "string", "examples": ["x"]}}},
+        {"type": "object", "properties": {"more": {"type": "string"}} | properties},
+        {"type": "object", "properties": {}}, {"type": "object"}, {},
+        {"type": "object", "properties": {"action": {"type": "string", "examples": []}}},
+    ):  # fmt: skip
+        assert _worked(replace(look, spec=replace(look.spec, parameters=parameters))) == (), "of one parameter alone"
     opened = Opened(tools=(world,))
     said = opened.said(_opening(asks(), opened.ctx))
     assert said[0] == lead("- act[action]: Look somewhere.") + "Question: Another task of this kind." and len(said) == 7

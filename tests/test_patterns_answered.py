@@ -78,6 +78,15 @@ def test_chains_vote_in_one_request_and_patterns_in_branches():
     assert opened.run(lambda ctx: self_consistency(asks(hint="a number"), ctx, samples=4, temperature=0.3)) == "5"
     assert opened.asked == [([OPENING.replace("the answer.", "a number.")], {"temperature": 0.3, "n": 4})]
     assert opened.notes() == [("vote", {"5": 2, "6": 1, "(no answer)": 1})]
+    shown = asks("Q?", metadata={"examples": [{"question": f"q{n}", "answer": f"a{n}"} for n in range(3)]})
+    turns = [f"{role}: {text}" for n in (0, 1) for role, text in (("user", f"Question: q{n}"), ("assistant", f"a{n}"))]
+    for shots in (1, 2):
+        few = Opened(lambda messages, sampling, index: texts[index])
+        few.run(lambda ctx, shots=shots: self_consistency(shown, ctx, samples=2, shots=shots))
+        asked = [*turns[: 2 * shots], "user: Question: Q?"]
+        assert few.asked == [(asked, {"temperature": 0.7, "n": 2})]
+        few.run(lambda ctx, shots=shots: vote(shown, ctx, 3, 0.6, shots=shots))
+        assert few.asked[1:] == [(asked, {"temperature": 0.6, "n": 3})]
     none = Opened(lambda messages, sampling, index: f" no {'ab'[index]} ")
     assert none.run(lambda ctx: self_consistency(asks(hint="a number"), ctx, samples=2)) == "no a"
 

@@ -271,8 +271,7 @@ def _open_gguf(path: Path) -> Checkpoint:
         return family.from_gguf_values(ours, values, architecture)
 
     def has_blocks(ours: str) -> bool:
-        tensor = file.tensors[gguf_name(ours)]
-        return tensor.dtype in GGUF_TYPES and tensor.shape[-1] % 32 == 0
+        return file.tensors[gguf_name(ours)].dtype in GGUF_TYPES  # whose rows are whole blocks, or the file is refused
 
     def blocks(ours: str) -> Blockwise:
         tensor = file.tensors[gguf_name(ours)]
@@ -286,7 +285,7 @@ def _open_gguf(path: Path) -> Checkpoint:
 def _laid_out_gguf(file: GGUF, architecture: Architecture, reader: LayoutReader) -> Checkpoint:
     def has_blocks(ours: str) -> bool:
         rows = reader.rows(ours)
-        return rows is not None and file.tensors[rows[0]].dtype in GGUF_TYPES and not file.shape(rows[0])[-1] % 32
+        return rows is not None and file.tensors[rows[0]].dtype in GGUF_TYPES
 
     def blocks(ours: str) -> Blockwise:
         rows = reader.rows(ours)

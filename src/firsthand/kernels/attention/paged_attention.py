@@ -75,6 +75,7 @@ def compiled_attention(
     from firsthand.kernels.attention.paged_cpu import attend, merge, write  # importing numba takes a while
 
     (num_rows, num_heads, head_dim), num_kv_heads = q_NHK.shape, k_NGK.shape[1]
+    assert len(layout.positions) == num_rows == len(k_NGK), "the kernels would read beyond the rows"
     heads, cache = Heads(num_heads, num_kv_heads, head_dim, layout.block_size), KeyValues(*pages.arrays)
     padded = -(-head_dim // LANES) * LANES
     seen = window or 0

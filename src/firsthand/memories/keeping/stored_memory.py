@@ -245,7 +245,7 @@ class StoredMemory:
         own = {kept.number: kept for kept in self._changes.values()}
         wanted = {number: own[number] for number in numbers if number in own}
         if self.file is not None:
-            stored = self.file.numbered([number for number in numbers if number not in own])
+            stored = self.file.numbered(numbers)  # which knows none of our own: see FIRST_UNSTORED
             wanted |= {number: kept for number, kept in stored.items() if kept.item.id not in self._hidden}
         return wanted
 

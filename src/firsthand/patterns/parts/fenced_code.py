@@ -38,7 +38,10 @@ def first_action(text: str) -> CodeBlock | None:
     opened = _OPEN.search(text)
     if opened is None:
         return None
-    opened = _after_other_languages(text, opened) or opened
+    own = _after_other_languages(text, opened)
+    if own is None and opened[0].strip() == "```":  # the end of a block in another language
+        return CodeBlock("python", "", opened.start(), False)
+    opened = own or opened
     closed = _CLOSE.search(text, opened.end())
     code = text[opened.end() : closed.start()].strip("\n") if closed else ""
     return CodeBlock("python", code, opened.start(), closed is not None)

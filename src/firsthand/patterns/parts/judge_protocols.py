@@ -156,8 +156,5 @@ def _protocols() -> dict[str, JudgeProtocol]:
     found = {}
     for name, body in raw.items():
         verdicts = tuple(JudgeVerdict(*each) for each in body.pop("verdicts"))
-        ask = body.pop("ask")
-        if name != "rubric":
-            ask = ask.replace("{labels}", " or ".join(verdict.label for verdict in verdicts))
-        found[name] = JudgeProtocol(name, verdicts=verdicts, ask=ask, **body)
+        found[name] = JudgeProtocol(name, verdicts=verdicts, **body)
     return found

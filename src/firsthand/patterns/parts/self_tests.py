@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from textwrap import indent
 
 from firsthand.context import Context
@@ -42,7 +42,6 @@ class SelfTests:
     """An Evaluator that asks once for tests, and runs them on each answer. Without usable tests every answer passes."""
 
     tests: list[str] | None = None
-    _runs: int = field(default=0, repr=False)
 
     async def __call__(self, task: Task, ctx: Context, answer: str) -> Feedback:
         """Feedback: whether the code in the answer passes the model's own tests, and the failures."""
@@ -55,8 +54,7 @@ class SelfTests:
             ctx.note("tests", tests=self.tests)
         if not self.tests:
             return Feedback(True, "There is no test to fail.")
-        self._runs += 1
-        call = ToolCall(f"tests-{self._runs}", "python", {"code": program(task, answer, self.tests)})
+        call = ToolCall("tests", "python", {"code": program(task, answer, self.tests)})
         return read_results(self.tests, (await ctx.call(call)).content)
 
 
