@@ -90,6 +90,14 @@ def test_a_definition_is_refused_by_the_key_that_is_wrong(tmp_path: Path) -> Non
         told(lambda: board_from({"categories": [1]}, Path("m.toml")))
         == "m.toml: categories is (1,): write a table, [categories]"
     )
+    for body, says in (
+        ({"categories": 1, "benchmarks": 2}, ": benchmarks is 2: write a table, [benchmarks]"),
+        ({"rule": "best"}, ": rule is 'best': give each, weighted, win-rate, borda"),
+        ({"fresh_days": "3"}, " does not define a board: '<' not supported between instances of 'str' and 'int'"),
+        ({"benchmarks": {"b": {"weight": "x"}}},
+         ": benchmark 'b': '<=' not supported between instances of 'int' and 'str'"),
+    ):  # fmt: skip
+        assert told(lambda body=body: board_from(body, Path("m.toml"))) == f"m.toml{says}"
     (tmp_path / "r.csv").touch()
     path = tmp_path / "Mine.toml"
     path.write_text(

@@ -12,6 +12,7 @@ import pytest
 
 from firsthand.boards.board_results import BoardResult
 from firsthand.boards.read_results import read_results
+from firsthand.boards.result_formats import inspect_logs
 from firsthand.boards.result_formats.code_reports import bigcode_results
 from firsthand.boards.result_formats.helm_results import helm_table_results, helm_tables
 from firsthand.boards.result_formats.inspect_logs import read_archive
@@ -138,6 +139,30 @@ def test_a_broken_archive_of_inspect_is_refused_with_the_reason() -> None:
             f"log.eval is no readable Inspect log ({reason}): install firsthand[inspect], or convert it to JSON with "
             "`inspect log convert`"
         )
+
+
+def test_an_archive_is_read_up_to_its_limits_of_bytes_and_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspect_logs, "MAX_MEMBERS", 9)
+    names = [f"samples/{number}.json" for number in range(8)]
+    raw = packed({"header.json": "{}"} | dict.fromkeys(names, "7"))
+
+    def stating(header: int, *sizes: int) -> bytes:
+        """The archive with other sizes of its members in the directory at its end."""
+        made, place = bytearray(raw), 0
+        for size in (header, *sizes):
+            place = made.index(b"PK\x01\x02", place) + 4
+            made[place + 20 : place + 24] = size.to_bytes(4, "little")
+        return bytes(made)
+
+    most = 256 << 20
+    assert read_archive(bytes(raw), "f") == {"samples": [7] * 8}
+    assert read_archive(stating(2, most, most + 1, most + 2, 1), "f") == {"samples": [7] * 6}
+    assert read_archive(stating(2, *[most] * 7, most - 2), "f") == {"samples": [7] * 8}
+    full = packed({"header.json": "{}"} | dict.fromkeys([*names, "other"], "7"))
+    for wrong in (stating(2, *[most] * 7, most - 1), stating(2, 2**32 - 1), bytes(full)):
+        with pytest.raises(DataError) as told:
+            read_archive(wrong, "f")
+        assert str(told.value) == "f: the archive unpacks to more than 2048 MB: not read"
 
 
 def test_samples_of_an_archive_are_those_of_their_folder_in_order() -> None:
