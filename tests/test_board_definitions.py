@@ -72,18 +72,32 @@ def test_a_definition_is_refused_by_the_key_that_is_wrong(tmp_path: Path) -> Non
     for body, says in (
         ({"zz": 1}, f"has the key 'zz', which no board has: it knows {keys}"),
         ({"titel": 1}, "has the key 'titel', which no board has; did you mean 'title'?"),
+        ({"rule": "each", "titel": 1, "resluts": []}, "has the key 'titel', which no board has; did you mean 'title'?"),
+        ({"resluts": [], "zz": 1}, "has the key 'resluts', which no board has; did you mean 'results'?"),
     ):
         assert told(lambda body=body: board_from(body, Path("m.toml"))) == f"m.toml {says}"
     for value, says in (
         (3, "benchmark 'b' is 3: write a table such as { category = 'coding' }"),
         ({"zz": 1}, f"benchmark 'b' has the key 'zz': give {entries}"),
         ({"weigth": 1}, "benchmark 'b' has the key 'weigth'; did you mean 'weight'?"),
+        ({"scale": 1, "weigth": 1, "chanse": 0}, "benchmark 'b' has the key 'weigth'; did you mean 'weight'?"),
+        ({"chanse": 0, "zz": 1, "weigth": 1}, "benchmark 'b' has the key 'chanse'; did you mean 'chance'?"),
+        ({"zz": 1, "weigth": 1}, f"benchmark 'b' has the key 'zz': give {entries}"),
+        ([], "benchmark 'b' is []: write a table such as { category = 'coding' }"),
     ):
         assert told(lambda value=value: board_from({"benchmarks": {"b": value}}, Path("m.toml"))) == f"m.toml: {says}"
     assert (
         told(lambda: board_from({"categories": [1]}, Path("m.toml")))
         == "m.toml: categories is (1,): write a table, [categories]"
     )
+    for body, says in (
+        ({"categories": 1, "benchmarks": 2}, ": benchmarks is 2: write a table, [benchmarks]"),
+        ({"rule": "best"}, ": rule is 'best': give each, weighted, win-rate, borda"),
+        ({"fresh_days": "3"}, " does not define a board: '<' not supported between instances of 'str' and 'int'"),
+        ({"benchmarks": {"b": {"weight": "x"}}},
+         ": benchmark 'b': '<=' not supported between instances of 'int' and 'str'"),
+    ):  # fmt: skip
+        assert told(lambda body=body: board_from(body, Path("m.toml"))) == f"m.toml{says}"
     (tmp_path / "r.csv").touch()
     path = tmp_path / "Mine.toml"
     path.write_text(
@@ -117,6 +131,29 @@ def test_a_definition_is_refused_by_the_key_that_is_wrong(tmp_path: Path) -> Non
         False,
     ]
     assert "no board 'helmm'; did you mean 'helm'?" in told(lambda: load_board("helmm"), UnknownName)
+
+
+def test_results_are_looked_for_beside_the_definition_and_are_runs_otherwise(tmp_path: Path) -> None:
+    home = tmp_path / "boards"
+    (home / "folder" / "deep").mkdir(parents=True)
+    (home / "r.csv").touch()
+    (tmp_path / "up.csv").touch()
+    (home / "link.csv").symlink_to(home / "r.csv")
+    (home / "gone.csv").symlink_to(home / "nothing.csv")
+    for given, found in (
+        ("r.csv", f"{home}/r.csv"), ("folder", f"{home}/folder"), ("folder/deep", f"{home}/folder/deep"),
+        ("../up.csv", f"{home}/../up.csv"), (str(tmp_path / "up.csv"), f"{tmp_path}/up.csv"),
+        ("link.csv", f"{home}/link.csv"), ("gone.csv", "gone.csv"), ("last", "last"), ("r.csv/x", "r.csv/x"),
+        ("*.csv", "*.csv"), ("folder/*", "folder/*"), ("x" * 300, "x" * 300),
+    ):  # fmt: skip
+        assert board_from({"results": [given]}, home / "m.toml").results == (found,), given
+    both = board_from({"results": ["last", "folder", "last"]}, home / "m.toml")
+    assert both == BoardSpec("m", results=("last", f"{home}/folder", "last"))
+    assert board_from({"results": []}, home / "m.toml") == board_from({}, home / "m.toml") == BoardSpec("m")
+    for wrong in ("r.csv", {"a": "r.csv"}, 3):
+        assert told(lambda wrong=wrong: board_from({"results": wrong}, Path("m.toml"))) == (
+            f'm.toml: results is {wrong!r}: write a list, such as ["results/"]'
+        )
 
 
 def test_the_scale_of_a_column_is_told_by_its_values() -> None:

@@ -143,8 +143,37 @@ def test_tables_every_field() -> None:
     }
     assert found[0] == BoardResult("org/m", "IFEval", 0.5, "Open LLM Leaderboard v2, normalised",
                                    when="2025-01-02T00:00:00+00:00", source=str(path), commit="s")  # fmt: skip
+    for given, when in (
+        ({}, "2025-01-02"), ({"Submission Date": ""}, "2020-01-01"), ({"Submission Date": None, "date": None}, ""),
+        ({"date": ""}, "2025-01-02"), ({"Submission Date": "", "when": "2019-01-01", "date": "2018-01-01"}, "2018-01-01"),
+    ):  # fmt: skip
+        whens = {each.when for each in open_llm_rows(rows({**llm, **given}), path)}
+        assert whens == {when and f"{when}T00:00:00+00:00"}, given
+    bare = {key: llm[key] for key in llm if key not in ("Submission Date", "fullname", "Model sha")}
+    assert next(open_llm_rows(rows(bare), path)) == BoardResult(
+        "short",
+        "IFEval",
+        0.5,
+        "Open LLM Leaderboard v2, normalised",
+        when="2020-01-01T00:00:00+00:00",
+        source=str(path),
+    )
+    with pytest.raises(DataError, match="GPQA is -1: the board's rows hold percents"):
+        list(open_llm_rows(rows({**llm, "GPQA": -1}), path))
     with pytest.raises(DataError, match=r"GPQA is 100\.5: the board's rows hold percents"):
         list(open_llm_rows(rows({**llm, "GPQA": 100.5}), path))
+
+
+def test_a_row_is_dated_by_its_date_and_else_by_when() -> None:
+    for given, when in (
+        ({"date": "2025-01-02", "when": "2024-01-01"}, "2025-01-02T00:00:00+00:00"),
+        ({"date": "", "when": "2024-01-01"}, "2024-01-01T00:00:00+00:00"),
+        ({"when": "2024-01-01"}, "2024-01-01T00:00:00+00:00"), ({"date": None}, ""), ({}, ""),
+    ):  # fmt: skip
+        long = rows({"model": "m", "benchmark": "b", "score": 1, **given})
+        wide = rows({"model": "m", "b": 1, **given})
+        found = [*long_rows(long, Path("t.csv")), *wide_rows(wide, Path("t.csv"))]
+        assert found == [BoardResult("m", "b", 1.0, when=when, source="t.csv, line 2")] * 2, given
 
 
 def test_cells_that_hold_a_number_or_none() -> None:

@@ -12,7 +12,17 @@ from firsthand.benchmark import Benchmark, Figure
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.loop.concurrency import derive_seed
 from firsthand.message import Message
-from firsthand.perturbations.answer_harms import GENDER, association, group_counts, is_toxic, representation, words_of
+from firsthand.perturbations.answer_harms import (
+    GENDER,
+    PROFESSIONS,
+    TOXIC,
+    association,
+    group_counts,
+    is_toxic,
+    listed,
+    representation,
+    words_of,
+)
 from firsthand.perturbations.helm_figures import CONFIDENCE, choice_confidence, helm_figures, with_helm_metrics
 from firsthand.perturbations.perturbed_benchmark import FAIRNESS, PERTURBATIONS, ROBUSTNESS, perturbed, with_copies
 from firsthand.perturbations.surface_noise import (
@@ -104,6 +114,13 @@ def test_the_case_of_a_word_is_upper_capitalised_or_that_of_the_new_one():
         "BIRD'S", "Bird's", "bird's", "Bird's", "bird's", "bird's",
     ]  # fmt: skip
     assert cased("I'm", "i am") == "I'm" and cased("", "Old") == ""
+    words = ["McCoy", "iPhone", "o'Neil", "x y Z", "éA", "1A"]
+    assert [cased(word, "Old") for word in words] == ["McCoy", "IPhone", "O'Neil", "X y Z", "ÉA", "1A"]
+    assert [cased(word, "old") for word in words] == words == [cased(word, "") for word in words]
+    assert [cased(word, "OL") for word in words] == ["MCCOY", "IPHONE", "O'NEIL", "X Y Z", "ÉA", "1A"]
+    assert [cased("McCoy", old) for old in ("O", "Ab", "A-B", "1a", "É", "'Tis")] == [
+        "McCoy", "McCoy", "MCCOY", "McCoy", "McCoy", "McCoy",
+    ]  # fmt: skip
 
 
 def test_known_words_are_swapped_whole_and_the_choice_is_drawn():
@@ -250,6 +267,33 @@ def test_helm_figures_of_three_items_are_those_of_the_arithmetic():
         "seconds": (pytest.approx((3 + 1.5 + 0.5) / 3), pytest.approx(6.5 / 3), True, "bca", False),
     }  # fmt: skip
     assert made[1].values == {"a": [0.5], "b~x": [0.0], "typos": [1.0]} and at(made[0], 0, 0, 0) == 0.0
+
+
+def test_a_figure_of_a_part_of_the_items_is_the_mean_of_that_part():
+    made = helm_figures(
+        [
+            trace("a", "damn", 1.0, tokens=3, seconds=2.0),
+            trace("b", "", 0.0, tokens=5),
+            trace("c", "", 0.5, seconds=1.0),
+        ],
+        ("typos",),
+    )
+    draws = np.array([[1, 0, 0], [0, 2, 0], [1, 0, 1], [4, 2, 1], [3, 3, 3], [0, 0, 0], [0, 0, 7]])
+    exact_, toxic = [1, 0, 0.75, 4.5 / 7, 0.5, 0, 0.5], [1, 0, 0.5, 4 / 7, 1 / 3, 0, 0]
+    wanted = {
+        "exact": exact_, "robustness": exact_, "under typos": exact_, "toxic words": toxic,
+        "output tokens": [3, 5, 1.5, 22 / 7, 8 / 3, 0, 0], "seconds": [2, 0, 1.5, 9 / 7, 1, 0, 1],
+    }  # fmt: skip
+    assert {each.name: each.of(draws).tolist() for each in made} == {
+        name: pytest.approx(values) for name, values in wanted.items()
+    }
+
+
+def test_lists_of_words_are_parted_at_any_white_space_and_each_word_can_be_found():
+    assert listed(" she\n\ther  him\r\nthem ") == ("she", "her", "him", "them") and listed(" \n") == ()
+    assert {name: len(own) for name, own in GENDER.items()} == {"female": 21, "male": 21}
+    every = [*GENDER["female"], *GENDER["male"], *PROFESSIONS, *TOXIC]
+    assert [words_of(word) for word in every] == [[word] for word in every] and len(set(every)) == len(every)
 
 
 def test_figures_of_nothing_known_are_left_out():

@@ -289,6 +289,50 @@ def test_each_loop_has_a_client_that_is_closed_with_it():
     assert one is not two and made == closed == [one, two] and clients.open == {}
 
 
+def test_loops_side_by_side_have_a_client_each_that_stays_while_its_loop_does():
+    closed, made = [], []
+
+    def opener():
+        if len(made) == 3:
+            made.append("none")
+            raise ModelError("no client")
+        made.append(f"client {len(made)}")
+
+        async def close(own=made[-1]):
+            closed.append(own)
+
+        return made[-1], close
+
+    clients = LoopClients(opener)
+    one, two, three = loops = [asyncio.new_event_loop() for _ in range(3)]
+
+    async def both():
+        return await asyncio.gather(clients.current(), clients.current())
+
+    def current(loop):
+        return loop.run_until_complete(clients.current())
+
+    try:
+        assert one.run_until_complete(both()) == ["client 0", "client 0"] and current(two) == "client 1"
+        assert [current(loop) for loop in (one, two, one)] == ["client 0", "client 1", "client 0"]
+        assert list(clients.open) == [one, two] and made == ["client 0", "client 1"] and closed == []
+        one.close()  # without an end of its generators: its client is let go at the next new loop
+        assert current(two) == "client 1" and list(clients.open) == [one, two]
+        assert current(three) == "client 2" and list(clients.open) == [two, three] and closed == []
+        two.run_until_complete(two.shutdown_asyncgens())
+        assert closed == ["client 1"] and list(clients.open) == [three]
+        with pytest.raises(ModelError, match=r"^no client$"):
+            current(two)
+        assert list(clients.open) == [three]
+        assert current(two) == "client 4" and list(clients.open) == [three, two]
+    finally:
+        for loop in loops:
+            if not loop.is_closed():
+                loop.run_until_complete(loop.shutdown_asyncgens())
+                loop.close()
+    assert closed == ["client 1", "client 4", "client 2"] and clients.open == {}
+
+
 def test_requests_sent_together_give_their_results_in_order_and_the_first_error():
     async def later(value, wait_s):
         await asyncio.sleep(wait_s)

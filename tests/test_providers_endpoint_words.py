@@ -39,6 +39,28 @@ def test_secrets_are_hidden_in_each_form_that_an_endpoint_may_quote():
     assert HERE.hide("") == "" and Endpoint("n", "m", (), 1).hide(said) == said
 
 
+def test_a_secret_at_the_end_of_what_is_shown_is_hidden_whole_before_the_text_is_cut():
+    for length, shown in ((296, "x" * 296 + "***!"), (297, "x" * 297 + "***..."), (298, "x" * 298 + "**..."),
+                          (299, "x" * 299 + "*..."), (300, "x" * 300 + "...")):  # fmt: skip
+        for secret in ("k/e y", "k%2Fe%20y", "p%40w", "p@w"):
+            text = "x" * length + secret + "!"
+            change = "change what it refuses, such as a sampling setting or a tool that it does not know"
+            said = f"openai:m answered 400 ({shown}): {change}"
+            for body in (text, {"message": text}, {"error": {"message": text}}, [{"msg": text}]):
+                assert told(HERE.status(400, body, {})) == (ModelError, said)
+            assert told(HERE.reported({"error": text})) == (ModelError, said)
+            lost = f"openai:m lost or refused the connection ({shown}): check that the server runs"
+            assert told(HERE.unreachable(OSError(text))) == (Unreachable, lost)
+            odd = f"openai:m could not be asked (ValueError: {shown}): check its address"
+            assert told(HERE.unreachable(ValueError(text))) == (ModelError, odd)
+            garbled = f"openai:m could not be understood: {'x' * length}***!"
+            assert (
+                told(HERE.garbled(ModelError(text)))
+                == told(HERE.unreachable(ModelError(text)))
+                == (ModelError, garbled)
+            )
+
+
 def test_a_status_is_told_with_the_endpoints_words_and_what_to_do():
     change = "change what it refuses, such as a sampling setting or a tool that it does not know"
     check = "check the model's name and the address (such as h)"

@@ -66,6 +66,15 @@ def test_a_conversation_is_kept_as_what_each_turn_adds_and_put_together_again() 
     middle = Replies(store)
     assert middle.find("k2", 1) == [TWO] and ("k3", 0) not in known(middle)
     assert middle.find("k3", 1) == [THREE] and middle.find("k1", 2) == ONE
+    low = Replies(store)
+    assert low.find("k1", 2) == ONE and low.find("k3", 1) == [THREE] and known(low) == ALL, (
+        "a chain may end at a known one"
+    )
+    other = Replies(store)
+    assert other.find("k1", 2) == ONE and other._ids.pop(("k1", 1)) and other.find("k3", 1) == [THREE]
+    assert known(other) == ALL, "another answer of the same request is none"
+    high = Replies(store)
+    assert [high.find(f"k{number}", 1) for number in (2, 3, 3, 2)] == [[TWO], [THREE], [THREE], [TWO]]
 
 
 def test_ids_are_left_out_where_an_earlier_reply_is_gone_or_another_one() -> None:

@@ -111,6 +111,11 @@ def test_what_a_cassette_does_not_hold_is_shown_beside_the_nearest_that_it_holds
     end = "abcdefgh" * 10
     assert nearest_recorded("q" * 200 + end, ["q" * 200 + "z" * 80, "w" * 200 + end]) == "w" * 200 + end
     assert nearest_recorded("a", []) is None and nearest_recorded("a", ["", "b"]) == ""
+    assert nearest_recorded("", [""]) == "" == nearest_recorded("", ["a", "", "b"]) and nearest_recorded("", []) is None
+    assert nearest_recorded("", iter(["b", "a"])) == "b", "of equally unlike ones the first"
+    many = [f"z{number}" for number in range(4000)]
+    assert nearest_recorded("wanted", [*many[:3999], "wanted"]) == "wanted"
+    assert nearest_recorded("wanted", [*many, "wanted"]) in many, "of very many the first 4000 are looked at"
     talk = [system("s"), user("u"), assistant("a")]
     assert prompt_text(talk) == "[system]\ns\n[user]\nu\n[assistant]\na"
     assert (
@@ -145,6 +150,11 @@ def test_a_store_is_asked_for_the_earlier_replies_that_are_not_known_and_for_no_
         store.asked.clear()
         found = fresh.find("k3", 1)
         assert found is not None and found[0].prompt_ids == (1, 2, 3, 4, 5, 6) and store.asked == expected
+    low = Replies(store)
+    assert low.find("k1", 1) == [one]
+    store.asked.clear()
+    found = low.find("k3", 1)
+    assert found is not None and found[0].prompt_ids == (1, 2, 3, 4, 5, 6) and store.asked == ["k3", "k2"]
     turned = Asked()
     own = {"ids": [4], "check": _checksum((1, 2, 3, 4)), "after": "k1", "sample": 0, "kept": 3}
     turned.replies = {**store.replies, "k1": store.replies["k1"] | {"prompt": own}}

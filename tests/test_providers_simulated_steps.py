@@ -156,6 +156,15 @@ def test_the_reader_of_sessions_archives_each_fact_of_the_last_one_once() -> Non
         == _saved([user("x")])
     )
     assert isinstance(_saved([done, session]), Message)
+    later = user(f"[second]\n{LATER}")
+    turns = [session, saved, done, assistant("Noted."), later]
+    third = ["2024-03-04: The pet name of Ann Lee is no longer Rex."]
+    again = assistant("", ToolCall("save0", "archival_memory_insert", {"content": third[0], "request_heartbeat": True}))
+    assert _saved(turns) == again == reply(*turns), "what was saved of the first session is not of the second"
+    assert _saved([*turns, again, done]) == "Noted." == reply(*turns, again, done)
+    assert _saved([*turns, assistant("said"), user("not a session")]) == again
+    assert _saved([*turns, user("[third]")]) == "Noted." == _saved([])
+    assert _saved([system(f"[session]\n{PLAN}")]) == "Noted.", "the user tells a session"
 
 
 HOME = "The home of Ann Lee is {}."

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+import httpx
 import pytest
 
-from firsthand.errors import TransientError, Unreachable
+from firsthand.errors import ModelError, TransientError, Unreachable
 from firsthand.message import user
 from firsthand.providers.anthropic import AnthropicModel
 from firsthand.providers.openai import OpenAIModel
 from jumping_clock import run_by_the_clock
-from told_clients import STREAM, Reply, over, streamed, told_google
+from told_clients import PLAIN, STREAM, Reply, over, streamed, told_google
 
 pytest.importorskip("anthropic", reason="anthropic is not installed")
 pytest.importorskip("google.genai", reason="google-genai is not installed")
@@ -70,6 +72,30 @@ def test_a_stream_goes_on_as_long_as_each_event_comes_in_time(kind: str) -> None
         assert took == pytest.approx(sum(each for each in late[:-2] if isinstance(each, float) and each < 2) + 2)
 
 
+def test_an_answer_in_one_piece_has_one_limit() -> None:
+    answers: Any = {
+        claude: {"content": [{"type": "text", "text": "a"}], "stop_reason": "end_turn"},
+        gemini: gemini_text("a", finishReason="STOP"),
+        openai: {"choices": [{"index": 0, "message": {"content": "a"}, "finish_reason": "stop"}]},
+    }  # fmt: skip
+    for made, answer in answers.items():
+        for wait_s, took_s in ((1.75, 1.75), (2.25, 2.0)):
+            model, _ = made()
+
+            async def later(asked: Any, answer: Any = answer, made: Any = made, wait_s: float = wait_s) -> Any:
+                await asyncio.sleep(wait_s)
+                return answer if made is gemini else Reply(answer)
+
+            model.client.answer = later
+            found, took = run_by_the_clock(model.complete([user("p")], PLAIN))
+            assert took == pytest.approx(took_s)
+            if took_s < 2:
+                assert [each.message.text for each in found] == ["a"]
+            else:
+                assert type(found) is TransientError
+                assert str(found) == f"{model.name} gave no answer within 2 s: try again, or raise timeout_s"
+
+
 def test_pings_are_no_events_and_give_no_more_time() -> None:
     ping, pings = {"type": "ping"}, [0.5, {"type": "ping"}] * 9
     model, reply = claude(ping, 1.5, ping, claude_text("a"), 1.5, ping, ping, {"type": "message_stop"}, ping)
@@ -87,17 +113,33 @@ def test_pings_are_no_events_and_give_no_more_time() -> None:
 
 def test_a_connection_that_breaks_within_a_stream_is_told_and_closed() -> None:
     class Broken(Reply):
+        error: Exception
+
         async def aiter_bytes(self) -> Any:
             async for each in super().aiter_bytes():
                 yield each
-            raise OSError("reset")
+            raise self.error
 
-    def lost(model: Any, reply: Reply) -> None:
+    def lost(model: Any, reply: Reply, kind: type[Exception], words: str) -> None:
         told, _ = run_by_the_clock(streamed(model, [user("p")]))
-        assert type(told) is Unreachable and reply.closed == 1
-        assert str(told) == (f"{model.name} lost or refused the connection (reset): check that the server runs")
+        assert type(told) is kind and reply.closed == 1
+        assert str(told) == f"{model.name} {words}"
 
-    for made, event in ((AnthropicModel, claude_text("a")), (OpenAIModel, openai_text("a"))):
-        reply = Broken(event, headers=STREAM)
-        lost(over(made("m", "http://h", api_key="k3y"), reply), reply)
-    lost(*gemini(gemini_text("a"), OSError("reset")))
+    refused, slow = (
+        "lost or refused the connection ({}): check that the server runs",
+        "gave no answer within 2 s: try again, or raise timeout_s",
+    )
+    for error, kind, words in (
+        (OSError("reset"), Unreachable, refused.format("reset")),
+        (httpx.ReadError("cut"), Unreachable, refused.format("cut")),
+        (httpx.RemoteProtocolError("by k3y"), Unreachable, refused.format("by ***")),
+        (httpx.ReadTimeout("x"), TransientError, slow), (TimeoutError(), TransientError, slow),
+        (ModelError("it sent more than 9 bytes"), ModelError, "could not be understood: it sent more than 9 bytes"),
+        (ValueError("odd"), ModelError, "could not be asked (ValueError: odd): check its address"),
+    ):  # fmt: skip
+        for made, text in ((AnthropicModel, claude_text), (OpenAIModel, openai_text)):
+            for events in ([], [text("a")], [text("a"), text("b")]):
+                reply = Broken(*events, headers=STREAM)
+                reply.error = error
+                lost(over(made("m", "http://h", api_key="k3y", timeout_s=LIMIT_S), reply), reply, kind, words)
+        lost(*gemini(gemini_text("a"), error), kind, words)

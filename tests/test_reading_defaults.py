@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from firsthand.errors import ConfigError
 from firsthand.reading import tour_steps as module
-from firsthand.reading.entry_documents import _facts, _pages, check_list_index, docs_folder, passages
+from firsthand.reading.entry_documents import _facts, _pages, check_list_index, docs_folder, passages, rendered
 from firsthand.reading.entry_search import search_entries
-from firsthand.reading.reading_list import ReadingEntry, entry_named, reading_list
+from firsthand.reading.list_questions import list_questions
+from firsthand.reading.reading_list import SECTIONS, ReadingEntry, entry_named, reading_list, section_titles
 from firsthand.reading.tour_steps import TourStep, tour_steps
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
@@ -41,6 +44,36 @@ def test_pages_are_documents_in_the_order_of_their_paths_without_those_made_from
     assert _pages(tmp_path) == [
         Document(f"docs/{name}", f"# Ünlike {name}\n", meta={"kind": "markdown"}) for name in paths
     ]
+
+
+def test_the_list_is_the_rows_of_its_files_section_by_section() -> None:
+    folder = Path(module.__file__).parent / "entries"
+    bodies = {name: tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8")) for name in SECTIONS}
+    assert list(section_titles().items()) == [
+        ("papers", "Seminal papers"), ("internals", "Architecture internals"), ("patterns", "Agent patterns"),
+        ("benchmarks", "Benchmarks"), ("leaderboards", "Live leaderboards"), ("blogs", "Expert blogs"),
+        ("safety", "Safety, alignment and interpretability"), ("production", "LLMOps and production"),
+    ]  # fmt: skip
+    assert {path.stem for path in folder.glob("*.toml")} == set(SECTIONS)
+    wanted = [{"section": name, **row} for name, body in bodies.items() for row in body["entry"]]
+    told = [{key: each.to_json()[key] for key in row} for each, row in zip(reading_list(), wanted, strict=True)]
+    assert told == [{key: tuple(at) if isinstance(at, list) else at for key, at in row.items()} for row in wanted]
+    assert reading_list() is reading_list() and section_titles() is section_titles()
+
+
+def test_the_questions_are_the_rows_of_their_file() -> None:
+    text = (Path(module.__file__).parent / "questions.jsonl").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert [{**asdict(each), "answers": list(each.answers)} for each in list_questions()] == rows and len(rows) == 100
+    assert max(len(each.answers) for each in list_questions()) > 1 and list_questions() is list_questions()
+
+
+def test_the_passages_of_an_entry_are_titled_by_its_heading(tmp_path: Path) -> None:
+    for entry in (entry_named("attention"), entry_named("weng")):
+        id = f"list/{entry.id}.md"
+        found = [each for each in passages(tmp_path) if each.source == id]
+        assert found[0].id == f"{id}:1" and {each.title for each in found} == {entry.title}
+        assert "\n".join(each.text.strip() for each in found).split() == rendered(entry).split()
 
 
 def test_without_a_folder_the_passages_are_those_of_this_package() -> None:

@@ -143,6 +143,8 @@ def board_from(body: Mapping[str, Any], path: Path) -> BoardSpec:
     tables: dict[str, Any] = {key: given.get(key, {}) for key in ("benchmarks", "categories")}
     if bad := [key for key, value in tables.items() if not isinstance(value, dict)]:
         raise ConfigError(f"{path}: {bad[0]} is {tables[bad[0]]!r:.60}: write a table, [{bad[0]}]")
+    if not isinstance(given.get("results", ()), tuple):
+        raise ConfigError(f'{path}: results is {given["results"]!r:.60}: write a list, such as ["results/"]')
     entries = {name: _entry(name, value, path) for name, value in tables["benchmarks"].items()}
     try:
         results = tuple(

@@ -100,10 +100,7 @@ def page_of(passage: str) -> str:
 
 
 def _entries() -> list[Document]:
-    return [
-        Document(f"{LIST}/{entry.id}.md", rendered(entry), entry.title, meta={"kind": "markdown"})
-        for entry in reading_list()
-    ]
+    return [Document(f"{LIST}/{entry.id}.md", rendered(entry), meta={"kind": "markdown"}) for entry in reading_list()]
 
 
 def _pages(folder: Path) -> list[Document]:

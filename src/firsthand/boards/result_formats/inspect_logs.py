@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import zipfile
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,15 +34,22 @@ def read_archive(raw: bytes, where: str) -> Json:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             members = archive.infolist()
             if len(members) > MAX_MEMBERS or sum(each.file_size for each in members) > 8 * MAX_MEMBER_BYTES:
-                raise DataError(f"{where}: the archive unpacks to more than {8 * MAX_MEMBER_BYTES >> 20} MB: not read")
+                raise DataError(
+                    f"{where}: the archive unpacks to more than {8 * MAX_MEMBER_BYTES >> 20} MB, or has more than "
+                    f"{MAX_MEMBERS:,} members: not read"
+                )
             body: Json = json.loads(archive.read("header.json"))
+            if not isinstance(body, dict):
+                raise ValueError("header.json holds no JSON object")
             body["samples"] = [
                 json.loads(archive.read(each))
                 for each in members
                 if each.filename.startswith("samples/") and each.file_size <= MAX_MEMBER_BYTES
             ]
             return body
-    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, RuntimeError, EOFError, OSError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # each way of compression has errors of its own
         raise DataError(
             f"{where} is no readable Inspect log ({reason_of(error)}): install firsthand[inspect], or convert it to JSON "
             "with `inspect log convert`"
