@@ -248,7 +248,7 @@ def test_an_archive_is_read_up_to_the_sizes_that_it_states() -> None:
     rest = len('{"eval": {}}') + 2 * len('{"id": "samples/1.json"}')
     assert read_archive(archive(**{"3": most - rest}), "f") == whole
     assert refusal(lambda: read_archive(archive(**{"3": most - rest + 1}), "f")) == (
-        "f: the archive unpacks to more than 2048 MB: not read"
+        "f: the archive unpacks to more than 2048 MB, or has more than 200,000 members: not read"
     )
     assert read_archive(archive(**{"1": MAX_MEMBER_BYTES + 1}), "f") == {**whole, "samples": whole["samples"][1:]}
     assert refusal(lambda: read_archive(b"PK", "f")) == (
