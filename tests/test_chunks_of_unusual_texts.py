@@ -107,6 +107,9 @@ def test_python_counts_its_own_lines_and_classes_are_followed_eight_deep(monkeyp
     crlf = "def f():\r\n  pass\r\rdef g(): pass"
     assert shown(crlf, _python(crlf)) == [("f", "def f():\r\n  pass\r\r"), ("g", "def g(): pass")]
     assert _python("a\0b") is None
+    for nested in ("x" + ".b" * 20_000, "-" * 20_000 + "1", "not " * 20_000 + "x", "1" + "+1" * 20_000, "(" * 300):
+        below = f"{nested}\n\ndef f(): pass\n"  # deeper than Python's parser goes: its lines say what it holds
+        assert shown(below, symbols(below, "python")) == [("", f"{nested}\n\n"), ("f", "def f(): pass\n")]
     text = "if x:\n  def f(): pass\ndef g(): pass\n"  # by its tree a definition in a branch is no symbol
     monkeypatch.setattr(code_chunks, "MAX_TREE_CHARS", len(text))
     assert [each.path for each in symbols(text, "python")] == [(), ("g",)]
