@@ -37,7 +37,7 @@ def test_entities_and_relations_are_asked_for_in_the_form_of_their_schema() -> N
         "leave the lists empty if there are none."
     )
     left = "Does the text still name entities that are in none of your answers? Answer Y or N."
-    assert prompts.ANY_LEFT == left
+    assert left == prompts.ANY_LEFT
 
 
 def test_summaries_and_reports_are_asked_for_with_the_numbers_of_their_schema() -> None:
