@@ -225,6 +225,22 @@ def test_windows_over_white_space_keep_the_longest_of_those_that_begin_alike() -
     assert windows("abcdef", size=4, overlap=1) == ["abcd", "def"] and windows("abcd", size=4, overlap=1) == ["abcd"]
 
 
+def test_windows_of_every_small_size_and_overlap_end_with_the_first_that_reaches_the_end() -> None:
+    def expected(units: str, size: int, overlap: int) -> list[str]:
+        starts = [*range(0, len(units), size - overlap)]
+        last = next((place for place, start in enumerate(starts) if start + size >= len(units)), 0)
+        return [units[start : start + size] for start in starts[: last + 1]]
+
+    for length in range(11):
+        letters = "abcdefghij"[:length]
+        for size in range(1, 7):
+            for overlap in range(size // 2 + 1):
+                wanted = expected(letters, size, overlap)
+                assert texts(fixed(size=size, overlap=overlap)(Document("d", letters))) == wanted
+                tokens = fixed(size=size, overlap=overlap, unit="tokens")(Document("d", " ".join(letters)))
+                assert texts(tokens) == [" ".join(each) for each in wanted]
+
+
 def test_a_child_has_its_parents_heading_and_values_and_the_parent_is_divided_by_its_kind() -> None:
     text = "# One\nAlpha beta. Gamma delta.\n# Two\nshort"
     meta = {"kind": "markdown", "n": 3, "file": {"sha256": "x"}}

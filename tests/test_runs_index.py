@@ -254,6 +254,20 @@ def test_the_index_is_told_of_each_change_at_once_or_when_the_run_is_closed(
         assert kept.entries()[run.id] == closed, "a run that was only read tells nothing"
 
 
+def test_a_run_that_cannot_be_read_any_more_is_closed_and_leaves_the_index_as_it_was(tmp_path: Path) -> None:
+    run = create(tmp_path, {}, "told")
+    before = Index(tmp_path / "runs").entries()
+    add(run, 1)
+    with run.database.write() as connection:
+        connection.execute("ALTER TABLE traces RENAME TO hidden")
+    run._next_index_s = 0.0
+    run.touch()
+    run.close()
+    assert Index(tmp_path / "runs").entries() == before != {}
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        run.database._connection.execute("SELECT 1")
+
+
 def test_of_scores_given_later_alone_a_list_has_the_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_folder, "INDEX_S", 0.0)
     monkeypatch.setattr(run_folder, "INDEX_SHARE", 1e9)
