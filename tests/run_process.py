@@ -1,14 +1,16 @@
-"""`firsthand run` as a process of its own, for tests that end it in the middle; and what its run holds then and at last."""
+"""`firsthand run` as a process of its own, for tests that end it in the middle; what its run holds, and its steps."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from firsthand.message import canonical
+from firsthand.runs.feed import FeedStep, follow
 from firsthand.runs.store import Run, open_run
 
 
@@ -43,3 +45,11 @@ def results(run: Run) -> dict[str, Any]:
         )
         for trace in run.traces()
     }
+
+
+async def followed(path: Path, after: int = 0, **more: Any) -> AsyncIterator[FeedStep]:
+    """The steps of a run as they come. One that came before ends the test: it would come again and again."""
+    async for step in follow(path, after, **more):
+        assert step.sequence > after, f"step {step.sequence} comes after step {after}"
+        after = step.sequence
+        yield step

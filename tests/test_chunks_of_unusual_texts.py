@@ -107,6 +107,9 @@ def test_python_counts_its_own_lines_and_classes_are_followed_eight_deep(monkeyp
     crlf = "def f():\r\n  pass\r\rdef g(): pass"
     assert shown(crlf, _python(crlf)) == [("f", "def f():\r\n  pass\r\r"), ("g", "def g(): pass")]
     assert _python("a\0b") is None
+    for nested in ("x" + ".b" * 20_000, "-" * 20_000 + "1", "not " * 20_000 + "x", "1" + "+1" * 20_000, "(" * 300):
+        below = f"{nested}\n\ndef f(): pass\n"  # deeper than Python's parser goes: its lines say what it holds
+        assert shown(below, symbols(below, "python")) == [("", f"{nested}\n\n"), ("f", "def f(): pass\n")]
     text = "if x:\n  def f(): pass\ndef g(): pass\n"  # by its tree a definition in a branch is no symbol
     monkeypatch.setattr(code_chunks, "MAX_TREE_CHARS", len(text))
     assert [each.path for each in symbols(text, "python")] == [(), ("g",)]
@@ -220,6 +223,22 @@ def test_windows_over_white_space_keep_the_longest_of_those_that_begin_alike() -
     assert windows("a b, c", size=4, overlap=0, unit="tokens") == ["a b, c"] and windows("", size=1, overlap=0) == []
     assert windows("é_1!? x", size=2, overlap=0, unit="tokens") == ["é_1!", "? x"]
     assert windows("abcdef", size=4, overlap=1) == ["abcd", "def"] and windows("abcd", size=4, overlap=1) == ["abcd"]
+
+
+def test_windows_of_every_small_size_and_overlap_end_with_the_first_that_reaches_the_end() -> None:
+    def expected(units: str, size: int, overlap: int) -> list[str]:
+        starts = [*range(0, len(units), size - overlap)]
+        last = next((place for place, start in enumerate(starts) if start + size >= len(units)), 0)
+        return [units[start : start + size] for start in starts[: last + 1]]
+
+    for length in range(11):
+        letters = "abcdefghij"[:length]
+        for size in range(1, 7):
+            for overlap in range(size // 2 + 1):
+                wanted = expected(letters, size, overlap)
+                assert texts(fixed(size=size, overlap=overlap)(Document("d", letters))) == wanted
+                tokens = fixed(size=size, overlap=overlap, unit="tokens")(Document("d", " ".join(letters)))
+                assert texts(tokens) == [" ".join(each) for each in wanted]
 
 
 def test_a_child_has_its_parents_heading_and_values_and_the_parent_is_divided_by_its_kind() -> None:

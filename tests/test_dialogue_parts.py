@@ -273,7 +273,7 @@ def test_another_agent_goes_on_and_only_the_same_model_keeps_the_tokens() -> Non
     talk = Dialogue(chat(Scripted(["x", "y"], fingerprint="one")))
     talk._stand(talk.context.say("q").say(SAMPLED))
     talk.fork("side")
-    same = chat(Scripted(["z"], fingerprint="one"), sampling=Sampling(temperature=0.25))
+    same = chat(Scripted(["z"], name="scripted-renamed", fingerprint="one"), sampling=Sampling(temperature=0.25))
     talk.use(same)
     assert talk.agent is same
     assert talk._attempt.agent is same
@@ -281,12 +281,17 @@ def test_another_agent_goes_on_and_only_the_same_model_keeps_the_tokens() -> Non
     assert {name: (ctx.sampling, ctx.node) for name, ctx in talk.branches.items()} == {
         "main": (same.sampling, 1), "side": (same.sampling, 1),
     }  # fmt: skip
+    weights = chat(Scripted(["v"], name="scripted-renamed", fingerprint="two"))
+    talk.use(weights)
+    assert [node.message.sampled for node in talk.trace().nodes] == [None, None], "other weights under the same name"
     other = chat(Scripted(["w"], name="scripted-other", fingerprint="two"))
     talk.use(other)
     assert [node.message.sampled for node in talk.trace().nodes] == [None, None]
     assert [(node.parent, node.message.text) for node in talk.trace().nodes] == [(None, "q"), (0, "a")]
     events = [(event.kind, event.data) for event in talk.trace().events]
-    assert [data for kind, data in events if kind == "model"] == [{"name": "scripted"}, {"name": "scripted-other"}]
+    assert [data for kind, data in events if kind == "model"] == [
+        {"name": "scripted-renamed"}, {"name": "scripted-renamed"}, {"name": "scripted-other"},
+    ]  # fmt: skip
     assert asked(talk, "go on") == ["w"]
     assert talk.trace().agent == other.to_json()
 

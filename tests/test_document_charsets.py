@@ -61,7 +61,10 @@ def test_wide_text_without_a_mark_has_more_than_a_third_of_zeros_on_one_side() -
         assert "control characters" in refused(("a" * 9).encode(name) + b"a"), "an odd number of bytes"
         assert decode("ab".encode(name)) == ("ab", told), "four bytes are enough"
         assert decode("a".encode(name))[1] == [], "two are not"
-        assert "control characters" in refused("aaa\ud800".encode(name, "surrogatepass"))
+        for half in ("\ud841", "\udc41"):  # of a pair, neither of whose bytes is a zero
+            for broken in (f"aaaa{half}", f"{half}aaaa", f"aa{half}aa"):
+                assert "4 of its 10 bytes are control" in refused(broken.encode(name, "surrogatepass"))
+        assert decode("aaaa\U00020441".encode(name)) == ("aaaa\U00020441", told)
         long = "a" * 2048 + "本" * 3000  # the beginning tells
         assert decode(long.encode(name)) == (long, told)
 

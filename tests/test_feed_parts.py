@@ -25,12 +25,13 @@ from firsthand.rollout import Place
 from firsthand.runs import feed as feeding
 from firsthand.runs.attempts import insert_trace
 from firsthand.runs.database import Database
-from firsthand.runs.feed import FLUSH_S, Both, Ended, Feed, FeedStep, Started, _from_json, _rows, follow, step_to_json
+from firsthand.runs.feed import FLUSH_S, Both, Ended, Feed, FeedStep, Started, _from_json, _rows, step_to_json
 from firsthand.runs.run_names import DATABASE, LOCK
 from firsthand.system.lock import held
 from firsthand.task import Task
 from firsthand.trace import Call, Event, Failure, Node
 from made_traces import trace
+from run_process import followed
 
 BEGAN = Started("b", "t", "a", 2)
 SAMPLED = Message("assistant", (Text("x"),), Sampled((1,), (-0.5,)))
@@ -166,7 +167,10 @@ def test_steps_are_read_after_a_number_and_of_attempts_under_way(database: Datab
             insert_trace(connection, made)
             feed.end(connection, made)
     assert [(each.sequence, each.place) for each in feed.after()] == [(1, "p"), (3, "p"), (5, "q"), (6, "r")]
-    assert [each.sequence for each in feed.after(1)] == [3, 5, 6]
+    found = {number: [each.sequence for each in feed.after(number)] for number in range(-1, 8)}
+    every, rest = [1, 3, 5, 6], [3, 5, 6]
+    assert found == {-1: every, 0: every, 1: rest, 2: rest, 3: [5, 6], 4: [5, 6], 5: [6], 6: [], 7: []}
+    assert [each.sequence for each in feed.after(1, 1)] == [3] and feed.after(0, 0) == []
     assert [each.sequence for each in feed.after(0, 2)] == [1, 3]
     assert [each.step for each in feed.after(4)] == [
         Ended("e1", "b", "t7", "a", 0, None, "error", "Gone: no answer"), Ended("e2", "b", "t8", "a", 0, 0.25, "done", None),
@@ -183,7 +187,8 @@ def test_steps_are_read_after_a_number_and_of_attempts_under_way(database: Datab
         connection.execute("INSERT INTO steps (attempt, kind, at, body) VALUES ('p', 'ended', 0, '{}')")
     with pytest.raises(StoreError, match="a step of its feed is not what was expected"):
         feed.after(7)
-    for kind, body in (("piece", "{"), ("piece", '{"id": "1"}'), ("call", "[]"), ("added", '{"index": 0}')):
+    for kind, body in (("piece", "{"), ("piece", '{"id": "1"}'), ("call", "[]"), ("added", '{"index": 0}'),
+                       ("piece", "[" * 200_000), ("ended", '{"a":' * 200_000)):  # fmt: skip
         with pytest.raises(StoreError, match="a step of its feed is not what was expected"):
             feed._step(1, "p", kind, 0.0, body)
     assert feed._step(3, "p", "piece", 2, '{"id": "1", "text": "t"}') == FeedStep(3, "p", 2.0, Piece("1", "t"))
@@ -266,7 +271,7 @@ def test_a_run_is_followed_from_a_number_until_nobody_works_on_it(tmp_path: Path
         feed.add("p", Piece(str(number), "x"))
 
     async def seen(**more: Any) -> list[int]:
-        return [each.sequence async for each in follow(tmp_path, poll_s=0.001, **more)]
+        return [each.sequence async for each in followed(tmp_path, poll_s=0.001, **more)]
 
     assert asyncio.run(seen(start_s=0.0)) == [1, 2, 3]
     assert asyncio.run(seen(after=2, start_s=0.0)) == [3]
@@ -278,7 +283,7 @@ def test_a_run_is_followed_from_a_number_until_nobody_works_on_it(tmp_path: Path
 
     async def worked_on() -> None:
         with held(lock):
-            following = follow(tmp_path, 1, poll_s=0.001, start_s=60.0)
+            following = followed(tmp_path, 1, poll_s=0.001, start_s=60.0)
             told.append((await anext(following)).sequence)
             told.append((await anext(following)).sequence)
             await asyncio.to_thread(feed.add, "p", Piece("late", "x"))

@@ -40,6 +40,20 @@ def test_faults_are_counted_and_the_list_of_them_ends_at_a_hundred(tmp_path: Pat
         "The document 'd' is not what was stored: a chunk is missing, or a value was changed.",
     ]  # fmt: skip
     index.close()
+    index = open_index(tmp_path / "e.index", HEADER)
+    index.put([lines("d", ["fox hen fox\n", "hen\n", "owl\n"])])
+    connection, forget = index._file._connection, "INSERT INTO terms (terms, rowid, text) VALUES ('delete', ?, ?)"
+    for row, text, fault in (
+        (2, "hen", "1 words, the first of which is 'hen'"),  # in one chunk, and in two by their counts
+        (1, "fox hen fox", "2 words, the first of which is 'fox'"),  # and now in none
+        (3, "owl", "3 words, the first of which is 'fox'"),
+    ):
+        connection.execute(forget, (row, text))
+        assert index.verify()[-1] == f"FTS5 and the chunks differ in {fault}."
+    for row, text in ((1, "fox hen fox"), (2, "hen"), (3, "owl")):
+        connection.execute("INSERT INTO terms (rowid, text) VALUES (?, ?)", (row, text))
+    assert index.verify() == []
+    index.close()
     index = open_index(tmp_path / "b.index", HEADER)
     index.put([lines("d", ["fox\n", "hen\n", "owl\n", "elk\n", "cow\n"], meta={"n": 1})])
     connection = index._file._connection

@@ -22,7 +22,7 @@ from firsthand.bridges.inspect.messages import message_from, message_to, output_
 from firsthand.errors import ConfigError, DataError, MissingExtra, ModelError
 from firsthand.loop.budget import Limits
 from firsthand.message import Message, Sampled, ToolCall, ToolResult, assistant, user
-from firsthand.model import Completion, Sampling, Usage
+from firsthand.model import Completion, Sampling, ToolSpec, Usage
 from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
 from firsthand.patterns.inspect_solver import inspect_solver
@@ -331,7 +331,7 @@ def test_requests_and_answers_keep_their_meaning_in_both_directions() -> None:
         GenerateConfig,
         ResponseSchema,
     )
-    from inspect_ai.tool import ToolCallError, ToolFunction, ToolInfo, ToolParams
+    from inspect_ai.tool import ToolCallError, ToolFunction, ToolInfo, ToolParam, ToolParams
     from inspect_ai.util import JSONSchema
 
     call = ToolCall("c1", "add", {"x": 1})
@@ -357,9 +357,14 @@ def test_requests_and_answers_keep_their_meaning_in_both_directions() -> None:
     tops = [(None, None), (False, None), (True, None), (True, 0), (None, 3), (True, 3)]
     asked = [sampling_from(GenerateConfig(logprobs=own, top_logprobs=top)).get("top_logprobs", 0) for own, top in tops]
     assert asked == [0, 0, 1, 1, 3, 3], "log-probs of the tokens alone need the best of each, which holds its text"
-    tools = [ToolInfo(name=name, description="d", parameters=ToolParams()) for name in ("add", "sub")]
-    assert [spec.name for spec in specs_from(tools, "auto")] == ["add", "sub"] and specs_from(tools, "none") == ()
-    assert [spec.name for spec in specs_from(tools, ToolFunction(name="sub"))] == ["sub"]
+    number = ToolParams(properties={"x": ToolParam(type="integer", description="n")}, required=["x"])
+    tools = [ToolInfo(name=name, description=f"to {name}", parameters=number) for name in ("add", "add_all", "my_add")]
+    form = {"type": "object", "properties": {"x": {"type": "integer", "description": "n"}}, "required": ["x"],
+            "additionalProperties": False}  # fmt: skip
+    specs = tuple(ToolSpec(name, f"to {name}", form) for name in ("add", "add_all", "my_add"))
+    assert specs_from(tools, "auto") == specs_from(tools, "any") == specs and specs_from(tools, "none") == ()
+    assert [specs_from(tools, ToolFunction(name=spec.name)) for spec in specs] == [(spec,) for spec in specs]
+    assert specs_from(tools, ToolFunction(name="ad")) == () == specs_from([], "auto")
 
     sampled = replace(assistant("Yes"), sampled=Sampled((5, 6), (-0.1, -2.0)))
     tops = ((("Yes", -0.1), ("No", -2.4)), (("!", -0.3),))

@@ -126,6 +126,15 @@ def test_a_document_that_does_not_fit_the_new_index_is_named(path: Path) -> None
         async def embed(self, texts: Any) -> list[list[float]]:
             return [(2 * embedded(text)).tolist() for text in texts]
 
+    class OneLong(WordEmbedder):
+        async def embed(self, texts: Any) -> list[list[float]]:
+            rows = await super().embed(texts)
+            return [[2 * x for x in row] if text == "three" else row for text, row in zip(texts, rows, strict=True)]
+
+    before = facts(path)
+    with pytest.raises(StoreError, match=r"^b does not fit the new index: a vector of 'b' has the length 2: divide"):
+        asyncio.run(reindex(path, prepared(OneLong(), chunker="whole", fingerprint="one")))
+    assert facts(path) == before, "the old index stays where one of three documents does not fit"
     words = r"^a does not fit the new index: a vector of 'a' has the length 2: divide vectors"
     with pytest.raises(StoreError, match=words):
         asyncio.run(reindex(path, prepared(Long(), chunker="whole", fingerprint="long")))

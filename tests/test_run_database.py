@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -358,6 +359,17 @@ def test_a_body_that_was_changed_is_named_as_damage(database: Database) -> None:
     assert damage(b"no stream").startswith("a body cannot be read: Error -3")
     assert damage(zlib.compress(sound)[:-2]) == "a body cannot be read: it is cut short, or too large"
     assert damage(None).startswith("a body cannot be read: ")
+    deep = b"[" * 200_000 + b"]" * 200_000
+    assert damage(zlib.compress(deep), hashlib.sha256(deep).digest()).startswith(
+        "a body cannot be read: maximum recurs"
+    )
+    for kind in (zlib.error, ValueError, TypeError, RecursionError, MemoryError, KeyError):
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            pytest.raises(KeyError if kind is KeyError else StoreError, match=r"cannot be read: it says|'it says'"),
+        ):
+            patch.setattr(module.json, "loads", Mock(side_effect=kind("it says")))
+            database.unpack(digest, zlib.compress(sound))
     with pytest.raises(StoreError, match="a body that is referred to is missing"):
         database.get(digest)
 

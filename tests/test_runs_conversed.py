@@ -22,11 +22,12 @@ from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place
 from firsthand.runs import store
 from firsthand.runs.dialogue import Dialogue, _branches, _open_calls
-from firsthand.runs.feed import Both, Ended, FeedStep, Started, _rows, follow, step_to_json
+from firsthand.runs.feed import Both, Ended, FeedStep, Started, _rows, step_to_json
 from firsthand.runs.forking import Fork, Kept, _reply
 from firsthand.task import Task
 from firsthand.trace import Call, Event, Node, Origin
 from made_traces import trace
+from run_process import followed
 
 
 @pytest.fixture
@@ -124,10 +125,10 @@ def test_steps_come_back_from_the_file_as_they_were(run: store.Run) -> None:
     run.feed.flush()
     assert [type(each.step).__name__ for each in run.feed.after() if each.place == "q"] == ["Started"]
 
-    async def followed() -> list[FeedStep]:
-        return [each async for each in follow(run.path, left[-1].sequence, poll_s=0.001, start_s=0.0)]
+    async def read() -> list[FeedStep]:
+        return [each async for each in followed(run.path, left[-1].sequence, poll_s=0.001, start_s=0.0)]
 
-    assert [each.sequence for each in asyncio.run(followed())] == [
+    assert [each.sequence for each in asyncio.run(read())] == [
         each.sequence for each in run.feed.after(left[-1].sequence)
     ]
     heard: list[Any] = []

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import shutil
+import sys
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from firsthand.errors import ConfigError, StoreError
-from firsthand.runs import store
+from firsthand.runs import store, system_metrics
 from firsthand.runs.curve_envelope import Envelope, _of_curve, envelope, state
 from firsthand.runs.system_metrics import _Clock, watch_system
 from firsthand.runs.track import MAX_NAME, MAX_STEP, Artifact, Curve, TextSample, Track, start
@@ -174,3 +178,34 @@ def test_what_a_process_uses_is_logged_at_both_ends_of_a_block(track: Track) -> 
     while time.process_time() < until:
         pass
     assert 0 < clock.cores() <= 4 and clock.cores() >= 0
+
+
+def test_memory_and_disk_are_told_in_gib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used, folders = SimpleNamespace(total=2**40, used=2**39, free=5 * 2**29), list[Path]()
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: folders.append(folder) or used)
+    monkeypatch.setattr(system_metrics, "_resident_bytes", lambda: 3.0 * 2**28)
+    torch = SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: True, is_initialized=lambda: True,
+                                                 memory_allocated=lambda: 2**31))  # fmt: skip
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    clock = SimpleNamespace(cores=lambda: 1.5)
+    assert system_metrics.system_metrics(tmp_path, clock) == {  # type: ignore[arg-type]
+        "system/cores": 1.5, "system/memory_gib": 0.75, "system/disk_free_gib": 2.5, "system/gpu_memory_gib": 2.0,
+    }  # fmt: skip
+    assert folders == [tmp_path]
+
+
+def test_a_track_that_was_finished_is_let_go(tmp_path: Path) -> None:
+    kept = []
+    for error in (None, ValueError("gone"), KeyboardInterrupt()):
+        track = start("model", home=tmp_path)
+        track.log({"loss": 0.5}, step=1)
+        track.finish(error)
+        assert track.run.status == ("done" if error is None else "interrupted")
+        track.run.close()
+        kept.append(weakref.ref(track))
+        del track
+    with start("model", home=tmp_path) as track:
+        kept.append(weakref.ref(track))
+        del track
+    gc.collect()
+    assert [each() for each in kept] == [None] * 4, "nothing of it is left for the end of the program"

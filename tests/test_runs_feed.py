@@ -26,11 +26,12 @@ from firsthand.rollout import Place
 from firsthand.runs import feed as feed_module
 from firsthand.runs.database import Database
 from firsthand.runs.execute import execute
-from firsthand.runs.feed import PAGE, Ended, Feed, FeedStep, Started, follow, step_to_json
+from firsthand.runs.feed import PAGE, Ended, Feed, FeedStep, Started, step_to_json
 from firsthand.runs.run_names import DATABASE
 from firsthand.runs.store import Run, create, open_run
 from firsthand.task import Task
 from firsthand.trace import Call, Event, Node, Trace
+from run_process import followed
 
 
 class Slow(Scripted):
@@ -70,7 +71,7 @@ def test_steps_are_told_in_order_while_an_attempt_runs_and_one_row_is_left_of_it
     async def watched(run: Run) -> list[FeedStep]:
         work = asyncio.create_task(execute(run, every))
         await running(run)
-        found = [step async for step in follow(run.path, poll_s=0.05)]
+        found = [step async for step in followed(run.path, poll_s=0.05)]
         await work
         return found
 
@@ -117,7 +118,7 @@ def test_streamed_pieces_are_kept_only_when_asked_for(tmp_path: Path, pieces: bo
         work = asyncio.create_task(execute(run, [place], pieces=pieces, listener=lambda place: heard))
         await running(run)
         found = []
-        async for step in follow(run.path, poll_s=0.01):
+        async for step in followed(run.path, poll_s=0.01):
             found.append(step)
             if isinstance(step.step, Call):  # pieces come before the call that they are of
                 read.set()
@@ -244,7 +245,7 @@ def test_another_process_is_followed_live_to_its_end(tmp_path: Path) -> None:
     seen: list[tuple[float, FeedStep]] = []
 
     async def watch() -> None:
-        async for step in follow(path, poll_s=0.05, start_s=60):
+        async for step in followed(path, poll_s=0.05, start_s=60):
             seen.append((time.time(), step))
 
     asyncio.run(asyncio.wait_for(watch(), 120))
@@ -289,7 +290,7 @@ def test_after_kill_9_each_ended_call_of_the_feed_is_in_the_journal(tmp_path: Pa
 
 def test_a_run_that_nobody_works_on_is_read_to_its_end(tmp_path: Path) -> None:
     async def read(path: Path) -> list[FeedStep]:
-        return [step async for step in follow(path, start_s=0.0)]
+        return [step async for step in followed(path, start_s=0.0)]
 
     with create(tmp_path, {}, "feed") as run:
         asyncio.run(execute(run, places(0.0, 2)))
@@ -351,7 +352,7 @@ def test_a_finished_run_is_followed_to_its_end_over_pages_and_waited_for_as_long
 
     async def read(path: Path, after: int, start_s: float) -> list[int]:
         async with asyncio.timeout(20):
-            return [step.sequence async for step in follow(path, after, poll_s=0.001, start_s=start_s)]
+            return [step.sequence async for step in followed(path, after, poll_s=0.001, start_s=start_s)]
 
     with create(tmp_path, {}, "feed") as run:
         with run.database.write() as connection:
@@ -377,5 +378,5 @@ def test_an_attempt_is_written_whole_once_its_oldest_step_is_old_enough(tmp_path
             run.feed.flush(older_than)
             assert [(each.place, each.at) for each in run.feed.after(last)] == written
         assert run.feed._pending == {"p": [], "q": [], "none": []}, "the attempts go on"
-    defaults = {name: each.default for name, each in inspect.signature(follow).parameters.items()}
+    defaults = {name: each.default for name, each in inspect.signature(feed_module.follow).parameters.items()}
     assert (defaults["after"], defaults["poll_s"], defaults["start_s"]) == (0, 0.2, 2.0)

@@ -25,7 +25,7 @@ from firsthand.runs.index import INDEX, Index, RunInfo
 from firsthand.runs.run_names import DATABASE
 from firsthand.runs.score_totals import ScoreMean
 from firsthand.runs.store import Run, create, list_runs, open_run
-from firsthand.trace import Score, Trace, new_trace_id
+from firsthand.trace import Failure, Score, Trace, new_trace_id
 
 OPENED: list[str] = []
 """The files that SQLite has been asked to open in this process."""
@@ -211,6 +211,71 @@ def test_a_run_that_goes_on_is_listed_from_the_index_too(tmp_path: Path, monkeyp
         monkeypatch.setattr(index, "RECENT_S", 0.0)
         assert list_runs(tmp_path)[0].num_traces == 5  # an entry that is not recent is asked for anew
     assert list_runs(tmp_path)[0].status == "done"
+
+
+def test_the_index_is_told_of_each_change_at_once_or_when_the_run_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_folder, "INDEX_SHARE", 1e9)
+    kept = Index(tmp_path / "runs")
+    for seconds in (0.0, 3600.0):
+        monkeypatch.setattr(run_folder, "INDEX_S", seconds)
+        run = create(tmp_path, {}, "told")
+        first = add(run, 1)
+
+        def failed(task: int, run: Run = run) -> None:
+            add(run, task, scores=(), error=Failure("E", "gone"))
+
+        def finished(run: Run = run) -> None:
+            with run.claimed():
+                run.finish("done")
+
+        fields = []
+        for change in (
+            lambda run=run: run.plan(7), lambda: failed(2), lambda run=run: add(run, 3, agent="bob"),
+            lambda run=run, first=first: run.add_score(first, 1, "late", "by", Score("late", 0.25)), finished,
+        ):  # fmt: skip
+            before = kept.entries()[run.id].info
+            change()
+            after = kept.entries()[run.id].info
+            fields.append([name for name in vars(after) if vars(after)[name] != vars(before)[name]])
+            assert seconds or replace(after, updated_at=0.0) == replace(run.info, updated_at=0.0)
+        assert fields == ([[]] * 5 if seconds else [
+            ["num_planned", "updated_at"], ["num_traces", "num_errors", "scores", "updated_at"],
+            ["num_traces", "scores", "updated_at"], ["updated_at"], ["status", "updated_at"],
+        ])  # fmt: skip
+        whole = replace(run.info, updated_at=0.0)
+        run.close()
+        closed = kept.entries()[run.id]
+        assert replace(closed.info, updated_at=0.0) == whole and closed.current() == closed.info
+        run.close()
+        with open_run(run.path, tmp_path) as again:
+            assert again.info.num_planned == 7
+        assert kept.entries()[run.id] == closed, "a run that was only read tells nothing"
+
+
+def test_a_run_that_cannot_be_read_any_more_is_closed_and_leaves_the_index_as_it_was(tmp_path: Path) -> None:
+    run = create(tmp_path, {}, "told")
+    before = Index(tmp_path / "runs").entries()
+    add(run, 1)
+    with run.database.write() as connection:
+        connection.execute("ALTER TABLE traces RENAME TO hidden")
+    run._next_index_s = 0.0
+    run.touch()
+    run.close()
+    assert Index(tmp_path / "runs").entries() == before != {}
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        run.database._connection.execute("SELECT 1")
+
+
+def test_of_scores_given_later_alone_a_list_has_the_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_folder, "INDEX_S", 0.0)
+    monkeypatch.setattr(run_folder, "INDEX_SHARE", 1e9)
+    with create(tmp_path, {}, "later") as run:
+        made = add(run, 1, scores=())
+        assert Index(tmp_path / "runs").entries()[run.id].info.scores == ()
+        run.add_score(made, 1, "late", "by", Score("late", 0.25))
+        assert Index(tmp_path / "runs").entries()[run.id].info.scores == (ScoreMean("sums", "ada", 0.25, 1),)
 
 
 def begin_and_wait(home: Path, ready: Any) -> None:

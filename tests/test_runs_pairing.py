@@ -142,6 +142,11 @@ def test_an_agent_is_the_only_one_or_has_to_be_named(tmp_path: Path, runs: tuple
         with pytest.raises(ConfigError) as none:
             _agent(c, None)
         assert str(none.value) == f"run {c.id} has 0 agents (none yet): say which to compare"
+        for name in ("w", ""):
+            with pytest.raises(UnknownName, match=rf"^no agent '{name}'.*`firsthand show {c.id}`"):
+                _agent(c, name)
+        with pytest.raises(UnknownName, match=rf"^no agent 'x'.*`firsthand show {c.id}`"):
+            compare(a, c, agent_a="x", agent_b="x")
         c.append(trace("c1", "t1", 0.5, agent="w", benchmark="m"))
         c.append(trace("c2", "t2", 0.5, agent="w", benchmark="m"))
         assert (_agents(c), _agent(c, None)) == (["w"], "w")

@@ -106,7 +106,9 @@ def test_a_generated_file_has_the_checks_of_the_guards_rules_and_says_what_it_le
 
 
 def test_rules_against_a_call_leave_out_rewrites_and_take_calls_that_were_made() -> None:
-    agent = agent_of(PAY, made(CHAT, "read", "look"), guard=(undoable, CallPolicy(plan=("look",), calls=2)))
+    agent = agent_of(PAY, made(CHAT, "read", "look"), guard=(
+        undoable, CallPolicy(plan=("look",), calls=2), CallPolicy((), ("pay", "look"), 9)
+    ))  # fmt: skip  # of two policies the first
     assert policy_of(agent) is agent.guards[1]
     assert rules_against(agent, "pay", {"folder": "x", "note": "a\u202e"}) == {
         "plan_lock": "ask", "authority_from_trusted": "ask",

@@ -8,14 +8,14 @@ import pytest
 
 from firsthand.declaration import Declaration, Undo
 from firsthand.errors import ConfigError, StoreError, ToolError
-from firsthand.guard import AttemptView, GuardVerdict
+from firsthand.guard import BORDERS, AttemptView, GuardVerdict
 from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, assistant, canonical, system, user
 from firsthand.safety import undoable as undoable_module
 from firsthand.safety.canary import canary, holds
 from firsthand.safety.injection import Injection, injection, injection_score
 from firsthand.safety.monitor import monitor
 from firsthand.safety.peer import peer
-from firsthand.safety.redact import redact
+from firsthand.safety.redact import Redact, redact
 from firsthand.safety.spotlight import spotlight
 from firsthand.safety.undo.roll_back import state_hash
 from firsthand.safety.undoable import undoable
@@ -210,6 +210,19 @@ def test_redact_needs_a_pattern_and_names_what_it_was_given():
     guard = redact(pattern="k+")
     assert (guard.pattern, guard.borders, guard.put) == ("k+", ("prompt", "result"), "[redacted]")
     assert redact(pattern="k+", borders=("call+answer", "prompt"), put="-").answer(view_of(), "akkb").value == "a-b"
+    for wrong in (
+        ("promt",),
+        ("prompt", "promt"),
+        ("call", "answer", "promt"),
+        ("promt", "call"),
+        ("prompt", "promt", "x"),
+    ):
+        for make in (Redact, lambda pattern, borders: redact(pattern=pattern, borders=("+".join(borders),))):
+            with pytest.raises(ConfigError) as raised:
+                make("k", wrong)
+            assert str(raised.value) == "redact has the border 'promt': prompt, call, result or answer was expected"
+    assert Redact("k", ()).borders == () and Redact("k", BORDERS).borders == BORDERS
+    assert sorted(BORDERS) == ["answer", "call", "prompt", "result"]
     with pytest.raises(ConfigError, match=r"redact has pattern='\(', which is not a regular expression: missing \)"):
         redact(pattern="(")
 

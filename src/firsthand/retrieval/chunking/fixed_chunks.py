@@ -39,15 +39,14 @@ def _windows(length: int, size: int, overlap: int) -> Iterator[Span]:
 def _token_windows(text: str, size: int, overlap: int) -> Iterator[Span]:
     """Windows of tokens; only the starts of those that are open are held."""
     open_at: deque[int] = deque()
-    end = covered = 0
+    end = 0
     for number, token in enumerate(_TOKEN.finditer(text)):
         if number % (size - overlap) == 0:
             open_at.append(token.start())
         end = token.end()
         if number >= size - 1 and (number - size + 1) % (size - overlap) == 0:
             yield open_at.popleft(), end
-            covered = end
-    if end > covered and open_at:
+    if open_at:  # a window that ends where the one before it does is left out as a repeat
         yield open_at[0], end
 
 
