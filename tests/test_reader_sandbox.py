@@ -112,6 +112,47 @@ def test_without_bubblewrap_the_parser_runs_as_it_is(monkeypatch: pytest.MonkeyP
     reader.can_wrap.cache_clear()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is wrapped")
+def test_where_the_sandbox_of_a_reader_cannot_be_tried_the_program_runs_alone_and_nothing_stays_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "bwrap"
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    def alone(script: str) -> bool:
+        """True if a program would run alone, the second time too, and no descriptor is left by the attempt."""
+        fake.write_text(script)
+        fake.chmod(0o755)
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        reader.can_wrap.cache_clear()
+        assert reader.can_wrap() is reader.can_wrap() and len(list(Path("/proc/self/fd").iterdir())) == before
+        given: list[int] = []
+        command = reader.reader_command(["prog", "a"], given)
+        for fd in given:
+            os.close(fd)
+        assert (command == ["prog", "a"]) is (given == []) and command[-2:] == ["prog", "a"]
+        return not given
+
+    works = "#!/bin/sh\necho >> {0}/tries"
+    try:
+        assert not alone(works.format(tmp_path))
+        assert (tmp_path / "tries").read_text() == "\n", "tried once"
+        assert [alone(f"#!/bin/sh\nexit {status}") for status in (0, 1, 127)] == [False, True, True]
+        assert alone("#!/nonexistent/interpreter\n"), "OSError"
+        assert alone("#!/bin/sh\nkill -9 $$\n")
+        monkeypatch.setattr(reader, "_TRIED_S", 0.05)
+        assert alone("#!/bin/sh\nexec /bin/sleep 9\n")
+        monkeypatch.undo()
+        monkeypatch.setenv("PATH", str(tmp_path))
+        for place in (Path.home(), Path("/")):  # a Python that cannot be shown
+            with monkeypatch.context() as installed:
+                installed.setattr(sys, "prefix", str(place))
+                assert alone(works.format(tmp_path)), place
+        assert (tmp_path / "tries").read_text() == "\n", "bwrap is not asked then"
+    finally:
+        reader.can_wrap.cache_clear()
+
+
 def test_a_forged_reply_is_that_files_failure() -> None:
     huge = json.loads('{"documents": [["p.pdf", "text", "", {}, [[1e999, "page", "1"]]]], "notes": [], "failed": []}')
     with pytest.raises(ValueError):

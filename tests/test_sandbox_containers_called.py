@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import os
+import subprocess
 import sys
 import threading
 import types
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 
 from firsthand.errors import SandboxError
-from firsthand.sandbox import monty, repository_workspace
+from firsthand.sandbox import container, monty, repository_workspace
 from firsthand.sandbox.bubblewrap import SandboxRun
 from firsthand.sandbox.container import Container
 from firsthand.sandbox.repository_workspace import ContainerPlace, work
@@ -23,8 +25,8 @@ from firsthand.sandbox.sandbox_limits import RunLimits
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the programs are those of Linux")
 
 DOCKER = """#!/bin/sh
-for word; do printf '%s|' "$word" | head -c 300 | tr '\\n' ' '; done >> {home}/log
-echo >> {home}/log
+line=$(for word; do printf '%s|' "$word" | head -c 300 | tr '\\n' ' '; done)
+printf '%s\\n' "$line" >> {home}/log
 case "$1" in
 run) case "$*" in *"exec cat"*) {start}; exec cat;; esac; cat > {home}/given; printf out; exit 5;;
 exec) shift 5; exec "$@";;
@@ -45,6 +47,11 @@ def log(home: Path) -> list[list[str]]:
 
 def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def streams(process: subprocess.Popen[bytes]) -> list[bool]:
+    """Whether each stream of a process is closed."""
+    return [stream is not None and stream.closed for stream in (process.stdin, process.stdout, process.stderr)]
 
 
 def test_a_container_is_removed_by_its_name_and_leaves_no_descriptor(tmp_path: Path) -> None:
@@ -93,15 +100,20 @@ def test_a_workplace_keeps_its_commit_apart_and_runs_each_command_in_the_testbed
         stopping.set()
         ended = place._run(["sleep", "5"], b"", RunLimits(wall_s=5), stopping)
         assert (ended.ended, ended.exit_status) == ("killed", None) and ended.wall_s < 4
-        assert place._process is not None
-        place._process.kill()
-        place._process.wait()
+        process = place._process
+        assert process is not None
+        process.kill()
+        process.wait()
         with pytest.raises(SandboxError, match=r"^the container of img is gone: begin again$"):
             await place.shell("true")
         await place.close()
         removed = ["rm", "--force", place.name]  # a call of docker that was killed may write its line after that
         assert removed in log(tmp_path)[-2:] and place._process is None
         assert open_files() <= before + 3, "the event loop's own"
+        assert streams(process) == [True] * 3
+        calls = len(log(tmp_path))
+        await place.close()
+        assert len(log(tmp_path)) == calls, "it is removed once"
         with pytest.raises(SandboxError, match=r"^the container of img is gone: begin again$"):
             await place._exec(["true"], "", limits)
 
@@ -125,6 +137,84 @@ def test_a_workplace_that_says_something_else_than_ready_has_not_started(
     assert refused("echo why >&2; echo ready now") == "no container of img starts: why"
     monkeypatch.setattr(repository_workspace, "START_S", 0.1)
     assert refused("sleep 0.2") == "no container of img starts: it said nothing"
+
+
+def test_a_container_that_cannot_be_removed_is_named_and_its_client_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "docker").write_text(
+        """#!/bin/sh
+case "$1" in
+rm) exec sleep 9;;
+run) case "$*" in *"exec cat"*) echo ready; exec cat;; *) cat >/dev/null; printf out;; esac;;
+esac
+"""
+    )
+    (tmp_path / "docker").chmod(0o755)
+    engine = str(tmp_path / "docker")
+    assert container.REMOVE_S == 60.0
+    monkeypatch.setattr(container, "REMOVE_S", 0.1)
+    words = r"^docker does not answer, and the container firsthand-[0-9a-f]{16} may still run: remove it when it does$"
+    run, before = SandboxRun("python", "1", RunLimits()), open_files()
+    with pytest.raises(SandboxError, match=words):
+        Container(docker=engine).run(run)
+    assert run.socket is None and open_files() == before
+
+    async def main() -> None:
+        place = ContainerPlace("img", engine=engine)
+        await place.open()
+        process = place._process
+        assert process is not None
+        with pytest.raises(SandboxError, match=words.replace("firsthand-[0-9a-f]{16}", place.name)):
+            await place.close()
+        assert (process.returncode, streams(process), place._process) == (-9, [True] * 3, None)
+        await place.close()
+
+    asyncio.run(main())
+    with pytest.raises(SandboxError, match=r"^docker does not answer, and the container named may still run"):
+        container.remove("/none/docker", "named")
+
+
+def test_a_docker_that_has_said_all_and_does_not_end_has_run_out_of_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "docker").write_text('#!/bin/sh\n[ "$1" = rm ] && exit\nprintf out\nexec >&- 2>&-\nexec sleep 9\n')
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setattr(container, "GRACE_S", 0.2)
+    report = Container(docker=str(tmp_path / "docker")).run(SandboxRun("python", "1", RunLimits()))
+    assert (report.stdout, report.body["killed"], report.body["status"]) == (b"out", "timeout", None)
+    assert not report.flooded and 0.2 <= report.body["wall_s"] < 8
+
+
+def test_a_docker_that_does_not_answer_has_no_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    answers: list[Any] = []
+
+    def run(command: list[str], **given: Any) -> Any:
+        asked.append((command, given))
+        answer = answers.pop()
+        if isinstance(answer, Exception):
+            raise answer
+        return subprocess.CompletedProcess(command, 0, answer, b"")
+
+    monkeypatch.setattr(container.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(container.subprocess, "run", run)
+    command = ["docker", "info", "--format", "{{json .Runtimes}}"]
+
+    def found(answer: Any) -> frozenset[str]:
+        answers.append(answer)
+        container.runtimes.cache_clear()
+        assert container.runtimes() is container.runtimes(), "asked once"
+        return container.runtimes()
+
+    try:
+        assert found(subprocess.TimeoutExpired(command, 20)) == frozenset()
+        assert asked == [(command, {"capture_output": True, "timeout": 20, "check": True})]
+        for wrong in (subprocess.CalledProcessError(1, command), OSError(), b"\xff", b"", b"{"):
+            assert found(wrong) == frozenset(), wrong
+        assert [found(b"{}"), found(b'{"runc": {}, "x": null}')] == [frozenset(), frozenset({"runc", "x"})]
+    finally:
+        container.runtimes.cache_clear()
 
 
 def test_a_request_to_a_repository_names_its_function_and_its_root(tmp_path: Path) -> None:
@@ -210,6 +300,14 @@ def test_a_run_on_monty_has_its_limits_and_counts_only_if_it_wrote_to_stdout(mon
         tried("raise Other")
 
 
+def failure(work: Any, *given: Any) -> BaseException | None:
+    try:
+        work(*given)
+    except Exception as error:
+        return error
+    return None
+
+
 def test_each_way_to_bend_the_tests_keeps_an_answer_from_them() -> None:
     reflection = "exec eval compile globals locals vars setattr delattr getattr open input type"
     bends = [*reflection.split(), *(f"f({name})" for name in reflection.split()), "__x", "a.__b", "a.b = 1", "a.b += 1",
@@ -232,7 +330,14 @@ def test_each_way_to_bend_the_tests_keeps_an_answer_from_them() -> None:
              "import math as m", "x.y(z.w)",
              "lambda a: a", "nonlocals = 1", "x[0] = 1", ""]  # fmt: skip
     assert [code for code in sound if not monty.cannot_bend_tests(code)] == []
-    assert not monty.cannot_bend_tests("(" * 10_000 + ")" * 10_000)
+    deep = {  # what Python raises for them
+        "(" * 10_000 + ")" * 10_000: SyntaxError, "x = '\ud800'": UnicodeEncodeError, "x" + ".a" * 5_000: RecursionError,
+        "x" + "()" * 5_000: RecursionError, "-" * 7_000 + "1": MemoryError, "not " * 7_000 + "1": MemoryError,
+    }  # fmt: skip
+    for code in deep:
+        assert monty.cannot_bend_tests(code) is False, code[:9]
+    if sys.version_info[:2] == (3, 11):
+        assert [type(failure(ast.parse, code)) for code in deep] == [*deep.values()]
 
 
 def test_monty_is_asked_for_once_and_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,6 +364,33 @@ def test_monty_is_asked_for_once_and_may_be_missing(monkeypatch: pytest.MonkeyPa
         told = asyncio.run(_on_monty(run))
         assert (found and found.stdout, told and told.stdout) == (outcome, outcome)
     assert told == Outcome("done", 0, "x", "", told.wall_s, None, None, "monty") and set(pids) == {os.getpid()}
+
+
+def test_monty_that_cannot_start_for_whatever_reason_is_none_and_an_interrupt_is_no_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    errors: list[BaseException] = [OSError(), RuntimeError(), ValueError(), TimeoutError(), Exception("its own")]
+
+    class Monty:
+        def __init__(self, request_timeout: float) -> None:
+            if at_once:
+                raise errors[0]
+
+        def __enter__(self) -> Session:
+            raise errors[0]
+
+    whole = monty._pool.__wrapped__
+    monkeypatch.setitem(sys.modules, "pydantic_monty", package(Monty=Monty))
+    for at_once in (True, False) * 5:
+        assert whole(1) is None
+        if not at_once:
+            del errors[0]
+    at_once = False
+    errors.append(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        whole(1)
+    monkeypatch.setitem(sys.modules, "pydantic_monty", package())
+    assert whole(1) is None, "an older package, without the class"
 
 
 def test_a_module_is_offered_by_its_files(tmp_path: Path) -> None:

@@ -234,6 +234,61 @@ def test_a_trusted_field_lets_an_attacker_choose_unless_the_session_is_asked_abo
     assert told(facts(MAIL).trusted_value()) == (OPEN, witnessed, ())
 
 
+EFFECTS = ("read", "write", "external", "irreversible")
+EACH = (
+    "undeclared", "unplanned", "foreign_power", "leak", "escape", "permission", "irreversible", "repeated", "mass",
+    "trusted_value",
+)  # fmt: skip
+
+
+def test_what_a_tool_declares_counts_whatever_its_effect_is() -> None:
+    def named(declares: Declaration | None, **options: Any) -> dict[str, tuple[str, ...]]:
+        """The tools, one of each effect, that each threat leaves open."""
+        given = facts(*(made(effect, effect, declares) for effect in EFFECTS), **options)
+        found = {name: getattr(given, name)().open_tools for name in EACH}
+        return found | {"mistaken": given.mistaken(True).open_tools}
+
+    changes = EFFECTS[1:]
+    none: tuple[str, ...] = ()
+    bare = {
+        "undeclared": none, "unplanned": none, "foreign_power": changes, "leak": none, "escape": none, "permission": none,
+        "irreversible": ("irreversible",), "repeated": none, "mass": changes, "trusted_value": none, "mistaken": changes,
+    }  # fmt: skip
+    assert named(Declaration()) == bare
+    assert named(None) == bare | {"undeclared": EFFECTS}
+    assert named(Declaration(("to",))) == bare | {"foreign_power": EFFECTS}
+    assert named(Declaration(grants=True)) == bare | {"permission": EFFECTS}
+    assert named(Declaration(paths=("to",))) == bare | {"escape": EFFECTS}
+    assert named(Declaration(trusts=("id",))) == bare | {"trusted_value": EFFECTS}
+    assert named(Declaration(rate=1)) == bare | {"mass": none}
+    assert named(Declaration(undo=UNDO)) == bare | {"mistaken": none}
+    assert named(Declaration(readers="user"), rules="readers_cover_recipients") == bare | {
+        "foreign_power": changes, "leak": changes,
+    }  # fmt: skip
+    asked = facts(*(made(effect, effect, Declaration(grants=True)) for effect in EFFECTS), rules="no_new_permissions")
+    assert told(asked.permission()) == (STOPPED, "read, write, external, irreversible asked about", ())
+    paths = facts(*(made(effect, effect, Declaration(paths=("to",))) for effect in EFFECTS), rules="path_inside")
+    assert told(paths.escape()) == (STOPPED, "checked for read, write, external, irreversible", ())
+
+
+def test_a_plan_fixes_calls_and_carries_labels_and_readers_and_changes_nothing_else() -> None:
+    tools = (
+        BARE, LOOK, SEARCH, MAIL, PUSH, made("share", "read", Declaration(grants=True, paths=("to",))),
+        made("wipe", "irreversible", Declaration(("to",))), made("save", "write", Declaration(undo=UNDO, rate=1)),
+    )  # fmt: skip
+    every = "readers_cover_recipients authority_from_trusted"
+    for rules in (None, "budget", "once_only no_new_permissions path_inside budget", "dry_run_first declared", every):
+        planned, free = (facts(*tools, rules=rules, plans=plans) for plans in (True, False))
+        changed = {name for name in EACH if getattr(planned, name)() != getattr(free, name)()}
+        assert changed == {"unplanned", *(("foreign_power", "leak") if rules == every else ())}, rules
+        assert planned.approved_by_model() == free.approved_by_model() == ()
+        assert [planned.mistaken(undoes) for undoes in (True, False)] == [free.mistaken(u) for u in (True, False)]
+    attack = "an effect that is had twice, after a crash or by branches that race"
+    twice = "a resumed attempt repeats nothing; two equal calls both run"
+    for given in (facts(plans=True), facts(*tools, plans=True, rules="budget plan_lock"), facts(*tools)):
+        assert given.repeated() == Threat(attack, GUESSED, twice)
+
+
 async def plan_mode(task: Any, ctx: Any) -> str:
     return ""
 

@@ -26,6 +26,7 @@ from firsthand.sandbox.bubblewrap import GRACE_S, Report, SandboxRun
 IMAGE = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
 START_S = 60.0
 """The most seconds that a container may take to start; they do not count for the run."""
+REMOVE_S = 60.0
 
 
 @functools.cache
@@ -39,6 +40,16 @@ def runtimes() -> frozenset[str]:
         return frozenset(json.loads(done.stdout))
     except (OSError, subprocess.SubprocessError, ValueError):
         return frozenset()
+
+
+def remove(docker: str, name: str) -> None:
+    """End a container and remove it; SandboxError if docker does not answer."""
+    try:
+        subprocess.run([docker, "rm", "--force", name], capture_output=True, timeout=REMOVE_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        raise SandboxError(
+            f"{Path(docker).name} does not answer, and the container {name} may still run: remove it when it does"
+        ) from None
 
 
 class Container:
@@ -74,12 +85,14 @@ class Container:
             run.socket = None
             stopping.close()
             stop.close()
-            subprocess.run([self.docker, "rm", "--force", name], capture_output=True, timeout=60)
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout, process.stderr):
-                assert pipe is not None
-                pipe.close()
+            try:
+                remove(self.docker, name)
+            finally:
+                process.kill()
+                process.wait()
+                for pipe in (process.stdin, process.stdout, process.stderr):
+                    assert pipe is not None
+                    pipe.close()
 
     def command(self, run: SandboxRun, name: str) -> list[str]:
         """The command that starts the container: no network, no capabilities, read-only, bounded, as nobody."""
@@ -137,7 +150,12 @@ class Container:
                     elif len(received[key.fd]) > run.limits.output_bytes:
                         del received[key.fd][run.limits.output_bytes :]
                         flooded = True
-        status = None if killed or flooded else process.wait(GRACE_S)
+        status = None
+        if not killed and not flooded:
+            try:
+                status = process.wait(GRACE_S)
+            except subprocess.TimeoutExpired:  # it has said all, and does not end
+                killed = "timeout"
         return self._report(bytes(received[out]), bytes(received[err]), flooded, killed, status, began)
 
     @staticmethod

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from firsthand.errors import SandboxError, ToolError
 from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json
+from firsthand.sandbox.container import remove
 from firsthand.sandbox.git_repository import CONFIG
 from firsthand.sandbox.sandbox import Ended, Outcome, Sandbox, checked
 from firsthand.sandbox.sandbox_limits import RunLimits, Workspace
@@ -215,12 +216,14 @@ class ContainerPlace:
         process, self._process = self._process, None
         if process is None:
             return
-        subprocess.run([self.engine, "rm", "--force", self.name], capture_output=True, timeout=60, check=False)
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout, process.stderr):
-            if stream is not None:
-                stream.close()
+        try:
+            remove(self.engine, self.name)
+        finally:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
 
 
 _KEEP = f"""set -e

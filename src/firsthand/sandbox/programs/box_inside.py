@@ -63,7 +63,7 @@ def do_write(path: str) -> str:
     os.makedirs(folder, exist_ok=True)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | OPEN, 0o644)
     with os.fdopen(handle, "wb") as file:
-        ordinary(handle)
+        # The kernel refuses this for what is no ordinary file: others have no end, or wait for somebody.
         file.truncate(0)
         while True:
             piece = sys.stdin.buffer.read(1 << 20)

@@ -129,7 +129,7 @@ def do_edit(root: str, path: str, old: str, new: str, most: int) -> str:
     if count != 1:
         more = "give more of the text around it" if count else "read the file again, and give text from it"
         raise Problem(f"old occurs {count} times in {path!r}: {more}")
-    write(whole, text.replace(old, new))
+    write(whole, text.replace(old, new).encode("utf-8"))
     return f"{path} has been edited"
 
 
@@ -137,14 +137,15 @@ def do_create(root: str, path: str, text: str) -> str:
     whole = within(root, path)
     if os.path.lexists(whole):
         raise Problem(f"{path!r} is there already: edit it")
+    raw = text.encode("utf-8")  # what cannot be encoded leaves everything as it is
     os.makedirs(os.path.dirname(whole), exist_ok=True)
-    write(whole, text)
+    write(whole, raw)
     return f"{path} has been written: {len(text)} characters"
 
 
-def write(whole: str, text: str) -> None:
-    with open(whole, "w", encoding="utf-8", newline="") as file:
-        file.write(text)
+def write(whole: str, raw: bytes) -> None:
+    with open(whole, "wb") as file:
+        file.write(raw)
 
 
 if __name__ == "__main__":
