@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ MAX_MEMBER_BYTES = 256 << 20
 MAX_MEMBERS = 200_000
 _LETTERS = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 """Inspect's verdicts: correct, incorrect, partial, no answer."""
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError)
 
 
 def is_inspect(body: Any) -> bool:
@@ -28,24 +30,33 @@ def is_inspect(body: Any) -> bool:
 
 def read_archive(raw: bytes, where: str) -> Json:
     """The log of an `.eval` archive, its samples included; DataError if it is broken or too large to be one."""
+    damage: tuple[type[Exception], ...] = (*_DAMAGE, RecursionError, NotImplementedError, OSError)
     with contextlib.suppress(ImportError):
         import zipfile_zstd  # noqa: F401 - it teaches zipfile zstandard, which Inspect compresses with and installs
+        from zstandard import ZstdError
+
+        damage += (ZstdError,)
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             members = archive.infolist()
             if len(members) > MAX_MEMBERS or sum(each.file_size for each in members) > 8 * MAX_MEMBER_BYTES:
                 raise DataError(f"{where}: the archive unpacks to more than {8 * MAX_MEMBER_BYTES >> 20} MB: not read")
+            if any(each.flag_bits & 1 for each in members):
+                raise ValueError("it is encrypted")
             body: Json = json.loads(archive.read("header.json"))
+            if not isinstance(body, dict):
+                raise ValueError("header.json holds no object")
             body["samples"] = [
                 json.loads(archive.read(each))
                 for each in members
                 if each.filename.startswith("samples/") and each.file_size <= MAX_MEMBER_BYTES
             ]
             return body
-    except (zipfile.BadZipFile, KeyError, ValueError, RecursionError, NotImplementedError, OSError) as error:
+    except damage as error:
+        why = reason_of(error) or "it ends too early"
         raise DataError(
-            f"{where} is no readable Inspect log ({reason_of(error)}): install firsthand[inspect], or convert it to JSON "
-            "with `inspect log convert`"
+            f"{where} is no readable Inspect log ({why}): install firsthand[inspect], or convert it to JSON with "
+            "`inspect log convert`"
         ) from None
 
 
