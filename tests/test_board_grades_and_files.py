@@ -19,6 +19,7 @@ from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, R
 from firsthand.boards.board_spec import BenchmarkEntry, BoardSpec, _beside
 from firsthand.boards.read_results import _of_path, read_results
 from firsthand.boards.result_file import read_result_file, write_result_file
+from firsthand.boards.result_formats import inspect_logs
 from firsthand.boards.result_formats.inspect_logs import MAX_MEMBER_BYTES, read_archive
 from firsthand.boards.result_formats.rubric_grades import disputed_answers, graded_answers
 from firsthand.boards.result_formats.score_tables import item_rows, long_rows, open_llm_rows, wide_rows
@@ -279,6 +280,20 @@ def test_an_archive_that_is_damaged_or_locked_or_packed_in_another_way_is_refuse
     assert refusal(lambda: read_archive(raw.replace(b"{}}", b"{ }", 1), "f")) == told.format(
         "Bad CRC-32 for file 'header.json'"
     )
+
+
+def test_an_archive_holds_at_most_so_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    def archive(count: int) -> bytes:
+        raw = io.BytesIO()
+        with zipfile.ZipFile(raw, "w") as made:
+            made.writestr("header.json", "{}")
+            for number in range(count - 1):
+                made.writestr(f"samples/{number}.json", str(number))
+        return raw.getvalue()
+
+    monkeypatch.setattr(inspect_logs, "MAX_MEMBERS", 4)
+    assert read_archive(archive(4), "f") == {"samples": [0, 1, 2]} and read_archive(archive(1), "f") == {"samples": []}
+    assert refusal(lambda: read_archive(archive(5), "f")) == "f: the archive unpacks to more than 2048 MB: not read"
 
 
 def test_zstandard_that_is_damaged_is_refused_in_one_sentence() -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from claims_planted import PLANTED
 from firsthand.claims.all_claims import all_claims
-from firsthand.claims.claim import Measurement
+from firsthand.claims.architecture import qlora_65b
+from firsthand.claims.claim import Measurement, ruling
 
 TURNS = """
 alibi_is_linear value < 1e-3, attends_to_all value >= 0.99, attends_to_all value >= 0.49,
@@ -66,3 +67,16 @@ def test_a_verdict_turns_at_its_number_and_not_beside_it(turn):
     assert found is not None, "the verdict does not turn there"
     below, there, above = found
     assert there == (above if sign in ("<", ">=") else below)
+
+
+def test_the_need_of_a_large_model_is_told_in_whole_gigabytes():
+    fits = (
+        "{} GB of the 51.5 that 48 GiB are, with recomputed activations, by our planner; full training needs many GPUs"
+    )
+    for value, verdict in (
+        (45.5, ruling("holds here", fits.format("46"))),
+        (48 * 1.073741824, ruling("holds here", fits.format("52"))),
+        (51.6, ruling("does not hold here", "our planner counts 52 GB")),
+        (780.4, ruling("does not hold here", "our planner counts 780 GB")),
+    ):
+        assert qlora_65b.judge(Measurement(value, "a need")) == verdict

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from firsthand.agent import Agent
-from firsthand.claims.claim import Measurement
+from firsthand.claims.claim import Measurement, ruling
 from firsthand.claims.lab import Lab
 from firsthand.claims.patterns import a2a_across_frameworks, mcp_standard
 from firsthand.errors import DataError, MissingExtra, ModelError
@@ -185,6 +185,17 @@ def test_an_agent_that_fails_sends_no_words(tmp_path):
 def test_ways_are_told_in_their_order_and_the_share_is_of_all():
     assert a2a_across_frameworks._measured([1.0, 0.0, 0.0, 0.0]) == ways_that_work(1.0, 0.0, 0.0, 0.0)
     assert a2a_across_frameworks._measured([0.0, 1.0, 1.0, 1.0]) == ways_that_work(0.0, 1.0, 1.0, 1.0)
+
+
+def test_all_ways_hold_some_hold_in_part_and_none_does_not():
+    told = "{} of 4 ways work between our server and the SDK's client; both use that SDK's types"
+    for worked, word, share in (
+        ((1.0, 1.0, 1.0, 1.0), "holds here", "100%"),
+        ((1.0, 0.0, 1.0, 1.0), "holds in part", "75%"),
+        ((0.0, 0.0, 0.0, 1.0), "holds in part", "25%"),
+        ((0.0, 0.0, 0.0, 0.0), "does not hold here", "0%"),
+    ):
+        assert a2a_across_frameworks.judge(ways_that_work(*worked)) == ruling(word, told.format(share))
 
 
 def test_a_served_agent_is_found_by_its_line_and_is_ended_afterwards(tmp_path, monkeypatch):
