@@ -76,11 +76,25 @@ def test_a_call_over_grpc_is_admitted_by_key_version_and_slot() -> None:
             handler = await _Keys(admission).intercept_service(going_on, SimpleNamespace(invocation_metadata=metadata))
             return await handler.unary_unary("q", Call())
 
-        for metadata in ((key,), (key, ("A2A-Version", "1.0")), (key, ("a2a-version", "1.9"))):
+        for metadata in ((key,), (key, ("A2A-Version", "1.0")), (("other", "0.3"), key)):
             assert await intercepted(*metadata) == "one q"
+        for version in ("1", "1.", "1.0", "1.9", "1.10", "1.0.3"):
+            assert await intercepted(key, ("a2a-version", version), ("a2a-version", "2.0")) == "one q", version
+        for version in ("", "0", "0.1", "2", "2.1", "10", "11.0", "01.0", ".1", "v1", " 1", "1,2", "-1.0"):
+            with pytest.raises(Aborted) as caught:
+                await intercepted(("a2a-version", version), key, ("a2a-version", "1.0"))
+            told = f"A2A {version!r} is not spoken here: use 1.0"
+            assert caught.value.args == (grpc.StatusCode.UNIMPLEMENTED, told)
         for metadata, code, text in (
             ((), "UNAUTHENTICATED", "the API key is missing or not known: send it as a Bearer token"),
+            ((key, key), "UNAUTHENTICATED", "the API key is missing or not known: send it as a Bearer token"),
+            (
+                (("a2a-version", "9"),),
+                "UNAUTHENTICATED",
+                "the API key is missing or not known: send it as a Bearer token",
+            ),
             ((key, ("a2a-version", "0.3")), "UNIMPLEMENTED", "A2A '0.3' is not spoken here: use 1.0"),
+            ((key, ("a2a-version", "2" * 41)), "UNIMPLEMENTED", f"A2A {'2' * 40!r} is not spoken here: use 1.0"),
             ((key, ("a2a-version", "2" * 50)), "UNIMPLEMENTED", f"A2A {'2' * 40!r} is not spoken here: use 1.0"),
         ):
             with pytest.raises(Aborted) as caught:

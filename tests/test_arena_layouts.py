@@ -173,6 +173,37 @@ def test_a_vote_is_void_where_an_answer_tells_its_own_model() -> None:
     )
 
 
+def test_the_names_that_tell_a_model_are_its_words_its_families_and_their_makers() -> None:
+    names = {
+        "": [], "o3": [], "abc": [], "x-abcd-ABC": ["abcd"],
+        "ChatGPT4o": ["chatgpt", "gpt", "openai"],
+        "MyLLAMA3": ["myllama", "llama", "meta ai"],
+        "OpenQWEN-2": ["openqwen", "qwen", "alibaba"],
+        "Gemini-GEMMA": ["gemini", "gemma", "google"],
+        "Mixtral_mistral.MIXTRAL": ["mixtral", "mistral", "mistral ai"],
+        "Claude": ["claude", "anthropic"],
+        "SmolLM2": ["smollm", "hugging face"],
+        "DeepSeek-V3": ["deepseek"],
+        "Phi-3-MINI": ["phi", "microsoft"],
+        "Instruct-CHAT-base-Model-GGUF-local:scripted-direct-reply-Latest-preview-mini": [],
+        "instructed-chats": ["instructed", "chats"],
+    }  # fmt: skip
+    assert {name: identifying_names(name) for name in names} == names
+
+
+def test_each_mark_of_a_style_counts_though_it_says_the_same_as_another() -> None:
+    for text, counts in (
+        ("", (0, 0, 0, 0)),
+        ("**b** **b** __b__ __b__", (23, 0, 0, 4)),
+        ("- a\n- a\n* a\n* a\n1. a\n1. a", (25, 0, 6, 0)),
+        ("# a\n# a\n## a\n## a", (17, 4, 0, 0)),
+        ("#\n######\n#######\n a # b", (23, 2, 0, 0)),
+        ("\t+\ta\n  10) b\n-c\n3.d\na - b", (25, 0, 2, 0)),
+        ("****\n____\n**a\nb**\n__a*b__ **a_b**", (33, 0, 0, 2)),
+    ):
+        assert tuple(style_count(text, style) for style in ("length", "headers", "lists", "bold")) == counts, text
+
+
 def test_agreement_with_oneself_counts_each_repeated_vote() -> None:
     def again(first: Preference, winner: Any, a: str, b: str) -> Preference:
         return Preference("t", a, b, winner, first.by, None, {REASK: "x"})

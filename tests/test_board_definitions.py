@@ -252,8 +252,8 @@ def test_dates_errors_and_items_at_their_edges() -> None:
             told(lambda wrong=wrong: utc_of(wrong, "f"), DataError)
             == f"f: the date is {wrong!r}: write ISO 8601, such as 2026-01-31"
         )
-    assert [_error(*each) for each in ((0.5, 0.25, 4), (1.0, 0.0, 4), (0.0, 0.0, 4), (1.5, 0.0, 4), (0.5, NAN, 1),
-        (-0.5, -0.0, 2), (2.0, -1.0, 2))] == [
+    assert [_error(*each) for each in ((0.5, 0.25), (1.0, 0.0), (0.0, 0.0), (1.5, 0.0), (0.5, NAN),
+        (-0.5, -0.0), (2.0, -1.0))] == [
         0.5, None, None, 0.0, None, 0.0, 0.0,
     ]  # fmt: skip
     key = ColumnKey("b", "", "")
@@ -264,6 +264,27 @@ def test_dates_errors_and_items_at_their_edges() -> None:
     # what two files say of the same item is taken from the first
     assert np.array_equal(merged.scores, [[1, 0, NAN], [0, 1, 0.5], [NAN, 0.75, 1]], equal_nan=True)
     assert [each.model for each in merged.abouts] == ["", "", ""] and merged_items([]) == []
+
+
+def test_the_error_of_each_model_is_of_its_own_items_and_unknown_where_they_tell_nothing() -> None:
+    def errors(*rows: tuple[float, ...], clusters: tuple[str, ...] = ()) -> dict[str, tuple[float, int, float | None]]:
+        names, tasks = tuple("abcdefgh"[: len(rows)]), tuple(map(str, range(len(rows[0]))))
+        items = ItemScores(ColumnKey("b", "", ""), names, tasks, np.array(rows, np.float32), clusters)
+        return {each.model: (each.value, each.n, each.error) for each in items.results()}
+
+    found = errors((0, 1), (0, 0), (1, 1), (0.5, 0.5), (-1, -1), (1.25, 1.25), (NAN, NAN), (2, 4))
+    assert found == {
+        "a": (0.5, 2, pytest.approx(0.5)), "b": (0.0, 2, None), "c": (1.0, 2, None), "d": (0.5, 2, None),
+        "e": (-1.0, 2, 0.0), "f": (1.25, 2, 0.0), "h": (3.0, 2, pytest.approx(1.0)),
+    }  # fmt: skip
+    # of 4 units a mean of 2 items, deviations .5: (.25 + .25) * 4 / 3 / 2^2
+    assert errors((0, 1, NAN, NAN), (0, 1, 0, 1)) == {
+        "a": (0.5, 2, pytest.approx(math.sqrt(0.5 * 4 / 3 / 4))), "b": (0.5, 4, pytest.approx(math.sqrt(1 * 4 / 3 / 16))),
+    }  # fmt: skip
+    assert errors((2.0,), (0.5,)) == {"a": (2.0, 1, None), "b": (0.5, 1, None)}, "one unit has no spread"
+    assert errors((0, 1), clusters=("x", "x")) == {"a": (0.5, 2, None)}
+    assert errors((0, 1, 1, 0), clusters=("x", "y", "y", "x")) == {"a": (0.5, 4, pytest.approx(math.sqrt(2 * 2 / 16)))}
+    assert errors((NAN, NAN)) == {}
 
 
 def test_a_number_that_two_files_state_counts_once_within_a_tenth_of_a_point() -> None:

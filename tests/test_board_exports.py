@@ -119,6 +119,27 @@ def test_csv_has_a_row_for_each_number_with_its_origin() -> None:
     ]  # fmt: skip
 
 
+def test_every_benchmark_that_a_model_lacks_is_named_on_the_pages() -> None:
+    unranked = (
+        UnrankedModel("five", ("a", "b<", "c", "d_", "e"), {"q": BoardResult("five", "q", 0.25, n=4)}),
+        UnrankedModel("two", ("e", "a")),
+        UnrankedModel("one", ("c",), {"r": BoardResult("one", "r", 12.5), "s": BoardResult("one", "s", 1.0)}),
+    )
+    board = MadeBoard(BoardSpec("own"), (BoardSection("t", "score", (), unranked), BoardSection("u", "n", ())), (), 0.9)
+    assert board_markdown(board).split("\n")[6:] == [
+        "", "Not ranked, because results are missing:", "", "- five: a, b&lt;, c, d\\_, e", "- two: e, a", "- one: c", "",
+        "## u", "", "| rank | model | n | 90% CI |", "| --- | --- | --- | --- |", "",
+    ]  # fmt: skip
+    text = board_html(board)
+    listed = text.split("results are missing (nothing is put in their place):</p>")[1].split("</ul>")[0]
+    assert [re.sub(r"(\s*<[^>]*>\s*)+", "|", each) for each in listed.split("<li>")[1:]] == [
+        "|five|lacks a, b&lt;, c, d_, e|1 numbers|q|: 0.250|n|4|verified|False|",
+        "|two|lacks e, a|0 numbers|",
+        "|one|lacks c|2 numbers|r|: 12.5|verified|False|s|: 1.000|verified|False|",
+    ]
+    assert text.count("Not ranked") == 1
+
+
 def test_results_of_one_benchmark_in_two_columns_are_kept_under_their_columns() -> None:
     exact, loose = BoardResult("m", "quiz", 0.25, metric="exact"), BoardResult("m", "quiz", 0.75, metric="loose")
     cells = {"quiz (loose)": loose, "quiz (exact)": exact}

@@ -19,6 +19,7 @@ from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, R
 from firsthand.boards.board_spec import BenchmarkEntry, BoardSpec, _beside
 from firsthand.boards.read_results import _of_path, read_results
 from firsthand.boards.result_file import read_result_file, write_result_file
+from firsthand.boards.result_formats import inspect_logs
 from firsthand.boards.result_formats.inspect_logs import MAX_MEMBER_BYTES, read_archive
 from firsthand.boards.result_formats.rubric_grades import disputed_answers, graded_answers
 from firsthand.boards.result_formats.score_tables import item_rows, long_rows, open_llm_rows, wide_rows
@@ -229,6 +230,83 @@ def test_a_folder_holds_at_most_so_many_files(tmp_path: Path) -> None:
         (tmp_path / name).write_text(f"model,benchmark,score\n{name[0]},b,1\n")
     assert [each.model for each in _of_path(tmp_path, [], 2)] == ["a", "d"], "files beside results do not count"  # type: ignore[union-attr]
     assert refusal(_of_path(tmp_path, [], 1)) == f"{tmp_path} holds 2 files: give a folder of results, with at most 1"
+
+
+def test_an_archive_that_is_damaged_or_locked_or_packed_in_another_way_is_refused_in_one_sentence() -> None:
+    def archive(
+        *, header: str = '{"eval": {}}', packed: int = zipfile.ZIP_STORED, flags: int = 0, name: str = "", size: int = 0
+    ) -> bytes:
+        """A log whose directory states these of the file `name`, however it is stored."""
+        raw = io.BytesIO()
+        with zipfile.ZipFile(raw, "w") as made:
+            made.writestr("header.json", header)
+            made.writestr("samples/1.json", "{}")
+            for each in made.filelist:
+                if each.filename == name:
+                    each.compress_type, each.flag_bits = packed, flags
+                    each.file_size = each.compress_size = size or each.file_size
+        return raw.getvalue()
+
+    assert read_archive(archive(), "f") == {"eval": {}, "samples": [{}]}
+    told = "f is no readable Inspect log ({}): install firsthand[inspect], or convert it to JSON with `inspect log convert`"
+    for name in ("header.json", "samples/1.json"):
+        for number in (1, 98):
+            assert refusal(lambda name=name, number=number: read_archive(archive(packed=number, name=name), "f")) == (
+                told.format("That compression method is not supported")
+            )
+        assert refusal(lambda name=name: read_archive(archive(flags=1, name=name), "f")) == told.format(
+            "it is encrypted"
+        )
+        assert refusal(lambda name=name: read_archive(archive(size=5000, name=name), "f")) == told.format(
+            "it ends too early"
+        )
+        for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+            found = refusal(lambda name=name, method=method: read_archive(archive(packed=method, name=name), "f"))
+            assert found.startswith("f is no readable Inspect log (") and "\n" not in found
+    for header, why in (
+        ("{", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+        ("[" * 100_000, "it is nested too deep"),
+        ("[]", "header.json holds no JSON object"),
+        ('"x"', "header.json holds no JSON object"),
+        ("null", "header.json holds no JSON object"),
+    ):
+        assert refusal(lambda header=header: read_archive(archive(header=header), "f")) == told.format(why)
+    raw = archive()
+    for cut in (raw[:-30], raw[:40], b""):
+        assert refusal(lambda cut=cut: read_archive(cut, "f")) == told.format("File is not a zip file")
+    assert refusal(lambda: read_archive(raw.replace(b"header.json", b"headed.json"), "f")) == told.format(
+        "\"There is no item named 'header.json' in the archive\""
+    )
+    assert refusal(lambda: read_archive(raw.replace(b"{}}", b"{ }", 1), "f")) == told.format(
+        "Bad CRC-32 for file 'header.json'"
+    )
+
+
+def test_an_archive_holds_at_most_so_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    def archive(count: int) -> bytes:
+        raw = io.BytesIO()
+        with zipfile.ZipFile(raw, "w") as made:
+            made.writestr("header.json", "{}")
+            for number in range(count - 1):
+                made.writestr(f"samples/{number}.json", str(number))
+        return raw.getvalue()
+
+    monkeypatch.setattr(inspect_logs, "MAX_MEMBERS", 4)
+    assert read_archive(archive(4), "f") == {"samples": [0, 1, 2]} and read_archive(archive(1), "f") == {"samples": []}
+    told = "f: the archive unpacks to more than 2048 MB, or has more than 4 members: not read"
+    assert refusal(lambda: read_archive(archive(5), "f")) == told
+
+
+def test_zstandard_that_is_damaged_is_refused_in_one_sentence() -> None:
+    pytest.importorskip("zipfile_zstd")
+    raw = io.BytesIO()
+    with zipfile.ZipFile(raw, "w") as made:
+        made.writestr("header.json", '{"eval": {}}')
+        made.filelist[0].compress_type = 93
+    assert refusal(lambda: read_archive(raw.getvalue(), "f")) == (
+        "f is no readable Inspect log (zstd decompressor error: Unknown frame descriptor): install firsthand[inspect], or "
+        "convert it to JSON with `inspect log convert`"
+    )
 
 
 def test_an_archive_is_read_up_to_the_sizes_that_it_states() -> None:

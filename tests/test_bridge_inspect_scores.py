@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from firsthand.benchmark import Figure
+from firsthand.errors import ConfigError
 from firsthand.message import assistant, user
 from firsthand.task import Task
 from firsthand.trace import Event, Failure, Node, Score, Trace
@@ -19,10 +20,14 @@ if importlib.util.find_spec("inspect_ai") is None:
     pytest.skip("needs pip install 'firsthand[inspect]'", allow_module_level=True)
 
 from inspect_ai.dataset import Sample
+from inspect_ai.log._transcript import transcript
+from inspect_ai.model import get_model
+from inspect_ai.model._model import model_roles, model_usage, role_usage
 from inspect_ai.scorer import Score as Verdict
 from inspect_ai.scorer import accuracy, scorer, stderr
 
-from firsthand.bridges.inspect.sample_scores import STATE, InspectScorers, restored, saved
+from firsthand.bridges.inspect.sample_scores import STATE, InspectScorers, enter_grader, restored, saved
+from firsthand.bridges.inspect.task_samples import cluster_key
 
 
 def attempt(task: str, answer: str | None = None, epoch: int = 0, **more: Any) -> Trace:
@@ -131,3 +136,49 @@ def test_metrics_of_a_task_are_figures_over_its_answered_samples() -> None:
     ]
     assert value(figures["b accuracy"], 1, 1) == 0.25 and value(figures["said stderr"], 1, 1) == 0.5
     assert scorers.made.figures([]) == [] and scorers.made.figures([attempt("t1", "A")]) == []
+
+
+def test_without_a_grader_no_model_answers_a_scorer_though_another_attempt_named_one() -> None:
+    told = "this scorer calls a judge model, and none was named: add :grader=MODEL to the benchmark"
+
+    async def asked() -> None:
+        for _ in range(2):
+            enter_grader("scripted:echo")
+            assert [(await get_model(role=role).generate("hi")).completion for role in (None, "grader")] == ["hi", "hi"]
+            assert list(model_usage()) == ["firsthand/scripted:echo"] and len(transcript().events) == 2
+            enter_grader("")
+            assert list(model_roles()) == ["grader"] and len(transcript().events) == 0
+            for role in (None, "grader"):
+                with pytest.raises(ConfigError) as missing:
+                    await get_model(role=role).generate("hi")
+                assert str(missing.value) == told
+
+    asyncio.run(asked())
+    assert model_usage() == {} == role_usage(), "what one attempt used is not counted for others"
+
+
+def test_the_key_of_clusters_is_found_in_every_form_of_metrics() -> None:
+    def key(metrics: Any, *scorers: Any) -> str | None:
+        return cluster_key(SimpleNamespace(metrics=metrics, scorer=list(scorers) or None))
+
+    def said(metrics: Any) -> Any:
+        @scorer(metrics=metrics, name="own")
+        def own() -> Any:
+            async def score(state: Any, target: Any) -> Any:
+                return None
+
+            return score
+
+        return own()
+
+    p, q, plain = stderr(cluster="p"), stderr(cluster="q"), accuracy()
+    for metrics, found in (
+        (p, "p"), ([p], "p"), ((plain, p), "p"), ((p,), "p"), ([(plain, [p])], "p"), ({"a": p}, "p"), ({"a": (p,)}, "p"),
+        ({"a": [plain], "b": {"c": p, "d": [plain]}}, "p"), ([plain, {"*": (plain, p)}], "p"), ([p, p], "p"),
+        ({"a": p, "b": (q,)}, None), ((p, [q]), None), (plain, None), ((), None), ({}, None), (None, None),
+        ({"a": None}, None), ([stderr()], None),
+    ):  # fmt: skip
+        assert key(metrics) == found, metrics
+    for metrics in ([plain, p], {"a": [plain, p]}, {"a": [plain], "b": [p]}, [plain, {"*": [p]}]):
+        assert key(None, said(metrics)) == key([plain], said([plain]), said(metrics)) == "p", metrics
+        assert key([q], said(metrics)) is None and key([p], said(metrics)) == "p"

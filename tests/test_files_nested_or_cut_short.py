@@ -162,7 +162,7 @@ def test_a_log_with_a_broken_locked_or_nested_member_is_not_readable() -> None:
     start = whole.index(b"header.json") + len("header.json")
     for body, why in (
         (whole[:start] + b"\xff" * 8 + whole[start + 8 :], "Error -3 while decompressing data"),
-        (bytes(locked), "is encrypted, password required"),
+        (bytes(locked), "it is encrypted"),
         (nested.getvalue(), "it is nested too deep"),
         (headless.getvalue(), "no item named 'header.json'"),
         (whole[:-30], "File is not a zip file"),

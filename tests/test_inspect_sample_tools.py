@@ -137,6 +137,28 @@ def test_scorers_get_the_sandboxes_of_their_own_attempt_alone() -> None:
     assert [each[0] for each in TOLD].count("task ends") == 3
 
 
+def test_sandboxes_are_closed_though_a_scorer_raises_or_is_cancelled() -> None:
+    async def scored(error: BaseException) -> None:
+        mine = sandboxes()
+        await mine.open()
+        await mine.final_state()
+        await mine.close()
+        TOLD.clear()
+        with pytest.raises(type(error)) as raised:
+            async with sandboxes_for_scoring(mine.theirs, mine.sample, mine.spec, mine.task, {}):
+                raise error
+        assert raised.value is error
+        assert TOLD == [("sample ends", ["db", "default"]), ("task ends", "the task", "config", True)]
+        with pytest.raises(ConfigError, match="the sandbox of s was not kept: it was not one of ours"):
+            async with sandboxes_for_scoring(mine.theirs, mine.sample, mine.spec, mine.task, {}):
+                TOLD.append("scored in what was closed")
+        await mine.end()
+        assert len(TOLD) == 2, "closed once"
+
+    for error in (ValueError("no verdict"), asyncio.CancelledError(), KeyboardInterrupt()):
+        asyncio.run(scored(error))
+
+
 def test_each_of_our_sandboxes_leaves_its_changes_or_why_they_are_not_kept() -> None:
     class Left:
         """A Box that gives what changed since it was seen, or fails."""

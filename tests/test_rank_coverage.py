@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from rank_coverage import EQUAL, KINDS, coverage
 
+from firsthand.boards import random_orders
 from firsthand.boards.random_orders import largest_of_equal_models
 from firsthand.stats.joint_ranks import MANY
 
@@ -27,6 +28,27 @@ def test_a_quantile_is_not_drawn_where_it_says_nothing_or_takes_too_long() -> No
     assert largest_of_equal_models(1, 8, 0.95) is None
     assert largest_of_equal_models(8, 1, 0.95) is None
     assert largest_of_equal_models(MANY + 1, 8, 0.95) is None
+
+
+@pytest.mark.parametrize(("models", "draws"), [(2, 40), (100, 40), (101, 39), (300, 4), (MANY, 4)])
+def test_the_quantile_of_many_models_is_drawn_from_fewer_orders(
+    models: int, draws: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random_orders, "DRAWS", 40)  # 4,000 of 600 models take seconds
+    columns, seed = 3, 11
+    plain = np.arange(models) - (models - 1) / 2
+    orders = np.random.default_rng(seed).permuted(np.broadcast_to(plain, (draws, columns, models)), axis=2)
+    largest = []
+    for order in orders:
+        total, spread = order.sum(0), np.eye(models)
+        centred = np.vstack([order, np.zeros(models)]) - total / (columns + 1)  # and a column in which models are equal
+        products = centred.T @ centred
+        own = np.diag(products)
+        spread += (own[:, None] + own - 2 * products) * (columns + 1) / columns
+        largest.append((np.abs(total[:, None] - total) / np.sqrt(spread)).max())
+    for confidence in (0.25, 0.75):
+        found = largest_of_equal_models(models, columns, confidence, seed)
+        assert found == pytest.approx(np.sort(largest)[int(np.ceil(draws * confidence)) - 1], rel=1e-7)
 
 
 @pytest.mark.slow

@@ -115,6 +115,28 @@ def test_an_outbox_is_emptied_by_a_take_and_waits_for_the_first():
     run(work())
 
 
+def test_each_take_waits_as_long_as_it_is_told_to():
+    ended: list[float] = []
+
+    async def taken(box: Outbox, patience_s: float) -> None:
+        assert await box.take(patience_s) == []
+        ended.append(patience_s)
+
+    async def work() -> None:
+        await asyncio.gather(*(taken(Outbox(), each) for each in (0.06, 0.03, 0.0)))
+        assert ended == [0.0, 0.03, 0.06], "whoever is told to wait the least ends first, though it began last"
+        box = Outbox()
+        box.put({"n": 1})
+        assert await box.take(0.0) == [{"n": 1}] and await box.take(0.0) == []
+        both = asyncio.gather(box.take(30), box.take(30))
+        await asyncio.sleep(0)
+        for number in (2, 3):
+            box.put({"n": number})
+        assert await both == [[{"n": 2}, {"n": 3}], []], "a message is given once"
+
+    run(work())
+
+
 # -- routing --
 
 

@@ -20,6 +20,7 @@ from firsthand.sandbox.container import Container
 from firsthand.sandbox.repository_workspace import ContainerPlace, _last_words
 from firsthand.sandbox.sandbox import Outcome, available
 from firsthand.sandbox.sandbox_limits import RunLimits
+from served import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the programs are those of Linux")
 
@@ -77,8 +78,9 @@ def test_a_run_in_a_container_is_followed_to_its_end(tmp_path: Path) -> None:
     stopped.stop()
     assert ran("cat >/dev/null; exec sleep 9", stopped) == (b"", b"", False, "stopped", None)
     later = SandboxRun("python", "1", limits)
-    threading.Timer(0.1, later.stop).start()
-    assert ran("cat >/dev/null; printf a; exec sleep 9", later) == (b"a", b"", False, "stopped", None)
+    began = tmp_path / "began"
+    threading.Thread(target=lambda: (until(began.exists), later.stop())).start()
+    assert ran(f"cat >/dev/null; printf a; : > {began}; exec sleep 9", later) == (b"a", b"", False, "stopped", None)
     with pytest.raises(SandboxError, match=r"docker could not run the code: none$"):
         ran("echo none >&2; exit 125")
     with pytest.raises(SandboxError, match=r"docker does not start: No such file or directory$"):
@@ -133,7 +135,19 @@ def test_the_strongest_tier_that_is_there_is_used(tmp_path: Path, monkeypatch: p
     try:
         assert found("""echo '{"runc": {}, "runsc": {}}'""") == (frozenset({"runc", "runsc"}), "gvisor")
         assert found("""echo '{"runc": {}}'""") == (frozenset({"runc"}), "docker")
-        for text in ("""echo '{"runc": {}}'; exit 1""", "echo no", None):
+        assert found("""echo '{"runsc": {}}'""") == (frozenset({"runsc"}), "gvisor")
+        for name in ("crun", "io.containerd.runc.v2", "nvidia", "runsc-kvm"):
+            assert found(f"""echo '{{"{name}": {{}}}}'""") == (frozenset({name}), "docker"), name
+        for text in (
+            """echo '{"runc": {}}'; exit 1""",
+            "echo no",
+            "echo null",
+            "echo '{}'",
+            """echo '["runc"]'""",
+            "echo 5",
+            "echo",
+            None,
+        ):
             assert found(text)[0] == frozenset() and found(text)[1].startswith(none), text
         bwrap = tmp_path / "bwrap"
         bwrap.write_text("")

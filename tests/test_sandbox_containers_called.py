@@ -18,7 +18,7 @@ from firsthand.errors import SandboxError
 from firsthand.sandbox import container, monty, repository_workspace
 from firsthand.sandbox.bubblewrap import SandboxRun
 from firsthand.sandbox.container import Container
-from firsthand.sandbox.repository_workspace import ContainerPlace, work
+from firsthand.sandbox.repository_workspace import ContainerPlace, _written, work
 from firsthand.sandbox.sandbox import Outcome, _on_monty, offers
 from firsthand.sandbox.sandbox_limits import RunLimits
 
@@ -118,6 +118,24 @@ def test_a_workplace_keeps_its_commit_apart_and_runs_each_command_in_the_testbed
             await place._exec(["true"], "", limits)
 
     asyncio.run(main())
+
+
+def test_what_a_full_pipe_does_not_take_is_left_and_what_nobody_reads_is_gone() -> None:
+    reading, writing = os.pipe()
+    try:
+        os.set_blocking(writing, False)
+        data = memoryview(bytes(range(256)) * 1024)
+        assert _written(writing, memoryview(b"")) == 0 and _written(writing, data) == 65536, "at most so much at once"
+        while (count := _written(writing, data)) > 0:
+            assert count <= 65536
+        assert _written(writing, data) == _written(writing, data[:1]) == 0, "it is full"
+        assert os.read(reading, 65536) == bytes(data[:65536])
+        assert 0 < _written(writing, data[:10]) == 10
+        os.close(reading)
+        assert _written(writing, data) == len(data) and _written(writing, data[:3]) == 3, "nobody reads any more"
+        assert _written(writing, memoryview(b"")) == 0
+    finally:
+        os.close(writing)
 
 
 def test_a_workplace_that_says_something_else_than_ready_has_not_started(

@@ -238,7 +238,8 @@ def test_a_workplace_is_a_container_of_the_tasks_image() -> None:
 def test_what_a_pipe_does_not_take_at_once_is_written_later() -> None:
     reading, writing = os.pipe()
     try:
-        os.set_blocking(writing, False)
+        for end in (reading, writing):
+            os.set_blocking(end, False)
         fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
         data = memoryview(bytes(range(256)) * 300)
         sent, received = 0, b""

@@ -281,6 +281,7 @@ def test_a_run_that_cannot_begin_is_reported_as_broken_and_its_supervisor_ends_w
             ours.sendall(raw)
             ours.shutdown(socket.SHUT_WR)
             ended = forked(lambda: worker.supervise({}, theirs.fileno()))
+            theirs.close()  # where nothing was sent, the connection is over
             return *ended, ours.recv(9999)
 
     why = "JSONDecodeError: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"
@@ -291,3 +292,44 @@ def test_a_run_that_cannot_begin_is_reported_as_broken_and_its_supervisor_ends_w
         (b"", "EOFError: the caller went away"),
     ):
         assert reported(raw) == (0, "", "", json.dumps({"broken": broken}).encode())
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(28, "no room"), "OSError: [Errno 28] no room"), (EOFError(), "EOFError: "),
+        (MemoryError(), "MemoryError: "), (KeyError("limits"), "KeyError: 'limits'"),
+        (KeyboardInterrupt(), "KeyboardInterrupt: "), (SystemExit(3), "SystemExit: 3"),
+    ],
+)  # fmt: skip
+def test_whatever_ends_a_supervision_is_reported_and_so_is_what_it_returned(
+    error: BaseException, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+
+    def supervised(*parts: Any) -> dict[str, Any]:
+        given.append(parts)
+        if parts[0] == {"fails": True}:
+            raise error
+        return {"config": parts[0], "streams": parts[2], "job": parts[1].fileno()}
+
+    monkeypatch.setattr(worker, "supervised", supervised)
+
+    def reported(config: dict[str, Any], *, gone: bool = False) -> tuple[int, str, str, bytes]:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            if gone:
+                ours.shutdown(socket.SHUT_RDWR)
+            ended = forked(lambda: worker.supervise(config, theirs.fileno(), 7, 8))
+            number = theirs.fileno()
+            theirs.close()
+            said = b"" if gone else ours.recv(9999)
+            return *ended, said.replace(b'"job": %d' % number, b'"job": 0')
+
+    assert reported({"fails": True}) == (0, "", "", json.dumps({"broken": told}).encode())
+    whole = {"config": {"a": 1}, "streams": [7, 8], "job": 0}
+    assert reported({"a": 1}) == (0, "", "", json.dumps(whole).encode())
+    assert reported({"fails": True}, gone=True) == reported({}, gone=True) == (0, "", "", b""), (
+        "nobody listens any more"
+    )
+    assert given == [], "it was done in the process that ended"

@@ -19,6 +19,7 @@ import socket
 from firsthand.errors import ConfigError, SandboxError
 from firsthand.sandbox import bwrap_command, memory_cgroup, reader_command
 from firsthand.sandbox.programs import inside, worker
+from firsthand.sandbox.sandbox import site_packages
 from firsthand.sandbox.sandbox_limits import RunLimits, Workspace
 
 
@@ -267,3 +268,35 @@ def test_what_inside_a_repository_fails_is_told_as_a_problem() -> None:
     }
     assert told("create", root="/proc", path="none/x", text="") == {"problem": "No such file or directory"}
     assert told("view", root="/none", path="a\0b", start=1, lines=1, most=9)["problem"].startswith("embedded null")
+
+
+def test_the_packages_of_a_virtual_environment_are_those_of_this_python_or_it_is_told_whose_they_are(
+    tmp_path: Path,
+) -> None:
+    mine = f"python{sys.version_info.major}.{sys.version_info.minor}"
+
+    def refused() -> str:
+        with pytest.raises(ConfigError) as told:
+            site_packages(tmp_path)
+        return str(told.value)
+
+    assert site_packages(tmp_path) == tmp_path and site_packages(tmp_path / "none") == tmp_path / "none"
+    (tmp_path / "pyvenv.cfg").mkdir()
+    assert site_packages(tmp_path) == tmp_path, "a folder of that name makes no environment"
+    (tmp_path / "pyvenv.cfg").rmdir()
+    (tmp_path / "pyvenv.cfg").touch()
+    said = f"the virtual environment {str(tmp_path)!r} is of {{}}: make one with {mine}, which runs here"
+    assert refused() == said.format("none")
+    (tmp_path / "lib").mkdir()
+    assert refused() == said.format("none")
+    for name in ("site-packages", "pypy3.10", "python3.9", "python2.7"):
+        (tmp_path / "lib" / name).mkdir()
+    assert refused() == said.format("python2.7, python3.9")
+    (tmp_path / "lib" / mine).mkdir()
+    (tmp_path / "lib" / "python3.9" / "site-packages").mkdir()
+    assert refused() == said.format(", ".join(sorted(["python2.7", "python3.9", mine])))
+    (tmp_path / "lib" / mine / "site-packages").touch()
+    assert refused() == said.format(", ".join(sorted(["python2.7", "python3.9", mine])))
+    (tmp_path / "lib" / mine / "site-packages").unlink()
+    (tmp_path / "lib" / mine / "site-packages").mkdir()
+    assert site_packages(tmp_path) == tmp_path / "lib" / mine / "site-packages"

@@ -25,7 +25,7 @@ from firsthand.serve.admission.server_admission import Admission
 from firsthand.serve.anthropic.message_parts import ended_json, tool_input, usage_json
 from firsthand.serve.http.mounted_app import MountedApp, find_app
 from firsthand.serve.http.refusals import Refusal
-from firsthand.serve.http.request_body import MAX_DEPTH, parse_object, read_body
+from firsthand.serve.http.request_body import MAX_DEPTH, MAX_KEYS, MAX_VALUES, parse_object, read_body
 from firsthand.serve.telemetry.metrics import BETWEEN_S, FIRST_S, Histogram, Metrics
 from firsthand.serve.telemetry.request_log import RequestLog
 from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
@@ -114,6 +114,42 @@ def test_a_body_is_one_object_of_strict_json() -> None:
         with pytest.raises(Refusal) as caught:
             of(raw, kind)
         assert caught.value.status == status and said in caught.value.message
+
+
+def test_a_body_holds_exactly_as_many_keys_and_values_as_are_taken() -> None:
+    def of(raw: str) -> Any:
+        return parse_object(raw.encode(), "application/json")
+
+    def keys(count: int) -> str:
+        return "{" + ",".join(f'"{at}":1' for at in range(count)) + "}"
+
+    assert of(keys(MAX_KEYS)) == {str(at): 1 for at in range(MAX_KEYS)} and of("{}") == {} and MAX_KEYS == 10_000
+    assert of(f'{{"a": {keys(MAX_KEYS)}, "b": [{keys(MAX_KEYS)}, {keys(2)}]}}')["b"][1] == {"0": 1, "1": 1}
+    wide = f'{{"a": [{"1," * MAX_VALUES}1]}}'
+    assert len(of(wide)["a"]) == MAX_VALUES + 1
+    nested = "[" * MAX_DEPTH + "]" * MAX_DEPTH  # brackets are counted one by one from here on
+    twice = f'{{"a": {nested[1:-1]}, "b": {nested[1:-1]}, "c\\"[": "\\\\"}}'
+    assert of(twice)['c"['] == "\\" and of(twice)["a"] == of(twice)["b"] != []
+    half = keys(MAX_KEYS)[:-1] + f',"0":{keys(3)[:-1]},"2":1}}}}'
+    for raw, told in (
+        (keys(MAX_KEYS + 1), "an object has 10001 keys, and at most 10000 are taken"),
+        (f'{{"a": [{keys(MAX_KEYS + 2)}]}}', "an object has 10002 keys, and at most 10000 are taken"),
+        (keys(MAX_KEYS - 1)[:-1] + ',"7":2}', "the key '7' comes twice"),
+        (half, "the key '2' comes twice"),
+        ('{"a": {"b": 1, "c": 2, "c": 3, "b": 4}}', "the key 'c' comes twice"),
+        (f'{{"{"k" * 61}": 1, "{"k" * 61}": 1}}', f"the key '{'k' * 60}' comes twice"),
+        ('{"a": Infinity}', "Infinity is no JSON"),
+        ('{"a": -Infinity}', "-Infinity is no JSON"),
+    ):
+        with pytest.raises(Refusal) as caught:
+            of(raw)
+        assert (caught.value.status, caught.value.message) == (400, f"the body is not valid JSON: {told}")
+    with pytest.raises(Refusal) as caught:
+        of(wide.replace("[", "[1,", 1))
+    assert (caught.value.status, caught.value.message) == (400, "the body holds more than 500000 values")
+    with pytest.raises(Refusal) as caught:
+        of(f'{{"a": {nested}}}')
+    assert (caught.value.status, caught.value.message) == (400, "the body nests lists and objects more than 64 deep")
 
 
 def test_a_histogram_counts_up_to_its_bounds() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from firsthand.loop.budget import Limits
 from firsthand.loop.listener import Began
 from firsthand.message import Message, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import Sampling, ToolSpec, Usage
+from firsthand.providers.scripted import Scripted
 from firsthand.serve.agents.served_sessions import MAX_PROMPT_CHARS, ServedSessions, TurnOver
 from firsthand.serve.agents.session_model import (
     ASK,
@@ -30,7 +32,7 @@ from firsthand.serve.agents.session_model import (
 )
 from firsthand.serve.agents.session_store import SessionTurn
 from firsthand.trace import Call, Trace
-from served_agent import Desk, clerk
+from served_agent import Desk, clerk, scripted
 from served_agent import within_sessions as within
 
 
@@ -117,6 +119,58 @@ def test_a_turn_ends_by_a_limit_a_cancel_or_a_question_that_is_answered(tmp_path
         assert (turn.state, turn.error) == ("failed", "the attempt was ended by calls")
 
     within(replace(clerk(Desk()), limits=Limits(calls=1)), tmp_path / "b", limited)
+
+
+@pytest.mark.parametrize("own", [None, "A"])
+@pytest.mark.parametrize("given", [None, "S"])
+def test_each_turn_goes_on_from_what_opened_the_session_however_the_ones_before_it_ended(
+    own: str | None, given: str | None, tmp_path: Path
+) -> None:
+    desk = Desk()
+
+    def said(messages: Sequence[Message], sampling: Sampling, index: int) -> str | Message:
+        if messages[-1].text.startswith("fail"):
+            raise ModelError("it is away")
+        return scripted(messages, sampling, index)
+
+    opening = (*((system(given),) if given else ()), user("before"), assistant("then"))
+    begun = [*([own or given] if own or given else []), "before", "then"]
+    agent = replace(clerk(desk), model=Scripted(said, name="scripted:clerk"), system=own)
+
+    async def use(sessions: ServedSessions) -> None:
+        ends: list[tuple[str, int]] = []
+
+        def look(turn: SessionTurn, nodes: int, *answered: str) -> None:
+            """The session's trace has that many nodes more, and its conversation is the opening and what was answered."""
+            trace = sessions.trace(turn.session)
+            assert trace is not None
+            ends.append((turn.state, (ends[-1][1] if ends else len(begun)) + nodes))
+            parts = trace.final_state["turns"]
+            assert [(part["state"], part["nodes"]) for part in parts] == ends and len(trace.nodes) == ends[-1][1]
+            texts = [message.text for message in trace.messages(parts[-1]["tip"])]
+            assert texts == [*begun, *answered], turn.state
+
+        async def settled(prompt: str) -> SessionTurn:
+            return await sessions.settled(sessions.submit("ann", prompt, context="c", conversation=opening).id)
+
+        look(await settled("fail"), 1)  # the prompt
+        first = ("hi", "You said hi, after 1 others.")
+        look(await settled("hi"), 4, *first)  # the prompt and the answer; the question and the answer
+        asked = await settled("pay 5")
+        look(asked, 2, *first)  # the prompt and the call
+        del ends[-1]
+        sessions.answer(sessions.store.pending(asked.id)[0].id, True, owner="ann", by="ann")
+        second = (*first, "pay 5", "Done: paid 5")
+        look(await sessions.settled(asked.id), 6, *second)
+        waiting = sessions.submit("ann", "wait", context="c")
+        while not desk.waiting.is_set():
+            await asyncio.sleep(0.001)
+        look(await sessions.cancel(waiting.id, "ann"), 2, *second)
+        look(await settled("fail"), 1, *second)
+        look(await settled("yo"), 4, *second, "yo", "You said yo, after 3 others.")
+        assert [each[0] for each in ends] == ["failed", "completed", "completed", "canceled", "failed", "completed"]
+
+    within(agent, tmp_path, use)
 
 
 def test_open_turns_and_prompts_are_bounded_by_client(tmp_path: Path) -> None:

@@ -90,6 +90,21 @@ def test_an_attempt_that_begins_with_other_messages_shares_none_of_them() -> Non
     assert done.nodes == () and joined(None, attempt(), turn(1, "completed", ""), []).nodes[1].message.text == ""
 
 
+def test_a_system_message_of_the_history_stands_once_whether_the_agent_has_its_own_or_not() -> None:
+    for opens in ("S", "own"):
+        told = [Node(None, system(opens)), Node(0, H1), Node(1, user("q1")), Node(2, assistant("a"))]
+        first = joined(None, attempt(*told), turn(1), [system("S"), H1])
+        assert shape(first) == [(None, opens), (0, "h1"), (1, "q1"), (2, "a"), (1, "q1"), (4, "a")]
+        history = [system("S"), H1, user("q1"), assistant("a")]
+        again = [*told[:2], Node(1, user("q1")), Node(2, assistant("a")), Node(3, user("q2"))]
+        second = joined(first, attempt(*again), turn(2, "failed", None), history)
+        assert shape(second) == [*shape(first), (5, "q2")] and second.final_state["turns"][1]["tip"] == 5
+    alone = joined(None, attempt(Node(None, system("S")), Node(0, user("q1"))), turn(1), [system("S")])
+    assert shape(alone) == [(None, "S"), (0, "q1"), (0, "q1"), (2, "a")]
+    late = joined(None, attempt(Node(None, H1), Node(0, system("S")), Node(1, H2)), turn(1), [H1, system("S")])
+    assert shape(late)[3:] == [(1, "q1"), (3, "a")], "one that does not open it is a message as others are"
+
+
 def test_a_turn_in_which_nothing_was_asked_leaves_the_conversation_where_it_was() -> None:
     first = joined(None, attempt(Node(None, system("S")), Node(0, H1)), turn(1), [H1])
     history = [H1, user("q1"), assistant("a")]

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from firsthand import catalog, cli
-from firsthand.benchmarks import judge_judgebench, judge_llmbar, judge_mtbench
+from firsthand.benchmarks import judge_judgebench, judge_llmbar, judge_mtbench, judge_pandalm
 from firsthand.benchmarks.protocols.vote_sets import read_list
 from firsthand.benchmarks.sources.datasets import Source, fetch
 from firsthand.errors import DataError
@@ -168,6 +168,44 @@ def test_what_is_not_there_is_said(home: Path) -> None:
     (home / "data" / "judge" / "mt_bench_human_judgments.jsonl").unlink()
     with pytest.raises(DataError, match="lmsys/mt_bench_human_judgments on the hub, row 0: KeyError"):
         fetched(judge_mtbench.SOURCE, {("lmsys/mt_bench_human_judgments", "default", "human"): [row]})
+
+
+def test_without_data_the_votes_in_the_folder_of_the_environment_come_before_those_of_the_hub(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panda = {
+        "instruction": "I", "input": "", "response1": "a", "response2": "b", "cmp_key": "m", "annotator1": 1,
+        "annotator2": 2, "annotator3": 0,
+    }  # fmt: skip
+    files: dict[str, dict[str, Any]] = {
+        "judgebench_claude35.jsonl": JUDGEBENCH, "mt_bench_human_judgments.jsonl": vote("a", "b", "tie"),
+        "pandalm_testset_v1_3humans.json": panda,
+        **{Path(source.path).name: LLMBAR for source in judge_llmbar.SOURCES.values()},
+    }  # fmt: skip
+    kept = home / "data" / "judge"
+    given = tmp_path / "env" / "judge"
+    for folder, rows in ((given, 2), (given / "llmbar", 2), (tmp_path / "flat", 2), (kept, 1), (kept / "llmbar", 1)):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, row in files.items():
+            (folder / name).write_text(f"{json.dumps(row)}\n" * rows)
+    makers = (judge_judgebench.judge_judgebench, judge_pandalm.judge_pandalm, judge_llmbar.judge_llmbar,
+              judge_mtbench.judge_mtbench)  # fmt: skip
+
+    def pairs(data: str) -> list[int]:
+        return [sum(len(task.secret["votes"]) for task in make(data=data).tasks(0)) for make in makers]
+
+    at_hub, in_folder = [1, 3, 5, 1], [2, 6, 10, 2]
+    assert pairs("") == at_hub, "no folder is named"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for named in (str(tmp_path / "env"), "~/env", str(tmp_path / "flat")):
+        monkeypatch.setenv("FIRSTHAND_DATA", named)
+        assert (pairs(""), pairs("hub")) == (in_folder, at_hub), named
+    monkeypatch.setenv("FIRSTHAND_DATA", str(tmp_path / "none"))
+    assert pairs("") == at_hub, "a folder without them"
+    assert pairs(str(tmp_path / "env")) == in_folder
+    for make in makers:
+        with pytest.raises(DataError, match="not packaged: give data=FOLDER, or data=hub to fetch"):
+            make(data="packaged")
 
 
 def test_pages_that_are_shorter_than_asked_for_leave_no_row_out() -> None:

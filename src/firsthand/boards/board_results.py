@@ -122,7 +122,7 @@ class ItemScores:
                 protocol=self.key.protocol,
                 metric=self.key.metric,
                 value=float(means[i]),
-                error=_error(float(means[i]), float(variances[i]), int(counts[i])),
+                error=_error(float(means[i]), float(variances[i])),
                 n=int(counts[i]),
                 verified=True,
             )
@@ -163,8 +163,8 @@ class ItemScores:
         return scaled
 
 
-def _error(mean: float, variance: float, n: int) -> float | None:
-    """The square root of the variance; of equal scores (all 0 or all 1), that of a share of n items by Agresti and Coull."""
+def _error(mean: float, variance: float) -> float | None:
+    """The square root of the variance; None if it is unknown, and of equal shares, whose error follows from their number."""
     if not math.isfinite(variance):
         return None
     if variance <= 0 and 0 <= mean <= 1:

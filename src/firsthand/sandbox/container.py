@@ -37,7 +37,8 @@ def runtimes() -> frozenset[str]:
     command = ["docker", "info", "--format", "{{json .Runtimes}}"]
     try:
         done = subprocess.run(command, capture_output=True, timeout=20, check=True)
-        return frozenset(json.loads(done.stdout))
+        found = json.loads(done.stdout)
+        return frozenset(found) if isinstance(found, dict) else frozenset()  # `null` where its daemon does not run
     except (OSError, subprocess.SubprocessError, ValueError):
         return frozenset()
 

@@ -38,6 +38,8 @@ def read_archive(raw: bytes, where: str) -> Json:
                     f"{where}: the archive unpacks to more than {8 * MAX_MEMBER_BYTES >> 20} MB, or has more than "
                     f"{MAX_MEMBERS:,} members: not read"
                 )
+            if any(each.flag_bits & 1 for each in members):
+                raise ValueError("it is encrypted")
             body: Json = json.loads(archive.read("header.json"))
             if not isinstance(body, dict):
                 raise ValueError("header.json holds no JSON object")
@@ -50,9 +52,10 @@ def read_archive(raw: bytes, where: str) -> Json:
     except DataError:
         raise
     except Exception as error:  # each way of compression has errors of its own
+        why = reason_of(error) or "it ends too early"
         raise DataError(
-            f"{where} is no readable Inspect log ({reason_of(error)}): install firsthand[inspect], or convert it to JSON "
-            "with `inspect log convert`"
+            f"{where} is no readable Inspect log ({why}): install firsthand[inspect], or convert it to JSON with "
+            "`inspect log convert`"
         ) from None
 
 

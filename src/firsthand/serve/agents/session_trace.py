@@ -52,7 +52,8 @@ class HeardSteps:
 def joined(before: Trace | None, attempt: Trace, turn: SessionTurn, history: Sequence[Message]) -> Trace:
     """The session's trace with the attempt of a turn, in place of what it held of that turn or a later one.
 
-    `history` are the messages that the attempt began with, after its system message: they are in the trace already.
+    `history` are the messages that the attempt began with: they are in the trace already. The agent's system message comes
+    before them, or in place of a system message of theirs.
     """
     parts = _parts(before, turn.number)
     kept: Json = parts[-1] if parts else {"nodes": 0, "calls": 0, "events": 0, "tip": None, "seconds": 0.0, "tools": 0}
@@ -69,7 +70,8 @@ def joined(before: Trace | None, attempt: Trace, turn: SessionTurn, history: Seq
         places.append(number)
         nodes.append(Node(None if node.parent is None else places[node.parent], node.message))
         number += 1
-    tip: int | None = _tip(attempt, places, len(history)) if attempt.nodes else kept["tip"]
+    told = [message for index, message in enumerate(history) if index or message.role != "system"]
+    tip: int | None = _tip(attempt, places, len(told)) if attempt.nodes else kept["tip"]
     if turn.state == "completed" and turn.answer is not None:
         for message in (user(turn.prompt), assistant(turn.answer)):
             nodes.append(Node(tip, message))
@@ -142,7 +144,7 @@ def _parts(before: Trace | None, number: int) -> list[Json]:
 
 
 def _tip(attempt: Trace, places: Sequence[int | None], length: int) -> int | None:
-    """The node that ends what the attempt began with: a system message, if there is one, and the history."""
+    """The node that ends what the attempt began with: a system message, if there is one, and `length` others."""
     has_system = bool(attempt.nodes) and attempt.nodes[0].message.role == "system"
     count = length + (1 if has_system else 0)
     return places[count - 1] if 0 < count <= len(places) else None
