@@ -203,6 +203,28 @@ def test_a_cluster_whose_head_is_gone_ends_the_run(monkeypatch: pytest.MonkeyPat
     asyncio.run(asyncio.wait_for(work(), 30))
 
 
+def test_a_head_that_refuses_connections_is_given_up_after_20_seconds_from_the_first(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ray_workers, "LOOK_AGAIN_S", 0.0)
+    left: list[float] = []
+    monkeypatch.setattr(ray_workers, "time", SimpleNamespace(monotonic=lambda: left.pop(0)))
+
+    async def work() -> None:
+        server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+        head = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        fleet = Begun(stand_in([node("a", 4)]), WorkerSpec(build, {}, {}), print)
+        fleet.head = head
+        left[:] = [5.0]
+        await fleet._expect_head()
+        server.close()
+        await server.wait_closed()
+        left[:] = [100.0, 100.1, 120.0, 120.1, 999.0]
+        with pytest.raises(ConfigError, match=f"^the head of the Ray cluster, {head}, is gone: "):
+            await fleet._expect_head()
+        assert left == [999.0] and fleet.gone, "at 20 seconds it is tried once more"
+
+    asyncio.run(asyncio.wait_for(work(), 10))
+
+
 # -- attempts of lost workers --
 
 
