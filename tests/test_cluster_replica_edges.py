@@ -92,6 +92,36 @@ def test_weights_that_no_replica_lived_to_load_may_be_loaded_again() -> None:
     assert loading(Lost, "d")[0] == new
 
 
+def test_weights_are_loaded_one_after_the_other_and_by_the_replicas_that_are_ready() -> None:
+    order: list[str] = []
+
+    def answers(process: Process, message: Json) -> None:
+        order.append(f"{process.name} {message['file']} {message['version']}")
+        says(process, message, "end", value=f"of {message['file']}")
+
+    async def work(fleet: Fleet, starter: Starter, events: list[Any]) -> None:
+        await fleet.ready()
+        weights = SharedWeights(fleet)
+        async with fleet.change_lock:
+            loads = [asyncio.create_task(weights.load(Path(name), version)) for name, version in (("/a", 0), ("/b", 7))]
+            for _ in range(9):
+                await asyncio.sleep(0)
+            assert order == [] and weights.loaded is None
+        await asyncio.gather(*loads)
+        assert [sorted(order[:2]), sorted(order[2:])] == [
+            ["place 0 /a 0", "place 1 /a 0"],
+            ["place 0 /b 7", "place 1 /b 7"],
+        ]
+        assert weights.loaded == LoadedWeights(Path("/b"), 7, "of /b")
+        order.clear()
+        fleet.slots[0].state = "starting"
+        await weights.load(Path("/c"), 8)
+        assert order == ["place 1 /c 8"] and weights.loaded == LoadedWeights(Path("/c"), 8, "of /c")
+        assert not any(each.is_closed for each in starter.started)
+
+    with_fleet(work, [[SAME], [SAME]], answers)
+
+
 def test_what_follows_an_abort_in_the_same_messages_is_done() -> None:
     class Waits(Echo):
         async def detokenize(self, ids: Any) -> str:
@@ -158,7 +188,6 @@ def test_replicas_of_one_machine_share_the_memory_of_one_unless_it_is_given(
 
     assert [kept(n) for n in (0, 1, 2, 4)] == [1001, 1001, 500, 250]
     assert kept(4, kv_memory_bytes=None) == 250 and kept(4, kv_memory_bytes=77) == 77
-    assert kept(4, kv_memory_bytes=None, device="cpu") == 250
     settings: Json = {"model": model, "embedder": None, "engine": {"kv_memory_bytes": None}, "neighbours": 2}
     open_replica(settings)
     assert settings["engine"] == {"kv_memory_bytes": None}, "the caller's settings stay as they are"

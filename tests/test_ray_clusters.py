@@ -37,6 +37,7 @@ from firsthand.rollout import Place
 from firsthand.runs.store import create
 from firsthand.task import Task
 from firsthand.trace import Failure, Trace
+from jumping_clock import run_by_the_clock
 from ray_stand_in import Hired, build, node, ray_module, stand_in
 
 
@@ -203,26 +204,46 @@ def test_a_cluster_whose_head_is_gone_ends_the_run(monkeypatch: pytest.MonkeyPat
     asyncio.run(asyncio.wait_for(work(), 30))
 
 
-def test_a_head_that_refuses_connections_is_given_up_after_20_seconds_from_the_first(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(ray_workers, "LOOK_AGAIN_S", 0.0)
-    left: list[float] = []
-    monkeypatch.setattr(ray_workers, "time", SimpleNamespace(monotonic=lambda: left.pop(0)))
+@pytest.mark.parametrize(
+    ("answers", "returns", "seconds"),
+    [
+        # each look is 2 s after the one before has failed, at once or after 10 s; more than 20 s are too many
+        (["refused"] * 99, False, 22.0),
+        (["silent"] * 99, False, 22.0),
+        (["refused"] * 10 + ["here"], True, 20.0),
+        (["silent", "here"], True, 12.0),
+        (["here"], True, 0.0),
+    ],
+)
+def test_a_head_may_be_away_for_20_seconds(
+    monkeypatch: pytest.MonkeyPatch, answers: list[str], returns: bool, seconds: float
+) -> None:
+    told, closed = iter(answers), list[bool]()
 
-    async def work() -> None:
-        server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
-        head = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        fleet = Begun(stand_in([node("a", 4)]), WorkerSpec(build, {}, {}), print)
-        fleet.head = head
-        left[:] = [5.0]
-        await fleet._expect_head()
-        server.close()
-        await server.wait_closed()
-        left[:] = [100.0, 100.1, 120.0, 120.1, 999.0]
-        with pytest.raises(ConfigError, match=f"^the head of the Ray cluster, {head}, is gone: "):
-            await fleet._expect_head()
-        assert left == [999.0] and fleet.gone, "at 20 seconds it is tried once more"
+    async def connect(host: str, port: int) -> Any:
+        assert (host, port) == ("::1", 6379)
+        match next(told):
+            case "refused":
+                raise ConnectionRefusedError
+            case "silent":
+                await asyncio.Event().wait()
+        return None, SimpleNamespace(close=lambda: closed.append(True))
 
-    asyncio.run(asyncio.wait_for(work(), 10))
+    monkeypatch.setattr(asyncio, "open_connection", connect)
+    clock = SimpleNamespace(monotonic=lambda: asyncio.get_running_loop().time())
+    monkeypatch.setattr(ray_workers, "time", clock)
+    fleet = Begun(stand_in([node("a", 4)]), WorkerSpec(build, {}, {}), print)
+    fleet.head = "[::1]:6379"
+    fleet.held = {WorkerSlot("a", at): RayWorker(fleet.ray, f"a{at}", "a") for at in range(2)}
+    found, took = run_by_the_clock(fleet._expect_head())
+    assert took == pytest.approx(seconds) and fleet.gone is not returns and closed == [True] * (not fleet.gone)
+    assert [worker.open for worker in fleet.held.values()] == [not fleet.gone] * 2
+    if fleet.gone:
+        assert isinstance(found, ConfigError) and str(found) == (
+            "the head of the Ray cluster, [::1]:6379, is gone: resume the run on another cluster, or here without --on"
+        )
+    else:
+        assert found is None
 
 
 # -- attempts of lost workers --

@@ -162,6 +162,10 @@ def test_a_benchmark_is_described_by_its_first_three_tasks() -> None:
         ToolError, match="no agent 'clark' is served here; did you mean 'clerk'\\? there are clerk, other"
     ):
         _known("agent", "clark", {"clerk": 1, "other": 2})
+    for name in ("y" * 100, "y" * 101):
+        with pytest.raises(ToolError) as refused:
+            _known("benchmark", name, {"a": 1, "b": 2})
+        assert str(refused.value) == f"no benchmark {'y' * 100!r} is served here; there are a, b"
 
 
 def test_a_scorer_is_told_by_its_name_its_function_s_or_as_a_score() -> None:

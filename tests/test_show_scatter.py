@@ -8,7 +8,18 @@ from dataclasses import replace
 import pytest
 
 from boards_by_hand import BASE, BETTER, WORSE, board
-from firsthand.show.scatter import Picture, Point, Tick, _kind, _linear_axis, _log_axis, _score_axis, _stairs, scatter
+from firsthand.show.scatter import (
+    Picture,
+    Point,
+    Tick,
+    _kind,
+    _linear_axis,
+    _log_axis,
+    _score_axis,
+    _stairs,
+    scatter,
+    short,
+)
 
 
 def test_a_picture_has_each_agent_where_its_tokens_and_score_are() -> None:
@@ -90,3 +101,10 @@ def test_round_marks_reach_from_the_first_to_the_last_that_the_axis_holds(
     low: float, high: float, marks: list[float]
 ) -> None:
     assert _linear_axis(low, high) == (low, high, pytest.approx(marks, abs=1e-12))
+
+
+def test_the_middle_of_a_long_name_is_left_out() -> None:
+    name = "".join(chr(97 + at % 26) for at in range(60))
+    assert [short(name[:count]) for count in (0, 1, 27, 28)] == [name[:count] for count in (0, 1, 27, 28)]
+    assert short(name[:29]) == f"{name[:14]}…{name[16:29]}" and len(short(name[:29])) == 28
+    assert short(name) == f"{name[:14]}…{name[-13:]}" and short(name, 4) == f"{name[:2]}…{name[-1]}"
