@@ -98,6 +98,26 @@ def test_the_p_value_falls_with_the_bar_and_the_bound_is_where_it_touches_the_le
     assert lowest_mean(lambda bar: 0.9, 0.3, 0.0, 0.05) == 0.0
 
 
+def test_a_start_that_is_rejected_exactly_at_the_level_stands() -> None:
+    asked: list[float] = []
+
+    def constant(p: float):
+        def p_above(bar: float) -> float:
+            asked.append(bar)
+            return p
+
+        return p_above
+
+    for p, found in ((0.05, 0.3), (0.05 + 5e-13, 0.3), (0.05 + 5e-12, -1.0), (0.049, 0.3), (0.0, 0.3), (1.0, -1.0)):
+        assert lowest_mean(constant(p), 0.3, -1.0, 0.05) == found, p
+    asked.clear()
+    assert lowest_mean(constant(0.05), 0.3, -1.0, 0.05) == 0.3 and asked == [0.3]
+    # p rises with the bar: rejected exactly at the lowest one alone, nowhere, and up to 0.1
+    assert lowest_mean(lambda bar: 0.05 + (bar + 1.0), 0.3, -1.0, 0.05) == -1.0
+    assert lowest_mean(lambda bar: 0.06 + (bar + 1.0), 0.3, -1.0, 0.05) == -1.0
+    assert lowest_mean(lambda bar: 0.05 + (bar - 0.1) / 4, 0.3, -0.1, 0.05) == pytest.approx(0.1, abs=1e-11)
+
+
 def test_clusters_count_for_as_many_tasks_as_have_their_error_and_may_lose_half():
     labels = [str(i // 5) for i in range(100)]
     alone = list(np.tile([-0.4, -0.2, 0.0, 0.2, 0.5], 20))

@@ -16,6 +16,7 @@ from firsthand.commands.compare_config import Config
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.runs import pairing, store
 from firsthand.runs.run_folder import Run
+from firsthand.stats.figures import micro_f1
 from printed_tables import widen, words
 from scored_runs import scored_run
 
@@ -185,6 +186,24 @@ def test_figures_of_an_agent_whose_name_has_a_slash_are_found(home: Path, monkey
     assert asked == [
         ({"a": (one, "org/ada"), "b": (two, "org/ada")}, "sums", own, {"tasks": both, "errors": True})
     ]  # fmt: skip
+    one.close(), two.close()
+
+
+def test_figures_of_a_benchmark_are_those_of_the_tasks_that_are_paired_in_it(home: Path) -> None:
+    def tries(**of_task: str) -> Any:
+        return {task: [{"exact": 1.0, "labels": micro_f1("labels", {label}, {"x"})}] for task, label in of_task.items()}
+
+    one = scored_run(home, "one", {"ada": {"sums": tries(t="x", u="y"), "words": tries(t="x", u="x", v="y")}})
+    two = scored_run(home, "two", {"ada": {"sums": tries(t="y", u="y", w="x"), "words": tries(t="y", v="x", w="x")}})
+    found = pairing.compare(one, two)
+    # u and w of words stand in one run alone, though each of them is a task of sums too
+    for benchmark, tasks in (("sums", ["t", "u"]), ("words", ["t", "v"])):
+        figures = sides.paired_figures(found, benchmark, one, two, {}, errors=True)
+        assert list(figures) == ["labels"] and [sorted(each.tasks) for each in figures["labels"]] == [tasks] * 2
+    pairs = tuple(each for each in found.pairs if (each.benchmark, each.task_id) != ("words", "t"))
+    (fewer,) = sides.paired_figures(replace(found, pairs=pairs), "words", one, two, {}, errors=True).values()
+    assert [each.tasks for each in fewer] == [("v",), ("v",)], "t of words was taken out, and t of sums is another task"
+    assert sides.paired_figures(found, "others", one, two, {}, errors=True) == {}
     one.close(), two.close()
 
 

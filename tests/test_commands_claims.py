@@ -15,6 +15,7 @@ from firsthand.claims.all_claims import all_claims
 from firsthand.commands import claims, claims_run, claims_table, rag_decide
 from firsthand.errors import ConfigError, StoreError, UnknownName
 from firsthand.runs import store
+from firsthand.system import interruption
 from printed_tables import right_cells, widen, words
 
 UNTESTED = ("few_shot_by_scale", "react_in_frameworks")
@@ -113,6 +114,52 @@ def test_an_interrupted_run_of_claims_says_how_it_is_finished(
     out = words(capsys.readouterr().out)
     assert out[0] == f"0 claims to measure, about 0 s of CPU; {3 - done} cannot be tested here"
     assert "3 cannot be tested here" in out
+
+
+def test_a_run_that_is_interrupted_twice_counts_all_its_claims_in_json_too(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = (*UNTESTED, "search_behind_o1")
+    printed, whole = claim_text.print_outcome, interruption.run
+
+    def first(claim: Any, *rest: Any) -> None:
+        printed(claim, *rest)
+        raise KeyboardInterrupt
+
+    def never(work: Any) -> None:
+        work.close()
+        raise KeyboardInterrupt
+
+    def after(work: Any) -> None:
+        whole(work)
+        raise KeyboardInterrupt
+
+    assert claims_run.run(claims_run.Config(names[:1])) == 0, "a run that is over is told by nothing more"
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(claim_text, "print_outcome", first)
+    assert claims_run.run(claims_run.Config(names)) == 130
+    capsys.readouterr()
+    with store.open_run("last", home) as run:
+        identifier, done = run.id, len(list(run.traces()))
+    assert 1 <= done < 3
+    for work, config, count in (
+        (never, claims_run.Config(resume=identifier, json=True), done),
+        (never, claims_run.Config(resume="last"), done),
+        (after, claims_run.Config(resume=identifier, json=True), 3),
+    ):
+        monkeypatch.setattr(interruption, "run", work)
+        assert claims_run.run(config) == 130
+        out, err = capsys.readouterr()
+        assert words(err) == [
+            f"firsthand: interrupted with {count} of 3 claims done: `firsthand claims run --resume {identifier}` "
+            "finishes them"
+        ]
+        if config.json:
+            body = json.loads(out)
+            assert body["run"] == identifier and len(body["claims"]) == count, "what is done is told"
+    monkeypatch.setattr(interruption, "run", never)
+    assert claims_run.run(claims_run.Config(UNTESTED[:1], json=True)) == 130
+    assert "interrupted with 0 of 1 claim done: " in capsys.readouterr().err
 
 
 def test_settings_of_a_run_of_claims_that_make_no_sense(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def fitted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(bootstrap_fit, "bootstrap_chinchilla", bootstrapped(chinchilla, (0.000123456, 0.98765, 0.0125)))
     monkeypatch.setattr(bootstrap_fit, "bootstrap_kaplan", bootstrapped(kaplan, (0.5, 0.25, 0.125)))
-    frontier = SimpleNamespace(parameters_exponent=0.4567, tokens_exponent=0.5433, flops=(1.0, 2.0, 3.0))
+    frontier = SimpleNamespace(parameters_exponent=0.4567, tokens_exponent=0.5433, flops=(1.0, 2.0, 3.0, 4.0, 5.0))
 
     def refused(points: ScalingPoints) -> Any:
         raise DataError("no budget has three sizes")
@@ -108,7 +108,7 @@ def test_both_laws_are_printed_with_intervals_and_the_frontiers_that_can_be_had(
     assert body["kaplan"]["parameters"]["nc"] == {"value": 20.0, "low": 10.5, "high": 39.0}
     assert {key: body["kaplan"][key] for key in ("objective", "r_squared", "max_error")} == {
         "objective": 0.5, "r_squared": 0.25, "max_error": 0.125}  # fmt: skip
-    assert body["envelope"] == {"a": 0.4567, "b": 0.5433, "budgets": 3}
+    assert body["envelope"] == {"a": 0.4567, "b": 0.5433, "budgets": 5}, "those of the frontier, not its points"
     assert body["isoflop"] == {"error": "no budget has three sizes"}
 
 

@@ -114,6 +114,24 @@ def test_an_item_is_flagged_by_eight_grams_or_half_of_them():
     assert hashes_of(b"", 3)[0].shape == (0,) and hashes_of(b"a b c", 3)[1].tolist() == [5]
 
 
+def test_half_of_a_surrogate_pair_in_an_item_is_a_sign_between_its_words(tmp_path: Path):
+    words = [f"w{i}" for i in range(13)]
+    plain = " ".join(words)
+    tasks = [
+        Task("end", f"{plain} \ud83d"), Task("middle", " \udc00 ".join([" ".join(words[:6]), " ".join(words[6:])])),
+        Task("answer", " ".join(words[:12]), secret={"answer": "w12\ud800"}), Task("alone", "\ud800"),
+    ]  # fmt: skip
+    grams, short = item_grams(tasks)
+    wanted = np.unique(hashes_of(plain.encode(), 13)[0]).tolist()
+    assert short == ["alone"] and {id: (n, own.tolist()) for id, (n, own) in grams.items()} == {
+        id: (13, wanted) for id in ("end", "middle", "answer")
+    }
+    (tmp_path / "a.txt").write_text(plain)
+    assert [(each.task_id, each.hits, each.grams) for each in scan_corpus(tasks, tmp_path)[0]] == [
+        (id, 1, 1) for id in ("end", "middle", "answer")
+    ]
+
+
 def test_the_overlap_is_told_with_counts_and_the_file_that_holds_most(tmp_path: Path):
     words = [f"w{i}" for i in range(40)]
     whole, other = " ".join(words[:22]), " ".join(words[20:])

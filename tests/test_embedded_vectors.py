@@ -123,6 +123,35 @@ def test_packs_are_asked_whether_to_stop_and_bad_numbers_are_told() -> None:
         assert str(found.value) == said
 
 
+def test_nothing_is_computed_once_it_is_stopped_however_few_the_texts_are() -> None:
+    made = embedder(EmbeddingConfig("mean", 600))
+    computed: list[int] = []
+
+    class Counted(Sums):
+        def forward(self, ids_N: Any, *given: Any) -> Any:
+            computed.append(len(ids_N))
+            return super().forward(ids_N, *given)
+
+    pair = PairConfig((("A", 0), ("B", 1)), 600, "identity")
+    model = RelevanceModel(Counted(architecture()), tokenizer(), pair)
+    for texts in (["w1"], ["w1 " * 600], ["w1", "w2"]):
+        with pytest.raises(ModelError, match=r"^embedding was stopped before all texts were done$"):
+            made.embed(texts, stopped=lambda: True)
+        with pytest.raises(ModelError, match=r"^embedding was stopped before all texts were done$"):
+            next(made.embed_batches(texts, batch_size=1, stopped=lambda: True))
+        with pytest.raises(ModelError, match=r"^reranking was stopped before all texts were scored$"):
+            model.score("w3", texts, stopped=lambda: True)
+    assert made.packs == [] == computed  # type: ignore[attr-defined]
+    assert (
+        made.embed([], stopped=lambda: True).num_tokens == () and model.score("w3", [], stopped=lambda: True).size == 0
+    )
+    answers = [False, True]
+    with pytest.raises(ModelError, match="stopped"):
+        made.embed(["w1 " * 512, "w2"], stopped=lambda: answers.pop(0))
+    assert made.packs == [[512]] and answers == []  # type: ignore[attr-defined]
+    made.close(), model.close()
+
+
 def test_what_an_embedder_and_a_reranker_cannot_be_made_of_is_told() -> None:
     small = "the tokenizer has 40 tokens and the weights 39: the files are from different models"
     kernels = "compiled kernels were asked for: they take BERT encoders whose widths are multiples of 32"
@@ -195,4 +224,22 @@ def test_pairs_are_scored_in_the_order_of_the_texts() -> None:
         with pytest.raises(ConfigError) as found:
             call()
         assert str(found.value) == said
+    model.close()
+
+
+def test_a_long_query_and_a_very_long_text_get_half_of_the_limit_each() -> None:
+    config = PairConfig(((7, 0), ("A", 0), (8, 0), ("B", 1), (9, 1)), 13, "identity")
+    model = RelevanceModel(PairClassifier(architecture()), tokenizer(), config)
+
+    def words(count: int, begin: int = 0) -> tuple[str, list[int]]:
+        ids = [begin + at % 10 for at in range(count)]
+        return " ".join(f"w{id}" for id in ids), ids
+
+    # of ten tokens for both, the shorter one keeps up to five
+    for asked, told, kept in ((12, 2000, (5, 5)), (3, 2000, (3, 7)), (10, 2000, (5, 5)), (2000, 2000, (5, 5)),
+                              (2000, 4, (6, 4)), (9, 1, (9, 1)), (10, 1, (9, 1)), (0, 2000, (0, 10))):  # fmt: skip
+        (query, first), (text, second) = words(asked, 10), words(told, 20)
+        (pair,) = model.pairs(query, [text])
+        a, b = first[: kept[0]], second[: kept[1]]
+        assert pair == ([7, *a, 8, *b, 9], [0] * (len(a) + 2) + [1] * (len(b) + 1)), (asked, told)
     model.close()

@@ -60,6 +60,19 @@ def test_each_text_of_a_pack_has_the_hidden_states_that_it_has_alone() -> None:
     assert begins[1].tolist() == [False, False, True] + [False] * 8, "a decoder at what came before"
 
 
+def test_models_in_bfloat16_give_vectors_and_scores_in_float32() -> None:
+    half = [random_weights(made).bfloat16() for made in (Encoder(architecture()), tiny_model(0))]
+    for model in half:
+        found = _torch_forward(model)(IDS, LENGTHS)
+        wanted = _torch_forward(model.float())(IDS, LENGTHS)  # its rounded weights, computed in float32
+        assert found.dtype == np.float32 and np.abs(found - wanted).max() < 0.1 * np.abs(wanted).max()
+    config = PairConfig(((7, 0), ("A", 0), (8, 0), ("B", 1), (8, 1)), 30, "identity")
+    pairs = random_weights(PairClassifier(architecture())).bfloat16()
+    scores = RelevanceModel(pairs, tokenizer(), config).score("w1", ["w2", "w3 w4"])
+    wanted = RelevanceModel(pairs.float(), tokenizer(), config).score("w1", ["w2", "w3 w4"])
+    assert scores.dtype == np.float64 and scores == pytest.approx(wanted, abs=0.1 * np.abs(wanted).max())
+
+
 def test_an_embedder_has_a_thread_for_each_pack_where_the_kernels_are_ours() -> None:
     wide = architecture(hidden_size=64, intermediate_size=64)
     config = EmbeddingConfig("mean", 9)

@@ -317,3 +317,16 @@ def test_a_number_keeps_its_digits_and_leading_zero() -> None:
         id: twin_text(text, own, Random(derive_seed("twin", 8, id)))
         for id, text in (("a", "x 1\n23"), ("c", "Monday 456"))
     }
+
+
+@pytest.mark.parametrize(
+    ("statistic", "written"),
+    [(0.0, 0.0), (-0.0, 0.0), (-1.5, -1.5), (1e308, 1e308), (np.inf, None), (-np.inf, None), (np.nan, None)],
+)
+def test_evidence_is_json_whatever_its_statistic_is(statistic: float, written: float | None) -> None:
+    evidence = Evidence("a", "why?", statistic, 0.0, 3, "in words", ("t", "u"), "blind")
+    body = json.loads(json.dumps(evidence.to_json(), allow_nan=False))
+    assert body == {
+        "test": "a", "asks": "why?", "statistic": written, "p_value": 0.0, "n": 3, "detail": "in words",
+        "flagged": ["t", "u"], "limits": "blind",
+    }  # fmt: skip

@@ -37,6 +37,7 @@ from firsthand.rollout import Place
 from firsthand.runs.store import create
 from firsthand.task import Task
 from firsthand.trace import Failure, Trace
+from jumping_clock import run_by_the_clock
 from ray_stand_in import Hired, build, node, ray_module, stand_in
 
 
@@ -201,6 +202,48 @@ def test_a_cluster_whose_head_is_gone_ends_the_run(monkeypatch: pytest.MonkeyPat
         assert fleet.gone and not worker.open and not here.killed
 
     asyncio.run(asyncio.wait_for(work(), 30))
+
+
+@pytest.mark.parametrize(
+    ("answers", "returns", "seconds"),
+    [
+        # each look is 2 s after the one before has failed, at once or after 10 s; more than 20 s are too many
+        (["refused"] * 99, False, 22.0),
+        (["silent"] * 99, False, 22.0),
+        (["refused"] * 10 + ["here"], True, 20.0),
+        (["silent", "here"], True, 12.0),
+        (["here"], True, 0.0),
+    ],
+)
+def test_a_head_may_be_away_for_20_seconds(
+    monkeypatch: pytest.MonkeyPatch, answers: list[str], returns: bool, seconds: float
+) -> None:
+    told, closed = iter(answers), list[bool]()
+
+    async def connect(host: str, port: int) -> Any:
+        assert (host, port) == ("::1", 6379)
+        match next(told):
+            case "refused":
+                raise ConnectionRefusedError
+            case "silent":
+                await asyncio.Event().wait()
+        return None, SimpleNamespace(close=lambda: closed.append(True))
+
+    monkeypatch.setattr(asyncio, "open_connection", connect)
+    clock = SimpleNamespace(monotonic=lambda: asyncio.get_running_loop().time())
+    monkeypatch.setattr(ray_workers, "time", clock)
+    fleet = Begun(stand_in([node("a", 4)]), WorkerSpec(build, {}, {}), print)
+    fleet.head = "[::1]:6379"
+    fleet.held = {WorkerSlot("a", at): RayWorker(fleet.ray, f"a{at}", "a") for at in range(2)}
+    found, took = run_by_the_clock(fleet._expect_head())
+    assert took == pytest.approx(seconds) and fleet.gone is not returns and closed == [True] * (not fleet.gone)
+    assert [worker.open for worker in fleet.held.values()] == [not fleet.gone] * 2
+    if fleet.gone:
+        assert isinstance(found, ConfigError) and str(found) == (
+            "the head of the Ray cluster, [::1]:6379, is gone: resume the run on another cluster, or here without --on"
+        )
+    else:
+        assert found is None
 
 
 # -- attempts of lost workers --

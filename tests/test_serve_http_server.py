@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +209,29 @@ def test_models_that_cannot_be_loaded_end_the_server_only_where_it_is_told_to(tm
 
     served(made(nothing, tmp_path, error=ModelError("no")), use, on_open=opened.append)
     assert opened == []
+
+
+def test_the_log_of_a_server_is_closed_however_it_ends(tmp_path: Path) -> None:
+    @asynccontextmanager
+    async def broken() -> AsyncIterator[None]:
+        raise RuntimeError("no room")
+        yield
+
+    async def ready(server: Server) -> None:
+        while server.app.models.state == "loading":
+            await asyncio.sleep(0.001)
+
+    for name, error, lifespan, told in (
+        ("ends", None, None, ["ready", "stopped"]), ("failed", ModelError("no"), None, ["failed", "stopped"]),
+        ("broken", None, broken, ["stopped"]),
+    ):  # fmt: skip
+        folder = tmp_path / name
+        folder.mkdir()
+        app = made(nothing, folder, error=error, lifespan=lifespan)
+        with pytest.raises(RuntimeError, match="no room") if lifespan else nullcontext():
+            served(app, ready if lifespan is None else (lambda server: asyncio.sleep(0)))
+        app.telemetry.log.write("late")
+        assert [line["event"] for line in logged(folder)] == told, name
 
 
 def test_a_signal_stops_a_server_and_the_handlers_from_before_come_back(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import mcp_types as types
 import pytest
 from mcp import MCPError
 
+from firsthand.benchmark import Benchmark
 from firsthand.errors import ToolError
 from firsthand.serve.admission.active_request import ActiveRequest, attach
 from firsthand.serve.admission.admission_settings import ClientLimits
@@ -26,6 +28,7 @@ from firsthand.serve.mcp.mcp_server import McpServer, Offer, ServedPrompt, Serve
 from firsthand.serve.mcp.mcp_transports import _opens_session
 from firsthand.serve.mcp.served_tool import ServedTool, failed, served
 from firsthand.serve.mcp.session_door import _result, _turn_id, _turn_of
+from firsthand.task import Task
 from firsthand.tool import tool_from_function
 from served_agent import Desk, clerk
 
@@ -159,6 +162,65 @@ def test_a_benchmark_is_described_by_its_first_three_tasks() -> None:
         ToolError, match="no agent 'clark' is served here; did you mean 'clerk'\\? there are clerk, other"
     ):
         _known("agent", "clark", {"clerk": 1, "other": 2})
+    for name in ("y" * 100, "y" * 101):
+        with pytest.raises(ToolError) as refused:
+            _known("benchmark", name, {"a": 1, "b": 2})
+        assert str(refused.value) == f"no benchmark {'y' * 100!r} is served here; there are a, b"
+
+
+def test_a_scorer_is_told_by_its_name_its_function_s_or_as_a_score() -> None:
+    class Named:
+        """Has a name that is set when it is made."""
+
+        def __init__(self, name: Any):
+            self.name = name
+
+        def __call__(self, task: Task, trace: Any) -> float:
+            return 1.0
+
+    def exact(task: Task, trace: Any) -> float:
+        return 1.0
+
+    def alias(task: Task, trace: Any) -> float:
+        return 1.0
+
+    alias.name = "closeness"  # type: ignore[attr-defined]
+    scorers: Any = (Named("rubric"), exact, alias, partial(exact), Named(7))
+    body = described("one", Benchmark("own", lambda seed: [Task(f"t{seed}", "?")], scorers, protocol="p"))
+    assert body == {
+        "name": "one", "description": "", "protocol": "p", "licence": "", "tasks": 1,
+        "scorers": ["rubric", "exact", "closeness", "score", "7"],
+        "examples": [{"id": "t0", "prompt": "?", "choices": []}],
+    }  # fmt: skip
+    assert described("none", Benchmark("own", lambda seed: [], (), protocol="p"))["scorers"] == []
+
+
+def test_what_is_wrong_with_arguments_is_cut_to_300_characters() -> None:
+    async def run(arguments: Any, exchange: Any) -> str:
+        return "x"
+
+    shape = {
+        "type": "object",
+        "required": ["n"],
+        "properties": {"n": {"type": "integer"}},
+        "additionalProperties": False,
+    }
+    made = ServedTool("t", "d", shape, run)
+    begin, end = "t cannot take these arguments: n: '", "' is not of type 'integer'"
+
+    def said(arguments: Any) -> str:
+        wrong = made.problem(arguments)
+        assert wrong is not None and wrong.is_error and len(wrong.content) == 1
+        return str(wrong.content[0].text)  # type: ignore[union-attr]
+
+    fits = 300 - len(end) - 1
+    assert said({"n": "a" * fits}) == begin + "a" * fits + end
+    assert said({"n": "a" * (fits + 1)}) == (begin + "a" * (fits + 1) + end)[:-1]
+    assert said({"n": "a" * 9999}) == begin + "a" * 299
+    assert said({}) == "t cannot take these arguments: arguments: 'n' is a required property"
+    beyond = "Additional properties are not allowed ('m' was unexpected)"
+    assert said({"n": 1, "m": 2}) == f"t cannot take these arguments: arguments: {beyond}"
+    assert made.problem({"n": 1}) is None
 
 
 def test_a_server_lists_its_tools_by_name_and_completes_a_hundred_values() -> None:

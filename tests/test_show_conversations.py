@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import itertools
+import sys
 from typing import Any
+
+import pytest
 
 from firsthand.loop.listener import Piece
 from firsthand.show.chat_screen import Screen
@@ -62,3 +67,53 @@ def test_an_answer_begins_at_the_left_edge_and_is_timed_from_its_first_piece_to_
     for id in ("2", "2", "unknown"):
         screen.listen(Call(id, "generate", None, 0.0, 1.0, ""))
     assert 5.0 <= screen.writing_s < 6.0 and sorted(screen._first_s) == ["1", "3"]
+
+
+class Stream(io.StringIO):
+    """A terminal or a pipe; keeps what had been written at each flush."""
+
+    def __init__(self, is_terminal: bool) -> None:
+        super().__init__()
+        self.is_terminal = is_terminal
+        self.flushed: list[str] = []
+
+    def isatty(self) -> bool:
+        return self.is_terminal
+
+    def flush(self) -> None:
+        self.flushed.append(self.getvalue())
+
+
+def test_a_screen_is_a_terminal_where_a_person_reads_and_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    for read, written in itertools.product((None, False, True), (False, True)):
+        monkeypatch.setattr(sys, "stdin", None if read is None else Stream(read))
+        monkeypatch.setattr(sys, "stdout", Stream(written))
+        screen = Screen()
+        assert screen.is_terminal is (read is True and written), (read, written)
+        screen.listen(Piece("1", "an answer"))
+        screen.say("said")
+
+
+def test_an_answer_in_a_pipe_is_written_as_it_came_and_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    out, err = Stream(False), Stream(False)
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    screen = Screen()
+    pieces = ["[bold]many[/bold] words " * 20, "x" * 300, " :smile: `code`\n", "", "  \x1b[2Jend"]
+    written = ""
+    for piece in pieces:
+        screen.listen(Piece("1", piece))
+        written += piece.replace("\x1b", "\\x1b")
+        assert out.getvalue() == written == out.flushed[-1]
+    screen.end_line()
+    screen.end_line()
+    screen.say("said " * 60)
+    assert out.getvalue() == f"{written}\n{'said ' * 60}\n"
+    screen.note("note\n" * 30)
+    screen.note("n" * 501)
+    screen.fact("for a person alone")
+    screen.complain(ValueError("word\n" * 60))
+    assert err.getvalue().split("\n") == [
+        " ".join(["note"] * 30), "n" * 500, f"firsthand: {' '.join(['word'] * 60)}", "",
+    ]  # fmt: skip

@@ -212,6 +212,33 @@ def test_on_a_terminal_the_tree_is_drawn_in_place_and_what_came_out_is_left(monk
         assert watch.live is None and watch.file.getvalue().splitlines()[1] == "#0 user é"  # type: ignore[attr-defined]
 
 
+def test_no_line_of_a_step_is_printed_into_the_tree_that_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")  # rich draws nothing there before the end
+    file = Terminal()
+    with watching(file) as watch:
+        listen = watch.listener(place("ada", 0))
+        for step in (Added(0, Node(None, user("hi"))), Began("0:1", "tool", 0, {"name": "f", "arguments": {}}),
+                     Call("0:1", "tool", 0, 0.0, 1.0, "", detail={"name": "f", "result": "r"}),
+                     Event("retry", 0.0, {"attempt": 1})):  # fmt: skip
+            listen(step)
+        assert watch.live is not None and "".join(file.getvalue().split()) == ""
+        watch.ended(Trace("x", "sums", "t1", {"name": "ada"}, 0, 0, "", 1.0, answer="the answer"))
+        assert "the answer" in file.getvalue() and "= 'the answer'" not in file.getvalue()
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), KeyboardInterrupt()])
+def test_the_terminal_is_left_as_it_was_after_an_error(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    file = Terminal()
+    with pytest.raises(type(error)), watching(file) as watch:
+        watch.listener(place("ada", 0))(Added(0, Node(None, user("hi"))))
+        live = watch.live
+        assert live.is_started and "\x1b[?25l" in file.getvalue(), "the cursor is hidden"
+        raise error
+    assert watch.live is None and not live.is_started
+    assert file.getvalue().rindex("\x1b[?25h") > file.getvalue().rindex("\x1b[?25l"), "the cursor is shown again"
+
+
 @pytest.mark.parametrize("lines, calls, tree", [(20, 10, 9), (20, 7, 10), (20, 0, 17), (9, 4, 3)])
 def test_the_tree_has_the_lines_that_the_title_the_status_and_at_most_eight_calls_leave(
     monkeypatch: pytest.MonkeyPatch, lines: int, calls: int, tree: int

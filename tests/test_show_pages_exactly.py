@@ -243,7 +243,7 @@ def check(**changes: Any) -> Check:
 
 FLAKY = (
     Flaky("sums", "t9", "a", (1.0, 0.5)),
-    Flaky("sums", "t8", "b", (0.0, 1.0)),
+    Flaky("sums", "t8", "b", (0.0, 1.0, 0.25, 0.123456789, 1.0)),
     Flaky("sums", "t7", "between", (1.0,)),
 )
 MORE = {"gaps": Gaps(1, 2, 3, 0), "worse": ("t1", "t2"), "flaky": FLAKY}
@@ -276,7 +276,7 @@ def test_a_check_in_words_and_what_is_listed_under_it() -> None:
         "worse: t1",
         "worse: t2",
         "flaky: t9: 1 0.5 in the baseline's attempts",
-        "flaky: t8: 0 1 in the candidate's attempts",
+        "flaky: t8: 0 1 0.25 0.123457 1 in the candidate's attempts",
         "flaky: t7: 1 in two runs of the same agent and seed",
     ]
 

@@ -331,7 +331,8 @@ def test_a_score_of_0_has_a_ground_and_the_ink_turns_white_above_step_6() -> Non
         assert (drawn.plain, str(drawn.style), shade(one)) == (f" {value:.2f} \n .25-.50 (4, 1 err) ", style, step)
     for value, (low, high), plain in (
         (1.01, (1.0, 2.0), "1.01\n1-2.00 (3)"), (-0.01, (-1.0, 0.0), "-0.01\n-1.00-0 (3)"),
-        (math.nan, (math.nan, 1.0), "nan\nunknown (3)"),
+        (math.nan, (math.nan, 1.0), "nan\nunknown (3)"), (2.0, (1.0, math.inf), "2.00\nunknown (3)"),
+        (-2.0, (-math.inf, 0.0), "-2.00\nunknown (3)"), (2.0, (1.0, math.nan), "2.00\nunknown (3)"),
     ):  # fmt: skip
         drawn = _drawn(cell(value, low, high, 3))
         assert (drawn.plain, str(drawn.style), shade(cell(value, low, high, 3))) == (plain, "", None)

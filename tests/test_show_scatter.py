@@ -8,7 +8,18 @@ from dataclasses import replace
 import pytest
 
 from boards_by_hand import BASE, BETTER, WORSE, board
-from firsthand.show.scatter import Picture, Point, Tick, _kind, _log_axis, _score_axis, _stairs, scatter
+from firsthand.show.scatter import (
+    Picture,
+    Point,
+    Tick,
+    _kind,
+    _linear_axis,
+    _log_axis,
+    _score_axis,
+    _stairs,
+    scatter,
+    short,
+)
 
 
 def test_a_picture_has_each_agent_where_its_tokens_and_score_are() -> None:
@@ -66,3 +77,34 @@ def test_agents_that_cost_nothing_or_have_an_unbounded_interval_lie_within_the_p
     (point,) = picture.points
     assert (point.x, point.y, point.top, point.bottom) == (56, pytest.approx(182), 16, 348)
     assert picture.x_ticks[0] == Tick(56, "0")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "marks"),
+    [
+        # 0.3 / 0.1 is just below 3 and 0.7 / 0.1 just below 7, 1.1 / 0.1 just above 11
+        (0.0, 0.3, [0.0, 0.1, 0.2, 0.3]),
+        (0.0, 0.6, [0.0, 0.2, 0.4, 0.6]),
+        (1.1, 1.6, [1.1, 1.2, 1.3, 1.4, 1.5, 1.6]),
+        (0.3, 0.7, [0.3, 0.4, 0.5, 0.6, 0.7]),
+        (0.0, 1.0, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]),
+        (0.0, 1.25, [0.0, 0.25, 0.5, 0.75, 1.0, 1.25]),
+        (0.0, 12.5, [0.0, 2.5, 5.0, 7.5, 10.0, 12.5]),
+        (0.0, 25.0, [0.0, 5.0, 10.0, 15.0, 20.0, 25.0]),
+        (0.0, 50.0, [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]),
+        (0.0, 51.0, [0.0, 20.0, 40.0]),
+        (-0.51, 0.49, [-0.4, -0.2, 0.0, 0.2, 0.4]),
+        (0.101, 0.299, [0.15, 0.2, 0.25]),
+    ],
+)
+def test_round_marks_reach_from_the_first_to_the_last_that_the_axis_holds(
+    low: float, high: float, marks: list[float]
+) -> None:
+    assert _linear_axis(low, high) == (low, high, pytest.approx(marks, abs=1e-12))
+
+
+def test_the_middle_of_a_long_name_is_left_out() -> None:
+    name = "".join(chr(97 + at % 26) for at in range(60))
+    assert [short(name[:count]) for count in (0, 1, 27, 28)] == [name[:count] for count in (0, 1, 27, 28)]
+    assert short(name[:29]) == f"{name[:14]}…{name[16:29]}" and len(short(name[:29])) == 28
+    assert short(name) == f"{name[:14]}…{name[-13:]}" and short(name, 4) == f"{name[:2]}…{name[-1]}"

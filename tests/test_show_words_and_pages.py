@@ -87,7 +87,11 @@ def test_the_expected_answer_is_the_gold_choice_or_the_first_kind_that_is_there(
 def test_measures_are_floats_and_what_steers_is_written_out() -> None:
     facts = {"measures": {"mean_l0": 12.34567, "latents": 8, "loss recovered": 1.0, "name": "x"}}
     assert measure_rows(facts) == [("mean l0", "12.346"), ("loss recovered", "1.000")]
-    assert measure_rows({}) == [] == measure_rows({"measures": [1.0]})
+    assert measure_rows({}) == [] == measure_rows({"measures": [1.0]}) == measure_rows({"measures": {}})
+    more = {"explained_variance_share": -0.0004, "_a__b_": 1e6, "done": True, "none": None, "left": math.nan, "c": 2.0}
+    assert measure_rows({"measures": more, "other_fact": 1.0}) == [
+        ("explained variance share", "-0.000"), (" a  b ", "1000000.000"), ("left", "nan"), ("c", "2.000"),
+    ]  # fmt: skip
     assert visible("a\x1b[0m\n\tb\u202e\u200d\u2028é\ufeff") == "a\\u001b[0m\n\tb\\u202e\u200d\\u2028é\\ufeff"
     assert visible("\U000e0001") == "\\U000e0001" and visible("\ufdd0\ufdef\ufffe") == "\\ufdd0\\ufdef\\ufffe"
     assert visible("\u3000") == "\u3000" and visible("\ufdcf") == "\ufdcf"

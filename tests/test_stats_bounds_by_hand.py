@@ -139,6 +139,24 @@ def test_one_more_unit_stands_half_at_0_and_half_at_1() -> None:
     assert _with_one_more(mean, error, 4, Bounds(-0.1, 0.95), 0.9)[0] == 0.0
 
 
+def test_one_more_unit_makes_no_interval_narrower_on_either_side() -> None:
+    inner = _with_one_more(0.5, 0.05, 9, Bounds(0.5, 0.5), 0.9)
+    assert 0 < inner.low < 0.5 < inner.high < 1 and inner.low + inner.high == pytest.approx(1.0)
+    for low, high in ((0.01, 0.99), (0.01, 0.5), (0.5, 0.99), (0.0, 1.0), (-0.2, 0.5), (0.5, 1.2)):
+        wanted = Bounds(max(0.0, min(low, inner.low)), min(1.0, max(high, inner.high)))
+        assert _with_one_more(0.5, 0.05, 9, Bounds(low, high), 0.9) == wanted, (low, high)
+
+
+def test_of_one_task_or_one_cluster_there_is_no_error() -> None:
+    for found in (moments([0.5]), moments([1.0], ["a"]), moments([0.5, 0.25, 1.0], ["a"] * 3)):
+        assert math.isnan(found.error)
+    assert moments([0.5, 0.5]).error == 0.0 and moments([0.25, 0.75]).error == pytest.approx(0.25)
+    one = interval_of(moments([0.5]), 0.9)
+    assert math.isnan(one.error) and one.to_json()["error"] is None and one.method == "equal values"
+    assert (one.low, one.high) == pytest.approx((0.025, 0.975)), "0.95 of the tasks may score anything"
+    assert math.isnan(moments([]).error) and math.isnan(interval_of(moments([])).error)
+
+
 # -- bootstrap --
 
 

@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 
 from firsthand.cli import main
+from firsthand.commands import summary as command
 from firsthand.runs.store import Run, create
 from firsthand.show.board import leaderboard
-from firsthand.stats.run_summary import summary
-from firsthand.stats.score_statistics import spread
+from firsthand.stats.intervals import Interval
+from firsthand.stats.run_summary import SummaryRow, summary
+from firsthand.stats.score_statistics import Spread, spread
 from firsthand.task import Task
 from firsthand.trace import Failure, Score, Trace
+from printed_tables import widen, words
 
 
 def add(run: Run, agent: str, task: int, epoch: int, value: float | None, benchmark: str = "sums") -> None:
@@ -88,6 +91,38 @@ def test_it_is_printed_for_people_and_programs(run: Run, capsys: Any) -> None:
     wide, narrow = summary(run, 0.99)[0].score, summary(run)[0].score
     assert wide.high - wide.low > narrow.high - narrow.low
     assert main(["summary", str(run.path), "--confidence", "x"]) == 2
+
+
+def test_each_agent_has_its_own_figures_and_a_note_on_its_strata_or_clusters(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widen(monkeypatch, command)
+
+    def line(agent: str, method: str, clusters: int, inflation: float, **figures: float) -> SummaryRow:
+        score = Interval(0.5, 0.25, 0.75, 12, method, 0.1, clusters, inflation)
+        found = {
+            name: Interval(value, value - 0.1, value + 0.1, 12, "BCa bootstrap") for name, value in figures.items()
+        }
+        return SummaryRow("b", agent, score, Spread(0.04, math.nan, 12, 24), 24, 1, 30.0, 2.0, 0.0, found)
+
+    lines = [
+        line("plain", "t", 0, 1.0), line("ada", "t", 0, 1.0, bleu=0.5, chrf=0.25),
+        line("bob", "stratified t", 0, 0.875, bleu=0.75), line("cy", "stratified clustered t", 3, 1.25),
+        line("dan", "clustered t", 1, 2.0, chrf=0.375), line("eve", "clustered t", 3, 1.5),
+    ]  # fmt: skip
+    command.print_lines("b", lines, "90%")
+    out = words(capsys.readouterr().out)
+    assert out[0] == "b" and out[1].startswith("agent score (90% CI) interval tasks attempts errors sd MDE tokens time")
+    assert out[2].startswith("plain 0.500 t 12 24 1 0.200 ") and out[3] == "[0.250, 0.750] ?"
+    within = "the standard error is the one within strata"
+    beside = "12 tasks in {}: the standard error is multiplied by {}"
+    assert [each for each in out if ": " in each and each.split(":")[0] in {each.agent for each in lines}] == [
+        "ada: bleu 0.50 [0.40, 0.60], chrf 0.25 [0.15, 0.35]",
+        "bob: bleu 0.75 [0.65, 0.85]", f"bob: {within}, 0.88 of that without",
+        f"cy: {within}, 1.25 of that without",
+        "dan: chrf 0.38 [0.28, 0.47]", "dan: " + beside.format("1 cluster", "2.00"),
+        "eve: " + beside.format("3 clusters", "1.50"),
+    ]  # fmt: skip
 
 
 def test_an_empty_run_and_a_single_task_say_what_they_do_not_know(tmp_path: Path, capsys: Any) -> None:

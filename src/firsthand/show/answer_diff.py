@@ -225,7 +225,7 @@ def _column(pieces: Sequence[DiffSpan], width: int) -> list[Text]:
     for piece in pieces:
         before, after, style = marks[piece.kind]
         text.append(f"{before}{_plain(piece.text)}{after}", style)
-    return list(text.wrap(Console(width=width), width, overflow="fold")) or [Text("")]
+    return list(text.wrap(Console(width=width), width, overflow="fold"))
 
 
 def _plain(text: str) -> str:
