@@ -23,6 +23,7 @@ from inspect_ai.scorer import Score as Verdict
 from inspect_ai.scorer import accuracy, scorer, stderr
 
 from firsthand.bridges.inspect.sample_scores import STATE, InspectScorers, restored, saved
+from firsthand.bridges.inspect.task_samples import cluster_key
 
 
 def attempt(task: str, answer: str | None = None, epoch: int = 0, **more: Any) -> Trace:
@@ -131,3 +132,37 @@ def test_metrics_of_a_task_are_figures_over_its_answered_samples() -> None:
     ]
     assert value(figures["b accuracy"], 1, 1) == 0.25 and value(figures["said stderr"], 1, 1) == 0.5
     assert scorers.made.figures([]) == [] and scorers.made.figures([attempt("t1", "A")]) == []
+
+
+def test_a_task_without_scorers_has_no_scores_and_no_figures() -> None:
+    for none in (None, []):
+        theirs = SimpleNamespace(scorer=none, epochs_reducer=None, metrics=None, name="theirs", sandbox=None)
+        made = InspectScorers(theirs, {"t1": Sample(input="Q1", target="A", id="t1")}, "", {})
+        assert (made.scorers, made.names) == ([], [])
+        assert asyncio.run(made.score(Task("t1", "Q1"), attempt("t1", "A"))) == ()
+        assert made.figures([attempt("t1", "A", scores=(Score("said", 1.0),))]) == []
+
+
+def test_a_cluster_key_is_found_in_metrics_of_the_task_and_of_each_scorer_however_they_are_nested() -> None:
+    def key(metrics: Any = None, *of_scorers: Any) -> str | None:
+        def judge(own: Any) -> Any:
+            @scorer(metrics=own, name="judge")
+            def made() -> Any:
+                async def score(state: Any, target: Any) -> Any:
+                    return Verdict(value=1)
+
+                return score
+
+            return made()
+
+        return cluster_key(SimpleNamespace(metrics=metrics, scorer=[judge(own) for own in of_scorers] or None))
+
+    p, q, plain = stderr(cluster="p"), stderr(cluster="q"), [accuracy(), stderr()]
+    assert [
+        key(given) for given in (p, [p], (p,), {"a": p}, {"a": [p]}, {"a": {"b": [p]}}, [{"a": p}, accuracy()])
+    ] == ["p"] * 7
+    assert [key(given) for given in (plain, {"a": plain[0], "b": {"c": plain}}, {}, [])] == [None] * 4
+    assert key({"a": plain, "b": [p]}) == key([*plain, p]) == key([p, p]) == "p"
+    assert [key(None, [p]), key(None, plain, [accuracy(), p]), key(None, {"a": [p], "b": plain})] == ["p"] * 3
+    assert key([p], [p]) == "p" and key(plain, [p]) == "p"
+    assert [key([p], [q]), key(None, [p], [q]), key({"a": p, "b": q}), key(None, {"a": [p], "b": [q]})] == [None] * 4
