@@ -106,7 +106,7 @@ def test_of_a_round_that_failed_no_vote_is_taken_whatever_was_said(tmp_path: Pat
         assert made.work is not None
         await made.work
         side = "A" if silent == "both" or made.a.agent.name == "broken" else "B"
-        assert made.problem == f"{side} failed: no power No vote is taken." and made.battle is None
+        assert made.problem == f"{side} failed: no power. No vote is taken." and made.battle is None
         assert {each.agent.name: each.text for each in (made.a, made.b)} == {
             "broken": "",
             "amber": "" if silent == "both" else "x",
