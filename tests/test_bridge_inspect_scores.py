@@ -182,3 +182,12 @@ def test_the_key_of_clusters_is_found_in_every_form_of_metrics() -> None:
     for metrics in ([plain, p], {"a": [plain, p]}, {"a": [plain], "b": [p]}, [plain, {"*": [p]}]):
         assert key(None, said(metrics)) == key([plain], said([plain]), said(metrics)) == "p", metrics
         assert key([q], said(metrics)) is None and key([p], said(metrics)) == "p"
+
+
+def test_a_task_without_scorers_has_no_scores_and_no_figures() -> None:
+    for none in (None, []):
+        theirs = SimpleNamespace(scorer=none, epochs_reducer=None, metrics=None, name="theirs", sandbox=None)
+        made = InspectScorers(theirs, {"t1": Sample(input="Q1", target="A", id="t1")}, "", {})
+        assert (made.scorers, made.names) == ([], [])
+        assert asyncio.run(made.score(Task("t1", "Q1"), attempt("t1", "A"))) == ()
+        assert made.figures([attempt("t1", "A", scores=(Score("said", 1.0),))]) == []

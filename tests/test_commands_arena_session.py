@@ -122,7 +122,12 @@ def test_a_failed_attempt_takes_no_vote_and_an_answer_that_names_its_model_makes
     side = {number: "AB"[drawn(0, number, two).index("two")] for number in (1, 2)}
     out = words(capsys.readouterr().out)
     (failed,) = [line for line in out if "failed: " in line]
-    assert failed.startswith(f"{side[1]} failed: ") and failed.endswith(" No vote is taken.") and "PX?" not in out
+    assert (
+        failed.startswith(f"{side[1]} failed: ")
+        and failed.endswith(". No vote is taken.")
+        and ".." not in failed
+        and "PX?" not in out
+    )
     void = [line for line in out if "does not count" in line]
     assert void == [f"{arena.ASK.strip()} This vote does not count, because {side[2]} names itself: zephyr."]
     assert [bool((each.detail or {}).get("void")) for each in run.preferences()] == [False, True]

@@ -23,6 +23,7 @@ from firsthand.engine.memory.blocks import BlockCopy
 from firsthand.engine.memory.window_pool import BlockTable
 from firsthand.errors import ConfigError
 from firsthand.kernels.attention import gather
+from firsthand.nn.batched_lora import PackedAdapter
 from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.compiled_decoder import Cache
 from firsthand.nn.encoder_decoder import Sources
@@ -227,6 +228,28 @@ def test_logits_have_their_best_token_their_normaliser_and_the_draws_that_were_a
     assert drawn.known[1][token] == pytest.approx(float(scores[1, token]), abs=1e-4)
     run.tap({"logits": lambda values: values * 0 + torch.arange(96.0)})
     assert run.logits(hidden).best == [95] * 3
+
+
+def test_rows_with_an_adapter_have_its_logits_and_their_own_draws() -> None:
+    model = tiny_model(tied=False)
+    run = Runner(model, num_blocks=8, block_size=4)
+    hidden, scores = plain_hidden([3, 14, 15]), model.logits(plain_hidden([3, 14, 15])).detach()
+    low, up = torch.linspace(-0.5, 0.5, 32)[None], torch.linspace(3.0, -3.0, 96)[:, None]
+    changed = scores + (hidden @ low.T) @ up.T
+    adapter = PackedAdapter({"lm_head": (low, up)}, np.zeros(0, np.int64), {}, 1, 0)
+    draws = [DrawSettings(1.0, 0, 1.0, 0.0, each) for each in (0.25, 0.5, 0.75)]
+    for adapters in ((None, adapter, adapter), (adapter, None, adapter), (adapter,) * 3, (None,) * 3, ()):
+        expected = torch.stack([changed[n] if adapters and adapters[n] else scores[n] for n in range(3)])
+        found = run.logits(hidden, adapters, draws)
+        close(found.values, expected)
+        tokens = [
+            int(torch.searchsorted(row.double().softmax(-1).cumsum(-1), (n + 1) / 4)) for n, row in enumerate(expected)
+        ]
+        assert (found.drawn, found.best) == (tokens, expected.argmax(-1).tolist())
+        assert run.logits(hidden, adapters).drawn is None
+    alone = run.logits(hidden, (adapter,) * 3, [None, draws[1], None]).drawn
+    assert alone == [None, int(torch.searchsorted(changed[1].double().softmax(-1).cumsum(-1), 0.5)), None]
+    close(run.logits(hidden).values, scores)
 
 
 def test_a_summary_has_a_row_for_each_of_its_six_numbers() -> None:

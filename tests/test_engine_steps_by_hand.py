@@ -120,7 +120,7 @@ def test_a_queue_gives_outputs_before_the_error_that_ended_them() -> None:
         assert [each.token_ids for each in await queue.get()] == [(1,), (2,)]
         for _ in range(2):
             with pytest.raises(ModelError, match="gone"):
-                await queue.get()
+                await asyncio.wait_for(queue.get(), 3)
         assert [each.token_ids for each in await other.get()] == [(5,)]
         waiting = asyncio.create_task(other.get())
         await asyncio.sleep(0)
@@ -128,6 +128,11 @@ def test_a_queue_gives_outputs_before_the_error_that_ended_them() -> None:
         other.put(output(1, 6))
         other.put(output(1, 7))
         assert [each.token_ids for each in await waiting] == [(6,), (7,)]
+        other.put(ModelError("first"))
+        other.put(output(1, 8))
+        for _ in range(3):
+            with pytest.raises(ModelError, match=r"^first$"):
+                await asyncio.wait_for(other.get(), 3)
 
     asyncio.run(main())
     loop = asyncio.new_event_loop()

@@ -146,6 +146,9 @@ def test_each_call_reaches_the_engine_as_it_was_made() -> None:
         lambda worker: worker.load_adapter("red", "folder", version=2, replace=True),
         lambda worker: worker.load_adapter("red", "folder"),
         lambda worker: asyncio.wrap_future(worker.add_adapter("blue", "tiles", version=6)),
+        lambda worker: worker.load_adapter("red", "folder", version=3),
+        lambda worker: worker.load_adapter("red", "folder", replace=True),
+        lambda worker: asyncio.wrap_future(worker.add_adapter("blue", "tiles", replace=True)),
         lambda worker: worker.unload_adapter("red"),
         lambda worker: worker.find_adapter("blue"),
         lambda worker: worker.stats(),
@@ -154,9 +157,10 @@ def test_each_call_reaches_the_engine_as_it_was_made() -> None:
         lambda worker: worker.unpin_prefix(PinnedPrefix(9)),
     )
     assert (
-        found[:8] == [None] * 6 + [("adapter", "blue"), "counters"]
-        and found[8].num_tokens == 2
-        and str(found[9]) == "no pin"
+        found[:11] == [None] * 9 + [("adapter", "blue"), "counters"]
+        and found[11].num_tokens == 2
+        and str(found[12]) == "no pin"
+        and found[13:] == [None]
     )
     assert engine.calls == [
         ("load", ({"a": 1}, 4), {"recompute": True}),
@@ -164,6 +168,9 @@ def test_each_call_reaches_the_engine_as_it_was_made() -> None:
         ("load_adapter", ("red", ("packed", "folder")), {"version": 2, "replace": True}),
         ("load_adapter", ("red", ("packed", "folder")), {"version": 0, "replace": False}),
         ("load_adapter", ("blue", "tiles"), {"version": 6, "replace": False}),
+        ("load_adapter", ("red", ("packed", "folder")), {"version": 3, "replace": False}),
+        ("load_adapter", ("red", ("packed", "folder")), {"version": 0, "replace": True}),
+        ("load_adapter", ("blue", "tiles"), {"version": 0, "replace": True}),
         ("unload_adapter", "red"),
         ("pin", (1, 2), "red", "s"),
         ("pin", "broken", None, ""),

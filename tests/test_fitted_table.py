@@ -9,6 +9,7 @@ from rich.text import Text
 
 from firsthand.system import terminal
 from firsthand.system.fitted_table import FittedTable, broken
+from firsthand.system.help_formatter import HelpFormatter
 
 HEADER = ["run", "status", "attempts", "command"]
 ROWS = [
@@ -100,8 +101,36 @@ def test_cells_of_several_lines_join_below_with_intervals_after_their_number() -
     ]
 
 
+def test_columns_are_aligned_by_their_own_headings_on_the_line_and_below() -> None:
+    header, rows = ["name", "n", "of", "words"], [["a", "1", "22", "x" * 30], ["bcd", "333", "4", "y"]]
+    assert lines(50, rows, header, ("n", "words")) == [
+        "name    n  of  " + " " * 25 + "words",
+        "─" * 45,
+        "a       1  22  " + "x" * 30,
+        "bcd   333  4   " + " " * 29 + "y",
+    ]
+    narrow = ["a       1  22", "  words", f"  {'x' * 18}", f"  {'x' * 12}", "", "bcd   333  4", "  words y", ""]
+    assert lines(20, rows, header, ("n", "words")) == ["name    n  of", "─" * 13, *narrow]
+    assert lines(20, rows, header, ("name", "of"))[:3] == ["name  n    of", "─" * 13, "   a  1    22"]
+    assert lines(20, rows, header, ("words",))[2] == "a     1    22", "the last of the line is not the last of all"
+
+
 def test_wide_characters_take_two_columns() -> None:
     assert lines(80, [["漢字", "x"]], ["name", "b"])[2:] == ["漢字  x"]
+
+
+def test_words_of_help_that_are_wider_than_the_terminal_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", Screen())
+
+    def shown(text: str, indent: str = "") -> list[str]:
+        return HelpFormatter("prog", width=20)._fill_text(text, 20, indent).split("\n")
+
+    address = "https://host.example/a-path/with_parts.html"
+    assert shown(address) == [address] and shown(address, "  ") == [f"  {address}"]
+    assert shown(f"see {address} for the rest of it") == ["see", address, "for the rest of it"]
+    assert shown(f"  name  {address} and then") == ["  name", f"{' ' * 8}{address}", f"{' ' * 8}and then"]
+    assert shown("a-much-longer-name-of-it  says") == ["a-much-longer-name-of-it", f"{' ' * 10}says"]
+    assert shown("x" * 20) == ["x" * 20] and shown("x" * 21) == ["x" * 21] and shown("") == [""]
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80])

@@ -12,8 +12,15 @@ import pytest
 
 from firsthand.bridges.inspect import eval_logs
 from firsthand.bridges.inspect.eval_logs import _json, _message, _scores, _text, _usage, _whole, attempt_of, import_eval
-from firsthand.bridges.inspect.sandbox_requirements import RequiredSandbox, _built, _bytes, _service, _variables
-from firsthand.errors import DataError
+from firsthand.bridges.inspect.sandbox_requirements import (
+    RequiredSandbox,
+    _built,
+    _bytes,
+    _service,
+    _services,
+    _variables,
+)
+from firsthand.errors import ConfigError, DataError
 from firsthand.message import Message, Reasoning, Text, ToolCall, ToolResult, user
 from firsthand.model import Usage
 from firsthand.runs.store import open_run
@@ -230,6 +237,37 @@ def test_a_service_says_where_it_works_with_what_and_what_is_not_there() -> None
     assert _variables({"a": 1, "b": None, 3: "c"}) == {"a": "1", "b": "", "3": "c"} and _variables(None) == {}
     sizes = {"512": 512, "5b": 5, "1k": 1024, "2KB": 2048, "1.5m": 3 * 2**19, "1 gb": 2**30, "": 0, "x": 0, "5t": 0}
     assert {text: _bytes(text) for text in sizes} == sizes and _bytes(None) == 0
+
+
+def test_what_each_of_several_services_lacks_is_told_six_at_most_in_their_order() -> None:
+    file = Path("/c/compose.yaml")
+
+    def told(**services: Any) -> str:
+        with pytest.raises(ConfigError) as error:
+            _services(SimpleNamespace(services=services), file, False)
+        return str(error.value)
+
+    begins, ends = "/c/compose.yaml needs what the sandbox does not have: service ", (
+        ". To run it, install Docker, so that Inspect builds the image, or add :sandbox=firsthand to run without these"
+    )  # fmt: skip
+    bad, good = asked(image="redis", ports=["80"]), asked()
+    two = f"{begins}'a' listens on a port; service 'a' is the image 'redis'"
+    assert told(a=bad) == told(a=bad, b=good) == told(b=good, a=bad) == two + ends
+    assert told(a=bad, b=good, c=asked(user="me")) == f"{two}; service 'c' runs as another user{ends}"
+    assert told(c=asked(user="me"), a=bad) == f"{begins}'c' runs as another user; {two.removeprefix(begins[:-8])}{ends}"
+    six = "; service ".join(
+        f"{name!r} {why}" for name in "abc" for why in ("listens on a port", "is the image 'redis'")
+    )
+    assert told(a=bad, b=bad, c=bad) == f"{begins}{six}{ends}"
+    assert told(a=bad, b=bad, c=bad, d=asked(user="me")) == f"{begins}{six}; and 1 more{ends}"
+    assert told(a=bad, b=bad, c=bad, d=bad) == f"{begins}{six}; and 2 more{ends}"
+    first, second, default = (RequiredSandbox(name, source=str(file)) for name in ("a", "b", "default"))
+    several = SimpleNamespace(services={"a": bad, "b": good, "default": asked()})
+    assert _services(several, file, True) == [default, first, second]
+    several.services = {"a": good, "b": asked(x_default=True)}
+    assert _services(several, file, False) == [second, first]
+    with pytest.raises(ConfigError, match=r"^/c/compose\.yaml has no services: a sandbox needs one$"):
+        _services(SimpleNamespace(services={}), file, True)
 
 
 def test_a_dockerfile_adds_its_folder_steps_and_variables_to_those_of_its_service(tmp_path: Path) -> None:

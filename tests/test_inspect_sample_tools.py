@@ -21,6 +21,8 @@ from inspect_ai.util import ExecResult, SandboxEnvironment, SandboxEnvironmentSp
 from firsthand.bridges.inspect.sample_sandboxes import Sandboxes, sandboxes_for_scoring
 
 TOLD: list[Any] = []
+FAULTS = {"state": RuntimeError("not started"), "lookup": KeyError("image"), "ours": ConfigError("no such kind")}
+"""What the provider raises, by the sandbox's configuration."""
 
 
 @sandboxenv(name="recorded_box")
@@ -38,6 +40,8 @@ class RecordedBox(SandboxEnvironment):
     async def sample_init(cls, task_name: str, config: Any, metadata: Any) -> dict[str, SandboxEnvironment]:
         if config == "broken":
             raise OSError("no room")
+        if config in FAULTS:
+            raise FAULTS[config]
         return {"default": cls("default"), "db": cls("db")}
 
     @classmethod
@@ -206,3 +210,27 @@ def test_what_cannot_be_opened_or_kept_is_told_and_everything_is_closed() -> Non
     assert TOLD == []
     asyncio.run(failed())
     assert [each[0] for each in TOLD if each[0] not in ("default", "db")] == ["task begins", "sample ends", "task ends"]
+
+
+@pytest.mark.parametrize("config", FAULTS)
+def test_whatever_a_provider_raises_while_it_is_set_up_is_told_as_the_samples_sandbox(config: str) -> None:
+    TOLD.clear()
+
+    async def opened() -> None:
+        before, mine = sandboxes(id="before"), sandboxes(config, "x")
+        await before.open()
+        with pytest.raises(SandboxError) as error:
+            await mine.open()
+        assert str(error.value) == f"the sandbox of the sample 'x' could not be set up: {FAULTS[config]}"
+        assert error.value.__cause__ is FAULTS[config] and (mine.boxes, mine.seen) == ({}, {})
+        with pytest.raises(ConfigError, match="the sandbox of before was not kept"):  # those of `mine` were to come
+            async with sandboxes_for_scoring(before.theirs, before.sample, before.spec, before.task, {}):
+                pass
+        await mine.close()
+        await before.close()
+
+    asyncio.run(opened())
+    assert [each[:2] for each in TOLD if each[0] not in ("default", "db")] == [
+        ("task begins", "the task"), ("task begins", "the task"), ("task ends", "the task"),
+        ("sample ends", ["db", "default"]), ("task ends", "the task"),
+    ]  # fmt: skip

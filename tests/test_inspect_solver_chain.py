@@ -35,6 +35,9 @@ from inspect_ai.dataset import Sample
 from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessageUser, GenerateConfig, get_model
 from inspect_ai.scorer import includes
 from inspect_ai.solver import generate, solver
+from inspect_ai.log import transcript
+from inspect_ai.model._model import model_usage
+from inspect_ai.solver._task_state import sample_state
 from inspect_ai.util import store
 
 @solver
@@ -118,6 +121,24 @@ def cached():
 @task
 def calling():
     return Task(dataset=[ROW], setup=[prepared()], solver=cached(), scorer=includes(), config=GenerateConfig(max_tokens=9))
+
+@solver
+def looking():
+    async def solve(state, generate):
+        transcript().info(state.input_text)
+        await asyncio.sleep(0)
+        state.metadata["is_state"] = sample_state() is state
+        await get_model().generate("other")
+        state = await generate(state)
+        state.metadata["events"] = [each.data for each in transcript().events if each.event == "info"]
+        state.metadata["tokens"] = {name: each.total_tokens for name, each in model_usage().items()}
+        return state
+    return solve
+
+@task
+def looked():
+    return Task(dataset=[ROW, Sample(input="R?", id=2)], solver=looking(), scorer=includes(),
+                config=GenerateConfig(max_tokens=9))
 
 @task
 def numbered():
@@ -262,6 +283,25 @@ def test_attempts_side_by_side_have_stores_of_their_own(file: Path) -> None:
     found = asyncio.run(attempts())
     assert {id: state_of(trace)["metadata"]["said"] for id, trace in found.items()} == {"1": "to Q?", "2": "to other"}
     assert all(state_of(trace)["store"] == {"prepared": 1, "seen": 1} for trace in found.values())
+
+
+def test_attempts_see_their_own_events_state_and_usage_whatever_was_before_and_is_beside_them(file: Path) -> None:
+    from inspect_ai.log import transcript
+
+    benchmark, model = catalog.benchmark(f"inspect:task={file}@looked"), Counted()
+    places = [Place(Agent("agent", model, inspect_solver), benchmark, task) for task in benchmark.tasks(0)]
+
+    async def attempts() -> list[Any]:
+        transcript().info("before")
+        found = [trace async for trace in rollouts(places)]
+        return [*found, *[trace async for trace in rollouts(places[:1])]]
+
+    found = asyncio.run(attempts())
+    assert sorted((each.task_id, str(state_of(each)["metadata"])) for each in found) == [
+        (id, str({"is_state": True, "events": [text], "tokens": {"firsthand/counted": 28}}))
+        for id, text in (("1", "Q?"), ("1", "Q?"), ("2", "R?"))
+    ]
+    assert [most for _, _, most in model.asked] == [9] * 6
 
 
 def test_samples_without_ids_are_numbered_and_equal_ids_are_refused(file: Path, tmp_path: Path) -> None:

@@ -122,8 +122,16 @@ def test_a_documents_scores_stand_in_order_of_what_is_better_and_how_sure_they_a
     def broken(items: Any) -> float:
         raise KeyError
 
+    def undefined(items: Any) -> float:
+        raise ValueError("a correlation needs two items")
+
     alone = entry(Quiz(None, f1=broken, big=lambda items: math.exp(items[0][0])))
     assert [_alone(alone, ("f1", "x"), True), _alone(alone, ("big", "x"), [1e9])] == [1.0, math.inf]
+    with pytest.raises(TypeError):
+        _alone(entry(Quiz(None, f1=math.exp)), ("f1", "none"), ["a"])
+    correlation = Quiz(lambda doc, responses: {"r": (1.0, 2.0), "acc": 1.0}, r=undefined)
+    assert math.isnan(_alone(entry(correlation), ("r", "none"), (1.0, 2.0)))
+    assert scores_of(entry(correlation), attempt("t", "a")) == (Score("acc", 1.0, {"filtered": "['a']"}),)
     assert math.isnan(_alone(alone, ("f1", "x"), "text")) and math.isnan(_alone(alone, ("none", "x"), [1]))
 
 

@@ -197,8 +197,16 @@ async def nothing(scope: Any, receive: Any, send: Any) -> None:
 
 def test_models_that_cannot_be_loaded_end_the_server_only_where_it_is_told_to(tmp_path: Path) -> None:
     opened: list[str] = []
+
+    @asynccontextmanager
+    async def not_for_ever() -> AsyncIterator[None]:
+        late = asyncio.get_running_loop().call_later(5, signal.raise_signal, signal.SIGTERM)  # it is told in the log
+        yield
+        late.cancel()
+
+    broken = made(nothing, tmp_path, error=ModelError("no weights"), lifespan=not_for_ever)
     with pytest.raises(ModelError, match=r"^the model could not be served: no weights$"):
-        serve(made(nothing, tmp_path, error=ModelError("no weights")), ListenAddress(port=0), on_open=opened.append)
+        serve(broken, ListenAddress(port=0), on_open=opened.append)
     assert opened == [] and [line["event"] for line in logged(tmp_path)] == ["failed", "stopped"]
 
     async def use(server: Server) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import io
 import logging
+import threading
 import time
 from typing import Any
 
@@ -26,7 +27,8 @@ from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place
 from firsthand.system import trace_context
 from firsthand.task import Task
-from firsthand.telemetry.live_export import Sender
+from firsthand.telemetry import genai
+from firsthand.telemetry.live_export import Sender, _whereto, sending
 from firsthand.telemetry.otlp_export import Telemetry, _exporter, _processor, _resource, _session, open_telemetry
 from firsthand.telemetry.trace_spans import (
     Span,
@@ -40,7 +42,7 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_EXPORTER", "OTEL_SERVICE_NAME",
         "OTEL_SDK_DISABLED", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_TRACES_SAMPLER",
-        "OTEL_TRACES_SAMPLER_ARG",
+        "OTEL_TRACES_SAMPLER_ARG", genai.CAPTURE,
     ):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
 
@@ -227,6 +229,79 @@ def test_spans_are_put_below_their_parents_and_not_below_what_a_sampler_left_out
     assert telemetry.ended == 4
     telemetry._exporter.shutdown()  # nobody listens at that address
     telemetry.close(0.5)
+
+
+class Queue:
+    """A processor whose end waits for the exporter's, or comes at once; it tells what happened."""
+
+    def __init__(self, told: list[str], waits: bool):
+        self.told, self.waits, self.given_up = told, waits, threading.Event()
+
+    def shutdown(self) -> None:
+        if self.waits:
+            self.told.append("given up" if self.given_up.wait(1.5) else "ended late")
+
+    def stop(self) -> None:
+        self.told.append("exporter ends")
+        self.given_up.set()
+        raise OSError("what the exporter raises then")
+
+
+@pytest.mark.parametrize("within_s", [0.0, 0.05])
+def test_a_queue_has_the_time_that_it_was_given_and_no_more(within_s: float) -> None:
+    for waits, expected in ((True, ["exporter ends", "given up"]), (False, [])):
+        told: list[str] = []
+        telemetry, queue = Telemetry("http://c:1"), Queue(told, waits)
+        for each in (telemetry._processor, telemetry._exporter):
+            each.shutdown()
+        telemetry._processor, telemetry._exporter.shutdown = queue, queue.stop
+        telemetry.close(within_s if waits else 5.0)
+        for thread in threading.enumerate():
+            if thread.name == "firsthand-otel-end":
+                thread.join(5)
+        assert told == expected
+        assert telemetry._listener not in logging.getLogger("opentelemetry").handlers
+
+
+def test_a_flag_sends_spans_and_the_environment_alone_their_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    def content(asked: bool) -> tuple[bool, bool]:
+        with sending("r", asked=asked, on_problem=lambda text: None) as sender:
+            return sender.telemetry is not None, sender.content
+
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
+    assert [content(True), content(False)] == [(True, False), (True, False)]
+    for capture, keeps in (("true", True), ("1", True), ("event_only", False), ("false", False), ("", False)):
+        monkeypatch.setenv(genai.CAPTURE, capture)
+        assert [content(True), content(False)] == [(True, keeps), (True, keeps)], capture
+    monkeypatch.delenv("OTEL_TRACES_EXPORTER")
+    assert content(False) == (False, False) and content(True)[0]
+
+
+def test_only_where_a_collector_was_meant_there_is_advice_on_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = (
+        " to http://localhost:4318/v1/traces: start a collector there, or name another in $OTEL_EXPORTER_OTLP_ENDPOINT; "
+        "`firsthand export` sends the run again"
+    )
+    assert _whereto() == there
+    for exporter, advice in (("otlp", there), (" otlp ", there), ("", there), (" ", there), ("console", ""), ("none", ""),
+                             ("otlp2", "")):  # fmt: skip
+        monkeypatch.setenv("OTEL_TRACES_EXPORTER", exporter)
+        assert _whereto() == advice, exporter
+
+
+def test_names_of_models_and_tools_are_sent_without_lone_surrogates() -> None:
+    base = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "firsthand"}
+    for model, sent in (("a\ud800b", "a?b"), ("\udfff", "?"), ("né", "né"), ("", "")):
+        assert genai.operation("chat", model) == {**base, "gen_ai.request.model": sent}
+    assert genai.operation("chat") == genai.operation("chat", None) == base
+    assert genai.tool("f\ud800", id="c\udfff") == {
+        "gen_ai.tool.name": "f?", "gen_ai.tool.type": "function", "gen_ai.tool.call.id": "c?",
+    }  # fmt: skip
+    stopped = genai.request({"stop": ["\ud800", "x"]})
+    assert stopped == {"gen_ai.request.stop_sequences": ["?", "x"]}
+    assert genai.tool_content({"a": "\ud800"}, "\udfff") == {
+        "gen_ai.tool.call.arguments": '{"a": "?"}', "gen_ai.tool.call.result": '"?"',
+    }  # fmt: skip
 
 
 def test_the_service_is_firsthand_unless_the_environment_names_another(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -246,6 +246,13 @@ def test_kappa_and_ratio_of_sums_are_0_where_they_are_not_defined() -> None:
     one_label[1, 1] = 6
     rows = np.array([table.ravel(), one_label.ravel(), np.zeros(9)])
     assert _kappas(rows).tolist() == pytest.approx([kappa, 0.0, 0.0])
+    unlike = np.array([[4, 1, 0], [0, 2, 3], [2, 0, 5]])  # 5, 5, 7 by one and 6, 3, 8 by the other: 101 of 17 x 17
+    unlike_kappa = (11 / 17 - 101 / 289) / (1 - 101 / 289)
+    swapped = _kappas(np.array([unlike.ravel(), unlike.T.ravel(), 3 * unlike.ravel()])).tolist()
+    assert swapped == pytest.approx([unlike_kappa] * 3), "whoever is the first, and however many they are"
+    never, always = np.zeros((3, 3)), np.diag([2.0, 0.0, 2.0])
+    never[0, 1] = never[1, 0] = 2
+    assert _kappas(np.array([never.ravel(), always.ravel()])).tolist() == pytest.approx([-1.0, 1.0])
     assert _ratio(np.array([[1.0, 4.0], [3.0, 0.0], [0.0, 2.0]])).tolist() == [0.25, 0.0, 0.0]
 
 

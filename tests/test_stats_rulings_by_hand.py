@@ -100,6 +100,11 @@ def test_differences_of_other_scores_are_students_by_cluster_and_stratum() -> No
     clustered = replace(found, labels=tuple("aabbbc"))
     assert (clustered.method, clustered.num_units, clustered.sums) == ("clustered t", 3, [0.25, 1.5, 0.0])
     assert clustered.p_value == max(sign_flip([0.25, 1.5, 0.0]), 2 * clustered.p_above(0.0))
+    for bar in (-0.5, 0.0):
+        sure = score_p_value(values, bar, -1.0, labels=tuple("aabbbc"))
+        assert clustered.surely_above(bar) == max(clustered.p_above(bar), sure) == sure != found.surely_above(bar)
+    low = lowest_mean(clustered.surely_above, clustered.bounds(0.9).low, -1.0, 0.05)
+    assert clustered.sure_bounds(0.9).low == pytest.approx(low)
     assert found.sums == list(values)
     layered = replace(found, strata=tuple("xxxyyy"))
     units = strata_units(values, list("xxxyyy"))
@@ -110,6 +115,12 @@ def test_differences_of_other_scores_are_students_by_cluster_and_stratum() -> No
     assert layered.surely_above(-0.5) == pytest.approx(
         max(layered.p_above(-0.5), score_p_value(values, -0.5, -1.0, gain=gain))
     )
+    both = replace(layered, labels=tuple("aabccd"))
+    assert both.method == "stratified clustered t" and both.units == strata_units(
+        values, list("xxxyyy"), list("aabccd")
+    )
+    sure = score_p_value(values, -0.5, -1.0, labels=tuple("aabccd"), gain=both._unstratified / both.error)
+    assert both.surely_above(-0.5) == pytest.approx(sure) and sure > both.p_above(-0.5)
     binary = Differences((1.0, 0.0, 1.0, 0.0, -1.0, 0.0), True, True, strata=tuple("xxxyyy"))
     scale = (binary._unstratified / binary.error) ** 2 * (z_value(0.95) / t_value(binary.freedom, 0.95)) ** 2
     assert binary.method == "stratified Tango" and binary._tango == pytest.approx((2 * scale, scale, 6 * scale))

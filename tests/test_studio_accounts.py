@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
@@ -86,6 +87,9 @@ def test_passwords_are_kept_by_scrypt_with_a_salt_each(monkeypatch: pytest.Monke
     first, second = hashed(PASSWORD), hashed(PASSWORD)
     assert first != second and matches(PASSWORD, first) and matches(PASSWORD, second)
     assert not matches(PASSWORD + "x", first) and not matches(PASSWORD, "") and not matches(PASSWORD, "md5$x")
+    words = ["", "?", "pässwörd", "\ud800", "\udfff", "a\ud800b", "a?b", "a\ufffdb", "x" * 5000]
+    kept = [hashed(word) for word in words]
+    assert [[matches(word, each) for word in words] for each in kept] == np.eye(len(words), dtype=bool).tolist()
     monkeypatch.undo()
     assert module._SCRYPT["n"] * module._SCRYPT["r"] * 128 >= 32 << 20, "a guess takes 32 MiB"
 
@@ -129,6 +133,15 @@ def test_a_session_begins_ends_and_does_not_outlive_password_or_account(client: 
     assert client.get("/").status_code == 200
     accounts.clock.now += 1
     assert client.get("/").status_code == 401
+
+
+def test_a_password_and_a_name_with_lone_surrogates_are_like_any_other(accounts: Accounts) -> None:
+    accounts.add("lone", "a password \ud800", "viewer")
+    assert accounts.sign_in("lone", "a password ?", "here") is None
+    session = accounts.sign_in("lone", "a password \ud800", "here")
+    assert session is not None and accounts.of_session(session) == User("lone", "viewer")
+    assert accounts.of_session("\ud800") is None and accounts.of_key(f"fh_{'0' * 12}_\ud800") is None
+    assert accounts.sign_in("\ud800", PASSWORD, "here") is None
 
 
 def test_after_some_wrong_guesses_even_the_right_password_is_refused(client: TestClient, accounts: Accounts) -> None:

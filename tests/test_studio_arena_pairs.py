@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from firsthand.agent import Agent
 from firsthand.arena.blind_battles import battles_of
 from firsthand.arena.pair_choice import choose_pair
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, ModelError
 from firsthand.patterns.reply import reply
 from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
@@ -88,5 +89,67 @@ def test_a_vote_that_cannot_be_kept_does_not_lose_those_after_it(tmp_path: Path)
         for each in made:
             if each.keeper is not None:
                 each.keeper.cancel()
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("silent", ["model", "both"])
+def test_of_a_round_that_failed_no_vote_is_taken_whatever_was_said(tmp_path: Path, silent: str) -> None:
+    broken = Scripted(["x"], name="scripted:broken", error=ModelError("no power"))
+
+    async def play() -> None:
+        ours = {**agents("amber"), "broken": Agent("broken", broken, reply)}
+        if silent == "both":
+            ours["amber"] = Agent("amber", broken, reply)
+        rounds = ArenaRounds(tmp_path, ours)
+        made = await rounds.start("Which?")
+        assert made.work is not None
+        await made.work
+        side = "A" if silent == "both" or made.a.agent.name == "broken" else "B"
+        assert made.problem == f"{side} failed: no power. No vote is taken." and made.battle is None
+        assert {each.agent.name: each.text for each in (made.a, made.b)} == {
+            "broken": "",
+            "amber": "" if silent == "both" else "x",
+        }
+        for now_s in (0.0, 1e6):
+            made.shown(now_s)
+        assert [event async for event in rounds.events(made)] == [{"problem": made.problem}] and made.ready_at is None
+        with pytest.raises(ConfigError, match="both answers must be complete before the vote"):
+            rounds.vote(made, "a", [], "ann")
+        assert rounds.reveal(made) == {"a": made.a.agent.name, "b": made.b.agent.name, "winner": None}
+        run = rounds.run
+        assert run is not None and run.preferences() == []
+        rounds.close()
+
+    asyncio.run(play())
+
+
+def test_a_round_that_cannot_be_fought_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def full(*given: Any, **named: Any) -> Any:
+        raise OSError("no room")
+
+    async def play() -> None:
+        rounds = ArenaRounds(tmp_path, agents("amber", "cobalt"))
+        monkeypatch.setattr("firsthand.arena.blind_battles.fight", full)
+        made = await rounds.start("Which?")
+        assert made.work is not None
+        await made.work
+        assert made.problem == "The round ended without answers: no room" and made.battle is None
+        assert (made.a.text, made.b.text) == ("", "")
+        rounds.close()
+
+    asyncio.run(play())
+
+
+def test_models_that_are_named_later_are_not_of_an_arena_that_stands(tmp_path: Path) -> None:
+    async def play() -> None:
+        given = agents("amber", "cobalt")
+        rounds = ArenaRounds(tmp_path, given)
+        given.pop("amber")
+        given["teal"] = agents("teal")["teal"]
+        made = await answered(await rounds.start("Which?"))
+        assert {made.a.agent.name, made.b.agent.name} == {"amber", "cobalt"} == set(rounds.agents)
+        assert rounds.run is not None and rounds.run.config["arena"]["models"] == ["amber", "cobalt"]
+        rounds.close()
 
     asyncio.run(play())

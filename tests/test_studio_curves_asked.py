@@ -171,3 +171,37 @@ def test_the_curves_that_were_asked_for_last_are_kept_and_made_again_when_more_i
         (new,) = kept.begin(run, ["a"], 11, ())
         assert json.loads(new.result())["values"] == [1.0, 5.0] and json.loads(first[0].result())["values"] == [1.0]
     kept.close()
+
+
+@pytest.mark.parametrize("closes_at", ["the run", "its first curve", "before"])
+def test_curves_made_ahead_end_with_the_studio_and_no_other_run_is_opened(tmp_path: Path, closes_at: str) -> None:
+    kept, opened = KeptCurves(), list[str]()
+    with store.create(tmp_path, {}, "r") as run, Track(run) as track:
+        track.log({"a": 1.0, "b": 2.0}, step=0)
+        track.flush()
+
+        class Closing:
+            """Runs that are all this one; the Studio ends while the first is opened."""
+
+            def get(self, id: str) -> Any:
+                opened.append(id)
+                if closes_at == "the run":
+                    kept.close()
+                return run
+
+        if closes_at == "before":
+            kept.close()
+        begun = kept.begin
+        if closes_at == "its first curve":
+
+            def begin(*given: Any) -> Any:
+                made = begun(*given)
+                made[0].result()
+                kept.close()
+                return made
+
+            kept.begin = begin  # type: ignore[method-assign]
+        kept._make_ahead(["one", "two", "three"], Closing())  # type: ignore[arg-type]
+        assert opened == ["one"]
+        assert [key[1] for key in kept._kept] == (["a"] if closes_at == "its first curve" else [])
+    kept.close()

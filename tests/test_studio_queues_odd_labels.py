@@ -93,3 +93,27 @@ def test_agreement_is_that_of_the_two_who_rated_most_in_common_with_a_half_as_ye
     tied = queues.state("q").disagreements
     assert [place for place, _ in tied] == ["p1", "p2"], "of equal differences by place"
     assert [(each.rater, each.value) for each in tied[1][1]] == [("a", 0.5), ("b", 1.0), ("c", 0.0)]
+
+
+def test_each_label_has_the_version_that_it_was_changed_to_and_the_queue_its_own(queues: Queues) -> None:
+    queues.rate("q", "p2", "a", 0.0, version=0)
+    queues.rate("q", "p2", "a", 0.25, "so", version=1)
+    queues.rate("q", "p2", "a", 0.5)
+    queues.rate("q", "p1", "a", 1.0, "one")
+    queues.rate("q", "p1", "b", 0.0)
+    queues.rate("q", "p1", "b", 0.75, "two")
+    labels = {
+        ("p1", "a"): Label("p1", "a", 1.0, "one", 1), ("p1", "b"): Label("p1", "b", 0.75, "two", 2),
+        ("p2", "a"): Label("p2", "a", 0.5, "", 3),
+    }  # fmt: skip
+    assert {(each.place, each.rater): each for each in queues.labels("q")} == labels
+    assert queues.state("q").labels == tuple(queues.labels("q")) and len(queues.labels("q")) == 3
+    assert {key: queues.label("q", *key) for key in labels} == labels
+    for version in (0, 1, 2, 4):
+        with pytest.raises(ConfigError, match="open it again and repeat your change"):
+            queues.rate("q", "p2", "a", 1.0, version=version)
+    assert queues.label("q", "p2", "a") == labels["p2", "a"], "a refused one changes nothing"
+    with pytest.raises(ConfigError):
+        queues.rate("q", "p10", "a", 1.0, version=1)
+    queues.rate("q", "p2", "a", 1.0, version=3)
+    assert queues.label("q", "p2", "a") == Label("p2", "a", 1.0, "", 4)

@@ -249,6 +249,27 @@ def test_a_prompt_is_put_to_each_model_as_often_as_asked(tmp_path: Path) -> None
             assert each.agent["sampling"] == sampling and each.nodes[0].message.text == "Be brief"
 
 
+def test_every_chosen_model_is_asked_in_its_order_and_one_that_is_named_later_is_not_known(tmp_path: Path) -> None:
+    async def play() -> list[str]:
+        given = {**TWO, **agents(teal="maybe")}
+        made = Playground(tmp_path, given)
+        given.clear()
+        names = ("teal", "amber", "cobalt")
+        runs = [
+            await made.start(PlaygroundTrial(names, "Q?")),
+            await made.start_tasks("s", [Task("t", "Q")], names, "none"),
+        ]
+        await made.settled()
+        assert made.problems == {}
+        return runs
+
+    for id in asyncio.run(play()):
+        with store.open_run(id, tmp_path) as run:
+            assert [*run.agents()] == ["teal", "amber", "cobalt"], id
+            said = {"teal": "maybe", "amber": "yes", "cobalt": "no, or so"}
+            assert {each.agent_name: each.answer for each in run.traces()} == said
+
+
 def test_a_data_set_is_put_to_models_with_its_check_and_prompt(tmp_path: Path) -> None:
     tasks = [Task("t1", "Q1", secret={"answer": "yes"}), Task("t2", "Q2", secret={"answer": "no"})]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Environment, FileSystemLoader, UndefinedError
 from jinja2.bccache import bc_magic
 
+from firsthand.studio import rendering
 from firsthand.studio.compiled_templates import CompiledTemplates
 
 
@@ -80,3 +82,30 @@ def test_where_nothing_can_be_written_pages_are_shown_all_the_same(
     (folder / "__pycache__").unlink()
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     assert shown(folder, x=1) == "one 1" and not kept(folder)
+
+
+@pytest.fixture
+def compiled_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The Studio's templates as they are compiled now, whatever is kept of them."""
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path / "compiled"))
+    rendering._environment.cache_clear()
+    yield
+    rendering._environment.cache_clear()
+
+
+def test_pages_are_compiled_with_escapes_and_without_the_lines_of_their_marks(compiled_here: None) -> None:
+    attempt = {"title": "<t>\u202e", "lines": ["a & b", "\u200b", "last"]}
+    assert rendering.render("parts/under_way", attempts=[attempt], most=2) == (
+        "<h2>Under way</h2>\n"
+        '<details class="under-way" open><summary>&lt;t&gt;\\u202e <small>3 steps, last: last</small></summary>\n'
+        '<p class="soft">1 step before these</p>'
+        "<pre>\\u200b\nlast\n</pre></details>\n"
+    )
+    none = {"title": "t", "lines": []}
+    assert rendering.render("parts/under_way", attempts=[none, none], most=2) == (
+        "<h2>Under way</h2>\n"
+        + '<details class="under-way"><summary>t <small>0 steps</small></summary>\n<pre></pre></details>\n' * 2
+    )
+    assert rendering.render("parts/under_way", attempts=[], most=2) == ""
+    with pytest.raises(UndefinedError):
+        rendering.render("parts/under_way", attempts=[attempt])

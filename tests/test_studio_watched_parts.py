@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jinja2 import UndefinedError
 from markupsafe import Markup
 from starlette.requests import Request
 
@@ -292,6 +293,13 @@ def test_addresses_assets_and_answers_hold_any_text() -> None:
         and "\u202e" not in _shown("a\u202eb")
         and _shown("a") == "a"
     )
+    shown, marked = '<p class="problem" role="alert">{}</p>', "<b>\u202e"
+    for given, text in (
+        ("<b>\u202e & \"'", r"&lt;b&gt;\u202e &amp; &#34;&#39;"), (Markup(marked), marked), (0, "0"), (None, "None"),
+    ):  # fmt: skip
+        assert render("parts/problem", problem=given) == shown.format(text)
+    with pytest.raises(UndefinedError):
+        render("parts/problem")
     assert render("parts/problem", problem="<b>\u202e") == render("parts/problem", problem="<b>" + _shown("\u202e"))
     for value, found in ((b"true", True), (b"True", False), (b"", False)):
         assert is_part(Request({"type": "http", "headers": [(b"hx-request", value)]})) is found

@@ -213,6 +213,7 @@ def test_a_seal_is_made_with_the_key_that_this_home_keeps_for_itself(
     assert is_ours("é\ud800", seal, "figures") and not is_ours("é\ud800", seal, "run")
     assert not is_ours("é", seal, "figures") and not is_ours("é\ud800", seal[:-1], "figures")
     assert not is_ours("é\ud800", "\ud800", "figures") and not is_ours("é\ud800", None, "figures")
+    assert not any(is_ours("é\ud800", none, "figures") for none in (5, 0.5, True, b"", seal.encode(), [seal], {}, ""))
     older = hmac.new(kept, b"{}", hashlib.sha256).hexdigest()  # as before 0.14
     assert is_ours("{}", older, "run") and is_ours("{}", older, "sweep") and not is_ours("[]", older, "run")
     for cut in (kept[:31], kept + b"x", b""):

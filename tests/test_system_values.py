@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import functools
 import sys
@@ -288,6 +289,21 @@ def test_an_owner_stands_below_the_one_around_it_and_goes_even_after_an_error() 
     assert (none, run, after) == ("", "run", "")
     assert longest == "run/" + "é" * 252
     assert cut[:239] == "run/\ud800" + "b" * 234 and cut[239] == "~" and len(cut) == 256 and cut != longest
+
+
+def test_calls_in_threads_of_a_command_wait_for_each_other() -> None:
+    meeting = threading.Barrier(3, timeout=5)
+
+    def met(number: int) -> tuple[int, bool]:
+        meeting.wait()
+        return number, threading.current_thread().name.startswith("firsthand-asyncio")
+
+    async def calls() -> list[tuple[int, bool]]:
+        return await asyncio.gather(*(asyncio.to_thread(met, number) for number in range(3)))
+
+    assert interruption.run(calls()) == [(0, True), (1, True), (2, True)]
+    with interruption.Runner() as runner:
+        assert runner.run(calls()) == runner.run(calls()) == [(0, True), (1, True), (2, True)]
 
 
 def test_threads_that_nobody_waits_for_drop_what_has_not_begun() -> None:

@@ -152,7 +152,7 @@ async def _session(
         battle = await fight(run, agents[names[0]], agents[names[1]], task, number=number, seed=config.seed)
         number += 1
         if battle.failure:
-            console().print(f"{battle.failure} No vote is taken.", markup=False)
+            console().print(f"{battle.failure.removesuffix('.')}. No vote is taken.", markup=False)
             continue
         if judge is not None:
             votes += await judge_vote(run, battle, judge, seed=config.seed) is not None

@@ -154,7 +154,7 @@ class ArenaRounds:
             made.problem = f"The round ended without answers: {error}"
             return
         if battle.failure:
-            made.problem = f"{battle.failure} No vote is taken."
+            made.problem = f"{battle.failure.removesuffix('.')}. No vote is taken."
             return
         made.a.text, made.b.text = shown_text(battle.a) or "(no answer)", shown_text(battle.b) or "(no answer)"
         made.battle = battle

@@ -49,7 +49,7 @@ class FittedTable:
                 yield Text()
 
     def widths(self, room: int) -> dict[int, int]:
-        """The width of each column that stays on the line, by its number, in a terminal `room` columns wide."""
+        """The width of each column that stays on the line, the first ones, in a terminal `room` columns wide."""
         natural = [
             max([_width(self.header[column]), *(_text_width(row[column]) for row in self.rows)])
             for column in range(len(self.header))
@@ -69,10 +69,10 @@ class FittedTable:
         from rich.text import Text
 
         line = Text(no_wrap=True)
-        for place, (cell, (column, width)) in enumerate(zip(cells, widths.items(), strict=True)):
+        for column, (cell, width) in enumerate(zip(cells, widths.values(), strict=True)):
             padding = " " * max(0, width - cell.cell_len)
             is_right = self.header[column] in self.right
-            line.append(" " * GAP if place else "")
+            line.append(" " * GAP if column else "")
             line.append_text(Text(padding) + cell if is_right else cell + Text(padding))
         line.rstrip()
         return line

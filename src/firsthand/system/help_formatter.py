@@ -27,4 +27,8 @@ def _folded(line: str, width: int) -> str:
     beginning = re.match(r" *(\S+ {2,})?", line)
     assert beginning is not None
     hanging = " " * min(beginning.end(), width // 2)
-    return textwrap.fill(line, width, subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False)
+    words = line.lstrip(" ")
+    return textwrap.fill(
+        words, width, initial_indent=line[: len(line) - len(words)], subsequent_indent=hanging,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
