@@ -21,6 +21,7 @@ import ast
 import builtins
 import ctypes
 import json
+import json.scanner
 import os
 import secrets
 import socket
