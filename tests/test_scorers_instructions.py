@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 
-from firsthand.errors import DataError
+from firsthand.errors import DataError, MissingExtra
 from firsthand.scorers import instructions
 from firsthand.scorers.instructions import (
     CONSTRAINED,
@@ -16,6 +17,7 @@ from firsthand.scorers.instructions import (
     follows,
     instruction_loose,
     instruction_strict,
+    language,
     prompt_loose,
     prompt_strict,
     versions,
@@ -262,3 +264,84 @@ def test_each_instruction_holds_at_its_limit_and_not_beyond_it() -> None:
     assert instructions.versions("*a*\nb\nc\n") == [
         "*a*\nb\nc\n", "b\nc", "*a*\nb\nc", "b\nc", "a\nb\nc\n", "b\nc", "a\nb\nc", "b\nc",
     ]  # fmt: skip
+
+
+def test_wrong_arguments_are_told_whatever_they_break() -> None:
+    for name, arguments, why in (
+        ("startend:end_checker", {"end_phrase": 5}, "'int' object has no attribute 'strip'"),
+        ("combination:repeat_prompt", {"prompt_to_repeat": ["a"]}, "'list' object has no attribute 'strip'"),
+        ("keywords:letter_frequency", {"letter": 1, "let_frequency": 1, "let_relation": "at least"},
+         "'int' object has no attribute 'lower'"),
+        ("keywords:existence", {"keywords": 5}, "'int' object is not iterable"),
+        ("keywords:existence", {"keywords": ["a{99999999999999999999}"]}, "the repetition number is too large"),
+        ("keywords:forbidden_words", {"forbidden_words": ["a)"]}, "unbalanced parenthesis at position 3"),
+        ("length_constraints:number_words", {"num_words": "3", "relation": "at least"},
+         "'>=' not supported between instances of 'int' and 'str'"),
+        (FIRST, {"num_paragraphs": 1, "nth_paragraph": 0, "first_word": "a"},
+         "nth_paragraph is 0, and paragraphs are counted from 1"),
+        (FIRST, {"num_paragraphs": 1, "nth_paragraph": -1, "first_word": "a"},
+         "nth_paragraph is -1, and paragraphs are counted from 1"),
+    ):  # fmt: skip
+        with pytest.raises(DataError) as refused:
+            check(name, arguments, "row 7")
+        assert str(refused.value) == f"row 7: {name} cannot take {arguments}: {why}"
+    with pytest.raises(DataError, match=r"^row 7: keywords:existence cannot take .*: maximum recursion depth exceeded"):
+        check("keywords:existence", {"keywords": ["(" * 3_000 + ")" * 3_000]}, "row 7")
+    check(FIRST, {"num_paragraphs": 1, "nth_paragraph": 1, "first_word": "a"}, "row 7")
+    check(FIRST, {"num_paragraphs": 1, "nth_paragraph": 9, "first_word": "a"}, "row 7")
+
+
+def test_instructions_about_a_language_can_be_read_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "langdetect", None)
+    check("language:response_language", {"language": "de"}, "row 1")
+    check("change_case:english_lowercase", {}, "row 1")
+    with pytest.raises(DataError, match=r"^row 1: language:response_language cannot take {'lang': 'de'}: "):
+        check("language:response_language", {"lang": "de"}, "row 1")
+    for use in (lambda: language("A text."), lambda: follows("a text", "change_case:english_lowercase", {})):
+        with pytest.raises(MissingExtra) as refused:
+            use()
+        assert str(refused.value) == (
+            "detecting the language of an answer needs the package 'langdetect': pip install 'firsthand[text]'"
+        )
+    assert not follows(" ", "language:response_language", {"language": "de"}), "an empty text follows none"
+
+
+def test_a_text_without_letters_is_of_no_language_and_of_any() -> None:
+    pytest.importorskip("langdetect", reason="langdetect is not installed")
+    german = "Das ist ein ganz gewöhnlicher deutscher Satz über das Wetter von heute."
+    english = "this is a quite ordinary english sentence about the weather of today."
+    assert [language(text) for text in ("", " \n", "12 + 3 = 15!", german, english)] == [None, None, None, "de", "en"]
+    for text, instruction, arguments, held in (
+        ("12 + 3 = 15!", "language:response_language", {"language": "de"}, True),
+        (german, "language:response_language", {"language": "de"}, True),
+        (english, "language:response_language", {"language": "de"}, False),
+        (english, "change_case:english_lowercase", {}, True),
+        (english.capitalize(), "change_case:english_lowercase", {}, False),
+        (german.lower(), "change_case:english_lowercase", {}, False),
+        (english.upper(), "change_case:english_capital", {}, True),
+        (english, "change_case:english_capital", {}, False),
+        (german.upper(), "change_case:english_capital", {}, False),
+        ("12 + 3", "change_case:english_capital", {}, False),
+    ):
+        assert follows(text, instruction, arguments) is held, (text, instruction)
+
+
+def test_json_is_read_within_one_fence_and_refused_where_it_is_too_deep() -> None:
+    for text, held in (
+        ("[" * 100_000, False),
+        ("[" * 100_000 + "]" * 100_000, False),
+        ("[" * 50 + "]" * 50, True),
+        (" ```JSON\n{}\n``` ", True),
+        ("```Json {} ```", True),
+        ("``` [1, 2]```", True),
+        ("```json {}", True),
+        ("{}\n```", True),
+        ("``````json\n{}\n```", False),
+        ("```jSON\n{}\n```", False),
+        ("Here:\n```json\n{}\n```", False),
+        ("{}{}", False),
+        ("''", False),
+        ('"a"', True),
+        ("```", False),
+    ):
+        assert follows(text, "detectable_format:json_format", {}) is held, text[:30]

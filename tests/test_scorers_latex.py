@@ -119,3 +119,161 @@ def test_a_factor_goes_into_a_matrix_and_into_the_number_of_a_quantity() -> None
     assert times(matrix, matrix) == ["*", matrix, matrix]
     assert times(n(2), ["quantity", n(3), "cm"]) == ["quantity", ["*", n(2), n(3)], "cm"]
     assert times(["percent", n(3)], n(2)) == ["percent", ["*", n(2), n(3)]] and times(X, ["percent", n(3)])[0] == "*"
+
+
+MORE: tuple[tuple[str, Any], ...] = (
+    ("1 or 2, 3", ["or", n(1), n(2), n(3)]),
+    ("1 or 2; 3", ["or", n(1), n(2), n(3)]),
+    ("1, 2 or 3, x", ["or", n(1), n(2), n(3), X]),
+    ("1, or 2, 3", ["or", n(1), n(2), n(3)]),
+    (r"1 \lor 2, 3", ["or", n(1), n(2), n(3)]),
+    (r"1, 2 \vee 3", ["or", n(1), n(2), n(3)]),
+    ("1, 2, and 3, 4", ["list", n(1), n(2), n(3), n(4)]),
+    ("1 or", None),
+    (", 1", None),
+    ("1, , , 2", None),
+    (r"\approx x = 2", ["relation", ["="], X, n(2)]),
+    (r"\approx 2, \approx x", ["list", n(2), X]),
+    (r"\approx\approx 2", None),
+    (r"2\lceil x\rceil", ["*", n(2), ["ceil", X]]),
+    (r"2\lfloor x\rfloor", ["*", n(2), ["floor", X]]),
+    (r"2\frac{x}{y}", ["*", n(2), ["/", X, Y]]),
+    (r"x\binom{2}{y}", ["*", X, ["binom", n(2), Y]]),
+    (r"x\begin{pmatrix} 1 \end{pmatrix}", ["matrix", ["row", ["*", X, n(1)]]]),
+    *((rf"2\{name}{{x}}", ["*", n(2), ["var", f"\\{name} x"]]) for name in (
+        "angle", "triangle", "vec", "hat", "overrightarrow", "mathcal",
+    )),
+    (r"x\overline{y}", ["*", X, ["var", r"\overline y"]]),
+    (r"2\alpha", ["*", n(2), ["var", r"\alpha"]]),
+    (r"2\infty", ["*", n(2), ["const", "oo"]]),
+    (r"2\sqrt{x}", ["*", n(2), ["sqrt", X]]),
+    ("2{x}", ["*", n(2), X]),
+    ("x(y)", ["*", X, Y]),
+    ("x[y]", None),
+    (r"2\{x\}", None),
+    (r"2\emptyset", None),
+    ("0,123", ["list", n(0), n(123)]),
+    ("0 123", None),
+    ("10,123", n(10123)),
+    ("123,000", n(123000)),
+    ("1,2345", ["list", n(1), n(2345)]),
+    ("1,234,567.25", n("1234567.25")),
+    ("1.5,234", ["list", n("1.5"), n(234)]),
+    ("-1,234", ["*", MINUS, n(1234)]),
+    ("1,234,x", ["list", n(1234), X]),
+    ("1 234 567", n(1234567)),
+    ("1 234,567", n(1234567)),
+    ("{1,234}", n(1234)),
+    (r"\{1,234\}", ["set", n(1), n(234)]),
+)  # fmt: skip
+
+
+def test_lists_factors_and_groups_of_digits_are_read_in_any_order() -> None:
+    for text, tree in MORE:
+        assert parse(text) == tree, text
+
+
+MORE: tuple[tuple[str, Any], ...] = (
+    ("1 or 2, 3", ["or", n(1), n(2), n(3)]),
+    ("1 or 2; 3", ["or", n(1), n(2), n(3)]),
+    ("1, 2 or 3, x", ["or", n(1), n(2), n(3), X]),
+    ("1, or 2, 3", ["or", n(1), n(2), n(3)]),
+    (r"1 \lor 2, 3", ["or", n(1), n(2), n(3)]),
+    (r"1, 2 \vee 3", ["or", n(1), n(2), n(3)]),
+    ("1, 2, and 3, 4", ["list", n(1), n(2), n(3), n(4)]),
+    ("1 or", None),
+    (", 1", None),
+    ("1, , , 2", None),
+    (r"\approx x = 2", ["relation", ["="], X, n(2)]),
+    (r"\approx 2, \approx x", ["list", n(2), X]),
+    (r"\approx\approx 2", None),
+    (r"2\lceil x\rceil", ["*", n(2), ["ceil", X]]),
+    (r"2\lfloor x\rfloor", ["*", n(2), ["floor", X]]),
+    (r"2\frac{x}{y}", ["*", n(2), ["/", X, Y]]),
+    (r"x\binom{2}{y}", ["*", X, ["binom", n(2), Y]]),
+    (r"x\begin{pmatrix} 1 \end{pmatrix}", ["matrix", ["row", ["*", X, n(1)]]]),
+    *((rf"2\{name}{{x}}", ["*", n(2), ["var", f"\\{name} x"]]) for name in (
+        "angle", "triangle", "vec", "hat", "overrightarrow", "mathcal",
+    )),
+    (r"x\overline{y}", ["*", X, ["var", r"\overline y"]]),
+    (r"2\alpha", ["*", n(2), ["var", r"\alpha"]]),
+    (r"2\infty", ["*", n(2), ["const", "oo"]]),
+    (r"2\sqrt{x}", ["*", n(2), ["sqrt", X]]),
+    ("2{x}", ["*", n(2), X]),
+    ("x(y)", ["*", X, Y]),
+    ("x[y]", None),
+    (r"2\{x\}", None),
+    (r"2\emptyset", None),
+    ("0,123", ["list", n(0), n(123)]),
+    ("0 123", None),
+    ("10,123", n(10123)),
+    ("123,000", n(123000)),
+    ("1234,567", ["list", n(1234), n(567)]),
+    ("1,2345", ["list", n(1), n(2345)]),
+    ("1,234,567.25", n("1234567.25")),
+    ("1.5,234", ["list", n("1.5"), n(234)]),
+    ("-1,234", ["*", MINUS, n(1234)]),
+    ("1,234,x", ["list", n(1234), X]),
+    ("1 234 567", n(1234567)),
+    ("1 234,567", n(1234567)),
+    ("{1,234}", n(1234)),
+    (r"\{1,234\}", ["set", n(1), n(234)]),
+)  # fmt: skip
+
+
+def test_lists_factors_and_groups_of_digits_are_read_in_any_order() -> None:
+    for text, tree in MORE:
+        assert parse(text) == tree, text
+
+
+MORE: tuple[tuple[str, Any], ...] = (
+    ("1 or 2, 3", ["or", n(1), n(2), n(3)]),
+    ("1 or 2; 3", ["or", n(1), n(2), n(3)]),
+    ("1, 2 or 3, x", ["or", n(1), n(2), n(3), X]),
+    ("1, or 2, 3", ["or", n(1), n(2), n(3)]),
+    (r"1 \lor 2, 3", ["or", n(1), n(2), n(3)]),
+    (r"1, 2 \vee 3", ["or", n(1), n(2), n(3)]),
+    ("1, 2, and 3, 4", ["list", n(1), n(2), n(3), n(4)]),
+    ("1 or", None),
+    (", 1", None),
+    ("1, , , 2", None),
+    (r"\approx x = 2", ["relation", ["="], X, n(2)]),
+    (r"\approx 2, \approx x", ["list", n(2), X]),
+    (r"\approx\approx 2", None),
+    (r"2\lceil x\rceil", ["*", n(2), ["ceil", X]]),
+    (r"2\lfloor x\rfloor", ["*", n(2), ["floor", X]]),
+    (r"2\frac{x}{y}", ["*", n(2), ["/", X, Y]]),
+    (r"x\binom{2}{y}", ["*", X, ["binom", n(2), Y]]),
+    (r"x\begin{pmatrix} 1 \end{pmatrix}", ["matrix", ["row", ["*", X, n(1)]]]),
+    *((rf"2\{name}{{x}}", ["*", n(2), ["var", f"\\{name} x"]]) for name in (
+        "angle", "triangle", "vec", "hat", "overrightarrow", "mathcal",
+    )),
+    (r"x\overline{y}", ["*", X, ["var", r"\overline y"]]),
+    (r"2\alpha", ["*", n(2), ["var", r"\alpha"]]),
+    (r"2\infty", ["*", n(2), ["const", "oo"]]),
+    (r"2\sqrt{x}", ["*", n(2), ["sqrt", X]]),
+    ("2{x}", ["*", n(2), X]),
+    ("x(y)", ["*", X, Y]),
+    ("x[y]", None),
+    (r"2\{x\}", None),
+    (r"2\emptyset", None),
+    ("0,123", ["list", n(0), n(123)]),
+    ("0 123", None),
+    ("10,123", n(10123)),
+    ("123,000", n(123000)),
+    ("1234,567", ["list", n(1234), n(567)]),
+    ("1,2345", ["list", n(1), n(2345)]),
+    ("1,234,567.25", n("1234567.25")),
+    ("1.5,234", ["list", n("1.5"), n(234)]),
+    ("-1,234", ["*", MINUS, n(1234)]),
+    ("1,234,x", ["list", n(1234), X]),
+    ("1 234 567", n(1234567)),
+    ("1 234,567", n(1234567)),
+    ("{1,234}", n(1234)),
+    (r"\{1,234\}", ["set", n(1), n(234)]),
+)  # fmt: skip
+
+
+def test_lists_factors_and_groups_of_digits_are_read_in_any_order() -> None:
+    for text, tree in MORE:
+        assert parse(text) == tree, text

@@ -256,6 +256,13 @@ def test_a_log_is_doubted_where_canaries_or_the_exit_status_say_otherwise() -> N
         ({"x": "FAILED"}, 1, None, ""),
         ({"x": "ERROR"}, 0, None, zero),
         ({}, 1, None, ""),
+        ({}, 0, None, ""),
+        ({}, None, None, ""),
+        ({"x": "PASSED"}, None, None, one.replace("is 1", "is None")),
+        ({"x": "SKIPPED", "y": "XFAIL"}, -9, None, one.replace("is 1", "is -9")),
+        ({"x": "PASSED", "y": "ERROR"}, None, None, ""),
+        (good, None, canary, ""),
+        ({}, 1, canary, lost),
     ):
         assert _doubt(results, status, made) == said
     assert canary.owns("test_p (a.B)")
@@ -267,7 +274,19 @@ def test_a_log_is_doubted_where_canaries_or_the_exit_status_say_otherwise() -> N
 def test_a_test_command_stands_between_the_last_markers_and_is_not_empty() -> None:
     script = f"setup\n{START}\nold\n {END} \nmore\n{START}\npytest x\n{END}\nend"
     assert script_parts(script) == (f"setup\n{START}\nold\n {END} \nmore", "pytest x")
-    for wrong in ("", START, END, f"{END}\n{START}\nx", f"{START}\n \n{END}"):
+    for start, end in ((f" {START}", f"{END}  "), (f"\t{START}\r", f"\t{END}\r"), (START, f"  {END}")):
+        assert script_parts(f"a\nb\n{start}\n pytest x\npytest y\n{end}\nc") == ("a\nb", " pytest x\npytest y")
+        assert script_parts(f"{start}\nx\n{end}") == ("", "x")
+    for wrong in (
+        f"{START} x\npytest\n{END}",
+        f"{START}\npytest\n{END} x",
+        f"{START}\n{END}",
+        "",
+        START,
+        END,
+        f"{END}\n{START}\nx",
+        f"{START}\n \n{END}",
+    ):
         with pytest.raises(DataError, match=r"^the eval_script holds no test command between the lines "):
             script_parts(wrong)
 
@@ -314,6 +333,14 @@ def test_logs_are_read_by_status_name_and_parser() -> None:
     assert read_log("FAILED g.py\ng.py::t PASSED\n", "pytest")["g.py::t"] == "PASSED", "not an import that failed"
     paths = "PASSED t.py::t[/a/b/c]\nPASSED t.py::u[/a/b*]\nFAILED t.py::v[x]\n"
     assert read_log(paths, "requests") == {"t.py::t[/c]": "PASSED", "t.py::u[/a/b*]": "PASSED", "t.py::v[x]": "FAILED"}
+    for name, known in (
+        ("[/a]b/c]", "[/c]"), ("[/a[b/c[d]", "[/c[d]"), ("[/a/b]x", "[/b]"), ("[/a]", "[/a]"), ("[/a/]", "[/]"),
+        ("[/a/b", "[/a/b"), ("[//a/b]", "[//a/b]"), ("[a/b]", "[a/b]"), ("[/a/*b]", "[/a/*b]"), ("/a/b]", "/a/b]"),
+        ("[]", "[]"), ("", ""),
+    ):  # fmt: skip
+        for parser in ("requests", "parse_log_pylint"):
+            assert read_log(f"PASSED t.py::t{name}\n", parser) == {f"t.py::t{known}": "PASSED"}, name
+        assert read_log(f"PASSED t.py::t{name}\n", "pytest") == {f"t.py::t{name}": "PASSED"}
     assert read_log("PASSED t[MouseButton.RIGHT]", "matplotlib") == {"t[3]": "PASSED"}
     sympy = "test_a ok [OK]\ntest_b F\ntest_c E [FAIL]\nok\ntest_d\nother ok\n____ sympy/x.py:test_e ____\ntest_a F\n"
     assert read_log(sympy, "sympy") == {

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from firsthand.errors import MissingExtra
 from firsthand.scorers import locomo_f1 as locomo
 from firsthand.scorers import text
 from firsthand.stats.figures import figure_detail
@@ -93,3 +97,111 @@ def test_answers_of_locomo_are_scored_by_their_category(monkeypatch: pytest.Monk
         locomo.parts_f1(",".join("x" * 200) + ",right", "right") == 0.0
         and locomo.parts_f1(",".join("x" * 199) + ",right", "right") == 1.0
     )
+
+
+class Words:
+    """Splits texts as rouge-score's tokenizer, which takes long to import, splits these."""
+
+    def __init__(self, use_stemmer: bool = False) -> None:
+        self.stemmed = use_stemmer
+
+    def tokenize(self, words: str) -> list[str]:
+        split = words.replace("!", " ").lower().split()
+        return [each.removesuffix("s") if self.stemmed and len(each) > 3 else each for each in split]
+
+
+def test_rouge_l_is_of_stemmed_words_and_nothing_for_a_text_without_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rouge_score", reason="rouge-score is not installed")
+    monkeypatch.setitem(sys.modules, "rouge_score.tokenizers", SimpleNamespace(DefaultTokenizer=Words))
+    for answer, reference, value in (
+        ("cats", "cat", 1.0),
+        ("the cats sat down", "Cat sat", 2 * (2 / 4) * 1 / (2 / 4 + 1)),
+        ("sat", "the cats sat down", 2 * 1 * (1 / 4) / (1 + 1 / 4)),
+        ("b a", "a b", 1 / 2),
+        ("a", "b", 0.0),
+        ("a", "!", 0.0),
+        ("a", "", 0.0),
+        ("!", "a", 0.0),
+        ("", "", 0.0),
+    ):
+        assert text.rouge_l_of(answer, reference) == pytest.approx(value), (answer, reference)
+    best = text.rouge_l(task(references=["", "dogs", "cats sat"]), attempt("cat"))
+    assert (best.name, best.value, best.detail) == ("rouge_l", pytest.approx(2 / 3), {"answer": "cat"})
+    assert text.rouge_l(task(answer="x"), attempt(None)).value == 0.0
+
+
+def test_the_longest_common_subsequence_is_counted_once_per_word() -> None:
+    for left, right, length in (
+        ("aaaa", "aa", 2), ("aa", "aaaa", 2), ("abcabba", "cbabac", 4), ("ab" * 50, "ba" * 50, 99), ("abc", "cba", 1),
+        ("x" * 200, "x" * 130 + "y", 130), ("ab", "cd", 0), ("", "", 0), ("a", "a", 1), ("axbxc", "abc", 3),
+    ):  # fmt: skip
+        assert text.common_length(left, right) == length == text.common_length(right, left), (left, right)
+
+
+def test_word_overlap_is_with_the_best_reference_within_the_bound() -> None:
+    long = "x " * 10_000
+    for secret, answer, value in (
+        ({"references": ["x c", "b c", "b"]}, "b c d", 2 * 2 / 5),
+        ({"references": ["", "b"]}, "", 1.0),
+        ({"references": []}, "", 1.0),
+        ({"references": ["c"], "answer": "b"}, "b", 0.0),
+        ({}, None, 1.0),
+        ({"answer": 7}, "7", 1.0),
+        ({"answer": "y"}, long + "y", 0.0),
+        ({"answer": "y"}, long[:-2] + "y", 2 / 10_001),
+        ({"answer": long + "y"}, "y", 0.0),
+        ({"answer": long[:-2] + "y"}, "y", 2 / 10_001),
+        ({"answer": "c c b d"}, "c b b", 2 * 2 / 7),
+    ):
+        found = text.token_f1(task(**secret), attempt(answer))
+        assert (found.name, found.value) == ("token_f1", pytest.approx(value)), (secret.keys(), (answer or "")[-9:])
+    assert text.token_f1(task(answer="y"), attempt("z" * 201)).detail == {"answer": "z" * 200}
+
+
+@pytest.fixture
+def fresh_stemmer() -> Iterator[None]:
+    locomo.stemmer.cache_clear()
+    yield
+    locomo.stemmer.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh_stemmer")
+def test_the_stemmer_of_locomo_is_nltks_own_and_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[Any, ...]] = []
+
+    class Porter(Stems):
+        ORIGINAL_ALGORITHM = MARTIN_EXTENSIONS = "another"
+
+        def __init__(self, *given: Any, **named: Any) -> None:
+            made.append((given, named))
+
+    monkeypatch.setitem(sys.modules, "nltk.stem", SimpleNamespace(PorterStemmer=Porter))
+    assert locomo.stemmed_f1("Cats, and the well-known dogs!", "an wellknown cat") == pytest.approx(4 / 5)
+    assert locomo.stemmed_f1("the", "a") == locomo.stemmed_f1("", "") == locomo.stemmed_f1("cat", "") == 0.0
+    assert locomo.stemmed_f1("sandy band", "sandy band") == 1.0 and locomo.stemmed_f1("s y", "sandy") == 0.0
+    assert made == [((), {})], "as the authors make it"
+    assert locomo.parts_f1("dogs , cats", "cat, dog,bird") == pytest.approx(2 / 3)
+    assert locomo.parts_f1("", "cat") == 0.0 and locomo.parts_f1("cat", "cat,") == 0.5
+
+
+@pytest.mark.slow  # importing NLTK takes seconds
+@pytest.mark.usefixtures("fresh_stemmer")
+def test_words_have_the_stems_of_nltks_extended_algorithm() -> None:
+    pytest.importorskip("nltk", reason="nltk is not installed")
+    assert locomo._stems("dying flies, skies and the lying") == ["die", "fli", "sky", "lie"]
+    assert locomo.stemmed_f1("dying", "die") == 1.0
+
+
+@pytest.mark.usefixtures("fresh_stemmer")
+def test_measures_without_their_package_say_which_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, package, purpose, use in (
+        ("nltk.stem", "nltk", "LoCoMo's F1", locomo.stemmer),
+        ("sacrebleu", "sacrebleu", "BLEU and chrF", lambda: text.corpus_bleu(["a"], [["a"]])),
+        ("sacrebleu", "sacrebleu", "BLEU and chrF", lambda: text.bleu(task(answer="a"), attempt("a"))),
+        ("rouge_score.scoring", "rouge-score", "ROUGE", lambda: text.rouge_l_of("a", "a")),
+        ("rouge_score.rouge_scorer", "rouge-score", "ROUGE", lambda: text.rouge("a", "a")),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(MissingExtra) as refused:
+            patch.setitem(sys.modules, module, None)
+            use()
+        assert str(refused.value) == f"{purpose} needs the package {package!r}: pip install 'firsthand[text]'"

@@ -34,6 +34,7 @@ class TestCases(unittest.TestCase):
         self.assertEqual(f(2), 5)
 """
 ALWAYS = "\nclass TestLast(unittest.TestCase):\n    def test_zz(self):\n        self.assertEqual(1, 2)\n"
+CASE = "import unittest\nunittest.TestCase"
 FAILED = {"test_a": "AssertionError: 3 != 5", "test_zz": "AssertionError: 1 != 2"}
 
 
@@ -107,6 +108,15 @@ def check_an_answer_that_changes_what_judges_it_is_found_out() -> None:
         ("import sys\nsys.settrace(lambda *a: None)", "the answer changed unittest"),
         ("import sys\nsys.modules['unittest.case'] = sys", "the answer changed unittest"),
         ("class Same:\n    def __eq__(self, other): return True", "Same equals everything"),
+        (f"{CASE}.assertAlmostEqual.__defaults__ = (None, None, 9)", "the answer changed unittest"),
+        (f"{CASE}.assertTrue.__code__ = (lambda *a: None).__code__", "the answer changed unittest"),
+        ("import json\njson.dumps.__kwdefaults__['sort_keys'] = True", "the answer changed unittest"),
+        ("import json\njson.loads.__kwdefaults__['cls'] = None or json.JSONDecoder", "the answer changed unittest"),
+        ("import json\njson._default_encoder.encode = json.JSONEncoder().encode", "the answer changed unittest"),
+        ("import json\njson._default_decoder.strict = False", "the answer changed unittest"),
+        ("import json\njson.JSONDecoder.added = 1", "the answer changed unittest"),
+        ("import json.scanner\njson.scanner.added = 1", "the answer changed unittest"),
+        ("import json.encoder\njson.encoder.ESCAPE = None", "the answer changed unittest"),
     ):
         report = served(f"{PLUS}{change}\n")[-1]
         assert report["problems"]["unittest"] == said and {**report["problems"], **FAILED} == report["problems"], change
@@ -116,6 +126,18 @@ def check_an_answer_that_changes_what_judges_it_is_found_out() -> None:
         {},
         {"ran": ["test_a", "test_b", "test_zz"], "problems": replaced},
     ]
+    forged = """
+import json
+class Forged(json.JSONEncoder):
+    def encode(self, body):
+        body.get("problems", {}).pop("test_a", None)
+        return super().encode(body)
+json.dumps.__kwdefaults__["cls"] = Forged
+"""
+    assert served(PLUS + forged)[-1]["problems"] == {
+        "test_zz": FAILED["test_zz"],
+        "unittest": "the answer changed unittest",
+    }
     two = served(
         PLUS + "import builtins\nbuiltins.ascii = len\nclass Same:\n    def __eq__(self, other): return True\n"
     )[-1]

@@ -81,7 +81,7 @@ def check(instruction: str, arguments: Mapping[str, Any], where: str) -> None:
         follows("A text.", instruction, arguments)
     except MissingExtra:
         return
-    except (TypeError, ValueError, AttributeError, re.error) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError, RecursionError, re.error) as error:
         raise DataError(f"{where}: {instruction} cannot take {dict(arguments)}: {error}") from None
 
 
@@ -155,6 +155,8 @@ def _paragraphs(text: str, *, num_paragraphs: int) -> bool:
 
 
 def _first_word(text: str, *, num_paragraphs: int, nth_paragraph: int, first_word: str) -> bool:
+    if nth_paragraph < 1:
+        raise ValueError(f"nth_paragraph is {nth_paragraph}, and paragraphs are counted from 1")
     parts = text.split("\n\n")
     count = sum(bool(part.strip()) for part in parts)
     if nth_paragraph > count or not (paragraph := parts[nth_paragraph - 1].strip()):

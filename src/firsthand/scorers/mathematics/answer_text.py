@@ -11,8 +11,8 @@ _SYMBOLS = {
     "−": "-", "–": "-", "—": "-", "×": "*", "·": "*", "⋅": "*", "∙": "*", "÷": "/", "⁄": "/", "≤": "\\le ", "≥": "\\ge ",
     "≠": "\\ne ", "≈": "\\approx ", "∪": "\\cup ", "∩": "\\cap ", "∅": "\\emptyset ", "°": "\\degree ", "±": "\\pm ",
     "∓": "\\mp ", "∈": "\\in ", "∞": "\\infty ", "π": "\\pi ", "θ": "\\theta ", "α": "\\alpha ", "β": "\\beta ",
-    "γ": "\\gamma ", "λ": "\\lambda ", "μ": "\\mu ", "ω": "\\omega ", "φ": "\\phi ", "ℝ": "\\mathbb{R}", "∠": "\\angle ",
-    "€": "\\euro ", "£": "\\sterling ", "∖": "\\setminus ", "…": "\\ldots ", "“": "", "”": "",
+    "γ": "\\gamma ", "λ": "\\lambda ", "μ": "\\mu ", "ω": "\\omega ", "φ": "\\phi ", "∠": "\\angle ",
+    "€": "\\euro ", "£": "\\sterling ", "∖": "\\setminus ", "“": "", "”": "",
 }  # fmt: skip
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _REPLACED = (
@@ -74,7 +74,7 @@ def _unicode(text: str) -> str:
         return text
     text = _RAISED.sub(lambda found: f"^{{{found.group().translate(_SUPERSCRIPTS)}}}", text)
     text = re.sub(r"√\s*(\d+(?:\.\d+)?|[A-Za-z])", r"\\sqrt{\1}", text).replace("√", "\\sqrt ")
-    text = unicodedata.normalize("NFKC", _VULGAR.sub(" ", text))
+    text = unicodedata.normalize("NFKC", _VULGAR.sub(" ", text.replace("ℝ", "\\mathbb{R}")))  # which makes ℝ an R
     return "".join(_SYMBOLS.get(sign, sign) for sign in text)
 
 

@@ -72,12 +72,10 @@ def has(tree: Sequence[Any], *kinds: str) -> bool:
 
 
 def agree(left: Tree, right: Tree) -> bool:
-    """Return whether two expressions have equal values to 40 digits, wherever both have one.
+    """Return whether two expressions have equal values to 40 digits, wherever both have one; infinity is no value.
 
     A bare `log` is read as natural or decimal, the same in both.
     """
-    if has(left, "oo") or has(right, "oo"):
-        return False  # equal ones have equal trees
     return any(_agree(left, right, base) for base in ((0, 10) if has(left, "log") or has(right, "log") else (0,)))
 
 

@@ -111,7 +111,7 @@ def close(output: Any, expected: Any, atol: float) -> bool:
         return len(output) == len(expected) and all(close(a, b, atol) for a, b in zip(output, expected, strict=True))
     if output == expected:
         return True
-    return bool(abs(output - expected) <= atol + RELATIVE * abs(expected))
+    return bool(abs(output - expected) <= atol + RELATIVE * abs(expected) < math.inf)
 
 
 def floats(value: Any) -> bool:

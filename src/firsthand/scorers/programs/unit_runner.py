@@ -4,7 +4,7 @@ Two processes: this one starts another, which loads the answer before any test i
 The cases patch the answer's own modules, so both must share an interpreter: unlike `checker.py`, this cannot keep an
 answer from looking at the tests while they call it. It keeps what it can:
 
-- what runs the cases (the classes of `unittest` with the code of their functions, `compile`, `exec`, Python's builtins) is
+- what runs the cases (the classes of `unittest` and `json` with the code of their functions, `compile`, `exec`, builtins) is
   taken before the answer loads, compared before the tests are read, and around each of them but for builtins, which tests
   patch; so are the test class and its instances, and there is no trace or profile function;
 - only a report on every test counts, so an answer that leaves early has failed, and a test that was skipped, or expected to
@@ -21,6 +21,7 @@ import ast
 import builtins
 import ctypes
 import json
+import json.scanner
 import os
 import secrets
 import socket
@@ -33,7 +34,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 MODULE = "__test__"
-MODULES = (unittest, unittest.case, unittest.result, unittest.suite, unittest.loader, json, json.encoder)
+MODULES = (
+    unittest, unittest.case, unittest.result, unittest.suite, unittest.loader,
+    json, json.encoder, json.decoder, json.scanner,
+)  # fmt: skip
 WATCHED: tuple[type, ...] = tuple(
     {each for module in MODULES for each in vars(module).values() if isinstance(each, type) and each.__module__ in
      {module.__name__ for module in MODULES}}
@@ -364,13 +368,24 @@ def serve(link: socket.socket, answer: str) -> NoReturn:
 
 
 def _state() -> list[Any]:
-    """The content of what runs the cases, the code of its functions too, to see whether anything in it was replaced."""
+    """The content of what runs the cases, to see whether anything in it was replaced.
+
+    It holds the code of its functions too, what they take where a caller gives nothing, and what its objects hold.
+    """
     held = [dict(vars(each)) for each in (*WATCHED, *MODULES)]
-    codes = [
-        [(getattr(each, "__code__", None), getattr(each, "__defaults__", None)) for each in content.values()]
+    inside = [
+        [
+            (
+                getattr(each, "__code__", None),
+                getattr(each, "__defaults__", None),
+                dict(getattr(each, "__kwdefaults__", None) or {}),
+                dict(vars(each)) if isinstance(each, WATCHED) else None,
+            )
+            for each in content.values()
+        ]
         for content in held
     ]
-    return [held, codes]
+    return [held, inside]
 
 
 if __name__ == "__main__":
