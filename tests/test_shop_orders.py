@@ -127,6 +127,13 @@ def test_the_player_that_knows_the_product_turns_pages_goes_back_and_chooses_wha
     assert listed.optimal() == "click[B0LAMP]"
     listed.results = [LAMP, *listed.results[:-1]]
     assert listed.optimal() == "click[Back to Search]"
+    others = [each for each in listed.shop.products if each is not LAMP] * 3
+    for place in (0, 1, 9, 10, 11, 19, 20, 21, 29):
+        listed.results = [*others[:place], LAMP, *others[place:29]]
+        for number in (0, 1, 2):
+            listed.number = number
+            here = "B0LAMP" if place // 10 == number else "Next >" if place // 10 > number else "Back to Search"
+            assert listed.optimal() == f"click[{here}]", (place, number)
     page = walked("search[desk lamp]", "click[B0LAMP]", "click[red]")
     assert page.optimal() == "click[blue]"
     asyncio.run(page.click("blue"))
