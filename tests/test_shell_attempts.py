@@ -335,6 +335,13 @@ def test_a_script_file_lies_inside_its_folder_however_that_is_named(tmp_path, mo
             with pytest.raises(DataError) as refused:
                 read(folder, name)
             assert str(refused.value) == f"w: the script {name!r} lies outside {folder}"
+    for name, told in ((3, "'3'"), (None, "'None'"), (["a.sh"], "\"['a.sh']\""), ("a\0b", "'a\\x00b'")):
+        for body in ({"file": name}, {"code": "x", "file": name}):
+            row = {"description": "d", "start": body, "evaluation": {"match": "1"}}
+            if isinstance(name, str) or "code" in body:
+                with pytest.raises(DataError) as refused:
+                    _item(row, "i", Path("scripts"), "w")
+                assert str(refused.value) == f"w: the file of a script is {told}: the name of a file was expected"
     for name in ("none.sh", "in", "."):
         with pytest.raises(DataError, match=r"^w: .*scripts.* cannot be read: "):
             read(Path("scripts"), name)

@@ -263,6 +263,19 @@ def test_streams_of_a_step_are_saved_under_their_number_and_come_back_in_order(t
     assert (one.group, one.pair, one.label, one.adapter, one.ce) == ("g", 0, 0.0, "lead", None)
     assert one.value is not None and one.value.tolist() == [0, 0.5, 1] and again[10].source == "f:10"
     assert load_streams(save_streams([], tmp_path, 3)) == []
+    for arrays, why in (
+        ({"0.ids": [1], "0.other": [1]}, "its arrays are others"), ({"0.ce": [1.0]}, "its arrays are others"),
+        ({"ids": [1]}, "invalid literal for int() with base 10: 'ids'"),
+    ):  # fmt: skip
+        np.savez(tmp_path / "wrong.npz", **arrays)
+        with pytest.raises(DataError) as refused:
+            load_streams(tmp_path / "wrong.npz")
+        told = f"{tmp_path / 'wrong.npz'} holds no streams ({why}): give a file that `fit` saved"
+        assert str(refused.value) == told
+    with (tmp_path / "wrong.npz").open("wb") as file:
+        np.save(file, np.ones(3))
+    with pytest.raises(DataError, match=r"wrong\.npz holds no streams \(its arrays are others\): give a file"):
+        load_streams(tmp_path / "wrong.npz")
 
 
 def test_an_objective_tells_each_number_that_it_cannot_use() -> None:

@@ -216,6 +216,11 @@ def test_each_wrong_line_is_told_by_what_is_wrong_with_it(tmp_path: Path) -> Non
     assert one(role="user", content="x", tool_calls=[CALL]) == (
         "f:4, message 2 has tool calls and the role 'user': expected the role assistant"
     )
+    for calls, kind in ((3, "int"), (True, "bool"), ("add", "str"), ({"name": "add"}, "dict")):
+        for role in ("assistant", "user", "tool"):
+            assert one(role=role, content="x", tool_calls=calls) == (
+                f"f:4, message 2 has tool calls of type {kind}: expected a list of them"
+            )
     for call, text in (
         ({"function": {}}, "f:4, message 2 has a tool call without a function's name: expected OpenAI's format"),
         ("x", "f:4, message 2 has a tool call without a function's name: expected OpenAI's format"),
