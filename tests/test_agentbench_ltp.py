@@ -18,7 +18,7 @@ from firsthand.rollout import rollout
 from firsthand.trace import Trace
 from firsthand.worlds.players import play
 from firsthand.worlds.puzzles.puzzle import Puzzle, read_puzzle
-from firsthand.worlds.puzzles.puzzle_judge import ModelHost, content_words, is_negated, verdict_by_rules
+from firsthand.worlds.puzzles.puzzle_judge import ModelHost, RuleHost, content_words, is_negated, verdict_by_rules
 
 SHARED = (
     Path(os.environ.get("FIRSTHAND_DATA") or Path(__file__).parents[2] / "shared" / "data") / "agents" / "agentbench"
@@ -191,3 +191,39 @@ def test_the_real_puzzles_are_read_and_the_optimal_player_finds_all_their_points
     assert len(puzzles) == 50 and sum(len(puzzle.answer_keys) for puzzle in puzzles) == 229
     traces = [asyncio.run(play(benchmark, task, "optimal")) for task in benchmark.tasks(0)[::10]]
     assert [trace.value() for trace in traces] == [1] * 5
+
+
+@pytest.mark.parametrize(
+    ("question", "verdict"),
+    [
+        ("alpha beta gamma delta kappa", "yes"),  # three of five words are in the point
+        ("not alpha beta gamma delta kappa", "no"),
+        ("alpha beta delta kappa sigma", "no"),  # two of five: no point, and 0.4 of the truth
+        ("alpha " + " ".join(f"w{letter}" for letter in "abcdefghijklm") + " beta", "irrelevant"),
+        (" ".join(["alpha beta gamma 1 2 3 4", *(f"w{letter}" for letter in "abcdefghijklm")]), "no"),  # 7 of 20
+        (" ".join(["alpha beta gamma 1 2 3", *(f"w{letter}" for letter in "abcdefghijklmn")]), "irrelevant"),  # 6
+        ("wa 1 2 3 4", "no"),  # the truth is no point
+        ("omega", "yes"),  # a point of the story counts too
+        ("was it", "irrelevant"),
+        ("", "irrelevant"),
+    ],
+)
+def test_a_verdict_turns_at_exactly_its_share_of_words(question: str, verdict: str):
+    assert verdict_by_rules(Puzzle("s", "1 2 3 4", ("omega",), ("alpha beta gamma",)), question) == verdict
+
+
+def test_a_point_is_found_at_exactly_its_share_of_words_and_by_the_question_that_touches_it():
+    words = ["alpha", "beta", "gamma", "delta", "kappa", "sigma", "omega", "theta", "lambda", "zeta"]
+    puzzle = Puzzle("s", "t", ("river", "bank"), (" ".join(words), "river flow"))
+
+    def found(question: str, *known: str, left: tuple[int, ...] = (0, 1)) -> tuple[int, ...]:
+        made = asyncio.run(RuleHost().answer(puzzle, question, known, left))
+        assert made.verdict == "yes"
+        return made.found
+
+    assert found(" ".join(words[:7])) == (0,) and found(" ".join(words[:6])) == ()
+    assert found(words[6], " ".join(words[:3]), " ".join(words[3:6])) == (0,), "with what was known before"
+    assert found(words[6], " ".join(words[:7]), left=(1,)) == ()
+    assert found("bank", " ".join(words)) == (), "the question itself has none of its words"
+    assert found("river flow", " ".join(words[:7]), left=(1, 0)) == (1,)
+    assert found("river flow " + words[0], "river") == (1,)

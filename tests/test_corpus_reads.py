@@ -348,8 +348,14 @@ def test_a_benchmark_s_corpus_has_a_file_of_its_own_for_each_embedder(tmp_path: 
     task = Task("t9", "q", metadata={"corpus": "scifact"})
     assert benchmark_corpus.corpus_spec(task) == "scifact"
     assert asyncio.run(benchmark_corpus.task_index(task, "own", embedder="minilm")) == "own"
-    with pytest.raises(ConfigError, match="task t9 names no corpus: give an index, as in index=PATH"):
-        benchmark_corpus.corpus_spec(Task("t9", "q"))
+    for named in ({}, {"corpus": None}, {"corpus": ""}):
+        with pytest.raises(ConfigError) as refused:
+            benchmark_corpus.corpus_spec(Task("t9", "q", metadata=named))
+        assert str(refused.value) == (
+            "task t9 names no corpus: give an index, as in index=PATH, or a benchmark of retrieval such as scifact"
+        )
+        with pytest.raises(ConfigError, match="task t9 names no corpus"):
+            asyncio.run(benchmark_corpus.task_index(Task("t9", "q", metadata=named), "", embedder="minilm"))
 
 
 def test_each_document_of_a_benchmark_is_one_chunk_stored_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

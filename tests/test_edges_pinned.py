@@ -77,6 +77,15 @@ def test_the_warm_up_of_a_run_is_a_twentieth_by_default(steps: int, at: int) -> 
     assert rate(at) == 1.0 and rate(at - 1) == pytest.approx((at - 1) / at)
 
 
+def test_no_steps_of_warm_up_are_none_however_long_the_run() -> None:
+    for schedule in ("constant", "cosine", "wsd"):
+        rate = ScheduleSettings(schedule=schedule, final_lr=1.0).over(100)
+        assert [rate(step) for step in (1, 2, 50, 100)] == [1.0] * 4, schedule
+    assert [ScheduleSettings(schedule="constant", warmup_steps=4).over(100)(at) for at in (1, 4, 5)] == [0.25, 1, 1]
+    short = ScheduleSettings(schedule="constant", warmup_steps=-1).over(19)
+    assert [short(at) for at in (1, 19)] == [1, 1], "a twentieth of 19 steps is none"
+
+
 def test_a_schedule_may_fill_the_run_and_no_more() -> None:
     wsd = ScheduleSettings(schedule="wsd", warmup_steps=4, decay_steps=6, final_lr=0.0)
     assert [wsd.over(10)(step) for step in (2, 4, 7, 10)] == pytest.approx([0.5, 1, 0.5, 0])

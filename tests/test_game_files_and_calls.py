@@ -154,6 +154,19 @@ def test_a_game_of_textworld_is_played_by_commands_and_tells_its_end() -> None:
     assert told("x" * 200).startswith("You xxx") and len(game.given) == 3
     told("burn box")
     assert world.ending == "lost"
+    step = game.step
+    moves = iter([["drop lamp"], ["take lamp"], ["drop lamp"]])
+
+    def changing(words: str) -> Any:
+        made, score, done = step(words)
+        made.admissible_commands = next(moves)
+        return made, score, done
+
+    game.step = changing  # type: ignore[method-assign]
+    world._state = state(admissible_commands=["take lamp"])
+    for words, is_refused in (("take lamp", False), ("take lamp", True), ("take lamp", False)):
+        assert isinstance(told(words), RefusedAction) is is_refused, "by what was possible before it"
+    game.step = step  # type: ignore[method-assign]
     told("open box")
     assert world.ending == "won" and asyncio.run(world.result()) == {"won": True, "score": 1, "max_score": 3}
     assert world.read("open  it") == WorldCall("command", {"text": "open  it"})

@@ -59,6 +59,9 @@ def test_a_new_index_has_the_prefixes_of_its_models_family(tmp_path: Path, monke
         ("bge-m3", {}, (query, "")),
         ("bgelike", {}, ("", "")), ("e5", {"query_prefix": "", "document_prefix": "d"}, ("", "d")),
         ("e5", {"query_prefix": "q"}, ("q", "passage: ")),
+        ("e5", {"query_prefix": ""}, ("", "passage: ")), ("e5", {"document_prefix": ""}, ("query: ", "")),
+        ("e5", {"query_prefix": "", "document_prefix": ""}, ("", "")), ("e5x", {"document_prefix": "d"}, ("", "d")),
+        ("bge", {"query_prefix": ""}, ("", "")), ("x/BGE-e5", {"document_prefix": ""}, ("query: ", "")),
     ):  # fmt: skip
         found = prepared(tmp_path / "new.index", model=model, **given)
         assert found.header == IndexHeader(model, "letters-1", 3, auto, *prefixes) and found.note == ""
@@ -69,7 +72,7 @@ def test_a_new_index_has_the_prefixes_of_its_models_family(tmp_path: Path, monke
         "",
         IndexHeader("", "", 0, open_chunker("recursive:size=50:overlap=9").text),
     )
-    assert len(opened) == 7 and not (tmp_path / "new.index").exists()
+    assert len(opened) == 13 and not (tmp_path / "new.index").exists()
 
     def away(model: str, told: object) -> Letters:
         raise DownloadError("no network")

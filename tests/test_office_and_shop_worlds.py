@@ -92,6 +92,25 @@ def test_the_offices_tools_find_read_and_change_one_record_each():
     assert [each["id"] for each in desk.state["events"]] == ["event-10", "event-11"]
 
 
+def test_what_is_sent_and_made_is_added_to_what_was_there():
+    desk = OfficeDesk({"mails": [], "events": [], "files": [], "sent": []})
+    for number in (1, 2, 3):
+        assert asyncio.run(desk.send_mail(f"{number}@x", f"s{number}", "")) == f"The mail to {number}@x was sent."
+        asyncio.run(desk.create_event(f"e{number}", "2027-05-20 09:00", "2027-05-20 09:01", []))
+        asyncio.run(desk.create_file(f"f{number}", f"c{number}"))
+    asyncio.run(desk.send_mail("1@x", "s1", ""))
+    refused = asyncio.run(desk.send_mail("1" * 61, "s", "b"))
+    assert refused == f"{'1' * 60!r} is no address: it has no @" and isinstance(refused, RefusedAction)
+    sent = [{"recipient": f"{number}@x", "subject": f"s{number}", "body": ""} for number in (1, 2, 3)]
+    assert desk.state["sent"] == [*sent, sent[0]], "each mail, an equal one too"
+    assert [(each["id"], each["title"], each["participants"]) for each in desk.state["events"]] == [
+        (f"event-{number}", f"e{number}", []) for number in (1, 2, 3)
+    ]
+    assert [(each["id"], each["name"], each["content"]) for each in desk.state["files"]] == [
+        (f"file-{number}", f"f{number}", f"c{number}") for number in (1, 2, 3)
+    ]
+
+
 def test_what_the_office_refuses_changes_nothing_and_is_told():
     desk = OfficeDesk(STATE)
     same = "2027-05-20 09:00"

@@ -17,7 +17,7 @@ from firsthand.worlds.world import InvalidAction
 ELEMENTS = (
     PageElement(4, "button", "Go", "", ()),
     PageElement(5, "text field", "Name", "old", ()),
-    PageElement(6, "choice", "Hour", "9", ("Nine", "", "STRASSE")),
+    PageElement(6, "choice", "Hour", "9", ("Nine", "", "STRASSE", "Ünder")),
     PageElement(9, "check box", "On", "yes", ()),
 )
 HELP = "write click[n], type[n] text, select[n] option, accept, dismiss or look, where n is the number of an element"
@@ -84,7 +84,7 @@ def test_an_action_that_does_not_fit_its_element_says_which_one_does() -> None:
         assert refused(world.hover(number)) == f"there is no element {number}: there are 1 to 4"
     assert refused(world.drag(1, 5)) == refused(world.drag(5, 1)) == "there is no element 5: there are 1 to 4"
     assert refused(world.type(2, "y" * 201)) == "the text has 201 characters: at most 200 are typed"
-    told = "is no option of Hour: there are Nine, , STRASSE"
+    told = "is no option of Hour: there are Nine, , STRASSE, Ünder"
     assert (
         refused(world.select(3, "z" * 41)) == f"{'z' * 40!r} {told}" and refused(world.select(3, "9")) == f"'9' {told}"
     )
@@ -99,13 +99,27 @@ def test_an_action_that_does_not_fit_its_element_says_which_one_does() -> None:
         world.drag(1, 4), world.press("aRROWleft"),
     ]  # fmt: skip
     shown = "Page: Title\ntext\nElements:\n[1] button 'Go'\n[2] text field 'Name' = old\n"
-    shown += "[3] choice 'Hour' = 9 (options: Nine, STRASSE)\n[4] check box 'On' = yes"
+    shown += "[3] choice 'Hour' = 9 (options: Nine, STRASSE, Ünder)\n[4] check box 'On' = yes"
     assert [asyncio.run(each) for each in moves] == [shown] * 7 and asyncio.run(world.look()) == shown
     go, name, hour, on = ELEMENTS
     assert browser.done == [
         ("click", go), ("type", name, "y" * 200), ("select", hour, "STRASSE"), ("select", hour, ""), ("hover", on),
         ("drag", go, on), ("press", "ArrowLeft"),
     ]  # fmt: skip
+    browser.done.clear()
+    for text in ("NINE", "nInE", "\tNine\n", "nine", "Straße", "strasse ", "STRASSE", "ÜNDER", "ünder", "   "):
+        asyncio.run(world.select(3, text))
+    wanted = ["Nine"] * 4 + ["STRASSE"] * 3 + ["Ünder"] * 2 + [""]
+    assert browser.done == [("select", hour, each) for each in wanted], "its case and the blanks around it do not count"
+    twice, browser = page(elements=(PageElement(1, "choice", "x", "", ("a", "A")),))
+    asyncio.run(twice.select(1, "A"))
+    assert browser.done[0][2] == "a", "the first of those that differ in case alone"
+    assert refused(world.select(3, "Ni ne")).startswith("'Ni ne' is no option of Hour")
+    for key, named in (("ENTER", "Enter"), ("tab", "Tab"), ("arrowup", "ArrowUp")):
+        browser.done.clear()
+        world._browser = browser  # type: ignore[assignment]
+        asyncio.run(world.press(key))
+        assert browser.done == [("press", named)]
     assert _described(PageElement(0, "link", "it's", "v", ())) == 'link "it\'s"'
     assert _described(PageElement(0, "choice", "a", "", ("b",))) == "choice 'a' =  (options: b)"
 

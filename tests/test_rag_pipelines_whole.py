@@ -95,6 +95,22 @@ def test_a_team_searches_as_its_coordinator_asks_and_reasons_over_all_that_was_f
     ]
 
 
+def test_a_team_is_told_as_new_what_no_search_before_has_found(index: Path) -> None:
+    replies = ["mill stood", "burned", "mill Oslo", "bridges", "READY", BURNED]
+    made = play(team, index, replies, task=TASK, search="lexical", k=3, rounds=6)
+    found = [{each.partition(":")[0] for each in ids} for _, _, _, ids in made.reads[:4]]
+    assert found == [{"a", "b", "c"}, {"b"}, {"a", "b", "c"}, {"e"}]
+    every = "'a', 'b', 'c'"
+    assert made.asked[4][0][2::2] == [
+        f"user: {report('mill stood', 3, 3, every)}", f"user: {report('burned', 0, 3, every)}",
+        f"user: {report('mill Oslo', 0, 3, every)}", f"user: {report('bridges', 1, 4, every + ', ' + repr('e'))}",
+    ]  # fmt: skip
+    one = play(team, index, ["burned", "mill burned", "READY", BURNED], task=TASK, search="lexical", k=2, rounds=3)
+    assert one.asked[2][0][4] == f"user: {report('mill burned', 1, 2, repr('a') + ', ' + repr('b'))}", "one of two"
+    cited_all = cited(made)[0]
+    assert all(cited_all.count(TEXTS[id]) == 1 for id in TEXTS), "each passage once"
+
+
 def test_a_team_without_passages_or_with_one_that_loops_ends_its_searches(index: Path) -> None:
     nothing = play(
         team, index, ["READY", "zebra", "zebra giraffe"], task=Task("t", "lion?"), search="lexical", rounds=3

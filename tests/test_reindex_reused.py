@@ -7,10 +7,12 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from corpus_tiny import DIMENSION, WordEmbedder, embedded
+from corpus_tiny import DIMENSION, WordEmbedder, embedded, sentences_of, write_index
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
+from firsthand.retrieval.corpus import close_corpora
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.index_settings import Prepared
 from firsthand.retrieval.reindex import Reindexed, reindex
@@ -59,3 +61,21 @@ def test_the_same_chunks_are_embedded_again_under_another_prefix_or_model_and_no
     alone = Prepared(IndexHeader("", "", 0, "fifth"), None, whole)
     assert asyncio.run(reindex(path, alone)) == Reindexed(3, 2, 0, 0) == asyncio.run(reindex(path, alone))
     assert sorted(each.name for each in tmp_path.iterdir() if "new" in each.name) == []
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_each_chunk_of_a_batch_of_documents_has_its_own_vector(tmp_path: Path, known: bool) -> None:
+    texts = {"a": "one two\nthree", "b": "four", "c": "five\nsix six\nseven", "e": "eight\nnine"}
+    path = write_index(tmp_path / "i", texts)
+    close_corpora()
+    embedder = WordEmbedder()
+    header = IndexHeader("words", "words" if known else "newer", DIMENSION, "pieces")
+    made = asyncio.run(reindex(path, Prepared(header, embedder, sentences_of)))  # type: ignore[arg-type]
+    lines = [line for text in texts.values() for line in text.splitlines()]
+    assert made == (Reindexed(4, 8, 0, 8) if known else Reindexed(4, 8, 8, 0))
+    assert embedder.asked == ([] if known else lines)
+    with closing(open_index(path, read_only=True)) as index:
+        chunks = [chunk for id in texts for chunk in index.chunks(id)]
+        assert [chunk.text for chunk in chunks] == lines
+        expected = np.stack([embedded(line) for line in lines])
+        assert np.allclose(index.vectors([chunk.id for chunk in chunks]), expected, atol=1e-3)

@@ -204,6 +204,55 @@ def test_a_conversation_is_told_in_turn_and_only_text_or_a_known_call_is_an_acti
     assert (met.said, met.heard, met.stopped, met._played) == ([], [], False, 0)
 
 
+class Saying:
+    """A customer that says these messages in turn."""
+
+    tokens = 5
+
+    def __init__(self, *messages: str) -> None:
+        self.left, self.asked = list(messages), list[tuple[str, str]]()
+
+    async def first(self, greeting: str) -> str:
+        self.asked.append(("first", greeting))
+        return self.left.pop(0)
+
+    async def reply(self, said: str) -> str:
+        self.asked.append(("reply", said))
+        return self.left.pop(0)
+
+
+def test_the_word_to_stop_ends_a_conversation_wherever_it_stands_in_an_answer() -> None:
+    for answer, is_over in (
+        (STOP, True), (f"Thanks! {STOP}", True), (f"{STOP} bye", True), (f"a{STOP}b", True), (f" {STOP}\n", True),
+        (STOP.lower() if STOP.lower() != STOP else "no", False), (STOP[:-1], False), ("", False), ("stop", False),
+    ):  # fmt: skip
+        for greeted in (False, True):
+            customer = Saying(*["hello"] * greeted, answer)
+            world = ServiceWorld(AirlineDesk(TABLES), customer, greeted=greeted)
+
+            async def talked(world: ServiceWorld = world) -> str:
+                await world.open()
+                assert world.ending is None
+                return await world.respond("hi")
+
+            assert asyncio.run(talked()) == answer
+            assert (world.stopped, world.ending) == (is_over, "customer stopped" if is_over else None), answer
+            asked = [("first", GREETING), ("reply", "hi")] if greeted else [("first", "hi")]
+            assert customer.asked == asked and world.heard == [*["hello"] * greeted, answer] and world.said == ["hi"]
+
+
+def test_a_message_to_the_customer_has_its_limit_and_a_longer_one_is_not_said() -> None:
+    customer = Saying("one", "two")
+    world = ServiceWorld(AirlineDesk(TABLES), customer, greeted=False)
+    asyncio.run(world.open())
+    with pytest.raises(InvalidAction) as refused:
+        asyncio.run(world.respond("x" * 4001))
+    assert str(refused.value) == "the message has 4001 characters: at most 4000 are said"
+    assert (world.said, world.heard, customer.asked) == ([], [], [])
+    assert asyncio.run(world.respond("x" * 4000)) == "one" and asyncio.run(world.respond("y")) == "two"
+    assert customer.asked == [("first", "x" * 4000), ("reply", "y")]
+
+
 def test_random_calls_take_the_profile_by_name_and_else_any_of_its_values() -> None:
     profile = {"user_id": "u", "zip": "7"}
     world = ServiceWorld(AirlineDesk(TABLES), RuleCustomer("x", {}), greeted=True, profile=profile)

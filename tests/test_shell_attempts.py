@@ -5,6 +5,7 @@ import json
 import threading
 import zlib
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -305,6 +306,45 @@ def test_a_row_becomes_an_item_and_what_it_lacks_is_named(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps([{"description": "d", "evaluation": ok}] * 2))
         assert [each.id for each in read_items(tmp_path, split)] == ids
+
+
+def test_a_script_file_lies_inside_its_folder_however_that_is_named(tmp_path, monkeypatch):
+    (tmp_path / "scripts" / "in").mkdir(parents=True)
+    (tmp_path / "scripts2").mkdir()
+    for name in ("scripts/a.sh", "scripts/in/b.sh", "scripts2/c.sh", "d.sh"):
+        (tmp_path / name).write_text(f"echo {name}", "utf-8")
+    (tmp_path / "link").symlink_to(tmp_path / "scripts")
+    (tmp_path / "scripts" / "out.sh").symlink_to(tmp_path / "d.sh")
+    monkeypatch.chdir(tmp_path)
+
+    def read(folder, name):
+        row = {"description": "d", "start": {"file": name}, "evaluation": {"match": "1"}}
+        return _item(row, "i", folder, "w").start
+
+    for folder in (
+        tmp_path / "scripts",
+        Path("scripts"),
+        Path("./scripts2/../scripts"),
+        Path("link"),
+        tmp_path / "link",
+    ):
+        assert read(folder, "a.sh") == read(folder, "in/../a.sh") == "echo scripts/a.sh"
+        assert read(folder, "in/b.sh") == "echo scripts/in/b.sh"
+        assert read(folder, str(tmp_path / "scripts" / "a.sh")) == "echo scripts/a.sh"
+        for name in ("../d.sh", "../scripts2/c.sh", "out.sh", str(tmp_path / "d.sh"), "..", "in/../../d.sh"):
+            with pytest.raises(DataError) as refused:
+                read(folder, name)
+            assert str(refused.value) == f"w: the script {name!r} lies outside {folder}"
+    for name, told in ((3, "'3'"), (None, "'None'"), (["a.sh"], "\"['a.sh']\""), ("a\0b", "'a\\x00b'")):
+        for body in ({"file": name}, {"code": "x", "file": name}):
+            row = {"description": "d", "start": body, "evaluation": {"match": "1"}}
+            if isinstance(name, str) or "code" in body:
+                with pytest.raises(DataError) as refused:
+                    _item(row, "i", Path("scripts"), "w")
+                assert str(refused.value) == f"w: the file of a script is {told}: the name of a file was expected"
+    for name in ("none.sh", "in", "."):
+        with pytest.raises(DataError, match=r"^w: .*scripts.* cannot be read: "):
+            read(Path("scripts"), name)
 
 
 def test_a_row_of_dbbench_becomes_a_table_and_what_it_lacks_is_named(monkeypatch):

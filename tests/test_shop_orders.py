@@ -127,6 +127,13 @@ def test_the_player_that_knows_the_product_turns_pages_goes_back_and_chooses_wha
     assert listed.optimal() == "click[B0LAMP]"
     listed.results = [LAMP, *listed.results[:-1]]
     assert listed.optimal() == "click[Back to Search]"
+    others = [each for each in listed.shop.products if each is not LAMP] * 3
+    for place in (0, 1, 9, 10, 11, 19, 20, 21, 29):
+        listed.results = [*others[:place], LAMP, *others[place:29]]
+        for number in (0, 1, 2):
+            listed.number = number
+            here = "B0LAMP" if place // 10 == number else "Next >" if place // 10 > number else "Back to Search"
+            assert listed.optimal() == f"click[{here}]", (place, number)
     page = walked("search[desk lamp]", "click[B0LAMP]", "click[red]")
     assert page.optimal() == "click[blue]"
     asyncio.run(page.click("blue"))
@@ -140,6 +147,34 @@ def test_the_player_that_knows_the_product_turns_pages_goes_back_and_chooses_wha
     assert other.optimal() == "click[Back to Search]"
     assert world.random(Random(1)) in {"search[find]", "search[a]", "search[lamp]"}
     assert other.random(Random(1)).removeprefix("click[").removesuffix("]") in other.clickable()
+
+
+def test_the_query_of_the_player_that_knows_has_no_more_words_than_lead_to_the_first_page():
+    def twin(number: int, **more: Any) -> ShopProduct:
+        given = {"title": "Lumo lamp", "features": ("Oak",), "options": {"color": ("red",)}, **more}
+        told = tuple(given.get("features", ()))
+        return ShopProduct(
+            f"T{number}", given["title"], "lamp", ("Home",), frozenset(), given["options"], 5.0, {}, 4.0, "", told
+        )
+
+    def query(wanted: ShopProduct, others: list[ShopProduct]) -> str:
+        products = (*others, wanted)
+        world = ShopWorld(
+            Shop(products, {each.id: each for each in products}, ShopSearch(products)),
+            ShoppingGoal(wanted, "find", (), {}, 9.0),
+        )
+        asyncio.run(world.open())
+        return world.optimal()
+
+    same = [twin(number) for number in range(10)]
+    assert query(twin(99), same[:9]) == "search[Lumo lamp]", "the tenth of a page of ten"
+    odd = twin(99, features=("Pine", "Wax"))
+    assert query(odd, same) == "search[Lumo lamp Pine Wax]"
+    blue = twin(99, options={"color": ("blue",), "size": ("wide", "slim")})
+    assert query(blue, same) == "search[Lumo lamp Oak blue wide slim]"
+    long = twin(99, options={"color": tuple(f"c{number}" for number in range(200))})
+    words = "Lumo lamp Oak " + " ".join(f"c{number}" for number in range(200))
+    assert query(long, same) == f"search[{words[:MAX_QUERY_CHARS]}]" and len(words) > MAX_QUERY_CHARS
 
 
 def test_what_is_no_search_and_no_click_is_refused_with_what_is_possible():

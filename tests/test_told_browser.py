@@ -151,3 +151,35 @@ def test_only_the_end_of_loading_of_its_own_frame_ends_a_page_s_loading():
     assert (browser._loading, browser._started) == (False, True)
     browser._hear("Page.javascriptDialogOpening", {})
     assert browser._dialog == "" and browser._stopped() and not browser._crashed
+
+
+class MovingBrowser(ToldBrowser):
+    """Hears of another page while the scripts of these numbers are answered; the page has come when it is waited for."""
+
+    def __init__(self, leaving: tuple[int, ...], *values: object) -> None:
+        super().__init__(*values)
+        self.leaving, self.scripts, self.waits, self.hear = leaving, 0, 0, lambda method, told: None
+
+    def wait(self, number: int, timeout_s: float = 5.0, unless: Any = None) -> Any:
+        if self.scripts in self.leaving:
+            self.hear("Page.frameStartedNavigating", {"frameId": "frame"})
+        self.scripts += 1
+        return super().wait(number, timeout_s, unless)
+
+    def until(self, holds: Any, timeout_s: float) -> None:
+        self.waits += 1
+        for method in ("Page.frameStartedLoading", "Page.frameStoppedLoading"):
+            self.hear(method, {"frameId": "frame"})
+        super().until(holds, timeout_s)
+
+
+@pytest.mark.parametrize(("leaving", "waits"), [((), 0), ((0,), 1), ((1,), 1), ((1, 2), 2), ((0, 2), 1)])
+def test_a_page_that_is_being_left_is_not_told_as_the_page_now(leaving: tuple[int, ...], waits: int):
+    """The first script asks for nothing; each further one reads the page there is."""
+    reads = [[f"page {number}", "", []] for number in range(5)]
+    browser, _ = chromium()
+    told = MovingBrowser(leaving, 0, *reads)
+    browser.devtools, told.hear = told, browser._hear  # type: ignore[assignment]
+    last = next(number for number in range(1, 9) if number not in leaving) if 0 not in leaving else 1
+    assert browser.seen(PageView("old", "", ())) == (PageView(f"page {last - 1}", "", ()), None)
+    assert (told.waits, told.scripts) == (waits, last + 1) and not browser._loading

@@ -244,6 +244,38 @@ def test_an_adapters_settings_name_each_rank_and_scale_that_differs(tmp_path: Pa
     )
 
 
+def test_a_saved_adapter_has_the_settings_it_was_made_with_and_is_replaced_whole(tmp_path: Path) -> None:
+    config = LoRAConfig(rank=4, alpha=3.0, rank_stabilised=True, dropout=0.25, targets=("q_proj",))
+    decoder = drawn(add_lora(model(), config))
+    expected = {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "inference_mode": True, "r": 4, "lora_alpha": 3,
+        "rank_pattern": {}, "alpha_pattern": {}, "use_rslora": True, "lora_dropout": 0.25,
+        "target_modules": ["q_proj"], "bias": "none", "fan_in_fan_out": False, "init_lora_weights": True,
+        "use_dora": False, "base_model_name_or_path": "org/b",
+    }  # fmt: skip
+    plain = expected | {
+        "use_rslora": False, "lora_alpha": 6, "lora_dropout": 0.0, "base_model_name_or_path": None
+    }  # fmt: skip
+    for folder in (tmp_path / "a", str(tmp_path / "a")):
+        save_adapter(decoder, folder)
+        assert json.loads((tmp_path / "a" / "adapter_config.json").read_text()) == plain
+        returned = save_adapter(decoder, folder, base="org/b", config=config)
+        assert json.loads((tmp_path / "a" / "adapter_config.json").read_text()) == expected
+        assert returned.deltas.keys() == adapter_of(decoder).deltas.keys()
+    assert {each.name for each in (tmp_path / "a").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    (update, *_) = read_adapter(tmp_path / "a", model()).deltas.values()
+    assert update.scale == 1.5, "3 / sqrt(4)"
+    fat = drawn(add_lora(model(), LoRAConfig(kind="dora", rank=2, targets=("v_proj",), dropout=0.5)))
+    write_adapter(adapter_of(fat), fat, tmp_path / "a", base="x", config=LoRAConfig(kind="dora", rank=2, dropout=0.5))
+    again = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+    assert [again[key] for key in ("use_dora", "lora_dropout", "target_modules", "r", "base_model_name_or_path")] == [
+        True, 0.5, ["v_proj"], 2, "x"
+    ]  # fmt: skip
+    assert {name.rpartition("v_proj.")[2] for name in load_file(tmp_path / "a" / "adapter_model.safetensors")} == {
+        "lora_A.weight", "lora_B.weight", "lora_magnitude_vector"
+    }  # fmt: skip
+
+
 def test_an_exported_file_has_the_merged_weights_and_a_name_for_every_row(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "base")
     known = pretrained.load(folder).vocab_size

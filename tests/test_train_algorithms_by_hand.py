@@ -224,6 +224,13 @@ def test_cuts_keep_tokens_in_the_samplers_order() -> None:
     assert kept(min_p=0.3) == [[1, 1, 0, 0], [0, 1, 1, 1]] and kept(min_p=0.9) == [[1, 0, 0, 0], [0, 0, 1, 0]]
     assert kept(top_k=3, top_p=0.8) == [[1, 1, 0, 0], [0, 1, 1, 1]], "top-p is of what top-k left"
     assert kept(top_p=0.99, min_p=0.3) == [[1, 1, 0, 0], [0, 1, 1, 1]]
+    logits = torch.zeros(1, 4)  # a quarter each, without rounding
+    for top_p, count in ((0.25, 1), (0.26, 2), (0.5, 2), (0.51, 3), (0.75, 3), (0.76, 4), (1.0, 4)):
+        assert kept(top_p=top_p) == [[1] * count + [0] * (4 - count)], "the fewest whose sum is top-p"
+    assert kept(min_p=1.0) == [[1] * 4] == kept(top_k=4, min_p=1.0) == kept(top_k=9)
+    assert kept(top_k=1, top_p=0.5) == [[1, 0, 0, 0]] and kept(top_k=2, top_p=0.5) == [[1, 0, 0, 0]]
+    assert kept(top_k=2, top_p=0.51) == [[1, 1, 0, 0]]
+    logits = torch.tensor([[0.6, 0.2, 0.15, 0.05], [0.05, 0.3, 0.35, 0.3]]).double().log()
     policy = sampled_policy(Sampling(temperature=0.5, top_k=2))
     ids = torch.tensor([1, 0])
     found = policy(logits, Targets(ids, ids, *[torch.zeros(2)] * 9))

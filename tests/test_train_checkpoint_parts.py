@@ -50,7 +50,7 @@ def test_a_checkpoint_holds_step_position_random_states_and_the_hashes_of_its_fi
     (tmp_path / ".part-5").mkdir()
     (tmp_path / ".part-5" / "x").write_text("left by a killed process")
     torch.manual_seed(1), random.seed(2), np.random.seed(3)
-    np.random.normal()  # the second half of a pair of normals is kept for the next one
+    np.random.normal(), random.gauss()  # the second half of a pair of normals is kept for the next one
     path = Checkpoints(tmp_path, every=1).save(12, layer, optimizer, batches)  # type: ignore[arg-type]
     assert path == tmp_path / "step-000012" and [each.name for each in tmp_path.iterdir()] == ["step-000012"]
     assert sorted(each.name for each in path.iterdir()) == [
@@ -75,11 +75,11 @@ def test_a_checkpoint_holds_step_position_random_states_and_the_hashes_of_its_fi
     assert {name for name in tensors if not name.startswith("random.cuda")} == {
         "random.cpu", *(f"{index}.{name}" for index in (0, 1) for name in ("step", "exp_avg", "exp_avg_sq")),
     }  # fmt: skip
-    drawn = torch.rand(2), random.random(), np.random.normal(), np.random.random()
+    drawn = torch.rand(2), *(random.gauss() for _ in range(3)), random.random(), np.random.normal(), np.random.random()
     torch.manual_seed(9), random.seed(9), np.random.seed(9)
     other, fresh = stepped(seed=4)
     assert Checkpoints(tmp_path, every=1).restore(other, fresh, batches_at(0)) == 12  # type: ignore[arg-type]
-    again = torch.rand(2), random.random(), np.random.normal(), np.random.random()
+    again = torch.rand(2), *(random.gauss() for _ in range(3)), random.random(), np.random.normal(), np.random.random()
     assert torch.equal(drawn[0], again[0]) and drawn[1:] == again[1:]
     assert torch.equal(other.weight, layer.weight) and torch.equal(other.bias, layer.bias)
     for mine, theirs in zip(optimizer.state.values(), fresh.state.values(), strict=True):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ from firsthand.train.documents import (
 )
 from firsthand.train.objective import Objective
 from firsthand.train.step_loss import step_loss
-from firsthand.train.streams import Stream, counts, packed
+from firsthand.train.streams import Stream, counts, load_streams, packed, save_streams
 from train_tiny import model
 
 TEXTS = ["def add(a, b):\n    return a + b\n" * 6, "naïve café ☕ 12345\n", "for i in range(10):\n    print(i)\n" * 3]
@@ -245,3 +247,55 @@ def test_batches_that_cannot_be_made_are_refused():
         StreamBatches([], 1)
     with pytest.raises(ConfigError, match="batch_size is 0"):
         StreamBatches([[Stream([1])]], 0)
+
+
+def test_streams_of_a_step_are_saved_under_their_number_and_come_back_in_order(tmp_path: Path) -> None:
+    streams = [Stream([number, 2], ce=[0, 1], source=f"f:{number}") for number in range(11)]
+    streams[1] = Stream([5, 6, 7], value=[0, 0.5, 1], returns=[1, 2, 3], group="g", pair=0, label=0.0, adapter="lead")
+    path = save_streams(streams, tmp_path / "new" / "folder", 0)
+    assert path == tmp_path / "new" / "folder" / "step-0.npz" and [*path.parent.iterdir()] == [path]
+    with np.load(path) as found:
+        assert {name.partition(".")[0] for name in found.files} == set(map(str, range(11)))
+        assert found["0.ids"].tolist() == [0, 2] and found["10.ids"].tolist() == [10, 2]
+    again = load_streams(path)
+    assert [each.ids.tolist() for each in again] == [[0, 2], [5, 6, 7], *([number, 2] for number in range(2, 11))]
+    one = again[1]
+    assert (one.group, one.pair, one.label, one.adapter, one.ce) == ("g", 0, 0.0, "lead", None)
+    assert one.value is not None and one.value.tolist() == [0, 0.5, 1] and again[10].source == "f:10"
+    assert load_streams(save_streams([], tmp_path, 3)) == []
+    for arrays, why in (
+        ({"0.ids": [1], "0.other": [1]}, "its arrays are others"), ({"0.ce": [1.0]}, "its arrays are others"),
+        ({"ids": [1]}, "invalid literal for int() with base 10: 'ids'"),
+    ):  # fmt: skip
+        np.savez(tmp_path / "wrong.npz", **arrays)
+        with pytest.raises(DataError) as refused:
+            load_streams(tmp_path / "wrong.npz")
+        told = f"{tmp_path / 'wrong.npz'} holds no streams ({why}): give a file that `fit` saved"
+        assert str(refused.value) == told
+    with (tmp_path / "wrong.npz").open("wb") as file:
+        np.save(file, np.ones(3))
+    with pytest.raises(DataError, match=r"wrong\.npz holds no streams \(its arrays are others\): give a file"):
+        load_streams(tmp_path / "wrong.npz")
+
+
+def test_an_objective_tells_each_number_that_it_cannot_use() -> None:
+    def told(**given: Any) -> str:
+        with pytest.raises(ConfigError) as refused:
+            Objective(**given)
+        return str(refused.value)
+
+    parts = "ce, pg, ref_kl, value, pair, soft"
+    for part in parts.split(", "):
+        for weight in (-0.5, math.nan, math.inf):
+            assert told(**{part: weight}) == f"the weight {part} of an objective is {weight}: expected 0 or more"
+        for divisor in (0.0, -1.0, math.nan, math.inf):
+            assert told(ce=1.0, divisors={"pg": 2.0, part: divisor}) == (
+                f"divisor {part}={divisor}: expected a number above 0 for one of {parts}"
+            )
+        assert Objective(ce=1.0, divisors={part: 1e-9}).divisors == {part: 1e-9}
+    assert told(ce=1.0, divisors={"gp": 2.0}) == f"divisor gp=2.0: expected a number above 0 for one of {parts}"
+    assert told() == f"an objective without any weight trains nothing: give one of {parts}"
+    assert told(pair=1.0) == "an objective with a weight for pairs needs a pair_loss"
+    assert told(soft=1.0) == "an objective with a weight for soft targets needs a soft_loss"
+    for part in ("ce", "pg", "ref_kl", "value"):
+        assert getattr(Objective(**{part: 1e-9}), part) == 1e-9

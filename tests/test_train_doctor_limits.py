@@ -52,7 +52,14 @@ def test_numbers_that_are_not_finite_are_counted_from_the_first() -> None:
     assert told(doctor.not_finite, reward=[math.nan], loss=[math.nan]) == (
         "not finite", "loss is not a finite number at step 1 (1 such steps)"
     )  # fmt: skip
-    assert told(doctor.not_finite, other=[math.nan]) is None
+    assert told(doctor.not_finite, reward=[1, -math.inf, 0, math.nan], grad_norm=[1], loss=[]) == (
+        "not finite", "reward is not a finite number at step 2 (2 such steps)"
+    )  # fmt: skip
+    assert told(doctor.not_finite, reward=[math.nan], grad_norm=[0, math.nan], loss=[1]) == (
+        "not finite", "grad_norm is not a finite number at step 2 (1 such steps)"
+    )  # fmt: skip
+    assert told(doctor.not_finite, other=[math.nan], reward=[1], loss=[0], grad_norm=[-1]) is None
+    assert told(doctor.not_finite) is None
 
 
 def test_rewards_that_are_always_one_value_or_never_above_0() -> None:

@@ -216,16 +216,37 @@ def test_each_wrong_line_is_told_by_what_is_wrong_with_it(tmp_path: Path) -> Non
     assert one(role="user", content="x", tool_calls=[CALL]) == (
         "f:4, message 2 has tool calls and the role 'user': expected the role assistant"
     )
+    for calls, kind in ((3, "int"), (True, "bool"), ("add", "str"), ({"name": "add"}, "dict")):
+        for role in ("assistant", "user", "tool"):
+            assert one(role=role, content="x", tool_calls=calls) == (
+                f"f:4, message 2 has tool calls of type {kind}: expected a list of them"
+            )
     for call, text in (
         ({"function": {}}, "f:4, message 2 has a tool call without a function's name: expected OpenAI's format"),
         ("x", "f:4, message 2 has a tool call without a function's name: expected OpenAI's format"),
         ({"name": "add", "arguments": "{"}, "f:4, message 2: the arguments of add are no JSON"),
         ({"name": "add", "arguments": "[]"}, "f:4, message 2: the arguments of add are list: expected an object"),
+        ({"name": "add", "arguments": "[" * 100_000}, "f:4, message 2: the arguments of add are no JSON"),
+        ({"name": "add", "arguments": ""}, "f:4, message 2: the arguments of add are no JSON"),
+        ({"name": "add", "arguments": None}, "f:4, message 2: the arguments of add are NoneType: expected an object"),
+        ({"name": 3}, "f:4, message 2 has a tool call without a function's name: expected OpenAI's format"),
+        (None, "f:4, message 2 has a tool call without a function's name: expected OpenAI's format"),
     ):
         assert one(role="assistant", tool_calls=[call]) == text
     good = [{"role": "assistant", "content": "a"}]
     assert told({"messages": good, "tools": [{}]}) == "f:4: `tools` is not a list in OpenAI's format (KeyError: 'name')"
     assert told({"messages": good, "tools": 3}).startswith("f:4: `tools` is not a list in OpenAI's format (TypeError: ")
+    for tools, kind in ((["add"], "AttributeError"), ("add", "AttributeError"), ([None], "AttributeError"),
+                        ([{"function": 3}], "TypeError"), ([{"function": ["name"]}], "TypeError"),
+                        ([{"name": "add"}, {"x": 1}], "KeyError"), ({"name": "add"}, "AttributeError")):  # fmt: skip
+        assert told({"messages": good, "tools": tools}).startswith(
+            f"f:4: `tools` is not a list in OpenAI's format ({kind}: "
+        ), tools
+    for none in ({}, {"tools": None}, {"tools": []}):
+        assert conversation_of({"messages": good, **none}).tools == ()
+    assert conversation_of({"messages": good, "tools": [{"name": "add"}, {"function": {"name": "b"}}]}).tools == (
+        ToolSpec("add", "", {"type": "object"}), ToolSpec("b", "", {"type": "object"})
+    )  # fmt: skip
     path = write_lines(tmp_path / "c.jsonl", [{"text": "a"}, {"x": 1}, {"messages": []}, {"text": ""}])
     with pytest.raises(DataError) as refused:
         read_conversations(path)

@@ -273,6 +273,8 @@ def test_toy_models_begin_with_their_seed_and_hold_each_beginning_of_a_word(tmp_
     batches = run.told["batches"]
     assert isinstance(batches, toy_writer.Reviews) and run.told["model"].architecture.max_position == 64
     tokenizer, drawn = run.saved["tokenizer"], iter(batches)
+    fresh, _ = toy_model([tokenizer.text_of(id) for id in range(2, tokenizer.vocab_size)], seed=4, context=64)
+    assert torch.equal(fresh.embed.weight, run.told["model"].embed.weight) and run.saved["model"] is run.told["model"]
     for number in range(2):
         rng, streams = Random(derive_seed("toy writer", 4, number)), next(drawn)
         assert len(streams) == 2 and batches.state() == {"drawn": number + 1}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from firsthand.errors import ConfigError, DataError
 from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.decoder import Decoder, initialise
+from firsthand.train.scaling import flop_counts
 from firsthand.train.scaling.bootstrap_fit import (
     Bootstrapped,
     Range,
@@ -307,3 +309,31 @@ def test_a_sweep_trains_each_length_to_the_end_of_a_schedule_of_its_own() -> Non
         assert row[2] == pytest.approx(expected, abs=2e-5) and _loss(decoder, held_out) == pytest.approx(
             expected, abs=1e-6
         )
+
+
+def test_the_speed_of_a_machine_is_its_fastest_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([0.0, 1.0, 2.0, 2.0, 2.25, 4.0, 5.0])  # the beginning, and both ends of three products
+    monkeypatch.setattr(flop_counts, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    assert flop_counts.measured_flops_per_second(size=3, seconds=5.0) == 4 * 54, "54 operations in a quarter second"
+    ticks = iter([1.0, 1.0, 1.5])
+    assert flop_counts.measured_flops_per_second(size=2, seconds=0.0) == 32, "one product at least"
+
+
+def test_points_are_as_many_parameters_tokens_and_losses_in_one_row_above_0() -> None:
+    for arrays in ([np.ones((2, 2))] * 3, [np.array(1.0)] * 3, [[1.0], [1.0, 2.0], [1.0]], [[1.0, 2.0]] * 2 + [[1.0]]):
+        shapes = [np.shape(each) for each in arrays]
+        with pytest.raises(DataError) as refused:
+            ScalingPoints(*arrays)
+        assert str(refused.value) == f"points of shapes {shapes} came: give one number of each for each run"
+    for wrong in (0.0, -1.0, math.nan, math.inf):
+        for at in range(3):
+            arrays = [[1.0, 2.0], [1.0, 2.0], [1.0, 2.0]]
+            arrays[at][1] = wrong
+            with pytest.raises(DataError) as refused:
+                ScalingPoints(*arrays)
+            assert str(refused.value) == (
+                "a point has a parameter count, tokens or a loss that is not a number above 0: leave it out"
+            )
+    points = ScalingPoints([1, 2], [3, 4], [5, 6])
+    assert len(points) == 2 and points.loss.dtype == np.float64 and points.flops.tolist() == [18, 48]
+    assert len(ScalingPoints([], [], [])) == 0

@@ -14,6 +14,7 @@ from torch import tensor
 
 from firsthand.engine.decoding.sampler import candidates
 from firsthand.errors import ConfigError
+from firsthand.grammar import choice
 from firsthand.sampling import Sampling
 from firsthand.train.episodes import Episode, Graded
 from firsthand.train.live_line import line_of
@@ -168,5 +169,22 @@ def test_distributions_that_logits_alone_do_not_give_are_refused() -> None:
     ):
         with pytest.raises(ConfigError, match=next(iter(settings))):
             sampled_policy(Sampling(temperature=1.0, **settings))
-    with pytest.raises(ConfigError, match="temperature 0"):
-        sampled_policy(Sampling())
+    given: dict[str, Any] = {
+        "repetition_penalty": 1.1, "presence_penalty": -0.5, "frequency_penalty": -0.5, "logit_bias": ((0, 1.0),),
+        "grammar": choice(["a"]), "allowed_token_ids": (1,), "bad_words": ("a",), "min_tokens": 1,
+    }  # fmt: skip
+    for names in (*([name] for name in given), list(given)):
+        for heat in (0.0, 0.5, 1.0):
+            with pytest.raises(ConfigError) as refused:
+                sampled_policy(Sampling(temperature=heat, **{name: given[name] for name in names}))
+            assert str(refused.value).startswith(
+                f"rollouts are sampled with {', '.join(names)}, which the trainer cannot"
+            )
+    for other in ({"seed": 3}, {"max_tokens": 9}, {"stop": ("x",)}, {"top_k": 0, "top_p": 1.0, "min_p": 0.0}):
+        assert sampled_policy(Sampling(temperature=1.0, **other)) is None, other
+    for cold in ({}, {"top_k": 2}, {"top_p": 0.5}):
+        with pytest.raises(ConfigError) as nothing:
+            sampled_policy(Sampling(**cold))
+        assert str(nothing.value) == (
+            "rollouts at temperature 0 are all alike, so nothing can be learned: give a temperature above 0"
+        )

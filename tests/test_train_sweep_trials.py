@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -183,6 +184,29 @@ def test_a_trial_that_cannot_be_started_is_told_and_processes_are_ended(home: Pa
     assert process.returncode is not None and time.monotonic() - began < 4
 
 
+def child(handler: str) -> subprocess.Popen[bytes]:
+    """A process in a session of its own that sleeps, and treats SIGINT so; it is ready when this returns."""
+    script = f"trap '{handler}' INT; echo ready; while :; do sleep 0.05; done"
+    process = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    process.stdout.close()
+    return process
+
+
+def test_each_process_may_end_itself_and_what_does_not_is_killed_and_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick, slow = child("exit 3"), child("sleep 0.4; exit 4")
+    gone = subprocess.Popen(("sh", "-c", "exit 5"))
+    gone.wait()
+    for processes in ([gone], []):
+        _stop(processes)
+    _stop([gone, quick, slow])
+    assert [each.returncode for each in (gone, quick, slow)] == [5, 3, 4], "all are waited for, not the first alone"
+    monkeypatch.setattr("firsthand.train.sweep._STOP_S", 0.2)
+    deaf, quick = child(""), child("exit 6")
+    _stop([deaf, quick])
+    assert (deaf.returncode, quick.returncode) == (-signal.SIGKILL, 6)
+
+
 # -- spaces --
 
 
@@ -215,6 +239,20 @@ def test_combinations_are_bounded_and_draws_are_as_many_as_asked_for() -> None:
             combinations(parse_space(["a=1"]), trials=trials)
     assert combinations(parse_space(["a=1"]), trials=1) == [{"a": "1"}] and combinations({}) == [{}]
     assert len(combinations(parse_space(["a=1,2,3"]), trials=2)) == 2
+    for seed in range(10):
+        small = combinations(parse_space(["a=1,2", "b=x,y"]), trials=4, seed=seed)
+        assert sorted("".join(each.values()) for each in small) == ["1x", "1y", "2x", "2y"], "all that there are"
+        assert combinations(parse_space(["a=1,2", "b=x,y"]), trials=9, seed=seed) == small, "none twice"
+        assert combinations(parse_space(["a=1,2", "b=x,y"]), trials=3, seed=seed) == small[:3]
+    assert len({str(combinations(parse_space(["a=1,2", "b=x,y"]), trials=4, seed=seed)) for seed in range(10)}) > 5
+    ranges = parse_space(["n=int:1:3", "b=x,y"])
+    assert {each["n"] for each in combinations(ranges, trials=6)} == {"1", "2", "3"}
+    assert len(combinations(ranges, trials=6)) == 6 == len(combinations(ranges, trials=7))
+    with pytest.raises(ConfigError, match="n is a range: say with --trials how many settings are drawn"):
+        combinations(ranges)
+    assert combinations(parse_space(["a=1,2", "b=x,y"])) == [
+        {"a": "1", "b": "x"}, {"a": "1", "b": "y"}, {"a": "2", "b": "x"}, {"a": "2", "b": "y"}
+    ]  # fmt: skip
 
 
 # -- the order of data --

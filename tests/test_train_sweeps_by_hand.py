@@ -143,7 +143,12 @@ def test_a_sweep_from_elsewhere_runs_only_if_it_is_trusted(home: Path) -> None:
     body.pop("seal")
     (home / "s" / "sweep.json").write_text(json.dumps(body))
     assert not _is_own(home / "s")
-    for content, reason in (("{", "JSONDecodeError"), ("{}", "KeyError"), (json.dumps({**body, "x": 1}), "TypeError")):
+    for content, reason in (
+        ("{", "JSONDecodeError"), ("{}", "KeyError"), (json.dumps({**body, "x": 1}), "TypeError"),
+        ("3", "AttributeError"), ('"x"', "AttributeError"), ("null", "AttributeError"), ("[]", "TypeError"),
+        (json.dumps({**body, "trials": [3]}), "TypeError"), (json.dumps({**body, "trials": ["lr"]}), "ValueError"),
+        (json.dumps({**body, "command": 3}), "TypeError"), (json.dumps({**body, "rungs": None}), "TypeError"),
+    ):  # fmt: skip
         (home / "s" / "sweep.json").write_text(content)
         with pytest.raises(ConfigError) as none:
             load_spec(home / "s")

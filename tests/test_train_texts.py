@@ -97,6 +97,9 @@ def test_a_bad_line_is_named_with_its_place_and_kind(tmp_path: Path, monkeypatch
     bodies = {
         '{"text": ""}': "is empty",
         '{"text": 3}': "came as int",
+        '{"text": null, "a": 1}': "came as NoneType",
+        '{"text": ["a"]}': "came as list",
+        '{"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6, "g": 7}': "is missing of a, b, c, d, e, f",
         '{"b": 1, "a": 2}': "is missing of b, a",
         "{}": "is missing of none",
     }

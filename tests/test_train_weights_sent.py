@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ import pytest
 import torch
 from torch import Tensor, distributed, nn
 
-from firsthand.nn.lora import Adapter, LoRALinear
+from firsthand.nn.lora import Adapter, LoRALinear, attach
 from firsthand.train.adapters.adapter_settings import AdapterSettings
-from firsthand.train.adapters.lora_training import merged_state, with_adapter
+from firsthand.train.adapters.lora_config import LoRAConfig
+from firsthand.train.adapters.lora_training import fresh_adapter, merged_state, with_adapter
 from firsthand.train.recipe_settings import OptimizerSettings
 from firsthand.train.samplers import POLICY, EngineSampler, weights_digest
 from firsthand.train.sharding import (
@@ -164,10 +166,33 @@ def test_an_adapter_that_cannot_stand_beside_is_merged_and_a_rounded_base_is_sen
     assert sampler.model is sampler.local and [each[:2] for each in calls] == [("weights", 7)]
     merged = merged_state(policy)
     assert calls[0][2].keys() == merged.keys() and all(torch.equal(calls[0][2][k], merged[k]) for k in merged)
-    _, calls = sent(adapted("lora", base_weights="nf4"), 8, 9)
+    rounded = adapted("lora", base_weights="nf4")
+    with torch.no_grad():
+        for module in rounded.modules():
+            if isinstance(module, LoRALinear):
+                module.b.fill_(0.5)
+    _, calls = sent(rounded, 8, 9)
+    base, merged = merged_state(rounded, adapted=False), merged_state(rounded)
+    assert calls[1][2].keys() == base.keys() and all(torch.equal(calls[1][2][k], base[k]) for k in base)
+    assert {k for k in base if not torch.equal(base[k], merged[k])} == set(calls[2][3]), (
+        "the adapter goes beside it alone"
+    )
     assert [each[:2] if each[0] == "weights" else each[:3] for each in calls[1:]] == [
         ("weights", 0), ("adapter", POLICY, 8), ("adapter", POLICY, 9),
     ]  # fmt: skip
+
+
+def test_magnitudes_in_one_layer_of_several_are_enough_to_merge_the_adapter() -> None:
+    for layers in ((0,), (1,), (0, 1)):
+        policy = model()
+        fresh = fresh_adapter(policy, LoRAConfig(kind="dora", rank=2, targets=("q_proj",)))
+        deltas = {
+            name: update if int(name.split(".")[1]) in layers else replace(update, magnitude=None)
+            for name, update in fresh.deltas.items()
+        }
+        sampler, calls = sent(attach(policy, Adapter(fresh.path, deltas)), 1, 2)
+        assert sampler.model is sampler.local, "no adapter is expected"
+        assert [each[:2] for each in calls] == [("weights", 1), ("weights", 2)]
 
 
 def test_each_agents_adapter_is_sent_under_its_name() -> None:

@@ -71,3 +71,23 @@ def test_every_row_that_can_be_among_the_best_is_a_candidate_and_few_others() ->
             assert {*best[:k]} <= {*found} <= {*some} and sorted(found) == found.tolist() and len(found) <= k + 20
         assert rows.candidates(query, 100, some) is some and len(rows.candidates(query, 3, some[:3])) == 3
     assert len(rows.candidates(np.zeros(40, np.float32), 5, some)) == 100, "all are equal"
+
+
+@pytest.mark.parametrize(("dimension", "width"), [(1, 64), (2, 64), (63, 64), (64, 64), (65, 128), (128, 128)])
+def test_the_checksum_of_rows_is_that_of_side_files_made_before(dimension: int, width: int) -> None:
+    """Codes are 128 more than the whole numbers, and a row is filled to a multiple of 64 with the code of 0."""
+    rows, padding = VectorRows(dimension), bytes([128] * (width - dimension))
+    rows.append(blobs([127.0] + [0.0] * (dimension - 1), [-254.0] * dimension))
+    rows.append(blobs([0.0] * dimension))
+    codes = [[255] + [128] * (dimension - 1), [1] * dimension, [128] * dimension]
+    for count in range(4):
+        made = hashlib.sha256()
+        rows.add_to(made, count)
+        body = b"".join(bytes(code) + padding for code in codes[:count])
+        scales = np.array([1.0, 2.0, 1.0][:count], np.float32).tobytes()
+        assert made.hexdigest() == hashlib.sha256(body + scales).hexdigest(), count
+    every = rows.approximate(np.arange(3))
+    assert every.tolist() == [[127.0] + [0.0] * (dimension - 1), [-254.0] * dimension, [0.0] * dimension]
+    query = np.zeros(dimension, np.float32)
+    query[0] = 1
+    assert [rows.candidates(query, k, np.arange(3)).tolist() for k in (1, 2, 3)] == [[0], [0, 2], [0, 1, 2]]

@@ -137,6 +137,8 @@ def _message(entry: Any, at: str, names: dict[str, str]) -> Message:
     if role not in ROLES:
         raise DataError(f"{at} has the role {role!r}: expected one of {', '.join(ROLES)}")
     calls = entry.get("tool_calls") or []
+    if not isinstance(calls, list):
+        raise DataError(f"{at} has tool calls of type {type(calls).__name__}: expected a list of them")
     if content is None and not calls:
         raise DataError(f"{at} has no content: expected a text")
     if content is not None and not isinstance(content, str):

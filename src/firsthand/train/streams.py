@@ -243,6 +243,8 @@ def load_streams(path: Path) -> list[Stream]:
             for name in found.files:
                 index, _, field = name.partition(".")
                 rows[int(index)][field] = found[name] if found[name].ndim else found[name].item()
+        return [Stream(**rows[index]) for index in sorted(rows)]
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise DataError(f"{path} holds no streams ({reason_of(error)}): give a file that `fit` saved") from None
-    return [Stream(**rows[index]) for index in sorted(rows)]
+    except TypeError:  # one array alone, or others than a stream's
+        raise DataError(f"{path} holds no streams (its arrays are others): give a file that `fit` saved") from None

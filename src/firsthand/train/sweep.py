@@ -93,13 +93,14 @@ def load_spec(folder: Path) -> Sweep:
     try:
         body = json.loads((folder / SPEC).read_text(encoding="utf-8"))
         body.pop(SEAL, None)
-        body |= {"command": tuple(body["command"]), "trials": tuple(body["trials"]), "rungs": tuple(body["rungs"])}
+        trials = tuple(dict(each) for each in body["trials"])
+        body |= {"command": tuple(body["command"]), "trials": trials, "rungs": tuple(body["rungs"])}
         return Sweep(**body)
     except OSError as error:
         raise ConfigError(
             f"{folder} holds no sweep ({SPEC}: {error.strerror or error}): give the folder of one"
         ) from None
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f"{folder} holds no sweep ({type(error).__name__}): give the folder of one") from None
 
 

@@ -156,6 +156,8 @@ def _script(body: Any, folder: Path, where: str) -> Script:
         raise DataError(f"{where}: a script is in {language!r}: bash or python was expected")
     if "file" not in body:
         return Script(language, _moved(body["code"]))
+    if not isinstance(body["file"], str) or "\0" in body["file"]:
+        raise DataError(f"{where}: the file of a script is {str(body['file'])[:60]!r}: the name of a file was expected")
     path = (folder / body["file"]).resolve()
     if not path.is_relative_to(folder.resolve()):
         raise DataError(f"{where}: the script {body['file']!r} lies outside {folder}")
