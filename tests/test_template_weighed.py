@@ -100,7 +100,8 @@ def test_macros_and_a_loops_own_calls_are_steps_and_weigh_what_they_are_given_by
     counted = {
         "{% macro m(n) %}{% if n %}{{ k(n - 1) }}{% endif %}{% endmacro %}"
         "{% macro k(n) %}{{ m(n) }}{% endmacro %}{{ m(3) }}": ("", 7 * 2 + 3),  # a step for each call, body and minus
-        "{% macro m(a) %}{% endmacro %}{{ m(v.k) }}": ("", 2 + 2), "{% macro m(a) %}{% endmacro %}{{ m(a=v.k) }}": ("", 2 + 2),
+        "{% macro m(a) %}{% endmacro %}{{ m(v.k) }}": ("", 2 + 2),
+        "{% macro m(a) %}{% endmacro %}{{ m(a=v.k) }}": ("", 2 + 2),
         "{% macro m(a, b) %}{% endmacro %}{{ m(v.k, b=v.k) }}": ("", 2 + 4),
         "{% macro m() %}{{ caller(v.k) }}{% endmacro %}{% call(x) m() %}{{ x is none }}{% endcall %}": ("False", 4 + 2),
         "{% for x in [1, 1, 2] %}{{ loop.changed(x) }}{% endfor %}": ("TrueFalseTrue", 6),

@@ -14,7 +14,6 @@ from byte_tokens import IDS, description, made
 from firsthand.errors import ConfigError
 from firsthand.grammar import choice, regex
 from firsthand.tokens import grammar_process, llguidance_grammar
-from firsthand.tokens.grammar_process import receive, send
 from firsthand.tokens.llguidance_grammar import Vocabulary, byte_vocabulary, matcher_of, vocabulary
 from firsthand.tokens.tokenizer import Tokenizer
 from forked_process import forked

@@ -242,15 +242,13 @@ def test_a_message_whose_call_was_changed_after_it_was_sampled_is_hashed_as_one_
 
     changed, again = (called(1, Sampled((5, 6), (0.0, 0.0))) for _ in range(2))
     for message in (changed, again):
-        assert isinstance(call := message.parts[1], ToolCall)
-        call.arguments["x"] = 2
+        message.tool_calls[0].arguments["x"] = 2
     assert changed.sampled is not None and not changed.is_as_sampled
     seed = hashlib.sha256(b"s").digest()
     body = called(2, None).to_json()
     assert list(digests([changed], b"s")) == list(digests([called(2, None)], b"s")) == [
         seed, hashlib.sha256(seed + json.dumps(body, sort_keys=True).encode()).digest(),
     ]  # fmt: skip
-    assert isinstance(call := again.parts[1], ToolCall)
-    call.arguments["x"] = 1
+    again.tool_calls[0].arguments["x"] = 1
     ids = json.dumps({**called(1, None).to_json(), "ids": [5, 6]}, sort_keys=True).encode()
     assert list(digests([again], b"s")) == [seed, hashlib.sha256(seed + ids).digest()], "it says again what was sampled"
