@@ -128,6 +128,28 @@ def test_a_shadow_samples_as_its_target_would_and_counts_the_drafted_tokens() ->
     assert shadow.own.tokens[-1] == int(sampler.uniform(8, 2, 4) * 1000) and hot.tokens == [3, 4, 9]
 
 
+def test_a_repetition_penalty_of_a_draft_is_of_the_prompt_and_of_what_was_counted_or_drafted() -> None:
+    sampling = Sampling(temperature=0.0, repetition_penalty=2.0)
+
+    def drafted(counts: Counter[int], *scores: float, draft: tuple[int, ...] = ()) -> int:
+        target = answer(1, 0, 1, 2, prompt=2, sampling=sampling, counts=counts)
+        shadow = Shadow(target, Sequence(1, 0, [0, 1, 2, *draft], 2), 3)
+        shadow.choose(torch.tensor(scores))
+        assert target.tokens == [0, 1, 2] and target.counts == counts and shadow.own.tokens[:3] == [0, 1, 2]
+        return shadow.own.tokens[-1]
+
+    for counts, draft, seen in (
+        (Counter({2: 1}), (), {0, 1, 2}), (Counter(), (), {0, 1}), (Counter({2: 1}), (3, 3), {0, 1, 2, 3}),
+        (Counter(), (4,), {0, 1, 4}),
+    ):  # fmt: skip
+        for token in range(5):
+            scores = [0.5] * 5
+            scores[token] = 0.9  # halved where it was seen
+            others = min(set(range(5)) - seen - {token}, default=token)
+            assert drafted(counts, *scores, draft=draft) == (others if token in seen else token), (token, seen)
+    assert drafted(Counter({2: 1}), -1.0, -1.0, -1.0, -1.5, -1.9) == 3, "below zero it doubles"
+
+
 def test_the_speculator_is_what_was_asked_for() -> None:
     a = tiny_model().architecture
     options: dict[str, Any] = {"num_blocks": 5, "kv_dtype": torch.float16}

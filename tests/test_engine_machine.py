@@ -1,9 +1,11 @@
 """What this machine is and how fast: real measurements, short, and their memory on disk."""
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -164,3 +166,21 @@ def test_nothing_heavy_is_imported_to_describe_a_machine() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_machine_is_one_sentence_with_its_memory_in_gib() -> None:
+    versions = (("Python", "3.12.1"), ("firsthand", "0.1"))
+    here = machine.Machine("A CPU", 8, ("avx2", "fma"), 16 << 30, "Linux 6.1 x86_64", versions, 1.26)
+    rest = "Linux 6.1 x86_64; Python 3.12.1, firsthand 0.1; load 1.3"
+    assert here.line() == f"A CPU, 8 cores (avx2, fma), 16 GiB, {rest}"
+    for size, shown in ((0, 0), (1 << 29, 0), ((1 << 29) + 1, 1), (1 << 40, 1024), (16 * 10**9, 15)):
+        assert replace(here, flags=(), memory_bytes=size).line() == f"A CPU, 8 cores, {shown} GiB, {rest}"
+    body = here.to_json()
+    assert body == {
+        "cpu": "A CPU", "cores": 8, "flags": ["avx2", "fma"], "memory_bytes": 16 << 30, "system": "Linux 6.1 x86_64",
+        "versions": {"Python": "3.12.1", "firsthand": "0.1"}, "load": 1.26,
+        "key": hashlib.sha256(b"A CPU|8|avx2|fma|64").hexdigest()[:16],
+    }  # fmt: skip
+    assert [replace(here, load=load).is_busy for load in (0.0, 4.0, 4.01)] == [False, False, True]
+    assert replace(here, memory_bytes=(16 << 30) - 1).key != here.key, "counted in whole quarters of a GiB"
+    assert replace(here, memory_bytes=(16 << 30) + (1 << 28) - 1, load=9.0, system="", versions=()).key == here.key

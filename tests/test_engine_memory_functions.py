@@ -312,3 +312,30 @@ def test_a_tree_that_is_inconsistent_says_how() -> None:
         )
     assert broken(lambda tree, one, two: setattr(two, "block", None)) == "a node without block or children was left"
     assert PrefixNode(None, (), 4, 2).children == []
+
+
+def test_blocks_that_were_copied_one_after_another_are_entered_from_the_first_of_them_on() -> None:
+    ids = [1, 2, 3, 4, 5, 6]
+    for start, said, blocks, known in (
+        (2, [1, 2, 3, 9, 5, 6, 7, 7], [0, 3, 4, 5], {3: (3, 9), 4: (5, 6), 5: (7, 7)}),
+        (0, [8, 8, 3, 4, 5, 6, 7, 7], [3, 4, 5, 6], {3: (8, 8), 4: (3, 4), 5: (5, 6), 6: (7, 7)}),
+        (4, [1, 2, 3, 4, 9, 9, 7, 7], [0, 1, 3, 4], {3: (9, 9), 4: (7, 7)}),
+    ):
+        pool = BlockPool(9, 2)
+        first = written(pool, ids)
+        copied = pool.take(first)
+        assert pool.extend(copied, start, 8) == [BlockCopy(each, 3 + n) for n, each in enumerate(first[start // 2 :])]
+        assert (
+            copied == blocks
+            and pool.commit(said, copied, 3, 6) == 3
+            and texts(pool) == {0: (1, 2), 1: (3, 4), 2: (5, 6)}
+        )
+        assert pool.commit(said, copied, 3, 8) == 4 and copied == blocks
+        assert texts(pool) == {0: (1, 2), 1: (3, 4), 2: (5, 6), **known} and pool.match(said) == blocks
+        pool.check()
+    pool = BlockPool(9, 2)
+    same = pool.take(written(pool, ids))
+    pool.extend(same, 2, 8)
+    assert pool.commit([*ids, 7, 7], same, 3, 8) == 4 and same == [0, 1, 2, 5], "the same text is the block of before"
+    assert pool._references[:6] == [2, 2, 2, 0, 0, 1]
+    pool.check()

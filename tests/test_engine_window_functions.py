@@ -82,6 +82,23 @@ def mixed() -> SlidingWindowPool:
     return SlidingWindowPool(BlockPool(10, 4), BlockPool(8, 4, window=6))
 
 
+def test_full_blocks_are_entered_in_both_pools_and_counted_once() -> None:
+    ids = list(range(1, 18))
+    for computed, full in ((0, 0), (3, 0), (4, 1), (7, 1), (8, 2), (17, 4)):
+        pool, table = mixed(), BlockTable()
+        assert pool.extend(table, 0, 17) == [] and pool.commit(ids, table, 0, computed, "s") == full
+        assert pool.commit(ids, table, full, computed, "s") == full
+        texts = [tuple(ids[4 * n : 4 * n + 4]) for n in range(full)]
+        for part, blocks in pool.split(table):
+            assert {block: node.tokens for block, node in part._node.items()} == dict(zip(blocks, texts, strict=False))
+        assert pool.find(ids, "s").num_tokens == 4 * full and pool.find(ids).num_tokens == 0
+        same = BlockTable()
+        pool.extend(same, 0, 8)
+        assert pool.commit(ids, same, 0, 8, "s") == 2
+        pool.check()
+    assert (same, same.window_blocks) == (table[:2], table.window_blocks[:2]), "the blocks of the same text in both"
+
+
 def test_two_pools_are_used_as_one() -> None:
     pool = mixed()
     assert (pool.block_size, pool.num_blocks, pool.num_usable, pool.num_available, pool.pools) == (

@@ -228,6 +228,13 @@ def test_models_are_loaded_once_each_if_the_run_misses_one_of_their_attempts() -
     assert far.loads == 0, "on a cluster nothing is loaded here"
 
 
+def test_two_models_of_one_name_are_both_loaded_and_one_of_two_agents_once() -> None:
+    one, two = Cold("same"), Cold("same")
+    agents = [Agent(name, model, direct) for name, model in (("a", one), ("b", two), ("c", one))]
+    asyncio.run(Experiment(agents, own()).make_ready())
+    assert (one.loads, two.loads) == (1, 1)
+
+
 def test_a_run_that_fails_is_kept_and_closed(home: Path) -> None:
     def stop(trace: Any) -> None:
         raise ZeroDivisionError

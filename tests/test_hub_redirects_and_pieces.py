@@ -22,6 +22,7 @@ from firsthand.hub.download import (
     _expect_safe,
     _open,
     _size,
+    _total,
     disk_errors,
     download,
     get_json_bytes,
@@ -251,3 +252,30 @@ def test_each_library_has_its_own_setting_again_after_it_was_offline(monkeypatch
             raise KeyError
         assert settings() == [True, True]
     assert settings() == [0, "auto"]
+
+
+def test_a_stated_length_is_a_total_with_what_is_here_and_another_one_is_another_file() -> None:
+    def total(stated: str | None, have: int = 0, size: int | None = None) -> int | None:
+        headers = {} if stated is None else {"content-length": stated}
+        return _total(httpx.Response(200, headers=headers), "https://a.b/c", have, size)
+
+    for stated, length in (
+        ("0", 0), ("7", 7), ("007", 7), ("1000000000", 10**9), ("999999999999999", 10**15 - 1), ("1000000000000000", None),
+        ("", None), (None, None), ("-1", None), ("1e3", None), ("7,7", None), ("0x10", None),
+    ):  # fmt: skip
+        assert total(stated) == length, stated
+        assert total(stated, 5) == (None if length is None else length + 5)
+        if length is None:
+            assert total(stated, 5, 9) == 9, "only its own list says how long it is"
+        else:
+            assert total(stated, 5, length + 5) == length + 5
+            for other in (length + 4, length + 6):
+                with pytest.raises(DownloadError) as error:
+                    total(stated, 5, other)
+                assert str(error.value) == (
+                    f"https://a.b/c offers {length + 5} bytes instead of {other}, so it is another file and was not "
+                    "downloaded"
+                )
+    with pytest.raises(DownloadError, match=r"^https://a\.b/c offers 7 bytes instead of 0, "):
+        total("7", 0, 0)
+    assert total(None, 0, 0) == 0 and total("0", 0, 0) == 0

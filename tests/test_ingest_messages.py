@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from firsthand.ingest.dialects import openinference_dialect, openllmetry_dialect
+from firsthand.ingest.dialects import langfuse_dialect, openinference_dialect, openllmetry_dialect
 from firsthand.ingest.dialects.span_facts import (
     MAX_MESSAGES,
     cost_in,
@@ -21,6 +21,7 @@ from firsthand.ingest.dialects.span_facts import (
     text_of,
     words_of,
 )
+from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.message import Message, Reasoning, Text, ToolCall, ToolResult
 
 
@@ -224,3 +225,42 @@ def test_the_first_number_counts_though_it_is_zero_and_however_it_is_written() -
     assert [cost_in({"c": cost}, "c") for cost in (10**12 - 1, 10**12, 10**12 + 1, "1e300")] == [
         1e12 - 1, 1e12, 1e12, 1e12,
     ]  # fmt: skip
+
+
+def test_a_tools_message_is_a_result_only_where_it_says_something_in_texts_alone() -> None:
+    nothing = (Text(""),)
+    for role in ("tool", "function", "TOOL"):
+        for body in ({}, {"content": None}, {"content": ""}, {"content": []}, {"parts": []}):
+            empty = {"role": role, "tool_call_id": "c", "name": "f", **body}
+            assert messages_in([empty]) == [message(role, ())] and one_message(empty).parts == nothing, empty
+        said = {"role": role, "tool_call_id": "c", "name": "f"}
+        assert one_message(said | {"content": "x"}).parts == (ToolResult("c", "f", "x"),)
+        two = [{"type": "text", "text": "x"}, "y", {"text": "z"}]
+        assert one_message(said | {"content": two}).parts == (ToolResult("c", "f", "xyz"),)
+        assert one_message({"role": role, "content": [""]}).parts == (ToolResult("", "", ""),)
+    result = {"type": "tool_result", "id": "i", "content": "r"}
+    mixed = {"role": "tool", "tool_call_id": "c", "content": ["x", result]}
+    assert one_message(mixed).parts == (Text("x"), ToolResult("i", "", "r"))
+    assert one_message({"role": "tool", "content": [result]}).parts == (ToolResult("i", "", "r"),)
+    assert one_message({"role": "user", "tool_call_id": "c", "content": "x"}) == u("x")
+
+
+def test_langfuse_shows_a_text_in_quotes_as_it_was_said_and_the_traces_only_where_there_is_none() -> None:
+    def shown_of(value: Any, trace: Any = "of the trace") -> str:
+        held = {"langfuse.observation.input": value, "langfuse.trace.input": trace}
+        facts = langfuse_dialect.facts(IncomingSpan("a" * 32, "b" * 16, "", "n", 1, 2, held, []))
+        held = {"langfuse.observation.output": value, "langfuse.trace.output": trace}
+        other = langfuse_dialect.facts(IncomingSpan("a" * 32, "b" * 16, "", "n", 1, 2, held, []))
+        assert facts.output() == other.input() == "" and facts.input() == other.output()
+        return facts.input()
+
+    for value, wanted in {
+        '""': "", '"a"': "a", '"a\\n\\"b\\""': 'a\n"b"', '"0"': "0", '"false"': "false", '" "': " ", '"': '"',
+        '"a" b': '"a" b',
+        '"a': '"a', "0": "0", "false": "false", "null": "null", "{}": "{}", "[]": "[]", "a": "a", '{"content": "c"}': "c",
+        '{"content": ': '{"content":', f'"{"x" * 301}"': "x" * 300, "y" * 301: "y" * 300,
+    }.items():  # fmt: skip
+        assert shown_of(value) == wanted, value
+    for value in (None, ""):
+        assert shown_of(value) == "of the trace" and shown_of(value, '"q"') == "q" and shown_of(value, value) == ""
+    assert shown_of(0) == "0" and shown_of(False) == "false" and shown_of({"a": "é"}) == '{"a": "é"}'

@@ -15,6 +15,7 @@ from firsthand.interp.rule_explanations import explain
 from firsthand.interp.saes.batch_topk_sae import BatchTopKSae
 from firsthand.interp.saes.matryoshka_sae import MatryoshkaSae
 from firsthand.interp.saes.sae_evaluation import cross_entropy
+from firsthand.interp.saes.sae_kinds import sae_of
 from firsthand.interp.saes.toy_superposition import Superposition, dictionary_recovery
 from firsthand.stats.intervals import Interval
 from firsthand.stats.paired import PairedDifference
@@ -140,3 +141,21 @@ def test_a_rule_is_chosen_on_the_first_half_and_scored_on_the_second() -> None:
     capital = explain(words, [word[0] in "YZWU" for word in words])
     assert capital is not None and capital.balanced_accuracy == 1
     assert capital.rule == "the token is an upper-case first letter"
+
+
+def test_a_relus_penalty_is_reported_as_it_is_and_weighs_more_as_the_run_goes_on() -> None:
+    sae = sae_of("relu", 2, 3, l1=4.0)
+    with torch.no_grad():
+        sae.encoder.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]).reshape(sae.encoder.shape))
+        sae.decoder.copy_(torch.tensor([[3.0, 4.0], [0.0, 2.0], [1.0, 0.0]]))
+    x, none = torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.zeros(3, dtype=torch.bool)
+    z = sae.activate(sae.pre_activations(x)).detach()
+    error = (x - z @ sae.decoder).square().sum(1).mean().item()
+    penalty = (z @ torch.tensor([5.0, 2.0, 1.0])).mean().item()
+    assert error > 0 and penalty > 0
+    for progress, share in ((0.0, 0.0), (0.0125, 0.25), (0.05, 1.0), (0.0501, 1.0), (1.0, 1.0)):
+        found = sae.loss(x, is_dead_M=none, progress=progress)
+        assert float(found.loss.detach()) == pytest.approx(error + share * 4.0 * penalty)
+        assert [float(found.error), float(found.sparsity)] == pytest.approx([error, penalty])
+        assert not found.error.requires_grad and not found.sparsity.requires_grad and found.loss.requires_grad
+        assert found.fired.tolist() == (z > 0).sum(0).tolist() and found.l0 == (z > 0).sum().item() / 2

@@ -125,3 +125,18 @@ def test_a_call_may_have_keys_beside_its_name_and_arguments(key: str, place: int
     other = "{" + ", ".join(parts).replace(f'"{key}"', '"title"') + "}"
     words, calls = parse(other)
     assert (words, calls) == ((other, ()) if place < 2 else ("", calls)) and len(calls) == (place == 2)
+
+
+def test_a_constant_or_a_number_is_no_key_and_what_only_resembles_one_is() -> None:
+    for word in ("true", "false", "null", "True", "False", "None", "1", "-1", ".5", "1e3", "-a", "a.b", "+", "1a"):
+        assert read(f"{{{word}: 1}}") == ("{", 1, False, True), word
+        assert read(f"{{a: 1, {word}: 2}}") == ('{"a": 1', 7, False, True), word
+    for word in ("TRUE", "none", "nil", "NaN", "Infinity", "e5", "true_", "None-1", "é", "_", "a1"):
+        assert read(f"{{{word}: null}}") == (f'{{"{word}": null}}', len(word) + 8, True, False), word
+        assert read(f"[{word}]") == ("[", 1, False, True), word
+    for word, value in (("true", True), ("None", None), ("3", 3)):
+        reader = Reader(call=True, positional=("a", "b"))
+        assert reader.feed(f"{word}, b={word})", 0, False) == 2 * len(word) + 5
+        assert json.loads("".join(piece.json for piece in reader.drain())) == {"a": value, "b": value}
+        named = Reader(call=True, positional=("a",))
+        assert named.feed(f"{word}=1)", 0, False) == len(word) and named.broken, "a value cannot be assigned to"

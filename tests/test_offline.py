@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -141,3 +142,35 @@ def test_a_home_of_nobody_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_p
         data_home()
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
     assert data_home() == tmp_path
+
+
+def test_the_hub_is_asked_at_the_port_of_its_scheme_unless_it_names_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    asked: list[tuple[tuple[str, int], float]] = []
+    closed: list[bool] = []
+    there = SimpleNamespace(close=lambda: closed.append(True))
+
+    def connect(address: tuple[str, int], timeout: float) -> SimpleNamespace:
+        asked.append((address, timeout))
+        return there
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    for hub, address in (
+        ("", ("huggingface.co", 443)), ("http://mirror", ("mirror", 80)), ("https://mirror", ("mirror", 443)),
+        ("http://mirror:8080/x", ("mirror", 8080)), ("https://mirror:80", ("mirror", 80)), ("HTTP://mirror", ("mirror", 80)),
+        ("http://[::1]", ("::1", 80)), ("mirror", ("", 443)),
+    ):  # fmt: skip
+        monkeypatch.setenv("HF_ENDPOINT", hub)
+        assert reaches_hub() and asked.pop() == (address, 3.0) and asked == []
+    assert len(closed) == 8, "each connection is closed"
+    monkeypatch.delenv("HF_ENDPOINT")
+    assert reaches_hub() and asked == [(("huggingface.co", 443), 3.0)]
+    for error in (TimeoutError(), ConnectionRefusedError(), socket.gaierror()):
+
+        def refuses(*given: object, error: OSError = error) -> None:
+            raise error
+
+        monkeypatch.setattr(socket, "create_connection", refuses)
+        assert not reaches_hub()

@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import sys
+import threading
 import time
 
 import pytest
@@ -92,7 +93,9 @@ def test_an_answer_is_whole_however_it_is_typed_and_none_at_a_terminal_that_ends
     assert asyncio.run(asked(b"\x04")) == (None, "Name: ")
 
 
-def test_a_question_can_be_cancelled_and_the_right_to_ask_is_given_back() -> None:
+def test_a_question_can_be_cancelled_and_the_right_to_ask_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Terminal, "_busy", threading.Lock())
+
     async def cancelled() -> None:
         controller, worker = pty.openpty()
         with os.fdopen(worker, "r") as source:

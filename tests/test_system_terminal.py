@@ -216,7 +216,25 @@ def test_a_person_is_there_if_both_streams_are_a_terminal(monkeypatch: pytest.Mo
     assert not Terminal().is_there()
 
 
-def test_one_question_is_asked_at_a_time() -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError(), asyncio.CancelledError(), KeyboardInterrupt()])
+def test_a_question_that_fails_gives_the_right_to_ask_back(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Terminal, "_busy", threading.Lock())
+
+    async def ask() -> None:
+        for there in (Terminal(), Terminal()):
+            with pytest.raises(type(error)):
+                async with there.turn():
+                    assert Terminal._busy.locked()
+                    raise error
+            assert not Terminal._busy.locked()
+
+    asyncio.run(ask())
+
+
+def test_one_question_is_asked_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Terminal, "_busy", threading.Lock())
     order = []
 
     async def ask(name: str) -> None:
@@ -227,7 +245,7 @@ def test_one_question_is_asked_at_a_time() -> None:
             raise ZeroDivisionError
 
     async def both() -> None:
-        await asyncio.gather(ask("a"), ask("b"), return_exceptions=True)
+        await asyncio.wait_for(asyncio.gather(ask("a"), ask("b"), return_exceptions=True), 5)
 
     asyncio.run(both())
     assert order == ["a begins", "a ends", "b begins", "b ends"] and not Terminal._busy.locked()

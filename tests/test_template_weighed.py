@@ -94,3 +94,23 @@ def test_blocks_leave_no_blanks_and_one_rendering_follows_another() -> None:
     for thread in threads:
         thread.join(10)
     assert order == ["begins", "ends", "second"] and found == ["first", "second"]
+
+
+def test_macros_and_a_loops_own_calls_are_steps_and_weigh_what_they_are_given_by_any_name() -> None:
+    counted = {
+        "{% macro m(n) %}{% if n %}{{ k(n - 1) }}{% endif %}{% endmacro %}"
+        "{% macro k(n) %}{{ m(n) }}{% endmacro %}{{ m(3) }}": ("", 7 * 2 + 3),  # a step for each call, body and minus
+        "{% macro m(a) %}{% endmacro %}{{ m(v.k) }}": ("", 2 + 2),
+        "{% macro m(a) %}{% endmacro %}{{ m(a=v.k) }}": ("", 2 + 2),
+        "{% macro m(a, b) %}{% endmacro %}{{ m(v.k, b=v.k) }}": ("", 2 + 4),
+        "{% macro m() %}{{ caller(v.k) }}{% endmacro %}{% call(x) m() %}{{ x is none }}{% endcall %}": ("False", 4 + 2),
+        "{% for x in [1, 1, 2] %}{{ loop.changed(x) }}{% endfor %}": ("TrueFalseTrue", 6),
+        "{% for x in [1, 1, 2] %}{{ loop.cycle('a', 'b') }}{% endfor %}": ("aba", 6),
+        "{% for x in [1] %}{{ loop.changed(v.k) }}{% endfor %}": ("True", 2 + 2),
+        "{% for x in [1] %}{{ loop.cycle(v.k) is none }}{% endfor %}": ("False", 2 + 2 + 2),
+        "{% for x in [1, [2]] recursive %}{{ loop(x) if x is sequence else x }}{% endfor %}": ("12", 3 + 1),
+        "{% block b %}x{% endblock %}{{ self.b() }}": ("xx", 1),
+    }  # fmt: skip
+    assert {source: steps_of(source, v={"k": LONG}) for source in counted} == counted
+    with pytest.raises(TemplateError, match=r"^the chat template calls 'iter', which is not allowed$"):
+        steps_of("{{ v(1) }}", v=iter)

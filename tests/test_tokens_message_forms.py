@@ -234,3 +234,21 @@ def test_metadata_of_a_gguf_is_checked_part_by_part() -> None:
     assert recommended(values, FOLDER) == {"temperature": 0.5, "top_p": 1, "top_k": 20, "max_tokens": 9}
     odd = {"general.sampling.temp": "0.5", "general.sampling.top_p": 7.0, "general.sampling.penalty_repeat": 1.25}
     assert recommended(odd, GGUF) == {"repetition_penalty": 1.25} and recommended({}, GGUF) == {}
+
+
+def test_a_message_whose_call_was_changed_after_it_was_sampled_is_hashed_as_one_without_ids() -> None:
+    def called(value: int, sampled: Sampled | None) -> Message:
+        return Message("assistant", (Text("a"), ToolCall("i", "f", {"x": value})), sampled)
+
+    changed, again = (called(1, Sampled((5, 6), (0.0, 0.0))) for _ in range(2))
+    for message in (changed, again):
+        message.tool_calls[0].arguments["x"] = 2
+    assert changed.sampled is not None and not changed.is_as_sampled
+    seed = hashlib.sha256(b"s").digest()
+    body = called(2, None).to_json()
+    assert list(digests([changed], b"s")) == list(digests([called(2, None)], b"s")) == [
+        seed, hashlib.sha256(seed + json.dumps(body, sort_keys=True).encode()).digest(),
+    ]  # fmt: skip
+    again.tool_calls[0].arguments["x"] = 1
+    ids = json.dumps({**called(1, None).to_json(), "ids": [5, 6]}, sort_keys=True).encode()
+    assert list(digests([again], b"s")) == [seed, hashlib.sha256(seed + ids).digest()], "it says again what was sampled"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpu_time import at_most_cpu_s
-from firsthand.tokens.incremental_decoding import IncrementalDetokenizer, StopStrings
+from firsthand.tokens.incremental_decoding import IncrementalDetokenizer, StopStrings, _Matcher
 from firsthand.tokens.token_bytes import byte_level_bytes
 from firsthand.tokens.tokenizer import Tokenizer
 
@@ -187,3 +189,37 @@ def test_long_stop_strings_and_answers_take_linear_time(stop: str) -> None:
         for step in range(40_000):
             watch.feed(a if step % 3 else b)
             watch.take()
+
+
+def test_a_stop_string_knows_the_longest_beginning_that_each_of_its_own_ends_with() -> None:
+    assert _Matcher("aabaaac")._shorter == [0, 1, 0, 1, 2, 2, 0] and _Matcher("")._shorter == []
+    assert _Matcher("abacabad")._shorter == [0, 0, 1, 0, 1, 2, 3, 0]
+    strings = ["".join(letters) for size in range(1, 8) for letters in product("ab", repeat=size)]
+    strings += ["".join(letters) for letters in product("abc", repeat=5)]
+    for string in strings:
+        begun = [string[:end] for end in range(1, len(string) + 1)]
+        assert _Matcher(string)._shorter == [
+            max(size for size in range(len(text)) if text.endswith(string[:size])) for text in begun
+        ], string
+
+
+def test_a_stop_string_that_repeats_its_beginning_is_found_where_it_stands_and_nowhere_else() -> None:
+    tokenizer = byte_tokenizer()
+    letters = {letter: tokenizer.encode(letter)[0] for letter in "abcd"}
+    for stop in ("aabaaacd", "aabaab", "abacabad", "aaab"):
+        for text in (
+            f"aabaaab{stop}",
+            f"aabaaa{stop}c",
+            f"{stop[:-1]}{stop}",
+            f"aabaaaad{stop}",
+            stop[:-1] * 2,
+            f"b{stop}",
+        ):
+            watch, shown = StopStrings(tokenizer, [stop]), ""
+            for letter in text:
+                found = watch.feed(letters[letter])
+                shown += watch.take()
+                if found:
+                    break
+            watch.finish()
+            assert (shown + watch.take(), watch.stopped) == naive_stop(text, [stop]), (stop, text)

@@ -258,3 +258,28 @@ def test_the_arguments_of_a_named_call_are_the_whole_value() -> None:
         ('"name"        :        "f"', "f"),
     ):
         assert name_in(body) == name
+
+
+def test_a_value_that_is_no_call_ends_a_region_without_a_mark_and_is_its_text() -> None:
+    both = f"[{F}, 3]"
+    for value in (
+        "[3]",
+        both,
+        f"[3, {F}]",
+        f"[{F}, [2]]",
+        "{}",
+        "[]",
+        '{"a": 1}',
+        '{"name": 3}',
+        '[{"arguments": {}}]',
+    ):
+        end = (value, "", False, None, 0)
+        calls, deltas, found, rest, backtracks = parsed("", f"{ADD} {value} z", marked=False)
+        assert (calls, deltas, rest, backtracks) == (*ADDED, " z", 0) and found in (end, (f" {value}", *end[1:])), value
+        alone = parsed("", f"{value} z", marked=False)
+        assert alone == ([], [], end, " z", 0), value
+    marked = parsed(CALL, f"{ADD} {both} {END}z")
+    assert marked[0] == [("add", {"a": 1}), ("f", {}), ("f", both)] and marked[2:] == (DONE, "z", 0)
+    assert parsed(CALL, f"[3]{END}z")[0] == [("", "[3]")] and parsed(CALL, f"[]{END}z")[0] == [("", "[]")]
+    fenced = parsed("```json", f"{ADD} {both}\n```z", closing="```", marked=False)
+    assert fenced[:2] == ADDED and fenced[2][1:] == ("```", False, None, 0) and fenced[3] == "\n```z"

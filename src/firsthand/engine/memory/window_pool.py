@@ -117,8 +117,10 @@ class SlidingWindowPool:
     def commit(
         self, tokens: abc.Sequence[int], table: list[int], first: int, num_computed: int, space: Space = None
     ) -> int:
-        """Enter the full blocks of a table into both prefix caches."""
-        return max(part.commit(tokens, blocks, first, num_computed, space) for part, blocks in self.split(table))
+        """Enter the full blocks of a table into both prefix caches; returns the number of full blocks."""
+        for part, blocks in self.split(table):
+            part.commit(tokens, blocks, first, num_computed, space)
+        return num_computed // self.block_size
 
     def keep(
         self,

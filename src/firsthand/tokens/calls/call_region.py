@@ -231,9 +231,7 @@ class CallRegion:
 
     def _ended(self, value: CallValue) -> Outcome:
         """Handle a complete value, whose calls were released."""
-        if value.has_other_values:
-            if not self.is_marked:
-                return self._as_text()
+        if value.has_other_values:  # only behind a mark: `_read` ends a region without one at such a value
             self._break_off("".join(self._raw))
         self._found += 1
         self._value, self._raw = None, []
