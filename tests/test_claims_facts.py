@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from firsthand.claims import fact_models, position_models
+from firsthand.claims import fact_arms, fact_models, position_models
 from firsthand.claims.all_claims import all_claims
 from firsthand.claims.fact_arms import FactIndex, correct, fact_index
 from firsthand.claims.fact_language import IDS, RELATIONS, WORDS, changed, encoded, facts_of, people, question, sentence
@@ -136,6 +136,34 @@ def test_a_copy_is_trained_and_the_reader_is_left_as_it_was(tmp_path: Path, monk
     assert any((before[name] != value).any() for name, value in arm.items())
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
     assert [epochs(samples), epochs(samples * 1000)] == [100, 40 * 4000 // 128]
+
+
+def test_each_arm_asks_its_model_what_it_is_shown_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, list[str], int]] = []
+
+    def told(model: Any, prompts: list[str], words: int = 1) -> list[str]:
+        asked.append((model, list(prompts), words))
+        return [f"a{at}" for at in range(len(prompts))]
+
+    monkeypatch.setattr(fact_arms, "answers", told)
+    facts = facts_of(people(2, 0), Random(0))
+    wanted = [list(facts)[at] for at in (5, 0, 5)]
+    reader: Any = "the reader"
+    questions = [question(*each) for each in wanted]
+    with fact_index(facts) as index:
+        passages = [sentence(*each, facts[each]) for each in wanted]
+        assert fact_arms.read(reader, index, wanted, before="so", words=2) == ["a0", "a1", "a2"]
+        assert fact_arms.read(reader, index, wanted[:1]) == ["a0"] and fact_arms.read(reader, index, []) == []
+    assert fact_arms.recalled(reader, wanted, words=3) == ["a0", "a1", "a2"]
+    assert fact_arms.recalled(reader, wanted[:1]) == ["a0"]
+    spaced = [(model, [" ".join(each.split()) for each in prompts], words) for model, prompts, words in asked]
+    assert spaced == [
+        (reader, [f"so {passage} {each}" for passage, each in zip(passages, questions, strict=True)], 2),
+        (reader, [f"{passages[0]} {questions[0]}"], 1), (reader, [], 1), (reader, questions, 3), (reader, questions[:1], 1),
+    ]  # fmt: skip
+    assert fact_arms.closed_book(facts) == [Sample(question(*each), f"{value} .") for each, value in facts.items()]
+    assert fact_arms.closed_book({wanted[0]: "brab"}, "so {} !") == [Sample(questions[0], "so brab !")]
+    assert fact_arms.closed_book({}) == []
 
 
 def test_an_answer_is_correct_by_its_first_word() -> None:

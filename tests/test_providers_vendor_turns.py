@@ -121,6 +121,27 @@ def test_turns_of_one_role_in_a_row_are_one_and_results_are_the_users() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("given", "finish"),
+    [
+        (None, "stop"), ("end_turn", "stop"), ("stop_sequence", "stop"), ("pause_turn", "stop"), ("odd", "stop"),
+        ("", "stop"), (3, "stop"), (["refusal"], "stop"), ("max_tokens", "length"), ("model_context_window_exceeded", "length"),
+        ("refusal", "content_filter"), ("tool_use", "tool_calls"),
+    ],
+)  # fmt: skip
+def test_a_stream_of_anthropics_ends_for_the_reason_that_a_whole_reply_has(given: Any, finish: str) -> None:
+    stream = anthropic_wire.MessageStream()
+    stream.add({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "a"}})
+    stream.add({"type": "message_delta", "delta": {"stop_reason": given}, "usage": {"output_tokens": 2}})
+    assert not stream.finished and stream.add({"type": "message_stop"}) == "" and stream.finished
+    body = {"content": [{"type": "text", "text": "a"}], "stop_reason": given, "usage": {"output_tokens": 2}}
+    whole = Completion(assistant("a"), finish, Usage(0, 0, 2))  # type: ignore[arg-type]
+    assert stream.completion() == whole == anthropic_wire.read_completion(body)
+    for later, ends in (("max_tokens", "length"), (None, "length"), ("refusal", "content_filter")):
+        stream.add({"type": "message_delta", "delta": {"stop_reason": later}})
+        assert stream.completion().finish_reason == ends
+
+
 def test_each_call_of_a_chunk_of_googles_is_streamed_in_its_order_with_its_number() -> None:
     pytest.importorskip("google.genai", reason="google-genai is not installed")
 
