@@ -125,8 +125,8 @@ def test_turns_of_one_role_in_a_row_are_one_and_results_are_the_users() -> None:
     ("given", "finish"),
     [
         (None, "stop"), ("end_turn", "stop"), ("stop_sequence", "stop"), ("pause_turn", "stop"), ("odd", "stop"),
-        ("", "stop"), (3, "stop"), (["refusal"], "stop"), ("max_tokens", "length"), ("model_context_window_exceeded", "length"),
-        ("refusal", "content_filter"), ("tool_use", "tool_calls"),
+        ("", "stop"), (3, "stop"), (["refusal"], "stop"), ("max_tokens", "length"),
+        ("model_context_window_exceeded", "length"), ("refusal", "content_filter"), ("tool_use", "tool_calls"),
     ],
 )  # fmt: skip
 def test_a_stream_of_anthropics_ends_for_the_reason_that_a_whole_reply_has(given: Any, finish: str) -> None:
