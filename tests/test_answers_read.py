@@ -107,6 +107,17 @@ def test_a_text_is_one_number_or_none():
     ]  # fmt: skip
 
 
+def test_a_mixed_number_has_the_sign_that_is_written_though_its_whole_part_is_nought():
+    for text, number in (
+        ("-0 1/2", "-1/2"), ("0 1/2", "1/2"), ("-1 1/2", "-3/2"), ("1 1/2", "3/2"), ("−0 3/4", "-3/4"), ("–2 1/4", "-9/4"),
+        ("- 0 1/2", "-1/2"), ("-00 1/2", "-1/2"), ("0 0/5", "0"), ("-0 1/0", None), ("1 1/0", None), (" -3\t1/3 ", "-10/3"),
+        ("-½", "-1/2"), ("-0½", "-1/2"), ("-1½", "-3/2"), ("1 1/2 1/2", None),
+        ("9" * 20 + " 1/2", f"{2 * (10**20 - 1) + 1}/2"),
+    ):  # fmt: skip
+        found = parse_number(text)
+        assert (text, None if found is None else str(found)) == (text, number)
+
+
 def test_the_last_number_the_last_box_and_the_items_of_a_list():
     assert [last_number(text) for text in ("1 and 2.", "$1,200", "x", "3/4", "-5", "5 -")] == [
         "2",

@@ -5,17 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from firsthand.claims import fact_models, position_models
+from firsthand.claims import fact_arms, fact_models, position_models
 from firsthand.claims.all_claims import all_claims
-from firsthand.claims.fact_arms import correct, fact_index
+from firsthand.claims.fact_arms import FactIndex, correct, fact_index
 from firsthand.claims.fact_language import IDS, RELATIONS, WORDS, changed, encoded, facts_of, people, question, sentence
 from firsthand.claims.fact_models import Sample, answers, epochs
 from firsthand.claims.lab import Lab
 from firsthand.claims.rows_at_hand import rows_at_hand
 from firsthand.claims.small_decoders import kept_weights, small_decoder
+from firsthand.errors import StoreError
+from firsthand.retrieval.store import sqlite_index
+from firsthand.retrieval.store.sqlite_index import SqliteIndex
 
 
 def test_facts_are_one_token_a_word_and_a_change_leaves_no_old_value_of_a_person() -> None:
@@ -41,6 +45,52 @@ def test_an_index_of_facts_finds_the_sentence_and_after_an_update_the_new_one() 
         assert [hit.chunk.text.strip() for hit in index.search(asked)] == [
             sentence(*each, after[each]) for each in asked
         ]
+
+
+def test_each_update_closes_the_index_that_it_opened_also_where_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[SqliteIndex] = []
+    real = sqlite_index.open_index
+
+    def open_index(*given: Any, **more: Any) -> SqliteIndex:
+        opened.append(real(*given, **more))
+        return opened[-1]
+
+    def closed() -> list[bool]:
+        found = []
+        for index in opened:
+            try:
+                found.append(len(index) < 0)
+            except StoreError:
+                found.append(True)
+        return found
+
+    monkeypatch.setattr(sqlite_index, "open_index", open_index)
+    facts = facts_of(people(2, 0), Random(0))
+    made = FactIndex(tmp_path)
+    assert (made.folder, made.path) == (tmp_path / "documents", tmp_path / "facts.index")
+    assert made.update(facts) > 0 and closed() == [True]
+    assert sorted(each.name for each in tmp_path.iterdir() if each.is_dir() or "-wal" in each.name) == ["documents"]
+    assert made.update(facts) >= 0 and closed() == [True, True], "nothing changed"
+
+    async def fails(*given: Any) -> None:
+        raise StoreError("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("firsthand.retrieval.ingest.ingest", fails)
+        with pytest.raises(StoreError, match=r"^no room$"):
+            made.update(changed(facts, 1.0, Random(1)))
+    assert closed() == [True] * 3
+    with fact_index(facts) as index:
+        assert closed() == [True] * 4 and len(index.search(list(facts)[:3])) == 3 and index.search([]) == []
+        assert closed() == [True] * 4 + [False], "it stays open to be searched"
+        folder = index.folder.parent
+    assert closed() == [True] * 5 and not folder.exists()
+    with pytest.raises(KeyError), fact_index(facts) as index:
+        index.search(list(facts)[:1])
+        raise KeyError
+    assert closed() == [True] * 7 and not index.folder.parent.exists()
 
 
 def test_answers_keep_the_order_of_prompts_of_several_lengths() -> None:
@@ -86,6 +136,34 @@ def test_a_copy_is_trained_and_the_reader_is_left_as_it_was(tmp_path: Path, monk
     assert any((before[name] != value).any() for name, value in arm.items())
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
     assert [epochs(samples), epochs(samples * 1000)] == [100, 40 * 4000 // 128]
+
+
+def test_each_arm_asks_its_model_what_it_is_shown_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, list[str], int]] = []
+
+    def told(model: Any, prompts: list[str], words: int = 1) -> list[str]:
+        asked.append((model, list(prompts), words))
+        return [f"a{at}" for at in range(len(prompts))]
+
+    monkeypatch.setattr(fact_arms, "answers", told)
+    facts = facts_of(people(2, 0), Random(0))
+    wanted = [list(facts)[at] for at in (5, 0, 5)]
+    reader: Any = "the reader"
+    questions = [question(*each) for each in wanted]
+    with fact_index(facts) as index:
+        passages = [sentence(*each, facts[each]) for each in wanted]
+        assert fact_arms.read(reader, index, wanted, before="so", words=2) == ["a0", "a1", "a2"]
+        assert fact_arms.read(reader, index, wanted[:1]) == ["a0"] and fact_arms.read(reader, index, []) == []
+    assert fact_arms.recalled(reader, wanted, words=3) == ["a0", "a1", "a2"]
+    assert fact_arms.recalled(reader, wanted[:1]) == ["a0"]
+    spaced = [(model, [" ".join(each.split()) for each in prompts], words) for model, prompts, words in asked]
+    assert spaced == [
+        (reader, [f"so {passage} {each}" for passage, each in zip(passages, questions, strict=True)], 2),
+        (reader, [f"{passages[0]} {questions[0]}"], 1), (reader, [], 1), (reader, questions, 3), (reader, questions[:1], 1),
+    ]  # fmt: skip
+    assert fact_arms.closed_book(facts) == [Sample(question(*each), f"{value} .") for each, value in facts.items()]
+    assert fact_arms.closed_book({wanted[0]: "brab"}, "so {} !") == [Sample(questions[0], "so brab !")]
+    assert fact_arms.closed_book({}) == []
 
 
 def test_an_answer_is_correct_by_its_first_word() -> None:

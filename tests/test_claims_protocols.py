@@ -1,12 +1,14 @@
 """The claims about agents that speak to tools and to one another, with small programs at the other end."""
 
 import asyncio
+import json
 import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
+import a2a.client
 import pytest
 
 from firsthand.agent import Agent
@@ -64,6 +66,36 @@ def test_each_client_lists_the_tools_and_calls_one_of_the_server(monkeypatch):
     monkeypatch.setattr(mcp_standard, "SERVER", ("-c", f"TOOLS = ['calculators']{SUMS}"))
     monkeypatch.setattr(mcp_standard, "FOREIGN", f"TOOLS = ['plus']{SUMS}")
     assert mcp_standard.measure(Lab(0)).value == 0.0
+
+
+HEARING = """
+import sys
+heard, note = sys.stdin, open(NOTE, "a")
+class Lines:
+    def __iter__(self):
+        note.write("\\n")
+        for line in heard:
+            note.write(line)
+            note.flush()
+            yield line
+sys.stdin = Lines()
+"""
+"""Writes an empty line to the file NOTE as the server starts, and then each line that it is sent."""
+
+
+def test_the_pairs_open_a_server_each_by_the_handshake_that_they_are_named_after(tmp_path, monkeypatch):
+    note = tmp_path / "note"
+    head = f"NOTE = {str(note)!r}{HEARING}"
+    monkeypatch.setattr(mcp_standard, "SERVER", ("-c", f"{head}TOOLS = ['calculator']{SUMS}"))
+    monkeypatch.setattr(mcp_standard, "FOREIGN", f"{head}TOOLS = ['times']{SUMS}")
+    assert mcp_standard.measure(Lab(0)).value == 1.0
+    servers = [[json.loads(line) for line in each.splitlines() if line] for each in note.read_text().split("\n\n")]
+    after = ["initialize", "notifications/initialized", "tools/list", "tools/call"]
+    newest, legacy, inspect, ours = [[each["method"] for each in one] for one in servers]
+    assert (legacy, inspect) == (after, after)
+    assert newest == ours == ["server/discover", *after], "the newest revision first, and then what the server knows"
+    asked = [(one[-1]["params"]["name"], one[-1]["params"]["arguments"]) for one in servers]
+    assert asked == [*[("calculator", {"expression": "6*7"})] * 3, ("times", {"a": 6, "b": 7})]
 
 
 def test_a_pair_works_if_42_comes_back_and_a_client_that_is_missing_is_named():
@@ -180,6 +212,34 @@ def test_an_agent_that_fails_sends_no_words(tmp_path):
     with serving_agent(speaker(away), tmp_path) as server:
         for binding, streams in a2a_across_frameworks.WAYS:
             assert asyncio.run(a2a_across_frameworks._worked(server.url, binding, streams)) == 0.0, (binding, streams)
+
+
+def test_each_way_asks_by_its_binding_and_is_streamed_where_it_says_so(tmp_path, monkeypatch):
+    made, asked, real = [], [], a2a_across_frameworks._worked
+    configured = a2a.client.ClientConfig
+
+    def config(**given):
+        made.append((given["supported_protocol_bindings"], given["streaming"]))
+        return configured(**given)
+
+    async def worked(url, binding, streams):
+        asked.append((url, binding, streams))
+        return 0.5 if binding == "JSONRPC" and not streams else await real(url, binding, streams)
+
+    with serving_agent(speaker(lambda messages, sampling, index: messages[-1].text), tmp_path) as server:
+
+        @contextmanager
+        def served():
+            yield server.url
+
+        monkeypatch.setattr(a2a.client, "ClientConfig", config)
+        monkeypatch.setattr(a2a_across_frameworks, "_served", served)
+        monkeypatch.setattr(a2a_across_frameworks, "_worked", worked)
+        found = a2a_across_frameworks.measure(Lab(0))
+        ways = [("JSONRPC", True), ("JSONRPC", False), ("HTTP+JSON", True), ("HTTP+JSON", False)]
+        assert asked == [(server.url, *way) for way in ways]
+    assert made == [([binding], streams) for binding, streams in (ways[0], *ways[2:])]
+    assert found.rows == tuple(zip(WAYS, (1.0, 0.5, 1.0, 1.0), strict=True))
 
 
 def test_ways_are_told_in_their_order_and_the_share_is_of_all():

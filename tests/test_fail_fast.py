@@ -82,6 +82,27 @@ def test_other_errors_end_a_run_only_if_asked_and_are_kept(run: Run, tmp_path: P
         assert [trace.error is not None for trace in other.traces()] == [False, False, True, True, True]
 
 
+def test_failures_that_end_with_the_last_place_end_the_run_as_others_do(run: Run, tmp_path: Path) -> None:
+    for number, (fails, error, options, left, kept) in enumerate((
+        (9, ModelError, {"fail_fast": 3}, 0, 12), (9, ModelError, {"fail_fast": 4}, None, 12),
+        (9, Unreachable, {"fail_fast": 3}, 3, 9), (7, Unreachable, {}, 5, 7), (8, Unreachable, {}, None, 12),
+        (11, ModelError, {"fail_fast": 1}, 0, 12), (0, ModelError, {"fail_fast": 12}, 0, 12), (7, ModelError, {}, None, 12),
+    )):  # fmt: skip
+        with create(tmp_path, {}, f"of-{number}") as made:
+            model = script(lambda at, fails=fails: at >= fails, error)  # type: ignore[misc]
+            if left is None:
+                carry_out(made, model, **options)
+            else:
+                with pytest.raises(TooManyFailures) as told:
+                    carry_out(made, model, **options)
+                assert str(told.value) == (
+                    f"{12 - fails} attempts in a row failed, the last with: gone; what is done is kept, and {left} "
+                    f"attempts to go: mend it, then `firsthand run --resume {made.id}` finishes them "
+                    "(--fail-fast 0 never stops)"
+                )
+            assert (len(made.done()), len(model.asked)) == (kept, 12), number
+
+
 def test_zero_never_ends_a_run(run: Run) -> None:
     carry_out(run, script(lambda number: True, Unreachable), fail_fast=0)
     assert len(run.done()) == 12

@@ -217,6 +217,37 @@ def test_counters_of_a_replica_that_does_not_answer_are_the_last_ones(monkeypatc
     with_fleet(work, [[SAME], [SAME]], answers)
 
 
+def test_counters_of_lost_replicas_stay_in_the_sums_of_all() -> None:
+    def answers(process: Process, message: Json) -> None:
+        if process.name == "place 1":
+            says(process, message, "end", value={"prompt_tokens": 10.0, "oldest_wait_s": 2.0, "running": 1.0})
+        elif process.name == "place 2":
+            says(process, message, "failed", error="ModelError", message="no numbers")
+
+    async def work(fleet: Fleet, starter: Starter, events: list[Any]) -> None:
+        await fleet.ready()
+        await until(lambda: [slot.state for slot in fleet.slots] == ["ready"] * 3)
+        lost = next(each for each in starter.started if each.name == "place 0")
+        lost.queue.put_nowait(Lost("place 0 fell"))
+        await until(lambda: fleet.slots[0].ended)
+        assert await fleet.counters() == {
+            "num_blocks": 7.0, "prompt_tokens": 3.0 + 10.0 + 3.0, "oldest_wait_s": 2.0, "running": 1.0,
+        }  # fmt: skip
+        assert [each.counters for each in fleet.statuses()] == [
+            {}, {"prompt_tokens": 10.0, "oldest_wait_s": 2.0, "running": 1.0}, SAME["counters"],
+        ]  # fmt: skip
+        assert [len(each.sent) for each in starter.started[:3]] == [
+            int(each is not lost) for each in starter.started[:3]
+        ]
+        for each in starter.started[:3]:
+            each.queue.put_nowait(Lost("fell"))
+        await until(lambda: all(slot.ended for slot in fleet.slots))
+        assert await fleet.counters() == {"prompt_tokens": 16.0}, "none is ready, and only what goes up is left"
+        assert [(each.state, each.counters) for each in fleet.statuses()] == [("starting", {})] * 3
+
+    with_fleet(work, [[SAME, None]] * 3, answers)
+
+
 # -- weights --
 
 

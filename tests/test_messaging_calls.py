@@ -178,6 +178,23 @@ def test_a_replay_in_redis_goes_on_behind_the_last_message_of_a_full_page(monkey
         Redis([]).replay("a..b")
 
 
+def test_a_replay_in_redis_goes_on_behind_pages_without_a_match(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("firsthand.messaging.redis_messaging._SCAN", 2)
+
+    def page(*offsets: int) -> list[Any]:
+        return [(f"{n}-0", {"topic": "a" if n % 2 else "b", "payload": f"{n}"}) for n in offsets]
+
+    for pages, limit, found, asked in (
+        ([page(2, 4), page(6, 8), page(9)], 1000, [9], ["1-0", "5-0", "9-0"]),
+        ([page(2, 4), page(6, 9), []], 2, [9], ["1-0", "5-0", "10-0"]),
+        ([page(2, 4), page(7, 9)], 2, [7, 9], ["1-0", "5-0"]), ([page(2)], 5, [], ["1-0"]),
+        ([page(2, 4), page(7, 9)], 1, [7], ["1-0", "5-0"]), ([page(1, 3), []], 3, [1, 3], ["1-0", "4-0"]),
+    ):  # fmt: skip
+        store = Redis(pages)
+        assert [each.offset for each in store.replay("a", limit=limit)] == found  # type: ignore[arg-type]
+        assert [each[1] for each in store.asked] == asked
+
+
 def test_a_replay_in_redis_gives_the_topics_that_match_as_a_whole() -> None:
     topics = ("a", "ab", "a.b", "b.a", "a.b.c", "xa", "A")
     page = [(f"{place}-0", {"topic": topic, "payload": ""}) for place, topic in enumerate(topics, 1)]

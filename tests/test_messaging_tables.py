@@ -204,6 +204,36 @@ def test_a_lease_is_over_at_its_moment_and_each_delivery_is_counted(store: Sqlit
     assert store.acknowledge("h", [2]) == 1 and rows(store, "deliveries") == [("h", 3, 165.0, 1), ("h", 4, 165.0, 1)]
 
 
+def test_what_one_group_holds_is_its_own_and_a_limit_counts_the_leases_that_ran_out(
+    store: SqliteMessaging, clock: Clock
+) -> None:
+    for group in ("g", "h"):
+        store.subscribe(group, "t")
+    store.publish("t", ["a", "b", "c", "d"])
+    assert [len(store.fetch(group, lease_s=10)) for group in ("g", "h")] == [4, 4]
+    store.let_go("g", 2)
+    assert rows(store, "deliveries") == [
+        *(("g", n, 0.0 if n == 2 else 110.0, 1) for n in (1, 2, 3, 4)), *(("h", n, 110.0, 1) for n in (1, 2, 3, 4)),
+    ]  # fmt: skip
+    assert store.fetch("h") == [] and [each.message.offset for each in store.fetch("g")] == [2]
+    store.let_go("g", 2, "bad")
+    assert store.acknowledge("g", [1]) == 1
+    assert rows(store, "dead") == [("g", 2, 2, "bad")] and store.dead_letters("h") == []
+    assert rows(store, "deliveries") == [
+        ("g", 3, 110.0, 1), ("g", 4, 110.0, 1), *(("h", n, 110.0, 1) for n in (1, 2, 3, 4)),
+    ]  # fmt: skip
+    clock.now = 110.0
+    given = [[(each.message.offset, each.count) for each in store.fetch("h", limit, lease_s=5)] for limit in (1, 2, 3)]
+    assert given == [[(1, 2)], [(2, 2), (3, 2)], [(4, 2)]]
+    assert rows(store, "deliveries") == [
+        ("g", 3, 110.0, 1), ("g", 4, 110.0, 1), *(("h", n, 115.0, 2) for n in (1, 2, 3, 4)),
+    ]  # fmt: skip
+    clock.now = 115.0
+    assert store.fetch("h", 3) == [] and [letter.message.offset for letter in store.dead_letters("h")] == [1, 2, 3]
+    assert store.lag("h") == 1 and store.fetch("h", 1) == [] and len(store.dead_letters("h")) == 4
+    assert [(each.message.offset, each.count) for each in store.fetch("g", 1)] == [(3, 2)]
+
+
 def test_a_group_is_made_moved_and_removed_with_all_that_is_its_own(store: SqliteMessaging) -> None:
     store.publish("t", ["a", "b", "c"])
     store.subscribe("new", "t")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+import pytest
+
 from firsthand.message import Message, Reasoning, Text, ToolCall, ToolResult, assistant, system, user
-from firsthand.model import Sampling, ToolSpec
+from firsthand.model import CallDelta, Completion, Delta, Sampling, ToolSpec, Usage
 from firsthand.providers import anthropic_wire, google_wire
+from told_clients import streamed, told_google
 
 ADD = ToolSpec("add", "Adds.", {"type": "object"})
 CALL, OTHER = ToolCall("c1", "add", {"a": 1}), ToolCall("c2", "sub", {})
@@ -115,3 +119,53 @@ def test_turns_of_one_role_in_a_row_are_one_and_results_are_the_users() -> None:
         {"role": "system", "content": [said("late")]},
         {"role": "assistant", "content": [said("y")]},
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "finish"),
+    [
+        (None, "stop"), ("end_turn", "stop"), ("stop_sequence", "stop"), ("pause_turn", "stop"), ("odd", "stop"),
+        ("", "stop"), (3, "stop"), (["refusal"], "stop"), ("max_tokens", "length"),
+        ("model_context_window_exceeded", "length"), ("refusal", "content_filter"), ("tool_use", "tool_calls"),
+    ],
+)  # fmt: skip
+def test_a_stream_of_anthropics_ends_for_the_reason_that_a_whole_reply_has(given: Any, finish: str) -> None:
+    stream = anthropic_wire.MessageStream()
+    stream.add({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "a"}})
+    stream.add({"type": "message_delta", "delta": {"stop_reason": given}, "usage": {"output_tokens": 2}})
+    assert not stream.finished and stream.add({"type": "message_stop"}) == "" and stream.finished
+    body = {"content": [{"type": "text", "text": "a"}], "stop_reason": given, "usage": {"output_tokens": 2}}
+    whole = Completion(assistant("a"), finish, Usage(0, 0, 2))  # type: ignore[arg-type]
+    assert stream.completion() == whole == anthropic_wire.read_completion(body)
+    for later, ends in (("max_tokens", "length"), (None, "length"), ("refusal", "content_filter")):
+        stream.add({"type": "message_delta", "delta": {"stop_reason": later}})
+        assert stream.completion().finish_reason == ends
+
+
+def test_each_call_of_a_chunk_of_googles_is_streamed_in_its_order_with_its_number() -> None:
+    pytest.importorskip("google.genai", reason="google-genai is not installed")
+
+    def call(name: str, **arguments: Any) -> dict[str, Any]:
+        return {"functionCall": {"id": name, "name": name, "args": arguments}}
+
+    def chunk(*parts: Any, **more: Any) -> dict[str, Any]:
+        return {"candidates": [{"content": {"parts": list(parts)}, **more}]}
+
+    last = {"usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 2}}
+    chunks = [
+        chunk(call("a", x=1), {"text": "so"}, call("b")), chunk({"text": ""}), chunk(call("c")),
+        chunk(call("d"), call("e"), call("f", y=[2]), finishReason="STOP") | last,
+    ]  # fmt: skip
+    found = asyncio.run(streamed(told_google(chunks), [user("p")]))
+    deltas = [
+        Delta("so"), *(Delta("", call=CallDelta(at, name, name, text)) for at, (name, text) in enumerate((
+            ("a", '{"x": 1}'), ("b", "{}"), ("c", "{}"), ("d", "{}"), ("e", "{}"), ("f", '{"y": [2]}'),
+        ))),
+    ]  # fmt: skip
+    whole = Completion(
+        Message("assistant", (
+            ToolCall("a", "a", {"x": 1}), Text("so"), ToolCall("b", "b", {}), ToolCall("c", "c", {}), ToolCall("d", "d", {}),
+            ToolCall("e", "e", {}), ToolCall("f", "f", {"y": [2]}),
+        )), "tool_calls", Usage(3, 0, 2),
+    )  # fmt: skip
+    assert found == [*deltas, Delta("", whole)]

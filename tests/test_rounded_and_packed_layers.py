@@ -17,7 +17,8 @@ from firsthand.nn.calibrated_rounding import _SITES, _hessians, _linear, _place,
 from firsthand.nn.decoder import Block, Decoder, initialise
 from firsthand.nn.families.rope_config import rope_from_parameters, rotated_values
 from firsthand.nn.layout_reader import LayoutReader, laid_out, tensors_of
-from firsthand.nn.packed_linears import round_groups
+from firsthand.nn.packed_format import PackedFormat
+from firsthand.nn.packed_linears import _join, _split, round_groups
 from firsthand.nn.quant import BlockLinear, DenseLinear, _taken, block_linear, fits_float16, pack, weight_shapes
 from firsthand.nn.weight_layout import GATE_UP, QKV, STACK, FileLayout, by_head, row
 
@@ -36,6 +37,25 @@ def made(a: Architecture = A) -> Decoder:
             if each.dim() == 1:
                 each.add_(0.3 * torch.randn(each.shape, generator=generator))
     return model
+
+
+@pytest.mark.parametrize("rows", [True, False])
+@pytest.mark.parametrize(("method", "bits"), [("gptq", 2), ("gptq", 4), ("gptq", 8), ("awq", 4)])
+def test_codes_are_joined_in_the_order_of_their_method_along_rows_and_columns(
+    method: Any, bits: int, rows: bool
+) -> None:
+    of, each = PackedFormat(method, bits, 4), 32 // bits
+    codes = torch.randint(0, 2**bits, (2 * each, 3), generator=torch.Generator().manual_seed(bits))
+    codes = codes if rows else codes.T.contiguous()
+    joined = _join(codes, of, rows=rows)
+    assert joined.dtype == torch.int32 and tuple(joined.shape) == ((2, 3) if rows else (3, 2))
+    assert torch.equal(_split(joined, of, rows=rows), codes)
+    order = (0, 2, 4, 6, 1, 3, 5, 7) if method == "awq" else tuple(range(each))
+    for at in range(2):
+        for other in range(3):
+            mine = codes[at * each : (at + 1) * each, other] if rows else codes[other, at * each : (at + 1) * each]
+            expected = sum(int(mine[position]) << bits * place for place, position in enumerate(order))
+            assert int(joined[at, other] if rows else joined[other, at]) & 0xFFFFFFFF == expected
 
 
 @torch.no_grad()

@@ -109,6 +109,37 @@ def test_eight_requests_of_both_kinds_are_answered_in_one_call_and_one_more_is_n
         assert notes(trace, kind)[-1] == {"server": "peer", "error": "too many requests"}
 
 
+def test_completions_that_are_asked_for_at_once_are_put_to_the_user_one_by_one_in_their_order() -> None:
+    under_way: list[str] = []
+    most: list[int] = []
+
+    async def ask(tool: Tool, arguments: Any) -> Decision:
+        under_way.append(arguments["messages"][0])
+        most.append(len(under_way))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        under_way.pop()
+        return Decision(arguments["messages"] != ["user: 1"], "me", "not this one")
+
+    model = Scripted(lambda messages, sampling, index: f"re {messages[-1].text}")
+
+    async def work(answers: RequestAnswers) -> Any:
+        asked = [asyncio.ensure_future(answers.sample(None, wanted(str(at)))) for at in range(5)]
+        await asyncio.sleep(0)
+        asked[3].cancel()
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        assert isinstance(found.pop(3), asyncio.CancelledError)
+        assert (await answers.sample(None, wanted("later"))).content.text == "re later"  # type: ignore[union-attr]
+        return [each.message if isinstance(each, types.ErrorData) else each.content.text for each in found]  # type: ignore
+
+    found, trace = during_a_call(work, model=model, approval=Approval({"peer__sampling": "ask"}, ask=ask))
+    assert found == ["re 0", "not this one", "re 2", "re 4"] and most == [1] * 5
+    assert [call.id for call in trace.calls if call.kind == "generate"] == [f":0 request {at}" for at in range(4)]
+    assert [each["arguments"]["messages"] for each in notes(trace, "approval")] == [
+        [f"user: {text}"] for text in ("0", "1", "2", "4", "later")
+    ]
+
+
 def test_requests_are_answered_as_of_the_call_whichever_task_the_server_reaches() -> None:
     seen: list[Any] = []
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import socket
+import struct
 import webbrowser
 from dataclasses import replace
 from typing import Any
@@ -72,6 +74,49 @@ def test_a_request_is_read_up_to_its_limit_and_nobody_is_waited_for_without_end(
     monkeypatch.setattr(oauth_sign_in, "SIGN_IN_S", 0.05)
     assert signed_in() == "nobody signed in to MCP server web within 0.05 s"
     assert signed_in(b"GET /callback?state=s HTTP/1.1\r\n\r\n") == "nobody signed in to MCP server web within 0.05 s"
+
+
+def test_connections_without_a_request_or_a_path_are_passed_over() -> None:
+    code = b"GET /callback?code=c HTTP/1.1\r\n\r\n"
+    for others in (
+        [b""],
+        [b"", b""],
+        [b"\r\n\r\n"],
+        [b"GET\r\n\r\n"],
+        [b"GET \r\n\r\n"],
+        [b"\xff\xfe"],
+        [b" / x\r\n\r\n"],
+    ):
+        found = signed_in(*others, code)
+        assert (found.code, found.state, found.iss) == ("c", None, None), others
+    for alone in (b"GET /?code=c", b"GET /?code=c\r\n", b"POST ?code=c x y\r\n\r\n", b"\xe4 \xe4?code=c\r\n\r\n"):
+        assert signed_in(alone).code == "c", alone
+    assert signed_in(b"GET /?code=%E4&state=\xe4 HTTP/1.1\r\n\r\n").state == "\xe4", "latin-1, as heads of HTTP are"
+
+
+@pytest.mark.parametrize(
+    ("sent", "own"), [(b"", False), (b"GET /x HTTP/1.1\r\n", False), (b"GET /?code=own\r\n\r\n", True)]
+)
+def test_a_connection_that_the_browser_resets_does_not_end_the_sign_in(sent: bytes, own: bool) -> None:
+    async def main() -> Any:
+        sign_in = BrowserSignIn(WEB)
+        try:
+            port = int(sign_in.redirect_uri.split(":")[2].split("/")[0])
+            with socket.create_connection(("127.0.0.1", port)) as reset:
+                reset.sendall(sent)
+                reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with socket.create_connection(("127.0.0.1", port)) as browser:
+                browser.sendall(b"GET /callback?code=c&state=s HTTP/1.1\r\n\r\n")
+                async with asyncio.timeout(3.0):
+                    found = await sign_in.answer()
+                browser.settimeout(3.0)
+                page = b"" if found.code == "own" else browser.recv(1000)
+            return found.code, page.decode().split("\r\n\r\n")[-1]
+        finally:
+            sign_in.close()
+
+    told = ("c", "Signed in: you may close this page.\n")
+    assert asyncio.run(main()) in ((("own", ""), told) if own else (told,)), "what was reset may have been read before"
 
 
 def test_a_person_at_a_terminal_is_shown_the_address_and_their_browser_is_opened(

@@ -233,6 +233,27 @@ def test_a_walk_visits_the_best_first_and_backs_up():
     assert len(twice.visited) == 4 and len(again.asked) == 4, "equal requests are made once"
 
 
+def test_the_states_of_several_lists_hang_below_the_last_of_them():
+    lists = {"": ["a", "b", "c"], "a": ["x", "", "y"]}  # by reply
+    opened, search = searched(
+        Tree({}, dict.fromkeys("abcxy", 1), samples=3),
+        lambda kind, about, index: lists.get(about, [""] * 3)[index] if kind == "propose" else None,
+    )
+    walk = Walk(search, 9, 4, None)
+    opened.run(lambda ctx: walk.visit(ThoughtState(""), 0))
+    # node 0 asks, 1 to 3 are its lists; 4 and 5 value a; 6 asks again, 7 to 9 are its lists
+    assert walk.visited == [
+        (1, ThoughtState("a", 3)), (2, ThoughtState("ax", 9)), (2, ThoughtState("ay", 9)), (1, ThoughtState("b", 3)),
+        (1, ThoughtState("c", 3)),
+    ]  # fmt: skip
+    assert [(data["name"], data["at"], data["text"]) for _, data in opened.notes()] == [
+        ("1.1", 3, "a"), ("2.2", 9, "ax"), ("2.3", 9, "ay"), ("1.4", 3, "b"), ("1.5", 3, "c"),
+    ]  # fmt: skip
+    assert [asked for asked in opened.asked if "propose" in asked[0][0]] == [
+        ([f"user: propose {state}"], {"stop": ("STOP",), "n": 3}) for state in ("", "a", "b", "c")
+    ]
+
+
 def test_depth_first_answers_with_the_deepest_state():
     tree = Tree({"": "a b", "b": "c"}, {"a": 0.4, "b": 0.5, "c": 0.3})
 

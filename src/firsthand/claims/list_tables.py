@@ -12,6 +12,7 @@ from firsthand.experiment.settings import RunSettings
 from firsthand.message import Json
 from firsthand.stats.intervals import Interval, mean_interval
 from firsthand.stats.paired import PairedDifference
+from firsthand.system.plurals import count_of
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class PatternTable:
     @staticmethod
     def _cells(each: MeasuredRow) -> tuple[str, ...]:
         gain = f"{each.versus.difference:+.2f} [{each.versus.low:+.2f}, {each.versus.high:+.2f}]"
-        failed = f", {each.errors} errors" if each.errors else ""
+        failed = f", {count_of(each.errors, 'error')}" if each.errors else ""
         row = each.row
         return (
             row.name,

@@ -109,9 +109,21 @@ def _indented(body: str, head: str) -> str:
     """The body of a function as it stands, or with the indentation that its first line or all of it has lost."""
     for candidate in (body, f"    {body}", indent(body, "    ")):
         whole = f"{head}\n{candidate}"
-        if _parses(whole) and not any(isinstance(each, ast.Return) for each in ast.parse(whole).body):
+        if _parses(whole) and not _returns_outside(ast.parse(whole)):
             return candidate
     return body
+
+
+def _returns_outside(code: ast.Module) -> bool:
+    """True if a `return` stands outside of every function, perhaps in a loop or a condition: the code does not compile."""
+    left: list[ast.AST] = [*code.body]
+    while left:
+        each = left.pop()
+        if isinstance(each, ast.Return):
+            return True
+        if not isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef | ast.expr):
+            left += ast.iter_child_nodes(each)
+    return False
 
 
 def _request(task: Task, name: str) -> str:

@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import webbrowser
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qs, urlsplit
@@ -144,7 +145,8 @@ class BrowserSignIn:
             async with asyncio.timeout(SIGN_IN_S):
                 while True:
                     connection, _ = await loop.sock_accept(self._listener)
-                    with connection:
+                    asked: dict[str, list[str]] = {}
+                    with connection, suppress(ConnectionError):  # browsers open connections that they do not use
                         asked = parse_qs(urlsplit(await self._request(connection)).query)
                         text = "Signed in: you may close this page." if "code" in asked else "No code came."
                         page = f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n{text}\n"
