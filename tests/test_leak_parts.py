@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -317,3 +318,18 @@ def test_a_number_keeps_its_digits_and_leading_zero() -> None:
         id: twin_text(text, own, Random(derive_seed("twin", 8, id)))
         for id, text in (("a", "x 1\n23"), ("c", "Monday 456"))
     }
+
+
+def test_evidence_is_json_whatever_its_statistic_is() -> None:
+    rest = {"test": "t", "asks": "?", "p_value": 0.5, "n": 2, "detail": "d", "flagged": ["x", "y"], "limits": "l"}
+    for statistic, told in (
+        (math.inf, None), (-math.inf, None), (math.nan, None), (0.0, 0.0), (-1.5, -1.5), (1e308, 1e308), (3, 3),
+    ):  # fmt: skip
+        made = Evidence("t", "?", statistic, 0.5, 2, "d", ("x", "y"), "l").to_json()
+        assert made == {**rest, "statistic": told}
+        assert json.loads(json.dumps(made, allow_nan=False)) == made
+    assert Evidence("t", "?").to_json() == {
+        "test": "t", "asks": "?", "statistic": None, "p_value": None, "n": 0, "detail": "", "flagged": [], "limits": "",
+    }  # fmt: skip
+    ran = [Evidence("t", "?"), Evidence("t", "?", math.inf), Evidence("t", "?", n=1), Evidence("t", "?", p_value=0.0)]
+    assert [each.ran for each in ran] == [False, False, True, True]
