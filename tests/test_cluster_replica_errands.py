@@ -20,7 +20,7 @@ from firsthand.cluster.replicas.replica_messages import delta_json, prompt_json,
 from firsthand.cluster.replicas.replica_worker import Replica
 from firsthand.cluster.replicas.replicated_model import EmbeddedTexts, ReplicatedEmbedder, ReplicatedModel
 from firsthand.cluster.replicas.resume import ShownAnswer
-from firsthand.cluster.spread.ray_workers import Share, quiet
+from firsthand.cluster.spread.ray_workers import Actor, RayWorker, Share, WorkerSpec, quiet
 from firsthand.cluster.spread.run_worker import pack, unpack
 from firsthand.errors import ConfigError, ModelError
 from firsthand.message import Json, assistant, user
@@ -282,7 +282,8 @@ def test_whatever_keeps_a_replica_from_its_machine_is_told_as_its_problem(monkey
     where = f"{socket.gethostname()}, process {os.getpid()}"
     for error, told in (
         (ModelError("no file"), "no file"), (ImportError("no torch"), "no torch"), (OSError("full"), "full"),
-        (ModuleNotFoundError("No module named 'x'"), "No module named 'x'"), (OSError(), ""),
+        (ModuleNotFoundError("No module named 'x'"), "No module named 'x'"), (OSError(), "OSError"),
+        (ConnectionResetError(), "ConnectionResetError"),
         (FileNotFoundError(2, "No such file"), "[Errno 2] No such file"),
     ):  # fmt: skip
         for opened in (opening(error), lambda settings, error=error: Replica(Broken(error))):
@@ -291,6 +292,27 @@ def test_whatever_keeps_a_replica_from_its_machine_is_told_as_its_problem(monkey
     monkeypatch.setattr(ray_replicas, "open_replica", opening(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
         run(ReplicaActor().begin(pack({"a": 1})))
+
+
+def test_whatever_keeps_a_worker_from_its_machine_is_told_as_its_problem() -> None:
+    for error, told in (
+        (ModelError("no file"), "no file"), (ImportError("no torch"), "no torch"), (OSError("full"), "full"),
+        (AttributeError("no such agent"), "no such agent"), (OSError(), "OSError"), (ImportError(), "ImportError"),
+    ):  # fmt: skip
+
+        def opened(settings: Json, error: Exception = error) -> Any:
+            assert settings == {"a": 1}
+            raise error
+
+        actor = Actor()
+        assert unpack(run(actor.begin(opened, pack({"a": 1})))) == {"problem": told} and actor.worker is None
+        worker = RayWorker(stand_in(), SimpleNamespace(begin=remote({"problem": told}, [])), "w")
+        with pytest.raises(ConfigError) as found:
+            run(worker.begin(WorkerSpec(opened, {"a": 1}, {"firsthand": "9"})))
+        assert str(found.value) == (
+            f"the worker on w cannot take part: {told}; every machine needs the same firsthand, models under the same "
+            "paths, and the keys in its environment"
+        )
 
 
 def test_a_problem_without_a_text_is_a_problem() -> None:

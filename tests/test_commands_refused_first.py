@@ -285,6 +285,31 @@ def test_actions_of_a_studio_are_in_the_home_that_is_named(
         ]  # fmt: skip
 
 
+def test_a_studio_shows_the_home_that_is_named_or_the_usual_one_or_the_example_s(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def serve(config: studio.Config, where: Path, agents: Any) -> int:
+        asked.append((config, where, list(agents), [agent.model.name for agent in agents.values()]))
+        if config.demo:
+            assert any((where / "runs").iterdir())
+        return 6
+
+    monkeypatch.setattr(studio, "_serve", serve)
+    Path("a.json").write_text('{"": "yes"}')
+    Path("b.json").write_text('{"": "no"}')
+    models = ("scripted:b.json", "scripted:a.json")
+    for given in (studio.Config(), studio.Config(home=tmp_path), studio.Config(model=models), studio.Config(demo=True)):
+        assert studio.main(given) == 6
+    configs, homes, names, made = zip(*asked, strict=True)
+    assert configs == (
+        studio.Config(), studio.Config(home=tmp_path), studio.Config(model=models), studio.Config(demo=True),
+    )  # fmt: skip
+    assert homes[:3] == (home, tmp_path, home) and homes[3] not in homes[:3] and not homes[3].exists()
+    assert names == ([], [], list(models), []) == made
+
+
 # -- words of a text --
 
 
