@@ -5,11 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from firsthand.scorers.mathematics.answer_text import plain
-from firsthand.scorers.mathematics.answer_text import plain
-from firsthand.scorers.mathematics.answer_text import plain
 from firsthand.scorers.mathematics.equality import same_trees
-from firsthand.scorers.mathematics.latex import parse
-from firsthand.scorers.mathematics.latex import parse
 from firsthand.scorers.mathematics.latex import parse
 from firsthand.scorers.symbolic import comparison, same_answer
 
@@ -229,120 +225,6 @@ def test_roots_powers_and_signs_in_unicode_are_read_as_in_latex() -> None:
     for answer, reference in (
         ("√16", "4"), ("√2.25", "1.5"), ("2√25", "10"), ("√10", r"\sqrt{10}"), ("x ∈ ℝ", r"(-\infty, \infty)"),
         ("ℝ", "all real numbers"), (r"ℝ∖\{0\}", r"x \ne 0"), ("x²⁺¹", "x^3"), ("0.1666…", "1/6"), ("3½", "3.5"),
-    ):  # fmt: skip
-        assert same_answer(answer, reference) and same_answer(reference, answer), answer
-    assert not same_answer("√16", r"6\sqrt{1}") and not same_answer("√1.6", "4") and not same_answer("ℝ", "R")
-
-
-def test_very_deep_answers_are_not_compared() -> None:
-    factorials = parse("x" + "!" * 499)
-    added: list[Any] = X
-    for _ in range(3_000):
-        added = ["+", added, num(1)]
-    for deep in (factorials, added):
-        assert deep is not None
-        for other in (num(5), ["var", "y"], ["list", num(1), num(2)], equals(Y, num(1))):
-            assert same_trees(deep, other) == (False, "unread") == same_trees(other, deep)
-    assert comparison("x" + "!" * 499, "5") == (False, "unread") == comparison("5", "x" + "!" * 499)
-    assert comparison("3" + "!" * 3, "((3!)!)!")[0] is True
-
-
-def test_inverse_functions_and_names_of_points_have_values() -> None:
-    for name in ("f", "g", "h"):
-        inverse = rf"{name}^{{-1}}(x) = \frac{{x-1}}{{2}}"
-        assert comparison(inverse, r"\frac{x-1}{2}") == (True, "tree") == comparison(r"\frac{x-1}{2}", inverse)
-        assert comparison(inverse, r"y = \frac{x-1}{2}")[0] and comparison(rf"{name}^{{-1}}(3) = 7", "7")[0] is False
-        assert comparison(rf"{name}^{{-1}}(x) = 3", "3") == (True, "tree")
-        assert not comparison(rf"{name}^{{-2}}(x) = \frac{{x-1}}{{2}}", r"\frac{x-1}{2}")[0]
-    for name in ("k", "F", "x", "i"):
-        assert not comparison(rf"{name}^{{-1}}(x) = \frac{{x-1}}{{2}}", r"\frac{x-1}{2}")[0], name
-
-
-def test_roots_powers_and_signs_in_unicode_are_read_as_in_latex() -> None:
-    for text, found in (
-        ("√16", r"\sqrt{16}"),
-        ("√2.25x", r"\sqrt{2.25}x"),
-        ("√16.", r"\sqrt{16}"),
-        ("3√ 9", r"3\sqrt{9}"),
-        ("√xy", r"\sqrt{x}y"),
-        ("√(2+x)", r"\sqrt (2+x)"),
-        ("√√16", r"\sqrt \sqrt{16}"),
-        ("√10 + √100", r"\sqrt{10} + \sqrt{100}"),
-        ("x⁻¹⁰ + 2ⁿ⁺¹", "x^{-10} + 2^{n+1}"),
-        ("2⁰³⁴⁵⁶⁷⁸⁹", "2^{03456789}"),
-        ("3½ ¼ 2 ⅔", "3 1/2 1/4 2 2/3"),
-        ("0.333…", "0.333..."),
-        ("１２", "12"),
-        ("µ", r"\mu"),
-        ("ℝ∖{0}", r"\mathbb{R}\setminus {0}"),
-        ("“5”", "5"),
-        ("−1–2—3×4·5⋅6∙7÷8⁄9", "-1-2-3*4*5*6*7/8/9"),
-        ("a≤b≥c≠d≈e", r"a\le b\ge c\ne d\approx e"),
-        ("A∪B∩C∅5°±1∓2", r"A\cup B\cap C\emptyset 5\degree \pm 1\mp 2"),
-        ("x∈∞∠€£", r"x\in \infty \angle \euro \sterling"),
-        ("πθαβγλμωφ", r"\pi \theta \alpha \beta \gamma \lambda \mu \omega \phi"),
-    ):
-        assert plain(text) == found, text
-    for answer, reference in (
-        ("√16", "4"), ("√2.25", "1.5"), ("2√25", "10"), ("√10", r"\sqrt{10}"), ("x ∈ ℝ", r"(-\infty, \infty)"),
-        ("ℝ", "all real numbers"), ("ℝ∖{0}", r"x \ne 0"), ("x²⁺¹", "x^3"), ("0.1666…", "1/6"), ("3½", "3.5"),
-    ):  # fmt: skip
-        assert same_answer(answer, reference) and same_answer(reference, answer), answer
-    assert not same_answer("√16", r"6\sqrt{1}") and not same_answer("√1.6", "4") and not same_answer("ℝ", "R")
-
-
-def test_very_deep_answers_are_not_compared() -> None:
-    factorials = parse("x" + "!" * 499)
-    added: list[Any] = X
-    for _ in range(3_000):
-        added = ["+", added, num(1)]
-    for deep in (factorials, added):
-        assert deep is not None
-        for other in (num(5), ["var", "y"], ["list", num(1), num(2)], equals(Y, num(1))):
-            assert same_trees(deep, other) == (False, "unread") == same_trees(other, deep)
-    assert comparison("x" + "!" * 499, "5") == (False, "unread") == comparison("5", "x" + "!" * 499)
-    assert comparison("3" + "!" * 3, "((3!)!)!")[0] is True
-
-
-def test_inverse_functions_and_names_of_points_have_values() -> None:
-    for name in ("f", "g", "h"):
-        inverse = rf"{name}^{{-1}}(x) = \frac{{x-1}}{{2}}"
-        assert comparison(inverse, r"\frac{x-1}{2}") == (True, "tree") == comparison(r"\frac{x-1}{2}", inverse)
-        assert comparison(inverse, r"y = \frac{x-1}{2}")[0] and comparison(rf"{name}^{{-1}}(3) = 7", "7")[0] is False
-        assert comparison(rf"{name}^{{-1}}(x) = 3", "3") == (True, "tree")
-        assert not comparison(rf"{name}^{{-2}}(x) = \frac{{x-1}}{{2}}", r"\frac{x-1}{2}")[0]
-    for name in ("k", "F", "x", "i"):
-        assert not comparison(rf"{name}^{{-1}}(x) = \frac{{x-1}}{{2}}", r"\frac{x-1}{2}")[0], name
-
-
-def test_roots_powers_and_signs_in_unicode_are_read_as_in_latex() -> None:
-    for text, found in (
-        ("√16", r"\sqrt{16}"),
-        ("√2.25x", r"\sqrt{2.25}x"),
-        ("√16.", r"\sqrt{16}"),
-        ("3√ 9", r"3\sqrt{9}"),
-        ("√xy", r"\sqrt{x}y"),
-        ("√(2+x)", r"\sqrt (2+x)"),
-        ("√√16", r"\sqrt \sqrt{16}"),
-        ("√10 + √100", r"\sqrt{10} + \sqrt{100}"),
-        ("x⁻¹⁰ + 2ⁿ⁺¹", "x^{-10} + 2^{n+1}"),
-        ("2⁰³⁴⁵⁶⁷⁸⁹", "2^{03456789}"),
-        ("3½ ¼ 2 ⅔", "3 1/2 1/4 2 2/3"),
-        ("0.333…", "0.333..."),
-        ("１２", "12"),
-        ("µ", r"\mu"),
-        ("ℝ∖{0}", r"\mathbb{R}\setminus {0}"),
-        ("“5”", "5"),
-        ("−1–2—3×4·5⋅6∙7÷8⁄9", "-1-2-3*4*5*6*7/8/9"),
-        ("a≤b≥c≠d≈e", r"a\le b\ge c\ne d\approx e"),
-        ("A∪B∩C∅5°±1∓2", r"A\cup B\cap C\emptyset 5\degree \pm 1\mp 2"),
-        ("x∈∞∠€£", r"x\in \infty \angle \euro \sterling"),
-        ("πθαβγλμωφ", r"\pi \theta \alpha \beta \gamma \lambda \mu \omega \phi"),
-    ):
-        assert plain(text) == found, text
-    for answer, reference in (
-        ("√16", "4"), ("√2.25", "1.5"), ("2√25", "10"), ("√10", r"\sqrt{10}"), ("x ∈ ℝ", r"(-\infty, \infty)"),
-        ("ℝ", "all real numbers"), ("ℝ∖{0}", r"x \ne 0"), ("x²⁺¹", "x^3"), ("0.1666…", "1/6"), ("3½", "3.5"),
     ):  # fmt: skip
         assert same_answer(answer, reference) and same_answer(reference, answer), answer
     assert not same_answer("√16", r"6\sqrt{1}") and not same_answer("√1.6", "4") and not same_answer("ℝ", "R")

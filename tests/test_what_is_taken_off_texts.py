@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from fractions import Fraction
-from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -103,54 +101,6 @@ def test_equal_parts_of_a_page_are_shown_once_and_equal_tasks_are_one() -> None:
         True,
     )
     assert figure.of(np.ones((1, 3))).tolist() == [pytest.approx(0.75 - 1.25 / 3)]
-
-
-def test_the_same_unit_is_read_however_it_is_written() -> None:
-    second, square = Fraction(1), (("m", 2),)
-    for texts, unit in (
-        (("cm", "CM.", " cm ", "centimeters.", "centimetre"), Unit(Fraction(1, 100), (("m", 1),))),
-        (("cm^2", "cm^2.", ". cm^2 .", "square cm.", "sq. cm", "sq cm", "cm squared."), Unit(Fraction(1, 10_000), square)),
-        (("m^3.", "cubic meters", "cu. m", "meters cubed."), Unit(second, (("m", 3),))),
-        (("mph.", "mph", "miles per hour.", "mi/h", "miles an hour"), Unit(Fraction(1_609_344, 3_600_000),
-                                                                        (("m", 1), ("s", -1)))),
-        (("m/s^2.", "m/s/s", "meters per second per second", "meters per second squared"), Unit(second,
-                                                                        (("m", 1), ("s", -2)))),
-        (("dollars a day.", "dollar/day", "usd per day"), Unit(Fraction(1, 86_400), (("$", 1), ("s", -1)))),
-        (("units.", "unit", "", " . "), Unit(second, ())),
-        (("kg/g",), Unit(Fraction(1000), ())),
-        (("teachers.", "Teacher"), Unit(second, (("teacher", 1),))),
-        (("glass.", "glass"), Unit(second, (("glass", 1),))),
-        (("mice.", "mouse"), Unit(second, (("mouse", 1),))),
-        (("gas",), Unit(second, (("gas", 1),))),
-        (("feet/minute",), Unit(Fraction(3_048, 600_000), (("m", 1), ("s", -1)))),
-    ):  # fmt: skip
-        for text in texts:
-            assert read_unit(text) == unit, text
-    assert read_unit("cats per dog") == Unit(second, (("cat", 1), ("dog", -1)))
-
-
-def test_the_same_unit_is_read_however_it_is_written() -> None:
-    second, square = Fraction(1), (("m", 2),)
-    for texts, unit in (
-        (("cm", "CM.", " cm ", "centimeters.", "centimetre"), Unit(Fraction(1, 100), (("m", 1),))),
-        (("cm^2", "cm^2.", ". cm^2 .", "square cm.", "sq. cm", "sq cm", "cm squared."), Unit(Fraction(1, 10_000), square)),
-        (("m^3.", "cubic meters", "cu. m", "meters cubed."), Unit(second, (("m", 3),))),
-        (("mph.", "mph", "miles per hour.", "mi/h", "miles an hour"), Unit(Fraction(1_609_344, 3_600_000),
-                                                                        (("m", 1), ("s", -1)))),
-        (("m/s^2.", "m/s/s", "meters per second per second", "meters per second squared"), Unit(second,
-                                                                        (("m", 1), ("s", -2)))),
-        (("dollars a day.", "dollar/day", "usd per day"), Unit(Fraction(1, 86_400), (("$", 1), ("s", -1)))),
-        (("units.", "unit", "", " . "), Unit(second, ())),
-        (("kg/g",), Unit(Fraction(1000), ())),
-        (("teachers.", "Teacher"), Unit(second, (("teacher", 1),))),
-        (("glass.", "glass"), Unit(second, (("glass", 1),))),
-        (("mice.", "mouse"), Unit(second, (("mouse", 1),))),
-        (("gas",), Unit(second, (("gas", 1),))),
-        (("feet/minute",), Unit(Fraction(3_048, 600_000), (("m", 1), ("s", -1)))),
-    ):  # fmt: skip
-        for text in texts:
-            assert read_unit(text) == unit, text
-    assert read_unit("cats per dog") == Unit(second, (("cat", 1), ("dog", -1)))
 
 
 def test_the_same_unit_is_read_however_it_is_written() -> None:

@@ -223,8 +223,8 @@ def _show(prompt: str, battle: BlindBattle) -> None:
             out.print(Text(side, style="bold"), Text(answer), "", sep="\n")
         return
     table = Table.grid(padding=(0, 3), expand=True)
-    table.add_column(ratio=1)
-    table.add_column(ratio=1)
+    table.add_column(ratio=1, overflow="fold")
+    table.add_column(ratio=1, overflow="fold")
     table.add_row(Text("A", style="bold"), Text("B", style="bold"))
     table.add_row(*map(Text, answers))
     out.print(table)

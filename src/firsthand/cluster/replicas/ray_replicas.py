@@ -46,7 +46,7 @@ class ReplicaActor:
             self.replica = open_replica(unpack(settings))
             description = await self.replica.begin()
         except (FirsthandError, ImportError, OSError) as error:
-            description = {"problem": str(error)}
+            description = {"problem": str(error) or type(error).__name__}
         return pack(description | {"where": f"{socket.gethostname()}, process {os.getpid()}"})
 
     async def handle(self, messages: bytes) -> None:

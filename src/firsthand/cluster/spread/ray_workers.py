@@ -87,7 +87,7 @@ class Actor:
             self.worker = build(unpack(settings))
             return pack(self.worker.about())
         except (FirsthandError, ImportError, AttributeError, OSError) as error:
-            return pack({"problem": str(error)})
+            return pack({"problem": str(error) or type(error).__name__})
 
     async def exchange(self, messages: bytes) -> bytes:
         """As `Worker.exchange`, packed."""
