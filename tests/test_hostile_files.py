@@ -270,7 +270,7 @@ def test_a_schema_is_checked_once_whatever_comes_of_it(monkeypatch):
     assert bounded_schema._fault.cache_info().hits == before.hits + 1
     with pytest.raises(SchemaError):
         bounded_schema.BoundedValidator(wrong)
-    monkeypatch.setattr(bounded_schema, "MAX_STEPS", 2)
+    monkeypatch.setattr(bounded_schema, "MAX_READING_STEPS", 2)
     for _ in range(2):
         with pytest.raises(bounded_schema.TooManySteps):
             bounded_schema.BoundedValidator(empty | {"title": "another"})

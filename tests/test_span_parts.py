@@ -27,7 +27,7 @@ from firsthand.telemetry.trace_spans import (
     parent_of,
     spans_of,
 )
-from firsthand.trace import Call, Node, Score, Trace
+from firsthand.trace import Call, Event, Failure, Node, Score, Trace
 
 
 def attempt(**changes: Any) -> Trace:
@@ -252,3 +252,58 @@ def test_an_attempt_without_calls_is_one_span_that_ends_with_its_scores() -> Non
     assert json.loads(str(full.attributes["gen_ai.output.messages"])) == [
         {"role": "assistant", "parts": [{"type": "text", "content": "4"}], "finish_reason": "stop"}
     ]
+
+
+def test_the_words_of_a_protected_task_stand_in_no_span() -> None:
+    words = "what is the one answer to it all"
+    calls = (
+        Call("0:0", "tool", 2, 0.0, 0.0, "r", detail={"name": "sum", "arguments": {"a": 1}, "result": words}, error=words),
+        Call("0:1", "tool", 2, 0.0, 0.0, "r", detail={"name": words}),
+        Call("0:2", "memory", 2, 0.0, 0.0, "r", detail={"operation": words}),
+        Call("0:3", "guard", 2, 0.0, 0.0, "r", detail={"model": words}),
+        Call("0:4", "generate", 2, 0.0, 0.0, "r", nodes=(2,),
+             detail={"finish_reasons": ["stop", words], "sampling": {"stop": [words, "#"], "seed": 4}, "prompt": words}),
+    )  # fmt: skip
+    shown = attempt(calls=calls, error=Failure("ModelError", "What?"), answer=words)
+    kept = replace(
+        shown, events=(Event("protected", 0.0, {"why": "a test set"}), Event("x", 1.0, {"n": 3, "t": words}))
+    )
+    held = "[withheld: 32 characters]"
+    for content in (False, True):
+        found = spans_of(kept, "r", content=content)
+        assert words not in repr(found) and "What?" not in repr(found)
+        assert [span.name for span in found] == [
+            "invoke_agent ada", "execute_tool sum", f"execute_tool {held}", f"memory {held}", f"guard {held}",
+            "text_completion m1",
+        ]  # fmt: skip
+        assert found == spans_of(kept, "r")
+        assert "gen_ai.tool.call.id" not in found[1].attributes and found[1].error == "" == found[0].error
+        assert found[1].attributes["error.type"] == "tool_error" and found[0].attributes["error.type"] == "ModelError"
+        asked = found[5].attributes
+        assert asked["gen_ai.response.finish_reasons"] == ["stop", held]
+        assert asked["gen_ai.request.stop_sequences"] == [held, "#"] and asked["gen_ai.request.seed"] == 4
+        assert [(event.name, event.attributes) for event in found[0].events] == [
+            ("protected", {}), ("x", {"firsthand.n": 3}),
+        ]  # fmt: skip
+    full = spans_of(shown, "r", content=True)
+    assert full[1].attributes["gen_ai.tool.call.id"] == "c1" and full[1].error == words and full[0].error == "What?"
+    assert full[2].name == f"execute_tool {words}" and words in repr(full[0].attributes["gen_ai.output.messages"])
+
+
+def test_an_empty_result_or_argument_of_a_tool_is_told_and_a_missing_one_is_not() -> None:
+    trace = attempt()
+
+    def content(**detail: Any) -> dict[str, Any]:
+        call = Call("0:1", "tool", 2, 0.0, 0.0, "r", detail={"name": "f", **detail})
+        told, plain = _tool(trace, call, True)[1], _tool(trace, call, False)[1]
+        assert not {"gen_ai.tool.call.arguments", "gen_ai.tool.call.result"} & plain.keys()
+        return {key.removeprefix("gen_ai.tool.call."): value for key, value in told.items() if key not in plain}
+
+    for value, text in (("", '""'), (0, "0"), (False, "false"), ([], "[]"), ({}, "{}"), ("a\n", '"a\\n"')):
+        assert content(result=value) == {"result": text} and content(arguments=value) == {"arguments": text}
+        assert content(arguments=value, result=value) == {"arguments": text, "result": text}
+    assert content() == {} == content(arguments=None, result=None)
+    spans = spans_of(
+        attempt(calls=(Call("0:0", "tool", 2, 0.0, 0.0, "r", detail={"name": "f", "result": ""}),)), content=True
+    )
+    assert spans[1].attributes["gen_ai.tool.call.result"] == '""'

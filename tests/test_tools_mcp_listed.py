@@ -268,3 +268,25 @@ def test_a_shared_server_may_not_be_so_large_that_it_is_searched(monkeypatch: py
     assert opened[-1] == "closed"
     asyncio.run(EachAttempt(found.declaration)().close())
     assert len(opened) == 4, "what was never opened has nothing to close"
+
+
+def test_addresses_and_names_are_asked_for_letter_by_letter() -> None:
+    contents = [types.TextResourceContents(uri="x:", text="one")]
+    message = types.PromptMessage(role="assistant", content=types.TextContent(type="text", text="Yes."))
+    made = Told({}, read_resource=SimpleNamespace(contents=contents), get_prompt=SimpleNamespace(messages=[message]))
+    found = source(made)
+    uris = ["Lib:///Books/A%20b?Q=1#F", " lib:///a ", "LIB:///A", "lib:///a/", "é:ß", ""]
+    assert [asyncio.run(found._read(uri)) for uri in uris] == ["one"] * 6
+    given: list[tuple[str, Any]] = [("Praise It", {"Book": " Emma "}), ("praise", {}), (" x ", None)]
+    for name, arguments in given:
+        assert asyncio.run(found._get_prompt(name, arguments)) == "assistant: Yes."
+    assert [each for each in made.asked if each is not None] == [
+        *(("read_resource", uri) for uri in uris), *(("get_prompt", name, arguments) for name, arguments in given),
+    ]  # fmt: skip
+    for name in ("_read", "_get_prompt"):
+        with pytest.raises(ToolError, match=r"^lost$"):
+            asyncio.run(
+                getattr(source(Told({}, read_resource=ToolError("lost"), get_prompt=ToolError("lost"))), name)("a")
+            )
+    none = source(Told({}, read_resource=SimpleNamespace(contents=[]), get_prompt=SimpleNamespace(messages=[])))
+    assert asyncio.run(none._read("a")) == "" == asyncio.run(none._get_prompt("a"))

@@ -119,6 +119,76 @@ def test_a_connection_that_the_browser_resets_does_not_end_the_sign_in(sent: byt
     assert asyncio.run(main()) in ((("own", ""), told) if own else (told,)), "what was reset may have been read before"
 
 
+@pytest.mark.parametrize("pieces", [1, 2, 5])
+def test_a_request_without_an_end_is_answered_at_its_limit_while_its_sender_goes_on(pieces: int) -> None:
+    head = b"GET /callback?code=c&state=s&state=t&iss=i HTTP/1.1\r\nx: "
+    whole = head + b"y" * (oauth_sign_in.MAX_REQUEST - len(head))
+
+    async def main() -> None:
+        sign_in = BrowserSignIn(WEB)
+        answer = asyncio.ensure_future(sign_in.answer())
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(sign_in.redirect_uri.split(":")[2][:-9]))
+            size = (len(whole) - 1) // pieces + 1
+            for at in range(0, len(whole) - 1, size):
+                writer.write(whole[at : min(at + size, len(whole) - 1)])
+                await writer.drain()
+            await asyncio.wait({answer}, timeout=0.05)
+            assert not answer.done(), "one byte is left"
+            writer.write(whole[-1:])
+            async with asyncio.timeout(2.0):
+                found = await answer
+                page = await reader.readuntil(b"page.\n")
+            assert (found.code, found.state, found.iss) == ("c", "s", "i"), "the first of two"
+            assert page == (
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
+                b"Signed in: you may close this page.\n"
+            )
+            writer.close()
+        finally:
+            answer.cancel()
+            sign_in.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /callback?code=c HTTP/1.1\r",
+        b"GET /callback?code=c",
+        b"GET  /callback?code=c HTTP/1.1\r\n\r\n",
+        b"\r\n\r\n",
+    ],
+)
+def test_a_request_that_ends_early_is_read_as_far_as_it_came(head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oauth_sign_in, "SIGN_IN_S", 0.2)
+    found = signed_in(head)
+    if head.startswith(b"GET /"):
+        assert (found.code, found.state, found.iss) == ("c", None, None)
+    else:
+        assert found == "nobody signed in to MCP server web within 0.2 s"
+
+
+def test_no_browser_opens_without_a_terminal_whatever_display_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, shown = list[str](), io.StringIO()
+    monkeypatch.setattr("sys.stderr", shown)
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER", "XDG_SESSION_TYPE", "FORCE_COLOR", "TERM", "SSH_TTY", "CI"):
+        monkeypatch.setenv(name, "1")
+    sign_in = BrowserSignIn(WEB)
+    try:
+        with pytest.raises(ToolError) as told:
+            asyncio.run(sign_in.redirect("https://auth.example/"))
+    finally:
+        sign_in.close()
+    assert str(told.value) == (
+        "MCP server web asks to sign in, and there is no terminal: run `firsthand mcp --sign-in https://h.example/mcp` "
+        "once at a terminal"
+    )
+    assert opened == [] and shown.getvalue() == ""
+
+
 def test_a_person_at_a_terminal_is_shown_the_address_and_their_browser_is_opened(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -238,5 +308,46 @@ def test_a_response_is_counted_by_its_kind_and_a_compressed_one_is_not_read(monk
             with pytest.raises(httpx2.ReadError, match=r"^the response is compressed, which was not asked for$"):
                 await sent("POST", content_encoding=packed)
         assert closed == [True, True]
+
+    asyncio.run(main())
+
+
+def test_a_client_asks_the_resolver_that_it_was_given_and_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    asked: list[Any] = []
+    places = {"site.example": ["127.0.0.1"], "inner.example": ["93.184.216.34", "10.0.0.1"], "none.example": []}
+
+    async def resolver(host: str, port: int) -> list[str]:
+        asked.append((host, port))
+        return places[host]
+
+    async def main() -> None:
+        heads: list[bytes] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            heads.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        declared = ServerDeclaration("p", url=f"http://127.0.0.1:{port}/mcp", allow="site.example")
+        async with server, BoundedTransport(declared, resolver) as transport:
+            for url, lookups in ((f"http://site.example:{port}/a?b", 1), (declared.url, 1)):
+                response = await transport.handle_async_request(httpx2.Request("GET", url))
+                assert (response.status_code, await response.aread()) == (200, b"{}")
+                assert asked == [("site.example", port)] * lookups, "the endpoint's own address is not looked up"
+            for host, said in (
+                (
+                    "inner.example",
+                    "'inner.example' is at 10.0.0.1, which is no public address: it may not be reached from here",
+                ),
+                ("none.example", "the host 'none.example' has no address"),
+            ):
+                with pytest.raises(ToolError) as told:
+                    await transport.handle_async_request(httpx2.Request("GET", f"http://{host}/"))
+                assert str(told.value) == said
+        assert [head.split(b"\r\n")[0] for head in heads] == [b"GET /a?b HTTP/1.1", b"GET /mcp HTTP/1.1"]
+        assert asked[1:] == [("inner.example", 80), ("none.example", 80)]
 
     asyncio.run(main())

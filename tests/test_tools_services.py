@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -194,3 +195,35 @@ def test_an_output_is_shown_with_the_reason_why_the_run_ended() -> None:
         and unfenced("```") == "```"
         and unfenced("``\nx\n```") == "``\nx\n```"
     )
+
+
+def test_an_output_is_told_with_why_it_ended_and_with_neither_side_of_a_fence_lost() -> None:
+    def told(ended: str, status: int | None, out: str = "", err: str = "") -> str:
+        outcome: Any = SimpleNamespace(ended=ended, ok=ended == "done", exit_status=status, stdout=out, stderr=err)
+        try:
+            return f"given: {output_of(outcome)}"
+        except ToolError as error:
+            return str(error)
+
+    assert told("done", 0, " a\n", "b\n\n") == "given:  a\nb" and told("done", 0, " \n") == "given: (no output)"
+    assert told("error", 3) == "it ended with exit status 3" and told("error", 3, "", "Boom\n") == "Boom"
+    assert told("error", None, "x\n") == "x\nit ended with exit status None" and told("error", 1, "x", "y") == "xy"
+    assert told("killed", -9, "x\n") == "x\nit was ended by signal 9"
+    assert told("killed", None, "", "y") == "y\nit was ended by signal 0"
+    for ended, why in (
+        ("timeout", "it did not finish within its time and was stopped: use a faster method or smaller numbers"),
+        ("memory", "it used too much memory and was stopped: work on smaller pieces"),
+        ("output", "it printed too much and was stopped: print only what is needed"),
+    ):
+        assert told(ended, None) == why and told(ended, None, "x", "y") == f"xy\n{why}"
+    exact, more = "x" * 8_000, "a" * 4_000 + "b" + "c" * 4_000
+    assert told("done", 0, exact, "\n") == f"given: {exact}"
+    assert told("done", 0, more) == f"given: {'a' * 4_000}\n[1 characters left out]\n{'c' * 4_000}"
+    assert shortened("abcdef", 5) == "ab\n[2 characters left out]\nef" and shortened(" a ", 2) == " a"
+    code = {
+        "```py\nx\n\n  y\n```": "x\n\n  y", " \n```\nx\n ``` \n": "x", "```\n```": "", "```": "```", " x \n": " x \n",
+        "": "",
+        "```x```": "```x```", "x\n```": "x\n```", "```\nx\n```y": "```\nx\n```y", "~~~\nx\n~~~": "~~~\nx\n~~~",
+        "```a\n```b\nx\n```\n```": "```b\nx\n```",
+    }  # fmt: skip
+    assert {text: unfenced(text) for text in code} == code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from firsthand.declaration import Declaration
 from firsthand.errors import ConfigError, ToolError
 from firsthand.tools.databases import sql_undo
-from firsthand.tools.databases.sql_process import carried_out, tables
+from firsthand.tools.databases.sql_process import FORBIDDEN_FUNCTIONS, authorizer, carried_out, tables
 from firsthand.tools.databases.sql_undo import pages_of, put_back
 from firsthand.tools.sql import SqlFile, _cell, _cut, sql
 
@@ -206,3 +207,88 @@ def test_the_tables_are_named_though_the_time_of_the_statement_is_over() -> None
         assert tables(connection) == ["a", "b", "v"]
         connection.set_authorizer(lambda *_: sqlite3.SQLITE_DENY)
         assert tables(connection) == []
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_each_thing_that_a_statement_does_is_allowed_or_denied_by_its_kind(writes: bool) -> None:
+    decide = authorizer(writes=writes)
+    names = ("load_extension", "readfile", "writefile", "edit", "fts3_tokenizer")
+    assert names == FORBIDDEN_FUNCTIONS
+    for name in names:
+        for spelled in (name, name.upper(), name.title()):
+            assert decide(sqlite3.SQLITE_FUNCTION, None, spelled, None, None) == sqlite3.SQLITE_DENY
+    for name in ("upper", "load_extensions", "xedit", "", None):
+        assert decide(sqlite3.SQLITE_FUNCTION, "edit", name, "edit", "edit") == sqlite3.SQLITE_OK
+    reading = {"SELECT", "READ", "RECURSIVE"}
+    changing = {
+        "INSERT", "UPDATE", "DELETE", "CREATE_TABLE", "CREATE_INDEX", "CREATE_VIEW", "CREATE_TRIGGER", "DROP_TABLE",
+        "DROP_INDEX", "DROP_VIEW", "DROP_TRIGGER", "ALTER_TABLE", "TRANSACTION", "SAVEPOINT", "REINDEX", "ANALYZE",
+        "CREATE_TEMP_TABLE",
+    }  # fmt: skip
+    never = {"ATTACH", "DETACH", "PRAGMA", "CREATE_VTABLE"}
+    every = reading | changing | never
+    allowed = {
+        each
+        for each in every
+        if decide(getattr(sqlite3, f"SQLITE_{each}"), "edit", "edit", None, None) == sqlite3.SQLITE_OK
+    }
+    assert allowed == (reading | changing if writes else reading)
+
+
+def test_statements_are_carried_out_up_to_each_limit(shop: Path) -> None:
+    def told(statement: str, **more: Any) -> Any:
+        found = reply(shop, statement, **more)
+        return found.get("error", found.get("rows"))
+
+    assert told(f"SELECT {'1+' * 199}1") == [["200"]]
+    assert told(f"SELECT {'1+' * 200}1") == "Expression tree is too large (maximum depth 200)"
+    for kind in ("LIKE", "GLOB"):
+        assert told(f"SELECT 'a' {kind} '{'a' * 200}'") == [["0"]]
+        assert told(f"SELECT 'a' {kind} '{'a' * 201}'") == "LIKE or GLOB pattern too complex"
+    assert told("SELECT 1".ljust(100_000)) == [["1"]] and told("SELECT 1".ljust(100_001)) == "query string is too large"
+    assert told("SELECT 1; SELECT 2") == "You can only execute one statement at a time."
+    assert told("") == [] == told("BEGIN", write=True) and told("BEGIN") == "not authorized"
+    into = shop.parent / "copy.db"
+    for statement in (f"VACUUM INTO '{into}'", f"ATTACH '{into}' AS c"):
+        for write in (False, True):
+            assert "authoriz" in told(statement, write=write) and not into.exists()
+    assert told("CREATE VIRTUAL TABLE v USING fts5(a)", write=True) == "not authorized"
+    assert told("CREATE TEMP TABLE t (a)", write=True) == [] and told("SELECT * FROM t") == "no such table: t"
+    assert told("SELECT x'616263', 12345, 123456, 1.5") == [["(3 bytes)", "12345", "12345... (6 characters)", "1.5"]]
+    assert told("INSERT INTO books VALUES (9, 'y'), (1, 'z')", write=True) == "UNIQUE constraint failed: books.id"
+    assert ids(shop) == [1, 2], "all of a statement or nothing"
+
+
+def test_a_kept_database_is_put_back_only_where_one_is(shop: Path) -> None:
+    undo = sql_undo.sql_undo(shop)
+    state = undo.capture({"statement": "DELETE FROM books"})
+    assert state == {"base64": base64.b64encode(pages_of(shop)).decode()}
+    cannot = "the database shop.db cannot be kept or put back: "
+    shop.rename(shop.with_name("moved.db"))
+    for work in (lambda: undo.restore({}, state), lambda: undo.capture({})):
+        with pytest.raises(ToolError) as told:
+            work()
+        assert str(told.value) == f"{cannot}unable to open database file"
+    assert [each.name for each in shop.parent.iterdir()] == ["moved.db"], "none is made"
+    shop.touch()
+    undo.restore({}, state)
+    assert ids(shop) == [1, 2] and undo.capture({}) == state, "an empty file is a database"
+    shop.write_bytes(b"no database at all" * 100)
+    with pytest.raises(ToolError, match=f"^{cannot}file is not a database$"):
+        undo.restore({}, state)
+    with pytest.raises(ToolError, match=f"^{cannot}file is not a database$"):
+        undo.capture({})
+    assert shop.read_bytes() == b"no database at all" * 100
+    with closing(sqlite3.connect(shop.with_name("moved.db"))) as connection, connection:
+        connection.execute("DROP TABLE books")
+    shop.unlink()
+    shop.with_name("moved.db").rename(shop)
+    undo.restore({"statement": "another"}, state)
+    assert ids(shop) == [1, 2] and undo.capture({}) == state
+    journal = Path(f"{shop}-journal")
+    journal.write_bytes(b"x" + bytes.fromhex("d9d505f920a163d7"))
+    forged = "shop.db-journal beside the database names another file, which SQLite would delete: remove it"
+    for work in (lambda: undo.restore({}, state), lambda: undo.capture({})):
+        with pytest.raises(ToolError) as told:
+            work()
+        assert str(told.value) == forged and journal.exists()

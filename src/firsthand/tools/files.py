@@ -243,7 +243,7 @@ def _page(file: BinaryIO, start: int, lines: int) -> str:
     for number, line in enumerate(_lines(file), 1):
         if number < start:
             continue
-        if len(taken) == lines or (taken and size + len(line) > MAX_CHARS):
+        if len(taken) == lines or size + len(line) > MAX_CHARS:
             return f"{''.join(taken)}[there is more: go on with start={number}]"
         taken.append(line)
         size += len(line)
@@ -251,7 +251,7 @@ def _page(file: BinaryIO, start: int, lines: int) -> str:
 
 
 def _lines(file: BinaryIO) -> Iterator[str]:
-    """The lines of a file; of one that is very long only its beginning."""
+    """The lines of a file; of one that does not fit a page only its beginning."""
     ends_s = time.monotonic() + SEARCH_S
     while piece := file.readline(_PIECE):
         text, more = piece.decode("utf-8", "replace"), 0

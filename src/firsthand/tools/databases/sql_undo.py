@@ -66,7 +66,7 @@ def _empty() -> bytes:
 
 def _give_up(status: int, left: int, pages: int) -> None:
     """Ends a copy to a database that stayed locked for `BUSY_S`, which sqlite3 would try for ever."""
-    if status not in (sqlite3.SQLITE_OK, sqlite3.SQLITE_DONE):
+    if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         raise sqlite3.OperationalError("database is locked")
 
 

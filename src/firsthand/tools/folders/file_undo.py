@@ -53,4 +53,9 @@ def shown_change(rooted: Rooted, path: str, text: str) -> str:
     content, _ = content_of(rooted, path)
     before = "" if content is None else content.decode("utf-8", "replace")
     lines = difflib.unified_diff(before.splitlines(), text.splitlines(), path, path, lineterm="", n=1)
-    return "\n".join(lines) or "nothing would change"
+    if shown := "\n".join(lines):
+        return shown
+    if content is None:
+        return "a new file without text"
+    is_same = content == text.encode("utf-8", "replace")
+    return "nothing would change" if is_same else "only line ends or what is no text would change"

@@ -15,6 +15,8 @@ from typing import Any
 
 MAX_STEPS = 50_000
 """About half a second."""
+MAX_READING_STEPS = 150_000
+"""To see that a schema is one: some thirty for each schema within it."""
 MAX_RESULT_SCHEMA = 64_000
 """The most characters of a schema that results are checked by."""
 _PASSED_OVER = ("pattern", "format", "patternProperties", "unevaluatedProperties", "unevaluatedItems")
@@ -34,16 +36,15 @@ class BoundedValidator:
         from jsonschema import Draft202012Validator, SchemaError
         from referencing import Registry
 
-        checked = _of_one_dialect(schema)
-        if (fault := _fault(json.dumps(checked))) is None:
+        if (fault := _fault(json.dumps(schema))) is None:
             raise TooManySteps
         if fault:
             raise SchemaError(fault)
-        self._validator = _counting(Draft202012Validator)(checked, registry=Registry())
+        self._validator = _counting(Draft202012Validator)(schema, registry=Registry())
 
     def iter_errors(self, value: Any) -> Iterator[Any]:
         """The errors of a value, all of them within one count of steps. TooManySteps beyond it."""
-        _spent.steps = 0
+        _spent.steps, _spent.most = 0, MAX_STEPS
         yield from self._validator.iter_errors(value)
 
 
@@ -68,38 +69,36 @@ class ResultValidator:
 def _fault(schema: str) -> str | None:
     """The first fault of a schema, by the schema of schemas; empty if it has none, None if that takes too many steps.
 
-    Each attempt reads the schemas of its servers, and a hostile one of 64 kB takes a second.
+    Each attempt reads the schemas of its servers, and a hostile one takes more than a second.
     """
     from jsonschema import Draft202012Validator
 
-    _spent.steps = 0
-    validator = _counting(Draft202012Validator)(Draft202012Validator.META_SCHEMA)
+    _spent.steps, _spent.most = 0, MAX_READING_STEPS
+    validator = _counting(Draft202012Validator, ())(Draft202012Validator.META_SCHEMA)
     try:
         return next((error.message for error in validator.iter_errors(json.loads(schema))), "")
     except TooManySteps:
         return None
 
 
-def _of_one_dialect(schema: Any) -> Any:
-    """The schema without the names of dialects, whose own validators count no steps."""
-    if isinstance(schema, list):
-        return [_of_one_dialect(each) for each in schema]
-    if isinstance(schema, dict):
-        return {key: _of_one_dialect(value) for key, value in schema.items() if key != "$schema" or _is_schema(value)}
-    return schema
-
-
-def _is_schema(value: Any) -> bool:
-    return isinstance(value, dict | bool)
-
-
 @cache
-def _counting(dialect: Any) -> Any:
+def _counting(dialect: Any, passed_over: tuple[str, ...] = _PASSED_OVER) -> Any:
     from jsonschema.validators import extend
 
-    keywords = {name: _counted(name, apply) for name, apply in dialect.VALIDATORS.items() if name not in _PASSED_OVER}
+    keywords = {name: _counted(name, apply) for name, apply in dialect.VALIDATORS.items() if name not in passed_over}
     keywords["additionalProperties"] = _counted("additionalProperties", _additional)
-    return extend(dialect, keywords | dict.fromkeys(_PASSED_OVER, _passed_over))
+    made: Any = extend(dialect, keywords | dict.fromkeys(passed_over, _passed_over))
+    of_any_dialect = made.evolve
+
+    def evolve(self: Any, **changes: Any) -> Any:
+        """This validator for another schema: that of a dialect which the schema names would count no steps."""
+        schema = changes.get("schema", self.schema)
+        if isinstance(schema, dict) and "$schema" in schema:
+            changes["schema"] = {key: value for key, value in schema.items() if key != "$schema"}
+        return of_any_dialect(self, **changes)
+
+    made.evolve = evolve
+    return made
 
 
 def _counted(name: str, apply: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
@@ -109,7 +108,7 @@ def _counted(name: str, apply: Callable[..., Any]) -> Callable[..., Iterator[Any
             _spent.steps += len(value) ** 2 // 20  # each is compared with each
         if name == "enum" and isinstance(keyword, list):
             _spent.steps += len(keyword) // 10
-        if _spent.steps > MAX_STEPS:
+        if _spent.steps > _spent.most:
             raise TooManySteps
         yield from apply(validator, keyword, value, schema) or ()
 
