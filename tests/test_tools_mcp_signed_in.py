@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import socket
 import webbrowser
 from dataclasses import replace
 from typing import Any
@@ -195,3 +196,19 @@ def test_a_response_is_counted_by_its_kind_and_a_compressed_one_is_not_read(monk
         assert closed == [True, True]
 
     asyncio.run(main())
+
+
+def test_the_listener_of_a_sign_in_is_reached_at_its_own_loopback_address_alone() -> None:
+    sign_in, other = BrowserSignIn(WEB), BrowserSignIn(WEB)
+    try:
+        head, host, end = sign_in.redirect_uri.split(":")
+        port, path = end.split("/")
+        assert (head, host, path) == ("http", "//127.0.0.1", "callback") and sign_in.redirect_uri != other.redirect_uri
+        socket.create_connection(("127.0.0.1", int(port)), 1.0).close()
+        with pytest.raises(OSError):  # another address of this machine
+            socket.create_connection(("127.0.0.2", int(port)), 1.0).close()
+    finally:
+        sign_in.close()
+        other.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(port)), 1.0)
