@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,27 @@ def test_the_highest_rank_of_all_matrices_is_what_may_be_too_high(tmp_path: Path
         written(tmp_path / "most", {name: each.contiguous() for name, each in most.items()}, r=4096), model
     )
     assert len(whole.deltas["layers.1.attention.k_proj.weight"].a) == 4096
+
+
+def test_a_scale_that_is_no_finite_number_is_refused_where_it_is_set(tmp_path: Path) -> None:
+    tensors = {f"{K}.lora_A.weight": torch.ones(3, 32), f"{K}.lora_B.weight": torch.ones(16, 3)}
+    model = base()
+    for value, shown in (("1e400", "inf"), ("-Infinity", "-inf"), ("NaN", "nan"), ("1e30", "1e+30"), ('"6"', "6")):
+        for number, (key, more) in enumerate((("lora_alpha", {}), ("k_proj", {"alpha_pattern": {"k_proj": 1}}))):
+            folder = written(tmp_path / f"{number}", tensors, **more)
+            config = folder / "adapter_config.json"
+            text = config.read_text()
+            config.write_text(text.replace(f'"{key}": {1 if more else 6}', f'"{key}": {value}'))
+            with pytest.raises(ModelFileError, match=rf"{key} is '{re.escape(shown)}': expected a finite number$"):
+                read_adapter(folder, model)
+    largest = written(tmp_path / "largest", tensors, lora_alpha=9e29, use_rslora=True)
+    (found,) = read_adapter(largest, model).deltas.values()
+    assert found.scale == 9e29 / 3**0.5
+    for kind in ("A", "B"):
+        for value in (torch.inf, -torch.inf, torch.nan):
+            bad = {name: each.clone() for name, each in tensors.items()}
+            bad[f"{K}.lora_{kind}.weight"][-1, -1] = value
+            with pytest.raises(
+                ModelFileError, match=r"layers\.1\.self_attn\.k_proj has values that are no finite numbers$"
+            ):
+                read_adapter(written(tmp_path / "bad", bad), model)

@@ -325,3 +325,24 @@ def test_each_move_of_the_world_is_the_text_action_of_its_name():
         world.read("dance")
     assert parse_household(" Think:  I see ") == ("think", {"thought": "I see"})
     assert listed(["a 1", "b 2"], "the ") == "the a 1, and the b 2"
+
+
+def test_no_more_things_are_carried_than_are_needed_beside_those_that_are_there():
+    both = house()
+    spare = tuple(Thing(f"mug {n}", "mug", "box 1", frozenset({"clean"})) for n in range(1, 6))
+
+    def plan(count: int, at_the_shelf: int, kind: str = "pick_and_place") -> list[str]:
+        mugs = tuple(replace(each, place="shelf 1") if n < at_the_shelf else each for n, each in enumerate(spare))
+        return house_solution(HouseGame(replace(both, things=mugs, goal=HouseGoal(kind, "mug", "shelf", count))))
+
+    def carried(*numbers: int) -> list[str]:
+        steps: list[str] = []
+        for n in numbers:
+            steps += ["go to box 1", f"take mug {n} from box 1", "go to shelf 1", f"put mug {n} in/on shelf 1"]
+        return steps
+
+    assert plan(1, 0) == carried(1) and plan(2, 0, "pick_two_obj") == carried(1, 2)
+    assert plan(2, 1, "pick_two_obj") == carried(2) and plan(2, 2, "pick_two_obj") == []
+    for there in (1, 2, 3, 4, 5):
+        assert plan(1, there) == [], there
+    assert plan(2, 3, "pick_two_obj") == []

@@ -299,3 +299,23 @@ def test_periods_and_lengths_of_nought_in_gguf_files() -> None:
     }  # fmt: skip
     with pytest.raises(ConfigError, match=r"^latent attention's nope_dim is 0: expected 1 or more, below 2\*\*20$"):
         read_gguf(deepseek_gguf, "deepseek2", latent)
+
+
+def test_gemma_3s_ropes_are_written_by_their_layers_wherever_the_first_full_one_is() -> None:
+    full, near = "full_attention", "sliding_attention"
+    given: dict[str, Any] = {"num_key_value_heads": 2, "sliding_window": 7}
+    ropes = {
+        full: {"rope_type": "default", "rope_theta": 5e5},
+        near: {"rope_type": "default", "rope_theta": 2e4},
+    }
+    for kinds in ([full, near, near], [near, full, near], [full, full, near], [near, near, near], [full, full, full]):
+        a = read("gemma3_text", **given, num_hidden_layers=3, layer_types=kinds, rope_parameters=ropes)
+        assert a.ropes == tuple(Rope(5e5) if kind == full else Rope(2e4) for kind in kinds)
+        written = gemma.to_config(a)
+        wanted = {
+            kind: ropes[kind]["rope_theta"] if kind in kinds else usual for kind, usual in ((full, 1e6), (near, 1e4))
+        }
+        assert {kind: each["rope_theta"] for kind, each in written["rope_parameters"].items()} == wanted, kinds
+        assert (written["layer_types"], written["sliding_window"]) == (kinds, 7 if near in kinds else None)
+        least = {**LEAST, "num_hidden_layers": 3, "max_position_embeddings": a.max_position, "head_dim": a.head_dim}
+        assert read("gemma3_text", least, **{k: v for k, v in written.items() if k not in ("model_type", *least)}) == a

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -322,3 +323,29 @@ def test_answers_are_joined_each_item_once_with_strengths_from_1_to_10() -> None
     for settings in ((("a",), -1, 1), ((), 1, 1), (("a", ""), 1, 1), (("a",), 1, 0)):
         with pytest.raises(ConfigError, match="give one type or more, 0 or more, and 1 or more"):
             ExtractionSettings(*settings)
+
+
+def test_a_build_ends_where_its_real_use_comes_to_the_cap_and_asks_so_many_at_a_time(tmp_path: Path) -> None:
+    index = index_of(**texts_of(*NAMES))
+    asking, most = 0, 0
+
+    class Counted(Scripted):
+        async def complete(self, prompt: Any, sampling: Sampling, *, tools: Any = (), n: int = 1) -> Any:
+            nonlocal asking, most
+            asking += 1
+            most = max(most, asking)
+            await asyncio.sleep(0)
+            found = await super().complete(prompt, sampling, tools=tools, n=n)
+            asking -= 1
+            return [replace(each, usage=Usage(prompt_tokens=0, completion_tokens=used)) for each in found]
+
+    for concurrency in (1, 3):
+        file = GraphFile(tmp_path / f"{concurrency}.graph", create=True)
+        cap, most = estimate(file, index, SETTINGS).tokens, 0
+        used, model = cap, Counted(reader)
+        with pytest.raises(LimitExceeded, match=rf"has used \d+ tokens of at most {cap}: what is done is kept"):
+            asyncio.run(build_graph(index, file, SETTINGS, model=model, max_tokens=cap, concurrency=concurrency))
+        assert (len(model.asked), most) == (concurrency, concurrency)
+        used = 0
+        asyncio.run(build_graph(index, file, SETTINGS, model=model, max_tokens=cap, concurrency=concurrency))
+        file.close()

@@ -202,3 +202,24 @@ def test_rows_among_others_are_those_of_the_intersection():
     for _ in range(200):
         some, rows = (np.unique(rng.integers(0, 40, rng.integers(0, 30))) for _ in range(2))
         assert among(some, rows).tolist() == np.intersect1d(some, rows).tolist()
+
+
+def test_the_recall_of_candidates_that_are_the_nearest_is_one(
+    index: SqliteIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.build_ann()
+    vectors = clustered(4000, 3)
+    lacking, asked = 0, set()
+
+    def nearest(self: AnnFile, query: np.ndarray, k: int) -> np.ndarray:
+        asked.add(k)
+        return np.argsort(-(vectors @ np.asarray(query, np.float32).reshape(-1)), kind="stable")[lacking:k]
+
+    monkeypatch.setattr(AnnFile, "nearest", nearest)
+    for k in (1, 10):
+        report = index.ann_report(queries=20, k=k)
+        assert report is not None and (report.recall, report.queries, report.k) == (1.0, 20, k)
+    assert asked == {2, 11}
+    lacking = 2  # the vector itself, which does not count, and the one nearest to it
+    report = index.ann_report(queries=20)
+    assert report is not None and report.recall == 0.9

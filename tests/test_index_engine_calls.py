@@ -39,7 +39,9 @@ RECORDS = [record(1, of="a", n_x=1.0), record(2, of="a", n_x=2.0), record(3, of=
 SELECTED: list[tuple[Condition, str]] = [
     (Match("kind", ("chunk",)), "123"), (Match("of", ("o'k", "c")), "3"), (Match("of", ()), ""),
     (Range("n_x", 2.0, None), "23"), (Range("n_x", None, 2.0), "12"), (Range("n_x", 2.0, 2.5), "2"),
-    (Range("n_x", 0.0, 0.0), ""), (Among((hexed(3), hexed(1))), "13"), (Among(()), ""), (Every(()), "1234"),
+    (Range("n_x", 0.0, 0.0), ""), (Range("n_x", 0.0), "123"), (Range("n_x", None, 0.0), ""), (Range("n_x", 0.0, 2.0), "12"),
+    (Not(Range("n_x", 0.0)), "4"), (Not(Range("n_x", None, 0.0)), "1234"), (Not(Range("n_x", 0.0, 2.0)), "34"),
+    (Among((hexed(3), hexed(1))), "13"), (Among(()), ""), (Every(()), "1234"),
     (Not(Match("of", ("a",))), "34"), (Not(Range("n_x", None, 2.0)), "34"), (Some(()), ""),
     (Every((Match("of", ("a",)), Not(Range("n_x", 2.0)))), "1"), 
     (Some((Range("n_x", 3.0), Match("kind", ("document",)))), "34"),

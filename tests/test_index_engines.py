@@ -46,6 +46,12 @@ CONDITIONS: list[Condition] = [
     Range("n_x", 2.0, None),
     Range("n_x", None, 2.0),
     Range("n_x", 2.0, 2.5),
+    Range("n_x", 0.0, None),
+    Range("n_x", None, 0.0),
+    Range("n_x", 0.0, 2.0),
+    Range("n_x", -1.0, 0.0),
+    Not(Range("n_x", 0.0, None)),
+    Not(Range("n_x", None, 0.0)),
     Among((hexed(3), hexed(9))),
     Among(()),
     Not(Match("of", ("a",))),
@@ -180,6 +186,14 @@ def test_pinecone_is_asked_page_by_page_and_refuses_a_record_beyond_its_room() -
 def test_pinecones_filter_of_an_empty_match_is_never_or_always_true() -> None:
     assert pinecone_index._filter(Match("of", ())) == {"rid": {"$exists": False}}
     assert pinecone_index._filter(Not(Among(()))) == {"rid": {"$exists": True}}
+    missing = {"n": {"$exists": False}}
+    for low, high, within, beyond in (
+        (0.0, None, [{"n": {"$gte": 0.0}}], [{"n": {"$lt": 0.0}}]),
+        (None, 0.0, [{"n": {"$lte": 0.0}}], [{"n": {"$gt": 0.0}}]),
+        (0.0, 0.0, [{"n": {"$gte": 0.0}}, {"n": {"$lte": 0.0}}], [{"n": {"$lt": 0.0}}, {"n": {"$gt": 0.0}}]),
+    ):
+        assert pinecone_index._filter(Range("n", low, high)) == {"$and": within}
+        assert pinecone_index._filter(Not(Range("n", low, high))) == {"$or": [*beyond, missing]}
     assert pinecone_index._filter(Not(Range("n", 1.0, 2.0))) == {
         "$or": [{"n": {"$lt": 1.0}}, {"n": {"$gt": 2.0}}, {"n": {"$exists": False}}]
     }

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -338,3 +339,21 @@ def test_passages_help_or_not_and_questions_are_made_of_an_answer():
     assert told(ConfigError, lambda: judged({}, max_chars=0)) == "max_chars is 0: give 1 or more"
     even = judged({**about, "passages": ["x"]}, score=lambda p, c: -1.0)[0]
     assert even == {"verdicts": [False]}, "equal chances are no yes"
+
+
+def test_a_judge_that_writes_an_object_is_told_how_to_judge_beside_its_own_words():
+    body = {"extracted_final_answer": "5", "reasoning": "r", "correct": "yes", "confidence": 80}
+    fields = {"question": "Q", "reference": "R", "answer": "A"}
+    strict = replace(HLE, system="Be strict.")
+    text = show(HLE, fields, max_chars=999).text
+    how = {"grammar": json_schema(HLE.schema), "max_tokens": 4096}
+    for protocol, own, conversation in (
+        (strict, "own", ["system: own", f"user: Be strict.\n\n{text}"]),
+        (strict, None, ["system: Be strict.", f"user: {text}"]),
+        (HLE, "own", ["system: own", f"user: {text}"]),
+        (HLE, None, [f"user: {text}"]),
+    ):
+        opened = Opened([json.dumps(body)], **({} if own is None else {"system": own}))
+        found = opened.run(lambda ctx, protocol=protocol: _look(protocol, fields, ctx, 999, options()))
+        assert opened.asked == [(conversation, how)], (protocol.system, own)
+        assert (found.verdict, found.forged, found.cut) == ("yes", 0, 0)

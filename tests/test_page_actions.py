@@ -202,3 +202,13 @@ def test_random_actions_fit_the_kind_of_the_element() -> None:
     assert world.random(Numbers(2, 2)) == "select[3] STRASSE" and world.random(Numbers(2, 1)) == "select[3] "
     bare, _ = page(elements=(PageElement(0, "choice", "x", "", ()),))
     assert bare.random(Numbers(0, 0)) == "select[1] "
+
+
+def test_a_dialog_without_text_is_a_dialog() -> None:
+    world, browser = page(verbs=("hover", "drag", "press"), dialog="")
+    for made in (world.click(1), world.type(2, "x"), world.select(3, "Nine"), world.hover(1), world.drag(1, 2)):
+        assert refused(made) == "a dialog is open (): write accept or dismiss"
+    assert "where no dialog is open" in refused(world.press("Enter"))
+    assert asyncio.run(world.look()) == world.render() == "A dialog asks: \nPossible actions: accept, dismiss"
+    assert (world.admissible(), world.optimal(), browser.done) == (["accept", "dismiss"], "accept", [])
+    assert [world.random(Dealt(at)) for at in (0, 1)] == ["accept", "dismiss"]

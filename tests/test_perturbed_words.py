@@ -174,6 +174,8 @@ def test_a_copy_is_the_task_with_its_last_prompt_changed_everywhere():
     assert (low.id, low.prompt, low.metadata["perturbation"]) == ("t~lowercase", "do not go", "lowercase")
     (alone,) = with_copies(Task("u", "so"), ["lowercase"], 0)
     assert dict(alone.metadata) == {"cluster": "u", "origin": "u", "perturbation": ""}
+    (empty,) = with_copies(Task("e", "", context="Q:"), ["lowercase", "typos"], 0)
+    assert (empty.prompt, empty.context, empty.id) == ("", "Q:", "e"), "a text without a prompt is left as it is"
     drawn = with_copies(Task("w", "a b c d e f g h"), ["spacing"], 7)[1].prompt
     assert drawn == spacing("a b c d e f g h", Random(derive_seed("perturbation", 7, "spacing", "w")))
 

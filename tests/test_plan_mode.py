@@ -233,3 +233,17 @@ def test_labels_follow_every_operand():
     assert not run("x = 1\nif t() == 'text':\n    x = 2\nanswer(x)", results, strict=True).label.is_trusted
     assert not run("x = 1\nif t() == 'other':\n    x = 2\nanswer(x)", results, strict=True).label.is_trusted
     assert run("x = 1\nif t() == 'other':\n    x = 2\nanswer(x)", results).label.is_trusted
+
+
+def test_an_answer_that_is_no_text_is_written_as_json_with_its_own_letters():
+    for value, answer in (
+        ('["Grüße", "日本"]', '["Grüße", "日本"]'),
+        ('"Grüße"', "Grüße"),
+        ("[]", "[]"),
+        ("12", "12"),
+        ("2.5", "2.5"),
+        ("True", "true"),
+        ("None", "null"),
+    ):
+        trace, _ = attempt(plan(f"answer({value})"))
+        assert trace.answer == answer, value

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import tiny
 from firsthand.config import build
@@ -19,7 +20,7 @@ from firsthand.errors import ConfigError, DataError
 from firsthand.nn import weights
 from firsthand.tokens import pretrained
 from firsthand.tokens.templates.chat_template import ChatTemplate
-from firsthand.train.agent_heads import value_head
+from firsthand.train.agent_heads import AgentHeads, choose_head, value_head, value_heads
 from firsthand.train.conversations import read_conversations
 from firsthand.train.documents import json_lines
 from firsthand.train.preference_data import read_comparisons
@@ -156,3 +157,28 @@ def test_values_begin_as_the_reward_model(folder: Path, tmp_path: Path) -> None:
         "ppo", tmp_path / "ppo", **given, reward_model=str(judge), steps=1, prompts=2, group_size=2, max_tokens=4
     )
     assert (tmp_path / "ppo" / "model" / "config.json").exists()
+
+
+def test_the_heads_of_agents_are_chosen_by_name_in_the_order_in_which_they_came() -> None:
+    model = tiny.tiny_model(0)
+    size = model.architecture.hidden_size
+    heads = AgentHeads({"writer": nn.Linear(size, 1), "critic": nn.Linear(size, 1), "b": nn.Linear(size, 1)})
+    for number, head in enumerate(heads.heads):
+        nn.init.constant_(head.weight, 0.0)
+        nn.init.constant_(head.bias, float(number))
+    hidden = torch.zeros(3, size)
+    assert (heads.agents, heads.chosen, heads(hidden).tolist()) == (("writer", "critic", "b"), 0, [[0.0]] * 3)
+    for number, agent in ((1, "critic"), (0, "writer"), (2, "b"), (1, "critic")):
+        choose_head(heads, agent)
+        assert heads.chosen == number and heads(hidden).tolist() == [[float(number)]] * 3
+    with pytest.raises(ValueError, match="tuple"):
+        choose_head(heads, "nobody")
+    choose_head(None, "nobody")
+    choose_head(heads.heads[0], "nobody")
+    begun = heads.heads[2]
+    made = value_heads(model, ("writer", "critic"), begun)
+    assert isinstance(made, AgentHeads) and made.agents == ("writer", "critic")
+    for head in made.heads:
+        assert head is not begun and head.bias.tolist() == [2.0] and torch.equal(head.weight, begun.weight)
+    alone = value_heads(model, ())
+    assert isinstance(alone, nn.Linear) and not alone.weight.any() and alone.bias.tolist() == [0.0]

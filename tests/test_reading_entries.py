@@ -117,6 +117,10 @@ def test_an_entry_is_named_in_any_case_and_a_wrong_name_is_told_what_is_near():
         "atention": "no paper 'atention'; did you mean 'attention'? `firsthand papers` shows all",
         "Attention Is All We Need": "no paper 'Attention Is All We Need'; did you mean 'attention'? "
         "`firsthand papers` shows all",
+        "ATENTION IS AL YOU  NEED": "no paper 'ATENTION IS AL YOU  NEED'; did you mean 'attention'? "
+        "`firsthand papers` shows all",
+        "atention is al you need": "no paper 'atention is al you need'; did you mean 'attention'? "
+        "`firsthand papers` shows all",
         "q" * 90: f"no paper {'q' * 80!r}; `firsthand papers` shows all",
         "ATTENTION IS ALL YOU NEED " + "\t" * 70: None,
     }.items():

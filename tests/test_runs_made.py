@@ -337,7 +337,8 @@ def test_an_entry_is_a_row_of_the_index_and_comes_back_from_it(tmp_path: Path) -
     row = ("r1", "files", 12.5, "2026-01-01", "done", 5, 8, 1, 70, scores, about, 3)
     assert _row(info, "files") == row
     assert _entry(tmp_path, *row) == Entry(info, "files")
-    assert _entry(tmp_path, *row[:6], None, *row[7:]).info.num_planned is None
+    for planned in (None, 0, 1):
+        assert _entry(tmp_path, *row[:6], planned, *row[7:]) == Entry(replace(info, num_planned=planned), "files")
     assert (info.models, info.benchmarks, replace(info, config={"model": "m"}).models) == (("m", "2"), (), ("m",))
     for wrong in (json.dumps({"command": [], "config": []}), json.dumps({"command": []})):
         with pytest.raises((ValueError, KeyError)):

@@ -179,3 +179,16 @@ def test_several_passages_of_one_document_are_found_and_that_of_its_title_once(t
     assert found[0].id == "mill.txt" and found[0].text == "Rain. mill"
     assert sorted(each.id for each in found) == ["a.txt", "a.txt", "b.txt", "mill.txt"]
     assert len({each.text for each in found}) == 4 and [each.id for each in made.find("mill", 1)] == ["mill.txt"]
+
+
+def test_a_line_without_an_id_has_its_number_and_any_other_id_stands(tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_text(
+        '{"text": "a"}\n\n{"id": 0, "text": "b"}\n{"id": "", "text": "c"}\n{"id": false, "text": "d", "title": "T"}\n'
+        '{"id": 0.5, "text": "e", "title": ""}\n{"text": "f", "contents": 3, "body": 4}\n{"text": "", "id": "g"}\n'
+    )
+    assert list(search_module._lines(path, "p:")) == [
+        ("p:1", "1", "a"), ("p:0", "0", "b"), ("p:", "", "c"), ("p:False", "T", "d"), ("p:0.5", "0.5", "e"),
+        ("p:7", "7", "f"), ("p:g", "g", ""),
+    ]  # fmt: skip
+    assert list(search_module._lines(path, ""))[1] == ("0", "0", "b")

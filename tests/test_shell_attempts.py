@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import threading
 import zlib
 from dataclasses import replace
@@ -389,3 +390,21 @@ def test_a_row_of_dbbench_becomes_a_table_and_what_it_lacks_is_named(monkeypatch
         )
     ]  # fmt: skip
     assert rights == [True, False, True, False, True, False, False, False]
+
+
+def test_a_fork_that_was_made_while_spare_boxes_were_started_starts_its_own():
+    parents, *boxes = [ListBox() for _ in range(5)]
+    pool = ListBoxes(*boxes, most=2)
+    pool._spare, pool._filling, pool._pid, pool._taken = [parents], True, -1, 1
+    assert asyncio.run(pool.take()) is boxes[0]
+    assert (pool._spare, pool._filling, pool._pid, pool._taken) == ([], False, os.getpid(), 2)
+    pool.refill()
+    for thread in [each for each in threading.enumerate() if each.name == "spare sandboxes"]:
+        thread.join(10)
+    assert (pool._spare, pool._filling, parents.said, parents.closed) == ([boxes[1]], False, [], 0)
+    pool._filling = True  # it is the same process now
+    assert asyncio.run(pool.take()) is boxes[1]
+    assert pool._filling
+    for timer in [each for each in threading.enumerate() if isinstance(each, threading.Timer)]:
+        if timer.function == pool._drop:
+            timer.cancel()

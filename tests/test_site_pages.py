@@ -7,7 +7,7 @@ from html import escape
 import pytest
 
 from firsthand.worlds.browsing.browser_pool import MAX_RUNNING, BrowserPool
-from firsthand.worlds.browsing.chromium import PageElement, PageView
+from firsthand.worlds.browsing.chromium import CannotUse, PageElement, PageView
 from firsthand.worlds.browsing.errands import ERRAND_VERSION, Errand, ErrandStep, make_errand, page_of
 from firsthand.worlds.browsing.pages import SiteVisit, _number, _options, _pager, step_on
 from firsthand.worlds.browsing.site import Answer
@@ -108,11 +108,12 @@ class Browser:
 
     def __init__(self, port: int) -> None:
         self.port, self.cleaned, self.ended, self.works = port, 0, 0, True
+        self.error: BaseException = ConnectionError("gone")
 
     def clean(self) -> None:
         self.cleaned += 1
         if not self.works:
-            raise ConnectionError("gone")
+            raise self.error
 
     def quit(self) -> None:
         self.ended += 1
@@ -322,3 +323,26 @@ def test_pagers_numbers_and_steps_at_their_edges():
     assert step_on(page, ErrandStep("click", "Send")) == "click[2]"
     assert step_on(page, ErrandStep("type", "STRASSE", "v")) == "type[3] v"
     assert step_on(page, ErrandStep("click", "Gone")) == "click[0]"
+
+
+def test_a_browser_that_crashed_or_hangs_frees_its_place_whatever_it_fails_with():
+    pool = BrowserPool(Browser)  # type: ignore[arg-type]
+    try:
+        for error in (ConnectionError("gone"), TimeoutError("hangs"), RuntimeError("crashed"), CannotUse("no page")):
+            broken = pool.take()
+            broken.works, broken.error = False, error  # type: ignore[attr-defined]
+            pool.give_back(broken)
+            assert (broken.ended, pool._idle, pool._places._value) == (1, [], MAX_RUNNING), error  # type: ignore[attr-defined]
+
+        class Stuck(Browser):
+            def quit(self) -> None:
+                super().quit()
+                raise RuntimeError("stuck")
+
+        pool._start = Stuck  # type: ignore[assignment]
+        stuck = pool.take()
+        with pytest.raises(RuntimeError, match="stuck"):
+            pool.end(stuck)
+        assert (stuck.ended, pool._places._value) == (1, MAX_RUNNING)  # type: ignore[attr-defined]
+    finally:
+        pool.close()

@@ -43,8 +43,18 @@ def test_a_source_a_range_and_a_path_may_be_as_long_as_their_limits() -> None:
     assert made.filters["join"]([], "-", path) == ""
     with pytest.raises(TemplateError, match=r"^the chat template names an attribute of more than 1024 characters$"):
         made.filters["join"]([], "-", path + "d")
-    assert list(_paths("sort", (True, "a", "b"), {})) == ["a", "b"] and list(_paths("map", ("a",), {})) == []
-    assert list(_paths("groupby", ("a", "b"), {"attribute": "c"})) == ["c", "a"]
+    given = ("a", "b", 3), {"attribute": "c"}
+    firsts = {key: ["c", "a"] for key in ("groupby", "selectattr", "rejectattr")}
+    others = {key: ["c", "b"] for key in ("sort", "unique", "min", "max", "sum", "join")}
+    neither = {key: ["c"] for key in ("map", "select", "reject", "attr", "first")}
+    for name, paths in (firsts | others | neither).items():
+        assert list(_paths(name, *given)) == paths, name
+        assert list(_paths(name, (), {"attribute": 3})) == list(_paths(name, (4, 5), {})) == [], name
+    assert list(_paths("sort", (True, "a", "b"), {})) == ["a", "b"]
+    for name in ("selectattr", "rejectattr", "groupby"):
+        assert SandboxedTemplate(f"{{{{ [] | {name}('{path}') | list }}}}").render({}) == "[]"
+        with pytest.raises(TemplateError, match=r"^the chat template names an attribute of more than 1024 characters$"):
+            SandboxedTemplate(f"{{{{ [] | {name}('{path}d') | list }}}}").render({})
 
 
 def test_a_rendering_leaves_nothing_of_its_variables_or_charges_behind() -> None:

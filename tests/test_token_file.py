@@ -255,3 +255,16 @@ def test_a_token_file_of_nothing_is_refused(tokenizer, tmp_path):
     rewritten(tmp_path, starts=[0, 0], tokens=0)
     with pytest.raises(DataError, match="has no tokens"):
         open_token_file(tmp_path, tokenizer)
+
+
+def test_documents_without_tokens_are_documents_of_a_token_file(tokenizer: Any, tmp_path: Path) -> None:
+    n = len(write_token_file(TEXTS, tokenizer, tmp_path).ids)
+    for starts in ([0, n], [0, 0, n], [0, 3, 3, n], [0, 3, n, n], [0, 0, 0, n, n]):
+        rewritten(tmp_path, starts=starts)
+        found = open_token_file(tmp_path, tokenizer)
+        assert (found.starts.tolist(), len(found.ids)) == (starts, n)
+    rewritten(tmp_path, starts=[0, 3, 2, n])
+    with pytest.raises(DataError) as refused:
+        open_token_file(tmp_path, tokenizer)
+    told = f"{tmp_path / STARTS} does not divide the tokens into documents: delete {tmp_path} to have it written again"
+    assert str(refused.value) == told

@@ -173,3 +173,34 @@ def test_who_rests_is_told_how_long_and_compiles_again_when_it_is_over(monkeypat
     assert list(processes._resting) == ["me"], "whose rest is over is forgotten"
     processes._rest("other")
     assert 29 < processes._resting["other"] - now < 40
+
+
+def test_a_grammar_that_is_read_forces_its_only_text_unless_asked_not_to() -> None:
+    def forced(grammar: Grammar, **options: bool) -> list[int]:
+        found: list[int] = grammar_compiler.read(grammar, byte_vocabulary(), **options).compute_ff_tokens()
+        return found
+
+    for grammar, only in ((choice(["yes"]), b"yes"), (regex("ab(c|d)"), b"ab")):
+        assert forced(grammar) == forced(grammar, forcing=True) == list(only)
+        assert forced(grammar, forcing=False) == []
+    null = Grammar("json_schema", '{"type": "null"}')
+    assert forced(null) == list(b"null") and forced(null, forcing=False) == []
+    array = Grammar("json_schema", '{"type": "array"}')
+    fitting = {
+        flexible: grammar_compiler.read(array, byte_vocabulary(), flexible=flexible).try_consume_tokens(list(b"[1 ,2]"))
+        for flexible in (False, True)
+    }
+    assert fitting == {False: 2, True: 6}, "white space is taken where a text from elsewhere is checked"
+
+
+def test_white_space_fits_where_json_has_it_however_dear_the_grammar_is() -> None:
+    dear = {"type": "string", "pattern": "^[ab]+$", "maxLength": 3}
+    schema = {"type": "object", "properties": {"a": dear}, "required": ["a"], "additionalProperties": False}
+    grammar = Grammar("json_schema", json.dumps(schema))
+    assert not grammar_compiler.is_cheap(grammar)
+    for text, whole, fits in (
+        ('{"a":"ab"}', True, True), ('{\n  "a": "ab"\n}', True, True), (' {"a" : "b"}\n', True, True),
+        ('{\n  "a": "ab"\n', True, False), ('{\n  "a": "ab"\n', False, True), ('{\n "a": "abc"', False, False),
+        ('{"a": "ab"} {', False, False), ("", True, False), ("", False, True),
+    ):  # fmt: skip
+        assert accepts(grammar, text, whole=whole) is fits, (text, whole)

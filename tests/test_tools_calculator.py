@@ -110,6 +110,21 @@ def test_expressions_give_the_value_that_is_shown() -> None:
         "abs(-7/2)": "3.5",
         "floor(2.5) + ceil(2.5)": "5",
         "floor(sqrt(8)) + ceil(sqrt(8))": "5",
+        # a comma groups thousands, but parts what a function is given
+        "round((1,000 + 2) / 3, 1)": "334",
+        "max((1,000), 2)": "1000",
+        "max(1,000, 2)": "2",
+        "max(1,(2,000),3)": "2000",
+        "(max(1,000) + 1,000)": "1001",
+        "(min(3,(1,000)) + 1,000)": "1003",
+        "max(2,3) + 1,000": "1003",
+        "2 x (1,000)": "2000",
+        "(2,000) - (1,000)": "1000",
+        # powers at their limit
+        "(1/4) ** 300 * 4 ** 300": "1",
+        "(3/7) ** 2 * (7/3) ** 2": "1",
+        "(1/4) ** 665": "0",
+        "(-1/4) ** 665": "0",
     }
     assert {text: show(evaluate(text)) for text in shown} == shown
 
@@ -127,6 +142,12 @@ def test_what_has_no_value_is_told_in_a_sentence() -> None:
         "0e000000": BIG,
         "2 ** 665": BIG,
         "2 ** -1331": BIG,
+        "(1/4) ** 666": BIG,
+        "(-1/4) ** 666": BIG,
+        "(1/4) ** -666": BIG,
+        "(3/4) ** 666": BIG,
+        "(1/1000003)^100": BIG,
+        "(1/1000003)^100000": BIG,
         "2 ** 664 / 3 * 16": BIG,
         "exp(710)": BIG,
         "exp(700) * exp(700)": BIG,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from firsthand.tools.mcp.remote_tasks import _wait
 from firsthand.tools.mcp.remote_tools import ranked
 from firsthand.tools.mcp.result_text import contents_text, messages_text, text_of_result
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
+from forked_process import forked
 
 
 def server(**settings: Any) -> ServerDeclaration:
@@ -140,6 +142,8 @@ def test_names_of_tools_are_cut_and_marked_only_where_they_must_be() -> None:
     for name, begins in ((f"{exact}y", f"mail__{exact}"[:57]), ("a.b", "mail__a_b"), ("é", "mail___")):
         made = tool_name("mail", name)
         assert made.rpartition("_")[0] == begins and len(made.rpartition("_")[2]) == 6 and len(made) <= 64
+    given = {"a.b": "mail__a_b_2e7336", "\ud800": "mail____91a681", f"{exact}x": f"mail__{exact[:51]}_6e20a1"}
+    assert {name: tool_name("mail", name) for name in given} == given, "half a surrogate is no name, and has one here"
     base = ToolDefinition("t", "d", {"a": 1}, {"h": 1})
     changed = (
         replace(base, name="u"),
@@ -283,6 +287,24 @@ def test_an_approved_definition_stands_until_a_person_approves_another(tmp_path:
     with pytest.raises(StoreError) as unreadable:
         ApprovedDefinitions(server(), tmp_path).changes({"t": first})
     assert str(unreadable.value) == f"{again.path} cannot be read: Is a directory"
+
+
+def test_approved_definitions_that_may_not_be_read_do_not_count_as_none(tmp_path: Path) -> None:
+    assert ApprovedDefinitions(server(), tmp_path).changes({"t": definition({}, "one", "t")}) == {}
+    approved = ApprovedDefinitions(server(), tmp_path)
+    approved.path.chmod(0)
+
+    def changes() -> None:
+        if os.geteuid() == 0:  # who may read everything
+            os.setuid(65_534)
+        for found in ({}, {"t": definition({}, "two", "t")}):
+            try:
+                print(approved.changes(found))
+            except StoreError as error:
+                print(error)
+
+    told = f"{approved.path} cannot be read: Permission denied\n"
+    assert forked(changes) == (0, told * 2, "")
 
 
 def test_the_words_of_a_name_count_twice_and_rare_words_more() -> None:

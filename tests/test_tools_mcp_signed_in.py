@@ -351,3 +351,19 @@ def test_a_client_asks_the_resolver_that_it_was_given_and_no_proxy(monkeypatch: 
         assert asked[1:] == [("inner.example", 80), ("none.example", 80)]
 
     asyncio.run(main())
+
+
+def test_the_listener_of_a_sign_in_is_reached_at_its_own_loopback_address_alone() -> None:
+    sign_in, other = BrowserSignIn(WEB), BrowserSignIn(WEB)
+    try:
+        head, host, end = sign_in.redirect_uri.split(":")
+        port, path = end.split("/")
+        assert (head, host, path) == ("http", "//127.0.0.1", "callback") and sign_in.redirect_uri != other.redirect_uri
+        socket.create_connection(("127.0.0.1", int(port)), 1.0).close()
+        with pytest.raises(OSError):  # another address of this machine
+            socket.create_connection(("127.0.0.2", int(port)), 1.0).close()
+    finally:
+        sign_in.close()
+        other.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(port)), 1.0)

@@ -36,6 +36,13 @@ def test_the_divergences_are_those_of_two_known_distributions() -> None:
     assert float(generalised_jsd(student, teacher, beta=0.3)) == pytest.approx(expected, abs=1e-12)
     softened = [torch.softmax(each.log() / 2, -1) for each in (P, Q)]
     assert float(forward_kl(student, teacher, temperature=2.0)) == pytest.approx(4 * kl(*softened), abs=1e-12)
+    assert float(reverse_kl(student, teacher, temperature=2.0)) == pytest.approx(4 * kl(*softened[::-1]), abs=1e-12)
+    mix = 0.3 * softened[0] + 0.7 * softened[1]
+    expected = 4 * (0.3 * kl(softened[0], mix) + 0.7 * kl(softened[1], mix))
+    assert float(generalised_jsd(student, teacher, beta=0.3, temperature=2.0)) == pytest.approx(expected, abs=1e-12)
+    even = (P + Q) / 2
+    found = generalised_jsd(torch.cat([student, teacher]), torch.cat([teacher, teacher]))
+    assert found.tolist() == pytest.approx([(kl(P, even) + kl(Q, even)) / 2, 0.0], abs=1e-12), "one number per token"
 
 
 def test_the_gradient_of_the_forward_divergence_is_student_less_teacher() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from firsthand.train.scaling.compute_frontier import envelope_frontier, isoflop_
 from firsthand.train.scaling.compute_planner import compute_of, plan_training, predict_loss
 from firsthand.train.scaling.laws import Chinchilla, Kaplan
 from firsthand.train.scaling.parametric_fit import Fit
-from firsthand.train.scaling.scaling_points import ScalingPoints
+from firsthand.train.scaling.scaling_points import COLUMNS, ScalingPoints, read_points
 
 
 def test_laws_and_their_optima_are_those_of_the_formulas() -> None:
@@ -141,3 +143,21 @@ def test_an_interval_is_of_the_draws_and_a_plan_of_its_figures() -> None:
     for bad in ((0, 1, 1), (1, 0, 1), (1, 1, 0), (1, 1, 1.1)):
         with pytest.raises(ConfigError, match="and a utilisation of at most 1"):
             compute_of(bad[0], bad[1], utilisation=bad[2])
+
+
+def test_of_two_columns_for_one_quantity_the_better_name_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "p.csv"
+
+    def read(text: str) -> tuple[float, ...]:
+        file.write_text(text)
+        [row] = np.stack([(found := read_points(file)).parameters, found.tokens, found.loss], 1).tolist()
+        return tuple(row)
+
+    for first, second in pairwise(COLUMNS["parameters"]):
+        assert read(f"{second},{first},tokens,loss\n1,2,3,4\n") == (2, 3, 4)
+        assert read(f"{first},{second},tokens,loss\n1,2,3,4\n") == (1, 3, 4)
+    for first, second in pairwise(COLUMNS["tokens"]):
+        assert read(f"n,{second.upper()},{first.title()},loss\n1,2,3,4\n") == (1, 3, 4)
+    for first, second in pairwise(COLUMNS["flops"]):
+        assert read(f"n,{second},{first},loss\n2,12,36,4\n") == (2, 36 / 12, 4)
+    assert read("n,final loss,loss, D \n1,2,3,4\n") == (1, 4, 3) == read("n,loss,c,final loss,tokens\n1,3,9,2,4\n")

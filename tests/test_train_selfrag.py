@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from byte_tokens import added, description
 from firsthand.errors import ConfigError, DataError
 from firsthand.nn import weights
 from firsthand.providers.local import Local
@@ -21,6 +22,7 @@ from firsthand.retrieval.reflection.critique import FULLY, NO_SUPPORT, RELEVANT
 from firsthand.retrieval.reflection.token_reflections import SPELLED, has_reflection_tokens, raw_prompt
 from firsthand.retrieval.retriever import Hit, Query
 from firsthand.tokens import pretrained
+from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.train.added_tokens import with_added_tokens
 from firsthand.train.reflected_texts import ReflectedText, encode_reflected, read_reflected
 from tiny import write_model
@@ -134,3 +136,21 @@ def test_a_model_learns_to_criticise_and_no_passage(tmp_path: Path, cli: Any) ->
     model.close()
     assert is_reflecting and min(supported, relevant) > 0.9, (supported, relevant)
     assert passage < 0.5, "what a passage says is not learned"
+
+
+def test_no_blank_is_put_before_what_continues_an_output() -> None:
+    space = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
+    content = description() | {"pre_tokenizer": space, "decoder": space}
+    marks = ["[Relevant]", "<paragraph>", "</paragraph>"]
+    prompt = raw_prompt("a", "")
+    letters = {letter: number for number, letter in enumerate(sorted({"▁", "a", "b", *prompt.replace(" ", "▁")}))}
+    content["model"] = {"type": "BPE", "vocab": letters, "merges": []}
+    relevant, opens, closes = range(len(letters), len(letters) + 3)
+    content["added_tokens"] = [added(*each) for each in zip((relevant, opens, closes), marks, strict=True)]
+    tokenizer = Tokenizer(content)
+    start = [letters[letter] for letter in "▁" + prompt.replace(" ", "▁")]
+    assert tokenizer.encode(prompt) == start
+    stream = encode_reflected(ReflectedText("f:1", "a", "ab[Relevant]b<paragraph>a b</paragraph> a"), tokenizer)
+    a, b, blank = (letters[letter] for letter in "ab▁")
+    assert stream.ids.tolist() == [*start, a, b, relevant, b, opens, a, blank, b, closes, blank, a]
+    assert stream.ce is not None and stream.ce.tolist() == [0.0] * len(start) + [1, 1, 1, 1, 0, 0, 0, 0, 0, 1, 1]

@@ -330,7 +330,7 @@ def _delta(
         raise ModelFileError(f"{file.path} changed while it was read: {reason_of(error)}") from None
     if any(tuple(values[kind].shape) != file.tensors[name].shape for kind, name in pair.items()):
         raise ModelFileError(f"{file.path} changed while it was read: {module} has another shape now")
-    if not (math.isfinite(scale) and all(bool(torch.isfinite(each).all()) for each in values.values())):
+    if not all(bool(torch.isfinite(each).all()) for each in values.values()):
         raise ModelFileError(f"{file.path}: {module} has values that are no finite numbers")
     return LowRankUpdate(values["A"], values["B"], scale, values.get("magnitude_vector"))
 

@@ -71,10 +71,9 @@ def with_copies(task: Task, names: Sequence[str], seed: int) -> list[Task]:
     for name in names:
         rng = Random(derive_seed("perturbation", seed, name, task.id))
         prompt = PERTURBATIONS[name](task.prompt, rng)
-        copy = _with_prompt(task, prompt)
-        if (copy.prompt, copy.context, copy.requests) != (task.prompt, task.context, task.requests):
+        if prompt != task.prompt:
             about = {**task.metadata, "cluster": cluster, "origin": task.id, "perturbation": name}
-            found.append(replace(copy, id=f"{task.id}{MARK}{name}", metadata=about))
+            found.append(replace(_with_prompt(task, prompt), id=f"{task.id}{MARK}{name}", metadata=about))
     return found
 
 
