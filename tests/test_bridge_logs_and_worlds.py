@@ -167,6 +167,9 @@ def test_a_member_in_zstandard_is_read_and_its_damage_found(monkeypatch: pytest.
         info.header_offset += 1
         with pytest.raises(zipfile.BadZipFile, match="Bad magic number for name"):
             read_member(log, info, 1000)
+        info.header_offset = 10**6
+        with pytest.raises(zipfile.BadZipFile, match=r"^Bad magic number for name$"):
+            read_member(log, info, 1000)
         info.flag_bits |= 1
         with pytest.raises(DataError, match="name is encrypted"):
             read_member(log, info, 1000)
@@ -174,6 +177,22 @@ def test_a_member_in_zstandard_is_read_and_its_damage_found(monkeypatch: pytest.
         other.compress_type = 93
         with pytest.raises(zipfile.BadZipFile, match="before: "):
             read_member(log, other, 10)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("zstandard") is None, reason="needs pip install 'firsthand[studio]'")
+def test_a_member_in_zstandard_that_is_cut_within_its_header_is_a_bad_zip() -> None:
+    for left in (*range(30), 30):  # of a local header's 30 bytes, at the end of the file
+        raw = BytesIO()
+        with zipfile.ZipFile(raw, "w") as log:
+            log.writestr("n" * 99, "x")
+            log.comment = b"PK\3\4".ljust(30, b"\0")[:left]
+        with zipfile.ZipFile(raw) as log:
+            info = log.getinfo("n" * 99)
+            info.compress_type, info.header_offset = 93, len(raw.getvalue()) - left
+            with pytest.raises(zipfile.BadZipFile) as told:
+                read_member(log, info, 1000)
+        name = "n" * 80
+        assert str(told.value) == (f"Bad magic number for {name}" if left < 30 else f"Bad CRC-32 for file {name!r}")
 
 
 # -- AgentDojo --
