@@ -79,13 +79,15 @@ def test_options_are_refused_beyond_their_limits_and_taken_at_them() -> None:
     for level, kinds in ((1, first), (2, every), (3, every)):
         for kind in kinds:
             assert agentbench_kg(level=level, about=kind).options["about"] == kind
-        for wrong in ({*every, "x"} - {*kinds}):
+        for wrong in {*every, "x"} - {*kinds}:
             with pytest.raises(ConfigError) as told:
                 agentbench_kg(level=level, about=wrong)
             assert str(told.value) == (
                 f"about is {wrong!r}: give one of {', '.join(kinds)} at level {level}, with generated questions"
             )
-    with pytest.raises(ConfigError, match=r"about is 'book\.book': give one of .* at level 2, with generated questions"):
+    with pytest.raises(
+        ConfigError, match=r"about is 'book\.book': give one of .* at level 2, with generated questions"
+    ):
         agentbench_kg(split="dev", about="book.book")
     with pytest.raises(ConfigError, match="graph and data are for the paper's questions"):
         catalog.benchmark("agentbench_kg:graph=x")

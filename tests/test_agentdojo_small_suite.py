@@ -129,7 +129,9 @@ def test_pairs_of_a_user_s_task_and_an_injection_are_in_the_suite_s_order() -> N
     made = [*islice(dojo_tasks("v1.2", ["workspace"], "direct", False), 29)]
     pairs = [(f"user_task_{user}", f"injection_task_{number}") for user in (0, 1, 3) for number in range(14)]
     assert [task.id for task in made] == [f"workspace/{user}/{injection}" for user, injection in pairs[:29]]
-    assert [(each.metadata["dojo"]["user_task"], each.metadata["dojo"]["injection_task"]) for each in made] == pairs[:29]
+    assert [(each.metadata["dojo"]["user_task"], each.metadata["dojo"]["injection_task"]) for each in made] == pairs[
+        :29
+    ]
     tenth, second = (made[at].metadata["dojo"]["injections"] for at in (10, 2))
     assert tenth != second and tenth == injections_of(
         "v1.2", "workspace", "user_task_0", attacked_text("v1.2", "workspace", "injection_task_10", "direct")

@@ -121,7 +121,7 @@ def test_a_fleet_is_described_by_its_first_replica_though_that_begins_again():
         assert await fleet.ready() == SAME == fleet.description
         for times, counters in ((1, {"num_blocks": 9.0}), (2, {})):
             fleet.slots[0].process.close()
-            await until(lambda: fleet.slots[0].restarts == times and fleet.slots[0].state == "ready")
+            await until(lambda times=times: fleet.slots[0].restarts == times and fleet.slots[0].state == "ready")
             assert fleet.description == SAME and await fleet.ready() == SAME and fleet.slots[0].counters == counters
             fleet.slots[0].losses_in_a_row = 0  # no wait before the next
 

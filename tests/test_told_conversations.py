@@ -179,9 +179,9 @@ def test_authors_orderings_nest_their_pairs(tmp_path: Path) -> None:
         for hop in (1, 2):
             name = f"random_orderings_100_samples_140_indices_{hop}_levels.jsonl"
             put(folder / where / name, f"[{at}, {hop}]\n")
-        assert nested_kv.authors_pairs(folder, 2).orderings == {
-            1: ((min(at, 1), 1),), 2: ((min(at, 1), 2),)
-        }, "a loose file is taken first"
+        assert nested_kv.authors_pairs(folder, 2).orderings == {1: ((min(at, 1), 1),), 2: ((min(at, 1), 2),)}, (
+            "a loose file is taken first"
+        )
         assert nested_kv.authors_pairs(folder, 1).orderings == {1: ((min(at, 1), 1),)}
     path.unlink()
     told = f"data is {str(tmp_path)!r}, which has no kv-retrieval-140_keys.jsonl: put "
