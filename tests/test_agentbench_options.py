@@ -12,6 +12,7 @@ from firsthand import catalog
 from firsthand.benchmarks import agentbench
 from firsthand.benchmarks.agentbench_db import INSTRUCTIONS, agentbench_db, solved
 from firsthand.benchmarks.agentbench_hh import agentbench_hh
+from firsthand.benchmarks.agentbench_kg import agentbench_kg
 from firsthand.benchmarks.agentbench_ltp import agentbench_ltp, progress
 from firsthand.benchmarks.agentbench_os import _folder, agentbench_os, passed
 from firsthand.benchmarks.agentbench_wb import element_chosen, errand_share, step_success
@@ -73,6 +74,21 @@ def test_options_are_refused_beyond_their_limits_and_taken_at_them() -> None:
                 catalog.benchmark(f"agentbench_{name}:{wrong}")
     with pytest.raises(ConfigError, match=r"about is 'x': give one of .* at level 2, with generated questions"):
         catalog.benchmark("agentbench_kg:about=x")
+    first = ("film.film", "people.person", "location.citytown", "sports.sports_team", "book.book")
+    every = (*first[:2], "film.film_genre", first[2], "location.country", *first[3:])
+    for level, kinds in ((1, first), (2, every), (3, every)):
+        for kind in kinds:
+            assert agentbench_kg(level=level, about=kind).options["about"] == kind
+        for wrong in {*every, "x"} - {*kinds}:
+            with pytest.raises(ConfigError) as told:
+                agentbench_kg(level=level, about=wrong)
+            assert str(told.value) == (
+                f"about is {wrong!r}: give one of {', '.join(kinds)} at level {level}, with generated questions"
+            )
+    with pytest.raises(
+        ConfigError, match=r"about is 'book\.book': give one of .* at level 2, with generated questions"
+    ):
+        agentbench_kg(split="dev", about="book.book")
     with pytest.raises(ConfigError, match="graph and data are for the paper's questions"):
         catalog.benchmark("agentbench_kg:graph=x")
     with pytest.raises(ConfigError, match=r"level is 2, tasks 60 and lists 'x'"):

@@ -1,5 +1,6 @@
 """A suite of three pages for AgentDojo: what tasks prepare and where they read; answers and plans of tasks."""
 
+from itertools import islice
 from typing import Annotated, Any
 
 import pytest
@@ -12,7 +13,7 @@ from agentdojo.task_suite.task_suite import TaskSuite
 
 from firsthand.bridges.agentdojo import dojo_suites
 from firsthand.bridges.agentdojo.dojo_adaptive import MARK, injected
-from firsthand.bridges.agentdojo.dojo_benchmark import _adaptive, utility, world_of
+from firsthand.bridges.agentdojo.dojo_benchmark import _adaptive, attacked_text, dojo_tasks, utility, world_of
 from firsthand.bridges.agentdojo.dojo_suites import environment, ground_truth, injections_of, run, seen_vectors
 from firsthand.task import Task
 from firsthand.trace import Call, Trace
@@ -122,3 +123,26 @@ def test_an_adaptive_task_has_the_plan_it_is_given_an_empty_one_too_and_none_wit
         assert next(_adaptive(V, "slack", "user_task_1", plan)) == Task(
             "slack/user_task_1/content:send_direct_message", prompt, metadata=metadata | told
         )
+
+
+def test_pairs_of_a_user_s_task_and_an_injection_are_in_the_suite_s_order() -> None:
+    made = [*islice(dojo_tasks("v1.2", ["workspace"], "direct", False), 29)]
+    pairs = [(f"user_task_{user}", f"injection_task_{number}") for user in (0, 1, 3) for number in range(14)]
+    assert [task.id for task in made] == [f"workspace/{user}/{injection}" for user, injection in pairs[:29]]
+    assert [(each.metadata["dojo"]["user_task"], each.metadata["dojo"]["injection_task"]) for each in made] == pairs[
+        :29
+    ]
+    tenth, second = (made[at].metadata["dojo"]["injections"] for at in (10, 2))
+    assert tenth != second and tenth == injections_of(
+        "v1.2", "workspace", "user_task_0", attacked_text("v1.2", "workspace", "injection_task_10", "direct")
+    )
+    assert made[0].metadata.keys() == {"suite", "dojo"}
+    benign = [*islice(dojo_tasks("v1.2", ["slack", "workspace"], "none", True), 23)]
+    assert [task.id for task in benign] == [
+        *(f"slack/user_task_{number}" for number in range(21)), "workspace/user_task_0", "workspace/user_task_1",
+    ]  # fmt: skip
+    assert benign[21].metadata == {
+        "suite": "workspace", "plan": ["search_calendar_events"],
+        "dojo": {"version": "v1.2", "suite": "workspace", "user_task": "user_task_0", "injection_task": "",
+                 "injections": {}},
+    }  # fmt: skip

@@ -266,6 +266,20 @@ def test_two_models_with_ties_have_the_parameters_of_their_shares() -> None:
     )
 
 
+def test_a_step_that_would_lower_the_likelihood_is_shortened() -> None:
+    """Of 30 battles x wins one, of two further ones of covariate -1 one, and one of -30, which hardly bears on the rest."""
+    rows = ["x y a", *["x y b"] * 29, "x y a", "x y b", "x y a"]
+    told = [0.0] * 30 + [-1.0, -1.0, -30.0]
+    lead = -math.log(29)
+    for unit in (1.0, 10.0):
+        made = rate(table(*rows, covariates={"l": [each * unit for each in told]}))
+        assert made.theta == pytest.approx([lead / 2, -lead / 2]) and made.games.tolist() == [33, 33]
+        assert made.covariates["l"][0] == pytest.approx(lead / unit)
+        assert made.log_likelihood == pytest.approx(29 * math.log(29 / 30) + math.log(1 / 30) + 2 * math.log(1 / 2))
+    swapped = rate(table(*(f"y x {'ba'[row[-1] == 'b']}" for row in rows), covariates={"l": [-each for each in told]}))
+    assert dict(zip(swapped.models, swapped.theta, strict=True)) == pytest.approx({"x": lead / 2, "y": -lead / 2})
+
+
 def test_models_are_ranked_by_rating_with_the_quantile_of_their_degrees() -> None:
     covariance = np.array([[0.04, -0.01, 0.0], [-0.01, 0.01, 0.0], [0.0, 0.0, 0.0025]])
     made = Ratings(("a", "b", "c"), np.array([-0.2, 0.9, -0.63]), covariance, np.array([5, 7, 11]), "bradley-terry")

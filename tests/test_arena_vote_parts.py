@@ -113,7 +113,10 @@ def test_the_style_of_both_answers_is_found_in_the_first_columns_that_tell_it() 
     ):
         assert _style_counts(row(**columns), style) == counts, (columns, style)
     for columns, style in (
-        ({"len_a": -1, "len_b": 2}, "length"), ({"len_a": 1, "len_b": math.inf}, "length"), ({"len_a": 1}, "length"),
+        ({"len_a": -1, "len_b": 2}, "length"), ({"len_a": 2, "len_b": -1}, "length"),
+        ({"len_a": -1, "len_b": -1}, "length"), ({"len_a": math.nan, "len_b": 3}, "length"),
+        ({"len_a": 1e308, "len_b": 1e308}, "length"), ({"len_a": 1, "len_b": 10**400}, "length"),
+        ({"len_a": 1, "len_b": math.inf}, "length"), ({"len_a": 1}, "length"),
         ({"len_a": None, "len_b": 2}, "length"), ({"len_a": 1, "len_b": 2}, "bold"), ({"conversation_a": ""}, "lists"),
         ({"len_a": 3, "len_b": math.nan}, "length"), ({"conv_metadata": {"header_count_a": {"h1": "x"}}}, "headers"),
     ):  # fmt: skip
@@ -380,6 +383,12 @@ def test_votes_that_count_are_written_in_both_layouts(tmp_path: Path) -> None:
         "question_id,model_a,model_b,winner,judge,timestamp\nq2,'=y,x,both_bad,ann,2026-01-02T03:04:05+00:00\nq1,x,'=y,model_b,é,\n"
         "q3,x,'=y,tie,bob,\n"
     )
+    first = (tmp_path / "v.csv").read_bytes()
+    for name in ("v.csv", "v.jsonl"):  # written again, and over a longer file
+        (tmp_path / name).write_bytes(first * 9)
+        assert write_votes(run, tmp_path / name) == 3
+    assert (tmp_path / "v.csv").read_bytes() == first
+    assert [json.loads(line) for line in (tmp_path / "v.jsonl").read_bytes().splitlines()] == vote_rows(run)
     assert refusal(write_votes, run, tmp_path / "v.txt").endswith(
         "v.txt ends in .txt: votes are written as .csv or .jsonl"
     )

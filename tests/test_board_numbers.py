@@ -270,6 +270,18 @@ def test_a_weighted_score_its_error_and_its_parts() -> None:
     assert section.title == "reported: at least one number is only stated"
     counted = columns([stated("m", name, 0.5) for name in "bcd"], **spec)[0]
     assert column_weights(counted, BoardSpec(**spec)).tolist() == pytest.approx([0.1875, 0.5625, 0.25])
+    shown = {"b": BenchmarkEntry("x"), "c": BenchmarkEntry("y", display_only=True), "d": BenchmarkEntry("z")}
+    for results, told in (
+        ("b", "y, z: 75% of the weight is left out for all."),
+        ("bc", "y, z: 75% of the weight is left out for all."),
+        ("bcd", "y: 25% of the weight is left out for all."),
+    ):
+        board = made([stated("m", name, 0.5) for name in results], rule="weighted",
+                     categories={"x": 1, "y": 1, "z": 2}, benchmarks=shown)  # fmt: skip
+        assert board.remarks[-1] == f"No model has a result in {told}"
+    board = made([stated("m", name, 0.5) for name in "bd"], rule="weighted", categories={"x": 1, "z": 2},
+                 benchmarks={name: shown[name] for name in "bd"})  # fmt: skip
+    assert board.remarks == ()
     with pytest.raises(ConfigError, match="has no weight on any benchmark with results"):
         made(
             [stated("m", "b", 0.5)], rule="weighted", benchmarks={"b": BenchmarkEntry("x")}, categories={"x": 0, "y": 1}

@@ -34,8 +34,10 @@ from inspect_ai.model import (
 )  # fmt: skip
 from inspect_ai.tool import ToolCallError
 from inspect_ai.util import OutputLimitExceededError, SandboxEnvironmentSpec, SandboxUserUnsupportedError
+from inspect_ai.util._sandbox.compose import parse_compose_yaml
 from inspect_ai.util._sandbox.environment import SandboxUnavailableError
 
+from firsthand import errors
 from firsthand.bridges.inspect.messages import message_from, message_to, model_of, output_to, sampling_from
 from firsthand.bridges.inspect.model_provider import model_api
 from firsthand.bridges.inspect.sandbox_provider import boxes, sandbox_environment
@@ -161,6 +163,11 @@ def test_a_provider_asks_for_as_many_answers_and_says_what_may_be_tried_again() 
     assert (
         api.should_retry(TransientError("x")) and not api.should_retry(ModelError("x")) and api.max_connections() == 64
     )
+    kinds = {each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, Exception)}
+    retried = {each for each in kinds if api.should_retry(Exception.__new__(each))}
+    assert retried == {each for each in kinds if issubclass(each, TransientError)} and ConfigError in kinds - retried
+    others = (TimeoutError("x"), ConnectionError("x"), ValueError("x"), KeyboardInterrupt(), Exception("x"))
+    assert not any(map(api.should_retry, others))
     api.close()
     assert told.closed
     with pytest.raises(ConfigError, match="firsthand/scripted:echo takes no arguments: leave out a, b"):
@@ -305,7 +312,24 @@ def test_a_compose_file_says_what_each_service_needs(tmp_path: Path) -> None:
         assert f"service 'a' {lack}" in said, said
     assert "; and 1 more. To run it, install Docker" in said
     [anyway] = read("services:\n  a:\n    image: postgres:16\n    ports: ['80:80']\n", lenient=True)
-    assert anyway.name == "a"
+    assert anyway.name == "a" and required_sandboxes(str(path), lenient=True) == [anyway]
+    made = parse_compose_yaml(str(path))  # as Python makes it, without a file
+    lacks = "compose.yaml needs what the sandbox does not have: service 'a' listens on a port; service 'a' is the image"
+    for given in (made, LenientConfig(made)):
+        assert required_sandboxes(given, lenient=True) == [RequiredSandbox("a", source="compose.yaml")]
+    assert required_sandboxes(LenientConfig(made)) == required_sandboxes(made, lenient=True)
+    for more in ({}, {"lenient": False}):
+        with pytest.raises(ConfigError) as refused:
+            required_sandboxes(made, **more)
+        assert str(refused.value).startswith(f"{lacks} 'postgres:16'. To run it, ")
+    bad = tmp_path / "bad" / "Dockerfile"
+    bad.parent.mkdir()
+    bad.write_text("FROM postgres:16\nWORKDIR /w\n")
+    [kept] = required_sandboxes(str(bad), lenient=True)
+    assert (kept.folder, kept.source) == ("/w", str(bad)) and required_sandboxes(LenientConfig(str(bad))) == [kept]
+    with pytest.raises(ConfigError, match="Dockerfile needs what the sandbox does not have: "):
+        required_sandboxes(str(bad))
+    assert required_sandboxes(LenientConfig(None)) == required_sandboxes("", lenient=True) == [RequiredSandbox()]
     with pytest.raises(ConfigError, match=r"is the image 'postgres:16'\. To run"):
         read("services:\n  a:\n    image: postgres:16@sha256:ab\n")
     with pytest.raises(ConfigError):

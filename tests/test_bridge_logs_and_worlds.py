@@ -8,6 +8,7 @@ import sys
 import zipfile
 from io import BytesIO
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -162,10 +163,14 @@ def test_a_member_in_zstandard_is_read_and_its_damage_found(monkeypatch: pytest.
             eval_logs._json(log, "name", Path("x.eval"))
         info.CRC += 1
         assert read_member(log, info, 998) == body[:999], "a part has no checksum"
+        assert read_member(log, info, 999) == body, "nor has what is one longer than the bound"
         with pytest.raises(zipfile.BadZipFile, match="Bad CRC-32 for file 'name'"):
             read_member(log, info, 1000)
         info.header_offset += 1
         with pytest.raises(zipfile.BadZipFile, match="Bad magic number for name"):
+            read_member(log, info, 1000)
+        info.header_offset = 10**6
+        with pytest.raises(zipfile.BadZipFile, match=r"^Bad magic number for name$"):
             read_member(log, info, 1000)
         info.flag_bits |= 1
         with pytest.raises(DataError, match="name is encrypted"):
@@ -174,6 +179,49 @@ def test_a_member_in_zstandard_is_read_and_its_damage_found(monkeypatch: pytest.
         other.compress_type = 93
         with pytest.raises(zipfile.BadZipFile, match="before: "):
             read_member(log, other, 10)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("zstandard") is None, reason="needs pip install 'firsthand[studio]'")
+def test_a_member_in_zstandard_that_is_cut_within_its_header_is_a_bad_zip() -> None:
+    for left in (*range(30), 30):  # of a local header's 30 bytes, at the end of the file
+        raw = BytesIO()
+        with zipfile.ZipFile(raw, "w") as log:
+            log.writestr("n" * 99, "x")
+            log.comment = b"PK\3\4".ljust(30, b"\0")[:left]
+        with zipfile.ZipFile(raw) as log:
+            info = log.getinfo("n" * 99)
+            info.compress_type, info.header_offset = 93, len(raw.getvalue()) - left
+            with pytest.raises(zipfile.BadZipFile) as told:
+                read_member(log, info, 1000)
+        name = "n" * 80
+        assert str(told.value) == (f"Bad magic number for {name}" if left < 30 else f"Bad CRC-32 for file {name!r}")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("zstandard") is None, reason="needs pip install 'firsthand[studio]'")
+def test_a_member_in_zstandard_that_does_not_compress_is_read_up_to_the_same_bound() -> None:
+    import zlib
+
+    import zstandard
+
+    for body in (b"{}", b"7", Random(1).randbytes(1000), Random(2).randbytes(700_000)):
+        packed = zstandard.ZstdCompressor().compress(body)
+        assert len(packed) > len(body)
+        raw = BytesIO()
+        with zipfile.ZipFile(raw, "w") as log:
+            log.writestr("name", packed)
+            log.writestr("after", bytes(1 << 19))
+        with zipfile.ZipFile(raw) as log:
+            info, size = log.getinfo("name"), len(body)
+            info.compress_type, info.compress_size, info.CRC = 93, len(packed), zlib.crc32(body)
+            for most in {0, 1, size // 2, size - 1, size, size + 1, 2 * size}:
+                assert read_member(log, info, most) == body[: most + 1], (size, most)
+            info.CRC ^= 1
+            assert read_member(log, info, size - 1) == body
+            with pytest.raises(zipfile.BadZipFile, match="Bad CRC-32 for file 'name'"):
+                read_member(log, info, size)
+            info.compress_size, info.CRC = len(packed) // 2, zlib.crc32(body)
+            with pytest.raises(zipfile.BadZipFile):
+                read_member(log, info, size)
 
 
 # -- AgentDojo --

@@ -167,6 +167,23 @@ def test_drafts_save_steps_and_answers_that_differ_save_none(monkeypatch):
         0.0,
         (("plain", 3.0, 2.0), ("drafts from the prompt", 3.0, 4.0)),
     )
+    for answers, value in (
+        (((1, 2, 3), (1, 2, 3)), 2.0),
+        (((1, 2, 3), (1, 2, 4)), 0.0),
+        (((1, 2, 3), (0, 2, 3)), 0.0),
+        (((1, 2), (1, 2, 3)), 0.0),
+    ):
+        given = iter(zip(answers, (6, 3), strict=True))
+
+        def listed(model, prompts, tokens, given=given, **settings):
+            answer, steps = next(given)
+            return [answer], steps
+
+        monkeypatch.setattr(generated_tokens, "generated", listed)
+        assert speculative_exact.measure(Lab(24)) == Measurement(
+            value, what, columns=("decoding", "steps", "tokens a step"),
+            rows=(("plain", 6.0, len(answers[0]) / 6), ("drafts from the prompt", 3.0, len(answers[1]) / 3)),
+        )  # fmt: skip
     prompt = [(1, 2, 3, 4, 5, 6, 7, 8) * 6]
     assert asked[:2] == [
         (prompt, 96, {"speculation": "off"}),

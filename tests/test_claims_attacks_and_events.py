@@ -91,7 +91,7 @@ def test_leaked_items_are_every_second_one_and_a_clean_one_that_is_found_does_no
 
     def scan_corpus(tasks, corpus):
         asked.append(([(task.id, task.prompt) for task in tasks], Path(corpus).read_text()))
-        return [Found("t0"), Found("t3"), Found("t4"), Found("t0")], [], 99
+        return [Found("t0"), Found("t3"), Found("t4"), Found("t0"), Found("t1")], [], 99
 
     seeds = []
     monkeypatch.setattr(ngram_overlap, "scan_corpus", scan_corpus)
@@ -104,7 +104,7 @@ def test_leaked_items_are_every_second_one_and_a_clean_one_that_is_found_does_no
         *proportion_interval(2, 3),
         3,
         columns=("items", "count"),
-        rows=(("leaked and found", 2.0), ("leaked", 3.0), ("clean and found", 1.0)),
+        rows=(("leaked and found", 2.0), ("leaked", 3.0), ("clean and found", 2.0)),
     )
     told = "Sum {0}? Question {0} asks for the sum that the merchant of town {1} wrote into book {2} on day {0}."
     prompts = [told.format(at, 37 * at, 91 * at) for at in range(5)]

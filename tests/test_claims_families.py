@@ -28,6 +28,7 @@ from firsthand.claims.papers import agentbench_environments, transformer_ancestr
 from firsthand.claims.patterns import working_memory_window
 from firsthand.hub import resource_plan
 from firsthand.hub.model_shapes import KNOWN_SHAPES
+from firsthand.kernels.attention import flash_attention
 from firsthand.nn import families
 
 
@@ -273,6 +274,27 @@ def test_the_growth_of_memory_is_from_the_second_length_to_the_last(monkeypatch)
     assert [(shapes[0], more) for shapes, more in asked] == [
         ((1, 2, length, 32), more and pytest.approx(more)) for length in (8, 16, 32, 64) for more in ({}, scale)
     ]
+
+
+def test_the_largest_difference_counts_on_either_side(monkeypatch):
+    monkeypatch.setattr(flash_attention_memory, "LENGTHS", (2, 3, 4, 5))
+    monkeypatch.setattr(live_bytes, "peak_bytes", lambda call: 1.0)
+    true, off = flash_attention.flash_attention, iter(((0.75, -0.25), (0.25, -0.75), (-0.5, -0.5), (0.0, 0.0)))
+
+    def wrong(q, k, v, *, scale):
+        made = true(q, k, v, scale=scale)
+        made[0, 0, 0, 0], made[0, 1, -1, -1] = (
+            value + more for value, more in zip((made[0, 0, 0, 0], made[0, 1, -1, -1]), next(off), strict=True)
+        )
+        return made
+
+    monkeypatch.setattr(flash_attention, "flash_attention", wrong)
+    found = flash_attention_memory.measure(Lab(3))
+    assert found.rows == tuple(
+        (str(length), 1.0, 1.0, pytest.approx(gap, abs=1e-5))
+        for length, gap in zip((2, 3, 4, 5), (0.75, 0.75, 0.5, 0.0), strict=True)
+    )
+    assert found.value == 0.0
 
 
 def test_experts_and_active_parameters_of_mixtral_are_counted_from_its_config():

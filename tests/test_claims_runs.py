@@ -156,6 +156,7 @@ async def thrice(task, ctx):
         raise ValueError("no third")
     if task.id == "t1":
         await ctx.call(ToolCall("c", "calculator", {"expression": "1+1"}))
+    await ctx.score([" one", " two"])
     for _ in range(2):
         await ctx.say("once more please").generate()
     return (await ctx.say("right").generate()).text
@@ -195,4 +196,4 @@ def test_patterns_are_measured_on_the_same_tasks_against_a_plain_answer(tmp_path
     first = MeasuredRow(rows[0], mean_interval(thrice), paired(thrice, direct), tokens[1] / tokens[0], 2.0, 1)
     second = MeasuredRow(rows[1], mean_interval(vote), paired(vote, direct), tokens[2] / tokens[0], 1.0, 0)
     assert table == PatternTable(table.run, mean_interval(direct), (first, second))
-    assert tokens == [6, 28, 96]
+    assert tokens == [6, 32, 96]

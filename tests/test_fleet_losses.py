@@ -113,6 +113,21 @@ def test_a_replica_that_is_not_like_the_first_is_left_out_with_the_reason():
     with_fleet(work, [[SAME], [other]])
 
 
+def test_a_fleet_is_described_by_its_first_replica_though_that_begins_again():
+    again = {**SAME, "counters": {"num_blocks": 9.0}, "more": 1}
+    third = {"same": {"model": "m", "further": "x"}, "counters": {}}
+
+    async def work(fleet: Fleet, starter: Starter, events: list[Any]) -> None:
+        assert await fleet.ready() == SAME == fleet.description
+        for times, counters in ((1, {"num_blocks": 9.0}), (2, {})):
+            fleet.slots[0].process.close()
+            await until(lambda times=times: fleet.slots[0].restarts == times and fleet.slots[0].state == "ready")
+            assert fleet.description == SAME and await fleet.ready() == SAME and fleet.slots[0].counters == counters
+            fleet.slots[0].losses_in_a_row = 0  # no wait before the next
+
+    with_fleet(work, [[SAME, again, third]])
+
+
 def test_false_starts_bugs_and_silence_are_told():
     async def lost(fleet: Fleet, starter: Starter, events: list[Any]) -> None:
         with pytest.raises(ModelError, match=r"^gone$"):

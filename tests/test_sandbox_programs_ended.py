@@ -89,9 +89,19 @@ def test_a_traceback_names_the_frames_of_the_code_alone_and_what_it_cannot_show(
     assert cause.startswith(f'{head}  File "<code>", line 4, in <module>\n    f()\n') and "worker.py" not in lines
     assert last == f"{head}  File \"<code>\", line 6, in <module>\n    raise KeyError('é') from why\nKeyError: 'é'\n"
     deep = python("def f(n):\n    g(n - 1)\ndef g(n):\n    f(n) if n else 1 / 0\nf(13)")[2]
-    assert deep.count('File "<code>"') == 20 and ", line 4, in g\n    f(n) if n else 1 / 0" in deep, (
-        "the last 20 frames"
-    )
+    steps = [
+        '  File "<code>", line 2, in f',
+        "    g(n - 1)",
+        '  File "<code>", line 4, in g',
+        "    f(n) if n else 1 / 0",
+    ]
+    shown = [line for line in deep.splitlines() if line.strip(" ~^")]
+    assert shown == [head.strip(), *steps * 10, "ZeroDivisionError: division by zero"], "the last 20 frames"
+    start = ['  File "<code>", line 5, in <module>', "    f(9)"]
+    for depth, frames in ((9, [*start, *steps * 9]), (10, steps * 10)):
+        code = f"def f(n):\n    g(n - 1)\ndef g(n):\n    f(n) if n else 1 / 0\nf({depth})"
+        said = [line for line in python(code)[2].splitlines() if line.strip(" ~^")]
+        assert said == [head.strip(), *frames, "ZeroDivisionError: division by zero"]
     assert python("class E(Exception):\n    def __str__(self): raise SystemExit(9)\nraise E")[2].endswith(
         "    raise E\nE: <exception str() failed>\n"
     )

@@ -84,6 +84,23 @@ def test_plain_values_go_between_the_processes_as_they_are() -> None:
     ):
         assert list(checker.encode(lazy)) == ["iterator"]
     assert list(checker.decode({"iterator": [1, {"tuple": [2]}]})) == [1, (2,)]
+    large = 10**100
+    for lazy, held in (
+        (zip("ab", [1, large], strict=True), [("a", 1), ("b", large)]),
+        (enumerate([{3}, b"x"]), [(0, {3}), (1, b"x")]),
+        ({"k": [1, None]}.items(), [("k", [1, None])]),
+        ({(1, 2): 0}.keys(), [(1, 2)]),
+        ({0: [(5,)]}.values(), [[(5,)]]),
+        (map(complex, [1]), [1 + 0j]),
+        (filter(None, [(), (0,)]), [(0,)]),
+        (reversed([(1,), "z"]), ["z", (1,)]),
+        (iter_of([(1, (2,))]), [(1, (2,))]),
+        (iter_of([]), []),
+    ):
+        back = checker.decode(json.loads(json.dumps(checker.encode(lazy))))
+        assert iter(back) is back and list(back) == held
+    [[inner]] = checker.decode(checker.encode(iter_of([[iter_of([(7,)])]])))
+    assert list(inner) == [(7,)]
     for wrong, said in (
         (
             lambda: checker.encode(object()),

@@ -30,6 +30,7 @@ def alone() -> dict[str, str]:
     done = subprocess.run(
         [sys.executable, "-I", program, unit_runner.__file__], capture_output=True, text=True, check=True
     )
+    assert done.stderr == "", "what answers print is not heard"
     return json.loads(done.stdout)  # type: ignore[no-any-return]
 
 

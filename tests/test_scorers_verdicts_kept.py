@@ -60,6 +60,14 @@ def test_a_judge_without_a_verdict_fails_with_its_reason_and_its_cost() -> None:
     dead = judged_by(made, Scripted(error=ModelError("gone")), retry=Retry(1))
     gone = asyncio.run(dead(Task("t", "Q?"), trace("ours")))
     assert gone.failure == "the judge gave no verdict: gone" and gone.detail["trace"]["error"]["message"] == "gone"
+    for judge, cost in ((unasked, {"calls": 0, "tokens": 0}), (gone, {"calls": 6, "tokens": 0})):
+        assert without_trace(judge) == {"judge": "scripted", "protocol": "rubric", "cost_usd": 0.0, **cost}
+        inner = judge.detail["trace"]
+        assert (inner["benchmark"], inner["task_id"], len(inner["calls"])) == ("judgement of b", "t", cost["calls"])
+    alone: Any = pairwise(judge="scripted:echo", against="base")
+    assert asyncio.run(alone(Task("t", "Q?"), trace("ours"))) == Score(
+        "pairwise", 0.0, {}, failure="base has no attempt at t to compare with", unjudged=True
+    )
 
 
 def test_pairs_find_the_rival_of_the_same_benchmark_task_and_epoch() -> None:

@@ -104,6 +104,39 @@ def test_tasks_are_listed_by_client_the_last_changed_first_a_page_at_a_time(tmp_
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("has_index", [True, False], ids=["by the index", "sorted"])
+def test_tasks_of_one_time_are_on_one_page_each_the_largest_id_first(tmp_path: Path, has_index: bool) -> None:
+    database = SessionStore(tmp_path, create=True).database
+    tasks = SqliteTaskStore(database)
+    if not has_index:
+        with database.write() as connection:
+            connection.execute("DROP INDEX wire_tasks_by_owner")
+
+    async def run() -> None:
+        times = {"m": 20, "a": 20, "z": 20, "k": 20, "late": 30, "b": 20, "old": 10, "none": 0}
+        for id, at_s in times.items():
+            await tasks.save(task(id, WORKING, at_s, about="cd"[at_s == 10]), context("ann"))
+        order = ["late", "z", "m", "k", "b", "a", "old", "none"]
+        for size in range(1, 9):
+            pages, token = [], ""
+            while not pages or token:
+                page = await tasks.list(ListTasksRequest(page_size=size, page_token=token), context("ann"))
+                assert (page.total_size, page.page_size) == (8, size)
+                pages.append([each.id for each in page.tasks])
+                token = page.next_page_token
+            assert pages == [order[at : at + size] for at in range(0, 8, size)]
+        first = await tasks.list(ListTasksRequest(page_size=3, context_id="c"), context("ann"))
+        rest = await tasks.list(
+            ListTasksRequest(page_size=5, context_id="c", page_token=first.next_page_token), context("ann")
+        )
+        assert [each.id for each in (*first.tasks, *rest.tasks)] == [each for each in order if each != "old"]
+        assert (first.total_size, rest.total_size, rest.next_page_token) == (7, 7, "")
+        other = await tasks.list(ListTasksRequest(page_token=first.next_page_token), context("bob"))
+        assert (list(other.tasks), other.total_size, other.page_size) == ([], 0, 50)
+
+    asyncio.run(run())
+
+
 def test_webhooks_are_kept_by_client_and_events_in_order(tmp_path: Path) -> None:
     configs = SqlitePushConfigs(SessionStore(tmp_path, create=True).database)
 

@@ -20,11 +20,12 @@ from firsthand.serve.anthropic.messages_schema import MessagesRequest
 from firsthand.serve.anthropic.messages_schema import as_chat as chat_of_message
 from firsthand.serve.http.refusals import Refusal
 from firsthand.serve.http.replies import event
+from firsthand.serve.openai import completions as completions_module
 from firsthand.serve.openai import request_parsing
 from firsthand.serve.openai.chat_completions import chat_completions
 from firsthand.serve.openai.choices import LEAST, WholeAnswer, arguments
 from firsthand.serve.openai.completions import EchoedToken, _logprobs, completions
-from firsthand.serve.openai.request_schema import ChatRequest, read
+from firsthand.serve.openai.request_schema import ChatRequest, CompletionRequest, read
 from firsthand.serve.openai.responses_schema import ResponsesRequest
 from firsthand.serve.openai.responses_schema import as_chat as chat_of_response
 from firsthand.serve.openai.tokenize import detokenize, tokenize
@@ -32,7 +33,7 @@ from firsthand.serve.telemetry.metrics import Metrics
 from firsthand.serve.telemetry.request_log import RequestLog
 from firsthand.serve.telemetry.request_spans import RequestSpan
 from firsthand.trace import Call, Node, Trace
-from spelled_model import SpelledModel, answered, state_of
+from spelled_model import SpelledModel, answered, request_with, state_of
 
 HI = [{"role": "user", "content": "Hi"}]
 
@@ -267,3 +268,32 @@ def test_an_empty_text_has_no_tokens_and_is_given_all_the_same() -> None:
     assert told(tokenize, messages=HI, tools=[])["tokens"] == list(b"u:Hi;")
     assert told(detokenize, tokens=[]) == {"prompt": ""} and told(detokenize, tokens=[0]) == {"prompt": "\0"}
     assert told(detokenize, tokens=[256]) == (400, "tokens") and told(detokenize, tokens=[65]) == {"prompt": "A"}
+
+
+def test_no_token_at_all_is_asked_for_by_nought_and_sixteen_by_nothing() -> None:
+    def job(most: int = 4096, **fields: Any) -> Any:
+        body = read(CompletionRequest, {"prompt": "ab", **fields})
+        return completions_module._job(state_of(SpelledModel()), request_with({}, max_tokens=most), body)
+
+    for fields, most in (
+        ({"max_tokens": 0, "echo": True}, 1), ({"max_tokens": 1}, 1), ({"max_tokens": 15}, 15), ({}, 16),
+        ({"max_tokens": None}, 16), ({"max_tokens": 17}, 17),
+    ):  # fmt: skip
+        assert job(**fields).sampling.max_tokens == most
+    for limit, most in ((15, 15), (16, 16), (17, 16), (1, 1)):
+        assert job(limit).sampling.max_tokens == most, "of a client who may have fewer, as many"
+    assert job(8, max_tokens=0, echo=True).sampling.max_tokens == 1 and job(8, max_tokens=8).sampling.max_tokens == 8
+    with pytest.raises(Refusal, match=r"^max_tokens is 9: at most 8 are given$"):
+        job(8, max_tokens=9)
+    with pytest.raises(Refusal, match="max_tokens is 0 and echo is not set"):
+        job(max_tokens=0)
+    model = SpelledModel()
+    asked = {"model": "demo", "prompt": ["ab", "c"], "max_tokens": 0, "echo": True, "n": 2}
+    said = answered(completions, state_of(model), asked, max_answers=2)
+    assert model.asked == [] and said["usage"] == {
+        "prompt_tokens": 3, "completion_tokens": 0, "total_tokens": 3, "prompt_tokens_details": {"cached_tokens": 0},
+    }  # fmt: skip
+    assert said["choices"] == [
+        {"index": index, "text": text, "logprobs": None, "finish_reason": "length"}
+        for index, text in enumerate(("ab", "ab", "c", "c"))
+    ]

@@ -15,6 +15,7 @@ from firsthand.errors import (
 )
 from firsthand.message import ToolCall, assistant
 from firsthand.model import Completion, Delta, Usage
+from firsthand.serve.admission import metered_answers
 from firsthand.serve.admission.active_request import ActiveRequest
 from firsthand.serve.admission.admission_settings import (
     ClientLimits,
@@ -264,6 +265,37 @@ def test_answers_are_metered_by_their_first_piece_their_gaps_and_their_end() -> 
     notes = {key: value for key, value in request.notes.items() if key != "ttft_ms"}
     assert notes == {"prompt_tokens": 3, "cached_tokens": 1, "completion_tokens": 6} and request.notes["ttft_ms"] < 1000
     assert [count for _, count in admission._spent["ann"]] == [5, 4]
+
+
+def test_the_time_between_tokens_is_from_the_one_before_of_the_same_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(metered_answers, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    telemetry, admission = ServerTelemetry(TelemetrySettings(log="none")), Admission(Keys((ANN,)))
+    request, metrics = ActiveRequest("r", ANN, "/x"), telemetry.metrics
+    told: list[tuple[float, float]] = []
+
+    async def pieces() -> Any:
+        done = Completion(assistant("x"), "stop", Usage(1, 0, 1))
+        for after, delta in (
+            (0.5, Delta("", index=1)), (1.5, Delta("a", index=1)), (0.25, Delta("b", index=1)),
+            (0.5, Delta("c", index=0)), (1.0, Delta("d", index=1)), (0.125, Delta("", index=0, token_ids=(5,))),
+            (2.0, Delta("", index=0)), (0.25, Delta("e", index=0)), (4.0, Delta("whole", done, index=0)),
+            (8.0, Delta("t", done, index=1, token_ids=(6,))),
+        ):  # fmt: skip
+            clock[0] += after
+            yield delta
+
+    async def run() -> None:
+        async for _ in metered(pieces(), request, admission, telemetry):
+            told.append((metrics.first_token.total, metrics.between_tokens.total))
+
+    asyncio.run(run())
+    assert told == [
+        (0.0, 0.0), (2.0, 0.0), (2.0, 0.25), (4.75, 0.25), (4.75, 1.75), (4.75, 2.875), (4.75, 2.875), (4.75, 5.125),
+        (4.75, 5.125), (4.75, 5.125 + 14.375),
+    ]  # fmt: skip
+    assert request.notes["ttft_ms"] == 2000.0
+    assert (sum(metrics.first_token.counts), sum(metrics.between_tokens.counts)) == (2, 5)
 
 
 def test_a_log_line_leaves_out_what_is_none_and_counts_what_it_cannot_write(tmp_path: Path) -> None:

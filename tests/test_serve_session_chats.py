@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,25 @@ def test_an_answer_is_delivered_once_it_is_streamed_and_a_failure_is_an_error(tm
         assert model.fingerprint == SessionModel(sessions).fingerprint and model.fingerprint.startswith("served:")
 
     within_sessions(Agent("a", clerk(Desk()).model, pattern), tmp_path, use)
+
+
+def test_each_prompt_without_messages_and_each_first_message_opens_a_session_of_its_own(tmp_path: Path) -> None:
+    async def use(sessions: ServedSessions) -> None:
+        model, contexts = SessionModel(sessions), []
+        for prompt in ("one", "two", "two", [], [user("one")], [system("S"), user("two")]):
+            caller.set(Caller("ann"))
+            said = [each async for each in model.stream(prompt, Sampling())]
+            text = prompt if isinstance(prompt, str) else prompt[-1].text if prompt else ""
+            assert said[-2].text == f"You said {text}, after 0 others."
+            contexts.append(caller.get().session)  # type: ignore[union-attr]
+        assert len({*contexts}) == 6 and all(re.fullmatch("chat-[0-9a-f]{16}", each) for each in contexts)
+        rows = sessions.store.sessions()
+        assert [row.context for row in rows] == contexts
+        assert [[turn.prompt for turn in sessions.store.turns(row.id)] for row in rows] == [
+            ["one"], ["two"], ["two"], [""], ["one"], ["two"],
+        ]  # fmt: skip
+
+    within_sessions(clerk(Desk()), tmp_path, use)
 
 
 # -- the trace of a session --

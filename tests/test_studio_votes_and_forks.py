@@ -316,3 +316,46 @@ def test_a_fork_is_followed_at_its_parents_epoch_unless_it_is_protected(tmp_path
         assert said == [*before, ("assistant", "x")], "without a message the model answers what was asked"
         assert heard == ([] if events else [(made.place, 2, {"pieces": True})]), events
         heard.clear()
+
+
+def test_when_a_playground_has_stopped_its_trials_are_over_and_their_runs_free(tmp_path: Path) -> None:
+    begun, ended, calls = [], [], []
+
+    async def slow_to_leave(task: Task, ctx: Any) -> str:
+        begun.append(task.id)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(9):
+                await asyncio.sleep(0)
+            ended.append(task.id)
+        return "never"
+
+    async def quick(task: Task, ctx: Any) -> str:
+        calls.append(task.prompt)
+        return "done"
+
+    async def play() -> None:
+        waits = Scripted(["x"], name="scripted:waits")
+        known = {"waits": Agent("waits", waits, slow_to_leave), "quick": Agent("quick", waits, quick)}
+        made = Playground(tmp_path, known)
+        await made.stop()
+        await made.settled()
+        first = await made.start(PlaygroundTrial(("quick",), "Q"))
+        await made.settled()
+        assert calls == ["Q"] and store.open_run(first, tmp_path).status == "done"
+        runs = [await made.start(PlaygroundTrial(("waits",), f"Q{number}")) for number in range(2)]
+        runs.append(await made.start_tasks("set", [Task("t", "Q")], ["waits"], "none"))
+        while len(begun) < 3:
+            await asyncio.sleep(0)
+        assert [store.open_run(each, tmp_path).status for each in runs] == ["running"] * 3 and ended == []
+        await made.stop()
+        assert sorted(ended) == sorted(begun) and len(ended) == 3
+        assert [store.open_run(each, tmp_path).status for each in runs] == ["interrupted"] * 3
+        assert made.problems == {} and [len(list(store.open_run(each, tmp_path).traces())) for each in runs] == [0] * 3
+        again = await made.start(PlaygroundTrial(("quick",), "R"))
+        await made.settled()
+        assert calls == ["Q", "R"] and store.open_run(again, tmp_path).status == "done"
+        await made.stop()
+
+    asyncio.run(play())

@@ -228,6 +228,24 @@ def test_runs_without_a_result_and_patches_that_fix_nothing_are_told_with_the_en
     )
 
 
+def test_of_several_runs_the_last_says_whether_there_is_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, passes, start = ran(a="FAILED"), ran(a="PASSED"), "the tests with the reference patch give no result: "
+    for last, why in (
+        (ran("timeout", "", "end", a="PASSED"), "timeout; the log ends 'end'"),
+        (ran("error", "doubtful", "end", a="PASSED"), "doubtful; the log ends 'end'"),
+        (ran("memory", "doubtful", a="PASSED"), "doubtful; the log ends ''"),
+    ):
+        with pytest.raises(DataError) as told:
+            sorted_tests(monkeypatch, before, before, before, passes, passes, last)
+        assert str(told.value) == start + why
+        assert sorted_tests(monkeypatch, before, before, last, passes) == (["a"], [])
+    several = ran(c="PASSED", b="PASSED", a="PASSED"), ran(a="PASSED", c="PASSED", d="PASSED")
+    none = ran(b="FAILED", c="PASSED")
+    assert sorted_tests(monkeypatch, none, none, *several) == (["a"], ["c"]), "what one run lacks has not passed in it"
+    with pytest.raises(DataError, match=r"passes after it \(1 pass\): .* The log ends 'end'$"):
+        sorted_tests(monkeypatch, passes, passes, passes, ran("done", "", "end", a="PASSED"))
+
+
 def test_a_record_of_a_commit_holds_its_two_patches_its_script_and_the_sorted_tests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

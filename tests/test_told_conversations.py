@@ -171,6 +171,18 @@ def test_authors_orderings_nest_their_pairs(tmp_path: Path) -> None:
         written(path, {"ordered_kv_records": records})
         told = f"{path}, line 1: 'ordered_kv_records' was expected to be pairs of texts"
         assert refused(DataError, nested_kv.authors_pairs, tmp_path, 0) == told
+    written(path, {"ordered_kv_records": pairs})
+    for at, where in enumerate(("data", "", "data")):  # as the authors' folder has them, as loose files, and both
+        folder = tmp_path / f"theirs-{min(at, 1)}"
+        (folder / where).mkdir(parents=True, exist_ok=True)
+        written(folder / where / path.name, {"ordered_kv_records": pairs})
+        for hop in (1, 2):
+            name = f"random_orderings_100_samples_140_indices_{hop}_levels.jsonl"
+            put(folder / where / name, f"[{at}, {hop}]\n")
+        assert nested_kv.authors_pairs(folder, 2).orderings == {1: ((min(at, 1), 1),), 2: ((min(at, 1), 2),)}, (
+            "a loose file is taken first"
+        )
+        assert nested_kv.authors_pairs(folder, 1).orderings == {1: ((min(at, 1), 1),)}
     path.unlink()
     told = f"data is {str(tmp_path)!r}, which has no kv-retrieval-140_keys.jsonl: put "
     told += "paper_experiments/nested_kv_task/data there"

@@ -159,6 +159,10 @@ def ended(answer: str, tests: str) -> tuple[int, str]:
 def check_the_program_ends_well_or_says_which_tests_failed() -> None:
     right = CASES.replace("5", "3")
     assert ended("é = 1\n" + PLUS, right) == (0, "")
+    sees = "GIVEN = os.pread(0, 100, 0), os.read(0, 100), sys.stdin.read(1)\n"
+    told = right + "    def test_given(self): self.assertEqual(GIVEN, (b'', b'', ''))\n"
+    floods = "print('out')\nprint('errors', file=sys.stderr)\nos.write(1, b'1')\nos.write(2, b'2')\n"
+    assert ended(sees + floods + PLUS, told) == (0, ""), "an answer has no input, and nobody hears it"
     line = "test_a: AssertionError: 3 != 5"
     assert ended(PLUS, CASES) == (1, f"{line}\n1 of 2 tests failed: {line}")
     assert ended("import no_such", CASES) == (

@@ -38,7 +38,6 @@ class Screen:
             case Call(kind="tool", detail=detail):
                 self.note(f"← {detail.get('result')}")
             case Event(kind="retry"):
-                self.end_line()
                 self.note(f"retrying: {step.data.get('error')}")
 
     def _write(self, text: str) -> None:

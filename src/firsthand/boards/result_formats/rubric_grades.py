@@ -166,11 +166,12 @@ def blind_sheet(
 
     Args:
         answers: (item, model, answer) of each answer.
-        graders: Two or more names; each answer goes to two of them, as evenly as possible.
+        graders: Two or more names, each counted once; an answer goes to two of them, as evenly as possible.
         criteria: The criteria of the rubric.
         seed: Of the codes, the pairs of graders, and the order.
     """
-    if len(set(graders)) < 2 or not criteria:
+    graders = list(dict.fromkeys(graders))
+    if len(graders) < 2 or not criteria:
         raise ConfigError("blind double grading needs two graders and a criterion: name them")
     draw = random.Random(seed)
     given = list(answers)

@@ -15,6 +15,8 @@ ZSTANDARD = 93
 """The number of the method in APPNOTE.TXT, 4.4.5."""
 _HEADER = struct.Struct("<4s22xHH")
 """A local file header: its mark, and the lengths of name and extra field that follow it."""
+_LONGER = 1 << 18
+"""Bytes read beyond the bound, and its 128th part: what does not compress grows a little, and comes in whole blocks."""
 
 
 def read_member(log: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes:
@@ -38,7 +40,7 @@ def read_member(log: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes
         raise zipfile.BadZipFile(f"Bad magic number for {info.filename[:80]}")
     _, name, extra = _HEADER.unpack(head)
     source.seek(name + extra, 1)
-    packed = source.read(min(info.compress_size, most + 1))
+    packed = source.read(min(info.compress_size, most + most // 128 + _LONGER))
     try:
         with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(packed) as reader:
             data: bytes = reader.read(most + 1)

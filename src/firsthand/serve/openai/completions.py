@@ -85,7 +85,9 @@ def _job(state: OpenAIState, request: ActiveRequest, body: CompletionRequest) ->
     sampling = request_parsing.sampling(
         body,
         request.client.limits,
-        max_tokens=DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens,
+        max_tokens=min(DEFAULT_TOKENS, request.client.limits.max_tokens)
+        if body.max_tokens is None
+        else body.max_tokens,
         top_logprobs=body.logprobs or 0,
         grammar=request_parsing.structure(body),
         facts=served.facts,
