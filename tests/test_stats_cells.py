@@ -163,6 +163,22 @@ def test_a_summary_has_the_numbers_of_each_agent(run: Run) -> None:
     assert own["n"]["x"].tasks == ("t1", "t3")
 
 
+@pytest.mark.parametrize("first", ["with", "without"])
+def test_two_runs_have_figures_where_one_of_them_has_any(first: str, tmp_path: Path) -> None:
+    runs = {name: create(tmp_path, {}, name) for name in ("with", "without")}
+    for name, made in runs.items():
+        made.add_agent("bo", {"name": "bo"})
+        made.add_tasks("sums", [Task("t1", "?")])
+        scores = [Score("sure", 1.0, {"confidence": 0.75})] if name == "with" else []
+        made.append(attempt("bo", "t1", *scores, error=not scores))
+    sides = {name: (runs[name], "bo") for name in sorted(runs, key=lambda name: name != first)}
+    found = stored_figures(sides, "sums", {})
+    assert found and all("with" in each for each in found.values())
+    assert found["rms_calibration_error"]["with"].tasks == ("t1",)
+    assert stored_figures({"without": sides["without"]}, "sums", {}) == {} == stored_figures({}, "sums", {})
+    assert stored_figures(sides, "other", {}) == {}
+
+
 def test_a_spec_that_may_name_a_file_is_told_apart_and_what_cannot_be_made_is_said(
     tmp_path: Path, monkeypatch: Any
 ) -> None:
