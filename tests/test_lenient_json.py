@@ -135,6 +135,7 @@ def test_a_call_may_have_keys_beside_its_name_and_arguments(key: str, place: int
         ("1_0.5", "10.5"), ("+1e5", "100000.0"), (".9e308", "9e+307"), ("+" + "9" * 309, "9" * 309),
         ("+" + "9" * (MAX_WORD - 1), "9" * (MAX_WORD - 1)), ("1_" + "0" * 400, "1" + "0" * 400),
     ],
+    ids=lambda text: text[:12],
 )  # fmt: skip
 def test_a_number_of_python_is_the_same_number_of_json(word: str, made: str) -> None:
     assert read(f"[{word}]") == (f"[{made}]", len(word) + 2, True, False)
