@@ -89,6 +89,21 @@ def test_a_booking_costs_every_leg_and_insurance_for_each_passenger_and_each_pai
         assert again["reservation_id"] == number
 
 
+def test_a_leg_has_the_desks_price_and_places_whatever_was_given_with_it():
+    given = {**leg("F1"), "price": 1, "origin": "LAX", "destination": "BOS", "seat": "3A"}
+    booking = {"flights": [given], "destination": "ORD", "insurance": "no", "nonfree_baggages": 0}
+    kept = {**leg("F1"), "price": 100, "origin": "JFK", "destination": "ORD", "seat": "3A"}
+    made = desk()
+    assert booked(made, **booking, payment_methods=[{"payment_id": "card", "amount": 2}]).endswith(
+        "total price is 200, but paid 2"
+    )
+    reservation = json.loads(booked(made, **booking, payment_methods=[{"payment_id": "card", "amount": 200}]))
+    assert reservation["flights"] == [kept] and given["price"] == 1
+    changed = {"reservation_id": "R", "cabin": "economy", "flights": [{**leg("F2"), "price": 1}], "payment_id": "card"}
+    reservation = json.loads(asyncio.run(made.call("update_reservation_flights", changed)))
+    assert reservation["flights"] == [{**leg("F2"), "price": 70, "origin": "ORD", "destination": "SEA"}]
+
+
 def test_a_booking_is_refused_by_the_first_thing_that_is_wrong_and_changes_nothing():
     made = desk()
     cases = [

@@ -53,7 +53,23 @@ def test_a_call_as_json_names_a_move_and_gives_it_what_it_takes() -> None:
         "the action is no JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1)): "
         + example
     )
+    for deep in ("[" * 100_000, '{"a":' * 100_000):
+        said = told(deep)
+        assert said.startswith("the action is no JSON (") and said.endswith(f"): {example}")
+        assert len(said) <= len(f"the action is no JSON (): {example}") + 80
+    assert told("").startswith("the action is no JSON (Expecting value: line 1 column 1 (char 0)): ")
     assert told([1]) == f"the action is no JSON object but a list: {example}"
+    for body, kind in (("null", "NoneType"), ("3", "int"), ('"put"', "str"), ("true", "bool")):
+        assert told(body) == f"the action is no JSON object but a {kind}: {example}"
+    for empty, kind in (([], "list"), (None, "NoneType"), ("", "str"), (0, "int"), (False, "bool")):
+        for key in ("arguments", "kwargs"):
+            wrong = {"name": "stop", key: empty}
+            assert told(wrong) == f"the arguments of stop are a JSON {kind}: an object was expected"
+        wrong = {"name": "stop", "arguments": empty, "kwargs": {}}
+        assert told(wrong) == f"the arguments of stop are a JSON {kind}: an object was expected"
+    both = '{"name": "stop", "kwargs": {"name": "a"}, "arguments": {}}'
+    assert read_call(both, (stop,)).arguments == {}, "arguments go first, empty ones too"
+    assert told({}) == told({"name": None}) == "there is no tool 'None': there are put, stop"
     assert told({"name": "x" * 61}) == f"there is no tool {'x' * 60!r}: there are put, stop"
     assert told({"name": "stop", "arguments": [1]}) == "the arguments of stop are a JSON list: an object was expected"
     assert told({"name": "put", "arguments": {}}) == "the arguments do not fit put: missing a required argument: 'name'"

@@ -72,6 +72,7 @@ def test_features_that_cannot_be_written_leave_no_half_of_a_file(tmp_path: Path)
         ({"reports": 3}, "features.json is damaged"),
         ({"steered": []}, "features.json is damaged"),
         ({"steered": {"3": [{"strength": "x", "text": ""}]}}, "could not convert string to float"),
+        ({"steered": {"3": [{"strength": 10**400, "text": ""}]}}, "int too large to convert to float"),
         ({"steered": {"3": [{"strength": 1.0, "text": None}]}}, "a text was expected, and 'None' came"),
     ],
 )
@@ -97,6 +98,8 @@ def test_a_file_of_features_that_is_damaged_says_where(change: dict[str, Any], t
         ({"index": "3"}, "a count was expected, and '3' came"),
         ({"density": "much"}, "a number was expected, and 'much' came"),
         ({"density": True}, "a number was expected, and 'True' came"),
+        ({"density": 10**400}, "int too large to convert to float"),
+        ({"ablation": {"value": 10**400, "low": 0, "high": 2, "n": 4, "method": "m"}}, "int too large to convert to float"),
         ({"maximum": float("inf")}, "a number was expected, and 'inf' came"),
         ({"promoted": [1]}, "a text was expected, and '1' came"),
         ({"suppressed": [None]}, "a text was expected, and 'None' came"),

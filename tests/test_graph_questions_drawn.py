@@ -146,6 +146,26 @@ def test_two_sets_meet_in_a_question_where_their_intersection_is_smaller_than_bo
     assert met.actions == (*two, *one, "intersection(#0, #1)", "Final Answer: #2") and met.answer == ("f2",)
 
 
+@pytest.mark.parametrize("shape", ["both", "chain and hop"])
+def test_sets_meet_in_twelve_answers_at_most(shape: str) -> None:
+    def asked(common: int) -> GraphQuestion | None:
+        """Of a director and a genre that have so many films in common, and one each of its own."""
+        found = [Triple("p", NAME, "Pam", True), Triple("g", NAME, "Noir", True)]
+        films = [f"f{at:02}" for at in range(common)]
+        for film in (*films, "own1"):
+            found += [Triple("p", DIRECTED, film), Triple(film, "film.film.directed_by", "p")]
+        for film in (*films, "own2"):
+            found += [Triple("g", GENRE, film), Triple(film, "film.film.genre", "g")]
+        store = TripleStore()
+        store.add(found)
+        return _try(store, Wants(DIRECTED, "p", "f00", GENRE, "g"), shape, "")
+
+    assert asked(13) is None
+    for common in (1, 12):
+        made = asked(common)
+        assert made is not None and made.answer == tuple(f"f{at:02}" for at in range(common))
+
+
 def test_a_count_needs_two_members_and_a_superlative_one_best(graph: TripleStore) -> None:
     actions = ("get_relations(p1)", f"get_neighbors(p1, {DIRECTED})")
     count = _try(graph, Wants(DIRECTED, "p1", chance=0.39), "count", "")

@@ -140,3 +140,27 @@ def test_a_constant_or_a_number_is_no_key_and_what_only_resembles_one_is() -> No
         assert json.loads("".join(piece.json for piece in reader.drain())) == {"a": value, "b": value}
         named = Reader(call=True, positional=("a",))
         assert named.feed(f"{word}=1)", 0, False) == len(word) and named.broken, "a value cannot be assigned to"
+
+
+@pytest.mark.parametrize(
+    ("word", "made"),
+    [
+        ("1e308", "1e308"), ("-1e308", "-1e308"), ("9" * 400, "9" * 400), ("1e5", "1e5"), ("-0", "-0"),
+        ("+1", "1"), ("+0", "0"), ("1_000", "1000"), ("+1_0", "10"), ("5.", "5.0"), (".5", "0.5"), ("-.5", "-0.5"),
+        ("1_0.5", "10.5"), ("+1e5", "100000.0"), (".9e308", "9e+307"), ("+" + "9" * 309, "9" * 309),
+        ("+" + "9" * (MAX_WORD - 1), "9" * (MAX_WORD - 1)), ("1_" + "0" * 400, "1" + "0" * 400),
+    ],
+    ids=lambda text: text[:12],
+)  # fmt: skip
+def test_a_number_of_python_is_the_same_number_of_json(word: str, made: str) -> None:
+    assert read(f"[{word}]") == (f"[{made}]", len(word) + 2, True, False)
+    assert json.loads(made) == ast.literal_eval(word)
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["1e309", "-1e309", ".9e999", "-.9e999", "+9e999", "9.e999", "1_0.e999", ".", "+", "+.", "e5", "-", "1__0", "1_"],
+)
+def test_a_number_that_is_not_finite_or_has_no_digits_is_none(word: str) -> None:
+    made, _, done, broken = read(f"[{word}]")
+    assert (made, done, broken) == ("[", False, True)

@@ -133,6 +133,24 @@ def test_what_a_command_prints_is_told_cut_at_the_limit_and_with_the_reason_of_i
     assert ShellWorld(OsItem("i", "?", match="1")).render() == "/root$"
 
 
+def test_what_a_command_printed_is_kept_whole_for_the_check_and_for_the_person_who_looks():
+    async def act(world: ShellWorld) -> list[tuple[str, str]]:
+        found = []
+        for code in ("c0", "c1", "c2", "c3"):
+            await world.bash(code)
+            found.append((world.last_output, world.render()))
+        return found
+
+    long, tall = "x" * MAX_OUTPUT + "\n17\n", "y" * 3999 + "zz"
+    told, _, _ = ran(
+        OsItem("i", "?", match="1"), outcome(long[:-3], "17\n"), outcome(tall), outcome("a", ended="timeout"), outcome(),
+        do=act,
+    )  # fmt: skip
+    assert told == [
+        (long, f"$ c0\n{long.rstrip()}"), (tall, f"$ c1\n{tall[:4000]}"), ("a", "$ c2\na"), ("", "$ c3\n"),
+    ]  # fmt: skip
+
+
 def judged(item: OsItem, answer: str | None, *answers: Outcome) -> tuple[dict[str, Any], list[Any]]:
     async def end(world: ShellWorld) -> dict[str, Any]:
         if answer is None:

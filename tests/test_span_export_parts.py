@@ -317,6 +317,24 @@ def test_the_service_is_firsthand_unless_the_environment_names_another(monkeypat
     assert named(OTEL_SERVICE_NAME="shop") == ("shop", __version__)
     assert named(OTEL_RESOURCE_ATTRIBUTES="a=b,service.name=desk") == ("desk", __version__)
     assert named(OTEL_RESOURCE_ATTRIBUTES="a=b") == ("firsthand", __version__)
+    assert named(OTEL_SERVICE_NAME="") == ("firsthand", __version__), "an empty variable counts as none"
+    assert named(OTEL_SERVICE_NAME="", OTEL_RESOURCE_ATTRIBUTES="service.name=desk") == ("desk", __version__)
+    assert named(OTEL_SERVICE_NAME="shop", OTEL_RESOURCE_ATTRIBUTES="service.name=desk") == ("shop", __version__)
+    assert named(OTEL_RESOURCE_ATTRIBUTES="") == ("firsthand", __version__)
+
+
+@pytest.mark.parametrize("given", [None, "", "shop"])
+def test_spans_are_sent_under_the_service_that_the_environment_names(
+    given: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if given is not None:
+        monkeypatch.setenv("OTEL_SERVICE_NAME", given)
+    with collecting() as collector:
+        telemetry = Telemetry(collector.url)
+        assert telemetry.deliver([Span("work", 1, 2, None, 10, 20)])
+        telemetry.close()
+        (resource,) = collector.resources
+    assert (resource["service.name"], resource["service.version"]) == (given or "firsthand", __version__)
 
 
 def test_a_sender_s_listener_enters_each_effect_of_its_own_attempt() -> None:

@@ -7,13 +7,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from firsthand.errors import ConfigError, StoreError, UnknownName
 from firsthand.runs.store import Run, create
 from firsthand.stats.breakdown import Cell, _sorted, _value, cells, grids, own_grids
 from firsthand.stats.effective_length import Effective, effective
-from firsthand.stats.figures import slow_figure
+from firsthand.stats.figures import figures, slow_figure
 from firsthand.stats.intervals import Interval
 from firsthand.stats.run_summary import summary
 from firsthand.stats.stored_figures import _names_files, first_score, own_figures, stored_figures
@@ -161,6 +162,35 @@ def test_a_summary_has_the_numbers_of_each_agent(run: Run) -> None:
         tasks={"x": ["t1", "t3"]},
     )
     assert own["n"]["x"].tasks == ("t1", "t3")
+
+
+@pytest.mark.parametrize("first", ["with", "without"])
+def test_two_runs_have_figures_where_one_of_them_has_any(first: str, tmp_path: Path) -> None:
+    runs = {name: create(tmp_path, {}, name) for name in ("with", "without")}
+    for name, made in runs.items():
+        made.add_agent("bo", {"name": "bo"})
+        made.add_tasks("sums", [Task("t1", "?")])
+        scores = [Score("sure", 1.0, {"confidence": 0.75})] if name == "with" else []
+        made.append(attempt("bo", "t1", *scores, error=not scores))
+    sides = {name: (runs[name], "bo") for name in sorted(runs, key=lambda name: name != first)}
+    found = stored_figures(sides, "sums", {})
+    assert found and all("with" in each for each in found.values())
+    assert found["rms_calibration_error"]["with"].tasks == ("t1",)
+    assert stored_figures({"without": sides["without"]}, "sums", {}) == {} == stored_figures({}, "sums", {})
+    assert stored_figures(sides, "other", {}) == {}
+
+
+@pytest.mark.parametrize("damaged", [10**400, -(10**309), float("nan"), float("inf"), "1", None, [1]], ids=range(7))
+def test_a_share_that_no_float_can_hold_is_no_share(damaged: Any) -> None:
+    def found(*sums: Any) -> Any:
+        share = Score("kept", 0.5, {"corpus": {"figure": "share", "sums": [*sums]}})
+        return figures({"bo": [attempt("bo", "t1", share), attempt("bo", "t1", share, epoch=1)]})
+
+    (whole,) = found(3, 4).values()
+    assert whole["bo"].tasks == ("t1",) and whole["bo"].of(np.ones((1, 1))).tolist() == [0.75]
+    assert found(10**307, 4).keys() == {"kept"}
+    for sums in ((damaged, 4), (3, damaged), (3,), (3, 4, 5)):
+        assert found(*sums) == {}
 
 
 def test_a_spec_that_may_name_a_file_is_told_apart_and_what_cannot_be_made_is_said(

@@ -26,7 +26,7 @@ from firsthand.stats.intervals import (
 )
 from firsthand.stats.multiple_comparisons import benjamini_hochberg, corrected, holm
 from firsthand.stats.paired import Differences, mcnemar, sign_flip, tango_interval, tango_statistic
-from firsthand.stats.power_analysis import paired_tasks_needed, smallest_detectable, spread, tasks_needed
+from firsthand.stats.power_analysis import epochs_needed, paired_tasks_needed, smallest_detectable, spread, tasks_needed
 from firsthand.stats.rater_agreement import _kappas, _ratio, cohen_kappa, fleiss_kappa, krippendorff_alpha
 
 # -- intervals and tests --
@@ -98,6 +98,15 @@ def test_power_by_connor_and_miller() -> None:
     assert paired_tasks_needed(0.3, 0.3, **levels) == math.ceil(
         ((z_alpha * math.sqrt(0.3) + z_power * math.sqrt(0.21)) / 0.3) ** 2 + 1 / 0.3
     )
+    for effect in (0, 0.0, -0.1, math.nan, math.inf):
+        for plan in (
+            lambda e=effect: paired_tasks_needed(e, 0.2), lambda e=effect: tasks_needed(e, 0.2),
+            lambda e=effect: epochs_needed(e, 10, 0.2, (0.1, 0.1)),
+        ):  # fmt: skip
+            with pytest.raises(ConfigError) as refused:
+                plan()
+            assert str(refused.value) == f"effect is {effect}: give a difference above 0, such as 0.02"
+    assert paired_tasks_needed(1.0, 1.0) == math.ceil(z_value(0.95) ** 2 + 1), "all differ: sqrt(1 - 1) is nothing"
     for disagreement in (0.09, 1.01):
         with pytest.raises(ConfigError, match=f"disagreement is {disagreement:g} and effect 0.1: scores that differ"):
             paired_tasks_needed(0.1, disagreement)

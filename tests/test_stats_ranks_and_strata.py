@@ -143,6 +143,12 @@ def test_strata_join_where_they_share_a_cluster_or_have_one_unit() -> None:
     assert joined_strata(list("xyzw"), list("abab")) == ["x", "y", "x", "y"]
     assert joined_strata(list("xyzyw"), list("abaca")) == ["x", "y", "x", "y", "x"]
     assert joined_strata(list("xyxz"), list("aabb")) == ["x"] * 4, "z shares b with x, and y shares a"
+    # y joins x by a, z joins y by b, then w joins z by c: one stratum of four, whoever leads
+    assert joined_strata(list("xyyzzw"), list("aabbcc")) == ["x"] * 6
+    assert joined_strata(list("xyzwyw"), list("aabbcc")) == ["x"] * 6, "two pairs are joined by a third cluster"
+    assert joined_strata(list("xyzwwy"), list("aabbcc")) == ["z"] * 6, "the leader of the first named leads"
+    assert joined_strata(list("xyvzyvw"), list("aabbccd")) == ["x"] * 6 + ["w"]
+    assert joined_strata([], []) == [] and joined_strata(["x"], ["a"]) == ["x"]
     values = [1.0, 0.5, 0.25, 0.75, 0.5, 2.0]
     assert strata_units(values, list("xxyyyx")) == (((1.0, 1), (0.5, 1), (2.0, 1)), ((0.25, 1), (0.75, 1), (0.5, 1)))
     assert strata_units(values, list("xxyyzw")) == (

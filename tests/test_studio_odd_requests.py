@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from firsthand.runs import store
 from firsthand.runs.track import Track
-from firsthand.studio import annotation_queue
+from firsthand.studio import annotation_queue, studio_store
 from firsthand.studio.views import comparison_views, queue_views
 from studio_page_outline import outline
 from studio_small_home import entered, ids, post, problem, said, write_home
@@ -145,6 +145,31 @@ def test_a_queue_of_more_attempts_than_are_taken_is_refused_and_not_cut(
         assert says in problem(post(client, "/queues", name="many", run=older, filter=words, score="good"))
     assert post(client, "/queues", name="three", run=older, filter="agent:ann", score="good").status_code == 303
     assert "0 of 3 finished, 0 labels" in asked(shown, "/queues/three")
+
+
+def test_a_rating_that_the_store_refuses_is_told_by_its_reason_and_only_a_later_one_by_another_tab(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, _, older, _ = shown
+    assert post(client, "/queues", name="refused", run=older, filter="agent:ann", score="good").status_code == 303
+
+    def rated(text: str, version: str, place: str = "p0") -> Any:
+        form = {"value": "0.5", "text": text, "version": version, "as": "eve"}
+        return post(client, f"/queues/refused/items/{place}", **form)
+
+    assert rated("First", "0").status_code == 303
+    with monkeypatch.context() as smaller:
+        smaller.setattr(studio_store, "MAX_BODY_CHARS", 200)
+        for place, version in (("p0", "1"), ("p1", "0")):
+            says = problem(rated("x" * 200, version, place))
+            assert f"'{place} human:eve' has " in says and says.count("at most 200 are kept") == 1, says
+            assert "Another tab" not in says
+    tab = "Another tab has rated this attempt 0.5 meanwhile, and your 0.5 was not kept: rate it again here to replace that."
+    for version in ("0", "2"):
+        late = rated("Late words", version)
+        assert tab in problem(late, 409) and "Late words" in late.text
+    assert "1 of 3 finished, 1 label." in asked(shown, "/queues/refused")
+    assert rated("Second", "1").status_code == 303 and rated("Third", "1").status_code == 409
 
 
 def test_notes_prompts_and_views_are_kept_up_to_their_limits(shown: Shown) -> None:

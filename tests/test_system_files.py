@@ -50,6 +50,30 @@ def test_only_ordinary_files_are_opened_and_none_is_left_open(tmp_path: Path) ->
     assert open_files() == before
 
 
+def test_a_named_pipe_is_refused_at_once_and_a_file_s_handle_is_not_passed_on(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    told: list[str] = []
+
+    def opens() -> None:
+        try:
+            open_ordinary(tmp_path / "pipe")
+        except OSError as error:
+            told.append(str(error))
+
+    thread = threading.Thread(target=opens, daemon=True)
+    thread.start()
+    thread.join(3)
+    if thread.is_alive():  # whoever waits for a writer gets one
+        os.close(os.open(tmp_path / "pipe", os.O_WRONLY | os.O_NONBLOCK))
+        thread.join(3)
+        pytest.fail("it waited for somebody to write")
+    assert told == [f"[Errno {errno.EINVAL}] it is no ordinary file"]
+    (tmp_path / "file").write_bytes(b"ab")
+    (tmp_path / "link").symlink_to("file")
+    with open_ordinary(tmp_path / "link") as file:
+        assert file.read() == b"ab" and not os.get_inheritable(file.fileno()) and not file.writable()
+
+
 def test_a_text_is_read_up_to_its_bound_from_a_file_or_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "text"
     monkeypatch.setattr(ordinary_file, "MAX_TEXT_BYTES", 2 << 20)
@@ -149,7 +173,9 @@ def test_the_commit_of_a_checkout_is_that_of_its_head_or_its_branch(tmp_path: Pa
     one, other, packed, worktree, own = COMMITS
     head.write_text(f"{one}\n")
     assert commit_of(tmp_path) == one
-    for wrong in (one[:39], one + "0" * 25, one.upper(), f"ref:{one}", ""):
+    head.write_text(f"{one}{'0' * 24}\n")
+    assert commit_of(tmp_path) == one + "0" * 24, "a repository of SHA-256"
+    for wrong in (one[:39], one + "0" * 25, one[:39] + "g", f"{one} x", one.upper(), f"ref:{one}", ""):
         head.write_text(wrong)
         assert commit_of(tmp_path) == ""
     head.write_text("ref: refs/heads/main\n")

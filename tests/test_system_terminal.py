@@ -446,3 +446,16 @@ def test_a_process_that_leaves_gives_out_what_it_printed_and_runs_its_exit_handl
         "out\nexit True SIG_DFL\n",
         "0 end 1 end 2 end err end ",
     ), "a full disk, no stream and a closed one keep neither the code nor the other stream from it"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_process_begun_without_its_streams_leaves_with_its_code(closed: str) -> None:
+    program = (
+        "import sys; from firsthand.system import interruption as i; "
+        "[print('said', file=each) for each in (sys.stdout, sys.stderr) if each]; i.leave(130)"
+    )
+    words = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", program]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (
+        130, "" if closed.startswith(">") else "said\n", "" if "2>" in closed else "said\n",
+    )  # fmt: skip

@@ -161,3 +161,22 @@ def test_tools_are_given_to_a_template_that_knows_them_and_written_for_one_that_
     found = shown(chat.encode(turns, (spec,), reply=False))
     assert found.startswith(f"{START}system:You may call one or more functions")
     assert found.endswith(f"{START}user:q{END}\n{START}assistant:a{END}\n{START}user:r{END}\n")
+
+
+def test_a_turn_that_a_template_writes_twice_ends_after_its_last_place() -> None:
+    twice = (
+        "{% for m in messages %}{{ m.role }}:{{ m.content }}"
+        "{% if m.role == 'assistant' %}({{ m.content }}{% for c in m.tool_calls or [] %}"
+        "{{ c.function.arguments | tojson }}{{ c.function.arguments | tojson }}{% endfor %}){% endif %}<|im_end|>\n"
+        "{% endfor %}"
+    )
+    chat = ChatTemplate(TOKENIZER, twice)
+    turns = [say("user", "q"), say("assistant", "ab", sampled=[IDS["z"]]), say("user", "r")]
+    for size, after in ((2, f"){END}\n"), (3, f"){END}\nuser:r{END}\n")):
+        found = shown(chat.encode(turns[:size], reply=False))
+        assert found.endswith(f"z{after}") and found.count(")") == 1, found
+    with_tools = ChatTemplate(TOKENIZER, "{% if tools %}t{% endif %}" + twice)
+    turns[1] = say("assistant", "ab", ToolCall("1", "f", {"x": 2}), sampled=[IDS["z"]])
+    assert with_tools.knows_tools and not chat.knows_tools
+    assert shown(with_tools.encode(turns, reply=False)).endswith(f"z{END}\nuser:r{END}\n")
+    assert shown(chat.encode(turns, reply=False)).endswith(f"z){END}\nuser:r{END}\n"), "its calls are text"

@@ -9,15 +9,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import llguidance
 import pytest
 
 from firsthand.errors import ConfigError, TransientError
 from firsthand.grammar import Grammar, choice, regex
-from firsthand.tokens import grammar_compiler, isolated_grammar
+from firsthand.tokens import compile_slots, grammar_compiler, isolated_grammar
+from firsthand.tokens.compile_slots import CompileSlots
 from firsthand.tokens.grammar_compiler import accepts, in_bounds
 from firsthand.tokens.isolated_grammar import GrammarLimits, GrammarProcesses, _Server
 from firsthand.tokens.llguidance_grammar import byte_vocabulary, matcher_of
 from forked_process import forked
+from served import until
 
 
 def test_a_thread_that_cannot_be_started_leaves_its_place_to_the_next_grammar() -> None:
@@ -204,3 +207,83 @@ def test_white_space_fits_where_json_has_it_however_dear_the_grammar_is() -> Non
         ('{"a": "ab"} {', False, False), ("", True, False), ("", False, True),
     ):  # fmt: skip
         assert accepts(grammar, text, whole=whole) is fits, (text, whole)
+
+
+def test_a_slot_that_comes_free_goes_at_once_to_whoever_may_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All who wait look: the one who waited longest may hold all that one may already."""
+    monkeypatch.setattr(compile_slots, "_LOOK_S", 60.0)
+    slots, got = CompileSlots(2), {name: threading.Event() for name in ("again", "other")}
+    leave = {name: threading.Event() for name in ("one", "two", *got)}
+
+    def hold(owner: str, name: str) -> None:
+        with slots.taken(owner, "the grammar", 20):
+            got.setdefault(name, threading.Event()).set()
+            leave[name].wait(20)
+
+    threads = []
+    for owner, name, running, waiting in (
+        ("a", "one", 1, 0), ("b", "two", 2, 0), ("a", "again", 2, 1), ("c", "other", 2, 2)
+    ):  # fmt: skip
+        threads.append(threading.Thread(target=hold, args=(owner, name), daemon=True))
+        threads[-1].start()
+        until(lambda r=running, w=waiting: (len(slots._running), len(slots._waiting)) == (r, w))  # type: ignore[misc]
+    leave["two"].set()
+    assert got["other"].wait(5) and not got["again"].is_set()
+    leave["one"].set()
+    assert got["again"].wait(5)
+    for each in leave.values():
+        each.set()
+    for thread in threads:
+        thread.join(10)
+    assert slots._running == slots._waiting == []
+
+
+@pytest.mark.parametrize(("stopped", "accepting"), [(True, True), (True, False), (False, False), (False, True)])
+def test_a_grammar_is_refused_where_its_matcher_stops_before_a_text_may_end(
+    stopped: bool, accepting: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+
+    class Begun:
+        """A matcher at the start of a text, as another version of llguidance may give it."""
+
+        grammar_from_regex = staticmethod(llguidance.LLMatcher.grammar_from_regex)
+
+        def __init__(self, *words: Any, **named: Any) -> None:
+            given.append((words[0], sorted(named)))
+
+        def is_error(self) -> bool:
+            return False
+
+        def compute_ff_tokens(self) -> list[int]:
+            return []
+
+        def compute_bitmask(self) -> bytes:
+            given.append("mask")
+            return b""
+
+        def is_stopped(self) -> bool:
+            return stopped
+
+        def is_accepting(self) -> bool:
+            return accepting
+
+    monkeypatch.setattr(llguidance, "LLMatcher", Begun)
+    long = regex("a" * 101)
+    if stopped and not accepting:
+        with pytest.raises(ConfigError) as refused:
+            matcher_of(long, "vocabulary")
+        assert str(refused.value) == f"no text fits the regex grammar: {'a' * 100!r}"
+    else:
+        assert isinstance(matcher_of(long, "vocabulary"), Begun)
+    assert given == [("vocabulary", ["limits", "log_level"]), "mask"]
+
+
+@pytest.mark.parametrize("forcing", [True, False])
+@pytest.mark.parametrize("source", ['start: ""', "start: ", "start: //"])
+def test_a_grammar_that_only_the_empty_text_fits_ends_at_once(source: str, forcing: bool) -> None:
+    matcher = matcher_of(Grammar("lark", source), byte_vocabulary(), forcing=forcing)
+    assert matcher.is_accepting() and matcher.compute_ff_tokens() == [] and not matcher.try_consume_tokens([97])
+    for nothing in ("[^\\x00-\\U0010ffff]", "(?:[^\\s\\S])a"):
+        with pytest.raises(ConfigError, match=r"^the regex grammar cannot be used: no text fits it \(NoExt"):
+            matcher_of(regex(nothing), byte_vocabulary())

@@ -84,6 +84,30 @@ def test_a_call_in_python_or_with_its_name_before_it_is_read_in_each_spelling() 
     assert parsed(FENCED, "add(1) f() y = f()\n``` z", closing="```") == (*BOTH, end, "y = f()\n``` z", 0)
 
 
+@pytest.mark.parametrize("mark", ["<|python_tag|>", "[TOOL_CALLS]", CALL])
+def test_a_marked_list_without_a_value_is_a_broken_call_and_what_follows_is_text(mark: str) -> None:
+    for text, rest in (("[] tail", "tail"), ("[ ] tail", "tail"), ("[]", ""), ("[ ]\n", "")):
+        calls, deltas, end, left, backtracks = parsed(mark, text)
+        body = text[: text.index("]") + 1]
+        assert (calls, deltas, left, backtracks) == ([("", body)], [(0, "", body)], rest, 0)
+        assert end == (text[len(body) : len(text) - len(rest)], CLOSINGS.get(mark, ""), False, None, 0)
+    for bracket in "])}":
+        assert parsed(CALL, f"{bracket} z") == ([], [], (CALL, "", False, None, 3), f"{bracket} z", 1), "none was open"
+    assert parsed("<|python_tag|>", "[add(1),] z")[0] == [("add", {"a": 1})]
+
+
+def test_the_form_of_built_in_tools_has_the_names_of_its_tools_arguments() -> None:
+    tag, after = "<|python_tag|>", (" ", "", False, None, 0)
+    both = ([("add", {"a": 1, "b": 2})], [(0, "add", ""), (0, None, '{"a": 1, "b": 2}')])
+    for text in ("add.call(1, 2)", "add.call(1, b=2)", "add.call(a=1, b=2)", "print(add.call(1, 2))"):
+        assert parsed(tag, f"{text} z") == (*both, after, "z", 0), text
+    assert parsed(tag, "[add.call(1), f.call()] z") == (*BOTH, after, "z", 0)
+    for text, name in (("add.calls(1)", "add.calls"), ("g.call(1)", "g"), ("call(1)", "call"), ("f.call(1)", "f")):
+        begun = [(0, name, ""), (0, None, "{")]
+        assert parsed(tag, text) == ([(name, text)], begun, DONE, "", 0), "no tool has names for it"
+    assert parsed(tag, "g.call(a=1) z")[0] == [("g", {"a": 1})], "names need no tool"
+
+
 def test_a_mark_without_a_call_is_text_and_one_with_a_bracket_is_a_broken_call() -> None:
     def text(mark: str, place: int) -> tuple[Any, ...]:
         return (mark, "", False, None, place)
@@ -228,6 +252,9 @@ def drafts(value: CallValue) -> list[tuple[Any, ...]]:
         ('[{"name": "f"}, {"tool_call_id": 1, "name": "g", "args": {"b": 2}}]', "call",
          [("f", "{}", True, False, True, None), ("g", '{"b": 2}', True, True, True, None)]),
         ('[{"name": "f"}, 3]', "none", [("f", "{}", True, False, True, None)]),
+        ('[{"name": "f"}, {"arguments": {}}]', "none",
+         [("f", "{}", True, False, True, None), ("", "{}", True, True, True, None)]),
+        ('[{}, {"name": "f"}]', "none", [("", "{}", True, False, True, None), ("f", "{}", True, False, True, None)]),
         ("[]", "none", []),
         ("4", "none", []),
     ],
@@ -238,7 +265,9 @@ def test_a_value_is_one_call_or_several_with_their_arguments_as_an_object(
     value = value_of(text)
     assert (value.verdict, drafts(value)) == (verdict, found)
     assert value.is_list is text.startswith("[")
-    assert value.has_other_values is (text in ('[{"name": "f"}, 3]', "[]", "4") or '"name": 3' in text)
+    assert value.has_other_values is (
+        text in ("[]", "4") or any(part in text for part in (", 3]", '{"name": 3', '}, {"a', "[{},"))
+    )
 
 
 def test_the_arguments_of_a_named_call_are_the_whole_value() -> None:

@@ -270,6 +270,29 @@ def test_a_program_runs_in_its_folder_with_its_variables_and_is_ended_with_its_g
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_line_of_a_guarded_program_is_as_long_as_it_was_told(stream: str) -> None:
+    to = {"stdout": "1", "stderr": "2"}[stream]
+
+    async def line(size: int, limit: int) -> str:
+        code = f'head -c {size} /dev/zero | tr "\\0" x >&{to}; echo >&{to}'
+        async with guarded_process(
+            "sh", ("-c", code), env={"PATH": os.environ["PATH"]}, cwd="", limit=limit
+        ) as process:
+            try:
+                return str((await getattr(process, stream).readline()).decode())
+            except ValueError:
+                return "too long"
+            finally:
+                process.kill()
+                await process.communicate()
+
+    for size, limit in ((200_000, 200_001), (100, 100), (100_000, 1 << 20)):
+        assert asyncio.run(line(size, limit)) == "x" * size + "\n"
+    for size, limit in ((101, 100), (70_000, 65_536)):
+        assert asyncio.run(line(size, limit)) == "too long"
+
+
 # -- frames --
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -167,6 +169,21 @@ def test_what_a_search_service_answers_wrongly_is_told_without_the_key() -> None
         (b"nonsense\r\n\r\n", "brave cannot be asked: RemoteProtocolError"),
     ):
         assert refused(asked, body) == said
+
+
+@pytest.mark.parametrize("service", ["brave", "tavily", "searxng"])
+def test_a_search_that_cannot_be_asked_is_told_by_the_kind_of_fault_alone(
+    service: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def asked(address: str) -> str:
+        return refused(lambda: asyncio.run(_ask(_request(service, address, "SECRET", "q", 3), service)))
+
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert asked("http://127.0.0.1:1/") == f"{service} cannot be asked: ConnectError"
+    assert asked("ftp://127.0.0.1/") == f"{service} cannot be asked: UnsupportedProtocol"
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    assert asked("https://127.0.0.1:1/") == f"{service} cannot be asked: FileNotFoundError"
 
 
 # -- Python and the shell --

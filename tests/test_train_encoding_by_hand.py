@@ -299,3 +299,33 @@ def test_reflections_words_and_the_end_count_and_prompts_and_passages_do_not(tmp
     with pytest.raises(DataError) as none:
         read_reflected(rows)
     assert str(none.value) == f"{rows} has no line: make it by `firsthand rag label`"
+
+
+def test_a_reply_that_goes_on_from_its_prompt_begins_without_the_space_of_a_first_word() -> None:
+    space = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
+    vocab = {piece: id for id, piece in enumerate(("▁", "a", "▁a", ":", "<|end|>", "<|no|>"))}
+    body = {
+        "version": "1.0", "normalizer": None, "pre_tokenizer": space, "decoder": space, "post_processor": None,
+        "truncation": None, "padding": None, "model": {"type": "BPE", "vocab": vocab, "merges": [["▁", "a"]]},
+        "added_tokens": [
+            {"id": 4 + n, "content": text, "special": True, "single_word": False, "lstrip": False, "rstrip": False,
+             "normalized": False}
+            for n, text in enumerate(("<|end|>", "<|no|>"))
+        ],
+    }  # fmt: skip
+    tokenizer = Tokenizer(body, eos_ids=(4,))
+    said = [user("a")]
+    no_end = ChatTemplate(
+        tokenizer, "{% for m in messages %}{{ m.content }}:{% endfor %}{% if add_generation_prompt %}<|no|>{% endif %}"
+    )
+    thought = ChatTemplate(
+        tokenizer,
+        "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<|no|>{% endif %}",
+    )
+    for chat in (no_end, thought):
+        prompt = chat.encode(said)
+        assert prompt[-1] == 5, "the prompt is no beginning of the finished turn"
+        assert _reply(said, assistant("aa"), prompt, (), tokenizer, chat) == [1, 1, 4] != tokenizer.encode("aa")
+        assert _reply(said, assistant(" a"), prompt, (), tokenizer, chat) == [2, 4]
+        named = _reply(said, assistant("a<|end|>"), prompt, (), tokenizer, chat)
+        assert named[-1] == 4 and 4 not in named[:-1], "words name no token"

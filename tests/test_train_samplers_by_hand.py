@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from firsthand.cluster.replicas import ray_replicas
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ConfigError, ModelError, TrainingError
 from firsthand.message import Message, Sampled, Text
@@ -245,3 +247,39 @@ def test_replicas_load_each_version_of_the_weights_and_the_one_before_is_removed
     with pytest.raises(ConfigError) as refused:
         open_on_ray("ray:2", home / "none", engine, adapted, home, lora)
     assert str(refused.value) == f"no model in {home / 'none'}"
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "engine"),
+    [
+        ("cpu", 0, {}),
+        ("cuda", 1, {"device": "cuda"}),
+        ("cuda:0", 1, {"device": "cuda"}),
+    ],
+)
+def test_replicas_on_ray_are_as_many_as_asked_and_silent_as_long_as_a_step_takes(
+    device: str, gpus: int, engine: dict[str, str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    starter = object()
+
+    def open_ray(*given: Any, **named: Any) -> Any:
+        asked.append((given, named))
+        return starter
+
+    monkeypatch.setattr(ray_replicas, "open_ray", open_ray)
+    (home / "base").mkdir()
+    lora, policy = AdapterSettings("lora", rank=2), model()
+    for sampler, count, address in (("ray:1", 1, None), ("ray:3@head:6379", 3, "head:6379"), ("ray:2@", 2, None)):
+        opened = open_on_ray(sampler, home / "base", EngineConfig(device=device), policy, home / "weights", lora)
+        fleet = opened.replicas.fleet
+        assert (fleet.starter, fleet.silent_s, [each.number for each in fleet.slots]) == (
+            starter, math.inf, list(range(count)),
+        )  # fmt: skip
+        assert (opened.name, opened.policy, opened.folder) == (
+            "base",
+            policy,
+            home / "weights" / "sampler" / "process-0",
+        )
+        settings = {"model": str(home / "base"), "embedder": None, "engine": engine, "free_calls": True}
+        assert asked.pop() == ((settings, count), {"address": address, "cpus": None, "gpus": gpus})

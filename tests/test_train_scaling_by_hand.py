@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,6 +72,23 @@ def test_a_published_fit_minimises_the_mean_with_loose_ends_and_so_stops_early()
     assert loose.objective > tight.objective and loose.law.alpha != pytest.approx(0.34, rel=1e-3)
     wide = fit_chinchilla(points, begin=begin, delta=10.0)
     assert wide.law.values() == pytest.approx(LAW.values(), rel=1e-2)
+
+
+@pytest.mark.parametrize(("fit", "law"), [(fit_chinchilla, LAW), (fit_kaplan, KAPLAN)])
+def test_a_fit_minimises_the_huber_loss_of_its_own_threshold(fit: Any, law: Any) -> None:
+    """One point is off: with a small threshold it moves nothing, with a large one it counts as in least squares."""
+    exact = points_of(law)
+    points = ScalingPoints(SIZES, TOKENS, exact.loss * np.array([1, 1, 1, 1.2, 1, 1, 1]))
+    found = {delta: fit(points, begin=law, delta=delta) for delta in (1e-3, 1.0)}
+    residuals = {delta: np.log(each.law.loss(SIZES, TOKENS)) - np.log(points.loss) for delta, each in found.items()}
+    for delta, other in ((1e-3, 1.0), (1.0, 1e-3)):
+        objective = float(huber(residuals[delta][None], delta)[0])
+        assert found[delta].objective == pytest.approx(objective, rel=1e-9)
+        assert objective < 0.99 * float(huber(residuals[other][None], delta)[0])
+    assert fit(points, begin=law).law == found[1e-3].law
+    for delta in (0.0, -1.0, math.nan):
+        with pytest.raises(ConfigError, match=rf"^delta is {delta}: expected a number above 0$"):
+            fit(points, begin=law, delta=delta)
 
 
 def test_a_fit_tells_its_huber_loss_and_errors() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from byte_tokens import made
 from engine_tiny import tiny_model
 from firsthand.errors import ConfigError, DataError
 from firsthand.nn.decoder import Decoder
@@ -118,6 +120,27 @@ def test_added_tokens_have_rows_in_an_output_layer_that_is_not_tied(home: Path) 
             torch.equal(weight, decoder.state_dict()[name])
             for name, weight in grown.state_dict().items() if name.startswith("layers")
         )  # fmt: skip
+
+
+def test_a_tokenizer_with_added_tokens_keeps_all_its_settings() -> None:
+    start, stop = "<|im_start|>", "<|im_end|>"
+    settings = {"bos_id": 262, "eos_ids": (263, 258), "add_bos": True, "chat_template": "{{ messages }}"}
+    tokenizer = made(**settings, recommended={"temperature": 0.7, "top_p": 0.8})
+    decoder = tiny_model(tied=True, vocab_size=tokenizer.vocab_size + 2)
+    before = json.dumps(tokenizer.settings(), default=sorted)
+    grown, larger = with_added_tokens(decoder, tokenizer, [start, "<a>", stop, "<b>"])
+    assert grown is decoder and larger is not tokenizer and larger.vocab_size == tokenizer.vocab_size + 2
+    assert larger.recommended == {"temperature": 0.7, "top_p": 0.8} and larger.chat_template == "{{ messages }}"
+    assert (larger.bos_id, larger.eos_id, larger.eos_ids, larger.add_bos) == (
+        tokenizer.bos_id, tokenizer.eos_id, tokenizer.eos_ids, True,
+    )  # fmt: skip
+    assert json.dumps(tokenizer.settings(), default=sorted) == before, "the given one stays as it is"
+    assert [larger.text_of(tokenizer.vocab_size + n) for n in (0, 1)] == ["<a>", "<b>"]
+    known = tokenizer.vocab_size
+    assert larger.encode(" <a>x<b> ", special=True) == [*larger.encode(" "), known, *larger.encode("x"), known + 1,
+                                                        *larger.encode(" ")]  # fmt: skip
+    assert known not in larger.encode("<a>"), "text names no token"
+    assert with_added_tokens(decoder, larger, []) == (decoder, larger)
 
 
 # -- optimizers --
@@ -315,6 +338,15 @@ def test_points_are_read_by_any_heading_and_bad_ones_named_by_line(tmp_path: Pat
         ("n,d,loss\n", " has no points: give a heading and a row for each run"), ("n,d,loss\ninf,1,1\n", ":2: n is 'inf'"),
     ):  # fmt: skip
         assert refused(lambda t=text: read(t), DataError).startswith(f"{file}{told}")  # type: ignore[misc]
+    most = csv.field_size_limit()
+    long = refused(lambda: read("n,d,loss\n1,2,3\n1,2," + "1" * (most + 1)), DataError)
+    assert long == f"{file} is no CSV file: field larger than field limit ({most})"
+    at_most = refused(lambda: read("n,d,loss\n1,2," + "x" * most), DataError)
+    assert at_most == f"{file}:2: loss is {'x' * 40!r}: expected a number above 0"
+    file.write_bytes(b"n,d,loss\n1,2,\xff\n")
+    assert refused(lambda: read_points(file), DataError) == f"{file} is no CSV file: it is not UTF-8 text"
+    missing = refused(lambda: read_points(file.with_name("none.csv")), DataError)
+    assert missing == f"{file.with_name('none.csv')} cannot be read: No such file or directory"
     some = ScalingPoints(*(np.array(each, float) for each in ([1, 2, 3, 4], [5, 6, 7, 8], [3, 9, 9, 1])))
     assert some.without_highest(2).loss.tolist() == [3, 1] and some.without_highest(1).parameters.tolist() == [1, 2, 4]
     assert len(some.without_highest(0)) == 4 and some.take(np.array([1, 1])).tokens.tolist() == [6, 6]

@@ -91,6 +91,23 @@ def test_the_best_of_a_rung_go_on_and_a_sweep_that_ended_is_not_run_again(
     assert told(trials_of(home / "s"))[5:] == second[:1]
 
 
+@pytest.mark.parametrize(
+    ("trials", "eta", "left"), [(5, 3, 1), (6, 3, 2), (2, 3, 1), (3, 2, 1), (4, 2, 2), (5, 2, 2), (1, 4, 1)]
+)
+def test_of_a_rung_one_in_eta_goes_on_rounded_down_and_one_at_least(
+    trials: int, eta: int, left: int, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = "abcdef"[:trials]
+    runs = {f"{name}-{rung}": [float(at)] for at, name in enumerate(names) for rung in (1, 2)}
+    settings = tuple({"lr": name, "steps": "0"} for name in names)
+    command = made(home, runs, monkeypatch)
+    save_spec(Sweep(command, settings, "loss", budget="steps", rungs=("1", "2"), eta=eta), home / "s")
+    found = told(run_sweep(home / "s", jobs=2))
+    assert found == [
+        *((at, "1", "done", float(at)) for at in range(trials)), *((at, "2", "done", float(at)) for at in range(left)),
+    ]  # fmt: skip
+
+
 def test_the_highest_may_be_the_best_and_of_a_curve_its_best_value(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = made(home, {"a-1": [9.0, 3.0], "b-1": [0.5, 4.0], "b-2": [1.0], "a-2": [7.0, 2.0]}, monkeypatch)
     trials = tuple({"lr": name, "steps": "0"} for name in ("a", "b"))

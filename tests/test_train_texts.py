@@ -94,6 +94,19 @@ def test_a_bad_line_is_named_with_its_place_and_kind(tmp_path: Path, monkeypatch
     packed = tmp_path / "x.jsonl.gz"
     packed.write_bytes(gzip.compress(b"{}")[:-9])
     assert refused(lambda: list(json_lines(packed))).startswith(f"{packed} is no whole gzip file (")
+    whole = gzip.compress(b'{"text": "' + bytes(range(97, 123)) * 9 + b'"}\n', mtime=0)
+    for content, why in (
+        (whole[:-9], "Compressed file ended before the end-of-stream marker was reached"),
+        (whole[:10] + b"\xff" + whole[11:], "Error -3 while decompressing data: "),
+        (whole[:-8] + bytes(8), "CRC check failed "), (b"{}\n", "Not a gzipped file (b'{}')"),
+    ):  # fmt: skip
+        packed.write_bytes(content)
+        end = "): download it again, or unpack it"
+        for read in (lambda: list(json_lines(packed)), lambda: read_documents([packed])):
+            told = refused(read)
+            assert told.startswith(f"{packed} is no whole gzip file ({why}") and told.endswith(end), told
+    packed.write_bytes(whole)
+    assert [body["text"][:3] for body, _ in json_lines(packed)] == ["abc"]
     bodies = {
         '{"text": ""}': "is empty",
         '{"text": 3}': "came as int",

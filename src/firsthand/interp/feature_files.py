@@ -105,7 +105,7 @@ def read_features(folder: Path) -> FeatureDashboard | None:
         return FeatureDashboard(
             _whole(body["latents"]), _whole(body["tokens"]), reports, _text(body["prompt"]), steered
         )
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
         raise ModelFileError(f"{path} is damaged ({reason_of(error)}): gather the features again") from None
 
 

@@ -156,7 +156,15 @@ def _share(trace: Trace | AttemptSummary, name: str) -> Json | None:
     sums = share.get("sums") if share is not None else None
     if formula is None or not isinstance(sums, list) or len(sums) != formula.columns:
         return None
-    return share if all(isinstance(each, int | float) and math.isfinite(each) for each in sums) else None
+    return share if all(map(_is_finite, sums)) else None
+
+
+def _is_finite(value: object) -> bool:
+    """True for a number that a float can hold."""
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _of_confidences(traces: Iterable[Trace | AttemptSummary], name: str) -> Figure:

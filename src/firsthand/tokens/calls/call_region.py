@@ -103,9 +103,7 @@ class CallRegion:
         character = text[at]
         if self._found and any(text.startswith(mark, at) for mark in CLOSINGS):
             return self._over()
-        if character in "}])" and (
-            self._found or self._in_list
-        ):  # an extra bracket, or the end of a list of Python calls
+        if character in "}])" and self._found:  # an extra bracket, or the end of a list of Python calls
             self._consume(at + 1)
             return True
         if self.is_marked and text.startswith(FENCE, at):  # a fence inside the marks

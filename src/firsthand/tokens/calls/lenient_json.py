@@ -293,4 +293,4 @@ def _scalar(word: str) -> str | None:
         number = float(word) if match[1] is not None or match[2] is not None else int(word)
     except ValueError:  # misplaced underscores
         return None
-    return repr(number) if math.isfinite(number) else None
+    return repr(number) if isinstance(number, int) or math.isfinite(number) else None
