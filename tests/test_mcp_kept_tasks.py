@@ -131,3 +131,19 @@ def test_answers_of_a_client_are_read_by_their_kind_and_others_left_out() -> Non
         "model": types.CreateMessageResult,
     }  # fmt: skip
     assert found["form"].content == {"n": 1} and found["no"].content is None and _answers({}) == {}
+
+
+def test_an_end_is_kept_once_with_its_outcome_and_an_empty_one_is_one(tmp_path: Path) -> None:
+    file = filed(tmp_path, *(row(id) for id in "abcd"))
+    for id, outcome in (("a", {}), ("b", None), ("c", {"content": []})):
+        file.end(id, "completed", outcome, f"e{id}")
+        file.end(id, "failed", {"code": 1}, "later")
+    file.end("none", "failed", {}, "later")
+    assert [file.find(id) and vars(file.find(id)) for id in "abc"] == [
+        vars(row(id, "completed", outcome, updated_at=f"e{id}", expires=file.find(id).expires))  # type: ignore[union-attr]
+        for id, outcome in (("a", {}), ("b", None), ("c", {"content": []}))
+    ]
+    assert [each.id for each in file.unfinished()] == ["d"] and file.find("none") is None
+    file.forget("d")
+    assert file.unfinished() == [] and file.find("d") is None
+    file.close()

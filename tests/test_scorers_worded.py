@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from firsthand.errors import MissingExtra
 from firsthand.scorers import locomo_f1 as locomo
 from firsthand.scorers import text
 from firsthand.stats.figures import figure_detail
@@ -93,3 +96,30 @@ def test_answers_of_locomo_are_scored_by_their_category(monkeypatch: pytest.Monk
         locomo.parts_f1(",".join("x" * 200) + ",right", "right") == 0.0
         and locomo.parts_f1(",".join("x" * 199) + ",right", "right") == 1.0
     )
+
+
+def test_the_stemmer_is_made_once_as_the_authors_make_it_and_its_package_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Any] = []
+    module: Any = ModuleType("nltk.stem")
+    module.PorterStemmer = lambda *given, **named: made.append((given, named)) or "stemmer"
+    locomo.stemmer.cache_clear()
+    try:
+        monkeypatch.setitem(sys.modules, "nltk", ModuleType("nltk"))
+        monkeypatch.setitem(sys.modules, "nltk.stem", None)  # type: ignore[arg-type]
+        with pytest.raises(MissingExtra, match="LoCoMo's F1"):
+            locomo.stemmer()
+        monkeypatch.setitem(sys.modules, "nltk.stem", module)
+        assert [locomo.stemmer(), locomo.stemmer()] == ["stemmer"] * 2 and made == [((), {})]
+    finally:
+        locomo.stemmer.cache_clear()
+
+
+@pytest.mark.slow
+def test_words_are_stemmed_by_the_variant_of_the_package_that_the_authors_use() -> None:
+    pytest.importorskip("nltk", reason="NLTK is not installed")
+    words = "dying dies died lying tying skies news innings enjoyed says fly flies happily running"
+    stems = "die die die lie tie sky news inning enjoy say fli fli happili run"
+    assert [locomo.stemmer().stem(word) for word in words.split()] == stems.split()
+    assert locomo.stemmed_f1("He was dying", "he dies") == pytest.approx(2 * (2 / 3) * (2 / 2) / (2 / 3 + 2 / 2))
