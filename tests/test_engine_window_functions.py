@@ -216,3 +216,20 @@ def test_a_text_shorter_than_a_block_is_kept_in_its_own_space_of_both_pools(spac
     assert pool.find(ids, space).note in (None, 6)
     pool.release(plain)
     pool.check()
+
+
+def test_prefixes_are_pinned_up_to_their_number_and_those_without_a_block_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("firsthand.engine.memory.pinned_prefixes.MAX_PINNED_PREFIXES", 3)
+    pool = BlockPool(9, 2)
+    pins = PinnedPrefixes(pool)
+    kept(pool, [1, 2])
+    made = [pins.add([1, 2]), pins.add([7, 7]), pins.add([1, 2])]
+    assert [(pin.num_tokens, pin.is_pinned) for pin in made] == [(2, True), (0, True), (2, True)]
+    made.append(pins.add([]))
+    assert [pin.is_pinned for pin in made] == [False, True, True, True] and (len(pins), pins.num_blocks) == (3, 1)
+    made.append(pins.add([1, 2]))
+    made.append(pins.add([1, 2]))
+    assert [pin.is_pinned for pin in made] == [False, False, False, True, True, True]
+    assert [dict(each) for each in pins._counts] == [{0: 2}] and pool._references[0] == 2

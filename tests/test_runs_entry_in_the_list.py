@@ -69,9 +69,12 @@ def test_an_entry_counts_attempts_plans_and_steps_and_none_is_not_zero(tmp_path:
         lambda run: run.add_score(trace("1", "t1", 0.5, place="p"), 1, "late", "by hand", Score("late", 0.25)),
         lambda run: Track(run).log({"loss": 2.0}, step=0),
         lambda run: Track(run).flush(),
+        lambda run: Track(run).text("said", "x", step=0),
+        lambda run: Track(run).artifact(run.path / "run.sqlite"),
+        lambda run: Track(run).rewind(0),
         lambda run: run.touch(),
     ],
-    ids=["plan", "finish", "append", "add_score", "log", "flush", "touch"],
+    ids=["plan", "finish", "append", "add_score", "log", "flush", "text", "artifact", "rewind", "touch"],
 )
 def test_each_change_is_told_to_the_list_at_once_and_again_as_the_run_is_closed(
     tmp_path: Path, change: Callable[[Run], Any]
