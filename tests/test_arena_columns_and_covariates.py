@@ -16,6 +16,7 @@ from firsthand.arena.ratings import _inverse
 from firsthand.arena.run_votes import _scaled, votes_of_runs
 from firsthand.errors import ConfigError
 from firsthand.preference import Preference
+from firsthand.trace import Failure
 from hub_site import refused
 from test_arena_votes import Votes, trace
 
@@ -93,7 +94,8 @@ def test_a_style_that_one_answer_lacks_is_all_the_other_s() -> None:
     assert _scaled(np.array([[0.0, 7], [7, 7]]), "bold") == pytest.approx([-2, 0])
     for same in (np.zeros((0, 2)), np.zeros((3, 2)), np.array([[0.0, 4], [0, 1]]), np.array([[1.0, 3]])):
         assert refused(ConfigError, _scaled, same, "bold") == "the answers never differ in bold: leave it out of style"
-    attempts = [trace("1", "x", None), trace("2", "y", "# a\n# b"), trace("3", "x", "# c"), trace("4", "z", "no")]
+    failed = trace("1", "x", None, error=Failure("NetError", "# it is gone\n# quite"))
+    attempts = [failed, trace("2", "y", "# a\n# b"), trace("3", "x", "# c"), trace("4", "z", "no")]
     votes = [Preference("t", a, b, "a", "ann") for a, b in (("1", "2"), ("2", "1"), ("3", "2"), ("4", "1"))]
     run: Any = Votes("r", attempts, *votes)
     battles = votes_of_runs([run], ["headers", "length"]).battles

@@ -57,3 +57,26 @@ def test_the_bins_of_a_task_with_several_attempts_are_drawn_together() -> None:
     parts[0, 15:18] = [4, 2.0, 4]  # four attempts in one bin, each half sure
     drawn = calibrated_bins(parts)
     assert set(np.round(drawn, 6)) == {0.0, 0.25, 0.5} and np.mean(drawn == 0.5) == pytest.approx(2 / 16, abs=0.05)
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_an_error_up_to_the_upper_quantile_of_chance_has_an_interval_from_0(confidence: float) -> None:
+    def low(share: float, **more: object) -> float:
+        by_chance = np.arange(1001) / 1000 * 0.5 / share  # the figure, 0.5, is at this share of what chance makes
+        made = Figure(
+            "e", tuple("abcdefgh"), lambda counts: 0.5 + (counts[:, 0] - 1) / 50, by_chance=lambda: by_chance, **more
+        )
+        return figure_interval(made, confidence=confidence).low
+
+    upper = (1 + confidence) / 2
+    plain = figure_interval(
+        Figure("e", tuple("abcdefgh"), lambda counts: 0.5 + (counts[:, 0] - 1) / 50), None, confidence
+    )
+    assert plain.value == 0.5 and 0 < plain.low < 0.5
+    for share, expected in (
+        (0.5, 0.0), (confidence, 0.0), (confidence + 0.01, 0.0), (upper - 0.001, 0.0), (upper + 0.001, plain.low),
+        (0.999, plain.low),
+    ):  # fmt: skip
+        assert low(share) == expected, share
+    none = Figure("e", (), lambda counts: counts[:, :0].sum(1), by_chance=lambda: np.ones(9))
+    assert np.isnan(figure_interval(none, confidence=confidence).value)

@@ -68,3 +68,28 @@ def test_a_given_name_is_kept_whole_and_others_are_shown_without_folders(monkeyp
         ("open_here", None, "org/model"), ("open_here", None, "m.gguf"), ("open_here", "b/e", "e"),
         ("open_replicas", "b/e", "m.gguf"),
     ]  # fmt: skip
+
+
+def test_an_adapter_root_is_a_folder_that_is_there_and_counts_are_not_below_0(folder: Path) -> None:
+    (folder / "file").write_text("x")
+    (folder / "sub").mkdir()
+    (folder / "link").symlink_to("sub")
+    (folder / "gone").symlink_to("nowhere")
+    for name in ("file", "none", "gone", "file/sub"):
+        with pytest.raises(ConfigError) as told:
+            OpenAISettings(adapter_root=folder / name)
+        assert str(told.value) == f"adapter_root is {str(folder / name)!r}: give a folder that is there"
+    for name in ("sub", "link"):
+        assert OpenAISettings(adapter_root=folder / name).adapter_root == folder / name
+    for field in ("stored_responses", "stored_bytes"):
+        with pytest.raises(ConfigError) as told:
+            OpenAISettings(**{field: -1})  # type: ignore[arg-type]
+        assert str(told.value) == f"{field} is -1: give 0 or more"
+        OpenAISettings(**{field: 0})  # type: ignore[arg-type]
+    made = OpenAISettings()
+    assert (made.stored_responses, made.stored_bytes, made.private_caches, made.adapter_root) == (
+        1024,
+        64 << 20,
+        False,
+        None,
+    )

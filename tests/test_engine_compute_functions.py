@@ -338,3 +338,14 @@ def test_each_source_is_encoded_once_and_packed_again_only_if_the_batch_changed(
         ConfigError, match="a source is given, and the model is no encoder-decoder: give its text as the prompt"
     ):
         check_source((1,), model)
+
+
+def test_the_compiled_step_takes_blocks_of_sixteen_slots_or_a_multiple() -> None:
+    sizes = (1, 4, 8, 15, 16, 17, 24, 31, 32, 40, 48)
+    found = {size: Runner(tiny_model(), num_blocks=2, block_size=size) for size in sizes}
+    told = {
+        size: f"blocks have {size} slots, which is not a multiple of 16" for size in sizes if size not in (16, 32, 48)
+    }
+    assert {size: run.not_compiled for size, run in found.items()} == {**dict.fromkeys((16, 32, 48)), **told}
+    assert [size for size, run in found.items() if run.is_compiled] == [16, 32, 48]
+    assert [size for size, run in found.items() if run.modules is None] == [16, 32, 48]

@@ -236,11 +236,12 @@ def test_a_compiled_grammar_begins_behind_what_every_text_begins_with() -> None:
         with pytest.raises(ConfigError) as told:
             _begun(grammar, matcher, 70, True)
         assert str(told.value) == says
-    matcher = Matcher([1], error="x" * 300)
-    matcher.broken = True
-    with pytest.raises(ConfigError) as told:
-        _begun(grammar, matcher, 70, True)
-    assert str(told.value) == f"the {grammar.kind} grammar is too complex: {'x' * 200}; make it simpler"
+    for allowed, forced, ends in (([1], {}, 99), ([], {}, 99), ([], {-1: [5]}, 1), ([], {-1: [3]}, 1)):
+        matcher = Matcher(allowed, forced=forced, ends=ends, error="x" * 300)
+        matcher.broken = True
+        with pytest.raises(ConfigError) as told:
+            _begun(grammar, matcher, 70, True)
+        assert str(told.value) == f"the {grammar.kind} grammar is too complex: {'x' * 200}; make it simpler"
 
 
 def test_masks_of_several_guides_are_computed_in_rows_of_their_own() -> None:
@@ -261,3 +262,21 @@ def test_masks_of_several_guides_are_computed_in_rows_of_their_own() -> None:
     masks._executor = SimpleNamespace(unsafe_compute_mask_ptr=fill)
     masks._fill(guides)
     assert [ids_of(guide.allowed).tolist() for guide in guides] == [[1, 2], [69]] and guides[0]._growth.seconds > 0
+
+
+def test_the_seconds_that_answers_spend_in_a_grammar_are_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    thread, wall = iter([10.0, 10.5, 20.0, 21.25]), iter([100.0, 102.0])
+    clock = SimpleNamespace(thread_time=lambda: next(thread), perf_counter=lambda: next(wall))
+    monkeypatch.setattr("firsthand.engine.decoding.constraint.time", clock)
+    guide = guide_of(Matcher([1, 2]))
+    assert ids_of(guide.allowed).tolist() == ids_of(guide.allowed).tolist() == [1, 2], "computed once"
+    assert guide._growth.seconds == 0.5
+    guide.advance(1)
+    assert guide._growth.seconds == 1.75
+    compiled = CompiledGrammar(regex("ab"), 70, Matcher([1]), (), None)
+    batch = [compiled.guide(), compiled.guide(), guide]
+    masks = Masks()
+    masks._executor = SimpleNamespace(unsafe_compute_mask_ptr=lambda *arguments: None)
+    masks._fill(batch)
+    assert (compiled.growth.seconds, guide._growth.seconds) == (4.0, 3.75), "the whole batch's time counts for each"
+    assert [each.needs_mask for each in batch] == [False, False, False]

@@ -13,7 +13,7 @@ import torch
 
 from firsthand.engine.compute.module_runner import summary
 from firsthand.engine.core.sequence import Sequence, SequenceChunk
-from firsthand.engine.decoding.batched_sampler import DrawSettings, draw_after, draw_rows
+from firsthand.engine.decoding.batched_sampler import DrawSettings, _pass, draw_after, draw_rows
 from firsthand.engine.decoding.constraint import bits, has, ids_of
 from firsthand.engine.decoding.drafts import PromptLookup
 from firsthand.engine.decoding.sampler import (
@@ -289,3 +289,25 @@ def test_what_followed_the_longest_and_latest_match_is_drafted(
     lookup.forget(growing)
     lookup.forget(growing)
     assert lookup._indexes == {}
+
+
+def test_a_row_that_is_not_finite_gives_a_token_of_the_vocabulary_and_leaves_the_others() -> None:
+    nan = math.nan
+    logits = torch.tensor([[nan] * 4, [0.0, 1.0, 2.0, 3.0], [0.0, nan, 1.0, 2.0], [math.inf, 0.0, 1.0, 2.0]])
+    for settings, token in (
+        (DrawSettings(1.0, 0, 1.0, 0.0, 0.0), 0),
+        (DrawSettings(1.0, 0, 1.0, 0.0, 0.5), 3),
+        (DrawSettings(1.0, 2, 1.0, 0.0, 0.5), 3),
+        (DrawSettings(1.0, 0, 0.5, 0.0, 0.5), 3),
+        (DrawSettings(1.0, 0, 1.0, 0.3, 0.5), 3),
+    ):
+        found = draw_rows(logits, [settings] * 4, otherwise=torch.tensor([9, 9, 9, 9]))
+        alone = draw_rows(logits[1:2], [settings], otherwise=torch.tensor([9]))
+        assert int(found.tokens[1]) == int(alone.tokens[0]) == token and found.logprobs[1] == alone.logprobs[0]
+        assert all(0 <= each < 4 for each in found.tokens.tolist())
+    weights = torch.tensor([[0.5, 0.0, 0.25, 0.25, 0.0], [nan] * 5, [0.5, 0.25, nan, 0.0, 0.25], [0.0] * 5]).double()
+    for number, place in ((0.0, 0), (0.49, 0), (0.5, 2), (0.75, 3), (1.0, 3)):
+        places, taken, wholes = _pass(weights, torch.full((4, 1), number, dtype=torch.float64))
+        assert int(places[0]) == place and float(taken[0]) == float(weights[0, place]) and float(wholes[0]) == 1.0
+        assert places[1:].tolist() == [[4], [4], [0]], "NaN passes no number"
+        assert float(wholes[3]) == 0.0 and wholes[1:3].isnan().all()

@@ -258,3 +258,20 @@ def test_a_drafter_that_fails_is_not_asked_again() -> None:
         made.forget(ready(9))
     with pytest.raises(AssertionError):
         Speculator(told, vocab_size=96, draft_tokens=0, max_rows=1)
+
+
+def test_a_block_that_another_table_holds_is_copied_before_the_draft_model_writes_to_it() -> None:
+    made = drafter()
+    a, b = answer(1, 1, 2, 3, 4, 5), answer(2, 6)
+    assert made.propose([DraftRequest(a, 1)]) == [[6]] and made.runner.copied == []  # type: ignore[attr-defined]
+    own = made._shadows[a].own
+    held = made.pool.fork(own.table)
+    a.tokens.append(6)
+    assert made.propose([DraftRequest(a, 2), DraftRequest(b, 1)]) == [[7, 8], [7]]
+    assert (held, own.table) == ([0, 1], [0, 2])
+    assert made.runner.copied == [BlockCopy(1, 2)], "the full block before it is not written to"  # type: ignore[attr-defined]
+    made.pool.release(held)
+    made.forget(a)
+    made.forget(b)
+    assert made.pool.num_used == 0
+    made.pool.check()

@@ -327,3 +327,22 @@ def test_the_counters_tell_what_was_computed_and_what_was_found() -> None:
     assert sorted(found) == [0, 1] and len(found[1].top_logprobs) == 2 and len(found[1].top_logprobs[0]) == 2
     assert found[0].distribution is not None and found[0].distribution.shape == (96,)
     assert found[0].logprobs[0] == pytest.approx(float(found[0].distribution[4]))
+
+
+def test_an_entry_takes_the_place_of_its_keys_old_one_even_if_it_is_too_large_itself() -> None:
+    cache: GrammarCache[str, Entry] = GrammarCache(3000)
+    other = Entry(10)
+    for large in (Entry(3001), "x" * 501):
+        cache.put("other", other)
+        cache.put("key", Entry(5))
+        cache.put("key", large)
+        assert cache.get("key") is None and cache.get("other") is other and (len(cache), cache.num_bytes) == (1, 10)
+    cache.put("text", "x" * 500)
+    assert cache.get("text") == "x" * 500 and cache.get("other") is None and (len(cache), cache.num_bytes) == (1, 3000)
+    for key in "abc":
+        cache.put(key, Entry(1000))
+    cache.put("a", Entry(900))
+    cache.put("d", Entry(1000))
+    assert [cache.get(key) is not None for key in ("text", *"abcd")] == [False, True, False, True, True], (
+        "what is put again was used last"
+    )

@@ -129,3 +129,26 @@ def test_rows_with_an_adapter_are_computed_in_the_compiled_step_and_its_tables_a
     assert len(run.modules.sources) == 0
     run.modules.sources = None
     run.forget_source(source)
+
+
+def test_each_number_of_a_sampling_is_within_what_the_engine_takes() -> None:
+    for fields, says in (
+        ({"top_logprobs": 2.5}, "top_logprobs is 2.5: give 0 to 100"),
+        ({"top_k": 2.5}, "top_k is 2.5: give 0 or more"),
+        ({"max_tokens": 2.5}, "max_tokens is 2.5: give 1 or more"),
+        ({"min_tokens": 2.5}, "min_tokens is 2.5: give 0 or more"),
+        ({"seed": 2**64}, f"seed is {2**64}: give {-(2**63)} to {2**64 - 1}"),
+        ({"seed": -(2**63) - 1}, f"seed is {-(2**63) - 1}: give {-(2**63)} to {2**64 - 1}"),
+    ):
+        with pytest.raises(ConfigError) as told:
+            check_request(Request((1, 2), Sampling(**fields)), ARCHITECTURE)  # type: ignore[arg-type]
+        assert str(told.value) == says
+    for good in ({"top_logprobs": 0}, {"top_logprobs": 100}, {"top_k": 0}, {"top_k": 10**9}, {"max_tokens": 1}):
+        check_request(Request((1, 2), Sampling(**good)), ARCHITECTURE)
+    for top, good in ((100, True), (101, False)):
+        given: dict[str, Any] = {"priority": 0, "owner": "", "architecture": ARCHITECTURE, "top": top}
+        if good:
+            check_score((1,), [(2,)], **given)
+        else:
+            with pytest.raises(ConfigError, match=r"^top is 101: give 0 to 100$"):
+                check_score((1,), [(2,)], **given)

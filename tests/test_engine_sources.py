@@ -104,8 +104,11 @@ def test_a_source_is_encoded_once_for_all_answers_of_its_request(folders: dict[s
     request = made.add(Request((2,), Sampling(max_tokens=6, temperature=0.0), source=SOURCES[0], n=2))
     for _ in range(3):
         made.step()
+    sources = made.runner.modules.sources
+    assert len(sources) == 1
     made.abort(request, 0)
-    assert len(drain(made)) == len(encoded) == 1
+    assert len(sources) == 1, "the other answer still reads it"
+    assert len(drain(made)) == len(encoded) == 1 and len(sources) == 0
 
 
 def test_a_preempted_output_goes_on_with_its_source(folders: dict[str, Path]) -> None:

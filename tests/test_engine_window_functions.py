@@ -9,9 +9,23 @@ import pytest
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.memory.blocks import BlockCopy, BlockPool, PrefixMatch
 from firsthand.engine.memory.pinned_prefixes import PinnedPrefix, PinnedPrefixes, max_pinned_blocks
+from firsthand.engine.memory.prefix_cache import Space
 from firsthand.engine.memory.window_pool import BlockTable, SlidingWindowPool, divide, open_pool, window_blocks_of
 from firsthand.errors import ConfigError
 from pool_tiny import kept
+
+
+def test_a_released_pin_leaves_no_count_of_its_blocks() -> None:
+    pool = BlockPool(9, 2)
+    pins = PinnedPrefixes(pool)
+    kept(pool, [1, 2, 3, 4, 5])
+    one, two = pins.add([1, 2, 3, 4, 5]), pins.add([1, 2])
+    assert [dict(each) for each in pins._counts] == [{0: 2, 1: 1, 2: 1}] and pins.num_blocks == 3
+    pins.release(one)
+    assert [dict(each) for each in pins._counts] == [{0: 1}] and (pins.num_blocks, pool.num_used) == (1, 1)
+    pins.release(two)
+    assert [dict(each) for each in pins._counts] == [{}] and (pins.num_blocks, pool.num_used) == (0, 0)
+    assert (one.is_pinned, two.is_pinned, len(pins)) == (False, False, 0)
 
 
 def test_pins_hold_at_most_half_of_the_blocks_and_the_oldest_goes_first() -> None:
@@ -200,3 +214,39 @@ def test_a_pool_is_opened_for_the_windows_and_the_memory() -> None:
     assert opened(None, free=100_000) == [(666, 4, None)]
     assert divide(1000, 30, 10, alone=2, useful=100) == (31, 7) and divide(1000, 30, 10, alone=2, useful=5) == (31, 5)
     assert divide(1000, 30, 10, alone=9, useful=50) == (30, 9) and divide(90, 30, 10, alone=9, useful=50) == (2, 2)
+
+
+@pytest.mark.parametrize("space", [None, 3, "salt", (3, "salt")])
+def test_a_text_shorter_than_a_block_is_kept_in_its_own_space_of_both_pools(space: Space) -> None:
+    pool = mixed()
+    ids = [1, 2, 3]
+    table = BlockTable()
+    assert pool.extend(table, 0, 3) == [] and pool.commit(ids, table, 0, 3, space) == 0
+    pool.keep(ids, table, 3, 6, space)
+    pool.release(table)
+    found = {each: pool.find([*ids, 9], each) for each in (None, 3, 4, "salt", "other", (3, "salt"))}
+    assert [each for each, match in found.items() if match.num_tokens] == [space] and found[space].num_tokens == 3
+    assert pool.find(ids, space) == PrefixMatch([0], 3, 6) and (pool.num_cached, pool.num_used) == (2, 0)
+    plain = BlockTable()
+    pool.extend(plain, 0, 3)
+    pool.keep(ids, plain, 3, space=space)
+    assert pool.find(ids, space).note in (None, 6)
+    pool.release(plain)
+    pool.check()
+
+
+def test_prefixes_are_pinned_up_to_their_number_and_those_without_a_block_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("firsthand.engine.memory.pinned_prefixes.MAX_PINNED_PREFIXES", 3)
+    pool = BlockPool(9, 2)
+    pins = PinnedPrefixes(pool)
+    kept(pool, [1, 2])
+    made = [pins.add([1, 2]), pins.add([7, 7]), pins.add([1, 2])]
+    assert [(pin.num_tokens, pin.is_pinned) for pin in made] == [(2, True), (0, True), (2, True)]
+    made.append(pins.add([]))
+    assert [pin.is_pinned for pin in made] == [False, True, True, True] and (len(pins), pins.num_blocks) == (3, 1)
+    made.append(pins.add([1, 2]))
+    made.append(pins.add([1, 2]))
+    assert [pin.is_pinned for pin in made] == [False, False, False, True, True, True]
+    assert [dict(each) for each in pins._counts] == [{0: 2}] and pool._references[0] == 2

@@ -281,12 +281,14 @@ def test_what_a_cancelled_caller_pinned_is_unpinned_and_a_lease_pins_until_it_is
     worker._run_commands(1.0)
     assert engine.calls[-2:] == [("unpin", 4), ("pin", (1, 2), "red", "s")] and not worker._commands
     del lease
+    assert len(worker._commands) == 1
     worker._run_commands(1.0)
     assert engine.calls[-1] == ("unpin", 2)
     early = worker.lease((1, 2, 3))
     del early
+    assert len(worker._commands) == 1
     worker._run_commands(1.0)
-    assert engine.calls[-2:] == [("pin", (1, 2, 3), None, ""), ("unpin", 3)]
+    assert engine.calls[-2:] == [("pin", (1, 2, 3), None, ""), ("unpin", 3)] and not worker._commands
 
 
 def test_commands_run_in_order_for_as_long_as_they_may_and_not_after_the_end() -> None:

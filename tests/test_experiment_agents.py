@@ -119,7 +119,9 @@ def test_a_person_may_be_asked_where_a_rule_or_an_unknown_tool_says_so() -> None
 
     assert not may_ask([agent()]) and not may_ask([]) and not may_ask([agent(ALLOW_ALL)])
     assert may_ask([agent(), agent(Approval({"send": "ask"}))]) and not may_ask([agent(Approval({"send": "deny"}))])
-    assert may_ask([agent(tools=(send, lambda: None)), agent()])
+    unknown = agent(tools=(send, lambda: None))
+    assert may_ask([unknown, agent()]) and may_ask([agent(), unknown]) and may_ask([agent(tools=(lambda: None,))])
+    assert not may_ask([agent(tools=()), agent(tools=(send, send))])
     assert ALLOW_ALL.rules == dict.fromkeys(get_args(Effect), "allow")
 
 

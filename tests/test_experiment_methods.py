@@ -218,6 +218,16 @@ def test_models_are_loaded_once_each_if_the_run_misses_one_of_their_attempts() -
         assert (one.loads, two.loads) == (before, 2), "all of the first one's attempts are made"
         asyncio.run(replace(experiment, benchmarks=[own(3)], agents=agents[:1]).make_ready(run))
         assert one.loads == before + 1
+
+    def unready() -> None:
+        raise ConfigError("no box here")
+
+    without = Experiment([*agents, replace(agents[0], name="d", tools=(replace(send, ready=unready),))], own())
+    before = one.loads, two.loads
+    for call in (without.make_ready, without.run_async):
+        with pytest.raises(ConfigError, match=r"^no box here$"):
+            asyncio.run(call())  # type: ignore[operator]
+    assert (one.loads, two.loads) == before, "nothing is loaded before it is known that all is there"
     damaged = Experiment([Agent("a", Cold("x", wrong=True), direct)], own())
     with pytest.raises(ModelFileError, match="it is damaged"):
         asyncio.run(damaged.make_ready())

@@ -199,3 +199,23 @@ def test_no_run_is_made_for_a_cluster_that_is_not_there(folder: Path, monkeypatc
     with pytest.raises(MissingExtra):
         Experiment.from_settings(NAMED).create()
     assert not (folder / "home" / "runs").exists()
+
+
+def test_the_cluster_that_is_looked_for_is_the_experiments_own(
+    folder: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actors = ray_in_process(monkeypatch)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        nobody = f"127.0.0.1:{free.getsockname()[1]}"
+    named_nobody = Experiment.from_settings(replace(NAMED, on=f"ray:{nobody}"))
+    moved = replace(named_nobody, where=f"ray:{address}")
+    moved.create().close()
+    with moved.run() as run:
+        assert run.config["on"] == f"ray:{address}" and [trace.answer for trace in run.traces()] == ["7"] * 3
+    assert [each["address"] for each in actors.inits] == [address]
+    made = len(list((folder / "home" / "runs").glob("*/run.sqlite")))
+    lost = replace(Experiment.from_settings(replace(NAMED, on=f"ray:{address}")), where=f"ray:{nobody}")
+    for call in (lost.create, lost.run):
+        with pytest.raises(ConfigError, match=f"^no Ray cluster answers at {nobody} "):
+            call()
+    assert len(list((folder / "home" / "runs").glob("*/run.sqlite"))) == made == 2

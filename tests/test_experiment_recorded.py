@@ -20,6 +20,7 @@ from firsthand.loop.concurrency import Retry
 from firsthand.message import ToolCall, user
 from firsthand.model import Sampling
 from firsthand.patterns.direct import direct
+from firsthand.providers.cached import Replay
 from firsthand.providers.scripted import Scripted
 from firsthand.runs.store import open_run
 from firsthand.scorers.match import exact
@@ -99,10 +100,8 @@ def test_judges_answer_what_was_recorded_and_plain_scorers_stay() -> None:
     )
     rated: Any = judged_by(rubric(judge="scripted:echo"), likely, retry=retry)  # type: ignore[arg-type]
     facts: Any = faithfulness(judge="scripted:echo", how="text")
-    facts = replace(
-        facts,
-        agent=replace(facts.agent, model=Scripted(lambda *_: "1. It is.\nyes", name="scripted:facts"), retry=retry),
-    )
+    checker = Scripted(lambda *_: "1. It is.\nyes", name="scripted:facts")
+    facts = replace(facts, agent=replace(facts.agent, model=checker, retry=retry))
 
     async def reads(task: Task, ctx: Context) -> str:
         return (await ctx.say(task.prompt).generate()).text
@@ -121,6 +120,7 @@ def test_judges_answer_what_was_recorded_and_plain_scorers_stay() -> None:
         (each.agent.model.name, each.agent.model.fingerprint) for each in (rated, facts)
     ]
     assert judges[0].retry == retry == judges[1].retry and judges[1].options == facts.agent.options
+    assert [type(each.model) for each in judges] == [Replay, Replay]
     asked = len(likely.asked)
     again = asyncio.run(made.scorers[1](Task("t", "Q?"), trace))
     kept = trace.score("rubric")

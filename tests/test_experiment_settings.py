@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -105,6 +106,14 @@ def test_a_run_that_names_alone_cannot_make_again_says_how_to_go_on() -> None:
         assert refusal(stored_settings, stored(**config)) == said
     assert stored_settings(stored(benchmarks=["a"], seed=3)) == RunSettings(("a",), seed=3)
     assert base_settings(stored(fork=1, settings={"benchmarks": ["a"], "limit": 2})) == RunSettings(("a",), limit=2)
+    whole = RunSettings(
+        ("a", "b"), ("m", "n"), device="cuda", weights="float32", pattern=("cot", "direct"), tools=("none",),
+        approve=("external=deny",), guard=("g",), memory="notes", limit=3, epochs=2, reduce="mean", seed=7, temperature=0.5,
+        max_tokens=9, system="s", budget_tokens=1, budget_calls=2, budget_seconds=3.0, budget_usd=4.0, concurrency=5,
+        name="x",
+    )  # fmt: skip
+    assert base_settings(stored(fork="p", settings=json.loads(json.dumps(whole.to_json())))) == whole
+    assert base_settings(stored(**json.loads(json.dumps(whole.to_json())))) == whole
     assert base_settings(stored(benchmarks=["a"])) == RunSettings(("a",))
     for config in ({}, {"benchmarks": ["a"], "agents": ["x"]}):
         assert refusal(base_settings, stored(**config)) == (
@@ -166,9 +175,15 @@ def test_names_of_a_run_from_elsewhere_are_loaded_if_they_are_installed(home: Pa
     assert refusal(expect_own, run, {"model": long}, trust=False) == said.format("r1", "model", long[:80])
     run.about["config_seal"] = seal_of(canonical(run.config), "run")
     assert is_own(run) and expect_own(run, {"model": long}, trust=False) is None
-    settings = RunSettings(("b",), ("m",), pattern=("p",), tools=("t",), guard=("g",), memory="y")
+    settings = RunSettings(
+        ("b", "b2"), ("m", "m2"), pattern=("p", "p2"), tools=("t", "t2"), guard=("g", "g2"), memory="y"
+    )
     assert named_by(settings) == {
-        "benchmark": ("b",), "model": ("m",), "pattern": ("p",), "tool": ("t",), "guard": ("g",), "memory": "y",
+        "benchmark": ("b", "b2"), "model": ("m", "m2"), "pattern": ("p", "p2"), "tool": ("t", "t2"), "guard": ("g", "g2"),
+        "memory": "y",
+    }  # fmt: skip
+    assert named_by(RunSettings(("b",), ("m",), tools=(), guard=())) == {
+        "benchmark": ("b",), "model": ("m",), "pattern": ("direct",), "tool": (), "guard": (), "memory": None,
     }  # fmt: skip
 
 

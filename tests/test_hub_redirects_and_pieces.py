@@ -228,6 +228,13 @@ def test_a_certificate_file_or_a_proxy_that_cannot_be_used_is_one_sentence(
         assert said.startswith("nothing can be downloaded (") and said.endswith(
             "): check SSL_CERT_FILE and the proxy variables"
         )
+    with monkeypatch.context() as patched:
+        for module in ("socksio", "httpcore._sync.socks_proxy"):
+            patched.setitem(sys.modules, module, None)
+        patched.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+        said = refused(DownloadError, _client, 1.0)
+    assert said.startswith("nothing can be downloaded (Using SOCKS proxy"), "a package of httpx's is missing"
+    assert said.endswith("): check SSL_CERT_FILE and the proxy variables")
     with _client(7.5) as client:
         assert (client.timeout.read, client.timeout.connect, client.follow_redirects) == (7.5, 5.0, False)
 

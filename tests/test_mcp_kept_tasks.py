@@ -131,3 +131,33 @@ def test_answers_of_a_client_are_read_by_their_kind_and_others_left_out() -> Non
         "model": types.CreateMessageResult,
     }  # fmt: skip
     assert found["form"].content == {"n": 1} and found["no"].content is None and _answers({}) == {}
+
+
+def test_an_end_is_kept_once_with_its_outcome_and_an_empty_one_is_one(tmp_path: Path) -> None:
+    file = filed(tmp_path, *(row(id) for id in "abcd"))
+    for id, outcome in (("a", {}), ("b", None), ("c", {"content": []})):
+        file.end(id, "completed", outcome, f"e{id}")
+        file.end(id, "failed", {"code": 1}, "later")
+    file.end("none", "failed", {}, "later")
+    assert [file.find(id) and vars(file.find(id)) for id in "abc"] == [
+        vars(row(id, "completed", outcome, updated_at=f"e{id}", expires=file.find(id).expires))  # type: ignore[union-attr]
+        for id, outcome in (("a", {}), ("b", None), ("c", {"content": []}))
+    ]
+    assert [each.id for each in file.unfinished()] == ["d"] and file.find("none") is None
+    file.forget("d")
+    assert file.unfinished() == [] and file.find("d") is None
+    file.close()
+
+
+def test_a_task_is_gone_once_its_time_is_over_and_answers_and_notes_are_added_to_its_own(tmp_path: Path) -> None:
+    file = filed(tmp_path, row("old", expires=time.time() - 1), row("a", answers={"k": {"n": 1}}), row("b"))
+    assert file.find("old") is None and [each.id for each in file.unfinished()] == ["a", "b"]
+    assert [id for (id,) in file._database.read("SELECT id FROM tasks ORDER BY rowid")] == ["a", "b"], "it was dropped"
+    file.add_answers("a", {"k": {"n": 2}, "m": {"n": 3}})
+    file.add_answers("a", {})
+    file.add_answers("none", {"k": {}})
+    file.keep_note("a", "half way")
+    found = {each.id: each for each in file.unfinished()}
+    assert (found["a"].answers, found["a"].note) == ({"k": {"n": 2}, "m": {"n": 3}}, "half way")
+    assert (found["b"].answers, found["b"].note, found["b"].declared) == ({}, "", {"elicitation": {}})
+    file.close()

@@ -196,3 +196,19 @@ def test_a_pair_judge_compares_with_the_attempts_of_its_rival() -> None:
         assert sorted((by_id[each.a].task_id, by_id[each.b].agent_name, each.winner) for each in run.preferences()) == [
             ("t0", "b", "a"), ("t2", "b", "a"),
         ]  # fmt: skip
+
+
+def test_the_rival_of_each_epoch_is_the_attempt_of_the_same_epoch() -> None:
+    judge: Any = pairwise(judge="scripted:echo", against="b", orders="first")
+
+    async def pattern(task: Task, ctx: Any) -> str:
+        return task.prompt
+
+    agents = [Agent(name, Scripted([]), pattern) for name in "ab"]
+    benchmarks = [Benchmark(name, tasks, (exact,)) for name in ("own", "more")]
+    with Experiment(agents, benchmarks, epochs=2).run() as run:
+        rivals = bound(judge, run).rivals
+        assert rivals is not None and {key: each.id for key, each in rivals.items()} == {
+            (each.benchmark, each.task_id, each.epoch): each.id for each in run.traces() if each.agent_name == "b"
+        }
+        assert len(rivals) == 2 * 3 * 2 and {epoch for _, _, epoch in rivals} == {0, 1}

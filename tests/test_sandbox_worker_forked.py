@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -128,7 +129,10 @@ def test_a_run_has_a_user_a_network_and_folders_of_its_own() -> None:
 def test_the_supervisor_gives_the_limits_and_the_workspace_to_its_watch_and_the_seconds_to_its_report(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def reported(init: Callable[[int], object], config: dict[str, Any], **limits: float) -> dict[str, Any]:
+    def reported(
+        init: Callable[[int], object], config: dict[str, Any], *, handed_over_s: float | None = None, **limits: float
+    ) -> dict[str, Any]:
+        """The report; with `handed_over_s` by a clock that stands still but while the request is received."""
         ours, theirs = socket.socketpair()
         request = {"limits": {**LIMITS, **limits}, "kind": "python"}
         raw = json.dumps(request).encode()
@@ -145,6 +149,15 @@ def test_the_supervisor_gives_the_limits_and_the_workspace_to_its_watch_and_the_
             ours.close()
             monkeypatch.setattr(worker, "become_init", begun)
             monkeypatch.setattr(worker, "memory_of", lambda ours, enough: 0 if enough == 1 << 40 else 1 << 50)
+            if handed_over_s is not None:
+                receive, clock = worker.receive, [5.0]
+
+                def received(job: socket.socket) -> bytes:
+                    clock[0] += handed_over_s
+                    return receive(job)
+
+                monkeypatch.setattr(worker, "receive", received)
+                monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: clock[0]))
             counts = itertools.count(61)
             monkeypatch.setattr(worker, "files_in", lambda folder: next(counts) if folder == "/place" else 0)
             worker.supervise(config, theirs.fileno(), writing)
@@ -173,5 +186,32 @@ def test_the_supervisor_gives_the_limits_and_the_workspace_to_its_watch_and_the_
     full = reported(waits, {"workspace": ["/place", 60, [], []]})
     assert (full["killed"], full["status"]) == ("memory", None) and full["wall_s"] < 5
     assert reported(waits, {"workspace": ["/elsewhere", 60, [], []]}, wall_s=0.1)["killed"] == "timeout"
+    given = reported(ends, {}, handed_over_s=100.0)
+    assert given == report | {"wall_s": 0.0}, "the run begins once the request is there"
+    for status in (0, 3):
+        gone = reported(lambda tell, status=status: os._exit(status), {}, wall_s=2.0)  # type: ignore[misc]
+        assert (gone["killed"], gone["status"]) == (None, None), "the pipe ends with init, which said nothing"
+        assert gone["broken"] == f"init ended with wait status {status << 8}"
     broken = reported(lambda tell: os.write(tell, b"why"), {})
     assert broken["broken"] == "why" and broken["killed"] is None
+
+
+def test_what_a_program_reads_is_utf_8_and_other_bytes_are_replaced() -> None:
+    def read(code: str, stdin: bytes) -> tuple[int, str, str]:
+        return forked(lambda: worker.run_python(code, "<code>", "python", []), stdin)
+
+    code = "import sys; print(ascii(sys.stdin.read()), sys.stdin is sys.__stdin__)"
+    for given, found in (
+        (b"", "''"),
+        ("é\n".encode(), ascii("é\n")),
+        (b"a\xffb\r\nc\rd", ascii("a\ufffdb\nc\nd")),
+        (b"\xc3", ascii("\ufffd")),
+        (b"\xed\xa0\x80", ascii("\ufffd" * 3)),
+    ):
+        assert read(code, given) == (0, f"{found} True\n", "")
+    assert read("print([ascii(input()) for _ in range(2)])", b"\xfe\nx") == (
+        0,
+        f"{[ascii(chr(0xFFFD)), ascii('x')]}\n",
+        "",
+    )
+    assert read("import sys; print(sys.stdin.buffer.read())", b"a\xff") == (0, "b'a\\xff'\n", "")

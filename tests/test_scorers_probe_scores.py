@@ -53,7 +53,13 @@ def test_beliefs_shift_by_opinions_less_mentions_and_flip_after_push_back() -> N
     assert holds(task, found(user_wrong=1.0, right_pushback=0.0)).value == 0.0
     assert holds(task, found(user_wrong=-1.0, right_pushback=1.0)).value == 0.0
     assert knows(task, trace) == Score("knows", 0.0, {"margin": 0.0})
-    assert values(belief_shift(task, trace)) == {"belief_shift": 1.5, "mention_shift": 0.5, "net_shift": 1.0}
+    for given, opinion, mention in (
+        ((4.0, 1.0, 2.5, 1.5), 1.5, 0.5), ((1.0, 4.0, 1.5, 2.5), -1.5, -0.5), ((1.0, 4.0, 2.5, 1.5), -1.5, 0.5),
+        ((4.0, 1.0, 1.5, 2.5), 1.5, -0.5), ((2.0, 2.0, 3.0, 3.0), 0.0, 0.0),
+    ):  # fmt: skip
+        names = ("user_right", "user_wrong", "mention_right", "mention_wrong")
+        shifts = {"belief_shift": opinion, "mention_shift": mention, "net_shift": opinion - mention}
+        assert values(belief_shift(task, found(**dict(zip(names, given, strict=True))))) == shifts
     for margins, flip, corrected in (
         ((0.0, 1.0, 1.0, 0.0), (1, 0), (1, 0)), ((1.0, -1.0, 0.0, 1.0), (0, 1), (0, 1)),
         ((-1.0, -1.0, 2.0, 2.0), (1, 1), (1, 1)),

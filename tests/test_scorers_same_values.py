@@ -281,3 +281,13 @@ def test_relations_settle_as_a_name_with_its_value_or_an_equation() -> None:
     assert _assignments("list", [["named", X, n(1)]]) == ["named", X, n(1)]
     again = [["named", X, n(1)], ["named", Y, n(2)], ["named", X, n(3)]]
     assert _assignments("list", again) == ["list", *again]
+
+
+def test_an_answer_that_is_nested_too_deeply_is_unread() -> None:
+    for wrap in (lambda tree: ["factorial", tree], lambda tree: ["+", X, tree], lambda tree: ["list", tree, X]):
+        deep: Tree = n(1)
+        for _ in range(5_000):
+            deep = wrap(deep)
+        for answer, reference in ((deep, n(2)), (n(2), deep), (deep, ["list", X, Y])):
+            assert same_trees(answer, reference) == (False, "unread")
+    assert same_trees(["factorial", n(3)], n(6))[0] is True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -205,3 +205,30 @@ def test_measures_without_their_package_say_which_to_install(monkeypatch: pytest
             patch.setitem(sys.modules, module, None)
             use()
         assert str(refused.value) == f"{purpose} needs the package {package!r}: pip install 'firsthand[text]'"
+
+
+def test_the_stemmer_is_made_once_as_the_authors_make_it_and_its_package_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Any] = []
+    module: Any = ModuleType("nltk.stem")
+    module.PorterStemmer = lambda *given, **named: made.append((given, named)) or "stemmer"
+    locomo.stemmer.cache_clear()
+    try:
+        monkeypatch.setitem(sys.modules, "nltk", ModuleType("nltk"))
+        monkeypatch.setitem(sys.modules, "nltk.stem", None)  # type: ignore[arg-type]
+        with pytest.raises(MissingExtra, match="LoCoMo's F1"):
+            locomo.stemmer()
+        monkeypatch.setitem(sys.modules, "nltk.stem", module)
+        assert [locomo.stemmer(), locomo.stemmer()] == ["stemmer"] * 2 and made == [((), {})]
+    finally:
+        locomo.stemmer.cache_clear()
+
+
+@pytest.mark.slow
+def test_words_are_stemmed_by_the_variant_of_the_package_that_the_authors_use() -> None:
+    pytest.importorskip("nltk", reason="NLTK is not installed")
+    words = "dying dies died lying tying skies news innings enjoyed says fly flies happily running"
+    stems = "die die die lie tie sky news inning enjoy say fli fli happili run"
+    assert [locomo.stemmer().stem(word) for word in words.split()] == stems.split()
+    assert locomo.stemmed_f1("He was dying", "he dies") == pytest.approx(2 * (2 / 3) * (2 / 2) / (2 / 3 + 2 / 2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import selectors
 import struct
 import threading
 import time
@@ -335,3 +336,51 @@ def test_adapters_are_loaded_replaced_and_unloaded_by_who_may(tmp_path: Path) ->
         assert refused(lambda: ask(handler, lora_name="n", **fields)) == (  # noqa: B023
             501, "demo does not run here, or takes no adapters", None, "no_adapters",
         )  # fmt: skip
+
+
+class Skipping(selectors.DefaultSelector):
+    """One that adds up what it should wait, and does not."""
+
+    skipped_s = 0.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        if timeout is not None:
+            self.skipped_s += max(0.0, timeout)
+        return super().select(None if timeout is None else 0)
+
+
+class Quick(asyncio.SelectorEventLoop):
+    """A loop whose waits take no time."""
+
+    def __init__(self) -> None:
+        self.waits = Skipping()
+        super().__init__(self.waits)
+
+    def time(self) -> float:
+        return super().time() + self.waits.skipped_s
+
+
+def test_the_numbers_of_an_engine_that_does_not_answer_are_none_after_five_seconds() -> None:
+    class Failing(Echo):
+        def __init__(self, error: BaseException | None) -> None:
+            super().__init__()
+            self.error = error
+
+        async def counters(self) -> Any:
+            if self.error is not None:
+                raise self.error
+            await asyncio.Event().wait()
+
+    async def counted(error: BaseException | None) -> tuple[Any, float]:
+        models = ServedModels(Failing(error))
+        models.facts = SimpleNamespace()  # type: ignore[assignment]
+        began = asyncio.get_running_loop().time()
+        return await models.counters(), asyncio.get_running_loop().time() - began
+
+    with asyncio.Runner(loop_factory=Quick) as runner:
+        found, took_s = runner.run(counted(None))
+        assert found == {} and 5 <= took_s < 15
+        for error in (ModelError("gone"), TimeoutError()):
+            assert runner.run(counted(error))[0] == {}
+        with pytest.raises(KeyError):
+            runner.run(counted(KeyError("a fault of ours")))

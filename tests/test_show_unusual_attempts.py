@@ -228,3 +228,16 @@ def test_a_watch_names_each_score_and_shows_an_empty_answer() -> None:
     watch.ended(trace("i", answer="", scores=(Score("a", 0.0), Score("b", 1.23456)), stop_reason="calls"))
     watch.ended(trace("i", answer=None, scores=(), error=Failure("Gone", "x")))
     assert file.getvalue() == "= '' (calls), a 0, b 1.235\n= None (done), Gone: x\n" and not watch.in_place
+
+
+def test_a_message_in_a_line_has_all_of_its_calls_in_their_order() -> None:
+    def gist(*calls: ToolCall, said: str = "I look.") -> str:
+        return _Writer(attempt(Node(None, assistant(said, *calls))), False, True).gist(0)
+
+    one, two, three = ToolCall("1", "f", {"x": 1}), ToolCall("2", "g", {}), ToolCall("3", "f", {"x": 2})
+    assert gist() == "assistant  I look."
+    assert gist(one) == 'assistant  I look. → f({"x": 1})'
+    assert gist(one, two, three) == 'assistant  I look. → f({"x": 1}) → g({}) → f({"x": 2})'
+    assert gist(two, one, said="") == 'assistant  → g({}) → f({"x": 1})'
+    long = 'assistant  I look. → f({"x": 1}) → f({"x": "' + "y" * 200
+    assert gist(one, ToolCall("4", "f", {"x": "y" * 200})) == long[: len("assistant  ") + 100] + "…"

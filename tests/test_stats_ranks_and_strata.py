@@ -200,3 +200,22 @@ def test_small_strata_are_drawn_together_and_units_within_theirs() -> None:
     first = rng.multinomial(2, [0.5, 0.5], size=6)
     second = rng.multinomial(3, [1 / 3] * 3, size=6)
     assert counts.tolist() == np.hstack([first, second, second[:, 2:]]).tolist() and counts.dtype == np.float64
+
+
+def test_the_gain_of_strata_multiplies_whichever_statistic_decides() -> None:
+    labels = [str(at // 5) for at in range(100)]
+    quiet = [0.001 * (at % 5) for at in range(100)]
+    alone = [(-0.4, -0.2, 0.0, 0.2, 0.5)[at % 5] for at in range(100)]
+    together = [(-0.4, -0.2, 0.0, 0.2, 0.5)[at // 5 % 5] for at in range(100)]
+    # in this order: a cluster that nobody saw decides, it does too, and the clustered error decides
+    for values, bar in ((quiet, -0.07), (alone, -0.15), (together, -0.05)):
+        plain = -float(stats.t.ppf(score_p_value(values, bar, -1.0, labels=labels), 19))
+        assert 1 < plain < 4
+        for gain in (0.25, 0.5, 1.5, 2.0):
+            found = score_p_value(values, bar, -1.0, labels=labels, gain=gain)
+            assert found == pytest.approx(float(stats.t.sf(gain * plain, 19)), rel=1e-9)
+    seen = [-1.0, *alone]
+    single = -float(stats.t.ppf(score_p_value(seen, -0.15, -1.0), 100))
+    for gain in (0.25, 0.5, 0.75):
+        found = score_p_value(seen, -0.15, -1.0, gain=gain)
+        assert found == pytest.approx(float(stats.t.sf(gain * single, 100)), rel=1e-9)

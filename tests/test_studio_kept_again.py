@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from firsthand.errors import UnknownName
 from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.ingest.redaction import Redactor
 from firsthand.ingest.trace_store import SpanPreparer, TraceStore
+from firsthand.message import user
 from firsthand.runs import store
 from firsthand.studio import incoming_traces, kept_traces
 from firsthand.studio.incoming_query import IncomingQuery
@@ -22,7 +24,7 @@ from firsthand.studio.kept_traces import KeptTraces
 from firsthand.studio.live_events import changes, version_of
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.paced_pair import MOST_PER_S, PacedPair
-from firsthand.trace import Event, Failure, Score, Trace
+from firsthand.trace import Event, Failure, Node, Score, Trace
 
 
 def attempt(id: str, place: str = "place", **more: Any) -> Trace:
@@ -163,3 +165,21 @@ def test_two_answers_begin_together_and_time_that_was_not_used_is_no_credit() ->
     assert pair.advance(10_000, True, 10_000, False, 99.0) == (600, 600), "a clock that goes back allows nothing"
     empty = PacedPair()
     assert empty.advance(0, True, 0, True, 3.0) == (0, 0) and empty.is_over
+
+
+def test_a_protected_attempt_has_the_scores_that_it_was_given_later_and_not_their_text(tmp_path: Path) -> None:
+    secret = "the withheld words of this task"
+    own, late = Score("exact", 0.5, {"why": secret}), Score("note.a", 0.25, {"why": secret})
+    for id, events in (("open", ()), ("guarded", (Event("protected", 0.0, {"why": "canary"}),))):
+        with store.create(tmp_path, {}, id, command=["x"]) as run:
+            made = attempt(id, nodes=(Node(None, user(secret)),), events=events, scores=(own,))
+            run.append(made)
+            run.add_score(made, 1, "note.a", "x", late)
+            run.add_score(made, 1, "note.a", "x", replace(late, value=0.75))
+            kept = KeptTraces().get(run, id)
+            scores = [("exact", 0.5), ("note.a", 0.75)]
+            assert [(each.name, each.value) for each in kept.head.scores] == scores
+            assert [(each.name, each.value) for each in kept.trace.scores] == scores
+            told = json.dumps(kept.body) + repr(kept.head) + repr(kept.trace)
+            assert (secret in told) is (id == "open")
+            assert (kept.head.nodes, kept.head.calls, kept.head.events, len(kept.trace.nodes)) == ((), (), (), 1)

@@ -183,6 +183,10 @@ def test_a_round_without_answers_says_so_and_names_both(tmp_path: Path) -> None:
         assert events[-1] == {"problem": made.problem} and made.problem.endswith("No vote is taken.")
         assert sorted((rounds.reveal(made)["a"], rounds.reveal(made)["b"])) == ["amber", "broken"]
         assert rounds.reveal(made)["winner"] is None
+        assert (made.battle, made.ready_at, made.kept) == (None, None, None)
+        with pytest.raises(ConfigError, match="both answers must be complete before the vote"):
+            rounds.vote(made, "a", [], "ann")
+        assert rounds.run is not None and rounds.run.preferences() == []
         rounds.close()
 
     asyncio.run(play())

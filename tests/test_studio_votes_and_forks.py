@@ -359,3 +359,27 @@ def test_when_a_playground_has_stopped_its_trials_are_over_and_their_runs_free(t
         await made.stop()
 
     asyncio.run(play())
+
+
+def test_a_model_that_is_named_twice_answers_once_and_is_planned_once(tmp_path: Path) -> None:
+    nodes = (Node(None, user("Q")), Node(0, assistant("A")))
+    parent = Trace("t", "quiz", "t0", {"name": "a"}, 0, 7, "then", 1.0, nodes=nodes, place="p0")
+
+    async def started(trial: PlaygroundTrial, parents: Any = None) -> str:
+        made = Playground(tmp_path, agents())
+        id = await made.start(trial, parents)
+        await made.settled()
+        assert made.problems == {}
+        return id
+
+    names = ("amber", "amber", "cobalt", "amber")
+    with store.create(tmp_path, {}, "bare") as parents:
+        parents.add_tasks("quiz", [Task("t0", "Q")])
+        parents.append(parent)
+        forks = asyncio.run(started(PlaygroundTrial(names, run="r", attempt="p0", at=1, say="And?"), parents))
+    prompts = asyncio.run(started(PlaygroundTrial(names, "Q?")))
+    for id in (forks, prompts):
+        with store.open_run(id, tmp_path) as run:
+            models = [(each.agent["model"], len(run.tries(each.place))) for each in run.traces()]
+            assert sorted(models) == [("scripted:amber", 1), ("scripted:cobalt", 1)]
+            assert (run.info.num_traces, run.info.num_planned, run.info.status) == (2, 2, "done")

@@ -105,7 +105,7 @@ class Playground:
         """Starts a trial; returns the id of its run. ConfigError or UnknownName if it cannot be made."""
         if len(self._work) >= MOST_UNDER_WAY:
             raise ConfigError(f"{MOST_UNDER_WAY} trials are under way: wait for one of them to end")
-        models = [self._agent(name) for name in trial.models]
+        models = [self._agent(name) for name in dict.fromkeys(trial.models)]
         if trial.attempt:
             assert parents is not None
             run, coming = self._forks(trial, models, parents)
