@@ -251,3 +251,16 @@ def test_each_library_has_its_own_setting_again_after_it_was_offline(monkeypatch
             raise KeyError
         assert settings() == [True, True]
     assert settings() == [0, "auto"]
+
+
+def test_a_relative_redirect_is_of_the_host_and_folder_that_sent_it(site: Site, tmp_path: Path) -> None:
+    with serve() as other, httpx.Client() as client:
+        site.redirects = {"/a/b": "c", "/x": f"{other.url}/one/two"}
+        site.files |= {"/a/c": b"site", "/one/three": b"wrong", "/four": b"wrong", "/three": b"wrong"}
+        other.redirects = {"/one/two": "three", "/one/three": "../four", "/four": "/five?q=1"}
+        other.files["/five"] = b"other"
+        for path, body, last in (("/a/b", b"site", f"{site.url}/a/c"), ("/x", b"other", f"{other.url}/five?q=1")):
+            with _open(client, f"{site.url}{path}", {"Authorization": "t"}) as response:
+                assert (response.read(), str(response.url)) == (body, last)
+        assert site.asked == [("/a/b", None, "t"), ("/a/c", None, "t"), ("/x", None, "t")]
+        assert other.asked == [(path, None, None) for path in ("/one/two", "/one/three", "/four", "/five")]

@@ -144,6 +144,8 @@ def test_rules_are_read_with_any_blanks_and_refused_in_a_sentence(tmp_path: Path
     for text, said in (
         ("errors=1/1h", f"alert is 'errors=1/1h': {form}"), ("errors>1", f"alert is 'errors>1': {form}"),
         ("x" * 90, f"alert is '{'x' * 80}': {form}"), ("speed>1/1h", f"alert asks for 'speed': {metrics}"),
+        *((f"{metric}>0.1/1h", f"alert asks for {metric!r}: {metrics}")
+          for metric in ("score", "scores", "scorer.x", "score-x", "Score.x", "my.score.x", "Errors", "error", "errorss")),
         ("errors>1e/1h", "alert is 'errors>1e/1h': '1e' is no number that can be compared with"),
         ("errors>1e999/1h", "alert is 'errors>1e999/1h': '1e999' is no number that can be compared with"),
         ("errors~0/1h", "alert is 'errors~0/1h': '0' is no number that can be compared with"),

@@ -214,7 +214,7 @@ def choose_changes(
     others = [each.answer for each in questions]
     for at, (question, place) in enumerate(chosen):
         ring = [chosen[(at + step) % len(chosen)][0].answer for step in range(1, len(chosen))] + others
-        new = next((each for each in ring if not has_words(each, question.answer) and not has_words(question.answer, each)
+        new = next((each for each in ring if not has_words(each, question.answer)
                     and not has_words(texts[place], each)), None)  # fmt: skip
         if new is not None:
             changes.append(FactChange(question, place, new))
