@@ -286,8 +286,8 @@ def measured(
     for arm in arms:
         traces = before[arm]
         done = [each for each in traces if each.value() is not None]
-        quality = {each.task_id: [each.value() if each.error is None else 0.0] for each in traces}
-        base = {each.task_id: [each.value() if each.error is None else 0.0] for each in before.get(BASELINE, ())}
+        quality = {each.task_id: [each.value()] for each in traces}
+        base = {each.task_id: [each.value()] for each in before.get(BASELINE, ())}
         later = after.get(arm, [])
         given = ARMS[arm][0]
         known = given != "nothing" and any(_documents(run, each) for each in traces)
