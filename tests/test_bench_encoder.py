@@ -126,3 +126,15 @@ def test_inspect_prints_an_encoders_prospects(encoder: Path, capsys: pytest.Capt
     assert "Texts of 128 tokens" in printed and "No encoder has been measured here" in printed
     assert main(["models", "inspect", str(encoder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["plan"]["texts"] > 0
+
+
+def test_each_figure_has_its_row_however_often_it_was_measured() -> None:
+    figures = (
+        Measured("one", "s", "once", (5.0,)), Measured("two", "s", "twice", (5.0, 7.0)),
+        Measured("same", "s", "alike", (0.5, 0.5)),
+    )  # fmt: skip
+    rows = [line for line in embedded(figures=figures).markdown().splitlines() if line.startswith("|")]
+    assert rows == [
+        "| figure | median (range) | what it is |", "| --- | --- | --- |", "| one | 5 s | once |",
+        "| two | 6 (5-7) s | twice |", "| same | 0.50 s | alike |",
+    ]  # fmt: skip

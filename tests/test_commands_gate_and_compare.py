@@ -362,3 +362,12 @@ def test_settings_of_a_comparison_that_do_not_go_together(home: Path) -> None:
             compare.Config(**{"runs": ("a", "b"), **given})  # type: ignore[arg-type]
         assert told in str(refused.value)
     assert compare.Config(("a", "b", "c"), limit=1).correct == "holm"
+
+
+def test_an_agent_whose_name_has_slashes_is_named_whole(two: tuple[Run, Run]) -> None:
+    found = compare.compare(*two, agent_a="ada", score="exact")
+    for a, b, shown in (
+        ("org/name", "org/name", "org/name"), ("a/b/c", "b/c", "b/c vs. a/b/c"), ("ada", "org/ada", "org/ada vs. ada"),
+    ):  # fmt: skip
+        sides = replace(found, a=f"one/{a}", b=f"two/{b}")
+        assert gate.make_check(sides, "sums", "exact", {"": 0.01}, 0.9).agent == shown

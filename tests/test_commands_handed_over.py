@@ -270,9 +270,26 @@ def test_every_setting_of_a_scoring_reaches_it(tmp_path: Path, monkeypatch: pyte
         {"name": "own", "described": "exact", "agent": "a", "benchmark": "quiz", "concurrency": 3, "redo_errors": True},
         {"name": "", "described": "exact", "agent": None, "benchmark": None, "concurrency": 8, "redo_errors": False},
     ]
+    for as_, agent, benchmark, again in (
+        (None, None, None, True),
+        ("own", "a", None, False),
+        (None, None, "quiz", True),
+    ):
+        config = score.Config(
+            run.id, ("exact",), as_=as_, agent=agent, benchmark=benchmark, retry_errors=again, json=True
+        )
+        assert score.main(config) == 0
+        handed = {key: value for key, value in asked[-1][1].items() if key != "on_score"}
+        assert handed == {
+            "name": as_ or "", "described": "exact", "agent": agent, "benchmark": benchmark, "concurrency": 8,
+            "redo_errors": again,
+        }  # fmt: skip
     monkeypatch.setattr(score.catalog, "scorer", lambda text: SimpleNamespace(described=f"{text} with m"))
-    assert score.main(score.Config(run.id, ("rubric",), json=True)) == 0
-    assert asked[2][1]["described"] == "", "a scorer that describes itself is taken at its word"
+    assert score.main(score.Config(run.id, ("rubric", "exact"), retry_errors=True, json=True)) == 0
+    assert [more["described"] for _, more in asked[-2:]] == ["", ""], (
+        "a scorer that describes itself is taken at its word"
+    )
+    assert [more["redo_errors"] for _, more in asked[-2:]] == [True, True]
     run.close()
 
 

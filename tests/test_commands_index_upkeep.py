@@ -346,3 +346,20 @@ def test_kinds_prefixes_and_embedder_of_an_index_are_listed(home: Path, cli: Cli
     ]  # fmt: skip
     body = json.loads(cli("rag", "status", str(other), "--json")[1])
     assert (body["documents"], body["chunks"], body["kinds"], body["header"]) == ([], 0, {}, asdict(header))
+
+
+def test_an_index_is_verified_as_it_lies_and_left_so(docs: Path, cli: Cli) -> None:
+    made = write_index(docs.parent / "made.index", TEXTS, vectors=False)
+    close_corpora()
+    folder = docs.parent / "copied"
+    folder.mkdir()
+    with open_index(made) as index:  # a writer that was killed leaves its log behind
+        index.delete(["c.md"])
+        for ending in ("", "-wal"):
+            (folder / f"d.index{ending}").write_bytes(Path(f"{made}{ending}").read_bytes())
+    before = {name: (folder / name).read_bytes() for name in ("d.index", "d.index-wal")}
+    assert before["d.index-wal"]
+    for _ in range(2):
+        told = f"{folder / 'd.index'} is sound: 2 documents, 3 chunks\n"
+        assert cli("rag", "verify", str(folder / "d.index")) == (0, told, "")
+        assert {name: (folder / name).read_bytes() for name in before} == before, "neither file is changed"

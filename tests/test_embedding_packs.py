@@ -25,7 +25,7 @@ from firsthand.nn.gguf_writer import save_gguf
 from firsthand.nn.pair_classifier import PairClassifier
 from firsthand.tokens import pretrained
 from firsthand.tokens.vocab_export import vocabulary_metadata
-from test_embedded_vectors import architecture, embedder
+from test_embedded_vectors import Sums, architecture, embedder
 from test_embedding_files import tokenizer
 
 LENGTHS = [3, 1, 5, 2]
@@ -209,3 +209,31 @@ def test_a_gguf_decoder_embeds_by_its_last_token_and_a_given_pooling_changes_not
         assert not np.array_equal(mean.embed(["The answer"]).vectors, plain.embed(["The answer"]).vectors)
         plain.close()
         mean.close()
+
+
+def test_a_reranker_may_have_rows_to_spare_and_one_odd_score_of_many_is_an_error() -> None:
+    config = PairConfig((("A", 0), ("B", 1)), 9, "identity")
+    for spare in (0, 1, 24):
+        wide = RelevanceModel(Sums(architecture(vocab_size=40 + spare)), tokenizer(), config)
+        assert wide.score("w9", ["w1", "w2"]).tolist() == [19.0, 29.0]
+        wide.close()
+
+    class Odd(Sums):
+        def forward(self, *given: Any) -> Any:
+            made = super().forward(*given)
+            made[made == 29] = self.less_finite
+            return made
+
+        less_finite = 0.0
+
+    odd = RelevanceModel(Odd(architecture()), tokenizer(), config)
+    for activation in ("identity", "sigmoid"):
+        both = RelevanceModel(odd.model, tokenizer(), PairConfig(config.parts, 9, activation))  # type: ignore[arg-type]
+        for wrong in (float("nan"), float("inf"), -float("inf")):
+            odd.model.less_finite = wrong  # type: ignore[assignment]
+            with pytest.raises(ModelError) as told:
+                both.score("w9", ["w1", "w2", "w3"])
+            assert str(told.value) == "the reranker gave numbers that are not finite: its weights may be damaged"
+            assert np.isfinite(both.score("w9", ["w1", "w3"])).all(), "the others have scores"
+        both.close()
+    odd.close()

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from firsthand.engine.core.sequence import Sequence
-from firsthand.engine.decoding import sampler, token_choice
+from firsthand.engine.decoding import constraint, sampler, token_choice
 from firsthand.engine.decoding.batched_sampler import DrawSettings, draw_rows
 from firsthand.engine.decoding.constraint import CompiledGrammar, Guide, Masks, _begun, bits, has, ids_of
 from firsthand.errors import ConfigError, ModelError
@@ -280,3 +280,22 @@ def test_the_seconds_that_answers_spend_in_a_grammar_are_added_up(monkeypatch: p
     masks._fill(batch)
     assert (compiled.growth.seconds, guide._growth.seconds) == (4.0, 3.75), "the whole batch's time counts for each"
     assert [each.needs_mask for each in batch] == [False, False, False]
+
+
+def test_the_time_in_a_grammar_is_that_of_each_mask_and_each_token_that_is_not_forced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ticks = [10.0, 10.5, 20.0, 21.0, 30.0, 32.0, 40.0]
+    monkeypatch.setattr(constraint, "time", SimpleNamespace(thread_time=lambda: ticks.pop(0)))
+    guide = guide_of(Matcher([1, 2], forced={2: [7, 8]}), 3)
+    assert guide._growth.seconds == 0
+    guide.advance(3)
+    assert (guide._growth.seconds, len(ticks)) == (0, 7), "what is forced costs nothing"
+    assert guide.allows(1) and guide.allows(2) and guide._growth.seconds == 0.5, "the mask is computed once"
+    guide.advance(1)
+    assert guide._growth.seconds == 0.5 + 1.0
+    guide.advance(2)
+    assert list(guide.forced) == [7, 8] and guide._growth.seconds == 0.5 + 1.0 + 2.0
+    guide.advance(7)
+    guide.advance(8)
+    assert not guide.forced and (guide._growth.seconds, ticks) == (3.5, [40.0])

@@ -255,3 +255,16 @@ def test_a_budget_is_measured_by_one_attempt_at_each_task(cli: Any, tmp_path: Pa
 def test_a_mistake_is_one_line(cli: Any, tmp_path: Path, words: list[str], expected: str) -> None:
     code, _, err = cli(*RUN, *words)
     assert code == 2 and expected in err and err.count("\n") == 1 and not (tmp_path / "home" / "runs").exists()
+
+
+def test_a_value_within_the_slack_on_either_side_is_good_enough_and_one_outside_is_not() -> None:
+    assert SLACK == 0.05
+    for cost, found in ((950.0, None), (1000.0, None), (1050.0, None), (949.0, 210), (900.0, 223)):
+        assert next_value({100: 480.0, 200: cost}, 1000) == found, cost
+    # a line through two values: the one below the budget is good enough, whatever was measured above it
+    for below, found in ((950.0, None), (949.0, 212)):
+        assert next_value({200: below, 300: 1370.0}, 1000) == found, below
+    for only, found in ((950.0, None), (1050.0, None), (949.9, 2 * 8), (1050.1, 4)):
+        assert next_value({8: only}, 1000) == found, only
+    assert next_value({1: 1050.1}, 1000) is None and next_value({1: 1050.1, 2: 2000.0}, 1000) is None
+    assert best_value({1: 1050.0, 2: 1050.1, 3: 1040.0}, 1000) == 1 and best_value({3: 9.0, 2: 9.0}, 1) == 2

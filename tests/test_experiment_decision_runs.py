@@ -16,15 +16,25 @@ import pytest
 
 from firsthand.agent import Agent
 from firsthand.errors import DataError
-from firsthand.experiment.rag_decision import FactChange, answer_all, changed_index, question_benchmark
+from firsthand.experiment.rag_decision import (
+    FactChange,
+    answer_all,
+    changed_index,
+    choose_changes,
+    measured,
+    question_benchmark,
+)
 from firsthand.providers.scripted import Scripted
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
 from firsthand.retrieval.corpus import close_corpora
 from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.store.sqlite_index import open_index
+from firsthand.stats.intervals import mean_interval
+from firsthand.stats.paired import paired_difference
 from firsthand.task import Task
-from test_experiment_decision import facts, sentences
+from firsthand.trace import Failure
+from test_experiment_decision import Kept, attempt, facts, scored, sentences
 
 
 @pytest.fixture(autouse=True)
@@ -149,3 +159,29 @@ def opened_files(folder: Path, name: str) -> int:
         with suppress(OSError):
             found += (path := each.readlink()).name == name and path.is_relative_to(folder)
     return found
+
+
+def test_a_fact_is_not_changed_to_words_that_its_answer_holds_or_that_hold_it() -> None:
+    for other in ("York", "New York", "york city", "the New York City"):
+        asked = facts("New York City", other, "Rome")
+        (found,) = choose_changes(asked, {"d0": "In New York City."}, 0.3, seed=0)
+        assert found == FactChange(asked[0], "d0", "Rome"), other
+        with pytest.raises(DataError, match=r"^no fact can be changed: "):
+            choose_changes(asked[:2], {"d0": "In New York City."}, 1.0, seed=0)
+
+
+def test_a_failed_attempt_counts_as_wrong_on_both_sides_of_the_comparison() -> None:
+    failed = Failure("ModelError", "gone")
+    closed = [
+        scored("1", 1.0, "closed book", error=failed), attempt("2", None, agent="closed book", error=failed),
+        scored("3", 1.0, "closed book"), scored("4", 0.0, "closed book"),
+    ]  # fmt: skip
+    rag = [scored("1", 1.0), scored("2", 1.0), attempt("3", None, error=failed), scored("4", 0.0, error=failed)]
+    base, arm = measured(["closed book", "RAG"], Kept([*closed, *rag]), None, [], {})  # type: ignore[arg-type]
+    right = {"1": [1.0], "2": [1.0], "3": [0.0], "4": [0.0]}
+    wrong = {"1": [0.0], "2": [0.0], "3": [1.0], "4": [0.0]}
+    assert arm.versus == paired_difference(right, wrong) and base.versus is None
+    assert (arm.quality, arm.errors) == (mean_interval([1.0, 1.0, 0.0, 0.0]), 2)
+    assert (base.quality, base.errors) == (mean_interval([0.0, 0.0, 1.0, 0.0]), 2)
+    (alone,) = measured(["RAG"], Kept(rag), None, [], {})  # type: ignore[arg-type]
+    assert alone.versus is None, "nothing to compare with"

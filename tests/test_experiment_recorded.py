@@ -178,3 +178,27 @@ def test_what_was_recorded_is_given_whole_and_a_missing_one_named_in_short() -> 
             with pytest.raises(ToolError) as refused:
                 asyncio.run(replayed(arguments))
             assert str(refused.value) == f"the replayed run holds no result of read with {str(arguments)[:200]}"
+
+
+def test_a_replay_asks_no_judge_of_any_of_its_benchmarks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("s.json").write_text('{"": "an answer"}')
+    Path("j.json").write_text('{"": "[[3]]"}')
+    names = ("one", "two", "three")
+    for name in names:
+        Path(f"{name}.jsonl").write_text(f'{{"question": "{name}?", "answer": "x"}}\n')
+        Path(f"{name}.toml").write_text(
+            f'data = "{name}.jsonl"\nprompt = "{{question}}"\ntarget = "{{answer}}"\n'
+            'scorer = "rubric:judge=scripted:j.json:low=0:high=4"\n'
+        )
+    settings = RunSettings(tuple(f"{name}.toml" for name in names), ("scripted:s.json",), tools=("none",))
+    with Experiment.from_settings(settings).run() as run:
+        ref, before = run.id, {trace.benchmark: trace.value() for trace in run.traces()}
+    assert before.keys() == {*names} and None not in before.values()
+    for replay, asks in ((None, True), (ref, False)):
+        made = Experiment.from_settings(replace(settings, replay=replay))
+        assert [each.name for each in made.benchmarks] == list(names)
+        judges: list[Any] = [scorer for each in made.benchmarks for scorer in each.scorers]
+        assert [isinstance(each.agent.model, Scripted) for each in judges] == [asks] * 3
+    with Experiment.from_settings(replace(settings, replay=ref)).run() as again:
+        assert {trace.benchmark: trace.value() for trace in again.traces()} == before

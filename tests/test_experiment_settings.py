@@ -230,3 +230,13 @@ def test_a_fork_has_the_settings_of_its_parents_agent_and_what_it_changes() -> N
         ("cot@m1", "cot"),
     ):
         assert forked_agent(replace(own, pattern=("cot",)), parent(name, "m2"), [model]).name == kept
+
+
+def test_an_equal_budget_is_a_number_of_tokens_in_decimal_digits() -> None:
+    for given in ("\u00b2", "1\u00b3", "0", "00", "", "-5", "+5", " 5", "5 ", "1_000", "1e3", "1.0", "Auto", "\u2460"):
+        assert refusal(RunSettings, equal_budget=given) == (
+            f"equal_budget is {given!r}: give a number of tokens, or nothing for what the most expensive pattern uses; a "
+            "benchmark's name must not follow it"
+        )
+    for given, tokens in (("1", 1.0), ("007", 7.0), ("\u0663\u0660", 30.0), ("auto", None)):
+        assert RunSettings(equal_budget=given).token_budget == tokens

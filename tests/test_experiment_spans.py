@@ -9,11 +9,16 @@ import pytest
 
 from collector import collecting, values
 from firsthand import Agent, Benchmark, Experiment, Task
+from firsthand.context import Context
 from firsthand.experiment import named_agents
 from firsthand.experiment.settings import RunSettings
 from firsthand.loop.listener import Began
+from firsthand.message import ToolCall
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
+from firsthand.system import trace_context
+from firsthand.system.trace_context import TraceParent
+from firsthand.tool import tool
 
 
 @pytest.fixture(autouse=True)
@@ -71,3 +76,37 @@ def test_each_model_is_fetched_before_it_is_opened_and_shown_if_asked(monkeypatc
     asked.clear()
     Experiment.from_settings(settings, models=[Scripted(["x"])], show_progress=True)
     assert asked == [], "models that are open already are not fetched"
+
+
+def test_what_an_attempt_does_belongs_to_the_span_of_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, TraceParent | None]] = []
+
+    @tool(effect="read")
+    def look(name: str) -> str:
+        """Look."""
+        seen.append((name, trace_context.current()))
+        return "x"
+
+    async def looks(task: Task, ctx: Context) -> str:
+        for number in range(2):
+            await ctx.call(ToolCall(str(number), "look", {"name": f"{task.id} {number}"}))
+        return "done"
+
+    tasks = [Task(f"t{number}", "?") for number in range(2)]
+    agent = Agent("a", Scripted({"": "x"}), looks, tools=(look,))
+    made = Experiment([agent], Benchmark("b", lambda seed: tasks, ()))
+    with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        with made.run(otel=True) as run:
+            assert run.status == "done"
+        sent = {each.span_id.hex(): each for each in collector.wait(6)}
+        assert sorted(name for name, _ in seen) == ["t0 0", "t0 1", "t1 0", "t1 1"]
+        for _, parent in seen:
+            assert parent is not None
+            step = sent.pop(f"{parent.span_id:016x}")
+            assert (step.name, step.trace_id.hex()) == ("execute_tool look", f"{parent.trace_id:032x}")
+        assert [each.name for each in sent.values()] == ["invoke_agent a"] * 2
+    seen.clear()
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT")
+    with made.run() as run:
+        assert run.status == "done" and [parent for _, parent in seen] == [None] * 4, "nothing is sent, nothing entered"

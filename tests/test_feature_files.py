@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from firsthand.errors import ConfigError, DataError, ModelFileError, UnknownName
+from firsthand.hub.model_lookup import pull
 from firsthand.interp.feature_files import (
     FEATURES,
     FeatureDashboard,
@@ -25,6 +26,7 @@ from firsthand.interp.feature_reports import _Contexts, shaded
 from firsthand.interp.rule_explanations import RuleExplanation, explain
 from firsthand.interp.sae_shelf import SaeShelf, _model_here
 from firsthand.stats.intervals import Interval
+from hub_site import BODY, COMMIT, hub, use_home
 
 REPORT = FeatureReport(
     3, 0.25, 4.5, (1, 0, 0, 0, 0, 0, 0, 0, 0, 2),
@@ -298,3 +300,38 @@ def test_features_older_than_the_weights_are_outdated_and_kept_ones_are_reported
     os.utime(folder / "sae_weights.safetensors", (1001, 1001))
     assert (shelf.get("small").is_gathered, shelf.get("small").is_outdated) == (True, True)
     assert shelf.report("small", 3) == REPORT and shelf.dashboard("small") == DASHBOARD
+
+
+def test_a_folder_whose_facts_have_another_form_is_shelved_beside_the_others(tmp_path: Path) -> None:
+    (tmp_path / "saes/model").mkdir(parents=True)
+    facts = {"model_name": "model", "hook_name": "embed", "architecture": "topk", "d_sae": 4, "d_in": 2}
+    odd: list[Any] = [["a"], "text", 7, True, None, {}, [], {"firsthand": "no"}, {"firsthand": ["x"]},
+                      {"firsthand": None}]  # fmt: skip
+    for number, metadata in enumerate(odd):
+        shelved(tmp_path / f"saes/s{number}", **facts, metadata=metadata)
+    found = SaeShelf([str(tmp_path / "saes")]).all()
+    assert [each.name for each in found] == sorted(f"s{number}" for number in range(len(odd)))
+    for each in found:
+        assert (each.model, each.site, each.kind, each.latents, each.width, each.facts, each.problem) == (
+            str(tmp_path / "saes/model"), "embed", "topk", 4, 2, {}, "",
+        ), each.name  # fmt: skip
+
+
+def test_a_model_of_a_repository_is_here_once_it_was_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_home(tmp_path / "home", monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "sae"
+    told = f"the model 'hf:o/n' of {folder} is not here: pull it, or give --sae {folder}:model=MODEL"
+    assert _model_here("hf:o/n", folder) == ("hf:o/n", told)
+    with hub(monkeypatch) as site:
+        files = {"config.json": b"{}", "model.safetensors": BODY}
+        listed = [{"rfilename": name, "size": len(body)} for name, body in files.items()]
+        site.files["/api/models/o/n/revision/main"] = json.dumps({"sha": COMMIT, "siblings": listed}).encode()
+        site.files |= {f"/o/n/resolve/{COMMIT}/{name}": body for name, body in files.items()}
+        pull("hf:o/n")
+    assert _model_here("hf:o/n", folder) == ("hf:o/n", "")
+    assert _model_here("hf:o/m", folder)[1] == told.replace("o/n", "o/m"), "another one is not"
+    for wrong in ("hf:", "hf:o", "hf:o/n/x"):
+        assert _model_here(wrong, folder) == (wrong, told.replace("hf:o/n", wrong))

@@ -282,3 +282,19 @@ def test_a_header_ends_where_the_reader_s_bound_does(tmp_path: Path, monkeypatch
         read_gguf(path)
     said = f"the header promises 12 bytes, but 11 bytes are left for it (at byte {used - 12})"
     assert str(refused.value) == f"{path}: {said}"
+
+
+def test_a_written_file_is_for_whom_the_process_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("anonymous", "named"):
+        if place == "named":
+            monkeypatch.delattr(os, "O_TMPFILE")
+        for mask, mode in ((0o022, 0o644), (0o077, 0o600), (0o002, 0o664), (0o000, 0o666)):
+            before = os.umask(mask)
+            try:
+                with whole_file(tmp_path / f"{place} {mask}") as file:
+                    file.write(b"x")
+                    handle = file.fileno()
+                    assert not os.get_inheritable(handle)
+            finally:
+                os.umask(before)
+            assert (tmp_path / f"{place} {mask}").stat().st_mode & 0o7777 == mode, (place, oct(mask))

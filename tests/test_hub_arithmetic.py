@@ -315,3 +315,13 @@ def test_a_folder_of_another_family_is_counted_from_its_headers(tmp_path):
     encoder = inspect(tmp_path)
     assert encoder.is_encoder and encoder.kv_bytes == {} and encoder.kv_bytes_per_token is None
     assert (encoder.decode_parameters, encoder.head_parameters) == (28, None)
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "qlora"])
+def test_training_takes_whole_numbers_of_sequences_and_tokens(method):
+    for wrong in ({"context": 0}, {"batch": 0}, {"context": 1 << 31}, {"batch": 1 << 31}, {"batch": -1},
+                  {"context": 10, "batch": 0}, {"context": 0, "batch": 10}):  # fmt: skip
+        with pytest.raises(ConfigError, match="expected whole numbers of 1 or more"):
+            plan_training_memory(SMALL, method, **wrong)  # type: ignore[arg-type]
+    least, twice = (plan_training_memory(SMALL, method, context=1, batch=batch) for batch in (1, 2))
+    assert twice.activation_bytes == 2 * least.activation_bytes and twice.weight_bytes == least.weight_bytes

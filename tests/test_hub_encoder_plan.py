@@ -52,3 +52,9 @@ def test_what_an_encoder_is_expected_to_do_follows_from_the_nearest_measurement(
     assert same is not None and (same.is_same, same.tokens, same.texts) == (True, 2e6, 20.0)
     assert plan_encoder(facts, SPEEDS, [replace(measured, quick=True)], "n").expected is None
     assert plan_encoder(facts, SPEEDS, [result(model="n")], "n").expected is None
+    # only what measured texts, tokens and nothing else missing tells what to expect
+    for kept in (figures[:1], figures[1:], ()):
+        lacking = replace(measured, figures=kept)
+        assert plan_encoder(facts, SPEEDS, [lacking], "n").expected is None, kept
+        assert plan_encoder(facts, SPEEDS, [lacking], "m").expected is None, kept
+    assert plan_encoder(replace(facts, attention_width=None), SPEEDS, [measured], "n").expected is None

@@ -286,3 +286,16 @@ def test_a_stated_length_is_a_total_with_what_is_here_and_another_one_is_another
     with pytest.raises(DownloadError, match=r"^https://a\.b/c offers 7 bytes instead of 0, "):
         total("7", 0, 0)
     assert total(None, 0, 0) == 0 and total("0", 0, 0) == 0
+
+
+def test_a_relative_redirect_is_of_the_host_and_folder_that_sent_it(site: Site, tmp_path: Path) -> None:
+    with serve() as other, httpx.Client() as client:
+        site.redirects = {"/a/b": "c", "/x": f"{other.url}/one/two"}
+        site.files |= {"/a/c": b"site", "/one/three": b"wrong", "/four": b"wrong", "/three": b"wrong"}
+        other.redirects = {"/one/two": "three", "/one/three": "../four", "/four": "/five?q=1"}
+        other.files["/five"] = b"other"
+        for path, body, last in (("/a/b", b"site", f"{site.url}/a/c"), ("/x", b"other", f"{other.url}/five?q=1")):
+            with _open(client, f"{site.url}{path}", {"Authorization": "t"}) as response:
+                assert (response.read(), str(response.url)) == (body, last)
+        assert site.asked == [("/a/b", None, "t"), ("/a/c", None, "t"), ("/x", None, "t")]
+        assert other.asked == [(path, None, None) for path in ("/one/two", "/one/three", "/four", "/five")]

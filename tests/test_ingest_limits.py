@@ -144,6 +144,8 @@ def test_rules_are_read_with_any_blanks_and_refused_in_a_sentence(tmp_path: Path
     for text, said in (
         ("errors=1/1h", f"alert is 'errors=1/1h': {form}"), ("errors>1", f"alert is 'errors>1': {form}"),
         ("x" * 90, f"alert is '{'x' * 80}': {form}"), ("speed>1/1h", f"alert asks for 'speed': {metrics}"),
+        *((f"{metric}>0.1/1h", f"alert asks for {metric!r}: {metrics}")
+          for metric in ("score", "score.", "scores", "scorer.x", "score-x", "Score.x", "my.score.x", "Errors", "error")),
         ("errors>1e/1h", "alert is 'errors>1e/1h': '1e' is no number that can be compared with"),
         ("errors>1e999/1h", "alert is 'errors>1e999/1h': '1e999' is no number that can be compared with"),
         ("errors~0/1h", "alert is 'errors~0/1h': '0' is no number that can be compared with"),
@@ -153,6 +155,7 @@ def test_rules_are_read_with_any_blanks_and_refused_in_a_sentence(tmp_path: Path
         with pytest.raises(ConfigError) as refused:
             AlertRule.parse(text)
         assert str(refused.value) == said
+    assert AlertRule.parse("score.x>0/1h").metric == "score.x" and AlertRule.parse("score..<0/1h").metric == "score.."
     assert AlertRule.parse("errors>0/1h").bound == 0.0 and AlertRule.parse("errors<-1/1h").bound == -1.0
     rules = parse_rules("", "443+8080")
     for target in (str(tmp_path / "new"), "https://h.example/x", "http://h.example:8080"):

@@ -25,6 +25,7 @@ from firsthand.contamination.text_twins import TwinWords, twin_text, twins_of
 from firsthand.contamination.token_evidence import min_k_evidence, standardised, text_standardised
 from firsthand.errors import DataError
 from firsthand.task import Task
+from test_contamination import Reciter
 from test_leak_figures import Known
 
 
@@ -198,3 +199,22 @@ def test_min_k_plus_plus_subtracts_the_differences_of_the_reference():
     assert found[0].p_value == pytest.approx(paired_p_value(own - theirs))
     beyond = f"on average, {((own - theirs) > 0).sum()} of 12 do, beyond the reference model"
     assert found[0].detail == f"items beat their twins by {(own - theirs).mean():+.3f} {beyond}"
+
+
+class Places(Reciter):
+    """A model to which a character's chance follows from its place."""
+
+    def _logprob(self, before: str, char: str) -> float:
+        return -float(len(before) * ord(char) % 11)
+
+
+def test_the_orders_are_drawn_from_the_seed_of_the_whole():
+    tasks = [Task(f"t{i}", f"Ada has {i + 10} pens today") for i in range(48)]  # shards of three
+    knows = Places("of no text")
+    by_seed = {}
+    for seed in (0, 4, 5):
+        (by_seed[seed],) = asyncio.run(contamination("set", tasks, knows, tests=("order",), seed=seed)).evidence
+        assert by_seed[seed] == asyncio.run(order_evidence(knows, tasks, seed=seed))
+    assert len({each.statistic for each in by_seed.values()}) == 3, "other orders, other figures"
+    (plain,) = asyncio.run(contamination("set", tasks, knows, tests=("order",))).evidence
+    assert plain == by_seed[0]

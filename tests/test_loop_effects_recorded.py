@@ -173,6 +173,10 @@ def test_a_prompts_ids_are_kept_as_what_they_add_and_found_again() -> None:
     assert [each.prompt_ids for each in from_body(body, lambda *_: None)] == [None] * 2
     whole = to_body([said(5, 6)], Continued("KEY", 0, [9]))
     assert whole["prompt"].keys() == {"ids", "check"} and from_body(whole, earlier)[0].prompt_ids == (5, 6)
+    named = {**whole, "prompt": {**whole["prompt"], "after": "KEY", "sample": 0}}  # it keeps nothing of what it names
+    for kept in ({}, {"kept": 0}):
+        body = {**named, "prompt": {**named["prompt"], **kept}}
+        assert [each.prompt_ids for each in from_body(body, earlier)] == [(5, 6)]
     plain = Completion(assistant("x"), "stop", Usage(1, 0, 1))
     assert to_body([plain]).keys() == {"completions"} and from_body(to_body([plain]), earlier) == [plain]
     assert to_body([]) == {"completions": []}

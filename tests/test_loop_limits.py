@@ -214,8 +214,8 @@ def test_work_in_a_thread_keeps_its_context_and_its_errors(monkeypatch: pytest.M
             (SystemExit(3), "SystemExit: 3"),
             (KeyboardInterrupt("stop"), "KeyboardInterrupt: stop"),
         ):
-            with pytest.raises(RuntimeError) as told:
-                await in_thread(partial(_raise, error))
+            with pytest.raises(RuntimeError) as told:  # not a wait without end
+                await asyncio.wait_for(in_thread(partial(_raise, error)), 5)
             assert str(told.value) == said
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: told_wrong.append(context))
         for failure in (None, ValueError("nobody wants it")):

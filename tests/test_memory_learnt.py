@@ -206,3 +206,20 @@ def test_the_options_of_each_kind_reach_it(tmp_path):
             bounds_of(*wrong)
     with pytest.raises((ConfigError, StoreError), match="is a folder"):
         opened_file(str(tmp_path))
+
+
+def test_a_threshold_on_any_scale_is_taken_as_it_is():
+    def scored(value: float):
+        calls = [call(0, "generate", 4, usage=Usage(5, 0, 500)), ran(1, "f", a=1)]
+        return trace_of(*TALK, calls=calls, scores=(Score("points", value),), answer="x")
+
+    for threshold, below, reached in (
+        (5, 4.99, 5.0),
+        (5, 1.0, 10.0),
+        (0.0, -0.1, 0.0),
+        (-2.0, -2.5, -2.0),
+        (1, 0.9, 1),
+    ):
+        memory = procedural(threshold=threshold)
+        assert memory.threshold == threshold and memory.learn(scored(below)) == ()
+        assert [item.provenance["score"] for item in memory.learn(scored(reached))] == [reached]

@@ -6,9 +6,11 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from firsthand.errors import ConfigError, StoreError
 from firsthand.ingest import trace_evaluation, trace_store
@@ -16,6 +18,8 @@ from firsthand.ingest.alert_rules import AlertRule, WindowValue
 from firsthand.ingest.cold_segments import read_sealed
 from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.ingest.intake import Intake, IntakeSettings, parse_alerts
+from firsthand.ingest.otlp_json import decode_json
+from firsthand.ingest.otlp_protobuf import decode_protobuf, spans_of_request
 from firsthand.ingest.redaction import Redactor
 from firsthand.ingest.span_writer import SpanWriter, WriteOutcome, inflated
 from firsthand.ingest.trace_evaluation import Evaluation
@@ -193,3 +197,39 @@ def test_a_round_that_fails_tells_each_problem_and_goes_on_to_the_next_rule(tmp_
         assert [json.loads(line)["rule"] for line in target.read_text().splitlines()] == ["spans>2/1m"]
     finally:
         made.close()
+
+
+def test_only_a_span_whose_status_is_an_error_failed_in_protobuf_as_in_json() -> None:
+    request = ExportTraceServiceRequest()
+    spans = request.resource_spans.add().scope_spans.add().spans
+    given = [(None, ""), (0, ""), (0, "told"), (1, ""), (1, "told"), (2, ""), (2, "told")]
+    for number, (code, message) in enumerate(given, start=1):
+        span = spans.add(trace_id=b"\1" * 16, span_id=number.to_bytes(8, "big"), name="n")
+        if code is not None:
+            span.status.SetInParent()
+            span.status.code, span.status.message = code, message
+    made, rejected = spans_of_request(request)
+    wanted = [None, None, None, None, None, "", "told"]
+    assert ([each.error for each in made], rejected) == (wanted, 0)
+    assert [each.error for each in decode_protobuf(request.SerializeToString())[0]] == wanted
+    body = [
+        {"traceId": "01" * 16, "spanId": f"{number:016x}", "name": "n"}
+        | ({} if code is None else {"status": {"code": code, "message": message}})
+        for number, (code, message) in enumerate(given, start=1)
+    ]
+    told = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": body}]}]}).encode()
+    assert [each.error for each in decode_json(told)[0]] == wanted
+
+
+def test_a_trace_is_quiet_since_its_newest_span(store: TraceStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(trace_store, "time", SimpleNamespace(time=lambda: clock[0]))
+    store.add([ready("t", "1"), ready("u", "1")])
+    before = store.summary("u")
+    assert before.arrived_s == store.summary("t").arrived_s == 100.0
+    for at_s, span, end in ((150.0, "2", 20), (170.0, "3", 0), (200.0, "3", 90)):  # more, and one that is replaced
+        clock[0] = at_s
+        store.add([ready("t", span, end=end)])
+        assert store.summary("t").arrived_s == at_s
+    assert store.summary("u") == before, "the other trace is as quiet as it was"
+    assert store.summary("t").num_spans == 3 and store.summary("t").changed == 4

@@ -309,3 +309,29 @@ def test_a_replica_in_this_process_is_lost_at_once_when_it_is_killed():
 
     with pytest.raises(ConfigError, match=r"^the replica on here cannot work: no file$"):
         run(InProcessReplica(Replica(Refuses()), "here").begin())
+
+
+def test_a_receive_that_is_given_up_takes_no_message_of_the_next():
+    async def work() -> None:
+        others = asyncio.all_tasks()
+        remote = InProcessReplica(Replica(Echo()), "here")
+        given_up = asyncio.create_task(remote.receive())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        await remote.send([{"kind": "do", "job": 4, "method": "detokenize", "ids": [1, 2]}])
+        assert await remote.receive() == [{"kind": "end", "job": 4, "value": "ab"}]
+        waiting = asyncio.create_task(remote.receive())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        remote.kill()
+        for call in (waiting, remote.receive(), remote.send([])):
+            with pytest.raises(Lost, match=r"^the replica on here was lost: it was killed$"):
+                await call
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert asyncio.all_tasks() == others, "nothing goes on waiting"
+
+    run(work())

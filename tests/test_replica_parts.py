@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Coroutine
 from dataclasses import asdict
 from pathlib import Path
@@ -53,6 +54,8 @@ def test_settings_of_replicas_go_with_a_number_of_them():
         ({"replica_gpus": 1}, "replica_gpus is for replicas: say how many, as in --replicas 2"),
         ({"replicas": 2, "replica_cpus": -1}, "replica_cpus is -1: give a number from 0 to 1024"),
         ({"replicas": 2, "replica_gpus": 1025}, "replica_gpus is 1025: give a number from 0 to 1024"),
+        *(({"replicas": 2, name: number}, f"{name} is {number}: give a number from 0 to 1024")
+          for name in ("replica_cpus", "replica_gpus") for number in (math.nan, math.inf, -0.5, 1024.5)),
     ):  # fmt: skip
         with pytest.raises(ConfigError) as found:
             ReplicaSettings(**given)

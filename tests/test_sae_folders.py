@@ -267,3 +267,20 @@ def test_activations_of_many_texts_leave_each_first_token_out_unless_asked() -> 
     torch.testing.assert_close(activations_at(model, texts, SITE, first=True), rows)
     torch.testing.assert_close(activations_at(model, texts, SITE), rows[[at for at in range(27) if at % 3]])
     assert activations_at(model, texts, "blocks.0.attn.q").shape == (18, 96)
+
+
+def test_a_training_that_goes_on_knows_for_how_long_each_latent_was_silent(tmp_path: Path) -> None:
+    trainer = SaeTrainer(sae_of("topk", 4, 12, k=1), SaeSettings(steps=9))
+    rows = torch.randn(6, 3, 4, generator=torch.Generator().manual_seed(1))
+    for number in range(3):
+        trainer.step(rows[number])
+    silent = trainer.silent_M.tolist()
+    assert len(set(silent)) > 1 and max(silent) == 9, "some of twelve latents never fired in nine rows"
+    trainer.save(tmp_path)
+    back = SaeTrainer.load(tmp_path)
+    assert back.silent_M.tolist() == silent and back.silent_M.dtype == trainer.silent_M.dtype
+    for number in range(3, 6):
+        back.step(rows[number]), trainer.step(rows[number])
+    assert back.silent_M.tolist() == trainer.silent_M.tolist() != silent
+    ours, theirs = trainer.sae.state_dict(), back.sae.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)

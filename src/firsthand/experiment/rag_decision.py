@@ -214,7 +214,7 @@ def choose_changes(
     others = [each.answer for each in questions]
     for at, (question, place) in enumerate(chosen):
         ring = [chosen[(at + step) % len(chosen)][0].answer for step in range(1, len(chosen))] + others
-        new = next((each for each in ring if not has_words(each, question.answer) and not has_words(question.answer, each)
+        new = next((each for each in ring if not has_words(each, question.answer)
                     and not has_words(texts[place], each)), None)  # fmt: skip
         if new is not None:
             changes.append(FactChange(question, place, new))
@@ -286,8 +286,8 @@ def measured(
     for arm in arms:
         traces = before[arm]
         done = [each for each in traces if each.value() is not None]
-        quality = {each.task_id: [each.value() if each.error is None else 0.0] for each in traces}
-        base = {each.task_id: [each.value() if each.error is None else 0.0] for each in before.get(BASELINE, ())}
+        quality = {each.task_id: [each.value()] for each in traces}
+        base = {each.task_id: [each.value()] for each in before.get(BASELINE, ())}
         later = after.get(arm, [])
         given = ARMS[arm][0]
         known = given != "nothing" and any(_documents(run, each) for each in traces)

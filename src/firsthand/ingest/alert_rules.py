@@ -80,7 +80,7 @@ class AlertRule:
                 f"alert is {text[:80]!r}: write METRIC>VALUE/WINDOW or METRIC~SIGMAS/WINDOW, as in errors>0.1/1h"
             )
         metric, operator, bound, window = found.groups()
-        if metric not in METRICS and not metric.startswith("score."):
+        if metric not in METRICS and not (metric.startswith("score.") and metric != "score."):
             raise ConfigError(f"alert asks for {metric!r}: the metrics are {', '.join(METRICS)} and score.NAME")
         try:
             number = float(bound)
