@@ -27,6 +27,7 @@ from firsthand.model import Usage
 from firsthand.runs import store
 from firsthand.task import Task
 from firsthand.trace import Call, Failure, Score, Trace
+from scored_runs import scored_run
 
 # -- files, folders and runs --
 
@@ -68,6 +69,48 @@ def test_a_run_gives_each_agent_its_tasks_its_price_and_its_origin(tmp_path: Pat
         assert (about.run, about.source) == (run.id, str(run.path)) and about.when == run.created_at[:19] + "+00:00"
     found = read_results([run.path], tmp_path)
     assert [each.models for each in found.items] == [("bo",), ("ada", "bo")] and len(found.results) == 3
+
+
+def test_items_of_files_and_of_several_runs_stand_together_in_the_order_of_the_sources(tmp_path: Path) -> None:
+    def items(benchmark: str, model: str) -> ItemScores:
+        about = (BoardResult(model, benchmark, 0.0),)
+        return ItemScores(ColumnKey(benchmark, "p", "exact"), (model,), ("t",), np.ones((1, 1), np.float32), (), about)
+
+    kept, table = tmp_path / "kept.results", tmp_path / "table.csv"
+    write_result_file(kept, ResultSet.of([], [items("k1", "mo"), items("k2", "mo")]))
+    table.write_text("model,benchmark,score\nza,told,0.5\n")
+    runs = [
+        scored_run(tmp_path, name, {name: {f"{name}-sums": {"t": [{"exact": 0.25}]}, "more": {"u": [{"exact": 1.0}]}}})
+        for name in ("ada", "bo")
+    ]
+    for run in runs:
+        run.close()
+    one, two = (run.id for run in runs)
+
+    def read(*sources: str | Path) -> tuple[list[tuple[str, tuple[str, ...]]], list[tuple[str, str, float]]]:
+        found = read_results(sources, tmp_path)
+        assert found.remarks == ()
+        return (
+            sorted((each.key.benchmark, each.models) for each in found.items),
+            sorted((each.benchmark, each.model, each.value) for each in found.results),
+        )
+
+    of_one = [("ada-sums", "ada", 0.25)]
+    of_two = [("bo-sums", "bo", 0.25)]
+    of_file = [("k1", "mo", 1.0), ("k2", "mo", 1.0)]
+    both = [("more", "ada", 1.0), ("more", "bo", 1.0)]
+    every = (
+        [("ada-sums", ("ada",)), ("bo-sums", ("bo",)), ("k1", ("mo",)), ("k2", ("mo",)), ("more", ("ada", "bo"))],
+        [*of_one, *of_two, *of_file, *both, ("told", "za", 0.5)],
+    )
+    assert read(kept, one, table, two) == every
+    assert read(one, two, kept, table) == every
+    assert read(table, "last", kept, tmp_path / "runs" / one) == ([*every[0][:4], ("more", ("bo", "ada"))], every[1])
+    assert read(one, two) == (
+        [("ada-sums", ("ada",)), ("bo-sums", ("bo",)), ("more", ("ada", "bo"))], [*of_one, *of_two, *both]
+    )  # fmt: skip
+    assert read(two, two) == read("last") == read(two), "what is named twice counts once"
+    assert read() == ([], [])
 
 
 def test_a_folder_gives_what_its_files_hold_and_tells_what_it_leaves_out(tmp_path: Path) -> None:

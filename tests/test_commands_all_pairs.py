@@ -81,6 +81,9 @@ def test_agents_of_several_runs_have_the_names_of_their_runs_and_a_run_counts_on
     assert [(each["a"], each["b"], each["difference"]) for each in found] == [
         (names[0], names[1], 0.5), (names[0], names[2], 1.0), (names[1], names[2], 0.5),
     ]  # fmt: skip
+    for again in (["last"], [str(home / "runs" / second)], [first, "last", second]):
+        assert compared(first, second, *again) == found, "whatever it is called"
+    assert compared(first, str(home / "runs" / first)) == compared(first), "one run: its agents have their own names"
     assert [each["a"] for each in compared(first, benchmark="sums")] == ["ada"]
     with pytest.raises(UnknownName, match=f"no benchmark 'sum'; did you mean 'sums'.* `firsthand show {first}`"):
         compared(first, benchmark="sum")

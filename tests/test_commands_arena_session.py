@@ -328,3 +328,19 @@ def test_an_arena_keeps_its_settings_and_says_where_votes_are(
     typed(monkeypatch, "")
     assert arena.main(Config(models, continue_=str(path))) == 0 and path.is_dir(), "an old run is never removed"
     assert "No vote was given; the answers are kept in run " in capsys.readouterr().out
+
+
+def test_a_model_that_was_drawn_and_not_named_is_refused_on_either_side(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed(monkeypatch, "s\n")
+    sides = drawn(5, 0)
+    (third,) = set(NAMES) - set(sides)
+    for missing, told in (([sides[0]], sides[0]), ([sides[1]], sides[1]), ([*sides], sides[0])):
+        known = agents(*(name for name in NAMES if name not in missing))
+        with pytest.raises(ConfigError) as refused:
+            session(Config(NAMES, seed=5), run, known, "P0?")
+        assert str(refused.value) == f"run {run.id} has battles of {told!r}: name it among the models too"
+    assert list(run.traces()) == [], "nothing was asked"
+    assert session(Config(NAMES, seed=5), run, agents(*sides), "P0?") == 0, f"{third} was not drawn"
+    assert [each.agent_name for each in run.traces()] == sides

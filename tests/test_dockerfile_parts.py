@@ -112,6 +112,12 @@ def test_a_copy_that_cannot_be_followed_copies_nothing(context: Path, tmp_path: 
 def test_instructions_are_whole_lines_and_variables_pairs() -> None:
     text = "# c\nFROM x\n\n  RUN a \\\n\n# within\n  b \\\\\n c\\\n\td\nENV A=1\\\n"
     assert list(_lines(text)) == ["FROM x", "RUN a    b \\  c \td", "ENV A=1"]
+    for blanks in ("", " ", "   ", "\t", " \t "):
+        assert list(_lines(f"RUN a\\{blanks}\nb \\{blanks}\n c{blanks}\nENV A=1\\{blanks}")) == [
+            "RUN a b   c",
+            "ENV A=1",
+        ]
+    assert list(_lines("RUN a\\ b\nRUN c\\\\\nd\r\nUSER e")) == ["RUN a\\ b", "RUN c\\ d", "USER e"]
     assert list(_lines("")) == [] == list(_lines("\n# only\n")) and list(_lines("RUN \\\n\\\n")) == ["RUN"]
     assert [_joined(*each) for each in (("", "a"), ("", "/a"), ("/w", "a/b"), ("/w", "/x"), ("/w", "."))] == [
         "/a", "/a", "/w/a/b", "/x", "/w",

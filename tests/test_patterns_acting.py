@@ -1,5 +1,6 @@
 """Patterns that act, vote and reflect, as they are played; and the options that each pattern refuses."""
 
+import asyncio
 import math
 from random import Random
 
@@ -7,6 +8,7 @@ import pytest
 
 from firsthand import Agent, catalog
 from firsthand.errors import ConfigError
+from firsthand.guard import GuardVerdict
 from firsthand.message import ToolCall, assistant
 from firsthand.model import Likelihood, Sampling
 from firsthand.patterns.attend import attend
@@ -37,6 +39,7 @@ from firsthand.patterns.thought_action import thought_action
 from firsthand.patterns.toolformer import toolformer
 from firsthand.patterns.tot import choose, expected, tot
 from firsthand.providers.scripted import Scripted
+from firsthand.rollout import rollout
 from firsthand.tool import tool
 from played_pattern import branches, played, question
 
@@ -94,6 +97,67 @@ def test_react_answers_wrong_actions_and_reads_a_finish_after_its_last_step():
         and over[1][1][0][-1] == ("user", "No steps are left. Give the answer now.")
         and over[1][1][1]["tools"] == ()
     )
+
+
+class Watching:
+    """A guard that keeps the results it is shown, as (id of the call, name, content, whether it failed)."""
+
+    def __init__(self):
+        self.seen = []
+
+    def result(self, view, tool, result):
+        self.seen.append((result.call_id, result.name, result.content, result.is_error))
+        return GuardVerdict.passed("watching")
+
+
+@tool(effect="read", name="python")
+def runs(code: str) -> str:
+    """Run code."""
+    return f"ran {code}"
+
+
+@tool(effect="read", name="act")
+def acts(action: str) -> str:
+    """Act."""
+    return f"did {action}"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "options", "tools", "said", "seen"),
+    [
+        (
+            react, {"max_steps": 7}, (look, add),
+            ["Action: LOOK[a]", "hm", "Action: zook[b]", "Action: add[1]", 'Action: add[{"a": 1, "b": 2}]',
+             "Action: look[c]", "Final Answer: x"],
+            [("step-0", "look", "seen a", False), ("step-4", "add", "3", False), ("step-5", "look", "seen c", False)],
+        ),
+        (
+            code_act, {}, (runs,),
+            ["```python\n1\n```", "hm", "```python\n2\n```", "Final Answer: x"],
+            [("step-0", "python", "ran 1", False), ("step-2", "python", "ran 2", False)],
+        ),
+        (
+            toolformer, {"max_calls": 3}, (look,),
+            ["a [look(b)", " c [none(b)", " d [look(e)", " f"],
+            [("call-0", "look", "seen b", False), ("call-2", "look", "seen e", False)],
+        ),
+    ],
+)  # fmt: skip
+def test_each_call_of_an_attempt_has_the_number_of_its_step_as_its_id(pattern, options, tools, said, seen):
+    guard = Watching()
+    agent = Agent("a", Scripted(said), pattern, options, tools, guard=(guard,))
+    trace = asyncio.run(rollout(agent, question()))
+    assert trace.error is None and guard.seen == seen
+
+
+def test_each_action_of_a_world_has_the_number_of_its_step_as_its_id():
+    guard = Watching()
+    said = ["Thought: a\nAction: go", "Thought: b\nAction: stay", "Thought: c\nAction: go"]
+    agent = Agent("a", Scripted(said), thought_action, {"max_steps": 3}, (acts,), guard=(guard,))
+    asyncio.run(rollout(agent, question()))
+    assert guard.seen == [
+        ("step-0", "act", "did go", False), ("step-1", "act", "did stay", False), ("step-2", "act", "did go", False),
+    ]  # fmt: skip
 
 
 def test_react_and_votes_stand_in_for_each_other():

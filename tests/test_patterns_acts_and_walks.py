@@ -15,7 +15,7 @@ from firsthand.grammar import lark
 from firsthand.model import Sampling
 from firsthand.patterns.judge import judge
 from firsthand.patterns.parts.judge_protocols import WARNING, judge_protocol, show
-from firsthand.patterns.parts.self_tests import _indented, program
+from firsthand.patterns.parts.self_tests import _indented, _returns_outside, program
 from firsthand.patterns.thought_action import step_grammar
 from firsthand.patterns.toolformer import toolformer
 from firsthand.providers.scripted import Scripted
@@ -132,6 +132,11 @@ HEAD = 'def f(x):\n    """Doc."""\n'
             "    match x:\n        case 1:\n            return 1",
         ),
         ("def g():\n    return 1\nreturn g()", "    def g():\n        return 1\n    return g()"),
+        ("async def g():\n    return 1\nreturn g()", "    async def g():\n        return 1\n    return g()"),
+        (
+            "class A:\n    async def g(self):\n        return 1\nreturn A()",
+            "    class A:\n        async def g(self):\n            return 1\n    return A()",
+        ),
         ("(", "("),
     ],
 )
@@ -150,3 +155,47 @@ def test_a_function_beside_the_head_and_a_body_without_return_stay_as_they_are()
     assert (_indented(beside, HEAD), _indented(below, HEAD)) == (beside, below)
     deep = "\n".join(["    y = x", *(f"    y = y + {at}" for at in range(3)), "    return " + " + ".join(["x"] * 500)])
     assert _indented(deep, HEAD) == deep
+
+
+@pytest.mark.parametrize(
+    ("code", "outside"),
+    [
+        ("", False),
+        ("x = 1", False),
+        ("return 1", True),
+        ("def f():\n    return 1", False),
+        ("async def f():\n    return 1", False),
+        ("async def f():\n    async with x:\n        return 1", False),
+        ("def f():\n    return 1\nreturn 2", True),
+        ("return 2\ndef f():\n    return 1", True),
+        ("async def f():\n    return 1\nif x:\n    return 2", True),
+        ("class A:\n    return 1", True),
+        ("class A:\n    class B:\n        if x:\n            return 1", True),
+        ("class A:\n    def f(self):\n        return 1", False),
+        ("class A:\n    async def f(self):\n        return 1\n    x = 2", False),
+        ("class A:\n    def f(self):\n        return 1\n    return 2", True),
+        ("if x:\n    pass\nelse:\n    return 1", True),
+        ("for a in x:\n    pass\nelse:\n    return 1", True),
+        ("while x:\n    return", True),
+        ("with x:\n    return 1", True),
+        ("try:\n    pass\nexcept E:\n    return 1", True),
+        ("try:\n    pass\nfinally:\n    return 1", True),
+        ("match x:\n    case 1:\n        return 1", True),
+        ("if x:\n    def f():\n        return 1", False),
+        ("f = lambda: [(yield)]", False),
+    ],
+)
+def test_a_return_outside_of_every_function_is_what_does_not_compile(code: str, outside: bool) -> None:
+    assert _returns_outside(ast.parse(code)) is outside
+    if outside:
+        with pytest.raises(SyntaxError, match="'return' outside function"):
+            compile(code, "answer", "exec")
+    else:
+        compile(code, "answer", "exec")
+
+
+def test_a_body_stays_in_an_async_function_and_beside_one() -> None:
+    assert _indented("return 1", "async def f(x):") == "    return 1"
+    assert _indented("    return 1", "async def f(x):") == "    return 1"
+    beside = "    return 1\n\nasync def g():\n    return 2"
+    assert _indented(beside, "async def f(x):") == beside == _indented(beside, HEAD)

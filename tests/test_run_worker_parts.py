@@ -56,6 +56,21 @@ def test_workers_are_described_and_told_apart():
     assert difference(here, {**here, "benchmarks": {"b": {"protocol": "q" * 99}}}) == (
         f"its benchmark 'b' has the protocol '{'q' * 79}, and here it is 'p'"
     )
+    assert difference(here, {**here, "benchmarks": {"b": {}}}) == (
+        "its benchmark 'b' has the protocol None, and here it is 'p'"
+    ), "a field that is not there is another one"
+    lacking = {key: value for key, value in here.items() if key != "firsthand"}
+    assert difference(here, lacking) == f"it has firsthand None, and here it is {__version__}"
+    assert difference(here, {}) == f"it has firsthand None, and here it is {__version__}"
+    assert difference(here, {"firsthand": __version__}) == "it has no agent 'ada'"
+    assert difference({"agents": {"a": {"x": None}}}, {"agents": {"a": {}}}) is None
+    second = {"agents": {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 2}}}
+    for other, told in (
+        ({"a": {"x": 1, "y": 2}, "b": {"x": 1}}, "its agent 'b' has the y None, and here it is 2"),
+        ({"a": {"x": 1, "y": 2}}, "it has no agent 'b'"),
+        ({"a": {"x": 3, "y": 3}, "b": {}}, "its agent 'a' has the x 3, and here it is 1"),
+    ):
+        assert difference(second, {"agents": other}) == told
     assert difference(here, {**here, "more": 1}) is None
     odd = {"tags": (1, "x"), "agents": {"a": {"stop": ("x", "y"), "at": Path("p"), "by": {3: (4,)}}}}
     assert difference(odd, odd) is None and difference(odd, unpack(pack(odd))) is None, (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -111,6 +112,25 @@ def test_a_traceback_names_the_frames_of_the_code_alone_and_what_it_cannot_show(
     assert python("import sys\nprint('x')\nsys.stderr.close()\n1 / 0") == (1, "x\n", "ZeroDivisionError\n")
     wrong = (1, "", '  File "<code>", line 1\n    def (\n        ^\nSyntaxError: invalid syntax\n')
     assert python("def (", "cell") == python("def (") == wrong, "no frame of the library that reads it"
+
+
+@pytest.mark.parametrize("before", [signal.SIG_DFL, signal.SIG_IGN])
+def test_an_interrupt_raises_and_garbage_is_collected_whatever_was_set_before(before: signal.Handlers) -> None:
+    def ran(code: str, kind: str) -> tuple[int, str, str]:
+        def work() -> None:
+            signal.signal(signal.SIGINT, before)
+            gc.disable()
+            worker.run_python(code, "<code>", kind, [])
+
+        return forked(work)
+
+    interrupt = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nfor _ in range(10**6): pass"
+    caught = f"try:\n    {interrupt.replace(chr(10), chr(10) + '    ')}\nexcept KeyboardInterrupt: print('stopped')"
+    for kind in ("python", "program", "cell"):
+        assert ran(caught, kind) == (0, "stopped\n", ""), kind
+        status, said, errors = ran(f"print('x')\n{interrupt}\nprint('y')", kind)
+        assert (status, said) == (1, "x\n") and errors.endswith("\nKeyboardInterrupt\n"), kind
+        assert ran("import gc\nprint(gc.isenabled())", kind) == (0, "True\n", ""), kind
 
 
 def test_each_kind_of_run_has_its_own_way() -> None:
