@@ -20,7 +20,7 @@ from firsthand.sampling import Sampling
 from firsthand.train.episodes import Episode, Graded
 from firsthand.train.live_line import line_of
 from firsthand.train.objective import Targets
-from firsthand.train.policy_streams import policy_streams
+from firsthand.train.policy_streams import corrected, importance_metrics, policy_streams
 from firsthand.train.rollout_settings import RolloutSettings
 from firsthand.train.sampled_policy import sampled_policy
 
@@ -230,3 +230,30 @@ def test_advantages_are_multiplied_by_both_weights(
     (bare,) = policy_streams([one], [2.0], settings, mean_per_answer=mean)
     assert bare.advantage.tolist() == pytest.approx(advantages) and not np.any(bare.ref_kl)
     assert policy_streams([], [], settings) == []
+
+
+def test_a_sampler_of_other_arithmetic_is_corrected_by_the_trainers_log_probs() -> None:
+    mask, sampled = np.array([0, 1, 1, 0.5]), np.log([1, 0.25, 0.5, 0.125])
+    trainer = np.log([0.9, 0.5, 0.25, 0.5])
+    one = Episode(np.arange(4, dtype=np.int32), mask, sampled - 1, sampled, 1.0, "g", "s")
+    none = replace(one, mask=np.zeros(4))
+    graded = Graded((one, none), {"reward": 0.5, "sampler_gap": 9.0})
+    found = corrected(graded, [trainer, trainer], RolloutSettings(importance_cap=3.0))
+    assert found.metrics == pytest.approx(
+        {"reward": 0.5, "sampler_gap": math.log(4), "importance_ratio": 6.5 / 3, "importance_capped": 1 / 3}
+    )
+    assert graded.metrics == {"reward": 0.5, "sampler_gap": 9.0} and one.importance is None
+    first, second = found.episodes
+    old = np.array([sampled[0], *trainer[1:]])
+    assert first.behaviour.tolist() == pytest.approx(old.tolist()) == first.own.tolist()
+    assert first.importance is not None and first.importance.tolist() == pytest.approx([1, 2, 0.5, 3])
+    assert second.behaviour.tolist() == sampled.tolist() and second.importance is not None
+    assert second.importance.tolist() == [1.0] * 4 and sampled[1] == math.log(0.25), "arrays that were given stay"
+    masked = corrected(graded, [trainer, trainer], RolloutSettings(importance_cap=3.0, importance_mode="token_mask"))
+    assert masked.episodes[0].importance is not None
+    assert masked.episodes[0].importance.tolist() == pytest.approx([1, 2, 0.5, 0])
+    equal = replace(one, own=sampled)
+    assert importance_metrics([equal, none], 1.0) == {"importance_ratio": 1.0, "importance_capped": 0.0}, "at the cap"
+    assert importance_metrics([equal, replace(one, own=trainer)], 1.0) == pytest.approx(
+        {"importance_ratio": (3 + 6.5) / 6, "importance_capped": 2 / 6}
+    )
