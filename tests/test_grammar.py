@@ -107,6 +107,9 @@ def test_a_sampling_refuses_what_is_no_grammar():
 def test_accepts_tells_whole_texts_from_beginnings_and_from_wrong_ones(grammar, good, begun, bad):
     assert accepts(grammar, good) and not accepts(grammar, begun) and not accepts(grammar, bad)
     assert accepts(grammar, begun, whole=False) and not accepts(grammar, bad, whole=False)
+    assert accepts(grammar, good, whole=False) and accepts(grammar, "", whole=False) and not accepts(grammar, "")
+    for text in ("\ud800", good + "\ud800", begun + "\ud800"):
+        assert accepts(grammar, text) is False and accepts(grammar, text, whole=False) is False, "no text of UTF-8"
 
 
 # -- on the wire --

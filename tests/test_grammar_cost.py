@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from firsthand.errors import ModelFileError
@@ -197,3 +198,23 @@ def test_a_vocabulary_is_written_as_gguf_reads_it(tmp_path: Path) -> None:
     for number, (said, change) in enumerate(wrong.items()):
         with pytest.raises(ModelFileError, match=said):
             vocabulary_metadata(folder(tmp_path / f"wrong{number}", **change))
+
+
+@pytest.mark.parametrize("count", [4095, 4096, 4097, 8193])
+def test_a_normalisers_table_of_many_nodes_on_a_level_has_the_same_keys(count: int) -> None:
+    """Keys of three bytes, of which the first two are all different: as many nodes on the second level."""
+    texts, last = ["one", "two", "three"], 1 << 16
+    units = np.zeros(last + 256, dtype=np.int64)
+    units[0] = 256 << 10
+    expected: dict[str, str] = {}
+    for number in range(count):
+        first, second = number // 100 + 1, number % 100 + 1
+        begin, behind = 256 ^ first, 256 * (first + 1)
+        units[begin] = (begin ^ behind) << 10 | first
+        middle, end = behind ^ second, (1 << 15) + number
+        units[middle] = (middle ^ end ^ ord("x")) << 10 | second
+        units[end] = (end ^ (last + number % 3)) << 10 | 1 << 8 | ord("x")
+        expected[f"{chr(first)}{chr(second)}x"] = texts[number % 3]
+    for number, at in enumerate((0, 4, 8)):
+        units[last + number] = 0x80000000 | at
+    assert read_table(table(units.tolist(), b"one\0two\0three\0"), "here") == expected

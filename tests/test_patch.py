@@ -112,3 +112,44 @@ def test_reading_is_linear() -> None:
             find_patch(text)
             with pytest.raises(DataError):
                 read_patch(text)
+
+
+DIFF, NAMES, HUNK = "diff --git a/x b/x\n", "--- a/x\n+++ b/x\n", "@@ -1 +1 @@\n-a\n+b\n"
+ABSOLUTE = "is absolute: give one inside the repository"
+IN_GIT = "is, or could be read as, one inside .git, which is refused"
+OUT = "leads out of the repository, or is not normalised"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "reason"),
+    [
+        (f"{DIFF}--- /x\n+++ b/x\n{HUNK}", 2, f"the path '/x' {ABSOLUTE}"),
+        (f"{DIFF}--- a/x\n+++ /x\n{HUNK}", 3, f"the path '/x' {ABSOLUTE}"),
+        (f"--- a/x\n+++ /x\n{HUNK}", 2, f"the path '/x' {ABSOLUTE}"),
+        (f"{DIFF}--- a/x\n+++ /{'y' * 80}\n{HUNK}", 3, f"the path '/{'y' * 79}' {ABSOLUTE}"),
+        (f"{DIFF}rename from x\nrename to /y\n", 3, f"the path '/y' {ABSOLUTE}"),
+        (f"{DIFF}rename from ../x\nrename to y\n", 2, f"the path '../x' {OUT}"),
+        (f"{DIFF}copy from x\ncopy to .git/y\n", 3, f"the path '.git/y' {IN_GIT}"),
+        ("x\ndiff --git a/x b/y\n", 2, "'diff --git a/x b/y' does not name the same file on both sides"),
+        ("x\ndiff --git x x\n", 2, "the path 'x' has no prefix: write it as a/FILE and b/FILE"),
+        (f'{DIFF}--- a/x\n+++ "b/\\001"\n{HUNK}', 3, r"the path 'b/\x01' has control characters"),
+        (f"{DIFF}--- a/x\n+++ b/.gitmodules\n{HUNK}", 3, "the path 'b/.gitmodules' declares submodules, which are refused"),
+        (f"{DIFF}--- a/x\n", 2, "`--- FILE` is not followed by `+++ FILE`"),
+        (f"{DIFF}--- a/x\n+b\n", 2, "`--- FILE` is not followed by `+++ FILE`"),
+        (f"{DIFF}--- /dev/null\n+++ /dev/null\n{HUNK}", 2, "both sides are /dev/null"),
+        (DIFF + NAMES, 4, "a hunk `@@ -1,2 +1,3 @@` was expected after the names of the file"),
+        (f"{NAMES}hello\n", 3, "a hunk `@@ -1,2 +1,3 @@` was expected after the names of the file"),
+        (f"{NAMES}@@ {'x' * 60}\n", 3, f"'@@ {'x' * 57}' is not a hunk header, such as `@@ -1,2 +1,3 @@`"),
+        (f"{NAMES}{HUNK}@@ -9 +9,2 @@\n-a\n", 6, "the hunk is shorter than its header says"),
+        (f"{NAMES}{HUNK}@@ -9 +9 @@\n-a\n+b\n c\n", 6, "the hunk is longer than its header says"),
+        (f"{NAMES}{HUNK}@@ -9 +9 @@\n-a\n-b\n", 6, "the hunk's lines do not match its header"),
+        (DIFF + HUNK, 2, "a hunk without `---` and `+++` before it"),
+        (f"{DIFF}new mode 120000\n", 2, "a symbolic link is refused: only ordinary files may be changed"),
+        (f"{NAMES}{HUNK}old mode 160000\n", 6, "a submodule is refused: only ordinary files may be changed"),
+        (f"{DIFF}Binary files a/x and b/x differ\n", 2, "a binary file is changed, and only text is allowed"),
+    ],
+)  # fmt: skip
+def test_a_refusal_names_its_line_and_the_whole_reason(text: str, line: int, reason: str) -> None:
+    with pytest.raises(DataError) as refused:
+        read_patch(text)
+    assert str(refused.value) == f"line {line} of the patch: {reason}"

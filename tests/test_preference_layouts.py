@@ -89,6 +89,22 @@ def test_scored_completions_are_ranked_and_equal_scores_are_one() -> None:
         as_comparison(line | {"completions": [{"response": "a"}]}, "x:3")
 
 
+def test_completions_are_scored_answers_only_where_an_instruction_stands_beside_them() -> None:
+    scored = [{"response": "a", "overall_score": 1}, {"response": "b", "overall_score": 2}]
+    own = {"prompt": "p", "chosen": "b", "rejected": "a"}
+    for line in (own | {"completions": scored}, own | {"completions": 3}, own | {"instruction": "q"},
+                 {"completions": scored}, {"instruction": "q"}, {}):  # fmt: skip
+        assert as_comparison(line, "x:1") is line, "left as it is"
+    prompt = [said("user", "one?"), said("assistant", "1\n\nwith: a colon"), said("user", "two?")]
+    sides = {"chosen": [said("assistant", "yes")], "rejected": [said("assistant", "no")]}
+    assert as_comparison(HH | {"completions": scored}, "x:1") == {"prompt": prompt, **sides}
+    assert as_comparison(HH | {"instruction": "q"}, "x:1") == {"prompt": prompt, **sides}
+    ranked = {"prompt": [said("user", "q")], "answers": [[said("assistant", "b")], [said("assistant", "a")]]}
+    for more in ({}, own, HH):
+        assert as_comparison({**more, "instruction": "q", "completions": scored}, "x:1") == ranked
+    assert as_comparison({"instruction": "q", "completions": []}, "x:1") is None
+
+
 def write(path: Path, lines: Sequence[Any]) -> Path:
     with gzip.open(path, "wt") if path.suffix == ".gz" else path.open("w") as file:
         file.writelines(f"{json.dumps(line)}\n" for line in lines)

@@ -118,6 +118,28 @@ def test_a_patch_is_applied_with_git_or_patch_and_makes_room_for_the_tests(tmp_p
     assert not isinstance(refused.value, PatchRefused)
 
 
+def test_files_that_the_hidden_tests_change_delete_or_move_are_set_back_first(tmp_path: Path) -> None:
+    record, calc, name = make_record(tmp_path), tmp_path / "calc", "tests/test_calc.py"
+    base = record["base_commit"]
+    subprocess.run(["git", "reset", "-q", "--hard", base], cwd=calc, check=True)
+    text = (calc / name).read_text()
+    head = f"diff --git a/{name} b/{name}\n"
+    gone = "".join(f"-{line}\n" for line in text.splitlines())
+    deletes = (
+        f"{head}deleted file mode 100644\n--- a/{name}\n+++ /dev/null\n@@ -1,{gone.count(chr(10))} +0,0 @@\n{gone}"
+    )
+    edit = "@@ -1,2 +1,2 @@\n-from calc import double\n+from calc import *\n \n"
+    changes = f"{head}--- a/{name}\n+++ b/{name}\n{edit}"
+    moves = f"diff --git a/{name} b/tests/test_new.py\nrename from {name}\nrename to tests/test_new.py\n"
+    moves += f"--- a/{name}\n+++ b/tests/test_new.py\n{edit}"
+    for mine in (changes, deletes):
+        for theirs in (changes, deletes, moves, record["test_patch"]):
+            subprocess.run("git reset -q --hard; git clean -qfd", shell=True, cwd=calc, check=True)
+            tests = replace(hidden(record), test_patch=theirs)
+            assert asyncio.run(_apply(FolderPlace(tmp_path), mine, tests)) == "git apply", (mine, theirs)
+            assert (calc / name).read_text() == text
+
+
 def test_an_end_of_no_known_status_is_an_error_of_the_sandbox() -> None:
     tests = HiddenTests("c", BREAKS, SCRIPT, "pytest")
     with pytest.raises(SandboxError, match=r"^the patch could not be applied \(error\): no room$"):

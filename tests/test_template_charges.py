@@ -102,6 +102,15 @@ def test_filters_are_charged_and_give_what_jinja_gives() -> None:
     assert charged(lambda made: made._indent("a\n\nb"))[:2] == ("a\n\n    b", 4 + 5 * 3)
     assert charged(lambda made: made._indent("a\n\nb", ">", True, True))[0] == ">a\n>\n>b"
     assert charged(lambda made: made.sliced("abcdef", 1, 5, 2))[:2] == ("bd", 2)
+    for value, part, chars in (
+        ("abcdef", "bd", 2), ([1, 2, 3, 4, 5], [2, 4], 2), ((1, 2, 3, 4, 5), (2, 4), 2), (("a",), (), 0),
+        (range(9), range(1, 5, 2), 0),
+    ):  # fmt: skip
+        assert charged(lambda made, value=value: made.sliced(value, 1, 5, 2)) == (part, chars, 1), value
+    for value in ("abc", [1, 2, 3], (1, 2, 3)):
+        assert charged(lambda made, value=value: made.sliced(value, None, None, None)) == (value, 3, 1)
+        assert charged(lambda made, value=value: made.sliced(value, -2, None, None)) == (value[1:], 2, 1)
+        assert charged(lambda made, value=value: made.sliced(value, None, None, -1)) == (value[::-1], 3, 1)
     assert charged(lambda made: made.joined(["ab", 3, "c"]))[:2] == ("ab3c", 8), "each piece, and the whole"
     value = {"k": ["é", 1, None]}
     found, chars, _ = charged(lambda made: made._tojson(value))

@@ -124,6 +124,10 @@ def test_a_mark_without_a_call_is_text_and_one_with_a_bracket_is_a_broken_call()
     assert parsed(CALL, "just (words ") == (*broken, DONE, "", 0)
     assert parsed("<|python_tag|>", " words ") == ([("", "words")], [(0, "", "words")], DONE, "", 0)
     assert parsed(CALL, f" {END}x") == ([("", "")], [(0, "", "")], DONE, "x", 0)
+    for empty in ("x = ", " ```json\n```\n", ",;", "f = g = "):
+        body = empty.strip()
+        assert parsed(CALL, f"{empty}{END}x") == ([("", body)], [(0, "", body)], DONE, "x", 0), "its text is reported"
+    assert parsed(CALL, f"{ADD} x = {END}y")[0] == ADDED[0]
 
 
 @pytest.mark.parametrize(

@@ -177,3 +177,28 @@ def test_a_search_finds_five_tools_or_as_many_as_are_asked_for_from_one_to_ten()
     made.changed.add("tools")
     asyncio.run(few.refresh())
     assert (few.is_large, len(few.tools)) == (False, 11)
+
+
+@pytest.mark.usefixtures("home")
+def test_a_search_is_among_the_tools_that_the_server_has_now() -> None:
+    source, made = opened(tool("read_mail", "Reads mail."), tool("send_mail", "Sends."), tool("clock"), lazy_above=2)
+    made.changed.add("tools")
+
+    async def main() -> None:
+        await source.refresh()
+        assert await source._search_tools("weather") == "None of the 3 tools fits; try other words."
+        assert made.reads == 1, "nothing was said to have changed"
+        made.listed += [tool("weather", "Tells the weather.")]
+        assert await source._search_tools("weather") == "None of the 3 tools fits; try other words.", "not said yet"
+        made.changed.add("tools")
+        found = await source._search_tools("weather")
+        assert found == "These tools are available now:\ns__weather {}\nTells the weather." and made.reads == 2
+        assert [each.name for each in source.tools] == ["s__weather"] and made.changed == set()
+        made.listed = made.listed[1:]
+        made.changed.add("tools")
+        assert (await source._search_tools("mail")).splitlines() == [
+            "These tools are available now:", "s__send_mail {}", "Sends.",
+        ]  # fmt: skip
+        assert [each.name for each in source.tools] == ["s__send_mail", "s__weather"]
+
+    asyncio.run(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from firsthand.sampling import Sampling
 from firsthand.train.episodes import Episode, Graded
 from firsthand.train.live_line import line_of
 from firsthand.train.objective import Targets
+from firsthand.train.policy_streams import corrected, importance_metrics, policy_streams
+from firsthand.train.rollout_settings import RolloutSettings
 from firsthand.train.sampled_policy import sampled_policy
 
 REFERENCE = -0.5
@@ -188,3 +191,69 @@ def test_distributions_that_logits_alone_do_not_give_are_refused() -> None:
         assert str(nothing.value) == (
             "rollouts at temperature 0 are all alike, so nothing can be learned: give a temperature above 0"
         )
+
+
+@pytest.mark.parametrize(
+    ("corrects", "importance", "advantages"),
+    [
+        (False, None, [0, 2, 2, 2]),
+        (True, None, [0, 4, 1, 6]),
+        (False, [9, 2, 3, 0.5], [0, 4, 6, 1]),
+        (True, [9, 2, 3, 0.5], [0, 8, 3, 3]),
+    ],
+)
+@pytest.mark.parametrize("mean", [False, True])
+def test_advantages_are_multiplied_by_both_weights(
+    corrects: bool, importance: list[float] | None, advantages: list[float], mean: bool
+) -> None:
+    mask, own, sampled = np.array([0, 1, 1, 0.5]), np.log([1, 0.5, 0.25, 0.5]), np.log([1, 0.25, 0.5, 0.125])
+    factors = None if importance is None else np.array(importance)
+    one = Episode(np.arange(4, dtype=np.int32), mask, own, sampled, 1.0, "g", "s", importance=factors, adapter="p")
+    other = replace(one, mask=np.array([0, 0, 1.0, 0]), importance=None, group="h", source="t", adapter="")
+    settings = RolloutSettings(correct_to_model=corrects)
+    references = [np.full(4, -1.0), np.full(4, -2.0)]
+    given = np.array([7.0, 7, 5, 7])
+    first, second = policy_streams([one, other], [2.0, given], settings, mean_per_answer=mean, references=references,
+                                   more=[{"label": 1.0, "pair": 0}, {"label": -1.0, "pair": 0}])  # fmt: skip
+    weight = mask / 2.5 if mean else mask
+    assert first.advantage.tolist() == pytest.approx(advantages)
+    assert second.advantage.tolist() == pytest.approx([0, 0, 2.5 if corrects else 5, 0])
+    assert first.pg.tolist() == pytest.approx(weight.tolist()) and first.ref_kl.tolist() == pytest.approx(
+        weight.tolist()
+    )
+    assert first.behaviour.tolist() == pytest.approx((own if corrects else sampled).tolist())
+    assert second.pg.tolist() == [0, 0, 1, 0] and second.reference.tolist() == [-2.0] * 4
+    assert [(each.group, each.source, each.adapter, each.label) for each in (first, second)] == [
+        ("g", "s", "p", 1.0), ("h", "t", "", -1.0),
+    ]  # fmt: skip
+    assert given.tolist() == [7, 7, 5, 7] and (factors is None or factors.tolist() == importance), "left as they were"
+    (bare,) = policy_streams([one], [2.0], settings, mean_per_answer=mean)
+    assert bare.advantage.tolist() == pytest.approx(advantages) and not np.any(bare.ref_kl)
+    assert policy_streams([], [], settings) == []
+
+
+def test_a_sampler_of_other_arithmetic_is_corrected_by_the_trainers_log_probs() -> None:
+    mask, sampled = np.array([0, 1, 1, 0.5]), np.log([1, 0.25, 0.5, 0.125])
+    trainer = np.log([0.9, 0.5, 0.25, 0.5])
+    one = Episode(np.arange(4, dtype=np.int32), mask, sampled - 1, sampled, 1.0, "g", "s")
+    none = replace(one, mask=np.zeros(4))
+    graded = Graded((one, none), {"reward": 0.5, "sampler_gap": 9.0})
+    found = corrected(graded, [trainer, trainer], RolloutSettings(importance_cap=3.0))
+    assert found.metrics == pytest.approx(
+        {"reward": 0.5, "sampler_gap": math.log(4), "importance_ratio": 6.5 / 3, "importance_capped": 1 / 3}
+    )
+    assert graded.metrics == {"reward": 0.5, "sampler_gap": 9.0} and one.importance is None
+    first, second = found.episodes
+    old = np.array([sampled[0], *trainer[1:]])
+    assert first.behaviour.tolist() == pytest.approx(old.tolist()) == first.own.tolist()
+    assert first.importance is not None and first.importance.tolist() == pytest.approx([1, 2, 0.5, 3])
+    assert second.behaviour.tolist() == sampled.tolist() and second.importance is not None
+    assert second.importance.tolist() == [1.0] * 4 and sampled[1] == math.log(0.25), "arrays that were given stay"
+    masked = corrected(graded, [trainer, trainer], RolloutSettings(importance_cap=3.0, importance_mode="token_mask"))
+    assert masked.episodes[0].importance is not None
+    assert masked.episodes[0].importance.tolist() == pytest.approx([1, 2, 0.5, 0])
+    equal = replace(one, own=sampled)
+    assert importance_metrics([equal, none], 1.0) == {"importance_ratio": 1.0, "importance_capped": 0.0}, "at the cap"
+    assert importance_metrics([equal, replace(one, own=trainer)], 1.0) == pytest.approx(
+        {"importance_ratio": (3 + 6.5) / 6, "importance_capped": 2 / 6}
+    )

@@ -142,6 +142,31 @@ def test_documents_are_split_by_number_or_one_after_a_line() -> None:
     assert len({tuple(each.text for each in held) for _, held in found}) == 4, "each seed holds out others"
 
 
+@pytest.mark.parametrize(("begin", "end"), [(True, True), (False, True), (True, False)])
+def test_documents_begin_with_the_end_token_where_there_is_no_begin_token(
+    begin: bool, end: bool, tmp_path: Path
+) -> None:
+    write_tokenizer(tmp_path, template=None)
+    path = tmp_path / "tokenizer_config.json"
+    kept = {"bos_token": begin, "eos_token": end}
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if kept.get(k, True)}))
+    tokenizer = pretrained.load(tmp_path)
+    assert (tokenizer.bos_id is not None, tokenizer.eos_id is not None) == (begin, end)
+    texts = [SourceText("hi", "a"), SourceText("", "b"), SourceText("é", "c")]
+    if not end:
+        assert refused(lambda: encode_documents(texts, tokenizer)) == (
+            "the tokenizer has no end token, so a model could not learn where texts end: name an eos_token"
+        )
+        return
+    first, last = (tokenizer.bos_id if begin else tokenizer.eos_id), tokenizer.eos_id
+    parts = [[first, *tokenizer.encode(each.text), last] for each in texts]
+    corpus = encode_documents(iter(texts), tokenizer)
+    assert corpus.ids.tolist() == [token for part in parts for token in part] and corpus.ids.dtype == np.int32
+    sizes = [len(part) for part in parts]
+    assert corpus.starts.tolist() == [0, sizes[0], sizes[0] + 2, sum(sizes)]
+    assert (sizes[1], corpus.num_bytes, corpus.num_targets) == (2, 2 + 0 + 2, sum(sizes) - 3)
+
+
 def test_documents_are_encoded_between_begin_and_end_and_pieces_overlap_by_a_token(load: Any) -> None:
     tokenizer, _ = load
     corpus = encode_documents([SourceText("hi", "a"), SourceText("é\ud800", "b")], tokenizer)
