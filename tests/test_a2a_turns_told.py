@@ -220,6 +220,45 @@ def test_a_door_follows_turns_that_go_on_without_a_request_and_names_webhooks_th
     within(tmp_path, desk, use)
 
 
+def test_a_door_leaves_a_turn_that_a_request_follows_to_that_request(tmp_path: Path) -> None:
+    async def use(sessions: ServedSessions, executor: TurnExecutor) -> None:
+        door = a2a_door(sessions, Admission(), ListenAddress(), A2ASettings(), url="http://in")
+        handler: A2AHandler = _handler(sessions.on_begin[0])
+        followed: set[str] = handler.agent_executor.following  # type: ignore[attr-defined]
+        ann = ServerCallContext(user=ClientUser("ann"))
+
+        async def state(id: str) -> int:
+            task = await handler.tasks.get(id, ann)
+            assert task is not None
+            return task.status.state
+
+        async def completed(id: str) -> bool:
+            for _ in range(200):
+                if await state(id) == TaskState.TASK_STATE_COMPLETED:
+                    return True
+                await asyncio.sleep(0.005)
+            return False
+
+        assert door.lifespan is not None
+        async with door.lifespan():
+            for id in ("followed", "alone"):
+                kept = Task(id=id, context_id=id, status=Status(state=TaskState.TASK_STATE_SUBMITTED))
+                await handler.tasks.save(kept, ann)
+            followed.add("followed")
+            for id in ("followed", "alone"):
+                await sessions.settled(sessions.submit("ann", "hi", context=id, id=id).id)
+            assert await completed("alone") and await state("followed") == TaskState.TASK_STATE_SUBMITTED
+            await handler.go_on("followed")
+            assert followed == {"followed"} and await state("followed") == TaskState.TASK_STATE_SUBMITTED
+            followed.clear()
+            await handler.go_on("followed")
+            assert await completed("followed")
+            await handler.go_on("unknown")
+            assert await handler.tasks.get("unknown", ann) is None
+
+    within(tmp_path, Desk(), use)
+
+
 def _handler(begun: Any) -> Any:
     cells = dict(zip(begun.__code__.co_freevars, begun.__closure__, strict=True))
     return cells["handler"].cell_contents

@@ -20,7 +20,7 @@ from firsthand.runs import store, system_metrics
 from firsthand.runs.curve_envelope import Envelope, _of_curve, envelope, state
 from firsthand.runs.system_metrics import _Clock, watch_system
 from firsthand.runs.track import MAX_NAME, MAX_STEP, Artifact, Curve, TextSample, Track, start
-from firsthand.runs.track_export import export
+from firsthand.runs.track_export import export, export_csv, export_tensorboard
 
 NAN, INF, AT = math.nan, math.inf, 1e9
 
@@ -160,6 +160,31 @@ def test_curves_are_written_as_csv(track: Track, tmp_path: Path) -> None:
     ):
         with pytest.raises(error, match=said):
             export(track, form, tmp_path / target)
+
+
+def test_a_folder_or_file_that_is_there_is_left_as_it_is(track: Track, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    track.log({"loss": 0.5}, step=1, at=AT)
+    track.log({"loss": 0.25, "acc": 1.0}, step=2, at=AT)
+    folder, file = tmp_path / "new" / "events", tmp_path / "c.csv"
+    assert export_tensorboard(track, folder) == 3 == export_csv(track, file)
+    (events,) = folder.iterdir()
+    before = events.read_bytes(), file.read_bytes()
+    (tmp_path / "empty").mkdir()
+    for taken in (folder, tmp_path / "empty", file):
+        with pytest.raises(FileExistsError):
+            export_tensorboard(track, taken)
+    with pytest.raises(FileExistsError):
+        export_csv(track, file)
+    assert list(folder.iterdir()) == [events] and list((tmp_path / "empty").iterdir()) == []
+    assert (events.read_bytes(), file.read_bytes()) == before
+    for form, taken in (("tensorboard", folder), ("tensorboard", file), ("wandb", tmp_path / "empty")):
+        with pytest.raises(ConfigError, match=f"{taken.name} is there already: give a new name"):
+            export(track, form, taken)
+    with store.create(tmp_path / "home", {}, "none") as bare:
+        assert export(Track(bare), "tensorboard", tmp_path / "bare") == 0
+        assert export(Track(bare), "csv", tmp_path / "bare.csv") == 0
+    assert (tmp_path / "bare").is_dir() and (tmp_path / "bare.csv").read_bytes() == b"metric,step,value,time\r\n"
 
 
 def test_what_a_process_uses_is_logged_at_both_ends_of_a_block(track: Track) -> None:

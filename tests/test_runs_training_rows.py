@@ -64,6 +64,31 @@ def test_a_least_score_of_0_is_a_least_score(run: store.Run) -> None:
     assert [names(row) for row in rows([run], "pairs", best_of=1)[0]] == ["02", "89"], "pairs need the worst too"
 
 
+def test_an_attempt_without_a_score_is_left_out_whatever_the_least_score_is(run: store.Run) -> None:
+    for number, value in enumerate((0.5, None, 0.49, 0.0, 0.51)):
+        run.append(said(str(number), f"a{number}", value, epoch=number))
+
+    def kept(least: float | None) -> tuple[str, int]:
+        found, left_out = rows([run], "sft", min_score=least)
+        assert left_out.pop("no score") == 1 and set(left_out) <= {"below the least score"}
+        return "".join(map(names, found)), sum(left_out.values())
+
+    assert [kept(least) for least in (None, -0.5, 0.0, 0.01, 0.5, 0.505, 1.0)] == [
+        ("4023", 0), ("4023", 0), ("4023", 0), ("402", 1), ("40", 2), ("4", 3), ("", 4),
+    ]  # fmt: skip
+
+    def right(**chosen: Any) -> str:
+        found, left_out = rows([run], "kto", **chosen)
+        assert (len(found), left_out) == (4, {"no score": 1})
+        return "".join(names(row) for row in found if row["label"])
+
+    assert [right(), right(min_score=0.0), right(min_score=0.505), right(min_score=-1.0)] == [
+        "40", "4023", "4", "4023",
+    ]  # fmt: skip
+    assert [names(row) for row in rows([run], "reward")[0]] == ["4023"]
+    assert rows([run], "reward", min_score=0.52) == ([], {"no score": 1, "below the least score": 4})
+
+
 def test_an_equal_answer_counts_once_wherever_it_stands_and_other_prompts_are_other_groups(run: store.Run) -> None:
     for number, (answer, value) in enumerate((("a", 0.75), ("b", 0.5), ("a", 0.25), ("c", 0.25), ("d", 0.25))):
         run.append(said(str(number), answer, value, epoch=number))

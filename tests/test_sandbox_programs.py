@@ -77,6 +77,25 @@ def test_files_of_a_repository_are_viewed_within_their_limits(root: Path) -> Non
     assert inside.within(top, ".") == top and inside.within(top, f"{top}/sub/../a.txt") == f"{top}/a.txt"
 
 
+def test_a_folder_is_no_file_to_read_or_to_edit(root: Path) -> None:
+    top = str(root)
+    (root / "to_sub").symlink_to(root / "sub")
+    (root / "to_a").symlink_to(root / "a.txt")
+    (root / "nowhere").symlink_to(root / "nothing")
+    for path in ("sub", ".", "", top, "to_sub", "sub/../sub", "none", "a.txt/x", "nowhere"):
+        said = f"{path!r} is no file: view the folder to see what is there"
+        assert problem(inside.read_text, top, path, 99) == said == problem(inside.do_edit, top, path, "t", "x", 99)
+    assert inside.read_text(top, "to_a", 14) == (f"{top}/a.txt", "one\ntwo\nthree\n"), "a link is followed to its file"
+    assert inside.read_text(top, f"{top}/sub/../a.txt", 15) == (f"{top}/a.txt", "one\ntwo\nthree\n")
+    assert problem(inside.read_text, top, "to_a", 13) == "'to_a' has 14 bytes: at most 13 can be read"
+    (root / "void").touch()
+    assert inside.read_text(top, "void", 0) == (f"{top}/void", "")
+    (root / "bytes").write_bytes(b"a\xff")
+    assert problem(inside.read_text, top, "bytes", 2) == "'bytes' is no UTF-8 text"
+    os.mkfifo(root / "pipe")
+    assert problem(inside.read_text, top, "pipe", 9) == "'pipe' is no file: view the folder to see what is there"
+
+
 def test_files_of_a_repository_are_edited_once_and_created_once(root: Path) -> None:
     top = str(root)
     (root / "crlf").write_bytes(b"a\r\nb\r\n")

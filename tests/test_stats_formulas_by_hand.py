@@ -27,7 +27,15 @@ from firsthand.stats.intervals import (
 from firsthand.stats.multiple_comparisons import benjamini_hochberg, corrected, holm
 from firsthand.stats.paired import Differences, mcnemar, sign_flip, tango_interval, tango_statistic
 from firsthand.stats.power_analysis import epochs_needed, paired_tasks_needed, smallest_detectable, spread, tasks_needed
-from firsthand.stats.rater_agreement import _kappas, _ratio, cohen_kappa, fleiss_kappa, krippendorff_alpha
+from firsthand.stats.rater_agreement import (
+    Judged,
+    _kappas,
+    _ratio,
+    agreement,
+    cohen_kappa,
+    fleiss_kappa,
+    krippendorff_alpha,
+)
 
 # -- intervals and tests --
 
@@ -263,6 +271,20 @@ def test_kappa_and_ratio_of_sums_are_0_where_they_are_not_defined() -> None:
     never[0, 1] = never[1, 0] = 2
     assert _kappas(np.array([never.ravel(), always.ravel()])).tolist() == pytest.approx([-1.0, 1.0])
     assert _ratio(np.array([[1.0, 4.0], [3.0, 0.0], [0.0, 2.0]])).tolist() == [0.25, 0.0, 0.0]
+    small = np.array([[0.125, 0.25], [0.25, 0.25], [1.0, 1.0], [0.75, 1.5], [0.0, 0.5], [2**-30, 2**-29], [0.0, 0.0]])
+    assert _ratio(small).tolist() == [0.5, 1.0, 1.0, 0.5, 0.0, 0.5, 0.0], "a denominator may be below 1"
+
+
+def test_shares_of_few_decided_votes_are_of_those_votes() -> None:
+    ties = ("tie",) * 3
+    found = agreement([Judged("1", ("A", *ties), "A", longer="A"), Judged("2", ("B", *ties), "A", longer="A")])
+    assert found.decided is not None and found.longer_humans is not None and found.longer_judge is not None
+    assert (found.decided.value, found.longer_humans.value, found.longer_judge.value) == (0.5, 0.5, 1.0)
+    assert found.length_bias is not None and found.length_bias.value == 0.5
+    assert (found.items, found.votes, found.with_humans.value) == (2, 8, 0.125)
+    one = agreement([Judged("1", ("A", *ties), "A"), Judged("2", ties, "tie")])
+    assert one.decided is not None and one.decided.value == 1.0
+    assert (one.longer_judge, one.longer_humans, one.length_bias) == (None, None, None)
 
 
 def test_intervals_of_discoveries_are_as_wide_as_their_number_after_correction_asks() -> None:

@@ -28,6 +28,13 @@ def wrapped(text: str, width: int, size: int = 1 << 30) -> str:
         ("```py\nx = 'a long line of code'\n```\none two", 5, "```py\nx = 'a long line of code'\n```\none\ntwo"),
         ("a `b` c", 3, "a\n`b`\nc"),
         ("trailing ", 20, "trailing"),
+        ("one  \ntwo", 20, "one\ntwo"),
+        ("one\t\n\ttwo", 20, "one\n    two"),
+        ("one \n \n two", 20, "one\n\n two"),
+        ("one   \ntwo four", 8, "one\ntwo four"),
+        ("aaaa\nbb cc", 5, "aaaa\nbb cc"),
+        ("``\n` one two", 5, "``\n` one\ntwo"),
+        ("```\nx  \n  y = 1\n``` \none two", 5, "```\nx  \n  y = 1\n``` \none\ntwo"),
     ],
 )
 def test_lines_break_at_words(text: str, width: int, expected: str) -> None:

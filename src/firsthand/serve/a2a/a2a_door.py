@@ -64,7 +64,7 @@ def a2a_door(
 
     def begun(turn: SessionTurn) -> None:
         """Tell of a turn that goes on although no request of A2A is about it."""
-        if turn.id not in executor.following and handler.tasks.owner_of(turn.id) is not None:
+        if handler.tasks.owner_of(turn.id) is not None:
             task = asyncio.create_task(go_on(turn.id))
             going.add(task)
             task.add_done_callback(going.discard)
