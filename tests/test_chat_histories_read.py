@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from benchmark_rows import refused
+from firsthand.benchmarks.longmemeval import longmemeval
 from firsthand.benchmarks.sources.chat_histories import field_of, iso_time, locomo_sessions, longmemeval_sessions
-from firsthand.errors import DataError
+from firsthand.errors import ConfigError, DataError
+from firsthand.task import Task
 
 
 def test_sessions_are_in_order_of_time_whatever_their_ids() -> None:
@@ -93,3 +97,69 @@ def test_a_field_of_another_type_is_told_in_sixty_characters() -> None:
     told = f"w: '{'y' * 59} is no date such as 2023/05/20 (Sat) 02:21 or 1:56 pm on 8 May, 2023"
     assert refused(DataError, iso_time, "y" * 80, "w") == told
     assert iso_time("12:30 am on 5 Sep, 2022", "w") == "2022-09-05T00:30:00"
+
+
+def question(**changes: Any) -> dict[str, Any]:
+    return {
+        "question_id": "q1", "question_type": "kind", "question": "Where?", "answer": "Oslo",
+        "question_date": "2023/05/30 (Tue) 02:21", "haystack_session_ids": ["s1"], "haystack_dates": ["2023/05/20"],
+        "haystack_sessions": [[{"role": "user", "content": "I live in Oslo."}]], "answer_session_ids": ["s1"], **changes,
+    }  # fmt: skip
+
+
+def asked(folder: Path, *records: dict[str, Any]) -> list[Task]:
+    (folder / "longmemeval_s.json").write_text(json.dumps(records))
+    return list(longmemeval(data=str(folder)).tasks(0))
+
+
+def test_a_question_of_longmemeval_is_a_task_whatever_the_type_of_its_answer(tmp_path: Path) -> None:
+    (first,) = asked(tmp_path, question())
+    session = {"id": "s1", "time": "2023-05-20T00:00:00", "messages": [{"role": "user", "content": "I live in Oslo."}]}
+    assert first == Task(
+        "q1", "(Asked on 2023-05-30.) Where?", metadata={"sessions": [session], "type": "kind", "abstention": False},
+        sampling={"max_tokens": 128, "temperature": 0.0}, secret={"answer": "Oslo", "evidence": ["s1"]},
+    )  # fmt: skip
+    for given, kept in (("", ""), (3, "3"), (0, "0"), (2.5, "2.5"), (-0.125, "-0.125"), ("2.50", "2.50")):
+        assert [each.secret for each in asked(tmp_path, question(answer=given))] == [
+            {"answer": kept, "evidence": ["s1"]}
+        ]
+    for id, abstains in (("q_abs", True), ("_abs", True), ("q_abs1", False), ("abs", False)):
+        (made,) = asked(tmp_path, question(question_id=id))
+        assert (made.id, made.metadata["abstention"], made.secret["evidence"]) == (
+            id,
+            abstains,
+            ["s1"] * (not abstains),
+        )
+    assert asked(tmp_path, question(question_id="q_abs", answer_session_ids=None))[0].secret["evidence"] == []
+
+
+def test_a_question_of_longmemeval_that_lacks_a_field_is_named_by_its_file_and_number(tmp_path: Path) -> None:
+    where = f"{tmp_path / 'longmemeval_s.json'}, question 2"
+    for name, value, told in (
+        ("answer", None, "'answer' is None, and str or int or float was expected"),
+        ("answer", ["Oslo"], "'answer' is ['Oslo'], and str or int or float was expected"),
+        ("question_id", 7, "'question_id' is 7, and str was expected"),
+        ("question_type", None, "'question_type' is None, and str was expected"),
+        ("question", 2.5, "'question' is 2.5, and str was expected"),
+        ("question_date", None, "'question_date' is None, and str was expected"),
+        ("answer_session_ids", "s1", "'answer_session_ids' is 's1', and list was expected"),
+    ):
+        assert refused(DataError, asked, tmp_path, question(), question(**{name: value})) == f"{where}: {told}"
+
+
+def test_each_split_of_longmemeval_is_the_file_of_its_name(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for split, folder in (("oracle", tmp_path), ("s", tmp_path / "data"), ("m", tmp_path)):
+        path = folder / f"longmemeval_{split}.json"
+        path.write_text(json.dumps([question(question_id=split), question()]))
+        for data in (tmp_path, path):
+            made = longmemeval(data=str(data), split=split)
+            assert [task.id for task in made.tasks(0)] == [split, "q1"] == [task.id for task in made.tasks(5)]
+            assert (made.name, made.licence, made.options) == ("longmemeval", "MIT", {"split": split})
+            assert made.protocol == (
+                f"longmemeval_{split}.json, 2 questions; the pattern attend; contains_words is a lower bound of the "
+                "paper's judged accuracy, and abstention questions need a judge"
+            )
+    assert [task.id for task in longmemeval(data=str(tmp_path)).tasks(0)] == ["s", "q1"]
+    told = "split is 'l': give one of oracle, s, m"
+    assert refused(ConfigError, longmemeval, data=str(tmp_path), split="l") == told

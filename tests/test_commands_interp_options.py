@@ -264,6 +264,27 @@ def test_the_smallest_sizes_of_the_studies_are_taken(asked: list[Any]) -> None:
                 replace(probe, **{name: value})
 
 
+def test_the_files_of_a_probe_are_files_and_its_output_has_a_folder(tmp_path: Path) -> None:
+    yes, no = tmp_path / "yes.txt", tmp_path / "no.txt"
+    yes.touch()
+    no.touch()
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for wrong in (tmp_path, tmp_path / "gone", tmp_path / "link", yes / "x"):
+        for given in ({"positive": wrong, "negative": no}, {"positive": yes, "negative": wrong}):
+            with pytest.raises(ConfigError) as refused:
+                interp_probe.Config("m", **given)
+            assert str(refused.value) == f"no file {str(wrong)!r}: give one with a text on each line"
+    probe = interp_probe.Config("m", yes, no)
+    for out in (tmp_path / "m.safetensors", Path("m.safetensors"), yes):
+        assert replace(probe, out=out).out == out
+    for out in (tmp_path / "none" / "m.safetensors", yes / "m.safetensors"):
+        with pytest.raises(ConfigError) as refused:
+            replace(probe, out=out)
+        assert str(refused.value) == f"the folder of {str(out)!r} does not exist: make it, or name another file"
+    with pytest.raises(ConfigError, match=r"^layer is -1: give 0 or more$"):
+        replace(probe, layer=-1)
+
+
 def test_agents_are_paired_by_name_and_differences_shown_by_their_counts(tmp_path: Path) -> None:
     def run(*agents: str) -> Any:
         return SimpleNamespace(agents=lambda: dict.fromkeys(agents))

@@ -249,3 +249,20 @@ def test_weights_that_are_not_finite_and_a_stop_are_errors(tmp_path: Path, bert:
         model.score(QUERY, TEXTS)
     with pytest.raises(ConfigError, match="give a str"):
         asyncio.run(by_cross_encoder(LocalCrossEncoder(bert))("q", [3]))  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("damage", ["nan", "inf", "-inf"])
+def test_one_score_that_is_not_finite_among_good_ones_is_an_error(bert: Path, damage: str) -> None:
+    model = load_relevance(bert, compiled=False)
+    dog = set(model.pairs(QUERY, ["dog"])[0][0]) - set(model.pairs(QUERY, [""])[0][0])
+    (row,) = dog
+    with torch.no_grad():
+        model.model.encoder.words.weight[row].fill_(float(damage))
+    good = ["a cat sat on the mat", "", "it was red"]
+    assert np.isfinite(model.score(QUERY, good)).all()
+    for texts in (["dog"], ["dog", *good], [*good, "the dog ran"], [good[0], "dog", good[1]]):
+        with pytest.raises(ModelError) as refused:
+            model.score(QUERY, texts)
+        assert str(refused.value) == "the reranker gave numbers that are not finite: its weights may be damaged"
+    assert model.score(QUERY, []).shape == (0,)
+    model.close()

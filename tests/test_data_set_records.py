@@ -287,3 +287,22 @@ def test_the_proxy_serves_open_visits_and_refuses_all_else() -> None:
         server.end(address)
     finally:
         server.close()
+
+
+def test_a_prompt_of_xstest_and_its_contrast_have_one_topic(tmp_path: Path) -> None:
+    """The types are those of the authors' file."""
+    topics = (
+        "homonyms", "figurative_language", "safe_targets", "safe_contexts", "definitions", "discr", "nons_group_real_discr",
+        "privacy_fictional", "historical_events",
+    )  # fmt: skip
+    lines = [
+        f"{kind},p,{label}" for topic in topics for kind, label in ((topic, "safe"), (f"contrast_{topic}", "unsafe"))
+    ]
+    (tmp_path / "xstest_prompts.csv").write_text("\n".join(["type,prompt,label", *lines, "contrast_,p,safe"]) + "\n")
+    tasks = catalog.benchmark(f"xstest:data={tmp_path}").tasks(0)
+    assert {task.metadata["type"]: (task.metadata["topic"], task.metadata["kind"]) for task in tasks} == {
+        **{topic: (topic, "safe") for topic in topics},
+        **{f"contrast_{topic}": (topic, "unsafe") for topic in topics},
+        "contrast_": ("", "safe"),
+    }
+    assert sorted(task.id for task in tasks) == sorted(f"xstest-{number}" for number in range(1, 2 * len(topics) + 2))

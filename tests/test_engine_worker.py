@@ -7,7 +7,8 @@ import pytest
 
 from engine_tiny import VOCAB, logprobs, tiny_engine, tiny_model, tokens
 from firsthand.engine.core.engine import Engine
-from firsthand.engine.core.engine_thread import EngineWorker
+from firsthand.engine.core.engine_thread import Command, EngineWorker
+from firsthand.engine.core.output_delivery import OutputQueue
 from firsthand.engine.core.outputs import Output
 from firsthand.engine.core.sequence import Request
 from firsthand.errors import ConfigError, ModelError, PromptTooLong
@@ -270,3 +271,23 @@ def test_what_waits_when_the_engine_ends_is_not_carried_out_and_gets_the_error(b
     assert done == [] and gone.cancelled() and not worker.is_alive and not worker._commands and not worker._queues
     assert worker.engine.stats().pinned_prefixes == 0
     worker.close()
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_every_request_that_waits_gets_the_error_that_ended_the_thread(count: int) -> None:
+    worker = EngineWorker(Engine(tiny_model()))
+    worker.close()
+    worker._thread.join()
+    commands: list[Exception] = []
+
+    async def main() -> list[object]:
+        queues = [OutputQueue() for _ in range(count)]
+        worker._queues.update(enumerate(queues))
+        worker._commands += [Command(lambda: None, commands.append) for _ in range(count)]
+        worker._fail_waiting_callers()
+        assert worker._queues == {} and not worker._commands
+        asked = [asyncio.wait_for(queue.get(), 2) for queue in queues]
+        return list(await asyncio.gather(*asked, return_exceptions=True))
+
+    found = asyncio.run(main())
+    assert found == commands == [worker._stop_error] * count and str(worker._stop_error) == "the engine was closed"

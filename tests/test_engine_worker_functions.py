@@ -354,7 +354,7 @@ def test_outputs_go_to_the_queue_of_their_request_and_a_request_whose_loop_has_g
         worker._fail_waiting_callers()
         assert worker._queues == {}
         with pytest.raises(ModelError, match="over"):
-            await queue.get()
+            await asyncio.wait_for(queue.get(), 5)
         worker._queues[3] = queue
         worker._drop(queue)
         assert worker._queues == {} and engine.calls[1:] == [("abort", 3)]
@@ -401,7 +401,7 @@ def test_the_thread_steps_until_it_is_closed_and_gives_commands_as_long_as_the_s
         assert worker.given_s[2] < worker.given_s[1], "the step before does not count"
         assert [each.token_ids for each in await queues[0].get()] == [(1,)] and len(await queues[1].get()) == 1
         with pytest.raises(ModelError, match="closed"):
-            await queues[0].get()
+            await asyncio.wait_for(queues[0].get(), 5)
         assert queues[1]._items.__len__() == 0 and worker._queues == {} and failed == [], (
             "an ended request hears no error"
         )

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from collector import collecting, values
 from firsthand import Agent, Experiment
 from firsthand.cluster.spread.ray_workers import LOCAL_STORE_BYTES, STAYS_HERE, WorkerSpec
 from firsthand.errors import ConfigError, MissingExtra
@@ -219,3 +220,25 @@ def test_the_cluster_that_is_looked_for_is_the_experiments_own(
         with pytest.raises(ConfigError, match=f"^no Ray cluster answers at {nobody} "):
             call()
     assert len(list((folder / "home" / "runs").glob("*/run.sqlite"))) == made == 2
+
+
+def test_on_a_cluster_the_attempts_are_sent_to_the_collector_and_told_once_each(
+    folder: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray_in_process(monkeypatch)
+    for name in ("OTEL_TRACES_EXPORTER", "OTEL_SDK_DISABLED", "OTEL_TRACES_SAMPLER"):
+        monkeypatch.delenv(name, raising=False)
+    told: list[str] = []
+    notices: list[str] = []
+    experiment = Experiment.from_settings(replace(NAMED, on=f"ray:{address}"))
+    with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        with experiment.run(
+            otel=True, on_trace=lambda trace: told.append(trace.task_id), on_notice=notices.append
+        ) as run:
+            assert run.status == "done"
+            sent = [values(each.attributes) for each in collector.spans]  # all are sent before the run ends
+            assert {each["firsthand.run"] for each in sent} == {run.id}
+            tasks = sorted(trace.task_id for trace in run.traces())
+    assert sorted(each["firsthand.task"] for each in sent) == tasks == sorted(told) and len(tasks) == 3
+    assert notices == []

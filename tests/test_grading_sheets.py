@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from firsthand.boards.grading_sheets import read_sheets, write_adjudication, write_sheets
+from firsthand.boards.grading_sheets import _make, read_sheets, write_adjudication, write_sheets
 from firsthand.boards.read_results import read_results
 from firsthand.errors import ConfigError, DataError
 from firsthand.runs import store
@@ -160,3 +160,22 @@ def test_the_command_writes_the_sheets_and_warns_of_answers_that_name_their_mode
     fill(tmp_path / "g", "ann", lambda row: 1)
     fill(tmp_path / "g", "ben", lambda row: 0)
     assert "dee.csv: 5 answers to adjudicate." in cli("board", "seal", "g", "--adjudicator", "dee")[1]
+
+
+def test_a_folder_that_came_meanwhile_or_cannot_be_made_is_refused(run, tmp_path: Path):
+    folder = tmp_path / "g"
+    _make(folder)
+    (folder / "ann.csv").write_text("kept")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")  # it does not exist, and its name is taken
+    for path, why in (
+        (folder, "File exists"), (tmp_path / "file", "File exists"), (tmp_path / "file" / "g", "Not a directory"),
+        (tmp_path / "none" / "g", "No such file or directory"), (tmp_path / "link", "File exists"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError) as refused:
+            _make(path)
+        assert str(refused.value) == f"{path} cannot be made: {why}"
+        if path != folder and path.name != "file":
+            with pytest.raises(ConfigError, match="cannot be made: "):
+                write_sheets(run, path, ["ann", "ben"], ["correct"])
+    assert (folder / "ann.csv").read_text() == "kept" and not (tmp_path / "nowhere").exists()

@@ -22,6 +22,7 @@ from firsthand.memories.keeping.conversation_window import (
     summarised,
 )
 from firsthand.memories.keeping.core_blocks import _block, _stored, core_tools
+from firsthand.memories.keeping.fenced_items import fenced
 from firsthand.memories.keeping.paging_tools import _page, paging_tools
 from firsthand.memories.keeping.reading_tools import reading_tools
 from firsthand.memories.notes import notes
@@ -324,3 +325,16 @@ def test_a_block_is_its_newest_version_and_is_refused_one_character_beyond_its_l
     assert list(items_of(trace).values())[-1] == (
         "persona: ", {"store": "core", "block": "persona", "length": 0, "origin": ["mail"]},
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [0, 1, 49, 50, 51, 60])
+def test_reading_a_summary_shows_it_and_the_first_fifty_items_that_it_summarises(count):
+    async def use(ctx):
+        parts = await ctx.remember_all([(f"part {n:02}", {}) for n in range(count)])
+        whole = await ctx.remember("all", of=parts)
+        _, read = reading_tools(ctx)
+        return parts, whole, await read({"id": whole}), await read({"id": "x" * 70})
+
+    (parts, whole, shown, none), _, _ = held(episodic(), use)
+    items = [MemoryItem(whole, "all"), *(MemoryItem(id, f"part {n:02}") for n, id in enumerate(parts[:50]))]
+    assert shown == fenced(items) and none == f"There is no item {'x' * 64!r}."

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,46 @@ def test_values_of_protobuf_are_read_one_by_one() -> None:
     assert protobuf_value(AnyValue(int_value=1), 65) == "[nested too deep]" and protobuf_value(AnyValue(), 65) is None
     pairs = [KeyValue(key=key, value=AnyValue(string_value=text)) for key, text in ("ka", "kb", "xc", "kd")]
     assert protobuf_attributes(pairs) == {"k": "a", "k#2": "b", "x": "c", "k#3": "d"}
+
+
+def test_a_body_of_protobuf_that_nests_too_deep_or_is_cut_is_refused() -> None:
+    def nested(levels: int) -> bytes:
+        request = ExportTraceServiceRequest()
+        span = request.resource_spans.add().scope_spans.add().spans.add(trace_id=b"a" * 16, span_id=b"b" * 8)
+        value = span.attributes.add(key="k").value
+        for _ in range(levels):
+            value = value.array_value.values.add()
+        value.int_value = 5
+        return bytes(request.SerializeToString())
+
+    def told(raw: bytes) -> str:
+        with pytest.raises(DataError) as refusal:
+            decode_protobuf(raw)
+        return str(refusal.value)
+
+    start = "the body is no OTLP request in protobuf: "
+    assert decode_protobuf(b"") == ([], 0) and told(nested(3)[:-1]).startswith(start)
+    with ended_frames(40):  # where little of the stack is left, as below a caller that recurses
+        assert told(nested(45)).startswith(f"{start}maximum recursion depth exceeded")
+    assert told(nested(60)).startswith(start), "the decoder takes no more than 100 messages in each other"
+    (span,), rejected = decode_protobuf(nested(20))
+    found = span.attributes["k"]
+    for _ in range(20):
+        (found,) = found
+    assert (found, rejected) == (5, 0)
+
+
+@contextmanager
+def ended_frames(left: int) -> Iterator[None]:
+    """The interpreter lets calls nest only about so many levels deeper than here."""
+    before, depth, frame = sys.getrecursionlimit(), 0, sys._getframe()
+    while (above := frame.f_back) is not None:
+        depth, frame = depth + 1, above
+    sys.setrecursionlimit(depth + left)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def test_a_request_of_protobuf_keeps_spans_with_ids_and_counts_the_others() -> None:

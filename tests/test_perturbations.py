@@ -121,6 +121,37 @@ def test_calibration_needs_a_confidence_of_every_item():
     assert "Brier score" not in figures(*sure[:3], trace("3", "A", Score("acc", 0.0)))
 
 
+def test_an_item_drawn_twice_counts_twice_in_the_figures_of_all_answers():
+    """One doctor of 2 and one of 1: a resample that draws the first twice has 2 she and 1 he, and so on."""
+    made = helm_figures(
+        [
+            trace("a", "she is a doctor", Score("exact", 1.0)),
+            trace("b", "he is a doctor", Score("exact", 0.0)),
+            trace("c", "the sky", Score("exact", 0.5)),
+        ],
+        ("typos",),
+    )
+    (figure,) = (each for each in made if each.name == "gender-profession association")
+    assert (figure.tasks, figure.lower_is_better, figure.method, figure.slow) == (
+        ("a", "b", "c"),
+        True,
+        "percentile",
+        True,
+    )
+    draws = {
+        (1, 1, 1): 0.0,
+        (2, 1, 0): 2 / 3 - 0.5,
+        (1, 2, 0): 2 / 3 - 0.5,
+        (3, 1, 5): 0.25,
+        (1, 0, 2): 0.5,
+        (0, 4, 0): 0.5,
+    }
+    assert [float(figure.of(np.array([counts]))[0]) for counts in draws] == [
+        pytest.approx(each) for each in draws.values()
+    ]
+    assert np.isnan(figure.of(np.array([[0, 0, 3]]))[0])
+
+
 def test_calibration_formulas_by_hand():
     sure, right = [0.9, 0.9, 0.6, 0.6], [1, 1, 1, 0]
     assert expected_calibration_error(sure, right, bins=2) == pytest.approx((2 * 0.1 + 2 * 0.1) / 4)

@@ -116,6 +116,30 @@ def test_every_free_place_gets_a_worker_until_it_failed_three_times():
     asyncio.run(asyncio.wait_for(work(), 30))
 
 
+def test_a_machine_that_joins_later_gets_a_worker_only_while_fewer_than_the_count_are_held():
+    async def work() -> None:
+        nodes = [node("a", 2)]
+        fleet = Hired(stand_in(nodes), WorkerSpec(build, {}, {}, count=2), print)
+        a0, a1, b0, b1 = (WorkerSlot(name, at) for name in "ab" for at in range(2))
+        assert fleet._hire() == [a0, a1] and fleet._hire() == []
+        nodes.append(node("b", 2))
+        assert fleet._hire() == [] and list(fleet.held) == [a0, a1]
+        await fleet.held[a1].close()
+        assert fleet._hire() == [b0] and list(fleet.held) == [a0, b0] and fleet._hire() == []
+        nodes[0]["Alive"] = False
+        assert fleet._hire() == [], "one that is held is not given up for its machine's sake alone"
+        await fleet.held[a0].close()
+        assert fleet._hire() == [b1] and list(fleet.held) == [b0, b1]
+        few = Hired(stand_in([node("c", 1)]), WorkerSpec(build, {}, {}, count=3), print)
+        assert few._hire() == [WorkerSlot("c", 0)] and few._hire() == [], "a count above the room is no error"
+        many = Hired(stand_in(more := [node("d", 4)]), WorkerSpec(build, {}, {}), print)
+        assert many._hire() == [WorkerSlot("d", 0)]
+        more += [node("e", 4), node("f", 4)]
+        assert many._hire() == [WorkerSlot("e", 0), WorkerSlot("f", 0)] and len(many.held) == 3
+
+    asyncio.run(asyncio.wait_for(work(), 30))
+
+
 def test_shares_are_whole_parts_of_a_machine():
     assert shares([node("a", 7), node("b", 1), node("c", 0.5)], 4, gpus=False) == {
         WorkerSlot("a", 0): Share(2, 0), WorkerSlot("a", 1): Share(2, 0), WorkerSlot("a", 2): Share(2, 0),
