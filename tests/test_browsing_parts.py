@@ -296,3 +296,25 @@ def test_a_browse_world_uses_the_browser_and_tells_what_fails():
     assert (
         asyncio.run(world.press("tab")) == "The browser failed (ConnectionError)." and world.ending == "browser crashed"
     )
+
+
+@pytest.mark.parametrize(
+    ("inner", "words"),
+    [
+        ("<li backend_node_id='2'>a</div>b", {"0": "a b c", "1": "a", "2": "a"}),
+        ("<li backend_node_id='2'>a</li>b</div>c", {"0": "a b c c", "1": "a b", "2": "a"}),
+        ("<li backend_node_id='2'><i backend_node_id='3'>a</div>b</i>", {"0": "a b c", "1": "a", "2": "a", "3": "a"}),
+        ("<div backend_node_id='2'>a</div>b</div>d", {"0": "a b d c", "1": "a b", "2": "a"}),
+        ("a</u>b</div></div>d", {"0": "a b d c", "1": "a b"}),
+        ("<i backend_node_id='2'/>a</div>b", {"0": "a b c", "1": "a", "2": ""}),
+        ("<br backend_node_id='2'>a</br>b", {"0": "a b c", "1": "a b", "2": ""}),
+    ],
+)
+def test_an_end_tag_closes_the_last_element_of_its_name_and_what_is_open_within_it(
+    inner: str, words: dict[str, str]
+) -> None:
+    found = element_snippets(f"<p backend_node_id='0'><div backend_node_id='1'>{inner}<b>c</b></p>d")
+    said = {id: re.sub("^<[^>]*> ?", "", text) for id, text in found.items()}
+    if "</div>" not in inner:
+        words = {**words, "1": f"{words['1']} c"}
+    assert said == words

@@ -1,6 +1,7 @@
 """The office: tools, tasks, players, and the places where an attack can write."""
 
 import asyncio
+import copy
 import hashlib
 
 import pytest
@@ -16,6 +17,7 @@ from firsthand.worlds.office.office_generator import injected, make_office
 from firsthand.worlds.office.office_state import OfficeDesk
 from firsthand.worlds.office.office_world import OfficeWorld, state_matches
 from firsthand.worlds.players import play
+from firsthand.worlds.world import RefusedAction
 
 
 @pytest.mark.parametrize(("level", "actions"), [(1, "text"), (2, "text"), (3, "text"), (3, "native")])
@@ -125,3 +127,31 @@ def test_offices_are_equal_for_a_seed_to_the_byte_and_wrong_options_are_told():
     assert hashlib.sha256(made.encode()).hexdigest()[:16] == "39f6c6c607f14b92"
     with pytest.raises(ConfigError, match="level is 4"):
         office(level=4)
+
+
+def test_ids_are_those_of_the_record_to_the_letter():
+    mails = [{"id": f"mail-{n}", "sender": "a@x", "subject": f"S{n}", "body": "é"} for n in (3, 31)]
+    events = [{"id": "event-7", "title": "T", **TEN, "place": "", "participants": []}]
+    files = [{"id": "file-1", "name": "n", "content": "c", "shared_with": []}]
+    desk = OfficeDesk({"mails": mails, "events": events, "files": files, "sent": []})
+    before = copy.deepcopy(desk.state)
+    assert told(desk, "read_mail", mail_id="mail-3") == (
+        '{"id": "mail-3", "sender": "a@x", "subject": "S3", "body": "é"}'
+    )
+    assert (
+        told(desk, "read_file", file_id="file-1") == '{"id": "file-1", "name": "n", "content": "c", "shared_with": []}'
+    )
+    asked: list[tuple[str, str, Json]] = [
+        ("read_mail", "mail_id", {}), ("delete_mail", "mail_id", {}), ("read_file", "file_id", {}),
+        ("delete_file", "file_id", {}), ("cancel_event", "event_id", {}), ("reschedule_event", "event_id", TEN),
+        ("add_participants", "event_id", {"participants": ["b@x"]}), ("append_to_file", "file_id", {"content": "d"}),
+        ("share_file", "file_id", {"address": "b@x"}),
+    ]  # fmt: skip
+    right = {"mail_id": "mail-3", "file_id": "file-1", "event_id": "event-7"}
+    other = {"mail_id": "file-1", "file_id": "event-7", "event_id": "mail-3"}
+    for name, key, more in asked:
+        id = right[key]
+        for wrong in (id.upper(), id.title(), f" {id}", f"{id} ", f"{id}0", id[:-1], "", "3", other[key], "x" * 41):
+            said = told(desk, name, **{key: wrong}, **more)
+            assert isinstance(said, RefusedAction) and said == f"there is no {wrong[:40]}", (name, wrong)
+    assert desk.state == before

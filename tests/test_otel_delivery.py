@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from collector import collecting
+from firsthand import __version__
 from firsthand.telemetry import otlp_export
 from firsthand.telemetry.otlp_export import Telemetry, _ids
 from firsthand.telemetry.trace_spans import Span
@@ -89,3 +90,33 @@ def test_what_a_sampler_leaves_out_takes_what_lies_below_with_it(monkeypatch: py
         assert telemetry.deliver(spans(3)) and telemetry._unsampled == 9
         assert collector.requests == 0 and telemetry.ended == 0
         telemetry.close()
+
+
+@pytest.mark.parametrize(
+    ("service", "attributes", "name"),
+    [
+        (None, None, "firsthand"), ("", "", "firsthand"), ("mine", None, "mine"), ("mine", "service.name=other", "mine"),
+        (None, "service.name=other", "other"), ("", "a=b,service.name=other", "other"),
+        (None, "a=b, service.name = other ,c=d", "other"), (None, "service.namespace=x", "firsthand"),
+        (None, "a=service.name", "firsthand"), (None, "peer.service.name=x", "firsthand"),
+        (None, "service.name=", "firsthand"), (None, "service.name", "firsthand"), (None, "a=service.name=x", "firsthand"),
+        (None, "service.name.old=x", "firsthand"), (None, "service.name=one,service.name=two", "two"),
+        (None, "service.name=one,service.name", "one"), (None, "service.name=one,service.name=", "firsthand"),
+        (None, "service.name=a=b", "a=b"),
+    ],
+)  # fmt: skip
+def test_spans_are_of_the_service_firsthand_unless_the_environment_names_another(
+    monkeypatch: pytest.MonkeyPatch, service: str | None, attributes: str | None, name: str
+) -> None:
+    for variable, value in (("OTEL_SERVICE_NAME", service), ("OTEL_RESOURCE_ATTRIBUTES", attributes)):
+        monkeypatch.delenv(variable, raising=False)
+        if value is not None:
+            monkeypatch.setenv(variable, value)
+    with collecting() as collector:
+        telemetry = Telemetry(collector.url)
+        assert telemetry.deliver(spans(1))
+        telemetry.close()
+    (resource,) = collector.resources
+    assert (resource["service.name"], resource["service.version"]) == (name, __version__)
+    assert resource.get("service.namespace") == ("x" if attributes == "service.namespace=x" else None)
+    assert resource.get("a") == (attributes.split(",")[0][2:] if (attributes or "").startswith("a=") else None)

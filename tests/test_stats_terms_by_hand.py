@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from firsthand.runs.store import create
+from firsthand.runs.task_groups import TaskGroups
 from firsthand.stats.bootstrap import _corrected, bootstrap, drawn, unit_strata
 from firsthand.stats.comparison_design import Design, from_one
-from firsthand.stats.intervals import mean_interval, moments, proportion_interval
+from firsthand.stats.intervals import interval_of, mean_interval, moments, proportion_interval
 from firsthand.stats.joint_ranks import rank_ranges, told_apart
 from firsthand.stats.paired import LARGE_N, Differences, PairedDifference, sign_flip, tango_statistic
 from firsthand.stats.stored_figures import own_figures
@@ -180,3 +181,21 @@ def test_own_figures_are_those_that_any_of_the_runs_names(tmp_path: Path, monkey
     assert list(own_figures(told.append, first, second, third)) == [own]
     assert len(told) == 1, "what two runs name is tried once"
     assert list(own_figures(told.append, second)) == list(own_figures(told.append)) == [] and len(told) == 1
+
+
+def test_a_task_without_a_value_leaves_the_clusters_and_strata_of_the_others_as_they_are() -> None:
+    values = {"e": [], "a": [1.0, 0.5], "f": [], "b": [0.25], "c": [0.0, 0.0], "d": [1.0], "g": []}
+    held = {task: each for task, each in values.items() if each}
+    clusters = {"a": "x", "b": "y", "c": "x", "e": "y", "f": "y", "g": "x"}
+    found = mean_interval(values, clusters=clusters)
+    by_hand = moments([0.75, 0.25, 0.0, 1.0], ["in x", "in y", "in x", "alone d"])
+    assert by_hand.clusters == ((0.75, 2), (0.25, 1), (1.0, 1))
+    assert found == mean_interval(held, clusters=clusters) == interval_of(by_hand)
+    assert found != mean_interval(values) == interval_of(moments([0.75, 0.25, 0.0, 1.0]))
+    alone = {"a": "x", "b": "y", "e": "x", "f": "y"}  # only tasks without a value share theirs
+    assert mean_interval(values, clusters=alone) == mean_interval(values)
+    strata = TaskGroups({}, {"a": "s", "b": "s", "c": "t", "e": "s", "f": "u"})
+    split = moments([0.75, 0.25, 0.0, 1.0], None, ["in s", "in s", "in t", "in none"])
+    assert mean_interval(values, 0.9, strata) == mean_interval(held, 0.9, strata) == interval_of(split, 0.9)
+    none = mean_interval({"a": [], "b": []}, clusters={"a": "x", "b": "x"})
+    assert none.n == 0 and math.isnan(none.value)

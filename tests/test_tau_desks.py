@@ -102,6 +102,14 @@ def test_the_shop_finds_people_by_both_names_and_zip_or_email_in_any_case():
         assert called(desk, "find_user_id_by_name_zip", **asked) == "Error: user not found"
     assert called(desk, "find_user_id_by_email", email="bOB@example.COM") == "bob"
     assert called(desk, "find_user_id_by_email", email="ann") == "Error: user not found"
+    same = {
+        name: person("Cy", "Fox", f"{mail}@x.org", {})
+        for name, mail in (("z", "C"), ("m", "c"), ("a", "c"), ("b", "d"))
+    }
+    twins = RetailDesk({"users": {**same, "y": person("Cy", "Ox", "C@x.org", {})}, "orders": {}, "products": {}})
+    assert called(twins, "find_user_id_by_name_zip", first_name="cy", last_name="fox", zip="10001") == "z"
+    assert called(twins, "find_user_id_by_email", email="c@X.org") == "z", "the first of the file, not of the alphabet"
+    assert called(twins, "find_user_id_by_email", email="d@x.org") == "b"
     assert "Élan" in called(desk, "get_user_details", user_id="bob")  # not escaped
     assert called(desk, "get_user_details", user_id="eve") == "Error: user not found"
     assert called(desk, "get_order_details", order_id="W1") == "Error: order not found"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cpu_time import at_most_cpu_s
 from firsthand.tokens.incremental_decoding import IncrementalDetokenizer, StopStrings, _Matcher
-from firsthand.tokens.token_bytes import byte_level_bytes
+from firsthand.tokens.token_bytes import byte_level_bytes, character_of_byte
 from firsthand.tokens.tokenizer import Tokenizer
 
 
@@ -105,6 +105,21 @@ def test_every_byte_has_its_token() -> None:
     tokenizer = byte_tokenizer()
     assert sorted(tokenizer.token_bytes(id)[0] for id in range(256)) == list(range(256))
     assert byte_level_bytes("Ġa") == b" a"
+
+
+def test_bytes_that_are_no_printable_letters_are_written_from_u0100_on() -> None:
+    written = "".join(map(chr, [
+        *range(0x100, 0x121), *range(0x21, 0x7F), *range(0x121, 0x143), *range(0xA1, 0xAD), 0x143, *range(0xAE, 0x100),
+    ]))  # fmt: skip
+    assert "".join(character_of_byte()) == written and len(written) == 256
+    assert byte_level_bytes(written) == bytes(range(256)) and byte_level_bytes("") == b""
+    for other in ("\xad", "\x7f", "\xa0", " ", "\u0144", "Ġ ", "aŃ\u0144"):
+        assert byte_level_bytes(other) == other.encode(), "one letter that is none of them: the text's own bytes"
+    assert byte_level_bytes("Ń\ud800") == b"\xc5\x83?"
+
+
+def test_every_token_is_one_byte() -> None:
+    tokenizer = byte_tokenizer()
     assert tokenizer.token_bytes(10**6) == tokenizer.token_bytes(-1) == b""
 
 

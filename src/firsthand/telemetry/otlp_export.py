@@ -320,7 +320,9 @@ def _resource(environment: Mapping[str, str]) -> Any:
     """The resource attributes: service `firsthand`, unless the environment names another."""
     from opentelemetry.sdk.resources import Resource
 
-    named = environment.get("OTEL_SERVICE_NAME") or "service.name=" in environment.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    pairs = [item.split("=", 1) for item in environment.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",") if "=" in item]
+    stated = {key.strip(): value.strip() for key, value in pairs}  # as the SDK reads them
+    named = environment.get("OTEL_SERVICE_NAME") or stated.get("service.name")
     own = {} if named else {"service.name": "firsthand"}
     return Resource.create({**own, "service.version": __version__})
 
