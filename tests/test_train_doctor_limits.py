@@ -97,7 +97,25 @@ def test_groups_of_equal_rewards_count_from_four_fifths_on_until_the_tasks_are_l
     assert told(doctor.equal_rewards, **given | {"reward": [0] * 5, "reward_std": [0] * 5}) is None, (
         "never solved says more"
     )
-    assert told(doctor.equal_rewards, groups=[4] * 5, groups_of_equal_rewards=[4] * 5) is not None
+    found = told(doctor.equal_rewards, groups=[4] * 5, groups_of_equal_rewards=[4] * 5)
+    assert found is not None and found[1].startswith("100% of the groups of late steps have rewards that do not differ")
+    assert "(mean reward nan)" in found[1]
+    assert told(doctor.equal_rewards, groups=[4] * 5) is None
+    assert told(doctor.equal_rewards, groups_of_equal_rewards=[4] * 5) is None
+
+
+def test_equal_groups_of_a_run_whose_rewards_are_all_one_value_are_told_once() -> None:
+    flat = {"groups": [10] * 5, "groups_of_equal_rewards": [10] * 5, "reward": [0.5] * 5, "reward_std": [0] * 5}
+    assert told(doctor.equal_rewards, **flat) is None
+    assert [each.name for each in examine(curves(**flat))] == ["constant reward"]
+    assert [each.name for each in examine(curves(**flat | {"reward": [0] * 5}))] == ["never solved"]
+    equal = (
+        "100% of the groups of late steps have rewards that do not differ (mean reward 0.50), and such groups have no "
+    )
+    for differ in ({"reward_std": [0.1, 0, 0, 0, 0]}, {"reward": [0.4, 0.5, 0.5, 0.5, 0.5]}):
+        found = examine(curves(**flat | differ))
+        assert [(each.name, each.evidence) for each in found] == [("equal rewards", f"{equal}gradient")], differ
+    assert told(doctor.equal_rewards, **{name: flat[name] for name in flat if name != "reward_std"}) is not None
 
 
 def test_the_policy_runs_away_within_a_step_or_from_its_reference() -> None:
