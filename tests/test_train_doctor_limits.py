@@ -247,3 +247,19 @@ def test_a_twentieth_of_weights_at_their_cap_is_a_sampler_of_another_distributio
         "sampler mismatch", "5% of the importance weights of late steps reached their cap: sampler and trainer disagree"
     )  # fmt: skip
     assert told(doctor.sampler_mismatch, importance_capped=[1, 0.049]) is None
+
+
+def test_rewards_are_one_value_up_to_a_billionth() -> None:
+    flat = {"reward": [-1e-9, 0.0], "reward_std": [0, 1e-9]}
+    assert told(doctor.constant_reward, **flat) is None, "never solved says more"
+    assert told(doctor.never_solved, **flat) is not None
+    assert told(doctor.constant_reward, reward=[-0.5, -0.5], reward_std=[0, 0]) is None
+    same = {"reward": [0.0, 1e-9], "reward_std": [1e-9, 0]}
+    assert told(doctor.constant_reward, **same) == ("constant reward", "every reward of 2 steps is 1e-09")
+    assert told(doctor.never_solved, **same) is None
+    assert told(doctor.constant_reward, **same | {"reward": [0.0, 1.1e-9]}) is None
+    assert told(doctor.constant_reward, **same | {"reward": [1.1e-9, 0.0]}) is None
+    assert told(doctor.constant_reward, **same | {"reward_std": [1.1e-9, 0]}) is None
+    assert told(doctor.never_solved, **flat | {"reward_std": [1.1e-9, 0]}) is None
+    assert told(doctor.constant_reward, reward=[], reward_std=[0]) is None
+    assert told(doctor.constant_reward, reward_std=[0]) is None and told(doctor.never_solved, reward_std=[0]) is None
