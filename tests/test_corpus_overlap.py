@@ -225,3 +225,32 @@ def test_an_index_of_another_version_or_place_is_refused(tmp_path: Path):
         CorpusIndex.build(tmp_path, tmp_path / "a.txt")
     (tmp_path / "empty").mkdir()
     assert CorpusIndex.build(tmp_path / "a.txt", tmp_path / "empty").grams == 20_000 - 12 + 20_000 - 7
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "bits.npy", "index.json", ".hidden", "sub/notes.txt"])
+def test_an_index_is_built_in_a_folder_that_holds_nothing(tmp_path: Path, name: str):
+    (tmp_path / "a.txt").write_text("x " * 20)
+    folder = tmp_path / "index"
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).write_text("mine")
+    with pytest.raises(ConfigError) as refused:
+        CorpusIndex.build(tmp_path / "a.txt", folder)
+    assert str(refused.value) == f"{folder} is not empty: give a new folder for the index"
+    assert [(path, path.read_text()) for path in folder.rglob("*") if path.is_file()] == [(folder / name, "mine")]
+
+
+def test_an_index_is_not_built_twice_in_one_folder_nor_of_a_corpus_that_is_not_there(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("x " * 20)
+    folder = tmp_path / "new" / "index"
+    with pytest.raises(ConfigError, match=r"^no corpus '.*nowhere': give a folder of texts, or one file$"):
+        CorpusIndex.build(tmp_path / "nowhere", folder)
+    assert not folder.parent.exists()
+    assert CorpusIndex.build(tmp_path / "a.txt", folder).grams == 20 - 12 + 20 - 7
+    kept = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert sorted(kept) == ["bits.npy", "index.json"] and json.loads(kept["index.json"]) == {
+        "version": 1, "grams": 21, "source": str(tmp_path / "a.txt"), "bytes": 40,
+    }  # fmt: skip
+    (tmp_path / "a.txt").write_text("y " * 30)
+    with pytest.raises(ConfigError, match=r"index is not empty: give a new folder for the index$"):
+        CorpusIndex.build(tmp_path / "a.txt", folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == kept

@@ -268,3 +268,34 @@ def test_tiles_are_there_if_the_processor_has_them_and_linux_lets_them_be_used(
     monkeypatch.setattr(amx_products, "ctypes", SimpleNamespace(CDLL=lambda name: SimpleNamespace(syscall=syscall)))
     assert amx_products.has_tiles.__wrapped__() is has
     assert asked == ([(158, 0x1023, 18)] if has or answer else [])
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("rows", [1, 16, 17, 20, 31, 32, 33, 48, 49])
+def test_a_last_group_of_tiles_may_be_partly_filled(parts: int, rows: int) -> None:
+    """Room is for whole tiles of 16 rows; a tile without any of the rows is neither computed nor written."""
+    rng = np.random.default_rng(rows)
+    width, inner, tiles = 32, 64, -(-rows // 16)
+    up, up_weight, up_bias = random_product(rng, inner, width, parts)
+    down, down_weight, down_bias = random_product(rng, width, inner, parts)
+    values = rng.normal(size=(16 * tiles, width))
+    numbers = in_tiles(values, parts)
+
+    def near(found: NDArray[np.float32], expected: Doubles) -> None:
+        assert np.isnan(found[16 * tiles :]).all()
+        error = np.abs(found[:rows] - expected[:rows]).max() / np.abs(expected).max()
+        assert error < (1.2e-5 if parts == 2 else 1e-2)
+
+    per_tile = 2 * (3 if parts == 2 else 1) * (width // 32) * (inner // 32)  # of one product of the two
+    before = values @ up_weight.T + up_bias
+    run, out = Interpreter(), np.full((16 * tiles + 16, inner), np.nan, np.float32)
+    run(products)(numbers, up.numbers, up.bias, rows, width, inner, out.reshape(-1), parts)
+    near(out, before)
+    assert run.machine.tile_products == per_tile * tiles and run.machine.tiles is None
+    run, out = Interpreter(), np.full((16 * tiles + 16, width), np.nan, np.float32)
+    wide, sums = np.zeros(parts * 16 * tiles * inner, np.int16), np.full(2 * 16 * 32, np.nan, np.float32)
+    run(mlp)(
+        numbers, up.numbers, up.bias, down.numbers, down.bias, rows, width, inner, wide, sums, out.reshape(-1), parts
+    )
+    near(out, before / 2 * (1 + np.vectorize(math.erf)(before / math.sqrt(2))) @ down_weight.T + down_bias)
+    assert run.machine.tile_products == 2 * per_tile * tiles and run.machine.tiles is None

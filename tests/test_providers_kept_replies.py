@@ -269,3 +269,27 @@ def test_the_ids_of_a_reply_are_held_as_whole_numbers_of_eight_bytes() -> None:
     replies = three_turns()
     assert all(isinstance(each, array) and each.typecode == "q" for each in replies._ids.values())
     assert replies._earlier("k1", 1) == [1, 2, 8, 9] and replies._earlier("k1", 2) is None
+
+
+def test_likelihoods_are_kept_for_their_continuations_in_the_order_that_was_asked() -> None:
+    model, store = Noting(), MemoryStore()
+    front, replay = Cached(model, store), Replay(store, name="again", fingerprint="fp-1")
+    requests: list[tuple[Prompt, list[str]]] = [
+        ("p", ["a", "b"]), ("p", ["b", "a"]), ("p", ["a"]), ("p", ["a", "a"]), ("p", ["ab"]), ("p", []), ("q", ["a", "b"]),
+        ([user("p")], ["a", "b"]),
+    ]  # fmt: skip
+
+    async def texts(which: Any, prompt: Prompt, continuations: Sequence[str]) -> list[str]:
+        return [each.text for each in (await which.score(prompt, continuations)).likelihoods]
+
+    async def main() -> None:
+        for which in (front, front, replay):
+            for prompt, continuations in requests:
+                assert await texts(which, prompt, continuations) == continuations, (which, prompt)
+        assert await texts(front, "p", ("b", "a")) == ["b", "a"], "a tuple asks for the same"
+        assert model.asked == requests, "each is asked once"
+        assert list(store.replies) == [request_key("fp-1", prompt, continuations=each) for prompt, each in requests]
+        with pytest.raises(ModelError, match=r"with the continuations \['b'\]"):
+            await replay.score("p", ["b"])
+
+    asyncio.run(main())

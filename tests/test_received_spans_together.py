@@ -323,3 +323,27 @@ def test_resources_that_were_rolled_back_get_a_row_of_their_own(
             store.add([ready("t", "1", resource=one)])
     store.add([ready("t", "1", resource=two), ready("t", "2", resource=one), ready("t", "3", resource=two)])
     assert [each.span.resource["service.name"] for each in store.spans("t")] == ["two", "one", "two"]
+
+
+def test_a_store_that_is_opened_again_knows_its_resources(tmp_path: Path) -> None:
+    one, two, three = (
+        (number.encode() * 32, f'{{"service.name":"{number}"}}'.encode(), number) for number in ("1", "2", "3")
+    )
+    for round_, resources in (("a", (one, two, one)), ("b", (one, two)), ("c", (three, one, three)), ("d", (two,))):
+        store = TraceStore(tmp_path, create=True)
+        for number, each in enumerate(resources):
+            assert store.add([ready(round_, str(number), resource=each)]) == 1
+        again = [ready(f"{round_}{round_}", str(number), resource=each) for number, each in enumerate(resources)]
+        assert store.add(again) == len(again)
+        store.close()
+    store = TraceStore(tmp_path)
+    assert {
+        trace: [each.span.resource["service.name"] for each in store.spans(trace)]
+        for trace in ("a", "aa", "b", "bb", "c", "cc", "d", "dd")
+    } == {
+        "a": ["1", "2", "1"], "aa": ["1", "2", "1"], "b": ["1", "2"], "bb": ["1", "2"], "c": ["3", "1", "3"],
+        "cc": ["3", "1", "3"], "d": ["2"], "dd": ["2"],
+    }  # fmt: skip
+    rows = store.database.read("SELECT digest, body FROM resources ORDER BY id")
+    assert [(bytes(digest), bytes(body)) for digest, body in rows] == [one[:2], two[:2], three[:2]]
+    store.close()

@@ -109,7 +109,11 @@ def test_a_product_of_scores_ranks_two_bad_segments_above_good_ones() -> None:
     good, bad = (1.1, 0.8), (-1.0, -2.0)
     assert path_score(bad, "product") > path_score(good, "product"), "why the mean is the default"
     assert path_score(good, "mean") == pytest.approx(0.95) and path_score(bad, "mean") == -1.5
-    assert path_score((), "mean") == 0
+    assert [path_score((), "mean"), path_score((), "product")] == [0.0, 0.0], "no segment is no good answer"
+    assert [path_score((0.3,), "mean"), path_score((0.3,), "product")] == [0.3, 0.3]
+    assert [path_score((0.5, 0.25, -2.0), "mean"), path_score((0.5, 0.25, -2.0), "product")] == [-1.25 / 3, -0.25]
+    assert [path_score((0.0,), "mean"), path_score((0.0, 7.0), "product")] == [0.0, 0.0]
+    assert path_score((1e16, 1.0, -1e16), "mean") == 1 / 3
 
 
 # -- the beam --

@@ -13,7 +13,7 @@ import pytest
 from firsthand import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.declaration import Declaration
-from firsthand.errors import ConfigError, UnknownName
+from firsthand.errors import ConfigError, ToolError, UnknownName
 from firsthand.loop.approval import Decision
 from firsthand.message import Json, ToolCall
 from firsthand.providers.scripted import Scripted
@@ -207,3 +207,34 @@ def test_an_attacked_benchmark_adds_its_text_to_results_or_to_the_question() -> 
     assert beside.tasks(3)[0].prompt == f'q3\n\n<untrusted from="a document">\n{word}\n</untrusted>'
     assert beside.tasks(3)[0].metadata == {"a": 1, "injected_word": word} and beside.environment is Room
     assert attack(replace(benchmark, environment=None)).environment is None
+
+
+def test_what_an_attacked_environment_raises_is_passed_on() -> None:
+    class Failing(Room):
+        async def open(self) -> None:
+            await super().open()
+            raise OSError("no room to open")
+
+        async def close(self) -> None:
+            await super().close()
+            raise OSError("no room to close")
+
+        async def final_state(self) -> Json:
+            raise OSError("no state")
+
+    inner = Failing(Task("t", "q"))
+
+    async def look(**given: Any) -> Any:
+        raise ToolError("nothing there")
+
+    inner.tools = (replace(inner.tools[0], function=look),)  # type: ignore[assignment]
+    room = AttackedEnvironment(inner, "injected")
+    for asked, said, done in (
+        (room.open, "no room to open", ["t", "open"]), (room.close, "no room to close", ["t", "open", "close"]),
+        (room.final_state, "no state", ["t", "open", "close"]),
+    ):  # fmt: skip
+        with pytest.raises(OSError, match=f"^{said}$"):
+            asyncio.run(asked())
+        assert inner.done == done
+    with pytest.raises(ToolError, match=r"^nothing there$"):
+        asyncio.run(room.tools[0]({"x": 1}))

@@ -90,6 +90,37 @@ def test_a_run_in_a_container_is_followed_to_its_end(tmp_path: Path) -> None:
     assert len({words[2] for words in names if words[0] == "rm"}) == 10
 
 
+def test_a_docker_that_fails_by_itself_is_quoted_by_the_end_of_what_it_said(tmp_path: Path) -> None:
+    made = Container(docker=program(tmp_path, RUN))
+
+    def ran(status: int, said: str, out: str = "") -> Any:
+        (tmp_path / "said").write_text(said)
+        (tmp_path / "does").write_text(f"cat >/dev/null; printf '{out}'; cat {tmp_path}/said >&2; exit {status}")
+        return made.run(SandboxRun("python", "1", RunLimits()))
+
+    pulling = "Pulling from library\n" * 100
+    for status, said, quoted in (
+        (125, f"{pulling} no space left \n", f"{pulling} no space left \n"[-500:].strip()),
+        (126, "a" + "x" * 500, "x" * 500), (127, "a" + "x" * 499, "a" + "x" * 499),
+        (125, "é" + "x" * 499, "\ufffd" + "x" * 499), (125, "", ""),
+    ):  # fmt: skip
+        with pytest.raises(SandboxError) as refused:
+            ran(status, said)
+        assert str(refused.value) == f"docker could not run the code: {quoted}"
+    found = {
+        (status, out): ran(status, "why", out)
+        for status, out in ((125, "o"), (126, "o"), (127, "o"), (123, ""), (124, ""), (128, ""), (129, ""))
+    }
+    assert {
+        asked: (each.stdout, each.stderr, each.body["killed"], each.body["status"]) for asked, each in found.items()
+    } == {
+        (125, "o"): (b"o", b"why", None, 125 << 8), (126, "o"): (b"o", b"why", None, 126 << 8),
+        (127, "o"): (b"o", b"why", None, 127 << 8), (123, ""): (b"", b"why", None, 123 << 8),
+        (124, ""): (b"", b"why", "timeout", None), (128, ""): (b"", b"why", None, 128 << 8),
+        (129, ""): (b"", b"why", None, 1),
+    }  # fmt: skip
+
+
 def test_a_container_is_told_what_to_run_and_how(tmp_path: Path) -> None:
     made = Container(docker=program(tmp_path, RUN))
     (tmp_path / "does").write_text(f"cat > {tmp_path}/request")

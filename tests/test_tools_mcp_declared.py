@@ -6,7 +6,7 @@ import asyncio
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -16,6 +16,7 @@ from pydantic import AnyUrl
 
 from firsthand.declaration import Declaration
 from firsthand.errors import ConfigError
+from firsthand.tool import Effect
 from firsthand.tools.mcp.oauth_sign_in import StoredTokens
 from firsthand.tools.mcp.server_declaration import ServerDeclaration, declarations, read_declarations, to_json
 
@@ -25,6 +26,23 @@ def server(**settings: Any) -> ServerDeclaration:
 
 
 # -- declarations --
+
+
+@pytest.mark.parametrize("effect", get_args(Effect))
+def test_a_tool_that_does_more_than_read_is_declared_by_its_authority_or_its_recipients(effect: str) -> None:
+    bare = Declaration((), (), (), "public")
+    only_read = bare if effect == "read" else None
+    effects = {"effects": {"t": effect}}
+    assert server(**effects).declares("t") == only_read
+    assert server(**effects, authority={"u": "to"}, recipients={"u": "to"}).declares("t") == only_read
+    rest = server(**effects, trusts={"t": "id"}, spends={"t": "fee"}, private=("t",), grants=("t",)).declares("t")
+    whole = Declaration((), ("id",), (), "user", grants=True, spends=("fee",))
+    assert rest == (whole if effect == "read" else None)
+    assert server(**effects, authority={"t": ""}).declares("t") == bare
+    assert server(**effects, recipients={"t": " "}).declares("t") == bare
+    assert server(**effects, authority={"t": "a b"}).declares("t") == Declaration(("a", "b"), (), (), "public")
+    assert server(**effects, recipients={"t": "c"}).declares("t") == Declaration((), (), ("c",), "public")
+    assert server().declares("t") is None, "external, where nothing is told"
 
 
 def test_the_first_pattern_that_fits_a_tool_counts_for_its_effect_and_its_declaration() -> None:

@@ -97,7 +97,25 @@ def test_groups_of_equal_rewards_count_from_four_fifths_on_until_the_tasks_are_l
     assert told(doctor.equal_rewards, **given | {"reward": [0] * 5, "reward_std": [0] * 5}) is None, (
         "never solved says more"
     )
-    assert told(doctor.equal_rewards, groups=[4] * 5, groups_of_equal_rewards=[4] * 5) is not None
+    found = told(doctor.equal_rewards, groups=[4] * 5, groups_of_equal_rewards=[4] * 5)
+    assert found is not None and found[1].startswith("100% of the groups of late steps have rewards that do not differ")
+    assert "(mean reward nan)" in found[1]
+    assert told(doctor.equal_rewards, groups=[4] * 5) is None
+    assert told(doctor.equal_rewards, groups_of_equal_rewards=[4] * 5) is None
+
+
+def test_equal_groups_of_a_run_whose_rewards_are_all_one_value_are_told_once() -> None:
+    flat = {"groups": [10] * 5, "groups_of_equal_rewards": [10] * 5, "reward": [0.5] * 5, "reward_std": [0] * 5}
+    assert told(doctor.equal_rewards, **flat) is None
+    assert [each.name for each in examine(curves(**flat))] == ["constant reward"]
+    assert [each.name for each in examine(curves(**flat | {"reward": [0] * 5}))] == ["never solved"]
+    equal = (
+        "100% of the groups of late steps have rewards that do not differ (mean reward 0.50), and such groups have no "
+    )
+    for differ in ({"reward_std": [0.1, 0, 0, 0, 0]}, {"reward": [0.4, 0.5, 0.5, 0.5, 0.5]}):
+        found = examine(curves(**flat | differ))
+        assert [(each.name, each.evidence) for each in found] == [("equal rewards", f"{equal}gradient")], differ
+    assert told(doctor.equal_rewards, **{name: flat[name] for name in flat if name != "reward_std"}) is not None
 
 
 def test_the_policy_runs_away_within_a_step_or_from_its_reference() -> None:
@@ -229,3 +247,19 @@ def test_a_twentieth_of_weights_at_their_cap_is_a_sampler_of_another_distributio
         "sampler mismatch", "5% of the importance weights of late steps reached their cap: sampler and trainer disagree"
     )  # fmt: skip
     assert told(doctor.sampler_mismatch, importance_capped=[1, 0.049]) is None
+
+
+def test_rewards_are_one_value_up_to_a_billionth() -> None:
+    flat = {"reward": [-1e-9, 0.0], "reward_std": [0, 1e-9]}
+    assert told(doctor.constant_reward, **flat) is None, "never solved says more"
+    assert told(doctor.never_solved, **flat) is not None
+    assert told(doctor.constant_reward, reward=[-0.5, -0.5], reward_std=[0, 0]) is None
+    same = {"reward": [0.0, 1e-9], "reward_std": [1e-9, 0]}
+    assert told(doctor.constant_reward, **same) == ("constant reward", "every reward of 2 steps is 1e-09")
+    assert told(doctor.never_solved, **same) is None
+    assert told(doctor.constant_reward, **same | {"reward": [0.0, 1.1e-9]}) is None
+    assert told(doctor.constant_reward, **same | {"reward": [1.1e-9, 0.0]}) is None
+    assert told(doctor.constant_reward, **same | {"reward_std": [1.1e-9, 0]}) is None
+    assert told(doctor.never_solved, **flat | {"reward_std": [1.1e-9, 0]}) is None
+    assert told(doctor.constant_reward, reward=[], reward_std=[0]) is None
+    assert told(doctor.constant_reward, reward_std=[0]) is None and told(doctor.never_solved, reward_std=[0]) is None
