@@ -221,7 +221,9 @@ def test_the_report_of_a_run_has_its_own_time_memory_and_status() -> None:
         assert 0.05 <= body["cpu_s"] < 0.5 and 0.05 < body["wall_s"] < 10
         assert 40 << 20 < body["peak_bytes"] < 120 << 20, "the pages that it shares with the zygote are not its own"
         kernel = "import os, resource\nown = lambda: resource.getrusage(resource.RUSAGE_SELF)\n"
-        kernel += "while own().ru_stime < 0.05: [os.stat('/') for _ in range(1000)]\nprint(own().ru_utime + own().ru_stime)"
+        kernel += (
+            "while own().ru_stime < 0.05: [os.stat('/') for _ in range(1000)]\nprint(own().ru_utime + own().ru_stime)"
+        )
         report = worker.run(SandboxRun("python", kernel, limits))
         assert 0.05 <= float(report.stdout) <= report.body["cpu_s"] < 1, "time in the kernel counts too"
         both = "import os, time\nchild = os.fork()\nheld = b'x' * (40 << 20)\ntime.sleep(0.2)\n"
