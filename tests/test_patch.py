@@ -153,3 +153,25 @@ def test_a_refusal_names_its_line_and_the_whole_reason(text: str, line: int, rea
     with pytest.raises(DataError) as refused:
         read_patch(text)
     assert str(refused.value) == f"line {line} of the patch: {reason}"
+
+
+def test_blank_context_at_the_end_and_other_white_space_of_a_patch_are_kept() -> None:
+    ends_blank = patch("a/x", "b/x", "@@ -1,2 +1,2 @@\n-a\n+b\n \n")
+    for end in (" \n", "\t\n", "+\n", "-c \n", " \n \n", "+x\t\n"):
+        whole = patch("a/x", "b/x", "@@ -1 +1 @@\n-a\n+b\n") + end
+        for answer in (
+            whole,
+            whole.rstrip("\n"),
+            whole + "\n\n",
+            f"Said:\n{whole}",
+            f"<patch>\n{whole}</patch>",
+            f"<patch>\n{whole}\n\n</patch>",
+            f"<diff>{whole}</diff> ",
+            f"```diff\n{whole}```\n",
+            f"``` patch \n{whole}\n```",
+            whole.replace("\n", "\r\n"),
+        ):
+            assert find_patch(answer) == whole, (end, answer)
+    assert read_patch(find_patch(f"```diff\n{ends_blank}\n```"))[0].path == "x"
+    assert read_patch(find_patch(ends_blank)) == read_patch(ends_blank)
+    assert find_patch(f" --- a/x\n\n{ends_blank}") == ends_blank  # a header begins its line
