@@ -153,3 +153,49 @@ def test_a_refusal_names_its_line_and_the_whole_reason(text: str, line: int, rea
     with pytest.raises(DataError) as refused:
         read_patch(text)
     assert str(refused.value) == f"line {line} of the patch: {reason}"
+
+
+def test_blank_context_at_the_end_and_other_white_space_of_a_patch_are_kept() -> None:
+    ends_blank = patch("a/x", "b/x", "@@ -1,2 +1,2 @@\n-a\n+b\n \n")
+    for end in (" \n", "\t\n", "+\n", "-c \n", " \n \n", "+x\t\n"):
+        whole = patch("a/x", "b/x", "@@ -1 +1 @@\n-a\n+b\n") + end
+        for answer in (
+            whole,
+            whole.rstrip("\n"),
+            whole + "\n\n",
+            f"Said:\n{whole}",
+            f"<patch>\n{whole}</patch>",
+            f"<patch>\n{whole}\n\n</patch>",
+            f"<diff>{whole}</diff> ",
+            f"```diff\n{whole}```\n",
+            f"``` patch \n{whole}\n```",
+            whole.replace("\n", "\r\n"),
+        ):
+            assert find_patch(answer) == whole, (end, answer)
+    assert read_patch(find_patch(f"```diff\n{ends_blank}\n```"))[0].path == "x"
+    assert read_patch(find_patch(ends_blank)) == read_patch(ends_blank)
+    assert find_patch(f" --- a/x\n\n{ends_blank}") == ends_blank  # a header begins its line
+
+
+def test_empty_lines_at_the_end_are_kept_as_far_as_the_last_hunk_counts_them_as_context() -> None:
+    for head, lines, empty in (
+        ("-1,2 +1,2", "-a\n+b\n", 1),
+        ("-1,4 +1,4", "-a\n+b\n", 3),
+        ("-1,3 +1,2", "-a\n-b\n+c\n", 1),
+        ("-1,4 +1,4", "-a\n+b\n\n x\n", 1),
+        ("-1 +1", "-a\n+b\n", 0),
+        ("-0,0 +1", "+b\n", 0),
+        ("-1 +0,0", "-b\n", 0),
+        ("-1,2 +1", "-a\n+b\n", 0),  # no number of lines of context makes it whole
+        ("-1 +1,2", "-a\n+b\n", 0),
+        ("-1,9 +1,9", "-a\n+b\n", 0),
+    ):
+        for before in ("", patch("a/y", "b/y", "@@ -1,5 +1,5 @@ def f\n-a\n+b\n x\n\n\n\n")):
+            found = before + patch("a/x", "b/x", f"@@ {head} @@\n{lines}") + "\n" * empty
+            for more in (0, 1, 2):
+                said = found + "\n" * more
+                assert find_patch(said) == find_patch(f"```diff\n{said}```") == found, (head, more)
+            if head not in ("-1,2 +1", "-1 +1,2", "-1,9 +1,9"):
+                assert touched(found) == (("y", "x") if before else ("x",))
+    assert find_patch("--- a/x\n\n\n") == "--- a/x\n"
+    assert find_patch("--- a/x\n@@ no\n\n\n") == "--- a/x\n@@ no\n"

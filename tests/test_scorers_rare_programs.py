@@ -261,3 +261,25 @@ def test_answers_with_negative_infinite_and_repeated_parts_are_compared() -> Non
     for answer, reference, same in pairs:
         assert comparison(answer, reference)[0] is same, (answer, reference)
         assert comparison(reference, answer)[0] is same, (reference, answer)
+
+
+def test_a_prompt_is_completed_by_the_last_block_where_none_defines_the_function() -> None:
+    prompt = "import re\n\ndef f(x):\n"
+    one, two = "```python\n    return 1\n```", "```\n    return 2\n```"
+    shell, other = "```sh\n    return 3\n```", "```py\ndef ff(x):\n    return 4\n```"
+    for answer, program in (
+        (one, prompt + "    return 1\n"),
+        (f"{one}\nor\n{two}", prompt + "    return 2\n"),
+        (f"{two}\nor\n{one}\n{shell}", prompt + "    return 1\n"),
+        (f"{one}\n{two}\n{one}", prompt + "    return 1\n"),
+        (f"{other}\n{two}", prompt + "    return 2\n"),  # another function's name begins like it
+        (f"```python3\ndef f(x):\n    return 5\n```\n{two}", "import re\n\ndef f(x):\n    return 5\n"),
+        (f"{one}\n```py\n    return 6\nprint(f(1))\n```", prompt + "    return 6"),
+        (f"{one}\n```py\nreturn 7\n```", prompt + "    return 7\n"),
+        (f"{one}\n```py\ny = x\nreturn y\n```", prompt + "    y = x\n    return y\n"),
+        (f"{one}\n```py\n)\n```", prompt + ")\n"),  # no candidate is a program: the first
+    ):
+        assert answered_code(answer, prompt, "f") == program, answer
+        assert answered_code(answer, prompt).startswith(prompt)  # with no name every block completes the prompt
+    assert answered_code(f"{one}\n{two}", "", "f") == answered_code(f"{one}\n{two}") == "    return 2\n"
+    assert answered_code(f"{one}\n{two}", prompt, "g") == prompt + "    return 2\n"

@@ -330,3 +330,30 @@ def test_a_registration_counts_for_its_own_address_or_another_port_of_it(tmp_pat
             assert await first.get_tokens() is None
 
     asyncio.run(main())
+
+
+def test_the_data_for_a_trace_hold_the_endpoint_with_its_arguments_and_none_of_its_secrets() -> None:
+    hidden = {"env": {"K": "SECRET"}, "headers": {"K": "SECRET"}, "client_secret": "SECRET", "client_id": "me"}
+    rest = {"name": "mail", "trusted": False, "effects": {}, "revision": "auto"}
+    for url, target in (
+        ("https://h/mcp?key=SECRET", "https://h/mcp"),
+        ("https://h:8443/mcp?a=1?b=2&key=SECRET", "https://h:8443/mcp"),
+        ("https://h?SECRET", "https://h"),
+        ("http://h/mcp", "http://h/mcp"),
+    ):
+        there = ServerDeclaration("mail", url=url, **hidden)  # type: ignore[arg-type]
+        assert to_json(there) == rest | {"target": target}
+        assert there.target == target == ServerDeclaration("other", url=url + "?more").target
+    for command, args, target in (
+        ("serve", (), "serve"),
+        ("serve", ("--port", "1"), "serve --port 1"),
+        ("/my programs/serve", ("a b", "", "it's"), "'/my programs/serve' 'a b' '' 'it'\"'\"'s'"),
+        ("serve", ("https://h/?key",), "serve 'https://h/?key'"),
+    ):
+        here = ServerDeclaration("mail", command, args, **hidden)  # type: ignore[arg-type]
+        assert to_json(here) == rest | {"target": target}
+    effects = {"get_*": "read", "send": "write"}
+    told = to_json(server(trusted=True, effects=effects, revision="2026-07-28"))
+    assert told == {"name": "mail", "target": "serve", "trusted": True, "effects": effects, "revision": "2026-07-28"}
+    told["effects"]["x"] = "read"
+    assert effects == {"get_*": "read", "send": "write"}

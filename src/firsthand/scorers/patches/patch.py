@@ -49,8 +49,21 @@ def find_patch(answer: str) -> str:
     bodies = _fenced(answer) if (tagged := _tagged(answer)) is None else [tagged]
     for body in reversed(bodies or [answer]):
         if begins := _BEGINS.search(body):
-            return body[begins.start() :].rstrip("\n") + "\n"
+            return _ended(body[begins.start() :])
     return ""
+
+
+def _ended(text: str) -> str:
+    """Return a patch without the empty lines at its end, but for those that its last hunk counts as context."""
+    ended = text.rstrip("\n")
+    lines = ended.split("\n")
+    last = next((at for at in reversed(range(len(lines))) if lines[at].startswith("@@ ")), len(lines))
+    head = _HUNK.match(lines[last]) if last < len(lines) else None
+    if head is None:
+        return ended + "\n"
+    kinds = [line[:1] or " " for line in lines[last + 1 :]]
+    old, new = (int(head[count] or 1) - kinds.count(kind) - kinds.count(" ") for count, kind in ((2, "-"), (4, "+")))
+    return ended + "\n" * (1 + old if 0 < old == new < len(text) - len(ended) else 1)
 
 
 def _tagged(answer: str) -> str | None:
