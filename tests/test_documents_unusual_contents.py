@@ -114,6 +114,29 @@ def test_cells_rows_and_delimiters_of_a_table(monkeypatch: pytest.MonkeyPatch) -
     assert csv.field_size_limit() == before
 
 
+def test_a_long_name_of_a_column_is_shortened_and_text_beyond_the_bound_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(table_reader, "MIN_TEXT_BOUND", 100)
+    names = ["a" * 200, "b" * 201, "c" * 2_000]
+    content = read_table((",".join(names) + "\nx,,\n,y,\n,,z\n").encode(), "t.csv", ReadSettings(title_field=names[2]))
+    assert content.documents[0].text == f"{names[0]}: x\n\n{'b' * 200}…: y\n\nz\n{'c' * 200}…: z\n\n"
+    assert content.notes == ("2 names of columns were shortened to 200 characters",)
+    header = b"h" * 100_000 + b"\n"
+    [document] = read_table(header + b"x\n" * 300, "t.csv", PLAIN).documents
+    assert len(document.text) == 300 * len("h" * 200 + "…: x\n\n")
+    several = b",".join([b"h" * 200] * 100) + b"\n" + (b",".join([b"x"] * 100) + b"\n") * 400
+    assert refused(read_table, several) == (
+        f"it is a table of {len(several):,} characters, and with the names of its columns in each row it is more than "
+        f"{20 * len(several):,}: shorten the names, or leave out empty or repeated columns"
+    )
+    few = b"name\n" + b"x\n" * 20
+    monkeypatch.setattr(table_reader, "MAX_TEXT_TIMES", 1)
+    assert refused(read_table, few).startswith("it is a table of 45 characters, and with")
+    monkeypatch.setattr(table_reader, "MIN_TEXT_BOUND", 20 * len("name: x\n\n"))
+    assert len(read_table(few, "t.csv", PLAIN).documents[0].locations) == 20
+
+
 def test_cells_of_a_notebook_are_read_by_kind_and_what_is_none_says_which() -> None:
     def cells(*each: Any) -> bytes:
         return json.dumps({"cells": each}).encode()

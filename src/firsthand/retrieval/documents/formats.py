@@ -65,7 +65,7 @@ FORMATS = {
         FileFormat("docx", _lazily("docx"), 1, _always),
         FileFormat("epub", _lazily("epub"), 1, _always),
         FileFormat("code", read_code, 1, _never),
-        FileFormat("table", read_table, 1, _never),
+        FileFormat("table", read_table, 2, _never),
         FileFormat("jsonl", read_jsonl, 1, _never),
         FileFormat("json", read_json, 1, _never),
         FileFormat("notebook", read_notebook, 1, _never),
