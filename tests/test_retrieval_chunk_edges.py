@@ -85,6 +85,16 @@ def test_python_is_divided_by_its_tree_with_the_text_between() -> None:
     assert _python("def f(:") is None and _python("") == []
 
 
+def test_names_in_headings_of_python_are_at_most_eighty_characters_as_in_other_languages() -> None:
+    functions = "".join(f"    def f{n}{'g' * 1_000}():\n        return {n}\n" for n in range(3))
+    text = f"class {'B' * 5_000}:\n    a = 1\n{functions}"
+    headings = [each.heading for each in code(size=1_200)(Document("d", text, meta={"language": "python"}))]
+    assert headings[-2:] == [f"{'B' * 80} > f{n}{'g' * 78}" for n in (1, 2)]
+    assert {len(each) for each in headings} == {80, 163}
+    found = _python(f"class {'C' * 81}:\n    def f(self):\n        return 1\n    b = 2\n    c = 3\n")
+    assert found is not None and [each.path for each in found] == [("C" * 80,), ("C" * 80, "f"), ("C" * 80,)]
+
+
 def test_small_neighbours_share_a_chunk_up_to_its_very_size() -> None:
     first, second = "def a():\n    return 1\n", "def b():\n    return 22\n"
     document = Document("d", first + second, meta={"language": "python"})
