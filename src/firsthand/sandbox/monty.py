@@ -2,8 +2,8 @@
 
 It starts a run in less than a millisecond, but it is not CPython: it lacks most modules and parts of the language. So it is
 never the judge. Only a run that ends without any error counts; everything else is run again on CPython. Where tests decide,
-an answer that could bend them (classes, shadowed builtins, reflection) is not tried here at all: there it shares a namespace
-with them.
+the answer and they are two sessions with only plain values between them, as they are two processes on CPython, and an answer
+that could change what a call of its functions means (classes, shadowed builtins, reflection) is not tried here at all.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ import asyncio
 import builtins
 import functools
 import os
+import secrets
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from firsthand.sandbox.bubblewrap import SandboxRun
+from firsthand.sandbox.sandbox_limits import RunLimits
 
 FAST_S = 0.05
 """Code that takes longer is left to CPython, which computes several times faster."""
@@ -35,6 +38,25 @@ _REFLECTION = {
     "input",
     "type",
 }
+_PLAIN = """
+def {word}_plain(value):
+    kind = type(value)
+    if kind is dict:
+        return all({word}_plain(key) and {word}_plain(each) for key, each in value.items())
+    if kind in (list, tuple, set, frozenset):
+        return all({word}_plain(each) for each in value)
+    return value is None or kind in (bool, int, float, str, bytes)
+"""
+"""Monty hands out a range as a text and a generator as a list, so whether a value is plain is asked before it leaves."""
+_ASK = """
+def {name}(*args, **kwargs):
+    return {word}_call({word}_plain([args, kwargs]), "{name}", args, kwargs)
+"""
+_CALL = """
+{word}_before = repr({word}_given)
+{word}_value = {name}(*{word}_given[0], **{word}_given[1])
+({word}_plain({word}_value) and repr({word}_given) == {word}_before, {word}_value)
+"""
 
 
 class MontyRun(NamedTuple):
@@ -47,16 +69,46 @@ class MontyRun(NamedTuple):
 async def attempt(run: SandboxRun) -> MontyRun | None:
     """The output of the code, or None if Monty is not installed, or met anything that CPython should decide."""
     pool = await asyncio.to_thread(_pool, os.getpid())
-    return None if pool is None else await asyncio.to_thread(_attempt, pool, run)
+    if pool is None or _parsed(run.code) is None:
+        return None
+    return await asyncio.to_thread(_attempt, pool, run)
+
+
+async def attempt_check(
+    answer: str, setup: str, tests: str, names: Sequence[str], limits: RunLimits
+) -> MontyRun | None:
+    """What the tests wrote, or None unless all of them passed with an answer that could not reach them."""
+    from firsthand.sandbox.programs.checker import free_names
+
+    if not cannot_bend_tests(answer) or _parsed(f"{setup}\n{tests}") is None or _parsed(tests) is None:
+        return None
+    asked = sorted(free_names(tests, {}) & free_names(f"{setup}\n{tests}", {}) | set(names))
+    if not all(name.isidentifier() and not hasattr(builtins, name) for name in asked):
+        return None
+    pool = await asyncio.to_thread(_pool, os.getpid())
+    return None if pool is None else await asyncio.to_thread(_attempt_check, pool, answer, setup, tests, asked, limits)
 
 
 def cannot_bend_tests(answer: str) -> bool:
-    """True if an answer only defines plain functions and values, so that tests in its namespace are sound."""
+    """True if an answer only defines plain functions and values, so that a call of one means what it says."""
+    tree = _parsed(answer)
+    return tree is not None and not any(_could_bend(node) for node in ast.walk(tree))
+
+
+def _parsed(code: str) -> ast.Module | None:
+    """The syntax tree; None if there is none, or `return` stands outside of functions, where Monty ends without an error."""
     try:
-        nodes = list(ast.walk(ast.parse(answer)))
+        tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return not any(_could_bend(node) for node in nodes)
+        return None
+    left: list[ast.AST] = [tree]
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.Return):
+            return None
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            left.extend(ast.iter_child_nodes(node))
+    return tree
 
 
 def _could_bend(node: ast.AST) -> bool:
@@ -96,6 +148,52 @@ def _attempt(pool: Any, run: SandboxRun) -> MontyRun | None:
         return None
     pieces = written.output
     if any(stream != "stdout" for stream, _ in pieces):
+        return None
+    return MontyRun("".join(text for _, text in pieces), time.perf_counter() - began)
+
+
+def _attempt_check(
+    pool: Any, answer: str, setup: str, tests: str, asked: Sequence[str], limits: RunLimits
+) -> MontyRun | None:
+    """The tests in one session; each call of a name that they ask for is carried out in another, which holds the answer."""
+    from pydantic_monty import CollectStreams, MontyError
+
+    began = time.perf_counter()
+    within = min(FAST_S, limits.wall_s)
+    bounds = {"max_feed_duration_secs": within, "max_memory": limits.memory_bytes}
+    word, proof = (
+        f"_{secrets.token_hex(16)}",
+        secrets.token_hex(32),
+    )  # an answer must not name what is ours in its session
+    unheard, written = (CollectStreams(max_bytes=limits.output_bytes) for _ in range(2))
+    every_call_ended_well = True
+
+    def call(plain: bool, name: str, args: Any, kwargs: Any) -> Any:
+        nonlocal every_call_ended_well
+        ended_well, every_call_ended_well = every_call_ended_well, False  # the tests may catch what is raised here
+        if not (plain and ended_well and time.perf_counter() - began < within):
+            raise TimeoutError("left to CPython")
+        code = _CALL.format(word=word, name=name)
+        sound, value = theirs.feed_run(code, inputs={f"{word}_given": [args, kwargs]}, print_callback=unheard)
+        every_call_ended_well = sound
+        return value
+
+    try:
+        with (
+            pool.checkout(limits=bounds, assert_message_annotations=False) as theirs,
+            pool.checkout(limits=bounds, assert_message_annotations=False) as ours,
+        ):
+            ours.feed_run(setup, print_callback=written)
+            theirs.feed_run(answer, print_callback=unheard)
+            theirs.feed_run(_PLAIN.format(word=word), print_callback=unheard)
+            asks = "".join(_ASK.format(word=word, name=name) for name in asked)
+            lookup = {f"{word}_call": call}
+            ours.feed_run(_PLAIN.format(word=word) + asks, external_lookup=lookup, print_callback=written)
+            last = ours.feed_run(f"{tests}\n\n{proof!r}", external_lookup=lookup, print_callback=written)
+    except (MontyError, TimeoutError, ValueError, TypeError):
+        return None
+    pieces = written.output
+    if last != proof or not every_call_ended_well or any(stream != "stdout" for stream, _ in pieces):
         return None
     return MontyRun("".join(text for _, text in pieces), time.perf_counter() - began)
 

@@ -168,11 +168,11 @@ class Sandbox:
         The two run in processes apart, with only plain values between them, so an answer can fail its tests but not change,
         read or end them. `setup` is what the tests need besides the answer; what they use and nobody defines is the
         answer's, and so are `names`, even if Python has them too. With `pure`, plain functions are tried on Monty first, as
-        in `python`.
+        in `python`, in two sessions.
         """
-        if pure and monty.cannot_bend_tests(answer):
-            whole = SandboxRun("python", f"{answer}\n{setup}\n{tests}\n", limits or self.limits)
-            if (tried := await _on_monty(whole)) is not None:
+        if pure:
+            tried = _decided(await monty.attempt_check(answer, setup, tests, names, limits or self.limits))
+            if tried is not None:
                 return tried
         proof = secrets.token_hex(32)
         given = json.dumps({"tests": tests, "setup": setup, "names": list(names), "proof": proof})
@@ -286,7 +286,10 @@ def _proved(outcome: Outcome, proof: str) -> Outcome:
 
 
 async def _on_monty(run: SandboxRun) -> Outcome | None:
-    tried = await monty.attempt(run)
+    return _decided(await monty.attempt(run))
+
+
+def _decided(tried: monty.MontyRun | None) -> Outcome | None:
     return None if tried is None else Outcome("done", 0, tried.stdout, "", tried.wall_s, None, None, "monty")
 
 
