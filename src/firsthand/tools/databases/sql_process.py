@@ -75,7 +75,7 @@ def carried_out(request: dict[str, Any]) -> dict[str, Any]:
     except (UnicodeEncodeError, ValueError, OverflowError):
         return {"error": "characters"}
     except (sqlite3.Error, sqlite3.Warning) as error:
-        return {"error": str(error), "tables": tables(connection) if "no such table" in str(error) else []}
+        return {"error": str(error)[:2000], "tables": tables(connection) if "no such table" in str(error) else []}
     finally:
         connection.close()
 
@@ -108,10 +108,11 @@ def cell(value: Any, most: int) -> Any:
 
 
 def tables(connection: sqlite3.Connection) -> list[str]:
-    """The names of the tables and views there are."""
+    """The names of the tables and views there are, the first thousand, each cut."""
     connection.set_progress_handler(None, 0)
     try:
-        return [str(row[0]) for row in connection.execute("SELECT name FROM sqlite_master WHERE type != 'index'")]
+        found = connection.execute("SELECT substr(name, 1, 100) FROM sqlite_master WHERE type != 'index' LIMIT 1000")
+        return [str(row[0]) for row in found]
     except sqlite3.Error:
         return []
 
