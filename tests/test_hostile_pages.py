@@ -116,13 +116,13 @@ def test_answers_made_to_slow_the_comparison_are_compared_in_part(monkeypatch: p
     a, b = "a " * 1000, "b a " * 500
     looked: list[int] = []
 
-    class Counted(answer_diff._BoundedMatcher):
+    class Counted(answer_diff.BoundedMatcher):
         def find_longest_match(self, *place: Any) -> Any:
             looked.append(self._left)
             return super().find_longest_match(*place)
 
     monkeypatch.setattr(answer_diff, "MAX_WORD_PAIRS", 4_000_000)
-    monkeypatch.setattr(answer_diff, "_BoundedMatcher", Counted)
+    monkeypatch.setattr(answer_diff, "BoundedMatcher", Counted)
     pieces = word_difference(a, b)
     assert sum(left > 0 for left in looked) < 40, "unbounded, 500 searches find something"
     for side, text in (("added", a), ("removed", b)):

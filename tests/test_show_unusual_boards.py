@@ -18,7 +18,6 @@ from firsthand.show.answer_diff import (
     DiffSide,
     DiffSpan,
     Sample,
-    _BoundedMatcher,
     _column,
     terminal_text,
     word_difference,
@@ -33,6 +32,7 @@ from firsthand.show.scatter import _log_axis, _stairs, scatter
 from firsthand.show.word_wrap import WordWrap
 from firsthand.stats.breakdown import Cell, Grid
 from firsthand.stats.intervals import Interval, proportion_interval
+from firsthand.system.bounded_matcher import BoundedMatcher
 from firsthand.task import Task
 from firsthand.trace import Call, Score, Trace
 from made_traces import trace
@@ -131,8 +131,7 @@ def test_two_answers_on_a_narrow_terminal_with_wide_characters_and_tabs() -> Non
     assert [line.plain for line in _column([], 5)] == [""]
     bare = terminal_text(replace(sample, expected="", b=side("", "-"), change="same"), 0).plain.split("\n")
     assert bare[2] == "a 1 (abcde │ b - (abcde" and not any("no score" in line or "expected" in line for line in bare)
-    matcher = _BoundedMatcher(list("aab"), list("aba"))  # of each a two are equal, of b one
-    matcher._left = 6
+    matcher = BoundedMatcher(list("aab"), list("aba"), 6)  # of each a two are equal, of b one
     assert matcher.find_longest_match(1, 2).size == 1 and matcher._left == 4
     assert matcher.find_longest_match(2).size == 1 and matcher._left == 3
     assert matcher.find_longest_match(0, 1, 1)[:] == (0, 2, 1) and matcher._left == 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +15,10 @@ import pytest
 from answering_server import refused
 from firsthand.declaration import Declaration
 from firsthand.errors import ToolError
+from firsthand.system.bounded_matcher import BoundedMatcher
 from firsthand.tools import files as module
 from firsthand.tools.files import Files, _Search, files
+from firsthand.tools.folders.file_undo import MAX_COMPARED, MAX_LINE_PAIRS, shown_change
 from firsthand.tools.folders.rooted import Rooted
 
 
@@ -269,3 +273,39 @@ def test_what_is_found_is_told_by_the_path_under_which_it_can_be_read(folder: Fi
         assert found.split("\n")[0] == told and folder.read_file(found.split("\n")[0]) == "x\n", path
         assert folder.find_files(text="X", path=path).split("\n")[0] == f"{told}:1: x"
     assert folder.rooted.relative(f"{root}/a/") == "a" and folder.rooted.relative("/".join(["."] * 3)) == ""
+
+
+def test_texts_made_to_slow_the_comparison_are_told_by_their_size(root: Path) -> None:
+    rooted = Rooted(root)
+    (root / "a").write_text("head\n" + "".join(f"{n % 101}\n" for n in range(40_000)) + "foot\n")
+    hostile = "head\n" + "".join(f"{-n % 101 + 200}é\n" for n in range(30_000)) + "foot\n"
+    was, now = sum(len(str(n % 101)) + 1 for n in range(40_000)), 30_000 * 6
+    assert shown_change(rooted, "a", hostile) == (
+        f"from line 2 of a on, 40000 lines ({was:,} bytes) would be replaced by 30000 lines ({now:,} bytes)"
+    )
+    one = (root / "a").read_text().replace("foot", "x\nfoot")
+    assert shown_change(rooted, "a", one) == "--- a\n+++ a\n@@ -40001,2 +40001,3 @@\n 3\n+x\n foot"
+    (root / "a").write_text("x\n" * (MAX_COMPARED - 198))
+    shown = shown_change(rooted, "a", "y\nx\n" * 99)  # cubic without a bound on pairs: 2.8 s
+    assert shown.startswith("--- a\n+++ a\n@@ -") and MAX_LINE_PAIRS == 2_000_000
+    assert BoundedMatcher("xxx", "yxyx", 5).get_opcodes() == [("replace", 0, 3, 0, 4)]
+    assert shown_change(rooted, "a", "y\n" * 199) == (
+        "from line 1 of a on, 3802 lines (7,604 bytes) would be replaced by 199 lines (398 bytes)"
+    )
+
+
+def test_a_shown_change_is_the_unified_difference(root: Path) -> None:
+    rooted, draw = Rooted(root), random.Random(1)
+    for _ in range(100):
+        old, new = ([draw.choice("abcdefgh") for _ in range(draw.randrange(9))] for _ in range(2))
+        (root / "a").write_text("".join(f"{line}\n" for line in old))
+        shown = shown_change(rooted, "a", "".join(f"{line}\n" for line in new)).split("\n")
+        if old == new:
+            assert shown == ["nothing would change"]
+            continue
+        assert [x[1:] for x in shown[2:] if x[0] == "-"] != [x[1:] for x in shown[2:] if x[0] == "+"]
+        begin = 0
+        while begin < min(len(old), len(new)) and old[begin] == new[begin]:
+            begin += 1
+        if begin < 2 and old[-1:] != new[-1:]:  # nothing is cut: as difflib writes it
+            assert shown == list(difflib.unified_diff(old, new, "a", "a", lineterm="", n=1))

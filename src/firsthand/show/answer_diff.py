@@ -7,11 +7,8 @@ control and direction characters are made visible, and sizes are bounded.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import Match, SequenceMatcher
-from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from firsthand.loop.protection import shareable
@@ -20,6 +17,7 @@ from firsthand.runs.run_folder import Run
 from firsthand.show.expected import expected_answer
 from firsthand.show.html_page import page_html
 from firsthand.show.html_report import clipped
+from firsthand.system.bounded_matcher import BoundedMatcher
 from firsthand.task import Task
 from firsthand.trace import Trace
 
@@ -87,7 +85,7 @@ def word_difference(a: str, b: str) -> list[DiffSpan]:
     """
     words_a, words_b = (_WORD.findall(text)[:MAX_WORDS] for text in (a, b))
     pieces: list[DiffSpan] = []
-    for kind, from_a, to_a, from_b, to_b in _BoundedMatcher(words_a, words_b).get_opcodes():
+    for kind, from_a, to_a, from_b, to_b in BoundedMatcher(words_a, words_b, MAX_WORD_PAIRS).get_opcodes():
         if kind == "equal":
             pieces.append(DiffSpan("same", "".join(words_a[from_a:to_a])))
             continue
@@ -96,20 +94,6 @@ def word_difference(a: str, b: str) -> list[DiffSpan]:
         if to_b > from_b:
             pieces.append(DiffSpan("added", "".join(words_b[from_b:to_b])))
     return pieces
-
-
-class _BoundedMatcher(SequenceMatcher[str]):
-    """difflib's matcher, cubic in time for texts such as `a a a` against `b a b a`: after a bound it finds nothing."""
-
-    def __init__(self, a: Sequence[str], b: Sequence[str]):
-        super().__init__(None, a, b, autojunk=False)
-        counts = Counter(b)
-        self._pairs = [0, *accumulate(counts[word] for word in a)]
-        self._left = MAX_WORD_PAIRS
-
-    def find_longest_match(self, alo: int = 0, ahi: int | None = None, blo: int = 0, bhi: int | None = None) -> Match:
-        self._left -= self._pairs[-1 if ahi is None else ahi] - self._pairs[alo]
-        return super().find_longest_match(alo, ahi, blo, bhi) if self._left >= 0 else Match(alo, blo, 0)
 
 
 def samples(

@@ -21,7 +21,7 @@ from firsthand.errors import ConfigError, ToolError, nearest
 from firsthand.message import Json
 from firsthand.system.plurals import count_of
 from firsthand.system.sqlite_journal import forged_journal
-from firsthand.system.terminal import printable
+from firsthand.system.terminal import one_line, printable
 from firsthand.tool import Tool, tool_from_function
 from firsthand.tools.databases.sql_undo import sql_undo
 
@@ -32,6 +32,9 @@ LEAVE_S = 2.0
 MAX_ROWS = 200
 MAX_CHARS = 14_000
 MAX_CELL = 500
+MAX_NAME = 60
+"""The most characters of a name that an error shows."""
+MAX_ERROR = 2000
 _PROGRAM = Path(__file__).parent / "databases" / "sql_process.py"
 
 
@@ -152,7 +155,8 @@ class SqlFile:
         return reply
 
     def _told(self, error: str, tables: Sequence[str]) -> str:
-        """The error, with a hint of what may be meant or done."""
+        """The error, with a hint of what may be meant or done; what the database says is one line, escaped and cut."""
+        error = one_line(error[:500])[:500]
         if error == "characters":
             return "the statement holds characters that SQL cannot hold"
         if error.startswith("cannot be opened"):
@@ -166,9 +170,16 @@ class SqlFile:
         word, _, wanted = error.removeprefix("no such ").partition(": ")
         if error.startswith("no such table"):
             close = nearest(wanted, list(tables))
-            hint = f"did you mean {close!r}?" if close else f"there are {', '.join(tables[:50]) or 'none'}"
-            return f"no such {word} {wanted!r}; {hint}"
-        return f"the statement failed: {error[:500]}"
+            names = ", ".join(map(_name, tables[:50])) or "none"
+            hint = f"did you mean '{_name(close)}'?" if close else f"there are {names}"
+            return f"no such {word} '{_name(wanted)}'; {hint}"[:MAX_ERROR]
+        return f"the statement failed: {error}"
+
+
+def _name(text: str) -> str:
+    """A name for an error: one printable line, cut."""
+    shown = one_line(text[: MAX_NAME + 1])
+    return shown if len(shown) <= MAX_NAME else f"{shown[: MAX_NAME - 1]}…"
 
 
 def _table(reply: Json) -> str:

@@ -27,6 +27,11 @@ LIMITS = {
 }
 READING = frozenset((sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE, sqlite3.SQLITE_FUNCTION))
 NEVER = frozenset((sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH, sqlite3.SQLITE_PRAGMA, sqlite3.SQLITE_CREATE_VTABLE))
+TOUCHING = frozenset((sqlite3.SQLITE_READ, sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE))
+INTERNAL = frozenset(("sqlite_dbpage", "dbstat", "sqlite_stmt", "bytecode", "tables_used", "sqlite_memstat"))
+"""Modules whose tables are SQLite's own pages and state: deleted rows are read there, and any page is written."""
+PLAIN = frozenset(("json_each", "json_tree", "jsonb_each", "jsonb_tree", "generate_series"))
+"""Modules that are tables without being created, and hold what their arguments say."""
 FORBIDDEN_FUNCTIONS = ("load_extension", "readfile", "writefile", "edit", "fts3_tokenizer")
 
 
@@ -60,8 +65,8 @@ def carried_out(request: dict[str, Any]) -> dict[str, Any]:
         connection.execute("PRAGMA temp_store = MEMORY")
         if request["rehearse"]:
             connection.execute("BEGIN")
-        connection.set_authorizer(authorizer(writes=request["write"]))
         connection.set_progress_handler(lambda: int(time.monotonic() > ends_s), 1000)
+        connection.set_authorizer(authorizer(writes=request["write"], closed=closed_tables(connection)))
         with connection:
             reply = fetched(connection.execute(request["statement"]), request)
             if request["rehearse"]:
@@ -70,7 +75,7 @@ def carried_out(request: dict[str, Any]) -> dict[str, Any]:
     except (UnicodeEncodeError, ValueError, OverflowError):
         return {"error": "characters"}
     except (sqlite3.Error, sqlite3.Warning) as error:
-        return {"error": str(error), "tables": tables(connection) if "no such table" in str(error) else []}
+        return {"error": str(error)[:2000], "tables": tables(connection) if "no such table" in str(error) else []}
     finally:
         connection.close()
 
@@ -103,19 +108,33 @@ def cell(value: Any, most: int) -> Any:
 
 
 def tables(connection: sqlite3.Connection) -> list[str]:
-    """The names of the tables and views there are."""
+    """The names of the tables and views there are, the first thousand, each cut."""
     connection.set_progress_handler(None, 0)
     try:
-        return [str(row[0]) for row in connection.execute("SELECT name FROM sqlite_master WHERE type != 'index'")]
+        found = connection.execute("SELECT substr(name, 1, 100) FROM sqlite_master WHERE type != 'index' LIMIT 1000")
+        return [str(row[0]) for row in found]
     except sqlite3.Error:
         return []
 
 
-def authorizer(*, writes: bool) -> Callable[..., int]:
+def closed_tables(connection: sqlite3.Connection) -> frozenset[str]:
+    """The names, in small letters, of tables that no statement may touch: modules, and tables that are made of INTERNAL."""
+    modules = {str(row[0]).lower() for row in connection.execute("PRAGMA module_list")}
+    own, closed = set(), set(INTERNAL)
+    for name, statement, root in connection.execute("SELECT name, lower(sql), rootpage FROM sqlite_master"):
+        own.add(str(name).lower())
+        if not root and "virtual" in str(statement) and any(module in str(statement) for module in INTERNAL):
+            closed.add(str(name).lower())
+    return frozenset(closed | (modules - PLAIN - own))
+
+
+def authorizer(*, writes: bool, closed: frozenset[str] = INTERNAL) -> Callable[..., int]:
     """The decision on each thing that a statement does, as SQLite asks for it."""
 
     def decide(action: int, first: str | None, second: str | None, base: str | None, inner: str | None) -> int:
         if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in FORBIDDEN_FUNCTIONS:
+            return sqlite3.SQLITE_DENY
+        if action in TOUCHING and (first or "").lower() in closed:
             return sqlite3.SQLITE_DENY
         allowed = action not in NEVER if writes else action in READING
         return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY

@@ -18,6 +18,7 @@ from firsthand.declaration import Undo
 from firsthand.errors import ToolError
 from firsthand.message import Json
 from firsthand.system.sqlite_journal import forged_journal
+from firsthand.system.terminal import one_line
 
 MAX_DATABASE = 5_500_000
 """The most bytes of a database that is kept for an undo."""
@@ -78,4 +79,5 @@ def _opened(database: Path, mode: str) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(f"{database.as_uri()}?mode={mode}", uri=True, timeout=BUSY_S)) as connection:
             yield connection
     except sqlite3.Error as error:
-        raise ToolError(f"the database {database.name} cannot be kept or put back: {error}") from None
+        said = one_line(str(error)[:300])[:300]
+        raise ToolError(f"the database {database.name} cannot be kept or put back: {said}") from None
