@@ -21,6 +21,8 @@ from firsthand.retrieval.document import Document
 MAX_TREE_CHARS = 2_000_000
 """Longer Python files are divided like other languages."""
 MAX_DEPTH = 8
+MAX_NAME_CHARS = 80
+"""The characters of a symbol's name that headings repeat, in Python as by the patterns below."""
 _MAX_LINE = 400
 """The characters of a line that are looked at for a definition."""
 _LINES = re.compile(r"[^\n]*\n|[^\n]+")
@@ -124,9 +126,10 @@ def _collect(
     for node in tree.body:
         if isinstance(node, _Definition):
             first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
-            marks.append((starts[first - 1], (*path, node.name)))
+            inner = (*path, node.name[:MAX_NAME_CHARS])
+            marks.append((starts[first - 1], inner))
             if isinstance(node, ast.ClassDef) and len(path) < MAX_DEPTH:
-                _collect(node, (*path, node.name), starts, marks)
+                _collect(node, inner, starts, marks)
             ends = node.end_lineno or node.lineno
         elif ends and marks[-1][1] != path:
             marks.append((starts[max(node.lineno - 1, ends)] if ends < len(starts) else starts[-1], path))

@@ -80,20 +80,13 @@ def _matplotlib(log: str) -> Results:
 def _unittest(log: str) -> Results:
     """Parse lines `test (module.Class) ... ok` of unittest's and Django's runner; a test's docstring replaces its name."""
     found: list[tuple[str, str]] = []
-    running, failed = None, ""
+    running = None
     for line in map(str.strip, log.split("\n")):
         if "--version is equivalent to version" in line:
             found.append(("--version is equivalent to version", "PASSED"))
         if line.startswith(("FAIL: ", "ERROR: ")):
-            status = "FAILED" if line[0] == "F" else "ERROR"
-            found.append((line.split()[1], status))
-            if whole := _METHOD.match(line.partition(" ")[2]):
-                found.append((whole[0], status))
-                failed = status
+            found.append((line.split()[1], "FAILED" if line[0] == "F" else "ERROR"))
             continue
-        if failed and line.strip("-"):  # the docstring of the failed test
-            found.append((line, failed))
-        failed = ""
         name, dots, end = line.partition(" ... ")
         if dots and end.startswith("skipped"):
             found.append((name, "SKIPPED"))
@@ -117,8 +110,7 @@ def _unittest(log: str) -> Results:
 
 def _sympy(log: str) -> Results:
     """Parse lines `test_name ok`, `test_name F` and `test_name E` of `bin/test --verbose`."""
-    sections = _SYMPY_FAILED.findall(log)
-    found = [(name, "FAILED") for section in sections for name in (section, section.rpartition(":")[2])]
+    found = [(name, "FAILED") for name in _SYMPY_FAILED.findall(log)]
     ends = {"ok": "PASSED", "F": "FAILED", "E": "ERROR"}
     for line in log.split("\n"):
         words = line.split()
@@ -130,10 +122,10 @@ def _sympy(log: str) -> Results:
 
 
 def _worst(found: Iterable[tuple[str, str]], *, settled: Callable[[str], bool]) -> Results:
-    """Return the worst of several results per test. For a name that several tests may have, the last one, if none failed."""
+    """Return the worst of several results per test; the last one for a name that several tests may have."""
     results: Results = {}
     for name, status in found:
-        if name in results and (settled(name) or results[name] in ("FAILED", "ERROR")):
+        if name in results and settled(name):
             status = max(status, results[name], key=_WORSE.index)
         results[name] = status
     return results
