@@ -128,12 +128,14 @@ def test_a_container_is_told_what_to_run_and_how(tmp_path: Path) -> None:
 
     def asked(kind: str) -> Any:
         made.run(SandboxRun(kind, "code", limits, "in", {"a": "é"}, "<named>"))
-        return json.loads((tmp_path / "request").read_text())
+        sent = (tmp_path / "request").read_bytes()
+        end = 4 + int.from_bytes(sent[:4], "big")
+        return json.loads(sent[4:end]) | {"stdin": sent[end:].decode()}, b"stdin" in sent[:end]
 
     rest = {"stdin": "in", "files": {"a": "é"}, "name": "<named>", "limits": asdict(limits)}
-    assert asked("cell") == {"kind": "cell", "code": "code", **rest}
+    assert asked("cell") == ({"kind": "cell", "code": "code", **rest}, False), "what the run reads is no part of it"
     checker = Path(container.__file__).parent / "programs" / "checker.py"
-    assert asked("check") == {"kind": "check", "code": checker.read_text(encoding="utf-8"), **rest}
+    assert asked("check")[0] == {"kind": "check", "code": checker.read_text(encoding="utf-8"), **rest}
     assert made.alive and made.packages == [] and not made.gvisor
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from firsthand.errors import SandboxError
 from firsthand.sandbox.bubblewrap import GRACE_S, Report, SandboxRun
+from firsthand.sandbox.programs.worker import as_bytes
 
 IMAGE = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
 START_S = 60.0
@@ -69,7 +70,8 @@ class Container:
         code = run.code
         if run.kind == "check":
             code = (Path(__file__).parent / "programs" / "checker.py").read_text(encoding="utf-8")
-        request = {"kind": run.kind, "code": code, "stdin": run.stdin, "files": run.files, "name": run.name}
+        request = {"kind": run.kind, "code": code, "files": run.files, "name": run.name, "limits": asdict(run.limits)}
+        body = json.dumps(request).encode()
         new = subprocess.PIPE
         try:
             process = subprocess.Popen(self.command(run, name), stdin=new, stdout=new, stderr=new)
@@ -81,7 +83,7 @@ class Container:
         try:
             if run.stopped:
                 run.stop()
-            return self._follow(run, process, stopping, json.dumps(request | {"limits": asdict(run.limits)}).encode())
+            return self._follow(run, process, stopping, len(body).to_bytes(4, "big") + body + as_bytes(run.stdin))
         finally:
             run.socket = None
             stopping.close()

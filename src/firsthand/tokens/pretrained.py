@@ -13,7 +13,7 @@ from typing import Any
 
 from firsthand.errors import ModelFileError, reason_of
 from firsthand.formats.gguf_file import read_gguf
-from firsthand.formats.model_files import read_json
+from firsthand.formats.model_files import read_json, refuse_link_out
 from firsthand.message import Json
 from firsthand.tokens import gguf_vocab, spm, tiktoken_ranks
 from firsthand.tokens.recommended_sampling import FOLDER, GGUF, recommended
@@ -170,6 +170,7 @@ def _folder_template(folder: Path, config: Json) -> str | None:
     path = folder / "chat_template.jinja"
     if not path.is_file():
         return _template(config.get("chat_template"), str(folder))
+    refuse_link_out(path)
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_TEMPLATE_BYTES + 1)

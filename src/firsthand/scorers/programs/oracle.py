@@ -12,8 +12,8 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -32,11 +32,13 @@ def compare_outputs(answer: Callable[..., Any], name: str, reference: str, input
     """
     cases = eval(inputs, dict(NAMES))
     namespace: dict[str, Any] = {"__name__": "reference"}
-    exec(compile(reference, "<reference>", "exec", dont_inherit=True), namespace)
+    with _undisturbed():
+        exec(compile(reference, "<reference>", "exec", dont_inherit=True), namespace)
     signal.signal(signal.SIGALRM, _late)
     for index, case in enumerate(cases):
         began = time.perf_counter()
-        expected = namespace[name](*copy.deepcopy(case))
+        with _undisturbed():
+            expected = namespace[name](*copy.deepcopy(case))
         limit_s = max(MIN_LIMIT_S, LIMIT_FACTOR * (time.perf_counter() - began)) + LIMIT_FACTOR * passing_s(expected)
         signal.setitimer(signal.ITIMER_REAL, limit_s)
         try:
@@ -49,6 +51,16 @@ def compare_outputs(answer: Callable[..., Any], name: str, reference: str, input
             atol = 1e-6  # as in EvalPlus, also for the inputs after this one
         if not right(output, expected, case, atol, rule):
             raise AssertionError(f"input {index}, {_short(case)}: gave {_short(output)}, not {_short(expected)}")
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold back signals that raise an error: an answer may send them, and a reference catch the error and go on wrong."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM, signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def passing_s(output: Any) -> float:
