@@ -137,6 +137,35 @@ def test_a_test_that_prints_that_it_passed_and_then_fails_has_failed() -> None:
     assert read_log("FAIL\nok\nERROR\n", "django") == {}
 
 
+def test_the_summary_of_unittest_counts_against_a_test_that_printed_a_decoy() -> None:
+    name = "test_half (tests.test_calc.T.test_half)"
+    for end, status in (("FAIL", "FAILED"), ("ERROR", "ERROR")):
+        for whole in (name, f"{name} (i=1)", f"{name} [a message] (i=1)"):
+            log = f"{name} ... ok\nzzz ... ok\n{end}\n\n{'=' * 70}\n{end}: {whole}\n{'-' * 70}\nTraceback\n"
+            assert read_log(log, "unittest")[name] == read_log(log, "django")[name] == status
+
+
+def test_the_summary_of_unittest_counts_against_a_test_that_is_named_by_its_docstring() -> None:
+    method, words = "test_half (a.T.test_half)", "Half of three."
+    log = f"{method}\n{words} ... ok\nzzz ... ok\nFAIL\n{'=' * 70}\nFAIL: {method}\n{words}\n{'-' * 70}\n"
+    results = read_log(f"{log}{words} ... ok\n", "django")
+    assert results == {words: "FAILED", "zzz": "FAILED", "test_half": "FAILED"}
+
+
+def test_the_sections_of_sympy_count_against_a_test_that_printed_ok() -> None:
+    log = f"tests/test_calc.py[2]\ntest_half ok\nF\ntest_even ok\n{'_' * 20} tests/test_calc.py:test_half {'_' * 20}\n"
+    results = read_log(log, "sympy")
+    assert (results["test_half"], results["test_even"]) == ("FAILED", "PASSED")
+
+
+def test_a_failure_in_pytests_summary_stays_for_a_name_that_is_cut_at_a_blank() -> None:
+    cut, head = "t.py::test_half[a", "=== short test summary info ==="
+    for bad in ("FAILED", "ERROR"):
+        for forged in (f"{cut} b]", f"{cut} other]"):
+            log = f"{head}\n{bad} {cut} b] - no\n=== 1 failed in 0.1s ===\nPASSED {forged}\n"
+            assert read_log(log, "pytest")[cut] == read_log(f"{head}\n{log}", "pytest")[cut] == bad
+
+
 def test_what_counts_as_passed_and_as_kept() -> None:
     results = {"p": "PASSED", "x": "XFAIL", "s": "SKIPPED", "f": "FAILED", "e": "ERROR"}
     assert [name for name in [*results, "absent"] if passed(name, results)] == ["p", "x"]

@@ -28,7 +28,7 @@ from firsthand.errors import DataError, SandboxError
 from firsthand.sandbox.git_repository import commit_alone
 from firsthand.sandbox.repository_workspace import ROOT, ContainerPlace, SandboxPlace, Workplace, container_engine
 from firsthand.sandbox.sandbox_limits import RunLimits
-from firsthand.scorers.patches.patch import find_patch, read_patch
+from firsthand.scorers.patches.patch import Change, find_patch, read_patch
 from firsthand.scorers.patches.test_logs import GOOD, Results, kept, passed, read_log
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -43,6 +43,7 @@ COMMANDS = RunLimits(
 MACHINERY = ("conftest.py", "pytest.ini", "tox.ini", "setup.cfg", "pyproject.toml", "sitecustomize.py", "usercustomize.py",
              "pytest.py", "unittest.py", "runtests.py", "noxfile.py")  # fmt: skip
 """Files that decide how tests run. A patch that changes one is scored like any other; the score's detail names it."""
+_IMPORTED = (".py", ".pyc", ".pyd", ".so")
 _NO_PATCH, _IN_THE_WAY, _NO_TESTS = 95, 96, 97
 
 
@@ -158,17 +159,19 @@ def resolved(places: TaskWorkplaces) -> Scorer:
         if not patch.strip():
             return Score("resolved", 0.0, {"reason": str(state.get("problem") or "there is no patch")})
         try:
-            changed = [change.path for change in read_patch(patch)]
+            changes = read_patch(patch)
         except DataError as error:
             return Score("resolved", 0.0, {"reason": str(error), "applied": False})
+        hiding = shadows(changes, read_patch(str(task.secret["test_patch"])))
         place = await places.open(task)
         try:
-            run = await run_tests(place, patch, HiddenTests.of(task), places.limits)
+            run = await run_tests(place, patch, HiddenTests.of(task), places.limits, hiding=hiding)
         except PatchRefused as error:
             return Score("resolved", 0.0, {"reason": str(error), "applied": False})
         finally:
             await place.close()
-        machinery = [path for path in changed if PurePosixPath(path).name in MACHINERY]
+        changed = [change.path for change in changes]
+        machinery = [path for path in changed if PurePosixPath(path).name in MACHINERY or path in hiding]
         return verdict(run, task.secret, machinery=machinery)
 
     return resolved
@@ -205,12 +208,14 @@ def verdict(run: TestRun, secret: Mapping[str, Any], *, machinery: Sequence[str]
     return Score("resolved", float(good), detail)
 
 
-async def run_tests(place: Workplace, patch: str, tests: HiddenTests, limits: RunLimits) -> TestRun:
-    """Apply the patch (none if empty) in a workplace at the commit, and run the tests.
+async def run_tests(
+    place: Workplace, patch: str, tests: HiddenTests, limits: RunLimits, *, hiding: Sequence[str] = ()
+) -> TestRun:
+    """Apply the patch (none if empty) in a workplace at the commit, without new files of `hiding`, and run the tests.
 
     PatchRefused if the patch does not apply; DataError if the test patch does not apply even to the commit itself.
     """
-    how = await _apply(place, patch, tests) if patch else "nothing"
+    how = await _apply(place, patch, tests, hiding) if patch else "nothing"
     if not patch:
         await _apply(place, "", tests)
     setup, command = script_parts(tests.eval_script)
@@ -340,15 +345,41 @@ def _doubt(results: Results, exit_status: int | None, canary: Canary | None) -> 
     return ""
 
 
-async def _apply(place: Workplace, patch: str, tests: HiddenTests) -> str:
-    """Apply the patch, remove files that the hidden tests replace, and check that these apply; return the command used."""
+def shadows(changes: Sequence[Change], test_changes: Sequence[Change]) -> list[str]:
+    """Return the files of a patch that Python would import in place of a hidden test file or a folder it lies in."""
+    hidden = {PurePosixPath(change.after) for change in test_changes if change.after and change.after.endswith(".py")}
+    files = {path.with_suffix("") for path in hidden}
+    folders = {folder for path in hidden for folder in path.parents}
+
+    def hides(path: PurePosixPath) -> bool:
+        name = path.name.partition(".")[0]
+        if not name or path.suffix not in _IMPORTED or path in hidden:
+            return False
+        return path.with_name(name) in files | folders if name != "__init__" else path.parent in files
+
+    return [change.after for change in changes if change.after and hides(PurePosixPath(change.after))]
+
+
+async def _apply(place: Workplace, patch: str, tests: HiddenTests, hiding: Sequence[str] = ()) -> str:
+    """Apply the patch, remove what the hidden tests replace and new files of `hiding`, check that these apply; return how.
+
+    A file that the commit holds is not made by the patch, whatever its headers say.
+    """
     changes = read_patch(tests.test_patch)
     base = shlex.quote(tests.base_commit)
     new = [shlex.quote(change.after) for change in changes if change.before is None and change.after]
+    unseen = [
+        f"git cat-file -e {shlex.quote(f'{tests.base_commit}:{path}')} 2>/dev/null || rm -f -- {shlex.quote(path)}"
+        for path in hiding
+    ]
     old = [shlex.quote(change.before) for change in changes if change.before is not None]
     fits = "git apply --check /tmp/work/test.patch"
     room = "\n".join(
-        [*(f"rm -rf -- {path}" for path in new), *([f"git checkout -q {base} -- {' '.join(old)}"] if old else [])]
+        [
+            *unseen,
+            *(f"rm -rf -- {path}" for path in new),
+            *([f"git checkout -q {base} -- {' '.join(old)}"] if old else []),
+        ]
     )
     clean = "git reset -q --hard HEAD; git clean -qfd"
     script = f"""

@@ -20,6 +20,7 @@ _STATUS = "PASSED|FAILED|SKIPPED|ERROR|XFAIL"
 _STATUS_FIRST = re.compile(rf"({_STATUS})\s+(\S+)")
 _NAME_FIRST = re.compile(rf"(\S+)\s+({_STATUS})(?:\s|$)")
 _COLOUR = re.compile(r"\x1b?\[\d+(?:;\d+)*m|[\x01-\x08\x0b-\x1f]")
+_PYTEST_SUMMARY = re.compile(r"=+ short test summary info =+\s*$")
 _METHOD = re.compile(r"\w+ \([\w.]+\)")
 _SYMPY_FAILED = re.compile(r"^_+ (\S+\.py:\S+) _+$", re.MULTILINE)
 _DJANGO_ENDS = {"ok": "PASSED", "OK": "PASSED", "FAIL": "FAILED", "ERROR": "ERROR", "expected failure": "XFAIL"}
@@ -37,8 +38,11 @@ def read_log(log: str, parser: str) -> Results:
 def _pytest(log: str) -> Results:
     """Parse lines `PASSED file::test` of the summary that `-rA` prints, and `file::test PASSED` of `-v`."""
     found: list[tuple[str, str]] = []
+    summary_at = None
     for line in log.split("\n"):
         line = _COLOUR.sub("", line)
+        if summary_at is None and _PYTEST_SUMMARY.match(line):
+            summary_at = len(found)
         if first := _STATUS_FIRST.match(line):
             if not (first[1] == "SKIPPED" and re.match(r"\[\d+\]", first[2])):
                 found.append((first[2], first[1]))
@@ -47,7 +51,8 @@ def _pytest(log: str) -> Results:
     broken = {
         name for name, status in found if status == "ERROR" and name.endswith(".py")
     }  # the file could not be imported
-    results = _worst(found, settled=_is_whole_pytest_name)
+    summary = [] if summary_at is None else [each for each in found[summary_at:] if each[1] in ("FAILED", "ERROR")]
+    results = _worst(found, settled=_is_whole_pytest_name, summary=summary)
     for name in results:
         if name.partition("::")[0] in broken:
             results[name] = "ERROR"
@@ -80,13 +85,20 @@ def _matplotlib(log: str) -> Results:
 def _unittest(log: str) -> Results:
     """Parse lines `test (module.Class) ... ok` of unittest's and Django's runner; a test's docstring replaces its name."""
     found: list[tuple[str, str]] = []
-    running = None
+    summary: list[tuple[str, str]] = []
+    running, failed = None, ""
     for line in map(str.strip, log.split("\n")):
         if "--version is equivalent to version" in line:
             found.append(("--version is equivalent to version", "PASSED"))
         if line.startswith(("FAIL: ", "ERROR: ")):
-            found.append((line.split()[1], "FAILED" if line[0] == "F" else "ERROR"))
+            failed = "FAILED" if line[0] == "F" else "ERROR"
+            found.append((line.split()[1], failed))
+            if whole := _METHOD.match(line.partition(" ")[2]):
+                summary.append((whole[0], failed))
             continue
+        if failed:  # below the name of a failed test is its docstring, if it has one
+            summary.append((line, failed))
+            failed = ""
         name, dots, end = line.partition(" ... ")
         if dots and end.startswith("skipped"):
             found.append((name, "SKIPPED"))
@@ -105,12 +117,13 @@ def _unittest(log: str) -> Results:
         elif line in ("FAIL", "ERROR") and running is not None:
             found.append((running, _DJANGO_ENDS[line]))
             running = None
-    return _worst(found, settled=lambda name: _METHOD.fullmatch(name) is not None)
+    return _worst(found, settled=lambda name: _METHOD.fullmatch(name) is not None, summary=summary)
 
 
 def _sympy(log: str) -> Results:
     """Parse lines `test_name ok`, `test_name F` and `test_name E` of `bin/test --verbose`."""
-    found = [(name, "FAILED") for name in _SYMPY_FAILED.findall(log)]
+    sections = _SYMPY_FAILED.findall(log)
+    found = [(name, "FAILED") for name in sections]
     ends = {"ok": "PASSED", "F": "FAILED", "E": "ERROR"}
     for line in log.split("\n"):
         words = line.split()
@@ -118,16 +131,25 @@ def _sympy(log: str) -> Results:
             words.pop()
         if len(words) > 1 and words[0].startswith("test_") and words[-1] in ends:
             found.append((words[0], ends[words[-1]]))
-    return _worst(found, settled=lambda name: True)
+    summary = [(name.rpartition(":")[2], "FAILED") for name in sections]
+    return _worst(found, settled=lambda name: True, summary=summary)
 
 
-def _worst(found: Iterable[tuple[str, str]], *, settled: Callable[[str], bool]) -> Results:
-    """Return the worst of several results per test; the last one for a name that several tests may have."""
+def _worst(
+    found: Iterable[tuple[str, str]], *, settled: Callable[[str], bool], summary: Iterable[tuple[str, str]] = ()
+) -> Results:
+    """Return the worst of several results per test; the last one for a name that several tests may have.
+
+    A failure in the runner's own summary counts against every name that was found, whatever was printed for it.
+    """
     results: Results = {}
     for name, status in found:
         if name in results and settled(name):
             status = max(status, results[name], key=_WORSE.index)
         results[name] = status
+    for name, status in summary:
+        if name in results:
+            results[name] = max(status, results[name], key=_WORSE.index)
     return results
 
 
