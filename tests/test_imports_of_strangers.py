@@ -30,7 +30,7 @@ def eval_log(path: Path, *samples: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kept", ["a" * 400_000, ["a" * 400_000]])
+@pytest.mark.parametrize("kept", ["a" * 400_000, ["a" * 400_000], {"a" * 400_000: 1}])
 @pytest.mark.parametrize(
     "places",
     [

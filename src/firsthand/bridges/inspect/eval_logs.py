@@ -201,11 +201,11 @@ def _attached_chars(sample: Json) -> int:
 
 
 def _size(value: Any) -> int:
-    """The characters in a value of JSON, and one for each value."""
+    """The characters in a value of JSON, those of keys too, and one for each value."""
     if isinstance(value, str):
         return len(value)
     if isinstance(value, dict):
-        return 1 + sum(map(_size, value.values()))
+        return 1 + sum(len(key) + _size(each) for key, each in value.items())
     return 1 + sum(map(_size, value)) if isinstance(value, list) else 1
 
 
