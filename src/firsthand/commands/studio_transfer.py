@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from firsthand.errors import ConfigError, StoreError
+from firsthand.errors import ConfigError, DataError, StoreError
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import console
 
@@ -42,7 +42,7 @@ def export_run(name: str, to: Path | None, filter_text: str, home: Path) -> int:
 
 
 def import_logs(path: Path, home: Path) -> int:
-    """Import the logs in a file or folder and print the runs."""
+    """Import the logs in a file or folder and print the runs; status 1 if one of a folder is left out."""
     from firsthand.bridges.inspect.eval_logs import import_eval
     from firsthand.bridges.lm_eval.sample_lines import import_samples
 
@@ -53,10 +53,18 @@ def import_logs(path: Path, home: Path) -> int:
     files = [path] if path.is_file() else sorted([*path.rglob("*.eval"), *path.rglob("samples_*.jsonl")])
     if not files:
         raise ConfigError(f"{path} holds no logs: .eval files of Inspect or samples_*.jsonl of lm-eval were expected")
+    left = 0
     for file in files:
-        id, count = import_eval(file, home) if file.suffix == ".eval" else import_samples(file, home)
+        try:
+            id, count = import_eval(file, home) if file.suffix == ".eval" else import_samples(file, home)
+        except DataError as error:
+            if files == [path]:
+                raise
+            left = 1
+            console(stderr=True).print(f"Left out: {error}", soft_wrap=True, markup=False)
+            continue
         console().print(f"{count_of(count, 'sample', ',')} in run {id}", soft_wrap=True, markup=False)
-    return 0
+    return left
 
 
 def store_of(home: Path, database: str, project: str = "") -> StudioStore:

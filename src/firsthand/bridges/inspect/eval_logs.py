@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import reprlib
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,14 +18,23 @@ from firsthand.bridges.inspect.zip_members import read_member
 from firsthand.errors import DataError, reason_of
 from firsthand.message import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from firsthand.model import Usage
-from firsthand.runs import store
+from firsthand.runs.whole_run import whole_run
+from firsthand.system.ordinary_file import open_ordinary
 from firsthand.task import Task
 from firsthand.trace import Call, Failure, Node, Score, Trace
 
 MAX_SAMPLE_BYTES = 256 << 20
 MAX_LOG_BYTES = 8 << 30
 MAX_SAMPLES = 200_000
+MAX_ATTACHED_CHARS = 64 << 20
+"""Characters that a sample's attachments have in all the places where they stand: one may stand in thousands."""
+MAX_LOG_ATTACHED_CHARS = 4 << 30
 _ATTACHED = "attachment://"
+_READ = ("input", "choices", "target", "metadata", "messages", "output", "scores", "error")
+"""The fields of a sample whose attachments are put in their places."""
+_KINDS: dict[str, tuple[type, str]] = {
+    "messages": (list, "a list"), "choices": (list, "a list"), "metadata": (dict, "an object"),
+}  # fmt: skip
 _GRADES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 """Inspect's letters: correct, incorrect, partial, no answer."""
 
@@ -32,7 +42,7 @@ _GRADES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 def import_eval(path: Path, home: Path) -> tuple[str, int]:
     """Imports a log as a new run; returns its id and the number of samples. DataError if it is none, or is damaged."""
     try:
-        with zipfile.ZipFile(path) as log:
+        with open_ordinary(path) as file, zipfile.ZipFile(file) as log:
             names = [info for info in log.infolist() if info.filename.startswith("samples/") and not info.is_dir()]
             if sum(info.file_size for info in names) > MAX_LOG_BYTES or len(names) > MAX_SAMPLES:
                 raise DataError(f"{path} unpacks to more than {MAX_LOG_BYTES >> 30} GiB or has too many samples")
@@ -43,27 +53,41 @@ def import_eval(path: Path, home: Path) -> tuple[str, int]:
                 raise DataError(f"{path} is no log of Inspect: it has no samples, or its header is no object")
             model, task = str(spec.get("model") or "unknown"), str(spec.get("task") or path.stem)
             config = {"kind": "import", "imported": "inspect", "model": model, "benchmarks": [task], "file": path.name}
-            with store.create(home, config, f"inspect-{task.rpartition('/')[2]}", command=()) as run:
+            with whole_run(home, config, f"inspect-{task.rpartition('/')[2]}") as run:
                 run.add_agent(model, {"name": model, "model": model})
                 known: set[str] = set()
+                attached = 0
                 for info in sorted(names, key=lambda each: each.filename):
-                    made, trace = attempt_of(_json(log, info.filename, path), task, model)
-                    if made.id not in known:  # a sample of another epoch may have its choices in another order
-                        run.add_tasks(task, [made])
-                        known.add(made.id)
-                    run.append(trace)
-                run.finish("done")
+                    sample = _json(log, info.filename, path)
+                    try:
+                        attached += _attached_chars(sample)
+                        if attached > MAX_LOG_ATTACHED_CHARS:
+                            raise DataError(_too_much("this log's samples up to this one", MAX_LOG_ATTACHED_CHARS))
+                        made, trace = attempt_of(sample, task, model)
+                        if made.id not in known:  # a sample of another epoch may have its choices in another order
+                            run.add_tasks(task, [made])
+                            known.add(made.id)
+                        run.append(trace)
+                    except (DataError, RecursionError) as error:
+                        raise DataError(f"{path}: {info.filename[:80]}: {reason_of(error)}") from None
                 return run.id, len(names)
     except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError) as error:
         raise DataError(f"{path} cannot be read as a log of Inspect: {reason_of(error)}") from None
 
 
 def attempt_of(sample: Json, benchmark: str, model: str) -> tuple[Task, Trace]:
-    """The task and the attempt of one sample."""
+    """The task and the attempt of one sample. DataError if a field is of a wrong kind, or its attachments take too much."""
+    for field, (kind, expected) in _KINDS.items():
+        if (given := sample.get(field)) and not isinstance(given, kind):
+            raise DataError(
+                f"its {field} is {reprlib.repr(given)}, and {expected} was expected: take it out of the log"
+            )
+    if _attached_chars(sample) > MAX_ATTACHED_CHARS:
+        raise DataError(_too_much("this sample", MAX_ATTACHED_CHARS))
     id = str(sample.get("id", ""))[:500] or "sample"
     attached = sample.get("attachments")
     if isinstance(attached, dict) and attached:
-        sample = {key: value if key == "attachments" else _whole(value, attached) for key, value in sample.items()}
+        sample = {key: _whole(value, attached) if key in _READ else value for key, value in sample.items()}
     messages = [_message(each) for each in sample.get("messages") or () if isinstance(each, dict)]
     nodes = tuple(Node(None if place == 0 else place - 1, message) for place, message in enumerate(messages))
     output = sample.get("output") or {}
@@ -86,7 +110,7 @@ def attempt_of(sample: Json, benchmark: str, model: str) -> tuple[Task, Trace]:
         secret={"answer": target if isinstance(target, str) else json.dumps(target)},
         metadata={key: value for key, value in facts.items() if isinstance(value, str | int | float)},
     )  # fmt: skip
-    epoch = max(0, int(_number(sample.get("epoch")) or 1) - 1)
+    epoch = max(0, (_count(sample.get("epoch")) or 1) - 1)
     key = f"{benchmark} {id} {epoch} {sample.get('uuid')}"
     return task, Trace(
         id=hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()[:16], benchmark=benchmark, task_id=id,
@@ -129,7 +153,12 @@ def _message(body: Mapping[str, Any]) -> Message:
             parts.append(Text(str(piece["text"])))
         elif isinstance(piece, dict) and piece.get("type") not in (None, "text"):
             parts.append(Text(f"[{str(piece.get('type'))[:40]}]"))
-    for call in body.get("tool_calls") or ():
+    asked = body.get("tool_calls") or []
+    if not isinstance(asked, list):
+        raise DataError(
+            f"a message's tool_calls is {reprlib.repr(asked)}, and a list was expected: take it out of the log"
+        )
+    for call in asked:
         if isinstance(call, dict):
             given = call.get("arguments")
             parts.append(
@@ -151,6 +180,42 @@ def _whole(value: Any, attached: Mapping[str, Any], depth: int = 0) -> Any:
     return {key: _whole(each, attached, depth + 1) for key, each in value.items()} if isinstance(value, dict) else value
 
 
+def _attached_chars(sample: Json) -> int:
+    """How many characters `_whole` puts into a sample; nothing is put together for it."""
+    attached = sample.get("attachments")
+    if not isinstance(attached, dict) or not attached:
+        return 0
+    sizes: dict[str, int] = {}
+
+    def count(value: Any, depth: int = 0) -> int:
+        if isinstance(value, str) and value.startswith(_ATTACHED):
+            name = value.removeprefix(_ATTACHED)
+            if name not in sizes:
+                sizes[name] = _size(attached.get(name))
+            return sizes[name]
+        if depth > 12 or not isinstance(value, list | dict):
+            return 0
+        return sum(count(each, depth + 1) for each in (value.values() if isinstance(value, dict) else value))
+
+    return sum(count(sample.get(field)) for field in _READ)
+
+
+def _size(value: Any) -> int:
+    """The characters in a value of JSON, those of keys too, and one for each value."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return 1 + sum(len(key) + _size(each) for key, each in value.items())
+    return 1 + sum(map(_size, value)) if isinstance(value, list) else 1
+
+
+def _too_much(what: str, most: int) -> str:
+    return (
+        f"the attachments of {what} have more than {most >> 20:,} Mi characters in the places where they stand: "
+        "import the log without it"
+    )
+
+
 def _text(content: Any) -> str:
     if isinstance(content, str):
         return content
@@ -164,7 +229,7 @@ def _usage(usage: Any) -> Usage:
     found = [each for each in usage.values() if isinstance(each, dict)] if isinstance(usage, dict) else []
 
     def total(name: str) -> int:
-        return sum(int(_number(each.get(name)) or 0) for each in found)
+        return sum(_count(each.get(name)) for each in found)
 
     cached, written = total("input_tokens_cache_read"), total("input_tokens_cache_write")
     return Usage(total("input_tokens") + cached + written, cached, total("output_tokens"), 0.0, written)
@@ -172,6 +237,12 @@ def _usage(usage: Any) -> Usage:
 
 def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and abs(value) < 1e300 else None
+
+
+def _count(value: Any) -> int:
+    """A whole number that a run can keep; 0 for what is none."""
+    number = _number(value)
+    return int(number) if number is not None and abs(number) <= 1e15 else 0
 
 
 def _json(log: zipfile.ZipFile, name: str, path: Path) -> Json:

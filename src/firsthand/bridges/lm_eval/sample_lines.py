@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +13,14 @@ from typing import Any
 
 from firsthand.errors import DataError, reason_of
 from firsthand.message import Json, assistant, user
-from firsthand.runs import store
+from firsthand.runs.whole_run import whole_run
+from firsthand.system.ordinary_file import open_ordinary
 from firsthand.task import Task
 from firsthand.trace import Node, Score, Trace
 
 MAX_LINE_CHARS = 64 << 20
+MAX_FILE_BYTES = 1 << 30
+MAX_RESULTS_BYTES = 64 << 20
 _NAME = re.compile(r"samples_(.+?)_\d{4}-\d\d-\d\dT[\d.:-]+$")
 _RESERVED = (
     "doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics", "doc_hash", "prompt_hash",
@@ -31,27 +36,34 @@ def import_samples(path: Path, home: Path) -> tuple[str, int]:
     rows = list(_rows(path))
     if not rows:
         raise DataError(f"{path} has no samples: a file of lm-eval's --log_samples was expected")
-    with store.create(home, config, f"lm-eval-{task}", command=()) as run:
+    with whole_run(home, config, f"lm-eval-{task}") as run:
         filters = list(dict.fromkeys(str(row.get("filter", "none")) for row in rows))
         for name in filters:
             agent = model if len(filters) == 1 else f"{model}:{name}"
             run.add_agent(agent, {"name": agent, "model": model})
-        run.add_tasks(task, {str(row["doc_id"]): _task(row) for row in rows}.values())
-        for row in rows:
-            name = model if len(filters) == 1 else f"{model}:{row.get('filter', 'none')}"
-            run.append(_trace(row, task, name, model))
-        run.finish("done")
+        try:
+            run.add_tasks(task, {str(row["doc_id"]): _task(row) for row in rows}.values())
+            for row in rows:
+                name = model if len(filters) == 1 else f"{model}:{row.get('filter', 'none')}"
+                run.append(_trace(row, task, name, model))
+        except (DataError, RecursionError) as error:
+            raise DataError(f"{path}: {reason_of(error)}") from None
         return run.id, len(rows)
 
 
 def _rows(path: Path) -> Iterator[Json]:
     try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
+        with open_ordinary(path) as opened, io.TextIOWrapper(opened, encoding="utf-8") as file:
+            if os.fstat(opened.fileno()).st_size > MAX_FILE_BYTES:
+                raise DataError(
+                    f"{path} has more than {MAX_FILE_BYTES >> 20:,} MiB: import its samples in several files"
+                )
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_CHARS + 1), ""), 1):
+                is_whole = len(line) <= MAX_LINE_CHARS
+                if is_whole and not line.strip():
                     continue
                 try:
-                    row = json.loads(line) if len(line) <= MAX_LINE_CHARS else None
+                    row = json.loads(line) if is_whole else None
                 except (ValueError, RecursionError):
                     row = None
                 if not isinstance(row, dict) or "doc_id" not in row or "filtered_resps" not in row:
@@ -67,7 +79,10 @@ def _model(path: Path) -> str:
     """The model of the results beside the samples, or the name of their folder."""
     for results in sorted(path.parent.glob("results_*.json"), reverse=True):
         try:
-            body = json.loads(results.read_text(encoding="utf-8"))
+            with open_ordinary(results) as file:
+                if os.fstat(file.fileno()).st_size > MAX_RESULTS_BYTES:
+                    continue
+                body = json.loads(file.read(MAX_RESULTS_BYTES).decode())
         except (ValueError, OSError, RecursionError):
             continue
         if isinstance(body, dict) and isinstance(body.get("model_name"), str):
@@ -118,7 +133,13 @@ def _scores(row: Json) -> Iterator[Score]:
     for name in names or [key for key in row if key not in _RESERVED]:
         value = row.get(name)
         if isinstance(value, bool | int | float):
-            yield Score(name, float(value))
+            try:
+                yield Score(name, float(value))
+            except OverflowError:
+                raise DataError(
+                    f"the {name[:40]} of sample {str(row['doc_id'])[:40]!r} is a number of {len(str(value))} digits, "
+                    "and a score was expected: correct it, or take the line out"
+                ) from None
 
 
 def _answer(responses: Any) -> str:
