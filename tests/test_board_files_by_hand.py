@@ -16,6 +16,7 @@ import pytest
 from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, ResultSet
 from firsthand.boards.board_spec import BoardSpec
 from firsthand.boards.make_board import _lines, make_board
+from firsthand.boards.read_results import read_results
 from firsthand.boards.result_file import read_result_file, write_result_file
 from firsthand.boards.result_formats.code_reports import swe_results
 from firsthand.boards.result_formats.mteb_results import mteb_results
@@ -77,9 +78,9 @@ def test_an_instance_that_is_resolved_must_have_been_submitted() -> None:
         ('UPDATE item_columns SET abouts = \'[{"model": "m"}]\'', "missing 2 required"),
         ("UPDATE item_columns SET abouts = '[3]'", "must be a mapping"),
         ("UPDATE item_columns SET key = '[]'", "ColumnKey.__new__()"),
-        ("UPDATE item_columns SET key = '[1, 2, 3, 4]'", "ColumnKey.__new__()"),
+        ("UPDATE item_columns SET key = '[1, 2, 3, 4]'", "a list of texts was expected"),
         ("UPDATE item_columns SET tasks = '3'", "has no len"),
-        ("UPDATE item_columns SET clusters = '3'", "not iterable"),
+        ("UPDATE item_columns SET clusters = '3'", "a list of texts was expected, not 3"),
         ("UPDATE item_columns SET tasks = '{'", "Expecting property name"),
         ("UPDATE item_scores SET scores = 3", "has no len"),
     ],
@@ -174,3 +175,47 @@ def test_a_grader_who_is_named_twice_grades_an_answer_once() -> None:
         assert blind_sheet(answers, ["a", "b", "a", "c", "b"], ["x"], seed=seed) == blind_sheet(
             answers, ["a", "b", "c"], ["x"], seed=seed
         )
+
+
+def test_a_file_of_results_whose_fields_are_of_another_type_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    good: dict[str, Any] = {
+        "model": "m",
+        "benchmark": "b",
+        "value": 0.5,
+        "n": 3,
+        "error": None,
+        "when": "2026-01-02T00:00:00+00:00",
+    }
+    column = [1, json.dumps(["b", "p", "m"]), '["1", "2"]', "[]", "[]"]
+
+    def told(body: Any, column: list[Any], model: Any = "m") -> str:
+        path = tmp_path / "a.results"
+        write_result_file(path, ResultSet.of([], [], []))
+        with closing(sqlite3.connect(path)) as file, file:
+            file.execute("INSERT INTO results VALUES (?)", (json.dumps(body),))
+            file.execute("INSERT INTO item_columns VALUES (?, ?, ?, ?, ?)", column)
+            file.execute("INSERT INTO item_scores VALUES (1, ?, ?)", (model, bytes(8)))
+        try:
+            read_results([path], tmp_path)
+        except DataError as error:
+            return str(error).removeprefix(f"{path} is no file of results, or is damaged: ")
+        return "read"
+
+    again = ": import the results again"
+    assert told(good, column) == "read" == told(good | {"value": 1, "error": 2}, column)
+    for name, value, type in (
+        ("value", "x", "float"), ("value", None, "float"), ("value", True, "float"), ("model", 5, "str"),
+        ("benchmark", [1], "str"), ("error", "x", "float | None"), ("n", 0.5, "int"), ("when", 5, "str"),
+        ("seconds", [1], "float | None"), ("group", {}, "str"), ("commit", {"a": 1}, "str"), ("verified", 1, "bool"),
+    ):  # fmt: skip
+        says = f"{name} is {str(value)!r}, and {type} was expected{again}"
+        assert told(good | {name: value}, column) == says, name
+    assert told(good | {"value": 10**400}, column) == f"int too large to convert to float{again}"
+    assert told(good | {"when": "noday"}, column) == f"Invalid isoformat string: 'noday'{again}"
+    assert told(good | {"when": "2026-01-02"}, column) == f"when is '2026-01-02', and has no time zone{again}"
+    for place, text in ((1, "[1, 2, 3]"), (2, "[1, [2]]"), (2, '{"a": 1, "b": 2}'), (3, "[1, {}]")):
+        changed = [*column[:place], text, *column[place + 1 :]]
+        found = str(json.loads(text))
+        assert told(good, changed) == f"a list of texts was expected, not {found}{again}"
+    assert told(good, [*column[:4], '[{"model": 5, "benchmark": "b", "value": 1}]']).startswith("model is '5'")
+    assert told(good, column, b"m") == f"a list of texts was expected, not [b'm']{again}"

@@ -213,7 +213,9 @@ def test_a_file_of_results_keeps_stated_numbers_apart_from_computed_ones(tmp_pat
         said = f"{path} has version {version} of the file of results, and 1 is read: import again"
         assert refusal(read_result_file(path)) == said
     path.write_text("no database, and long enough to be one" * 9)
-    assert refusal(read_result_file(path)) == f"{path} is no file of results, or is damaged: file is not a database"
+    assert refusal(read_result_file(path)) == (
+        f"{path} is no file of results, or is damaged: file is not a database: import the results again"
+    )
     assert refusal(lambda: write_result_file(tmp_path / "x.result", made)) == (
         f"{tmp_path}/x.result: a file of results ends in .results: choose such a name"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import zipfile
 from io import BytesIO
@@ -10,12 +11,15 @@ from typing import Any
 
 import pytest
 
+from cpu_time import at_most_cpu_s
+from firsthand.benchmarks.sources.tables import TableRow
 from firsthand.boards.board_results import BoardResult
 from firsthand.boards.read_results import read_results
 from firsthand.boards.result_formats import inspect_logs
 from firsthand.boards.result_formats.code_reports import bigcode_results
 from firsthand.boards.result_formats.helm_results import helm_table_results, helm_tables
 from firsthand.boards.result_formats.inspect_logs import read_archive
+from firsthand.boards.result_formats.score_tables import item_rows
 from firsthand.errors import DataError
 
 HEAD = {"value": "X - EM", "lower_is_better": False}
@@ -170,3 +174,35 @@ def test_samples_of_an_archive_are_those_of_their_folder_in_order() -> None:
         "a": 0, "samples": [2, {"id": 1}],
     }  # fmt: skip
     assert read_archive(bytes(packed({"header.json": "{}"})), "f") == {"samples": []}
+
+
+def test_files_of_more_json_values_than_are_decoded_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("firsthand.benchmarks.sources.tables.MAX_VALUES", 1000)
+    inspect = {"status": "success", "eval": {"task": "t", "model": "m"}}
+    sample, dense = json.dumps({"id": 1, "scores": {"s": {"value": 1}}}), "[" + "{}," * 500 + "1]"
+    results = '{"results": {"t": {"acc,none": 0.5}}, "versions": {}, "model_name": "m", "x": %s}'
+    (tmp_path / "dense.json").write_text(results % dense)
+    (tmp_path / "dense.json.gz").write_bytes(gzip.compress((results % dense).encode()))
+    (tmp_path / "dense.jsonl").write_text(json.dumps({"model": "m", "benchmark": "b", "score": 1, "x": [0] * 600}) * 2)
+    (tmp_path / "one.eval").write_bytes(packed({"header.json": json.dumps(inspect), "samples/1.json": dense}))
+    many = {f"samples/{number}.json": sample for number in range(300)}  # four values each
+    (tmp_path / "many.eval").write_bytes(packed({"header.json": json.dumps(inspect), **many}))
+    (tmp_path / "head.eval").write_bytes(packed({"header.json": json.dumps(inspect | {"x": [0] * 1001})}))
+    names = [path.name for path in tmp_path.iterdir()]
+    assert len(names) == 6
+    for name in names:
+        with pytest.raises(DataError) as told:
+            read_results([tmp_path / name], tmp_path)
+        says = "holds more than 1,000 JSON values: is it the right file? Split it if it is"
+        assert str(told.value) == f"{tmp_path / name} {says}"
+    text = json.dumps("{},[" * 2000)
+    (tmp_path / "dense.json").write_text(results % text)
+    assert len(read_results([tmp_path / "dense.json"], tmp_path).results) == 1, "marks in texts are no values"
+
+
+def test_an_item_of_a_long_table_that_is_there_twice_is_found_at_once() -> None:
+    rows = [TableRow({"item": str(number), "m": 1}, "") for number in [*range(30_000), 29_999]]
+    with at_most_cpu_s(2), pytest.raises(DataError, match="has the item '29999' more than once"):
+        list(item_rows(rows, Path("t.csv")))

@@ -92,6 +92,7 @@ def test_paths_that_are_nearly_right_are_not_found_and_each_file_has_its_kind(sh
     for name, status, kind in (
         ("studio.css", 200, "text/css; charset=utf-8"), ("studio.html", 404, "text/plain; charset=utf-8"),
         ("nope.css", 404, "text/plain; charset=utf-8"), (".css", 404, "text/plain; charset=utf-8"),
+        ("n" * 300 + ".css", 404, "text/plain; charset=utf-8"), ("n%00.css", 404, "text/plain; charset=utf-8"),
     ):  # fmt: skip
         found = client.get(f"/static/any/{name}")
         assert (found.status_code, found.headers["content-type"]) == (status, kind), name

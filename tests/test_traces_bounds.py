@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -13,6 +14,8 @@ import otlp_requests as otlp
 from cpu_time import at_most_cpu_s
 from firsthand.errors import DataError
 from firsthand.ingest import translate
+from firsthand.ingest.dialects.span_facts import parsed, said, words_of
+from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.ingest.otlp_json import decode_json
 from firsthand.ingest.otlp_protobuf import decode_protobuf
 from firsthand.ingest.redaction import Redactor
@@ -21,6 +24,10 @@ from firsthand.ingest.span_writer import MAX_MEMBERS, inflated
 from firsthand.ingest.trace_store import MAX_COPIES, SpanPreparer, TraceStore
 
 TYPE = ExportTraceServiceRequest.DESCRIPTOR
+
+
+def incoming(attributes: dict[str, Any], events: list[Any] | None = None) -> IncomingSpan:
+    return IncomingSpan("1" * 32, "2" * 16, "", "n", 1, 2, attributes, events or [], [], {}, "", 1, None)
 
 
 def fields(body: bytes) -> int:
@@ -124,3 +131,37 @@ def test_what_is_remembered_between_spans_is_small(tmp_path: Path) -> None:
     [usual], _ = decode_json(otlp.as_json(otlp.span(1, 2, remembered_here=1)))
     translate.facts_of(usual)
     assert ("remembered_here",) in translate._spoken
+
+
+def test_a_text_of_more_values_than_a_span_may_hold_stays_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[str] = []
+    loads = json.loads
+    monkeypatch.setattr(
+        "firsthand.ingest.dialects.span_facts.json.loads", lambda text: (decoded.append(text), loads(text))[1]
+    )
+    dense, most = "[" + "{}," * 100_000 + "{}]", "[" + "[]," * 99_999 + "{}]"
+    assert parsed(dense) == dense and words_of(dense) == (dense[:200],) and decoded == []
+    assert len(parsed(most)) == 100_000 and decoded == [most], "two marks for each of 100,000 is just enough"
+    decoded.clear()
+    prose = json.dumps([{"role": "user", "content": "and, then, \ud800" * 100_000}])
+    for name in ("gen_ai.input.messages", "input.value", "tag.tags", "langfuse.observation.input"):
+        kind = {"gen_ai.operation.name": "chat", "openinference.span.kind": "LLM", "langfuse.observation.type": "span"}
+        held = incoming(kind | {name: dense})
+        facts, found = translate.facts_of(held), translate.content_of(held)
+        assert said(facts.input)[:9] in ("", dense[:9]), name
+        assert [each.text for each in found.asked] in ([], [dense]), name
+        assert decoded == [], name
+        asked = translate.content_of(incoming(kind | {name: prose})).asked
+        assert name == "tag.tags" or asked[0].text == "and, then, \ud800" * 100_000, "marks in texts are no values"
+        decoded.clear()
+
+
+def test_the_texts_of_a_span_may_hold_so_many_values_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("firsthand.ingest.dialects.span_facts.MAX_VALUES", 2000)
+    part = json.dumps([{"text": "x"}] * 200)  # 400 marks
+    events = [{"name": "gen_ai.user.message", "at_ns": 1, "attributes": {"content": part}} for _ in range(7)]
+    held = incoming({"gen_ai.operation.name": "chat"}, events)
+    for _ in range(2):  # what one span took is not taken from the next
+        asked = translate.content_of(held).asked
+        assert [each.text == "x" * 200 for each in asked] == [True] * 5 + [False] * 2
+        assert asked[5].text == asked[6].text == part

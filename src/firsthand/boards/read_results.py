@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from firsthand.benchmarks.sources.datasets import MAX_BYTES, contents
-from firsthand.benchmarks.sources.tables import SUFFIXES, TableRow, decoded, parse_table, read_table
+from firsthand.benchmarks.sources.tables import SUFFIXES, TableRow, decoded, expect_values, parse_table, read_table
 from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, ResultSet
 from firsthand.boards.grading_sheets import is_grading, read_sheets
 from firsthand.boards.result_file import RESULT_FILE, read_result_file
@@ -214,6 +214,7 @@ def _well_formed(found: Iterator[Found], path: Path) -> Iterator[Found]:
 
 def _json(path: Path) -> Any:
     text = decoded(_raw(path), path)
+    expect_values(text, str(path))
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -11,7 +11,10 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import fields
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +24,14 @@ from firsthand.errors import DataError, StoreError, reason_of
 RESULT_FILE = ".results"
 VERSION = 1
 MAX_ROW_BYTES = 256 << 20
+_TYPES: dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "bool": bool,
+    "float": int | float,
+    "float | None": int | float | None,
+}
+"""How BoardResult declares a field -> what JSON gives for it."""
 _SCHEMA = """
 CREATE TABLE results (body TEXT NOT NULL);
 CREATE TABLE item_columns (id INTEGER PRIMARY KEY, key TEXT NOT NULL, tasks TEXT NOT NULL, clusters TEXT NOT NULL,
@@ -69,7 +80,7 @@ def read_result_file(path: Path) -> Iterator[BoardResult | ItemScores]:
             if made != {(statement.strip(),) for statement in _SCHEMA.split(";") if statement.strip()}:
                 raise DataError(f"{path} has tables or views that firsthand did not make: import the results again")
             for (body,) in connection.execute("SELECT body FROM results"):
-                yield BoardResult(**json.loads(body))
+                yield _result(json.loads(body))
             rows: dict[int, list[tuple[str, bytes]]] = {}
             for number, model, blob in connection.execute(
                 "SELECT column_id, model, scores FROM item_scores ORDER BY rowid"
@@ -80,10 +91,30 @@ def read_result_file(path: Path) -> Iterator[BoardResult | ItemScores]:
                 if any(len(blob) != 4 * len(names) for _, blob in found):
                     raise DataError(f"{path} is damaged: a model has another number of scores than there are items")
                 scores = np.frombuffer(b"".join(blob for _, blob in found), "<f4").reshape(len(found), len(names))
-                told = tuple(BoardResult(**each) for each in json.loads(abouts))
-                models = tuple(model for model, _ in found)
-                yield ItemScores(
-                    ColumnKey(*json.loads(key)), models, tuple(names), scores, tuple(json.loads(clusters)), told
-                )
-    except (sqlite3.Error, ValueError, TypeError, RecursionError) as error:
-        raise DataError(f"{path} is no file of results, or is damaged: {error}") from None
+                told = tuple(_result(each) for each in json.loads(abouts))
+                models = _texts([model for model, _ in found])
+                column = ColumnKey(*_texts(json.loads(key)))
+                yield ItemScores(column, models, _texts(names), scores, _texts(json.loads(clusters)), told)
+    except (sqlite3.Error, ValueError, TypeError, RecursionError, OverflowError) as error:
+        raise DataError(f"{path} is no file of results, or is damaged: {error}: import the results again") from None
+
+
+def _result(body: Any) -> BoardResult:
+    """A result as it was written; TypeError or ValueError if a field is of another type."""
+    result = BoardResult(**body)
+    for field in fields(BoardResult):
+        value = getattr(result, field.name)
+        if not isinstance(value, _TYPES[str(field.type)]) or (isinstance(value, bool) and field.type != "bool"):
+            raise TypeError(f"{field.name} is {str(value)[:60]!r}, and {field.type} was expected")
+        if type(value) is int:
+            float(value)
+    if result.when and datetime.fromisoformat(result.when).tzinfo is None:
+        raise ValueError(f"when is {result.when!r}, and has no time zone")
+    return result
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    """A list of texts as it was written; TypeError if it is something else."""
+    if not isinstance(values, list) or not all(isinstance(each, str) for each in values):
+        raise TypeError(f"a list of texts was expected, not {str(values)[:60]}")
+    return tuple(values)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from firsthand.ingest.dialects import genai_dialect, langfuse_dialect, openinference_dialect, openllmetry_dialect
-from firsthand.ingest.dialects.span_facts import SpanContent, SpanFacts, first_of, text_of
+from firsthand.ingest.dialects.span_facts import SpanContent, SpanFacts, first_of, text_of, values_of_one_span
 from firsthand.ingest.incoming_span import IncomingSpan
 
 DIALECTS: dict[str, ModuleType] = {
@@ -34,7 +34,8 @@ def facts_of(span: IncomingSpan) -> SpanFacts:
         if len(_spoken) < _MOST_SPOKEN and len(names) <= _MOST_NAMES and sum(map(len, names)) <= _MOST_CHARS:
             _spoken[names] = spoken
     for dialect in spoken:
-        said: SpanFacts = dialect.facts(span)
+        with values_of_one_span():
+            said: SpanFacts = dialect.facts(span)
         if found is None:
             found = said
         else:
@@ -56,7 +57,8 @@ def content_of(span: IncomingSpan) -> SpanContent:
     for dialect in DIALECTS.values():
         if not dialect.speaks(span):
             continue
-        held: SpanContent = dialect.content(span)
+        with values_of_one_span():
+            held: SpanContent = dialect.content(span)
         found.asked = found.asked or held.asked
         found.answered = found.answered or held.answered
         if held.tool and not found.tool:

@@ -89,7 +89,7 @@ def create_app(
     async def static(request: Request) -> Response:
         name = request.path_params["name"]
         file = STATIC / name
-        if "/" in name or name.startswith(".") or file.suffix not in _TYPES or not file.is_file():
+        if "/" in name or name.startswith(".") or file.suffix not in _TYPES or file not in STATIC.iterdir():
             return PlainTextResponse("There is no such file.\n", 404)
         if name not in files:
             files[name] = file.read_bytes()

@@ -16,5 +16,11 @@ def values_in(raw: bytes, most: int) -> int:
     return found if found <= most else _marks(_STRING.sub(b"", raw))
 
 
+def values_in_text(text: str, most: int) -> int:
+    """As `values_in`, of a text that is decoded already, lone surrogates included."""
+    found = text.count(",") + text.count("[") + text.count("{")
+    return found if found <= most else values_in(text.encode("utf-8", "surrogatepass"), most)
+
+
 def _marks(raw: bytes) -> int:
     return raw.count(b",") + raw.count(b"[") + raw.count(b"{")

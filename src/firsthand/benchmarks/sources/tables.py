@@ -19,9 +19,12 @@ from typing import Any
 from firsthand.benchmarks.sources.datasets import contents
 from firsthand.errors import DataError
 from firsthand.message import Json
+from firsthand.system.json_values import values_in, values_in_text
 
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
+MAX_VALUES = 20_000_000
+"""JSON values of one file; as objects they take up to 2 GB."""
 csv.field_size_limit(1 << 24)
 
 
@@ -42,12 +45,23 @@ def read_table(path: Path, encoding: str = "") -> list[TableRow]:
 
 def parse_table(text: str, path: Path, suffix: str) -> list[TableRow]:
     """The rows of a text in the layout of that suffix; `path` is named in errors."""
+    if suffix in (".jsonl", ".json"):
+        expect_values(text, str(path))
     kinds = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl, ".json": _json}
     rows = list(kinds[suffix](text, path))
     if not rows:
         raise DataError(f"{path} holds no rows: is it truncated, or only a header?")
     _expect_commas(rows[0], path)
     return rows
+
+
+def expect_values(text: str | bytes, where: str, before: int = 0) -> int:
+    """About how many values a JSON text holds; DataError if they and those before it are too many to be decoded."""
+    most = max(0, MAX_VALUES - before)
+    number = values_in_text(text, most) if isinstance(text, str) else values_in(text, most)
+    if number > most:
+        raise DataError(f"{where} holds more than {MAX_VALUES:,} JSON values: is it the right file? Split it if it is")
+    return number
 
 
 def _expect_commas(row: TableRow, path: Path) -> None:

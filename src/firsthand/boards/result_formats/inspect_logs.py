@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from firsthand.benchmarks.sources.tables import expect_values
 from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, utc_of
 from firsthand.errors import DataError, reason_of
 from firsthand.message import Json
@@ -40,14 +41,17 @@ def read_archive(raw: bytes, where: str) -> Json:
                 )
             if any(each.flag_bits & 1 for each in members):
                 raise ValueError("it is encrypted")
-            body: Json = json.loads(archive.read("header.json"))
+            header = archive.read("header.json")
+            number = expect_values(header, where)
+            body: Json = json.loads(header)
             if not isinstance(body, dict):
                 raise ValueError("header.json holds no JSON object")
-            body["samples"] = [
-                json.loads(archive.read(each))
-                for each in members
-                if each.filename.startswith("samples/") and each.file_size <= MAX_MEMBER_BYTES
-            ]
+            body["samples"] = samples = []
+            for each in members:
+                if each.filename.startswith("samples/") and each.file_size <= MAX_MEMBER_BYTES:
+                    text = archive.read(each)
+                    number += expect_values(text, where, number)
+                    samples.append(json.loads(text))
             return body
     except DataError:
         raise

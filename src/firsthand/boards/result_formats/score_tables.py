@@ -7,6 +7,7 @@ The layout is told by the columns: `model`, `benchmark` and `score`; `model` and
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -117,8 +118,7 @@ def item_rows(rows: list[TableRow], path: Path) -> Iterator[ItemScores]:
     if (low := float(np.nanmin(scores))) < 0:
         raise DataError(f"{path} has the score {low:g}: item scores are 0 or more, or -1 for no answer")
     tasks = tuple(str(row.columns[columns[0]]) for row in rows)
-    if len(set(tasks)) < len(tasks):
-        twice = next(task for task in tasks if tasks.count(task) > 1)
+    if (twice := next((task for task, count in Counter(tasks).items() if count > 1), None)) is not None:
         raise DataError(f"{path} has the item {twice!r} more than once: give each item one row")
     stem = path.name.partition(".")[0]
     key = ColumnKey(stem.removesuffix("_item_results"), "", "")

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from firsthand.ingest.incoming_span import SpanKind
 from firsthand.message import Json, Message, Part, Reasoning, Role, Text, ToolCall, ToolResult
+from firsthand.system.json_values import values_in_text
 
 MAX_MESSAGES = 4000
 MAX_DEPTH = 64
+MAX_VALUES = 200_000
+"""JSON values that the texts of one span may hold together to be decoded; as objects they take some 30 MB."""
 ROLES: dict[str, Role] = {
     "system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant", "ai": "assistant",
     "model": "assistant", "tool": "tool", "function": "tool",
 }  # fmt: skip
 
 _PLAIN_COUNT = 1 << 40
+_FEW_VALUES = 2000
+_values_left: ContextVar[int | None] = ContextVar("values left", default=None)
 _SAID_IN = ("message", "input", "question", "query", "prompt", "output", "answer", "response", "result", "text")
 _LANGCHAIN = {"HumanMessage": "user", "AIMessage": "assistant", "SystemMessage": "system", "ToolMessage": "tool"}
 
@@ -76,7 +83,8 @@ def said(text: str | Callable[[], str]) -> str:
     if isinstance(text, str):
         return text
     try:
-        return text()
+        with values_of_one_span():
+            return text()
     except Exception:  # an attribute of an unexpected type
         return ""
 
@@ -126,15 +134,39 @@ def number_of(value: Any) -> float | None:
     return None
 
 
+@contextmanager
+def values_of_one_span() -> Iterator[None]:
+    """Within it, `parsed` decodes texts of at most MAX_VALUES values together."""
+    before = _values_left.set(MAX_VALUES)
+    try:
+        yield
+    finally:
+        _values_left.reset(before)
+
+
 def parsed(value: Any) -> Any:
-    """The JSON in a text that begins like an object or a list; any other value as it is."""
+    """The JSON in a text that begins like an object or a list; any other value, or one of too many values, as it is."""
     if isinstance(value, str) and value[:1] in "[{" and value:
+        if not _may_be_decoded(value):
+            return value
         try:
             found = json.loads(value)
         except (ValueError, RecursionError):
             return value
         return found if value.count("[") + value.count("{") <= MAX_DEPTH or _is_flat(found) else value
     return value
+
+
+def _may_be_decoded(text: str) -> bool:
+    """True if the text holds no more values than are left to its span, from which they are then taken."""
+    of_span = _values_left.get()
+    left = MAX_VALUES if of_span is None else of_span
+    number = values_in_text(text, _FEW_VALUES if left > MAX_VALUES // 2 else 0)
+    if number > left:
+        return False
+    if of_span is not None:
+        _values_left.set(left - number)
+    return True
 
 
 def _is_flat(value: Any) -> bool:
