@@ -80,6 +80,14 @@ def test_objects_of_python_and_of_libraries_are_not_noted() -> None:
         assert changes == [], value
 
 
+def test_the_any_of_the_tests_is_their_own() -> None:
+    tests = "from unittest import mock\nfrom unittest.mock import ANY\nf(ANY, [mock.ANY], x.ANY)"
+    assert ast.unparse(looked_at(ast.parse(tests), "q")).splitlines()[-1] == "f(q(q_any), q([q_any]), q(x.ANY))"
+    changes: list[str] = []
+    Judge(changes)([unit_runner.ANYTHING, unittest.mock.call(unit_runner.ANYTHING)])
+    assert changes == []
+
+
 def test_tests_look_at_what_they_compare_calculate_with_or_hand_over() -> None:
     tests = "a = f(x)[0] == [1]\nb = y - z\nassert k(1, *v, n=w) in u\nsuper(A, s)"
     assert ast.unparse(looked_at(ast.parse(tests), "q")).splitlines() == [

@@ -97,7 +97,10 @@ DESCRIPTORS = (types.WrapperDescriptorType, types.MethodDescriptorType, types.Cl
 LIBRARY = os.path.realpath(sysconfig.get_path("stdlib"))
 LIBRARIES = tuple(
     {os.path.realpath(sysconfig.get_path(each)) for each in ("stdlib", "platstdlib", "purelib", "platlib")}
+    | {os.path.realpath(each) for each in sys.path if each and not Path.cwd().is_relative_to(os.path.realpath(each))}
 )
+ANYTHING = unittest.mock._ANY()
+"""What stands in the tests for their own `mock.ANY`; an answer that returns `mock.ANY` is found out."""
 
 
 def main() -> None:
@@ -337,14 +340,27 @@ def _equals_everything(kind: type) -> bool:
 
 
 def looked_at(tree: ast.Module, look: str) -> ast.Module:
-    """Return the tests with a call of `look` around what they compare, calculate with, or hand to a call."""
+    """Return the tests with a call of `look` around what they compare, calculate with, or hand to a call, and an own ANY."""
 
     def around(node: ast.expr) -> ast.expr:
         if isinstance(node, ast.Constant | ast.Starred | ast.GeneratorExp | ast.Lambda):
             return node
         return ast.copy_location(ast.Call(ast.Name(look, ast.Load()), [node], []), node)
 
+    imported = any(
+        each.name == "ANY" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for each in node.names
+    )
+
     class Around(ast.NodeTransformer):
+        def visit_Name(self, node: ast.Name) -> ast.AST:
+            own = imported and node.id == "ANY" and isinstance(node.ctx, ast.Load)
+            return ast.copy_location(ast.Name(f"{look}_any", node.ctx), node) if own else node
+
+        def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+            self.generic_visit(node)
+            own = node.attr == "ANY" and ast.unparse(node.value) in ("mock", "unittest.mock")
+            return ast.copy_location(ast.Name(f"{look}_any", node.ctx), node) if own else node
+
         def visit_Compare(self, node: ast.Compare) -> ast.AST:
             self.generic_visit(node)
             node.left, node.comparators = around(node.left), [around(each) for each in node.comparators]
@@ -381,7 +397,7 @@ class Judge:
 
     def _look(self, value: Any, depth: int) -> None:
         kind = type(value)
-        if kind in (int, str, float, bool, bytes, types.NoneType):
+        if kind in (int, str, float, bool, bytes, types.NoneType) or value is ANYTHING:
             return
         if self._own(kind) or _says_yes(value, kind):
             self._changes.append("an object equals, or passes for, what it is not")
@@ -522,7 +538,7 @@ def serve(link: socket.socket, answer: str, word: str) -> NoReturn:
         look = f"look_{secrets.token_hex(4)}"
         code = read(looked_at(tree, look), f"{MODULE}.py", "exec", dont_inherit=True)
         judge.codes.update(_codes(code))
-        module.__dict__[look] = judge
+        module.__dict__.update({look: judge, f"{look}_any": ANYTHING})
         execute(code, module.__dict__)
         suites: list[list[Any]] = [list(load(module.__dict__[each])) for each in ("TestCases", failing)]
         if not all(isinstance(test, cases) for suite in suites for test in suite):
