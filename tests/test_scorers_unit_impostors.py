@@ -80,6 +80,18 @@ def test_objects_of_python_and_of_libraries_are_not_noted() -> None:
         assert changes == [], value
 
 
+def test_a_library_is_known_while_the_tests_patch_how_files_are_read() -> None:
+    unit_runner._codes_of_file.cache_clear()
+    changes: list[str] = []
+    with (
+        unittest.mock.patch("os.path.join"),
+        unittest.mock.patch("builtins.open"),
+        unittest.mock.patch("os.path.realpath"),
+    ):
+        Judge(changes)(fractions.Fraction(1, 2))
+    assert changes == []
+
+
 def test_the_any_of_the_tests_is_their_own() -> None:
     tests = "from unittest import mock\nfrom unittest.mock import ANY\nf(ANY, [mock.ANY], x.ANY)"
     assert ast.unparse(looked_at(ast.parse(tests), "q")).splitlines()[-1] == "f(q(q_any), q([q_any]), q(x.ANY))"

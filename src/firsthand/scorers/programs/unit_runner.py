@@ -36,6 +36,7 @@ import types
 import unittest
 import unittest.mock
 from collections.abc import Iterable, Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -95,8 +96,11 @@ OPERATORS = (
 DESCRIPTORS = (types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType,
                types.BuiltinFunctionType, types.GetSetDescriptorType, types.MemberDescriptorType)  # fmt: skip
 LIBRARY = os.path.realpath(sysconfig.get_path("stdlib"))
+COMPILE = compile
 LIBRARIES = tuple(
-    {os.path.realpath(sysconfig.get_path(each)) for each in ("stdlib", "platstdlib", "purelib", "platlib")}
+    {sysconfig.get_path(each) for each in ("stdlib", "platstdlib", "purelib", "platlib")}
+    | {each for each in sys.path if each and not Path.cwd().is_relative_to(os.path.realpath(each))}
+    | {os.path.realpath(sysconfig.get_path(each)) for each in ("stdlib", "platstdlib", "purelib", "platlib")}
     | {os.path.realpath(each) for each in sys.path if each and not Path.cwd().is_relative_to(os.path.realpath(each))}
 )
 ANYTHING = unittest.mock._ANY()
@@ -475,11 +479,11 @@ def _codes_of_file(name: str) -> frozenset[types.CodeType]:
     """Return all code of a file of Python's library or of an installed one; of any other file, none."""
     if name.startswith("<frozen "):
         name = f"{LIBRARY}/{name[8:-1].replace('.', '/')}.py"
-    path = os.path.realpath(name)
-    if not any(path.startswith(f"{each}/") for each in LIBRARIES):
+    if "/../" in name or not any(name.startswith(f"{each}/") for each in LIBRARIES):
         return frozenset()
     try:
-        return frozenset(_codes(compile(Path(path).read_bytes(), name, "exec", dont_inherit=True)))
+        with FileIO(name) as file:  # tests patch `open` and `os.path`, and an answer might
+            return frozenset(_codes(COMPILE(file.readall(), name, "exec", dont_inherit=True)))
     except (OSError, ValueError, SyntaxError):
         return frozenset()
 
