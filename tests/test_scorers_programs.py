@@ -156,9 +156,12 @@ def test_builtins_that_an_answer_has_taken_get_other_names_in_the_tests() -> Non
 
 
 def test_what_the_other_process_says_is_an_object_or_an_error() -> None:
-    assert message(b'{"a": 1}\n') == {"a": 1} and message(b"") == {"error": "its process ended"}
+    assert message(b'{"a": 1, "word": "w"}\n', "w") == {"a": 1}
+    assert message(b"", "w") == {"error": "its process ended"}
+    for forged in (b"{}\n", b'{"a": 1, "word": "x"}\n'):
+        assert message(forged, "w") == {"error": "something else than the runner wrote to its link"}
     for line in (b"[1]\n", b"{\n", b"[" * 100_000):
-        assert message(line) == {"error": "it said nothing that can be read"}
+        assert message(line, "w") == {"error": "it said nothing that can be read"}
 
 
 def test_results_of_cases_are_kept_by_name_with_their_reason() -> None:

@@ -62,7 +62,7 @@ def served(answer: str, tests: str = CASES, *, added: str = ALWAYS) -> list[Any]
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.sendall(json.dumps([tests + added, "TestLast"]).encode() + b"\n")
-        assert forked(lambda: unit_runner.serve(theirs, answer)) == (0, "")
+        assert forked(lambda: unit_runner.serve(theirs, answer, "word")) == (0, "")
         theirs.close()
         said = b""
         while True:
@@ -71,7 +71,7 @@ def served(answer: str, tests: str = CASES, *, added: str = ALWAYS) -> list[Any]
             except ConnectionResetError:  # it ended without reading the tests; what it said is still there
                 continue
             if not piece:
-                return [json.loads(line) for line in said.splitlines()]
+                return [unit_runner.message(line, "word") for line in said.splitlines()]
             said += piece
 
 

@@ -10,7 +10,10 @@ answer from looking at the tests while they call it. It keeps what it can:
 - only a report on every test counts, so an answer that leaves early has failed, and a test that was skipped, or expected to
   fail, has failed unless the file says so;
 - the tests use Python's own builtins, whatever the answer calls `len`;
+- whatever the tests compare, calculate with or hand to a call is looked at first: an operator of its class must be
+  Python's, or a function whose code is in a library's file or in the tests, and it must not equal a new object;
 - a class of the answer's that equals everything is found by comparing it with objects that nothing equals;
+- a message counts only with a random text that the answer is not told: finding the link is not enough;
 - for each assertion that the tests use, the file that the other process gets holds one that must fail, run between tests.
   A report in which one of them passed comes from a process whose assertions are not Python's.
 """
@@ -20,16 +23,20 @@ from __future__ import annotations
 import ast
 import builtins
 import ctypes
+import dataclasses
+import functools
 import json
 import json.scanner
 import os
 import secrets
 import socket
 import sys
+import sysconfig
 import types
 import unittest
 import unittest.mock
 from collections.abc import Iterable, Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -80,12 +87,33 @@ FALSE = {
 """For each assertion, one that must fail for any two different positive integers."""
 
 
+OPERATORS = (
+    *(f"__{name}__" for name in ("eq", "ne", "lt", "le", "gt", "ge", "contains", "class", "getattribute")),
+    *(f"__{name}__" for name in ("array_ufunc", "array_function", "torch_function", "instancecheck")), "equals",
+    *(f"__{side}{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow") for side in ("", "r")),
+)  # fmt: skip
+"""What of a class decides how its objects compare, or what they claim to be."""
+DESCRIPTORS = (types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType,
+               types.BuiltinFunctionType, types.GetSetDescriptorType, types.MemberDescriptorType)  # fmt: skip
+LIBRARY = os.path.realpath(sysconfig.get_path("stdlib"))
+COMPILE = compile
+LIBRARIES = tuple(
+    {sysconfig.get_path(each) for each in ("stdlib", "platstdlib", "purelib", "platlib")}
+    | {each for each in sys.path if each and not Path.cwd().is_relative_to(os.path.realpath(each))}
+    | {os.path.realpath(sysconfig.get_path(each)) for each in ("stdlib", "platstdlib", "purelib", "platlib")}
+    | {os.path.realpath(each) for each in sys.path if each and not Path.cwd().is_relative_to(os.path.realpath(each))}
+)
+ANYTHING = unittest.mock._ANY()
+"""What stands in the tests for their own `mock.ANY`; an answer that returns `mock.ANY` is found out."""
+
+
 def main() -> None:
     """Exit with status 0 if the answer passes all tests; otherwise say on stderr which it failed."""
     path = Path("answer.py")
     answer = path.read_text(encoding="utf-8")
     path.unlink()  # the tests begin in an empty folder
     ours, theirs = socket.socketpair()
+    word = secrets.token_hex(16)
     ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # not dumpable: the answer, of the same user, must not look in here
     if os.fork() == 0:
         null = os.open("/dev/null", os.O_RDWR)
@@ -93,17 +121,17 @@ def main() -> None:
             os.dup2(null, fd)
         ours.close()
         sys.path.insert(0, str(Path.cwd()))
-        serve(theirs, answer)
+        serve(theirs, answer, word)
     theirs.close()
     tests = sys.stdin.read()
     names, (case, failing, spiked) = wanted(tests), with_failing_tests(tests)
     with ours.makefile("rwb") as link:
-        loaded = message(link.readline())
+        loaded = message(link.readline(), word)
         if "error" in loaded:
             sys.exit(f"the answer did not load: {loaded['error']}")
         link.write(json.dumps([spiked, case]).encode() + b"\n")
         link.flush()
-        report = message(link.readline())
+        report = message(link.readline(), word)
     if "error" in report:
         sys.exit(str(report["error"]))
     problems = report.get("problems")
@@ -116,13 +144,15 @@ def main() -> None:
         sys.exit("\n".join([*lines, f"{len(problems)} of {len(names)} tests failed: {lines[0]}"]))
 
 
-def message(line: bytes) -> dict[str, Any]:
-    """Parse a message of the other process, which is not trusted and may have ended."""
+def message(line: bytes, word: str) -> dict[str, Any]:
+    """Parse a message of the other process, which is not trusted and may have ended; without the word it is not its own."""
     try:
         body = json.loads(line)
     except (ValueError, RecursionError):
         return {"error": "its process ended" if not line else "it said nothing that can be read"}
-    return body if isinstance(body, dict) else {"error": "it said nothing that can be read"}
+    if not isinstance(body, dict):
+        return {"error": "it said nothing that can be read"}
+    return body if body.pop("word", None) == word else {"error": "something else than the runner wrote to its link"}
 
 
 def wanted(tests: str) -> list[str]:
@@ -313,6 +343,168 @@ def _equals_everything(kind: type) -> bool:
         return False
 
 
+def looked_at(tree: ast.Module, look: str) -> ast.Module:
+    """Return the tests with a call of `look` around what they compare, calculate with, or hand to a call, and an own ANY."""
+
+    def around(node: ast.expr) -> ast.expr:
+        if isinstance(node, ast.Constant | ast.Starred | ast.GeneratorExp | ast.Lambda):
+            return node
+        return ast.copy_location(ast.Call(ast.Name(look, ast.Load()), [node], []), node)
+
+    imported = any(
+        each.name == "ANY" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for each in node.names
+    )
+
+    class Around(ast.NodeTransformer):
+        def visit_Name(self, node: ast.Name) -> ast.AST:
+            own = imported and node.id == "ANY" and isinstance(node.ctx, ast.Load)
+            return ast.copy_location(ast.Name(f"{look}_any", node.ctx), node) if own else node
+
+        def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+            self.generic_visit(node)
+            own = node.attr == "ANY" and ast.unparse(node.value) in ("mock", "unittest.mock")
+            return ast.copy_location(ast.Name(f"{look}_any", node.ctx), node) if own else node
+
+        def visit_Compare(self, node: ast.Compare) -> ast.AST:
+            self.generic_visit(node)
+            node.left, node.comparators = around(node.left), [around(each) for each in node.comparators]
+            return node
+
+        def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+            self.generic_visit(node)
+            node.left, node.right = around(node.left), around(node.right)
+            return node
+
+        def visit_Call(self, node: ast.Call) -> ast.AST:
+            self.generic_visit(node)
+            if isinstance(node.func, ast.Name) and node.func.id == "super":
+                return node
+            node.args = [around(each) for each in node.args]
+            for keyword in node.keywords:
+                keyword.value = around(keyword.value) if keyword.arg else keyword.value
+            return node
+
+    Around().visit(tree)
+    return ast.fix_missing_locations(tree)
+
+
+class Judge:
+    """Called with a value of the tests, returns it, and notes when operators of its class are the answer's own."""
+
+    def __init__(self, changes: list[str]) -> None:
+        self.codes: set[types.CodeType] = set()
+        self._changes = changes
+
+    def __call__(self, value: Any) -> Any:
+        self._look(value, 4)
+        return value
+
+    def _look(self, value: Any, depth: int) -> None:
+        kind = type(value)
+        if kind in (int, str, float, bool, bytes, types.NoneType) or value is ANYTHING:
+            return
+        if self._own(kind) or _says_yes(value, kind):
+            self._changes.append("an object equals, or passes for, what it is not")
+        elif depth:
+            for each in _parts(value, kind):
+                self._look(each, depth - 1)
+
+    def _own(self, kind: type) -> bool:
+        for each in type.__dict__["__mro__"].__get__(kind):
+            held = type.__dict__["__dict__"].__get__(each)
+            if _heap(each) and any(name in held and not self._allowed(held[name], name, each) for name in OPERATORS):
+                return True
+        return False
+
+    def _allowed(self, what: Any, name: str, owner: type) -> bool:
+        kind = type(what)
+        if kind in (classmethod, staticmethod):
+            return kind is not staticmethod and self._allowed(what.__func__, name, owner)
+        if kind is property:
+            return self._allowed(what.fget, name, owner)
+        if kind in DESCRIPTORS:
+            return bool(what.__name__ == name)
+        if kind is types.FunctionType:
+            cells = [cell.cell_contents for cell in what.__closure__ or () if cell.cell_contents is not what]
+            inner = [each for each in cells if type(each) is types.FunctionType]
+            return self._known(what.__code__, owner) and all(self._known(each.__code__, owner) for each in inner)
+        mocked = isinstance(what, unittest.mock.MagicProxy) or _is(kind, unittest.mock.NonCallableMock)
+        return what is None or mocked or kind.__name__ == "cython_function_or_method"
+
+    def _known(self, code: types.CodeType, owner: type) -> bool:
+        return code in self.codes or code in _codes_of_file(code.co_filename) or _of_dataclass(code, owner)
+
+
+def _heap(kind: type) -> bool:
+    """True if a class is none of the interpreter's own static ones, which nobody can change."""
+    return bool(type.__dict__["__flags__"].__get__(kind) & 1 << 9)
+
+
+def _is(kind: type, base: type) -> bool:
+    return any(each is base for each in type.__dict__["__mro__"].__get__(kind))
+
+
+def _parts(value: Any, kind: type) -> list[Any]:
+    """Return what a container holds, one object of each plain type."""
+    if _is(kind, dict):
+        held = [*dict.keys(value), *dict.values(value)]
+    elif base := next((each for each in (list, tuple, set, frozenset) if _is(kind, each)), None):
+        held = list(base.__iter__(value))
+    else:
+        array = getattr(sys.modules.get("numpy"), "ndarray", None)
+        frame = [getattr(sys.modules.get("pandas"), name, None) for name in ("DataFrame", "Series", "Index")]
+        if isinstance(array, type) and _is(kind, array):
+            held = value.ravel().tolist() if value.dtype == object else []
+        elif any(isinstance(each, type) and _is(kind, each) for each in frame):
+            held = [value.to_numpy()] if "object" in str(getattr(value, "dtypes", "")) else []
+        else:
+            held = []
+    return [each for each in held if type(each) not in (int, str, float, bool, bytes, types.NoneType)]
+
+
+def _says_yes(value: Any, kind: type) -> bool:
+    """True if an object of a class with an `==` in Python says that it equals a new object."""
+    for each in type.__dict__["__mro__"].__get__(kind):
+        equal = type.__dict__["__dict__"].__get__(each).get("__eq__")
+        if equal is not None:
+            try:
+                return type(equal) is types.FunctionType and equal(value, object()) is True
+            except Exception:
+                return False
+    return False
+
+
+@functools.cache
+def _codes_of_file(name: str) -> frozenset[types.CodeType]:
+    """Return all code of a file of Python's library or of an installed one; of any other file, none."""
+    if name.startswith("<frozen "):
+        name = f"{LIBRARY}/{name[8:-1].replace('.', '/')}.py"
+    if "/../" in name or not any(name.startswith(f"{each}/") for each in LIBRARIES):
+        return frozenset()
+    try:
+        with FileIO(name) as file:  # tests patch `open` and `os.path`, and an answer might
+            return frozenset(_codes(COMPILE(file.readall(), name, "exec", dont_inherit=True)))
+    except (OSError, ValueError, SyntaxError):
+        return frozenset()
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for each in code.co_consts:
+        if isinstance(each, types.CodeType):
+            yield from _codes(each)
+
+
+def _of_dataclass(code: types.CodeType, owner: type) -> bool:
+    """True if this is what `dataclasses` writes for a class with these fields."""
+    fields = type.__dict__["__dict__"].__get__(owner).get("__dataclass_fields__")
+    if type(fields) is not dict:
+        return False
+    names = [name for name, each in fields.items() if getattr(each, "compare", False)]
+    fresh = vars(dataclasses.make_dataclass("Fresh", names, order=True)).get(code.co_name)
+    return isinstance(fresh, types.FunctionType) and fresh.__code__ == code
+
+
 def _methods_of(case: type) -> dict[str, Any]:
     """All that decides how a test class runs: its functions with their code and marks, and assertions that are its own."""
     return {
@@ -322,14 +514,14 @@ def _methods_of(case: type) -> dict[str, Any]:
     } | {"__bases__": case.__bases__}
 
 
-def serve(link: socket.socket, answer: str) -> NoReturn:
+def serve(link: socket.socket, answer: str, word: str) -> NoReturn:
     """Load the answer, then the tests, and run them. Nothing here is trusted."""
     dump, leave, stream, read, execute = json.dumps, os._exit, link.makefile("rwb"), compile, exec
     result, load, cases = UnitTestResult(), unittest.TestLoader().loadTestsFromTestCase, unittest.TestCase
     plain, parse, on_purpose = dict(vars(builtins)), with_own_builtins, skipped_on_purpose
 
     def tell(body: dict[str, Any]) -> None:
-        stream.write(dump(body).encode() + b"\n")
+        stream.write(dump(body | {"word": word}).encode() + b"\n")
         stream.flush()
 
     # Raised, it ends a test as if it had passed. Only `failfast`, which is not used here, raises it.
@@ -338,6 +530,7 @@ def serve(link: socket.socket, answer: str) -> NoReturn:
     module.__dict__.update(__builtins__=builtins, __file__=f"{MODULE}.py", sys=sys, os=os, environ=os.environ)
     sys.modules[MODULE] = module
     watch = Watch()
+    judge = Judge(watch.changes)
     try:
         exec(compile(answer, f"{MODULE}.py", "exec", dont_inherit=True), module.__dict__)
         watch.after_load()
@@ -346,7 +539,11 @@ def serve(link: socket.socket, answer: str) -> NoReturn:
         shadowed = {name for name in plain.keys() & module.__dict__.keys() if not name.startswith("__")}
         tree, names = parse(tests, shadowed)
         module.__dict__.update({new: plain[name] for new, name in names.items()})
-        execute(read(tree, f"{MODULE}.py", "exec", dont_inherit=True), module.__dict__)
+        look = f"look_{secrets.token_hex(4)}"
+        code = read(looked_at(tree, look), f"{MODULE}.py", "exec", dont_inherit=True)
+        judge.codes.update(_codes(code))
+        module.__dict__.update({look: judge, f"{look}_any": ANYTHING})
+        execute(code, module.__dict__)
         suites: list[list[Any]] = [list(load(module.__dict__[each])) for each in ("TestCases", failing)]
         if not all(isinstance(test, cases) for suite in suites for test in suite):
             raise TypeError("TestCases is no unittest.TestCase")
