@@ -148,7 +148,8 @@ def test_a_file_of_results_holds_all_numbers_and_replaces_the_one_before(tmp_pat
     key = ColumnKey("b", "p", "acc")
     about = BoardResult("a", "b", 0.0, run="r1"), BoardResult("c", "b", 0.0, run="r2")
     items = ItemScores(key, ("a", "c"), ("1", "é"), np.array([[1, 0.25], [np.nan, 0]], np.float32), ("x", "y"), about)
-    stated = BoardResult("d", "b", 0.5, "p", "acc", 0.1, 3, True, "g", 0.5, 2.0, "w", False, "s", "r", "k", "h")
+    when = "2026-01-02T03:04:05+00:00"
+    stated = BoardResult("d", "b", 0.5, "p", "acc", 0.1, 3, True, "g", 0.5, 2.0, when, False, "s", "r", "k", "h")
     path = tmp_path / "all.results"
     path.write_text("an old file")
     (tmp_path / "all.results.draft").write_text("left by a crash")

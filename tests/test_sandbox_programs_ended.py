@@ -223,12 +223,12 @@ def test_small_parts_of_the_worker(tmp_path: Path) -> None:
         worker.write("/dev/full", "x")
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     reading, writing = os.pipe()
-    threading.Thread(target=worker.feed, args=(writing, "é\udcff" * 40_000)).start()
+    threading.Thread(target=worker.feed, args=(writing, b"\xc3\xa9\xff" * 40_000)).start()
     with os.fdopen(reading, "rb") as pipe:
         assert pipe.read() == b"\xc3\xa9\xff" * 40_000, "and it is closed"
     reading, writing = os.pipe()
     os.close(reading)
-    worker.feed(writing, "x")  # nobody reads
+    worker.feed(writing, b"x")  # nobody reads
     with pytest.raises(OSError):
         os.fstat(writing)
     for fd, buffered in ((1, False), (2, True)):

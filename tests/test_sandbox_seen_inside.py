@@ -320,12 +320,13 @@ def test_a_program_of_the_worker_is_started_for_a_container_with_its_path_and_si
             "code": code,
             "name": "<n>",
             "files": {"c/d": "\udcfe"},
-            "stdin": stdin,
             "limits": given | limits,
         }
         command = [sys.executable, "-I", "-S", "-c", source, json.dumps({"once": True, "path": path})]
-        done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, timeout=60)
-        return done.returncode, done.stdout, done.stderr
+        body = json.dumps(request).encode()  # what the run reads on its own comes behind it
+        sent = len(body).to_bytes(4, "big") + body + stdin.encode()
+        done = subprocess.run(command, input=sent, capture_output=True, timeout=60)
+        return done.returncode, done.stdout.decode(), done.stderr.decode()
 
     home = f"{tmp_path}/in/work"
     code = (
