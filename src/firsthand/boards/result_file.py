@@ -31,7 +31,7 @@ _TYPES: dict[str, Any] = {
     "float": int | float,
     "float | None": int | float | None,
 }
-"""How BoardResult declares a field -> what JSON gives for it."""
+"""Declared type of a field of BoardResult -> the types that JSON gives for it."""
 _SCHEMA = """
 CREATE TABLE results (body TEXT NOT NULL);
 CREATE TABLE item_columns (id INTEGER PRIMARY KEY, key TEXT NOT NULL, tasks TEXT NOT NULL, clusters TEXT NOT NULL,

@@ -77,7 +77,7 @@ async def attempt(run: SandboxRun) -> MontyRun | None:
 async def attempt_check(
     answer: str, setup: str, tests: str, names: Sequence[str], limits: RunLimits
 ) -> MontyRun | None:
-    """What the tests wrote, or None unless all of them passed with an answer that could not reach them."""
+    """Return the output of the tests if all pass with an answer that cannot reach them; otherwise None."""
     from firsthand.sandbox.programs.checker import free_names
 
     if not cannot_bend_tests(answer) or _parsed(f"{setup}\n{tests}") is None or _parsed(tests) is None:

@@ -181,7 +181,7 @@ def _whole(value: Any, attached: Mapping[str, Any], depth: int = 0) -> Any:
 
 
 def _attached_chars(sample: Json) -> int:
-    """How many characters `_whole` puts into a sample; nothing is put together for it."""
+    """Count the characters that `_whole` would put into a sample, without building the text."""
     attached = sample.get("attachments")
     if not isinstance(attached, dict) or not attached:
         return 0

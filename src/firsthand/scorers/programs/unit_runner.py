@@ -92,7 +92,7 @@ OPERATORS = (
     *(f"__{name}__" for name in ("array_ufunc", "array_function", "torch_function", "instancecheck")), "equals",
     *(f"__{side}{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow") for side in ("", "r")),
 )  # fmt: skip
-"""What of a class decides how its objects compare, or what they claim to be."""
+"""Special methods that decide how objects compare, or which class they claim."""
 DESCRIPTORS = (types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType,
                types.BuiltinFunctionType, types.GetSetDescriptorType, types.MemberDescriptorType)  # fmt: skip
 LIBRARY = os.path.realpath(sysconfig.get_path("stdlib"))
@@ -104,7 +104,7 @@ LIBRARIES = tuple(
     | {os.path.realpath(each) for each in sys.path if each and not Path.cwd().is_relative_to(os.path.realpath(each))}
 )
 ANYTHING = unittest.mock._ANY()
-"""What stands in the tests for their own `mock.ANY`; an answer that returns `mock.ANY` is found out."""
+"""Replaces `mock.ANY` in the tests, so that an answer that returns `mock.ANY` is rejected."""
 
 
 def main() -> None:
