@@ -66,7 +66,7 @@ def shown_change(rooted: Rooted, path: str, text: str) -> str:
 
 
 def _difference(path: str, old: list[str], new: list[str]) -> str:
-    """Return the lines that differ with one line of context, or counts of lines and bytes if they are too many; empty if equal."""
+    """Return the lines that differ with one line of context, or counts if they are too many; empty if equal."""
     shorter = min(len(old), len(new))
     begin = next((at for at in range(shorter) if old[at] != new[at]), shorter)
     rest = shorter - begin
