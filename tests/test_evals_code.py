@@ -335,7 +335,7 @@ def test_the_fast_path_never_decides_against_an_answer(box):
     for answer in ("def square(x): return x", "import os\ndef square(x): return x * x", CHEATS["equals_everything"]):
         judged = check(box, answer, pure=True)
         assert judged.tier == "bubblewrap" and judged.ok is ("os" in answer)
-    slow = "def square(x):\n    for i in range(3_000_000): pass\n    return x * x"
+    slow = "def square(x):\n    for i in range(30_000_000): pass\n    return x * x"  # 3,000,000 take 42 ms on a fast machine
     assert check(box, slow, pure=True).tier == "bubblewrap"
 
 

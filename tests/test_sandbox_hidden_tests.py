@@ -21,7 +21,7 @@ DOCKER = """#!/bin/sh
 while [ "$1" != python3 ]; do shift; done
 shift
 exec bwrap --unshare-user --unshare-pid --unshare-net --unshare-ipc --uid 65534 --gid 65534 --cap-drop ALL \
---ro-bind / / --tmpfs /tmp --proc /proc --dev /dev -- {python} "$@"
+--ro-bind / / --tmpfs /tmp --ro-bind {prefix} {prefix} --proc /proc --dev /dev -- {python} "$@"
 """
 LOOKS = r"""
 import gc, os, re, sys
@@ -61,7 +61,7 @@ TESTS = "found = f(1)\nassert found == [[], []], found\n"
 @pytest.mark.parametrize("tier", ["container", "bubblewrap"])
 def test_no_memory_frame_or_file_that_an_answer_can_reach_holds_the_tests(tier: str, tmp_path: Path) -> None:
     docker = tmp_path / "docker"
-    docker.write_text(DOCKER.format(python=sys.executable))
+    docker.write_text(DOCKER.format(python=sys.executable, prefix=sys.prefix))
     docker.chmod(0o755)
     given = {"setup": "kept = 'hidden-71a4 in the set-up'", "tests": f"# hidden-71a4\n{TESTS}" + "#" * 300_000,
              "names": ["f"], "proof": "hidden-71a4 proof"}  # fmt: skip
