@@ -9,6 +9,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -337,6 +338,29 @@ def test_the_fast_path_never_decides_against_an_answer(box):
         assert judged.tier == "bubblewrap" and judged.ok is ("os" in answer)
     slow = "def square(x):\n    for i in range(30_000_000): pass\n    return x * x"  # 3,000,000 take 42 ms on a fast machine
     assert check(box, slow, pure=True).tier == "bubblewrap"
+
+
+@pytest.mark.parametrize("processors", [1, 2])
+def test_checks_on_the_fast_path_do_not_wait_for_each_other(monkeypatch, processors):
+    """An answer and its tests hold a process each: with as many processes as processors all could hold one and want another."""
+    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    monty._pool.cache_clear()
+    if monty._pool(os.getpid()) is None:
+        pytest.skip("pydantic-monty is not installed, or its program is not found")
+
+    async def together(checks: int) -> list[monty.MontyRun | None]:
+        each = [
+            monty.attempt_check("def square(x): return x * x", "", TESTS, ["square"], RunLimits())
+            for _ in range(checks)
+        ]
+        return await asyncio.gather(*each)
+
+    try:
+        began = time.monotonic()
+        decided = asyncio.run(together(12))
+        assert time.monotonic() - began < 10 and any(decided)
+    finally:
+        monty._pool.cache_clear()
 
 
 def row(**changes):

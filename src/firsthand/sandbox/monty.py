@@ -14,6 +14,7 @@ import builtins
 import functools
 import os
 import secrets
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -64,6 +65,13 @@ class MontyRun(NamedTuple):
 
     stdout: str
     wall_s: float
+
+
+class _Pool(NamedTuple):
+    """Interpreters in processes of their own, twice as many as `turns` lets in: an attempt holds two and waits for none."""
+
+    processes: Any
+    turns: threading.Semaphore
 
 
 async def attempt(run: SandboxRun) -> MontyRun | None:
@@ -133,16 +141,16 @@ def _could_bend(node: ast.AST) -> bool:
     return False
 
 
-def _attempt(pool: Any, run: SandboxRun) -> MontyRun | None:
+def _attempt(pool: _Pool, run: SandboxRun) -> MontyRun | None:
     from pydantic_monty import CollectStreams, MontyError
 
     if run.kind == "cell":  # only CPython writes a value as CPython does
         return None
-    began = time.perf_counter()
     written = CollectStreams(max_bytes=run.limits.output_bytes)
     limits = {"max_feed_duration_secs": min(FAST_S, run.limits.wall_s), "max_memory": run.limits.memory_bytes}
     try:
-        with pool.checkout(limits=limits, assert_message_annotations=False) as session:
+        with pool.turns, pool.processes.checkout(limits=limits, assert_message_annotations=False) as session:
+            began = time.perf_counter()
             session.feed_run(run.code, print_callback=written)
     except (MontyError, TimeoutError, ValueError, TypeError):
         return None
@@ -153,12 +161,11 @@ def _attempt(pool: Any, run: SandboxRun) -> MontyRun | None:
 
 
 def _attempt_check(
-    pool: Any, answer: str, setup: str, tests: str, asked: Sequence[str], limits: RunLimits
+    pool: _Pool, answer: str, setup: str, tests: str, asked: Sequence[str], limits: RunLimits
 ) -> MontyRun | None:
     """The tests in one session; each call of a name that they ask for is carried out in another, which holds the answer."""
     from pydantic_monty import CollectStreams, MontyError
 
-    began = time.perf_counter()
     within = min(FAST_S, limits.wall_s)
     bounds = {"max_feed_duration_secs": within, "max_memory": limits.memory_bytes}
     word, proof = (
@@ -180,9 +187,11 @@ def _attempt_check(
 
     try:
         with (
-            pool.checkout(limits=bounds, assert_message_annotations=False) as theirs,
-            pool.checkout(limits=bounds, assert_message_annotations=False) as ours,
+            pool.turns,
+            pool.processes.checkout(limits=bounds, assert_message_annotations=False) as theirs,
+            pool.processes.checkout(limits=bounds, assert_message_annotations=False) as ours,
         ):
+            began = time.perf_counter()
             ours.feed_run(setup, print_callback=written)
             theirs.feed_run(answer, print_callback=unheard)
             theirs.feed_run(_PLAIN.format(word=word), print_callback=unheard)
@@ -199,13 +208,15 @@ def _attempt_check(
 
 
 @functools.cache
-def _pool(pid: int) -> Any:
+def _pool(pid: int) -> _Pool | None:
     """The interpreter's worker processes, started once; None where the package is missing or cannot start."""
     try:
         from pydantic_monty import Monty
     except ImportError:
         return None
+    at_once = os.cpu_count() or 1
     try:
-        return Monty(request_timeout=60.0).__enter__()
+        processes = Monty(max_processes=2 * at_once, checkout_timeout=10.0, request_timeout=60.0).__enter__()
     except Exception:
         return None
+    return _Pool(processes, threading.Semaphore(at_once))
