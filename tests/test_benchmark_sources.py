@@ -294,6 +294,25 @@ def test_tables_are_read_by_their_ending_with_the_place_of_each_row(tmp_path: Pa
             table(name, text)
 
 
+def test_tables_of_more_rows_or_cells_than_fit_in_memory_are_refused(tmp_path: Path, monkeypatch: Any):
+    monkeypatch.setattr("firsthand.benchmarks.sources.tables.MAX_VALUES", 60)
+    monkeypatch.setattr("firsthand.benchmarks.sources.tables.MAX_COMMAS", 20)
+    path = tmp_path / "a.csv"
+    path.write_text("a,b\n" + '"1,2,3",4\n' * 10)  # six values a row
+    assert len(read_table(path)) == 10
+    for text, said in (
+        ("a,b\n" + "1,2\n" * 11, "line 12: more rows than can be read, 60 cells with 4 for each row: split it"),
+        ("a\n" + "," * 21, "line 2: a row of more than 20 cells: is it the right file"),
+        ("," * 21, "line 1: a row of more than 20 cells"),
+        ("a\n" + '"' + ",,,,,\n" * 5 + '"', "line 6: a row of more than 20 cells"),
+    ):
+        path.write_text(text)
+        with pytest.raises(DataError, match=said):
+            read_table(path)
+    path.write_text("a\n" + '"' + "," * 20 + '"\n' + '"' + "," * 20 + '"\n')
+    assert len(read_table(path)) == 2
+
+
 def test_data_files_are_found_in_their_order_and_say_how_many_rows_of_how_many(tmp_path: Path, monkeypatch: Any):
     monkeypatch.setenv("FIRSTHAND_DATA", str(tmp_path / "env"))
     source = Source("math/x.jsonl", 3, "l", "", "", "", dict, also=("y.jsonl",))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from firsthand.bridges.lm_eval.sample_lines import _model, import_samples
 from firsthand.bridges.lm_eval.task_files import _leaves, code_in
+from firsthand.errors import DataError
 
 
 def test_every_value_of_a_task_file_is_looked_at_the_empty_ones_too(tmp_path: Path) -> None:
@@ -21,3 +26,30 @@ def test_every_value_of_a_task_file_is_looked_at_the_empty_ones_too(tmp_path: Pa
     path = tmp_path / "a.yaml"
     path.write_text("odd: !function ''\nclass: ''\nhf_evaluate: false\nuse_prompt: 0\nclasses: x.Y\n")
     assert code_in(path) == ["!function  (a.yaml)"]
+
+
+def test_samples_of_more_json_values_than_are_decoded_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("firsthand.bridges.lm_eval.sample_lines.MAX_VALUES", 1000)
+    row = {"doc_id": 0, "doc": {}, "target": "", "filtered_resps": ["a"], "acc": 1.0}  # seven marks
+    path = tmp_path / "samples_t.jsonl"
+    path.write_text("\n".join(json.dumps(row | {"doc_id": number}) for number in range(142)))
+    assert import_samples(path, tmp_path / "home")[1] == 142
+    path.write_text(path.read_text() + "\n" + json.dumps(row | {"doc_id": 142, "target": ",{[" * 1000}))
+    with pytest.raises(DataError, match=r"samples_t\.jsonl, line 143: more than 1,000 JSON values up to this line"):
+        import_samples(path, tmp_path / "home")
+    path.write_text(json.dumps(row | {"x": [{}] * 600}))
+    with pytest.raises(DataError, match="line 1: more than 1,000"):
+        import_samples(path, tmp_path / "home")
+
+
+def test_a_model_is_not_read_from_results_of_too_many_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "m").mkdir()
+    path = tmp_path / "m" / "samples_t.jsonl"
+    (tmp_path / "m" / "results_1.json").write_text(json.dumps({"model_name": "told", "x": [0] * 97}))  # 99 marks
+    assert _model(path) == "told"
+    monkeypatch.setattr("firsthand.bridges.lm_eval.sample_lines.MAX_RESULTS_VALUES", 99)
+    assert _model(path) == "told"
+    monkeypatch.setattr("firsthand.bridges.lm_eval.sample_lines.MAX_RESULTS_VALUES", 98)
+    assert _model(path) == "m"

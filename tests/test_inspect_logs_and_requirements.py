@@ -206,6 +206,19 @@ def asked(**given: Any) -> Any:
     return SimpleNamespace(**values, model_dump=lambda exclude_none: {k: v for k, v in values.items() if v is not None})
 
 
+def test_a_sample_of_more_json_values_than_are_decoded_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eval_logs, "MAX_SAMPLE_VALUES", 100)
+    with zipfile.ZipFile(tmp_path / "a.eval", "w") as log:
+        log.writestr("header.json", json.dumps({"x": [0] * 98, "y": ",[{" * 100}))
+        log.writestr("more.json", json.dumps({"x": [0] * 100}))
+    with zipfile.ZipFile(tmp_path / "a.eval") as log:
+        assert len(_json(log, "header.json", tmp_path)["x"]) == 98
+        with pytest.raises(DataError, match=r"more\.json holds more than 100 JSON values: import the log without it"):
+            _json(log, "more.json", tmp_path)
+
+
 def test_a_service_says_where_it_works_with_what_and_what_is_not_there() -> None:
     file = Path("/c/compose.yaml")
     plain = asked(image="python:3.12", working_dir="/w", environment=["A=1=2", "B"], mem_limit="1.5g", command="sleep 5",

@@ -24,7 +24,10 @@ from firsthand.system.json_values import values_in, values_in_text
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
 MAX_VALUES = 20_000_000
-"""JSON values of one file; as objects they take up to 2 GB."""
+"""JSON values of one file, or cells of a CSV with ROW_VALUES more for each row; as objects they take up to 2 GB."""
+ROW_VALUES = 4
+MAX_COMMAS = 2_000_000
+"""Commas of one CSV row: its cells are all made before they can be counted."""
 csv.field_size_limit(1 << 24)
 
 
@@ -93,16 +96,35 @@ def decoded(raw: bytes, path: Path, encoding: str = "") -> str:
 
 
 def _csv(text: str, path: Path, delimiter: str = ",") -> Iterator[TableRow]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    commas = values = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal commas
+        for number, line in enumerate(io.StringIO(text, newline=""), 1):
+            commas += line.count(delimiter)
+            if commas > MAX_COMMAS:
+                raise DataError(
+                    f"{path}, line {number}: a row of more than {MAX_COMMAS:,} cells: is it the right file?"
+                )
+            yield line
+
+    reader = csv.reader(lines(), delimiter=delimiter, strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
         twice = sorted(name for name, count in Counter(header).items() if count > 1)
         if twice or not all(header):
             raise DataError(f"{path}, line 1: each column needs its own name, not {', '.join(twice) or 'an empty one'}")
+        commas = 0
         for cells in reader:
+            commas = 0
             where = f"{path}, line {reader.line_num}"
             if not cells:
                 continue
+            values += len(cells) + ROW_VALUES
+            if values > MAX_VALUES:
+                raise DataError(
+                    f"{where}: more rows than can be read, {MAX_VALUES:,} cells with {ROW_VALUES} for each row: split it"
+                )
             if len(cells) != len(header):
                 raise DataError(
                     f"{where}: {len(cells)} cells, and the header has {len(header)}: is a quote or a comma missing?"

@@ -14,13 +14,17 @@ from typing import Any
 from firsthand.errors import DataError, reason_of
 from firsthand.message import Json, assistant, user
 from firsthand.runs.whole_run import whole_run
+from firsthand.system.json_values import values_in, values_in_text
 from firsthand.system.ordinary_file import open_ordinary
 from firsthand.task import Task
 from firsthand.trace import Node, Score, Trace
 
 MAX_LINE_CHARS = 64 << 20
 MAX_FILE_BYTES = 1 << 30
+MAX_VALUES = 20_000_000
+"""JSON values of a file; as objects they take up to 2 GB."""
 MAX_RESULTS_BYTES = 64 << 20
+MAX_RESULTS_VALUES = 5_000_000
 _NAME = re.compile(r"samples_(.+?)_\d{4}-\d\d-\d\dT[\d.:-]+$")
 _RESERVED = (
     "doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics", "doc_hash", "prompt_hash",
@@ -58,10 +62,17 @@ def _rows(path: Path) -> Iterator[Json]:
                 raise DataError(
                     f"{path} has more than {MAX_FILE_BYTES >> 20:,} MiB: import its samples in several files"
                 )
+            values = 0
             for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_CHARS + 1), ""), 1):
                 is_whole = len(line) <= MAX_LINE_CHARS
                 if is_whole and not line.strip():
                     continue
+                values += values_in_text(line, MAX_VALUES - values)
+                if values > MAX_VALUES:
+                    raise DataError(
+                        f"{path}, line {number}: more than {MAX_VALUES:,} JSON values up to this line: import its samples in "
+                        "several files"
+                    )
                 try:
                     row = json.loads(line) if is_whole else None
                 except (ValueError, RecursionError):
@@ -82,7 +93,10 @@ def _model(path: Path) -> str:
             with open_ordinary(results) as file:
                 if os.fstat(file.fileno()).st_size > MAX_RESULTS_BYTES:
                     continue
-                body = json.loads(file.read(MAX_RESULTS_BYTES).decode())
+                text = file.read(MAX_RESULTS_BYTES)
+            if values_in(text, MAX_RESULTS_VALUES) > MAX_RESULTS_VALUES:
+                continue
+            body = json.loads(text.decode())
         except (ValueError, OSError, RecursionError):
             continue
         if isinstance(body, dict) and isinstance(body.get("model_name"), str):
