@@ -70,8 +70,8 @@ def _rows(path: Path) -> Iterator[Json]:
                 values += values_in_text(line, MAX_VALUES - values)
                 if values > MAX_VALUES:
                     raise DataError(
-                        f"{path}, line {number}: more than {MAX_VALUES:,} JSON values up to this line: import its samples in "
-                        "several files"
+                        f"{path}, line {number}: more than {MAX_VALUES:,} JSON values up to this line: import its samples "
+                        "in several files"
                     )
                 try:
                     row = json.loads(line) if is_whole else None
