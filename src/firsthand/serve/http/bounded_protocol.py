@@ -29,15 +29,18 @@ class BoundedConnection(h11.Connection):
     _is_chunked = False
 
     def next_event(self) -> Any:
-        """Returns the next event; RemoteProtocolError for a head of more than HEADER_BYTES, for a body of tiny chunks, and
-        for one that goes on long after its request was answered."""
+        """Returns the next event; RemoteProtocolError for a head of more than HEADER_BYTES, for a body with two lengths or
+        of tiny chunks, and for one that goes on long after its request was answered."""
         before = len(self.trailing_data[0]) if self.their_state is h11.IDLE else 0
         event = super().next_event()
         if isinstance(event, h11.Request):
             if before - len(self.trailing_data[0]) > HEADER_BYTES:
                 raise h11.RemoteProtocolError("the head is too long")
             self._num_chunks = self._num_bytes = 0
-            self._is_chunked = any(name == b"transfer-encoding" for name, _ in event.headers)
+            names = {name for name, _ in event.headers}
+            self._is_chunked = b"transfer-encoding" in names
+            if self._is_chunked and b"content-length" in names:  # RFC 9112, 6.1: a proxy may have read it the other way
+                raise h11.RemoteProtocolError("the body has two lengths")
         elif isinstance(event, h11.Data):
             self._num_chunks += 1
             self._num_bytes += len(event.data)
