@@ -240,7 +240,9 @@ def test_streams_are_merged_as_they_come_and_none_is_lost_at_the_end() -> None:
 
 
 def test_a_body_with_two_lengths_is_refused() -> None:
-    both = b"POST /x HTTP/1.1\r\nhost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    both = (
+        b"POST /x HTTP/1.1\r\nhost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    )
     with pytest.raises(h11.RemoteProtocolError, match="two lengths"):
         events(connection(), both)
     for header in (b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n"):

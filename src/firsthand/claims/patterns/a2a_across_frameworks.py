@@ -26,7 +26,7 @@ WORDS = "the mill was built in 1871"
 AGENT = 'name = "echo"\ndescription = "Repeats what it is told."\nmodel = "scripted:echo"\npattern = "direct"\n'
 WAYS = (("JSONRPC", True), ("JSONRPC", False), ("HTTP+JSON", True), ("HTTP+JSON", False))
 """Binding, and whether the answer is streamed."""
-SERVE = ("-m", "firsthand", "serve", "--agent", "agent.toml", "--port", "0", "--log", "none")
+SERVE = ("-P", "-m", "firsthand", "serve", "--agent", "agent.toml", "--port", "0", "--log", "none")
 
 
 def measure(lab: Lab) -> Measurement:

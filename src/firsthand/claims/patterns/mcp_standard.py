@@ -18,7 +18,7 @@ CLAIM = Claim(
     cost_s=8,
     needs=("extra mcp", "extra inspect"),
 )
-SERVER = ("-m", "firsthand", "mcp", "--tools", "calculator")
+SERVER = ("-P", "-m", "firsthand", "mcp", "--tools", "calculator")
 SUM = {"expression": "6*7"}
 FOREIGN = (
     "from mcp.server.mcpserver import MCPServer\n"
@@ -103,7 +103,7 @@ async def _ours() -> str:
     from firsthand.tools.mcp.remote_tools import RemoteTools
     from firsthand.tools.mcp.server_declaration import ServerDeclaration
 
-    source = RemoteTools(ServerDeclaration("foreign", command=sys.executable, args=("-c", FOREIGN)))
+    source = RemoteTools(ServerDeclaration("foreign", command=sys.executable, args=("-P", "-c", FOREIGN)))
     try:
         await source.open()
         (tool,) = [each for each in source.tools if each.name == "foreign__times"]
