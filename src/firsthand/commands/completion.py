@@ -169,7 +169,7 @@ def _values(setting: ConfigField, typed: str, command: str) -> list[str]:
 
 
 def _options(text: str) -> list[str]:
-    """The keywords of a pattern after its name: `cot:samples=`; none of a pattern in a file, which would have to run first."""
+    """The keywords of a pattern after its name: `cot:samples=`; none of a pattern in a file, which would have to run."""
     head, _, _ = text.rpartition(":")
     name = head.partition(":")[0].partition("(")[0]
     return [] if ".py" in name else [f"{head}:{option}=" for option in catalog.options("pattern", name)]
