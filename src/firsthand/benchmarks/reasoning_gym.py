@@ -1,14 +1,18 @@
 """Tasks of reasoning-gym: about a hundred generators with scorers of their own, through its package.
 
-Several of its scorers run Python's `eval` on the answer. Where a generator's module can do so, the answer is scored in the
-sandbox, and where there is no sandbox the score is an error. All others are called here.
+Several of its scorers run Python's `eval` on the answer, in the process that then says its score. They get literals and
+formulas alone; any other answer is scored as one that they cannot read. Where a generator has a scorer of its own, which may
+compute without end (`1e1000000000`), it runs in the sandbox, and where there is no sandbox the score is an error. The scorer
+that most share, which compares two texts, is called here.
 """
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import re
+import unicodedata
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,8 @@ from typing import Any
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.long_context.lengths import LazyTasks
 from firsthand.errors import ConfigError, MissingExtra, SandboxError, unknown
-from firsthand.sandbox.sandbox import Sandbox
+from firsthand.message import Json
+from firsthand.sandbox.sandbox import Outcome, Sandbox
 from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.system.plurals import count_of
 from firsthand.task import Task
@@ -26,7 +31,26 @@ MAX_ANSWER_CHARS = 20_000
 MAX_TASKS = 10_000
 _LISTING = "python -c 'from reasoning_gym.factory import DATASETS; print(*sorted(DATASETS))'"
 _RUNS_CODE = re.compile(r"\b(?:eval|exec|parse_expr|sympify)\(")
-_LIMITS = RunLimits(wall_s=120.0, cpu_s=60.0, memory_bytes=4 << 30, processes=128, open_files=512)
+_READS = frozenset({"basic_arithmetic", "bitwise_arithmetic", "codeio", "number_sorting", "propositional_logic"})
+"""Generators whose modules run code, but never that of an answer: it may be any text."""
+_LISTS = frozenset({"binary_matrix", "n_queens", "spiral_matrix", "string_insertion"})
+"""Generators that take a list of texts, and no library evaluates these."""
+_LENIENT = {
+    "coin_flip": "gives 1 to a 0 where the right number begins with one",
+    "complex_arithmetic": "gives 1 to `nan`",
+    "game_of_life_halting": "gives 1 to any text where the right answer is True or False",
+}
+"""What the package's scorer gives the full score besides right answers, as its version of 2026-11-29 does."""
+_UNREADABLE = "("
+_WORDS = frozenset({
+    "Abs", "Rational", "abs", "acos", "acosh", "acot", "asin", "asinh", "atan", "atanh", "cbrt", "ceiling", "cos", "cosh",
+    "cot", "csc", "erf", "exp", "factorial", "floor", "gamma", "ln", "log", "max", "min", "oo", "pi", "sec", "sign", "sin",
+    "sinh", "sqrt", "tan", "tanh",
+})  # fmt: skip
+_WORD = re.compile(r"[^\W\d]\w*")
+_NUMBER = re.compile(r"0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_BETWEEN = re.compile(r"[\s+\-*/%^!(),<>=]*")
+_LIMITS = RunLimits(wall_s=60.0, cpu_s=20.0, memory_bytes=2 << 30, processes=128, open_files=512)
 _SCORING = """
 import json, sys
 import reasoning_gym
@@ -46,12 +70,13 @@ def reasoning_gym(*, task: str = "leg_counting", tasks: int = 100) -> Benchmark:
     known, version = _generators()
     if task not in known:
         raise unknown("generator of reasoning-gym", task, known, see=_LISTING)
+    lenient = f", which {_LENIENT[task]}" if task in _LENIENT else ""
     return Benchmark(
         name=f"reasoning_gym:{task}",
         tasks=lambda seed: LazyTasks(range(tasks), partial(_task, task, tasks, seed)),
         scorers=(gym_score,),
         description="Generated reasoning problems of about a hundred kinds, with reasoning-gym's own scorers.",
-        protocol=f"reasoning-gym {version}, {task}, default settings, {count_of(tasks, 'problem')}; its own score",
+        protocol=f"reasoning-gym {version}, {task}, default settings, {count_of(tasks, 'problem')}; its own score{lenient}",
         licence="Apache-2.0",
         options={"task": task, "tasks": tasks, "version": version},
     )
@@ -65,20 +90,68 @@ async def gym_score(task: Task, trace: Trace) -> Score:
     name, size, seed, index = (secret[key] for key in ("generator", "size", "seed", "index"))
     if answer == secret["answer"]:
         return Score("score", 1.0)
-    if not runs_code(name):
+    if compares_texts(name):
         dataset = _dataset(name, size, seed)
         return Score("score", float(dataset.score_answer(answer=answer, entry=dataset[index])))
-    given = {"name": name, "size": size, "seed": seed, "index": index, "answer": answer}
-    outcome = await _sandbox().python(_SCORING, stdin=json.dumps(given), limits=_LIMITS)
+    given = {"name": name, "size": size, "seed": seed, "index": index}
+    is_read = name in _READS or not runs_code(name) or is_plain(answer, lists=name in _LISTS)
+    outcome = await _scored(given | {"answer": answer if is_read else _UNREADABLE})
+    why = (
+        {}
+        if is_read
+        else {"why": "the answer is neither a literal nor a formula, and this scorer would run it as code"}
+    )
+    if isinstance(outcome, float):
+        return Score("score", outcome, why)
     if outcome.ended in ("timeout", "memory", "output", "killed"):
         return Score("score", 0.0, {"why": f"scoring the answer was stopped: {outcome.ended}"})
+    if isinstance(await _scored(given | {"answer": secret["answer"]}), float):  # so it is this answer's own failure
+        return Score("score", 0.0, {"why": f"the scorer failed on this answer: {outcome.stderr.strip()[-300:]!r}"})
+    raise SandboxError(
+        f"reasoning-gym's scorer of {name} gave no number in the sandbox: {outcome.stderr.strip()[-300:]!r}"
+    )
+
+
+async def _scored(given: Json) -> float | Outcome:
+    """The score of an answer in the sandbox, or how scoring ended."""
+    outcome = await _sandbox().python(_SCORING, stdin=json.dumps(given), limits=_LIMITS)
     try:
-        value = float(json.loads(outcome.stdout.strip().splitlines()[-1]))
-    except (ValueError, IndexError):
-        raise SandboxError(
-            f"reasoning-gym's scorer of {name} gave no number in the sandbox: {outcome.stderr.strip()[-300:]!r}"
-        ) from None
-    return Score("score", min(1.0, max(0.0, value)))
+        return min(1.0, max(0.0, float(json.loads(outcome.stdout.strip().splitlines()[-1])))) if outcome.ok else outcome
+    except (ValueError, TypeError, IndexError):
+        return outcome
+
+
+def is_plain(answer: str, *, lists: bool) -> bool:
+    """True for an answer that runs nothing when it is evaluated: a formula, one word, or with `lists` a list of literals.
+
+    A formula has numbers, operators, single letters and the names of mathematical functions. A library of algebra evaluates
+    texts within an expression in their turn, so that it has none.
+    """
+    text = unicodedata.normalize("NFKC", answer).strip()
+    if lists:
+        try:
+            if isinstance(ast.literal_eval(text), list | tuple | set):
+                return True
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            pass
+    at = 0
+    while at < len(text):
+        at = _BETWEEN.match(text, at).end()  # type: ignore[union-attr]
+        if word := _WORD.match(text, at):
+            if len(word[0]) > 1 and word[0] not in _WORDS and word[0] != text:
+                return False
+            at = word.end()
+        elif number := _NUMBER.match(text, at):
+            at = number.end()
+        elif at < len(text):
+            return False
+    return True
+
+
+def compares_texts(name: str) -> bool:
+    """True if a generator has the scorer of the package's base class, which looks for the expected text in the answer."""
+    gym = _package()
+    return gym.factory.DATASETS[name][0].score_answer is gym.factory.ProceduralDataset.score_answer
 
 
 def runs_code(name: str) -> bool:
