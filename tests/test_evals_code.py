@@ -9,7 +9,6 @@ import os
 import random
 import subprocess
 import sys
-import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -24,7 +23,6 @@ from firsthand.model import Sampling
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
-from firsthand.sandbox import monty
 from firsthand.sandbox.programs import checker
 from firsthand.sandbox.sandbox import Sandbox
 from firsthand.sandbox.sandbox_limits import RunLimits
@@ -296,71 +294,6 @@ def test_the_estimates_are_unbiased_and_survive_large_numbers():
     for n, c, k in ((5, 6, 1), (5, 2, 6), (5, 2, 0), (5, -1, 1)):
         with pytest.raises(ConfigError, match="was expected"):
             pass_at_k(n, c, k)
-
-
-@pytest.mark.parametrize(
-    ("answer", "plain"),
-    [
-        ("def f(x):\n    return [i for i in x if i > 2]", True),
-        ("from typing import List\nimport math\ndef f(x: List[int]) -> int:\n    return math.floor(sum(x))", True),
-        ("class A: pass", False),
-        ("abs = lambda x: 1", False),
-        ("def abs(x): return 1", False),
-        ("from math import floor as abs", False),
-        ("import os", False),
-        ("from typing import *", False),
-        ("x = ().__class__", False),
-        ("import math\nmath.floor = 1", False),
-        ("exec('abs = 1')", False),
-        ("def f():\n    global abs", False),
-        ("def f(:", False),
-        ("def f(x):\n    match x:\n        case 1: return 2", True),
-        ("match len:\n    case abs: pass", False),
-        ("match [1, 2]:\n    case [1, *abs]: pass", False),
-        ("match {}:\n    case {**abs}: pass", False),
-        ("match 1:\n    case (1 | 2) as abs: pass", False),
-    ],
-)
-def test_only_plain_functions_are_tried_in_a_namespace_with_their_tests(answer, plain):
-    assert monty.cannot_bend_tests(answer) is plain
-
-
-@needs_bwrap
-def test_the_fast_path_never_decides_against_an_answer(box):
-    if monty._pool(os.getpid()) is None:
-        pytest.skip("pydantic-monty is not installed, or its program is not found")
-    tries = [check(box, "def square(x): return x * x", pure=True) for _ in range(5)]
-    assert all(fast.ok for fast in tries) and "monty" in {
-        fast.tier for fast in tries
-    }  # on a busy machine not all are fast
-    for answer in ("def square(x): return x", "import os\ndef square(x): return x * x", CHEATS["equals_everything"]):
-        judged = check(box, answer, pure=True)
-        assert judged.tier == "bubblewrap" and judged.ok is ("os" in answer)
-    slow = "def square(x):\n    for i in range(30_000_000): pass\n    return x * x"  # 3,000,000 take 42 ms on a fast machine
-    assert check(box, slow, pure=True).tier == "bubblewrap"
-
-
-@pytest.mark.parametrize("processors", [1, 2])
-def test_checks_on_the_fast_path_do_not_wait_for_each_other(monkeypatch, processors):
-    """An answer and its tests hold a process each: with as many processes as processors all could hold one and want another."""
-    monkeypatch.setattr(os, "cpu_count", lambda: processors)
-    monty._pool.cache_clear()
-    if monty._pool(os.getpid()) is None:
-        pytest.skip("pydantic-monty is not installed, or its program is not found")
-
-    async def together(checks: int) -> list[monty.MontyRun | None]:
-        each = [
-            monty.attempt_check("def square(x): return x * x", "", TESTS, ["square"], RunLimits())
-            for _ in range(checks)
-        ]
-        return await asyncio.gather(*each)
-
-    try:
-        began = time.monotonic()
-        decided = asyncio.run(together(12))
-        assert time.monotonic() - began < 10 and any(decided)
-    finally:
-        monty._pool.cache_clear()
 
 
 def row(**changes):

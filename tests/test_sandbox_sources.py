@@ -233,26 +233,6 @@ def test_a_cgroup_that_cannot_be_set_up_is_removed_and_the_next_place_tried(
     assert memory_cgroup.open_cgroup() is None
 
 
-def test_only_an_answer_of_plain_functions_shares_a_namespace_with_its_tests() -> None:
-    sound = (
-        "def f(x): return x",
-        "import math as m, re\nfrom json import dumps",
-        "f = lambda x: x.y",
-        "match 1:\n case k: pass",
-        "",
-    )
-    assert all(map(monty.cannot_bend_tests, sound))
-    bends = (
-        "class A: pass", "async def f(): pass", "def f():\n global x", "try: 1\nexcept E as e: 2", "a.b = 1",
-        "del a.b", "x.__class__",
-        "__name__", "eval('1')", "len = 5", "def sum(): pass", "def __f(): pass", "import os", "import re as len",
-        "from os import path",
-        "from math import *", "from math import pow", "match 1:\n case len: pass", "match 1:\n case [*len]: pass",
-        "match 1:\n case {**len}: pass", "def (", "\0", "for max in x: 1", "f = getattr",
-    )  # fmt: skip
-    assert not [code for code in bends if monty.cannot_bend_tests(code)]
-
-
 def test_monty_decides_only_what_ends_well() -> None:
     pool = monty._pool(os.getpid())
     if pool is None:

@@ -161,19 +161,13 @@ class Sandbox:
         setup: str = "",
         names: Sequence[str] = (),
         limits: RunLimits | None = None,
-        pure: bool = False,
     ) -> Outcome:
         """Runs `tests`, which raise if the code of `answer` is wrong; `done` says that all passed.
 
         The two run in processes apart, with only plain values between them, so an answer can fail its tests but not change,
         read or end them. `setup` is what the tests need besides the answer; what they use and nobody defines is the
-        answer's, and so are `names`, even if Python has them too. With `pure`, plain functions are tried on Monty first, as
-        in `python`, in two sessions.
+        answer's, and so are `names`, even if Python has them too.
         """
-        if pure:
-            tried = _decided(await monty.attempt_check(answer, setup, tests, names, limits or self.limits))
-            if tried is not None:
-                return tried
         proof = secrets.token_hex(32)
         given = json.dumps({"tests": tests, "setup": setup, "names": list(names), "proof": proof})
         run = SandboxRun("check", "", limits or self.limits, given, {"answer.py": answer}, "<tests>")
@@ -286,10 +280,7 @@ def _proved(outcome: Outcome, proof: str) -> Outcome:
 
 
 async def _on_monty(run: SandboxRun) -> Outcome | None:
-    return _decided(await monty.attempt(run))
-
-
-def _decided(tried: monty.MontyRun | None) -> Outcome | None:
+    tried = await monty.attempt(run)
     return None if tried is None else Outcome("done", 0, tried.stdout, "", tried.wall_s, None, None, "monty")
 
 
