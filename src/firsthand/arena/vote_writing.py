@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ from firsthand.arena.blind_reasks import is_reask
 from firsthand.errors import ConfigError
 from firsthand.message import Json
 from firsthand.runs.store import Run
+from firsthand.system.new_file import write_new
 from firsthand.system.spreadsheet_cells import plain_cell
 
 Layout = Literal["arena", "55k"]
@@ -54,14 +56,15 @@ def write_votes(run: Run, path: Path, layout: Layout = "arena") -> int:
     rows = vote_rows(run, layout)
     if not rows:
         raise ConfigError(f"run {run.id} holds no votes that count: `firsthand arena MODEL MODEL` makes some")
+    file = io.StringIO()
+    if path.suffix == ".jsonl":
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    else:
+        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows({name: plain_cell(value) for name, value in row.items()} for row in rows)
     try:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            if path.suffix == ".jsonl":
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            else:
-                table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-                table.writeheader()
-                table.writerows({name: plain_cell(value) for name, value in row.items()} for row in rows)
+        write_new(path, file.getvalue())
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from None
     return len(rows)

@@ -13,6 +13,7 @@ from firsthand.boards.board_results import BoardResult
 from firsthand.boards.make_board import BoardLine, BoardSection, MadeBoard
 from firsthand.errors import ConfigError
 from firsthand.show.html_page import page_html
+from firsthand.system.new_file import write_new
 from firsthand.system.spreadsheet_cells import plain_cell
 
 ORIGIN = ("protocol", "metric", "n", "error", "when", "verified", "source", "run", "commit", "data_hash")
@@ -60,7 +61,7 @@ def write_board(board: MadeBoard, path: Path) -> None:
     if path.suffix not in writers:
         raise ConfigError(f"{path} ends in {path.suffix or 'nothing'}: a board is written as {', '.join(writers)}")
     try:
-        path.write_text(writers[path.suffix](board), encoding="utf-8", errors="backslashreplace")
+        write_new(path, writers[path.suffix](board), errors="backslashreplace")
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from None
 

@@ -12,6 +12,7 @@ from firsthand.claims.claim_text import amount, number
 from firsthand.runs.run_folder import Run
 from firsthand.show.html_page import page_html
 from firsthand.show.line_plot import LinePlot, line_plot, plot_svg
+from firsthand.system.new_file import write_new
 
 MAX_ROWS = 40
 """Rows of a table that the page shows."""
@@ -32,7 +33,7 @@ def write_html(path: Path, outcomes: Sequence[Outcome], run: Run) -> None:
         sections=[(title, entries) for title, entries in sections if entries],
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write_new(path, text)
 
 
 def write_markdown(path: Path, outcomes: Sequence[Outcome], run: Run) -> None:
@@ -55,7 +56,7 @@ def write_markdown(path: Path, outcomes: Sequence[Outcome], run: Run) -> None:
             lines += _markdown_entry(each, folder)
         lines.append("")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    write_new(path, "\n".join(lines).rstrip() + "\n")
 
 
 def _markdown_entry(outcome: Outcome, folder: Path) -> list[str]:
@@ -72,7 +73,7 @@ def _markdown_entry(outcome: Outcome, folder: Path) -> list[str]:
             lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in measurement.rows[:MAX_ROWS]]
         if (picture := line_plot(measurement.curves, measurement.axes)) is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{outcome.claim.name}.svg").write_text(plot_svg(picture), encoding="utf-8")
+            write_new(folder / f"{outcome.claim.name}.svg", plot_svg(picture))
             lines += ["", f"![{measurement.axes[1]} by {measurement.axes[0]}]({folder.name}/{outcome.claim.name}.svg)"]
     return [*lines, "", f"**{outcome.verdict.word.capitalize()}.** {outcome.verdict.why}"]
 

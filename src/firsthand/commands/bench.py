@@ -14,6 +14,7 @@ from firsthand.commands.bench_rounds import is_wanted
 from firsthand.errors import ConfigError, StoreError
 from firsthand.hub.fetch_model import fetch_model
 from firsthand.hub.inspection import Inspection, inspect
+from firsthand.system.new_file import write_new
 from firsthand.system.terminal import console, print_table
 
 if TYPE_CHECKING:
@@ -101,6 +102,6 @@ def check_writable(path: str | None) -> None:
 def write(path: str, text: str) -> None:
     """Write a file; StoreError if that is not possible."""
     try:
-        Path(path).expanduser().write_text(text, encoding="utf-8")
+        write_new(Path(path).expanduser(), text)
     except OSError as error:
         raise StoreError(f"{path} could not be written: {error.strerror or error}") from None

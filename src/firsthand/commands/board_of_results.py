@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from firsthand.errors import ConfigError
 from firsthand.system.home import data_home
+from firsthand.system.new_file import write_new
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import console, print_prose, print_table
 
@@ -141,7 +142,7 @@ def print_climbs(board: MadeBoard, path: Path | None) -> None:
     if len(found) > 1:
         raise ConfigError(f"the board has {len(found)} tables: plot one, by a definition that lists one benchmark")
     try:
-        path.write_text(climb_svg(found[0]), encoding="utf-8")
+        write_new(path, climb_svg(found[0]))
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from None
 

@@ -15,6 +15,7 @@ from firsthand.message import Json
 from firsthand.runs import store
 from firsthand.runs.training_data import DataFilter, training_rows
 from firsthand.system.home import data_home
+from firsthand.system.new_file import write_new
 from firsthand.system.plurals import count_of
 
 EXAMPLES = """
@@ -102,10 +103,8 @@ def main(config: Config) -> int:
     if config.out is None:
         sys.stdout.write(lines)
     elif found.rows:
-        part = Path(f"{config.out}.part")
         try:
-            part.write_text(lines, encoding="utf-8")
-            part.replace(config.out)
+            write_new(Path(config.out), lines)
         except OSError as error:
             raise StoreError(f"{config.out} cannot be written: {error.strerror or error}") from None
     reasons = ", ".join(f"{count} {why}" for why, count in found.left_out.most_common() if count)
@@ -154,9 +153,7 @@ def _of_traces(config: Config) -> int:
     elif config.out is None:
         sys.stdout.write("".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows))
     else:
-        Path(config.out).write_text(
-            "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows), encoding="utf-8"
-        )
+        write_new(Path(config.out), "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows))
     without = f"; left out: {count_of(left_out, 'trace')} without a question or an answer" if left_out else ""
     print(f"{count_of(len(rows), 'line')} of {config.as_} data{without}", file=sys.stderr)
     return 0

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from firsthand.errors import ConfigError
+from firsthand.system.new_file import write_new
 from firsthand.system.terminal import console, print_as_json
 
 EXAMPLES = """
@@ -65,7 +66,7 @@ def run(config: Config) -> int:
     out = config.out or config.folder / "features.html"
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"the folder of {str(out)!r} does not exist: make it, or name another file")
-    out.write_text(page, encoding="utf-8")
+    write_new(out, page)
     write_features(found, out.parent)
     if config.json:
         print_as_json(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from firsthand.errors import ConfigError, DataError, FirsthandError, UnknownName, reason_of
 from firsthand.message import Json
+from firsthand.system.new_file import write_new
 from firsthand.system.option_spec import keywords_of
 from firsthand.system.ordinary_file import read_bounded_text
 from firsthand.system.plurals import count_of
@@ -178,9 +179,7 @@ def _export(config: Config, file: ItemFile) -> int:
     if config.out is None:
         sys.stdout.write(lines)
     else:
-        part = Path(f"{config.out}.part")
-        part.write_text(lines, encoding="utf-8")
-        part.replace(config.out)
+        write_new(Path(config.out), lines)
     told = count_of(lines.count("\n"), "item", ",")
     misses = f"; {count_of(len(set(lost)), 'place')} could not be read" if lost else ""
     print(f"exported {told}{misses}", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from firsthand.errors import ConfigError
+from firsthand.system.new_file import write_new
 from firsthand.system.terminal import console, print_as_json
 
 
@@ -20,7 +21,7 @@ def write_look(model: str, text: str, out: str, *, as_json: bool) -> Path:
     opened = open_for_interp(model, shown=not as_json)
     ids = opened.tokenizer.encode(text)
     look = look_at(opened.model, opened.tokenizer, ids)
-    target.write_text(look_page(f"{Path(model).stem}: {text[:80]}", look), encoding="utf-8")
+    write_new(target, look_page(f"{Path(model).stem}: {text[:80]}", look))
     sharpest = min(look.heads, key=lambda each: each.entropy)
     if as_json:
         print_as_json({

@@ -12,6 +12,7 @@ from firsthand.experiment.settings import RunSettings
 from firsthand.message import Json
 from firsthand.runs.attempt_summary import AttemptSummary
 from firsthand.runs.run_folder import Run
+from firsthand.system.new_file import write_new
 from firsthand.system.terminal import console, print_as_json, print_prose
 from firsthand.trace import Trace
 
@@ -145,9 +146,7 @@ def write_report(
     )
     path = run.path / "report.html"
     try:
-        if path.is_symlink():
-            path.unlink()  # what is written to it would be somebody's file: a run's folder may come from anyone
-        path.write_text(html, encoding="utf-8")
+        write_new(path, html)
     except OSError as error:
         raise StoreError(f"the report {path} cannot be written: {error.strerror}; the run is kept") from None
     return str(path)

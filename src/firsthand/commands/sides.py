@@ -11,6 +11,7 @@ from firsthand.runs.pairing import Comparison
 from firsthand.runs.run_folder import Run
 from firsthand.stats.paired import PairedDifference
 from firsthand.stats.stored_figures import stored_figures
+from firsthand.system.new_file import write_new
 
 
 def shared_agents(
@@ -78,6 +79,6 @@ def difference_cells(found: PairedDifference) -> list[str]:
 def write(path: Path, text: str) -> None:
     """Write a file that a flag names; ConfigError if it cannot be written."""
     try:
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+        write_new(path, text, errors="backslashreplace")
     except OSError as error:
         raise ConfigError(f"cannot write {str(path)!r}: {error.strerror or error}") from None

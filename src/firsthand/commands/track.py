@@ -16,6 +16,7 @@ from firsthand.runs.track_export import export
 from firsthand.runs.track_import import import_runs
 from firsthand.show.curves import number, sparkline
 from firsthand.system.home import data_home
+from firsthand.system.new_file import write_new
 from firsthand.system.terminal import console, print_as_json, print_table
 
 POLL_S = 1.0
@@ -158,7 +159,7 @@ def write_page(track: Track, target: Path) -> None:
     from firsthand.show.curves_page import curves_html
 
     try:
-        target.write_text(curves_html(track), encoding="utf-8")
+        write_new(target, curves_html(track))
     except OSError as error:
         raise StoreError(f"{target} cannot be written: {error.strerror or error}") from None
     console().print(f"curves    {target}", soft_wrap=True, markup=False)

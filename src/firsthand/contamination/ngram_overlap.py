@@ -22,6 +22,7 @@ from firsthand.contamination.leak_evidence import Evidence
 from firsthand.contamination.text_twins import task_text
 from firsthand.errors import ConfigError, DataError, reason_of
 from firsthand.kernels.search.gram_hashes import bloom_add, bloom_has, gram_hashes
+from firsthand.system.new_file import write_new
 from firsthand.system.plurals import count_of
 from firsthand.task import Task
 
@@ -153,7 +154,7 @@ class CorpusIndex:
         folder.mkdir(parents=True, exist_ok=True)
         np.save(folder / "bits.npy", bits)
         about = {"version": VERSION, "grams": grams, "source": str(corpus), "bytes": read}
-        (folder / "index.json").write_text(json.dumps(about), encoding="utf-8")
+        write_new(folder / "index.json", json.dumps(about))
         return CorpusIndex(folder)
 
     @property

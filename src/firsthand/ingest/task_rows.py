@@ -10,6 +10,7 @@ from firsthand.errors import ConfigError, StoreError
 from firsthand.ingest.as_trace import question_of, trace_of
 from firsthand.ingest.incoming_span import StoredSpan
 from firsthand.message import Json
+from firsthand.system.new_file import write_new
 
 SUFFIXES = (".toml", ".jsonl")
 
@@ -58,9 +59,9 @@ def write_tasks(out: Path, rows: Iterable[Json], scorer: str) -> int:
         'description = "Tasks of recorded traces; the expected answer is what was recorded."\n'
     )
     try:
-        table.write_text("".join(lines), encoding="utf-8")
+        write_new(table, "".join(lines))
         if out.suffix == ".toml":
-            out.write_text(description, encoding="utf-8")
+            write_new(out, description)
     except OSError as error:
         raise StoreError(f"{out} cannot be written: {error.strerror or error}") from None
     return len(lines)

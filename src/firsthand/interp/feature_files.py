@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from firsthand.errors import ConfigError, ModelFileError, reason_of
 from firsthand.formats.model_files import read_json
 from firsthand.interp.rule_explanations import RuleExplanation
 from firsthand.stats.intervals import Interval
+from firsthand.system.new_file import write_new
 
 FEATURES = "features.json"
 MAX_BYTES = 64 << 20
@@ -79,13 +78,10 @@ class FeatureDashboard:
 
 def write_features(dashboard: FeatureDashboard, folder: Path) -> Path:
     """Writes the folder's file, all at once, and returns it."""
-    target, half = folder / FEATURES, folder / f"{FEATURES}.{os.getpid()}"
+    target = folder / FEATURES
     try:
-        half.write_text(json.dumps(asdict(dashboard), default=str), encoding="ascii")
-        half.replace(target)
+        write_new(target, json.dumps(asdict(dashboard), default=str))
     except OSError as error:
-        with suppress(OSError):
-            half.unlink(missing_ok=True)
         raise ConfigError(f"{target} cannot be written: {reason_of(error)}") from None
     return target
 

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from firsthand.errors import StoreError
+from firsthand.system.new_file import write_new
 from firsthand.trace import Trace
 from firsthand.train.processes import rank
 
@@ -36,7 +37,7 @@ class KeptRollouts:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not self._file.exists() or not self._is_of(self._file, weights):
-                self._file.write_text(json.dumps({"weights": weights}) + "\n", encoding="utf-8")
+                write_new(self._file, json.dumps({"weights": weights}) + "\n")
         except OSError as error:
             raise self._full(error) from None
         return found

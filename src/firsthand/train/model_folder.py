@@ -9,6 +9,7 @@ from pathlib import Path
 from firsthand.message import Json
 from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
+from firsthand.system.new_file import write_new
 from firsthand.tokens.tokenizer import Tokenizer
 
 TOKENIZER_FILES = (
@@ -62,6 +63,4 @@ def _recommended(tokenizer: Tokenizer) -> Json:
 
 
 def _write_json(path: Path, body: Json) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(body, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_new(path, json.dumps(body, indent=2, ensure_ascii=False) + "\n")

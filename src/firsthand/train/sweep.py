@@ -28,6 +28,7 @@ from firsthand.runs import store
 from firsthand.runs.track import FOLDER_VARIABLE, Track
 from firsthand.system.home_seal import is_ours, seal_of
 from firsthand.system.lock import claimed
+from firsthand.system.new_file import write_new
 from firsthand.train.sweep_space import survivors
 
 SPEC, SEAL = "sweep.json", "seal"
@@ -78,12 +79,9 @@ def save_spec(sweep: Sweep, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / SPEC).exists():
             raise ConfigError(f"{folder} holds a sweep already: go on with --resume {folder}, or give another --out")
-        part = folder / f"{SPEC}.part"
         body = asdict(sweep)
-        part.write_text(
-            json.dumps(body | {SEAL: seal_of(_sealed_text(body), "sweep")}, indent=2) + "\n", encoding="utf-8"
-        )
-        part.replace(folder / SPEC)
+        sealed = body | {SEAL: seal_of(_sealed_text(body), "sweep")}
+        write_new(folder / SPEC, json.dumps(sealed, indent=2) + "\n")
     except OSError as error:
         raise StoreError(f"{folder} cannot be written ({error.strerror or error}): give another --out") from None
 
@@ -234,7 +232,7 @@ def _start(trial: Trial) -> subprocess.Popen[bytes]:
 
 def _ended(sweep: Sweep, trial: Trial, code: int) -> Trial:
     """The trial after its process ended; the exit status is kept, so that a failed one is not taken for done later."""
-    (trial.folder / "exit").write_text(f"{code}\n")
+    write_new(trial.folder / "exit", f"{code}\n")
     return _looked_at(sweep, trial)
 
 

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from firsthand.errors import ConfigError, DataError, StoreError, reason_of
 from firsthand.message import Json
+from firsthand.system.new_file import write_new
 from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.train.data_order import expect_same_data, order
 from firsthand.train.documents import Corpus, SourceText, encode_documents
@@ -51,15 +52,13 @@ def write_token_file(documents: Iterable[SourceText], tokenizer: Tokenizer, fold
                 num_bytes += encoded.num_bytes
                 starts.append(total)
         raw = np.array(starts, dtype="<i8").tobytes()
-        (folder / STARTS).write_bytes(raw)
+        write_new(folder / STARTS, raw)
         digests[STARTS].update(raw)
         meta = {
             "documents": len(starts) - 1, "tokens": total, "bytes": num_bytes, "tokenizer": tokenizer.fingerprint,
             "sha256": {name: each.hexdigest() for name, each in digests.items()},
         }  # fmt: skip
-        part = folder / f"{META}.part"
-        part.write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
-        part.replace(folder / META)
+        write_new(folder / META, json.dumps(meta, indent=2) + "\n")
     except OSError as error:
         raise StoreError(
             f"the token file in {folder} cannot be written ({error.strerror or error}): make room, then try again"

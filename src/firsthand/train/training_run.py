@@ -35,6 +35,7 @@ from firsthand.runs.system_metrics import watch_system
 from firsthand.runs.track import Track, start
 from firsthand.system.home import data_home
 from firsthand.system.home_seal import is_ours, seal_of
+from firsthand.system.new_file import write_new
 from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.adapters.lora_training import adapter_of, merged, with_adapter
@@ -269,11 +270,9 @@ def _make_run(folder: Path, recipe: str, settings: Json) -> None:
 
 
 def _write(settings: Json, path: Path) -> None:
-    part = path.with_name(f"{path.name}.part")
     try:
         settings = settings | {SEAL: seal_of(canonical(settings), "recipe")}
-        part.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        part.replace(path)
+        write_new(path, json.dumps(settings, indent=2) + "\n")
     except OSError as error:
         raise StoreError(f"{path} cannot be written ({error.strerror or error}): make room, then try again") from None
 

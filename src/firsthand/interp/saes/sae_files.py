@@ -26,6 +26,7 @@ from firsthand.interp.saes.sae_kinds import KINDS, sae_of
 from firsthand.interp.saes.sparse_autoencoder import SparseAutoencoder
 from firsthand.message import Json
 from firsthand.nn.decoder import Decoder
+from firsthand.system.new_file import write_new
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 _THEIRS = {
@@ -95,7 +96,7 @@ def save_sae(saved: SavedSae, folder: Path | str) -> Path:
         threshold: Tensor = sae.threshold  # type: ignore[assignment]
         tensors["threshold"] = threshold.expand(sae.d_sae)
     save_file({name: value.detach().clone().contiguous() for name, value in tensors.items()}, folder / WEIGHTS)
-    (folder / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
+    write_new(folder / CONFIG, json.dumps(config, indent=1))
     return folder
 
 

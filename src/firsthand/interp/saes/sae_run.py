@@ -19,6 +19,7 @@ from firsthand.interp.saes.sae_kinds import sae_of
 from firsthand.interp.saes.sae_training import SaeSettings, SaeTrainer
 from firsthand.message import Json
 from firsthand.nn.decoder import Decoder
+from firsthand.system.new_file import write_new
 from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.train.documents import (
     Corpus,
@@ -125,7 +126,7 @@ def train_sae(
     expect_possible(run, model, folder)
     (site,) = sites_matching(model, run.site)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SETTINGS).write_text(json.dumps(asdict(run), indent=1), encoding="utf-8")
+    write_new(folder / SETTINGS, json.dumps(asdict(run), indent=1))
     training, held_out = corpora(run, tokenizer)
     texts = held_out_pieces(run, held_out)
     chunk = max(64, -(-run.batch // (run.context - 1)))

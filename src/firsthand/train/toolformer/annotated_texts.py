@@ -21,6 +21,7 @@ from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
 from firsthand.providers.local import Local
 from firsthand.system import interruption
+from firsthand.system.new_file import write_new
 from firsthand.tokens import pretrained
 from firsthand.tokens.calls.inline_call import InlineCall
 from firsthand.tokens.templates.chat_template import ChatTemplate
@@ -169,10 +170,8 @@ def _judged(opened: OpenedTexts, config: ToolformerConfig, seed: int) -> tuple[l
 
 
 def _write(rows: Sequence[Json], file: Path) -> None:
-    part = file.with_name(f"{file.name}.part")
     try:
-        part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        part.replace(file)
+        write_new(file, "".join(json.dumps(row) + "\n" for row in rows))
     except OSError as error:
         raise StoreError(f"{file} cannot be written ({error.strerror or error}): make room, then try again") from None
 
