@@ -109,9 +109,8 @@ class CallPolicy:
             return f"{asked[0].reason}; {self.questions} questions were asked, and no more are"
         question = ApprovalQuestion(view, case.tool, arguments, about, rehearsed)
         decision = await ask_in_turn(question, self.approvers, self.ask_s)
-        if (
-            rehearsed and decision.by != "nobody"
-        ):  # a resumed attempt records what was shown, and not a second rehearsal
+        if rehearsed and decision.by != "nobody":
+            # What was shown, so that a resumed attempt records no second rehearsal in its place.
             shown = {"rehearsal": case.tool.name, "arguments": arguments}
             rehearsed = str((await view.once(shown, lambda: _kept(rehearsed)))["text"])
         reasons = "; ".join([*(each.reason for each in asked), decision.reason or "it was not approved"])
