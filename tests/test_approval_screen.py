@@ -1,11 +1,15 @@
 """A question fits on the screen whatever its arguments hold: measured as it is shown, with a bound for all arguments."""
 
+import asyncio
 import math
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
-from firsthand.loop.approval import MAX_ARGUMENTS, _without_gaps, question
+from firsthand.loop.approval import MAX_ARGUMENTS, AskPerson, _without_gaps, question
 from firsthand.tool import tool
+from firsthand.tools.files import files
 
 
 @tool(effect="irreversible")
@@ -62,3 +66,43 @@ def test_texts_of_other_alphabets_and_symbols_are_shown_as_they_are(text: str) -
     assert "characters that are not seen" not in _without_gaps(text)
     if "\u3164" not in text:
         assert text in question(run, {"command": text})
+
+
+class Always:
+    """A terminal at which `always` is said."""
+
+    def __init__(self):
+        self.asked = []
+
+    @asynccontextmanager
+    async def turn(self):
+        yield
+
+    def is_there(self):
+        return True
+
+    async def choose(self, question, answers):
+        self.asked.append(question)
+        return "always"
+
+
+def test_always_is_for_the_tool_over_this_folder_and_not_for_another_of_its_name(tmp_path):
+    folders = [tmp_path / name / "notes" for name in ("a", "b")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    one, again, other = (next(each for each in files(str(folder), write=True) if each.name == "overwrite_file")
+                         for folder in (folders[0], *folders))  # fmt: skip
+    terminal = Always()
+    person = AskPerson(terminal)
+    for each in (one, one, again, replace(one, timeout_s=9.0), other, other):
+        assert asyncio.run(person(each, {"path": "x", "text": "1"})).allowed
+    assert [f"over: {folder}" in shown for folder, shown in zip(folders, terminal.asked, strict=True)] == [True, True]
+
+    @tool(effect="irreversible", name="run")
+    def another(command: str) -> str:
+        """Run it elsewhere."""
+        return command
+
+    for each in (run, run, another):
+        asyncio.run(person(each, {"command": "x"}))
+    assert len(terminal.asked) == 4 and "over:" not in terminal.asked[2]

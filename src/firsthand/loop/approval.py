@@ -67,13 +67,14 @@ class AskPerson:
 
     def __init__(self, terminal: Terminal | None = None):
         self.terminal = terminal or Terminal()
-        self.always: set[str] = set()
+        self.always: set[str | tuple[str, ...]] = set()
+        """The tools that are not asked about again: those answered `always`, and names that you put in."""
 
     async def __call__(self, tool: Tool, arguments: Json) -> Decision:
         """The person's decision; without a terminal it is no, with the reason."""
         async with self.terminal.turn():
             explained_here = bool(_about.get())
-            if tool.name in self.always and not explained_here:
+            if not self.always.isdisjoint({tool.name, kind_of(tool)}) and not explained_here:
                 return Decision(True, "terminal", "always")
             if not self.terminal.is_there():
                 reason = f"{tool.name} needs approval ({tool.effect}), and there is no terminal to ask at"
@@ -81,7 +82,7 @@ class AskPerson:
             answers = ("yes", "no") if explained_here else ("yes", "no", "always")
             answer = await self.terminal.choose(question(tool, arguments), answers)
         if answer == "always":
-            self.always.add(tool.name)
+            self.always.add(kind_of(tool))
         reason = "" if answer in ("yes", "always") else f"the person asked did not approve this call of {tool.name}"
         return Decision(not reason, "terminal", reason)
 
@@ -195,6 +196,7 @@ def question(tool: Tool, arguments: Json) -> str:
     """
     lines = [f"{tool.name} ({tool.effect}): {tool.spec.description}"]
     texts = {name: value if isinstance(value, str) else canonical(value) for name, value in arguments.items()}
+    lines += [f"  over: {_on_a_line(tool.over)}"] if tool.over else []
     own = tool.spec.parameters.get("properties", {})
     names = sorted(texts, key=lambda name: name not in own)[:MAX_ARGUMENTS]
     most_each, lines_each = (room // max(1, len(names)) for room in (2 * MAX_SHOWN, 2 * MAX_LINES))
@@ -213,6 +215,12 @@ def question(tool: Tool, arguments: Json) -> str:
     if about := _about.get():
         lines.append(f"  why you are asked: {_shortened(about, MAX_SHOWN, MAX_LINES)}".replace("\n", "\n    "))
     return "\n".join([*(printable(line) for line in lines), "Run it?"])
+
+
+def kind_of(tool: Tool) -> tuple[str, ...]:
+    """What `always` is said of: the tool by its name, its function, its effect and what it acts on."""
+    made = (str(getattr(tool.function, each, "")) for each in ("__module__", "__qualname__"))
+    return (tool.name, tool.effect, tool.origin or "", tool.over, *made)
 
 
 def form_question(tool: Tool, message: str, fields: Sequence[FormField]) -> str:

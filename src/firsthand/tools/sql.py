@@ -52,7 +52,7 @@ def sql(database: str, *, write: bool = False) -> tuple[Tool, ...]:
     if write:
         facts = replace(private, undo=sql_undo(base.path), dry_run=base.rehearsed)
         made.append(tool_from_function(base.sql_change, effect="irreversible", origin=origin, declares=facts))
-    return tuple(made)
+    return tuple(replace(each, over=str(base.path)) for each in made)
 
 
 class SqlFile:
