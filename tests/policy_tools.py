@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from firsthand.declaration import Declaration
@@ -9,6 +10,7 @@ from firsthand.guard import AttemptView
 from firsthand.loop.approval import Decision
 from firsthand.message import assistant, user
 from firsthand.providers.scripted import Scripted
+from firsthand.safety.policy import explanation, rehearsal
 from firsthand.task import Task
 from firsthand.tool import Tool, tool
 
@@ -42,6 +44,11 @@ def erasing(dry_run: Any) -> Tool:
         return ""
 
     return erase
+
+
+def explained(case: Any, asked: Any) -> str:
+    """All that an approver reads of a call and these rulings."""
+    return f"{explanation(case, asked)}\n{asyncio.run(rehearsal(case))}".strip()
 
 
 class Asked:

@@ -15,14 +15,14 @@ from firsthand.message import Json, user
 from firsthand.model import Sampling, ToolSpec
 from firsthand.safety.approvers import ApprovalQuestion, _first_decision, answer_of_model, ask_in_turn, model, person
 from firsthand.safety.plans.labelled import carrying
-from firsthand.safety.policy import MAX_DRY_RUN, CallPolicy, _detail, _needed, _origins, _same_or, explanation
+from firsthand.safety.policy import MAX_DRY_RUN, CallPolicy, _detail, _needed, _origins, _same_or
 from firsthand.safety.rules.case import CallCase, Earlier
 from firsthand.safety.rules.labels import USER, Label
 from firsthand.safety.rules.policies import Ruling
 from firsthand.safety.undo.staging import committing
 from firsthand.task import Task
 from firsthand.tool import Tool
-from policy_tools import Asked
+from policy_tools import Asked, explained
 
 PAYS = Declaration(("to", "ref"), recipients=("to",), rate=3, spends=("fee",))
 WORDS = ("Pay 4 to Bob@b.org and Ann@a.org for invoice-77.",)
@@ -88,7 +88,7 @@ def test_an_explanation_has_a_line_for_each_reason_each_power_and_the_dry_run() 
     tool = made(declares=replace(PAYS, dry_run=dry_run))
     read = (earlier("web"), earlier("box", "of eve@e.org", failed=True), earlier("mail", "of eve@e.org"))
     about = case({"to": ["Bob@b.org", "eve@e.org"], "ref": "r" * 200, "fee": 1}, tool, earlier=read)
-    said = asyncio.run(explanation(about, [Ruling("ask", "one", "first"), Ruling("ask", "two", "second")]))
+    said = explained(about, [Ruling("ask", "one", "first"), Ruling("ask", "two", "second")])
     assert said.split("\n") == [
         "first (rule one)", "second (rule two)", "to = 'Bob@b.org': from user",
         "to = 'eve@e.org': it stands in the result of box (call 2), in no field that is trusted",
@@ -99,9 +99,9 @@ def test_an_explanation_has_a_line_for_each_reason_each_power_and_the_dry_run() 
     def fails(given: Json) -> object:
         raise KeyError("k" * 400)
 
-    broken = asyncio.run(explanation(case({}, made(declares=Declaration(dry_run=fails))), []))
+    broken = explained(case({}, made(declares=Declaration(dry_run=fails))), [])
     assert broken == f"dry run: it failed (KeyError: '{'k' * 400}"[:300] and len(broken) == 300
-    assert asyncio.run(explanation(case({}), [])) == ""
+    assert explained(case({}), []) == ""
 
 
 def claimed(guard: CallPolicy, about: CallCase, most: str | None = None) -> tuple[Ruling | None, list[Any]]:

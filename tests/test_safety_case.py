@@ -12,6 +12,7 @@ from firsthand.safety.rules.case import (
     PolicyBounds,
     amount,
     as_json_data,
+    defaults_of,
     earlier_calls,
     runs,
     spending,
@@ -148,10 +149,10 @@ def test_what_was_read_before_is_documents_answers_results_and_what_was_recalled
     assert earlier_calls(view) == (
         Earlier("a document", "reading", None, {}, document, False),
         Earlier("an earlier answer", "reading", None, {}, "ans", False),
-        Earlier("inbox", "read", inbox.declares, {"limit": 2}, "mail", False),
+        Earlier("inbox", "read", inbox.declares, {"limit": 2}, "mail", False, {"limit": 5}),
         Earlier("memory", "reading", None, {}, "1\nb", False),
         Earlier("gone", "read", None, {"x": 1}, "7", True),
-        Earlier("send", "external", PAYS, {"to": ["a"]}, "sent", False),
+        Earlier("send", "external", PAYS, {"to": ["a"]}, "sent", False, defaults_of(send)),
     )
     assert [each.is_call for each in earlier_calls(view)] == [False, False, True, False, True, True]
 

@@ -119,7 +119,9 @@ def test_rules_against_a_call_leave_out_rewrites_and_take_calls_that_were_made()
     assert rules_against(agent, "look", {}, made=made_before[:1]) == {}
     twice = rules_against(agent, "pay", {"folder": "x"}, user="x", made=made_before[:1])
     assert twice == {"plan_lock": "ask", "once_only": "deny"}
-    assert _made(PAY, made_before[0]) == Earlier("pay", "external", PAYS, {"folder": "x"}, "", False)
+    assert _made(PAY, made_before[0]) == Earlier(
+        "pay", "external", PAYS, {"folder": "x"}, "", False, {"folder": "notes", "fee": 7}
+    )
     with pytest.raises(UnknownName, match="no tool 'pai'; did you mean 'pay'"):
         rules_against(agent, "pai", {})
     with pytest.raises(ConfigError, match=r"^the agent clerk has no policy guard: write guard = "):

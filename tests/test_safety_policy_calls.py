@@ -14,14 +14,14 @@ from firsthand.message import ToolCall, user
 from firsthand.safety.approvers import ApprovalQuestion, ask_in_turn, check_approvers, model
 from firsthand.safety.declared_tests import _checks, _properties, _texts, policy_of, rules_against, sample
 from firsthand.safety.guard_tally import GuardTally
-from firsthand.safety.policy import CallPolicy, _detail, _origins, _same_or, explanation, policy
+from firsthand.safety.policy import CallPolicy, _detail, _origins, _same_or, policy
 from firsthand.safety.rules.case import CallCase, PolicyBounds, compared
 from firsthand.safety.rules.policies import Ruling
 from firsthand.safety.undo.staging import StagedCalls, committing
 from firsthand.tool import marked, tool
 from firsthand.trace import Call
 from paying_tool import made
-from policy_tools import Asked, inbox, send
+from policy_tools import Asked, explained, inbox, send
 from test_safety_declared_and_attacked import agent_of
 
 TRUSTED = {"integrity": "trusted", "readers": "public", "origins": ["user"]}
@@ -50,7 +50,7 @@ def test_an_approver_is_shown_the_arguments_that_the_tool_will_get():
     about = f"{reason} (rule authority_from_trusted)\nto = 'eve@e.org': its origin is not known"
     assert asked.approved == [("send", final, about)]
     assert [key for key, *_ in asked.claims] == [
-        "rate of send", 'send {"body":"a\u202eb","fee":0,"to":["eve@e.org"]} 0',
+        "rate of send", 'send {"body":"ab","fee":0,"to":["eve@e.org"]} 0',
     ]  # fmt: skip
     detail = {
         "origins": {"to=eve@e.org": None},
@@ -195,7 +195,7 @@ def test_each_power_is_told_with_its_origin_and_a_dry_run_cannot_change_the_argu
     case = CallCase(wide, given, (" ".join(given.values()),))
     named = [f"{name} from user" for name in "abcdefgh"]
     assert _origins(case) == "; ".join(named)
-    lines = asyncio.run(explanation(case, [Ruling("ask", "r", "why"), Ruling("ask", "s", "and")])).split("\n")
+    lines = explained(case, [Ruling("ask", "r", "why"), Ruling("ask", "s", "and")]).split("\n")
     assert lines[:3] == ["why (rule r)", "and (rule s)", "a = 'a-value': from user"] and len(lines) == 12
     assert lines[10:] == [f"i = '{'x' * 119}: from user", "dry run: gone"] and case.arguments == given
     found = [Ruling("allow", "r"), Ruling("ask", "s")]
@@ -208,7 +208,7 @@ def test_each_power_is_told_with_its_origin_and_a_dry_run_cannot_change_the_argu
     def failing(given):
         raise ValueError("no")
 
-    failed = asyncio.run(explanation(CallCase(replace(wide, declares=Declaration(dry_run=failing)), {}, ()), []))
+    failed = explained(CallCase(replace(wide, declares=Declaration(dry_run=failing)), {}, ()), [])
     assert failed == "dry run: it failed (ValueError: no)"
     judged = {"a": 1, "b": 2}
     same = _same_or(judged, {"a": 1, "c": 3})

@@ -30,7 +30,11 @@ def test_a_question_says_why_it_is_asked_where_each_power_is_from_and_what_a_dry
     verdict = asyncio.run(CallPolicy().call(asked.view, erase, {"path": "a.txt"}))
     about = "erase cannot be undone (rule dry_run_first)\npath = 'a.txt': from user\ndry run: - a.txt"
     assert asked.approved == [("erase", {"path": "a.txt"}, about)]
-    assert asked.journal == [{"asked": "erase", "arguments": {"path": "a.txt"}, "about": about}]
+    why, _, _ = about.rpartition("\n")
+    assert asked.journal == [
+        {"asked": "erase", "arguments": {"path": "a.txt"}, "about": why},
+        {"rehearsal": "erase", "arguments": {"path": "a.txt"}},
+    ]
     assert (verdict.action, verdict.rule, verdict.reason) == ("pass", "dry_run_first", "ask: erase cannot be undone")
     session = {"integrity": "trusted", "readers": "public", "origins": ["user"]}
     assert verdict.detail == {

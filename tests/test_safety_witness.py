@@ -97,7 +97,7 @@ def test_the_parts_of_a_value_are_keys_texts_numbers_and_what_json_holds():
     assert list(leaves(inner, "p"))[1:] == [("p.k", "q"), ("p.k.n", "n"), ("p.k.n.r", "r"), ("p.k.n.r", "1")]
     assert list(leaves(' ["q"]')) == [("", "q")]
     odd = [" \t\r\n\xa0ann\u2003 ", "\x0bbob\x0c", "\u3000"]  # only blanks that a person types are taken off
-    assert list(leaves(odd, "to")) == [("to", "\xa0ann\u2003"), ("to", "\x0bbob\x0c")]
+    assert list(leaves(odd, "to")) == [("to", "\xa0ann\u2003"), ("to", "\x0bbob\x0c"), ("to", "\u3000")]
 
 
 def test_a_list_in_one_text_needs_a_witness_for_each_item():

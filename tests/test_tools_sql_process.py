@@ -50,8 +50,11 @@ def test_a_statement_gives_rows_or_a_count_and_is_kept_only_where_it_may_be(shop
     insert = "INSERT INTO books VALUES (7, 'x'), (8, 'y')"
     assert reply(shop, insert) == {"error": "not authorized", "tables": []} and ids(shop) == [1, 2]
     done = {"columns": None, "rows": [], "more": False, "count": 2}
-    assert reply(shop, insert, write=True, rehearse=True) == done and ids(shop) == [1, 2]
-    assert reply(shop, insert, write=True) == done and ids(shop) == [1, 2, 7, 8]
+    books = {"table": "books", "verbs": ["INSERT"], "triggers": [], "gone": False}
+    rehearsed = done | {"total": 2, "written": [books | {"before": 2, "after": 4}]}
+    assert reply(shop, insert, write=True, rehearse=True) == rehearsed and ids(shop) == [1, 2]
+    carried_out = done | {"total": 2, "written": [books | {"before": None, "after": None}]}
+    assert reply(shop, insert, write=True) == carried_out and ids(shop) == [1, 2, 7, 8]
     deleted = reply(shop, "DELETE FROM books WHERE id > 6 RETURNING id", write=True, rehearse=True)
     assert (deleted["columns"], sorted(deleted["rows"])) == (["id"], [["7"], ["8"]]) and ids(shop) == [1, 2, 7, 8]
     assert reply(shop, "CREATE TABLE t (a)", write=True)["count"] == -1

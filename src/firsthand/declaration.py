@@ -76,6 +76,11 @@ class Declaration:
 
 def fields_at(data: Any, path: str) -> list[Any]:
     """The values at a dotted path of JSON data, through lists; see the module for `*`, `~` and `.`."""
+    return _items(values_at(data, path))
+
+
+def values_at(data: Any, path: str) -> list[Any]:
+    """The same, with a list at the end of the path as one value, so that an empty one is seen."""
     found = [data]
     for name in () if path == "." else path.split("."):
         inner: list[Any] = []
@@ -83,7 +88,7 @@ def fields_at(data: Any, path: str) -> list[Any]:
             if isinstance(each, dict):
                 inner += list(each) if name == "~" else list(each.values()) if name == "*" else _at(each, name)
         found = inner
-    return _items(found)
+    return found
 
 
 def _at(body: Json, name: str) -> list[Any]:

@@ -63,6 +63,10 @@ class Tool:
     """Asked before a run; raises a FirsthandError if the tool cannot work on this machine."""
     declares: Declaration | None = field(default=None, compare=False, repr=False)
     """The facts that guards decide from; without them a guarded agent refuses the tool."""
+    defaults: Json = field(default_factory=dict, compare=False, repr=False)
+    """Values that arguments have where they are left out, besides the defaults that the spec tells models of."""
+    over: str = field(default="", compare=False, repr=False)
+    """The folder, database or account that it acts on: shown in a question, and an `always` is for it alone."""
     hung: set[object] = field(default_factory=set, init=False, compare=False, repr=False)
     """The calls that timed out and still run."""
 

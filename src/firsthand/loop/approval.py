@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Literal, get_args
 
 from firsthand.errors import ConfigError, nearest
@@ -29,7 +30,11 @@ MAX_LINES = 60
 MAX_LINE = 1_000
 """The most characters of a form's field, or of what is wrong with an answer."""
 MIN_SHOWN, MIN_LINES = 400, 6
-"""Characters and lines that each argument may have at least."""
+"""Characters and lines that each argument may have at least, unless there are too many for that."""
+MAX_ARGUMENTS = 30
+"""The most arguments that are shown; those that the tool declares come first."""
+MAX_NAME = 100
+"""The most characters of an argument's name."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +67,14 @@ class AskPerson:
 
     def __init__(self, terminal: Terminal | None = None):
         self.terminal = terminal or Terminal()
-        self.always: set[str] = set()
+        self.always: set[str | tuple[str, ...]] = set()
+        """The tools that are not asked about again: those answered `always`, and names that you put in."""
 
     async def __call__(self, tool: Tool, arguments: Json) -> Decision:
         """The person's decision; without a terminal it is no, with the reason."""
         async with self.terminal.turn():
             explained_here = bool(_about.get())
-            if tool.name in self.always and not explained_here:
+            if not self.always.isdisjoint({tool.name, kind_of(tool)}) and not explained_here:
                 return Decision(True, "terminal", "always")
             if not self.terminal.is_there():
                 reason = f"{tool.name} needs approval ({tool.effect}), and there is no terminal to ask at"
@@ -76,7 +82,7 @@ class AskPerson:
             answers = ("yes", "no") if explained_here else ("yes", "no", "always")
             answer = await self.terminal.choose(question(tool, arguments), answers)
         if answer == "always":
-            self.always.add(tool.name)
+            self.always.add(kind_of(tool))
         reason = "" if answer in ("yes", "always") else f"the person asked did not approve this call of {tool.name}"
         return Decision(not reason, "terminal", reason)
 
@@ -190,13 +196,31 @@ def question(tool: Tool, arguments: Json) -> str:
     """
     lines = [f"{tool.name} ({tool.effect}): {tool.spec.description}"]
     texts = {name: value if isinstance(value, str) else canonical(value) for name, value in arguments.items()}
-    most = max(MIN_SHOWN, _share([len(text) for text in texts.values()], MAX_SHOWN))
-    most_lines = max(MIN_LINES, _share([text.count("\n") + 1 for text in texts.values()], MAX_LINES))
-    for name, text in texts.items():
-        lines.append(f"  {name}: {_shortened(text, most, most_lines)}".replace("\n", "\n    "))
+    lines += [f"  over: {_on_a_line(tool.over)}"] if tool.over else []
+    own = tool.spec.parameters.get("properties", {})
+    names = sorted(texts, key=lambda name: name not in own)[:MAX_ARGUMENTS]
+    most_each, lines_each = (room // max(1, len(names)) for room in (2 * MAX_SHOWN, 2 * MAX_LINES))
+    sizes = [_size(texts[name]) for name in names]
+    most = max(min(MIN_SHOWN, most_each), _share(sizes, MAX_SHOWN))
+    heights = [texts[name].count("\n") + 1 for name in names]
+    most_lines = max(min(MIN_LINES, lines_each), _share(heights, MAX_LINES))
+    for name in names:
+        called = name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]} [... {len(name) - MAX_NAME:,} characters ...]"
+        lines.append(f"  {_on_a_line(called)}: {_shortened(texts[name], most, most_lines)}".replace("\n", "\n    "))
+    if left := [name for name in texts if name not in names]:
+        size = sum(len(name) + len(texts[name]) for name in left)
+        lines.append(
+            f"  [{len(left):,} more arguments, {size:,} characters, are not shown: say no unless you know them]"
+        )
     if about := _about.get():
         lines.append(f"  why you are asked: {_shortened(about, MAX_SHOWN, MAX_LINES)}".replace("\n", "\n    "))
     return "\n".join([*(printable(line) for line in lines), "Run it?"])
+
+
+def kind_of(tool: Tool) -> tuple[str, ...]:
+    """What `always` is said of: the tool by its name, its function, its effect and what it acts on."""
+    made = (str(getattr(tool.function, each, "")) for each in ("__module__", "__qualname__"))
+    return (tool.name, tool.effect, tool.origin or "", tool.over, *made)
 
 
 def form_question(tool: Tool, message: str, fields: Sequence[FormField]) -> str:
@@ -215,14 +239,23 @@ def _share(sizes: list[int], room: int) -> int:
     return max(sizes, default=0)
 
 
+def _size(text: str) -> int:
+    """The characters that a text takes, as it is or as it is shown, whichever are more."""
+    return len(text) if len(text) > MAX_SHOWN else max(len(text), len(_without_gaps(text)))
+
+
 def _shortened(text: str, most: int, most_lines: int) -> str:
     """The text, blanks in a row counted; of a long one its ends, with a note of its length before them and between."""
     lines = text.split("\n")
-    if len(text) <= most and len(lines) <= most_lines:
-        return _without_gaps(text)
-    half, few = most // 2, most_lines // 2
+    if len(text) <= most and len(lines) <= most_lines and len(shown := _without_gaps(text)) <= most:
+        return shown
+    half, few = most // 2, max(1, most_lines // 2)
     begin = "\n".join(lines[:few])[:half]
     end = "\n".join(lines[-few:])[-half:]
+    while len(_without_gaps(begin)) > half:  # what is not seen is shown as more characters than it has
+        begin = begin[: len(begin) * 3 // 4]
+    while len(_without_gaps(end)) > half:
+        end = end[-(len(end) * 3 // 4) :]
     left_out = len(text) - len(begin) - len(end)
     return (
         f"[{len(text):,} characters in {len(lines):,} lines, of which {left_out:,} in the middle are not shown]\n"
@@ -240,11 +273,27 @@ def _on_a_line(text: str) -> str:
 
 
 def _without_gaps(text: str) -> str:
-    """The text as it can be read; rows of blanks and of blank lines, which push text out of sight, as their number."""
+    """The text as it can be read; rows of blanks, of blank lines and of what is not seen, which push text out of sight, as
+    their number.
+    """
+    if printable(text) != text:
+        runs = groupby(text, lambda each: printable(each) != each)
+        text = "".join(_counted("".join(run)) if is_unseen else "".join(run) for is_unseen, run in runs)
     text = _EMPTY_LINES.sub(lambda found: f"\n[{found[0].count(chr(10)) - 1} blank lines]\n", printable(text))
     return _GAP.sub(lambda found: f" [{len(found[0])} spaces] ", text)
 
 
+def _counted(run: str) -> str:
+    """A run of characters that are not seen; of a long one its number and kinds."""
+    if len(run) < UNSEEN:
+        return run
+    kinds = list(dict.fromkeys(run))
+    named = ", ".join(f"U+{ord(each):04X}" for each in kinds[:3]) + (", ..." if len(kinds) > 3 else "")
+    return f" [{len(run):,} characters that are not seen: {named}] "
+
+
+UNSEEN = 8
+"""The least characters in a row that are told by their number and not each by its escape."""
 _GAP = re.compile(r"[ \t]{40,}|[ \t]*(?:\t[ ]*){5,}")
 """Blanks that fill half of a line; a tab takes up to eight columns."""
 _EMPTY_LINES = re.compile(r"\n(?:[ \t]*\n){4,}")

@@ -1,6 +1,7 @@
 """Applies an agent's guards at the borders of an attempt, in order, and records each verdict as an event.
 
-Each guard sees the value as the one before it left it; the first that blocks ends the chain. A verdict that replaces, blocks
+Each guard sees the value as the one before it left it; the first that blocks ends the chain. A call that a later guard
+changed is judged again by those before it, so that each has seen what the tool gets. A verdict that replaces, blocks
 or gives a reason is an event of kind `guard`: border, rule, action, reason, effect, and the original unless the task is
 protected. Silent passes are counted, and stand in one event `guard_passes` at the end of the attempt.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
 from math import inf
@@ -27,6 +29,10 @@ from firsthand.tool import Tool
 from firsthand.trace import Call
 
 _TYPES: dict[Border, type | tuple[type, ...]] = {"prompt": tuple, "call": dict, "result": ToolResult, "answer": str}
+
+
+MAX_ROUNDS = 5
+"""The most times that the guards see one call, after which it is refused."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +88,31 @@ class Borders:
         return passed
 
     async def _cross(self, border: Border, value: Any, *about: Tool, blocked: type[Exception] = ToolError) -> Any:
+        """The value as the guards leave it. A guard that did not see a call as a later one left it judges it again."""
+        if border != "call":
+            return await self._in_turn(border, value, about, blocked, {}, 0)
+        passed: dict[int, str] = {}
+        for number in range(MAX_ROUNDS):
+            value = await self._in_turn(border, value, about, blocked, passed, number)
+            if {canonical(value)}.issuperset(passed.values()):
+                return value
+        raise blocked(f"{about[0].name} was not run: its guards change the arguments again and again, each the other's")
+
+    async def _in_turn(
+        self,
+        border: Border,
+        value: Any,
+        about: tuple[Tool, ...],
+        blocked: type[Exception],
+        passed: dict[int, str],
+        number: int,
+    ) -> Any:
+        """The value past each guard once, but for those that let exactly this call pass: `passed`, by their place."""
         for index, guard in enumerate(self.attempt.agent.guards):
             method = getattr(guard, border, None)
-            if method is None:
+            if method is None or (border == "call" and passed.get(index) == canonical(value)):
                 continue
-            view = _View(self, f"{self.effect} guard {index} {border}").made()
+            view = _View(self, f"{self.effect} guard {index} {border}", number).made()
             shown = copy.deepcopy(value) if border == "call" else value
             decided = method(view, *about, shown)
             verdict = await decided if inspect.isawaitable(decided) else decided
@@ -98,15 +124,17 @@ class Borders:
                     self._note(border, name, verdict, about)
                 else:
                     self.attempt.guard_passes[f"{verdict.rule} {border}"] += 1
-                continue
-            self._note(border, name, verdict, about, original=self._original(border, value, verdict))
-            if verdict.action == "block":
-                raise blocked(_refusal(border, about, verdict))
-            value = tuple(verdict.value) if border == "prompt" else verdict.value
-            if not isinstance(value, _TYPES[border]):
-                raise ConfigError(
-                    f"the guard {name} replaced {border} by {value!r:.80}: see docs/guards.md for its type"
-                )
+            else:
+                self._note(border, name, verdict, about, original=self._original(border, value, verdict))
+                if verdict.action == "block":
+                    raise blocked(_refusal(border, about, verdict))
+                value = tuple(verdict.value) if border == "prompt" else verdict.value
+                if not isinstance(value, _TYPES[border]):
+                    raise ConfigError(
+                        f"the guard {name} replaced {border} by {value!r:.80}: see docs/guards.md for its type"
+                    )
+            if border == "call":
+                passed[index] = canonical(value)
         return value
 
     def _note(self, border: Border, name: str, verdict: GuardVerdict, about: tuple[Tool, ...], **original: Any) -> None:
@@ -138,10 +166,13 @@ class Borders:
 class _View:
     """Makes the view of one guard at one border, with effects of its own in the attempt's journal."""
 
-    def __init__(self, borders: Borders, effect: str):
+    def __init__(self, borders: Borders, effect: str, number: int):
         self.borders = borders
-        self.effect = effect
+        self.place = effect
+        """The guard's place, the same in each round in which it sees a call."""
+        self.effect = f"{effect} again {number}" if number else effect
         self.count = 0
+        self.claimed: Counter[str] = Counter()
 
     def made(self) -> AttemptView:
         borders, attempt = self.borders, self.borders.attempt
@@ -183,11 +214,15 @@ class _View:
     async def approve(self, tool: Tool, arguments: Json, about: str) -> Decision:
         attempt = self.borders.attempt
         effect, request = approval_key(self.borders.effect, tool, arguments)
-        if (recorded := attempt.journal.find(effect, request)) is not None:
+        shown = request_key(
+            "approval", canonical([tool.name, arguments, about])
+        )  # a yes is to the reason that was shown
+        if (recorded := attempt.journal.find(effect, shown)) is not None:
             return Decision(**recorded)
         with explained(about):
             decision = await attempt.agent.approval.ask(tool, arguments)
         if decision.by != "nobody":
+            await attempt.keep(effect, shown, asdict(decision))
             await attempt.keep(effect, request, asdict(decision))
         return decision
 
@@ -195,20 +230,23 @@ class _View:
         attempt, effect = self.borders.attempt, self.next_effect()
         asked: list[Any] = [key, most] if (amount, item) == (1, "") else [key, most, amount, item]
         request = request_key("claim", canonical(asked))
+        self.claimed[key] += 1
+        at = f"{self.place} {self.claimed[key]}"
         if attempt.claims is None:
             attempt.claims = {}
             for each in attempt.journal.replies():
                 if "claim" in each and each["granted"]:
-                    _take(attempt.claims, each["claim"], each.get("amount", 1), each.get("item", ""))
+                    _take(attempt.claims, each)
         if (recorded := attempt.journal.find(effect, request)) is not None:
             return bool(recorded["granted"])
-        held = attempt.claims.get(key, {})
-        after = held | {item: amount if item else held.get("", 0) + amount}
-        granted = 0 < amount < inf and sum(after.values()) <= most
-        if granted:  # taken before the first await, so that no other branch comes in between
-            _take(attempt.claims, key, amount, item)
-        await attempt.keep(effect, request, {"claim": key, "granted": granted, "amount": amount, "item": item})
-        return granted
+        reply: Json = {"claim": key, "granted": False, "amount": amount, "item": item, "at": at}
+        after = copy.deepcopy({key: attempt.claims.get(key, {})})
+        _take(after, reply)
+        reply["granted"] = 0 < amount < inf and sum(after[key].values()) <= most
+        if reply["granted"]:  # taken before the first await, so that no other branch comes in between
+            _take(attempt.claims, reply)
+        await attempt.keep(effect, request, reply)
+        return bool(reply["granted"])
 
     async def ask(self, prompt: Prompt, model: Model | None, sampling: Sampling) -> Completion:
         borders, attempt, effect = self.borders, self.borders.attempt, self.next_effect()
@@ -239,10 +277,11 @@ class _View:
         return completion
 
 
-def _take(claims: dict[str, dict[str, float]], key: str, amount: float, item: str) -> None:
-    """Adds a granted claim: an item once, an amount to those before."""
-    held = claims.setdefault(key, {})
-    held[item] = amount if item else held.get("", 0) + amount
+def _take(claims: dict[str, dict[str, float]], reply: Json) -> None:
+    """Adds a granted claim: an item once, an amount in the place of what the guard claimed for this call before."""
+    held, amount = claims.setdefault(reply["claim"], {}), reply.get("amount", 1)
+    kept = reply.get("item") or reply.get("at", "")
+    held[kept] = amount if kept else held.get("", 0) + amount
 
 
 def _refusal(border: Border, about: tuple[Tool, ...], verdict: GuardVerdict) -> str:

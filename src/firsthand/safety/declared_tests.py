@@ -14,8 +14,9 @@ from firsthand.declaration import Declaration
 from firsthand.errors import ConfigError, unknown
 from firsthand.message import Json, ToolCall
 from firsthand.safety.policy import CallPolicy
-from firsthand.safety.rules.case import CallCase, Earlier, PolicyBounds, as_json_data
-from firsthand.safety.rules.policies import policies_named, rulings
+from firsthand.safety.rules.case import CallCase, Earlier, PolicyBounds, as_json_data, defaults_of
+from firsthand.safety.rules.policies import policies_named
+from firsthand.safety.rules.rewritten_call import rewritten
 from firsthand.tool import Tool
 
 STRANGER = "stranger-7431"
@@ -39,7 +40,7 @@ def rules_against(
         bounds = PolicyBounds(None, guard.calls, guard.writes, guard.spend, guard.recipients)
     checked = as_json_data(tools[tool].validate(arguments))
     case = CallCase(tools[tool], checked, (user,), tuple(_made(tools[each.name], each) for each in made), bounds)
-    found = rulings(case, (*policies_named(guard.rules), *guard.policies))
+    _, found = rewritten(case, (*policies_named(guard.rules), *guard.policies))
     return {each.rule: each.action for each in found if each.action in ("ask", "deny")}
 
 
@@ -52,7 +53,7 @@ def policy_of(agent: Agent) -> CallPolicy:
 
 
 def _made(tool: Tool, call: ToolCall) -> Earlier:
-    return Earlier(call.name, tool.effect, tool.declares, call.arguments, "", False)
+    return Earlier(call.name, tool.effect, tool.declares, call.arguments, "", False, defaults_of(tool))
 
 
 def generated_tests(agent: Agent, path: Path) -> str:

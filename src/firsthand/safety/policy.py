@@ -28,7 +28,8 @@ from firsthand.safety.rules.case import (
     told_to,
     words_of,
 )
-from firsthand.safety.rules.policies import POLICIES, Policy, Ruling, compose, policies_named, rulings
+from firsthand.safety.rules.policies import POLICIES, Policy, Ruling, compose, policies_named
+from firsthand.safety.rules.rewritten_call import rewritten
 from firsthand.safety.undo.staging import is_committing
 from firsthand.tool import Tool, as_text
 
@@ -75,18 +76,16 @@ class CallPolicy:
             checked = tool.validate(arguments)
         except ToolError:
             return GuardVerdict.passed(self.name, "the arguments are not those of the tool, which will refuse them")
-        as_judged = as_json_data(checked)
         bounds = PolicyBounds(await self._plan(view, tool), self.calls, self.writes, self.spend, self.recipients)
-        case = CallCase(tool, as_judged, words_of(view), earlier_calls(view), bounds, carried())
+        given = CallCase(tool, as_json_data(checked), words_of(view), earlier_calls(view), bounds, carried())
         sent = is_committing()  # counted and compared when it was staged
         named = [each for each in self.rules if not (sent and each in ("budget", "once_only"))]
-        found = rulings(case, (*policies_named(named), *self.policies))
+        case, found = rewritten(given, (*policies_named(named), *self.policies))
         ruling = compose(found)
         detail = _detail(case, found)
         if ruling.action == "deny":
             return GuardVerdict.blocked(ruling.rule, ruling.reason, detail)
-        rewritten = next((each.arguments for each in found if each.action == "rewrite" and each.arguments), as_judged)
-        final = _same_or(rewritten, arguments)
+        final = _same_or(case.arguments, arguments)
         if ruling.action == "ask" and (refusal := await self._ask(view, case, final, found, detail)):
             return GuardVerdict.blocked(ruling.rule, refusal, detail)
         if spent := await self._claim(view, case):
@@ -105,13 +104,17 @@ class CallPolicy:
     async def _ask(self, view: AttemptView, case: CallCase, arguments: Json, found: list[Ruling], detail: Json) -> str:
         """The reason why the call is refused, empty if it was approved; adds the record of the question to `detail`."""
         asked = [each for each in found if each.action == "ask"]
-        about = await explanation(case, asked)
+        about, rehearsed = explanation(case, asked), await rehearsal(case)
         if self.questions is not None and not await view.claim("questions", self.questions):
             return f"{asked[0].reason}; {self.questions} questions were asked, and no more are"
-        question = ApprovalQuestion(view, case.tool, arguments, about)
+        question = ApprovalQuestion(view, case.tool, arguments, about, rehearsed)
         decision = await ask_in_turn(question, self.approvers, self.ask_s)
+        if rehearsed and decision.by != "nobody":
+            # What was shown, so that a resumed attempt records no second rehearsal in its place.
+            shown = {"rehearsal": case.tool.name, "arguments": arguments}
+            rehearsed = str((await view.once(shown, lambda: _kept(rehearsed)))["text"])
         reasons = "; ".join([*(each.reason for each in asked), decision.reason or "it was not approved"])
-        detail |= {"asked": about, "by": decision.by, "allowed": decision.allowed}
+        detail |= {"asked": f"{about}\n{rehearsed}".strip(), "by": decision.by, "allowed": decision.allowed}
         return "" if decision.allowed is True else reasons
 
     async def _claim(self, view: AttemptView, case: CallCase) -> Ruling | None:
@@ -127,7 +130,7 @@ class CallPolicy:
                     return Ruling("deny", "budget", f"the {key} of this attempt are used up ({most:g})")
         if "once_only" in self.rules and case.lasts:
             failed = sum(each.failed and each.name == tool.name for each in case.earlier)
-            if not await view.claim(f"{tool.name} {compared(case.arguments)} {failed}", 1):
+            if not await view.claim(f"{tool.name} {compared(case.whole)} {failed}", 1):
                 return Ruling("deny", "once_only", f"{tool.name} is being called with these arguments already")
         return None
 
@@ -173,19 +176,28 @@ def _origins(case: CallCase) -> str:
     return named or "no argument decides where power goes"
 
 
-async def explanation(case: CallCase, asked: list[Ruling]) -> str:
-    """The text of a question: why it is asked, the origin of each power, and a dry run if the tool has one."""
+def explanation(case: CallCase, asked: list[Ruling]) -> str:
+    """The text of a question: why it is asked, and the origin of each power."""
     lines = [f"{each.reason} (rule {each.rule})" for each in asked]
     for each in case.powers:
         origin = f"from {each.source}" if each.source else case.found_in(each.value) or "its origin is not known"
         lines.append(f"{each.argument} = {each.value!r:.120}: {origin}")
-    if (dry_run := case.declares.dry_run) is not None:
-        try:
-            shown = await in_thread(lambda: dry_run(dict(case.arguments)))
-            lines.append(f"dry run: {as_text(shown, MAX_DRY_RUN)}")
-        except Exception as error:
-            lines.append(f"dry run: it failed ({type(error).__name__}: {error})"[:300])
     return "\n".join(lines)
+
+
+async def rehearsal(case: CallCase) -> str:
+    """The dry run of the arguments that the tool will get, in words; empty for a tool without one."""
+    if (dry_run := case.declares.dry_run) is None:
+        return ""
+    try:
+        shown = await in_thread(lambda: dry_run(dict(case.arguments)))
+        return f"dry run: {as_text(shown, MAX_DRY_RUN)}"
+    except Exception as error:
+        return f"dry run: it failed ({type(error).__name__}: {error})"[:300]
+
+
+async def _kept(text: str) -> Json:
+    return {"text": text}
 
 
 async def _needed(view: AttemptView, tool: Tool) -> bool:

@@ -54,7 +54,7 @@ def files(root: str, *, write: bool = False, scratch: bool = False) -> tuple[Too
         made.append(
             tool_from_function(folder.overwrite_file, effect="write" if scratch else "irreversible", declares=over)
         )
-    return tuple(made)
+    return tuple(replace(each, over=str(folder.rooted.path)) for each in made)
 
 
 class Files:

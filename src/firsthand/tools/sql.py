@@ -35,6 +35,8 @@ MAX_CELL = 500
 MAX_NAME = 60
 """The most characters of a name that an error shows."""
 MAX_ERROR = 2000
+MAX_WRITTEN = 20
+"""The most tables that are told of beside the count of a change."""
 _PROGRAM = Path(__file__).parent / "databases" / "sql_process.py"
 
 
@@ -50,7 +52,7 @@ def sql(database: str, *, write: bool = False) -> tuple[Tool, ...]:
     if write:
         facts = replace(private, undo=sql_undo(base.path), dry_run=base.rehearsed)
         made.append(tool_from_function(base.sql_change, effect="irreversible", origin=origin, declares=facts))
-    return tuple(made)
+    return tuple(replace(each, over=str(base.path)) for each in made)
 
 
 class SqlFile:
@@ -93,18 +95,17 @@ class SqlFile:
             statement: One statement in SQLite's dialect.
         """
         reply = self._run(statement, write=True)
-        if reply["columns"] is not None:
-            return _table(reply)
-        return f"done: {count_of(reply['count'], 'row')} changed" if reply["count"] >= 0 else "done"
+        rows = f"done: {count_of(reply['count'], 'row')} changed" if reply["count"] >= 0 else "done"
+        return "\n".join([rows if reply["columns"] is None else _table(reply), *_besides(reply)])
 
     def rehearsed(self, arguments: Json) -> str:
         """The effect of a change: it is made and taken back in one transaction."""
         reply = self._run(arguments["statement"], write=True, rehearse=True)
+        besides = _besides(reply)
         if reply["columns"] is not None:
-            return _table(reply)
-        return (
-            f"{count_of(reply['count'], 'row')} would be changed" if reply["count"] >= 0 else "no row would be changed"
-        )
+            return "\n".join([*besides, _table(reply)])  # in this order, because a table may be cut
+        rows = [f"{count_of(reply['count'], 'row')} would be changed"] if reply["count"] >= 0 else []
+        return "\n".join([*rows, *besides]) or "no row would be changed"
 
     def reply(self, statement: str, *, write: bool = False, max_rows: int = MAX_ROWS, max_cell: int = MAX_CELL) -> Json:
         """The reply to a statement as data: `columns`, `rows` of text, `more` and `count`; ToolError if it fails."""
@@ -174,6 +175,34 @@ class SqlFile:
             hint = f"did you mean '{_name(close)}'?" if close else f"there are {names}"
             return f"no such {word} '{_name(wanted)}'; {hint}"[:MAX_ERROR]
         return f"the statement failed: {error}"
+
+
+def _besides(reply: Json) -> list[str]:
+    """A line for each table where more happens than the statement's count of rows says: triggers, a dropped table, rows
+    that others take the place of. Empty where there is no more.
+    """
+    written, count = reply.get("written", ()), max(reply["count"], 0)
+    plain = len(written) == 1 and not written[0]["triggers"] and not written[0]["gone"]
+    if not written or (plain and _as_counted(written[0], count, returns=reply["columns"] is not None)):
+        return []
+    lines = [f"with what triggers do, {count_of(reply['total'], 'row')} in all"] if reply["total"] > count else []
+    for each in written[:MAX_WRITTEN]:
+        by = f" by the trigger {', '.join(map(_name, each['triggers'][:5]))}" if each["triggers"] else ""
+        rows = "" if each["before"] is None else f": {each['before']:,} rows before, {each['after'] or 0:,} after"
+        gone = ", the table is dropped" if each["gone"] else ""
+        lines.append(f"{_name(each['table'])}: {', '.join(each['verbs'])}{by}{rows}{gone}")
+    return lines + (["[there are more tables]"] if len(written) > MAX_WRITTEN else [])
+
+
+def _as_counted(written: Json, count: int, *, returns: bool) -> bool:
+    """True if the one table that is written has as many rows more or fewer as the statement's own count says."""
+    if written["before"] is None or written["after"] is None:
+        return True
+    grown, verbs = written["after"] - written["before"], written["verbs"]
+    if returns:  # what is returned is shown, a row for each that is changed
+        return bool(grown >= 0 or verbs == ["DELETE"])
+    wanted = {("INSERT",): count, ("DELETE",): -count, ("UPDATE",): 0}.get(tuple(verbs))
+    return bool(0 <= grown <= count if wanted is None else grown == wanted)
 
 
 def _name(text: str) -> str:

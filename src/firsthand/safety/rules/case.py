@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from math import inf, nan
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from firsthand.declaration import Declaration, fields_at
@@ -55,6 +56,13 @@ class Earlier(NamedTuple):
     arguments: Json
     result: str
     failed: bool
+    defaults: Mapping[str, Any] = MappingProxyType({})
+    """The tool's, of arguments that are left out."""
+
+    @property
+    def whole(self) -> Json:
+        """The arguments with defaults."""
+        return {**self.defaults, **self.arguments}
 
     @property
     def label(self) -> Label:
@@ -86,6 +94,11 @@ class CallCase:
         """The tool's facts; those of a tool without any."""
         return self.tool.declares or Declaration()
 
+    @cached_property
+    def whole(self) -> Json:
+        """The arguments with the defaults of those that are left out, which decide as if they had been given."""
+        return {**defaults_of(self.tool), **self.arguments}
+
     @property
     def changes(self) -> bool:
         """True if the call has an effect besides its result."""
@@ -106,16 +119,23 @@ class CallCase:
             if declares is not None and declares.trusts
             for path, texts in trusted_texts(result, declares.trusts)
         ]
-        properties = self.tool.spec.parameters["properties"]
-        defaults = (properties.get(name, {}).get("default") for name in self.declares.powers)
+        known = defaults_of(self.tool)
+        defaults = (known.get(name) for name in self.declares.powers)
         default = WitnessSource("default", tuple(str(each) for each in defaults if each not in (None, "")))
         return (WitnessSource("user", self.words, whole=False), *trusted, default)
 
     @cached_property
     def powers(self) -> tuple[Witness, ...]:
         """Every part of the arguments that decide where power goes, with its witness."""
-        found = witnesses(self.arguments, self.declares.powers, self.sources, self.declares.paths)
+        found = witnesses(self.whole, self.declares.powers, self.sources, self.declares.paths, self._may_be_empty)
         return found if self.labels is None else tuple(map(self._carried, found))
+
+    def _may_be_empty(self, path: str, value: Any) -> bool:
+        """True if an empty value says what leaving the argument out says: its default is empty, or it is null."""
+        parameters, known = self.tool.spec.parameters, defaults_of(self.tool)
+        if value is None and (path not in parameters["properties"] or path not in parameters.get("required", ())):
+            return True
+        return path in known and known[path] in (None, "", [], {})
 
     def _carried(self, found: Witness) -> Witness:
         """The witness by the label that a plan carried; what the plan did not give is the tool's default."""
@@ -156,7 +176,8 @@ class CallCase:
         if earlier.name != self.tool.name:
             return False
         try:
-            return compared(as_json_data(self.tool.validate(earlier.arguments))) == compared(self.arguments)
+            checked = as_json_data(self.tool.validate(earlier.arguments))
+            return compared(defaults_of(self.tool) | checked) == compared(self.whole)
         except ToolError:
             return False
 
@@ -169,6 +190,12 @@ class CallCase:
                 where = f"the result of {each.name} (call {number}), in no field that is trusted"
                 return f"it stands in {where if each.is_call else each.name}"
         return ""
+
+
+def defaults_of(tool: Tool) -> Json:
+    """The arguments that a tool fills in where a call leaves them out."""
+    properties: Json = tool.spec.parameters["properties"]
+    return {name: schema["default"] for name, schema in properties.items() if "default" in schema} | tool.defaults
 
 
 @lru_cache(maxsize=512)
@@ -258,19 +285,28 @@ def unmarked(text: str, origin: str | None) -> str:
 def _earlier(detail: Json, tools: Mapping[str, Tool]) -> Earlier:
     tool = tools.get(detail["name"])
     result = unmarked(str(detail["result"]), detail.get("origin"))
-    effect, declares = ("read", None) if tool is None else (tool.effect, tool.declares)
-    return Earlier(detail["name"], effect, declares, detail["arguments"], result, bool(detail.get("is_error")))
+    failed = bool(detail.get("is_error"))
+    if tool is None:
+        return Earlier(detail["name"], "read", None, detail["arguments"], result, failed)
+    known = defaults_of(tool)
+    return Earlier(detail["name"], tool.effect, tool.declares, detail["arguments"], result, failed, known)
 
 
 def told_to(call: CallCase | Earlier) -> frozenset[str]:
     """The people who read a call, in lower case."""
     recipients = call.declares.recipients if call.declares else ()
-    return frozenset(text.casefold() for text in texts_at(call.arguments, recipients))
+    return frozenset(text.casefold() for text in texts_at(call.whole, recipients))
 
 
 def spending(call: CallCase | Earlier) -> float:
-    """The amount that a call spends; NaN if that is no amount."""
-    return amount(call.arguments, call.declares.spends) if call.declares else 0.0
+    """The amount that a call spends; NaN if that is no amount, or not known."""
+    return nan if unknown_amounts(call) else amount(call.whole, call.declares.spends) if call.declares else 0.0
+
+
+def unknown_amounts(call: CallCase | Earlier) -> list[str]:
+    """The arguments that say what a call spends and are left out, where no default of them is known."""
+    heads = (path.partition(".")[0] for path in call.declares.spends) if call.declares else ()
+    return [name for name in heads if name not in call.whole]
 
 
 def uses(case: CallCase) -> list[tuple[str, float, float]]:

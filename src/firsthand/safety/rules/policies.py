@@ -13,7 +13,7 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 from firsthand.errors import unknown
-from firsthand.safety.rules.case import CallCase, uses
+from firsthand.safety.rules.case import CallCase, unknown_amounts, uses
 from firsthand.safety.rules.witness import texts_at
 
 Action = Literal["allow", "rewrite", "ask", "deny"]
@@ -91,7 +91,7 @@ def untrusted_session(case: CallCase) -> Ruling | None:
 
 def path_inside(case: CallCase) -> Ruling | None:
     """Denies a path that may leave the folder, however it is written."""
-    for text in texts_at(case.arguments, case.declares.paths):
+    for text in texts_at(case.whole, case.declares.paths):
         plain = unicodedata.normalize("NFKC", unquote(unquote(text))).replace("\\", "/")
         if plain.startswith(("/", "~")) or ".." in plain.split("/") or "\0" in plain or re.match(r"\w+:", plain):
             return deny(f"{text!r:.80} may lead out of the folder")
@@ -100,6 +100,10 @@ def path_inside(case: CallCase) -> Ruling | None:
 
 def budget(case: CallCase) -> Ruling | None:
     """Denies a call beyond the most calls, changes, spending or recipients of an attempt, or beyond the tool's rate."""
+    if case.bounds.spend is not None and (left_out := unknown_amounts(case)):
+        return deny(
+            f"{case.tool.name} is called without {', '.join(left_out)}, and what it then spends is not known: give it"
+        )
     for bound, used, most in uses(case):
         if not used <= most:  # a sum that holds no amount is NaN, which is within no bound
             return deny(f"{case.tool.name} would go beyond {bound}")

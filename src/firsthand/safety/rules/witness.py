@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from firsthand.declaration import fields_at
+from firsthand.declaration import fields_at, values_at
 
 _LOWER = {ord(letter): letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 _JOINERS = "@./+-_:%~\\"
@@ -118,8 +118,8 @@ def leaves(value: Any, argument: str = "", *, unpack: bool = True) -> Iterator[t
         inner = _parsed(value) if unpack else None
         if isinstance(inner, dict | list):
             yield from leaves(inner, argument, unpack=unpack)
-        elif value.strip():
-            yield argument, value.strip(" \t\r\n")
+        elif text := value.strip(" \t\r\n"):
+            yield argument, text
     elif value is not None:
         yield argument, json.dumps(value) if isinstance(value, bool | int | float) else str(value)
 
@@ -130,13 +130,24 @@ def texts_at(data: Any, paths: Sequence[str], *, unpack: bool = True) -> Iterato
 
 
 def _parsed(text: str) -> Any:
-    if not text.lstrip().startswith(("{", "[", '"')):
+    """What a text that is JSON holds; None for any other, and for one that another reader could read otherwise.
+
+    So it is with a key that is there twice, an escape that was not needed, or a number in another spelling: such a text is
+    judged as it is.
+    """
+    if not text.lstrip(" \t\r\n").startswith(("{", "[", '"')):
         return None
     try:
         body = json.loads(text)
+        plain = _STRING_OR_BLANK.sub(lambda found: found[1] or "", text)
+        if plain not in (json.dumps(body, ensure_ascii=ascii_, separators=(",", ":")) for ascii_ in (False, True)):
+            return None
     except (ValueError, RecursionError):
         return None
     return _parsed(body) or [body] if isinstance(body, str) else body
+
+
+_STRING_OR_BLANK = re.compile(r'("(?:[^"\\]|\\.)*+")|[ \t\r\n]+', re.DOTALL)
 
 
 def witness(argument: str, value: str, sources: Sequence[WitnessSource], *, exact: bool = False) -> Witness:
@@ -153,16 +164,27 @@ def witness(argument: str, value: str, sources: Sequence[WitnessSource], *, exac
 
 
 def witnesses(
-    arguments: Mapping[str, Any], powers: Sequence[str], sources: Sequence[WitnessSource], exact: Sequence[str] = ()
+    arguments: Mapping[str, Any],
+    powers: Sequence[str],
+    sources: Sequence[WitnessSource],
+    exact: Sequence[str] = (),
+    may_be_empty: Callable[[str, Any], bool] = lambda path, value: False,
 ) -> tuple[Witness, ...]:
-    """The witness of every part of the arguments that decide where power goes, in order."""
+    """The witness of every part of the arguments that decide where power goes, in order.
+
+    One that is given and holds nothing has none, unless it `may_be_empty`: it may stand for everything.
+    """
     found: list[Witness] = []
     for path in powers:
-        for value in fields_at(arguments, path):
+        for value in values_at(arguments, path):
+            begin = len(found)
             for at, text in leaves(value, path):
                 if len(found) >= MAX_LEAVES:
                     return (*found, Witness(path, "", "", f"it has more than {MAX_LEAVES} parts"))
                 found.append(witness(at, text, sources, exact=path in exact))
+            if len(found) == begin and not may_be_empty(path, value):
+                shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+                found.append(Witness(path, shown, ""))
     return tuple(found)
 
 

@@ -2,6 +2,8 @@
 
 A request comes as JSON on standard input: `path`, `write`, `rehearse`, `statement`, `seconds`, `memory_bytes`, `max_rows`,
 `max_chars`, `max_cell`. The reply is one JSON object: `columns`, `rows`, `more` and `count`, or `error` with the tables.
+Of a change it also has `total`, the rows changed with those of triggers, and `written`: each table that the statement
+writes, with what is done to it, by which triggers, and after a rehearsal its rows before and after.
 
 SQLite's own limits and its progress handler bound what a statement asks for step by step; one call of a function, such as
 `printf('%.*c', 100000000, 'x')` or `instr` of long texts, is no step. So the kernel bounds the process, and whoever
@@ -28,6 +30,12 @@ LIMITS = {
 READING = frozenset((sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE, sqlite3.SQLITE_FUNCTION))
 NEVER = frozenset((sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH, sqlite3.SQLITE_PRAGMA, sqlite3.SQLITE_CREATE_VTABLE))
 TOUCHING = frozenset((sqlite3.SQLITE_READ, sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE))
+VERBS = {sqlite3.SQLITE_INSERT: "INSERT", sqlite3.SQLITE_UPDATE: "UPDATE", sqlite3.SQLITE_DELETE: "DELETE"}
+MAX_WRITTEN = 50
+"""The most tables that a statement's writes are told of."""
+_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0"
+COUNTING_S = 2.0
+"""The most seconds that counting the rows of these tables takes."""
 INTERNAL = frozenset(("sqlite_dbpage", "dbstat", "sqlite_stmt", "bytecode", "tables_used", "sqlite_memstat"))
 """Modules whose tables are SQLite's own pages and state: deleted rows are read there, and any page is written."""
 PLAIN = frozenset(("json_each", "json_tree", "jsonb_each", "jsonb_tree", "generate_series"))
@@ -66,11 +74,26 @@ def carried_out(request: dict[str, Any]) -> dict[str, Any]:
         if request["rehearse"]:
             connection.execute("BEGIN")
         connection.set_progress_handler(lambda: int(time.monotonic() > ends_s), 1000)
-        connection.set_authorizer(authorizer(writes=request["write"], closed=closed_tables(connection)))
+        written: dict[str, Written] = {}
+        decide = authorizer(writes=request["write"], closed=closed_tables(connection), written=written)
+        connection.set_authorizer(decide)
         with connection:
             reply = fetched(connection.execute(request["statement"]), request)
+            if not request["write"]:
+                return reply
+            reply["total"] = connection.total_changes
             if request["rehearse"]:
+                names, until_s = list(written), min(ends_s, time.monotonic() + COUNTING_S)
+                after = counted(connection, names, until_s)
                 connection.rollback()
+                before = counted(connection, names, until_s)
+            else:
+                names, after, before = list(written), {}, {}
+            reply["written"] = [
+                {"table": name, "verbs": sorted(written[name].verbs), "triggers": sorted(written[name].triggers),
+                 "before": before.get(name), "after": after.get(name), "gone": name in before and name not in after}
+                for name in names[:MAX_WRITTEN]
+            ]  # fmt: skip
             return reply
     except (UnicodeEncodeError, ValueError, OverflowError):
         return {"error": "characters"}
@@ -95,6 +118,28 @@ def fetched(cursor: sqlite3.Cursor, request: dict[str, Any]) -> dict[str, Any]:
         rows.append(cells)
     columns = [cell(str(column[0]), request["max_cell"]) for column in cursor.description]
     return {"columns": columns, "rows": rows, "more": more, "count": cursor.rowcount}
+
+
+class Written:
+    """What a statement does to a table, and the triggers that do it."""
+
+    def __init__(self) -> None:
+        self.verbs: set[str] = set()
+        self.triggers: set[str] = set()
+
+
+def counted(connection: sqlite3.Connection, names: list[str], until_s: float) -> dict[str, int | None]:
+    """The rows of each of these tables that is there and holds its rows itself; None where the time is up."""
+    there = {str(name) for (name,) in connection.execute(_TABLES)}
+    found: dict[str, int | None] = {name: None for name in names[:MAX_WRITTEN] if name in there}
+    connection.set_progress_handler(lambda: int(time.monotonic() > until_s), 1000)
+    for name in found:
+        quoted = name.replace('"', '""')
+        try:  # sum(1), for count(*) is one step, which nothing ends
+            (found[name],) = connection.execute(f'SELECT coalesce(sum(1), 0) FROM "{quoted}"').fetchone()
+        except sqlite3.Error:
+            break
+    return found
 
 
 def cell(value: Any, most: int) -> Any:
@@ -128,14 +173,20 @@ def closed_tables(connection: sqlite3.Connection) -> frozenset[str]:
     return frozenset(closed | (modules - PLAIN - own))
 
 
-def authorizer(*, writes: bool, closed: frozenset[str] = INTERNAL) -> Callable[..., int]:
-    """The decision on each thing that a statement does, as SQLite asks for it."""
+def authorizer(
+    *, writes: bool, closed: frozenset[str] = INTERNAL, written: dict[str, Written] | None = None
+) -> Callable[..., int]:
+    """The decision on each thing that a statement does, as SQLite asks for it; notes in `written` what it writes."""
 
     def decide(action: int, first: str | None, second: str | None, base: str | None, inner: str | None) -> int:
         if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in FORBIDDEN_FUNCTIONS:
             return sqlite3.SQLITE_DENY
         if action in TOUCHING and (first or "").lower() in closed:
             return sqlite3.SQLITE_DENY
+        if written is not None and action in VERBS and not (first or "").lower().startswith("sqlite_"):
+            noted = written.setdefault(first or "", Written())
+            noted.verbs.add(VERBS[action])
+            noted.triggers.update([inner] if inner else [])
         allowed = action not in NEVER if writes else action in READING
         return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 

@@ -55,6 +55,13 @@ class ToolDefinition:
     """The server's claims about effects; shown, and never believed."""
 
     @property
+    def defaults(self) -> Json:
+        """The values that arguments have where a call leaves them out. Models are not told: they are the server's words."""
+        properties = self.schema.get("properties")
+        named = properties.items() if isinstance(properties, dict) else ()
+        return {str(name): each["default"] for name, each in named if isinstance(each, dict) and "default" in each}
+
+    @property
     def digest(self) -> str:
         """SHA-256 of all that a person approved, 16 hex digits."""
         said = canonical([self.name, self.description, self.schema, self.hints])

@@ -158,8 +158,7 @@ class RemoteTools:
         )
 
     def _tool(self, definition: ToolDefinition) -> Tool:
-        changed = definition.name in self.changes
-        spec = spec_of(definition, self.declaration, fenced=True if changed else None)
+        spec = spec_of(definition, self.declaration, fenced=definition.name in self.changes or None)
 
         async def call(**arguments: Any) -> str:
             return await self._call(definition.name, arguments)
@@ -172,6 +171,7 @@ class RemoteTools:
             self.declaration.timeout_s + 5.0,
             origin=None if self.declaration.trusted else self.declaration.origin,
             declares=self.declaration.declares(definition.name),
+            defaults=definition.defaults,
         )
 
     # -- calls --
