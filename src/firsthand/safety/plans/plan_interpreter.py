@@ -24,7 +24,9 @@ Read = Callable[[str, str, str], Awaitable[Any]]
 """Text, question and kind -> the quarantined reader's typed answer; PlanError if it has none."""
 MAX_STEPS = 5_000
 MAX_WORK = 2_000_000
-"""The most parts and statements that a plan handles, each as often as it does; `TEXT_PER_PART` characters are a part."""
+"""The most parts of values that a plan handles, each as often as it does; `TEXT_PER_PART` characters are as much as one."""
+STATEMENT = 10
+"""The work of a statement or of an item of a loop."""
 TURN = 20_000
 """The work after which the event loop has a turn."""
 MAX_ITEMS = 500
@@ -56,6 +58,7 @@ class PlanRun:
         self._names: dict[str, Labelled] = {}
         self._steps = self._work = self._turned = 0
         self._passed = Label()
+        self._ends: dict[ast.AST, bool] = {}
 
     async def run(self, statements: Sequence[ast.stmt]) -> Labelled:
         """The plan's answer; an empty text if it gives none."""
@@ -68,7 +71,7 @@ class PlanRun:
     async def _block(self, statements: Sequence[ast.stmt], under: Label) -> None:
         for statement in statements:
             try:
-                await self._spend(1)
+                await self._spend(STATEMENT)
                 await self._statement(statement, under.join(self._passed))
             except (
                 KeyError,
@@ -118,8 +121,13 @@ class PlanRun:
 
     def _pass(self, within: Sequence[ast.AST], label: Label) -> None:
         """Labels all that comes after a place where the plan could have ended: that it goes on says something too."""
-        if label != Label() and any(_is_answer(node) for each in within for node in ast.walk(each)):
+        if label != Label() and any(map(self._can_end, within)):
             self._passed = self._passed.join(label)
+
+    def _can_end(self, place: ast.AST) -> bool:
+        if place not in self._ends:
+            self._ends[place] = any(map(_is_answer, ast.walk(place)))
+        return self._ends[place]
 
     async def _spend(self, work: int) -> None:
         """Counts work, and gives the event loop a turn now and then. PlanError beyond `MAX_WORK`."""
@@ -139,7 +147,7 @@ class PlanRun:
         if isinstance(whole.value, list):
             if len(whole.value) > MAX_ITEMS:
                 raise PlanError(f"a loop has {len(whole.value)} items: at most {MAX_ITEMS} are carried out")
-            await self._spend(len(whole.value))
+            await self._spend(STATEMENT * len(whole.value))
         return whole.items()
 
     async def _value(self, node: ast.expr, under: Label) -> Labelled:
