@@ -127,6 +127,7 @@ ASKED = "m = inbox()\na = [x for x in ['111', '666'] if x in m.body]\n"
         "m = inbox()\na = [calculator(expression=x) for x in ['111', '666'] if x in m.body]\npay(account=text(a[0]))",
         "m = inbox()\nif '111' in m.body:\n    answer('x')\npay(account='111')",
         "m = inbox()\nfor x in [1, 2]:\n    if '111' in m.body:\n        answer('x')\n    pay(account='111')",
+        "m = inbox()\nfor x in [y for y in ['zz'] if y in m.body]:\n    answer('x')\npay(account='111')",
         "m = inbox()\na = [answer('x') for x in [1] if '111' in m.body]\npay(account='111')",
     ],
 )

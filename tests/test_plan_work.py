@@ -18,14 +18,14 @@ TIMES = f"for i in [{','.join('1' * 300)}]:\n"
 TOO_MUCH = "^the plan handles more than 2000000 values: loop less often, or over smaller values$"
 
 
-def run(text, done=0, **results):
+def run(text, done=0, strict=False, **results):
     async def call(name, arguments, labels):
         return Labelled(results[name])
 
     async def read(text, question, kind):
         return "read"
 
-    plan = PlanRun(call, read)
+    plan = PlanRun(call, read, strict=strict)
     plan._work = done
     return asyncio.run(plan.run(parse_plan(text, list(results)))), plan
 
@@ -118,6 +118,11 @@ def test_the_event_loop_has_a_turn_every_20000_parts():
     assert turns("x = 1") == (0, STATEMENT)
 
 
+def test_a_branch_that_is_not_taken_is_work_too():
+    text = "if 1 == 2:\n" + "    y = 1\n" * 200
+    assert run(text, strict=True)[1]._work > 200 * 3
+
+
 def test_a_plan_that_works_can_be_cancelled():
     async def cancelled():
         plan = "```python\n" + f"{DOUBLED}{TIMES}" + "    b = len(a)\n" * 8 + "```"
@@ -158,6 +163,7 @@ def test_sorted_and_unique_are_bounded_for_texts_too():
     assert flat(run("answer(sorted('cab'))")[0])[0] == ["a", "b", "c"]
     assert flat(run("answer(unique(t()))", t="ab" * (MAX_PARTS // 2))[0])[0] == ["a", "b"]
     for name in ("sorted", "unique"):
+        assert run(f"answer({name}(t()))", t=list(range(1_000)))[1]._work > 1_000 * 10, "by the comparisons of a sort"
         with pytest.raises(PlanError, match="line 1: ValueError"):
             run(f"answer({name}(t()))", t="a" * (MAX_PARTS + 1))
 

@@ -1,7 +1,6 @@
 """The policy guard and its approvers: questions, records, claims and refusals as they are written."""
 
 import asyncio
-from contextvars import copy_context
 from dataclasses import replace
 
 import pytest
@@ -9,7 +8,6 @@ import pytest
 from firsthand import Task
 from firsthand.errors import ConfigError, ModelError, UnknownName
 from firsthand.loop.approval import Decision
-from firsthand.loop.concurrency import Branch, enter_branch
 from firsthand.message import ToolCall, user
 from firsthand.safety.approvers import ApprovalQuestion, ask_in_turn, check_approvers, model
 from firsthand.safety.plans.labelled import carrying
@@ -154,14 +152,10 @@ def test_the_plan_is_the_options_or_else_the_tasks_and_the_model_says_it_from_re
 
 
 def test_labels_that_a_plan_carried_stand_in_for_witnesses():
-    def within_a_branch():
-        enter_branch(Branch())
-        with carrying({"to": Label("untrusted", None, frozenset({"web"}))}):
-            assert called(CallPolicy(), Asked(), send, {"to": ["bob@home.org"]})[1] == "authority_from_trusted"
-        with carrying({"to": USER}):
-            assert called(CallPolicy(), Asked(), send, {"to": ["eve@e.org"]})[0] == "pass"
-
-    copy_context().run(within_a_branch)
+    with carrying({"to": Label("untrusted", None, frozenset({"web"}))}):
+        assert called(CallPolicy(), Asked(), send, {"to": ["bob@home.org"]})[1] == "authority_from_trusted"
+    with carrying({"to": USER}):
+        assert called(CallPolicy(), Asked(), send, {"to": ["eve@e.org"]})[0] == "pass"
     assert called(CallPolicy(), Asked(), send, {"to": ["eve@e.org"]})[0] == "block"
 
 

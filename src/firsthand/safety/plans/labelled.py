@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from firsthand.loop.concurrency import Branch, current_branch
+from firsthand.loop.concurrency import Branch, entered_branch
 from firsthand.safety.rules.labels import Label, join_all
 
 MAX_PARTS = 50_000
@@ -19,7 +19,9 @@ MAX_TEXT = 20_000_000
 TEXT_PER_PART = 100
 """Characters that are as much work as one value."""
 
-_carried: ContextVar[tuple[Branch, dict[str, Label]] | None] = ContextVar("firsthand_carried", default=None)
+_carried: ContextVar[tuple[Branch | None, dict[str, Label] | None]] = ContextVar(
+    "firsthand_carried", default=(None, None)
+)
 
 
 @contextmanager
@@ -28,7 +30,7 @@ def carrying(labels: dict[str, Label]) -> Iterator[None]:
 
     The label under an empty name is that of the conditions under which the call is made.
     """
-    mark = _carried.set((current_branch(), labels))
+    mark = _carried.set((entered_branch(), labels))
     try:
         yield
     finally:
@@ -40,8 +42,8 @@ def carried() -> dict[str, Label] | None:
 
     An agent that a tool asks has a branch of its own: its calls are not those that the labels are of.
     """
-    branch, labels = _carried.get() or (None, None)
-    return labels if branch is current_branch() else None
+    branch, labels = _carried.get()
+    return labels if branch is entered_branch() else None
 
 
 @dataclass(frozen=True)
