@@ -10,7 +10,6 @@ import pytest
 
 from firsthand.safety.plans.labelled import Labelled
 from firsthand.safety.plans.plan_interpreter import (
-    _FUNCTIONS,
     MAX_ITEMS,
     MAX_SIZE,
     MAX_STEPS,
@@ -134,15 +133,16 @@ def test_a_list_is_made_of_the_items_that_pass_all_tests_and_leaves_the_name_as_
     assert Plan(strict=True, rows=rows).value("[y for y in rows]").label == LEFT
     assert Plan(rows=rows).value("[y for y in rows]").label == Label()
     many = Plan(rows=Labelled([1] * 501))
-    assert len(many.run._items(Labelled([1] * 500))) == 500
+    assert len(asyncio.run(many.run._items(Labelled([1] * 500)))) == 500
     with pytest.raises(PlanError, match=r"^a loop has 501 items: at most 500 are carried out$"):
         many.value("[y for y in rows]")
 
 
 def test_a_tool_gets_plain_arguments_with_the_label_of_each_and_of_the_place_under_an_empty_name() -> None:
     plan = Plan(to=Labelled([Labelled("ann", LEFT), "bob"], RIGHT))
-    assert plan.value("send(to=to, body='hi')", UNDER) == Labelled("result 1", of("send"))
     labels = {"to": RIGHT.join(LEFT).join(UNDER), "body": USER.join(UNDER), "": UNDER}
+    sent = Labelled("result 1", of("send").join(labels["to"]).join(labels["body"]))
+    assert plan.value("send(to=to, body='hi')", UNDER) == sent
     assert plan.asked == [("send", {"to": ["ann", "bob"], "body": "hi"}, labels)]
     with pytest.raises(_Answered) as answered:
         plan.value("answer(to)", UNDER)
@@ -152,11 +152,11 @@ def test_a_tool_gets_plain_arguments_with_the_label_of_each_and_of_the_place_und
     assert plan.value("look()").value == "result 2" and plan.asked[1] == ("look", {}, {"": Label()})
 
 
-def test_the_reader_gets_text_question_and_kind_and_its_answer_depends_on_the_first_two() -> None:
+def test_the_reader_gets_text_question_and_kind_and_its_answer_depends_on_all_three() -> None:
     kind = Labelled("number", of("kind"))
     plan = Plan(page=Labelled("a page", LEFT), rows=Labelled([1, "é"], LEFT), ask=Labelled("who?", RIGHT), kind=kind)
     assert plan.value("read(page, ask)") == Labelled(1, LEFT.join(RIGHT))
-    assert plan.value("read(rows, 'how many?', kind)") == Labelled(2, LEFT.join(USER))
+    assert plan.value("read(rows, 'how many?', kind)") == Labelled(2, LEFT.join(USER).join(of("kind")))
     assert plan.value("read(page, question=ask, kind=kind)").value == 3
     assert plan.asked == [
         ("a page", "who?", "text"), ('[1,"é"]', "how many?", "number"), ("a page", "who?", "number"),
@@ -238,13 +238,16 @@ def test_functions_keep_the_label_of_all_that_they_look_at() -> None:
     inner = Labelled(5, RIGHT)
     rows = Labelled([9, inner, 9, 7], LEFT)
     both = LEFT.join(RIGHT)
-    assert _FUNCTIONS["first"](rows) == Labelled(9, LEFT) and _FUNCTIONS["last"](rows) == Labelled(7, LEFT)
-    assert _FUNCTIONS["len"](rows) == Labelled(4, both)
-    assert _FUNCTIONS["sorted"](rows) == Labelled([5, 7, 9, 9], both)
-    assert _FUNCTIONS["unique"](rows) == Labelled([9, 5, 7], both)
-    assert _FUNCTIONS["text"](rows) == Labelled("[9,5,9,7]", both) and _FUNCTIONS["text"](Labelled("é")).value == "é"
-    assert _FUNCTIONS["number"](Labelled("2.5", LEFT)) == Labelled(2.5, LEFT)
-    assert _FUNCTIONS["first"](Labelled([inner], LEFT)) is inner
+    plan = Plan(
+        rows=rows, e=Labelled("é"), n=Labelled("2.5", LEFT), one=Labelled([inner], LEFT), bare=Labelled([inner])
+    )
+    given = {
+        "first(rows)": Labelled(9, LEFT), "last(rows)": Labelled(7, LEFT), "len(rows)": Labelled(4, both),
+        "sorted(rows)": Labelled([5, 7, 9, 9], both), "unique(rows)": Labelled([9, 5, 7], both),
+        "text(rows)": Labelled("[9,5,9,7]", both), "text(e)": Labelled("é"), "number(n)": Labelled(2.5, LEFT),
+        "first(one)": Labelled(5, both), "last(bare)": inner,
+    }  # fmt: skip
+    assert {text: plan.value(text) for text in given} == given
     assert (_shown("a"), _shown(1.5), _shown(None), _shown({"b": 1, "a": "é"})) == (
         "a",
         "1.5",

@@ -229,8 +229,11 @@ def test_a_field_or_an_item_takes_the_paths_that_begin_with_it_and_is_trusted_at
     assert whole.at("x") == Labelled(1, box, ("id",), "box")
     rows = Labelled([whole, 5, ["a"]], box, (".",), "box")
     item = Label("trusted", frozenset({"ann"}), frozenset({"box"}))
-    assert rows.items() == [whole, Labelled(5, item, (".",), "box"), Labelled(["a"], box, (".",), "box")]
-    assert whole.under(Label()) is whole and whole.under(USER) == Labelled(whole.value, box.join(USER))
+    assert rows.items() == [whole.under(box), Labelled(5, item, (".",), "box"), Labelled(["a"], box, (".",), "box")]
+    assert whole.under(Label()) is whole and (whole.under(USER).label, whole.under(USER).floor) == (
+        box.join(USER),
+        USER,
+    )
     for call in (lambda: rows.at("x"), lambda: whole.items()):
         with pytest.raises(TypeError):
             call()

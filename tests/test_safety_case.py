@@ -181,7 +181,10 @@ def test_carried_labels_stand_for_witnesses():
     assert [each.source for each in case(send, given, labels={"to": web}).powers] == ["", ""]
     found = case(send, given, labels={"to": ann}).powers
     assert found == (Witness("to", "bob@b.org", "a, b: id"), Witness("to", "b\u043eb@b.org", "a, b: id"))
-    assert case(send, given, labels={"body": web}).powers[0].source == "default"
+    assert case(send, given, labels={"body": web}).powers[0].source == ""
+    assert case(send, given, labels={"body": USER}).powers[0].source == "default, user"
+    unnamed = case(send, given, labels={"": USER, "body": web})
+    assert [unnamed._label_of(name).is_trusted for name in ("", "to", "body")] == [False] * 3
     assert case(send, given, labels={"to": Label()}).powers[0].source == "user"
     told = case(send, given, labels={"to": Label(readers=frozenset()), "body": ann, "fee": web})
     assert told.tells_of(["ann"]) == "" and told.tells_of(["bob"]) == told.tells_of(["ann", "bob"]) == "a, b: id, web"

@@ -1,9 +1,11 @@
 """The language of plans: values with labels, what the parser refuses and says, and what each expression gives."""
 
 import asyncio
+from contextvars import copy_context
 
 import pytest
 
+from firsthand.loop.concurrency import Branch, enter_branch
 from firsthand.safety.plans.labelled import MAX_PARTS, Labelled, carried, carrying, flat
 from firsthand.safety.plans.plan_interpreter import MAX_ITEMS, MAX_SIZE, MAX_STEPS, PlanRun
 from firsthand.safety.plans.plan_program import MAX_CHARS, MAX_NODES, PlanError, parse_plan
@@ -168,7 +170,8 @@ def test_a_field_is_trusted_where_its_path_is_declared_and_inherits_otherwise():
     star = Labelled({"a": {"id": 1}, "b": 2}, BOX, ("*.id", "."), "box")
     assert star.at("a").at("id").label == trusted("id") and star.at("b").label == BOX
     inner = Labelled(1, WEB)
-    assert Labelled([inner, 2], BOX).items() == [inner, Labelled(2, BOX)]
+    assert Labelled([inner, 2], BOX).items() == [Labelled(1, BOTH), Labelled(2, BOX)]
+    assert Labelled([inner]).items()[0] is inner and Labelled({"a": inner}, BOX).at("a") == Labelled(1, BOTH)
     for wrong, error in (
         (lambda: whole.at("none"), KeyError),
         (lambda: inner.at("x"), TypeError),
@@ -281,8 +284,14 @@ def test_arguments_are_equal_in_any_order_and_a_question_may_be_named():
 
 
 def test_the_labels_of_a_call_are_carried_within_it_alone():
-    with carrying({"a": WEB}):
-        with carrying({}):
-            assert carried() == {}
-        assert carried() == {"a": WEB}
-    assert carried() is None
+    def within_a_branch():
+        enter_branch(Branch())
+        with carrying({"a": WEB}):
+            with carrying({}):
+                assert carried() == {}
+            assert carried() == {"a": WEB}
+            enter_branch(Branch())
+            assert carried() is None, "the calls of another attempt are others"
+        assert carried() is None
+
+    copy_context().run(within_a_branch)

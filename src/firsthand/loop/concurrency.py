@@ -72,6 +72,11 @@ def current_branch() -> Branch:
     return _branch.get() or Branch()
 
 
+def entered_branch() -> Branch | None:
+    """The branch that the running code belongs to; None outside an attempt."""
+    return _branch.get()
+
+
 def enter_branch(branch: Branch) -> None:
     """Make `branch` the current one for the running task and the tasks it starts."""
     _branch.set(branch)

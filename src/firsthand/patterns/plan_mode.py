@@ -86,8 +86,10 @@ class _Caller:
         self.ctx, self.tools = ctx, tools
 
     async def call(self, name: str, arguments: Json, labels: dict[str, Label]) -> Labelled:
-        """The labelled result. PlanError if the call was refused or failed, without what was said about it."""
-        control = labels.pop("", Label())
+        """The result, labelled by the tool's declaration; what the arguments' labels add is the interpreter's to join.
+
+        PlanError if the call was refused or failed, without what was said about it.
+        """
         with carrying(labels):
             result = await self.ctx.call(ToolCall(f"plan-{name}", name, arguments))
         if result.is_error:
@@ -98,8 +100,7 @@ class _Caller:
         except (ValueError, RecursionError):
             value = text
         declares = self.tools[name].declares
-        whole = Labelled(value, label_of_result(name, declares), declares.trusts if declares is not None else (), name)
-        return whole if control.is_trusted else whole.under(control)
+        return Labelled(value, label_of_result(name, declares), declares.trusts if declares is not None else (), name)
 
 
 class _QuarantinedReader:

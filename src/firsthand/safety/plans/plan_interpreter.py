@@ -7,13 +7,14 @@ readers say of an error is not passed on: it may have been written by anybody.
 from __future__ import annotations
 
 import ast
+import asyncio
 import operator
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from firsthand.message import Json, canonical
-from firsthand.safety.plans.labelled import Labelled, flat
+from firsthand.safety.plans.labelled import MAX_PARTS, Flat, Labelled, flattened
 from firsthand.safety.plans.plan_program import PlanError
 from firsthand.safety.rules.labels import USER, Label, join_all
 
@@ -22,6 +23,12 @@ CallTool = Callable[[str, Json, dict[str, Label]], Awaitable[Labelled]]
 Read = Callable[[str, str, str], Awaitable[Any]]
 """Text, question and kind -> the quarantined reader's typed answer; PlanError if it has none."""
 MAX_STEPS = 5_000
+MAX_WORK = 2_000_000
+"""The most parts of values that a plan handles, each as often as it does; `TEXT_PER_PART` characters are as much as one."""
+STATEMENT = 10
+"""The work of a statement or of an item of a loop."""
+TURN = 20_000
+"""The work after which the event loop has a turn."""
 MAX_ITEMS = 500
 MAX_SIZE = 1_000_000
 """The most characters or items of a value that a plan makes."""
@@ -49,7 +56,9 @@ class PlanRun:
         self.made: dict[str, Labelled] = {} if made is None else made
         self._seen: Counter[str] = Counter()
         self._names: dict[str, Labelled] = {}
-        self._steps = 0
+        self._steps = self._work = self._turned = 0
+        self._passed = Label()
+        self._ends: dict[ast.AST, bool] = {}
 
     async def run(self, statements: Sequence[ast.stmt]) -> Labelled:
         """The plan's answer; an empty text if it gives none."""
@@ -62,7 +71,8 @@ class PlanRun:
     async def _block(self, statements: Sequence[ast.stmt], under: Label) -> None:
         for statement in statements:
             try:
-                await self._statement(statement, under)
+                await self._spend(STATEMENT)
+                await self._statement(statement, under.join(self._passed))
             except (
                 KeyError,
                 TypeError,
@@ -71,6 +81,7 @@ class PlanRun:
                 ZeroDivisionError,
                 AttributeError,
                 OverflowError,
+                RecursionError,
             ) as error:
                 raise PlanError(f"line {statement.lineno}: {type(error).__name__}") from None
 
@@ -81,33 +92,63 @@ class PlanRun:
             case ast.Expr(value=value):
                 await self._value(value, under)
             case ast.If(test=test, body=body, orelse=orelse):
-                condition = await self._value(test, under)
-                plain, label = flat(condition)
+                plain, label, _ = await self._plain(await self._value(test, under))
                 inner = self._within(under, label)
                 await self._block(body if plain else orelse, inner)
-                self._taint(orelse if plain else body, inner)
+                await self._taint(orelse if plain else body, inner)
+                self._pass([*body, *orelse], inner)
             case ast.For(target=ast.Name(id=name), iter=iterated, body=body):
                 whole = await self._value(iterated, under)
                 inner = self._within(under, whole.label)
-                for item in self._items(whole):
+                for item in await self._items(whole):
                     self._names[name] = item.under(inner)
                     await self._block(body, inner)
-                self._taint(body, inner)
+                await self._taint(body, inner)
+                self._pass(body, inner)
 
     def _within(self, under: Label, condition: Label) -> Label:
         return under.join(condition) if self._strict else under
 
-    def _taint(self, statements: Sequence[ast.stmt], label: Label) -> None:
+    async def _taint(self, statements: Sequence[ast.stmt], label: Label) -> None:
         """Labels the names that a branch which was not taken would have set: that it was not says something too."""
-        for node in (node for statement in statements for node in ast.walk(statement)):
+        if label == Label():
+            return
+        nodes = [node for statement in statements for node in ast.walk(statement)]
+        await self._spend(len(nodes))
+        for node in nodes:
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in self._names:
                 self._names[node.id] = self._names[node.id].under(label)
 
-    def _items(self, whole: Labelled) -> list[Labelled]:
-        items = whole.items()
-        if len(items) > MAX_ITEMS:
-            raise PlanError(f"a loop has {len(items)} items: at most {MAX_ITEMS} are carried out")
-        return items
+    def _pass(self, within: Sequence[ast.AST], label: Label) -> None:
+        """Labels all that comes after a place where the plan could have ended: that it goes on says something too."""
+        if label != Label() and any(map(self._can_end, within)):
+            self._passed = self._passed.join(label)
+
+    def _can_end(self, place: ast.AST) -> bool:
+        if place not in self._ends:
+            self._ends[place] = any(map(_is_answer, ast.walk(place)))
+        return self._ends[place]
+
+    async def _spend(self, work: int) -> None:
+        """Counts work, and gives the event loop a turn now and then. PlanError beyond `MAX_WORK`."""
+        self._work += work
+        if self._work > MAX_WORK:
+            raise PlanError(f"the plan handles more than {MAX_WORK} values: loop less often, or over smaller values")
+        if self._work - self._turned >= TURN:
+            self._turned = self._work
+            await asyncio.sleep(0)
+
+    async def _plain(self, value: Any) -> Flat:
+        found = flattened(value)
+        await self._spend(found.work)
+        return found
+
+    async def _items(self, whole: Labelled) -> list[Labelled]:
+        if isinstance(whole.value, list):
+            if len(whole.value) > MAX_ITEMS:
+                raise PlanError(f"a loop has {len(whole.value)} items: at most {MAX_ITEMS} are carried out")
+            await self._spend(STATEMENT * len(whole.value))
+        return whole.items()
 
     async def _value(self, node: ast.expr, under: Label) -> Labelled:
         self._steps += 1
@@ -127,10 +168,10 @@ class PlanRun:
             case ast.List(elts=parts):
                 return Labelled([await self._value(each, under) for each in parts])
             case ast.Dict(keys=keys, values=values):
-                names = [flat(await self._value(key, under)) for key in keys if key is not None]
-                label = join_all(each for _, each in names)
+                names = [await self._plain(await self._value(key, under)) for key in keys if key is not None]
+                label = join_all(each.label for each in names)
                 made = {
-                    str(name): await self._value(each, under) for (name, _), each in zip(names, values, strict=True)
+                    str(name.plain): await self._value(each, under) for name, each in zip(names, values, strict=True)
                 }
                 return Labelled(made, label)
             case ast.ListComp(elt=element, generators=[generator]):
@@ -140,8 +181,8 @@ class PlanRun:
         return await self._computed(node, under)
 
     async def _subscript(self, whole: Labelled, key: Labelled) -> Labelled:
-        index, label = flat(key)
-        found = whole.at(index) if isinstance(index, str) else whole.items()[index]
+        index, label, _ = await self._plain(key)
+        found = whole.at(index) if isinstance(index, str) else whole.item(index)
         return found if label == USER else found.under(label)
 
     async def _comprehension(self, element: ast.expr, generator: ast.comprehension, under: Label) -> Labelled:
@@ -149,12 +190,15 @@ class PlanRun:
         name, found = generator.target.id, []
         whole = await self._value(generator.iter, under)
         outer, label = self._names.get(name), self._within(Label(), whole.label)
-        for item in self._items(whole):
+        for item in await self._items(whole):
             self._names[name] = item
-            kept = [flat(await self._value(test, under)) for test in generator.ifs]
-            label = self._within(label, join_all(each for _, each in kept))
-            if all(plain for plain, _ in kept):
-                found.append(await self._value(element, under))
+            inner = self._within(under, whole.label)
+            kept = [await self._plain(await self._value(test, inner)) for test in generator.ifs]
+            about = join_all(each.label for each in kept)
+            label = self._within(label, about)
+            if all(each.plain for each in kept):
+                found.append(await self._value(element, self._within(inner, about)))
+        self._pass([element, *generator.ifs], under.join(label))
         self._names.pop(name, None)
         if outer is not None:
             self._names[name] = outer
@@ -179,41 +223,59 @@ class PlanRun:
                 return await self._value(value, under)
             case _:
                 raise PlanError(f"line {node.lineno}: {type(node).__name__} is not part of the language")
-        plain, labels = zip(*[flat(await self._value(each, under)) for each in parts], strict=True)
+        operands = [await self._plain(await self._value(each, under)) for each in parts]
+        plain = [each.plain for each in operands]
         if (
             isinstance(node, ast.BinOp)
             and isinstance(node.op, ast.Mult)
             and not all(isinstance(v, int | float) for v in plain)
         ):
             raise TypeError
-        return Labelled(_bounded(compute(*plain)), join_all(labels))
+        return Labelled(_bounded(compute(*plain)), join_all(each.label for each in operands))
 
     async def _called(self, name: str, node: ast.Call, under: Label) -> Labelled:
         given = [await self._value(each, under) for each in node.args]
         named = {each.arg: await self._value(each.value, under) for each in node.keywords if each.arg is not None}
         if name == "answer":
             (value,) = given
+            await self._plain(value)
             raise _Answered(value.under(under))
         if name == "read":
             return await self._reading(*given, **named)
-        if name in _FUNCTIONS:
-            return _FUNCTIONS[name](*given)
-        pairs = {key: flat(value) for key, value in named.items()}
-        arguments = {key: plain for key, (plain, _) in pairs.items()}
-        labels = {key: label.join(under) for key, (_, label) in pairs.items()} | {"": under}
-        return await self._once(f"{name} {canonical(arguments)}", lambda: self._call(name, arguments, labels))
+        if name in _FUNCTIONS or name in _ENDS:
+            return await self._applied(name, *given)
+        pairs = {key: await self._plain(value) for key, value in named.items()}
+        arguments = {key: each.plain for key, each in pairs.items()}
+        labels = {key: each.label.join(under) for key, each in pairs.items()} | {"": under}
+        found = await self._once(f"{name} {canonical(arguments)}", lambda: self._call(name, arguments, labels))
+        return found.under(join_all(labels.values()))
+
+    async def _applied(self, name: str, whole: Labelled) -> Labelled:
+        """The result of one of the language's own functions."""
+        if name in _ENDS:
+            return whole.item(_ENDS[name])
+        plain, label, work = await self._plain(whole)
+        if name in ("sorted", "unique"):
+            if len(plain) > MAX_PARTS:
+                raise ValueError
+            await self._spend(work * len(plain).bit_length())
+        return Labelled(_FUNCTIONS[name](plain), label)
 
     async def _reading(self, text: Labelled, question: Labelled, kind: Labelled | None = None) -> Labelled:
-        (shown, label), (asked, about), (of, _) = flat(text), flat(question), flat(kind or Labelled("text"))
+        given = [await self._plain(each) for each in (text, question, kind or Labelled("text"))]
+        shown, asked, of = (each.plain for each in given)
 
         async def ask() -> Labelled:
-            found = await self._read(_shown(shown), str(asked), str(of))
-            return Labelled(found, label.join(about))
+            return Labelled(await self._read(_shown(shown), str(asked), str(of)))
 
-        return await self._once(f"read {canonical([shown, asked, of])}", ask)
+        found = await self._once(f"read {canonical([shown, asked, of])}", ask)
+        return found.under(join_all(each.label for each in given))
 
     async def _once(self, key: str, action: Callable[[], Awaitable[Labelled]]) -> Labelled:
-        """The result of an action in an earlier run of the plan, or now; equal actions are told apart by their number."""
+        """The result of an action in an earlier run of the plan, or now; equal actions are told apart by their number.
+
+        Its label is that of the action alone: what the arguments depend on may be another thing in each run.
+        """
         self._seen[key] += 1
         key = f"{self._seen[key]} {key}"
         if key not in self.made:
@@ -234,28 +296,23 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else canonical(value)
 
 
-def _first(whole: Labelled) -> Labelled:
-    return whole.items()[0]
+def _is_answer(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "answer"
 
 
-def _last(whole: Labelled) -> Labelled:
-    return whole.items()[-1]
+def _unique(values: Any) -> list[Any]:
+    """The values without those that are equal to an earlier one, in time linear in their number.
+
+    A number is looked up by its digits, for numbers with equal hashes are easily made.
+    """
+    found: dict[Any, Any] = {}
+    for each in values:
+        number = int(each) if isinstance(each, float) and each.is_integer() else each
+        found.setdefault((f"{number:d}",) if isinstance(number, int) else each, each)
+    return list(found.values())
 
 
-def _of_plain(function: Callable[[Any], Any]) -> Callable[[Labelled], Labelled]:
-    def applied(whole: Labelled) -> Labelled:
-        plain, label = flat(whole)
-        return Labelled(function(plain), label)
-
-    return applied
-
-
-_FUNCTIONS: dict[str, Callable[..., Labelled]] = {
-    "first": _first,
-    "last": _last,
-    "len": _of_plain(len),
-    "text": _of_plain(_shown),
-    "sorted": _of_plain(sorted),
-    "unique": _of_plain(lambda values: list(dict.fromkeys(values))),
-    "number": _of_plain(float),
-}
+_ENDS = {"first": 0, "last": -1}
+_FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+    "len": len, "text": _shown, "sorted": sorted, "unique": _unique, "number": float,
+}  # fmt: skip

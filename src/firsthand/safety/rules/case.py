@@ -87,7 +87,8 @@ class CallCase:
     earlier: tuple[Earlier, ...] = ()
     bounds: PolicyBounds = field(default_factory=PolicyBounds)
     labels: Mapping[str, Label] | None = None
-    """The labels of the arguments where a plan carried them; None where witnesses must do."""
+    """The labels of the arguments where a plan carried them, by the names that it gave, and of the conditions of the call
+    under an empty name; None where witnesses must do."""
 
     @property
     def declares(self) -> Declaration:
@@ -138,12 +139,24 @@ class CallCase:
         return path in known and known[path] in (None, "", [], {})
 
     def _carried(self, found: Witness) -> Witness:
-        """The witness by the label that a plan carried; what the plan did not give is the tool's default."""
-        assert self.labels is not None
-        label = self.labels.get(found.argument.partition(".")[0], Label(origins=frozenset({"default"})))
+        """The witness by the label that a plan carried."""
+        label = self._label_of(found.argument.partition(".")[0])
         if label.is_trusted:
             return found._replace(source=", ".join(sorted(label.origins)) or "user", problem="")
         return found._replace(source="")
+
+    def _label_of(self, name: str) -> Label:
+        """The label of an argument. One that the plan did not give by its name may hold a part of any that it gave.
+
+        It is the tool's default only if it equals that.
+        """
+        assert self.labels is not None
+        if name and name in self.labels:
+            return self.labels[name]
+        default, conditions = Label(origins=frozenset({"default"})), self.labels.get("", Label())
+        schema = self.tool.spec.parameters["properties"].get(name, {})
+        is_default = "default" in schema and self.arguments.get(name) == schema["default"]
+        return default.join(conditions if is_default else join_all(self.labels.values()))
 
     @cached_property
     def recipients(self) -> tuple[Witness, ...]:
