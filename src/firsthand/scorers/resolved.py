@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from firsthand.benchmark import Scorer
-from firsthand.errors import DataError, SandboxError
+from firsthand.errors import ConfigError, DataError, SandboxError
 from firsthand.sandbox.git_repository import commit_alone
 from firsthand.sandbox.repository_workspace import ROOT, ContainerPlace, SandboxPlace, Workplace, container_engine
 from firsthand.sandbox.sandbox_limits import RunLimits
@@ -60,7 +60,13 @@ class TaskWorkplaces:
     test_s: float = 1800.0
     """Time limit of one task's tests, in seconds."""
     engine: str = ""
-    """Program that runs containers; empty means docker or podman, whichever is found."""
+    """Program that runs containers: docker, podman or an absolute path; empty means the first of the two that is found."""
+
+    def __post_init__(self) -> None:
+        if self.engine not in ("", "docker", "podman") and not Path(self.engine).is_absolute():
+            raise ConfigError(
+                f"engine is {self.engine[:80]!r}: give docker, podman, or the absolute path of such a program"
+            )
 
     def ready(self, task: Task) -> None:
         """SandboxError if the task needs a container, and nothing here runs one."""
