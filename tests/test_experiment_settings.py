@@ -199,7 +199,7 @@ def test_options_of_a_run_from_elsewhere_start_no_program_and_name_nothing_of_th
     bad = ["engine=bash", "engine=docker2", "network=true", "network=yes", "data=recs", "packages=x+recs", "data=~"]
     bad += ["repos=gone", "packages=recs,x"]
     for text in [*(f"swe_records:{option}" for option in bad), "lm_eval:trust=true"]:
-        with pytest.raises(ConfigError, match="was made elsewhere and names the benchmark .*, then add --trust$"):
+        with pytest.raises(ConfigError, match=r"was made elsewhere and names the benchmark .*, then add --trust$"):
             expect_known("f", {"benchmark": [text]})
 
 

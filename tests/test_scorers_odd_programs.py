@@ -124,9 +124,9 @@ def test_calls_are_those_of_the_last_message_and_each_is_matched_once() -> None:
 
 def test_a_run_tells_each_reason_why_it_is_not_resolved() -> None:
     def scored(*, ended: str = "done", doubt: str = "", machinery: Any = (), kind: str = "", **results: str) -> Score:
-        run = TestRun(results, 1, ended, "git apply", doubt, 1.23456, "t", "l" * 2500)
+        run = TestRun(results, 1, ended, "git apply", doubt, 1.23456, "t", "l" * 2500, machinery)
         secret = {"FAIL_TO_PASS": ["a", "b"], "PASS_TO_PASS": ["c"], **({"eval_type": kind} if kind else {})}
-        return verdict(run, secret, machinery=machinery)
+        return verdict(run, secret)
 
     good = {
         "applied": True,

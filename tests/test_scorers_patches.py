@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -299,7 +300,7 @@ def test_a_run_is_resolved_if_all_tests_that_must_pass_did_and_its_log_is_truste
         return TestRun(made, 1, ended, "git apply", doubt, 1.23456, "bwrap", "x" * 3000 + "end")
 
     base = {"applied": True, "applied_with": "git apply", "exit_status": 1, "wall_s": 1.235, "tier": "bwrap"}
-    found = verdict(run(), secret, machinery=["conftest.py"])
+    found = verdict(replace(run(), machinery=("conftest.py",)), secret)
     assert found.value == 1 and found.detail == {
         **base, "fail_to_pass": [2, 2], "pass_to_pass": [3, 3], "changes_test_machinery": ["conftest.py"],
     }  # fmt: skip
