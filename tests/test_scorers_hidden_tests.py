@@ -120,8 +120,9 @@ def test_a_patch_is_applied_with_git_or_patch_and_makes_room_for_the_tests(tmp_p
     made = replace(tests, test_patch=adds("tests/test_new.py", "def test_x(): pass"))
     assert applied(adds("tests/test_new.py", "mine"), made) == "git apply"
     assert not (calc / "tests/test_new.py").exists(), "a file that the hidden tests make is removed"
-    with pytest.raises(PatchRefused, match=r"^the patch conflicts with the tests: error: "):
-        applied(adds("tests/new", "x"), replace(tests, test_patch=adds("tests/new/test_x.py", "pass")))
+    told = ToldPlace(outcome("git apply\n"), outcome(status=96, stderr="error: x"))
+    with pytest.raises(PatchRefused, match=r"^the patch conflicts with the tests: error: x$"):
+        apply(told, GOOD, tests)
     wrong = tests.test_patch.replace("from calc import double\n", "from other import it\n")
     with pytest.raises(DataError, match=r"^the test patch does not apply to the commit: error: ") as refused:
         applied("", replace(tests, test_patch=wrong))

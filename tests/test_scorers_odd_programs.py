@@ -137,7 +137,9 @@ def test_a_run_tells_each_reason_why_it_is_not_resolved() -> None:
         "wall_s": 1.235,
         "tier": "t",
     }
-    assert scored(a="PASSED", b="XFAIL", c="SKIPPED") == Score("resolved", 1.0, good)
+    assert scored(a="PASSED", b="PASSED", c="PASSED") == Score("resolved", 1.0, good)
+    told = good | {"skipped_or_xfailed": ["b", "c"]}
+    assert scored(a="PASSED", b="XFAIL", c="SKIPPED") == Score("resolved", 1.0, told)
     assert scored(ended="error", a="PASSED", b="PASSED", c="PASSED", machinery=["x"] * 21).detail == good | {
         "changes_test_machinery": ["x"] * 20
     }

@@ -112,14 +112,13 @@ def from_commit(
         "eval_type": "pass_and_fail",
     }
     places = TaskWorkplaces(folder=Path("/"), packages=tuple(packages), test_s=test_s)
-    to_fix, to_keep = interruption.run(_sort_tests(row, places, repeats))
-    return check({**row, "FAIL_TO_PASS": to_fix, "PASS_TO_PASS": to_keep}, f"commit {digest[:12]}") | {
-        "test_cmd": command
-    }
+    to_fix, to_keep, xfailed = interruption.run(_sort_tests(row, places, repeats))
+    lists = {"FAIL_TO_PASS": to_fix, "PASS_TO_PASS": to_keep, "XFAIL": xfailed}
+    return check(row | lists, f"commit {digest[:12]}") | {"test_cmd": command}
 
 
-async def _sort_tests(row: Json, places: TaskWorkplaces, repeats: int) -> tuple[list[str], list[str]]:
-    """Return the tests that the patch makes pass, and those that pass with and without it."""
+async def _sort_tests(row: Json, places: TaskWorkplaces, repeats: int) -> tuple[list[str], list[str], list[str]]:
+    """Return the tests that the patch makes pass, those that pass with and without it, and the expected failures."""
     task = Task("record", "", metadata={key: row[key] for key in ("repo", "base_commit")}, secret=row)
 
     async def results(patch: str) -> list[TestRun]:
@@ -147,7 +146,8 @@ async def _sort_tests(row: Json, places: TaskWorkplaces, repeats: int) -> tuple[
             f"no test fails before the patch and passes after it ({len(passing)} pass): does the command run the tests that "
             f"the commit changes? The log ends {last.log[-500:]!r}"
         )
-    return to_fix, [name for name in steady if name not in to_fix]
+    xfailed = [name for name in steady if any(run.results.get(name) == "XFAIL" for run in after)]
+    return to_fix, [name for name in steady if name not in to_fix], xfailed
 
 
 def is_test(path: str) -> bool:

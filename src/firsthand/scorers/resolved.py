@@ -187,8 +187,9 @@ def verdict(run: TestRun, secret: Mapping[str, Any]) -> Score:
     """Score a run of the tests: 1 if all that must pass did, and the log is trusted."""
     fail_only = secret.get("eval_type") == "fail_only"
     to_fix, to_keep = list(secret["FAIL_TO_PASS"]), list(secret["PASS_TO_PASS"])
-    unfixed = [name for name in to_fix if not passed(name, run.results, fail_only=fail_only)]
-    broken = [name for name in to_keep if not kept(name, run.results, fail_only=fail_only)]
+    xfailed = secret.get("XFAIL")
+    unfixed = [name for name in to_fix if not passed(name, run.results, fail_only=fail_only, xfailed=xfailed)]
+    broken = [name for name in to_keep if not kept(name, run.results, fail_only=fail_only, xfailed=xfailed)]
     finished = run.ended in ("done", "error")
     good = finished and not unfixed and not broken and not run.doubt
     detail: dict[str, Any] = {
@@ -209,6 +210,9 @@ def verdict(run: TestRun, secret: Mapping[str, Any]) -> Score:
         }
         detail["reason"] = "; ".join(reason for reason, applies in reasons.items() if applies)
         detail |= {"still_failing": unfixed[:20], "broken": broken[:20], "log_end": run.log[-2000:]}
+    unexpected = [name for name in [*to_fix, *to_keep] if run.results.get(name) in ("XFAIL", "SKIPPED")]
+    if unexpected and xfailed is None:
+        detail["skipped_or_xfailed"] = unexpected[:20]
     if run.machinery:
         detail["changes_test_machinery"] = list(run.machinery)[:20]
     return Score("resolved", float(good), detail)
@@ -242,7 +246,9 @@ async def run_tests(place: Workplace, patch: str, tests: HiddenTests, limits: Ru
     outcome = await place.shell("exec bash /tmp/work/eval.sh", files=files, limits=limits)
     log = outcome.stdout
     results = read_log(log, tests.log_parser)
-    doubt = "" if outcome.ended not in ("done", "error") else _doubt(results, outcome.exit_status, canary)
+    doubt = (
+        "" if outcome.ended not in ("done", "error") else _doubt(results, outcome.exit_status, canary, tests.fail_only)
+    )
     if canary is not None:
         results = {name: status for name, status in results.items() if not canary.owns(name)}
     return TestRun(
@@ -339,13 +345,13 @@ def _runner(words: Sequence[str]) -> str:
     return "sympy" if "bin/test" in words else ""
 
 
-def _doubt(results: Results, exit_status: int | None, canary: Canary | None) -> str:
+def _doubt(results: Results, exit_status: int | None, canary: Canary | None, fail_only: bool = False) -> str:
     """Return the reason not to trust the log; "" if it is trusted."""
     if canary is not None and canary.lost(results):
         return "the log cannot be trusted: it does not report the two canary tests as one passed and one failed"
     failed = canary is not None or any(status in ("FAILED", "ERROR") for status in results.values())
     if results and failed and exit_status == 0:
         return "the log cannot be trusted: the exit status is 0, and a test failed"
-    if results and not failed and exit_status != 0:
+    if (results or fail_only) and not failed and exit_status != 0:
         return f"the log cannot be trusted: the exit status is {exit_status}, and it names no failed test"
     return ""

@@ -117,6 +117,8 @@ def check(row: Json, where: str) -> Json:
         )
     for key in ("FAIL_TO_PASS", "PASS_TO_PASS"):
         record[key] = _names(row.get(key), key, where)
+    if row.get("XFAIL") is not None:
+        record["XFAIL"] = _names(row["XFAIL"], "XFAIL", where)
     if not record["FAIL_TO_PASS"]:
         raise DataError(f"{where}: FAIL_TO_PASS is empty, so there is nothing to resolve")
     for key in ("patch", "test_patch"):
@@ -214,7 +216,7 @@ def _task(record: Json, prompt: str, **more: Any) -> Task:
         id=record["instance_id"],
         prompt=prompt,
         metadata={key: record[key] for key in ("repo", "base_commit", "image")} | {"cluster": record["repo"]},
-        secret={key: record[key] for key in hidden},
+        secret={key: record[key] for key in hidden} | ({"XFAIL": record["XFAIL"]} if "XFAIL" in record else {}),
         **more,
     )
 
