@@ -156,7 +156,7 @@ def test_a_run_tells_each_reason_why_it_is_not_resolved() -> None:
     assert none.detail["broken"] == [f"p{at}" for at in range(20)], "the first twenty of each"
     assert scored(kind="fail_only").value == 1.0 and scored(kind="fail_only", c="FAILED").detail["broken"] == ["c"]
     assert (
-        scored(kind="fail_only", a="ERROR").value == 1.0
+        scored(kind="fail_only", a="ERROR").value == 0.0
         and not kept("x", {})
         and kept("x", {"x": "SKIPPED"})
         and not passed("x", {"x": "SKIPPED"})

@@ -22,7 +22,7 @@ from firsthand.benchmarks.swe.swe_tasks import (
 )
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
-from firsthand.sandbox.git_repository import commit_alone, git
+from firsthand.sandbox.git_repository import commit_alone, expect_ordinary_files, git
 from firsthand.scorers.patches.test_logs import GOOD
 from firsthand.scorers.resolved import HiddenTests, TaskWorkplaces, TestRun, run_tests
 from firsthand.system import interruption
@@ -96,6 +96,7 @@ def from_commit(
     if repeats < 1:
         raise ConfigError(f"repeats is {repeats}: give 1 or more")
     path = Path(repo).expanduser().resolve()
+    expect_ordinary_files(path)
     digest = _full_hash(path, commit)
     with tempfile.TemporaryDirectory(prefix="firsthand-") as folder:
         parent, message, patch, test_patch = _split(path, digest, Path(folder, "pair"))
@@ -165,7 +166,7 @@ def _split(path: Path, digest: str, pair: Path) -> tuple[str, str, str, str]:
         source = pair.with_name("whole")
         git("init", "--quiet", "--bare", "--template=", str(source))
         git("fetch", "--quiet", "--no-tags", str(path), "+refs/*:refs/bundled/*", folder=source)
-    git("fetch", "--quiet", "--depth=2", "--no-tags", source.as_uri(), digest, folder=pair)
+    git("fetch", "--quiet", "--depth=2", "--no-tags", source.as_uri(), digest, folder=pair, watched=pair)
     parents = git("log", "-1", "--format=%P", digest, folder=pair).decode().split()
     if len(parents) != 1:
         raise DataError(f"the commit {digest[:12]} has {len(parents)} parents: give a commit with one parent")
