@@ -18,6 +18,7 @@ def test_where_a_log_lists_failures_alone_a_test_of_a_file_that_was_not_loaded_h
         "ERROR: tests.test_calc (unittest.loader._FailedTest.tests.test_calc)\nImportError: broken\n",
         "tests.test_calc (unittest.loader._FailedTest.tests.test_calc) ... ERROR\n",
         "ERROR: tests.test_calc (unittest.loader._FailedTest)\n",
+        "ERROR: test_calc (unittest.loader._FailedTest.test_calc)\n",
         "ERROR: setUpClass (tests.test_calc.TestCalc)\n",
         "ERROR: setUpModule (tests.test_calc)\n",
         f"ERROR: {TEST}\n{TEST} ... ERROR\n",
