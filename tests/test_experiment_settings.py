@@ -187,6 +187,22 @@ def test_names_of_a_run_from_elsewhere_are_loaded_if_they_are_installed(home: Pa
     }  # fmt: skip
 
 
+def test_options_of_a_run_from_elsewhere_start_no_program_and_name_nothing_of_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recs").mkdir()
+    (tmp_path / "gone").symlink_to("nowhere")
+    fine = ["swe_records:engine=podman", "swe_records:engine=docker:network=false", "agentbench_db:engine=mariadb"]
+    fine += ["mmlu:subject=anatomy", "many_shot:shots=0-2-8", "gpqa:data=hub", "swe_records:data=others"]
+    expect_known("f", {"benchmark": fine})
+    bad = ["engine=bash", "engine=docker2", "network=true", "network=yes", "data=recs", "packages=x+recs", "data=~"]
+    bad += ["repos=gone", "packages=recs,x"]
+    for text in [*(f"swe_records:{option}" for option in bad), "lm_eval:trust=true"]:
+        with pytest.raises(ConfigError, match=r"was made elsewhere and names the benchmark .*, then add --trust$"):
+            expect_known("f", {"benchmark": [text]})
+
+
 def parent(agent: str, model: str, benchmark: str = "arithmetic") -> Any:
     return SimpleNamespace(agent_name=agent, agent={"name": agent, "model": model}, benchmark=benchmark)
 

@@ -87,13 +87,18 @@ def test_a_blob_is_text_of_a_bounded_length(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(git_repository, "MAX_BLOB_BYTES", 6)
 
     def found(script: str) -> str | None:
-        program(tmp_path, f'#!/bin/sh\necho "$@" > {tmp_path}/log\n{script}\n')
+        size = f'[ "$3" != -s ] || {{ ( {script} ) | wc -c; exit 0; }}'
+        program(tmp_path, f'#!/bin/sh\necho "$@" >> {tmp_path}/log\n{size}\n{script}\n')
         return blob(tmp_path / "b", "c0", "d/é.py")
 
     assert found("printf 'é1234'") == "é1234" and found("printf 'é12345'") is None, "bytes, not characters"
     assert found("printf ''") == "" and found("printf 'a\\0b'") is None and found("printf '\\377'") is None
     assert found("echo no >&2; exit 128") is None
-    assert (tmp_path / "log").read_text() == f"--git-dir={tmp_path}/b cat-file blob c0:d/é.py\n"
+    asked = [line.split()[2] for line in (tmp_path / "log").read_text().splitlines()]
+    assert asked == ["-s", "blob", "-s", *["-s", "blob"] * 4], (
+        "the size is asked first, and too large a file is not read"
+    )
+    assert (tmp_path / "log").read_text().endswith(f"--git-dir={tmp_path}/b cat-file blob c0:d/é.py\n")
 
 
 @pytest.fixture

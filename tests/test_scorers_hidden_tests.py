@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from firsthand.errors import DataError, SandboxError
 from firsthand.sandbox.repository_workspace import ROOT, ContainerPlace
 from firsthand.sandbox.sandbox import Outcome
 from firsthand.sandbox.sandbox_limits import RunLimits
+from firsthand.scorers.patches.applied_patch import AppliedPatch, apply_patch
 from firsthand.scorers.resolved import (
     COMMANDS,
     END,
@@ -23,7 +25,6 @@ from firsthand.scorers.resolved import (
     HiddenTests,
     PatchRefused,
     TaskWorkplaces,
-    _apply,
     _with_pytest,
     resolved,
     run_tests,
@@ -38,7 +39,7 @@ SCRIPT = f"setup it\n{START}\npytest -rA tests/test_calc.py\n{END}\n"
 class FolderPlace:
     """A workplace in a folder of this machine: /testbed and /tmp/work are folders in it."""
 
-    base = ""
+    base = f"{ROOT}/.git"
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.asked = folder, list[RunLimits | None]()
@@ -82,6 +83,16 @@ def outcome(stdout: str = "", status: int | None = 0, *, stderr: str = "", ended
     return Outcome(how, status, stdout, stderr, 1.25, None, None, "bubblewrap")
 
 
+def apply(place: Any, patch: str, tests: HiddenTests) -> AppliedPatch:
+    """Apply a patch as `run_tests` does."""
+    return asyncio.run(
+        apply_patch(
+            place, patch, base_commit=tests.base_commit, test_patch=tests.test_patch, reference=tests.reference,
+            command="python -m pytest", limits=COMMANDS,
+        )
+    )  # fmt: skip
+
+
 def hidden(record: dict[str, Any]) -> HiddenTests:
     return HiddenTests(record["base_commit"], record["test_patch"], SCRIPT, "pytest")
 
@@ -93,10 +104,10 @@ def test_a_patch_is_applied_with_git_or_patch_and_makes_room_for_the_tests(tmp_p
 
     def applied(patch: str, tests: HiddenTests = tests) -> str:
         subprocess.run("git reset -q --hard; git clean -qfd", shell=True, cwd=calc, check=True)
-        return asyncio.run(_apply(place, patch, tests))
+        return apply(place, patch, tests).how
 
     assert applied(GOOD) == "git apply" and "x / 2" in (calc / "calc/__init__.py").read_text()
-    assert applied("") == "" and place.asked == [COMMANDS] * 2
+    assert applied("") == "" and place.asked == [COMMANDS] * 3
     with pytest.raises(PatchRefused, match=r"^the patch does not apply: error: "):
         applied(GOOD.replace("x // 2", "x // 3"))
     assert applied(GOOD.replace(" \n \n def", " \n # other\n def")) == "patch --fuzz=5"
@@ -109,9 +120,9 @@ def test_a_patch_is_applied_with_git_or_patch_and_makes_room_for_the_tests(tmp_p
     made = replace(tests, test_patch=adds("tests/test_new.py", "def test_x(): pass"))
     assert applied(adds("tests/test_new.py", "mine"), made) == "git apply"
     assert not (calc / "tests/test_new.py").exists(), "a file that the hidden tests make is removed"
-    link = adds("tests/new", "../calc").replace("100644", "120000") + "\\ No newline at end of file\n"
-    with pytest.raises(PatchRefused, match=r"^the patch conflicts with the tests: error: "):
-        applied(link, replace(tests, test_patch=adds("tests/new/test_x.py", "pass")))
+    told = ToldPlace(outcome("git apply\n"), outcome(status=96, stderr="error: x"))
+    with pytest.raises(PatchRefused, match=r"^the patch conflicts with the tests: error: x$"):
+        apply(told, GOOD, tests)
     wrong = tests.test_patch.replace("from calc import double\n", "from other import it\n")
     with pytest.raises(DataError, match=r"^the test patch does not apply to the commit: error: ") as refused:
         applied("", replace(tests, test_patch=wrong))
@@ -136,23 +147,23 @@ def test_files_that_the_hidden_tests_change_delete_or_move_are_set_back_first(tm
         for theirs in (changes, deletes, moves, record["test_patch"]):
             subprocess.run("git reset -q --hard; git clean -qfd", shell=True, cwd=calc, check=True)
             tests = replace(hidden(record), test_patch=theirs)
-            assert asyncio.run(_apply(FolderPlace(tmp_path), mine, tests)) == "git apply", (mine, theirs)
+            assert apply(FolderPlace(tmp_path), mine, tests).how == "git apply", (mine, theirs)
             assert (calc / name).read_text() == text
 
 
 def test_an_end_of_no_known_status_is_an_error_of_the_sandbox() -> None:
     tests = HiddenTests("c", BREAKS, SCRIPT, "pytest")
     with pytest.raises(SandboxError, match=r"^the patch could not be applied \(error\): no room$"):
-        asyncio.run(_apply(ToldPlace(outcome(status=98, stderr=" no room\n")), GOOD, tests))
+        apply(ToldPlace(outcome(status=98, stderr=" no room\n")), GOOD, tests)
     with pytest.raises(SandboxError, match=r"^the patch could not be applied \(timeout\): $"):
-        asyncio.run(_apply(ToldPlace(outcome(status=None, ended="timeout")), GOOD, tests))
+        apply(ToldPlace(outcome(status=None, ended="timeout")), GOOD, tests)
     with pytest.raises(PatchRefused, match=f"^the patch does not apply: {'x' * 500}$"):
-        asyncio.run(_apply(ToldPlace(outcome(status=95, stderr="x" * 501)), GOOD, tests))
-    place = ToldPlace(outcome(" git apply\n"))
+        apply(ToldPlace(outcome(status=95, stderr="x" * 501)), GOOD, tests)
+    place = ToldPlace(outcome(" git apply\n"), outcome())
     several = adds("a b.py", "x") + GOOD + HEAD.replace("calc/__init__", "calc/old") + "@@ -1 +0,0 @@\n-x\n"
-    assert asyncio.run(_apply(place, "patch", replace(tests, test_patch=several))) == "git apply"
-    ((command, files, limits),) = place.asked
-    assert files == {"model.patch": "patch", "test.patch": several} and limits == COMMANDS
+    assert apply(place, "patch", replace(tests, test_patch=several)).how == "git apply"
+    (_, given, bounds), (command, files, limits) = place.asked
+    assert given == {"model.patch": "patch"} and files == {"test.patch": several} and limits == bounds == COMMANDS
     assert "\nrm -rf -- 'a b.py'\ngit checkout -q c -- calc/__init__.py calc/old.py\ngit apply --check " in command
 
 
@@ -170,13 +181,13 @@ def test_tests_run_after_their_setup_with_a_canary_among_them() -> None:
                 self.outcomes = [outcome(log, 1, stderr="warned")]
             return await super().shell(command, **given)
 
-    place = Place(outcome("git apply"))
+    place = Place(outcome("git apply"), outcome())
     run = asyncio.run(run_tests(place, "patch", tests, limits))
     assert (run.results, run.exit_status, run.ended, run.applied_with, run.doubt, run.wall_s, run.tier) == (
         {"tests/test_calc.py::test_half": "PASSED"}, 1, "error", "git apply", "", 1.25, "bubblewrap",
     )  # fmt: skip
     assert run.log.endswith("test_half\nwarned") and run.log.startswith("PASSED tests/z.py::")
-    (_, first, _), (command, files, given) = place.asked
+    (_, first, _), _, (command, files, given) = place.asked
     assert first["model.patch"] == "patch" and command == "exec bash /tmp/work/eval.sh" and given == limits
     lines = files["eval.sh"].split("\n")
     path = lines[7].split()[-1]
@@ -206,7 +217,9 @@ def test_without_a_patch_or_a_canary_the_exit_status_must_agree_with_the_log() -
         assert (run.applied_with, run.doubt, run.results) == ("nothing", doubt, {"t.py::a": "PASSED"})
         (_, files, _), (_, after, _) = place.asked
         assert (
-            files["model.patch"] == "" and list(after) == ["eval.sh"] and after["eval.sh"].endswith("3>&-\n pytest\n")
+            list(files) == ["test.patch"]
+            and list(after) == ["eval.sh"]
+            and after["eval.sh"].endswith("3>&-\n pytest\n")
         )
 
 
@@ -263,7 +276,7 @@ def test_workplaces_open_by_image_or_repository_and_pass_their_limits_on(
 
 ENGINE = r"""#!/bin/sh
 case "$1 $*" in
-  exec*'git apply'*) echo apply >> {log}; {apply} ;;
+  exec*'git apply '*) echo apply >> {log}; {apply} ;;
   exec*eval.sh) echo eval >> {log}; {tests} ;;
   exec*'cp -r'*) echo keep >> {log}; {keep} ;;
   exec*) cat > /dev/null ;;
@@ -349,7 +362,10 @@ def test_the_workplace_of_a_patch_is_closed_however_its_scoring_ends(tmp_path: P
     assert asked == [["run", "keep", "apply", "rm"]] * 2
     log = "printf 'PASSED t.py::a\\nPASSED t.py::b\\nPASSED t.py::c\\n'"
     patch = GOOD + adds("tests/conftest.py", "x = 1") + adds("conftest.py.txt", "y") + adds("setup.cfg", "z")
-    right = score(Container(tmp_path, apply="echo 'git apply'", tests=log), patch)
+    paths = ("tests/conftest.py", "conftest.py.txt", "setup.cfg")
+    raw = "".join(f":000000 100644 {'0' * 40} {'1' * 40} A\0{path}\0" for path in paths)
+    listed = f"echo 'git apply'; echo {base64.b64encode(raw.encode()).decode()}"
+    right = score(Container(tmp_path, apply=listed, tests=log), patch)
     assert 0 <= right.detail.pop("wall_s") < 60 and (right.name, right.value) == ("resolved", 1.0)
     assert right.detail == {
         "applied": True, "applied_with": "git apply", "fail_to_pass": [1, 1], "pass_to_pass": [2, 2], "exit_status": 0,
@@ -358,4 +374,4 @@ def test_the_workplace_of_a_patch_is_closed_however_its_scoring_ends(tmp_path: P
     wrong = score(Container(tmp_path, tests=f"{log}; echo 'FAILED t.py::a'; exit 1"))
     assert wrong.value == 0.0 and wrong.detail["reason"] == "1 of 1 tests still fail"
     assert "changes_test_machinery" not in wrong.detail and wrong.detail["fail_to_pass"] == [0, 1]
-    assert asked[2:] == [["run", "keep", "apply", "eval", "rm"]] * 2
+    assert asked[2:] == [["run", "keep", "apply", "apply", "eval", "rm"]] * 2

@@ -124,9 +124,9 @@ def test_calls_are_those_of_the_last_message_and_each_is_matched_once() -> None:
 
 def test_a_run_tells_each_reason_why_it_is_not_resolved() -> None:
     def scored(*, ended: str = "done", doubt: str = "", machinery: Any = (), kind: str = "", **results: str) -> Score:
-        run = TestRun(results, 1, ended, "git apply", doubt, 1.23456, "t", "l" * 2500)
+        run = TestRun(results, 1, ended, "git apply", doubt, 1.23456, "t", "l" * 2500, machinery)
         secret = {"FAIL_TO_PASS": ["a", "b"], "PASS_TO_PASS": ["c"], **({"eval_type": kind} if kind else {})}
-        return verdict(run, secret, machinery=machinery)
+        return verdict(run, secret)
 
     good = {
         "applied": True,
@@ -137,7 +137,9 @@ def test_a_run_tells_each_reason_why_it_is_not_resolved() -> None:
         "wall_s": 1.235,
         "tier": "t",
     }
-    assert scored(a="PASSED", b="XFAIL", c="SKIPPED") == Score("resolved", 1.0, good)
+    assert scored(a="PASSED", b="PASSED", c="PASSED") == Score("resolved", 1.0, good)
+    told = good | {"skipped_or_xfailed": ["b", "c"]}
+    assert scored(a="PASSED", b="XFAIL", c="SKIPPED") == Score("resolved", 1.0, told)
     assert scored(ended="error", a="PASSED", b="PASSED", c="PASSED", machinery=["x"] * 21).detail == good | {
         "changes_test_machinery": ["x"] * 20
     }
@@ -154,7 +156,7 @@ def test_a_run_tells_each_reason_why_it_is_not_resolved() -> None:
     assert none.detail["broken"] == [f"p{at}" for at in range(20)], "the first twenty of each"
     assert scored(kind="fail_only").value == 1.0 and scored(kind="fail_only", c="FAILED").detail["broken"] == ["c"]
     assert (
-        scored(kind="fail_only", a="ERROR").value == 1.0
+        scored(kind="fail_only", a="ERROR").value == 0.0
         and not kept("x", {})
         and kept("x", {"x": "SKIPPED"})
         and not passed("x", {"x": "SKIPPED"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -299,22 +300,23 @@ def test_a_run_is_resolved_if_all_tests_that_must_pass_did_and_its_log_is_truste
         return TestRun(made, 1, ended, "git apply", doubt, 1.23456, "bwrap", "x" * 3000 + "end")
 
     base = {"applied": True, "applied_with": "git apply", "exit_status": 1, "wall_s": 1.235, "tier": "bwrap"}
-    found = verdict(run(), secret, machinery=["conftest.py"])
+    found = verdict(replace(run(), machinery=("conftest.py",)), secret)
     assert found.value == 1 and found.detail == {
         **base, "fail_to_pass": [2, 2], "pass_to_pass": [3, 3], "changes_test_machinery": ["conftest.py"],
+        "skipped_or_xfailed": ["b", "d"],
     }  # fmt: skip
     found = verdict(run(a="SKIPPED", c="FAILED", e="ERROR", doubt="odd", ended="timeout"), secret)
     assert found.value == 0 and found.detail == {
         **base, "fail_to_pass": [1, 2], "pass_to_pass": [1, 3], "still_failing": ["a"], "broken": ["c", "e"],
         "reason": "the tests were ended: timeout; odd; 1 of 2 tests still fail; 2 of 3 tests are broken",
-        "log_end": "x" * 1997 + "end",
+        "log_end": "x" * 1997 + "end", "skipped_or_xfailed": ["a", "b", "d"],
     }  # fmt: skip
     for changes, value in (
         ({"doubt": "odd"}, 0), ({"ended": "timeout"}, 0), ({"ended": "done"}, 1), ({"a": "FAILED"}, 0), ({"d": "FAILED"}, 0),
     ):  # fmt: skip
         assert verdict(run(**changes), secret).value == value
     only: dict[str, Any] = {**secret, "eval_type": "fail_only"}
-    for status, value in (("ERROR", 1), ("FAILED", 0)):
+    for status, value in (("ERROR", 0), ("SKIPPED", 1), ("FAILED", 0)):
         assert verdict(run(a=status), only).value == value
     assert verdict(TestRun({}, 0, "done", "nothing", "", 0.0, "t", ""), only).value == 1
 

@@ -205,8 +205,8 @@ def test_tests_are_sorted_by_all_runs_before_and_after_the_patch(monkeypatch: py
     }
     fourth = {**third, "late": "PASSED", "odd": "SKIPPED"}
     found = sorted_tests(monkeypatch, ran(**first), ran(**second), ran(**third), ran("error", **fourth))
-    assert found == (["new", "fixed"], ["keeps"])
-    assert sorted_tests(monkeypatch, ran(), ran(b="PASSED", a="PASSED")) == (["b", "a"], [])
+    assert found == (["new", "fixed"], ["keeps"], ["fixed"])
+    assert sorted_tests(monkeypatch, ran(), ran(b="PASSED", a="PASSED")) == (["b", "a"], [], [])
 
 
 def test_runs_without_a_result_and_patches_that_fix_nothing_are_told_with_the_end_of_the_log(
@@ -238,10 +238,10 @@ def test_of_several_runs_the_last_says_whether_there_is_a_result(monkeypatch: py
         with pytest.raises(DataError) as told:
             sorted_tests(monkeypatch, before, before, before, passes, passes, last)
         assert str(told.value) == start + why
-        assert sorted_tests(monkeypatch, before, before, last, passes) == (["a"], [])
+        assert sorted_tests(monkeypatch, before, before, last, passes) == (["a"], [], [])
     several = ran(c="PASSED", b="PASSED", a="PASSED"), ran(a="PASSED", c="PASSED", d="PASSED")
     none = ran(b="FAILED", c="PASSED")
-    assert sorted_tests(monkeypatch, none, none, *several) == (["a"], ["c"]), "what one run lacks has not passed in it"
+    assert sorted_tests(monkeypatch, none, none, *several) == (["a"], ["c"], []), "what one run lacks has not passed in it"
     with pytest.raises(DataError, match=r"passes after it \(1 pass\): .* The log ends 'end'$"):
         sorted_tests(monkeypatch, passes, passes, passes, ran("done", "", "end", a="PASSED"))
 
@@ -257,7 +257,7 @@ def test_a_record_of_a_commit_holds_its_two_patches_its_script_and_the_sorted_te
 
     async def sort(row: Any, places: Any, repeats: int) -> Any:
         asked.append((row["patch"], places, repeats))
-        return ["t::new"], ["t::old", "t::older"]
+        return ["t::new"], ["t::old", "t::older"], ["t::older"]
 
     monkeypatch.setattr(swe_records, "_sort_tests", sort)
     record = swe_records.from_commit(path, "HEAD", packages=["/p"], test_s=9.0)
@@ -270,6 +270,7 @@ def test_a_record_of_a_commit_holds_its_two_patches_its_script_and_the_sorted_te
         "problem_statement": "halve odd numbers",
         "FAIL_TO_PASS": ["t::new"],
         "PASS_TO_PASS": ["t::old", "t::older"],
+        "XFAIL": ["t::older"],
         "patch": patch,
         "test_patch": tests,
         "log_parser": "pytest",

@@ -1,4 +1,4 @@
-"""What a patch makes beside a hidden test file, to be imported in its place, is removed before the tests run and named."""
+"""What a patch makes to be imported in place of a hidden test or its runner is found in the tree, removed, and named."""
 
 from __future__ import annotations
 
@@ -8,13 +8,30 @@ from pathlib import Path
 
 import pytest
 
+from firsthand.errors import DataError
 from firsthand.scorers import resolved as scorer
+from firsthand.scorers.patches.applied_patch import PatchRefused, intrusions
 from firsthand.scorers.patches.patch import read_patch
-from firsthand.scorers.resolved import TaskWorkplaces, _apply, resolved, shadows
+from firsthand.scorers.resolved import HiddenTests, TaskWorkplaces, resolved
 from firsthand.task import Task
 from firsthand.trace import Trace
 from swe_local import GOOD, adds, make_record
-from test_scorers_hidden_tests import SCRIPT, FolderPlace, hidden
+from test_scorers_hidden_tests import SCRIPT, FolderPlace, apply, hidden
+
+CLEAN = "git reset -q --hard; git clean -qfdx"
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> dict[str, str]:
+    """A record whose repository is at its commit."""
+    made = make_record(tmp_path)
+    subprocess.run(["git", "reset", "-q", "--hard", made["base_commit"]], cwd=tmp_path / "calc", check=True)
+    return made
+
+
+def new(path: str, text: str = "pass") -> str:
+    """A patch that makes a file, without git's own header."""
+    return adds(path, text).partition("\n")[2].partition("\n")[2]
 
 
 def test_what_shadows_a_hidden_test_file_is_found_by_how_python_imports() -> None:
@@ -22,30 +39,96 @@ def test_what_shadows_a_hidden_test_file_is_found_by_how_python_imports() -> Non
     beside = "pkg/tests/test_calc"
     found = [f"{beside}/__init__.py", f"{beside}.so", f"{beside}.cpython-312-x86_64-linux-gnu.so", f"{beside}.pyc"]
     found += [f"{beside}/__init__.so", "pkg/tests.py", "pkg.py", "pkg/tests/test_all.py"]
-    others = [f"{beside}.json", f"{beside}/data.py", "pkg/tests/__init__.py", "pkg/tests/test_calc2.py", "pkg/calc.py"]
-    others += ["test_calc.py", "pkg/tests/test_all/__init__.py", "pkg/tests/test_calc.py", "__init__.py"]
-    others += ["pkg/tests/.hidden.so"]
-    made = read_patch("".join(adds(path, "pass") for path in [*found, *others]))
-    assert shadows(made, tests) == found
+    found += [
+        "unittest/__init__.py",
+        "pytest.py",
+        "_pytest/__init__.py",
+        "traceback.py",
+        "pkg/tests/pluggy/__init__.py",
+    ]
+    packages = ["pkg/tests/__init__.py", "pkg/tests/test_all/__init__.py", "pkg/__init__.so"]
+    others = [f"{beside}.json", f"{beside}/data.py", "pkg/tests/test_calc2.py", "pkg/calc.py", "pkg/types.py"]
+    others += ["test_calc.py", "pkg/tests/test_calc.py", "__init__.py", "calendar/data.py", "html/index.html"]
+    others += ["pkg/tests/.hidden.so", "src/app/traceback.py"]
+    made = read_patch("".join(adds(path, "pass") for path in [*found, *packages, *others]))
+    sorted_out = intrusions(made, tests)
+    assert (list(sorted_out.hiding), list(sorted_out.packages)) == (found, packages)
+    assert list(sorted_out.machinery) == [*found, *packages]
     moved = "diff --git a/a.py b/pkg.py\nsimilarity index 100%\nrename from a.py\nrename to pkg.py\n"
-    assert shadows(read_patch(moved), tests) == ["pkg.py"]
+    assert not intrusions(read_patch(moved), tests).hiding, "git's raw diff has no renames: a move makes a file"
+    expected = intrusions(made, tests, ["pkg/tests/__init__.py", "traceback.py"])
+    assert "pkg/tests/__init__.py" not in expected.packages and "traceback.py" not in expected.hiding
+    assert expected.machinery == sorted_out.machinery
 
 
-def test_what_shadows_a_hidden_test_file_is_removed_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record, place, calc = make_record(tmp_path), FolderPlace(tmp_path), tmp_path / "calc"
-    subprocess.run(["git", "reset", "-q", "--hard", record["base_commit"]], cwd=calc, check=True)
+def test_files_that_decide_how_tests_run_are_named_wherever_they_lie() -> None:
+    named = ["conftest.py", "a/b/conftest.py", ".pytest.ini", "x.egg-info/entry_points.txt", "lib/unittest/__init__.py"]
+    named += ["bin/test", "tests/sitecustomize.py", "pkg/__init__.py"]
+    others = ["pkg/core.py", "bin/other", "docs/pytest.md", "unittest.txt", "__init__.py", "other/__init__.py"]
+    made = read_patch("".join(adds(path, "pass") for path in [*named, *others]))
+    tests = read_patch(adds("pkg/test_x.py", "pass"))
+    assert list(intrusions(made, tests, command="./bin/test -C pkg/test_x.py").machinery) == named
+    changed = [change.__class__(change.path, change.path) for change in made]
+    found = intrusions(changed, tests, command="bin/test")
+    assert list(found.machinery) == named and not found.hiding and not found.packages, "only new files are removed"
+
+
+def test_names_come_from_the_tree_however_a_patch_spells_them(record: dict[str, str], tmp_path: Path) -> None:
+    path, place, calc = "tests/test_calc/__init__.py", FolderPlace(tmp_path), tmp_path / "calc"
+    plain = new(path)
+    spelled = {
+        "prefix": plain.replace("/dev/null", f"a/{path}").replace(f"+++ b/{path}", f"+++ b/{path}~"),
+        "date": plain.replace(f"+++ b/{path}", f"+++ b/{path} 2020-01-01"),
+        "header": f"diff --git a/{path} b/{path}\nnew file mode 100644\njunk\n{GOOD.partition(chr(10))[2]}",
+        "ignored": plain + new(".gitignore", "*.py"),
+    }
+    for name, patch in spelled.items():
+        subprocess.run(CLEAN, shell=True, cwd=calc, check=True)
+        read_patch(patch)
+        applied = apply(place, patch, hidden(record))
+        assert applied.machinery == (path,) and not (calc / path).exists(), name
+    for text in (plain.replace(f"b/{path}", f'"b/{path}" x"'), plain.replace(f"b/{path}", '"b/\\8.py"')):
+        with pytest.raises(DataError, match=r"^line 2 of the patch: "):
+            read_patch(text)
+    assert read_patch(plain.replace(f"b/{path}", '"b/\\303\\251.py"\t2020'))[0].after == "é.py"
+
+
+def test_what_is_no_ordinary_file_in_the_tree_is_refused(record: dict[str, str], tmp_path: Path) -> None:
+    link = adds("tests/here", "..").replace("100644", "120000") + "\\ No newline at end of file\n"
+    with pytest.raises(
+        PatchRefused, match=r"^the patch makes 'tests/here', which is no ordinary file: only such may be"
+    ):
+        apply(FolderPlace(tmp_path), link, hidden(record))
+
+
+def test_a_new_package_on_the_way_to_a_hidden_test_stays_only_if_the_reference_makes_it(
+    record: dict[str, str], tmp_path: Path
+) -> None:
+    place, calc = FolderPlace(tmp_path), tmp_path / "calc"
+    patch = adds("tests/__init__.py", "__path__ = []") + adds("calc/new/__init__.py", "x = 1")
+    deep = record["test_patch"] + adds("calc/new/tests/test_x.py", "pass")
+    for reference, stays in ((GOOD, (False, False)), (patch, (True, True)), ("", (False, True))):
+        subprocess.run(CLEAN, shell=True, cwd=calc, check=True)
+        tests = HiddenTests(record["base_commit"], deep, SCRIPT, "pytest", reference=reference)
+        applied = apply(place, patch, tests)
+        assert applied.machinery == ("calc/new/__init__.py", "tests/__init__.py")
+        there = (calc / "tests/__init__.py").exists(), (calc / "calc/new/__init__.py").exists()
+        assert there == stays, "without a reference, a new folder may be a package"
+
+
+def test_what_shadows_a_hidden_test_file_is_removed_and_named(
+    record: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, calc = FolderPlace(tmp_path), tmp_path / "calc"
     patch = GOOD + adds("tests/test_calc/__init__.py", "mine = 1") + adds("tests/test_calc/data.py", "x = 1")
-    hiding = shadows(read_patch(patch), read_patch(record["test_patch"]))
-    assert asyncio.run(_apply(place, patch, hidden(record), hiding)) == "git apply"
+    assert apply(place, patch, hidden(record)).how == "git apply"
     assert not (calc / "tests/test_calc/__init__.py").exists() and (calc / "tests/test_calc/data.py").exists()
-    fresh = "git reset -q --hard; git clean -qfd"
-    subprocess.run(fresh, shell=True, cwd=calc, check=True)
     for head in ("/dev/null", "a/tests/test_calc.pyc"):  # `patch` makes a file under either header
+        subprocess.run(CLEAN, shell=True, cwd=calc, check=True)
         plain = f"--- {head}\n+++ b/tests/test_calc.pyc\n@@ -0,0 +1 @@\n+mine\n"
-        assert asyncio.run(_apply(place, plain, hidden(record), ["tests/test_calc.pyc", "calc/__init__.py"]))
+        assert apply(place, plain, hidden(record)).machinery == ("tests/test_calc.pyc",)
         assert not (calc / "tests/test_calc.pyc").exists()
-        assert (calc / "calc/__init__.py").exists(), "what the commit holds is the repository's own"
-        subprocess.run(fresh, shell=True, cwd=calc, check=True)
+    subprocess.run(CLEAN, shell=True, cwd=calc, check=True)
 
     async def opened(self: TaskWorkplaces, task: Task) -> FolderPlace:
         return place

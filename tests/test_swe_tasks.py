@@ -174,3 +174,13 @@ def test_own_records_are_read_with_their_options(tmp_path: Path) -> None:
         swe_records.swe_records(data=str(tmp_path))
     with pytest.raises(ConfigError, match=r"^swe_records needs data=FILE"):
         swe_records.swe_records()
+
+
+def test_a_container_engine_is_docker_podman_or_an_absolute_path() -> None:
+    for engine in ("", "docker", "podman", "/opt/bin/nerdctl"):
+        assert TaskWorkplaces(engine=engine).engine == engine
+    for engine in ("bash", "./docker", "Docker"):
+        with pytest.raises(
+            ConfigError, match=f"^engine is '{engine}': give docker, podman, or the absolute path of such"
+        ):
+            TaskWorkplaces(engine=engine)

@@ -22,7 +22,7 @@ from firsthand.benchmarks.swe.swe_tasks import (
 )
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
-from firsthand.sandbox.git_repository import commit_alone, git
+from firsthand.sandbox.git_repository import commit_alone, expect_ordinary_files, git
 from firsthand.scorers.patches.test_logs import GOOD
 from firsthand.scorers.resolved import HiddenTests, TaskWorkplaces, TestRun, run_tests
 from firsthand.system import interruption
@@ -96,6 +96,7 @@ def from_commit(
     if repeats < 1:
         raise ConfigError(f"repeats is {repeats}: give 1 or more")
     path = Path(repo).expanduser().resolve()
+    expect_ordinary_files(path)
     digest = _full_hash(path, commit)
     with tempfile.TemporaryDirectory(prefix="firsthand-") as folder:
         parent, message, patch, test_patch = _split(path, digest, Path(folder, "pair"))
@@ -112,14 +113,13 @@ def from_commit(
         "eval_type": "pass_and_fail",
     }
     places = TaskWorkplaces(folder=Path("/"), packages=tuple(packages), test_s=test_s)
-    to_fix, to_keep = interruption.run(_sort_tests(row, places, repeats))
-    return check({**row, "FAIL_TO_PASS": to_fix, "PASS_TO_PASS": to_keep}, f"commit {digest[:12]}") | {
-        "test_cmd": command
-    }
+    to_fix, to_keep, xfailed = interruption.run(_sort_tests(row, places, repeats))
+    lists = {"FAIL_TO_PASS": to_fix, "PASS_TO_PASS": to_keep, "XFAIL": xfailed}
+    return check(row | lists, f"commit {digest[:12]}") | {"test_cmd": command}
 
 
-async def _sort_tests(row: Json, places: TaskWorkplaces, repeats: int) -> tuple[list[str], list[str]]:
-    """Return the tests that the patch makes pass, and those that pass with and without it."""
+async def _sort_tests(row: Json, places: TaskWorkplaces, repeats: int) -> tuple[list[str], list[str], list[str]]:
+    """Return the tests that the patch makes pass, those that pass with and without it, and the expected failures."""
     task = Task("record", "", metadata={key: row[key] for key in ("repo", "base_commit")}, secret=row)
 
     async def results(patch: str) -> list[TestRun]:
@@ -147,7 +147,8 @@ async def _sort_tests(row: Json, places: TaskWorkplaces, repeats: int) -> tuple[
             f"no test fails before the patch and passes after it ({len(passing)} pass): does the command run the tests that "
             f"the commit changes? The log ends {last.log[-500:]!r}"
         )
-    return to_fix, [name for name in steady if name not in to_fix]
+    xfailed = [name for name in steady if any(run.results.get(name) == "XFAIL" for run in after)]
+    return to_fix, [name for name in steady if name not in to_fix], xfailed
 
 
 def is_test(path: str) -> bool:
@@ -165,7 +166,7 @@ def _split(path: Path, digest: str, pair: Path) -> tuple[str, str, str, str]:
         source = pair.with_name("whole")
         git("init", "--quiet", "--bare", "--template=", str(source))
         git("fetch", "--quiet", "--no-tags", str(path), "+refs/*:refs/bundled/*", folder=source)
-    git("fetch", "--quiet", "--depth=2", "--no-tags", source.as_uri(), digest, folder=pair)
+    git("fetch", "--quiet", "--depth=2", "--no-tags", source.as_uri(), digest, folder=pair, watched=pair)
     parents = git("log", "-1", "--format=%P", digest, folder=pair).decode().split()
     if len(parents) != 1:
         raise DataError(f"the commit {digest[:12]} has {len(parents)} parents: give a commit with one parent")

@@ -6,6 +6,8 @@ what is installed is made again, until somebody has looked at it and says so.
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,10 @@ from firsthand.system.home_seal import is_ours
 from firsthand.system.option_spec import Spec, parse_spec
 
 KINDS = ("benchmark", "pattern", "tool", "guard", "memory")
+_OPENING = {
+    "engine": ("", "docker", "podman", "sqlite", "mariadb"), "network": ("false",), "trust": ("false",), "write": ("false",),
+}  # fmt: skip
+"""Options that start a program or open a border, and the values of them that a run from elsewhere may state."""
 
 
 def is_own(run: Run) -> bool:
@@ -76,8 +82,17 @@ def _is_installed(kind: str, text: str) -> bool:
 
 
 def _is_plain(spec: Spec, known: Collection[str]) -> bool:
-    values = all(not set(value) & set("/\\:.") or _is_number(value) for value in spec.options.values())
+    values = all(_opens_nothing(key, value) for key, value in spec.options.items())
     return spec.name.partition("@")[0] in known and values and all(_is_plain(each, known) for each in spec.parts)
+
+
+def _opens_nothing(key: str, value: str) -> bool:
+    """True if an option is no path, no address, no file or folder of the current one, and starts and opens nothing."""
+    if key in _OPENING:
+        return value.lower() in _OPENING[key]
+    if set(value) & set("/\\:.~") and not _is_number(value):
+        return False
+    return not any(os.path.lexists(part) for part in {value, *re.split(r"[+,; ]", value)} if part and "\0" not in part)
 
 
 def _is_number(text: str) -> bool:

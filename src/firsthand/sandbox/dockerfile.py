@@ -20,9 +20,16 @@ from typing import Any
 
 from firsthand.errors import ConfigError, reason_of
 from firsthand.sandbox.sandbox import shared_packages
+from firsthand.system.ordinary_file import open_ordinary
 
 MAX_BYTES = 64 * 2**20
 """The most bytes of all copied files."""
+MAX_TEXT_BYTES = 2**20
+MAX_STEPS = 1_000
+"""Instructions and commands of a Dockerfile."""
+MAX_PATH_CHARS = 4_096
+"""The most characters of a working directory, which every relative WORKDIR lengthens."""
+_JOINS = re.compile(r"&&|;|\|\|\s*true")
 _IGNORED = {"CMD", "ENTRYPOINT", "EXPOSE", "LABEL", "MAINTAINER", "ARG", "HEALTHCHECK", "STOPSIGNAL", "VOLUME"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _WITH_VALUE = {"--timeout", "--retries", "-i", "--index-url", "--extra-index-url", "--trusted-host", "-t", "--target"}
@@ -61,12 +68,20 @@ class Built:
 def read_dockerfile(file: Path, context: Path, plain: re.Pattern[str]) -> Built:
     """The file as steps; `plain` are the images that this machine stands in for. ConfigError if it cannot be read."""
     try:
-        text = file.read_text(encoding="utf-8")
+        with open_ordinary(file) as opened:
+            raw = opened.read(MAX_TEXT_BYTES + 1)
+        text = raw.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the Dockerfile {str(file)!r} cannot be read: {reason_of(error)}") from None
+    if len(raw) > MAX_TEXT_BYTES:
+        raise ConfigError(f"the Dockerfile {str(file)!r} has more than {MAX_TEXT_BYTES:,} bytes: is it the right file?")
+    if sum(map(len, map(_parts, lines := list(_lines(text))))) > MAX_STEPS:
+        raise ConfigError(
+            f"the Dockerfile {str(file)!r} has more than {MAX_STEPS:,} instructions and commands: shorten it"
+        )
     built, left = Built(), MAX_BYTES
     folders: list[str] = []
-    for line in _lines(text):
+    for line in lines:
         name, _, rest = line.partition(" ")
         name, rest = name.upper(), rest.strip()
         if name == "FROM":
@@ -77,6 +92,10 @@ def read_dockerfile(file: Path, context: Path, plain: re.Pattern[str]) -> Built:
                 built.lacks.append(f"is built from the image {image.partition('@')[0]!r}")
         elif name == "WORKDIR":
             built.folder = _joined(built.folder, rest.strip("\"'"))
+            if len(built.folder) > MAX_PATH_CHARS:
+                raise ConfigError(
+                    f"the Dockerfile {str(file)!r} sets a WORKDIR of more than {MAX_PATH_CHARS:,} characters: shorten it"
+                )
             folders.append(built.folder)
         elif name == "ENV":
             built.environment |= _pairs(rest)
@@ -178,6 +197,11 @@ def _words(rest: str) -> list[Any]:
         return []
 
 
+def _parts(line: str) -> list[str]:
+    """The parts of an instruction that may each be a command."""
+    return _JOINS.split(line)
+
+
 def _commands(rest: str) -> list[str]:
     """The commands that `&&` and `;` join, where installing is among them; else all of it as it stands."""
     rest = re.sub(r"^(--\w+(=\S+)?\s+)+", "", rest)
@@ -186,7 +210,7 @@ def _commands(rest: str) -> list[str]:
             return [shlex.join(map(str, json.loads(rest)))]
         except (ValueError, RecursionError):
             return [rest]
-    parts = [part.strip() for part in re.split(r"&&|;|\|\|\s*true", rest)]
+    parts = [part.strip() for part in _JOINS.split(rest)]
     return [part for part in parts if part] if any(_INSTALLS.match(_bare(part)) for part in parts) else [rest]
 
 

@@ -13,7 +13,7 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
+import stat
 import tempfile
 import time
 import uuid
@@ -21,11 +21,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from firsthand.errors import ConfigError, DataError
+from firsthand.sandbox.bounded_process import Unfinished, run_bounded
 from firsthand.system.home import data_home
 
 FETCH_S = 600.0
 MAX_BLOB_BYTES = 4 * 2**20
 """The most bytes of a file that is shown or edited."""
+MAX_OUTPUT_BYTES = 64 * 2**20
+"""The most bytes that git may print."""
 LIMIT = "FIRSTHAND_REPOSITORIES_GB"
 LIMIT_GB = 20.0
 IN_USE_S = 24 * 3600.0
@@ -41,6 +44,7 @@ CONFIG = """[safe]
 	autocrlf = false
 	protectHFS = true
 	protectNTFS = true
+	bigFileThreshold = 64m
 [protocol]
 	allow = never
 [protocol "file"]
@@ -70,6 +74,7 @@ def commit_alone(repo: Path, commit: str) -> Path:
         raise DataError(f"the commit is {commit[:70]!r}: give all 40 digits of its hash")
     if not repo.exists():
         raise DataError(f"{str(repo)!r} is not there: the folder of a git repository, or a bundle, was expected")
+    expect_ordinary_files(repo)
     key = hashlib.sha256(f"{repo.resolve()}\0{commit}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
     kept = data_home() / "repositories" / key
     if kept.is_dir():
@@ -83,7 +88,7 @@ def commit_alone(repo: Path, commit: str) -> Path:
         if source.is_file():
             source = _unbundled(source, Path(folder, "whole"))
         git("init", "--quiet", "--bare", "--template=", str(made))
-        git("fetch", "--quiet", "--depth=1", "--no-tags", source.as_uri(), commit, folder=made)
+        git("fetch", "--quiet", "--depth=1", "--no-tags", source.as_uri(), commit, folder=made, watched=made)
         git("update-ref", "--no-deref", "HEAD", commit, folder=made)
         git("pack-refs", "--all", folder=made)
         for path in [made, *made.rglob("*")]:  # a sandbox of root's reads it as nobody
@@ -145,17 +150,37 @@ def _size_bytes(folder: Path) -> int:
 def blob(base: Path, commit: str, path: str) -> str | None:
     """The text of a file at a commit; None if there is none, or it is no text, or absurdly long."""
     try:
+        if int(git("cat-file", "-s", f"{commit}:{path}", folder=base)) > MAX_BLOB_BYTES:
+            return None
         raw = git("cat-file", "blob", f"{commit}:{path}", folder=base)
-    except DataError:
-        return None
-    try:
-        return raw.decode("utf-8") if len(raw) <= MAX_BLOB_BYTES and b"\0" not in raw else None
-    except UnicodeDecodeError:
+        return raw.decode("utf-8") if b"\0" not in raw else None
+    except (DataError, ValueError):  # no such file, or no UTF-8
         return None
 
 
-def git(*words: str, folder: Path | None = None, stdin: bytes = b"") -> bytes:
-    """The output of git, run with our configuration and none of the user's; DataError with its last line if it fails."""
+def expect_ordinary_files(repo: Path) -> None:
+    """DataError if the git folder of a working copy, or a bare repository, holds a pipe, a socket or a device."""
+    folder = repo / ".git"
+    if not folder.is_dir():
+        if not os.path.lexists(repo / "HEAD"):
+            return  # a bundle, or no repository
+        folder = repo
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = Path(parent, name)
+            with suppress(OSError):  # a link that leads nowhere
+                if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):
+                    raise DataError(
+                        f"{str(path)!r} is a pipe, a socket or a device: a repository of ordinary files and folders was "
+                        "expected, so clone it again"
+                    )
+
+
+def git(*words: str, folder: Path | None = None, stdin: bytes = b"", watched: Path | None = None) -> bytes:
+    """The output of git, run with our configuration and none of the user's; DataError with its last line if it fails.
+
+    `watched` is the folder that it writes to, whose growth shows that it is at work.
+    """
     found = shutil.which("git")
     if found is None:
         raise ConfigError("git was not found: install it (Debian, Ubuntu: apt install git)")
@@ -177,11 +202,16 @@ def git(*words: str, folder: Path | None = None, stdin: bytes = b"") -> bytes:
             "GIT_OPTIONAL_LOCKS": "0",
         }
         try:
-            done = subprocess.run(
-                command, input=stdin, capture_output=True, timeout=FETCH_S, env=environment, cwd="/", check=False
+            done = run_bounded(
+                command,
+                stdin=stdin,
+                environment=environment,
+                limit_s=FETCH_S,
+                max_bytes=MAX_OUTPUT_BYTES,
+                watched=watched,
             )
-        except subprocess.TimeoutExpired:
-            raise DataError(f"git {words[0]} did not finish within {FETCH_S:g} s") from None
+        except Unfinished as bound:
+            raise DataError(f"git {words[0]} {bound}") from None
     if done.returncode != 0:
         said = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2][:300]
         raise DataError(f"git {words[0]} failed: {said or f'exit status {done.returncode}'}")
@@ -191,5 +221,5 @@ def git(*words: str, folder: Path | None = None, stdin: bytes = b"") -> bytes:
 def _unbundled(bundle: Path, into: Path) -> Path:
     """The repository in a bundle."""
     git("init", "--quiet", "--bare", "--template=", str(into))
-    git("fetch", "--quiet", "--no-tags", str(bundle), "+refs/*:refs/bundled/*", folder=into)
+    git("fetch", "--quiet", "--no-tags", str(bundle), "+refs/*:refs/bundled/*", folder=into, watched=into)
     return into

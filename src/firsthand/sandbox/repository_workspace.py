@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -18,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from firsthand.errors import SandboxError, ToolError
+from firsthand.errors import DataError, SandboxError, ToolError
 from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json
 from firsthand.sandbox.container import remove
@@ -30,6 +31,12 @@ ROOT = "/testbed"
 START_S = 3600.0
 """An image of some gigabytes may have to be fetched first."""
 ENDING_S = 30.0
+_IMAGE = re.compile(
+    r"(?:[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]+)?/)?"
+    r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*)*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@[A-Za-z0-9]+:[0-9a-f]{32,128})?"
+)
+"""The name of an image, as its specification has it: no option of docker's, and no transport of podman's (`dir:/path`)."""
 _INSIDE = Path(__file__).parent / "programs" / "inside.py"
 
 
@@ -98,6 +105,7 @@ class ContainerPlace:
     base = "/firsthand.git"
 
     def __init__(self, image: str, *, network: bool = False, limits: RunLimits | None = None, engine: str = ""):
+        expect_image_name(image)
         self.image, self.network, self.limits = image, network, limits or RunLimits()
         self.engine = engine or container_engine()
         self.name = f"firsthand-{uuid.uuid4().hex[:16]}"
@@ -240,6 +248,12 @@ _CONDA = (
     "if [ -f /opt/miniconda3/bin/activate ]; then . /opt/miniconda3/bin/activate; conda activate testbed; fi "
     ">/dev/null 2>&1\n"
 )
+
+
+def expect_image_name(image: str) -> None:
+    """DataError if a text is no name of a container image."""
+    if len(image) > 500 or not _IMAGE.fullmatch(image):
+        raise DataError(f"the image is {image[:80]!r}: a name such as ghcr.io/owner/name:tag was expected")
 
 
 def container_engine() -> str:

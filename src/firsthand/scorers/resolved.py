@@ -24,11 +24,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from firsthand.benchmark import Scorer
-from firsthand.errors import DataError, SandboxError
+from firsthand.errors import ConfigError, DataError
 from firsthand.sandbox.git_repository import commit_alone
 from firsthand.sandbox.repository_workspace import ROOT, ContainerPlace, SandboxPlace, Workplace, container_engine
 from firsthand.sandbox.sandbox_limits import RunLimits
-from firsthand.scorers.patches.patch import Change, find_patch, read_patch
+from firsthand.scorers.patches.applied_patch import PatchRefused, apply_patch
+from firsthand.scorers.patches.patch import find_patch, read_patch
 from firsthand.scorers.patches.test_logs import GOOD, Results, kept, passed, read_log
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -40,11 +41,6 @@ COMMANDS = RunLimits(
     scratch_files=20_000,
 )  # fmt: skip
 """Limits on one command of an agent."""
-MACHINERY = ("conftest.py", "pytest.ini", "tox.ini", "setup.cfg", "pyproject.toml", "sitecustomize.py", "usercustomize.py",
-             "pytest.py", "unittest.py", "runtests.py", "noxfile.py")  # fmt: skip
-"""Files that decide how tests run. A patch that changes one is scored like any other; the score's detail names it."""
-_IMPORTED = (".py", ".pyc", ".pyd", ".so")
-_NO_PATCH, _IN_THE_WAY, _NO_TESTS = 95, 96, 97
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,13 @@ class TaskWorkplaces:
     test_s: float = 1800.0
     """Time limit of one task's tests, in seconds."""
     engine: str = ""
-    """Program that runs containers; empty means docker or podman, whichever is found."""
+    """Program that runs containers: docker, podman or an absolute path; empty means the first of the two that is found."""
+
+    def __post_init__(self) -> None:
+        if self.engine not in ("", "docker", "podman") and not Path(self.engine).is_absolute():
+            raise ConfigError(
+                f"engine is {self.engine[:80]!r}: give docker, podman, or the absolute path of such a program"
+            )
 
     def ready(self, task: Task) -> None:
         """SandboxError if the task needs a container, and nothing here runs one."""
@@ -112,6 +114,8 @@ class HiddenTests:
     eval_script: str
     log_parser: str
     fail_only: bool = False
+    reference: str = ""
+    """The reference patch, if the record has one: what it makes, another patch may make."""
 
     @staticmethod
     def of(task: Task) -> HiddenTests:
@@ -119,7 +123,14 @@ class HiddenTests:
         secret = task.secret
         kind = str(secret.get("eval_type") or "pass_and_fail")
         patch, script, parser = (str(secret[key]) for key in ("test_patch", "eval_script", "log_parser"))
-        return HiddenTests(str(task.metadata["base_commit"]), patch, script, parser, kind == "fail_only")
+        return HiddenTests(
+            str(task.metadata["base_commit"]),
+            patch,
+            script,
+            parser,
+            kind == "fail_only",
+            str(secret.get("patch") or ""),
+        )
 
 
 @dataclass(frozen=True)
@@ -136,12 +147,10 @@ class TestRun:
     wall_s: float
     tier: str
     log: str
+    machinery: tuple[str, ...] = ()
+    """Files of the patch that decide how the tests run."""
 
     __test__ = False
-
-
-class PatchRefused(DataError):
-    """The patch does not apply, or blocks the hidden tests."""
 
 
 def _with_pytest() -> tuple[str, ...]:
@@ -159,30 +168,28 @@ def resolved(places: TaskWorkplaces) -> Scorer:
         if not patch.strip():
             return Score("resolved", 0.0, {"reason": str(state.get("problem") or "there is no patch")})
         try:
-            changes = read_patch(patch)
+            read_patch(patch)
         except DataError as error:
             return Score("resolved", 0.0, {"reason": str(error), "applied": False})
-        hiding = shadows(changes, read_patch(str(task.secret["test_patch"])))
         place = await places.open(task)
         try:
-            run = await run_tests(place, patch, HiddenTests.of(task), places.limits, hiding=hiding)
+            run = await run_tests(place, patch, HiddenTests.of(task), places.limits)
         except PatchRefused as error:
             return Score("resolved", 0.0, {"reason": str(error), "applied": False})
         finally:
             await place.close()
-        changed = [change.path for change in changes]
-        machinery = [path for path in changed if PurePosixPath(path).name in MACHINERY or path in hiding]
-        return verdict(run, task.secret, machinery=machinery)
+        return verdict(run, task.secret)
 
     return resolved
 
 
-def verdict(run: TestRun, secret: Mapping[str, Any], *, machinery: Sequence[str] = ()) -> Score:
+def verdict(run: TestRun, secret: Mapping[str, Any]) -> Score:
     """Score a run of the tests: 1 if all that must pass did, and the log is trusted."""
     fail_only = secret.get("eval_type") == "fail_only"
     to_fix, to_keep = list(secret["FAIL_TO_PASS"]), list(secret["PASS_TO_PASS"])
-    unfixed = [name for name in to_fix if not passed(name, run.results, fail_only=fail_only)]
-    broken = [name for name in to_keep if not kept(name, run.results, fail_only=fail_only)]
+    xfailed = secret.get("XFAIL")
+    unfixed = [name for name in to_fix if not passed(name, run.results, fail_only=fail_only, xfailed=xfailed)]
+    broken = [name for name in to_keep if not kept(name, run.results, fail_only=fail_only, xfailed=xfailed)]
     finished = run.ended in ("done", "error")
     good = finished and not unfixed and not broken and not run.doubt
     detail: dict[str, Any] = {
@@ -203,22 +210,24 @@ def verdict(run: TestRun, secret: Mapping[str, Any], *, machinery: Sequence[str]
         }
         detail["reason"] = "; ".join(reason for reason, applies in reasons.items() if applies)
         detail |= {"still_failing": unfixed[:20], "broken": broken[:20], "log_end": run.log[-2000:]}
-    if machinery:
-        detail["changes_test_machinery"] = list(machinery)[:20]
+    unexpected = [name for name in [*to_fix, *to_keep] if run.results.get(name) in ("XFAIL", "SKIPPED")]
+    if unexpected and xfailed is None:
+        detail["skipped_or_xfailed"] = unexpected[:20]
+    if run.machinery:
+        detail["changes_test_machinery"] = list(run.machinery)[:20]
     return Score("resolved", float(good), detail)
 
 
-async def run_tests(
-    place: Workplace, patch: str, tests: HiddenTests, limits: RunLimits, *, hiding: Sequence[str] = ()
-) -> TestRun:
-    """Apply the patch (none if empty) in a workplace at the commit, without new files of `hiding`, and run the tests.
+async def run_tests(place: Workplace, patch: str, tests: HiddenTests, limits: RunLimits) -> TestRun:
+    """Apply the patch (none if empty) in a workplace at the commit, without what hides the hidden tests, and run these.
 
     PatchRefused if the patch does not apply; DataError if the test patch does not apply even to the commit itself.
     """
-    how = await _apply(place, patch, tests, hiding) if patch else "nothing"
-    if not patch:
-        await _apply(place, "", tests)
     setup, command = script_parts(tests.eval_script)
+    applied = await apply_patch(
+        place, patch, base_commit=tests.base_commit, test_patch=tests.test_patch, reference=tests.reference,
+        command=command, limits=COMMANDS,
+    )  # fmt: skip
     canary = canary_for(command, tests)
     script = "\n".join(
         [
@@ -237,12 +246,15 @@ async def run_tests(
     outcome = await place.shell("exec bash /tmp/work/eval.sh", files=files, limits=limits)
     log = outcome.stdout
     results = read_log(log, tests.log_parser)
-    doubt = "" if outcome.ended not in ("done", "error") else _doubt(results, outcome.exit_status, canary)
+    doubt = (
+        "" if outcome.ended not in ("done", "error") else _doubt(results, outcome.exit_status, canary, tests.fail_only)
+    )
     if canary is not None:
         results = {name: status for name, status in results.items() if not canary.owns(name)}
     return TestRun(
-        results, outcome.exit_status, outcome.ended, how, doubt, outcome.wall_s, outcome.tier, log + outcome.stderr
-    )
+        results, outcome.exit_status, outcome.ended, applied.how or "nothing", doubt, outcome.wall_s, outcome.tier,
+        log + outcome.stderr, applied.machinery,
+    )  # fmt: skip
 
 
 def script_parts(eval_script: str) -> tuple[str, str]:
@@ -333,80 +345,13 @@ def _runner(words: Sequence[str]) -> str:
     return "sympy" if "bin/test" in words else ""
 
 
-def _doubt(results: Results, exit_status: int | None, canary: Canary | None) -> str:
+def _doubt(results: Results, exit_status: int | None, canary: Canary | None, fail_only: bool = False) -> str:
     """Return the reason not to trust the log; "" if it is trusted."""
     if canary is not None and canary.lost(results):
         return "the log cannot be trusted: it does not report the two canary tests as one passed and one failed"
     failed = canary is not None or any(status in ("FAILED", "ERROR") for status in results.values())
     if results and failed and exit_status == 0:
         return "the log cannot be trusted: the exit status is 0, and a test failed"
-    if results and not failed and exit_status != 0:
+    if (results or fail_only) and not failed and exit_status != 0:
         return f"the log cannot be trusted: the exit status is {exit_status}, and it names no failed test"
     return ""
-
-
-def shadows(changes: Sequence[Change], test_changes: Sequence[Change]) -> list[str]:
-    """Return the files of a patch that Python would import in place of a hidden test file or a folder it lies in."""
-    hidden = {PurePosixPath(change.after) for change in test_changes if change.after and change.after.endswith(".py")}
-    files = {path.with_suffix("") for path in hidden}
-    folders = {folder for path in hidden for folder in path.parents}
-
-    def hides(path: PurePosixPath) -> bool:
-        name = path.name.partition(".")[0]
-        if not name or path.suffix not in _IMPORTED or path in hidden:
-            return False
-        return path.with_name(name) in files | folders if name != "__init__" else path.parent in files
-
-    return [change.after for change in changes if change.after and hides(PurePosixPath(change.after))]
-
-
-async def _apply(place: Workplace, patch: str, tests: HiddenTests, hiding: Sequence[str] = ()) -> str:
-    """Apply the patch, remove what the hidden tests replace and new files of `hiding`, check that these apply; return how.
-
-    A file that the commit holds is not made by the patch, whatever its headers say.
-    """
-    changes = read_patch(tests.test_patch)
-    base = shlex.quote(tests.base_commit)
-    new = [shlex.quote(change.after) for change in changes if change.before is None and change.after]
-    unseen = [
-        f"git cat-file -e {shlex.quote(f'{tests.base_commit}:{path}')} 2>/dev/null || rm -f -- {shlex.quote(path)}"
-        for path in hiding
-    ]
-    old = [shlex.quote(change.before) for change in changes if change.before is not None]
-    fits = "git apply --check /tmp/work/test.patch"
-    room = "\n".join(
-        [
-            *unseen,
-            *(f"rm -rf -- {path}" for path in new),
-            *([f"git checkout -q {base} -- {' '.join(old)}"] if old else []),
-        ]
-    )
-    clean = "git reset -q --hard HEAD; git clean -qfd"
-    script = f"""
-export GIT_CONFIG_NOSYSTEM=1
-git() {{ command git -c core.hooksPath=/dev/null -c core.fsmonitor=false -c safe.directory='*' "$@"; }}
-cd {ROOT}
-if [ -s /tmp/work/model.patch ]; then
-  if git apply /tmp/work/model.patch 2>/tmp/work/said; then echo 'git apply'
-  elif command -v patch >/dev/null && patch --batch --fuzz=5 -u -p1 --no-backup-if-mismatch -r - \\
-    -i /tmp/work/model.patch >/dev/null 2>&1; then echo 'patch --fuzz=5'
-  else head -c 2000 /tmp/work/said >&2; exit {_NO_PATCH}
-  fi
-fi
-{room}
-{fits} && exit 0
-{clean}
-{fits} && exit {_IN_THE_WAY}
-exit {_NO_TESTS}
-"""
-    outcome = await place.shell(script, files={"model.patch": patch, "test.patch": tests.test_patch}, limits=COMMANDS)
-    if outcome.ok:
-        return outcome.stdout.strip()
-    said = outcome.stderr.strip()[:500]
-    if outcome.exit_status == _NO_PATCH:
-        raise PatchRefused(f"the patch does not apply: {said}")
-    if outcome.exit_status == _IN_THE_WAY:
-        raise PatchRefused(f"the patch conflicts with the tests: {said}")
-    if outcome.exit_status == _NO_TESTS:
-        raise DataError(f"the test patch does not apply to the commit: {said}")
-    raise SandboxError(f"the patch could not be applied ({outcome.ended}): {said}")

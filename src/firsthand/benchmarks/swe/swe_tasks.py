@@ -24,6 +24,7 @@ from firsthand.benchmarks.swe.swe_environment import Checkout
 from firsthand.errors import DataError, MissingExtra, reason_of, unknown
 from firsthand.message import Json
 from firsthand.sandbox.git_repository import blob, commit_alone
+from firsthand.sandbox.repository_workspace import expect_image_name
 from firsthand.scorers.patches.patch import read_patch, touched
 from firsthand.scorers.patches.test_logs import PARSERS
 from firsthand.scorers.resolved import END, START, TaskWorkplaces, resolved, script_parts
@@ -117,6 +118,8 @@ def check(row: Json, where: str) -> Json:
         )
     for key in ("FAIL_TO_PASS", "PASS_TO_PASS"):
         record[key] = _names(row.get(key), key, where)
+    if row.get("XFAIL") is not None:
+        record["XFAIL"] = _names(row["XFAIL"], "XFAIL", where)
     if not record["FAIL_TO_PASS"]:
         raise DataError(f"{where}: FAIL_TO_PASS is empty, so there is nothing to resolve")
     for key in ("patch", "test_patch"):
@@ -130,6 +133,11 @@ def check(row: Json, where: str) -> Json:
         if not isinstance(value, str):
             raise DataError(f"{where}: the field {key!r} holds {str(value)[:60]!r}, and text was expected")
         record[key] = value
+    try:
+        if record["image"]:
+            expect_image_name(record["image"])
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
     if record["log_parser"].removeprefix("parse_log_") not in PARSERS:
         raise DataError(f"{where}: log_parser is {record['log_parser']!r}: there are {', '.join(sorted(PARSERS))}")
     if record["eval_type"] not in ("pass_and_fail", "fail_only"):
@@ -214,7 +222,7 @@ def _task(record: Json, prompt: str, **more: Any) -> Task:
         id=record["instance_id"],
         prompt=prompt,
         metadata={key: record[key] for key in ("repo", "base_commit", "image")} | {"cluster": record["repo"]},
-        secret={key: record[key] for key in hidden},
+        secret={key: record[key] for key in hidden} | ({"XFAIL": record["XFAIL"]} if "XFAIL" in record else {}),
         **more,
     )
 

@@ -23,6 +23,7 @@ _PLAIN_MODES = ("100644", "100755")
 _FENCE = re.compile(r"^```(?:[ \t]*(?:diff|patch))?[ \t]*$", re.MULTILINE)
 _BEGINS = re.compile(r"^(?:diff --git |--- )", re.MULTILINE)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v", '"': '"', "\\": "\\"}
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*+)"(.*)', re.DOTALL)
 _UNSEEN = re.compile(
     r"[\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
 )  # invisible characters, which some file systems drop from names
@@ -214,7 +215,7 @@ def _same_path(line: str, at: int) -> str:
 
 def _path(text: str, at: int, *, strip: bool = True) -> str:
     """Return the path in the repository, "" for /dev/null; DataError if it leads elsewhere."""
-    named = _unquoted(text) if text.startswith('"') else text.split("\t")[0].rstrip(" \r")
+    named = _unquoted(text, at) if text.startswith('"') else text.split("\t")[0].rstrip(" \r")
     if named == "/dev/null":
         return ""
     where = f"line {at + 1} of the patch: the path {named[:80]!r}"
@@ -238,13 +239,19 @@ def _path(text: str, at: int, *, strip: bool = True) -> str:
     return "/".join(parts)
 
 
-def _unquoted(text: str) -> str:
-    """Return a path without git's quoting."""
-    inside = text[1:].split('"')[0] if "\\" not in text else text[1 : text.rfind('"') if text.rfind('"') > 0 else None]
+def _unquoted(text: str, at: int) -> str:
+    """Return a path without git's quoting, which ends at the first closing quote; DataError if git would not read it."""
+    found = _QUOTED.match(text)
+    if found is None or found[2].partition("\t")[0].strip():
+        raise DataError(f"line {at + 1} of the patch: {text[:80]!r} is not a path between quotes, and nothing after it")
 
-    def plain(found: re.Match[str]) -> str:
-        body = found[1]
-        return chr(int(body, 8)) if body.isdigit() else _ESCAPES.get(body, body)
+    def plain(escape: re.Match[str]) -> str:
+        code, char = escape.groups()
+        if code is None and char not in _ESCAPES:
+            raise DataError(
+                f"line {at + 1} of the patch: the path {text[:80]!r} has the escape \\{char}, which git does not know"
+            )
+        return _ESCAPES[char] if code is None else chr(int(code, 8))
 
-    raw = re.sub(r"\\([0-7]{1,3}|.)", plain, inside)
+    raw = re.sub(r"\\(?:([0-3][0-7]{2})|(.))", plain, found[1])
     return raw.encode("latin-1", "replace").decode("utf-8", "replace") if raw.isascii() is False else raw

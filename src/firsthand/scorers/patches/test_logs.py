@@ -8,7 +8,7 @@ under test can print a line that says PASSED, but cannot retract the line that s
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from firsthand.errors import unknown
 
@@ -22,6 +22,8 @@ _NAME_FIRST = re.compile(rf"(\S+)\s+({_STATUS})(?:\s|$)")
 _COLOUR = re.compile(r"\x1b?\[\d+(?:;\d+)*m|[\x01-\x08\x0b-\x1f]")
 _PYTEST_SUMMARY = re.compile(r"=+ short test summary info =+\s*$")
 _METHOD = re.compile(r"\w+ \([\w.]+\)")
+_NOT_LOADED = re.compile(r"(\S+) \((?:unittest\.loader\.)?_FailedTest[\w.]*\)|setUp(?:Class|Module) \(([\w.]+)\)")
+"""The name by which unittest reports a module that it could not import, or a class or module that it could not set up."""
 _SYMPY_FAILED = re.compile(r"^_+ (\S+\.py:\S+) _+$", re.MULTILINE)
 _DJANGO_ENDS = {"ok": "PASSED", "OK": "PASSED", "FAIL": "FAILED", "ERROR": "ERROR", "expected failure": "XFAIL"}
 
@@ -93,6 +95,8 @@ def _unittest(log: str) -> Results:
         if line.startswith(("FAIL: ", "ERROR: ")):
             failed = "FAILED" if line[0] == "F" else "ERROR"
             found.append((line.split()[1], failed))
+            if _NOT_LOADED.fullmatch(line.partition(" ")[2]):
+                found.append((line.partition(" ")[2], failed))
             if whole := _METHOD.match(line.partition(" ")[2]):
                 summary.append((whole[0], failed))
             continue
@@ -164,13 +168,41 @@ PARSERS: Mapping[str, Callable[[str], Results]] = {
 """Parsers of SWE-bench's 12 repositories, and those for the user's own records."""
 
 
-def passed(test: str, results: Results, *, fail_only: bool = False) -> bool:
-    """Return whether a test that must pass did. With `fail_only`, a log lists failures alone, and no entry is a pass."""
+def passed(test: str, results: Results, *, fail_only: bool = False, xfailed: Collection[str] | None = None) -> bool:
+    """Return whether a test that must pass did. With `fail_only`, a log lists failures alone, and no entry is a pass.
+
+    `xfailed` are the tests that the reference patch leaves as expected failures, where a record tells them: of others, an
+    expected failure is none that was expected.
+    """
     if fail_only:
-        return results.get(test) != "FAILED"
-    return results.get(test) in GOOD
+        return results.get(test) not in ("FAILED", "ERROR") and not _was_not_loaded(test, results)
+    status = results.get(test)
+    return status in GOOD and (status != "XFAIL" or xfailed is None or test in xfailed)
 
 
-def kept(test: str, results: Results, *, fail_only: bool = False) -> bool:
-    """Return whether a test that passed before still does; a skipped test counts as kept, as in SWE-bench's harness."""
-    return passed(test, results, fail_only=fail_only) or results.get(test) == "SKIPPED"
+def kept(test: str, results: Results, *, fail_only: bool = False, xfailed: Collection[str] | None = None) -> bool:
+    """Return whether a test that passed before still does; a skipped test counts as kept, as in SWE-bench's harness.
+
+    Where a record tells its expected failures, all others have passed with its reference patch, so that none is skipped.
+    """
+    if passed(test, results, fail_only=fail_only, xfailed=xfailed):
+        return True
+    return results.get(test) == "SKIPPED" and xfailed is None
+
+
+def _was_not_loaded(test: str, results: Results) -> bool:
+    """Return whether the log says that a test's file, module or class could not be loaded or set up."""
+    _, bracket, place = test.rstrip(")").partition(" (")
+    for name, status in results.items():
+        if status != "ERROR":
+            continue
+        if name.endswith(".py") and test.startswith(f"{name}::"):
+            return True
+        broken = _NOT_LOADED.fullmatch(name)
+        if broken is None:
+            continue
+        module = broken[1] or broken[2]
+        # unittest names a module by its last part alone if it was given by name; a test's docstring tells no module
+        if not bracket or f".{module}." in f".{place}.":
+            return True
+    return False
