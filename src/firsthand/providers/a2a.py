@@ -25,6 +25,7 @@ from firsthand.providers.endpoint_clients import together
 from firsthand.providers.openai_wire import clip
 from firsthand.providers.supported_settings import check_supported, no_scores
 from firsthand.system.json_values import values_in
+from firsthand.system.line_buffer import ASCII_LIKE, LineBuffer
 
 if TYPE_CHECKING:
     import httpx
@@ -381,18 +382,19 @@ def _bounded_client(key: str, idle_s: float, url: str) -> httpx.AsyncClient:
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
             size = values = 0
-            line: list[bytes] = []
+            buffer = LineBuffer()
 
-            def count(last: bytes) -> None:
+            def count(lines: bytes) -> None:
                 nonlocal values
-                whole, line[:] = b"".join([*line, last]), []
-                values = (
-                    values + values_in(whole, 0) if whole or not self._is_stream else 0
-                )  # a blank line ends an event
-                if values > MAX_VALUES:
-                    raise ModelError(
-                        f"a2a:{url} sent more than {MAX_VALUES:,} JSON values at once, so they are not read"
-                    )
+                if b"\0" in lines:  # UTF-16, of which other bytes would be counted than are decoded
+                    raise ModelError(f"a2a:{url} sent text that is not in UTF-8, so it is not read")
+                for line in lines.splitlines():
+                    # a blank line ends an event; of strings, no comma counts
+                    values = values + values_in(line, 0) if line or not self._is_stream else 0
+                    if values > MAX_VALUES:
+                        raise ModelError(
+                            f"a2a:{url} sent more than {MAX_VALUES:,} JSON values at once, so they are not read"
+                        )
 
             async for piece in self._inner:
                 size += len(piece)
@@ -400,12 +402,12 @@ def _bounded_client(key: str, idle_s: float, url: str) -> httpx.AsyncClient:
                     raise ModelError(
                         f"a2a:{url} sent more than {MAX_BYTES >> 20} MiB in one response, so it is not read"
                     )
-                *ended, rest = piece.replace(b"\r", b"").split(b"\n")
-                for each in ended:
-                    count(each)
-                line.append(rest)
-                yield piece
-            count(b"")
+                if lines := buffer.add(piece):  # nothing is passed on, and so decoded, before it was counted
+                    count(lines)
+                    yield lines
+            if lines := buffer.rest():
+                count(lines)
+                yield lines
 
         async def aclose(self) -> None:
             await self._inner.aclose()
@@ -417,6 +419,9 @@ def _bounded_client(key: str, idle_s: float, url: str) -> httpx.AsyncClient:
             if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
                 await response.aclose()  # 8 MiB of gzip may be 8 GiB
                 raise ModelError(f"a2a:{url} sent a compressed response, which was not asked for")
+            if (response.charset_encoding or "utf-8").lower() not in ASCII_LIKE:
+                await response.aclose()
+                raise ModelError(f"a2a:{url} sent text that is not in UTF-8, so it is not read")
             is_stream = "event-stream" in response.headers.get("content-type", "")
             response.stream = _Bounded(response.stream, is_stream)
             return response
