@@ -100,3 +100,42 @@ def test_events_of_mcp_in_an_encoding_that_hides_their_commas_are_refused(monkey
     for each in ("utf-7", "utf-16"):
         with pytest.raises(httpx2.ReadError, match=f"^the events are in '{each}': UTF-8 was expected$"):
             asyncio.run(sent(f"; charset={each}"))
+
+
+def test_an_answer_is_told_as_it_grows_and_no_more_once_its_beginning_changed() -> None:
+    from firsthand.providers.a2a import _Answer
+
+    def told(*puts: tuple[str, str, bool]) -> tuple[list[str], str]:
+        answer, news = _Answer(), list[str]()
+        for artifact, text, append in puts:
+            answer.put(artifact, text, append=append)
+            news.append(answer.news())
+        return news, answer.text
+
+    assert told(("1", "a", True), ("1", "b", True), ("2", "c", False)) == (["a", "b", "\n\nc"], "ab\n\nc")
+    assert told(("1", "a", False), ("1", "ab", False), ("1", "ab", False)) == (["a", "b", ""], "ab"), "all of it again"
+    assert told(("1", "ab", False), ("1", "b", False), ("1", "c", True)) == (["ab", "", ""], "bc")
+    assert told(("1", "a", True), ("2", "b", True), ("1", "", True), ("2", "c", True)) == (
+        ["a", "\n\nb", "", "c"], "a\n\nbc",
+    )  # fmt: skip
+    assert told(("1", "a", True), ("2", "b", True), ("1", "x", True), ("2", "c", True)) == (
+        ["a", "\n\nb", "", ""], "ax\n\nbc",
+    )  # fmt: skip
+
+
+def test_a_page_whose_gzip_has_ended_is_not_copied_with_each_piece_that_follows() -> None:
+    import gzip
+
+    pytest.importorskip("httpcore")
+    from firsthand.tools.fetch import read_body
+
+    class Page:
+        async def aiter_stream(self) -> AsyncIterator[bytes]:
+            packed = gzip.compress(b"hi")
+            yield packed[:9]
+            yield packed[9:]
+            for _ in range(50):
+                yield b"\xff"
+
+    assert asyncio.run(read_body(Page(), "gzip", 1_000)) == (b"hi", False)  # type: ignore[arg-type]
+    assert asyncio.run(read_body(Page(), "gzip", 60)) == (b"hi", True)  # type: ignore[arg-type]
