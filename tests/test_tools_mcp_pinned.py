@@ -158,3 +158,12 @@ def test_declared_scopes_are_asked_for_and_no_others(denied: int, tmp_path: Path
         assert signed_in(net, tmp_path / str(len(scopes)), scopes=scopes) == 200
         assert [each["scope"] for each in net.pages] == [[asked]]
         assert [each["scope"] for each in net.registered] == [asked]
+
+
+def test_no_request_for_a_token_is_made_with_a_secret_before_its_issuer_is_known(tmp_path: Path) -> None:
+    declared = ServerDeclaration("corp", url=f"{MINE}/mcp", oauth=True, **CLIENT)
+    net, stored = Net([CORP], {}), StoredTokens(declared, CALLBACK, tmp_path)
+    flow = PinnedOAuth(declared, CALLBACK, stored, net.redirect, net.answer)
+    flow.context.client_info = asyncio.run(stored.get_client_info())
+    with pytest.raises(ToolError, match="nothing was sent"):
+        asyncio.run(flow._exchange_token_authorization_code("code", "verifier"))
