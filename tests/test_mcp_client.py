@@ -315,7 +315,7 @@ def test_a_tool_that_changed_after_approval_is_shown_as_a_change_and_asked_again
     assert "hello" in attempt(server, approval=Approval(ask=person)).answer
     ((name, said, shown),) = person.asked
     assert name.startswith("peer__echo@") and "changed the tool echo" in said
-    assert shown["description"].startswith("was: Repeats a text.\nis: Repeats a text, and sends")
+    assert shown["change"].startswith('description was: "Repeats a text."\ndescription is: "Repeats a text, and sends')
     nobody = Person(None, allowed=False)
     assert "hello" in attempt(server, approval=Approval(ask=nobody)).answer and nobody.asked == []
 

@@ -241,7 +241,9 @@ def test_of_several_runs_the_last_says_whether_there_is_a_result(monkeypatch: py
         assert sorted_tests(monkeypatch, before, before, last, passes) == (["a"], [], [])
     several = ran(c="PASSED", b="PASSED", a="PASSED"), ran(a="PASSED", c="PASSED", d="PASSED")
     none = ran(b="FAILED", c="PASSED")
-    assert sorted_tests(monkeypatch, none, none, *several) == (["a"], ["c"], []), "what one run lacks has not passed in it"
+    assert sorted_tests(monkeypatch, none, none, *several) == (["a"], ["c"], []), (
+        "what one run lacks has not passed in it"
+    )
     with pytest.raises(DataError, match=r"passes after it \(1 pass\): .* The log ends 'end'$"):
         sorted_tests(monkeypatch, passes, passes, passes, ran("done", "", "end", a="PASSED"))
 

@@ -144,13 +144,14 @@ def test_the_definition_that_another_process_saw_first_stands(tmp_path: Path) ->
     assert theirs.changes({"x": second, "a": other}) == change == theirs.changes({"a": other, "x": second})
     assert ApprovedDefinitions(declared, tmp_path).changes({"x": second}) == change
     kept = json.loads(mine.path.read_text())
-    assert kept["server"] == "https://h/mcp" and list(kept["tools"]) == ["a", "x"]
-    assert kept["tools"]["x"] == {
-        "digest": first.digest, "description": "one", "schema": {"type": "object"}, "hints": {"readOnlyHint": True},
+    assert kept["server"] == "https://h/mcp" and list(kept["tools"]) == ["s__a", "s__x"]
+    assert kept["tools"]["s__x"] == {
+        "digest": first.digest, "name": "x", "description": "one", "schema": {"type": "object"},
+        "hints": {"readOnlyHint": True},
     }  # fmt: skip
     theirs.approve(second)
     assert theirs.changes({"x": second}) == {} and list(theirs.changes({"x": first})) == ["x"]
-    assert json.loads(mine.path.read_text())["tools"]["x"]["description"] == "two"
+    assert json.loads(mine.path.read_text())["tools"]["s__x"]["description"] == "two"
     assert [each.name for each in sorted(mine.path.parent.iterdir())] == sorted(
         [mine.path.name, mine.path.stem + ".lock"]
     )

@@ -86,7 +86,7 @@ def test_the_first_pattern_that_fits_a_tool_counts_for_its_effect_and_its_declar
 def test_what_a_server_may_do_without_any_setting() -> None:
     tables: Any = {key: {} for key in ("env", "headers", "effects", "authority", "recipients", "trusts", "spends")}
     lists = dict.fromkeys(("args", "scopes", "private", "grants", "only", "roots"), ())
-    texts = dict.fromkeys(("cwd", "url", "allow", "client_id", "client_secret", "client_metadata_url"), "")
+    texts = dict.fromkeys(("cwd", "url", "allow", "issuer", "client_id", "client_secret", "client_metadata_url"), "")
     switches = {"oauth": False, "trusted": False, "shared": False}
     switches |= dict.fromkeys(("resources", "prompts", "sampling", "elicitation"), True)
     limits = {"timeout_s": 60.0, "opening_s": 30.0, "lazy_above": 40, "revision": "auto"}
@@ -108,6 +108,10 @@ def test_settings_are_refused_beyond_their_limits_and_not_at_them() -> None:
         ({"command": "", "url": "ftp://h/"}, "has the url 'ftp://h/'"),
         ({"command": "", "url": "http:///x"}, "has the url 'http:///x'"),
         ({"command": "", "url": "https://me@h/"}, "has a password in its url"),
+        ({"client_id": "c", "client_secret": "s"}, "has a client_id and no issuer, so the server could"),
+        ({"client_secret": "s"}, "has a client_secret and no client_id: give both"),
+        ({"issuer": "login.example"}, "has the issuer 'login.example': an address with https://"),
+        ({"issuer": "https:///x"}, "has the issuer 'https:///x': an address"),
         ({"revision": "2024"}, "has the revision '2024'"),
         ({"effects": {"t": "zzz"}}, r"the effect of 't' is 'zzz'; one of \('read', 'write'"),
         ({"effects": {"t": "extrenal"}}, "is 'extrenal'; did you mean 'external'[?] one of"),
@@ -170,6 +174,7 @@ url = "https://h.example/mcp"
 headers = {Authorization = "Bearer ${MAIL_KEY}"}
 client_id = "id-${MAIL_ID}"
 client_secret = "${MAIL_KEY}"
+issuer = "https://login.example"
 opening_s = 2.5
 prompts = false
 [servers.web.trusts]
@@ -195,6 +200,7 @@ prompts = false
         headers={"Authorization": "Bearer k1"},
         client_id="id-i2",
         client_secret="k1",
+        issuer="https://login.example",
         opening_s=2.5,
         prompts=False,
         trusts={"a*": "id"},
@@ -315,12 +321,13 @@ def test_a_registration_counts_for_its_own_address_or_another_port_of_it(tmp_pat
         other = ServerDeclaration("web", url="https://other.example/mcp")
         assert await registered("http://127.0.0.1:1/callback", other) is None
         for secret, method in (("s", "client_secret_basic"), ("", "none")):
-            declared = replace(there, client_id="mine", client_secret=secret)
+            declared = replace(there, issuer="https://i", client_id="mine", client_secret=secret)
             given = await registered("http://127.0.0.1:3/callback", declared)
-            assert (given.client_id, given.client_secret, given.token_endpoint_auth_method) == (
+            assert (given.client_id, given.client_secret, given.token_endpoint_auth_method, given.issuer) == (
                 "mine",
                 secret or None,
                 method,
+                "https://i",
             )
             assert [str(each) for each in given.redirect_uris] == ["http://127.0.0.1:3/callback"]
         first.path.write_text('{"tokens": {"access_token": 5}, "client": []}')
@@ -333,7 +340,13 @@ def test_a_registration_counts_for_its_own_address_or_another_port_of_it(tmp_pat
 
 
 def test_the_data_for_a_trace_hold_the_endpoint_with_its_arguments_and_none_of_its_secrets() -> None:
-    hidden = {"env": {"K": "SECRET"}, "headers": {"K": "SECRET"}, "client_secret": "SECRET", "client_id": "me"}
+    hidden = {
+        "env": {"K": "SECRET"},
+        "headers": {"K": "SECRET"},
+        "client_secret": "SECRET",
+        "client_id": "me",
+        "issuer": "https://i",
+    }
     rest = {"name": "mail", "trusted": False, "effects": {}, "revision": "auto"}
     for url, target in (
         ("https://h/mcp?key=SECRET", "https://h/mcp"),

@@ -32,9 +32,9 @@ from firsthand.tools.mcp.definitions import (
     tool_name,
 )
 from firsthand.tools.mcp.remote_tasks import _wait
-from firsthand.tools.mcp.remote_tools import ranked
 from firsthand.tools.mcp.result_text import contents_text, messages_text, text_of_result
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
+from firsthand.tools.mcp.tool_search import ranked
 from forked_process import forked
 
 
@@ -151,7 +151,7 @@ def test_names_of_tools_are_cut_and_marked_only_where_they_must_be() -> None:
         replace(base, schema={}),
         replace(base, hints={}),
     )
-    assert len({base.digest, *(each.digest for each in changed)}) == 5 and len(base.digest) == 16
+    assert len({base.digest, *(each.digest for each in changed)}) == 5 and len(base.digest) == 64
     assert difference({"a": 1, "b": 2, "gone": 3}, {"a": 1, "b": 3, "new": None, "c": 4}) == {
         "b": {"was": 2, "is": 3},
         "c": {"was": None, "is": 4},
@@ -256,8 +256,8 @@ def test_an_approved_definition_stands_until_a_person_approves_another(tmp_path:
     assert kept == {
         "server": "serve",
         "tools": {
-            "t": {"digest": now.digest, "description": "two", "schema": {"a": 1}, "hints": {"x": 1}},
-            "u": {"digest": other.digest, "description": "more", "schema": {"b": 1}, "hints": {}},
+            "mail__t": {"digest": now.digest, "name": "t", "description": "two", "schema": {"a": 1}, "hints": {"x": 1}},
+            "mail__u": {"digest": other.digest, "name": "u", "description": "more", "schema": {"b": 1}, "hints": {}},
         },
     }
     assert sorted(each.suffix for each in again.path.parent.iterdir()) == [".json", ".lock"]
@@ -269,7 +269,9 @@ def test_an_approved_definition_stands_until_a_person_approves_another(tmp_path:
     assert late.changes({}) == {}
     again.changes({"v": definition({}, "third", "v")})
     late.changes({"w": definition({}, "fourth", "w")})
-    assert sorted(json.loads(again.path.read_text())["tools"]) == ["t", "u", "v", "w"], "of two processes, all is kept"
+    assert sorted(json.loads(again.path.read_text())["tools"]) == [f"mail__{each}" for each in "tuvw"], (
+        "of two processes, all is kept"
+    )
     damaged = f"{again.path} is damaged, so no change of the server's tools would be seen: delete it to begin anew"
     for text in (
         '{"tools": {"t": {"digest": 5}}}', '{"tools": {"t": {"digest": "a"}, "u": {"digest": 5}}}',

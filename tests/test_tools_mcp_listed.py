@@ -18,8 +18,9 @@ from firsthand.errors import ConfigError, ToolError
 from firsthand.model import ToolSpec
 from firsthand.tool import Tool
 from firsthand.tools.mcp import remote_tools
-from firsthand.tools.mcp.remote_tools import EachAttempt, RemoteTools, _words, ranked
+from firsthand.tools.mcp.remote_tools import EachAttempt, RemoteTools
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
+from firsthand.tools.mcp.tool_search import _words, ranked
 
 
 class Told:

@@ -264,7 +264,8 @@ def test_what_a_stranger_says_is_between_marks_and_cut() -> None:
         assert made.called == [("a", {"k": 1}, True)] and source.changes == {} and source.version == version + 1
         assert [each.name for each in source.tools] == ["s__a"] == list(source._all), "it is there once"
         said = "MCP server s changed the tool a after it was approved."
-        question = (f"s__a@{changed.digest[:8]}", "irreversible", said, {"description": "was: T.\nis: changed <x>"})
+        question = (f"s__a@{changed.digest}", "irreversible", said,
+                    {"change": 'description was: "T."\ndescription is: "changed <x>"'})  # fmt: skip
         assert asked == [question, question]
         change = {"description": {"was": "T.", "is": "changed <x>"}}
         assert [fields for kind, fields in context.notes if kind == "tool_changed"] == [

@@ -153,7 +153,7 @@ def test_definitions_that_were_approved_elsewhere_stand_and_a_friends_tool_loses
         assert source.changes == change, "the other is still to be asked about"
 
     asyncio.run(main())
-    assert sorted(json.loads(approved.path.read_text())["tools"]) == ["a", "b", "c"]
+    assert sorted(json.loads(approved.path.read_text())["tools"]) == ["s__a", "s__b", "s__c"]
     assert not (tmp_path / "mcp").exists(), "nothing is kept in the data home"
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import queue
 import socket
 import struct
+import threading
 import webbrowser
 from dataclasses import replace
 from typing import Any
@@ -18,6 +20,7 @@ import httpcore2
 import httpx2
 
 from firsthand.errors import ToolError
+from firsthand.system.terminal import Terminal
 from firsthand.tools.mcp import oauth_sign_in
 from firsthand.tools.mcp.http_endpoint import BoundedTransport, EndpointBackend, _Counted, _Events
 from firsthand.tools.mcp.oauth_sign_in import BrowserSignIn, _same_but_port, oauth
@@ -189,37 +192,51 @@ def test_no_browser_opens_without_a_terminal_whatever_display_there_is(monkeypat
     assert opened == [] and shown.getvalue() == ""
 
 
-def test_a_person_at_a_terminal_is_shown_the_address_and_their_browser_is_opened(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
+def test_a_browser_opens_a_page_once_the_person_who_was_shown_it_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, Any]] = []
+    answers: list[str | None] = ["no", None, "yes"]
+
+    class Person(Terminal):
+        def is_there(self) -> bool:
             return True
 
-    shown, opened = Terminal(), list[str]()
-    monkeypatch.setattr("sys.stderr", shown)
-    monkeypatch.setattr(webbrowser, "open", opened.append)
+        async def choose(self, question: str, choices: Any) -> str | None:
+            asked.append((question, choices))
+            return answers.pop(0)
+
+    left, opened = threading.Event(), queue.Queue[str]()
+    monkeypatch.setattr(webbrowser, "open", lambda url: (opened.put(url), left.wait(5.0)))
 
     async def main() -> None:
-        sign_in = BrowserSignIn(WEB)
+        sign_in = BrowserSignIn(WEB, Person())
+        page = "https://you@auth.example:8/a\x1b?b"
         try:
-            await sign_in.redirect("https://auth.example/a\x1b?b")
-            with pytest.raises(ToolError) as raised:
-                await sign_in.redirect("javascript:" + "x" * 80)
-            said = f"MCP server web asks to sign in at 'javascript:{'x' * 69}', which is no web address"
-            assert str(raised.value) == said
+            for _ in range(2):
+                with pytest.raises(ToolError) as refused:
+                    await sign_in.redirect(page)
+                said = "nobody signed in to MCP server web: the page at auth.example:8 was not opened"
+                assert str(refused.value) == said and opened.empty()
+            await sign_in.redirect(page)  # returns while the browser runs
+            assert opened.get(timeout=3.0) == page and opened.empty() and not left.is_set()
+            shown = "  https://you@auth.example:8/a\\x1b?b"
+            first = "firsthand: MCP server web asks you to sign in at auth.example:8"
+            assert asked == [(f"{first}\n{shown}\nOpen it in the browser?", ("yes", "no"))] * 3
+            for bad, said in (
+                ("javascript:" + "x" * 80, f"at 'javascript:{'x' * 69}', which is no web address"),
+                ("https://a/" + "x" * 3_991, "at an address of 4,001 characters: 4,000 are the limit"),
+            ):
+                with pytest.raises(ToolError) as raised:
+                    await sign_in.redirect(bad)
+                assert str(raised.value) == f"MCP server web asks to sign in {said}"
             flow = oauth(replace(WEB, client_metadata_url="https://c/x"), sign_in).context
             assert flow.redirect_handler == sign_in.redirect and flow.callback_handler == sign_in.answer
             assert flow.storage._declaration.client_metadata_url == "https://c/x"  # type: ignore[attr-defined]
             assert flow.client_metadata.client_name == "firsthand"
         finally:
+            left.set()
             sign_in.close()
 
     asyncio.run(main())
-    assert opened == ["https://auth.example/a\x1b?b"]
-    lines = shown.getvalue().split("\n")
-    assert lines[0] == "firsthand: MCP server web asks you to sign in at" and "\x1b" not in lines[1] and len(lines) == 3
-    assert lines[1].startswith("  https://auth.example/a") and lines[1].endswith("?b")
 
 
 def test_an_address_is_the_same_but_for_its_port() -> None:

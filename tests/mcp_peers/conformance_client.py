@@ -91,6 +91,14 @@ def calls_of(source: RemoteTools) -> list[tuple[str, Json]]:
     return found
 
 
+async def issuer_of(url: str) -> str:
+    """The authorization server that the suite registered the given client at: the suite names it nowhere else."""
+    at = urlsplit(url)
+    async with httpx2.AsyncClient(timeout=120.0) as http:
+        found = await http.get(f"{at.scheme}://{at.netloc}/.well-known/oauth-protected-resource{at.path}")
+    return str(found.json()["authorization_servers"][0])
+
+
 async def main(url: str) -> None:
     declaration = ServerDeclaration(
         "suite",
@@ -104,6 +112,7 @@ async def main(url: str) -> None:
         declaration = replace(
             declaration,
             oauth=True,
+            issuer=await issuer_of(url) if "client_id" in GIVEN else "",
             client_id=GIVEN.get("client_id", ""),
             client_secret=GIVEN.get("client_secret", ""),
             client_metadata_url=CIMD,

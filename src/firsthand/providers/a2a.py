@@ -25,6 +25,7 @@ from firsthand.providers.endpoint_clients import together
 from firsthand.providers.openai_wire import clip
 from firsthand.providers.supported_settings import check_supported, no_scores
 from firsthand.system.json_values import values_in
+from firsthand.system.line_buffer import ASCII_LIKE, LineBuffer
 
 if TYPE_CHECKING:
     import httpx
@@ -62,14 +63,46 @@ class _Answer:
 
     def __init__(self) -> None:
         self.context = self.task = ""
-        self.artifacts: dict[str, str] = {}
+        self._artifacts: dict[str, list[str]] = {}
+        self._fresh: list[str] = []
+        self._grows = True
         self.said = self.state = ""
         self.events = 0
 
     @property
     def text(self) -> str:
         """The artifacts, or what the agent said where there are none."""
-        return "\n\n".join(self.artifacts.values()) or self.said
+        return "\n\n".join("".join(pieces) for pieces in self._artifacts.values()) or self.said
+
+    def put(self, artifact: str, text: str, *, append: bool) -> None:
+        """Take in a piece of an artifact, or all of it. Costs what the piece does, however long the answer is."""
+        before = self._artifacts.get(artifact)
+        if before is None:
+            self._fresh += ["\n\n" if self._artifacts else "", text]
+            self._artifacts[artifact] = [text]
+            return
+        fresh, extends = text, append
+        if append:
+            before.append(text)
+        else:
+            whole = "".join(before)
+            self._artifacts[artifact] = [text]
+            fresh, extends = text[len(whole) :], text.startswith(whole)
+        if extends and next(reversed(self._artifacts)) == artifact:
+            self._fresh.append(fresh)
+        elif fresh or not extends:
+            self._grows = False
+
+    def clear(self) -> None:
+        """Forget the artifacts."""
+        self._artifacts.clear()
+        self._grows = False
+
+    def news(self) -> str:
+        """What has come at the end since the last call; nothing more once something before it changed."""
+        fresh = "".join(self._fresh) if self._grows else ""
+        self._fresh.clear()
+        return fresh
 
     @property
     def is_settled(self) -> bool:
@@ -141,19 +174,19 @@ class RemoteAgent:
             raise ConfigError(f"{self.name} is an agent with tools of its own and takes none: leave out tools")
         messages = [] if isinstance(prompt, str) else list(prompt)
         thread, text = self._message(prompt if isinstance(prompt, str) else "", messages)
-        answer, shown = _Answer(), ""
+        answer, shown = _Answer(), False
         try:
             async with asyncio.timeout(self._timeout_s), aclosing(self._asked(thread, text, answer)) as pieces:
                 async for _ in pieces:
-                    if (whole := answer.text) != shown and whole.startswith(shown):
-                        yield Delta(whole[len(shown) :])
-                        shown = whole
+                    if fresh := answer.news():
+                        yield Delta(fresh)
+                        shown = True
         except TimeoutError:
             raise ModelError(f"{self.name} gave no answer within {self._timeout_s:g} s: {_where(answer)}") from None
         if answer.state in _STUCK:
             state = answer.state.removeprefix("TASK_STATE_").lower().replace("_", " ")
             raise ModelError(f"{self.name} ended with {state}: {clip(answer.said or 'it gives no reason', 500)}")
-        if answer.text != shown and not shown:
+        if answer.text and not shown:
             yield Delta(answer.text)
         waits = answer.state == "TASK_STATE_INPUT_REQUIRED"
         self._keep(messages, answer.text, _Thread(answer.context, answer.task if waits else ""))
@@ -292,13 +325,12 @@ class RemoteAgent:
             case "artifact_update":
                 update_of = event.artifact_update
                 artifact, text = update_of.artifact, _text(update_of.artifact.parts)
-                before = answer.artifacts.get(artifact.artifact_id, "") if update_of.append else ""
-                answer.artifacts[artifact.artifact_id] = before + text
+                answer.put(artifact.artifact_id, text, append=update_of.append)
 
     def _take_task(self, task: Task, answer: _Answer) -> None:
         answer.task, answer.context = task.id, task.context_id
         for artifact in task.artifacts:
-            answer.artifacts[artifact.artifact_id] = _text(artifact.parts)
+            answer.put(artifact.artifact_id, _text(artifact.parts), append=False)
         self._take_status(task.status, answer)
 
     def _take_status(self, status: Any, answer: _Answer) -> None:
@@ -309,7 +341,7 @@ class RemoteAgent:
         if answer.is_settled:
             answer.said = _text(status.message.parts) or answer.said
             if answer.state == "TASK_STATE_INPUT_REQUIRED":
-                answer.artifacts.clear()
+                answer.clear()
 
     def _fault(self, error: BaseException, *, was_sent: bool) -> ModelError:
         """The error for a request that failed: Unreachable only where nothing was asked yet, so that a retry is safe."""
@@ -381,18 +413,19 @@ def _bounded_client(key: str, idle_s: float, url: str) -> httpx.AsyncClient:
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
             size = values = 0
-            line: list[bytes] = []
+            buffer = LineBuffer()
 
-            def count(last: bytes) -> None:
+            def count(lines: bytes) -> None:
                 nonlocal values
-                whole, line[:] = b"".join([*line, last]), []
-                values = (
-                    values + values_in(whole, 0) if whole or not self._is_stream else 0
-                )  # a blank line ends an event
-                if values > MAX_VALUES:
-                    raise ModelError(
-                        f"a2a:{url} sent more than {MAX_VALUES:,} JSON values at once, so they are not read"
-                    )
+                if b"\0" in lines:  # UTF-16, of which other bytes would be counted than are decoded
+                    raise ModelError(f"a2a:{url} sent text that is not in UTF-8, so it is not read")
+                for line in lines.splitlines():
+                    # a blank line ends an event; of strings, no comma counts
+                    values = values + values_in(line, 0) if line or not self._is_stream else 0
+                    if values > MAX_VALUES:
+                        raise ModelError(
+                            f"a2a:{url} sent more than {MAX_VALUES:,} JSON values at once, so they are not read"
+                        )
 
             async for piece in self._inner:
                 size += len(piece)
@@ -400,12 +433,12 @@ def _bounded_client(key: str, idle_s: float, url: str) -> httpx.AsyncClient:
                     raise ModelError(
                         f"a2a:{url} sent more than {MAX_BYTES >> 20} MiB in one response, so it is not read"
                     )
-                *ended, rest = piece.replace(b"\r", b"").split(b"\n")
-                for each in ended:
-                    count(each)
-                line.append(rest)
-                yield piece
-            count(b"")
+                if lines := buffer.add(piece):  # nothing is passed on, and so decoded, before it was counted
+                    count(lines)
+                    yield lines
+            if lines := buffer.rest():
+                count(lines)
+                yield lines
 
         async def aclose(self) -> None:
             await self._inner.aclose()
@@ -417,6 +450,9 @@ def _bounded_client(key: str, idle_s: float, url: str) -> httpx.AsyncClient:
             if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
                 await response.aclose()  # 8 MiB of gzip may be 8 GiB
                 raise ModelError(f"a2a:{url} sent a compressed response, which was not asked for")
+            if (response.charset_encoding or "utf-8").lower() not in ASCII_LIKE:
+                await response.aclose()
+                raise ModelError(f"a2a:{url} sent text that is not in UTF-8, so it is not read")
             is_stream = "event-stream" in response.headers.get("content-type", "")
             response.stream = _Bounded(response.stream, is_stream)
             return response

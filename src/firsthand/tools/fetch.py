@@ -176,6 +176,8 @@ async def read_body(response: httpcore.Response, encoding: str, max_bytes: int) 
     body, came = bytearray(), 0
     async for piece in response.aiter_stream():
         came += len(piece)
+        if unpack is not None and unpack.eof:
+            piece = b""  # zlib would copy all that came after the end with each piece
         try:
             body += piece if unpack is None else unpack.decompress(piece, max_bytes + 1 - len(body))
         except zlib.error as error:

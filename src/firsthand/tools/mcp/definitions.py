@@ -62,14 +62,22 @@ class ToolDefinition:
         return {str(name): each["default"] for name, each in named if isinstance(each, dict) and "default" in each}
 
     @property
+    def approved(self) -> Json:
+        """What a person approves: all of it that a model can be shown, of the description no more."""
+        description = self.description.strip()[:MAX_DESCRIPTION]
+        return {"name": self.name, "description": description, "schema": self.schema, "hints": self.hints}
+
+    @property
     def digest(self) -> str:
-        """SHA-256 of all that a person approved, 16 hex digits."""
-        said = canonical([self.name, self.description, self.schema, self.hints])
-        return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        """SHA-256 of all that a person approves."""
+        return hashlib.sha256(canonical(self.approved).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def tool_name(server: str, tool: str) -> str:
-    """The name of a server's tool among the agent's: 1 to 64 letters, digits, _ or -, and equal for no two tools."""
+    """The name of a server's tool among the agent's: 1 to 64 letters, digits, _ or -.
+
+    Names that a server chooses for it can be equal here: approvals go by this name, and of two in one list one is left out.
+    """
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", tool)
     name = f"{server}__{plain}"
     if plain == tool and len(name) <= 64:
@@ -188,4 +196,6 @@ class ArgumentChecker:
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Json:
     """The parts of a definition that changed, each as it was and as it is."""
-    return {key: {"was": old.get(key), "is": new.get(key)} for key in new if old.get(key) != new.get(key)}
+    return {
+        key: {"was": old.get(key), "is": new.get(key)} for key in new if canonical(old.get(key)) != canonical(new[key])
+    }

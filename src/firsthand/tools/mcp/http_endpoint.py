@@ -16,6 +16,7 @@ import httpx2
 
 from firsthand.errors import ToolError
 from firsthand.system.json_values import values_in
+from firsthand.system.line_buffer import ASCII_LIKE, LineBuffer
 from firsthand.tools.mcp.message_flow import MAX_VALUES, TOO_DENSE, TOO_OFTEN, MessageFlow
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
 from firsthand.tools.web.addresses import Resolver, checked_addresses, parse_rules, read_host, resolve
@@ -93,6 +94,9 @@ class BoundedTransport(httpx2.AsyncHTTPTransport):
             await response.aclose()  # 16 MB of gzip may be 16 GB
             raise httpx2.ReadError("the response is compressed, which was not asked for")
         if "text/event-stream" in response.headers.get("content-type", ""):
+            if (charset := (response.charset_encoding or "utf-8").lower()) not in ASCII_LIKE:
+                await response.aclose()  # the SDK would decode other bytes than those that are counted
+                raise httpx2.ReadError(f"the events are in {charset[:40]!r}: UTF-8 was expected")
             # the answers to a request have an allowance of their own; a stream that only listens is opened again and again
             flow = self._listening if request.method == "GET" else MessageFlow()
             response.stream = _Events(response.stream, flow)
@@ -102,27 +106,34 @@ class BoundedTransport(httpx2.AsyncHTTPTransport):
 
 
 class _Events(httpx2.AsyncByteStream):
-    """A stream of events, whose lines are counted against an allowance. The SDK limits the bytes of each event."""
+    """A stream of events, which is passed on by lines that were counted against an allowance; what the SDK decodes as one
+    event is counted as one. The SDK limits its bytes.
+    """
 
     def __init__(self, inner: httpx2.AsyncByteStream, flow: MessageFlow):
         self._inner = inner
         self._flow = flow
+        self._values = 0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        kept = bytearray()
+        buffer = LineBuffer()
         async for piece in self._inner:
-            kept += piece
-            lines, end, rest = bytes(kept).rpartition(b"\n") if b"\n" in piece else (b"", b"", b"")
-            if end:
-                kept = bytearray(rest)
-                for line in lines.split(b"\n"):
-                    if values_in(line, MAX_VALUES) > MAX_VALUES:
-                        raise httpx2.ReadError(TOO_DENSE)
-                    if not self._flow.charge(line):
-                        raise httpx2.ReadError(TOO_OFTEN)
-            if len(kept) > MAX_BODY:
+            if lines := buffer.add(piece):
+                self._count(lines)
+                yield lines
+            if len(buffer) > MAX_BODY:
                 raise httpx2.ReadError(_TOO_LARGE)
-            yield piece
+        if lines := buffer.rest():
+            self._count(lines)
+            yield lines
+
+    def _count(self, lines: bytes) -> None:
+        for line in lines.splitlines():
+            self._values = self._values + values_in(line, 0) if line else 0  # a blank line ends an event
+            if self._values > MAX_VALUES:
+                raise httpx2.ReadError(TOO_DENSE)
+            if not self._flow.charge(line):
+                raise httpx2.ReadError(TOO_OFTEN)
 
     async def aclose(self) -> None:
         await self._inner.aclose()

@@ -10,25 +10,20 @@ import hashlib
 import json
 import os
 import socket
-import sys
+import threading
 import webbrowser
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
-from mcp.client.auth import OAuthClientProvider
-from mcp.shared.auth import (
-    AuthorizationCodeResult,
-    OAuthClientInformationFull,
-    OAuthClientMetadata,
-    OAuthToken,
-)
+from mcp.shared.auth import AuthorizationCodeResult, OAuthClientInformationFull, OAuthToken
 from pydantic import AnyUrl, BaseModel
 
 from firsthand.errors import StoreError, ToolError
 from firsthand.system.home import data_home
-from firsthand.system.terminal import printable
+from firsthand.system.terminal import Terminal, printable
+from firsthand.tools.mcp.pinned_oauth import PinnedOAuth
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
 
 M = TypeVar("M", bound=BaseModel)
@@ -36,6 +31,8 @@ SIGN_IN_S = 300.0
 """Seconds that a person has to sign in."""
 MAX_REQUEST = 16_384
 """The most bytes of the browser's request."""
+MAX_ADDRESS = 4_000
+"""The most characters of the address of a sign-in page, which a person is shown whole."""
 
 
 class StoredTokens:
@@ -63,6 +60,7 @@ class StoredTokens:
                 client_secret=secret,
                 redirect_uris=[AnyUrl(self._redirect_uri)],
                 token_endpoint_auth_method="client_secret_basic" if secret else "none",
+                issuer=self._declaration.issuer or None,
             )
         kept = self._get("client", OAuthClientInformationFull)
         uris = [] if kept is None else [str(each) for each in kept.redirect_uris or ()]
@@ -120,23 +118,36 @@ class SignIn(Protocol):
 class BrowserSignIn:
     """Sends the person to the authorization server, and hears the answer on a loopback port of its own."""
 
-    def __init__(self, declaration: ServerDeclaration):
+    def __init__(self, declaration: ServerDeclaration, terminal: Terminal | None = None):
         self.declaration = declaration
+        self._terminal = terminal or Terminal()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.setblocking(False)
         self.redirect_uri = f"http://127.0.0.1:{self._listener.getsockname()[1]}/callback"
 
     async def redirect(self, url: str) -> None:
-        """Open the browser, and show the address for a person without one. ToolError if nobody is there."""
-        if urlsplit(url).scheme not in ("http", "https"):
-            raise ToolError(f"{self.declaration.origin} asks to sign in at {url[:80]!r}, which is no web address")
-        if not sys.stderr.isatty():
+        """Show the person the page's address, and open it in the browser if they agree. ToolError if not, or if nobody is
+        there: the MCP server chose the page, and one that redirects at once would sign in without a click.
+        """
+        origin, parts = self.declaration.origin, urlsplit(url)
+        if parts.scheme not in ("http", "https"):
+            raise ToolError(f"{origin} asks to sign in at {url[:80]!r}, which is no web address")
+        if len(url) > MAX_ADDRESS:
             raise ToolError(
-                f"{self.declaration.origin} asks to sign in, and there is no terminal: run `firsthand mcp "
+                f"{origin} asks to sign in at an address of {len(url):,} characters: {MAX_ADDRESS:,} are the limit"
+            )
+        if not self._terminal.is_there():
+            raise ToolError(
+                f"{origin} asks to sign in, and there is no terminal: run `firsthand mcp "
                 f"--sign-in {self.declaration.url}` once at a terminal"
             )
-        print(f"firsthand: {self.declaration.origin} asks you to sign in at\n  {printable(url)}", file=sys.stderr)
-        webbrowser.open(url)
+        async with self._terminal.turn():
+            host = printable(parts.netloc.rpartition("@")[2])
+            asked = f"firsthand: {origin} asks you to sign in at {host}\n  {printable(url)}\nOpen it in the browser?"
+            if await self._terminal.choose(asked, ("yes", "no")) != "yes":
+                raise ToolError(f"nobody signed in to {origin}: the page at {host} was not opened")
+        # in a thread that nobody waits for: a browser that runs in the terminal returns when it is left
+        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
     async def answer(self) -> AuthorizationCodeResult:
         """The code that the browser brings back. ToolError if none comes in time."""
@@ -186,17 +197,7 @@ def _same_but_port(uri: str, registered: list[str]) -> bool:
     return any((each.scheme, each.hostname, each.path) == (parts.scheme, parts.hostname, parts.path) for each in known)
 
 
-def oauth(declaration: ServerDeclaration, sign_in: SignIn) -> OAuthClientProvider:
+def oauth(declaration: ServerDeclaration, sign_in: SignIn) -> PinnedOAuth:
     """The OAuth flow of an endpoint, for its HTTP client."""
-    return OAuthClientProvider(
-        declaration.url,
-        OAuthClientMetadata(
-            client_name="firsthand",
-            redirect_uris=[AnyUrl(sign_in.redirect_uri)],
-            scope=" ".join(declaration.scopes) or None,
-        ),
-        StoredTokens(declaration, sign_in.redirect_uri),
-        sign_in.redirect,
-        sign_in.answer,
-        client_metadata_url=declaration.client_metadata_url or None,
-    )
+    stored = StoredTokens(declaration, sign_in.redirect_uri)
+    return PinnedOAuth(declaration, sign_in.redirect_uri, stored, sign_in.redirect, sign_in.answer)

@@ -22,20 +22,23 @@ from firsthand.declaration import Declaration
 from firsthand.errors import ConfigError, ToolError
 from firsthand.loop.calling import CallPosition, caller
 from firsthand.message import Json
-from firsthand.model import ToolSpec
 from firsthand.tool import Tool, as_text, marked, tool_from_function, usage
 from firsthand.tools.mcp.approved_definitions import ApprovedDefinitions
 from firsthand.tools.mcp.connection import McpConnection
+from firsthand.tools.mcp.definition_changes import MAX_QUESTIONS, decided
 from firsthand.tools.mcp.definitions import ArgumentChecker, ToolDefinition, UnusableDefinition, spec_of, tool_name
 from firsthand.tools.mcp.oauth_sign_in import SignIn
 from firsthand.tools.mcp.result_text import contents_text, messages_text, text_of_result
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
+from firsthand.tools.mcp.tool_search import ranked
 
 MAX_TOOLS = 5_000
 MAX_SCHEMA_CHARS = 1_000_000
 """Of all schemas of a server: those of a hostile one take 20 to 40 s of a processor to check, once."""
 MAX_PAGES = 200
 """The most pages of a list that are read."""
+MAX_LIST = 16_000_000
+"""The most characters of a list, all its pages together."""
 MAX_PROGRESS = 50
 """The most progress reports of one call that are recorded; the last is always."""
 
@@ -121,8 +124,13 @@ class RemoteTools:
             hints = each.annotations.model_dump(by_alias=True, exclude_none=True) if each.annotations else {}
             if self.declaration.offers(each.name):
                 found[each.name] = ToolDefinition(each.name, each.description or "", each.input_schema, hints)
-        self.changes = self._approved.changes(found)
         self.left_out = {}
+        named: dict[str, str] = {}
+        for name in sorted(found):
+            if (first := named.setdefault(tool_name(self.server, name), name)) != name:
+                self.left_out[name] = f"its name here would be that of {first[:100]!r}"
+                del found[name]
+        self.changes = self._approved.changes(found)
         tools: dict[str, Tool] = {}
         chars = 0
         for name in sorted(found):
@@ -144,10 +152,16 @@ class RemoteTools:
         """All entries of a list that comes in pages."""
         found: list[Any] = []
         cursor: str | None = None
+        size = 0
         for _ in range(MAX_PAGES):
             asking = partial(send, cursor=cursor)
             page: Any = await self.connection.request(asking, timeout_s=self.declaration.opening_s)
             found += getattr(page, part)
+            size += sum(len(repr(each)) for each in getattr(page, part))
+            if size > MAX_LIST:
+                raise ToolError(
+                    f"{self.declaration.origin} lists its {part} in more than {MAX_LIST:,} characters, which is the limit"
+                )
             cursor = page.next_cursor
             if cursor is None:
                 return found
@@ -179,11 +193,11 @@ class RemoteTools:
     async def _call(self, name: str, arguments: Json) -> str:
         """The result of a call as text. ToolError with the server's words as data."""
         await self.refresh()
-        definition = self._definitions.get(name)
+        while (definition := self._definitions.get(name)) is not None and name in self.changes:
+            await self._ask_again(definition)
+            await self.refresh()  # while the person read, it may have changed again
         if definition is None:
             raise ToolError(f"{self.declaration.origin} does not offer {name!r} any more")
-        if name in self.changes:
-            await self._ask_again(definition)
         at = caller()
         self._note_server()
         count = 0
@@ -244,19 +258,15 @@ class RemoteTools:
         """Ask a person to approve a definition that changed. ToolError unless they do."""
         change = self.changes[definition.name]
         name = tool_name(self.server, definition.name)
-        shown = ToolSpec(
-            f"{name}@{definition.digest[:8]}",
-            f"{self.declaration.origin} changed the tool {definition.name} after it was approved.",
-            {"type": "object", "properties": {}},
-        )
         at = caller()
         if at is None:
             raise ToolError(f"{name} changed after it was approved, and nobody can be asked here")
         attempt = at.context.attempt
-        approval = attempt.agent.approval
-        arguments = {part: f"was: {as_text(each['was'], 1_500)}\nis: {as_text(each['is'], 1_500)}"
-                     for part, each in change.items()}  # fmt: skip
-        decision = await approval.ask(Tool(shown, "irreversible", _nothing, dict), arguments)
+        if (decision := await decided(attempt.agent.approval.ask, self.declaration, definition, change)) is None:
+            raise ToolError(
+                f"{name} was not run: its definition changed after it was approved, in more than {MAX_QUESTIONS} questions "
+                f"can show; if you trust the server, delete {self._approved.path} to take its tools as they are now"
+            )
         attempt.note("tool_changed", tool=name, change=change, allowed=decision.allowed, by=decision.by,
                      reason=decision.reason)  # fmt: skip
         if not decision.allowed:
@@ -264,9 +274,10 @@ class RemoteTools:
                 f"{name} was not run: its definition changed after it was approved, and the change was not approved"
             )
         self._approved.approve(definition)
-        self.changes.pop(definition.name, None)
-        self._all[name] = self._tool(definition)
-        self.version += 1
+        if self._definitions.get(definition.name) == definition:
+            self.changes.pop(definition.name, None)
+            self._all[name] = self._tool(definition)
+            self.version += 1
 
     # -- what is offered besides --
 
@@ -381,24 +392,3 @@ class EachAttempt:
 async def _first_page(name: str, client: Client) -> Any:
     """The first page of a list, by the name of the client's method."""
     return await getattr(client, name)()
-
-
-def ranked(query: str, tools: Mapping[str, Tool], most: int) -> list[str]:
-    """The names of the tools that share most words with a query, rare words counting more; ties in order of names."""
-    words = {name: _words(f"{name} {tool.spec.description}") for name, tool in tools.items()}
-    count = {word: sum(word in each for each in words.values()) for word in _words(query)}
-    scores = {
-        name: sum(1.0 / count[word] for word in count if word in own) + sum(word in _words(name) for word in count)
-        for name, own in words.items()
-    }
-    best = sorted((name for name in scores if scores[name] > 0), key=lambda name: (-scores[name], name))
-    return best[:most]
-
-
-def _words(text: str) -> set[str]:
-    split = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", text)
-    return {word.removesuffix("s") for word in re.findall(r"[a-z0-9]+", split.lower()) if len(word) > 1}
-
-
-def _nothing() -> None:
-    return None

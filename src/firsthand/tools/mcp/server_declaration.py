@@ -62,7 +62,9 @@ class ServerDeclaration:
     oauth: bool = False
     """Sign in with OAuth where the URL asks for it: the browser opens, and tokens are kept in the data home."""
     scopes: tuple[str, ...] = ()
-    """OAuth scopes to ask for; none leaves it to the server."""
+    """OAuth scopes to ask for, and no others; none leaves it to the server."""
+    issuer: str = ""
+    """The authorization server to sign in at, and no other; a `client_id` needs it, empty leaves it to the server."""
     client_id: str = ""
     """The id of a client that was registered by hand; empty to register on the way."""
     client_secret: str = ""
@@ -118,6 +120,17 @@ class ServerDeclaration:
             raise ConfigError(f"{where} has the url {self.url!r}: an address with http:// or https:// was expected")
         if urlsplit(self.url).username is not None:
             raise ConfigError(f"{where} has a password in its url: give it as a header, from the environment")
+        if self.issuer and (
+            urlsplit(self.issuer).scheme not in ("http", "https") or not urlsplit(self.issuer).hostname
+        ):
+            raise ConfigError(f"{where} has the issuer {self.issuer!r}: an address with https:// was expected")
+        if self.client_id and not self.issuer:
+            raise ConfigError(
+                f"{where} has a client_id and no issuer, so the server could have its secret sent anywhere: give the "
+                'authorization server that it was registered at, as in issuer = "https://login.example.org"'
+            )
+        if self.client_secret and not self.client_id:
+            raise ConfigError(f"{where} has a client_secret and no client_id: give both, or leave both out")
         for tool, effect in self.effects.items():
             if effect not in get_args(Effect):
                 close = nearest(str(effect), get_args(Effect))
