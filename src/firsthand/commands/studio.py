@@ -251,10 +251,14 @@ def _say(text: str) -> None:
 
 
 def server_of(app: Starlette) -> uvicorn.Server:
-    """uvicorn with the bounds of `firsthand serve` on heads and chunks, which come before any check of who asks."""
+    """uvicorn with the bounds of `firsthand serve` on connections, heads and bodies, before any check of who asks."""
     import uvicorn
 
     from firsthand.serve.http.bounded_protocol import HEADER_BYTES, BoundedProtocol
+    from firsthand.serve.http.connection_room import ConnectionRoom
+
+    class Bounded(BoundedProtocol):
+        room = ConnectionRoom()
 
     return uvicorn.Server(
         uvicorn.Config(
@@ -262,7 +266,7 @@ def server_of(app: Starlette) -> uvicorn.Server:
             ws="none",
             lifespan="on",
             loop="asyncio",
-            http=BoundedProtocol,
+            http=Bounded,
             access_log=False,
             log_level="critical",
             server_header=False,

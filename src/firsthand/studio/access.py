@@ -22,6 +22,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from firsthand.studio.accounts import Accounts, User, needed_role
+from firsthand.system.recognised import recognise
 
 CODE_LIVES_S = 600.0
 """A code that was not used is void after so long."""
@@ -151,6 +152,8 @@ class AccessMiddleware:
 
         request = Request(scope)
         answer = await run_in_threadpool(self._refusal, request) if self.access.accounts else self._refusal(request)
+        if answer is None and ("firsthand.user" in scope or self.access.knows(request.headers)):
+            recognise(scope)
         await (self.app if answer is None else answer)(scope, receive, guarded)
         user = scope.get("firsthand.user")
         if user is not None and self.access.accounts is not None and request.method in _UNSAFE:

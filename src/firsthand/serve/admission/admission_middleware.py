@@ -25,6 +25,7 @@ from firsthand.serve.http.replies import note_bug, refused
 from firsthand.serve.http.request_body import ClientLeft, read_body
 from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
 from firsthand.system.json_values import values_in
+from firsthand.system.recognised import recognise
 
 _ONCE = (
     b"host",
@@ -152,6 +153,7 @@ class _Exchange:
             await self._call_app(self._receive)
             return
         request.client = admission.client(headers.get("authorization"), headers.get("x-api-key"))
+        recognise(scope)
         if self._mounted.limited_methods is not None and scope["method"] not in self._mounted.limited_methods:
             await self._call_watched()
             return
