@@ -12,14 +12,15 @@ from starlette.requests import Request
 
 import otlp_requests as otlp
 from firsthand.commands import studio
-from firsthand.errors import ConfigError, StoreError
+from firsthand.errors import ConfigError, StoreError, UnknownName
 from firsthand.ingest.redaction import Redactor
 from firsthand.ingest.span_writer import SpanWriter, WriteOutcome
 from firsthand.ingest.trace_store import SpanPreparer, TraceStore
-from firsthand.studio.access import Access
+from firsthand.studio.access import Access, AccessMiddleware
 from firsthand.studio.accounts import GUESSES_OF_ADDRESS, Accounts
 from firsthand.studio.studio_store import SqliteStore
 from firsthand.system.json_values import has_id_of_no_text
+from firsthand.system.recognised import RECOGNISED
 
 
 def asked(peer: str, *forwarded: str) -> Request:
@@ -187,3 +188,40 @@ def test_spans_over_grpc_without_the_key_are_refused_before_their_message_is_rec
         end()
         writer.close()
         store.close()
+
+
+def test_the_number_of_a_feature_in_an_address_has_few_digits() -> None:
+    from firsthand.studio.views.feature_views import _index
+
+    def numbered(text: str) -> int:
+        return _index(Request({"type": "http", "headers": [], "path_params": {"index": text}}))
+
+    assert numbered("0") == 0 and numbered("9" * 18) == 10**18 - 1
+    for text in ("1" * 5000, "9" * 19, "-1", "x", "", "\u0663"):
+        with pytest.raises(UnknownName, match="features have numbers"):
+            numbered(text)
+
+
+def test_a_session_or_a_key_makes_a_connection_known_and_a_page_for_all_does_not() -> None:
+    access = Access()
+    session = access.exchange(access.new_code())
+    known: list[str] = []
+
+    async def page(scope: Any, receive: Any, send: Any) -> None:
+        """Answers nothing."""
+
+    def visited(path: str, *headers: tuple[str, str]) -> bool:
+        known.clear()
+        given = [(name.encode(), value.encode()) for name, value in (("host", "127.0.0.1:0"), *headers)]
+        scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": given,
+                 "extensions": {RECOGNISED: lambda: known.append(path)}}  # fmt: skip
+
+        async def silent(message: Any) -> None:
+            """Takes the answer."""
+
+        asyncio.run(AccessMiddleware(page, access)(scope, None, silent))  # type: ignore[arg-type]
+        return bool(known)
+
+    own = ("cookie", f"{access.cookie}={session}")
+    assert visited("/", own) and visited("/static/x.css", own)
+    assert not visited("/") and not visited("/static/x.css") and not visited("/", ("cookie", f"{access.cookie}=no"))
