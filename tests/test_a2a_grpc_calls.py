@@ -73,7 +73,8 @@ def test_a_call_over_grpc_is_admitted_by_key_version_and_slot() -> None:
             async def going_on(details: Any) -> Any:
                 return plain
 
-            handler = await _Keys(admission).intercept_service(going_on, SimpleNamespace(invocation_metadata=metadata))
+            details = SimpleNamespace(invocation_metadata=metadata, method="x")
+            handler = await _Keys(admission).intercept_service(going_on, details)
             return await handler.unary_unary("q", Call())
 
         for metadata in ((key,), (key, ("A2A-Version", "1.0")), (("other", "0.3"), key)):

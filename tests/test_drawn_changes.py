@@ -24,7 +24,7 @@ from firsthand.kernels.attention.work_split import QUERIES, TASKS, plan
 from firsthand.retrieval.chunking.chunkers import open_chunker
 from firsthand.retrieval.document import Document
 from firsthand.scorers.programs import unit_runner
-from firsthand.serve.http import server
+from firsthand.serve.http import connection_room
 from firsthand.show.board_words import money
 from firsthand.system.home_seal import KEY, is_ours, seal_of
 from loopback import serve
@@ -222,7 +222,7 @@ def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be(
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (1024, hard))
     monkeypatch.setattr(resource, "setrlimit", lambda kind, limits: asked.append(limits))
-    server._allow_many_connections()
+    assert connection_room.open_files() == target
     assert asked == [(target, hard)]
 
 

@@ -31,11 +31,12 @@ from firsthand.ingest.otlp_grpc import serve_grpc
 from firsthand.ingest.otlp_protobuf import decode_protobuf
 from firsthand.ingest.recording import flush_traces, trace_to
 from firsthand.ingest.redaction import _fast_encoder
-from firsthand.ingest.request_bounds import _nested, _varint, check_json_values, check_protobuf_values
+from firsthand.ingest.request_bounds import check_json_values, check_protobuf_values
 from firsthand.ingest.span_sender import OtlpSender, RunRecorder, otlp_json
 from firsthand.ingest.span_writer import inflated
 from firsthand.ingest.task_rows import write_tasks
 from firsthand.system import trace_context
+from firsthand.system.protobuf_values import _nested, _varint
 from firsthand.system.trace_context import TraceParent
 from firsthand.tools.web.addresses import parse_rules
 

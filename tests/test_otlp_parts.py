@@ -409,6 +409,8 @@ def test_one_request_that_cannot_be_kept_does_not_spoil_the_others(idle: SpanWri
     assert one is taken[1][0] and outcome == WriteOutcome(problem="a span cannot be kept (TypeError)")
 
     class Full:
+        folder = "no folder"
+
         def add(self, spans: Any) -> None:
             raise StoreError("the disk is full")
 
@@ -423,6 +425,8 @@ def test_a_request_that_a_full_disk_refuses_frees_its_bytes_once(
     monkeypatch.setattr(span_writer, "_BYTES", 5)
 
     class Full:
+        folder = "no folder"
+
         def add(self, spans: Any) -> None:
             raise StoreError("the disk is full")
 

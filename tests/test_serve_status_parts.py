@@ -17,8 +17,9 @@ from firsthand.cluster.replicas.replica_slots import ReplicaStatus
 from firsthand.cluster.replicas.replicated_model import ReplicatedModel
 from firsthand.errors import ConfigError
 from firsthand.serve.http.bounded_protocol import HEADER_BYTES
+from firsthand.serve.http.connection_room import open_files
 from firsthand.serve.http.listen_address import ListenAddress
-from firsthand.serve.http.server import Server, _allow_many_connections, _protocol
+from firsthand.serve.http.server import Server, _protocol
 from firsthand.serve.http.status_routes import STATUS_ROUTES, StatusRoutes
 from firsthand.serve.models import replica_status
 from served import server_app
@@ -84,7 +85,7 @@ def test_a_process_may_open_as_many_files_as_it_is_allowed(monkeypatch: pytest.M
     ):
         monkeypatch.setattr(resource, "getrlimit", lambda kind, limits=limits: limits)
         given.clear()
-        _allow_many_connections()
+        open_files()
         assert given == ([] if raised is None else [(resource.RLIMIT_NOFILE, raised)])
 
     def refuse(kind: int, limits: Any) -> None:
@@ -92,7 +93,7 @@ def test_a_process_may_open_as_many_files_as_it_is_allowed(monkeypatch: pytest.M
 
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (1, 2))
     monkeypatch.setattr(resource, "setrlimit", refuse)
-    _allow_many_connections()
+    assert open_files() == 1
 
 
 def test_a_second_stop_waits_for_nobody() -> None:

@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.studio import accounts as accounts_of
-from firsthand.studio.access import SECURITY_HEADERS, Access, AccessMiddleware, client_address
+from firsthand.studio.access import SECURITY_HEADERS, Access, AccessMiddleware
 from firsthand.studio.accounts import Accounts, User
 from firsthand.studio.studio_store import SqliteStore
 from studio_small_home import OWN
@@ -88,7 +88,8 @@ def test_a_request_without_accounts_needs_a_host_an_origin_and_a_session() -> No
     assert access.knows(Headers({"cookie": f"firsthand-studio-8131={new}"})) and new != session
     assert not access.knows(Headers({"cookie": f"firsthand-studio-8132={new}"})) and not access.knows(Headers({}))
     assert access.session_of(Headers({"cookie": "\x01=;;;"})) is None and access.user_of(Headers(cookie)) is None
-    assert client_address(asked()) == "9.8.7.6" and client_address(Request({"type": "http", "headers": []})) == ""
+    access = Access()
+    assert access.address_of(asked()) == "9.8.7.6" and access.address_of(Request({"type": "http", "headers": []})) == ""
 
 
 def test_a_request_with_accounts_needs_a_role_and_no_more_than_some_changes(store: SqliteStore) -> None:

@@ -323,11 +323,11 @@ def test_received_traces_are_kept_until_they_change_and_the_oldest_goes(
     found.get(T[2])
     found.get(T[5])
     assert list(found._kept) == [T[2], T[5]], "what was looked at last stays"
-    monkeypatch.setattr(incoming_traces, "MOST_SPANS", 4)
+    monkeypatch.setattr(incoming_traces, "MOST_BYTES", 4400)
     assert found.get(T[2]) is two
     found.get(T[6])
     assert list(found._kept) == [T[2], T[6]]
-    monkeypatch.setattr(incoming_traces, "MOST_SPANS", 0)
+    monkeypatch.setattr(incoming_traces, "MOST_BYTES", 0)
     found.get(T[3])
     assert list(found._kept) == [T[3]], "the last is kept however large it is"
     with pytest.raises(UnknownName, match="it has not come, or was older than is kept"):

@@ -437,7 +437,11 @@ def test_secrets_are_replaced_in_every_place_before_disk(store: TraceStore, tmp_
 
 @pytest.mark.parametrize(
     "words, rare, found",
-    [(redaction.HINTS, "JA-_x", redaction._has_hint), (redaction._NAMED_WORDS, "zwkb", redaction._has_named)],
+    [
+        (redaction.HINTS, "JA-_x", lambda text: redaction._hint_in_bytes(text.encode())),
+        (redaction._NAMED_WORDS, "zwkb", lambda text: redaction._named_in_bytes(text.encode())),
+        (redaction._NAMED_WORDS, "zwkb", redaction._has_named),
+    ],
 )
 def test_one_search_finds_exactly_the_texts_that_hold_one_of_many_words(
     words: tuple[str, ...], rare: str, found: Callable[[str], bool]

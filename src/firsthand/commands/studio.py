@@ -9,6 +9,7 @@ import sys
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from firsthand.model import Sampling
 from firsthand.patterns.reply import reply
 from firsthand.system.home import data_home
 from firsthand.system.option_spec import parse_spec
-from firsthand.system.terminal import printable
+from firsthand.system.terminal import complain, printable
 
 if TYPE_CHECKING:
     import uvicorn
@@ -73,6 +74,9 @@ class Config:
     """Names by which browsers reach it, such as studio.example.org; with --host."""
     https: bool = False
     """A proxy in front speaks TLS: cookies go over it alone."""
+    proxy: tuple[str, ...] = ()
+    """Addresses of proxies in front, such as 127.0.0.1, which say in X-Forwarded-For for whom they ask; with --host. Without
+    it wrong passwords of all who come through a proxy count as those of one address."""
     database: str = ""
     """Keep accounts, views, queues, data sets and prompts in PostgreSQL: postgresql://user@host/name."""
     project: str = ""
@@ -144,8 +148,11 @@ class Config:
             raise ConfigError("role goes with `studio account add NAME` and `studio account role NAME`: leave it out")
         if self.project and not self.database:
             raise ConfigError("project goes with --database: without one a data home keeps its own accounts")
-        if self.host in LOOPBACK and (self.name or self.https):
-            raise ConfigError("name and https are for a wider address: give --host too, such as --host 0.0.0.0")
+        if self.host in LOOPBACK and (self.name or self.https or self.proxy):
+            raise ConfigError("name, https and proxy are for a wider address: give --host too, such as --host 0.0.0.0")
+        for text in self.proxy:
+            if not _is_address(text):
+                raise ConfigError(f"proxy is {text[:60]!r}: give an address as a socket has it, such as 127.0.0.1")
         if (self.to is not None or self.filter) and self.action[:1] != ("export",):
             raise ConfigError("to and filter go with `studio export RUN`")
         if not 0 <= self.port < 65536:
@@ -166,6 +173,13 @@ class Config:
             raise ConfigError("demo and home do not go together: the demo has runs of its own")
         if len(set(self.model)) < len(self.model):
             raise ConfigError(f"model is {','.join(self.model)}: name each model once")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return str(ip_address(text)) == text
+    except ValueError:
+        return False
 
 
 def main(config: Config) -> int:
@@ -211,7 +225,7 @@ def _serve(config: Config, home: Path, agents: dict[str, Agent]) -> int:
                 f"account add NAME --role admin{' --project ' + config.project if config.project else ''}`"
             )
     names = tuple(dict.fromkeys(("127.0.0.1", "localhost", "[::1]", *_names(config))))
-    access = Access(names, accounts, is_https=config.https)
+    access = Access(names, accounts, is_https=config.https, proxies=config.proxy)
     listening = _listen(config.port, config.host)
     access.port = listening.getsockname()[1]
     receiving = None
@@ -225,6 +239,10 @@ def _serve(config: Config, home: Path, agents: dict[str, Agent]) -> int:
         where = config.name[0] if config.name else config.host
         scheme, port = ("https", "") if config.https else ("http", f":{access.port}")
         _say(f"The Studio: {scheme}://{where}{port}/sign-in, for {len(accounts.all())} accounts.")
+        if config.https and not config.proxy:
+            complain(
+                "https without proxy: 30 wrong passwords by anybody close signing in for all; name the proxy's address"
+            )
         _run(server, listening, receiving)
         return 0
 
@@ -251,10 +269,14 @@ def _say(text: str) -> None:
 
 
 def server_of(app: Starlette) -> uvicorn.Server:
-    """uvicorn with the bounds of `firsthand serve` on heads and chunks, which come before any check of who asks."""
+    """uvicorn with the bounds of `firsthand serve` on connections, heads and bodies, before any check of who asks."""
     import uvicorn
 
     from firsthand.serve.http.bounded_protocol import HEADER_BYTES, BoundedProtocol
+    from firsthand.serve.http.connection_room import ConnectionRoom
+
+    class Bounded(BoundedProtocol):
+        room = ConnectionRoom()
 
     return uvicorn.Server(
         uvicorn.Config(
@@ -262,7 +284,7 @@ def server_of(app: Starlette) -> uvicorn.Server:
             ws="none",
             lifespan="on",
             loop="asyncio",
-            http=BoundedProtocol,
+            http=Bounded,
             access_log=False,
             log_level="critical",
             server_header=False,

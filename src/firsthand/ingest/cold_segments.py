@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.errors import MissingExtra, StoreError, reason_of
-from firsthand.ingest.trace_store import MAX_BODY_BYTES, SPAN_COLUMNS, TraceStore
+from firsthand.ingest.redaction import MAX_BODY_BYTES
+from firsthand.ingest.trace_store import SPAN_COLUMNS, TraceStore
 
 SEGMENTS = "segments"
 SEGMENT_SPANS = 50_000

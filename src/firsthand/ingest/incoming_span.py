@@ -71,3 +71,5 @@ class StoredSpan(NamedTuple):
     usage: Usage = Usage()
     copy: int = 0
     """Above 0 for a span whose id was sent before with other contents."""
+    size_bytes: int = 0
+    """Of its body as JSON."""

@@ -15,12 +15,7 @@ def literal_search(literals: Iterable[str], rare: str) -> Callable[[str], bool]:
 
     `rare` are the characters to group by, the preferred ones first; a literal without any of them is a group of its own.
     """
-    given = set(literals)
-    needed = sorted(each for each in given if not any(other != each and other in each for other in given))
-    groups: dict[str, list[str]] = {}
-    for literal in needed:
-        groups.setdefault(next((each for each in rare if each in literal), literal), []).append(literal)
-    searches = [re.compile(_pattern(anchor, group)).search for anchor, group in groups.items()]
+    searches = [re.compile(pattern).search for pattern in _patterns(literals, rare)]
 
     def contains(text: str) -> bool:
         for search in searches:  # noqa: SIM110  `any` takes longer
@@ -29,6 +24,21 @@ def literal_search(literals: Iterable[str], rare: str) -> Callable[[str], bool]:
         return False
 
     return contains
+
+
+def literal_search_in_bytes(literals: Iterable[str], rare: str) -> Callable[[bytes], bool]:
+    """The same for texts in UTF-8."""
+    searches = [re.compile(pattern.encode()).search for pattern in _patterns(literals, rare)]
+    return lambda raw: any(search(raw) for search in searches)
+
+
+def _patterns(literals: Iterable[str], rare: str) -> list[str]:
+    given = set(literals)
+    needed = sorted(each for each in given if not any(other != each and other in each for other in given))
+    groups: dict[str, list[str]] = {}
+    for literal in needed:
+        groups.setdefault(next((each for each in rare if each in literal), literal), []).append(literal)
+    return [_pattern(anchor, group) for anchor, group in groups.items()]
 
 
 def _pattern(anchor: str, literals: list[str]) -> str:

@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from firsthand.ingest.span_writer import MAX_REQUEST_BYTES, MAX_WAITING_BYTES, Encoding, SpanWriter, WriteOutcome
+from firsthand.system.recognised import recognise
 
 PATHS = ("/v1/traces", "/otel/v1/traces", "/api/public/otel/v1/traces")
 BODY_WITHIN_S = 30.0
@@ -55,6 +56,8 @@ class OtlpDoor:
         refusal = self._refusal(scope, headers, kind)
         if refusal is not None:
             return refused(kind, *refusal)
+        if self.key is not None:
+            recognise(scope)
         assert kind is not None
         size = 0
         pieces: list[bytes] = []

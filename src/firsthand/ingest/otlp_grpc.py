@@ -8,9 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from firsthand.errors import ConfigError
-from firsthand.ingest.span_writer import MAX_REQUEST_BYTES, SpanWriter, WriteOutcome
+from firsthand.ingest.span_writer import SpanWriter, WriteOutcome
 
 WAIT_S = 60.0
+MAX_MESSAGE_BYTES = 16 << 20
+"""Four times what the OpenTelemetry Collector takes; larger requests go over HTTP. Eight are received at a time."""
 
 
 def serve_grpc(writer: SpanWriter, port: int, key: str | None = None) -> tuple[int, Callable[[], None]]:
@@ -22,10 +24,6 @@ def serve_grpc(writer: SpanWriter, port: int, key: str | None = None) -> tuple[i
         raise ConfigError("spans over gRPC need an extra: pip install 'firsthand[studio,otlp-grpc]'") from None
 
     def export(raw: bytes, context: Any) -> Any:
-        if key is not None and not _shows_key(context.invocation_metadata(), key):
-            context.abort(
-                grpc.StatusCode.UNAUTHENTICATED, "send the key that the Studio was started with, as authorization"
-            )
         ended = threading.Event()
         outcomes: list[WriteOutcome] = []
 
@@ -45,14 +43,29 @@ def serve_grpc(writer: SpanWriter, port: int, key: str | None = None) -> tuple[i
             answer.partial_success.error_message = "spans without valid ids were left out"
         return answer
 
+    def refuse(requests: Any, context: Any) -> Any:
+        context.abort(
+            grpc.StatusCode.UNAUTHENTICATED, "send the key that the Studio was started with, as authorization"
+        )
+
+    class Keys(grpc.ServerInterceptor):  # type: ignore[misc]
+        """Refuses calls without the key before their message is received: a handler of streams asks for none by itself."""
+
+        def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
+            if key is not None and not _shows_key(details.invocation_metadata, key):
+                return grpc.stream_unary_rpc_method_handler(refuse)
+            return continuation(details)
+
     method = grpc.unary_unary_rpc_method_handler(
         export,
         request_deserializer=None,  # bytes, which are decoded after the key and within bounds
         response_serializer=messages.ExportTraceServiceResponse.SerializeToString,
     )
     service = "opentelemetry.proto.collector.trace.v1.TraceService"
-    limits = [("grpc.max_receive_message_length", MAX_REQUEST_BYTES), ("grpc.so_reuseport", 0)]
-    server = grpc.server(ThreadPoolExecutor(8), options=limits, compression=grpc.Compression.Gzip)
+    limits = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.so_reuseport", 0)]
+    server = grpc.server(
+        ThreadPoolExecutor(8), options=limits, interceptors=(Keys(),), compression=grpc.Compression.Gzip
+    )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": method}),))
     try:
         bound = server.add_insecure_port(f"127.0.0.1:{port}")

@@ -9,7 +9,7 @@ from typing import Any
 from firsthand.errors import DataError
 from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.ingest.otlp_protobuf import MAX_DEPTH, free_name
-from firsthand.ingest.request_bounds import check_json_values
+from firsthand.ingest.request_bounds import check_json_values, check_spans, scope_name
 from firsthand.message import Json
 
 _TRACE_ID, _SPAN_ID = re.compile(r"[0-9a-fA-F]{32}"), re.compile(r"[0-9a-fA-F]{16}")
@@ -33,13 +33,17 @@ def decode_json(raw: bytes) -> tuple[list[IncomingSpan], int]:
     if not isinstance(body, dict) or not isinstance(body.get("resourceSpans", []), list):
         raise DataError('the body is no OTLP request: an object with a list "resourceSpans" was expected')
     found: list[IncomingSpan] = []
-    rejected = 0
+    rejected = num_spans = num_events = 0
     for of_resource in _objects(body.get("resourceSpans")):
         resource = _attributes(_object(of_resource.get("resource")).get("attributes"))
         for of_scope in _objects(of_resource.get("scopeSpans")):
-            scope = _text(_object(of_scope.get("scope")).get("name"))
+            scope = scope_name(_text(_object(of_scope.get("scope")).get("name")))
             spans = of_scope.get("spans")
-            for each in spans if isinstance(spans, list) else []:
+            spans = spans if isinstance(spans, list) else []
+            num_spans += len(spans)
+            num_events += sum(len(_objects(each.get(key))) for each in _objects(spans) for key in ("events", "links"))
+            check_spans(num_spans, num_events)
+            for each in spans:
                 one = _span(each, resource, scope)
                 found += [] if one is None else [one]
                 rejected += one is None
@@ -124,6 +128,8 @@ def _text(value: Any) -> str:
 
 def _int(value: Any) -> int | str:
     try:
+        if isinstance(value, float) and not abs(value) <= _MAX_UINT:
+            return _text(value)  # 1e308 would be 309 digits
         return int(value) if not isinstance(value, str) or len(value) <= 40 else value[:1000]
     except (ValueError, TypeError, OverflowError):
         return _text(value)

@@ -6,7 +6,12 @@ from typing import Any
 
 from firsthand.errors import ConfigError, DataError
 from firsthand.ingest.incoming_span import IncomingSpan
-from firsthand.ingest.request_bounds import check_protobuf_values
+from firsthand.ingest.request_bounds import (
+    check_protobuf_values,
+    check_spans,
+    check_written_bytes,
+    scope_name,
+)
 from firsthand.message import Json
 
 MAX_DEPTH = 64
@@ -24,6 +29,7 @@ def decode_protobuf(raw: bytes) -> tuple[list[IncomingSpan], int]:
     except ImportError:
         raise ConfigError("protobuf needs opentelemetry-proto: pip install 'firsthand[studio]'") from None
     check_protobuf_values(raw, ExportTraceServiceRequest.DESCRIPTOR)
+    check_written_bytes(raw)
     try:
         return spans_of_request(ExportTraceServiceRequest.FromString(raw))
     except (DecodeError, RecursionError) as error:
@@ -33,13 +39,15 @@ def decode_protobuf(raw: bytes) -> tuple[list[IncomingSpan], int]:
 
 
 def spans_of_request(request: Any) -> tuple[list[IncomingSpan], int]:
-    """The spans of a decoded request, and the number of those left out."""
+    """The spans of a decoded request, and the number of those left out; DataError if they are too many."""
+    groups = [scope.spans for each in request.resource_spans for scope in each.scope_spans]
+    check_spans(sum(map(len, groups)), sum(len(span.events) + len(span.links) for spans in groups for span in spans))
     found: list[IncomingSpan] = []
     rejected = 0
     for of_resource in request.resource_spans:
         resource = _attributes(of_resource.resource.attributes)
         for of_scope in of_resource.scope_spans:
-            scope = of_scope.scope.name
+            scope = scope_name(of_scope.scope.name)
             for span in of_scope.spans:
                 trace_id, span_id = span.trace_id, span.span_id
                 if len(trace_id) != 16 or len(span_id) != 8 or trace_id == _NO_TRACE or span_id == _NO_SPAN:

@@ -13,14 +13,16 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, DataError
 from firsthand.ingest.incoming_span import IncomingSpan
-from firsthand.ingest.literal_search import literal_search
+from firsthand.ingest.literal_search import literal_search, literal_search_in_bytes
 from firsthand.message import Json
 from firsthand.safety.redact import Redact
 
 PUT, FAILED = "[redacted]", "[redacted: error]"
 MAX_DEPTH = 64
+MAX_BODY_BYTES = 400 << 20
+"""Of a span as it is kept: no more is read back."""
 SECRET_NAMES = (
     "authorization", "proxy-authorization", "cookie", "set-cookie", "password", "passwd", "passphrase", "secret", "api_key",
     "apikey", "api-key", "x-api-key", "access_token", "refresh_token", "auth_token", "id_token", "client_secret",
@@ -85,27 +87,35 @@ class Redactor:
     def redact(self, span: IncomingSpan) -> bytes:
         """Redact a span in place; returns its body as JSON, ready to be kept.
 
-        If the rules themselves fail, all that the span says is replaced.
+        If the rules themselves fail, all that the span says is replaced. DataError for a span that is too large to be kept.
         """
         try:
-            return self._redacted(span)
+            body = self._redacted(span)
+        except MemoryError:
+            raise  # the sender is told: what is acknowledged is kept
         except Exception:
             span.name, span.scope, span.error = FAILED, "", None if span.error is None else FAILED
             span.attributes, span.events, span.links = {"redacted": FAILED}, [], []
             span.redactions = 1
-            return (_dumps(span) or "{}").encode()
+            return _dumps(span) or b"{}"
+        if len(body) > MAX_BODY_BYTES:
+            raise DataError(f"a span would take more than {MAX_BODY_BYTES >> 20} MiB as JSON: shorten its texts")
+        return body
 
     def redact_resource(self, resource: Json) -> Json:
         """The attributes of a program, redacted."""
         try:
             return self._safely(resource, _Count())
+        except MemoryError:
+            raise
         except Exception:
             return {"redacted": FAILED}
 
     def _redacted(self, span: IncomingSpan) -> bytes:
-        text = _dumps(span)
-        if text is not None and not self._may_hold_secrets(span, text):
-            return text.encode("utf-8", "surrogatepass")
+        body = _dumps(span)
+        if body is not None and not self._may_hold_secrets(span, body):
+            return body
+        del body  # it may be large
         found = _Count()
         span.name = self._text(span.name, found)
         span.scope = self._text(span.scope, found)
@@ -114,12 +124,12 @@ class Redactor:
         span.events = [self._safely(each, found) for each in span.events]
         span.links = [self._safely(each, found) for each in span.links]
         span.redactions = found.number
-        text = _dumps(span)
-        if text is None:
+        body = _dumps(span)
+        if body is None:
             raise ValueError("the span is no JSON")
-        return text.encode("utf-8", "surrogatepass")
+        return body
 
-    def _may_hold_secrets(self, span: IncomingSpan, text: str) -> bool:
+    def _may_hold_secrets(self, span: IncomingSpan, body: bytes) -> bool:
         """False only where no rule can match anything in the span."""
         if self._own:
             return True
@@ -130,9 +140,8 @@ class Redactor:
             known = names.get(key)
             if known or (known is None and self._is_secret_name(key)):
                 return True
-        whole = text if span.error is None else f"{text}\n{span.error}"
-        whole = f"{whole}\n{span.name}"
-        return _has_hint(whole) or ("@" in whole and "://" in whole) or _has_named(whole.lower())
+        beside = span.name if span.error is None else f"{span.name}\n{span.error}"
+        return _has_any_hint(beside.encode("utf-8", "surrogatepass")) or _has_any_hint(body)
 
     def _is_secret_name(self, name: str) -> bool:
         known = self._secret_names.get(name)
@@ -153,6 +162,8 @@ class Redactor:
                     found.number += 1
                 else:
                     kept[self._text(key, found)] = self._value(held, found, 0)
+            except MemoryError:
+                raise
             except Exception:  # whatever it was, the value is not kept as it came
                 kept[key] = FAILED
                 found.number += 1
@@ -190,6 +201,8 @@ class Redactor:
                 text, times = _SCHEME.subn(PUT, text)
                 found.number += times
             return text
+        except MemoryError:
+            raise
         except Exception:
             found.number += 1
             return FAILED
@@ -207,10 +220,21 @@ class _Count:
 _SHORTEST = 8
 """No rule matches a text that is shorter."""
 HINTS = tuple(dict.fromkeys(word for words, _ in SHAPES.values() for word in words if word != "://"))
-_has_hint = literal_search(HINTS, "JA-_x")
 _has_named = literal_search(_NAMED_WORDS, "zwkb")
 _ENDINGS = ("_api_key", "-api-key", "_password", "_secret", "_access_token", "_private_key", "authorization")
+_hint_in_bytes, _named_in_bytes = literal_search_in_bytes(HINTS, "JA-_x"), literal_search_in_bytes(_NAMED_WORDS, "zwkb")
+_KELVIN = "\u212a".encode()
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+_encode_ascii = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_SMALL = 1 << 20
+
+
+def _has_any_hint(raw: bytes) -> bool:
+    """True if a rule may match something in a text, or in the texts of JSON, in UTF-8: a copy of a long text in a `str` with
+    one emoji takes four times as much."""
+    if _hint_in_bytes(raw) or (b"@" in raw and b"://" in raw) or _named_in_bytes(raw.lower()):
+        return True
+    return _KELVIN in raw or b"\\u212a" in raw  # the one letter beyond ASCII that becomes one within it in lower case
 
 
 def _fast_encoder() -> Callable[[Any], bytes] | None:
@@ -230,14 +254,18 @@ def _is_same_in_both(attributes: Json) -> bool:
     return _SAME_IN_BOTH.issuperset(map(type, attributes.values()))
 
 
-def _dumps(span: IncomingSpan) -> str | None:
+def _dumps(span: IncomingSpan) -> bytes | None:
+    """The body of a span as JSON, a long one in ASCII: what is there in between takes a byte for each of its characters."""
     try:
         if _dumps_fast is not None and not span.events and not span.links and _is_same_in_both(span.attributes):
             try:
-                return _dumps_fast(span.body()).decode()
+                return _dumps_fast(span.body())
             except (TypeError, ValueError):  # a lone surrogate, or more than 64 bits
                 pass
-        return _encode(span.body())
+        text = _encode_ascii(span.body())
+        if len(text) < _SMALL and "\\u" in text:
+            return _encode(span.body()).encode("utf-8", "surrogatepass")
+        return text.encode("ascii")
     except (TypeError, ValueError, RecursionError):
         return None
 

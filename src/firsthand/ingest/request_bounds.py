@@ -1,18 +1,32 @@
-"""Bounds what a request of OTLP becomes before it is decoded: two bytes of protobuf can be an object of 300 bytes.
+"""Bounds what a request of OTLP becomes where it is kept: two bytes of protobuf can be an object of 300 bytes, a control
+character is six letters in JSON, and what many spans share is handled once for each of them.
 
 A body of ordinary spans holds a few hundred thousand values at most, however long its texts are.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from functools import cache
 from typing import Any
 
 from firsthand.errors import DataError
+from firsthand.message import Json
+from firsthand.system.protobuf_values import protobuf_holds_more
 
 MAX_VALUES = 2_000_000
 """Fields and values of one request; as objects they take up to about 700 MB."""
+MAX_SPANS = 50_000
+"""Of one request; batches of SDKs hold 512, those of a collector some 8,000."""
+MAX_EVENTS = 100_000
+"""Events and links of one request; SDKs keep 128 of a span."""
+MAX_WRITTEN_BYTES = 192 << 20
+"""Of one request, as JSON: half as much again as it may have when it arrives."""
+MAX_SCOPE_CHARS = 1000
+"""Of the name of an instrumentation, which each of its spans repeats."""
+MAX_RESOURCE_BYTES = 16 << 10
+"""Of the attributes of a program as JSON, which a trace may name for each of its spans."""
+_CONTROL = bytes(range(32))
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 
 
@@ -32,58 +46,48 @@ def check_protobuf_values(raw: bytes, message: Any, most: int = MAX_VALUES) -> N
     Args:
         message: The descriptor of the message's type.
     """
-    if len(raw) <= 2 * most:  # such a field takes two bytes at least
-        return
-    number = steps = 0
-    inner = [(0, len(raw), message)]
-    try:
-        while inner:
-            at, end, type = inner.pop()
-            nested = _nested(type)
-            while at < end:
-                tag, at = (raw[at], at + 1) if raw[at] < 128 else _varint(raw, at)
-                steps += 1
-                if steps > 4 * most:
-                    raise DataError(_too_many(most))
-                match tag & 7:
-                    case 0:
-                        _, at = _varint(raw, at)
-                    case 1:
-                        at += 8
-                    case 2:
-                        length, at = (raw[at], at + 1) if raw[at] < 128 else _varint(raw, at)
-                        number += 1
-                        if number > most:
-                            raise DataError(_too_many(most))
-                        if length and tag >> 3 in nested:
-                            inner.append((at, min(at + length, end), nested[tag >> 3]))
-                        at += length
-                    case 5:
-                        at += 4
-                    case _:
-                        pass  # the marks of a group: its fields follow and are of no type that we know
-    except IndexError:  # cut in the middle of a number
-        return
+    if protobuf_holds_more(raw, message, most):
+        raise DataError(_too_many(most))
 
 
-def _varint(raw: bytes, at: int) -> tuple[int, int]:
-    """The number at a place, and the place after it."""
-    byte = raw[at]
-    if byte < 128:
-        return byte, at + 1
-    value, shift = byte & 127, 7
-    while byte > 127 and shift < 70:
-        at += 1
-        byte = raw[at]
-        value |= (byte & 127) << shift
-        shift += 7
-    return value, at + 1
+def check_written_bytes(raw: bytes, most: int = MAX_WRITTEN_BYTES) -> None:
+    """DataError if the texts of a protobuf message would take more than `most` bytes in JSON.
+
+    Control characters take six bytes there. Those that are numbers of the message are counted too.
+    """
+    size = len(raw)
+    if 6 * size > most and 6 * size - 5 * len(raw.translate(None, _CONTROL)) > most:
+        raise DataError(
+            f"the request would take more than {most >> 20} MiB as JSON, where a control character is six: send less at once"
+        )
 
 
-@cache
-def _nested(type: Any) -> dict[int, Any]:
-    """Field number -> the descriptor of the messages that the field holds."""
-    return {field.number: field.message_type for field in type.fields if field.message_type is not None}
+def check_spans(spans: int, events: int) -> None:
+    """DataError for a request of too many spans, or of too many events and links."""
+    for number, most, noun in ((spans, MAX_SPANS, "spans"), (events, MAX_EVENTS, "events and links")):
+        if number > most:
+            raise DataError(f"the request holds {number:,} {noun}, more than {most:,}: send less at once")
+
+
+def scope_name(name: str) -> str:
+    """The name of an instrumentation; only its length for one that is no name."""
+    return name if len(name) <= MAX_SCOPE_CHARS else f"[a name of {len(name):,} characters]"
+
+
+def bounded_resource(resource: Json, most: int = MAX_RESOURCE_BYTES) -> Json:
+    """The attributes of a program; of more than `most` bytes the shortest, and how much was left out."""
+    sizes = {key: len(json.dumps([key, value], default=str)) for key, value in resource.items()}
+    if sum(sizes.values()) <= most:
+        return resource
+    kept: set[str] = set()
+    for key in sorted(sizes, key=lambda key: (key != "service.name", sizes[key])):
+        most -= sizes[key]
+        if most < 0:
+            break
+        kept.add(key)
+    left_out = [key for key in resource if key not in kept]
+    said = {"left out": f"{len(left_out):,} attributes of {sum(sizes[key] for key in left_out):,} bytes"}
+    return {key: value for key, value in resource.items() if key in kept} | said
 
 
 def _marks(raw: bytes) -> int:

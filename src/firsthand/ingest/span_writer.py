@@ -153,7 +153,11 @@ class SpanWriter:
                     self.store.add(each[1])
                     kept.append(each)
                 except StoreError as error:
-                    refused.append((each[0], WriteOutcome(problem=str(error), retry=True)))
+                    told = str(error).replace(
+                        str(self.store.folder), "the store"
+                    )  # the sender is no owner of this machine
+                    may_retry = not isinstance(error.__cause__, OverflowError)
+                    refused.append((each[0], WriteOutcome(problem=told, retry=may_retry)))
                 except Exception as error:
                     refused.append((each[0], WriteOutcome(problem=f"a span cannot be kept ({type(error).__name__})")))
         for one, ready, rejected in kept:

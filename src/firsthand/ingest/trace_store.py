@@ -20,8 +20,9 @@ from typing import Any
 from firsthand.errors import UnknownName
 from firsthand.ingest.dialects.span_facts import SpanFacts
 from firsthand.ingest.incoming_span import MOST_NS, IncomingSpan, StoredSpan
-from firsthand.ingest.redaction import Redactor
-from firsthand.ingest.trace_summary import COLUMNS, TraceSummary, summaries_of
+from firsthand.ingest.redaction import MAX_BODY_BYTES, Redactor
+from firsthand.ingest.request_bounds import bounded_resource
+from firsthand.ingest.trace_summary import COLUMNS, Counted, TraceSummary, summaries_of
 from firsthand.ingest.translate import facts_of
 from firsthand.message import Json
 from firsthand.model import Usage
@@ -30,7 +31,6 @@ from firsthand.runs.database import Database, Schema, plain
 FOLDER, FILE = "traces", "traces.sqlite"
 PACKED_BYTES = 16 << 10
 """Bodies above this are compressed."""
-MAX_BODY_BYTES = 400 << 20
 MAX_COPIES = 100
 """Spans that are kept under one id; further ones are left out."""
 SCHEMA = Schema(
@@ -81,6 +81,7 @@ _SPAN = (
     " completion_tokens, cost_usd, redactions, resource, body"
 )
 SPAN_COLUMNS = (*_SPAN.split(", ")[:-1], "digest", "body")
+_RESOURCE = "SELECT body FROM resources WHERE id = ?"
 _INSERT = f"INSERT INTO spans ({', '.join(SPAN_COLUMNS[1:])}) VALUES ({', '.join('?' * (len(SPAN_COLUMNS) - 1))})"
 _REPLACE = f"INSERT OR REPLACE INTO traces ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 
@@ -113,6 +114,8 @@ class SpanPreparer:
             body = self._redactor.redact(span)
             try:
                 facts = facts_of(span)
+            except MemoryError:
+                raise
             except Exception:  # an attribute of an unexpected type: the span is kept as it is
                 facts = SpanFacts()
             if len(body) > PACKED_BYTES:
@@ -121,7 +124,7 @@ class SpanPreparer:
         return ready
 
     def _resource(self, resource: Json) -> tuple[bytes, bytes, str]:
-        kept = self._redactor.redact_resource(resource)
+        kept = bounded_resource(self._redactor.redact_resource(resource))
         body = json.dumps(kept, ensure_ascii=False, sort_keys=True, default=str).encode("utf-8", "surrogatepass")
         return hashlib.sha256(body).digest(), body, plain(str(kept.get("service.name", ""))[:300])
 
@@ -166,16 +169,16 @@ class TraceStore:
         connection.execute("SAVEPOINT several")
         try:
             connection.executemany(_INSERT, rows)
-            new: Sequence[tuple[ReadySpan, int]] = [(each, 1) for each in spans]
+            new: Sequence[tuple[ReadySpan, Counted | None]] = [(each, None) for each in spans]
         except sqlite3.IntegrityError:
             connection.execute("ROLLBACK TO several")
-            new = [(each, sign) for each in spans for sign in self._add_one(connection, each)]
+            new = [(each, before) for each in spans for before in self._add_one(connection, each)]
         connection.execute("RELEASE several")
         self._summarise(connection, new)
-        return sum(1 for _, sign in new if sign > 0)
+        return sum(1 for _, before in new if before is None)
 
-    def _add_one(self, connection: sqlite3.Connection, ready: ReadySpan) -> list[int]:
-        """Insert one span; returns [1] if it is new, [0] if it ended one that was here, [] if it is not kept."""
+    def _add_one(self, connection: sqlite3.Connection, ready: ReadySpan) -> list[Counted | None]:
+        """Insert one span; returns [None] if it is new, what was counted of the one that it ended, [] if it is not kept."""
         span = ready.span
         known = connection.execute(
             "SELECT seq, digest, end_ns FROM spans WHERE trace = ? AND span = ? ORDER BY copy LIMIT ?",
@@ -187,17 +190,19 @@ class TraceStore:
             return []
         unfinished = [seq for seq, _, end_ns in known if end_ns == 0]
         if unfinished and span.end_ns:
-            connection.execute("DELETE FROM spans WHERE seq = ?", (unfinished[0],))
+            before = connection.execute(f"SELECT {', '.join(Counted._fields)} FROM spans WHERE seq = ?", unfinished[:1])
+            counted = Counted(*before.fetchone())
+            connection.execute("DELETE FROM spans WHERE seq = ?", unfinished[:1])
             copies = {each[0] for each in connection.execute(
                 "SELECT copy FROM spans WHERE trace = ? AND span = ?", (span.trace_id, span.span_id)
             )}  # fmt: skip
             copy = next(number for number in range(len(copies) + 1) if number not in copies)
             connection.execute(_INSERT, self._row(connection, ready, copy))
-            return [0]
+            return [counted]
         if len(known) == MAX_COPIES:
             return []
         connection.execute(_INSERT, row)
-        return [1]
+        return [None]
 
     def _row(self, connection: sqlite3.Connection, ready: ReadySpan, copy: int) -> tuple[Any, ...]:
         span, facts = ready.span, ready.facts
@@ -223,42 +228,20 @@ class TraceStore:
             self._resources[digest] = known
         return known
 
-    def _summarise(self, connection: sqlite3.Connection, new: Sequence[tuple[ReadySpan, int]]) -> None:
-        """Bring the rows of the traces up to date; a trace with a span that was replaced is counted anew."""
-        by_trace: dict[str, list[ReadySpan]] = {}
-        again = set()
-        for ready, sign in new:
-            by_trace.setdefault(ready.span.trace_id, []).append(ready)
-            if sign == 0:
-                again.add(ready.span.trace_id)
+    def _summarise(self, connection: sqlite3.Connection, new: Sequence[tuple[ReadySpan, Counted | None]]) -> None:
+        """Bring the rows of the traces up to date, in the time of the new spans: the others are not read."""
+        by_trace: dict[str, list[tuple[ReadySpan, Counted | None]]] = {}
+        for each in new:
+            by_trace.setdefault(each[0].span.trace_id, []).append(each)
         changed = connection.execute("SELECT coalesce(max(changed), 0) + 1 FROM traces").fetchone()[0]
         now = time.time()
         for trace, spans in by_trace.items():
-            if trace in again:
-                self._count_again(connection, trace, changed, now)
-                continue
             found = connection.execute(f"SELECT {', '.join(COLUMNS)} FROM traces WHERE trace = ?", (trace,)).fetchone()
             summary = TraceSummary(*found) if found else TraceSummary(trace)
-            for each in spans:
-                summary.add(each.span, each.facts, each.resource[2])
+            for ready, before in spans:
+                summary.add(ready.span, ready.facts, ready.resource[2], before)
             summary.changed, summary.arrived_s = changed, now
             connection.execute(_REPLACE, summary.row())
-
-    def _count_again(self, connection: sqlite3.Connection, trace: str, changed: int, now: float) -> None:
-        if connection.execute("SELECT 1 FROM sealed WHERE trace = ?", (trace,)).fetchone():
-            return  # what was counted of sealed spans is in the row alone
-        summary = TraceSummary(trace)
-        bodies = dict(connection.execute("SELECT id, body FROM resources").fetchall())
-        sql = f"SELECT {_SPAN} FROM spans WHERE trace = ? ORDER BY seq"
-        for row in connection.execute(sql, (trace,)).fetchall():
-            stored = stored_span(row, bodies)
-            try:
-                facts = facts_of(stored.span)
-            except Exception:
-                facts = SpanFacts()
-            summary.add(stored.span, facts, plain(str(stored.span.resource.get("service.name", ""))[:300]))
-        summary.changed, summary.arrived_s = changed, now
-        connection.execute(_REPLACE, summary.row())
 
     def add_score(
         self,
@@ -305,11 +288,8 @@ class TraceStore:
         ):  # after the others: what is sealed meanwhile is then found twice, and never not
             seen = {row[0] for row in rows}
             rows += [row for row in self.read_sealed(self, plain(trace)) if row[0] not in seen]
-        ids = {row[-2] for row in rows}
-        bodies: dict[int, bytes] = {}
-        for id in ids:
-            bodies |= dict(self.database.read("SELECT id, body FROM resources WHERE id = ?", (id,)))
-        return [stored_span(row, bodies) for row in sorted(rows, key=lambda row: row[0])]
+        resources = Resources(lambda id: self.database.read(_RESOURCE, (id,)))
+        return [stored_span(row, resources) for row in sorted(rows, key=lambda row: row[0])]
 
     def scores(self, trace: str) -> list[tuple[str, float | None, str | None, str, float]]:
         """Name, value, failure, scorer and time of each score of a trace; of several of one name the latest."""
@@ -330,31 +310,48 @@ class TraceStore:
         return self.database.version
 
 
-def stored_span(row: Sequence[Any], resources: dict[int, bytes]) -> StoredSpan:
+class Resources:
+    """The programs of some spans: each is read once, and shared by its spans."""
+
+    def __init__(self, read: Callable[[int], list[tuple[Any, ...]]]):
+        self._read = read
+        self._known: dict[int, Json] = {}
+
+    def __getitem__(self, id: int) -> Json:
+        known = self._known.get(id)
+        if known is None:
+            found = self._read(id)
+            known = self._known[id] = _loaded(found[0][0]) if found else {}
+        return known
+
+
+def stored_span(row: Sequence[Any], resources: Resources) -> StoredSpan:
     """The span of a row of the columns that `_SPAN` names."""
     (
         seq, trace, span, copy, parent, name, what, label, start_ns, end_ns, error, model, prompt, cached, completion, cost,
         redactions, resource, body,
     ) = row  # fmt: skip
-    held = unpacked(body)
+    raw = _inflated(body)
+    held = _loaded(raw)
     times = held.get("times") or (start_ns, end_ns)
     return StoredSpan(
         seq,
         IncomingSpan(
             trace, span, parent, name, times[0], times[1], held.get("attributes") or {}, held.get("events") or [],
-            held.get("links") or [], _loaded(resources.get(resource, b"{}")), held.get("scope", ""), held.get("kind", 0),
+            held.get("links") or [], resources[resource], held.get("scope", ""), held.get("kind", 0),
             error, redactions,
         ),
-        what, label, model, Usage(prompt, cached, completion, cost), copy,
+        what, label, model, Usage(prompt, cached, completion, cost), copy, len(raw),
     )  # fmt: skip
 
 
 def unpacked(body: bytes) -> Json:
     """The JSON of a body as it is kept."""
-    if body[:1] != b"{":
-        inflater = zlib.decompressobj()
-        body = inflater.decompress(body, MAX_BODY_BYTES)
-    return _loaded(body)
+    return _loaded(_inflated(body))
+
+
+def _inflated(body: bytes) -> bytes:
+    return body if body[:1] == b"{" else zlib.decompressobj().decompress(body, MAX_BODY_BYTES)
 
 
 def _loaded(body: bytes) -> Json:

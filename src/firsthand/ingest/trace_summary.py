@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from firsthand.ingest.dialects.span_facts import SpanFacts, said
 from firsthand.ingest.incoming_span import MOST_NS, IncomingSpan
@@ -12,6 +12,18 @@ from firsthand.runs.database import plain
 
 MAX_TEXT = 300
 _FIRST, _LAST = MOST_NS, -1
+
+
+class Counted(NamedTuple):
+    """The columns of a span that its trace sums up."""
+
+    what: str
+    error: str | None
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    cost_usd: float
+    redactions: int
 
 
 @dataclass(slots=True)
@@ -58,8 +70,11 @@ class TraceSummary:
         """False while the span that the others lie under has not come."""
         return self.name_rank == 0
 
-    def add(self, span: IncomingSpan, facts: SpanFacts, service: str) -> None:
-        """Count a span that was not counted yet."""
+    def add(self, span: IncomingSpan, facts: SpanFacts, service: str, before: Counted | None = None) -> None:
+        """Count a span that was not counted yet, or one that has ended in place of what was counted before its end."""
+        if before is not None:
+            self._take_back(before)
+        again = before is not None
         start = min(span.start_ns, MOST_NS)
         end = max(start, min(span.end_ns, MOST_NS))
         self.num_spans += 1
@@ -68,17 +83,20 @@ class TraceSummary:
         if start:
             self.first_ns, self.last_ns = min(self.first_ns, start), max(self.last_ns, end)
         if facts.what in ("generate", "embed"):
-            self.prompt_tokens += facts.prompt_tokens
-            self.cached_tokens += facts.cached_tokens
-            self.completion_tokens += facts.completion_tokens
+            self.prompt_tokens = min(self.prompt_tokens + facts.prompt_tokens, MOST_NS)
+            self.cached_tokens = min(self.cached_tokens + facts.cached_tokens, MOST_NS)
+            self.completion_tokens = min(self.completion_tokens + facts.completion_tokens, MOST_NS)
             self.cost_usd += facts.cost_usd
             self.model = self.model or plain(facts.model[:MAX_TEXT])
         rank = 0 if not span.parent_id else 1
-        if (rank, start) < (self.name_rank, self.name_ns):
+        best = (self.name_rank, self.name_ns)
+        if (rank, start) < best or (again and (rank, start) == best):
             self.name_rank, self.name_ns, self.name = rank, start, plain(span.name[:MAX_TEXT])
             self.service = service or self.service
         rank = 0 if not span.parent_id else 1 if facts.what == "generate" else 2
-        if facts.input and (rank, start) < (self.input_rank, self.input_ns) and (text := said(facts.input)):
+        best = (self.input_rank, self.input_ns)
+        is_first = (rank, start) < best or (again and (rank, start) == best)
+        if facts.input and is_first and (text := said(facts.input)):
             self.input_rank, self.input_ns, self.input = rank, start, plain(text[:MAX_TEXT])
         if facts.output and (rank, -end) < (self.output_rank, -self.output_ns) and (text := said(facts.output)):
             self.output_rank, self.output_ns, self.output = rank, end, plain(text[:MAX_TEXT])
@@ -89,6 +107,16 @@ class TraceSummary:
             word = "|" + plain(tag.replace("|", " "))[:100] + "|"
             if word not in self.tags and len(self.tags) < 2000:
                 self.tags = self.tags[:-1] + word if self.tags else word
+
+    def _take_back(self, before: Counted) -> None:
+        self.num_spans -= 1
+        self.num_errors -= before.error is not None
+        self.redactions -= before.redactions
+        if before.what in ("generate", "embed"):
+            self.prompt_tokens = max(0, self.prompt_tokens - before.prompt_tokens)
+            self.cached_tokens = max(0, self.cached_tokens - before.cached_tokens)
+            self.completion_tokens = max(0, self.completion_tokens - before.completion_tokens)
+            self.cost_usd = max(0.0, self.cost_usd - before.cost_usd)
 
     def row(self) -> tuple[Any, ...]:
         """The values of its columns."""

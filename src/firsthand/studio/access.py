@@ -22,6 +22,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from firsthand.studio.accounts import Accounts, User, needed_role
+from firsthand.system.recognised import recognise
 
 CODE_LIVES_S = 600.0
 """A code that was not used is void after so long."""
@@ -49,6 +50,7 @@ class Access:
         accounts: Accounts | None = None,
         *,
         is_https: bool = False,
+        proxies: tuple[str, ...] = (),
     ):
         self.hosts = tuple(host.lower() for host in hosts)
         self.port = 0
@@ -56,6 +58,8 @@ class Access:
         """Accounts, where there are any: codes then open nothing, and everybody signs in."""
         self.is_https = is_https
         """True behind a proxy that speaks TLS: the cookie is sent over it alone, and pages may come from port 443."""
+        self.proxies = frozenset(proxies)
+        """Addresses of proxies in front, which say in X-Forwarded-For for whom they ask."""
         self._lock = threading.Lock()
         self._codes: dict[str, float] = {}
         self._sessions: set[bytes] = set()
@@ -111,6 +115,14 @@ class Access:
         session = self.session_of(headers)
         return None if session is None else self.accounts.of_session(session)
 
+    def address_of(self, request: Request) -> str:
+        """The address that a request comes from: that of the socket, or what our own proxies say, the nearest first."""
+        address = request.client.host if request.client is not None else ""
+        named = [each.strip() for line in request.headers.getlist("x-forwarded-for") for each in line.split(",")]
+        while address in self.proxies and named:
+            address = named.pop()[:45]
+        return address
+
     def is_own_host(self, host: str | None) -> bool:
         """True if a Host header names this server."""
         name, _, port = (host or "").rpartition(":") if re.search(r":\d+$", host or "") else (host or "", "", "80")
@@ -151,10 +163,12 @@ class AccessMiddleware:
 
         request = Request(scope)
         answer = await run_in_threadpool(self._refusal, request) if self.access.accounts else self._refusal(request)
+        if answer is None and ("firsthand.user" in scope or self.access.knows(request.headers)):
+            recognise(scope)
         await (self.app if answer is None else answer)(scope, receive, guarded)
         user = scope.get("firsthand.user")
         if user is not None and self.access.accounts is not None and request.method in _UNSAFE:
-            what, where = f"{request.method} {request.url.path}"[:300], client_address(request)
+            what, where = f"{request.method} {request.url.path}"[:300], self.access.address_of(request)
             await run_in_threadpool(self.access.accounts.audit, user.name, what, status=status, address=where)
 
     def _refusal(self, request: Request) -> Response | None:
@@ -206,11 +220,6 @@ class AccessMiddleware:
         answer = RedirectResponse("/", 303)
         answer.set_cookie(self.access.cookie, session, httponly=True, samesite="strict", path="/")
         return answer
-
-
-def client_address(request: Request) -> str:
-    """The address that a request comes from, as the socket has it."""
-    return request.client.host if request.client is not None else ""
 
 
 def _digest(session: str) -> bytes:

@@ -36,6 +36,7 @@ FIELDS: dict[str, Kind] = {
 FACETS = ("service", "model", "name", "user", "session")
 FLAGS = {"has": ("error", "root", "session", "user", "score", "redaction")}
 _TOKENS = "(prompt_tokens + completion_tokens)"
+_SUM_OF_TOKENS = f"cast(total({_TOKENS}) AS INTEGER)"  # SQLite's `sum` of integers beyond 64 bits is an error
 _SECONDS = "(max(0, last_ns - first_ns) / 1e9)"
 _DAY = "date(first_ns / 1000000000, 'unixepoch')"
 _COLUMNS = {
@@ -146,7 +147,7 @@ class IncomingQuery:
         where, values = self._where()
         other = "user" if by == "session" else "session"
         sql = (
-            f"SELECT {by}, count(*), sum(num_errors > 0), sum({_TOKENS}), sum(cost_usd), min(first_ns), max(last_ns),"
+            f"SELECT {by}, count(*), sum(num_errors > 0), {_SUM_OF_TOKENS}, sum(cost_usd), min(first_ns), max(last_ns),"
             f" count(DISTINCT nullif({other}, '')) FROM traces WHERE {where} AND {by} <> '' GROUP BY 1"
             " ORDER BY max(first_ns) DESC, 1 LIMIT ? OFFSET ?"
         )
@@ -160,7 +161,7 @@ class IncomingQuery:
             f" max(0, last_ns - first_ns) / 1e9 AS took FROM traces WHERE {where} AND first_ns <= last_ns),"
             " ranked AS (SELECT *, row_number() OVER (PARTITION BY day ORDER BY took) AS place,"
             " count(*) OVER (PARTITION BY day) AS number FROM found)"
-            " SELECT date(day * 86400, 'unixepoch'), count(*), sum(failed), sum(tokens), sum(cost_usd),"
+            " SELECT date(day * 86400, 'unixepoch'), count(*), sum(failed), cast(total(tokens) AS INTEGER), sum(cost_usd),"
             " max(took) FILTER (WHERE place = (number + 1) / 2), max(took) FILTER (WHERE place = (95 * number + 99) / 100)"
             " FROM ranked GROUP BY day ORDER BY day DESC LIMIT ? OFFSET ?"
         )

@@ -19,6 +19,8 @@ from firsthand.studio.span_detail import MAX_JSON_CHARS, MAX_PROMPT_MESSAGES, Sp
 
 MAX_VALUE_CHARS = 4000
 MAX_RAW_VALUE_CHARS = 200_000
+MAX_REPEATED_CHARS = 4000
+"""Of a resource that each of its spans repeats in a download."""
 
 
 def incoming_spans_json(title: str, spans: Sequence[StoredSpan]) -> Json:
@@ -95,7 +97,15 @@ def shown_spans(spans: Sequence[StoredSpan]) -> str:
 
 
 def raw_spans(spans: Sequence[StoredSpan]) -> Json:
-    """Everything that is kept of the spans, for JSON."""
+    """Everything that is kept of the spans, for JSON. A long resource stands at the first of its spans alone."""
+    first: dict[int, str] = {}
+
+    def resource(stored: StoredSpan) -> Json:
+        held = stored.span.resource
+        known = first.setdefault(id(held), stored.span.span_id)
+        is_again = known != stored.span.span_id and len(json.dumps(held, default=str)) > MAX_REPEATED_CHARS
+        return {"as of span": known} if is_again else held
+
     return {
         "spans": [
             {
@@ -107,7 +117,7 @@ def raw_spans(spans: Sequence[StoredSpan]) -> Json:
                 "end_ns": each.span.end_ns,
                 "error": each.span.error,
                 **each.span.body(),
-                "resource": each.span.resource,
+                "resource": resource(each),
             }
             for each in spans
         ]

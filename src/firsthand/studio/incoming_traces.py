@@ -19,7 +19,9 @@ from firsthand.studio.incoming_rows import incoming_spans_json
 from firsthand.trace import Trace
 
 MOST_KEPT = 16
-MOST_SPANS = 200_000
+MOST_BYTES = 256 << 20
+"""Of the bodies of the traces that are kept decoded, each span counted with SPAN_BYTES more."""
+SPAN_BYTES = 1000
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,11 @@ class KeptIncoming:
 
     summary: TraceSummary
     spans: tuple[StoredSpan, ...]
+
+    @cached_property
+    def size_bytes(self) -> int:
+        """About what its spans take as JSON; what they share is in memory once."""
+        return sum(each.size_bytes + SPAN_BYTES for each in self.spans)
 
     @cached_property
     def trace(self) -> Trace:
@@ -86,7 +93,7 @@ class IncomingTraces:
             self._kept[trace] = made
             self._kept.move_to_end(trace)
             while len(self._kept) > 1 and (
-                len(self._kept) > MOST_KEPT or sum(len(each.spans) for each in self._kept.values()) > MOST_SPANS
+                len(self._kept) > MOST_KEPT or sum(each.size_bytes for each in self._kept.values()) > MOST_BYTES
             ):
                 self._kept.popitem(last=False)
         return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 _STRING = re.compile(rb'"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+(?:"|\\?(?=\n|\Z))')
@@ -20,6 +21,18 @@ def values_in_text(text: str, most: int) -> int:
     """As `values_in`, of a text that is decoded already, lone surrogates included."""
     found = text.count(",") + text.count("[") + text.count("{")
     return found if found <= most else values_in(text.encode("utf-8", "surrogatepass"), most)
+
+
+def has_id_of_no_text(raw: bytes) -> bool:
+    """True if the `id` of a JSON-RPC request, or of one of several, holds a lone surrogate: no answer can repeat it."""
+    if b"\\u" not in raw:
+        return False
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError):  # whoever reads it says so
+        return False
+    ids = [each.get("id") for each in (body if isinstance(body, list) else [body]) if isinstance(each, dict)]
+    return any("\ud800" <= character <= "\udfff" for id in ids if isinstance(id, str) for character in id)
 
 
 def _marks(raw: bytes) -> int:

@@ -29,6 +29,7 @@ from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
 from firsthand.serve.a2a.a2a_handler import A2AHandler, ClientUser, go_on_all
+from firsthand.serve.a2a.a2a_settings import MAX_VALUES
 from firsthand.serve.a2a.agent_card import JSONRPC_PATH, REST_PATH
 from firsthand.serve.a2a.grpc_door import GrpcDoor
 from firsthand.serve.admission.active_request import request_of
@@ -37,8 +38,6 @@ from firsthand.serve.http.replies import Reply, reply
 from firsthand.serve.http.request_body import MAX_DEPTH
 
 CARD_AGE_S = 300
-MAX_VALUES = 50_000
-"""The most JSON values of one request: half a second, in which the SDK reads them and nobody else is answered."""
 _JSON = ("application/json", "application/a2a+json")
 _REST = re.compile(
     r"/a2a/rest(/message:(send|stream)|/extendedAgentCard|/tasks(/[^/]+(/pushNotificationConfigs(/[^/]+)?)?)?)"

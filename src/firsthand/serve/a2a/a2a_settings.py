@@ -7,6 +7,9 @@ from pathlib import Path
 
 from firsthand.errors import ConfigError
 
+MAX_VALUES = 50_000
+"""The most values of one request, in JSON or protobuf: half a second, in which the SDK alone has the event loop."""
+
 
 @dataclass(frozen=True)
 class A2ASettings:

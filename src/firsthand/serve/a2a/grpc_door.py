@@ -11,15 +11,19 @@ import grpc.aio
 from a2a.auth.user import User
 from a2a.server.request_handlers.grpc_handler import DefaultGrpcServerCallContextBuilder, GrpcHandler
 from a2a.server.request_handlers.request_handler import RequestHandler
+from a2a.types.a2a_pb2 import DESCRIPTOR
 
 from firsthand.errors import ConfigError
 from firsthand.serve.a2a.a2a_handler import ClientUser
+from firsthand.serve.a2a.a2a_settings import MAX_VALUES
 from firsthand.serve.admission.api_keys import Client, Keys
 from firsthand.serve.admission.server_admission import Admission
 from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.http.refusals import Refusal
+from firsthand.system.protobuf_values import protobuf_holds_more
 
 MAX_MESSAGE_BYTES = 4 << 20
+_METHODS = DESCRIPTOR.services_by_name["A2AService"].methods_by_name
 _STOP_S = 2.0
 
 
@@ -92,7 +96,7 @@ class _Keys(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         version = next((value for name, value in details.invocation_metadata if name.lower() == "a2a-version"), "1.0")
         if str(version).partition(".")[0] != "1":
             return _refusing(grpc.StatusCode.UNIMPLEMENTED, f"A2A {str(version)[:40]!r} is not spoken here: use 1.0")
-        return _counted(await continuation(details), self._admission, client)
+        return _counted(_bounded(await continuation(details), details.method), self._admission, client)
 
 
 class _Users(DefaultGrpcServerCallContextBuilder):
@@ -112,6 +116,36 @@ def _client(keys: Keys, metadata: Any) -> Client | None:
     given = [value for name, value in metadata if name.lower() == "authorization"]
     text = given[0] if len(given) == 1 and isinstance(given[0], str) else None
     return keys.find(text) if len(given) < 2 else None
+
+
+def _bounded(handler: Any, method: str) -> Any:
+    """The handler of a call whose message has at most MAX_VALUES values: the SDK goes through each of them several times."""
+    known = _METHODS.get(method.rpartition("/")[2])
+    if handler is None or handler.request_streaming or known is None:
+        return handler
+    decode = handler.request_deserializer
+    told = f"the message holds more than {MAX_VALUES:,} values: send less at once"
+
+    def within_bounds(raw: bytes) -> Any:
+        return _TOO_MANY if protobuf_holds_more(raw, known.input_type, MAX_VALUES) else decode(raw)
+
+    async def one(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        if request is _TOO_MANY:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, told)
+        return await handler.unary_unary(request, context)
+
+    async def stream(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        if request is _TOO_MANY:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, told)
+        async for each in handler.unary_stream(request, context):
+            yield each
+
+    if handler.response_streaming:
+        return grpc.unary_stream_rpc_method_handler(stream, within_bounds, handler.response_serializer)
+    return grpc.unary_unary_rpc_method_handler(one, within_bounds, handler.response_serializer)
+
+
+_TOO_MANY = object()
 
 
 def _counted(handler: Any, admission: Admission, client: Client) -> Any:

@@ -24,7 +24,8 @@ from firsthand.serve.http.refusals import Refusal, bad, refusal_of
 from firsthand.serve.http.replies import note_bug, refused
 from firsthand.serve.http.request_body import ClientLeft, read_body
 from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
-from firsthand.system.json_values import values_in
+from firsthand.system.json_values import has_id_of_no_text, values_in
+from firsthand.system.recognised import recognise
 
 _ONCE = (
     b"host",
@@ -152,6 +153,7 @@ class _Exchange:
             await self._call_app(self._receive)
             return
         request.client = admission.client(headers.get("authorization"), headers.get("x-api-key"))
+        recognise(scope)
         if self._mounted.limited_methods is not None and scope["method"] not in self._mounted.limited_methods:
             await self._call_watched()
             return
@@ -168,6 +170,8 @@ class _Exchange:
             most = self._mounted.most_values
             if most is not None and values_in(request.body, most) > most:
                 raise Refusal(413, f"the body holds more than {most:,} JSON values: send less at once")
+            if most is not None and has_id_of_no_text(request.body):
+                raise bad("the id of the request holds half a character: send text in Unicode, or a number")
             late = Refusal(504, f"the answer took more than {limits.request_s:g} s", code="timeout")
             timer = asyncio.get_running_loop().call_later(limits.request_s, request.cancel, late)
             try:

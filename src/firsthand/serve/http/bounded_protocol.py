@@ -1,4 +1,4 @@
-"""HTTP/1.1 for uvicorn with bounds: on a head's size and time, and on the chunks of a body."""
+"""HTTP/1.1 for uvicorn with bounds: on a head's size and time, on the chunks and the time of a body, and on connections."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from firsthand.serve.http.connection_room import ConnectionRoom
+from firsthand.system.recognised import RECOGNISED
 
 HEADER_BYTES = 32 << 10
 """Most bytes of a request's first line and headers, with the blank line after them."""
@@ -52,10 +55,18 @@ class BoundedConnection(h11.Connection):
 
 
 class BoundedProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1 on a BoundedConnection; a client that takes too long for its head is hung up on."""
+    """uvicorn's HTTP/1.1 on a BoundedConnection; a client that takes too long for its head, or for its body, is hung up on.
+
+    An app calls `recognise` on the scope of a request whose client has shown who it is; see `connection_room.py`.
+    """
 
     head_within_s = 30.0
+    """For a head, and again for the body of its request."""
+    answered_within_s = 5.0
+    """For the rest of a body whose request was answered."""
+    room: ConnectionRoom | None = None
     _deadline: asyncio.TimerHandle | None = None
+    _owes_body = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -64,23 +75,63 @@ class BoundedProtocol(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         """A client has connected: its head has to come in time."""
         super().connection_made(transport)
-        self._deadline = self.loop.call_later(self.head_within_s, self._late)
+        self._set_deadline(self.head_within_s)
+        if self.room is not None:
+            self.room.opened(self, self._address, transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
-        if self._deadline is not None:
-            self._deadline.cancel()
+        self._end_deadline()
+        if self.room is not None:
+            self.room.closed(self, self._address)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come; the first of a later request set its own deadline."""
-        idle = self.conn.their_state is h11.IDLE
-        if idle and (self._deadline is None or self._deadline.cancelled()):  # a later request on this connection
-            self._deadline = self.loop.call_later(self.head_within_s, self._late)
+        if self.conn.their_state is h11.IDLE and self._deadline is None:  # a later request on this connection
+            self._set_deadline(self.head_within_s)
         super().data_received(data)
-        if self.conn.their_state is not h11.IDLE and self._deadline is not None:
+
+    def handle_events(self) -> None:
+        """Read what has come, and note whether the rest of a body is owed."""
+        super().handle_events()
+        scope: Any = self.scope  # None until the first request
+        if scope is not None and self.room is not None:
+            scope.setdefault("extensions", {})[RECOGNISED] = self._recognised
+        owes_body = self.conn.their_state is h11.SEND_BODY
+        if owes_body and not self._owes_body:
+            self._set_deadline(self.head_within_s)
+        elif not owes_body and (self._owes_body or self.conn.their_state is not h11.IDLE):
+            self._end_deadline()
+        self._owes_body = owes_body
+
+    def on_response_complete(self) -> None:
+        """A request was answered: if its body has not come, the rest of it has to come soon."""
+        super().on_response_complete()
+        if self._owes_body and self.conn.our_state is h11.DONE:
+            self._set_deadline(min(self.answered_within_s, self.head_within_s))
+
+    @property
+    def _address(self) -> str:
+        return self.client[0] if self.client else ""
+
+    def _recognised(self) -> None:
+        if self.room is not None:
+            self.room.recognised(self, self._address)
+
+    def _set_deadline(self, within_s: float) -> None:
+        self._end_deadline()
+        self._deadline = self.loop.call_later(within_s, self._late)
+
+    def _end_deadline(self) -> None:
+        if self._deadline is not None:
             self._deadline.cancel()
+        self._deadline = None
 
     def _late(self) -> None:
-        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self._owes_body and self.flow.read_paused and self.conn.our_state is not h11.DONE:
+            self._set_deadline(self.head_within_s)  # it waits for the app, and not for the client
+        elif self._owes_body or self.conn.their_state is h11.IDLE:
             self.transport.abort()

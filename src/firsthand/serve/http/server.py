@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import resource
 import signal
 import socket
 import ssl
@@ -26,6 +25,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from firsthand.errors import ConfigError, ModelError
 from firsthand.serve.http.app import ServerApp
 from firsthand.serve.http.bounded_protocol import HEADER_BYTES, BoundedProtocol
+from firsthand.serve.http.connection_room import ConnectionRoom
 from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.http.refusals import Refusal
 
@@ -162,7 +162,6 @@ def serve(app: ServerApp, address: ListenAddress, *, on_open: Callable[[str], No
 
     ModelError if the models cannot be loaded.
     """
-    _allow_many_connections()
     server = Server(app, address, on_open=on_open, stop_if_failed=True)
     listening = server.open()
     asyncio.run(server.run_until_stopped(listening))
@@ -170,20 +169,12 @@ def serve(app: ServerApp, address: ListenAddress, *, on_open: Callable[[str], No
         raise ModelError(f"the model could not be served: {app.models.problem}")
 
 
-def _allow_many_connections() -> None:
-    """Raise the process's limit of open files as far as it may be."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    target = hard if hard != resource.RLIM_INFINITY else 1 << 16
-    if soft < target:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
-
-
 def _protocol(app: ServerApp) -> type[H11Protocol]:
     """The bounded protocol, with our refusals and counts, and a quick way for the pieces of a stream."""
 
     class Bounded(BoundedProtocol):
         head_within_s = app.admission.settings.body_s
+        room = ConnectionRoom()
 
         def send_400_response(self, msg: str) -> None:
             refusal = Refusal(

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from firsthand.studio.access import Access, client_address
+from firsthand.studio.access import Access
 from firsthand.studio.accounts import Accounts
 from firsthand.studio.rendering import page
 from firsthand.studio.views.form_fields import form_of
@@ -24,7 +24,7 @@ def routes(access: Access, accounts: Accounts) -> list[Route]:
 
     async def sign_in(request: Request) -> Response:
         form = await form_of(request, 8 << 10)
-        name, where = form.get("name", ""), client_address(request)
+        name, where = form.get("name", ""), access.address_of(request)
         session = await run_in_threadpool(accounts.sign_in, name, form.get("password", ""), where)
         accounts.audit(name, "signed in" if session else "was refused", address=where)
         if session is None:

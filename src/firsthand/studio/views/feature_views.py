@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, UnknownName
 from firsthand.show.feature_page import measure_rows, token_text
 from firsthand.studio.rendering import is_part, page, part
 from firsthand.studio.studio_pages import StudioPage
@@ -77,14 +77,14 @@ def features_page(shelf: FeatureShelf) -> StudioPage:
         return RedirectResponse(f"/features/{part(name)}", 303)
 
     def feature(request: Request) -> Response:
-        name, index = request.path_params["name"], request.path_params["index"]
+        name, index = request.path_params["name"], _index(request)
         dashboard = shelf.dashboard(name)
         if not any(each.index == index for each in (dashboard.reports if dashboard else ())):
             return RedirectResponse(f"/features/{part(name)}/live/{index}", 303)
         return _feature(request, name, index)
 
     def live_feature(request: Request) -> Response:
-        return _feature(request, request.path_params["name"], request.path_params["index"])
+        return _feature(request, request.path_params["name"], _index(request))
 
     def _feature(request: Request, name: str, index: int) -> Response:
         if index >= MAX_INDEX:
@@ -122,10 +122,18 @@ def features_page(shelf: FeatureShelf) -> StudioPage:
             Route("/features/{name}", gather, methods=["POST"]),
             Route("/features/{name}/gathering", gathering),
             Route("/features/{name}/live", read),
-            Route("/features/{name}/live/{index:int}", live_feature),
-            Route("/features/{name}/{index:int}", feature),
+            Route("/features/{name}/live/{index}", live_feature),
+            Route("/features/{name}/{index}", feature),
         ],
     )
+
+
+def _index(request: Request) -> int:
+    """The number of a feature in an address; UnknownName for what is none."""
+    text = str(request.path_params["index"])
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise UnknownName(f"no feature {text[:40]!r}: features have numbers")
+    return int(text)
 
 
 def _matching(reports: Sequence[Any], wanted: str) -> list[Any]:
