@@ -86,6 +86,10 @@ def test_a_unit_of_another_size_than_the_question_asks_for_may_not():
     assert right(r"5\text{ inches}", "5", "a side of 5 in")
 
 
+def test_a_bare_unit_of_the_reference_is_no_leave_to_add_any_words():
+    assert not right(r"5\text{ bananas}", r"5\text{ units}") and right(r"5\text{ cm}", r"5\text{ units}")
+
+
 def test_an_approximation_is_within_a_tenth():
     assert near(["num", "10"], ["num", "11"]) and not near(["num", "10"], ["num", "11.01"])
     assert not near(["num", "10"], ["num", "-10"]) and not near(["var", "x"], ["num", "1"])

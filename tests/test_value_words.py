@@ -54,6 +54,7 @@ CHANGED = (
     "5 - x",
     "x - 5",
     "x-5",
+    "rate-5",
     "5万",
     "负5",
     "5 hundred six",
