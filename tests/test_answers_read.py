@@ -54,7 +54,7 @@ def test_a_stated_answer_is_put_in_the_form_of_the_task():
     for stated, task, answer in (
         ("x = 2 = 12 cm", NUMBER, "12"), ("12 = twelve", NUMBER, "12"), ("$1,234.50", NUMBER, "1234.50"),
         ("\\frac{3}{4}", NUMBER, "3/4"),
-        ("-½", NUMBER, "1/2"), ("−5", NUMBER, "-5"), ("none", NUMBER, None), ("7.", NUMBER, "7"),
+        ("-½", NUMBER, "-1/2"), ("−5", NUMBER, "-5"), ("none", NUMBER, None), ("7.", NUMBER, "7"),
         ("(a)", PICK, "A"), ("a red one", PICK, "A"), ("ab", PICK, None), ("D", PICK, None), ("D, red", PICK, "A"),
         ("b)", PICK, "B"),
         ("'A'", PICK, "A"), ("**two words.**", FREE, "two words"), ("$x$", FREE, "x"), ("*.*", FREE, None),

@@ -8,6 +8,7 @@ is `task.secret["gold"]`, an index, and for `mc2` `task.secret["true"]`, the ind
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from firsthand.task import Task
@@ -37,7 +38,10 @@ def acc_mutual_info(task: Task, trace: Trace) -> Score:
     found, without = logprobs(task, trace), _baseline(task, trace)
     if found is None or without is None:
         return Score("acc_mutual_info", 0.0, failure="the choices were not scored without the question")
-    return _choose("acc_mutual_info", task, [with_it - alone for with_it, alone in zip(found, without, strict=True)])
+    gains = [with_it - alone for with_it, alone in zip(found, without, strict=True)]
+    if -math.inf in without:
+        return Score("acc_mutual_info", 0.0, failure="a choice has probability 0 without the question: it has no gain")
+    return _choose("acc_mutual_info", task, gains)
 
 
 def mc1(task: Task, trace: Trace) -> Score:
@@ -46,8 +50,7 @@ def mc1(task: Task, trace: Trace) -> Score:
     if found is None:
         return _verdict("mc1", task, trace, lambda text: 1)
     rivals = [index for index in range(len(found)) if index == gold or index not in true]
-    chosen = max(rivals, key=found.__getitem__)
-    return Score("mc1", float(chosen == gold), {"chosen": task.letters[chosen], "by": "logprob"})
+    return _choose("mc1", task, [value if index in rivals else -math.inf for index, value in enumerate(found)])
 
 
 def mc2(task: Task, trace: Trace) -> Score:
@@ -56,6 +59,8 @@ def mc2(task: Task, trace: Trace) -> Score:
     if found is None:
         return Score("mc2", 0.0, failure="the choices were not scored by log-prob")
     highest = max(found)
+    if highest == -math.inf:
+        return Score("mc2", 0.0, failure="every choice has probability 0, so that none has a share: see the log-probs")
     shares = [math.exp(logprob - highest) for logprob in found]
     return Score("mc2", sum(shares[index] for index in task.secret["true"]) / sum(shares))
 
@@ -99,6 +104,8 @@ def _verdict(name: str, task: Task, trace: Trace, length: Callable[[str], int]) 
 
 def _choose(name: str, task: Task, ranked: Sequence[float]) -> Score:
     chosen = max(range(len(ranked)), key=ranked.__getitem__)
+    if ranked[chosen] == -math.inf:  # no choice is possible, so that none is the most probable
+        return Score(name, 0.0, {"chosen": None, "by": "logprob"})
     return Score(name, float(chosen == task.secret.get("gold")), {"chosen": task.letters[chosen], "by": "logprob"})
 
 
@@ -115,5 +122,8 @@ def _baseline(task: Task, trace: Trace) -> list[float] | None:
 
 
 def _number(likelihood: Mapping[str, object]) -> float:
+    """Return a log-prob, which may be minus infinity; NaN for what is none, as infinity, True or 400 digits are."""
     value = likelihood.get("logprob")
-    return float(value) if isinstance(value, int | float) else math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > sys.float_info.max:
+        return -math.inf if value == -math.inf else math.nan
+    return float(value)

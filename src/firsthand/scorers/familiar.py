@@ -10,6 +10,7 @@ import re
 from firsthand.benchmark import Scorer
 from firsthand.errors import ConfigError
 from firsthand.patterns.parts.answers import extract_answer
+from firsthand.scorers.bounded_search import search
 from firsthand.scorers.choice import chosen_letter
 from firsthand.scorers.text import token_f1
 from firsthand.task import Task
@@ -39,15 +40,16 @@ def regex(*, pattern: str = "") -> Scorer:
     `regex:pattern=Answer\\: (\\w+)` compares what the group finds, the last time that the pattern matches, with the
     reference, ignoring case (Inspect's `pattern`); without `pattern` the reference itself is the expression.
     """
-    fixed = _compiled(pattern, "the pattern") if pattern else None
+    if pattern:
+        _compiled(pattern, "the pattern")
 
     def score(task: Task, trace: Trace) -> Score:
-        answer, found = (trace.answer or "")[-MAX_PATTERN_CHARS:], None
-        if fixed is None:
-            expressions = [_compiled(each, f"the reference of task {task.id}") for each in _references(task)]
-            return Score("regex", float(any(each.search(answer) for each in expressions)))
-        for match in fixed.finditer(answer):
-            found = (match.group(1) if fixed.groups else match.group()) or ""
+        answer = (trace.answer or "")[-MAX_PATTERN_CHARS:]
+        if not pattern:
+            for each in _references(task):
+                _compiled(each, f"the reference of task {task.id}")
+            return Score("regex", float(any(search(each, answer, most=1).times for each in _references(task))))
+        found = search(pattern, answer).last
         wanted = {each.strip().casefold() for each in _references(task)}
         return Score("regex", float(found is not None and found.strip().casefold() in wanted), {"found": found})
 

@@ -16,6 +16,7 @@ from typing import Any
 from firsthand.benchmark import needing
 from firsthand.errors import DataError, MissingExtra
 from firsthand.message import Json
+from firsthand.scorers.bounded_search import search
 from firsthand.stats.figures import figure_detail
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -128,8 +129,8 @@ def _compares(count: int, relation: str, bound: int) -> bool:
     return count < bound if relation == "less than" else count >= bound
 
 
-def _search(word: str, text: str) -> list[str]:
-    return re.findall(word, text, flags=re.IGNORECASE)
+def _count(word: str, text: str, most: int | None = None) -> int:
+    return search(word, text, flags=re.IGNORECASE, most=most).times
 
 
 def _bullets(text: str, *, num_bullets: int) -> bool:
@@ -145,7 +146,9 @@ def _highlights(text: str, *, num_highlights: int) -> bool:
 
 
 def _sections(text: str, *, section_spliter: str, num_sections: int) -> bool:
-    return len(re.split(rf"\s?{section_spliter}\s?\d+\s?", text)) - 1 >= num_sections
+    pattern = rf"\s?{section_spliter}\s?\d+\s?"
+    # The paper's code counts what `re.split` gives, to which each group of the expression adds a part.
+    return search(pattern, text).times * (1 + re.compile(pattern).groups) >= num_sections
 
 
 def _paragraphs(text: str, *, num_paragraphs: int) -> bool:
@@ -168,7 +171,7 @@ def _first_word(text: str, *, num_paragraphs: int, nth_paragraph: int, first_wor
 def _postscript(text: str, *, postscript_marker: str) -> bool:
     marks = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}
     pattern = marks.get(postscript_marker, postscript_marker.lower())
-    return re.search(pattern, text.lower(), flags=re.MULTILINE) is not None
+    return search(pattern, text.lower(), flags=re.MULTILINE, most=1).times > 0
 
 
 def _json(text: str) -> bool:
@@ -226,12 +229,12 @@ def _quoted(text: str) -> bool:
 
 
 VERIFIERS: dict[str, Callable[..., bool]] = {
-    "keywords:existence": lambda text, *, keywords: all(_search(word, text) for word in keywords),
+    "keywords:existence": lambda text, *, keywords: all(_count(word, text, 1) for word in keywords),
     "keywords:frequency": lambda text, *, keyword, frequency, relation: _compares(
-        len(_search(keyword, text)), relation, frequency
+        _count(keyword, text), relation, frequency
     ),
     "keywords:forbidden_words": lambda text, *, forbidden_words: (
-        not any(_search(rf"\b{word}\b", text) for word in forbidden_words)
+        not any(_count(rf"\b{word}\b", text, 1) for word in forbidden_words)
     ),
     "keywords:letter_frequency": _letters,
     "language:response_language": lambda text, *, language: _language_is(text, language),

@@ -22,7 +22,14 @@ TOLERANCE = Fraction(1, 10**6)
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _STRICT = re.compile(r"#### (-?[0-9.,]+)")
+_GROUP = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_RAISED = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+|(?<=\d)(?=[¼-¾⅐-⅞])")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+# Signs that make another value or name: -5, 1.5, 3/4, 5:30, 2^3, A+, C++, C#, <5; not those of `well-known` and B-52.
+_MEANT = re.compile(
+    r"(?<![^\W_])-(?=\.?\d)|(?<![^\W_])\.(?=\d)|(?<=\d)[-./:*,](?=\d)|(?<=[^\W_])(?:\++|#+)(?![^\W_])|[<>^]"
+    r"|(?:(?<=\b[a-z])|(?<=\b[a-z]{2}))-(?![-\w])"
+)
 
 
 def exact(task: Task, trace: Trace) -> Score:
@@ -31,9 +38,11 @@ def exact(task: Task, trace: Trace) -> Score:
 
 
 def normalised(task: Task, trace: Trace) -> Score:
-    """Score 1 if the answer has the reference's words, ignoring case, articles, punctuation and spacing (SQuAD's rule)."""
-    answer = (trace.answer or "")[-MAX_CHARS:]
-    return _score("normalised", bool(answer) and normalise(answer) == normalise(_reference(task)[-MAX_CHARS:]), trace)
+    """Score 1 if the answer has the reference's words, ignoring case, articles, punctuation and spacing.
+
+    That is SQuAD's rule, but for signs that make another value or name: -5 is not 5, 1.5 is not 15, A+ is not "an A".
+    """
+    return _score("normalised", same_words((trace.answer or "")[-MAX_CHARS:], _reference(task)[-MAX_CHARS:]), trace)
 
 
 def numeric(task: Task, trace: Trace) -> Score:
@@ -69,10 +78,31 @@ def same_number(answer: str, reference: str, tolerance: Fraction = TOLERANCE) ->
     return left == right if whole else abs(left - right) <= tolerance * abs(right)
 
 
+def same_words(answer: str, reference: str) -> bool:
+    """Return whether two texts have the same words and the same signs that make a value; see `normalised`."""
+    texts = [_with_meant_signs(each) for each in (answer, reference)]
+    for form in (normalise, _with_articles, str.strip):  # "A" is a name where nothing but an article is left
+        ours, theirs = map(form, texts)
+        if ours or theirs:
+            return ours == theirs
+    return False
+
+
 def normalise(text: str) -> str:
     """Return a text's words: case folded, accents composed, no articles, no punctuation, single spaces."""
-    text = unicodedata.normalize("NFKC", text).casefold().translate(_PUNCTUATION)
-    return " ".join(_ARTICLES.sub(" ", text).split())
+    return " ".join(_ARTICLES.sub(" ", _with_articles(text)).split())
+
+
+def _with_articles(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().translate(_PUNCTUATION).split())
+
+
+def _with_meant_signs(text: str) -> str:
+    """Return the text with a private character for each sign that makes another value or name."""
+    text = unicodedata.normalize("NFKC", _RAISED.sub(lambda found: f"^{found.group()}" if found.group() else " ", text))
+    text = "".join("-" if each == "−" or unicodedata.category(each) == "Pd" else each for each in text).casefold()
+    text = re.sub(r"^\s*-\s+(?=[.\d])", "-", _GROUP.sub("", text.replace("$", "")))
+    return _MEANT.sub(lambda found: "".join(chr(0xE000 + ord(each)) for each in found.group()), text)
 
 
 def _reference(task: Task) -> str:

@@ -35,8 +35,11 @@ def same_answer(answer: str, reference: str) -> bool:
     return comparison(answer, reference)[0]
 
 
-def comparison(answer: str, reference: str) -> tuple[bool, str]:
-    """Return whether they are equal, and the method: `text`, `tree`, `numbers`, `points` or `unread`."""
+def comparison(answer: str, reference: str, question: str | None = None) -> tuple[bool, str]:
+    """Return whether they are equal, and the method: `text`, `tree`, `numbers`, `points` or `unread`.
+
+    The question tells which units an answer may add to its reference; without one, any words that change no value.
+    """
     if len(answer) > 4 * MAX_CHARS or len(reference) > 4 * MAX_CHARS:
         return bool(answer.strip()) and answer.strip() == reference.strip(), "text"
     left, right = spaceless(plain(answer)), spaceless(plain(reference))
@@ -46,7 +49,7 @@ def comparison(answer: str, reference: str) -> tuple[bool, str]:
     if trees[0] is None or trees[1] is None:
         return bool(left and right) and text_key(answer) == text_key(reference), "unread"
     try:
-        return same_trees(trees[0], trees[1])
+        return same_trees(trees[0], trees[1], question)
     except RecursionError:  # hundreds of factors in a row
         return False, "unread"
 
@@ -54,5 +57,5 @@ def comparison(answer: str, reference: str) -> tuple[bool, str]:
 def _score(name: str, found: str | None, task: Task) -> Score:
     if found is None:
         return Score(name, 0.0, {"found": None})
-    same, by = comparison(found, str(task.secret["answer"]))
+    same, by = comparison(found, str(task.secret["answer"]), task.prompt)
     return Score(name, float(same), {"found": found[:200], "by": by})

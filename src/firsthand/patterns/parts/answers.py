@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 
+from firsthand.patterns.parts.value_words import changes_value, folded, multiple
 from firsthand.task import Task
 
 TAIL_CHARS = 20_000
@@ -53,8 +54,8 @@ def extract_answer(text: str, task: Task) -> str | None:
             return answer
     if task.choices:
         return _last_choice(tail, task)
-    if wants_number(task):
-        return last_number(tail)
+    if wants_number(task) and (found := _last(_NUMBER, tail := folded(tail))) is not None:
+        return _with_what_changes_it(tail, found)
     return None
 
 
@@ -84,7 +85,7 @@ def wants_number(task: Task) -> bool:
 
 def last_number(text: str) -> str | None:
     """The last number in the text, without $ and grouping commas, or None."""
-    found = _last(_NUMBER, text[-TAIL_CHARS:])
+    found = _last(_NUMBER, folded(text[-TAIL_CHARS:]))
     return None if found is None else _clean(found.group())
 
 
@@ -97,21 +98,25 @@ def listed(text: str, most: int) -> list[str]:
 def parse_number(text: str) -> Fraction | None:
     """The number that `text` is: `1,234.50`, `$5`, `15%` (15), `3/4`, `1 1/2`, `\\frac12`, `½`, `1.5 × 10^3`, `18 cm^2`.
 
-    Units and words around one number are dropped, a percent sign too. None for several numbers, a factorial, or a
-    number with more than 320 characters.
+    Units and words around one number are dropped, a percent sign too; `5 million` is 5,000,000. None for several numbers,
+    a number beside a word or sign that changes it (`minus 5`, `√5`, `5²`, `5k`, `x<5`; see `value_words.py`), a factorial,
+    or a number with more than 320 characters.
     """
     text = text.strip()
     if len(text) > 1000:
         return None
-    text = _TIMES_TEN.sub(lambda found: f"e{found.group(1)}", _as_slash(_UNIT_POWER.sub("", text)))
-    text = re.sub(r"^(\$?)-[ \t]+(?=[$\d.])", r"\1-", text.replace("−", "-").replace("–", "-"))
+    text = _signed(_TIMES_TEN.sub(lambda found: f"e{found.group(1)}", _as_slash(_UNIT_POWER.sub("", folded(text)))))
     if re.search(r"\d[ \t]*!(?!=)", text):
         return None
     if mixed := _MIXED.fullmatch(text):
         whole, part = Fraction(mixed.group(1)), _fraction(mixed.group(2))
         return None if part is None else whole + (-part if text.startswith("-") else part)
     found = list(_NUMBER.finditer(text))
-    return _fraction(_clean(found[0].group())) if len(found) == 1 else None
+    if len(found) != 1:
+        return None
+    factor, after = multiple(text[found[0].end() :])
+    value = _fraction(_clean(found[0].group()))
+    return None if value is None or changes_value(text[: found[0].start()], found[0].group(), after) else value * factor
 
 
 def normal_form(answer: str) -> str:
@@ -156,9 +161,12 @@ def _fit(stated: str, task: Task) -> str | None:
         letter = lone.group(1).upper() if lone else None
         return letter if letter in task.letters else _last_choice(stated, task)
     if wants_number(task):
-        value = _as_slash(stated.rpartition("=")[2])
-        found = _NUMBER.search(value) or _NUMBER.search(stated)
-        return _clean(found.group()) if found else None
+        value = _signed(_as_slash(folded(stated.rpartition("=")[2])))
+        if not _NUMBER.search(value):
+            value = folded(stated)
+        if (found := _NUMBER.search(value)) is None:
+            return None
+        return _with_what_changes_it(value, found)
     return stated.rstrip(".").rstrip("*") or None
 
 
@@ -190,6 +198,22 @@ def _as_slash(text: str) -> str:
         .replace("⁄", "/")
         .strip()
     )
+
+
+def _with_what_changes_it(text: str, found: re.Match[str]) -> str:
+    """The number that was found; or its line, for a scorer to see, where a word or sign makes another value of it."""
+    before, number = text[: found.start()], _clean(found.group())
+    factor, after = multiple(text[found.end() : found.end() + MAX_NUMBER_CHARS])
+    if changes_value(before, found.group(), after):
+        line = before.rpartition("\n")[2][-MAX_NUMBER_CHARS:] + found.group() + text[found.end() :].partition("\n")[0]
+        return line[: 2 * MAX_NUMBER_CHARS].strip()
+    value = _fraction(number)
+    return number if factor == 1 or value is None else str(value * factor)
+
+
+def _signed(text: str) -> str:
+    """The text with `- 5` as `-5` where it begins, or follows `:` or `=`."""
+    return re.sub(r"(^|[:=]\s*)(\$?)-\s+(?=[$\d.])", r"\1\2-", text.strip())
 
 
 def _clean(number: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from firsthand.benchmark import Figure
 from firsthand.message import Json
+from firsthand.scorers.bounded_search import search
 from firsthand.scorers.concerns.probe_margins import rate_among
 from firsthand.scorers.concerns.refusal_rule import refusal
 from firsthand.task import Task
@@ -108,4 +109,4 @@ def _unaudited(trace: Trace) -> Json:
 
 
 def _says(pattern: str, text: str) -> bool:
-    return bool(pattern) and re.search(pattern, text[:20_000], re.IGNORECASE) is not None
+    return bool(pattern) and search(pattern, text[:20_000], flags=re.IGNORECASE, most=1).times > 0

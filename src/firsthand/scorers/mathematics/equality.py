@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
-from firsthand.scorers.mathematics.high_precision import agree, constant_ratio, exact, has, variables
+from firsthand.scorers.mathematics.high_precision import agree, constant_ratio, exact, has, near, variables
 from firsthand.scorers.mathematics.latex_tokens import Tree
-from firsthand.scorers.mathematics.quantities import read_unit
+from firsthand.scorers.mathematics.quantities import asks_for, may_be_added, read_unit
 from firsthand.scorers.mathematics.real_sets import same_real_set
 
 MAX_COMPARISONS = 400
@@ -22,12 +22,15 @@ class TooManyComparisonsError(Exception):
     """The answer has too many parts to compare."""
 
 
-def same_trees(answer: Tree, reference: Tree) -> tuple[bool, str]:
-    """Return whether they are equal, and the method: `tree`, `numbers`, `points` or `unread`."""
+def same_trees(answer: Tree, reference: Tree, question: str | None = None) -> tuple[bool, str]:
+    """Return whether they are equal, and the method: `tree`, `numbers`, `points` or `unread`.
+
+    The question tells which units an answer may add to its reference; without one, any.
+    """
     if answer == reference:
         return True, "tree"
     try:
-        comparer = _Comparer()
+        comparer = _Comparer(question)
         equal = comparer.same(_settled(_expanded(answer)), _settled(_expanded(reference)))
     except (TooManyComparisonsError, RecursionError):
         return False, "unread"
@@ -37,8 +40,8 @@ def same_trees(answer: Tree, reference: Tree) -> tuple[bool, str]:
 class _Comparer:
     """Compares trees, with a bound on the work."""
 
-    def __init__(self) -> None:
-        self.left, self.by = MAX_COMPARISONS, "tree"
+    def __init__(self, question: str | None = None) -> None:
+        self.left, self.by, self.question = MAX_COMPARISONS, "tree", question
 
     def same(self, answer: Tree, reference: Tree) -> bool:
         if answer == reference:
@@ -68,12 +71,12 @@ class _Comparer:
         return agree(answer, reference)
 
     def same_quantity(self, answer: Tree, reference: Tree) -> bool:
-        """A unit may be missing on one side; two units must agree, after conversion."""
+        """A unit may be left out, and added where the question allows it; two units must agree, after conversion."""
         kinds = answer[0], reference[0]
         if kinds == ("quantity", "quantity"):
             ours, theirs = read_unit(answer[2]), read_unit(reference[2])
             if not ours.powers or not theirs.powers:
-                return self.same(answer[1], reference[1])
+                return self.may_add(answer) and self.same(answer[1], reference[1])
             if ours.powers != theirs.powers:
                 return False
             left, right = (
@@ -85,15 +88,22 @@ class _Comparer:
         one, other = (answer, reference) if kinds[0] in ("quantity", "percent", "deg") else (reference, answer)
         if other[0] in ("quantity", "percent", "deg") or other[0] in _COLLECTIONS:
             return False
+        fits = one is reference or self.may_add(one)
         if one[0] == "quantity":
-            return self.same(one[1], other)
-        if one[0] == "deg" and self.same(one[1], other):
+            return fits and self.same(one[1], other)
+        if one[0] == "deg" and fits and self.same(one[1], other):
             return True
-        if one[0] == "percent" and self.same(one[1], other):
+        if one[0] == "percent" and fits and self.same(one[1], other):
             # 50 % is 50 in the usual writing of answers, but 0.5 % is not 0.5.
             value = exact(one[1])
             return value is None or value >= 1 or value <= 0
         return self.same_value(one, other)
+
+    def may_add(self, answer: Tree) -> bool:
+        """Return whether an answer may state its unit where the reference states none."""
+        if answer[0] == "quantity":
+            return may_be_added(answer[2], self.question)
+        return asks_for(answer[0], self.question)
 
     def same_collection(self, answer: Tree, reference: Tree) -> bool:
         kinds = answer[0], reference[0]
@@ -261,6 +271,8 @@ def _equation(signs: list[str], parts: list[Tree]) -> Tree:
     if "~" in signs:  # what is exact counts: \frac{10}{3} \approx 3.33, but x \approx 3.33
         exact_parts = parts[: signs.index("~") + 1]
         if len(exact_parts) > 1 or not _is_name(parts[0]):
+            if not all(near(exact_parts[-1], each) for each in parts[len(exact_parts) :]):
+                return ["word", "untrue"]
             parts = exact_parts
     if len(parts) == 1:
         return parts[0]

@@ -79,6 +79,16 @@ def agree(left: Tree, right: Tree) -> bool:
     return any(_agree(left, right, base) for base in ((0, 10) if has(left, "log") or has(right, "log") else (0,)))
 
 
+def near(left: Tree, right: Tree) -> bool:
+    """Return whether two expressions have values that differ by a tenth at most, as one that is rounded does."""
+    numbers = Numbers()
+    try:
+        a, b = (numbers.value(each[1] if each[0] == "quantity" else each, {}) for each in (left, right))
+        return bool(abs(a - b) <= abs(a) / 10)
+    except _OUTSIDE:
+        return False
+
+
 def constant_ratio(left: Tree, right: Tree, *, positive: bool = False) -> bool:
     """Return whether left is a constant multiple of right, not by zero; by a positive one where asked."""
     names, ratios = sorted(variables(left) | variables(right)), []

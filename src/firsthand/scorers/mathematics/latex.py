@@ -175,6 +175,8 @@ class _LatexParser:
         unit = " ".join(words).replace(" ^", "^").strip().casefold()
         if unit in ("percent", "percents", "degrees", "degree"):
             return ["percent" if unit.startswith("p") else "deg", tree]
+        if unit.startswith(("squared", "cubed", "^")):
+            raise NotUnderstoodError  # a power of the number, not of a unit
         return ["quantity", tree[1] if tree[0] == "deg" else tree, unit]
 
     def starts_factor(self) -> bool:

@@ -6,6 +6,8 @@ import re
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+from firsthand.patterns.parts.value_words import MULTIPLES, has_words_of_value
+
 Tree = list[Any]
 MAX_EXPONENT = 400
 
@@ -79,8 +81,22 @@ def tokens(text: str) -> list[LatexToken]:
         value = match.group(kind)
         if kind in ("text", "word") and value.strip(" ,").casefold() in ("or", "and"):
             kind, value = "sym", {"or": "|or|", "and": ","}[value.strip(" ,").casefold()]
-        found.append(LatexToken(kind, value, spaced))
+        if kind == "text" or (kind == "word" and len(value) > 3 and value not in FUNCTIONS | {"infinity"}):
+            found += _words(kind, value, spaced)
+        else:
+            found.append(LatexToken(kind, value, spaced))
     return found
+
+
+def _words(kind: str, value: str, spaced: bool) -> list[LatexToken]:
+    """Return words as tokens, `million` as times 1,000,000; other words that change a value are not understood."""
+    words, found = value.split(), list[LatexToken]()
+    while words and words[0].casefold() in MULTIPLES:
+        found += [LatexToken("sym", "*", True), LatexToken("num", str(MULTIPLES[words.pop(0).casefold()]), True)]
+    rest = " ".join(words) if found else value
+    if has_words_of_value(re.findall(r"[^\W\d_]+", rest)):
+        raise NotUnderstoodError
+    return [*found, LatexToken(kind, rest, spaced)] if rest else found
 
 
 def number(text: str) -> str:

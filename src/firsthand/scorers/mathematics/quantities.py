@@ -24,6 +24,14 @@ BARE = frozenset({*_FACTORS, *_NAMES, "mph", "ml"} - {"m", "g", "s", "h", "in", 
 """Names of units that are read as such after a number without `\\text`."""
 
 
+_COUNTED = (
+    "way unit time solution value integer number digit point year month root factor divisor multiple pair term case outcome "
+    "possibility arrangement combination permutation set subset element edge side vertex face diagonal line triangle "
+    "region intercept asymptote prime square cubic person item object total of the in a an each"
+)
+_LETTERS = {"m", "g", "s", "h", "min", "sec", "mi", "c"}
+
+
 class Unit(NamedTuple):
     """A factor to base units and the powers of these; what is counted, such as teachers, is a base unit of its own."""
 
@@ -42,6 +50,44 @@ def read_unit(text: str) -> Unit:
             factor *= Fraction(size) ** power
             powers[base] = powers.get(base, 0) + power
     return Unit(factor, tuple(sorted((base, power) for base, power in powers.items() if power and base)))
+
+
+def may_be_added(unit: str, question: str | None) -> bool:
+    """Return whether an answer may state this unit where its reference has none; not known of a question, any words may.
+
+    The question names it, it counts what anything is counted in, or it is a unit of measurement of which the question
+    names no other for the same measure.
+    """
+    words = re.sub(r"\^[23]|\bmph\b", lambda found: " mile hour" if found[0] == "mph" else "", unit.casefold())
+    if not re.fullmatch(r"[^\W\d_]+(?:[ ./'-]+[^\W\d_]+)*[ .]*", words.strip()):
+        return False
+    if question is None:
+        return True
+    asked = _asked(question)
+    measured = {_FACTORS[each][0] for each in asked - _LETTERS if each in _FACTORS}
+    return all(
+        each in asked.union(_COUNTED.split())
+        or each in ("per", "squared", "cubed")
+        or _FACTORS.get(each, ("", ""))[0] not in {*measured, "", "radian"}
+        for each in map(_singular, re.findall(r"[^\W\d_]+", words))
+    )
+
+
+def asks_for(sign: str, question: str | None) -> bool:
+    """Return whether a question speaks of `percent` or of `degrees`, so that an answer may state the sign."""
+    signs = {"percent": r"%|percent|per cent", "deg": r"degree|°|\\circ|\A(?!.*radian).*angle"}
+    return question is None or re.search(signs[sign], question, re.IGNORECASE | re.DOTALL) is not None
+
+
+def _asked(question: str) -> set[str]:
+    """Return the words of a question in the singular, with the units that its signs name."""
+    words: set[str] = set(re.findall(r"[^\W\d_]+", question.casefold()))
+    if not re.search(r"\d\s*(?:\\text\{\s*)?in\b|\{\s*in\.?\s*\}|\bin\.\s", question):
+        words.discard("in")
+    words |= {
+        name for sign, name in (("$", "dollar"), ("€", "euro"), ("£", "sterling"), ("¢", "cent")) if sign in question
+    }
+    return {_singular(each) for each in words} | (words - set(_NAMES))
 
 
 def _factors(text: str) -> list[tuple[str, int]]:

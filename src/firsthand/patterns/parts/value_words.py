@@ -1,0 +1,136 @@
+"""Words and signs beside a number that change its value, so that `5 million`, `minus 5` and `√5` are not read as 5.
+
+Looks at what stands next to a number, not at the sense of the text around it.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+MULTIPLES = {
+    "dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12,
+}  # fmt: skip
+"""Words after a number that multiply it."""
+_NUMBERS = _words(
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"
+)
+_PARTS = _words(
+    "half halves third thirds fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth "
+    "tenths hundredth hundredths thousandth thousandths millionth millionths permille"
+)
+_SIZES = _words(
+    "hundreds thousands millions billions trillions quadrillion quintillion gross lakh lakhs crore crores k bn mn tn mil "
+    "millionen millones milliard milliards milliarden"
+)
+_FUNCTIONS = _words("root sqrt log ln sin cos tan mod modulo base")
+_OPERATIONS = _words("plus minus multiplied divided over factorial pi π tau doubled tripled halved infinity")
+_BEFORE = (
+    _NUMBERS
+    | _FUNCTIONS
+    | _words("minus negative menos moins минус plus times not no non never neither nor without except")
+    | _words("than least most under over below above up between")
+)
+_AFTER = _NUMBERS | _PARTS | _SIZES | _FUNCTIONS | _OPERATIONS | {"squared", "cubed", "e", "or"}
+WORDS_OF_VALUE = (_BEFORE | _AFTER | _words("maybe perhaps possibly wrong incorrect false untrue to")) - {
+    "squared", "cubed", "e", "k", "times",
+}  # fmt: skip
+"""Words of which none is a unit: with one of them an expression has another value, or none."""
+_COMMANDS = _words(
+    "text textbf mathrm mathbf boxed circ degree left right quad qquad approx displaystyle bf rm operatorname mbox"
+)
+_UNIT_LETTERS = frozenset("mglshdcpLCFVWAJN")
+_SIGNS = frozenset("=≈~+→⇒⟹")
+_MORE_SIGNS = frozenset("^·‰‱负負減减")
+_HAN_SIZES = frozenset("十百千万萬億亿兆半")
+_MULTIPLE = re.compile(rf"[ \t]*-?[ \t]*({'|'.join(MULTIPLES)})\b", re.IGNORECASE)
+_NEXT_WORD = re.compile(r"[ \t)\]}*%-]*+([^\W\d_]++)(-?)(?:[ \t]+([^\W\d_]+))?")
+_CIRCLE = re.compile(r"\^\s*(?:\{\s*(?:\\circ|°)\s*\}|\\circ|°)")
+
+
+def folded(text: str) -> str:
+    """Return the text with `-` for every minus sign, `$` for every currency, and no characters that are not seen.
+
+    A dash other than `-` that follows a letter or a digit joins two things, and is no sign of a number.
+    """
+    if text.isascii():
+        return text
+    made: list[str] = []
+    for each in text:
+        kind = unicodedata.category(each)
+        if each != "-" and (kind == "Pd" or each in "−➖"):
+            made.append(" - " if kind == "Pd" and made and made[-1][-1:].isalnum() else "-")
+        elif kind != "Cf":
+            made.append("$" if kind == "Sc" else " " if kind == "Zs" else each)
+    return "".join(made)
+
+
+def multiple(after: str) -> tuple[int, str]:
+    """Return the factor that `million` and the like begin the text after a number with, and the rest of the text."""
+    factor = 1
+    while len(str(factor)) < 40 and (found := _MULTIPLE.match(after)):
+        factor, after = factor * MULTIPLES[found[1].casefold()], after[found.end() :]
+    return factor, after
+
+
+def changes_value(before: str, number: str, after: str) -> bool:
+    """Return whether the text beside a number makes another value of it; `after` is behind any `million`."""
+    return _changed_before(before[-100:], number) or _changed_after(_CIRCLE.sub("°", after[:100]))
+
+
+def has_words_of_value(words: Iterable[str]) -> bool:
+    """Return whether one of the words changes a value and is not read."""
+    return any(each.casefold() in WORDS_OF_VALUE for each in words)
+
+
+def _changed_before(before: str, number: str) -> bool:
+    opened = before.rstrip(" \t\n([{*$\"'")
+    last, earlier = opened[-1:], opened[:-1].rstrip(" \t)]}")
+    if _has_signs(last) or (last and last in "-/^") or (last and last in "+_" and earlier[-1:].isalnum()):
+        return True
+    if number[0] == "-" and before[-1:].isalnum():
+        return True
+    if re.search(r"(?<![^\W_])[^\W\d_]$", before) and before[-1] < "\u0530" and "$" not in number:  # x5, but R$5
+        return True
+    if re.search(r"[^\W\d_][ \t]*\*[ \t]*$", before) and not before.rstrip().endswith("**"):
+        return True
+    command = re.search(r"\\([A-Za-z]+)$", opened)
+    if command is not None:
+        return command[1] not in _COMMANDS
+    word = re.search(r"([^\W\d_]+)[ \t]*$", opened)
+    return word is not None and word[1].casefold() in _BEFORE
+
+
+def _changed_after(after: str) -> bool:
+    run = re.match(r"[^\w(=,;:\n]*", after)[0]  # type: ignore[index]  # it matches nothing at least
+    if _has_signs(after[: len(run) + 1]) or after[:1] in _HAN_SIZES:
+        return True
+    command = re.match(r"[\s)\]}$]*\\([A-Za-z]+)", after)
+    if command is not None and command[1] not in _COMMANDS:
+        return True
+    if re.match(r"\s*\+|\*\w|[ \t]+\*[ \t]+\w|_\w", after):
+        return True
+    letter = re.match(r"()([^\W\d_])(?![^\W_])|[ \t]+()([^\W\d_])[\W_]*$|[ \t]*([/-])[ \t]*([^\W\d_])(?![^\W_])", after)
+    if letter is not None:
+        found = letter[2] or letter[4] or letter[6]
+        if found < "\u0530" and (found not in _UNIT_LETTERS or letter[5] == "-"):
+            return True
+    if re.match(r"[\s,(]*or\b|\s*and\s+(?:an?\b|" + "|".join(_NUMBERS | _PARTS) + r")\b", after, re.IGNORECASE):
+        return True
+    word = _NEXT_WORD.match(after)
+    if word is None or (word[2] and word[1].casefold() in _NUMBERS):  # 5 ten-cent stamps
+        return False
+    return word[1].casefold() in _AFTER or word[1] in ("M", "B", "T")
+
+
+def _has_signs(text: str) -> bool:
+    """True for signs of mathematics, raised digits and other numerals, and minus in Chinese."""
+    kinds = ("Sm", "No", "Nl")
+    return any(each in _MORE_SIGNS or (unicodedata.category(each) in kinds and each not in _SIGNS) for each in text)

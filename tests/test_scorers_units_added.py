@@ -1,0 +1,100 @@
+"""Words and signs that an answer adds to its reference: units that the question allows, none that change the value."""
+
+import pytest
+
+from firsthand.scorers.mathematics.high_precision import near
+from firsthand.scorers.symbolic import boxed, comparison
+from firsthand.task import Task
+from firsthand.trace import Trace
+
+
+def right(answer: str, reference: str, question: str = "?") -> bool:
+    trace = Trace("t", "b", "1", {"name": "a"}, 0, 0, "", 0.0, nodes=(), calls=(), answer=rf"so \boxed{{{answer}}}")
+    return boxed(Task("1", question, secret={"answer": reference}), trace).value == 1.0
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        r"\text{ million}",
+        " thousand",
+        r"\text{ dozen}",
+        r"\text{ pi}",
+        r"\text{ squared}",
+        r"\text{ over two}",
+        r"\text{k}",
+        r"\text{ factorial}",
+        r"\text{ or maybe six}",
+        r"\text{ (wrong)}",
+        r"\approx 999",
+        r"\text{ in base two}",
+        r"\text{ halves}",
+        r"\text{ to }7",
+        r"\text{ bananas}",
+        r"^\circ",
+        r"\%",
+        r"\text{ cubed}",
+        r"\text{ minus one}",
+    ],
+)
+def test_words_and_signs_that_change_a_value_are_wrong(added):
+    for reference in ("9", r"\frac{14}{3}", "x+1"):
+        assert not right(reference + added, reference)
+    assert not right(r"\text{not }x=5", "x=5") and not right(r"\text{minus }5", "5")
+    if added not in (r"^\circ", r"\%", r"\text{k}", r"\text{ bananas}"):
+        assert not comparison("9" + added, "9")[0], "nor where the question is not known"
+
+
+def test_units_that_the_question_allows_may_be_added():
+    for answer, reference, question in (
+        (r"5\text{ cm}", "5", "How long is it?"),
+        (r"5\text{ cm}", "5", "How many centimeters?"),
+        ("5 ways", "5", "?"),
+        (r"12\text{ square units}", "12", "?"),
+        (r"5\text{ bananas}", "5", "How many bananas?"),
+        (r"30^\circ", "30", "the angle x"),
+        (r"30^\circ", "30", "in degrees"),
+        (r"20\%", "20", "What percent?"),
+        (r"20\%", "20", r"Find $x\%$ of 3"),
+        (r"\$5", "5", "It costs \\$3."),
+        (r"5\text{ m}", "5", r"50 cm by 2 m; in m"),
+        (r"5\text{ miles per hour}", "5", "?"),
+        (r"5\text{ mph}", "5", "20 miles"),
+        (r"5\text{ cm}^2", "5", "the area"),
+        (r"50\%", r"\frac12", "?"),
+        (r"x=\frac{10}{3}\approx 3.33", r"\frac{10}{3}", "?"),
+        (r"2\pi\approx 6.28", r"2\pi", "?"),
+        (r"5\text{ million}", "5000000", "?"),
+        (r"\$2.5\text{ million}", "2,500,000", r"How many \$?"),
+    ):
+        assert right(answer, reference, question), (answer, question)
+    for answer, reference in (
+        ("5", r"5\text{ bananas}"),
+        ("30", r"30^\circ"),
+        ("20", r"20\%"),
+        ("5", r"\$5"),
+        ("5", "5 cm"),
+    ):
+        assert right(answer, reference), "a unit of the reference may be left out"
+
+
+def test_a_unit_of_another_size_than_the_question_asks_for_may_not():
+    assert not right(r"5\text{ cm}", "5", "How many feet?") and right(r"5\text{ ft}", "5", "How many feet?")
+    assert not right("5 cents", "5", "How many dollars?") and not right(r"5\text{ radians}", "5", "in degrees")
+    assert not right(r"5^\circ", "5", "the angle in radians") and right(r"5\text{ radians}", "5", "in radians")
+    assert not right(r"5\text{ inches}", "5", "How many feet are in a mile?")
+    assert right(r"5\text{ inches}", "5", "a side of 5 in")
+
+
+def test_a_bare_unit_of_the_reference_is_no_leave_to_add_any_words():
+    assert not right(r"5\text{ bananas}", r"5\text{ units}") and right(r"5\text{ cm}", r"5\text{ units}")
+
+
+def test_an_approximation_is_within_a_tenth():
+    assert near(["num", "10"], ["num", "11"]) and not near(["num", "10"], ["num", "11.01"])
+    assert not near(["num", "10"], ["num", "-10"]) and not near(["var", "x"], ["num", "1"])
+
+
+def test_dashes_of_unicode_are_minus():
+    for dash in "‐‑‒–—―−➖－":
+        assert right(f"{dash}5", "-5") and not right(f"{dash}5", "5"), dash
