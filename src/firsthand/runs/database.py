@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.errors import StoreError
+from firsthand.system.own_file import expect_own_file
 from firsthand.system.sqlite_journal import forged_journal
 
 MAX_BODY_BYTES = 512 << 20
@@ -132,6 +133,7 @@ class Database:
         self._inherited: list[sqlite3.Connection] = []
         self._pid = -1
         with self._sentences():
+            expect_own_file(path)
             noun = schema.noun.removeprefix("a ")
             if not create and not path.is_file():
                 raise StoreError(f"no {noun} at {path}: {schema.missing}")
