@@ -75,9 +75,9 @@ def test_rows_that_come_again_and_again_are_damage(tmp_path: Path) -> None:
 
 
 def test_a_database_of_many_runs_without_an_index_is_read(tmp_path: Path) -> None:
-    file = database(tmp_path / "p.db", rows=6000, runs=300)
+    file = database(tmp_path / "p.db", rows=6000, runs=600)
     found = [len([*each.values]) for each in tracked_runs(file)]
-    assert found == [20] * 300
+    assert found == [10] * 600
 
 
 def test_an_allowance_ends_after_its_calls_and_is_renewed() -> None:
