@@ -244,7 +244,7 @@ def test_traces_are_sealed_up_to_a_number_of_spans_and_removed_with_their_segmen
     assert [each.span.name for each in store.spans(f"{4:032x}")] == ["4.1", "4.2", "4.3", "4.4"]
     assert seal(store, 20.0, most=1, now_s=NOW) == 3, "a trace is never divided"
     assert sum(1 for _ in path.parent.glob("*")) == 2
-    for name in ("x.parquet", "x.part", "x.txt"):
+    for name in ("00000000000001-00000001.parquet", "00000000000001-00000001.part", "x.txt"):
         (path.parent / name).write_text("")
     assert remove_orphans(store) == 2 and sum(1 for _ in path.parent.glob("*")) == 3
     add(store, NOW - 5, otlp.span(4, 9, name="late"))

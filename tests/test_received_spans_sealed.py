@@ -51,36 +51,49 @@ def test_a_segment_holds_the_rows_of_its_traces_and_goes_with_them(tmp_path: Pat
     columns = ", ".join(SPAN_COLUMNS)
     rows = store.database.read(f"SELECT {columns} FROM spans ORDER BY seq")
     folder = store.folder / "segments"
-    _write(folder / "day=x" / "one.parquet", rows)
-    assert [path.name for path in (folder / "day=x").iterdir()] == ["one.parquet"], "nothing else is left"
+    _write(folder / "day=2026-01-01" / "00000000000001-00000001.parquet", rows)
+    assert [path.name for path in (folder / "day=2026-01-01").iterdir()] == ["00000000000001-00000001.parquet"], (
+        "nothing else is left"
+    )
     with store.database.write() as connection:
         connection.executemany(
-            "INSERT INTO sealed VALUES (?, ?)", [("b", "day=x/one.parquet"), ("c", "day=x/no.parquet")]
+            "INSERT INTO sealed VALUES (?, ?)",
+            [
+                ("b", "day=2026-01-01/00000000000001-00000001.parquet"),
+                ("c", "day=2026-01-01/00000000000001-00000002.parquet"),
+            ],
         )
-        connection.execute("INSERT INTO segments VALUES ('day=x/one.parquet', 3, 1000, 1, 2)")
+        connection.execute(
+            "INSERT INTO segments VALUES ('day=2026-01-01/00000000000001-00000001.parquet', 3, 1000, 1, 2)"
+        )
     import duckdb
 
     with duckdb.connect() as connection:
-        file = str(folder / "day=x" / "one.parquet")
+        file = str(folder / "day=2026-01-01" / "00000000000001-00000001.parquet")
         lying = connection.execute(
             "SELECT trace, seq, copy, start_ns, cost_usd, packed IS NULL FROM read_parquet(?)", [file]
         )
         assert lying.fetchall() == [("a", 2, 0, 10, 0.0, True), ("b", 1, 0, 10, 0.0, False), ("b", 3, 0, 10, 0.0, True)]
     digestless = [(*row[:-2], row[-1]) for row in rows]
     assert read_sealed(store, "b") == [digestless[0], digestless[2]] and read_sealed(store, "a") == []
-    with pytest.raises(StoreError, match=r"the segment .*no\.parquet cannot be read \(.*\): restore it from a copy"):
+    with pytest.raises(
+        StoreError, match=r"the segment .*00000002\.parquet cannot be read \(.*\): restore it from a copy"
+    ):
         read_sealed(store, "c")
     size, pages, free = _pages(store)
     assert size == 16384 and used_bytes(store) == size * (pages - free) + 1000
-    for name in ("two.parquet", "three.part", "four.txt"):
-        (folder / "day=x" / name).write_text("")
+    for name in ("00000000000001-00000003.parquet", "tmpabcd1234.part", "four.txt"):
+        (folder / "day=2026-01-01" / name).write_text("")
     assert remove_orphans(store) == 2 and remove_orphans(store) == 0
-    assert sorted(path.name for path in (folder / "day=x").iterdir()) == ["four.txt", "one.parquet"]
+    assert sorted(path.name for path in (folder / "day=2026-01-01").iterdir()) == [
+        "00000000000001-00000001.parquet",
+        "four.txt",
+    ]
     store.add_score("b", "s", "x", 1.0)
     with store.database.write() as connection:
         connection.execute("DELETE FROM spans WHERE trace = 'b'")
-        connection.execute("INSERT INTO sealed VALUES ('a', 'day=x/one.parquet')")
-    drop_segment(store, "day=x/one.parquet")
+        connection.execute("INSERT INTO sealed VALUES ('a', 'day=2026-01-01/00000000000001-00000001.parquet')")
+    drop_segment(store, "day=2026-01-01/00000000000001-00000001.parquet")
     assert (names(store), names(store, "sealed"), names(store, "scores"), names(store, "spans")) == (
         ["a"],
         ["c"],
@@ -88,10 +101,10 @@ def test_a_segment_holds_the_rows_of_its_traces_and_goes_with_them(tmp_path: Pat
         ["a"],
     )
     assert store.database.read("SELECT count(*) FROM segments") == [(0,)]
-    assert [path.name for path in (folder / "day=x").iterdir()] == ["four.txt"]
-    (folder / "day=x" / "four.txt").unlink()
-    drop_segment(store, "day=x/none.parquet")
-    assert not (folder / "day=x").exists()
+    assert [path.name for path in (folder / "day=2026-01-01").iterdir()] == ["four.txt"]
+    (folder / "day=2026-01-01" / "four.txt").unlink()
+    drop_segment(store, "day=2026-01-01/00000000000001-00000004.parquet")
+    assert not (folder / "day=2026-01-01").exists()
     store.close()
 
 
@@ -191,6 +204,6 @@ def test_of_a_segment_and_a_trace_of_one_age_the_segment_goes_first(store: Trace
     arrived(store, a=9.0, b=9.0)
     with store.database.write() as connection:
         connection.execute("DELETE FROM spans WHERE trace = 'a'")
-        connection.execute("INSERT INTO sealed VALUES ('a', 'day=x/f.parquet')")
-        connection.execute("INSERT INTO segments VALUES ('day=x/f.parquet', 1, 5000000, 9, 9)")
+        connection.execute("INSERT INTO sealed VALUES ('a', 'day=2026-01-01/f.parquet')")
+        connection.execute("INSERT INTO segments VALUES ('day=2026-01-01/f.parquet', 1, 5000000, 9, 9)")
     assert remove_beyond(store, used_bytes(store) - 5_000_000) == 1 and names(store) == names(store, "spans") == ["b"]

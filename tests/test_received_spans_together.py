@@ -214,7 +214,7 @@ def test_traces_are_sealed_in_their_order_until_one_does_not_fit(tmp_path: Path)
     store.read_sealed = lambda given, trace: [*read_sealed(given, trace), *read_sealed(given, trace)[:1]]
     assert len(store.spans("c")) == 2, "a reader that gives one twice is believed"
     (folder,) = {Path(name).parent for name in files(store)}
-    for name in ("x.part", "x.parquet", "x.txt"):
+    for name in ("01577836800000-0123abcd.part", "01577836800000-0123abcd.parquet", "x.txt"):
         (store.folder / SEGMENTS / folder / name).write_text("")
     assert remove_orphans(store) == 2 and remove_orphans(store) == 0
     assert len(files(store)) == 4 and (store.folder / SEGMENTS / folder / "x.txt").is_file()

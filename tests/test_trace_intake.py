@@ -47,10 +47,12 @@ def still(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def test_an_intake_holds_its_home_and_leaves_it_whole(tmp_path: Path, still: Any) -> None:
     folder = tmp_path / "home" / "traces"
-    (folder / "segments" / "day=1").mkdir(parents=True)
-    (folder / "segments" / "day=1" / "x.parquet").write_text("")
+    (folder / "segments" / "day=2026-01-01").mkdir(parents=True)
+    (folder / "segments" / "day=2026-01-01" / "00000000000001-00000001.parquet").write_text("")
     intake = still(tmp_path / "home", redact=("ID-\\d",))
-    assert not (folder / "segments" / "day=1" / "x.parquet").exists(), "what a kill left behind is removed"
+    assert not (folder / "segments" / "day=2026-01-01" / "00000000000001-00000001.parquet").exists(), (
+        "what a kill left behind is removed"
+    )
     assert intake.store.read_sealed is read_sealed is intake._keeping.read_sealed
     assert intake._keeping is not intake.store and intake._keeping.home == intake.store.home == tmp_path / "home"
     assert (folder / "intake.lock").exists() and not (intake._keeper.is_alive() or intake._fired)

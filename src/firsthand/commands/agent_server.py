@@ -53,6 +53,7 @@ def serve_agent(
         speaks_mcp,
     )
     from firsthand.serve.agents.agent_file import open_agent, read_agent_file
+    from firsthand.serve.agents.client_memories import ClientMemories
     from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
 
     keys = read_keys(key_file, os.environ, limits)
@@ -60,13 +61,16 @@ def serve_agent(
     file = read_agent_file(path)
     fetch_named(file.model)
     agent = open_agent(file)
+    memories = ClientMemories(agent.memory, shared=file.shared_memory)
+    for client in keys.clients:
+        memories.of(client.name)  # refused before anything is opened
     address = with_port(listen)
     telemetry = ServerTelemetry(recorded)
     admission = Admission(keys, admitted, mean_request_s=telemetry.metrics.mean_request_s)
     if not speaks_a2a():
         complain(NO_A2A)
     try:
-        with opened_sessions(agent, data_home(), folder, session_limits) as sessions:
+        with opened_sessions(agent, data_home(), folder, session_limits, shared_memory=file.shared_memory) as sessions:
             sessions.on_bug = lambda text: telemetry.log.write("turn_failed", error=text)
             served = ServedAgent(
                 sessions,

@@ -60,9 +60,12 @@ async def _made(config: Config, path: Path) -> Reindexed:
     from firsthand.retrieval.index_settings import NONE, Asked, fresh
     from firsthand.retrieval.reindex import reindex
     from firsthand.retrieval.store.sqlite_index import open_index
+    from firsthand.retrieval.stored_model import expect_chosen
 
     with closing(open_index(path, read_only=True)) as index:
         stored = index.header
+    if config.model is None:
+        expect_chosen(path, stored.embedder)
     keeps_model = config.model in (None, stored.embedder or NONE)
     asked = Asked(
         config.model or stored.embedder or NONE,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import secrets
 import tempfile
 import time
@@ -24,9 +25,9 @@ from typing import Any
 
 from firsthand.errors import MissingExtra, StoreError, reason_of
 from firsthand.ingest.redaction import MAX_BODY_BYTES
-from firsthand.ingest.trace_store import SPAN_COLUMNS, TraceStore
+from firsthand.ingest.trace_store import SEGMENTS, SPAN_COLUMNS, TraceStore
+from firsthand.system.own_file import expect_own_file, expect_own_folder, is_own_folder
 
-SEGMENTS = "segments"
 SEGMENT_SPANS = 50_000
 """Smaller files make queries over many slow; a trace is never divided by it."""
 _PARTS = 500
@@ -35,6 +36,10 @@ _TYPES = {
     "cached_tokens": "BIGINT", "completion_tokens": "BIGINT", "cost_usd": "DOUBLE", "redactions": "INTEGER",
     "resource": "BIGINT",
 }  # fmt: skip
+_DAY = re.compile(r"day=[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_SEGMENT = re.compile(rf"{_DAY.pattern}/[0-9]{{14}}-[0-9a-f]{{8}}\.parquet")
+_LEFT = re.compile(r"(tmp_)?[0-9]{14}-[0-9a-f]{8}\.(parquet|part)|tmp[a-z0-9_]{8}\.part")
+"""The names of files that `_write` makes on its way."""
 _READ = tuple(name for name in SPAN_COLUMNS if name != "digest")
 
 
@@ -99,7 +104,10 @@ def read_sealed(store: TraceStore, trace: str) -> list[tuple[Any, ...]]:
 
     found: list[tuple[Any, ...]] = []
     for name in files:
-        path = store.folder / SEGMENTS / name
+        if (path := _path(store, name)) is None:
+            raise store.database.damaged("it names a file that is no segment")
+        expect_own_folder(path.parent)
+        expect_own_file(path)
         try:
             with duckdb.connect() as connection:
                 sql = f"SELECT {', '.join(_READ)}, packed FROM read_parquet(?) WHERE trace = ? ORDER BY seq"
@@ -117,15 +125,24 @@ def remove_orphans(store: TraceStore) -> int:
     known = {row[0] for row in store.database.read("SELECT file FROM segments")}
     folder = store.folder / SEGMENTS
     removed = 0
-    for path in folder.glob("day=*/*"):
-        if path.suffix in (".parquet", ".part") and str(path.relative_to(folder)) not in known:
-            path.unlink(missing_ok=True)
-            removed += 1
+    for day in folder.glob("day=*"):
+        if not _DAY.fullmatch(day.name) or not is_own_folder(day):
+            continue
+        for path in day.iterdir():
+            is_ours = _LEFT.fullmatch(path.name) and path.is_file() and not path.is_symlink()
+            if is_ours and f"{day.name}/{path.name}" not in known:
+                path.unlink(missing_ok=True)
+                removed += 1
     return removed
 
 
+def _path(store: TraceStore, name: object) -> Path | None:
+    """The file of a segment by its row, which may come from anyone; None for a name that `seal` does not give."""
+    return store.folder / SEGMENTS / name if isinstance(name, str) and _SEGMENT.fullmatch(name) else None
+
+
 def drop_segment(store: TraceStore, name: str) -> None:
-    """Remove a segment, and the traces of which nothing else is kept."""
+    """Remove a segment, and the traces of which nothing else is kept. A file that is not ours stays."""
     with store.database.write() as connection:
         traces = [row[0] for row in connection.execute("SELECT trace FROM sealed WHERE file = ?", (name,))]
         connection.execute("DELETE FROM sealed WHERE file = ?", (name,))
@@ -134,7 +151,9 @@ def drop_segment(store: TraceStore, name: str) -> None:
             gone = "NOT EXISTS (SELECT 1 FROM sealed WHERE trace = ?1) AND NOT EXISTS (SELECT 1 FROM spans WHERE trace = ?1)"
             if connection.execute(f"DELETE FROM traces WHERE trace = ?1 AND {gone}", (trace,)).rowcount:
                 connection.execute("DELETE FROM scores WHERE trace = ?", (trace,))
-    path = store.folder / SEGMENTS / name
+    path = _path(store, name)
+    if path is None or not is_own_folder(path.parent):
+        return
     path.unlink(missing_ok=True)
     with suppress(OSError):  # other segments of the day
         path.parent.rmdir()
@@ -144,6 +163,7 @@ def _write(path: Path, rows: Sequence[tuple[Any, ...]]) -> None:
     """Write rows as a Parquet file that is there whole or not at all."""
     import duckdb
 
+    expect_own_folder(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     columns = {name: _TYPES.get(name, "VARCHAR") for name in _READ} | {"packed": "VARCHAR"}

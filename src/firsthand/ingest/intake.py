@@ -21,6 +21,7 @@ from firsthand.ingest.trace_evaluation import Evaluation
 from firsthand.ingest.trace_store import FOLDER, SpanPreparer, TraceStore
 from firsthand.runs.database import plain
 from firsthand.system.lock import claimed
+from firsthand.system.own_file import expect_own_folder
 from firsthand.tools.web.addresses import Rules
 
 TICK_S = 5.0
@@ -68,6 +69,7 @@ class Intake:
         self.settings = settings or IntakeSettings()
         self.on_problem = on_problem
         redactor = Redactor(self.settings.redact)
+        expect_own_folder(home / FOLDER)
         (home / FOLDER).mkdir(parents=True, exist_ok=True, mode=0o700)
         self._held = ExitStack()
         busy = f"traces in {home} are received by another process"

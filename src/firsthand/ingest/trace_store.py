@@ -27,8 +27,9 @@ from firsthand.ingest.translate import facts_of
 from firsthand.message import Json
 from firsthand.model import Usage
 from firsthand.runs.database import Database, Schema, plain
+from firsthand.system.own_file import expect_own_folder
 
-FOLDER, FILE = "traces", "traces.sqlite"
+FOLDER, FILE, SEGMENTS = "traces", "traces.sqlite", "segments"
 PACKED_BYTES = 16 << 10
 """Bodies above this are compressed."""
 MAX_COPIES = 100
@@ -135,6 +136,8 @@ class TraceStore:
     def __init__(self, home: Path, *, create: bool = False):
         self.home = home
         self.folder = home / FOLDER
+        for each in (self.folder, self.folder / SEGMENTS):
+            expect_own_folder(each)
         if create:
             self.folder.mkdir(parents=True, exist_ok=True)
         self.database = Database(self.folder / FILE, create=create, schema=SCHEMA)

@@ -36,6 +36,10 @@ class Notes:
         """All items, by id."""
         return [self._items[id] for id in sorted(self._items)]
 
+    def of_owner(self, owner: str) -> Notes:
+        """Notes of another user, who sees none of these."""
+        return Notes(self.lifetime)
+
     def snapshot(self) -> Notes:
         """A copy; the items are shared, for they never change."""
         return Notes(self.lifetime, self._items)

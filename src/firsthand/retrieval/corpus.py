@@ -24,6 +24,7 @@ from firsthand.providers.local_embedder import LocalEmbedder, open_embedder
 from firsthand.retrieval.chunk_index import ChunkIndex, Vectors
 from firsthand.retrieval.hit_json import hit_from_json, hit_to_json
 from firsthand.retrieval.retriever import Hit, Query, Retriever
+from firsthand.retrieval.stored_model import expect_chosen
 
 T = TypeVar("T")
 INDEX_NAME = ".firsthand-index"
@@ -212,6 +213,12 @@ def _opened(file: Path, given: Embedder | None) -> Corpus:
     name = file.parent.name if file.name == INDEX_NAME else file.stem
     if not header.embedder:
         return Corpus(index, None, name)
+    if given is None:
+        try:
+            expect_chosen(file, header.embedder)
+        except ConfigError:
+            index.close()
+            raise
     embedder = given or _embedders.get(header.embedder) or open_embedder(header.embedder)
     found = getattr(embedder, "fingerprint", header.fingerprint)
     if found != header.fingerprint:

@@ -21,6 +21,7 @@ from firsthand.retrieval.chunk_vectors import blocking_embed
 from firsthand.retrieval.chunking.chunkers import DEFAULT, open_chunker
 from firsthand.retrieval.corpus import INDEX_NAME
 from firsthand.retrieval.store.sqlite_index import open_index
+from firsthand.retrieval.stored_model import expect_chosen
 
 OnProgress = Callable[[int, int | None], None]
 """Takes bytes of a download, done and in all."""
@@ -79,6 +80,8 @@ async def prepare(path: Path, asked: Asked, on_progress: OnProgress = _silent) -
         return await fresh(asked, on_progress)
     with closing(open_index(path, read_only=True)) as index:
         stored = index.header
+    if asked.model is None:
+        expect_chosen(path, stored.embedder)
     model = asked.model or stored.embedder or NONE
     embedder = None if model == NONE else _opened(model, on_progress)
     chosen = open_chunker(asked.chunker or stored.chunker, None if embedder is None else blocking_embed(embedder))

@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.errors import StoreError
+from firsthand.runs.body_values import too_many_values
+from firsthand.system.own_file import expect_own_file
 from firsthand.system.sqlite_journal import forged_journal
 
 MAX_BODY_BYTES = 512 << 20
@@ -135,6 +137,7 @@ class Database:
             noun = schema.noun.removeprefix("a ")
             if not create and not path.is_file():
                 raise StoreError(f"no {noun} at {path}: {schema.missing}")
+            expect_own_file(path)
             if (journal := forged_journal(path)) is not None:
                 raise StoreError(
                     f"{journal} names a file that SQLite would delete, and firsthand writes no such journal: "
@@ -181,6 +184,8 @@ class Database:
             raw = _inflate(packed)
             if hashlib.sha256(raw).digest() != digest:
                 raise self.damaged("a body does not have the SHA-256 it was stored under")
+            if fault := too_many_values(raw, len(packed)):
+                raise ValueError(fault)
             return json.loads(raw.decode("utf-8", "surrogatepass"))
         except (zlib.error, ValueError, TypeError, RecursionError, MemoryError) as error:
             raise self.damaged(f"a body cannot be read: {error}") from None
@@ -359,7 +364,10 @@ def put(connection: sqlite3.Connection, body: Any, *, exact: bool = True) -> byt
         raise StoreError(f"a body of {len(encoded)} bytes is too large to be stored: the limit is {MAX_BODY_BYTES}")
     digest = hashlib.sha256(encoded).digest()
     if connection.execute("SELECT 1 FROM bodies WHERE sha256 = ?", (digest,)).fetchone() is None:
-        connection.execute("INSERT INTO bodies VALUES (?, ?)", (digest, zlib.compress(encoded, 3)))
+        packed = zlib.compress(encoded, 3)
+        if fault := too_many_values(encoded, len(packed)):
+            raise StoreError(f"a body cannot be stored: {fault}; store arrays as a file beside the run")
+        connection.execute("INSERT INTO bodies VALUES (?, ?)", (digest, packed))
     return digest
 
 

@@ -26,6 +26,8 @@ MAX_RUNS = 1000
 MAX_TEXT = 1 << 28
 MAX_VALUE = 2000
 """The most characters of a parameter, and of a line of a metric."""
+_STEPS, _STEPS_A_BYTE = 1_000_000, 20
+"""SQLite's own steps that a query on a small database takes at most, and for each byte of it."""
 YEAR_9999_S = 253_370_764_800.0
 """Later times, and what is no number, are left out: no calendar here goes further."""
 
@@ -132,26 +134,53 @@ def _trackio(file: Path) -> Iterator[TrackedRun]:
         with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_TEXT)
-            tables = {name: sql for name, sql in connection.execute("SELECT name, type FROM sqlite_master")}
-            if tables.get("metrics") != "table":
+            size = sum(each.stat().st_size for each in (file, Path(f"{file}-wal")) if each.is_file())
+            # A tree of pages may hold one page a million times, so neither rows nor texts are bounded by the file alone.
+            allowance = _Allowance((_STEPS + _STEPS_A_BYTE * size) // 1000)
+            connection.set_progress_handler(allowance, 1000)
+            made = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'")
+            tables = {name for name, sql in made if str(sql).startswith("CREATE TABLE ")}  # a virtual one runs queries
+            if "metrics" not in tables:
                 return
             columns = {row[1] for row in connection.execute("PRAGMA table_info(metrics)")}
             if not {"id", "timestamp", "run_name", "step", "metrics"} <= columns:
                 return
             key = "run_id" if "run_id" in columns else "run_name"
             kept = {row[1] for row in connection.execute("PRAGMA table_info(configs)")}  # what is computed is not in it
-            has_configs = tables.get("configs") == "table" and {key, "config"} <= kept
+            has_configs = "configs" in tables and {key, "config"} <= kept
             configs = dict(connection.execute(f"SELECT {key}, config FROM configs")) if has_configs else {}
+            left = size
             for run, name in connection.execute(
                 f"SELECT {key}, max(run_name) FROM metrics GROUP BY 1 ORDER BY min(id)"
             ).fetchall():
-                rows = connection.execute(
+                allowance.renew()
+                rows = []
+                for row in connection.execute(
                     f"SELECT step, timestamp, metrics FROM metrics WHERE {key} = ? ORDER BY step, id", (run,)
-                ).fetchall()
+                ):
+                    left -= sum(len(each) for each in row if isinstance(each, str | bytes))
+                    if left < 0:
+                        raise DataError(f"{file} is damaged: its rows have more text than the file")
+                    rows.append(row)
                 values = [value for step, at, body in rows for value in _trackio_row(file, step, at, body)]
                 yield TrackedRun(f"{file.stem}-{name}", "trackio", _object(configs.get(run)), values)
     except sqlite3.Error as error:
         raise DataError(f"{file} cannot be read as a database: {error}") from None
+
+
+class _Allowance:
+    """Ends a query, by what it returns, when it was called more than `most` times; signals are heard meanwhile."""
+
+    def __init__(self, most: int):
+        self._most = self._left = most
+
+    def renew(self) -> None:
+        """Begin to count anew, for another query."""
+        self._left = self._most
+
+    def __call__(self) -> bool:
+        self._left -= 1
+        return self._left < 0
 
 
 def _trackio_row(file: Path, step: object, at: object, body: object) -> Iterator[LoggedValue]:

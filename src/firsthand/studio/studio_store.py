@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from firsthand.errors import ConfigError, StoreError
 from firsthand.message import Json
 from firsthand.preference import utc_now
+from firsthand.system.own_file import expect_own_file
 from firsthand.system.sqlite_journal import forged_journal
 
 FILE = "studio.sqlite"
@@ -149,6 +150,7 @@ class SqliteStore:
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            expect_own_file(self.path)
             if forged_journal(self.path):
                 raise StoreError(f"a journal beside {self.path} is not its own: remove it")
             if not self.path.exists():

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from firsthand.memories.keeping.kept_item import seconds_of, shown_time
+from firsthand.memories.keeping.kept_item import origins_given, seconds_of, shown_time
 from firsthand.memory import MemoryItem
 from firsthand.message import Message, ToolResult
 from firsthand.tool import marked
@@ -29,8 +29,8 @@ def label_of(item: MemoryItem) -> str:
     parts = [f"memory {item.id}"]
     if (given := item.provenance.get("time")) is not None:
         parts.append(shown_time(seconds_of(given)))
-    if origin := item.provenance.get("origin"):
-        parts.append(f"{ORIGIN_IS}{', '.join(origin) if isinstance(origin, list) else origin}")
+    if origins := origins_given(item.provenance):
+        parts.append(f"{ORIGIN_IS}{', '.join(origins)}")
     return _UNSAFE.sub(" ", "; ".join(filter(None, parts)))[:300]
 
 
@@ -61,8 +61,4 @@ def _named_in(text: str) -> Iterator[str]:
 
 def joined_origins(provenances: Iterable[Any]) -> list[str]:
     """The origins of several items, each once, in order."""
-    found: list[str] = []
-    for provenance in provenances:
-        given = provenance.get("origin") or []
-        found += given if isinstance(given, list) else [str(given)]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(origin for each in provenances for origin in origins_given(each)))

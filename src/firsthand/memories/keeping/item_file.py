@@ -26,6 +26,7 @@ from firsthand.memories.keeping.cut_file import padded_copy, refuse_cut_short
 from firsthand.memories.keeping.kept_item import KeptItem, body_of, time_of, words_of
 from firsthand.memory import MemoryItem
 from firsthand.runs.database import Database, Schema, checksum, plain
+from firsthand.system.own_file import expect_own_file
 
 MEMORY_SCHEMA = Schema(
     "a memory",
@@ -90,6 +91,7 @@ class ItemFile:
         try:
             if path.is_dir():
                 raise ConfigError(f"{path} is a folder: give the file of a memory, such as {path / 'memory.db'}")
+            expect_own_file(path)
             if create and not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

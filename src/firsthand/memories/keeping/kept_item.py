@@ -73,6 +73,19 @@ def seconds_of(given: Any) -> float:
         raise ConfigError(f"a time is {given!r:.80}: give seconds since 1970 or ISO 8601, such as 2026-03-01") from None
 
 
+def check_origins(provenance: Mapping[str, Any]) -> None:
+    """ConfigError if the origins of a provenance are neither a text nor a list of texts."""
+    given = provenance.get("origin") or []
+    if not isinstance(given, str) and not (isinstance(given, list) and all(isinstance(each, str) for each in given)):
+        raise ConfigError(f"an origin is {given!r:.80}: give a text, or a list of texts")
+
+
+def origins_given(provenance: Mapping[str, Any]) -> list[str]:
+    """The origins of a provenance as texts, whatever a file of somebody else may hold in their place."""
+    given = provenance.get("origin") or []
+    return [str(each) for each in (given if isinstance(given, list) else [given])]
+
+
 def shown_time(seconds: float) -> str:
     """A time as text, to the second and without a part of the day that is 0; empty if it is not finite or out of range."""
     if not -62_000_000_000 < seconds < 253_000_000_000:

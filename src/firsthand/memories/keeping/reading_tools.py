@@ -41,7 +41,8 @@ def reading_tools(ctx: Context) -> Sequence[Tool]:
         found = await here(ctx).recall("", k=1, ids=[id])
         if not found:
             return f"There is no item {id[:64]!r}."
-        parts = list(found[0].provenance.get("of", ()))[:50]
+        of = found[0].provenance.get("of")
+        parts = [str(each) for each in of[:50]] if isinstance(of, list) else []
         return fenced([*found, *(await here(ctx).recall("", k=len(parts), ids=parts) if parts else ())])
 
     return memory_search, memory_read

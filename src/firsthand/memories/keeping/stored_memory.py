@@ -22,7 +22,15 @@ from firsthand.errors import ConfigError
 from firsthand.loop.concurrency import in_thread
 from firsthand.memories.keeping.item_file import ItemFile, KeepingBounds, ScopeSize, WordRow
 from firsthand.memories.keeping.item_vectors import CANDIDATES, ItemVectors, fused
-from firsthand.memories.keeping.kept_item import FIRST_UNSTORED, KeptItem, body_of, time_of, unstored, words_of
+from firsthand.memories.keeping.kept_item import (
+    FIRST_UNSTORED,
+    KeptItem,
+    body_of,
+    check_origins,
+    time_of,
+    unstored,
+    words_of,
+)
 from firsthand.memories.keeping.recall_request import RecallRequest
 from firsthand.memory import Lifetime, MemoryItem
 
@@ -89,9 +97,10 @@ class StoredMemory:
     # -- the protocol --
 
     def admit(self, item: MemoryItem) -> None:
-        """ConfigError if the item cannot be kept: too large, a time that is none, or not of this kind."""
+        """ConfigError if the item cannot be kept: too large, a time or origins that are none, or not of this kind."""
         body_of(item)
         time_of(item)
+        check_origins(item.provenance)
         confidence = item.provenance.get("confidence", 1.0)
         if isinstance(confidence, bool) or not isinstance(confidence, int | float) or not 0 <= confidence <= 1:
             raise ConfigError(f"confidence is {confidence!r:.80}: give a number from 0 to 1")

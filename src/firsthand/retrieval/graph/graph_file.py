@@ -22,6 +22,7 @@ from firsthand.retrieval.chunk_index import Vectors
 from firsthand.retrieval.graph.graph_extraction import FailedChunk
 from firsthand.retrieval.graph.knowledge_graph import Extraction
 from firsthand.system.lock import claimed
+from firsthand.system.own_file import expect_own_file
 from firsthand.system.sqlite_journal import forged_journal
 
 SUFFIX = ".graph"
@@ -53,6 +54,8 @@ class GraphFile:
     def __init__(self, path: Path, *, create: bool = False):
         """StoreError if there is none and it is not to be created, or if it is no graph."""
         self.path = path
+        if create:
+            expect_own_file(path)
         if not create and not path.is_file():
             raise StoreError(f"no graph at {path}: make one with `firsthand rag graph INDEX`")
         if (journal := forged_journal(path)) is not None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from firsthand.errors import StoreError, reason_of
 from firsthand.system.lock import claimed
+from firsthand.system.own_file import expect_own_file
 from firsthand.system.sqlite_journal import forged_journal
 
 MEMORY = ":memory:"
@@ -159,6 +160,8 @@ class IndexFile:
     def _look_at(self, path: Path, create: bool) -> None:
         if path.is_dir():
             raise StoreError(f"{path} is a folder: give the path of an index's file in it")
+        if not self._read_only:
+            expect_own_file(path)
         if create:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)

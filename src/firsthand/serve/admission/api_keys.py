@@ -29,6 +29,8 @@ from firsthand.serve.admission.admission_settings import ClientLimits
 from firsthand.system.bounded_toml import read_toml_file
 
 MIN_LENGTH = 16
+ANYONE, OPERATOR = "anyone", "env"
+"""The names of the one client where there are no keys, and of the client whose key is in the environment."""
 _MAX_FILE_BYTES = 1 << 20
 _ANY_PRIORITY = -1000
 """Without keys there is one client, and nobody before whom it could go."""
@@ -51,7 +53,7 @@ class Keys:
     """The clients of a server. Without any, no key is needed."""
 
     clients: tuple[Client, ...] = ()
-    anyone: Client = Client("anyone", ClientLimits(min_priority=_ANY_PRIORITY), load_adapters=True)
+    anyone: Client = Client(ANYONE, ClientLimits(min_priority=_ANY_PRIORITY), load_adapters=True)
     """The client of requests to a server without keys."""
 
     def find(self, authorization: str | None) -> Client | None:
@@ -71,10 +73,10 @@ def read_keys(path: Path | None, environment: Mapping[str, str], limits: ClientL
     """The clients of a file and of the environment; `limits` are the defaults of their limits."""
     clients = [] if path is None else _read(path, limits)
     if secret := environment.get("FIRSTHAND_API_KEY"):
-        clients.append(Client("env", limits, _digest(secret.strip(), "FIRSTHAND_API_KEY"), load_adapters=True))
+        clients.append(Client(OPERATOR, limits, _digest(secret.strip(), "FIRSTHAND_API_KEY"), load_adapters=True))
     if len({client.digest for client in clients}) < len(clients):
         raise ConfigError("two clients have the same API key: give each its own")
-    anyone = Client("anyone", replace(limits, min_priority=_ANY_PRIORITY), load_adapters=True)
+    anyone = Client(ANYONE, replace(limits, min_priority=_ANY_PRIORITY), load_adapters=True)
     return Keys(tuple(clients), anyone)
 
 

@@ -92,7 +92,13 @@ def speaks_a2a() -> bool:
 
 @contextmanager
 def opened_sessions(
-    agent: Agent, home: Path, folder: Path | None, settings: SessionSettings | None = None, *, seed: int = 0
+    agent: Agent,
+    home: Path,
+    folder: Path | None,
+    settings: SessionSettings | None = None,
+    *,
+    seed: int = 0,
+    shared_memory: bool = False,
 ) -> Iterator[ServedSessions]:
     """The sessions kept in `folder`, or in a new run of `home`; closed after the block."""
     if folder is not None and (folder / DATABASE).is_file():
@@ -103,7 +109,7 @@ def opened_sessions(
     with run:
         store = SessionStore(run.path, create=True)
         try:
-            yield ServedSessions(agent, run, store, settings, seed=seed)
+            yield ServedSessions(agent, run, store, settings, seed=seed, shared_memory=shared_memory)
         finally:
             store.close()
 

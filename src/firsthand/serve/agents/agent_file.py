@@ -43,7 +43,7 @@ class AgentFile:
     guard: tuple[str, ...] = ()
     """Guards by name, in the order in which they are asked."""
     memory: str | None = None
-    """A memory that turns share: notes:lifetime=agent."""
+    """A memory that the turns of a client share: notes:lifetime=agent."""
     approve: tuple[str, ...] = ()
     """Rules for tool calls: external=ask,shell=deny. What is asked waits for an answer over the wire."""
     max_tokens: int = 1024
@@ -62,6 +62,8 @@ class AgentFile:
     """The device of a model that runs here."""
     skill: tuple[str, ...] = ()
     """Examples of requests, which an A2A card lists."""
+    shared_memory: bool = False
+    """Have all clients share one memory; by default each client with a key has its own."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w. -]{1,64}", self.name):

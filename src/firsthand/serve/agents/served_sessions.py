@@ -20,6 +20,7 @@ from firsthand.loop.listener import Began, Piece, Step
 from firsthand.message import Json, Message, assistant, user
 from firsthand.rollout import Place, rollout
 from firsthand.runs.run_folder import Run
+from firsthand.serve.agents.client_memories import ClientMemories
 from firsthand.serve.agents.parked_approval import ParkedApproval
 from firsthand.serve.agents.session_settings import SessionSettings
 from firsthand.serve.agents.session_store import SessionRow, SessionStore, SessionTurn, TurnState
@@ -45,9 +46,18 @@ class ServedSessions:
     """The sessions of one agent in one run. Use it inside `running()`."""
 
     def __init__(
-        self, agent: Agent, run: Run, store: SessionStore, settings: SessionSettings | None = None, *, seed: int = 0
+        self,
+        agent: Agent,
+        run: Run,
+        store: SessionStore,
+        settings: SessionSettings | None = None,
+        *,
+        seed: int = 0,
+        shared_memory: bool = False,
     ):
+        """With `shared_memory`, clients see what others had the agent remember."""
         self.agent, self.run, self.store = agent, run, store
+        self.memories = ClientMemories(agent.memory, shared=shared_memory)
         self.settings = settings or SessionSettings()
         self._seed = seed
         self.on_bug: Callable[[str], None] = lambda text: None
@@ -86,6 +96,7 @@ class ServedSessions:
         """A new turn of the client's session `context`; it waits for the turns before it. `conversation` opens a new one."""
         if len(prompt) > MAX_PROMPT_CHARS:
             raise ConfigError(f"the message has {len(prompt):,} characters: at most {MAX_PROMPT_CHARS:,} are taken")
+        self.memories.of(owner)
         mine = sum(turn.owner == owner for turn in self.store.unfinished())
         if mine >= self.settings.open_turns:
             raise ConfigError(f"{mine} turns are open already: answer or cancel some of them first")
@@ -207,7 +218,9 @@ class ServedSessions:
             if isinstance(step, Began | Piece | Call) and not parked:
                 self._tell(turn.id, step)
 
-        agent = replace(self.agent, approval=replace(self.agent.approval, ask=ask))
+        agent = replace(
+            self.agent, approval=replace(self.agent.approval, ask=ask), memory=self.memories.of(session.owner)
+        )
         history = self.history(turn)
         task = Task(
             session.id, turn.prompt, conversation=history, metadata={"owner": session.owner, "turn": turn.number}
