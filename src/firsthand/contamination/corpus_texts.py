@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from firsthand.errors import ConfigError, DataError, reason_of
+from firsthand.system.given_folder import files_below
 
 PIECE_BYTES = 16 << 20
 OVERLAP_BYTES = 4096
@@ -40,7 +41,7 @@ def corpus_files(folder: Path) -> list[Path]:
     """The files of a corpus, sorted; ConfigError if there are none. Images, archives and model files are left out."""
     if not folder.exists():
         raise ConfigError(f"no corpus {str(folder)!r}: give a folder of texts, or one file")
-    files = [folder] if folder.is_file() else sorted(each for each in folder.rglob("*") if each.is_file())
+    files = [folder] if folder.is_file() else files_below(folder)
     kept = [each for each in files if each.suffix.casefold() not in _BINARY]
     if not kept:
         raise ConfigError(f"{folder} holds no text: give a folder with text or .jsonl files")

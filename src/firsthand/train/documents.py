@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
+from firsthand.system.given_folder import files_below
 from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.train.data_order import digest, expect_same_data, order, split
 from firsthand.train.streams import Stream
@@ -188,11 +189,11 @@ def _files(path: Path, suffixes: Sequence[str], exclude: Sequence[str]) -> list[
     if not path.is_dir():
         raise DataError(f"there is no file or folder {path}: give a text, a .jsonl file, or a folder of them")
     found = []
-    for file in sorted(path.rglob("*")):
+    for file in files_below(path):
         parts = file.relative_to(path).parts
         names = (*parts, "/".join(parts))
         left_out = any(fnmatch(name, pattern) for name in names for pattern in exclude)
-        if file.is_file() and not left_out and (not suffixes or file.suffix in suffixes):
+        if not left_out and (not suffixes or file.suffix in suffixes):
             found.append(file)
     return found
 
