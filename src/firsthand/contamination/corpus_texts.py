@@ -11,6 +11,7 @@ from typing import IO, cast
 
 from firsthand.errors import ConfigError, DataError, reason_of
 from firsthand.system.given_folder import files_below
+from firsthand.system.json_values import values_in
 
 PIECE_BYTES = 16 << 20
 OVERLAP_BYTES = 4096
@@ -19,6 +20,8 @@ MAX_LINE_BYTES = 256 << 20
 """Of a line of .jsonl, which memory holds whole: a few kilobytes of .gz can be one of gigabytes."""
 BETWEEN = b"\n\xff\n"
 """Between two documents of a piece: a word that no UTF-8 text holds, so that an n-gram over it is that of no item."""
+MAX_LINE_VALUES = 2_000_000
+"""JSON values of a line: two bytes of it may become an object of 64."""
 FIELDS = ("text", "content", "prompt", "completion", "question", "answer")
 _BINARY = {
     ".png",
@@ -69,6 +72,10 @@ def _of_lines(file: IO[bytes], path: Path, most: int = MAX_LINE_BYTES) -> Iterat
             raise DataError(f"{path}, line {number}: longer than {most:,} bytes: one document a line was expected")
         if not line.strip():
             continue
+        if values_in(line, MAX_LINE_VALUES) > MAX_LINE_VALUES:
+            raise DataError(
+                f"{path}, line {number}: more than {MAX_LINE_VALUES:,} JSON values: one document was expected"
+            )
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
