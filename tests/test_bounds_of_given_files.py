@@ -19,6 +19,7 @@ from firsthand.boards.make_board import make_board
 from firsthand.boards.result_file import read_result_file, write_result_file
 from firsthand.contamination import corpus_texts
 from firsthand.contamination.corpus_texts import pieces
+from firsthand.contamination.ngram_overlap import CorpusIndex
 from firsthand.errors import ConfigError, DataError
 from firsthand.train import documents
 from firsthand.train.documents import json_lines, read_documents
@@ -135,3 +136,33 @@ def test_votes_of_many_voters_are_sorted_once():
     assert suspect_voters(votes) == []
     assert len(checked_votes(votes, cap=1)) == 20_003
     assert vote_checks._by_voter(battles([])) == {}
+
+
+def test_an_index_of_a_corpus_of_another_form_is_one_sentence(tmp_path: Path):
+    (tmp_path / "corpus.txt").write_text("one two three four five six seven eight nine ten eleven twelve thirteen")
+    folder = tmp_path / "index"
+    built = CorpusIndex.build(tmp_path / "corpus.txt", folder)
+    about, bits = (folder / "index.json").read_text(), np.array(built.bits)
+    for text in (
+        about.replace('"grams": ', '"grams": 1e999, "x": '),
+        "[" * 100_000,
+        "[]",
+        '"x"',
+        "{}",
+        "{",
+        "9" * 5000,
+    ):
+        (folder / "index.json").write_text(text)
+        with pytest.raises(DataError, match="is no index of a corpus, or is damaged"):
+            CorpusIndex(folder)
+    (folder / "index.json").write_text(about)
+    for odd in (np.array(1, np.uint64), bits.reshape(2, -1), bits[:0], bits[:3], bits.astype(np.int64)):
+        np.save(folder / "bits.npy", odd)
+        with pytest.raises(DataError, match="of another form"):
+            CorpusIndex(folder)
+    with (folder / "bits.npy").open("wb") as file:
+        np.savez(file, bits)
+    with pytest.raises(DataError, match="of another form"):
+        CorpusIndex(folder)
+    np.save(folder / "bits.npy", bits)
+    assert CorpusIndex(folder).grams == built.grams

@@ -292,9 +292,8 @@ def test_a_budget_takes_what_costs_as_much_as_is_left(monkeypatch):
 
 def test_what_a_run_holds_is_text_in_the_markdown_page(tmp_path):
     mark = "<img src=x onerror=alert(1)> [a](javascript:b) | **c**\n# d"
-    made = Measurement(
-        1.0, mark, mark, columns=(mark,), rows=((mark,),), curves={mark: ((0.0, 1.0), (1.0, 2.0))}, axes=(mark, mark)
-    )
+    curves = {mark: ((0.0, 1.0), (1.0, 2.0))}
+    made = Measurement(1.0, mark, unit=mark, columns=(mark,), rows=((mark,),), curves=curves, axes=(mark, mark))
     outcome = Outcome(claim_of("zeta"), made, ruling("holds here", mark), "R1", 1.0)
     run = SimpleNamespace(id=mark, about={"machine": {"system": mark, "cores": mark}, "firsthand": mark}, config={})
     claims_page.write_markdown(tmp_path / "p.md", [outcome], run)
