@@ -142,9 +142,9 @@ def test_results_are_looked_for_beside_the_definition_and_are_runs_otherwise(tmp
     (home / "gone.csv").symlink_to(home / "nothing.csv")
     for given, found in (
         ("r.csv", f"{home}/r.csv"), ("folder", f"{home}/folder"), ("folder/deep", f"{home}/folder/deep"),
-        ("../up.csv", f"{home}/../up.csv"), (str(tmp_path / "up.csv"), f"{tmp_path}/up.csv"),
-        ("link.csv", f"{home}/link.csv"), ("gone.csv", "gone.csv"), ("last", "last"), ("r.csv/x", "r.csv/x"),
-        ("*.csv", "*.csv"), ("folder/*", "folder/*"), ("x" * 300, "x" * 300),
+        ("../boards/r.csv", f"{home}/../boards/r.csv"), (str(home / "r.csv"), f"{home}/r.csv"),
+        ("link.csv", f"{home}/link.csv"), ("gone.csv", "gone.csv"), ("last", "last"),
+        ("*.csv", "*.csv"), ("x" * 300, "x" * 300),
     ):  # fmt: skip
         assert board_from({"results": [given]}, home / "m.toml").results == (found,), given
     both = board_from({"results": ["last", "folder", "last"]}, home / "m.toml")

@@ -70,7 +70,7 @@ def test_ranks_scores_intervals_and_parts_in_words() -> None:
 
 def test_markdown_has_a_table_for_each_section_and_what_is_not_ranked() -> None:
     assert board_markdown(BOARD).split("\n") == [
-        "# A \\*title\\*", "", "About &lt;it>.", "", "## first", "",
+        "# A \\*title\\*", "", "About &lt;it&gt;.", "", "## first", "",
         "| rank | model | score | 90% CI | n | x | USD each |", "| --- | --- | --- | --- | --- | --- | --- |",
         "| 1-2 | =a\\|b | 0.123 | \\[0.100, 12,345.7\\] | 1,234 | 0.500 | - |",
         "| 3 | c | -1.000 | unknown | - | - | 0.0001 |", "",

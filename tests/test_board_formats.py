@@ -25,9 +25,9 @@ from firsthand.boards.result_formats.code_reports import (
 from firsthand.boards.result_formats.every_eval_results import every_eval_results, is_every_eval
 from firsthand.boards.result_formats.helm_results import (
     helm_run_results,
+    helm_runs,
     helm_table_results,
     helm_tables,
-    is_helm_run,
     side_files,
 )  # fmt: skip
 from firsthand.boards.result_formats.inspect_logs import inspect_results, is_inspect, read_archive
@@ -256,9 +256,9 @@ def test_helm_every_field(tmp_path: Path) -> None:
     run = tmp_path / "suite" / "run"
     run.mkdir(parents=True)
     (run / "stats.json").touch()
-    assert not is_helm_run(run)
+    assert helm_runs([*run.iterdir()]) == []
     (run / "run_spec.json").touch()
-    assert is_helm_run(run)
+    assert helm_runs([*run.iterdir()]) == [run]
     files = [tmp_path / name for name in ("suite/runs.json", "suite/run/a/b.json", "suite/groups/g.json", "suite/x/y.json",
                                           "z.json")]  # fmt: skip
     assert side_files([run], files) == set(files[:3])

@@ -153,7 +153,7 @@ def test_tables_in_a_list_of_helm_and_rows_of_json_are_told_apart(tmp_path: Path
     )
     (tmp_path / "cut.json").write_text('{"a": "' + "é" * 99)
     assert refusal(lambda: read_results([tmp_path / "cut.json"], tmp_path).results) == (
-        f"""{tmp_path}/cut.json: not JSON (is the file cut short?): '{{"a": "{"é" * 53}'"""
+        f"{tmp_path}/cut.json: not JSON (is the file cut short?)"
     )
 
 

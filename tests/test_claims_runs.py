@@ -20,6 +20,7 @@ from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
 from firsthand.stats.intervals import mean_interval
 from firsthand.system.home import data_home
+from firsthand.system.home_seal import KEY
 from firsthand.task import Task
 
 LAB = Lab(4)
@@ -126,6 +127,20 @@ def test_the_newest_run_of_a_claim_tells_its_outcome_and_the_list_gives_the_orde
     run, claims, seed = run_of(old, home)
     run.close()
     assert ([each.name for each in claims], seed, run.id) == (["zeta", "beta", "eta"], 1, old)
+
+
+def test_a_run_that_was_made_elsewhere_gives_no_verdict_of_this_machine(home):
+    with claims_experiment([KNOWN["eta"], KNOWN["zeta"]], 1).run() as run:
+        copied = run.id
+    (home / KEY).write_bytes(bytes(32))  # as if the run had been made under another data home
+    with claims_experiment([KNOWN["zeta"]], 1).run() as run:
+        own = run.id
+    found = last_outcomes(home)
+    assert (found["zeta"].run, found["zeta"].verdict) == (own, ruling("holds here", "it is 3"))
+    told = f"run {copied} was made elsewhere and says: does not hold here, it is -5"
+    assert (found["eta"].run, found["eta"].verdict) == (copied, ruling("cannot be tested here", told))
+    (home / KEY).write_bytes(bytes(range(32)))
+    assert {each.verdict.word for each in last_outcomes(home).values()} == {"cannot be tested here"}
 
 
 def test_a_run_with_a_claim_of_another_version_is_not_resumed_and_its_other_outcomes_are_kept(home, monkeypatch):

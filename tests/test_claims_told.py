@@ -195,8 +195,8 @@ def test_the_page_in_markdown_has_a_table_an_entry_and_a_plot_for_each_claim(tmp
         "# The reading list, measured\n\nrun: R1, firsthand 0.15, seed 3  \nmachine: Linux, 2 cores  \n\n"
         "2 holds here; 1 cannot be tested here.\n\n## Seminal Papers\n\n| claim | kind | measured | verdict "
         "|\n|---|---|---|---|\n"
-        "| [c1](#c1) | sim | 1,234 s [0.25, 12], n = 3,000 | holds here |\n| [c3](#c3) | sim | 2 | holds here |\n\n"
-        "### c1\n\n> A | quote\n\nSource: Source 1. Measured (sim): tokens: **1,234 s [0.25, 12], n = 3,000**. \n\n"
+        "| [c1](#c1) | sim | 1,234 s \\[0.25, 12\\], n = 3,000 | holds here |\n| [c3](#c3) | sim | 2 | holds here |\n\n"
+        "### c1\n\n> A | quote\n\nSource: Source 1. Measured (sim): tokens: **1,234 s \\[0.25, 12\\], n = 3,000**. \n\n"
         "| a\\|b | n |\n|---|---|\n| r&lt;1 | 0.123 |\n"
     )
     assert "\n![y by x](page-plots/c1.svg)\n\n**Holds here.** so it is\n" in text and text.count("\n| 1 |") == 40

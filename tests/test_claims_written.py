@@ -169,10 +169,10 @@ def test_a_page_has_its_sections_in_the_lists_order_and_a_note_of_each_claim(tmp
         "1 holds here; 2 holds in part; 1 cannot be tested here.\n\n"
         "## Seminal Papers\n\n| claim | kind | measured | verdict |\n|---|---|---|---|\n"
         "| [beta](#beta) | sim | 2 | holds here |\n"
-        "| [zeta](#zeta) | sim | 1,234 s [0.25, 12], n = 3,000 | holds in part |\n\n"
+        "| [zeta](#zeta) | sim | 1,234 s \\[0.25, 12\\], n = 3,000 | holds in part |\n\n"
         f"### beta\n\n> Q beta\n\nSource: S. Measured (sim): count: **2**. \n\n| n |\n|---|\n"
         f"{rows}\n\n**Holds here.** so it is\n\n"
-        "### zeta\n\n> Q zeta\n\nSource: S. Measured (sim): tokens: **1,234 s [0.25, 12], n = 3,000**. \n\n"
+        "### zeta\n\n> Q zeta\n\nSource: S. Measured (sim): tokens: **1,234 s \\[0.25, 12\\], n = 3,000**. \n\n"
         "| a\\|b | n |\n|---|---|\n| r&lt;1 | 0.123 |\n| r2 | - |\n\n![y by x](p-plots/zeta.svg)\n\n"
         "**Holds in part.** so it is\n\n"
         "## Safety, Alignment & Interpretability\n\n| claim | kind | measured | verdict |\n|---|---|---|---|\n"
@@ -288,3 +288,16 @@ def test_a_budget_takes_what_costs_as_much_as_is_left(monkeypatch):
         "budget is 0.999 s: none of the 4 claims fits; the shortest, b, takes 1 s, and all of them 8 s"
     )
     assert all_claims.fitting(iter([]), 1.0) == ([], [])
+
+
+def test_what_a_run_holds_is_text_in_the_markdown_page(tmp_path):
+    mark = "<img src=x onerror=alert(1)> [a](javascript:b) | **c**\n# d"
+    curves = {mark: ((0.0, 1.0), (1.0, 2.0))}
+    made = Measurement(1.0, mark, unit=mark, columns=(mark,), rows=((mark,),), curves=curves, axes=(mark, mark))
+    outcome = Outcome(claim_of("zeta"), made, ruling("holds here", mark), "R1", 1.0)
+    run = SimpleNamespace(id=mark, about={"machine": {"system": mark, "cores": mark}, "firsthand": mark}, config={})
+    claims_page.write_markdown(tmp_path / "p.md", [outcome], run)
+    text = (tmp_path / "p.md").read_text(encoding="utf-8")
+    assert "&lt;img" in text and "\\[a\\](javascript" in text
+    assert "<" not in text and "\n# d" not in text and "**c" not in text and " [a]" not in text
+    assert "![" in text, "the plot is there, and its name is escaped"

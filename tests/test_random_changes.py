@@ -13,7 +13,6 @@ import pytest
 
 from firsthand.arena.ratings import _named
 from firsthand.boards.board_columns import _scale
-from firsthand.boards.board_export import _md
 from firsthand.boards.board_spec import BenchmarkEntry
 from firsthand.boards.climb import _lower
 from firsthand.boards.result_formats.code_reports import is_bigcode, swe_results
@@ -36,6 +35,7 @@ from firsthand.safety.policy import CallPolicy
 from firsthand.safety.rules.policies import rule_of_two
 from firsthand.safety.rules.witness import MAX_LEAVES, WitnessSource, witness
 from firsthand.safety.undoable import MAX_STATE
+from firsthand.show.markdown_text import escaped
 from firsthand.system.option_spec import parse_spec
 from firsthand.worlds.household.house import House, HouseGame, HouseGoal, Receptacle, Thing
 from firsthand.worlds.shell.shell_world import _CODE, ShellWorld
@@ -60,7 +60,7 @@ def test_defaults_are_those_that_the_docs_state() -> None:
 
 
 def test_markdown_is_escaped_and_html_becomes_entities() -> None:
-    assert _md("a<b & c|d\n*e*") == "a&lt;b &amp; c\\|d \\*e\\*"
+    assert escaped("a<b & c|d\n*e*") == "a&lt;b &amp; c\\|d \\*e\\*"
 
 
 def test_a_number_of_a_log_is_a_letter_a_truth_or_a_number_that_is_one() -> None:

@@ -25,7 +25,7 @@ from firsthand.show.alignment_report import AgentAlignment, ScenarioRate, _verdi
 from firsthand.show.answer_diff import DiffSide, Sample, _answer, _asked, _traces, page, samples, terminal_text
 from firsthand.show.curves_page import curves_html
 from firsthand.show.feature_page import feature_page
-from firsthand.show.gate_report import _kind, _md, details, difference_text, junit, markdown, rate, sentence
+from firsthand.show.gate_report import _kind, details, difference_text, junit, markdown, rate, sentence
 from firsthand.show.html_page import _environment, visible
 from firsthand.show.html_report import (
     AttemptRow,
@@ -38,6 +38,7 @@ from firsthand.show.html_report import (
     shell_word,
     turns,
 )
+from firsthand.show.markdown_text import escaped
 from firsthand.stats.breakdown import Cell, Grid
 from firsthand.stats.figure_stats import FigureDifference
 from firsthand.stats.intervals import Bounds, Interval, proportion_interval
@@ -323,26 +324,26 @@ def test_a_gate_as_junit_and_markdown_whole() -> None:
     said = [sentence(each) for each in checks]
     assert said[0] == "s|t, exact, ada: 0.2500 vs. 0.7500 on 0 tasks, -. pass: fine."
     out = ["\n".join([one, *details(each)]).replace("\x1b", "\\x1b") for one, each in zip(said, checks, strict=True)]
-    escaped = [each.replace("<", "&lt;").replace(">", "&gt;") for each in out]
+    shown = [each.replace("<", "&lt;").replace(">", "&gt;") for each in out]
     assert (
         junit("a\x00<b>", checks)
         == f"""<?xml version="1.0" encoding="UTF-8"?>
 <testsuites name="firsthand gate" tests="4" time="0" failures="1" errors="1">
   <testsuite name="a\\x00&lt;b&gt;" tests="4" time="0" failures="1" errors="1" skipped="1">
     <testcase classname="s|t" name="exact (ada)" time="0">
-      <system-out>{escaped[0]}</system-out>
+      <system-out>{shown[0]}</system-out>
     </testcase>
     <testcase classname="s|t" name="exact (ada)" time="0">
       <skipped message="few\\x1b" />
-      <system-out>{escaped[1]}</system-out>
+      <system-out>{shown[1]}</system-out>
     </testcase>
     <testcase classname="s|t" name="exact (ada)" time="0">
       <error message="errors: &lt;1&gt;" type="fail">{said[2].replace("<", "&lt;").replace(">", "&gt;")}</error>
-      <system-out>{escaped[2]}</system-out>
+      <system-out>{shown[2]}</system-out>
     </testcase>
     <testcase classname="s|t" name="exact (b)" time="0">
       <failure message="it dropped" type="fail">{said[3]}</failure>
-      <system-out>{escaped[3]}</system-out>
+      <system-out>{shown[3]}</system-out>
     </testcase>
   </testsuite>
 </testsuites>
@@ -362,7 +363,7 @@ def test_a_gate_as_junit_and_markdown_whole() -> None:
         "</details>",
     ]  # fmt: skip
     assert lines[-5:-3] == ["- worse: t49", "- worse: 1 more"] and "- worse: t50" not in lines
-    assert _md(" a\n\\`*_{}[]|#!~@ & <b> ") == "a \\\\\\`\\*\\_\\{\\}\\[\\]\\|\\#\\!\\~\\@ &amp; &lt;b&gt;"
+    assert escaped(" a\n\\`*_{}[]|#!~@ & <b> ") == "a \\\\\\`\\*\\_\\{\\}\\[\\]\\|\\#\\!\\~\\@ &amp; &lt;b&gt;"
 
 
 # -- joint evaluations and plots --

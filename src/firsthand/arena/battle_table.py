@@ -159,8 +159,8 @@ class BattleTable:
         games: NDArray[np.int64] = every.sum(0) + every.sum(1)
         return games
 
-    def where(self, chosen: NDArray[np.bool_]) -> BattleTable:
-        """The battles where `chosen`, of shape (N), is true; the models stay."""
+    def where(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> BattleTable:
+        """The battles where `chosen`, of shape (N), is true, or at those places; the models stay."""
         return replace(
             self,
             a=self.a[chosen],

@@ -23,6 +23,8 @@ from firsthand.stats.multiple_comparisons import benjamini_hochberg
 
 LEVEL = 0.01
 """Expected share of honest voters among those that are named."""
+MANY_VOTERS = 200
+"""Voters from which on a voter's own votes are left in what theirs are compared with."""
 FEWEST = 5
 """Battles of a voter with a model below which nothing is said."""
 
@@ -52,11 +54,11 @@ def suspect_voters(battles: BattleTable, *, level: float = LEVEL, fewest: int = 
         raise ConfigError("the votes name no voters: give a column voter, judge or user_id")
     tables = _by_voter(battles)
     found: list[SuspectVoter] = []
+    shared = _shared_theta(battles) if len(tables) >= MANY_VOTERS else None
     for voter, rows in tables.items():
-        others = battles.where(battles.voters != voter)
-        if not len(others):
+        if len(rows) < fewest or len(rows) == len(battles):
             continue
-        theta = rate(others, prior=PRIOR, clustered=False).theta if len(tables) < 200 else _shared_theta(battles)
+        theta = _theta_of_others(battles, voter) if shared is None else shared
         found += _of_voter(battles.where(rows), voter, theta, fewest)
     if not found:
         return []
@@ -76,7 +78,7 @@ def checked_votes(battles: BattleTable, *, cap: int = 0, level: float = LEVEL) -
     kept = np.ones(len(battles), bool)
     if cap:
         for rows in _by_voter(battles).values():
-            kept[np.flatnonzero(rows)[cap:]] = False
+            kept[rows[cap:]] = False
     capped = battles.where(kept)
     if not len(capped):
         return capped
@@ -85,9 +87,17 @@ def checked_votes(battles: BattleTable, *, cap: int = 0, level: float = LEVEL) -
     return capped.where(~np.isin(capped.voters, list(suspects)))
 
 
-def _by_voter(battles: BattleTable) -> dict[int, NDArray[np.bool_]]:
+def _by_voter(battles: BattleTable) -> dict[int, NDArray[np.int64]]:
+    """Voter -> the places of their battles, in the order they came."""
     assert battles.voters is not None
-    return {int(voter): battles.voters == voter for voter in np.unique(battles.voters)}
+    order = np.argsort(battles.voters, kind="stable")
+    voters, starts = np.unique(battles.voters[order], return_index=True)
+    return dict(zip(voters.tolist(), np.split(order, starts[1:]), strict=True)) if len(voters) else {}
+
+
+def _theta_of_others(battles: BattleTable, voter: int) -> NDArray[np.float64]:
+    assert battles.voters is not None
+    return rate(battles.where(battles.voters != voter), prior=PRIOR, clustered=False).theta
 
 
 def _shared_theta(battles: BattleTable) -> NDArray[np.float64]:

@@ -16,6 +16,9 @@ from firsthand.boards.board_spec import BenchmarkEntry, BoardSpec
 from firsthand.errors import ConfigError, DataError
 from firsthand.system.plurals import count_of
 
+MAX_MODELS = 5_000
+"""Ranks compare all pairs of models, in tables of this many by as many."""
+
 
 @dataclass(frozen=True)
 class BoardColumn:
@@ -56,7 +59,7 @@ class BoardColumn:
         here = [i for i, name in enumerate(models) if name in own and self.cells[name].verified]
         if here:
             rows = [own[models[i]] for i in here]
-            found = self.items.covariance()[np.ix_(rows, rows)] * self.factor**2
+            found = self.items.covariance(rows) * self.factor**2
             diagonal = np.diag(covariance)[here]
             covariance[np.ix_(here, here)] = found
             empty = np.diag(found) <= 0  # all items alike: the error of a share of so many items
@@ -76,9 +79,14 @@ def board_columns(
         metrics: The same for metrics.
 
     Raises:
-        ConfigError: Several protocols or metrics of one benchmark in a board that makes one number of all columns.
+        ConfigError: More than `MAX_MODELS` models, or several protocols or metrics of one benchmark in a board that makes
+            one number of all columns.
         DataError: A column that mixes percents and fractions.
     """
+    if (count := len(results.models)) > MAX_MODELS:
+        raise ConfigError(
+            f"the results are of {count:,} models, and a board ranks {MAX_MODELS:,} at most: choose some with --models"
+        )
     chosen: dict[tuple[str, str], list[tuple[ColumnKey, BenchmarkEntry, dict[str, BoardResult]]]] = {}
     others: set[str] = set()
     for key, cells in results.columns().items():

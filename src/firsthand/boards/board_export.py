@@ -13,6 +13,7 @@ from firsthand.boards.board_results import BoardResult
 from firsthand.boards.make_board import BoardLine, BoardSection, MadeBoard
 from firsthand.errors import ConfigError
 from firsthand.show.html_page import page_html
+from firsthand.show.markdown_text import escaped
 from firsthand.system.new_file import write_new
 from firsthand.system.spreadsheet_cells import plain_cell
 
@@ -68,12 +69,12 @@ def write_board(board: MadeBoard, path: Path) -> None:
 
 def board_markdown(board: MadeBoard) -> str:
     """The board as Markdown tables."""
-    parts = [f"# {_md(board.spec.title or board.spec.name)}", ""]
+    parts = [f"# {escaped(board.spec.title or board.spec.name)}", ""]
     if board.spec.about:
-        parts += [_md(board.spec.about), ""]
+        parts += [escaped(board.spec.about), ""]
     for section in board.sections:
         if section.title:
-            parts += [f"## {_md(section.title)}", ""]
+            parts += [f"## {escaped(section.title)}", ""]
         names = part_names(section)
         header = ["rank", "model", section.score, f"{board.confidence:.0%} CI", *names]
         parts += [_row(header), _row(["---"] * len(header))]
@@ -84,19 +85,13 @@ def board_markdown(board: MadeBoard) -> str:
         if section.unranked:
             parts.append("Not ranked, because results are missing:")
             parts.append("")
-            parts += [f"- {_md(each.model)}: {_md(', '.join(each.missing))}" for each in section.unranked]
+            parts += [f"- {escaped(each.model)}: {escaped(', '.join(each.missing))}" for each in section.unranked]
             parts.append("")
-    return "\n".join([*parts, *(f"- {_md(each)}" for each in board.remarks)]).rstrip() + "\n"
+    return "\n".join([*parts, *(f"- {escaped(each)}" for each in board.remarks)]).rstrip() + "\n"
 
 
 def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(map(_md, cells))} |"
-
-
-def _md(text: str) -> str:
-    """The text with what Markdown or HTML would read as markup escaped, on one line."""
-    flat = " ".join(text.split())
-    return "".join(f"\\{char}" if char in "\\`*_[]|~" else {"<": "&lt;", "&": "&amp;"}.get(char, char) for char in flat)
+    return f"| {' | '.join(map(escaped, cells))} |"
 
 
 def board_csv(board: MadeBoard) -> str:

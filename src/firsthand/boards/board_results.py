@@ -24,6 +24,8 @@ from firsthand.message import Json
 Floats = NDArray[np.float64]
 MOST_TOLD = 5
 """Cells with different numbers that are told one by one."""
+MAX_CELLS = 20_000_000
+"""Models times items of one column. Files of two small parts each, joined, could make it gigabytes."""
 _AGREE = 0.001 + 1e-12
 """Two numbers of one cell that differ by no more agree: 0.1 points, and what floats add to it."""
 
@@ -137,13 +139,14 @@ class ItemScores:
         means: Floats = total / np.where(found.any(1), found.sum(1), np.nan)
         return means
 
-    def covariance(self) -> Floats:
-        """Shape (M, M): the covariance of the means over draws of items, or of clusters of items.
+    def covariance(self, rows: Sequence[int] | None = None) -> Floats:
+        """Shape (M, M): the covariance of the means over draws of items, or of clusters of items; of some rows if given.
 
         Models that were scored on the same items share the items' difficulty, so differences are paired. The sandwich form:
         the sum over units of the product of centred sums, over the product of the models' numbers of items.
         """
-        product: Floats = self._centred @ self._centred.T
+        centred = self._centred if rows is None else self._centred[list(rows)]
+        product: Floats = centred @ centred.T
         return product
 
     @cached_property
@@ -247,6 +250,11 @@ def merged_items(items: Iterable[ItemScores]) -> list[ItemScores]:
             continue
         tasks = {task: i for i, task in enumerate(dict.fromkeys(task for part in parts for task in part.tasks))}
         models = {model: i for i, model in enumerate(dict.fromkeys(name for part in parts for name in part.models))}
+        if (cells := len(models) * len(tasks)) > MAX_CELLS:
+            raise DataError(
+                f"{key.benchmark} has {len(models):,} models and {len(tasks):,} items in all its files, {cells:,} cells, "
+                f"and {MAX_CELLS:,} are compared: give files with the same items, or fewer of them"
+            )
         scores = np.full((len(models), len(tasks)), np.nan, np.float32)
         clusters: dict[str, str] = {}
         abouts: dict[str, BoardResult] = {}

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 from firsthand.errors import ConfigError, nearest, reason_of, unknown
 from firsthand.system.bounded_toml import read_toml_file
+from firsthand.system.given_folder import leads_out
 
 Rule = Literal["each", "weighted", "win-rate", "borda"]
 DEFINITIONS = Path(__file__).parent / "definitions"
@@ -147,9 +148,7 @@ def board_from(body: Mapping[str, Any], path: Path) -> BoardSpec:
         raise ConfigError(f'{path}: results is {given["results"]!r:.60}: write a list, such as ["results/"]')
     entries = {name: _entry(name, value, path) for name, value in tables["benchmarks"].items()}
     try:
-        results = tuple(
-            str(each) if "*" in str(each) else _beside(path, str(each)) for each in given.get("results", ())
-        )
+        results = tuple(_beside(path, str(each)) for each in given.get("results", ()))
         settings: dict[str, Any] = {"name": path.stem, **given, "benchmarks": entries, "results": results}
         return BoardSpec(**settings)
     except TypeError as error:
@@ -159,12 +158,20 @@ def board_from(body: Mapping[str, Any], path: Path) -> BoardSpec:
 
 
 def _beside(path: Path, result: str) -> str:
-    """A file is looked for beside the definition; any other word is a run."""
+    """A file or folder beside the definition, or else the name of a run; ConfigError for what lies elsewhere."""
     there = path.parent / result
     try:
-        return str(there) if there.exists() else result
+        if there.exists() and not leads_out(there, path.parent):
+            return str(there)
+        elsewhere = there.exists() or Path(result).exists() or Path(result).name != result
     except OSError:  # longer than a name of a file can be
         return result
+    if elsewhere:
+        raise ConfigError(
+            f"results names {result!r:.200}, which is no file beside the definition and no run: put it there, or name it "
+            f"yourself, as in `firsthand board {path} RESULTS`"
+        )
+    return result
 
 
 def _entry(name: str, value: Any, path: Path) -> BenchmarkEntry:

@@ -25,6 +25,7 @@ from firsthand.boards.result_formats.rubric_grades import (
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
 from firsthand.runs.run_folder import Run
+from firsthand.system.given_folder import files_below
 from firsthand.system.spreadsheet_cells import plain_cell
 
 CODES = "codes.json"
@@ -114,7 +115,7 @@ def read_sheets(folder: Path) -> GradedAnswers:
 
 def _rows(folder: Path) -> list[TableRow]:
     rows: list[TableRow] = []
-    for path in sorted(folder.glob("*.csv")):
+    for path in (each for each in files_below(folder, "*.csv") if each.parent == folder):
         read = read_table(path)
         if not is_grades(read[0].columns):
             raise DataError(f"{path} is no grading sheet: it lacks the columns item, model, grader and grade")

@@ -29,6 +29,7 @@ from firsthand.boards.result_formats import score_tables as tables
 from firsthand.errors import ConfigError, DataError
 from firsthand.runs import store
 from firsthand.runs.run_folder import Run
+from firsthand.system.given_folder import files_below, leads_out
 
 Found = BoardResult | ItemScores
 MAX_FILES = 20_000
@@ -110,8 +111,9 @@ def _of_path(path: Path, remarks: list[str], most: int = MAX_FILES) -> Iterator[
         remarks += graded.remarks
         yield graded.items
         return
-    files = sorted(each for each in path.rglob("*") if each.is_file() and each.name not in _SIDE_FILES)
-    runs = sorted(each.parent for each in path.rglob("run_spec.json") if helm_results.is_helm_run(each.parent))
+    every = files_below(path)
+    files = [each for each in every if each.name not in _SIDE_FILES]
+    runs = helm_results.helm_runs(every)
     if len(files) > most:
         raise ConfigError(f"{path} holds {len(files):,} files: give a folder of results, with at most {most:,}")
     side = helm_results.side_files(runs, files)
@@ -182,7 +184,9 @@ def _of_json(body: Any, path: Path, remarks: list[str]) -> Iterator[Found]:
             yield from helm_results.helm_table_results(each, where)
     elif mteb_results.is_mteb(body):
         meta = path.parent / "model_meta.json"
-        yield from mteb_results.mteb_results(body, path, _json(meta) if meta.is_file() else {})
+        yield from mteb_results.mteb_results(
+            body, path, _json(meta) if meta.is_file() and not leads_out(meta, meta.parent) else {}
+        )
     elif code_reports.is_swe_report(body):
         yield from code_reports.swe_results(body, path)
     elif swe_leaderboards.is_swe_leaderboards(body):
@@ -218,7 +222,7 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        raise DataError(f"{path}: not JSON (is the file cut short?): {text[:60]!r}") from None
+        raise DataError(f"{path}: not JSON (is the file cut short?)") from None
 
 
 def _raw(path: Path, most: int = MAX_BYTES) -> bytes:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from firsthand.benchmarks.sources.tables import expect_values
 from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, ResultSet
 from firsthand.errors import DataError, StoreError, reason_of
 
@@ -79,24 +80,47 @@ def read_result_file(path: Path) -> Iterator[BoardResult | ItemScores]:
                 )
             if made != {(statement.strip(),) for statement in _SCHEMA.split(";") if statement.strip()}:
                 raise DataError(f"{path} has tables or views that firsthand did not make: import the results again")
+            left = _Left(path)
             for (body,) in connection.execute("SELECT body FROM results"):
-                yield _result(json.loads(body))
+                yield _result(left.parsed(body))
             rows: dict[int, list[tuple[str, bytes]]] = {}
             for number, model, blob in connection.execute(
                 "SELECT column_id, model, scores FROM item_scores ORDER BY rowid"
             ):
+                left.take(model, blob)
                 rows.setdefault(number, []).append((model, blob))
             for number, key, tasks, clusters, abouts in connection.execute("SELECT * FROM item_columns ORDER BY id"):
-                found, names = rows.get(number, []), json.loads(tasks)
+                found, names = rows.pop(number, []), left.parsed(tasks)
                 if any(len(blob) != 4 * len(names) for _, blob in found):
                     raise DataError(f"{path} is damaged: a model has another number of scores than there are items")
                 scores = np.frombuffer(b"".join(blob for _, blob in found), "<f4").reshape(len(found), len(names))
-                told = tuple(_result(each) for each in json.loads(abouts))
+                told = tuple(_result(each) for each in left.parsed(abouts))
                 models = _texts([model for model, _ in found])
-                column = ColumnKey(*_texts(json.loads(key)))
-                yield ItemScores(column, models, _texts(names), scores, _texts(json.loads(clusters)), told)
-    except (sqlite3.Error, ValueError, TypeError, RecursionError, OverflowError) as error:
+                column = ColumnKey(*_texts(left.parsed(key)))
+                yield ItemScores(column, models, _texts(names), scores, _texts(left.parsed(clusters)), told)
+    except (OSError, sqlite3.Error, ValueError, TypeError, RecursionError, OverflowError) as error:
         raise DataError(f"{path} is no file of results, or is damaged: {error}: import the results again") from None
+
+
+class _Left:
+    """The bytes that a file's rows may still have: of rows that share pages, a small file would have gigabytes."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.size = path.stat().st_size
+        self.values = 0
+
+    def take(self, *fields: str | bytes) -> None:
+        """DataError if the rows so far are larger than the file."""
+        self.size -= sum(map(len, fields))
+        if self.size < 0:
+            raise DataError(f"{self.path} is damaged, its rows are larger than the file: import the results again")
+
+    def parsed(self, text: str) -> Any:
+        """The JSON of a field; DataError if the file has too many values."""
+        self.take(text)
+        self.values += expect_values(text, str(self.path), self.values)
+        return json.loads(text)
 
 
 def _result(body: Any) -> BoardResult:

@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from firsthand.agent import Agent
@@ -21,6 +21,7 @@ from firsthand.claims.lab import Lab
 from firsthand.context import Context
 from firsthand.errors import StoreError
 from firsthand.experiment.experiment import Experiment
+from firsthand.experiment.foreign_settings import is_own
 from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
 from firsthand.runs.run_folder import Run
@@ -150,14 +151,22 @@ def _outcome(claim: NamedClaim, trace: Trace, run: str) -> Outcome:
 
 
 def last_outcomes(home: Path) -> dict[str, Outcome]:
-    """Claim -> its outcome in the newest run that measured it."""
+    """Claim -> its outcome in the newest run that measured it; of runs that were made elsewhere, if no other did."""
     found: dict[str, Outcome] = {}
+    elsewhere: dict[str, Outcome] = {}
     for info in store.list_runs(home):
         if not info.problem and BENCHMARK in info.benchmarks:
             with store.open_run(info.path, home) as run:
+                into = found if is_own(run) else elsewhere
                 for outcome in outcomes_of(run):
-                    found.setdefault(outcome.claim.name, outcome)
-    return found
+                    into.setdefault(outcome.claim.name, outcome)
+    return {name: _told_as_foreign(each) for name, each in elsewhere.items()} | found
+
+
+def _told_as_foreign(outcome: Outcome) -> Outcome:
+    """The outcome of a run that another data home made, or somebody wrote: no verdict of this machine."""
+    why = f"run {outcome.run} was made elsewhere and says: {outcome.verdict.word}, {outcome.verdict.why}"
+    return replace(outcome, verdict=ruling("cannot be tested here", why))
 
 
 async def _in_thread(measure: Callable[[Lab], Measurement], lab: Lab) -> Measurement:

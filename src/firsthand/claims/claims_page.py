@@ -12,6 +12,7 @@ from firsthand.claims.claim_text import amount, number
 from firsthand.runs.run_folder import Run
 from firsthand.show.html_page import page_html
 from firsthand.show.line_plot import LinePlot, line_plot, plot_svg
+from firsthand.show.markdown_text import escaped
 from firsthand.system.new_file import write_new
 
 MAX_ROWS = 40
@@ -40,7 +41,7 @@ def write_markdown(path: Path, outcomes: Sequence[Outcome], run: Run) -> None:
     """The same as Markdown; the plot of claim NAME is `STEM-plots/NAME.svg` beside it."""
     folder = path.with_name(f"{path.stem}-plots")
     lines = ["# The reading list, measured", ""]
-    lines += [f"{name}: {text}  " for name, text in _facts(run)]
+    lines += [f"{name}: {escaped(text)}  " for name, text in _facts(run)]
     lines += ["", "; ".join(f"{count} {word}" for word, count in _counts(outcomes)) + ".", ""]
     for section, title in SECTIONS.items():
         own = [each for each in outcomes if each.claim.section == section]
@@ -63,7 +64,7 @@ def _markdown_entry(outcome: Outcome, folder: Path) -> list[str]:
     about, measurement = outcome.claim.claim, outcome.measurement
     lines = ["", f"### {outcome.claim.name}", "", f"> {about.quote}", "", f"Source: {about.source}. "]
     if measurement is not None:
-        lines[-1] += f"Measured ({about.kind}): {measurement.what}: **{amount(measurement)}**. "
+        lines[-1] += f"Measured ({about.kind}): {escaped(measurement.what)}: **{escaped(amount(measurement))}**. "
         if measurement.rows:
             lines += [
                 "",
@@ -74,8 +75,11 @@ def _markdown_entry(outcome: Outcome, folder: Path) -> list[str]:
         if (picture := line_plot(measurement.curves, measurement.axes)) is not None:
             folder.mkdir(parents=True, exist_ok=True)
             write_new(folder / f"{outcome.claim.name}.svg", plot_svg(picture))
-            lines += ["", f"![{measurement.axes[1]} by {measurement.axes[0]}]({folder.name}/{outcome.claim.name}.svg)"]
-    return [*lines, "", f"**{outcome.verdict.word.capitalize()}.** {outcome.verdict.why}"]
+            lines += [
+                "",
+                f"![{escaped(' by '.join(measurement.axes[::-1]))}]({escaped(folder.name)}/{outcome.claim.name}.svg)",
+            ]
+    return [*lines, "", f"**{outcome.verdict.word.capitalize()}.** {escaped(outcome.verdict.why)}"]
 
 
 def _entry(outcome: Outcome) -> dict[str, object]:
@@ -117,7 +121,7 @@ def _short(outcome: Outcome) -> str:
 
 
 def _cell(value: str | float | None) -> str:
-    return _plain(value).replace("|", "\\|").replace("<", "&lt;")
+    return escaped(_plain(value))
 
 
 def _plain(value: str | float | None) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firsthand.errors import ConfigError, DataError, StoreError
+from firsthand.system.given_folder import files_below
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import console
 
@@ -50,7 +51,7 @@ def import_logs(path: Path, home: Path) -> int:
         raise ConfigError(
             f"{path} is not there: give an .eval log of Inspect, samples_*.jsonl of lm-eval, or their folder"
         )
-    files = [path] if path.is_file() else sorted([*path.rglob("*.eval"), *path.rglob("samples_*.jsonl")])
+    files = [path] if path.is_file() else sorted([*files_below(path, "*.eval"), *files_below(path, "samples_*.jsonl")])
     if not files:
         raise ConfigError(f"{path} holds no logs: .eval files of Inspect or samples_*.jsonl of lm-eval were expected")
     left = 0

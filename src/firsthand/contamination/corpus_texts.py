@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import IO, cast
 
 from firsthand.errors import ConfigError, DataError, reason_of
+from firsthand.system.given_folder import files_below
+from firsthand.system.json_values import values_in
 
 PIECE_BYTES = 16 << 20
 OVERLAP_BYTES = 4096
@@ -18,6 +20,8 @@ MAX_LINE_BYTES = 256 << 20
 """Of a line of .jsonl, which memory holds whole: a few kilobytes of .gz can be one of gigabytes."""
 BETWEEN = b"\n\xff\n"
 """Between two documents of a piece: a word that no UTF-8 text holds, so that an n-gram over it is that of no item."""
+MAX_LINE_VALUES = 2_000_000
+"""JSON values of a line: two bytes of it may become an object of 64."""
 FIELDS = ("text", "content", "prompt", "completion", "question", "answer")
 _BINARY = {
     ".png",
@@ -40,7 +44,7 @@ def corpus_files(folder: Path) -> list[Path]:
     """The files of a corpus, sorted; ConfigError if there are none. Images, archives and model files are left out."""
     if not folder.exists():
         raise ConfigError(f"no corpus {str(folder)!r}: give a folder of texts, or one file")
-    files = [folder] if folder.is_file() else sorted(each for each in folder.rglob("*") if each.is_file())
+    files = [folder] if folder.is_file() else files_below(folder)
     kept = [each for each in files if each.suffix.casefold() not in _BINARY]
     if not kept:
         raise ConfigError(f"{folder} holds no text: give a folder with text or .jsonl files")
@@ -68,6 +72,10 @@ def _of_lines(file: IO[bytes], path: Path, most: int = MAX_LINE_BYTES) -> Iterat
             raise DataError(f"{path}, line {number}: longer than {most:,} bytes: one document a line was expected")
         if not line.strip():
             continue
+        if values_in(line, MAX_LINE_VALUES) > MAX_LINE_VALUES:
+            raise DataError(
+                f"{path}, line {number}: more than {MAX_LINE_VALUES:,} JSON values: one document was expected"
+            )
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):

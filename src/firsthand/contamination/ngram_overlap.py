@@ -23,6 +23,7 @@ from firsthand.contamination.text_twins import task_text
 from firsthand.errors import ConfigError, DataError, reason_of
 from firsthand.kernels.search.gram_hashes import bloom_add, bloom_has, gram_hashes
 from firsthand.system.new_file import write_new
+from firsthand.system.ordinary_file import read_bounded_text
 from firsthand.system.plurals import count_of
 from firsthand.task import Task
 
@@ -115,21 +116,21 @@ class CorpusIndex:
 
     def __init__(self, folder: Path):
         try:
-            about = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+            about = json.loads(read_bounded_text(folder / "index.json"))
             self.bits = np.load(folder / "bits.npy", mmap_mode="r")
             self.grams, self.source, self.read = int(about["grams"]), str(about["source"]), int(about["bytes"])
             version = about["version"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise DataError(
                 f"{folder} is no index of a corpus, or is damaged: {reason_of(error)}; build it again"
             ) from None
-        if (
-            version != VERSION
-            or self.bits.dtype != np.uint64
-            or len(self.bits) & (len(self.bits) - 1)
-            or not len(self.bits)
-        ):
-            raise DataError(f"{folder} is an index of version {version}, and {VERSION} is read: build it again")
+        if version != VERSION:
+            raise DataError(
+                f"{folder} is an index of version {str(version)[:60]}, and {VERSION} is read: build it again"
+            )
+        size = len(self.bits) if isinstance(self.bits, np.ndarray) and self.bits.ndim == 1 else 0
+        if not size or size & (size - 1) or self.bits.dtype != np.uint64:
+            raise DataError(f"{folder}: bits.npy is of another form than an index has: build it again")
 
     @staticmethod
     def build(corpus: Path, folder: Path) -> CorpusIndex:

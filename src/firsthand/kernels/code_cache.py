@@ -32,6 +32,7 @@ from typing import Any
 
 import llvmlite  # type: ignore[import-untyped]
 import numba
+from numba.core import config
 from numba.core.caching import IndexDataCacheFile, NullCache
 
 logger = logging.getLogger("firsthand")
@@ -130,8 +131,9 @@ def keep_code(compiled: Any, function: Callable[..., Any]) -> None:
     file = Path(function.__code__.co_filename).resolve()
     folder = shared_folder() if file.is_relative_to(PACKAGE) else None
     path = Path(kept._cache_path)
-    named = os.environ.get("NUMBA_CACHE_DIR") or path.resolve() == file.parent / "__pycache__"
-    if folder is None and not named and not _is_safe(path):  # numba's own folder of this user, where others can write
+    beside = path.resolve() == file.parent / "__pycache__"
+    trusted = os.environ.get("NUMBA_CACHE_DIR") or (not vars(config)["CACHE_DIR"] and (beside or _is_safe(path)))
+    if folder is None and not trusted:  # a settings file names it, or it is numba's for this user and others can write
         compiled._cache = NullCache()
         tell_of_no_cache()
         return

@@ -20,6 +20,7 @@ from firsthand.runs import store
 from firsthand.runs.event_files import LoggedValue, number_of, read_events
 from firsthand.runs.track import MAX_NAME, MAX_STEP, Track
 from firsthand.runs.wandb_files import read_wandb
+from firsthand.system.given_folder import files_below
 from firsthand.system.sqlite_journal import forged_journal
 
 MAX_RUNS = 1000
@@ -81,7 +82,7 @@ def tracked_runs(path: Path) -> Iterator[TrackedRun]:
     """The runs that a file or folder holds, in a fixed order; ConfigError if it is not there."""
     if not path.exists():
         raise ConfigError(f"{path} is not there: give a file or folder of a tracker")
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    files = [path] if path.is_file() else files_below(path)
     events: dict[Path, list[Path]] = {}
     for file in files:
         if "tfevents" in file.name:

@@ -6,31 +6,38 @@ Names of tasks and agents come from anywhere: what XML cannot hold is written ou
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
+from firsthand.show.markdown_text import escaped, without_controls
 from firsthand.stats.non_inferiority import Check, Ruling
 from firsthand.system.plurals import count_of
 
 MAX_TASKS = 50
 """Tasks listed of one check."""
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def junit(name: str, checks: Sequence[Check], inconclusive: str = "report") -> str:
     """The checks as a JUnit test suite: `error` where attempts are missing, `skipped` where they are inconclusive."""
-    suite = ElementTree.Element("testsuite", name=_xml(name), tests=str(len(checks)), time="0")
+    suite = ElementTree.Element("testsuite", name=without_controls(name), tests=str(len(checks)), time="0")
     counts = {"failure": 0, "error": 0, "skipped": 0}
     for check in checks:
-        place = {"classname": _xml(check.benchmark), "name": _xml(f"{check.score} ({check.agent})"), "time": "0"}
+        place = {
+            "classname": without_controls(check.benchmark),
+            "name": without_controls(f"{check.score} ({check.agent})"),
+            "time": "0",
+        }
         case = ElementTree.SubElement(suite, "testcase", place)
         kind = _kind(check, inconclusive)
         if kind:
             counts[kind] += 1
-            said = {"message": _xml(check.reason)} | ({} if kind == "skipped" else {"type": check.ruling})
-            ElementTree.SubElement(case, kind, said).text = None if kind == "skipped" else _xml(sentence(check))
-        ElementTree.SubElement(case, "system-out").text = _xml("\n".join([sentence(check), *details(check)]))
+            said = {"message": without_controls(check.reason)} | ({} if kind == "skipped" else {"type": check.ruling})
+            ElementTree.SubElement(case, kind, said).text = (
+                None if kind == "skipped" else without_controls(sentence(check))
+            )
+        ElementTree.SubElement(case, "system-out").text = without_controls(
+            "\n".join([sentence(check), *details(check)])
+        )
     suite.set("failures", str(counts["failure"]))
     suite.set("errors", str(counts["error"]))
     suite.set("skipped", str(counts["skipped"]))
@@ -44,17 +51,17 @@ def junit(name: str, checks: Sequence[Check], inconclusive: str = "report") -> s
 
 def markdown(name: str, checks: Sequence[Check], ruling: Ruling) -> str:
     """The checks as a Markdown table with the tasks that got worse and the flaky ones under it."""
-    lines = [f"## Gate: {ruling}", "", _md(name), ""]
+    lines = [f"## Gate: {ruling}", "", escaped(name), ""]
     lines += ["| benchmark | score | agent | tasks | baseline | candidate | difference | allowed | ruling |"]
     lines += ["|---|---|---|--:|--:|--:|--:|--:|---|"]
     for check in checks:
-        cells = [_md(check.benchmark), _md(check.score), _md(check.agent), str(check.differences.n)]
+        cells = [escaped(check.benchmark), escaped(check.score), escaped(check.agent), str(check.differences.n)]
         cells += [rate(check.baseline), rate(check.candidate), difference_text(check), f"-{check.max_drop:.2%}"]
-        lines.append("| " + " | ".join([*cells, f"**{check.ruling}**: {_md(check.reason)}"]) + " |")
+        lines.append("| " + " | ".join([*cells, f"**{check.ruling}**: {escaped(check.reason)}"]) + " |")
     for check in checks:
         if details(check):
-            head = f"{_md(check.benchmark)}, {_md(check.score)}, {_md(check.agent)}"
-            lines += ["", f"<details><summary>{head}</summary>", "", *(f"- {_md(line)}" for line in details(check))]
+            head = f"{escaped(check.benchmark)}, {escaped(check.score)}, {escaped(check.agent)}"
+            lines += ["", f"<details><summary>{head}</summary>", "", *(f"- {escaped(line)}" for line in details(check))]
             lines += ["", "</details>"]
     return "\n".join(lines) + "\n"
 
@@ -107,15 +114,3 @@ def _kind(check: Check, inconclusive: str) -> str | None:
     if check.ruling == "fail":
         return "error" if check.reason.startswith("errors:") else "failure"
     return None
-
-
-def _xml(text: str) -> str:
-    """The text with characters that XML 1.0 cannot hold written out, such as `\\x1b`."""
-    return _NOT_XML.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
-
-
-def _md(text: str) -> str:
-    """The text on one line, without a meaning in Markdown or HTML."""
-    flat = _xml(" ".join(text.split()))
-    flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]|#!~@])", r"\\\1", flat)

@@ -10,21 +10,29 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
+from firsthand.system.given_folder import files_below
+from firsthand.system.json_values import values_in_text
 from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.train.data_order import digest, expect_same_data, order, split
 from firsthand.train.streams import Stream
 
 MAX_LINE_BYTES = 1 << 28
 """A gzip file of 3 MB may be one line of 3 GB."""
+MAX_LINE_VALUES = 2_000_000
+"""JSON values of a line: two bytes of it may become an object of 64."""
+MAX_DOCUMENT_BYTES = 1 << 30
+"""Of a file that is one document, unpacked."""
 
 
 @dataclass(frozen=True)
@@ -188,32 +196,51 @@ def _files(path: Path, suffixes: Sequence[str], exclude: Sequence[str]) -> list[
     if not path.is_dir():
         raise DataError(f"there is no file or folder {path}: give a text, a .jsonl file, or a folder of them")
     found = []
-    for file in sorted(path.rglob("*")):
+    for file in files_below(path):
         parts = file.relative_to(path).parts
         names = (*parts, "/".join(parts))
         left_out = any(fnmatch(name, pattern) for name in names for pattern in exclude)
-        if file.is_file() and not left_out and (not suffixes or file.suffix in suffixes):
+        if not left_out and (not suffixes or file.suffix in suffixes):
             found.append(file)
     return found
 
 
-def _text_of(file: Path) -> str:
+def _text_of(file: Path, most: int = MAX_DOCUMENT_BYTES) -> str:
     """The text of a file, unpacked if its name ends with .gz."""
-    return "".join(_lines_of(file))
+    with _opened(file) as opened:
+        raw = opened.read(most + 1)
+        if len(raw) > most:
+            raise DataError(
+                f"{file} is a text of more than {most:,} bytes: split it, or give a .jsonl of its documents"
+            )
+        return _decoded(raw, file, 0)
 
 
 def _lines_of(file: Path) -> Iterator[str]:
     """Yields the lines of a file of UTF-8 with their ends."""
     place = 0
+    with _opened(file) as opened:
+        while line := opened.readline(MAX_LINE_BYTES + 1):
+            if len(line) > MAX_LINE_BYTES:
+                raise DataError(f"{file} has a line of more than {MAX_LINE_BYTES >> 20} MiB after byte {place:,}")
+            yield _decoded(line, file, place)
+            place += len(line)
+
+
+def _decoded(raw: bytes, file: Path, place: int) -> str:
+    """The text of bytes at a place of the file."""
     try:
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
-            while line := opened.readline(MAX_LINE_BYTES + 1):
-                if len(line) > MAX_LINE_BYTES:
-                    raise DataError(f"{file} has a line of more than {MAX_LINE_BYTES >> 20} MiB after byte {place:,}")
-                yield line.decode("utf-8")
-                place += len(line)
+        return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not UTF-8 text (byte {place + error.start}): convert it, or leave it out") from None
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a file, unpacked if its name ends with .gz."""
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
+            yield cast("IO[bytes]", opened)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{file} is no whole gzip file ({error}): download it again, or unpack it") from None
     except OSError as error:
@@ -233,6 +260,8 @@ def json_lines(file: Path) -> Iterator[tuple[Json, str]]:
         if not line.strip():
             continue
         where = f"{file}:{number}"
+        if values_in_text(line, MAX_LINE_VALUES) > MAX_LINE_VALUES:
+            raise DataError(f"{where} holds more than {MAX_LINE_VALUES:,} JSON values: expected one document a line")
         try:
             body = json.loads(line)
         except (ValueError, RecursionError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +63,10 @@ def side_files(runs: Iterable[Path], files: Iterable[Path]) -> set[Path]:
     return {each for each in files if each.parent in suites or not (folders | summed).isdisjoint(each.parents)}
 
 
-def is_helm_run(folder: Path) -> bool:
-    """True for a folder of one HELM run."""
-    return (folder / "run_spec.json").is_file() and (folder / "stats.json").is_file()
+def helm_runs(files: Collection[Path]) -> list[Path]:
+    """The folders of HELM runs, sorted: those with both a specification and statistics among the files."""
+    specs, stats = ({each.parent for each in files if each.name == name} for name in ("run_spec.json", "stats.json"))
+    return sorted(specs & stats)
 
 
 def helm_run_results(spec: Json, stats: Any, where: str) -> Iterator[BoardResult]:

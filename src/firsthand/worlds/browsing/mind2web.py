@@ -19,6 +19,7 @@ from typing import NamedTuple
 from firsthand.errors import DataError, reason_of
 from firsthand.loop.concurrency import derive_seed
 from firsthand.message import Json
+from firsthand.system.given_folder import files_below
 
 CHOICES = 5
 """Elements to choose among, besides `none of the above`."""
@@ -59,7 +60,7 @@ class ChoiceStep(NamedTuple):
 
 def read_steps(folder: Path, seed: int) -> list[ChoiceStep]:
     """The steps of all sessions in a folder or file, in order; those without a right element on the page are left out."""
-    paths = sorted(folder.rglob("*.json")) if folder.is_dir() else [folder]
+    paths = files_below(folder, "*.json") if folder.is_dir() else [folder]
     found = [step for path in paths for record in _records(path) for step in _steps(record, path, seed)]
     if not found:
         raise DataError(
