@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import write_model
 
 from firsthand.errors import ModelFileError
 from firsthand.hub.quantize_model import quantize_folder
 from firsthand.nn import weights
 from firsthand.tokens import pretrained
 from firsthand.train.model_folder import TOKENIZER_FILES, save_model
+from tiny import write_model
 
 if sys.platform == "win32":
     pytest.skip("links need a right there", allow_module_level=True)

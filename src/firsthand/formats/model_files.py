@@ -52,7 +52,7 @@ def links_out(path: Path) -> bool:
 
 
 def refuse_link_out(path: Path) -> None:
-    """Raise ModelFileError for a file that `links_out`: a model of strangers could show a file of this machine as its own."""
+    """Raise ModelFileError for a file that `links_out`: a stranger's model could show a file of this machine as its own."""
     if links_out(path):
         raise ModelFileError(
             f"{path} is a link to {path.resolve()}, outside of the model's folder, and is not followed: put a copy of the "
