@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import cast
 
 from firsthand.errors import ConfigError
-from firsthand.formats.model_files import own_files
 from firsthand.nn.gguf_quantizer import Quantised, quantise_model
 from firsthand.nn.packed_format import Method
+from firsthand.system.folder_links import own_files
 from firsthand.tokens.vocab_export import vocabulary_metadata
 
 

@@ -6,10 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
-from firsthand.formats.model_files import links_out, own_files
 from firsthand.message import Json
 from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
+from firsthand.system.folder_links import links_out, own_files
 from firsthand.tokens.tokenizer import Tokenizer
 
 TOKENIZER_FILES = (
