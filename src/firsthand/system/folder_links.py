@@ -1,4 +1,4 @@
-"""Finds links that lead out of a folder of somebody else: a model of strangers could show a file of this machine as its own."""
+"""Finds links that lead out of a model's folder, by which a stranger's could show a file of this machine as its own."""
 
 from __future__ import annotations
 
