@@ -42,8 +42,9 @@ _LIMITS = ("too many", "limit", "TooComplex", "too large", "exceeded", "max is")
 _QUICK_S = 0.1
 """Real time of a batch of masks after which its grammars are watched."""
 _MASK_S = 0.005
-"""Mean processor time of a mask below which a grammar is watched no more; usual ones take less than a thousandth."""
-_STEP_S = 1.0
+"""Mean processor time of a mask below which a grammar is watched no more, and never given up; usual ones take less than a
+millisecond."""
+_STEP_S = 0.25
 """Processor time that the masks of watched grammars may take in one step, for which all other answers wait."""
 _TOO_SLOW = (
     f"the grammar takes more than {_STEP_S:g} s of processor time for one token of its answers: make it less ambiguous, "
@@ -305,7 +306,7 @@ class Masks:
 
     def _fill_watched(self, guides: list[Guide]) -> None:
         """Fill masks one by one. Whenever they took longer than a step has, the slowest grammar is given up."""
-        spent: dict[int, float] = {}
+        spent: dict[int, list[float]] = {}
         by_id = {id(guide.growth): guide.growth for guide in guides}
         for guide in guides:
             if guide.growth.is_too_slow:
@@ -314,14 +315,17 @@ class Masks:
             guide.take_mask(np.frombuffer(guide.matcher.compute_bitmask(), np.uint32))
             took = self._own_clock() - began
             guide.took(took)
-            spent[id(guide.growth)] = spent.get(id(guide.growth), 0.0) + took
-            if sum(spent.values()) > _STEP_S:
-                slowest = max(spent, key=spent.__getitem__)
+            spent.setdefault(id(guide.growth), []).append(took)
+            slowest = max(spent, key=lambda each: sum(spent[each]))
+            if sum(map(sum, spent.values())) > _STEP_S and _mean(spent[slowest]) >= _MASK_S:
                 by_id[slowest].is_too_slow = True
                 del spent[slowest]
         for each, seconds in spent.items():
-            count = sum(id(guide.growth) == each for guide in guides)
-            by_id[each].is_watched = seconds >= count * _MASK_S
+            by_id[each].is_watched = _mean(seconds) >= _MASK_S
+
+
+def _mean(seconds: list[float]) -> float:
+    return sum(seconds) / len(seconds)
 
 
 def _reason(matcher: Any) -> str:
