@@ -11,6 +11,7 @@ import math
 import mmap
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +110,7 @@ def read_gguf(path: Path | str) -> GGUF:
         tensors = {tensor.name: _within_file(header, tensor, start) for tensor in listed}
         if len(tensors) != len(listed):
             raise ModelFileError(f"{path} names a tensor twice: {first_repeated(tensor.name for tensor in listed)!r}")
+        _refuse_overlap(path, tensors)
     return GGUF(path, metadata, tensors)
 
 
@@ -213,6 +215,17 @@ def _alignment(header: HeaderReader, metadata: dict[str, Any]) -> int:
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
         raise header.error(f"general.alignment is {str(alignment)[:80]}: expected a power of two")
     return alignment
+
+
+def _refuse_overlap(path: Path, tensors: dict[str, TensorInfo]) -> None:
+    """Raise ModelFileError if two tensors share bytes: a small file could then describe a model of any size."""
+    in_order = sorted(tensors.values(), key=lambda tensor: tensor.offset)
+    for before, after in pairwise(in_order):
+        if after.offset < before.offset + before.nbytes:
+            raise ModelFileError(
+                f"{path}: tensor {after.name!r} begins at byte {after.offset}, within {before.name!r}, which ends at byte "
+                f"{before.offset + before.nbytes}: expected tensors that do not overlap"
+            )
 
 
 def _within_file(header: HeaderReader, tensor: TensorInfo, start: int) -> TensorInfo:

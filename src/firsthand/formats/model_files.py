@@ -44,20 +44,6 @@ def read_json(path: Path | str, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str,
     return json_object(path, text)
 
 
-def refuse_link_out(path: Path) -> None:
-    """Raise ModelFileError for a file that a link leads out of its folder, unless to the blobs beside it in the hub's cache.
-
-    A model of strangers could show a file of this machine as its own.
-    """
-    real, folder = path.resolve(), path.parent.resolve()
-    allowed = [folder, *([folder.parent.parent / "blobs"] if folder.parent.name == "snapshots" else [])]
-    if not any(real.is_relative_to(each) for each in allowed):
-        raise ModelFileError(
-            f"{path} is a link to {real}, outside of the model's folder, and is not followed: put a copy of the file in its "
-            "place if it belongs to the model"
-        )
-
-
 def refuse_pickle(path: Path | str) -> None:
     """Raise ModelFileError for file types that are pickles: reading one runs the code inside it."""
     path = Path(path)

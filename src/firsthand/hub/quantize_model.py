@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -9,6 +10,7 @@ from typing import cast
 from firsthand.errors import ConfigError
 from firsthand.nn.gguf_quantizer import Quantised, quantise_model
 from firsthand.nn.packed_format import Method
+from firsthand.system.folder_links import own_files
 from firsthand.tokens.vocab_export import vocabulary_metadata
 
 
@@ -32,7 +34,7 @@ def quantize_folder(
     """Writes the model folder at `source` in GPTQ's or AWQ's 4 bits, calibrated on a text; returns the bytes of its weights.
 
     At most 128 sequences of 512 tokens of the text are used. ConfigError for an empty text, a GGUF file, or a folder that
-    holds a model.
+    holds a model, ModelFileError for a tokenizer's file that is a link out of the folder.
     """
     from firsthand.nn.calibrated_rounding import round_model, save_rounded
     from firsthand.nn.weights import load
@@ -42,14 +44,14 @@ def quantize_folder(
         raise ConfigError(f"{source} is a file: {method} takes a folder with config.json and safetensors")
     if (folder / "config.json").exists():
         raise ConfigError(f"{folder} holds a model: give another name, or remove it first")
+    kept = own_files(source, _FILES)
     sequences = _sequences(load_tokenizer(source).encode(text))
     chosen = cast(Method, method.lower())
     model = load(source)
     rounded, group = round_model(model, sequences, chosen, told=told)
     save_rounded(model, rounded, group, chosen, folder)
-    for name in _FILES:
-        if (source / name).is_file():
-            (folder / name).write_bytes((source / name).read_bytes())
+    for path in kept:
+        shutil.copyfile(path, folder / path.name)
     return (folder / "model.safetensors").stat().st_size
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from firsthand.errors import ModelFileError, reason_of
 from firsthand.formats.gguf_file import read_gguf
-from firsthand.formats.model_files import read_json, refuse_link_out
+from firsthand.formats.model_files import read_json
 from firsthand.message import Json
+from firsthand.system.folder_links import refuse_link_out
 from firsthand.tokens import gguf_vocab, spm, tiktoken_ranks
 from firsthand.tokens.recommended_sampling import FOLDER, GGUF, recommended
 from firsthand.tokens.tokenizer import TextRun, Tokenizer

@@ -23,7 +23,7 @@ from firsthand.errors import ModelFileError, PromptTooLong
 from firsthand.message import Json, canonical
 from firsthand.tokens.charsmap import read_table, replacer
 from firsthand.tokens.plain_encoder import can_forge, without_special
-from firsthand.tokens.text_growth import check_growth
+from firsthand.tokens.text_growth import check_added, check_growth, check_model
 from firsthand.tokens.token_bytes import byte_reader, steps, strips_leading_space
 
 END_OF_TURN = frozenset({
@@ -305,6 +305,7 @@ def _added_tokens(description: Json, source: str) -> list[AddedToken]:
                 bool(entry.get("rstrip")),
             )
         )
+    check_added([token.content for token in tokens], source)
     return tokens
 
 
@@ -342,6 +343,7 @@ def _build(description: Json, source: str) -> Any:
             f"{source}: the tokenizer's model is of type {kind!r}; BPE, Unigram and WordPiece are supported"
         )
     check_growth(description, source)
+    check_model(description, source)
     try:
         rust = tokenizers.Tokenizer.from_str(json.dumps(description))
     except (KeyboardInterrupt, SystemExit, MemoryError):

@@ -9,6 +9,7 @@ from pathlib import Path
 from firsthand.message import Json
 from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
+from firsthand.system.folder_links import links_out, own_files
 from firsthand.system.new_file import write_new
 from firsthand.tokens.tokenizer import Tokenizer
 
@@ -25,14 +26,13 @@ TOKENIZER_FILES = (
 def save_model(model: Decoder, tokenizer: Tokenizer, folder: Path, *, base: Path | None = None) -> Path:
     """Writes config.json, model.safetensors, the tokenizer, chat template and generation_config.json; returns the folder.
 
-    The tokenizer's files are copied from the folder `base` if it is one; else (a GGUF file) they are written from the
-    tokenizer itself.
+    The tokenizer's files are copied from the folder `base` if it is one whose files are its own; else (a GGUF file, links
+    to elsewhere, which could be to files of this machine that nobody wants to share) they are written from the tokenizer.
     """
     weights.save(model, folder)
-    if base is not None and base.is_dir():
-        for name in TOKENIZER_FILES:
-            if (base / name).is_file():
-                shutil.copyfile(base / name, folder / name)
+    if base is not None and base.is_dir() and not any(links_out(base / name) for name in TOKENIZER_FILES):
+        for path in own_files(base, TOKENIZER_FILES):
+            shutil.copyfile(path, folder / path.name)
     else:
         _write_json(folder / "tokenizer.json", tokenizer.settings()["description"])
         _write_json(folder / "tokenizer_config.json", _tokenizer_config(tokenizer))

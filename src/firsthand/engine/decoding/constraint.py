@@ -36,8 +36,20 @@ from firsthand.tokens.tokenizer import Tokenizer
 WORD = 32
 """Bits of a word of a mask."""
 _MAX_OUTGROWN = 10_000
-_LIMITS = ("too many", "limit", "TooComplex", "too large", "exceeded")
+_LIMITS = ("too many", "limit", "TooComplex", "too large", "exceeded", "max is")
 """Words in llguidance's reasons when a grammar has reached one of its limits."""
+
+_QUICK_S = 0.1
+"""Real time of a batch of masks after which its grammars are watched."""
+_MASK_S = 0.005
+"""Mean processor time of a mask below which a grammar is watched no more, and never given up; usual ones take less than a
+millisecond."""
+_STEP_S = 0.25
+"""Processor time that the masks of watched grammars may take in one step, for which all other answers wait."""
+_TOO_SLOW = (
+    f"the grammar takes more than {_STEP_S:g} s of processor time for one token of its answers: make it less ambiguous, "
+    "without rules that name themselves twice"
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -102,6 +114,9 @@ class Grammars:
                 return None
             found = found.matcher.failure
             self._cache.put((grammar, forcing), found)
+        if isinstance(found, CompiledGrammar) and found.growth.is_too_slow:
+            found = _TOO_SLOW
+            self._cache.put((grammar, forcing), found)
         if isinstance(found, str):
             raise ConfigError(found)
         if found is not None and found.growth.is_spoiled:
@@ -161,7 +176,7 @@ class Guide:
 
     def __init__(self, compiled: CompiledGrammar):
         self.matcher = compiled.matcher.deep_copy()
-        self._growth = compiled.growth
+        self.growth = compiled.growth
         self.vocab_size = compiled.vocab_size
         self.forced: deque[int] = deque(compiled.forced)
         """The next tokens, where the grammar leaves no choice; the matcher has consumed them already."""
@@ -182,6 +197,8 @@ class Guide:
         """The mask of tokens that may come next; no token may be forced. ModelError if the mask is empty."""
         assert not self.forced
         if self._allowed is None:
+            if self.growth.is_too_slow:
+                raise ConfigError(_TOO_SLOW)
             began = time.thread_time()
             self.take_mask(np.frombuffer(self.matcher.compute_bitmask(), np.uint32))
             self.took(time.thread_time() - began)
@@ -216,12 +233,12 @@ class Guide:
 
     def took(self, seconds: float) -> None:
         """Record processor time that was spent in the grammar's automaton."""
-        self._growth.seconds += seconds
+        self.growth.seconds += seconds
 
     def _lost(self, what: str) -> FirsthandError:
         reason = _reason(self.matcher)
         if any(word in reason for word in _LIMITS):
-            self._growth.is_spoiled = True  # the automaton is shared: another answer begins with a new one
+            self.growth.is_spoiled = True  # the automaton is shared: another answer begins with a new one
             return ConfigError(f"the grammar is too complex to follow: {reason}; make it simpler")
         return ModelError(f"the grammar {what}{f': {reason}' if reason else ''}; the answer cannot be finished")
 
@@ -229,7 +246,11 @@ class Guide:
 class Masks:
     """Computes the masks of many guides together, on threads of its own, without the interpreter's lock."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, *, clock: Callable[[], float] = time.perf_counter, own_clock: Callable[[], float] = time.thread_time
+    ) -> None:
+        """`clock` tells real time, `own_clock` the processor time of the calling thread."""
+        self._clock, self._own_clock = clock, own_clock
         self._pool: ThreadPoolExecutor | None = None
         self._executor: Any = None
         self._pending: Future[None] | None = None
@@ -262,15 +283,49 @@ class Masks:
                     guide.take_mask(np.frombuffer(guide.matcher.compute_bitmask(), np.uint32))
 
     def _fill_here(self, guides: list[Guide]) -> None:
-        began = time.perf_counter()
+        """Fill masks in batches that double while they are quick; grammars of a slow batch are watched from then on."""
+        size = 2
+        while batch := [guide for guide in guides if guide.needs_mask and not guide.growth.is_watched][:size]:
+            began = self._clock()
+            self._fill_batch(batch)
+            took = self._clock() - began
+            for guide in batch:
+                guide.took(took)
+                guide.growth.is_watched = took > _QUICK_S
+            guides = [guide for guide in guides if guide not in batch]
+            size *= 2
+        self._fill_watched([guide for guide in guides if guide.growth.is_watched])
+
+    def _fill_batch(self, guides: list[Guide]) -> None:
         words = (guides[0].vocab_size + 31) // 32
         bits = np.zeros((len(guides), words), dtype=np.uint32)
         matchers = [(guide.matcher, row) for row, guide in enumerate(guides)]
         self._executor.unsafe_compute_mask_ptr(matchers, bits.ctypes.data, words * 4, len(guides))
-        took = time.perf_counter() - began
         for guide, row in zip(guides, bits, strict=True):
             guide.take_mask(row)
+
+    def _fill_watched(self, guides: list[Guide]) -> None:
+        """Fill masks one by one. Whenever they took longer than a step has, the slowest grammar is given up."""
+        spent: dict[int, list[float]] = {}
+        by_id = {id(guide.growth): guide.growth for guide in guides}
+        for guide in guides:
+            if guide.growth.is_too_slow:
+                continue
+            began = self._own_clock()
+            guide.take_mask(np.frombuffer(guide.matcher.compute_bitmask(), np.uint32))
+            took = self._own_clock() - began
             guide.took(took)
+            spent.setdefault(id(guide.growth), []).append(took)
+            slowest = max(spent, key=lambda each: sum(spent[each]))
+            if sum(map(sum, spent.values())) > _STEP_S and _mean(spent[slowest]) >= _MASK_S:
+                by_id[slowest].is_too_slow = True
+                del spent[slowest]
+        for each, seconds in spent.items():
+            by_id[each].is_watched = _mean(seconds) >= _MASK_S
+
+
+def _mean(seconds: list[float]) -> float:
+    return sum(seconds) / len(seconds)
 
 
 def _reason(matcher: Any) -> str:

@@ -42,6 +42,10 @@ class Growth:
     """Processor time that answers spent in it."""
     is_spoiled: bool = False
     """True once it has reached a limit: it then fails for every answer."""
+    is_watched: bool = False
+    """True while its masks are computed one by one and timed, as some took long."""
+    is_too_slow: bool = False
+    """True once its masks took most of the time that one step has for masks: its answers end."""
 
     def estimate(self, source: str) -> int:
         """Bytes that the automaton of a grammar holds, from above."""

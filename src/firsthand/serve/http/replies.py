@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, MutableMapping
 from contextlib import aclosing
 from typing import Any
 
@@ -15,6 +15,7 @@ from firsthand.serve.admission.active_request import ActiveRequest
 from firsthand.serve.http.refusals import Refusal, refusal_of
 
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_PIECE = 1024
 _LAST_EVENT_S = 2.0
 """Seconds that a client may take to read why its answer was cut off."""
 
@@ -90,6 +91,45 @@ class Events:
 def reply(body: Json, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
     """A response with a JSON object."""
     return Reply(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"), status=status, headers=headers)
+
+
+async def long_reply(body: Json) -> Reply:
+    """A response with an object that may be large: it is encoded piece by piece in a thread, so that others are answered."""
+    content = await asyncio.to_thread(lambda: b"".join(each.encode("utf-8", "replace") for each in pieces(body)))
+    return Reply(content)
+
+
+async def long_event(body: Json) -> bytes:
+    """An object that may be large as an event, encoded as in `long_reply`."""
+    content = await asyncio.to_thread(lambda: b"".join(each.encode("utf-8", "replace") for each in pieces(body)))
+    return b"data: " + content + b"\n\n"
+
+
+def pieces(value: Any) -> Iterator[str]:
+    """The JSON of plain data as `reply` writes it, in pieces of at most _PIECE values: encoding one lets no thread run."""
+    match value:
+        case dict() if _left(value, _PIECE) < 0:
+            for at, (key, inner) in enumerate(value.items()):
+                yield ("{", ", ")[at > 0] + json.dumps(key, ensure_ascii=False) + ": "
+                yield from pieces(inner)
+            yield "}"
+        case list() if _left(value, _PIECE) < 0:
+            for at, inner in enumerate(value):
+                yield ("[", ", ")[at > 0]
+                yield from pieces(inner)
+            yield "]"
+        case _:
+            yield json.dumps(value, ensure_ascii=False)
+
+
+def _left(value: Any, left: int) -> int:
+    """What is left of a number of values after those of plain data; below 0 once they are more."""
+    left -= 1
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        if left < 0:
+            break
+        left = _left(inner, left)
+    return left
 
 
 def refused(refusal: Refusal, request: ActiveRequest | None = None) -> Reply:

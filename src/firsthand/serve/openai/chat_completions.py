@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -9,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from firsthand.message import Json, Message
-from firsthand.model import Completion, Delta, Sampling
+from firsthand.model import Completion, Delta, Sampling, TokenModel, TokenRating
 from firsthand.serve.admission.active_request import ActiveRequest
 from firsthand.serve.http.refusals import Refusal, bad
-from firsthand.serve.http.replies import EventForm, Events, Reply, event, reply
+from firsthand.serve.http.replies import EventForm, Events, Reply, event, long_reply
 from firsthand.serve.models.served_models import ServedModel
 from firsthand.serve.openai import request_parsing
 from firsthand.serve.openai.choices import (
@@ -25,6 +26,7 @@ from firsthand.serve.openai.choices import (
     total,
     usage_json,
 )
+from firsthand.serve.openai.logprob_cells import check_cells
 from firsthand.serve.openai.openai_state import OpenAIState
 from firsthand.serve.openai.reasoning_split import ReasoningSplitter
 from firsthand.serve.openai.request_parsing import Tools, template_options
@@ -54,6 +56,7 @@ async def chat_completions(state: OpenAIState, request: ActiveRequest) -> Reply 
     job = await chat_job(state, request, read(ChatRequest, request.json()))
     if job.body.stream:
         return await Events.begin(request, _events(state, request, job))
+    ids = await _prompt_ids(job)
     answers = await gather_answers(state, request, job)
     choices = [_choice(job, index, answer) for index, answer in enumerate(answers)]
     reply_body = {**_head(request, job, "chat.completion"), "choices": choices}
@@ -61,8 +64,10 @@ async def chat_completions(state: OpenAIState, request: ActiveRequest) -> Reply 
     if job.body.return_token_ids:
         reply_body["prompt_token_ids"] = list(answers[0].whole.prompt_ids or ())
     if job.body.prompt_logprobs is not None:
-        reply_body["prompt_logprobs"] = await prompt_logprobs(state, request, job)
-    return reply(reply_body)
+        reply_body["prompt_logprobs"] = await rate_prompt(
+            state, request, job.served, ids, job.body.prompt_logprobs, job.body.cache_salt
+        )
+    return await long_reply(reply_body)
 
 
 async def chat_job(state: OpenAIState, request: ActiveRequest, body: ChatRequest) -> ChatJob:
@@ -254,11 +259,15 @@ def check_called(job: ChatJob, completion: Completion) -> None:
         raise Refusal(502, "the model did not make the call that tool_choice demands")
 
 
-async def prompt_logprobs(state: OpenAIState, request: ActiveRequest, job: ChatJob) -> list[Json | None]:
-    """The log-prob of each prompt token, in vLLM's form."""
-    model, body = job.served.token_model("prompt_logprobs"), job.body
+async def _prompt_ids(job: ChatJob) -> list[int]:
+    """The tokens of the prompt if their log-probs are asked for, else none; a Refusal if those are too many."""
+    body = job.body
+    if body.prompt_logprobs is None:
+        return []
+    model = job.served.token_model("prompt_logprobs")
     ids = await model.tokenize(job.messages, job.tools.specs, **template_options(body.chat_template_kwargs))
-    return await rate_prompt(state, request, job.served, ids, body.prompt_logprobs or 0, body.cache_salt)
+    check_cells(len(ids) * (body.prompt_logprobs + 1), "prompt_logprobs")
+    return ids
 
 
 async def rate_prompt(
@@ -266,18 +275,19 @@ async def rate_prompt(
 ) -> list[Json | None]:
     """vLLM's `prompt_logprobs` of ids: an object by token id for each token, None for the first."""
     model = served.token_model("prompt_logprobs")
-    rows: list[Json | None] = [None]
-    for rating in await model.rate(ids, top, run=request.client.name, **state.options(request, served, salt)):
-        ranked = {token: (logprob, rank) for rank, (token, logprob) in enumerate(rating.top, 1)}
-        tokens = {rating.token_id: (rating.logprob, None), **ranked}
-        spelled = model.spell(list(tokens))
-        rows.append(
-            {
-                str(token): {"logprob": logprob, "rank": rank, "decoded_token": raw.decode("utf-8", "replace")}
-                for (token, (logprob, rank)), raw in zip(tokens.items(), spelled, strict=True)
-            }
-        )
-    return rows
+    ratings = await model.rate(ids, top, run=request.client.name, **state.options(request, served, salt))
+    state.admission.charge(request.client, len(ids))
+    return [None, *await asyncio.to_thread(lambda: [_rating_json(model, rating) for rating in ratings])]
+
+
+def _rating_json(model: TokenModel, rating: TokenRating) -> Json:
+    ranked = {token: (logprob, rank) for rank, (token, logprob) in enumerate(rating.top, 1)}
+    tokens = {rating.token_id: (rating.logprob, None), **ranked}
+    spelled = model.spell(list(tokens))
+    return {
+        str(token): {"logprob": logprob, "rank": rank, "decoded_token": raw.decode("utf-8", "replace")}
+        for (token, (logprob, rank)), raw in zip(tokens.items(), spelled, strict=True)
+    }
 
 
 def _head(request: ActiveRequest, job: ChatJob, kind: str) -> Json:

@@ -14,11 +14,12 @@ from firsthand.message import Json
 from firsthand.model import Completion, Delta, Sampling, TokenModel, TokenRating, Usage
 from firsthand.serve.admission.active_request import ActiveRequest
 from firsthand.serve.http.refusals import Refusal, bad
-from firsthand.serve.http.replies import Events, Reply, event, reply
+from firsthand.serve.http.replies import Events, Reply, event, long_event, long_reply
 from firsthand.serve.models.served_models import ServedModel
 from firsthand.serve.openai import request_parsing
 from firsthand.serve.openai.chat_completions import rate_prompt
 from firsthand.serve.openai.choices import LEAST, WholeAnswer, total, usage_json
+from firsthand.serve.openai.logprob_cells import check_cells
 from firsthand.serve.openai.openai_state import OpenAIState
 from firsthand.serve.openai.request_schema import CompletionRequest, read
 
@@ -55,6 +56,7 @@ class CompletionJob(NamedTuple):
 async def completions(state: OpenAIState, request: ActiveRequest) -> Reply | Events:
     """The continuations of one text or several, whole or as a stream."""
     job = _job(state, request, read(CompletionRequest, request.json()))
+    await _check_cells(job)
     if job.body.stream:
         return await Events.begin(request, _events(state, request, job))
     answered = await group(_answer(state, request, job, prompt) for prompt in job.prompts)
@@ -64,7 +66,17 @@ async def completions(state: OpenAIState, request: ActiveRequest) -> Reply | Eve
         usage += cost
     for index, choice in enumerate(choices):
         choice["index"] = index
-    return reply({**_head(request, job), "choices": choices, "usage": usage_json(usage)})
+    return await long_reply({**_head(request, job), "choices": choices, "usage": usage_json(usage)})
+
+
+async def _check_cells(job: CompletionJob) -> None:
+    """Refuse a request for too many log-probs of its prompts, before anything is computed."""
+    body = job.body
+    echoed = body.logprobs + 1 if body.echo and body.logprobs is not None else 0
+    each = echoed + (0 if body.prompt_logprobs is None else body.prompt_logprobs + 1)
+    if each:
+        lengths = [len(await _ids(job.served, prompt)) for prompt in job.prompts]
+        check_cells(sum(lengths) * each * job.n, "logprobs" if echoed else "prompt_logprobs")
 
 
 def _job(state: OpenAIState, request: ActiveRequest, body: CompletionRequest) -> CompletionJob:
@@ -116,7 +128,7 @@ async def _answer(
     body, served = job.body, job.served
     echo = await _echo(state, request, job, prompt)
     if body.max_tokens == 0:
-        choice = _choice(body, echo.text, echo.tokens, "length")
+        choice = await asyncio.to_thread(_choice, body, echo.text, echo.tokens, "length")
         choices = [dict(choice) for _ in range(job.n)]
         usage = Usage(len(echo.ids))
     else:
@@ -126,11 +138,8 @@ async def _answer(
                 answers[delta.index].add(delta)
         choices = [
             {
-                **_choice(
-                    body,
-                    echo.text + each.text,
-                    [*echo.tokens, *_tokens(job, each)],
-                    each.whole.finish_reason,
+                **await asyncio.to_thread(
+                    _choice, body, echo.text + each.text, [*echo.tokens, *_tokens(job, each)], each.whole.finish_reason
                 ),
                 **(
                     {"token_ids": each.token_ids, "prompt_token_ids": list(each.whole.prompt_ids or ())}
@@ -182,8 +191,10 @@ async def _echo(state: OpenAIState, request: ActiveRequest, job: CompletionJob, 
         run=request.client.name,
         **state.options(request, served, body.cache_salt),
     )
+    state.admission.charge(request.client, len(ids))
     first = EchoedToken(model.spell(ids[:1])[0], None, ())
-    return _Echo(text, ids, [first, *(_rated(model, rating) for rating in ratings)])
+    rest = await asyncio.to_thread(lambda: [_rated(model, rating) for rating in ratings])
+    return _Echo(text, ids, [first, *rest])
 
 
 def _rated(model: TokenModel, rating: TokenRating) -> EchoedToken:
@@ -249,25 +260,25 @@ async def _events(state: OpenAIState, request: ActiveRequest, job: CompletionJob
     ended: list[Completion] = []
     lengths: dict[int, int] = {}
 
-    def chunk(index: int, text: str, tokens: Sequence[EchoedToken], reason: str | None, **more: Any) -> bytes:
+    def chunk(index: int, text: str, tokens: Sequence[EchoedToken], reason: str | None, **more: Any) -> Json:
         choice = _choice(body, text, tokens, reason, lengths.get(index, 0))
         lengths[index] = lengths.get(index, 0) + len(text)
-        return event({**head, "choices": [{**choice, "index": index, **more}], **tail})
+        return {**head, "choices": [{**choice, "index": index, **more}], **tail}
 
     for place, prompt in enumerate(job.prompts):
         if body.echo:
             echo = await _echo(state, request, job, prompt)
             for index in range(place * n, place * n + n):
-                yield chunk(index, echo.text, echo.tokens, None)
+                yield await long_event(await asyncio.to_thread(chunk, index, echo.text, echo.tokens, None))
     async with aclosing(merged([_deltas(state, request, job, prompt) for prompt in job.prompts])) as deltas:
         async for place, delta in deltas:
             index = place * n + delta.index
             if delta.completion is not None:
                 ended.append(delta.completion)
-                yield chunk(index, delta.text, [], delta.completion.finish_reason)
+                yield event(chunk(index, delta.text, [], delta.completion.finish_reason))
             elif delta.text or (delta.token_ids and (body.logprobs is not None or body.return_token_ids)):
                 more = {"token_ids": list(delta.token_ids)} if body.return_token_ids else {}
-                yield chunk(index, delta.text, _tokens(job, delta), None, **more)
+                yield event(chunk(index, delta.text, _tokens(job, delta), None, **more))
     if len(ended) < n * len(job.prompts):
         raise Refusal(502, "the model ended without an answer")
     if with_usage:

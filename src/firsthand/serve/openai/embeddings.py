@@ -11,7 +11,7 @@ from firsthand.message import Json
 from firsthand.model import CountingEmbedder, Embedder
 from firsthand.serve.admission.active_request import ActiveRequest
 from firsthand.serve.http.refusals import Refusal, bad
-from firsthand.serve.http.replies import Reply, reply
+from firsthand.serve.http.replies import Reply, long_reply
 from firsthand.serve.openai.openai_state import OpenAIState
 from firsthand.serve.openai.request_schema import EmbeddingRequest, read
 
@@ -47,7 +47,7 @@ async def embeddings(state: OpenAIState, request: ActiveRequest) -> Reply:
         for index, vector in enumerate(vectors)
     ]
     usage: Json = {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
-    return reply({"object": "list", "data": data, "model": embedder.name, "usage": usage})
+    return await long_reply({"object": "list", "data": data, "model": embedder.name, "usage": usage})
 
 
 async def _embed(embedder: Embedder, texts: list[str]) -> tuple[Iterable[Iterable[float]], int]:

@@ -4,8 +4,8 @@ Guarantees. **Append-only**: sampled ids are never re-encoded, and the ids up to
 of every longer conversation, whatever the template does to old turns. **No forged special tokens**: they come only from
 the template's own text; `<|im_end|>` in a message, a tool result or a tool's description is encoded as plain
 characters. Where a template changes content (Qwen3 drops old thoughts) the change is kept, unless some content names a
-special token: then that content is inserted unchanged. A template that hides content (escapes it to ASCII) while some
-content names a special token raises TemplateError.
+special token, or the change makes one of it (deleting `/think` in `<|im_/thinkend|>`): then that content is inserted
+unchanged. A template that hides content (escapes it to ASCII) while some names a special token raises TemplateError.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from firsthand.model import ToolSpec
 from firsthand.tokens.calls import call_parser
 from firsthand.tokens.calls.call_grammar import markup_of
 from firsthand.tokens.templates import template_messages
+from firsthand.tokens.templates.control_marks import ControlMarks
 from firsthand.tokens.templates.template_sandbox import SandboxedTemplate
 from firsthand.tokens.templates.template_variables import check_variables
 from firsthand.tokens.templates.untrusted_text import TextMasks
@@ -51,6 +52,7 @@ class ChatTemplate:
         """True if the template renders tools; otherwise they are described in the system prompt."""
         self.markup = markup_of(template)
         """The model's tool-call markup; None if unknown."""
+        self._marks = ControlMarks(map(tokenizer.text_of, tokenizer.special_ids))
         self._short_ids = "length != 9" in template
         self._remembered: OrderedDict[bytes, array[int]] = OrderedDict()
         self._lock = threading.Lock()
@@ -64,7 +66,9 @@ class ChatTemplate:
         Raises ConfigError unless they are a few short plain values.
         """
         other = copy(self)
-        other._variables = check_variables(variables, self._names_control)
+        other._variables = check_variables(
+            variables, lambda text: self._marks.may_forge(text) or self._names_control(text)
+        )
         return other
 
     def encode(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = (), *, reply: bool = True) -> list[int]:
@@ -147,29 +151,32 @@ class ChatTemplate:
         groups = self._groups(messages, tools)
         specs = [tool.to_json() for tool in tools] if self.knows_tools else []
         strings = _strings([groups, specs])
-        masks = TextMasks(strings, self._names_control)
+        masks = TextMasks(strings, lambda text: self._marks.may_forge(text) or self._names_control(text))
         sampled_group = (
             None if last is None else last + len(groups) - len(messages)
         )  # a system message may have been added in front
 
-        def rendered(safely: bool) -> str:
-            shown = masks.mask_within(specs, always=False) if safely else specs
-            shown_groups = [[masks.mask_message(entry) for entry in group] if safely else group for group in groups]
+        def rendered(shown_groups: list[list[Json]], shown: list[Json]) -> str:
             if sampled_group is None:
                 return self._render(_flat(shown_groups), shown, reply)
             return self._after_turn(shown_groups, sampled_group, masks.place, shown, reply)
 
-        safe, plain = masks.runs(rendered(True)), rendered(False)
+        masked_specs = masks.mask_within(specs, always=False)
+        masked = [[masks.mask_message(entry) for entry in group] for group in groups]
+        safe, plain = masks.runs(rendered(masked, masked_specs)), rendered(groups, specs)
         if safe is not None and "".join(run.text for run in safe) == plain:
             return safe
-        if not any(map(self._names_control, strings)):
-            return [TextRun(plain, True)]
+        names_control = any(map(self._names_control, strings))
         if safe is None:
-            raise TemplateError(
-                "a message names a control token, and the chat template escapes messages in a way that "
-                "hides which text is whose: remove the control token from the message"
-            )
-        return safe
+            tamed = None if names_control else rendered(self._marks.tamed(groups), self._marks.tamed(specs))
+            if tamed is None or self._controls(tamed) != self._controls(plain):
+                raise TemplateError(
+                    "a message names a control token, and the chat template escapes messages in a way that "
+                    "hides which text is whose: remove the control token from the message"
+                )
+            return [TextRun(plain, True)]
+        own = [name for run in safe if run.trusted for name in self._controls(run.text)]
+        return safe if names_control or own != self._controls(plain) else [TextRun(plain, True)]
 
     def _after_turn(
         self, groups: list[list[Json]], sampled_group: int, place: str, specs: list[Json], reply: bool
@@ -211,6 +218,10 @@ class ChatTemplate:
             "messages": messages, "tools": tools or None, "add_generation_prompt": reply, "add_bos": token.add_bos,
             "bos_token": token.text_of(token.bos_id), "eos_token": token.text_of(token.eos_id),
         })  # fmt: skip
+
+    def _controls(self, text: str) -> list[str]:
+        """Returns the special tokens in a text, in their order."""
+        return [token.content for _, token in self._tokenizer.find_special(text)]
 
     def _names_control(self, text: str) -> bool:
         return next(iter(self._tokenizer.find_special(text)), None) is not None
