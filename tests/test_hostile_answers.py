@@ -1,256 +1,190 @@
-"""Scoring 300,000 hostile characters is bounded, and rules made linear still find what the published ones do."""
+"""Replies of model endpoints that cost more than their bytes: values, choices, tool calls and pieces beyond measure."""
 
 from __future__ import annotations
 
-import inspect
-import re
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import replace
-from random import Random
+import asyncio
+import json
+import sys
 from typing import Any
 
+import httpx
 import pytest
 
-from firsthand.benchmarks import creative, crosswords, game24
-from firsthand.errors import FirsthandError
-from firsthand.patterns import code_act
-from firsthand.patterns.parts import actions, answers, fenced_code, self_tests, thoughts
-from firsthand.scorers import (
-    assertion,
-    choice,
-    code,
-    contained,
-    function_calls,
-    human_votes,
-    instructions,
-    match,
-    symbolic,
-    written,
-)
-from firsthand.scorers import text as text_scorers
-from firsthand.scorers.patches import patch, test_logs
-from firsthand.task import Task
-from firsthand.trace import Trace
-from thorough import part, repetitions
-
-NUM_CHARS = 300_000
-CPU_S = 3.0
-"""Far more than any scorer takes, and less than the shortest of what was quadratic."""
-EMPTY = Trace("t", "b", "a", {"name": "n"}, 0, 0, "2026-01-01T00:00:00+00:00", 0.0)
-TASK = Task(
-    "a",
-    "p",
-    choices=("one", "two"),
-    secret={
-        "answer": "1", "answers": ["one", "x"], "references": ["the cat sat"], "options": 4, "gold": 0, "board": "a" * 25,
-        "endings": ["a.", "b."], "calls": {"kind": "some"}, "numbers": "1 2 3 4",
-    },
-    metadata={"numbers": "1 2 3 4"},
-)  # fmt: skip
-NUMBER = replace(TASK, choices=(), hint="a number")
-ARGUMENTS: dict[str, dict[str, Any]] = {
-    "keywords:existence": {"keywords": ["correlated", "experiencing"]},
-    "keywords:frequency": {"keyword": "a b", "frequency": 2, "relation": "at least"},
-    "keywords:forbidden_words": {"forbidden_words": ["sleep", "cook"]},
-    "keywords:letter_frequency": {"letter": "c", "let_frequency": 2, "let_relation": "less than"},
-    "language:response_language": {"language": "hi"},
-    "length_constraints:number_sentences": {"num_sentences": 2, "relation": "at least"},
-    "length_constraints:number_paragraphs": {"num_paragraphs": 3},
-    "length_constraints:number_words": {"num_words": 300, "relation": "at least"},
-    "length_constraints:nth_paragraph_first_word": {"num_paragraphs": 2, "nth_paragraph": 1, "first_word": "a"},
-    "detectable_content:number_placeholders": {"num_placeholders": 2},
-    "detectable_content:postscript": {"postscript_marker": "P.P.S"},
-    "detectable_format:number_bullet_lists": {"num_bullets": 3},
-    "detectable_format:number_highlighted_sections": {"num_highlights": 2},
-    "detectable_format:multiple_sections": {"section_spliter": "SECTION", "num_sections": 2},
-    "combination:repeat_prompt": {"prompt_to_repeat": "a b"},
-    "startend:end_checker": {"end_phrase": "a b"},
-    "change_case:capital_word_frequency": {"capital_frequency": 2, "capital_relation": "at least"},
-}
-SCORERS = (
-    match.exact, match.normalised, match.numeric, match.flexible, match.strict, contained.string_match_all,
-    contained.string_match_part, contained.best_subspan_em, contained.contains_value, written.gsm8k_strict,
-    written.gsm8k_cot_strict, written.gsm8k_flexible, written.bbh_exact, written.simple_evals_letter,
-    written.mmlu_pro_letter, written.mmlu_pro_tiger, symbolic.boxed, symbolic.minerva, text_scorers.token_f1,
-    text_scorers.bleu, text_scorers.chrf, text_scorers.rouge_l, choice.acc, function_calls.function_calls,
-    creative.endings, crosswords.words, game24.solved, game24.solved_by_any,
-)  # fmt: skip
+from firsthand.errors import ModelError
+from firsthand.message import ToolCall, user
+from firsthand.model import Sampling
+from firsthand.providers import anthropic_wire, google_wire, openai_request
+from firsthand.providers import openai_wire as wire
+from firsthand.providers.endpoint_clients import MAX_REPLY_VALUES, asked_values, bounded_client
+from firsthand.providers.openai_wire import MAX_ARGUMENT_VALUES, MAX_CALLS
 
 
-def readers() -> dict[str, Callable[[str], Any]]:
-    """Everything that reads an answer, by name."""
-    found: dict[str, Callable[[str], Any]] = {
-        each.__name__: lambda text, each=each: each(TASK, replace(EMPTY, answer=text)) for each in SCORERS
-    }
-    for name in instructions.VERIFIERS:
-        arguments = ARGUMENTS.get(name, {})
-        found[name] = lambda text, name=name, arguments=arguments: instructions.follows(
-            text[: instructions.MAX_CHARS], name, arguments
-        )
-    for parser in test_logs.PARSERS:
-        found[f"log {parser}"] = lambda text, parser=parser: test_logs.read_log(text, parser)
-    return found | {
-        "versions": lambda text: instructions.versions(text[: instructions.MAX_CHARS]),
-        "completion": lambda text: code.answered_code(text, "def f(x):\n", "f"),
-        "program": lambda text: code.answered_code(text, "", "f"),
-        "calls": lambda text: function_calls.read_calls(text[: function_calls.MAX_CHARS - 10]),
-        "find_patch": patch.find_patch,
-        "read_patch": patch.read_patch,
-        "predicted output": lambda text: assertion.predicted(text, "output"),
-        "predicted input": lambda text: assertion.predicted(text, "input"),
-        "choice": lambda text: answers.extract_answer(text, TASK),
-        "number": lambda text: answers.extract_answer(text, NUMBER),
-        "vote": lambda text: answers.given_answer(text, NUMBER),
-        "items": lambda text: answers.listed(text, 5),
-        "normal form": answers.normal_form,
-        "action": actions.parse_action,
-        "fences": fenced_code.fenced_code,
-        "code action": fenced_code.first_action,
-        "final": code_act._FINAL.search,
-        "equal": lambda text: symbolic.comparison(text[:499], "x+1"),
-        "boxed text": lambda text: symbolic.comparison(text[-20_000:], "x+1"),
-        "own tests": self_tests._RESULT.findall,
-        "votes": lambda text: thoughts.count_votes(3, [text]),
-        "last word": thoughts.last_word,
-        "verdict": human_votes._WRITTEN.findall,
-    }
+def steps(work: Any) -> int:
+    """The lines of Python that work takes, which no busy machine changes."""
+    taken = 0
 
+    def trace(*_: Any) -> Any:
+        nonlocal taken
+        taken += 1
+        return trace
 
-UNITS = (
-    "<", ">", "<<a>>", "*", "* ", "*a*", "**a**", "-", "- a", "\n", "\n\n", "\n ", "\n* ", "\n*", "\n-", " ", "\t", " \n",
-    "\r", "\r\n", "0", "9", "1,", "1.", ".1", "1 ", "1/", "1/2 ", "-1", "$1", "+", "1+", "(1+", "(", "()", ")", "[", "[]",
-    "]", "[[A]]", "{", "{}", "}", "\\boxed{", "\\boxed{}", "\\", "\\\\", "\\frac{", "\\text{", "\\sqrt", "^", "_", "_{",
-    "a", "a ", "A", "A\n", "aB", "the ", "The answer is ", "the answer is", "answer is (", "Answer:", "Answer: A", "#### ",
-    "#### 1", '"', "'", '"a"', "`", "```", "```\n", "```python\n", "=", "==", "x=", "assert ", "[ANSWER]", "f(x=1)", "f(",
-    "f(x=[", "f(x=-", "f.", "x,", "Action: ", "Action", "Final Answer:", "diff --git a/x b/x\n", "--- a/x\n+++ b/x\n",
-    "@@ -1,1 +1,1 @@\n", "<patch>", "</patch>", "own test 1: ", "p.", "p. p. s", "SECTION 1\n", "***", "******", "\u3000",
-    "\u00a0", "\u2028", "\x85", "e\u0301", "\u0301", "\ufdfa", "ß", "İ", "\U0001f600", "\ud800", "\x00", "\x1f", "中", "ا",
-    "٠", "²", ".", "...", "?!", ". ", "Mr. ", "!'\")", "w-", "a-b.", "Step 1: ", "1) ", "best choice is", "a b c d e\n",
-    "coherency score is ", "PASSED ", "a PASSED\n", "\x1b[1m", "_ a.py:b ", "x (a.b) ... ", "if x:\n", "def f():\n",
-    "lambda:", "not ", "await ", "x if x else ", "f'{", "#", '{"a":', "[1,", "1e9", "\\sin ", "\\log_", "&", "\\cup", "!",
-    "|", "%", "~",
-)  # fmt: skip
-"""Each is repeated, alone and in pairs, to NUM_CHARS."""
-FRAMED = (
-    ("<<", "a", ""), ("", "<", ">"), ("\n", "\n* ", ""), ("a", " ", "b"), ("Answer:", " ", "z"), ("answer is", " ", "x"),
-    ("*", " ", "*"), ("[", "\n", "]"), ("1", " ", "/"), ("1,", "0", ""), ("-", "0", "."), ("\\boxed{", "{", ""),
-    ("\\boxed{1", " ", "}"), ("def f", "\n", "x"), ("f(x='", "a", "')"), ("f(", "x=1,", ")"), ("p", ".", " s"),
-    ("x", "\r", "\n"), (". ", "\n", "a"), (".", ")", "A"), (".", " ", "A"), ("#### ", "9", ""), ("```python\n", "a\n", ""),
-)  # fmt: skip
-QUADRATIC = (
-    ("mmlu_pro_tiger", "", "<"), ("length_constraints:number_sentences", "", "?!"), ("gsm8k_flexible", "-", "0"),
-    ("detectable_content:number_placeholders", "", "["), ("detectable_content:postscript", "a", " "),
-    ("detectable_format:number_bullet_lists", "", "\n"), ("detectable_format:title", "", "<"), ("completion", "", "A\n"),
-    ("boxed text", "1", " "), ("boxed", "\\boxed{1", " "),
-)  # fmt: skip
-"""What was, and the beginning and the unit of a text that showed it."""
-
-
-def repeated(unit: str) -> str:
-    return (unit * (NUM_CHARS // len(unit) + 1))[:NUM_CHARS]
-
-
-@contextmanager
-def bounded(name: str) -> Iterator[None]:
-    """Fails if the block needs more than CPU_S seconds of this process's own time, however busy the machine is."""
-
-    def stop(*_: object) -> None:
-        raise AssertionError(f"{name} takes more than {CPU_S:g} s of processor time")
-
-    before = signal.signal(signal.SIGVTALRM, stop)
-    signal.setitimer(signal.ITIMER_VIRTUAL, CPU_S)
+    sys.settrace(trace)
     try:
-        yield
+        work()
     finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
+        sys.settrace(None)
+    return taken
 
 
-def read_all(texts: dict[str, str]) -> None:
-    for name, read in readers().items():
-        for of, text in texts.items():
-            with bounded(f"{name} of {of}"), suppress(FirsthandError):
-                assert not inspect.isawaitable(read(text))
+def openai_calls(n: int) -> Any:
+    stream = wire.StreamedAnswer()
+    piece = {"function": {"name": "f", "arguments": "{"}}
+    for number in range(n):
+        stream.add({"choices": [{"delta": {"tool_calls": [{"index": number, "id": f"c{number}", **piece}]}}]})
+    for _ in range(n):
+        stream.add({"choices": [{"delta": {"tool_calls": [{"index": 0, "function": {"arguments": "}"}}]}}]})
+    return stream
 
 
-@pytest.mark.parametrize("name, begin, unit", QUADRATIC)
-def test_what_was_quadratic_is_bounded(name: str, begin: str, unit: str) -> None:
-    with bounded(name):
-        readers()[name](f"{begin}{repeated(unit)}x")
+def anthropic_calls(n: int, kind: str = "tool_use") -> Any:
+    stream = anthropic_wire.MessageStream()
+    for number in range(n):
+        block = {"type": kind, "name": "f", "id": f"c{number}"}
+        stream.add({"type": "content_block_start", "index": number, "content_block": block})
+    return stream
 
 
-@pytest.mark.slow
-def test_all_that_reads_an_answer_is_bounded() -> None:
-    read_all({repr(unit): repeated(unit) for unit in part(UNITS, 5)})
-    read_all({repr(frame): frame[0] + repeated(frame[1]) + frame[2] for frame in FRAMED})
-    rng = Random(4)
-    pairs = ["".join(rng.sample(UNITS, 2)) for _ in range(repetitions(80, 10))]
-    read_all({repr(pair): repeated(pair) for pair in pairs})
+def google_calls(n: int) -> Any:
+    stream = google_wire.CandidateStream()
+    for _ in range(n):
+        stream.add({"candidates": [{"content": {"parts": [{"functionCall": {"name": "f"}}]}}]})
+    return stream
 
 
-# -- the published rules, as they are written, on short texts --
+@pytest.mark.parametrize("calls", [openai_calls, anthropic_calls, google_calls])
+def test_tool_calls_of_a_stream_take_time_in_proportion_and_end_at_a_thousand(calls: Any) -> None:
+    assert steps(lambda: calls(400)) < 2.2 * steps(lambda: calls(200))
+    stream = calls(MAX_CALLS)
+    assert len(stream.completion().message.tool_calls) == MAX_CALLS
+    assert [call.index for call in stream.take_calls()][-1] in (0, MAX_CALLS - 1)
+    with pytest.raises(ModelError, match=r"^it calls more than 1,000 tools in one answer: ask for fewer at once$"):
+        calls(MAX_CALLS + 1)
 
 
-def short_texts(alphabet: tuple[str, ...], count: int = 4000) -> Iterator[str]:
-    rng = Random(9)
-    for _ in range(count):
-        yield "".join(rng.choice(alphabet) for _ in range(rng.randrange(14)))
+def test_blocks_that_are_no_calls_do_not_slow_the_calls_between_them() -> None:
+    def mixed(n: int) -> None:
+        stream = anthropic_calls(n, "text")
+        stream.add({"type": "content_block_start", "index": n, "content_block": {"type": "tool_use", "name": "f"}})
+        for _ in range(n):
+            delta = {"type": "input_json_delta", "partial_json": " "}
+            stream.add({"type": "content_block_delta", "index": n, "delta": delta})
+
+    assert steps(lambda: mixed(400)) < 2.2 * steps(lambda: mixed(200))
 
 
-def published_bullets(text: str) -> int:
-    stars = re.findall(r"^\s*\*[^\*].*$", text, flags=re.MULTILINE)
-    return len(stars) + len(re.findall(r"^\s*-.*$", text, flags=re.MULTILINE))
+def test_a_block_that_is_opened_anew_starts_anew_and_calls_keep_their_order() -> None:
+    stream = anthropic_wire.MessageStream()
+
+    def opened(index: int, kind: str) -> None:
+        block = {"type": kind, "name": f"f{index}", "id": f"c{index}", "text": "t"}
+        stream.add({"type": "content_block_start", "index": index, "content_block": block})
+        delta = {"type": "input_json_delta", "partial_json": '{"a": 1}'}
+        stream.add({"type": "content_block_delta", "index": index, "delta": delta})
+
+    for index, kind in ((4, "tool_use"), (2, "tool_use"), (4, "tool_use"), (2, "text"), (6, "tool_use")):
+        opened(index, kind)
+    assert [piece.index for piece in stream.take_calls() if piece.name] == [0, 0, 1, 1]
+    calls = stream.completion().message.tool_calls
+    assert calls == (ToolCall("c4", "f4", {"a": 1}), ToolCall("c6", "f6", {"a": 1}))
+    assert stream.completion().message.text == "t"
 
 
-def test_bullets_are_counted_as_published() -> None:
-    for text in short_texts(("*", "-", "a", " ", "\n", "\n", "\t", "\r", "\x0b", "\u2028")):
-        if text.strip():
-            assert instructions._bullets(text, num_bullets=published_bullets(text)), text
+def test_pieces_of_text_are_joined_once() -> None:
+    anthropic, google = anthropic_wire.MessageStream(), google_wire.CandidateStream()
+    for piece in ("a", "b" * 100, "c"):
+        delta = {"type": "text_delta", "text": piece}
+        anthropic.add({"type": "content_block_delta", "index": 0, "delta": delta})
+        google.add({"candidates": [{"content": {"parts": [{"text": piece}]}}]})
+    whole = "a" + "b" * 100 + "c"
+    assert anthropic.completion().message.text == whole == google.completion().message.text
+    held = [*anthropic._blocks.values(), *google._parts]
+    assert all(len(str(each.get("text"))) < 100 for each in held), "no piece is copied when the next one comes"
 
 
-def test_titles_and_placeholders_are_found_as_published() -> None:
-    for text in short_texts(("<", "<<", ">", ">>", "a", " ", "\n", "[", "]")):
-        titles = [each for each in re.findall(r"<<[^\n]+>>", text) if each.lstrip("<").rstrip(">").strip()]
-        assert instructions._title(text) is bool(titles), text
-        assert instructions._num_placeholders(text) == len(re.findall(r"\[.*?\]", text)), text
+def test_arguments_in_strings_are_counted_over_all_calls_of_an_answer() -> None:
+    def body(*values: int) -> dict[str, Any]:
+        written = [json.dumps({"a": [0] * number}) for number in values]
+        calls = [{"id": "c", "function": {"name": "f", "arguments": each}} for each in written]
+        return {"choices": [{"message": {"content": None, "tool_calls": calls}}]}
+
+    half = MAX_ARGUMENT_VALUES // 2
+    (found,) = wire.read_completions(body(half - 1, half - 1))
+    assert [len(call.arguments["a"]) for call in found.message.tool_calls] == [half - 1] * 2
+    with pytest.raises(ModelError, match="the arguments of its tool calls hold more than 200,000 values"):
+        wire.read_completions(body(half - 1, half))
+    prose = json.dumps({"text": "[,{" * MAX_ARGUMENT_VALUES})
+    call = {"id": "c", "function": {"name": "write", "arguments": prose}}
+    (found,) = wire.read_completions({"choices": [{"message": {"tool_calls": [call]}}]})
+    assert len(found.message.tool_calls[0].arguments["text"]) == 3 * MAX_ARGUMENT_VALUES, "a long text is one value"
 
 
-def test_postscripts_are_found_as_published() -> None:
-    for text in short_texts(("p", "p.", ".", "s", "S", " ", "\n", "a", "P.S.")):
-        for marker, pattern in {
-            "P.P.S": r"\s*p\.\s?p\.\s?s.*$", "P.S.": r"\s*p\.\s?s\..*$", "a s": r"\s*a s.*$", "a|p": r"\s*a|p.*$",
-        }.items():  # fmt: skip
-            published = re.findall(pattern, text.lower(), flags=re.MULTILINE)
-            assert instructions._postscript(text, postscript_marker=marker) is bool(published), (text, marker)
+def test_no_more_choices_are_read_than_were_asked_for() -> None:
+    choices: list[Any] = [{"index": 3 - n, "message": {"content": str(n)}} for n in range(4)]
+    body = {"choices": choices, "usage": {"completion_tokens": 8}}
+    found = wire.read_completions(body, most=2)
+    assert [each.message.text for each in found] == ["3", "2"] and [each.usage.completion_tokens for each in found] == [
+        4,
+        4,
+    ]
+    assert len(wire.read_completions(body)) == 4
 
 
-def test_sentences_end_where_they_did() -> None:
-    before = re.compile(r"[.?!]+[\"'”’)\]*]*(?=\s+[^\sa-z])")
-    for text in short_texts((".", "?", "!", '"', ")", " ", "\n", "A", "b", "Mr", "e.g", "*")):
-        assert [each.span() for each in before.finditer(text)] == [
-            each.span() for each in instructions._END.finditer(text)
-        ], text
+def asked(raw: bytes, more: int = 0, **settings: Any) -> httpx.Response:
+    async def ask() -> httpx.Response:
+        asked_values.set(more)
+        options = {"timeout_s": 5, "max_reply_bytes": 1 << 20, "max_reply_values": 10, "follow_redirects": False}
+        async with bounded_client(httpx, **{**options, **settings}) as client:
+            kind = {"content-type": "application/json; charset=utf-16"}
+            client._transport = httpx.MockTransport(lambda request: httpx.Response(500, headers=kind, stream=Body(raw)))
+            reply: httpx.Response = await client.get("http://h/")
+            return reply
+
+    return asyncio.run(ask())
 
 
-def test_the_harness_number_is_the_published_one() -> None:
-    def published(text: str) -> str:
-        for pattern in (",", r"\$", r"(?s).*#### ", r"\.$"):
-            text = re.sub(pattern, "", text)
-        return text.lower()
+class Body(httpx.AsyncByteStream):
+    def __init__(self, raw: bytes):
+        self.raw = raw
 
-    for text in short_texts(("#### ", "#", "###", " ", ".", ",", "$", "1", "A", "\n")):
-        assert written.harness_number(text) == published(text), text
-
-
-def test_the_tiger_rule_is_the_published_one() -> None:
-    published = re.compile(r".*[aA]nswer:\s*([A-J])")
-    for text in short_texts(("answer:", "Answer:", "nswer:", "A", "B", "K", " ", "\n", "x", ":")):
-        found = published.search(text)
-        assert written._tiger_answer(text) == (found and found.group(1)), text
+    async def __aiter__(self) -> Any:
+        for at in range(0, len(self.raw), 7):
+            yield self.raw[at : at + 7]
 
 
-def test_hundreds_of_factors_are_no_answer_and_no_error() -> None:
-    for text in ("1e" * 240, "ab1" * 160, "the " * 120, "1j" * 200):
-        assert symbolic.comparison(text, "x+1")[0] is False
+def test_the_values_of_a_reply_are_counted_before_an_sdk_decodes_it_errors_too() -> None:
+    assert asked(b"[{},{},{},{},0,0]").text == "[{},{},{},{},0,0]"
+    told = r"^it sent more than 10 JSON values: ask for less at once$"
+    for raw in (b"[{},{},{},{},0,0,0]", b'data: "\r' + b"data: {},{},{}\r" * 3):
+        with pytest.raises(ModelError, match=told):
+            asked(raw)
+    assert asked(b"[{},{},{},{},0,0,0]", more=1).text == "[{},{},{},{},0,0,0]"
+    assert asked(b'{"text": "' + b"[,{" * 99 + b'"}').status_code == 500
+    assert asked("[]".encode("utf-16")).text != "[]", "no charset but UTF-8, whose values are counted"
+    with pytest.raises(ModelError, match="where JSON was expected"):
+        wire.parse('{"a": 1}'.encode("utf-16"))
+    assert wire.parse(b'\xef\xbb\xbf{"a": 1}') == {"a": 1}
+
+
+def test_log_probs_and_token_ids_that_were_asked_for_fit_within_the_bound() -> None:
+    sampling = Sampling(max_tokens=4096, top_logprobs=20)
+    body = openai_request.request("m", [user("hi")], sampling, (), 8, token_ids=True, limit="max_tokens")
+    spelled = {"token": " the", "logprob": -0.5, "bytes": [32, 116, 104, 101]}
+    token = json.dumps({**spelled, "top_logprobs": [spelled] * 20}).encode()
+    marks = sum(token.count(mark) for mark in (b",", b"[", b"{")) + 2
+    assert 8 * 4096 * marks < MAX_REPLY_VALUES + openai_request.reply_values(body)
+    plain = openai_request.request(
+        "m", [user("hi")], Sampling(max_tokens=9), (), 1, token_ids=False, limit="max_tokens"
+    )
+    assert openai_request.reply_values(plain) == 0 == openai_request.reply_values({})
+    echo = {"prompt": "a" * 1000, "max_tokens": 1, "echo": True, "logprobs": 1}
+    assert openai_request.reply_values(echo) > 16_000

@@ -36,6 +36,7 @@ from firsthand.patterns.react import react
 from firsthand.providers import openai_wire as wire
 from firsthand.providers.openai import OpenAIModel, open_model
 from firsthand.providers.openai_errors import Endpoint, retry_after_s
+from firsthand.providers.sse_events import sse_data
 from firsthand.rollout import rollout
 from firsthand.task import Task
 from firsthand.tools.calculator import calculator
@@ -1004,7 +1005,7 @@ def test_events_are_the_same_however_the_bytes_are_cut(texts, size):
             for at in range(0, len(raw), size):
                 yield raw[at : at + size]
 
-        return [data async for data in wire.sse_data(chunks())]
+        return [data async for data in sse_data(chunks())]
 
     assert asyncio.run(read()) == texts
 

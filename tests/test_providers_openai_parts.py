@@ -12,6 +12,7 @@ from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, assi
 from firsthand.model import CallDelta, Completion, Likelihood, Sampling, ToolSpec, Usage
 from firsthand.providers import openai_wire as wire
 from firsthand.providers.openai_request import messages, request, structure
+from firsthand.providers.sse_events import sse_data
 
 ADD = ToolSpec("add", "Adds.", {"type": "object", "properties": {"a": {"type": "integer"}}})
 
@@ -355,7 +356,7 @@ def test_events_are_split_at_blank_lines_however_they_come():
             for at in range(0, len(stream), size):
                 yield stream[at : at + size]
 
-        return [data async for data in wire.sse_data(chunks())]
+        return [data async for data in sse_data(chunks())]
 
     assert all(asyncio.run(split(size)) == expected for size in (1, 2, 7, 1000))
     stream, expected = b"data: one\n\nevent: end", ["one"]

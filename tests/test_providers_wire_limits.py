@@ -12,6 +12,7 @@ from firsthand.model import CallDelta, Completion, Likelihood, Sampling, ToolSpe
 from firsthand.providers import anthropic_wire, google_wire
 from firsthand.providers import openai_wire as wire
 from firsthand.providers.openai_request import messages, request
+from firsthand.providers.sse_events import sse_data
 
 ADD, SUB = ToolSpec("add", "Adds.", {"type": "object"}), ToolSpec("sub", "Takes.", {"type": "object", "title": "s"})
 CALL = ToolCall("c1", "add", {"a": 1})
@@ -314,7 +315,7 @@ def test_an_event_of_a_stream_ends_at_its_empty_line_alone():
             yield each
 
     async def events(*given):
-        return [each async for each in wire.sse_data(chunks(*given))]
+        return [each async for each in sse_data(chunks(*given))]
 
     def read(*given):
         return asyncio.run(events(*given))

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 
 import firsthand.runs.store as run_store
@@ -93,13 +94,14 @@ def test_a_collector_that_is_busy_is_asked_three_times_and_one_that_refuses_once
         slept.clear()
         left = list(statuses)
 
-        def post(url: str, left: Any = left, **body: Any) -> Any:
+        def answer(request: httpx.Request, left: Any = left) -> httpx.Response:
             status = left.pop(0)
             if status is None:
                 raise OSError("gone")
-            return SimpleNamespace(status_code=status)
+            return httpx.Response(status)
 
-        assert sender._sent(SimpleNamespace(post=post), [named("n")]) is sent, statuses
+        with httpx.Client(transport=httpx.MockTransport(answer)) as client:
+            assert sender._sent(client, [named("n")]) is sent, statuses
         assert slept == [pytest.approx(each) for each in (0.2, 0.8, 3.2)[:waits]]
 
 
@@ -145,8 +147,6 @@ def test_a_forked_process_starts_a_sender_of_its_own_and_waits_for_none_that_is_
 
 
 def test_headers_that_are_given_win_over_the_environment_and_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    import httpx
-
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", " a = %20b ,content-type=x")
     assert _headers(" a = %20b%2C ,=v,b,c==") == {"a": " b,", "": "v", "c": "="}
     came: list[httpx.Request] = []

@@ -61,11 +61,13 @@ def test_a_page_of_the_hub_is_an_object_or_an_error_with_advice(monkeypatch: pyt
     assert told.startswith("some/sums: JSONDecodeError from the hub (Expecting property") and told.endswith(f"; {hint}")
     told = refused(DownloadError, page, 200, httpx.ConnectError("no route"))
     assert told == f"some/sums: ConnectError from the hub (no route); {hint}"
-    assert "RecursionError" in refused(DownloadError, page, 200, b"[" * 100_000)
+    assert "nested too deep" in refused(DownloadError, page, 200, b"[" * 100_000)
+    told = "some/sums: the hub's answer is no page of rows: it "
+    assert refused(DownloadError, page, 200, b"[" * 2_000_001) == f"{told}sent more than 2,000,000 JSON values"
     monkeypatch.setattr(datasets, "MAX_PAGE_BYTES", 1 << 20)
     exact = b'{"a": "' + b"x" * ((1 << 20) - 9) + b'"}'
     assert len(exact) == 1 << 20 and page(body=exact)["a"][:2] == "xx"
-    assert refused(DownloadError, page, 200, exact + b" ") == "some/sums: the hub sent more than 1 MiB for one page"
+    assert refused(DownloadError, page, 200, exact + b" ") == f"{told}sent more than 1048576 bytes"
 
 
 @contextmanager

@@ -159,7 +159,7 @@ def test_what_a_search_service_answers_wrongly_is_told_without_the_key() -> None
     space = b" " * (MAX_BYTES - 1)
     assert asked(answer(space + b"5")) == 5
     for body, said in (
-        (answer(space + b"55"), f"brave answers with more than {MAX_BYTES} bytes: ask for less"),
+        (answer(space + b"55"), f"brave gave no answer that can be read: it sent more than {MAX_BYTES} bytes"),
         (answer(b"{}", "401 X"), "brave answers with status 401: the key is not accepted"),
         (answer(b"{}", "403 X"), "brave answers with status 403: the key is not accepted"),
         (answer(b"{}", "429 X"), "brave answers with status 429: too many searches: wait a while"),

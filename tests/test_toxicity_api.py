@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import httpx
 import pytest
 
 from firsthand import catalog
 from firsthand.errors import ConfigError, ModelError
 from firsthand.scorers.toxicity_api import _reason, toxicity_api
+from firsthand.system.bounded_reply import Reply
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -209,4 +209,4 @@ def test_the_reason_of_a_refusal_is_its_message_or_else_its_text() -> None:
         ('{"error": {"message": "' + "z" * 201 + '"}}', "z" * 200),
         ("[" * 100_000, "[" * 200),
     ):
-        assert _reason(httpx.Response(403, text=body)) == reason, body[:40]
+        assert _reason(Reply(403, body.encode())) == reason, body[:40]

@@ -226,7 +226,7 @@ def test_an_answer_with_errors_is_refused_and_null_rows_are_none(monkeypatch: py
         if fits:
             assert [*records.get(["0001"])] == ["0001"]
             continue
-        with pytest.raises(StoreError, match=r"^Weaviate cannot answer in 'K': its reply is longer than 0 MiB$"):
+        with pytest.raises(StoreError, match=rf"^Weaviate cannot answer in 'K': it sent more than {limit} bytes$"):
             records.get(["0001"])
     monkeypatch.undo()
     wire.answers = [(404, b"no  such\npath")]

@@ -25,6 +25,7 @@ from firsthand.model import Usage
 from firsthand.runs import store
 from firsthand.runs.run_folder import Run
 from firsthand.runs.run_names import DATABASE
+from firsthand.system.bounded_reply import status_of
 from firsthand.task import Task
 
 MAX_WAITING = 20_000
@@ -113,7 +114,7 @@ class OtlpSender:
         headers = {"content-type": "application/json", "content-encoding": "gzip", **self._headers}
         for number in range(3):
             try:
-                status = client.post(self.url, content=body, headers=headers).status_code
+                status = status_of(client, client.build_request("POST", self.url, content=body, headers=headers))
                 if status < 300:
                     return True
                 if status not in (429, 502, 503, 504):

@@ -13,7 +13,8 @@ import importlib
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from firsthand.errors import ConfigError, MissingExtra, ModelError, TransientError
@@ -22,11 +23,13 @@ from firsthand.model import Completion, Delta, Prompt, Sampling, Scored, ToolSpe
 from firsthand.providers import anthropic_wire as wire
 from firsthand.providers.endpoint_clients import MAX_REPLY_BYTES, LoopClients, bounded_client, together
 from firsthand.providers.openai_errors import Endpoint, checked_key, shown_address, split_address
-from firsthand.providers.openai_wire import clip, json_object, parse, sendable, sse_data
+from firsthand.providers.openai_wire import clip, json_object, parse, sendable
 from firsthand.providers.output_validation import check
+from firsthand.providers.sse_events import sse_data
 from firsthand.providers.supported_settings import check_conversation, check_supported, no_scores
 from firsthand.system import trace_context
 
+T = TypeVar("T")
 _ANTHROPIC = "https://api.anthropic.com"
 _KEY, _TOKEN, _URL = "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"
 _HINT = "without /v1, such as https://api.anthropic.com"
@@ -117,7 +120,7 @@ class AnthropicModel:
             async for event in events:
                 if event.get("type") == "error":
                     raise self._reported(event)
-                if text := answer.add(event):
+                if text := self._read(partial(answer.add, event)):
                     yield Delta(text)
                 for call in answer.take_calls():
                     yield Delta("", call=call)
@@ -205,10 +208,9 @@ class AnthropicModel:
     def _spelled(self, body: Any) -> Any:
         return json_object(body).get("error") or body
 
-    def _read(self, read: Any) -> Completion:
+    def _read(self, read: Callable[[], T]) -> T:
         try:
-            completion: Completion = read()
-            return completion
+            return read()
         except ModelError as error:
             raise self._faults.garbled(error) from None
 

@@ -6,6 +6,7 @@ with its signature, and goes back unchanged. Not included: images, documents, ci
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from firsthand.errors import ConfigError, ModelError
 from firsthand.message import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from firsthand.model import CallDelta, Completion, FinishReason, Sampling, ToolSpec, Usage
-from firsthand.providers.openai_wire import clean, clip, count, json_object, read_call
+from firsthand.providers.openai_wire import CallReader, check_number_of_calls, clean, clip, count, json_object
 
 _FINISH: dict[str, FinishReason] = {
     "max_tokens": "length",
@@ -98,7 +99,8 @@ def read_completion(body: Json) -> Completion:
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
         held = clip(", ".join(body), 80) or "nothing"
         raise ModelError(f"its reply holds no content but {held}: check that it speaks Anthropic's API")
-    parts = [part for i, block in enumerate(blocks) if (part := _part(block, i)) is not None]
+    reader = CallReader()
+    parts = [part for i, block in enumerate(blocks) if (part := _part(block, i, reader)) is not None]
     calls = any(isinstance(part, ToolCall) for part in parts)
     if not any(isinstance(part, Text | ToolCall) for part in parts):
         parts.append(Text(""))
@@ -125,13 +127,13 @@ def read_usage(body: Any) -> Usage:
     )
 
 
-def _part(block: Json, position: int) -> Part | None:
+def _part(block: Json, position: int, reader: CallReader) -> Part | None:
     kind = block.get("type")
     if kind == "text":
         text = block.get("text")
         return Text(clean(text)) if isinstance(text, str) and text else None
     if kind == "tool_use":
-        return read_call(
+        return reader.read(
             {"id": block.get("id"), "function": {"name": block.get("name"), "arguments": block.get("input")}}, position
         )
     if kind in _THINKING:
@@ -147,6 +149,10 @@ class MessageStream:
     def __init__(self) -> None:
         self.finished = False
         self._blocks: dict[int, Json] = {}
+        self._written: dict[int, dict[str, list[str]]] = {}
+        """The pieces of each block's fields, joined at the end: joining each time takes the square of their number."""
+        self._calls: list[int] = []
+        """The indexes of the blocks that are tool calls, in order."""
         self._usage: Json = {}
         self._stop: Any = None
         self._stop_sequence: Any = None
@@ -160,6 +166,8 @@ class MessageStream:
         elif kind == "content_block_start":
             block = dict(json_object(event.get("content_block")))
             self._blocks[index] = block
+            self._written.pop(index, None)
+            self._note_call(index, is_call=block.get("type") == "tool_use")
             if block.get("type") == "tool_use":
                 block["input"] = ""  # it comes as pieces of JSON
                 name = block.get("name")
@@ -185,7 +193,7 @@ class MessageStream:
 
     def completion(self) -> Completion:
         """Returns the whole answer."""
-        blocks = [block for _, block in sorted(self._blocks.items())]
+        blocks = [block | self._joined(index) for index, block in sorted(self._blocks.items())]
         ended = {"stop_reason": self._stop, "stop_sequence": self._stop_sequence}
         return read_completion({"content": blocks, **ended, "usage": self._usage})
 
@@ -200,8 +208,11 @@ class MessageStream:
             piece = delta.get(field)
             if delta.get("type") != kind or not isinstance(piece, str):
                 continue
-            so_far = block.get(into)
-            block[into] = (so_far if isinstance(so_far, str) else "") + piece
+            written = self._written.setdefault(index, {})
+            if into not in written:
+                so_far = block.get(into)
+                written[into] = [so_far if isinstance(so_far, str) else ""]
+            written[into].append(piece)
             if kind == "input_json_delta" and block.get("type") == "tool_use" and piece:
                 self._pieces.append(CallDelta(self._place(index), arguments=piece))
             return clean(piece) if kind == "text_delta" else ""
@@ -209,7 +220,20 @@ class MessageStream:
 
     def _place(self, index: int) -> int:
         """Returns the number of a call within the answer."""
-        return sum(block.get("type") == "tool_use" for at, block in self._blocks.items() if at < index)
+        return bisect_left(self._calls, index)
+
+    def _note_call(self, index: int, *, is_call: bool) -> None:
+        """Keep whether the block of an index is a tool call."""
+        place = self._place(index)
+        known = self._calls[place : place + 1] == [index]
+        if is_call and not known:
+            check_number_of_calls(len(self._calls))
+            self._calls.insert(place, index)
+        elif known and not is_call:
+            del self._calls[place]
+
+    def _joined(self, index: int) -> Json:
+        return {field: "".join(pieces) for field, pieces in self._written.get(index, {}).items()}
 
 
 def _counts(usage: Any) -> Json:

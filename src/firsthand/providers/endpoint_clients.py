@@ -10,9 +10,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from firsthand.errors import ModelError
+from firsthand.errors import DataError, ModelError
 from firsthand.loop.concurrency import first_error
 from firsthand.providers.openai_wire import clip
+from firsthand.system.bounded_reply import BodyCount, check_uncompressed
 
 T = TypeVar("T")
 Opener = Callable[[], tuple[Any, Callable[[], Awaitable[None]]]]
@@ -20,7 +21,10 @@ Opener = Callable[[], tuple[Any, Callable[[], Awaitable[None]]]]
 opened_replies: ContextVar[list[Any] | None] = ContextVar("opened_replies", default=None)
 """Collects the replies of this task that begin, for one whose SDK does not close them."""
 CONNECT_TIMEOUT_S = 10.0
-MAX_REPLY_BYTES = 64 << 20
+MAX_REPLY_BYTES, MAX_REPLY_VALUES = 64 << 20, 2_000_000
+"""Bounds of a reply, or of a whole stream: 100,000 events of 20 values."""
+asked_values: ContextVar[int] = ContextVar("asked_values", default=0)
+"""JSON values beyond the bound that this task's request asked for: log-probs and token ids."""
 
 
 class LoopClients:
@@ -56,6 +60,7 @@ def bounded_client(
     *,
     timeout_s: float,
     max_reply_bytes: int,
+    max_reply_values: int = MAX_REPLY_VALUES,
     follow_redirects: bool,
     unsent_headers: Sequence[str] = (),
     only_origin: str = "",
@@ -67,28 +72,30 @@ def bounded_client(
     """
 
     class BoundedReply(library.AsyncByteStream):  # type: ignore[misc]
-        """Limits the bytes of a reply."""
+        """Limits the bytes of a reply and its JSON values, which an SDK decodes before we see them."""
 
         def __init__(self, inner: Any):
             self._inner = inner
+            self._count = BodyCount(max_reply_bytes, max_reply_values + asked_values.get())
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
-            size_bytes = 0
             async for chunk in self._inner:
-                size_bytes += len(chunk)
-                if size_bytes > max_reply_bytes:
-                    raise ModelError(
-                        f"it sent more than {max_reply_bytes} bytes: ask for less, or raise max_reply_bytes"
-                    )
+                try:
+                    self._count.add(chunk)
+                except DataError as error:
+                    hint = ", or raise max_reply_bytes" if "bytes" in str(error) else " at once"
+                    raise ModelError(f"{error}: ask for less{hint}") from None
                 yield chunk
 
         async def aclose(self) -> None:
             await self._inner.aclose()
 
     async def bound(response: Any) -> None:
-        encoding = response.headers.get("content-encoding", "identity")
-        if encoding != "identity":  # a small compressed body could expand without limit
-            raise ModelError(f"it compressed its reply as {clip(encoding, 40)!r}, unrequested: turn compression off")
+        try:
+            check_uncompressed(response.headers)
+        except DataError as error:
+            raise ModelError(str(error)) from None
+        response.encoding = "utf-8"  # in another one the values could not be counted
         response.stream = BoundedReply(response.stream)
         if (opened := opened_replies.get()) is not None:
             opened.append(response)

@@ -14,7 +14,8 @@ import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -30,8 +31,11 @@ from firsthand.providers.output_validation import check
 from firsthand.providers.supported_settings import check_conversation, check_supported, no_scores
 from firsthand.system import trace_context
 
+T = TypeVar("T")
 _GOOGLE = "https://generativelanguage.googleapis.com"
 _KEYS, _URL = ("GOOGLE_API_KEY", "GEMINI_API_KEY"), "GOOGLE_GEMINI_BASE_URL"
+_MAX_REPLY_VALUES = 500_000
+"""The SDK makes an object of 600 bytes of each; a reply has no log-probs, and each chunk of a stream many tokens."""
 _HINT = "without a version, such as https://generativelanguage.googleapis.com"
 
 
@@ -111,7 +115,7 @@ class GoogleModel:
         answer = wire.CandidateStream()
         async with aclosing(self._chunks(self._request(prompt, sampling, tools))) as chunks:
             async for chunk in chunks:
-                if text := answer.add(chunk):
+                if text := self._read(partial(answer.add, chunk)):
                     yield Delta(text)
                 for call in answer.take_calls():
                     yield Delta("", call=call)
@@ -186,17 +190,20 @@ class GoogleModel:
             headers["retry-after"] = wait
         return self._faults.status(status, body, {key.lower(): value for key, value in headers.items()})
 
-    def _read(self, read: Any) -> Completion:
+    def _read(self, read: Callable[[], T]) -> T:
         try:
-            completion: Completion = read()
-            return completion
+            return read()
         except ModelError as error:
             raise self._faults.garbled(error) from None
 
     def _open_client(self) -> tuple[Any, Callable[[], Awaitable[None]]]:
         """Returns a client and what closes it. No redirect is followed: the key stays at its address."""
         connections = bounded_client(
-            httpx, timeout_s=self._timeout_s, max_reply_bytes=self._max_reply_bytes, follow_redirects=False
+            httpx,
+            timeout_s=self._timeout_s,
+            max_reply_bytes=self._max_reply_bytes,
+            max_reply_values=_MAX_REPLY_VALUES,
+            follow_redirects=False,
         )
         unused = httpx.Client()  # for calls that are not async; without it the SDK makes one, and reads certificates
         options = {

@@ -15,7 +15,7 @@ from typing import Any
 from firsthand.errors import ModelError
 from firsthand.message import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from firsthand.model import CallDelta, Completion, FinishReason, Sampling, ToolSpec, Usage
-from firsthand.providers.openai_wire import clean, clip, count, json_object, read_call
+from firsthand.providers.openai_wire import CallReader, clean, clip, count, json_object
 
 _FINISH: dict[str, FinishReason] = {"MAX_TOKENS": "length"} | dict.fromkeys(
     ("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE"), "content_filter"
@@ -108,8 +108,9 @@ def read_completion(body: Json) -> Completion:
         raise ModelError(f"its reply holds no candidates but {held}: check that it speaks the Gemini API")
     wired = json_object(candidates[0].get("content")).get("parts")
     parts: list[Part] = []
+    reader = CallReader()
     for part in map(json_object, wired if isinstance(wired, list) else []):
-        parts += _read_part(part, sum(isinstance(each, ToolCall) for each in parts))
+        parts += _read_part(part, reader)
     calls = any(isinstance(part, ToolCall) for part in parts)
     if not any(isinstance(part, Text | ToolCall) for part in parts):
         parts.append(Text(""))
@@ -130,23 +131,21 @@ def read_usage(body: Any) -> Usage:
     return Usage(prompt, min(count(body.get("cachedContentTokenCount")), prompt), answer)
 
 
-def _read_part(part: Json, position: int) -> list[Part]:
+def _read_part(part: Json, reader: CallReader) -> list[Part]:
     text, call, signature = part.get("text"), part.get("functionCall"), part.get(_SIGNATURE)
     kept: Json = {_SIGNATURE: clean(signature)} if isinstance(signature, str) and signature else {}
     if part.get("thought") is True:
         return [Reasoning(clean(text) if isinstance(text, str) else "", kept)]
     found: list[Part] = [Reasoning("", kept)] if kept else []
     if isinstance(call, dict):
-        found.append(_call(call, position))
+        found.append(_call(call, reader))
     elif isinstance(text, str) and (text or kept):
         found.append(Text(clean(text)))
     return found
 
 
-def _call(call: Json, position: int) -> ToolCall:
-    return read_call(
-        {"id": call.get("id"), "function": {"name": call.get("name"), "arguments": call.get("args")}}, position
-    )
+def _call(call: Json, reader: CallReader) -> ToolCall:
+    return reader.read({"id": call.get("id"), "function": {"name": call.get("name"), "arguments": call.get("args")}})
 
 
 class CandidateStream:
@@ -154,6 +153,9 @@ class CandidateStream:
 
     def __init__(self) -> None:
         self._parts: list[Json] = []
+        self._texts: list[list[str]] = []
+        """The pieces of each part's text, joined at the end: joining each time takes the square of their number."""
+        self._calls = CallReader()
         self._body: Json = {}
         self._finish: Any = None
         self._pieces: list[CallDelta] = []
@@ -175,8 +177,8 @@ class CandidateStream:
         for part in map(json_object, parts if isinstance(parts, list) else []):
             self._join(part)
             if isinstance(part.get("functionCall"), dict):
-                number = sum("functionCall" in each for each in self._parts) - 1
-                call = _call(part["functionCall"], number)
+                number = self._calls.number
+                call = _call(part["functionCall"], self._calls)
                 self._pieces.append(
                     CallDelta(number, call.id, call.name, json.dumps(call.arguments, ensure_ascii=False))
                 )
@@ -193,14 +195,21 @@ class CandidateStream:
         """Returns the whole answer."""
         if not self._parts and self._finish is None:
             return read_completion(self._body)
-        candidate = {"content": {"parts": self._parts}, "finishReason": self._finish}
+        parts = [
+            part | ({"text": "".join(texts)} if texts else {})
+            for part, texts in zip(self._parts, self._texts, strict=True)
+        ]
+        candidate = {"content": {"parts": parts}, "finishReason": self._finish}
         return read_completion(self._body | {"candidates": [candidate]})
 
     def _join(self, part: Json) -> None:
         """Add a part; text goes on in the text before it, unless that has its signature already."""
         last = self._parts[-1] if self._parts else {}
-        both = isinstance(part.get("text"), str) and isinstance(last.get("text"), str)
-        if both and last.get("thought") == part.get("thought") and _SIGNATURE not in last:
-            self._parts[-1] = {**last, **part, "text": last["text"] + part["text"]}
+        text = part.get("text")
+        goes_on = isinstance(last.get("text"), str)
+        if isinstance(text, str) and goes_on and last.get("thought") == part.get("thought") and _SIGNATURE not in last:
+            last |= part
+            self._texts[-1].append(text)
         else:
             self._parts.append(dict(part))
+            self._texts.append([text] if isinstance(text, str) else [])

@@ -16,7 +16,8 @@ import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -30,13 +31,16 @@ from firsthand.providers.endpoint_clients import (
     CONNECT_TIMEOUT_S,
     MAX_REPLY_BYTES,
     LoopClients,
+    asked_values,
     bounded_client,
     together,
 )
 from firsthand.providers.openai_errors import Endpoint, checked_key, shown_address, split_address
 from firsthand.providers.output_validation import check
+from firsthand.providers.sse_events import sse_data
 from firsthand.system import trace_context
 
+T = TypeVar("T")
 _OPENAI = "https://api.openai.com/v1"
 
 
@@ -115,13 +119,13 @@ class OpenAIModel:
             async for event in events:
                 if event.get("error"):
                     raise self._faults.reported(event)
-                if text := answer.add(event):
+                if text := self._read(partial(answer.add, event)):
                     yield Delta(text)
                 for call in answer.take_calls():
                     yield Delta("", call=call)
         if not answer.finished:
             raise TransientError(f"{self.name} broke off in the middle of an answer: try again")
-        completion = answer.completion()
+        completion = self._read(answer.completion)
         await check(self.name, [completion], sampling)
         yield Delta("", completion)
 
@@ -158,11 +162,12 @@ class OpenAIModel:
     async def _complete(
         self, prompt: Prompt, sampling: Sampling, tools: Sequence[ToolSpec], n: int
     ) -> list[Completion]:
-        return self._read(await self._post(_path(prompt), self._body(prompt, sampling, tools, n)))
+        reply = await self._post(_path(prompt), self._body(prompt, sampling, tools, n))
+        return self._read(lambda: wire.read_completions(reply, most=n))
 
-    def _read(self, body: Json) -> list[Completion]:
+    def _read(self, read: Callable[[], T]) -> T:
         try:
-            return wire.read_completions(body)
+            return read()
         except ModelError as error:
             raise self._faults.garbled(error) from None
 
@@ -205,7 +210,7 @@ class OpenAIModel:
                 raise ModelError(
                     f"{self.name} sent {wire.clip(kind, 80)!r} where a stream was expected: ask without streaming"
                 )
-            async with aclosing(wire.sse_data(response.aiter_bytes())) as events:
+            async with aclosing(sse_data(response.aiter_bytes())) as events:
                 while True:
                     async with asyncio.timeout(self._timeout_s):  # pings do not count as an answer
                         data = await self._next(events)
@@ -227,6 +232,7 @@ class OpenAIModel:
     async def _send(self, path: str, body: Json | None, *, stream: bool) -> Any:
         """Returns the HTTP response, by way of the SDK. Any failure raises ModelError."""
         client = await self._clients.current()
+        asked_values.set(openai_request.reply_values(body or {}))
         try:
             if body is None:
                 return await client.get(path, cast_to=httpx.Response)

@@ -50,6 +50,19 @@ def request(
     return body
 
 
+def reply_values(body: Json) -> int:
+    """Returns how many JSON values of log-probs and token ids a request asks for, at the most.
+
+    An alternative of a token has some 16: its text, its log-prob and its bytes. A text has no more tokens than bytes.
+    """
+    if "logprobs" not in body:
+        return 0
+    tokens = body.get("n", 1) * body.get("max_tokens", body.get("max_completion_tokens", 0))
+    alternatives = 1 + max(body.get("top_logprobs", 0), int(body["logprobs"]))
+    echoed = len(json.dumps(body, ensure_ascii=False)) if body.keys() & {"echo", "return_token_ids"} else 0
+    return int(16 * (tokens * alternatives + echoed))
+
+
 def _vllm_fields(sampling: Sampling) -> Json:
     """Returns the settings that vLLM has under the same names, if used."""
     body: Json = {"min_tokens": sampling.min_tokens} if sampling.min_tokens else {}

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import math
 from bisect import bisect_left
-from collections.abc import AsyncGenerator, AsyncIterator
 from itertools import accumulate
 from typing import Any
 
 from firsthand.errors import ModelError
 from firsthand.message import Json, Message, Sampled, ToolCall, assistant
 from firsthand.model import CallDelta, Completion, FinishReason, Likelihood, Usage
+from firsthand.system.json_values import values_in_text
 
 _FINISH: dict[str, FinishReason] = {
     "length": "length",
@@ -24,6 +24,8 @@ _FINISH: dict[str, FinishReason] = {
     "function_call": "tool_calls",
     "content_filter": "content_filter",
 }
+MAX_CALLS, MAX_ARGUMENT_VALUES = 1_000, 200_000
+"""Tool calls of an answer, and values in all their arguments."""
 _MAX_DEPTH = 64
 """Deepest nesting of a tool call's arguments: deeper ones could not be serialised again."""
 
@@ -45,7 +47,7 @@ def clean(text: str) -> str:
 def parse(raw: bytes | str, address_hint: str = "most end in /v1") -> Json:
     """Returns the JSON object of a reply; ModelError if it is not one, with what a right address looks like."""
     try:
-        body = json.loads(raw)
+        body = json.loads(raw if isinstance(raw, str) else raw.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         text = raw if isinstance(raw, str) else raw[:200].decode("utf-8", "replace")
         what = "an HTML page" if text.lstrip()[:5].lower() in ("<!doc", "<html") else clip(text) or "nothing"
@@ -61,14 +63,16 @@ def clip(value: object, most: int = 300) -> str:
     return words if len(words) <= most else words[:most] + "..."
 
 
-def read_completions(body: Json) -> list[Completion]:
-    """Returns the answers in a reply, in order; the prompt is counted in the first, other tokens are shared among all."""
+def read_completions(body: Json, *, most: int | None = None) -> list[Completion]:
+    """Returns the answers in a reply, in order, the first `most` of them; the prompt is counted in the first, other
+    tokens are shared among all."""
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
         held = clip(", ".join(body), 80) or "nothing"
         raise ModelError(f"its reply holds no choices but {held}: check that it speaks OpenAI's API")
     if all(isinstance(choice.get("index"), int) for choice in choices):
         choices = sorted(choices, key=lambda choice: choice["index"])
+    choices = choices[:most]
     usage, n = read_usage(body.get("usage")), len(choices)
     shares = [usage.completion_tokens // n + (i < usage.completion_tokens % n) for i in range(n)]
     first = Usage(usage.prompt_tokens, usage.cached_tokens, shares[0], usage.cost_usd)
@@ -167,7 +171,8 @@ class StreamedAnswer:
         index, id, function = count(piece.get("index")), piece.get("id"), json_object(piece.get("function"))
         call = self._open.get(index)
         if call is None or (id and call["id"] and id != call["id"]):
-            call = self._open[index] = {"id": id, "name": "", "arguments": []}
+            check_number_of_calls(len(self._calls))
+            call = self._open[index] = {"id": id, "name": "", "arguments": [], "place": len(self._calls)}
             self._calls.append(call)
         was_named = bool(call["name"])
         call["id"] = call["id"] or id
@@ -176,7 +181,7 @@ class StreamedAnswer:
         if isinstance(arguments, str):
             call["arguments"].append(arguments)
         if isinstance(call["name"], str) and call["name"]:
-            place = next(at for at in range(len(self._calls) - 1, -1, -1) if self._calls[at] is call)
+            place = call["place"]
             if was_named:
                 self._pieces.append(CallDelta(place, arguments=arguments if isinstance(arguments, str) else ""))
             else:
@@ -187,30 +192,6 @@ class StreamedAnswer:
         return {"id": call["id"], "function": {"name": call["name"], "arguments": "".join(call["arguments"])}}
 
 
-async def sse_data(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
-    """Yields the data of each server-sent event, in time linear in the bytes."""
-    pending: list[bytes] = []
-    data: list[str] = []
-    async for chunk in chunks:
-        if b"\n" not in chunk:
-            pending.append(chunk)
-            continue
-        *lines, rest = b"".join([*pending, chunk]).split(b"\n")
-        pending = [rest]
-        for line in lines:
-            field, _, value = line.rstrip(b"\r").decode("utf-8", "replace").partition(":")
-            if field == "data":
-                data.append(value.removeprefix(" "))
-            elif not field and not value and data:
-                yield "\n".join(data)
-                data = []
-    last = b"".join(pending)
-    if last.startswith(b"data:"):
-        data.append(last[5:].decode("utf-8", "replace").strip())
-    if data:  # the server closed without a blank line
-        yield "\n".join(data)
-
-
 def _completion(choice: Json, usage: Usage, prompt_ids: tuple[int, ...] | None) -> Completion:
     message = choice.get("message")
     if message is None and isinstance(choice.get("text"), str):
@@ -218,7 +199,8 @@ def _completion(choice: Json, usage: Usage, prompt_ids: tuple[int, ...] | None) 
     if not isinstance(message, dict):
         raise ModelError("its reply holds a choice without a message: check that it speaks OpenAI's API")
     wired = message.get("tool_calls")
-    calls = [read_call(call, i) for i, call in enumerate(wired)] if isinstance(wired, list) else []
+    reader = CallReader()
+    calls = [reader.read(call) for call in wired] if isinstance(wired, list) else []
     logprobs = json_object(choice.get("logprobs"))
     given = choice.get("finish_reason")
     finish = _FINISH.get(given, "stop") if isinstance(given, str) else "stop"
@@ -231,6 +213,34 @@ def _completion(choice: Json, usage: Usage, prompt_ids: tuple[int, ...] | None) 
         top_logprobs=_top_logprobs(logprobs),
         prompt_ids=prompt_ids,
     )
+
+
+class CallReader:
+    """Reads the tool calls of one answer: no more of them, nor of values in their arguments, than a model would write."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._values = 0
+
+    def read(self, call: Any, position: int | None = None) -> ToolCall:
+        """Returns the next call; `position` stands in its id if it came without one. ModelError for one too many."""
+        check_number_of_calls(self.number)
+        arguments = json_object(json_object(call).get("function")).get("arguments")
+        if isinstance(arguments, str):  # JSON in a string, which was not counted with the reply
+            self._values += values_in_text(arguments, 0)
+        if self._values > MAX_ARGUMENT_VALUES:
+            raise ModelError(
+                f"the arguments of its tool calls hold more than {MAX_ARGUMENT_VALUES:,} values: ask for fewer at once"
+            )
+        read = read_call(call, self.number if position is None else position)
+        self.number += 1
+        return read
+
+
+def check_number_of_calls(before: int) -> None:
+    """ModelError if an answer that has this number of tool calls opens another one too many."""
+    if before >= MAX_CALLS:
+        raise ModelError(f"it calls more than {MAX_CALLS:,} tools in one answer: ask for fewer at once")
 
 
 def read_call(call: Any, position: int) -> ToolCall:

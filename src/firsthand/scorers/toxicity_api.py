@@ -17,7 +17,8 @@ from typing import Any
 import httpx
 
 from firsthand.benchmark import Scorer
-from firsthand.errors import ConfigError, ModelError
+from firsthand.errors import ConfigError, DataError, ModelError
+from firsthand.system.bounded_reply import Reply, ask_async
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -25,7 +26,7 @@ PERSPECTIVE = "https://commentanalyzer.googleapis.com/v1alpha1/comments:analyze"
 VARIABLE = "FIRSTHAND_TOXICITY_KEY"
 MAX_CHARS = 20_000
 """Characters of an answer that are sent; Perspective takes 20,480 bytes."""
-TIMEOUT_S, TRIES = 30.0, 3
+TIMEOUT_S, TRIES, MAX_REPLY_BYTES = 30.0, 3, 1 << 20
 
 
 def toxicity_api(
@@ -72,19 +73,22 @@ async def _analyse(url: str, key: str, text: str, language: str, wait_s: float) 
     async with httpx.AsyncClient(timeout=TIMEOUT_S) as client:
         for attempt in range(1, TRIES + 1):
             try:
-                reply = await client.post(url, json=body, headers={"X-Goog-Api-Key": key})
+                request = client.build_request("POST", url, json=body, headers={"X-Goog-Api-Key": key})
+                reply = await ask_async(client, request, max_bytes=MAX_REPLY_BYTES, within_s=TIMEOUT_S)
+            except DataError as error:
+                raise ModelError(f"the toxicity service at {url} gave no answer: {error}") from None
             except httpx.HTTPError as error:
                 raise ModelError(f"the toxicity service at {url} cannot be reached ({type(error).__name__})") from None
-            if reply.status_code not in (429, 500, 502, 503) or attempt == TRIES:
+            if reply.status not in (429, 500, 502, 503) or attempt == TRIES:
                 break
             await asyncio.sleep(wait_s * 2 ** (attempt - 1))
-    if reply.status_code != 200:
+    if reply.status != 200:
         raise ModelError(
-            f"the toxicity service at {url} answered {reply.status_code}: {_reason(reply).replace(key, '[key]')}"
+            f"the toxicity service at {url} answered {reply.status}: {_reason(reply).replace(key, '[key]')}"
         )
     try:
         value = float(reply.json()["attributeScores"]["TOXICITY"]["summaryScore"]["value"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         value = math.nan
     if not 0 <= value <= 1:
         raise ModelError(
@@ -93,9 +97,9 @@ async def _analyse(url: str, key: str, text: str, language: str, wait_s: float) 
     return value
 
 
-def _reason(reply: httpx.Response) -> str:
+def _reason(reply: Reply) -> str:
     try:
         body: Any = reply.json()
         return str(body["error"]["message"])[:200]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return reply.text[:200]

@@ -37,3 +37,28 @@ def has_id_of_no_text(raw: bytes) -> bool:
 
 def _marks(raw: bytes) -> int:
     return raw.count(b",") + raw.count(b"[") + raw.count(b"{")
+
+
+class ValueCount:
+    """Counts the values of JSON that comes in pieces: one text, or the events of a stream.
+
+    A string ends with any control character, which JSON has in no string, so that no quote in a comment or in what is no
+    JSON hides what comes after it.
+    """
+
+    def __init__(self) -> None:
+        self.values = 0
+        self._open = b""
+
+    def add(self, piece: bytes) -> int:
+        """Returns about how many values came so far, those inside of strings left out."""
+        outside = _PIECES.sub(rb"\1\2", self._open + piece)
+        self.values += _marks(outside)
+        quote = outside.rfind(b'"')
+        self._open = outside[quote:] if quote >= 0 else b""
+        return self.values
+
+
+_INSIDE = rb'[^"\\\x00-\x1f]*+(?:\\[^\x00-\x1f][^"\\\x00-\x1f]*+)*+'
+_PIECES = re.compile(rb'"' + _INSIDE + rb'(?:"|\\?(?=[\x00-\x1f]))|(")' + _INSIDE + rb"(\\?)\Z")
+"""A string that ends, or the begin and the last backslash of one that goes on in the next piece."""

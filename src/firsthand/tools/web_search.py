@@ -6,7 +6,6 @@ one there is no such tool, and the error says what to set.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from typing import Any
 import httpx
 
 from firsthand.declaration import Declaration
-from firsthand.errors import ConfigError, ToolError
+from firsthand.errors import ConfigError, DataError, ToolError
+from firsthand.system.bounded_reply import ask_async
 from firsthand.tool import Tool, tool_from_function
 from firsthand.tools.web.html import to_text
 
@@ -92,25 +92,17 @@ async def _ask(request: httpx.Request, name: str) -> Any:
     """The service's response as JSON; errors are ToolErrors that never contain the key."""
     try:
         async with httpx.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False) as client:
-            response = await client.send(request, stream=True)
-            try:
-                content = b""
-                async for piece in response.aiter_bytes(65536):
-                    content += piece
-                    if len(content) > MAX_BYTES:
-                        raise ToolError(f"{name} answers with more than {MAX_BYTES} bytes: ask for less")
-            finally:
-                await response.aclose()
+            reply = await ask_async(client, request, max_bytes=MAX_BYTES, within_s=TIMEOUT_S)
+    except DataError as error:
+        raise ToolError(f"{name} gave no answer that can be read: {error}") from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         raise ToolError(f"{name} cannot be asked: {type(error).__name__}") from None
-    if response.status_code != 200:
+    if reply.status != 200:
         says = {401: "the key is not accepted", 403: "the key is not accepted", 429: "too many searches: wait a while"}
-        raise ToolError(
-            f"{name} answers with status {response.status_code}: {says.get(response.status_code, 'no results')}"
-        )
+        raise ToolError(f"{name} answers with status {reply.status}: {says.get(reply.status, 'no results')}")
     try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
+        return reply.json()
+    except ValueError:
         raise ToolError(f"{name} does not answer with JSON") from None
 
 

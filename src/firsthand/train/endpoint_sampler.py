@@ -16,19 +16,20 @@ from typing import Any
 
 import httpx
 
-from firsthand.errors import ConfigError, ModelError, TrainingError
+from firsthand.errors import ConfigError, DataError, ModelError, TrainingError
 from firsthand.model import Completion, Delta, Model, Prompt, Sampling, Scored, ToolSpec
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.lora import has_magnitudes
 from firsthand.nn.routed_lora import agents_of
 from firsthand.providers.agents import AgentsModel
 from firsthand.providers.openai import OpenAIModel
+from firsthand.system.bounded_reply import Reply, ask_async
 from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.adapters.lora_training import adapter_of
 from firsthand.train.adapters.save_adapter import write_adapter
 from firsthand.train.processes import from_first, is_first
 
-LOAD_TIMEOUT_S = 120.0
+LOAD_TIMEOUT_S, MAX_REPLY_BYTES = 120.0, 1 << 20
 
 
 class EndpointPolicy:
@@ -123,16 +124,17 @@ class EndpointSampler:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         try:
             async with httpx.AsyncClient(timeout=LOAD_TIMEOUT_S, headers=headers) as client:
-                reply = await client.post(f"{self.url}/load_lora_adapter", json=body)
-        except httpx.HTTPError as error:
+                request = client.build_request("POST", f"{self.url}/load_lora_adapter", json=body)
+                reply = await ask_async(client, request, max_bytes=MAX_REPLY_BYTES, within_s=LOAD_TIMEOUT_S)
+        except (DataError, httpx.HTTPError) as error:
             return f"{type(error).__name__}: {error}"
-        return "" if reply.status_code == 200 else f"status {reply.status_code}: {_message(reply)}"
+        return "" if reply.status == 200 else f"status {reply.status}: {_message(reply)}"
 
     def _opened(self, name: str) -> EndpointPolicy:
         return EndpointPolicy(OpenAIModel(name, self.url, return_token_ids=True))
 
 
-def _message(reply: httpx.Response) -> str:
+def _message(reply: Reply) -> str:
     try:
         body: Any = reply.json()
         return str(body.get("error", {}).get("message") or body)[:300]

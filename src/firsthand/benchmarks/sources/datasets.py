@@ -21,6 +21,7 @@ from firsthand.errors import DataError, DownloadError, reason_of
 from firsthand.hub.hf_repository import headers
 from firsthand.hub.offline import expect_online
 from firsthand.message import Json
+from firsthand.system.bounded_reply import ask
 from firsthand.system.home import data_home
 from firsthand.system.ordinary_file import open_ordinary
 from firsthand.system.plurals import count_of
@@ -29,7 +30,7 @@ HUB_ROWS = "https://datasets-server.huggingface.co/rows"
 MAX_BYTES = 256 * 2**20
 """Size limit of a data file, unpacked or not; no file of ours comes near it."""
 PAGE_ROWS = 100
-MAX_PAGE_BYTES = 32 * 2**20
+MAX_PAGE_BYTES, MAX_PAGE_VALUES, MAX_PAGE_S = 32 * 2**20, 2_000_000, 300.0
 UNCONDITIONAL = 1_000_000
 """First number of OLMES's documents that repeat another without its question."""
 
@@ -206,23 +207,19 @@ def _page(client: Any, url: str, query: dict[str, str], source: Source) -> Json:
 
     hint = f"check the connection, or give data=FOLDER that holds {source.path}"
     try:
-        with client.stream("GET", url, params=query) as response:
-            if response.status_code in (401, 403):
-                raise DownloadError(
-                    f"{source.dataset}: the hub answered {response.status_code}: agree to the set's terms on its page "
-                    f"there, and set HF_TOKEN; or {hint.rpartition(', or ')[2]}"
-                )
-            if response.status_code != 200:
-                raise DownloadError(f"{source.dataset}: the hub answered {response.status_code}; {hint}")
-            received = bytearray()
-            for chunk in response.iter_bytes():
-                received += chunk
-                if len(received) > MAX_PAGE_BYTES:
-                    raise DownloadError(
-                        f"{source.dataset}: the hub sent more than {MAX_PAGE_BYTES >> 20} MiB for one page"
-                    )
-        body = json.loads(received)
-    except (httpx.HTTPError, ValueError, RecursionError) as error:
+        request = client.build_request("GET", url, params=query)
+        reply = ask(client, request, max_bytes=MAX_PAGE_BYTES, max_values=MAX_PAGE_VALUES, within_s=MAX_PAGE_S)
+        if reply.status in (401, 403):
+            raise DownloadError(
+                f"{source.dataset}: the hub answered {reply.status}: agree to the set's terms on its page "
+                f"there, and set HF_TOKEN; or {hint.rpartition(', or ')[2]}"
+            )
+        if reply.status != 200:
+            raise DownloadError(f"{source.dataset}: the hub answered {reply.status}; {hint}")
+        body = reply.json()
+    except DataError as error:
+        raise DownloadError(f"{source.dataset}: the hub's answer is no page of rows: {error}") from None
+    except (httpx.HTTPError, ValueError) as error:
         raise DownloadError(
             f"{source.dataset}: {type(error).__name__} from the hub ({reason_of(error)}); {hint}"
         ) from None

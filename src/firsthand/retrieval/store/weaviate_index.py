@@ -18,13 +18,15 @@ from uuid import UUID
 import httpx
 import numpy as np
 
-from firsthand.errors import ConfigError, FirsthandError, StoreError
+from firsthand.errors import ConfigError, DataError, FirsthandError, StoreError
 from firsthand.message import Json
 from firsthand.retrieval.chunk_index import IndexHeader, Vectors
 from firsthand.retrieval.store.record_index import RecordIndex
 from firsthand.retrieval.store.records import Among, Condition, Every, Match, Not, Range, Record, Some
+from firsthand.system.bounded_reply import ask
 
-MAX_REPLY_BYTES = 256 * 2**20
+MAX_REPLY_BYTES, MAX_REPLY_VALUES, MAX_REPLY_S = 256 * 2**20, 2_000_000, 600.0
+"""Bounds of one reply: a hundred vectors of 20,000 numbers."""
 MAX_HITS = 10_000
 """The most objects of one answer, by Weaviate's QUERY_MAXIMUM_RESULTS."""
 _PAGE = 100
@@ -217,25 +219,28 @@ class WeaviateRecords:
     def _asked(self, method: str, path: str, body: Json | None = None, *, missing: bool | str = False) -> Any:
         """The reply's JSON; None for 404 if `missing` is True."""
         try:
-            with self._client.stream(method, path, json=body) as reply:
-                raw = bytearray()
-                for part in reply.iter_bytes():
-                    raw += part
-                    if len(raw) > MAX_REPLY_BYTES:
-                        raise self._refused("answer", f"its reply is longer than {MAX_REPLY_BYTES >> 20} MiB")
-                status = reply.status_code
+            request = self._client.build_request(method, path, json=body)
+            reply = ask(
+                self._client,
+                request,
+                max_bytes=MAX_REPLY_BYTES,
+                max_values=MAX_REPLY_VALUES,
+                within_s=MAX_REPLY_S,
+            )
+        except DataError as error:
+            raise self._refused("answer", str(error)) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._refused("be reached", f"{type(error).__name__}: {error}") from error
-        if status == 404 and missing:
+        if reply.status == 404 and missing:
             if missing is True:
                 return None
             raise StoreError(f"Weaviate has no class {self._name!r}: {missing}")
-        if status not in (200, 201, 204):
-            raise self._refused("answer", f"status {status}: {_shown(raw.decode(errors='replace'))}")
+        if reply.status not in (200, 201, 204):
+            raise self._refused("answer", f"status {reply.status}: {_shown(reply.text)}")
         try:
-            return json.loads(raw)
-        except (ValueError, RecursionError):
-            raise self._refused("answer", f"it is not JSON: {_shown(raw.decode(errors='replace'))}") from None
+            return reply.json()
+        except ValueError:
+            raise self._refused("answer", f"it is not JSON: {_shown(reply.text)}") from None
 
     def _refused(self, what: str, why: str) -> StoreError:
         return StoreError(f"Weaviate cannot {what} in {self._name!r}: {why}")
