@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from firsthand.errors import ModelFileError
+from firsthand.system.given_folder import leads_out
 
 
 def links_out(path: Path) -> bool:
     """True for a file that a link leads out of its folder, unless to the blobs beside it in the hub's cache."""
-    real, folder = path.resolve(), path.parent.resolve()
-    allowed = [folder, *([folder.parent.parent / "blobs"] if folder.parent.name == "snapshots" else [])]
-    return not any(real.is_relative_to(each) for each in allowed)
+    return leads_out(path, path.parent)
 
 
 def refuse_link_out(path: Path) -> None:
