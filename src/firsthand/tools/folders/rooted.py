@@ -39,7 +39,7 @@ class Rooted:
     def place(self, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
         """The open folder that `path` ends in, and the last name there, which is no link; `.` for the folder itself.
 
-        With `make`, for writing, folders on the way that are missing are made, and what belongs to version control is refused.
+        With `make`, for writing, missing folders on the way are made, and what belongs to version control is refused.
         """
         parts = deque(self._parts(path))
         held = [os.open(self.path, _FOLDER)]

@@ -1,7 +1,7 @@
 """Recognises files of version control, whose settings name programs that run for whoever looks at the repository.
 
-git also takes a folder without `.git` for a repository: one with `HEAD` and `objects`, `refs` or `commondir` beside it. Calls
-that run at once may each write a part, so no `HEAD` is written at all, and nothing of the rest beside one that is there.
+git also takes a folder without `.git` for a repository: one with `HEAD`, and `objects`, `refs` or `commondir` beside it.
+Calls that run at once may each write a part, so no `HEAD` is written at all, and none of the rest beside one that is there.
 """
 
 from __future__ import annotations
