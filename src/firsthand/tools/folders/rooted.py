@@ -136,6 +136,12 @@ class Rooted:
         """The path as it is read from the folder: without a part that says nothing; empty for the folder itself."""
         return "/".join(self._parts(path))
 
+    def behind_links(self, path: str) -> str | None:
+        """The path that links lead to, relative to the folder; None if there is no link on the way."""
+        plain = os.path.normpath(self.relative(path) or ".")
+        real = os.path.relpath(os.path.realpath(self.path / plain), self.path)
+        return None if real == plain else real
+
     def _parts(self, path: str) -> list[str]:
         if "\0" in path or len(path) > 4096 or (not path.isascii() and path != path.encode("utf-8", "ignore").decode()):
             raise ToolError(f"{path[:80]!r} is no path")
