@@ -155,8 +155,8 @@ class Budget:
             raise LimitExceeded("calls", f"call budget exhausted: {count_of(limits.calls, 'call')} made")
         held_usd = self.open_calls * self.highest_usd if is_priced else 0.0
         if limits.cost_usd is not None and self.spent.cost_usd + held_usd >= limits.cost_usd:
-            held = f", and calls that run may cost {held_usd:.4f}" if held_usd else ""
-            raise LimitExceeded("cost_usd", f"{self.spent.cost_usd:.4f} of {limits.cost_usd:.4f} USD are spent{held}")
+            more = f", and calls that run may cost {held_usd:.4f}" if held_usd else ""
+            raise LimitExceeded("cost_usd", f"{self.spent.cost_usd:.4f} of {limits.cost_usd:.4f} USD are spent{more}")
         left = self._tokens_left()
         if limits.tokens is not None and left < least:
             used, held = self.spent.total_tokens, self.reserved_tokens
