@@ -226,7 +226,8 @@ def test_sources_that_are_still_opening_are_broken_off_and_closed() -> None:
 def test_long_texts_are_withheld_at_any_depth_and_ids_of_an_answer_follow_its_prompt() -> None:
     body = {"a": ["x" * 24, ("y" * 25, 3)], 5: {"trace": "gone", "deep": "z" * 30}, "n": None, "t": True}
     assert _without_texts(body) == {
-        "a": ["x" * 24, ["[withheld: 25 characters]", 3]], "5": {"deep": "[withheld: 30 characters]"}, "n": None, "t": True,
+        "a": ["[withheld: 24 characters]", ["[withheld: 25 characters]", 3]],
+        "5": {"deep": "[withheld: 30 characters]"}, "n": None, "t": True,
     }  # fmt: skip
     assert json.dumps(_without_texts(["é" * 26])) == '["[withheld: 26 characters]"]'
     said = Message("assistant", (Text("x"),), Sampled((3, 4), (0.0, 0.0)))

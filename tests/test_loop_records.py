@@ -48,7 +48,7 @@ def test_a_protected_attempt_is_shared_without_its_texts_and_token_ids() -> None
             Node(None, Message("user", (Text("[withheld: 34 characters]"),))),
             Node(0, Message("assistant", (Text("[withheld: 24 characters]"),))),
         ),
-        events=(event, Event("note", 1.0, {"text": gone, "n": 3, "list": [short, [gone]]})),
+        events=(event, Event("note", 1.0, {"text": gone, "n": 3, "list": [gone.replace("25", "24"), [gone]]})),
         scores=(Score("s", 0.5, {"why": gone, "ok": True}, failure=gone), Score("t", 1.0, failure=short)),
         final_state={"a": {"b": gone}},
         error=Failure("E", "[withheld: 34 characters]", None),

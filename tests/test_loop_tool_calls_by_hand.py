@@ -119,7 +119,7 @@ def test_what_is_on_record_stands_for_outside_effects_and_the_world_is_built_aga
     seen = replace(shown, content=marked("sent x", "web"))
     assert called("x", kept | {"shown": True}, guard=Guard())[0].result == seen
     failed: Json = {"content": "Error: gone", "is_error": True, "origin": "web"}
-    assert called("x", failed)[0].result == ToolResult("7", "send", "Error: gone", True, "web"), "an error has no marks"
+    assert called("x", failed)[0].result == ToolResult("7", "send", f"Error: {marked('gone', 'web')}", True, "web")
     for effect in ("read", "irreversible"):
         other: Any = replace(send, effect=effect)
         assert called("x", {"content": "kept", "is_error": False}, of=other)[0].result.content == "kept" and ran == []

@@ -106,11 +106,7 @@ def test_an_earlier_call_is_repeated_by_the_same_tool_with_equal_checked_argumen
 
 def test_what_was_read_loses_its_marks_and_takes_effect_and_facts_of_the_tool_that_there_is() -> None:
     text = '<untrusted from="web">\nhi\n</untrusted>'
-    assert [unmarked(text, origin) for origin in ("web", "wéb", None)] == [
-        "hi",
-        text.removesuffix("\n</untrusted>"),
-        text,
-    ]
+    assert [unmarked(text, origin) for origin in ("web", "wéb", None)] == ["hi", text, text]
     detail = {"name": "pay", "result": text, "origin": "web", "arguments": {"a": 1}, "is_error": 1}
     assert _earlier(detail, {"pay": PAY}) == Earlier("pay", "external", PAYS, {"a": 1}, "hi", True)
     unknown = {"name": "x", "result": 5, "arguments": {}}

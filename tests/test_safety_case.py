@@ -129,7 +129,7 @@ def test_the_users_words_leave_marked_documents_out_and_nothing_else():
     unclosed = 'a <untrusted from="x">\none'
     assert words_of(view_of(unclosed)) == (unclosed,) and earlier_calls(view_of(unclosed)) == ()
     assert words_of(view_of("a <untrusted from=")) == ("a <untrusted from=",)
-    assert unmarked(one, "x") == "one" and unmarked(one, "y") == one.removesuffix("\n</untrusted>")
+    assert unmarked(one, "x") == "one" and unmarked(one, "y") == one
     assert unmarked(one, None) == one
 
 

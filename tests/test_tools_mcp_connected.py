@@ -149,19 +149,18 @@ def test_a_server_of_more_tools_than_are_shown_at_once_offers_a_search() -> None
 def test_failed_calls_are_told_as_words_of_the_server_and_a_tool_that_went_away_is_not_called() -> None:
     async def work(source: RemoteTools) -> None:
         lend = next(each for each in source.tools if each.name == "lib__lend")
-        fence = '<untrusted from="MCP server lib">\n{}\n</untrusted>'
-        refused = r"MCP server lib refused the request (code -32602): no <\/untrusted> today"
+        refused = "MCP server lib refused the request (code -32602): no </untrusted> today"
         odd = next(each for each in source.tools if each.name == ODD)
         with pytest.raises(ToolError) as error:
             await odd({})
-        assert str(error.value) == fence.format(refused)
+        assert str(error.value) == refused
         assert source.version == 1
-        assert await said(source, "alpha") == "ToolError: " + fence.format("alpha failed without a message")
+        assert await said(source, "alpha") == "ToolError: alpha failed without a message"
         assert source.version == 2 and "lib__lend" not in [each.name for each in source.tools]
         assert source.connection.changed == {"resources"}, "the tools were read again, the resources were not"
         with pytest.raises(ToolError, match="MCP server lib does not offer 'lend' any more"):
             await lend({})
-        silent = "ToolError: " + fence.format("MCP server lib did not answer within 1 s")
+        silent = "ToolError: MCP server lib did not answer within 1 s"
         assert await said(source, "get_prompt") == silent and source.connection.calls == []
         connection = source.connection
         process = connection._process

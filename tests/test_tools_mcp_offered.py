@@ -222,12 +222,8 @@ def test_a_shared_server_is_noted_once_in_each_attempt_and_read_again_as_it_is_n
 
 
 @pytest.mark.usefixtures("home")
-def test_what_a_stranger_says_is_between_marks_and_cut() -> None:
+def test_tools_that_are_read_again_keep_origin_and_time() -> None:
     source, made = opened(tool("a"), trusted=False)
-    assert source._fenced("x" * 4_001).startswith('<untrusted from="MCP server s">\nxxx')
-    assert 4_000 <= source._fenced("x" * 5_000).count("x") < 4_100
-    own, _ = opened(trusted=True)
-    assert own._fenced("x") == "x"
 
     async def main() -> None:
         made.changed.add("tools")

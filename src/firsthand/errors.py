@@ -96,7 +96,11 @@ class PromptTooLong(ModelError):
 
 
 class ToolError(FirsthandError):
-    """A failed tool call. The model reads the message too."""
+    """A failed tool call. The model reads the message too. `origin` is the source of words from outside that it quotes."""
+
+    def __init__(self, message: str = "", origin: str | None = None):
+        super().__init__(message)
+        self.origin = origin
 
 
 class SandboxError(FirsthandError):

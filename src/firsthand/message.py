@@ -18,6 +18,9 @@ Role = Literal["system", "user", "assistant", "tool"]
 Json = dict[str, Any]
 """A JSON object."""
 
+ERROR = "Error: "
+"""The begin of a failed call's result."""
+
 
 @dataclass(frozen=True)
 class Text:

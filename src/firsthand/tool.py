@@ -172,9 +172,20 @@ def as_text(result: Any, max_chars: int) -> str:
 
 
 def marked(text: str, origin: str) -> str:
-    """The text between marks that say it is data from `origin` and not an instruction. The text cannot close the mark."""
+    """The text between marks that say it is data from `origin` and not an instruction. Neither can close the mark."""
     inside = re.sub(r"<(\s*+(?:/\s*+)?+untrusted)", r"<\\\1", text, flags=re.IGNORECASE)
-    return f'<untrusted from="{origin}">\n{inside}\n</untrusted>'
+    return f"{mark_of(origin)}{inside}{MARK_END}"
+
+
+MARK_END = "\n</untrusted>"
+MAX_ORIGIN = 300
+"""The most characters of an origin in its mark."""
+_UNSAFE = re.compile(r'[<>"\x00-\x1f\x7f-\x9f\u2028\u2029]')
+
+
+def mark_of(origin: str) -> str:
+    """The mark before a text from `origin`, whose unsafe characters are blanks in it."""
+    return f'<untrusted from="{_UNSAFE.sub(" ", origin[:MAX_ORIGIN])}">\n'
 
 
 def tool(

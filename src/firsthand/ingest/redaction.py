@@ -15,12 +15,18 @@ from typing import Any
 
 from firsthand.errors import ConfigError, DataError
 from firsthand.ingest.incoming_span import IncomingSpan
+<<<<<<< HEAD
 from firsthand.ingest.literal_search import literal_search, literal_search_in_bytes
+=======
+from firsthand.ingest.literal_search import literal_search
+from firsthand.ingest.secret_names import SPELLINGS, is_password_name, is_secret_name
+>>>>>>> s21-m3
 from firsthand.message import Json
 from firsthand.safety.redact import Redact
 
 PUT, FAILED = "[redacted]", "[redacted: error]"
 MAX_DEPTH = 64
+<<<<<<< HEAD
 MAX_BODY_BYTES = 400 << 20
 """Of a span as it is kept: no more is read back."""
 SECRET_NAMES = (
@@ -29,6 +35,8 @@ SECRET_NAMES = (
     "private_key", "secret_key", "secret_access_key", "session_token", "credentials", "connection_string",
 )  # fmt: skip
 """The last parts of names whose values are secrets."""
+=======
+>>>>>>> s21-m3
 SHAPES: dict[str, tuple[tuple[str, ...], str]] = {
     "PEM key": (
         ("PRIVATE KEY-----",),
@@ -54,17 +62,13 @@ SHAPES: dict[str, tuple[tuple[str, ...], str]] = {
 _NAMED = re.compile(
     r"""(?i)(?<![a-z0-9])(?:authorization|password|passwd|api[_-]?key|access[_-]?token|refresh[_-]?token|auth[_-]?token"""
     r"""|client[_-]?secret|secret[_-]?key|secret|private[_-]?key)\\{0,8}["']?\s{0,4}[:=]\s{0,4}\\{0,8}["']?"""
-    r"""(?:(?:bearer|basic)\s{1,4})?([A-Za-z0-9+/=_.~!@#$%^&*-]{6,})"""
+    r"""(?:(?:bearer|basic|token|apikey)\s{1,4})?([A-Za-z0-9+/=_.~!@#$%^&*-]{6,})"""
 )
 """A secret that its name stands before, within a longer text."""
 _SCHEME = re.compile(r"(?i)\b(?:bearer\s{1,4}[A-Za-z0-9+/=_.~-]{16,}|basic\s{1,4}[A-Za-z0-9+/]{8,}={1,2})")
 """A header's value without the header's name."""
-_NAMED_WORDS = (
-    "authorization", "passw", "api_key", "apikey", "api-key", "access_token", "refresh_token", "auth_token", "access-token",
-    "refresh-token", "auth-token", "accesstoken", "refreshtoken", "authtoken", "secret", "private_key", "private-key",
-    "privatekey", "bearer ", "basic ",
-)  # fmt: skip
-"""One of these is in lower case in every text that _NAMED or _SCHEME matches."""
+_NAMED_WORDS = ("passw", "bearer ", "basic ", *SPELLINGS)
+"""One of these is in lower case in every text that _NAMED or _SCHEME matches, or that holds a secret name as a key."""
 
 
 class Redactor:
@@ -146,8 +150,7 @@ class Redactor:
     def _is_secret_name(self, name: str) -> bool:
         known = self._secret_names.get(name)
         if known is None:
-            last = name.lower().replace("[", ".").rpartition(".")[2].rstrip("]")
-            known = last in SECRET_NAMES or last.replace("-", "_") in SECRET_NAMES or last.endswith(_ENDINGS)
+            known = is_secret_name(name)
             if len(self._secret_names) < 10_000 and len(name) <= 200:
                 self._secret_names[name] = known
         return known
@@ -157,7 +160,7 @@ class Redactor:
         kept: Json = {}
         for key, held in value.items():
             try:
-                if self._defaults and held not in ("", None) and self._is_secret_name(key) and not _is_number(held):
+                if self._defaults and held not in ("", None) and self._is_secret_name(key) and not _is_count(key, held):
                     kept[key] = PUT
                     found.number += 1
                 else:
@@ -175,11 +178,17 @@ class Redactor:
         if depth > MAX_DEPTH:
             raise ValueError("too deep")
         if isinstance(value, dict):
-            return {self._text(key, found): self._named(key, held, found, depth) for key, held in value.items()}
+            pair = value.get("name", value.get("key"))  # a header as an object of its name and its value
+            return {
+                self._text(key, found): self._named(
+                    pair if key == "value" and isinstance(pair, str) else key, held, found, depth
+                )
+                for key, held in value.items()
+            }
         return [self._value(each, found, depth + 1) for each in value] if isinstance(value, list) else value
 
     def _named(self, key: str, value: Any, found: _Count, depth: int) -> Any:
-        if self._defaults and value not in ("", None) and self._is_secret_name(key) and not _is_number(value):
+        if self._defaults and value not in ("", None) and self._is_secret_name(key) and not _is_count(key, value):
             found.number += 1
             return PUT
         return self._value(value, found, depth + 1)
@@ -196,6 +205,7 @@ class Redactor:
                     text, times = pattern.subn(PUT, text)
                     found.number += times
             if _has_named(text.lower()):
+                text = self._json(text, found)
                 text, times = _NAMED.subn(_without_value, text)
                 found.number += times
                 text, times = _SCHEME.subn(PUT, text)
@@ -206,6 +216,19 @@ class Redactor:
         except Exception:
             found.number += 1
             return FAILED
+
+    def _json(self, text: str, found: _Count) -> str:
+        """A text that is a JSON object or list without the values of secret names; any other text as it is."""
+        if text.lstrip()[:1] not in ("{", "["):
+            return text
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return text
+        inside = _Count()
+        kept = self._value(value, inside, 0)
+        found.number += inside.number
+        return json.dumps(kept, ensure_ascii=False) if inside.number else text
 
 
 class _Count:
@@ -221,9 +244,12 @@ _SHORTEST = 8
 """No rule matches a text that is shorter."""
 HINTS = tuple(dict.fromkeys(word for words, _ in SHAPES.values() for word in words if word != "://"))
 _has_named = literal_search(_NAMED_WORDS, "zwkb")
+<<<<<<< HEAD
 _ENDINGS = ("_api_key", "-api-key", "_password", "_secret", "_access_token", "_private_key", "authorization")
 _hint_in_bytes, _named_in_bytes = literal_search_in_bytes(HINTS, "JA-_x"), literal_search_in_bytes(_NAMED_WORDS, "zwkb")
 _KELVIN = "\u212a".encode()
+=======
+>>>>>>> s21-m3
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 _encode_ascii = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _SMALL = 1 << 20
@@ -274,9 +300,9 @@ def _without_value(match: re.Match[str]) -> str:
     return match.group(0)[: match.start(1) - match.start(0)] + PUT
 
 
-def _is_number(value: Any) -> bool:
-    """True for a count or a switch, such as a number of secrets found: it holds none."""
-    return isinstance(value, int | float)
+def _is_count(name: str, value: Any) -> bool:
+    """True for a count or a switch, such as a number of secrets found: it holds none. A password may be a number."""
+    return isinstance(value, bool) or (isinstance(value, int | float) and not is_password_name(name))
 
 
 def _is_expression(pattern: str) -> bool:

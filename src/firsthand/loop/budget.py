@@ -1,7 +1,8 @@
 """Limits on what an attempt may spend, and budgets that form a tree.
 
 A budget is reserved before a call, prompt and answer, and charged after it, so that a thousand branches started together
-cannot overshoot together. A call that is replayed from a journal is charged what it cost. A child budget (a branch, a
+cannot overshoot together. Of money, each open call holds the highest cost so far: those that begin before the first
+price is known can overshoot. A call that is replayed from a journal is charged what it cost. A child budget (a branch, a
 sub-agent) takes from all of its parents too, and none of them can forget to count.
 """
 
@@ -49,6 +50,10 @@ class Budget:
         self.spent = Usage()
         self.calls = 0
         self.reserved_tokens = 0
+        self.open_calls = 0
+        """Calls of a model that are reserved and not charged; a tool call, of one token, costs nothing itself."""
+        self.highest_usd = 0.0
+        """The most that a call has cost so far: what each open one may cost."""
         self.held_tokens = 0
         self.held_calls = 0
         self.hit: str | None = None
@@ -75,12 +80,13 @@ class Budget:
         granted = tokens
         for height, scope in enumerate(self._chain()):
             try:
-                granted = min(granted, scope._left(depth, least))
+                granted = min(granted, scope._left(depth, least, is_priced=tokens > 1))
             except LimitExceeded as limit:
                 self.mark(limit.limit, height)
                 raise
         for scope in self._chain():
             scope.calls += 1
+            scope.open_calls += granted > 1
             scope.reserved_tokens += granted
         return granted
 
@@ -97,8 +103,14 @@ class Budget:
     def charge(self, granted: int, usage: Usage) -> None:
         """Release what was reserved, and charge what was used."""
         for scope in self._chain():
+            scope.open_calls -= granted > 1
             scope.reserved_tokens -= granted
-            scope.spent += usage
+            scope._spend(usage)
+
+    def resume(self, usage: Usage, calls: int) -> None:
+        """Take over what earlier calls of a run have spent together."""
+        self.spent += usage
+        self.calls = calls
 
     def hold(self, tokens: int, calls: int) -> None:
         """Reserve, here and in every parent, what an interrupted try has spent: its calls are replayed."""
@@ -116,7 +128,7 @@ class Budget:
                 tokens, calls = min(scope.held_tokens, usage.total_tokens), 1
                 scope.held_tokens -= tokens
                 scope.held_calls -= calls
-            scope.spent += usage
+            scope._spend(usage)
             scope.reserved_tokens -= tokens
             scope.calls += 1 - calls
 
@@ -130,15 +142,21 @@ class Budget:
     def _chain(self) -> list[Budget]:
         return [self, *(self.parent._chain() if self.parent else ())]
 
-    def _left(self, depth: int, least: int) -> int:
+    def _spend(self, usage: Usage) -> None:
+        self.spent += usage
+        self.highest_usd = max(self.highest_usd, usage.cost_usd)
+
+    def _left(self, depth: int, least: int, *, is_priced: bool) -> int:
         """Tokens left here, after checking the other limits."""
         limits = self.limits
         if limits.depth is not None and depth > limits.depth:
             raise LimitExceeded("depth", f"groups are nested {depth} deep, and the limit is {limits.depth}")
         if limits.calls is not None and self.calls >= limits.calls:
             raise LimitExceeded("calls", f"call budget exhausted: {count_of(limits.calls, 'call')} made")
-        if limits.cost_usd is not None and self.spent.cost_usd >= limits.cost_usd:
-            raise LimitExceeded("cost_usd", f"{self.spent.cost_usd:.4f} of {limits.cost_usd:.4f} USD are spent")
+        held_usd = self.open_calls * self.highest_usd if is_priced else 0.0
+        if limits.cost_usd is not None and self.spent.cost_usd + held_usd >= limits.cost_usd:
+            more = f", and calls that run may cost {held_usd:.4f}" if held_usd else ""
+            raise LimitExceeded("cost_usd", f"{self.spent.cost_usd:.4f} of {limits.cost_usd:.4f} USD are spent{more}")
         left = self._tokens_left()
         if limits.tokens is not None and left < least:
             used, held = self.spent.total_tokens, self.reserved_tokens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from firsthand.trace import Node, Trace
 
 SHORT_CHARS = 24
 """A shorter text in a record is kept: it reveals nothing of a question."""
+_OWN_NAME = re.compile(r"[A-Za-z_$][\w$.:/-]{0,39}|-?\d{1,9}", re.ASCII)
 ANSWER_CHARS = 8
 """A longer answer is removed: only a letter or a number reveals nothing."""
 
@@ -64,9 +66,47 @@ def _without_words(message: Message) -> Message:
 
 
 def _without_texts(body: Any) -> Any:
-    """The data without long texts and without a judge's own trace."""
+    """The data without long texts and without a judge's own trace. Arguments and lists are kept or left whole."""
     if isinstance(body, str):
         return _left(body)
     if isinstance(body, Mapping):
-        return {str(key): _without_texts(value) for key, value in body.items() if key != "trace"}
-    return [_without_texts(each) for each in body] if isinstance(body, list | tuple) else body
+        return {
+            _name(str(key), number): _as_one(value) if key == "arguments" else _without_texts(value)
+            for number, (key, value) in enumerate(body.items())
+            if key != "trace"
+        }
+    return _as_one(body) if isinstance(body, list | tuple) else body
+
+
+def _name(key: str, number: int) -> str:
+    """A key as it is if it can be a record's own; else its number, so that keys stay distinct."""
+    return key if _OWN_NAME.fullmatch(key) else f"[withheld: key {number}]"
+
+
+def _as_one(body: Any) -> Any:
+    """The data as it is if all its texts and keys within are short together; otherwise none of them."""
+    return _without_texts_within(body) if _chars_within(body) > SHORT_CHARS else body
+
+
+def _chars_within(body: Any, *, is_top: bool = True) -> int:
+    """Characters of all texts, and of all keys but those of the top level that are names."""
+    if isinstance(body, str):
+        return len(body)
+    if isinstance(body, Mapping):
+        keys = sum(len(str(key)) for key in body if not (is_top and _OWN_NAME.fullmatch(str(key))))
+        return keys + sum(_chars_within(each, is_top=False) for each in body.values())
+    return sum(_chars_within(each, is_top=False) for each in body) if isinstance(body, list | tuple) else 0
+
+
+def _without_texts_within(body: Any, *, is_top: bool = True) -> Any:
+    """The data with the length of each text in its place, and the number of each key that `_chars_within` counts."""
+    if isinstance(body, str):
+        return _left_out(body)
+    if isinstance(body, Mapping):
+        return {
+            _name(str(key), number) if is_top else f"[withheld: key {number}]": _without_texts_within(
+                each, is_top=False
+            )
+            for number, (key, each) in enumerate(body.items())
+        }
+    return [_without_texts_within(each, is_top=False) for each in body] if isinstance(body, list | tuple) else body

@@ -13,7 +13,7 @@ from firsthand.errors import AnswerPending, ToolError, nearest
 from firsthand.loop.approval import approval_key
 from firsthand.loop.attempt import Attempt
 from firsthand.loop.borders import Borders
-from firsthand.message import Json, ToolCall, ToolResult, canonical
+from firsthand.message import ERROR, Json, ToolCall, ToolResult, canonical
 from firsthand.model import request_key
 from firsthand.tool import Tool, marked, read_arguments, usage
 
@@ -81,9 +81,10 @@ async def _read(borders: Borders, tool: Tool, call: ToolCall, result: ToolResult
             result = await borders.result(tool, result)
         except ToolError as error:
             result = _refused(call, str(error))
-    if result.origin is None or result.is_error:
+    if result.origin is None:
         return result
-    return replace(result, content=marked(result.content, result.origin))
+    head = ERROR if result.is_error and result.content.startswith(ERROR) else ""
+    return replace(result, content=f"{head}{marked(result.content.removeprefix(head), result.origin)}")
 
 
 def _replayed(call: ToolCall, entry: Json) -> ToolResult:
@@ -110,7 +111,7 @@ async def _run_approved(
         await attempt.keep(effect, request, {"waiting": True})
         raise
     except ToolError as error:
-        return replace(_refused(call, str(error)), origin=tool.origin)
+        return replace(_refused(call, str(error)), origin=tool.origin or error.origin)
 
 
 async def approve(attempt: Attempt, tool: Tool, arguments: Json, effect: str) -> None:
@@ -131,7 +132,7 @@ async def approve(attempt: Attempt, tool: Tool, arguments: Json, effect: str) ->
 
 
 def _refused(call: ToolCall, text: str) -> ToolResult:
-    return ToolResult(call.id, call.name, f"Error: {text}", is_error=True)
+    return ToolResult(call.id, call.name, f"{ERROR}{text}", is_error=True)
 
 
 def _no_tool(name: str, tools: Iterable[str]) -> str:

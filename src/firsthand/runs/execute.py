@@ -61,8 +61,7 @@ async def execute(
     with run.claimed():  # before looking what is missing, which another process might be making
         missing = begin(run, places, redo_errors)
         if budget is not None and budget.spent == Usage() and budget.calls == 0:
-            spent, budget.calls = run.spent()
-            budget.charge(0, spent)
+            budget.resume(*run.spent())
         needed, done = list(missing.values()), dict[str, Trace]()
         if any(place.agent.memory is not None and place.agent.memory.lifetime != "attempt" for place in places):
             needed, done = list(places), {trace.place: trace for trace in run.traces() if trace.place not in missing}

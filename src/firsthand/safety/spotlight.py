@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from firsthand.errors import ConfigError
 from firsthand.guard import AttemptView, GuardVerdict
-from firsthand.message import Message, Text, ToolResult
+from firsthand.message import ERROR, Message, Text, ToolResult
 from firsthand.tool import Tool
 
 
@@ -36,10 +36,11 @@ class Spotlight:
 
     def result(self, view: AttemptView, tool: Tool, result: ToolResult) -> GuardVerdict:
         """Puts the mark between the words; what holds the mark already loses it first."""
-        if result.is_error:
+        if result.is_error and result.origin is None:  # our own words
             return GuardVerdict.passed(self.name)
-        plain = result.content.replace(self.mark, "")
-        return GuardVerdict.replaced(self.name, replace(result, content=re.sub(r"\s+", self.mark, plain)))
+        head = ERROR if result.is_error and result.content.startswith(ERROR) else ""
+        plain = result.content.removeprefix(head).replace(self.mark, "")
+        return GuardVerdict.replaced(self.name, replace(result, content=head + re.sub(r"\s+", self.mark, plain)))
 
 
 def spotlight(*, mark: str = "^") -> Spotlight:

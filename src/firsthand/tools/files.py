@@ -39,7 +39,7 @@ _PIECE = 1 << 16
 def files(root: str, *, write: bool = False, scratch: bool = False) -> tuple[Tool, ...]:
     """The tools for the files under `root`: list_files, read_file, find_files; with `write` also those that change them."""
     folder = Files(Rooted(root))
-    origin = f"files in {folder.rooted.path.name}"
+    origin = folder.origin
     reads = Declaration(paths=("path",), readers="user")
     made = [
         tool_from_function(folder.list_files, effect="read", origin=origin, declares=reads),
@@ -62,6 +62,7 @@ class Files:
 
     def __init__(self, rooted: Rooted):
         self.rooted = rooted
+        self.origin = f"files in {rooted.path.name}"
 
     def list_files(self, path: str = ".") -> str:
         """What is in a folder: names with sizes; a name that ends with / is a folder.
@@ -134,7 +135,10 @@ class Files:
             old, new = (each.replace("\r\n", "\n").replace("\n", "\r\n") for each in (old, new))
         count = whole.count(old) if old else 0
         if count != 1:
-            raise ToolError(f"old occurs {count} times in {path!r}: {_advice(whole, old, count)}")
+            close = _nearest_line(whole, old) if count == 0 else None
+            advice = "give more of the text around it" if count else "read the file, and give text from it"
+            advice = f"the nearest line is {close!r}; read the file again" if close else advice
+            raise ToolError(f"old occurs {count} times in {path!r}: {advice}", self.origin if close else None)
         self.rooted.replace(path, _bytes(whole.replace(old, new)), unless_changed_from=before)
         return f"{path} has been edited"
 
@@ -271,9 +275,6 @@ def _bytes(text: str) -> bytes:
     return content
 
 
-def _advice(whole: str, old: str, count: int) -> str:
-    if count > 1:
-        return "give more of the text around it"
+def _nearest_line(whole: str, old: str) -> str | None:
     first = next((line for line in old.splitlines() if line.strip()), "")
-    close = nearest(first[:200], [line[:200] for line in whole[:100_000].splitlines()]) if first else None
-    return f"the nearest line is {close!r}; read the file again" if close else "read the file, and give text from it"
+    return nearest(first[:200], [line[:200] for line in whole[:100_000].splitlines()]) if first else None

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from firsthand.declaration import Declaration, fields_at
 from firsthand.errors import ToolError
 from firsthand.guard import AttemptView
-from firsthand.message import Json, canonical
+from firsthand.message import ERROR, Json, canonical
 from firsthand.safety.rules.labels import USER, Label, join_all, label_of_result
 from firsthand.safety.rules.witness import Witness, WitnessSource, leaves, texts_at, trusted_texts, witnesses
-from firsthand.tool import Tool
+from firsthand.tool import MARK_END, Tool, mark_of
 
 RUN = 4
 """Words in a row that count as a copy of a text."""
@@ -290,9 +290,11 @@ def earlier_calls(view: AttemptView) -> tuple[Earlier, ...]:
 
 
 def unmarked(text: str, origin: str | None) -> str:
-    """A result without the marks of its origin."""
-    mark = f'<untrusted from="{origin}">\n'
-    return text if origin is None else text.removeprefix(mark).removesuffix("\n</untrusted>")
+    """A result or an error without the marks of its origin."""
+    if origin is None:
+        return text
+    head, mark, rest = text.partition(mark_of(origin))
+    return f"{head}{rest.removesuffix(MARK_END)}" if mark and head in ("", ERROR) else text
 
 
 def _earlier(detail: Json, tools: Mapping[str, Tool]) -> Earlier:

@@ -27,7 +27,11 @@ def file_undo(rooted: Rooted) -> Undo:
 
     def capture(arguments: Json) -> Any:
         content, mode = content_of(rooted, arguments["path"])
-        return None if content is None else {"base64": base64.b64encode(content).decode("ascii"), "mode": mode}
+        if content is None:
+            return None
+        state = {"base64": base64.b64encode(content).decode("ascii"), "mode": mode}
+        behind = rooted.behind_links(arguments["path"])
+        return state if behind is None else state | {"behind": behind}  # a folder that became a link is another state
 
     def restore(arguments: Json, state: Any) -> None:
         if state is None:

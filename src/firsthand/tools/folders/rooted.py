@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from firsthand.errors import ConfigError, ToolError
+from firsthand.tools.folders.version_control import owner
 
 MAX_LINKS = 40
-_GIT = (".git", ".gitmodules")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -39,8 +39,7 @@ class Rooted:
     def place(self, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
         """The open folder that `path` ends in, and the last name there, which is no link; `.` for the folder itself.
 
-        With `make`, for writing, folders on the way that are missing are made, and git's own folder is refused: its settings
-        name programs that git runs for whoever looks at the repository.
+        With `make`, for writing, missing folders on the way are made, and what belongs to version control is refused.
         """
         parts = deque(self._parts(path))
         held = [os.open(self.path, _FOLDER)]
@@ -49,8 +48,10 @@ class Rooted:
             with _told(path):
                 while parts:
                     part = parts.popleft()
-                    if make and part.casefold() in _GIT:
-                        raise ToolError(f"{path!r} belongs to git: it is not written to")
+                    if make and (system := owner(held[-1], part, is_last=not parts)) is not None:
+                        raise ToolError(
+                            f"{path!r} belongs to {system}, or would: it is not written to; give another path"
+                        )
                     if part == "..":
                         if len(held) == 1:
                             raise ToolError(f"{path!r} leads out of the folder: give a path inside it")
@@ -98,7 +99,7 @@ class Rooted:
             _write_new(folder, name, content, 0o666)
 
     def remove(self, path: str) -> None:
-        """Remove a file. Like writing, it is refused in git's own folder."""
+        """Remove a file. Like writing, it is refused where version control keeps its own."""
         with self.place(path, make=True) as (folder, name), _told(path):
             if not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
                 raise ToolError(f"{path!r} is no ordinary file: it is not removed")
@@ -134,6 +135,12 @@ class Rooted:
     def relative(self, path: str) -> str:
         """The path as it is read from the folder: without a part that says nothing; empty for the folder itself."""
         return "/".join(self._parts(path))
+
+    def behind_links(self, path: str) -> str | None:
+        """The path that links lead to, relative to the folder; None if there is no link on the way."""
+        plain = os.path.normpath(self.relative(path) or ".")
+        real = os.path.relpath(os.path.realpath(self.path / plain), self.path)
+        return None if real == plain else real
 
     def _parts(self, path: str) -> list[str]:
         if "\0" in path or len(path) > 4096 or (not path.isascii() and path != path.encode("utf-8", "ignore").decode()):

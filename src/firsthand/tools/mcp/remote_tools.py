@@ -22,7 +22,12 @@ from firsthand.declaration import Declaration
 from firsthand.errors import ConfigError, ToolError
 from firsthand.loop.calling import CallPosition, caller
 from firsthand.message import Json
+<<<<<<< HEAD
 from firsthand.tool import Tool, as_text, marked, tool_from_function, usage
+=======
+from firsthand.model import ToolSpec
+from firsthand.tool import Tool, as_text, tool_from_function, usage
+>>>>>>> s21-m3
 from firsthand.tools.mcp.approved_definitions import ApprovedDefinitions
 from firsthand.tools.mcp.connection import McpConnection
 from firsthand.tools.mcp.definition_changes import MAX_QUESTIONS, decided
@@ -37,8 +42,13 @@ MAX_SCHEMA_CHARS = 1_000_000
 """Of all schemas of a server: those of a hostile one take 20 to 40 s of a processor to check, once."""
 MAX_PAGES = 200
 """The most pages of a list that are read."""
+<<<<<<< HEAD
 MAX_LIST = 16_000_000
 """The most characters of a list, all its pages together."""
+=======
+MAX_ERROR = 4_000
+"""The most characters of a server's error that are shown."""
+>>>>>>> s21-m3
 MAX_PROGRESS = 50
 """The most progress reports of one call that are recorded; the last is always."""
 
@@ -217,12 +227,12 @@ class RemoteTools:
             result = await self.connection.request(send)
         except ToolError as error:
             self._check_answered(at)
-            raise ToolError(self._fenced(str(error))) from None
+            raise ToolError(as_text(str(error), MAX_ERROR)) from None
         self._check_answered(at)
         text = text_of_result(result)
         await self.refresh()
         if result.is_error:
-            raise ToolError(self._fenced(text or f"{name} failed without a message"))
+            raise ToolError(as_text(text or f"{name} failed without a message", MAX_ERROR))
         return text
 
     def _check_answered(self, at: CallPosition | None) -> None:
@@ -242,11 +252,6 @@ class RemoteTools:
             said=None if info is None else {"name": info.name[:100], "version": info.version[:100]},
             tools=len(self._all), left_out=self.left_out, changed=sorted(self.changes),
         )  # fmt: skip
-
-    def _fenced(self, text: str) -> str:
-        """A text with words of the server, which a model reads as data."""
-        text = as_text(text, 4_000)
-        return text if self.declaration.trusted else marked(text, self.declaration.origin)
 
     async def refresh(self) -> None:
         """Read the tools again if the server said that they changed."""
