@@ -32,6 +32,9 @@ from firsthand.tool import Tool, marked
 from firsthand.trace import Call
 from paying_tool import CHAT, PAY, PAYS, made
 
+DEFAULTS = {"folder": "notes", "fee": 7}
+"""What the tool takes where a call leaves them out."""
+
 
 def case(arguments: Json, tool: Tool = PAY, words: Sequence[str] = ("Pay Bob",), **more: Any) -> CallCase:
     return CallCase(tool, arguments, tuple(words), **more)
@@ -108,7 +111,7 @@ def test_what_was_read_loses_its_marks_and_takes_effect_and_facts_of_the_tool_th
     text = '<untrusted from="web">\nhi\n</untrusted>'
     assert [unmarked(text, origin) for origin in ("web", "wéb", None)] == ["hi", text, text]
     detail = {"name": "pay", "result": text, "origin": "web", "arguments": {"a": 1}, "is_error": 1}
-    assert _earlier(detail, {"pay": PAY}) == Earlier("pay", "external", PAYS, {"a": 1}, "hi", True)
+    assert _earlier(detail, {"pay": PAY}) == Earlier("pay", "external", PAYS, {"a": 1}, "hi", True, DEFAULTS)
     unknown = {"name": "x", "result": 5, "arguments": {}}
     assert _earlier(unknown, {"pay": PAY}) == Earlier("x", "read", None, {}, "5", False)
     assert told_to(case({"to": ["Ann", "BOB"], "folder": "x"})) == told_to(
@@ -336,7 +339,7 @@ def test_what_was_read_before_comes_in_order_documents_answers_then_calls_and_me
         ("gone", "read", "r2"),
     ]  # fmt: skip
     paid, gone = earlier_calls(view)[4], earlier_calls(view)[6]
-    assert paid == Earlier("pay", "external", PAYS, {"fee": 1}, "r1", True)
+    assert paid == Earlier("pay", "external", PAYS, {"fee": 1}, "r1", True, DEFAULTS)
     assert gone == Earlier("gone", "read", None, {"x": 2}, "r2", False)
     assert unmarked("x", None) == "x" and unmarked('<untrusted from="w">\nx\n</untrusted>', "v").startswith(
         "<untrusted"

@@ -72,3 +72,16 @@ def test_ordinary_names_and_texts_are_kept_as_they_are() -> None:
     )
     attributes = dict.fromkeys(names, SECRET) | {"body": '{ "a" : 1,  "note": "the secret is out" }'}
     assert json.loads(kept(attributes))["attributes"] == attributes
+
+
+def test_a_text_of_many_json_values_is_searched_and_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("firsthand.ingest.redaction.MAX_VALUES", 100)
+    few, many = ({"password": "ab cd ef gh ij", "x": [0] * count} for count in (96, 98))
+    assert "gh ij" not in kept({"b": json.dumps(few)})
+    decoded: list[str] = []
+    monkeypatch.setattr("firsthand.ingest.redaction.json.loads", lambda text: decoded.append(text) or {})
+    kept({"b": json.dumps(many)})
+    assert decoded == []
+    kept({"b": json.dumps(few)})
+    assert len(decoded) == 1
+    assert SECRET not in kept({"b": json.dumps(many | {"api_key": SECRET})})

@@ -15,28 +15,18 @@ from typing import Any
 
 from firsthand.errors import ConfigError, DataError
 from firsthand.ingest.incoming_span import IncomingSpan
-<<<<<<< HEAD
 from firsthand.ingest.literal_search import literal_search, literal_search_in_bytes
-=======
-from firsthand.ingest.literal_search import literal_search
 from firsthand.ingest.secret_names import SPELLINGS, is_password_name, is_secret_name
->>>>>>> s21-m3
 from firsthand.message import Json
 from firsthand.safety.redact import Redact
+from firsthand.system.json_values import values_in_text
 
 PUT, FAILED = "[redacted]", "[redacted: error]"
 MAX_DEPTH = 64
-<<<<<<< HEAD
+MAX_VALUES = 200_000
+"""JSON values of a text that is read as JSON; names in a text of more are found as in any text."""
 MAX_BODY_BYTES = 400 << 20
 """Of a span as it is kept: no more is read back."""
-SECRET_NAMES = (
-    "authorization", "proxy-authorization", "cookie", "set-cookie", "password", "passwd", "passphrase", "secret", "api_key",
-    "apikey", "api-key", "x-api-key", "access_token", "refresh_token", "auth_token", "id_token", "client_secret",
-    "private_key", "secret_key", "secret_access_key", "session_token", "credentials", "connection_string",
-)  # fmt: skip
-"""The last parts of names whose values are secrets."""
-=======
->>>>>>> s21-m3
 SHAPES: dict[str, tuple[tuple[str, ...], str]] = {
     "PEM key": (
         ("PRIVATE KEY-----",),
@@ -219,7 +209,7 @@ class Redactor:
 
     def _json(self, text: str, found: _Count) -> str:
         """A text that is a JSON object or list without the values of secret names; any other text as it is."""
-        if text.lstrip()[:1] not in ("{", "["):
+        if text.lstrip()[:1] not in ("{", "[") or values_in_text(text, MAX_VALUES) > MAX_VALUES:
             return text
         try:
             value = json.loads(text)
@@ -244,12 +234,8 @@ _SHORTEST = 8
 """No rule matches a text that is shorter."""
 HINTS = tuple(dict.fromkeys(word for words, _ in SHAPES.values() for word in words if word != "://"))
 _has_named = literal_search(_NAMED_WORDS, "zwkb")
-<<<<<<< HEAD
-_ENDINGS = ("_api_key", "-api-key", "_password", "_secret", "_access_token", "_private_key", "authorization")
 _hint_in_bytes, _named_in_bytes = literal_search_in_bytes(HINTS, "JA-_x"), literal_search_in_bytes(_NAMED_WORDS, "zwkb")
 _KELVIN = "\u212a".encode()
-=======
->>>>>>> s21-m3
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 _encode_ascii = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _SMALL = 1 << 20

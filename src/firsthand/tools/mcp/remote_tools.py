@@ -22,12 +22,7 @@ from firsthand.declaration import Declaration
 from firsthand.errors import ConfigError, ToolError
 from firsthand.loop.calling import CallPosition, caller
 from firsthand.message import Json
-<<<<<<< HEAD
-from firsthand.tool import Tool, as_text, marked, tool_from_function, usage
-=======
-from firsthand.model import ToolSpec
 from firsthand.tool import Tool, as_text, tool_from_function, usage
->>>>>>> s21-m3
 from firsthand.tools.mcp.approved_definitions import ApprovedDefinitions
 from firsthand.tools.mcp.connection import McpConnection
 from firsthand.tools.mcp.definition_changes import MAX_QUESTIONS, decided
@@ -42,13 +37,10 @@ MAX_SCHEMA_CHARS = 1_000_000
 """Of all schemas of a server: those of a hostile one take 20 to 40 s of a processor to check, once."""
 MAX_PAGES = 200
 """The most pages of a list that are read."""
-<<<<<<< HEAD
 MAX_LIST = 16_000_000
 """The most characters of a list, all its pages together."""
-=======
 MAX_ERROR = 4_000
 """The most characters of a server's error that are shown."""
->>>>>>> s21-m3
 MAX_PROGRESS = 50
 """The most progress reports of one call that are recorded; the last is always."""
 
