@@ -172,7 +172,8 @@ def test_claims_add_up_over_branches_items_count_once_and_a_resumed_attempt_stil
     attempt = made(journal, guard)
     crossed(attempt)
     assert guard.results == [[True, False, True, False, False, True]]
-    assert attempt.claims == {"mail": {"": 3}, "sms": {"": 1}}
+    place = ":5 guard 0 call"
+    assert attempt.claims == {"mail": {f"{place} 1": 2, f"{place} 3": 1}, "sms": {f"{place} 1": 1}}
     again = Views(do=claim)
     resumed = made(journal, again)
     crossed(resumed)
@@ -414,4 +415,5 @@ def test_claims_of_an_older_record_count_as_1_and_refused_ones_not_at_all() -> N
     attempt = made(journal, guard)
     crossed(attempt)
     assert guard.results == [[False, True, False, True, False, False, False, True, False]]
-    assert attempt.claims == {"mail": {"": 1.5}, "host": {"a": 0.5, "b": 0.5}, "new": {"": 1}}
+    place = ":5 guard 0 call 2"
+    assert attempt.claims == {"mail": {"": 1, place: 0.5}, "host": {"a": 0.5, "b": 0.5}, "new": {place: 1}}

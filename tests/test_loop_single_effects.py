@@ -98,12 +98,13 @@ def test_a_claim_is_granted_up_to_its_most_and_kept_with_what_was_asked() -> Non
         ]  # fmt: skip
 
     assert within(claims) == [True, False, True, True, True, False, False, False, True]
-    assert attempt.claims == {"k": {"": 3, "i": 1}, "m": {"": 1}}
+    place = ":5 guard 1 call"
+    assert attempt.claims == {"k": {f"{place} 1": 2, f"{place} 3": 1, "i": 1}, "m": {f"{place} 1": 1}}
     entries = list(attempt.journal.entries.items())  # type: ignore[attr-defined]
     assert [(effect, body) for (effect, _), body in entries[1:4]] == [
-        (":5 guard 1 call 1", {"claim": "k", "granted": False, "amount": 2, "item": ""}),
-        (":5 guard 1 call 2", {"claim": "k", "granted": True, "amount": 1, "item": ""}),
-        (":5 guard 1 call 3", {"claim": "k", "granted": True, "amount": 0.5, "item": "i"}),
+        (":5 guard 1 call 1", {"claim": "k", "granted": False, "amount": 2, "item": "", "at": f"{place} 2"}),
+        (":5 guard 1 call 2", {"claim": "k", "granted": True, "amount": 1, "item": "", "at": f"{place} 3"}),
+        (":5 guard 1 call 3", {"claim": "k", "granted": True, "amount": 0.5, "item": "i", "at": f"{place} 4"}),
     ]
     assert [key for (_, key), _ in (entries[2], entries[3])] == [
         request_key("claim", canonical(["k", 3])), request_key("claim", canonical(["k", 4, 0.5, "i"])),
@@ -128,7 +129,8 @@ def test_a_guards_question_to_a_person_has_its_reason_and_its_answer_is_kept() -
     assert asked == [("look_up", {"query": "q"})] * 2
     key = approval_key(":5", look_up, {"query": "q"})
     kept = {"allowed": True, "by": "me", "reason": "fine"}
-    assert attempt.journal.entries == {key: kept}  # type: ignore[attr-defined]
+    shown = request_key("approval", canonical(["look_up", {"query": "q"}, "why"]))
+    assert attempt.journal.entries == {(key[0], shown): kept, key: kept}  # type: ignore[attr-defined]
 
 
 # -- size, turn and time --

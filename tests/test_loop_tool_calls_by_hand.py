@@ -259,11 +259,11 @@ def test_a_view_has_what_had_ended_before_in_the_order_of_places_and_once_is_onc
     for effect in (":2", ":0", ":1"):
         attempt.calls.append(Call(effect, "tool", None, 0.0, 1.0, ""))
         attempt.order[effect] = (3 - int(effect[1:]), 1)
-    view = _View(Borders(attempt, ":5", 0, Budget(Limits()), as_of=":2"), ":5 guard 2 call", 0)
+    view = _View(Borders(attempt, ":5", 0, Budget(Limits()), as_of=":2"), ":5 guard 2 call")
     made = view.made()
     assert (made.task, made.agent, made.node, made.messages) == (Task("t", "?"), "a", 0, (user("one two"),))
     assert [each.id for each in made.calls] == [":1", ":0"] and [each.name for each in made.tools] == ["find", "send"]
-    assert [each.id for each in _View(Borders(attempt, ":2", 0, Budget(Limits())), "x", 0).calls()] == [":0", ":1"]
+    assert [each.id for each in _View(Borders(attempt, ":2", 0, Budget(Limits())), "x").calls()] == [":0", ":1"]
     assert [view.next_effect() for _ in range(2)] == [":5 guard 2 call 0", ":5 guard 2 call 1"]
     acted: list[int] = []
 
@@ -283,10 +283,13 @@ def test_a_view_has_what_had_ended_before_in_the_order_of_places_and_once_is_onc
     assert first == [{"n": 1}, {"n": 2}]
     effects = [effect for effect, _ in attempt.journal.entries]  # type: ignore[attr-defined]
     assert effects == [f":5 guard 2 call {n}" for n in (3, 2, 3)]
-    later = _View(view.borders, ":5 guard 2 call", 0)
+    later = _View(view.borders, ":5 guard 2 call")
     later.count = 2
     assert [within(lambda: once(later, {"a": 1})) for _ in range(2)] == first and len(acted) == 2
     claims: dict[str, dict[str, float]] = {}
-    for key, amount, item in (("k", 2, ""), ("k", 1.5, ""), ("k", 3, "i"), ("k", 4, "i"), ("m", 1, "")):
-        _take(claims, key, amount, item)
-    assert claims == {"k": {"": 3.5, "i": 4}, "m": {"": 1}}
+    for key, amount, item, at in (
+        ("k", 2, "", ""), ("k", 1.5, "", ""), ("k", 3, "i", "p 1"), ("k", 4, "i", "p 2"), ("m", 1, "", "p 1"),
+        ("m", 2, "", "p 1"), ("m", 5, "", "p 2"),
+    ):  # fmt: skip
+        _take(claims, {"claim": key, "amount": amount, "item": item, "at": at})
+    assert claims == {"k": {"": 3.5, "i": 4}, "m": {"p 1": 2, "p 2": 5}}

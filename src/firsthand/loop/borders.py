@@ -166,7 +166,7 @@ class Borders:
 class _View:
     """Makes the view of one guard at one border, with effects of its own in the attempt's journal."""
 
-    def __init__(self, borders: Borders, effect: str, number: int):
+    def __init__(self, borders: Borders, effect: str, number: int = 0):
         self.borders = borders
         self.place = effect
         """The guard's place, the same in each round in which it sees a call."""
