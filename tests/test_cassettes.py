@@ -305,9 +305,7 @@ def test_replies_of_a_cassette_are_a_list_of_texts_within_a_bound(
     monkeypatch.setattr(cassette, "_MAX_VALUES", 4)
     assert cassette.open_model(str(file)).unplayed == 2
     monkeypatch.setattr(cassette, "_MAX_VALUES", 3)
-    with pytest.raises(
-        ConfigError, match=r"c\.jsonl' holds more than 3 JSON values: record fewer attempts$"
-    ):
+    with pytest.raises(ConfigError, match=r"c\.jsonl' holds more than 3 JSON values: record fewer attempts$"):
         cassette.open_model(str(file))
     monkeypatch.undo()
     for replies in ("one text", {"a": 1}, 3, None, [1], [["a"]]):
