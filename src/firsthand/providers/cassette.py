@@ -49,12 +49,12 @@ def open_model(text: str) -> Cassette:
                         f"the cassette {text!r} has a line without prompt and replies: {line.rstrip()[:60]!r}"
                     )
                 replies = body["replies"]
-                if not isinstance(replies, list) or not all(isinstance(each, str) for each in replies):
+                if not isinstance(replies, list):  # a text would be taken letter by letter
                     raise ConfigError(
                         f"the cassette {text!r} has replies that are no list of texts: {line.rstrip()[:60]!r}; write "
                         '{"prompt": "...", "replies": ["...", "..."]} on each line'
                     )
-                recordings.setdefault(str(body["prompt"]), []).extend(replies)
+                recordings.setdefault(str(body["prompt"]), []).extend(map(str, replies))
     except OSError as error:
         raise ConfigError(f"the cassette {text!r} cannot be read: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
