@@ -17,13 +17,13 @@ from firsthand.worlds.browsing.chromium import CannotUse, PageElement, PageView
 from firsthand.worlds.browsing.errands import Errand, ErrandStep, page_of
 from firsthand.worlds.browsing.mind2web import (
     ChoiceStep,
-    element_snippets,
     operation_f1,
     parse_choice,
     question,
     read_steps,
 )
 from firsthand.worlds.browsing.miniwob_pages import steps_for
+from firsthand.worlds.browsing.page_elements import PageElements
 from firsthand.worlds.browsing.pages import SiteVisit, step_on
 from firsthand.worlds.world import InvalidAction
 
@@ -146,7 +146,7 @@ def test_elements_are_told_by_tag_attributes_and_the_words_inside_them():
         '<input backend_node_id="4" type="text" placeholder="City" class="c"/></div> out'
         f'<p backend_node_id="5">{"w" * 100} x</p><p backend_node_id="6"><i>{"v" * 159}</i><i>u</i><i>t</i></p>'
     )
-    assert element_snippets(html) == {
+    assert PageElements(html) == {
         "1": "<div list> One two three", "2": "<b> two", "3": "<br>", "4": "<input City text>",
         "5": f"<p> {'w' * 100} x", "6": f"<p> {'v' * 156}",
     }  # fmt: skip
@@ -313,7 +313,7 @@ def test_a_browse_world_uses_the_browser_and_tells_what_fails():
 def test_an_end_tag_closes_the_last_element_of_its_name_and_what_is_open_within_it(
     inner: str, words: dict[str, str]
 ) -> None:
-    found = element_snippets(f"<p backend_node_id='0'><div backend_node_id='1'>{inner}<b>c</b></p>d")
+    found = PageElements(f"<p backend_node_id='0'><div backend_node_id='1'>{inner}<b>c</b></p>d")
     said = {id: re.sub("^<[^>]*> ?", "", text) for id, text in found.items()}
     if "</div>" not in inner:
         words = {**words, "1": f"{words['1']} c"}

@@ -19,6 +19,7 @@ from firsthand.message import assistant, user
 from firsthand.model import Sampling, Usage
 from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
+from firsthand.providers import cassette
 from firsthand.providers.cassette import Cassette, CassetteMiss, open_model, recorded
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
@@ -294,3 +295,20 @@ def test_alfworld_replays_to_the_logged_curve_and_shows_the_last_three_reflectio
             shown = memory[:trial][-3:]
             listed = "\n".join(f"{number}. {text}" for number, text in enumerate(shown, 1))
             assert prompt.endswith(f"in your own words:\n{listed}") if shown else "tried" not in prompt
+
+
+def test_replies_of_a_cassette_are_a_list_of_texts_within_a_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "c.jsonl"
+    file.write_text(json.dumps({"prompt": "p", "replies": ["a, [b]", "c"]}) + "\n")
+    monkeypatch.setattr(cassette, "_MAX_VALUES", 4)
+    assert cassette.open_model(str(file)).unplayed == 2
+    monkeypatch.setattr(cassette, "_MAX_VALUES", 3)
+    with pytest.raises(ConfigError, match=r"c\.jsonl' holds more than 3 JSON values: record fewer attempts$"):
+        cassette.open_model(str(file))
+    monkeypatch.undo()
+    for replies in ("one text", {"a": 1}, 3, None):
+        file.write_text(json.dumps({"prompt": "p", "replies": replies}))
+        with pytest.raises(ConfigError, match=r"c\.jsonl' has replies that are no list of texts: .* on each line$"):
+            cassette.open_model(str(file))

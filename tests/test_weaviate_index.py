@@ -188,7 +188,7 @@ def test_a_batch_is_stored_if_the_server_says_so_of_each(answer: Any, server: An
 def test_a_reply_without_end_is_cut_off(server: Any, index: RecordIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weaviate_index, "MAX_REPLY_BYTES", 2**20)
     server[1].answers.append((200, b" " * (2**20 + 1)))
-    with pytest.raises(StoreError, match="longer than 1 MiB"):
+    with pytest.raises(StoreError, match="it sent more than 1048576 bytes"):
         index.hashes()
 
 

@@ -31,7 +31,8 @@ from firsthand.worlds.browsing.browse_world import BrowseWorld
 from firsthand.worlds.browsing.browser_pool import MAX_RUNNING, BrowserPool
 from firsthand.worlds.browsing.chromium import BROWSERS, Chromium, PageElement, PageView, ready
 from firsthand.worlds.browsing.errands import SITE_KINDS, Errand, ErrandStep, make_errand
-from firsthand.worlds.browsing.mind2web import element_snippets, operation_f1, parse_choice, read_steps
+from firsthand.worlds.browsing.mind2web import operation_f1, parse_choice, read_steps
+from firsthand.worlds.browsing.page_elements import PageElements
 from firsthand.worlds.browsing.pages import SiteVisit
 from firsthand.worlds.browsing.site import Answer
 from firsthand.worlds.browsing.site_server import SiteServer
@@ -309,9 +310,7 @@ def test_mind2webs_steps_are_choices_among_elements(tmp_path: Path):
     assert scores("Answer: A.\nAction: CLICK\nValue:") == (0, 0) and scores("I do not know") == (0, 0)
     assert parse_choice("answer: (C)\naction: select\nvalue: x") == (1, "SELECT", "x")
     assert operation_f1("TYPE", "New", steps[0]) == pytest.approx(0.8)
-    assert (
-        element_snippets("<p backend_node_id='1'>" + "x" * 9000)["1"].endswith("x") and element_snippets("<<<>") == {}
-    )
+    assert PageElements("<p backend_node_id='1'>" + "x" * 9000)["1"].endswith("x") and PageElements("<<<>") == {}
     path.write_text(json.dumps([{**session(), "actions": [{"operation": {}}]}]))
     with pytest.raises(DataError, match="step 1"):
         read_steps(tmp_path, 1)

@@ -15,11 +15,12 @@ from pathlib import Path
 from firsthand.errors import ConfigError, ModelError
 from firsthand.message import assistant, canonical
 from firsthand.model import Completion, Delta, Prompt, Sampling, Scored, ToolSpec, Usage
+from firsthand.system.json_values import values_in_text
 from firsthand.trace import Trace
 
 Recordings = Mapping[str, Sequence[str]]
 """Prompt, as `prompt_text` writes it -> its replies, in order."""
-_MAX_BYTES = 1 << 28
+_MAX_BYTES, _MAX_VALUES = 1 << 28, 2_000_000
 _NEAREST_OF = 4000
 
 
@@ -31,17 +32,29 @@ def open_model(text: str) -> Cassette:
     """Returns the model named `cassette:FILE.jsonl`: each line has a `prompt` and its `replies`."""
     path = Path(text)
     recordings: dict[str, list[str]] = {}
+    values = 0
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ConfigError(f"{text} is larger than {_MAX_BYTES >> 20} MiB: record fewer attempts in one file")
         with path.open(encoding="utf-8") as lines:  # not splitlines, which parts a text at U+2028 too
             for line in lines:
+                values += values_in_text(line, 0)
+                if values > _MAX_VALUES:
+                    raise ConfigError(
+                        f"the cassette {text!r} holds more than {_MAX_VALUES:,} JSON values: record fewer attempts"
+                    )
                 body = json.loads(line)
                 if not isinstance(body, dict) or not {"prompt", "replies"} <= body.keys():
                     raise ConfigError(
                         f"the cassette {text!r} has a line without prompt and replies: {line.rstrip()[:60]!r}"
                     )
-                recordings.setdefault(str(body["prompt"]), []).extend(map(str, body["replies"]))
+                replies = body["replies"]
+                if not isinstance(replies, list):  # a text would be taken letter by letter
+                    raise ConfigError(
+                        f"the cassette {text!r} has replies that are no list of texts: {line.rstrip()[:60]!r}; write "
+                        '{"prompt": "...", "replies": ["...", "..."]} on each line'
+                    )
+                recordings.setdefault(str(body["prompt"]), []).extend(map(str, replies))
     except OSError as error:
         raise ConfigError(f"the cassette {text!r} cannot be read: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:

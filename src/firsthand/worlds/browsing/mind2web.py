@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from html.parser import HTMLParser
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -20,24 +19,17 @@ from firsthand.errors import DataError, reason_of
 from firsthand.loop.concurrency import derive_seed
 from firsthand.message import Json
 from firsthand.system.given_folder import files_below
+from firsthand.system.json_values import values_in
+from firsthand.worlds.browsing.page_elements import PageElements
 
 CHOICES = 5
 """Elements to choose among, besides `none of the above`."""
 OPERATIONS = ("CLICK", "TYPE", "SELECT")
-MAX_SNIPPET, MAX_FILE_BYTES = 160, 1 << 30
-SHOWN = (
-    "aria_label",
-    "aria_description",
-    "title",
-    "placeholder",
-    "name",
-    "value",
-    "alt",
-    "role",
-    "type",
-    "label",
-    "option_selected",
-)
+MAX_FILE_BYTES = 1 << 30
+BEFORE = 5
+"""Actions before a step that a question tells."""
+_BYTES_PER_VALUE, _FEW_VALUES = 16, 100_000
+"""A file has fewer JSON values than that; a candidate of Mind2Web has 300 bytes in eight."""
 _ANSWER = re.compile(r"answer\s*:\s*\(?([A-Z])\b", re.IGNORECASE)
 _OPERATION = re.compile(r"action\s*:\s*(CLICK|TYPE|SELECT)", re.IGNORECASE)
 _VALUE = re.compile(r"value\s*:\s*(.*)", re.IGNORECASE)
@@ -49,7 +41,7 @@ class ChoiceStep(NamedTuple):
     id: str
     task: str
     before: tuple[str, ...]
-    """Actions so far, in Mind2Web's words."""
+    """The last actions, in Mind2Web's words."""
     choices: tuple[str, ...]
     """The elements; `none of the above` is not among them."""
     right: int
@@ -89,7 +81,7 @@ def question(step: ChoiceStep) -> str:
     """The text of a step in AgentBench's form."""
     letters = [chr(ord("B") + number) for number in range(len(step.choices))]
     listed = "\n".join(f"{letter}. {choice}" for letter, choice in zip(letters, step.choices, strict=True))
-    before = "\n".join(step.before[-5:]) or "None"
+    before = "\n".join(step.before[-BEFORE:]) or "None"
     return (
         f"Task: {step.task}\nPrevious actions:\n{before}\n"
         "What should be the next action? Choose an element of the page:\n\n"
@@ -103,7 +95,13 @@ def _records(path: Path) -> Sequence[Json]:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise DataError(f"{path} is larger than {MAX_FILE_BYTES >> 30} GiB: it is no file of Mind2Web")
-        body = json.loads(path.read_text(encoding="utf-8"))
+        raw = path.read_bytes()
+        most = max(_FEW_VALUES, len(raw) // _BYTES_PER_VALUE)
+        if values_in(raw, most) > most:
+            raise DataError(
+                f"{path} holds more than {most:,} JSON values in {len(raw):,} bytes: it is no file of Mind2Web"
+            )
+        body = json.loads(raw.decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as JSON: {reason_of(error)[:200]}") from None
     if not isinstance(body, list) or not all(isinstance(each, dict) and "confirmed_task" in each for each in body):
@@ -122,7 +120,7 @@ def _steps(record: Json, path: Path, seed: int) -> Iterator[ChoiceStep]:
             verb, value = str(operation["op"]), str(operation.get("value") or "")
         except (KeyError, TypeError) as error:
             raise DataError(f"{where}: {error!s:.80} is missing or of another form") from None
-        snippets = element_snippets(html)
+        snippets = PageElements(html)
         right = [each for each in right if each in snippets]
         if not right or verb not in OPERATIONS:
             continue
@@ -131,54 +129,14 @@ def _steps(record: Json, path: Path, seed: int) -> Iterator[ChoiceStep]:
         chosen = [right[0], *rng.sample(drawn, min(CHOICES - 1, len(drawn)))]
         rng.shuffle(chosen)
         choices = tuple(snippets[each] for each in chosen)
+        before = tuple(told[max(0, index - BEFORE) : index])
         id = f"{record.get('annotation_id', path.stem)}-{index:02d}"
         yield ChoiceStep(
-            id, str(record["confirmed_task"]), tuple(told[:index]), choices, chosen.index(right[0]), verb, value
+            id,
+            str(record["confirmed_task"]),
+            before,
+            choices,
+            chosen.index(right[0]),
+            verb,
+            value,
         )
-
-
-def element_snippets(html: str) -> Mapping[str, str]:
-    """`backend_node_id` -> the element in short, `<tag attributes> text`."""
-    parser = _Snippets()
-    parser.feed(html)
-    parser.close()
-    return {
-        id: f"<{tag}{attributes}> {' '.join(words)}"[:MAX_SNIPPET].strip()
-        for id, (tag, attributes, words) in parser.found.items()
-    }
-
-
-class _Snippets(HTMLParser):
-    """Collects the text inside each element that has a `backend_node_id`."""
-
-    VOID = frozenset({"input", "img", "br", "hr", "meta", "link"})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: dict[str, tuple[str, str, list[str]]] = {}
-        self._open: list[tuple[str, str]] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = {key: value or "" for key, value in attrs}
-        id = given.get("backend_node_id", "")
-        words = [given[key] for key in SHOWN if given.get(key)]
-        if id:
-            self.found[id] = (tag, f" {' '.join(words)}" if words else "", [])
-        if tag not in self.VOID:
-            self._open.append((tag, id))
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        self.handle_endtag(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        for place in range(len(self._open) - 1, -1, -1):
-            if self._open[place][0] == tag:
-                del self._open[place:]
-                return
-
-    def handle_data(self, data: str) -> None:
-        text = " ".join(data.split())
-        for _, id in self._open if text else ():
-            if id and sum(map(len, self.found[id][2])) < MAX_SNIPPET:
-                self.found[id][2].append(text)
