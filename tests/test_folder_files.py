@@ -205,3 +205,16 @@ def test_a_folder_without_a_file_that_is_read_says_what_there_is(tmp_path: Path)
     assert [chosen.takes(name) for name in names] == [
         True, False, True, False, False, True, False
     ]  # fmt: skip
+
+
+def test_a_name_is_one_line_and_letters_of_all_scripts_stay_as_they_are(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        "a\nfailed: 0.txt",
+        "b\x1b[1m\u2028.txt",
+        "1.00\u202fPM \u3000.txt",
+        "d/\U0001f469\u200d\U0001f680 \u00e9.md",
+    )
+    assert [each.name for each in walk(tmp_path, FolderFilter(), frozenset())] == [
+        "1.00\u202fPM \u3000.txt", r"a\nfailed: 0.txt", r"b\x1b[1m\u2028.txt", "d/\U0001f469\u200d\U0001f680 \u00e9.md",
+    ]  # fmt: skip

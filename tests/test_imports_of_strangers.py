@@ -159,3 +159,34 @@ def test_no_more_of_a_line_is_read_than_its_bound(tmp_path: Path, monkeypatch: p
         import_samples(path, tmp_path / "home")
     monkeypatch.setattr(sample_lines, "MAX_LINE_CHARS", 201)
     assert import_samples(path, tmp_path / "home")[1] == 1
+
+
+def test_a_sample_is_bounded_by_the_memory_of_its_text_and_not_by_its_bytes_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eval_logs, "MAX_SAMPLE_BYTES", 2_000)
+    for name, text, is_refused in (
+        ("ascii", "a" * 1_800, False), ("emoji", "\U0001f600" + "a" * 600, True), ("few", "\U0001f600" + "a" * 200, False),
+        ("wide", "\u4e2d" * 500, False), ("wider", "\u4e2d" + "a" * 1_200, True), ("latin", "\xe9" * 800, False),
+    ):  # fmt: skip
+        raw = json.dumps({**SAMPLE, "input": text}, ensure_ascii=False)
+        log = eval_log(tmp_path / f"{name}.eval", raw)
+        if not is_refused:
+            assert import_eval(log, tmp_path / "home")[1] == 1, name
+            continue
+        with pytest.raises(DataError, match=r"samples/0\.json takes \d+ MiB as text.*: one emoji makes"):
+            import_eval(log, tmp_path / "home")
+    escaped = eval_log(tmp_path / "escaped.eval", json.dumps({**SAMPLE, "input": "\U0001f600" + "a" * 600}))
+    with pytest.raises(DataError, match="as text"):
+        import_eval(escaped, tmp_path / "home")
+
+
+def test_a_line_feed_in_the_name_of_a_log_makes_no_line_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    (logs / "samples_a\n100 samples in run 2026-real.jsonl").write_text("no\n")
+    assert import_logs(logs, tmp_path / "home") == 1
+    out, err = capsys.readouterr()
+    assert not out and len(err.splitlines()) == 1 and err.startswith("Left out: ") and "100 samples in run" in err

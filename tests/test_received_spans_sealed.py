@@ -143,7 +143,6 @@ def test_whole_traces_are_sealed_while_they_fit(store: TraceStore, monkeypatch: 
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "duckdb", None)
         assert read_sealed(store, "a") == [], "a trace of which nothing is sealed needs no extra"
-    monkeypatch.setattr(cold_segments, "_PARTS", 1)
     store.add([ready(trace, str(number)) for trace, count in (("a", 2), ("b", 2), ("c", 1)) for number in range(count)])
     arrived(store, a=30.5, b=10.25, c=50.0)
     assert seal(store, 10.0, now_s=20.25) == 0, "one that has been quiet for exactly so long is not older"
@@ -207,3 +206,20 @@ def test_of_a_segment_and_a_trace_of_one_age_the_segment_goes_first(store: Trace
         connection.execute("INSERT INTO sealed VALUES ('a', 'day=2026-01-01/f.parquet')")
         connection.execute("INSERT INTO segments VALUES ('day=2026-01-01/f.parquet', 1, 5000000, 9, 9)")
     assert remove_beyond(store, used_bytes(store) - 5_000_000) == 1 and names(store) == names(store, "spans") == ["b"]
+
+
+def test_a_segment_ends_at_its_bytes_unpacked_and_a_trace_goes_on_in_the_next(
+    store: TraceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = zlib.compress(b'{"a": "' + b"a" * 5_000_000 + b'"}')
+    assert cold_segments._unpacked_bytes(packed) == 5_000_009 and cold_segments._unpacked_bytes(b"{}") == 2
+    pytest.importorskip("duckdb", reason="duckdb is not installed")
+    monkeypatch.setattr(cold_segments, "SEGMENT_BYTES", 300)
+    body = zlib.compress(b'{"a": "' + b"a" * 141 + b'"}')  # 150 bytes
+    long = zlib.compress(b'{"a": "' + b"a" * 400 + b'"}')
+    store.add([ready("a", str(n), body=body) for n in range(3)] + [ready("b", "9", body=long)])
+    arrived(store, a=1, b=2)
+    assert cold_segments.seal(store, 1.0, now_s=9) == 2, "two of 150 bytes are 300"
+    assert cold_segments.seal_round(store, 1.0, now_s=9) == 2 and names(store, "spans") == []
+    assert [row[0] for row in read_sealed(store, "a")] == [1, 2, 3] and len(read_sealed(store, "b")) == 1
+    assert len(store.database.read("SELECT file FROM segments")) == 3

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from firsthand.errors import ConfigError, StoreError
-from firsthand.ingest import cold_segments, intake
+from firsthand.ingest import intake
 from firsthand.ingest.alert_rules import AlertRule
 from firsthand.ingest.cold_segments import SEGMENTS, drop_segment, read_sealed, remove_orphans, seal
 from firsthand.ingest.dialects.span_facts import SpanFacts
@@ -237,7 +237,6 @@ def test_a_segment_may_hold_a_long_line(store: TraceStore, monkeypatch: pytest.M
     long = {"attributes": {"x": "é" * 500_000, "y": "end"}}
     store.add([ready("a", "1", body=zlib.compress(json.dumps(long).encode())), ready("a", "2", body=b"{}")])
     arrived(store, a=1)
-    monkeypatch.setattr(cold_segments, "_PARTS", 1)
     assert seal(store, 1.0, now_s=2.5) == 2
     one, two = store.spans("a")
     assert one.span.attributes == long["attributes"] and two.span.attributes == {}

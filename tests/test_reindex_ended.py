@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from corpus_tiny import DIMENSION, WordEmbedder, embedded, write_index
-from firsthand.errors import StoreError
+from firsthand.errors import DataError, StoreError
 from firsthand.retrieval import reindex as reindexing
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import IndexHeader
@@ -149,3 +150,11 @@ def test_a_document_that_does_not_fit_the_new_index_is_named(path: Path) -> None
         assert made == (1, 1)  # b is a line of the old index, and its vector known
         rows = new.vectors([whole(texts[id])[0].id for id in ("a", "b")])
         assert np.allclose(rows, [embedded(TEXTS[id]) for id in ("a", "b")], atol=1e-3)
+
+
+def test_a_document_that_the_new_chunker_refuses_is_named(path: Path) -> None:
+    def refuse(document: Document) -> list[Chunk]:
+        raise DataError("it has too many lines")
+
+    with pytest.raises(DataError, match=r"^b: it has too many lines$"):
+        reindexing._chunks(Document("b", "x"), replace(prepared(None), chunk=refuse))

@@ -34,8 +34,21 @@ def test_a_number_takes_its_format_and_its_noun_an_s() -> None:
 def test_a_text_that_begins_as_a_formula_is_written_after_an_apostrophe() -> None:
     for begin in ("=", "+", "-", "@", "\t", "\r"):
         assert plain_cell(f"{begin}1") == f"'{begin}1"
-    for value in ("", "1=1", " =1", "'=1", -1, 1.5, None, True):
+    for value in ("", " ", "1=1", " 1", "'=1", "a-b", "\u2212 1", "\uff21", -1, 1.5, None, True):
         assert plain_cell(value) is value
+    for text in (
+        " =1",
+        "\u3000 =1",
+        "\n@a",
+        "\u200b=1",
+        "\ufeff+1",
+        "\uff1d1",
+        "\uff20a",
+        " \uff0b1",
+        "\uff0d1",
+        "\x00=1",
+    ):
+        assert plain_cell(text) == f"'{text}", "a formula behind blanks, or with full-width signs"
 
 
 def test_the_values_of_a_json_text_are_counted_and_those_in_strings_only_up_to_the_most() -> None:

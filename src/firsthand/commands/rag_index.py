@@ -18,7 +18,7 @@ from firsthand.errors import ConfigError
 from firsthand.retrieval.chunk_index import IndexHeader, IngestReceipt
 from firsthand.system import interruption
 from firsthand.system.plurals import count_of
-from firsthand.system.terminal import complain, console, print_as_json, progress
+from firsthand.system.terminal import complain, console, one_line, print_as_json, progress
 
 if TYPE_CHECKING:
     from firsthand.retrieval.store.sqlite_index import SqliteIndex
@@ -186,4 +186,4 @@ def _print_grouped(title: str, pairs: tuple[tuple[str, str], ...]) -> None:
     out = console()
     for reason, names in groups.items():
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        out.print(f"{title}: {', '.join(names[:5])}{more}: {reason}", markup=False, soft_wrap=True)
+        out.print(one_line(f"{title}: {', '.join(names[:5])}{more}: {reason}"), markup=False, soft_wrap=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from firsthand.errors import ConfigError, DataError, StoreError
 from firsthand.system.given_folder import files_below
 from firsthand.system.plurals import count_of
-from firsthand.system.terminal import console
+from firsthand.system.terminal import console, one_line
 
 if TYPE_CHECKING:
     from firsthand.studio.studio_store import StudioStore
@@ -62,7 +62,7 @@ def import_logs(path: Path, home: Path) -> int:
             if files == [path]:
                 raise
             left = 1
-            console(stderr=True).print(f"Left out: {error}", soft_wrap=True, markup=False)
+            console(stderr=True).print(one_line(f"Left out: {error}"), soft_wrap=True, markup=False)
             continue
         console().print(f"{count_of(count, 'sample', ',')} in run {id}", soft_wrap=True, markup=False)
     return left

@@ -29,8 +29,9 @@ from firsthand.ingest.trace_store import SEGMENTS, SPAN_COLUMNS, TraceStore
 from firsthand.system.own_file import expect_own_file, expect_own_folder, is_own_folder
 
 SEGMENT_SPANS = 50_000
-"""Smaller files make queries over many slow; a trace is never divided by it."""
-_PARTS = 500
+"""Smaller files make queries over many slow; a trace is divided by its bytes alone."""
+SEGMENT_BYTES = 128 << 20
+"""Bodies of a segment, unpacked: they are packed a thousand times in SQLite, and sealing has them all in memory."""
 _TYPES = {
     "seq": "BIGINT", "copy": "INTEGER", "start_ns": "BIGINT", "end_ns": "BIGINT", "prompt_tokens": "BIGINT",
     "cached_tokens": "BIGINT", "completion_tokens": "BIGINT", "cost_usd": "DOUBLE", "redactions": "INTEGER",
@@ -70,14 +71,11 @@ def seal(store: TraceStore, older_than_s: float, *, most: int = SEGMENT_SPANS, n
     if not chosen:
         return 0
     times = {trace: arrived for trace, arrived, _ in rows}
-    held: list[tuple[Any, ...]] = []
-    for at in range(0, len(chosen), _PARTS):
-        part = chosen[at : at + _PARTS]
-        marks = ", ".join("?" * len(part))
-        held += store.database.read(
-            f"SELECT {', '.join(SPAN_COLUMNS)} FROM spans WHERE trace IN ({marks}) ORDER BY seq", part
-        )
-    last_s = max(times[trace] for trace in chosen)
+    held = _held(store, chosen)
+    if not held:
+        return 0
+    sealed = {row[1] for row in held}
+    last_s = max(times[trace] for trace in sealed)
     day = datetime.fromtimestamp(last_s, UTC).strftime("%Y-%m-%d")
     name = f"day={day}/{int(last_s * 1000):014d}-{secrets.token_hex(4)}.parquet"
     path = store.folder / SEGMENTS / name
@@ -85,13 +83,43 @@ def seal(store: TraceStore, older_than_s: float, *, most: int = SEGMENT_SPANS, n
     with store.database.write() as connection:
         connection.execute(
             "INSERT INTO segments VALUES (?, ?, ?, ?, ?)",
-            (name, len(held), path.stat().st_size, min(times[trace] for trace in chosen), last_s),
+            (name, len(held), path.stat().st_size, min(times[trace] for trace in sealed), last_s),
         )
-        connection.executemany(
-            "INSERT INTO sealed VALUES (?, ?)", [(trace, name) for trace in {row[1] for row in held}]
-        )
+        connection.executemany("INSERT INTO sealed VALUES (?, ?)", [(trace, name) for trace in sealed])
         connection.executemany("DELETE FROM spans WHERE seq = ?", [(row[0],) for row in held])
     return len(held)
+
+
+def seal_round(store: TraceStore, older_than_s: float, *, now_s: float | None = None) -> int:
+    """Seal segment after segment, until nothing is due or SEGMENT_SPANS spans are sealed; returns their number."""
+    done = 0
+    while done < SEGMENT_SPANS and (sealed := seal(store, older_than_s, now_s=now_s)):
+        done += sealed
+    return done
+
+
+def _held(store: TraceStore, traces: Sequence[str]) -> list[tuple[Any, ...]]:
+    """The spans of the first traces whose bodies take SEGMENT_BYTES together; a span that takes more is alone."""
+    held: list[tuple[Any, ...]] = []
+    taken = 0
+    for trace in traces:
+        for (seq,) in store.database.read("SELECT seq FROM spans WHERE trace = ? ORDER BY seq", (trace,)):
+            for row in store.database.read(f"SELECT {', '.join(SPAN_COLUMNS)} FROM spans WHERE seq = ?", (seq,)):
+                taken += _unpacked_bytes(row[-1])
+                if held and taken > SEGMENT_BYTES:
+                    return held
+                held.append(row)
+    return held
+
+
+def _unpacked_bytes(body: bytes) -> int:
+    """The size of a body, a mebibyte in memory at a time."""
+    if body[:1] == b"{":
+        return len(body)
+    stream, size = zlib.decompressobj(), 0
+    while body and size < MAX_BODY_BYTES and (part := stream.decompress(body, 1 << 20)):
+        size, body = size + len(part), stream.unconsumed_tail
+    return size
 
 
 def read_sealed(store: TraceStore, trace: str) -> list[tuple[Any, ...]]:
@@ -117,7 +145,7 @@ def read_sealed(store: TraceStore, trace: str) -> list[tuple[Any, ...]]:
                 f"the segment {path} cannot be read ({str(error).splitlines()[0][:200]}): restore it from a copy"
             ) from None
         found += [(*row[: len(_READ) - 1], _bytes(row[-2], row[-1])) for row in rows]
-    return found
+    return sorted(found, key=lambda row: row[0])  # a trace may be divided
 
 
 def remove_orphans(store: TraceStore) -> int:

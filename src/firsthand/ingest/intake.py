@@ -13,7 +13,7 @@ from pathlib import Path
 from firsthand.errors import ConfigError, FirsthandError
 from firsthand.ingest.alert_delivery import check_target, deliver
 from firsthand.ingest.alert_rules import Alert, AlertRule
-from firsthand.ingest.cold_segments import check_cold, read_sealed, remove_orphans, seal
+from firsthand.ingest.cold_segments import check_cold, read_sealed, remove_orphans, seal_round
 from firsthand.ingest.redaction import Redactor
 from firsthand.ingest.retention import give_back, remove_beyond, remove_older
 from firsthand.ingest.span_writer import SpanWriter
@@ -111,7 +111,7 @@ class Intake:
         settings = self.settings
         if settings.cold_s is not None:
             cold_s = settings.cold_s
-            self._tried(lambda: seal(self._keeping, cold_s, now_s=now_s))
+            self._tried(lambda: seal_round(self._keeping, cold_s, now_s=now_s))
         if settings.keep_s is not None:
             keep_s = settings.keep_s
             self._tried(lambda: remove_older(self._keeping, keep_s, now_s=now_s))

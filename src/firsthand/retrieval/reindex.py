@@ -14,10 +14,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from firsthand.errors import ConfigError, ModelError, StoreError
+from firsthand.errors import ConfigError, DataError, ModelError, StoreError
 from firsthand.loop.concurrency import in_thread
+from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import ChunkIndex, IndexedDocument, IndexHeader, Vectors
 from firsthand.retrieval.chunk_vectors import blocking_embed, chunk_vectors
+from firsthand.retrieval.document import Document
 from firsthand.retrieval.index_settings import Prepared
 from firsthand.retrieval.ingest import BATCH_CHARS, BATCH_CHUNKS
 from firsthand.retrieval.store.sqlite_index import SqliteIndex, open_index
@@ -66,7 +68,7 @@ async def reindex(
                 for number, (id, sha256) in enumerate(ids.items(), 1):
                     if done.get(id) != sha256:
                         document = await in_thread(lambda id=id: old.document(id))  # type: ignore[misc]
-                        chunks = await in_thread(lambda document=document: prepared.chunk(document))  # type: ignore[misc]
+                        chunks = await in_thread(lambda document=document: _chunks(document, prepared))  # type: ignore[misc]
                         waiting.append((document, chunks))
                         size, chars = size + len(chunks), chars + len(document.text)
                     if waiting and (size >= BATCH_CHUNKS or chars >= BATCH_CHARS or number == len(ids)):
@@ -79,6 +81,13 @@ async def reindex(
                     raise StoreError(f"the new index has a fault, and the old one stays: {faults[0]}")
         _swap(path, new_path)
     return made
+
+
+def _chunks(document: Document, prepared: Prepared) -> list[Chunk]:
+    try:
+        return prepared.chunk(document)
+    except DataError as error:
+        raise DataError(f"{document.id}: {error}") from None
 
 
 async def _reembedded(

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-_BEGINNINGS = ("=", "+", "-", "@", "\t", "\r")
+import unicodedata
+
+_BEGINNINGS = ("=", "+", "-", "@")
+_CONTROLS = ("\t", "\r")
 
 
 def plain_cell(value: object) -> object:
-    """The value; a text that a spreadsheet would read as a formula is written after an apostrophe."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_BEGINNINGS) else value
+    """The value; a text that a spreadsheet would read as a formula is written after an apostrophe.
+
+    Blanks and unseen characters before it are passed over, and full-width signs count as what they stand for.
+    """
+    if not isinstance(value, str):
+        return value
+    first = next((char for char in value if char.isprintable() and not char.isspace()), "")
+    is_formula = value.startswith(_CONTROLS) or unicodedata.normalize("NFKC", first).startswith(_BEGINNINGS)
+    return f"'{value}" if is_formula else value

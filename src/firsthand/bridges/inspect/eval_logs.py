@@ -19,12 +19,13 @@ from firsthand.errors import DataError, reason_of
 from firsthand.message import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from firsthand.model import Usage
 from firsthand.runs.whole_run import whole_run
-from firsthand.system.json_values import values_in
+from firsthand.system.json_values import text_bytes, values_in
 from firsthand.system.ordinary_file import open_ordinary
 from firsthand.task import Task
 from firsthand.trace import Call, Failure, Node, Score, Trace
 
 MAX_SAMPLE_BYTES = 256 << 20
+"""Of a sample in its file, and of its text in memory: one emoji makes each of its characters take four bytes."""
 MAX_SAMPLE_VALUES = 5_000_000
 """JSON values of a sample; as objects they take some 500 MB."""
 MAX_LOG_BYTES = 8 << 30
@@ -255,6 +256,11 @@ def _json(log: zipfile.ZipFile, name: str, path: Path) -> Json:
             f"{path} has no {name}, or it has more than {MAX_SAMPLE_BYTES >> 20} MiB: is it a log of Inspect?"
         )
     data = read_member(log, info, MAX_SAMPLE_BYTES)
+    if len(data) <= MAX_SAMPLE_BYTES < (taken := text_bytes(data)):
+        raise DataError(
+            f"{path}: {name[:80]} takes {taken >> 20} MiB as text, and at most {MAX_SAMPLE_BYTES >> 20} are read: one emoji "
+            "makes each character four bytes, so import the log without it"
+        )
     if values_in(data, MAX_SAMPLE_VALUES) > MAX_SAMPLE_VALUES:
         raise DataError(
             f"{path}: {name[:80]} holds more than {MAX_SAMPLE_VALUES:,} JSON values: import the log without it"

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from firsthand.retrieval.chunk import Chunk, Chunker
 from firsthand.retrieval.chunking.markdown_chunks import heading
-from firsthand.retrieval.chunking.text_spans import check_sizes, chunks_of, pieces
+from firsthand.retrieval.chunking.text_spans import bounded, check_sizes, chunks_of, pieces
 from firsthand.retrieval.document import Document
 
 MAX_TREE_CHARS = 2_000_000
@@ -60,20 +60,19 @@ def code(*, size: int = 1200) -> Chunker:
     """Chunks of whole symbols, at most `size` characters; longer symbols are cut between lines. Nothing overlaps."""
     check_sizes(size, 0)
 
-    def chunk(document: Document) -> list[Chunk]:
+    def made(document: Document) -> Iterator[Chunk]:
         text = document.text
-        made: list[Chunk] = []
         held: list[Symbol] = []
         for symbol in symbols(text, str(document.meta.get("language", ""))):
             for start, end in pieces(text, symbol.start, symbol.end, size):
                 each = Symbol(start, end, symbol.path)
                 if held and (end - held[0].start > size or not _belong(held[0].path, each.path)):
-                    made += _joined(document, held)
+                    yield from _joined(document, held)
                     held = []
                 held.append(each)
-        return [*made, *_joined(document, held)]
+        yield from _joined(document, held)
 
-    return chunk
+    return lambda document: bounded(document, made(document))
 
 
 def symbols(text: str, language: str) -> list[Symbol]:

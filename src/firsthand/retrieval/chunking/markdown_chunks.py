@@ -7,15 +7,20 @@ of other formats whose reader writes headings as `#` lines, such as HTML and DOC
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Iterator
+from itertools import chain
 from typing import NamedTuple
 
+from firsthand.errors import DataError
 from firsthand.retrieval.chunk import Chunk, Chunker
-from firsthand.retrieval.chunking.text_spans import Span, check_sizes, chunks_of, overlapped, packed, pieces
+from firsthand.retrieval.chunking.text_spans import Span, bounded, check_sizes, chunks_of, overlapped, packed, pieces
 from firsthand.retrieval.document import Document
 
 MAX_HEADING_CHARS = 120
-_LINES = re.compile(r"[^\n]*\n|[^\n]+")
+MAX_LINES = 2_000_000
+LINE_CHARS = 10
+"""A text has at most MAX_LINES lines, or one for so many of its characters: a block of one line takes 250 bytes."""
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _HEADING = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*))?$")
 _UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*$")
@@ -50,12 +55,12 @@ def markdown(*, size: int = 800, overlap: int = 100) -> Chunker:
     check_sizes(size, overlap)
 
     def chunk(document: Document) -> list[Chunk]:
-        made: list[Chunk] = []
-        for section in sections(document.text):
-            made += chunks_of(
-                document, _packed(document.text, section.blocks, size, overlap), heading(section.headings)
-            )
-        return made
+        text = document.text
+        made = (
+            chunks_of(document, _packed(text, each.blocks, size, overlap), heading(each.headings))
+            for each in sections(text)
+        )
+        return bounded(document, chain.from_iterable(made))
 
     return chunk
 
@@ -99,9 +104,31 @@ def sections(text: str) -> Iterator[Section]:
         yield Section(tuple(title for _, title in above), held)
 
 
+class _Lines:
+    """The span of each line by its number, eight bytes a line."""
+
+    def __init__(self, text: str):
+        self._starts = array("q", (0,))
+        while (end := text.find("\n", self._starts[-1])) >= 0:
+            self._starts.append(end + 1)
+        if self._starts[-1] < len(text):
+            self._starts.append(len(text))
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, at: int) -> Span:
+        return self._starts[at], self._starts[at + 1]
+
+
 def blocks(text: str) -> Iterator[MarkdownBlock]:
     """The blocks in order, which together cover the text but for blank lines."""
-    lines = [found.span() for found in _LINES.finditer(text)]
+    lines = _Lines(text)
+    if len(lines) > max(MAX_LINES, len(text) // LINE_CHARS):
+        raise DataError(
+            f"it has {len(lines):,} lines, of {len(text) / len(lines):.1f} characters: divide it, or take --chunker "
+            "recursive"
+        )
     at = _front_matter(text, lines)
     if at:
         yield MarkdownBlock(0, lines[at - 1][1], "prose")
@@ -129,7 +156,7 @@ def blocks(text: str) -> Iterator[MarkdownBlock]:
         yield MarkdownBlock(prose, len(text), "prose")
 
 
-def _block_at(text: str, lines: list[Span], at: int, line: str) -> tuple[MarkdownBlock | None, int]:
+def _block_at(text: str, lines: _Lines, at: int, line: str) -> tuple[MarkdownBlock | None, int]:
     """The heading, code or table that begins in a line, and the number of the line after it."""
     start, end = lines[at]
     if found := _HEADING.match(line[:1000]):
@@ -150,7 +177,7 @@ def _block_at(text: str, lines: list[Span], at: int, line: str) -> tuple[Markdow
     return None, at + 1
 
 
-def _front_matter(text: str, lines: list[Span]) -> int:
+def _front_matter(text: str, lines: _Lines) -> int:
     """The number of lines of a block between `---` at the beginning; 0 if there is none."""
     if not lines or text[slice(*lines[0])].rstrip() != "---":
         return 0

@@ -8,13 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, DataError
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.document import Document
 
 Span = tuple[int, int]
 FILE_META = "file"
 """The key of a document's `meta` that describes its file; chunks do not repeat it."""
+CHUNK_CHARS = 600
+"""A chunk takes memory and room in an index as so many characters do, beside its text and headings."""
+MAX_CHUNKS_TIMES = 10
+"""All chunks of a document take at most so many times its text, or MIN_CHUNKS_BOUND characters."""
+MIN_CHUNKS_BOUND = 100_000_000
 _PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
 _LINE = re.compile(r"\n")
 _WORD = re.compile(r"\s+")
@@ -140,4 +145,20 @@ def chunks_of(document: Document, spans: Iterable[Span], heading: str = "", pare
     for each in spans:
         if (bare := trimmed(document.text, *each)) is not None:
             made.append(Chunk(document.id, *bare, document.text[slice(*bare)], heading, parent, meta))
+    return made
+
+
+def bounded(document: Document, chunks: Iterable[Chunk]) -> list[Chunk]:
+    """The chunks, counted as they come: a heading that stands above seven characters is repeated with them."""
+    most = max(MIN_CHUNKS_BOUND, MAX_CHUNKS_TIMES * len(document.text))
+    made: list[Chunk] = []
+    taken = 0
+    for each in chunks:
+        taken += CHUNK_CHARS + len(each.heading) + len(each.text)
+        if taken > most:
+            raise DataError(
+                f"it has {len(document.text):,} characters, and its chunks, each with the headings above it, "
+                f"take more than {most:,}: give its sections more text, or take --chunker recursive, which has no headings"
+            )
+        made.append(each)
     return made

@@ -7,6 +7,7 @@ links inside the folder, hidden folders and kinds that are not read are remarks.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 from firsthand.errors import ConfigError, DataError
 from firsthand.retrieval.documents.formats import FileFormat, format_of
 
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 LEFT_OUT_FOLDERS = frozenset(("node_modules", "__pycache__", "venv", "site-packages"))
 """Folders of installed and generated files. Hidden ones are left out too."""
 
@@ -145,8 +147,9 @@ def read_bytes(path: Path, most: int) -> tuple[bytes, os.stat_result]:
 
 
 def shown(name: str) -> str:
-    """A file's name as text, whatever its bytes."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """A file's name as text of one line, whatever its bytes: it is a document's id, and is printed wherever that is."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _too_large(size: int, most: int) -> str:

@@ -15,10 +15,19 @@ from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.documents.charset import decode
 from firsthand.retrieval.documents.clean_text import clean, clean_line
 from firsthand.retrieval.documents.file_content import MAX_TITLE_CHARS, FileContent, ReadSettings
+from firsthand.system.json_values import values_in_text
+from firsthand.system.plurals import count_of
 
 TEXT_FIELDS = ("text", "contents", "content", "body")
 ID_FIELDS = ("id", "_id")
 MAX_ID_CHARS = 500
+MAX_VALUES = 5_000_000
+"""JSON values of a file, or of a line of JSONL; as objects they take some 500 MB."""
+MAX_NAMED = 100
+"""Items without a document that a file names; the others are counted."""
+MAX_DOCUMENTS = 500_000
+DOCUMENT_BYTES = 100
+"""A file has at most MAX_DOCUMENTS documents, or one for so many of its characters: each takes a kilobyte of memory."""
 _MAX_META = 40
 _MAX_META_CHARS = 1000
 
@@ -26,8 +35,8 @@ _MAX_META_CHARS = 1000
 def read_jsonl(data: bytes, name: str, settings: ReadSettings) -> FileContent:
     """A document a line, whose id is `NAME:ID`; lines that are no documents are named, and the others read."""
     text, notes = decode(data)
-    items = ((number, *_parsed(line)) for number, line in enumerate(text.split("\n"), 1) if line.strip())
-    return _content(items, name, settings, notes)
+    items = ((number, *_parsed(line)) for number, line in enumerate(_lines(text), 1) if line.strip())
+    return _content(items, name, settings, notes, max(MAX_DOCUMENTS, len(text) // DOCUMENT_BYTES))
 
 
 def read_json(data: bytes, name: str, settings: ReadSettings) -> FileContent:
@@ -38,36 +47,64 @@ def read_json(data: bytes, name: str, settings: ReadSettings) -> FileContent:
         raise DataError(f"it is {problem}")
     several = body if isinstance(body, list) else None
     if several and all(isinstance(each, dict) and _text_of(each, settings) is not None for each in several[:20]):
-        return _content(((number, each, "") for number, each in enumerate(several, 1)), name, settings, notes)
-    if isinstance(body, dict) and _text_of(body, settings) is not None:
-        return FileContent((_document(body, 1, name, settings, alone=True),), tuple(notes))
+        most = max(MAX_DOCUMENTS, len(text) // DOCUMENT_BYTES)
+        return _content(((number, each, "") for number, each in enumerate(several, 1)), name, settings, notes, most)
+    if isinstance(body, dict) and (made := _document(body, 1, name, settings, alone=True)) is not None:
+        return FileContent((made,), tuple(notes))
     if settings.text_field is not None:
         raise DataError(f"it has no field {settings.text_field!r}: name another by --text-field")
     text, _, dropped = clean(text)
     return FileContent((Document(name, text, name, meta={"kind": "text"}),), tuple(notes + dropped))
 
 
-def _content(items: Iterator[tuple[int, Any, str]], name: str, settings: ReadSettings, notes: list[str]) -> FileContent:
+def _content(
+    items: Iterator[tuple[int, Any, str]], name: str, settings: ReadSettings, notes: list[str], most: int
+) -> FileContent:
     documents: dict[str, Document] = {}
     failed: list[tuple[str, str]] = []
+    more = 0
     for number, body, problem in items:
-        place = f"{name}:{number}"
-        wanted = settings.text_field or " or ".join(TEXT_FIELDS[:2])
-        if problem or not isinstance(body, dict):
-            failed.append((place, f"it is {problem or 'no JSON object'}"))
-        elif _text_of(body, settings) is None:
-            failed.append((place, f"it has no text in a field {wanted!r}: name the field by --text-field"))
+        made = None if problem or not isinstance(body, dict) else _document(body, number, name, settings)
+        if made is not None and made.id not in documents:
+            documents[made.id] = made
+            if len(documents) > most:
+                raise DataError(f"it has more than {most:,} documents: divide the file")
+        elif len(failed) < MAX_NAMED:
+            failed.append((f"{name}:{number}", _fault(body, problem, made, settings)))
         else:
-            made = _document(body, number, name, settings)
-            if made.id in documents:
-                failed.append((place, f"the id of {made.id!r} came before: give each its own"))
-            else:
-                documents[made.id] = made
+            more += 1
+    if more:
+        failed.append((name, f"it has {count_of(more, 'more item', ',')} of which no document was made"))
     return FileContent(tuple(documents.values()), tuple(notes), tuple(failed))
 
 
-def _document(body: dict[str, Any], number: int, name: str, settings: ReadSettings, *, alone: bool = False) -> Document:
-    text = clean(_text_of(body, settings) or "")[0]
+def _fault(body: Any, problem: str, made: Document | None, settings: ReadSettings) -> str:
+    """Why an item is no document of its own."""
+    if made is not None:
+        return f"the id of {made.id!r} came before: give each its own"
+    if problem or not isinstance(body, dict):
+        return f"it is {problem or 'no JSON object'}"
+    wanted = settings.text_field or " or ".join(TEXT_FIELDS[:2])
+    return f"it has no text in a field {wanted!r}: name the field by --text-field"
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines one by one: all of them at once can take thirty times the text."""
+    start = 0
+    while (end := text.find("\n", start)) >= 0:
+        yield text[start:end]
+        start = end + 1
+    yield text[start:]
+
+
+def _document(
+    body: dict[str, Any], number: int, name: str, settings: ReadSettings, *, alone: bool = False
+) -> Document | None:
+    """The document of an object; None if it has no text."""
+    raw = _text_of(body, settings)
+    if raw is None:
+        return None
+    text = clean(raw)[0]
     id_fields = (settings.id_field,) if settings.id_field else ID_FIELDS
     found = next((body[key] for key in id_fields if isinstance(body.get(key), str | int)), number)
     title = body.get(settings.title_field or "title")
@@ -93,12 +130,21 @@ def _text_of(body: dict[str, Any], settings: ReadSettings) -> str | None:
 
 def _parsed(text: str) -> tuple[Any, str]:
     """The value, or what is wrong with it."""
+    if problem := too_many_values(text):
+        return None, problem
     try:
         return json.loads(text, parse_constant=_refuse), ""
     except RecursionError:
         return None, "JSON nested too deeply"
     except ValueError as error:
         return None, f"no JSON: {json_fault(error)}"
+
+
+def too_many_values(text: str) -> str:
+    """A problem where a text holds more JSON values than are decoded, or nothing."""
+    if values_in_text(text, MAX_VALUES) <= MAX_VALUES:
+        return ""
+    return f"JSON of more than {MAX_VALUES:,} values: divide it, or write it as JSONL, a document a line"
 
 
 def json_fault(error: ValueError) -> str:

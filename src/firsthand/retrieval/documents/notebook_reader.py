@@ -10,7 +10,7 @@ from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.documents.charset import decode
 from firsthand.retrieval.documents.clean_text import clean
 from firsthand.retrieval.documents.file_content import FileContent, ReadSettings, first_heading
-from firsthand.retrieval.documents.json_reader import json_fault
+from firsthand.retrieval.documents.json_reader import json_fault, too_many_values
 
 
 def read_notebook(data: bytes, name: str, settings: ReadSettings) -> FileContent:
@@ -34,6 +34,8 @@ def read_notebook(data: bytes, name: str, settings: ReadSettings) -> FileContent
 
 def _cells(text: str) -> list[Any]:
     """The cells of a notebook of version 3 or 4."""
+    if problem := too_many_values(text):
+        raise DataError(f"it is {problem}")
     try:
         body = json.loads(text)
         cells = body["cells"] if "cells" in body else body["worksheets"][0]["cells"]
