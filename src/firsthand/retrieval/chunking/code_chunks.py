@@ -18,7 +18,7 @@ from firsthand.retrieval.chunking.markdown_chunks import heading
 from firsthand.retrieval.chunking.text_spans import bounded, check_sizes, chunks_of, pieces
 from firsthand.retrieval.document import Document
 
-MAX_TREE_CHARS = 2_000_000
+MAX_TREE_CHARS = 500_000
 """Longer Python files are divided like other languages."""
 MAX_DEPTH = 8
 MAX_NAME_CHARS = 80
