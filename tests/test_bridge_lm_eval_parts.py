@@ -28,6 +28,9 @@ needs_harness = pytest.mark.skipif(
 )
 
 
+METRICS = ("acc", "exact_match")
+
+
 # -- task files --
 
 
@@ -41,7 +44,7 @@ def test_code_is_listed_in_reading_order_with_the_file_it_is_in(
     (tmp_path / "c.yaml").write_text("use_prompt: lib\nclass: ''\nmetric_list:\n  - {metric: acc, hf_evaluate: true}\n")
     path = tmp_path / "a.yaml"
     path.write_text("task: t\ninclude: sub/b.yaml\ndataset_path: pandas\nodd: !function [1]\n")
-    assert code_in(path) == [
+    assert code_in(path, METRICS) == [
         "dataset_path: pandas (a.yaml)", "!function ? (a.yaml)", "!function utils.docs (b.yaml)",
         "dataset_path: data/x.py (b.yaml)", "use_prompt: a prompt library (c.yaml)",
         "hf_evaluate: a metric fetched from the hub (c.yaml)",
@@ -52,10 +55,10 @@ def test_code_is_listed_in_reading_order_with_the_file_it_is_in(
         assert len([*with_includes(path)]) == 3
         fewer.setattr(task_files, "MAX_FILES", 2)
         with pytest.raises(DataError) as many:
-            code_in(path)
+            code_in(path, METRICS)
         assert str(many.value) == f"{path} includes more than 2 files: include fewer"
     path.write_text(f"dataset_path: {'d' * 60}.py\n")
-    assert code_in(path) == [f"dataset_path: {'d' * 60} (a.yaml)"]
+    assert code_in(path, METRICS) == [f"dataset_path: {'d' * 60} (a.yaml)"]
     for dataset, runs in (
         ("json", False),
         ("x.pkl", True),
@@ -65,7 +68,17 @@ def test_code_is_listed_in_reading_order_with_the_file_it_is_in(
         ("py", False),
     ):
         path.write_text(f"dataset_path: {dataset}\n")
-        assert bool(code_in(path)) == runs
+        assert bool(code_in(path, METRICS)) == runs
+
+
+def test_a_metric_that_the_harness_does_not_know_is_a_script(tmp_path: Path) -> None:
+    """The harness loads it as a file of the current folder or from the hub, without `hf_evaluate` too."""
+    path = tmp_path / "a.yaml"
+    for name in ("./lm/evil", "/x/evil.py", "evil", "acc.py", "ACC", "[acc]"):
+        path.write_text(f"metric_list:\n  - metric: acc\n  - metric: '{name}'\n")
+        assert code_in(path, METRICS) == [f"metric: {name}, which is none of lm-eval's own (a.yaml)"]
+    path.write_text("metric_list: [{metric: exact_match}, {metric: acc}]\n")
+    assert code_in(path, METRICS) == []
 
 
 def test_a_group_lists_its_tasks_and_those_of_its_subgroups(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_every_value_of_a_task_file_is_looked_at_the_empty_ones_too(tmp_path: Pa
     assert list(_leaves("x")) == [("", "x")] and list(_leaves([3, 3])) == [("", 3), ("", 3)]
     path = tmp_path / "a.yaml"
     path.write_text("odd: !function ''\nclass: ''\nhf_evaluate: false\nuse_prompt: 0\nclasses: x.Y\n")
-    assert code_in(path) == ["!function  (a.yaml)"]
+    assert code_in(path, ()) == ["!function  (a.yaml)"]
 
 
 def test_samples_of_more_json_values_than_are_decoded_are_refused(

@@ -19,6 +19,7 @@ from firsthand.benchmark import Benchmark
 from firsthand.bridges.lm_eval.document_scores import _turned, answers
 from firsthand.bridges.lm_eval.document_tasks import _read, _sampling, as_marker
 from firsthand.bridges.lm_eval.task_files import code_in, names_in, read_yaml
+from firsthand.bridges.lm_eval.task_loading import known_metrics, load_tasks
 from firsthand.errors import ConfigError, DataError, MissingExtra
 from firsthand.message import Message, Text
 from firsthand.patterns.cot import cot
@@ -539,14 +540,32 @@ def test_a_file_that_is_no_task_is_refused_before_the_harness_sees_it(raw: bytes
         read_yaml(tmp_path / "x.yaml")
 
 
+@needs_harness
+def test_a_strangers_metric_is_not_imported_without_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil").mkdir()
+    (tmp_path / "evil" / "evil.py").write_text("open('RAN', 'w')\n")
+    (tmp_path / "d.jsonl").write_text('{"q": "1", "a": "1"}\n')
+    task = {
+        "task": "mine", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(tmp_path / "d.jsonl")}},
+        "test_split": "test", "output_type": "generate_until", "doc_to_text": "{{q}}", "doc_to_target": "{{a}}",
+        "metric_list": [{"metric": "./evil", "aggregation": "mean", "higher_is_better": True}],
+    }  # fmt: skip
+    (tmp_path / "t.yaml").write_text(json.dumps(task))
+    with pytest.raises(ConfigError, match=r"metric: \./evil, which is none of lm-eval's own"):
+        load_tasks(str(tmp_path / "t.yaml"), "", False)
+    assert not (tmp_path / "RAN").exists()
+    assert {"acc", "exact_match", "bleu", "perplexity"} <= known_metrics()
+
+
 def test_code_is_found_through_aliases_and_circles_of_includes(tmp_path: Path) -> None:
     pytest.importorskip("yaml")
     (tmp_path / "a.yaml").write_text("task: a\ninclude: [b.yaml]\nx: &x [1, 2]\ny: [*x, *x]\nz: &z [*z]\n")
     (tmp_path / "b.yaml").write_text("include: a.yaml\nfilter_list: [{filter: [{fn: !function m.f}]}]\n")
-    assert code_in(tmp_path / "a.yaml") == ["!function m.f (b.yaml)"]
+    assert code_in(tmp_path / "a.yaml", ()) == ["!function m.f (b.yaml)"]
     (tmp_path / "c.yaml").write_text("task: c\ninclude: missing.yaml\n")
     with pytest.raises(DataError, match=r"missing\.yaml cannot be read"):
-        code_in(tmp_path / "c.yaml")
+        code_in(tmp_path / "c.yaml", ())
 
 
 @needs_harness

@@ -1,13 +1,14 @@
 """Lists the code that an lm-evaluation-harness task file would run, by reading it before the harness loads it.
 
-`!function` names Python that the harness imports, `class` a Python task; both are code of the file's author. Nothing is
-imported here. Templates are safe once they are rendered in jinja2's sandbox, which `sandbox_templates` installs.
+`!function` names Python that the harness imports, `class` a Python task; both are code of the file's author, and so is a
+metric that the harness does not know. Nothing is imported here. Templates are safe once they are rendered in jinja2's
+sandbox, which `sandbox_templates` installs.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,11 @@ class Tagged(str):
     """The text after a `!function` tag."""
 
 
-def code_in(path: Path) -> list[str]:
-    """Return a phrase for each piece of code that the file and its includes would run, in reading order."""
+def code_in(path: Path, metrics: Collection[str]) -> list[str]:
+    """Return a phrase for each piece of code that the file and its includes would run, in reading order.
+
+    `metrics` are the names that the harness knows. Any other is a script to it: of the current folder, or the hub.
+    """
     found: list[str] = []
     for file in with_includes(path):
         for key, value in _leaves(read_yaml(file)):
@@ -38,6 +42,8 @@ def code_in(path: Path) -> list[str]:
                 found.append(f"!function {value} ({file.name})")
             elif key in CODE_KEYS and value:
                 found.append(f"{key}: {CODE_KEYS[key]} ({file.name})")
+            elif key == "metric" and value is not None and str(value) not in metrics:
+                found.append(f"metric: {str(value)[:60]}, which is none of lm-eval's own ({file.name})")
             elif key == "dataset_path" and _runs(str(value)):
                 found.append(f"dataset_path: {str(value)[:60]} ({file.name})")
     return found

@@ -45,7 +45,7 @@ def _file_manager(path: Path, include: str, trust: bool, manager: Any) -> tuple[
 
     The harness's own tasks, thousands of files, are indexed only if a group names one of them.
     """
-    _refuse(path.name, code_in(path), trust)
+    _refuse(path.name, code_in(path, known_metrics()), trust)
     body = read_yaml(path)
     if "group" not in body:
         return manager(include_defaults=False, include_path=include or None), str(path)
@@ -73,9 +73,17 @@ def _check(name: str, manager: Any, trust: bool) -> None:
         seen.add(each)
         pending += sorted(entry.tags) if entry.yaml_path is None else []
         if entry.yaml_path is not None and not Path(entry.yaml_path).resolve().is_relative_to(installed):
-            _refuse(entry.yaml_path.name, code_in(Path(entry.yaml_path)), trust)
+            _refuse(entry.yaml_path.name, code_in(Path(entry.yaml_path), known_metrics()), trust)
         if entry.yaml_path is not None and "group" in read_yaml(Path(entry.yaml_path)):
             pending += names_in(Path(entry.yaml_path))
+
+
+def known_metrics() -> frozenset[str]:
+    """Return the names of the metrics that come with the harness."""
+    import lm_eval.api.metrics  # noqa: F401
+    from lm_eval.api.registry import metric_registry
+
+    return frozenset(metric_registry.keys())
 
 
 def _refuse(name: str, code: list[str], trust: bool) -> None:
