@@ -201,3 +201,25 @@ def test_data_of_checked_arguments_is_plain():
 def test_a_tool_with_a_checker_of_its_own_is_read_by_it():
     own = replace(write, repair=dict, validate=lambda given: {"path": given["path"].lower(), "text": ""})
     assert own.read({"path": "A"}) == {"path": "a"}
+
+
+def test_the_tool_gets_the_values_that_were_checked_before_the_question_and_no_others():
+    got.clear()
+    steps = []
+
+    def validate(given):
+        steps.append("checked")
+        return {"path": f"{given['path']} {len(steps)}"}
+
+    async def ask(tool, arguments):
+        steps.append("asked")
+        return Decision(True, "ann")
+
+    async def make(task, ctx):
+        return (await ctx.call(call("write", {"path": "a"}))).content
+
+    own = replace(write, repair=dict, validate=validate)
+    agent = Agent("a", Scripted([]), make, tools=(own,), approval=Approval({"external": "ask"}, ask=ask))
+    assert asyncio.run(rollout(agent, Task("1", "Do it."))).answer == "written"
+    last = steps.index("asked")
+    assert steps[last:] == ["asked"] and got == [(f"a {last}", "", None, 0)]

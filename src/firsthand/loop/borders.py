@@ -133,7 +133,7 @@ class Borders:
                     raise ConfigError(
                         f"the guard {name} replaced {border} by {value!r:.80}: see docs/guards.md for its type"
                     )
-                if border == "call":
+                if border == "call" and isinstance(value, dict):
                     value = _as_read(about[0], value)
             if border == "call":
                 passed[index] = canonical(value)
