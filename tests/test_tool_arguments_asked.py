@@ -201,6 +201,10 @@ def test_data_of_checked_arguments_is_plain():
 def test_a_tool_with_a_checker_of_its_own_is_read_by_it():
     own = replace(write, repair=dict, validate=lambda given: {"path": given["path"].lower(), "text": ""})
     assert own.read({"path": "A"}) == {"path": "a"}
+    texts = replace(
+        write, repair=dict, validate=lambda given: {"path": given["path"], "size": int(given["size"].strip())}
+    )
+    assert texts.read({"path": "a", "size": " 3 "}) == {"path": "a", "size": " 3 "}
 
 
 def test_the_tool_gets_the_values_that_were_checked_before_the_question_and_no_others():
