@@ -27,6 +27,7 @@ NOUNS = [
     "loop.reply_body",
     "loop.concurrency",
     "declaration",
+    "tool_arguments",
     "tool",
     "tool_source",
     "task",

@@ -18,7 +18,6 @@ from firsthand.safety.rules.case import (
     PolicyBounds,
     _earlier,
     _parted,
-    as_json_data,
     earlier_calls,
     told_to,
     unmarked,
@@ -29,6 +28,7 @@ from firsthand.safety.rules.policies import POLICIES, Ruling, policies_named
 from firsthand.safety.rules.witness import Witness, WitnessSource
 from firsthand.task import Task
 from firsthand.tool import Tool, marked
+from firsthand.tool_arguments import as_json_data
 from firsthand.trace import Call
 from paying_tool import CHAT, PAY, PAYS, made
 

@@ -11,7 +11,6 @@ from firsthand.safety.rules.case import (
     Earlier,
     PolicyBounds,
     amount,
-    as_json_data,
     defaults_of,
     earlier_calls,
     runs,
@@ -29,6 +28,7 @@ from firsthand.safety.rules.witness import (
 )
 from firsthand.task import Task
 from firsthand.tool import marked, tool
+from firsthand.tool_arguments import as_json_data
 from firsthand.trace import Call
 
 PAYS = Declaration(("to",), (), ("to",), rate=3, spends=("fee",))

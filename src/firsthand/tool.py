@@ -29,6 +29,7 @@ from firsthand.errors import AnswerPending, ConfigError, SandboxError, StoreErro
 from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json
 from firsthand.model import ToolSpec
+from firsthand.tool_arguments import as_json_data, repaired
 
 Effect = Literal["read", "write", "external", "irreversible"]
 """The side effect of a tool. `read`: none. `write`: on the attempt's own environment alone, which a resumed attempt rebuilds
@@ -67,6 +68,8 @@ class Tool:
     """Values that arguments have where they are left out, besides the defaults that the spec tells models of."""
     over: str = field(default="", compare=False, repr=False)
     """The folder, database or account that it acts on: shown in a question, and an `always` is for it alone."""
+    repair: Callable[[Json], Json] = field(default=dict, compare=False, repr=False)
+    """Repairs common mistakes in a model's arguments, as `validate` does too, and leaves their types as they are."""
     hung: set[object] = field(default_factory=set, init=False, compare=False, repr=False)
     """The calls that timed out and still run."""
 
@@ -75,9 +78,25 @@ class Tool:
         """The name a model calls it by."""
         return self.spec.name
 
+    def read(self, arguments: Json) -> Json:
+        """The arguments as JSON data that says what the tool gets, without its defaults. ToolError if it refuses them.
+
+        Where the data would not give the tool the same values again (base64, types of your own), only mistakes are repaired.
+        """
+        given = self.repair(arguments)
+        checked = self.validate(given)
+        try:
+            data = as_json_data({name: checked[name] for name in given if name in checked})
+            return data if self.validate(data) == checked else given
+        except Exception:  # a checker of your own may not take what it gave
+            return given
+
     async def __call__(self, arguments: Json) -> str:
         """The result as text: a string as it is, anything else as JSON. Every failure is a ToolError."""
-        checked = self.validate(arguments)
+        return await self.run(self.validate(arguments))
+
+    async def run(self, checked: Json) -> str:
+        """The result for arguments that `validate` gave."""
         if len(self.hung) >= MAX_HUNG:
             raise ToolError(f"{self.name} has {len(self.hung)} calls that never came back: do without it")
         call = self._awaited if inspect.iscoroutinefunction(self.function) else self._in_thread
@@ -241,7 +260,7 @@ def tool_from_function(
 
     def validate(arguments: Json) -> Json:
         try:
-            checked = arguments_model.model_validate(_mended(arguments, parameters))
+            checked = arguments_model.model_validate(repaired(arguments, parameters))
         except ValidationError as error:
             problems = "; ".join(_problem(each, parameters) for each in error.errors()[:8])
             given = as_text(arguments, 200)
@@ -252,7 +271,17 @@ def tool_from_function(
     if declares is not None:
         check_declaration(tool_name, declares, parameters["properties"])
     spec = ToolSpec(tool_name, summary, parameters)
-    return Tool(spec, effect, function, validate, timeout_s, origin=origin, ready=ready, declares=declares)
+    return Tool(
+        spec,
+        effect,
+        function,
+        validate,
+        timeout_s,
+        origin=origin,
+        ready=ready,
+        declares=declares,
+        repair=lambda arguments: repaired(arguments, parameters),
+    )
 
 
 def check_declaration(tool_name: str, declares: Declaration, arguments: Collection[str]) -> None:
@@ -264,54 +293,6 @@ def check_declaration(tool_name: str, declares: Declaration, arguments: Collecti
             raise ConfigError(
                 f"tool {tool_name!r} declares {name!r}, no argument of it;{hint} there are {', '.join(arguments) or 'none'}"
             )
-
-
-def read_arguments(text: str) -> Json | None:
-    """The arguments in a text that is almost a JSON object, or None.
-
-    Models put the object into a string, or a code fence around it.
-    """
-    inside = text.strip()
-    if inside.startswith("```") and inside.endswith("```"):
-        inside = inside[3:-3].removeprefix("json")
-    try:
-        body = json.loads(inside)
-        body = json.loads(body) if isinstance(body, str) else body
-    except (ValueError, RecursionError):
-        return None
-    return body if isinstance(body, dict) else None
-
-
-def _mended(arguments: Json, parameters: Json) -> Json:
-    """The arguments with common mistakes repaired, where there is only one way to read them.
-
-    An object wrapped in one key that the tool does not have, lists and objects written as strings, and null for an argument
-    that may be left out.
-    """
-    properties: Json = parameters["properties"]
-    if len(arguments) == 1 and not properties.keys() & arguments.keys():
-        ((key, value),) = arguments.items()
-        inner = read_arguments(value) if isinstance(value, str) else value
-        if key in ("arguments", "parameters", "args", "kwargs", "input") and isinstance(inner, dict):
-            arguments = inner
-    required = parameters.get("required", ())
-    mended = {}
-    for key, value in arguments.items():
-        schema = properties.get(key, {})
-        kinds = {schema.get("type")} | {option.get("type") for option in schema.get("anyOf", ())}
-        if value is None and key in properties and key not in required and "null" not in kinds:
-            continue
-        if isinstance(value, str) and "string" not in kinds and kinds & {"array", "object"}:
-            value = _parsed(value)
-        mended[key] = value
-    return mended
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
 
 
 def _problem(error: Any, parameters: Json) -> str:

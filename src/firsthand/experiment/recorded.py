@@ -56,4 +56,5 @@ def as_recorded(tool: Tool, ref: str) -> Tool:
             raise ToolError(str(found["content"]).removeprefix("Error: "))
         return str(found["content"])
 
-    return replace(tool, function=look_up, validate=lambda arguments: {"arguments": arguments}, max_chars=sys.maxsize)
+    return replace(tool, function=look_up, validate=lambda arguments: {"arguments": arguments}, repair=dict,
+                   max_chars=sys.maxsize)  # fmt: skip

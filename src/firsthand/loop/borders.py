@@ -73,8 +73,8 @@ class Borders:
         return Sent(passed, {} if passed == messages else {"messages": self._by_node(passed)})
 
     async def call(self, tool: Tool, arguments: Json) -> Json:
-        """The arguments to call a tool with. ToolError if it may not be called."""
-        passed: Json = await self._cross("call", arguments, tool)
+        """The arguments to call a tool with, as the tool reads them. ToolError if it may not be called."""
+        passed: Json = await self._cross("call", _as_read(tool, arguments), tool)
         return passed
 
     async def result(self, tool: Tool, result: ToolResult) -> ToolResult:
@@ -133,6 +133,8 @@ class Borders:
                     raise ConfigError(
                         f"the guard {name} replaced {border} by {value!r:.80}: see docs/guards.md for its type"
                     )
+                if border == "call" and isinstance(value, dict):
+                    value = _as_read(about[0], value)
             if border == "call":
                 passed[index] = canonical(value)
         return value
@@ -275,6 +277,14 @@ class _View:
             attempt.record("guard", effect, borders.node, started_s, request, usage=usage, detail=detail,
                            error=error or None, replayed=recorded is not None)  # fmt: skip
         return completion
+
+
+def _as_read(tool: Tool, arguments: Json) -> Json:
+    """The arguments as the tool reads them; those that it will refuse as they are."""
+    try:
+        return tool.read(arguments)
+    except ToolError:
+        return arguments
 
 
 def _take(claims: dict[str, dict[str, float]], reply: Json) -> None:

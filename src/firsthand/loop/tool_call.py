@@ -15,7 +15,8 @@ from firsthand.loop.attempt import Attempt
 from firsthand.loop.borders import Borders
 from firsthand.message import ERROR, Json, ToolCall, ToolResult, canonical
 from firsthand.model import request_key
-from firsthand.tool import Tool, marked, read_arguments, usage
+from firsthand.tool import Tool, marked, usage
+from firsthand.tool_arguments import read_arguments
 
 
 def tool_request(call: ToolCall) -> str:
@@ -40,7 +41,10 @@ async def run_call(attempt: Attempt, call: ToolCall, *, borders: Borders, reques
     tool, effect = attempt.tools.get(call.name), borders.effect
     if tool is None:
         return Ran(_refused(call, _no_tool(call.name, attempt.tools)), call.arguments)
-    given = call.arguments if call.invalid is None else read_arguments(call.invalid)
+    try:
+        given = call.arguments if call.invalid is None else read_arguments(call.invalid)
+    except ToolError as error:
+        return Ran(_refused(call, f"{call.name} was not run: {error}"), call.arguments)
     if given is None:
         text = f"the arguments of {call.name} are not valid JSON: {(call.invalid or '')[:200]}"
         return Ran(_refused(call, f"{text}: write an object, {usage(tool)}"), call.arguments)
@@ -101,12 +105,12 @@ async def _run_approved(
     attempt: Attempt, tool: Tool, call: ToolCall, arguments: Json, *, effect: str, request: str
 ) -> ToolResult:
     """The tool's result, if the approval lets the call run."""
-    tool.validate(arguments)  # nobody is asked about a call that cannot be
+    checked = tool.validate(arguments)  # nobody is asked about a call that cannot be
     await approve(attempt, tool, arguments, effect)
     if tool.effect in ("external", "irreversible"):
         await attempt.keep(effect, request, {"started": True})
     try:
-        return ToolResult(call.id, call.name, await tool(arguments), origin=tool.origin)
+        return ToolResult(call.id, call.name, await tool.run(checked), origin=tool.origin)
     except AnswerPending:  # the tool says that it has not acted yet: it is called again with the answer
         await attempt.keep(effect, request, {"waiting": True})
         raise

@@ -16,6 +16,7 @@ from firsthand.errors import ModelError
 from firsthand.message import Json, Message, Sampled, ToolCall, assistant
 from firsthand.model import CallDelta, Completion, FinishReason, Likelihood, Usage
 from firsthand.system.json_values import values_in_text
+from firsthand.tool_arguments import loads_arguments
 
 _FINISH: dict[str, FinishReason] = {
     "length": "length",
@@ -253,7 +254,7 @@ def read_call(call: Any, position: int) -> ToolCall:
     if arguments is None or arguments == "":  # many servers write a call without arguments so
         return ToolCall(id, name, {})
     try:
-        parsed = json.loads(arguments) if isinstance(arguments, str) else arguments
+        parsed = loads_arguments(arguments) if isinstance(arguments, str) else arguments
         if isinstance(parsed, dict) and not _too_deep(parsed):
             # Serialised and parsed again to reject NaN, infinities and half surrogates, which could not be stored.
             return ToolCall(id, name, json.loads(clean(json.dumps(parsed, ensure_ascii=False, allow_nan=False))))

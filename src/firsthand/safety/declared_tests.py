@@ -14,10 +14,11 @@ from firsthand.declaration import Declaration
 from firsthand.errors import ConfigError, unknown
 from firsthand.message import Json, ToolCall
 from firsthand.safety.policy import CallPolicy
-from firsthand.safety.rules.case import CallCase, Earlier, PolicyBounds, as_json_data, defaults_of
+from firsthand.safety.rules.case import CallCase, Earlier, PolicyBounds, defaults_of
 from firsthand.safety.rules.policies import policies_named
 from firsthand.safety.rules.rewritten_call import rewritten
 from firsthand.tool import Tool
+from firsthand.tool_arguments import as_json_data
 
 STRANGER = "stranger-7431"
 """A value that nobody named."""

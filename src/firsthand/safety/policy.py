@@ -21,7 +21,6 @@ from firsthand.safety.plans.labelled import carried
 from firsthand.safety.rules.case import (
     CallCase,
     PolicyBounds,
-    as_json_data,
     compared,
     earlier_calls,
     spending,
@@ -32,6 +31,7 @@ from firsthand.safety.rules.policies import POLICIES, Policy, Ruling, compose, p
 from firsthand.safety.rules.rewritten_call import rewritten
 from firsthand.safety.undo.staging import is_committing
 from firsthand.tool import Tool, as_text
+from firsthand.tool_arguments import as_json_data
 
 DEFAULT = tuple(name for name in POLICIES if name not in ("rule_of_two", "untrusted_session"))
 """All but these two, which ask about most tasks that read anything (docs/guard.md)."""

@@ -7,6 +7,7 @@ import re
 
 from firsthand.message import Json
 from firsthand.tool import Tool
+from firsthand.tool_arguments import RepeatedKey, loads_arguments
 
 FINISH = ("finish", "final answer")
 """The actions that end an attempt with an answer."""
@@ -48,7 +49,9 @@ def arguments_of(tool: Tool, given: str) -> Json | str:
     properties = tool.spec.parameters.get("properties", {})
     if given.startswith("{"):
         try:
-            body = json.loads(given)
+            body = loads_arguments(given)
+        except RepeatedKey as error:
+            return f"The input of {tool.name} is ambiguous: {error}"
         except (ValueError, RecursionError):
             return f"The input of {tool.name} is not valid JSON: write {usage(tool)}"
         if not isinstance(body, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from firsthand.message import ERROR, Json, canonical
 from firsthand.safety.rules.labels import USER, Label, join_all, label_of_result
 from firsthand.safety.rules.witness import Witness, WitnessSource, leaves, texts_at, trusted_texts, witnesses
 from firsthand.tool import MARK_END, Tool, mark_of
+from firsthand.tool_arguments import as_json_data
 
 RUN = 4
 """Words in a row that count as a copy of a text."""
@@ -217,14 +217,6 @@ def runs(text: str) -> frozenset[str]:
     words = re.findall(r"\w+", text.casefold())
     found = {" ".join(words[at : at + RUN]) for at in range(len(words) - RUN + 1)}
     return frozenset(found | {word for word in words if len(word) >= CODE and re.search(r"\d", word)})
-
-
-def as_json_data(checked: Mapping[str, Any]) -> Json:
-    """Checked arguments as JSON data; a type without JSON as its text."""
-    if all(isinstance(value, str | int | float | None) for value in checked.values()):
-        return dict(checked)
-    data: Json = json.loads(json.dumps(checked, default=str))
-    return data
 
 
 def compared(arguments: Mapping[str, Any]) -> str:

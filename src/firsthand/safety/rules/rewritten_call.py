@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from firsthand.errors import ToolError
 from firsthand.message import canonical
-from firsthand.safety.rules.case import CallCase, as_json_data
+from firsthand.safety.rules.case import CallCase
 from firsthand.safety.rules.policies import Policy, Ruling, deny, rulings
+from firsthand.tool_arguments import as_json_data
 
 MAX_REWRITES = 8
 """The most rewrites of one call, after which it is denied."""

@@ -12,8 +12,10 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
+from firsthand.errors import ToolError
 from firsthand.message import ToolCall
 from firsthand.tool import Tool
+from firsthand.tool_arguments import as_json_data
 
 _committing: ContextVar[bool] = ContextVar("firsthand_committing", default=False)
 
@@ -45,7 +47,10 @@ class StagedCalls:
 
     def _stand_in(self, tool: Tool) -> Tool:
         async def hold(**arguments: Any) -> str:
-            self.held.append(ToolCall(f"staged-{len(self.held)}", tool.name, arguments))
+            given = as_json_data(arguments)
+            if tool.validate(given) != arguments:
+                raise ToolError(f"{tool.name} was not staged: its arguments as data would be read as others")
+            self.held.append(ToolCall(f"staged-{len(self.held)}", tool.name, given))
             return f"{tool.name} is staged as number {len(self.held)}: it is done when the task is over"
 
         return replace(tool, effect="write", function=hold, origin=None)

@@ -5,7 +5,6 @@ A CallRegion reads from a CallSource, writes to a CallSink, and reports at its e
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -14,6 +13,7 @@ from typing import NamedTuple
 from firsthand.tokens.calls.call_source import CLOSINGS, FENCE, LONGEST, MARKS, CallSink, CallSource
 from firsthand.tokens.calls.call_value import CallValue, PartialCall, name_in
 from firsthand.tokens.calls.lenient_json import Reader
+from firsthand.tool_arguments import RepeatedKey, loads_arguments
 
 MAX_BACKTRACKS = 16
 """Times, per text, that text is parsed again as something else."""
@@ -224,7 +224,11 @@ class CallRegion:
             if draft.name and draft.invalid is not None:
                 self.sink.end_call(draft.name, {}, draft.invalid)
             elif draft.name:  # one without a name is reported at the value's end
-                self.sink.end_call(draft.name, json.loads("".join(draft.pieces)), None)
+                text = "".join(draft.pieces)
+                try:
+                    self.sink.end_call(draft.name, loads_arguments(text), None)
+                except RepeatedKey:  # the call is told which, when it is made
+                    self.sink.end_call(draft.name, {}, text)
             self._draft, self._sent = self._draft + 1, None
 
     def _ended(self, value: CallValue) -> Outcome:
