@@ -21,6 +21,7 @@ from firsthand.model import Usage
 from firsthand.runs.whole_run import whole_run
 from firsthand.system.json_values import values_in
 from firsthand.system.ordinary_file import open_ordinary
+from firsthand.system.packed_text import expect_text
 from firsthand.task import Task
 from firsthand.trace import Call, Failure, Node, Score, Trace
 
@@ -255,6 +256,7 @@ def _json(log: zipfile.ZipFile, name: str, path: Path) -> Json:
             f"{path} has no {name}, or it has more than {MAX_SAMPLE_BYTES >> 20} MiB: is it a log of Inspect?"
         )
     data = read_member(log, info, MAX_SAMPLE_BYTES)
+    expect_text(data, f"{path}: {name[:80]}")
     if values_in(data, MAX_SAMPLE_VALUES) > MAX_SAMPLE_VALUES:
         raise DataError(
             f"{path}: {name[:80]} holds more than {MAX_SAMPLE_VALUES:,} JSON values: import the log without it"
