@@ -361,9 +361,9 @@ def stored_span(row: Sequence[Any], resources: Resources) -> StoredSpan:
     return StoredSpan(
         seq,
         IncomingSpan(
-            trace, span, parent, plain(str(held.get("name", name))), times[0], times[1], held.get("attributes") or {}, held.get("events") or [],
-            held.get("links") or [], resources[resource], held.get("scope", ""), held.get("kind", 0),
-            plain(str(held["error"])) if "error" in held else error, redactions,
+            trace, span, parent, plain(str(held.get("name", name))), times[0], times[1], held.get("attributes") or {},
+            held.get("events") or [], held.get("links") or [], resources[resource], held.get("scope", ""),
+            held.get("kind", 0), plain(str(held["error"])) if "error" in held else error, redactions,
         ),
         what, label, model, Usage(prompt, cached, completion, cost), copy, len(raw),
     )  # fmt: skip

@@ -67,5 +67,5 @@ def lines_of(text: str) -> Iterator[str]:
 
 
 def lines_by_any_end(text: str) -> Iterator[str]:
-    """The lines of a text with their \\n, \\r or \\r\\n, as a csv reader takes them; `io.StringIO` copies the text, widened."""
+    """The lines of a text with their \\n, \\r or \\r\\n, as a csv reader takes them; `io.StringIO` copies the text."""
     return (found[0] for found in _LINE.finditer(text))

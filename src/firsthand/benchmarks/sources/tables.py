@@ -150,7 +150,7 @@ def _jsonl(text: str, path: Path) -> Iterator[TableRow]:
             continue
         where = f"{path}, line {number}"
         last = " (the last line: is the file cut short?)" if not line.endswith("\n") else ""
-        yield TableRow(_object(_loaded(line, f"{where}{last}"), where), where)
+        yield TableRow(_object(_loaded(line.removesuffix("\n"), f"{where}{last}"), where), where)
 
 
 def _json(text: str, path: Path) -> Iterator[TableRow]:
