@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from firsthand.benchmarks.sources import tables
 from firsthand.benchmarks.sources.datasets import Source, read
-from firsthand.benchmarks.sources.tables import MAX_LINES, parse_table
+from firsthand.benchmarks.sources.tables import parse_table
 from firsthand.boards.read_results import read_results
 from firsthand.boards.result_formats.inspect_logs import read_archive
 from firsthand.bridges.inspect.eval_logs import import_eval
@@ -144,10 +145,14 @@ def test_ids_of_samples_are_bounded_together(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(("suffix", "end"), [(".jsonl", "\n"), (".csv", "\n"), (".csv", "\r")])
-def test_lines_of_a_table_are_counted_before_they_are_read(suffix: str, end: str, memory) -> None:
-    with pytest.raises(DataError, match="f has more than 20,000,000 lines: is it the right file"):
-        parse_table(end * (MAX_LINES + 1), Path("f"), suffix)
-    assert memory()[1] < 64 << 20
+def test_lines_of_a_table_are_counted_before_they_are_read(
+    suffix: str, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "MAX_LINES", 1000)
+    with pytest.raises(DataError, match="f holds no rows|each column needs its own name"):
+        parse_table(end * 1000, Path("f"), suffix)
+    with pytest.raises(DataError, match="f has more than 1,000 lines: is it the right file"):
+        parse_table(end * 1001, Path("f"), suffix)
 
 
 def test_empty_lines_take_no_list_and_rows_keep_their_numbers(memory) -> None:
