@@ -149,7 +149,7 @@ def test_lines_of_a_table_are_counted_before_they_are_read(
     suffix: str, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tables, "MAX_LINES", 1000)
-    with pytest.raises(DataError, match="f holds no rows|each column needs its own name"):
+    with pytest.raises(DataError, match=r"f holds no rows|each column needs its own name"):
         parse_table(end * 1000, Path("f"), suffix)
     with pytest.raises(DataError, match="f has more than 1,000 lines: is it the right file"):
         parse_table(end * 1001, Path("f"), suffix)
