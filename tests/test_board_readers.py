@@ -75,7 +75,7 @@ def test_a_packed_file_unpacks_to_at_most_what_a_plain_one_may_have(tmp_path: Pa
     assert refusal(lambda: _raw(path, 2999)) == f"{path} unpacks to more than 0 MiB: is it the right file?"
     for raw in (gzip.compress(b"x" * 3000)[:-1], b"{}", b""):
         path.write_bytes(raw)
-        assert refusal(lambda: _raw(path)) == f"{path} is no gzip file, or is cut short: fetch it again"
+        assert refusal(lambda: _raw(path)) == f"{path} is not a complete gzip file: fetch it again"
     (tmp_path / "b.json").write_bytes(gzip.compress(b"x"))
     assert _raw(tmp_path / "b.json") == gzip.compress(b"x")
 

@@ -153,7 +153,7 @@ def test_one_span_is_new_ends_another_or_is_left_out(store: TraceStore, monkeypa
     with store.database.write() as connection:
 
         def added(*given: Any, **more: Any) -> list[int]:
-            return [1 if before is None else 0 for before in store._add_one(connection, ready(*given, **more))]
+            return [1 if before is None else 0 for before in store._add_one(connection, ready(*given, **more), {})]
 
         def kept(span: str) -> list[tuple[int, int, str]]:
             sql = "SELECT copy, end_ns, name FROM spans WHERE span = ? ORDER BY copy"

@@ -23,6 +23,7 @@ from firsthand.benchmarks.sources.datasets import Rows, Source
 from firsthand.benchmarks.sources.tables import TableRow, decoded, parse_table, read_table
 from firsthand.errors import DataError, DownloadError, FirsthandError
 from firsthand.hub.offline import offline
+from firsthand.system.packed_text import unpacked_gzip
 
 SOURCE = Source("math/sums.jsonl", 3, "MIT", "some/sums", "main", "test", lambda row: {"a": row["n"] + 1})
 
@@ -233,13 +234,13 @@ def test_packed_and_plain_rows_are_read_with_their_lines(tmp_path: Path, monkeyp
     assert datasets.read(plain, replace(SOURCE, rows=1), "o").origin == "o, 1 item"
     monkeypatch.setattr(datasets, "MAX_BYTES", 1 << 20)
     packed = gzip.compress(b"y" * (1 << 20))
-    assert len(datasets._unpacked(packed, path)) == 1 << 20
-    assert refused(DataError, datasets._unpacked, gzip.compress(b"y" * ((1 << 20) + 1)), path) == (
+    assert len(unpacked_gzip(packed, path, 1 << 20)) == 1 << 20
+    assert refused(DataError, unpacked_gzip, gzip.compress(b"y" * ((1 << 20) + 1)), path, 1 << 20) == (
         f"{path} unpacks to more than 1 MiB: is it the right file?"
     )
     for raw in (packed[:-9], b"no gzip", b""):
         told = f"{path} is not a complete gzip file: fetch it again"
-        assert refused(DataError, datasets._unpacked, raw, path) == told
+        assert refused(DataError, unpacked_gzip, raw, path, 1 << 20) == told
     plain.write_bytes(b"z" * (1 << 20))
     assert len(datasets.contents(plain)) == 1 << 20
     plain.write_bytes(b"z" * ((1 << 20) + 1))

@@ -7,6 +7,7 @@ import pytest
 
 from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.ingest.redaction import PUT, Redactor
+from firsthand.ingest.secret_names import SPELLINGS
 
 SECRET = "hunter2hunter2hunter2"
 
@@ -76,7 +77,7 @@ def test_ordinary_names_and_texts_are_kept_as_they_are() -> None:
 
 def test_a_text_of_many_json_values_is_searched_and_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("firsthand.ingest.redaction.MAX_VALUES", 100)
-    few, many = ({"password": "ab cd ef gh ij", "x": [0] * count} for count in (96, 98))
+    few, many = ({"password": "ab cd ef gh ij", "x": [0] * count} for count in (98, 99))
     assert "gh ij" not in kept({"b": json.dumps(few)})
     decoded: list[str] = []
     monkeypatch.setattr("firsthand.ingest.redaction.json.loads", lambda text: decoded.append(text) or {})
@@ -85,3 +86,32 @@ def test_a_text_of_many_json_values_is_searched_and_not_decoded(monkeypatch: pyt
     kept({"b": json.dumps(few)})
     assert len(decoded) == 1
     assert SECRET not in kept({"b": json.dumps(many | {"api_key": SECRET})})
+
+
+@pytest.mark.parametrize(
+    "name", [*SPELLINGS, "session__token", "session:token", "Session - Token", "id\u00a0token", "pass\nword"]
+)
+def test_the_quick_look_finds_a_secret_name_alone_wherever_it_stands(name: str) -> None:
+    held = {name: SECRET}
+    for attributes, events, links in (
+        ({"a": {"b": held}}, [], []),
+        ({"a": [1, [held]]}, [], []),
+        ({"a": [{"name": name, "value": SECRET}]}, [], []),
+        ({}, [{"name": "e", "at_ns": 1, "attributes": held}], []),
+        ({}, [], [{"trace_id": "1", "span_id": "2", "attributes": {"a": held}}]),
+    ):
+        span = IncomingSpan("1" * 32, "2" * 16, "", "n", 1, 2, attributes, events, links)
+        said = Redactor().redact(span).decode()
+        assert SECRET not in said and PUT in said and span.redactions == 1
+
+
+@pytest.mark.parametrize("name", ["pass_word", "Pass-Phrase", "pass phrase", "db.pass_word"])
+def test_a_parted_name_of_a_password_in_json_within_a_text_is_found(name: str) -> None:
+    assert SECRET not in kept({"body": json.dumps({name: SECRET})})
+
+
+def test_a_span_nested_deeper_than_is_searched_is_kept_where_it_has_no_secret() -> None:
+    deep: Any = "bottom"
+    for _ in range(200):
+        deep = {"a": [deep]}
+    assert "bottom" in kept({"deep": deep})

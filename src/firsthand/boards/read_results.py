@@ -30,6 +30,7 @@ from firsthand.errors import ConfigError, DataError
 from firsthand.runs import store
 from firsthand.runs.run_folder import Run
 from firsthand.system.given_folder import files_below, leads_out
+from firsthand.system.packed_text import unpacked_gzip
 
 Found = BoardResult | ItemScores
 MAX_FILES = 20_000
@@ -228,18 +229,7 @@ def _json(path: Path) -> Any:
 def _raw(path: Path, most: int = MAX_BYTES) -> bytes:
     """The file's bytes, unpacked if it is a .gz file; DataError if that gives more than a plain file may have."""
     raw = contents(path)
-    if path.suffix != ".gz":
-        return raw
-    unpacker = zlib.decompressobj(wbits=31)
-    try:
-        text = unpacker.decompress(raw, most)
-    except zlib.error:
-        text = b""
-    if unpacker.unconsumed_tail:
-        raise DataError(f"{path} unpacks to more than {most >> 20} MiB: is it the right file?")
-    if not unpacker.eof:
-        raise DataError(f"{path} is no gzip file, or is cut short: fetch it again")
-    return text
+    return unpacked_gzip(raw, path, most) if path.suffix == ".gz" else raw
 
 
 def _rows(path: Path) -> list[TableRow]:

@@ -13,6 +13,9 @@ SpanKind = Literal["generate", "embed", "tool", "retrieve", "rerank", "agent", "
 MOST_NS = (1 << 63) - 1
 """The largest time that the store can hold: a later one is cut to it, and stands in the body as it came."""
 
+MAX_COLUMN = 1000
+"""Characters of a name or an error in a column of the store; a longer one is whole in the body, which is read last."""
+
 
 @dataclass(slots=True)
 class IncomingSpan:
@@ -53,6 +56,10 @@ class IncomingSpan:
             body["scope"] = self.scope
         if self.kind:
             body["kind"] = self.kind
+        if len(self.name) > MAX_COLUMN:
+            body["name"] = self.name
+        if self.error is not None and len(self.error) > MAX_COLUMN:
+            body["error"] = self.error
         if self.start_ns > MOST_NS or self.end_ns > MOST_NS:
             body["times"] = [self.start_ns, self.end_ns]
         return body

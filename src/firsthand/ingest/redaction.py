@@ -129,13 +129,30 @@ class Redactor:
             return True
         if not self._defaults:
             return False
-        names = self._secret_names
-        for key in span.attributes:
-            known = names.get(key)
-            if known or (known is None and self._is_secret_name(key)):
-                return True
+        if self._has_secret_name(span):
+            return True
         beside = span.name if span.error is None else f"{span.name}\n{span.error}"
         return _has_any_hint(beside.encode("utf-8", "surrogatepass")) or _has_any_hint(body)
+
+    def _has_secret_name(self, span: IncomingSpan) -> bool:
+        """True if the span has a value under a secret name, however deep, or a header of one as its name and value."""
+        names = self._secret_names
+        pending: list[Any] = [span.attributes, *span.events, *span.links]
+        while pending:
+            held = pending.pop()
+            if isinstance(held, list):
+                pending += [each for each in held if isinstance(each, dict | list)]
+                continue
+            for key, value in held.items():
+                known = names.get(key)
+                if known or (known is None and self._is_secret_name(key)):
+                    return True
+                if isinstance(value, dict | list):
+                    pending.append(value)
+            pair = held.get("name", held.get("key")) if "value" in held else None
+            if isinstance(pair, str) and self._is_secret_name(pair):
+                return True
+        return False
 
     def _is_secret_name(self, name: str) -> bool:
         known = self._secret_names.get(name)

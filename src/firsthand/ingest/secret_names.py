@@ -10,7 +10,10 @@ SECRET_NAMES = (
     "private_key", "secret_key", "secret_access_key", "session_token", "credential", "connection_string",
 )  # fmt: skip
 """Names, or the last words of names, whose values are secrets. `token` alone is not: it is the word of a model's output."""
-SPELLINGS = tuple(dict.fromkeys(name.replace("_", between) for name in SECRET_NAMES for between in ("_", "-", "", " ")))
+_PARTED = ("pass_word", "pass_phrase")
+SPELLINGS = tuple(
+    dict.fromkeys(name.replace("_", between) for name in (*SECRET_NAMES, *_PARTED) for between in ("_", "-", "", " "))
+)
 """The names in lower case as texts hold them."""
 _PASSWORDS = ("password", "passwd", "pwd", "passphrase")
 _ENDINGS = tuple(f"_{name}" for name in SECRET_NAMES)

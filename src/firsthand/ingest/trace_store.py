@@ -15,11 +15,11 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from firsthand.errors import UnknownName
 from firsthand.ingest.dialects.span_facts import SpanFacts
-from firsthand.ingest.incoming_span import MOST_NS, IncomingSpan, StoredSpan
+from firsthand.ingest.incoming_span import MAX_COLUMN, MOST_NS, IncomingSpan, StoredSpan
 from firsthand.ingest.redaction import MAX_BODY_BYTES, Redactor
 from firsthand.ingest.request_bounds import bounded_resource
 from firsthand.ingest.trace_summary import COLUMNS, Counted, TraceSummary, summaries_of
@@ -82,9 +82,19 @@ _SPAN = (
     " completion_tokens, cost_usd, redactions, resource, body"
 )
 SPAN_COLUMNS = (*_SPAN.split(", ")[:-1], "digest", "body")
+_END_NS = SPAN_COLUMNS.index("end_ns") - 1
 _RESOURCE = "SELECT body FROM resources WHERE id = ?"
 _INSERT = f"INSERT INTO spans ({', '.join(SPAN_COLUMNS[1:])}) VALUES ({', '.join('?' * (len(SPAN_COLUMNS) - 1))})"
 _REPLACE = f"INSERT OR REPLACE INTO traces ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+
+
+class KnownCopy(NamedTuple):
+    """One of the spans that are kept under an id."""
+
+    seq: int
+    copy: int
+    digest: bytes
+    end_ns: int
 
 
 @dataclass(slots=True)
@@ -175,37 +185,48 @@ class TraceStore:
             new: Sequence[tuple[ReadySpan, Counted | None]] = [(each, None) for each in spans]
         except sqlite3.IntegrityError:
             connection.execute("ROLLBACK TO several")
-            new = [(each, before) for each in spans for before in self._add_one(connection, each)]
+            known: dict[tuple[str, str], list[KnownCopy]] = {}
+            new = [(each, before) for each in spans for before in self._add_one(connection, each, known)]
         connection.execute("RELEASE several")
         self._summarise(connection, new)
         return sum(1 for _, before in new if before is None)
 
-    def _add_one(self, connection: sqlite3.Connection, ready: ReadySpan) -> list[Counted | None]:
-        """Insert one span; returns [None] if it is new, what was counted of the one that it ended, [] if it is not kept."""
+    def _add_one(
+        self, connection: sqlite3.Connection, ready: ReadySpan, known: dict[tuple[str, str], list[KnownCopy]]
+    ) -> list[Counted | None]:
+        """Insert one span; returns [None] if it is new, what was counted of the one that it ended, [] if it is not kept.
+
+        `known` holds what the file has under the ids that this transaction has met: each is asked for once.
+        """
         span = ready.span
-        known = connection.execute(
-            "SELECT seq, digest, end_ns FROM spans WHERE trace = ? AND span = ? ORDER BY copy LIMIT ?",
-            (span.trace_id, span.span_id, MAX_COPIES),
-        ).fetchall()
-        row = self._row(connection, ready, len(known))
+        id = (span.trace_id, span.span_id)
+        copies = known.get(id)
+        if copies is None:
+            found = connection.execute(
+                "SELECT seq, copy, digest, end_ns FROM spans WHERE trace = ? AND span = ? ORDER BY copy LIMIT ?",
+                (*id, MAX_COPIES),
+            )
+            copies = known[id] = [KnownCopy(*each) for each in found]
+        row = self._row(connection, ready, len(copies))
         digest = row[-2]
-        if any(each[1] == digest for each in known):
+        if any(each.digest == digest for each in copies):
             return []
-        unfinished = [seq for seq, _, end_ns in known if end_ns == 0]
-        if unfinished and span.end_ns:
-            before = connection.execute(f"SELECT {', '.join(Counted._fields)} FROM spans WHERE seq = ?", unfinished[:1])
+        counted: Counted | None = None
+        unfinished = [each for each in copies if each.end_ns == 0] if span.end_ns else []
+        if unfinished:
+            begun = min(unfinished, key=lambda each: each.copy)
+            before = connection.execute(f"SELECT {', '.join(Counted._fields)} FROM spans WHERE seq = ?", (begun.seq,))
             counted = Counted(*before.fetchone())
-            connection.execute("DELETE FROM spans WHERE seq = ?", unfinished[:1])
-            copies = {each[0] for each in connection.execute(
-                "SELECT copy FROM spans WHERE trace = ? AND span = ?", (span.trace_id, span.span_id)
-            )}  # fmt: skip
-            copy = next(number for number in range(len(copies) + 1) if number not in copies)
-            connection.execute(_INSERT, self._row(connection, ready, copy))
-            return [counted]
-        if len(known) == MAX_COPIES:
+            connection.execute("DELETE FROM spans WHERE seq = ?", (begun.seq,))
+            copies.remove(begun)
+        elif len(copies) == MAX_COPIES:
             return []
-        connection.execute(_INSERT, row)
-        return [None]
+        taken = {each.copy for each in copies}
+        copy = next(number for number in range(len(taken) + 1) if number not in taken)
+        row = (*row[:2], copy, *row[3:])
+        seq = connection.execute(_INSERT, row).lastrowid
+        copies.append(KnownCopy(seq or 0, copy, digest, row[_END_NS]))
+        return [counted]
 
     def _row(self, connection: sqlite3.Connection, ready: ReadySpan, copy: int) -> tuple[Any, ...]:
         span, facts = ready.span, ready.facts
@@ -214,10 +235,10 @@ class TraceStore:
         head = f"{span.parent_id} {span.name} {start} {end} {error}".encode("utf-8", "surrogatepass")
         digest = hashlib.blake2b(head + ready.body, digest_size=12).digest()
         return (
-            span.trace_id, span.span_id, copy, span.parent_id, plain(span.name), facts.what, plain(facts.label[:300]), start,
-            end, None if error is None else plain(error), plain(facts.model[:300]), facts.prompt_tokens, facts.cached_tokens,
-            facts.completion_tokens, facts.cost_usd, span.redactions, self._resource_id(connection, ready.resource), digest,
-            ready.body,
+            span.trace_id, span.span_id, copy, span.parent_id, plain(span.name[:MAX_COLUMN]), facts.what,
+            plain(facts.label[:300]), start, end, None if error is None else plain(error[:MAX_COLUMN]),
+            plain(facts.model[:300]), facts.prompt_tokens, facts.cached_tokens, facts.completion_tokens, facts.cost_usd,
+            span.redactions, self._resource_id(connection, ready.resource), digest, ready.body,
         )  # fmt: skip
 
     def _resource_id(self, connection: sqlite3.Connection, resource: tuple[bytes, bytes, str]) -> int:
@@ -340,9 +361,9 @@ def stored_span(row: Sequence[Any], resources: Resources) -> StoredSpan:
     return StoredSpan(
         seq,
         IncomingSpan(
-            trace, span, parent, name, times[0], times[1], held.get("attributes") or {}, held.get("events") or [],
-            held.get("links") or [], resources[resource], held.get("scope", ""), held.get("kind", 0),
-            error, redactions,
+            trace, span, parent, plain(str(held.get("name", name))), times[0], times[1], held.get("attributes") or {},
+            held.get("events") or [], held.get("links") or [], resources[resource], held.get("scope", ""),
+            held.get("kind", 0), plain(str(held["error"])) if "error" in held else error, redactions,
         ),
         what, label, model, Usage(prompt, cached, completion, cost), copy, len(raw),
     )  # fmt: skip

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_MARKS = re.compile(r"([\\`*_{}\[\]|#!~@])")
+_MARKS = re.compile(r"([\\`*_{}\[\]|#!~@]|:(?=//)|(?i:(?<=www)\.))")
+"""The last two are of bare addresses, `https://` and `www.`, which GitHub's Markdown links by itself."""
 
 
 def without_controls(text: str) -> str:

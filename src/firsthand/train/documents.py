@@ -23,6 +23,7 @@ from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
 from firsthand.system.given_folder import files_below
 from firsthand.system.json_values import values_in_text
+from firsthand.system.packed_text import expect_text
 from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.train.data_order import digest, expect_same_data, order, split
 from firsthand.train.streams import Stream
@@ -213,6 +214,8 @@ def _text_of(file: Path, most: int = MAX_DOCUMENT_BYTES) -> str:
             raise DataError(
                 f"{file} is a text of more than {most:,} bytes: split it, or give a .jsonl of its documents"
             )
+        if file.suffix == ".gz":
+            expect_text(raw, str(file), most)
         return _decoded(raw, file, 0)
 
 
@@ -223,6 +226,8 @@ def _lines_of(file: Path) -> Iterator[str]:
         while line := opened.readline(MAX_LINE_BYTES + 1):
             if len(line) > MAX_LINE_BYTES:
                 raise DataError(f"{file} has a line of more than {MAX_LINE_BYTES >> 20} MiB after byte {place:,}")
+            if file.suffix == ".gz":
+                expect_text(line, f"a line of {file} after byte {place:,}")
             yield _decoded(line, file, place)
             place += len(line)
 

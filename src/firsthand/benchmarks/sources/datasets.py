@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import json
 import os
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from firsthand.message import Json
 from firsthand.system.bounded_reply import ask
 from firsthand.system.home import data_home
 from firsthand.system.ordinary_file import open_ordinary
+from firsthand.system.packed_text import lines_of, unpacked_gzip
 from firsthand.system.plurals import count_of
 
 HUB_ROWS = "https://datasets-server.huggingface.co/rows"
@@ -97,7 +97,7 @@ def read(path: Path, source: Source, origin: str) -> Rows:
     """Read a .jsonl or .jsonl.gz file; DataError with file and line if one is not a JSON object."""
     raw = contents(path)
     try:
-        text = (_unpacked(raw, path) if path.suffix == ".gz" else raw).decode("utf-8")
+        text = (unpacked_gzip(raw, path, MAX_BYTES) if path.suffix == ".gz" else raw).decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start}): give a .jsonl file") from None
     lines, rows = _documents(tuple(_rows(text, path)))
@@ -250,24 +250,11 @@ def in_folder(folder: Path, option: str, *paths: str) -> Path:
     return found
 
 
-def _unpacked(raw: bytes, path: Path) -> bytes:
-    """Return the gzip file's content; DataError if it is larger than `MAX_BYTES`."""
-    unpacker = zlib.decompressobj(wbits=31)
-    try:
-        out = unpacker.decompress(raw, MAX_BYTES)
-    except zlib.error:
-        raise DataError(f"{path} is not a complete gzip file: fetch it again") from None
-    if unpacker.unconsumed_tail:
-        raise DataError(f"{path} unpacks to more than {MAX_BYTES >> 20} MiB: is it the right file?")
-    if not unpacker.eof:
-        raise DataError(f"{path} is not a complete gzip file: fetch it again")
-    return out
-
-
 def _rows(text: str, path: Path) -> Iterator[Json]:
     if not text.strip():
         return
-    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
+    for number, line in enumerate(lines_of(text), 1):
+        line = line.removesuffix("\n")
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):

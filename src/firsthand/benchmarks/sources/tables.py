@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -20,11 +19,14 @@ from firsthand.benchmarks.sources.datasets import contents
 from firsthand.errors import DataError
 from firsthand.message import Json
 from firsthand.system.json_values import values_in, values_in_text
+from firsthand.system.packed_text import lines_by_any_end, lines_of
 
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
 MAX_VALUES = 20_000_000
 """JSON values of one file, or cells of a CSV with ROW_VALUES more for each row; as objects they take up to 2 GB."""
+MAX_LINES = 20_000_000
+"""Lines of one table, empty ones included: these are no values."""
 ROW_VALUES = 4
 MAX_COMMAS = 2_000_000
 """Commas of one CSV row: its cells are all made before they can be counted."""
@@ -50,6 +52,8 @@ def parse_table(text: str, path: Path, suffix: str) -> list[TableRow]:
     """The rows of a text in the layout of that suffix; `path` is named in errors."""
     if suffix in (".jsonl", ".json"):
         expect_values(text, str(path))
+    if suffix != ".json" and max(text.count("\n"), text.count("\r")) > MAX_LINES:
+        raise DataError(f"{path} has more than {MAX_LINES:,} lines: is it the right file? Split it if it is")
     kinds = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl, ".json": _json}
     rows = list(kinds[suffix](text, path))
     if not rows:
@@ -100,7 +104,7 @@ def _csv(text: str, path: Path, delimiter: str = ",") -> Iterator[TableRow]:
 
     def lines() -> Iterator[str]:
         nonlocal commas
-        for number, line in enumerate(io.StringIO(text, newline=""), 1):
+        for number, line in enumerate(lines_by_any_end(text), 1):
             commas += line.count(delimiter)
             if commas > MAX_COMMAS:
                 raise DataError(
@@ -141,13 +145,12 @@ def _tsv(text: str, path: Path) -> Iterator[TableRow]:
 
 
 def _jsonl(text: str, path: Path) -> Iterator[TableRow]:
-    lines = text.split("\n")
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines_of(text), 1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        last = " (the last line: is the file cut short?)" if number == len(lines) else ""
-        yield TableRow(_object(_loaded(line, f"{where}{last}"), where), where)
+        last = " (the last line: is the file cut short?)" if not line.endswith("\n") else ""
+        yield TableRow(_object(_loaded(line.removesuffix("\n"), f"{where}{last}"), where), where)
 
 
 def _json(text: str, path: Path) -> Iterator[TableRow]:

@@ -15,9 +15,12 @@ from firsthand.benchmarks.sources.tables import expect_values
 from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, utc_of
 from firsthand.errors import DataError, reason_of
 from firsthand.message import Json
+from firsthand.system.packed_text import expect_text
 
 MAX_MEMBER_BYTES = 256 << 20
 MAX_MEMBERS = 200_000
+MAX_NAMES_BYTES = 64 << 20
+"""Ids of the samples of an archive with their scores, as JSON: all that is kept of them."""
 _LETTERS = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 """Inspect's verdicts: correct, incorrect, partial, no answer."""
 
@@ -42,16 +45,26 @@ def read_archive(raw: bytes, where: str) -> Json:
             if any(each.flag_bits & 1 for each in members):
                 raise ValueError("it is encrypted")
             header = archive.read("header.json")
+            expect_text(header, f"{where}: header.json")
             number = expect_values(header, where)
             body: Json = json.loads(header)
             if not isinstance(body, dict):
                 raise ValueError("header.json holds no JSON object")
             body["samples"] = samples = []
+            names = 0
             for each in members:
                 if each.filename.startswith("samples/") and each.file_size <= MAX_MEMBER_BYTES:
                     text = archive.read(each)
+                    expect_text(text, f"{where}: {each.filename[:80]}")
                     number += expect_values(text, where, number)
-                    samples.append(json.loads(text))
+                    sample = _scores_alone(json.loads(text))
+                    names += len(json.dumps(sample))
+                    if names > MAX_NAMES_BYTES:
+                        raise DataError(
+                            f"{where}: the samples' ids and the names of their scores have more than "
+                            f"{MAX_NAMES_BYTES >> 20} MiB: is it a log of Inspect?"
+                        )
+                    samples.append(sample)
             return body
     except DataError:
         raise
@@ -61,6 +74,18 @@ def read_archive(raw: bytes, where: str) -> Json:
             f"{where} is no readable Inspect log ({why}): install firsthand[inspect], or convert it to JSON with "
             "`inspect log convert`"
         ) from None
+
+
+def _scores_alone(sample: Any) -> Any:
+    """A sample's id and the values of its scores: its messages and events may be gigabytes in all."""
+    if not isinstance(sample, dict):
+        return sample
+    kept = {key: sample[key] for key in ("id", "scores") if key in sample}
+    if isinstance(scores := kept.get("scores"), dict):
+        kept["scores"] = {
+            name: {"value": score.get("value")} if isinstance(score, dict) else score for name, score in scores.items()
+        }
+    return kept
 
 
 def inspect_results(body: Json, where: str) -> Iterator[BoardResult | ItemScores]:

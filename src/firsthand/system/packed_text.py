@@ -1,0 +1,71 @@
+"""Bounds the text of a packed file by the memory that it takes, and iterates its lines.
+
+CPython keeps all characters of a text as wide as the widest of them: one emoji makes 64 MiB of letters 256 MiB. A plain
+file is as large as what somebody had to send, and is bounded by its size alone.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from firsthand.errors import DataError
+
+MAX_TEXT_BYTES = 256 << 20
+"""Memory that the text of a packed file, or of one file of an archive, may take."""
+_CONTINUATION = bytes(range(0x80, 0xC0))
+_TWO, _FOUR = re.compile(rb"[\xc4-\xef]"), re.compile(rb"[\xf0-\xff]")
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_PIECE = 1 << 20
+_LINE = re.compile(r"[^\r\n]*+(?:\r\n?|\n)|[^\r\n]++")
+
+
+def text_bytes(raw: bytes) -> int:
+    """The memory that bytes of UTF-8 take once they are decoded; at most that for UTF-16."""
+    if raw.isascii():
+        return len(raw)
+    if raw.startswith(_UTF_16):
+        return 2 * len(raw)
+    width = 4 if _FOUR.search(raw) else 2 if _TWO.search(raw) else 1
+    pieces = (raw[start : start + _PIECE] for start in range(0, len(raw), _PIECE))
+    return width * sum(len(piece.translate(None, _CONTINUATION)) for piece in pieces)
+
+
+def expect_text(raw: bytes, what: str, most: int = MAX_TEXT_BYTES) -> None:
+    """DataError if the text of what was unpacked would take more than `most` bytes of memory."""
+    if (size := text_bytes(raw)) > most:
+        raise DataError(
+            f"{what} unpacks to a text of {size >> 20:,} MiB in memory, more than {most >> 20} MiB: split it, or unpack it "
+            "and give the plain file"
+        )
+
+
+def unpacked_gzip(raw: bytes, path: Path, most: int, most_text: int = MAX_TEXT_BYTES) -> bytes:
+    """The content of a gzip file; DataError if it is cut short, or has more than `most` bytes or `most_text` as text."""
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        found = unpacker.decompress(raw, most + 1)
+    except zlib.error:
+        found = b""
+    if len(found) > most:
+        raise DataError(f"{path} unpacks to more than {most >> 20} MiB: is it the right file?")
+    if not unpacker.eof:
+        raise DataError(f"{path} is not a complete gzip file: fetch it again")
+    expect_text(found, str(path), most_text)
+    return found
+
+
+def lines_of(text: str) -> Iterator[str]:
+    """The lines of a text with their \\n, one at a time: a list of empty lines takes eight times the text."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start) + 1 or len(text)
+        yield text[start:end]
+        start = end
+
+
+def lines_by_any_end(text: str) -> Iterator[str]:
+    """The lines of a text with their \\n, \\r or \\r\\n, as a csv reader takes them; `io.StringIO` copies the text."""
+    return (found[0] for found in _LINE.finditer(text))
