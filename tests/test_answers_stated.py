@@ -41,7 +41,7 @@ NO_CHOICE = (
     "Answer: neither A nor B", "The answer is not a dog", "Answer: a dog is wrong", "Answer: none", "C or A.",
     "Answer: anything other than option A", "It cannot be B.", "Answer: **A** or **B**",
     "\\boxed{A or B}", "#### A, C and D",
-    "The answer is C.\nNo: the answer is A or B",
+    "The answer is C.\nNo: the answer is A or B", "Answer: maybe B but C fits too",
 )  # fmt: skip
 HONEST_FIVES = (
     "The answer is 5", "The answer is 5.", "The answer is **5**.", "**Answer:** 5",
