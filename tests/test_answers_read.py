@@ -10,7 +10,6 @@ from firsthand.patterns.parts.answers import (
     TAIL_CHARS,
     _fit,
     _fraction,
-    _last_choice,
     extract_answer,
     last_boxed,
     last_number,
@@ -20,6 +19,7 @@ from firsthand.patterns.parts.answers import (
     wants_number,
 )  # fmt: skip
 from firsthand.patterns.parts.fenced_code import CodeBlock, fenced_code, first_action
+from firsthand.patterns.parts.stated_choice import last_choice
 from firsthand.tool import tool
 from opened_context import asks
 
@@ -37,8 +37,9 @@ def test_an_answer_is_looked_for_in_the_documented_order():
         ("red", FREE, None),
         ("####  \n\\boxed{ } the answer is x", FREE, "x"), ("the answers is x", FREE, None), ("answer is", FREE, None),
         ("The answer is (b).", PICK, "B"), ("The answer is dark  BLUE", PICK, "B"), ("answer: d", PICK, None),
-        ("C or A.", PICK, "A"),
-        ("#### A b", PICK, "A"), ("\\boxed{green}", PICK, "C"), ("green", PICK, "C"), ("green or red", PICK, None),
+        ("C or A.", PICK, None),
+        ("#### A b", PICK, None), ("#### A.", PICK, "A"),
+        ("\\boxed{green}", PICK, "C"), ("green", PICK, "C"), ("green or red", PICK, None),
     ):  # fmt: skip
         assert extract_answer(text, task) == answer, text
     assert extract_answer(" 5 \n", asks(verbatim=True, hint="a number")) == " 5 \n"
@@ -71,10 +72,10 @@ def test_the_last_letter_alone_or_the_one_choice_that_is_quoted():
         ("red and dark blue", None),
         ("red, so C", "C"), ("D", None), ("DARK\nBLUE", "B"), ("b", None), ("", None),
     ):  # fmt: skip
-        assert _last_choice(text, PICK) == letter, text
+        assert last_choice(text, PICK) == letter, text
     nine = asks(choices=tuple("abcdefghi"))
-    assert _last_choice("I think", nine) is None and _last_choice("it is I.", nine) == "I"
-    assert _last_choice("x. y", asks(choices=(" ", "X."))) == "B", "a blank choice is never quoted"
+    assert last_choice("I think", nine) is None and last_choice("it is I.", nine) == "I"
+    assert last_choice("x. y", asks(choices=(" ", "X."))) == "B", "a blank choice is never quoted"
 
 
 def test_a_text_is_one_number_or_none():

@@ -208,7 +208,7 @@ def test_actions_are_read_however_they_are_written(text, action):
     [
         ("2+2 is 4\n#### 1,234", SUM, "1234"),
         ("The answer is 5, I mean: The answer is 40 + 2 = 42.", SUM, "42"),
-        ("#### 3 or \\boxed{4}", SUM, "3"),
+        ("#### 3\nor \\boxed{4}", SUM, "3"),
         ("so \\boxed{\\frac{1}{2}} and 9", SUM, "1/2"),
         ("**Answer:** $12.", SUM, "12"),
         ("It is -7 degrees.", SUM, "-7"),

@@ -25,9 +25,11 @@ _STRICT = re.compile(r"#### (-?[0-9.,]+)")
 _GROUP = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _RAISED = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+|(?<=\d)(?=[¼-¾⅐-⅞])")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
-# Signs that make another value or name: -5, 1.5, 3/4, 5:30, 2^3, A+, C++, C#, <5; not those of `well-known` and B-52.
+# Signs that make another value or name: -5, -(5), !=5, 1.5, 3/4, 5:30, 2^3, A+, C++, C#, <5;
+# not those of `well-known` and B-52.
 _MEANT = re.compile(
-    r"(?<![^\W_])-(?=\.?\d)|(?<![^\W_])\.(?=\d)|(?<=\d)[-./:*,](?=\d)|(?<=[^\W_])(?:\++|#+)(?![^\W_])|[<>^]"
+    r"(?<![^\W_])-(?=[(+]*\.?\d)|!(?==)"
+    r"|(?<![^\W_])\.(?=\d)|(?<=\d)[-./:*,](?=\d)|(?<=[^\W_])(?:\++|#+)(?![^\W_])|[<>^]"
     r"|(?:(?<=\b[a-z])|(?<=\b[a-z]{2}))-(?![-\w])"
 )
 

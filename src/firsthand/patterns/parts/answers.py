@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 
+from firsthand.patterns.parts.stated_choice import last_choice, names_a_choice, stated_choice
 from firsthand.patterns.parts.value_words import changes_value, folded, multiple
 from firsthand.task import Task
 
@@ -35,7 +36,6 @@ _TIMES_TEN = re.compile(
 )
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z}])[ \t]*(?:\^[ \t]*\{?[23]\}?(?!\d)|[²³])")
 _VULGAR = re.compile(r"(?:(\d)[ \t]*|(?<![ \t])[ \t]*)([¼-¾⅐-⅞])")
-_LETTER = re.compile(r"(?<![A-Za-z0-9'’])\(?([A-Z])\)?(?![A-Za-z0-9'’])")
 
 
 def extract_answer(text: str, task: Task) -> str | None:
@@ -43,17 +43,21 @@ def extract_answer(text: str, task: Task) -> str | None:
 
     Looked for in this order, the last of its kind each time: `#### X` (GSM8K), `\\boxed{X}` (MATH), `The answer is X` or
     `Answer: X`; and where the task has choices the last letter that stands alone or the one choice that is quoted; where its
-    hint speaks of a number, the last number. A form whose X is no number (no choice) is passed over where one is wanted. The
-    answer to a verbatim task is the text.
+    hint speaks of a number, the last number. A form whose X is no number (no choice) is passed over where one is wanted; if
+    X denies choices or names several, only what follows it is looked at. A number that goes on (`5:30`, `5 - 2`) is given
+    with its line, which is no number to a scorer. The answer to a verbatim task is the text.
     """
     if task.verbatim:
         return text
     tail = text[-TAIL_CHARS:]
-    for stated in _stated(tail):
+    refused = 0
+    for stated, end in _stated(tail):
         if (answer := _fit(stated, task)) is not None:
             return answer
+        if task.choices and names_a_choice(stated, task):
+            refused = max(refused, end)
     if task.choices:
-        return _last_choice(tail, task)
+        return last_choice(tail[refused:], task)
     if wants_number(task) and (found := _last(_NUMBER, tail := folded(tail))) is not None:
         return _with_what_changes_it(tail, found)
     return None
@@ -127,11 +131,17 @@ def normal_form(answer: str) -> str:
     return " ".join(answer[:TAIL_CHARS].casefold().split()).strip(" .")
 
 
-def _stated(text: str) -> Iterator[str]:
-    hashes, stated = _last(_HASHES, text), _last(_STATED, text)
-    for found in (hashes and hashes.group(1), last_boxed(text), stated and stated.group(1)):
-        if found and found.strip():
-            yield found.strip()
+def _stated(text: str) -> Iterator[tuple[str, int]]:
+    """The stated answers, each with the place where it ends."""
+    hashes, stated, boxed = _last(_HASHES, text), _last(_STATED, text), last_boxed(text)
+    box = (boxed, text.rfind("\\boxed{") + len("\\boxed{") + len(boxed)) if boxed else ("", 0)
+    for found, end in (_group(hashes), box, _group(stated)):
+        if found.strip():
+            yield found.strip(), end
+
+
+def _group(found: re.Match[str] | None) -> tuple[str, int]:
+    return ("", 0) if found is None else (found.group(1), found.end(1))
 
 
 def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
@@ -157,37 +167,15 @@ def _fit(stated: str, task: Task) -> str | None:
     """The stated answer in the form that the task asks for, or None if it does not fit."""
     stated = stated.strip("*_ \t`\"'$")
     if task.choices:
-        lone = re.match(r"\(?([A-Za-z])(?![A-Za-z0-9'’])\)?", stated)
-        letter = lone.group(1).upper() if lone else None
-        return letter if letter in task.letters else _last_choice(stated, task)
+        return stated_choice(stated, task)
     if wants_number(task):
-        value = _signed(_as_slash(folded(stated.rpartition("=")[2])))
+        value = _signed(_as_slash(folded(re.split(r"(?<![!<>])=", stated)[-1])))
         if not _NUMBER.search(value):
             value = folded(stated)
         if (found := _NUMBER.search(value)) is None:
             return None
         return _with_what_changes_it(value, found)
     return stated.rstrip(".").rstrip("*") or None
-
-
-def _last_choice(text: str, task: Task) -> str | None:
-    """The letter of the one choice that is quoted in the text, or else the last letter of a choice that stands alone."""
-    # A lone "A" in prose is an article more often than an answer, so it counts only at a line's end or before . ) : ,
-    words = " ".join(text.casefold().split())
-    quoted = [
-        letter
-        for letter, choice in zip(task.letters, task.choices, strict=True)
-        if (quote := " ".join(choice.casefold().split()).strip(" .")) and quote in words
-    ]
-    letters = [
-        found.group(1)
-        for found in _LETTER.finditer(text)
-        if found.group(1) in task.letters
-        and (found.group(1) not in "AI" or re.match(r"[ \t]*(?:$|[.,:;)\n*])", text[found.end() :][:8]))
-    ]
-    if letters:
-        return letters[-1]
-    return quoted[0] if len(quoted) == 1 else None
 
 
 def _as_slash(text: str) -> str:
@@ -202,13 +190,23 @@ def _as_slash(text: str) -> str:
 
 def _with_what_changes_it(text: str, found: re.Match[str]) -> str:
     """The number that was found; or its line, for a scorer to see, where a word or sign makes another value of it."""
+    found = _mixed_around(text, found)
     before, number = text[: found.start()], _clean(found.group())
     factor, after = multiple(text[found.end() : found.end() + MAX_NUMBER_CHARS])
+    line = before.rpartition("\n")[2][-MAX_NUMBER_CHARS:] + found.group() + text[found.end() :].partition("\n")[0]
     if changes_value(before, found.group(), after):
-        line = before.rpartition("\n")[2][-MAX_NUMBER_CHARS:] + found.group() + text[found.end() :].partition("\n")[0]
         return line[: 2 * MAX_NUMBER_CHARS].strip()
+    if found.re is _MIXED:
+        return found.group() if factor == 1 else line[: 2 * MAX_NUMBER_CHARS].strip()
     value = _fraction(number)
     return number if factor == 1 or value is None else str(value * factor)
+
+
+def _mixed_around(text: str, found: re.Match[str]) -> re.Match[str]:
+    """The mixed number (`1 1/2`) that begins or ends with the number that was found, or else the number."""
+    begin = max(0, found.start() - 22)
+    around = (each for each in _MIXED.finditer(text, begin, found.end() + 42))
+    return next((each for each in around if found.start() == each.start() or found.end() == each.end()), found)
 
 
 def _signed(text: str) -> str:

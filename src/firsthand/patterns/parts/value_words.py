@@ -28,13 +28,15 @@ _PARTS = _words(
 )
 _SIZES = _words(
     "hundreds thousands millions billions trillions quadrillion quintillion gross lakh lakhs crore crores k bn mn tn mil "
-    "millionen millones milliard milliards milliarden"
+    "millionen millones milliard milliards milliarden mln mio mrd tsd grand doz score myriad"
 )
 _FUNCTIONS = _words("root sqrt log ln sin cos tan mod modulo base")
-_OPERATIONS = _words("plus minus multiplied divided over factorial pi π tau doubled tripled halved infinity")
+_OPERATIONS = _words("plus minus multiplied divided over factorial pi π tau doubled tripled halved infinity inverse")
 _BEFORE = (
     _NUMBERS
     | _FUNCTIONS
+    | MULTIPLES.keys()
+    | _words("half twice thrice double triple quadruple neg")
     | _words("minus negative menos moins минус plus times not no non never neither nor without except")
     | _words("than least most under over below above up between")
 )
@@ -43,6 +45,12 @@ WORDS_OF_VALUE = (_BEFORE | _AFTER | _words("maybe perhaps possibly wrong incorr
     "squared", "cubed", "e", "k", "times",
 }  # fmt: skip
 """Words of which none is a unit: with one of them an expression has another value, or none."""
+_RELATIONS = _words(
+    "quarter quarters percent double twice triple opposite negative reciprocal inverse square cube root logarithm negation"
+)
+_SHARES = "|".join(sorted(_PARTS | _RELATIONS))
+_SHARE_OF = re.compile(rf"(?:\b(?:{_SHARES})|%)[ \t]+of[ \t]*$", re.IGNORECASE)
+_SUMMED = re.compile(rf"\b(?:{'|'.join(MULTIPLES)})[ \t]+and[ \t]*$", re.IGNORECASE)
 _COMMANDS = _words(
     "text textbf mathrm mathbf boxed circ degree left right quad qquad approx displaystyle bf rm operatorname mbox"
 )
@@ -53,6 +61,39 @@ _HAN_SIZES = frozenset("十百千万萬億亿兆半")
 _MULTIPLE = re.compile(rf"[ \t]*-?[ \t]*({'|'.join(MULTIPLES)})\b", re.IGNORECASE)
 _NEXT_WORD = re.compile(r"[ \t)\]}*%-]*+([^\W\d_]++)(-?)(?:[ \t]+([^\W\d_]+))?")
 _CIRCLE = re.compile(r"\^\s*(?:\{\s*(?:\\circ|°)\s*\}|\\circ|°)")
+
+
+_NUMBER_WORD = rf"(?:{'|'.join(sorted(_NUMBERS - {'one'}))})"
+_UNIT_POWER = re.compile(r"(?<=[A-Za-z}])[ \t]*(?:\^[ \t]*\{?[ \t]*-?\d\}?|\*\*-?\d)")
+# `5!`, `5:30`, `5,6`, `5, 6`, `5(3)`, `5; 6`, `5 more than 10`
+_AT_ONCE = re.compile(
+    r"!(?!=)|[*_`]{0,3}(?:(?:[ \t]*[;,][ \t]*|:|[ \t]+:[ \t]*)(?:(?:and|or|then)[ \t]+)?[-+$]?\.?\d|\)?\([-+$]?\.?\d)"
+    rf"|[*_`]{{0,3}}[ \t]*,[ \t]*(?:(?:and|or)[ \t]+)?{_NUMBER_WORD}\b"
+    r"|[ \t]+(?:[^\W\d_]+[ \t]+)?(?:less|more|fewer|greater|higher|lower)[ \t]+than[ \t]+[-+$]?\.?\d",
+    re.IGNORECASE,
+)
+_DENIED = re.compile(
+    r"[^\w.?!,;(]*(?:[^\W\d_]+[ \t]+)?(?:is|are|was)(?:n['’]t\b|[ \t]+(?:not|wrong|incorrect|false|untrue)\b)",
+    re.IGNORECASE,
+)
+_CORRECTED = re.compile(
+    r"[\W_](?:no[,.:;!?-]|no[ \t]+wait\b|wait\b|sorry\b|scratch[ \t]+that\b|correction\b|I[ \t]+mean\b|I[ \t]+meant\b"
+    rf"|make[ \t]+that\b|oops\b|or[ \t]+rather\b)[^\n]{{0,80}}?(?:\d|\b{_NUMBER_WORD}\b)",
+    re.IGNORECASE,
+)
+_CLAUSE_END = re.compile(
+    rf"[.?!](?=[\s*_\"'”)$}}]|$)|,(?![ \t]*(?:and[ \t]+)?[-+$]?\.?\d)|[(\[;:=≈]"
+    rf"|[ \t]-+[ \t]+(?!{_NUMBER_WORD}\b)(?=[^\W\d_]{{2}})"
+    r"|\b(?:because|since|as|so|which|where|when|if|given|that|is|are|was|were|has|have|had|after|before|rather|not|but|than)\b",
+    re.IGNORECASE,
+)
+_FURTHER = re.compile(rf"(?<![\w^_{{])\$?\.?\d|\b{_NUMBER_WORD}\b(?!-)", re.IGNORECASE)
+# `5 in 2020`, `$5 for 3`, `5 boxes of 12`, but not `5 of 6`, `5 out of 6`, `5 percent of 10`
+_PLACED = re.compile(
+    r"\b(?:in|on|at|during|within|with|for|until|from)[ \t]|^[^\w%]*(?!out\b|percent\b|times\b)[^\W\d_]{2,}+[^%\d]*\bof[ \t]"
+    r"|\bof[ \t]+(?:the|these|those|his|her|their|our|its|my|all)\b",
+    re.IGNORECASE,
+)
 
 
 def folded(text: str) -> str:
@@ -82,7 +123,20 @@ def multiple(after: str) -> tuple[int, str]:
 
 def changes_value(before: str, number: str, after: str) -> bool:
     """Return whether the text beside a number makes another value of it; `after` is behind any `million`."""
-    return _changed_before(before[-100:], number) or _changed_after(_CIRCLE.sub("°", after[:100]))
+    return _changed_before(before[-100:], number) or _changed_after(_CIRCLE.sub("°", after[:100])) or goes_on(after)
+
+
+def goes_on(after: str) -> bool:
+    """Return whether a stated answer goes on behind its number: `5:30`, `5 - 2`, `5 feet 6 inches`, `5, no wait, 6`.
+
+    A reason, a remark or a place behind the number is none of it: `5, as 3 + 2 = 5`, `5 (five)`, `5 apples in 3 boxes`.
+    """
+    line = _UNIT_POWER.sub("", after[:300].partition("\n")[0])
+    if _AT_ONCE.match(line) or _CORRECTED.search(line):
+        return True
+    clause = line[: end.start()] if (end := _CLAUSE_END.search(line)) else line
+    further = _FURTHER.search(clause)
+    return further is not None and not _PLACED.search(clause[: further.start()])
 
 
 def has_words_of_value(words: Iterable[str]) -> bool:
@@ -93,6 +147,13 @@ def has_words_of_value(words: Iterable[str]) -> bool:
 def _changed_before(before: str, number: str) -> bool:
     opened = before.rstrip(" \t\n([{*$\"'")
     last, earlier = opened[-1:], opened[:-1].rstrip(" \t)]}")
+    if (
+        (last == "+" and earlier[-1:] in ("+", "-"))
+        or opened.endswith("!=")
+        or _SHARE_OF.search(opened)
+        or _SUMMED.search(opened)
+    ):
+        return True
     if _has_signs(last) or (last and last in "-/^") or (last and last in "+_" and earlier[-1:].isalnum()):
         return True
     if number[0] == "-" and before[-1:].isalnum():
@@ -104,7 +165,7 @@ def _changed_before(before: str, number: str) -> bool:
     command = re.search(r"\\([A-Za-z]+)$", opened)
     if command is not None:
         return command[1] not in _COMMANDS
-    word = re.search(r"([^\W\d_]+)[ \t]*$", opened)
+    word = re.search(r"(?<![^\W\d_])([^\W\d_]++)[ \t]*$", opened)
     return word is not None and word[1].casefold() in _BEFORE
 
 
@@ -123,6 +184,8 @@ def _changed_after(after: str) -> bool:
         if found < "\u0530" and (found not in _UNIT_LETTERS or letter[5] == "-"):
             return True
     if re.match(r"[\s,(]*or\b|\s*and\s+(?:an?\b|" + "|".join(_NUMBERS | _PARTS) + r")\b", after, re.IGNORECASE):
+        return True
+    if re.match(r"[ \t]*below[ \t]+(?:zero|0)\b", after, re.IGNORECASE) or _DENIED.match(after):
         return True
     word = _NEXT_WORD.match(after)
     if word is None or (word[2] and word[1].casefold() in _NUMBERS):  # 5 ten-cent stamps
