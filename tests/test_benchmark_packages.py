@@ -48,8 +48,9 @@ def test_an_answer_to_a_generated_problem_is_scored_here_or_in_the_sandbox(monke
 
     monkeypatch.setattr(reasoning_gym, "_dataset", lambda *given: asked.append(given) or Gym())
     monkeypatch.setattr(reasoning_gym, "_sandbox", Box)
-    runs = {"g": False}
-    monkeypatch.setattr(reasoning_gym, "runs_code", lambda name: runs[name])
+    here = {"g": True}
+    monkeypatch.setattr(reasoning_gym, "compares_texts", lambda name: here[name])
+    monkeypatch.setattr(reasoning_gym, "runs_code", lambda name: {"g": False}[name])
 
     def score(answer: str | None) -> Score:
         return asyncio.run(reasoning_gym.gym_score(task, ended(answer)))
@@ -62,7 +63,7 @@ def test_an_answer_to_a_generated_problem_is_scored_here_or_in_the_sandbox(monke
     assert score("x" * 20_001) == Score("score", 0.0, {"why": "the answer has 20001 characters"})
     assert asked == [] and score("x" * 20_000) == Score("score", 0.0)
     assert score("near") == Score("score", 0.25) and asked == [("g", 9, 4)] * 2
-    runs["g"] = True
+    here["g"] = False
     asked.clear()
     for printed, value in (("noise\n0.5\n \n", 0.5), ("1.5", 1.0), ("-2", 0.0)):
         told("done", printed)
@@ -73,9 +74,14 @@ def test_an_answer_to_a_generated_problem_is_scored_here_or_in_the_sandbox(monke
         told(how, "1.0")
         assert score("near") == Score("score", 0.0, {"why": f"scoring the answer was stopped: {how}"})
     for printed in ("", "none"):
-        told("error", printed, "a" + "b" * 300 + "\n")
+        for _ in range(2):  # the answer, and then the reference
+            told("error", printed, "a" + "b" * 300 + "\n")
         said = f"reasoning-gym's scorer of g gave no number in the sandbox: {'b' * 300!r}"
         assert refused(SandboxError, score, "near") == said
+    assert [each[1]["answer"] for each in asked[-2:]] == ["near", "right"] and outcomes == []
+    told("error", "", "a" + "b" * 300)
+    told("done", "1.0")
+    assert score("near") == Score("score", 0.0, {"why": f"the scorer failed on this answer: {'b' * 300!r}"})
 
 
 def test_a_generator_makes_its_problems_from_name_size_and_seed(monkeypatch: pytest.MonkeyPatch) -> None:

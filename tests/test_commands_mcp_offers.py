@@ -142,8 +142,10 @@ def test_each_server_admits_and_tells_as_its_own_flags_say(monkeypatch: pytest.M
     monkeypatch.setattr(served_models, "ServedModels", lambda *given, name: SimpleNamespace(name=name))
     monkeypatch.setattr(corpus, "open_corpus", lambda index: SimpleNamespace(embedder=None))
     monkeypatch.setattr(serve, "open_here", lambda config: (None, None))
-    monkeypatch.setattr(agent_file, "read_agent_file", lambda path: SimpleNamespace(model="scripted:x"))
-    monkeypatch.setattr(agent_file, "open_agent", lambda file: "agent")
+    monkeypatch.setattr(
+        agent_file, "read_agent_file", lambda path: SimpleNamespace(model="scripted:x", shared_memory=True)
+    )
+    monkeypatch.setattr(agent_file, "open_agent", lambda file: SimpleNamespace(memory=None))
     parts: dict[str, Any] = {"admission": admitted, "telemetry": told}
     for run in (
         lambda: serve.main(serve.Config("m", **parts)),

@@ -237,7 +237,7 @@ def test_a_steps_command_runs_in_the_tours_folder_without_what_it_made_before(
     code, _, err = cli("tour", "three", "--yes")
     assert code == 3 and err == "\nthe command ended with 3: step 3 is not done\n"
     assert cli("tour", "2", "--yes")[0] == 130 and list(tour_progress.steps_done()) == ["one"]
-    line = [sys.executable, "-m", "firsthand", "power"]
+    line = [sys.executable, "-P", "-m", "firsthand", "power"]
     assert ran == [
         ([*line, "one 1"], steps, False, ["kept"]),
         ([*line, "three 1"], steps, False, ["kept", "made", "progress.json"]),

@@ -201,7 +201,7 @@ def test_a_guide_takes_what_is_forced_and_then_what_is_allowed() -> None:
         empty.allowed  # noqa: B018
     assert (
         str(told.value) == "the grammar is too complex to follow: limit of states; make it simpler"
-        and empty._growth.is_spoiled
+        and empty.growth.is_spoiled
     )
     known = guide_of(Matcher([1]), allowed=bits([6], 70))
     assert ids_of(known.allowed).tolist() == [6] and not known.needs_mask
@@ -210,7 +210,7 @@ def test_a_guide_takes_what_is_forced_and_then_what_is_allowed() -> None:
     assert ids_of(known.allowed).tolist() == [6]
     known.took(0.25)
     known.took(0.5)
-    assert known._growth.seconds == 0.75
+    assert known.growth.seconds == 0.75
 
 
 def test_a_compiled_grammar_begins_behind_what_every_text_begins_with() -> None:
@@ -261,24 +261,26 @@ def test_masks_of_several_guides_are_computed_in_rows_of_their_own() -> None:
 
     masks._executor = SimpleNamespace(unsafe_compute_mask_ptr=fill)
     masks._fill(guides)
-    assert [ids_of(guide.allowed).tolist() for guide in guides] == [[1, 2], [69]] and guides[0]._growth.seconds > 0
+    assert [ids_of(guide.allowed).tolist() for guide in guides] == [[1, 2], [69]] and guides[0].growth.seconds > 0
 
 
 def test_the_seconds_that_answers_spend_in_a_grammar_are_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    thread, wall = iter([10.0, 10.5, 20.0, 21.25]), iter([100.0, 102.0])
-    clock = SimpleNamespace(thread_time=lambda: next(thread), perf_counter=lambda: next(wall))
+    thread, wall = iter([10.0, 10.5, 20.0, 21.25]), iter([100.0, 102.0, 200.0, 203.0])
+    clock = SimpleNamespace(thread_time=lambda: next(thread))
     monkeypatch.setattr("firsthand.engine.decoding.constraint.time", clock)
     guide = guide_of(Matcher([1, 2]))
     assert ids_of(guide.allowed).tolist() == ids_of(guide.allowed).tolist() == [1, 2], "computed once"
-    assert guide._growth.seconds == 0.5
+    assert guide.growth.seconds == 0.5
     guide.advance(1)
-    assert guide._growth.seconds == 1.75
+    assert guide.growth.seconds == 1.75
     compiled = CompiledGrammar(regex("ab"), 70, Matcher([1]), (), None)
     batch = [compiled.guide(), compiled.guide(), guide]
-    masks = Masks()
+    masks = Masks(clock=lambda: next(wall))
     masks._executor = SimpleNamespace(unsafe_compute_mask_ptr=lambda *arguments: None)
     masks._fill(batch)
-    assert (compiled.growth.seconds, guide._growth.seconds) == (4.0, 3.75), "the whole batch's time counts for each"
+    told = "the time of a whole batch of two counts for each"
+    assert (compiled.growth.seconds, guide.growth.seconds) == (2.0 + 2.0, 1.75 + 3.0), told
+    assert compiled.growth.is_watched and guide.growth.is_watched
     assert [each.needs_mask for each in batch] == [False, False, False]
 
 
@@ -288,14 +290,14 @@ def test_the_time_in_a_grammar_is_that_of_each_mask_and_each_token_that_is_not_f
     ticks = [10.0, 10.5, 20.0, 21.0, 30.0, 32.0, 40.0]
     monkeypatch.setattr(constraint, "time", SimpleNamespace(thread_time=lambda: ticks.pop(0)))
     guide = guide_of(Matcher([1, 2], forced={2: [7, 8]}), 3)
-    assert guide._growth.seconds == 0
+    assert guide.growth.seconds == 0
     guide.advance(3)
-    assert (guide._growth.seconds, len(ticks)) == (0, 7), "what is forced costs nothing"
-    assert guide.allows(1) and guide.allows(2) and guide._growth.seconds == 0.5, "the mask is computed once"
+    assert (guide.growth.seconds, len(ticks)) == (0, 7), "what is forced costs nothing"
+    assert guide.allows(1) and guide.allows(2) and guide.growth.seconds == 0.5, "the mask is computed once"
     guide.advance(1)
-    assert guide._growth.seconds == 0.5 + 1.0
+    assert guide.growth.seconds == 0.5 + 1.0
     guide.advance(2)
-    assert list(guide.forced) == [7, 8] and guide._growth.seconds == 0.5 + 1.0 + 2.0
+    assert list(guide.forced) == [7, 8] and guide.growth.seconds == 0.5 + 1.0 + 2.0
     guide.advance(7)
     guide.advance(8)
-    assert not guide.forced and (guide._growth.seconds, ticks) == (3.5, [40.0])
+    assert not guide.forced and (guide.growth.seconds, ticks) == (3.5, [40.0])

@@ -75,6 +75,19 @@ def test_the_memory_of_a_text_is_its_characters_by_the_widest_of_them() -> None:
         assert text_bytes(text.encode("utf-16")) >= 2 * len(text)
 
 
+def test_escapes_of_json_make_a_text_as_wide_as_what_they_stand_for() -> None:
+    for raw, width in (
+        (rb'"caf\u00e9"', 1),
+        (rb'"a\nb"', 1),
+        (rb'"\u4e00 and"', 2),
+        (rb'"\ud83d\ude00 and"', 4),
+        (rb'"\uD83D\uDE00 and"', 4),
+    ):
+        assert text_bytes(raw) == len(raw) and text_bytes(raw, escapes=True) == width * len(raw), raw
+    for text in ("plain", "caf\xe9", "\u4e00 and", f"{WIDE} and"):
+        assert text_bytes(text.encode(), escapes=True) == text_bytes(text.encode()), text
+
+
 def test_a_text_is_read_up_to_its_bound_in_memory(tmp_path: Path) -> None:
     path = tmp_path / "f.gz"
     for text, size in (("a" * 99 + WIDE, 400), ("a" * 400, 400), ("\xe9" * 400, 400), ("\u4e00" * 200, 400)):
@@ -118,7 +131,10 @@ def test_a_sample_of_an_inspect_log_with_one_emoji_is_refused_by_board_and_impor
     assert str(told.value) == f"f: samples/0.json {TOLD}"
     with pytest.raises(DataError) as told:
         import_eval(path, tmp_path)
-    assert str(told.value) == f"{path}: samples/0.json {TOLD}"
+    assert str(told.value) == (
+        f"{path}: samples/0.json takes 260 MiB as text, and at most 256 are read: one emoji makes each character four "
+        "bytes, so import the log without it"
+    )
 
 
 def test_of_the_samples_of_an_archive_their_ids_and_scores_are_kept_alone(memory) -> None:

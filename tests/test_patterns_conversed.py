@@ -250,7 +250,7 @@ def test_a_debate_shows_each_agent_the_others_and_counts_the_changed():
         seen in zip(said, told, strict=True)),
     ]  # fmt: skip
     assert opened.notes() == [("debate", {"round": 2, "changed": 1}), ("vote", {"6": 2, "(no answer)": 1})]
-    silent = Opened(lambda m, s, i: f"no {i}")
+    silent = Opened(lambda m, s, i: f"so {i}")
     assert silent.run(lambda ctx: debate(task, ctx, agents=2, rounds=1)) == "0"
     words = Opened(lambda m, s, i: "none")
     assert words.run(lambda ctx: debate(task, ctx, agents=2, rounds=1)) == "none"

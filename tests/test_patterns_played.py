@@ -42,8 +42,8 @@ def add(a: int, b: int) -> str:
 
 def test_debaters_read_the_others_and_what_changed_is_counted():
     says = {
-        1: ["one 5", "two 6", "three 7"],
-        3: {"one 5": "The answer is 6", "two 6": "The answer is 6", "three 7": "no"},
+        1: ["Ann: 5", "Bob: 6", "Cem: 7"],
+        3: {"Ann: 5": "The answer is 6", "Bob: 6": "The answer is 6", "Cem: 7": "no"},
     }
 
     def answers(messages, sampling, index):
@@ -60,8 +60,8 @@ def test_debaters_read_the_others_and_what_changed_is_counted():
     assert requests[2] == (
         [
             ("user", opening),
-            ("assistant", "two 6"),
-            ("user", f"Solution of agent 1:\none 5\n\nSolution of agent 2:\nthree 7\n\n{others}"),
+            ("assistant", "Bob: 6"),
+            ("user", f"Solution of agent 1:\nAnn: 5\n\nSolution of agent 2:\nCem: 7\n\n{others}"),
         ],
         settings(0.4),
         1,

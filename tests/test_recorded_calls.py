@@ -366,4 +366,4 @@ def test_a_root_is_kept_as_an_attempt_with_its_question_and_secrets_removed(tmp_
     }
     facts |= {"llm.token_count.completion": 3, "llm.token_count.prompt_details.cache_read": 2, "tool.name": "g"}
     made = stored_of(4, span := IncomingSpan("t", "s", "", "n", 1, 2, facts))
-    assert made == (4, span, "generate", "g", "m", Usage(5, 2, 3, 0.5), 0)
+    assert made == (4, span, "generate", "g", "m", Usage(5, 2, 3, 0.5), 0, 0)

@@ -158,9 +158,11 @@ def test_paths_lose_their_prefix_and_quotes() -> None:
     assert _path("a/x y.py\t2020", 0) == "x y.py" and _path("a/x \r", 0) == "x"
     assert _same_path("diff --git a/x y b/x y", 0) == "x y"
     for text, plain in (
-        ('"a/b"', "a/b"), ('"a/\\303\\251"', "a/é"), ('"a\\tb"', "a\tb"), ('"a\\"b" rest', 'a"b'), ('"a\\\\b"', "a\\b"),
+        ('"a/b"', "a/b"), ('"a/\\303\\251"', "a/é"), ('"a\\tb"', "a\tb"), ('"a\\"b"\t2020', 'a"b'), ('"a\\\\b"', "a\\b"),
     ):  # fmt: skip
-        assert _unquoted(text) == plain, text
+        assert _unquoted(text, 0) == plain, text
+    with pytest.raises(DataError, match=r"^line 3 of the patch: .* is not a path between quotes, and nothing after it"):
+        _unquoted('"a\\"b" rest', 2)
     for text, said in (("x", "has no prefix: write it as a/FILE and b/FILE"), ("a//x", "leads out of the repository")):
         with pytest.raises(DataError, match=f"^line 5 of the patch: the path '{text}' {said}"):
             _path(text, 4)

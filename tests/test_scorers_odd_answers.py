@@ -114,7 +114,8 @@ def test_numbers_are_the_same_to_their_tolerance_and_whole_ones_exactly() -> Non
     )
     assert (
         match.normalised(task(answer=""), attempt("")).value == 0.0
-        and match.normalised(task(answer=""), attempt(" The ")).value == 1.0
+        and match.normalised(task(answer=""), attempt(" The ")).value == 0.0
+        and match.normalised(task(answer="the"), attempt(" The ")).value == 1.0
     )
     assert (
         match.exact(task(), attempt(None)) == Score("exact", 1.0, {"answer": ""})

@@ -280,8 +280,11 @@ def test_the_words_of_a_protected_task_stand_in_no_span() -> None:
         assert "gen_ai.tool.call.id" not in found[1].attributes and found[1].error == "" == found[0].error
         assert found[1].attributes["error.type"] == "tool_error" and found[0].attributes["error.type"] == "ModelError"
         asked = found[5].attributes
-        assert asked["gen_ai.response.finish_reasons"] == ["stop", held]
-        assert asked["gen_ai.request.stop_sequences"] == [held, "#"] and asked["gen_ai.request.seed"] == 4
+        assert asked["gen_ai.response.finish_reasons"] == ["[withheld: 4 characters]", held]
+        assert (
+            asked["gen_ai.request.stop_sequences"] == [held, "[withheld: 1 characters]"]
+            and asked["gen_ai.request.seed"] == 4
+        )
         assert [(event.name, event.attributes) for event in found[0].events] == [
             ("protected", {}), ("x", {"firsthand.n": 3}),
         ]  # fmt: skip

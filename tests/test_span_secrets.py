@@ -16,14 +16,14 @@ from firsthand.ingest.redaction import (
     HINTS,
     MAX_DEPTH,
     PUT,
-    SECRET_NAMES,
     Redactor,
     _Count,
     _dumps,
     _fast_encoder,
+    _is_count,
     _is_expression,
-    _is_number,
 )
+from firsthand.ingest.secret_names import SECRET_NAMES
 
 KEY = "sk-" + "a" * 20
 
@@ -70,9 +70,6 @@ def test_a_name_says_whether_its_value_is_a_secret() -> None:
                  "Client-Secret"):  # fmt: skip
         assert redactor._is_secret_name(name), name
     for name in (
-        "passwords",
-        "secrets",
-        "api_keys",
         "key",
         "token",
         "password.length",
@@ -85,7 +82,14 @@ def test_a_name_says_whether_its_value_is_a_secret() -> None:
     assert redactor._is_secret_name("x" * 195 + ".secret") and "x" * 195 + ".secret" not in redactor._secret_names
     redactor._secret_names["key"] = True
     assert redactor._is_secret_name("key"), "what is known is not asked again"
-    assert [_is_number(each) for each in (0, 1.5, True, "1", None, [1])] == [True, True, True, False, False, False]
+    assert [_is_count("api_key", each) for each in (0, 1.5, True, "1", None, [1])] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 def test_each_value_of_an_object_is_redacted_and_counted() -> None:
@@ -95,10 +99,10 @@ def test_each_value_of_an_object_is_redacted_and_counted() -> None:
         "list": [KEY, {"password": 7, "id_token": "z", "n": {"secret": "", KEY: 1}}, 3, None],
     }  # fmt: skip
     assert redactor._safely(given, found) == {
-        "password": PUT, "secret": PUT, "cookie": "", "api_key": None, "passwd": 5, f"a {PUT}": "plain",
-        "list": [PUT, {"password": 7, "id_token": PUT, "n": {"secret": "", PUT: 1}}, 3, None],
+        "password": PUT, "secret": PUT, "cookie": "", "api_key": None, "passwd": PUT, f"a {PUT}": "plain",
+        "list": [PUT, {"password": PUT, "id_token": PUT, "n": {"secret": "", PUT: 1}}, 3, None],
     }  # fmt: skip
-    assert found.number == 6
+    assert found.number == 8
     for depth, value in ((MAX_DEPTH, "kept"), (MAX_DEPTH + 1, FAILED)):
         nested: Any = 1
         for _ in range(depth):

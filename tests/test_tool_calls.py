@@ -416,7 +416,8 @@ def test_the_origin_of_a_result_is_kept_and_a_replay_shows_the_same() -> None:
     assert first.nodes == second.nodes
     parts = [part for node in first.nodes for part in node.message.parts if isinstance(part, ToolResult)]
     assert [(part.origin, part.is_error) for part in parts] == [("the web", each) for each in (False, False, True)]
-    assert parts[0].content == marked(page.function(0), "the web") and parts[2].content == "Error: it is gone"
+    assert parts[0].content == marked(page.function(0), "the web")
+    assert parts[2].content == f"Error: {marked('it is gone', 'the web')}"
     assert [call.detail["origin"] for call in first.calls] == ["the web"] * 3
     assert Trace.from_json(json.loads(json.dumps(first.to_json()))) == first
 

@@ -120,9 +120,14 @@ def test_files_are_written_whole_with_the_mode_that_they_had(root: Path) -> None
     assert refused(rooted.create, "a/b", b"y") == "'a/b' goes through something that is no folder"
     for path in (".git/x", "sub/.GIT/x", ".gitmodules", "sub/../.Git"):
         for work in (rooted.create, rooted.replace):
-            assert refused(work, path, b"y") == f"{path!r} belongs to git: it is not written to"
+            assert (
+                refused(work, path, b"y")
+                == f"{path!r} belongs to git, or would: it is not written to; give another path"
+            )
     rooted.create(".gitignore", b"z")
-    assert refused(rooted.remove, ".git/x").endswith("belongs to git: it is not written to")
+    assert refused(rooted.remove, ".git/x").endswith(
+        "belongs to git, or would: it is not written to; give another path"
+    )
     rooted.remove("sub/b")
     assert refused(rooted.remove, "sub/b").endswith("is not there: list the folder to see what is")
     left = sorted(path.name for path in root.rglob("*") if not path.is_symlink())

@@ -99,7 +99,9 @@ def read_result_file(path: Path) -> Iterator[BoardResult | ItemScores]:
                 column = ColumnKey(*_texts(left.parsed(key)))
                 yield ItemScores(column, models, _texts(names), scores, _texts(left.parsed(clusters)), told)
     except (OSError, sqlite3.Error, ValueError, TypeError, RecursionError, OverflowError) as error:
-        raise DataError(f"{path} is no file of results, or is damaged: {error}: import the results again") from None
+        raise DataError(
+            f"{path} is no file of results, or is damaged: {reason_of(error)}: import the results again"
+        ) from None
 
 
 class _Left:

@@ -7,16 +7,6 @@ import re
 
 _STRING = re.compile(rb'"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+(?:"|\\?(?=\n|\Z))')
 
-_FOUR_BYTES = re.compile(rb"[\xf0-\xff]|\\u[dD][89abAB]")
-_CONTINUED = bytes(range(0x80, 0xC0))
-_TWO_BYTES = re.compile(rb"[\xc4-\xef]|\\u(?!00)")
-
-
-def text_bytes(raw: bytes) -> int:
-    """The most memory that a JSON text in UTF-8 takes as characters: Python gives each as many bytes as the widest needs."""
-    width = 4 if _FOUR_BYTES.search(raw) else 2 if _TWO_BYTES.search(raw) else 1
-    return width * len(raw.translate(None, _CONTINUED)) if width > 1 else len(raw)
-
 
 def values_in(raw: bytes, most: int) -> int:
     """About how many values a JSON text holds, those inside of strings left out if there are more than `most`.

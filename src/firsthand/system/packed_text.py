@@ -17,18 +17,24 @@ MAX_TEXT_BYTES = 256 << 20
 """Memory that the text of a packed file, or of one file of an archive, may take."""
 _CONTINUATION = bytes(range(0x80, 0xC0))
 _TWO, _FOUR = re.compile(rb"[\xc4-\xef]"), re.compile(rb"[\xf0-\xff]")
+_TWO_OF_JSON = re.compile(rb"[\xc4-\xef]|\\u(?!00)")
+_FOUR_OF_JSON = re.compile(rb"[\xf0-\xff]|\\u[dD][89abAB]")
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _PIECE = 1 << 20
 _LINE = re.compile(r"[^\r\n]*+(?:\r\n?|\n)|[^\r\n]++")
 
 
-def text_bytes(raw: bytes) -> int:
-    """The memory that bytes of UTF-8 take once they are decoded; at most that for UTF-16."""
-    if raw.isascii():
+def text_bytes(raw: bytes, *, escapes: bool = False) -> int:
+    """The memory that bytes of UTF-8 take once they are decoded; the most that it can be for UTF-16.
+
+    With `escapes`, those of JSON make the text as wide as what they stand for.
+    """
+    two, four = (_TWO_OF_JSON, _FOUR_OF_JSON) if escapes else (_TWO, _FOUR)
+    if raw.isascii() and not (escapes and b"\\u" in raw):
         return len(raw)
     if raw.startswith(_UTF_16):
         return 2 * len(raw)
-    width = 4 if _FOUR.search(raw) else 2 if _TWO.search(raw) else 1
+    width = 4 if four.search(raw) else 2 if two.search(raw) else 1
     pieces = (raw[start : start + _PIECE] for start in range(0, len(raw), _PIECE))
     return width * sum(len(piece.translate(None, _CONTINUATION)) for piece in pieces)
 

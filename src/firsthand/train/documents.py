@@ -7,6 +7,7 @@ one token, so that every token but a document's first is predicted once an epoch
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,6 +35,7 @@ MAX_LINE_VALUES = 2_000_000
 """JSON values of a line: two bytes of it may become an object of 64."""
 MAX_DOCUMENT_BYTES = 1 << 30
 """Of a file that is one document, unpacked."""
+_PIECE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,10 @@ def _files(path: Path, suffixes: Sequence[str], exclude: Sequence[str]) -> list[
 def _text_of(file: Path, most: int = MAX_DOCUMENT_BYTES) -> str:
     """The text of a file, unpacked if its name ends with .gz."""
     with _opened(file) as opened:
-        raw = opened.read(most + 1)
+        held = io.BytesIO()  # a read of `most` bytes takes their memory at once, however short the file is
+        while piece := opened.read(min(_PIECE, most + 1 - held.tell())):
+            held.write(piece)
+        raw = held.getvalue()
         if len(raw) > most:
             raise DataError(
                 f"{file} is a text of more than {most:,} bytes: split it, or give a .jsonl of its documents"

@@ -19,8 +19,9 @@ from firsthand.errors import DataError, reason_of
 from firsthand.message import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from firsthand.model import Usage
 from firsthand.runs.whole_run import whole_run
-from firsthand.system.json_values import text_bytes, values_in
+from firsthand.system.json_values import values_in
 from firsthand.system.ordinary_file import open_ordinary
+from firsthand.system.packed_text import text_bytes
 from firsthand.task import Task
 from firsthand.trace import Call, Failure, Node, Score, Trace
 
@@ -256,7 +257,7 @@ def _json(log: zipfile.ZipFile, name: str, path: Path) -> Json:
             f"{path} has no {name}, or it has more than {MAX_SAMPLE_BYTES >> 20} MiB: is it a log of Inspect?"
         )
     data = read_member(log, info, MAX_SAMPLE_BYTES)
-    if len(data) <= MAX_SAMPLE_BYTES < (taken := text_bytes(data)):
+    if len(data) <= MAX_SAMPLE_BYTES < (taken := text_bytes(data, escapes=True)):
         raise DataError(
             f"{path}: {name[:80]} takes {taken >> 20} MiB as text, and at most {MAX_SAMPLE_BYTES >> 20} are read: one emoji "
             "makes each character four bytes, so import the log without it"
