@@ -12,7 +12,7 @@ import pytest
 from firsthand.arena import vote_checks
 from firsthand.arena.battle_table import BattleTable
 from firsthand.arena.vote_checks import checked_votes, suspect_voters
-from firsthand.boards.board_columns import MAX_MODELS, board_columns
+from firsthand.boards.board_columns import MAX_COLUMNS, MAX_MODELS, board_columns
 from firsthand.boards.board_results import MAX_CELLS, BoardResult, ColumnKey, ItemScores, ResultSet, merged_items
 from firsthand.boards.board_spec import BoardSpec
 from firsthand.boards.make_board import make_board
@@ -46,6 +46,15 @@ def test_a_board_of_more_models_than_are_compared_is_refused_before_any_table():
             make_board(many(MAX_MODELS + 1), BoardSpec(rule=rule))
     columns, _ = board_columns(many(MAX_MODELS), BoardSpec(), protocols={}, metrics={})
     assert len(columns[0].cells) == MAX_MODELS
+
+
+def test_a_board_of_more_columns_than_are_compared_is_refused():
+    def columns(number: int) -> ResultSet:
+        return ResultSet(tuple(BoardResult("m", f"b{i}", 0.5) for i in range(number)))
+
+    with pytest.raises(ConfigError, match=r"2,001 columns, and a board has 2,000 at most: list the benchmarks"):
+        board_columns(columns(MAX_COLUMNS + 1), BoardSpec(), protocols={}, metrics={})
+    assert len(board_columns(columns(MAX_COLUMNS), BoardSpec(), protocols={}, metrics={})[0]) == MAX_COLUMNS
 
 
 def test_the_covariance_of_some_models_is_that_part_of_all():

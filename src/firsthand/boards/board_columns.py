@@ -18,6 +18,8 @@ from firsthand.system.plurals import count_of
 
 MAX_MODELS = 5_000
 """Ranks compare all pairs of models, in tables of this many by as many."""
+MAX_COLUMNS = 2_000
+"""Columns are compared with each other, so that their time grows as the square."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def board_columns(
         metrics: The same for metrics.
 
     Raises:
-        ConfigError: More than `MAX_MODELS` models, or several protocols or metrics of one benchmark in a board that makes
+        ConfigError: More than `MAX_MODELS` models or `MAX_COLUMNS` columns, or several protocols or metrics of one benchmark in a board that makes
             one number of all columns.
         DataError: A column that mixes percents and fractions.
     """
@@ -107,6 +109,10 @@ def board_columns(
             why = " ".join(results.remarks) or "each cell is empty."
             raise ConfigError(f"the results hold no score that can be used: {why}")
         raise ConfigError(f"no result counts on the board {spec.name}: the results are of {held}")
+    if (count := sum(map(len, chosen.values()))) > MAX_COLUMNS:
+        raise ConfigError(
+            f"the results fill {count:,} columns, and a board has {MAX_COLUMNS:,} at most: list the benchmarks in a definition"
+        )
     items = {each.key: each for each in results.items}
     columns, said = [], []
     for (benchmark, _), found_here in chosen.items():
