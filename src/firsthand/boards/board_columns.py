@@ -81,8 +81,8 @@ def board_columns(
         metrics: The same for metrics.
 
     Raises:
-        ConfigError: More than `MAX_MODELS` models or `MAX_COLUMNS` columns, or several protocols or metrics of one benchmark in a board that makes
-            one number of all columns.
+        ConfigError: More than `MAX_MODELS` models or `MAX_COLUMNS` columns, or several protocols or metrics of one benchmark
+            in a board that makes one number of all columns.
         DataError: A column that mixes percents and fractions.
     """
     if (count := len(results.models)) > MAX_MODELS:
@@ -111,7 +111,8 @@ def board_columns(
         raise ConfigError(f"no result counts on the board {spec.name}: the results are of {held}")
     if (count := sum(map(len, chosen.values()))) > MAX_COLUMNS:
         raise ConfigError(
-            f"the results fill {count:,} columns, and a board has {MAX_COLUMNS:,} at most: list the benchmarks in a definition"
+            f"the results fill {count:,} columns, and a board has {MAX_COLUMNS:,} at most: list the benchmarks in a "
+            "definition"
         )
     items = {each.key: each for each in results.items}
     columns, said = [], []
