@@ -234,7 +234,7 @@ def test_a_cassette_is_lines_of_a_prompt_and_its_replies(tmp_path, monkeypatch):
         ('{"prompt": "a"}', 'has a line without prompt and replies: \'{"prompt": "a"}\''),
         ("[1]", r"has a line without prompt and replies: '\[1\]'"),
         ("x", "is not lines of prompt and replies: JSONDecodeError"),
-        ('{"prompt": "a", "replies": 3}', "is not lines of prompt and replies: TypeError"),
+        ('{"prompt": "a", "replies": 3}', "has replies that are no list of texts"),
     ):
         file.write_text(body)
         with pytest.raises(ConfigError, match=said):
