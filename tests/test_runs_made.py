@@ -151,13 +151,16 @@ def test_nothing_is_left_of_a_run_that_could_not_be_made(
     folder = tmp_path / "at"
     folder.mkdir()
     (folder / "other").write_text("stays")
-    (folder / DATABASE).symlink_to(tmp_path / "nowhere" / "file")
-    refused("unable to open database file", folder, at=folder)
-    assert {file.name for file in folder.iterdir()} == {"other", LOCK}
-    (folder / LOCK).unlink()
-    (folder / LOCK).symlink_to(tmp_path / "nowhere" / "file")
-    refused("No such file or directory", folder, at=folder)
-    (folder / LOCK).unlink()
+    for name in (DATABASE, LOCK):
+        (folder / name).symlink_to(tmp_path / "file")
+        with pytest.raises(StoreError, match=f"{name} is a link"):
+            create(home, {}, "x", at=folder)
+        assert {file.name for file in folder.iterdir()} == {"other", name} and not (tmp_path / "file").exists()
+        (folder / name).unlink()
+    (folder / DATABASE).mkdir()
+    with pytest.raises(StoreError, match="is no ordinary file"):
+        create(home, {}, "x", at=folder)
+    (folder / DATABASE).rmdir()
     monkeypatch.setattr(database_module, "MAX_BODY_BYTES", 2500)
     with pytest.raises(StoreError, match=r"^a body of \d+ bytes is too large"):
         create(home, {"x": "x" * 3000}, "x")
