@@ -157,10 +157,6 @@ def test_nothing_is_left_of_a_run_that_could_not_be_made(
             create(home, {}, "x", at=folder)
         assert {file.name for file in folder.iterdir()} == {"other", name} and not (tmp_path / "file").exists()
         (folder / name).unlink()
-    (folder / DATABASE).mkdir()
-    with pytest.raises(StoreError, match="is no ordinary file"):
-        create(home, {}, "x", at=folder)
-    (folder / DATABASE).rmdir()
     monkeypatch.setattr(database_module, "MAX_BODY_BYTES", 2500)
     with pytest.raises(StoreError, match=r"^a body of \d+ bytes is too large"):
         create(home, {"x": "x" * 3000}, "x")
