@@ -128,7 +128,7 @@ def test_a_folder_gives_what_its_files_hold_and_tells_what_it_leaves_out(tmp_pat
     assert [(each.model, each.value) for each in found.results] == [("m", 0.5), ("n", 0.25), ("o", 1.0)]
     told = [each.removeprefix(f"Left out: {folder}/").split(" ")[0].strip(":") for each in found.remarks]
     assert told == ["d.json", "f.csv", "g.json.gz", "h.csv.gz"]
-    assert "is in no known layout of results" in found.remarks[2] and "is cut short" in found.remarks[3]
+    assert "is in no known layout of results" in found.remarks[2] and "is not a complete gzip file" in found.remarks[3]
     assert "it has the columns x, y; model, benchmark and score" in found.remarks[1]
     for path, kind, says in (
         (folder / "notes.txt", ConfigError, "notes.txt is no table of votes"),

@@ -225,7 +225,7 @@ def test_a_received_span_shows_its_facts_messages_and_data() -> None:
     assert detail.new[0] == SpanMessage(2, "user", (Block("text", "word 2"),))
     assert detail.answers == (SpanMessage(42, "assistant", (Block("text", "done"),)),)
     data = json.loads(detail.data)
-    assert list(data) == ["attributes", "kind", "resource"] and data["resource"] == {"service.name": "shop"}
+    assert list(data) == ["attributes", "kind", "error", "resource"] and data["resource"] == {"service.name": "shop"}
     assert data["kind"] == 2 and detail.left_out == 0
     bare = stored(2, "bare", error="", attributes={"big": "b" * 4003, "list": ["c" * 3990] * 5})
     detail = incoming_detail([full, bare], "span:1")

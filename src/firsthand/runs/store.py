@@ -22,6 +22,7 @@ from firsthand.runs.run_folder import Run
 from firsthand.runs.run_names import DATABASE, LOCK, find_run, new_run_id
 from firsthand.runs.stored_journal import now
 from firsthand.system.home_seal import seal_of
+from firsthand.system.own_file import expect_own_file
 from firsthand.system.source_commit import source_commit
 
 __all__ = ["Run", "create", "describe_machine", "list_runs", "open_run"]
@@ -69,6 +70,8 @@ def create(
         raise _not_made(at or home / "runs", error) from None
     except OSError as error:
         raise _not_made(at or home / "runs", error) from None
+    for name in (LOCK, DATABASE):
+        expect_own_file(path / name)  # the folder of `at` may be somebody else's
     try:
         (path / LOCK).touch()
         run = Run(path, Database(path / DATABASE, create=True), index=Index(home / "runs") if at is None else None)
