@@ -41,7 +41,7 @@ def part(models: int, tasks: int, name: str) -> ItemScores:
 def test_a_board_of_more_models_than_are_compared_is_refused_before_any_table():
     for rule in ("each", "weighted", "borda"):
         with pytest.raises(
-            ConfigError, match=r"5,001 models, and a board ranks 5,000 at most: choose some with --models"
+            ConfigError, match=r"10,001 models, and a board ranks 10,000 at most: choose some with --models"
         ):
             make_board(many(MAX_MODELS + 1), BoardSpec(rule=rule))
     columns, _ = board_columns(many(MAX_MODELS), BoardSpec(), protocols={}, metrics={})

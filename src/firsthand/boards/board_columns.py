@@ -16,7 +16,7 @@ from firsthand.boards.board_spec import BenchmarkEntry, BoardSpec
 from firsthand.errors import ConfigError, DataError
 from firsthand.system.plurals import count_of
 
-MAX_MODELS = 5_000
+MAX_MODELS = 10_000
 """Ranks compare all pairs of models, in tables of this many by as many."""
 MAX_COLUMNS = 2_000
 """Columns are compared with each other, so that their time grows as the square."""
