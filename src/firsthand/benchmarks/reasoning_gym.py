@@ -40,7 +40,7 @@ _LENIENT = {
     "complex_arithmetic": "gives 1 to `nan`",
     "game_of_life_halting": "gives 1 to any text where the right answer is True or False",
 }
-"""What the package's scorer gives the full score besides right answers, as its version of 2026-11-29 does."""
+"""Wrong answers that the package's own scorer gives the full score, by generator (seen in version 0.1.25)."""
 _UNREADABLE = "("
 _WORDS = frozenset({
     "Abs", "Rational", "abs", "acos", "acosh", "acot", "asin", "asinh", "atan", "atanh", "cbrt", "ceiling", "cos", "cosh",

@@ -218,7 +218,7 @@ def question(tool: Tool, arguments: Json) -> str:
 
 
 def kind_of(tool: Tool) -> tuple[str, ...]:
-    """What `always` is said of: the tool by its name, its function, its effect and what it acts on."""
+    """Return the key that an answer of `always` covers: the tool's name, function, effect and what it acts on."""
     made = (str(getattr(tool.function, each, "")) for each in ("__module__", "__qualname__"))
     return (tool.name, tool.effect, tool.origin or "", tool.over, *made)
 

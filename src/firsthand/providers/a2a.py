@@ -99,7 +99,7 @@ class _Answer:
         self._grows = False
 
     def news(self) -> str:
-        """What has come at the end since the last call; nothing more once something before it changed."""
+        """Return the text appended since the last call; empty once earlier text has changed."""
         fresh = "".join(self._fresh) if self._grows else ""
         self._fresh.clear()
         return fresh

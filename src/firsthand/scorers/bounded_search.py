@@ -22,7 +22,7 @@ from firsthand.errors import DataError
 LIMIT_S = 2.0
 """Processor time of one search."""
 WALL_S = 60.0
-"""How long an answer is waited for, on a machine that is busy with other things."""
+"""Wall time in seconds to wait for an answer; a busy machine may need much of it."""
 MAX_STEPS = 10**7
 """Work of a search that is done here."""
 _CHILD = """
@@ -41,7 +41,7 @@ for line in sys.stdin:
 
 
 class Found(NamedTuple):
-    """What a search found."""
+    """The result of a search."""
 
     times: int
     """Matches that do not overlap."""

@@ -26,7 +26,7 @@ class LineBuffer:
         return lines
 
     def rest(self) -> bytes:
-        """What is left at the end of the stream."""
+        """Return the unfinished last line at the end of the stream."""
         lines = bytes(self._kept)
         self._kept.clear()
         return lines

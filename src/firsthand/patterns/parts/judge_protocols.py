@@ -58,7 +58,7 @@ class JudgeProtocol:
     reasoning: bool
     """True if the judge explains itself first."""
     marks: tuple[str, ...] = ()
-    """What else of a published template tells judged text from the rest, beside the lines in brackets."""
+    """Further text of a published template that marks where judged text begins or ends, beside bracketed lines."""
     schema: Json | None = None
     """The schema of a verdict that is a JSON object, whose `correct` is the verdict's name."""
 

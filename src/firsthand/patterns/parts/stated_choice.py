@@ -114,7 +114,7 @@ def _denied(words: str, found: re.Match[str]) -> bool:
 
 
 def _quotes(text: str, choice: str) -> Iterator[re.Match[str]]:
-    """Where the text holds the choice as whole words and numbers: `4` is not in `14` or `4.5`, `red` not in `hundred`."""
+    """Yield matches of the choice as whole words and numbers: `4` is not in `14` or `4.5`, `red` not in `hundred`."""
     quote = " ".join(choice.split()).strip(" .")
     if not quote:
         return iter(())

@@ -130,7 +130,7 @@ def texts_at(data: Any, paths: Sequence[str], *, unpack: bool = True) -> Iterato
 
 
 def _parsed(text: str) -> Any:
-    """What a text that is JSON holds; None for any other, and for one that another reader could read otherwise.
+    """Return the decoded JSON of a text; None for other text, and for JSON that parsers may decode differently.
 
     So it is with a key that is there twice, an escape that was not needed, or a number in another spelling: such a text is
     judged as it is.

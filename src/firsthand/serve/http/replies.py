@@ -123,7 +123,7 @@ def pieces(value: Any) -> Iterator[str]:
 
 
 def _left(value: Any, left: int) -> int:
-    """What is left of a number of values after those of plain data; below 0 once they are more."""
+    """Return `left` less the number of values in plain data; negative once there are more."""
     left -= 1
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         if left < 0:
