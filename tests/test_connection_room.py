@@ -107,7 +107,8 @@ def test_a_body_has_to_come_in_time_however_many_pieces_it_comes_in() -> None:
         protocol, transport = made()
         protocol.data_received(HEAD)
         deadline = protocol._deadline
-        assert 29 < deadline.when() - asyncio.get_running_loop().time() <= 30
+        left = deadline.when() - asyncio.get_running_loop().time()
+        assert 34 < left <= 35, "a moment more than the app gives it, which answers 408"
         for _ in range(9):
             protocol.data_received(b"x" * 10)
             await asyncio.sleep(0)

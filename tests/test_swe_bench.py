@@ -106,7 +106,7 @@ CHEATS = {
         "cannot be trusted",
     ),
     "skips all": (adds("conftest.py", "def pytest_collection_modifyitems(items):\n    items[:] = []"), "cannot be trusted"),
-    "is the runner": (adds("pytest.py", f"print('{PASSES}')"), "cannot be trusted"),
+    "is the runner": (adds("pytest.py", f"print('{PASSES}')"), "still fail"),
     "changes the test": (
         "--- a/tests/test_calc.py\n+++ b/tests/test_calc.py\n@@ -1,5 +1,8 @@\n-from calc import double\n"
         "+def double(x): return 4\n"
@@ -169,7 +169,8 @@ def test_unittest_is_understood_and_has_a_canary_too(tmp_path: Path, monkeypatch
         write(folder, {**record, "test_patch": adds("tests/__init__.py", "#") + adds("tests/test_unit.py", tests)})
         assert judged(folder, GOOD).value == 1.0
         hides = adds("unittest.py", f"print('{name} ... ok')")
-        assert "cannot be trusted" in judged(folder, hides).detail["reason"]
+        hidden = judged(folder, hides)
+        assert hidden.value == 0.0 and hidden.detail["changes_test_machinery"] == ["unittest.py"], "it is removed"
 
 
 @needs_bwrap

@@ -109,9 +109,9 @@ def test_special_tokens_that_begin_with_each_other_are_found_or_refused_with_a_s
     nested = with_names(["€" * size for size in range(1, 32)] + ["a.b", "ab"])
     found = [token.content for _, token in nested.find_special("€" * 40 + "a.b ab axb")]
     assert found == ["€" * 31, "€" * 9, "a.b", "ab"]
-    assert [token.content for _, token in with_names(["€" * 3000]).find_special("€" * 3001)] == ["€" * 3000]
+    assert [token.content for _, token in with_names(["€" * 512]).find_special("€" * 513)] == ["€" * 512]
     with pytest.raises(ModelFileError, match="begin with each other"):
-        with_names(["€" * size for size in range(1, 3000)])
+        with_names(["€" * size for size in range(1, 513)])
 
 
 def test_a_text_that_fits_is_never_refused() -> None:

@@ -63,7 +63,7 @@ class BoundedProtocol(H11Protocol):
     head_within_s = 30.0
     """For a head, and again for the body of its request."""
     answered_within_s = 5.0
-    """For the rest of a body whose request was answered."""
+    """For the rest of a body whose request was answered. A late body has as much time more, in which the app may answer 408."""
     room: ConnectionRoom | None = None
     _deadline: asyncio.TimerHandle | None = None
     _owes_body = False
@@ -100,7 +100,7 @@ class BoundedProtocol(H11Protocol):
             scope.setdefault("extensions", {})[RECOGNISED] = self._recognised
         owes_body = self.conn.their_state is h11.SEND_BODY
         if owes_body and not self._owes_body:
-            self._set_deadline(self.head_within_s)
+            self._set_deadline(self.head_within_s + self.answered_within_s)
         elif not owes_body and (self._owes_body or self.conn.their_state is not h11.IDLE):
             self._end_deadline()
         self._owes_body = owes_body
