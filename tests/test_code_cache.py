@@ -216,6 +216,21 @@ def test_of_two_processes_one_compiles_and_the_other_gets_its_code(tmp_path: Pat
     assert one.load("int8") == "more"
 
 
+def test_code_that_is_saved_after_a_look_and_before_the_turn_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = (code_cache.CodeFiles(str(tmp_path), "run-1.py311", "today") for _ in range(2))
+    assert one.load("float32") is None
+    locked = code_cache._locked
+
+    def late(lock: int) -> bool:
+        one.save("float32", "code")
+        return locked(lock)
+
+    monkeypatch.setattr(code_cache, "_locked", late)
+    assert other.load("float32") == "code" and other._held is None
+
+
 def test_a_process_that_dies_while_it_compiles_holds_nobody_up(tmp_path: Path) -> None:
     holder = subprocess.Popen([sys.executable, "-c", HOLDING, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout and holder.stdout.readline() == "compiles\n"

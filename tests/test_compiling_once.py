@@ -32,25 +32,25 @@ def test_whoever_waits_says_so_and_takes_the_lock_once_it_is_free(
     monkeypatch.setattr(code_cache, "WAIT_S", 0.06)
     one, other = (code_cache.CodeFiles(str(tmp_path / "a" / "b"), "step", "today") for _ in range(2))
     with caplog.at_level(logging.INFO, logger="firsthand"):
-        assert not one._waited() and one._held is not None and caplog.messages == []
+        assert one._took_turn() and one._held is not None and caplog.messages == []
         held = one._held
-        assert not one._waited() and one._held == held  # it has the right already
+        assert not one._took_turn() and one._held == held  # it has the right already
         open_files = len(list(Path("/dev/fd").iterdir()))
-        assert other._waited() and other._held is None  # in vain
-        assert other._waited()
+        assert other._took_turn() and other._held is None  # in vain
+        assert other._took_turn()
     assert caplog.messages == ["another process compiles the kernels: waiting for it"]
     assert len(list(Path("/dev/fd").iterdir())) == open_files
     assert stat.S_IMODE((tmp_path / "a" / "b" / "step.lock").stat().st_mode) == 0o600
     monkeypatch.setattr(code_cache, "WAIT_S", 30)
     monkeypatch.setattr(code_cache.time, "sleep", lambda seconds: one._release())
-    assert other._waited() and other._held is not None and one._held is None
+    assert other._took_turn() and other._held is not None and one._held is None
     other._release()
     other._release()
-    assert other._held is None and not one._waited()
+    assert other._held is None and one._took_turn()
     one._release()
     file = tmp_path / "file"
     file.write_text("")
-    assert not code_cache.CodeFiles(str(file), "step", "today")._waited()  # no folder can be made there
+    assert not code_cache.CodeFiles(str(file), "step", "today")._took_turn()  # no folder can be made there
 
 
 def test_kernels_are_compiled_without_the_gil_and_keep_only_caches_that_can_be_written(

@@ -54,7 +54,7 @@ class CodeFiles(IndexDataCacheFile):
     def load(self, key: Any) -> Any:
         """Returns the code for a key, or None; then it will be compiled here, which is logged once per process."""
         found = super().load(key)
-        if found is None and self._waited():
+        if found is None and self._took_turn():  # another process may have saved it since
             found = super().load(key)
         if found is None:
             _tell_once()
@@ -83,8 +83,8 @@ class CodeFiles(IndexDataCacheFile):
             if file.name not in known.values():  # what another process is about to enter is compiled once more
                 file.unlink(missing_ok=True)
 
-    def _waited(self) -> bool:
-        """Take the right to compile this function, which `save` gives back. Tells whether another process had it."""
+    def _took_turn(self) -> bool:
+        """Take the right to compile this function, which `save` gives back. False if this process has it, or nobody can."""
         if self._held is not None:
             return False
         try:
@@ -93,13 +93,11 @@ class CodeFiles(IndexDataCacheFile):
             lock = os.open(folder / f"{self._base}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError:  # a folder that cannot be written
             return False
-        if _locked(lock):
-            self._held = lock
-            return False
-        _tell_of_waiting()
-        until = time.monotonic() + WAIT_S
-        while not (taken := _locked(lock)) and time.monotonic() < until:
-            time.sleep(0.05)
+        if not (taken := _locked(lock)):
+            _tell_of_waiting()
+            until = time.monotonic() + WAIT_S
+            while not (taken := _locked(lock)) and time.monotonic() < until:
+                time.sleep(0.05)
         if taken:
             self._held = lock
         else:
