@@ -254,3 +254,14 @@ def test_an_index_is_not_built_twice_in_one_folder_nor_of_a_corpus_that_is_not_t
     with pytest.raises(ConfigError, match=r"index is not empty: give a new folder for the index$"):
         CorpusIndex.build(tmp_path / "a.txt", folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == kept
+
+
+def test_an_items_file_is_the_first_of_those_that_hold_most_of_it_and_each_n_gram_counts_once(tmp_path: Path) -> None:
+    words = [f"word{number}" for number in range(40)]
+    tasks = [Task("all", " ".join(words)), Task("end", " ".join(words[18:31])), Task("few", " ".join(words[:10]))]
+    texts = {"a": words[:15], "b": words[5:30], "c": words[6:31], "d": words[5:18] * 2, "e": ["other"] * 30}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.txt").write_text(" ".join(text))
+    assert [(each.task_id, each.hits, each.grams, Path(each.where).stem) for each in scan_corpus(tasks, tmp_path)[0]] == [
+        ("all", 17, 28, "b"), ("end", 1, 1, "c"), ("few", 3, 3, "a"),
+    ]  # fmt: skip

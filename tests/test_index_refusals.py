@@ -183,6 +183,14 @@ def test_a_condition_is_sql_on_kind_and_value() -> None:
             ends(wrong)
     with pytest.raises(ConfigError, match='has more than "not": give one of them a filter of its own'):
         excluded({"not": 1, "min": 2})
+    for check, wrong in (
+        (ends, {"least": "z" * 999}),
+        (ends, {"min": "z" * 999, "max": 1}),
+        (excluded, {"not": "z" * 999, "min": 2}),
+    ):
+        with pytest.raises(ConfigError) as told:
+            check(wrong)  # type: ignore[operator]
+        assert 250 < len(str(told.value)) < 320, "a long value is quoted in part"
 
 
 def test_the_predicate_of_a_filter_holds_at_the_ends_of_a_range_and_not_beside_them() -> None:

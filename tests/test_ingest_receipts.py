@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from firsthand.retrieval import ingest as module
 from firsthand.retrieval.chunk_index import IngestReceipt
 from firsthand.retrieval.documents.file_content import ReadSettings
 from firsthand.retrieval.ingest import IngestProgress, _is_gone, _Tally, index_files, ingest
+from firsthand.retrieval.store import document_rows
 from test_ingest import Folder, WordEmbedder
 
 
@@ -216,3 +218,35 @@ def test_other_settings_or_a_newer_reader_read_a_file_again(folder: Folder, monk
     assert folder.ingest().updated == ("a.txt",)
     assert ":99:" in folder.index.document("a.txt").meta[module.FILE_META]["reader"]
     assert folder.ingest().unchanged == ("a.txt",)
+
+
+def test_a_document_that_is_being_stored_when_its_ingest_is_cancelled_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder(tmp_path / "docs", vectors=False)
+    folder.write(a_txt="\n\n".join(f"Paragraph {number} is about nothing else at all." for number in range(50)))
+    begun, go = threading.Event(), threading.Event()
+    stored: list[str] = []
+    text_hash = document_rows.text_hash
+
+    def held(text: str) -> bytes:
+        stored.append(text)
+        begun.set()
+        assert go.wait(10)
+        return text_hash(text)
+
+    monkeypatch.setattr(document_rows, "text_hash", held)
+
+    async def cancelled() -> None:
+        task = asyncio.ensure_future(ingest(folder.root, folder.index, None, folder.chunker.chunk))
+        assert await asyncio.to_thread(begun.wait, 10)
+        task.cancel()
+        await asyncio.sleep(0)
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancelled())
+    assert len(stored) == 1 and folder.index.hashes() == {} and folder.index.verify() == []
+    assert folder.ingest().added == ("a.txt",) and len(stored) > 20
+    folder.index.close()

@@ -75,6 +75,33 @@ def test_the_memory_of_a_text_is_its_characters_by_the_widest_of_them() -> None:
         assert text_bytes(text.encode("utf-16")) >= 2 * len(text)
 
 
+def test_a_string_of_packed_json_is_as_wide_as_its_own_escapes() -> None:
+    emoji = rb"\ud83d\ude00"
+    for raw in (
+        b'{"a": "' + emoji + b'", "b": "' + b"x" * 900 + b'"}',
+        b'["\\"' + b"x" * 900 + b'", "' + emoji + b'"]',
+        b'"' + b"x" * 470 + rb"\u4e00" + b'"',
+        emoji + b"x" * 900,
+    ):
+        expect_text(raw, "f.gz", 1000)
+    for raw in (
+        b'{"a": "' + emoji + b"x" * 900 + b'"}', b'["' + b"x" * 900 + b'\\"' + emoji + b'"]',
+        b'"' + b"x" * 500 + rb"\u4e00" + b'"', b'"' + emoji + b"x" * 250, b'"' + b"x" * 250 + emoji + b"\\",
+    ):  # fmt: skip
+        with pytest.raises(DataError, match=r"f\.gz unpacks to a text of 0 MiB in memory"):
+            expect_text(raw, "f.gz", 1000)
+    open_strings = b'"' + b'\\"' * 200_000 + emoji
+    with pytest.raises(DataError, match="unpacks to a text"):
+        expect_text(open_strings, "f.gz", 500_000)
+
+
+def test_a_packed_file_of_results_with_one_escaped_emoji_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.json.gz"
+    path.write_bytes(gzip.compress(rb'{"id": "\ud83d\ude00' + b" " * LETTERS + b'"}', 1))
+    with pytest.raises(DataError, match=TOLD):
+        read_results([path], tmp_path)
+
+
 def test_escapes_of_json_make_a_text_as_wide_as_what_they_stand_for() -> None:
     for raw, width in (
         (rb'"caf\u00e9"', 1),

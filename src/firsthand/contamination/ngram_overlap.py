@@ -80,35 +80,67 @@ def item_grams(tasks: Sequence[Task]) -> tuple[dict[str, tuple[int, Hashes]], li
     return found, short
 
 
+class _Sought:
+    """The n-grams of items of one n, the items that have each, and the file that has most of an item's so far."""
+
+    def __init__(self, n: int, items: Sequence[tuple[str, Hashes]]):
+        self.n, self.ids = n, [id for id, _ in items]
+        self.sizes = np.array([len(own) for _, own in items])
+        every = np.concatenate([own for _, own in items])
+        order = np.argsort(every, kind="stable")
+        self._owners = np.repeat(np.arange(len(items)), self.sizes)[order]
+        self._hashes, self._starts = np.unique(every[order], return_index=True)
+        self._ends = np.append(self._starts[1:], len(every))
+        self._seen = np.zeros(len(self._hashes), bool)
+        self._most = np.zeros(len(items), np.int64)
+        self._where = np.full(len(items), -1)
+        self._files: list[str] = []
+
+    def places_of(self, text: bytes) -> NDArray[np.int64]:
+        """The places of the n-grams that stand in a text, with repetitions."""
+        hashes, _ = hashes_of(text, self.n)
+        places = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)
+        return np.unique(places[self._hashes[places] == hashes])
+
+    def file_has(self, path: Path, places: Sequence[NDArray[np.int64]]) -> None:
+        """Count what was found in the pieces of a file."""
+        found = np.unique(np.concatenate(places)) if places else np.zeros(0, np.int64)
+        if not len(found):
+            return
+        self._seen[found] = True
+        hits = self._hits(found)
+        better = hits > self._most
+        self._most[better], self._where[better] = hits[better], len(self._files)
+        self._files.append(str(path))
+
+    def found(self) -> Iterator[FoundItem]:
+        """Yields the items with n-grams in the files."""
+        for item, hits in enumerate(self._hits(np.flatnonzero(self._seen))):
+            if hits:
+                yield FoundItem(self.ids[item], int(hits), int(self.sizes[item]), self._files[self._where[item]])
+
+    def _hits(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Shape (items): how many of these n-grams each item has."""
+        counts = self._ends[places] - self._starts[places]
+        first = np.repeat(self._starts[places] - np.cumsum(counts) + counts, counts)
+        return np.bincount(self._owners[first + np.arange(len(first))], minlength=len(self.ids))
+
+
 def scan_corpus(tasks: Sequence[Task], corpus: Path) -> tuple[list[FoundItem], list[str], int]:
     """The items with n-grams in the corpus, the ids that are too short, and the bytes read."""
     grams, short = item_grams(tasks)
     owned = {n: [(id, own) for id, (m, own) in grams.items() if m == n] for n in (LONG, SHORT)}
-    wanted = {n: np.unique(np.concatenate([own for _, own in each])) for n, each in owned.items() if each}
-    seen = {n: np.zeros(len(all_), bool) for n, all_ in wanted.items()}
-    per_file: dict[str, dict[int, NDArray[np.bool_]]] = {}
+    sought = [_Sought(n, items) for n, items in owned.items() if items]
     read = 0
     for path in corpus_files(corpus):
-        here = {n: np.zeros(len(all_), bool) for n, all_ in wanted.items()}
+        here: list[list[NDArray[np.int64]]] = [[] for _ in sought]
         for piece in pieces(path):
             read += len(piece)
-            for n, sought in wanted.items():
-                hashes, _ = hashes_of(piece, n)
-                places = np.minimum(np.searchsorted(sought, hashes), len(sought) - 1)
-                here[n][places[sought[places] == hashes]] = True
-        if any(each.any() for each in here.values()):
-            per_file[str(path)] = here
-            for n in wanted:
-                seen[n] |= here[n]
-    found = []
-    for n, each in owned.items():
-        for id, own in each:
-            places = np.searchsorted(wanted[n], own)
-            hits = int(seen[n][places].sum())
-            if hits:
-                best = max(per_file, key=lambda path: per_file[path][n][places].sum())
-                found.append(FoundItem(id, hits, len(own), best))
-    return found, short, read
+            for each, places in zip(sought, here, strict=True):
+                places.append(each.places_of(piece))
+        for each, places in zip(sought, here, strict=True):
+            each.file_has(path, places)
+    return [item for each in sought for item in each.found()], short, read
 
 
 class CorpusIndex:

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +28,7 @@ from firsthand.retrieval.document import Document
 from firsthand.retrieval.documents.bounded_parser import BoundedParser
 from firsthand.retrieval.documents.file_content import FileContent, ReadSettings
 from firsthand.retrieval.documents.folder_files import FolderFile, FolderFilter, LeftOut, read_bytes, walk
+from firsthand.retrieval.stoppable_chunks import IngestStopped, StoppableChunks
 from firsthand.system.plurals import count_of
 
 BATCH_CHUNKS = 1024
@@ -302,13 +304,15 @@ class _Ingest:
             indexed, at = [], 0
             for document, chunks in batch:
                 own = None if vectors is None else vectors[at : at + len(chunks)]
-                indexed.append(IndexedDocument(document, chunks, own))
+                indexed.append(IndexedDocument(document, StoppableChunks(chunks, lambda: self.stopped), own))
                 at += len(chunks)
             storing = asyncio.create_task(self._put(indexed, at, size))
             try:
                 await asyncio.shield(storing)
             except asyncio.CancelledError:
-                await storing  # the index is not closed under a thread that writes
+                self.stopped = True
+                with suppress(IngestStopped):
+                    await storing  # the index is not closed under a thread that writes
                 raise
         else:
             self.bytes += size

@@ -19,6 +19,8 @@ _CONTINUATION = bytes(range(0x80, 0xC0))
 _TWO, _FOUR = re.compile(rb"[\xc4-\xef]"), re.compile(rb"[\xf0-\xff]")
 _TWO_OF_JSON = re.compile(rb"[\xc4-\xef]|\\u(?!00)")
 _FOUR_OF_JSON = re.compile(rb"[\xf0-\xff]|\\u[dD][89abAB]")
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+"""A string of JSON, closed or not."""
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _PIECE = 1 << 20
 _LINE = re.compile(r"[^\r\n]*+(?:\r\n?|\n)|[^\r\n]++")
@@ -40,8 +42,11 @@ def text_bytes(raw: bytes, *, escapes: bool = False) -> int:
 
 
 def expect_text(raw: bytes, what: str, most: int = MAX_TEXT_BYTES) -> None:
-    """DataError if the text of what was unpacked would take more than `most` bytes of memory."""
-    if (size := text_bytes(raw)) > most:
+    """DataError if the text of what was unpacked, or a string of JSON in it, would take more than `most` bytes of memory."""
+    size = text_bytes(raw)
+    if size <= most < text_bytes(raw, escapes=True):  # each string is as wide as its own escapes make it
+        size = max(size, sum(text_bytes(found[0], escapes=True) for found in _STRING.finditer(raw)))
+    if size > most:
         raise DataError(
             f"{what} unpacks to a text of {size >> 20:,} MiB in memory, more than {most >> 20} MiB: split it, or unpack it "
             "and give the plain file"

@@ -76,7 +76,7 @@ def excluded(condition: JsonValue) -> tuple[JsonValue] | None:
     if isinstance(condition, Mapping) and "not" in condition:
         if len(condition) > 1:
             raise ConfigError(
-                f'the condition {dict(condition)!r} has more than "not": give one of them a filter of its own'
+                f'the condition {_short(condition)} has more than "not": give one of them a filter of its own'
             )
         return (condition["not"],)
     return None
@@ -86,13 +86,18 @@ def ends(condition: Mapping[str, JsonValue]) -> tuple[Field | None, Field | None
     """The ends of {"min": a, "max": b}, of one kind. ConfigError if it is something else."""
     if not condition or condition.keys() - {"min", "max"}:
         raise ConfigError(
-            f'the condition {dict(condition)!r} is not known: give a value, a list, "min" and "max", or "not"'
+            f'the condition {_short(condition)} is not known: give a value, a list, "min" and "max", or "not"'
         )
     low, high = (field_of(condition[key]) if key in condition else None for key in ("min", "max"))
     kinds = {end[0] for end in (low, high) if end is not None}
     if len(kinds) != 1 or not kinds <= {NUMBER, TEXT}:
-        raise ConfigError(f"the range {dict(condition)!r} has no order: give two numbers or two strings")
+        raise ConfigError(f"the range {_short(condition)} has no order: give two numbers or two strings")
     return low, high
+
+
+def _short(condition: Mapping[str, JsonValue]) -> str:
+    """The condition as an error quotes it."""
+    return f"{dict(condition)!r:.200}"
 
 
 def check_filter(where: Filter) -> None:
@@ -101,7 +106,7 @@ def check_filter(where: Filter) -> None:
         raise ConfigError(f"the filter is {str(where)[:80]!r}: an object of fields and conditions was expected")
     for key, condition in where.items():
         if not isinstance(key, str):
-            raise ConfigError(f"the filter's key {key!r} is no string: give the name of a field")
+            raise ConfigError(f"the filter's key {str(key)[:80]!r} is no string: give the name of a field")
         _holds(condition, None)
 
 

@@ -98,7 +98,8 @@ class SqliteIndex:
 
     def _put_one(self, indexed: IndexedDocument) -> str:
         ready = rows_of.prepared(indexed, self._header)
-        counts = self._analyzer.counts([chunk.indexed_text for chunk in indexed.chunks])
+        parts = (indexed.chunks[first : first + _AT_ONCE] for first in range(0, len(indexed.chunks), _AT_ONCE))
+        counts = [words for part in parts for words in self._analyzer.counts([each.indexed_text for each in part])]
         new: dict[str, int] = {}
         with self._file.transaction() as connection:
             refuse_stale_header(self._file, connection, self._header)

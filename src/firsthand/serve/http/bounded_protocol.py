@@ -63,7 +63,7 @@ class BoundedProtocol(H11Protocol):
     head_within_s = 30.0
     """For a head, and again for the body of its request."""
     answered_within_s = 5.0
-    """For the rest of a body whose request was answered. A late body has as much time more, in which the app may answer 408."""
+    """For the rest of a body whose request was answered. A late body has as much more: the app answers 408."""
     room: ConnectionRoom | None = None
     _deadline: asyncio.TimerHandle | None = None
     _owes_body = False
