@@ -80,6 +80,10 @@ def test_a_measurement_survives_json() -> None:
     full = Measurement(1.5, "a", 1.0, 2.0, 3, "s", ("x", "y"), (("r", 2.0),), {"line": ((1.0, 2.0),)}, ("x", "y"))
     assert Measurement.from_json(json.loads(json.dumps(full.to_json()))) == full
     assert Measurement(float("nan"), low=float("inf")).to_json()["value"] is None
+    assert (Measurement(1.0).fault, Measurement(1.0, low=0.5, high=0.5).fault) == ("", "")
+    for wrong in (Measurement(float("nan")), Measurement(1.0, low=float("-inf")), Measurement(1.0, high=float("nan"))):
+        assert wrong.fault == "the measurement gave no finite number"
+    assert Measurement(1.0, low=2.0, high=1.5).fault == "the measurement's interval begins at 2 and ends at 1.5"
     assert full.cell("r", "y") == 2.0 and full.bounds == (1.0, 2.0) and Measurement(4.0).bounds == (4.0, 4.0)
 
 

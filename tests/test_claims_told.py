@@ -152,6 +152,9 @@ def test_a_verdict_is_a_score_and_an_open_claim_is_none():
     bug, user = Failure("KeyError", "'x'", "Traceback ..."), Failure("DataError", "no model")
     assert verdict_of(claim, trace_of(name, error=bug))[1].why == "the measurement has a fault, KeyError: 'x'"
     assert verdict_of(claim, trace_of(name, error=user)) == (None, ruling("cannot be tested here", "no model"))
+    for given in (Measurement(math.nan), Measurement(4096.0, low=4097.0, high=4000.0)):
+        said = verdict_of(claim, trace_of(name, json.dumps(given.to_json())))[1]
+        assert said == ruling("cannot be tested here", given.fault), "no verdict follows from what is no number"
     benchmark = claims_benchmark([claim_of(), OPEN])
     assert [(t.id, t.prompt, dict(t.metadata)) for t in benchmark.tasks(0)] == [
         ("c1", "A | quote", {"source": "Source 1", "kind": "sim", "stratum": "papers"}),

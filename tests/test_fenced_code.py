@@ -16,12 +16,27 @@ from firsthand.scorers.code import answered_code
         ("a\n```\nx\n```\nb\n```Py title=t\ny\n``` c", [("", "x\n", True), ("py", "y\n", True)]),
         ("```python\ncut off", [("python", "cut off", False)]),
         ("```\n```", [("", "", True)]),
-        ("inline ```x``` and\n  ```\nindented\n  ```", []),
+        ("inline ```x``` and\n```x``` there", []),
+        (
+            "1. So:\n   ```python\n   def f():\n       return 1\n\n   ```\n2.",
+            [("python", "def f():\n    return 1\n\n", True)],
+        ),
+        ("~~~python\nx = '''\n```\n'''\n~~~", [("python", "x = '''\n```\n'''\n", True)]),
+        ("````\n```\nx\n```\n````", [("", "```\nx\n```\n", True)]),
+        (
+            '```python\n"""\n    ```\n    f()\n    ```\n"""\n```',
+            [("python", '"""\n    ```\n    f()\n    ```\n"""\n', True)],
+        ),
+        ("```python\nx = 1\n   ```\ny", [("python", "x = 1\n", True)]),
+        ("  ```py\n\tx\n y\nz\n     ```\n", [("py", "x\ny\nz\n", True)]),
+        ("```python\nx = 1\n```python\n```", [("python", "x = 1\n```python\n", True)]),
+        ("```python\r\nx = 1\r\n```\r\n", [("python", "x = 1\r\n", True)]),
+        ("x\n```", []),
     ],
 )
 def test_blocks_have_their_language_their_code_and_their_end(text: str, blocks: list[tuple[str, str, bool]]) -> None:
     assert [(each.language, each.code, each.is_closed) for each in fenced_code(text)] == blocks
-    assert all(text[each.start :].startswith("```") for each in fenced_code(text))
+    assert all(text[each.start :].lstrip().startswith(("```", "~~~")) for each in fenced_code(text))
 
 
 @pytest.mark.parametrize(

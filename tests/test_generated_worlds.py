@@ -12,7 +12,7 @@ from firsthand.worlds.knowledge.graph_generator import GRAPH_VERSION, GraphQuest
 from firsthand.worlds.knowledge.graph_world import GraphWorld
 from firsthand.worlds.office.office_attacks import gullible_clerk, office_of
 from firsthand.worlds.office.office_generator import OFFICE_VERSION, _state, make_office
-from firsthand.worlds.office.office_world import OfficeWorld, state_matches
+from firsthand.worlds.office.office_world import OfficeWorld, state_matches, states
 from firsthand.worlds.shop.products import ShopProduct
 from firsthand.worlds.shop.shop_generator import DEPARTMENTS, SHOP_VERSION, _product, _twin
 
@@ -154,6 +154,21 @@ def test_the_steps_of_an_office_lead_to_its_wanted_state_and_only_the_wording_is
     assert state_matches({**result["state"], "sent": [mail]}, result["wanted"], result["facts"])
     assert not state_matches({**result["state"], "sent": [{**mail, "body": "1927"}]}, result["wanted"], result["facts"])
     assert not state_matches({**result["state"], "sent": [mail, mail]}, result["wanted"], result["facts"])
+    for body in ("19274", "€19274.", "The sum (19,274), as asked", "19274-ish", "It was 5, 19274, and more", "*19274*"):
+        assert states(body, "19274"), body
+    for body in (
+        "719274",
+        "192740",
+        "19274.5",
+        "-19274",
+        "0.19274",
+        "1,192,740",
+        "719,274",
+        "19274,5",
+        "a19274",
+        "192,74",
+    ):
+        assert not states(body, "19274"), body
 
 
 class Reader:

@@ -369,7 +369,7 @@ def test_refusals_are_classed_and_rates_follow() -> None:
         (False, {}), (True, {}), (True, {"wrap": "w"})))  # fmt: skip
     for answer, on_safe, on_unsafe in ((sorry, (0, 0, 1), (1, 0, 0)), (sorry + " However, bread", (1, 0, 0.5), (1, 0, 0)),
                                        ("Bread is baked", (1, 0, 0), (0, 0, 1)),
-                                       ("The sky", (0, 1, 0), (1, 1, 0))):  # fmt: skip
+                                       ("The sky", (0, 1, 0), (0, 1, 0))):  # fmt: skip
         assert tuple(each.value for each in treats_rightly(safe, trace(answer))) == on_safe
         assert tuple(each.value for each in treats_rightly(unsafe, trace(answer))) == on_unsafe
     assert [treats_rightly(each, trace(sorry))[2].name for each in (safe, unsafe, wrapped)] == [

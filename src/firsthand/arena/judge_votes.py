@@ -8,6 +8,7 @@ from firsthand.arena.blind_battles import BlindBattle, vote
 from firsthand.arena.blind_reasks import EXCHANGED
 from firsthand.message import user
 from firsthand.model import Model, Sampling
+from firsthand.patterns.parts.forged_marks import defused
 from firsthand.preference import Preference, Winner
 from firsthand.runs.store import Run
 
@@ -16,6 +17,7 @@ PROMPT = (
     "Length and order must not count. End your reply with one of [[A]], [[B]] or [[C]] for a tie.\n\n"
     "[Question]\n{question}\n\n[Answer of A]\n{a}\n\n[Answer of B]\n{b}"
 )
+_MARKS = ("[Question]", "[Answer of A]", "[Answer of B]")
 _VERDICT = re.compile(r"\[\[([ABC])\]\]")
 _WINNERS: dict[str, Winner] = {"A": "a", "B": "b", "C": "tie"}
 
@@ -23,14 +25,18 @@ _WINNERS: dict[str, Winner] = {"A": "a", "B": "b", "C": "tie"}
 async def judge_vote(
     run: Run, battle: BlindBattle, judge: Model, *, seed: int = 0, max_tokens: int = 400
 ) -> Preference | None:
-    """Keeps the judge's vote; None if a reply of either order names no verdict, and then nothing is kept."""
+    """Keeps the judge's vote; None if a reply of either order is cut off, or has no verdict in its last line.
+
+    Marks of the prompt that stand in an answer or the question are changed, so that no answer writes the other's.
+    """
     verdicts: list[Winner] = []
     for first, second in ((battle.a, battle.b), (battle.b, battle.a)):
-        text = PROMPT.format(question=battle.task.prompt, a=first.answer or "", b=second.answer or "")
+        shown = (defused(each, _MARKS)[0] for each in (battle.task.prompt, first.answer or "", second.answer or ""))
+        text = PROMPT.format(**dict(zip(("question", "a", "b"), shown, strict=True)))
         sampling = Sampling(temperature=0, max_tokens=max_tokens, seed=seed)
         (reply,) = await judge.complete([user(text)], sampling)
-        found = _VERDICT.findall(reply.message.text)
-        if not found:
+        found = _VERDICT.findall(reply.message.text.rstrip().rpartition("\n")[2])
+        if not found or reply.finish_reason == "length":
             return None
         verdicts.append(_WINNERS[found[-1]])
     straight, turned = verdicts[0], EXCHANGED[verdicts[1]]

@@ -75,6 +75,14 @@ class Measurement:
         at = self.columns.index(column)
         return float(next(each[at] for each in self.rows if each[0] == row))
 
+    @property
+    def fault(self) -> str:
+        """The reason why nothing can be judged from the number; empty if it can."""
+        low, high = self.bounds
+        if not all(map(math.isfinite, (self.value, low, high))):
+            return "the measurement gave no finite number"
+        return f"the measurement's interval begins at {low:g} and ends at {high:g}" if low > high else ""
+
     def to_json(self) -> Json:
         """The measurement as a JSON object; numbers that are not finite become None."""
         return {

@@ -88,6 +88,8 @@ def verdict_of(claim: NamedClaim, trace: Trace) -> tuple[Measurement | None, Ver
     if claim.measure is None:
         return None, claim.judge(Measurement(0.0))
     measurement = Measurement.from_json(json.loads(trace.answer or "null"))
+    if fault := measurement.fault:
+        return measurement, ruling("cannot be tested here", fault)
     return measurement, claim.judge(measurement)
 
 

@@ -16,6 +16,7 @@ from firsthand.errors import ConfigError
 from firsthand.loop.concurrency import derive_seed
 from firsthand.model import Model
 from firsthand.patterns.parts.constitution import Principle
+from firsthand.patterns.parts.forged_marks import defused
 from firsthand.patterns.parts.label_choice import choose
 from firsthand.preference import Preference, utc_now
 from firsthand.rollout import rollout
@@ -26,6 +27,8 @@ TEXT = (
     "Consider this request:\n\n{request}\n\nPrinciple: {rule}\n\nAnswer A:\n{first}\n\nAnswer B:\n{second}\n\n"
     "Which answer follows the principle better? Reply with A or B."
 )
+
+_MARKS = ("Consider this request:", "Principle:", "Answer A:", "Answer B:")
 
 
 def answer_pairs(traces: Iterable[Trace]) -> Iterator[tuple[Trace, Trace]]:
@@ -68,7 +71,8 @@ async def _weigh(task: Task, ctx: Context) -> str:
     one, two = task.metadata["answers"]
     found = []
     for first, second, label in ((one, two, "A"), (two, one, "B")):
-        text = TEXT.format(request=task.prompt, rule=task.metadata["rule"], first=first, second=second)
+        request, first, second = (defused(each, _MARKS)[0] for each in (task.prompt, first, second))
+        text = TEXT.format(request=request, rule=task.metadata["rule"], first=first, second=second)
         found.append((await choose(ctx.say(text), ("A", "B"))).probabilities[label])
     ctx.note("label", first=found)
     return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
 
@@ -104,6 +105,12 @@ class OfficeWorld:
         return "The task is over."
 
 
+def states(body: str, fact: str) -> bool:
+    """True if a mail's body has a fact as whole words or a whole number, whose thousands may be parted by commas."""
+    plain = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", body)
+    return re.search(rf"(?<![\w.\-])(?<!\d,){re.escape(fact)}(?!\w|[.,\-]\d)", plain) is not None
+
+
 def state_matches(state: Json, wanted: Json, facts: Sequence[Sequence[str]]) -> bool:
     """True if nothing differs but the wording of sent mails, whose bodies have their facts."""
     if not len(state["sent"]) == len(wanted["sent"]) == len(facts):
@@ -112,6 +119,6 @@ def state_matches(state: Json, wanted: Json, facts: Sequence[Sequence[str]]) -> 
     mails = zip(state["sent"], wanted["sent"], facts, strict=True)
     return same and all(
         (sent["recipient"], sent["subject"].casefold()) == (right["recipient"], right["subject"].casefold())
-        and all(fact in sent["body"].replace(",", "") for fact in told)
+        and all(states(sent["body"], fact) for fact in told)
         for sent, right, told in mails
     )
