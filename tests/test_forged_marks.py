@@ -3,8 +3,8 @@
 import pytest
 
 from cpu_time import at_most_cpu_s
-from firsthand.patterns.parts.forged_marks import defused
 from firsthand.patterns.parts.judge_protocols import delimiters, judge_protocol, protocol_names, show
+from firsthand.system.forged_marks import defused
 
 FIELDS = {"question": "2+2?", "answer": "x", "answer_a": "x", "answer_b": "4", "reference": "4"}
 

@@ -8,9 +8,9 @@ from firsthand.arena.blind_battles import BlindBattle, vote
 from firsthand.arena.blind_reasks import EXCHANGED
 from firsthand.message import user
 from firsthand.model import Model, Sampling
-from firsthand.patterns.parts.forged_marks import defused
 from firsthand.preference import Preference, Winner
 from firsthand.runs.store import Run
+from firsthand.system.forged_marks import defused
 
 PROMPT = (
     "Two assistants answered one question. Decide which answer is better: more correct, more helpful and to the point. "

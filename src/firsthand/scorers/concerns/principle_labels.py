@@ -16,10 +16,10 @@ from firsthand.errors import ConfigError
 from firsthand.loop.concurrency import derive_seed
 from firsthand.model import Model
 from firsthand.patterns.parts.constitution import Principle
-from firsthand.patterns.parts.forged_marks import defused
 from firsthand.patterns.parts.label_choice import choose
 from firsthand.preference import Preference, utc_now
 from firsthand.rollout import rollout
+from firsthand.system.forged_marks import defused
 from firsthand.task import Task
 from firsthand.trace import Trace
 
