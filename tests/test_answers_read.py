@@ -42,7 +42,8 @@ def test_an_answer_is_looked_for_in_the_documented_order():
     ):  # fmt: skip
         assert extract_answer(text, task) == answer, text
     for stated, answer in (
-        ("(a)", "A"), ("a red one", None), ("ab", None), ("D", None), ("D, red", None), ("b)", "B"), ("'A'", "A"), ("b b", None),
+        ("(a)", "A"), ("a red one", None), ("ab", None), ("D", None), ("D, red", None), ("b)", "B"), ("'A'", "A"),
+        ("b b", None),
     ):  # fmt: skip
         assert (stated, extract_answer(f"#### {stated}", PICK)) == (stated, answer)
     assert extract_answer(" 5 \n", asks(verbatim=True, hint="a number")) == " 5 \n"
@@ -74,7 +75,7 @@ def test_a_letter_alone_or_the_one_choice_that_is_said():
         assert (text, extract_answer(text, PICK)) == (text, letter)
     nine = asks(choices=tuple("abcdefghi"))
     assert extract_answer("I think", nine) is None and extract_answer("it is I.", nine) == "I"
-    assert extract_answer("x", asks(choices=(" ", "X."))) == "B", "a blank choice is never quoted"
+    assert extract_answer("X", asks(choices=(" ", "X."))) == "B", "a blank choice is never quoted"
 
 
 def test_a_text_is_one_number_or_none():

@@ -43,8 +43,8 @@ def extract_answer(text: str, task: Task) -> str | None:
 
     Looked for in this order, the last of its kind each time: `#### X` (GSM8K), `\\boxed{X}` (MATH), `The answer is X` or
     `Answer: X`; and where the task's hint speaks of a number, the last number. A form whose X is no number is passed over
-    where one is wanted. A number that goes on (`5:30`, `5 - 2`) is given with its line, which is no number to a scorer. Where
-    the task has choices, `stated_choice` reads the letter. The answer to a verbatim task is the text.
+    where one is wanted. A number that goes on (`5:30`, `5 - 2`) is given with its line, which is no number to a scorer.
+    Where the task has choices, `stated_choice` reads the letter. The answer to a verbatim task is the text.
     """
     if task.verbatim:
         return text

@@ -1,7 +1,7 @@
 """Reads which choices a prose asserts, from text whose choices are marked.
 
-Only sentences that say of a choice that it is right, or chosen, assert it; a choice that is merely named, denied, asked about
-or reported is not asserted. What is not known to assert asserts nothing.
+Only sentences that say of a choice that it is right, or chosen, assert it; a choice that is merely named, denied, asked
+about or reported is not asserted. What is not known to assert asserts nothing.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from firsthand.patterns.parts.named_choices import CHOICE, TEXT, index
 
 _GROUP = rf"(?P<group>{CHOICE}(?:[ \t]*(?:[,/&|+]|\b(?:or|and|nor|plus)\b){{1,2}}[ \t]*{CHOICE}){{0,12}})"
 _ADVERBS = (
-    r"(?:[ \t]+(?:clearly|definitely|certainly|indeed|obviously|therefore|thus|probably|likely|most[ \t]+likely|still|really"
+    r"(?:[ \t]+(?:clearly|definitely|certainly|indeed|obviously|therefore|thus|probably|likely"
+    r"|most[ \t]+likely|still|really"
     r"|actually|simply|then|also|both|surely|undoubtedly|necessarily|now|just|exactly)){0,4}"
 )
 _BE = (
-    r"(?:[ \t]+(?:is|are|was|were|looks|remains|seems|appears)|'s|'re|[ \t]+(?:must|should|would|will|has[ \t]+to|have[ \t]+to"
+    r"(?:[ \t]+(?:is|are|was|were|looks|remains|seems|appears)|'s|'re|[ \t]+(?:must|should|would|will"
+    r"|has[ \t]+to|have[ \t]+to"
     r"|seems[ \t]+to|appears[ \t]+to)[ \t]+be)"
 )
 _REASON = (
@@ -25,24 +27,32 @@ _REASON = (
 _RIGHT = (
     r"[ \t]+(?:the[ \t]+|my[ \t]+|our[ \t]+|a[ \t]+)?(?:only[ \t]+|most[ \t]+|very[ \t]+|single[ \t]+|one[ \t]+){0,3}"
     r"(?:correct|right|best|better|true|accurate|appropriate|answer|likely|valid|winner|closest|proper|it|one)"
-    r"(?:[ \t]+(?:one|answer|option|choice|fit|match|description|explanation|statement|response|solution|alternative|candidate)){0,2}"
+    r"(?:[ \t]+(?:one|answer|option|choice|fit|match|description|explanation|statement|response|solution"
+    r"|alternative|candidate)){0,2}"
     rf"(?=[ \t]*$|[ \t]+{_REASON}|[ \t]*[(])"
 )
 _FITS = (
     r"[ \t]+(?:(?:fits?|works?|wins|matches|holds|follows|applies)"
-    r"(?=[ \t]*$|[ \t]+(?:best|well|better|perfectly|all|the|this|here|most|exactly|every|both|because|as|since|too)\b)|it[ \t]+is[ \t]*$)"
+    r"(?=[ \t]*$|[ \t]+(?:best|well|better|perfectly|all|the|this|here|most|exactly|every|both|because|as"
+    r"|since|too)\b)|it[ \t]+is[ \t]*$)"
 )
 _CHOSEN = (
-    r"(?:choose|chose|chosen|pick|picked|select|selected|go[ \t]+with|going[ \t]+with|go[ \t]+for|going[ \t]+for|opt[ \t]+for|vote[ \t]+for"
-    r"|prefer|settle[ \t]+on|favou?r|(?:that|this|which)[ \t]+leaves|say|answer|confident[ \t]+in|sure[ \t]+of|conclude)"
+    r"(?:choose|chose|chosen|pick|picked|select|selected|go[ \t]+with|going[ \t]+with|go[ \t]+for"
+    r"|going[ \t]+for|opt[ \t]+for|vote[ \t]+for"
+    r"|prefer|settle[ \t]+on|favou?r|(?:that|this|which)[ \t]+leaves|say|answer|confident[ \t]+in"
+    r"|sure[ \t]+of|conclude)"
 )
 _I = (
     r"(?:^|\b(?:I|we|let's|let[ \t]+me|I'd|I'll|I'm|we'd|we'll|we're|I've))"
-    r"(?:[ \t]+(?:would|will|am|are|have|can|should|must|have[ \t]+to|therefore|thus|finally|ultimately|definitely|to)){0,4}[ \t]*"
+    r"(?:[ \t]+(?:would|will|am|are|have|can|should|must|have[ \t]+to|therefore|thus|finally|ultimately"
+    r"|definitely|to)){0,4}[ \t]*"
 )
 _KIND = r"(?:the[ \t]+)?(?:(?:correct|right|best|final)[ \t]+)?(?:option|choice|letter|answer|alternative)?[ \t:]*"
 _AFTER = rf"[ \t]*(?:$|(?={_REASON}|(?:and[ \t]+|but[ \t]+)?(?:not|rather|instead)\b|[(]))"
-_SUBJECT = r"(?:it|this|that|answer|best|correct|right|one|choice|option|which|choose|solution|match|fit|pick|statement|fits|works|true)"
+_SUBJECT = (
+    r"(?:it|this|that|answer|best|correct|right|one|choice|option|which|choose|solution|match|fit|pick|statement|fits|works"
+    r"|true)"
+)
 _ASSERTED = tuple(
     re.compile(each, re.IGNORECASE)
     for each in (
@@ -53,23 +63,29 @@ _ASSERTED = tuple(
     )
 )
 _VALUED = re.compile(
-    rf"(?:{_BE}|[ \t]*=|[ \t]+(?:equals?|has|have|gives?|makes?|gets?|finds?))[ \t]+(?:the[ \t]+|an?[ \t]+)?(?P<group>{TEXT})[ \t]*$",
+    rf"(?:{_BE}|[ \t]*=|[ \t]+(?:equals?|has|have|gives?|makes?|gets?|finds?))[ \t]+"
+    rf"(?:the[ \t]+|an?[ \t]+)?(?P<group>{TEXT})[ \t]*$",
     re.IGNORECASE,
 )
 _WHOLE = re.compile(
-    rf"[ \t]*(?:(?:no[,:]|so|thus|therefore|hence|finally|ultimately|overall|conclusion|and|both|either|yes|∴|=>|⇒|→)[ \t]*[,:-]?[ \t]+){{0,4}}{_KIND}(?:(?:it|they)[ \t]+(?={TEXT}))?{_GROUP}[ \t)]*(?:[:-][ \t]*)?({TEXT})?[ \t]*",
+    rf"[ \t]*(?:(?:no[,:]|so|thus|therefore|hence|finally|ultimately|overall|conclusion|and|both|either|yes|∴|=>|⇒|→)"
+    rf"[ \t]*[,:-]?[ \t]+){{0,4}}{_KIND}(?:(?:it|they)[ \t]+(?={TEXT}))?{_GROUP}[ \t)]*(?:[:-][ \t]*)?({TEXT})?[ \t]*",
     re.IGNORECASE,
 )
 _NOT = re.compile(
-    r"n't\b|\b(?:not|never|neither|nor|no|none|cannot|without|except|excluding|besides|unless|if|whether|doubt\w*|hardly|barely"
-    r"|rul(?:e|ed|ing)|eliminat\w+|exclud\w+|reject\w*|discard\w*|wrong\w*|incorrect|false\w*|untrue|than|instead|rather|other|apart"
-    r"|anything|everything|might|may|could|some|many|students?|people|others?|someone|they|you|he|she|assum\w+|suppos\w+|tempt\w+|trap"
+    r"n't\b|\b(?:not|never|neither|nor|no|none|cannot|without|except|excluding|besides|unless|if|whether"
+    r"|doubt\w*|hardly|barely"
+    r"|rul(?:e|ed|ing)|eliminat\w+|exclud\w+|reject\w*|discard\w*|wrong\w*|incorrect|false\w*|untrue|than"
+    r"|instead|rather|other|apart"
+    r"|anything|everything|might|may|could|some|many|students?|people|others?|someone|they|you|he|she"
+    r"|assum\w+|suppos\w+|tempt\w+|trap"
     r"|distractor|worst|least|unlikely|unclear|first|initially|originally|half|partly|opposite|why|how|when)\b",
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"[^.!?;\n]*(?:[.](?!\s|$)[^.!?;\n]*)*[.!?;\n]?")
 _CLAUSE = re.compile(
-    r"(?:,[ \t]*|:[ \t]+|[ \t]-+[ \t]|\b(?=(?:but|so|thus|therefore|hence|while|whereas|because|since|although|though|yet)\b)|[()\uf000\uf001])+",
+    r"(?:,[ \t]*|:[ \t]+|[ \t]-+[ \t]|\b(?=(?:but|so|thus|therefore|hence|while|whereas|because|since|although|though|yet)\b)"
+    r"|[()\uf000\uf001])+",
     re.IGNORECASE,
 )
 _JOINS = re.compile(r"^[ \t]*(?:and|but|yet|because|since|while|whereas|although|though|as)[ \t]+", re.IGNORECASE)

@@ -44,9 +44,12 @@ _LETTER = re.compile(
 )
 # Before another word `A` is an article and `I` a pronoun, unless the word is one that goes on from a choice.
 _GOES_ON = re.compile(
-    r"[ \t]*(?:$|[^\w\s'])|\s*\n|[ \t]+(?:[\ue000-\uefff]|[B-HJ-Z]\b|(?:is|was|are|seems?|appears?|looks|must|would|should|has|does|can"
-    r"|cannot|could|might|may|will|isn't|wasn't|doesn't|fits|works|wins|matches|holds|follows|satisfies|remains|it[ \t]+is"
-    r"|because|since|as|for|in|from|under|based|according|due|given|by|here|which|while|whereas|and|or|nor|but|not|rather|instead|over|than|then|plus"
+    r"[ \t]*(?:$|[^\w\s'])|\s*\n|[ \t]+(?:[\ue000-\uefff]|[B-HJ-Z]\b|(?:is|was|are|seems?|appears?|looks"
+    r"|must|would|should|has|does|can"
+    r"|cannot|could|might|may|will|isn't|wasn't|doesn't|fits|works|wins|matches|holds|follows|satisfies"
+    r"|remains|it[ \t]+is"
+    r"|because|since|as|for|in|from|under|based|according|due|given|by|here|which|while|whereas|and|or"
+    r"|nor|but|not|rather|instead|over|than|then|plus"
     r"|fails|misses|ignores|clearly|definitely|certainly|also|too|with|only)\b)",
 )
 
@@ -104,7 +107,7 @@ def index(mark: str) -> int:
 
 
 def _key(quote: str) -> str:
-    return quote.casefold() if len(quote) > 2 else quote
+    return quote.casefold() if len(quote) > 1 else quote
 
 
 def _shape(quote: str) -> str:

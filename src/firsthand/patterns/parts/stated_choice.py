@@ -32,20 +32,24 @@ _FINEST = (
     r"(?:correct|right|best|final|only|most[ \t]+(?:likely|appropriate|accurate|suitable|probable)|closest|appropriate)"
 )
 _MARKER = re.compile(
-    rf"(?<!this )(?<!that )(?<!another )(?:(?<=\s)|^|(?<=[(:>{BOX}-]))(?:####|(?:(?:my|the|our|your|so|and|is|final|{_FINEST})[ \t]+){{0,5}}"
-    rf"(?:(?:answer|ans|solution)(?:[ \t]+(?:choice|option|letter))?|{_FINEST}[ \t]+(?:choice|option|alternative|letter|one|statement))"
+    rf"(?<!this )(?<!that )(?<!another )(?:(?<=\s)|^|(?<=[(:>{BOX}-]))(?:####|(?:(?:my|the|our|your|so|and"
+    rf"|is|final|{_FINEST})[ \t]+){{0,5}}"
+    rf"(?:(?:answer|ans|solution)(?:[ \t]+(?:choice|option|letter))?|{_FINEST}[ \t]+(?:choice|option"
+    rf"|alternative|letter|one|statement))"
     r"(?:[ \t]+(?:to|for)[ \t]+(?:the|this|your)[ \t]+(?:question|problem))?"
     r"(?:[ \t]*(?:[:=]|->|=>|→|-[ \t])|'s|[ \t]+(?:is|was|(?:should|must|would|will|has[ \t]+to)[ \t]+be)\b)[ \t]*:?"
     r"|(?:réponse|respuesta|risposta|resposta|antwort|ответ)[ \t]*:|(?:答案|答え|정답)[ \t]*(?:是|为|は|은|:)+)[ \t]*",
     re.IGNORECASE,
 )
 _UNSURE = re.compile(
-    r"n't\b|\b(?:not|never|no|doubt\w*|unless|if|whether|wrong|incorrect|false|why|how|when|might|may|could|some|many|students?|people"
+    r"n't\b|\b(?:not|never|no|doubt\w*|unless|if|whether|wrong|incorrect|false|why|how|when|might|may"
+    r"|could|some|many|students?|people"
     r"|others?|someone|they|you|he|she|suppose|assume|unlikely|hardly)\b[^,;:.!?\n]*$",
     re.IGNORECASE,
 )
 _LEAD = re.compile(
-    r"[\s:=]*(?:(?:that|it[ \t]+is|it's|therefore|thus|indeed|clearly|definitely|certainly|probably|most[ \t]+likely|likely|simply"
+    r"[\s:=]*(?:(?:that|it[ \t]+is|it's|therefore|thus|indeed|clearly|definitely|certainly|probably"
+    r"|most[ \t]+likely|likely|simply"
     r"|just|still|obviously|(?:I[ \t]+(?:think|believe)(?:[ \t]+that)?)|the|an?|only|correct|right|best|final"
     r"|(?:option|choice|letter|answer|alternative)(?:[ \t]+is\b)?[ \t]*:?)(?:[ \t]+|(?=[\uf000\ue000-\uefff]))){0,8}",
     re.IGNORECASE,
@@ -53,18 +57,23 @@ _LEAD = re.compile(
 _SMALL = re.compile(r"[(\[]{0,2}([a-z])[)\]]{0,2}(?=\s*$|[.:,)](?:\s|$)|\s+-+\s|\s+(?:because|since)\b)")
 _SEPARATED = re.compile(r"[ \t]*[):.]{1,2}[ \t]*|[ \t]+-+[ \t]+|[ \t]*,[ \t]*|[ \t]*\(|[ \t]+")
 _RIGHTLY = re.compile(
-    r"[ \t]+(?:is|was|must[ \t]+be|seems|would[ \t]+be)(?:[ \t]+(?:clearly|definitely|indeed|certainly|therefore|thus)){0,3}"
-    r"(?:[ \t]+(?:the|my))?(?:[ \t]+(?:only|most))?[ \t]+(?:correct|right|best|true|accurate|appropriate|answer|likely)\b"
+    r"[ \t]+(?:is|was|must[ \t]+be|seems|would[ \t]+be)(?:[ \t]+(?:clearly|definitely|indeed|certainly"
+    r"|therefore|thus)){0,3}"
+    r"(?:[ \t]+(?:the|my))?(?:[ \t]+(?:only|most))?[ \t]+(?:correct|right|best|true|accurate|appropriate"
+    r"|answer|likely)\b"
     r"(?:[ \t]+(?:answer|option|choice|one))?(?![ \t]+(?:than|if|only|or|to|about|in)\b)"
 )
 _REASON = re.compile(
-    r"[ \t]*[,;(:-]*[ \t]*(?:because|since|as(?![ \t]+(?:well|is|are|does|do|much)\b)|due[ \t]+to|given|so[ \t]+that|meaning|(?:and[ \t]+)?here(?:'s|[ \t]+is)[ \t]+why"
-    r"|which[ \t]+(?:is|was|means|has|gives?|shows?|describes?|matches|fits|represents?|states?|equals|makes|corresponds)\b"
+    r"[ \t]*[,;(:-]*[ \t]*(?:because|since|as(?![ \t]+(?:well|is|are|does|do|much)\b)|due[ \t]+to|given"
+    r"|so[ \t]+that|meaning|(?:and[ \t]+)?here(?:'s|[ \t]+is)[ \t]+why"
+    r"|which[ \t]+(?:is|was|means|has|gives?|shows?|describes?|matches|fits|represents?|states?|equals"
+    r"|makes|corresponds)\b"
     r"(?![ \t]+(?:not|wrong|incorrect|false|no|never|untrue|clearly|also|impossible)\b))\b",
     re.IGNORECASE,
 )
 _CONTRAST = re.compile(
-    r"[ \t]*[,;(-]*[ \t]*(?:(?:and|but)[ \t]+)?(?:not|rather[ \t]+than|instead[ \t]+of|over|unlike)[ \t]+(?:the[ \t]+)?[\ue000-\uefff]"
+    r"[ \t]*[,;(-]*[ \t]*(?:(?:and|but)[ \t]+)?(?:not|rather[ \t]+than|instead[ \t]+of|over"
+    r"|unlike)[ \t]+(?:the[ \t]+)?[\ue000-\uefff]"
     r"(?:[ \t]*(?:,|or\b|and\b|nor\b){1,2}[ \t]*[\ue000-\uefff]){0,12}",
     re.IGNORECASE,
 )
@@ -75,11 +84,15 @@ _PLACE = re.compile(
 )
 _ENDED = re.compile(rf"[ \t)\]}}\"{END_OF_BOX}]*(?:[.!;]+(?=\s|$|{END_OF_BOX})|\n|$)[\"{END_OF_BOX})]*")
 _JOINED = re.compile(
-    rf"[\s,;(-]*(?:(?:or|but|also|then|plus|maybe|perhaps|possibly|and)\b(?![^.!?\n]*\b(?:wrong|incorrect|not|false)\b)[^.!?\n]*{CHOICE}"
-    r"|and/or|or\b|(?:no|wait|sorry|oops|scratch[ \t]+that|correction)[ \t]*[,.:;!-]|no[ \t]+wait|wait\b|on[ \t]+second[ \t]+thought|actually\b"
+    rf"[\s,;(-]*(?:(?:or|but|also|then|plus|maybe|perhaps|possibly|and)\b(?![^.!?\n]*\b(?:wrong|incorrect"
+    rf"|not|false)\b)[^.!?\n]*{CHOICE}"
+    r"|and/or|or\b|(?:no|wait|sorry|oops|scratch[ \t]+that|correction)[ \t]*[,.:;!-]|no[ \t]+wait|wait\b"
+    r"|on[ \t]+second[ \t]+thought|actually\b"
     r"|not\b(?![ \t]+(?:the[ \t]+)?[\ue000-\uefff])"
-    r"|(?:(?:that|this|it|which|but[ \t]+(?:that|this|it))[ \t]+)?(?:(?:is|was|would[ \t]+be|cannot[ \t]+be|can't[ \t]+be)[ \t]+)?"
-    r"(?:clearly[ \t]+|also[ \t]+)?(?:wrong|incorrect|false|untrue|ruled[ \t]+out|eliminated|excluded|impossible|unlikely"
+    r"|(?:(?:that|this|it|which|but[ \t]+(?:that|this|it))[ \t]+)?(?:(?:is|was|would[ \t]+be"
+    r"|cannot[ \t]+be|can't[ \t]+be)[ \t]+)?"
+    r"(?:clearly[ \t]+|also[ \t]+)?(?:wrong|incorrect|false|untrue|ruled[ \t]+out|eliminated|excluded"
+    r"|impossible|unlikely"
     r"|not[ \t]+(?:it|right|correct|true))\b|(?:that|this|it)[ \t]+(?:isn't|wasn't)\b)",
     re.IGNORECASE,
 )
@@ -89,13 +102,16 @@ _ALSO = re.compile(
     re.IGNORECASE,
 )
 _TAKEN_BACK = re.compile(
-    r"(?:^|[.!?\n][ \t]*)(?:wait|no|actually|hold[ \t]+on|correction|sorry|oops|scratch[ \t]+that|on[ \t]+second[ \t]+thought"
-    r"|on[ \t]+reflection|I[ \t]+(?:made|was)[ \t]+(?:a[ \t]+mistake|wrong|mistaken)|(?:that|this)[ \t]+(?:is|was)[ \t]+(?:wrong|incorrect|a[ \t]+mistake))\b",
+    r"(?:^|[.!?\n][ \t]*)(?:wait|no|actually|hold[ \t]+on|correction|sorry|oops|scratch[ \t]+that"
+    r"|on[ \t]+second[ \t]+thought"
+    r"|on[ \t]+reflection|I[ \t]+(?:made|was)[ \t]+(?:a[ \t]+mistake|wrong|mistaken)"
+    r"|(?:that|this)[ \t]+(?:is|was)[ \t]+(?:wrong|incorrect|a[ \t]+mistake))\b",
     re.IGNORECASE,
 )
 _ITEM = re.compile(rf"[ \t]*[(\[]?({LETTER})[ \t]*[).:\]-]?(?=\s|$|{TEXT})")
 _ALONE = re.compile(
-    rf"[ \t]*(?:(?:the|an?|it|they)[ \t]+(?={TEXT}))?[(\[]?{CHOICE}[)\]]?(?:[ \t]*[).:,-]?[ \t]*\(?{TEXT}\)?)?[ \t]*[.!]?[ \t]*",
+    rf"[ \t]*(?:(?:the|an?|it|they)[ \t]+(?={TEXT}))?[(\[]?{CHOICE}[)\]]?"
+    rf"(?:[ \t]*[).:,-]?[ \t]*\(?{TEXT}\)?)?[ \t]*[.!]?[ \t]*",
     re.IGNORECASE,
 )
 _HEAD = re.compile(rf"\s*[(\[]?{LETTER}[ \t]*(?:[).:\]]|-[ \t]|,?[ \t]*(?:because|since)\b)")
