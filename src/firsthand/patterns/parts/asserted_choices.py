@@ -7,6 +7,7 @@ about or reported is not asserted. What is not known to assert asserts nothing.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from firsthand.patterns.parts.named_choices import CHOICE, TEXT, index
 
@@ -84,22 +85,35 @@ _NOT = re.compile(
 )
 _SENTENCE = re.compile(r"[^.!?;\n]*(?:[.](?!\s|$)[^.!?;\n]*)*[.!?;\n]?")
 _CLAUSE = re.compile(
-    r"(?:,[ \t]*|:[ \t]+|[ \t]-+[ \t]|\b(?=(?:but|so|thus|therefore|hence|while|whereas|because|since|although|though|yet)\b)"
-    r"|[()\uf000\uf001])+",
+    r"(?:,[ \t]*|:[ \t]+|[ \t]-+[ \t]|\b(?=(?:but|so|thus|therefore|hence|while|whereas|because|since|although|though|yet)"
+    r"\b)|[()\uf000\uf001])+",
     re.IGNORECASE,
 )
 _JOINS = re.compile(r"^[ \t]*(?:and|but|yet|because|since|while|whereas|although|though|as)[ \t]+", re.IGNORECASE)
 _BESIDE = 300
+_TURNED = re.compile(
+    r"[ \t]*(?:which|and[ \t]+(?:that|this|it))[ \t]+(?:is|was)(?:n't|[ \t]+(?:not|wrong|incorrect|false))", re.I
+)
+_DISCARDED = re.compile(
+    r"\b(?:wrong|incorrect|false|eliminat\w+|discard|reject|exclude|trap|distractor|worst|last|out)\b", re.I
+)
 _TOO = re.compile(r"\b(?:too|also|as[ \t]+well|partly|equally)\b", re.IGNORECASE)
 
 
-_ABOUT = re.compile(rf"(?:the[ \t]+|an?[ \t]+)?({TEXT})[ \t]+(?!and\b|or\b)\w[^?\n]*[.!]?", re.IGNORECASE)
+_SMALL_WORDS = frozenset("is are was were the a an of".split())
+_ABOUT = re.compile(rf"(?:the[ \t]+|an?[ \t]+)?({TEXT})[ \t]+((?!and\b|or\b)\w[^?\n]*)[.!]?", re.IGNORECASE)
 
 
-def spoken_of(text: str) -> set[int]:
-    """Return the one choice whose text is the subject of a text of one sentence: `Wool is soft.`; else none."""
+def spoken_of(text: str, prompt: str) -> set[int]:
+    """Return the one choice whose text is the subject of a text of one sentence: `Wool is soft.`; else none.
+
+    What is said of it must stand in the question: another predicate may deny it in any words.
+    """
     found = _ABOUT.fullmatch(text.strip())
     if found is None or _NOT.search(text) or len(re.findall(CHOICE, text)) > 1 or len(text) > _BESIDE:
+        return set()
+    asked = set(re.findall(r"\w+", prompt.casefold()))
+    if not {*re.findall(r"\w+", found[2].casefold())} - _SMALL_WORDS <= asked:
         return set()
     return {index(found[1])} if len(_SENTENCE.findall(text.strip())) <= 2 else set()
 
@@ -114,8 +128,10 @@ def asserted(text: str) -> set[int]:
         if (whole := _WHOLE.fullmatch(sentence)) is not None:
             found |= _of(whole)
             continue
-        for clause in _CLAUSE.split(sentence):
-            found |= _of_clause(_JOINS.sub("", clause.strip()))
+        clauses = [*_CLAUSE.split(sentence), ""]
+        for clause, following in pairwise(clauses):
+            if not _TURNED.match(following):
+                found |= _of_clause(_JOINS.sub("", clause.strip()))
     return found
 
 
@@ -123,7 +139,11 @@ def _of_clause(clause: str) -> set[int]:
     found: set[int] = set()
     for pattern in (*_ASSERTED, _VALUED):
         for match in pattern.finditer(clause):
-            if not _NOT.search(clause[max(0, match.start("group") - _BESIDE) : match.start("group")]):
+            before, after = (
+                clause[max(0, match.start("group") - _BESIDE) : match.start("group")],
+                clause[match.end("group") :],
+            )
+            if not _NOT.search(before) and not _DISCARDED.search(after[:_BESIDE]):
                 found |= _of(match) | ({-1} if _TOO.search(clause[: match.end() + _BESIDE]) else set())
     return found
 

@@ -116,6 +116,11 @@ _ALONE = re.compile(
 )
 _HEAD = re.compile(rf"\s*[(\[]?{LETTER}[ \t]*(?:[).:\]]|-[ \t]|,?[ \t]*(?:because|since)\b)")
 _OPTION = re.compile(rf"(?m:^[ \t]*[(\[]?({LETTER})[ \t]*[).:\]-]?[ \t]*{TEXT}[ \t]*[.]?[ \t]*$)")
+_OFFERED = re.compile(
+    rf"\s*(?!(?:not|unlike|while|whereas|although|though|neither|nor|no|see|and|or|option|options)\b)(?:\w+\s+){{0,2}}({CHOICE})[\s!?]*"
+    rf"(?:(?:\w+\s+){{0,2}}(?:too|also|equally|well|instead))?\s*",
+    re.IGNORECASE,
+)
 
 Value = Callable[[str], Fraction | None]
 
@@ -130,7 +135,9 @@ def stated_choice(text: str, task: Task, value: Value) -> str | None:
     if not starts:
         prose = _without_options(said)
         return _letter(
-            asserted(prose) or {at for at in spoken_of(prose) if re.search(r"[^\W\d_]{3}", task.choices[at])}, task
+            asserted(prose)
+            or {at for at in spoken_of(prose, task.prompt) if re.search(r"[^\W\d_]{3}", task.choices[at])},
+            task,
         )
     begin, end = starts[-1]
     denied = _UNSURE.search(
@@ -217,6 +224,8 @@ def _read(content: str, before: str, task: Task, value: Value) -> int | None:
     free = re.match(r"[)\]]?[ \t]*[:.)][ \t]+|[)\]][ \t]*(?=\w)|[ \t]+-+[ \t]+|[ \t]*\((?=[^)])", after)
     if free is None or _contradicts(after[free.end() :], mine):
         return None
+    if not _is_of(after[free.end() :], task.choices[mine], free[0]):
+        return None
     said, meant = value(re.split(r"\n|[.](?=\s|$)", after[free.end() :])[0]), value(task.choices[mine])
     return None if said is not None and meant is not None and said != meant else mine
 
@@ -241,7 +250,12 @@ def _closes(after: str, mine: int, task: Task) -> bool:
                 else asserted(rest) - {mine} or _ALSO.search(rest.partition("\n")[0])
             )
     bracket = re.match(r"[ \t]*\((?=[^)])", after)
-    return bracket is not None and not _contradicts(after[bracket.end() :], mine) and not re.match(r"[^)]*\d", after)
+    return (
+        bracket is not None
+        and _is_of(after[bracket.end() :], task.choices[mine], bracket[0])
+        and not _contradicts(after[bracket.end() :], mine)
+        and not re.match(r"[^)]*\d", after)
+    )
 
 
 def _contradicts(rest: str, mine: int) -> bool:
@@ -252,14 +266,23 @@ def _contradicts(rest: str, mine: int) -> bool:
         (other is not None and index(other[1]) != mine)
         or _JOINED.match(line)
         or _ALSO.search(line)
+        or any(_offers(clause, mine) for clause in re.split(r"[.,:;()]", line))
         or _TAKEN_BACK.search(line)
         or asserted(line) - {mine}
         or _taken_back(further, mine)
     )
 
 
+def _offers(clause: str, mine: int) -> bool:
+    """True if a clause says little else than another choice: `alternatively A`, `A too`."""
+    found = _OFFERED.fullmatch(clause)
+    return found is not None and index(found[1]) != mine
+
+
 def _taken_back(rest: str, mine: int) -> bool:
     """True if a later sentence takes the answer back."""
+    if _JOINED.match(rest.lstrip().partition("\n")[0]):
+        return True
     return _TAKEN_BACK.search(rest) is not None and bool(
         asserted(rest) - {mine} or re.match(r"\s*(?:wait|no\b|actually|I )", rest, re.I)
     )
@@ -271,6 +294,15 @@ def _revalued(after: str, choice: str) -> bool:
         return False
     factor, further = multiple(after[:300])
     return after.startswith("!") or factor != 1 or changes_value("", "5", re.sub(CHOICE, "", further))
+
+
+def _is_of(said: str, choice: str, separator: str) -> bool:
+    """True if what stands behind a letter and its mark is no remark of a word or two, but for words of the choice."""
+    words = re.findall(r"\w+", re.split(r"[.)\n]", said)[0].casefold())
+    if re.search(CHOICE, said.partition("\n")[0]) or len(words) > (2 if "(" not in separator else 3):
+        return True
+    own = {each[:4] for each in re.findall(r"\w+", plain(choice).casefold())}
+    return not words or any(each[:4] in own for each in words)
 
 
 def _same_value(content: str, task: Task, value: Value) -> int | None:
