@@ -100,7 +100,7 @@ _DISCARDED = re.compile(
 _TOO = re.compile(r"\b(?:too|also|as[ \t]+well|partly|equally)\b", re.IGNORECASE)
 
 
-_SMALL_WORDS = frozenset("is are was were the a an of".split())
+_SMALL_WORDS = frozenset(["is", "are", "was", "were", "the", "a", "an", "of"])
 _ABOUT = re.compile(rf"(?:the[ \t]+|an?[ \t]+)?({TEXT})[ \t]+((?!and\b|or\b)\w[^?\n]*)[.!]?", re.IGNORECASE)
 
 
