@@ -261,10 +261,8 @@ def _closes(after: str, mine: int, task: Task) -> bool:
 def _contradicts(rest: str, mine: int) -> bool:
     """True if the rest of a statement gives another answer, joins one to it, or denies it."""
     line, _, further = rest.partition("\n")
-    other = re.match(rf"[\s(\[]*({CHOICE})[)\]]*[ \t]*(?:[.,;:!?)]|$)", line)
     return bool(
-        (other is not None and index(other[1]) != mine)
-        or _JOINED.match(line)
+        _JOINED.match(line)
         or _ALSO.search(line)
         or any(_offers(clause, mine) for clause in re.split(r"[.,:;()]", line))
         or _TAKEN_BACK.search(line)
@@ -293,7 +291,7 @@ def _revalued(after: str, choice: str) -> bool:
     if not re.search(r"\d[ \t]*$", plain(choice)):
         return False
     factor, further = multiple(after[:300])
-    return after.startswith("!") or factor != 1 or changes_value("", "5", re.sub(CHOICE, "", further))
+    return factor != 1 or changes_value("", "5", re.sub(CHOICE, "", further))
 
 
 def _is_of(said: str, choice: str, separator: str) -> bool:
