@@ -108,7 +108,7 @@ NONE = (
     "L\n\nBut O is right.", "Answer: L\nThis is wrong.", "This is L, which is wrong", "I choose L to eliminate",
     "L is the best to discard",
     "T is a lie.", "T loses.", "T makes little sense.", "Answer: L. T is possible, but W too",
-    "Answer: L. No, wait.", "Answer: L. Not really.", "Answer: L) No, wait.", "L is correct?", "So it is L?",
+    "Answer: L. No, wait.", "Answer: L. Not really.", "Answer: L) No, wait.", "L is correct?", "So it is L?", "Is it that L is right, as it fits?",
     "All of the above", "The answer is E", "Vitamin L helps.", "L) T\nO) W", "The answer is O.\nThe answer is L or O.",
     "Answer: O\n\nAnswer: not O", "Answer: L\n\nWait, that is wrong. It is O.", "Answer: L^2", "Answer: 2L",
     "Answer: L*O",
