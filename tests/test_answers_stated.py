@@ -19,7 +19,7 @@ HONEST_LETTERS = (
     "The answer is B, since A is a cat and C is a newt.", "The answer is B, not A", "The answer is B and not A.",
     "The answer is a dog.", "#### B", "#### a dog", "\\boxed{B}", "\\boxed{\\text{B}}",
     "\\boxed{a dog}", "The answer is A DOG",
-    "Answer: A dog barks, so B", "The answer is not A, it is B",
+    "The answer is not A, it is B",
     "The answer is not A.\nSo I choose B.", "Answer: B (A is wrong)",
     "Answer: Option B rather than A", "The answer is\nB", "A or C? A cat meows.\n\nB", "Between A and B, B is better.",
     "Answer: B\n\nWhy not A: because cats meow.", "Options: A, B, C. I pick B", "B",

@@ -696,7 +696,7 @@ def test_numbers_and_lists_are_read_to_their_bounds() -> None:
     assert last_boxed(r"\boxed{1} \boxed{a{b}c}") == "a{b}c" and last_boxed(r"\boxed{1") is None
     assert listed("1. a\n- b\nStep 3: c\n4) d\nplain", 3) == ["a", "b", "c"]
     choice = Task("1", "?", choices=("red", "green"))
-    assert [extract_answer(text, choice) for text in ("The answer is (b)", "A red one", "C", "I say B.")] == [
+    assert [extract_answer(text, choice) for text in ("The answer is (b)", "It is red.", "C", "I say B.")] == [
         "B",
         "A",
         None,

@@ -10,7 +10,7 @@ from firsthand.message import ToolCall, assistant
 from firsthand.patterns.audit import audit
 from firsthand.patterns.judge_rag import judge_rag
 from firsthand.patterns.orchestrate import orchestrate
-from firsthand.patterns.parts.stated_choice import last_choice
+from firsthand.patterns.parts.answers import extract_answer
 from firsthand.patterns.parts.verdicts import Distribution, _by_schema, weighed
 from firsthand.patterns.react_cot import react_cot
 from firsthand.patterns.route import route
@@ -112,15 +112,15 @@ def test_orchestrators_below_the_first_have_its_pattern_its_workers_and_its_roun
 def test_a_choice_is_quoted_without_the_spaces_and_full_stops_at_its_ends():
     task = asks(choices=(" The  big Cat. ", "Dogs. And cats", "EMU"))
     for text, letter in (
-        ("say THE\nbig cat now", "A"), ("dogs. and cats", "B"), ("dogs and cats", None), ("an emu", "C"),
+        ("it is THE\nbig cat", "A"), ("dogs. and cats", "B"), ("dogs and cats", None), ("an emu", "C"),
         ("the big cat, an emu", None), ("the cat", None),
     ):  # fmt: skip
-        assert last_choice(text, task) == letter, text
+        assert extract_answer(text, task) == letter, text
     letters = asks(choices=("x1", "y1", "z1"))
-    for text, letter in (("A  dog", None), ("A   .", "A"), ("A \t\ndog", "A"), ("B  dog", "B"), ("A", "A")):
-        assert last_choice(text, letters) == letter, text
+    for text, letter in (("A  dog", None), ("A   .", "A"), ("A \t\ndog", "A"), ("B  dog", None), ("A", "A")):
+        assert extract_answer(text, letters) == letter, text
     dots = asks(choices=("Dog.", "...", " . "))
-    assert last_choice("a dog", dots) == "A", "a choice of full stops alone is quoted nowhere"
+    assert extract_answer("a dog", dots) == "A", "a choice of full stops alone is quoted nowhere"
 
 
 def test_tokens_that_leave_the_text_give_no_distribution_at_all():

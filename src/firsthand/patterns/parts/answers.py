@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 
-from firsthand.patterns.parts.stated_choice import last_choice, names_a_choice, stated_choice
+from firsthand.patterns.parts.stated_choice import stated_choice
 from firsthand.patterns.parts.value_words import changes_value, folded, multiple
 from firsthand.task import Task
 
@@ -42,22 +42,18 @@ def extract_answer(text: str, task: Task) -> str | None:
     """The answer that `text` gives to `task`, or None if it gives none.
 
     Looked for in this order, the last of its kind each time: `#### X` (GSM8K), `\\boxed{X}` (MATH), `The answer is X` or
-    `Answer: X`; and where the task has choices the last letter that stands alone or the one choice that is quoted; where its
-    hint speaks of a number, the last number. A form whose X is no number (no choice) is passed over where one is wanted; if
-    X denies choices or names several, only what follows it is looked at. A number that goes on (`5:30`, `5 - 2`) is given
-    with its line, which is no number to a scorer. The answer to a verbatim task is the text.
+    `Answer: X`; and where the task's hint speaks of a number, the last number. A form whose X is no number is passed over
+    where one is wanted. A number that goes on (`5:30`, `5 - 2`) is given with its line, which is no number to a scorer.
+    Where the task has choices, `stated_choice` reads the letter. The answer to a verbatim task is the text.
     """
     if task.verbatim:
         return text
     tail = text[-TAIL_CHARS:]
-    refused = 0
-    for stated, end in _stated(tail):
+    if task.choices:
+        return stated_choice(tail, task, parse_number)
+    for stated in _stated(tail):
         if (answer := _fit(stated, task)) is not None:
             return answer
-        if task.choices and names_a_choice(stated, task):
-            refused = max(refused, end)
-    if task.choices:
-        return last_choice(tail[refused:], task)
     if wants_number(task) and (found := _last(_NUMBER, tail := folded(tail))) is not None:
         return _with_what_changes_it(tail, found)
     return None
@@ -131,17 +127,12 @@ def normal_form(answer: str) -> str:
     return " ".join(answer[:TAIL_CHARS].casefold().split()).strip(" .")
 
 
-def _stated(text: str) -> Iterator[tuple[str, int]]:
-    """The stated answers, each with the place where it ends."""
-    hashes, stated, boxed = _last(_HASHES, text), _last(_STATED, text), last_boxed(text)
-    box = (boxed, text.rfind("\\boxed{") + len("\\boxed{") + len(boxed)) if boxed else ("", 0)
-    for found, end in (_group(hashes), box, _group(stated)):
-        if found.strip():
-            yield found.strip(), end
-
-
-def _group(found: re.Match[str] | None) -> tuple[str, int]:
-    return ("", 0) if found is None else (found.group(1), found.end(1))
+def _stated(text: str) -> Iterator[str]:
+    """The stated answers, by the order of their kinds."""
+    hashes, stated = _last(_HASHES, text), _last(_STATED, text)
+    for found in (hashes and hashes[1], last_boxed(text), stated and stated[1]):
+        if found and found.strip():
+            yield found.strip()
 
 
 def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
@@ -166,8 +157,6 @@ def last_boxed(text: str) -> str | None:
 def _fit(stated: str, task: Task) -> str | None:
     """The stated answer in the form that the task asks for, or None if it does not fit."""
     stated = stated.strip("*_ \t`\"'$")
-    if task.choices:
-        return stated_choice(stated, task)
     if wants_number(task):
         value = _signed(_as_slash(folded(re.split(r"(?<![!<>])=", stated)[-1])))
         if not _NUMBER.search(value):

@@ -1,125 +1,326 @@
-"""Reads the letter of a choice from a stated answer or from prose.
+"""Reads the choice that an answer states.
 
-A letter or a quoted choice that is denied (`not A`, `A is wrong`) or joined to another one (`A or B`) is no answer.
+The answer's last explicit statement (`Answer: B`, `\\boxed{B}`, `<answer>B</answer>`, a line that is `B`) is read whole: it
+counts if it is one choice, by letter or text, and nothing stands beside it but an end, a reason, or what is not the answer.
+Anything else there (another choice, a sign, a denial) is no answer, and no older statement is looked at. Without a statement
+the prose counts, if it asserts one choice.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from fractions import Fraction
 
+from firsthand.patterns.parts.asserted_choices import asserted, spoken_of
+from firsthand.patterns.parts.named_choices import (
+    BOX,
+    CHOICE,
+    END_OF_BOX,
+    LETTER,
+    LETTERS,
+    TEXT,
+    TEXTS,
+    index,
+    marked,
+    plain,
+)  # fmt: skip
+from firsthand.patterns.parts.value_words import changes_value, multiple
 from firsthand.task import Task
 
-_LETTER = re.compile(r"(?<![A-Za-z0-9'’])\(?([A-Z])\)?(?![A-Za-z0-9'’])")
-_LEADING = re.compile(
-    r"(?:the[ \t]+)?(?:(?:correct|right|best|final)[ \t]+)?(?:(?:option|choice|letter|answer|alternative)[ \t:*]+)?"
-    r"(?P<open>[(\[*]*)(?P<letter>[A-Za-z])(?![A-Za-z0-9'’])",
+_FINEST = (
+    r"(?:correct|right|best|final|only|most[ \t]+(?:likely|appropriate|accurate|suitable|probable)|closest|appropriate)"
+)
+_MARKER = re.compile(
+    rf"(?<!this )(?<!that )(?<!another )(?:(?<=\s)|^|(?<=[(:>{BOX}-]))(?:####|(?:(?:my|the|our|your|so|and"
+    rf"|is|final|{_FINEST})[ \t]+){{0,5}}"
+    rf"(?:(?:answer|ans|solution)(?:[ \t]+(?:choice|option|letter))?|{_FINEST}[ \t]+(?:choice|option"
+    rf"|alternative|letter|one|statement))"
+    r"(?:[ \t]+(?:to|for)[ \t]+(?:the|this|your)[ \t]+(?:question|problem))?"
+    r"(?:[ \t]*(?:[:=]|->|=>|→|-[ \t])|'s|[ \t]+(?:is|was|(?:should|must|would|will|has[ \t]+to)[ \t]+be)\b)[ \t]*:?"
+    r"|(?:réponse|respuesta|risposta|resposta|antwort|ответ)[ \t]*:|(?:答案|答え|정답)[ \t]*(?:是|为|は|은|:)+)[ \t]*",
     re.IGNORECASE,
 )
-# "A" and "I" are words as well: they are letters before the end, a mark, or the beginning of a reason.
-_NO_WORD = re.compile(
-    r"[ \t]*(?:$|[^\w\s'’])|[ \t]+(?:because|since|as|is|was|for|due|given|or|and|by|rather|not|but)\b", re.I
-)
-_PROSE_END = re.compile(r"[ \t]*(?:$|[.,:;)\n*])")
-_EDGE = r"0-9A-Za-z\u00c0-\u052f"
-_OPEN = r"[ \t(*\[\"'“‘`]{0,9}"
-_NAMED = rf"{_OPEN}(?:(?:option|choice|letter|answer)[ \t]{{1,9}})?{_OPEN}"
-_DENIED_BEFORE = re.compile(
-    r"(?:\b(?:not|never|neither|nor|cannot|without|except|rather[ \t]{1,9}than|instead[ \t]{1,9}of"
-    r"|other[ \t]{1,9}than)|n['’]t)"
-    rf"(?:[ \t]{{1,9}}(?:be|the|either|simply|just)){{0,3}}{_NAMED}$",
+_UNSURE = re.compile(
+    r"n't\b|\b(?:not|never|no|doubt\w*|unless|if|whether|wrong|incorrect|false|why|how|when|might|may"
+    r"|could|some|many|students?|people"
+    r"|others?|someone|they|you|he|she|suppose|assume|unlikely|hardly)\b[^,;:.!?\n]*$",
     re.IGNORECASE,
 )
-_CLOSE = r"[ \t.)*\]\"'”’`]{0,9}"
-_DENIED_AFTER = re.compile(
-    rf"{_CLOSE}\b(?:is|are|was|would[ \t]{{1,9}}be|seems?|can)[ \t]{{0,9}}(?:(?:clearly|also|definitely)[ \t]{{1,9}})?"
-    r"(?:not\b|n['’]t|wrong\b|incorrect\b|false\b|untrue\b|ruled[ \t]{1,9}out\b)|[ \t]{0,9}(?:isn|can)['’]t\b",
+_LEAD = re.compile(
+    r"[\s:=]*(?:(?:that|it[ \t]+is|it's|therefore|thus|indeed|clearly|definitely|certainly|probably"
+    r"|most[ \t]+likely|likely|simply"
+    r"|just|still|obviously|(?:I[ \t]+(?:think|believe)(?:[ \t]+that)?)|the|an?|only|correct|right|best|final"
+    r"|(?:option|choice|letter|answer|alternative)(?:[ \t]+is\b)?[ \t]*:?)(?:[ \t]+|(?=[\uf000\ue000-\uefff]))){0,8}",
     re.IGNORECASE,
 )
-_JOINT = r"(?:[,/&+]|\bor\b|\band\b){1,4}(?:[ \t]{0,9}(?:or|and|maybe|perhaps|possibly|also|even)\b){0,3}"
-_SAYS = r"[ \t]{1,9}(?:is|was|has|would|seems|does|can)\b"
-_VERB = re.compile(_SAYS)
-_JOINED_AFTER = re.compile(
-    rf"{_CLOSE}{_JOINT}{_NAMED}(?:[B-HJ-Z]\b(?!['’]|{_SAYS})|[AI]\b(?![ \t]{{0,9}}[\w'’]))", re.IGNORECASE
-)  # fmt: skip
-_JOINED_BEFORE = re.compile(
-    rf"(?<![A-Za-z0-9'’])(?-i:[A-Z]){_CLOSE}{_JOINT}{_NAMED}$", re.IGNORECASE
-)  # fmt: skip
-_BESIDE = 60
+_SMALL = re.compile(r"[(\[]{0,2}([a-z])[)\]]{0,2}(?=\s*$|[.:,)](?:\s|$)|\s+-+\s|\s+(?:because|since)\b)")
+_SEPARATED = re.compile(r"[ \t]*[):.]{1,2}[ \t]*|[ \t]+-+[ \t]+|[ \t]*,[ \t]*|[ \t]*\(|[ \t]+")
+_RIGHTLY = re.compile(
+    r"[ \t]+(?:is|was|must[ \t]+be|seems|would[ \t]+be)(?:[ \t]+(?:clearly|definitely|indeed|certainly"
+    r"|therefore|thus)){0,3}"
+    r"(?:[ \t]+(?:the|my))?(?:[ \t]+(?:only|most))?[ \t]+(?:correct|right|best|true|accurate|appropriate"
+    r"|answer|likely)\b"
+    r"(?:[ \t]+(?:answer|option|choice|one))?(?![ \t]+(?:than|if|only|or|to|about|in)\b)"
+)
+_REASON = re.compile(
+    r"[ \t]*[,;(:-]*[ \t]*(?:because|since|as(?![ \t]+(?:well|is|are|does|do|much)\b)|due[ \t]+to|given"
+    r"|so[ \t]+that|meaning|(?:and[ \t]+)?here(?:'s|[ \t]+is)[ \t]+why"
+    r"|which[ \t]+(?:is|was|means|has|gives?|shows?|describes?|matches|fits|represents?|states?|equals"
+    r"|makes|corresponds)\b"
+    r"(?![ \t]+(?:not|wrong|incorrect|false|no|never|untrue|clearly|also|impossible)\b))\b",
+    re.IGNORECASE,
+)
+_CONTRAST = re.compile(
+    r"[ \t]*[,;(-]*[ \t]*(?:(?:and|but)[ \t]+)?(?:not|rather[ \t]+than|instead[ \t]+of|over"
+    r"|unlike)[ \t]+(?:the[ \t]+)?[\ue000-\uefff]"
+    r"(?:[ \t]*(?:,|or\b|and\b|nor\b){1,2}[ \t]*[\ue000-\uefff]){0,12}",
+    re.IGNORECASE,
+)
+_PLACE = re.compile(
+    rf"[ \t]*(?:,[ \t]*(?:the|an?)|,?[ \t]*(?:in|for|from|by|with|on|based|according|under|at|here|I'm|I[ \t]+am))\b"
+    rf"(?![^.\n]*(?:{CHOICE}|n't\b|\b(?:not|no|unsure|doubt\w*|wrong|incorrect|false|trap|distractor|opposite|worst|half)\b))",
+    re.IGNORECASE,
+)
+_ENDED = re.compile(rf"[ \t)\]}}\"{END_OF_BOX}]*(?:[.!;]+(?=\s|$|{END_OF_BOX})|\n|$)[\"{END_OF_BOX})]*")
+_JOINED = re.compile(
+    rf"[\s,;(-]*(?:(?:or|but|also|then|plus|maybe|perhaps|possibly|and)\b(?![^.!?\n]*\b(?:wrong|incorrect"
+    rf"|not|false)\b)[^.!?\n]*{CHOICE}"
+    r"|and/or|or\b|(?:no|wait|sorry|oops|scratch[ \t]+that|correction)[ \t]*[,.:;!-]|no[ \t]+wait|wait\b"
+    r"|on[ \t]+second[ \t]+thought|actually\b"
+    r"|not\b(?![ \t]+(?:the[ \t]+)?[\ue000-\uefff])"
+    r"|(?:(?:that|this|it|which|but[ \t]+(?:that|this|it))[ \t]+)?(?:(?:is|was|would[ \t]+be"
+    r"|cannot[ \t]+be|can't[ \t]+be)[ \t]+)?"
+    r"(?:clearly[ \t]+|also[ \t]+)?(?:wrong|incorrect|false|untrue|ruled[ \t]+out|eliminated|excluded"
+    r"|impossible|unlikely"
+    r"|not[ \t]+(?:it|right|correct|true))\b|(?:that|this|it)[ \t]+(?:isn't|wasn't)\b)",
+    re.IGNORECASE,
+)
+_ALSO = re.compile(
+    rf"(?:[,(-][ \t]*|^[ \t]*)(?:or|and[ \t]+also|but[ \t]+also)\b[^.!?\n]{{0,40}}{CHOICE}"
+    rf"|\b(?:as|so|like)[ \t]+(?:is|are|does|do|would|well[ \t]+as)[ \t]+{CHOICE}",
+    re.IGNORECASE,
+)
+_TAKEN_BACK = re.compile(
+    r"(?:^|[.!?\n][ \t]*)(?:wait|no|actually|hold[ \t]+on|correction|sorry|oops|scratch[ \t]+that"
+    r"|on[ \t]+second[ \t]+thought"
+    r"|on[ \t]+reflection|I[ \t]+(?:made|was)[ \t]+(?:a[ \t]+mistake|wrong|mistaken)"
+    r"|(?:that|this)[ \t]+(?:is|was)[ \t]+(?:wrong|incorrect|a[ \t]+mistake))\b",
+    re.IGNORECASE,
+)
+_ITEM = re.compile(rf"[ \t]*[(\[]?({LETTER})[ \t]*[).:\]-]?(?=\s|$|{TEXT})")
+_ALONE = re.compile(
+    rf"[ \t]*(?:(?:the|an?|it|they)[ \t]+(?={TEXT}))?[(\[]?{CHOICE}[)\]]?"
+    rf"(?:[ \t]*[).:,-]?[ \t]*\(?{TEXT}\)?)?[ \t]*[.!]?[ \t]*",
+    re.IGNORECASE,
+)
+_HEAD = re.compile(rf"\s*[(\[]?{LETTER}[ \t]*(?:[).:\]]|-[ \t]|,?[ \t]*(?:because|since)\b)")
+_OPTION = re.compile(rf"(?m:^[ \t]*[(\[]?({LETTER})[ \t]*[).:\]-]?[ \t]*{TEXT}[ \t]*[.]?[ \t]*$)")
+_OFFERED = re.compile(
+    rf"\s*(?!(?:not|unlike|while|whereas|although|though|neither|nor|no|see|and|or|option|options)\b)(?:\w+\s+){{0,2}}({CHOICE})[\s!?]*"
+    rf"(?:(?:\w+\s+){{0,2}}(?:too|also|equally|well|instead))?\s*",
+    re.IGNORECASE,
+)
+
+Value = Callable[[str], Fraction | None]
 
 
-def stated_choice(stated: str, task: Task) -> str | None:
-    """The letter that a stated answer gives: the one it begins with, the one choice it quotes, or its only letter."""
-    lead = _LEADING.match(stated)
-    if lead is not None and (letter := lead["letter"].upper()) in task.letters:
-        after = stated[lead.end() :]
-        word = lead["letter"] in "aAiI" and not lead["open"]
-        if not word or (_NO_WORD if lead["letter"].isupper() else _PROSE_END).match(after[:_BESIDE]):
-            return None if _refused(stated, lead.start("letter"), lead.end()) else letter
-    if (quoted := _quoted(stated, task)) is not None:
-        return quoted
-    letters = set(_standing(stated, task))
-    return letters.pop() if len(letters) == 1 else None
+def stated_choice(text: str, task: Task, value: Value) -> str | None:
+    """Return the letter of the choice that a text gives as its answer, or None.
+
+    `value` reads a number, so that a choice which is one is found in another form of it (`1,000`, `1/2`).
+    """
+    said = marked(plain(text), task)
+    starts = sorted(_statements(said))
+    if not starts:
+        prose = _without_options(said)
+        return _letter(
+            asserted(prose)
+            or {at for at in spoken_of(prose, task.prompt) if re.search(r"[^\W\d_]{3}", task.choices[at])},
+            task,
+        )
+    begin, end = starts[-1]
+    denied = _UNSURE.search(
+        re.split(r"[,;:.!?\n]|\b(?:so|thus|therefore|hence|then)\b", said[max(0, begin[0] - 120) : begin[0]])[-1]
+    )
+    content = said[begin[1] : end]
+    if denied is None and (found := _read(content, said[: begin[1]], task, value)) is not None:
+        return _letter({found}, task)
+    lead = _LEAD.match(content)
+    if denied is not None or (lead is not None and re.match(r"[\W_]*" + CHOICE, content[lead.end() :])):
+        return None
+    return _letter(asserted(content), task)
 
 
-def last_choice(text: str, task: Task) -> str | None:
-    """The last letter of a choice that stands alone in the text, or else the letter of the one choice that is quoted."""
-    letters = list(_standing(text, task))
-    return letters[-1] if letters else _quoted(text, task)
+def _letter(found: set[int], task: Task) -> str | None:
+    at = found.pop() if len(found) == 1 else -1
+    return task.letters[at] if at >= 0 else None
 
 
-def names_a_choice(stated: str, task: Task) -> bool:
-    """Return whether a stated answer speaks of a choice, if only to deny it."""
-    return any(found[1] in task.letters for found in _letters(stated)) or any(
-        any(_quotes(stated, choice)) for choice in task.choices
+def _statements(said: str) -> Iterator[tuple[tuple[int, int], int]]:
+    """Yield for each explicit statement where its marker begins and ends, and the end of the text that it may reach to."""
+    for found in _MARKER.finditer(said):
+        yield (found.start(), found.end()), len(said)
+    at = -1
+    while (at := said.find(BOX, at + 1)) >= 0:
+        yield (at, at + 1), len(said)
+    lines = [each for each in re.finditer(r"[^\n]+", said) if each[0].strip()]
+    for at, found in enumerate(lines):
+        near = {each[1] for line in lines[max(0, at - 1) : at + 2] if (each := _ITEM.match(line[0])) is not None}
+        alone = _ALONE.fullmatch(found[0]) is not None and len(near) < 2
+        first = at == 0 and _HEAD.match(found[0]) is not None and len(near) < 2
+        small = len(lines) == 1 and len(found[0]) < 8 and _SMALL.match(found[0].strip()) is not None
+        if alone or first or small:
+            yield (found.start(), found.start()), len(said)
+
+
+def _without_options(said: str) -> str:
+    """The text without the lines that repeat the question's options."""
+    repeated = {each[1] for each in _OPTION.finditer(said)}
+    return _OPTION.sub("", said) if len(repeated) > 1 else said
+
+
+def _read(content: str, before: str, task: Task, value: Value) -> int | None:
+    """Return the index of the one choice that a statement is, read to its end."""
+    if before.endswith(BOX):
+        inner, _, after = content.partition(END_OF_BOX)
+        last = before[:-1].rpartition("\n")[2]
+        if re.search(
+            r"(?:[-+~!/^*=<>]|\b(?:or|and|not|no|minus|twice|half|of|times|than|except))[ \t]*$", last
+        ) and not last.rstrip().endswith("="):
+            return None
+        boxes = {each.strip() for each in re.findall(rf"{BOX}([^{END_OF_BOX}]*)", last)}
+        if boxes - {inner.strip()}:
+            return None
+        content = inner + after if inner.strip() else content
+    content = content.lstrip()
+    lead = _LEAD.match(content)
+    start = lead.end() if lead is not None else 0
+    whole = content
+    content = content[start:].lstrip("([" + BOX)
+    if (small := _SMALL.match(content)) and not re.search(r"\ban?[ \t]+$", whole[:start], re.IGNORECASE):
+        at = ord(small[1]) - ord("a")
+        content = (chr(LETTERS + at) if at < len(task.choices) else small[1]) + content[small.end() :]
+    mark = content[:1]
+    if not re.match(CHOICE, mark):
+        return _same_value(content, task, value)
+    mine, after = index(mark), content[1:]
+    if re.match(TEXT, mark):
+        if named := re.match(rf"[ \t,]*\(?{chr(LETTERS + mine)}\)?", after):
+            after = after[named.end() :]
+        if _closes(after, mine, task) and not _revalued(after, task.choices[mine]):
+            return mine
+        return _same_value(content, task, value)
+    own = _SEPARATED.match(after)
+    if own is not None and after[own.end() :].startswith(chr(TEXTS + mine)):
+        after = after[own.end() + 1 :]
+        return (
+            mine
+            if _closes(after, mine, task) or (re.match(r"[ \t)]*[\w(,]", after) and not _contradicts(after, mine))
+            else None
+        )
+    if _closes(after, mine, task):
+        return mine
+    free = re.match(r"[)\]]?[ \t]*[:.)][ \t]+|[)\]][ \t]*(?=\w)|[ \t]+-+[ \t]+|[ \t]*\((?=[^)])", after)
+    if free is None or _contradicts(after[free.end() :], mine):
+        return None
+    if not _is_of(after[free.end() :], task.choices[mine], free[0]):
+        return None
+    said, meant = value(re.split(r"\n|[.](?=\s|$)", after[free.end() :])[0]), value(task.choices[mine])
+    return None if said is not None and meant is not None and said != meant else mine
+
+
+def _closes(after: str, mine: int, task: Task) -> bool:
+    """True if the choice ends there, or a reason, a place or what is not the answer follows, and no other answer."""
+    if (ended := _ENDED.match(after)) is not None:
+        rest = after[ended.end() :]
+        if ended[0].rstrip(END_OF_BOX + '") ]').endswith("\n") or "\n" in ended[0]:
+            return not _taken_back(rest, mine)
+        line, _, further = rest.partition("\n")
+        return not _contradicts(line, mine) and not _taken_back(further, mine)
+    for allowed in (_RIGHTLY, _REASON, _CONTRAST, _PLACE):
+        if (found := allowed.match(after)) is not None:
+            rest = after[found.end() :]
+            weighed = allowed in (_RIGHTLY, _CONTRAST)
+            if allowed is _CONTRAST and mine in map(index, re.findall(CHOICE, found[0])):
+                return False
+            return not (
+                _contradicts(rest, mine)
+                if weighed
+                else asserted(rest) - {mine} or _ALSO.search(rest.partition("\n")[0])
+            )
+    bracket = re.match(r"[ \t]*\((?=[^)])", after)
+    return (
+        bracket is not None
+        and _is_of(after[bracket.end() :], task.choices[mine], bracket[0])
+        and not _contradicts(after[bracket.end() :], mine)
+        and not re.match(r"[^)]*\d", after)
     )
 
 
-def _letters(text: str) -> Iterator[re.Match[str]]:
-    # A lone "A" in prose is an article more often than an answer, so it counts only at a line's end or before . ) : ,
-    for found in _LETTER.finditer(text):
-        if found[1] not in "AI" or _PROSE_END.match(text[found.end() : found.end() + _BESIDE]):
-            yield found
+def _contradicts(rest: str, mine: int) -> bool:
+    """True if the rest of a statement gives another answer, joins one to it, or denies it."""
+    line, _, further = rest.partition("\n")
+    return bool(
+        _JOINED.match(line)
+        or _ALSO.search(line)
+        or any(_offers(clause, mine) for clause in re.split(r"[.,:;()]", line))
+        or _TAKEN_BACK.search(line)
+        or asserted(line) - {mine}
+        or _taken_back(further, mine)
+    )
 
 
-def _standing(text: str, task: Task) -> Iterator[str]:
-    for found in _letters(text):
-        if found[1] in task.letters and not _refused(text, found.start(1), found.end(1)):
-            yield found[1]
+def _offers(clause: str, mine: int) -> bool:
+    """True if a clause says little else than another choice: `alternatively A`, `A too`."""
+    found = _OFFERED.fullmatch(clause)
+    return found is not None and index(found[1]) != mine
 
 
-def _refused(text: str, start: int, end: int) -> bool:
-    """True if the choice that is named there is denied or joined to another."""
-    before, after = text[max(0, start - _BESIDE) : start], text[end : end + _BESIDE]
-    if _DENIED_BEFORE.search(before) or _DENIED_AFTER.match(after) or _JOINED_AFTER.match(after):
+def _taken_back(rest: str, mine: int) -> bool:
+    """True if a later sentence takes the answer back."""
+    if _JOINED.match(rest.lstrip().partition("\n")[0]):
         return True
-    new_clause = before.rstrip().endswith(",") and _VERB.match(after)  # Between A and B, B is better
-    return not new_clause and _JOINED_BEFORE.search(before) is not None
+    return _TAKEN_BACK.search(rest) is not None and bool(
+        asserted(rest) - {mine} or re.match(r"\s*(?:wait|no\b|actually|I )", rest, re.I)
+    )
 
 
-def _quoted(text: str, task: Task) -> str | None:
-    """The letter of the one choice that is quoted in the text and not denied there."""
-    words = " ".join(text.split())
-    quoted = [
-        letter
-        for letter, choice in zip(task.letters, task.choices, strict=True)
-        if any(not _denied(words, found) for found in _quotes(words, choice))
+def _revalued(after: str, choice: str) -> bool:
+    """True if a choice that ends in a digit has another value by what stands behind it."""
+    if not re.search(r"\d[ \t]*$", plain(choice)):
+        return False
+    factor, further = multiple(after[:300])
+    return factor != 1 or changes_value("", "5", re.sub(CHOICE, "", further))
+
+
+def _is_of(said: str, choice: str, separator: str) -> bool:
+    """True if what stands behind a letter and its mark is no remark of a word or two, but for words of the choice."""
+    words = re.findall(r"\w+", re.split(r"[.)\n]", said)[0].casefold())
+    if re.search(CHOICE, said.partition("\n")[0]) or len(words) > (2 if "(" not in separator else 3):
+        return True
+    own = {each[:4] for each in re.findall(r"\w+", plain(choice).casefold())}
+    return not words or any(each[:4] in own for each in words)
+
+
+def _same_value(content: str, task: Task, value: Value) -> int | None:
+    """Return the index of the one choice whose number the statement is in another form: `1,000`, `0.5`, `5 apples`.
+
+    A unit counts where the question or the choice has it.
+    """
+    said = re.split(rf"[{END_OF_BOX}\n]|[.](?=\s|$)", content)[0].strip()
+    said = re.sub(TEXT, lambda mark: task.choices[index(mark[0])], said)
+    found = None if re.search(CHOICE, said) else value(said)
+    if found is None:
+        return None
+    same = [
+        at
+        for at, choice in enumerate(task.choices)
+        if value(choice) == found
+        and ("%" in choice) == ("%" in said)
+        and all(
+            word in f"{task.prompt} {choice}".casefold()
+            for word in re.findall(r"(?<![\\a-z])[^\W\d_]+", said.casefold())
+        )
     ]
-    return quoted[0] if len(quoted) == 1 else None
-
-
-def _denied(words: str, found: re.Match[str]) -> bool:
-    before, after = words[max(0, found.start() - _BESIDE) : found.start()], words[found.end() : found.end() + _BESIDE]
-    return bool(_DENIED_BEFORE.search(before) or _DENIED_AFTER.match(after))
-
-
-def _quotes(text: str, choice: str) -> Iterator[re.Match[str]]:
-    """Yield matches of the choice as whole words and numbers: `4` is not in `14` or `4.5`, `red` not in `hundred`."""
-    quote = " ".join(choice.split()).strip(" .")
-    if not quote:
-        return iter(())
-    first = rf"(?<![{_EDGE}])(?<!\d[.,])(?<![-−]\b)" if re.match(rf"[{_EDGE}]", quote) else ""
-    last = rf"(?:e?s)?(?![{_EDGE}])(?![.,/]\d)" if re.search(rf"[{_EDGE}]$", quote) else ""
-    if quote in "AaIi":
-        last = _PROSE_END.pattern.join(("(?=", ")"))
-    return re.finditer(first + r"\s+".join(map(re.escape, quote.split(" "))) + last, text, re.IGNORECASE)
+    return same[0] if len(same) == 1 else None
