@@ -18,7 +18,7 @@ MULTIPLES = {
     "dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12,
 }  # fmt: skip
 """Words after a number that multiply it."""
-_NUMBERS = _words(
+NUMBER_WORDS = _words(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"
 )
@@ -26,21 +26,21 @@ _PARTS = _words(
     "half halves third thirds fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth "
     "tenths hundredth hundredths thousandth thousandths millionth millionths permille"
 )
-_SIZES = _words(
+SIZES = _words(
     "hundreds thousands millions billions trillions quadrillion quintillion gross lakh lakhs crore crores k bn mn tn mil "
     "millionen millones milliard milliards milliarden mln mio mrd tsd grand doz score myriad"
 )
 _FUNCTIONS = _words("root sqrt log ln sin cos tan mod modulo base")
 _OPERATIONS = _words("plus minus multiplied divided over factorial pi π tau doubled tripled halved infinity inverse")
 _BEFORE = (
-    _NUMBERS
+    NUMBER_WORDS
     | _FUNCTIONS
     | MULTIPLES.keys()
     | _words("half twice thrice double triple quadruple neg")
     | _words("minus negative menos moins минус plus times not no non never neither nor without except")
     | _words("than least most under over below above up between")
 )
-_AFTER = _NUMBERS | _PARTS | _SIZES | _FUNCTIONS | _OPERATIONS | {"squared", "cubed", "e", "or"}
+_AFTER = NUMBER_WORDS | _PARTS | SIZES | _FUNCTIONS | _OPERATIONS | {"squared", "cubed", "e", "or"}
 WORDS_OF_VALUE = (_BEFORE | _AFTER | _words("maybe perhaps possibly wrong incorrect false untrue to")) - {
     "squared", "cubed", "e", "k", "times",
 }  # fmt: skip
@@ -63,7 +63,7 @@ _NEXT_WORD = re.compile(r"[ \t)\]}*%-]*+([^\W\d_]++)(-?)(?:[ \t]+([^\W\d_]+))?")
 _CIRCLE = re.compile(r"\^\s*(?:\{\s*(?:\\circ|°)\s*\}|\\circ|°)")
 
 
-_NUMBER_WORD = rf"(?:{'|'.join(sorted(_NUMBERS - {'one'}))})"
+_NUMBER_WORD = rf"(?:{'|'.join(sorted(NUMBER_WORDS - {'one'}))})"
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z}])[ \t]*(?:\^[ \t]*\{?[ \t]*-?\d\}?|\*\*-?\d)")
 # `5!`, `5:30`, `5,6`, `5, 6`, `5(3)`, `5; 6`, `5 more than 10`
 _AT_ONCE = re.compile(
@@ -183,12 +183,12 @@ def _changed_after(after: str) -> bool:
         found = letter[2] or letter[4] or letter[6]
         if found < "\u0530" and (found not in _UNIT_LETTERS or letter[5] == "-"):
             return True
-    if re.match(r"[\s,(]*or\b|\s*and\s+(?:an?\b|" + "|".join(_NUMBERS | _PARTS) + r")\b", after, re.IGNORECASE):
+    if re.match(r"[\s,(]*or\b|\s*and\s+(?:an?\b|" + "|".join(NUMBER_WORDS | _PARTS) + r")\b", after, re.IGNORECASE):
         return True
     if re.match(r"[ \t]*below[ \t]+(?:zero|0)\b", after, re.IGNORECASE) or _DENIED.match(after):
         return True
     word = _NEXT_WORD.match(after)
-    if word is None or (word[2] and word[1].casefold() in _NUMBERS):  # 5 ten-cent stamps
+    if word is None or (word[2] and word[1].casefold() in NUMBER_WORDS):  # 5 ten-cent stamps
         return False
     return word[1].casefold() in _AFTER or word[1] in ("M", "B", "T")
 
