@@ -2,7 +2,7 @@
 
 import pytest
 
-from firsthand.scorers.mathematics.left_sides import MAX_LEFT_CHARS, asks_for_left_side
+from firsthand.patterns.parts.equations import MAX_LEFT_CHARS, asks_for_left_side
 from firsthand.scorers.mathematics.quantities import may_be_added
 from firsthand.scorers.symbolic import boxed, comparison
 from firsthand.task import Task
@@ -46,6 +46,7 @@ def test_an_equation_of_what_is_asked_for_states_it():
         ("a+b=5", "Find $3a+b$."), ("x=5", ""), ("2x=5", "What is 12x?"),
     ):  # fmt: skip
         assert not asks_for_left_side(answer, question), (answer, question)
+    assert not asks_for_left_side("a+b=5", None)
     assert asks_for_left_side("x" * 199 + "y=5", "find " + "x" * 199 + "y")
     assert not asks_for_left_side("x" * MAX_LEFT_CHARS + "y=5", "find " + "x" * MAX_LEFT_CHARS + "y")
 

@@ -8,10 +8,10 @@ variables, and are equal if they agree at all points to 40 digits (`mathematics/
 from __future__ import annotations
 
 from firsthand.patterns.parts.answers import last_boxed
+from firsthand.patterns.parts.equations import asks_for_left_side
 from firsthand.scorers.mathematics.answer_text import MAX_CHARS, plain, spaceless, text_key
 from firsthand.scorers.mathematics.equality import same_trees
 from firsthand.scorers.mathematics.latex import parse
-from firsthand.scorers.mathematics.left_sides import asks_for_left_side
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 

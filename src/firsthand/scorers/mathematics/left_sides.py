@@ -1,21 +1,16 @@
-"""Tells which left sides of an equation let it state its right side: one name, or what the question asks for.
+"""Tells which left sides of an equation let it state its right side: those that are one name.
 
-`x = 5`, `f(3) = 5` and `AB = 5` state 5. `2x = 5` and `x - 3 = 5` say something about 5,
-unless the question asks for that.
+`x = 5`, `f(3) = 5` and `AB = 5` state 5. `2x = 5` and `x - 3 = 5` say something about 5
+(`patterns/parts/equations.py` tells whether the question asks for that).
 """
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from firsthand.scorers.mathematics.latex_tokens import Tree
 
-MAX_LEFT_CHARS = 200
-"""A longer left side is not looked for in the question."""
 _FUNCTIONS = frozenset("fghFGHPpqE")
-_SPACES = re.compile(r"\s+|\\(?:left|right|displaystyle|quad)(?![A-Za-z])|\\[,;:! ]")
-_FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 
 
 def is_one_name(tree: Tree) -> bool:
@@ -36,23 +31,6 @@ def is_one_name(tree: Tree) -> bool:
     if first == ["var", "m"] and len(others) == 1:
         return str(others[0][1]).startswith("\\angle")
     return all(map(_is_point, (first, *others)))
-
-
-def asks_for_left_side(answer: str, question: str | None) -> bool:
-    """Return whether a question asks for the left side of an equation: for a + b where the answer is `a + b = 5`.
-
-    A left side that the question states to be something, or that is a part of a larger expression there, is not asked for.
-    """
-    left = _spaceless(answer.rpartition("boxed{")[2].partition("=")[0].replace("$", ""))
-    if question is None or not left or len(left) > MAX_LEFT_CHARS:
-        return False
-    wanted = r"\s*".join(map(re.escape, left))
-    found = rf"(?<![\w+\-*/^=_{{(\\.]){wanted}(?!\s*[-=+*/^_<>(!]|\w|\s*\\(?:cdot|times|div|l?e[q]?|g[et]|neq?|equiv))"
-    return re.search(found, _SPACES.sub(" ", _FRACTION.sub(r"\\frac", question))) is not None
-
-
-def _spaceless(text: str) -> str:
-    return _SPACES.sub("", _FRACTION.sub(r"\\frac", text)).removeprefix("\\(").removeprefix("\\[")
 
 
 def _factors(tree: Tree) -> list[Tree]:
