@@ -12,6 +12,7 @@ from opened_context import asks
 QUESTION = asks("How many are there? What is a+b?", hint="a number")
 PHRASES = {
     '5': (
+        "Answer: 5, half of the apples", "Answer: 5 (base 10)", "Answer: 5, actually",
         r"So the answer is $\boxed{5}$.", r"$3+2=\boxed{5}$", r"Therefore $x = \boxed{5}$ apples.",
         r"he has \boxed{5} apples left in 3 boxes.", r"$x + \boxed{5} = 8$",
         r"Thus the answer is $\boxed{5}$, since 2 + 3 = 5.", r"\boxed{5} is obtained by adding 2 and 3.",

@@ -11,7 +11,7 @@ MAX_LEFT_CHARS = 200
 """A longer left side is not looked for in the question."""
 _SPACES = re.compile(r"\s+|\\(?:left|right|displaystyle|quad)(?![A-Za-z])|\\[,;:! ]")
 _FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
-_EQUALS = re.compile(r"(?<![!<>/≠])=")
+_EQUALS = re.compile(r"(?<![!<>/])=")
 _CALL = re.compile(r"(?<![^\W\d_])([^\W\d_])[ \t]*\([^()\n]{0,60}\)")
 _CLAUSE = re.compile(
     r"[,;:\n→⇒⟹]|\.[ \t]|\\(?:implies|Rightarrow|to|therefore)(?![A-Za-z])"

@@ -27,8 +27,8 @@ _PARTS = _words(
     "tenths hundredth hundredths thousandth thousandths millionth millionths permille"
 )
 SIZES = _words(
-    "tens dozens hundreds thousands millions billions trillions quadrillion quintillion gross lakh lakhs crore crores k bn mn tn "
-    "mil millionen millones milliard milliards milliarden mln mio mrd tsd grand doz score myriad"
+    "tens dozens hundreds thousands millions billions trillions quadrillion quintillion gross lakh lakhs crore crores k bn "
+    "mn tn mil millionen millones milliard milliards milliarden mln mio mrd tsd grand doz score myriad"
 )
 _FUNCTIONS = _words("root sqrt log ln sin cos tan mod modulo base")
 _OPERATIONS = _words("plus minus multiplied divided over factorial pi π tau doubled tripled halved infinity inverse")
@@ -71,9 +71,9 @@ _AT_ONCE = re.compile(
     r"[{]|!(?!=)|\.(?:\\|\(|\d)|['’]s[ \t]|(?!(?:[mc]?m|ft|in)[23]\b)[^\W\d_]{1,2}\d|[ \t]+[rRxX][ \t]?\d"
     rf"|[ \t]*\([ \t]*(?:in[ \t]+)?(?:{'|'.join(sorted(SIZES | MULTIPLES.keys()))})\b"
     rf"|[ \t]+times[ \t]+(?:an?[ \t]+)?(?:{'|'.join(MULTIPLES)})\b|[ \t]+to[ \t]+the[ \t]+(?:power|second|third|[a-z]+th)\b"
-    r"|[ \t]*\(?(?:in[ \t]+)?(?:base[ \t-]+\w|binary\b|octal\b|hexadecimal\b)|[ \t]+followed[ \t]+by\b"
+    r"|[ \t]*\(?(?:in[ \t]+)?(?:base[ \t-]+(?!10\b|ten\b)\w|binary\b|octal\b|hexadecimal\b)|[ \t]+followed[ \t]+by\b"
     r"|[ \t]+with[ \t]+(?:a[ \t]+remainder|[^\W_]+[ \t]+zeroe?s)\b|[ \t]+and[ \t]+itself\b"
-    r"|[^\n.]{0,40},[ \t]*(?:and[ \t]+)?(?:a[ \t]+)?half\b"
+    r"|[^\n.]{0,40},[ \t]*(?:and[ \t]+)?(?:a[ \t]+)?half\b(?![ \t]+of\b)"
     r"|[*_`]{0,3}(?:(?:[ \t]*[;,][ \t]*|:|[ \t]+:[ \t]*)(?:(?:and|or|then)[ \t]+)?[-+$]?\.?\d|\)?\([-+$]?\.?\d)"
     rf"|[*_`]{{0,3}}[ \t]*,[ \t]*(?:(?:and|or)[ \t]+)?{_NUMBER_WORD}\b"
     r"|[ \t]+(?:[^\W\d_]+[ \t]+)?(?:less|more|fewer|greater|higher|lower)[ \t]+than[ \t]+[-+$]?\.?\d",
@@ -91,8 +91,8 @@ _CORRECTED = re.compile(
 )
 _DENIED_BEFORE = re.compile(
     r"(?:\b(?:not|never|nowhere|neither|nor|cannot|except|than|twice|thrice)|n['’]t|\b(?:any|every)thing[ \t]+but"
-    r"|\ball[ \t]+but|\bfar[ \t]+from)(?:[ \t]+(?:exactly|precisely|really|quite|simply|just|even|equal|to|the|an?|number|value|be|near|close"
-    r"|at|all|any|as|much|many|large|big|high|old|long|of)){0,5}[ \t]*$",
+    r"|\ball[ \t]+but|\bfar[ \t]+from)(?:[ \t]+(?:exactly|precisely|really|quite|simply|just|even"
+    r"|equal|to|the|an?|number|value|be|near|close|at|all|any|as|much|many|large|big|high|old|long|of)){0,5}[ \t]*$",
     re.IGNORECASE,
 )
 _CLAUSE_END = re.compile(
