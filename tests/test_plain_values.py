@@ -12,6 +12,7 @@ from opened_context import asks
 QUESTION = asks("How many are there? What is a+b?", hint="a number")
 PHRASES = {
     '5': (
+        r"so \boxed{5} and 9", r"$\boxed{5}$ and the rest is 9",
         "Answer: 5, half of the apples", "Answer: 5 (base 10)", "Answer: 5, actually",
         r"So the answer is $\boxed{5}$.", r"$3+2=\boxed{5}$", r"Therefore $x = \boxed{5}$ apples.",
         r"he has \boxed{5} apples left in 3 boxes.", r"$x + \boxed{5} = 8$",
@@ -81,6 +82,7 @@ PHRASES = {
         "The answer is 5. The answer is 6.", "Answer: ~~5~~ 6", "Answer: <del>5</del> 6",
     ),
     None: (
+        r"$\boxed{5}$k", r"\boxed{5} and a half", r"\boxed{5} feet 6 inches",
         r"\boxed{5\mathrm{k}}", r"\boxed{\text{minus }5}", r"Answer: $\text{minus }5$", "Answer: minus **5**",
         "Answer: (minus) 5", r"\boxed{\text{not }5}", r"\boxed{5\quad6}", r"\boxed{5}\cdot 2", r"2\times\boxed{5}",
         r"\sqrt{\boxed{5}}", r"\boxed{5}k", r"\boxed{5}, 6", r"\boxed{5}!", r"\boxed{5}{,}00",

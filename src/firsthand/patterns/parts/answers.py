@@ -211,6 +211,7 @@ def _line_of_box(text: str, end: int, content: str) -> tuple[str, str]:
     if start < 0 or text[start + len("\\boxed{") : end].strip() != content or not text.startswith("}", end):
         return "", ""
     before, after = text[:start].rpartition("\n")[2], text[end + 1 :].partition("\n")[0]
+    after = re.sub(r"^[\s$*.,]*and\s[^\n\d]*?\d.*", "", after)  # the box ends there: \boxed{5} and 9
     return before[-MAX_NUMBER_CHARS:], after[:MAX_NUMBER_CHARS]
 
 
