@@ -15,8 +15,8 @@ from firsthand.retrieval.corpus import close_corpora
 from firsthand.retrieval.rag.isolated_rag import isolated_rag, shared_keywords
 from firsthand.retrieval.rag.short_answer import short_answer
 from firsthand.rollout import rollout
-from firsthand.scorers.contained import has_words
 from firsthand.scorers.poisoned import attack_success, planted_share, right_answer
+from firsthand.scorers.whole_words import has_words
 from firsthand.task import Task
 from firsthand.trace import Event, Trace
 

@@ -22,7 +22,7 @@ from firsthand.scorers.concerns.probe_margins import margin, probe_logprobs, rat
 from firsthand.scorers.concerns.refusal_rule import agreement_with_people, refusal, treats_rightly
 from firsthand.scorers.concerns.scope import stays_in_scope
 from firsthand.scorers.concerns.shots import resists, shots_slope
-from firsthand.scorers.contained import has_words, string_match
+from firsthand.scorers.contained import string_match
 from firsthand.scorers.embeddings.embedding_metrics import bitext_f1, pair_average_precision, spearman, v_measure
 from firsthand.scorers.evidence_recall import evidence_all, evidence_recall
 from firsthand.scorers.held_value import held_value
@@ -31,6 +31,7 @@ from firsthand.scorers.match import normalise, same_number
 from firsthand.scorers.monitored import monitor_alarms
 from firsthand.scorers.poisoned import attack_success, planted_share, right_answer
 from firsthand.scorers.rankings import ranking_metrics as metrics
+from firsthand.scorers.whole_words import has_words
 from firsthand.scorers.written import harness_number, mmlu_pro_tiger
 from firsthand.task import Task
 from firsthand.trace import Call, Event, Score, Trace

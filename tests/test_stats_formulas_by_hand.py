@@ -25,7 +25,7 @@ from firsthand.stats.intervals import (
     z_value,
 )
 from firsthand.stats.multiple_comparisons import benjamini_hochberg, corrected, holm
-from firsthand.stats.paired import Differences, mcnemar, sign_flip, tango_interval, tango_statistic
+from firsthand.stats.paired import Differences, mcnemar, paired_difference, sign_flip, tango_interval, tango_statistic
 from firsthand.stats.power_analysis import epochs_needed, paired_tasks_needed, smallest_detectable, spread, tasks_needed
 from firsthand.stats.rater_agreement import (
     Judged,
@@ -63,6 +63,10 @@ def test_intervals_of_proportions_and_means_by_their_formulas() -> None:
     assert twice.method == "clustered Wilson" and twice.value == 0.5
     with pytest.raises(ConfigError, match="a score is inf: a mean needs finite numbers"):
         mean_interval([math.inf])
+    for large in (1e308, -1e308, 1.0000001e100):
+        with pytest.raises(ConfigError, match="give one within 1e\\+100"):
+            paired_difference({"a": [large], "b": [0.5]}, {"a": [0.5], "b": [0.25]})
+    assert paired_difference({"a": [1e100], "b": [0.5]}, {"a": [0.5], "b": [0.25]}).verdict == "inconclusive"
     assert bisect(lambda x: x - 0.3, 0.0, 1.0) == pytest.approx(0.3) and standard_deviation([1, 2, 4]) == pytest.approx(
         math.sqrt(7 / 3)
     )

@@ -36,7 +36,6 @@ CHANGED = (
     "5 x",
     "x5",
     "-(5)",
-    "-**5**",
     "5 or six",
     "5, or six",
     "5 and a half",

@@ -29,9 +29,10 @@ from firsthand.retrieval.ingest import index_files
 from firsthand.retrieval.rag.short_answer import Given, closed_prompt, short_answer
 from firsthand.retrieval.store.sqlite_index import SqliteIndex, open_index
 from firsthand.runs.store import Run
-from firsthand.scorers.contained import contains_words, has_words
+from firsthand.scorers.contained import contains_words
 from firsthand.scorers.rankings.retrieved import passages, ranking
 from firsthand.scorers.text import token_f1
+from firsthand.scorers.whole_words import has_words
 from firsthand.stats.intervals import Interval, mean_interval
 from firsthand.stats.paired import PairedDifference, paired_difference
 from firsthand.task import Task

@@ -10,6 +10,7 @@ import re
 import string
 from collections.abc import Sequence
 
+from firsthand.scorers.whole_words import has_words
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -17,7 +18,6 @@ MAX_CHARS = 50_000
 """Only this many first characters of an answer are searched."""
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-_NO_WORD = re.compile(r"[^\w\s]+")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -58,20 +58,9 @@ def best_subspan_em(task: Task, trace: Trace) -> Score:
 
 
 def contains_words(task: Task, trace: Trace) -> Score:
-    """Score 1 if the answer contains any reference as whole words, ignoring case and punctuation: 24 is not in 240."""
+    """Score 1 if the answer contains any reference as whole words, ignoring case and punctuation: 24 is not in 0.24."""
     answer = (trace.answer or "")[:MAX_CHARS]
     return Score("contains_words", float(any(has_words(answer, each) for each in _references(task))))
-
-
-def has_words(text: str, wanted: str) -> bool:
-    """Return whether a text contains words in their order, side by side; a text without words contains none."""
-    words = _words(wanted)
-    return bool(words.strip()) and words in _words(text)
-
-
-def _words(text: str) -> str:
-    """Return the text in lower case, its words between single spaces."""
-    return f" {' '.join(_NO_WORD.sub(' ', text.casefold()).split())} "
 
 
 def _found(task: Task, trace: Trace) -> tuple[list[str], Sequence[str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from firsthand.message import Json
-from firsthand.scorers.contained import has_words
+from firsthand.scorers.whole_words import has_words
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 

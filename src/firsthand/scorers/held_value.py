@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from firsthand.scorers.contained import MAX_CHARS, has_words
+from firsthand.scorers.contained import MAX_CHARS
+from firsthand.scorers.whole_words import has_words
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 

@@ -29,8 +29,10 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 # not those of `well-known` and B-52.
 _MEANT = re.compile(
     r"(?<![^\W_])-(?=[(+]*\.?\d)|!(?==)"
-    r"|(?<![^\W_])\.(?=\d)|(?<=\d)[-./:*,](?=\d)|(?<=[^\W_])(?:\++|#+)(?![^\W_])|[<>^]"
+    r"|(?<![^\W_])\.(?=\d)|(?<=\d)[^\w\s]{1,9}(?=\d)|(?<=[^\W_])(?:\++|#+)(?![^\W_])|[<>^]"
     r"|(?:(?<=\b[a-z])|(?<=\b[a-z]{2}))-(?![-\w])"
+    # Operators between and before single letters and digits: a-b, x=5, -x, !A, but not R&B in a word or well-known.
+    r"|(?<=\b[^\W_])[-+*/=|](?=[^\W_]\b)|(?<![^\W_)])[-!~¬](?=[^\W\d_]\b|inf\b|[∞π])"
 )
 
 

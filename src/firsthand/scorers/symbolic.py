@@ -8,6 +8,7 @@ variables, and are equal if they agree at all points to 40 digits (`mathematics/
 from __future__ import annotations
 
 from firsthand.patterns.parts.answers import last_boxed
+from firsthand.patterns.parts.equations import asks_for_left_side
 from firsthand.scorers.mathematics.answer_text import MAX_CHARS, plain, spaceless, text_key
 from firsthand.scorers.mathematics.equality import same_trees
 from firsthand.scorers.mathematics.latex import parse
@@ -39,6 +40,7 @@ def comparison(answer: str, reference: str, question: str | None = None) -> tupl
     """Return whether they are equal, and the method: `text`, `tree`, `numbers`, `points` or `unread`.
 
     The question tells which units an answer may add to its reference; without one, any words that change no value.
+    An equation states its right side where its left side is one name, or what the question asks for.
     """
     if len(answer) > 4 * MAX_CHARS or len(reference) > 4 * MAX_CHARS:
         return bool(answer.strip()) and answer.strip() == reference.strip(), "text"
@@ -49,7 +51,7 @@ def comparison(answer: str, reference: str, question: str | None = None) -> tupl
     if trees[0] is None or trees[1] is None:
         return bool(left and right) and text_key(answer) == text_key(reference), "unread"
     try:
-        return same_trees(trees[0], trees[1], question)
+        return same_trees(trees[0], trees[1], question, asked=asks_for_left_side(answer, question))
     except RecursionError:  # hundreds of factors in a row
         return False, "unread"
 

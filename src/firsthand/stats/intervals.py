@@ -29,6 +29,9 @@ Clusters = Mapping[str, str]
 """Task -> the cluster it belongs to; a task that is not named stands alone. `TaskGroups` holds strata too."""
 _TINY = 1e-12
 
+MAX_SCORE = 1e100
+"""Scores of larger size have no finite variance."""
+
 
 class Bounds(NamedTuple):
     """The two ends of an interval."""
@@ -320,4 +323,8 @@ def _with_one_more(mean: float, error: float, freedom: float, bounds: Bounds, co
 def _number(value: float) -> float:
     if not math.isfinite(value):
         raise ConfigError(f"a score is {value}: a mean needs finite numbers, so let the scorer give one")
+    if abs(value) > MAX_SCORE:
+        raise ConfigError(
+            f"a score is {value}: its square is no finite number, so let the scorer give one within {MAX_SCORE:g}"
+        )
     return float(value)

@@ -11,8 +11,10 @@ from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 
+from firsthand.patterns.parts.equations import right_side
+from firsthand.patterns.parts.plain_values import MARK, plain_values
 from firsthand.patterns.parts.stated_choice import stated_choice
-from firsthand.patterns.parts.value_words import changes_value, folded, multiple
+from firsthand.patterns.parts.value_words import changes_value, multiple
 from firsthand.task import Task
 
 TAIL_CHARS = 20_000
@@ -30,7 +32,8 @@ _NUMBER = re.compile(
 )
 _ITEM = re.compile(r"^[ \t]*(?:[-*•][ \t]|\**(?:step[ \t]+)?\d{1,3}[.):](?!\d))([^\n]*)", re.IGNORECASE | re.MULTILINE)
 _MIXED = re.compile(r"([-−]?\d{1,20})[ \t]+(\d{1,20}/\d{1,20})")
-_FRAC = re.compile(r"\\[dt]?frac(?:\{(-?\d{1,100})\}\{(\d{1,100})\}|[ ]?(\d)[ ]?(\d))")
+_FRAC = re.compile(r"\\[dtc]?frac(?:\{(-?\d{1,100})\}\{(\d{1,100})\}|[ ]?(\d)[ ]?(\d))")
+_WHOLE_FRAC = re.compile(r"(\d)[ \t]*(?=\\[dtc]?frac)")
 _TIMES_TEN = re.compile(
     r"(?<=\d)[ \t]*(?:×|·|\*|x|\\times|\\cdot)[ \t]*10[ \t]*(?:\^|\*\*)[ \t]*\{?([-−–+]?\d{1,4})\}?(?!\d)"
 )
@@ -51,10 +54,11 @@ def extract_answer(text: str, task: Task) -> str | None:
     tail = text[-TAIL_CHARS:]
     if task.choices:
         return stated_choice(tail, task, parse_number)
-    for stated in _stated(tail):
-        if (answer := _fit(stated, task)) is not None:
+    for stated, end in _stated(tail):
+        beside = _line_of_box(tail, end, stated) if wants_number(task) else ("", "")
+        if (answer := _fit(stated, task, *beside)) is not None:
             return answer
-    if wants_number(task) and (found := _last(_NUMBER, tail := folded(tail))) is not None:
+    if wants_number(task) and (found := _last(_NUMBER, tail := plain_values(tail))) is not None:
         return _with_what_changes_it(tail, found)
     return None
 
@@ -85,7 +89,7 @@ def wants_number(task: Task) -> bool:
 
 def last_number(text: str) -> str | None:
     """The last number in the text, without $ and grouping commas, or None."""
-    found = _last(_NUMBER, folded(text[-TAIL_CHARS:]))
+    found = _last(_NUMBER, plain_values(text[-TAIL_CHARS:]))
     return None if found is None else _clean(found.group())
 
 
@@ -105,7 +109,10 @@ def parse_number(text: str) -> Fraction | None:
     text = text.strip()
     if len(text) > 1000:
         return None
-    text = _signed(_TIMES_TEN.sub(lambda found: f"e{found.group(1)}", _as_slash(_UNIT_POWER.sub("", folded(text)))))
+    text = plain_values(text)
+    if right_side(text) is None:
+        return None
+    text = _signed(_TIMES_TEN.sub(lambda found: f"e{found.group(1)}", _as_slash(_UNIT_POWER.sub("", text))))
     if re.search(r"\d[ \t]*!(?!=)", text):
         return None
     if mixed := _MIXED.fullmatch(text):
@@ -127,12 +134,17 @@ def normal_form(answer: str) -> str:
     return " ".join(answer[:TAIL_CHARS].casefold().split()).strip(" .")
 
 
-def _stated(text: str) -> Iterator[str]:
-    """The stated answers, by the order of their kinds."""
-    hashes, stated = _last(_HASHES, text), _last(_STATED, text)
-    for found in (hashes and hashes[1], last_boxed(text), stated and stated[1]):
-        if found and found.strip():
-            yield found.strip()
+def _stated(text: str) -> Iterator[tuple[str, int]]:
+    """The stated answers, by the order of their kinds, each with the place where it ends."""
+    hashes, stated, boxed = _last(_HASHES, text), _last(_STATED, text), last_boxed(text)
+    box = (boxed, text.rfind("\\boxed{") + len("\\boxed{") + len(boxed)) if boxed else ("", 0)
+    for found, end in (_group(hashes), box, _group(stated)):
+        if found.strip():
+            yield found.strip(), end
+
+
+def _group(found: re.Match[str] | None) -> tuple[str, int]:
+    return ("", 0) if found is None else (found.group(1), found.end(1))
 
 
 def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
@@ -154,21 +166,52 @@ def last_boxed(text: str) -> str | None:
     return None
 
 
-def _fit(stated: str, task: Task) -> str | None:
-    """The stated answer in the form that the task asks for, or None if it does not fit."""
-    stated = stated.strip("*_ \t`\"'$")
+def _fit(stated: str, task: Task, before: str = "", after: str = "") -> str | None:
+    """The stated answer in the form that the task asks for, or None if it does not fit.
+
+    `before` and `after` are what stands on its line around a box.
+    """
     if wants_number(task):
-        value = _signed(_as_slash(folded(re.split(r"(?<![!<>])=", stated)[-1])))
-        if not _NUMBER.search(value):
-            value = folded(stated)
-        if (found := _NUMBER.search(value)) is None:
-            return None
-        return _with_what_changes_it(value, found)
+        again = _last(_STATED, stated)  # The answer is 5. No: the answer is 6
+        if again and re.search(r"\d", again[1]) and re.search(r"[.!?;][ \t]", stated[: again.start()]):
+            stated = again[1]
+        return _number_of(before, stated, after, task)
+    stated = stated.strip("*_ \t`\"'$")
     return stated.rstrip(".").rstrip("*") or None
+
+
+def _number_of(before: str, stated: str, after: str, task: Task) -> str | None:
+    """The number that is stated; or the line, for a scorer to see, where it is an equation or goes on with another value."""
+    marked = plain_values(f"{before}{MARK}{stated}{MARK}{after}")
+    before, stated, after = marked.split(MARK) if marked.count(MARK) == 2 else ("", plain_values(stated), "")
+    stated = _as_slash(stated.strip("*_ \t`\"'$") if before + after == "" else stated)
+    if not _NUMBER.search(stated):
+        return None
+    value = right_side(stated, task.prompt)
+    if value is None:
+        return stated[: 2 * MAX_NUMBER_CHARS]
+    if not _NUMBER.search(value):
+        value = stated
+    before = "" if re.match(r"[ \t$]*=", after) and not re.search(r"-[ \t]*$", before) else before  # x + [5] = 8
+    text = _signed(before + _signed(value)) + after
+    start = len(text) - len(after) - len(_signed(value))
+    found = next((each for each in _NUMBER.finditer(text) if each.end() > start), None)
+    return None if found is None else _with_what_changes_it(text, found)
+
+
+def _line_of_box(text: str, end: int, content: str) -> tuple[str, str]:
+    """What stands on the line before and after the box whose content ends there, or nothing if it is no box."""
+    start = text.rfind("\\boxed{", 0, end)
+    if start < 0 or text[start + len("\\boxed{") : end].strip() != content or not text.startswith("}", end):
+        return "", ""
+    before, after = text[:start].rpartition("\n")[2], text[end + 1 :].partition("\n")[0]
+    after = re.sub(r"^[\s$*.,]*and\s[^\n\d]*?\d.*", "", after)  # the box ends there: \boxed{5} and 9
+    return before[-MAX_NUMBER_CHARS:], after[:MAX_NUMBER_CHARS]
 
 
 def _as_slash(text: str) -> str:
     """The text with `\\frac{1}{2}`, `\\frac12` and `½` as `1/2`, and `1½` as `1 1/2`."""
+    text = _WHOLE_FRAC.sub(r"\1 ", text)
     text = _FRAC.sub(lambda found: f"{found[1] or found[3]}/{found[2] or found[4]}", text)
     return (
         _VULGAR.sub(lambda found: f"{found[1] or ''} {unicodedata.normalize('NFKC', found[2])}", text)

@@ -18,7 +18,7 @@ MULTIPLES = {
     "dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12,
 }  # fmt: skip
 """Words after a number that multiply it."""
-_NUMBERS = _words(
+NUMBER_WORDS = _words(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"
 )
@@ -26,21 +26,21 @@ _PARTS = _words(
     "half halves third thirds fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth "
     "tenths hundredth hundredths thousandth thousandths millionth millionths permille"
 )
-_SIZES = _words(
-    "hundreds thousands millions billions trillions quadrillion quintillion gross lakh lakhs crore crores k bn mn tn mil "
-    "millionen millones milliard milliards milliarden mln mio mrd tsd grand doz score myriad"
+SIZES = _words(
+    "tens dozens hundreds thousands millions billions trillions quadrillion quintillion gross lakh lakhs crore crores k bn "
+    "mn tn mil millionen millones milliard milliards milliarden mln mio mrd tsd grand doz score myriad"
 )
 _FUNCTIONS = _words("root sqrt log ln sin cos tan mod modulo base")
 _OPERATIONS = _words("plus minus multiplied divided over factorial pi π tau doubled tripled halved infinity inverse")
 _BEFORE = (
-    _NUMBERS
+    NUMBER_WORDS
     | _FUNCTIONS
     | MULTIPLES.keys()
     | _words("half twice thrice double triple quadruple neg")
     | _words("minus negative menos moins минус plus times not no non never neither nor without except")
     | _words("than least most under over below above up between")
 )
-_AFTER = _NUMBERS | _PARTS | _SIZES | _FUNCTIONS | _OPERATIONS | {"squared", "cubed", "e", "or"}
+_AFTER = NUMBER_WORDS | _PARTS | SIZES | _FUNCTIONS | _OPERATIONS | {"squared", "cubed", "e", "or"}
 WORDS_OF_VALUE = (_BEFORE | _AFTER | _words("maybe perhaps possibly wrong incorrect false untrue to")) - {
     "squared", "cubed", "e", "k", "times",
 }  # fmt: skip
@@ -57,17 +57,24 @@ _COMMANDS = _words(
 _UNIT_LETTERS = frozenset("mglshdcpLCFVWAJN")
 _SIGNS = frozenset("=≈~+→⇒⟹")
 _MORE_SIGNS = frozenset("^·‰‱负負減减")
+_KINDS = _words("Lu Ll Lt Lm Lo Nd Zs Cc Po Ps Pe Pi Pf Pd Pc Sc So")
 _HAN_SIZES = frozenset("十百千万萬億亿兆半")
-_MULTIPLE = re.compile(rf"[ \t]*-?[ \t]*({'|'.join(MULTIPLES)})\b", re.IGNORECASE)
-_NEXT_WORD = re.compile(r"[ \t)\]}*%-]*+([^\W\d_]++)(-?)(?:[ \t]+([^\W\d_]+))?")
+_MULTIPLE = re.compile(rf"[ \t*_)\]}}$\"'”’]*-?[ \t]*({'|'.join(MULTIPLES)})\b", re.IGNORECASE)
+_NEXT_WORD = re.compile(r"[ \t)\]}*%_\"'”’-]*+([^\W\d_]++)(-?)(?:[ \t]+([^\W\d_]+))?")
 _CIRCLE = re.compile(r"\^\s*(?:\{\s*(?:\\circ|°)\s*\}|\\circ|°)")
 
 
-_NUMBER_WORD = rf"(?:{'|'.join(sorted(_NUMBERS - {'one'}))})"
+_NUMBER_WORD = rf"(?:{'|'.join(sorted(NUMBER_WORDS - {'one'}))})"
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z}])[ \t]*(?:\^[ \t]*\{?[ \t]*-?\d\}?|\*\*-?\d)")
 # `5!`, `5:30`, `5,6`, `5, 6`, `5(3)`, `5; 6`, `5 more than 10`
 _AT_ONCE = re.compile(
-    r"!(?!=)|[*_`]{0,3}(?:(?:[ \t]*[;,][ \t]*|:|[ \t]+:[ \t]*)(?:(?:and|or|then)[ \t]+)?[-+$]?\.?\d|\)?\([-+$]?\.?\d)"
+    r"[{]|!(?!=)|\.(?:\\|\(|\d)|['’]s[ \t]|(?!(?:[mc]?m|ft|in)[23]\b)[^\W\d_]{1,2}\d|[ \t]+[rRxX][ \t]?\d"
+    rf"|[ \t]*\([ \t]*(?:in[ \t]+)?(?:{'|'.join(sorted(SIZES | MULTIPLES.keys()))})\b"
+    rf"|[ \t]+times[ \t]+(?:an?[ \t]+)?(?:{'|'.join(MULTIPLES)})\b|[ \t]+to[ \t]+the[ \t]+(?:power|second|third|[a-z]+th)\b"
+    r"|[ \t]*\(?(?:in[ \t]+)?(?:base[ \t-]+(?!10\b|ten\b)\w|binary\b|octal\b|hexadecimal\b)|[ \t]+followed[ \t]+by\b"
+    r"|[ \t]+with[ \t]+(?:a[ \t]+remainder|[^\W_]+[ \t]+zeroe?s)\b|[ \t]+and[ \t]+itself\b"
+    r"|[^\n.]{0,40},[ \t]*(?:and[ \t]+)?(?:a[ \t]+)?half\b(?![ \t]+of\b)"
+    r"|[*_`]{0,3}(?:(?:[ \t]*[;,][ \t]*|:|[ \t]+:[ \t]*)(?:(?:and|or|then)[ \t]+)?[-+$]?\.?\d|\)?\([-+$]?\.?\d)"
     rf"|[*_`]{{0,3}}[ \t]*,[ \t]*(?:(?:and|or)[ \t]+)?{_NUMBER_WORD}\b"
     r"|[ \t]+(?:[^\W\d_]+[ \t]+)?(?:less|more|fewer|greater|higher|lower)[ \t]+than[ \t]+[-+$]?\.?\d",
     re.IGNORECASE,
@@ -77,8 +84,15 @@ _DENIED = re.compile(
     re.IGNORECASE,
 )
 _CORRECTED = re.compile(
-    r"[\W_](?:no[,.:;!?-]|no[ \t]+wait\b|wait\b|sorry\b|scratch[ \t]+that\b|correction\b|I[ \t]+mean\b|I[ \t]+meant\b"
-    rf"|make[ \t]+that\b|oops\b|or[ \t]+rather\b)[^\n]{{0,80}}?(?:\d|\b{_NUMBER_WORD}\b)",
+    r"(?:[.?!,;-][ \t]*actually|[\W_](?:no[,.:;!?-]|no[ \t]+wait\b|wait\b|sorry\b|scratch[ \t]+that\b|correction\b"
+    r"|I[ \t]+mean\b|I[ \t]+meant\b"
+    rf"|make[ \t]+that\b|oops\b|or[ \t]+rather\b))[^\n]{{0,80}}?(?:\d|\b{_NUMBER_WORD}\b)",
+    re.IGNORECASE,
+)
+_DENIED_BEFORE = re.compile(
+    r"(?:\b(?:not|never|nowhere|neither|nor|cannot|except|than|twice|thrice)|n['’]t|\b(?:any|every)thing[ \t]+but"
+    r"|\ball[ \t]+but|\bfar[ \t]+from)(?:[ \t]+(?:exactly|precisely|really|quite|simply|just|even"
+    r"|equal|to|the|an?|number|value|be|near|close|at|all|any|as|much|many|large|big|high|old|long|of)){0,5}[ \t]*$",
     re.IGNORECASE,
 )
 _CLAUSE_END = re.compile(
@@ -145,16 +159,22 @@ def has_words_of_value(words: Iterable[str]) -> bool:
 
 
 def _changed_before(before: str, number: str) -> bool:
-    opened = before.rstrip(" \t\n([{*$\"'")
+    opened = before.rstrip(" \t\n([{*$\"'“‘«_")
     last, earlier = opened[-1:], opened[:-1].rstrip(" \t)]}")
     if (
         (last == "+" and earlier[-1:] in ("+", "-"))
         or opened.endswith("!=")
         or _SHARE_OF.search(opened)
+        or _DENIED_BEFORE.search(opened)
         or _SUMMED.search(opened)
     ):
         return True
-    if _has_signs(last) or (last and last in "-/^") or (last and last in "+_" and earlier[-1:].isalnum()):
+    if (
+        not _harmless(last)
+        or (last == "!" and before[-1:] == "!")
+        or (last and last in "-/%@\\")
+        or (last and last in "+_" and earlier[-1:].isalnum())
+    ):
         return True
     if number[0] == "-" and before[-1:].isalnum():
         return True
@@ -165,13 +185,13 @@ def _changed_before(before: str, number: str) -> bool:
     command = re.search(r"\\([A-Za-z]+)$", opened)
     if command is not None:
         return command[1] not in _COMMANDS
-    word = re.search(r"(?<![^\W\d_])([^\W\d_]++)[ \t]*$", opened)
+    word = re.search(r"(?<![^\W\d_])([^\W\d_]++)[ \t)\]}*_\"'”’]*$", opened)
     return word is not None and word[1].casefold() in _BEFORE
 
 
 def _changed_after(after: str) -> bool:
     run = re.match(r"[^\w(=,;:\n]*", after)[0]  # type: ignore[index]  # it matches nothing at least
-    if _has_signs(after[: len(run) + 1]) or after[:1] in _HAN_SIZES:
+    if not _harmless(after[: len(run) + 1]) or after[:1] in _HAN_SIZES:
         return True
     command = re.match(r"[\s)\]}$]*\\([A-Za-z]+)", after)
     if command is not None and command[1] not in _COMMANDS:
@@ -183,17 +203,19 @@ def _changed_after(after: str) -> bool:
         found = letter[2] or letter[4] or letter[6]
         if found < "\u0530" and (found not in _UNIT_LETTERS or letter[5] == "-"):
             return True
-    if re.match(r"[\s,(]*or\b|\s*and\s+(?:an?\b|" + "|".join(_NUMBERS | _PARTS) + r")\b", after, re.IGNORECASE):
+    if re.match(r"[\s,(]*or\b|\s*and\s+(?:an?\b|" + "|".join(NUMBER_WORDS | _PARTS) + r")\b", after, re.IGNORECASE):
         return True
     if re.match(r"[ \t]*below[ \t]+(?:zero|0)\b", after, re.IGNORECASE) or _DENIED.match(after):
         return True
     word = _NEXT_WORD.match(after)
-    if word is None or (word[2] and word[1].casefold() in _NUMBERS):  # 5 ten-cent stamps
+    if word is None or (word[2] and word[1].casefold() in NUMBER_WORDS):  # 5 ten-cent stamps
         return False
     return word[1].casefold() in _AFTER or word[1] in ("M", "B", "T")
 
 
-def _has_signs(text: str) -> bool:
-    """True for signs of mathematics, raised digits and other numerals, and minus in Chinese."""
-    kinds = ("Sm", "No", "Nl")
-    return any(each in _MORE_SIGNS or (unicodedata.category(each) in kinds and each not in _SIGNS) for each in text)
+def _harmless(text: str) -> bool:
+    """True if all are letters, digits, spaces, punctuation, currencies, pictures, or signs that change nothing."""
+    return all(
+        each in _SIGNS or (each not in _MORE_SIGNS and unicodedata.category(each) in _KINDS) or each in "\ufe0f\u20e3"
+        for each in text
+    )

@@ -7,6 +7,7 @@ from typing import Any
 
 from firsthand.scorers.mathematics.high_precision import agree, constant_ratio, exact, has, near, variables
 from firsthand.scorers.mathematics.latex_tokens import Tree
+from firsthand.scorers.mathematics.left_sides import is_one_name
 from firsthand.scorers.mathematics.quantities import asks_for, may_be_added, read_unit
 from firsthand.scorers.mathematics.real_sets import same_real_set
 
@@ -22,15 +23,16 @@ class TooManyComparisonsError(Exception):
     """The answer has too many parts to compare."""
 
 
-def same_trees(answer: Tree, reference: Tree, question: str | None = None) -> tuple[bool, str]:
+def same_trees(answer: Tree, reference: Tree, question: str | None = None, *, asked: bool = False) -> tuple[bool, str]:
     """Return whether they are equal, and the method: `tree`, `numbers`, `points` or `unread`.
 
-    The question tells which units an answer may add to its reference; without one, any.
+    The question tells which units an answer may add to its reference; without one, any. `asked` is whether it asks for the
+    left side of an answer that is an equation, so that `a + b = 5` states 5; otherwise the left side must be one name.
     """
     if answer == reference:
         return True, "tree"
     try:
-        comparer = _Comparer(question)
+        comparer = _Comparer(question, asked=asked)
         equal = comparer.same(_settled(_expanded(answer)), _settled(_expanded(reference)))
     except (TooManyComparisonsError, RecursionError):
         return False, "unread"
@@ -40,8 +42,8 @@ def same_trees(answer: Tree, reference: Tree, question: str | None = None) -> tu
 class _Comparer:
     """Compares trees, with a bound on the work."""
 
-    def __init__(self, question: str | None = None) -> None:
-        self.left, self.by, self.question = MAX_COMPARISONS, "tree", question
+    def __init__(self, question: str | None = None, *, asked: bool = False) -> None:
+        self.left, self.by, self.question, self.asked = MAX_COMPARISONS, "tree", question, asked
 
     def same(self, answer: Tree, reference: Tree) -> bool:
         if answer == reference:
@@ -164,6 +166,8 @@ class _Comparer:
                 return True
             return self.multiples(_difference(answer), _difference(reference))
         if kinds[0] in relations:
+            if not self.states(answer[1]):
+                return False
             if answer[0] == "equation" and (variables(answer[2]) or not variables(answer[1])):
                 return False
             return self.same(answer[2], reference)
@@ -171,6 +175,13 @@ class _Comparer:
         if reference[0] == "equation" or (variables(value) & variables(reference[1])):
             return False
         return self.same(answer, value)
+
+    def states(self, left: Tree) -> bool:
+        """Return whether an equation with this left side states its right side as the answer."""
+        if is_one_name(left) or self.asked:
+            return True
+        # Nothing is known of the question: x + y may be asked for, 2x hardly.
+        return self.question is None and len(variables(left)) > 1 and not has(left, "num")
 
     def multiples(self, left: Tree | None, right: Tree | None, *, positive: bool = False) -> bool:
         if left is None or right is None or any(has(each, "word", *_COLLECTIONS) for each in (left, right)):

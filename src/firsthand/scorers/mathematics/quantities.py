@@ -25,10 +25,22 @@ BARE = frozenset({*_FACTORS, *_NAMES, "mph", "ml"} - {"m", "g", "s", "h", "in", 
 
 
 _COUNTED = (
-    "way unit time solution value integer number digit point year month root factor divisor multiple pair term case outcome "
-    "possibility arrangement combination permutation set subset element edge side vertex face diagonal line triangle "
-    "region intercept asymptote prime square cubic person item object total of the in a an each"
+    "way unit time solution value integer number point year month root factor divisor term case outcome "
+    "possibility arrangement combination permutation subset element edge side vertex face diagonal line triangle "
+    "region intercept asymptote person item object total of the in a an"
 )
+_RATES = re.compile(
+    r"\b(?:per|rates?|speeds?|fast|faster|average|mean|velocity|density|slope|mph|each|every|pace|acceleration|gradient|price)\b"
+    r"|(?<=[a-z])\s*/\s*(?=[a-z])"
+)
+_SQUARES = re.compile(r"\b(?:areas?|squares?|squared|sq)\b|²|\^\{?2")
+_CUBES = re.compile(r"\b(?:volumes?|cubic|cubed|cu|capacity)\b|³|\^\{?3")
+_SHAPES = (
+    (re.compile(r"\bper\b|/|\beach\b|\bevery\b"), _RATES),
+    (re.compile(r"\b(?:square|squared|sq)\b(?! units?\b)|\^2"), _SQUARES),
+    (re.compile(r"\b(?:cubic|cubed|cu)\b(?! units?\b)|\^3"), _CUBES),
+)
+"""What in a unit makes a rate, an area or a volume of it, and what in a question asks for one."""
 _LETTERS = {"m", "g", "s", "h", "min", "sec", "mi", "c"}
 
 
@@ -56,21 +68,31 @@ def may_be_added(unit: str, question: str | None) -> bool:
     """Return whether an answer may state this unit where its reference has none; not known of a question, any words may.
 
     The question names it, it counts what anything is counted in, or it is a unit of measurement of which the question
-    names no other for the same measure.
+    names no other for the same measure. A rate, an area or a volume must be asked for.
     """
     words = re.sub(r"\^[23]|\bmph\b", lambda found: " mile hour" if found[0] == "mph" else "", unit.casefold())
     if not re.fullmatch(r"[^\W\d_]+(?:[ ./'-]+[^\W\d_]+)*[ .]*", words.strip()):
         return False
     if question is None:
         return True
+    if not _is_measured_rate(unit) and any(
+        shape.search(unit.casefold()) and not asks.search(question.casefold()) for shape, asks in _SHAPES
+    ):
+        return False
     asked = _asked(question)
     measured = {_FACTORS[each][0] for each in asked - _LETTERS if each in _FACTORS}
     return all(
         each in asked.union(_COUNTED.split())
-        or each in ("per", "squared", "cubed")
+        or each in ("per", "square", "squared", "cubic", "cubed", "each")  # the question asks for such a shape
         or _FACTORS.get(each, ("", ""))[0] not in {*measured, "", "radian"}
         for each in map(_singular, re.findall(r"[^\W\d_]+", words))
     )
+
+
+def _is_measured_rate(unit: str) -> bool:
+    """True for miles per hour and m/s, but not for `per hour` or `dollars per item`."""
+    parts = [_singular(each.strip(" .")) for each in re.split(r"/|\bper\b", unit.casefold())]
+    return len(parts) == 2 and all(each in _FACTORS for each in parts)
 
 
 def asks_for(sign: str, question: str | None) -> bool:
