@@ -175,7 +175,7 @@ def test_what_is_shown_filtered_or_formatted_is_charged_whole(monkeypatch: pytes
         and filtered("int", "12") == (12, 0)
     )
     assert filtered("first", [(1, 2, 3)]) == ((1, 2, 3), 3) and filtered("default", "", "ab", True) == ("ab", 2)
-    assert filtered("sort", [3, 1, 2]) == ([1, 2, 3], 7 + 3), "a list of three is seven values"
+    assert filtered("sort", [3, 1, 2]) == ([1, 2, 3], 7 + 16 * 3), "a list of three is seven values"
     largest = 2**4_096 - 1
     assert filtered("int", str(largest)) == (largest, 0) and filtered("abs", -largest) == (largest, 0)
     for name, value in (

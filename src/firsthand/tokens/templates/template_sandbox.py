@@ -43,6 +43,8 @@ _LAZY = frozenset(("map", "reject", "rejectattr", "select", "selectattr", "uniqu
 """Filters that take values one by one."""
 _SORTING = frozenset(("dictsort", "groupby", "max", "min", "sort"))
 """Filters that compare all values in one call."""
+_LISTING = frozenset(("dictsort", "groupby", "list", "sort"))
+"""Filters that make a new list, whose items may be new too."""
 _TEXTUAL = frozenset(("capitalize", "lower", "title", "trim", "upper"))
 """Filters that turn any value into text first."""
 _COMPARING = frozenset((
@@ -253,9 +255,9 @@ class _Environment(ImmutableSandboxedEnvironment):
                 value = self._before_filter(name, args[subject], [*args[subject + 1 :], *kwargs.values()])
                 args = (*args[:subject], value, *args[subject + 1 :])
             result = function(*args, **kwargs)
-            if isinstance(result, list | tuple):
+            if name in _LISTING and isinstance(result, list):
                 self._budget.charge_items(result)
-            elif isinstance(result, str):
+            elif isinstance(result, str | list | tuple):
                 self._charge(len(result))
             if isinstance(result, int):
                 _check_bits(result.bit_length())
