@@ -16,6 +16,7 @@ from pathlib import Path
 
 from firsthand.errors import ModelFileError
 from firsthand.message import Json
+from firsthand.system.ordinary_file import open_ordinary
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 _MAX_FILE_BYTES = 1 << 26
@@ -119,12 +120,12 @@ def added_tokens(texts: Sequence[str], kinds: Sequence[int]) -> list[Json]:
 def read_model(path: Path) -> Pieces:
     """Returns the pieces of a tokenizer.model; ModelFileError if it is corrupt, or not a plain BPE model."""
     try:
-        size = path.stat().st_size
-        if size > _MAX_FILE_BYTES:
-            raise ModelFileError(f"{path} has {size} bytes: a SentencePiece model has at most {_MAX_FILE_BYTES}")
-        data = path.read_bytes()
+        with open_ordinary(path) as file:
+            data = file.read(_MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror}") from error
+    if len(data) > _MAX_FILE_BYTES:
+        raise ModelFileError(f"{path} is larger than {_MAX_FILE_BYTES} bytes, the most of a SentencePiece model")
     texts, scores, kinds = [], [], []
     trainer: dict[int, object] = {}
     normalizer: dict[int, object] = {}
