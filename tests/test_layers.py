@@ -92,7 +92,7 @@ EDGES = {
     "worlds": "patterns providers tools sandbox",
     "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens retrieval worlds perturbations reading",
     # 6 learning
-    "train": "nn runs benchmarks engine hub providers tokens retrieval patterns cluster worlds",
+    "train": "nn formats runs benchmarks engine hub providers tokens retrieval patterns cluster worlds",
     "interp": "nn train tokens engine hub stats formats patterns",
     # 7 questions
     "arena": "benchmarks stats runs",

@@ -285,3 +285,25 @@ def test_a_search_from_the_end_is_priced_by_length_times_pattern() -> None:
 )
 def test_priced_calls_give_what_jinja_gives(source: str, expected: str) -> None:
     assert SandboxedTemplate(source).render({"messages": MESSAGES}) == expected
+
+
+def test_a_range_of_wide_numbers_is_refused_and_lists_are_charged_for_each_number() -> None:
+    wide = "{% set b = 2**62 + (2**62 - 1) %}{{ range(b, BOUND)|list|length }}"
+    assert SandboxedTemplate(wide.replace("BOUND", "b")).render({}) == "0"
+    for bounds in ("b, b + 1", "-b - 1, -b", "0, 1, b + 1"):
+        with pytest.raises(
+            TemplateError, match=r"^the chat template asks for a range of numbers of more than 63 bits$"
+        ):
+            SandboxedTemplate(wide.replace("b, BOUND", bounds)).render({})
+    lists = "{% set n = 10**18 %}" + "{% for _ in COUNT %}{% set a = range(n, n + 1000)|list %}{% endfor %}ok"
+    assert SandboxedTemplate(lists.replace("COUNT", "range(4096)")).render({}) == "ok"
+    with pytest.raises(TemplateError, match="more than 67108864 characters and items in all"):
+        SandboxedTemplate(lists.replace("COUNT", "range(4300)")).render({})
+
+
+def test_a_long_conversation_is_listed_sorted_and_cut() -> None:
+    """What templates do with their messages: `list`, `selectattr`, `reverse`, a slice."""
+    messages = [{"role": "user", "content": str(index)} for index in range(20_000)]
+    source = """{%- set found = messages|selectattr("role", "equalto", "user")|list -%}{{ (messages[1:]|list)|length }}
+    {{- found|reverse|list|length }}{{ range(messages|length)|list|last }}"""
+    assert SandboxedTemplate(source).render({"messages": messages}) == "199992000019999"

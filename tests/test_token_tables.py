@@ -285,11 +285,11 @@ def test_ranks_become_merges_in_their_order(monkeypatch: pytest.MonkeyPatch):
         ranks(b"ab", b" a", b" ab"), Encoding("X", {"<e>": 300, "<t>": 256, "<d>": 299}), "F"
     )
     total = 256 + 2 + 2 + 3
-    monkeypatch.setattr(tiktoken_ranks, "_MAX_SPLITS", total)
+    monkeypatch.setattr("firsthand.tokens.token_merges.MAX_SPLITS", total)
     assert tiktoken_ranks.description(ranks(b"ab", b" a", b" ab"), Encoding("X", {}), "F")["added_tokens"] == []
-    monkeypatch.setattr(tiktoken_ranks, "_MAX_SPLITS", total - 1)
+    monkeypatch.setattr("firsthand.tokens.token_merges.MAX_SPLITS", total - 1)
     told = refused(tiktoken_ranks.description, ranks(b"ab", b" a", b" ab"), Encoding("X", {}), "F")
-    assert told == "F: the tokens are too long for any real tokenizer"
+    assert told == "F: the vocabulary's tokens are too long for any real tokenizer"
     letters = character_of_byte()
     space = letters[32]
     assert made["model"]["merges"] == [["a", "b"], [space, "a"], [space, "ab"], [space + "a", "b"]]

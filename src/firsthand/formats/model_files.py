@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.errors import ModelFileError
+from firsthand.system.json_values import values_in
 from firsthand.system.ordinary_file import open_ordinary
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 MAX_JSON_BYTES = 1 << 24
+MAX_JSON_VALUES = 6_000_000
+"""Most values of a JSON file. The tokenizers with the largest vocabularies have about three million."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ def json_object(path: Path, text: bytes) -> dict[str, Any]:
             raise ValueError(f"the key {first_repeated(key for key, _ in pairs)!r} comes twice")
         return found
 
+    if values_in(text, MAX_JSON_VALUES) > MAX_JSON_VALUES:
+        raise ModelFileError(f"{path} holds more than {MAX_JSON_VALUES} JSON values, too many for a model's file")
     try:
         found = json.loads(text.decode(), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from firsthand.errors import ModelFileError
 from firsthand.system.home import data_home
+from firsthand.system.ordinary_file import open_ordinary
 
 
 def model_files(path: Path) -> list[Path]:
@@ -30,8 +31,11 @@ def content_hash(file: Path) -> str:
         known = remembered.read_text()
         if len(known) == 64:
             return known
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    try:
+        with open_ordinary(file) as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelFileError(f"{file} cannot be read: {error.strerror or error}") from None
     with suppress(OSError):
         remembered.parent.mkdir(parents=True, exist_ok=True)
         remembered.write_text(digest)

@@ -21,6 +21,8 @@ from firsthand.message import Json
 from firsthand.nn.architecture import Architecture
 from firsthand.nn.matrices import num_active_parameters, num_parameters
 from firsthand.nn.model_config import config_architecture, encoder_decoder_architecture, gguf_architecture
+from firsthand.system.folder_links import links_out
+from firsthand.system.ordinary_file import open_ordinary
 
 _BYTES = {"float32": 4.0, "float16": 2.0, "int8": 1.0, "4-bit": 0.5}
 _CONTEXTS = (2048, 8192)
@@ -329,12 +331,14 @@ def _has_template(folder: Path) -> bool:
 
 
 def _licence_file(folder: Path) -> str | None:
-    """Returns the first line of a licence file, usually its title."""
+    """Returns the first line of a licence file within the folder, usually its title."""
     for file in sorted(folder.glob("LICENSE*")):
+        if links_out(file):
+            continue
         try:
-            with file.open("rb") as stream:
+            with open_ordinary(file) as stream:
                 lines = stream.read(1 << 12).decode("utf-8", "replace").split("\n")
-        except OSError:  # such as a folder of that name: the licence is unknown
+        except OSError:  # such as a folder or a pipe of that name: the licence is unknown
             continue
         return next((line.strip() for line in lines if line.strip()), None)
     return None

@@ -23,6 +23,7 @@ from firsthand.hub.wheel import WheelMember, members_from_wheel
 from firsthand.system.home import data_home
 from firsthand.system.hosted_models import elsewhere, name_hint
 from firsthand.system.lock import held
+from firsthand.system.ordinary_file import open_ordinary
 
 
 @dataclass(frozen=True)
@@ -315,8 +316,11 @@ def _expect_readable(path: Path) -> Path:
     refuse_pickle(path)
     if path.suffix.lower() == ".safetensors":
         raise ModelFileError(f"{path} holds weights only: give its folder, with config.json and the tokenizer")
-    with path.open("rb") as file:
-        magic = file.read(4)
+    try:
+        with open_ordinary(path) as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror or error}") from None
     if not magic:
         raise ModelFileError(f"{path} is empty: fetch it again, or give another file")
     if magic != b"GGUF":

@@ -7,11 +7,14 @@ piece. There the special tokens get names that no text can have; their ids stay.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from firsthand.message import Json
+
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
 def can_forge(description: Json, special: Iterable[str], rust: Any) -> bool:
@@ -24,9 +27,11 @@ def can_forge(description: Json, special: Iterable[str], rust: Any) -> bool:
         return False
     if kind != "BPE":
         return True
-    if any(_joined(merge) in held for merge in model.get("merges") or ()):
+    if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
         return True
-    if any(len(text) == 1 for text in held):
+    if any("".join(_parts(merge)) in held for merge in model.get("merges") or ()):
+        return True
+    if any(len(text) == 1 or (model.get("byte_fallback") and _BYTE.fullmatch(text)) for text in held):
         return True
     return bool(model.get("ignore_merges")) and any(_stays_whole(text, rust) for text in held)
 
@@ -42,7 +47,8 @@ def without_special(description: Json, special: Iterable[str]) -> Json:
     else:
         model["vocab"] = [[names.get(text, text), score] for text, score in vocab]
     if model.get("merges"):
-        model["merges"] = [merge for merge in model["merges"] if not _touches(merge, names)]
+        affix = len((model.get("continuing_subword_prefix") or "").encode())
+        model["merges"] = [merge for merge in model["merges"] if not _touches(merge, names, affix)]
     if model.get("unk_token") is not None:
         model["unk_token"] = names.get(model["unk_token"], model["unk_token"])
     added = [
@@ -55,12 +61,11 @@ def _parts(merge: Any) -> list[str]:
     return merge.split(" ", 1) if isinstance(merge, str) else list(merge)
 
 
-def _joined(merge: Any) -> str:
-    return "".join(_parts(merge))
-
-
-def _touches(merge: Any, names: Mapping[str, str]) -> bool:
-    return _joined(merge) in names or any(part in names for part in _parts(merge))
+def _touches(merge: Any, names: Mapping[str, str], affix: int) -> bool:
+    """True if the merge is of a renamed token; the library joins parts without the prefix of the second, `affix` bytes."""
+    parts = _parts(merge)
+    rest = parts[-1].encode("utf-8", "surrogatepass")[affix:].decode("utf-8", "replace")
+    return "".join((*parts[:-1], rest)) in names or any(part in names for part in parts)
 
 
 def _stays_whole(text: str, rust: Any) -> bool:

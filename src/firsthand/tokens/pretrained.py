@@ -16,6 +16,7 @@ from firsthand.formats.gguf_file import read_gguf
 from firsthand.formats.model_files import read_json
 from firsthand.message import Json
 from firsthand.system.folder_links import refuse_link_out
+from firsthand.system.ordinary_file import open_ordinary
 from firsthand.tokens import gguf_vocab, spm, tiktoken_ranks
 from firsthand.tokens.recommended_sampling import FOLDER, GGUF, recommended
 from firsthand.tokens.tokenizer import TextRun, Tokenizer
@@ -173,7 +174,7 @@ def _folder_template(folder: Path, config: Json) -> str | None:
         return _template(config.get("chat_template"), str(folder))
     refuse_link_out(path)
     try:
-        with path.open("rb") as file:
+        with open_ordinary(path) as file:
             data = file.read(_MAX_TEMPLATE_BYTES + 1)
         return _template(data.decode("utf-8") if len(data) <= _MAX_TEMPLATE_BYTES else data, str(path))
     except (OSError, UnicodeDecodeError) as error:

@@ -16,11 +16,14 @@ from pathlib import Path
 
 from firsthand.errors import ModelFileError
 from firsthand.message import Json
+from firsthand.system.ordinary_file import open_ordinary
+from firsthand.tokens.token_merges import TokenMerges
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 _MAX_FILE_BYTES = 1 << 26
-_MAX_SPLITS = 1 << 23
-"""Most ways to split all pieces in two; Gemma's 262 144 pieces have about two million."""
+_MAX_PIECES = 1 << 20
+_MAX_FIELDS = 1 << 22
+"""Most fields of all messages of a file: a piece has up to four, with the one that holds it."""
 
 
 @dataclass(frozen=True)
@@ -119,25 +122,29 @@ def added_tokens(texts: Sequence[str], kinds: Sequence[int]) -> list[Json]:
 def read_model(path: Path) -> Pieces:
     """Returns the pieces of a tokenizer.model; ModelFileError if it is corrupt, or not a plain BPE model."""
     try:
-        size = path.stat().st_size
-        if size > _MAX_FILE_BYTES:
-            raise ModelFileError(f"{path} has {size} bytes: a SentencePiece model has at most {_MAX_FILE_BYTES}")
-        data = path.read_bytes()
+        with open_ordinary(path) as file:
+            data = file.read(_MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror}") from error
-    texts, scores, kinds = [], [], []
+    if len(data) > _MAX_FILE_BYTES:
+        raise ModelFileError(f"{path} is larger than {_MAX_FILE_BYTES} bytes, the most of a SentencePiece model")
+    texts: list[str] = []
+    scores, kinds = [], []
     trainer: dict[int, object] = {}
     normalizer: dict[int, object] = {}
-    for field, value in _fields(data, path):
+    whole = _Message(path)
+    for field, value in whole.fields(data):
         if field == 1 and isinstance(value, bytes):
-            piece = dict(_fields(value, path))
+            if len(texts) == _MAX_PIECES:
+                raise ModelFileError(f"{path} has more than {_MAX_PIECES} pieces, too many for a SentencePiece model")
+            piece = dict(whole.fields(value))
             texts.append(_text(piece.get(1), path))
             scores.append(_number(piece.get(2, 0.0)))
             kinds.append(int(_number(piece.get(3, NORMAL))))
         elif field == 2 and isinstance(value, bytes):
-            trainer = dict(_fields(value, path))
+            trainer = dict(whole.fields(value))
         elif field == 3 and isinstance(value, bytes):
-            normalizer = dict(_fields(value, path))
+            normalizer = dict(whole.fields(value))
     if not texts:
         raise ModelFileError(f"{path} holds no pieces: it is no SentencePiece model, or cut short")
     kind, table = trainer.get(3, 1), normalizer.get(2, b"")
@@ -156,43 +163,46 @@ def _merges(pieces: Pieces, vocab: dict[str, int], source: str) -> list[list[str
     """Returns every way to make a normal piece of two, the highest score first."""
     if not all(isinstance(score, int | float) and not math.isnan(score) for score in pieces.scores):
         raise ModelFileError(f"{source}: a token score is not a number")
-    normal = {text for text, kind in zip(pieces.texts, pieces.kinds, strict=True) if kind == NORMAL}
-    if sum(len(text) for text in normal) > _MAX_SPLITS or any(len(text) > 4096 for text in normal):
-        raise ModelFileError(f"{source}: the vocabulary's tokens are too long for any real tokenizer")
-    ranked: list[tuple[float, int, int, str, str]] = []
-    for text in normal:
-        score = -pieces.scores[vocab[text]]
-        for cut in range(1, len(text)):
-            left, right = text[:cut], text[cut:]
-            if left in normal and right in normal:
-                ranked.append((score, vocab[left], vocab[right], left, right))
-    return [[left, right] for _, _, _, left, right in sorted(ranked)]
+    normal = {text: vocab[text] for text, kind in zip(pieces.texts, pieces.kinds, strict=True) if kind == NORMAL}
+    found = TokenMerges(normal, source)
+    ranked = sorted((-pieces.scores[id], *pair) for text, id in normal.items() for pair in found.of(text))
+    return [[pieces.texts[left], pieces.texts[right]] for _, left, right in ranked]
 
 
-def _fields(data: bytes, path: Path) -> Iterator[tuple[int, object]]:
-    """Yields the fields of a protobuf message as (number, value): an integer, a float32, or bytes."""
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at, path)
-        match key & 7:
-            case 0:
-                value, at = _varint(data, at, path)
-                yield key >> 3, value
-            case 5 if at + 4 <= len(data):
-                yield key >> 3, struct.unpack_from("<f", data, at)[0]
-                at += 4
-            case 1 if at + 8 <= len(data):
-                at += 8
-            case 2:
-                size, at = _varint(data, at, path)
-                if size > len(data) - at:
-                    raise ModelFileError(
-                        f"{path}: a field of {size} bytes goes past the end: the file is cut or corrupt"
-                    )
-                yield key >> 3, data[at : at + size]
-                at += size
-            case _:
-                raise ModelFileError(f"{path} is not a SentencePiece model: its protobuf breaks at byte {at}")
+class _Message:
+    """Reads the fields of a file's protobuf messages, of which there are so many at most."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._left = _MAX_FIELDS
+
+    def fields(self, data: bytes) -> Iterator[tuple[int, object]]:
+        """Yields the fields of a message as (number, value): an integer, a float32, or bytes."""
+        at, path = 0, self._path
+        while at < len(data):
+            self._left -= 1
+            if self._left < 0:
+                raise ModelFileError(f"{path} has more than {_MAX_FIELDS} fields, too many for a SentencePiece model")
+            key, at = _varint(data, at, path)
+            match key & 7:
+                case 0:
+                    value, at = _varint(data, at, path)
+                    yield key >> 3, value
+                case 5 if at + 4 <= len(data):
+                    yield key >> 3, struct.unpack_from("<f", data, at)[0]
+                    at += 4
+                case 1 if at + 8 <= len(data):
+                    at += 8
+                case 2:
+                    size, at = _varint(data, at, path)
+                    if size > len(data) - at:
+                        raise ModelFileError(
+                            f"{path}: a field of {size} bytes goes past the end: the file is cut or corrupt"
+                        )
+                    yield key >> 3, data[at : at + size]
+                    at += size
+                case _:
+                    raise ModelFileError(f"{path} is not a SentencePiece model: its protobuf breaks at byte {at}")
 
 
 def _varint(data: bytes, at: int, path: Path) -> tuple[int, int]:

@@ -18,10 +18,10 @@ from firsthand.message import Json
 from firsthand.system.ordinary_file import open_ordinary
 from firsthand.tokens.pretokenizers import GPT2, GPT4O, LLAMA3, QWEN2
 from firsthand.tokens.token_bytes import character_of_byte
+from firsthand.tokens.token_merges import TokenMerges
 
 _MAX_FILE_BYTES = 1 << 25
 _MAX_TOKEN_BYTES = 1 << 10
-_MAX_SPLITS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -115,14 +115,12 @@ def description(ranks: Mapping[bytes, int], encoding: Encoding, source: str) -> 
     """Returns the content of a tokenizer.json that encodes like tiktoken with these ranks."""
     letters = character_of_byte()
     text = {token: "".join(letters[byte] for byte in token) for token in ranks}
-    if sum(map(len, ranks)) > _MAX_SPLITS:
-        raise ModelFileError(f"{source}: the tokens are too long for any real tokenizer")
-    merges = []
-    for token in sorted(ranks, key=ranks.__getitem__):
-        splits = [(token[:cut], token[cut:]) for cut in range(1, len(token))]
-        found = [pair for pair in splits if pair[0] in ranks and pair[1] in ranks]
-        found.sort(key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
-        merges += [[text[left], text[right]] for left, right in found]
+    found, by_rank = TokenMerges(ranks, source), {rank: text[token] for token, rank in ranks.items()}
+    merges = [
+        [by_rank[left], by_rank[right]]
+        for token in sorted(ranks, key=ranks.__getitem__)
+        for left, right in found.of(token)
+    ]
     taken = set(ranks.values())
     special = {name: id for name, id in encoding.special.items() if id not in taken}
     split: Json = {"type": "Split", "pattern": {"Regex": encoding.expression}, "behavior": "Isolated", "invert": False}

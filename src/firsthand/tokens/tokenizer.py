@@ -23,6 +23,7 @@ from firsthand.errors import ModelFileError, PromptTooLong
 from firsthand.message import Json, canonical
 from firsthand.tokens.charsmap import read_table, replacer
 from firsthand.tokens.plain_encoder import can_forge, without_special
+from firsthand.tokens.protected_tokens import expect_one_name, is_unknown_text, with_ends
 from firsthand.tokens.text_growth import check_added, check_growth, check_model
 from firsthand.tokens.token_bytes import byte_reader, steps, strips_leading_space
 
@@ -76,7 +77,7 @@ class Tokenizer:
     add_bos: bool
     """True if a plain prompt begins with `bos_id`. Chat templates write it themselves."""
     special_ids: frozenset[int]
-    """The special tokens: no untrusted text is ever encoded to one of them."""
+    """The special tokens: no untrusted text is ever encoded to one of them, but to that for unknown text."""
     chat_template: str | None
     """The model's chat template (Jinja), if there is one."""
     recommended: dict[str, float]
@@ -98,12 +99,15 @@ class Tokenizer:
         table: str = "",
         source: str = "tokenizer",
     ) -> None:
+        eos_ids = list(eos_ids)
+        description = with_ends(description, (bos_id, *eos_ids))
         self._table = table
         self._normalise = replacer(read_table(base64.b64decode(table), source)) if table else None
         self._added = {token.content: token for token in _added_tokens(description, source)}
         prepared = _prepare(description, self._added.values())
         self._rust = _build(prepared, source)
         special = [token.content for token in self._added.values() if token.special and token.content]
+        self.special_ids = frozenset(token.id for token in self._added.values() if token.special)
         plain = without_special(prepared, special) if can_forge(prepared, special, self._rust) else None
         self._plain = self._rust if plain is None else _build(plain, source)
         self._continuing = _without_prefix(self._plain, plain or prepared, source)
@@ -116,6 +120,7 @@ class Tokenizer:
                     f"{source}: {token.content!r} is listed as id {token.id}, but the vocabulary "
                     f"gives {self._rust.token_to_id(token.content)}: the file contradicts itself"
                 )
+        expect_one_name(prepared, self.special_ids, source)
         self.vocab_size = 1 + max(self._rust.get_vocab(with_added_tokens=True).values(), default=-1)
         self.bos_id = _checked(bos_id, self.vocab_size, "bos", source)
         named = [end for id in eos_ids if (end := _checked(id, self.vocab_size, "eos", source)) is not None]
@@ -123,7 +128,7 @@ class Tokenizer:
         ends = {token.id for token in self._added.values() if token.content in END_OF_TURN}
         self.eos_ids = frozenset(ends.union(named))
         self.add_bos = add_bos and bos_id is not None
-        self.special_ids = frozenset(token.id for token in self._added.values() if token.special)
+        self._protected = self._no_text(prepared["model"])
         self.chat_template = chat_template
         self.recommended = dict(recommended or {})
         self._hidden = self.special_ids - {self._added[name].id for name in CALL_MARKERS & self._added.keys()}
@@ -261,7 +266,21 @@ class Tokenizer:
         token = self._rust.id_to_token(id)
         return b"" if token is None else self._read_bytes(token)
 
+    def _no_text(self, model: Json) -> frozenset[int]:
+        """The ids that no encoded text may have: all special ones but that for unknown text, unless it ends one."""
+        name = model.get("unk_token")
+        unknown = self._rust.token_to_id(name) if isinstance(name, str) else model.get("unk_id")
+        is_only_unknown = unknown not in (self.eos_ids | {self.bos_id}) and is_unknown_text(self.text_of(unknown))
+        return self.special_ids - ({unknown} if is_only_unknown else set())
+
     def _encode_plain(self, text: str, continuing: bool) -> array[int]:
+        ids = self._encode_unchecked(text, continuing)
+        if self._protected.isdisjoint(ids):
+            return ids
+        kept = (id for id in ids if id not in self._protected)  # as unknown text is left out where it has no token
+        return array("i", kept)
+
+    def _encode_unchecked(self, text: str, continuing: bool) -> array[int]:
         if not text.isascii() and _SURROGATE.search(
             text
         ):  # half a surrogate pair, which JSON allows and UTF-8 does not

@@ -15,7 +15,7 @@ import random
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,16 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from firsthand.errors import ConfigError, StoreError, TrainingError, reason_of
+from firsthand.errors import ConfigError, ModelFileError, StoreError, TrainingError, reason_of
+from firsthand.formats.model_files import read_json
+from firsthand.formats.safetensors_file import read_safetensors
 from firsthand.message import Json
 from firsthand.nn.lora import whole_tensor
+from firsthand.nn.tensor_file import read_tensors
+from firsthand.system.ordinary_file import open_ordinary
 from firsthand.train.optimizers import check_state
 from firsthand.train.processes import from_first, is_first
 from firsthand.train.sharding import load_whole, spread_state
@@ -38,6 +42,8 @@ FORMAT = 1
 _LOG = logging.getLogger(__name__)
 _FILES = ("weights.safetensors", "optimizer.safetensors")
 _UNFINISHED = ".part-"
+_MOST_OF_OPTIMIZER, _RANDOM_BYTES = 16, 1 << 24
+"""Most bytes of an optimizer for one of the weights (it may keep three float32 for each bfloat16), and of random states."""
 
 
 class Checkpoints:
@@ -126,7 +132,7 @@ class Checkpoints:
         """
         for step in reversed(self.steps()):
             try:
-                weights, tensors, state = self._read(step)
+                weights, tensors, state = self._read(step, model)
                 with self._whole(step):
                     self._load(step, weights, tensors, state, model, optimizer)
                     batches.load(state["batches"])
@@ -138,16 +144,21 @@ class Checkpoints:
             raise TrainingError(f"no checkpoint in {self.folder} is whole: begin the run anew in another folder")
         return 0
 
-    def _read(self, step: int) -> tuple[dict[str, Tensor], dict[str, Tensor], Json]:
+    def _read(self, step: int, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor], Json]:
         path = self._path(step)
         with self._whole(step):
-            state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+            state = read_json(path / "state.json")
+            if state["format"] != FORMAT:
+                raise ValueError(f"its format is {state['format']}, and this version reads {FORMAT}")
+            weights_file, optimizer_file = (read_safetensors(path / name) for name in _FILES)
+            self._expect_own(step, {name: each.shape for name, each in weights_file.tensors.items()}, model)
+            most = _MOST_OF_OPTIMIZER * sum(each.nbytes for each in weights_file.tensors.values()) + _RANDOM_BYTES
+            if (size := sum(each.nbytes for each in optimizer_file.tensors.values())) > most:
+                raise ValueError(f"its optimizer has {size} bytes, more than {most}")
             for name in _FILES:
                 if _sha256(path / name) != state["sha256"][name]:
                     raise ValueError(f"{name} is not what was written")
-            if state["format"] != FORMAT:
-                raise ValueError(f"its format is {state['format']}, and this version reads {FORMAT}")
-            weights, tensors = (load_file(path / name) for name in _FILES)
+            weights, tensors = (read_tensors(path / name) for name in _FILES)
         return weights, tensors, state
 
     @contextmanager
@@ -156,7 +167,8 @@ class Checkpoints:
         try:
             yield
         except (
-            OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, SafetensorError,
+            OSError, ModelFileError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError,
+            SafetensorError,
         ) as error:  # fmt: skip
             raise StoreError(f"{self._path(step)} is not whole ({type(error).__name__}: {reason_of(error)})") from None
 
@@ -169,21 +181,28 @@ class Checkpoints:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
     ) -> None:
-        own = trained_weights(model)
-        wrong = [name for name in {*own, *weights} if name not in own or name not in weights]
-        wrong = wrong or [name for name in own if own[name].shape != weights[name].shape]
         groups = state["optimizer"]["param_groups"]
         sizes = [len(group["params"]) for group in optimizer.param_groups]
-        if wrong or [len(group["params"]) for group in groups] != sizes:
-            raise ConfigError(
-                f"{self._path(step)} is of another model or optimizer ({', '.join(sorted(wrong)[:3]) or 'other groups'}): "
-                "resume with the settings of the run, or begin anew in another folder"
-            )
+        if [len(group["params"]) for group in groups] != sizes:
+            raise self._of_another(step, "other groups")
         merged = _merged(state["optimizer"], tensors)
         check_state(optimizer, merged)
         load_whole(model, weights)
         parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
         optimizer.load_state_dict(spread_state(merged, parameters))
+
+    def _expect_own(self, step: int, shapes: Mapping[str, tuple[int, ...]], model: nn.Module) -> None:
+        """ConfigError, before a byte of the weights is read, unless they are those of the model."""
+        own = {name: tuple(weight.shape) for name, weight in trained_weights(model).items()}
+        wrong = sorted(own.keys() ^ shapes.keys()) or [name for name in sorted(own) if own[name] != shapes[name]]
+        if wrong:
+            raise self._of_another(step, ", ".join(wrong[:3]))
+
+    def _of_another(self, step: int, what: str) -> ConfigError:
+        return ConfigError(
+            f"{self._path(step)} is of another model or optimizer ({what}): resume with the settings of the run, or begin "
+            "anew in another folder"
+        )
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:06d}"
@@ -268,5 +287,5 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_ordinary(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -32,11 +32,11 @@ class KeptRollouts:
         name = f"{label}-{number:06d}"
         found: dict[str, Trace] = {}
         for file in sorted(self.folder.glob(f"{name}-*.jsonl")):
-            found |= self._read(file, weights)
+            found |= self._read(file, weights) if file.is_file() else {}
         self._file = self.folder / f"{name}-{rank()}.jsonl"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if not self._file.exists() or not self._is_of(self._file, weights):
+            if not self._file.is_file() or not self._is_of(self._file, weights):
                 write_new(self._file, json.dumps({"weights": weights}) + "\n")
         except OSError as error:
             raise self._full(error) from None

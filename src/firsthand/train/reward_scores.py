@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from firsthand.errors import ModelFileError, reason_of
 from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
+from firsthand.nn.tensor_file import read_tensors
 from firsthand.train.episodes import Graded
 from firsthand.train.stream_logprobs import stream_logprobs
 
@@ -37,11 +37,11 @@ class RewardModel:
         file = folder / HEAD_FILE
         model = weights.load(folder, device=device)
         try:
-            state = load_file(file)
+            state = read_tensors(file)
             head = nn.Linear(model.architecture.hidden_size, 1)
             head.load_state_dict({"weight": state["weight"], "bias": state["bias"]})
             mean = float(state["mean"])
-        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        except (ModelFileError, KeyError, TypeError, RuntimeError, ValueError) as error:
             raise ModelFileError(
                 f"{folder} is no reward model ({reason_of(error)}): give a folder that `firsthand train reward` wrote"
             ) from None

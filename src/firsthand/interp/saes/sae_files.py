@@ -20,12 +20,12 @@ from torch import Tensor
 
 from firsthand.errors import ConfigError, ModelFileError, nearest
 from firsthand.formats.model_files import read_json
-from firsthand.formats.safetensors_file import read_safetensors
 from firsthand.interp.activations import hook_of, site_of
 from firsthand.interp.saes.sae_kinds import KINDS, sae_of
 from firsthand.interp.saes.sparse_autoencoder import SparseAutoencoder
 from firsthand.message import Json
 from firsthand.nn.decoder import Decoder
+from firsthand.nn.tensor_file import read_tensors
 from firsthand.system.new_file import write_new
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -194,7 +194,4 @@ def _size(config: Json, name: str, folder: Path) -> int:
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    read_safetensors(path)  # the header, checked before any value is read
-    return {name: value.float() for name, value in load_file(path).items()}
+    return {name: value.float() for name, value in read_tensors(path).items()}

@@ -10,7 +10,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from firsthand.errors import ConfigError, DataError, reason_of
+from firsthand.errors import ConfigError, DataError, ModelFileError, reason_of
+from firsthand.formats.model_files import read_json
 from firsthand.interp.activations import sites_matching
 from firsthand.interp.saes.activation_stream import ActivationStream, expect_one, pieces_of
 from firsthand.interp.saes.sae_evaluation import SaeMeasures, measure_sae
@@ -133,6 +134,12 @@ def train_sae(
     stream = ActivationStream(model, training, site, batch=run.batch, context=run.context, chunk=chunk, seed=run.seed)
     if (folder / "training.safetensors").is_file():
         trainer = SaeTrainer.load(folder)
+        there = (trainer.sae.kind, trainer.sae.d_in, trainer.sae.d_sae, trainer.settings.steps)
+        if there != (wanted := (run.kind, width_of(model, site), run.width, run.steps)):
+            raise ConfigError(
+                f"the training state in {folder} has kind, inputs, latents and steps {there}, and those of the run are "
+                f"{wanted}: remove training.safetensors to begin again"
+            )
     else:
         more = dict(run.settings) if run.kind == "relu" else {"k": run.k, **run.settings}
         sae = sae_of(run.kind, width_of(model, site), run.width, seed=run.seed, **more)
@@ -158,13 +165,13 @@ def train_sae(
 def stored_run(folder: Path) -> SaeRun:
     """The settings of a folder's run; ConfigError if it holds none."""
     try:
-        body: dict[str, Any] = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        body: dict[str, Any] = read_json(folder / SETTINGS)
         given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in body.items()}
         for name, kind in _TYPES.items():
             if name in given and (not isinstance(given[name], kind) or isinstance(given[name], bool)):
                 raise TypeError(f"its {name} is {str(given[name])[:40]!r}")
         return SaeRun(**given)
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (ModelFileError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{folder} holds no run of `firsthand interp sae` ({reason_of(error)}): name its folder"
         ) from error

@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from firsthand.errors import ConfigError, DataError, ModelFileError, TrainingError, reason_of
+from firsthand.formats.safetensors_file import read_safetensors
 from firsthand.interp.saes.sae_kinds import KINDS
 from firsthand.interp.saes.sparse_autoencoder import SaeLoss, SparseAutoencoder
+from firsthand.nn.tensor_file import read_tensors
 
 
 @dataclass(frozen=True)
@@ -134,13 +136,16 @@ class SaeTrainer:
     @staticmethod
     def load(folder: Path) -> SaeTrainer:
         """The trainer that `save` wrote; ModelFileError if the file is not one."""
-        from safetensors import SafetensorError, safe_open
-
         path = folder / "training.safetensors"
         try:
-            with safe_open(path, "pt") as file:
-                facts = json.loads((file.metadata() or {})["state"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            file = read_safetensors(path)
+            facts = json.loads(file.metadata["state"])
+            decoder = file.tensors["sae.decoder"].shape
+            if decoder != (facts["d_sae"], facts["d_in"]):  # before anything of that size is made
+                raise ValueError(
+                    f"its decoder is {decoder}, and d_sae and d_in are {facts['d_sae']} and {facts['d_in']}"
+                )
+            tensors = read_tensors(path)
             sae = KINDS[facts["kind"]](facts["d_in"], facts["d_sae"], **facts["sae"])
             trainer = SaeTrainer(sae, SaeSettings(**facts["settings"]))
             sae.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("sae.")})
@@ -152,7 +157,7 @@ class SaeTrainer:
             trainer.optimizer.load_state_dict(state)
             trainer.step_number, trainer.tokens, trainer.scale = facts["step"], facts["tokens"], facts["scale"]
             trainer.silent_M = tensors["silent"]
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (ModelFileError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ModelFileError(
                 f"{path} is no training state of a sparse autoencoder ({reason_of(error)}): remove it to begin again"
             ) from error

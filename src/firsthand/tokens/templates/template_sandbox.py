@@ -43,6 +43,8 @@ _LAZY = frozenset(("map", "reject", "rejectattr", "select", "selectattr", "uniqu
 """Filters that take values one by one."""
 _SORTING = frozenset(("dictsort", "groupby", "max", "min", "sort"))
 """Filters that compare all values in one call."""
+_LISTING = frozenset(("dictsort", "groupby", "list", "sort"))
+"""Filters that make a new list, whose items may be new too."""
 _TEXTUAL = frozenset(("capitalize", "lower", "title", "trim", "upper"))
 """Filters that turn any value into text first."""
 _COMPARING = frozenset((
@@ -63,6 +65,8 @@ _METHODS: dict[type, frozenset[str]] = {
 }
 # fmt: on
 _MAX_BITS = 4096
+_RANGE_BITS = 63
+"""Most bits of a range's numbers: each is an object of its own once the range is a list."""
 _MAX_ATTRIBUTE = 1024
 """Longest path of an attribute that a filter looks up."""
 _FIELD_WORK = 64
@@ -251,7 +255,9 @@ class _Environment(ImmutableSandboxedEnvironment):
                 value = self._before_filter(name, args[subject], [*args[subject + 1 :], *kwargs.values()])
                 args = (*args[:subject], value, *args[subject + 1 :])
             result = function(*args, **kwargs)
-            if isinstance(result, str | list | tuple):
+            if name in _LISTING and isinstance(result, list):
+                self._budget.charge_items(result)
+            elif isinstance(result, str | list | tuple):
                 self._charge(len(result))
             if isinstance(result, int):
                 _check_bits(result.bit_length())
@@ -299,6 +305,8 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def _range(self, *bounds: int) -> range:
         values = range(*bounds)
+        if any(number.bit_length() > _RANGE_BITS for number in (values.start, values.stop, values.step)):
+            raise TemplateError(f"the chat template asks for a range of numbers of more than {_RANGE_BITS} bits")
         if len(values) > MAX_STEPS:
             raise TemplateError(f"the chat template asks for a range of {len(values)} numbers")
         return values
