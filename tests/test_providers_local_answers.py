@@ -115,6 +115,7 @@ def test_a_stream_of_several_answers_gives_each_piece_its_tokens_and_passes_all_
     assert [None if each.completion is None else each.completion.usage for each in found] == [
         None, None, Usage(2, 1, 2), None, Usage(0, 0, 2),
     ]  # fmt: skip
+    assert [each.prompt_tokens for each in found] == [2, 2, None, None, None], "told with the first piece of each answer"
     assert found[2].completion.top_logprobs == tops and found[4].completion.message.text == "ba"
     short = told(loaded, piece(0, []), piece(0, [a]), piece(0, [], finish_reason="stop"))
     shown = asyncio.run(_all(short.stream("x", Sampling())))

@@ -145,6 +145,8 @@ class Delta:
     """As in a Completion, for each of these tokens."""
     waited_s: float | None = None
     """With the Completion: how long the answer waited in the queue, if the model reports it."""
+    prompt_tokens: int | None = None
+    """With the first piece of an answer: the tokens of its prompt, if the model reports them before the end."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 from firsthand.message import Json, Message
 from firsthand.model import Completion, Delta, Sampling, TokenModel, TokenRating
 from firsthand.serve.admission.active_request import ActiveRequest
+from firsthand.serve.admission.metered_answers import charged
 from firsthand.serve.http.refusals import Refusal, bad
 from firsthand.serve.http.replies import EventForm, Events, Reply, event, long_reply
 from firsthand.serve.models.served_models import ServedModel
@@ -275,8 +276,8 @@ async def rate_prompt(
 ) -> list[Json | None]:
     """vLLM's `prompt_logprobs` of ids: an object by token id for each token, None for the first."""
     model = served.token_model("prompt_logprobs")
-    ratings = await model.rate(ids, top, run=request.client.name, **state.options(request, served, salt))
-    state.admission.charge(request.client, len(ids))
+    with charged(state.admission, request.client, len(ids)):
+        ratings = await model.rate(ids, top, run=request.client.name, **state.options(request, served, salt))
     return [None, *await asyncio.to_thread(lambda: [_rating_json(model, rating) for rating in ratings])]
 
 
