@@ -260,4 +260,5 @@ def test_a_streamed_response_remembers_the_tokens_that_its_client_was_shown() ->
         answered(responses, state, {"input": conversation})
         (_, said, _) = model.asked[-1]["prompt"]
         assert said.sampled is not None and said.sampled.token_ids == (65,)
-        assert state.sampled_turns.recall("bob", conversation)[1].sampled is None
+        answered(responses, state, request_with({"input": conversation}, client="bob"))
+        assert model.asked[-1]["prompt"][1].sampled is None
