@@ -197,7 +197,7 @@ def test_a_benchmark_is_a_resource_and_a_tool_with_checked_arguments() -> None:
     (contents,) = asyncio.run(resource.read("u://x", {}))
     assert (contents.uri, contents.mime_type) == ("u://x", "application/json")
     assert json.loads(contents.text) == body  # type: ignore[union-attr]
-    tool = _run_tool({"sums": made, "other": made}, {"one": answers("one"), "two": answers("two")})
+    tool = _run_tool({"sums": made, "other": made}, {"one": answers("one"), "two": answers("two")}, Offer())
     assert tool.description.endswith(" Benchmarks: sums, other. Agents: one, two.")
     properties = tool.schema["properties"]
     assert {name: each.get("default") for name, each in properties.items()} == {
@@ -250,9 +250,10 @@ def test_an_agent_is_measured_with_its_progress_and_a_stopped_run_goes_on(
 
         return Agent(name, Scripted(lambda *given: "x"), solve)
 
-    tool = _run_tool(
-        {named_sums: catalog.benchmark(named_sums)}, {"three": solver("three", "3"), "one": solver("one", "1")}
-    )
+    offer, charged = Offer(), list[int]()
+    offer.charge = lambda client, tokens: charged.append(tokens)
+    solvers = {"three": solver("three", "3"), "one": solver("one", "1")}
+    tool = _run_tool({named_sums: catalog.benchmark(named_sums)}, solvers, offer)
     exchange = Heard()
     given = {"benchmark": named_sums, "agent": "one", "limit": 3, "epochs": 2, "seed": 5}
     monkeypatch.setattr(benchmark_offer, "MAX_ATTEMPTS", 6)
@@ -260,6 +261,7 @@ def test_an_agent_is_measured_with_its_progress_and_a_stopped_run_goes_on(
         asyncio.run(tool.run(given | {"limit": 0}, exchange))
     result: Any = asyncio.run(tool.run(given, exchange))
     run_id = result.structured_content["run"]
+    assert len(charged) == 6 and min(charged) > 0, "each attempt counts for the client's allowance"
     assert exchange.note == run_id and exchange.told[0] == (0, 6, f"run {run_id}")
     assert [each[:2] for each in exchange.told[1:]] == [(at, 6) for at in range(1, 7)]
     assert sorted(each[2] for each in exchange.told[1:]) == ["s5-0", "s5-0", "s5-1", "s5-1", "s5-2", "s5-2"]
@@ -285,7 +287,7 @@ def test_an_agent_is_measured_with_its_progress_and_a_stopped_run_goes_on(
             await asyncio.sleep(60)
         return "1"
 
-    half = _run_tool({named_sums: catalog.benchmark(named_sums)}, {"one": Agent("one", Scripted([]), halts)})
+    half = _run_tool({named_sums: catalog.benchmark(named_sums)}, {"one": Agent("one", Scripted([]), halts)}, Offer())
 
     async def stopped() -> Heard:
         exchange = Heard()

@@ -88,6 +88,24 @@ def test_answers_come_by_their_index_with_one_prompt_and_all_that_was_sampled(lo
     assert second.message.sampled == Sampled((b, a), (-1.0, -1.0), (-0.5, -0.5), (3, 4))
 
 
+def test_an_answer_says_whether_control_tokens_stand_before_its_end(loaded):
+    tokenizer = loaded.tokenizer
+    (a,), end, start = tokenizer.encode("a"), tokenizer.id_of("<|im_end|>"), tokenizer.id_of("<|im_start|>")
+
+    def has_control(ids, reason, tools=(), **given):
+        model = told(loaded, piece(0, ids, finish_reason=reason))
+        model.free_calls = True
+        (found,) = asyncio.run(model.complete([user("x")], Sampling(max_tokens=99, **given), tools=tools))
+        return found.has_control
+
+    assert not has_control([a, a], "length") and not has_control([a, end], "stop") and not has_control([], "stop")
+    assert has_control([a, start], "length") and has_control([start, a, end], "stop")
+    assert has_control([end, end], "stop") and has_control([a, end], "length", ignore_eos=True)
+    assert has_control([a, start, end], "stop", skip_special_tokens=False), "no text is encoded to them"
+    call = tokenizer.encode('<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>', special=True)
+    assert not has_control([*call, end], "stop", [ADD]) and has_control([*call, start, end], "stop", [ADD])
+
+
 def test_a_stream_of_several_answers_gives_each_piece_its_tokens_and_passes_all_on(loaded):
     a, b = loaded.tokenizer.encode("a")[0], loaded.tokenizer.encode("b")[0]
     model = told(
@@ -115,6 +133,9 @@ def test_a_stream_of_several_answers_gives_each_piece_its_tokens_and_passes_all_
     assert [None if each.completion is None else each.completion.usage for each in found] == [
         None, None, Usage(2, 1, 2), None, Usage(0, 0, 2),
     ]  # fmt: skip
+    assert [each.prompt_tokens for each in found] == [2, 2, None, None, None], (
+        "told with the first piece of each answer"
+    )
     assert found[2].completion.top_logprobs == tops and found[4].completion.message.text == "ba"
     short = told(loaded, piece(0, []), piece(0, [a]), piece(0, [], finish_reason="stop"))
     shown = asyncio.run(_all(short.stream("x", Sampling())))

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from firsthand.message import Message, Sampled, Text, ToolCall, assistant, user
+from firsthand.model import Completion, Delta, Usage
+from firsthand.serve.openai.chat_completions import chat_completions
 from firsthand.serve.openai.sampled_turns import SampledTurns
+from spelled_model import SpelledModel, answered, state_of
 
 ASKED = [user("Hi")]
 
@@ -62,3 +69,35 @@ def test_an_answer_that_is_remembered_again_takes_no_more_room() -> None:
     spoken.remember("a", ASKED, sampled("z", 8))
     kept = [spoken.recall("a", [*ASKED, assistant(each)])[1].sampled for each in "xyz"]
     assert kept == [None, Sampled((4, 5, 6, 7), (-0.5,) * 4), Sampled((8,), (-0.5,))], "the oldest went"
+
+
+FIRST = [{"role": "user", "content": "Hi"}]
+NEXT = [*FIRST, {"role": "assistant", "content": "Hello"}, {"role": "user", "content": "More"}]
+
+
+def recalled(first: dict[str, Any], second: dict[str, Any], **more: Any) -> tuple[int, ...] | None:
+    """The sampled tokens in the second request of two, which goes on from the answer to the first."""
+    end = Completion(sampled("Hello", 5, 6), "stop", Usage(1, 0, 2), **more)
+    model = SpelledModel(Delta("Hello"), Delta("", end))
+    state = state_of(model)
+    answered(chat_completions, state, {"messages": FIRST, **first})
+    answered(chat_completions, state, {"messages": NEXT, **second})
+    known = model.asked[-1]["prompt"][1].sampled
+    return None if known is None else known.token_ids
+
+
+@pytest.mark.parametrize("field", ["user", "cache_salt"])
+def test_what_one_user_had_sampled_decides_no_other_users_tokens(field: str) -> None:
+    for mine in ({}, {field: "a"}):
+        assert recalled(mine, mine) == (5, 6)
+        assert recalled(mine, {field: "b"}) is None
+    assert recalled({field: "a"}, {}) is None
+
+
+def test_an_answer_with_hidden_control_tokens_does_not_come_back() -> None:
+    assert recalled({}, {}, has_control=True) is None
+    kept = Completion(assistant("x"), "stop", Usage(), has_control=True)
+    assert (
+        Completion.from_json(kept.to_json()) == kept
+        and "has_control" not in Completion(assistant("x"), "stop", Usage()).to_json()
+    )

@@ -20,8 +20,9 @@ from firsthand.providers.scripted import Scripted
 from firsthand.serve.admission.admission_settings import ClientLimits
 from firsthand.serve.admission.api_keys import Client, Keys
 from firsthand.serve.http.refusals import Refusal
+from firsthand.serve.http.replies import reply
 from firsthand.serve.openai.responses_schema import ResponseItem
-from firsthand.serve.openai.stored_responses import ENTRY_BYTES, ResponseStore
+from firsthand.serve.openai.stored_responses import ENTRY_BYTES, MAX_CONVERSATION_BYTES, MAX_ITEMS, ResponseStore
 from served import Running, serving
 
 HTTP = httpx.Client(timeout=60)
@@ -138,18 +139,17 @@ def store_of(**limits: int) -> tuple[ResponseStore, Any]:
 
 def test_a_response_is_kept_up_to_the_last_byte_and_the_last_place() -> None:
     body = {"id": "resp_1", "text": "word " * 400}
-    size = len(json.dumps([body, []]).encode()) + ENTRY_BYTES
+    size = len(json.dumps(body).encode()) + ENTRY_BYTES
     for limit, is_kept in ((size, True), (size - 1, False)):
         store, keep = store_of(max_responses=3, max_bytes=limit)
         assert keep("ann", body, ()) == is_kept and (store.size_bytes("ann") > 0) == is_kept
     store, keep = store_of(max_responses=2, max_bytes=10**6)
     for number in (1, 2, 1, 3):  # the first is stored again, so the second is the oldest
         assert keep("ann", {"id": f"resp_{number}", "said": number}, ())
-    assert (
-        list(store._clients["ann"].by_id) == ["resp_1", "resp_3"] and store.find("ann", "resp_1").response["said"] == 1
-    )
+    assert list(store._clients["ann"].by_id) == ["resp_1", "resp_3"]
+    assert json.loads(asyncio.run(store.response("ann", "resp_1")))["said"] == 1
     with pytest.raises(Refusal):
-        store.find("bob", "resp_1")
+        asyncio.run(store.response("bob", "resp_1"))
     none, keep_none = store_of(max_responses=0, max_bytes=10**6)
     assert not keep_none("ann", body, ()) and none.size_bytes("ann") == 0
 
@@ -161,7 +161,7 @@ def test_the_bytes_of_a_client_are_bounded_with_all_conversations() -> None:
         items = tuple(ResponseItem(role="user", content=rng.randbytes(150).hex()) for _ in range(1 + number % 4))
         assert keep("ann", {"id": f"resp_{number}"}, items)
         held = store._clients["ann"].by_id
-        assert store.size_bytes("ann") == sum(len(packed) + ENTRY_BYTES for packed in held.values()) <= 8000
+        assert store.size_bytes("ann") == sum(each.size_bytes for each in held.values()) <= 8000
     assert len(held) < 20
     big = (ResponseItem(role="user", content="x" * 8000),)
     assert not keep("ann", {"id": "big"}, big), "it would be small if packed, and large again when it is found"
@@ -170,7 +170,7 @@ def test_the_bytes_of_a_client_are_bounded_with_all_conversations() -> None:
         store.delete("ann", id)
     assert store.size_bytes("ann") == 0
     with pytest.raises(Refusal, match="no response"):
-        store.find("ann", "resp_49")
+        asyncio.run(store.items("ann", "resp_49"))
 
 
 @pytest.mark.slow
@@ -192,7 +192,7 @@ def test_what_is_kept_costs_no_more_memory_than_is_counted() -> None:
         held = tracemalloc.get_traced_memory()[0] - before
         tracemalloc.stop()
         assert held <= 1.1 * store.size_bytes("ann") + 10_000, (size, held, store.size_bytes("ann"))
-    text = sum(len(item.content or "") for item in store.find("ann", f"resp_{0:024}").items)
+    text = sum(len(item.content or "") for item in asyncio.run(store.items("ann", f"resp_{0:024}")))
     assert store.size_bytes("ann") < 60 * text / 2, "and text is kept in less than half its size"
 
 
@@ -207,8 +207,33 @@ def test_what_is_kept_is_found_as_it_was() -> None:
     )  # fmt: skip
     response = {"id": "r", "metadata": {"a": "\udfff"}, "usage": None, "temperature": 0.7}
     assert keep("ann", response, conversation)
-    found = store.find("ann", "r")
-    assert found.response == response and found.items == conversation
+    assert asyncio.run(store.response("ann", "r")) == reply(response).content, "as it was answered"
+    *others, last = asyncio.run(store.items("ann", "r"))
+    thought = conversation[1].model_copy(update={"content": "hm"})
+    assert others == [conversation[0], thought, conversation[2]] and last.content == "y" * 100_000
+
+
+def test_a_conversation_is_kept_with_one_text_for_each_item_however_many_parts_it_came_in() -> None:
+    """4,096 empty parts of each item were kept and built again for every request of a hundred bytes."""
+    store, keep = store_of(max_responses=10, max_bytes=64 << 20)
+    parts = [{"type": "input_text", "text": ""}] * 4095 + [{"type": "input_text", "text": "Hi"}]
+    item = ResponseItem.model_validate({"role": "user", "content": parts})
+    assert keep("ann", {"id": "r"}, (item,) * 20) and store.size_bytes("ann") < 2000
+    assert asyncio.run(store.items("ann", "r")) == [ResponseItem(role="user", content="Hi")] * 20
+
+
+def test_a_conversation_that_no_request_could_send_is_not_kept() -> None:
+    store, keep = store_of(max_responses=10, max_bytes=64 << 20)
+    item = ResponseItem(role="user", content="x")
+    assert keep("ann", {"id": "many"}, (item,) * MAX_ITEMS)
+    assert not keep("ann", {"id": "more"}, (item,) * (MAX_ITEMS + 1))
+    line = len('{"type": "message", "role": "user", "content": ""}\n')
+    whole = ResponseItem(role="user", content="y" * (MAX_CONVERSATION_BYTES - line))
+    assert keep("ann", {"id": "long"}, (whole,)) and not keep("ann", {"id": "longer"}, (whole, item))
+    with pytest.raises(Refusal, match="no response"):
+        asyncio.run(store.items("ann", "longer"))
+    larger = store.keep("ann", {"id": "larger"}, (whole, item), max_conversation_bytes=2 * MAX_CONVERSATION_BYTES)
+    assert asyncio.run(larger), "a client whose request bodies may be as large"
 
 
 @pytest.mark.parametrize("id", ["..", "%2e%2e%2fetc", "x" * 5000, "é", "%00", "resp_1/input_items", "<script>"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -274,14 +275,14 @@ def test_a_streamed_response_is_stored_with_its_conversation_unless_the_client_s
     request = request_with({})
     request.path_params = {"id": "resp_r1"}
     assert last["store"] is True and answered(get_response, state, request) == last | {"store": True}
-    kept = state.responses.find("ann", "resp_r1")
-    assert [(item.role, item.type) for item in kept.items] == [("user", "message"), ("assistant", "message")]
+    kept = asyncio.run(state.responses.items("ann", "resp_r1"))
+    assert [(item.role, item.type) for item in kept] == [("user", "message"), ("assistant", "message")]
     answered(responses, state, {"input": "R", "previous_response_id": "resp_r1"})
     assert [(each.role, each.text) for each in model.asked[-1]["prompt"]] == [
         ("user", "Hi"), ("assistant", "A"), ("user", "R"),
     ]  # fmt: skip
-    kept = state.responses.find("ann", "resp_r1")
-    assert len(kept.items) == 4, "the new one has the same id here, and the conversation of both"
+    kept = asyncio.run(state.responses.items("ann", "resp_r1"))
+    assert len(kept) == 4, "the new one has the same id here, and the conversation of both"
     fresh = state_of(model)
     assert events_of(model, fresh, store=False)[-1]["response"]["store"] is False
     with pytest.raises(Refusal, match="there is no response 'resp_r1' here"):
@@ -301,7 +302,7 @@ def test_a_streamed_response_without_the_call_that_was_demanded_ends_with_an_err
     *_, error = answered(responses, state, body)
     assert error["error"]["message"] == "the model did not make the call that tool_choice demands"
     with pytest.raises(Refusal, match="there is no response 'resp_r1' here"):
-        state.responses.find("ann", "resp_r1")
+        asyncio.run(state.responses.response("ann", "resp_r1"))
     assert answered(responses, state, body | {"tool_choice": "auto"})[-1]["type"] == "response.completed"
 
 

@@ -175,7 +175,7 @@ def test_the_tokens_of_an_answer_come_back_unless_something_of_it_was_not_shown(
     whole = ended("Hé", "stop", Usage(), ids=(72, 195, 169))
     turn = {"role": "assistant", "content": "Hé"}
     for fields, found in (
-        ({}, (72, 195, 169)), ({"stop": "x"}, None), ({"stop_token_ids": [3]}, None), ({"user": "other"}, (72, 195, 169)),
+        ({}, (72, 195, 169)), ({"stop": "x"}, None), ({"stop_token_ids": [3]}, None), ({"user": "other"}, None),
     ):  # fmt: skip
         state = state_of(SpelledModel(Delta("Hé"), Delta("", whole)))
         answered(chat_completions, state, {"messages": HI, "stream": stream, **fields})
@@ -254,7 +254,11 @@ def test_a_streamed_response_remembers_the_tokens_that_its_client_was_shown() ->
     for stream in (False, True):
         state = state_of(model)
         answered(responses, state, {"input": "Q", "stream": stream})
-        conversation = [Message("user", (Text("Q"),)), assistant("A"), Message("user", (Text("R"),))]
-        (_, said, _) = state.sampled_turns.recall("ann", conversation)
+        conversation = [
+            {"role": role, "content": text} for role, text in (("user", "Q"), ("assistant", "A"), ("user", "R"))
+        ]
+        answered(responses, state, {"input": conversation})
+        (_, said, _) = model.asked[-1]["prompt"]
         assert said.sampled is not None and said.sampled.token_ids == (65,)
-        assert state.sampled_turns.recall("bob", conversation)[1].sampled is None
+        answered(responses, state, request_with({"input": conversation}, client="bob"))
+        assert model.asked[-1]["prompt"][1].sampled is None

@@ -74,6 +74,8 @@ class Completion:
     """The version of the adapter that it was made with."""
     stop_string: str | None = None
     """The stop string that ended it. None if another thing did, or if the model does not report it."""
+    has_control: bool = False
+    """True if its tokens hold control tokens before their end, which no text of a client is ever encoded to."""
 
     @property
     def versions(self) -> tuple[int, ...]:
@@ -96,6 +98,8 @@ class Completion:
             body["adapter_version"] = self.adapter_version
         if self.stop_string is not None:
             body["stop_string"] = self.stop_string
+        if self.has_control:
+            body["has_control"] = True
         return body
 
     @staticmethod
@@ -109,6 +113,7 @@ class Completion:
             prompt_ids=tuple(body["prompt_ids"]) if "prompt_ids" in body else None,
             adapter_version=body.get("adapter_version", 0),
             stop_string=body.get("stop_string"),
+            has_control=body.get("has_control", False),
         )
 
 
@@ -145,6 +150,8 @@ class Delta:
     """As in a Completion, for each of these tokens."""
     waited_s: float | None = None
     """With the Completion: how long the answer waited in the queue, if the model reports it."""
+    prompt_tokens: int | None = None
+    """With the first piece of an answer: the tokens of its prompt, if the model reports them before the end."""
 
 
 @dataclass(frozen=True)

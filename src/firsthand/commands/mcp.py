@@ -180,6 +180,7 @@ def serve_http(config: Config, made: McpServer) -> None:
     telemetry = ServerTelemetry(config.telemetry)
     admission = Admission(keys, config.admission, mean_request_s=telemetry.metrics.mean_request_s)
     app = ServerApp(ServedModels(None, None, name="mcp"), admission, telemetry, [mcp_app(made, config.listen.host)])
+    made.offer.charge = admission.charge_by_name
     try:
         telemetry.open_spans()
         serve(

@@ -63,7 +63,10 @@ def run(config: Config) -> int:
     models = ServedModels(model, None if model else corpus.embedder, name=config.name)
     telemetry = ServerTelemetry(config.telemetry)
     admission = Admission(keys, config.admission, mean_request_s=telemetry.metrics.mean_request_s)
-    apps = [search_app(corpus, model), openai_app(models, admission, telemetry, OpenAISettings())]
+    apps = [
+        search_app(corpus, model, admission.charge_by_name),
+        openai_app(models, admission, telemetry, OpenAISettings()),
+    ]
     try:
         telemetry.open_spans()
         serve(ServerApp(models, admission, telemetry, apps), config.listen, on_open=lambda url: _announce(config, url))

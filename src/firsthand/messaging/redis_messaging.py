@@ -143,7 +143,7 @@ class RedisMessaging:
         topic_pattern(pattern)
         check_topic(group)
         other = self._run(
-            "subscribe", group, pattern, redis_scripts.lua_pattern(pattern), "" if after is None else after
+            "subscribe", group, pattern, redis_scripts.lua_pattern(pattern), "" if after is None else max(after, 0)
         )
         if other:
             raise ConfigError(f"the group {group!r} subscribes to {other!r}: give another name for {pattern!r}")

@@ -17,6 +17,23 @@ def lua_pattern(pattern: str) -> str:
     return f"^{'%.'.join(parts)}$"
 
 
+_PLACES = """
+local function whole(number) return string.format('%.0f', number) end
+local function first_of(counter, stream, number)
+  if redis.call('EXISTS', P .. stream) == 1 then
+    local facts = redis.call('XINFO', 'STREAM', P .. stream)
+    for i = 1, #facts, 2 do
+      if facts[i] == 'last-generated-id' then
+        local top = tonumber(string.match(facts[i + 1], '^%d+'))
+        if top > tonumber(redis.call('GET', P .. counter) or '0') then redis.call('SET', P .. counter, whole(top)) end
+      end
+    end
+  end
+  return redis.call('INCRBY', P .. counter, number) - number + 1
+end
+"""
+"""The first of `number` new places, behind all that is in the stream, whoever put it there. Places are written whole: Lua
+would round those above 10^14."""
 _BOARD = """
 local P = KEYS[1]
 local function entry(place)
@@ -34,6 +51,7 @@ end
 """
 _WRITE = (
     _BOARD
+    + _PLACES
     + """
 local key, value, writer, at, expected, once, kept = unpack(ARGV)
 if once ~= '' then
@@ -47,7 +65,7 @@ if there then
   end
 end
 if expected ~= '' and tonumber(expected) ~= version then return {'conflict', there} end
-local place = redis.call('INCR', P .. 'writes')
+local place = whole(first_of('writes', 'changes', 1))
 local fields = {'key', key, 'value', value, 'version', version + 1, 'writer', writer, 'at', at}
 redis.call('XADD', P .. 'changes', place .. '-0', unpack(fields))
 redis.call('HSET', P .. 'board', key, place)
@@ -109,15 +127,16 @@ local function bury(group, offset, count, reason)
   redis.call('HSET', P .. 'reasons:' .. group, offset, count .. ' ' .. reason)
 end
 local function following(after, pattern, visit)
-  while true do
-    local rows = redis.call('XRANGE', P .. 'messages', (after + 1) .. '-0', '+', 'COUNT', 1000)
+  while after ~= '18446744073709551615' do
+    local rows = redis.call('XRANGE', P .. 'messages', '(' .. after .. '-18446744073709551615', '+', 'COUNT', 1000)
     for _, row in ipairs(rows) do
-      local offset = tonumber(string.match(row[1], '^%d+'))
+      local offset = string.match(row[1], '^%d+')
       if string.match(topic_of(row[2]), pattern) and visit(offset, row) == 'enough' then return after end
       after = offset
     end
     if #rows < 1000 then return after end
   end
+  return after
 end
 """
 _GROUP = (
@@ -129,6 +148,7 @@ if redis.call('SISMEMBER', P .. 'groups', group) == 0 then return 'no group' end
 )
 _PUBLISH = (
     _BUS
+    + _PLACES
     + """
 local topic, sender, at, max_lag, once = unpack(ARGV, 1, 5)
 if once ~= '' then
@@ -146,15 +166,14 @@ for _, group in ipairs(redis.call('SMEMBERS', P .. 'groups')) do
     table.insert(readers, group)
   end
 end
-local last = redis.call('INCRBY', P .. 'offset', number)
-local first = last - number + 1
+local first = first_of('offset', 'messages', number)
 for i = 1, number do
-  local place = (first + i - 1) .. '-0'
+  local place = whole(first + i - 1) .. '-0'
   redis.call('XADD', P .. 'messages', place, 'topic', topic, 'payload', ARGV[5 + i], 'sender', sender, 'at', at)
 end
 for _, group in ipairs(readers) do redis.call('HINCRBY', P .. 'group:' .. group, 'new', number) end
-if once ~= '' then redis.call('HSET', P .. 'published', once, first .. ' ' .. number) end
-return {'published', tostring(first), tostring(number)}
+if once ~= '' then redis.call('HSET', P .. 'published', once, whole(first) .. ' ' .. number) end
+return {'published', whole(first), tostring(number)}
 """
 )
 _SUBSCRIBE = (
@@ -164,8 +183,8 @@ local group, pattern, lua, after = unpack(ARGV)
 local known = redis.call('HGET', P .. 'group:' .. group, 'pattern')
 if known and known ~= pattern then return known end
 if known and after == '' then return '' end
-local last = tonumber(redis.call('GET', P .. 'offset') or '0')
-local from, new = tonumber(after) or last, 0
+local from, new = after, 0
+if from == '' then from = redis.call('GET', P .. 'offset') or '0' end
 following(from, lua, function() new = new + 1 end)
 redis.call('SADD', P .. 'groups', group)
 redis.call('HSET', P .. 'group:' .. group, 'pattern', pattern, 'lua', lua, 'after', from, 'new', new)
@@ -203,13 +222,13 @@ end
 local known = redis.call('HMGET', P .. 'group:' .. group, 'after', 'lua')
 local new = 0
 if #given < limit then
-  local reached = following(tonumber(known[1]), known[2], function(offset)
+  local reached = following(known[1], known[2], function(offset)
     if #given >= limit then return 'enough' end
-    table.insert(given, {string.format('%.0f', offset), 1})
+    table.insert(given, {offset, 1})
     new = new + 1
   end)
-  redis.call('HSET', P .. 'group:' .. group, 'after', string.format('%.0f', reached))
-  redis.call('HINCRBY', P .. 'group:' .. group, 'new', -new)
+  local left = math.max(0, tonumber(redis.call('HGET', P .. 'group:' .. group, 'new')) - new)
+  redis.call('HSET', P .. 'group:' .. group, 'after', reached, 'new', string.format('%.0f', left))
 end
 table.sort(given, function(a, b) return tonumber(a[1]) < tonumber(b[1]) end)
 local rows = {}

@@ -271,14 +271,21 @@ class Local:
             async for output in outputs:
                 index, answer, calls = output.index, answers[output.index], streams[output.index]
                 known = len(answer.top_logprobs)
+                size = len(request.source or request.prompt) if answer.last is None else None
                 piece = answer.add(output, loaded.tokenizer)
                 top = tuple(answer.top_logprobs[known:])
                 if calls is None:
-                    yield Delta(piece, None, None, index, output.token_ids, output.logprobs, top)
+                    yield Delta(piece, None, None, index, output.token_ids, output.logprobs, top, prompt_tokens=size)
                 else:
                     pieces = [*calls.feed(piece), *(calls.finish() if output.is_last else ())]
                     first, *others = list(deltas(pieces, index)) or [Delta("", index=index)]
-                    yield replace(first, token_ids=output.token_ids, logprobs=output.logprobs, top_logprobs=top)
+                    yield replace(
+                        first,
+                        token_ids=output.token_ids,
+                        logprobs=output.logprobs,
+                        top_logprobs=top,
+                        prompt_tokens=size,
+                    )
                     for delta in others:
                         yield delta
                 if output.is_last:

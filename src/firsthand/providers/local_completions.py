@@ -224,7 +224,17 @@ def completion(
         prompt_ids=request.source or request.prompt,
         adapter_version=output.adapter_version,
         stop_string=answer.stop.stopped,
+        has_control=loaded.tokenizer.has_control(_before_end(request, answer, kept), calls=bool(calls)),
     )
+
+
+def _before_end(request: Request, answer: AnswerInProgress, kept: int) -> list[int]:
+    """The tokens that a message keeps, without one that ended it."""
+    ids = answer.token_ids[:kept]
+    ended = (
+        answer.last is not None and answer.last.finish_reason == "stop" and bool(ids) and ids[-1] in request.stop_ids
+    )
+    return ids[:-1] if ended else ids
 
 
 def deltas(pieces: Sequence[str | CallDelta], index: int) -> Iterator[Delta]:

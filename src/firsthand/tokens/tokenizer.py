@@ -227,6 +227,11 @@ class Tokenizer:
         """Returns the bytes of a token in `decode`."""
         return b"" if skip_special and id in self._hidden else self.token_bytes(id)
 
+    def has_control(self, ids: Iterable[int], *, calls: bool = False) -> bool:
+        """Returns whether ids hold a special token or one without bytes; with `calls`, tool-call markers are none."""
+        special = self._hidden if calls else self.special_ids
+        return any(id in special or not self.token_bytes(id) for id in ids)
+
     @property
     def strips_leading_space(self) -> bool:
         """True if `decode` removes one space from the start of a text."""

@@ -74,6 +74,7 @@ def delta_json(delta: Delta) -> Json:
         "logprobs": delta.logprobs,
         "top_logprobs": delta.top_logprobs,
         "waited_s": delta.waited_s,
+        "prompt_tokens": delta.prompt_tokens,
     }
     return {name: value for name, value in body.items() if value}
 
@@ -89,6 +90,7 @@ def delta_of(body: Json) -> Delta:
         logprobs=tuple(body.get("logprobs", ())),
         top_logprobs=tuple(tuple((text, lp) for text, lp in token) for token in body.get("top_logprobs", ())),
         waited_s=body.get("waited_s"),
+        prompt_tokens=body.get("prompt_tokens"),
     )
 
 

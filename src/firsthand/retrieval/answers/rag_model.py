@@ -12,6 +12,7 @@ from typing import Any
 from firsthand.agent import Agent, Pattern, pattern_name
 from firsthand.errors import ConfigError, LimitExceeded, ModelError
 from firsthand.loop.budget import Limits
+from firsthand.loop.listener import Listener
 from firsthand.message import Json, Message, assistant, canonical
 from firsthand.model import Completion, Delta, FinishReason, Model, Prompt, Sampling, Scored, ToolSpec, Usage, close
 from firsthand.retrieval.answers.conversation import Turn, in_conversation
@@ -53,6 +54,7 @@ class RagModel:
         sampling: Sampling | None = None,
         system: str | None = None,
         seed: int = 0,
+        listener: Listener | None = None,
     ) -> Json:
         """The answer as JSON: text, citations, passages, usage; see `body_of`."""
         variant = partial(self.pattern, **self.options)
@@ -65,7 +67,7 @@ class RagModel:
             system=system,
             limits=self.limits,
         )
-        return body_of(await rollout(agent, Task("question", question), seed=seed))
+        return body_of(await rollout(agent, Task("question", question), seed=seed, listener=listener))
 
     async def complete(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1

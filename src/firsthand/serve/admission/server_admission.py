@@ -106,6 +106,12 @@ class Admission:
         if client.limits.tokens_per_minute and num_tokens:
             self._spent.setdefault(client.name, deque()).append((time.monotonic(), num_tokens))
 
+    def charge_by_name(self, name: str, num_tokens: int) -> None:
+        """Count tokens against the allowance of the client of this name; without keys there is one client for all."""
+        for client in self.keys.clients or (self.keys.anyone,):
+            if client.name == name or not self.keys.clients:
+                self.charge(client, num_tokens)
+
     def wait_for_tokens_s(self, client: Client) -> float:
         """Seconds until the client may have tokens again; 0 if it may now."""
         spent, now = self._spent.get(client.name), time.monotonic()

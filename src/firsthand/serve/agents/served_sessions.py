@@ -20,6 +20,7 @@ from firsthand.loop.listener import Began, Piece, Step
 from firsthand.message import Json, Message, assistant, user
 from firsthand.rollout import Place, rollout
 from firsthand.runs.run_folder import Run
+from firsthand.serve.admission.charged_steps import Charge, ChargedSteps, charge_nobody
 from firsthand.serve.agents.client_memories import ClientMemories
 from firsthand.serve.agents.parked_approval import ParkedApproval
 from firsthand.serve.agents.session_settings import SessionSettings
@@ -62,6 +63,8 @@ class ServedSessions:
         self._seed = seed
         self.on_bug: Callable[[str], None] = lambda text: None
         """Told the traceback of a bug that ended a turn."""
+        self.charge: Charge = charge_nobody
+        """Told the owner of a turn, and the tokens of each model call that ended."""
         self.on_begin: list[Callable[[SessionTurn], None]] = []
         """Each is told when a turn begins or goes on."""
         self._driving: dict[str, asyncio.Task[None]] = {}
@@ -208,11 +211,12 @@ class ServedSessions:
             return
         for told in self.on_begin:
             told(turn)
-        heard = HeardSteps()
+        heard, charged = HeardSteps(), ChargedSteps(self.charge, turn.owner)
         ask = ParkedApproval(self.store, turn, heard)
 
         def hear(step: Step) -> None:
             heard.hear(step)
+            charged(step)
             ask.hear(step)
             parked = isinstance(step, Call) and (step.replayed or step.id in ask.waiting)
             if isinstance(step, Began | Piece | Call) and not parked:
@@ -246,6 +250,8 @@ class ServedSessions:
         finally:
             del self._attempts[turn.id]
         seconds = (datetime.now(UTC) - began).total_seconds()
+        if turn.id in self._canceled:
+            charged.cut()
         if work.cancelled():
             partial = replace(self._empty(turn, "it was cancelled"), duration_s=seconds)
             self._end(turn, "canceled", None, None, heard.trace(partial), history)

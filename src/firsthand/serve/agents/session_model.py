@@ -45,6 +45,7 @@ class SessionModel:
     """A Model whose answers are turns of sessions. Its steps are streamed as reasoning, the answer as text."""
 
     thinks = True
+    charges_turns = True
 
     def __init__(self, sessions: ServedSessions):
         self._sessions = sessions

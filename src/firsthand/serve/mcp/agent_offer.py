@@ -27,6 +27,7 @@ from firsthand.rollout import Place, rollout
 from firsthand.runs import store
 from firsthand.runs.run_folder import Run
 from firsthand.runs.run_names import DATABASE
+from firsthand.serve.admission.charged_steps import Charge, ChargedSteps, charge_nobody
 from firsthand.serve.agents.question_subjects import QuestionSubjects
 from firsthand.serve.mcp.exchange import Exchange, current_exchange, exchanging
 from firsthand.serve.mcp.mcp_server import Offer
@@ -91,12 +92,16 @@ class CallRecord:
 
 def offer_agents(offer: Offer, agents: Sequence[Agent], record: CallRecord) -> None:
     """Adds a tool for each agent to an offer: `ask`, or `ask_NAME` where there are several."""
+
+    def charge(client: str, num_tokens: int) -> None:
+        offer.charge(client, num_tokens)
+
     for agent in agents:
         plain = "".join(char if char.isalnum() else "_" for char in agent.name).strip("_")
-        offer.tools.append(agent_tool(agent, "ask" if len(agents) == 1 else f"ask_{plain}"[:64], record))
+        offer.tools.append(agent_tool(agent, "ask" if len(agents) == 1 else f"ask_{plain}"[:64], record, charge))
 
 
-def agent_tool(agent: Agent, name: str, record: CallRecord) -> ServedTool:
+def agent_tool(agent: Agent, name: str, record: CallRecord, charge: Charge = charge_nobody) -> ServedTool:
     """The tool that lets an agent attempt a question."""
 
     async def ask(question: str) -> types.CallToolResult:
@@ -108,7 +113,7 @@ def agent_tool(agent: Agent, name: str, record: CallRecord) -> ServedTool:
         exchange = current_exchange()
         unlike = exchange.task or time.time_ns()
         key = hashlib.sha256(f"{question}\n{unlike}".encode("utf-8", "surrogatepass")).hexdigest()[:12]
-        return await _attempt(agent, Task(key, question), exchange, record)
+        return await _attempt(agent, Task(key, question), exchange, record, charge)
 
     shape = tool_from_function(ask, effect="external", name=name)
 
@@ -129,15 +134,21 @@ def agent_tool(agent: Agent, name: str, record: CallRecord) -> ServedTool:
     )
 
 
-async def _attempt(agent: Agent, task: Task, exchange: Exchange, record: CallRecord) -> types.CallToolResult:
+async def _attempt(
+    agent: Agent, task: Task, exchange: Exchange, record: CallRecord, charge: Charge
+) -> types.CallToolResult:
     """The answer of one attempt, whose Trace is kept."""
     subjects = QuestionSubjects()
-    steps = ProgressOfSteps(exchange, subjects)
+    charged = ChargedSteps(charge, exchange.client or "")
+    steps = ProgressOfSteps(exchange, subjects, charged)
     asking = replace(agent, approval=replace(agent.approval, ask=AskClient(exchange, subjects)))
     journal = record.journal(Place(agent, SETTING, task).id) if exchange.task else None
     telling = asyncio.create_task(steps.tell())
     try:
         trace = await rollout(asking, task, benchmark=SETTING, journal=journal, listener=steps)
+    except asyncio.CancelledError:
+        charged.cut()
+        raise
     finally:
         telling.cancel()
         await asyncio.wait({telling})
@@ -152,18 +163,20 @@ async def _attempt(agent: Agent, task: Task, exchange: Exchange, record: CallRec
 
 
 class ProgressOfSteps:
-    """A listener that reports each step of an attempt as progress."""
+    """A listener that reports each step of an attempt as progress, and charges it."""
 
     streams = False
 
-    def __init__(self, exchange: Exchange, subjects: QuestionSubjects):
-        self._exchange, self._subjects = exchange, subjects
+    def __init__(self, exchange: Exchange, subjects: QuestionSubjects, charged: ChargedSteps | None = None):
+        self._exchange, self._subjects, self._charged = exchange, subjects, charged
         self._said: asyncio.Queue[str] = asyncio.Queue()
         self._count = 0
 
     def __call__(self, step: Step) -> None:
         """Note a step that begins."""
         self._subjects.hear(step)
+        if self._charged is not None:
+            self._charged(step)
         if isinstance(step, Began):
             self._said.put_nowait(f"calls {step.detail.get('name', '')}" if step.kind == "tool" else "asks the model")
 

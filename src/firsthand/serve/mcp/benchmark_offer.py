@@ -34,7 +34,7 @@ def offer_benchmarks(offer: Offer, texts: Sequence[str], agents: Sequence[Agent]
     for text, benchmark in benchmarks.items():
         offer.resources.append(_resource(text, benchmark))
     if agents and benchmarks:
-        offer.tools.append(_run_tool(benchmarks, {agent.name: agent for agent in agents}))
+        offer.tools.append(_run_tool(benchmarks, {agent.name: agent for agent in agents}, offer))
 
 
 def _resource(text: str, benchmark: Benchmark) -> ServedResource:
@@ -60,7 +60,7 @@ def described(text: str, benchmark: Benchmark) -> Json:
     }
 
 
-def _run_tool(benchmarks: dict[str, Benchmark], agents: dict[str, Agent]) -> ServedTool:
+def _run_tool(benchmarks: dict[str, Benchmark], agents: dict[str, Agent], offer: Offer) -> ServedTool:
     first = next(iter(agents))
 
     async def run_benchmark(
@@ -83,7 +83,7 @@ def _run_tool(benchmarks: dict[str, Benchmark], agents: dict[str, Agent]) -> Ser
         if total > MAX_ATTEMPTS:
             raise ToolError(f"these are {total:,} attempts, and one call makes at most {MAX_ATTEMPTS:,}: set a limit")
         experiment = Experiment([agents[who]], [chosen], epochs=epochs, seed=seed, limit=limit or None, name="mcp")
-        return await _measured(experiment, total, current_exchange())
+        return await _measured(experiment, total, current_exchange(), offer)
 
     shape = tool_from_function(run_benchmark, effect="external")
 
@@ -104,12 +104,17 @@ def _run_tool(benchmarks: dict[str, Benchmark], agents: dict[str, Agent]) -> Ser
     )
 
 
-async def _measured(experiment: Experiment, total: int, exchange: Exchange) -> types.CallToolResult:
+async def _measured(experiment: Experiment, total: int, exchange: Exchange, offer: Offer) -> types.CallToolResult:
     """The summary of an experiment, its attempts reported as they are kept."""
     made = runs.open_run(find_run(exchange.note, data_home()), data_home()) if exchange.note else experiment.create()
     exchange.keep(made.id)
     finished: asyncio.Queue[Trace] = asyncio.Queue()
-    running = asyncio.ensure_future(experiment.attempt_async(made, on_trace=finished.put_nowait))
+
+    def keep(trace: Trace) -> None:
+        offer.charge(exchange.client or "", trace.usage.total_tokens)
+        finished.put_nowait(trace)
+
+    running = asyncio.ensure_future(experiment.attempt_async(made, on_trace=keep))
     done = len(made.done())
     try:
         await exchange.progress(0, total, f"run {made.id}")

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from firsthand.errors import FirsthandError, ToolError
 from firsthand.message import Json
+from firsthand.serve.admission.charged_steps import Charge, charge_nobody
 from firsthand.serve.mcp.exchange import DirectExchange, Exchange, ParkedExchange, capabilities_of, client_of
 from firsthand.serve.mcp.older_tasks import REVISION as OLDER
 from firsthand.serve.mcp.older_tasks import OlderTasks
@@ -88,6 +89,8 @@ class Offer:
     name: str = "firsthand"
     version: str = ""
     instructions: str | None = None
+    charge: Charge = charge_nobody
+    """Told the client of a call, and the tokens of what its models made."""
 
 
 class McpServer:

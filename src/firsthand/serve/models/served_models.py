@@ -59,6 +59,11 @@ class ServedModel:
         """True if the model's template knows thoughts, or if it is no model of tokens and says that it has some."""
         return self.facts.thinks if self.facts is not None else bool(getattr(self.model, "thinks", False))
 
+    @property
+    def charges_turns(self) -> bool:
+        """True for a served agent: its sessions charge clients for their turns, whichever door these came by."""
+        return bool(getattr(self.model, "charges_turns", False))
+
     def token_model(self, field: str) -> TokenModel:
         """The model, if it runs here; else a Refusal that names the request's field."""
         if self.tokens is None:

@@ -9,9 +9,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from firsthand.message import Json, Message
+from firsthand.message import Json, Message, canonical
 from firsthand.model import Completion, Delta, Sampling, TokenModel, TokenRating
 from firsthand.serve.admission.active_request import ActiveRequest
+from firsthand.serve.admission.metered_answers import charged
 from firsthand.serve.http.refusals import Refusal, bad
 from firsthand.serve.http.replies import EventForm, Events, Reply, event, long_reply
 from firsthand.serve.models.served_models import ServedModel
@@ -82,7 +83,7 @@ async def chat_job(state: OpenAIState, request: ActiveRequest, body: ChatRequest
     if body.max_tokens == 0:
         raise bad("max_tokens is 0: a chat has an answer, so give 1 or more", "max_tokens")
     conversation = request_parsing.messages(body.messages, thinks=served.thinks)
-    messages = state.sampled_turns.recall(request.client.name, conversation)
+    messages = state.sampled_turns.recall(turns_owner(request, served, body), conversation)
     tools = request_parsing.tools(body)
     grammar = request_parsing.structure(body, body.response_format)
     if grammar is not None and tools.specs:
@@ -247,8 +248,13 @@ def remember(state: OpenAIState, request: ActiveRequest, job: ChatJob, completio
     """Keep the tokens of an answer for the next turn, if the client was shown all that they say."""
     message = completion.message
     has_reasoning = job.served.thinks and "</think>" in message.text
-    if not job.sampling.stop and not job.sampling.stop_ids and not has_reasoning:
-        state.sampled_turns.remember(request.client.name, job.messages, message)
+    if not job.sampling.stop and not job.sampling.stop_ids and not has_reasoning and not completion.has_control:
+        state.sampled_turns.remember(turns_owner(request, job.served, job.body), job.messages, message)
+
+
+def turns_owner(request: ActiveRequest, served: ServedModel, body: ChatRequest) -> str:
+    """The owner of a conversation's sampled turns: nobody else's answers decide its tokens."""
+    return canonical([request.client.name, served.name, body.user, body.cache_salt])
 
 
 def check_called(job: ChatJob, completion: Completion) -> None:
@@ -275,8 +281,8 @@ async def rate_prompt(
 ) -> list[Json | None]:
     """vLLM's `prompt_logprobs` of ids: an object by token id for each token, None for the first."""
     model = served.token_model("prompt_logprobs")
-    ratings = await model.rate(ids, top, run=request.client.name, **state.options(request, served, salt))
-    state.admission.charge(request.client, len(ids))
+    with charged(state.admission, request.client, len(ids)):
+        ratings = await model.rate(ids, top, run=request.client.name, **state.options(request, served, salt))
     return [None, *await asyncio.to_thread(lambda: [_rating_json(model, rating) for rating in ratings])]
 
 

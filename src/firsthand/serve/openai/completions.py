@@ -13,6 +13,7 @@ from firsthand.loop.concurrency import group
 from firsthand.message import Json
 from firsthand.model import Completion, Delta, Sampling, TokenModel, TokenRating, Usage
 from firsthand.serve.admission.active_request import ActiveRequest
+from firsthand.serve.admission.metered_answers import charged
 from firsthand.serve.http.refusals import Refusal, bad
 from firsthand.serve.http.replies import Events, Reply, event, long_event, long_reply
 from firsthand.serve.models.served_models import ServedModel
@@ -184,14 +185,14 @@ async def _echo(state: OpenAIState, request: ActiveRequest, job: CompletionJob, 
     text = prompt if isinstance(prompt, str) else await model.detokenize(ids)
     if body.logprobs is None:
         return _Echo(text, ids, [])
-    ratings = await model.rate(
-        ids,
-        job.sampling.top_logprobs,
-        priority=body.priority or 0,
-        run=request.client.name,
-        **state.options(request, served, body.cache_salt),
-    )
-    state.admission.charge(request.client, len(ids))
+    with charged(state.admission, request.client, len(ids)):
+        ratings = await model.rate(
+            ids,
+            job.sampling.top_logprobs,
+            priority=body.priority or 0,
+            run=request.client.name,
+            **state.options(request, served, body.cache_salt),
+        )
     first = EchoedToken(model.spell(ids[:1])[0], None, ())
     rest = await asyncio.to_thread(lambda: [_rated(model, rating) for rating in ratings])
     return _Echo(text, ids, [first, *rest])

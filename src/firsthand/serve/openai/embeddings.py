@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Iterable
 
 import numpy as np
 
+from firsthand.loop.prompt_size import estimated_size
 from firsthand.message import Json
 from firsthand.model import CountingEmbedder, Embedder
 from firsthand.serve.admission.active_request import ActiveRequest
@@ -34,7 +36,13 @@ async def embeddings(state: OpenAIState, request: ActiveRequest) -> Reply:
     request.notes["inputs"] = len(texts)
     if request.span is not None:
         request.span.model(embedder.name)
-    vectors, num_tokens = await _embed(embedder, texts)
+    estimate = sum(estimated_size(text) for text in texts)
+    try:
+        vectors, num_tokens = await _embed(embedder, texts)
+    except asyncio.CancelledError:  # the client left, or its time was over
+        state.admission.charge(request.client, estimate)
+        raise
+    state.admission.charge(request.client, num_tokens or estimate)
     request.notes["prompt_tokens"] = num_tokens
     state.telemetry.metrics.tokens["prompt"] += num_tokens
     as_base64 = body.encoding_format == "base64"

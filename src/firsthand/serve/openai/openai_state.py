@@ -52,7 +52,8 @@ class OpenAIState:
             request.span.called(served.name, prompt, sampling, n)
         run = f"{request.client.name}/{user}"[:256]
         pieces = served.stream(prompt, sampling, tools=tools, n=n, priority=priority, run=run, **options)
-        return metered(pieces, request, self.admission, self.telemetry)
+        admission = None if served.charges_turns else self.admission
+        return metered(pieces, request, admission, self.telemetry, prompt)
 
     def options(
         self, request: ActiveRequest, served: ServedModel, salt: str | None, template: Mapping[str, Any] | None = None

@@ -11,7 +11,7 @@ from firsthand.message import Json
 from firsthand.model import Completion, Usage
 from firsthand.serve.admission.active_request import ActiveRequest
 from firsthand.serve.http.refusals import Refusal, in_names_of
-from firsthand.serve.http.replies import Events, Reply, event, reply
+from firsthand.serve.http.replies import Events, Reply, event, long_reply, reply
 from firsthand.serve.openai.chat_completions import (
     ChatJob,
     chat_job,
@@ -26,14 +26,15 @@ from firsthand.serve.openai.choices import arguments, call_ids
 from firsthand.serve.openai.openai_state import OpenAIState
 from firsthand.serve.openai.request_schema import ChatRequest, read
 from firsthand.serve.openai.responses_schema import ResponseItem, ResponsesRequest, as_chat, items
+from firsthand.serve.openai.stored_responses import MAX_CONVERSATION_BYTES
 
 
 async def responses(state: OpenAIState, request: ActiveRequest) -> Reply | Events:
     """The model's turn, whole or as a stream of events."""
     body = read(ResponsesRequest, request.json())
     if body.previous_response_id is not None:
-        before = state.responses.find(request.client.name, body.previous_response_id, "previous_response_id")
-        body = body.model_copy(update={"input": [*before.items, *items(body)]})
+        before = await state.responses.items(request.client.name, body.previous_response_id, "previous_response_id")
+        body = body.model_copy(update={"input": [*before, *items(body)]})
     chat, names = as_chat(body)
     with in_names_of(names):
         job = await chat_job(state, request, read(ChatRequest, chat))
@@ -42,12 +43,12 @@ async def responses(state: OpenAIState, request: ActiveRequest) -> Reply | Event
     (answer,) = await gather_answers(state, request, job)
     reasoning, content = split_reasoning(job, answer.text)
     output = _output(request, answer.whole, reasoning, content)
-    return reply(await _finished(state, request, body, job, output, answer.whole))
+    return await long_reply(await _finished(state, request, body, job, output, answer.whole))
 
 
 async def get_response(state: OpenAIState, request: ActiveRequest) -> Reply:
     """A stored response."""
-    return reply(state.responses.find(request.client.name, request.path_params["id"]).response)
+    return Reply(await state.responses.response(request.client.name, request.path_params["id"]))
 
 
 async def delete_response(state: OpenAIState, request: ActiveRequest) -> Reply:
@@ -69,7 +70,9 @@ async def _finished(
     whole = _response(state, request, body, job, output, completion)
     if whole["store"]:
         conversation = (*items(body), *(ResponseItem.model_validate(item) for item in output))
-        whole["store"] = await state.responses.keep(request.client.name, whole, conversation)
+        most = max(request.client.limits.body_bytes, MAX_CONVERSATION_BYTES)
+        kept = await state.responses.keep(request.client.name, whole, conversation, max_conversation_bytes=most)
+        whole["store"] = kept
     return whole
 
 
@@ -112,7 +115,7 @@ def _response(
 ) -> Json:
     """The response object around the items; without a completion it is in progress."""
     cut = completion is not None and completion.finish_reason == "length"
-    shown = body.model_dump(exclude_none=True, by_alias=True)
+    shown = body.model_dump(include={"text", "tool_choice", "tools"}, exclude_none=True, by_alias=True)
     return {
         "id": f"resp_{request.id}",
         "object": "response",

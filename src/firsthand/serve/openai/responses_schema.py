@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from firsthand.message import Json
 from firsthand.serve.http.refusals import bad
-from firsthand.serve.openai.request_schema import MAX_INT, MAX_MESSAGES, MAX_TOOLS, Content, Name, Wire
+from firsthand.serve.openai.request_schema import MAX_INT, MAX_MESSAGES, MAX_TOOLS, Content, Name, TextPart, Wire
 
 MetadataKey = Annotated[str, Field(max_length=64)]
 MetadataText = Annotated[str, Field(max_length=512)]
@@ -183,4 +184,13 @@ def _messages(body: ResponsesRequest, names: dict[str, str]) -> list[Json]:
 def _text(item: ResponseItem, where: str) -> str:
     if item.content is None:
         raise bad(f"{where}.content is missing: give a text", f"{where}.content")
-    return item.content if isinstance(item.content, str) else "".join(part.text for part in item.content)
+    return _text_of(item.content)
+
+
+def joined(item: ResponseItem) -> ResponseItem:
+    """The item with one text in place of the parts of its content."""
+    return item if item.content is None else item.model_copy(update={"content": _text_of(item.content)})
+
+
+def _text_of(content: str | Sequence[TextPart | ReasoningPart]) -> str:
+    return content if isinstance(content, str) else "".join(part.text for part in content)

@@ -1,9 +1,10 @@
 """Remembers the sampled tokens of recent answers, so that the next turn of a conversation finds them in the prefix cache.
 
 Clients send a conversation back as text. Encoded again, it often gives other tokens than were sampled, and nothing after the
-first difference is found in the cache. So the ids of an answer are kept under a hash of the client, the conversation before
-it, and its own text and calls; the next turn gets them back. Answers that were cut by a stop string or stop token, or shown
-without their reasoning, are left out: their tokens hold more than the client was shown.
+first difference is found in the cache. So the ids of an answer are kept under a hash of their owner (the client, its user,
+its cache salt, and the model), the conversation before it, and its own text and calls; the next turn gets them back. Answers
+that were cut by a stop string or stop token, hold control tokens, or are shown without their reasoning, are left out: their
+tokens hold more than the text that comes back.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ class SampledTurns:
     def __len__(self) -> int:
         return len(self._known)
 
-    def remember(self, client: str, conversation: Sequence[Message], answer: Message) -> None:
+    def remember(self, owner: str, conversation: Sequence[Message], answer: Message) -> None:
         """Keep the tokens of an answer to a conversation."""
         if answer.sampled is None or not answer.sampled.token_ids:
             return
-        key = _after(client, conversation)
+        key = _after(owner, conversation)
         key = _step(key, answer)
         if key not in self._known:
             self._known[key] = array("i", answer.sampled.token_ids), array("d", answer.sampled.logprobs)
@@ -44,9 +45,9 @@ class SampledTurns:
             _, (ids, _) = self._known.popitem(last=False)
             self._num_tokens -= len(ids)
 
-    def recall(self, client: str, conversation: Sequence[Message]) -> list[Message]:
+    def recall(self, owner: str, conversation: Sequence[Message]) -> list[Message]:
         """The conversation, with the sampled tokens of those assistant turns whose tokens are known."""
-        key = _after(client, ())
+        key = _after(owner, ())
         turns = []
         for message in conversation:
             key = _step(key, message)
@@ -57,8 +58,8 @@ class SampledTurns:
         return turns
 
 
-def _after(client: str, conversation: Sequence[Message]) -> bytes:
-    key = hashlib.sha256(client.encode()).digest()
+def _after(owner: str, conversation: Sequence[Message]) -> bytes:
+    key = hashlib.sha256(owner.encode("utf-8", "surrogatepass")).digest()
     for message in conversation:
         key = _step(key, message)
     return key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ from firsthand.retrieval.hit_json import hit_to_json
 from firsthand.retrieval.retriever import Query
 from firsthand.retrieval.retrievers.searches import SEARCHES
 from firsthand.serve.admission.active_request import ActiveRequest, request_of
+from firsthand.serve.admission.charged_steps import Charge, ChargedSteps, charge_nobody
 from firsthand.serve.http.mounted_app import MountedApp
 from firsthand.serve.http.refusals import Refusal, refusal_of
 from firsthand.serve.http.replies import Reply, note_bug, refused, reply
@@ -52,8 +54,8 @@ class AnswerRequest(Wire):
 class SearchApp:
     """Answers /search from a corpus, and /answer from a RagModel."""
 
-    def __init__(self, corpus: Corpus, model: RagModel | None):
-        self._corpus, self._model = corpus, model
+    def __init__(self, corpus: Corpus, model: RagModel | None, charge: Charge = charge_nobody):
+        self._corpus, self._model, self._charge = corpus, model, charge
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; an error becomes a refusal, and a bug goes to the log."""
@@ -89,10 +91,15 @@ class SearchApp:
         if self._model is None:
             raise Refusal(404, "this server has no model that answers: use /search")
         body = read(AnswerRequest, request.json())
-        return reply(await self._model.ask(body.question, body.history or ()))
+        charged = ChargedSteps(self._charge, request.client.name)
+        try:
+            return reply(await self._model.ask(body.question, body.history or (), listener=charged))
+        except asyncio.CancelledError:  # the client left, or its time was over
+            charged.cut()
+            raise
 
 
-def search_app(corpus: Corpus, model: RagModel | None) -> MountedApp:
+def search_app(corpus: Corpus, model: RagModel | None, charge: Charge = charge_nobody) -> MountedApp:
     """The two routes; the model and the embedder are loaded before the first request."""
 
     @asynccontextmanager
@@ -105,7 +112,7 @@ def search_app(corpus: Corpus, model: RagModel | None) -> MountedApp:
 
     lifespan: Callable[[], AbstractAsyncContextManager[object]] = loaded
     return MountedApp(
-        SearchApp(corpus, model),
+        SearchApp(corpus, model, charge),
         route_of=lambda path: path if path in ROUTES else None,
         limited_methods=frozenset({"POST"}),
         lifespan=lifespan,
