@@ -15,7 +15,7 @@ import mcp_types as types
 
 from firsthand.agent import Agent
 from firsthand.errors import ToolError
-from firsthand.loop.approval import Approval
+from firsthand.loop.approval import Approval, Decision
 from firsthand.loop.calling import caller
 from firsthand.message import ToolCall
 from firsthand.providers.scripted import Scripted
@@ -111,9 +111,12 @@ def test_what_a_server_asks_over_a_shared_connection_is_put_to_no_other_attempt(
     made = McpConnection(shared)
     shown: list[str] = []
 
-    class Ask:
+    class Person:
         def __init__(self, who: str) -> None:
             self.who = who
+
+        async def __call__(self, tool: Any, arguments: Any) -> Decision:
+            raise AssertionError("a form is filled in")
 
         async def fill(self, tool: Any, message: str, fields: Any) -> Any:
             shown.append(self.who)
@@ -148,7 +151,7 @@ def test_what_a_server_asks_over_a_shared_connection_is_put_to_no_other_attempt(
                 return str((await ctx.call(ToolCall("1", "bank__pay", {}))).content)
 
             tool = tool_from_function(bank__pay, effect="read")
-            return Agent("a", Scripted([]), pattern, tools=(tool,), approval=Approval(ask=Ask(who)))
+            return Agent("a", Scripted([]), pattern, tools=(tool,), approval=Approval(ask=Person(who)))
 
         await asyncio.gather(*(rollout(agent(who), Task(who, who)) for who in ("alice", "bob")))
         return found

@@ -158,7 +158,7 @@ class McpConnection:
         return f"{self.declaration.origin} broke the protocol: {said}"
 
     def _current(self) -> CallPosition | None:
-        """The call that a request of the server belongs to: our own task's, or the oldest of the one attempt that is calling.
+        """The call that a request of the server belongs to: our own task's, or the oldest of the one attempt that calls.
 
         None while several attempts are: another's user would be asked, and another's budget pay.
         """
