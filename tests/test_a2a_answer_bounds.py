@@ -23,7 +23,8 @@ from firsthand.providers.openai_wire import clip
 
 
 def event(**fields: Any) -> StreamResponse:
-    return ParseDict(fields, StreamResponse())
+    found: StreamResponse = ParseDict(fields, StreamResponse())
+    return found
 
 
 def working(id: str = "t", context: str = "c", **more: Any) -> dict[str, Any]:
@@ -56,10 +57,11 @@ def test_artifacts_of_an_answer_have_a_bound_however_often_they_are_sent(monkeyp
     for _ in range(50):  # all of it again, as each look at a task gives it
         answer.put("1", "abcdefghi", append=False)
     assert answer.text == "abcdefghi"
-    for artifact, append in (("1", True), ("2", False)):
+    for artifact, text, append in (("1", "x", True), ("2", "", False)):
+        answer = Answer("a2a:h")
+        answer.put("1", "abcdefghi", append=False)
         with pytest.raises(ModelError, match=r"^a2a:h sent artifacts of more than 10 characters: it gave no task$"):
-            answer.put(artifact, "xy", append=append)
-    answer.clear()
+            answer.put(artifact, text, append=append)
     answer = Answer("a2a:h")
     answer.put("1", "abcdefghi", append=True)
     answer.clear()
@@ -87,7 +89,8 @@ def test_looking_up_a_task_waits_longer_and_ends_at_what_breaks_a_bound(monkeypa
     replies: list[Any] = [working()] * 20 + [working("t" * 257), working()]
 
     async def get_task(request: Any) -> Task:
-        return ParseDict(replies.pop(0), Task())
+        found: Task = ParseDict(replies.pop(0), Task())
+        return found
 
     async def main() -> None:
         answer = Answer("a2a:http://h")
@@ -113,7 +116,8 @@ def test_a_dense_reply_is_followed_by_a_pause_of_four_times_its_processor_time(m
     replies = [working(), working() | {"status": {"state": "TASK_STATE_COMPLETED"}}]
 
     async def get_task(request: Any) -> Task:
-        return ParseDict(replies.pop(0), Task())
+        found: Task = ParseDict(replies.pop(0), Task())
+        return found
 
     async def main() -> None:
         answer = Answer("a2a:http://h")
