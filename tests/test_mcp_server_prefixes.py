@@ -25,9 +25,7 @@ def agent(*names: str, shared: bool = False) -> Agent:
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("names", [("a", "a__b"), ("a__b", "a"), ("mail", "a", "a_"), ("a__b__c", "a__b")])
 def test_servers_whose_tools_could_have_one_name_are_refused_together(names: tuple[str, ...], shared: bool) -> None:
-    with pytest.raises(
-        ConfigError, match=r"^the MCP servers 'a.*' and 'a.*_.*' begin names of tools alike \(a.*__\)"
-    ):
+    with pytest.raises(ConfigError, match=r"^the MCP servers 'a.*' and 'a.*_.*' begin names of tools alike \(a.*__\)"):
         agent(*names, shared=shared)
 
 
