@@ -24,6 +24,7 @@ from firsthand.agent import Agent
 from firsthand.loop.concurrency import Retry
 from firsthand.patterns.direct import direct
 from firsthand.providers import a2a as provider
+from firsthand.providers import a2a_answer, a2a_transport
 from firsthand.providers.a2a import RemoteAgent
 from firsthand.rollout import rollout
 from firsthand.serve.a2a.a2a_handler import ClientUser
@@ -196,8 +197,8 @@ def test_a_peer_that_never_answers() -> None:
 
 
 def test_a_peer_that_sends_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provider, "MAX_BYTES", 1 << 20)
-    monkeypatch.setattr(provider, "MAX_EVENTS", 50)
+    monkeypatch.setattr(a2a_transport, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(a2a_answer, "MAX_EVENTS", 50)
     with peer() as found:
 
         def comments(request: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
@@ -283,7 +284,7 @@ def message(body: dict[str, Any], parts: list[Any]) -> dict[str, Any]:
 def test_a_response_of_too_many_values_is_refused_before_an_sdk_reads_it(
     place: str, parts: int, refused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("firsthand.providers.a2a.MAX_VALUES", 2_050)
+    monkeypatch.setattr("firsthand.providers.a2a_transport.MAX_VALUES", 2_050)
     many: list[Any] = [{"text": TEXT}, *[{}] * parts]
 
     def answer(request: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
@@ -307,7 +308,7 @@ def test_a_response_of_too_many_values_is_refused_before_an_sdk_reads_it(
 
 
 def test_a_stream_of_many_small_events_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("firsthand.providers.a2a.MAX_VALUES", 60)
+    monkeypatch.setattr("firsthand.providers.a2a_transport.MAX_VALUES", 60)
 
     def answer(request: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         working = [event(body, {"task": task("WORKING")}) for _ in range(40)]

@@ -23,7 +23,7 @@ from firsthand.system.json_values import ValueCount
 ROOT = Path(firsthand.__file__).parent
 BOUNDED = {
     "hub/download.py": "counts the bytes as they come, unpacked by nobody",
-    "providers/a2a.py": "counts bytes and values in its transport",
+    "providers/a2a_transport.py": "counts bytes and values in its transport",
     "providers/endpoint_clients.py": "counts in the stream that the SDKs read",
     "providers/google.py": "is never used: the SDK makes one otherwise",
     "tools/mcp/http_endpoint.py": "counts bytes and values in its transport",

@@ -12,8 +12,9 @@ from firsthand.message import Message, Sampled, Text, assistant, user
 from firsthand.model import Completion, Delta, Likelihood, Sampling, Scored, ToolSpec, Usage, request_key
 from firsthand.providers import agents, cached, embedder, ollama
 from firsthand.providers.agents import AgentsModel, adapter_folders, agent_of
-from firsthand.providers.anthropic import AnthropicModel, _custom_headers
+from firsthand.providers.anthropic import AnthropicModel
 from firsthand.providers.cached import Cached, MemoryStore, Replay, Replies
+from firsthand.providers.endpoint_clients import environment_headers
 from firsthand.providers.google import GoogleModel
 from firsthand.providers.openai import OpenAIModel
 from firsthand.providers.scripted import Scripted
@@ -53,7 +54,7 @@ def test_anthropics_key_goes_to_its_own_address_or_the_environments(bare):
     proxied = AnthropicModel("m")
     assert (proxied._key, proxied.name, proxied.fingerprint) == ("key", "anthropic:m", "anthropic:m@http://proxy")
     bare.setenv("ANTHROPIC_CUSTOM_HEADERS", "x-key: a:b\nnone\n y : c")
-    assert _custom_headers() == ["x-key", "y"]
+    assert environment_headers("ANTHROPIC_CUSTOM_HEADERS") == ["x-key", "y"]
 
 
 def test_googles_key_goes_to_its_own_address_or_the_environments(bare):

@@ -14,7 +14,8 @@ from firsthand.errors import ModelError
 from firsthand.message import Message, ToolCall, assistant, system, user
 from firsthand.model import Completion, Delta, Sampling, Usage
 from firsthand.providers import a2a as provider
-from firsthand.providers.a2a import RemoteAgent, _Answer, _Thread
+from firsthand.providers.a2a import RemoteAgent, _Thread
+from firsthand.providers.a2a_answer import Answer
 from jumping_clock import run_by_the_clock
 
 
@@ -48,10 +49,10 @@ class Played(RemoteAgent):
         self.events, self.wait_s = events, wait_s
         self.asked: list[tuple[_Thread, str]] = []
 
-    async def _asked(self, thread: _Thread, text: str, answer: _Answer) -> AsyncGenerator[None, None]:
+    async def _asked(self, thread: _Thread, text: str, answer: Answer) -> AsyncGenerator[None, None]:
         self.asked.append((thread, text))
         for each in self.events:
-            self._take(each, answer)
+            answer.take(each)
             yield
         await asyncio.sleep(self.wait_s)
 
@@ -146,12 +147,12 @@ def test_a_task_that_broke_off_is_looked_up_until_it_is_over(monkeypatch: pytest
     monkeypatch.setattr(provider, "_LOST_S", 0.002)
     agent, gone = RemoteAgent("http://host", key=""), OSError("gone")
 
-    async def looked_up(client: Client, answer: _Answer) -> int:
+    async def looked_up(client: Client, answer: Answer) -> int:
         return len([None async for _ in agent._looked_up(client, answer)])  # type: ignore[arg-type]
 
-    def begun() -> _Answer:
-        answer = _Answer()
-        agent._take(status("WORKING"), answer)
+    def begun() -> Answer:
+        answer = Answer("a")
+        answer.take(status("WORKING"))
         return answer
 
     answer = begun()
@@ -165,28 +166,28 @@ def test_a_task_that_broke_off_is_looked_up_until_it_is_over(monkeypatch: pytest
     said = "a2a:http://host broke off and did not come back (OSError: gone): its task is t1"
     assert str(error.value) == said and lost.asked == 3
     with pytest.raises(ModelError, match="ended its answer without saying anything: ask it again"):
-        asyncio.run(looked_up(client, _Answer()))
+        asyncio.run(looked_up(client, Answer("a")))
 
 
 def test_a_task_is_cancelled_once_it_is_known_and_only_while_it_goes_on() -> None:
     agent = RemoteAgent("http://host", key="")
 
-    async def cancelled(answer: _Answer, *, reads_s: float = 9.0, comes_s: float = 0.0) -> list[str]:
+    async def cancelled(answer: Answer, *, reads_s: float = 9.0, comes_s: float = 0.0) -> list[str]:
         client, reading = Client(), asyncio.create_task(asyncio.sleep(reads_s))
         await asyncio.sleep(0)
         if comes_s:
-            asyncio.get_running_loop().call_later(comes_s, lambda: agent._take(status("WORKING"), answer))
+            asyncio.get_running_loop().call_later(comes_s, lambda: answer.take(status("WORKING")))
         await agent._canceled(client, answer, reading)  # type: ignore[arg-type]
         reading.cancel()
         return client.cancelled
 
-    running, over = _Answer(), _Answer()
-    agent._take(status("WORKING"), running)
-    agent._take(status("COMPLETED"), over)
+    running, over = Answer("a"), Answer("a")
+    running.take(status("WORKING"))
+    over.take(status("COMPLETED"))
     for answer, given, ids, seconds in (
-        (running, {}, ["t1"], 0.0), (over, {}, [], 0.0), (_Answer(), {"comes_s": 0.025}, ["t1"], 0.03),  # a moment later
-        (_Answer(), {"reads_s": 0.015}, [], 0.02),  # no id will come
-        (_Answer(), {}, [], 3.0), (_Answer(), {"comes_s": 3.5}, [], 3.0),  # and nobody waits for one without end
+        (running, {}, ["t1"], 0.0), (over, {}, [], 0.0), (Answer("a"), {"comes_s": 0.025}, ["t1"], 0.03),  # a moment later
+        (Answer("a"), {"reads_s": 0.015}, [], 0.02),  # no id will come
+        (Answer("a"), {}, [], 3.0), (Answer("a"), {"comes_s": 3.5}, [], 3.0),  # and nobody waits for one without end
     ):  # fmt: skip
         found, took = run_by_the_clock(cancelled(answer, **given))
         assert found == ids and took == pytest.approx(seconds, abs=0.011), (given, took)

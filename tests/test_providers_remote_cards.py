@@ -21,7 +21,8 @@ from firsthand.grammar import Grammar
 from firsthand.message import user
 from firsthand.model import Sampling
 from firsthand.providers import a2a as provider
-from firsthand.providers.a2a import RemoteAgent, _Answer, verify_card
+from firsthand.providers.a2a import RemoteAgent, verify_card
+from firsthand.providers.a2a_answer import Answer
 from firsthand.providers.supported_settings import check_conversation, check_supported, no_scores
 
 
@@ -199,8 +200,8 @@ def test_a_task_is_followed_until_it_settles_or_was_away_for_too_long(monkeypatc
                 raise reply
             return reply  # type: ignore[no-any-return]
 
-    def followed(*replies: Any, task: str = "t1") -> tuple[int, _Answer, Client]:
-        answer, client = _Answer(), Client(*replies)
+    def followed(*replies: Any, task: str = "t1") -> tuple[int, Answer, Client]:
+        answer, client = Answer("a2a:http://host"), Client(*replies)
         answer.task = task
         slept.clear()
 
@@ -213,7 +214,7 @@ def test_a_task_is_followed_until_it_settles_or_was_away_for_too_long(monkeypatc
     gone, working = OSError("gone"), state("WORKING")
     count, answer, client = followed(working, gone, gone, working, gone, gone, state("COMPLETED"))
     assert (count, answer.state, answer.context, client.ids) == (7, "TASK_STATE_COMPLETED", "c2", ["t1"] * 7)
-    assert slept == [0.0625] * 7
+    assert slept == pytest.approx([0.0625, 0.0625, 0.0625, 0.075, 0.0625, 0.0625, 0.09]), "longer after each reply"
     lost = r"^a2a:http://host broke off and did not come back \(OSError: gone\): its task is t1$"
     with pytest.raises(ModelError, match=lost):
         followed(gone, gone, gone, working)

@@ -15,7 +15,9 @@ from firsthand.errors import ConfigError, ModelError, Unreachable
 from firsthand.message import Message, ToolCall, assistant, system, user
 from firsthand.model import Completion, Delta, Sampling, Usage
 from firsthand.providers import a2a as provider
-from firsthand.providers.a2a import RemoteAgent, _Answer, _Thread
+from firsthand.providers import a2a_answer, a2a_transport
+from firsthand.providers.a2a import RemoteAgent, _Thread
+from firsthand.providers.a2a_answer import Answer, text_of
 
 HOME = RemoteAgent("http://host:80/", key="")
 
@@ -24,10 +26,10 @@ def event(**body) -> StreamResponse:
     return ParseDict(body, StreamResponse())
 
 
-def taken(*events: StreamResponse) -> _Answer:
-    answer = _Answer()
+def taken(*events: StreamResponse) -> Answer:
+    answer = Answer("a2a:http://host")
     for each in events:
-        HOME._take(each, answer)
+        answer.take(each)
     return answer
 
 
@@ -58,10 +60,10 @@ def test_an_address_names_the_agent_and_is_all_that_is_known_of_it():
 def test_the_key_is_the_one_given_or_the_variables(monkeypatch):
     monkeypatch.setenv(provider.KEY_VARIABLE, "secret")
     assert RemoteAgent("http://h")._key == "secret" and RemoteAgent("http://h", key="")._key == ""
-    client = provider._bounded_client("secret", 3.0, "http://h")
+    client = a2a_transport.bounded_client("secret", 3.0, "http://h")
     assert client.headers["authorization"] == "Bearer secret" and client.headers["accept-encoding"] == "identity"
     assert (client.timeout.read, client.timeout.connect, client.follow_redirects) == (3.0, 10.0, False)
-    assert "authorization" not in provider._bounded_client("", 3.0, "http://h").headers
+    assert "authorization" not in a2a_transport.bounded_client("", 3.0, "http://h").headers
 
 
 def test_artifacts_are_the_answer_and_what_was_said_where_there_are_none():
@@ -102,12 +104,12 @@ def test_a_whole_task_replaces_what_came_of_it():
     assert (answer.text, answer.task, answer.context, answer.state) == ("New", "t", "c", "TASK_STATE_WORKING")
     unknown = Task(id="t")
     unknown.status.state = 99
-    HOME._take_task(unknown, answer)
+    answer.take_task(unknown)
     assert answer.state == "state 99" and not answer.is_settled
 
 
 def test_events_without_end_are_given_up(monkeypatch):
-    monkeypatch.setattr(provider, "MAX_EVENTS", 3)
+    monkeypatch.setattr(a2a_answer, "MAX_EVENTS", 3)
     working = [status("WORKING", taskId="t1")] * 3
     assert taken(*working).events == 3
     with pytest.raises(ModelError, match=r"sent more than 3 events and no answer: its task is t1"):
@@ -126,7 +128,7 @@ def test_parts_are_text_data_and_names_of_files():
         {},
     ]
     parts = [ParseDict(each, Part()) for each in wired]
-    assert provider._text(parts) == 'a\n{"b":["é"],"z":1.0}\n[file f.txt]\n[file http://h/g.txt]\n[file image/png]'
+    assert text_of(parts) == 'a\n{"b":["é"],"z":1.0}\n[file f.txt]\n[file http://h/g.txt]\n[file image/png]'
 
 
 def test_a_conversation_goes_on_in_the_context_that_knows_it():
@@ -243,7 +245,7 @@ def site(pieces: list[bytes], **headers: str) -> Iterator[str]:
 
 def read(*pieces: bytes, **headers: str) -> bytes:
     async def get() -> bytes:
-        async with provider._bounded_client("", 5.0, "http://peer") as client:
+        async with a2a_transport.bounded_client("", 5.0, "http://peer") as client:
             return (await client.get(url)).content
 
     with site(list(pieces), **headers) as url:
@@ -251,7 +253,7 @@ def read(*pieces: bytes, **headers: str) -> bytes:
 
 
 def test_values_are_counted_through_a_whole_response_and_for_each_event_of_a_stream(monkeypatch):
-    monkeypatch.setattr(provider, "MAX_VALUES", 4)
+    monkeypatch.setattr(a2a_transport, "MAX_VALUES", 4)
     said = "a2a:http://peer sent more than 4 JSON values at once, so they are not read"
     json_type, stream_type = "application/json", "text/event-stream; charset=utf-8"
     four, five = b"[1,\r\n\n2,\n\n3,4\n]", b"[1,\r\n\n2,\n\n3,4\n,5]"
@@ -271,7 +273,7 @@ def test_values_are_counted_through_a_whole_response_and_for_each_event_of_a_str
 
 
 def test_bytes_are_bounded_and_never_unpacked(monkeypatch):
-    monkeypatch.setattr(provider, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(a2a_transport, "MAX_BYTES", 1 << 20)
     assert len(read(b"x" * (1 << 20))) == 1 << 20
     with pytest.raises(ModelError, match="a2a:http://peer sent more than 1 MiB in one response, so it is not read"):
         read(b"x" * (1 << 20), b"y")
@@ -297,7 +299,7 @@ def test_an_agent_takes_no_tools_and_gives_no_scores():
 
 def test_requests_carry_the_key_and_ask_for_no_compression_nor_follow_what_leads_elsewhere():
     async def asked(key: str) -> tuple[httpx.Headers, httpx.Timeout, bool]:
-        async with provider._bounded_client(key, 5.5, "http://peer") as client:
+        async with a2a_transport.bounded_client(key, 5.5, "http://peer") as client:
             request = client.build_request("GET", "http://peer/x")
             return request.headers, client.timeout, client.follow_redirects
 
@@ -323,7 +325,7 @@ def test_an_answer_is_settled_by_its_last_states_alone():
     settled = ("COMPLETED", "INPUT_REQUIRED", "FAILED", "REJECTED", "CANCELED", "AUTH_REQUIRED")
     for state in (*settled, "SUBMITTED", "WORKING", "UNSPECIFIED"):
         assert taken(status(state)).is_settled == (state in settled), state
-    assert taken(chunk("a", "x")).is_settled is False and _Answer().text == ""
+    assert taken(chunk("a", "x")).is_settled is False and Answer("a2a:http://host").text == ""
     both = taken(chunk("b", "two"), chunk("a", "one"), chunk("b", "!", append=True), status("COMPLETED", "said"))
     assert both.text == "two!\n\none" and both.said == "said" and both.events == 4
     assert taken(chunk("a", ""), status("COMPLETED", "said")).text == "said"

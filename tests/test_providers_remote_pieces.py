@@ -12,6 +12,7 @@ from firsthand.message import assistant, system, user
 from firsthand.model import Completion, Delta, Sampling, ToolSpec, Usage
 from firsthand.providers import a2a as provider
 from firsthand.providers.a2a import RemoteAgent, _Thread
+from firsthand.providers.a2a_answer import text_of
 
 NAME = "a2a:http://h:80/x"
 
@@ -120,5 +121,5 @@ def test_parts_of_a_message_are_text_data_and_files_by_what_names_them():
         {"raw": "AAA=", "mediaType": "image/png"}, {},
     ]  # fmt: skip
     wired = [ParseDict(each, Part()) for each in parts]
-    assert provider._text(wired) == ('a\n{"a":null,"b":[1.0]}\n[file é.txt]\n[file http://f]\n[file image/png]')
-    assert provider._text([]) == ""
+    assert text_of(wired) == ('a\n{"a":null,"b":[1.0]}\n[file é.txt]\n[file http://f]\n[file image/png]')
+    assert text_of([]) == ""

@@ -86,6 +86,7 @@ def test_a_bare_yes_answers_one_question_alone_and_data_names_its_own() -> None:
         ([data({"content": {}, "allowed": False})], [one], {"apr_1": (False, {})}),
         ([data({"content": "x"})], [one], {}),
         ([data({"allowed": "yes"})], [one], {}),
+        ([data({"allowed": True, "approval": each}) for each in (["apr_1"], {"apr_1": 1}, None, 1)], [one], {}),
         ([data(["yes"])], [one], {}),
         ([data({"allowed": True}), Part(text="no")], [one], {"apr_1": (False, None)}),
     ):  # fmt: skip

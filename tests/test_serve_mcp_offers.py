@@ -46,7 +46,7 @@ def test_a_list_has_pages_of_five_hundred_and_cursors_of_its_own() -> None:
         and page(None, 500) == (entries[:500], None)
     )
     assert page("1000") == ([], None)
-    for cursor in ("1001", "-1", "x", "\u0663"):
+    for cursor in ("1001", "-1", "x", "\u0663", "1" * 5_000):
         with pytest.raises(MCPError, match="this cursor was not given by this server"):
             page(cursor)
 

@@ -39,9 +39,9 @@ def test_no_byte_of_a_dense_event_is_passed_on_whatever_ends_its_lines(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     httpx = pytest.importorskip("httpx")
-    from firsthand.providers import a2a
+    from firsthand.providers import a2a_transport
 
-    monkeypatch.setattr(a2a, "MAX_VALUES", 10)
+    monkeypatch.setattr(a2a_transport, "MAX_VALUES", 10)
 
     def got(*pieces: bytes, kind: str = kind) -> bytes | str:
         class Sent(httpx.AsyncByteStream):  # type: ignore[misc,name-defined]
@@ -57,7 +57,7 @@ def test_no_byte_of_a_dense_event_is_passed_on_whatever_ends_its_lines(
 
         async def main() -> bytes | str:
             nonlocal seen
-            async with a2a._bounded_client("", 1.0, "http://h") as client:
+            async with a2a_transport.bounded_client("", 1.0, "http://h") as client:
                 try:
                     async with client.stream("GET", "http://h/") as response:
                         async for piece in response.aiter_bytes():
@@ -103,10 +103,10 @@ def test_events_of_mcp_in_an_encoding_that_hides_their_commas_are_refused(monkey
 
 
 def test_an_answer_is_told_as_it_grows_and_no_more_once_its_beginning_changed() -> None:
-    from firsthand.providers.a2a import _Answer
+    from firsthand.providers.a2a_answer import Answer
 
     def told(*puts: tuple[str, str, bool]) -> tuple[list[str], str]:
-        answer, news = _Answer(), list[str]()
+        answer, news = Answer("a2a:http://host"), list[str]()
         for artifact, text, append in puts:
             answer.put(artifact, text, append=append)
             news.append(answer.news())

@@ -140,8 +140,13 @@ def test_lists_that_changed_are_noted_and_calls_are_told_apart() -> None:
     asyncio.run(heard(types.ResourceListChangedNotification()))
     assert made.changed == {"tools", "prompts", "resources"}
     assert made._current() is None
-    made.calls += ["oldest", "newest"]  # type: ignore[list-item]
-    assert made._current() == "oldest"
+    one, other = (SimpleNamespace(context=SimpleNamespace(attempt=each)) for each in ("one", "other"))
+    made.calls += [one, SimpleNamespace(context=one.context)]  # type: ignore[list-item]
+    assert made._current() is one, "the oldest of one attempt"
+    made.calls.append(other)  # type: ignore[arg-type]
+    assert made._current() is None, "of two attempts it may be either's"
+    del made.calls[:2]
+    assert made._current() is other
 
 
 def test_answers_reach_the_server_in_the_names_of_the_protocol() -> None:
@@ -208,7 +213,8 @@ def test_a_call_that_ends_is_no_longer_running_whichever_began_first() -> None:
         made = McpConnection(SERVER)
         made._client = "client"  # type: ignore[assignment]
         ends = {name: asyncio.Event() for name in ("one", "two", "three")}
-        places = {name: CallPosition(None, name, None, None) for name in ends}  # type: ignore[arg-type]
+        context = SimpleNamespace(attempt="one")
+        places = {name: CallPosition(context, name, None, None) for name in ends}  # type: ignore[arg-type]
 
         async def under(name: str) -> str:
             async def send(client: Any) -> str:

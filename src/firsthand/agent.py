@@ -17,7 +17,7 @@ from firsthand.memory import Memory, check_memory, memory_name
 from firsthand.message import Json
 from firsthand.model import Model, Sampling
 from firsthand.tool import Tool
-from firsthand.tool_source import ToolLike, ToolSource, is_source, source_name
+from firsthand.tool_source import ToolLike, ToolSource, check_servers, is_source, source_name
 
 Pattern = Callable[..., Awaitable[str]]
 """`async def pattern(task, ctx, *, option=default) -> str`: the strategy; what it returns is the attempt's answer.
@@ -56,6 +56,7 @@ class Agent:
                 raise ConfigError(
                     f"the agent {self.name} has {tool!r:.80} among its tools: a Tool or a ToolSource was expected"
                 )
+        check_servers([each for each in self.tools if not isinstance(each, Tool)])
         for guard in self.guards:
             check_guard(guard)
         check_options(self.pattern, self.options)

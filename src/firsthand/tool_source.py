@@ -64,6 +64,20 @@ def source_name(thing: Any) -> str:
     return str(own or type(thing).__name__)
 
 
+def check_servers(things: Sequence[Any]) -> None:
+    """ConfigError for two MCP servers of which one can give a tool the name of the other's, as `a` and `a__b` can.
+
+    A rule for `a__*` would count for both.
+    """
+    names = [source_name(each).removeprefix("mcp:") for each in things if source_name(each).startswith("mcp:")]
+    for name in names:
+        for other in names:
+            if other != name and f"{other}__".startswith(f"{name}__"):
+                raise ConfigError(
+                    f"the MCP servers {name!r} and {other!r} begin names of tools alike ({name}__): rename one of them"
+                )
+
+
 def tools_at_hand(
     own: Mapping[str, Tool], environment: ToolSource | None, sources: Sequence[ToolSource]
 ) -> dict[str, Tool]:

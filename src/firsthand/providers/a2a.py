@@ -12,37 +12,35 @@ import asyncio
 import hashlib
 import os
 import secrets
+import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from firsthand.errors import ConfigError, FirsthandError, MissingExtra, ModelError, Unreachable
 from firsthand.message import Message, assistant, canonical
 from firsthand.model import Completion, Delta, Prompt, Sampling, Scored, ToolSpec, Usage
+from firsthand.providers.a2a_answer import STUCK, Answer
+from firsthand.providers.a2a_transport import bounded_client
 from firsthand.providers.endpoint_clients import together
 from firsthand.providers.openai_wire import clip
 from firsthand.providers.supported_settings import check_supported, no_scores
-from firsthand.system.json_values import values_in
-from firsthand.system.line_buffer import ASCII_LIKE, LineBuffer
+from firsthand.system.poll_pause import MAX_PAUSE_S, pause_s
 
 if TYPE_CHECKING:
     import httpx
     from a2a.client import Client
-    from a2a.types.a2a_pb2 import AgentCard, SendMessageRequest, StreamResponse, Task
+    from a2a.types.a2a_pb2 import AgentCard, SendMessageRequest
 
 KEY_VARIABLE = "FIRSTHAND_A2A_KEY"
-MAX_BYTES = 8 << 20
-"""Most bytes of one response, streamed or not."""
-MAX_EVENTS = 100_000
-MAX_VALUES = 200_000
-"""Most JSON values of an event, or of a response that is no stream: about a second, in which nothing else goes on."""
 _SUPPORTED = ("max_tokens", "temperature", "seed")
 """Settings that every agent has and a remote one decides itself."""
 _MOST_THREADS = 10_000
 _POLL_S, _LOST_S, _CANCEL_S = 0.2, 10.0, 3.0
-_STUCK = ("TASK_STATE_FAILED", "TASK_STATE_REJECTED", "TASK_STATE_CANCELED", "TASK_STATE_AUTH_REQUIRED")
+_GROWTH = 1.2
+"""Each pause after a poll that was answered is as many times the one before."""
 
 
 def open_model(rest: str) -> RemoteAgent:
@@ -56,58 +54,6 @@ class _Thread(NamedTuple):
     context: str = ""
     task: str = ""
     """The task that waits for input; empty if none does."""
-
-
-class _Answer:
-    """An answer as far as it has come."""
-
-    def __init__(self) -> None:
-        self.context = self.task = ""
-        self._artifacts: dict[str, list[str]] = {}
-        self._fresh: list[str] = []
-        self._grows = True
-        self.said = self.state = ""
-        self.events = 0
-
-    @property
-    def text(self) -> str:
-        """The artifacts, or what the agent said where there are none."""
-        return "\n\n".join("".join(pieces) for pieces in self._artifacts.values()) or self.said
-
-    def put(self, artifact: str, text: str, *, append: bool) -> None:
-        """Take in a piece of an artifact, or all of it. Costs what the piece does, however long the answer is."""
-        before = self._artifacts.get(artifact)
-        if before is None:
-            self._fresh += ["\n\n" if self._artifacts else "", text]
-            self._artifacts[artifact] = [text]
-            return
-        fresh, extends = text, append
-        if append:
-            before.append(text)
-        else:
-            whole = "".join(before)
-            self._artifacts[artifact] = [text]
-            fresh, extends = text[len(whole) :], text.startswith(whole)
-        if extends and next(reversed(self._artifacts)) == artifact:
-            self._fresh.append(fresh)
-        elif fresh or not extends:
-            self._grows = False
-
-    def clear(self) -> None:
-        """Forget the artifacts."""
-        self._artifacts.clear()
-        self._grows = False
-
-    def news(self) -> str:
-        """Return the text appended since the last call; empty once earlier text has changed."""
-        fresh = "".join(self._fresh) if self._grows else ""
-        self._fresh.clear()
-        return fresh
-
-    @property
-    def is_settled(self) -> bool:
-        """True if no more of it will come."""
-        return self.state in ("message", "TASK_STATE_COMPLETED", "TASK_STATE_INPUT_REQUIRED", *_STUCK)
 
 
 class RemoteAgent:
@@ -174,7 +120,7 @@ class RemoteAgent:
             raise ConfigError(f"{self.name} is an agent with tools of its own and takes none: leave out tools")
         messages = [] if isinstance(prompt, str) else list(prompt)
         thread, text = self._message(prompt if isinstance(prompt, str) else "", messages)
-        answer, shown = _Answer(), False
+        answer, shown = Answer(self.name), False
         try:
             async with asyncio.timeout(self._timeout_s), aclosing(self._asked(thread, text, answer)) as pieces:
                 async for _ in pieces:
@@ -182,8 +128,8 @@ class RemoteAgent:
                         yield Delta(fresh)
                         shown = True
         except TimeoutError:
-            raise ModelError(f"{self.name} gave no answer within {self._timeout_s:g} s: {_where(answer)}") from None
-        if answer.state in _STUCK:
+            raise ModelError(f"{self.name} gave no answer within {self._timeout_s:g} s: {answer.where}") from None
+        if answer.state in STUCK:
             state = answer.state.removeprefix("TASK_STATE_").lower().replace("_", " ")
             raise ModelError(f"{self.name} ended with {state}: {clip(answer.said or 'it gives no reason', 500)}")
         if answer.text and not shown:
@@ -198,7 +144,7 @@ class RemoteAgent:
 
     # -- one answer --
 
-    async def _asked(self, thread: _Thread, text: str, answer: _Answer) -> AsyncGenerator[None, None]:
+    async def _asked(self, thread: _Thread, text: str, answer: Answer) -> AsyncGenerator[None, None]:
         """Yields whenever more of the answer has come, until it is settled."""
         try:
             import a2a.client
@@ -208,7 +154,7 @@ class RemoteAgent:
         except ModuleNotFoundError as error:
             raise MissingExtra(str(error.name), "a2a", self.name) from None
         del a2a
-        async with _bounded_client(self._key, self._idle_s, self._url) as http:
+        async with bounded_client(self._key, self._idle_s, self._url) as http:
             client = await self._connected(http)
             message = WireMessage(message_id=secrets.token_hex(12), role=Role.ROLE_USER, parts=[Part(text=text)])
             message.context_id, message.task_id = thread.context, thread.task
@@ -237,37 +183,41 @@ class RemoteAgent:
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
 
-    async def _read(self, client: Client, request: SendMessageRequest, answer: _Answer, came: asyncio.Event) -> None:
+    async def _read(self, client: Client, request: SendMessageRequest, answer: Answer, came: asyncio.Event) -> None:
         """Take the events of an answer until it is settled or they end."""
         async with aclosing(client.send_message(request)) as events:  # type: ignore[type-var]
             async for event in events:
-                self._take(event, answer)
+                answer.take(event)
                 came.set()
                 if answer.is_settled:
                     return
 
-    async def _looked_up(self, client: Client, answer: _Answer) -> AsyncGenerator[None, None]:
+    async def _looked_up(self, client: Client, answer: Answer) -> AsyncGenerator[None, None]:
         """Follow a task whose stream broke off. ModelError if the agent does not come back."""
         from a2a.types.a2a_pb2 import GetTaskRequest
 
-        lost_s = 0.0
+        lost_s, grown_s = 0.0, _POLL_S
         while not answer.is_settled:
             if not answer.task:
                 raise ModelError(f"{self.name} ended its answer without saying anything: ask it again")
+            began_s = time.thread_time()
             try:
                 task = await client.get_task(GetTaskRequest(id=answer.task))
-                self._take_task(task, answer)
-                lost_s = 0.0
+                answer.take_task(task)
+                lost_s, wait_s, grown_s = 0.0, grown_s, min(MAX_PAUSE_S, grown_s * _GROWTH)
             except Exception as error:
+                if (ours := next((each for each in _causes(error) if isinstance(each, ModelError)), None)) is not None:
+                    raise ours from None
                 if lost_s >= _LOST_S:
                     raise ModelError(
-                        f"{self.name} broke off and did not come back ({_reason(error)}): {_where(answer)}"
+                        f"{self.name} broke off and did not come back ({_reason(error)}): {answer.where}"
                     ) from None
-                lost_s += _POLL_S
+                wait_s = _POLL_S
+                lost_s += wait_s
             yield
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(pause_s(wait_s, time.thread_time() - began_s))
 
-    async def _canceled(self, client: Client, answer: _Answer, reading: asyncio.Task[None]) -> None:
+    async def _canceled(self, client: Client, answer: Answer, reading: asyncio.Task[None]) -> None:
         """Cancel the remote task of an answer that nobody waits for any more, once its id has come."""
         from a2a.types.a2a_pb2 import CancelTaskRequest
 
@@ -307,41 +257,6 @@ class RemoteAgent:
                 )
         if self._trusted is not None:
             verify_card(card, self._trusted)
-
-    def _take(self, event: StreamResponse, answer: _Answer) -> None:
-        answer.events += 1
-        if answer.events > MAX_EVENTS:
-            raise ModelError(f"{self.name} sent more than {MAX_EVENTS:,} events and no answer: {_where(answer)}")
-        match event.WhichOneof("payload"):
-            case "task":
-                self._take_task(event.task, answer)
-            case "message":
-                answer.said, answer.state = _text(event.message.parts), "message"
-                answer.context = event.message.context_id or answer.context
-            case "status_update":
-                update = event.status_update
-                answer.task, answer.context = update.task_id or answer.task, update.context_id or answer.context
-                self._take_status(update.status, answer)
-            case "artifact_update":
-                update_of = event.artifact_update
-                artifact, text = update_of.artifact, _text(update_of.artifact.parts)
-                answer.put(artifact.artifact_id, text, append=update_of.append)
-
-    def _take_task(self, task: Task, answer: _Answer) -> None:
-        answer.task, answer.context = task.id, task.context_id
-        for artifact in task.artifacts:
-            answer.put(artifact.artifact_id, _text(artifact.parts), append=False)
-        self._take_status(task.status, answer)
-
-    def _take_status(self, status: Any, answer: _Answer) -> None:
-        from a2a.types.a2a_pb2 import TaskState
-
-        known = status.state in TaskState.values()
-        answer.state = TaskState.Name(status.state) if known else f"state {status.state}"
-        if answer.is_settled:
-            answer.said = _text(status.message.parts) or answer.said
-            if answer.state == "TASK_STATE_INPUT_REQUIRED":
-                answer.clear()
 
     def _fault(self, error: BaseException, *, was_sent: bool) -> ModelError:
         """The error for a request that failed: Unreachable only where nothing was asked yet, so that a retry is safe."""
@@ -403,82 +318,6 @@ def verify_card(card: AgentCard, trusted: Mapping[str, str | bytes]) -> None:
         raise ModelError(f"the card of {card.name[:80]!r} is not signed by a key that you trust: {error}") from None
 
 
-def _bounded_client(key: str, idle_s: float, url: str) -> httpx.AsyncClient:
-    """An HTTP client that follows no redirect, and reads no more than MAX_BYTES of a response."""
-    import httpx
-
-    class _Bounded(httpx.AsyncByteStream):
-        def __init__(self, inner: httpx.AsyncByteStream, is_stream: bool):
-            self._inner, self._is_stream = inner, is_stream
-
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            size = values = 0
-            buffer = LineBuffer()
-
-            def count(lines: bytes) -> None:
-                nonlocal values
-                if b"\0" in lines:  # UTF-16, of which other bytes would be counted than are decoded
-                    raise ModelError(f"a2a:{url} sent text that is not in UTF-8, so it is not read")
-                for line in lines.splitlines():
-                    # a blank line ends an event; of strings, no comma counts
-                    values = values + values_in(line, 0) if line or not self._is_stream else 0
-                    if values > MAX_VALUES:
-                        raise ModelError(
-                            f"a2a:{url} sent more than {MAX_VALUES:,} JSON values at once, so they are not read"
-                        )
-
-            async for piece in self._inner:
-                size += len(piece)
-                if size > MAX_BYTES:
-                    raise ModelError(
-                        f"a2a:{url} sent more than {MAX_BYTES >> 20} MiB in one response, so it is not read"
-                    )
-                if lines := buffer.add(piece):  # nothing is passed on, and so decoded, before it was counted
-                    count(lines)
-                    yield lines
-            if lines := buffer.rest():
-                count(lines)
-                yield lines
-
-        async def aclose(self) -> None:
-            await self._inner.aclose()
-
-    class _Transport(httpx.AsyncHTTPTransport):
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            response = await super().handle_async_request(request)
-            assert isinstance(response.stream, httpx.AsyncByteStream)
-            if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
-                await response.aclose()  # 8 MiB of gzip may be 8 GiB
-                raise ModelError(f"a2a:{url} sent a compressed response, which was not asked for")
-            if (response.charset_encoding or "utf-8").lower() not in ASCII_LIKE:
-                await response.aclose()
-                raise ModelError(f"a2a:{url} sent text that is not in UTF-8, so it is not read")
-            is_stream = "event-stream" in response.headers.get("content-type", "")
-            response.stream = _Bounded(response.stream, is_stream)
-            return response
-
-    headers = {"accept-encoding": "identity"} | ({"authorization": f"Bearer {key}"} if key else {})
-    return httpx.AsyncClient(
-        transport=_Transport(), headers=headers, timeout=httpx.Timeout(idle_s, connect=10.0), follow_redirects=False
-    )
-
-
-def _text(parts: Any) -> str:
-    """The text of a message's parts, data as JSON; of a file its name."""
-    from google.protobuf.json_format import MessageToDict
-
-    pieces = []
-    for part in parts:
-        match part.WhichOneof("content"):
-            case "text":
-                pieces.append(part.text)
-            case "data":
-                pieces.append(canonical(MessageToDict(part.data)))
-            case "url" | "raw":
-                pieces.append(f"[file {part.filename or part.url or part.media_type}]")
-    return "\n".join(pieces)
-
-
 def _digest(messages: Sequence[Message]) -> str:
     body = canonical([[each.role, each.text.strip()] for each in messages])
     return hashlib.sha256(body.encode("utf-8", "surrogatepass")).hexdigest()
@@ -496,8 +335,3 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 def _reason(error: BaseException) -> str:
     return clip(f"{type(error).__name__}: {error}", 200)
-
-
-def _where(answer: _Answer) -> str:
-    """The places where a broken answer can be looked for."""
-    return f"its task is {answer.task}" if answer.task else "it gave no task"

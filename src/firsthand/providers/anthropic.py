@@ -21,7 +21,13 @@ from firsthand.errors import ConfigError, MissingExtra, ModelError, TransientErr
 from firsthand.message import Json
 from firsthand.model import Completion, Delta, Prompt, Sampling, Scored, ToolSpec
 from firsthand.providers import anthropic_wire as wire
-from firsthand.providers.endpoint_clients import MAX_REPLY_BYTES, LoopClients, bounded_client, together
+from firsthand.providers.endpoint_clients import (
+    MAX_REPLY_BYTES,
+    LoopClients,
+    bounded_client,
+    environment_headers,
+    together,
+)
 from firsthand.providers.openai_errors import Endpoint, checked_key, shown_address, split_address
 from firsthand.providers.openai_wire import clip, json_object, parse, sendable
 from firsthand.providers.output_validation import check
@@ -227,7 +233,7 @@ class AnthropicModel:
             timeout_s=self._timeout_s,
             max_reply_bytes=self._max_reply_bytes,
             follow_redirects=False,
-            unsent_headers=() if self._trusted else _custom_headers(),
+            unsent_headers=() if self._trusted else environment_headers("ANTHROPIC_CUSTOM_HEADERS"),
         )
         client = self._sdk.AsyncAnthropic(
             api_key=self._key or "none",
@@ -237,12 +243,6 @@ class AnthropicModel:
             open_telemetry=False,
         )
         return client, client.close
-
-
-def _custom_headers() -> list[str]:
-    """Returns the names in ANTHROPIC_CUSTOM_HEADERS, which the SDK sends everywhere: they may hold another key."""
-    lines = os.environ.get("ANTHROPIC_CUSTOM_HEADERS", "").split("\n")
-    return [name.strip() for name, colon, _ in (line.partition(":") for line in lines) if colon]
 
 
 _STATUSES = {

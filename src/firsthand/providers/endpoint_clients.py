@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -115,6 +116,12 @@ def bounded_client(
         event_hooks={"request": [strip], "response": [bound]},
         follow_redirects=follow_redirects,
     )
+
+
+def environment_headers(variable: str) -> list[str]:
+    """Returns the names of the headers in such a variable, which an SDK sends everywhere: they may hold another key."""
+    lines = os.environ.get(variable, "").split("\n")
+    return [name.strip() for name, colon, _ in (line.partition(":") for line in lines) if colon]
 
 
 async def together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -33,6 +33,7 @@ from firsthand.providers.endpoint_clients import (
     LoopClients,
     asked_values,
     bounded_client,
+    environment_headers,
     together,
 )
 from firsthand.providers.openai_errors import Endpoint, checked_key, shown_address, split_address
@@ -79,6 +80,11 @@ class OpenAIModel:
         self._official = urlsplit(self._address).hostname == "api.openai.com"
         self._key = checked_key((api_key or os.environ.get("OPENAI_API_KEY") or "").strip(), required=self._official)
         self._named = base_url is not None
+        host, own = urlsplit(self._address).hostname or "", os.environ.get("OPENAI_BASE_URL", "").strip().rstrip("/")
+        is_theirs = host == "api.openai.com" or host.endswith(".api.openai.com")
+        self._trusted = (
+            not self._named or self._base_url == own or (is_theirs and self._base_url.startswith("https://"))
+        )
         self._faults = Endpoint(self.name, model, (self._key, urlsplit(self._base_url).password or ""), timeout_s)
         self._timeout_s = timeout_s
         self._token_ids = return_token_ids
@@ -270,13 +276,24 @@ class OpenAIModel:
             timeout_s=self._timeout_s,
             max_reply_bytes=self._max_reply_bytes,
             follow_redirects=True,
+            unsent_headers=() if self._trusted else _account_headers(),
             only_origin=self._base_url,
         )
-        # The placeholder is for local servers, which accept any key.
+        key = self._key or "none"  # for local servers, which accept any key
         client = self._sdk.AsyncOpenAI(
-            api_key=self._key or "none", base_url=self._base_url, max_retries=0, http_client=connections
+            api_key=key,
+            base_url=self._base_url,
+            max_retries=0,
+            http_client=connections,
+            default_headers=None if self._trusted else {"Authorization": f"Bearer {key}"},
         )
         return client, client.close
+
+
+def _account_headers() -> list[str]:
+    """Returns the names of the headers that the SDK takes from the environment for OpenAI, all but the key's."""
+    named = [name for name in environment_headers("OPENAI_CUSTOM_HEADERS") if name.lower() != "authorization"]
+    return ["OpenAI-Organization", "OpenAI-Project", *named]
 
 
 def _path(prompt: Prompt) -> str:

@@ -16,6 +16,7 @@ from firsthand.errors import ModelError
 from firsthand.message import Json, Message, Sampled, ToolCall, assistant
 from firsthand.model import CallDelta, Completion, FinishReason, Likelihood, Usage
 from firsthand.system.json_values import values_in_text
+from firsthand.system.terminal import printable
 from firsthand.tool_arguments import loads_arguments
 
 _FINISH: dict[str, FinishReason] = {
@@ -59,8 +60,8 @@ def parse(raw: bytes | str, address_hint: str = "most end in /v1") -> Json:
 
 
 def clip(value: object, most: int = 300) -> str:
-    """Returns a value from outside as one short line, for an error message."""
-    words = " ".join(clean(str(value)[: 4 * most]).split())
+    """Returns a value from outside as one short line, for an error message; control characters are escapes in it."""
+    words = printable(" ".join(clean(str(value)[: 4 * most]).split()))
     return words if len(words) <= most else words[:most] + "..."
 
 

@@ -191,7 +191,7 @@ def decisions(message: WireMessage, pending: Sequence[AskedApproval]) -> dict[st
             allowed = body.get("allowed", True if content is not None else None) if isinstance(body, dict) else None
             if isinstance(body, dict) and isinstance(allowed, bool):
                 approval = body.get("approval", next(iter(known)) if len(known) == 1 else "")
-                if approval in known:
+                if isinstance(approval, str) and approval in known:
                     found[approval] = (allowed, content)
         elif kind == "text" and len(known) == 1 and (said := read_decision(part.text)) is not None:
             found[next(iter(known))] = (said, None)

@@ -334,7 +334,8 @@ async def _set_level(ctx: Context, params: types.SetLevelRequestParams) -> types
 def _page(entries: list[Any], params: types.PaginatedRequestParams | None) -> tuple[list[Any], str | None]:
     """A page of a list and the cursor of the next. MCPError for a cursor that is none of ours."""
     cursor = None if params is None else params.cursor
-    if cursor is not None and not (cursor.isascii() and cursor.isdigit() and int(cursor) <= len(entries)):
+    is_number = cursor is not None and cursor.isascii() and cursor.isdigit() and len(cursor) < 10
+    if cursor is not None and not (is_number and int(cursor) <= len(entries)):
         raise MCPError(types.INVALID_PARAMS, "this cursor was not given by this server")
     begin = int(cursor or 0)
     end = begin + PAGE

@@ -158,9 +158,14 @@ class McpConnection:
         return f"{self.declaration.origin} broke the protocol: {said}"
 
     def _current(self) -> CallPosition | None:
-        """The call that a request of the server belongs to: our own task's, or the oldest that is running."""
-        at = caller()
-        return at if at is not None else self.calls[0] if self.calls else None
+        """The call that a request of the server belongs to: our own task's, or the oldest of the one attempt that calls.
+
+        None while several attempts are: another's user would be asked, and another's budget pay.
+        """
+        if (at := caller()) is not None:
+            return at
+        is_told = len({id(each.context.attempt) for each in self.calls}) == 1
+        return self.calls[0] if is_told else None
 
     async def _keep(self) -> None:
         """Holds the connection open until it is to stop or ends on its own."""

@@ -6,6 +6,7 @@ SEP-2663, `io.modelcontextprotocol/tasks` of 2026-07-28: tasks/get, tasks/update
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,11 +15,16 @@ from mcp import MCPError
 from mcp.client.extension import ClaimContext, ClientExtension, ResultClaim
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from firsthand.errors import ToolError
+from firsthand.system.poll_pause import pause_s
+
 if TYPE_CHECKING:
     from firsthand.tools.mcp.server_requests import RequestAnswers
 
 TASKS = "io.modelcontextprotocol/tasks"
 MIN_POLL_S, MAX_POLL_S = 0.02, 5.0
+MAX_INPUTS, MAX_KEY_CHARS, MAX_TASK_ID_CHARS = 100, 256, 4_096
+"""The most inputs that a task may ask for, lists of roots too, and the characters of their keys and of its id."""
 
 
 class CreatedTask(types.Result):
@@ -85,10 +91,13 @@ class TasksOfServer(ClientExtension):
 
     async def _follow(self, created: CreatedTask, context: ClaimContext) -> types.CallToolResult:
         """The result of the task. A call that is cancelled cancels the task."""
+        if len(created.task_id) > MAX_TASK_ID_CHARS:
+            raise ToolError(f"{self._origin} gave a task an id of more than {MAX_TASK_ID_CHARS:,} characters")
         answered: set[str] = set()
         wait_s, ended = _wait(created.poll_interval_ms), False
         try:
             while True:
+                began_s = time.thread_time()
                 state = await self._send(context, "tasks/get", TaskParams(taskId=created.task_id), TaskState)
                 if state.status == "completed":
                     ended = True
@@ -101,13 +110,25 @@ class TasksOfServer(ClientExtension):
                     raise MCPError(_UNTOLD["code"], f"the task was cancelled: {state.status_message or 'no reason'}")
                 if fresh := {key: each for key, each in (state.input_requests or {}).items() if key not in answered}:
                     answered |= set(fresh)
+                    self._check_keys(answered)
                     await self._answer(context, created.task_id, fresh)
                 wait_s = _wait(state.poll_interval_ms, wait_s)
-                await asyncio.sleep(wait_s)
+                await asyncio.sleep(pause_s(wait_s, time.thread_time() - began_s))
         finally:
             if not ended:
                 cancelling = self._send(context, "tasks/cancel", TaskParams(taskId=created.task_id), types.EmptyResult)
                 self._answers.in_background(cancelling)
+
+    @property
+    def _origin(self) -> str:
+        return self._answers.server.origin
+
+    def _check_keys(self, keys: set[str]) -> None:
+        """ToolError for more inputs, or longer keys, than are kept to tell which were answered."""
+        if len(keys) > MAX_INPUTS:
+            raise ToolError(f"{self._origin} asked for more than {MAX_INPUTS} inputs in one task, which is the limit")
+        if any(len(key) > MAX_KEY_CHARS for key in keys):
+            raise ToolError(f"{self._origin} asked for an input under a key of more than {MAX_KEY_CHARS} characters")
 
     async def _answer(self, context: ClaimContext, task: str, requests: dict[str, Any]) -> None:
         replies = {}

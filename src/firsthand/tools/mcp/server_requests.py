@@ -26,12 +26,19 @@ from firsthand.tools.mcp.server_declaration import ServerDeclaration
 
 MAX_REQUESTS = 8
 """The most completions and questions of one call."""
+MAX_ROOTS = 100
+"""How often a call is answered with the list of roots."""
 MAX_COMPLETION = 4_096
 """The most tokens of one completion, whatever the server asks for."""
 MAX_MESSAGE = 20_000
 """The most characters of a question's text that the trace keeps."""
 _REFUSED = -1
 """JSON-RPC code for a request that the user or the budget refused."""
+
+_ONE_ATTEMPT = (
+    ", and on a shared connection while one attempt is calling alone, as requests do not name the call that they belong to: "
+    "declare the server with shared = false"
+)
 
 
 class RequestAnswers:
@@ -137,6 +144,10 @@ class RequestAnswers:
 
     async def roots(self, context: Any) -> types.ListRootsResult | types.ErrorData:
         """The declared folders."""
+        if (at := self._current()) is not None:
+            count = self._counts[f"{at.effect} roots"] = self._counts.get(f"{at.effect} roots", 0) + 1
+            if count > MAX_ROOTS:
+                return types.ErrorData(code=_REFUSED, message=f"more than {MAX_ROOTS} lists of roots in one call")
         found = [types.Root(uri=FileUrl(Path(each).as_uri()), name=Path(each).name) for each in self.server.roots]
         return types.ListRootsResult(roots=found)
 
@@ -166,7 +177,8 @@ class RequestAnswers:
         """The call that the request belongs to, if it may be answered."""
         at = self._current()
         if at is None:
-            return types.ErrorData(code=_REFUSED, message=f"{what} is answered during a tool call only")
+            said = f"{what} is answered during a tool call only"
+            return types.ErrorData(code=_REFUSED, message=said + (_ONE_ATTEMPT if self.server.shared else ""))
         count = self._counts[at.effect] = self._counts.get(at.effect, 0) + 1
         if count > MAX_REQUESTS:
             at.context.note(f"mcp_{what}", server=self.server.name, error="too many requests")

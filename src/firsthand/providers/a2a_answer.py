@@ -1,0 +1,146 @@
+"""The answer of a remote agent as far as it has come: the events of a stream, or its task, over A2A 1.0.
+
+Texts and ids of an answer have bounds, whoever sends them again and again. Requests are in `a2a.py`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from firsthand.errors import ModelError
+from firsthand.message import canonical
+from firsthand.providers.openai_wire import clip
+
+if TYPE_CHECKING:
+    from a2a.types.a2a_pb2 import StreamResponse, Task
+
+MAX_EVENTS = 100_000
+MAX_ID_CHARS = 256
+"""Of a context or a task, which are kept for the conversation's next message."""
+MAX_CHARS = 8 << 20
+"""Of all artifacts of an answer, with their ids: as many as a response has bytes."""
+STUCK = ("TASK_STATE_FAILED", "TASK_STATE_REJECTED", "TASK_STATE_CANCELED", "TASK_STATE_AUTH_REQUIRED")
+
+
+class Answer:
+    """An answer as far as it has come."""
+
+    def __init__(self, agent: str) -> None:
+        """`agent` is the name that errors tell."""
+        self.agent = agent
+        self.context = self.task = ""
+        self._chars = 0
+        self._artifacts: dict[str, list[str]] = {}
+        self._fresh: list[str] = []
+        self._grows = True
+        self.said = self.state = ""
+        self.events = 0
+
+    @property
+    def text(self) -> str:
+        """The artifacts, or what the agent said where there are none."""
+        return "\n\n".join("".join(pieces) for pieces in self._artifacts.values()) or self.said
+
+    def put(self, artifact: str, text: str, *, append: bool) -> None:
+        """Take in a piece of an artifact, or all of it. Costs what the piece does, however long the answer is."""
+        before = self._artifacts.get(artifact)
+        self._chars += len(text) + (len(artifact) if before is None else 0)
+        if before is not None and not append:
+            self._chars -= sum(map(len, before))
+        if self._chars > MAX_CHARS:
+            raise ModelError(f"{self.agent} sent artifacts of more than {MAX_CHARS:,} characters: {self.where}")
+        if before is None:
+            self._fresh += ["\n\n" if self._artifacts else "", text]
+            self._artifacts[artifact] = [text]
+            return
+        fresh, extends = text, append
+        if append:
+            before.append(text)
+        else:
+            whole = "".join(before)
+            self._artifacts[artifact] = [text]
+            fresh, extends = text[len(whole) :], text.startswith(whole)
+        if extends and next(reversed(self._artifacts)) == artifact:
+            self._fresh.append(fresh)
+        elif fresh or not extends:
+            self._grows = False
+
+    def clear(self) -> None:
+        """Forget the artifacts."""
+        self._artifacts.clear()
+        self._chars = 0
+        self._grows = False
+
+    def news(self) -> str:
+        """Return the text appended since the last call; empty once earlier text has changed."""
+        fresh = "".join(self._fresh) if self._grows else ""
+        self._fresh.clear()
+        return fresh
+
+    @property
+    def is_settled(self) -> bool:
+        """True if no more of it will come."""
+        return self.state in ("message", "TASK_STATE_COMPLETED", "TASK_STATE_INPUT_REQUIRED", *STUCK)
+
+    @property
+    def where(self) -> str:
+        """The places where a broken answer can be looked for."""
+        return f"its task is {clip(self.task)}" if self.task else "it gave no task"
+
+    def take(self, event: StreamResponse) -> None:
+        """Take in an event. ModelError for one that no answer has."""
+        self.events += 1
+        if self.events > MAX_EVENTS:
+            raise ModelError(f"{self.agent} sent more than {MAX_EVENTS:,} events and no answer: {self.where}")
+        match event.WhichOneof("payload"):
+            case "task":
+                self.take_task(event.task)
+            case "message":
+                self.said, self.state = text_of(event.message.parts), "message"
+                self._take_ids(context=event.message.context_id)
+            case "status_update":
+                update = event.status_update
+                self._take_ids(update.context_id, update.task_id)
+                self._take_status(update.status)
+            case "artifact_update":
+                update_of = event.artifact_update
+                artifact, text = update_of.artifact, text_of(update_of.artifact.parts)
+                self.put(artifact.artifact_id, text, append=update_of.append)
+
+    def take_task(self, task: Task) -> None:
+        """Take in all of a task."""
+        self._take_ids(task.context_id, task.id)
+        for artifact in task.artifacts:
+            self.put(artifact.artifact_id, text_of(artifact.parts), append=False)
+        self._take_status(task.status)
+
+    def _take_status(self, status: Any) -> None:
+        from a2a.types.a2a_pb2 import TaskState
+
+        known = status.state in TaskState.values()
+        self.state = TaskState.Name(status.state) if known else f"state {status.state}"
+        if self.is_settled:
+            self.said = text_of(status.message.parts) or self.said
+            if self.state == "TASK_STATE_INPUT_REQUIRED":
+                self.clear()
+
+    def _take_ids(self, context: str = "", task: str = "") -> None:
+        if max(len(context), len(task)) > MAX_ID_CHARS:
+            raise ModelError(f"{self.agent} gave its context or task an id of more than {MAX_ID_CHARS} characters")
+        self.context, self.task = context or self.context, task or self.task
+
+
+def text_of(parts: Any) -> str:
+    """The text of a message's parts, data as JSON; of a file its name."""
+    from google.protobuf.json_format import MessageToDict
+
+    pieces = []
+    for part in parts:
+        match part.WhichOneof("content"):
+            case "text":
+                pieces.append(part.text)
+            case "data":
+                pieces.append(canonical(MessageToDict(part.data)))
+            case "url" | "raw":
+                pieces.append(f"[file {part.filename or part.url or part.media_type}]")
+    return "\n".join(pieces)
