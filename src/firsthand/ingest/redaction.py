@@ -16,7 +16,7 @@ from typing import Any
 from firsthand.errors import ConfigError, DataError
 from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.ingest.literal_search import literal_search, literal_search_in_bytes
-from firsthand.ingest.secret_names import SPELLINGS, is_password_name, is_secret_name
+from firsthand.ingest.secret_names import SPELLINGS, WORDS, is_password_name, is_secret_name, paired_patterns
 from firsthand.ingest.secret_texts import PUT, is_plain_word, without_named_values
 from firsthand.message import Json
 from firsthand.safety.redact import Redact
@@ -61,8 +61,8 @@ _SCHEME = re.compile(r"(?i)\b(?:bearer\s{1,4}[A-Za-z0-9+/=_.~-]{16,}|basic\s{1,4
 _ESCAPED = re.compile(r"\\(?:/|u00[2-7])")
 """JSON's escapes of letters that need none."""
 _JSON_LINE = re.compile(r"(?m)^[ \t]{0,8}(?:data:[ \t]{0,4})?(?P<json>[{\[].*)")
-_NAMED_WORDS = ("passw", "bearer ", "basic ", *SPELLINGS)
-"""One of these is in lower case in every text in which `secret_texts.py` finds a name or that _SCHEME matches, or that holds a secret name as a key."""
+_NAMED_WORDS = ("passw", "bearer", "basic ", *SPELLINGS)
+"""One of these is in lower case in every text in which a rule finds a name, or that has a secret name as a key."""
 
 
 class Redactor:
@@ -199,16 +199,17 @@ class Redactor:
         return self._list(value, found, depth) if isinstance(value, list) else value
 
     def _list(self, value: list[Any], found: _Count, depth: int) -> list[Any]:
-        """A list; what follows a secret name in it is its value, in a list of pairs or where it is no name of a field."""
+        """A list; what follows a secret name in it is its value, in as headers are written, where it is no name of a field."""
         kept = [self._value(each, found, depth + 1) for each in value]
         if not self._defaults:
             return kept
         for index in range(0, len(value) - 1, 2):
             name, held = value[index], value[index + 1]
-            if isinstance(name, str) and isinstance(held, str) and len(name) <= _LONGEST_NAME and held:
-                if self._is_secret_name(name) and kept[index + 1] != PUT and not is_plain_word(held):
-                    kept[index + 1] = PUT
-                    found.number += 1
+            if not (isinstance(name, str) and isinstance(held, str) and len(name) <= _LONGEST_NAME):
+                continue
+            if self._is_secret_name(name) and kept[index + 1] != PUT and not is_plain_word(held):
+                kept[index + 1] = PUT
+                found.number += 1
         return kept
 
     def _named(self, key: str, value: Any, found: _Count, depth: int) -> Any:
@@ -300,13 +301,26 @@ _LONGEST_NAME = 100
 _SHORTEST = 8
 """No rule matches a text that is shorter."""
 HINTS = tuple(dict.fromkeys(word for words, _ in SHAPES.values() for word in words if "://" not in words))
-_has_named = literal_search(_NAMED_WORDS, "zwkb")
-_hint_in_bytes, _named_in_bytes = literal_search_in_bytes(HINTS, "JA-_x"), literal_search_in_bytes(_NAMED_WORDS, "zwkb")
+_ALONE = ("passw", "bearer", "basic ", *WORDS)
+_has_word, _word_in_bytes = literal_search(_ALONE, "zwkb"), literal_search_in_bytes(_ALONE, "zwkb")
+_hint_in_bytes = literal_search_in_bytes(HINTS, "JA-_x")
+_PAIRED = [re.compile(pattern).search for pattern in paired_patterns()]
+_PAIRED_IN_BYTES = [re.compile(pattern.encode()).search for pattern in paired_patterns()]
 _ESCAPED_IN_BYTES = re.compile(rb"\\\\u00[2-7]")
 _KELVIN = "\u212a".encode()
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 _encode_ascii = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _SMALL = 1 << 20
+
+
+def _has_named(text: str) -> bool:
+    """True if a text in lower case holds one of _NAMED_WORDS."""
+    return _has_word(text) or any(search(text) for search in _PAIRED)
+
+
+def _named_in_bytes(raw: bytes) -> bool:
+    """The same of a text in UTF-8."""
+    return _word_in_bytes(raw) or any(search(raw) for search in _PAIRED_IN_BYTES)
 
 
 def _has_any_hint(raw: bytes) -> bool:

@@ -9,7 +9,8 @@ _TOKENS = (
     "pypi", "slack", "telegram", "discord", "sas", "oauth", "vault", "deploy",
 )  # fmt: skip
 _KEYS = (
-    "api", "access", "account", "subscription", "private", "secret", "secret_access", "signing", "encryption", "ssh", "master",
+    "api", "access", "account", "subscription", "private", "secret", "secret_access", "signing", "encryption", "ssh",
+    "master",
 )  # fmt: skip
 _PASSES = ("db", "database", "user", "smtp", "mail", "mysql", "redis", "ftp", "admin", "root", "login")
 SECRET_NAMES = (
@@ -26,6 +27,9 @@ _PARTED = ("pass_word", "pass_phrase")
 PARTED_NAMES = (*SECRET_NAMES, *_PARTED)
 SPELLINGS = tuple(dict.fromkeys(name.replace("_", between) for name in PARTED_NAMES for between in ("_", "-", "", " ")))
 """The names in lower case as texts hold them."""
+_PAIRED = {"token": _TOKENS, "key": _KEYS, "pass": _PASSES}
+WORDS = tuple(each for each in SPELLINGS if not each.endswith(tuple(_PAIRED)))
+"""Those of them that end in none of the words of which most are no secret's."""
 _PASSWORDS = ("password", "passwd", "pwd", "passphrase", "passcode", "_pass")
 _ENDINGS = tuple(f"_{name}" for name in SECRET_NAMES)
 _JOINED = frozenset(name.replace("_", "") for name in SECRET_NAMES)
@@ -33,6 +37,15 @@ _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _BETWEEN = re.compile(r"[^a-z0-9]+")
 _PARTS = re.compile(r"[.\[\]/]+")
 _END = re.compile(rf"(?<=[a-z])(?:_(?:{'|'.join(ENDS)}))?_?[0-9]{{0,4}}\Z")
+
+
+def paired_patterns() -> list[str]:
+    """Patterns that find the other SPELLINGS, and begin with their common last word: each is looked for once."""
+    found = []
+    for last, firsts in _PAIRED.items():
+        parted, joined = ("|".join(f"(?<={first}{between}{last})" for first in firsts) for between in (".", ""))
+        found.append(f"{last}(?:(?<=[ _-]{last})(?:{parted})|(?<=[a-z]{last})(?:{joined}))")
+    return found
 
 
 def is_secret_name(name: str) -> bool:
@@ -47,7 +60,7 @@ def is_password_name(name: str) -> bool:
 
 
 def last_words(name: str) -> str:
-    """The last part of a name that says something, in lower case with _ between its words, without a plural's s or an end."""
+    """The last part of a name that says something, in lower case with _ between its words, without an s or an end."""
     parts = [
         part for part in _PARTS.split(name) if part and not part.isdigit() and part.lower() not in ("value", "values")
     ]
