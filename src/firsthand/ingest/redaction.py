@@ -199,7 +199,7 @@ class Redactor:
         return self._list(value, found, depth) if isinstance(value, list) else value
 
     def _list(self, value: list[Any], found: _Count, depth: int) -> list[Any]:
-        """A list; what follows a secret name in it is its value, in as headers are written, where it is no name of a field."""
+        """A list, of headers as pairs say: what follows a secret name is its value, unless it is the name of a field."""
         kept = [self._value(each, found, depth + 1) for each in value]
         if not self._defaults:
             return kept
