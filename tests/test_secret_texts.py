@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from firsthand.ingest.incoming_span import IncomingSpan
-from firsthand.ingest.redaction import DecodedValues, Redactor
+from firsthand.ingest.redaction import MAX_VALUES_OF_REQUEST, DecodedValues, Redactor
 from firsthand.ingest.secret_names import SECRET_NAMES
 from firsthand.ingest.secret_texts import PUT, without_named_values
+from firsthand.ingest.trace_store import SpanPreparer
 
 SECRET = "hunter2hunter2"
 
@@ -125,4 +127,22 @@ def test_texts_beyond_the_values_of_a_request_are_searched_and_not_decoded() -> 
         for each in texts
     ]
     assert budget.left == 0 and all(json.loads(each)["password"] == PUT for each in said)
-    assert budget.left == 0 and not any("a b" in each for each in said)
+    assert not any("a b" in each for each in said)
+
+
+def test_the_spans_and_programs_of_one_request_share_its_values() -> None:
+    body = json.dumps({"password": "a b"})
+    span = IncomingSpan("1" * 32, "2" * 16, "", "n", 1, 2, {"a": body}, resource={"r": body})
+    seen: list[DecodedValues | None] = []
+
+    class Watched(Redactor):
+        def redact(self, span: IncomingSpan, budget: DecodedValues | None = None) -> bytes:
+            seen.append(budget)
+            return super().redact(span, budget)
+
+    redactor = Watched()
+    SpanPreparer(redactor).prepared([span, replace(span, span_id="3" * 16, attributes={"a": body})])
+    SpanPreparer(redactor).prepared([replace(span, attributes={"a": body})])
+    first, second, other = seen
+    assert first is second and first is not other and first is not None and other is not None
+    assert first.left == MAX_VALUES_OF_REQUEST - 3 and other.left == MAX_VALUES_OF_REQUEST - 2

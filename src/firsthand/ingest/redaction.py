@@ -100,10 +100,10 @@ class Redactor:
             raise DataError(f"a span would take more than {MAX_BODY_BYTES >> 20} MiB as JSON: shorten its texts")
         return body
 
-    def redact_resource(self, resource: Json) -> Json:
+    def redact_resource(self, resource: Json, budget: DecodedValues | None = None) -> Json:
         """The attributes of a program, redacted."""
         try:
-            return self._safely(resource, _Count())
+            return self._safely(resource, _Count(budget))
         except MemoryError:
             raise
         except Exception:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from firsthand.ingest.secret_names import ENDS, PARTED_NAMES, is_secret_name
 
@@ -54,6 +55,7 @@ _PAIR = re.compile(
     r"(?:\s{0,4},\s{0,4}(?:\\{0,8}[\"']?value\\{0,8}[\"']?\s{0,4}[:=]\s{0,4})?|\s{1,4}value\s{0,4}=\s{0,4})" + _QUOTED
 )
 _PLAIN_WORD = re.compile(r"[A-Za-z_.-]*")
+_is_secret = lru_cache(4096)(is_secret_name)
 _LOWER = {code: code + 32 for code in range(65, 91)} | {0x212A: ord("k")}
 _A_FOLDER = re.compile(r"[/~.$]|[a-z]:[\\/]")
 
@@ -95,16 +97,16 @@ def _is_named(match: re.Match[str]) -> bool:
 
 
 def _has_secret_name(match: re.Match[str]) -> bool:
-    return is_secret_name(match["name"] or match["closed"])
+    return _is_secret(match["name"] or match["closed"])
 
 
 def _is_flag(match: re.Match[str]) -> bool:
-    return is_secret_name(match["name"])
+    return _is_secret(match["name"])
 
 
 def _is_pair(match: re.Match[str]) -> bool:
     is_labelled = "value" in match.string[match.end("name") : match.start("open")]
-    return is_secret_name(match["name"]) and (is_labelled or not is_plain_word(match["quoted"]))
+    return _is_secret(match["name"]) and (is_labelled or not is_plain_word(match["quoted"]))
 
 
 _RULES = (

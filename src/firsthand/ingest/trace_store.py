@@ -122,7 +122,7 @@ class SpanPreparer:
         for span in spans:
             resource = known.get(id(span.resource))
             if resource is None:
-                resource = known[id(span.resource)] = self._resource(span.resource)
+                resource = known[id(span.resource)] = self._resource(span.resource, budget)
             body = self._redactor.redact(span, budget)
             try:
                 facts = facts_of(span)
@@ -135,8 +135,8 @@ class SpanPreparer:
             ready.append(ReadySpan(span, facts, body, resource))
         return ready
 
-    def _resource(self, resource: Json) -> tuple[bytes, bytes, str]:
-        kept = bounded_resource(self._redactor.redact_resource(resource))
+    def _resource(self, resource: Json, budget: DecodedValues) -> tuple[bytes, bytes, str]:
+        kept = bounded_resource(self._redactor.redact_resource(resource, budget))
         body = json.dumps(kept, ensure_ascii=False, sort_keys=True, default=str).encode("utf-8", "surrogatepass")
         return hashlib.sha256(body).digest(), body, plain(str(kept.get("service.name", ""))[:300])
 
