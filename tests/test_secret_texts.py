@@ -67,6 +67,12 @@ def test_a_value_is_replaced_whole_whatever_signs_it_has(secret: str) -> None:
     assert kept(f"password={secret} end") == f"password={PUT} end"
 
 
+def test_a_value_in_base64_is_not_taken_for_a_type() -> None:
+    for value in ("aGVsbG8gd29ybGQ=", "first_part=second", "aGVsbG8gd29ybA=="):
+        assert kept(f"password: {value} and more") == f"password: {PUT} and more"
+    assert kept('password: str | None = "a b"') == f'password: str | None = "{PUT}"'
+
+
 @pytest.mark.parametrize("open", ['"', "'", "`", '\\"', '\\\\\\"'])
 def test_a_quoted_value_is_replaced_up_to_its_quote(open: str) -> None:
     assert kept(f"x password: {open}correct horse, battery{open}, user: bob") == (

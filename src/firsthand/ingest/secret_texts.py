@@ -23,9 +23,10 @@ def _pattern_of(names: Iterable[str]) -> str:
 
 
 _QUOTE = r"(?:\\{0,8}[\"'`]|&quot;|&apos;|&#0?3[49];|%22|%27)"
-_AFTER_NAME = rf"s?(?:[_-](?:{'|'.join(ENDS)}))?[0-9]{{0,4}}{_QUOTE}?[\])]?\s{{0,4}}"
-_TYPE = r"\s{0,4}[a-z_][a-z0-9_.\[\]]{0,40}(?:\s\|\s[a-z0-9_.\[\]]{1,40})?\s{0,4}=(?!=)"
-_SIGN = rf"(?:%(?:25)?3[ad]|\\u003[ad]|:=|=>|={{1,3}}|:(?!:)(?:{_TYPE})?)\s{{0,4}}"
+_AFTER_NAME = rf"s?+(?:[_-](?:{'|'.join(ENDS)}))?+[0-9]{{0,4}}+{_QUOTE}?+[\])]?+\s{{0,4}}+"
+_TYPE = r"\s{0,4}(?:(?:optional|final)\[[a-z_.]{1,30}\]|secretstr|string|str|bytes)(?:\s\|\snone)?\s{0,4}=(?!=)"
+"""In code, between the name and its value; other words after a colon are the value, such as one in Base64 that ends in =."""
+_SIGN = rf"(?>%(?:25)?3[ad]|\\u003[ad]|:=|=>|={{1,3}}|:(?!:)(?:{_TYPE})?)\s{{0,4}}+"
 _NEXT = r"(?:\s|\Z|[\"'`)\]}]|(?:quot|apos|amp|lt|gt|#[0-9]{2,3});|[a-z_][a-z0-9_.-]{0,40}[\"']?\s{0,4}[=:])"
 """After a comma, a semicolon or an ampersand: the value is over."""
 _CHAR = rf"(?:[^\s,;&\"'`<\\]|[,;&](?!{_NEXT})|<(?!/)|\\(?!\\{{0,8}}[\"'`])|[\"'`](?![\s,;:)\]}}<]|\Z))"
