@@ -46,6 +46,7 @@ def test_what_an_attribute_of_a_secret_name_loses_a_text_loses_too(name: str) ->
         "<password><![CDATA[%s]]></password>", "client_secret%%3D%s&x=1", "%%22password%%22%%3A%%22%s%%22",
         "passwords: ['%s']",
         "GET /\r\nCookie: sid=%s\r\n", "{'Set-Cookie': 'sid=%s; Path=/'}", "[('x-api-key', '%s')]",
+        "['curl', 'x-api-key', '%s']",
         "(b'authorization', b'%s')",
         "{'name': 'Authorization', 'value': '%s'}", '<input name="password" value="%s">',
         "&quot;password&quot;: &quot;%s&quot;",
@@ -78,6 +79,7 @@ def test_a_quoted_value_is_replaced_up_to_its_quote(open: str) -> None:
     assert kept(f"x password: {open}correct horse, battery{open}, user: bob") == (
         f"x password: {open}{PUT}{open}, user: bob"
     )
+    assert kept(f"x password: {open}a\\{open}b c{open} d") == f"x password: {open}{PUT}{open} d"
     assert kept(f"x password: {open}never closed; a b") == f"x password: {open}{PUT}"
 
 
@@ -105,7 +107,8 @@ def test_headers_as_pairs_and_as_a_flat_list_are_replaced() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "PWD=/home/ada/project", "OLDPWD=/tmp", "the cookie: chocolate chip", "my password is abcdef", "secretary=abcdefgh",
+        "PWD=/home/ada/project", "OLDPWD=/tmp/abcdef",
+        "cd; PWD=/tmp/abcdef", "the cookie: chocolate chip", "my password is abcdef", "secretary=abcdefgh",
         "http://localhost:3000/@vite/client", "https://h:443/@user", "fields = ['username', 'password', 'email']",
         '{"required": ["password", "email"], "note": "the secret"}', "<label for=\"password\">Password</label>",
         "password_policy=required_always", "max_tokens: 500000", "first_pass=completed", "if (!password) return null",

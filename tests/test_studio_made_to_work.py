@@ -64,6 +64,7 @@ def test_settings_nested_under_long_names_have_short_ones_and_are_so_many() -> N
     found = flat({"lr": 0.1, "deep": deep})
     assert found["lr"] == 0.1 and all(len(name) <= MAX_NAME_CHARS for name in found) and len(found) <= MAX_SETTINGS
     assert len(flat({f"{n}": n for n in range(MAX_SETTINGS + 500)})) == MAX_SETTINGS
+    assert len(flat({side: {f"{n}": n for n in range(600)} for side in "ab"})) == MAX_SETTINGS
     assert list(flat({"a": {"b": 1, "c": {"d": [2]}}, "e": None})) == ["a.b", "a.c.d", "e"], "in their order"
     assert flat(5) == {"": 5} and flat({}) == {} and flat({"": {"a": 1}, 3: 2}) == {"a": 1, "3": 2}
 

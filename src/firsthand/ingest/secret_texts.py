@@ -53,7 +53,9 @@ _TAG = re.compile(
 )
 _PAIR = re.compile(
     r"[\"'](?P<name>[a-z][a-z0-9_ .-]{2,60})\\{0,8}[\"']"
-    r"(?:\s{0,4},\s{0,4}(?:\\{0,8}[\"']?value\\{0,8}[\"']?\s{0,4}[:=]\s{0,4})?|\s{1,4}value\s{0,4}=\s{0,4})" + _QUOTED
+    r"(?=(?:\s{0,4},\s{0,4}(?:\\{0,8}[\"']?value\\{0,8}[\"']?\s{0,4}[:=]\s{0,4})?|\s{1,4}value\s{0,4}=\s{0,4})"
+    + _QUOTED
+    + ")"
 )
 _PLAIN_WORD = re.compile(r"[A-Za-z_.-]*")
 _is_secret = lru_cache(4096)(is_secret_name)
@@ -92,9 +94,8 @@ def _is_named(match: re.Match[str]) -> bool:
     """False for the shell's variables of its folder."""
     if match["name"] != "pwd" or match["plain"] is None or _A_FOLDER.match(match["plain"]) is None:
         return True
-    return match.string[max(0, match.start() - 3) : match.start()] not in ("", "old") and (
-        match.string[match.start() - 1 : match.start()].strip() != ""
-    )
+    before = match.string[max(0, match.start() - 3) : match.start()]
+    return before != "old" and (before[-1:].isalnum() or before[-1:] in tuple("_-"))
 
 
 def _has_secret_name(match: re.Match[str]) -> bool:
