@@ -11,15 +11,17 @@ import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from firsthand.ingest.dialects.span_facts import SpanContent, shown
+from firsthand.ingest.dialects.span_facts import SpanContent, TraceValues, shown, values_of_one_trace
 from firsthand.ingest.incoming_span import StoredSpan
 from firsthand.ingest.span_tree import arranged
 from firsthand.ingest.translate import content_of
 from firsthand.message import Json, Message, assistant, canonical, user
+from firsthand.system.json_values import values_in_text
 from firsthand.trace import Call, Event, Failure, Node, Trace
 
 BENCHMARK = "traces"
 _REQUEST = "0" * 64
+_FEW = 20
 _NEAR = 8
 """A generation so many spans below another is a part of it."""
 
@@ -27,8 +29,9 @@ _NEAR = 8
 class _Conversation:
     """Messages as a tree in which equal prefixes are one."""
 
-    def __init__(self) -> None:
+    def __init__(self, values: TraceValues) -> None:
         self.nodes: list[Node] = []
+        self._values = values
         self._known: dict[tuple[int | None, bytes], int] = {}
 
     def path(self, messages: Sequence[Message], parent: int | None = None) -> int | None:
@@ -38,21 +41,30 @@ class _Conversation:
         return parent
 
     def node(self, parent: int | None, message: Message) -> int:
-        digest = hashlib.sha256(canonical(message.to_json()).encode("utf-8", "surrogatepass")).digest()
-        key = (parent, digest)
+        text = canonical(message.to_json())
+        key = (parent, hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
         if key not in self._known:
+            self._values.hold(values_in_text(text, _FEW))
             self._known[key] = len(self.nodes)
             self.nodes.append(Node(parent, message))
         return self._known[key]
 
 
 def trace_of(trace_id: str, spans: Sequence[StoredSpan]) -> Trace:
-    """The Trace of these spans, in the order of their starts. It has no task of a benchmark and no seed."""
+    """The Trace of these spans, in the order of their starts. It has no task of a benchmark and no seed.
+
+    Texts of more JSON values than a trace may hold stay text.
+    """
+    with values_of_one_trace() as values:
+        return _trace_of(trace_id, spans, values)
+
+
+def _trace_of(trace_id: str, spans: Sequence[StoredSpan], values: TraceValues) -> Trace:
     ordered = sorted(spans, key=lambda each: (each.span.start_ns, each.seq))
     begun = [each.span.start_ns for each in ordered if each.span.start_ns]
     first = min(begun, default=0)
     last = max((max(each.span.start_ns, each.span.end_ns) for each in ordered), default=first)
-    said = _Conversation()
+    said = _Conversation(values)
     calls: list[Call] = []
     events: list[Event] = []
     at: int | None = None
@@ -61,6 +73,7 @@ def trace_of(trace_id: str, spans: Sequence[StoredSpan]) -> Trace:
         span = each.span
         began = max(0, span.start_ns - first) / 1e9
         took = max(0, span.end_ns - span.start_ns) / 1e9
+        before = values.left
         held = _content(each)
         id = f":{len(calls)}"
         if each.what == "generate" and span.span_id not in inner:
@@ -77,6 +90,7 @@ def trace_of(trace_id: str, spans: Sequence[StoredSpan]) -> Trace:
                 "is_error": span.error is not None,
                 "span": span.span_id,
             }
+            values.hold(before - values.left)
             calls.append(Call(id, "tool", at, began, took, _REQUEST, each.usage, (), detail, error=span.error))
         else:
             data = {"name": span.name, "span": span.span_id, "took_s": took}
@@ -119,7 +133,12 @@ def question_of(spans: Sequence[StoredSpan]) -> str:
 
 
 def _asked_and_answered(spans: Sequence[StoredSpan]) -> tuple[str, str, str | None]:
-    """Question, answer, and the error of the root if it failed."""
+    """Question, answer, and the error of the root if it failed, with values of their own to be decoded."""
+    with values_of_one_trace():
+        return _first_and_last_words(spans)
+
+
+def _first_and_last_words(spans: Sequence[StoredSpan]) -> tuple[str, str, str | None]:
     placed = arranged(spans)
     if not placed:
         return "", "", None

@@ -16,15 +16,18 @@ from typing import Any
 from firsthand.errors import ConfigError, DataError
 from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.ingest.literal_search import literal_search, literal_search_in_bytes
-from firsthand.ingest.secret_names import SPELLINGS, is_password_name, is_secret_name
+from firsthand.ingest.secret_names import SPELLINGS, WORDS, is_password_name, is_secret_name, paired_patterns
+from firsthand.ingest.secret_texts import PUT, is_plain_word, without_named_values
 from firsthand.message import Json
 from firsthand.safety.redact import Redact
 from firsthand.system.json_values import values_in_text
 
-PUT, FAILED = "[redacted]", "[redacted: error]"
+FAILED = "[redacted: error]"
 MAX_DEPTH = 64
 MAX_VALUES = 200_000
 """JSON values of a text that is read as JSON; names in a text of more are found as in any text."""
+MAX_VALUES_OF_REQUEST = 500_000
+"""JSON values that are decoded in the texts of one request; further texts are searched as text."""
 MAX_BODY_BYTES = 400 << 20
 """Of a span as it is kept: no more is read back."""
 SHAPES: dict[str, tuple[tuple[str, ...], str]] = {
@@ -46,19 +49,20 @@ SHAPES: dict[str, tuple[tuple[str, ...], str]] = {
     "Hugging Face": (("hf_",), r"\bhf_[A-Za-z0-9]{20,}"),
     "npm, PyPI": (("npm_", "pypi-"), r"\b(?:npm_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{30,})"),
     "JSON web token": (("eyJ",), r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"),
-    "password in a URL": (("://",), r"(?<=://)[^\s/@:\"'\\]{0,200}:[^\s/@\"'\\]{1,200}(?=@)"),
+    "password in a URL": (
+        ("://", ":\\", "%3"),
+        r"(?i)(?:(?<=://)|(?<=:\\/\\/)|(?<=:\\\\/\\\\/)|(?<=%3a%2f%2f))[^\s/@:\[\"'\\]{0,200}(?::|%3a)(?![0-9]{1,5}[/?#])"
+        r"(?:[^\s/?#\"'\\]{1,400}|[^\s@\"'\\]{1,400})(?=@|%40)",
+    ),
 }  # fmt: skip
 """Kind of secret -> texts one of which it contains, and its pattern. Patterns take time linear in the text."""
-_NAMED = re.compile(
-    r"""(?i)(?<![a-z0-9])(?:authorization|password|passwd|api[_-]?key|access[_-]?token|refresh[_-]?token|auth[_-]?token"""
-    r"""|client[_-]?secret|secret[_-]?key|secret|private[_-]?key)\\{0,8}["']?\s{0,4}[:=]\s{0,4}\\{0,8}["']?"""
-    r"""(?:(?:bearer|basic|token|apikey)\s{1,4})?([A-Za-z0-9+/=_.~!@#$%^&*-]{6,})"""
-)
-"""A secret that its name stands before, within a longer text."""
 _SCHEME = re.compile(r"(?i)\b(?:bearer\s{1,4}[A-Za-z0-9+/=_.~-]{16,}|basic\s{1,4}[A-Za-z0-9+/]{8,}={1,2})")
 """A header's value without the header's name."""
-_NAMED_WORDS = ("passw", "bearer ", "basic ", *SPELLINGS)
-"""One of these is in lower case in every text that _NAMED or _SCHEME matches, or that holds a secret name as a key."""
+_ESCAPED = re.compile(r"\\(?:/|u00[2-7])")
+"""JSON's escapes of letters that need none."""
+_JSON_LINE = re.compile(r"(?m)^[ \t]{0,8}(?:data:[ \t]{0,4})?(?P<json>[{\[].*)")
+_NAMED_WORDS = ("passw", "bearer", "basic ", *SPELLINGS)
+"""One of these is in lower case in every text in which a rule finds a name, or that has a secret name as a key."""
 
 
 class Redactor:
@@ -78,13 +82,13 @@ class Redactor:
         self._shapes = [(words, re.compile(pattern)) for words, pattern in SHAPES.values()] if defaults else []
         self._secret_names: dict[str, bool] = {}
 
-    def redact(self, span: IncomingSpan) -> bytes:
-        """Redact a span in place; returns its body as JSON, ready to be kept.
+    def redact(self, span: IncomingSpan, budget: DecodedValues | None = None) -> bytes:
+        """Redact a span in place; returns its body as JSON, ready to be kept. Spans of one request share a budget.
 
         If the rules themselves fail, all that the span says is replaced. DataError for a span that is too large to be kept.
         """
         try:
-            body = self._redacted(span)
+            body = self._redacted(span, budget)
         except MemoryError:
             raise  # the sender is told: what is acknowledged is kept
         except Exception:
@@ -96,21 +100,21 @@ class Redactor:
             raise DataError(f"a span would take more than {MAX_BODY_BYTES >> 20} MiB as JSON: shorten its texts")
         return body
 
-    def redact_resource(self, resource: Json) -> Json:
+    def redact_resource(self, resource: Json, budget: DecodedValues | None = None) -> Json:
         """The attributes of a program, redacted."""
         try:
-            return self._safely(resource, _Count())
+            return self._safely(resource, _Count(budget))
         except MemoryError:
             raise
         except Exception:
             return {"redacted": FAILED}
 
-    def _redacted(self, span: IncomingSpan) -> bytes:
+    def _redacted(self, span: IncomingSpan, budget: DecodedValues | None = None) -> bytes:
         body = _dumps(span)
         if body is not None and not self._may_hold_secrets(span, body):
             return body
         del body  # it may be large
-        found = _Count()
+        found = _Count(budget)
         span.name = self._text(span.name, found)
         span.scope = self._text(span.scope, found)
         span.error = None if span.error is None else self._text(span.error, found)
@@ -192,7 +196,21 @@ class Redactor:
                 )
                 for key, held in value.items()
             }
-        return [self._value(each, found, depth + 1) for each in value] if isinstance(value, list) else value
+        return self._list(value, found, depth) if isinstance(value, list) else value
+
+    def _list(self, value: list[Any], found: _Count, depth: int) -> list[Any]:
+        """A list, of headers as pairs say: what follows a secret name is its value, unless it is the name of a field."""
+        kept = [self._value(each, found, depth + 1) for each in value]
+        if not self._defaults:
+            return kept
+        for index in range(0, len(value) - 1, 2):
+            name, held = value[index], value[index + 1]
+            if not (isinstance(name, str) and isinstance(held, str) and len(name) <= _LONGEST_NAME):
+                continue
+            if self._is_secret_name(name) and kept[index + 1] != PUT and not is_plain_word(held):
+                kept[index + 1] = PUT
+                found.number += 1
+        return kept
 
     def _named(self, key: str, value: Any, found: _Count, depth: int) -> Any:
         if self._defaults and value not in ("", None) and self._is_secret_name(key) and not _is_count(key, value):
@@ -211,9 +229,14 @@ class Redactor:
                 if any(word in text for word in words):
                     text, times = pattern.subn(PUT, text)
                     found.number += times
-            if _has_named(text.lower()):
-                text = self._json(text, found)
-                text, times = _NAMED.subn(_without_value, text)
+            has_named = _has_named(text.lower())
+            if has_named or _ESCAPED.search(text) is not None:
+                decoded = self._json(text, found)
+                if decoded is not None:
+                    return decoded
+                text = self._json_lines(text, found)
+            if has_named:
+                text, times = without_named_values(text)
                 found.number += times
                 text, times = _SCHEME.subn(PUT, text)
                 found.number += times
@@ -224,44 +247,90 @@ class Redactor:
             found.number += 1
             return FAILED
 
-    def _json(self, text: str, found: _Count) -> str:
-        """A text that is a JSON object or list without the values of secret names; any other text as it is."""
-        if text.lstrip()[:1] not in ("{", "[") or values_in_text(text, MAX_VALUES) > MAX_VALUES:
-            return text
+    def _json(self, text: str, found: _Count) -> str | None:
+        """A text that is JSON, without its secrets; None for any other text."""
+        if text.lstrip()[:1] not in ("{", "[", '"'):
+            return None
+        left = min(MAX_VALUES, found.budget.left)
+        number = values_in_text(text, left)
+        if number > left:
+            return None
+        found.budget.left -= number
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
-            return text
-        inside = _Count()
+            return None
+        inside = _Count(found.budget)
         kept = self._value(value, inside, 0)
         found.number += inside.number
         return json.dumps(kept, ensure_ascii=False) if inside.number else text
+
+    def _json_lines(self, text: str, found: _Count) -> str:
+        """A text without the secrets of those of its lines that are JSON, as logs and streams of events have them."""
+        if _JSON_LINE.search(text) is None:
+            return text
+        lines = text.split("\n")
+        for index, line in enumerate(lines):
+            match = _JSON_LINE.match(line)
+            if match is not None and (_has_named(line.lower()) or _ESCAPED.search(line) is not None):
+                kept = self._json(match["json"], found)
+                lines[index] = line if kept is None else line[: match.start("json")] + kept
+        return "\n".join(lines)
+
+
+class DecodedValues:
+    """The JSON values that the texts of one request may still hold to be decoded."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = MAX_VALUES_OF_REQUEST
 
 
 class _Count:
     """The number of values that were replaced in one span."""
 
-    __slots__ = ("number",)
+    __slots__ = ("budget", "number")
 
-    def __init__(self) -> None:
+    def __init__(self, budget: DecodedValues | None = None) -> None:
         self.number = 0
+        self.budget = budget or DecodedValues()
 
 
+_LONGEST_NAME = 100
 _SHORTEST = 8
 """No rule matches a text that is shorter."""
-HINTS = tuple(dict.fromkeys(word for words, _ in SHAPES.values() for word in words if word != "://"))
-_has_named = literal_search(_NAMED_WORDS, "zwkb")
-_hint_in_bytes, _named_in_bytes = literal_search_in_bytes(HINTS, "JA-_x"), literal_search_in_bytes(_NAMED_WORDS, "zwkb")
+HINTS = tuple(dict.fromkeys(word for words, _ in SHAPES.values() for word in words if "://" not in words))
+_ALONE = ("passw", "bearer", "basic ", *WORDS)
+_has_word, _word_in_bytes = literal_search(_ALONE, "zwkb"), literal_search_in_bytes(_ALONE, "zwkb")
+_hint_in_bytes = literal_search_in_bytes(HINTS, "JA-_x")
+_PAIRED = [re.compile(pattern).search for pattern in paired_patterns()]
+_PAIRED_IN_BYTES = [re.compile(pattern.encode()).search for pattern in paired_patterns()]
+_ESCAPED_IN_BYTES = re.compile(rb"\\\\u00[2-7]")
 _KELVIN = "\u212a".encode()
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 _encode_ascii = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _SMALL = 1 << 20
 
 
+def _has_named(text: str) -> bool:
+    """True if a text in lower case holds one of _NAMED_WORDS."""
+    return _has_word(text) or any(search(text) for search in _PAIRED)
+
+
+def _named_in_bytes(raw: bytes) -> bool:
+    """The same of a text in UTF-8."""
+    return _word_in_bytes(raw) or any(search(raw) for search in _PAIRED_IN_BYTES)
+
+
 def _has_any_hint(raw: bytes) -> bool:
     """True if a rule may match something in a text, or in the texts of JSON, in UTF-8: a copy of a long text in a `str` with
     one emoji takes four times as much."""
-    if _hint_in_bytes(raw) or (b"@" in raw and b"://" in raw) or _named_in_bytes(raw.lower()):
+    if _hint_in_bytes(raw) or _named_in_bytes(raw.lower()):
+        return True
+    if (b"@" in raw or b"%40" in raw) and (b"://" in raw or b":\\" in raw or b"%3A%2F" in raw or b"%3a%2f" in raw):
+        return True
+    if _ESCAPED_IN_BYTES.search(raw) is not None:
         return True
     return _KELVIN in raw or b"\\u212a" in raw  # the one letter beyond ASCII that becomes one within it in lower case
 
@@ -297,10 +366,6 @@ def _dumps(span: IncomingSpan) -> bytes | None:
         return text.encode("ascii")
     except (TypeError, ValueError, RecursionError):
         return None
-
-
-def _without_value(match: re.Match[str]) -> str:
-    return match.group(0)[: match.start(1) - match.start(0)] + PUT
 
 
 def _is_count(name: str, value: Any) -> bool:

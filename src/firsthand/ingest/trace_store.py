@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from firsthand.errors import UnknownName
 from firsthand.ingest.dialects.span_facts import SpanFacts
 from firsthand.ingest.incoming_span import MAX_COLUMN, MOST_NS, IncomingSpan, StoredSpan
-from firsthand.ingest.redaction import MAX_BODY_BYTES, Redactor
+from firsthand.ingest.redaction import MAX_BODY_BYTES, DecodedValues, Redactor
 from firsthand.ingest.request_bounds import bounded_resource
 from firsthand.ingest.trace_summary import COLUMNS, Counted, TraceSummary, summaries_of
 from firsthand.ingest.translate import facts_of
@@ -118,11 +118,12 @@ class SpanPreparer:
         """The spans of one request, ready to be kept. Nothing that a span says makes this fail."""
         known: dict[int, tuple[bytes, bytes, str]] = {}
         ready = []
+        budget = DecodedValues()
         for span in spans:
             resource = known.get(id(span.resource))
             if resource is None:
-                resource = known[id(span.resource)] = self._resource(span.resource)
-            body = self._redactor.redact(span)
+                resource = known[id(span.resource)] = self._resource(span.resource, budget)
+            body = self._redactor.redact(span, budget)
             try:
                 facts = facts_of(span)
             except MemoryError:
@@ -134,8 +135,8 @@ class SpanPreparer:
             ready.append(ReadySpan(span, facts, body, resource))
         return ready
 
-    def _resource(self, resource: Json) -> tuple[bytes, bytes, str]:
-        kept = bounded_resource(self._redactor.redact_resource(resource))
+    def _resource(self, resource: Json, budget: DecodedValues) -> tuple[bytes, bytes, str]:
+        kept = bounded_resource(self._redactor.redact_resource(resource, budget))
         body = json.dumps(kept, ensure_ascii=False, sort_keys=True, default=str).encode("utf-8", "surrogatepass")
         return hashlib.sha256(body).digest(), body, plain(str(kept.get("service.name", ""))[:300])
 

@@ -13,7 +13,6 @@ import re
 import secrets
 import threading
 import time
-from http.cookies import CookieError, SimpleCookie
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
@@ -28,6 +27,8 @@ CODE_LIVES_S = 600.0
 """A code that was not used is void after so long."""
 WRONG_CODES = 20
 """After so many wrong codes in a minute all are refused until the minute is over."""
+MOST_COOKIES = 20
+"""Cookies under our name that are looked at."""
 SECURITY_HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; font-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
@@ -93,12 +94,20 @@ class Access:
             return session
 
     def session_of(self, headers: Headers) -> str | None:
-        """The value of the cookie, if the request carries one."""
-        try:
-            found = SimpleCookie(headers.get("cookie", "")).get(self.cookie)
-        except CookieError:
-            return None
-        return None if found is None else found.value
+        """The value of the cookie, if the request carries one; of several under its name the one that is a session.
+
+        Cookies are shared by all ports of a host, so those of other programs may hold anything.
+        """
+        pairs = (each.partition("=") for line in headers.getlist("cookie") for each in line.split(";"))
+        held = [_unquoted(value.strip()) for name, _, value in pairs if name.strip() == self.cookie][-MOST_COOKIES:]
+        if len(held) < 2:
+            return held[0] if held else None
+        return next((each for each in held if self._is_session(each)), held[-1])
+
+    def _is_session(self, session: str) -> bool:
+        if self.accounts is None:
+            return _digest(session) in self._sessions
+        return self.accounts.of_session(session) is not None
 
     def knows(self, headers: Headers) -> bool:
         """True if the request carries the cookie of a session that a code has opened."""
@@ -222,5 +231,9 @@ class AccessMiddleware:
         return answer
 
 
+def _unquoted(value: str) -> str:
+    return re.sub(r"\\(.)", r"\1", value[1:-1]) if len(value) > 1 and value[0] == value[-1] == '"' else value
+
+
 def _digest(session: str) -> bytes:
-    return hashlib.sha256(session.encode()).digest()
+    return hashlib.sha256(session.encode("utf-8", "surrogatepass")).digest()

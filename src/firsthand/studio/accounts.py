@@ -34,6 +34,8 @@ GUESSES_OF_ADDRESS = 30
 """Wrong passwords from one address in GUESS_S."""
 HASHED_AT_ONCE = 2
 """Passwords that are compared at a time: each takes 32 MiB and a tenth of a second of a core."""
+REFUSALS_A_MINUTE = 60
+"""Refused sign-ins that the audit log takes in a minute; of one address GUESSES_OF_ADDRESS in GUESS_S, then one a minute."""
 CHANGES_A_MINUTE = 240
 """Changing requests of one account in a minute."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
@@ -69,6 +71,9 @@ class Accounts:
         self._sessions: dict[bytes, tuple[str, str, float]] = {}
         """Digest of a session -> account, the hash of its password then, and when the session ends."""
         self._wrong: dict[str, list[float]] = {}
+        self._refused: dict[str, list[float]] = {}
+        """Address -> when refusals of it were added to the audit log."""
+        self._not_told = 0
         self._changes: dict[str, list[float]] = {}
 
     # -- made in the terminal --
@@ -178,6 +183,26 @@ class Accounts:
     def audit(self, who: str, what: str, **detail: Json | str | int) -> None:
         """Adds to the audit log."""
         self.store.log("audit", {"who": who[:64], "what": what, **detail})
+
+    def audit_refusal(self, who: str, address: str) -> None:
+        """Adds a refused sign-in to the audit log, or counts it for the next entry where there were too many."""
+        now = self.clock()
+        with self._lock:
+            self._refused = {
+                key: recent
+                for key, times in self._refused.items()
+                if (recent := [each for each in times if now - each < GUESS_S])
+            }
+            told = self._refused.get(address, [])
+            in_a_minute = sum(now - each < 60 for times in self._refused.values() for each in times)
+            is_one_more = len(told) >= GUESSES_OF_ADDRESS and now - told[-1] < 60
+            if is_one_more or in_a_minute >= REFUSALS_A_MINUTE:
+                self._not_told += 1
+                return
+            self._refused[address] = [*told, now][-GUESSES_OF_ADDRESS:]
+            before, self._not_told = self._not_told, 0
+        what = f"was refused, after {before} refusals that are not listed" if before else "was refused"
+        self.audit(who, what, address=address)
 
     def _user(self, item: StoredItem) -> User | None:
         """An account with its role here; None if it has none."""

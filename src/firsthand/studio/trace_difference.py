@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Literal
@@ -12,6 +13,8 @@ from firsthand.trace import Call, Trace
 
 MAX_STEPS = 4000
 """Calls of each attempt that are aligned."""
+MAX_MATCHES = 20_000_000
+"""Pairs of equal steps, times the steps of the shorter side: an alignment takes a third of a second at most."""
 TEXT_CHARS = 400
 
 
@@ -53,8 +56,7 @@ def trace_difference(a: Trace, b: Trace) -> TraceDifference:
     """The steps of `a` and `b` side by side. Steps of one kind and name are paired in place, though their texts differ."""
     left, right = _steps(a), _steps(b)
     pairs: list[AlignedStep] = []
-    matcher = SequenceMatcher(None, [_key(step) for step in left], [_key(step) for step in right], autojunk=False)
-    for tag, i, j, k, m in matcher.get_opcodes():
+    for tag, i, j, k, m in _stretches([_key(step) for step in left], [_key(step) for step in right]):
         if tag == "equal":
             pairs += [AlignedStep("same", x, y) for x, y in zip(left[i:j], right[k:m], strict=True)]
         else:
@@ -65,16 +67,31 @@ def trace_difference(a: Trace, b: Trace) -> TraceDifference:
 
 def _changed(left: Sequence[Step], right: Sequence[Step]) -> list[AlignedStep]:
     """Steps between two equal stretches: those of one kind and name are the same step, changed."""
-    matcher = SequenceMatcher(
-        None, [(step.kind, step.name) for step in left], [(step.kind, step.name) for step in right], autojunk=False
-    )
     found: list[AlignedStep] = []
-    for tag, i, j, k, m in matcher.get_opcodes():
+    named = [[(step.kind, step.name) for step in side] for side in (left, right)]
+    for tag, i, j, k, m in _stretches(*named):
         if tag == "equal":
             found += [AlignedStep("changed", x, y) for x, y in zip(left[i:j], right[k:m], strict=True)]
         else:
             found += [AlignedStep("removed", x, None) for x in left[i:j]]
             found += [AlignedStep("added", None, y) for y in right[k:m]]
+    return found
+
+
+def _stretches(left: Sequence[Hashable], right: Sequence[Hashable]) -> Sequence[tuple[str, int, int, int, int]]:
+    """The opcodes that make `right` of `left`. Where too many pairs are equal to align them, steps are paired in place."""
+    times = Counter(right)
+    if sum(times[each] for each in left) * min(len(left), len(right)) <= MAX_MATCHES:
+        return SequenceMatcher(None, left, right, autojunk=False).get_opcodes()
+    found = []
+    begin, shorter = 0, min(len(left), len(right))
+    for end in range(1, shorter + 1):
+        is_equal = left[begin] == right[begin]
+        if end == shorter or (left[end] == right[end]) != is_equal:
+            found.append(("equal" if is_equal else "replace", begin, end, begin, end))
+            begin = end
+    if len(left) != len(right):
+        found.append(("replace", shorter, len(left), shorter, len(right)))
     return found
 
 

@@ -18,6 +18,10 @@ MAX_MESSAGES = 4000
 MAX_DEPTH = 64
 MAX_VALUES = 200_000
 """JSON values that the texts of one span may hold together to be decoded; as objects they take some 30 MB."""
+MAX_VALUES_OF_TRACE = 4_000_000
+"""JSON values that the texts of all spans of a trace may hold together to be decoded, some ten seconds of a core."""
+MAX_HELD_OF_TRACE = 1_000_000
+"""JSON values that stay in memory with the trace, some 100 MB."""
 ROLES: dict[str, Role] = {
     "system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant", "ai": "assistant",
     "model": "assistant", "tool": "tool", "function": "tool",
@@ -26,6 +30,7 @@ ROLES: dict[str, Role] = {
 _PLAIN_COUNT = 1 << 40
 _FEW_VALUES = 2000
 _values_left: ContextVar[int | None] = ContextVar("values left", default=None)
+_of_trace: ContextVar[TraceValues | None] = ContextVar("values of the trace", default=None)
 _SAID_IN = ("message", "input", "question", "query", "prompt", "output", "answer", "response", "result", "text")
 _LANGCHAIN = {"HumanMessage": "user", "AIMessage": "assistant", "SystemMessage": "system", "ToolMessage": "tool"}
 
@@ -144,6 +149,31 @@ def values_of_one_span() -> Iterator[None]:
         _values_left.reset(before)
 
 
+class TraceValues:
+    """What the texts of the spans of one trace may still hold to be decoded; beyond it they stay text."""
+
+    def __init__(self) -> None:
+        self.left = MAX_VALUES_OF_TRACE
+        self._may_hold = MAX_HELD_OF_TRACE
+
+    def hold(self, number: int) -> None:
+        """Counts values that stay in memory; nothing more is decoded once they are too many."""
+        self._may_hold -= number
+        if self._may_hold < 0:
+            self.left = 0
+
+
+@contextmanager
+def values_of_one_trace() -> Iterator[TraceValues]:
+    """Within it, `parsed` also decodes no more than a trace may hold."""
+    values = TraceValues()
+    before = _of_trace.set(values)
+    try:
+        yield values
+    finally:
+        _of_trace.reset(before)
+
+
 def parsed(value: Any) -> Any:
     """The JSON in a text that begins like an object or a list; any other value, or one of too many values, as it is."""
     if isinstance(value, str) and value[:1] in "[{" and value:
@@ -158,14 +188,18 @@ def parsed(value: Any) -> Any:
 
 
 def _may_be_decoded(text: str) -> bool:
-    """True if the text holds no more values than are left to its span, from which they are then taken."""
+    """True if the text holds no more values than are left to its span and its trace, from which they are then taken."""
     of_span = _values_left.get()
+    of_trace = _of_trace.get()
     left = MAX_VALUES if of_span is None else of_span
+    left = left if of_trace is None else min(left, of_trace.left)
     number = values_in_text(text, _FEW_VALUES if left > MAX_VALUES // 2 else 0)
     if number > left:
         return False
     if of_span is not None:
-        _values_left.set(left - number)
+        _values_left.set(of_span - number)
+    if of_trace is not None:
+        of_trace.left -= number
     return True
 
 

@@ -26,10 +26,11 @@ def routes(access: Access, accounts: Accounts) -> list[Route]:
         form = await form_of(request, 8 << 10)
         name, where = form.get("name", ""), access.address_of(request)
         session = await run_in_threadpool(accounts.sign_in, name, form.get("password", ""), where)
-        accounts.audit(name, "signed in" if session else "was refused", address=where)
         if session is None:
+            accounts.audit_refusal(name, where)
             problem = "The name or the password is wrong, or there were too many attempts: wait a quarter of an hour."
             return page(request, "sign_in", title="Sign in", problem=problem, status=403)
+        accounts.audit(name, "signed in", address=where)
         answer = RedirectResponse("/", 303)
         answer.set_cookie(
             access.cookie,

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
 
@@ -33,6 +34,8 @@ MAX_POINTS = 4000
 POINTS, POINTS_OF_MANY = 1500, 1000
 """Points of a curve on the page: two for each pixel of a plot that is alone or one of two, and of one among more."""
 MAX_SAMPLES = 50
+MAX_SETTINGS, MAX_NAME_CHARS = 1000, 200
+"""Settings of a run that are compared, and characters of a dotted name."""
 LONG, MAX_AHEAD, MAX_NAMES_AHEAD = 10_000, 20, 4
 """Steps from which curves are made before they are asked for; of that many runs, which stay open; of that many metrics."""
 AHEAD_AFTER_S = 0.3
@@ -219,11 +222,18 @@ def curve_body(curve: Envelope, parts: Collection[str]) -> Json:
     return body
 
 
-def flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """The values of nested settings by dotted names."""
-    if not isinstance(config, dict):
-        return {prefix: config}
+def flat(config: Any) -> dict[str, Any]:
+    """The values of nested settings by dotted names of at most MAX_NAME_CHARS: the first MAX_SETTINGS of them."""
     found: dict[str, Any] = {}
-    for key, value in config.items():
-        found |= flat(value, f"{prefix}.{key}" if prefix else str(key))
+    pending: list[tuple[str, Any]] = [("", config)]
+    while pending and len(found) < MAX_SETTINGS:
+        name, value = pending.pop()
+        if not isinstance(value, dict):
+            found[name] = value
+            continue
+        inner = list(islice(value.items(), MAX_SETTINGS))
+        pending += [
+            ((f"{name}.{str(key)[:MAX_NAME_CHARS]}" if name else str(key))[:MAX_NAME_CHARS], held)
+            for key, held in reversed(inner)
+        ]
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -35,7 +37,8 @@ def routes(runs: OpenRuns, playground: Playground) -> list[Route]:
                 raise ConfigError(f"the attempt has no message {at}: it has {len(trace.nodes)}")
             message = trace.nodes[at].message
             values = {"run": run, "trace": trace, "at": at, "message": message, "blocks": message_blocks(message, 4000)}
-        made = [info for info in runs.infos() if PLAYGROUND in info.config][:MOST_SHOWN]
+        told = ((info, told_trial(info.config.get(PLAYGROUND))) for info in runs.infos() if PLAYGROUND in info.config)
+        made = list(islice(((info, trial) for info, trial in told if trial is not None), MOST_SHOWN))
         return page(
             request,
             "playground",
@@ -83,6 +86,26 @@ def routes(runs: OpenRuns, playground: Playground) -> list[Route]:
         Route("/playground", start, methods=["POST"]),
         Route("/runs/{run}/attempts/{attempt}/replay", replay, methods=["POST"]),
     ]
+
+
+@dataclass(frozen=True)
+class ToldTrial:
+    """What a run's settings say of the trial that made it."""
+
+    models: str
+    asked: str
+
+
+def told_trial(settings: Any) -> ToldTrial | None:
+    """The trial of a run's settings; None for settings that the playground does not write."""
+    if not isinstance(settings, dict):
+        return None
+    models, prompt, run = settings.get("models", []), settings.get("prompt") or "", settings.get("run") or ""
+    if not isinstance(models, list) or not all(isinstance(each, str) for each in (prompt, run, *models)):
+        return None
+    return ToldTrial(
+        ", ".join(models), (prompt or f"{'replays' if settings.get('replays') else 'continues'} {run}")[:200]
+    )
 
 
 def _whole(given: dict[str, str], name: str) -> int | None:
