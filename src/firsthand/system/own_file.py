@@ -10,7 +10,7 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from firsthand.errors import StoreError
 from firsthand.system.json_values import values_in
@@ -64,12 +64,18 @@ def expect_own_tree(path: Path) -> None:
         waiting += map(Path, reversed(inside))
 
 
+def open_own(path: Path) -> BinaryIO:
+    """The file, opened for reading; OSError for a link, or anything but an ordinary file."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+    return os.fdopen(handle, "rb")
+
+
 def read_own(path: Path, most: int) -> bytes:
     """The content of an ordinary file of at most so many bytes; OSError for a link, any other file, or a larger one."""
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+    with open_own(path) as file:
         content = file.read(most + 1)
     if len(content) > most:
         raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
