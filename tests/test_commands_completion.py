@@ -174,3 +174,20 @@ def test_each_shell_gets_its_script(capsys: pytest.CaptureFixture[str]) -> None:
     for shell, script in (("bash", completion.BASH), ("zsh", completion.ZSH), ("fish", completion.FISH)):
         assert completion.main(completion.Config(shell)) == 0  # type: ignore[arg-type]
         assert capsys.readouterr().out == script and "_FIRSTHAND_COMPLETE" in script
+
+
+def test_nothing_that_a_line_names_is_run_for_completion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = "open('ran', 'w')\nfrom dataclasses import dataclass\n@dataclass\nclass Config:\n    x: int = 1\n"
+    Path("evil.py").write_text(f"{code}def evil(config, run): 'Evil.'\n")
+    for word in ("./evil.py", "evil.py", "evil.py:evil", "evil", "./evil", "../evil.py", str(tmp_path / "evil.py")):
+        for line in (
+            "train {} ", "train {} --", "train {} --x ", "train {} x=", "run --pattern {}:", "run {} ", "play {} -", "{} ",
+            "run --pattern=cot({}):", "board {} ", "sweep {} -", "train --resume {} -", "run --config {} -",
+        ):  # fmt: skip
+            completion.print_words(f"firsthand {line.format(word)}", "")
+    assert not Path("ran").exists()
+    assert "--batch-tokens" in complete("firsthand train pretrain --b") and complete("firsthand train doctor --j") == [
+        "--json"
+    ]
+    assert complete("firsthand run --pattern self_consistency:sam") == ["self_consistency:samples="]

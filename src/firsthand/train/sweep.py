@@ -189,7 +189,7 @@ def trials_of(folder: Path) -> list[Trial]:
     """The trials of a sweep as they stand, without running any."""
     sweep = load_spec(folder)
     expect_own_folder(folder / "trials")
-    there = set(os.listdir(folder / "trials")) if (folder / "trials").is_dir() else set()
+    there = {each.name for each in (folder / "trials").glob("*")}
     made = [
         _trial(sweep, folder, number, rung)
         for rung in sweep.rungs
