@@ -122,8 +122,7 @@ def test_a_list_keeps_what_stands_before_its_last_comma() -> None:
     assert "self_consistency:samples=3:samples=" in options and all(each.endswith("=") for each in options)
     assert completion._options("self_consistency(x):") == [each.replace("samples=3", "", 1).replace("::", "(x):")
                                                            for each in options]  # fmt: skip
-    with pytest.raises(UnknownName):
-        completion._options("no_such_pattern:")
+    assert completion._options("no_such_pattern:") == []
     step = setting(tour.Config, "step")
     assert completion._values(step, "", "tour")[0] == "next" and completion._values(step, "", "run") == []
 
@@ -174,3 +173,20 @@ def test_each_shell_gets_its_script(capsys: pytest.CaptureFixture[str]) -> None:
     for shell, script in (("bash", completion.BASH), ("zsh", completion.ZSH), ("fish", completion.FISH)):
         assert completion.main(completion.Config(shell)) == 0  # type: ignore[arg-type]
         assert capsys.readouterr().out == script and "_FIRSTHAND_COMPLETE" in script
+
+
+def test_nothing_that_a_line_names_is_run_for_completion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = "open('ran', 'w')\nfrom dataclasses import dataclass\n@dataclass\nclass Config:\n    x: int = 1\n"
+    Path("evil.py").write_text(f"{code}def evil(config, run): 'Evil.'\n")
+    for word in ("./evil.py", "evil.py", "evil.py:evil", "evil", "./evil", "../evil.py", str(tmp_path / "evil.py")):
+        for line in (
+            "train {} ", "train {} --", "train {} --x ", "train {} x=", "run --pattern {}:", "run {} ", "play {} -", "{} ",
+            "run --pattern=cot({}):", "board {} ", "sweep {} -", "train --resume {} -", "run --config {} -",
+        ):  # fmt: skip
+            completion.print_words(f"firsthand {line.format(word)}", "")
+    assert not Path("ran").exists()
+    assert "--batch-tokens" in complete("firsthand train pretrain --b") and complete("firsthand train doctor --j") == [
+        "--json"
+    ]
+    assert complete("firsthand run --pattern self_consistency:sam") == ["self_consistency:samples="]

@@ -179,3 +179,19 @@ def test_a_folder_that_came_meanwhile_or_cannot_be_made_is_refused(run, tmp_path
             with pytest.raises(ConfigError, match="cannot be made: "):
                 write_sheets(run, path, ["ann", "ben"], ["correct"])
     assert (folder / "ann.csv").read_text() == "kept" and not (tmp_path / "nowhere").exists()
+
+
+def test_a_sheet_is_written_through_no_link_and_codes_are_read_through_none(run, tmp_path: Path):
+    folder = tmp_path / "g"
+    write_sheets(run, folder, ["ann", "ben"], ["correct"])
+    fill(folder, "ann", lambda row: 0)
+    fill(folder, "ben", lambda row: 1)
+    (folder / "lee.csv").symlink_to(tmp_path / ".bash_aliases")
+    with pytest.raises(ConfigError, match="the adjudicator 'lee' has a sheet already: name somebody else"):
+        write_adjudication(folder, "lee")
+    assert not (tmp_path / ".bash_aliases").exists()
+    assert write_adjudication(folder, "may") == 5 and len(sheet(folder, "may")) == 5
+    (folder / "codes.json").rename(tmp_path / "codes.json")
+    (folder / "codes.json").symlink_to(tmp_path / "codes.json")
+    with pytest.raises(DataError, match=r"codes\.json does not hold the models of codes"):
+        read_sheets(folder)

@@ -156,7 +156,8 @@ def test_rungs_take_the_best_of_each_and_what_is_done_is_not_run_again(
     body = json.loads((one / "sweep.json").read_text())
     (one / "sweep.json").write_text(json.dumps(body | {"metric": "other"}))
     with pytest.raises(
-        ConfigError, match="was made elsewhere, and its trials run '/none': look at it, then add --trust"
+        ConfigError,
+        match="was made elsewhere, and its trials run '/none' with 'lr=1,2', 'steps=1,2': look at it, then add --trust",
     ):
         run_sweep(one)
 

@@ -152,7 +152,7 @@ def test_a_sweep_from_elsewhere_runs_only_if_it_is_trusted(home: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         run_sweep(home / "s")
     assert str(refused.value) == (
-        f"{home / 's'} was made elsewhere, and its trials run \"echo 'a b'\": look at it, then add --trust"
+        f"{home / 's'} was made elsewhere, and its trials run \"echo 'a b'\" with 'lr=1': look at it, then add --trust"
     )
     (found,) = run_sweep(home / "s", trust=True)
     assert found.state == "failed" and (found.folder / "log.txt").read_text() == "a b --lr 1\n"

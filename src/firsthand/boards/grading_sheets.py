@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +28,8 @@ from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
 from firsthand.runs.run_folder import Run
 from firsthand.system.given_folder import files_below
+from firsthand.system.new_file import write_new
+from firsthand.system.own_file import read_own_json
 from firsthand.system.spreadsheet_cells import plain_cell
 
 CODES = "codes.json"
@@ -79,8 +83,9 @@ def write_adjudication(folder: Path, adjudicator: str) -> int:
         ConfigError: A name that has a sheet already, or no disagreement.
     """
     path = folder / f"{adjudicator}.csv"
-    if path.exists() or not re.fullmatch(r"\w[\w.-]*", adjudicator):
-        told = "has a sheet already" if path.exists() else "is no name of letters, digits, dots and hyphens"
+    has_sheet = os.path.lexists(path)  # a link to nothing too
+    if has_sheet or not re.fullmatch(r"\w[\w.-]*", adjudicator):
+        told = "has a sheet already" if has_sheet else "is no name of letters, digits, dots and hyphens"
         raise ConfigError(f"the adjudicator {adjudicator!r:.60} {told}: name somebody else")
     graded = _rows(folder)
     disputed = disputed_answers(graded)
@@ -138,11 +143,11 @@ class _Codes(NamedTuple):
 def _codes(folder: Path) -> _Codes:
     path = folder / CODES
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        body = read_own_json(path)
         found = _Codes(body["models"], body["run"], body["when"], body["commit"])
         if not all(isinstance(each, str) for each in (*found[1:], *found.models.values())):
             raise TypeError
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise DataError(f"{path} does not hold the models of codes: restore the file as it was written") from None
     return found
 
@@ -155,11 +160,12 @@ def _make(folder: Path) -> None:
 
 
 def _write_json(path: Path, body: Json) -> None:
-    path.write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_new(path, json.dumps(body, indent=1, ensure_ascii=False) + "\n")
 
 
 def _write_sheet(path: Path, rows: Sequence[Json], columns: Sequence[str] = COLUMNS) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(columns)
-        table.writerows([plain_cell(row.get(name, "")) for name in columns] for row in rows)
+    text = StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow(columns)
+    table.writerows([plain_cell(row.get(name, "")) for name in columns] for row in rows)
+    write_new(path, text.getvalue())

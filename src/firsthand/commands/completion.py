@@ -121,6 +121,8 @@ def _candidates(words: Sequence[str]) -> Iterable[str]:
             config_class, command = module.subcommand(before[0]).Config, f"{command} {before[0]}"
             before = before[1:]
     elif command == "train" and before and not before[0].startswith("-"):
+        if before[0] != "doctor" and not catalog.is_ours("recipe", before[0]):
+            return []  # its settings are in its file, which would have to run
         config_class, before = module.config_of(before[0]), before[1:]
     settings = settings_of(config_class)
     flags = {flag_of(each.field): each for each in settings if not each.field.metadata.get("positional")}
@@ -169,10 +171,11 @@ def _values(setting: ConfigField, typed: str, command: str) -> list[str]:
 
 
 def _options(text: str) -> list[str]:
-    """The keywords of a pattern after its name: `cot:samples=`; none of a pattern in a file, which would have to run."""
+    """The keywords of a pattern after its name: `cot:samples=`; none of one that is not ours, which would have to run."""
     head, _, _ = text.rpartition(":")
     name = head.partition(":")[0].partition("(")[0]
-    return [] if ".py" in name else [f"{head}:{option}=" for option in catalog.options("pattern", name)]
+    known = catalog.options("pattern", name) if catalog.is_ours("pattern", name) else {}
+    return [f"{head}:{option}=" for option in known]
 
 
 def _runs() -> list[str]:

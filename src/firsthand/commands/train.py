@@ -48,7 +48,7 @@ class Config:
     resume: Path | None = None
     """Go on with the run in this folder, from its newest checkpoint; settings of its loop may be given anew."""
     trust: bool = False
-    """With --resume: load the files, servers and addresses that a run from another data home names."""
+    """With --resume: use the files, folders, servers and addresses that a run from another data home names."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def _recipe(name: str) -> tuple[Any, type[Any]]:
 
 def _resumed(own: Config, words: Sequence[str]) -> tuple[str, Any, Any]:
     """Name, function and settings of a run that is gone on with; words may set fields of its `loop` anew."""
-    from firsthand.experiment.foreign_settings import expect_known
+    from firsthand.experiment.foreign_recipe import expect_beside
     from firsthand.train.training_run import is_made_here, stored_settings
 
     if own.out is not None or own.recipe is not None:
@@ -199,7 +199,7 @@ def _resumed(own: Config, words: Sequence[str]) -> tuple[str, Any, Any]:
     assert own.resume is not None
     name, stored = stored_settings(own.resume)
     if not (own.trust or is_made_here(own.resume)):
-        expect_known(str(own.resume), {"recipe": name, **_named_by(stored)})
+        expect_beside(own.resume, name, stored)
     recipe, config_class = _recipe(name)
     values = flat_settings(config_class, stored)
     words = [word.replace("loop.", "", 1) if word.startswith(("--loop.", "loop.")) else word for word in words]
@@ -207,25 +207,6 @@ def _resumed(own: Config, words: Sequence[str]) -> tuple[str, Any, Any]:
     kind = type(build(config_class, values).loop)
     given = given_values(kind, words, prog="firsthand train --resume RUN", description="Settings of the loop.")
     return name, recipe, build(config_class, values | given)
-
-
-_LOADED = {
-    "benchmark": "benchmark", "pattern": "pattern", "tools": "tool",
-    "model": "model", "teacher": "model", "sampler": "model",
-}  # fmt: skip
-"""Settings whose values are loaded -> the kind of their values."""
-
-
-def _named_by(settings: Any) -> dict[str, list[str]]:
-    """Kind -> what the settings of a recipe name to be loaded, in whatever table of theirs."""
-    found: dict[str, list[str]] = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            for kind, texts in _named_by(value).items():
-                found.setdefault(kind, []).extend(texts)
-        elif name in _LOADED:
-            found.setdefault(_LOADED[name], []).extend(map(str, value if isinstance(value, list) else [value or ""]))
-    return {kind: [text for text in texts if text] for kind, texts in found.items()}
 
 
 def _overview() -> str:

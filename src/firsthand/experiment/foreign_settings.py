@@ -18,6 +18,7 @@ from firsthand.message import canonical
 from firsthand.runs.run_folder import Run
 from firsthand.system.home_seal import is_ours
 from firsthand.system.option_spec import Spec, parse_spec
+from firsthand.system.whole_question import shown_whole
 
 KINDS = ("benchmark", "pattern", "tool", "guard", "memory")
 _OPENING = {
@@ -41,15 +42,24 @@ def expect_own(run: Run, named: Mapping[str, Sequence[str] | str | None], *, tru
 
 
 def expect_known(folder: str, named: Mapping[str, Sequence[str] | str | None]) -> None:
-    """ConfigError for the first name that a folder from elsewhere gives and that is not installed; kinds as `expect_own`."""
-    for kind, given in named.items():
-        texts = (given,) if isinstance(given, str) else given or ()
-        wrong = next((text for text in texts if not _is_installed(kind, text)), None)
-        if wrong is not None:
-            raise ConfigError(
-                f"{folder} was made elsewhere and names the {kind} {wrong[:80]!r}, which may run code or reach files and "
-                "servers: look at it, then add --trust"
-            )
+    """ConfigError for names that a folder from elsewhere gives and that are not installed; kinds as `expect_own`."""
+    expect_nothing_of(folder, unknown_names(named))
+
+
+def unknown_names(named: Mapping[str, Sequence[str] | str | None]) -> list[tuple[str, str]]:
+    """Kind and text of each name that is not installed; kinds as `expect_own`."""
+    listed = [(kind, (given,) if isinstance(given, str) else given or ()) for kind, given in named.items()]
+    return [(kind, text) for kind, texts in listed for text in texts if not _is_installed(kind, text)]
+
+
+def expect_nothing_of(folder: str, found: Sequence[tuple[str, str]]) -> None:
+    """ConfigError with all that a folder from elsewhere would have loaded or read, if that is anything."""
+    if found:
+        told = shown_whole(", ".join(dict.fromkeys(f"the {kind} {text!r}" for kind, text in found)))
+        raise ConfigError(
+            f"{folder} was made elsewhere and names {told}, which may run code or reach files and servers: look at it, then "
+            "add --trust"
+        )
 
 
 def named_by(settings: Any) -> dict[str, Sequence[str] | str | None]:

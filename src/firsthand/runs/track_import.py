@@ -82,7 +82,7 @@ def tracked_runs(path: Path) -> Iterator[TrackedRun]:
     """The runs that a file or folder holds, in a fixed order; ConfigError if it is not there."""
     if not path.exists():
         raise ConfigError(f"{path} is not there: give a file or folder of a tracker")
-    files = [path] if path.is_file() else files_below(path)
+    files = [path] if path.is_file() else _once(files_below(path))
     events: dict[Path, list[Path]] = {}
     for file in files:
         if "tfevents" in file.name:
@@ -103,7 +103,7 @@ def _mlflow(folder: Path) -> TrackedRun:
     """A run of MLflow's file store: `metrics/NAME` has lines of time in ms, value and step; `params/NAME` a value."""
     values = []
     root = folder / "metrics"
-    for file in sorted(each for each in root.rglob("*") if _is_within(each, folder)):
+    for file in _once(sorted(each for each in root.rglob("*") if _is_within(each, folder))):
         name = "/".join(file.relative_to(root).parts)
         for number, line in enumerate(_lines(file), 1):
             parts = line.split()
@@ -120,6 +120,14 @@ def _mlflow(folder: Path) -> TrackedRun:
     config = {file.name: _beginning(file) for file in sorted(params.glob("*")) if _is_within(file, folder)}
     tag = folder / "tags" / "mlflow.runName"
     return TrackedRun(_beginning(tag).strip() if _is_within(tag, folder) else folder.name, "mlflow", config, values)
+
+
+def _once(files: Iterable[Path]) -> list[Path]:
+    """The files, each by its first name alone: links within a folder would have one read thousands of times."""
+    first: dict[Path, Path] = {}
+    for file in files:
+        first.setdefault(file.resolve(), file)
+    return list(first.values())
 
 
 def _is_within(file: Path, folder: Path) -> bool:

@@ -16,6 +16,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from firsthand.errors import ConfigError
+from firsthand.system.own_file import expect_own_tree
 from firsthand.tokens import pretrained
 from firsthand.tokens.templates.template_messages import CHATML
 from firsthand.tokens.tokenizer import Tokenizer
@@ -50,6 +51,7 @@ def train_tokenizer(
         show_progress=False,
     )
     rust.train_from_iterator(texts, trainer)
+    expect_own_tree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     rust.save(str(folder / "tokenizer.json"))
     config = {

@@ -33,6 +33,7 @@ from firsthand.message import Json
 from firsthand.nn.lora import whole_tensor
 from firsthand.nn.tensor_file import read_tensors
 from firsthand.system.ordinary_file import open_ordinary
+from firsthand.system.own_file import expect_own_folder, expect_own_tree
 from firsthand.train.optimizers import check_state
 from firsthand.train.processes import from_first, is_first
 from firsthand.train.sharding import load_whole, spread_state
@@ -87,6 +88,7 @@ class Checkpoints:
         position = batches.state()
         if not is_first():  # it has sent its parts of sharded tensors
             return path
+        expect_own_folder(self.folder)
         try:
             for left in self.folder.glob(f"{_UNFINISHED}*"):  # of a process that was killed
                 shutil.rmtree(left)
@@ -128,8 +130,9 @@ class Checkpoints:
         """Load the newest whole checkpoint; returns its step, 0 if there is none.
 
         One that is damaged is told in the log, and the one before is loaded. TrainingError if none is whole; ConfigError if
-        it is of another model or optimizer.
+        it is of another model or optimizer, StoreError if a link has the place of a checkpoint or a file of it.
         """
+        expect_own_tree(self.folder)
         for step in reversed(self.steps()):
             try:
                 weights, tensors, state = self._read(step, model)

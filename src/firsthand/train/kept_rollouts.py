@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
-from firsthand.errors import StoreError
+from firsthand.errors import StoreError, reason_of
+from firsthand.system.json_values import values_in
 from firsthand.system.new_file import write_new
+from firsthand.system.own_file import expect_own_tree, read_own
 from firsthand.trace import Trace
 from firsthand.train.processes import rank
+
+MAX_BYTES = 1 << 30
+_MAX_VALUES = 2_000_000
 
 
 class KeptRollouts:
@@ -27,9 +33,11 @@ class KeptRollouts:
     def begin(self, label: str, number: int, weights: str) -> dict[str, Trace]:
         """Open the file of a round; returns the attempts that it holds by place, those of all processes.
 
-        `label` tells rounds of training from evaluations. StoreError if the folder cannot be written.
+        `label` tells rounds of training from evaluations. StoreError if the folder cannot be written, or holds links or
+        what is no rollout.
         """
         name = f"{label}-{number:06d}"
+        expect_own_tree(self.folder)
         found: dict[str, Trace] = {}
         for file in sorted(self.folder.glob(f"{name}-*.jsonl")):
             found |= self._read(file, weights) if file.is_file() else {}
@@ -47,7 +55,8 @@ class KeptRollouts:
         assert self._file is not None, "no round was begun"
         line = json.dumps(trace.to_json(), ensure_ascii=False, separators=(",", ":")) + "\n"
         try:
-            with self._file.open("ab") as file:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            with os.fdopen(os.open(self._file, flags, 0o666), "ab") as file:
                 file.write(line.encode("utf-8", "surrogatepass"))
         except OSError as error:
             raise self._full(error) from None
@@ -55,25 +64,34 @@ class KeptRollouts:
     def drop_before(self, label: str, number: int) -> None:
         """Remove this process's files of earlier rounds."""
         for file in self.folder.glob(f"{label}-*-{rank()}.jsonl"):
-            if int(file.name.split("-")[-2]) < number:
+            found = re.fullmatch(rf"{re.escape(label)}-(\d{{6,18}})-\d+\.jsonl", file.name, re.ASCII)
+            if found and int(found[1]) < number:
                 file.unlink(missing_ok=True)
 
     def _is_of(self, file: Path, weights: str) -> bool:
         """True if the file is of these weights and ends with a whole line; one that was cut is mended."""
-        with file.open("r+b") as opened:
-            raw = opened.read()
-            whole = raw[: raw.rfind(b"\n") + 1]
-            if len(whole) < len(raw):
-                os.ftruncate(opened.fileno(), len(whole))
-        return _header(whole) == weights
+        raw = read_own(file, MAX_BYTES)
+        if _header(raw) != weights:
+            return False
+        if size := len(raw) - raw.rfind(b"\n") - 1:
+            with os.fdopen(os.open(file, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "wb") as opened:
+                opened.truncate(len(raw) - size)
+        return True
 
     def _read(self, file: Path, weights: str) -> dict[str, Trace]:
-        raw = file.read_bytes()
-        if _header(raw) != weights:
-            return {}
-        lines = raw[: raw.rfind(b"\n") + 1].splitlines()[1:]
-        traces = [Trace.from_json(json.loads(line.decode("utf-8", "surrogatepass"))) for line in lines]
-        return {trace.place: trace for trace in traces}
+        try:
+            raw = read_own(file, MAX_BYTES)
+            if _header(raw) != weights:
+                return {}
+            most = max(_MAX_VALUES, len(raw) // 4)  # of tokens and their log-probs, four bytes and more are a value
+            if values_in(raw, most) > most:
+                raise ValueError
+            lines = raw[: raw.rfind(b"\n") + 1].splitlines()[1:]
+            traces = [Trace.from_json(json.loads(line.decode("utf-8", "surrogatepass"))) for line in lines]
+            return {trace.place: trace for trace in traces}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            why = f": {reason_of(error)}" if isinstance(error, OSError) else ""
+            raise StoreError(f"{file} does not hold rollouts of this run{why}; remove it and resume") from None
 
     def _full(self, error: OSError) -> StoreError:
         return StoreError(
@@ -84,5 +102,5 @@ class KeptRollouts:
 def _header(raw: bytes) -> str | None:
     try:
         return str(json.loads(raw.partition(b"\n")[0])["weights"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -11,6 +11,7 @@ from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
 from firsthand.system.folder_links import links_out, own_files
 from firsthand.system.new_file import write_new
+from firsthand.system.own_file import expect_own_tree
 from firsthand.tokens.tokenizer import Tokenizer
 
 TOKENIZER_FILES = (
@@ -29,6 +30,7 @@ def save_model(model: Decoder, tokenizer: Tokenizer, folder: Path, *, base: Path
     The tokenizer's files are copied from the folder `base` if it is one whose files are its own; else (a GGUF file, links
     to elsewhere, which could be to files of this machine that nobody wants to share) they are written from the tokenizer.
     """
+    expect_own_tree(folder)
     weights.save(model, folder)
     if base is not None and base.is_dir() and not any(links_out(base / name) for name in TOKENIZER_FILES):
         for path in own_files(base, TOKENIZER_FILES):

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from firsthand.errors import ConfigError
 from firsthand.hub import model_lookup
+from firsthand.system.own_file import expect_own_tree
 from firsthand.system.plurals import count_of
 from firsthand.tokens import pretrained
 from firsthand.tokens.tokenizer import Tokenizer
@@ -87,6 +88,8 @@ def in_token_file(config: PretrainingConfig, run: TrainingRun) -> PretrainingTex
     """
     assert config.tokens is not None
     folder, own = config.tokens, config.tokens / "tokenizer"
+    for part in ("tokenizer", "trained", "held_out"):  # somebody else's may have links to what is yours
+        expect_own_tree(folder / part)
 
     def texts(*, held_out: bool) -> Iterator[documents.SourceText]:
         read = documents.stream_documents(

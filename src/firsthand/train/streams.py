@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from firsthand.errors import DataError, reason_of
 from firsthand.message import Json
+from firsthand.system.own_file import expect_own_tree
 
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
@@ -221,6 +222,7 @@ def counts(streams: Iterable[Stream]) -> dict[str, float]:
 
 def save_streams(streams: Sequence[Stream], folder: Path, step: int) -> Path:
     """Writes the streams of a step as `step-N.npz`, to look at what made a loss NaN; returns its path."""
+    expect_own_tree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step}.npz"
     arrays: dict[str, Any] = {}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -29,9 +30,14 @@ from firsthand.runs.track import FOLDER_VARIABLE, Track
 from firsthand.system.home_seal import is_ours, seal_of
 from firsthand.system.lock import claimed
 from firsthand.system.new_file import write_new
-from firsthand.train.sweep_space import survivors
+from firsthand.system.own_file import expect_own_folder, open_own, read_own, read_own_json
+from firsthand.system.whole_question import shown_whole
+from firsthand.train.sweep_space import MAX_TRIALS, survivors
 
 SPEC, SEAL = "sweep.json", "seal"
+MAX_RUNGS = 100
+MAX_WORD = 1 << 17
+"""Characters of a word of a command, about what Linux starts a program with."""
 _POLL_S = 0.05
 _STOP_S = 5.0
 """Seconds that a stopped trial has to end itself."""
@@ -54,6 +60,16 @@ class Sweep:
     """One of so many trials goes on to the next rung."""
     best_of_curve: bool = False
     """Judge a trial by the best value of its metric, not by the last."""
+
+    def __post_init__(self) -> None:
+        if len(self.trials) > MAX_TRIALS or not 1 <= len(self.rungs) <= MAX_RUNGS:
+            raise ConfigError(
+                f"the sweep has {len(self.trials):,} trials and {len(self.rungs):,} budgets: give at most {MAX_TRIALS:,} "
+                f"trials, and 1 to {MAX_RUNGS} budgets"
+            )
+        for rung in self.rungs:  # a part of a folder's name
+            if not re.fullmatch(r"[\w.+-]{0,100}", rung, re.ASCII):
+                raise ConfigError(f"the budget {rung!r:.60} cannot be a folder's name: give a number, such as 300")
 
 
 @dataclass(frozen=True)
@@ -89,11 +105,13 @@ def save_spec(sweep: Sweep, folder: Path) -> None:
 def load_spec(folder: Path) -> Sweep:
     """The sweep in a folder. ConfigError if there is none."""
     try:
-        body = json.loads((folder / SPEC).read_text(encoding="utf-8"))
+        body = read_own_json(folder / SPEC)
         body.pop(SEAL, None)
         trials = tuple(dict(each) for each in body["trials"])
         body |= {"command": tuple(body["command"]), "trials": trials, "rungs": tuple(body["rungs"])}
-        return Sweep(**body)
+        sweep = Sweep(**body)
+        _expect_types(sweep)
+        return sweep
     except OSError as error:
         raise ConfigError(
             f"{folder} holds no sweep ({SPEC}: {error.strerror or error}): give the folder of one"
@@ -113,10 +131,10 @@ def run_sweep(
     sweep = load_spec(folder)
     if not trust and not _is_own(folder):
         raise ConfigError(
-            f"{folder} was made elsewhere, and its trials run {shlex.join(sweep.command)[:200]!r}: look at it, then add "
-            "--trust"
+            f"{folder} was made elsewhere, and its trials run {shown_whole(_all_of(sweep))}: look at it, then add --trust"
         )
     busy = "wait until it ends, or end it first"
+    expect_own_folder(folder / "trials")
     with claimed(folder / "lock", lambda by: ConfigError(f"{folder} is being run by {by}: {busy}")):
         chosen, all_trials = list(range(len(sweep.trials))), []
         for place, rung in enumerate(sweep.rungs):
@@ -129,13 +147,40 @@ def run_sweep(
         return all_trials
 
 
+def _expect_types(sweep: Sweep) -> None:
+    texts = [*sweep.command, sweep.metric, sweep.budget, *sweep.rungs]
+    texts += [text for trial in sweep.trials for item in trial.items() for text in item]
+    if not all(isinstance(text, str) for text in texts) or not (sweep.command and sweep.trials):
+        raise TypeError
+    if not (isinstance(sweep.minimise, bool) and isinstance(sweep.best_of_curve, bool) and type(sweep.eta) is int):
+        raise TypeError
+    if sweep.eta < 2:
+        raise ValueError
+
+
+def _all_of(sweep: Sweep) -> str:
+    """The command and all values of its settings, of which more than twenty numbers are counted."""
+    values: dict[str, dict[str, None]] = {}
+    for trial in sweep.trials:
+        for name, value in trial.items():
+            values.setdefault(name, {})[value] = None
+    if sweep.budget:
+        values[sweep.budget] = dict.fromkeys(sweep.rungs)
+    told = []
+    for name, given in values.items():
+        are_numbers = all(re.fullmatch(r"-?\d{1,30}(\.\d{0,30})?(e[-+]?\d{1,3})?", each, re.ASCII) for each in given)
+        shown = f"{len(given):,} numbers" if are_numbers and len(given) > 20 else ",".join(given)
+        told.append(repr(f"{name}={shown}"))
+    return f"{shlex.join(sweep.command)!r}{' with ' if told else ''}{', '.join(told)}"
+
+
 def _sealed_text(body: Json) -> str:
     return canonical(json.loads(json.dumps(body)))
 
 
 def _is_own(folder: Path) -> bool:
     """True if the spec carries the seal of this data home: a folder may come from anyone, and its command is run."""
-    body = json.loads((folder / SPEC).read_text(encoding="utf-8"))
+    body = read_own_json(folder / SPEC)
     seal = body.pop(SEAL, None)
     return is_ours(_sealed_text(body), seal, "sweep")
 
@@ -143,7 +188,14 @@ def _is_own(folder: Path) -> bool:
 def trials_of(folder: Path) -> list[Trial]:
     """The trials of a sweep as they stand, without running any."""
     sweep = load_spec(folder)
-    made = [_trial(sweep, folder, number, rung) for rung in sweep.rungs for number in range(len(sweep.trials))]
+    expect_own_folder(folder / "trials")
+    there = {each.name for each in (folder / "trials").glob("*")}
+    made = [
+        _trial(sweep, folder, number, rung)
+        for rung in sweep.rungs
+        for number in range(len(sweep.trials))
+        if rung == sweep.rungs[0] or _name(number, rung) in there
+    ]
     return [
         looked
         for trial in made
@@ -186,8 +238,12 @@ def _run_rung(
 
 def _trial(sweep: Sweep, folder: Path, number: int, rung: str) -> Trial:
     settings = dict(sweep.trials[number]) | ({sweep.budget: rung} if sweep.budget else {})
-    place = folder / "trials" / (f"{number:04d}-{rung}" if rung else f"{number:04d}")
+    place = folder / "trials" / _name(number, rung)
     return Trial(number, rung, settings, place, command=_words(sweep.command, settings, place))
+
+
+def _name(number: int, rung: str) -> str:
+    return f"{number:04d}-{rung}" if rung else f"{number:04d}"
 
 
 def _words(command: Sequence[str], settings: Mapping[str, str], folder: Path) -> tuple[str, ...]:
@@ -196,6 +252,11 @@ def _words(command: Sequence[str], settings: Mapping[str, str], folder: Path) ->
     for word in command:
         for name, value in {**settings, "out": str(folder)}.items():
             if f"{{{name}}}" in word:
+                if len(word) + word.count(f"{{{name}}}") * len(value) > MAX_WORD:  # values may name settings again
+                    raise ConfigError(
+                        f"the setting {name!r:.60} makes a word of the command longer than {MAX_WORD:,} characters: "
+                        "shorten it"
+                    )
                 word = word.replace(f"{{{name}}}", value)
                 placed.add(name)
         words.append(word)
@@ -237,9 +298,10 @@ def _ended(sweep: Sweep, trial: Trial, code: int) -> Trial:
 
 
 def _looked_at(sweep: Sweep, trial: Trial) -> Trial:
-    """The trial as its files show it."""
+    """The trial as its files show it. StoreError if a link has the place of its folder."""
+    expect_own_folder(trial.folder)
     try:
-        code = int((trial.folder / "exit").read_text())
+        code = int(read_own(trial.folder / "exit", 100))
     except (OSError, ValueError):
         return trial
     if code:
@@ -266,9 +328,9 @@ def _with(trial: Trial, **changed: object) -> Trial:
 
 def _last_line(log: Path) -> str:
     with suppress(OSError):
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 4096))
-            lines = file.read().decode("utf-8", "replace").split("\n")
+        with open_own(log) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
+            lines = file.read(4096).decode("utf-8", "replace").split("\n")
         return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "it printed nothing")
     return "it printed nothing"
 

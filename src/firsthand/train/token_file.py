@@ -23,6 +23,7 @@ import numpy.typing as npt
 from firsthand.errors import ConfigError, DataError, StoreError, reason_of
 from firsthand.message import Json
 from firsthand.system.new_file import write_new
+from firsthand.system.own_file import expect_own_tree, read_own_json
 from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.train.data_order import expect_same_data, order
 from firsthand.train.documents import Corpus, SourceText, encode_documents
@@ -38,11 +39,13 @@ def write_token_file(documents: Iterable[SourceText], tokenizer: Tokenizer, fold
 
     DataError if there is no text, StoreError if the disk is full.
     """
+    expect_own_tree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / META).unlink(missing_ok=True)
     digests, starts, num_bytes, total = {name: hashlib.sha256() for name in (TOKENS, STARTS)}, [0], 0, 0
     try:
-        with (folder / TOKENS).open("wb") as tokens:
+        (folder / TOKENS).unlink(missing_ok=True)  # a reader may have it mapped
+        with (folder / TOKENS).open("xb") as tokens:
             for document in documents:
                 encoded = encode_documents([document], tokenizer)
                 raw = encoded.ids.astype("<i4").tobytes()
@@ -110,14 +113,14 @@ def token_digest(folder: Path) -> str:
 
 def _meta(folder: Path) -> Json:
     try:
-        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+        meta = read_own_json(folder / META)
         return {
             **meta,
             "sha256": {name: str(meta["sha256"][name]) for name in (TOKENS, STARTS)},
             "tokenizer": str(meta["tokenizer"]),
             **{name: int(meta[name]) for name in ("tokens", "documents", "bytes")},
         }
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise DataError(
             f"{folder} holds no token file ({type(error).__name__}: {reason_of(error)}): give a folder that was "
             "written as one"

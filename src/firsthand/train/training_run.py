@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +35,7 @@ from firsthand.runs.track import Track, start
 from firsthand.system.home import data_home
 from firsthand.system.home_seal import is_ours, seal_of
 from firsthand.system.new_file import write_new
+from firsthand.system.own_file import expect_own_tree, read_own_json
 from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.adapters.lora_training import adapter_of, merged, with_adapter
@@ -53,6 +53,11 @@ from firsthand.train.sharding import is_sharded, sharded
 from firsthand.train.streams import Batches
 
 SETTINGS, SEAL = "recipe.json", "seal"
+PARTS = (
+    SETTINGS, ".making", "checkpoints", "stopped", "model", "adapter", "adapters", "tokenizer", "rollouts", "sampler",
+    "calls.jsonl", "ledgers.jsonl",
+)  # fmt: skip
+"""What recipes write into a run's folder, beside its database."""
 
 
 class TrainingRun:
@@ -239,6 +244,8 @@ def opened(folder: Path, recipe: str, config: Any, *, resume: bool = False) -> I
     except OSError as error:
         raise StoreError(f"{folder} cannot be made ({error.strerror}): give another folder with `--out`") from None
     expect_idle(folder)
+    for part in PARTS:  # the folder may be somebody else's, with links to what is yours
+        expect_own_tree(folder / part)
     path = folder / SETTINGS
     if not resume:
         if (folder / "checkpoints").exists() or read_metrics(folder):
@@ -280,18 +287,18 @@ def _write(settings: Json, path: Path) -> None:
 def is_made_here(folder: Path) -> bool:
     """True if the settings of a run carry the seal of this data home; others may name what somebody else wants loaded."""
     try:
-        body = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        body = read_own_json(folder / SETTINGS)
         settings = canonical({name: value for name, value in body.items() if name != SEAL})
         return is_ours(settings, body.get(SEAL), "recipe")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return False
 
 
 def stored_settings(folder: Path) -> tuple[str, Json]:
     """The recipe of a run and its settings, those of parts in tables. ConfigError if the folder holds no run."""
     try:
-        body = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        body = read_own_json(folder / SETTINGS)
         return str(body["recipe"]), dict(body["settings"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else type(error).__name__
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
         raise ConfigError(f"{folder} holds no training run ({SETTINGS}: {reason}): give the folder of one") from None
