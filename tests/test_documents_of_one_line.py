@@ -22,7 +22,7 @@ def test_a_text_of_nothing_but_marks_is_cleaned_in_linear_time(marks: str) -> No
     text = "a" + marks[0] * 30_000 + marks[1] * 30_000
     with at_most_cpu_s(0.3):
         cleaned = clean(text * 2)[0]
-    assert unicodedata.normalize("NFD", cleaned).count("a") == 2
+    assert len(cleaned) >= 120_000 and cleaned.count("a") + cleaned.count("á") == 2
 
 
 def test_as_many_marks_as_languages_use_are_sorted_and_composed_wherever_they_stand() -> None:
