@@ -122,17 +122,18 @@ def test_a_long_name_of_a_column_is_shortened_and_text_beyond_the_bound_refused(
     content = read_table((",".join(names) + "\nx,,\n,y,\n,,z\n").encode(), "t.csv", ReadSettings(title_field=names[2]))
     assert content.documents[0].text == f"{names[0]}: x\n\n{'b' * 200}…: y\n\nz\n{'c' * 200}…: z\n\n"
     assert content.notes == ("2 names of columns were shortened to 200 characters",)
+    monkeypatch.setattr(table_reader, "ROW_BYTES", 0)
     header = b"h" * 100_000 + b"\n"
     [document] = read_table(header + b"x\n" * 300, "t.csv", PLAIN).documents
     assert len(document.text) == 300 * len("h" * 200 + "…: x\n\n")
     several = b",".join([b"h" * 200] * 100) + b"\n" + (b",".join([b"x"] * 100) + b"\n") * 400
     assert refused(read_table, several) == (
-        f"it is a table of {len(several):,} characters, and with the names of its columns in each row it is more than "
-        f"{20 * len(several):,}: shorten the names, or leave out empty or repeated columns"
+        f"it is a table of {len(several):,} bytes, and with the names of its columns in each row it takes more than "
+        f"{20 * len(several):,}: divide it, shorten the names, or leave out empty or repeated columns"
     )
     few = b"name\n" + b"x\n" * 20
     monkeypatch.setattr(table_reader, "MAX_TEXT_TIMES", 1)
-    assert refused(read_table, few).startswith("it is a table of 45 characters, and with")
+    assert refused(read_table, few).startswith("it is a table of 45 bytes, and with")
     monkeypatch.setattr(table_reader, "MIN_TEXT_BOUND", 20 * len("name: x\n\n"))
     assert len(read_table(few, "t.csv", PLAIN).documents[0].locations) == 20
 

@@ -245,8 +245,8 @@ class Context:
         """The items that a source outside the attempt gives for `arguments`: JSON objects, each with a "text".
 
         One effect, recorded as a call of `tool`, which describes the source and need not be among the agent's tools. `ask`
-        runs once: a resumed, replayed or forked attempt finds the items in its journal. Each text passes the guards as a
-        result of `tool`; one that is withheld is left out. A refused call gives no items.
+        runs once: a resumed, replayed or forked attempt finds the items in its journal. Each item passes the guards
+        whole, as a result of `tool`; one that is withheld is left out. A refused call gives no items.
         """
         opened, attempt = self._open_call(), self.attempt
         request = tool_request(ToolCall("", tool.name, arguments))

@@ -3,7 +3,7 @@
 Each guard sees the value as the one before it left it; the first that blocks ends the chain. A call that a later guard
 changed is judged again by those before it, so that each has seen what the tool gets. A verdict that replaces, blocks
 or gives a reason is an event of kind `guard`: border, rule, action, reason, effect, and the original unless the task is
-protected. Silent passes are counted, and stand in one event `guard_passes` at the end of the attempt.
+protected or the value is a passage. Silent passes are counted, and stand in one event `guard_passes` at the attempt's end.
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ class Borders:
     depth: int = 0
     as_of: str = ""
     """The effect before which the calls that guards see had ended; empty for this one."""
+    keeps_original: bool = True
+    """False: what a guard withholds or replaces is in no event."""
 
     async def prompt(self, prompt: str | None) -> Sent:
         """The conversation, or the text `prompt`, as it may be sent. GuardBlocked if it may not."""
@@ -143,6 +145,8 @@ class Borders:
         task = self.attempt.task
         if task is not None and task.protected is not None:
             original = {}
+        elif not self.keeps_original:
+            original = {"detail": verdict.detail} if verdict.detail else {}
         elif verdict.detail:
             original["detail"] = verdict.detail
         if about:

@@ -17,7 +17,7 @@ from firsthand.errors import ConfigError
 LocationKind = Literal["line", "page", "row", "heading", "paragraph"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Location:
     """A place of the source, such as a page, that begins at a character of the document's text."""
 

@@ -70,18 +70,21 @@ async def locate(corpus: Corpus, hits: Sequence[Hit]) -> list[HitPlace]:
     wanted = [(hit.chunk.document, hit.chunk.start, hit.chunk.end) for hit in hits]
 
     async def act(passed: Json) -> Sequence[Json]:
-        return await corpus.ask(lambda index: [_place(index, *each) for each in wanted])
+        return await corpus.ask(
+            lambda index: [_place(index, *each) | {"hit": number} for number, each in enumerate(wanted)]
+        )
 
     items = await corpus.items("locate", {"query": "", "k": len(hits), "spans": [list(each) for each in wanted]}, act)
-    return [
-        HitPlace(
+    found = {
+        item.get("hit", number): HitPlace(
             item["sha256"],
             item["source"],
             item["line"],
             tuple((start, kind, label) for start, kind, label in item["marks"]),
         )
-        for item in items
-    ]
+        for number, item in enumerate(items)
+    }
+    return [found.get(number, HitPlace("", "", 0, ())) for number in range(len(hits))]  # a guard may withhold a place
 
 
 def _place(index: ChunkIndex, id: str, start: int, end: int) -> Json:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from firsthand.retrieval.document import Location
@@ -25,7 +25,10 @@ _JOINER = re.compile("(?<![^\x00-\x7f\\s])[\u200c\u200d]|[\u200c\u200d](?![^\x00
 """A joiner that stands beside ASCII or white space, where it joins nothing."""
 _ANY = re.compile(f"[{''.join(_KINDS.values())}\u200c\u200d\r\ud800-\udfff]")
 _PIECE = 1024
-"""Normalising sorts a run of combining marks in quadratic time: no longer run than this is ever sorted."""
+_WIDE = re.compile("[^\x00-\u02ff]{31,}")
+"""Holds every run of more than MAX_MARKS marks."""
+MAX_MARKS = 30
+"""Normalising sorts a run of marks in quadratic time: no longer run than this, as in Stream-Safe Text, is sorted."""
 
 
 def clean(text: str, places: Sequence[Location] = ()) -> tuple[str, tuple[Location, ...], list[str]]:
@@ -67,9 +70,22 @@ def _composed(text: str) -> str:
         end = min(start + _PIECE, len(text))
         while end < len(text) and end < start + 2 * _PIECE and not _begins(text[end]):
             end += 1
-        made.append(unicodedata.normalize("NFC", text[start:end]))
+        made += [unicodedata.normalize("NFC", part) for part in _within_marks(text[start:end])]
         start = end
     return "".join(made)
+
+
+def _within_marks(text: str) -> Iterator[str]:
+    """The text in parts, each of which has at most MAX_MARKS marks in a row."""
+    start = 0
+    for run in _WIDE.finditer(text):
+        marks = 0
+        for at, char in enumerate(run.group(), run.start()):
+            marks = marks + 1 if unicodedata.category(char)[0] == "M" else 0
+            if marks > MAX_MARKS:
+                yield text[start:at]
+                start, marks = at, 1
+    yield text[start:]
 
 
 def _begins(char: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import io
+import re
 from collections.abc import Iterator
 
 from firsthand.errors import DataError
@@ -11,6 +11,7 @@ from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.documents.charset import decode
 from firsthand.retrieval.documents.clean_text import clean
 from firsthand.retrieval.documents.file_content import FileContent, ReadSettings
+from firsthand.system.packed_text import lines_by_any_end
 from firsthand.system.plurals import count_of
 
 _DELIMITERS = ",;\t|"
@@ -19,8 +20,12 @@ MAX_CELL_CHARS = 10_000_000
 MAX_NAME_CHARS = 200
 """Longer names of columns are shortened, since each row repeats them."""
 MAX_TEXT_TIMES = 20
-"""The text of a table is at most so many times as long as its file, or has MIN_TEXT_BOUND characters."""
-MIN_TEXT_BOUND = 50_000_000
+"""The text of a table takes at most so many times the bytes of its file, or MIN_TEXT_BOUND, and never MAX_TEXT_BOUND."""
+MIN_TEXT_BOUND = 250_000_000
+MAX_TEXT_BOUND = 1_000_000_000
+_FOUR_BYTES = re.compile("[\U00010000-\U0010ffff]")
+ROW_BYTES = 200
+"""The bytes that a row takes beside its characters, with its place."""
 
 
 def read_table(data: bytes, name: str, settings: ReadSettings) -> FileContent:
@@ -35,8 +40,6 @@ def read_table(data: bytes, name: str, settings: ReadSettings) -> FileContent:
     delimiter = "\t" if name.lower().endswith((".tsv", ".tab")) else _likeliest(text)
     rows = _rows(text, delimiter)
     header = [" ".join(cell.split()) or f"column {at}" for at, cell in enumerate(next(rows, []), 1)]
-    if len(header) > MAX_COLUMNS:
-        raise DataError(f"its first row has {len(header)} columns, and at most {MAX_COLUMNS} are read")
     title_at = None
     if settings.title_field is not None and settings.title_field in header:
         title_at = header.index(settings.title_field)
@@ -46,7 +49,8 @@ def read_table(data: bytes, name: str, settings: ReadSettings) -> FileContent:
         header = [key if len(key) <= MAX_NAME_CHARS else f"{key[:MAX_NAME_CHARS]}…" for key in header]
         named = "1 name of a column was" if shortened == 1 else f"{shortened} names of columns were"
         notes.append(f"{named} shortened to {MAX_NAME_CHARS} characters")
-    bound = max(MAX_TEXT_TIMES * len(text), MIN_TEXT_BOUND)
+    bound = min(max(MAX_TEXT_TIMES * len(data), MIN_TEXT_BOUND), MAX_TEXT_BOUND)
+    char_bytes = 1 if text.isascii() else 4 if _FOUR_BYTES.search(text) else 2
     written, places, ragged, length = [], [], 0, 0
     for number, row in enumerate(rows, 1):
         if not any(cell.strip() for cell in row):
@@ -62,10 +66,10 @@ def read_table(data: bytes, name: str, settings: ReadSettings) -> FileContent:
         places.append(Location(length, "row", f"{number} ({title})" if title else str(number)))
         written.append(paragraph)
         length += len(paragraph)
-        if length > bound:
+        if length * char_bytes + len(places) * ROW_BYTES > bound:
             raise DataError(
-                f"it is a table of {len(text):,} characters, and with the names of its columns in each row it is more than "
-                f"{bound:,}: shorten the names, or leave out empty or repeated columns"
+                f"it is a table of {len(data):,} bytes, and with the names of its columns in each row it takes more than "
+                f"{bound:,}: divide it, shorten the names, or leave out empty or repeated columns"
             )
     if ragged:
         notes.append(f"{count_of(ragged, 'row')} with another number of cells than the header's {len(header)}")
@@ -76,11 +80,34 @@ def read_table(data: bytes, name: str, settings: ReadSettings) -> FileContent:
 def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
     before = csv.field_size_limit(MAX_CELL_CHARS)
     try:
-        yield from csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        for number, row in enumerate(csv.reader(_lines(text, delimiter), delimiter=delimiter), 1):
+            _check_columns(number, len(row))
+            yield row
     except csv.Error as error:
         raise DataError(f"it is no table: {error}") from None
     finally:
         csv.field_size_limit(before)
+
+
+def _lines(text: str, delimiter: str) -> Iterator[str]:
+    """The lines, each with few enough cells to be read as a row; what stands in quotes is no cell of its own."""
+    cell = re.compile(f'(?:[^"{re.escape(delimiter)}]|"[^"]*+")*+{re.escape(delimiter)}')
+    quoted = False
+    for number, line in enumerate(lines_by_any_end(text), 1):
+        if line.count(delimiter) >= MAX_COLUMNS:
+            at, cells, counted = 0, 1, f'"{line}' if quoted else line
+            while found := cell.match(counted, at):
+                at, cells = found.end(), cells + 1
+                _check_columns(number, cells)
+        quoted ^= line.count('"') % 2 == 1
+        yield line
+
+
+def _check_columns(number: int, columns: int) -> None:
+    if columns > MAX_COLUMNS:
+        raise DataError(
+            f"its row {number} has more than {MAX_COLUMNS} columns: leave out or join those you do not need"
+        )
 
 
 def _likeliest(text: str) -> str:

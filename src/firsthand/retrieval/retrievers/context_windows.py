@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, UnknownName
 from firsthand.message import Json
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import ChunkIndex
@@ -57,7 +57,12 @@ def _parents(index: ChunkIndex, hits: Sequence[Hit]) -> list[Hit]:
 def _widened(index: ChunkIndex, hits: Sequence[Hit], around: int) -> list[Hit]:
     windows: dict[str, list[tuple[int, int, int]]] = {}
     """For each document its windows as (start, end, place of the hit)."""
+    alone: list[tuple[int, Hit]] = []
+    """Hits of documents that are no longer there, or whose name a guard replaced: they stay as they are."""
     for place, hit in enumerate(hits):
+        if not _is_there(index, hit.chunk.document):
+            alone.append((place, hit))
+            continue
         spans = [(each.start, each.end) for each in _level_of(index, hit.chunk)]
         here = next((i for i, span in enumerate(spans) if span == (hit.chunk.start, hit.chunk.end)), None)
         inside = _overlapping(spans, hit.chunk) if here is None else [here]
@@ -78,11 +83,18 @@ def _widened(index: ChunkIndex, hits: Sequence[Hit], around: int) -> list[Hit]:
             else:
                 joined.append((start, end, place))
         merged += [(start, end, place, document) for start, end, place in joined]
-    found = []
-    for start, end, place, document in sorted(merged, key=lambda each: each[2]):
+    found = alone
+    for start, end, place, document in merged:
         hit, text = hits[place], index.document(document).text
-        found.append(replace(hit, chunk=replace(hit.chunk, start=start, end=end, text=text[start:end])))
-    return _stepped(found, "neighbours")
+        found.append((place, replace(hit, chunk=replace(hit.chunk, start=start, end=end, text=text[start:end]))))
+    return _stepped([hit for _, hit in sorted(found, key=lambda each: each[0])], "neighbours")
+
+
+def _is_there(index: ChunkIndex, id: str) -> bool:
+    try:
+        return bool(index.chunks(id))
+    except UnknownName:
+        return False
 
 
 def _level_of(index: ChunkIndex, chunk: Chunk) -> list[Chunk]:

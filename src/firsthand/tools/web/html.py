@@ -83,12 +83,16 @@ class _Reader:
         lines: list[str] = []
         places: list[tuple[int, int]] = []
         raw_at = length = 0
+        begins: dict[int, int] = {}
+        """The offset of an origin, found once however many lines it has."""
         for raw in "".join(self.pieces).split("\n"):
             line = raw.strip()
             if line or (lines and lines[-1]):
                 if line:
-                    begins = raw_at + len(raw) - len(raw.lstrip())
-                    places.append((length, self._origin(bisect_right(raw_starts, begins) - 1)))
+                    number = bisect_right(raw_starts, raw_at + len(raw) - len(raw.lstrip())) - 1
+                    if number not in begins:
+                        begins[number] = self._origin(number)
+                    places.append((length, begins[number]))
                 lines.append(line)
                 length += len(line) + 1
             raw_at += len(raw) + 1
