@@ -1,6 +1,7 @@
 """Lists of recipients in one text, parts of addresses, large numbers of plans, and names that file systems take for .git."""
 
 import io
+import os
 
 import pytest
 
@@ -32,7 +33,7 @@ def send(to: list[str] | str) -> str:
 def test_each_recipient_of_a_list_in_one_text_is_counted(to, people):
     case = CallCase(send, {"to": to}, ("",), bounds=PolicyBounds(recipients=1))
     assert len(told_to(case)) == people
-    assert uses(case) == ([("recipients", people, 1)] if people > 1 else [])
+    assert ("1 recipients", people, 1) in uses(case)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_ordinary_names_are_written(tmp_path, path):
 
 
 def test_systems_are_told_by_their_short_names(tmp_path):
-    folder = __import__("os").open(tmp_path, 0)
+    folder = os.open(tmp_path, 0)
     assert version_control.owner(folder, "HG~1", is_last=False) == "Mercurial"
     assert version_control.owner(folder, "gitmod~1", is_last=True) == "git"
-    __import__("os").close(folder)
+    os.close(folder)
