@@ -247,7 +247,7 @@ def test_a_person_is_shown_the_call_and_decides(typed: str, allowed: bool) -> No
 
     decision, seen = asyncio.run(main())
     assert decision.allowed is allowed and bool(decision.reason) is not allowed
-    assert "act (irreversible): Act on a text." in seen and "Run it? [y]es/[n]o/[a]lways" in seen
+    assert "act (irreversible): Act on a text." in seen and "Run act (irreversible)? [y]es/[n]o/[a]lways" in seen
     assert r"text: to\x1b[2Jada\u202e" in seen and "\x1b" not in seen
 
 
@@ -349,7 +349,7 @@ def test_a_question_shows_the_ends_of_a_long_argument_and_its_length() -> None:
 def test_a_question_stays_on_the_screen() -> None:
     tool, _ = acting("irreversible")
     shown = question(tool, {"text": "rm" + "\n" * 500 + "x" + " " * 3_000 + "-rf /"})
-    assert shown.count("\n") < 80 and "[3,508 characters in 501 lines, of which" in shown
+    assert shown.count("\n") < 80 and "rm\n    [499 blank lines]\n    x" in shown
     assert "x [3000 spaces] -rf /" in question(tool, {"text": "x" + " " * 3_000 + "-rf /"})
     whole = "".join(f"{number}\n" for number in range(58))
     assert all(f"    {number}\n" in question(tool, {"text": f"first\n{whole}"}) for number in range(58))
@@ -373,7 +373,7 @@ def test_many_arguments_share_the_screen() -> None:
         tool, {"command": "rm -rf /", "one": "a" * 3_900, "two": "b" * 3_900, "three": lines, "four": "c" * 3_900}
     )
     assert len(shown) < 5_000 and shown.count("\n") < 80 and "command: rm -rf /\n" in shown
-    assert question(tool, {str(at): "x" * 400 for at in range(20)}).count("x" * 400) == 20
+    assert question(tool, {str(at): "x" * 400 for at in range(10)}).count("x" * 400) == 10
 
 
 @pytest.mark.parametrize("hidden", [

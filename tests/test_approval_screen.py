@@ -31,22 +31,29 @@ def test_a_row_of_characters_that_are_not_seen_is_its_number_and_hides_nothing(h
     assert rows(shown) < 12 and shown.split("\n")[1].startswith(
         "  command: rm -rf ~ # [3,900 characters that are not seen: U+"
     )
-    assert shown.endswith("]  \n    ls\nRun it?") or shown.endswith("] \n    ls\nRun it?")
+    assert shown.endswith("]  \n    ls\nRun run (irreversible)?") or shown.endswith(
+        "] \n    ls\nRun run (irreversible)?"
+    )
 
 
 @pytest.mark.parametrize("text", ["a\u3164" * 1_900, "ab\U000e0041" * 1_300, "\u202e\U000e0041x" * 1_300])
 def test_characters_that_are_not_seen_among_others_count_as_what_is_shown_of_them(text: str) -> None:
     shown = question(run, {"command": f"rm -rf ~ #{text} ls"})
-    assert rows(shown) < 70 and "command: [" in shown and "rm -rf ~ #" in shown and " ls\nRun it?" in shown
+    assert (
+        rows(shown) < 70 and "command: [" in shown and "rm -rf ~ #" in shown and " ls\nRun run (irreversible)?" in shown
+    )
 
 
 def test_of_many_arguments_those_of_the_tool_come_first_and_the_others_are_counted() -> None:
     more = {f"a{number}": "x\ny\nz\nw\nv\nu" for number in range(300)}
     shown = question(run, {**more, "command": "rm -rf ~", "note": "n"})
-    assert rows(shown) < 200 and shown.split("\n")[1:3] == ["  command: rm -rf ~", "  note: n"]
+    assert rows(shown) < 70 and shown.split("\n")[1:3] == ["  command: rm -rf ~", "  note: n"]
     left = 302 - MAX_ARGUMENTS
     size = sum(len(name) + 11 for name in list(more)[MAX_ARGUMENTS - 2 :])
-    assert f"[{left} more arguments, {size:,} characters, are not shown: say no unless you know them]\nRun it?" in shown
+    assert (
+        f"[{left} more arguments, {size:,} characters, are not shown: say no unless you know them]\nRun run (irreversible)?"
+        in shown
+    )
     assert "more arguments" not in question(run, dict(list(more.items())[:MAX_ARGUMENTS]))
     named = question(run, {"n\nRun it? " + "m" * 9_000: "x"})
     assert rows(named) < 8 and "  n Run it? mmm" in named and "[... 8,910 characters ...]: x\n" in named

@@ -209,10 +209,10 @@ def test_a_field_with_a_default_may_be_left_out_and_a_needed_one_without_may_not
 def test_a_question_tells_tool_effect_arguments_and_reason() -> None:
     arguments = {"text": "a\nb\u200b", "to": ["é"]}
     plain = 'send (irreversible): Send a text.\n  text: a\n    b\\u200b\n  to: ["é"]\n'
-    assert question(send, arguments) == f"{plain}Run it?"
+    assert question(send, arguments) == f"{plain}Run send (irreversible)?"
     with explained("it is\nodd"):
-        assert question(send, arguments) == f"{plain}  why you are asked: it is\n    odd\nRun it?"
-    assert question(send, {}) == "send (irreversible): Send a text.\nRun it?"
+        assert question(send, arguments) == f"{plain}  why you are asked: it is\n    odd\nRun send (irreversible)?"
+    assert question(send, {}) == "send (irreversible): Send a text.\nRun send (irreversible)?"
     fields = (FormField("n", "integer"), FormField("b", "boolean", "B\x07"))
     assert form_question(send, "m\nn", fields) == (
         "Send a text.\n  m\n    n\n  n: n (integer; may be left empty)\n  b: B\\x07 (yes or no; may be left empty)\n"

@@ -58,14 +58,14 @@ def test_a_persons_always_is_of_one_tool_and_not_of_a_reason() -> None:
         assert "  why you are asked: it spends money" in question(send, {"text": "x"}).split("\n")
         assert asyncio.run(ask(send, {"text": "x"})) == Decision(True, "terminal"), "it was asked again"
     assert question(send, {"text": "x\ny", "n": 1}).split("\n") == [
-        "send (external): Send a text.", "  text: x", "    y", "  n: 1", "Run it?",
+        "send (external): Send a text.", "  text: x", "    y", "  n: 1", "Run send (external)?",
     ]  # fmt: skip
     odd = replace(send, spec=replace(send.spec, name="s\x1b[2J", description="Send\x07 a\u202e \x9btext."))
     hidden = {"te\x1bxt": "a\x08\x7f", "n\u3164": {"k\u200b": ["\x7f", "\x85"]}}
     with explained("pay\x1b[8m it"):
         assert question(odd, hidden).split("\n") == [
             "s\\x1b[2J (external): Send\\x07 a\\u202e \\x9btext.", "  te\\x1bxt: a\\x08\\x7f",
-            '  n\\u3164: {"k\\u200b":["\\x7f","\\x85"]}', "  why you are asked: pay\\x1b[8m it", "Run it?",
+            '  n\\u3164: {"k\\u200b":["\\x7f","\\x85"]}', "  why you are asked: pay\\x1b[8m it", "Run s\\x1b[2J (external)?",
         ]  # fmt: skip
     fields = (FormField("n\x1b", "string", "How\x07?", choices=("a\u202e",)), FormField("b\x9b", "boolean"))
     assert form_question(odd, "fill\x1b", fields).split("\n") == [
@@ -93,19 +93,16 @@ def test_a_persons_always_is_of_one_tool_and_not_of_a_reason() -> None:
 
 def test_long_texts_are_shown_by_their_ends_with_what_is_left_out() -> None:
     assert _shortened("abc\nd", 5, 2) == "abc\nd"
-    assert _shortened("abcdef", 5, 2) == (
-        "[6 characters in 1 lines, of which 2 in the middle are not shown]\nab\n"
-        "[... 2 characters are not shown here ...]\nef"
-    )
-    assert _shortened("a\nb\nc\nd\ne", 99, 4) == (
-        "[9 characters in 5 lines, of which 3 in the middle are not shown]\na\nb\n"
-        "[... 3 characters are not shown here ...]\nd\ne"
+    assert _shortened("abcdef", 5, 2) == ("ab [... 2 of 6 characters in 1 lines are not shown ...] ef")
+    assert _shortened("\n".join("abcdefg"), 99, 6) == (
+        "[13 characters in 7 lines, of which 3 in the middle are not shown]\na\nb\nc\n"
+        "[... 3 characters are not shown here ...]\ne\nf\ng"
     )
     asked = question(send, {"a": "x" * 5000, "b": "y" * 10, "c": [1, "é"]}).split("\n")
     assert asked[1] == "  a: [5,000 characters in 1 lines, of which 1,018 in the middle are not shown]", "18 are taken"
     assert asked[2] == "    " + "x" * 1991 and asked[5:7] == ["  b: yyyyyyyyyy", '  c: [1,"é"]']
-    crowded = question(send, {f"a{n}": "x" * 401 for n in range(20)})
-    assert crowded.count("[401 characters in 1 lines, of which 1 in the middle are not shown]") == 20, "400 at least"
+    crowded = question(send, {f"a{n}": "x" * 401 for n in range(10)})
+    assert crowded.count("[401 characters in 1 lines, of which 1 in the middle are not shown]") == 10, "400 at least"
     tall = question(send, {"a": "l\n" * 99, "b": "1\n2"})
     assert "[198 characters in 100 lines, of which 85 in the middle are not shown]" in tall, (
         "58 lines are left to it: 29 of 57 characters, 29 of 56"
@@ -205,7 +202,7 @@ def test_a_schema_gives_its_fields_with_defaults_that_are_nothing_much() -> None
 
 def test_a_reason_holds_within_its_block_and_the_one_around_it_comes_back_however_it_ends() -> None:
     def why() -> str:
-        (line,) = [line for line in question(find, {}).split("\n")[1:] if line != "Run it?"] or [""]
+        (line,) = [line for line in question(find, {}).split("\n")[1:] if not line.startswith("Run ")] or [""]
         return line.removeprefix("  why you are asked: ")
 
     assert why() == ""

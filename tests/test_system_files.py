@@ -242,13 +242,15 @@ def test_a_seal_is_made_with_the_key_that_this_home_keeps_for_itself(
     assert not any(is_ours("é\ud800", none, "figures") for none in (5, 0.5, True, b"", seal.encode(), [seal], {}, ""))
     older = hmac.new(kept, b"{}", hashlib.sha256).hexdigest()  # as before 0.14
     assert is_ours("{}", older, "run") and is_ours("{}", older, "sweep") and not is_ours("[]", older, "run")
+    assert not is_ours("{}", older, "decision") and not is_ours("{}", older, "undo")
     for cut in (kept[:31], kept + b"x", b""):
         key.write_bytes(cut)
-        assert seal_of("{}", "run") != seal_of("{}", "run"), "a key of another length is none"
-        assert key.read_bytes() == cut
+        own = seal_of("{}", "run")
+        assert own != hmac.new(cut, b"run\0{}", hashlib.sha256).hexdigest(), "a key of another length is none"
+        assert is_ours("{}", own, "run") and key.read_bytes() == cut, "one of this process holds until it ends"
     key.unlink()
     key.mkdir()
-    assert seal_of("{}", "run") != seal_of("{}", "run")
+    assert is_ours("{}", seal_of("{}", "run"), "run") and not is_ours("{}", older, "run")
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "other"))
     assert not is_ours("{}", older, "run")
 

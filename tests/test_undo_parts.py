@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from dataclasses import make_dataclass
+import re
+from dataclasses import make_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from firsthand.safety.undo.roll_back import (
     state_hash,
 )
 from firsthand.safety.undo.staging import StagedCalls, committing, is_committing
+from firsthand.safety.undo.undo_point import point_seal
 from firsthand.safety.undoable import _running, undoable
 from firsthand.tool import Tool
 from policy_tools import Asked
@@ -84,10 +86,11 @@ def test_before_a_call_its_state_is_journalled_for_the_arguments_as_the_tool_rea
     detail = {"call": "0.3:12", "tool": "put", "arguments": {"key": "a"}, "before": ["é", 1]}
     before, result, running = asyncio.run(around())
     assert before == GuardVerdict("undoable", "pass", None, f"before: {digest[:12]}", detail)
-    assert result == GuardVerdict(
-        "undoable", "pass", None, f"after: {after[:12]}", {"call": "0.3:12", "after_hash": after}
-    )
-    assert running == ("0.3:12", {"key": "a"}) and cells.captured == [{"key": "a"}] * 2
+    sealed = UndoPoint("0.3:12", -1, "put", {"key": "a"}, ["é", 1], after)
+    seal = point_seal(asked.view.task.id, asked.view.agent, cells.tool, sealed)
+    told = {"call": "0.3:12", "after_hash": after, "seal": seal}
+    assert result == GuardVerdict("undoable", "pass", None, f"after: {after[:12]}", told)
+    assert running == replace(sealed, after_hash=None) and cells.captured == [{"key": "a"}] * 2
     assert asked.journal == [{"undo": "put", "arguments": {"key": " a"}}, {"undone": "put", "arguments": {"key": "a"}}]
 
 
@@ -103,7 +106,7 @@ def test_what_declares_no_undo_or_has_wrong_arguments_passes_and_forgets_the_cal
 
     async def calls(tool: Tool, given: Json) -> tuple[GuardVerdict, GuardVerdict]:
         await undoable.call(asked.view, cells.tool, {"key": "a"})
-        assert _running.get() == ("", {"key": "a"})
+        assert _running.get() == UndoPoint("", -1, "put", {"key": "a"}, 1, None)
         verdict = await undoable.call(asked.view, tool, given)
         return verdict, await undoable.result(asked.view, cells.tool, ToolResult("c", "put", "ok"))
 
@@ -128,6 +131,11 @@ def test_points_pair_the_states_around_each_call_in_the_order_of_the_calls() -> 
     assert _paired([one, {**one, "at": 6, "before": 3}])[0].before == 3 and _paired([]) == []
 
 
+def unsealed_text(log: Path) -> str:
+    """The lines of a log without their seals."""
+    return re.sub(r', "seal": "[0-9a-f]{64}"', "", log.read_text())
+
+
 def test_a_log_is_read_again_begins_a_new_line_after_one_that_was_cut_off_and_is_no_link(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,21 +146,21 @@ def test_a_log_is_read_again_begins_a_new_line_after_one_that_was_cut_off_and_is
     log.note(point(2, "é", 0), "began")
     log.note(point(1, "a", 0), "done")
     lines = '{"call": "0:1", "state": "began"}\n{"call": "0:2", "state": "began"}\n{"call": "0:1", "state": "done"}\n'
-    assert path.read_text() == lines and log.states == {"0:1": "done", "0:2": "began"}
+    assert unsealed_text(path) == lines and log.states == {"0:1": "done", "0:2": "began"}
     assert RollbackLog(path).states == log.states
-    path.write_bytes(b'{"call": "0:1", "state": "began"}\n\xff\n[]\n7\n{"call": "0:5"}\n{"call": "0:6", "st')
+    path.write_bytes(log.line("0:1", "began").encode() + b'\n\xff\n[]\n7\n{"call": "0:5"}\n{"call": "0:6", "st')
     cut = RollbackLog(path)
     assert cut.states == {"0:1": "began"}
     cut.note(point(6, "a", 0), "done")
-    assert path.read_bytes().endswith(b'"0:6", "st\n{"call": "0:6", "state": "done"}\n')
+    assert path.read_bytes().endswith(b'"0:6", "st\n' + log.line("0:6", "done").encode() + b"\n")
     assert RollbackLog(path).states == {"0:1": "began", "0:6": "done"}
     empty = tmp_path / "empty"
     empty.touch()
     written: list[str] = []
-    monkeypatch.setattr(os, "fsync", lambda fd: written.append(empty.read_text()))
+    monkeypatch.setattr(os, "fsync", lambda fd: written.append(unsealed_text(empty)))
     RollbackLog(empty).note(point(3, "a", 0), "done")
     assert written == ['{"call": "0:3", "state": "done"}\n'], "whole when it is put on the disk"
-    assert empty.read_text() == '{"call": "0:3", "state": "done"}\n'
+    assert unsealed_text(empty) == '{"call": "0:3", "state": "done"}\n'
     link = tmp_path / "link"
     link.symlink_to(path)
     dangling = tmp_path / "dangling-link"

@@ -11,9 +11,12 @@ from firsthand.system.plurals import count_of
 from firsthand.system.terminal import console, print_as_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from firsthand.runs.run_folder import Run
+    from firsthand.safety.undo.undo_point import UndoPoint
     from firsthand.tool import Tool
-    from firsthand.trace import Call
+    from firsthand.trace import Call, Trace
 
 EXAMPLES = """
 firsthand run my_tasks.toml --pattern react --tools files:notes:write=true --guard policy,undoable
@@ -34,7 +37,7 @@ class Config:
     tools: tuple[str, ...] | None = None
     """The tools, where the run's own settings do not name them: files:notes:write=true."""
     trust: bool = False
-    """Load what the settings of a run from elsewhere name, files of Python among it; look at them first."""
+    """Load what the settings of a run from elsewhere name, and put back states that were not recorded here; look first."""
     dry_run: bool = False
     """Print what would be taken back, and change nothing."""
     json: bool = False
@@ -51,7 +54,8 @@ def main(config: Config) -> int:
     """Take the calls back and print what became of each, and which others cannot be; 3 if an undo failed or was not made."""
     from firsthand.experiment.foreign_settings import is_own
     from firsthand.runs import store
-    from firsthand.safety.undo.roll_back import RollbackLog, calls_without_undo, points_of, roll_back
+    from firsthand.safety.undo.roll_back import calls_without_undo, points_of, roll_back
+    from firsthand.safety.undo.rollback_log import RollbackLog
     from firsthand.system.home import data_home
 
     where, which = config.trace if len(config.trace) == 2 else ("last", config.trace[0])
@@ -71,6 +75,8 @@ def main(config: Config) -> int:
             shown += [[_step(c), c.detail["name"], c.detail["arguments"].get("path", ""), "no undo"] for c in beyond]
             print_as_json(shown) if config.json else _print([f"step {s}: {t} {a} {d}".rstrip() for s, t, a, d in shown])
             return 0
+        if not config.trust:
+            _expect_sealed(trace, points, tools)
         steps = roll_back(points, tools, log)
     if config.json:
         rows = [{"call": s.point.effect, "tool": s.point.tool, "outcome": s.outcome, "reason": s.reason} for s in steps]
@@ -84,6 +90,24 @@ def main(config: Config) -> int:
             [f"no undo   step {_step(c)}: {c.detail['name']} {canonical(c.detail['arguments'])[:80]}" for c in beyond]
         )
     return 3 if any(step.outcome == "kept" for step in steps) else 0
+
+
+def _expect_sealed(trace: Trace, points: Sequence[UndoPoint], tools: dict[str, Tool]) -> None:
+    """ConfigError if a state to be put back was not recorded under this data home, over what the tools act on."""
+    from firsthand.safety.undo.roll_back import unsealed
+
+    there = [each for each in points if each.tool in tools]  # one that is not there is an error of its own
+    if others := unsealed(trace, there, tools):
+        last = others[-1]
+        why = (
+            "the state after it is not known, so others may have changed it since"
+            if last.after_hash is None
+            else "the state before it was not recorded by this version under this data home for these tools"
+        )
+        raise ConfigError(
+            f"step {last.step}, {last.tool} {str(last.arguments.get('path', ''))[:80]!r}, is not taken back: {why}. Look at "
+            f"`firsthand show {trace.id}`, then add --trust"
+        )
 
 
 def _step(call: Call) -> int:

@@ -26,11 +26,14 @@ Permission = Literal["allow", "ask", "deny"]
 MAX_SHOWN = 4_000
 """The most characters that are shown, shared by the arguments: half from the beginning of one, half from its end."""
 MAX_LINES = 60
-"""The most lines of them, so that the beginning of a question stays on the screen."""
+"""The most rows of them at `COLUMNS` columns, the reason for asking included, so that a question stays on the screen."""
+COLUMNS = 80
 MAX_LINE = 1_000
 """The most characters of a form's field, or of what is wrong with an answer."""
 MIN_SHOWN, MIN_LINES = 400, 6
-"""Characters and lines that each argument may have at least, unless there are too many for that."""
+"""Characters that each argument may have at least, unless there are too many; on fewer rows one is cut in a line."""
+MAX_DESCRIPTION = 400, 6
+"""The most characters and rows of a tool's description, which its server may have written."""
 MAX_ARGUMENTS = 30
 """The most arguments that are shown; those that the tool declares come first."""
 MAX_NAME = 100
@@ -94,7 +97,7 @@ class AskPerson:
             shown = _shortened(message, MAX_SHOWN, MAX_LINES).replace(
                 "\n", "\n    "
             )  # no line of it can be one of ours
-            self.terminal.sink.write(f"{printable(tool.spec.description)}\n  {shown}\n")
+            self.terminal.sink.write(f"{printable(_description(tool))}\n  {shown}\n")
             if await self.terminal.choose("Answer it?", ("yes", "no")) != "yes":
                 return None
             answers: Json = {}
@@ -194,27 +197,46 @@ def question(tool: Tool, arguments: Json) -> str:
 
     Of a long argument the beginning, the end, its length, and how much is left out between them.
     """
-    lines = [f"{tool.name} ({tool.effect}): {tool.spec.description}"]
+    called = f"{_name(tool.name)} ({tool.effect})"
     texts = {name: value if isinstance(value, str) else canonical(value) for name, value in arguments.items()}
-    lines += [f"  over: {_on_a_line(tool.over)}"] if tool.over else []
     own = tool.spec.parameters.get("properties", {})
     names = sorted(texts, key=lambda name: name not in own)[:MAX_ARGUMENTS]
-    most_each, lines_each = (room // max(1, len(names)) for room in (2 * MAX_SHOWN, 2 * MAX_LINES))
-    sizes = [_size(texts[name]) for name in names]
-    most = max(min(MIN_SHOWN, most_each), _share(sizes, MAX_SHOWN))
-    heights = [texts[name].count("\n") + 1 for name in names]
-    most_lines = max(min(MIN_LINES, lines_each), _share(heights, MAX_LINES))
-    for name in names:
-        called = name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]} [... {len(name) - MAX_NAME:,} characters ...]"
-        lines.append(f"  {_on_a_line(called)}: {_shortened(texts[name], most, most_lines)}".replace("\n", "\n    "))
+    head = [f"{called}: {_description(tool)}", *([f"  over: {_on_a_line(tool.over)}"] if tool.over else [])]
+    more = []
     if left := [name for name in texts if name not in names]:
         size = sum(len(name) + len(texts[name]) for name in left)
-        lines.append(
-            f"  [{len(left):,} more arguments, {size:,} characters, are not shown: say no unless you know them]"
-        )
-    if about := _about.get():
-        lines.append(f"  why you are asked: {_shortened(about, MAX_SHOWN, MAX_LINES)}".replace("\n", "\n    "))
-    return "\n".join([*(printable(line) for line in lines), "Run it?"])
+        more = [f"  [{len(left):,} more arguments, {size:,} characters, are not shown: say no unless you know them]"]
+    parts = [(name, texts[name]) for name in names]
+    return _laid_out(head, parts, more, _about.get(), f"Run {called}?")
+
+
+def _laid_out(head: list[str], parts: Sequence[tuple[str, str]], more: list[str], about: str, asked: str) -> str:
+    """A question to a person: its head, named texts and the reason for asking within one budget, and what is asked.
+
+    Rows are those of a screen of `COLUMNS` columns. Lines of a text but its first stand further right than ours.
+    """
+    texts = [text for _, text in parts] + ([about] if about else [])
+    most_each = 2 * MAX_SHOWN // max(1, len(texts))
+    most = max(min(MIN_SHOWN, most_each), _share([_size(each) for each in texts], MAX_SHOWN))
+    rows = max(2, _share([_rows(each) for each in texts], MAX_LINES))
+    most_name = MAX_NAME if len(parts) <= 4 else MAX_NAME // 3
+    names = [_name(name, most_name) for name, _ in parts] + ["why you are asked"]
+    shown = [
+        f"  {name}: {_shortened(text, most, rows)}".replace("\n", "\n    ")
+        for name, text in zip(names, texts, strict=False)
+    ]
+    body = [*shown[: len(parts)], *more, *shown[len(parts) :]]
+    return "\n".join([*(printable(line) for line in [*head, *body]), printable(asked)])
+
+
+def _name(name: str, most: int = MAX_NAME) -> str:
+    """A name on one line; a long one is cut."""
+    return _on_a_line(name if len(name) <= most else f"{name[:most]} [... {len(name) - most:,} characters ...]")
+
+
+def _description(tool: Tool) -> str:
+    """A tool's description, a short one as it is; its further lines stand further right than ours."""
+    return _shortened(tool.spec.description, *MAX_DESCRIPTION).replace("\n", "\n    ")
 
 
 def kind_of(tool: Tool) -> tuple[str, ...]:
@@ -225,9 +247,9 @@ def kind_of(tool: Tool) -> tuple[str, ...]:
 
 def form_question(tool: Tool, message: str, fields: Sequence[FormField]) -> str:
     """The question to a person who fills in a form: its message and fields, without characters that are not seen."""
-    lines = [tool.spec.description, f"  {_shortened(message, MAX_SHOWN, MAX_LINES)}".replace("\n", "\n    ")]
-    lines += [f"  {each.name}: {_shortened(each.shown(), MIN_SHOWN, MIN_LINES)}" for each in fields]
-    return "\n".join([*(printable(line) for line in lines), "Fill it in?"])
+    head = [_description(tool), f"  {_shortened(message, MAX_SHOWN // 2, MAX_LINES // 2)}".replace("\n", "\n    ")]
+    parts = [(each.name, " ".join(each.shown().split())) for each in fields]
+    return _laid_out(head, parts, [], "", "Fill it in?")
 
 
 def _share(sizes: list[int], room: int) -> int:
@@ -247,20 +269,63 @@ def _size(text: str) -> int:
 def _shortened(text: str, most: int, most_lines: int) -> str:
     """The text, blanks in a row counted; of a long one its ends, with a note of its length before them and between."""
     lines = text.split("\n")
-    if len(text) <= most and len(lines) <= most_lines and len(shown := _without_gaps(text)) <= most:
+    if len(text) <= most and len(shown := _without_gaps(text)) <= most and screen_rows(shown) <= most_lines:
         return shown
+    if most_lines < MIN_LINES:
+        return _on_few_rows(text, len(lines), most, most_lines)
     half, few = most // 2, max(1, most_lines // 2)
     begin = "\n".join(lines[:few])[:half]
     end = "\n".join(lines[-few:])[-half:]
-    while len(_without_gaps(begin)) > half:  # what is not seen is shown as more characters than it has
+    while not _fits(begin, half, few):  # what is not seen is shown as more characters than it has
         begin = begin[: len(begin) * 3 // 4]
-    while len(_without_gaps(end)) > half:
+    while not _fits(end, half, few):
         end = end[-(len(end) * 3 // 4) :]
     left_out = len(text) - len(begin) - len(end)
     return (
         f"[{len(text):,} characters in {len(lines):,} lines, of which {left_out:,} in the middle are not shown]\n"
         f"{_without_gaps(begin)}\n[... {left_out:,} characters are not shown here ...]\n{_without_gaps(end)}"
     )
+
+
+def _fits(text: str, most: int, rows: int) -> bool:
+    shown = _without_gaps(text)
+    return len(text) <= 1 or (len(shown) <= most and screen_rows(shown) <= rows)
+
+
+def _on_few_rows(text: str, num_lines: int, most: int, rows: int) -> str:
+    """The ends of a text without its line ends, which are shown as escapes, on so few rows."""
+    room = min(most, rows * (COLUMNS - 4) - 80) // 2
+    begin, end = text[:room], text[-room:]
+    while len(begin) > 1 and _cells(_escaped(begin)) > room:
+        begin = begin[: len(begin) * 3 // 4]
+    while len(end) > 1 and _cells(_escaped(end)) > room:
+        end = end[-(len(end) * 3 // 4) :]
+    left_out = len(text) - len(begin) - len(end)
+    if left_out <= 0:
+        return _escaped(text)
+    note = f"[... {left_out:,} of {len(text):,} characters in {num_lines:,} lines are not shown ...]"
+    return f"{_escaped(begin)} {note} {_escaped(end)}"
+
+
+def _escaped(text: str) -> str:
+    return _without_gaps(text).replace("\n", "\\n")
+
+
+def _cells(text: str) -> int:
+    """The columns that a line takes: a wide letter takes two."""
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def screen_rows(shown: str) -> int:
+    """The rows that a text takes on a screen of `COLUMNS` columns, indented as our lines are."""
+    return sum(max(1, -(-_cells(line) // (COLUMNS - 4))) for line in shown.split("\n"))
+
+
+def _rows(text: str) -> int:
+    """The rows that a text takes as it is shown, no more than a question has."""
+    return MAX_LINES if len(text) > MAX_SHOWN else min(MAX_LINES, screen_rows(_without_gaps(text)))
 
 
 def _on_a_line(text: str) -> str:

@@ -114,7 +114,8 @@ def kept_calls(trace: Trace, at: int) -> dict[str, Call]:
 class Kept:
     """A Journal that also holds the replies a parent's calls had, whatever is asked at their places now.
 
-    Only a tool must be asked for the same thing again.
+    Only a tool must be asked for the same thing again. A trace may come from anyone, so it decides nothing: what a guard's
+    model said holds where the call that it judged is kept too, and was asked the same; persons are asked again.
     """
 
     def __init__(self, own: Journal, parent: Trace, calls: Mapping[str, Call]):
@@ -129,7 +130,12 @@ class Kept:
         if found is not None or effect not in self.kept:
             return found
         call = self.calls[effect]
-        return None if call.kind == "tool" and call.request != request else self.kept[effect]
+        judged, of_guard, _ = effect.partition(" guard ")
+        if (call.kind == "guard") != bool(of_guard) or (of_guard and judged not in self.kept):
+            return None
+        if effect.endswith(" approval"):
+            return None
+        return None if call.kind in ("tool", "guard") and call.request != request else self.kept[effect]
 
     def record(self, effect: str, request: str, reply: Json) -> None:
         """Keep the reply in this attempt's own journal."""

@@ -1,15 +1,24 @@
 """Records an attempt's effects in a run's file; implements `firsthand.loop.journal.Journal`.
 
 Append-only. An effect may be recorded twice, as a tool's intent and then its result, and the last record counts.
+
+A run's folder may have been in anybody's hands. What decides on a call (an approval, what a guard asked, found or claimed)
+is recorded with a seal of this data home, and an entry of that kind without it is none: it is asked or judged again.
 """
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 from firsthand.loop.journal import part_of
-from firsthand.message import Json
+from firsthand.message import Json, canonical
 from firsthand.runs.database import Database, plain, put
+from firsthand.system.home_seal import is_ours, seal_of
+
+_DECISIONS = frozenset({"allowed", "guarded", "claim"})
+"""The keys of replies that decide, whatever effect they stand under."""
+_SEAL = "seal"
 
 
 def now() -> str:
@@ -41,14 +50,15 @@ class StoredJournal:
         )
         if not found:
             return None
-        return self._reply(found[0][0])
+        return self._reply(effect, request, found[0][0])
 
     def record(self, effect: str, request: str, reply: Json) -> None:
         """Keep the reply. When this returns, it survives `kill -9`."""
+        kept = self._with_seal(effect, request, reply) if _decides(effect, reply) else reply
         with self.database.write() as connection:
             connection.execute(
                 "INSERT INTO effects (attempt, effect, request, reply, at) VALUES (?, ?, ?, ?, ?)",
-                (self.attempt_id, plain(effect), plain(request), put(connection, reply), now()),
+                (self.attempt_id, plain(effect), plain(request), put(connection, kept), now()),
             )
         if self._recorded is not None:
             self._recorded.add((effect, request))
@@ -63,14 +73,39 @@ class StoredJournal:
             " (SELECT max(seq) FROM effects WHERE attempt = ? GROUP BY effect, request) ORDER BY seq",
             (self.attempt_id,),
         )
-        return [(effect, request, self._reply(digest)) for effect, request, digest in rows]
+        read = ((effect, request, self._reply(effect, request, digest)) for effect, request, digest in rows)
+        return [(effect, request, reply) for effect, request, reply in read if reply is not None]
 
     def replies(self, part: str = "") -> list[Json]:
         """The last reply to each request that was recorded, of the agent or of a part."""
         return [reply for effect, _, reply in self.entries() if part_of(effect) == part]
 
-    def _reply(self, digest: object) -> Json:
+    def _reply(self, effect: str, request: str, digest: object) -> Json | None:
+        """The reply in a body; None for a decision that was not recorded here."""
         reply = self.database.get(digest)
         if not isinstance(reply, dict):
             raise self.database.damaged("a reply is not a JSON object")
-        return reply
+        if reply.keys() == {"decision", _SEAL}:
+            decision = reply["decision"]
+            if isinstance(decision, dict) and is_ours(
+                self._sealed(effect, request, decision), reply[_SEAL], "decision"
+            ):
+                return decision
+            return None
+        return None if _decides(effect, reply) else reply
+
+    def _with_seal(self, effect: str, request: str, decision: Json) -> Json:
+        """The decision as it is stored; one that is not JSON as it is, which is then refused."""
+        try:
+            as_read = json.loads(json.dumps(decision))
+        except (TypeError, ValueError, RecursionError):
+            return decision
+        return {"decision": as_read, _SEAL: seal_of(self._sealed(effect, request, as_read), "decision")}
+
+    def _sealed(self, effect: str, request: str, decision: Json) -> str:
+        return canonical([self.attempt_id, plain(effect), plain(request), decision])
+
+
+def _decides(effect: str, reply: Json) -> bool:
+    """True for the decision of a person or a guard on a call, and for what a guard decided by."""
+    return effect.endswith(" approval") or " guard " in effect or not _DECISIONS.isdisjoint(reply)

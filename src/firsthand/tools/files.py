@@ -32,6 +32,8 @@ MAX_BYTES = 4_000_000
 MAX_SEARCHED_BYTES = 256_000_000
 MAX_SEARCHED_FILES = 20_000
 MAX_DEPTH = 32
+MAX_PATTERN = 1_000
+"""The most characters of a pattern of names."""
 SEARCH_S = 20.0
 _PIECE = 1 << 16
 
@@ -98,6 +100,8 @@ class Files:
             text: The words to look for, upper and lower case alike; empty for the files themselves.
             path: The folder, relative to the root.
         """
+        if len(names) > MAX_PATTERN:
+            raise ToolError(f"names has {len(names)} characters: give a pattern of at most {MAX_PATTERN}, such as *.py")
         search = _Search(names, text.casefold())
         with self.rooted.folder(path) as folder:
             start = self.rooted.relative(path)
@@ -258,6 +262,8 @@ def _lines(file: BinaryIO) -> Iterator[str]:
     """The lines of a file; of one that does not fit a page only its beginning."""
     ends_s = time.monotonic() + SEARCH_S
     while piece := file.readline(_PIECE):
+        if time.monotonic() > ends_s:
+            raise ToolError("the file is too big to be read so far")
         text, more = piece.decode("utf-8", "replace"), 0
         while not piece.endswith(b"\n") and (piece := file.readline(_PIECE)):
             more += len(piece)

@@ -15,7 +15,7 @@ from typing import Any
 
 from firsthand.message import Json, canonical
 from firsthand.safety.plans.labelled import MAX_PARTS, Flat, Labelled, flattened
-from firsthand.safety.plans.plan_program import PlanError
+from firsthand.safety.plans.plan_program import MAX_BITS, PlanError
 from firsthand.safety.rules.labels import USER, Label, join_all
 
 CallTool = Callable[[str, Json, dict[str, Label]], Awaitable[Labelled]]
@@ -286,7 +286,7 @@ class PlanRun:
 def _bounded(value: Any) -> Any:
     """The value, if it is of a size that a plan may make; ValueError if not."""
     if (isinstance(value, str | list) and len(value) > MAX_SIZE) or (
-        isinstance(value, int) and value.bit_length() > 1024
+        isinstance(value, int) and value.bit_length() > MAX_BITS
     ):
         raise ValueError
     return value

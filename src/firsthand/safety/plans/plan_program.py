@@ -15,6 +15,8 @@ FUNCTIONS = ("read", "answer", "len", "text", "first", "last", "sorted", "unique
 """`read(text, question, kind)` asks the quarantined reader; `answer(value)` ends the plan."""
 MAX_CHARS = 8_000
 MAX_NODES = 2_000
+MAX_BITS = 1024
+"""The most bits of a whole number."""
 _STATEMENTS = (ast.Assign, ast.Expr, ast.If, ast.For, ast.Pass)
 _EXPRESSIONS = (
     ast.Constant, ast.Name, ast.Call, ast.Attribute, ast.Subscript, ast.List, ast.Dict, ast.Compare, ast.BoolOp, ast.UnaryOp,
@@ -61,6 +63,8 @@ def _check(node: ast.AST, tools: Collection[str]) -> None:
             raise PlanError(f"{where}: {name} is no field")
         case ast.Constant(value=value) if not isinstance(value, str | int | float | bool | None):
             raise PlanError(f"{where}: {type(value).__name__} is no value of the language")
+        case ast.Constant(value=int(value)) if value.bit_length() > MAX_BITS:
+            raise PlanError(f"{where}: a number has {value.bit_length()} bits: at most {MAX_BITS} are read")
         case ast.Call(func=ast.Name(id=name)) if name not in (*tools, *FUNCTIONS):
             close = nearest(name, [*tools, *FUNCTIONS])
             hint = f" did you mean {close!r}?" if close else ""

@@ -15,7 +15,7 @@ from firsthand.errors import ToolError
 from firsthand.guard import AttemptView
 from firsthand.message import ERROR, Json, canonical
 from firsthand.safety.rules.labels import USER, Label, join_all, label_of_result
-from firsthand.safety.rules.witness import Witness, WitnessSource, leaves, texts_at, trusted_texts, witnesses
+from firsthand.safety.rules.witness import Witness, WitnessSource, leaves, listed, texts_at, trusted_texts, witnesses
 from firsthand.tool import MARK_END, Tool, mark_of
 from firsthand.tool_arguments import as_json_data
 
@@ -302,7 +302,7 @@ def _earlier(detail: Json, tools: Mapping[str, Tool]) -> Earlier:
 def told_to(call: CallCase | Earlier) -> frozenset[str]:
     """The people who read a call, in lower case."""
     recipients = call.declares.recipients if call.declares else ()
-    return frozenset(text.casefold() for text in texts_at(call.whole, recipients))
+    return frozenset(each.casefold() for text in texts_at(call.whole, recipients) for each in listed(text))
 
 
 def spending(call: CallCase | Earlier) -> float:

@@ -19,6 +19,8 @@ from firsthand.declaration import fields_at, values_at
 _LOWER = {ord(letter): letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 _JOINERS = "@./+-_:%~\\"
 """Characters that join words to a longer address, path or name."""
+_OF_ADDRESSES = frozenset("!#$&'*=?^`{|}\"")
+"""Characters within an address that stand around one as well, as quotes do."""
 _LOOK_ALIKES = str.maketrans(
     "аеіјорсухԁɡһӏΑΒΕΖΗΙΚΜΝΟΡΤΥΧαινορτυωАВЕКМНОРСТУХı", "aeijopcyxdghlABEZHIKMNOPTYXaivoptuwABEKMHOPCTYXi"
 )
@@ -59,7 +61,7 @@ def occurs(value: str, text: str, *, exact: bool = False) -> bool:
     value = value if exact else _lowered(value)
     start = lowered.find(value)
     while start >= 0 and value:
-        if _begins(text, start) and _ends(text, start + len(value), exact):
+        if _begins(text, start, value) and _ends(text, start + len(value), exact):
             return True
         start = lowered.find(value, start + 1)
     return False
@@ -75,8 +77,10 @@ def _lowered(text: str) -> str:
     return text.translate(_LOWER)
 
 
-def _begins(text: str, start: int) -> bool:
+def _begins(text: str, start: int, value: str) -> bool:
     before = text[start - 1 : start]
+    if "@" in value and before in _OF_ADDRESSES and (value.startswith("@") or text[: start - 1][-1:].isalnum()):
+        return False  # o'brien@corp.com
     return not before or text[:start].endswith("://") or not (before.isalnum() or before in _JOINERS or _hidden(before))
 
 
@@ -150,12 +154,22 @@ def _parsed(text: str) -> Any:
 _STRING_OR_BLANK = re.compile(r'("(?:[^"\\]|\\.)*+")|[ \t\r\n]+', re.DOTALL)
 
 
+def _parts(value: str) -> list[str]:
+    return [part.strip() for part in re.split("[,;]", value)]
+
+
+def listed(value: str) -> list[str]:
+    """The items of a list in one text, parted at commas and lines as in `witness`; a name in quotes before `<` is none."""
+    plain = re.sub(r'"[^"]*"\s*(?=<)', "", value)
+    return [part for line in plain.splitlines() for part in _parts(line) if part]
+
+
 def witness(argument: str, value: str, sources: Sequence[WitnessSource], *, exact: bool = False) -> Witness:
     """The first source in which the value occurs. A list in one text, parted by commas, needs one for each item."""
     for source in sources:
         if source.has(value, exact=exact):
             return Witness(argument, value, source.name)
-    parts = [part.strip() for part in value.replace(";", ",").split(",")]
+    parts = _parts(value)
     if len(parts) > 1 and all(len(part) > 1 for part in parts):
         found = [witness(argument, part, sources, exact=exact) for part in parts]
         if all(each.source for each in found):
@@ -182,10 +196,19 @@ def witnesses(
                 if len(found) >= MAX_LEAVES:
                     return (*found, Witness(path, "", "", f"it has more than {MAX_LEAVES} parts"))
                 found.append(witness(at, text, sources, exact=path in exact))
+            if len(found) > begin and _has_blank_item(value):
+                found.append(Witness(path, "", ""))
             if len(found) == begin and not may_be_empty(path, value):
                 shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
                 found.append(Witness(path, shown, ""))
     return tuple(found)
+
+
+def _has_blank_item(value: Any) -> bool:
+    """True for a list with a text of nothing among others, which may stand for everybody."""
+    return isinstance(value, list | tuple) and any(
+        (isinstance(each, str) and not each.strip(" \t\r\n")) or _has_blank_item(each) for each in value
+    )
 
 
 @lru_cache(maxsize=512)

@@ -1,46 +1,24 @@
 """Rolls back what the calls of an attempt did, last first, from the states that `--guard undoable` recorded.
 
-Each call is taken back only if the state is the one that it left: what somebody changed since is kept, and said. A log with
-a line before and after each restore makes a rollback that was killed at any moment go on where it stood.
+Each call is taken back only if the state is the one that it left: what somebody changed since is kept, and said. A trace may
+come from anyone, so the guard seals what it records (`point_seal`), and `unsealed` names what it did not.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from firsthand.errors import ConfigError, StoreError
 from firsthand.message import Json, canonical
+from firsthand.safety.undo.rollback_log import RollbackLog
+from firsthand.safety.undo.undo_point import UndoPoint, is_sealed, state_hash
 from firsthand.tool import Tool
 from firsthand.trace import Call, Trace
 
 RULE = "undoable"
 """The rule of the events that hold the states."""
-
-
-@dataclass(frozen=True)
-class UndoPoint:
-    """A call that can be taken back."""
-
-    effect: str
-    step: int
-    """The node that the call was made from; -1 before the first message."""
-    tool: str
-    arguments: Json
-    before: Any
-    """The state before the call."""
-    after_hash: str | None
-    """Hash of the state after it; None if the attempt ended before that was known."""
-
-    @property
-    def before_hash(self) -> str:
-        """Hash of the state before the call."""
-        return state_hash(self.before)
 
 
 @dataclass(frozen=True)
@@ -51,11 +29,6 @@ class RollbackStep:
     outcome: Literal["restored", "as before", "kept"]
     """`as before`: the state was the earlier one already. `kept`: it could not be taken back, for the reason given."""
     reason: str = ""
-
-
-def state_hash(state: Any) -> str:
-    """SHA-256 of a captured state."""
-    return hashlib.sha256(canonical(state).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def points_of(trace: Trace) -> list[UndoPoint]:
@@ -91,46 +64,28 @@ def _refusal(kind: str, data: Json) -> str:
 
 
 def _paired(details: Iterable[Json]) -> list[UndoPoint]:
+    """The points; what is no record of a call, in a trace of somebody else, is left out."""
     made: dict[str, UndoPoint] = {}
     for detail in details:
+        call, tool, arguments = detail.get("call"), detail.get("tool"), detail.get("arguments")
+        at, after, seal = detail["at"], detail.get("after_hash"), detail.get("seal")
+        if not isinstance(call, str):
+            continue
         if "before" in detail:
-            step = -1 if detail["at"] is None else int(detail["at"])
-            made[detail["call"]] = UndoPoint(
-                detail["call"], step, detail["tool"], detail["arguments"], detail["before"], None
-            )
-        elif (point := made.get(detail.get("call", ""))) is not None:
-            made[point.effect] = UndoPoint(**{**vars(point), "after_hash": detail["after_hash"]})
+            if isinstance(tool, str) and isinstance(arguments, dict):
+                made[call] = UndoPoint(call, at if isinstance(at, int) else -1, tool, arguments, detail["before"], None)
+        elif call in made and isinstance(after, str):
+            made[call] = replace(made[call], after_hash=after, seal=seal if isinstance(seal, str) else "")
     return list(made.values())
 
 
-class RollbackLog:
-    """The progress of one rollback in a file, a JSON line each, on the disk before it is acted on."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.states: dict[str, str] = {}
-        if path.is_symlink():  # the folder of a run may come from anyone, and the log is written to
-            raise StoreError(f"{path} is a link: remove it")
-        if path.exists():
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    entry = json.loads(line)
-                    self.states[entry["call"]] = entry["state"]
-                except (ValueError, KeyError, TypeError):  # a line that was cut off when the process was killed
-                    continue
-
-    def note(self, point: UndoPoint, state: Literal["began", "done"]) -> None:
-        """Records the state of a point; on the disk when this returns."""
-        lead = (
-            "\n"
-            if self.path.exists() and not self.path.read_bytes().endswith(b"\n") and self.path.stat().st_size
-            else ""
-        )
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(lead + json.dumps({"call": point.effect, "state": state}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self.states[point.effect] = state
+def unsealed(trace: Trace, points: Iterable[UndoPoint], tools: Mapping[str, Tool]) -> list[UndoPoint]:
+    """The points that were not recorded under this data home, or act on something else with these tools."""
+    return [
+        each
+        for each in points
+        if each.tool not in tools or not is_sealed(trace.task_id, trace.agent_name, tools[each.tool], each)
+    ]
 
 
 def roll_back(

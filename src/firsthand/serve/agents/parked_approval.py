@@ -62,7 +62,7 @@ class ParkedApproval:
             self.waiting[call] = asked
             self._moved.set()
             await self._stand_still()
-            asked = self._store.approval(asked.id)
+            asked = self._store.checked(self._store.approval(asked.id))
             if asked.state == "pending":
                 raise AnswerPending(PARKED, f"{tool.name} waits for an answer to {asked.id}")
             del self.waiting[call]

@@ -17,9 +17,10 @@ from typing import Any, Literal
 
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.loop.form import FormField, checked_answers, fields_from_json, fields_to_json
-from firsthand.message import Json, Message
+from firsthand.message import Json, Message, canonical
 from firsthand.runs.database import Database, Schema
 from firsthand.runs.stored_journal import now
+from firsthand.system.home_seal import is_ours, seal_of
 
 TurnState = Literal["submitted", "working", "input_required", "completed", "failed", "rejected", "canceled"]
 OVER: frozenset[str] = frozenset(("completed", "failed", "rejected", "canceled"))
@@ -55,6 +56,9 @@ SCHEMA = Schema(
         """
         ALTER TABLE approvals ADD COLUMN form TEXT;
         ALTER TABLE approvals ADD COLUMN content TEXT;
+        """,
+        """
+        ALTER TABLE approvals ADD COLUMN seal TEXT;
         """,
     ),
 )
@@ -280,7 +284,20 @@ class SessionStore:
                 (id, turn, call, tool, effect, body, question, now(), fields),
             )
         rows = self.database.read(f"{_APPROVALS} WHERE a.turn = ? AND a.call = ?", (turn, call))
-        return _approval(*rows[0])
+        return self.checked(_approval(*rows[0]))
+
+    def checked(self, asked: AskedApproval) -> AskedApproval:
+        """The approval; open again if its answer was not given under this data home, as of a folder that others had."""
+        ((seal,),) = self.database.read("SELECT seal FROM approvals WHERE id = ?", (asked.id,))
+        if asked.state == "pending" or is_ours(_sealed(asked), seal, "decision"):
+            return asked
+        with self.database.write() as connection:
+            connection.execute(
+                "UPDATE approvals SET state = 'pending', answered_by = '', reason = '', content = NULL, seal = NULL"
+                " WHERE id = ? AND seal IS ?",
+                (asked.id, seal),
+            )
+        return self.approval(asked.id)
 
     def approval(self, id: str, owner: str | None = None) -> AskedApproval:
         """The approval with this id, if it is the client's; UnknownName otherwise."""
@@ -303,21 +320,25 @@ class SessionStore:
 
         `content` fills in a form. ConfigError, and the question stays open, if it does not fit, or if there is no form.
         """
-        form = self.approval(id).form
+        asked = self.approval(id)
+        form = asked.form
         if form is None and content:
             raise ConfigError(f"{id} asks for leave and has no form: answer it without content")
         filled = checked_answers(form, content or {}) if allowed and form is not None else None
+        state: Literal["allowed", "denied"] = "allowed" if allowed else "denied"
+        answered = replace(asked, state=state, answered_by=by, reason=reason, content=filled)
         with self.database.write() as connection:
             done = connection.execute(
-                "UPDATE approvals SET state = ?, answered_by = ?, reason = ?, answered_at = ?, content = ? WHERE id = ?"
-                " AND state = 'pending' AND EXISTS (SELECT 1 FROM turns WHERE id = approvals.turn"
+                "UPDATE approvals SET state = ?, answered_by = ?, reason = ?, answered_at = ?, content = ?, seal = ?"
+                " WHERE id = ? AND state = 'pending' AND EXISTS (SELECT 1 FROM turns WHERE id = approvals.turn"
                 " AND state NOT IN ('completed', 'failed', 'rejected', 'canceled'))",
                 (
-                    "allowed" if allowed else "denied",
+                    state,
                     by,
                     reason,
                     now(),
                     None if filled is None else json.dumps(filled),
+                    seal_of(_sealed(answered), "decision"),
                     id,
                 ),
             )
@@ -334,6 +355,14 @@ class SessionStore:
 
 def _session(id: str, owner: str, context: str, conversation: str) -> SessionRow:
     return SessionRow(id, owner, context, tuple(Message.from_json(each) for each in json.loads(conversation)))
+
+
+def _sealed(asked: AskedApproval) -> str:
+    """A question and its answer, as they are sealed."""
+    form = None if asked.form is None else fields_to_json(asked.form)
+    question = [asked.id, asked.turn, asked.call, asked.tool, asked.effect, asked.arguments, asked.question, form]
+    told = json.dumps([*question, asked.state, asked.answered_by, asked.reason, asked.content])
+    return canonical(json.loads(told))
 
 
 def _approval(id: str, turn: str, call: str, tool: str, effect: str, arguments: str, *rest: Any) -> AskedApproval:

@@ -37,7 +37,7 @@ def file_undo(rooted: Rooted) -> Undo:
         if state is None:
             rooted.remove(arguments["path"])
         else:
-            rooted.replace(arguments["path"], base64.b64decode(state["base64"]), mode=state["mode"])
+            rooted.replace(arguments["path"], base64.b64decode(state["base64"]), mode=state["mode"] & 0o777)
 
     return Undo(capture, restore)
 

@@ -7,12 +7,17 @@ Calls that run at once may each write a part, so no `HEAD` is written at all, an
 from __future__ import annotations
 
 import os
+import re
 import stat
 import unicodedata
 
 SYSTEMS = {".git": "git", ".gitmodules": "git", ".hg": "Mercurial", ".sl": "Sapling", ".jj": "Jujutsu"}
+_SHORT = re.compile(r"\.?(git|hg|sl|jj|gitmod|gi7eb[0-9a-f])~[0-9]+")
+"""The second name of such a file on NTFS and FAT, of eight characters at most."""
 _HEAD = "HEAD"
 _BESIDE = ("objects", "refs", "commondir")
+_SETTINGS = ("config", "config.worktree", "hooks", "info", "commondir")
+"""Beside `objects` and `refs`, which is all that the common folder of several work trees needs to have."""
 
 
 def owner(folder: int, name: str, *, is_last: bool) -> str | None:
@@ -23,6 +28,10 @@ def owner(folder: int, name: str, *, is_last: bool) -> str | None:
     plain = _as_file_systems_read_it(name)
     if plain in SYSTEMS:
         return SYSTEMS[plain]
+    if short := _SHORT.fullmatch(plain):
+        return SYSTEMS.get(f".{short[1]}", "git")
+    if plain in _SETTINGS and all(_is_there(folder, each) for each in ("objects", "refs")):
+        return "git"
     if is_last and plain == _HEAD.casefold():
         return "git"
     if _is_file(folder, _HEAD) and (plain in _BESIDE or any(_is_there(folder, each) for each in _BESIDE)):
@@ -31,8 +40,12 @@ def owner(folder: int, name: str, *, is_last: bool) -> str | None:
 
 
 def _as_file_systems_read_it(name: str) -> str:
-    """The name without case and without characters that nobody sees: some file systems take such names for the same."""
-    return "".join(each for each in name if unicodedata.category(each) != "Cf").casefold()
+    """The name without case, characters that nobody sees, a stream after a colon, and blanks and dots at its end.
+
+    Some file systems take such names for the same.
+    """
+    seen = "".join(each for each in name if unicodedata.category(each) != "Cf").casefold()
+    return seen.partition(":")[0].rstrip(". ") or seen
 
 
 def _is_file(folder: int, name: str) -> bool:

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from firsthand.loop.approval import MAX_LINES, MAX_SHOWN, Ask, Decision, explained
+from firsthand.loop.approval import MAX_LINES, MAX_SHOWN, Ask, Decision, explained, screen_rows
 from firsthand.message import canonical
 from firsthand.model import ToolSpec
 from firsthand.tool import Tool
 from firsthand.tools.mcp.definitions import ToolDefinition, tool_name
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
 
+MOST = MAX_SHOWN - 100
+"""The most characters of a question's part, which shares them with the reason for asking."""
 MAX_QUESTIONS = 8
 """The most questions about one change; a longer one is refused."""
 _AROUND = 40
@@ -48,11 +50,11 @@ def questions(change: Mapping[str, Mapping[str, Any]]) -> list[str]:
     pages: list[str] = []
     for part, values in change.items():
         for line in _lines(part, values["was"], values["is"]):
-            for at in range(0, len(line), MAX_SHOWN):
-                piece = line[at : at + MAX_SHOWN]
-                fits = bool(pages) and len(pages[-1]) + 1 + len(piece) <= MAX_SHOWN
-                if fits and pages[-1].count("\n") + 2 <= MAX_LINES:
-                    pages[-1] += f"\n{piece}"
+            for at in range(0, len(line), MOST):
+                piece = line[at : at + MOST]
+                fits = bool(pages) and len(pages[-1]) + 1 + len(piece) <= MOST
+                if fits and screen_rows(longer := f"{pages[-1]}\n{piece}") <= MAX_LINES - 2:  # two are the reason's
+                    pages[-1] = longer
                 else:
                     pages.append(piece)
     return pages
