@@ -68,7 +68,7 @@ def test_a_name_that_is_followed_by_more_of_a_path_is_none_where_the_argument_is
         ("/data/My", "lösche /data/My und alt/b.txt"), ("/data/My", "list /data/My -v x/y"), ("src", "list src and/or a/b"),
         ("/data/My", "delete '/data/My' now, don't ask"), ("/data/My", "delete `/data/My` and `Docs/old.txt`"),
         ("/home/u/notes", "tidy /home/u/notes (but nothing else)"), ("/data/My", "what is in /data/My?"),
-        ("data/x", "read and/or write data/x"), ("data/x", "do 1/2 of data/x"), ("/data/x", "run 'cat /data/x'"),
+        ("data/x", "read and/or write data/x"), ("data/x", "do 1/2 data/x"), ("/data/x", "run 'cat /data/x'"),
         ("1", "in 1, 2, and 3"), ("2", "delete 1,2,3"), ("20", "delete 10,20,30"), ("5", "delete 4 5 6"),
         ("3", "May 3 2026"),
         ("12,500", "pay 12,500 to bob"), ("12", "pay $12, now"), ("12", "is it 12?"), ("a12", "room a12 500 people"),
