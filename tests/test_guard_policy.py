@@ -24,8 +24,7 @@ from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.safety.policy import DEFAULT, CallPolicy
 from firsthand.safety.rules import case as case_module
-from firsthand.safety.rules import labels, policies
-from firsthand.safety.rules import whole_values
+from firsthand.safety.rules import labels, policies, whole_values
 from firsthand.safety.rules import witness as witness_module
 from firsthand.safety.rules.case import CallCase, Earlier, PolicyBounds
 from firsthand.safety.rules.labels import Label
