@@ -12,7 +12,7 @@ _TOKENS = """
 [BOS] [END] [BEGIN] [CLS] <arg_key> <observation> <answer> <image> <audio> <start_of_audio> <response> <ctrl99>
 <commentary> [TOOL_CALLS] [MODEL_SETTINGS] [/MODEL_SETTINGS] [REFERENCE_DOC_1] [PREFIX] [BEGIN_AUDIO] [IMG_BREAK]
 [IMG_END] <unusedtoken> <unused99> <h_user> <user> <assistant> <human> <bot> <eod> <tool> <invoke> <parameter=a> <MASK>
-[PAD] <filename> <reponame> <gh_stars> <issue_start> <commit_before> <_bot>
+[PAD] <filename> <reponame> <gh_stars> <issue_start> <commit_before> <_bot> <pr>
 """
 TOKENS = _TOKENS.split()
 PLAIN = [
