@@ -24,7 +24,7 @@ from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.safety.policy import DEFAULT, CallPolicy
 from firsthand.safety.rules import case as case_module
-from firsthand.safety.rules import labels, policies
+from firsthand.safety.rules import labels, policies, whole_values
 from firsthand.safety.rules import witness as witness_module
 from firsthand.safety.rules.case import CallCase, Earlier, PolicyBounds
 from firsthand.safety.rules.labels import Label
@@ -537,7 +537,7 @@ def test_policies_are_pure_functions_of_the_call(to, body, reads):
 
 
 def test_the_pure_part_of_the_guard_reaches_no_clock_file_network_or_model():
-    for module in (declaration, labels, witness_module, case_module, policies):
+    for module in (declaration, labels, witness_module, whole_values, case_module, policies):
         functions = [each for each in vars(module).values() if inspect.isfunction(each)]
         assert functions and not any(map(inspect.iscoroutinefunction, functions))
         reached = {each.__name__ for each in vars(module).values() if inspect.ismodule(each)}

@@ -72,10 +72,10 @@ def test_a_title_comes_first_and_passages_tell_their_document(tmp_path: Path) ->
     assert made.find("OWL", 1)[0] == PassageHit("owl.html", "owl", "An owl & a mouse.", made.find("owl")[0].score)
     eggs = made.find("fox, hens; eggs?", 2)
     assert [each.id for each in eggs] == ["sub/hen.txt", "fox.md"] and eggs[0].score > eggs[1].score > 0
-    assert made.search("eggs") == f"[sub/hen.txt] hen\n{hen}"
+    assert made.search("eggs") == f"[sub/hen.txt] hen\n  {hen}"
     assert (
         made.search("fox", k=2).split("\n\n")[0].startswith("[")
-        and made.search("mouse") == "[owl.html] owl\nAn owl & a mouse."
+        and made.search("mouse") == "[owl.html] owl\n  An owl & a mouse."
     )
     assert made.search("zebra " * 60, 3) == f"(nothing was found for {('zebra ' * 60)[:200]!r}: try other words)"
     for k in (0, MAX_K + 1):
@@ -95,15 +95,15 @@ def test_a_title_comes_first_and_passages_tell_their_document(tmp_path: Path) ->
 
 def test_lookup_goes_from_sentence_to_sentence_in_one_document_or_in_all(tmp_path: Path) -> None:
     made = SearchIndex(folder(tmp_path, **BEASTS))
-    assert made.lookup(" a  Fox ", "fox.md") == "(result 1 of 2, in The Fox) # The Fox\nA fox is red."
-    assert made.lookup("a fox", "THE FOX", 1) == "(result 2 of 2, in The Fox) A FOX   eats\nhens!"
+    assert made.lookup(" a  Fox ", "fox.md") == "(result 1 of 2) [fox.md] The Fox\n  # The Fox\n  A fox is red."
+    assert made.lookup("a fox", "THE FOX", 1) == "(result 2 of 2) [fox.md] The Fox\n  A FOX   eats\n  hens!"
     assert made.lookup("a fox", "the fox", 2) == "(no more results: 2 sentences hold 'a fox')"
-    assert made.lookup("the fox likes", "hen") == "(result 1 of 1, in hen) The fox likes a hen."
+    assert made.lookup("the fox likes", "hen") == "(result 1 of 1) [sub/hen.txt] hen\n  The fox likes a hen."
     told = {made.lookup("hen", after=place) for place in range(3)}
     assert told == {
-        "(result 1 of 3, in The Fox) A FOX   eats\nhens!",
-        "(result 2 of 3, in hen) A hen lays eggs.",
-        "(result 3 of 3, in hen) The fox likes a hen.",
+        "(result 1 of 3) [fox.md] The Fox\n  A FOX   eats\n  hens!",
+        "(result 2 of 3) [sub/hen.txt] hen\n  A hen lays eggs.",
+        "(result 3 of 3) [sub/hen.txt] hen\n  The fox likes a hen.",
     }
     assert made.lookup("hen", after=3) == "(no more results: 3 sentences hold 'hen')"
     assert made.lookup("!", "hen") == "(no more results: 0 sentences hold '!')" == made.lookup("!")

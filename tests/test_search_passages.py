@@ -73,7 +73,7 @@ def test_the_document_of_the_title_comes_first_once_and_the_rest_by_score(tmp_pa
     assert found[0].score > 0, "its place is the title's, its score its own"
     assert [each.id for each in made.find("red fox", 1)] == ["a.md"]
     assert len(made.find("red", MAX_K)) == 3
-    assert made.search("thing", 2) == "[c.md] C\n# C\na red thing here"
+    assert made.search("thing", 2) == "[c.md] C\n  # C\n  a red thing here"
     assert (
         made.search("zebra " + "x" * 300)
         == f"(nothing was found for {('zebra ' + 'x' * 300)[:200]!r}: try other words)"
@@ -90,11 +90,11 @@ def test_lookup_gives_the_sentences_that_hold_the_text_one_after_the_other(tmp_p
     )
     made = SearchIndex(root)
     assert [made.lookup("red fox", "a.md", n) for n in range(3)] == [
-        "(result 1 of 2, in First) A Red  fox ran.", "(result 2 of 2, in First) The red FOX ate!",
+        "(result 1 of 2) [a.md] First\n  A Red  fox ran.", "(result 2 of 2) [a.md] First\n  The red FOX ate!",
         "(no more results: 2 sentences hold 'red fox')",
     ]  # fmt: skip
-    assert made.lookup(" RED fox", "second") == "(result 1 of 1, in Second) No red fox."
-    assert made.lookup("red fox", after=2) == "(result 3 of 3, in Second) No red fox."
+    assert made.lookup(" RED fox", "second") == "(result 1 of 1) [b.md] Second\n  No red fox."
+    assert made.lookup("red fox", after=2) == "(result 3 of 3) [b.md] Second\n  No red fox."
     assert made.lookup("?") == "(no more results: 0 sentences hold '?')"
     assert said(lambda: made.lookup(" ")) == "text is ' ' and after is 0: give words to look for, and 0 or more"
     assert (
@@ -143,7 +143,7 @@ def test_an_index_in_a_file_follows_its_documents_and_an_index_takes_none(tmp_pa
         "user",
     )
     assert second.spec.name == "lookup" and second.declares.readers == "user"
-    assert asyncio.run(second({"text": "owl"})) == "(result 1 of 1, in c) green owl"
+    assert asyncio.run(second({"text": "owl"})) == "(result 1 of 1) [c.md] c\n  green owl"
 
 
 def test_a_title_is_found_whatever_its_blanks_and_files_up_to_the_limit_are_read(

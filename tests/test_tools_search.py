@@ -85,7 +85,7 @@ def test_the_ranking_is_bm25_by_hand(tmp_path: Path) -> None:
 
 def test_search_gives_titles_passages_and_ids(index: SearchIndex) -> None:
     shown = index.search("who created Milhouse?", k=2)
-    assert shown.startswith("[milhouse] Milhouse Van Houten\nMilhouse is a character") and shown.count("\n\n") <= 1
+    assert shown.startswith("[milhouse] Milhouse Van Houten\n  Milhouse is a character") and shown.count("\n\n") <= 1
     assert "[pie] Apple pie" in index.search("APPLES cafe")  # stems, and letters without their marks
     assert index.search("zebra") == "(nothing was found for 'zebra': try other words)"
 
@@ -94,9 +94,9 @@ def test_the_actions_of_react_can_be_played(index: SearchIndex) -> None:
     """The paper's first example: Search[Milhouse Van Houten], then Lookup[named after]."""
     assert index.search("richard nixon", k=1).startswith("[nixon] Richard Nixon")  # its very title comes first
     first = index.lookup("named after", "Milhouse Van Houten")
-    assert first == ("(result 1 of 1, in Milhouse Van Houten) Milhouse was named after Richard Nixon's middle name.")
+    assert first == ("(result 1 of 1) [milhouse] Milhouse Van Houten\n  Milhouse was named after Richard Nixon's middle name.")
     assert index.lookup("named after", "milhouse", after=1) == "(no more results: 1 sentences hold 'named after')"
-    assert index.lookup("groening", after=1).startswith("(result 2 of 2, in Milhouse Van Houten) Groening liked")
+    assert index.lookup("groening", after=1).startswith("(result 2 of 2) [milhouse] Milhouse Van Houten\n  Groening liked")
     with pytest.raises(ToolError, match="search for it first"):
         index.lookup("x", "no such page")
 
@@ -169,7 +169,7 @@ def test_an_index_that_was_made_before_is_searched_by_vectors_and_terms(tmp_path
     try:
         open_corpus(path, embedder=embedder)
         found, lookup = search(str(path))
-        assert asyncio.run(found({"query": "aabb", "k": 1})).startswith("[one] Title one\naaaa")  # no word in common
+        assert asyncio.run(found({"query": "aabb", "k": 1})).startswith("[one] Title one\n  aaaa")  # no word in common
         assert asyncio.run(found({"query": "zebra", "k": 2})).startswith("[three]")
         assert asyncio.run(found({"query": "title two", "k": 1})).startswith("[two]")
         assert "And more." in asyncio.run(lookup({"text": "and more"}))
@@ -242,7 +242,7 @@ def test_control_characters_in_documents_are_kept_from_titles_and_end_no_text(tm
     body = {"id": "a\x1b[2J\0", "title": "T\x1b]0;x\x07\ud800", "text": "before\0 after\x1b[31m"}
     (tmp_path / "x.jsonl").write_text(json.dumps(body))
     shown = SearchIndex(tmp_path / "x.jsonl").search("after")
-    assert shown.startswith("[a\\x1b[2J ] T\\x1b]0;x\\x07?\nbefore  after")
+    assert shown.startswith("[a\\x1b[2J] T\\x1b]0;x\\x07?\n  before  after")
 
 
 @given(st.text(alphabet="ab .!?\n", max_size=4000))

@@ -24,7 +24,7 @@ from firsthand.memories.keeping.conversation_window import (
     text_of,
     units_of,
 )
-from firsthand.memories.keeping.core_blocks import BLOCKS, blocks_note, core_tools, edits_core
+from firsthand.memories.keeping.core_blocks import BLOCKS, blocks_note, core_tools, edits_core, newest_block
 from firsthand.memories.keeping.fenced_items import joined_origins
 from firsthand.memories.keeping.item_file import ItemFile
 from firsthand.memories.keeping.opened_file import bounds_of, opened_file
@@ -93,9 +93,8 @@ class MemGPTMemory(StoredMemory):
 
     async def _core(self, ctx: Context) -> Message:
         """The message with the core blocks."""
-        found = await ctx.recall("", k=len(BLOCKS), where={"store": "core"})
-        by_name = {item.provenance["block"]: item for item in found}
-        return shown_items([by_name[name] for name in BLOCKS if name in by_name], blocks_note(self.block_chars))
+        found = [await newest_block(ctx, name) for name in BLOCKS]
+        return shown_items([item for item in found if item is not None], blocks_note(self.block_chars))
 
     async def _with_core(self, ctx: Context) -> Context:
         """The Context with the core blocks read again."""

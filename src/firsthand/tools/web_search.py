@@ -16,6 +16,7 @@ import httpx
 from firsthand.declaration import Declaration
 from firsthand.errors import ConfigError, DataError, ToolError
 from firsthand.system.bounded_reply import ask_async
+from firsthand.system.terminal import one_line
 from firsthand.tool import Tool, tool_from_function
 from firsthand.tools.web.html import to_text
 
@@ -111,7 +112,7 @@ def _shown(body: Any, service: Service, k: int) -> str:
         body = body.get(key) if isinstance(body, dict) else None
     found = [each for each in body if isinstance(each, dict)] if isinstance(body, list) else []
     shown = [
-        "\n".join(to_text(str(each.get(key) or ""))[:1000] for key in ("title", "url", service.words))
+        "\n".join(one_line(to_text(str(each.get(key) or ""))[:1000]) for key in ("title", "url", service.words))
         for each in found[:k]
     ]
     return "\n\n".join(shown) or "(nothing was found: try other words)"

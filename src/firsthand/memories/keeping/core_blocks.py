@@ -69,6 +69,12 @@ def core_tools(ctx: Context, limit: int) -> Sequence[Tool]:
     return core_memory_append, core_memory_replace
 
 
+async def newest_block(ctx: Context, name: str) -> MemoryItem | None:
+    """The newest version of a block, if there is one; items of the core store that are no blocks are passed over."""
+    found = await ctx.recall("", k=1, where={"store": "core", "block": name})
+    return found[0] if found else None
+
+
 def _text(block: MemoryItem) -> str:
     return block.text.partition(": ")[2]
 
@@ -77,8 +83,7 @@ async def _block(ctx: Context, name: str) -> MemoryItem | None:
     """The newest version of a block. ToolError for another name."""
     if name not in BLOCKS:
         raise ToolError(f"there is no block {name[:80]!r}: name one of {', '.join(BLOCKS)}")
-    found = await ctx.recall("", k=1, where={"store": "core", "block": name})
-    return found[0] if found else None
+    return await newest_block(ctx, name)
 
 
 async def _stored(ctx: Context, name: str, text: str, limit: int, before: MemoryItem | None) -> str:

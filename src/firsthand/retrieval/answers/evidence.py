@@ -15,16 +15,26 @@ from firsthand.retrieval.retriever import Hit
 from firsthand.system.terminal import printable
 
 FENCE_DIGITS = 16
+_NAMED = (
+    r"(?:reserved|extra_id|fim|jupyter|issue|commit|start|end|longcat|hy|h|tool|arg|function|audio|image|img|video|vision)_\w+|"
+    r"SPECIAL_\d+|unused\w*|ctrl\d+|0x[0-9a-f]{2}|_(?:user|bot|system|start|end|pad)|file_?sep|filename|reponame|repo_name|"
+    r"gh_stars|empty_output|role|minimax:\w+|function|functions|invoke|parameter|tool|thinking|escape|answer|observation|"
+    r"response|commentary|AVAILABLE_TOOLS|image|audio|video|img|user|assistant|human|bot|eod|eot|eom|mask|cls|sep|pr"
+)
+"""Names of tokens in angle brackets, `<NAME>`, `</NAME>` or `<NAME=`, that are no tags of common HTML."""
 _CONTROL = re.compile(
     r"<(?=\||｜|/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn|tool_call|tool_response|tools|think|im_start|im_end|"
     r"passages?|untrusted|system|SYS|INST|sop|eop|seed:\w+|start_of_image|end_of_image|end_of_utterance|unused\d+|"
     r"begin_of_text|end_of_text|endoftext)\b|\w{1,30}\|>)"
-    r"|\[(?=\||/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|ARGS|CALL_ID|THINK|gMASK|IMG)\])"
+    rf"|<(?=/?(?:{_NAMED})[>=])"
+    r"|\[(?=\||/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|ARGS|CALL_ID|THINK|gMASK|IMG|unused\d+)\]|"
+    r"(?-i:/?(?:SEP|CLS|MASK|PAD|UNK|BOS|EOS|END|BEGIN|PREFIX|SUFFIX|MIDDLE|MODEL_SETTINGS|REFERENCE_DOC_\d+|"
+    r"(?:BEGIN|END|IMG|TOOL|AUDIO|STREAMING)_[A-Z_]+)\]))"
     r"|\](?=~(?:!?b|e)[\[\]])",
     re.IGNORECASE,
 )
-"""The first character of a control token of Llama, Mistral, Gemma, Qwen, DeepSeek, ChatML, GLM, EXAONE, Seed and MiniMax
-templates, or of our marks."""
+"""The first character of a control token of Llama, Mistral, Gemma, Qwen, DeepSeek, ChatML, GLM, EXAONE, Seed, MiniMax,
+Hunyuan, LongCat, Nemotron, StarCoder, T5 and BERT vocabularies and templates, or of our marks."""
 
 
 def escaped(text: str, fence: str = "") -> str:

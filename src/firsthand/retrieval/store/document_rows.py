@@ -19,8 +19,10 @@ from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
 from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.store.filter_conditions import canonical, field_of
+from firsthand.system.packed_text import text_bytes
 
 MAX_TEXT_BYTES = 500_000_000
+"""Memory that the text of a document may take: four bytes a character if one of them is an emoji."""
 NORM_TOLERANCE = 5e-3
 """A vector's length may be off 1 by so much: f16 rounds, and so do embedders."""
 
@@ -41,8 +43,8 @@ def prepared(indexed: IndexedDocument, header: IndexHeader) -> PreparedDocument:
     """Check that a document fits the index, and build its columns. ConfigError if it does not fit."""
     document, chunks = indexed.document, list(indexed.chunks)
     text = document.text.encode("utf-8", "surrogatepass")
-    if len(text) > MAX_TEXT_BYTES:
-        raise ConfigError(f"{document.id!r} has {len(text)} bytes of text: split it into parts below {MAX_TEXT_BYTES}")
+    if (size := max(len(text), text_bytes(text))) > MAX_TEXT_BYTES:
+        raise ConfigError(f"{document.id!r} has {size} bytes of text: split it into parts below {MAX_TEXT_BYTES}")
     _check_chunks(document, chunks)
     vectors = _checked_vectors(document.id, chunks, indexed.vectors, header)
     parents = {chunk.parent for chunk in chunks}
@@ -139,17 +141,17 @@ DOCUMENT_COLUMNS = "id, text, title, source, meta, locations, sha256"
 def read_document(row: Sequence[Any]) -> Document:
     """The document of a row of DOCUMENT_COLUMNS. ValueError if its text has another hash."""
     id, packed, title, source, meta, locations, sha256 = row
-    document = Document(
+    raw = _inflated(packed)
+    if hashlib.sha256(raw).hexdigest() != sha256:
+        raise ValueError("its text has another hash than it was stored under")
+    return Document(
         python_text(id),
-        _inflated(packed).decode("utf-8", "surrogatepass"),
+        raw.decode("utf-8", "surrogatepass"),
         python_text(title),
         python_text(source),
         json.loads(meta),
         tuple(Location(*place) for place in json.loads(locations)),
     )
-    if document.sha256 != sha256:
-        raise ValueError("its text has another hash than it was stored under")
-    return document
 
 
 def sql_text(text: str) -> str | bytes:
@@ -259,6 +261,6 @@ def _meta_number(connection: sqlite3.Connection, form: str, meta: Mapping[str, J
 def _inflated(packed: bytes) -> bytes:
     inflater = zlib.decompressobj()
     raw = inflater.decompress(packed, MAX_TEXT_BYTES)
-    if not inflater.eof:
+    if not inflater.eof or text_bytes(raw) > MAX_TEXT_BYTES:
         raise ValueError("its text is cut short, or too large")
     return raw

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 
 from firsthand.errors import ConfigError, StoreError
 from firsthand.retrieval.chunk_index import IndexHeader
 from firsthand.retrieval.store.index_file import IndexFile
 
+DAMAGED_HEADER = (
+    "its header has a value that no index has. Restore it from a copy, or delete it and index the documents again"
+)
 MAX_DIMENSION = 65_536
 MAX_SETTING_CHARS = 10_000
 """The longest embedder, chunker or prefix that is believed: a foreign header goes into prompts of the embedder."""
@@ -21,15 +25,35 @@ def stored_header(connection: sqlite3.Connection) -> IndexHeader | None:
     if row is None:
         return None
     header, (active, revision, removals) = IndexHeader(*row[:-3]), row[-3:]
-    texts = [value for name, value in asdict(header).items() if name != "dimension"]
-    is_sound = all(isinstance(each, str) and len(each) <= MAX_SETTING_CHARS for each in texts)
-    is_sound &= isinstance(header.dimension, int) and 0 <= header.dimension <= MAX_DIMENSION
-    if not (is_sound and active in (0, 1) and all(isinstance(each, int) for each in (active, revision, removals))):
-        raise StoreError(
-            "the index is damaged: its header has a value that no index has. Restore it from a copy, or delete it and index "
-            "the documents again"
-        )
+    if not (
+        is_sound(header) and active in (0, 1) and all(isinstance(each, int) for each in (active, revision, removals))
+    ):
+        raise StoreError(f"the index is damaged: {DAMAGED_HEADER}")
     return header
+
+
+def header_in(payload: str, name: str) -> IndexHeader:
+    """The header in the record of a server. StoreError if it holds what we do not write: it names an embedder to load."""
+    try:
+        body = json.loads(payload) if len(payload) <= len(fields(IndexHeader)) * 13 * MAX_SETTING_CHARS else None
+    except (ValueError, RecursionError):
+        body = None
+    known = {each.name: each.default for each in fields(IndexHeader)}
+    needed = {key for key, default in known.items() if default is MISSING}
+    if isinstance(body, dict) and needed <= body.keys() <= known.keys() and is_sound(header := IndexHeader(**body)):
+        return header
+    raise StoreError(f"the index {name} is damaged: {DAMAGED_HEADER}")
+
+
+def is_sound(header: IndexHeader) -> bool:
+    """True if every value of a header is one that an index may have."""
+    texts = [value for name, value in asdict(header).items() if name != "dimension"]
+    is_count = isinstance(header.dimension, int) and not isinstance(header.dimension, bool)
+    return (
+        is_count
+        and 0 <= header.dimension <= MAX_DIMENSION
+        and all(isinstance(each, str) and len(each) <= MAX_SETTING_CHARS for each in texts)
+    )
 
 
 def agreed_header(file: IndexFile, wanted: IndexHeader | None) -> IndexHeader:

@@ -25,7 +25,7 @@ from firsthand.retrieval.retriever import Filter, Hit
 from firsthand.retrieval.store.analyzer import Analyzer
 from firsthand.retrieval.store.document_rows import PreparedDocument, prepared, text_hash
 from firsthand.retrieval.store.filter_conditions import NUMBER, TEXT, check_filter, ends, excluded, field_of
-from firsthand.retrieval.store.header_row import refuse_other_header
+from firsthand.retrieval.store.header_row import header_in, refuse_other_header
 from firsthand.retrieval.store.records import Among, Condition, Every, Match, Not, Range, Record, RecordStore, Value
 from firsthand.retrieval.store.term_postings import K1, B
 
@@ -46,9 +46,9 @@ class RecordIndex:
             raise StoreError(f"no index at {name}: give a header to make one")
         if found is None and header is not None:
             store.upsert([Record(_HEADER_ID, {"kind": "header"}, json.dumps(asdict(header)), _some_vector(header))])
-        self._header = header if found is None or header is None else IndexHeader(**json.loads(found.payload))
+        self._header = header
         if found is not None:
-            stored = IndexHeader(**json.loads(found.payload))
+            stored = header_in(found.payload, name)
             if header is not None:
                 refuse_other_header(name, stored, header)
             self._header = stored

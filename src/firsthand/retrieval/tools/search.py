@@ -30,13 +30,20 @@ from firsthand.retrieval.retriever import Hit, Query
 from firsthand.retrieval.retrievers.searches import hybrid
 from firsthand.retrieval.store.index_file import MEMORY
 from firsthand.retrieval.store.sqlite_index import SqliteIndex, open_index
-from firsthand.system.terminal import printable
+from firsthand.system.json_values import values_in_text
+from firsthand.system.terminal import one_line
 from firsthand.tool import Tool, tool_from_function
 from firsthand.tools.web.html import to_text
 
 SUFFIXES = (".txt", ".md", ".rst", ".html", ".htm", ".jsonl")
 MAX_FILE_BYTES = 50_000_000
+MAX_LINE_CHARS = 50_000_000
+MAX_LINE_VALUES = 1_000_000
+"""JSON values of a line of JSONL; as objects they take some 100 MB."""
 MAX_K = 20
+MAX_ID_CHARS = 500
+MAX_TITLE_CHARS = 200
+"""Characters of an id and a title that are shown."""
 PASSAGE_CHARS = 800
 """The approximate length of a passage, which ends with a sentence."""
 _MAGIC = b"SQLite format 3\0"
@@ -92,7 +99,7 @@ class SearchIndex:
         return self._index
 
     def search(self, query: str, k: int = 5) -> str:
-        """The passages that fit a query best, each with the id and title of its document.
+        """The passages that fit a query best, each indented below the id and title of its document.
 
         Args:
             query: Words, or the title of a document.
@@ -101,10 +108,10 @@ class SearchIndex:
         found = self.find(query, k)
         if not found:
             return f"(nothing was found for {query[:200]!r}: try other words)"
-        return "\n\n".join(f"[{printable(each.id)}] {printable(each.title)}\n{each.text}" for each in found)
+        return "\n\n".join(f"{_named(each.id, each.title)}\n{_indented(each.text)}" for each in found)
 
     def lookup(self, text: str, document: str = "", after: int = 0) -> str:
-        """The next sentence that holds a text, in one document or in all.
+        """The next sentence that holds a text, in one document or in all, indented below the document's id and title.
 
         Args:
             text: The words to look for, upper and lower case alike.
@@ -115,15 +122,15 @@ class SearchIndex:
         if not wanted or after < 0:
             raise ToolError(f"text is {text[:100]!r} and after is {after}: give words to look for, and 0 or more")
         sentences = [
-            (title, sentence)
-            for title, passage in self._passages(document, wanted)
+            (name, sentence)
+            for name, passage in self._passages(document, wanted)
             for sentence in _SENTENCE.split(passage)
             if wanted in " ".join(sentence.casefold().split())
         ]
         if after >= len(sentences):
             return f"(no more results: {len(sentences)} sentences hold {text[:100]!r})"
-        title, sentence = sentences[after]
-        return f"(result {after + 1} of {len(sentences)}, in {printable(title)}) {sentence.strip()}"
+        name, sentence = sentences[after]
+        return f"(result {after + 1} of {len(sentences)}) {name}\n{_indented(sentence.strip())}"
 
     def find(self, query: str, k: int = 5) -> list[PassageHit]:
         """The best `k` passages; the document whose title is the query comes first."""
@@ -155,7 +162,7 @@ class SearchIndex:
         return self._index.title(chunk.document) or chunk.document
 
     def _passages(self, document: str, wanted: str) -> list[tuple[str, str]]:
-        """Title and text of the passages to look in."""
+        """The name of the document and the text of each passage to look in."""
         if document:
             known = [document] if self._index.title(document) is not None else self._index.titled(document)
             if not known:
@@ -164,8 +171,19 @@ class SearchIndex:
         else:
             words = re.findall(r"[^\W_]+", wanted)[:64]
             chunks = self._index.chunks_with(words) if words else []
-        titles = {id: self._index.title(id) or id for id, _ in groupby(chunk.document for chunk in chunks)}
-        return [(titles[chunk.document], chunk.text) for chunk in chunks]
+        ids = [id for id, _ in groupby(chunk.document for chunk in chunks)]
+        names = {id: _named(id, self._index.title(id) or id) for id in ids}
+        return [(names[chunk.document], chunk.text) for chunk in chunks]
+
+
+def _named(id: str, title: str) -> str:
+    """A document's id and title, on one line."""
+    return f"[{one_line(id[:MAX_ID_CHARS])}] {one_line(title[:MAX_TITLE_CHARS])}"
+
+
+def _indented(text: str) -> str:
+    """The text with each line indented, so that none can pass for the name of another document."""
+    return "\n".join(f"  {line}" for line in text.splitlines())
 
 
 def _is_index(path: Path) -> bool:
@@ -275,9 +293,15 @@ def _texts(source: Path, path: Path) -> Iterator[tuple[str, str, str]]:
 
 def _lines(path: Path, prefix: str) -> Iterator[tuple[str, str, str]]:
     with path.open(encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, 1):
+        lines = iter(lambda: file.readline(MAX_LINE_CHARS + 1), "")
+        for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
+            if len(line) > MAX_LINE_CHARS or values_in_text(line, MAX_LINE_VALUES) > MAX_LINE_VALUES:
+                raise ConfigError(
+                    f"line {number} of {str(path)!r} has more than {MAX_LINE_CHARS:,} characters or {MAX_LINE_VALUES:,} "
+                    "JSON values: divide the document, or leave out fields other than id, title and text"
+                )
             try:
                 body = json.loads(line)
             except (ValueError, RecursionError):

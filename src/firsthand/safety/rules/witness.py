@@ -15,12 +15,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from firsthand.declaration import fields_at, values_at
+from firsthand.safety.rules.whole_values import is_hidden, stands_whole
 
 _LOWER = {ord(letter): letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
-_JOINERS = "@./+-_:%~\\"
-"""Characters that join words to a longer address, path or name."""
-_OF_ADDRESSES = frozenset("!#$&'*=?^`{|}\"")
-"""Characters within an address that stand around one as well, as quotes do."""
 _LOOK_ALIKES = str.maketrans(
     "аеіјорсухԁɡһӏΑΒΕΖΗΙΚΜΝΟΡΤΥΧαινορτυωАВЕКМНОРСТУХı", "aeijopcyxdghlABEZHIKMNOPTYXaivoptuwABEKMHOPCTYXi"
 )
@@ -56,12 +53,12 @@ class WitnessSource(NamedTuple):
 
 
 def occurs(value: str, text: str, *, exact: bool = False) -> bool:
-    """True if the value stands in the text as a whole: not as a part of a longer word, address or path."""
+    """True if the value stands in the text as a whole: not as a part of a longer word, number, address or path."""
     lowered = text if exact else _lowered(text)
     value = value if exact else _lowered(value)
     start = lowered.find(value)
     while start >= 0 and value:
-        if _begins(text, start, value) and _ends(text, start + len(value), exact):
+        if stands_whole(text, start, start + len(value), exact=exact):
             return True
         start = lowered.find(value, start + 1)
     return False
@@ -77,31 +74,9 @@ def _lowered(text: str) -> str:
     return text.translate(_LOWER)
 
 
-def _begins(text: str, start: int, value: str) -> bool:
-    before = text[start - 1 : start]
-    if "@" in value and before in _OF_ADDRESSES and (value.startswith("@") or text[: start - 1][-1:].isalnum()):
-        return False  # o'brien@corp.com
-    return not before or text[:start].endswith("://") or not (before.isalnum() or before in _JOINERS or _hidden(before))
-
-
-def _ends(text: str, stop: int, exact: bool) -> bool:
-    after, further = text[stop : stop + 1], text[stop + 1 : stop + 2]
-    if not after:
-        return True
-    if after == "." and not exact and re.match(r"[A-Z][a-z]+ ", text[stop + 1 : stop + 40]):
-        return True  # the next sentence, without a blank between
-    if after in ".:-/":  # the end of a sentence, or a part of a longer address
-        return not (further.isalnum() or further in _JOINERS) if further else after != "/"
-    return not (after.isalnum() or after in _JOINERS or _hidden(after))
-
-
-def _hidden(character: str) -> bool:
-    return unicodedata.category(character) in ("Cf", "Cc", "Mn", "Me", "Co", "Cn") and character not in "\n\t\r"
-
-
 def problem_of(value: str, sources: Sequence[WitnessSource]) -> str:
     """The reason why a person could be misled by the value: characters that are not seen, or look-alikes of a witness."""
-    if any(map(_hidden, value)) or "\ufffc" in value:
+    if any(map(is_hidden, value)) or "\ufffc" in value:
         return "it has characters that are not seen"
     plain = unicodedata.normalize("NFKC", value).translate(_LOOK_ALIKES)
     if plain != value and any(source.has(plain) for source in sources):
