@@ -7,7 +7,7 @@ variables, and are equal if they agree at all points to 40 digits (`mathematics/
 
 from __future__ import annotations
 
-from firsthand.patterns.parts.answers import last_boxed
+from firsthand.patterns.parts.boxes import boxed_answer
 from firsthand.patterns.parts.equations import asks_for_left_side
 from firsthand.scorers.mathematics.answer_text import MAX_CHARS, plain, spaceless, text_key
 from firsthand.scorers.mathematics.equality import same_trees
@@ -19,9 +19,12 @@ _MINERVA = "Final Answer: The final answer is"
 
 
 def boxed(task: Task, trace: Trace) -> Score:
-    """Score 1 if the content of the last `\\boxed{}`, or else a whole short answer, equals the reference mathematically."""
+    """Score 1 if the content of the last `\\boxed{}`, or else a whole short answer, equals the reference mathematically.
+
+    What stands directly against the box belongs to it: `-\\boxed{9}` is -9, and `\\boxed{5} million` is no 5.
+    """
     text = (trace.answer or "")[-20_000:]
-    found = last_boxed(text)
+    found = boxed_answer(text, task.prompt)
     return _score("boxed", found if found is not None else (text if len(text) <= 100 else None), task)
 
 
