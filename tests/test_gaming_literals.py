@@ -42,6 +42,6 @@ def test_collections_that_nothing_is_looked_up_in_list_no_inputs():
         "dict(zip((1, 2), (3, 4)))",
         "K = L\nL = K\nx in K", "dict(a=3, b=4)", "x in 'abc'", "K = [1, 2]\nL = [3, 4]\nx in K", "range(3, 4)", 
         "x.index(3, 4)", "dict([3, 4])",
-        "[3, 4].append(x)", "(3, 4)[x]",
+        "[3, 4].append(x)", "x in f([3, 4])", "(3, 4)[x]",
     ):  # fmt: skip
         assert not lists_inputs(code, ["3", "4"]), code

@@ -49,8 +49,7 @@ def _elements(node: ast.expr, named: dict[str, list[ast.expr]]) -> Iterator[ast.
     """Return the elements of a collection that is written out, by its name or in `set(...)` and the like too."""
     if isinstance(node, ast.Name):
         for value in named.get(node.id, []):
-            if not isinstance(value, ast.Name):
-                yield from _elements(value, {})
+            yield from _elements(value, {})
     elif isinstance(node, ast.List | ast.Tuple | ast.Set):
         yield from node.elts
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _MAKERS:
