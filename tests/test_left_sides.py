@@ -2,7 +2,7 @@
 
 import pytest
 
-from firsthand.patterns.parts.equations import MAX_LEFT_CHARS, asks_for_left_side
+from firsthand.patterns.parts.equations import MAX_LEFT_CHARS, asks_for_left_side, right_side
 from firsthand.scorers.mathematics.quantities import may_be_added
 from firsthand.scorers.symbolic import boxed, comparison
 from firsthand.task import Task
@@ -71,3 +71,14 @@ def test_a_rate_an_area_or_a_volume_is_added_only_where_it_is_asked_for():
         ("m/s", "He runs 10 m in 2 s. What is v?", True), ("digits", "What is n?", False), ("ways", "?", True),
     ):  # fmt: skip
         assert may_be_added(unit, question) is added, (unit, question)
+
+
+def test_a_greek_name_and_the_value_of_a_name_state_their_right_side():
+    assert right_side(r"\theta = 5") == " 5" and right_side("the value of n = 5") == " 5"
+    assert right_side(r"\sin\theta = 5") is None and right_side("the value of 2n = 5") is None
+
+
+def test_without_a_question_a_sum_of_names_may_be_asked_for_and_nothing_else():
+    assert comparison("x+y=5", "5")[0] and comparison("x+y=5", "5", "Solve.") == (False, "tree")
+    for answer in (r"\sqrt{x}=5", r"\sin x=5", "2x+y=5", "x+y+1=5"):
+        assert not comparison(answer, "5")[0], answer

@@ -30,12 +30,12 @@ from firsthand.patterns.parallel import paragraphs, parallel
 from firsthand.patterns.parts.actions import arguments_of, parse_action, usage
 from firsthand.patterns.parts.answers import (
     extract_answer,
-    last_boxed,
     last_number,
     listed,
     normal_form,
     parse_number,
 )
+from firsthand.patterns.parts.boxes import last_boxed
 from firsthand.patterns.parts.evaluation import Feedback
 from firsthand.patterns.parts.feedback import evaluator_for
 from firsthand.patterns.parts.judge_protocols import delimiters, judge_protocol, shortened, show

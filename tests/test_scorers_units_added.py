@@ -98,3 +98,32 @@ def test_an_approximation_is_within_a_tenth():
 def test_dashes_of_unicode_are_minus():
     for dash in "‐‑‒–—―−➖－":
         assert right(f"{dash}5", "-5") and not right(f"{dash}5", "5"), dash
+
+
+def test_a_time_is_no_fraction_unless_the_question_speaks_of_a_ratio():
+    for answer, reference in (
+        ("10:30", r"\frac13"),
+        (r"\frac{1}{3}", "10:30"),
+        ("x=10:30", "1/3"),
+        ("9:45", "0.2"),
+        ("24:00", r"\infty"),
+    ):
+        assert comparison(answer, reference, "The answer is: when does the 9:15 start?") == (False, "text")
+        assert not comparison(answer, reference)[0]
+    for answer, reference in (
+        ("10:30", "10:30"),
+        ("10:30", "1:3"),
+        ("1:3", "10:30"),
+        ("3:4", r"\frac34"),
+        ("10 : 30", "10:30"),
+        ("2:65", r"\frac{2}{65}"),
+    ):
+        assert comparison(answer, reference, "How many?")[0], answer
+    for question in (
+        "What is the ratio of boys to girls?",
+        "What are the odds?",
+        "Find $a:b$.",
+        "In what proportion?",
+        "On which Scale?",
+    ):
+        assert comparison("10:30", r"\frac13", question)[0]

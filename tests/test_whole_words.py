@@ -54,3 +54,7 @@ def test_the_scorer_of_contained_words_sees_whole_numbers():
 def test_hostile_texts_take_time_in_proportion():
     for text in ("24 million " * 5_000, "1,245" * 10_000, "-" * 50_000, "1." * 25_000, "non-" * 12_000):
         assert not has_words(text, "24")
+
+
+def test_a_negative_amount_is_found_with_and_without_its_currency():
+    assert has_words("a loss of -$5", "-5") and has_words("a loss of -5", "-$5") and not has_words("a gain of $5", "-5")

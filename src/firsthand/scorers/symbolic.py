@@ -7,7 +7,9 @@ variables, and are equal if they agree at all points to 40 digits (`mathematics/
 
 from __future__ import annotations
 
-from firsthand.patterns.parts.answers import last_boxed
+import re
+
+from firsthand.patterns.parts.boxes import boxed_answer
 from firsthand.patterns.parts.equations import asks_for_left_side
 from firsthand.scorers.mathematics.answer_text import MAX_CHARS, plain, spaceless, text_key
 from firsthand.scorers.mathematics.equality import same_trees
@@ -15,13 +17,18 @@ from firsthand.scorers.mathematics.latex import parse
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
+_TIME = re.compile(r"(?:[^=:]*=)?(?:1?\d|2[0-4]):[0-5]\d")
+_RATIOS = re.compile(r"\b(?:ratios?|odds|proportions?|scale)\b|[a-z]:[a-z]", re.IGNORECASE)
 _MINERVA = "Final Answer: The final answer is"
 
 
 def boxed(task: Task, trace: Trace) -> Score:
-    """Score 1 if the content of the last `\\boxed{}`, or else a whole short answer, equals the reference mathematically."""
+    """Score 1 if the content of the last `\\boxed{}`, or else a whole short answer, equals the reference mathematically.
+
+    What stands directly against the box belongs to it: `-\\boxed{9}` is -9, and `\\boxed{5} million` is no 5.
+    """
     text = (trace.answer or "")[-20_000:]
-    found = last_boxed(text)
+    found = boxed_answer(text, task.prompt)
     return _score("boxed", found if found is not None else (text if len(text) <= 100 else None), task)
 
 
@@ -41,12 +48,16 @@ def comparison(answer: str, reference: str, question: str | None = None) -> tupl
 
     The question tells which units an answer may add to its reference; without one, any words that change no value.
     An equation states its right side where its left side is one name, or what the question asks for.
+    `10:30` is a time and not a third, unless the question speaks of a ratio.
     """
     if len(answer) > 4 * MAX_CHARS or len(reference) > 4 * MAX_CHARS:
         return bool(answer.strip()) and answer.strip() == reference.strip(), "text"
     left, right = spaceless(plain(answer)), spaceless(plain(reference))
     if left == right:
         return bool(left), "text"
+    one_is_a_time = (_TIME.fullmatch(left) and ":" not in right) or (_TIME.fullmatch(right) and ":" not in left)
+    if one_is_a_time and not _RATIOS.search(question or ""):
+        return False, "text"
     trees = parse(answer), parse(reference)
     if trees[0] is None or trees[1] is None:
         return bool(left and right) and text_key(answer) == text_key(reference), "unread"

@@ -9,7 +9,7 @@ from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make
 from firsthand.benchmarks.sources.datasets import Source, load, text_field
 from firsthand.errors import DataError
 from firsthand.message import Json
-from firsthand.patterns.parts.answers import last_boxed
+from firsthand.patterns.parts.boxes import last_boxed
 from firsthand.scorers.symbolic import boxed, minerva
 
 STEP_BY_STEP = "{question}\nPlease reason step by step, and put your final answer within \\boxed{{}}."

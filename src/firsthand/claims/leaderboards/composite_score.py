@@ -49,4 +49,7 @@ def judge(m: Measurement) -> Verdict:
             f"a single score can be given, but on {m.value:.0%} of boards the first place depends on mean, "
             "z-score, Borda or win rate",
         )
+    if m.bounds[1] > 0.1:
+        told = f"the first place depends on the rule on {m.value:.0%} of {m.n} boards"
+        return ruling("cannot be tested here", f"{told}, too few to say whether on more than 10%")
     return ruling("holds here", f"the first place is the same by all four rules on {1 - m.value:.0%} of boards")

@@ -55,7 +55,7 @@ def measure(lab: Lab) -> Measurement:
 
 def judge(m: Measurement) -> Verdict:
     """Nearly all must come back."""
-    if m.value >= 0.9:
+    if m.value >= 0.9 and m.bounds[0] > 0.5:
         return ruling(
             "holds here", f"{m.value:.0%} of the facts come back first; here by terms, with an embedder also by vectors"
         )

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 
+from firsthand.patterns.parts.boxes import last_boxed, line_of_box
 from firsthand.patterns.parts.equations import right_side
 from firsthand.patterns.parts.plain_values import MARK, plain_values
 from firsthand.patterns.parts.stated_choice import stated_choice
@@ -55,7 +56,7 @@ def extract_answer(text: str, task: Task) -> str | None:
     if task.choices:
         return stated_choice(tail, task, parse_number)
     for stated, end in _stated(tail):
-        beside = _line_of_box(tail, end, stated) if wants_number(task) else ("", "")
+        beside = line_of_box(tail, end, stated) if wants_number(task) else ("", "")
         if (answer := _fit(stated, task, *beside)) is not None:
             return answer
     if wants_number(task) and (found := _last(_NUMBER, tail := plain_values(tail))) is not None:
@@ -153,19 +154,6 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
     return last[0] if last else None
 
 
-def last_boxed(text: str) -> str | None:
-    """The content of the last `\\boxed{...}`, inner braces included."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    depth, begin = 1, start + len("\\boxed{")
-    for at in range(begin, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[at], 0)
-        if depth == 0:
-            return text[begin:at]
-    return None
-
-
 def _fit(stated: str, task: Task, before: str = "", after: str = "") -> str | None:
     """The stated answer in the form that the task asks for, or None if it does not fit.
 
@@ -197,16 +185,6 @@ def _number_of(before: str, stated: str, after: str, task: Task) -> str | None:
     start = len(text) - len(after) - len(_signed(value))
     found = next((each for each in _NUMBER.finditer(text) if each.end() > start), None)
     return None if found is None else _with_what_changes_it(text, found)
-
-
-def _line_of_box(text: str, end: int, content: str) -> tuple[str, str]:
-    """What stands on the line before and after the box whose content ends there, or nothing if it is no box."""
-    start = text.rfind("\\boxed{", 0, end)
-    if start < 0 or text[start + len("\\boxed{") : end].strip() != content or not text.startswith("}", end):
-        return "", ""
-    before, after = text[:start].rpartition("\n")[2], text[end + 1 :].partition("\n")[0]
-    after = re.sub(r"^[\s$*.,]*and\s[^\n\d]*?\d.*", "", after)  # the box ends there: \boxed{5} and 9
-    return before[-MAX_NUMBER_CHARS:], after[:MAX_NUMBER_CHARS]
 
 
 def _as_slash(text: str) -> str:

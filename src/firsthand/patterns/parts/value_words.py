@@ -52,7 +52,9 @@ _SHARES = "|".join(sorted(_PARTS | _RELATIONS))
 _SHARE_OF = re.compile(rf"(?:\b(?:{_SHARES})|%)[ \t]+of[ \t]*$", re.IGNORECASE)
 _SUMMED = re.compile(rf"\b(?:{'|'.join(MULTIPLES)})[ \t]+and[ \t]*$", re.IGNORECASE)
 _COMMANDS = _words(
-    "text textbf mathrm mathbf boxed circ degree left right quad qquad approx displaystyle bf rm operatorname mbox"
+    "text textbf mathrm mathbf boxed circ degree left right quad qquad approx displaystyle bf rm operatorname mbox "
+    "implies Rightarrow Longrightarrow rightarrow longrightarrow therefore because equiv pmod in begin end tag blacksquare "
+    "square large Large"
 )
 _UNIT_LETTERS = frozenset("mglshdcpLCFVWAJN")
 _SIGNS = frozenset("=≈~+→⇒⟹")
@@ -163,7 +165,7 @@ def _changed_before(before: str, number: str) -> bool:
     last, earlier = opened[-1:], opened[:-1].rstrip(" \t)]}")
     if (
         (last == "+" and earlier[-1:] in ("+", "-"))
-        or opened.endswith("!=")
+        or re.search(r"(?<![\d)])!=$", opened)
         or _SHARE_OF.search(opened)
         or _DENIED_BEFORE.search(opened)
         or _SUMMED.search(opened)

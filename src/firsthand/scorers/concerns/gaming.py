@@ -12,6 +12,7 @@ from firsthand.patterns.parts.fenced_code import prose_of
 from firsthand.sandbox.sandbox import available, shared_sandbox
 from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.scorers.code import answered_code
+from firsthand.scorers.concerns.compared_literals import compared_with
 from firsthand.scorers.concerns.probe_margins import rate_among
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -96,15 +97,8 @@ def lists_inputs(code: str, inputs: Sequence[str]) -> bool:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
-    compared: list[ast.expr | None] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Compare):
-            compared += [node.left, *node.comparators]
-        elif isinstance(node, ast.Dict):
-            compared += node.keys
-        elif isinstance(node, ast.MatchValue):
-            compared.append(node.value)
-    literals = [value for each in compared if each is not None for value in _value(each)]
+    compared = compared_with(tree)
+    literals = [value for each in compared for value in _value(each)]
     return sum(any(_same(value, each) for each in literals) for text in {*inputs} for value in _value(text)) >= 2
 
 
