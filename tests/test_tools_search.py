@@ -94,9 +94,13 @@ def test_the_actions_of_react_can_be_played(index: SearchIndex) -> None:
     """The paper's first example: Search[Milhouse Van Houten], then Lookup[named after]."""
     assert index.search("richard nixon", k=1).startswith("[nixon] Richard Nixon")  # its very title comes first
     first = index.lookup("named after", "Milhouse Van Houten")
-    assert first == ("(result 1 of 1) [milhouse] Milhouse Van Houten\n  Milhouse was named after Richard Nixon's middle name.")
+    assert first == (
+        "(result 1 of 1) [milhouse] Milhouse Van Houten\n  Milhouse was named after Richard Nixon's middle name."
+    )
     assert index.lookup("named after", "milhouse", after=1) == "(no more results: 1 sentences hold 'named after')"
-    assert index.lookup("groening", after=1).startswith("(result 2 of 2) [milhouse] Milhouse Van Houten\n  Groening liked")
+    assert index.lookup("groening", after=1).startswith(
+        "(result 2 of 2) [milhouse] Milhouse Van Houten\n  Groening liked"
+    )
     with pytest.raises(ToolError, match="search for it first"):
         index.lookup("x", "no such page")
 
