@@ -135,7 +135,7 @@ def test_a_client_lists_reads_and_answers_its_own(tmp_path: Path, monkeypatch: p
 def test_sessions_run_as_long_as_their_app_and_its_paths_have_three_patterns(tmp_path: Path) -> None:
     with opened_sessions(clerk(Desk()), tmp_path, tmp_path / "s") as sessions:
         mounted = sessions_app(sessions)
-        assert mounted.limited_methods == {"POST"} and mounted.prefix == "" and mounted.lifespan is not None
+        assert mounted.work_methods == {"POST"} and mounted.prefix == "" and mounted.lifespan is not None
         paths = [
             "/sessions",
             "/approvals",

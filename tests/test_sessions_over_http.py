@@ -167,7 +167,7 @@ def test_the_newest_thousand_sessions_are_listed_and_a_bug_is_not_told(tmp_path:
         assert [mounted.route_of(path) for path in paths] == [
             "/sessions", "/approvals", "/sessions/{id}", "/approvals/{id}", None, None, None, None,
         ]  # fmt: skip
-        assert mounted.limited_methods == {"POST"} and mounted.prefix == "" and mounted.open_routes == frozenset()
+        assert mounted.work_methods == {"POST"} and mounted.prefix == "" and mounted.open_routes == frozenset()
         assert mounted.lifespan is not None
 
         async def alive() -> tuple[bool, bool]:

@@ -90,7 +90,7 @@ def a2a_app(handler: A2AHandler, card: AgentCard, *, grpc: GrpcDoor | None = Non
         _Guarded(app, modified),
         route_of=_route_of,
         open_routes=frozenset((AGENT_CARD_WELL_KNOWN_PATH,)),
-        limited_methods=frozenset({"POST"}),
+        work_methods=frozenset({"POST"}),
         most_values=MAX_VALUES,
         lifespan=alive,
     )

@@ -73,8 +73,11 @@ class Admission:
             raise Refusal(503, "the server is stopping: ask another one", code="draining", headers=close)
 
     @contextmanager
-    def slot(self, client: Client) -> Iterator[None]:
-        """Hold one of the server's and one of the client's slots; a Refusal if none is free."""
+    def slot(self, client: Client, *, works: bool = True) -> Iterator[None]:
+        """Hold one of the server's and one of the client's slots; a Refusal if none is free.
+
+        One that `works` may cost tokens: a Refusal, too, while those of the minute are spent.
+        """
         if self.in_flight >= self.settings.max_requests:
             raise Refusal(
                 429, f"{self.in_flight} requests are under way: try again later", code="overloaded",
@@ -86,7 +89,7 @@ class Admission:
                 429, f"{own} requests of {client.name} are under way, as many as it may have: wait for one to end",
                 code="rate_limit_exceeded", headers={"retry-after": str(self._retry_after_s())},
             )  # fmt: skip
-        if (wait_s := self.wait_for_tokens_s(client)) > 0:
+        if works and (wait_s := self.wait_for_tokens_s(client)) > 0:
             raise Refusal(
                 429, f"{client.name} has had its {client.limits.tokens_per_minute} tokens of this minute: wait",
                 code="rate_limit_exceeded", headers={"retry-after": str(math.ceil(wait_s))},

@@ -138,4 +138,4 @@ def sessions_app(sessions: ServedSessions) -> MountedApp:
             return "/sessions/{id}"
         return "/approvals/{id}" if _APPROVAL.fullmatch(path) else None
 
-    return MountedApp(SessionsApp(sessions), route_of=route_of, limited_methods=frozenset({"POST"}), lifespan=alive)
+    return MountedApp(SessionsApp(sessions), route_of=route_of, work_methods=frozenset({"POST"}), lifespan=alive)
