@@ -29,6 +29,8 @@ from firsthand.system.recognised import recognise
 
 _ONCE = (
     b"host",
+    b"origin",
+    b"sec-fetch-site",
     b"authorization",
     b"x-api-key",
     b"content-length",
@@ -153,6 +155,7 @@ class _Exchange:
         if self._is_open:
             await self._call_app(self._receive)
             return
+        admission.check_origin(headers.get("origin"), headers.get("sec-fetch-site"))
         request.client = admission.client(headers.get("authorization"), headers.get("x-api-key"))
         recognise(scope)
         if f"{scope['method']} {request.route}" in self._mounted.free_requests:

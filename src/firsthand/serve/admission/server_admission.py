@@ -52,6 +52,27 @@ class Admission:
         elif not self.keys.clients and name and not is_loopback(name):
             raise Refusal(421, f"without API keys only this machine is served, not {name[:80]!r}")
 
+    def check_origin(self, origin: str | None, site: str | None) -> None:
+        """Refuse a request that a web page of another site makes, where no keys keep it out.
+
+        A browser names the page in Origin, or without it says `cross-site` in Sec-Fetch-Site. Pages of this machine and of
+        `allow_host` may ask, and so may browser extensions, which no page can pass for.
+        """
+        if self.keys.clients:
+            return
+        scheme, _, host = (origin or "").partition("://")
+        name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
+        if origin is None:
+            is_other = site == "cross-site"
+        else:
+            is_other = origin == "null" or scheme.lower() in ("http", "https", "")
+            is_other = is_other and not is_loopback(name) and name not in self.settings.allow_host
+        if is_other:
+            page = "a web page of another site" if origin is None else f"a web page of {origin[:80]!r}"
+            raise Refusal(
+                403, f"{page} asks: without API keys only pages of this machine may; give --keys or --allow-host"
+            )
+
     def client(self, authorization: str | None, api_key: str | None = None) -> Client:
         """The client that an Authorization header, or without one an X-Api-Key header, belongs to; a Refusal if it carries
         no known key."""
