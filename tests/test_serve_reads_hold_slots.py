@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from exchanges_by_hand import Exchanges, start
+from exchanges_by_hand import HOST, Exchanges, start
 from firsthand.serve.admission.admission_settings import AdmissionSettings
 from firsthand.serve.admission.api_keys import Client, ClientLimits, Keys
 from firsthand.serve.admission.server_admission import Admission
@@ -150,3 +150,23 @@ def _app(app: Any, folder: Path, **limits: Any) -> ServerApp:
     mounted = MountedApp(app, "/a", route_of=lambda path: path, work_methods=POST)
     models = ServedModels(None, Vectors())  # type: ignore[arg-type]
     return ServerApp(models, Admission(settings=AdmissionSettings(**limits)), telemetry, [mounted])
+
+
+def test_a_slot_is_held_while_the_last_piece_waits_to_be_taken() -> None:
+    served = Exchanges(lambda scope, receive, send: start(send), work_methods=POST)
+    held: list[int] = []
+
+    async def taken() -> None:
+        held.append(served.admission.in_flight)
+
+    async def receive() -> dict[str, Any]:
+        if held:
+            await asyncio.sleep(60)
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None: ...
+
+    scope = {"type": "http", "http_version": "1.1", "method": "GET", "path": "/a/x", "headers": [HOST],
+             "extensions": {"firsthand.taken": taken}}  # fmt: skip
+    asyncio.run(asyncio.wait_for(served.middleware(scope, receive, send), 20))
+    assert held == [1] and served.admission.in_flight == 0
