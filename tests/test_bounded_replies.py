@@ -126,7 +126,7 @@ def test_json_is_read_in_utf_8_alone() -> None:
 def test_a_collector_is_judged_by_its_status_whatever_its_body_is() -> None:
     def status(reply: httpx.Response) -> int:
         with httpx.Client(transport=httpx.MockTransport(lambda request: reply)) as client:
-            return status_of(client, client.build_request("POST", "http://h/"))
+            return status_of(client, client.build_request("POST", "http://h/"), within_s=5)
 
     packed, endless = Pieces(b"x"), Pieces(*[b"x" * 60_000] * 9)
     assert status(httpx.Response(202, headers={"content-encoding": "gzip, gzip"}, stream=packed)) == 202

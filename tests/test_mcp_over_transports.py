@@ -94,7 +94,7 @@ def test_a_session_over_http_belongs_to_the_client_that_opened_it(monkeypatch: p
     monkeypatch.setattr(mcp_transports, "MAX_OWN_SESSIONS", 2)
 
     async def use(ask: Any, app: Any) -> None:
-        assert (app.prefix, app.limited_methods, app.most_values) == ("/mcp", {"POST"}, 100_000)
+        assert (app.prefix, app.work_methods, app.most_values) == ("/mcp", {"POST"}, 100_000)
         opened = await ask(HELLO)
         session = opened.headers["mcp-session-id"]
         result = event(opened)["result"]

@@ -178,7 +178,7 @@ def test_paths_have_routes_and_what_is_none_is_refused_in_the_shape_of_its_route
     assert set(routes(OpenAISettings(adapter_root=tmp_path))) - set(routes(OpenAISettings())) == {
         "/v1/load_lora_adapter", "/v1/unload_lora_adapter",
     }  # fmt: skip
-    assert app.limited_methods == {"POST"} and app.prefix == "" and adapters.prefix == "/p"
+    assert app.work_methods == {"POST"} and app.prefix == "" and adapters.prefix == "/p"
     assert app.error_jsons == {"/v1/messages": anthropic_error, "/v1/messages/count_tokens": anthropic_error}
     assert set(adapters.error_jsons) == {"/p/v1/messages", "/p/v1/messages/count_tokens"}
     assert adapters.operations == {f"/p{route}": each for route, each in OPERATIONS.items()}

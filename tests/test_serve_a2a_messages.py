@@ -237,7 +237,7 @@ def test_the_door_shows_its_public_address_and_refuses_bodies_the_sdk_should_not
             assert card["skills"][0]["examples"] == ["e"] and "securitySchemes" in card
             assert found.headers["cache-control"] == "public, max-age=300" and "last-modified" in found.headers
         assert door.open_routes == {"/.well-known/agent-card.json"} and door.most_values == 50_000
-        assert door.limited_methods == {"POST"}
+        assert door.work_methods == {"POST"}
         body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "GetTask", "params": {"id": "x"}}).encode()
         fine = asked(door.app, "POST", "/a2a", body, content_type="Application/JSON; charset=utf-8", a2a_version="1.0")
         assert fine.json()["error"]["code"] == -32001 and "last-modified" not in fine.headers

@@ -18,7 +18,7 @@ from firsthand.runs import store as runs
 from firsthand.serve.admission.active_request import ActiveRequest, attach
 from firsthand.serve.admission.admission_settings import ClientLimits
 from firsthand.serve.admission.api_keys import Client
-from firsthand.serve.agents import sessions_app as routes
+from firsthand.serve.agents import kept_sessions
 from firsthand.serve.agents.agent_doors import opened_sessions
 from firsthand.serve.agents.agent_file import AgentFile, open_agent
 from firsthand.serve.agents.caller_middleware import CallerMiddleware
@@ -51,7 +51,7 @@ async def answered(
 
 
 def test_a_client_lists_reads_and_answers_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routes, "MOST_LISTED", 2)
+    monkeypatch.setattr(kept_sessions, "MOST_LISTED", 2)
 
     async def use(sessions: ServedSessions) -> None:
         app, kept = SessionsApp(sessions), sessions.store
@@ -73,7 +73,7 @@ def test_a_client_lists_reads_and_answers_its_own(tmp_path: Path, monkeypatch: p
             "error": None,
         }
         assert await ask("GET", "/sessions") == (200, {"object": "list", "data": [
-            {"id": "c", "turns": []}, {"id": "d", "turns": []}]}), "the newest"  # fmt: skip
+            {"id": "c", "turns": []}, {"id": "d", "turns": []}], "older": "/sessions?before=c"}), "the newest"  # fmt: skip
         assert await ask("GET", "/sessions", client="bob") == (
             200,
             {"object": "list", "data": [{"id": "b", "turns": []}]},
@@ -93,11 +93,13 @@ def test_a_client_lists_reads_and_answers_its_own(tmp_path: Path, monkeypatch: p
             return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
         place = f"/approvals/{asked.id}"
-        for method, path, allowed in (("POST", "/sessions", "GET"), ("DELETE", "/sessions/c", "GET"), ("GET", place, "POST"),
+        for method, path, allowed in (("POST", "/sessions", "GET"), ("PUT", "/sessions/c", "GET or DELETE"),
+                                      ("GET", place, "POST"),
                                       ("PATCH" * 5, "/approvals", "GET")):  # fmt: skip
             status, body, fields, notes = await answered(app, method, path)
             said = f"{method[:20]} is not taken here: use {allowed}"
-            assert (status, body["error"]["message"], fields["allow"], notes["error"]) == (405, said, allowed, said)
+            assert (status, body["error"]["message"], notes["error"]) == (405, said, said)
+            assert fields["allow"] == allowed.replace(" or ", ", ")
         status, body = await ask("GET", "/sessions/" + "n" * 90)
         assert (status, body["error"]["message"]) == (404, f"no session '{'n' * 79}: GET /sessions lists them")
         status, body = await ask("POST", place, {"allowed": True}, client="bob")
@@ -122,10 +124,10 @@ def test_a_client_lists_reads_and_answers_its_own(tmp_path: Path, monkeypatch: p
         assert (await ask("POST", f"/approvals/{form.id}", {"allowed": True, "content": {"n": 3}}))[0] == 200
         assert kept.approval(form.id).content == {"n": 3} and kept.approval(form.id).reason == ""
 
-        def broken() -> Any:
+        def broken(*asked: Any) -> Any:
             raise KeyError("secret")
 
-        kept.sessions = broken  # type: ignore[method-assign]
+        sessions.kept.page = broken  # type: ignore[method-assign]
         status, body, _, notes = await answered(app, "GET", "/sessions")
         assert status == 500 and "secret" not in str(body) and "KeyError: 'secret'" in notes["traceback"]
 
@@ -135,7 +137,7 @@ def test_a_client_lists_reads_and_answers_its_own(tmp_path: Path, monkeypatch: p
 def test_sessions_run_as_long_as_their_app_and_its_paths_have_three_patterns(tmp_path: Path) -> None:
     with opened_sessions(clerk(Desk()), tmp_path, tmp_path / "s") as sessions:
         mounted = sessions_app(sessions)
-        assert mounted.limited_methods == {"POST"} and mounted.prefix == "" and mounted.lifespan is not None
+        assert mounted.work_methods == {"POST"} and mounted.prefix == "" and mounted.lifespan is not None
         paths = [
             "/sessions",
             "/approvals",

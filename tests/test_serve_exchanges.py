@@ -95,15 +95,16 @@ def test_what_two_readers_could_read_differently_is_refused_and_the_connection_c
     assert (served.admission.in_flight, served.admission.by_client) == (0, {})
 
 
-def test_requests_of_unlimited_methods_and_open_routes_hold_no_slot_and_draining_stops_the_others(
+def test_requests_of_unwork_methods_and_open_routes_hold_no_slot_and_draining_stops_the_others(
     tmp_path: Path,
 ) -> None:
     async def slots(scope: Any, receive: Any, send: Any) -> None:
         await start(send, f"{served.admission.in_flight} {served.admission.by_client}".encode())
 
     served = Exchanges(
-        slots, log=str(tmp_path / "log"), limited_methods=frozenset({"POST"}), open_routes=frozenset({"/a/health"})
-    )
+        slots, log=str(tmp_path / "log"), work_methods=frozenset({"POST"}), open_routes=frozenset({"/a/health"}),
+        free_requests=frozenset({"GET /a/x"}),
+    )  # fmt: skip
     assert served.ask()[2] == b"1 {'anyone': 1}" and served.ask(method="GET")[2] == b"0 {}"
     served.admission.drain()
     status, fields, body = served.ask()

@@ -49,7 +49,7 @@ def made(
     telemetry = ServerTelemetry(TelemetrySettings(log=str(folder / "log")))
     models = ServedModels(None, Vectors(error))  # type: ignore[arg-type]
     admission = Admission(settings=AdmissionSettings(drain_s=drain_s))
-    mounted = MountedApp(app, "/a", route_of=lambda path: path, limited_methods=frozenset(), lifespan=lifespan)
+    mounted = MountedApp(app, "/a", route_of=lambda path: path, work_methods=frozenset(), lifespan=lifespan)
     return ServerApp(models, admission, telemetry, [mounted])
 
 
@@ -180,9 +180,8 @@ def test_a_server_opens_its_apps_tells_its_address_and_waits_for_what_is_under_w
     served(made(app, tmp_path, lifespan=lifespan), use, on_open=lambda url: life.append(f"told {url}"))
     assert life[-1] == "closed" and len(life) == 3
     lines = logged(tmp_path)
-    assert [line["event"] for line in lines] == ["ready", "draining", "request", "stopped"] and lines[1][
-        "in_flight"
-    ] == 0
+    assert [line["event"] for line in lines] == ["ready", "draining", "request", "stopped"]
+    assert lines[1]["in_flight"] == 1
     assert lines[0]["model"] == "vec"
 
 

@@ -307,7 +307,7 @@ def test_what_opens_a_session_is_small_and_a_client_opens_so_many(monkeypatch: p
     monkeypatch.setattr(mcp_transports, "StreamableHTTPASGIApp", Endpoint)
     made = McpServer(Offer(name="demo"))
     mounted = mcp_transports.mcp_app(made, "127.0.0.1")
-    assert (mounted.prefix, mounted.limited_methods, mounted.most_values) == (
+    assert (mounted.prefix, mounted.work_methods, mounted.most_values) == (
         "/mcp",
         {"POST"},
         mcp_transports.MAX_VALUES,

@@ -161,4 +161,4 @@ def test_the_model_and_the_embedder_are_used_once_before_the_first_request() -> 
         None,
         None,
     ]
-    assert app.limited_methods == {"POST"} and app.prefix == ""
+    assert app.work_methods == {"POST"} and app.prefix == ""

@@ -24,10 +24,11 @@ from firsthand.serve.admission.server_admission import Admission
 from firsthand.serve.agents.agent_doors import ServedAgent, agent_models, open_doors, opened_sessions
 from firsthand.serve.agents.agent_file import AgentFile, open_agent
 from firsthand.serve.agents.caller_middleware import CallerMiddleware
+from firsthand.serve.agents.kept_sessions import MOST_LISTED
 from firsthand.serve.agents.served_sessions import ServedSessions
 from firsthand.serve.agents.session_model import ASK, Caller, SessionModel, caller
 from firsthand.serve.agents.session_settings import SessionSettings
-from firsthand.serve.agents.sessions_app import MOST_LISTED, SessionsApp, sessions_app
+from firsthand.serve.agents.sessions_app import SessionsApp, sessions_app
 from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.openai.openai_settings import OpenAISettings
 from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
@@ -111,14 +112,15 @@ def test_a_client_reads_its_own_sessions_and_answers_its_own_approvals(tmp_path:
         for method, path, given, told in (
             ("GET", "/sessions/three", None, (404, "no session 'three': GET /sessions lists them", None)),
             ("POST", "/sessions", None, (405, "POST is not taken here: use GET", None)),
-            ("DELETE", "/sessions/one", None, (405, "DELETE is not taken here: use GET", None)),
+            ("PUT", "/sessions/one", None, (405, "PUT is not taken here: use GET or DELETE", None)),
             ("GET", f"/approvals/{pending.id}", None, (405, "GET is not taken here: use POST", None)),
             ("POST", "/approvals", None, (405, "POST is not taken here: use GET", None)),
             ("POST", f"/approvals/{other.id}", {"allowed": True}, (404, f"no approval '{other.id}'", None)),
         ):
             status, headers, body, notes = await asked(app, method, path, given)
             assert (status, body["error"]["message"], body["error"]["code"]) == told and notes["error"] == told[1]
-            assert headers.get("allow") == (told[1].rpartition(" ")[2] if status == 405 else None)
+            use = told[1].partition(": use ")[2].replace(" or ", ", ")
+            assert headers.get("allow") == (use if status == 405 else None)
         status, _, body, _ = await asked(app, "POST", f"/approvals/{pending.id}", {"allowed": "yes", "more": 1})
         assert status == 400 and sessions.store.approval(pending.id).state == "pending"
         answer = {"allowed": False, "reason": "too much"}
@@ -167,7 +169,7 @@ def test_the_newest_thousand_sessions_are_listed_and_a_bug_is_not_told(tmp_path:
         assert [mounted.route_of(path) for path in paths] == [
             "/sessions", "/approvals", "/sessions/{id}", "/approvals/{id}", None, None, None, None,
         ]  # fmt: skip
-        assert mounted.limited_methods == {"POST"} and mounted.prefix == "" and mounted.open_routes == frozenset()
+        assert mounted.work_methods == {"POST"} and mounted.prefix == "" and mounted.open_routes == frozenset()
         assert mounted.lifespan is not None
 
         async def alive() -> tuple[bool, bool]:

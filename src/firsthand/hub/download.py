@@ -14,13 +14,14 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
-from firsthand.errors import DownloadError, reason_of
+from firsthand.errors import DataError, DownloadError, reason_of
 from firsthand.hub.offline import expect_online, is_local
+from firsthand.system.exchange_deadline import exchange_deadline
 
 if TYPE_CHECKING:
     import httpx
@@ -31,6 +32,8 @@ OnProgress = Callable[[int, int | None], object]
 MAX_UNKNOWN_BYTES = 1 << 26
 """Most bytes of a file whose size is unknown."""
 CONNECT_TIMEOUT_S = 5.0
+HEAD_S = 60.0
+"""For the headers of an answer, whatever comes before them."""
 _SLOWEST_BYTES_PER_S = 1024
 _TRIES = 4
 _HEADWAY_BYTES = 1 << 20  # a try that gained this much does not count: long downloads may break often
@@ -245,7 +248,11 @@ def _open(
         _expect_safe(url, origin[0])
         expect_online(url, url[:200], "unset FIRSTHAND_OFFLINE, or put the file in its place by hand")
         sent = {k: v for k, v in headers.items() if k.lower() != "authorization" or urlsplit(url)[:2] == origin}
-        with client.stream(method, url, headers={**sent, "Accept-Encoding": "identity"}) as response:
+        with ExitStack() as stack:
+            request = client.build_request(method, url, headers={**sent, "Accept-Encoding": "identity"})
+            with exchange_deadline(client, request.url, HEAD_S):
+                response = client.send(request, stream=True)
+            stack.callback(response.close)
             if not response.is_redirect:
                 yield response
                 return
@@ -280,6 +287,10 @@ def _http_errors(url: str, part: Path | None = None) -> Iterator[None]:
         yield
     except httpx.InvalidURL as error:
         raise DownloadError(f"{url[:200]!r} leads to an invalid URL: {error}") from None
+    except DataError as error:
+        if part is None:
+            raise DownloadError(f"{_host(url)} does not answer ({error}): try again later, or another mirror") from None
+        raise _ConnectionLost(str(error)) from None
     except httpx.HTTPError as error:
         if part is None or isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             raise DownloadError(

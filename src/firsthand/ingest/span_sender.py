@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-from firsthand.errors import ConfigError, FirsthandError
+from firsthand.errors import ConfigError, DataError, FirsthandError
 from firsthand.ingest.as_trace import question_of, trace_of
 from firsthand.ingest.incoming_span import IncomingSpan, SpanKind, StoredSpan
 from firsthand.ingest.redaction import Redactor
@@ -114,12 +114,13 @@ class OtlpSender:
         headers = {"content-type": "application/json", "content-encoding": "gzip", **self._headers}
         for number in range(3):
             try:
-                status = status_of(client, client.build_request("POST", self.url, content=body, headers=headers))
+                request = client.build_request("POST", self.url, content=body, headers=headers)
+                status = status_of(client, request, within_s=2 * TIMEOUT_S)
                 if status < 300:
                     return True
                 if status not in (429, 502, 503, 504):
                     return False
-            except (httpx.HTTPError, OSError):
+            except (httpx.HTTPError, OSError, DataError):
                 pass
             time.sleep(0.2 * 4**number)
         return False

@@ -243,9 +243,10 @@ class Run:
         trace = read_trace(self.database, self.database.read(sql, (place, number))[0][0])
         return with_scores(self.database, trace, number)
 
-    def tries(self, place: str) -> list[Trace]:
-        """All traces of one place, the first try first."""
-        rows = self.database.read("SELECT try, body FROM traces WHERE attempt = ? ORDER BY try", (plain(place),))
+    def tries(self, place: str, *, last: bool = False) -> list[Trace]:
+        """All traces of one place, the first try first; with `last` the latest alone, and no other is read."""
+        order = "try DESC LIMIT 1" if last else "try"
+        rows = self.database.read(f"SELECT try, body FROM traces WHERE attempt = ? ORDER BY {order}", (plain(place),))
         return [with_scores(self.database, read_trace(self.database, body), number) for number, body in rows]
 
     def done(self, *, errors: bool = True) -> set[str]:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from firsthand.errors import DataError
+from firsthand.system.exchange_deadline import exchange_deadline
 from firsthand.system.json_values import ValueCount
 
 if TYPE_CHECKING:
@@ -72,23 +73,25 @@ def ask(
 ) -> Reply:
     """Send a request, follow redirects if the client does, and read the reply; DataError if it is out of bounds.
 
-    Errors of the connection are those of httpx.
+    The time is that of the whole exchange, with its redirects. Errors of the connection are those of httpx.
     """
     until = time.monotonic() + within_s
     request.headers["Accept-Encoding"] = "identity"
     for _ in range(client.max_redirects + 1):
-        reply = client.send(request, stream=True, follow_redirects=False)
+        with exchange_deadline(client, request.url, until - time.monotonic(), told_s=within_s):
+            reply = client.send(request, stream=True, follow_redirects=False)
         try:
             if client.follow_redirects and reply.next_request is not None:
                 request = reply.next_request
                 continue
             check_uncompressed(reply.headers)
             count, body = BodyCount(max_bytes, max_values), bytearray()
-            for piece in reply.iter_bytes():
-                count.add(piece)
-                body += piece
-                if time.monotonic() > until:
-                    raise DataError(f"its reply takes longer than {within_s:g} s")
+            with exchange_deadline(client, request.url, until - time.monotonic(), told_s=within_s):
+                for piece in reply.iter_bytes():
+                    count.add(piece)
+                    body += piece
+                    if time.monotonic() > until:
+                        raise DataError(f"its reply takes longer than {within_s:g} s")
             return Reply(reply.status_code, bytes(body))
         finally:
             reply.close()
@@ -116,17 +119,22 @@ async def ask_async(
         raise DataError(f"its reply takes longer than {within_s:g} s") from None
 
 
-def status_of(client: httpx.Client, request: httpx.Request) -> int:
-    """Send a request, follow no redirect, and return the status. A body that is packed or long is not read."""
+def status_of(client: httpx.Client, request: httpx.Request, *, within_s: float) -> int:
+    """Send a request, follow no redirect, and return the status; DataError if it does not come in time.
+
+    A body that is packed, long or late is not read.
+    """
     request.headers["Accept-Encoding"] = "identity"
-    reply = client.send(request, stream=True, follow_redirects=False)
+    with exchange_deadline(client, request.url, within_s):
+        reply = client.send(request, stream=True, follow_redirects=False)
     try:
         check_uncompressed(reply.headers)
         left = _UNUSED_BYTES
-        for piece in reply.iter_bytes():  # read to its end, so that the connection can be used again
-            left -= len(piece)
-            if left < 0:
-                break
+        with exchange_deadline(client, request.url, within_s):
+            for piece in reply.iter_bytes():  # read to its end, so that the connection can be used again
+                left -= len(piece)
+                if left < 0:
+                    break
     except DataError:
         pass
     finally:

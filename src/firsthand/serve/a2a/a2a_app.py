@@ -6,6 +6,7 @@ address rules for webhooks.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator
@@ -26,7 +27,7 @@ from a2a.utils.error_handlers import build_rest_error_payload
 from a2a.utils.errors import A2AError, ContentTypeNotSupportedError, InvalidRequestError
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from firsthand.serve.a2a.a2a_handler import A2AHandler, ClientUser, go_on_all
 from firsthand.serve.a2a.a2a_settings import MAX_VALUES
@@ -38,6 +39,8 @@ from firsthand.serve.http.replies import Reply, reply
 from firsthand.serve.http.request_body import MAX_DEPTH
 
 CARD_AGE_S = 300
+_READ_BYTES = 65_536
+"""A request that reads tasks has no more than this."""
 _JSON = ("application/json", "application/a2a+json")
 _REST = re.compile(
     r"/a2a/rest(/message:(send|stream)|/extendedAgentCard|/tasks(/[^/]+(/pushNotificationConfigs(/[^/]+)?)?)?)"
@@ -90,7 +93,7 @@ def a2a_app(handler: A2AHandler, card: AgentCard, *, grpc: GrpcDoor | None = Non
         _Guarded(app, modified),
         route_of=_route_of,
         open_routes=frozenset((AGENT_CARD_WELL_KNOWN_PATH,)),
-        limited_methods=frozenset({"POST"}),
+        work_methods=frozenset({"POST"}),
         most_values=MAX_VALUES,
         lifespan=alive,
     )
@@ -132,7 +135,40 @@ class _Guarded:
                     ]
             await send(message)
 
-        await self._app(scope, receive, sent)
+        if not _reads(scope):
+            await self._app(scope, receive, sent)
+            return
+        told: list[Message] = []  # in a thread: the SDK makes the JSON of a large task at one go
+        await asyncio.to_thread(_run_apart, self._app, scope, told)
+        for message in told:
+            await sent(message)
+
+
+def _reads(scope: Scope) -> bool:
+    """True for a request that reads tasks, and waits for nothing."""
+    if scope["method"] == "GET":
+        return re.fullmatch(rf"{REST_PATH}/tasks(/[^/]+)?", scope["path"]) is not None and ":" not in scope["path"]
+    body = request_of(scope).body
+    if scope["path"].rstrip("/") != JSONRPC_PATH or len(body) > _READ_BYTES:
+        return False
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(asked, dict) and asked.get("method") in ("GetTask", "ListTasks")
+
+
+def _run_apart(app: ASGIApp, scope: Scope, told: list[Message]) -> None:
+    """Let an app answer in an event loop of its own, and keep what it sends."""
+    body = request_of(scope).body
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def keep(message: Message) -> None:
+        told.append(message)
+
+    asyncio.run(app(scope, receive, keep))  # type: ignore[arg-type]
 
 
 def _refused(path: str, error: A2AError | JSONParseError, status: int) -> Reply:

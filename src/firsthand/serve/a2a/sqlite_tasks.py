@@ -32,6 +32,8 @@ FINAL = frozenset(
 )
 """States that no task leaves."""
 _FINAL = ", ".join(str(int(state)) for state in sorted(FINAL))
+PAGE_BYTES = 2 << 20
+"""A page of tasks ends once it has so many bytes; one task may have more by itself."""
 MAX_WEBHOOKS = 16
 """Most webhooks of one task."""
 
@@ -44,11 +46,12 @@ class SqliteTaskStore(TaskStore):
 
     async def save(self, task: Task, context: ServerCallContext) -> None:
         """Keep a task as it is now."""
-        row = (task.id, _owner(context), task.context_id, int(task.status.state), _stamp(task), _bytes(task))
+        body = _bytes(task)
+        row = (task.id, _owner(context), task.context_id, int(task.status.state), _stamp(task), body, len(body))
         with self._database.write() as connection:
             connection.execute(
-                "INSERT INTO wire_tasks VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET state = excluded.state,"
-                " stamp = excluded.stamp, body = excluded.body WHERE owner = excluded.owner"
+                "INSERT INTO wire_tasks VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET state = excluded.state,"
+                " stamp = excluded.stamp, body = excluded.body, size = excluded.size WHERE owner = excluded.owner"
                 f" AND (state NOT IN ({_FINAL}) OR state = excluded.state)",
                 row,
             )
@@ -59,7 +62,7 @@ class SqliteTaskStore(TaskStore):
         return Task.FromString(rows[0][0]) if rows else None
 
     async def list(self, params: ListTasksRequest, context: ServerCallContext) -> ListTasksResponse:
-        """The client's tasks, the last changed first, a page of them."""
+        """The client's tasks, the last changed first, a page of them: it ends at PAGE_BYTES, whatever its size may be."""
         where: list[str] = ["owner = ?"]
         values: list[str | int] = [_owner(context)]
         if params.context_id:
@@ -77,14 +80,16 @@ class SqliteTaskStore(TaskStore):
             filters, values = f"{filters} AND (stamp, id) < (?, ?)", [*values, cursor.timestamp_ns or 0, cursor.task_id]
         size = params.page_size or DEFAULT_LIST_TASKS_PAGE_SIZE
         rows = self._database.read(
-            f"SELECT stamp, id, body FROM wire_tasks WHERE {filters} ORDER BY stamp DESC, id DESC LIMIT ?",
+            f"SELECT stamp, id, length(body) FROM wire_tasks WHERE {filters} ORDER BY stamp DESC, id DESC LIMIT ?",
             [*values, size + 1],
         )
-        token = ""
-        if len(rows) > size:
-            stamp, id, _ = rows[size - 1]
-            token = encode_list_tasks_cursor(ListTasksCursor(stamp, id))
-        tasks = [Task.FromString(body) for _, _, body in rows[:size]]
+        taken, left = 0, PAGE_BYTES
+        while taken < min(size, len(rows)) and left > 0:
+            left -= rows[taken][2]
+            taken += 1
+        token = encode_list_tasks_cursor(ListTasksCursor(*rows[taken - 1][:2])) if len(rows) > taken else ""
+        found = [await self.get(id, context) for _, id, _ in rows[:taken]]
+        tasks = [task for task in found if task is not None]
         return ListTasksResponse(next_page_token=token, tasks=tasks, total_size=total, page_size=size)
 
     async def delete(self, task_id: str, context: ServerCallContext) -> None:

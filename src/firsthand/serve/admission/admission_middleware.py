@@ -11,7 +11,7 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -29,6 +29,8 @@ from firsthand.system.recognised import recognise
 
 _ONCE = (
     b"host",
+    b"origin",
+    b"sec-fetch-site",
     b"authorization",
     b"x-api-key",
     b"content-length",
@@ -37,6 +39,7 @@ _ONCE = (
     b"x-request-id",
 )
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_PIECE_BYTES = 65_536
 
 
 class AdmissionMiddleware:
@@ -152,14 +155,17 @@ class _Exchange:
         if self._is_open:
             await self._call_app(self._receive)
             return
+        admission.check_origin(headers.get("origin"), headers.get("sec-fetch-site"))
         request.client = admission.client(headers.get("authorization"), headers.get("x-api-key"))
         recognise(scope)
-        if self._mounted.limited_methods is not None and scope["method"] not in self._mounted.limited_methods:
+        if f"{scope['method']} {request.route}" in self._mounted.free_requests:
             await self._call_watched()
             return
-        admission.check_open()
-        self._mounted.check_ready()
-        with admission.slot(request.client):
+        works = self._mounted.work_methods is None or scope["method"] in self._mounted.work_methods
+        if works:
+            admission.check_open()
+            self._mounted.check_ready()
+        with admission.slot(request.client, works=works):
             if "content-encoding" in headers:
                 raise Refusal(415, "Content-Encoding is not taken: send the JSON as it is")
             limits = request.client.limits
@@ -211,16 +217,28 @@ class _Exchange:
             pass
 
     async def _send(self, message: Message) -> None:
-        """Pass a message on. A client that does not read is given up."""
+        """Pass a message on, a body in pieces, so that the slot is held until the client has taken it."""
         if message["type"] == "http.response.start":
             self._status = message["status"]
             message["headers"] = [*message.get("headers", ()), (b"x-request-id", self._request.id.encode())]
-        whole = message["type"] == "http.response.body" and not message.get("more_body", False)
-        if whole:
-            self._is_whole = True
+        if message["type"] != "http.response.body":
+            await self._in_time(self._to_client(message))
+            return
+        body, more = memoryview(message.get("body", b"")), message.get("more_body", False)
+        for at in range(0, max(1, len(body)), _PIECE_BYTES):
+            is_last = at + _PIECE_BYTES >= len(body)
+            self._is_whole = self._is_whole or (is_last and not more)
+            piece = {**message, "body": bytes(body[at : at + _PIECE_BYTES]), "more_body": more or not is_last}
+            await self._in_time(self._to_client(piece))
+        taken: Callable[[], Awaitable[None]] | None = self._scope.get("extensions", {}).get("firsthand.taken")
+        if not more and taken is not None:
+            await self._in_time(taken())
+
+    async def _in_time(self, sending: Awaitable[None]) -> None:
+        """Wait until the client has taken what was sent before. A client that does not read is given up."""
         timer = asyncio.get_running_loop().call_later(self._admission.settings.stall_s, self._stalled)
         try:
-            await self._to_client(message)
+            await sending
         except OSError:
             raise ClientLeft from None
         finally:

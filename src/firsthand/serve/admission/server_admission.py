@@ -52,6 +52,27 @@ class Admission:
         elif not self.keys.clients and name and not is_loopback(name):
             raise Refusal(421, f"without API keys only this machine is served, not {name[:80]!r}")
 
+    def check_origin(self, origin: str | None, site: str | None) -> None:
+        """Refuse a request that a web page of another site makes, where no keys keep it out.
+
+        A browser names the page in Origin, or without it says `cross-site` in Sec-Fetch-Site. Pages of this machine and of
+        `allow_host` may ask, and so may browser extensions, which no page can pass for.
+        """
+        if self.keys.clients:
+            return
+        scheme, _, host = (origin or "").partition("://")
+        name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
+        if origin is None:
+            is_other = site == "cross-site"
+        else:
+            is_other = origin == "null" or scheme.lower() in ("http", "https", "")
+            is_other = is_other and not is_loopback(name) and name not in self.settings.allow_host
+        if is_other:
+            page = "a web page of another site" if origin is None else f"a web page of {origin[:80]!r}"
+            raise Refusal(
+                403, f"{page} asks: without API keys only pages of this machine may; give --keys or --allow-host"
+            )
+
     def client(self, authorization: str | None, api_key: str | None = None) -> Client:
         """The client that an Authorization header, or without one an X-Api-Key header, belongs to; a Refusal if it carries
         no known key."""
@@ -73,8 +94,11 @@ class Admission:
             raise Refusal(503, "the server is stopping: ask another one", code="draining", headers=close)
 
     @contextmanager
-    def slot(self, client: Client) -> Iterator[None]:
-        """Hold one of the server's and one of the client's slots; a Refusal if none is free."""
+    def slot(self, client: Client, *, works: bool = True) -> Iterator[None]:
+        """Hold one of the server's and one of the client's slots; a Refusal if none is free.
+
+        One that `works` may cost tokens: a Refusal, too, while those of the minute are spent.
+        """
         if self.in_flight >= self.settings.max_requests:
             raise Refusal(
                 429, f"{self.in_flight} requests are under way: try again later", code="overloaded",
@@ -86,7 +110,7 @@ class Admission:
                 429, f"{own} requests of {client.name} are under way, as many as it may have: wait for one to end",
                 code="rate_limit_exceeded", headers={"retry-after": str(self._retry_after_s())},
             )  # fmt: skip
-        if (wait_s := self.wait_for_tokens_s(client)) > 0:
+        if works and (wait_s := self.wait_for_tokens_s(client)) > 0:
             raise Refusal(
                 429, f"{client.name} has had its {client.limits.tokens_per_minute} tokens of this minute: wait",
                 code="rate_limit_exceeded", headers={"retry-after": str(math.ceil(wait_s))},

@@ -22,6 +22,7 @@ from firsthand.rollout import Place, rollout
 from firsthand.runs.run_folder import Run
 from firsthand.serve.admission.charged_steps import Charge, ChargedSteps, charge_nobody
 from firsthand.serve.agents.client_memories import ClientMemories
+from firsthand.serve.agents.kept_sessions import KeptSessions
 from firsthand.serve.agents.parked_approval import ParkedApproval
 from firsthand.serve.agents.session_settings import SessionSettings
 from firsthand.serve.agents.session_store import SessionRow, SessionStore, SessionTurn, TurnState
@@ -60,6 +61,7 @@ class ServedSessions:
         self.agent, self.run, self.store = agent, run, store
         self.memories = ClientMemories(agent.memory, shared=shared_memory)
         self.settings = settings or SessionSettings()
+        self.kept = KeptSessions(store.database)
         self._seed = seed
         self.on_bug: Callable[[str], None] = lambda text: None
         """Told the traceback of a bug that ended a turn."""
@@ -100,9 +102,10 @@ class ServedSessions:
         if len(prompt) > MAX_PROMPT_CHARS:
             raise ConfigError(f"the message has {len(prompt):,} characters: at most {MAX_PROMPT_CHARS:,} are taken")
         self.memories.of(owner)
-        mine = sum(turn.owner == owner for turn in self.store.unfinished())
+        mine = self.kept.open_turns(owner)
         if mine >= self.settings.open_turns:
             raise ConfigError(f"{mine} turns are open already: answer or cancel some of them first")
+        self.kept.check_room(owner, self.settings.kept_sessions, self.settings.kept_bytes)
         session = self.store.open_session(owner, context, conversation)
         turn = self.store.add_turn(session.id, prompt, id=id)
         self._wake(session.id)
@@ -178,8 +181,7 @@ class ServedSessions:
 
     def trace(self, session: str) -> Trace | None:
         """The trace of a session as it stands; None before its first turn was attempted."""
-        tries = self.run.tries(self._place(session).id)
-        return tries[-1] if tries else None
+        return next(iter(self.run.tries(self._place(session).id, last=True)), None)
 
     # -- turns --
 

@@ -27,6 +27,8 @@ from firsthand.trace import Call, Trace
 ASK = "approval"
 """The function that a client is asked to call in place of a person."""
 _SHOWN = 500
+_MOST_COMPARED = 4
+"""Turns whose client left with the same question, the newest, that a request is compared with: each is read whole."""
 _CLOSE = "</think>"
 
 
@@ -130,9 +132,13 @@ class SessionModel:
 
     def _left(self, who: Caller, before: Sequence[tuple[str, str]], text: str) -> SessionTurn | None:
         """A turn that asks the same after the same messages, and whose client left without its answer: a retry finds it."""
-        for turn in self._sessions.store.undelivered(who.name, text):
-            is_chat = turn.context.startswith("chat-") and not self._sessions.is_followed(turn.id)
-            if is_chat and _transcript(self._sessions.history(turn)) == list(before):
+        left = [
+            turn
+            for turn in self._sessions.store.undelivered(who.name, text)
+            if turn.context.startswith("chat-") and not self._sessions.is_followed(turn.id)
+        ]
+        for turn in left[-_MOST_COMPARED:]:
+            if _transcript(self._sessions.history(turn)) == list(before):
                 return turn
         return None
 

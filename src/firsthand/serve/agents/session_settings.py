@@ -15,11 +15,16 @@ class SessionSettings:
     """Maximum concurrent turns; others wait."""
     open_turns: int = 64
     """Maximum unfinished turns of one client; more are refused."""
+    kept_sessions: int = 100_000
+    """Maximum kept sessions of one client; a new turn is refused beyond them until some are deleted."""
+    kept_bytes: int = 1 << 30
+    """Maximum bytes of the kept sessions and A2A tasks of one client."""
     poll_s: float = 0.5
     """Seconds between checks for answers given in another process."""
 
     def __post_init__(self) -> None:
-        for name, value in {"max_turns": self.max_turns, "open_turns": self.open_turns}.items():
+        for name in ("max_turns", "open_turns", "kept_sessions", "kept_bytes"):
+            value = getattr(self, name)
             if value < 1:
                 raise ConfigError(f"{name} is {value}: give 1 or more")
         if not 0 < self.poll_s < 3600:

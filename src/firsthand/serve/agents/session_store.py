@@ -60,15 +60,24 @@ SCHEMA = Schema(
         """
         ALTER TABLE approvals ADD COLUMN seal TEXT;
         """,
+        """
+        ALTER TABLE sessions ADD COLUMN size INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE wire_tasks ADD COLUMN size INTEGER NOT NULL DEFAULT 0;
+        UPDATE sessions SET size = length(conversation) + coalesce((SELECT sum(length(prompt) + coalesce(length(answer), 0))
+            FROM turns WHERE session = sessions.id), 0);
+        UPDATE wire_tasks SET size = length(body);
+        CREATE INDEX sessions_by_size ON sessions (owner, size);
+        CREATE INDEX wire_tasks_by_size ON wire_tasks (owner, size);
+        """,
     ),
 )
 _TURN = "t.id, t.session, t.number, t.state, t.prompt, t.answer, t.error, s.owner, s.context"
-_TURNS = f"SELECT {_TURN} FROM turns t JOIN sessions s ON s.id = t.session"
+TURNS = f"SELECT {_TURN} FROM turns t JOIN sessions s ON s.id = t.session"
 _APPROVAL = (
     "a.id, a.turn, a.call, a.tool, a.effect, a.arguments, a.question, a.state, a.answered_by, a.reason, s.owner,"
     " a.form, a.content"
 )
-_APPROVALS = f"SELECT {_APPROVAL} FROM approvals a JOIN turns t ON t.id = a.turn JOIN sessions s ON s.id = t.session"
+APPROVALS = f"SELECT {_APPROVAL} FROM approvals a JOIN turns t ON t.id = a.turn JOIN sessions s ON s.id = t.session"
 
 
 @dataclass(frozen=True)
@@ -80,8 +89,13 @@ class SessionRow:
     """The client that it belongs to; no other one is told that it exists."""
     context: str
     """The client's own name for it, unique for the client."""
-    conversation: tuple[Message, ...] = ()
-    """Messages before the first turn, which the client brought along."""
+    opening: str = "[]"
+    """The conversation as JSON."""
+
+    @property
+    def conversation(self) -> tuple[Message, ...]:
+        """Messages before the first turn, which the client brought along; decoded anew each time."""
+        return tuple(Message.from_json(each) for each in json.loads(self.opening))
 
 
 @dataclass(frozen=True)
@@ -158,9 +172,9 @@ class SessionStore:
         id, body = secrets.token_hex(8), json.dumps([each.to_json() for each in conversation])
         with self.database.write() as connection:
             connection.execute(
-                "INSERT INTO sessions (id, owner, context, transcript, conversation, created_at) VALUES (?, ?, ?, '', ?, ?)"
-                " ON CONFLICT DO NOTHING",
-                (id, owner, context, body, now()),
+                "INSERT INTO sessions (id, owner, context, transcript, conversation, created_at, size)"
+                " VALUES (?, ?, ?, '', ?, ?, ?) ON CONFLICT DO NOTHING",
+                (id, owner, context, body, now(), len(body)),
             )
         return self._session("owner = ? AND context = ?", (owner, context))
 
@@ -173,12 +187,12 @@ class SessionStore:
         rows = self.database.read(
             "SELECT id, owner, context, conversation FROM sessions WHERE owner = ? AND context = ?", (owner, context)
         )
-        return _session(*rows[0]) if rows else None
+        return SessionRow(*rows[0]) if rows else None
 
     def sessions(self) -> list[SessionRow]:
         """All sessions, the oldest first."""
         rows = self.database.read("SELECT id, owner, context, conversation FROM sessions ORDER BY created_at, rowid")
-        return [_session(*row) for row in rows]
+        return [SessionRow(*row) for row in rows]
 
     def by_transcript(self, owner: str, transcript: str) -> SessionRow | None:
         """The client's newest session whose messages so far have this digest, and no turn of which is under way."""
@@ -188,7 +202,7 @@ class SessionStore:
             " ORDER BY rowid DESC LIMIT 1",
             (owner, transcript),
         )
-        return _session(*rows[0]) if rows else None
+        return SessionRow(*rows[0]) if rows else None
 
     def keep_transcript(self, session: str, digest: str, delivered: int) -> None:
         """Keep the digest of a session's messages up to a turn whose answer its client was given."""
@@ -200,7 +214,7 @@ class SessionStore:
     def undelivered(self, owner: str, prompt: str) -> list[SessionTurn]:
         """Turns of a client that ask this, and whose answer it was not given yet, the oldest first."""
         rows = self.database.read(
-            f"{_TURNS} WHERE s.owner = ? AND t.prompt = ? AND t.number > s.delivered"
+            f"{TURNS} WHERE s.owner = ? AND t.prompt = ? AND t.number > s.delivered"
             " AND t.state NOT IN ('failed', 'canceled') ORDER BY t.rowid",
             (owner, prompt),
         )
@@ -210,7 +224,7 @@ class SessionStore:
         rows = self.database.read(f"SELECT id, owner, context, conversation FROM sessions WHERE {where}", values)
         if not rows:
             raise UnknownName(f"no session {values[-1]!r:.80}: `firsthand sessions FOLDER` lists them")
-        return _session(*rows[0])
+        return SessionRow(*rows[0])
 
     # -- turns --
 
@@ -225,11 +239,14 @@ class SessionStore:
                 " FROM turns WHERE session = ?",
                 (id, session, prompt, at, at, session),
             )
+            grown = connection.execute("UPDATE sessions SET size = size + ? WHERE id = ?", (len(prompt), session))
+            if not grown.rowcount:
+                raise UnknownName("the session was deleted: begin a new one")
         return self.turn(id)
 
     def turn(self, id: str, owner: str | None = None) -> SessionTurn:
         """The turn with this id, if it is the client's; UnknownName otherwise, whoever else has such a turn."""
-        rows = self.database.read(f"{_TURNS} WHERE t.id = ? AND (? IS NULL OR s.owner = ?)", (id, owner, owner))
+        rows = self.database.read(f"{TURNS} WHERE t.id = ? AND (? IS NULL OR s.owner = ?)", (id, owner, owner))
         if not rows:
             raise UnknownName(f"no turn {id!r:.80}")
         return SessionTurn(*rows[0])
@@ -237,14 +254,12 @@ class SessionStore:
     def turns(self, session: str) -> list[SessionTurn]:
         """The turns of a session, in order."""
         return [
-            SessionTurn(*row) for row in self.database.read(f"{_TURNS} WHERE session = ? ORDER BY number", (session,))
+            SessionTurn(*row) for row in self.database.read(f"{TURNS} WHERE session = ? ORDER BY number", (session,))
         ]
 
     def unfinished(self) -> list[SessionTurn]:
         """All turns that are not over, in order."""
-        rows = self.database.read(
-            f"{_TURNS} WHERE state IN ('submitted', 'working', 'input_required') ORDER BY t.rowid"
-        )
+        rows = self.database.read(f"{TURNS} WHERE state IN ('submitted', 'working', 'input_required') ORDER BY t.rowid")
         return [SessionTurn(*row) for row in rows]
 
     def next_turn(self, session: str) -> SessionTurn | None:
@@ -259,6 +274,10 @@ class SessionStore:
                 "UPDATE turns SET state = ?, answer = ?, error = ?, updated_at = ? WHERE id = ?"
                 " AND state NOT IN ('completed', 'failed', 'rejected', 'canceled')",
                 (state, answer, error, now(), id),
+            )
+            connection.execute(
+                "UPDATE sessions SET size = size + ? WHERE id = (SELECT session FROM turns WHERE id = ?)",
+                (len(answer or "") + len(error or "") if done.rowcount else 0, id),
             )
             return done.rowcount == 1
 
@@ -283,8 +302,8 @@ class SessionStore:
                 " VALUES (?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?) ON CONFLICT DO NOTHING",
                 (id, turn, call, tool, effect, body, question, now(), fields),
             )
-        rows = self.database.read(f"{_APPROVALS} WHERE a.turn = ? AND a.call = ?", (turn, call))
-        return self.checked(_approval(*rows[0]))
+        rows = self.database.read(f"{APPROVALS} WHERE a.turn = ? AND a.call = ?", (turn, call))
+        return self.checked(approval_of(*rows[0]))
 
     def checked(self, asked: AskedApproval) -> AskedApproval:
         """The approval; open again if its answer was not given under this data home, as of a folder that others had."""
@@ -301,19 +320,19 @@ class SessionStore:
 
     def approval(self, id: str, owner: str | None = None) -> AskedApproval:
         """The approval with this id, if it is the client's; UnknownName otherwise."""
-        rows = self.database.read(f"{_APPROVALS} WHERE a.id = ? AND (? IS NULL OR s.owner = ?)", (id, owner, owner))
+        rows = self.database.read(f"{APPROVALS} WHERE a.id = ? AND (? IS NULL OR s.owner = ?)", (id, owner, owner))
         if not rows:
             raise UnknownName(f"no approval {id!r:.80}")
-        return _approval(*rows[0])
+        return approval_of(*rows[0])
 
     def pending(self, turn: str | None = None) -> list[AskedApproval]:
         """The approvals that wait for an answer, the oldest first: of one turn, or of all that are not over."""
         rows = self.database.read(
-            f"{_APPROVALS} WHERE a.state = 'pending' AND (? IS NULL OR a.turn = ?)"
+            f"{APPROVALS} WHERE a.state = 'pending' AND (? IS NULL OR a.turn = ?)"
             " AND t.state NOT IN ('completed', 'failed', 'rejected', 'canceled') ORDER BY a.rowid",
             (turn, turn),
         )
-        return [_approval(*row) for row in rows]
+        return [approval_of(*row) for row in rows]
 
     def answer(self, id: str, allowed: bool, *, by: str, reason: str = "", content: Json | None = None) -> bool:
         """Keep the answer to an approval; False if it was answered before, or its turn is over.
@@ -353,10 +372,6 @@ class SessionStore:
         return [str(session) for (session,) in rows]
 
 
-def _session(id: str, owner: str, context: str, conversation: str) -> SessionRow:
-    return SessionRow(id, owner, context, tuple(Message.from_json(each) for each in json.loads(conversation)))
-
-
 def _sealed(asked: AskedApproval) -> str:
     """A question and its answer, as they are sealed."""
     form = None if asked.form is None else fields_to_json(asked.form)
@@ -365,7 +380,8 @@ def _sealed(asked: AskedApproval) -> str:
     return canonical(json.loads(told))
 
 
-def _approval(id: str, turn: str, call: str, tool: str, effect: str, arguments: str, *rest: Any) -> AskedApproval:
+def approval_of(id: str, turn: str, call: str, tool: str, effect: str, arguments: str, *rest: Any) -> AskedApproval:
+    """The approval in a row of APPROVALS."""
     *told, form, content = rest
     fields = None if form is None else fields_from_json(json.loads(form))
     filled = None if content is None else json.loads(content)

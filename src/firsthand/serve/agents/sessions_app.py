@@ -1,25 +1,28 @@
-"""GET /sessions and /approvals, and POST /approvals/{id}: a client's sessions with their traces, and what waits for it."""
+"""A client's sessions with their traces, which it may delete, and what waits for it: /sessions and /approvals."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Annotated, Any
+from urllib.parse import parse_qs, quote
 
 from pydantic import Field
 from starlette.types import Receive, Scope, Send
 
-from firsthand.errors import UnknownName
 from firsthand.loop.form import form_schema
 from firsthand.message import Json
 from firsthand.model import TokenCapability
 from firsthand.serve.admission.active_request import ActiveRequest, request_of
+from firsthand.serve.agents.kept_sessions import PAGE_BYTES
 from firsthand.serve.agents.served_sessions import ServedSessions, TurnOver
 from firsthand.serve.agents.session_store import AskedApproval, SessionTurn
 from firsthand.serve.http.mounted_app import MountedApp
-from firsthand.serve.http.refusals import Refusal, refusal_of
+from firsthand.serve.http.refusals import Refusal, bad, refusal_of
 from firsthand.serve.http.replies import Reply, note_bug, refused, reply
 from firsthand.serve.http.request_body import ClientLeft
 from firsthand.serve.openai.request_schema import Wire, read
@@ -27,7 +30,6 @@ from firsthand.trace import Trace
 
 _SESSION = re.compile(r"/sessions/([^/]+)")
 _APPROVAL = re.compile(r"/approvals/([^/]+)")
-MOST_LISTED = 1000
 
 
 class ApprovalAnswer(Wire):
@@ -46,10 +48,10 @@ class SessionsApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; an error becomes a refusal, and a bug goes to the log."""
-        request, path, method = request_of(scope), scope["path"], scope["method"]
+        request = request_of(scope)
         answer: Reply
         try:
-            answer = self._answer(request, path, method)
+            answer = await self._answer(request, scope)
         except ClientLeft:
             raise
         except Exception as error:
@@ -61,17 +63,15 @@ class SessionsApp:
             answer = refused(refusal)
         await answer(scope, receive, send)
 
-    def _answer(self, request: ActiveRequest, path: str, method: str) -> Reply:
-        owner, store = request.client.name, self._sessions.store
-        allowed = "POST" if _APPROVAL.fullmatch(path) else "GET"
-        if method != allowed:
-            raise Refusal(405, f"{method[:20]} is not taken here: use {allowed}", headers={"allow": allowed})
-        if path == "/sessions":
-            mine = [row for row in store.sessions() if row.owner == owner][-MOST_LISTED:]
-            return reply({"object": "list", "data": [self._session(row.id, row.context) for row in mine]})
-        if path == "/approvals":
-            pending = [each for each in store.pending() if each.owner == owner]
-            return reply({"object": "list", "data": [approval_json(each) for each in pending]})
+    async def _answer(self, request: ActiveRequest, scope: Scope) -> Reply:
+        """What is read of the store is read, and encoded, in a thread, a page at a time."""
+        path, method, owner = scope["path"], scope["method"], request.client.name
+        allowed = ["POST"] if _APPROVAL.fullmatch(path) else ["GET"]
+        if path not in ("/sessions", "/approvals") and allowed == ["GET"]:
+            allowed.append("DELETE")
+        if method not in allowed:
+            use = " or ".join(allowed)
+            raise Refusal(405, f"{method[:20]} is not taken here: use {use}", headers={"allow": ", ".join(allowed)})
         if (found := _APPROVAL.fullmatch(path)) is not None:
             body = read(ApprovalAnswer, request.json())
             turn = self._sessions.answer(
@@ -79,13 +79,51 @@ class SessionsApp:
             )
             return reply(turn_json(turn))
         context = path.removeprefix("/sessions/")
-        row = store.find_session(owner, context)
-        if row is None:
-            raise UnknownName(f"no session {context!r:.80}: GET /sessions lists them")
-        return reply(self._session(row.id, row.context) | {"trace": trace_json(self._sessions.trace(row.id))})
+        if method == "DELETE":
+            return await asyncio.to_thread(self._deleted, owner, context)
+        before = parse_qs(scope.get("query_string", b"").decode("latin-1"), max_num_fields=10).get("before", [None])[0]
+        if path == "/sessions":
+            return await asyncio.to_thread(self._listed, owner, before)
+        if path == "/approvals":
+            return await asyncio.to_thread(self._pending, owner)
+        return await asyncio.to_thread(self._session, owner, context, before)
 
-    def _session(self, id: str, context: str) -> Json:
-        return {"id": context, "turns": [turn_json(each) for each in self._sessions.store.turns(id)]}
+    def _listed(self, owner: str, before: str | None) -> Reply:
+        page = self._sessions.kept.page(owner, before)
+        data = [
+            {"id": each.context, "turns": [turn_json(turn) for turn in each.turns]}
+            | ({} if each.is_whole else {"older": _older(each.context, each.turns)})
+            for each in page.sessions
+        ]
+        more = {"older": f"/sessions?before={quote(page.sessions[0].context, safe='')}"} if page.has_more else {}
+        return reply({"object": "list", "data": data, **more})
+
+    def _pending(self, owner: str) -> Reply:
+        pending, whole = self._sessions.kept.pending(owner)
+        more = {} if whole else {"has_more": True}
+        return reply({"object": "list", "data": [approval_json(each) for each in pending], **more})
+
+    def _session(self, owner: str, context: str, before: str | None) -> Reply:
+        if before is not None and not (before.isascii() and before.isdigit() and len(before) < 10):
+            raise bad(f"before is {before[:40]!r}: give the number of a turn", "before")
+        kept = self._sessions.kept
+        id = kept.find(owner, context)
+        turns, whole = kept.turns(id) if before is None else kept.turns(id, before=int(before))
+        more = {} if whole else {"older": _older(context, turns)}
+        body: Json = {"id": context, "turns": [turn_json(each) for each in turns], **more}
+        if before is None:
+            body["trace"] = trace_json(self._sessions.trace(id))
+        return reply(body)
+
+    def _deleted(self, owner: str, context: str) -> Reply:
+        if not self._sessions.kept.delete(owner, context):
+            raise Refusal(409, "a turn of the session is not over: cancel or answer it first", code="open")
+        return reply({"id": context, "deleted": True})
+
+
+def _older(context: str, turns: Sequence[SessionTurn]) -> str:
+    """Where the turns before these are read."""
+    return f"/sessions/{quote(context, safe='')}" + (f"?before={turns[0].number}" if turns else "")
 
 
 def turn_json(turn: SessionTurn) -> Json:
@@ -108,7 +146,7 @@ def approval_json(asked: AskedApproval) -> Json:
 
 
 def trace_json(trace: Trace | None) -> Json | None:
-    """The steps of a trace: its calls and events, without token ids."""
+    """The newest calls and events of a trace, as far as a page has room, without token ids."""
     if trace is None or trace.protected:
         return None
     calls = [
@@ -117,7 +155,19 @@ def trace_json(trace: Trace | None) -> Json | None:
         for each in trace.calls
     ]  # fmt: skip
     events = [{"kind": each.kind, "data": each.data} for each in trace.events]
-    return {"id": trace.id, "stop_reason": trace.stop_reason, "answer": trace.answer, "calls": calls, "events": events}
+    body = {"id": trace.id, "stop_reason": trace.stop_reason, "answer": trace.answer}
+    kept_events, kept_calls = _newest(events), _newest(calls)
+    left_out = len(events) - len(kept_events) + len(calls) - len(kept_calls)
+    return body | {"calls": kept_calls, "events": kept_events} | ({"left_out": left_out} if left_out else {})
+
+
+def _newest(steps: Sequence[Json]) -> list[Json]:
+    """The last steps that half a page has room for, in order; one at least."""
+    left, kept = PAGE_BYTES // 2, 0
+    while kept < len(steps) and (left > 0 or not kept):
+        kept += 1
+        left -= len(json.dumps(steps[-kept], ensure_ascii=False))
+    return list(steps[len(steps) - kept :])
 
 
 def sessions_app(sessions: ServedSessions) -> MountedApp:
@@ -131,11 +181,12 @@ def sessions_app(sessions: ServedSessions) -> MountedApp:
         async with sessions.running():
             yield
 
-    def route_of(path: str) -> str | None:
-        if path in ("/sessions", "/approvals"):
-            return path
-        if _SESSION.fullmatch(path):
-            return "/sessions/{id}"
-        return "/approvals/{id}" if _APPROVAL.fullmatch(path) else None
+    return MountedApp(SessionsApp(sessions), route_of=_route_of, work_methods=frozenset({"POST"}), lifespan=alive)
 
-    return MountedApp(SessionsApp(sessions), route_of=route_of, limited_methods=frozenset({"POST"}), lifespan=alive)
+
+def _route_of(path: str) -> str | None:
+    if path in ("/sessions", "/approvals"):
+        return path
+    if _SESSION.fullmatch(path):
+        return "/sessions/{id}"
+    return "/approvals/{id}" if _APPROVAL.fullmatch(path) else None

@@ -32,7 +32,7 @@ class ServerApp:
             raise ConfigError(f"two apps have the same prefix: {', '.join(sorted(prefixes))}; give each its own")
         self.models, self.admission, self.telemetry = models, admission, telemetry
         self.apps = (status_app(models, admission, telemetry), *apps)
-        fallback = MountedApp(_not_found, limited_methods=frozenset({"POST"}))
+        fallback = MountedApp(_not_found, work_methods=frozenset({"POST"}))
         self._admitted = AdmissionMiddleware(self.apps, fallback, admission, telemetry)
 
     @property

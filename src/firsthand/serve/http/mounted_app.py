@@ -42,8 +42,13 @@ class MountedApp:
     """Routes that need no key, and are not logged."""
     untraced_routes: frozenset[str] = frozenset()
     """Routes without a span: machines poll them every few seconds."""
-    limited_methods: frozenset[str] | None = None
-    """Methods whose requests hold a slot, have a time limit, and have their body read within bounds; None: all of them."""
+    work_methods: frozenset[str] | None = None
+    """Methods whose requests begin work: they get 503 while the server drains or a model loads, and 429 while the client's
+    tokens of the minute are spent. None: all of them. Whatever its method, a request holds a slot, has a time limit, and
+    has its body read within bounds."""
+    free_requests: frozenset[str] = frozenset()
+    """Method and route, such as `GET /metrics`, of requests that hold no slot: what an operator needs, or what the app
+    bounds itself."""
     most_values: int | None = None
     """The most JSON values of a body, for apps whose SDK decodes it; None where the app bounds them itself."""
     operations: Mapping[str, Operation] = field(default_factory=dict)

@@ -200,6 +200,7 @@ def _protocol(app: ServerApp) -> type[H11Protocol]:
             if scope is not None:
                 extensions = scope.setdefault("extensions", {})
                 extensions["firsthand.abort"] = self.transport.abort
+                extensions["firsthand.taken"] = self.flow.drain
                 if scope["http_version"] == "1.1" and scope["method"] != "HEAD":
                     extensions["firsthand.write"] = partial(self._write, self.cycle)
 

@@ -79,5 +79,6 @@ def status_app(models: ServedModels, admission: Admission, telemetry: ServerTele
         route_of=lambda path: path if path in STATUS_ROUTES else None,
         open_routes=OPEN_ROUTES,
         untraced_routes=OPEN_ROUTES | {"/metrics"},
-        limited_methods=frozenset(),
+        work_methods=frozenset(),
+        free_requests=frozenset(f"{method} {route}" for route in STATUS_ROUTES for method in ("GET", "HEAD")),
     )

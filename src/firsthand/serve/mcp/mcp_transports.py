@@ -77,7 +77,14 @@ def mcp_app(made: McpServer, host: str) -> MountedApp:
             finally:
                 await made.close()
 
-    return MountedApp(app, PREFIX, limited_methods=frozenset({"POST"}), most_values=MAX_VALUES, lifespan=lifespan)
+    return MountedApp(
+        app,
+        PREFIX,
+        work_methods=frozenset({"POST"}),
+        free_requests=frozenset({f"GET {PREFIX}"}),  # the stream that a session listens to: one for each session
+        most_values=MAX_VALUES,
+        lifespan=lifespan,
+    )
 
 
 def _opens_session(scope: Scope) -> bool:

@@ -153,7 +153,7 @@ def openai_app(
         prefix,
         route_of=route_of,
         check_ready=models.check_ready,
-        limited_methods=frozenset({"POST"}),
+        work_methods=frozenset({"POST"}),
         operations={prefix + route: operation for route, operation in OPERATIONS.items()},
         error_jsons={prefix + route: anthropic_error for route in ROUTES if route.startswith("/v1/messages")},
     )

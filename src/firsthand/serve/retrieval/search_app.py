@@ -114,6 +114,6 @@ def search_app(corpus: Corpus, model: RagModel | None, charge: Charge = charge_n
     return MountedApp(
         SearchApp(corpus, model, charge),
         route_of=lambda path: path if path in ROUTES else None,
-        limited_methods=frozenset({"POST"}),
+        work_methods=frozenset({"POST"}),
         lifespan=lifespan,
     )
