@@ -33,7 +33,7 @@ SMALL_NUMBERS = dict(
         strict=True,
     )
 )
-_PARTS = _words(
+PARTS = _words(
     "half halves third thirds fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth "
     "tenths hundredth hundredths thousandth thousandths millionth millionths permille"
 )
@@ -41,7 +41,9 @@ SIZES = _words(
     "tens dozens hundreds thousands millions billions trillions quadrillion quintillion gross lakh lakhs crore crores k bn "
     "mn tn mln mio mrd tsd thou grand doz score myriad kilo mega giga tera peta hex"
 )
-_SIZE = re.compile(r"(?:m|b|tr|quadr|quint|sext)ill?(?:i?on(?:en|es|s|ths?)?|iard\w*)?", re.IGNORECASE)  # mill, Billionen
+_SIZE = re.compile(
+    r"(?:m|b|tr|quadr|quint|sext)ill?(?:i?on(?:en|es|s|ths?)?|iard\w*)?", re.IGNORECASE
+)  # mill, Billionen
 _FUNCTIONS = _words("root sqrt log ln sin cos tan mod modulo base")
 _OPERATIONS = _words("plus minus multiplied divided over factorial pi π tau doubled tripled halved infinity inverse")
 _BEFORE = (
@@ -52,7 +54,7 @@ _BEFORE = (
     | _words("minus negative menos moins минус plus times not no non never neither nor without except")
     | _words("than least most under over below above up between")
 )
-_AFTER = NUMBER_WORDS | _PARTS | SIZES | _FUNCTIONS | _OPERATIONS | {"squared", "cubed", "e", "or"}
+_AFTER = NUMBER_WORDS | PARTS | SIZES | _FUNCTIONS | _OPERATIONS | {"squared", "cubed", "e", "or"}
 WORDS_OF_VALUE = (_BEFORE | _AFTER | _words("maybe perhaps possibly wrong incorrect false untrue to")) - {
     "squared", "cubed", "e", "k", "times",
 }  # fmt: skip
@@ -60,7 +62,7 @@ WORDS_OF_VALUE = (_BEFORE | _AFTER | _words("maybe perhaps possibly wrong incorr
 _RELATIONS = _words(
     "quarter quarters percent double twice triple opposite negative reciprocal inverse square cube root logarithm negation"
 )
-_SHARES = "|".join(sorted(_PARTS | _RELATIONS))
+_SHARES = "|".join(sorted(PARTS | _RELATIONS))
 _SHARE_OF = re.compile(rf"(?:\b(?:{_SHARES})|%)[ \t]+of[ \t]*$", re.IGNORECASE)
 _SUMMED = re.compile(rf"\b(?:{'|'.join(MULTIPLES)})[ \t]+and[ \t]*$", re.IGNORECASE)
 _UNIT_LETTERS = frozenset("mglshdcpLCFVWAJN")
@@ -84,7 +86,7 @@ _AT_ONCE = re.compile(
     r"|[ \t]*\(?(?:in[ \t]+)?(?:base[ \t-]+(?!10\b|ten\b)\w|binary\b|octal\b|hexadecimal\b)|[ \t]+followed[ \t]+by\b"
     r"|[ \t]+with[ \t]+(?:a[ \t]+remainder|[^\W_]+[ \t]+(?:zeroe?s|left[ \t]+over|remaining))\b|[ \t]+and[ \t]+itself\b"
     r"|[ \t,(]*(?:remainder\b|rem\b|mod(?:ulo)?\b|hex\b|(?:that[ \t]+is|which[ \t]+is)?[ \t]*(?:wrong|incorrect|false|untrue)\b)"
-    rf"|[^\n.]{{0,40}}\brounded[ \t]+(?:(?:up|down|off)[ \t]+)?to[ \t]+{_ANY_NUMBER}"
+    rf"|[^\n.]{{0,40}}\brounded[ \t]+(?:(?:up|down|off)[ \t]+)?to[ \t]+{_ANY_NUMBER}(?![ \t]+(?:decimal|place|significant|d\.?p))"
     rf"|[^\n.,;(]{{0,40}}\b(?:plus|minus|less)[ \t]+{_ANY_NUMBER}"
     r"|[^\n.]{0,40},[ \t]*(?:and[ \t]+)?(?:a[ \t]+)?half\b(?![ \t]+of\b)"
     r"|[*_`]{0,3}(?:(?:[ \t]*[;,][ \t]*|:|[ \t]+:[ \t]*)(?:(?:and|or|then)[ \t]+)?[-+$]?\.?\d|\)?\([-+$]?\.?\d)"
@@ -116,7 +118,7 @@ _OPERAND = re.compile(
 _JOINED = re.compile(
     r"(?:\d[,:'’]|(?<!\d)\d{1,3} (?=$)|(?:(?<![^\W\d_])[^\W\d_]|[^\W\d_])\(|[(\[{][ \t]*(?:[-+$]{0,2}[\d.]{1,20}[ \t]*,[ \t]*){1,8})$"
 )
-_SAYING = re.compile(r"(?:\w+[ \t]+)?\banswer\b[\"'*]*(?:[ \t]+(?:is|was)\b|[ \t]*[:=]|(?=[ \t]))[^.!?\n]{0,30}$", re.IGNORECASE)
+_SAYING = re.compile(r"\banswer\b[\"'*]*(?:[ \t]+(?:is|was)\b|[ \t]*[:=]|(?=[ \t]))[^.!?\n]{0,30}$", re.IGNORECASE)
 _CLAUSE_END = re.compile(
     rf"[.?!](?=[\s*_\"'”)$}}]|$)|,(?![ \t]*(?:and[ \t]+)?[-+$]?\.?\d)|[(\[;:=≈]"
     rf"|[ \t]-+[ \t]+(?!{_NUMBER_WORD}\b)(?=[^\W\d_]{{2}})"
@@ -196,7 +198,9 @@ def _joined(before: str) -> bool:
 def _denied(before: str) -> bool:
     """True behind `The wrong answer is` and `I doubt the answer is`."""
     said = _SAYING.search(before[-100:])
-    return said is not None and not asserts(before[-100:][: said.start()]) and not supposes(before[-100:][: said.start()])
+    return (
+        said is not None and not asserts(before[-100:][: said.start()]) and not supposes(before[-100:][: said.start()])
+    )
 
 
 def _changed_before(before: str, number: str) -> bool:
@@ -246,7 +250,7 @@ def _changed_after(after: str) -> bool:
         found = letter[2] or letter[4] or letter[6]
         if found < "\u0530" and (found not in _UNIT_LETTERS or letter[5] == "-"):
             return True
-    if re.match(r"[\s,(]*or\b|\s*and\s+(?:an?\b|" + "|".join(NUMBER_WORDS | _PARTS) + r")\b", after, re.IGNORECASE):
+    if re.match(r"[\s,(]*or\b|\s*and\s+(?:an?\b|" + "|".join(NUMBER_WORDS | PARTS) + r")\b", after, re.IGNORECASE):
         return True
     if re.match(r"[ \t]*below[ \t]+(?:zero|0)\b", after, re.IGNORECASE) or _DENIED.match(after):
         return True
