@@ -11,11 +11,13 @@ from opened_context import asks
 NUMBER = asks("How many are there?", hint="a number")
 PARTS_OF_EXPRESSIONS = (
     r"Answer: \frac{x}{5}", r"\boxed{\frac{\pi}{5}}", r"\boxed{\frac{\text{total}}{5}}", r"\boxed{\binom{n}{5}}", "so x_5",
-    "10**5", r"\log_2 5", r"\log_{2} 5", r"\binom{8}{5}", r"\boxed{5_{16}}", "f(5)", "0x5", "(8, 5)", "C(8,5)", "8 choose 5",
+    "10**5", r"\log_2 5", r"\log_{2} 5", r"\binom{8}{5}", r"\boxed{5_{16}}", "f(5)", "0x5", "(8, 5)",
+    "C(8,5)", "8 choose 5",
     "It is 2:5.", "2,5 euros", "0.(5)", "2 to the power of 5", "3 * 5", "|-3|+5", "Answer: 5.e1", r"5 \bmod 7",
 )  # fmt: skip
 OTHER_VALUES = (
-    "5 bil", "5 mill", "5 thou", "5 giga", "5 kilo", "5 Billionen", "5ᵗʰ power of 2", "5 pairs plus one", "5 (wrong)", "5 ❌",
+    "5 bil", "5 mill", "5 thou", "5 giga", "5 kilo", "5 Billionen", "5ᵗʰ power of 2", "5 pairs plus one",
+    "5 (wrong)", "5 ❌",
     "5, rounded up to six", "5 with 2 left over", "5, remainder 2", "5 (mod 7)", "5 hex", "ten less 5", "ten divided by 5",
 )  # fmt: skip
 TAKEN_BACK = (
@@ -30,10 +32,13 @@ NONE = (
     "Answer: 5. Wait, no.",
 )  # fmt: skip
 FIVE = (
-    "The answer is 5.\n\nCheck: 6 - 1 = 5 ✓", "I made a mistake at first. The answer is 5.", "Answer: five (5)", "it is **5**",
-    "The answer is not 6 but 5.", "If there were 12 apples and 7 were eaten, the answer is 5.", r"so $\frac{10}{2}$ of them",
+    "The answer is 5.\n\nCheck: 6 - 1 = 5 ✓", "I made a mistake at first. The answer is 5.",
+    "Answer: five (5)", "it is **5**",
+    "The answer is not 6 but 5.",
+    "If there were 12 apples and 7 were eaten, the answer is 5.", r"so $\frac{10}{2}$ of them",
     "Answer: 6\nWait, that is wrong.\nAnswer: 5", "Answer: 5 milliliters", "Answer: 5 mills", "Answer: 5 (five)", "5 m^2",
-    "Answer: 5, rounded to 2 decimal places", '{"answer": "5", "n": 2}', "So the answer is {5}.", r"\therefore 5", "Total: $5",
+    "Answer: 5, rounded to 2 decimal places", '{"answer": "5", "n": 2}',
+    "So the answer is {5}.", r"\therefore 5", "Total: $5",
     "The answer is 5 apples. No apples are left.", "(5)", "Ann's answer is 6. The answer is 5.", r"\boxed{\mathbf{5}}",
 )  # fmt: skip
 
@@ -80,8 +85,10 @@ def test_fractions_and_grouped_digits_are_read_whole_where_nothing_is_stated():
 
 def test_numbers_in_a_text_are_found_with_their_whole_expression():
     for text in (
-        "24 000", "24'000", "24×10^3", "24 x 10^3", "24·10³", "24 1/2", "24 and a half", "√24", r"\sqrt{24}", "− 24", "24!/2",
-        "24 squared", "twice 24", "half of 24", "24 halves", "24 times 2", "24 + 1", "1 / 24", "24 divided by two", "x_{24}",
+        "24 000", "24'000", "24×10^3", "24 x 10^3", "24·10³", "24 1/2", "24 and a half",
+        "√24", r"\sqrt{24}", "− 24", "24!/2",
+        "24 squared", "twice 24", "half of 24", "24 halves", "24 times 2", "24 + 1", "1 / 24",
+        "24 divided by two", "x_{24}",
     ):  # fmt: skip
         assert not has_words(text, "24"), text
     for text in (

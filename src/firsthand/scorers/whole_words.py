@@ -15,7 +15,7 @@ from firsthand.patterns.parts.value_expressions import part_of_expression
 from firsthand.patterns.parts.value_words import MULTIPLES, NUMBER_WORDS, PARTS, SIZES, folded
 
 _GROUPS = re.compile(r"(?<=\d)(?:\{,\}|\\[,;:! ]|[\u00a0\u2009\u202f]|,(?:\\!)?)(?=\d{3}(?!\d))")
-_EMPHASIS = re.compile(r"(?<![^\W_])_{1,3}|_{1,3}(?![^\W_])")
+_EMPHASIS = re.compile(r"(?<![^\W_])_{1,3}(?=[^\W_])|(?<=[^\W_])_{1,3}(?![\w{])")
 _SPACED_MINUS = re.compile(r"(?<![\w)\]%])(?<![\w)\]%] )[−➖][ \t\u00a0]+(?=\$?\.?\d)")
 # A number with its sign and what joins its digits; a word with what makes another name of it: C++, non-profit.
 _TOKEN = re.compile(
@@ -26,8 +26,8 @@ _DATE = re.compile(r"\d{1,4}/\d{1,2}/\d{1,4}|\d{1,2}\.\d{1,2}\.\d{4}")
 _TENS = frozenset(each for each in NUMBER_WORDS if each.endswith("ty")) | MULTIPLES.keys()
 _UNITS = NUMBER_WORDS - _TENS
 _LARGER = MULTIPLES.keys() | SIZES | {each for each in PARTS if each.endswith("s")} | {"squared", "cubed", "factorial"}
-_SMALLER = frozenset("minus negative twice thrice double triple".split())
-_OPERATORS = frozenset("times over plus minus divided multiplied".split())
+_SMALLER = frozenset({"minus", "negative", "twice", "thrice", "double", "triple"})
+_OPERATORS = frozenset({"times", "over", "plus", "minus", "divided", "multiplied"})
 _BESIDE = 40
 
 

@@ -195,13 +195,8 @@ def _fit(stated: str, task: Task, before: str = "", after: str = "") -> str | No
     """
     if wants_number(task):
         again = _last(_STATED, stated)  # The answer is 5. No: the answer is 6
-        if (
-            again
-            and asserts(stated[: again.start()])
-            and re.search(r"\d", again[1])
-            and re.search(r"[.!?;][ \t]", stated[: again.start()])
-        ):
-            stated = again[1]
+        if again and re.search(r"\d", again[1]) and re.search(r"[.!?;][ \t]", stated[: again.start()]):
+            stated = again[1] if asserts(stated[: again.start()]) else stated[: again.start()]
         return _number_of(before, stated, after, task)
     stated = stated.strip("*_ \t`\"'$")
     return stated.rstrip(".").rstrip("*") or None

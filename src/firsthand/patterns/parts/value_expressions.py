@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 
-HARMLESS_COMMANDS = frozenset(
-    "text textbf textit mathrm mathbf boxed fbox circ degree left right quad qquad approx displaystyle bf rm operatorname mbox"
-    " underline emph therefore implies Rightarrow rightarrow to because colon".split()
-)
+HARMLESS_COMMANDS = frozenset({
+    "text", "textbf", "textit", "mathrm", "mathbf", "boxed", "fbox", "circ", "degree", "left", "right", "quad", "qquad",
+    "approx", "displaystyle", "bf", "rm", "operatorname", "mbox", "underline", "emph", "therefore", "implies", "Rightarrow",
+    "rightarrow", "to", "because", "colon",
+})  # fmt: skip
 """Commands of LaTeX before or around a number that leave its value."""
 BESIDE_CHARS = 200
 _BLANKS = " \t\n([*$\"'“‘«"

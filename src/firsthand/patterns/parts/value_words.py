@@ -25,14 +25,10 @@ NUMBER_WORDS = _words(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"
 )
-SMALL_NUMBERS = dict(
-    zip(
-        map(str, range(21)),
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-        "eighteen nineteen twenty".split(),
-        strict=True,
-    )
-)
+_SMALL = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
+    "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+)  # fmt: skip
 PARTS = _words(
     "half halves third thirds fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth "
     "tenths hundredth hundredths thousandth thousandths millionth millionths permille"
@@ -85,8 +81,10 @@ _AT_ONCE = re.compile(
     rf"|[ \t]+times[ \t]+(?:an?[ \t]+)?(?:{'|'.join(MULTIPLES)})\b|[ \t]+to[ \t]+the[ \t]+(?:power|second|third|[a-z]+th)\b"
     r"|[ \t]*\(?(?:in[ \t]+)?(?:base[ \t-]+(?!10\b|ten\b)\w|binary\b|octal\b|hexadecimal\b)|[ \t]+followed[ \t]+by\b"
     r"|[ \t]+with[ \t]+(?:a[ \t]+remainder|[^\W_]+[ \t]+(?:zeroe?s|left[ \t]+over|remaining))\b|[ \t]+and[ \t]+itself\b"
-    r"|[ \t,(]*(?:remainder\b|rem\b|mod(?:ulo)?\b|hex\b|(?:that[ \t]+is|which[ \t]+is)?[ \t]*(?:wrong|incorrect|false|untrue)\b)"
-    rf"|[^\n.]{{0,40}}\brounded[ \t]+(?:(?:up|down|off)[ \t]+)?to[ \t]+{_ANY_NUMBER}(?![ \t]+(?:decimal|place|significant|d\.?p))"
+    r"|[ \t,(]*(?:remainder\b|rem\b|mod(?:ulo)?\b|hex\b"
+    r"|(?:that[ \t]+is|which[ \t]+is)?[ \t]*(?:wrong|incorrect|false|untrue)\b)"
+    rf"|[^\n.]{{0,40}}\brounded[ \t]+(?:(?:up|down|off)[ \t]+)?to[ \t]+{_ANY_NUMBER}"
+    rf"(?![ \t]+(?:decimal|place|significant|d\.?p))"
     rf"|[^\n.,;(]{{0,40}}\b(?:plus|minus|less)[ \t]+{_ANY_NUMBER}"
     r"|[^\n.]{0,40},[ \t]*(?:and[ \t]+)?(?:a[ \t]+)?half\b(?![ \t]+of\b)"
     r"|[*_`]{0,3}(?:(?:[ \t]*[;,][ \t]*|:|[ \t]+:[ \t]*)(?:(?:and|or|then)[ \t]+)?[-+$]?\.?\d|\)?\([-+$]?\.?\d)"
@@ -116,7 +114,8 @@ _OPERAND = re.compile(
     re.IGNORECASE,
 )
 _JOINED = re.compile(
-    r"(?:\d[,:'’]|(?<!\d)\d{1,3} (?=$)|(?:(?<![^\W\d_])[^\W\d_]|[^\W\d_])\(|[(\[{][ \t]*(?:[-+$]{0,2}[\d.]{1,20}[ \t]*,[ \t]*){1,8})$"
+    r"(?:\d[,:'’]|(?<!\d)\d{1,3} (?=$)|(?:(?<![^\W\d_])[^\W\d_]|[^\W\d_])\("
+    r"|[(\[{][ \t]*(?:[-+$]{0,2}[\d.]{1,20}[ \t]*,[ \t]*){1,8})$"
 )
 _SAYING = re.compile(r"\banswer\b[\"'*]*(?:[ \t]+(?:is|was)\b|[ \t]*[:=]|(?=[ \t]))[^.!?\n]{0,30}$", re.IGNORECASE)
 _CLAUSE_END = re.compile(
@@ -231,7 +230,12 @@ def _changed_before(before: str, number: str) -> bool:
     if command is not None:
         return command[1] not in HARMLESS_COMMANDS
     word = re.search(r"(?<![^\W\d_])([^\W\d_]++)[ \t)\]}*_\"'”’]*$", opened)
-    if word is not None and before[-1:] == "(" and word[1].casefold() == SMALL_NUMBERS.get(number):
+    if (
+        word is not None
+        and before[-1:] == "("
+        and number in map(str, range(21))
+        and word[1].casefold() == _SMALL[int(number)]
+    ):
         return False  # five (5)
     return word is not None and word[1].casefold() in _BEFORE
 
