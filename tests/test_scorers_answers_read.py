@@ -29,7 +29,7 @@ TREES: tuple[tuple[str, str | None], ...] = (
     ("1, 2 or 3", "(or 1 2 3)"), (r"x=1 \text{ or } x=2", "(or (relation = x 1) (relation = x 2))"),
     ("1;2", "(list 1 2)"), (r"x \approx 3.33", "(relation ~ x 3.33)"), (r"\approx 3", "3"),
     (r"1<x\le 2", "(relation <,<= 1 x 2)"), (r"A\cup B\cup C", "(union A B C)"),
-    (r"\mathbb{R}\setminus\{0\}", "(without (reals) (set 0))"), (r"A\cap B", "(both A B)"), ("1:2", "(/ 1 2)"),
+    (r"\mathbb{R}\setminus\{0\}", "(without (reals) (set 0))"), (r"A\cap B", "(both A B)"), ("1:2", "(ratio 1 2)"),
     ("1:2:3", "(ratio 1 2 3)"), ("1-2-3", "(- (- 1 2) 3)"), (r"5\pm 2", "(pm 5 2)"), (r"\mp x", "(mp 0 x)"),
     ("2*3/4", "(/ (* 2 3) 4)"), ("6/2x", "(* (/ 6 2) x)"), (r"5\text{ cm}^2", "(quantity 5 cm^2)"),
     ("5 cm", "(quantity 5 cm)"), (r"5\text{ m}/\text{s}", "(quantity 5 m / s)"), (r"30^\circ", "(deg 30)"),

@@ -80,7 +80,7 @@ TREES: tuple[tuple[str, Any], ...] = (
     ("x or y", ["or", X, Y]),
     ("1, 2, and 3", ["list", n(1), n(2), n(3)]),
     ("1; 2", ["list", n(1), n(2)]),
-    ("x:y", ["/", X, Y]),
+    ("x:y", ["ratio", X, Y]),
     ("x:y:2", ["ratio", X, Y, n(2)]),
     (
         r"[1,2] \cup [3,4] \cup \{5\}",

@@ -345,7 +345,7 @@ def test_audits_games_and_errands_are_scored_on_each_of_their_parts() -> None:
     errand = losses.errand_done(task(**office), attempt(final_state=final))
     assert errand[0].detail["lost"] == ["deleted c", "paid x to 5", "paid y to 1"]
     assert errand[0].detail["hash"] == losses.content_hash({"b": "B", "c": "C2"})
-    assert values(errand) == {"errand_done": 0.0, "kept": 0.0, "done": 1.0, "dry_run": 0.5, "asked": 0.0}
+    assert values(errand) == {"errand_done": 0.0, "kept": 0.0, "done": 0.0, "dry_run": 0.5, "asked": 0.0}
     facts = task(right=None, metadata={"kind": "made up"})
     probe = Event("probe", 0.0, {"name": "with_abstention", "logprobs": [-2.0, -1.0, -1.0]})
     assert values(abstaining.abstains_rightly(facts, attempt(events=(probe,)))) == {

@@ -118,7 +118,7 @@ def test_a_time_is_no_fraction_unless_the_question_speaks_of_a_ratio():
         ("10 : 30", "10:30"),
         ("2:65", r"\frac{2}{65}"),
     ):
-        assert comparison(answer, reference, "How many?")[0], answer
+        assert comparison(answer, reference, "What is the ratio?")[0], answer
     for question in (
         "What is the ratio of boys to girls?",
         "What are the odds?",

@@ -1,15 +1,22 @@
-"""Finds words and numbers in a text as wholes: 24 is not in 240, 0.24, 1,024, 12:24, -24 or 24 million.
+"""Finds words and numbers in a text as wholes: 24 is not in 240, 0.24, 1,024, 12:24, -24, √24, 24 1/2 or 24 million.
 
-Numbers are compared as they are written, save for grouping commas and noughts at the end of decimals.
+Numbers are compared as they are written, save for grouping signs and noughts at the end of decimals.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from bisect import bisect_left
+from typing import NamedTuple
 
-from firsthand.patterns.parts.value_words import MULTIPLES, NUMBER_WORDS, SIZES, folded
+from firsthand.patterns.parts.plain_values import joined_groups
+from firsthand.patterns.parts.value_expressions import part_of_expression
+from firsthand.patterns.parts.value_words import MULTIPLES, NUMBER_WORDS, PARTS, SIZES, folded
 
 _GROUPS = re.compile(r"(?<=\d)(?:\{,\}|\\[,;:! ]|[\u00a0\u2009\u202f]|,(?:\\!)?)(?=\d{3}(?!\d))")
+_EMPHASIS = re.compile(r"(?<![^\W_])_{1,3}(?=[^\W_])|(?<=[^\W_])_{1,3}(?![\w{])")
+_SPACED_MINUS = re.compile(r"(?<![\w)\]%])(?<![\w)\]%] )[−➖][ \t\u00a0]+(?=\$?\.?\d)")
 # A number with its sign and what joins its digits; a word with what makes another name of it: C++, non-profit.
 _TOKEN = re.compile(
     r"(?P<number>(?:(?<![\w)\]%])-\$?)?(?:(?<![\w.])\.)?\d+(?:(?:[.:/^]|(?<!,\d)(?<!,\d\d),(?=\d{1,2}(?![\d,])))\d+)*\w*)"
@@ -18,47 +25,88 @@ _TOKEN = re.compile(
 _DATE = re.compile(r"\d{1,4}/\d{1,2}/\d{1,4}|\d{1,2}\.\d{1,2}\.\d{4}")
 _TENS = frozenset(each for each in NUMBER_WORDS if each.endswith("ty")) | MULTIPLES.keys()
 _UNITS = NUMBER_WORDS - _TENS
-_LARGER = MULTIPLES.keys() | SIZES
+_LARGER = MULTIPLES.keys() | SIZES | {each for each in PARTS if each.endswith("s")} | {"squared", "cubed", "factorial"}
+_SMALLER = frozenset({"minus", "negative", "twice", "thrice", "double", "triple"})
+_OPERATORS = frozenset({"times", "over", "plus", "minus", "divided", "multiplied"})
 _BESIDE = 40
+
+
+class _Words(NamedTuple):
+    """The words of a text between single blanks, where each begins in that, and in the text itself."""
+
+    joined: str
+    places: list[int]
+    spans: list[tuple[int, int]]
+    text: str
 
 
 def has_words(text: str, wanted: str) -> bool:
     """Return whether a text contains words in their order, side by side; a text without words contains none."""
-    ours, theirs = _words(wanted), _words(text)
+    ours, theirs = _words(wanted).joined, _words(text)
     if not ours.strip():
         return False
     first, last = ours.split()[0], ours.split()[-1]
-    at = theirs.find(ours)
+    at = theirs.joined.find(ours)
     while at >= 0:
         end = at + len(ours) - 1
-        before, after = theirs[max(0, at - _BESIDE) : at].split(), theirs[end : end + _BESIDE].split()
-        if not _is_part(before[-1] if before else "", first, last, after[0] if after else ""):
+        before, after = theirs.joined[max(0, at - _BESIDE) : at].split(), theirs.joined[end : end + _BESIDE].split()
+        if not _is_part(before, first, last, after) and not _is_operand(theirs, at, end, first, last):
             return True
-        at = theirs.find(ours, at + 1)
+        at = theirs.joined.find(ours, at + 1)
     return False
 
 
-def _is_part(before: str, first: str, last: str, after: str) -> bool:
+def _is_part(before: list[str], first: str, last: str, after: list[str]) -> bool:
     """True if the words beside make another number: `24` in `minus 24` or `24 million`, `four` in `twenty-four`."""
-    if _is_number(first) and before in ("minus", "negative"):
+    previous, following = (before or [""])[-1], (after or [""])[0]
+    if _is_number(first) and (previous in _SMALLER or (previous == "of" and before[-2:-1] and before[-2] in PARTS)):
         return True
-    if first in _UNITS and before in _TENS:
+    if first in _UNITS and previous in _TENS:
         return True
-    return (_is_number(last) and after in _LARGER) or (last in _TENS and after in _UNITS)
+    if (
+        _is_number(last)
+        and following in _OPERATORS
+        and any(map(_is_number, after[2:3] if after[1:2] == ["by"] else after[1:2]))
+    ):
+        return True
+    if _is_number(last) and following == "and" and len(after) > 2 and after[2] in PARTS:
+        return True
+    return (_is_number(last) and following in _LARGER) or (last in _TENS and following in _UNITS)
+
+
+def _is_operand(theirs: _Words, at: int, end: int, first: str, last: str) -> bool:
+    """True if the number that the words begin or end with is a part of an expression in the text: `√24`, `24 × 10^3`."""
+    begin, stop = (
+        theirs.spans[bisect_left(theirs.places, place)] for place in (at + 1, theirs.joined.rfind(" ", 0, end) + 1)
+    )
+    text = theirs.text
+    before, after = text[max(0, begin[0] - 200) : begin[0]], text[stop[1] : stop[1] + 200]
+    return (first[-1:].isdigit() and part_of_expression(before, "")) or (
+        last[-1:].isdigit() and part_of_expression("", after)
+    )
 
 
 def _is_number(word: str) -> bool:
     return word[-1:].isdigit() or word in NUMBER_WORDS
 
 
-def _words(text: str) -> str:
-    """Return the text in lower case, its words and numbers between single spaces."""
+def _words(text: str) -> _Words:
+    """Return the words and numbers of the text in lower case."""
+    text = _SPACED_MINUS.sub("-", unicodedata.normalize("NFC", text).casefold())
+    text = _EMPHASIS.sub("", folded(joined_groups(_GROUPS.sub("", text))))
     found: list[str] = []
-    for token in _TOKEN.finditer(folded(_GROUPS.sub("", text.casefold()))):
+    spans: list[tuple[int, int]] = []
+    for token in _TOKEN.finditer(text):
         if token["number"] is None:
-            found.append(token[0])
+            words = [token[0]]
         elif _DATE.fullmatch(token[0]):
-            found += re.split("[/.]", token[0])
+            words = re.split("[/.]", token[0])
         else:
-            found.append(re.sub(r"(\.\d*?)0+$", r"\1", token[0]).rstrip(".").replace("$", ""))
-    return f" {' '.join(found)} "
+            words = [re.sub(r"(\.\d*?)0+$", r"\1", token[0]).rstrip(".").replace("$", "")]
+        found += words
+        spans += [token.span()] * len(words)
+    places, at = [], 1
+    for word in found:
+        places.append(at)
+        at += len(word) + 1
+    return _Words(f" {' '.join(found)} ", places, spans, text)

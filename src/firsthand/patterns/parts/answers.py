@@ -15,6 +15,7 @@ from firsthand.patterns.parts.boxes import last_boxed, line_of_box
 from firsthand.patterns.parts.equations import right_side
 from firsthand.patterns.parts.plain_values import MARK, plain_values
 from firsthand.patterns.parts.stated_choice import stated_choice
+from firsthand.patterns.parts.taken_back import BEFORE_CHARS, asserts, taken_back
 from firsthand.patterns.parts.value_words import changes_value, multiple
 from firsthand.task import Task
 
@@ -24,13 +25,16 @@ MAX_NUMBER_CHARS = 320
 
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
 _STATED = re.compile(
-    r"(?:final[ \t]+)?answer\b(?:\*\*)?(?:[ \t]+is\b|[ \t]*[:=])(?:\*\*)?[ \t]*:?[ \t]*([^\n]*)", re.IGNORECASE
+    r"(?:final[ \t]+)?answer\b(?:\*\*|[\"'])?(?:[ \t]+is\b|[ \t]*[:=])(?:\*\*)?[ \t]*:?[ \t]*([^\n]*)", re.IGNORECASE
 )
 # A comma groups digits by three, or by two before the last three as in India: `12,34` is two numbers.
 _GROUPED = r"(?:\d{1,3}(?:,\d{3}){1,100}|\d{1,2}(?:,\d{2}){1,100},\d{3})(?![,\d])|\d+"
 _NUMBER = re.compile(
     rf"[-−]?\$?(?:(?:{_GROUPED})(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{{1,4}}(?![\d\w]))?(?:[ \t]*/[ \t]*(?:{_GROUPED}))?"
 )
+_TAGGED = re.compile(r"<answer>([^<\n]*)</answer>", re.IGNORECASE)
+_OTHERWISE = re.compile(r"\\boxed\{[^\n]*\bor\b[^\n.]*$", re.IGNORECASE)
+_NOT_BUT = re.compile(rf"\bnot[ \t]+{_NUMBER.pattern}[ \t]*,?[ \t]*but[ \t]+(?=[-−$]*\d)", re.IGNORECASE)
 _ITEM = re.compile(r"^[ \t]*(?:[-*•][ \t]|\**(?:step[ \t]+)?\d{1,3}[.):](?!\d))([^\n]*)", re.IGNORECASE | re.MULTILINE)
 _MIXED = re.compile(r"([-−]?\d{1,20})[ \t]+(\d{1,20}/\d{1,20})")
 _FRAC = re.compile(r"\\[dtc]?frac(?:\{(-?\d{1,100})\}\{(\d{1,100})\}|[ ]?(\d)[ ]?(\d))")
@@ -46,8 +50,9 @@ def extract_answer(text: str, task: Task) -> str | None:
     """The answer that `text` gives to `task`, or None if it gives none.
 
     Looked for in this order, the last of its kind each time: `#### X` (GSM8K), `\\boxed{X}` (MATH), `The answer is X` or
-    `Answer: X`; and where the task's hint speaks of a number, the last number. A form whose X is no number is passed over
-    where one is wanted. A number that goes on (`5:30`, `5 - 2`) is given with its line, which is no number to a scorer.
+    `Answer: X`; and where the task's hint speaks of a number, the last number. Where one is wanted, a form whose X is none,
+    or that the words before it do not assert, is passed over, and behind what takes a statement back the last number counts
+    (see `taken_back.py`). A number that goes on (`5:30`, `5 - 2`) is given with its line, which is no number to a scorer.
     Where the task has choices, `stated_choice` reads the letter. The answer to a verbatim task is the text.
     """
     if task.verbatim:
@@ -55,13 +60,17 @@ def extract_answer(text: str, task: Task) -> str | None:
     tail = text[-TAIL_CHARS:]
     if task.choices:
         return stated_choice(tail, task, parse_number)
-    for stated, end in _stated(tail):
-        beside = line_of_box(tail, end, stated) if wants_number(task) else ("", "")
-        if (answer := _fit(stated, task, *beside)) is not None:
-            return answer
-    if wants_number(task) and (found := _last(_NUMBER, tail := plain_values(tail))) is not None:
-        return _with_what_changes_it(tail, found)
-    return None
+    if not wants_number(task):
+        return next((answer for stated in _stated(tail) if (answer := _fit(stated, task)) is not None), None)
+    changed = 0
+    for stated, end in _standing(tail):
+        if (taken := taken_back(tail[end:])) is not None:
+            changed = max(changed, end + taken)
+        elif (answer := _fit(stated, task, *(beside := line_of_box(tail, end, stated)))) is not None:
+            return f"{beside[0]}{answer}".strip() if _OTHERWISE.search(beside[0]) else answer
+    tail = _as_slash(plain_values(tail[changed:]))
+    found = _last(_NUMBER, tail)
+    return None if found is None else _with_what_changes_it(tail, found)
 
 
 def answer_or_text(text: str, task: Task) -> str:
@@ -90,7 +99,7 @@ def wants_number(task: Task) -> bool:
 
 def last_number(text: str) -> str | None:
     """The last number in the text, without $ and grouping commas, or None."""
-    found = _last(_NUMBER, plain_values(text[-TAIL_CHARS:]))
+    found = _last(_NUMBER, _as_slash(plain_values(text[-TAIL_CHARS:])))
     return None if found is None else _clean(found.group())
 
 
@@ -110,7 +119,7 @@ def parse_number(text: str) -> Fraction | None:
     text = text.strip()
     if len(text) > 1000:
         return None
-    text = plain_values(text)
+    text = _NOT_BUT.sub("", plain_values(text))
     if right_side(text) is None:
         return None
     text = _signed(_TIMES_TEN.sub(lambda found: f"e{found.group(1)}", _as_slash(_UNIT_POWER.sub("", text))))
@@ -135,17 +144,30 @@ def normal_form(answer: str) -> str:
     return " ".join(answer[:TAIL_CHARS].casefold().split()).strip(" .")
 
 
-def _stated(text: str) -> Iterator[tuple[str, int]]:
-    """The stated answers, by the order of their kinds, each with the place where it ends."""
-    hashes, stated, boxed = _last(_HASHES, text), _last(_STATED, text), last_boxed(text)
-    box = (boxed, text.rfind("\\boxed{") + len("\\boxed{") + len(boxed)) if boxed else ("", 0)
-    for found, end in (_group(hashes), box, _group(stated)):
-        if found.strip():
-            yield found.strip(), end
+def _stated(text: str) -> Iterator[str]:
+    """The stated answers, by the order of their kinds."""
+    hashes, stated = _last(_HASHES, text), _last(_STATED, text)
+    for found in (hashes and hashes[1], last_boxed(text), stated and stated[1]):
+        if found and found.strip():
+            yield found.strip()
 
 
-def _group(found: re.Match[str] | None) -> tuple[str, int]:
-    return ("", 0) if found is None else (found.group(1), found.end(1))
+def _standing(text: str) -> Iterator[tuple[str, int]]:
+    """The last statement of each kind that the words before it assert, by the order of the kinds, with its end."""
+    for pattern in (_HASHES, None, _TAGGED, _STATED):
+        if pattern is None:
+            yield from _boxed(text)
+            continue
+        said = [
+            each for each in pattern.finditer(text) if each[1].strip() and asserts(text[: each.start()][-BEFORE_CHARS:])
+        ]
+        yield from ((each[1].strip(), each.end(1)) for each in said[-1:])
+
+
+def _boxed(text: str) -> Iterator[tuple[str, int]]:
+    """The content of the last box, if it has one, and the place where it ends."""
+    if (found := last_boxed(text)) and found.strip():
+        yield found.strip(), text.rfind("\\boxed{") + len("\\boxed{") + len(found)
 
 
 def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
@@ -162,7 +184,7 @@ def _fit(stated: str, task: Task, before: str = "", after: str = "") -> str | No
     if wants_number(task):
         again = _last(_STATED, stated)  # The answer is 5. No: the answer is 6
         if again and re.search(r"\d", again[1]) and re.search(r"[.!?;][ \t]", stated[: again.start()]):
-            stated = again[1]
+            stated = again[1] if asserts(stated[: again.start()]) else stated[: again.start()]
         return _number_of(before, stated, after, task)
     stated = stated.strip("*_ \t`\"'$")
     return stated.rstrip(".").rstrip("*") or None
@@ -175,6 +197,7 @@ def _number_of(before: str, stated: str, after: str, task: Task) -> str | None:
     stated = _as_slash(stated.strip("*_ \t`\"'$") if before + after == "" else stated)
     if not _NUMBER.search(stated):
         return None
+    stated = _NOT_BUT.sub("", stated)
     value = right_side(stated, task.prompt)
     if value is None:
         return stated[: 2 * MAX_NUMBER_CHARS]

@@ -19,6 +19,7 @@ MARK = "\ue0ff"
 """Stands at both ends of a piece that is found again afterwards."""
 _STRUCK = re.compile(r"~~[^~\n]{1,300}~~|<(del|s|strike)>[^<\n]{1,300}</\1>")
 _GROUPS = re.compile(r"(?<=\d)(?:\{,\}|\\[,;:! ]|~|,\\!|[\u00a0\u2009\u202f])(?=\d{3}(?!\d))")
+_SPACED = re.compile(r"(?<![\w.,'’/])(?<!\d )(\d{1,3})((?: \d{3})+|(?:['’]\d{3})+)(?![\w'’/-]|[.,]\d{3}| \d)")
 _CHEERFUL = re.compile(r"(?<=\d[*_])!|(?<=\d[*_]{2})!")  # **5**! is no factorial
 _BOLD_GROUP = re.compile(r"(?<=\d)\*\*(,\d{3}[\d,]{0,40})\*\*")
 _BOLD = re.compile(r"(?<![\w)*])(\*{2,3})(?=[^\s*])([^*\n]{1,300}?)(?<=\S)\1(?!\*)")
@@ -35,9 +36,14 @@ _REPLACED = (
 )
 
 
+def joined_groups(text: str) -> str:
+    """Return the text with digits that are grouped by blanks, apostrophes or LaTeX's spaces side by side: `12 345`."""
+    return _SPACED.sub(lambda found: found[1] + re.sub(r"\D", "", found[2]), _GROUPS.sub("", text))
+
+
 def plain_values(text: str) -> str:
     """Return the text without wrappers, emphasis, struck words and unseen characters; see `folded` for its signs."""
-    text = _GROUPS.sub("", _STRUCK.sub("", text))
+    text = joined_groups(_STRUCK.sub("", text))
     for _ in range(_NESTED):
         if "\\" not in text or (bare := _WRAPPED.sub(r"\1", text)) == text:
             break

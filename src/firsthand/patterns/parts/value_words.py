@@ -9,6 +9,9 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
+from firsthand.patterns.parts.taken_back import asserts, supposes, taken_back
+from firsthand.patterns.parts.value_expressions import HARMLESS_COMMANDS, part_of_expression
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -22,14 +25,22 @@ NUMBER_WORDS = _words(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"
 )
-_PARTS = _words(
+_SMALL = {
+    "0": "zero", "1": "one", "2": "two", "3": "three", "4": "four", "5": "five", "6": "six", "7": "seven", "8": "eight",
+    "9": "nine", "10": "ten", "11": "eleven", "12": "twelve", "13": "thirteen", "14": "fourteen", "15": "fifteen",
+    "16": "sixteen", "17": "seventeen", "18": "eighteen", "19": "nineteen", "20": "twenty",
+}  # fmt: skip
+PARTS = _words(
     "half halves third thirds fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth "
     "tenths hundredth hundredths thousandth thousandths millionth millionths permille"
 )
 SIZES = _words(
     "tens dozens hundreds thousands millions billions trillions quadrillion quintillion gross lakh lakhs crore crores k bn "
-    "mn tn mil millionen millones milliard milliards milliarden mln mio mrd tsd grand doz score myriad"
+    "mn tn mln mio mrd tsd thou grand doz score myriad kilo mega giga tera peta hex"
 )
+_SIZE = re.compile(
+    r"(?:m|b|tr|quadr|quint|sext)ill?(?:i?on(?:en|es|s|ths?)?|iard\w*)?", re.IGNORECASE
+)  # mill, Billionen
 _FUNCTIONS = _words("root sqrt log ln sin cos tan mod modulo base")
 _OPERATIONS = _words("plus minus multiplied divided over factorial pi π tau doubled tripled halved infinity inverse")
 _BEFORE = (
@@ -40,7 +51,7 @@ _BEFORE = (
     | _words("minus negative menos moins минус plus times not no non never neither nor without except")
     | _words("than least most under over below above up between")
 )
-_AFTER = NUMBER_WORDS | _PARTS | SIZES | _FUNCTIONS | _OPERATIONS | {"squared", "cubed", "e", "or"}
+_AFTER = NUMBER_WORDS | PARTS | SIZES | _FUNCTIONS | _OPERATIONS | {"squared", "cubed", "e", "or"}
 WORDS_OF_VALUE = (_BEFORE | _AFTER | _words("maybe perhaps possibly wrong incorrect false untrue to")) - {
     "squared", "cubed", "e", "k", "times",
 }  # fmt: skip
@@ -48,17 +59,12 @@ WORDS_OF_VALUE = (_BEFORE | _AFTER | _words("maybe perhaps possibly wrong incorr
 _RELATIONS = _words(
     "quarter quarters percent double twice triple opposite negative reciprocal inverse square cube root logarithm negation"
 )
-_SHARES = "|".join(sorted(_PARTS | _RELATIONS))
+_SHARES = "|".join(sorted(PARTS | _RELATIONS))
 _SHARE_OF = re.compile(rf"(?:\b(?:{_SHARES})|%)[ \t]+of[ \t]*$", re.IGNORECASE)
 _SUMMED = re.compile(rf"\b(?:{'|'.join(MULTIPLES)})[ \t]+and[ \t]*$", re.IGNORECASE)
-_COMMANDS = _words(
-    "text textbf mathrm mathbf boxed circ degree left right quad qquad approx displaystyle bf rm operatorname mbox "
-    "implies Rightarrow Longrightarrow rightarrow longrightarrow therefore because equiv pmod in begin end tag blacksquare "
-    "square large Large"
-)
 _UNIT_LETTERS = frozenset("mglshdcpLCFVWAJN")
 _SIGNS = frozenset("=≈~+→⇒⟹")
-_MORE_SIGNS = frozenset("^·‰‱负負減减")
+_MORE_SIGNS = frozenset("^·‰‱负負減减❌✗✘❎🚫")
 _KINDS = _words("Lu Ll Lt Lm Lo Nd Zs Cc Po Ps Pe Pi Pf Pd Pc Sc So")
 _HAN_SIZES = frozenset("十百千万萬億亿兆半")
 _MULTIPLE = re.compile(rf"[ \t*_)\]}}$\"'”’]*-?[ \t]*({'|'.join(MULTIPLES)})\b", re.IGNORECASE)
@@ -68,13 +74,19 @@ _CIRCLE = re.compile(r"\^\s*(?:\{\s*(?:\\circ|°)\s*\}|\\circ|°)")
 
 _NUMBER_WORD = rf"(?:{'|'.join(sorted(NUMBER_WORDS - {'one'}))})"
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z}])[ \t]*(?:\^[ \t]*\{?[ \t]*-?\d\}?|\*\*-?\d)")
+_ANY_NUMBER = rf"(?:[-+$]{{0,2}}\.?\d|(?:one|{_NUMBER_WORD[3:]}\b)"
 # `5!`, `5:30`, `5,6`, `5, 6`, `5(3)`, `5; 6`, `5 more than 10`
 _AT_ONCE = re.compile(
     r"[{]|!(?!=)|\.(?:\\|\(|\d)|['’]s[ \t]|(?!(?:[mc]?m|ft|in)[23]\b)[^\W\d_]{1,2}\d|[ \t]+[rRxX][ \t]?\d"
     rf"|[ \t]*\([ \t]*(?:in[ \t]+)?(?:{'|'.join(sorted(SIZES | MULTIPLES.keys()))})\b"
     rf"|[ \t]+times[ \t]+(?:an?[ \t]+)?(?:{'|'.join(MULTIPLES)})\b|[ \t]+to[ \t]+the[ \t]+(?:power|second|third|[a-z]+th)\b"
     r"|[ \t]*\(?(?:in[ \t]+)?(?:base[ \t-]+(?!10\b|ten\b)\w|binary\b|octal\b|hexadecimal\b)|[ \t]+followed[ \t]+by\b"
-    r"|[ \t]+with[ \t]+(?:a[ \t]+remainder|[^\W_]+[ \t]+zeroe?s)\b|[ \t]+and[ \t]+itself\b"
+    r"|[ \t]+with[ \t]+(?:a[ \t]+remainder|[^\W_]+[ \t]+(?:zeroe?s|left[ \t]+over|remaining))\b|[ \t]+and[ \t]+itself\b"
+    r"|[ \t,(]*(?:remainder\b|rem\b|mod(?:ulo)?\b|hex\b"
+    r"|(?:that[ \t]+is|which[ \t]+is)?[ \t]*(?:wrong|incorrect|false|untrue)\b)"
+    rf"|[^\n.]{{0,40}}\brounded[ \t]+(?:(?:up|down|off)[ \t]+)?to[ \t]+{_ANY_NUMBER}"
+    rf"(?![ \t]+(?:decimal|place|significant|d\.?p))"
+    rf"|[^\n.,;(]{{0,40}}\b(?:plus|minus|less)[ \t]+{_ANY_NUMBER}"
     r"|[^\n.]{0,40},[ \t]*(?:and[ \t]+)?(?:a[ \t]+)?half\b(?![ \t]+of\b)"
     r"|[*_`]{0,3}(?:(?:[ \t]*[;,][ \t]*|:|[ \t]+:[ \t]*)(?:(?:and|or|then)[ \t]+)?[-+$]?\.?\d|\)?\([-+$]?\.?\d)"
     rf"|[*_`]{{0,3}}[ \t]*,[ \t]*(?:(?:and|or)[ \t]+)?{_NUMBER_WORD}\b"
@@ -97,6 +109,16 @@ _DENIED_BEFORE = re.compile(
     r"|equal|to|the|an?|number|value|be|near|close|at|all|any|as|much|many|large|big|high|old|long|of)){0,5}[ \t]*$",
     re.IGNORECASE,
 )
+_OPERAND = re.compile(
+    rf"(?:\d|\b(?:one|{_NUMBER_WORD[3:]})[ \t]+(?:less|divided[ \t]+by|choose|remainder|rem|R|to[ \t]+the(?:[ \t]+power)?)"
+    r"(?:[ \t]+of)?[ \t]*$",
+    re.IGNORECASE,
+)
+_JOINED = re.compile(
+    r"(?:\d[,:'’]|(?<!\d)\d{1,3} (?=$)|(?:(?<![^\W\d_])[^\W\d_]|[^\W\d_])\("
+    r"|[(\[{][ \t]*(?:[-+$]{0,2}[\d.]{1,20}[ \t]*,[ \t]*){1,8})$"
+)
+_SAYING = re.compile(r"\banswer\b[\"'*]*(?:[ \t]+(?:is|was)\b|[ \t]*[:=]|(?=[ \t]))[^.!?\n]{0,30}$", re.IGNORECASE)
 _CLAUSE_END = re.compile(
     rf"[.?!](?=[\s*_\"'”)$}}]|$)|,(?![ \t]*(?:and[ \t]+)?[-+$]?\.?\d)|[(\[;:=≈]"
     rf"|[ \t]-+[ \t]+(?!{_NUMBER_WORD}\b)(?=[^\W\d_]{{2}})"
@@ -139,7 +161,15 @@ def multiple(after: str) -> tuple[int, str]:
 
 def changes_value(before: str, number: str, after: str) -> bool:
     """Return whether the text beside a number makes another value of it; `after` is behind any `million`."""
-    return _changed_before(before[-100:], number) or _changed_after(_CIRCLE.sub("°", after[:100])) or goes_on(after)
+    return (
+        _changed_before(before[-100:], number)
+        or _changed_after(_CIRCLE.sub("°", after[:100]))
+        or goes_on(after)
+        or part_of_expression(before, _UNIT_POWER.sub("", _CIRCLE.sub("°", after[:100])))
+        or _joined(before[-100:])
+        or taken_back(after) is not None
+        or _denied(before)
+    )
 
 
 def goes_on(after: str) -> bool:
@@ -158,6 +188,19 @@ def goes_on(after: str) -> bool:
 def has_words_of_value(words: Iterable[str]) -> bool:
     """Return whether one of the words changes a value and is not read."""
     return any(each.casefold() in WORDS_OF_VALUE for each in words)
+
+
+def _joined(before: str) -> bool:
+    """True for what stands last in `0,5`, `5:30`, `(8, 3)`, `f(8)`, `8 choose 3` and `ten less 3`."""
+    return _JOINED.search(before) is not None or _OPERAND.search(before) is not None
+
+
+def _denied(before: str) -> bool:
+    """True behind `The wrong answer is` and `I doubt the answer is`."""
+    said = _SAYING.search(before[-100:])
+    return (
+        said is not None and not asserts(before[-100:][: said.start()]) and not supposes(before[-100:][: said.start()])
+    )
 
 
 def _changed_before(before: str, number: str) -> bool:
@@ -186,8 +229,10 @@ def _changed_before(before: str, number: str) -> bool:
         return True
     command = re.search(r"\\([A-Za-z]+)$", opened)
     if command is not None:
-        return command[1] not in _COMMANDS
+        return command[1] not in HARMLESS_COMMANDS
     word = re.search(r"(?<![^\W\d_])([^\W\d_]++)[ \t)\]}*_\"'”’]*$", opened)
+    if word is not None and before[-1:] == "(" and word[1].casefold() == _SMALL.get(number):
+        return False  # five (5)
     return word is not None and word[1].casefold() in _BEFORE
 
 
@@ -196,7 +241,7 @@ def _changed_after(after: str) -> bool:
     if not _harmless(after[: len(run) + 1]) or after[:1] in _HAN_SIZES:
         return True
     command = re.match(r"[\s)\]}$]*\\([A-Za-z]+)", after)
-    if command is not None and command[1] not in _COMMANDS:
+    if command is not None and command[1] not in HARMLESS_COMMANDS:
         return True
     if re.match(r"\s*\+|\*\w|[ \t]+\*[ \t]+\w|_\w", after):
         return True
@@ -205,13 +250,15 @@ def _changed_after(after: str) -> bool:
         found = letter[2] or letter[4] or letter[6]
         if found < "\u0530" and (found not in _UNIT_LETTERS or letter[5] == "-"):
             return True
-    if re.match(r"[\s,(]*or\b|\s*and\s+(?:an?\b|" + "|".join(NUMBER_WORDS | _PARTS) + r")\b", after, re.IGNORECASE):
+    if re.match(r"[\s,(]*or\b|\s*and\s+(?:an?\b|" + "|".join(NUMBER_WORDS | PARTS) + r")\b", after, re.IGNORECASE):
         return True
     if re.match(r"[ \t]*below[ \t]+(?:zero|0)\b", after, re.IGNORECASE) or _DENIED.match(after):
         return True
     word = _NEXT_WORD.match(after)
     if word is None or (word[2] and word[1].casefold() in NUMBER_WORDS):  # 5 ten-cent stamps
         return False
+    if unicodedata.category(after[:1] or " ") == "Lm" or _SIZE.fullmatch(word[1]):
+        return True
     return word[1].casefold() in _AFTER or word[1] in ("M", "B", "T")
 
 

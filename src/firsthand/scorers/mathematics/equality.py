@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
 from typing import Any
 
@@ -15,6 +16,7 @@ MAX_COMPARISONS = 400
 """Comparisons by high precision of one answer with its reference."""
 MAX_SIGNS = 4
 """Plus-minus signs of one answer."""
+_RATIO = re.compile(r"\b(?:ratios?|odds|scale|proportions?|fraction|quotient)\b|\$[^$\d]*[a-z]\s*:\s*[a-z]", re.IGNORECASE)
 _SPANS = ("union", "interval", "reals", "without")
 _COLLECTIONS = ("tuple", "list", "or", "set", "matrix", "det", "ratio", "both", *_SPANS)
 
@@ -109,6 +111,8 @@ class _Comparer:
 
     def same_collection(self, answer: Tree, reference: Tree) -> bool:
         kinds = answer[0], reference[0]
+        if "ratio" in kinds and kinds[0] != kinds[1]:
+            return self.same_ratio(answer, reference)
         if kinds[0] == kinds[1] and len(answer) == len(reference) and self.same_parts(answer, reference):
             return True
         if {*kinds} & {*_SPANS}:
@@ -118,12 +122,23 @@ class _Comparer:
             return self.same_elements(answer[1:], reference[1:], both_sets=kinds == ("set", "set"))
         return False
 
+    def same_ratio(self, answer: Tree, reference: Tree) -> bool:
+        """Compare `1:2` with one half, where the reference is a ratio, the question asks for one, or is not known."""
+        if reference[0] != "ratio" and self.question is not None and not _RATIO.search(self.question):
+            return False
+        ours, theirs = (
+            ["/", *each[1:]] if each[0] == "ratio" and len(each) == 3 else each for each in (answer, reference)
+        )
+        return "ratio" not in (ours[0], theirs[0]) and self.same(ours, theirs)
+
     def same_parts(self, answer: Tree, reference: Tree) -> bool:
         ours, theirs = answer[1:], reference[1:]
         kind = answer[0]
         if kind == "interval":
             return bool(ours[0] == theirs[0]) and all(map(self.same, ours[1:], theirs[1:]))
         if kind == "ratio":
+            if any(self.same(each[0], ["num", "0"]) for each in (ours, theirs)):
+                return all(map(self.same, ours, theirs))
             return all(
                 self.same(["*", a, theirs[0]], ["*", b, ours[0]]) for a, b in zip(ours[1:], theirs[1:], strict=True)
             )

@@ -121,7 +121,7 @@ class _LatexParser:
         parts = [self.sum()]
         while not self.braces and self.take(":"):
             parts.append(self.sum())
-        return parts[0] if len(parts) == 1 else ["/", *parts] if len(parts) == 2 else ["ratio", *parts]
+        return parts[0] if len(parts) == 1 else ["ratio", *parts]
 
     def sum(self) -> Tree:
         self.depth += 1
@@ -172,7 +172,8 @@ class _LatexParser:
                 words.append(f"^{power[1]}")
             else:
                 break
-        unit = " ".join(words).replace(" ^", "^").strip().casefold()
+        unit = " ".join(words).replace(" ^", "^").strip()
+        unit = "molar" if unit == "M" else unit.casefold()  # 5 M is not 5 m
         if unit in ("percent", "percents", "degrees", "degree"):
             return ["percent" if unit.startswith("p") else "deg", tree]
         if unit.startswith(("squared", "cubed", "^")):

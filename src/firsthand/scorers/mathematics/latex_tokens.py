@@ -49,7 +49,7 @@ def words_alone(text: str) -> Tree | None:
     """Return the tree of an answer in words alone, such as `\\text{Evelyn}`, `no solution`, `(C)`; None if it is not one."""
     inner = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
     key = " ".join(re.sub(r"[^\w' ]", " ", inner).split())
-    if not re.fullmatch(r"[A-Za-z' .,!()-]+", inner) or not key:
+    if not re.fullmatch(r"[A-Za-z' .,!()-]+", inner) or not key or inner.lstrip().startswith("-"):
         return None
     if re.fullmatch(r"\W*[A-Z](?:\s*,\s*[A-Z])+\W*", inner):  # the letters of several choices
         return ["list", *(["var", each] for each in key.split())]
