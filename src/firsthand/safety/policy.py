@@ -135,7 +135,7 @@ class CallPolicy:
                     return Ruling("deny", "budget", f"the {key} of this attempt are used up ({most:g})")
         if "once_only" in self.rules and case.lasts:
             failed = sum(each.failed and each.name == tool.name for each in case.earlier)
-            if not await view.claim(f"{tool.name} {compared(case.whole)} {failed}", 1):
+            if not await view.claim(f"{tool.name} {compared(case.whole, case.declares)} {failed}", 1):
                 return Ruling("deny", "once_only", f"{tool.name} is being called with these arguments already")
         return None
 
