@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from typing import NamedTuple
 
 from firsthand.errors import AnswerPending, ToolError, nearest
+from firsthand.loop.answer_time import check_time, timed
 from firsthand.loop.approval import approval_key
 from firsthand.loop.attempt import Attempt
 from firsthand.loop.borders import Borders
@@ -106,11 +107,13 @@ async def _run_approved(
 ) -> ToolResult:
     """The tool's result, if the approval lets the call run."""
     checked = tool.validate(arguments)  # nobody is asked about a call that cannot be
+    check_time(tool.timeout_s)
     await approve(attempt, tool, arguments, effect)
     if tool.effect in ("external", "irreversible"):
         await attempt.keep(effect, request, {"started": True})
     try:
-        return ToolResult(call.id, call.name, await tool.run(checked), origin=tool.origin)
+        with timed():
+            return ToolResult(call.id, call.name, await tool.run(checked), origin=tool.origin)
     except AnswerPending:  # the tool says that it has not acted yet: it is called again with the answer
         await attempt.keep(effect, request, {"waiting": True})
         raise
