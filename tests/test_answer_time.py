@@ -7,6 +7,7 @@ import pytest
 from firsthand.agent import Agent
 from firsthand.errors import ToolError
 from firsthand.loop.answer_time import RUN_S, check_time, one_answer, timed
+from firsthand.loop.journal import MemoryJournal
 from firsthand.message import ToolCall
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
@@ -39,17 +40,22 @@ def test_a_call_after_the_time_of_an_answer_is_not_run_and_the_next_answer_begin
         ran.append(n)
         return "done"
 
+    is_late = [True, False]
+
     async def make(task, ctx):
         calls = [ToolCall(str(n), "work", {"n": n}) for n in range(3)]
         first = await ctx.call_all(calls)
         with one_answer() as spent:
-            spent.spent_s = RUN_S
+            spent.spent_s = RUN_S if is_late.pop(0) else 0.0
             late = await ctx.call(ToolCall("9", "work", {"n": 9}))
         again = await ctx.call_all(calls)
         return "|".join(each.content[:14] for each in (*first, late, *again))
 
-    trace = asyncio.run(rollout(Agent("a", Scripted([]), make, tools=(work,)), Task("1", "Q")))
+    agent, journal = Agent("a", Scripted([]), make, tools=(work,)), MemoryJournal()
+    trace = asyncio.run(rollout(agent, Task("1", "Q"), journal=journal))
     assert trace.answer == "done|done|done|Error: not run|done|done|done" and ran == [0, 1, 2, 0, 1, 2]
+    resumed = asyncio.run(rollout(agent, Task("1", "Q"), journal=journal))
+    assert resumed.answer == trace.answer and 9 not in ran, "on resuming it stays what the model was told"
 
 
 def test_the_time_that_a_tool_runs_is_counted_in_its_answer() -> None:

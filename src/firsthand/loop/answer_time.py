@@ -17,6 +17,9 @@ from firsthand.errors import ToolError
 RUN_S = 600.0
 """Seconds that the calls of one answer run together; tools of a longer timeout have four times that."""
 
+LATE = "not run, for the calls of this message ran"
+"""The begin of what such a call is answered, which stays its answer when an attempt is resumed."""
+
 
 @dataclass
 class AnswerTime:
@@ -44,7 +47,7 @@ def check_time(timeout_s: float) -> None:
     spent, most_s = _here.get(), max(RUN_S, 4 * timeout_s)
     if spent is not None and spent.spent_s >= most_s:
         raise ToolError(
-            f"not run, for the calls of this message ran {spent.spent_s:.0f} s, and {most_s:.0f} s were expected at most: "
+            f"{LATE} {spent.spent_s:.0f} s, and {most_s:.0f} s were expected at most: "
             "make fewer and shorter calls at a time"
         )
 

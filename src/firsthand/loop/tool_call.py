@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from typing import NamedTuple
 
 from firsthand.errors import AnswerPending, ToolError, nearest
-from firsthand.loop.answer_time import check_time, timed
+from firsthand.loop.answer_time import LATE, check_time, timed
 from firsthand.loop.approval import approval_key
 from firsthand.loop.attempt import Attempt
 from firsthand.loop.borders import Borders
@@ -57,7 +57,7 @@ async def run_call(attempt: Attempt, call: ToolCall, *, borders: Borders, reques
             await attempt.keep(effect, request, _entry(result))
         return Ran(result, given)
     finished = recorded is not None and "content" in recorded
-    if recorded is not None and finished and tool.effect != "write":
+    if recorded is not None and finished and (tool.effect != "write" or _was_late(recorded)):
         return Ran(await _read(borders, tool, call, _replayed(call, recorded), recorded), arguments)
     began = recorded is not None and not recorded.get("waiting")
     if began and tool.effect in ("external", "irreversible"):
@@ -94,6 +94,10 @@ async def _read(borders: Borders, tool: Tool, call: ToolCall, result: ToolResult
 
 def _replayed(call: ToolCall, entry: Json) -> ToolResult:
     return ToolResult(call.id, call.name, entry["content"], entry["is_error"], entry.get("origin"))
+
+
+def _was_late(entry: Json) -> bool:
+    return bool(entry["is_error"]) and str(entry["content"]).startswith(f"{ERROR}{LATE}")
 
 
 def _entry(result: ToolResult) -> Json:
