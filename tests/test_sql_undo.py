@@ -94,7 +94,7 @@ def test_a_rehearsal_changes_nothing(shop):
     assert rehearsed({"statement": "DELETE FROM books WHERE price IS NULL"}) == "1 row would be changed"
     dropped = "books: DELETE: 2 rows before, 0 after, the table is dropped"
     assert rehearsed({"statement": "DROP TABLE books"}) == dropped
-    assert rehearsed({"statement": "DELETE FROM books RETURNING title"}) == "title\nEmma\nWalden"
+    assert rehearsed({"statement": "DELETE FROM books RETURNING title"}).split("\n")[0] == "2 rows would be changed"
     assert rehearsed({"statement": "COMMIT"}) == "no row would be changed"
     assert pages_of(shop) == before and len(asked(shop, "SELECT * FROM books")) == 2
 

@@ -41,7 +41,8 @@ def file(tmp_path: Path) -> SqlFile:
 @pytest.mark.usefixtures("program")
 def test_a_process_gets_the_whole_request_and_nothing_of_the_environment(file: SqlFile) -> None:
     plain = {
-        "path": file.path.as_uri(), "write": False, "rehearse": False, "statement": "SELECT 'é'", "seconds": 2.5,
+        "path": file.path.as_uri(), "write": False, "rehearse": False, "expected": None,
+        "statement": "SELECT 'é'", "seconds": 2.5,
         "memory_bytes": 512 << 20, "max_rows": 200, "max_chars": 14_000, "max_cell": 500,
     }  # fmt: skip
     reply = file._run("SELECT 'é'")
@@ -50,7 +51,8 @@ def test_a_process_gets_the_whole_request_and_nothing_of_the_environment(file: S
     assert more == plain | {"write": True, "rehearse": True, "max_rows": 3, "max_chars": 40, "max_cell": 5}
     asked = file.reply("S", write=True, max_rows=3, max_cell=7)["request"]
     assert asked == plain | {"statement": "S", "write": True, "max_rows": 3, "max_chars": 21, "max_cell": 7}
-    assert file.sql_query("Q") == "a\nx\ny" == file.sql_change("C") == file.rehearsed({"statement": "R"})
+    assert file.sql_query("Q") == "a\nx\ny" == file.sql_change("C")
+    assert file.rehearsed({"statement": "R"}).endswith("\n> a\n> x\n> y")
 
 
 def test_each_end_of_a_process_is_told(program: Path, file: SqlFile, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ import pytest
 from firsthand.tools.databases.sql_process import authorizer, counted
 from firsthand.tools.sql import SqlFile, sql
 
+RETURNS = "would be changed\nthe statement returns this, in its own words:\n"
+
 
 @pytest.fixture
 def staff(tmp_path: Path) -> SqlFile:
@@ -47,7 +49,7 @@ def test_what_a_trigger_would_do_is_in_the_rehearsal_and_in_the_result(staff: Sq
     ]
     assert users(staff) == 5
     returning = rehearsed(staff, "INSERT INTO log VALUES ('done') RETURNING line")
-    assert returning == ["with what triggers do, 7 rows in all", *told[2:], "line", "done"]
+    assert returning == [*told, "the statement returns this, in its own words:", "> line", "> done"]
     done = staff.sql_change("INSERT INTO log VALUES ('done')").split("\n")
     assert done == [
         "done: 1 row changed", "with what triggers do, 7 rows in all", "log: INSERT", "users: DELETE by the trigger audit",
@@ -78,8 +80,8 @@ def test_a_dropped_table_a_view_and_replaced_rows_are_told(staff: SqlFile) -> No
         ("UPDATE users SET age = age + 1", "5 rows would be changed"),
         ("INSERT INTO users VALUES ('f', 6), ('g', 7)", "2 rows would be changed"),
         ("INSERT INTO users VALUES ('a', 6) ON CONFLICT DO UPDATE SET age = 6", "1 row would be changed"),
-        ("DELETE FROM users WHERE age = 1 RETURNING name", "name\na"),
-        ("UPDATE users SET age = 9 WHERE age = 1 RETURNING age", "age\n9"),
+        ("DELETE FROM users WHERE age = 1 RETURNING name", f"1 row {RETURNS}> name\n> a"),
+        ("UPDATE users SET age = 9 WHERE age = 1 RETURNING age", f"1 row {RETURNS}> age\n> 9"),
         ("CREATE TABLE more (a)", "no row would be changed"),
         ("DROP TRIGGER audit", "no row would be changed"),
     ],

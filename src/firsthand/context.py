@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from firsthand.errors import ConfigError
 from firsthand.loop import concurrency
+from firsthand.loop.answer_time import one_answer
 from firsthand.loop.attempt import Attempt as Attempt
 from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.calling import calling
@@ -230,11 +231,12 @@ class Context:
                 return await self._call(call, effect, branch.depth, as_of=within[0][1])
 
         results: list[ToolResult] = []
-        for together, stretch in groupby(within, key=lambda placed: self._only_reads(placed[0])):
-            if together:
-                results += await self.group([one(call, effect) for call, effect in stretch])
-            else:
-                results += [await one(call, effect) for call, effect in stretch]
+        with one_answer():
+            for together, stretch in groupby(within, key=lambda placed: self._only_reads(placed[0])):
+                if together:
+                    results += await self.group([one(call, effect) for call, effect in stretch])
+                else:
+                    results += [await one(call, effect) for call, effect in stretch]
         if len(calls) > MAX_CALLS:
             self.note("too_many_calls", asked=len(calls), run=MAX_CALLS)
             text = f"Error: not run, for the message made {len(calls)} calls: make at most {MAX_CALLS} at a time"

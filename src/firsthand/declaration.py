@@ -31,6 +31,20 @@ class Undo:
     """Arguments and a captured state -> puts that state back. Doing it twice is doing it once."""
 
 
+class Rehearsal(str):
+    """A dry run that the tool can hold itself to: its text, and the effect that it knows again.
+
+    `loop.calling.expected_effect` gives the tool the effect of the dry run that was approved when it makes the call.
+    """
+
+    effect: str
+
+    def __new__(cls, text: str, effect: str = "") -> Rehearsal:
+        made = super().__new__(cls, text)
+        made.effect = effect
+        return made
+
+
 @dataclass(frozen=True)
 class Declaration:
     """The facts of a tool besides its effect."""
@@ -56,7 +70,8 @@ class Declaration:
     undo: Undo | None = field(default=None, compare=False)
     """Takes the effect back; None if it cannot be."""
     dry_run: Callable[[Json], object] | None = field(default=None, compare=False)
-    """Arguments -> a text on what the call would do, shown in the question; changes nothing."""
+    """Arguments -> a text on what the call would do, shown in the question; changes nothing. A `Rehearsal` also
+    holds the call to what was shown."""
 
     def __post_init__(self) -> None:
         if self.rate is not None and self.rate < 1:

@@ -29,6 +29,7 @@ from firsthand.errors import AnswerPending, ConfigError, SandboxError, StoreErro
 from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json
 from firsthand.model import ToolSpec
+from firsthand.system.forged_marks import openings
 from firsthand.tool_arguments import as_json_data, repaired
 
 Effect = Literal["read", "write", "external", "irreversible"]
@@ -192,7 +193,11 @@ def as_text(result: Any, max_chars: int) -> str:
 
 def marked(text: str, origin: str) -> str:
     """The text between marks that say it is data from `origin` and not an instruction. Neither can close the mark."""
-    inside = re.sub(r"<(\s*+(?:/\s*+)?+untrusted)", r"<\\\1", text, flags=re.IGNORECASE)
+    begin, pieces = 0, []
+    for at in openings(text, "<untrusted"):
+        pieces.append(text[begin:at])
+        begin = at
+    inside = "\\".join([*pieces, text[begin:]])
     return f"{mark_of(origin)}{inside}{MARK_END}"
 
 

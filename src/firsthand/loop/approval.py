@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from firsthand.errors import ConfigError, nearest
 from firsthand.loop.form import FormField
 from firsthand.message import Json, canonical
 from firsthand.model import request_key
+from firsthand.system.plurals import count_of
 from firsthand.system.terminal import Terminal, printable
 from firsthand.tool import Effect, Tool
 
@@ -83,33 +84,36 @@ class AskPerson:
                 reason = f"{tool.name} needs approval ({tool.effect}), and there is no terminal to ask at"
                 return Decision(False, "nobody", reason)
             answers = ("yes", "no") if explained_here else ("yes", "no", "always")
-            answer = await self.terminal.choose(question(tool, arguments), answers)
+            answer = await self.terminal.choose(self._drawn(question(tool, arguments)), answers)
         if answer == "always":
             self.always.add(kind_of(tool))
         reason = "" if answer in ("yes", "always") else f"the person asked did not approve this call of {tool.name}"
         return Decision(not reason, "terminal", reason)
+
+    def _drawn(self, text: str) -> str:
+        from firsthand.loop.question_screen import columns_of, on_screen
+
+        return on_screen(text, min(COLUMNS, columns_of(getattr(self.terminal, "sink", None))))
 
     async def fill(self, tool: Tool, message: str, fields: Sequence[FormField]) -> Json | None:
         """The person's answers to the fields of a form; None if they declined, or if there is no terminal."""
         async with self.terminal.turn():
             if not self.terminal.is_there():
                 return None
-            shown = _shortened(message, MAX_SHOWN, MAX_LINES).replace(
-                "\n", "\n    "
-            )  # no line of it can be one of ours
-            self.terminal.sink.write(f"{printable(_description(tool))}\n  {shown}\n")
+            shown = _shortened(message, MAX_SHOWN, MAX_LINES).replace("\n", "\n    ")  # no line of it is one of ours
+            self.terminal.sink.write(self._drawn(f"{printable(_description(tool))}\n  {printable(shown)}") + "\n")
             if await self.terminal.choose("Answer it?", ("yes", "no")) != "yes":
                 return None
             answers: Json = {}
             for field_ in fields:
                 for _ in range(3):
-                    line = await self.terminal.ask(f"  {_on_a_line(field_.shown())}:")
+                    line = await self.terminal.ask(self._drawn(f"  {_on_a_line(field_.shown())}:"))
                     if line is None:
                         return None
                     try:
                         value = field_.parse(line)
                     except ValueError as error:
-                        self.terminal.sink.write(f"  {_on_a_line(str(error))}\n")
+                        self.terminal.sink.write(self._drawn(f"  {_on_a_line(str(error))}") + "\n")
                         continue
                     if value is not None:
                         answers[field_.name] = value
@@ -221,12 +225,14 @@ def _laid_out(head: list[str], parts: Sequence[tuple[str, str]], more: list[str]
     rows = max(2, _share([_rows(each) for each in texts], MAX_LINES))
     most_name = MAX_NAME if len(parts) <= 4 else MAX_NAME // 3
     names = [_name(name, most_name) for name, _ in parts] + ["why you are asked"]
-    shown = [
-        f"  {name}: {_shortened(text, most, rows)}".replace("\n", "\n    ")
-        for name, text in zip(names, texts, strict=False)
-    ]
+    cut = [_parted(text, most, rows) for text in texts]
+    shown = [f"  {name}: {text}".replace("\n", "\n    ") for name, (text, _) in zip(names, cut, strict=False)]
     body = [*shown[: len(parts)], *more, *shown[len(parts) :]]
-    return "\n".join([*(printable(line) for line in [*head, *body]), printable(asked)])
+    left_out = sum(each.left_out for each in cut)
+    unread = (
+        f" {count_of(left_out, 'character')} of it {'is' if left_out == 1 else 'are'} not shown." if left_out else ""
+    )
+    return "\n".join([*(printable(line) for line in [*head, *body]), printable(f"{asked}{unread}")])
 
 
 def _name(name: str, most: int = MAX_NAME) -> str:
@@ -266,11 +272,22 @@ def _size(text: str) -> int:
     return len(text) if len(text) > MAX_SHOWN else max(len(text), len(_without_gaps(text)))
 
 
+class _Parted(NamedTuple):
+    """A text as it is shown, and how many characters of it are not."""
+
+    shown: str
+    left_out: int
+
+
 def _shortened(text: str, most: int, most_lines: int) -> str:
+    return _parted(text, most, most_lines).shown
+
+
+def _parted(text: str, most: int, most_lines: int) -> _Parted:
     """The text, blanks in a row counted; of a long one its ends, with a note of its length before them and between."""
     lines = text.split("\n")
     if len(text) <= most and len(shown := _without_gaps(text)) <= most and screen_rows(shown) <= most_lines:
-        return shown
+        return _Parted(shown, 0)
     if most_lines < MIN_LINES:
         return _on_few_rows(text, len(lines), most, most_lines)
     half, few = most // 2, max(1, most_lines // 2)
@@ -281,9 +298,10 @@ def _shortened(text: str, most: int, most_lines: int) -> str:
     while not _fits(end, half, few):
         end = end[-(len(end) * 3 // 4) :]
     left_out = len(text) - len(begin) - len(end)
-    return (
+    return _Parted(
         f"[{len(text):,} characters in {len(lines):,} lines, of which {left_out:,} in the middle are not shown]\n"
-        f"{_without_gaps(begin)}\n[... {left_out:,} characters are not shown here ...]\n{_without_gaps(end)}"
+        f"{_without_gaps(begin)}\n[... {left_out:,} characters are not shown here ...]\n{_without_gaps(end)}",
+        left_out,
     )
 
 
@@ -292,7 +310,7 @@ def _fits(text: str, most: int, rows: int) -> bool:
     return len(text) <= 1 or (len(shown) <= most and screen_rows(shown) <= rows)
 
 
-def _on_few_rows(text: str, num_lines: int, most: int, rows: int) -> str:
+def _on_few_rows(text: str, num_lines: int, most: int, rows: int) -> _Parted:
     """The ends of a text without its line ends, which are shown as escapes, on so few rows."""
     room = min(most, rows * (COLUMNS - 4) - 80) // 2
     begin, end = text[:room], text[-room:]
@@ -302,9 +320,9 @@ def _on_few_rows(text: str, num_lines: int, most: int, rows: int) -> str:
         end = end[-(len(end) * 3 // 4) :]
     left_out = len(text) - len(begin) - len(end)
     if left_out <= 0:
-        return _escaped(text)
+        return _Parted(_escaped(text), 0)
     note = f"[... {left_out:,} of {len(text):,} characters in {num_lines:,} lines are not shown ...]"
-    return f"{_escaped(begin)} {note} {_escaped(end)}"
+    return _Parted(f"{_escaped(begin)} {note} {_escaped(end)}", left_out)
 
 
 def _escaped(text: str) -> str:

@@ -21,6 +21,8 @@ class CallBranch(Branch):
 
     call: str = ""
     """The name of the call's effect."""
+    expected: str = ""
+    """The effect that was shown in a dry run and approved."""
 
     def next_effect(self) -> str:
         """The name of the next effect of the call, such as `0.3:1 request 0`."""
@@ -74,3 +76,15 @@ def calling(context: Any, effect: str) -> Iterator[None]:
         yield
     finally:
         _caller.reset(mark)
+
+
+def expect_effect(effect: str) -> None:
+    """Hold the running call to the effect of a dry run that was approved."""
+    if (here := _caller.get()) is not None:
+        here.branch.expected = effect
+
+
+def expected_effect() -> str:
+    """The effect that the running call was approved for; empty where no dry run was shown."""
+    here = _caller.get()
+    return here.branch.expected if here is not None else ""

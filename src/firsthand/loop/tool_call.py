@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from typing import NamedTuple
 
 from firsthand.errors import AnswerPending, ToolError, nearest
+from firsthand.loop.answer_time import LATE, check_time, timed
 from firsthand.loop.approval import approval_key
 from firsthand.loop.attempt import Attempt
 from firsthand.loop.borders import Borders
@@ -56,7 +57,7 @@ async def run_call(attempt: Attempt, call: ToolCall, *, borders: Borders, reques
             await attempt.keep(effect, request, _entry(result))
         return Ran(result, given)
     finished = recorded is not None and "content" in recorded
-    if recorded is not None and finished and tool.effect != "write":
+    if recorded is not None and finished and (tool.effect != "write" or _was_late(recorded)):
         return Ran(await _read(borders, tool, call, _replayed(call, recorded), recorded), arguments)
     began = recorded is not None and not recorded.get("waiting")
     if began and tool.effect in ("external", "irreversible"):
@@ -95,6 +96,10 @@ def _replayed(call: ToolCall, entry: Json) -> ToolResult:
     return ToolResult(call.id, call.name, entry["content"], entry["is_error"], entry.get("origin"))
 
 
+def _was_late(entry: Json) -> bool:
+    return bool(entry["is_error"]) and str(entry["content"]).startswith(f"{ERROR}{LATE}")
+
+
 def _entry(result: ToolResult) -> Json:
     """The result as the journal keeps it."""
     entry: Json = {"content": result.content, "is_error": result.is_error}
@@ -106,11 +111,13 @@ async def _run_approved(
 ) -> ToolResult:
     """The tool's result, if the approval lets the call run."""
     checked = tool.validate(arguments)  # nobody is asked about a call that cannot be
+    check_time(tool.timeout_s)
     await approve(attempt, tool, arguments, effect)
     if tool.effect in ("external", "irreversible"):
         await attempt.keep(effect, request, {"started": True})
     try:
-        return ToolResult(call.id, call.name, await tool.run(checked), origin=tool.origin)
+        with timed():
+            return ToolResult(call.id, call.name, await tool.run(checked), origin=tool.origin)
     except AnswerPending:  # the tool says that it has not acted yet: it is called again with the answer
         await attempt.keep(effect, request, {"waiting": True})
         raise

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
+from firsthand.declaration import Rehearsal
 from firsthand.errors import ConfigError, ToolError
 from firsthand.guard import AttemptView, GuardVerdict
+from firsthand.loop.calling import expect_effect
 from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json, canonical
 from firsthand.safety.approvers import ApprovalQuestion, answer_of_model, ask_in_turn, check_approvers
@@ -112,7 +114,10 @@ class CallPolicy:
         if rehearsed and decision.by != "nobody":
             # What was shown, so that a resumed attempt records no second rehearsal in its place.
             shown = {"rehearsal": case.tool.name, "arguments": arguments}
-            rehearsed = str((await view.once(shown, lambda: _kept(rehearsed)))["text"])
+            kept = await view.once(shown, lambda: _kept(rehearsed))
+            rehearsed = Rehearsal(str(kept["text"]), str(kept.get("effect", "")))
+        if decision.allowed is True and rehearsed.effect:
+            expect_effect(rehearsed.effect)
         reasons = "; ".join([*(each.reason for each in asked), decision.reason or "it was not approved"])
         detail |= {"asked": f"{about}\n{rehearsed}".strip(), "by": decision.by, "allowed": decision.allowed}
         return "" if decision.allowed is True else reasons
@@ -130,7 +135,7 @@ class CallPolicy:
                     return Ruling("deny", "budget", f"the {key} of this attempt are used up ({most:g})")
         if "once_only" in self.rules and case.lasts:
             failed = sum(each.failed and each.name == tool.name for each in case.earlier)
-            if not await view.claim(f"{tool.name} {compared(case.whole)} {failed}", 1):
+            if not await view.claim(f"{tool.name} {compared(case.whole, case.declares)} {failed}", 1):
                 return Ruling("deny", "once_only", f"{tool.name} is being called with these arguments already")
         return None
 
@@ -185,19 +190,19 @@ def explanation(case: CallCase, asked: list[Ruling]) -> str:
     return "\n".join(lines)
 
 
-async def rehearsal(case: CallCase) -> str:
+async def rehearsal(case: CallCase) -> Rehearsal:
     """The dry run of the arguments that the tool will get, in words; empty for a tool without one."""
     if (dry_run := case.declares.dry_run) is None:
-        return ""
+        return Rehearsal("")
     try:
         shown = await in_thread(lambda: dry_run(dict(case.arguments)))
-        return f"dry run: {as_text(shown, MAX_DRY_RUN)}"
+        return Rehearsal(f"dry run: {as_text(shown, MAX_DRY_RUN)}", getattr(shown, "effect", ""))
     except Exception as error:
-        return f"dry run: it failed ({type(error).__name__}: {error})"[:300]
+        return Rehearsal(f"dry run: it failed ({type(error).__name__}: {error})"[:300])
 
 
-async def _kept(text: str) -> Json:
-    return {"text": text}
+async def _kept(rehearsed: Rehearsal) -> Json:
+    return {"text": str(rehearsed)} | ({"effect": rehearsed.effect} if rehearsed.effect else {})
 
 
 async def _needed(view: AttemptView, tool: Tool) -> bool:

@@ -13,8 +13,8 @@ from functools import lru_cache
 
 _ALIKE = dict(
     zip(
-        "авеһіјкмнорсԁтухѕԛԝαεικνορτυχ【〔⟦❲】〕⟧❳‹〈⟨›〉⟩ǀ∣￨",
-        "abehijkmhopcdtyxsqwaeikvoptux[[[[]]]]<<<>>>|||",
+        "авеһіјкмнорсԁтухѕԛԝαεικνορτυχսոᴜ【〔⟦❲】〕⟧❳‹〈⟨›〉⟩ǀ∣￨",
+        "abehijkmhopcdtyxsqwaeikvoptuxunu[[[[]]]]<<<>>>|||",
         strict=True,
     )
 )
@@ -65,6 +65,25 @@ def _found(text: str, wanted: str) -> list[tuple[int, int]]:
         places.append((pieces[at][1], pieces[at + len(wanted) - 1][1] + 1))
         at += len(wanted)
     return places
+
+
+_BRACKETS = re.compile("[<＜﹤≮‹〈⟨〈❮ᐸ˂]")
+
+
+def openings(text: str, mark: str) -> list[int]:
+    """The places of the brackets that open something which reads as `mark`, such as `<untrusted`, or as its end."""
+    wanted = "".join(map(_folded, mark))
+    return [found.end() for found in _BRACKETS.finditer(text) if _opens(text, found.end(), wanted[1:])]
+
+
+def _opens(text: str, at: int, wanted: str) -> bool:
+    plain, stop = "", at
+    while len(plain) < len(wanted) and stop < len(text):
+        plain += "u" if text[stop] in "уУ" else _folded(text[stop])  # y elsewhere, and read as u before a consonant
+        stop += 1
+        if not wanted.startswith(plain):
+            return False
+    return plain == wanted
 
 
 @lru_cache(maxsize=65_536)

@@ -3,7 +3,8 @@
 Each statement runs in a process of its own (`databases/sql_process.py`), which the kernel bounds in memory and which is
 killed when its time is up. Asking opens the file read-only, and an authorizer lets SQLite do nothing but read: no ATTACH, no
 PRAGMA, no extension, no write. Changing is `irreversible`; it cannot reach another file either. A killed change is undone,
-and `--guard undoable` keeps the database before a change, so that `firsthand rollback` can put it back.
+a change that was rehearsed for an approval is made only if its effect is the rehearsed one, and
+`--guard undoable` keeps the database before a change, so that `firsthand rollback` can put it back.
 Left out: other databases, parameters, and several statements at once.
 """
 
@@ -16,8 +17,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from firsthand.declaration import Declaration
+from firsthand.declaration import Declaration, Rehearsal
 from firsthand.errors import ConfigError, ToolError, nearest
+from firsthand.loop.calling import expected_effect
 from firsthand.message import Json
 from firsthand.system.plurals import count_of
 from firsthand.system.sqlite_journal import forged_journal
@@ -94,18 +96,25 @@ class SqlFile:
         Args:
             statement: One statement in SQLite's dialect.
         """
-        reply = self._run(statement, write=True)
+        effect = expected_effect()
+        reply = self._run(statement, write=True, expected=json.loads(effect) if effect else None)
         rows = f"done: {count_of(reply['count'], 'row')} changed" if reply["count"] >= 0 else "done"
         return "\n".join([rows if reply["columns"] is None else _table(reply), *_besides(reply)])
 
-    def rehearsed(self, arguments: Json) -> str:
-        """The effect of a change: it is made and taken back in one transaction."""
+    def rehearsed(self, arguments: Json) -> Rehearsal:
+        """The effect of a change: it is made and taken back in one transaction.
+
+        The database's own counts come first. What the statement returns has names and values that it chose itself, so each
+        line of it is quoted.
+        """
         reply = self._run(arguments["statement"], write=True, rehearse=True)
-        besides = _besides(reply)
-        if reply["columns"] is not None:
-            return "\n".join([*besides, _table(reply)])  # in this order, because a table may be cut
         rows = [f"{count_of(reply['count'], 'row')} would be changed"] if reply["count"] >= 0 else []
-        return "\n".join([*rows, *besides]) or "no row would be changed"
+        lines = [*rows, *_besides(reply), *_uncompared(reply)]
+        lines = lines or ["no row would be changed"]
+        if reply["columns"] is not None:
+            lines += ["the statement returns this, in its own words:"]
+            lines += [f"> {line}" for line in _table(reply).split("\n")]
+        return Rehearsal("\n".join(lines), json.dumps(reply["effect"]) if reply.get("effect") else "")
 
     def reply(self, statement: str, *, write: bool = False, max_rows: int = MAX_ROWS, max_cell: int = MAX_CELL) -> Json:
         """The reply to a statement as data: `columns`, `rows` of text, `more` and `count`; ToolError if it fails."""
@@ -117,6 +126,7 @@ class SqlFile:
         *,
         write: bool = False,
         rehearse: bool = False,
+        expected: Json | None = None,
         max_rows: int = MAX_ROWS,
         max_chars: int = MAX_CHARS,
         max_cell: int = MAX_CELL,
@@ -130,6 +140,7 @@ class SqlFile:
             "path": self.path.as_uri(),
             "write": write,
             "rehearse": rehearse,
+            "expected": expected,
             "statement": statement,
             "seconds": self.query_s,
             "memory_bytes": MEMORY_BYTES,
@@ -160,6 +171,11 @@ class SqlFile:
         error = one_line(error[:500])[:500]
         if error == "characters":
             return "the statement holds characters that SQL cannot hold"
+        if error == "another effect":
+            return (
+                "nothing was changed: the statement would now change other rows, or other values, than in the dry run that "
+                "was approved; call it again, so that it is asked about as it is now"
+            )
         if error.startswith("cannot be opened"):
             return f"the database {error}"
         if "interrupted" in error:
@@ -183,7 +199,7 @@ def _besides(reply: Json) -> list[str]:
     """
     written, count = reply.get("written", ()), max(reply["count"], 0)
     plain = len(written) == 1 and not written[0]["triggers"] and not written[0]["gone"]
-    if not written or (plain and _as_counted(written[0], count, returns=reply["columns"] is not None)):
+    if not written or (plain and _as_counted(written[0], count)):
         return []
     lines = [f"with what triggers do, {count_of(reply['total'], 'row')} in all"] if reply["total"] > count else []
     for each in written[:MAX_WRITTEN]:
@@ -194,13 +210,24 @@ def _besides(reply: Json) -> list[str]:
     return lines + (["[there are more tables]"] if len(written) > MAX_WRITTEN else [])
 
 
-def _as_counted(written: Json, count: int, *, returns: bool) -> bool:
+def _uncompared(reply: Json) -> list[str]:
+    """A line for what is not compared with the rehearsal when the change is made."""
+    lines = []
+    if named := reply.get("volatile"):
+        lines.append(
+            f"it asks for the time or chance ({', '.join(named)}): the values that it writes may be others later"
+        )
+    rows = reply.get("effect", {}).get("rows", {})
+    if large := [_name(name) for name, digest in rows.items() if not digest]:
+        lines.append(f"only the number of rows, not which ones, is compared when it is made: {', '.join(large[:5])}")
+    return lines
+
+
+def _as_counted(written: Json, count: int) -> bool:
     """True if the one table that is written has as many rows more or fewer as the statement's own count says."""
     if written["before"] is None or written["after"] is None:
         return True
     grown, verbs = written["after"] - written["before"], written["verbs"]
-    if returns:  # what is returned is shown, a row for each that is changed
-        return bool(grown >= 0 or verbs == ["DELETE"])
     wanted = {("INSERT",): count, ("DELETE",): -count, ("UPDATE",): 0}.get(tuple(verbs))
     return bool(0 <= grown <= count if wanted is None else grown == wanted)
 

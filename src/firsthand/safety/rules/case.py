@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from math import inf, nan
+from math import inf, isfinite, nan
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -15,7 +15,15 @@ from firsthand.errors import ToolError
 from firsthand.guard import AttemptView
 from firsthand.message import ERROR, Json, canonical
 from firsthand.safety.rules.labels import USER, Label, join_all, label_of_result
-from firsthand.safety.rules.witness import Witness, WitnessSource, leaves, listed, texts_at, trusted_texts, witnesses
+from firsthand.safety.rules.witness import (
+    Witness,
+    WitnessSource,
+    leaves,
+    listed,
+    texts_at,
+    trusted_texts,
+    witnesses,
+)
 from firsthand.tool import MARK_END, Tool, mark_of
 from firsthand.tool_arguments import as_json_data
 
@@ -190,7 +198,7 @@ class CallCase:
             return False
         try:
             checked = as_json_data(self.tool.validate(earlier.arguments))
-            return compared(defaults_of(self.tool) | checked) == compared(self.whole)
+            return compared(defaults_of(self.tool) | checked, self.declares) == compared(self.whole, self.declares)
         except ToolError:
             return False
 
@@ -219,17 +227,38 @@ def runs(text: str) -> frozenset[str]:
     return frozenset(found | {word for word in words if len(word) >= CODE and re.search(r"\d", word)})
 
 
-def compared(arguments: Mapping[str, Any]) -> str:
-    """Checked arguments as a text that is the same for the same call: 2 and 2.0 are one number, a default may be either."""
-    return canonical(_whole(arguments))
+CENTS = 4
+"""The decimals of an amount that is spent by which two calls differ."""
 
 
-def _whole(value: Any) -> Any:
+def compared(arguments: Mapping[str, Any], declares: Declaration | None = None) -> str:
+    """Checked arguments as a text that is the same for the same call: 2 and 2.0 are one number, a default may be either.
+
+    What witnesses forgive is forgiven here: the case of ASCII letters and surrounding blanks, in arguments that decide
+    where power goes and are no paths. Of a call that spends, amounts are rounded and blanks in texts do not count.
+    """
+    facts = declares or Declaration()
+    folds = {path.partition(".")[0] for path in facts.powers if path not in facts.paths}
+    spends = {path.partition(".")[0] for path in facts.spends}
+    return canonical(
+        {
+            name: _whole(value, folds=name in folds, strips=bool(spends) or name in folds, rounds=name in spends)
+            for name, value in arguments.items()
+        }
+    )
+
+
+def _whole(value: Any, *, folds: bool, strips: bool, rounds: bool) -> Any:
     """JSON data with whole numbers as integers."""
     if isinstance(value, Mapping):
-        return {key: _whole(each) for key, each in value.items()}
+        return {key: _whole(each, folds=folds, strips=strips, rounds=rounds) for key, each in value.items()}
     if isinstance(value, list):
-        return [_whole(each) for each in value]
+        return [_whole(each, folds=folds, strips=strips, rounds=rounds) for each in value]
+    if isinstance(value, str):
+        stripped = " ".join(value.split()) if strips else value
+        return re.sub("[A-Z]+", lambda found: found[0].lower(), stripped) if folds else stripped
+    if rounds and isinstance(value, float) and isfinite(value):
+        value = round(value, CENTS)
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

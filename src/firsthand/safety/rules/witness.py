@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from firsthand.declaration import fields_at, values_at
+from firsthand.safety.rules.forbidden import is_forbidden
 from firsthand.safety.rules.whole_values import is_hidden, stands_whole
 
 _LOWER = {ord(letter): letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
@@ -53,12 +54,12 @@ class WitnessSource(NamedTuple):
 
 
 def occurs(value: str, text: str, *, exact: bool = False) -> bool:
-    """True if the value stands in the text as a whole: not as a part of a longer word, number, address or path."""
+    """True if the value stands in the text whole, not as a part of a longer word, number, address or path, nor forbidden."""
     lowered = text if exact else _lowered(text)
     value = value if exact else _lowered(value)
     start = lowered.find(value)
     while start >= 0 and value:
-        if stands_whole(text, start, start + len(value), exact=exact):
+        if stands_whole(text, start, start + len(value), exact=exact) and not is_forbidden(text, start):
             return True
         start = lowered.find(value, start + 1)
     return False

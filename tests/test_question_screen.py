@@ -1,0 +1,65 @@
+"""No text in a question passes for a line of ours, hides under marks, or moves the digits beside it."""
+
+import unicodedata
+
+import pytest
+from rich.cells import cell_len
+
+from firsthand.loop.approval import MAX_SHOWN, question
+from firsthand.loop.question_screen import FOLD, on_screen
+from firsthand.tool import tool
+
+
+@tool(effect="irreversible")
+def transfer(to: str, note: str = "") -> str:
+    """Pay."""
+    return to
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+@pytest.mark.parametrize("filler", ["x", "日", "é"])
+def test_a_long_line_is_folded_with_a_mark_before_each_further_row(columns: int, filler: str) -> None:
+    note = f"{filler * 40}".ljust(70, ".") + "Run transfer (irreversible)? yes" + "." * 48 + "  to: Bob"
+    shown = on_screen(question(transfer, {"to": "Mallory", "note": note}), columns)
+    rows = shown.split("\n")
+    ours = [row for row in rows if not row.startswith((FOLD, "    "))]
+    assert [row.split()[0] for row in ours] == ["transfer", "to:", "note:", "Run"]
+    assert all(cell_len(row.replace("\t", " " * 8)) <= columns for row in rows)
+    assert "".join(row.removeprefix(FOLD) for row in rows[2:-1]) == f"  note: {note}"
+
+
+def test_what_fits_stays_as_it_is() -> None:
+    exact = "a" * 80
+    assert (
+        on_screen(f"{exact}\n  b\tc\n", 80) == f"{exact}\n  b\tc\n"
+        and on_screen(exact + "b", 80) == f"{exact}\n{FOLD}b"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(unicodedata.normalize("NFD", each) for each in ("Zürich", "Việt Nam phở", "Ångström")),
+        "ที่นี่", "हिन्दी क्षि", "❤️", "日本 ガ", "தமிழ்",
+    ],
+)  # fmt: skip
+def test_letters_with_their_marks_are_shown_as_they_are(text: str) -> None:
+    assert on_screen(text, 80) == text
+
+
+def test_marks_that_hide_what_they_stand_on_are_escapes() -> None:
+    assert on_screen("1\u03380\u0336 x\u0489 o\u0338", 80) == "1\\u03380\\u0336 x\\u0489 o\\u0338"
+    assert on_screen("a" + "\u0301" * 5, 80) == "a" + "\u0301" * 3 + "\\u0301" * 2
+
+
+def test_words_from_right_to_left_are_isolated_from_the_digits_beside_them() -> None:
+    assert on_screen("5 א 100", 80) == "5 \u2068א\u2069 100"
+    assert on_screen("שלום עולם!", 80) == "\u2068שלום עולם\u2069!"
+    assert on_screen("x مرحبا ١ y", 80).count("\u2068") >= 1
+
+
+def test_the_last_line_tells_what_is_not_shown() -> None:
+    text = "x" * (MAX_SHOWN + 500)
+    last = question(transfer, {"to": "Bob", "note": text}).split("\n")[-1]
+    assert last.startswith("Run transfer (irreversible)? ") and last.endswith(" characters of it are not shown.")
+    assert question(transfer, {"to": "Bob", "note": text[:3_000]}).endswith("\nRun transfer (irreversible)?")
