@@ -17,6 +17,7 @@ from firsthand.benchmarks.sources.datasets import MAX_BYTES
 from firsthand.errors import DataError, reason_of
 from firsthand.message import Json
 from firsthand.retrieval.document import Document
+from firsthand.system.given_data import held
 
 MAX_CORPUS_BYTES = 4 * 2**30
 """Size limit of an unpacked corpus; BEIR's largest that is not sharded is below it."""
@@ -78,7 +79,7 @@ def existing(folder: Path, *names: str) -> Path:
     found = next((folder / name for name in names if (folder / name).is_file()), None)
     if found is None:
         raise DataError(f"{folder} has no {' and no '.join(names)}: a folder in BEIR's layout was expected")
-    return found
+    return held(found, folder)
 
 
 def json_rows(path: Path, most: int) -> Iterator[tuple[str, Json]]:
