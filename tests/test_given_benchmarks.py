@@ -9,7 +9,7 @@ from firsthand.benchmarks.retrieval_sets.beir_folder import existing, read_corpu
 from firsthand.benchmarks.retrieval_sets.set_folder import file_in
 from firsthand.benchmarks.sources.datasets import in_folder, located
 from firsthand.bridges.lm_eval.task_data import expect_own_data
-from firsthand.errors import DataError
+from firsthand.errors import ConfigError, DataError
 
 TOML = 'data = "{}"\nprompt = "What is {{x}}?"\ntarget = "{{y}}"\n'
 TABLE = "x,y\none,two\n"
@@ -98,7 +98,7 @@ def test_data_of_a_task_file_of_lm_eval_lies_below_it_or_where_the_user_allows(
     (bench / "sub" / "inner.yaml").write_text("dataset_path: text\ndataset_kwargs: {data_files: mine.csv}\n")
     task = bench / "t.yaml"
     task.write_text(body.replace("MINE", str(bench.parent / "mine.csv")))
-    with pytest.raises(DataError, match=r"outside of its folder.*:data=FOLDER"):
+    with pytest.raises(ConfigError, match=r"outside of its folder.*:data=FOLDER"):
         expect_own_data(task)
     if "://" not in body and ".." not in body:
         expect_own_data(task, str(bench.parent))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.bridges.lm_eval.task_files import read_yaml, with_includes
-from firsthand.errors import DataError
+from firsthand.errors import ConfigError
 from firsthand.system.given_folder import leads_out
 
 PATH_KEYS = ("dataset_path", "data_files", "data_dir", "dataset_kwargs")
@@ -20,12 +20,12 @@ _PATTERN = re.compile(r"[*?\[{]")
 
 
 def expect_own_data(path: Path, allowed: str = "") -> None:
-    """DataError if a task file, or one that it includes, names data outside of its folder and the one that is allowed."""
+    """ConfigError if a task file, or one that it includes, names data outside of its folder and the one that is allowed."""
     folders = [path.resolve().parent, *([Path(allowed).expanduser()] if allowed else [])]
     for file in with_includes(path):
         for named in _named(read_yaml(file)):
             if (found := _local(named)) is not None and all(_leads_out(found, each) for each in folders):
-                raise DataError(
+                raise ConfigError(
                     f"{file.name} names the data {named[:200]!r}, outside of its folder, and is not read: if you want it "
                     f"sent to the model, allow its folder as in lm_eval:task={path.name}:data=FOLDER"
                 )
