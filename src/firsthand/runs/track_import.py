@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 
 from firsthand.errors import ConfigError, DataError
@@ -19,12 +20,16 @@ from firsthand.message import Json
 from firsthand.runs import store
 from firsthand.runs.event_files import LoggedValue, number_of, read_events
 from firsthand.runs.track import MAX_NAME, MAX_STEP, Track
+from firsthand.runs.wandb_files import MAX_VALUES as MAX_ITEM
 from firsthand.runs.wandb_files import read_wandb
 from firsthand.system.bounded_sqlite import connect_bounded
 from firsthand.system.given_folder import files_below
+from firsthand.system.json_values import values_in
 from firsthand.system.sqlite_journal import forged_journal
 
 MAX_RUNS = 1000
+MAX_VALUES = 5_000_000
+"""Values of one run, of which each takes some 200 bytes while it is imported."""
 MAX_TEXT = 1 << 28
 MAX_VALUE = 2000
 """The most characters of a parameter, and of a line of a metric."""
@@ -52,7 +57,12 @@ def import_runs(path: Path, home: Path) -> list[tuple[str, int]]:
     """
     made = []
     for found in tracked_runs(path):
-        values = sorted(found.values, key=lambda each: each.step)
+        values = list(islice(found.values, MAX_VALUES + 1))
+        if len(values) > MAX_VALUES:
+            raise DataError(
+                f"{found.name[:60]!r} has more than {MAX_VALUES:,} values: thin its log out, then import it"
+            )
+        values.sort(key=lambda each: each.step)
         if not values:
             continue
         if values[-1].step > MAX_STEP:  # before a run is made
@@ -190,7 +200,8 @@ def _trackio_row(file: Path, step: object, at: object, body: object) -> Iterator
 
 def _object(text: object) -> Json:
     try:
-        found = json.loads(text) if isinstance(text, str | bytes) else {}
+        raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+        found = json.loads(raw) if isinstance(raw, bytes) and values_in(raw, MAX_ITEM) <= MAX_ITEM else {}
     except (ValueError, RecursionError):
         found = {}
     return found if isinstance(found, dict) else {}
