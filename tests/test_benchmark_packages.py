@@ -284,7 +284,7 @@ def test_the_harness_is_asked_with_every_option_and_the_name_tells_them(monkeypa
     assert (plain.name, plain.protocol) == ("lm_eval:caps", "(1234, False, False, '')")
     assert plain.options == {"task": "x/caps.yaml", "limit": None, "seed": 1234}
     assert plain.description == "x/caps.yaml, as lm-evaluation-harness has it."
-    assert loaded == [("x/caps.yaml", "", False)] and [each[2:] for each in prepared] == [(None, 1234)] * 2
+    assert loaded == [("x/caps.yaml", "", False, "")] and [each[2:] for each in prepared] == [(None, 1234)] * 2
     unset = {"limit": None, "system_instruction": None, "apply_chat_template": False, "fewshot_as_multiturn": False}
     assert tasks["one"].built == tasks["two"].built == [{**unset, "chat_template": None}]
     prepared.clear()
@@ -292,7 +292,7 @@ def test_the_harness_is_asked_with_every_option_and_the_name_tells_them(monkeypa
     made = lm_eval.lm_eval(task="arc.v2", num_fewshot=0, limit=1, seed=7, include="i", trust=True, **more)
     digest = hashlib.sha256("é".encode()).hexdigest()[:6]
     assert made.name == f"lm_eval:arc.v2:num_fewshot=0:seed=7:chat:multiturn:system={digest}"
-    assert made.protocol == "(7, True, True, 'é')" and loaded[1] == ("arc.v2", "i", True)
+    assert made.protocol == "(7, True, True, 'é')" and loaded[1] == ("arc.v2", "i", True, "")
     assert prepared == [("one", tasks["one"], 0, 7), ("two", tasks["two"], 0, 7)]
     assert tasks["two"].built[1] == {"limit": 1, **more, "chat_template": lm_eval.as_marker}
     assert made.options == {"task": "arc.v2", "limit": 1, "seed": 7}
@@ -335,7 +335,7 @@ def test_tasks_of_the_harness_are_loaded_from_the_cache_alone_where_the_hub_is_a
 
     monkeypatch.setattr(lm_eval, "libraries_offline", alone)
     monkeypatch.setattr(lm_eval, "load_tasks", load)
-    here = ("t", "i", True)
+    here = ("t", "i", True, "d")
     for offline, reached in ((False, True), (True, True), (False, False), (True, False)):
         monkeypatch.setattr(lm_eval, "is_offline", lambda offline=offline: offline)
         monkeypatch.setattr(lm_eval, "reaches_hub", lambda reached=reached: reached)
@@ -348,7 +348,7 @@ def test_tasks_of_the_harness_are_loaded_from_the_cache_alone_where_the_hub_is_a
             raise DataError("no data") from cause
 
         monkeypatch.setattr(lm_eval, "load_tasks", failing)
-        return refused(DataError, lm_eval._loaded, "t", "", False)
+        return refused(DataError, lm_eval._loaded, "t", "", False, "")
 
     assert fail(ConnectionError("x" * 201)) == (
         "the data of 't' is not in the cache of `datasets`, and the Hugging Face hub cannot be reached from here: load it "

@@ -518,7 +518,7 @@ def test_a_bad_task_file_is_one_sentence(text: str, message: str, folder: Path, 
     kept = [line for line in base.splitlines() if line.partition(":")[0] not in keys]
     file.write_text("\n".join(kept) + "\n" + text)
     with pytest.raises((ConfigError, DataError)) as caught:
-        catalog.benchmark(f"lm_eval:task={file}")
+        catalog.benchmark(f"lm_eval:task={file}:data={folder}")
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 

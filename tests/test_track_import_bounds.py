@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from firsthand.errors import DataError
-from firsthand.runs.track_import import _Allowance, tracked_runs
+from firsthand.runs.track_import import tracked_runs
 
 METRICS = "CREATE TABLE metrics (id INTEGER PRIMARY KEY, timestamp TEXT, run_name TEXT, step INTEGER, metrics TEXT)"
 ENDLESS = "CREATE VIEW endless(rid, run_name, config) AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x, 'r', '{}' FROM n"  # noqa: E501
@@ -78,15 +77,3 @@ def test_a_database_of_many_runs_without_an_index_is_read(tmp_path: Path) -> Non
     file = database(tmp_path / "p.db", rows=6000, runs=600)
     found = [len([*each.values]) for each in tracked_runs(file)]
     assert found == [10] * 600
-
-
-def test_an_allowance_ends_after_its_calls_and_is_renewed() -> None:
-    def calls() -> Iterator[bool]:
-        while True:
-            yield allowance()
-
-    allowance = _Allowance(2)
-    counted = calls()
-    assert [next(counted) for _ in range(3)] == [False, False, True]
-    allowance.renew()
-    assert [next(counted) for _ in range(3)] == [False, False, True]

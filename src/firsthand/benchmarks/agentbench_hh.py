@@ -12,6 +12,7 @@ from pathlib import Path
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.long_context.lengths import LazyTasks
 from firsthand.errors import ConfigError, DataError
+from firsthand.system.given_data import held
 from firsthand.system.plurals import count_of
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -86,8 +87,8 @@ def _games(folder: Path, lists: str, split: str) -> list[Path]:
                 f"{len(missing)} of the {len(found)} listed games are missing, such as {missing[0]}: "
                 "fill the folder by alfworld-download"
             )
-        return found
-    found = sorted((folder / "json_2.1.1" / split).glob(f"*/*/{GAME_FILE}"))
+        return [held(path, folder) for path in found]
+    found = sorted(held(path, folder) for path in (folder / "json_2.1.1" / split).glob(f"*/*/{GAME_FILE}"))
     if not found:
         raise DataError(
             f"there is no {GAME_FILE} in {folder / 'json_2.1.1' / split}: fill {folder} by alfworld-download, "

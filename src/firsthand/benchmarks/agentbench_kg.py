@@ -16,6 +16,7 @@ from firsthand.benchmarks.long_context.lengths import LazyTasks
 from firsthand.benchmarks.sources.chat_histories import field_of, read_records
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
+from firsthand.system.given_data import held
 from firsthand.system.plurals import count_of
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -118,7 +119,7 @@ _graph = cache(lambda path: open_graph(Path(path).expanduser()))
 
 def _records(split: str, graph: str, data: str) -> list[Json]:
     root = Path(data or os.environ.get("FIRSTHAND_DATA") or ".").expanduser()
-    path = next((p for p in (root / f"{split}.json", root / FOLDER / f"{split}.json") if p.is_file()), None)
+    path = next((held(p, root) for p in (root / f"{split}.json", root / FOLDER / f"{split}.json") if p.is_file()), None)
     if path is None:
         raise DataError(
             f"there is no {split}.json in {root} or its {FOLDER}: get it from AgentBench's repository "

@@ -17,6 +17,7 @@ from firsthand.benchmarks.sources.datasets import contents, text_field
 from firsthand.errors import DataError, unknown
 from firsthand.message import Json
 from firsthand.scorers.written import bbh_exact
+from firsthand.system.given_data import held
 
 PROTOCOLS = {
     "lm-eval-cot-3shot": Protocol(
@@ -43,9 +44,9 @@ def bbh(*, protocol: str = "", data: str = "", task: str = "") -> Benchmark:
     items, digest = [], hashlib.sha256()
     for name, path in paths.items():
         if task in ("", name):
-            raw = contents(path)
+            raw = contents(held(path, folder))
             digest.update(raw)
-            items += _items(name, raw, path, _worked(folder / "cot-prompts" / f"{name}.txt"))
+            items += _items(name, raw, path, _worked(held(folder / "cot-prompts" / f"{name}.txt", folder)))
     return make_benchmark(
         "bbh",
         PROTOCOLS,

@@ -24,6 +24,7 @@ from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json, system
 from firsthand.model import ToolSpec
 from firsthand.scorers.function_calls import TYPES, function_calls
+from firsthand.system.given_data import held
 from firsthand.task import Task
 from firsthand.tool import Tool
 
@@ -158,7 +159,7 @@ def _folder(data: str) -> Path:
 
 def _file(folder: Path, category: str) -> Path | None:
     path = folder / f"BFCL_v4_{category}.json"
-    return path if path.is_file() else None
+    return held(path, folder) if path.is_file() else None
 
 
 def _tasks(
@@ -168,7 +169,8 @@ def _tasks(
         raise DataError(f"{str(folder)!r} has no BFCL_v4_{category}.json: put the file there")
     rows = _read(path)
     kind = {"irrelevance": "none", "relevance": "some"}.get(category.rpartition("_")[2], "calls")
-    answers = _answers(folder / "possible_answer" / path.name, rows) if kind == "calls" else [[]] * len(rows.rows)
+    place = folder / "possible_answer" / path.name
+    answers = _answers(held(place, folder), rows) if kind == "calls" else [[]] * len(rows.rows)
     tasks = []
     for index, (row, accepted) in enumerate(zip(rows.rows, answers, strict=True)):
         where = rows.where(index)

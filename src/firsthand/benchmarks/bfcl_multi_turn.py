@@ -16,6 +16,7 @@ from firsthand.benchmarks.long_context.lengths import LazyTasks
 from firsthand.benchmarks.sources.datasets import Source, read
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json, system
+from firsthand.system.given_data import held
 from firsthand.system.plurals import count_of
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -47,7 +48,7 @@ def bfcl_multi_turn(
         raise ConfigError(f"category is {category!r}: give one of {', '.join(CATEGORIES)}")
     folder = _folder(data)
     name = f"BFCL_v4_multi_turn_{category}.json"
-    rows, answers = _rows(folder / name), _rows(folder / "possible_answer" / name)
+    rows, answers = (_rows(held(folder / each, folder)) for each in (name, f"possible_answer/{name}"))
     if len(rows) != len(answers):
         raise DataError(f"{name} has {count_of(len(rows), 'task')} and {len(answers)} answers: fetch both files again")
     found = [

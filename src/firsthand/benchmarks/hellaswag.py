@@ -18,6 +18,7 @@ from firsthand.benchmarks.sources.datasets import Rows, Source, load, read, text
 from firsthand.errors import DataError
 from firsthand.message import Json
 from firsthand.scorers.choice import acc, acc_norm
+from firsthand.system.given_data import held
 
 CHOOSE = "\nChoose the best continuation:\n"
 PROTOCOLS = {
@@ -66,7 +67,7 @@ def whole(rows: Rows) -> Rows:
     letters_file = rows.path.with_name(rows.path.name.replace("_rc_", "_mc_"))
     if letters_file == rows.path or not letters_file.is_file():
         return rows
-    letter_rows = read(letters_file, SOURCE, "").rows
+    letter_rows = read(held(letters_file, letters_file.parent), SOURCE, "").rows
     queries = [text_field(row, "query", str(letters_file)).partition(CHOOSE)[0] for row in letter_rows]
     if [query.rstrip() for query in queries] != [str(row.get("query")).rstrip() for row in rows.rows]:
         raise DataError(

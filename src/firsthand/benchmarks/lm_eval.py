@@ -38,6 +38,7 @@ def lm_eval(
     system_instruction: str = "",
     include: str = "",
     trust: bool = False,
+    data: str = "",
 ) -> Benchmark:
     """Return a task or group of the harness as a Benchmark.
 
@@ -51,6 +52,7 @@ def lm_eval(
         system_instruction: System message.
         include: Folder with more task files.
         trust: Load files that name Python (`!function`, `class`), which runs with your rights.
+        data: Folder that the data of task files may lie in besides their own; nothing else of this machine is read.
     """
     if not task:
         raise ConfigError("lm_eval was given no task: write lm_eval:task=arc_easy, or lm_eval:task=FILE.yaml")
@@ -58,7 +60,7 @@ def lm_eval(
         raise ConfigError(f"limit is {limit}: give 1 or more")
     if fewshot_as_multiturn and not apply_chat_template:
         raise ConfigError("fewshot_as_multiturn needs apply_chat_template: there are no turns without a template")
-    tasks, groups = _loaded(task, include, trust)
+    tasks, groups = _loaded(task, include, trust, data)
     entries: dict[str, DocumentRequests] = {}
     for name, each in tasks.items():
         prepare(name, each, num_fewshot, seed)
@@ -102,12 +104,12 @@ def lm_eval(
     )
 
 
-def _loaded(task: str, include: str, trust: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+def _loaded(task: str, include: str, trust: bool, data: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The tasks and groups behind a name or file, with data from the cache alone where the hub cannot be reached."""
     is_away = is_offline() or not reaches_hub()
     try:
         with libraries_offline() if is_away else nullcontext():
-            return load_tasks(task, include, trust)
+            return load_tasks(task, include, trust, data)
     except DataError as error:
         if is_away and isinstance(error.__cause__, ConnectionError):
             raise DataError(

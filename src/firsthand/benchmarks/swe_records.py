@@ -26,6 +26,7 @@ from firsthand.sandbox.git_repository import commit_alone, expect_ordinary_files
 from firsthand.scorers.patches.test_logs import GOOD
 from firsthand.scorers.resolved import HiddenTests, TaskWorkplaces, TestRun, run_tests
 from firsthand.system import interruption
+from firsthand.system.given_data import held
 from firsthand.task import Task
 
 PROTOCOLS = {
@@ -210,4 +211,4 @@ def _only_file(data: str) -> Path:
     found = sorted(each for each in path.glob("*") if each.suffix in (".jsonl", ".parquet", ".json"))
     if len(found) != 1:
         raise DataError(f"data is {data!r}, which holds {len(found)} files of records: name one")
-    return found[0]
+    return held(found[0], path)

@@ -21,6 +21,7 @@ import numpy as np
 from firsthand.benchmarks.sources.tables import expect_values
 from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, ResultSet
 from firsthand.errors import DataError, StoreError, reason_of
+from firsthand.system.bounded_sqlite import connect_bounded
 
 RESULT_FILE = ".results"
 VERSION = 1
@@ -70,7 +71,7 @@ def write_result_file(path: Path, results: ResultSet) -> None:
 def read_result_file(path: Path) -> Iterator[BoardResult | ItemScores]:
     """The results of a file that `write_result_file` made; DataError if it is another, or damaged."""
     try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(connect_bounded(path.resolve(), "ro")) as connection:
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_ROW_BYTES)
             made = set(connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"))
             version = connection.execute("PRAGMA user_version").fetchone()[0]

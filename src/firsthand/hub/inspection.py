@@ -245,6 +245,8 @@ def _inspection(
 ) -> Inspection:
     """The facts, with what follows from them."""
     parameters = sum(math.prod(tensor.shape) for tensor in tensors)
+    if not parameters:
+        raise ModelFileError(f"{path} holds no weights, only their header: fetch the model again")
     is_encoder, context, windows = kind in _ENCODERS, form.context, (form.window, form.window_share)
     kv_heads = None if is_encoder else form.kv_heads
     has_cache = kv_heads and form.key_dim and form.value_dim

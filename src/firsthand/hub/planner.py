@@ -91,7 +91,7 @@ def plan(
         kv_tokens=facts.tokens_in(kv_memory_bytes),
         kv_bytes={count: count * (facts.keys_and_values(SEQUENCE_TOKENS) or 0) for count in SEQUENCES} if each else {},
         speeds=most.speeds,
-        bounds=tuple(_bound(facts, most, name, size) for name, size in kinds.items()),
+        bounds=tuple(_bound(facts, most, name, size) for name, size in kinds.items() if size),
         expected=expect(facts, most, model),
         is_busy=is_busy(most.speeds.load),
         notes=tuple(_notes(most, kinds)),

@@ -102,4 +102,4 @@ def _pages(store: TraceStore) -> tuple[int, int, int]:
 
 
 def _count(store: TraceStore) -> int:
-    return int(store.database.read("SELECT count(*) FROM traces")[0][0])
+    return int(store.database.read("SELECT count(1) FROM traces")[0][0])

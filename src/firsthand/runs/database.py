@@ -24,6 +24,7 @@ from typing import Any
 
 from firsthand.errors import StoreError
 from firsthand.runs.body_values import too_many_values
+from firsthand.system.bounded_sqlite import connect_bounded
 from firsthand.system.own_file import expect_own_file
 from firsthand.system.sqlite_journal import forged_journal
 
@@ -236,9 +237,9 @@ class Database:
             return self._connect_as("ro&immutable=1")
 
     def _connect_as(self, mode: str) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            f"{self.path.absolute().as_uri()}?mode={mode}",
-            uri=True,
+        connection = connect_bounded(
+            self.path,
+            mode,
             timeout=_BUSY_TIMEOUT_S,
             isolation_level=None,
             check_same_thread=False,
@@ -254,7 +255,7 @@ class Database:
             if mode == "rwc":
                 connection.execute(f"PRAGMA page_size = {self.schema.page_bytes}")  # of a file that is there, nothing
                 connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # the first look at the file itself
+            connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()  # the first look at the file itself
         except BaseException:
             connection.close()
             raise

@@ -21,7 +21,7 @@ _FLOAT, _DOUBLE, _HALF = 1, 2, 19
 """Types of a tensor."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LoggedValue:
     """One number of another tracker's log."""
 

@@ -29,7 +29,7 @@ from firsthand.errors import ConfigError, StoreError
 from firsthand.message import Json
 from firsthand.runs import store
 from firsthand.runs.database import put
-from firsthand.runs.integrity import SEALED
+from firsthand.runs.integrity import SEALED, seal
 from firsthand.runs.run_folder import Run
 from firsthand.system.home import data_home
 
@@ -189,8 +189,10 @@ class Track:
                 self._timer = None
             if self._pending:
                 with self.run.database.write() as connection:
-                    for row in self._pending:
-                        _insert(connection, "metrics", row)
+                    last = connection.execute("SELECT coalesce(max(seq), 0) FROM metrics").fetchone()[0]
+                    columns = SEALED["metrics"].partition(", ")[2]
+                    connection.executemany(f"INSERT INTO metrics ({columns}) VALUES (?, ?, ?, ?)", self._pending)
+                    seal(connection, "metrics", "seq > ?", (last,))
                 self._pending = []
             self._written_at = time.monotonic()
         self.run.touch()

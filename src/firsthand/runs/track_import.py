@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 
 from firsthand.errors import ConfigError, DataError
@@ -19,16 +20,21 @@ from firsthand.message import Json
 from firsthand.runs import store
 from firsthand.runs.event_files import LoggedValue, number_of, read_events
 from firsthand.runs.track import MAX_NAME, MAX_STEP, Track
+from firsthand.runs.wandb_files import MAX_VALUES as MAX_ITEM
 from firsthand.runs.wandb_files import read_wandb
+from firsthand.system.bounded_sqlite import connect_bounded
 from firsthand.system.given_folder import files_below
+from firsthand.system.json_values import values_in
 from firsthand.system.sqlite_journal import forged_journal
 
 MAX_RUNS = 1000
+MAX_VALUES = 5_000_000
+"""Values of one run, of which each takes some 200 bytes while it is imported."""
 MAX_TEXT = 1 << 28
 MAX_VALUE = 2000
 """The most characters of a parameter, and of a line of a metric."""
-_STEPS, _STEPS_A_BYTE = 1_000_000, 20
-"""SQLite's own steps that a query on a small database takes at most, and for each byte of it."""
+_STEPS = 1_000_000
+"""SQLite's own steps that a query on a small database takes at most; each byte of it allows more."""
 YEAR_9999_S = 253_370_764_800.0
 """Later times, and what is no number, are left out: no calendar here goes further."""
 
@@ -51,7 +57,12 @@ def import_runs(path: Path, home: Path) -> list[tuple[str, int]]:
     """
     made = []
     for found in tracked_runs(path):
-        values = sorted(found.values, key=lambda each: each.step)
+        values = list(islice(found.values, MAX_VALUES + 1))
+        if len(values) > MAX_VALUES:
+            raise DataError(
+                f"{found.name[:60]!r} has more than {MAX_VALUES:,} values: thin its log out, then import it"
+            )
+        values.sort(key=lambda each: each.step)
         if not values:
             continue
         if values[-1].step > MAX_STEP:  # before a run is made
@@ -140,13 +151,10 @@ def _trackio(file: Path) -> Iterator[TrackedRun]:
     if forged_journal(file):
         raise DataError(f"a journal beside {file} is not its own: remove it")
     try:
-        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(connect_bounded(file.resolve(), "ro", steps=_STEPS)) as connection:
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_TEXT)
             size = sum(each.stat().st_size for each in (file, Path(f"{file}-wal")) if each.is_file())
-            # A tree of pages may hold one page a million times, so neither rows nor texts are bounded by the file alone.
-            allowance = _Allowance((_STEPS + _STEPS_A_BYTE * size) // 1000)
-            connection.set_progress_handler(allowance, 1000)
             made = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'")
             tables = {name for name, sql in made if str(sql).startswith("CREATE TABLE ")}  # a virtual one runs queries
             if "metrics" not in tables:
@@ -162,7 +170,6 @@ def _trackio(file: Path) -> Iterator[TrackedRun]:
             for run, name in connection.execute(
                 f"SELECT {key}, max(run_name) FROM metrics GROUP BY 1 ORDER BY min(id)"
             ).fetchall():
-                allowance.renew()
                 rows = []
                 for row in connection.execute(
                     f"SELECT step, timestamp, metrics FROM metrics WHERE {key} = ? ORDER BY step, id", (run,)
@@ -175,21 +182,6 @@ def _trackio(file: Path) -> Iterator[TrackedRun]:
                 yield TrackedRun(f"{file.stem}-{name}", "trackio", _object(configs.get(run)), values)
     except sqlite3.Error as error:
         raise DataError(f"{file} cannot be read as a database: {error}") from None
-
-
-class _Allowance:
-    """Ends a query, by what it returns, when it was called more than `most` times; signals are heard meanwhile."""
-
-    def __init__(self, most: int):
-        self._most = self._left = most
-
-    def renew(self) -> None:
-        """Begin to count anew, for another query."""
-        self._left = self._most
-
-    def __call__(self) -> bool:
-        self._left -= 1
-        return self._left < 0
 
 
 def _trackio_row(file: Path, step: object, at: object, body: object) -> Iterator[LoggedValue]:
@@ -208,7 +200,8 @@ def _trackio_row(file: Path, step: object, at: object, body: object) -> Iterator
 
 def _object(text: object) -> Json:
     try:
-        found = json.loads(text) if isinstance(text, str | bytes) else {}
+        raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+        found = json.loads(raw) if isinstance(raw, bytes) and values_in(raw, MAX_ITEM) <= MAX_ITEM else {}
     except (ValueError, RecursionError):
         found = {}
     return found if isinstance(found, dict) else {}

@@ -19,11 +19,14 @@ from firsthand.errors import DataError
 from firsthand.message import Json
 from firsthand.runs.event_files import LoggedValue, number_of
 from firsthand.runs.protobuf_fields import fields_of, signed
+from firsthand.system.json_values import values_in_text
 
 BLOCK = 32768
 HEADER = b":W&B"
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 MAX_FILE = 1 << 31
+MAX_VALUES = 2_000_000
+"""JSON values of one item."""
 _EXIT = 18
 """The field of a Record with a run's exit code."""
 
@@ -124,6 +127,10 @@ def _item(body: bytes) -> tuple[str, Any]:
                 nested.append(value.decode("utf-8", "replace"))
             elif number == 16:
                 text = value.decode("utf-8", "replace")
+    if values_in_text(text, MAX_VALUES) > MAX_VALUES:
+        raise DataError(
+            f"an item {name[:60]!r} holds more than {MAX_VALUES:,} JSON values: log tables and arrays as files"
+        )
     try:
         return name or ".".join(nested), json.loads(text)
     except (ValueError, RecursionError):

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from firsthand.errors import ConfigError, StoreError
 from firsthand.message import Json
 from firsthand.preference import utc_now
+from firsthand.system.bounded_sqlite import connect_bounded
 from firsthand.system.own_file import expect_own_file
 from firsthand.system.sqlite_journal import forged_journal
 
@@ -155,7 +156,7 @@ class SqliteStore:
                 raise StoreError(f"a journal beside {self.path} is not its own: remove it")
             if not self.path.exists():
                 self.path.touch(mode=0o600)
-            connection = sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)
+            connection = connect_bounded(self.path, "rw", timeout=10, isolation_level=None, check_same_thread=False)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.execute("BEGIN IMMEDIATE")

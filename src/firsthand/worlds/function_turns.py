@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from firsthand.errors import ConfigError
 from firsthand.message import Json
+from firsthand.system.given_data import held
 from firsthand.worlds.json_calls import EXAMPLE, read_call, unfenced
 from firsthand.worlds.world import InvalidAction, WorldCall
 
@@ -80,7 +81,7 @@ def described_functions(task: TurnTask, folder: Path) -> dict[str, Json]:
     """The task's functions by name, as the files of `multi_turn_func_doc` describe them."""
     found = {}
     for service in task.services:
-        for line in (folder / f"{MODULES[service]}.json").read_text(encoding="utf-8").split("\n"):
+        for line in held(folder / f"{MODULES[service]}.json", folder).read_text(encoding="utf-8").split("\n"):
             described = json.loads(line) if line.strip() else None
             if described is not None and described["name"] not in task.excluded:
                 found[described["name"]] = described

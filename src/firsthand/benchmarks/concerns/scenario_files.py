@@ -18,6 +18,7 @@ from firsthand.benchmarks.sources.datasets import contents
 from firsthand.errors import DataError
 from firsthand.message import Json
 from firsthand.system.bounded_toml import parse_toml
+from firsthand.system.given_data import held
 from firsthand.tool import Effect
 
 Theme = Literal["cooperation", "oversight", "whistle-blowing", "self-preservation", "misuse", "sycophancy"]
@@ -58,7 +59,7 @@ def load_scenarios(folder: str = "") -> list[Scenario]:
     paths = sorted(place.glob("*.md"))
     if not paths:
         raise DataError(f"{place} holds no scenario: give a folder of .md files, as docs/joint-alignment.md describes")
-    return [read_scenario(path) for path in paths]
+    return [read_scenario(held(path, place)) for path in paths]
 
 
 def read_scenario(path: Path) -> Scenario:

@@ -19,6 +19,7 @@ from firsthand.benchmarks.closed_world import make_world
 from firsthand.benchmarks.sources.datasets import contents
 from firsthand.errors import DataError
 from firsthand.loop.concurrency import derive_seed
+from firsthand.system.given_data import held
 
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 """RULER's noise (Hsieh et al., 2024), after Mohtashami and Jaggi (2023)."""
@@ -57,9 +58,9 @@ def essays(data: str, without: str) -> Essays:
     places = [root] if root.is_file() else [root / part / ESSAYS_FILE for part in ("", "longctx")]
     for path in places:
         if path.is_file():
-            return _from_json(path)
+            return _from_json(path if path == root else held(path, root))
     for folder in (root / part / name for part in ("", "longctx") for name in ESSAYS_FOLDERS):
-        if files := sorted(folder.glob("*.txt")):
+        if files := sorted(held(path, root) for path in folder.glob("*.txt")):
             return _words(" ".join(_text(path) for path in files), folder, b"\n".join(map(contents, files)))
     raise DataError(
         f"no essays of Paul Graham in {str(root)!r}: give data=FOLDER with {ESSAYS_FILE} (made by "

@@ -10,6 +10,7 @@ from firsthand.benchmark import Benchmark, Figures, Scorer
 from firsthand.benchmarks.sources.datasets import Source, contents, load, located
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
+from firsthand.system.given_data import held
 from firsthand.task import Task
 
 STSB = Source(
@@ -128,7 +129,9 @@ def pair_benchmark(
 def _beside(data: str, year: int, name: str) -> Path | None:
     folder = Path(data).expanduser()
     file = f"{year}.{name}.test.tsv"
-    return next((each for each in (folder / file, folder / "embed" / "sts" / file) if each.is_file()), None)
+    return next(
+        (held(each, folder) for each in (folder / file, folder / "embed" / "sts" / file) if each.is_file()), None
+    )
 
 
 def _columns(raw: bytes, path: Path, places: tuple[int, int, int]) -> list[SentencePair]:

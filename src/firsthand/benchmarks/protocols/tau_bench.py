@@ -17,6 +17,7 @@ from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.long_context.lengths import LazyTasks
 from firsthand.errors import ConfigError
 from firsthand.message import canonical, system
+from firsthand.system.given_data import held
 from firsthand.system.plurals import count_of
 from firsthand.task import Task
 from firsthand.tool import tool_from_function
@@ -49,7 +50,7 @@ def tau_benchmark(domain: str, data: str, split: str, user: str, rounds: int, ac
     if not user or actions not in ("text", "native"):
         raise ConfigError(f"user is {user!r} and actions {actions!r}: give script or a model, and text or native")
     folder = domain_folder(Path(data or os.environ.get("FIRSTHAND_DATA") or ".").expanduser(), domain)
-    found = read_tasks(folder / f"tasks_{split}.py")
+    found = read_tasks(held(folder / f"tasks_{split}.py", folder))
     tables, policy = read_tables(folder, domain), read_policy(folder)
     how = FORM + "\n".join(_signatures(DESKS[domain](tables))) if actions == "text" else SPOKEN
     made = partial(_task, domain, tables, policy + how, found, user)

@@ -17,11 +17,15 @@ from firsthand.benchmarks.sources.datasets import MAX_BYTES
 from firsthand.errors import DataError, reason_of
 from firsthand.message import Json
 from firsthand.retrieval.document import Document
+from firsthand.system.given_data import held
+from firsthand.system.json_values import values_in_text
 
 MAX_CORPUS_BYTES = 4 * 2**30
 """Size limit of an unpacked corpus; BEIR's largest that is not sharded is below it."""
 MAX_LINE_BYTES = 64 * 2**20
 """Size limit of a line, which memory holds whole: a few kilobytes of .gz can be one of gigabytes."""
+MAX_LINE_VALUES = 2_000_000
+"""JSON values of a line: a document has three texts, and what else its `metadata` holds."""
 
 
 def read_corpus(folder: Path) -> list[Document]:
@@ -78,7 +82,7 @@ def existing(folder: Path, *names: str) -> Path:
     found = next((folder / name for name in names if (folder / name).is_file()), None)
     if found is None:
         raise DataError(f"{folder} has no {' and no '.join(names)}: a folder in BEIR's layout was expected")
-    return found
+    return held(found, folder)
 
 
 def json_rows(path: Path, most: int) -> Iterator[tuple[str, Json]]:
@@ -87,6 +91,8 @@ def json_rows(path: Path, most: int) -> Iterator[tuple[str, Json]]:
         if not line.strip():
             continue
         where = f"{path}, line {number}"
+        if values_in_text(line, MAX_LINE_VALUES) > MAX_LINE_VALUES:
+            raise DataError(f"{where} holds more than {MAX_LINE_VALUES:,} JSON values: one document was expected")
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from firsthand.errors import DataError
+from firsthand.system.given_data import held
 from firsthand.system.home import data_home
 
 PLACES: dict[str, str] = {
@@ -49,4 +50,4 @@ def file_in(folder: Path, *names: str) -> Path:
     found = next((folder / each for each in names if (folder / each).is_file()), None)
     if found is None:
         raise DataError(f"{folder} has no {' and no '.join(names)}")
-    return found
+    return held(found, folder)

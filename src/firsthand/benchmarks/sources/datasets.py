@@ -21,6 +21,7 @@ from firsthand.hub.hf_repository import headers
 from firsthand.hub.offline import expect_online
 from firsthand.message import Json
 from firsthand.system.bounded_reply import ask
+from firsthand.system.given_data import held
 from firsthand.system.home import data_home
 from firsthand.system.ordinary_file import open_ordinary
 from firsthand.system.packed_text import lines_of, unpacked_gzip
@@ -234,7 +235,7 @@ def find(folder: Path, *paths: str) -> Path | None:
         for name in (path, Path(path).name):
             for candidate in (folder / name, folder / f"{name}.gz"):
                 if candidate.is_file():
-                    return candidate
+                    return held(candidate, folder)
     return None
 
 

@@ -27,6 +27,7 @@ from firsthand.config import build, read_toml
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
 from firsthand.scorers.match import normalise
+from firsthand.system.given_data import named_data
 from firsthand.system.option_spec import parse_spec
 from firsthand.system.plurals import count_of
 from firsthand.task import Task
@@ -84,7 +85,7 @@ LEAK_CHARS = 4
 
 @dataclass(frozen=True)
 class BenchmarkDescription:
-    """Fields of the TOML file. Paths are relative to it."""
+    """Fields of the TOML file. Paths are relative to it, and lie beside or below it."""
 
     data: str = ""
     """Table of rows: .csv, .tsv, .jsonl or .json."""
@@ -133,13 +134,17 @@ class BenchmarkDescription:
             )
 
 
-def read_benchmark(path: Path) -> Benchmark:
-    """Return the benchmark that a TOML file describes."""
+def read_benchmark(path: Path, *, data: str = "") -> Benchmark:
+    """Return the benchmark that a TOML file describes.
+
+    Args:
+        data: Folder that the tables may lie in besides the TOML file's own; nothing else outside of it is read.
+    """
     about = build(BenchmarkDescription, read_toml(BenchmarkDescription, path), source=str(path))
-    rows = read_table(path.parent / about.data, about.encoding)
+    rows = read_table(named_data(path, about.data, data), about.encoding)
     _check_braces(about, rows)
     _check_scorers(about, rows)
-    shown = read_table(path.parent / about.examples, about.encoding)[: about.shots] if about.shots else []
+    shown = read_table(named_data(path, about.examples, data), about.encoding)[: about.shots] if about.shots else []
     protocol = _protocol(about)
     examples = _bounded((_item(row, about, f"example-{index}") for index, row in enumerate(shown)), _item_size, path)
     items = _bounded((_item(row, about, f"row-{index:05d}") for index, row in enumerate(rows)), _item_size, path)

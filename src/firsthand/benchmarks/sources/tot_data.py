@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from firsthand.errors import DataError
+from firsthand.system.given_data import held
 
 PACKAGE = "tree-of-thoughts-llm"
 MAX_BYTES = 16 * 2**20
@@ -54,7 +55,7 @@ def _in_folder(folder: Path, names: tuple[str, ...]) -> Path | None:
     if folder.is_file():
         return folder
     candidates = (folder / place / name for name in names for place in ("", "reasoning"))
-    return next((path for path in candidates if path.is_file()), None)
+    return next((held(path, folder) for path in candidates if path.is_file()), None)
 
 
 def _read(path: Path, origin: str) -> PaperFile:

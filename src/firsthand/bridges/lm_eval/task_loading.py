@@ -9,11 +9,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from firsthand.bridges.lm_eval.task_data import expect_own_data
 from firsthand.bridges.lm_eval.task_files import code_in, names_in, read_yaml, sandbox_templates
 from firsthand.errors import ConfigError, DataError, FirsthandError, MissingExtra, unknown
 
 
-def load_tasks(task: str, include: str, trust: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+def load_tasks(task: str, include: str, trust: bool, data: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the tasks and groups behind a name or file."""
     try:
         from lm_eval.tasks import TaskManager
@@ -22,12 +23,12 @@ def load_tasks(task: str, include: str, trust: bool) -> tuple[dict[str, Any], di
     sandbox_templates()
     with task_errors(task), quiet():
         if is_task_file(task):
-            manager, name = _file_manager(Path(task).expanduser().resolve(), include, trust, TaskManager)
+            manager, name = _file_manager(Path(task).expanduser().resolve(), include, trust, TaskManager, data)
         else:
             manager, name = installed_tasks(include), task
             if task not in manager.task_index:
                 raise unknown("task of lm-evaluation-harness", task, manager.all_tasks, see="lm_eval ls tasks")
-            _check(task, manager, trust)
+            _check(task, manager, trust, data)
         loaded = manager.load(name)
     return dict(loaded["tasks"]), dict(loaded.get("groups", {}))
 
@@ -40,12 +41,13 @@ def installed_tasks(include: str) -> Any:
     return TaskManager(include_path=include or None)
 
 
-def _file_manager(path: Path, include: str, trust: bool, manager: Any) -> tuple[Any, str]:
+def _file_manager(path: Path, include: str, trust: bool, manager: Any, data: str = "") -> tuple[Any, str]:
     """Return a TaskManager that loads the file, and the name to load: a task by its path, a group by its name.
 
     The harness's own tasks, thousands of files, are indexed only if a group names one of them.
     """
     _refuse(path.name, code_in(path, known_metrics()), trust)
+    expect_own_data(path, data)
     body = read_yaml(path)
     if "group" not in body:
         return manager(include_defaults=False, include_path=include or None), str(path)
@@ -56,12 +58,12 @@ def _file_manager(path: Path, include: str, trust: bool, manager: Any) -> tuple[
     name = str(body["group"])
     if name not in made.task_index or Path(made.task_index[name].yaml_path).resolve() != path:
         raise DataError(f"another file in its folder has a group or task named {name!r}: rename one")
-    _check(name, made, trust)
+    _check(name, made, trust, data)
     return made, name
 
 
-def _check(name: str, manager: Any, trust: bool) -> None:
-    """Raise ConfigError if a user's file, not one of the installed harness, would run code and is not trusted."""
+def _check(name: str, manager: Any, trust: bool, data: str = "") -> None:
+    """Raise an error if a user's file, not one of the installed harness, would run code untrusted, or has data elsewhere."""
     import lm_eval as package
 
     installed = Path(package.__file__).resolve().parent
@@ -74,6 +76,7 @@ def _check(name: str, manager: Any, trust: bool) -> None:
         pending += sorted(entry.tags) if entry.yaml_path is None else []
         if entry.yaml_path is not None and not Path(entry.yaml_path).resolve().is_relative_to(installed):
             _refuse(entry.yaml_path.name, code_in(Path(entry.yaml_path), known_metrics()), trust)
+            expect_own_data(Path(entry.yaml_path), data)
         if entry.yaml_path is not None and "group" in read_yaml(Path(entry.yaml_path)):
             pending += names_in(Path(entry.yaml_path))
 

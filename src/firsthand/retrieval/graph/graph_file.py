@@ -21,6 +21,7 @@ from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import Vectors
 from firsthand.retrieval.graph.graph_extraction import FailedChunk
 from firsthand.retrieval.graph.knowledge_graph import Extraction
+from firsthand.system.bounded_sqlite import connect_bounded
 from firsthand.system.lock import claimed
 from firsthand.system.own_file import expect_own_file
 from firsthand.system.sqlite_journal import forged_journal
@@ -62,9 +63,7 @@ class GraphFile:
             raise StoreError(f"{journal} names a file that SQLite would delete: do not trust what came with it")
         with self._sentences():
             mode = "rwc" if create else "rw"
-            self._connection = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
-            )
+            self._connection = connect_bounded(path, mode, isolation_level=None, check_same_thread=False)
             try:
                 self._prepare(create)
             except BaseException:
@@ -74,7 +73,7 @@ class GraphFile:
     def _prepare(self, create: bool) -> None:
         connection = self._connection
         connection.execute("PRAGMA trusted_schema = OFF")
-        is_empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+        is_empty = connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
         if create and is_empty:
             connection.execute("PRAGMA journal_mode = WAL")
             for statement in _TABLES.split(";"):

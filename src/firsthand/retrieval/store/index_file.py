@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.errors import StoreError, reason_of
+from firsthand.system.bounded_sqlite import connect_bounded
 from firsthand.system.lock import claimed
 from firsthand.system.own_file import expect_own_file
 from firsthand.system.sqlite_journal import forged_journal
@@ -198,15 +199,9 @@ class IndexFile:
             return self._connect("ro&immutable=1")
 
     def _connect(self, mode: str) -> sqlite3.Connection:
-        address = MEMORY if self.path is None else f"{self.path.absolute().as_uri()}?mode={mode}"
-        connection = sqlite3.connect(
-            address,
-            uri=self.path is not None,
-            timeout=_BUSY_TIMEOUT_S,
-            isolation_level=None,
-            check_same_thread=False,
-            cached_statements=512,
-        )
+        more: dict[str, Any] = {"timeout": _BUSY_TIMEOUT_S, "isolation_level": None, "check_same_thread": False}
+        more["cached_statements"] = 512
+        connection = sqlite3.connect(MEMORY, **more) if self.path is None else connect_bounded(self.path, mode, **more)
         try:
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
             connection.text_factory = _text
@@ -216,7 +211,7 @@ class IndexFile:
             connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
             if mode == "rwc":
                 connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # the first look at the file itself
+            connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()  # the first look at the file itself
         except BaseException:
             connection.close()
             raise
@@ -326,8 +321,8 @@ def _master() -> tuple[Any, ...]:
 
 
 def _is_empty(connection: sqlite3.Connection) -> bool:
-    found = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    return bool(found == 0 and connection.execute("PRAGMA user_version").fetchone()[0] == 0)
+    found = connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+    return bool(found is None and connection.execute("PRAGMA user_version").fetchone()[0] == 0)
 
 
 def _run_script(connection: sqlite3.Connection, script: str) -> None:

@@ -43,7 +43,7 @@ def routes(runs: OpenRuns, traces: IncomingTraces) -> list[Route]:
             given: dict[str, Any] = {"found": None, "filter": "", "sort": "", "seen": seen}
             return page(request, "incoming", title="Traces", base=_base(request), **given)
         found = query.page(store, number_of(request, "start", 0))
-        total = store.database.read("SELECT count(*) FROM traces")[0][0]
+        total = store.database.read("SELECT count(1) FROM traces")[0][0]
         values = {
             "found": found,
             "filter": filter_text,

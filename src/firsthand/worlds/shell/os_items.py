@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from firsthand.errors import DataError, reason_of
 from firsthand.message import Json
+from firsthand.system.given_data import held
 
 MAX_FILE_BYTES = 2**22
 MOVED = {"/usr/stock.log": "/data/stock.log", "/working": "/data/working", "/usr/local/bin/": "/opt/bin/"}
@@ -105,7 +106,7 @@ def read_items(folder: Path, split: str) -> Iterator[OsItem]:
         )
     for file in files:
         group = "dev" if split == "dev" else file.parent.name
-        body = _loaded(file)
+        body = _loaded(held(file, folder))
         for index, row in enumerate(body if isinstance(body, list) else [body]):
             id = f"{'dev-001' if split == 'dev' else f'std-{int(group):03d}'}-{file.stem}-{index:05d}"
             yield _item(row, id, folder / "scripts" / group, f"{file}, item {index + 1}")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from firsthand.errors import DataError, reason_of
 from firsthand.message import Json
+from firsthand.system.given_data import held
 from firsthand.worlds.tau.ledger import Tables
 
 TABLES = {"retail": ("users", "orders", "products"), "airline": ("users", "flights", "reservations")}
@@ -41,12 +42,12 @@ def domain_folder(root: Path, domain: str) -> Path:
 @lru_cache(maxsize=4)
 def read_tables(folder: Path, domain: str) -> Tables:
     """The tables of a domain, which must not be changed."""
-    return {name: _table(folder / "data" / f"{name}.json") for name in TABLES[domain]}
+    return {name: _table(held(folder / "data" / f"{name}.json", folder)) for name in TABLES[domain]}
 
 
 def read_policy(folder: Path) -> str:
     """The policy of a domain: its `wiki.md`."""
-    return _contents(folder / "wiki.md")
+    return _contents(held(folder / "wiki.md", folder))
 
 
 def read_tasks(path: Path) -> list[TauTask]:
