@@ -92,7 +92,7 @@ def test_a_call_claims_its_rate_the_bounds_and_each_recipient_once_and_nothing_w
     given = {"to": ["bob@b.org", "Ann@a.org"], "fee": 2.0}
     asked = Asked(task=task)
     assert called(guard, asked, send, given)[0] == "pass"
-    key = 'send {"body":"","fee":2,"to":["bob@b.org","Ann@a.org"]} 0'
+    key = 'send {"body":"","fee":2,"to":["bob@b.org","ann@a.org"]} 0'
     assert asked.claims == [
         ("rate of send", 3, 1, ""), ("tool calls", 7, 1, ""), ("changes", 5, 1, ""), ("spending", 9.0, 2.0, ""),
         ("recipients", 4, 1, "ann@a.org"), ("recipients", 4, 1, "bob@b.org"), (key, 1, 1, ""),
