@@ -51,15 +51,19 @@ _SAID_BY_OTHERS = re.compile(
 # The clause up to a statement begins behind these.
 _CLAUSE = re.compile(r"[,;:.!?…\n]|\b(?:so|thus|therefore|hence|then|because|since)\b", re.IGNORECASE)
 _UNSURE = re.compile(
-    r"n['’]t\b|\b(?:not|never|no|nor|doubt\w*|unless|if|whether|wrong|incorrect|false|mistaken|erroneous|na[iï]ve|hasty|why|how"
+    r"n['’]t\b|\b(?:not|never|no|nor|doubt\w*|whether|wrong|incorrect|false|mistaken|erroneous|na[iï]ve|hasty|why|how"
     r"|when|might|may|could|seems?|seemed|looks|appears?|some|many|others?|someone|anyone|nobody|people|students?|beginners?"
-    r"|they|you|he|she|your|suppose|assume|unlikely|hardly|tempting|runner-?up|first|second|initial|earlier|previous|old"
+    r"|they|you|he|she|your|unlikely|hardly|tempting|runner-?up|first|second|initial|earlier|previous|old"
     r"|rejected|common|alternative|question)\b[^,;:.!?\n]*$|^[ \t]*(?:is|was|isn['’]t)\b",
     re.IGNORECASE,
 )
-_CONTRARY = re.compile(
+_SUPPOSED = re.compile(
     r"\b(?:if|unless|suppose|supposing|imagine|had|were)\b[^.!?\n]*\b(?:were|weren['’]t|had|hadn['’]t|did|didn['’]t|would)\b"
-    r"|\b(?:common|frequent|typical|usual|tempting|classic|possible|naive)[ \t]+(?:wrong|mistaken?|errors?|trap|slip|guess)"
+    r"|\b(?:if|unless|suppose|supposing|assume)\b[^,;:.!?\n]*$",
+    re.IGNORECASE,
+)
+_COMMON = re.compile(
+    r"\b(?:common|frequent|typical|usual|tempting|classic|possible|naive)[ \t]+(?:wrong|mistaken?|errors?|trap|slip|guess)"
     r"|\bmistake[ \t]*:[ \t]*$",
     re.IGNORECASE,
 )
@@ -91,5 +95,15 @@ def asserts(before: str) -> bool:
 
     `I doubt that`, `a common wrong`, `some say`, `my first`, and `if the sky were green,` do not.
     """
-    sentence = _SENTENCE_END.split(before[-BEFORE_CHARS:])[-1]
-    return _CONTRARY.search(sentence) is None and _UNSURE.search(_CLAUSE.split(sentence)[-1]) is None
+    sentence = _sentence(before)
+    denied = _COMMON.search(sentence) or _UNSURE.search(_CLAUSE.split(sentence)[-1])
+    return denied is None and not supposes(before)
+
+
+def supposes(before: str) -> bool:
+    """Return whether the words before a statement make it conditional: `if the sky were green,`."""
+    return _SUPPOSED.search(_sentence(before)) is not None
+
+
+def _sentence(before: str) -> str:
+    return _SENTENCE_END.split(before[-BEFORE_CHARS:])[-1]
