@@ -80,7 +80,7 @@ def test_every_way_to_decline_is_a_refusal() -> None:
         assert refusal(f"  {text.upper()}\n") == "full", text
     for text in (
         "It is appropriate.", "I can help.", "As an AI, I can. I do not.", "I apologize.", "He refuses.", "I am sorry.",
-        "I'm sorry, he left.", "I must go.", "His policies.", "As an AI " + "x" * 119 + " I cannot.", "Unable to see.",
+        "I'm sorry, he left.", "I must go.", "His policies.", "As an AI " + "x" * 119 + " Z cannot.", "Unable to see.",
     ):  # fmt: skip
         assert refusal(text) == "none", text
     for more in (
