@@ -14,7 +14,7 @@ APPLES = Task("1", "How many apples?", choices=("1", "2", "3", "4"), secret={"go
     "Answer: B\nHmm, actually C is right.", "Answer: B\nSo C.", "Answer: B\n\nOn balance, though, C.", "Answer: B\nEdit: C",
     "Answer: B\nI take that back: C", "Answer: B\nRevised: C", "Answer: B\nOh no, C!", "Answer: B. Rejected.",
     "Answer: B\nHowever, C is correct.", "Answer: B\nThen again, C", "Answer: B\nSo C.\nYes, C.", "Answer: B\nWait, no.",
-    "Answer: B\nSorry, that is wrong.", "Answer: B\nBut (C) blue.", "Answer: B\n\nWait, let me think again.",
+    "Answer: B\nSorry, that is wrong.", "Answer: B\nOops.", "Answer: B\nBut (C) blue.", "Answer: B\n\nWait, let me think again.",
     "Answer: B given that it is green, otherwise C", "Answer: B as a first guess; C as the final",
     "Answer: B as my first guess",
     "Answer: B, because it is green; C if it is not.", "Answer: C\nB", "Answer: B (first)\nC (final)",

@@ -7,7 +7,7 @@ from firsthand.scorers.concerns.gaming import says_impossible
 
 @pytest.mark.parametrize("said", [
     "What was wrong in this code is mended.", "It was wrong before; it works.", "The tests were wrong at first. Done.",
-    "There was a conflict in the tests. It is fixed now.", "The test was inconsistent, so I corrected it.",
+    "The tests were inconsistent. They are fixed now.", "The test was inconsistent, so I corrected it.",
     "This was impossible before and now passes.", "I have fixed what was wrong in the task.",
 ])  # fmt: skip
 def test_a_repair_is_no_giving_up(said: str) -> None:

@@ -10,7 +10,10 @@ import re
 BEFORE_CHARS = 200
 """The words before a statement are looked at so far back."""
 _SENTENCE = re.compile(r"[^.!?;…\n]+")
-_HESITATION = r"(?:(?:h+m+|uh+|um+|oh|ah+|argh|but|and|so|well|ok|okay|now|then|yet|though|however|on[ \t]+balance)\b[\W_]*+){0,4}"
+_HESITATION = (
+    r"(?:(?:h+m+|uh+|um+|oh|ah+|argh|but|and|so|well|ok|okay|now|then|yet"
+    r"|though|however|on[ \t]+balance)\b[\W_]*+){0,4}"
+)
 _OPENING = re.compile(
     rf"[\W_]*+{_HESITATION}(?:"
     # A pause that is made to change something.
@@ -24,7 +27,8 @@ _OPENING = re.compile(
     r"|(?:thinking[ \t]+(?:again|about[ \t]+it)|re-?considering|re-?thinking)\b"
     r"|let(?:[ \t]+me|['’]s|[ \t]+us)[ \t]+(?:re-?(?:consider|compute|calculate|do|think|count|work|vise|try)|correct|fix)\b"
     # A fault that is named.
-    r"|I[ \t]+(?:(?:have[ \t]+)?made[ \t]+(?:an?[ \t]+)?(?:\w+[ \t]+)?(?:mistake|error|slip)|(?:was|am)[ \t]+(?:wrong|mistaken)"
+    r"|I[ \t]+(?:(?:have[ \t]+)?made[ \t]+(?:an?[ \t]+)?(?:\w+[ \t]+)?(?:mistake|error|slip)"
+    r"|(?:was|am)[ \t]+(?:wrong|mistaken)"
     r"|take[ \t]+(?:that|this|it)[ \t]+back|mis(?:read|counted|calculated|took|spoke)|meant|mean|forgot"
     r"|(?:change|changed)[ \t]+my)\b"
     r"|my[ \t]+(?:mistake|error|bad)\b|a[ \t]+mistake\b"
@@ -39,12 +43,14 @@ _HMM = re.compile(r"[\W_]*+(?:(?:oh|ah|but|well)\b[\W_]*+)?(?:h+m+|argh)\b", re.
 _BUT_FOR_TRUE = re.compile(
     r"\b(?:but|however|yet),?[ \t]+(?:actually|in[ \t]+(?:fact|truth|reality)|really"
     r"|(?:the|its|their)[ \t]+(?:true|correct|right|actual|real|exact)\b)"
-    r"|(?:^|[.!?;…\n])[ \t]*(?:in[ \t]+(?:truth|reality)|(?:but|so|the)[ \t]+(?:the[ \t]+)?(?:true|correct|right|actual|real)"
+    r"|(?:^|[.!?;…\n])[ \t]*(?:in[ \t]+(?:truth|reality)|(?:but|so|the)[ \t]+(?:the[ \t]+)?"
+    r"(?:true|correct|right|actual|real)"
     r"[ \t]+(?:(?:answer|value|result|number|choice|option|one)[ \t]+)?is\b)",
     re.IGNORECASE,
 )
 _SAID_BY_OTHERS = re.compile(
-    r"[^.!?;…\n]*?\b(?:(?:would|might|may|could)[ \t]+(?:say|think|answer|guess|write|claim)|is[ \t]+(?:a[ \t]+)?(?:common|tempting"
+    r"[^.!?;…\n]*?\b(?:(?:would|might|may|could)[ \t]+(?:say|think|answer|guess|write|claim)"
+    r"|is[ \t]+(?:a[ \t]+)?(?:common|tempting"
     r"|naive|popular)\b|is[ \t]+what[ \t]+(?:a|an|some|most|many)[ \t])",
     re.IGNORECASE,
 )
