@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from firsthand.message import Json
+from firsthand.scorers.document_refusals import refuses, says_not_in_documents
 from firsthand.scorers.whole_words import has_words
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -16,21 +17,21 @@ RAG_ANSWER = "rag_answer"
 """The event that holds an answer with its citations (`retrieval/answers/variant_parts.py`)."""
 QUOTED_SHARE = 0.5
 """A citation is of the gold passage if its quotation has this share of the gold quotation's words."""
-_REFUSAL = re.compile(r"not in the (?:documents|passages)", re.IGNORECASE)
 
 
 def document_answer(task: Task, trace: Trace) -> tuple[Score, ...]:
     """Score 1 if the answer contains a reference, or refuses where the documents do not answer.
 
-    `refuses_unanswerable` and `refuses_answerable` are whether it says "not in the documents", each among its own questions.
+    Where they answer, `refuses_answerable` is whether it says "not in the documents", and it is wrong then, whatever else it
+    says. Where they do not, `refuses_unanswerable` is whether it says so and gives no answer beside that.
     """
     text = trace.answer or ""
-    refused, answerable = bool(_REFUSAL.search(text)), bool(task.secret["document"])
+    if not task.secret["document"]:
+        refused = refuses(text, task.question)
+        return Score("document_answer", float(refused)), Score("refuses_unanswerable", float(refused))
+    refused = says_not_in_documents(text)
     right = not refused and any(has_words(text, each) for each in task.secret["answers"])
-    return (
-        Score("document_answer", float(right if answerable else refused)),
-        Score("refuses_answerable" if answerable else "refuses_unanswerable", float(refused)),
-    )
+    return Score("document_answer", float(right)), Score("refuses_answerable", float(refused))
 
 
 def gold_citation(task: Task, trace: Trace) -> tuple[Score, ...]:

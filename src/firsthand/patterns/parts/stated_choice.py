@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 from firsthand.patterns.parts.asserted_choices import asserted, spoken_of
+from firsthand.patterns.parts.later_choice import replaced
 from firsthand.patterns.parts.named_choices import (
     BOX,
     CHOICE,
@@ -25,6 +26,7 @@ from firsthand.patterns.parts.named_choices import (
     marked,
     plain,
 )  # fmt: skip
+from firsthand.patterns.parts.taken_back import BEFORE_CHARS, asserts, taken_back
 from firsthand.patterns.parts.value_words import changes_value, multiple
 from firsthand.task import Task
 
@@ -32,7 +34,8 @@ _FINEST = (
     r"(?:correct|right|best|final|only|most[ \t]+(?:likely|appropriate|accurate|suitable|probable)|closest|appropriate)"
 )
 _MARKER = re.compile(
-    rf"(?<!this )(?<!that )(?<!another )(?:(?<=\s)|^|(?<=[(:>{BOX}-]))(?:####|(?:(?:my|the|our|your|so|and"
+    rf"(?<!this )(?<!that )(?<!another )(?:(?<=\s)|^|(?<=[(:>{BOX}-]))(?:####|(?:(?:my|the|our|(?:here(?:'s|[ \t]+is)"
+    rf"|so|thus|therefore),?[ \t]+your|so|and"
     rf"|is|final|{_FINEST})[ \t]+){{0,5}}"
     rf"(?:(?:answer|ans|solution)(?:[ \t]+(?:choice|option|letter))?|{_FINEST}[ \t]+(?:choice|option"
     rf"|alternative|letter|one|statement))"
@@ -41,11 +44,9 @@ _MARKER = re.compile(
     r"|(?:réponse|respuesta|risposta|resposta|antwort|ответ)[ \t]*:|(?:答案|答え|정답)[ \t]*(?:是|为|は|은|:)+)[ \t]*",
     re.IGNORECASE,
 )
-_UNSURE = re.compile(
-    r"n't\b|\b(?:not|never|no|doubt\w*|unless|if|whether|wrong|incorrect|false|why|how|when|might|may"
-    r"|could|some|many|students?|people"
-    r"|others?|someone|they|you|he|she|suppose|assume|unlikely|hardly)\b[^,;:.!?\n]*$",
-    re.IGNORECASE,
+_CONTRASTS = re.compile(r"\b(?:but|while|whereas|yet|however)\b", re.IGNORECASE)
+_SEEMS = re.compile(
+    r"\b(?:it[ \t]+)?(?:seems|looks|appears)(?:[ \t]+(?:to[ \t]+me|like|that))*(?:[ \t]+the)?[ \t]*$", re.IGNORECASE
 )
 _LEAD = re.compile(
     r"[\s:=]*(?:(?:that|it[ \t]+is|it's|therefore|thus|indeed|clearly|definitely|certainly|probably"
@@ -64,7 +65,9 @@ _RIGHTLY = re.compile(
     r"(?:[ \t]+(?:answer|option|choice|one))?(?![ \t]+(?:than|if|only|or|to|about|in)\b)"
 )
 _REASON = re.compile(
-    r"[ \t]*[,;(:-]*[ \t]*(?:because|since|as(?![ \t]+(?:well|is|are|does|do|much)\b)|due[ \t]+to|given"
+    r"[ \t]*[,;(:-]*[ \t]*(?:because|since|as(?![ \t]+(?:well|is|are|does|do|much|(?:an?|my"
+    r"|the)[ \t]+(?:\w+[ \t]+)?(?:guess|draft|start"
+    r"|placeholder|backup|fallback|first|second|last|final|choice|answer|option))\b)|due[ \t]+to|given"
     r"|so[ \t]+that|meaning|(?:and[ \t]+)?here(?:'s|[ \t]+is)[ \t]+why"
     r"|which[ \t]+(?:is|was|means|has|gives?|shows?|describes?|matches|fits|represents?|states?|equals"
     r"|makes|corresponds)\b"
@@ -79,15 +82,15 @@ _CONTRAST = re.compile(
 )
 _PLACE = re.compile(
     rf"[ \t]*(?:,[ \t]*(?:the|an?)|,?[ \t]*(?:in|for|from|by|with|on|based|according|under|at|here|I'm|I[ \t]+am))\b"
-    rf"(?![^.\n]*(?:{CHOICE}|n't\b|\b(?:not|no|unsure|doubt\w*|wrong|incorrect|false|trap|distractor|opposite|worst|half)\b))",
+    rf"(?![^.\n]*(?:{CHOICE}|n't\b|\b(?:not|no|unsure|doubt\w*|wrong|incorrect|false|trap|distractor|opposite|worst"
+    rf"|half)\b))",
     re.IGNORECASE,
 )
 _ENDED = re.compile(rf"[ \t)\]}}\"{END_OF_BOX}]*(?:[.!;]+(?=\s|$|{END_OF_BOX})|\n|$)[\"{END_OF_BOX})]*")
 _JOINED = re.compile(
     rf"[\s,;(-]*(?:(?:or|but|also|then|plus|maybe|perhaps|possibly|and)\b(?![^.!?\n]*\b(?:wrong|incorrect"
     rf"|not|false)\b)[^.!?\n]*{CHOICE}"
-    r"|and/or|or\b|(?:no|wait|sorry|oops|scratch[ \t]+that|correction)[ \t]*[,.:;!-]|no[ \t]+wait|wait\b"
-    r"|on[ \t]+second[ \t]+thought|actually\b"
+    r"|and/or|or\b|no[ \t]*[,.:;!-]|(?:maybe|perhaps|possibly|probably)[ \t]+not\b"
     r"|not\b(?![ \t]+(?:the[ \t]+)?[\ue000-\uefff])"
     r"|(?:(?:that|this|it|which|but[ \t]+(?:that|this|it))[ \t]+)?(?:(?:is|was|would[ \t]+be"
     r"|cannot[ \t]+be|can't[ \t]+be)[ \t]+)?"
@@ -98,14 +101,9 @@ _JOINED = re.compile(
 )
 _ALSO = re.compile(
     rf"(?:[,(-][ \t]*|^[ \t]*)(?:or|and[ \t]+also|but[ \t]+also)\b[^.!?\n]{{0,40}}{CHOICE}"
+    rf"|\b(?:otherwise|else|if[ \t]+not|failing[ \t]+that)\b[^.!?\n]{{0,40}}{CHOICE}"
+    rf"|[;,][ \t]*{CHOICE}[ \t]+(?:as(?![ \t]+well)|if|when|otherwise)\b"
     rf"|\b(?:as|so|like)[ \t]+(?:is|are|does|do|would|well[ \t]+as)[ \t]+{CHOICE}",
-    re.IGNORECASE,
-)
-_TAKEN_BACK = re.compile(
-    r"(?:^|[.!?\n][ \t]*)(?:wait|no|actually|hold[ \t]+on|correction|sorry|oops|scratch[ \t]+that"
-    r"|on[ \t]+second[ \t]+thought"
-    r"|on[ \t]+reflection|I[ \t]+(?:made|was)[ \t]+(?:a[ \t]+mistake|wrong|mistaken)"
-    r"|(?:that|this)[ \t]+(?:is|was)[ \t]+(?:wrong|incorrect|a[ \t]+mistake))\b",
     re.IGNORECASE,
 )
 _ITEM = re.compile(rf"[ \t]*[(\[]?({LETTER})[ \t]*[).:\]-]?(?=\s|$|{TEXT})")
@@ -114,10 +112,12 @@ _ALONE = re.compile(
     rf"(?:[ \t]*[).:,-]?[ \t]*\(?{TEXT}\)?)?[ \t]*[.!]?[ \t]*",
     re.IGNORECASE,
 )
+_NEGATED = re.compile(rf"(?<!\w)[!¬](?=[(\[]?{CHOICE})")
 _HEAD = re.compile(rf"\s*[(\[]?{LETTER}[ \t]*(?:[).:\]]|-[ \t]|,?[ \t]*(?:because|since)\b)")
 _OPTION = re.compile(rf"(?m:^[ \t]*[(\[]?({LETTER})[ \t]*[).:\]-]?[ \t]*{TEXT}[ \t]*[.]?[ \t]*$)")
 _OFFERED = re.compile(
-    rf"\s*(?!(?:not|unlike|while|whereas|although|though|neither|nor|no|see|and|or|option|options)\b)(?:\w+\s+){{0,2}}({CHOICE})[\s!?]*"
+    rf"\s*(?!(?:not|unlike|while|whereas|although|though|neither|nor|no|see|and|or|option"
+    rf"|options)\b)(?:\w+\s+){{0,2}}({CHOICE})[\s!?]*"
     rf"(?:(?:\w+\s+){{0,2}}(?:too|also|equally|well|instead))?\s*",
     re.IGNORECASE,
 )
@@ -130,7 +130,7 @@ def stated_choice(text: str, task: Task, value: Value) -> str | None:
 
     `value` reads a number, so that a choice which is one is found in another form of it (`1,000`, `1/2`).
     """
-    said = marked(plain(text), task)
+    said = _NEGATED.sub("not ", marked(plain(text), task))
     starts = sorted(_statements(said))
     if not starts:
         prose = _without_options(said)
@@ -140,16 +140,29 @@ def stated_choice(text: str, task: Task, value: Value) -> str | None:
             task,
         )
     begin, end = starts[-1]
-    denied = _UNSURE.search(
-        re.split(r"[,;:.!?\n]|\b(?:so|thus|therefore|hence|then)\b", said[max(0, begin[0] - 120) : begin[0]])[-1]
-    )
+    denied = not _asserted(said[: begin[0]])
     content = said[begin[1] : end]
-    if denied is None and (found := _read(content, said[: begin[1]], task, value)) is not None:
-        return _letter({found}, task)
+    if not denied and (found := _read(content, said[: begin[1]], task, value)) is not None:
+        return _letter({found, *_stated_above(starts, said, task, value)}, task)
     lead = _LEAD.match(content)
-    if denied is not None or (lead is not None and re.match(r"[\W_]*" + CHOICE, content[lead.end() :])):
+    if denied or (lead is not None and re.match(r"[\W_]*" + CHOICE, content[lead.end() :])):
         return None
     return _letter(asserted(content), task)
+
+
+def _asserted(before: str) -> bool:
+    """Return whether the words before a statement assert it: those of its own clause, without `it seems that`."""
+    return asserts(_SEEMS.sub("", _CONTRASTS.split(before[-BEFORE_CHARS:])[-1]))
+
+
+def _stated_above(starts: list[tuple[tuple[int, int], int]], said: str, task: Task, value: Value) -> set[int]:
+    """Return the choice of the statement above a line that is only a choice: such a line takes nothing back."""
+    (begin, end), _ = starts[-1]
+    if begin < end or len(starts) < 2:
+        return set()
+    (above, content), _ = starts[-2]
+    found = _read(said[content:begin], said[:content], task, value) if _asserted(said[:above]) else None
+    return set() if found is None else {found}
 
 
 def _letter(found: set[int], task: Task) -> str | None:
@@ -235,9 +248,9 @@ def _closes(after: str, mine: int, task: Task) -> bool:
     if (ended := _ENDED.match(after)) is not None:
         rest = after[ended.end() :]
         if ended[0].rstrip(END_OF_BOX + '") ]').endswith("\n") or "\n" in ended[0]:
-            return not _taken_back(rest, mine)
+            return not replaced(rest, mine)
         line, _, further = rest.partition("\n")
-        return not _contradicts(line, mine) and not _taken_back(further, mine)
+        return not _contradicts(line, mine) and not replaced(further, mine)
     for allowed in (_RIGHTLY, _REASON, _CONTRAST, _PLACE):
         if (found := allowed.match(after)) is not None:
             rest = after[found.end() :]
@@ -265,9 +278,9 @@ def _contradicts(rest: str, mine: int) -> bool:
         _JOINED.match(line)
         or _ALSO.search(line)
         or any(_offers(clause, mine) for clause in re.split(r"[.,:;()]", line))
-        or _TAKEN_BACK.search(line)
+        or taken_back(line) is not None
         or asserted(line) - {mine}
-        or _taken_back(further, mine)
+        or replaced(further, mine)
     )
 
 
@@ -275,15 +288,6 @@ def _offers(clause: str, mine: int) -> bool:
     """True if a clause says little else than another choice: `alternatively A`, `A too`."""
     found = _OFFERED.fullmatch(clause)
     return found is not None and index(found[1]) != mine
-
-
-def _taken_back(rest: str, mine: int) -> bool:
-    """True if a later sentence takes the answer back."""
-    if _JOINED.match(rest.lstrip().partition("\n")[0]):
-        return True
-    return _TAKEN_BACK.search(rest) is not None and bool(
-        asserted(rest) - {mine} or re.match(r"\s*(?:wait|no\b|actually|I )", rest, re.I)
-    )
 
 
 def _revalued(after: str, choice: str) -> bool:
@@ -308,7 +312,8 @@ def _same_value(content: str, task: Task, value: Value) -> int | None:
 
     A unit counts where the question or the choice has it.
     """
-    said = re.split(rf"[{END_OF_BOX}\n]|[.](?=\s|$)", content)[0].strip()
+    first = re.split(rf"[{END_OF_BOX}\n]|[.](?=\s|$)", content)[0]
+    said = first.strip()
     said = re.sub(TEXT, lambda mark: task.choices[index(mark[0])], said)
     found = None if re.search(CHOICE, said) else value(said)
     if found is None:
@@ -323,4 +328,4 @@ def _same_value(content: str, task: Task, value: Value) -> int | None:
             for word in re.findall(r"(?<![\\a-z])[^\W\d_]+", said.casefold())
         )
     ]
-    return same[0] if len(same) == 1 else None
+    return same[0] if len(same) == 1 and not replaced(content[len(first) :], same[0]) else None
