@@ -164,7 +164,9 @@ def test_rows_of_a_table_are_paragraphs_with_the_names_of_their_columns() -> Non
     assert read_table(b"a\n1\n", "one.csv", PLAIN).documents[0].text == "a: 1\n\n"
     wide = ",".join("x" * 10_000).encode()
     assert len(read_table(wide, "w.csv", PLAIN).documents) == 1
-    with pytest.raises(DataError, match=r"^its row 1 has more than 10000 columns: leave out or join those you do not need$"):
+    with pytest.raises(
+        DataError, match=r"^its row 1 has more than 10000 columns: leave out or join those you do not need$"
+    ):
         read_table(wide + b",x", "w.csv", PLAIN)
 
 

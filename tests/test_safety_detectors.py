@@ -262,7 +262,9 @@ def test_the_record_of_a_call_holds_the_checked_arguments_and_the_states_before_
     kept = {"call": "", "tool": "put", "arguments": checked, "before": {"a": 1}}
     assert began == GuardVerdict.passed("undoable", f"before: {before[:12]}", kept)
     seal = (ended.detail or {})["seal"]
-    assert ended == GuardVerdict.passed("undoable", f"after: {after[:12]}", {"call": "", "after_hash": after, "seal": seal})
+    assert ended == GuardVerdict.passed(
+        "undoable", f"after: {after[:12]}", {"call": "", "after_hash": after, "seal": seal}
+    )
     assert len(seal) == 64
     assert seen == [checked, checked]
     assert asked == [{"undo": "put", "arguments": {"key": "k", "value": "5"}}, {"undone": "put", "arguments": checked}]

@@ -16,7 +16,9 @@ MAX_COMPARISONS = 400
 """Comparisons by high precision of one answer with its reference."""
 MAX_SIGNS = 4
 """Plus-minus signs of one answer."""
-_RATIO = re.compile(r"\b(?:ratios?|odds|scale|proportions?|fraction|quotient)\b|\$[^$\d]*[a-z]\s*:\s*[a-z]", re.IGNORECASE)
+_RATIO = re.compile(
+    r"\b(?:ratios?|odds|scale|proportions?|fraction|quotient)\b|\$[^$\d]*[a-z]\s*:\s*[a-z]", re.IGNORECASE
+)
 _SPANS = ("union", "interval", "reals", "without")
 _COLLECTIONS = ("tuple", "list", "or", "set", "matrix", "det", "ratio", "both", *_SPANS)
 
