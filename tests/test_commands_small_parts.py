@@ -14,6 +14,7 @@ from firsthand.commands.bench_config import Config as BenchConfig
 from firsthand.commands.interp_steer import check_out, multiples, print_study
 from firsthand.commands.print_run import print_json, print_protocols, protocol_lines, report_facts
 from firsthand.errors import ConfigError
+from firsthand.experiment.foreign_recipe import LOADED, _texts
 from firsthand.measure import machine, machine_speeds
 from firsthand.measure.machine_speeds import Speeds
 from firsthand.measure.measurements import DECODE, Measured
@@ -190,10 +191,14 @@ def test_what_a_recipes_settings_load_is_gathered_from_all_its_tables() -> None:
         "rollout": {"benchmark": "gsm8k", "teacher": "t", "inner": {"pattern": ["cot"], "model": "n", "name": "x"}},
         "loop": {"lr": 1},
     }  # fmt: skip
-    assert train._named_by(settings) == {
+    named: dict[str, list[str]] = {}
+    for name, text in _texts(settings):
+        if name in LOADED:
+            named.setdefault(LOADED[name], []).append(text)
+    assert named == {
         "model": ["m", "t", "n"], "tool": ["a", "b"], "benchmark": ["gsm8k"], "pattern": ["cot"],
     }  # fmt: skip
-    assert train._named_by({}) == {}
+    assert list(_texts({})) == []
 
 
 def test_the_end_of_a_training_names_the_model_or_the_agents_adapters(tmp_path: Path) -> None:

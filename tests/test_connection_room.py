@@ -18,6 +18,7 @@ class Transport(asyncio.Transport):
     def __init__(self, address: str = "10.0.0.1"):
         super().__init__({"peername": (address, 1), "sockname": ("10.0.0.9", 80)})
         self.aborted, self.written = 0, b""
+        self.high: int | None = None
 
     def is_closing(self) -> bool:
         return bool(self.aborted)
@@ -34,6 +35,9 @@ class Transport(asyncio.Transport):
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self.high = high
 
 
 def test_the_oldest_stranger_of_the_address_with_most_gives_way_and_a_known_one_stays() -> None:
@@ -105,6 +109,7 @@ HEAD = b"POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n"
 def test_a_body_has_to_come_in_time_however_many_pieces_it_comes_in() -> None:
     async def check(made: Any) -> None:
         protocol, transport = made()
+        assert transport.high == 0
         protocol.data_received(HEAD)
         deadline = protocol._deadline
         left = deadline.when() - asyncio.get_running_loop().time()

@@ -43,7 +43,7 @@ from firsthand.studio.arena_rounds import _common_prefix
 from firsthand.studio.comparison_slices import scatter_points
 from firsthand.system.hosted_models import ADDRESSES, provider_hint
 from firsthand.telemetry.otlp_export import traces_url
-from firsthand.tokens.spm import _fields
+from firsthand.tokens.spm import _Message
 from firsthand.tool import tool
 from firsthand.worlds.household.house_generator import _FITTING, _goal, make_house
 
@@ -53,11 +53,11 @@ from firsthand.worlds.household.house_generator import _FITTING, _goal, make_hou
 def test_the_fields_of_a_sentencepiece_message_are_read_by_their_wire_type() -> None:
     long = b"\x09" + struct.pack("<d", 1.5)  # field 1, eight bytes: passed over
     data = b"\x08\x96\x01" + long + b"\x12\x02ab" + b"\x1d" + struct.pack("<f", 0.5) + b"\xa0\x01\x07"
-    assert list(_fields(data + data[-8:-3], Path("m"))) == [(1, 150), (2, b"ab"), (3, 0.5), (20, 7), (3, 0.5)]
-    assert list(_fields(long, Path("m"))) == []
+    assert list(_Message(Path("m")).fields(data + data[-8:-3])) == [(1, 150), (2, b"ab"), (3, 0.5), (20, 7), (3, 0.5)]
+    assert list(_Message(Path("m")).fields(long)) == []
     for cut in (long[:-1], b"\x1d\x00\x00\x00", b"\x12\x03ab", b"\x0b", b"\x0c", b"\x0e", b"\x0f"):
         with pytest.raises(ModelFileError):
-            list(_fields(cut, Path("m")))
+            list(_Message(Path("m")).fields(cut))
 
 
 def gguf_bytes(version: int = 3, *, pairs: bytes = b"", count: int = 0) -> bytes:

@@ -111,7 +111,7 @@ def claimed(guard: CallPolicy, about: CallCase, most: str | None = None) -> tupl
 
 def test_a_call_claims_what_is_bounded_in_order_and_the_first_that_is_used_up_denies() -> None:
     guard = CallPolicy(("budget", "once_only"), calls=8, writes=6, spend=9.5, recipients=4)
-    key = 'pay {"fee":2.5,"ref":"invoice-77","to":["Bob@b.org","Ann@a.org"]} 0'
+    key = 'pay {"fee":2.5,"ref":"invoice-77","to":["bob@b.org","ann@a.org"]} 0'
     every = [
         ("rate of pay", 3, 1, ""), ("tool calls", 8, 1, ""), ("changes", 6, 1, ""), ("spending", 9.5, 2.5, ""),
         ("recipients", 4, 1, "ann@a.org"), ("recipients", 4, 1, "bob@b.org"), (key, 1, 1, ""),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from firsthand.errors import ModelFileError
+from firsthand.formats.model_files import TensorInfo
 from firsthand.hub import model_lookup
 from firsthand.hub.fetch_model import fetch_model, fetch_named
 from firsthand.hub.inspection import Inspection, _Form, _form_of_config, _inspection, _kv_bytes
@@ -161,7 +162,13 @@ def test_layers_have_a_window_where_their_types_say_so() -> None:
     ):
         assert _form_of_config({**config, "layer_types": [sliding] * 4, **change}).window is None, change
     facts = _inspection(
-        Path("/m"), "x", [], 0, _Form(3000, 5, 16, 16, 8, 8, 7, 0.25), has_chat_template=False, licence=None
+        Path("/m"),
+        "x",
+        [TensorInfo("w", (2, 3), "F32", 0, 24)],
+        0,
+        _Form(3000, 5, 16, 16, 8, 8, 7, 0.25),
+        has_chat_template=False,
+        licence=None,
     )
     # 2 bytes x 16 heads x 16 values
     assert facts.kv_bytes == {2048: 512 * 1536 + 128 * 7, 3000: 512 * 2250 + 128 * 7}

@@ -342,7 +342,7 @@ def test_origins_are_those_of_results_and_of_what_a_memory_showed() -> None:
     assert origins_of([user('see <untrusted from="memory a; origin: none">')]) == []
     for label, origins in (
         ("memory origin: x; origin: web", ["web"]), ("memory a; origin: b; 2026-03-01; origin: c, d", ["c", "d"]),
-        ("memory a; origin: x; origin: ", ["x; origin:"]), ("memory a; origin: ", []), ("memory a; origin", []),
+        ("memory a; origin: x; origin: ", []), ("memory a; origin: ", []), ("memory a; origin", []),
         ("memory a; origin: w", ["w"]), ("other a; origin: w", []),
     ):  # fmt: skip
         told = f'untrusted from="{label}"'

@@ -22,7 +22,6 @@ OWN = (
     "measure/measurements.py",
     "studio/compiled_templates.py", "commands/rag_decide.py", "claims/fact_language.py", "claims/scripted_rag.py",
     "claims/architecture/training_stages.py",  # the user's own home and caches
-    "boards/grading_sheets.py",  # a folder that must not be there before
     "nn/weights.py", "nn/encoder_decoder_weights.py", "nn/calibrated_rounding.py", "train/bpe.py",
     "train/vocabulary.py", "train/adapters/save_adapter.py", "train/recipes/toy_bookkeeper.py", 
     "retrieval/store/ann_file.py",

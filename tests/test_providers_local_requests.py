@@ -97,6 +97,9 @@ class Letters:
     def decode(self, ids: Any, skip_special: bool = True) -> str:
         return "".join(chr(each) for each in ids)
 
+    def has_control(self, ids: Any, *, calls: bool = False) -> bool:
+        return False
+
 
 class Chat:
     markup = "hermes"

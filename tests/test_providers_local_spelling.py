@@ -74,7 +74,9 @@ def test_calls_are_read_where_there_are_tools_and_one_that_was_cut_is_no_end_by_
             leased.append((ids, adapter, salt))
             return "lease"
 
-        loaded = SimpleNamespace(chat=SimpleNamespace(parse=parse), worker=SimpleNamespace(lease=lease))
+        tokenizer = SimpleNamespace(has_control=lambda ids, calls: False, eos_ids=frozenset())
+        chat, worker = SimpleNamespace(parse=parse), SimpleNamespace(lease=lease)
+        loaded = SimpleNamespace(chat=chat, worker=worker, tokenizer=tokenizer)
         output = Output(0, 0, (), (), True, finish_reason=reason, prompt_tokens=4, cached_tokens=3, adapter_version=6)
         answer = SimpleNamespace(
             last=output, text="raw", kept=kept, token_ids=[5, 6, 7], logprobs=[-1.0, -2.0, -3.0],

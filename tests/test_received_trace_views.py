@@ -24,7 +24,7 @@ from firsthand.ingest.as_trace import (
     question_of,
     trace_of,
 )
-from firsthand.ingest.dialects.span_facts import SpanContent, SpanFacts
+from firsthand.ingest.dialects.span_facts import SpanContent, SpanFacts, TraceValues
 from firsthand.ingest.incoming_span import MOST_NS, IncomingSpan, SpanKind, StoredSpan
 from firsthand.ingest.retention import age_of, size_of
 from firsthand.ingest.span_tree import (
@@ -93,7 +93,7 @@ def test_spans_are_placed_below_their_parents_by_start_then_by_arrival() -> None
 
 
 def test_equal_prefixes_are_one_path_of_messages() -> None:
-    said = _Conversation()
+    said = _Conversation(TraceValues())
     assert said.path([]) is None and said.path([], 7) == 7
     assert said.path([system("s"), user("q")]) == 1 and said.path([system("s"), user("q")]) == 1
     assert said.path([user("q")]) == 2 and said.path([user("r")], 1) == 3 and said.node(1, user("r")) == 3

@@ -101,12 +101,12 @@ def test_a_document_without_a_title_is_looked_up_by_its_id_and_told_by_it(tmp_pa
             )
         ])  # fmt: skip
     made = SearchIndex(path)
-    assert made.lookup("mill", "a") == "(result 1 of 2, in a) One mill."
-    assert made.lookup(" two\nmills ", "a", 0) == "(result 1 of 1, in a) Two  MILLS here!"
+    assert made.lookup("mill", "a") == "(result 1 of 2) [a] a\n  One mill."
+    assert made.lookup(" two\nmills ", "a", 0) == "(result 1 of 1) [a] a\n  Two  MILLS here!"
     assert made.lookup("mill", "a", 2) == "(no more results: 2 sentences hold 'mill')"
-    assert made.lookup("mill", "b") == "(result 1 of 1, in a) A mill too.", "an id before a title"
-    assert made.lookup("mill", after=2) == "(result 3 of 3, in a) A mill too."
-    assert made.lookup("no", "c") == "(result 1 of 1, in B) No." and made.find("three")[0].title == "a"
+    assert made.lookup("mill", "b") == "(result 1 of 1) [b] a\n  A mill too.", "an id before a title"
+    assert made.lookup("mill", after=2) == "(result 3 of 3) [b] a\n  A mill too."
+    assert made.lookup("no", "c") == "(result 1 of 1) [c] B\n  No." and made.find("three")[0].title == "a"
     with pytest.raises(ToolError, match=r"^no document has the id or title 'zz': search for it first$"):
         made.lookup("mill", "zz")
     for text, after in ((" ", 0), ("mill", -1)):

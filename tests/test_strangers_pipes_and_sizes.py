@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import shutil
@@ -16,7 +15,7 @@ from safetensors.numpy import save_file
 from torch import nn
 
 import firsthand
-from firsthand.errors import ConfigError, ModelFileError, TrainingError
+from firsthand.errors import ConfigError, ModelFileError, StoreError, TrainingError
 from firsthand.hub.content_hash import content_hash
 from firsthand.hub.inspection import inspect
 from firsthand.hub.model_lookup import _expect_readable
@@ -74,19 +73,21 @@ def checkpoint(folder: Path, width: int = 3) -> tuple[Checkpoints, nn.Linear, to
 
 
 @pytest.mark.parametrize("name", ["state.json", "weights.safetensors", "optimizer.safetensors"])
-def test_a_pipe_in_a_checkpoint_is_told_and_the_one_before_is_used(
-    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+def test_a_pipe_in_a_checkpoint_is_refused_before_any_is_read(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saver, layer, optimizer, path = checkpoint(tmp_path)
     newer = tmp_path / "step-000002"
     shutil.copytree(path, newer)
     (newer / name).unlink()
     os.mkfifo(newer / name)
-    with caplog.at_level(logging.WARNING):
-        assert saver.restore(layer, optimizer, Lists([])) == 1  # type: ignore[arg-type]
-    assert (
-        f"{newer} is not whole (ModelFileError: {newer / name} cannot be read: it is no ordinary file)" in caplog.text
-    )
+    monkeypatch.setattr(saver, "_read", lambda step, model: pytest.fail(f"step {step} was read"))
+    with pytest.raises(StoreError) as error:
+        saver.restore(layer, optimizer, Lists([]))  # type: ignore[arg-type]
+    assert str(error.value) == f"{newer / name} is no ordinary file: give another path"
+    shutil.rmtree(newer)
+    monkeypatch.undo()
+    assert saver.restore(layer, optimizer, Lists([])) == 1  # type: ignore[arg-type]
 
 
 def test_sizes_of_a_checkpoint_are_compared_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +120,13 @@ def test_a_training_state_of_other_sizes_than_its_tensors_is_refused_before_it_i
 
 
 def test_rollouts_are_kept_in_ordinary_files(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "train-000001-1.jsonl")
+    pipe = tmp_path / "train-000001-1.jsonl"
+    os.mkfifo(pipe)
+    with pytest.raises(StoreError) as error:
+        KeptRollouts(tmp_path).begin("train", 1, "weights")
+    assert str(error.value) == f"{pipe} is no ordinary file: give another path"
+    assert list(tmp_path.iterdir()) == [pipe], "nothing was written"
+    pipe.unlink()
     assert KeptRollouts(tmp_path).begin("train", 1, "weights") == {}
 
 

@@ -125,9 +125,14 @@ def test_curves_are_asked_for_and_written_by_their_parts() -> None:
         "steps": (1, 2), "values": values, "at": [10.0, 20.0], "means": (0.1, 0.2),
     }  # fmt: skip
     assert curve_body(Envelope((1, 2), values, (), values), ("means",)) == {"steps": (1, 2), "values": values}
-    assert flat({"a": {"b": 1, "c": {"d": [2]}}, 3: None}) == {"a.b": 1, "a.c.d": [2], "3": None} and flat(5, "x") == {
-        "x": 5
-    }
+    assert list(flat({"a": {"b": 1, "c": {"d": [2]}}, 3: None}).items()) == [("a.b", 1), ("a.c.d", [2]), ("3", None)]
+    assert flat({"k" * 201: 1, "a": {"b" * 198: {"c": 2}}}) == {"k" * 200: 1, "a." + "b" * 198: 2}, "names are cut"
+    found = flat({"a": {str(at): at for at in range(999)}, "b": {"c": 1, "d": 2}})
+    assert len(found) == 1000 and found["a.998"] == 998 and found["b.c"] == 1, "the first thousand"
+    deep: Any = 7
+    for _ in range(5_000):
+        deep = {"a": deep}
+    assert flat(deep) == {("a." * 100): 7}, "however deep they are"
 
 
 def test_features_are_found_by_their_words_and_sorted_by_a_measure() -> None:

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from firsthand.errors import ModelFileError
+from firsthand.errors import ModelFileError, reason_of
 from firsthand.formats.safetensors_file import read_safetensors
 
 
@@ -18,4 +18,4 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise ModelFileError(f"{path} cannot be read: {error}") from None
+        raise ModelFileError(f"{path} cannot be read: {reason_of(error)}") from None

@@ -138,7 +138,7 @@ def shown_address(base_url: str) -> str:
     if parts.scheme not in ("http", "https") or not host or not printable or parts.query or parts.fragment:
         bare = re.sub(r"//.*@", "//***@", base_url, flags=re.DOTALL)  # first: a password may be long, or hold a ?
         shown = clip(bare.partition("?")[0], 100)
-        raise ConfigError(f"{shown!r} is not a base URL: give one such as http://localhost:8000/v1, without ? or #")
+        raise ConfigError(f"'{shown}' is not a base URL: give one such as http://localhost:8000/v1, without ? or #")
     host = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{parts.path}"
 

@@ -10,7 +10,7 @@ import re
 
 _SAYS = re.compile(r"not in the (?:documents|passages)", re.IGNORECASE)
 _CITED = re.compile(r"\[(?:\d+(?:, *\d+)*|unsupported)\]")
-_SENTENCE = re.compile(r"[.!?;:…\n]+(?=\s|$|[\"'*)])")
+_SENTENCE = re.compile(r"(?<![.!?;:…\n])(?:[.!?;:…\n]++(?=\s|$|[\"'*)])|[.!?;:…]++(?=\n))")
 _CLAUSE = re.compile(
     r"[,;:()\[\]—–]|\b(?:but|though|although|yet|while|whereas|and|so|because|since|as|that)\b(?!['’])", re.IGNORECASE
 )

@@ -102,7 +102,7 @@ def _words(text: str) -> _Words:
         elif _DATE.fullmatch(token[0]):
             words = re.split("[/.]", token[0])
         else:
-            words = [re.sub(r"(\.\d*?)0+$", r"\1", token[0]).rstrip(".").replace("$", "")]
+            words = [_without_zeros(token[0]).replace("$", "")]
         found += words
         spans += [token.span()] * len(words)
     places, at = [], 1
@@ -110,3 +110,9 @@ def _words(text: str) -> _Words:
         places.append(at)
         at += len(word) + 1
     return _Words(f" {' '.join(found)} ", places, spans, text)
+
+
+def _without_zeros(number: str) -> str:
+    """The number without the zeros at the end of its decimal places: 24 for 24.00."""
+    whole, point, places = number.rpartition(".")
+    return f"{whole}{point}{places.rstrip('0')}".rstrip(".") if point and (places.isdigit() or not places) else number

@@ -33,7 +33,6 @@ _NUMBER = re.compile(
     rf"[-−]?\$?(?:(?:{_GROUPED})(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{{1,4}}(?![\d\w]))?(?:[ \t]*/[ \t]*(?:{_GROUPED}))?"
 )
 _TAGGED = re.compile(r"<answer>([^<\n]*)</answer>", re.IGNORECASE)
-_OTHERWISE = re.compile(r"\\boxed\{[^\n]*\bor\b[^\n.]*$", re.IGNORECASE)
 _NOT_BUT = re.compile(rf"\bnot[ \t]+{_NUMBER.pattern}[ \t]*,?[ \t]*but[ \t]+(?=[-−$]*\d)", re.IGNORECASE)
 _ITEM = re.compile(r"^[ \t]*(?:[-*•][ \t]|\**(?:step[ \t]+)?\d{1,3}[.):](?!\d))([^\n]*)", re.IGNORECASE | re.MULTILINE)
 _MIXED = re.compile(r"([-−]?\d{1,20})[ \t]+(\d{1,20}/\d{1,20})")
@@ -67,10 +66,19 @@ def extract_answer(text: str, task: Task) -> str | None:
         if (taken := taken_back(tail[end:])) is not None:
             changed = max(changed, end + taken)
         elif (answer := _fit(stated, task, *(beside := line_of_box(tail, end, stated)))) is not None:
-            return f"{beside[0]}{answer}".strip() if _OTHERWISE.search(beside[0]) else answer
+            return f"{beside[0]}{answer}".strip() if _is_otherwise(beside[0]) else answer
     tail = _as_slash(plain_values(tail[changed:]))
     found = _last(_NUMBER, tail)
     return None if found is None else _with_what_changes_it(tail, found)
+
+
+def _is_otherwise(before: str) -> bool:
+    """True if another box stands before a box in its sentence, and `or` between them."""
+    line = before.rpartition("\n")[2]
+    sentence, box = line.rfind(".") + 1, line.casefold().find("\\boxed{")
+    return box >= 0 and any(
+        found.start() > box for found in re.finditer(r"\bor\b", line, re.IGNORECASE) if found.start() >= sentence
+    )
 
 
 def answer_or_text(text: str, task: Task) -> str:

@@ -12,10 +12,10 @@ from firsthand.patterns.parts.value_words import MULTIPLES
 LINE_CHARS = 320
 """What is further from the box on its line is not looked at."""
 _START = "\\boxed{"
-_BULLET = re.compile(r"^[ \t]*[-*+•][ \t]+(?=[\s$*_(\\]*$)")
+_BULLET = re.compile(r"^[ \t]*+[-*+•][ \t]++(?=[\s$*_(\\]*+$)")
 _ANOTHER = re.compile(r"^[\s$*.,]*and\s[^\n\d]*?\d.*")
 _MATHS_END = re.compile(r"\\(?:end|pmod|tag)(?![A-Za-z]).*|(?<=\.)(?:\\[\])]|\$\$).*")
-_AT_MOST = re.compile(r"\bat[ \t]+(?:least|most)[ \t]*\$*[ \t]*$", re.IGNORECASE)
+_AT_MOST = re.compile(r"\bat[ \t]++(?:least|most)[ \t]*+\$*+[ \t]*+$", re.IGNORECASE)
 _TEXT = r"\\(?:text(?:bf|it|rm|normal)?|mathrm|mbox)"
 _SPACE = r"(?:[\s$*{}~]|\\[,;:! ]|\\[()\[\]]|\\q?quad(?![A-Za-z]))"
 # What is around a box and changes nothing: spaces, delimiters, styles, and `\text{...}` before it
@@ -33,7 +33,7 @@ _OPERATOR = re.compile(
 _FACTOR = re.compile(r"(?:\d|(?<!\\)\}|(?<![^\W\d_])(?<!\\)[A-Za-z])$")
 _AGAINST = re.compile(r"(?:\{|\\[,;:! ])*")
 _BEHIND = re.compile(
-    rf"{_SPACE}*(?:\^(?!\s*\{{?\s*(?:\\circ|°))|[²³/+×÷·√−]|-(?=\s*(?:\d|\\(?!text)))|\\(?:cdot|times|div|pm|mp|sqrt|pi)(?![A-Za-z])"
+    rf"{_SPACE}*(?:\^(?!\s*+\{{?\s*+(?:\\circ|°))|[²³/+×÷·√−]|-(?=\s*(?:\d|\\(?!text)))|\\(?:cdot|times|div|pm|mp|sqrt|pi)(?![A-Za-z])"
     r"|\\[dtc]?frac(?!\{\\text))|!\s*(?:\$|\\[)\]]|[-+*/=])|[}*$]*(?:(?:\{,\}|,\\!|[.,:])?\d|[kKMB](?![A-Za-z]))"
     r"|[abefijknoqrtuvwxyz](?![^\W_])|\([-\d]"
 )

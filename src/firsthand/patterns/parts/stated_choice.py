@@ -58,14 +58,14 @@ _LEAD = re.compile(
 _SMALL = re.compile(r"[(\[]{0,2}([a-z])[)\]]{0,2}(?=\s*$|[.:,)](?:\s|$)|\s+-+\s|\s+(?:because|since)\b)")
 _SEPARATED = re.compile(r"[ \t]*[):.]{1,2}[ \t]*|[ \t]+-+[ \t]+|[ \t]*,[ \t]*|[ \t]*\(|[ \t]+")
 _RIGHTLY = re.compile(
-    r"[ \t]+(?:is|was|must[ \t]+be|seems|would[ \t]+be)(?:[ \t]+(?:clearly|definitely|indeed|certainly"
+    r"(?<![ \t])[ \t]++(?:is|was|must[ \t]+be|seems|would[ \t]+be)(?:[ \t]+(?:clearly|definitely|indeed|certainly"
     r"|therefore|thus)){0,3}"
     r"(?:[ \t]+(?:the|my))?(?:[ \t]+(?:only|most))?[ \t]+(?:correct|right|best|true|accurate|appropriate"
     r"|answer|likely)\b"
     r"(?:[ \t]+(?:answer|option|choice|one))?(?![ \t]+(?:than|if|only|or|to|about|in)\b)"
 )
 _REASON = re.compile(
-    r"[ \t]*[,;(:-]*[ \t]*(?:because|since|as(?![ \t]+(?:well|is|are|does|do|much|(?:an?|my"
+    r"(?<![ \t,;(:-])[ \t]*+[,;(:-]*+[ \t]*+(?:because|since|as(?![ \t]+(?:well|is|are|does|do|much|(?:an?|my"
     r"|the)[ \t]+(?:\w+[ \t]+)?(?:guess|draft|start"
     r"|placeholder|backup|fallback|first|second|last|final|choice|answer|option))\b)|due[ \t]+to|given"
     r"|so[ \t]+that|meaning|(?:and[ \t]+)?here(?:'s|[ \t]+is)[ \t]+why"
@@ -75,13 +75,14 @@ _REASON = re.compile(
     re.IGNORECASE,
 )
 _CONTRAST = re.compile(
-    r"[ \t]*[,;(-]*[ \t]*(?:(?:and|but)[ \t]+)?(?:not|rather[ \t]+than|instead[ \t]+of|over"
+    r"(?<![ \t,;(-])[ \t]*+[,;(-]*+[ \t]*+(?:(?:and|but)[ \t]+)?(?:not|rather[ \t]+than|instead[ \t]+of|over"
     r"|unlike)[ \t]+(?:the[ \t]+)?[\ue000-\uefff]"
     r"(?:[ \t]*(?:,|or\b|and\b|nor\b){1,2}[ \t]*[\ue000-\uefff]){0,12}",
     re.IGNORECASE,
 )
 _PLACE = re.compile(
-    rf"[ \t]*(?:,[ \t]*(?:the|an?)|,?[ \t]*(?:in|for|from|by|with|on|based|according|under|at|here|I'm|I[ \t]+am))\b"
+    rf"(?<![ \t])[ \t]*+(?:,[ \t]*+(?:the|an?)|,?[ \t]*+(?:in|for|from|by|with|on|based|according|under|at|here"
+    rf"|I'm|I[ \t]+am))\b"
     rf"(?![^.\n]*(?:{CHOICE}|n't\b|\b(?:not|no|unsure|doubt\w*|wrong|incorrect|false|trap|distractor|opposite|worst"
     rf"|half)\b))",
     re.IGNORECASE,

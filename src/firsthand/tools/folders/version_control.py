@@ -16,8 +16,11 @@ _SHORT = re.compile(r"\.?(git|hg|sl|jj|gitmod|gi7eb[0-9a-f])~[0-9]+")
 """The second name of such a file on NTFS and FAT, of eight characters at most."""
 _HEAD = "HEAD"
 _BESIDE = ("objects", "refs", "commondir")
-_SETTINGS = ("config", "config.worktree", "hooks", "info", "commondir")
-"""Beside `objects` and `refs`, which is all that the common folder of several work trees needs to have."""
+_SETTINGS = ("config", "hooks", "info", "commondir")
+"""Beside `objects` and `refs`, which is all that the common folder of several work trees needs to have.
+
+`config.worktree` is not among them: git reads it beside a `HEAD` alone.
+"""
 
 
 def owner(folder: int, name: str, *, is_last: bool) -> str | None:
