@@ -150,7 +150,7 @@ def values_of_one_span() -> Iterator[None]:
 
 
 class TraceValues:
-    """What the texts of the spans of one trace may still hold to be decoded; beyond it they stay text."""
+    """Budget of JSON values to decode in the spans of one trace; texts beyond it are kept undecoded."""
 
     def __init__(self) -> None:
         self.left = MAX_VALUES_OF_TRACE

@@ -10,7 +10,7 @@ import re
 from firsthand.patterns.parts.value_words import MULTIPLES
 
 LINE_CHARS = 320
-"""What is further from the box on its line is not looked at."""
+"""Characters on each side of a box, on its line, that are read."""
 _START = "\\boxed{"
 _BULLET = re.compile(r"^[ \t]*+[-*+•][ \t]++(?=[\s$*_(\\]*+$)")
 _ANOTHER = re.compile(r"^[\s$*.,]*and\s[^\n\d]*?\d.*")
@@ -54,7 +54,7 @@ def last_boxed(text: str) -> str | None:
 
 
 def line_of_box(text: str, end: int, content: str) -> tuple[str, str]:
-    """What stands on the line before and after the box whose content ends there, or nothing if it is no box."""
+    """The text before and after the box whose content ends at `end`, on its line; empty if it is no box."""
     start = text.rfind(_START, 0, end)
     if start < 0 or text[start + len(_START) : end].strip() != content or not text.startswith("}", end):
         return "", ""
@@ -90,7 +90,7 @@ def boxed_answer(text: str, question: str = "") -> str | None:
 
 
 def _bare(before: str) -> str:
-    """What stands before a box, up to the last that could belong to its value."""
+    """The text before a box, without trailing delimiters and styles that leave its value unchanged."""
     while found := _OPENING.search(before):
         if _MINUS.search(before):
             break

@@ -40,7 +40,7 @@ _SHAPES = (
     (re.compile(r"\b(?:square|squared|sq)\b(?! units?\b)|\^2"), _SQUARES),
     (re.compile(r"\b(?:cubic|cubed|cu)\b(?! units?\b)|\^3"), _CUBES),
 )
-"""What in a unit makes a rate, an area or a volume of it, and what in a question asks for one."""
+"""Words that make a unit a rate, an area or a volume, and words of a question that ask for one."""
 _LETTERS = {"m", "g", "s", "h", "min", "sec", "mi", "c"}
 
 

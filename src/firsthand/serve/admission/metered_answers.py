@@ -105,7 +105,7 @@ class _Unfinished:
         self._by_index[delta.index] = ids + len(delta.token_ids), size
 
     def usage(self) -> Usage:
-        """What was not told with a completion, estimated from bytes where the model reports no tokens."""
+        """The usage that no completion reported, estimated from bytes where the model counts no tokens."""
         prompt = _size(self._prompt) if self._prompt_tokens is None else self._prompt_tokens
         return Usage(prompt, 0, sum(ids or -(-size // BYTES_PER_TOKEN) for ids, size in self._by_index.values()))
 

@@ -38,7 +38,7 @@ class SessionsPage(NamedTuple):
 
 
 class KeptSessions:
-    """What clients keep in a store."""
+    """Sessions in a store, each owned by a client."""
 
     def __init__(self, database: Database):
         self._database = database

@@ -64,7 +64,7 @@ class SessionsApp:
         await answer(scope, receive, send)
 
     async def _answer(self, request: ActiveRequest, scope: Scope) -> Reply:
-        """What is read of the store is read, and encoded, in a thread, a page at a time."""
+        """Answers a request; a page of the store is read and encoded in a thread."""
         path, method, owner = scope["path"], scope["method"], request.client.name
         allowed = ["POST"] if _APPROVAL.fullmatch(path) else ["GET"]
         if path not in ("/sessions", "/approvals") and allowed == ["GET"]:
@@ -122,7 +122,7 @@ class SessionsApp:
 
 
 def _older(context: str, turns: Sequence[SessionTurn]) -> str:
-    """Where the turns before these are read."""
+    """The address of the page of earlier turns."""
     return f"/sessions/{quote(context, safe='')}" + (f"?before={turns[0].number}" if turns else "")
 
 

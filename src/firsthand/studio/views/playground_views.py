@@ -90,7 +90,7 @@ def routes(runs: OpenRuns, playground: Playground) -> list[Route]:
 
 @dataclass(frozen=True)
 class ToldTrial:
-    """What a run's settings say of the trial that made it."""
+    """The settings of the trial that made a run."""
 
     models: str
     asked: str
