@@ -489,7 +489,7 @@ def test_python_in_a_task_file_runs_only_with_trust(folder: Path, tmp_path: Path
     with pytest.raises(ConfigError, match="runs code"):
         catalog.benchmark(f"lm_eval:task={grouped}")
     assert not (tmp_path / "ran").exists()
-    benchmark = catalog.benchmark(f"lm_eval:task={file}:trust=true")
+    benchmark = catalog.benchmark(f"lm_eval:task={file}:trust=true:data={folder}")
     traces = ours(benchmark)
     assert benchmark.tasks(0)[0].context.endswith("Capital of France:") and (tmp_path / "ran").exists()
     same(metrics(benchmark, traces), theirs(file)["results"]["own"])

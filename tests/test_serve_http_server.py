@@ -7,12 +7,15 @@ import json
 import resource
 import signal
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from firsthand.errors import ConfigError, ModelError
@@ -57,11 +60,13 @@ def logged(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "log").read_text().splitlines()]
 
 
-def served(app: ServerApp, use: Callable[[Server], Awaitable[Any]], **more: Any) -> Any:
+def served(
+    app: ServerApp, use: Callable[[Server], Awaitable[Any]], address: ListenAddress | None = None, **more: Any
+) -> Any:
     """What `use` makes of a server that takes requests; it is stopped afterwards."""
 
     async def main() -> Any:
-        server = Server(app, ListenAddress(port=0), **more)
+        server = Server(app, address or ListenAddress(port=0), **more)
         running = asyncio.create_task(server.run_until_stopped(server.open()))
         while not server.started and not running.done():
             await asyncio.sleep(0.001)
@@ -86,6 +91,30 @@ async def told(server: Server, sent: bytes) -> tuple[list[str], bytes]:
         writer.close()
     head, _, body = found.partition(b"\r\n\r\n")
     return [line for line in head.decode().lower().split("\r\n") if not line.startswith("date:")], body
+
+
+def test_answers_over_tls_come_whole_however_long_they_are(tmp_path: Path) -> None:
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+         "-keyout", "key.pem", "-out", "cert.pem", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
+        cwd=tmp_path, check=True, capture_output=True,
+    )  # fmt: skip
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(int(scope["path"].rpartition("/")[2])):
+            await send({"type": "http.response.body", "body": b"x" * 100_000, "more_body": True})
+        await send({"type": "http.response.body", "body": b"end"})
+
+    async def use(server: Server) -> None:
+        trusted = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+        async with httpx.AsyncClient(base_url=server.url, verify=trusted, timeout=10) as client:
+            for pieces in (0, 1, 100, 0):
+                assert (await client.get(f"/a/{pieces}")).content == b"x" * 100_000 * pieces + b"end"
+
+    served(
+        made(app, tmp_path), use, ListenAddress(port=0, tls_cert=tmp_path / "cert.pem", tls_key=tmp_path / "key.pem")
+    )
 
 
 def test_a_stream_is_written_in_chunks_and_what_is_no_request_is_told_so(tmp_path: Path) -> None:

@@ -75,9 +75,8 @@ class BoundedProtocol(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         """A client has connected: its head has to come in time."""
         super().connection_made(transport)
-        transport.set_write_buffer_limits(
-            high=0
-        )  # `flow.drain` then waits until the client has taken all that was sent
+        # `flow.drain` then waits until the client has taken what was sent. Not 0: asyncio's TLS would wait for ever.
+        transport.set_write_buffer_limits(high=1)
         self._set_deadline(self.head_within_s)
         if self.room is not None:
             self.room.opened(self, self._address, transport.abort)
