@@ -6,7 +6,7 @@ Scorers read only (task, trace), so a Run can be scored again from disk, by them
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from firsthand.loop.budget import Budget
@@ -125,3 +125,19 @@ class Benchmark:
     """The reducer of several attempts at a task, such as `max` or `pass_at_2` (`runs.epoch_reducer`); empty for the mean."""
     options: Mapping[str, object] = field(default_factory=dict)
     """The options it was made with, such as the levels of a generated benchmark."""
+
+
+def with_last_line_answers(benchmark: Benchmark) -> Benchmark:
+    """The benchmark whose answers are read from the last line alone, where they are read at all.
+
+    Tasks whose answer is the whole output, or calls of tools, stay as they are; a choice by log-prob reads no text.
+    """
+
+    def changed(task: Task) -> Task:
+        return task if task.verbatim or task.calls else replace(task, last_line=True)
+
+    return replace(
+        benchmark,
+        tasks=lambda seed: tuple(map(changed, benchmark.tasks(seed))),
+        protocol="; ".join(filter(None, (benchmark.protocol, "an answer is read from the last line alone"))),
+    )

@@ -33,6 +33,8 @@ class Task:
     """Sampling settings that the protocol fixes, such as `stop` and `max_tokens`."""
     verbatim: bool = False
     """The answer is the whole output; scorers parse it."""
+    last_line: bool = False
+    """Only an answer that is the last line of the output counts; see `patterns.parts.last_line`."""
     calls: bool = False
     """The answer is the tool calls of one message, which are scored and not run."""
     hint: str | None = None
@@ -104,6 +106,7 @@ class Task:
             "baseline": self.baseline,
             "sampling": dict(self.sampling),
             "verbatim": self.verbatim,
+            **({"last_line": True} if self.last_line else {}),
             **({"calls": True} if self.calls else {}),
             "hint": self.hint,
             "metadata": dict(self.metadata) | ({} if self.thoughts is None else {"thoughts": self.thoughts}),

@@ -143,7 +143,7 @@ class Experiment:
         a model that has to be fetched shows a progress bar on a terminal. With `settings.replay`, models, judges and tools
         that reach outside answer from that run.
         """
-        benchmarks = [catalog.benchmark(text) for text in settings.benchmarks]
+        benchmarks = settings.made_benchmarks()
         if settings.replay:
             benchmarks = [with_recorded_judges(benchmark, settings.replay) for benchmark in benchmarks]
         return cls(

@@ -82,7 +82,7 @@ def worker_spec(settings: RunSettings, places: Sequence[Place]) -> WorkerSpec:
 def build_worker(settings: Json) -> Worker:
     """A worker for attempts of a run with these settings; Ray imports this function by name on each machine."""
     made = settings_from_json(settings)
-    return Worker(make_agents(made), [catalog.benchmark(text) for text in made.benchmarks])
+    return Worker(make_agents(made), made.made_benchmarks())
 
 
 def address_of(settings: RunSettings) -> str | None:

@@ -9,6 +9,8 @@ import shlex
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from firsthand import catalog
+from firsthand.benchmark import Benchmark, with_last_line_answers
 from firsthand.config import build
 from firsthand.errors import ConfigError
 from firsthand.loop.approval import parse_rules
@@ -52,6 +54,8 @@ class RunSettings:
     """Reducer of epochs in tables: mean, median, max, mode, pass_at_k, at_least_k; by default its own."""
     metrics: Literal["own", "helm"] = "own"
     """helm: HELM's seven metrics, with perturbed copies of each task; --limit then counts tasks without their copies."""
+    answers: Literal["found", "last_line"] = "found"
+    """How answers are read from text: found in prose, or only where the last line is the answer, as `Answer: B`."""
     seed: int = 0
     """Seed of all randomness: the same seed gives the same tokens."""
     temperature: float = 0.0
@@ -122,6 +126,11 @@ class RunSettings:
         )
         for name, value in (("benchmarks", wrapped), ("limit", None if items else self.limit), ("metrics", "own")):
             object.__setattr__(self, name, value)
+
+    def made_benchmarks(self) -> list[Benchmark]:
+        """The benchmarks that are named, with answers read as `answers` says; UnknownName or ConfigError if that fails."""
+        made = [catalog.benchmark(text) for text in self.benchmarks]
+        return made if self.answers == "found" else [with_last_line_answers(each) for each in made]
 
     def command(self) -> str:
         """The `firsthand run` command line that gives these settings."""

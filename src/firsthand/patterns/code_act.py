@@ -8,7 +8,7 @@ from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.loop.pattern_options import at_least, checked
 from firsthand.message import Role, ToolCall
-from firsthand.patterns.parts.answers import answer_form, answer_or_text, extract_answer
+from firsthand.patterns.parts.answers import answer_form, answer_or_text
 from firsthand.patterns.parts.fenced_code import first_action
 from firsthand.task import Task
 
@@ -52,7 +52,7 @@ async def code_act(task: Task, ctx: Context, *, max_steps: int = 6) -> str:
         ctx = await ctx.generate(stop=stop)
         code, final = parse_code(ctx.text)
         if final is not None:
-            return extract_answer(final, task) or final
+            return answer_or_text(final, task)
         ctx = ctx.say(f"Observation: {await _observe(ctx, code, step)}")
     ctx = await ctx.say(f"No steps are left. Write Final Answer: and {answer_form(task, 'in few words')}.").generate()
     _, final = parse_code(ctx.text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from firsthand.context import Context
 from firsthand.loop.pattern_options import checked
@@ -52,5 +53,5 @@ async def _logprobs(task: Task, ctx: Context) -> list[float]:
 
 def question(task: Task) -> str:
     """The question, its choices, and how to answer."""
-    form = answer_form(task, "")
+    form = answer_form(replace(task, last_line=False), "")  # "only" says as much
     return f"{task.question}\n\nAnswer with {form} only." if form else task.question

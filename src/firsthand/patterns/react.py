@@ -10,7 +10,7 @@ from firsthand.errors import ConfigError
 from firsthand.loop.pattern_options import at_least, checked
 from firsthand.message import Json, Role, ToolCall
 from firsthand.patterns.parts.actions import FINISH, arguments_of, parse_action, usage
-from firsthand.patterns.parts.answers import answer_form, answer_or_text, extract_answer
+from firsthand.patterns.parts.answers import answer_form, answer_or_text
 from firsthand.task import Task
 from firsthand.tokens.calls.call_grammar import action_grammar
 from firsthand.tool import Tool
@@ -90,7 +90,7 @@ async def _written(task: Task, ctx: Context, max_steps: int, constrained: bool) 
         ctx = await ctx.generate(stop=stop, grammar=grammar)
         name, given = parse_action(ctx.text)
         if name.lower() in FINISH:
-            return ctx, extract_answer(given, task) or given
+            return ctx, answer_or_text(given, task)
         ctx = ctx.say(f"Observation: {await _observe(ctx, name, given, step)}")
     return ctx, None
 

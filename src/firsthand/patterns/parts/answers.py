@@ -13,6 +13,7 @@ from fractions import Fraction
 
 from firsthand.patterns.parts.boxes import last_boxed, line_of_box
 from firsthand.patterns.parts.equations import right_side
+from firsthand.patterns.parts.last_line import last_line_answer
 from firsthand.patterns.parts.plain_values import MARK, plain_values
 from firsthand.patterns.parts.stated_choice import stated_choice
 from firsthand.patterns.parts.taken_back import BEFORE_CHARS, asserts, taken_back
@@ -52,11 +53,14 @@ def extract_answer(text: str, task: Task) -> str | None:
     `Answer: X`; and where the task's hint speaks of a number, the last number. Where one is wanted, a form whose X is none,
     or that the words before it do not assert, is passed over, and behind what takes a statement back the last number counts
     (see `taken_back.py`). A number that goes on (`5:30`, `5 - 2`) is given with its line, which is no number to a scorer.
-    Where the task has choices, `stated_choice` reads the letter. The answer to a verbatim task is the text.
+    Where the task has choices, `stated_choice` reads the letter. The answer to a verbatim task is the text, and where the
+    task says `last_line`, the last line alone is read.
     """
     if task.verbatim:
         return text
     tail = text[-TAIL_CHARS:]
+    if task.last_line:
+        return last_line_answer(tail, task, is_number=wants_number(task))
     if task.choices:
         return stated_choice(tail, task, parse_number)
     if not wants_number(task):
@@ -82,9 +86,14 @@ def _is_otherwise(before: str) -> bool:
 
 
 def answer_or_text(text: str, task: Task) -> str:
-    """The answer that `text` gives, or else the text itself, stripped: for patterns that must return something."""
+    """The answer that `text` gives, or else the text itself, stripped: for patterns that must return something.
+
+    A text whose last line is no answer, where it has to be, gives "".
+    """
     found = extract_answer(text, task)
-    return text.strip() if found is None else found
+    if found is None:
+        return "" if task.last_line and not task.verbatim else text.strip()
+    return found
 
 
 def given_answer(text: str, task: Task) -> str | None:
@@ -97,7 +106,8 @@ def given_answer(text: str, task: Task) -> str | None:
 
 def answer_form(task: Task, otherwise: str = "the answer") -> str:
     """The form of the answer, in words for a prompt."""
-    return "the letter of the right choice" if task.choices else task.hint or otherwise
+    form = "the letter of the right choice" if task.choices else task.hint or otherwise
+    return f"{form}, on a last line of its own" if task.last_line and form and not task.verbatim else form
 
 
 def wants_number(task: Task) -> bool:
