@@ -56,7 +56,8 @@ def test_settings_have_the_defaults_that_the_flags_tell() -> None:
     assert RunSettings().to_json() == {
         "benchmarks": (), "model": ("smollm2",), "device": "cpu", "weights": "auto", "pattern": ("direct",),
         "tools": ("calculator",), "approve": (), "guard": (), "memory": None, "limit": None, "epochs": 1, "reduce": "",
-        "metrics": "own", "answers": "found", "seed": 0, "temperature": 0.0, "max_tokens": 256, "system": None, "budget_tokens": None,
+        "metrics": "own", "answers": "found", "seed": 0, "temperature": 0.0, "max_tokens": 256, "system": None,
+        "budget_tokens": None,
         "budget_calls": None, "budget_seconds": None, "budget_usd": None, "equal_budget": None, "concurrency": 16,
         "on": None, "workers": None, "replay": None, "name": None,
     }  # fmt: skip
