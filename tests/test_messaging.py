@@ -56,7 +56,9 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[
     """Opens the one store of the test, again with each call, as other processes would."""
     name, made = f"t{uuid4().hex}", list[Any]()
     if request.param == "nats in memory":
-        request.getfixturevalue("monkeypatch").setattr("nats.connect", connecting(JetStream(), []))
+        request.getfixturevalue("monkeypatch").setattr(
+            "firsthand.messaging.nats_client.connected", connecting(JetStream(), [])
+        )
 
     def open_store(**bounds: int) -> Any:
         if request.param == "sqlite":

@@ -21,7 +21,7 @@ from jetstream_in_memory import JetStream, connecting
 
 @pytest.fixture(params=["sqlite", "nats in memory"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr("nats.connect", connecting(JetStream(), []))
+    monkeypatch.setattr("firsthand.messaging.nats_client.connected", connecting(JetStream(), []))
     made: list[Any] = []
 
     def open_store(**bounds: int) -> Any:

@@ -74,7 +74,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
         made.connected.append((url, options))
         return Heard(made)
 
-    monkeypatch.setattr("nats.connect", connect)
+    monkeypatch.setattr("firsthand.messaging.nats_client.connected", connect)
     monkeypatch.setattr(time, "time", lambda: 50.5)
     return made
 

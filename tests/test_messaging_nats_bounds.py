@@ -50,7 +50,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> JetStream:
     async def connect(url: str, **options: Any) -> Timed:
         return Timed(made)
 
-    monkeypatch.setattr("nats.connect", connect)
+    monkeypatch.setattr("firsthand.messaging.nats_client.connected", connect)
     return made
 
 

@@ -69,7 +69,7 @@ class RefusingBucket(Bucket):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Refusing:
     made = Refusing()
-    monkeypatch.setattr("nats.connect", connecting(made, []))
+    monkeypatch.setattr("firsthand.messaging.nats_client.connected", connecting(made, []))
     return made
 
 

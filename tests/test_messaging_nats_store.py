@@ -17,7 +17,7 @@ from jetstream_in_memory import JetStream, connecting
 def server(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What connections were asked for."""
     asked: list[Any] = []
-    monkeypatch.setattr("nats.connect", connecting(JetStream(), asked))
+    monkeypatch.setattr("firsthand.messaging.nats_client.connected", connecting(JetStream(), asked))
     return asked
 
 

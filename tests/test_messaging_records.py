@@ -41,7 +41,9 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[
     """Opens the one store of the test."""
     name, made = f"t{uuid4().hex}", list[Any]()
     if request.param == "nats in memory":
-        request.getfixturevalue("monkeypatch").setattr("nats.connect", connecting(JetStream(), []))
+        request.getfixturevalue("monkeypatch").setattr(
+            "firsthand.messaging.nats_client.connected", connecting(JetStream(), [])
+        )
 
     def open_store(**bounds: int) -> Any:
         if request.param == "sqlite":

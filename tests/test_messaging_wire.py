@@ -209,7 +209,7 @@ def test_lua_patterns_match_as_topics_do() -> None:
 def server(monkeypatch: pytest.MonkeyPatch) -> JetStream:
     made = JetStream()
     made.asked = []  # type: ignore[attr-defined]
-    monkeypatch.setattr("nats.connect", connecting(made, made.asked))  # type: ignore[attr-defined]
+    monkeypatch.setattr("firsthand.messaging.nats_client.connected", connecting(made, made.asked))  # type: ignore[attr-defined]
     return made
 
 
@@ -352,7 +352,7 @@ def test_faults_of_nats_are_one_sentence_and_name_no_password(
     async def refused(url: str, **_: Any) -> Any:
         raise OSError("nobody is there")
 
-    monkeypatch.setattr("nats.connect", refused)
+    monkeypatch.setattr("firsthand.messaging.nats_client.connected", refused)
     before = threading.active_count()
     with pytest.raises(StoreError, match=r"^the NATS server at here:1 failed: nobody is there$"):
         NatsMessaging("nats://me:sec@ret@here:1")

@@ -18,6 +18,7 @@ from typing import Any
 from firsthand.errors import ConfigError, StoreError, UnknownName
 from firsthand.messaging.blackboard import BoardEntry, conflict
 from firsthand.messaging.message_bus import BusFull, BusMessage, DeadLetter, Delivery
+from firsthand.messaging.nats_connection import connected
 from firsthand.messaging.topic_names import topic_pattern
 from firsthand.runs.database import plain
 
@@ -40,12 +41,11 @@ class NatsClient:
     """Deliveries of what this connection fetched and has not acknowledged, by group and offset."""
 
     async def connect(self, url: str) -> None:
-        """Connect, and make what is not there."""
-        import nats
+        """Connect, and make what is not there; a server that `tls://` names has to speak TLS before it is told anything."""
         from nats.js.api import KeyValueConfig, StreamConfig
         from nats.js.errors import BadRequestError
 
-        self._nc: Any = await nats.connect(
+        self._nc: Any = await connected(
             url, connect_timeout=self.timeout_s, max_reconnect_attempts=5, reconnect_time_wait=0.1, error_cb=_ignore
         )
         self._js: Any = self._nc.jetstream(timeout=self.timeout_s)

@@ -45,7 +45,7 @@ class NatsMessaging:
         """Connects, and makes the stream and the buckets that are not there.
 
         Args:
-            url: As `nats://localhost:4222`; `tls://` for TLS, with user and password as usual.
+            url: As `nats://localhost:4222`, in clear text; `tls://` for TLS alone. With user and password as usual.
             name: Of the stream and the buckets; boards and buses of different names know nothing of each other.
             max_lag: Messages that a group may be behind before publishers of its topics are held back.
             max_deliveries: Deliveries after which a message that was not acknowledged is a dead letter.

@@ -65,6 +65,7 @@ class RedisMessaging:
                 encoding_errors="replace",
                 socket_timeout=timeout_s,
                 socket_connect_timeout=timeout_s,
+                **({"ssl_cert_reqs": "required", "ssl_check_hostname": True} if url.startswith("rediss:") else {}),
             )
         except ValueError as error:
             raise ConfigError(f"{self._address!r} is no address of a Redis server: {one_line(str(error))}") from None
@@ -200,8 +201,11 @@ class RedisMessaging:
     def _ask(self, ask: Any, *arguments: object, **options: object) -> Any:
         try:
             return ask(*arguments, **options)
-        except self._failure as error:
-            raise StoreError(f"the Redis server at {self._address} failed: {one_line(str(error))}") from None
+        except UnicodeEncodeError:  # of what was to be sent
+            raise
+        except (self._failure, ValueError, RecursionError) as error:  # the client reads replies without bounds
+            said = "a reply that is none" if isinstance(error, RecursionError | ValueError) else str(error)
+            raise StoreError(f"the Redis server at {self._address} failed: {one_line(said)}") from None
 
     def _of(self, group: str, answer: Any) -> Any:
         if answer == "no group":

@@ -1,0 +1,31 @@
+"""Connects to a NATS server; one that `tls://` names is told nothing in clear text.
+
+nats-py goes over to TLS only if the server's first message, which is not encrypted, asks for it. Somebody on the way could
+leave that out, and would be sent the user's password.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+async def connected(url: str, **options: Any) -> Any:
+    """Returns the nats-py client that is connected to `url`; an error of nats-py if it offers no TLS and should."""
+    from nats.aio.client import Client
+    from nats.errors import Error
+
+    class Encrypted(Client):
+        """Asks for TLS before each CONNECT, the first one and those after a broken connection."""
+
+        def _connect_command(self) -> bytes:
+            server: Any = self._current_server
+            writer: Any = getattr(self._transport, "_io_writer", None)
+            if server.uri.scheme == "tls" and (writer is None or writer.get_extra_info("ssl_object") is None):
+                if writer is not None:
+                    writer.close()
+                raise Error("it offers no TLS, so it was told no password: nats:// would send that in clear text")
+            return bytes(super()._connect_command())
+
+    client = Encrypted()
+    await client.connect(url, **options)
+    return client
