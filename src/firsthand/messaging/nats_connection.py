@@ -12,10 +12,12 @@ from typing import Any
 async def connected(url: str, **options: Any) -> Any:
     """Returns the nats-py client that is connected to `url`; an error of nats-py if it offers no TLS and should."""
     from nats.aio.client import Client
-    from nats.errors import Error
+    from nats.errors import Error, NoServersError
 
     class Encrypted(Client):
         """Asks for TLS before each CONNECT, the first one and those after a broken connection."""
+
+        refusal: Error | None = None
 
         def _connect_command(self) -> bytes:
             server: Any = self._current_server
@@ -23,9 +25,15 @@ async def connected(url: str, **options: Any) -> Any:
             if server.uri.scheme == "tls" and (writer is None or writer.get_extra_info("ssl_object") is None):
                 if writer is not None:
                     writer.close()
-                raise Error("it offers no TLS, so it was told no password: nats:// would send that in clear text")
+                self.refusal = Error(
+                    "it offers no TLS, so it was told no password: nats:// would send that in clear text"
+                )
+                raise self.refusal
             return bytes(super()._connect_command())
 
     client = Encrypted()
-    await client.connect(url, **options)
+    try:
+        await client.connect(url, **options)
+    except NoServersError:
+        raise client.refusal or NoServersError from None
     return client
