@@ -83,7 +83,7 @@ def test_copies_of_a_received_trace_are_files_with_all_of_it(shown: Shown, monke
         ["span:2"], ["span:1", "span:2"], [],
     ]  # fmt: skip
     for trace, kind, text, media in (
-        (two, "spans.json", json.dumps(raw_spans(two.spans)), "application/json"),
+        (two, "spans.json", json.dumps({"spans": [*raw_spans(two.spans)]}), "application/json"),
         (one, "task.jsonl", json.dumps(task_row(T[1], one.spans)) + "\n", "text/plain; charset=utf-8"),
         (one, "example.jsonl", as_examples("traces", one.trace), "text/plain; charset=utf-8"),
     ):
@@ -106,8 +106,8 @@ def test_copies_of_a_received_trace_are_files_with_all_of_it(shown: Shown, monke
     monkeypatch.setattr(incoming_views, "MAX_RAW_CHARS", 25)
     page = client.get(base, params={"view": "raw"}).text
     (cut,) = re.findall(r'<pre class="raw">(.*?)</pre>', page, re.DOTALL)
-    raw = json.dumps(raw_spans(two.spans), ensure_ascii=False, indent=1)
-    assert html.unescape(cut) == raw[:25] and f"{len(raw) - 25:,} more characters" in page
+    raw = json.dumps({"spans": [*raw_spans(two.spans)]}, ensure_ascii=False, indent=1)
+    assert html.unescape(cut) == raw[:25] and "ends in span 1 of 3: the download has all" in page
 
 
 def test_a_home_without_traces_says_how_they_come(tmp_path: Path) -> None:

@@ -192,11 +192,11 @@ def test_a_trace_without_a_name_is_called_by_its_id_and_a_long_one_is_copied_who
     assert [body[1]["attributes"][f"k{n}"] for n in range(4)] == ["é" * 60_000] * 4
     (whole,) = re.findall(r'<pre class="raw">(.*?)</pre>', client.get(f"/traces/{bare}?view=raw").text, re.DOTALL)
     raw = html.unescape(whole)
-    for limit, left in ((len(raw), None), (len(raw) - 1, "1"), (60, str(len(raw) - 60))):
+    for limit, ends_in in ((len(raw), None), (len(raw) - 1, "1 of 1"), (60, "1 of 1")):
         monkeypatch.setattr(incoming_views, "MAX_RAW_CHARS", limit)
         page = html.unescape(client.get(f"/traces/{bare}?view=raw").text)
-        told = re.search(r"([\d,]+) more characters are left out", page)
-        assert (told and told[1]) == left and f'<pre class="raw">{raw[:limit]}</pre>' in page
+        told = re.search(r"The text ends in span ([\d,]+ of [\d,]+): the download has all", page)
+        assert (told and told[1]) == ends_in and f'<pre class="raw">{raw[:limit]}</pre>' in page
     assert "assistant #1 A" in outline(client.get(f"/traces/{bare}?leaf=-1"))
 
 

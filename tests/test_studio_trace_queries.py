@@ -267,25 +267,26 @@ def test_long_texts_are_cut_and_deep_data_ends() -> None:
     assert cut == "…" and _short([], 101) == "…" and _short([1], 100) == ["…"] and _short("x", 101) == "x"
     span = stored(3, "é", 1, 2, 2, error="bad", attributes={"a": "v" * 200_001}, resource={"r": 1})
     failed = stored(4, "f", error="", events=[{"name": "e"}], links=[{"trace_id": "9"}], scope="lib", kind=3)
-    assert raw_spans([span, failed, stored(5, "g", 7)]) == {
-        "spans": [
-            {
-                "trace_id": "7" * 32, "span_id": f"{3:016x}", "parent_id": f"{2:016x}", "name": "é",
-                "start_ns": DAY + 1_000_000, "end_ns": DAY + 2_000_000, "error": "bad",
-                "attributes": {"a": "v" * 200_001}, "resource": {"r": 1},
-            },
-            {
-                "trace_id": "7" * 32, "span_id": f"{4:016x}", "parent_id": "", "name": "f", "start_ns": 0, "end_ns": 0,
-                "error": "", "attributes": {}, "events": [{"name": "e"}], "links": [{"trace_id": "9"}], "scope": "lib",
-                "kind": 3, "resource": {},
-            },
-            {
-                "trace_id": "7" * 32, "span_id": f"{5:016x}", "parent_id": "", "name": "g", "start_ns": DAY + 7_000_000,
-                "end_ns": 0, "error": None, "attributes": {}, "resource": {},
-            },
-        ]
-    }  # fmt: skip
-    assert '\n   "name": "é",\n' in shown_spans([span]) and "v… (1 more characters)" in shown_spans([span])
+    assert [*raw_spans([span, failed, stored(5, "g", 7)])] == [
+        {
+            "trace_id": "7" * 32, "span_id": f"{3:016x}", "parent_id": f"{2:016x}", "name": "é",
+            "start_ns": DAY + 1_000_000, "end_ns": DAY + 2_000_000, "error": "bad",
+            "attributes": {"a": "v" * 200_001}, "resource": {"r": 1},
+        },
+        {
+            "trace_id": "7" * 32, "span_id": f"{4:016x}", "parent_id": "", "name": "f", "start_ns": 0, "end_ns": 0,
+            "error": "", "attributes": {}, "events": [{"name": "e"}], "links": [{"trace_id": "9"}], "scope": "lib",
+            "kind": 3, "resource": {},
+        },
+        {
+            "trace_id": "7" * 32, "span_id": f"{5:016x}", "parent_id": "", "name": "g", "start_ns": DAY + 7_000_000,
+            "end_ns": 0, "error": None, "attributes": {}, "resource": {},
+        },
+    ]  # fmt: skip
+    assert (
+        '\n   "name": "é",\n' in shown_spans([span], 10**6).text
+        and "v… (1 more characters)" in shown_spans([span], 10**6).text
+    )
 
 
 def test_spans_are_found_by_their_names_errors_and_values() -> None:

@@ -81,10 +81,10 @@ def test_spans_that_share_a_program_share_it_in_memory_and_a_download_has_a_long
     store.add(prepared(*(otlp.span(1, number) for number in (1, 2, 3)), service="s" * 5000))
     spans = store.spans(TRACE)
     assert spans[0].span.resource is spans[2].span.resource and spans[0].size_bytes > 10
-    told = [each["resource"] for each in raw_spans(spans)["spans"]]
+    told = [each["resource"] for each in raw_spans(spans)]
     assert told == [{"service.name": "s" * 5000}] + [{"as of span": f"{1:016x}"}] * 2
     store.add(prepared(*(otlp.span(2, number) for number in (1, 2))))
-    assert [each["resource"] for each in raw_spans(store.spans(f"{2:032x}"))["spans"]] == [{"service.name": "shop"}] * 2
+    assert [each["resource"] for each in raw_spans(store.spans(f"{2:032x}"))] == [{"service.name": "shop"}] * 2
 
 
 def test_a_span_that_ends_costs_no_reading_of_its_trace(store: TraceStore) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from itertools import takewhile
+from typing import Any, NamedTuple
 
 from firsthand.errors import UnknownName
 from firsthand.ingest.incoming_span import StoredSpan
@@ -91,37 +94,60 @@ def incoming_detail(spans: Sequence[StoredSpan], ref: str) -> SpanDetail:
     )
 
 
-def shown_spans(spans: Sequence[StoredSpan]) -> str:
-    """The stored spans as JSON to read, with very long texts cut."""
-    return json.dumps(_short(raw_spans(spans), 0, MAX_RAW_VALUE_CHARS), ensure_ascii=False, indent=1, default=str)
+class ShownSpans(NamedTuple):
+    """The beginning of the stored spans as JSON."""
+
+    text: str
+    ends_in: int
+    """The number of the span, from 1, in which the text ends; 0 if it holds all."""
 
 
-def raw_spans(spans: Sequence[StoredSpan]) -> Json:
-    """Everything that is kept of the spans, for JSON. A long resource stands at the first of its spans alone."""
-    first: dict[int, str] = {}
+def shown_spans(spans: Sequence[StoredSpan], most: int) -> ShownSpans:
+    """The first `most` characters of the spans as JSON, with very long texts cut; what comes after is not looked at."""
+    text = ['{\n "spans": [']
+    left = most - len(text[0])
+    for number, row in enumerate(raw_spans(spans), 1):
+        room = _Room(left)
+        shown = json.dumps(_short(row, 0, MAX_RAW_VALUE_CHARS, room), ensure_ascii=False, indent=1, default=str)
+        text.append(("," if number > 1 else "") + "\n  " + shown.replace("\n", "\n  "))
+        left -= len(text[-1])
+        if left < 0 or room.left < 0:
+            return ShownSpans("".join(text)[:most], number)
+    whole = "".join([*text, "\n ]\n}"])
+    return ShownSpans(whole[:most], len(spans) if len(whole) > most else 0)
 
-    def resource(stored: StoredSpan) -> Json:
-        held = stored.span.resource
-        known = first.setdefault(id(held), stored.span.span_id)
-        is_again = known != stored.span.span_id and len(json.dumps(held, default=str)) > MAX_REPEATED_CHARS
-        return {"as of span": known} if is_again else held
 
-    return {
-        "spans": [
-            {
-                "trace_id": each.span.trace_id,
-                "span_id": each.span.span_id,
-                "parent_id": each.span.parent_id,
-                "name": each.span.name,
-                "start_ns": each.span.start_ns,
-                "end_ns": each.span.end_ns,
-                "error": each.span.error,
-                **each.span.body(),
-                "resource": resource(each),
-            }
-            for each in spans
-        ]
-    }
+def downloaded_spans(spans: Sequence[StoredSpan], piece_chars: int = 1 << 20) -> Iterator[str]:
+    """Pieces of the JSON that holds all of the spans, a few at a time: a resource may be written for each of them."""
+    rows, size = ['{"spans": ['], 0
+    for number, row in enumerate(raw_spans(spans)):
+        rows.append((", " if number else "") + json.dumps(row, ensure_ascii=True, default=str))
+        size += len(rows[-1])
+        if size >= piece_chars:
+            yield "".join(rows)
+            rows, size = [], 0
+    yield "".join([*rows, "]}"])
+
+
+def raw_spans(spans: Sequence[StoredSpan]) -> Iterator[Json]:
+    """Everything that is kept of each span, for JSON. A long resource stands at the first of its spans alone."""
+    again: dict[int, Json] = {}
+    for each in spans:
+        held = each.span.resource
+        yield {
+            "trace_id": each.span.trace_id,
+            "span_id": each.span.span_id,
+            "parent_id": each.span.parent_id,
+            "name": each.span.name,
+            "start_ns": each.span.start_ns,
+            "end_ns": each.span.end_ns,
+            "error": each.span.error,
+            **each.span.body(),
+            "resource": again.get(id(held), held),
+        }
+        if id(held) not in again:
+            is_long = len(json.dumps(held, default=str)) > MAX_REPEATED_CHARS
+            again[id(held)] = {"as of span": each.span.span_id} if is_long else held
 
 
 def _message(number: int, message: Message) -> SpanMessage:
@@ -132,16 +158,33 @@ def _json(data: Json) -> str:
     return json.dumps(_short(data, 0), ensure_ascii=False, indent=1, default=str)
 
 
-def _short(value: Any, depth: int, most: int = MAX_VALUE_CHARS) -> Any:
-    """The data with long texts cut: a text of 100 MB is in the raw download."""
+@dataclass
+class _Room:
+    """The characters that a text has left, counted as the least that its values take as JSON."""
+
+    left: float = math.inf
+
+
+def _short(value: Any, depth: int, most: int = MAX_VALUE_CHARS, room: _Room | None = None) -> Any:
+    """The data with long texts cut, and nothing after the room is full: a text of 100 MB is in the raw download."""
+    room = room or _Room()
+    room.left -= depth + 1  # a line of its own
     if isinstance(value, str):
         over = len(value) - most
+        room.left -= min(len(value), most)
         return value if over <= 0 else f"{value[:most]}… ({over:,} more characters)"
     if depth > 100:
         return "…"
     if isinstance(value, dict):
-        return {str(key)[:500]: _short(each, depth + 1, most) for key, each in value.items()}
-    return [_short(each, depth + 1, most) for each in value] if isinstance(value, list) else value
+        shown = {}
+        for key, each in takewhile(lambda _: room.left >= 0, value.items()):
+            name = str(key)[:500]
+            room.left -= len(name)
+            shown[name] = _short(each, depth + 1, most, room)
+        return shown
+    if isinstance(value, list):
+        return [_short(each, depth + 1, most, room) for each in takewhile(lambda _: room.left >= 0, value)]
+    return value
 
 
 def _ms(ns: int) -> float:

@@ -17,7 +17,7 @@ from firsthand.ingest.incoming_span import MOST_NS
 from firsthand.ingest.task_rows import task_row
 from firsthand.studio.branch_conversation import conversation
 from firsthand.studio.incoming_query import SORTABLE, IncomingQuery
-from firsthand.studio.incoming_rows import incoming_detail, raw_spans, shown_spans
+from firsthand.studio.incoming_rows import ShownSpans, downloaded_spans, incoming_detail, shown_spans
 from firsthand.studio.incoming_traces import IncomingTraces
 from firsthand.studio.live_events import marks_of
 from firsthand.studio.open_runs import OpenRuns
@@ -95,7 +95,7 @@ def routes(runs: OpenRuns, traces: IncomingTraces) -> list[Route]:
         assert store is not None
         before, after = IncomingQuery.parse(filter_text, sort).beside(store, kept.summary)
         leaf = number_of(request, "leaf", -1, least=-1)
-        raw = shown_spans(kept.spans) if view == "raw" else ""
+        raw = shown_spans(kept.spans, MAX_RAW_CHARS) if view == "raw" else ShownSpans("", 0)
         return page(
             request,
             "incoming_trace",
@@ -111,8 +111,8 @@ def routes(runs: OpenRuns, traces: IncomingTraces) -> list[Route]:
             after=after,
             filter=filter_text,
             sort=sort,
-            raw=raw[:MAX_RAW_CHARS],
-            raw_left_out=max(0, len(raw) - MAX_RAW_CHARS),
+            raw=raw,
+            num_spans=len(kept.spans),
             scores=store.scores(kept.summary.trace),
             when=_when,
         )
@@ -132,9 +132,7 @@ def routes(runs: OpenRuns, traces: IncomingTraces) -> list[Route]:
         kept = await run_in_threadpool(traces.get, request.path_params["trace"])
         headers = {"content-disposition": f'attachment; filename="{kind}"'}
         if kind == "spans.json":
-            text = await run_in_threadpool(lambda: json.dumps(raw_spans(kept.spans), ensure_ascii=True, default=str))
-            pieces = (text[at : at + (1 << 20)] for at in range(0, len(text), 1 << 20))
-            return StreamingResponse(pieces, media_type="application/json", headers=headers)
+            return StreamingResponse(downloaded_spans(kept.spans), media_type="application/json", headers=headers)
         if kind == "example.jsonl":
             return PlainTextResponse(as_examples("traces", kept.trace), headers=headers)
         if kind == "task.jsonl":
