@@ -22,6 +22,7 @@ from firsthand.model import CallDelta, Completion, Delta, Prompt, Sampling, Scor
 from firsthand.serve.agents.parked_approval import read_decision
 from firsthand.serve.agents.served_sessions import News, ServedSessions
 from firsthand.serve.agents.session_store import AskedApproval, SessionTurn
+from firsthand.serve.agents.thought_stream import CLOSE, ThoughtStream
 from firsthand.trace import Call, Trace
 
 ASK = "approval"
@@ -29,7 +30,6 @@ ASK = "approval"
 _SHOWN = 500
 _MOST_COMPARED = 4
 """Turns whose client left with the same question, the newest, that a request is compared with: each is read whole."""
-_CLOSE = "</think>"
 
 
 @dataclass
@@ -83,11 +83,13 @@ class SessionModel:
         messages = [] if isinstance(prompt, str) else list(prompt)
         turn = self._turn(who, prompt if isinstance(prompt, str) else "", messages)
         who.session = self._sessions.store.session(turn.session).context
+        thought = ThoughtStream()
         yield Delta("<think>")
         async for news in self._sessions.follow(turn.id, who.name):
             for line in _lines(news):
-                yield Delta(line.replace(_CLOSE, "< /think>"))
-        yield Delta(_CLOSE)
+                if text := thought.feed(line):
+                    yield Delta(text)
+        yield Delta(thought.finish() + CLOSE)
         found = self._sessions.store.turn(turn.id)
         trace = self._sessions.trace(turn.session)
         usage = _usage(trace, found.number)
@@ -195,7 +197,7 @@ def _transcript(messages: Sequence[Message]) -> list[tuple[str, str]]:
     for message in messages:
         if message.role == "tool" or _asks(message):
             continue
-        text = message.text.rpartition(_CLOSE)[2] if message.role == "assistant" else message.text
+        text = message.text.rpartition(CLOSE)[2] if message.role == "assistant" else message.text
         said.append((message.role, text.strip()))
     return said
 
