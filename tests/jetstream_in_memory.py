@@ -101,10 +101,15 @@ class JetStream:
     async def consumer_info(self, stream: str, name: str) -> Any:
         if (consumer := self.consumers.get((stream, name))) is None:
             raise NotFoundError
-        return Record(num_pending=len(self._new(stream, consumer)), num_ack_pending=len(consumer.leases))
+        return Record(
+            num_pending=len(self._new(stream, consumer)), num_ack_pending=len(consumer.leases), config=consumer.config
+        )
 
     async def get_msg(self, stream: str, seq: int) -> Any:
-        return next(each for each in self.streams[stream] if each.seq == seq)
+        found = next((each for each in self.streams[stream] if each.seq == seq), None)
+        if found is None:
+            raise NotFoundError
+        return found
 
     def pull(self, stream: str, name: str, batch: int) -> list[Any]:
         with self.lock:

@@ -15,10 +15,11 @@ from firsthand.errors import ConfigError, UnknownName
 from firsthand.messaging import nats_client
 from firsthand.messaging.blackboard import BoardConflict, BoardEntry
 from firsthand.messaging.message_bus import BusFull, BusMessage, DeadLetter, Delivery
-from firsthand.messaging.nats_client import NatsClient, _code, _packed
+from firsthand.messaging.nats_client import NatsClient
+from firsthand.messaging.nats_records import coded, packed
 from jetstream_in_memory import Bucket, Connection, JetStream
 
-G, H, K = _code("g"), _code("h"), _code("k")
+G, H, K = coded("g"), coded("h"), coded("k")
 
 
 class Server(JetStream):
@@ -130,9 +131,9 @@ def test_a_write_follows_the_revision_that_it_has_seen(server: Server, monkeypat
             (2, f"$KV.t_board.{K}", {"key": "k", "value": "2", "version": 2, "writer": "bob", "at": 50.5, "once": "n"}),
         ]
         record = {"key": "k", "value": "2", "version": 2, "writer": "bob", "at": 50.5, "once": "n", "sequence": 2}
-        assert server.records("KV_t_names") == [(1, f"$KV.t_names.w.{_code('n')}", record)]
+        assert server.records("KV_t_names") == [(1, f"$KV.t_names.w.{coded('n')}", record)]
         assert await client.write("other", "9", "x", 7, "n") == named and len(server.streams[board]) == 2
-        server.keep("KV_t_names", f"$KV.t_names.w.{_code('n')}", b'{"sequence": 2}')  # a name that says nothing
+        server.keep("KV_t_names", f"$KV.t_names.w.{coded('n')}", b'{"sequence": 2}')  # a name that says nothing
         assert await client.write("k", "9", "x", 7, "n") == named, "found among the versions"
         server.keep(board, f"$KV.t_board.{K}", b"of another program")
         assert await client.read("k") is None and await client._latest("k") == (3, named)
@@ -158,7 +159,7 @@ def test_a_write_follows_the_revision_that_it_has_seen(server: Server, monkeypat
     async def late(bucket: Bucket, key: str, value: bytes, last: int) -> int:
         if others:  # somebody else writes between the look and the write
             made = {"key": "r", "value": others.pop(), "version": last + 1, "writer": "eve", "at": 1.0, "once": None}
-            await update(bucket, key, _packed(made), last)
+            await update(bucket, key, packed(made), last)
         return await update(bucket, key, value, last)
 
     server.streams[board].clear()
@@ -238,9 +239,9 @@ def test_a_publication_says_who_when_and_under_which_name(server: Server) -> Non
             (2, "t.messages.a.b", {"payload": "é", "sender": "ann", "at": 50.5}),
             (3, "t.messages.c", {"payload": "z", "sender": "", "at": 50.5}),
         ]
-        assert server.named == {f"{_code('p')}.0": 1, f"{_code('p')}.1": 2}
+        assert server.named == {f"{coded('p')}.0": 1, f"{coded('p')}.1": 2}
         assert server.records("KV_t_names") == [
-            (1, f"$KV.t_names.p.{_code('p')}", [1, 2]), (2, f"$KV.t_names.p.{_code('none')}", []),
+            (1, f"$KV.t_names.p.{coded('p')}", [1, 2]), (2, f"$KV.t_names.p.{coded('none')}", []),
         ]  # fmt: skip
         assert (
             await client.publish("other", ["1", "2", "3"], "x", "p") == [1, 2]
@@ -255,7 +256,7 @@ def test_a_publication_says_who_when_and_under_which_name(server: Server) -> Non
         assert str(told.value) == (
             "a.c takes no more messages: the group 'g' is 4 behind, and 4 are allowed; let it read, or remove it"
         )
-        assert await client._get("names", f"p.{_code('late')}") is None
+        assert await client._get("names", f"p.{coded('late')}") is None
         assert await client.publish("a", ["1"] * 5, "", None) == [6, 7, 8, 9, 10], "no group's topic"
         assert await client.replay("a.*", 1, 2) == [
             BusMessage(2, "a.b", "é", "ann", 50.5), BusMessage(4, "a.c", "1", "", 50.5),

@@ -12,10 +12,11 @@ import pytest
 from firsthand.messaging import nats_client
 from firsthand.messaging.blackboard import BoardConflict
 from firsthand.messaging.message_bus import BusFull
-from firsthand.messaging.nats_client import NatsClient, _code
+from firsthand.messaging.nats_client import NatsClient
+from firsthand.messaging.nats_records import coded
 from jetstream_in_memory import Connection, JetStream
 
-K = _code("k")
+K = coded("k")
 
 
 class Timed(Connection):

@@ -12,7 +12,8 @@ from nats.js.errors import NotFoundError, ServerError
 
 from firsthand.errors import UnknownName
 from firsthand.messaging import nats_client
-from firsthand.messaging.nats_client import NatsClient, _code, _read
+from firsthand.messaging.nats_client import NatsClient
+from firsthand.messaging.nats_records import coded, read_record
 from jetstream_in_memory import Bucket, Connection, JetStream, connecting
 
 
@@ -107,9 +108,9 @@ def test_a_server_that_fails_is_told_and_no_key_is_taken_for_unwritten(server: R
         assert server.streams["t_messages"] == [] and await client._groups() == {"g": "a"}
         with pytest.raises(UnknownName, match=r"^no group 'é{80}': subscribe it first$"):
             await client.lag("é" * 81)
-        await server.delete_consumer("t_messages", _code("g"))
+        await server.delete_consumer("t_messages", coded("g"))
         with pytest.raises(NotFoundError):
-            await server.delete_consumer("t_messages", _code("g"))
+            await server.delete_consumer("t_messages", coded("g"))
         await client.unsubscribe("g")
         assert await client._groups() == {}, "a group whose consumer is gone can be removed"
 
@@ -169,7 +170,7 @@ def test_a_reading_that_breaks_off_leaves_no_consumer_and_no_inbox(
         client._nc.publish = silent
         ended.clear()
         with pytest.raises((TimeoutError, nats.errors.TimeoutError)):
-            await client._pull("t_messages", _code("g"), 1)
+            await client._pull("t_messages", coded("g"), 1)
         assert len(ended) == 1, "a server that says nothing"
 
     calling(work)
@@ -177,9 +178,9 @@ def test_a_reading_that_breaks_off_leaves_no_consumer_and_no_inbox(
 
 def test_bytes_that_are_no_record_of_ours_are_none() -> None:
     kinds = {"a": int, "b": str}
-    assert _read(b'{"a": 1, "b": "x", "c": null}', **kinds) == {"a": 1, "b": "x", "c": None}
+    assert read_record(b'{"a": 1, "b": "x", "c": null}', **kinds) == {"a": 1, "b": "x"}
     for bad in (
         None, b"", b"\xff", b"[" * 100_000, b"[1]", b"null", b'{"a": 1}', b'{"a": true, "b": "x"}', b'{"a": "1", "b": 2}',
         b'{"a": 1.0, "b": "x"}', b'{"a": 1, "b": null}',
     ):  # fmt: skip
-        assert _read(bad, **kinds) is None, bad
+        assert read_record(bad, **kinds) is None, bad

@@ -16,8 +16,9 @@ from firsthand.errors import ConfigError, StoreError, UnknownName
 from firsthand.messaging import nats_messaging
 from firsthand.messaging.blackboard import BoardConflict, BoardEntry
 from firsthand.messaging.message_bus import BusFull, BusMessage, DeadLetter, Delivery
-from firsthand.messaging.nats_client import NatsClient, _code, _entry, _packed, _read
+from firsthand.messaging.nats_client import NatsClient
 from firsthand.messaging.nats_messaging import NatsMessaging
+from firsthand.messaging.nats_records import coded, entry_of, packed, read_record
 from firsthand.messaging.redis_messaging import RedisMessaging
 from firsthand.messaging.redis_scripts import SCRIPTS, lua_pattern
 from jetstream_in_memory import Bucket, JetStream, connecting
@@ -262,14 +263,14 @@ def test_a_group_in_nats_is_a_durable_consumer(server: JetStream) -> None:
         bus.subscribe("g", "a.*")
         bus.subscribe("h", ">", after=3)
         kinds = {name: each.config for (_, name), each in server.consumers.items()}
-        assert set(kinds) == {_code("g"), _code("h")}
-        assert (kinds[_code("g")].filter_subject, kinds[_code("g")].opt_start_seq) == ("t.messages.a.*", None)
-        assert (kinds[_code("h")].filter_subject, kinds[_code("h")].opt_start_seq) == ("t.messages.>", 4)
+        assert set(kinds) == {coded("g"), coded("h")}
+        assert (kinds[coded("g")].filter_subject, kinds[coded("g")].opt_start_seq) == ("t.messages.a.*", None)
+        assert (kinds[coded("h")].filter_subject, kinds[coded("h")].opt_start_seq) == ("t.messages.>", 4)
         assert {each.ack_wait for each in kinds.values()} == {30.0} and {
             each.max_ack_pending for each in kinds.values()
         } == {-1}
         bus.publish("a.b", ["1", "2", "3"])
-        leases = server.consumers["t_messages", _code("g")].leases
+        leases = server.consumers["t_messages", coded("g")].leases
         now = time.monotonic()
         assert [each.message.payload for each in bus.fetch("g", 2, lease_s=600)] == ["1", "2"]
         assert [each.message.payload for each in other.fetch("g", 2, lease_s=0)] == ["3"]
@@ -284,7 +285,7 @@ def test_a_group_in_nats_is_a_durable_consumer(server: JetStream) -> None:
         assert bus.acknowledge("g", [1]) == 0 and bus.lag("g") == 0
         bus.unsubscribe("g")
         bus.unsubscribe("g")
-        assert (("t_messages", _code("g")) in server.consumers) is False
+        assert (("t_messages", coded("g")) in server.consumers) is False
         with pytest.raises(UnknownName, match=r"^no group 'g': subscribe it first$"):
             bus.lag("g")
         assert not [name for stream, name in server.consumers if stream != "t_messages"], "readers of streams are gone"
@@ -360,21 +361,21 @@ def test_faults_of_nats_are_one_sentence_and_name_no_password(
 
 
 def test_names_and_records_of_nats_are_coded() -> None:
-    assert _code("a.b c") == "YS5iIGM" and _code("ü>") == "w7w-" and _code("") == "="
-    assert len(_code("x" * 120)) == 160 and "=" not in _code("x" * 120)
-    long = [_code("x" * 121), _code("x" * 120 + "y")]
+    assert coded("a.b c") == "YS5iIGM" and coded("ü>") == "w7w-" and coded("") == "="
+    assert len(coded("x" * 120)) == 160 and "=" not in coded("x" * 120)
+    long = [coded("x" * 121), coded("x" * 120 + "y")]
     assert long[0] != long[1] and {len(each) for each in long} == {90 + 1 + 64} and {each[90] for each in long} == {"="}
-    assert _packed({"a": "é"}) == '{"a": "é"}'.encode()
-    assert _read(b'{"a": 1, "b": "x"}', a=int, b=str) == {"a": 1, "b": "x"}
+    assert packed({"a": "é"}) == '{"a": "é"}'.encode()
+    assert read_record(b'{"a": 1, "b": "x"}', a=int, b=str) == {"a": 1, "b": "x"}
     for data in (None, b"", b"[1]", b'{"a": true}', b'{"a": "1"}', b"{}", b"[" * 100_000):
-        assert _read(data, a=int) is None
+        assert read_record(data, a=int) is None
     row = {"key": "k", "value": "v", "version": 2, "writer": "w", "at": 1.5}
-    assert _entry(9, _packed({**row, "once": "n"})) == (BoardEntry("k", "v", 2, "w", 1.5, 9), "n")
-    assert _entry(9, _packed(row)) == (BoardEntry("k", "v", 2, "w", 1.5, 9), None)
+    assert entry_of("$KV.b.aw", 9, packed({**row, "once": "n"})) == (BoardEntry("k", "v", 2, "w", 1.5, 9), "n")
+    assert entry_of("$KV.b.aw", 9, packed(row)) == (BoardEntry("k", "v", 2, "w", 1.5, 9), None)
     for name in row:
-        assert _entry(9, _packed({key: value for key, value in row.items() if key != name})) is None
+        assert entry_of("$KV.b.aw", 9, packed({key: value for key, value in row.items() if key != name})) is None
     client = NatsClient("team", 1.0, 2, 3, 4)
-    assert client._message(3, "team.messages.a.b", _packed({"payload": "p", "sender": "s", "at": 2.5})) == BusMessage(
+    assert client._message(3, "team.messages.a.b", packed({"payload": "p", "sender": "s", "at": 2.5})) == BusMessage(
         3, "a.b", "p", "s", 2.5
     )
     assert client._ack_subject("g", 7) == "$JS.ACK.team_messages.Zw.1.7.1.0.0"

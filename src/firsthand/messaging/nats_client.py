@@ -8,17 +8,17 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any
 
 from firsthand.errors import ConfigError, StoreError, UnknownName
+from firsthand.messaging import nats_records as records
 from firsthand.messaging.blackboard import BoardEntry, conflict
 from firsthand.messaging.message_bus import BusFull, BusMessage, DeadLetter, Delivery
 from firsthand.messaging.nats_connection import connected
+from firsthand.messaging.nats_records import coded, packed
 from firsthand.messaging.topic_names import topic_pattern
 from firsthand.runs.database import plain
 
@@ -72,11 +72,9 @@ class NatsClient:
 
         board = self._buckets["board"]
         if once is not None:
-            named = await self._get("names", f"w.{_code(once)}")
-            if named is not None:
-                kept = _entry(int(json.loads(named.value)["sequence"]), named.value)
-                if kept is not None:
-                    return kept[0]
+            named = await self._get("names", f"w.{coded(once)}")
+            if named is not None and (kept := records.named_entry_of(once, named.value)) is not None:
+                return kept
         while True:
             if once is None:
                 revision, there = await self._latest(key)
@@ -97,17 +95,17 @@ class NatsClient:
                 "once": once,
             }
             try:
-                place = await board.update(_code(key), _packed(made), last=revision)
+                place = await board.update(coded(key), packed(made), last=revision)
             except KeyWrongLastSequenceError:
                 continue  # somebody else was faster: look again
             if once is not None:
-                await self._buckets["names"].put(f"w.{_code(once)}", _packed({**made, "sequence": place}))
+                await self._buckets["names"].put(f"w.{coded(once)}", packed({**made, "sequence": place}))
             return BoardEntry(key, value, version + 1, writer, made["at"], place)  # type: ignore[arg-type]
 
     async def read(self, key: str) -> BoardEntry | None:
         """The key as it is."""
-        found = await self._get("board", _code(key))
-        entry = None if found is None else _entry(found.revision, found.value)
+        found = await self._get("board", coded(key))
+        entry = None if found is None else records.entry_of(coded(key), found.revision, found.value)
         return None if entry is None else entry[0]
 
     async def history(self, key: str) -> list[tuple[BoardEntry, str | None]]:
@@ -116,8 +114,8 @@ class NatsClient:
 
     async def _latest(self, key: str) -> tuple[int, BoardEntry | None]:
         """The last revision of a key, whoever wrote it (0: none), and its last version."""
-        found = await self._get("board", _code(key))
-        if found is not None and (made := _entry(found.revision, found.value)) is not None:
+        found = await self._get("board", coded(key))
+        if found is not None and (made := records.entry_of(coded(key), found.revision, found.value)) is not None:
             return found.revision, made[0]
         revision, known = await self._versions(key)
         return revision, known[-1][0] if known else None
@@ -128,9 +126,9 @@ class NatsClient:
 
         for pause_s in (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0):
             await asyncio.sleep(pause_s)
-            latest = await self._get("board", _code(key))
+            latest = await self._get("board", coded(key))
             try:
-                found = await self._buckets["board"].history(_code(key))
+                found = await self._buckets["board"].history(coded(key))
             except NoKeysError:
                 found = []
             revision = max((each.revision for each in found), default=0)
@@ -138,63 +136,72 @@ class NatsClient:
                 break
         else:
             raise StoreError(f"the NATS server gives no whole history of {key!r}: try again")
-        return revision, [entry for each in found if (entry := _entry(each.revision, each.value)) is not None]
+        made = (records.entry_of(coded(key), each.revision, each.value) for each in found)
+        return revision, [entry for entry in made if entry is not None]
 
     async def entries(self, prefix: str) -> list[BoardEntry]:
         """The latest entry of each key that begins so, by key."""
         latest: dict[str, BoardEntry] = {}
-        for offset, _, data in await self._read_stream(f"KV_{self.name}_board", ">", 0, None):
-            if (made := _entry(offset, data)) is not None:
+        for offset, subject, data in await self._read_stream(f"KV_{self.name}_board", ">", 0, None):
+            if (made := records.entry_of(subject, offset, data)) is not None:
                 latest[made[0].key] = made[0]
         return [latest[key] for key in sorted(latest) if key.startswith(prefix)]
 
     async def publish(self, topic: str, payloads: list[str], sender: str, once: str | None) -> list[int]:
         """Keep messages in order."""
         if once is not None:
-            named = await self._get("names", f"p.{_code(once)}")
-            if named is not None:
-                return [int(each) for each in json.loads(named.value)]
+            named = await self._get("names", f"p.{coded(once)}")
+            if named is not None and (kept := records.offsets_of(named.value)) is not None:
+                return kept
         for group, pattern in (await self._groups()).items():
-            if (
-                topic_pattern(pattern).fullmatch(topic)
-                and (lag := await self.lag(group)) + len(payloads) > self.max_lag
-            ):
+            if not topic_pattern(pattern).fullmatch(topic):
+                continue
+            consumer = await self._consumer_or_none(group)  # None: of a record that somebody left, nobody lags behind
+            lag = 0 if consumer is None else _lag(consumer)
+            if consumer is not None and lag + len(payloads) > self.max_lag:
                 raise BusFull(
                     f"{topic} takes no more messages: the group {group!r} is {lag:,} behind, and {self.max_lag:,} are "
                     "allowed; let it read, or remove it"
                 )
         at, asked = time.time(), []
         for place, text in enumerate(payloads):
-            headers = None if once is None else {"Nats-Msg-Id": f"{_code(once)}.{place}"}
-            body = _packed({"payload": text, "sender": sender, "at": at})
+            headers = None if once is None else {"Nats-Msg-Id": f"{coded(once)}.{place}"}
+            body = packed({"payload": text, "sender": sender, "at": at})
             asked.append(await self._js.publish_async(self._subject(topic), body, headers=headers))
         offsets = [int((await asyncio.wait_for(each, self.timeout_s)).seq) for each in asked]
         if once is not None:
-            await self._buckets["names"].put(f"p.{_code(once)}", json.dumps(offsets).encode())
+            await self._buckets["names"].put(f"p.{coded(once)}", json.dumps(offsets).encode())
         return offsets
 
     async def subscribe(self, group: str, pattern: str, after: int | None) -> None:
         """Make a group, or move it."""
-        known = await self._get("groups", _code(group))
-        if known is not None:
-            other = json.loads(known.value)["pattern"]
-            if other != pattern:
-                raise ConfigError(f"the group {group!r} subscribes to {other!r}: give another name for {pattern!r}")
-            if after is None:
-                return
-            await self._js.delete_consumer(f"{self.name}_messages", _code(group))
-            for letter in await self.dead_letters(group):
-                if letter.message.offset > after:
-                    await self._buckets["dead"].delete(f"{_code(group)}.{letter.message.offset}")
-        await self._make_consumer(group, pattern, after)
-        await self._buckets["groups"].put(_code(group), _packed({"group": group, "pattern": pattern}))
+        from nats.js.errors import NotFoundError
+
+        record, consumer = await self._get("groups", coded(group)), await self._consumer_or_none(group)
+        known = None if record is None else records.group_of(coded(group), record.value)
+        other = known and known[1]
+        if consumer is not None:  # it says what the group gets, whatever stands in the record
+            other = (consumer.config.filter_subject or "").removeprefix(self._subject(""))
+        if other is not None and other != pattern:
+            raise ConfigError(f"the group {group!r} subscribes to {other!r}: give another name for {pattern!r}")
+        letters = {} if after is None else await self._letters(group)
+        if after is not None:
+            with suppress(NotFoundError):
+                await self._js.delete_consumer(f"{self.name}_messages", coded(group))
+        if after is not None or consumer is None:
+            await self._make_consumer(group, pattern, after)
+        if known is None or known[1] != pattern:
+            await self._buckets["groups"].put(coded(group), packed({"group": group, "pattern": pattern}))
+        for offset in letters:
+            if after is not None and offset > after:
+                await self._buckets["dead"].delete(f"{coded(group)}.{offset}")
 
     async def _make_consumer(self, group: str, pattern: str, after: int | None) -> None:
         from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
         start = DeliverPolicy.NEW if after is None else DeliverPolicy.BY_START_SEQUENCE
         config = ConsumerConfig(
-            durable_name=_code(group),
+            durable_name=coded(group),
             filter_subject=self._subject(pattern),
             deliver_policy=start,
             opt_start_seq=None if after is None else after + 1,
@@ -210,17 +217,17 @@ class NatsClient:
         from nats.js.errors import NotFoundError
 
         with suppress(NotFoundError):
-            await self._js.delete_consumer(f"{self.name}_messages", _code(group))
-        for letter in await self.dead_letters(group):
-            await self._buckets["dead"].delete(f"{_code(group)}.{letter.message.offset}")
-        await self._buckets["groups"].delete(_code(group))
+            await self._js.delete_consumer(f"{self.name}_messages", coded(group))
+        for offset in await self._letters(group):
+            await self._buckets["dead"].delete(f"{coded(group)}.{offset}")
+        await self._buckets["groups"].delete(coded(group))
 
     async def fetch(self, group: str, limit: int, lease_s: float) -> list[Delivery]:
         """The next messages for a group."""
         await self._consumer(group)
         lease_s, given = max(lease_s, _SHORTEST_LEASE_S), list[Delivery]()
         while len(given) < limit:
-            pulled = await self._pull(f"{self.name}_messages", _code(group), min(limit - len(given), _BATCH))
+            pulled = await self._pull(f"{self.name}_messages", coded(group), min(limit - len(given), _BATCH))
             for each in pulled:
                 offset, count = each.metadata.sequence.stream, each.metadata.num_delivered
                 if count > self.max_deliveries:
@@ -280,54 +287,58 @@ class NatsClient:
 
     async def _bury(self, group: str, offset: int, count: int, reason: str) -> None:
         letter = {"offset": offset, "count": count, "reason": plain(reason[:1000])}
-        await self._buckets["dead"].put(f"{_code(group)}.{offset}", _packed(letter))
+        await self._buckets["dead"].put(f"{coded(group)}.{offset}", packed(letter))
         await self._say(group, offset, b"+TERM")
         self._held.pop((group, offset), None)
 
     async def dead_letters(self, group: str) -> list[DeadLetter]:
         """The messages that a group could not handle."""
-        latest: dict[int, dict[str, Any]] = {}
-        for _, subject, data in await self._read_stream(
-            f"KV_{self.name}_dead", f"$KV.{self.name}_dead.{_code(group)}.*", 0, None
-        ):
-            offset = int(subject.rsplit(".", 1)[1])
-            latest.pop(offset, None)
-            if data:  # a key that was deleted has none
-                latest[offset] = json.loads(data)
+        from nats.js.errors import NotFoundError
+
         letters = []
-        for offset, found in sorted(latest.items()):
-            kept = await self._js.get_msg(f"{self.name}_messages", seq=offset)
-            letters.append(
-                DeadLetter(self._message(offset, kept.subject, kept.data), group, found["count"], found["reason"])
-            )
+        for offset, (count, reason) in sorted((await self._letters(group)).items()):
+            with suppress(NotFoundError):  # the stream keeps it no longer
+                kept = await self._js.get_msg(f"{self.name}_messages", seq=offset)
+                letters.append(DeadLetter(self._message(offset, kept.subject, kept.data), group, count, reason))
         return letters
+
+    async def _letters(self, group: str) -> dict[int, tuple[int, str]]:
+        """Count and reason of a group's dead letters, by offset."""
+        latest: dict[str, tuple[int, int, str] | None] = {}
+        subjects = f"$KV.{self.name}_dead.{coded(group)}.*"
+        for _, subject, data in await self._read_stream(f"KV_{self.name}_dead", subjects, 0, None):
+            latest[subject] = records.letter_of(subject, data)  # a key that was deleted has no data
+        return {each[0]: each[1:] for each in latest.values() if each is not None}
 
     async def lag(self, group: str) -> int:
         """The messages that a group has not acknowledged."""
-        info = await self._consumer(group)
-        return int(info.num_pending + info.num_ack_pending)
+        return _lag(await self._consumer(group))
 
     async def _groups(self) -> dict[str, str]:
-        latest: dict[str, str] = {}
+        latest: dict[str, tuple[str, str] | None] = {}
         for _, subject, data in await self._read_stream(f"KV_{self.name}_groups", ">", 0, None):
-            latest.pop(subject, None)
-            if data:
-                latest[subject] = data.decode("utf-8", "replace")
-        found = [_read(each.encode(), group=str, pattern=str) for each in latest.values()]
-        return {each["group"]: each["pattern"] for each in found if each is not None}
+            latest[subject] = records.group_of(subject, data)  # a key that was deleted has no data
+        return dict(each for each in latest.values() if each is not None)
 
     async def _consumer(self, group: str) -> Any:
+        found = await self._consumer_or_none(group)
+        if found is None:
+            raise UnknownName(f"no group {group[:80]!r}: subscribe it first")
+        return found
+
+    async def _consumer_or_none(self, group: str) -> Any:
         from nats.js.errors import NotFoundError
 
         try:
-            return await self._js.consumer_info(f"{self.name}_messages", _code(group))
+            return await self._js.consumer_info(f"{self.name}_messages", coded(group))
         except NotFoundError:
-            raise UnknownName(f"no group {group[:80]!r}: subscribe it first") from None
+            return None
 
     async def changes(self, after: int, limit: int) -> list[BoardEntry]:
         """The writes after a place in the sequence, in order."""
         found = await self._read_stream(f"KV_{self.name}_board", ">", after, limit)
-        return [made[0] for offset, _, data in found if (made := _entry(offset, data)) is not None]
+        made = (records.entry_of(subject, offset, data) for offset, subject, data in found)
+        return [each[0] for each in made if each is not None]
 
     async def replay(self, pattern: str, after: int, limit: int) -> list[BusMessage]:
         """The messages of a pattern behind an offset, in order."""
@@ -371,47 +382,18 @@ class NatsClient:
             return None
 
     def _ack_subject(self, group: str, offset: int) -> str:
-        return f"$JS.ACK.{self.name}_messages.{_code(group)}.1.{offset}.1.0.0"
+        return f"$JS.ACK.{self.name}_messages.{coded(group)}.1.{offset}.1.0.0"
 
     def _subject(self, topic: str) -> str:
         return f"{self.name}.messages.{topic}"
 
     def _message(self, offset: int, subject: str, data: bytes) -> BusMessage:
-        topic = subject.removeprefix(f"{self.name}.messages.")
-        found = _read(data, payload=str, sender=str, at=float)
-        if found is None:  # another program sent it: its bytes are the payload
-            return BusMessage(offset, topic, data.decode("utf-8", "replace"), "", 0.0)
-        return BusMessage(offset, topic, found["payload"], found["sender"], found["at"])
+        return records.message_of(subject.removeprefix(self._subject("")), offset, data)
 
 
 async def _ignore(error: Exception) -> None:
     """Errors between calls: the call that meets the fault tells of it."""
 
 
-def _code(text: str) -> str:
-    """A name for a consumer or a key, which may have no dots and no blanks, and not more than some 200 characters."""
-    coded = urlsafe_b64encode(text.encode()).decode().rstrip("=") or "="  # a key does not end in the dot before it
-    return coded if len(coded) <= 160 else f"{coded[:90]}={sha256(text.encode()).hexdigest()}"
-
-
-def _packed(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
-
-
-def _read(data: bytes | None, **kinds: type) -> dict[str, Any] | None:
-    """A record with fields of these kinds; None if the bytes are something else."""
-    try:
-        found = json.loads(data or b"")
-    except (ValueError, RecursionError):
-        return None
-    is_ours = isinstance(found, dict) and all(type(found.get(name)) is kind for name, kind in kinds.items())
-    return found if is_ours else None
-
-
-def _entry(sequence: int, data: bytes | None) -> tuple[BoardEntry, str | None] | None:
-    """An entry and the name of its write; None if another program wrote it."""
-    found = _read(data, key=str, value=str, version=int, writer=str, at=float)
-    if found is None:
-        return None
-    entry = BoardEntry(found["key"], found["value"], found["version"], found["writer"], found["at"], sequence)
-    return entry, found.get("once")
+def _lag(consumer: Any) -> int:
+    return int(consumer.num_pending + consumer.num_ack_pending)
