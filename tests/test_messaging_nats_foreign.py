@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from firsthand.errors import ConfigError
 from firsthand.messaging.message_bus import BusFull, BusMessage
+from firsthand.messaging.nats_connection import connected
 from firsthand.messaging.nats_messaging import NatsMessaging
 from firsthand.messaging.nats_records import (
     MOST_AT,
@@ -159,3 +161,30 @@ def test_records_are_read_up_to_their_bounds() -> None:
         told = {"offset": 3, "count": 1, "reason": "r"} | wrong_letter
         assert letter_of("a.g.3", json.dumps(told).encode()) is None
     assert letter_of("a.g.0", b'{"offset": 0, "count": 1, "reason": "r"}') is None
+
+
+def test_a_subject_or_a_header_that_is_no_text_does_not_stop_a_connection() -> None:
+    sent = [b"MSG a.\xff 1 2\r\nhi\r\n", b"MSG a.\xc3\xa9 1 2\r\nho\r\n", b"MSG a.b 1 2\r\nok\r\n"]
+    for status in (b"200 \xff", b"\xff\xff\xff", b"200 OK"):
+        head = b"NATS/1.0 " + status + b"\r\n\r\n"
+        sent.append(b"HMSG a.h 1 %d %d\r\n%sx\r\n" % (len(head), len(head) + 1, head))
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"s","version":"2.10.0","headers":true,"max_payload":1048576}\r\n')
+        while line := await reader.readline():
+            if line.startswith(b"PING"):
+                writer.write(b"PONG\r\n")
+            elif line.startswith(b"SUB"):
+                writer.write(b"".join(sent))
+        writer.close()
+
+    async def main() -> list[tuple[str, bytes]]:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        client = await connected(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}", allow_reconnect=False)
+        waiting = await client.subscribe("a.>")
+        found = [await waiting.next_msg(timeout=20) for _ in sent]
+        await client.close()
+        server.close()
+        return [(each.subject, each.data) for each in found]
+
+    assert asyncio.run(main()) == [("a.\ufffd", b"hi"), ("a.é", b"ho"), ("a.b", b"ok"), *[("a.h", b"x")] * 3]

@@ -1,7 +1,8 @@
-"""Connects to a NATS server; one that `tls://` names is told nothing in clear text.
+"""Connects to a NATS server; one that `tls://` names is told nothing in clear text, and subjects may hold any bytes.
 
 nats-py goes over to TLS only if the server's first message, which is not encrypted, asks for it. Somebody on the way could
-leave that out, and would be sent the user's password.
+leave that out, and would be sent the user's password. It also stops reading for good at a subject or a header that is no
+UTF-8, which any publisher can send.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ async def connected(url: str, **options: Any) -> Any:
     from nats.aio.client import Client
     from nats.errors import Error, NoServersError
 
-    class Encrypted(Client):
-        """Asks for TLS before each CONNECT, the first one and those after a broken connection."""
+    class Careful(Client):
+        """Asks for TLS before each CONNECT, the first one and those after a broken connection; reads any subject."""
 
         refusal: Error | None = None
 
@@ -31,7 +32,16 @@ async def connected(url: str, **options: Any) -> Any:
                 raise self.refusal
             return bytes(super()._connect_command())
 
-    client = Encrypted()
+        def _build_message(self, sid: int, subject: bytes, *rest: Any) -> Any:
+            return super()._build_message(sid, subject.decode("utf-8", "replace").encode(), *rest)
+
+        async def _process_headers(self, headers: Any) -> Any:
+            try:
+                return await super()._process_headers(headers)
+            except ValueError:  # another program's
+                return None
+
+    client = Careful()
     try:
         await client.connect(url, **options)
     except NoServersError:
