@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from firsthand.errors import ConfigError
-from firsthand.messaging.message_bus import BusFull, BusMessage
+from firsthand.messaging import redis_messaging
+from firsthand.messaging.message_bus import MOST_AT, BusFull, BusMessage
 from firsthand.messaging.nats_connection import connected
 from firsthand.messaging.nats_messaging import NatsMessaging
 from firsthand.messaging.nats_records import (
-    MOST_AT,
     coded,
     entry_of,
     group_of,
@@ -149,6 +149,12 @@ def test_records_are_read_up_to_their_bounds() -> None:
         assert (entry(at=at) is not None) is is_time, at
         body = json.dumps({"payload": "p", "sender": "s", "at": at}).encode()
         assert (message_of("a", 1, body).sender == "s") is is_time, at
+        fields = {**ENTRY, "at": at, "topic": "a", "payload": "p", "sender": "s"}
+        flat = [str(part) for pair in fields.items() for part in pair]
+        assert (redis_messaging._entry(["7-0", *flat]) is not None) is is_time, "the same in Redis"
+        assert redis_messaging._message("7-0", flat) == BusMessage(7, "a", "p", "s", at if is_time else 0.0)
+    none_of_ours = [str(part) for pair in {**ENTRY, "version": 0}.items() for part in pair]
+    assert redis_messaging._entry(["7-0", *none_of_ours]) is None
     assert entry(version=0) is None and entry(version=True) is None and entry(version=1 << 70) is not None
     named = {**ENTRY, "once": "n", "sequence": 3}
     assert named_entry_of("n", json.dumps(named).encode()) == entry_of(coded("k"), 3, json.dumps(ENTRY).encode())[0]  # type: ignore[index]

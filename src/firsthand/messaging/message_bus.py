@@ -14,6 +14,8 @@ from typing import Protocol
 from firsthand.errors import ConfigError, FirsthandError
 
 MAX_PAYLOAD_CHARS = 1_000_000
+MOST_AT = 253_402_300_800.0
+"""The year 10000: a time from there on is another program's mistake."""
 
 
 class BusFull(FirsthandError):
@@ -107,3 +109,8 @@ def check_bounds(**bounds: int) -> None:
     for name, value in bounds.items():
         if value < 1:
             raise ConfigError(f"{name} is {value}: give 1 or more")
+
+
+def is_time(at: float) -> bool:
+    """True for seconds from 1970 to the year 9999, which `datetime` can show."""
+    return 0 <= at < MOST_AT

@@ -13,12 +13,9 @@ from typing import Any
 
 from firsthand.errors import ConfigError
 from firsthand.messaging.blackboard import BoardEntry
-from firsthand.messaging.message_bus import BusMessage
+from firsthand.messaging.message_bus import BusMessage, is_time
 from firsthand.messaging.topic_names import topic_pattern
 from firsthand.runs.database import plain
-
-MOST_AT = 253_402_300_800.0
-"""The year 10000: a time from there on is none of ours."""
 
 
 def coded(text: str) -> str:
@@ -37,7 +34,7 @@ def read_record(data: bytes | None, **kinds: type) -> dict[str, Any] | None:
     found = _decoded(data)
     if not isinstance(found, dict) or any(type(found.get(name)) is not kind for name, kind in kinds.items()):
         return None
-    if "at" in kinds and not 0 <= found["at"] < MOST_AT:
+    if "at" in kinds and not is_time(found["at"]):
         return None
     return {name: plain(found[name]) if kind is str else found[name] for name, kind in kinds.items()}
 

@@ -14,7 +14,15 @@ from typing import Any
 from firsthand.errors import ConfigError, MissingExtra, StoreError, UnknownName
 from firsthand.messaging import redis_scripts
 from firsthand.messaging.blackboard import BoardEntry, check_entry, conflict
-from firsthand.messaging.message_bus import BusFull, BusMessage, DeadLetter, Delivery, check_bounds, check_payloads
+from firsthand.messaging.message_bus import (
+    BusFull,
+    BusMessage,
+    DeadLetter,
+    Delivery,
+    check_bounds,
+    check_payloads,
+    is_time,
+)
 from firsthand.messaging.topic_names import check_topic, topic_pattern
 from firsthand.runs.database import plain
 from firsthand.system.terminal import one_line
@@ -225,7 +233,8 @@ def _entry(row: Sequence[Any] | None) -> BoardEntry | None:
     sequence = int(row[0].split("-")[0])
     try:
         version, at = int(found["version"]), float(found["at"])
-        return BoardEntry(found["key"], found["value"], version, found["writer"], at, sequence)
+        made = BoardEntry(found["key"], found["value"], version, found["writer"], at, sequence)
+        return made if version > 0 and is_time(at) else None
     except (KeyError, ValueError):  # another program wrote it
         return None
 
@@ -242,4 +251,4 @@ def _message(offset: str, flat: Sequence[str]) -> BusMessage:
     except (KeyError, ValueError):
         at = 0.0
     topic, payload, sender = (found.get(name, "") for name in ("topic", "payload", "sender"))
-    return BusMessage(int(offset.split("-")[0]), topic, payload, sender, at)
+    return BusMessage(int(offset.split("-")[0]), topic, payload, sender, at if is_time(at) else 0.0)
