@@ -24,6 +24,7 @@ TABLES = """
     CREATE TABLE stamped (k INTEGER PRIMARY KEY, v TEXT, made TEXT DEFAULT CURRENT_TIMESTAMP);
     CREATE TABLE drawn (k INTEGER PRIMARY KEY, v TEXT, chance DEFAULT ("random"()), day DEFAULT (date('now')));
     CREATE TABLE audited (k INTEGER PRIMARY KEY, v TEXT, made TEXT DEFAULT (datetime('now')));
+    CREATE TABLE noted (v TEXT, label TEXT DEFAULT 'no date', made TEXT DEFAULT CURRENT_TIMESTAMP);
     CREATE TRIGGER audit AFTER UPDATE ON audited BEGIN INSERT INTO stamped (v) VALUES ('audited'); END;
 """
 ROWS = """
@@ -142,6 +143,7 @@ def test_the_question_names_the_columns_that_are_not_compared(base: SqlFile) -> 
     filled = "filled in with the time or chance, and not compared when it is made"
     assert told("INSERT INTO stamped (v) VALUES ('x')") == ["1 row would be changed", f"{filled}: stamped.made"]
     assert told("INSERT INTO drawn (v) VALUES ('x')")[-1] == f"{filled}: drawn.chance, drawn.day"
+    assert told("INSERT INTO noted (v) VALUES ('x')")[-1] == f"{filled}: noted.made"
     assert told("UPDATE audited SET v = 'y'")[-1] == f"{filled}: stamped.made"
     assert told("UPDATE t SET datetime = 'y'") == told("UPDATE stamped SET made = 'y'") == ["1 row would be changed"]
     assert told("UPDATE t SET v = random()")[-1] == (
