@@ -49,7 +49,7 @@ def test_a_repository_without_a_work_tree_is_not_written_to(tmp_path: Path, mark
     rooted = Rooted(tmp_path)
     for path in ("server.git/config", "server.git/hooks/post-checkout", "linked/config.worktree", "server.git/HEAD"):
         for write in (rooted.create, rooted.replace):
-            with pytest.raises(ToolError, match="belongs to git"):
+            with pytest.raises(ToolError, match=r"belongs to git|a link to 'server\.git/config"):
                 write(path, b"x")
     with pytest.raises(ToolError, match="belongs to git"):
         rooted.remove("server.git/config")

@@ -211,8 +211,8 @@ def test_an_edit_is_refused_where_it_is_not_clear_or_would_spoil_the_file(
 def test_an_edit_is_not_written_over_what_somebody_wrote_meanwhile(root: Path) -> None:
     class Raced(Rooted):
         @contextmanager
-        def open(self, path: str) -> Iterator[BinaryIO]:
-            with super().open(path) as file:
+        def open(self, path: str, *, follow: bool = True) -> Iterator[BinaryIO]:
+            with super().open(path, follow=follow) as file:
                 yield file
             (root / path).write_text("theirs")
 

@@ -102,8 +102,8 @@ def test_files_are_written_whole_with_the_mode_that_they_had(root: Path) -> None
         before = (root / "a").stat()
         rooted.replace("a", b"longer text", unless_changed_from=before)
         assert (root / "a").read_bytes() == b"longer text" and stat.S_IMODE((root / "a").stat().st_mode) == 0o750
-        rooted.replace("to_b", b"x", mode=0o600)
-        assert (root / "to_b").is_symlink() and stat.S_IMODE((root / "sub/b").stat().st_mode) == 0o600
+        rooted.replace("sub/b", b"x", mode=0o600)
+        assert stat.S_IMODE((root / "sub/b").stat().st_mode) == 0o600
     finally:
         os.umask(umask)
     changed = "'a' has been changed by somebody else in the meantime: read it again"
@@ -179,8 +179,7 @@ def test_the_state_of_a_file_is_captured_and_put_back(root: Path) -> None:
     undo.restore({"path": "no/such"}, none)
     assert (root / "a").read_bytes() == b"one\n" and stat.S_IMODE((root / "a").stat().st_mode) == 0o640
     assert not (root / "no/such").exists() and undo.capture({"path": "a"}) == here
-    assert content_of(rooted, "gone") == (None, 0) and content_of(rooted, "to_b")[0] == b"two\n"
-    for path in ("sub", "a/b", ".."):
+    for path in ("sub", "a/b", "..", "gone", "to_b"):
         assert refused(content_of, rooted, path)
     (root / "big").write_bytes(bytes(MAX_CAPTURED))
     assert len(content_of(rooted, "big")[0] or b"") == MAX_CAPTURED

@@ -53,7 +53,11 @@ def test_a_statement_gives_rows_or_a_count_and_is_kept_only_where_it_may_be(shop
     books = {"table": "books", "verbs": ["INSERT"], "triggers": [], "gone": False}
     rehearsed = done | {"total": 2, "written": [books | {"before": 2, "after": 4}]}
     told = reply(shop, insert, write=True, rehearse=True)
-    assert told.pop("volatile") == [] and list(told.pop("effect")["rows"]) == ["sqlite_master", "books"]
+    assert (
+        told.pop("volatile") == []
+        and told.pop("filled") == told.pop("made") == {}
+        and list(told.pop("effect")["rows"]) == ["sqlite_master", "books"]
+    )
     assert told == rehearsed and ids(shop) == [1, 2]
     carried_out = done | {"total": 2, "written": [books | {"before": None, "after": None}]}
     assert reply(shop, insert, write=True) == carried_out and ids(shop) == [1, 2, 7, 8]

@@ -30,7 +30,7 @@ from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json
 from firsthand.model import ToolSpec
 from firsthand.system.forged_marks import openings
-from firsthand.tool_arguments import as_json_data, repaired
+from firsthand.tool_arguments import as_json_data, kinds_of, repaired
 
 Effect = Literal["read", "write", "external", "irreversible"]
 """The side effect of a tool. `read`: none. `write`: on the attempt's own environment alone, which a resumed attempt rebuilds
@@ -334,8 +334,8 @@ def _describe(name: str, schema: Json, parameters: Json) -> str:
     return f"{name}: {_kind(schema)}{'' if required else ' (optional)'}"
 
 
-def _kind(schema: Json) -> str:
-    return schema.get("type") or "/".join(option.get("type", "value") for option in schema.get("anyOf", ())) or "value"
+def _kind(schema: Any) -> str:
+    return "/".join(kinds_of(schema)) or "value"
 
 
 def _without_titles(schema: Any) -> Any:

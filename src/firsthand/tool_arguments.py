@@ -14,6 +14,7 @@ from typing import Any
 from firsthand.errors import ToolError
 from firsthand.message import Json
 
+JSON_TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
 WRAPPERS = ("arguments", "parameters", "args", "kwargs", "input")
 """The keys that a model puts around the arguments."""
 
@@ -70,13 +71,24 @@ def repaired(arguments: Json, parameters: Json) -> Json:
     mended = {}
     for key, value in arguments.items():
         schema = properties.get(key, {})
-        kinds = {schema.get("type")} | {option.get("type") for option in schema.get("anyOf", ())}
+        kinds = set(kinds_of(schema))
         if value is None and key in properties and key not in required and "null" not in kinds:
             continue
         if isinstance(value, str) and "string" not in kinds and kinds & {"array", "object"}:
             value = _parsed(key, value)
         mended[key] = value
     return mended
+
+
+def kinds_of(schema: Any) -> tuple[str, ...]:
+    """The JSON types that a schema or its alternatives name, which a server may have written; what is none is left out."""
+    if not isinstance(schema, dict):
+        return ()
+    alternatives = schema.get("anyOf") or schema.get("oneOf")
+    parts = [schema, *(alternatives if isinstance(alternatives, list) else ())]
+    named = [each.get("type") for each in parts if isinstance(each, dict)]
+    flat = [kind for each in named for kind in (each if isinstance(each, list) else [each])]
+    return tuple(kind for kind in dict.fromkeys(each for each in flat if isinstance(each, str)) if kind in JSON_TYPES)
 
 
 def _parsed(name: str, text: str) -> Any:

@@ -1,9 +1,9 @@
 """Files under one folder: list, read and find; with `write` also write, edit and overwrite.
 
-Nothing outside the folder is opened (`rooted.py` says how). What is written outlives the attempt, so writing and editing
-are `external`, and overwriting, which nothing in the record can undo, is `irreversible`; in a folder that belongs to one
-attempt alone (`scratch`) all three are `write`. Left out: deleting, moving, and regular expressions, for one that explodes
-would stop the whole process.
+Nothing outside the folder is opened, and nothing is written through links (`rooted.py` says how). What is written outlives
+the attempt, so writing and editing are `external`, and overwriting, which nothing in the record can undo, is `irreversible`;
+in a folder that belongs to one attempt alone (`scratch`) all three are `write`.
+Left out: deleting, moving, and regular expressions, for one that explodes would stop the whole process.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Files:
             old: The text as it is, with enough around it to occur only once.
             new: What shall stand there instead.
         """
-        with self.rooted.open(path) as file:
+        with self.rooted.open(path, follow=False) as file:
             before = os.fstat(file.fileno())
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:

@@ -99,7 +99,7 @@ class SqlFile:
         effect = expected_effect()
         reply = self._run(statement, write=True, expected=json.loads(effect) if effect else None)
         rows = f"done: {count_of(reply['count'], 'row')} changed" if reply["count"] >= 0 else "done"
-        return "\n".join([rows if reply["columns"] is None else _table(reply), *_besides(reply)])
+        return "\n".join([rows if reply["columns"] is None else _table(reply), *_besides(reply), *_made(reply)])
 
     def rehearsed(self, arguments: Json) -> Rehearsal:
         """The effect of a change: it is made and taken back in one transaction.
@@ -109,7 +109,7 @@ class SqlFile:
         """
         reply = self._run(arguments["statement"], write=True, rehearse=True)
         rows = [f"{count_of(reply['count'], 'row')} would be changed"] if reply["count"] >= 0 else []
-        lines = [*rows, *_besides(reply), *_uncompared(reply)]
+        lines = [*rows, *_besides(reply), *_made(reply), *_uncompared(reply)]
         lines = lines or ["no row would be changed"]
         if reply["columns"] is not None:
             lines += ["the statement returns this, in its own words:"]
@@ -214,13 +214,29 @@ def _uncompared(reply: Json) -> list[str]:
     """A line for what is not compared with the rehearsal when the change is made."""
     lines = []
     if named := reply.get("volatile"):
+        to = _listed([each["table"] for each in reply.get("written", ())] or list(reply["made"]))
         lines.append(
-            f"it asks for the time or chance ({', '.join(named)}): the values that it writes may be others later"
+            f"it asks for the time or chance ({', '.join(named)}): the values that it writes"
+            f"{f' to {to}' if to else ''} may be others later"
         )
+    if filled := [f"{table}.{column}" for table, columns in reply.get("filled", {}).items() for column in columns]:
+        lines.append(f"filled in with the time or chance, and not compared when it is made: {_listed(filled)}")
     rows = reply.get("effect", {}).get("rows", {})
-    if large := [_name(name) for name, digest in rows.items() if not digest]:
-        lines.append(f"only the number of rows, not which ones, is compared when it is made: {', '.join(large[:5])}")
+    if large := [name for name, digest in rows.items() if not digest]:
+        lines.append(f"only the number of rows, not which ones, is compared when it is made: {_listed(large)}")
     return lines
+
+
+def _made(reply: Json) -> list[str]:
+    """A line for each table that is made with rows in it."""
+    return [
+        f"{_name(name)}: a new table of {count_of(rows, 'row')}" for name, rows in reply.get("made", {}).items() if rows
+    ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first of these names, and the number of the others."""
+    return ", ".join([*map(_name, names[:5]), *([f"and {len(names) - 5} more"] if len(names) > 5 else [])])
 
 
 def _as_counted(written: Json, count: int) -> bool:

@@ -5,7 +5,8 @@ A request comes as JSON on standard input: `path`, `write`, `rehearse`, `stateme
 is one JSON object: `columns`, `rows`, `more` and `count`, or `error` with the tables.
 Of a change it also has `total`, the rows changed with those of triggers, and `written`: each table that the statement
 writes, with what is done to it, by which triggers, and after a rehearsal its rows before and after; and `effect`, by which
-the same change is known again: the rows of each table that it adds, removes and changes, and what it writes there.
+the same change is known again: the rows of each table that it adds, removes, changes and makes, and what it writes there;
+with `volatile`, `filled` and `made`, what of it is not compared and the tables that it makes.
 
 SQLite's own limits and its progress handler bound what a statement asks for step by step; one call of a function, such as
 `printf('%.*c', 100000000, 'x')` or `instr` of long texts, is no step. So the kernel bounds the process, and whoever
@@ -14,12 +15,13 @@ started it kills it when its time is up. Temporary tables and sorters are kept i
 
 import hashlib
 import json
+import re
 import resource
 import sqlite3
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
 
 LIMITS = {
     sqlite3.SQLITE_LIMIT_LENGTH: 10_000_000,
@@ -48,6 +50,9 @@ VOLATILE = frozenset(
      "current_timestamp", "current_date", "current_time", "total_changes", "last_insert_rowid")
 )  # fmt: skip
 """Functions that may give another value at another time, so that the values that a statement writes are not compared."""
+_CALLS = ("Function", "PureFunc")
+"""The steps of a compiled statement that call a function."""
+_TEXT = re.compile(r"'(?:[^']|'')*'")
 MAX_KEPT = 200_000
 """The most rows of a table of which it is kept which ones a statement changes."""
 SCHEMA = "sqlite_master"
@@ -93,7 +98,8 @@ def carried_out(request: dict[str, Any]) -> dict[str, Any]:
         decide = authorizer(writes=request["write"], closed=closed, written=written, functions=functions)
         connection.set_authorizer(decide)
         with connection:
-            kept = kept_before(connection, request["statement"], written, expected) if compares else {}
+            called = functions_called(connection, request["statement"]) if request["write"] else set()
+            before_it = kept_before(connection, called, written, decide, expected) if compares else None
             cursor = connection.execute(request["statement"])
             reply = fetched(cursor, request)
             if not request["write"]:
@@ -103,9 +109,10 @@ def carried_out(request: dict[str, Any]) -> dict[str, Any]:
             if reply["columns"] is not None and written:  # a statement with RETURNING has no count of its own
                 (reply["count"],) = connection.execute("SELECT changes()").fetchone()
             reply["total"] = connection.total_changes
-            if compares:
-                reply["volatile"] = volatile
-                reply["effect"] = effect_of(connection, kept, reply)
+            if before_it is not None:
+                reply["volatile"], reply["filled"] = volatile, before_it.filled
+                reply["effect"] = effect_of(connection, before_it, written, reply)
+                reply["made"] = reply["effect"].get("made", {})
             if expected is not None and reply["effect"] != expected:
                 connection.rollback()
                 return {"error": "another effect", "count": reply["count"]}
@@ -159,54 +166,100 @@ Rows = dict[Any, tuple[int, ...]]
 """The rows of a table: their key -> a hash of each cell."""
 
 
-def kept_before(
-    connection: sqlite3.Connection, statement: str, written: dict[str, Written], expected: dict[str, Any] | None
-) -> dict[str, Rows | None]:
-    """The rows of the tables that a statement is about to write; None for one that is too large or has no keys.
+class Before(NamedTuple):
+    """A database before a statement is run."""
 
-    `EXPLAIN` compiles the statement, so that the authorizer notes in `written` what it would write.
+    rows: dict[str, Rows | None]
+    """The rows of each table that it is about to write; None for one that is too large or has no keys."""
+    filled: dict[str, list[str]]
+    """The columns of these tables that the time or chance fills in, where the statement leaves any to its default."""
+    roots: dict[str, int]
+    """The first page of every table, which it keeps when it is renamed."""
+
+
+def functions_called(connection: sqlite3.Connection, statement: str) -> set[str]:
+    """The functions that a statement calls, with those of defaults, of which the authorizer is not told.
+
+    `EXPLAIN` compiles the statement, so that the authorizer notes what it would write. What this cannot compile, such as
+    `; DELETE FROM t`, would be run without being compared: the error ends the request.
     """
-    try:
-        connection.execute(f"EXPLAIN {statement}").close()
-    except (sqlite3.Error, sqlite3.Warning):  # what is wrong with it is told when it is run
-        return {}
+    steps = connection.execute(f"EXPLAIN {statement}").fetchall()
+    return {str(step[5]).partition("(")[0].lower() for step in steps if str(step[1]) in _CALLS}
+
+
+def kept_before(
+    connection: sqlite3.Connection,
+    called: set[str],
+    written: dict[str, Written],
+    decide: Callable[..., int],
+    expected: dict[str, Any] | None,
+) -> Before:
+    """The database before a statement that is about to call these functions and to write these tables."""
+    roots = roots_of(connection)
     names = [SCHEMA, *list(written)[:MAX_WRITTEN]]
-    there = {str(name) for (name,) in connection.execute(_TABLES)} | {SCHEMA}
     known = {name: True for name in names} if expected is None else expected["rows"]
-    return {name: keyed_rows(connection, name)[0] if known.get(name) else None for name in names if name in there}
+    there = roots.keys() | {SCHEMA}
+    rows = {name: keyed_rows(connection, name)[0] if known.get(name) else None for name in names if name in there}
+    inserted = [name for name in names if name in written and "INSERT" in written[name].verbs]
+    if called.isdisjoint(VOLATILE) or not inserted:
+        return Before(rows, {}, roots)
+    connection.set_authorizer(None)  # PRAGMA is denied to statements
+    filled = {name: volatile_columns(connection, name) for name in inserted}
+    connection.set_authorizer(decide)
+    return Before(rows, {name: columns for name, columns in filled.items() if columns}, roots)
 
 
-def keyed_rows(connection: sqlite3.Connection, name: str, wanted: Rows | None = None) -> tuple[Rows | None, list[Any]]:
+def roots_of(connection: sqlite3.Connection) -> dict[str, int]:
+    """The tables of the database that hold their rows themselves, with their first pages."""
+    return {str(name): int(root) for name, root in connection.execute(_TABLES.replace("name", "name, rootpage", 1))}
+
+
+def volatile_columns(connection: sqlite3.Connection, name: str) -> list[str]:
+    """The columns of a table, in small letters, whose defaults ask for the time or chance; texts in them ask for nothing."""
+    columns = connection.execute(f"PRAGMA table_info({quoted(name)})").fetchall()
+    defaults = {str(column[1]).lower(): _TEXT.sub("", str(column[4]).lower()) for column in columns}
+    return [column for column, default in defaults.items() if not VOLATILE.isdisjoint(re.findall(r"\w+", default))]
+
+
+def quoted(name: str) -> str:
+    """The name as SQL reads it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def keyed_rows(
+    connection: sqlite3.Connection, name: str, wanted: Rows | None = None, without: Collection[str] = ()
+) -> tuple[Rows | None, list[Any]]:
     """The rows of a table by their rowid, and in its order those that `wanted` does not hold as they are.
 
-    Each of these is its key, if it was there, and its cells that differ. None for a table above `MAX_KEPT`, or without
-    rowids.
+    Each of these is its key, if it was there, and its cells that differ, but for those of the columns `without`. None for a
+    table above `MAX_KEPT`, or without rowids.
     """
-    quoted = '"' + name.replace('"', '""') + '"'
     found: Rows = {}
     changed: list[Any] = []
     try:
         wide = "*" if name != SCHEMA else "type, name, tbl_name, sql"  # its pages are numbered anew
-        first = connection.execute(f"SELECT {wide} FROM {quoted} LIMIT 0")
+        first = connection.execute(f"SELECT {wide} FROM {quoted(name)} LIMIT 0")
         columns = [str(each[0]).lower() for each in first.description]
         key = next((each for each in ("rowid", "_rowid_", "oid") if each not in columns), None)
         if key is None:
             return None, []
-        rows = connection.execute(f"SELECT {key}, {wide} FROM {quoted} ORDER BY {key} LIMIT {MAX_KEPT + 1}")
+        rows = connection.execute(f"SELECT {key}, {wide} FROM {quoted(name)} ORDER BY {key} LIMIT {MAX_KEPT + 1}")
         alias = str(rows.description[0][0]).lower()  # the name of an INTEGER PRIMARY KEY, which new rows get anew
+        told = [column not in without for column in columns]
         for at, *cells in rows:
             hashes = tuple(hash(repr(each)) for each in cells)
             found[at] = hashes
             if wanted is None or wanted.get(at) == hashes:
                 continue
             if (before := wanted.get(at)) is None:
-                changed.append(
-                    [None, [repr(each) for each, column in zip(cells, columns, strict=True) if column != alias]]
-                )
+                new = zip(cells, columns, told, strict=True)
+                changed.append([None, [repr(each) for each, column, is_told in new if is_told and column != alias]])
             else:
                 old_cells = before if len(before) == len(cells) else [None] * len(cells)
                 pairs = zip(cells, hashes, old_cells, strict=True)
-                changed.append([at, [[i, repr(each)] for i, (each, now, old) in enumerate(pairs) if now != old]])
+                changed.append(
+                    [at, [[i, repr(each)] for i, (each, now, old) in enumerate(pairs) if now != old and told[i]]]
+                )
     except sqlite3.OperationalError as error:
         if "no such column" in str(error):
             return None, []
@@ -214,31 +267,45 @@ def keyed_rows(connection: sqlite3.Connection, name: str, wanted: Rows | None = 
     return (None, []) if len(found) > MAX_KEPT else (found, changed)
 
 
-def effect_of(connection: sqlite3.Connection, kept: dict[str, Rows | None], reply: dict[str, Any]) -> dict[str, Any]:
+def effect_of(
+    connection: sqlite3.Connection, kept: Before, written: dict[str, Written], reply: dict[str, Any]
+) -> dict[str, Any]:
     """The effect of a change: its counts, and of each table a digest of the rows that it adds, removes and changes.
 
-    Of a statement that asks for the time or chance, or that writes to a table whose defaults do, what is written is left
-    out. A table that was too large has an empty digest.
+    The rows of tables that it makes are among them, and counted in `made`. Of a statement that asks for the time or chance,
+    what is written is left out, and of one that leaves columns to defaults which do, these columns. A table that is not
+    compared, for it is too large, or one of too many, has an empty digest.
     """
-    there = {str(name) for (name,) in connection.execute(_TABLES)} | {SCHEMA}
+    after_it = roots_of(connection)
+    there = after_it.keys() | {SCHEMA}
+    old = set(kept.roots.values())
+    new = [name for name in after_it.keys() - kept.roots.keys() if after_it[name] not in old and not _is_internal(name)]
+    compared: dict[str, Rows | None] = {**kept.rows, **{name: {} for name in sorted(new)}}
     digests = {}
-    for name, before in kept.items():
-        after, changed = keyed_rows(connection, name, before) if before is not None and name in there else ({}, [])
+    for name, before in compared.items():
+        without = kept.filled.get(name, ())
+        after, changed = (
+            keyed_rows(connection, name, before, without) if before is not None and name in there else ({}, [])
+        )
         if before is None or after is None:
             digests[name] = ""
             continue
         removed = sorted(before.keys() - after.keys())
-        if reply["volatile"] or volatile_defaults(connection, name):
+        if reply["volatile"]:
             changed = [each for each, _ in changed]
         told = json.dumps([removed, changed])
         digests[name] = hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    return {"count": reply["count"], "total": reply["total"], "rows": digests}
+    digests.update({name: "" for name in written if name in there and name not in digests})
+    effect = {"count": reply["count"], "total": reply["total"], "rows": digests}
+    made = {
+        name: connection.execute(f"SELECT coalesce(sum(1), 0) FROM {quoted(name)}").fetchone()[0]
+        for name in sorted(new)
+    }
+    return effect | {"made": made} if made else effect
 
 
-def volatile_defaults(connection: sqlite3.Connection, name: str) -> bool:
-    """True if a table's own columns may ask for the time or chance: the authorizer is not told of defaults."""
-    found = connection.execute("SELECT lower(sql) FROM sqlite_master WHERE name = ?", (name,)).fetchone()
-    return found is not None and any(each in str(found[0]) for each in VOLATILE)
+def _is_internal(name: str) -> bool:
+    return name.lower().startswith("sqlite_")
 
 
 def counted(connection: sqlite3.Connection, names: list[str], until_s: float) -> dict[str, int | None]:
@@ -247,9 +314,8 @@ def counted(connection: sqlite3.Connection, names: list[str], until_s: float) ->
     found: dict[str, int | None] = {name: None for name in names[:MAX_WRITTEN] if name in there}
     connection.set_progress_handler(lambda: int(time.monotonic() > until_s), 1000)
     for name in found:
-        quoted = name.replace('"', '""')
         try:  # sum(1), for count(*) is one step, which nothing ends
-            (found[name],) = connection.execute(f'SELECT coalesce(sum(1), 0) FROM "{quoted}"').fetchone()
+            (found[name],) = connection.execute(f"SELECT coalesce(sum(1), 0) FROM {quoted(name)}").fetchone()
         except sqlite3.Error:
             break
     return found
@@ -304,7 +370,7 @@ def authorizer(
             functions.add((second or "").lower())
         if action in TOUCHING and (first or "").lower() in closed:
             return sqlite3.SQLITE_DENY
-        if written is not None and action in VERBS and not (first or "").lower().startswith("sqlite_"):
+        if written is not None and action in VERBS and not _is_internal(first or ""):
             noted = written.setdefault(first or "", Written())
             noted.verbs.add(VERBS[action])
             noted.triggers.update([inner] if inner else [])

@@ -29,9 +29,7 @@ def file_undo(rooted: Rooted) -> Undo:
         content, mode = content_of(rooted, arguments["path"])
         if content is None:
             return None
-        state = {"base64": base64.b64encode(content).decode("ascii"), "mode": mode}
-        behind = rooted.behind_links(arguments["path"])
-        return state if behind is None else state | {"behind": behind}  # a folder that became a link is another state
+        return {"base64": base64.b64encode(content).decode("ascii"), "mode": mode}
 
     def restore(arguments: Json, state: Any) -> None:
         if state is None:
@@ -43,9 +41,9 @@ def file_undo(rooted: Rooted) -> Undo:
 
 
 def content_of(rooted: Rooted, path: str) -> tuple[bytes | None, int]:
-    """The bytes of a file and its mode; None and 0 if there is none. ToolError for any other failure."""
+    """The bytes of a file and its mode; None and 0 if there is none. ToolError for any other failure, and for links."""
     try:
-        with rooted.open(path) as file:
+        with rooted.open(path, follow=False) as file:
             content = file.read(MAX_CAPTURED + 1)
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o777
     except ToolError as error:

@@ -2,8 +2,9 @@
 
 Checking a path and then opening it would leave a moment in which a link can be swapped in. So each part is opened relative
 to its open parent with O_NOFOLLOW, links are read and followed by us, `..` goes back to a parent that we hold, and an
-absolute link is refused: what Linux calls RESOLVE_BENEATH, on any POSIX system. Hard links cannot be told from files: who
-can make one inside the folder can show the file it leads to.
+absolute link is refused: what Linux calls RESOLVE_BENEATH, on any POSIX system. Reading follows links that stay inside;
+writing follows none, so that the file that is written is the one whose path was approved. Hard links cannot be told from
+files: who can make one inside the folder can show the file it leads to.
 """
 
 from __future__ import annotations
@@ -36,10 +37,11 @@ class Rooted:
             raise ConfigError(f"{str(root)!r} is no folder: give one whose files the tools may see")
 
     @contextmanager
-    def place(self, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
+    def place(self, path: str, *, make: bool = False, follow: bool = True) -> Iterator[tuple[int, str]]:
         """The open folder that `path` ends in, and the last name there, which is no link; `.` for the folder itself.
 
-        With `make`, for writing, missing folders on the way are made, and what belongs to version control is refused.
+        With `make`, for writing, missing folders on the way are made, and what belongs to version control is refused, as are
+        links. Without `follow` links are refused too.
         """
         parts = deque(self._parts(path))
         held = [os.open(self.path, _FOLDER)]
@@ -62,6 +64,8 @@ class Rooted:
                         links += 1
                         if target.startswith("/") or links > MAX_LINKS:
                             raise ToolError(f"{path!r} is or holds a link that leads out of the folder, or in a circle")
+                        if make or not follow:
+                            raise ToolError(self._behind_link(path))
                         parts.extendleft(reversed(_split(target)))
                     elif parts:
                         held.append(_enter(held[-1], part, make=make))
@@ -75,9 +79,9 @@ class Rooted:
                 os.close(folder)
 
     @contextmanager
-    def open(self, path: str) -> Iterator[BinaryIO]:
+    def open(self, path: str, *, follow: bool = True) -> Iterator[BinaryIO]:
         """The file at `path`, open for reading: an ordinary file and nothing else."""
-        with self.place(path) as (folder, name), _told(path), open_file(folder, name, path) as file:
+        with self.place(path, follow=follow) as (folder, name), _told(path), open_file(folder, name, path) as file:
             yield file
 
     @contextmanager
@@ -136,11 +140,11 @@ class Rooted:
         """The path as it is read from the folder: without a part that says nothing; empty for the folder itself."""
         return "/".join(self._parts(path))
 
-    def behind_links(self, path: str) -> str | None:
-        """The path that links lead to, relative to the folder; None if there is no link on the way."""
-        plain = os.path.normpath(self.relative(path) or ".")
-        real = os.path.relpath(os.path.realpath(self.path / plain), self.path)
-        return None if real == plain else real
+    def _behind_link(self, path: str) -> str:
+        """The reason why nothing is written through the link in a path."""
+        real = Path(os.path.realpath(self.path / self.relative(path)))
+        where = f" to {str(real.relative_to(self.path))!r}" if real.is_relative_to(self.path) else ""
+        return f"{path!r} is or goes through a link{where}, and nothing is written through links: give the path of the file"
 
     def _parts(self, path: str) -> list[str]:
         if "\0" in path or len(path) > 4096 or (not path.isascii() and path != path.encode("utf-8", "ignore").decode()):
