@@ -34,8 +34,9 @@ from firsthand.serve.admission.api_keys import Client, Keys
 from firsthand.serve.admission.server_admission import Admission
 from firsthand.serve.agents import agent_doors
 from firsthand.serve.agents.agent_doors import ServedAgent, agent_models, open_doors, opened_sessions
+from firsthand.serve.agents.asked_approval import AskedApproval
 from firsthand.serve.agents.caller_middleware import CallerMiddleware
-from firsthand.serve.agents.session_store import AskedApproval, SessionTurn
+from firsthand.serve.agents.session_store import SessionTurn
 from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
 from firsthand.serve.telemetry.telemetry_settings import TelemetrySettings

@@ -24,9 +24,10 @@ from firsthand.errors import ConfigError, UnknownName
 from firsthand.loop.form import form_schema
 from firsthand.loop.listener import Began
 from firsthand.message import Json, canonical
+from firsthand.serve.agents.asked_approval import AskedApproval
 from firsthand.serve.agents.parked_approval import read_decision
 from firsthand.serve.agents.served_sessions import ServedSessions, TurnOver
-from firsthand.serve.agents.session_store import AskedApproval, SessionTurn
+from firsthand.serve.agents.session_store import SessionTurn
 from firsthand.trace import Call
 
 _SHOWN = 500

@@ -19,9 +19,10 @@ from firsthand.loop.form import form_schema
 from firsthand.loop.listener import Began, Piece
 from firsthand.message import Json, Message, ToolCall, ToolResult, assistant, canonical, user
 from firsthand.model import CallDelta, Completion, Delta, Prompt, Sampling, Scored, ToolSpec, Usage
+from firsthand.serve.agents.asked_approval import AskedApproval
 from firsthand.serve.agents.parked_approval import read_decision
 from firsthand.serve.agents.served_sessions import News, ServedSessions
-from firsthand.serve.agents.session_store import AskedApproval, SessionTurn
+from firsthand.serve.agents.session_store import SessionTurn
 from firsthand.trace import Call, Trace
 
 ASK = "approval"
