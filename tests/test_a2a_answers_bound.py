@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,8 @@ def test_a_yes_to_a_question_that_was_answered_elsewhere_is_none_to_the_next(tmp
 
         async def told(*parts: Part, shown: Any) -> Events:
             queue = Events()
-            await executor.execute(asks("t", *parts, begun=True, shown=shown), queue)  # type: ignore[arg-type]
+            request = asks("t", *parts, begun=True, shown=shown)
+            await asyncio.wait_for(executor.execute(request, queue), 10)  # type: ignore[arg-type]
             return queue
 
         for shown in ([looks.id], [looks.id, pays.id], []):
