@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,16 @@ class Events:
             self.said.append((state, *[part.text for part in parts if part.text]))
 
 
-def asks(id: str, *parts: Part, begun: bool = False, owner: str = "ann", empty: bool = False) -> RequestContext:
-    """A request of a client about the task, which is there already if it has begun."""
+def asks(
+    id: str, *parts: Part, begun: bool = False, owner: str = "ann", empty: bool = False, shown: Sequence[str] = ()
+) -> RequestContext:
+    """A request of a client about the task, which is there already if it has begun, and has `shown` these approvals."""
     request = SendMessageRequest(
         message=Message(message_id="m", role=Role.ROLE_USER, task_id=id, context_id="c", parts=list(parts))
     )
-    task = Task(id=id, context_id="c", status=Status(state=TaskState.TASK_STATE_WORKING)) if begun else None
+    told = [Message(role=Role.ROLE_AGENT, parts=[data(approval=each)]) for each in shown]
+    working = Status(state=TaskState.TASK_STATE_WORKING)
+    task = Task(id=id, context_id="c", status=working, history=told) if begun or shown else None
     call = ServerCallContext(user=ClientUser(owner))
     return RequestContext(call, None if empty else request, task_id=id, context_id="c", task=task)
 

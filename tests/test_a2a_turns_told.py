@@ -64,7 +64,7 @@ def test_a_task_is_told_from_its_question_to_its_answer(tmp_path: Path) -> None:
         two_json = {"approval": two.id, "tool": "pay", "effect": "irreversible", "arguments": {"amount": 6.0}}
         assert paying.data == [two_json]
         one = sessions.store.asked("t2", ":9", "mail", "read", {"x": "y"}, "Mail?")
-        unclear = await told(asks("t2", said("yes"), begun=True))
+        unclear = await told(asks("t2", said("yes"), shown=[two.id, one.id]))
         assert unclear.said == [("input_required", "say yes or no, or send data with approval and allowed; this waits for "
                                  f"an answer: {two.id}: pay; {one.id}: mail")]  # fmt: skip
         one_json = {"approval": one.id, "tool": "mail", "effect": "read", "arguments": {"x": "y"}}
@@ -74,7 +74,7 @@ def test_a_task_is_told_from_its_question_to_its_answer(tmp_path: Path) -> None:
         assert (
             sessions.store.approval(one.id).answered_by == "ann" and sessions.store.approval(two.id).state == "pending"
         )
-        done = await told(asks("t2", said("Yes."), begun=True))
+        done = await told(asks("t2", said("Yes."), shown=[two.id]))
         assert done.said[-1] == ("completed",) and desk.paid == [6]
         assert ("artifact", "answer", "answer", [("Done: paid 6", "text/plain")], True) in done.said
         assert (await told(asks("t2", said("yes"), begun=True))).said == [], "an end is told once"
@@ -103,7 +103,7 @@ def test_a_form_that_does_not_fit_is_asked_again_with_the_reason(tmp_path: Path)
         asked = store.asked(turn.id, ":0", "fill", "read", {}, "How many?", (field,))
         store.move("f", "input_required")
         queue = Events()
-        await executor.execute(asks("f", data(approval=asked.id, content={"n": "x"}), begun=True), queue)  # type: ignore[arg-type]
+        await executor.execute(asks("f", data(approval=asked.id, content={"n": "x"}), shown=[asked.id]), queue)  # type: ignore[arg-type]
         ((state, text),) = queue.said
         assert state == "input_required" and text.endswith(
             f"; send data with approval, allowed and content. this waits for an answer: {asked.id}: fill"
@@ -113,7 +113,7 @@ def test_a_form_that_does_not_fit_is_asked_again_with_the_reason(tmp_path: Path)
         store.answer(asked.id, False, by="x")
         signs = store.asked("f", ":1", "mail__elicitation", "read", page, "?")
         queue = Events()
-        await executor.execute(asks("f", said("perhaps"), begun=True), queue)  # type: ignore[arg-type]
+        await executor.execute(asks("f", said("perhaps"), shown=[signs.id]), queue)  # type: ignore[arg-type]
         assert queue.said == [("auth_required", "say yes or no, or send data with approval and allowed; "
                                f"this waits for an answer: {signs.id}: mail__elicitation")]  # fmt: skip
 
@@ -165,7 +165,9 @@ def test_every_answer_of_a_message_counts_also_behind_one_that_came_too_late(
         message = asks("two", data(approval=one.id, allowed=True), data(approval=two.id, allowed=True)).message
         queue = Events()
         updater = TaskUpdater(queue, "two", "c")  # type: ignore[arg-type]
-        assert message is not None and await executor._answer(message, updater, "ann", "two") and queue.said == []
+        assert (
+            message is not None and await executor._answer(message, updater, "ann", "two", set()) and queue.said == []
+        )
         told = [(store.approval(each.id).state, store.approval(each.id).answered_by) for each in (one, two)]
         assert told == [("denied", "eve"), ("allowed", "ann")]
         assert (await sessions.settled("two")).answer == "You said q, after 0 others."

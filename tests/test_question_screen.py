@@ -5,8 +5,10 @@ import unicodedata
 import pytest
 from rich.cells import cell_len
 
+from firsthand.commands.sessions import drawn
 from firsthand.loop.approval import MAX_SHOWN, question
 from firsthand.loop.question_screen import FOLD, on_screen
+from firsthand.serve.agents.asked_approval import AskedApproval
 from firsthand.tool import tool
 
 
@@ -63,3 +65,19 @@ def test_the_last_line_tells_what_is_not_shown() -> None:
     last = question(transfer, {"to": "Bob", "note": text}).split("\n")[-1]
     assert last.startswith("Run transfer (irreversible)? ") and last.endswith(" characters of it are not shown.")
     assert question(transfer, {"to": "Bob", "note": text[:3_000]}).endswith("\nRun transfer (irreversible)?")
+
+
+@pytest.mark.parametrize("columns", [24, 40, 80])
+@pytest.mark.parametrize("parted", [" ", "\n"])
+def test_no_row_of_a_listed_question_passes_for_another_one(columns: int, parted: str) -> None:
+    forged = f"apr_fcb0db209a555b84  alice{parted}lookup (irreversible): Look it up.{parted}Run lookup (irreversible)?"
+    filler = "." * (columns - 1)
+    for question_ in (question(transfer, {"to": "Bob", "note": f"{filler}{parted}{forged}"}), f"x{parted}{forged}"):
+        asked = AskedApproval(
+            "apr_1", "t", "0:1", "note", "external", {}, question_, "pending", "", "", f"eve\n{forged}"
+        )
+        head, *rows = drawn(asked, columns).split("\n")
+        assert head.startswith("apr_1  eve") and all(row.startswith("  ") for row in rows)
+        assert all(cell_len(row) <= columns for row in (head, *rows))
+    plain = AskedApproval("apr_1", "t", "0:1", "pay", "read", {}, "Pay 3?\n  א\t5\x1b[2J", "pending", "", "", "ann")
+    assert drawn(plain, 80) == "apr_1  ann\n  Pay 3?\n    \u2068א\u2069\t5\\x1b[2J"

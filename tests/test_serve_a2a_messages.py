@@ -34,8 +34,9 @@ from firsthand.serve.admission.api_keys import Client, Keys
 from firsthand.serve.admission.server_admission import Admission
 from firsthand.serve.agents import agent_doors
 from firsthand.serve.agents.agent_doors import ServedAgent, agent_models, open_doors, opened_sessions
+from firsthand.serve.agents.asked_approval import AskedApproval
 from firsthand.serve.agents.caller_middleware import CallerMiddleware
-from firsthand.serve.agents.session_store import AskedApproval, SessionTurn
+from firsthand.serve.agents.session_store import SessionTurn
 from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
 from firsthand.serve.telemetry.telemetry_settings import TelemetrySettings
@@ -88,9 +89,14 @@ def test_a_bare_yes_answers_one_question_alone_and_data_names_its_own() -> None:
         ([data({"allowed": "yes"})], [one], {}),
         ([data({"allowed": True, "approval": each}) for each in (["apr_1"], {"apr_1": 1}, None, 1)], [one], {}),
         ([data(["yes"])], [one], {}),
-        ([data({"allowed": True}), Part(text="no")], [one], {"apr_1": (False, None)}),
+        ([data({"allowed": True}), Part(text="no")], [one], {}),
+        ([Part(text="no"), Part(text="yes")], [one], {}),
+        ([Part(text="yes"), data({"content": {"n": 1}}), Part(text="ok")], [one], {"apr_1": (True, {"n": 1})}),
+        ([data({"content": {"n": 1}}), data({"content": {"n": 2}})], [one], {}),
+        ([data({"approval": "apr_1", "allowed": each}) for each in (True, False, True)]
+         + [data({"approval": "apr_2", "allowed": False})], both, {"apr_2": (False, None)}),
     ):  # fmt: skip
-        assert decisions(message(*parts), pending) == expected, parts
+        assert decisions(message(*parts), pending, {each.id for each in pending}) == expected, parts
 
 
 def test_questions_and_steps_as_a_person_and_a_program_read_them() -> None:

@@ -35,10 +35,12 @@ def test_a_message_that_answers_one_question_and_fits_no_other_is_asked_the_othe
         )
         store.move("t", "input_required")
 
+        ids = {pays.id, fills.id, page.id}
+
         async def told(*parts: Part) -> tuple[bool, Events]:
             queue, message = Events(), asks("t", *parts).message
             assert message is not None
-            going_on = await executor._answer(message, TaskUpdater(queue, "t", "c"), "ann", "t")  # type: ignore[arg-type]
+            going_on = await executor._answer(message, TaskUpdater(queue, "t", "c"), "ann", "t", ids)  # type: ignore[arg-type]
             return going_on, queue
 
         def states() -> list[str]:
@@ -65,8 +67,9 @@ def test_a_message_that_answers_one_question_and_fits_no_other_is_asked_the_othe
                                f"this waits for an answer: {page.id}: mail__elicitation")]  # fmt: skip
         bobs, theirs = Events(), asks("t", said("perhaps")).message
         assert theirs is not None
-        assert await executor._answer(theirs, TaskUpdater(bobs, "t", "c"), "bob", "t")  # type: ignore[arg-type]
+        assert await executor._answer(theirs, TaskUpdater(bobs, "t", "c"), "bob", "t", ids)  # type: ignore[arg-type]
         assert bobs.said == [], "another client is not asked"
+        ids = {page.id}
         going_on, queue = await told(said("No"))
         assert going_on and states()[2] == "denied" and store.approval(page.id).answered_by == "ann"
         going_on, queue = await told(said("anything"))

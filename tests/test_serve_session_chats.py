@@ -93,6 +93,10 @@ def test_each_question_of_a_turn_is_a_call_in_two_pieces_and_the_answers_make_it
         with pytest.raises(ConfigError) as unclear:
             await streamed(model, user("pay 5 7"), made.message, result(calls[1], "x" * 41))
         assert str(unclear.value) == f"the result of approval is {'x' * 40!r}: send yes or no"
+        with pytest.raises(ConfigError, match=f"two results of approval answer {asked[0].id} differently: send one"):
+            said = (result(calls[1], "yes"), result(calls[0], "no"), result(calls[0], "yes"))
+            await streamed(model, user("pay 5 7"), made.message, *said)
+        assert sessions.store.pending(turn.id) == asked, "nothing of such a message counts"
         paid = await streamed(model, user("pay 5 7"), made.message, result(calls[0], "no"), result(calls[1], " Yes. "))
         assert sent == [7] and paid[-1].completion is not None and paid[-1].completion.finish_reason == "stop"
         assert [sessions.store.approval(each.id).answered_by for each in asked] == ["ann", "ann"]

@@ -118,7 +118,7 @@ def test_a_question_is_asked_once_and_answered_once(store: SessionStore) -> None
     )
     assert (asked.arguments, asked.question, asked.state, asked.owner) == ({"amount": 5}, "Pay 5?", "pending", "ann")
     assert (asked.answered_by, asked.reason, asked.form, asked.content) == ("", "", None, None)
-    assert store.asked("t", "0:1", "x", "read", {}, "?") == asked
+    assert store.asked("t", "0:1", "pay", "irreversible", {"amount": 5}, "Pay 5?") == asked
     form = store.asked("t", "0:2", "fill", "external", {}, "Fill?", FORM)
     other = store.asked("u", "0:1", "pay", "external", {}, "?")
     assert form.form == FORM and store.pending("t") == [asked, form] and store.pending() == [asked, form, other]

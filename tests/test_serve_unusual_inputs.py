@@ -156,7 +156,7 @@ def test_an_empty_form_is_a_yes_and_a_good_answer_behind_a_bad_one_counts(tmp_pa
 
     def said(*bodies: Any, pending: Any = (one, two)) -> Any:
         parts = [Part(text=each) if isinstance(each, str) else Part(data=ParseDict(each, Value())) for each in bodies]
-        return decisions(Message(parts=parts), list(pending))
+        return decisions(Message(parts=parts), list(pending), {each.id for each in pending})
 
     assert said({"approval": two.id, "content": {}}) == {two.id: (True, {})}
     assert said([1], {"allowed": 1, "approval": one.id}, {"allowed": True, "approval": "none"},

@@ -32,7 +32,7 @@ from firsthand.message import ToolCall, assistant
 from firsthand.model import ToolSpec
 from firsthand.patterns.react import react
 from firsthand.providers.scripted import Scripted
-from firsthand.serve.agents.session_store import AskedApproval
+from firsthand.serve.agents.asked_approval import AskedApproval
 from firsthand.tool import Tool, tool_from_function
 from firsthand.tools.mcp.remote_tools import EachAttempt
 from firsthand.tools.mcp.server_declaration import ServerDeclaration

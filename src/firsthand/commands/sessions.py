@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import sys
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,10 @@ from firsthand.errors import ConfigError
 from firsthand.message import Json
 from firsthand.system.home import data_home
 from firsthand.system.plurals import count_of
-from firsthand.system.terminal import console, print_as_json, print_table
+from firsthand.system.terminal import console, print_as_json, print_table, printable
 
 if TYPE_CHECKING:
+    from firsthand.serve.agents.asked_approval import AskedApproval
     from firsthand.serve.agents.session_store import SessionStore
 
 EXAMPLES = """
@@ -106,10 +108,13 @@ def as_json(store: SessionStore) -> dict[str, object]:
 
 def print_sessions(store: SessionStore) -> None:
     """A line for each turn, then the questions."""
+    from firsthand.loop.approval import COLUMNS
+    from firsthand.loop.question_screen import columns_of
+
     rows = [
         [
-            row.owner,
-            row.context,
+            _short(row.owner),
+            _short(row.context),
             str(turn.number),
             turn.state,
             _short(turn.prompt),
@@ -121,10 +126,26 @@ def print_sessions(store: SessionStore) -> None:
     print_table("", ["client", "session", "turn", "state", "question", "answer"], rows)
     pending = store.pending()
     console().print(f"{count_of(len(pending), 'approval')} waiting", markup=False)
+    columns = min(COLUMNS, columns_of(sys.stdout))
     for each in pending:
-        console().print(f"\n{each.id}  {each.owner}\n{each.question}", markup=False)
+        sys.stdout.write(f"\n{drawn(each, columns)}\n")
+
+
+def drawn(asked: AskedApproval, columns: int) -> str:
+    """A question below its id and client, in rows of `columns` columns.
+
+    Its rows stand further right than the ids, so that no text in it passes for another question.
+    """
+    from firsthand.loop.question_screen import on_screen
+
+    head = on_screen(f"{_line(asked.id)}  {_line(asked.owner)}", columns)
+    return "\n".join([head, *(f"  {row}" for row in on_screen(printable(asked.question), columns - 2).split("\n"))])
+
+
+def _line(text: str) -> str:
+    return " ".join(printable(text).split())
 
 
 def _short(text: str) -> str:
-    line = " ".join(text.split())
+    line = _line(text)
     return line if len(line) <= 60 else f"{line[:59]}…"

@@ -1,21 +1,22 @@
 """TurnExecutor: what the A2A SDK calls an executor, made of the sessions' turns.
 
 A task is a turn, a context is a session. `input-required` is an approval: the message that answers it says yes or no, or
-carries data such as {"approval": "apr_...", "allowed": true}, with `content` for the fields of a form. `auth-required` is
-one that waits until the user has opened a web page, as to sign in there, and is answered the same way. A question that a
-guard blocks is `rejected`. Steps are status updates, the answer is an artifact.
+carries data such as {"approval": "apr_...", "allowed": true}, with `content` for the fields of a form. A yes or no counts
+for the one question that the task asked since the client's last message. `auth-required` is an approval that waits until
+the user has opened a web page, as to sign in there, and is answered the same way. A question that a guard blocks is
+`rejected`. Steps are status updates, the answer is an artifact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from a2a.server.agent_execution.agent_executor import AgentExecutor
 from a2a.server.agent_execution.context import RequestContext
 from a2a.server.events.event_queue import EventQueue
 from a2a.server.tasks.task_updater import TaskUpdater
 from a2a.types.a2a_pb2 import Message as WireMessage
-from a2a.types.a2a_pb2 import Part, Task, TaskState, TaskStatus
+from a2a.types.a2a_pb2 import Part, Role, Task, TaskState, TaskStatus
 from a2a.utils.errors import ContentTypeNotSupportedError, InvalidParamsError
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.struct_pb2 import Value
@@ -24,9 +25,10 @@ from firsthand.errors import ConfigError, UnknownName
 from firsthand.loop.form import form_schema
 from firsthand.loop.listener import Began
 from firsthand.message import Json, canonical
+from firsthand.serve.agents.asked_approval import AskedApproval
 from firsthand.serve.agents.parked_approval import read_decision
 from firsthand.serve.agents.served_sessions import ServedSessions, TurnOver
-from firsthand.serve.agents.session_store import AskedApproval, SessionTurn
+from firsthand.serve.agents.session_store import SessionTurn
 from firsthand.trace import Call
 
 _SHOWN = 500
@@ -53,7 +55,9 @@ class TurnExecutor(AgentExecutor):
         try:
             if context.current_task is None:
                 await self._begin(context, event_queue, owner, task_id, context_id)
-            elif context.message is not None and not await self._answer(context.message, updater, owner, task_id):
+            elif (said := context.message) is not None and not await self._answer(
+                said, updater, owner, task_id, shown_before(said, context.current_task)
+            ):
                 return
             await self._follow(updater, owner, task_id)
         finally:
@@ -91,13 +95,15 @@ class TurnExecutor(AgentExecutor):
             raise InvalidParamsError(str(error)) from None
         await queue.enqueue_event(task)
 
-    async def _answer(self, message: WireMessage, updater: TaskUpdater, owner: str, task_id: str) -> bool:
+    async def _answer(
+        self, message: WireMessage, updater: TaskUpdater, owner: str, task_id: str, shown: Set[str]
+    ) -> bool:
         """Answer the approvals that a message is about. False if it answers none, and the question is asked again."""
         try:
             pending = self._sessions.store.pending(self._sessions.store.turn(task_id, owner).id)
         except UnknownName:
             return True
-        answers, wrong = decisions(message, pending), ""
+        answers, wrong = decisions(message, pending, shown), ""
         for approval, (allowed, content) in answers.items():
             try:
                 self._sessions.answer(approval, allowed, owner=owner, by=owner, content=content)
@@ -110,7 +116,8 @@ class TurnExecutor(AgentExecutor):
         pending = self._sessions.store.pending(task_id)
         again = "; ".join(f"{each.id}: {each.tool}" for each in pending)
         ways = wrong or "say yes or no, or send data with approval and allowed; "
-        text = f"{ways}this waits for an answer: {again}"
+        unseen = [_asked(each) for each in pending if each.id not in shown]
+        text = "\n\n".join([f"{ways}this waits for an answer: {again}", *unseen])
         asked = updater.new_agent_message([Part(text=text), *_questions(pending)])
         await (updater.requires_auth(asked) if _signs_in(pending) else updater.requires_input(asked))
         return False
@@ -175,27 +182,57 @@ def text_of(message: WireMessage) -> str:
     return text
 
 
-def decisions(message: WireMessage, pending: Sequence[AskedApproval]) -> dict[str, tuple[bool, Json | None]]:
+def shown_before(message: WireMessage, task: Task) -> set[str]:
+    """The approvals that a task has asked about since the client's message before this one; none for one sent twice."""
+    told = [*task.history, *([task.status.message] if task.status.HasField("message") else [])]
+    if told and told[-1].role == Role.ROLE_USER and told[-1].message_id == message.message_id:
+        told.pop()  # the SDK keeps a message before it is answered
+    shown: set[str] = set()
+    for each in reversed(told):
+        if each.role == Role.ROLE_USER:
+            is_resent = each.message_id == message.message_id and list(each.parts) == list(message.parts)
+            return set() if is_resent else shown
+        for part in each.parts:
+            body = MessageToDict(part.data) if part.WhichOneof("content") == "data" else None
+            if isinstance(body, dict) and isinstance(id := body.get("approval"), str):
+                shown.add(id)
+    return shown
+
+
+def decisions(
+    message: WireMessage, pending: Sequence[AskedApproval], shown: Set[str]
+) -> dict[str, tuple[bool, Json | None]]:
     """The answers that a message gives: approval -> allowed, and the fields of a form.
 
-    A bare yes or no counts only where one thing is asked. Fields without `allowed` are a yes.
+    A bare yes or no counts only where one thing is asked, and it alone was `shown` to the client. Parts that contradict
+    each other answer nothing. Fields without `allowed` are a yes.
     """
     known = {each.id for each in pending}
+    bare = next(iter(known)) if len(known) == 1 and known == shown else ""
     found: dict[str, tuple[bool, Json | None]] = {}
+    contradicted: set[str] = set()
     for part in message.parts:
-        kind = part.WhichOneof("content")
-        if kind == "data":
-            body = MessageToDict(part.data)
-            content = body.get("content") if isinstance(body, dict) else None
+        approval, allowed, content = _said(part, bare)
+        if allowed is None or not isinstance(approval, str) or approval not in known:
+            continue
+        before, fields = found.get(approval, (allowed, None))
+        if before != allowed or (fields is not None and content is not None and fields != content):
+            contradicted.add(approval)
+        found[approval] = (allowed, fields if content is None else content)
+    return {approval: answer for approval, answer in found.items() if approval not in contradicted}
+
+
+def _said(part: Part, bare: str) -> tuple[object, bool | None, Json | None]:
+    """The approval that a part names, or else `bare`; whether it allows the call, None if it does not tell; and fields."""
+    match part.WhichOneof("content"):
+        case "text":
+            return bare, read_decision(part.text), None
+        case "data" if isinstance(body := MessageToDict(part.data), dict):
+            content = body.get("content")
             content = content if isinstance(content, dict) else None
-            allowed = body.get("allowed", True if content is not None else None) if isinstance(body, dict) else None
-            if isinstance(body, dict) and isinstance(allowed, bool):
-                approval = body.get("approval", next(iter(known)) if len(known) == 1 else "")
-                if isinstance(approval, str) and approval in known:
-                    found[approval] = (allowed, content)
-        elif kind == "text" and len(known) == 1 and (said := read_decision(part.text)) is not None:
-            found[next(iter(known))] = (said, None)
-    return found
+            allowed = body.get("allowed", None if content is None else True)
+            return body.get("approval", bare), allowed if isinstance(allowed, bool) else None, content
+    return bare, None, None
 
 
 def _ids(context: RequestContext) -> tuple[str, str]:

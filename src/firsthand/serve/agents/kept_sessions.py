@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.runs.database import Database
-from firsthand.serve.agents.session_store import APPROVALS, TURNS, AskedApproval, SessionTurn, approval_of
+from firsthand.serve.agents.asked_approval import APPROVALS, AskedApproval, approval_of
+from firsthand.serve.agents.session_store import TURNS, SessionTurn
 
 PAGE_BYTES = 4 << 20
 """A page ends once it has so much text; one turn or approval may have more by itself."""

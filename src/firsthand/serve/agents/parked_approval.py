@@ -14,8 +14,9 @@ from firsthand.loop.approval import Decision, form_question, question
 from firsthand.loop.form import FormField
 from firsthand.loop.listener import Step
 from firsthand.message import Json
+from firsthand.serve.agents.asked_approval import AskedApproval
 from firsthand.serve.agents.question_subjects import QuestionSubjects
-from firsthand.serve.agents.session_store import AskedApproval, SessionStore, SessionTurn
+from firsthand.serve.agents.session_store import SessionStore, SessionTurn
 from firsthand.serve.agents.session_trace import HeardSteps
 from firsthand.tool import Tool
 
@@ -57,12 +58,16 @@ class ParkedApproval:
     ) -> AskedApproval:
         """The question with its answer."""
         call = self._subjects.of(tool)
-        asked = self._store.asked(self._turn.id, call, tool.name, tool.effect, arguments, asking, form)
+
+        def in_the_store() -> AskedApproval:
+            return self._store.asked(self._turn.id, call, tool.name, tool.effect, arguments, asking, form)
+
+        asked = in_the_store()
         if asked.state == "pending":
             self.waiting[call] = asked
             self._moved.set()
             await self._stand_still()
-            asked = self._store.checked(self._store.approval(asked.id))
+            asked = in_the_store()
             if asked.state == "pending":
                 raise AnswerPending(PARKED, f"{tool.name} waits for an answer to {asked.id}")
             del self.waiting[call]

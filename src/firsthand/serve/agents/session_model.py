@@ -19,9 +19,10 @@ from firsthand.loop.form import form_schema
 from firsthand.loop.listener import Began, Piece
 from firsthand.message import Json, Message, ToolCall, ToolResult, assistant, canonical, user
 from firsthand.model import CallDelta, Completion, Delta, Prompt, Sampling, Scored, ToolSpec, Usage
+from firsthand.serve.agents.asked_approval import AskedApproval
 from firsthand.serve.agents.parked_approval import read_decision
 from firsthand.serve.agents.served_sessions import News, ServedSessions
-from firsthand.serve.agents.session_store import AskedApproval, SessionTurn
+from firsthand.serve.agents.session_store import SessionTurn
 from firsthand.serve.agents.thought_stream import CLOSE, ThoughtStream
 from firsthand.trace import Call, Trace
 
@@ -149,12 +150,17 @@ class SessionModel:
         asked = {call.id: call for message in messages for call in message.tool_calls if call.name == ASK}
         turn: SessionTurn | None = None
         results = [part for message in _tail(messages) for part in message.parts if isinstance(part, ToolResult)]
+        said: dict[str, tuple[bool | None, Json | None]] = {}
         for result in results:
             call = asked.get(result.call_id)
             id = "" if call is None else str(call.arguments.get("approval", ""))
             decision, content = _said(result.content)
             if decision is None:
                 raise ConfigError(f"the result of {ASK} is {result.content[:40]!r}: send yes or no")
+            if said.setdefault(id, (decision, content)) != (decision, content):
+                raise ConfigError(f"two results of {ASK} answer {id[:40]} differently: send one")
+        for id, (decision, content) in said.items():
+            assert decision is not None
             approval = self._sessions.store.approval(id, who.name)
             if approval.state == "pending":
                 turn = self._sessions.answer(id, decision, owner=who.name, by=who.name, content=content)

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from firsthand.errors import ConfigError, UnknownName
-from firsthand.loop.form import FormField, checked_answers, fields_from_json, fields_to_json
-from firsthand.message import Json, Message, canonical
+from firsthand.loop.form import FormField, checked_answers, fields_to_json
+from firsthand.message import Json, Message
 from firsthand.runs.database import Database, Schema
 from firsthand.runs.stored_journal import now
+from firsthand.serve.agents.asked_approval import APPROVALS, AskedApproval, approval_of, question_digest, sealed_text
 from firsthand.system.home_seal import is_ours, seal_of
 
 TurnState = Literal["submitted", "working", "input_required", "completed", "failed", "rejected", "canceled"]
@@ -73,11 +74,6 @@ SCHEMA = Schema(
 )
 _TURN = "t.id, t.session, t.number, t.state, t.prompt, t.answer, t.error, s.owner, s.context"
 TURNS = f"SELECT {_TURN} FROM turns t JOIN sessions s ON s.id = t.session"
-_APPROVAL = (
-    "a.id, a.turn, a.call, a.tool, a.effect, a.arguments, a.question, a.state, a.answered_by, a.reason, s.owner,"
-    " a.form, a.content"
-)
-APPROVALS = f"SELECT {_APPROVAL} FROM approvals a JOIN turns t ON t.id = a.turn JOIN sessions s ON s.id = t.session"
 
 
 @dataclass(frozen=True)
@@ -122,34 +118,6 @@ class SessionTurn:
     def is_settled(self) -> bool:
         """True if nothing happens until somebody acts."""
         return self.is_over or self.state == "input_required"
-
-
-@dataclass(frozen=True)
-class AskedApproval:
-    """A tool call that a person is asked about, or was."""
-
-    id: str
-    turn: str
-    call: str
-    """The effect of the call in its attempt; of a question that came up during the call, with its name and number."""
-    tool: str
-    effect: str
-    arguments: Json
-    question: str
-    state: Literal["pending", "allowed", "denied"]
-    answered_by: str
-    reason: str
-    owner: str
-    form: tuple[FormField, ...] | None = None
-    """The fields that an answer fills in; None where leave alone is asked for."""
-    content: Json | None = None
-    """The answers to the fields, once it is allowed."""
-
-    @property
-    def opens(self) -> str | None:
-        """The web page that the user is asked to open, such as to sign in there; None for another question."""
-        page = self.arguments.get("open")
-        return page if self.tool.endswith("__elicitation") and isinstance(page, str) else None
 
 
 class SessionStore:
@@ -293,22 +261,32 @@ class SessionStore:
         question: str,
         form: Sequence[FormField] | None = None,
     ) -> AskedApproval:
-        """The question about a call, with the fields of a form if it is one; asked now if it was not before."""
+        """The question about a call, with the fields of a form if it is one; asked now if this very one was not before.
+
+        A row that asks anything else about the call is left alone: its answer is none to this question.
+        """
         id, body = f"apr_{secrets.token_hex(8)}", json.dumps(arguments)
         fields = None if form is None else json.dumps(fields_to_json(form))
+        digest = question_digest(tool, effect, arguments, question, form)
         with self.database.write() as connection:
-            connection.execute(
-                "INSERT INTO approvals (id, turn, call, tool, effect, arguments, question, state, created_at, form)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?) ON CONFLICT DO NOTHING",
-                (id, turn, call, tool, effect, body, question, now(), fields),
-            )
-        rows = self.database.read(f"{APPROVALS} WHERE a.turn = ? AND a.call = ?", (turn, call))
-        return self.checked(approval_of(*rows[0]))
+            rows = connection.execute(
+                f"{APPROVALS} WHERE a.turn = ? AND a.call IN (?, ?)", (turn, call, f"{call} {digest}")
+            ).fetchall()
+            found = [approval_of(*row) for row in rows]
+            same = next((each for each in found if each.digest == digest), None)
+            if same is None:  # further questions about a call are told apart by their digests
+                connection.execute(
+                    "INSERT OR REPLACE INTO approvals"
+                    " (id, turn, call, tool, effect, arguments, question, state, created_at, form)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?)",
+                    (id, turn, f"{call} {digest}" if found else call, tool, effect, body, question, now(), fields),
+                )
+        return self.approval(id) if same is None else self.checked(same)
 
     def checked(self, asked: AskedApproval) -> AskedApproval:
         """The approval; open again if its answer was not given under this data home, as of a folder that others had."""
         ((seal,),) = self.database.read("SELECT seal FROM approvals WHERE id = ?", (asked.id,))
-        if asked.state == "pending" or is_ours(_sealed(asked), seal, "decision"):
+        if asked.state == "pending" or is_ours(sealed_text(asked), seal, "decision"):
             return asked
         with self.database.write() as connection:
             connection.execute(
@@ -357,7 +335,7 @@ class SessionStore:
                     reason,
                     now(),
                     None if filled is None else json.dumps(filled),
-                    seal_of(_sealed(answered), "decision"),
+                    seal_of(sealed_text(answered), "decision"),
                     id,
                 ),
             )
@@ -370,20 +348,3 @@ class SessionStore:
             " (SELECT 1 FROM approvals WHERE turn = t.id AND state = 'pending')"
         )
         return [str(session) for (session,) in rows]
-
-
-def _sealed(asked: AskedApproval) -> str:
-    """A question and its answer, as they are sealed."""
-    form = None if asked.form is None else fields_to_json(asked.form)
-    question = [asked.id, asked.turn, asked.call, asked.tool, asked.effect, asked.arguments, asked.question, form]
-    told = json.dumps([*question, asked.state, asked.answered_by, asked.reason, asked.content])
-    return canonical(json.loads(told))
-
-
-def approval_of(id: str, turn: str, call: str, tool: str, effect: str, arguments: str, *rest: Any) -> AskedApproval:
-    """The approval in a row of APPROVALS."""
-    *told, form, content = rest
-    fields = None if form is None else fields_from_json(json.loads(form))
-    filled = None if content is None else json.loads(content)
-    asked = AskedApproval(id, turn, call, tool, effect, json.loads(arguments), *told)
-    return replace(asked, form=fields, content=filled)

@@ -18,9 +18,10 @@ from firsthand.loop.form import form_schema
 from firsthand.message import Json
 from firsthand.model import TokenCapability
 from firsthand.serve.admission.active_request import ActiveRequest, request_of
+from firsthand.serve.agents.asked_approval import AskedApproval
 from firsthand.serve.agents.kept_sessions import PAGE_BYTES
 from firsthand.serve.agents.served_sessions import ServedSessions, TurnOver
-from firsthand.serve.agents.session_store import AskedApproval, SessionTurn
+from firsthand.serve.agents.session_store import SessionTurn
 from firsthand.serve.http.mounted_app import MountedApp
 from firsthand.serve.http.refusals import Refusal, bad, refusal_of
 from firsthand.serve.http.replies import Reply, note_bug, refused, reply

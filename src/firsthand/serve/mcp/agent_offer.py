@@ -28,6 +28,7 @@ from firsthand.runs import store
 from firsthand.runs.run_folder import Run
 from firsthand.runs.run_names import DATABASE
 from firsthand.serve.admission.charged_steps import Charge, ChargedSteps, charge_nobody
+from firsthand.serve.agents.asked_approval import question_digest
 from firsthand.serve.agents.question_subjects import QuestionSubjects
 from firsthand.serve.mcp.exchange import Exchange, current_exchange, exchanging
 from firsthand.serve.mcp.mcp_server import Offer
@@ -216,7 +217,9 @@ class AskClient:
         if not self._exchange.can("elicitation"):
             return Decision(False, "nobody", f"{tool.name} needs approval, and the client cannot ask its user")
         try:
-            answer = await self._asked(tool, approval_request(tool.name, question(tool, arguments)))
+            asking = question(tool, arguments)
+            digest = question_digest(tool.name, tool.effect, arguments, asking)
+            answer = await self._asked(tool, digest, approval_request(tool.name, asking))
         except MCPError as error:
             return Decision(False, "client", f"the client did not answer: {error.message}")
         allowed = is_approved(answer)
@@ -227,13 +230,15 @@ class AskClient:
         if not self._exchange.can("elicitation"):
             return None
         try:
-            request = approval_request(tool.name, form_question(tool, message, fields), fields)
-            answer = await self._asked(tool, request)
+            asking = form_question(tool, message, fields)
+            digest = question_digest(tool.name, tool.effect, {"message": message}, asking, fields)
+            answer = await self._asked(tool, digest, approval_request(tool.name, asking, fields))
         except MCPError:
             return None
         return checked_answers(fields, answer.content or {}) if answer.action == "accept" else None
 
-    async def _asked(self, tool: Tool, request: types.ElicitRequest) -> types.ElicitResult:
-        """The answer under a key that names the call, so that a task that goes on takes it for no other one."""
-        answer: types.ElicitResult = await self._exchange.ask(f"approval {self._subjects.of(tool)}", request)
+    async def _asked(self, tool: Tool, digest: str, request: types.ElicitRequest) -> types.ElicitResult:
+        """The answer under a key that names the call and what is asked, so that a resumed task takes it for no other."""
+        key = f"approval {self._subjects.of(tool)} {digest}"
+        answer: types.ElicitResult = await self._exchange.ask(key, request)
         return answer

@@ -17,8 +17,9 @@ from firsthand import __version__
 from firsthand.errors import FirsthandError, UnknownName
 from firsthand.loop.listener import Began
 from firsthand.message import Json
+from firsthand.serve.agents.asked_approval import AskedApproval
 from firsthand.serve.agents.served_sessions import ServedSessions, TurnOver
-from firsthand.serve.agents.session_store import AskedApproval, SessionTurn
+from firsthand.serve.agents.session_store import SessionTurn
 from firsthand.serve.http.mounted_app import MountedApp
 from firsthand.serve.mcp.agent_offer import approval_request, is_approved
 from firsthand.serve.mcp.exchange import Exchange
