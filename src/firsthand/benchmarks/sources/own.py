@@ -41,6 +41,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "base": ("solution", "entry_point", "inputs", "atol", "rule"),
     "plus": ("solution", "entry_point", "inputs", "extra_inputs", "atol", "rule"),
     "function_calls": ("calls",),
+    "leaderboard_calls": ("calls",),
     "human_agreement": ("votes",),
     "majority_agreement": ("votes",),
     "prompt_strict": ("instructions",),
