@@ -44,7 +44,8 @@ def test_calls_inside_of_arguments_are_values_and_held_to_the_same():
 
 @pytest.mark.parametrize(
     "text",
-    ["Sure: [math.area(base=10)]", "[math.area(base=10)]\n\nI have called it.", "x = math.area(base=10)", "Here it is: [math.area(base=10)].",
+    ["Sure: [math.area(base=10)]", "[math.area(base=10)]\n\nI have called it.",
+     "x = math.area(base=10)", "Here it is: [math.area(base=10)].",
      "As in [1: [math.area(base=[10])] (see [2])",
      "await math.area(base=10)", "[math.area(**{'base': 10})]", "I call it:\n```\nmath.area(base=10)\n```\nDone.",
      "Sure: math.area(base=10)", "- math.area(base=10)",

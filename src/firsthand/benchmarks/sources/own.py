@@ -36,6 +36,7 @@ T = TypeVar("T")
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "locomo_f1": ("category",),
     "assertion_holds": ("code", "output", "predict"),
+    "cruxeval_assertion": ("code", "output", "predict"),
     "passes_tests": ("tests",),
     "passes_unit_tests": ("tests",),
     "base": ("solution", "entry_point", "inputs", "atol", "rule"),
