@@ -1,8 +1,8 @@
 """Checks predicted inputs and outputs of a function by running it in the sandbox, as CRUXEval does (Gu et al., 2024).
 
 A task's `secret` holds `code` (which defines `f`), `output` (the source of a value) and `predict`: `input` or `output`. The
-model's expression is evaluated in its own process, and only its value reaches the function. `cruxeval_assertion` reads an answer
-as the authors' code does; `assertion_holds` takes an output only if it is written out, and one answer.
+model's expression is evaluated in its own process, and only its value reaches the function. `cruxeval_assertion` reads an
+answer as the authors' code does; `assertion_holds` takes an output only if it is written out, and one answer.
 """
 
 from __future__ import annotations
