@@ -4,6 +4,7 @@ import pytest
 
 from firsthand.errors import ModelError
 from firsthand.patterns.parts.judge_protocols import judge_protocol
+from firsthand.patterns.parts.label_choice import choose
 from firsthand.patterns.parts.verdicts import Distribution, distribution
 from firsthand.patterns.parts.written_labels import written_label
 from opened_context import Free, Opened, unscored
@@ -71,3 +72,9 @@ def test_a_judge_that_names_both_labels_is_asked_once_more_and_then_gives_no_ver
             ModelError, match=r"^the judge answered '\[\[no\]\] \(the text.*one of \[\[yes\]\], \[\[no\]\] and"
         ):
             Opened(model=model).run(lambda ctx, way=way: distribution(ctx.say("Q"), YES, way))
+
+
+def test_a_choice_in_words_is_a_word_of_the_reply_and_no_letter_of_another():
+    for said, label in (("The answer is B.", "B"), ("b", "B"), ("Better: A", "A"), ("I abstain", "A")):
+        opened = Opened([said], score=unscored)
+        assert opened.run(lambda ctx: choose(ctx.say("Q"), ("A", "B"))).label == label, said
