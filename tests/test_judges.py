@@ -126,10 +126,10 @@ def test_an_endpoint_that_takes_only_schemas_or_no_log_probs_is_asked_its_way():
 
 
 def test_an_endpoint_that_ignores_grammars_is_read_and_one_without_a_verdict_is_an_error():
-    said = ["I like both.", "Hm.", "Well: [[A]] or [[B]]? In the end [[B]]."]
+    said = ["I like both.", "Hm.", "Well: [[A]] or [[B]]? In the end [[B]].", "[[B]]"]
     assert judged(Endpoint(*said), orders="first").answer == "B"
-    trace = judged(Endpoint("I like both.", "Hm.", "I will not say."), orders="first")
-    assert trace.error is not None and "holds none of [[A]], [[B]], [[C]]" in trace.error.message
+    trace = judged(Endpoint("I like both.", "Hm.", "I will not say.", "No."), orders="first")
+    assert trace.error is not None and "where one of [[A]], [[B]], [[C]] and nothing else" in trace.error.message
 
 
 def test_passing_faults_are_not_taken_for_a_missing_skill():
@@ -346,7 +346,7 @@ def test_a_reference_scorer_sees_the_secret_reference_and_an_empty_answer_is_wro
     [
         (Scripted(error=ModelError("the endpoint is gone")), "the endpoint is gone"),
         (Scripted(failures=9), "told to fail"),
-        (Endpoint("eh", "eh", "eh"), "holds none of"),
+        (Endpoint("eh", "eh", "eh", "eh"), "nothing else was asked for twice"),
     ],
 )
 def test_a_judge_that_fails_is_an_error_and_no_zero(model, why):

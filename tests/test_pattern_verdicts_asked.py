@@ -116,15 +116,17 @@ def test_a_schema_asks_for_an_object_with_the_verdict():
             Opened(model=Free([text])).run(lambda ctx: _by_schema(ctx.say("Q"), ("[[A]]", "[[B]]")))
 
 
-def test_words_are_read_for_the_label_that_comes_last():
-    opened = Opened(["not [[A]] but [[B]], or [[A"])
+def test_words_are_read_for_the_label_that_they_are():
+    opened = Opened(["[[B]]. It is complete."])
     assert opened.run(lambda ctx: _in_words(ctx.say("Q"), ("[[A]]", "[[B]]"))) == Distribution(
         {"[[A]]": 0.0, "[[B]]": 1.0}, "words"
     )
     assert opened.asked == [(["user: Q"], {"max_tokens": 256})]
-    assert Opened(["1 10"]).run(lambda ctx: _in_words(ctx.say("Q"), ("1", "10"))).top == "10"
-    with pytest.raises(ModelError, match=r"^the judge answered 'x', which holds none of yes, no$"):
-        Opened(["x"]).run(lambda ctx: _in_words(ctx.say("Q"), ("yes", "no")))
+    assert Opened(["10"]).run(lambda ctx: _in_words(ctx.say("Q"), ("1", "10"))).top == "10"
+    with pytest.raises(
+        ModelError, match=r"^the judge answered 'y', where one of yes, no and nothing else was asked for twice: "
+    ):
+        Opened(["x", "y"]).run(lambda ctx: _in_words(ctx.say("Q"), ("yes", "no")))
 
 
 def test_ways_to_a_verdict_are_tried_in_order_until_one_is_there():
@@ -143,8 +145,8 @@ def test_ways_to_a_verdict_are_tried_in_order_until_one_is_there():
     assert found("grammar", model=free) == (Distribution({"yes": 0.0, "no": 1.0}, "grammar"), 2)
     with pytest.raises(ModelError, match="no scores here"):
         found("logprob")
-    with pytest.raises(ModelError, match="the judge answered 'third'"):
-        found("auto", model=Free(["first", "second", "third"], score=unscored))
+    with pytest.raises(ModelError, match="the judge answered 'fourth'"):
+        found("auto", model=Free(["first", "second", "third", "fourth"], score=unscored))
     for error in (TransientError("soon"), PromptTooLong("long")):
         with pytest.raises(type(error)):
             found("auto", ["yes"], score=raising(error), retry=ONCE)

@@ -62,9 +62,9 @@ def test_predictions_are_evaluated_apart_from_the_function(box: Any) -> None:
     answer, tests = assertion.assertion_program(written, "input", "7")
     assert asked == [(answer, tests, {"setup": secret["code"], "names": ("given",), "limits": assertion.LIMITS})]
     assert found == Score("assertion_holds", 0.0, {"predicted": written[:200], **HOW, "reason": "AssertionError"})
-    found, asked = scored(assertion.assertion_holds, box, {**secret, "predict": "output"}, None, outcome())
-    assert found == Score("assertion_holds", 1.0, {"predicted": "", **HOW})
-    assert asked[0][:2] == assertion.assertion_program("", "output", "7")
+    found, asked = scored(assertion.assertion_holds, box, {**secret, "predict": "output"}, "7", outcome())
+    assert found == Score("assertion_holds", 1.0, {"predicted": "7", **HOW})
+    assert asked[0][:2] == assertion.assertion_program("7", "output", "7")
 
 
 def test_each_kind_of_inputs_is_a_score_of_its_own(box: Any) -> None:

@@ -23,7 +23,7 @@ from firsthand.benchmarks.sources.datasets import Rows, Source, read
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json, system
 from firsthand.model import ToolSpec
-from firsthand.scorers.function_calls import TYPES, function_calls
+from firsthand.scorers.function_calls import TYPES, function_calls, leaderboard_calls
 from firsthand.system.given_data import held
 from firsthand.task import Task
 from firsthand.tool import Tool
@@ -41,7 +41,7 @@ PROTOCOLS = {
         "the leaderboard's rows marked Prompt: functions in the system message, calls written as Python; its answers may be "
         "longer",
         query="{question}",
-        scorers=(function_calls,),
+        scorers=(leaderboard_calls,),
         continuation=None,
         chat=True,
         max_tokens=1024,

@@ -7,7 +7,7 @@ from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make
 from firsthand.benchmarks.sources.datasets import Source, load, text_field
 from firsthand.errors import DataError
 from firsthand.message import Json
-from firsthand.scorers.assertion import assertion_holds
+from firsthand.scorers.assertion import cruxeval_assertion
 from firsthand.scorers.code import parsed
 
 _OUTPUT = (
@@ -74,7 +74,7 @@ def _protocol(reproduces: str, header: str, query: str) -> Protocol:
         header=header,
         query=query,
         examples="in the header",
-        scorers=(assertion_holds,),
+        scorers=(cruxeval_assertion,),
         continuation=None,
         stop=("[/ANSWER]",),
         max_tokens=1024,

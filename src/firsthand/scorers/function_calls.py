@@ -3,7 +3,8 @@
 A call is a name and its arguments. An answer is right if it makes the expected calls, in any order if there are several,
 with arguments of the declared types whose values are among the accepted ones; an argument whose accepted values contain ""
 may be left out. Text is compared without case, spaces and ,./-_*^ and with one kind of quotes. The rules are those of
-bfcl-eval 2026.3.23 for Python, quirks included: an integer passes for a float, but not inside a list.
+bfcl-eval 2026.3.23 for Python, quirks included: an integer passes for a float, but not inside a list. Calls that are written
+as text are read as the leaderboard reads them by `leaderboard_calls`, and by `function_calls` only if they are nothing else.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 
 from firsthand.errors import DataError, FirsthandError
 from firsthand.message import Json
+from firsthand.scorers.written_calls import dropped, makes_a_call, unfenced
 from firsthand.task import Task
 from firsthand.tools.calculator import evaluate
 from firsthand.trace import Score, Trace
@@ -43,14 +45,27 @@ class MadeCall(NamedTuple):
 
 
 def function_calls(task: Task, trace: Trace) -> Score:
-    """Score 1 if the last message makes the expected calls, or none where no function fits."""
+    """Score 1 if the last message makes the expected calls, or none where no function fits; text must be calls alone."""
+    return _score(task, trace, published=False)
+
+
+def leaderboard_calls(task: Task, trace: Trace) -> Score:
+    """`function_calls` with text read as BFCL's leaderboard reads it, which drops what it does not know (`bfcl@prompt`)."""
+    return _score(task, trace, published=True)
+
+
+def _score(task: Task, trace: Trace, *, published: bool) -> Score:
     expected = task.secret.get("calls")
     if not isinstance(expected, Mapping):
         raise DataError(f"task {task.id} expects no calls: secret['calls'] holds {str(expected)[:60]!r}")
-    calls, unread = made_calls(trace) if task.calls else read_calls(trace.answer or "")
+    text = trace.answer or ""
+    calls, unread = made_calls(trace) if task.calls else read_calls(text, whole=not published)
     if expected["kind"] in ("none", "some"):
         right = bool(calls) is (expected["kind"] == "some")
         problem = "" if right else f"{len(calls)} calls were made"
+        names = {function["name"] for function in expected.get("functions", ())}
+        if right and expected["kind"] == "none" and not (task.calls or published) and makes_a_call(text, names):
+            problem = "a call stands in the text, where none was to be made"
     else:
         problem = unread or mismatch(calls, expected["functions"], expected["accepted"])
     made = [{call.name: dict(call.arguments)} for call in calls]
@@ -67,9 +82,12 @@ def made_calls(trace: Trace) -> tuple[list[MadeCall], str]:
     return [MadeCall(call.name, call.arguments) for call in calls], ""
 
 
-def read_calls(text: str) -> tuple[list[MadeCall], str]:
-    """Parse calls in a text such as `[f(x=1), g(y="a")]`; none, and the reason, if it is not such. Nothing is executed."""
-    inner = text.strip("`\n ")
+def read_calls(text: str, *, whole: bool = False) -> tuple[list[MadeCall], str]:
+    """Parse calls in a text such as `[f(x=1), g(y="a")]`; none, and the reason, if it is not such. Nothing is executed.
+
+    `whole`: nothing of a call is dropped, as the leaderboard does; a fence around all of it, or a semicolon, is none of it.
+    """
+    inner = (unfenced(text) if whole else text).strip("`\n ")
     inner = inner if inner.startswith("[") else f"[{inner}"
     inner = inner if inner.endswith("]") else f"{inner}]"
     if len(inner) > MAX_CHARS:
@@ -83,6 +101,8 @@ def read_calls(text: str) -> tuple[list[MadeCall], str]:
             )
             if calls is None or not all(isinstance(call, ast.Call) for call in calls):
                 return [], "the answer is not a list of calls"
+            if whole and (why := dropped(body)):
+                return [], f"the answer is not a list of calls ({why})"
             return [_call(call) for call in calls], ""
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError, FirsthandError) as error:
         return [], f"the answer is not a list of calls ({type(error).__name__}: {str(error)[:100]})"

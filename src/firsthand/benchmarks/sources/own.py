@@ -36,11 +36,13 @@ T = TypeVar("T")
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "locomo_f1": ("category",),
     "assertion_holds": ("code", "output", "predict"),
+    "cruxeval_assertion": ("code", "output", "predict"),
     "passes_tests": ("tests",),
     "passes_unit_tests": ("tests",),
     "base": ("solution", "entry_point", "inputs", "atol", "rule"),
     "plus": ("solution", "entry_point", "inputs", "extra_inputs", "atol", "rule"),
     "function_calls": ("calls",),
+    "leaderboard_calls": ("calls",),
     "human_agreement": ("votes",),
     "majority_agreement": ("votes",),
     "prompt_strict": ("instructions",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ async def choose(ctx: Context, labels: Sequence[str]) -> LabelChoice:
     """The label that is most probable as the model's next words.
 
     A model that cannot score after a conversation (most endpoints behind an API) is asked in words instead: the label it
-    names first has probability 1, or if it names none the first label.
+    names first as a word has probability 1, or if it names none the first label.
     """
     try:
         likelihoods = await ctx.score(labels)
@@ -46,8 +47,8 @@ async def chance_correct(ctx: Context, shown: str = "") -> float:
 
 
 async def _in_words(ctx: Context, labels: Sequence[str]) -> LabelChoice:
-    said = (await ctx.say(f"Answer with one of these words only: {', '.join(labels)}.").generate()).text.casefold()
-    places = {label: said.find(label.casefold()) for label in labels}
-    named = [label for label in labels if places[label] >= 0]
-    chosen = min(named, key=lambda label: (places[label], -len(label)), default=labels[0])
+    said = (await ctx.say(f"Answer with one of these words only: {', '.join(labels)}.").generate()).text
+    found = {label: re.search(rf"(?<!\w){re.escape(label)}(?!\w)", said, re.IGNORECASE) for label in labels}
+    places = {label: match.start() for label, match in found.items() if match}
+    chosen = min(places, key=lambda label: (places[label], -len(label)), default=labels[0])
     return LabelChoice(chosen, {label: float(label == chosen) for label in labels})

@@ -2,8 +2,9 @@
 
 A model that scores (one that runs here, or an endpoint that echoes log-probs) is not asked to write: its verdict is the
 distribution over the labels as its next words. Other models write the verdict under a grammar, and the distribution comes
-from the log-probs of the tokens they considered, where the endpoint gives them. What does not fit is asked for once more in
-words, and a model that gives no verdict then is a ModelError: never a verdict by default.
+from the log-probs of the tokens they considered, where the endpoint gives them. What does not fit is asked for in words, and
+once more in words, and a model that gives no verdict then is a ModelError: never a verdict by default, and never one of two
+that a text names.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Literal
 from firsthand.context import Context
 from firsthand.errors import ConfigError, ModelError, PromptTooLong, TransientError
 from firsthand.grammar import choice, json_schema
+from firsthand.patterns.parts.written_labels import written_label
 
 VerdictMethod = Literal["auto", "logprob", "grammar", "words"]
 By = Literal["logprob", "top log-probs", "grammar", "words"]
@@ -145,14 +147,18 @@ async def _by_schema(ctx: Context, labels: Sequence[str]) -> Distribution:
 
 
 async def _in_words(ctx: Context, labels: Sequence[str]) -> Distribution:
-    """The label that an answer without any grammar names last."""
-    said = await ctx.generate(max_tokens=8 * MAX_TOKENS, temperature=0.0)
-    text = said.text
-    places = {label: text.rfind(label) for label in labels}
-    label = max(labels, key=lambda each: (places[each], len(each)))
-    if places[label] < 0:
-        raise ModelError(f"the judge answered {text[:80]!r}, which holds none of {', '.join(labels)[:120]}")
-    return Distribution({each: float(each == label) for each in labels}, "words")
+    """The label that an answer without any grammar is; asked for once more where a text names several, or none by itself."""
+    asked = ctx
+    for _ in range(2):
+        said = await asked.generate(max_tokens=8 * MAX_TOKENS, temperature=0.0)
+        label = written_label(said.text, labels)
+        if label is not None:
+            return Distribution({each: float(each == label) for each in labels}, "words")
+        asked = said.say(f"Reply with one of these and nothing else: {', '.join(labels)}.")
+    raise ModelError(
+        f"the judge answered {said.text[:80]!r}, where one of {', '.join(labels)[:120]} and nothing else was asked for "
+        "twice: take a judge that writes under a grammar, or one that answers with a label alone"
+    )
 
 
 def _read(said: Context, forms: Mapping[str, str]) -> Distribution:

@@ -1,0 +1,44 @@
+"""Reads one of a few labels from a reply that no grammar held: the reply has to be the label, or to open or close with it.
+
+A judge quotes what it judges, so that a label somewhere in its text may be the answer's and not its own. A reply that names
+two labels is therefore none, and so is one whose label stands in the middle of a sentence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
+_MARKS = r"[*_`\s]*"
+_HEADING = (
+    r"(?:(?:my |the )?(?:final |overall )?(?:verdict|rating|score|judge?ment)(?: is)?(?: a)?(?: tie)?[\s*_`]*:?)?"
+)
+_GOES_ON = r"(?:$|[,;:!(\u2013\u2014]|\.(?!\w)|\s-\s)"
+
+
+def written_label(text: str, labels: Sequence[str]) -> str | None:
+    """The one label that a reply names, if the reply is that label, its first line opens with it or its last line is it.
+
+    The case of letters counts only where labels differ by it. A thought before the reply is passed over.
+    """
+    said = _THOUGHT.sub("", text, count=1)
+    cased = len({label.casefold() for label in labels}) < len(labels)
+    flags = re.NOFLAG if cased else re.IGNORECASE
+    named = [label for label in labels if re.search(_form(label), said, flags)]
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    if len(named) != 1 or not lines:
+        return None
+    label = _form(named[0])
+    begun = rf"{_MARKS}(?i:{_HEADING}){_MARKS}{label}{_MARKS}"
+    readings = [(rf"{begun}{_GOES_ON}", lines[0]), (rf"{begun}[.!]?{_MARKS}$", lines[-1])]
+    if len(lines) == 1:
+        readings.append((rf"[\"'\u201c]{label}[.!]?[\"'\u201d][.!]?$", lines[0]))
+    return named[0] if any(re.match(pattern, line, flags) for pattern, line in readings) else None
+
+
+def _form(label: str) -> str:
+    """The label as an expression that finds it in no longer word or number."""
+    before = r"(?<![\w-])" if label[:1].isalnum() else ""
+    after = r"(?!\w|['\u2019-]\w|[.,]\d)" if label[-1:].isalnum() else ""
+    return f"{before}{re.escape(label)}{after}"
