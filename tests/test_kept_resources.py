@@ -87,6 +87,21 @@ def test_spans_that_are_not_kept_leave_no_resource(store: TraceStore) -> None:
         "ended",
         "begun",
     ]
+    store.add([of("brief", "a", "5", end=0), of("ended", "a", "5"), of("brief", "a", "6")])
+    assert kept(store) == ["shop", "new", "ended", "begun", "brief"]
+    assert programs(store, "a")[4:] == ["ended", "brief"]
+
+
+def test_the_last_ten_thousand_alerts_are_remembered(tmp_path: Path) -> None:
+    intake = Intake(tmp_path)
+    try:
+        with intake.store.database.write() as connection:
+            for seq in (1, 2, MAX_ALERTS):
+                connection.execute("INSERT INTO alerts VALUES (?, 'r', 0, 's', 1, 'yes')", (seq,))
+        intake._note(Alert("errors>0/1h", 1.0, "said", 2.0), "", 2.0)
+        assert intake.store.database.read("SELECT seq FROM alerts") == [(2,), (MAX_ALERTS,), (MAX_ALERTS + 1,)]
+    finally:
+        intake.close()
 
 
 def test_what_a_segment_names_is_there_until_it_goes(store: TraceStore) -> None:
