@@ -177,7 +177,7 @@ def test_curl_in_a_list_loses_the_password_of_its_user_alone() -> None:
         "auth=(user, password)",
         "the author: abcdefghijkl", "the machine learning login page password reset",
         "form-data; name=\"comment\"\n\nhello there\n--x",
-        "name='password'\n\nprint('hello')", "report%5F2024.pdf", "a%2Db", "oauth: aGVsbG8gd29ybGQ=",
+        "name='password'\n\nprint('hello')", "report%5F2024.pdf", "a%2Db", "auth: aGVsbG8gd29ybGQ=",
         "auth_type=password_file",
     ],
 )  # fmt: skip
