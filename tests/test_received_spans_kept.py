@@ -18,6 +18,7 @@ from firsthand.ingest import trace_evaluation, trace_store
 from firsthand.ingest.alert_rules import AlertRule, WindowValue
 from firsthand.ingest.dialects.span_facts import SpanFacts
 from firsthand.ingest.incoming_span import MOST_NS, IncomingSpan, StoredSpan
+from firsthand.ingest.kept_resources import KeptResources
 from firsthand.ingest.redaction import PUT, Redactor
 from firsthand.ingest.trace_evaluation import Evaluation
 from firsthand.ingest.trace_store import (
@@ -99,16 +100,13 @@ def test_a_span_becomes_a_row_with_the_digest_of_what_it_says(store: TraceStore)
     one = ready("t1", "s1", parent="p", start=MOST_NS + 5, end=MOST_NS + 9, name="n\ud800", facts=facts, body=b"{1}",
                 redactions=3, resource=(b"1", b'{"a": 1}', ""))  # fmt: skip
     with store.database.write() as connection:
-        row = store._row(connection, one, 4)
-        again = store._row(connection, ready("t1", "s1", error="", facts=facts, resource=(b"2", b"{}", "")), 0)
-        assert store._resource_id(connection, (b"1", b"other", "")) == 1 == store._resources[b"1"]
+        resources = KeptResources(connection)
+        row = store._row(resources, one, 4)
+        again = store._row(resources, ready("t1", "s1", error="", facts=facts, resource=(b"2", b"{}", "")), 0)
+        assert resources.id_of(b"1", b"other") == KeptResources(connection).id_of(b"1", b"other") == 1
         assert connection.execute("SELECT id, digest, body FROM resources").fetchall() == [
             (1, b"1", b'{"a": 1}'), (2, b"2", b"{}"),
         ]  # fmt: skip
-        store._resources.clear()
-        assert store._resource_id(connection, (b"2", b"{}", "")) == 2
-        store._resources.update({str(number).encode(): number for number in range(10_001)})
-        assert store._resource_id(connection, (b"new", b"{}", "")) == 3 and store._resources == {b"new": 3}
     head = f"p n\ud800 {MOST_NS} {MOST_NS} told".encode("utf-8", "surrogatepass")
     digest = hashlib.blake2b(head + b"{1}", digest_size=12).digest()
     assert dict(zip(SPAN_COLUMNS[1:], row, strict=True)) == {
@@ -153,7 +151,8 @@ def test_one_span_is_new_ends_another_or_is_left_out(store: TraceStore, monkeypa
     with store.database.write() as connection:
 
         def added(*given: Any, **more: Any) -> list[int]:
-            return [1 if before is None else 0 for before in store._add_one(connection, ready(*given, **more), {})]
+            found = store._add_one(connection, ready(*given, **more), {}, KeptResources(connection))
+            return [1 if before is None else 0 for before in found]
 
         def kept(span: str) -> list[tuple[int, int, str]]:
             sql = "SELECT copy, end_ns, name FROM spans WHERE span = ? ORDER BY copy"

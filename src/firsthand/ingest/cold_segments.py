@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.errors import MissingExtra, StoreError, reason_of
+from firsthand.ingest.kept_resources import KeptResources
 from firsthand.ingest.redaction import MAX_BODY_BYTES
 from firsthand.ingest.trace_store import SEGMENTS, SPAN_COLUMNS, TraceStore
 from firsthand.system.own_file import expect_own_file, expect_own_folder, is_own_folder
@@ -42,6 +43,7 @@ _SEGMENT = re.compile(rf"{_DAY.pattern}/[0-9]{{14}}-[0-9a-f]{{8}}\.parquet")
 _LEFT = re.compile(r"(tmp_)?[0-9]{14}-[0-9a-f]{8}\.(parquet|part)|tmp[a-z0-9_]{8}\.part")
 """The names of files that `_write` makes on its way."""
 _READ = tuple(name for name in SPAN_COLUMNS if name != "digest")
+_RESOURCE = SPAN_COLUMNS.index("resource")
 
 
 def check_cold() -> None:
@@ -86,6 +88,7 @@ def seal(store: TraceStore, older_than_s: float, *, most: int = SEGMENT_SPANS, n
             (name, len(held), path.stat().st_size, min(times[trace] for trace in sealed), last_s),
         )
         connection.executemany("INSERT INTO sealed VALUES (?, ?)", [(trace, name) for trace in sealed])
+        KeptResources(connection).seal(name, (row[_RESOURCE] for row in held))
         connection.executemany("DELETE FROM spans WHERE seq = ?", [(row[0],) for row in held])
     return len(held)
 
@@ -179,6 +182,7 @@ def drop_segment(store: TraceStore, name: str) -> None:
             gone = "NOT EXISTS (SELECT 1 FROM sealed WHERE trace = ?1) AND NOT EXISTS (SELECT 1 FROM spans WHERE trace = ?1)"
             if connection.execute(f"DELETE FROM traces WHERE trace = ?1 AND {gone}", (trace,)).rowcount:
                 connection.execute("DELETE FROM scores WHERE trace = ?", (trace,))
+        KeptResources(connection).drop(name)
     path = _path(store, name)
     if path is None or not is_own_folder(path.parent):
         return

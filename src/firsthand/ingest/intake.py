@@ -26,6 +26,8 @@ from firsthand.tools.web.addresses import Rules
 
 TICK_S = 5.0
 RETENTION_S = 60.0
+MAX_ALERTS = 10_000
+"""Alerts that are remembered; no size of the store removes them."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ class Intake:
                 "INSERT INTO alerts (rule, value, said, at_s, delivered) VALUES (?, ?, ?, ?, ?)",
                 (plain(alert.rule), alert.value, plain(alert.said), now_s, plain(why) or "yes"),
             )
+            connection.execute("DELETE FROM alerts WHERE seq <= last_insert_rowid() - ?", (MAX_ALERTS,))
 
     def _tried(self, work: Callable[[], object]) -> None:
         try:

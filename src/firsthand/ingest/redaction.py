@@ -16,7 +16,16 @@ from typing import Any
 from firsthand.errors import ConfigError, DataError
 from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.ingest.literal_search import literal_search, literal_search_in_bytes
+from firsthand.ingest.login_texts import (
+    USER_FLAGS,
+    is_basic,
+    may_hold_login,
+    may_hold_login_in_bytes,
+    without_logins,
+)
+from firsthand.ingest.named_pairs import VALUES, pair_name
 from firsthand.ingest.secret_names import SPELLINGS, WORDS, is_password_name, is_secret_name, paired_patterns
+from firsthand.ingest.secret_shapes import SHAPES
 from firsthand.ingest.secret_texts import PUT, is_plain_word, without_named_values
 from firsthand.message import Json
 from firsthand.safety.redact import Redact
@@ -30,33 +39,9 @@ MAX_VALUES_OF_REQUEST = 500_000
 """JSON values that are decoded in the texts of one request; further texts are searched as text."""
 MAX_BODY_BYTES = 400 << 20
 """Of a span as it is kept: no more is read back."""
-SHAPES: dict[str, tuple[tuple[str, ...], str]] = {
-    "PEM key": (
-        ("PRIVATE KEY-----",),
-        r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)",
-    ),
-    "OpenAI, Anthropic": (("sk-",), r"\bsk-[A-Za-z0-9_-]{16,}"),
-    "Langfuse": (("sk-lf-", "pk-lf-"), r"\b[sp]k-lf-[A-Za-z0-9-]{8,}"),
-    "Stripe": (("_live_", "_test_"), r"\b[rs]k_(?:live|test)_[A-Za-z0-9]{10,}"),
-    "AWS key id": (("AKIA", "ASIA"), r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
-    "GitHub": (
-        ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
-        r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})",
-    ),
-    "GitLab": (("glpat-",), r"\bglpat-[A-Za-z0-9_-]{16,}"),
-    "Slack": (("xox",), r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}"),
-    "Google": (("AIza",), r"\bAIza[A-Za-z0-9_-]{30,}"),
-    "Hugging Face": (("hf_",), r"\bhf_[A-Za-z0-9]{20,}"),
-    "npm, PyPI": (("npm_", "pypi-"), r"\b(?:npm_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{30,})"),
-    "JSON web token": (("eyJ",), r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"),
-    "password in a URL": (
-        ("://", ":\\", "%3"),
-        r"(?i)(?:(?<=://)|(?<=:\\/\\/)|(?<=:\\\\/\\\\/)|(?<=%3a%2f%2f))[^\s/@:\[\"'\\]{0,200}(?::|%3a)(?![0-9]{1,5}[/?#])"
-        r"(?:[^\s/?#\"'\\]{1,400}|[^\s@\"'\\]{1,400})(?=@|%40)",
-    ),
-}  # fmt: skip
-"""Kind of secret -> texts one of which it contains, and its pattern. Patterns take time linear in the text."""
-_SCHEME = re.compile(r"(?i)\b(?:bearer\s{1,4}[A-Za-z0-9+/=_.~-]{16,}|basic\s{1,4}[A-Za-z0-9+/]{8,}={1,2})")
+_SCHEME = re.compile(
+    r"(?i)(?<![A-Za-z0-9])(?:bearer\s{1,4}[A-Za-z0-9+/=_.~-]{16,}|basic\s{1,4}[A-Za-z0-9+/]{8,}={1,2})"
+)
 """A header's value without the header's name."""
 _ESCAPED = re.compile(r"\\(?:/|u00[2-7])")
 """JSON's escapes of letters that need none."""
@@ -153,8 +138,7 @@ class Redactor:
                     return True
                 if isinstance(value, dict | list):
                     pending.append(value)
-            pair = held.get("name", held.get("key")) if "value" in held else None
-            if isinstance(pair, str) and self._is_secret_name(pair):
+            if pair_name(held, self._is_secret_name) is not None:
                 return True
         return False
 
@@ -169,17 +153,15 @@ class Redactor:
     def _safely(self, value: Json, found: _Count) -> Json:
         """The object with each of its values redacted, those that fail replaced one by one."""
         kept: Json = {}
+        pair = pair_name(value, self._is_secret_name)
         for key, held in value.items():
+            name = self._text(key, found) if isinstance(key, str) else key
             try:
-                if self._defaults and held not in ("", None) and self._is_secret_name(key) and not _is_count(key, held):
-                    kept[key] = PUT
-                    found.number += 1
-                else:
-                    kept[self._text(key, found)] = self._value(held, found, 0)
+                kept[name] = self._named(pair if pair and key in VALUES else key, held, found, 0)
             except MemoryError:
                 raise
             except Exception:  # whatever it was, the value is not kept as it came
-                kept[key] = FAILED
+                kept[name] = FAILED
                 found.number += 1
         return kept
 
@@ -189,11 +171,9 @@ class Redactor:
         if depth > MAX_DEPTH:
             raise ValueError("too deep")
         if isinstance(value, dict):
-            pair = value.get("name", value.get("key"))  # a header as an object of its name and its value
+            pair = pair_name(value, self._is_secret_name)
             return {
-                self._text(key, found): self._named(
-                    pair if key == "value" and isinstance(pair, str) else key, held, found, depth
-                )
+                self._text(key, found): self._named(pair if pair and key in VALUES else key, held, found, depth + 1)
                 for key, held in value.items()
             }
         return self._list(value, found, depth) if isinstance(value, list) else value
@@ -203,11 +183,17 @@ class Redactor:
         kept = [self._value(each, found, depth + 1) for each in value]
         if not self._defaults:
             return kept
-        for index in range(0, len(value) - 1, 2):
+        is_curl = any(isinstance(each, str) and each.endswith("curl") for each in value)
+        for index in range(len(value) - 1):
             name, held = value[index], value[index + 1]
             if not (isinstance(name, str) and isinstance(held, str) and len(name) <= _LONGEST_NAME):
                 continue
-            if self._is_secret_name(name) and kept[index + 1] != PUT and not is_plain_word(held):
+            if kept[index + 1] == PUT:
+                continue
+            if is_curl and name in USER_FLAGS and ":" in held:
+                kept[index + 1] = f"{held.partition(':')[0]}:{PUT}"
+                found.number += 1
+            elif self._is_secret_name(name) and not is_plain_word(held):
                 kept[index + 1] = PUT
                 found.number += 1
         return kept
@@ -216,7 +202,10 @@ class Redactor:
         if self._defaults and value not in ("", None) and self._is_secret_name(key) and not _is_count(key, value):
             found.number += 1
             return PUT
-        return self._value(value, found, depth + 1)
+        if self._defaults and isinstance(value, str) and key[-4:].lower() == "auth" and is_basic(value):
+            found.number += 1
+            return PUT
+        return self._value(value, found, depth)
 
     def _text(self, text: str, found: _Count) -> str:
         try:
@@ -236,8 +225,9 @@ class Redactor:
                     return decoded
                 text = self._json_lines(text, found)
             if has_named:
-                text, times = without_named_values(text)
-                found.number += times
+                for rule in (without_named_values, without_logins):
+                    text, times = rule(text)
+                    found.number += times
                 text, times = _SCHEME.subn(PUT, text)
                 found.number += times
             return text
@@ -315,12 +305,16 @@ _SMALL = 1 << 20
 
 def _has_named(text: str) -> bool:
     """True if a text in lower case holds one of _NAMED_WORDS."""
-    return _has_word(text) or any(search(text) for search in _PAIRED)
+    if _has_word(text) or any(search(text) for search in _PAIRED):
+        return True
+    return may_hold_login(text) or ("%" in text and ("%5f" in text or "%2d" in text))
 
 
 def _named_in_bytes(raw: bytes) -> bool:
     """The same of a text in UTF-8."""
-    return _word_in_bytes(raw) or any(search(raw) for search in _PAIRED_IN_BYTES)
+    if _word_in_bytes(raw) or any(search(raw) for search in _PAIRED_IN_BYTES):
+        return True
+    return may_hold_login_in_bytes(raw) or (b"%" in raw and (b"%5f" in raw or b"%2d" in raw))
 
 
 def _has_any_hint(raw: bytes) -> bool:

@@ -7,6 +7,7 @@ import time
 
 from firsthand.errors import ConfigError
 from firsthand.ingest.cold_segments import drop_segment
+from firsthand.ingest.kept_resources import KeptResources
 from firsthand.ingest.trace_store import TraceStore
 
 _UNITS_S = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -58,7 +59,7 @@ def remove_beyond(store: TraceStore, most_bytes: int) -> int:
     removed = 0
     while used_bytes(store) > most_bytes:
         before = _count(store)
-        oldest = store.database.read("SELECT file, last_s FROM segments ORDER BY last_s LIMIT 1")
+        oldest = store.database.read("SELECT file, last_s FROM segments ORDER BY last_s, file LIMIT 1")
         hot = store.database.read(
             "SELECT min(arrived_s) FROM traces WHERE EXISTS (SELECT 1 FROM spans WHERE spans.trace = traces.trace)"
         )[0][0]
@@ -88,8 +89,12 @@ def _remove_hot(store: TraceStore, cutoff: float) -> int:
             " (SELECT 1 FROM sealed WHERE sealed.trace = traces.trace) ORDER BY arrived_s LIMIT ?",
             (cutoff, _PART),
         ).fetchall()
+        named: set[int] = set()
+        for row in rows:
+            named.update(id for (id,) in connection.execute("SELECT resource FROM spans WHERE trace = ?", row))
         for table in ("spans", "scores", "traces"):
             connection.executemany(f"DELETE FROM {table} WHERE trace = ?", rows)
+        KeptResources(connection).remove_unnamed(named)
     return len(rows)
 
 

@@ -19,11 +19,11 @@ def _pattern_of(names: Iterable[str]) -> str:
     """A pattern of the names in all their spellings, without those that end in another: any word may stand before one."""
     given = tuple(names)
     shortest = [name for name in given if not any(name != other and name.endswith(other) for other in given)]
-    return "|".join(name.replace("_", "[ _-]?") for name in sorted(shortest, key=len, reverse=True))
+    return "|".join(name.replace("_", "(?:[ _-]|%5f|%2d)?") for name in sorted(shortest, key=len, reverse=True))
 
 
 _QUOTE = r"(?:\\{0,8}[\"'`]|&quot;|&apos;|&#0?3[49];|%22|%27)"
-_AFTER_NAME = rf"s?+(?:[_-](?:{'|'.join(ENDS)}))?+[0-9]{{0,4}}+{_QUOTE}?+[\])]?+\s{{0,4}}+"
+_AFTER_NAME = rf"s?+(?:[_-](?:{'|'.join(ENDS)}))?+[0-9]{{0,4}}+{_QUOTE}?+(?:[\])]|%5d)?+\s{{0,4}}+"
 _TYPE = r"\s{0,4}(?:(?:optional|final)\[[a-z_.]{1,30}\]|secretstr|string|str|bytes)(?:\s\|\snone)?\s{0,4}=(?!=)"
 """In code, between the name and its value; other words after a colon are the value, such as one in Base64 that ends in =."""
 _SIGN = rf"(?>%(?:25)?3[ad]|\\u003[ad]|:=|=>|={{1,3}}|:(?!:)(?:{_TYPE})?)\s{{0,4}}+"
@@ -53,7 +53,7 @@ _TAG = re.compile(
 )
 _PAIR = re.compile(
     r"[\"'](?P<name>[a-z][a-z0-9_ .-]{2,60})\\{0,8}[\"']"
-    r"(?=(?:\s{0,4},\s{0,4}(?:\\{0,8}[\"']?value\\{0,8}[\"']?\s{0,4}[:=]\s{0,4})?|\s{1,4}value\s{0,4}=\s{0,4})"
+    r"(?=(?:\s{0,4},\s{0,4}(?:\\{0,8}[\"']?values?\\{0,8}[\"']?\s{0,4}[:=]\s{0,4}[\[(]?)?|\s{1,4}value\s{0,4}=\s{0,4})"
     + _QUOTED
     + ")"
 )

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from firsthand.errors import UnknownName
 from firsthand.ingest.dialects.span_facts import SpanFacts
 from firsthand.ingest.incoming_span import MAX_COLUMN, MOST_NS, IncomingSpan, StoredSpan
+from firsthand.ingest.kept_resources import NAMED, KeptResources
 from firsthand.ingest.redaction import MAX_BODY_BYTES, DecodedValues, Redactor
 from firsthand.ingest.request_bounds import bounded_resource
 from firsthand.ingest.trace_summary import COLUMNS, Counted, TraceSummary, summaries_of
@@ -70,6 +71,7 @@ SCHEMA = Schema(
             first_s REAL NOT NULL, last_s REAL NOT NULL);
         CREATE TABLE sealed (trace TEXT NOT NULL, file TEXT NOT NULL, PRIMARY KEY (trace, file)) WITHOUT ROWID
         """,
+        *NAMED,
     ),
     place="a data home that `firsthand studio` has served",
     missing="`firsthand studio` makes one",
@@ -82,7 +84,6 @@ _SPAN = (
     " completion_tokens, cost_usd, redactions, resource, body"
 )
 SPAN_COLUMNS = (*_SPAN.split(", ")[:-1], "digest", "body")
-_END_NS = SPAN_COLUMNS.index("end_ns") - 1
 _RESOURCE = "SELECT body FROM resources WHERE id = ?"
 _INSERT = f"INSERT INTO spans ({', '.join(SPAN_COLUMNS[1:])}) VALUES ({', '.join('?' * (len(SPAN_COLUMNS) - 1))})"
 _REPLACE = f"INSERT OR REPLACE INTO traces ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
@@ -154,7 +155,6 @@ class TraceStore:
         self.database = Database(self.folder / FILE, create=create, schema=SCHEMA)
         self.read_sealed: Callable[[TraceStore, str], list[tuple[Any, ...]]] | None = None
         """Reads the spans of a trace that lie in segments, as rows; see `cold_segments.py`."""
-        self._resources: dict[bytes, int] = {}
 
     @staticmethod
     def exists(home: Path) -> bool:
@@ -172,28 +172,29 @@ class TraceStore:
         if not spans:
             return 0
         with self.database.write() as connection:
-            try:
-                return self._add(connection, spans)
-            except BaseException:
-                self._resources.clear()  # ids of rows that are rolled back
-                raise
+            return self._add(connection, spans)
 
     def _add(self, connection: sqlite3.Connection, spans: Sequence[ReadySpan]) -> int:
-        rows = [self._row(connection, each, 0) for each in spans]
         connection.execute("SAVEPOINT several")
+        resources = KeptResources(connection)
         try:
-            connection.executemany(_INSERT, rows)
+            connection.executemany(_INSERT, [self._row(resources, each, 0) for each in spans])
             new: Sequence[tuple[ReadySpan, Counted | None]] = [(each, None) for each in spans]
         except sqlite3.IntegrityError:
             connection.execute("ROLLBACK TO several")
+            resources = KeptResources(connection)
             known: dict[tuple[str, str], list[KnownCopy]] = {}
-            new = [(each, before) for each in spans for before in self._add_one(connection, each, known)]
+            new = [(each, before) for each in spans for before in self._add_one(connection, each, known, resources)]
         connection.execute("RELEASE several")
         self._summarise(connection, new)
         return sum(1 for _, before in new if before is None)
 
     def _add_one(
-        self, connection: sqlite3.Connection, ready: ReadySpan, known: dict[tuple[str, str], list[KnownCopy]]
+        self,
+        connection: sqlite3.Connection,
+        ready: ReadySpan,
+        known: dict[tuple[str, str], list[KnownCopy]],
+        resources: KeptResources,
     ) -> list[Counted | None]:
         """Insert one span; returns [None] if it is new, what was counted of the one that it ended, [] if it is not kept.
 
@@ -208,50 +209,39 @@ class TraceStore:
                 (*id, MAX_COPIES),
             )
             copies = known[id] = [KnownCopy(*each) for each in found]
-        row = self._row(connection, ready, len(copies))
-        digest = row[-2]
+        digest = _digest(ready)
         if any(each.digest == digest for each in copies):
             return []
         counted: Counted | None = None
+        replaced: tuple[int, ...] = ()
         unfinished = [each for each in copies if each.end_ns == 0] if span.end_ns else []
         if unfinished:
             begun = min(unfinished, key=lambda each: each.copy)
-            before = connection.execute(f"SELECT {', '.join(Counted._fields)} FROM spans WHERE seq = ?", (begun.seq,))
-            counted = Counted(*before.fetchone())
+            columns = ", ".join((*Counted._fields, "resource"))
+            before = connection.execute(f"SELECT {columns} FROM spans WHERE seq = ?", (begun.seq,))
+            *numbers, resource = before.fetchone()
+            counted, replaced = Counted(*numbers), (resource,)
             connection.execute("DELETE FROM spans WHERE seq = ?", (begun.seq,))
             copies.remove(begun)
         elif len(copies) == MAX_COPIES:
             return []
         taken = {each.copy for each in copies}
         copy = next(number for number in range(len(taken) + 1) if number not in taken)
-        row = (*row[:2], copy, *row[3:])
-        seq = connection.execute(_INSERT, row).lastrowid
-        copies.append(KnownCopy(seq or 0, copy, digest, row[_END_NS]))
+        seq = connection.execute(_INSERT, self._row(resources, ready, copy)).lastrowid
+        copies.append(KnownCopy(seq or 0, copy, digest, span.end_ns))
+        resources.remove_unnamed(replaced)
         return [counted]
 
-    def _row(self, connection: sqlite3.Connection, ready: ReadySpan, copy: int) -> tuple[Any, ...]:
+    def _row(self, resources: KeptResources, ready: ReadySpan, copy: int) -> tuple[Any, ...]:
         span, facts = ready.span, ready.facts
-        error = span.error if span.error is not None else facts.error
-        start, end = min(span.start_ns, MOST_NS), min(span.end_ns, MOST_NS)
-        head = f"{span.parent_id} {span.name} {start} {end} {error}".encode("utf-8", "surrogatepass")
-        digest = hashlib.blake2b(head + ready.body, digest_size=12).digest()
+        start, end, error = _times_and_error(ready)
+        digest, body, _ = ready.resource
         return (
             span.trace_id, span.span_id, copy, span.parent_id, plain(span.name[:MAX_COLUMN]), facts.what,
             plain(facts.label[:300]), start, end, None if error is None else plain(error[:MAX_COLUMN]),
             plain(facts.model[:300]), facts.prompt_tokens, facts.cached_tokens, facts.completion_tokens, facts.cost_usd,
-            span.redactions, self._resource_id(connection, ready.resource), digest, ready.body,
+            span.redactions, resources.id_of(digest, body), _digest(ready), ready.body,
         )  # fmt: skip
-
-    def _resource_id(self, connection: sqlite3.Connection, resource: tuple[bytes, bytes, str]) -> int:
-        digest, body, _ = resource
-        known = self._resources.get(digest)
-        if known is None:
-            connection.execute("INSERT OR IGNORE INTO resources (digest, body) VALUES (?, ?)", (digest, body))
-            known = int(connection.execute("SELECT id FROM resources WHERE digest = ?", (digest,)).fetchone()[0])
-            if len(self._resources) > 10_000:
-                self._resources.clear()
-            self._resources[digest] = known
-        return known
 
     def _summarise(self, connection: sqlite3.Connection, new: Sequence[tuple[ReadySpan, Counted | None]]) -> None:
         """Bring the rows of the traces up to date, in the time of the new spans: the others are not read."""
@@ -333,6 +323,19 @@ class TraceStore:
     def version(self) -> str:
         """A text that changes with every change of the store."""
         return self.database.version
+
+
+def _times_and_error(ready: ReadySpan) -> tuple[int, int, str | None]:
+    span = ready.span
+    error = span.error if span.error is not None else ready.facts.error
+    return min(span.start_ns, MOST_NS), min(span.end_ns, MOST_NS), error
+
+
+def _digest(ready: ReadySpan) -> bytes:
+    """Tells apart spans that come under one id."""
+    start, end, error = _times_and_error(ready)
+    head = f"{ready.span.parent_id} {ready.span.name} {start} {end} {error}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(head + ready.body, digest_size=12).digest()
 
 
 class Resources:

@@ -1,0 +1,97 @@
+"""Finds passwords that stand beside a user's name instead of behind a name of their own: `curl -u ada:...`,
+`auth=("ada", "...")`, the `auth` of Docker and npm, `.netrc`, and fields of a form as multipart.
+
+Patterns take time linear in the text.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable
+
+from firsthand.ingest.secret_names import is_secret_name
+from firsthand.ingest.secret_texts import PUT
+
+USER_FLAGS = ("-u", "--user", "-U", "--proxy-user")
+"""Flags of curl that take a user's name and password."""
+_HINT = r"u(?:(?<=cu)rl|(?<=au)th\\{0,8}[\"']?\s{0,4}(?:[:=]|\(\s{0,4}[bruf]?\\{0,8}[\"']))"
+"""What is in every text in which a rule finds a login without a secret name; the one pass skips to each `u`."""
+_END = r"(?:\r?\n|\\{1,8}r\\{1,8}n|\\{1,8}n)"
+_BASIC = re.compile(
+    r"(?i)(?<![a-z0-9])_?auth\\{0,8}[\"']?\s{0,4}[:=]\s{0,4}\\{0,8}[\"']?(?P<secret>[a-z0-9+/_-]{8,4000}={0,2})"
+)
+_QUOTED = r"(?P<open>\\{0,8}[\"'])(?!\[redacted)(?P<secret>(?:(?!(?P=open))[^\n]){1,1000})"
+_PAIR = re.compile(
+    r"(?i)auth\s{0,4}=?\s{0,4}\(\s{0,4}[bruf]?(?P<first>\\{0,8}[\"'])[^\"'\\\n]{1,200}(?P=first)\s{0,4},\s{0,4}[bruf]?"
+    + _QUOTED
+)
+_USER = re.compile(
+    r"(?<![A-Za-z0-9_-])(?:-[uU]|--user|--proxy-user)\\{0,8}[\"']?[\s=,]{1,8}(?P<open>\\{0,8}[\"'])?"
+    r"[^\s:\"'\\-][^\s:\"'\\]{0,200}:(?!\[redacted)"
+    r"(?P<secret>(?(open)(?:(?!(?P=open))[^\n]){1,1000}|(?:[^\s\"'\\]|\\(?![nrt\"'\\\s])){1,1000}))"
+)
+_NETRC = re.compile(
+    r"(?m)(?:^|(?<=[\"'`])|(?<=\\n))\s{0,8}machine\s{1,8}\S{1,200}\s{1,8}login\s{1,8}\S{1,200}\s{1,8}password\s{1,8}"
+    r"(?!\[redacted)(?P<secret>\S{1,1000})"
+)
+_FIELD = re.compile(
+    r"(?i)form-data;\s{0,4}name=\\{0,8}[\"'](?P<name>[^\"'\\\r\n]{1,100})\\{0,8}[\"']"
+    rf"(?:{_END}content-[^\r\n\\]{{1,100}}){{0,2}}{_END}{{2}}"
+    rf"(?!\[redacted)(?P<secret>(?:(?!{_END}--|form-data;)[\s\S]){{1,4000}})"
+)
+_STANDARD = str.maketrans("-_", "+/")
+_WITHIN = 400
+"""Characters between `curl` and its flag."""
+_hint, _hint_in_bytes = re.compile(_HINT).search, re.compile(_HINT.encode()).search
+
+
+def may_hold_login(text: str) -> bool:
+    """False only for a text in lower case in which no rule of this file finds a login without a secret name."""
+    return _hint(text) is not None
+
+
+def may_hold_login_in_bytes(raw: bytes) -> bool:
+    """The same of a text in UTF-8, or of JSON."""
+    return _hint_in_bytes(raw) is not None
+
+
+def without_logins(text: str) -> tuple[str, int]:
+    """The text with the passwords of logins replaced, and how many they were."""
+    number = 0
+    for expression, is_login in _RULES:
+        pieces, end = [], 0
+        for match in expression.finditer(text):
+            if is_login(match):
+                begin, after = match.span("secret")
+                pieces += [text[end:begin], PUT]
+                end = after
+        number += len(pieces) // 2
+        text = "".join([*pieces, text[end:]]) if pieces else text
+    return text, number
+
+
+def is_basic(value: str) -> bool:
+    """True for a name and a password in Base64, as in the header of the scheme Basic."""
+    whole = value.rstrip("=").translate(_STANDARD)
+    try:
+        name, _, password = base64.b64decode(whole + "=" * (-len(whole) % 4), validate=True).decode().partition(":")
+    except (binascii.Error, ValueError):
+        return False
+    return bool(name and password) and (name + password).isprintable()
+
+
+def _is_of_curl(match: re.Match[str]) -> bool:
+    """True behind curl in one command; `docker run -u 1000:1000` names no password."""
+    before = match.string[max(0, match.start() - _WITHIN) : match.start()].replace("\\\n", " ")
+    return "curl" in before.rpartition("\n")[2]
+
+
+_RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], bool]], ...] = (
+    (_BASIC, lambda match: is_basic(match["secret"])),
+    (_PAIR, lambda match: True),
+    (_USER, _is_of_curl),
+    (_NETRC, lambda match: True),
+    (_FIELD, lambda match: is_secret_name(match["name"])),
+)

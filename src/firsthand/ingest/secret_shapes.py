@@ -1,0 +1,37 @@
+"""The shapes of keys and tokens that are known by their beginning, whatever name they stand under."""
+
+from __future__ import annotations
+
+
+def _shape(head: str, rest: str) -> str:
+    """A pattern of what begins with `head`, of one length, where no word goes on: an escape before it is none."""
+    begun = (r"(?<![A-Za-z0-9]{})", r"(?<=\\[nrtbf]{})", r"(?<=%[0-9A-Fa-f]{{2}}{})", r"(?<=\\u[0-9A-Fa-f]{{4}}{})",
+             r"(?<=\[[0-9]m{})", r"(?<=\[[0-9]{{2}}m{})")  # fmt: skip
+    return f"{head}(?:{'|'.join(each.format(head) for each in begun)}){rest}"
+
+
+SHAPES: dict[str, tuple[tuple[str, ...], str]] = {
+    "PEM key": (
+        ("PRIVATE KEY-----",),
+        r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)",
+    ),
+    "OpenAI, Anthropic": (("sk-",), _shape("sk-", r"[A-Za-z0-9_-]{16,}")),
+    "Langfuse": (("sk-lf-", "pk-lf-"), _shape("[sp]k-lf-", r"[A-Za-z0-9-]{8,}")),
+    "Stripe": (("_live_", "_test_"), _shape("[rs]k_(?:live|test)_", r"[A-Za-z0-9]{10,}")),
+    "AWS key id": (("AKIA", "ASIA"), _shape("(?:AKIA|ASIA)", r"[A-Z0-9]{16}(?![A-Za-z0-9])")),
+    "GitHub": (("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), _shape("gh[pousr]_", r"[A-Za-z0-9]{20,}")),
+    "GitHub, fine-grained": (("github_pat_",), _shape("github_pat_", r"[A-Za-z0-9_]{20,}")),
+    "GitLab": (("glpat-",), _shape("glpat-", r"[A-Za-z0-9_-]{16,}")),
+    "Slack": (("xox",), _shape("xox[abeoprs]-", r"[A-Za-z0-9-]{10,}")),
+    "Google": (("AIza",), _shape("AIza", r"[A-Za-z0-9_-]{30,}")),
+    "Hugging Face": (("hf_",), _shape("hf_", r"[A-Za-z0-9]{20,}")),
+    "npm": (("npm_",), _shape("npm_", r"[A-Za-z0-9]{30,}")),
+    "PyPI": (("pypi-",), _shape("pypi-", r"[A-Za-z0-9_-]{30,}")),
+    "JSON web token": (("eyJ",), _shape("eyJ", r"[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*")),
+    "password in a URL": (
+        ("://", ":\\", "%3"),
+        r"(?i)(?:(?<=://)|(?<=:\\/\\/)|(?<=:\\\\/\\\\/)|(?<=%3a%2f%2f))[^\s/@:\[\"'\\]{0,200}(?::|%3a)(?![0-9]{1,5}[/?#])"
+        r"(?:[^\s/?#\"'\\]{1,400}|[^\s@\"'\\]{1,400})(?=@|%40)",
+    ),
+}  # fmt: skip
+"""Kind of secret -> texts one of which it contains, and its pattern. Patterns take time linear in the text."""
