@@ -114,13 +114,13 @@ def from_commit(
         "eval_type": "pass_and_fail",
     }
     places = TaskWorkplaces(folder=Path("/"), packages=tuple(packages), test_s=test_s)
-    to_fix, to_keep, xfailed = interruption.run(_sort_tests(row, places, repeats))
-    lists = {"FAIL_TO_PASS": to_fix, "PASS_TO_PASS": to_keep, "XFAIL": xfailed}
-    return check(row | lists, f"commit {digest[:12]}") | {"test_cmd": command}
+    sorted_tests = interruption.run(_sort_tests(row, places, repeats))
+    return check(row | sorted_tests, f"commit {digest[:12]}") | {"test_cmd": command}
 
 
-async def _sort_tests(row: Json, places: TaskWorkplaces, repeats: int) -> tuple[list[str], list[str], list[str]]:
-    """Return the tests that the patch makes pass, those that pass with and without it, and the expected failures."""
+async def _sort_tests(row: Json, places: TaskWorkplaces, repeats: int) -> Json:
+    """Return the record's fields on tests: which the patch makes pass, which pass with and without it, which are expected
+    failures, and how many are skipped, if every log tells it."""
     task = Task("record", "", metadata={key: row[key] for key in ("repo", "base_commit")}, secret=row)
 
     async def results(patch: str) -> list[TestRun]:
@@ -149,7 +149,10 @@ async def _sort_tests(row: Json, places: TaskWorkplaces, repeats: int) -> tuple[
             f"the commit changes? The log ends {last.log[-500:]!r}"
         )
     xfailed = [name for name in steady if any(run.results.get(name) == "XFAIL" for run in after)]
-    return to_fix, [name for name in steady if name not in to_fix], xfailed
+    skips = [run.skips for run in after if run.skips is not None]
+    told = {"SKIPS": max(skips)} if len(skips) == len(after) else {}
+    to_keep = [name for name in steady if name not in to_fix]
+    return {"FAIL_TO_PASS": to_fix, "PASS_TO_PASS": to_keep, "XFAIL": xfailed, **told}
 
 
 def is_test(path: str) -> bool:
