@@ -23,6 +23,7 @@ from firsthand.benchmarks.swe.swe_tasks import (
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
 from firsthand.sandbox.git_repository import commit_alone, expect_ordinary_files, git
+from firsthand.scorers.patches.applied_patch import TEST_FOLDERS
 from firsthand.scorers.patches.test_logs import GOOD
 from firsthand.scorers.resolved import HiddenTests, TaskWorkplaces, TestRun, run_tests
 from firsthand.system import interruption
@@ -33,7 +34,6 @@ PROTOCOLS = {
     "agent": SweProtocol("none: your own tasks, for an agent that works in the repository"),
     "oracle": SweProtocol("none: your own tasks; the prompt shows the files that the reference patch changes"),
 }
-_TEST_FOLDERS = ("test", "tests", "testing")
 _TEST_NAME = re.compile(r"test_.*\.py|.*_tests?\.py|tests?\.py|conftest\.py")
 
 
@@ -158,7 +158,7 @@ async def _sort_tests(row: Json, places: TaskWorkplaces, repeats: int) -> Json:
 def is_test(path: str) -> bool:
     """Return whether a file belongs to the tests, by its name or a folder in its path."""
     *folders, name = PurePosixPath(path).parts
-    return any(folder in _TEST_FOLDERS for folder in folders) or _TEST_NAME.fullmatch(name) is not None
+    return any(folder in TEST_FOLDERS for folder in folders) or _TEST_NAME.fullmatch(name) is not None
 
 
 def _split(path: Path, digest: str, pair: Path) -> tuple[str, str, str, str]:
