@@ -134,6 +134,10 @@ def test_helpers_and_data_that_hidden_tests_may_read_are_named() -> None:
     assert list(intrusions(changes, tests).machinery) == [*old, *new]
     assert intrusions([Change("tests/helpers.py", None)], tests).machinery == ("tests/helpers.py",)
     assert not intrusions(changes, tests).hiding, "they stay, as in the official harness"
+    nested = read_patch(adds("pkg/tests/unit/testing/test_x.py", "pass"))
+    assert intrusions([Change(path, path) for path in ("pkg/tests/a.py", "lib/test_y.py")], nested).machinery == (
+        "pkg/tests/a.py",
+    )
     at_root = read_patch(adds("test_calc.py", "pass"))
     assert intrusions([Change(path, path) for path in ("calc.py", "test_more.py")], at_root).machinery == (
         "test_more.py",
