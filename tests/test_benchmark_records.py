@@ -152,14 +152,14 @@ def test_a_software_record_is_checked_and_gets_its_script():
         "",
         "",
     )
-    assert record["eval_script"] == make_script("python -m pytest -rA t/test_n.py", "a" * 40, TESTS)
+    assert record["eval_script"] == make_script("python -m pytest -rA -v t/test_n.py", "a" * 40, TESTS)
     lines = record["eval_script"].split("\n")
     mark = f"EOF_{hashlib.sha256(TESTS.encode()).hexdigest()[:12]}"
     assert lines[:5] == [
         "#!/bin/bash", "set -uxo pipefail", "cd /testbed", f"git checkout {'a' * 40} t/conftest.py",
         f"git apply -v - <<'{mark}'",
     ]  # fmt: skip
-    assert lines[5] == "--- /dev/null" and lines[-5] == mark and lines[-3] == "python -m pytest -rA t/test_n.py"
+    assert lines[5] == "--- /dev/null" and lines[-5] == mark and lines[-3] == "python -m pytest -rA -v t/test_n.py"
     assert "git checkout" not in make_script("x", "a" * 40, "--- /dev/null\n+++ b/n.py\n@@ -0,0 +1 @@\n+z\n")
     assert "'src/a b.py'" in make_script("x", "a" * 40, PATCH) and default_command(PATCH).endswith(" 'src/a b.py'")
     assert "tox -e x" in check({**RECORD, "test_cmd": "tox -e x"}, "w")["eval_script"]

@@ -242,7 +242,7 @@ diff --git a/data.txt b/data.txt
 
 
 def test_a_script_restores_the_tests_applies_the_patch_and_runs_its_python_files() -> None:
-    assert default_command(PATCH) == "python -m pytest -rA test_old.py 'in ner/test_new.py'"
+    assert default_command(PATCH) == "python -m pytest -rA -v test_old.py 'in ner/test_new.py'"
     mark = f"EOF_{hashlib.sha256(PATCH.encode()).hexdigest()[:12]}"
     expected = [
         "#!/bin/bash", "set -uxo pipefail", "cd /testbed",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -205,8 +206,13 @@ def test_tests_are_sorted_by_all_runs_before_and_after_the_patch(monkeypatch: py
     }
     fourth = {**third, "late": "PASSED", "odd": "SKIPPED"}
     found = sorted_tests(monkeypatch, ran(**first), ran(**second), ran(**third), ran("error", **fourth))
-    assert found == (["new", "fixed"], ["keeps"], ["fixed"])
-    assert sorted_tests(monkeypatch, ran(), ran(b="PASSED", a="PASSED")) == (["b", "a"], [], [])
+    assert found == {"FAIL_TO_PASS": ["new", "fixed"], "PASS_TO_PASS": ["keeps"], "XFAIL": ["fixed"]}
+    passing = ran(b="PASSED", a="PASSED")
+    both = {"FAIL_TO_PASS": ["b", "a"], "PASS_TO_PASS": [], "XFAIL": []}
+    assert sorted_tests(monkeypatch, ran(), passing) == both
+    counted = [replace(passing, skips=count) for count in (1, 3, None)]
+    assert sorted_tests(monkeypatch, ran(), ran(), *counted[:2]) == {**both, "SKIPS": 3}, "the most of all runs"
+    assert sorted_tests(monkeypatch, ran(), ran(), *counted[1:]) == both, "one log does not tell it"
 
 
 def test_runs_without_a_result_and_patches_that_fix_nothing_are_told_with_the_end_of_the_log(
@@ -238,12 +244,12 @@ def test_of_several_runs_the_last_says_whether_there_is_a_result(monkeypatch: py
         with pytest.raises(DataError) as told:
             sorted_tests(monkeypatch, before, before, before, passes, passes, last)
         assert str(told.value) == start + why
-        assert sorted_tests(monkeypatch, before, before, last, passes) == (["a"], [], [])
+        fixed = {"FAIL_TO_PASS": ["a"], "PASS_TO_PASS": [], "XFAIL": []}
+        assert sorted_tests(monkeypatch, before, before, last, passes) == fixed
     several = ran(c="PASSED", b="PASSED", a="PASSED"), ran(a="PASSED", c="PASSED", d="PASSED")
     none = ran(b="FAILED", c="PASSED")
-    assert sorted_tests(monkeypatch, none, none, *several) == (["a"], ["c"], []), (
-        "what one run lacks has not passed in it"
-    )
+    lacking = {"FAIL_TO_PASS": ["a"], "PASS_TO_PASS": ["c"], "XFAIL": []}
+    assert sorted_tests(monkeypatch, none, none, *several) == lacking, "what one run lacks has not passed in it"
     with pytest.raises(DataError, match=r"passes after it \(1 pass\): .* The log ends 'end'$"):
         sorted_tests(monkeypatch, passes, passes, passes, ran("done", "", "end", a="PASSED"))
 
@@ -259,12 +265,13 @@ def test_a_record_of_a_commit_holds_its_two_patches_its_script_and_the_sorted_te
 
     async def sort(row: Any, places: Any, repeats: int) -> Any:
         asked.append((row["patch"], places, repeats))
-        return ["t::new"], ["t::old", "t::older"], ["t::older"]
+        both = {"FAIL_TO_PASS": ["t::new"], "PASS_TO_PASS": ["t::old", "t::older"]}
+        return {**both, "XFAIL": ["t::older"], "SKIPS": 1}
 
     monkeypatch.setattr(swe_records, "_sort_tests", sort)
     record = swe_records.from_commit(path, "HEAD", packages=["/p"], test_s=9.0)
     patch, tests = (git(path, "diff", base, head, "--", part) + "\n" for part in ("calc", "tests"))
-    command = "python -m pytest -rA tests/test_calc.py"
+    command = "python -m pytest -rA -v tests/test_calc.py"
     expected = {
         "instance_id": f"my-calc-v2-{head[:12]}",
         "repo": str(path),
@@ -273,6 +280,7 @@ def test_a_record_of_a_commit_holds_its_two_patches_its_script_and_the_sorted_te
         "FAIL_TO_PASS": ["t::new"],
         "PASS_TO_PASS": ["t::old", "t::older"],
         "XFAIL": ["t::older"],
+        "SKIPS": 1,
         "patch": patch,
         "test_patch": tests,
         "log_parser": "pytest",
@@ -303,4 +311,4 @@ def test_a_script_checks_out_the_old_tests_and_applies_the_new_ones() -> None:
     assert make_script("run it", "c" * 40, changed + fresh) == "\n".join(lines) + "\n"
     assert "git checkout" not in make_script("run it", "c" * 40, fresh)
     both = adds("conftest.py", "x\n") + fresh + adds("a/conftest.py", "x\n") + adds("a/data.txt", "x\n") + changed
-    assert default_command(both) == "python -m pytest -rA 'tests/test a.py' tests/test_b.py"
+    assert default_command(both) == "python -m pytest -rA -v 'tests/test a.py' tests/test_b.py"

@@ -11,7 +11,7 @@ import pytest
 from firsthand.errors import DataError
 from firsthand.scorers import resolved as scorer
 from firsthand.scorers.patches.applied_patch import PatchRefused, intrusions
-from firsthand.scorers.patches.patch import read_patch
+from firsthand.scorers.patches.patch import Change, read_patch
 from firsthand.scorers.resolved import HiddenTests, TaskWorkplaces, resolved
 from firsthand.task import Task
 from firsthand.trace import Trace
@@ -53,7 +53,7 @@ def test_what_shadows_a_hidden_test_file_is_found_by_how_python_imports() -> Non
     made = read_patch("".join(adds(path, "pass") for path in [*found, *packages, *others]))
     sorted_out = intrusions(made, tests)
     assert (list(sorted_out.hiding), list(sorted_out.packages)) == (found, packages)
-    assert list(sorted_out.machinery) == [*found, *packages]
+    assert list(sorted_out.machinery) == [*found, *packages, f"{beside}/data.py"], "a helper is named, and stays"
     moved = "diff --git a/a.py b/pkg.py\nsimilarity index 100%\nrename from a.py\nrename to pkg.py\n"
     assert not intrusions(read_patch(moved), tests).hiding, "git's raw diff has no renames: a move makes a file"
     expected = intrusions(made, tests, ["pkg/tests/__init__.py", "traceback.py"])
@@ -116,6 +116,34 @@ def test_a_new_package_on_the_way_to_a_hidden_test_stays_only_if_the_reference_m
         assert there == stays, "without a reference, a new folder may be a package"
 
 
+def test_helpers_and_data_that_hidden_tests_may_read_are_named() -> None:
+    hidden_tests = adds("tests/unit/test_calc.py", "pass") + adds("tests/unit/golden.json", "1")
+    tests = read_patch(hidden_tests + adds("pkg/test_app.py", "pass"))
+    old = ["tests/helpers.py", "tests/data/expected.json", "tests/unit/checks.py", "tests/unit/test_other.py"]
+    old += ["pkg/test_helpers.py", "pkg/app_test.py"]
+    new = ["tests/helpers/__init__.py", "tests/unit/numpy.py", "tests/unit/checks.so"]
+    fine = ["pkg/app.py", "pkg/testing/checks.py", "other/tests/helpers.py", "tests/unit/golden.json", "README.md"]
+    made = [
+        "tests/unit/test_mine.py",
+        "tests/unit/mine_test.py",
+        "tests/data/more.json",
+        "pkg/test_mine.py",
+        "pkg/x.py",
+    ]
+    changes = [Change(path, path) for path in [*old, *fine]] + [Change(None, path) for path in [*new, *made]]
+    assert list(intrusions(changes, tests).machinery) == [*old, *new]
+    assert intrusions([Change("tests/helpers.py", None)], tests).machinery == ("tests/helpers.py",)
+    assert not intrusions(changes, tests).hiding, "they stay, as in the official harness"
+    nested = read_patch(adds("pkg/tests/unit/testing/test_x.py", "pass"))
+    assert intrusions([Change(path, path) for path in ("pkg/tests/a.py", "lib/test_y.py")], nested).machinery == (
+        "pkg/tests/a.py",
+    )
+    at_root = read_patch(adds("test_calc.py", "pass"))
+    assert intrusions([Change(path, path) for path in ("calc.py", "test_more.py")], at_root).machinery == (
+        "test_more.py",
+    )
+
+
 def test_what_shadows_a_hidden_test_file_is_removed_and_named(
     record: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,4 +168,4 @@ def test_what_shadows_a_hidden_test_file_is_removed_and_named(
     trace = Trace("i", "b", "t", {}, 0, 0, "", 0.0, answer=f"<patch>\n{patch}</patch>")
     score = asyncio.run(resolved(TaskWorkplaces())(task, trace))
     assert not (calc / "tests/test_calc/__init__.py").exists() and (calc / "tests/test_calc/data.py").exists()
-    assert score.detail["changes_test_machinery"] == ["tests/test_calc/__init__.py"]
+    assert score.detail["changes_test_machinery"] == ["tests/test_calc/__init__.py", "tests/test_calc/data.py"]

@@ -23,6 +23,7 @@ from firsthand.benchmarks.swe.swe_tasks import (
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
 from firsthand.sandbox.git_repository import commit_alone, expect_ordinary_files, git
+from firsthand.scorers.patches.applied_patch import TEST_FOLDERS
 from firsthand.scorers.patches.test_logs import GOOD
 from firsthand.scorers.resolved import HiddenTests, TaskWorkplaces, TestRun, run_tests
 from firsthand.system import interruption
@@ -33,7 +34,6 @@ PROTOCOLS = {
     "agent": SweProtocol("none: your own tasks, for an agent that works in the repository"),
     "oracle": SweProtocol("none: your own tasks; the prompt shows the files that the reference patch changes"),
 }
-_TEST_FOLDERS = ("test", "tests", "testing")
 _TEST_NAME = re.compile(r"test_.*\.py|.*_tests?\.py|tests?\.py|conftest\.py")
 
 
@@ -114,13 +114,13 @@ def from_commit(
         "eval_type": "pass_and_fail",
     }
     places = TaskWorkplaces(folder=Path("/"), packages=tuple(packages), test_s=test_s)
-    to_fix, to_keep, xfailed = interruption.run(_sort_tests(row, places, repeats))
-    lists = {"FAIL_TO_PASS": to_fix, "PASS_TO_PASS": to_keep, "XFAIL": xfailed}
-    return check(row | lists, f"commit {digest[:12]}") | {"test_cmd": command}
+    sorted_tests = interruption.run(_sort_tests(row, places, repeats))
+    return check(row | sorted_tests, f"commit {digest[:12]}") | {"test_cmd": command}
 
 
-async def _sort_tests(row: Json, places: TaskWorkplaces, repeats: int) -> tuple[list[str], list[str], list[str]]:
-    """Return the tests that the patch makes pass, those that pass with and without it, and the expected failures."""
+async def _sort_tests(row: Json, places: TaskWorkplaces, repeats: int) -> Json:
+    """Return the record's fields on tests: which the patch makes pass, which pass with and without it, which are expected
+    failures, and how many are skipped, if every log tells it."""
     task = Task("record", "", metadata={key: row[key] for key in ("repo", "base_commit")}, secret=row)
 
     async def results(patch: str) -> list[TestRun]:
@@ -149,13 +149,16 @@ async def _sort_tests(row: Json, places: TaskWorkplaces, repeats: int) -> tuple[
             f"the commit changes? The log ends {last.log[-500:]!r}"
         )
     xfailed = [name for name in steady if any(run.results.get(name) == "XFAIL" for run in after)]
-    return to_fix, [name for name in steady if name not in to_fix], xfailed
+    skips = [run.skips for run in after if run.skips is not None]
+    told = {"SKIPS": max(skips)} if len(skips) == len(after) else {}
+    to_keep = [name for name in steady if name not in to_fix]
+    return {"FAIL_TO_PASS": to_fix, "PASS_TO_PASS": to_keep, "XFAIL": xfailed, **told}
 
 
 def is_test(path: str) -> bool:
     """Return whether a file belongs to the tests, by its name or a folder in its path."""
     *folders, name = PurePosixPath(path).parts
-    return any(folder in _TEST_FOLDERS for folder in folders) or _TEST_NAME.fullmatch(name) is not None
+    return any(folder in TEST_FOLDERS for folder in folders) or _TEST_NAME.fullmatch(name) is not None
 
 
 def _split(path: Path, digest: str, pair: Path) -> tuple[str, str, str, str]:

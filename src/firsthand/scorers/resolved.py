@@ -2,12 +2,13 @@
 
 Resolved means that all tests that failed now pass, and all that passed still do (Jimenez et al., 2024), by the record's own
 script and the test names in its log. The tests run in the same process as the code under test, so that code can print
-anything. Four checks guard against a patch that tests nothing and prints success:
+anything. Five checks guard against a patch that tests nothing and prints success:
 
 - the log begins after our own setup and ends with the test command, so there are no markers to imitate;
 - the worse of two results for a test counts (`patches/test_logs.py`), and a test file that fails to import passes nothing;
 - a canary lies among the tests: one test that must pass and one that must fail, under unpredictable names. Skipping tests,
   ending the process early or making everything pass loses one of the two, and the exit status must report a failure;
+- where the record tells how many tests the reference patch leaves skipped (`SKIPS`), the runner may not count more of them;
 - where no canary can be added (a whole suite, an unknown runner), the exit status must agree with the log.
 
 A program that inspects the canary at run time can still deceive, as it can wherever tests run in the process they test.
@@ -30,7 +31,7 @@ from firsthand.sandbox.repository_workspace import ROOT, ContainerPlace, Sandbox
 from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.scorers.patches.applied_patch import PatchRefused, apply_patch
 from firsthand.scorers.patches.patch import find_patch, read_patch
-from firsthand.scorers.patches.test_logs import GOOD, Results, kept, passed, read_log
+from firsthand.scorers.patches.test_logs import GOOD, Results, kept, passed, read_log, skips_told
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -149,6 +150,8 @@ class TestRun:
     log: str
     machinery: tuple[str, ...] = ()
     """Files of the patch that decide how the tests run."""
+    skips: int | None = None
+    """Tests that the runner counts as skipped; None if its log tells no counts."""
 
     __test__ = False
 
@@ -191,7 +194,8 @@ def verdict(run: TestRun, secret: Mapping[str, Any]) -> Score:
     unfixed = [name for name in to_fix if not passed(name, run.results, fail_only=fail_only, xfailed=xfailed)]
     broken = [name for name in to_keep if not kept(name, run.results, fail_only=fail_only, xfailed=xfailed)]
     finished = run.ended in ("done", "error")
-    good = finished and not unfixed and not broken and not run.doubt
+    skipping = _skips_more(run.skips, secret.get("SKIPS"))
+    good = finished and not unfixed and not broken and not run.doubt and not skipping
     detail: dict[str, Any] = {
         "applied": True,
         "applied_with": run.applied_with,
@@ -205,6 +209,7 @@ def verdict(run: TestRun, secret: Mapping[str, Any]) -> Score:
         reasons = {
             f"the tests were ended: {run.ended}": not finished,
             run.doubt: bool(run.doubt),
+            skipping: bool(skipping) and finished,
             f"{len(unfixed)} of {len(to_fix)} tests still fail": bool(unfixed),
             f"{len(broken)} of {len(to_keep)} tests are broken": bool(broken),
         }
@@ -216,6 +221,14 @@ def verdict(run: TestRun, secret: Mapping[str, Any]) -> Score:
     if run.machinery:
         detail["changes_test_machinery"] = list(run.machinery)[:20]
     return Score("resolved", float(good), detail)
+
+
+def _skips_more(skips: int | None, expected: int | None) -> str:
+    """Return the reason why a run skips more tests than with the reference patch; "" if it does not, or nobody knows."""
+    if expected is None or (skips is not None and skips <= expected):
+        return ""
+    told = "does not tell how many tests were skipped" if skips is None else f"counts {skips} as skipped"
+    return f"the log {told}: at most {expected} were expected, as with the reference patch"
 
 
 async def run_tests(place: Workplace, patch: str, tests: HiddenTests, limits: RunLimits) -> TestRun:
@@ -253,7 +266,7 @@ async def run_tests(place: Workplace, patch: str, tests: HiddenTests, limits: Ru
         results = {name: status for name, status in results.items() if not canary.owns(name)}
     return TestRun(
         results, outcome.exit_status, outcome.ended, applied.how or "nothing", doubt, outcome.wall_s, outcome.tier,
-        log + outcome.stderr, applied.machinery,
+        log + outcome.stderr, applied.machinery, skips_told(log),
     )  # fmt: skip
 
 

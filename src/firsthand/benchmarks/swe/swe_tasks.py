@@ -120,6 +120,10 @@ def check(row: Json, where: str) -> Json:
         record[key] = _names(row.get(key), key, where)
     if row.get("XFAIL") is not None:
         record["XFAIL"] = _names(row["XFAIL"], "XFAIL", where)
+    if (skips := row.get("SKIPS")) is not None:
+        if type(skips) is not int or skips < 0:
+            raise DataError(f"{where}: SKIPS is {str(skips)[:60]!r}: a number of tests, 0 or more, was expected")
+        record["SKIPS"] = skips
     if not record["FAIL_TO_PASS"]:
         raise DataError(f"{where}: FAIL_TO_PASS is empty, so there is nothing to resolve")
     for key in ("patch", "test_patch"):
@@ -158,12 +162,12 @@ def make_script(test_cmd: str, base_commit: str, test_patch: str) -> str:
 
 
 def default_command(test_patch: str) -> str:
-    """Return the command that runs a test patch's Python files with pytest."""
+    """Return the command that runs a test patch's Python files with pytest, so that its log names skipped tests too."""
     files = [
         c.after for c in read_patch(test_patch) if c.after and c.after.endswith(".py") and c.after != "conftest.py"
     ]
     names = [file for file in files if not file.endswith("/conftest.py")]
-    return " ".join(["python -m pytest -rA", *map(shlex.quote, names)])
+    return " ".join(["python -m pytest -rA -v", *map(shlex.quote, names)])
 
 
 def swe_benchmark(
@@ -222,7 +226,7 @@ def _task(record: Json, prompt: str, **more: Any) -> Task:
         id=record["instance_id"],
         prompt=prompt,
         metadata={key: record[key] for key in ("repo", "base_commit", "image")} | {"cluster": record["repo"]},
-        secret={key: record[key] for key in hidden} | ({"XFAIL": record["XFAIL"]} if "XFAIL" in record else {}),
+        secret={key: record[key] for key in hidden} | {key: record[key] for key in ("XFAIL", "SKIPS") if key in record},
         **more,
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -26,6 +27,8 @@ MACHINERY = ("conftest.py", "pytest.ini", ".pytest.ini", "pytest.toml", ".pytest
 """Files that decide how tests run. A patch that changes one is scored like any other; the score's detail names it."""
 RUNNERS = frozenset(("unittest", "pytest", "_pytest", "py", "pluggy", "iniconfig", "sitecustomize", "usercustomize"))
 """Modules and packages that run tests, or that Python imports before them."""
+TEST_FOLDERS = ("test", "tests", "testing")
+_TEST_FILE = re.compile(r"test_.*\.py|.*_tests?\.py")
 _IMPORTED = (".py", ".pyc", ".pyd", ".so")
 _NO_PATCH, _IN_THE_WAY, _NO_TESTS, _NO_FILES = 95, 96, 97, 94
 _FILE_MODES = (b"000000", b"100644", b"100755")
@@ -56,7 +59,7 @@ class Intrusions:
     packages: tuple[str, ...]
     """New `__init__` files of folders on the way to a hidden test."""
     machinery: tuple[str, ...]
-    """All files that decide how the tests run."""
+    """All files that decide how the tests run, helpers and data in the folder of a hidden test among them."""
 
 
 async def apply_patch(
@@ -101,6 +104,17 @@ def intrusions(
         """Return the module, without a suffix; a package's `__init__` stands for its folder."""
         return path.parent if path.name.partition(".")[0] == "__init__" else path.with_name(path.name.partition(".")[0])
 
+    given = {PurePosixPath(change.path) for change in test_changes}
+    rooms = {room for path in given if (room := _tests_folder(path))}
+
+    def helps(change: Change) -> bool:
+        """True for what is changed in the folder of hidden tests, and for a module that is made there and is no test."""
+        path = PurePosixPath(change.path)
+        is_test, beside = _TEST_FILE.fullmatch(path.name) is not None, path.parent in {each.parent for each in hidden}
+        if path in given or not (rooms & {*path.parents} or (is_test and beside)):
+            return False
+        return change.before is not None or (path in importable and not is_test)
+
     def hides(path: PurePosixPath) -> bool:
         whole = module(path)
         if whole.name in RUNNERS and whole.parent in run_from:
@@ -118,6 +132,7 @@ def intrusions(
     inits = [str(path) for path in importable if path.name.startswith("__init__.") and path.parent in folders - {root}]
     runners = {str(path) for path in importable if module(path).name in RUNNERS}
     named = runners | {*hiding, *inits} | {path for path in changed if PurePosixPath(path).name in MACHINERY}
+    named |= {change.path for change in changes if helps(change)}
     named |= {path for path in changed if path in words and PurePosixPath(path) not in hidden}
     made = {path for path in new if path} - set(expected)
     return Intrusions(
@@ -125,6 +140,11 @@ def intrusions(
         tuple(path for path in inits if path in made and path not in hiding),
         tuple(path for path in changed if path in named),
     )
+
+
+def _tests_folder(path: PurePosixPath) -> PurePosixPath | None:
+    """Return the uppermost folder of a file that is named for tests, if one is."""
+    return next((folder for folder in reversed(path.parents) if folder.name in TEST_FOLDERS), None)
 
 
 _APPLY = f"""

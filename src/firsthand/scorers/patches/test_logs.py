@@ -19,12 +19,27 @@ _WORSE = ("PASSED", "XFAIL", "SKIPPED", "ERROR", "FAILED")
 _STATUS = "PASSED|FAILED|SKIPPED|ERROR|XFAIL"
 _STATUS_FIRST = re.compile(rf"({_STATUS})\s+(\S+)")
 _NAME_FIRST = re.compile(rf"(\S+)\s+({_STATUS})(?:\s|$)")
+_SUBTEST = re.compile(r"(?:^|\s)SUB(FAIL|FAILED|XFAIL)(?=[\s\[(]|$)")
+"""A subtest's result; pytest 9 says PASSED of a unittest method whose subtests fail. Its description is before or behind."""
+_PYTEST_NAME = re.compile(r"(?<!\S)\S{1,1000}?\.py::\S+")
 _COLOUR = re.compile(r"\x1b?\[\d+(?:;\d+)*m|[\x01-\x08\x0b-\x1f]")
 _PYTEST_SUMMARY = re.compile(r"=+ short test summary info =+\s*$")
 _METHOD = re.compile(r"\w+ \([\w.]+\)")
 _NOT_LOADED = re.compile(r"(\S+) \((?:unittest\.loader\.)?_FailedTest[\w.]*\)|setUp(?:Class|Module) \(([\w.]+)\)")
 """The name by which unittest reports a module that it could not import, or a class or module that it could not set up."""
 _SYMPY_FAILED = re.compile(r"^_+ (\S+\.py:\S+) _+$", re.MULTILINE)
+_LATE_ENDS = (
+    (re.compile(r"skipped (['\"]).*\1$"), "SKIPPED"),
+    (re.compile(r"unexpected success$"), "FAILED"),
+    (re.compile(r"expected failure$"), "XFAIL"),
+)
+"""Ends that unittest writes on a line of their own, or behind a program's text, if the test has printed something."""
+_UNITTEST_SUMMARY = re.compile(r"={70}$|Ran \d+ tests? in ")
+_PYTEST_COUNTS = re.compile(
+    r"(?:=+ )?(?:tests finished: )?((?:\d{1,9} [a-z ]+, )*\d{1,9} [a-z ]+,?|no tests ran) in \d[\d.]* ?s"
+)
+_UNITTEST_COUNTS = re.compile(r"(?:OK|FAILED|NO TESTS RAN)(?: \(([a-z ]+=.*)\))?$")
+_SKIPS = re.compile(r"(\d{1,9}) skipped|skipped=(\d{1,9})")
 _DJANGO_ENDS = {"ok": "PASSED", "OK": "PASSED", "FAIL": "FAILED", "ERROR": "ERROR", "expected failure": "XFAIL"}
 
 
@@ -40,12 +55,16 @@ def read_log(log: str, parser: str) -> Results:
 def _pytest(log: str) -> Results:
     """Parse lines `PASSED file::test` of the summary that `-rA` prints, and `file::test PASSED` of `-v`."""
     found: list[tuple[str, str]] = []
+    parts: list[tuple[str, str]] = []
     summary_at = None
     for line in log.split("\n"):
         line = _COLOUR.sub("", line)
         if summary_at is None and _PYTEST_SUMMARY.match(line):
             summary_at = len(found)
-        if first := _STATUS_FIRST.match(line):
+        if part := _SUBTEST.search(line):
+            status = "XFAIL" if part[1] == "XFAIL" else "FAILED"
+            parts += [(name, status) for name in _PYTEST_NAME.findall(line)]
+        elif first := _STATUS_FIRST.match(line):
             if not (first[1] == "SKIPPED" and re.match(r"\[\d+\]", first[2])):
                 found.append((first[2], first[1]))
         elif second := _NAME_FIRST.match(line):
@@ -54,7 +73,7 @@ def _pytest(log: str) -> Results:
         name for name, status in found if status == "ERROR" and name.endswith(".py")
     }  # the file could not be imported
     summary = [] if summary_at is None else [each for each in found[summary_at:] if each[1] in ("FAILED", "ERROR")]
-    results = _worst(found, settled=_is_whole_pytest_name, summary=summary)
+    results = _worst([*found, *parts], settled=_is_whole_pytest_name, summary=[*summary, *parts])
     for name in results:
         if name.partition("::")[0] in broken:
             results[name] = "ERROR"
@@ -88,40 +107,56 @@ def _unittest(log: str) -> Results:
     """Parse lines `test (module.Class) ... ok` of unittest's and Django's runner; a test's docstring replaces its name."""
     found: list[tuple[str, str]] = []
     summary: list[tuple[str, str]] = []
-    running, failed = None, ""
-    for line in map(str.strip, log.split("\n")):
+    late: list[tuple[str, str]] = []
+    running, failed, begun, over = None, "", 0, False
+    for whole_line in log.split("\n"):
+        line = whole_line.strip()
         if "--version is equivalent to version" in line:
             found.append(("--version is equivalent to version", "PASSED"))
-        if line.startswith(("FAIL: ", "ERROR: ")):
-            failed = "FAILED" if line[0] == "F" else "ERROR"
-            found.append((line.split()[1], failed))
-            if _NOT_LOADED.fullmatch(line.partition(" ")[2]):
-                found.append((line.partition(" ")[2], failed))
-            if whole := _METHOD.match(line.partition(" ")[2]):
+        if line.startswith(("FAIL: ", "ERROR: ", "UNEXPECTED SUCCESS: ")):
+            failed, test = "ERROR" if line[0] == "E" else "FAILED", line.partition(": ")[2]
+            found.append(((test.split() or [""])[0], failed))
+            if _NOT_LOADED.fullmatch(test):
+                found.append((test, failed))
+            if whole := _METHOD.match(test):
                 summary.append((whole[0], failed))
             continue
+        over = over or _UNITTEST_SUMMARY.match(line) is not None
         if failed:  # below the name of a failed test is its docstring, if it has one
             summary.append((line, failed))
             failed = ""
         name, dots, end = line.partition(" ... ")
         if dots and end.startswith("skipped"):
             found.append((name, "SKIPPED"))
+            if whole := _METHOD.match(name):  # `test (module.Class) (i=1)`: a subtest was skipped
+                late.append((whole[0], "SKIPPED"))
         name, dots, end = line.rpartition(" ... ")
         if dots and end.strip() in _DJANGO_ENDS:
             if line.startswith("Applying sites.0002_alter_domain_unique..."):
                 name = name.split("...", 1)[-1].strip()
             found.append((name, _DJANGO_ENDS[end.strip()]))
             running = name if found[-1][1] in GOOD else None  # a test may print this line and fail after it
+            begun = len(late)
         elif dots:
-            running = line.split(" ... ")[0]
-        elif (
-            line.startswith("ok") and running is not None
-        ):  # it printed something before it passed, or this line itself
+            running, begun = line.split(" ... ")[0], len(late)
+        elif running is None:
+            continue
+        elif ends := [
+            status
+            for pattern, status in _LATE_ENDS
+            if (pattern.match(whole_line.rstrip()) if over else pattern.search(line))  # tracebacks may end like this
+        ]:
+            late.append((running, ends[0]))
+        elif line.endswith("ok") and not over:  # the test went on, so that it was its own text that looked like an end
+            del late[begun:]
+        if dots or running is None:
+            continue
+        if line.startswith("ok"):  # it printed something before it passed, or this line itself
             found.append((running, "PASSED"))
-        elif line in ("FAIL", "ERROR") and running is not None:
+        elif line in ("FAIL", "ERROR"):
             found.append((running, _DJANGO_ENDS[line]))
             running = None
-    return _worst(found, settled=lambda name: _METHOD.fullmatch(name) is not None, summary=summary)
+    return _worst(found, settled=lambda name: _METHOD.fullmatch(name) is not None, summary=[*summary, *late])
 
 
 def _sympy(log: str) -> Results:
@@ -155,6 +190,20 @@ def _worst(
         if name in results:
             results[name] = max(status, results[name], key=_WORSE.index)
     return results
+
+
+def skips_told(log: str) -> int | None:
+    """Return how many tests a runner counts as skipped, in all its runs; None if it tells no counts.
+
+    The lines of single tests may be hidden behind printed ones, or name no test (pytest's `SKIPPED [1] file:line`). A
+    program can print more counts, but cannot retract the runner's.
+    """
+    counts = None
+    for line in log.split("\n"):
+        line = _COLOUR.sub("", line).strip()
+        if ends := _PYTEST_COUNTS.match(line) or _UNITTEST_COUNTS.match(line):
+            counts = (counts or 0) + sum(int(one or other) for one, other in _SKIPS.findall(ends[1] or ""))
+    return counts
 
 
 PARSERS: Mapping[str, Callable[[str], Results]] = {

@@ -33,7 +33,10 @@ no not never none neither nor cannot without
 """
 _STOP = frozenset(_FUNCTION_WORDS.split())
 _NEGATION = re.compile(
-    r"\b(?:not|no|never|nobody|nothing|none|without|cannot|unable|neither|nor|didnt|isnt|wasnt)\b|n't\b|不|没|無|无"
+    r"\b(?:not|no|never|nobody|nothing|none|without|cannot|unable|neither|nor|didnt|isnt|wasnt|fail(?:s|ed)? to)\b"
+    r"|n't\b|不|没|無|无|从未|並非|并非|[是為为](?:假的|谎言|謊言|错的|錯的)"
+    r"|\b(?:false|untrue|wrong|incorrect|impossible|lies?|lied|myth|fiction|falsehood|rumou?r|mistake|den(?:y|ies|ied)|doubt(?:s|ed)?)"
+    r"\W{1,3}(?:that|if|to (?:say|think|claim|believe|assume))\b"
 )
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+")
 _HAN = re.compile(r"[\u4e00-\u9fff]+")
