@@ -209,7 +209,8 @@ def test_steps_of_recorded_sessions_are_choices_of_elements(tmp_path: Path) -> N
         "agentbench_wb", "step_exact step_success element_chosen",
         "Steps of recorded sessions on real web sites, each a choice among five elements (Mind2Web).",
         "Mind2Web in m2w: the right element among 5 drawn by the seed; step_exact is the right element, operation "
-        "and value; step success, as published, an F1 of 1 over the set of their words", "CC-BY-4.0", options={"data": str(path.parent)},
+        "and value; step success, as published, an F1 of 1 over the set of their words",
+        "CC-BY-4.0", options={"data": str(path.parent)},
     )  # fmt: skip
     (task,), (step,) = made.tasks(4), browsing.read_steps(path.parent, 4)
     assert bodies([task]) == [
@@ -221,8 +222,6 @@ def test_steps_of_recorded_sessions_are_choices_of_elements(tmp_path: Path) -> N
     answer = f"Answer: {'BCDEF'[step.right]}.\nAction: type\nValue: two"
     assert browsing.step_success(task, ended({}, answer)) == Score("step_success", 1.0, {"operation_f1": 1.0})
     assert browsing.step_exact(task, ended({}, answer)) == Score("step_exact", 1.0)
-    swapped = browsing.step_exact(task, ended({}, answer.replace("type", "CLICK")))
-    assert swapped.value == 0.0 == browsing.step_exact(task, ended({}, "")).value
     assert browsing.element_chosen(task, ended({}, answer)).value == 1.0
     made = browsing.agentbench_wb(level=1, tasks=2, rounds=3, actions="native")
     assert (
