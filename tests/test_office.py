@@ -116,7 +116,8 @@ def test_sent_mails_are_compared_by_recipient_subject_and_facts():
         "24242 million", "24242 thousand euros", "not 24242; it is 99999", "The total is not 24242.", "√24242",
         "minus 24242", "-24242", "24242%", "24242 per cent", "1 24242", "one of 11111, 24242, 99999", "24242\n99999",
         "24242 or so many", "I doubt that it is 24242", "It isn't 24242 euros.", "twice 24242", "24242.5", "mail-24242",
-        "24242. Correction: it is less.", "If it were 24242, we would know.", "24242, and 99999 for the other", "24242 million. It is 24242.",
+        "24242. Correction: it is less.", "If it were 24242, we would know.", "24242, and 99999 for the other",
+        "24242 million. It is 24242.",
     ],
 )  # fmt: skip
 def test_a_mail_does_not_state_an_amount_that_the_words_beside_it_change_deny_or_hedge(body):
