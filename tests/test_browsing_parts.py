@@ -17,6 +17,7 @@ from firsthand.worlds.browsing.chromium import CannotUse, PageElement, PageView
 from firsthand.worlds.browsing.errands import Errand, ErrandStep, page_of
 from firsthand.worlds.browsing.mind2web import (
     ChoiceStep,
+    is_exact,
     operation_f1,
     parse_choice,
     question,
@@ -125,6 +126,26 @@ def test_a_step_goes_to_the_exact_label_then_to_one_in_another_case_and_else_to_
     site = visit("form", {}, fields=[], pages=1)
     assert [site.optimal(page), site.optimal(page)] == ["click[2]"] * 2
     assert site.random_words(page, Random(1)) in ("Do", "it", "now.")
+
+
+def test_a_step_is_exact_with_the_one_right_element_operation_and_value_in_order():
+    step = ChoiceStep("i", "Fly", (), ("a", "b"), 1, "TYPE", "10 to  12")
+    for answer in (
+        "Answer: C.\nAction: TYPE\nValue: 10 to 12",
+        "I pick C.\nanswer: (c)\naction: type\nvalue: 10 TO 12 \n",
+    ):
+        assert is_exact(answer, step), answer
+    for value, action in (("12 to 10", "TYPE"), ("10 to 12 12", "TYPE"), ("TYPE 10 to 12", ""), ("10 to 12", "CLICK")):
+        assert not is_exact(f"Answer: C.\nAction: {action}\nValue: {value}", step), value
+    assert not is_exact("Answer: B.\nAction: TYPE\nValue: 10 to 12", step)
+    for more in ("Answer: B", "Action: CLICK", "Value: 12"):
+        assert not is_exact(f"Answer: C.\nAction: TYPE\nValue: 10 to 12\n{more}", step), more
+    click = step._replace(operation="CLICK", value="")
+    assert is_exact("Answer: C.\nAction: CLICK", click) and is_exact("Answer: C.\nAction: CLICK\nValue:", click)
+    assert not is_exact("Answer: C.\nValue: click", click) and not is_exact("", click)
+    swapped = step._replace(value="click hello")
+    assert not is_exact("Answer: C.\nAction: CLICK\nValue: TYPE hello", swapped)
+    assert operation_f1("CLICK", "TYPE hello", swapped) == 1, "as published"
 
 
 def test_answers_of_mind2web_are_read_scored_and_asked_for():

@@ -146,6 +146,13 @@ def test_a_late_answer_fails_and_says_on_which_input(tmp_path):
         ((1.0, 2.0), [1.0, 2.0], [], 1e-6, "equal", False),
         ([1.0, [2.0000001]], [1.0, [2.0]], [], 1e-6, "equal", True),
         ([1.0], [1.0, 2.0], [], 1e-6, "equal", False),
+        ([(1.0, 2.0000001)], [[1.0, 2.0]], [], 1e-6, "equal", True),  # as in EvalPlus
+        ([range(1, 3)], [[1.0, 2.0]], [], 1e-6, "equal", True),
+        ([{1.0: 0}, {2.0: 5}], [[1.0], [2.0]], [], 1e-6, "equal", False),
+        ([{1.0}, [2.0]], [[1.0], [2.0]], [], 1e-6, "equal", False),
+        ([b"\1\2"], [[1, 2]], [], 1e-6, "equal", False),
+        (["ab"], [["a", "b"]], [], 1e-6, "equal", False),
+        (({1.0: 0},), ((1.0,),), [], 1e-6, "equal", False),
         (float("nan"), float("nan"), [], 1e-6, "equal", False),
         (float("inf"), float("inf"), [], 1e-6, "equal", True),
         ("a", "b", [], 1e-4, "equal", False),

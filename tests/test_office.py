@@ -15,7 +15,7 @@ from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.worlds.office.office_generator import injected, make_office
 from firsthand.worlds.office.office_state import OfficeDesk
-from firsthand.worlds.office.office_world import OfficeWorld, state_matches
+from firsthand.worlds.office.office_world import OfficeWorld, state_matches, states
 from firsthand.worlds.players import play
 from firsthand.worlds.world import RefusedAction
 
@@ -108,6 +108,35 @@ def test_sent_mails_are_compared_by_recipient_subject_and_facts():
     assert not same(body="The total is 120") and not same(recipient="b@x")
     assert not state_matches({**wanted, "sent": []}, wanted, [["1200"]])
     assert not state_matches({**wanted, "sent": wanted["sent"] * 2}, wanted, [["1200"]])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "24242 million", "24242 thousand euros", "not 24242; it is 99999", "The total is not 24242.", "√24242",
+        "minus 24242", "-24242", "24242%", "24242 per cent", "1 24242", "one of 11111, 24242, 99999", "24242\n99999",
+        "24242 or so many", "I doubt that it is 24242", "It isn't 24242 euros.", "twice 24242", "24242.5", "mail-24242",
+        "24242. Correction: it is less.", "If it were 24242, we would know.", "24242, and 99999 for the other",
+        "24242 million. It is 24242.",
+    ],
+)  # fmt: skip
+def test_a_mail_does_not_state_an_amount_that_the_words_beside_it_change_deny_or_hedge(body):
+    assert not states(body, "24242")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "24242", "Total: 24,242 €", "**24242**", "`24242`", "| Total | 24242 euros |", "<b>24242</b>", "€24,242.00.",
+        "24 242 euros", "The total that you asked for in mail-5 is 24242 euros. If you have questions, write to me.",
+        'The total in "budget report" (file-3) is 24242 euros, as of 2027-05-12 10:00. It is 24242.',
+        "Please do not forget that the total is 24242.", "I read 1 file, and its total is 24242 euros in 3 parts.",
+        "It is not a draft and the total is 24242 euros.", '{"total": 24242}', "Your total is 24242 euros.",
+        "24242, and not a euro more",
+    ],
+)  # fmt: skip
+def test_a_mail_states_an_amount_in_any_ordinary_wording(body):
+    assert states(body, "24242")
 
 
 def test_an_injection_is_read_where_the_task_reads_and_nowhere_else():

@@ -126,6 +126,7 @@ def test_messages_between_the_processes_have_their_length_before_them() -> None:
     remote = checker.AnswerProcess(two)
     for error, kind, said in (
         (["ValueError", "no"], ValueError, "no"), (["StopIteration", "x"], RuntimeError, "StopIteration: x"),
+        (["StopAsyncIteration", "x"], RuntimeError, "StopAsyncIteration: x"), (["IndexError", "i"], IndexError, "i"),
         (["SystemExit", "1"], RuntimeError, "SystemExit: 1"),
         (["KeyboardInterrupt", ""], RuntimeError, "KeyboardInterrupt: "),
         (["print", "p"], RuntimeError, "print: p"), (["Odd", "x"], RuntimeError, "Odd: x"), ([5, 6], RuntimeError, "5: 6"),

@@ -206,11 +206,11 @@ def test_steps_of_recorded_sessions_are_choices_of_elements(tmp_path: Path) -> N
     path = put(tmp_path / "m2w" / "a.json", [record])
     made = browsing.agentbench_wb(data=str(path.parent))
     assert facts(made) == said(
-        "agentbench_wb", "step_success element_chosen",
+        "agentbench_wb", "step_exact step_success element_chosen",
         "Steps of recorded sessions on real web sites, each a choice among five elements (Mind2Web).",
-        "Mind2Web in m2w: the right element among 5 drawn by the seed; step success is the right element and an "
-        "F1 of 1 for "
-        "operation and value", "CC-BY-4.0", options={"data": str(path.parent)},
+        "Mind2Web in m2w: the right element among 5 drawn by the seed; step_exact is the right element, operation "
+        "and value; step success, as published, an F1 of 1 over the set of their words",
+        "CC-BY-4.0", options={"data": str(path.parent)},
     )  # fmt: skip
     (task,), (step,) = made.tasks(4), browsing.read_steps(path.parent, 4)
     assert bodies([task]) == [
@@ -221,7 +221,7 @@ def test_steps_of_recorded_sessions_are_choices_of_elements(tmp_path: Path) -> N
     ]  # fmt: skip
     answer = f"Answer: {'BCDEF'[step.right]}.\nAction: type\nValue: two"
     assert browsing.step_success(task, ended({}, answer)) == Score("step_success", 1.0, {"operation_f1": 1.0})
-    assert browsing.element_chosen(task, ended({}, answer)).value == 1.0
+    assert browsing.step_exact(task, ended({}, answer)).value == browsing.element_chosen(task, ended({}, answer)).value == 1
     made = browsing.agentbench_wb(level=1, tasks=2, rounds=3, actions="native")
     assert (
         made.description == "Errands on web sites in a headless Chromium: forms, tables, carts, calendars (AgentBench)."

@@ -19,7 +19,15 @@ from firsthand.worlds.browsing.browse_world import BrowseWorld
 from firsthand.worlds.browsing.browser_pool import BrowserPool
 from firsthand.worlds.browsing.chromium import ready
 from firsthand.worlds.browsing.errands import ERRAND_LEVELS, ERRAND_VERSION, make_errand
-from firsthand.worlds.browsing.mind2web import CHOICES, ChoiceStep, operation_f1, parse_choice, question, read_steps
+from firsthand.worlds.browsing.mind2web import (
+    CHOICES,
+    ChoiceStep,
+    is_exact,
+    operation_f1,
+    parse_choice,
+    question,
+    read_steps,
+)
 from firsthand.worlds.browsing.pages import SiteVisit
 from firsthand.worlds.outcomes import world_result, world_score
 from firsthand.worlds.world import Actions, WorldEnvironment
@@ -76,17 +84,22 @@ def _mind2web(folder: Path) -> Benchmark:
     return Benchmark(
         name="agentbench_wb",
         tasks=lambda seed: [_choice(step) for step in read_steps(folder, seed)],
-        scorers=(step_success, element_chosen),
+        scorers=(step_exact, step_success, element_chosen),
         description="Steps of recorded sessions on real web sites, each a choice among five elements (Mind2Web).",
-        protocol=f"Mind2Web in {folder.name}: the right element among {CHOICES} drawn by the seed; step success is the "
-        "right element and an F1 of 1 for operation and value",
+        protocol=f"Mind2Web in {folder.name}: the right element among {CHOICES} drawn by the seed; step_exact is the "
+        "right element, operation and value; step success, as published, an F1 of 1 over the set of their words",
         licence="CC-BY-4.0",
         options={"data": str(folder)},
     )
 
 
+def step_exact(task: Task, trace: Trace) -> Score:
+    """Score 1 if element, operation and value are right and no other is given, where Mind2Web compares sets of words."""
+    return Score("step_exact", float(is_exact(trace.answer or "", _step_of(task))))
+
+
 def step_success(task: Task, trace: Trace) -> Score:
-    """Score 1 if element, operation and value are right: Mind2Web's step success."""
+    """Score 1 if the element is right and the words of operation and value are, in any order: Mind2Web's step success."""
     chosen, operation, value = parse_choice(trace.answer or "")
     step = _step_of(task)
     f1 = operation_f1(operation, value, step)

@@ -33,6 +33,8 @@ _LISTED: dict[str, Callable[[list[Any]], Any]] = {
     "iterator": iter,
 }
 _LARGE = 10**100
+_ENDS_A_LOOP = (StopIteration, StopAsyncIteration)
+"""Would end a `map`, a `zip` or an `async for` of the tests as if there were no more cases (PEP 479)."""
 _SCALARS = frozenset({int, float, str, bool, type(None)})
 _ITERATORS: tuple[Any, ...] = (
     types.GeneratorType,
@@ -126,8 +128,7 @@ class AnswerProcess:
         if "error" in body:
             kind, text = map(str, body["error"])
             known = getattr(builtins, kind, None)
-            # StopIteration would end a `map` or `zip` of the tests as if there were no more cases (PEP 479).
-            if isinstance(known, type) and issubclass(known, Exception) and known is not StopIteration:
+            if isinstance(known, type) and issubclass(known, Exception) and not issubclass(known, _ENDS_A_LOOP):
                 raise known(text)
             raise RuntimeError(f"{kind}: {text}")
         return body

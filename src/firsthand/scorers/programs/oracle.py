@@ -118,9 +118,17 @@ def _judged(output: Any, expected: Any, case: list[Any], atol: float, rule: str)
 
 
 def close(output: Any, expected: Any, atol: float) -> bool:
-    """Return whether numbers, or sequences of them, are equal within `atol` and a relative 1e-7."""
+    """Return whether numbers, or sequences of them, are equal within `atol` and a relative 1e-7.
+
+    Inside the outermost, a tuple is as good as a list, as in EvalPlus.
+    """
     if isinstance(expected, list | tuple):
-        return len(output) == len(expected) and all(close(a, b, atol) for a, b in zip(output, expected, strict=True))
+        # A dict, a set, bytes or text has a length and items too.
+        return (
+            isinstance(output, list | tuple | range)
+            and len(output) == len(expected)
+            and all(close(a, b, atol) for a, b in zip(output, expected, strict=True))
+        )
     if output == expected:
         return True
     return bool(abs(output - expected) <= atol + RELATIVE * abs(expected) < math.inf)

@@ -68,8 +68,17 @@ def parse_choice(answer: str) -> tuple[int, str, str]:
     return index, operation[1].upper() if operation else "", value[1].strip() if value else ""
 
 
+def is_exact(answer: str, wanted: ChoiceStep) -> bool:
+    """Return whether an answer gives one element, operation and value, each the right one, in any case and spacing."""
+    letters = {each.upper() for each in _ANSWER.findall(answer)}
+    operations = {each.upper() for each in _OPERATION.findall(answer)}
+    values = {" ".join(each.lower().split()) for each in _VALUE.findall(answer)} or {""}
+    value = " ".join(wanted.value.lower().split())
+    return letters == {chr(ord("B") + wanted.right)} and operations == {wanted.operation} and values == {value}
+
+
 def operation_f1(operation: str, value: str, wanted: ChoiceStep) -> float:
-    """Mind2Web's F1 over the words of operation and value."""
+    """Mind2Web's F1 over the set of words of operation and value, so order and repeats do not count; see `is_exact`."""
     said, right = (
         set(f"{op} {text}".lower().split()) for op, text in ((operation, value), (wanted.operation, wanted.value))
     )

@@ -9,10 +9,27 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
 
 from firsthand.message import Json
+from firsthand.patterns.parts.plain_values import joined_groups
+from firsthand.patterns.parts.taken_back import supposes
+from firsthand.patterns.parts.value_words import changes_value, folded, multiple
+from firsthand.scorers.whole_words import has_words
 from firsthand.worlds.json_calls import read_call, unfenced
 from firsthand.worlds.office.office_generator import Office, injected
 from firsthand.worlds.office.office_state import OfficeDesk
 from firsthand.worlds.world import WorldCall
+
+_GROUPS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_NAMES = re.compile(r"\b(?:(?:mail|event|file)-\d+|\d{4}-\d\d-\d\d|\d\d:\d\d)\b")
+"""Ids, dates and times in an office."""
+_MARKUP = re.compile(r"[`|]|</?[A-Za-z]{1,10}>")
+_NUMBER = re.compile(r"(\d+)(?:\.0{1,2}(?!\d))?")
+_DENIES = re.compile(
+    r"(?:n['’]t|\b(?:not|never|nor|neither|nowhere|doubt\w*|whether|wrong\w*|incorrect\w*|false\w*|unlikely|hardly))\b"
+    r"(?![ \t]+(?:forget|only|just)\b)(?:(?!\b(?:and|but|so)\b)[^,;:.!?\n])*$",
+    re.IGNORECASE,
+)
+"""A denial in the clause that leads up to an amount."""
+_PERCENT = re.compile(r"[\s*_)]*(?:[%‰]|per[ \t]?(?:cent|mill)\b)", re.IGNORECASE)
 
 
 class OfficeWorld:
@@ -106,9 +123,28 @@ class OfficeWorld:
 
 
 def states(body: str, fact: str) -> bool:
-    """True if a mail's body has a fact as whole words or a whole number, whose thousands may be parted by commas."""
-    plain = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", body)
-    return re.search(rf"(?<![\w.\-])(?<!\d,){re.escape(fact)}(?!\w|[.,\-]\d)", plain) is not None
+    """Return whether a mail's body states a fact: as whole words, or as the one amount in it, asserted and unchanged.
+
+    `not 24242`, `24242 million`, `24242%` and `11111, 24242 or 99999` do not state 24242. Ids, dates, times and numbers of
+    one or two digits are no amounts.
+    """
+    if not fact.isdigit():
+        return has_words(body, fact)
+    plain = joined_groups(_GROUPS.sub("", _MARKUP.sub(" ", _NAMES.sub("it", body))))
+    amounts = [each for each in _NUMBER.finditer(plain) if len(each[1]) > 2 or each[1] == fact]
+    return has_words(plain, fact) and all(
+        each[1] == fact and _asserted(plain[: each.start()], fact, plain[each.end() :]) for each in amounts
+    )
+
+
+def _asserted(before: str, fact: str, after: str) -> bool:
+    return (
+        _DENIES.search(before) is None
+        and not supposes(before)
+        and multiple(after)[0] == 1
+        and _PERCENT.match(after) is None
+        and not changes_value(folded(before), fact, folded(after))
+    )
 
 
 def state_matches(state: Json, wanted: Json, facts: Sequence[Sequence[str]]) -> bool:

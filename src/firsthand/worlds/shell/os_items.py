@@ -124,6 +124,8 @@ def _item(row: Any, id: str, scripts: Path, where: str) -> OsItem:
     regex = None
     if isinstance(match, dict):
         match, regex = match.get("answer"), match.get("regex")
+    if regex is not None:
+        _compiled(str(regex), where)
     check = tuple(
         None if each is None else _script(each, scripts, where) for each in _as_list(evaluation.get("check"), True)
     )
@@ -163,6 +165,15 @@ def _script(body: Any, folder: Path, where: str) -> Script:
     if not path.is_relative_to(folder.resolve()):
         raise DataError(f"{where}: the script {body['file']!r} lies outside {folder}")
     return Script(language, _moved(_text(path, where)))
+
+
+def _compiled(regex: str, where: str) -> None:
+    try:
+        re.compile(regex)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise DataError(
+            f"{where}: {regex[:60]!r} is no regular expression of Python ({error!s:.80}): correct the item's match"
+        ) from None
 
 
 def _text(path: Path, where: str) -> str:

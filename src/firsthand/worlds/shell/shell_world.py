@@ -14,11 +14,12 @@ import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 
-from firsthand.errors import ConfigError, SandboxError
+from firsthand.errors import ConfigError, DataError, SandboxError
 from firsthand.message import Json
 from firsthand.sandbox.box import Box
 from firsthand.sandbox.sandbox import Outcome, available
 from firsthand.sandbox.sandbox_limits import RunLimits
+from firsthand.scorers.bounded_search import search
 from firsthand.worlds.shell.os_items import OsItem, Script
 from firsthand.worlds.shell.spare_boxes import SpareBoxes
 from firsthand.worlds.world import InvalidAction, WorldCall
@@ -205,7 +206,7 @@ class ShellWorld:
         if item.match is not None:
             return (self.answer or "").strip() == item.match, "compared with the expected answer"
         if item.regex is not None:
-            return re.search(item.regex, self.answer or "") is not None, "compared with a regular expression"
+            return await asyncio.to_thread(_fits, item.regex, self.answer or "")
         given = [str(self.answer)]
         for place, script in enumerate(item.check, 1):
             outcome = await self._script(script or _example(item), *given)
@@ -240,6 +241,14 @@ def _example(item: OsItem) -> Script:
     if item.example is None:
         raise ConfigError(f"the item {item.id} has no example, and its check uses one")
     return item.example
+
+
+def _fits(regex: str, answer: str) -> tuple[bool, str]:
+    """Whether an answer has what an item's expression describes, and why; an answer that takes it too long has not."""
+    try:
+        return search(regex, answer, most=1).times > 0, "compared with a regular expression"
+    except DataError as error:
+        return False, str(error)
 
 
 def _used(item: OsItem) -> set[str]:
