@@ -206,7 +206,7 @@ def test_steps_of_recorded_sessions_are_choices_of_elements(tmp_path: Path) -> N
     path = put(tmp_path / "m2w" / "a.json", [record])
     made = browsing.agentbench_wb(data=str(path.parent))
     assert facts(made) == said(
-        "agentbench_wb", "step_exact step_success element_chosen",
+        "agentbench_wb", "step_success step_exact element_chosen",
         "Steps of recorded sessions on real web sites, each a choice among five elements (Mind2Web).",
         "Mind2Web in m2w: the right element among 5 drawn by the seed; step_exact is the right element, operation "
         "and value; step success, as published, an F1 of 1 over the set of their words",

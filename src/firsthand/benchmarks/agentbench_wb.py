@@ -84,7 +84,7 @@ def _mind2web(folder: Path) -> Benchmark:
     return Benchmark(
         name="agentbench_wb",
         tasks=lambda seed: [_choice(step) for step in read_steps(folder, seed)],
-        scorers=(step_exact, step_success, element_chosen),
+        scorers=(step_success, step_exact, element_chosen),
         description="Steps of recorded sessions on real web sites, each a choice among five elements (Mind2Web).",
         protocol=f"Mind2Web in {folder.name}: the right element among {CHOICES} drawn by the seed; step_exact is the "
         "right element, operation and value; step success, as published, an F1 of 1 over the set of their words",
