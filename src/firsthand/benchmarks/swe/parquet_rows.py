@@ -1,7 +1,7 @@
 """Reads the columns of SWE-bench records from Parquet, bounded by the Python values that they become.
 
-Arrow counts the bytes of its buffers, and nulls, bits and structs of nothing have next to none: values are counted instead, and
-only columns of text, numbers and lists of text are decoded. Columns that no record has are not read.
+Arrow counts the bytes of its buffers, and nulls, bits and structs of nothing have next to none: values are counted instead,
+and only columns of text, numbers and lists of text are decoded. Columns that no record has are not read.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from firsthand.benchmarks.sources.datasets import MAX_BYTES
 from firsthand.benchmarks.sources.tables import TableRow
 from firsthand.errors import DataError, MissingExtra, reason_of
 
-COLUMNS = frozenset(
-    "instance_id repo base_commit problem_statement patch test_patch FAIL_TO_PASS PASS_TO_PASS XFAIL eval_script log_parser "
-    "eval_type image text test_cmd environment_setup_commit".split()
-)
+COLUMNS = frozenset((
+    "instance_id", "repo", "base_commit", "problem_statement", "patch", "test_patch", "FAIL_TO_PASS", "PASS_TO_PASS", "XFAIL",
+    "eval_script", "log_parser", "eval_type", "image", "text", "test_cmd", "environment_setup_commit",
+))  # fmt: skip
 """The columns of a record that are read."""
 MAX_VALUES = 4_000_000
 """Cells and list elements of those columns; SWE-rebench has half as many."""
@@ -38,7 +38,9 @@ def parquet_rows(raw: bytes, path: Path) -> list[TableRow]:
     rows: list[dict[str, Any]] = []
     try:
         file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(raw))
-        chosen = [each for each in file.schema_arrow if each.name.partition(".")[0] in COLUMNS]  # as pyarrow chooses them
+        chosen = [
+            each for each in file.schema_arrow if each.name.partition(".")[0] in COLUMNS
+        ]  # as pyarrow chooses them
         for each in chosen:
             _expect_type(each, path)
         groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
