@@ -15,8 +15,8 @@ from firsthand.benchmarks.sources.tables import TableRow
 from firsthand.errors import DataError, MissingExtra, reason_of
 
 COLUMNS = frozenset((
-    "instance_id", "repo", "base_commit", "problem_statement", "patch", "test_patch", "FAIL_TO_PASS", "PASS_TO_PASS", "XFAIL",
-    "eval_script", "log_parser", "eval_type", "image", "text", "test_cmd", "environment_setup_commit",
+    "instance_id", "repo", "base_commit", "problem_statement", "patch", "test_patch", "FAIL_TO_PASS", "PASS_TO_PASS",
+    "XFAIL", "eval_script", "log_parser", "eval_type", "image", "text", "test_cmd", "environment_setup_commit",
 ))  # fmt: skip
 """The columns of a record that are read."""
 MAX_VALUES = 4_000_000
