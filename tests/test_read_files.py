@@ -164,7 +164,7 @@ def is_read(call: ast.Call) -> bool:
     if name in ("load", "memmap", "fromfile"):
         return owner == "np" and not isinstance(first, ast.Name)
     if name != "open":
-        return not owner.startswith(("self._", "inside", "shelf"))
+        return not owner.startswith(("self._open", "inside", "shelf"))
     if owner in ("gzip", "bz2", "lzma"):
         return ast.unparse(first or call) != "raw"
     modes = [each.value for each in call.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
