@@ -35,6 +35,35 @@ def test_lists_that_arrow_keeps_in_few_bytes_are_counted_by_their_values() -> No
         parquet_rows(packed(PASS_TO_PASS=one_list(pa.nulls(most + 1))), PATH)
 
 
+def test_values_are_counted_before_they_are_decoded_and_again_where_the_footer_lies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    raw = packed(PASS_TO_PASS=one_list(pa.nulls(5000, pa.string())))
+    monkeypatch.setattr(subject, "MAX_VALUES", 5000)
+    with monkeypatch.context() as undecoded, pytest.raises(DataError, match="more than 5,000 values"):
+        undecoded.setattr(subject, "_text_bytes", lambda column: pytest.fail("it was decoded"))
+        parquet_rows(raw, PATH)
+    monkeypatch.setattr(subject, "MAX_VALUES", 5001)
+    assert len(parquet_rows(raw, PATH)[0].columns["PASS_TO_PASS"]) == 5000
+    monkeypatch.setattr(subject, "MAX_VALUES", 5000)
+    with pytest.raises(DataError, match="more than 5,000 values"):
+        parquet_rows(lying(raw), PATH)
+
+
+def lying(raw: bytes) -> bytes:
+    """The file with a footer that states one value for the second column, which has 5,000."""
+    stated, one = b"\x90\x4e", b"\x82\x00"  # zigzag varints of 5,000 and 1
+    for place in range(len(raw)):
+        if raw.startswith(stated, place):
+            forged = raw[:place] + one + raw[place + 2 :]
+            try:
+                if pq.ParquetFile(io.BytesIO(forged)).metadata.row_group(0).column(1).num_values == 1:
+                    return forged
+            except (OSError, pa.ArrowException):
+                continue
+    raise AssertionError("the footer states no 5,000")
+
+
 @pytest.mark.parametrize(
     "column",
     [
