@@ -129,7 +129,7 @@ def test_a_broken_archive_of_inspect_is_refused_with_the_reason() -> None:
         (packed({"header.json": "{}", "samples/1.json": deep}), "it is nested too deep"),
         (packed({"header.json": "{}", "samples/1.json": ""}), "Expecting value: line 1 column 1 (char 0)"),
         (changed(stored, (stored.index(b"1}"), 0x32)), "Bad CRC-32 for file 'header.json'"),
-        (changed(deflated, (data, 0xFF)), "Error -3 while decompressing data: invalid block type"),
+        (changed(deflated, (data, 0xFF)), "header.json: Error -3 while decompressing data: invalid block type"),
         (changed(deflated, (8, 77), (listed + 10, 77)), "That compression method is not supported"),
         (changed(deflated, (6, 1), (listed + 8, 1)), "it is encrypted"),
         (changed(lzma, *((lzma.index(b"header.json") + 20 + n, 0xFF) for n in range(40))), "Corrupt input data"),

@@ -69,7 +69,7 @@ def read_archive(raw: bytes, where: str) -> Json:
     except Exception as error:  # each way of compression has errors of its own
         why = reason_of(error) or "it ends too early"
         raise DataError(
-            f"{where} is no readable Inspect log ({why}): fetch it again, or convert it to JSON with "
+            f"{where} is no readable Inspect log ({why}): install firsthand[inspect], or convert it to JSON with "
             "`inspect log convert`"
         ) from None
 
