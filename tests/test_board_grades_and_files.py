@@ -252,15 +252,17 @@ def test_an_archive_that_is_damaged_or_locked_or_packed_in_another_way_is_refuse
     assert read_archive(archive(), "f") == {"eval": {}, "samples": [{}]}
     told = "f is no readable Inspect log ({}): install firsthand[inspect], or convert it to JSON with `inspect log convert`"
     for name in ("header.json", "samples/1.json"):
-        for number in (1, 98):
+        for number, way in ((1, "method 1"), (98, "PPMd")):
             assert refusal(lambda name=name, number=number: read_archive(archive(packed=number, name=name), "f")) == (
-                told.format("That compression method is not supported")
+                told.format(
+                    f"{name} is packed with {way}, and stored or deflated files are read: pack it again with `zip`"
+                )
             )
         assert refusal(lambda name=name: read_archive(archive(flags=1, name=name), "f")) == told.format(
             "it is encrypted"
         )
         assert refusal(lambda name=name: read_archive(archive(size=5000, name=name), "f")) == told.format(
-            "it ends too early"
+            f"{name}: it ends too early"
         )
         for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
             found = refusal(lambda name=name, method=method: read_archive(archive(packed=method, name=name), "f"))
@@ -300,14 +302,14 @@ def test_an_archive_holds_at_most_so_many_members(monkeypatch: pytest.MonkeyPatc
 
 
 def test_zstandard_that_is_damaged_is_refused_in_one_sentence() -> None:
-    pytest.importorskip("zipfile_zstd")
+    pytest.importorskip("zstandard")
     raw = io.BytesIO()
     with zipfile.ZipFile(raw, "w") as made:
         made.writestr("header.json", '{"eval": {}}')
         made.filelist[0].compress_type = 93
     assert refusal(lambda: read_archive(raw.getvalue(), "f")) == (
-        "f is no readable Inspect log (zstd decompressor error: Unknown frame descriptor): install firsthand[inspect], or "
-        "convert it to JSON with `inspect log convert`"
+        "f is no readable Inspect log (header.json: zstd decompress error: Unknown frame descriptor): "
+        "install firsthand[inspect], or convert it to JSON with `inspect log convert`"
     )
 
 

@@ -172,7 +172,7 @@ def test_an_index_of_a_corpus_of_another_form_is_one_sentence(tmp_path: Path):
             CorpusIndex(folder)
     with (folder / "bits.npy").open("wb") as file:
         np.savez(file, bits)
-    with pytest.raises(DataError, match="of another form"):
+    with pytest.raises(DataError, match="is no index of a corpus, or is damaged"):
         CorpusIndex(folder)
     np.save(folder / "bits.npy", bits)
     assert CorpusIndex(folder).grams == built.grams

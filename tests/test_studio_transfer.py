@@ -19,13 +19,13 @@ import pytest
 
 import make_run
 from firsthand.bridges.inspect.eval_logs import import_eval
-from firsthand.bridges.inspect.zip_members import read_member
 from firsthand.bridges.lm_eval.sample_lines import import_samples
 from firsthand.errors import DataError
 from firsthand.message import assistant, user
 from firsthand.runs import store
 from firsthand.runs.track import Track
 from firsthand.studio.run_export import exported
+from firsthand.system.zip_members import read_member
 from firsthand.task import Task
 from firsthand.trace import Node, Score, Trace
 

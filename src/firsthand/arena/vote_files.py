@@ -23,6 +23,7 @@ from firsthand.benchmarks.sources.tables import SUFFIXES as SUFFIXES
 from firsthand.benchmarks.sources.tables import TableRow, read_table
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
+from firsthand.system.ordinary_file import open_ordinary
 
 VOTERS = ("judge", "voter", "user_id", "evaluation_session_id", "annotator")
 STYLES = ("length", "headers", "lists", "bold")
@@ -85,7 +86,7 @@ def read_votes(path: Path, *, where: Mapping[str, str] | None = None, style: Seq
 def holds_votes(path: Path) -> bool:
     """True if the table at `path` has the columns of votes; DataError if it cannot be read at all."""
     if path.suffix == ".json" and path.is_file():
-        with path.open("rb") as file:
+        with open_ordinary(path) as file:
             if file.read(64).lstrip()[:1] == b"{":
                 return False  # an object: a file of results
     columns = read_table(path)[0].columns

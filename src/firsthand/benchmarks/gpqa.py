@@ -11,7 +11,6 @@ import csv
 import hashlib
 import io
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from firsthand.errors import ConfigError, DataError, reason_of, unknown
 from firsthand.message import Json
 from firsthand.scorers.choice import acc, acc_norm
 from firsthand.scorers.written import simple_evals_letter
+from firsthand.system.zip_members import read_member
 
 PROTOCOLS = {
     "simple-evals": Protocol(
@@ -51,6 +51,8 @@ PROTOCOLS = {
 ROWS = {"diamond": 198, "main": 448, "extended": 546}
 PASSWORD = b"deserted-untie-orchid"
 """Published by the authors with the file: it keeps crawlers out, not readers."""
+AES = 99
+"""The method that the directory of a zip states for a file which WinZip or 7-Zip encrypted."""
 WHY = "GPQA's authors ask that examples are not revealed in plain text online"
 RIGHT = "Correct Answer"
 WRONG = ("Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
@@ -119,17 +121,17 @@ def unzipped(raw: bytes, name: str, file: Path) -> bytes:
                 raise DataError(f"{file} holds no {name}: it has {held or 'nothing'}")
             if found[0].file_size > MAX_BYTES:
                 raise DataError(f"{name} in {file} unpacks to more than {MAX_BYTES >> 20} MiB: is it the right file?")
-            with archive.open(found[0], pwd=PASSWORD) as member:
-                text = member.read(MAX_BYTES + 1)
-    except NotImplementedError:
-        raise DataError(
-            f"{file} is encrypted with AES, which is not supported: use the authors' own file, or one made by `zip -e`"
-        ) from None
+            if found[0].compress_type == AES:
+                raise DataError(
+                    f"{file} is encrypted with AES, which is not supported: use the authors' own file, or one made by "
+                    "`zip -e`"
+                )
+            text = read_member(archive, found[0], MAX_BYTES, password=PASSWORD)
     except RuntimeError:
         raise DataError(
             f"{file} does not open with the password that the authors publish: is it their dataset.zip?"
         ) from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, OSError) as error:
         raise DataError(f"{file} is not a complete zip file ({reason_of(error)}): fetch it again") from None
     if len(text) > MAX_BYTES:
         raise DataError(f"{name} in {file} unpacks to more than {MAX_BYTES >> 20} MiB: is it the right file?")

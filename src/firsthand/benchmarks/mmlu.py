@@ -10,7 +10,6 @@ import csv
 import hashlib
 import io
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from firsthand.benchmarks.sources.datasets import MAX_BYTES, Source, contents, l
 from firsthand.errors import DataError, reason_of
 from firsthand.message import Json
 from firsthand.scorers.choice import acc, acc_norm
+from firsthand.system.zip_members import read_member
 
 PROTOCOLS = {
     "lm-eval-5shot": Protocol(
@@ -136,8 +136,8 @@ def _zipped(raw: bytes, path: Path, split: str) -> Iterator[tuple[Json, str]]:
             )
             if sum(info.file_size for info in infos) > MAX_BYTES:
                 raise DataError(f"{path} unpacks to more than {MAX_BYTES >> 20} MiB: is it the right file?")
-            files = [(info.filename, archive.read(info).decode("utf-8")) for info in infos if info.file_size]
-    except (zipfile.BadZipFile, zlib.error, OSError, UnicodeDecodeError, RuntimeError, EOFError) as error:
+            files = [(i.filename, read_member(archive, i, i.file_size).decode("utf-8")) for i in infos if i.file_size]
+    except (zipfile.BadZipFile, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a complete zip file of CSV files: {reason_of(error)}") from None
     if not files:
         raise DataError(f"{path} holds no folder {split!r}: give the authors' data archive")

@@ -25,6 +25,7 @@ from firsthand.errors import ConfigError, DataError, reason_of
 from firsthand.loop.concurrency import derive_seed
 from firsthand.message import Json
 from firsthand.scorers.contained import contains_value
+from firsthand.system.ordinary_file import read_ordinary_text
 from firsthand.task import Task
 from firsthand.tool import Tool, tool
 
@@ -118,7 +119,7 @@ def authors_pairs(folder: Path, hops: int) -> AuthorsPairs:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line for line in read_ordinary_text(path).splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {reason_of(error)}") from None
 

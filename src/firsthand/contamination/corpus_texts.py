@@ -12,6 +12,7 @@ from typing import IO, cast
 from firsthand.errors import ConfigError, DataError, reason_of
 from firsthand.system.given_folder import files_below
 from firsthand.system.json_values import values_in
+from firsthand.system.ordinary_file import open_ordinary
 
 PIECE_BYTES = 16 << 20
 OVERLAP_BYTES = 4096
@@ -54,7 +55,7 @@ def corpus_files(folder: Path) -> list[Path]:
 def pieces(path: Path) -> Iterator[bytes]:
     """The text of a file, as UTF-8, piece by piece; pieces overlap."""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with open_ordinary(path) as raw, gzip.open(raw) if path.suffix == ".gz" else raw as file:
             if ".jsonl" in path.suffixes:
                 yield from _joined(_of_lines(cast("IO[bytes]", file), path))
                 return

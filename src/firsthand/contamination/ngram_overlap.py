@@ -23,7 +23,7 @@ from firsthand.contamination.text_twins import task_text
 from firsthand.errors import ConfigError, DataError, reason_of
 from firsthand.kernels.search.gram_hashes import bloom_add, bloom_has, gram_hashes
 from firsthand.system.new_file import write_new
-from firsthand.system.ordinary_file import read_bounded_text
+from firsthand.system.ordinary_file import open_ordinary, read_bounded_text
 from firsthand.system.plurals import count_of
 from firsthand.task import Task
 
@@ -143,13 +143,24 @@ def scan_corpus(tasks: Sequence[Task], corpus: Path) -> tuple[list[FoundItem], l
     return [item for each in sought for item in each.found()], short, read
 
 
+def _mapped(path: Path) -> NDArray[np.uint64]:
+    """The array of a .npy file, memory-mapped; OSError if it is no ordinary file, ValueError if it is another array."""
+    with open_ordinary(path) as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("bits.npy is of another version of the format")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        if dtype.hasobject:
+            raise ValueError("bits.npy holds objects")
+        return np.memmap(file, dtype, "r", file.tell(), shape)
+
+
 class CorpusIndex:
     """A Bloom filter of a corpus's n-grams, kept in a folder and memory-mapped."""
 
     def __init__(self, folder: Path):
         try:
             about = json.loads(read_bounded_text(folder / "index.json"))
-            self.bits = np.load(folder / "bits.npy", mmap_mode="r")
+            self.bits = _mapped(folder / "bits.npy")
             self.grams, self.source, self.read = int(about["grams"]), str(about["source"]), int(about["bytes"])
             version = about["version"]
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:

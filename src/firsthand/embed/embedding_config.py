@@ -16,6 +16,7 @@ from typing import Any, Literal
 from firsthand.errors import ModelFileError, reason_of
 from firsthand.formats.fields import Fields
 from firsthand.formats.model_files import read_json
+from firsthand.system.ordinary_file import open_ordinary
 from firsthand.tokens.tokenizer import Tokenizer
 
 Pooling = Literal["mean", "cls", "lasttoken"]
@@ -94,7 +95,7 @@ def _modules(folder: Path) -> list[tuple[str, str]]:
     if not path.is_file():
         return []
     try:
-        with path.open("rb") as file:
+        with open_ordinary(path) as file:
             text = file.read(_MAX_MODULES_BYTES + 1)
         if len(text) > _MAX_MODULES_BYTES:
             raise ValueError(f"it is larger than {_MAX_MODULES_BYTES} bytes")

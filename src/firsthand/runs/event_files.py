@@ -15,6 +15,7 @@ from pathlib import Path
 
 from firsthand.errors import DataError
 from firsthand.runs.protobuf_fields import fields_of, signed
+from firsthand.system.ordinary_file import open_ordinary
 
 MAX_RECORD = 64 << 20
 _FLOAT, _DOUBLE, _HALF = 1, 2, 19
@@ -42,7 +43,7 @@ def number_of(value: int | float) -> float:
 
 def read_events(path: Path) -> Iterator[LoggedValue]:
     """The scalars of an event file; DataError if a record's sum is not that of its bytes, or a record is no Event."""
-    with path.open("rb") as file:
+    with open_ordinary(path) as file:
         number = 0
         while len(head := file.read(12)) == 12:
             number += 1

@@ -32,6 +32,7 @@ from firsthand.runs.database import put
 from firsthand.runs.integrity import SEALED, seal
 from firsthand.runs.run_folder import Run
 from firsthand.system.home import data_home
+from firsthand.system.ordinary_file import open_ordinary
 
 FOLDER_VARIABLE = "FIRSTHAND_TRACK_AT"
 """The environment variable that names the folder of the run that `start` makes, as a sweep sets it for each trial."""
@@ -157,7 +158,7 @@ class Track:
         if step is not None:
             _check_step(step)
         try:
-            with path.open("rb") as file:
+            with open_ordinary(path) as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 size = file.tell()
         except OSError as error:

@@ -5,6 +5,7 @@ Values, steps and times stay as they were logged. Nothing of what is read is exe
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import sqlite3
@@ -25,6 +26,7 @@ from firsthand.runs.wandb_files import read_wandb
 from firsthand.system.bounded_sqlite import connect_bounded
 from firsthand.system.given_folder import files_below
 from firsthand.system.json_values import values_in
+from firsthand.system.ordinary_file import open_ordinary
 from firsthand.system.sqlite_journal import forged_journal
 
 MAX_RUNS = 1000
@@ -214,13 +216,13 @@ def _named(name: str) -> str:
 
 
 def _beginning(file: Path) -> str:
-    with file.open(encoding="utf-8", errors="replace") as text:
+    with io.TextIOWrapper(open_ordinary(file), encoding="utf-8", errors="replace") as text:
         return text.read(MAX_VALUE)
 
 
 def _lines(file: Path) -> Iterator[str]:
     """The lines of a file, one at a time; DataError if one is longer than any that MLflow writes."""
-    with file.open(encoding="utf-8", errors="replace") as text:
+    with io.TextIOWrapper(open_ordinary(file), encoding="utf-8", errors="replace") as text:
         while line := text.readline(MAX_VALUE):
             if len(line) == MAX_VALUE:
                 raise DataError(f"{file} has a line of more than {MAX_VALUE:,} characters: it is no metric")

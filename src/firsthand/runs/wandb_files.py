@@ -20,6 +20,7 @@ from firsthand.message import Json
 from firsthand.runs.event_files import LoggedValue, number_of
 from firsthand.runs.protobuf_fields import fields_of, signed
 from firsthand.system.json_values import values_in_text
+from firsthand.system.ordinary_file import read_ordinary
 
 BLOCK = 32768
 HEADER = b":W&B"
@@ -68,7 +69,7 @@ def has_ended(path: Path) -> bool:
 
 
 def _records(path: Path) -> Iterator[bytes]:
-    data = path.read_bytes()
+    data = read_ordinary(path, MAX_FILE)
     if data[:4] != HEADER:
         raise DataError(f"{path} is no log of W&B: it does not begin with {HEADER.decode()!r}")
     position, pieces = 7, bytearray()

@@ -20,7 +20,7 @@ from typing import Any
 
 from firsthand.errors import ConfigError, reason_of
 from firsthand.sandbox.sandbox import shared_packages
-from firsthand.system.ordinary_file import open_ordinary
+from firsthand.system.ordinary_file import open_ordinary, read_ordinary
 
 MAX_BYTES = 64 * 2**20
 """The most bytes of all copied files."""
@@ -177,7 +177,9 @@ def _copied(name: str, rest: str, context: Path, folder: str, left: int) -> tupl
                 if left < 0:
                     return BuildStep(), f"more than {MAX_BYTES} bytes"
                 target = file.relative_to(match) if match.is_dir() else Path(file.name if inside else "")
-                found.append((str(Path(whole, target)), file.read_bytes(), bool(file.stat().st_mode & 0o100)))
+                found.append(
+                    (str(Path(whole, target)), read_ordinary(file, MAX_BYTES), bool(file.stat().st_mode & 0o100))
+                )
         if not matches:
             return BuildStep(), f"{source} is not there"
     return BuildStep(files=tuple(found)), ""

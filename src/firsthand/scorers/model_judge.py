@@ -28,6 +28,7 @@ from firsthand.patterns.parts.verdicts import VerdictMethod
 from firsthand.preference import Preference, utc_now
 from firsthand.rollout import rollout
 from firsthand.scorers.human_votes import judgement_of
+from firsthand.system.ordinary_file import read_ordinary_text
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -286,7 +287,7 @@ def _text(given: str) -> str:
     if not given.endswith((".txt", ".md")):
         return given
     try:
-        text = Path(given).read_text(encoding="utf-8").strip()
+        text = read_ordinary_text(Path(given), 4 * MAX_RUBRIC_CHARS).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the rubric {given!r} cannot be read as text: {reason_of(error)}") from None
     if not 0 < len(text) <= MAX_RUBRIC_CHARS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from io import BufferedReader
+from io import BufferedReader, BytesIO, TextIOWrapper
 from pathlib import Path
 
 MAX_TEXT_BYTES = 1 << 28
@@ -17,15 +17,40 @@ def open_ordinary(path: Path) -> BufferedReader:
     mode = os.fstat(handle).st_mode
     if not stat.S_ISREG(mode):
         os.close(handle)
-        raise OSError(errno.EINVAL, os.strerror(errno.EISDIR) if stat.S_ISDIR(mode) else "it is no ordinary file")
+        kind = "pipe" if stat.S_ISFIFO(mode) else "device"
+        told = f"it is no ordinary file but a {kind}, which may have no end: write it to a file, and give that"
+        raise OSError(errno.EINVAL, os.strerror(errno.EISDIR) if stat.S_ISDIR(mode) else told)
     return os.fdopen(handle, "rb")
+
+
+def read_ordinary(path: Path, most: int = MAX_TEXT_BYTES) -> bytes:
+    """The content of an ordinary file of at most `most` bytes; OSError if it is longer, or no ordinary one."""
+    with open_ordinary(path) as file:
+        return _content(file, path, most)
+
+
+def read_ordinary_text(
+    path: Path, most: int = MAX_TEXT_BYTES, *, encoding: str = "utf-8", errors: str = "strict"
+) -> str:
+    """The text of an ordinary file, whose line ends become `\\n`; OSError as `read_ordinary`, or UnicodeDecodeError."""
+    return TextIOWrapper(BytesIO(read_ordinary(path, most)), encoding, errors).read()
+
+
+def read_bounded(path: Path, most: int = MAX_TEXT_BYTES) -> bytes:
+    """The content of a file that a user names, which may be a pipe; OSError if it is longer than `most` bytes."""
+    with path.open("rb") as file:
+        return _content(file, path, most)
 
 
 def read_bounded_text(path: Path) -> str:
     """The UTF-8 text of a file that a user names, which may be a pipe; OSError if it is longer than `MAX_TEXT_BYTES`."""
-    with path.open("rb") as file:
-        is_longer = os.fstat(file.fileno()).st_size > MAX_TEXT_BYTES
-        content = b"" if is_longer else file.read(MAX_TEXT_BYTES + 1)  # the size of a pipe is not known
-    if is_longer or len(content) > MAX_TEXT_BYTES:
-        raise OSError(errno.EFBIG, f"it is larger than {MAX_TEXT_BYTES >> 20} MiB", str(path))
-    return content.decode()
+    return read_bounded(path, MAX_TEXT_BYTES).decode()
+
+
+def _content(file: BufferedReader, path: Path, most: int) -> bytes:
+    is_longer = os.fstat(file.fileno()).st_size > most
+    content = b"" if is_longer else file.read(most + 1)  # the size of a pipe or a device is not known
+    if is_longer or len(content) > most:
+        size = f"{most >> 20} MiB" if most >= 1 << 20 else f"{most:,} bytes"
+        raise OSError(errno.EFBIG, f"it is larger than {size}", str(path))
+    return content

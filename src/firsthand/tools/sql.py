@@ -21,6 +21,7 @@ from firsthand.declaration import Declaration, Rehearsal
 from firsthand.errors import ConfigError, ToolError, nearest
 from firsthand.loop.calling import expected_effect
 from firsthand.message import Json
+from firsthand.system.ordinary_file import open_ordinary
 from firsthand.system.plurals import count_of
 from firsthand.system.sqlite_journal import forged_journal
 from firsthand.system.terminal import one_line, printable
@@ -64,7 +65,7 @@ class SqlFile:
         self.path = Path(path).expanduser().resolve()
         self.query_s = query_s
         try:
-            with self.path.open("rb") as file:
+            with open_ordinary(self.path) as file:
                 head = file.read(16)
         except OSError as error:
             raise ConfigError(f"the database {str(path)!r} cannot be read: {error.strerror or error}") from None

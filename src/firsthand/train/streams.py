@@ -21,7 +21,9 @@ import numpy.typing as npt
 
 from firsthand.errors import DataError, reason_of
 from firsthand.message import Json
+from firsthand.system.ordinary_file import open_ordinary
 from firsthand.system.own_file import expect_own_tree
+from firsthand.system.zip_members import expect_bounded
 
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
@@ -241,7 +243,9 @@ def load_streams(path: Path) -> list[Stream]:
     """Reads the streams of `save_streams`. DataError if the file is none."""
     rows: dict[int, dict[str, Any]] = defaultdict(dict)
     try:
-        with np.load(path, allow_pickle=False) as found:
+        with open_ordinary(path) as file, np.load(file, allow_pickle=False) as found:
+            for member in found.zip.infolist():
+                expect_bounded(member)
             for name in found.files:
                 index, _, field = name.partition(".")
                 rows[int(index)][field] = found[name] if found[name].ndim else found[name].item()

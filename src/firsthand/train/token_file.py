@@ -23,6 +23,7 @@ import numpy.typing as npt
 from firsthand.errors import ConfigError, DataError, StoreError, reason_of
 from firsthand.message import Json
 from firsthand.system.new_file import write_new
+from firsthand.system.ordinary_file import open_ordinary
 from firsthand.system.own_file import expect_own_tree, read_own_json
 from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.train.data_order import expect_same_data, order
@@ -97,8 +98,8 @@ def open_token_file(folder: Path, tokenizer: Tokenizer, *, check: bool = False) 
             raise DataError(f"{path} has {found} bytes of {size}: delete {folder} to have it written again")
         if check and _sha256(path) != meta["sha256"][name]:
             raise DataError(f"{path} is not what was written (its SHA-256 differs): delete {folder} to have it again")
-    ids = np.memmap(folder / TOKENS, dtype="<i4", mode="r")
-    starts = np.memmap(folder / STARTS, dtype="<i8", mode="r")
+    with open_ordinary(folder / TOKENS) as tokens, open_ordinary(folder / STARTS) as places:
+        ids, starts = np.memmap(tokens, dtype="<i4", mode="r"), np.memmap(places, dtype="<i8", mode="r")
     if starts[0] != 0 or starts[-1] != meta["tokens"] or bool((np.diff(starts) < 0).any()):
         raise DataError(
             f"{folder / STARTS} does not divide the tokens into documents: delete {folder} to have it written again"
@@ -128,7 +129,7 @@ def _meta(folder: Path) -> Json:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_ordinary(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from firsthand.errors import ConfigError
 from firsthand.message import Json
 from firsthand.system.given_data import held
+from firsthand.system.ordinary_file import read_ordinary_text
 from firsthand.worlds.json_calls import EXAMPLE, read_call, unfenced
 from firsthand.worlds.world import InvalidAction, WorldCall
 
@@ -81,7 +82,7 @@ def described_functions(task: TurnTask, folder: Path) -> dict[str, Json]:
     """The task's functions by name, as the files of `multi_turn_func_doc` describe them."""
     found = {}
     for service in task.services:
-        for line in held(folder / f"{MODULES[service]}.json", folder).read_text(encoding="utf-8").split("\n"):
+        for line in read_ordinary_text(held(folder / f"{MODULES[service]}.json", folder)).split("\n"):
             described = json.loads(line) if line.strip() else None
             if described is not None and described["name"] not in task.excluded:
                 found[described["name"]] = described

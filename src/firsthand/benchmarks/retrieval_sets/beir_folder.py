@@ -19,6 +19,7 @@ from firsthand.message import Json
 from firsthand.retrieval.document import Document
 from firsthand.system.given_data import held
 from firsthand.system.json_values import values_in_text
+from firsthand.system.ordinary_file import open_ordinary
 
 MAX_CORPUS_BYTES = 4 * 2**30
 """Size limit of an unpacked corpus; BEIR's largest that is not sharded is below it."""
@@ -106,7 +107,7 @@ def text_lines(path: Path, most: int) -> Iterator[str]:
     """Yields the lines of a UTF-8 file, unpacked if it ends in .gz; DataError past `most` bytes."""
     read = 0
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        with open_ordinary(path) as raw, gzip.open(raw) if path.suffix == ".gz" else raw as file:
             while line := file.readline(MAX_LINE_BYTES + 1):
                 read += len(line)
                 if len(line) > MAX_LINE_BYTES:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from firsthand.errors import DataError
 from firsthand.system.given_data import held
+from firsthand.system.ordinary_file import read_ordinary
 
 PACKAGE = "tree-of-thoughts-llm"
 MAX_BYTES = 16 * 2**20
@@ -62,7 +63,7 @@ def _read(path: Path, origin: str) -> PaperFile:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise DataError(f"{path} is larger than {MAX_BYTES >> 20} MiB: is it the right file?")
-        raw = path.read_bytes()
+        raw = read_ordinary(path, MAX_BYTES)
         return PaperFile(raw.decode("utf-8"), origin, hashlib.sha256(raw).hexdigest())
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None

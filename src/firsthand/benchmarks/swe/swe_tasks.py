@@ -8,7 +8,6 @@ A record is a row with `repo`, `instance_id`, `base_commit`, `problem_statement`
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import re
 import shlex
@@ -18,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.sources.datasets import MAX_BYTES, Source, contents, fetch, located, text_field
+from firsthand.benchmarks.sources.datasets import Source, contents, fetch, located, text_field
 from firsthand.benchmarks.sources.tables import TableRow, read_table
+from firsthand.benchmarks.swe.parquet_rows import parquet_rows
 from firsthand.benchmarks.swe.swe_environment import Checkout
-from firsthand.errors import DataError, MissingExtra, reason_of, unknown
+from firsthand.errors import DataError, unknown
 from firsthand.message import Json
 from firsthand.sandbox.git_repository import blob, commit_alone
 from firsthand.sandbox.repository_workspace import expect_image_name
@@ -82,7 +82,7 @@ class Records:
 def read_records(path: Path, origin: str) -> Records:
     """Read a .parquet, .jsonl, .jsonl.gz or .json file; DataError with the file, and the row that is wrong."""
     raw = contents(path)
-    rows = _parquet(path) if path.suffix == ".parquet" else _lines(path)
+    rows = parquet_rows(raw, path) if path.suffix == ".parquet" else _lines(path)
     if not rows:
         raise DataError(f"{path} holds no rows: is it truncated?")
     checked = tuple(check(row.columns, row.where) for row in rows)
@@ -298,26 +298,3 @@ def _lines(path: Path) -> list[TableRow]:
     if path.suffix not in (".jsonl", ".json"):
         raise DataError(f"{path}: a .parquet, .jsonl, .jsonl.gz or .json file was expected")
     return read_table(path)
-
-
-def _parquet(path: Path) -> list[TableRow]:
-    if importlib.util.find_spec("pyarrow") is None:
-        raise MissingExtra("pyarrow", "swe", f"reading {path.name}")
-    import pyarrow
-    import pyarrow.parquet
-
-    too_large = DataError(f"{path} unpacks to more than {MAX_BYTES >> 20} MiB: is it the right file?")
-    rows: list[Json] = []
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-        if sum(file.metadata.row_group(number).total_byte_size for number in range(file.num_row_groups)) > MAX_BYTES:
-            raise too_large
-        unpacked = 0
-        for batch in file.iter_batches(batch_size=8):
-            unpacked += batch.nbytes  # a text that the file holds once may stand in every row
-            if unpacked > MAX_BYTES:
-                raise too_large
-            rows += batch.to_pylist()
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path} is not a complete Parquet file: {reason_of(error).splitlines()[0][:200]}") from None
-    return [TableRow(row, f"{path}, row {number}") for number, row in enumerate(rows, 1)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import zipfile
@@ -13,9 +12,10 @@ import numpy as np
 
 from firsthand.benchmarks.sources.tables import expect_values
 from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, utc_of
-from firsthand.errors import DataError, reason_of
+from firsthand.errors import DataError, MissingExtra, reason_of
 from firsthand.message import Json
 from firsthand.system.packed_text import expect_text
+from firsthand.system.zip_members import read_member
 
 MAX_MEMBER_BYTES = 256 << 20
 MAX_MEMBERS = 200_000
@@ -32,8 +32,6 @@ def is_inspect(body: Any) -> bool:
 
 def read_archive(raw: bytes, where: str) -> Json:
     """The log of an `.eval` archive, its samples included; DataError if it is broken or too large to be one."""
-    with contextlib.suppress(ImportError):
-        import zipfile_zstd  # noqa: F401 - it teaches zipfile zstandard, which Inspect compresses with and installs
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             members = archive.infolist()
@@ -44,7 +42,7 @@ def read_archive(raw: bytes, where: str) -> Json:
                 )
             if any(each.flag_bits & 1 for each in members):
                 raise ValueError("it is encrypted")
-            header = archive.read("header.json")
+            header = _member(archive, archive.getinfo("header.json"))
             expect_text(header, f"{where}: header.json")
             number = expect_values(header, where)
             body: Json = json.loads(header)
@@ -54,7 +52,7 @@ def read_archive(raw: bytes, where: str) -> Json:
             names = 0
             for each in members:
                 if each.filename.startswith("samples/") and each.file_size <= MAX_MEMBER_BYTES:
-                    text = archive.read(each)
+                    text = _member(archive, each)
                     expect_text(text, f"{where}: {each.filename[:80]}")
                     number += expect_values(text, where, number)
                     sample = _scores_alone(json.loads(text))
@@ -66,7 +64,7 @@ def read_archive(raw: bytes, where: str) -> Json:
                         )
                     samples.append(sample)
             return body
-    except DataError:
+    except (DataError, MissingExtra):
         raise
     except Exception as error:  # each way of compression has errors of its own
         why = reason_of(error) or "it ends too early"
@@ -74,6 +72,13 @@ def read_archive(raw: bytes, where: str) -> Json:
             f"{where} is no readable Inspect log ({why}): install firsthand[inspect], or convert it to JSON with "
             "`inspect log convert`"
         ) from None
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    data = read_member(archive, info, MAX_MEMBER_BYTES)
+    if len(data) > MAX_MEMBER_BYTES:
+        raise ValueError(f"{info.filename[:80]} unpacks to more than {MAX_MEMBER_BYTES >> 20} MiB")
+    return data
 
 
 def _scores_alone(sample: Any) -> Any:

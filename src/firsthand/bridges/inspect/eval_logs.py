@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from firsthand.bridges.inspect.zip_members import read_member
 from firsthand.errors import DataError, reason_of
 from firsthand.message import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from firsthand.model import Usage
@@ -22,6 +21,7 @@ from firsthand.runs.whole_run import whole_run
 from firsthand.system.json_values import values_in
 from firsthand.system.ordinary_file import open_ordinary
 from firsthand.system.packed_text import text_bytes
+from firsthand.system.zip_members import read_member
 from firsthand.task import Task
 from firsthand.trace import Call, Failure, Node, Score, Trace
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.errors import DataError
+from firsthand.system.ordinary_file import read_ordinary
 
 MAX_FILE_BYTES = 1 << 20
 MAX_FILES = 2_000
@@ -106,7 +107,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise DataError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB: is it the task's YAML file?")
-        body = yaml.load(path.read_bytes(), Loader=Loader)
+        body = yaml.load(read_ordinary(path, MAX_FILE_BYTES), Loader=Loader)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -37,6 +37,7 @@ from firsthand.model import (
     close,
 )
 from firsthand.providers.local_embedder import LocalEmbedder
+from firsthand.system.ordinary_file import open_ordinary
 
 
 @runtime_checkable
@@ -252,7 +253,7 @@ def _read_weights(file: Path) -> tuple[dict[str, Any], str]:
     from safetensors.torch import load_file
 
     try:
-        with file.open("rb") as opened:
+        with open_ordinary(file) as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
         return load_file(file), digest
     except OSError as error:

@@ -7,12 +7,13 @@ import shutil
 from pathlib import Path
 
 from firsthand.errors import StoreError
+from firsthand.system.ordinary_file import open_ordinary
 
 
 def _size_in_header(path: Path) -> int:
     """The bytes that a SQLite file has by its header; 0 if it has none."""
     try:
-        with path.open("rb") as file:
+        with open_ordinary(path) as file:
             head = file.read(100)
     except OSError:
         return 0

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import io
 import zipfile
-import zlib
 from collections.abc import Callable
 from typing import Any
 from xml.parsers import expat
 
 from firsthand.errors import DataError
+from firsthand.system.zip_members import read_member
 
 MAX_PART_BYTES = 200_000_000
 MAX_RATIO = 500
@@ -47,17 +47,8 @@ class ZipParts:
             raise DataError(f"it is no {self.kind}: it has no part {name[:100]!r}")
         info = self.names[name]
         try:
-            with self.archive.open(name) as part:
-                data = part.read(self.left + 1)
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            RuntimeError,
-            NotImplementedError,
-            OSError,
-            EOFError,
-            ValueError,
-        ) as error:
+            data = read_member(self.archive, info, self.left)
+        except (zipfile.BadZipFile, RuntimeError, OSError, ValueError) as error:
             raise DataError(f"its part {name[:100]!r} cannot be read: {error}") from None
         if len(data) > self.left or (
             len(data) > RATIO_FROM_BYTES and len(data) > MAX_RATIO * max(info.compress_size, 1)

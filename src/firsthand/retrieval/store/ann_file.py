@@ -18,6 +18,7 @@ import numpy as np
 from firsthand.errors import MissingExtra, StoreError
 from firsthand.retrieval.chunk_index import Vectors
 from firsthand.retrieval.store.search_rows import Ints, SearchRows
+from firsthand.system.ordinary_file import open_ordinary
 
 _BATCH = 20_000
 _LEAST_ALIVE = 0.75
@@ -83,7 +84,8 @@ class AnnFile:
         try:
             import faiss
 
-            raw = ann_path(index).read_bytes()
+            with open_ordinary(ann_path(index)) as file:
+                raw = file.read()
             name, count, digest, checksum = raw[: _HEAD - 1].decode().split()
             body = raw[_HEAD:]
             if name != _NAME or hashlib.sha256(body).hexdigest() != checksum:

@@ -10,6 +10,7 @@ actions of ReAct (Yao et al., 2022): Search[entity] puts the document of that ve
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import re
@@ -31,6 +32,7 @@ from firsthand.retrieval.retrievers.searches import hybrid
 from firsthand.retrieval.store.index_file import MEMORY
 from firsthand.retrieval.store.sqlite_index import SqliteIndex, open_index
 from firsthand.system.json_values import values_in_text
+from firsthand.system.ordinary_file import open_ordinary, read_ordinary_text
 from firsthand.system.terminal import one_line
 from firsthand.tool import Tool, tool_from_function
 from firsthand.tools.web.html import to_text
@@ -189,7 +191,7 @@ def _indented(text: str) -> str:
 def _is_index(path: Path) -> bool:
     """True if the file is a SQLite database."""
     try:
-        with path.open("rb") as file:
+        with open_ordinary(path) as file:
             return file.read(len(_MAGIC)) == _MAGIC
     except OSError:
         return False
@@ -285,14 +287,14 @@ def _texts(source: Path, path: Path) -> Iterator[tuple[str, str, str]]:
     if path.suffix.lower() == ".jsonl":
         yield from _lines(path, "" if path == source else f"{name}:")
         return
-    text = path.read_text(encoding="utf-8", errors="replace").replace("\0", " ")
+    text = read_ordinary_text(path, MAX_FILE_BYTES, errors="replace").replace("\0", " ")
     text = to_text(text) if path.suffix.lower() in (".html", ".htm") else text
     heading = re.match(r"\s*#\s+(.+)", text)
     yield name, _clean(heading.group(1).strip()[:200] if heading else path.stem), _clean(text)
 
 
 def _lines(path: Path, prefix: str) -> Iterator[tuple[str, str, str]]:
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with io.TextIOWrapper(open_ordinary(path), encoding="utf-8", errors="replace") as file:
         lines = iter(lambda: file.readline(MAX_LINE_CHARS + 1), "")
         for number, line in enumerate(lines, 1):
             if not line.strip():

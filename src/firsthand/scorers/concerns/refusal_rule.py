@@ -21,6 +21,7 @@ from firsthand.errors import DataError, reason_of
 from firsthand.scorers.concerns.probe_margins import rate_among
 from firsthand.stats.intervals import Bounds, proportion_interval
 from firsthand.stats.rater_agreement import cohen_kappa
+from firsthand.system.ordinary_file import read_bounded
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -177,7 +178,7 @@ def agreement_with_people(rows: Sequence[tuple[str, str, bool]], confidence: flo
 def read_labels(path: Path) -> list[tuple[str, str, bool]]:
     """Return (answer, request, is a refusal) for each row of PyRIT's refusal.csv; DataError if a row is not of that form."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
+        lines = io.TextIOWrapper(io.BytesIO(read_bounded(path)), encoding="utf-8-sig").read().splitlines(keepends=True)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {reason_of(error)}") from None
     above = int(bool(lines) and lines[0].startswith("#"))  # the line of the file's version

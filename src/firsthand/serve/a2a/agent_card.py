@@ -20,6 +20,7 @@ from a2a.types.a2a_pb2 import (
 from firsthand import __version__
 from firsthand.agent import Agent
 from firsthand.errors import ConfigError
+from firsthand.system.ordinary_file import read_bounded
 
 JSONRPC_PATH, REST_PATH = "/a2a", "/a2a/rest"
 TEXT_MODES = ("text/plain", "application/json")
@@ -84,7 +85,7 @@ def read_signing_key(path: Path) -> bytes:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        pem = path.read_bytes()
+        pem = read_bounded(path, 1 << 20)
         key = load_pem_private_key(pem, None)
     except OSError as error:
         raise ConfigError(f"the key {str(path)!r} cannot be read: {error.strerror or error}") from None

@@ -20,6 +20,7 @@ from firsthand.serve.admission.api_keys import Client, Keys
 from firsthand.serve.admission.server_admission import Admission
 from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.http.refusals import Refusal
+from firsthand.system.ordinary_file import read_bounded
 from firsthand.system.protobuf_values import protobuf_holds_more
 
 MAX_MESSAGE_BYTES = 4 << 20
@@ -63,7 +64,7 @@ class GrpcDoor:
         cert, key = self._address.tls_cert, self._address.tls_key
         try:
             if cert is not None and key is not None:
-                pair = (key.read_bytes(), cert.read_bytes())
+                pair = (read_bounded(key, 1 << 20), read_bounded(cert, 1 << 20))
                 server.add_secure_port(where, grpc.ssl_server_credentials([pair]))
             else:
                 server.add_insecure_port(where)

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from firsthand.errors import DataError, reason_of
+from firsthand.system.ordinary_file import read_bounded
 from firsthand.system.plurals import count_of
 
 Floats = npt.NDArray[np.float64]
@@ -77,13 +80,14 @@ def read_points(path: Path | str) -> ScalingPoints:
     """Reads a CSV file with a heading and a row for each run; DataError names the line of what is wrong."""
     path = Path(path)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path} is larger than {MAX_BYTES} bytes: too large for points of a scaling law")
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        raw = read_bounded(path, MAX_BYTES)
+        with io.TextIOWrapper(io.BytesIO(raw), encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             names = _columns(path, reader.fieldnames or [])
             rows = [_row(path, number, row, names) for number, row in enumerate(reader, 2)]
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise DataError(f"{path} is larger than {MAX_BYTES} bytes: too large for points of a scaling law") from None
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is no CSV file: {reason_of(error)}") from None

@@ -20,6 +20,7 @@ from firsthand.loop.concurrency import derive_seed
 from firsthand.message import Json
 from firsthand.system.given_folder import files_below
 from firsthand.system.json_values import values_in
+from firsthand.system.ordinary_file import read_ordinary
 from firsthand.worlds.browsing.page_elements import PageElements
 
 CHOICES = 5
@@ -104,7 +105,7 @@ def _records(path: Path) -> Sequence[Json]:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise DataError(f"{path} is larger than {MAX_FILE_BYTES >> 30} GiB: it is no file of Mind2Web")
-        raw = path.read_bytes()
+        raw = read_ordinary(path, MAX_FILE_BYTES)
         most = max(_FEW_VALUES, len(raw) // _BYTES_PER_VALUE)
         if values_in(raw, most) > most:
             raise DataError(

@@ -15,6 +15,7 @@ from random import Random
 
 from firsthand.errors import DataError, MissingExtra
 from firsthand.message import Json
+from firsthand.system.ordinary_file import read_ordinary
 from firsthand.worlds.browsing.chromium import Chromium, PageView
 from firsthand.worlds.browsing.errands import ErrandStep
 from firsthand.worlds.browsing.pages import step_on
@@ -114,7 +115,7 @@ class MiniWobVisit:
         file = (self.folder / path.lstrip("/")).resolve()
         if method != "GET" or not file.is_relative_to(self.folder.resolve()) or not file.is_file():
             return Answer(404, b"There is no such page.")
-        return Answer(200, file.read_bytes(), mimetypes.guess_type(file.name)[0] or "application/octet-stream")
+        return Answer(200, read_ordinary(file), mimetypes.guess_type(file.name)[0] or "application/octet-stream")
 
     def begin(self, browser: Chromium) -> None:
         """Set the seed and begin the episode."""

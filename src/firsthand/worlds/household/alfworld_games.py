@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from firsthand.errors import DataError, reason_of
+from firsthand.system.ordinary_file import read_ordinary_text
 from firsthand.worlds.household.house import GoalKind, House, HouseGoal, Receptacle, Thing
 
 GAME_FILE = "game.tw-pddl"
@@ -36,7 +37,7 @@ def read_game(path: Path) -> House:
     try:
         if path.stat().st_size > MAX_GAME_BYTES:
             raise DataError(f"{path} is larger than {MAX_GAME_BYTES >> 20} MiB: it is no ALFWorld game")
-        body = json.loads(path.read_text(encoding="utf-8"))
+        body = json.loads(read_ordinary_text(path, MAX_GAME_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as a JSON game of ALFWorld: {reason_of(error)[:200]}") from None
     problem = body.get("pddl_problem") if isinstance(body, dict) else None
@@ -76,7 +77,7 @@ def parse_pddl(text: str, where: str) -> Expression:
 def listed_games(lists: Path) -> Iterator[str]:
     """The games that a list of AgentBench's names, such as `standard.json`: paths below ALFWorld's folder."""
     try:
-        body = json.loads(lists.read_text(encoding="utf-8"))
+        body = json.loads(read_ordinary_text(lists, MAX_GAME_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{lists} cannot be read as JSON: {reason_of(error)[:200]}") from None
     if not isinstance(body, dict) or not all(isinstance(each, list) for each in body.values()):

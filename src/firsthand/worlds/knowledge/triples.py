@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import os
 import re
 import sqlite3
@@ -18,10 +19,11 @@ import threading
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple, cast
 
 from firsthand.errors import DataError, reason_of
 from firsthand.system.home import data_home
+from firsthand.system.ordinary_file import open_ordinary
 
 NAMESPACE = "http://rdf.freebase.com/ns/"
 NAME = "type.object.name"
@@ -149,8 +151,8 @@ def extreme(values: Mapping[str, list[str]], *, largest: bool) -> frozenset[str]
 def read_triples(path: Path) -> Iterator[Triple]:
     """The triples of a file in Freebase's layout; DataError that names the first line that is none."""
     try:
-        opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")  # noqa: SIM115
-        with opened as lines:
+        with open_ordinary(path) as raw, gzip.open(raw) if path.suffix == ".gz" else raw as opened:
+            lines = io.TextIOWrapper(cast("IO[bytes]", opened), encoding="utf-8")
             number = 0
             while line := lines.readline(MAX_LINE):
                 number += 1

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from firsthand.errors import DataError, reason_of
 from firsthand.message import Json
 from firsthand.system.given_data import held
+from firsthand.system.ordinary_file import read_ordinary_text
 
 MAX_FILE_BYTES = 2**22
 MOVED = {"/usr/stock.log": "/data/stock.log", "/working": "/data/working", "/usr/local/bin/": "/opt/bin/"}
@@ -180,7 +181,7 @@ def _text(path: Path, where: str) -> str:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise DataError(f"{where}: {path} is larger than {MAX_FILE_BYTES >> 20} MiB")
-        return path.read_text(encoding="utf-8")
+        return read_ordinary_text(path, MAX_FILE_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{where}: {path} cannot be read: {reason_of(error)}") from None
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from firsthand.errors import DataError, reason_of
 from firsthand.message import Json
 from firsthand.system.given_data import held
+from firsthand.system.ordinary_file import read_ordinary_text
 from firsthand.worlds.tau.ledger import Tables
 
 TABLES = {"retail": ("users", "orders", "products"), "airline": ("users", "flights", "reservations")}
@@ -109,6 +110,6 @@ def _contents(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise DataError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB: it is no file of tau-bench")
-        return path.read_text(encoding="utf-8")
+        return read_ordinary_text(path, MAX_FILE_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {reason_of(error)[:200]}") from None

@@ -1,0 +1,145 @@
+"""One reader of a zip's files for the whole house: in pieces, and nothing that unpacks without a bound."""
+
+from __future__ import annotations
+
+import ast
+import io
+import struct
+import tracemalloc
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import firsthand
+from firsthand.benchmarks import gpqa, mmlu
+from firsthand.boards.result_formats.inspect_logs import read_archive
+from firsthand.bridges.inspect.eval_logs import import_eval
+from firsthand.errors import DataError, DownloadError
+from firsthand.hub.wheel import _unpack
+from firsthand.retrieval.documents.zip_parts import ZipParts
+from firsthand.system.zip_members import member_pieces, read_member
+from firsthand.train.streams import Stream, load_streams, save_streams
+
+OPENS = {
+    "studio/demo_home.py",  # the package's own archive
+    "system/zip_members.py",
+}
+"""Files that unpack a zip with zipfile itself."""
+LOG = {"header.json": '{"eval": {"task": "t", "model": "m"}, "status": "success"}', "samples/1.json": '{"id": "1"}'}
+
+
+def packed(members: dict[str, str | bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    raw = io.BytesIO()
+    with zipfile.ZipFile(raw, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return raw.getvalue()
+
+
+@pytest.mark.parametrize(("method", "name"), [(zipfile.ZIP_BZIP2, "bzip2"), (zipfile.ZIP_LZMA, "LZMA")])
+def test_what_zipfile_unpacks_without_a_bound_is_refused_wherever_a_zip_is_read(
+    tmp_path: Path, method: int, name: str
+) -> None:
+    told = f"is packed with {name}, and stored or deflated files are read: pack it again"
+    log, table = packed(LOG, method), packed({"data/test/a_test.csv": "x", "gpqa_diamond.csv": "x"}, method)
+    (tmp_path / "a.eval").write_bytes(log)
+    (tmp_path / "a.whl").write_bytes(packed({"a": "xx"}, method))
+    np.savez(tmp_path / "plain.npz", a=np.zeros(3))
+    with zipfile.ZipFile(tmp_path / "plain.npz") as plain:
+        (tmp_path / "a.npz").write_bytes(packed({each: plain.read(each) for each in plain.namelist()}, method))
+    reads: list[Callable[[], object]] = [
+        lambda: import_eval(tmp_path / "a.eval", tmp_path / "home"),
+        lambda: read_archive(log, "a.eval"),
+        lambda: list(mmlu._zipped(table, Path("data.zip"), "test")),
+        lambda: gpqa.unzipped(table, "gpqa_diamond.csv", Path("dataset.zip")),
+        lambda: ZipParts(packed({"a": "x"}, method), "DOCX").read("a"),
+        lambda: load_streams(tmp_path / "a.npz"),
+    ]
+    for read in reads:
+        with pytest.raises(DataError, match=told):
+            read()
+    with pytest.raises(DownloadError, match=told):
+        _unpack(tmp_path / "a.whl", "a", 2, tmp_path / "part")
+
+
+def test_a_deflated_file_that_states_less_than_it_unpacks_to_takes_no_more_than_it_states() -> None:
+    raw = packed({"a": bytes(50_000_000)})
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        info = archive.getinfo("a")
+        info.file_size, info.CRC = 100, zlib.crc32(bytes(100))
+        tracemalloc.start()
+        try:
+            assert read_member(archive, info, 1 << 28) == bytes(100)
+            assert tracemalloc.get_traced_memory()[1] < 2_000_000
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_file_is_read_up_to_the_bound_and_in_whole_below_it(method: int) -> None:
+    body = np.random.default_rng(1).bytes(200_000)
+    with zipfile.ZipFile(io.BytesIO(packed({"a": body, "none": b""}, method))) as archive:
+        for most in (0, 1, 65_535, 65_536, 65_537, 199_998, 199_999, 200_000, 300_000):
+            assert read_member(archive, archive.getinfo("a"), most) == body[: most + 1]
+        pieces = list(member_pieces(archive, archive.getinfo("a")))
+        assert b"".join(pieces) == body and max(map(len, pieces)) == 65_536
+        assert read_member(archive, archive.getinfo("none"), 10) == b""
+
+
+def test_damage_and_encryption_are_told_as_a_bad_zip() -> None:
+    raw = packed({"a": b"hello" * 100})
+    place = raw.index(b"a") + 1
+    for damaged in (
+        raw[:place] + b"\xff\xff\xff" + raw[place + 3 :],
+        raw.replace(struct.pack("<I", zlib.crc32(b"hello" * 100)), b"\0" * 4),
+    ):
+        with zipfile.ZipFile(io.BytesIO(damaged)) as archive, pytest.raises(zipfile.BadZipFile):
+            read_member(archive, archive.getinfo("a"), 1000)
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        archive.getinfo("a").flag_bits |= 1
+        with pytest.raises(zipfile.BadZipFile, match="a is encrypted"):
+            read_member(archive, archive.getinfo("a"), 1000)
+
+
+def test_honest_logs_and_streams_are_read_as_before(tmp_path: Path) -> None:
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        assert read_archive(packed(LOG, method), "a.eval")["samples"] == [{"id": "1"}]
+    np.testing.assert_array_equal(
+        load_streams(save_streams([Stream(np.arange(3), np.ones(3, bool))], tmp_path, 1))[0].ids, np.arange(3)
+    )
+
+
+def test_nothing_else_unpacks_a_zip() -> None:
+    root = Path(firsthand.__file__).parent
+    texts = {path: path.read_text("utf-8") for path in root.rglob("*.py")}
+    found = {path.relative_to(root).as_posix() for path, text in texts.items() if "zipfile" in text and unpacks(text)}
+    assert found == OPENS
+    assert unpacks("with zipfile.ZipFile(a) as b:\n    b.read('c')") and unpacks("self.a = ZipFile(b)\nself.a.open(c)")
+
+
+def unpacks(text: str) -> bool:
+    """True if a program calls a method of a ZipFile that unpacks."""
+    nodes, zips = list(ast.walk(ast.parse(text))), set()
+    for node in nodes:
+        match node:
+            case ast.withitem(context_expr=ast.Call(func=made), optional_vars=ast.expr() as name):
+                pass
+            case ast.Assign(value=ast.Call(func=made), targets=[name]):
+                pass
+            case ast.arg(annotation=ast.expr() as made):
+                name = ast.Name(node.arg)
+            case _:
+                continue
+        if ast.unparse(made).endswith("ZipFile"):
+            zips.add(ast.unparse(name))
+    return any(
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("open", "read", "extract", "extractall", "testzip")
+        and ast.unparse(node.func.value) in zips
+        for node in nodes
+    )
