@@ -221,7 +221,11 @@ def test_steps_of_recorded_sessions_are_choices_of_elements(tmp_path: Path) -> N
     ]  # fmt: skip
     answer = f"Answer: {'BCDEF'[step.right]}.\nAction: type\nValue: two"
     assert browsing.step_success(task, ended({}, answer)) == Score("step_success", 1.0, {"operation_f1": 1.0})
-    assert browsing.step_exact(task, ended({}, answer)).value == browsing.element_chosen(task, ended({}, answer)).value == 1
+    assert (
+        browsing.step_exact(task, ended({}, answer)).value
+        == browsing.element_chosen(task, ended({}, answer)).value
+        == 1
+    )
     made = browsing.agentbench_wb(level=1, tasks=2, rounds=3, actions="native")
     assert (
         made.description == "Errands on web sites in a headless Chromium: forms, tables, carts, calendars (AgentBench)."
