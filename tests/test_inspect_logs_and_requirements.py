@@ -194,7 +194,7 @@ def test_a_log_is_refused_for_what_its_zip_says_before_anything_is_unpacked(
         import_eval(tmp_path / "z.eval", tmp_path)
     # the flags of a file stand 4 bytes after the mark of its entry in the zip's directory, its method 2 bytes further
     entry = raw.index(b"PK\1\2") + place
-    for at, value, why in ((4, 1, "header.json is encrypted, or its log is closed"), (6, 99, "compression method")):
+    for at, value, why in ((4, 1, "header.json is encrypted, or its archive is closed"), (6, 99, "is packed with AES")):
         path.write_bytes(raw[: entry + at] + bytes([value]) + raw[entry + at + 1 :])
         with pytest.raises(DataError, match=why):
             import_eval(path, tmp_path)
