@@ -28,12 +28,6 @@ _METHOD = re.compile(r"\w+ \([\w.]+\)")
 _NOT_LOADED = re.compile(r"(\S+) \((?:unittest\.loader\.)?_FailedTest[\w.]*\)|setUp(?:Class|Module) \(([\w.]+)\)")
 """The name by which unittest reports a module that it could not import, or a class or module that it could not set up."""
 _SYMPY_FAILED = re.compile(r"^_+ (\S+\.py:\S+) _+$", re.MULTILINE)
-_LATE_ENDS = (
-    (re.compile(r"skipped (['\"]).*\1$"), "SKIPPED"),
-    (re.compile(r"unexpected success$"), "FAILED"),
-    (re.compile(r"expected failure$"), "XFAIL"),
-)
-"""Ends that unittest writes on a line of their own, or behind a program's text, if the test has printed something."""
 _UNITTEST_SUMMARY = re.compile(r"={70}$|Ran \d+ tests? in ")
 _PYTEST_COUNTS = re.compile(
     r"(?:=+ )?(?:tests finished: )?((?:\d{1,9} [a-z ]+, )*\d{1,9} [a-z ]+,?|no tests ran) in \d[\d.]* ?s"
@@ -141,12 +135,8 @@ def _unittest(log: str) -> Results:
             running, begun = line.split(" ... ")[0], len(late)
         elif running is None:
             continue
-        elif ends := [
-            status
-            for pattern, status in _LATE_ENDS
-            if (pattern.match(whole_line.rstrip()) if over else pattern.search(line))  # tracebacks may end like this
-        ]:
-            late.append((running, ends[0]))
+        elif end := _late_end(whole_line.rstrip() if over else line, whole=over):  # tracebacks may end like this
+            late.append((running, end))
         elif line.endswith("ok") and not over:  # the test went on, so that it was its own text that looked like an end
             del late[begun:]
         if dots or running is None:
@@ -255,3 +245,18 @@ def _was_not_loaded(test: str, results: Results) -> bool:
         if not bracket or f".{module}." in f".{place}.":
             return True
     return False
+
+
+def _late_end(line: str, *, whole: bool) -> str:
+    """The status of an end that unittest writes if the test has printed something, or "".
+
+    It stands on a line of its own (`whole`), or behind a program's text.
+    """
+    for quote in "'\"":
+        begun = line.find(f"skipped {quote}")
+        if (begun == 0 if whole else begun >= 0) and line.endswith(quote) and len(line) > begun + len("skipped '"):
+            return "SKIPPED"
+    for said, status in (("unexpected success", "FAILED"), ("expected failure", "XFAIL")):
+        if line == said if whole else line.endswith(said):
+            return status
+    return ""
