@@ -75,7 +75,7 @@ SETS: dict[str, tuple[str, dict[str, Any], str, str, str, str, str]] = {
         "AIME 2024: 30 problems whose answer is an integer from 0 to 999.", "the problems are the MAA's"),
     "aime25": ("aime25.jsonl", PROBLEM, "", "boxed", "test split, data folder, 1 of 30 items",
         "AIME 2025: 30 problems whose answer is an integer from 0 to 999.", "the problems are the MAA's"),
-    "cruxeval": ("cruxeval.jsonl", CODED, "input-cot", "assertion_holds", "data folder, 1 of 800 items",
+    "cruxeval": ("cruxeval.jsonl", CODED, "input-cot", "cruxeval_assertion", "data folder, 1 of 800 items",
         "Predict a short Python function's output, or an input for an output (Gu et al., 2024).", "MIT"),
     "humaneval_plus": ("HumanEvalPlus.jsonl", EVALPLUS, "", "plus base", "HumanEvalPlus.jsonl, 1 of 164 items",
         "HumanEval's functions tested on 80 times as many inputs, 164 problems (Liu et al., 2023).",
