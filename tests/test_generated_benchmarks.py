@@ -94,7 +94,7 @@ def digest(spec: str, most: int) -> str:
         "options": dict(made.options),
         "scorers": [each.__name__ for each in made.scorers],
         "count": count,
-        "tasks": [asdict(task) for task in chosen],
+        "tasks": [{name: value for name, value in asdict(task).items() if name != "last_line"} for task in chosen],
     }
     text = json.dumps(held, sort_keys=True, ensure_ascii=True, default=repr)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -171,7 +171,7 @@ def is_read(call: ast.Call) -> bool:
     if any(each[:1] in "wxa" and not each.strip("wxabt+") for each in modes if each):
         return False
     options = {each.arg for each in call.keywords}
-    if owner.split(".")[0] in ("os", "archive", "rooted") or options & {"closefd", "pwd"}:
+    if owner.split(".")[0] in ("os", "archive", "rooted") or owner == "self.rooted" or options & {"closefd", "pwd"}:
         return False
     return not owner or bool(modes or options)
 
