@@ -290,7 +290,7 @@ async def worded(said: str, labels: Sequence[str]) -> str:
         found.append((await distribution(ctx.say("?"), labels, "words")).top)
         return ""
 
-    trace = await rollout(Agent("a", Scripted([said]), pattern), NUMBER)
+    trace = await rollout(Agent("a", Scripted([said, said]), pattern), NUMBER)
     if trace.error is not None:
         raise ModelError(trace.error.message)
     return found[0]
