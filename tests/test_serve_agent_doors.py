@@ -24,7 +24,8 @@ from firsthand.serve.agents.agent_file import AgentFile, open_agent
 from firsthand.serve.agents.caller_middleware import CallerMiddleware
 from firsthand.serve.agents.served_sessions import ServedSessions
 from firsthand.serve.agents.session_model import caller
-from firsthand.serve.agents.sessions_app import SessionsApp, sessions_app, trace_json
+from firsthand.serve.agents.sessions_app import SessionsApp, sessions_app
+from firsthand.serve.agents.shown_steps import ShownSteps
 from firsthand.serve.http.replies import reply
 from firsthand.trace import Trace
 from served_agent import Desk, clerk, within_sessions
@@ -82,7 +83,7 @@ def test_a_client_lists_reads_and_answers_its_own(tmp_path: Path, monkeypatch: p
         status, found = await ask("GET", "/sessions/x y/z")
         assert status == 200 and (found["id"], found["turns"]) == ("x y/z", [turn])
         trace = sessions.trace(paying.session)
-        assert trace is not None and found["trace"] == json.loads(json.dumps(trace_json(trace)))
+        assert trace is not None and found["trace"] == json.loads(json.dumps(ShownSteps(()).trace(trace)))
         assert [each["kind"] for each in found["trace"]["calls"]] == ["generate", "tool"]
         shown = {"id": asked.id, "turn": paying.id, "tool": "pay", "effect": "irreversible", "arguments": {"amount": 5},
                  "question": asked.question, "state": "pending"}  # fmt: skip
@@ -165,11 +166,11 @@ def test_a_protected_trace_is_not_shown() -> None:
 
     trace = Trace("t", "served", "s", {"name": "a"}, 0, 0, "then", 1.0, answer="A", stop_reason="done")
     shown = {"id": "t", "stop_reason": "done", "answer": "A", "calls": [], "events": []}
-    assert trace_json(trace) == shown and trace_json(None) is None
+    assert ShownSteps(()).trace(trace) == shown and ShownSteps(()).trace(None) is None
     hidden = Trace(
         "t", "served", "s", {"name": "a"}, 0, 0, "then", 1.0, events=(Event("protected", 0.0, {"why": "x"}),)
     )
-    assert trace_json(hidden) is None
+    assert ShownSteps(()).trace(hidden) is None
 
 
 # -- doors --

@@ -16,7 +16,8 @@ from firsthand.serve.agents.parked_approval import read_decision
 from firsthand.serve.agents.session_settings import SessionSettings
 from firsthand.serve.agents.session_store import SessionStore, SessionTurn
 from firsthand.serve.agents.session_trace import HeardSteps, joined
-from firsthand.serve.agents.sessions_app import approval_json, trace_json, turn_json
+from firsthand.serve.agents.sessions_app import approval_json, turn_json
+from firsthand.serve.agents.shown_steps import ShownSteps
 from firsthand.trace import Call, Event, Node, PromptIds, Trace
 
 
@@ -351,7 +352,7 @@ def test_a_turn_an_approval_and_a_trace_are_shown_without_what_is_not_the_client
         events=(Event("note", 0.5, {"x": 1}),),
         answer="a",
     )
-    assert trace_json(made) == {
+    assert ShownSteps(()).trace(made) == {
         "id": "t",
         "stop_reason": "done",
         "answer": "a",
@@ -377,5 +378,5 @@ def test_a_turn_an_approval_and_a_trace_are_shown_without_what_is_not_the_client
         ],
         "events": [{"kind": "note", "data": {"x": 1}}],
     }
-    assert trace_json(None) is None
-    assert trace_json(attempt(seconds=1.0, events=(Event("protected", 0.0, {"why": "licence"}),))) is None
+    assert ShownSteps(()).trace(None) is None
+    assert ShownSteps(()).trace(attempt(seconds=1.0, events=(Event("protected", 0.0, {"why": "licence"}),))) is None

@@ -18,12 +18,13 @@ from firsthand.runs.database import Database
 from firsthand.serve.a2a import sqlite_tasks
 from firsthand.serve.a2a.a2a_handler import ClientUser
 from firsthand.serve.a2a.sqlite_tasks import SqliteTaskStore
-from firsthand.serve.agents import kept_sessions, sessions_app
+from firsthand.serve.agents import kept_sessions, sessions_app, shown_steps
 from firsthand.serve.agents.agent_doors import opened_sessions
 from firsthand.serve.agents.kept_sessions import KeptSessions
 from firsthand.serve.agents.session_settings import SessionSettings
 from firsthand.serve.agents.session_store import SessionStore
-from firsthand.serve.agents.sessions_app import SessionsApp, trace_json
+from firsthand.serve.agents.sessions_app import SessionsApp
+from firsthand.serve.agents.shown_steps import ShownSteps
 from firsthand.trace import Event, Trace
 from served_agent import Desk, clerk
 from test_sessions_over_http import asked
@@ -224,11 +225,11 @@ def test_a_session_with_an_open_turn_is_not_deleted_and_a_deleted_one_takes_no_t
 
 
 def test_the_newest_steps_of_a_long_trace_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions_app, "PAGE_BYTES", 1000)
+    monkeypatch.setattr(shown_steps, "PAGE_BYTES", 1000)
     events = tuple(Event("note", 0.0, {"n": at, "text": "x" * 150}) for at in range(9))
-    shown = trace_json(_trace(events))
+    shown = ShownSteps(()).trace(_trace(events))
     assert shown is not None and [each["data"]["n"] for each in shown["events"]] == [6, 7, 8] and shown["left_out"] == 6
-    few = trace_json(_trace(events[:2]))
+    few = ShownSteps(()).trace(_trace(events[:2]))
     assert few is not None and "left_out" not in few and len(few["events"]) == 2
 
 

@@ -21,11 +21,12 @@ from firsthand.model import Sampling, Usage
 from firsthand.providers.scripted import Scripted
 from firsthand.serve.agents.agent_doors import agent_models, new_run, opened_sessions, speaks_a2a, speaks_mcp
 from firsthand.serve.agents.parked_approval import PARKED, ParkedApproval
-from firsthand.serve.agents.served_sessions import _MOST_NEWS, ServedSessions, TurnOver, _public
+from firsthand.serve.agents.served_sessions import _MOST_NEWS, ServedSessions, TurnOver
 from firsthand.serve.agents.session_model import Caller, SessionModel, caller
 from firsthand.serve.agents.session_settings import SessionSettings
 from firsthand.serve.agents.session_store import SessionStore
 from firsthand.serve.agents.session_trace import HeardSteps
+from firsthand.serve.agents.shown_steps import ShownSteps
 from firsthand.tool import tool_from_function
 from firsthand.trace import Call, Failure, Trace
 from served_agent import Desk, clerk
@@ -104,8 +105,11 @@ def test_an_attempt_that_cannot_be_made_fails_its_turn_with_a_trace_of_what_was_
         assert bugs[1] == "a" * 7997 + "b'\n", "the end of a long traceback"
         assert sessions.store.turns(sessions.store.sessions()[0].id)[0].state == "submitted"
         assert not sessions._move(first, "completed"), "a state that is final stays"
-    assert _public(Failure("E", "why")) == "why"
-    assert _public(Failure("E", "secret", "trace")) == "the agent met a bug of its own; the server's log has it"
+    assert ShownSteps(()).error(Failure("E", "why")) == "why"
+    assert (
+        ShownSteps(()).error(Failure("E", "secret", "trace"))
+        == "the agent met a bug of its own; the server's log has it"
+    )
 
 
 def test_a_slow_follower_misses_steps_beyond_a_number_and_no_state(tmp_path: Path) -> None:

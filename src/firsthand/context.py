@@ -256,7 +256,7 @@ class Context:
         granted = opened.reserve() if recorded is None else None
         detail: Json = {"name": tool.name, "arguments": arguments}
         error: str | None = "it was broken off before it had a result"
-        opened.begin("tool", dict(detail))
+        opened.begin_tool(tool.name, arguments)
         try:
             async with opened.in_time():
                 found = await run_consultation(
@@ -309,7 +309,7 @@ class Context:
         granted = opened.reserve() if recorded is None else None
         detail: Json = {"name": call.name, "arguments": call.arguments}
         error: str | None = "it was broken off before it had a result"
-        opened.begin("tool", dict(detail))
+        opened.begin_tool(call.name, call.arguments)
         try:
             async with opened.in_time():
                 borders = opened.borders(as_of)

@@ -156,6 +156,17 @@ Guard = PromptGuard | CallGuard | ResultGuard | AnswerGuard
 """Anything with a method for at least one border."""
 
 
+def watches(guards: Sequence[object], border: Border) -> bool:
+    """True if one of the guards has a method for the border, and does not name others alone in a tuple `borders`."""
+    return any(callable(getattr(each, border, None)) and border in _named(each) for each in guards)
+
+
+def _named(guard: object) -> tuple[object, ...]:
+    """The borders that a guard names; all, where its `borders` is anything else."""
+    named = getattr(guard, "borders", None)
+    return named if isinstance(named, tuple) and set(named) <= set(BORDERS) else BORDERS
+
+
 _PARAMETERS: dict[str, tuple[str, ...]] = {
     "prompt": ("view", "messages"),
     "call": ("view", "tool", "arguments"),

@@ -17,11 +17,12 @@ from math import inf
 from typing import Any
 
 from firsthand.errors import ConfigError, GuardBlocked, ToolError
-from firsthand.guard import AttemptView, Border, GuardVerdict, guard_name
+from firsthand.guard import AttemptView, Border, GuardVerdict, guard_name, watches
 from firsthand.loop.approval import Decision, approval_key, explained
 from firsthand.loop.attempt import Attempt, cost_of
 from firsthand.loop.budget import Budget
 from firsthand.loop.concurrency import derive_seed, had_ended
+from firsthand.loop.listener import Began
 from firsthand.loop.prompt_size import prompt_size
 from firsthand.message import Json, Message, Text, ToolResult, canonical
 from firsthand.model import Completion, Model, Prompt, Sampling, Usage, request_key
@@ -77,6 +78,9 @@ class Borders:
     async def call(self, tool: Tool, arguments: Json) -> Json:
         """The arguments to call a tool with, as the tool reads them. ToolError if it may not be called."""
         passed: Json = await self._cross("call", _as_read(tool, arguments), tool)
+        if watches(self.attempt.agent.guards, "call"):
+            told = {"name": tool.name, "arguments": copy.deepcopy(passed)}
+            self.attempt.tell(Began(self.effect, "tool", self.node, told))
         return passed
 
     async def result(self, tool: Tool, result: ToolResult) -> ToolResult:

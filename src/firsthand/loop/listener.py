@@ -25,7 +25,10 @@ class Began:
     kind: CallKind
     at: int | None
     detail: Json = field(default_factory=dict)
-    """Name and arguments of a tool call; `n`, the number of answers, of a generation."""
+    """Name and arguments of a tool call; `n`, the number of answers, of a generation.
+
+    Where guards watch calls, a tool call begins with its name alone, and again with the arguments once they have passed.
+    """
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from firsthand.errors import LimitExceeded
+from firsthand.guard import watches
 from firsthand.loop.attempt import Attempt
 from firsthand.loop.borders import Borders
 from firsthand.loop.budget import Budget
@@ -63,6 +64,11 @@ class OpenCall:
         """Tell the attempt's listener that the call begins."""
         self.attempt.has_begun = True
         self.attempt.tell(Began(self.effect, kind, self.node, detail or {}))
+
+    def begin_tool(self, name: str, arguments: Json) -> None:
+        """Tell it that a tool call begins; where a guard watches calls it hears of the arguments when they have passed."""
+        held_back = watches(self.attempt.agent.guards, "call")
+        self.begin("tool", {"name": name} if held_back else {"name": name, "arguments": arguments})
 
     def record(self, kind: CallKind, request: str, **rest: Any) -> None:
         """Record the call in the trace, now that it has ended."""

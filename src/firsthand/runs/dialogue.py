@@ -16,6 +16,7 @@ from firsthand.agent import Agent
 from firsthand.benchmark import NamedSetting
 from firsthand.context import Context, open_context
 from firsthand.errors import ConfigError, FirsthandError, LimitExceeded, unknown
+from firsthand.guard import watches
 from firsthand.loop.attempt import Attempt
 from firsthand.loop.borders import Borders
 from firsthand.loop.budget import Budget
@@ -170,7 +171,7 @@ class Dialogue:
 
     @property
     def _watches_answers(self) -> bool:
-        return any(hasattr(guard, "answer") for guard in self.agent.guards)
+        return watches(self.agent.guards, "answer")
 
     def _break_off(self, before: Context) -> None:
         """Keep what had come of an answer; where nothing had, the question is taken back."""

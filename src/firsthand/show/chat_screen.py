@@ -33,8 +33,8 @@ class Screen:
             case Call(kind="generate"):
                 now = time.perf_counter()
                 self.writing_s += now - self._first_s.pop(step.id, now)
-            case Began(kind="tool", detail=detail):
-                self.note(f"→ {detail.get('name')}({as_json_text(detail.get('arguments'))})")
+            case Began(kind="tool", detail={"name": name, "arguments": arguments}):
+                self.note(f"→ {name}({as_json_text(arguments)})")
             case Call(kind="tool", detail=detail):
                 self.note(f"← {detail.get('result')}")
             case Event(kind="retry"):

@@ -108,7 +108,7 @@ class Progress:
         match step:
             case Added(index, node):
                 depth, text = self.depth(index), _message(index, node)
-            case Began(_, "tool", at):
+            case Began(_, "tool", at, {"arguments": _}):
                 depth, text = self.depth(at) + 1, f"→ {_request(step)}"
             case Call(kind="tool"):
                 depth, text = self.depth(step.at) + 1, f"← {step.detail.get('name')}: {step.detail.get('result')}"
@@ -237,7 +237,8 @@ def _message(index: int, node: Node) -> str:
 def _request(began: Began) -> str:
     detail: Json = began.detail
     if began.kind == "tool":
-        return f"{detail.get('name')}({as_json_text(detail.get('arguments'))})"
+        given = as_json_text(detail["arguments"]) if "arguments" in detail else "…"
+        return f"{detail.get('name')}({given})"
     several = f" {detail['n']} answers" if detail.get("n", 1) > 1 else ""
     return f"{began.kind}{several}{'' if began.at is None else f' after #{began.at}'}:"
 

@@ -23,15 +23,13 @@ from google.protobuf.struct_pb2 import Value
 
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.loop.form import form_schema
-from firsthand.loop.listener import Began
 from firsthand.message import Json, canonical
 from firsthand.serve.agents.asked_approval import AskedApproval
 from firsthand.serve.agents.parked_approval import read_decision
 from firsthand.serve.agents.served_sessions import ServedSessions, TurnOver
 from firsthand.serve.agents.session_store import SessionTurn
-from firsthand.trace import Call
+from firsthand.serve.agents.shown_steps import step_line
 
-_SHOWN = 500
 _MOST_TOLD = 10_000
 """Ends that are remembered, so that a cancel that raced an answer does not tell another one."""
 ANSWER = "answer"
@@ -130,7 +128,7 @@ class TurnExecutor(AgentExecutor):
                 if isinstance(news, SessionTurn) and news.state == "working" and not working:
                     working = True
                     await updater.start_work()
-                elif (line := _line(news)) and working:
+                elif (line := step_line(news)) and working:
                     await updater.start_work(updater.new_agent_message([Part(text=line)]))
             turn = self._sessions.store.turn(task_id)
         except UnknownName:  # the server died before the turn was kept
@@ -260,13 +258,3 @@ def _asked(approval: AskedApproval) -> str:
     if approval.opens is None:
         return approval.question
     return f"{message or approval.tool}\n\nOpen {approval.opens} there, then say yes; say no to decline."
-
-
-def _line(news: object) -> str:
-    """A tool call or its result, as a person may read it."""
-    match news:
-        case Began(kind="tool", detail=detail):
-            return f"{detail.get('name')}({canonical(detail.get('arguments', {}))[:_SHOWN]})"
-        case Call(kind="tool", detail=detail, error=error):
-            return f"-> {str(detail.get('result', error or ''))[:_SHOWN]}"
-    return ""

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from firsthand.agent import Agent
 from firsthand.benchmark import NamedSetting
 from firsthand.errors import ConfigError, FirsthandError, StoreError
-from firsthand.loop.listener import Began, Piece, Step
+from firsthand.loop.listener import Step
 from firsthand.message import Json, Message, assistant, user
 from firsthand.rollout import Place, rollout
 from firsthand.runs.run_folder import Run
@@ -27,6 +27,7 @@ from firsthand.serve.agents.parked_approval import ParkedApproval
 from firsthand.serve.agents.session_settings import SessionSettings
 from firsthand.serve.agents.session_store import SessionRow, SessionStore, SessionTurn, TurnState
 from firsthand.serve.agents.session_trace import HeardSteps, joined, restated
+from firsthand.serve.agents.shown_steps import ShownSteps
 from firsthand.task import Task
 from firsthand.trace import Call, Failure, Trace, new_trace_id
 
@@ -37,7 +38,7 @@ _MOST_NEWS = 1000
 """Steps that a slow follower may lag behind; of what comes after it misses steps, and no state."""
 
 News = SessionTurn | Step
-"""News for a follower of a turn: a new state, or a step of the attempt."""
+"""News for a follower of a turn: a new state, or a step of the attempt as a client may read it."""
 
 
 class TurnOver(FirsthandError):
@@ -60,6 +61,8 @@ class ServedSessions:
         """With `shared_memory`, clients see what others had the agent remember."""
         self.agent, self.run, self.store = agent, run, store
         self.memories = ClientMemories(agent.memory, shared=shared_memory)
+        self.shown = ShownSteps(agent.guards)
+        """What clients may read of the attempts."""
         self.settings = settings or SessionSettings()
         self.kept = KeptSessions(store.database)
         self._seed = seed
@@ -221,8 +224,8 @@ class ServedSessions:
             charged(step)
             ask.hear(step)
             parked = isinstance(step, Call) and (step.replayed or step.id in ask.waiting)
-            if isinstance(step, Began | Piece | Call) and not parked:
-                self._tell(turn.id, step)
+            if not parked and (told := self.shown.step(step)) is not None:
+                self._tell(turn.id, told)
 
         agent = replace(
             self.agent, approval=replace(self.agent.approval, ask=ask), memory=self.memories.of(session.owner)
@@ -274,7 +277,7 @@ class ServedSessions:
         elif ask.waiting:  # answered by somebody while the attempt was being ended: the next look goes on with it
             self._move(turn, "submitted")
         elif trace.error is not None:
-            self._end(turn, "failed", None, _public(trace.error), trace, history)
+            self._end(turn, "failed", None, self.shown.error(trace.error), trace, history)
         elif trace.stop_reason == "guard" and not trace.calls:  # before the agent had done anything
             self._end(turn, "rejected", None, "a guard of the agent refused the question", trace, history)
         elif trace.answer is None:
@@ -350,8 +353,3 @@ class ServedSessions:
             duration_s=0.0,
             stop_reason=why or "error",
         )
-
-
-def _public(error: Failure) -> str:
-    """The error as a client may read it: the text of a bug may hold anything."""
-    return error.message if error.traceback is None else "the agent met a bug of its own; the server's log has it"

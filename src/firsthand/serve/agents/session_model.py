@@ -23,12 +23,12 @@ from firsthand.serve.agents.asked_approval import AskedApproval
 from firsthand.serve.agents.parked_approval import read_decision
 from firsthand.serve.agents.served_sessions import News, ServedSessions
 from firsthand.serve.agents.session_store import SessionTurn
+from firsthand.serve.agents.shown_steps import step_line
 from firsthand.serve.agents.thought_stream import CLOSE, ThoughtStream
 from firsthand.trace import Call, Trace
 
 ASK = "approval"
 """The function that a client is asked to call in place of a person."""
-_SHOWN = 500
 _MOST_COMPARED = 4
 """Turns whose client left with the same question, the newest, that a request is compared with: each is read whole."""
 
@@ -229,12 +229,12 @@ def _call(asked: AskedApproval) -> ToolCall:
 def _lines(news: News) -> list[str]:
     """A step as a person may read it, in no more than a few hundred characters."""
     match news:
-        case Began(kind="tool"):
-            return [f"\n{news.detail.get('name')}({canonical(news.detail.get('arguments', {}))[:_SHOWN]})\n"]
         case Piece():
             return [news.text]
+        case Began(kind="tool"):
+            return [f"\n{step_line(news)}\n"]
         case Call(kind="tool"):
-            return [f"-> {str(news.detail.get('result', news.error or ''))[:_SHOWN]}\n"]
+            return [f"{step_line(news)}\n"]
     return []
 
 

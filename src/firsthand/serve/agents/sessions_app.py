@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -19,7 +18,6 @@ from firsthand.message import Json
 from firsthand.model import TokenCapability
 from firsthand.serve.admission.active_request import ActiveRequest, request_of
 from firsthand.serve.agents.asked_approval import AskedApproval
-from firsthand.serve.agents.kept_sessions import PAGE_BYTES
 from firsthand.serve.agents.served_sessions import ServedSessions, TurnOver
 from firsthand.serve.agents.session_store import SessionTurn
 from firsthand.serve.http.mounted_app import MountedApp
@@ -27,7 +25,6 @@ from firsthand.serve.http.refusals import Refusal, bad, refusal_of
 from firsthand.serve.http.replies import Reply, note_bug, refused, reply
 from firsthand.serve.http.request_body import ClientLeft
 from firsthand.serve.openai.request_schema import Wire, read
-from firsthand.trace import Trace
 
 _SESSION = re.compile(r"/sessions/([^/]+)")
 _APPROVAL = re.compile(r"/approvals/([^/]+)")
@@ -113,7 +110,7 @@ class SessionsApp:
         more = {} if whole else {"older": _older(context, turns)}
         body: Json = {"id": context, "turns": [turn_json(each) for each in turns], **more}
         if before is None:
-            body["trace"] = trace_json(self._sessions.trace(id))
+            body["trace"] = self._sessions.shown.trace(self._sessions.trace(id))
         return reply(body)
 
     def _deleted(self, owner: str, context: str) -> Reply:
@@ -144,31 +141,6 @@ def approval_json(asked: AskedApproval) -> Json:
     body = asdict(asked)
     shown = {name: body[name] for name in ("id", "turn", "tool", "effect", "arguments", "question", "state")}
     return shown if asked.form is None else shown | {"schema": form_schema(asked.form)}
-
-
-def trace_json(trace: Trace | None) -> Json | None:
-    """The newest calls and events of a trace, as far as a page has room, without token ids."""
-    if trace is None or trace.protected:
-        return None
-    calls = [
-        {"id": each.id, "kind": each.kind, "name": each.detail.get("name"), "result": each.detail.get("result"),
-         "error": each.error, "tokens": each.usage.total_tokens, "seconds": each.duration_s}
-        for each in trace.calls
-    ]  # fmt: skip
-    events = [{"kind": each.kind, "data": each.data} for each in trace.events]
-    body = {"id": trace.id, "stop_reason": trace.stop_reason, "answer": trace.answer}
-    kept_events, kept_calls = _newest(events), _newest(calls)
-    left_out = len(events) - len(kept_events) + len(calls) - len(kept_calls)
-    return body | {"calls": kept_calls, "events": kept_events} | ({"left_out": left_out} if left_out else {})
-
-
-def _newest(steps: Sequence[Json]) -> list[Json]:
-    """The last steps that half a page has room for, in order; one at least."""
-    left, kept = PAGE_BYTES // 2, 0
-    while kept < len(steps) and (left > 0 or not kept):
-        kept += 1
-        left -= len(json.dumps(steps[-kept], ensure_ascii=False))
-    return list(steps[len(steps) - kept :])
 
 
 def sessions_app(sessions: ServedSessions) -> MountedApp:

@@ -30,6 +30,7 @@ from firsthand.runs.run_names import DATABASE
 from firsthand.serve.admission.charged_steps import Charge, ChargedSteps, charge_nobody
 from firsthand.serve.agents.asked_approval import question_digest
 from firsthand.serve.agents.question_subjects import QuestionSubjects
+from firsthand.serve.agents.shown_steps import ShownSteps
 from firsthand.serve.mcp.exchange import Exchange, current_exchange, exchanging
 from firsthand.serve.mcp.mcp_server import Offer
 from firsthand.serve.mcp.served_tool import ServedTool, failed, text_result
@@ -155,7 +156,9 @@ async def _attempt(
         await asyncio.wait({telling})
     kept = record.keep(task, trace)
     if trace.error is not None or trace.answer is None:
-        why = trace.error.message if trace.error is not None else f"it stopped: {trace.stop_reason}"
+        shown = ShownSteps(agent.guards)
+        said = trace.error and (trace.error.message if shown.drafts else shown.error(trace.error))
+        why = said or f"it stopped: {trace.stop_reason}"
         result = failed(f"{agent.name} gave no answer: {why}")
     else:
         result = text_result(trace.answer)
@@ -178,7 +181,7 @@ class ProgressOfSteps:
         self._subjects.hear(step)
         if self._charged is not None:
             self._charged(step)
-        if isinstance(step, Began):
+        if isinstance(step, Began) and (step.kind != "tool" or "arguments" in step.detail):
             self._said.put_nowait(f"calls {step.detail.get('name', '')}" if step.kind == "tool" else "asks the model")
 
     async def tell(self) -> None:
