@@ -125,11 +125,11 @@ def test_a_guards_question_to_a_person_has_its_reason_and_its_answer_is_kept() -
     view = _View(Borders(attempt, ":5", 0, Budget(Limits())), ":5 guard 0 call")
     for by in ("nobody", "me", "me"):
         found = within(lambda: view.approve(look_up, {"query": "q"}, "why"))
-        assert found == Decision(True, by, "fine")
+        assert replace(found, once="") == Decision(True, by, "fine") and bool(found.once) == (by == "me")
     assert asked == [("look_up", {"query": "q"})] * 2
     key = approval_key(":5", look_up, {"query": "q"})
-    kept = {"allowed": True, "by": "me", "reason": "fine"}
-    shown = request_key("approval", canonical(["look_up", {"query": "q"}, "why"]))
+    kept = {"allowed": True, "by": "me", "reason": "fine", "once": found.once}
+    shown = approval_key(":5", look_up, {"query": "q"}, "why")[1]
     assert attempt.journal.entries == {(key[0], shown): kept, key: kept}  # type: ignore[attr-defined]
 
 

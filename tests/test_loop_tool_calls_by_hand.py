@@ -161,7 +161,8 @@ def test_a_call_that_waits_for_an_answer_says_so_in_the_journal_and_invalid_ones
     for _ in range(2):
         found, added, events = called("x", approval=rules, journal=journal)
         assert found.result.content == "sent x" and events == [("approval", noted | {"allowed": True, "by": "me"})]
-    assert len(asked) == 2 and journal.entries[key] == {"allowed": True, "by": "me", "reason": "because"}
+    assert len(asked) == 2 and len(journal.entries[key].pop("once")) == 32
+    assert journal.entries[key] == {"allowed": True, "by": "me", "reason": "because"}
     ruled = attempt_of(Scripted(), approval=Approval({"send": "deny"}, ask=ask))
     with pytest.raises(ToolError, match="send was not run: send is not allowed here"):
         asyncio.run(approve(ruled, send, {"text": "x"}, ":3"))

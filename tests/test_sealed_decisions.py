@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from firsthand import Agent, Task
+from firsthand.errors import StoreError
 from firsthand.guard import GuardVerdict
 from firsthand.loop.approval import Approval, Decision, approval_key
 from firsthand.message import ToolCall, user
@@ -67,10 +68,17 @@ async def _wipes(task, ctx):
     return (await ctx.call(ToolCall("1", "wipe", {"path": "thesis"}))).content
 
 
-def attempt(run, judge, **more):
+class KilledBeforeTheCall(StoredJournal):
+    def record(self, effect, request, reply):
+        if "started" in reply:
+            raise StoreError("killed between the decision and the call")
+        super().record(effect, request, reply)
+
+
+def attempt(run, judge, journal=None, **more):
     DONE.clear()
     agent = Agent("a", Scripted(["safe"] * 9), _wipes, tools=[wipe], approval=Approval(ask=judge), **more)
-    return asyncio.run(rollout(agent, Task("1", "go"), journal=run.journal("p")))
+    return asyncio.run(rollout(agent, Task("1", "go"), journal=journal or run.journal("p")))
 
 
 def test_an_approval_that_somebody_wrote_into_a_journal_is_asked_again(run):
@@ -105,10 +113,16 @@ def test_a_resumed_run_of_ours_asks_nobody_again(run):
         with run.database.write() as connection:
             connection.execute("DELETE FROM effects")
         first, later = Judge(allowed), Judge(not allowed)
-        told = attempt(run, first).answer
-        with run.database.write() as connection:  # as if it had been killed between the decision and the call
-            connection.execute("DELETE FROM effects WHERE effect = ':0'")
-        assert attempt(run, later).answer == told and (first.asked, later.asked) == (1, 0)
+        killed = KilledBeforeTheCall(run.database, "p") if allowed else run.journal("p")
+        if allowed:
+            with pytest.raises(StoreError, match="killed"):
+                attempt(run, first, journal=killed)
+        else:
+            attempt(run, first)
+            with run.database.write() as connection:
+                connection.execute("DELETE FROM effects WHERE effect = ':0'")
+        answer = attempt(run, later).answer
+        assert (answer == "removed") == bool(DONE) == allowed and (first.asked, later.asked) == (1, 0)
 
 
 def test_with_another_key_or_one_of_an_older_version_a_decision_is_made_again(run, tmp_path):

@@ -7,6 +7,7 @@ of your own. Without either, such a call is denied, and the model reads why.
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -49,6 +50,15 @@ class Decision:
     by: str
     """`rule`, `terminal`, or the name your own function gives itself."""
     reason: str = ""
+    once: str = ""
+    """The id of a yes to a call that is not repeated, which the call uses up; made for one that comes without."""
+
+    def kept(self, tool: Tool) -> Json:
+        """The decision as a journal keeps it."""
+        body: Json = {"allowed": self.allowed, "by": self.by, "reason": self.reason}
+        if not self.allowed or tool.effect not in ("external", "irreversible"):
+            return body
+        return body | {"once": self.once or secrets.token_hex(16)}
 
 
 Ask = Callable[[Tool, Json], Awaitable[Decision]]
@@ -191,9 +201,10 @@ def check_rules(rules: Mapping[str, Permission], tools: Iterable[Tool]) -> None:
             raise ConfigError(f"approve names {name!r}, no tool and no effect;{hint} there are {', '.join(known)}")
 
 
-def approval_key(effect: str, tool: Tool, arguments: Json) -> tuple[str, str]:
-    """The place and the request of a call's approval in the attempt's journal."""
-    return f"{effect} approval", request_key("approval", canonical([tool.name, arguments]))
+def approval_key(effect: str, tool: Tool, arguments: Json, about: str = "") -> tuple[str, str]:
+    """The place and the request of a call's approval in the attempt's journal: the tool, its data, and the reason shown."""
+    asked = [tool.name, tool.effect, tool.origin or "", tool.over, arguments, about]
+    return f"{effect} approval", request_key("approval", canonical(asked))
 
 
 def question(tool: Tool, arguments: Json) -> str:

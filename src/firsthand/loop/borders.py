@@ -12,7 +12,7 @@ import copy
 import inspect
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
@@ -224,17 +224,17 @@ class _View:
     async def approve(self, tool: Tool, arguments: Json, about: str) -> Decision:
         attempt = self.borders.attempt
         effect, request = approval_key(self.borders.effect, tool, arguments)
-        shown = request_key(
-            "approval", canonical([tool.name, arguments, about])
-        )  # a yes is to the reason that was shown
+        _, shown = approval_key(self.borders.effect, tool, arguments, about)  # a yes is to the reason that was shown
         if (recorded := attempt.journal.find(effect, shown)) is not None:
             return Decision(**recorded)
         with explained(about):
             decision = await attempt.agent.approval.ask(tool, arguments)
-        if decision.by != "nobody":
-            await attempt.keep(effect, shown, asdict(decision))
-            await attempt.keep(effect, request, asdict(decision))
-        return decision
+        if decision.by == "nobody":
+            return decision
+        kept = decision.kept(tool)
+        await attempt.keep(effect, shown, kept)
+        await attempt.keep(effect, request, kept)
+        return Decision(**kept)
 
     async def claim(self, key: str, most: float, amount: float = 1, item: str = "") -> bool:
         attempt, effect = self.borders.attempt, self.next_effect()

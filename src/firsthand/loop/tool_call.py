@@ -6,7 +6,7 @@ Left out: budgets and deadlines, which the Context checks before.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 from firsthand.errors import AnswerPending, ToolError, nearest
@@ -134,10 +134,11 @@ async def approve(attempt: Attempt, tool: Tool, arguments: Json, effect: str) ->
     effect, request = approval_key(effect, tool, arguments)
     decided = attempt.journal.find(effect, request) if verdict == "ask" else None
     if decided is None:
-        decided = asdict(await approval.decide(tool, arguments))
+        decided = (await approval.decide(tool, arguments)).kept(tool)
         if verdict == "ask" and decided["by"] != "nobody":
             await attempt.keep(effect, request, decided)
-    attempt.note("approval", tool=tool.name, arguments=arguments, effect=tool.effect, **decided)
+    told = {name: decided[name] for name in ("allowed", "by", "reason")}
+    attempt.note("approval", tool=tool.name, arguments=arguments, effect=tool.effect, **told)
     if not decided["allowed"]:
         raise ToolError(f"{tool.name} was not run: {decided['reason'] or 'it was not approved'}")
 

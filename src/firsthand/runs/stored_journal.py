@@ -3,7 +3,8 @@
 Append-only. An effect may be recorded twice, as a tool's intent and then its result, and the last record counts.
 
 A run's folder may have been in anybody's hands. What decides on a call (an approval, what a guard asked, found or claimed)
-is recorded with a seal of this data home, and an entry of that kind without it is none: it is asked or judged again.
+is recorded with a seal of this data home, and an entry of that kind without it is none: it is asked or judged again. A yes
+to a call that is not repeated is none either once the call was begun and the entries that say so are gone.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
+from firsthand.errors import StoreError
 from firsthand.loop.journal import part_of
 from firsthand.message import Json, canonical
 from firsthand.runs.database import Database, plain, put
 from firsthand.system.home_seal import is_ours, seal_of
+from firsthand.system.open_approvals import close_approval, is_open, open_approval
 
 _DECISIONS = frozenset({"allowed", "guarded", "claim"})
 """The keys of replies that decide, whatever effect they stand under."""
@@ -32,6 +35,8 @@ class StoredJournal:
     def __init__(self, database: Database, attempt_id: str):
         self.database = database
         self.attempt_id = plain(attempt_id)
+        self._approvals: dict[str, set[str]] = {}
+        """Ids of the approvals that were found or recorded here and are used up by a call, by its effect."""
         self._looked_up = False
         self._recorded: set[tuple[str, str]] | None = None
         """The effects recorded here, if there were none when the first was looked up; then no other is looked up."""
@@ -53,7 +58,19 @@ class StoredJournal:
         return self._reply(effect, request, found[0][0])
 
     def record(self, effect: str, request: str, reply: Json) -> None:
-        """Keep the reply. When this returns, it survives `kill -9`."""
+        """Keep the reply. When this returns, it survives `kill -9`.
+
+        StoreError for a call that begins with a yes which an earlier one has used up: its entries were changed.
+        """
+        if "started" in reply and not all(map(is_open, self._approvals.get(effect, ()))):
+            raise StoreError(
+                f"the approval of {effect} in {self.database.path} was used by a call before: entries were put back or "
+                "changed, so the call is not made; start a new run"
+            )
+        if (once := _once(reply)) is not None:
+            open_approval(once)
+            if is_open(once):  # else it is asked for again when the attempt is resumed
+                self._approvals.setdefault(_call_of(effect), set()).add(once)
         kept = self._with_seal(effect, request, reply) if _decides(effect, reply) else reply
         with self.database.write() as connection:
             connection.execute(
@@ -62,6 +79,12 @@ class StoredJournal:
             )
         if self._recorded is not None:
             self._recorded.add((effect, request))
+        if "started" in reply:
+            for each in self._approvals.get(effect, ()):
+                close_approval(each)
+        elif "waiting" in reply:  # it has not acted: it is called again with the same approval
+            for each in self._approvals.get(effect, ()):
+                open_approval(each)
 
     async def settled(self) -> None:
         """Nothing to wait for: `record` has written it."""
@@ -90,9 +113,21 @@ class StoredJournal:
             if isinstance(decision, dict) and is_ours(
                 self._sealed(effect, request, decision), reply[_SEAL], "decision"
             ):
-                return decision
+                return self._unused(effect, decision)
             return None
         return None if _decides(effect, reply) else reply
+
+    def _unused(self, effect: str, decision: Json) -> Json | None:
+        """The decision, unless a call has used it up that no entry tells of. Guards judge a call that is replayed by it."""
+        if (once := _once(decision)) is None:
+            return decision
+        call = _call_of(effect)
+        if not is_open(once) and not self.database.read(
+            "SELECT 1 FROM effects WHERE attempt = ? AND effect = ? LIMIT 1", (self.attempt_id, plain(call))
+        ):
+            return None
+        self._approvals.setdefault(call, set()).add(once)
+        return decision
 
     def _with_seal(self, effect: str, request: str, decision: Json) -> Json:
         """The decision as it is stored; one that is not JSON as it is, which is then refused."""
@@ -104,6 +139,18 @@ class StoredJournal:
 
     def _sealed(self, effect: str, request: str, decision: Json) -> str:
         return canonical([self.attempt_id, plain(effect), plain(request), decision])
+
+
+def _once(reply: Json) -> str | None:
+    """The id of an approval that one call uses up, also within what a guard recorded; None in any other reply."""
+    decision = reply.get("guarded", reply)
+    once = decision.get("once") if isinstance(decision, dict) and decision.get("allowed") is True else None
+    return once if isinstance(once, str) and once else None
+
+
+def _call_of(effect: str) -> str:
+    """The effect of the call that a decision is about."""
+    return effect.removesuffix(" approval").partition(" guard ")[0]
 
 
 def _decides(effect: str, reply: Json) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from firsthand.errors import ConfigError, FirsthandError, nearest
 from firsthand.guard import AttemptView
@@ -103,7 +103,7 @@ async def ask_in_turn(asked: ApprovalQuestion, approvers: Sequence[str], ask_s: 
         decision = await _first_decision(asked, approvers, ask_s)
         if decision.by == "nobody":
             raise _NobodyThere(decision)
-        return asdict(decision)
+        return decision.kept(asked.tool)
 
     try:
         return Decision(**await asked.view.once(request, decide))

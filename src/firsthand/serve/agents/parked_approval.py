@@ -46,7 +46,7 @@ class ParkedApproval:
     async def __call__(self, tool: Tool, arguments: Json) -> Decision:
         """The answer to this question. AnswerPending, when nothing else runs, where there is none yet."""
         asked = await self._answered(tool, arguments, question(tool, arguments))
-        return Decision(asked.state == "allowed", asked.answered_by, asked.reason or _reason(asked))
+        return Decision(asked.state == "allowed", asked.answered_by, asked.reason or _reason(asked), once=asked.id)
 
     async def fill(self, tool: Tool, message: str, fields: Sequence[FormField]) -> Json | None:
         """The answers to the fields of a form; None if they were refused. AnswerPending as above."""

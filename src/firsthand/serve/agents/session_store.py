@@ -22,6 +22,7 @@ from firsthand.runs.database import Database, Schema
 from firsthand.runs.stored_journal import now
 from firsthand.serve.agents.asked_approval import APPROVALS, AskedApproval, approval_of, question_digest, sealed_text
 from firsthand.system.home_seal import is_ours, seal_of
+from firsthand.system.open_approvals import is_open, open_approval
 
 TurnState = Literal["submitted", "working", "input_required", "completed", "failed", "rejected", "canceled"]
 OVER: frozenset[str] = frozenset(("completed", "failed", "rejected", "canceled"))
@@ -284,9 +285,13 @@ class SessionStore:
         return self.approval(id) if same is None else self.checked(same)
 
     def checked(self, asked: AskedApproval) -> AskedApproval:
-        """The approval; open again if its answer was not given under this data home, as of a folder that others had."""
+        """The approval; asked again if its answer was not given under this data home, or a call has used it up.
+
+        So it is of a folder that others had, or that was put back from a copy.
+        """
         ((seal,),) = self.database.read("SELECT seal FROM approvals WHERE id = ?", (asked.id,))
-        if asked.state == "pending" or is_ours(sealed_text(asked), seal, "decision"):
+        counts = is_ours(sealed_text(asked), seal, "decision") and (asked.state == "denied" or is_open(asked.id))
+        if asked.state == "pending" or counts:
             return asked
         with self.database.write() as connection:
             connection.execute(
@@ -339,6 +344,8 @@ class SessionStore:
                     id,
                 ),
             )
+            if done.rowcount == 1 and allowed:
+                open_approval(id)
             return done.rowcount == 1
 
     def answered_elsewhere(self) -> list[str]:
