@@ -18,7 +18,7 @@ from firsthand.providers.scripted import Scripted
 from firsthand.safety.redact import redact
 from firsthand.serve.agents.served_sessions import ServedSessions
 from firsthand.serve.agents.session_model import Caller, SessionModel, caller
-from firsthand.serve.agents.shown_steps import step_line
+from firsthand.serve.agents.shown_steps import ShownSteps, step_line
 from firsthand.tool import tool_from_function
 from firsthand.trace import Call
 from served_agent import within_sessions
@@ -150,3 +150,15 @@ def test_an_error_that_quotes_a_draft_is_not_told_where_a_guard_watches_answers(
         within_sessions(agent, tmp_path / str(number), use)
     assert told[0].startswith(f"the judge wrote 'The code is {CODE}.'"), "as before where nothing is judged"
     assert told[1].startswith("the attempt failed with a ModelError, whose text") and CODE not in told[1]
+
+
+def test_of_calls_a_client_reads_named_fields_and_none_that_a_guard_made(tmp_path: Path) -> None:
+    told, steps = served(tmp_path / "call", (Refuses("prompt"), redact(pattern="x", borders=("call",))))
+    assert '"kind": "guard", "name"' not in told and not any(isinstance(each, Piece) for each in steps)
+    told, steps = served(tmp_path / "passes", redact(pattern="x", borders=("call",)))
+    assert not any(isinstance(each, Piece) for each in steps), "written actions hold the arguments of calls"
+    ended = [each for each in steps if isinstance(each, Call)]
+    assert [sorted(each.detail) for each in ended] == [["is_error", "name", "result"], []]
+    broken = Call("1", "generate", None, 0.0, 0.0, "r", error=f"no JSON: {CODE}")
+    assert ShownSteps((redact(pattern="x", borders=("answer",)),))._call(broken)["error"] == "it failed"
+    assert ShownSteps(())._call(broken)["error"] == broken.error
