@@ -33,6 +33,7 @@ NOUNS = [
     "task",
     "loop.journal",
     "trace",
+    "loop.private_texts",
     "preference",
     "loop.protection",
     "loop.listener",

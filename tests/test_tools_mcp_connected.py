@@ -74,7 +74,7 @@ def test_all_that_a_server_has_is_read_page_by_page_and_offered_under_its_name()
             ("lib__lend", "read", None, 12.0),
             (ODD, "external", None, 12.0),
             ("lib__list_resources", "read", None, 12.0),
-            ("lib__read_resource", "read", None, 12.0),
+            ("lib__read_resource", "external", None, 12.0),
             ("lib__list_prompts", "read", None, 12.0),
         ]
         assert (

@@ -114,7 +114,8 @@ def test_the_tools_for_resources_and_prompts_are_offered_as_declared_beside_the_
     found._all = {"s__a": own("s__a"), "s__b": own("s__b")}
     search, *_, prompt = asyncio.run(found._extra_tools())
     assert (search.effect, search.origin, search.timeout_s) == ("write", "MCP server s", 9.0)
-    assert (prompt.effect, prompt.origin, prompt.declares) == ("read", "MCP server s", Declaration(readers="user"))
+    facts = Declaration(("name", "arguments"), recipients=("name",), readers="user")
+    assert (prompt.effect, prompt.origin, prompt.declares) == ("external", "MCP server s", facts)
     assert source(Told(full), trusted=True)._own(found._read, "read_resource").origin is None
 
 

@@ -25,6 +25,7 @@ from firsthand.loop.consultation import Ask, run_consultation
 from firsthand.loop.memory_calls import forget_item, recall_items, remember_text, remember_texts
 from firsthand.loop.model_calls import Decoding, decode_answer, sample_answers, score_continuations
 from firsthand.loop.open_call import OpenCall
+from firsthand.loop.private_texts import READERS
 from firsthand.loop.prompt_size import prompt_size, size_key
 from firsthand.loop.tool_call import run_call
 from firsthand.loop.tool_call import tool_request as tool_request
@@ -318,6 +319,7 @@ class Context:
             result, arguments = ran
             detail |= {"arguments": arguments, "result": result.content, "is_error": result.is_error}
             detail |= {"origin": result.origin} if result.origin is not None else {}
+            detail |= {READERS: "user"} if attempt.is_private(call.name) else {}
             error = result.content if result.is_error else None
         finally:
             opened.pay(granted, Usage())

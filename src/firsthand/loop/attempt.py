@@ -122,6 +122,12 @@ class Attempt:
         self.tools = self._at_hand()
         self.note("tools_changed", added=sorted(set(self.tools) - before), removed=sorted(before - set(self.tools)))
 
+    def is_private(self, name: str) -> bool:
+        """True if only the user may read what a tool gives, by its declaration; a memory marks each item that it shows."""
+        tool = self.tools.get(name)
+        declares = None if tool is None or tool.origin == "memory" else tool.declares
+        return declares is not None and declares.readers == "user"
+
     def _seen_versions(self) -> list[object]:
         sources = self._sources if self._environment is None else (*self._sources, self._environment)
         return [version_of(source) for source in sources]

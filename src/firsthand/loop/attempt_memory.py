@@ -7,9 +7,10 @@ not depend on how fast branches run. `commit` makes the changes of finished atte
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from firsthand.loop.concurrency import had_ended
+from firsthand.loop.private_texts import READERS, copies, private_texts
 from firsthand.memory import Memory, MemoryItem, hook
 from firsthand.message import Json
 from firsthand.trace import Trace
@@ -65,8 +66,10 @@ async def commit(memory: Memory, trace: Trace) -> None:
 async def learn(memory: Memory, trace: Trace, kind: object) -> None:
     """Write what a finished attempt leaves in a memory of that kind, if it learns from traces. Twice is the same as once."""
     if (learnt := hook(kind, "learn")) is not None:
+        private = private_texts(trace.calls)
         for item in learnt(trace):
-            await memory.write(item)
+            copied = copies(item.text, private) is not None
+            await memory.write(replace(item, provenance={**item.provenance, READERS: "user"}) if copied else item)
 
 
 def changes_of(trace: Trace) -> list[MemoryChange]:

@@ -36,7 +36,10 @@ class CallPosition:
     """The position from which a tool was called."""
 
     context: Any
-    """The Context, without a conversation: what a tool asks the model begins with an empty one."""
+    """The Context, without a conversation: what a tool asks the model begins with an empty one.
+
+    The agent's memory does not shorten it, and so keeps none of it: it is not what the agent and its user said.
+    """
     effect: str
     branch: CallBranch
     conversation: Any
@@ -71,7 +74,7 @@ def calling(context: Any, effect: str) -> Iterator[None]:
     # groups of a call are numbered far above those of the pattern, which they share the path with
     first_group = 1_000_000 + 1_000 * int(effect.partition(" ")[0].rpartition(":")[2])
     branch = CallBranch(here.path, here.depth, 0, first_group, here.place, here.name, effect)
-    mark = _caller.set(CallPosition(replace(context, node=None), effect, branch, context))
+    mark = _caller.set(CallPosition(replace(context, node=None, fitted=True), effect, branch, context))
     try:
         yield
     finally:

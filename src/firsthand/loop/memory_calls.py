@@ -7,8 +7,9 @@ from typing import Any
 
 from firsthand.errors import ConfigError
 from firsthand.loop.attempt_memory import AttemptMemory, MemoryChange
-from firsthand.loop.concurrency import current_branch
+from firsthand.loop.concurrency import current_branch, had_ended
 from firsthand.loop.open_call import OpenCall
+from firsthand.loop.private_texts import READERS, copies, private_texts
 from firsthand.memory import MemoryItem
 from firsthand.message import Json, canonical
 from firsthand.model import Usage, request_key
@@ -72,9 +73,13 @@ async def forget_item(call: OpenCall, id: str) -> None:
 
 
 def _item(call: OpenCall, text: str, provenance: Json) -> MemoryItem:
-    memory = call.attempt.memory
+    attempt, memory = call.attempt, call.attempt.memory
     origin = {} if memory is None else memory.origin
-    return MemoryItem.of(text, as_json({**provenance, **origin, "effect": call.effect}))
+    before = [each for each in attempt.calls if had_ended(each.id, call.effect)]
+    task = attempt.task
+    said = [] if task is None else [task.prompt, *(each.text for each in task.conversation if each.role == "user")]
+    private = {READERS: "user"} if copies(text, private_texts(before), said) is not None else {}
+    return MemoryItem.of(text, as_json({**provenance, **private, **origin, "effect": call.effect}))
 
 
 async def _make(

@@ -56,7 +56,10 @@ def episode_of(trace: Trace) -> MemoryItem | None:
 
 def question_of(trace: Trace) -> str:
     """The last user message before the first answer, which holds the task; none of what a memory showed."""
-    answered = [node for call in trace.calls if call.kind in ("generate", "score") for node in [call.at]]
+    asked = [call for call in trace.calls if call.kind in ("generate", "score")]
+    answered = [
+        call.at for call in asked if " " not in call.id
+    ]  # the others were asked for by a tool, in its own words
     path = trace.path(answered[0]) if answered and answered[0] is not None else ()
     for node in reversed(path):
         message = trace.nodes[node].message

@@ -7,12 +7,12 @@ from typing import Any
 
 from firsthand.context import Context
 from firsthand.loop.pattern_options import at_least, checked
+from firsthand.loop.private_texts import unmarked
 from firsthand.message import Json, ToolCall
 from firsthand.patterns.parts.fenced_code import fenced_code
 from firsthand.safety.plans.labelled import Labelled, carrying, flat
 from firsthand.safety.plans.plan_interpreter import PlanRun
 from firsthand.safety.plans.plan_program import FUNCTIONS, PlanError, parse_plan
-from firsthand.safety.rules.case import unmarked
 from firsthand.safety.rules.labels import Label, label_of_result
 from firsthand.task import Task
 from firsthand.tool import Tool, marked

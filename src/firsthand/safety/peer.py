@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from firsthand.guard import AttemptView, GuardVerdict
+from firsthand.loop.private_texts import copies
 from firsthand.message import Message, ToolResult
-from firsthand.safety.rules.case import RUN, earlier_calls, runs, words_of
+from firsthand.safety.rules.case import earlier_calls, words_of
 
 
 @dataclass(frozen=True)
@@ -16,15 +17,14 @@ class Peer:
     name = "peer"
 
     def prompt(self, view: AttemptView, messages: tuple[Message, ...]) -> GuardVerdict:
-        """Blocks a prompt that copies a private result: a run of words, a code, or the whole of a short one."""
+        """Blocks a prompt that copies a private result, of this attempt or kept in memory by an earlier one: a run of words,
+        a code, or the whole of a short one."""
         shown = "\n".join(_texts(messages))
-        said = frozenset().union(*map(runs, words_of(view)))
-        sent = runs(shown) - said
+        said = words_of(view)
         for each in earlier_calls(view):
-            if each.label.readers is None or each.failed or not each.is_call:
+            if each.label.readers is None or each.failed or not (each.is_call or each.declares):
                 continue
-            short = 0 < len(each.result.split()) < RUN and each.result.strip() in shown
-            if short or not sent.isdisjoint(runs(each.result)):
+            if copies(shown, [each.result], said) is not None:
                 return GuardVerdict.blocked(self.name, f"it holds what {each.name} gave, which only the user may read")
         return GuardVerdict.passed(self.name)
 

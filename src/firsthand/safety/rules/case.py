@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from math import inf, isfinite, nan
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from firsthand.declaration import Declaration, fields_at
 from firsthand.errors import ToolError
 from firsthand.guard import AttemptView
-from firsthand.message import ERROR, Json, canonical
+from firsthand.loop.private_texts import private_texts, runs, unmarked
+from firsthand.message import Json, canonical
 from firsthand.safety.rules.labels import USER, Label, join_all, label_of_result
 from firsthand.safety.rules.witness import (
     Witness,
@@ -24,15 +25,11 @@ from firsthand.safety.rules.witness import (
     trusted_texts,
     witnesses,
 )
-from firsthand.tool import MARK_END, Tool, mark_of
+from firsthand.tool import Tool
 from firsthand.tool_arguments import as_json_data
 
-RUN = 4
-"""Words in a row that count as a copy of a text."""
 READING = "reading"
 """The effect of what was read without a call of a tool."""
-CODE = 5
-"""The least characters of a word with a digit that counts as a copy by itself, such as a code or an account number."""
 
 
 _BEGIN, _END = "<untrusted from=", "\n</untrusted>"
@@ -219,14 +216,6 @@ def defaults_of(tool: Tool) -> Json:
     return {name: schema["default"] for name, schema in properties.items() if "default" in schema} | tool.defaults
 
 
-@lru_cache(maxsize=512)
-def runs(text: str) -> frozenset[str]:
-    """The runs of `RUN` words of a text, and its codes: words of at least `CODE` characters that hold a digit."""
-    words = re.findall(r"\w+", text.casefold())
-    found = {" ".join(words[at : at + RUN]) for at in range(len(words) - RUN + 1)}
-    return frozenset(found | {word for word in words if len(word) >= CODE and re.search(r"\d", word)})
-
-
 CENTS = 4
 """The decimals of an amount that is spent by which two calls differ."""
 
@@ -307,15 +296,9 @@ def earlier_calls(view: AttemptView) -> tuple[Earlier, ...]:
         elif call.kind == "memory" and call.detail["operation"] == "recall" and call.detail.get("reply"):
             text = "\n".join(str(each["text"]) for each in call.detail["reply"])
             read.append(Earlier("memory", READING, None, {}, text, False))
+            private = Declaration(readers="user")
+            read += [Earlier("memory", READING, private, {}, each, False) for each in private_texts([call])]
     return tuple(read)
-
-
-def unmarked(text: str, origin: str | None) -> str:
-    """A result or an error without the marks of its origin."""
-    if origin is None:
-        return text
-    head, mark, rest = text.partition(mark_of(origin))
-    return f"{head}{rest.removesuffix(MARK_END)}" if mark and head in ("", ERROR) else text
 
 
 def _earlier(detail: Json, tools: Mapping[str, Tool]) -> Earlier:

@@ -39,7 +39,7 @@ async def decided(
             {"type": "object", "properties": {}},
         )
         with explained("a yes approves this definition, for later calls too"):  # so no earlier `always` answers
-            decision = await ask(Tool(spec, "irreversible", _nothing, dict), {"change": page})
+            decision = await ask(Tool(spec, "irreversible", _nothing, dict, over=server.target), {"change": page})
         if not decision.allowed:
             break
     return decision

@@ -86,7 +86,11 @@ def tool_name(server: str, tool: str) -> str:
 
 
 def spec_of(definition: ToolDefinition, server: ServerDeclaration, *, fenced: bool | None = None) -> ToolSpec:
-    """The definition that the model is offered. UnusableDefinition if the schema is none for an object of arguments."""
+    """The definition that the model is offered. UnusableDefinition if the schema is none for an object of arguments, or if
+    a rule for the server's requests would be one for the tool."""
+    if definition.name in server.requests:
+        said = f"{definition.name} = false for {server.name}"
+        raise UnusableDefinition(f"rules know the server's requests by its name: declare {said} to offer it")
     schema = definition.schema
     if not isinstance(schema, dict) or schema.get("type", "object") != "object":
         raise UnusableDefinition("its schema is none for an object")

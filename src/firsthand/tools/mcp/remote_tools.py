@@ -22,7 +22,7 @@ from firsthand.declaration import Declaration
 from firsthand.errors import ConfigError, ToolError
 from firsthand.loop.calling import CallPosition, caller
 from firsthand.message import Json
-from firsthand.tool import Tool, as_text, tool_from_function, usage
+from firsthand.tool import Effect, Tool, as_text, tool_from_function, usage
 from firsthand.tools.mcp.approved_definitions import ApprovedDefinitions
 from firsthand.tools.mcp.connection import McpConnection
 from firsthand.tools.mcp.definition_changes import MAX_QUESTIONS, decided
@@ -188,6 +188,7 @@ class RemoteTools:
             origin=None if self.declaration.trusted else self.declaration.origin,
             declares=self.declaration.declares(definition.name),
             defaults=definition.defaults,
+            over=self.declaration.target,
         )
 
     # -- calls --
@@ -285,9 +286,9 @@ class RemoteTools:
         if self.is_large:
             found.append(self._own(self._search_tools, "search_tools", "write"))
         if self.declaration.resources and capabilities.resources is not None and await self._has("resources"):
-            found += [self._own(self._list_resources, "list_resources"), self._own(self._read, "read_resource")]
+            found += [self._own(self._list_resources, "list_resources"), self._sending(self._read, "read_resource")]
         if self.declaration.prompts and capabilities.prompts is not None and await self._has("prompts"):
-            found += [self._own(self._list_prompts, "list_prompts"), self._own(self._get_prompt, "get_prompt")]
+            found += [self._own(self._list_prompts, "list_prompts"), self._sending(self._get_prompt, "get_prompt")]
         return [each for each in found if each.name not in taken]
 
     async def _has(self, part: str) -> bool:
@@ -307,11 +308,17 @@ class RemoteTools:
                 return True
         return False
 
-    def _own(self, function: Any, name: str, effect: Any = "read") -> Tool:
+    def _own(self, function: Any, name: str, effect: Effect = "read", facts: Declaration | None = None) -> Tool:
         origin = None if self.declaration.trusted else self.declaration.origin
-        facts = Declaration(readers="user")
+        facts = facts or Declaration(readers="user")
         made = tool_from_function(function, effect=effect, name=f"{self.server}__{name}", origin=origin, declares=facts)
-        return replace(made, timeout_s=self.declaration.timeout_s + 5.0)
+        return replace(made, timeout_s=self.declaration.timeout_s + 5.0, over=self.declaration.target)
+
+    def _sending(self, function: Any, name: str) -> Tool:
+        """A tool of ours whose arguments the server reads."""
+        return self._own(
+            function, name, self.declaration.effect_of_sending(name), self.declaration.declares_sending(name)
+        )
 
     async def _search_tools(self, query: str, most: int = 5) -> str:
         """Finds tools of this server for a task and makes them available from now on.

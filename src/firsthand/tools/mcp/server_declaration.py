@@ -35,6 +35,8 @@ from firsthand.tool import Effect
 Revision = Literal["auto", "2025-11-25", "2026-07-28"]
 MAX_NAME = 24
 """The most characters of a server's name, which the names of its tools begin with."""
+SENT = {"read_resource": ("uri",), "get_prompt": ("name", "arguments")}
+"""Tools that are offered beside the server's own, with the arguments that the server reads; the first names what does."""
 _WRAPPERS = {"npx", "uvx", "uv", "node", "python", "python3", "docker", "run", "exec", "tool", "bunx", "deno", "env"}
 """Words of a command that do not say which server it starts."""
 
@@ -174,6 +176,23 @@ class ServerDeclaration:
             grants=any(fnmatchcase(tool, each) for each in self.grants),
             spends=_words_for(self.spends, tool) or (),
         )
+
+    def effect_of_sending(self, tool: str) -> Effect:
+        """The effect of a tool of ours that sends its arguments to the server; patterns are for the server's own tools."""
+        return self.effects.get(tool, "external")  # type: ignore[return-value]
+
+    def declares_sending(self, tool: str) -> Declaration:
+        """The declaration of a tool of ours that sends its arguments to the server: all decide, unless `authority` says
+        otherwise by its very name."""
+        sent = SENT[tool]
+        said = tuple(self.authority[tool].split()) if tool in self.authority else sent
+        decide = said if set(said) <= set(sent) else sent
+        return Declaration(decide, recipients=tuple(each for each in sent[:1] if each in decide), readers="user")
+
+    @property
+    def requests(self) -> frozenset[str]:
+        """The server's requests that rules know by a name as of a tool (`SERVER__sampling`), if they are answered."""
+        return frozenset(each for each in ("sampling", "elicitation") if getattr(self, each))
 
     def offers(self, tool: str) -> bool:
         """True if a tool is to be offered."""

@@ -188,7 +188,7 @@ class RequestAnswers:
     def _asking(self, what: str, text: str) -> Tool:
         """The request as a Tool, for rules and questions: the rule for it is `SERVER__sampling` or `SERVER__elicitation`."""
         spec = ToolSpec(f"{self.server.name}__{what}", text, {"type": "object", "properties": {}})
-        return Tool(spec, "external", _none, dict, origin=self.server.origin)
+        return Tool(spec, "external", _none, dict, origin=self.server.origin, over=self.server.target)
 
     async def _decide(self, at: CallPosition, tool: Tool, arguments: Json) -> Decision:
         attempt = at.context.attempt
