@@ -9,6 +9,7 @@ from firsthand.errors import ConfigError
 from firsthand.loop.attempt_memory import AttemptMemory, MemoryChange
 from firsthand.loop.concurrency import current_branch
 from firsthand.loop.open_call import OpenCall
+from firsthand.loop.read_origins import origins_read
 from firsthand.memory import MemoryItem
 from firsthand.message import Json, canonical
 from firsthand.model import Usage, request_key
@@ -72,9 +73,15 @@ async def forget_item(call: OpenCall, id: str) -> None:
 
 
 def _item(call: OpenCall, text: str, provenance: Json) -> MemoryItem:
+    """The item of a text: its origin is the one that the writer gives, or all that the attempt has read by now."""
     memory = call.attempt.memory
-    origin = {} if memory is None else memory.origin
-    return MemoryItem.of(text, as_json({**provenance, **origin, "effect": call.effect}))
+    attempt = {} if memory is None else memory.origin
+    given = as_json({**provenance, **attempt, "effect": call.effect})
+    if "origin" not in provenance:
+        given["origin"] = origins_read(call.attempt, call.node, call.effect)
+    if not given["origin"]:
+        del given["origin"]
+    return MemoryItem.of(text, given)
 
 
 async def _make(
