@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 
 from firsthand.loop.attempt import Attempt
 from firsthand.loop.concurrency import had_ended
@@ -69,10 +70,11 @@ def _sources(origin: str, content: str) -> Iterator[str]:
 
 def _marked_in(text: str) -> Iterator[str]:
     """The sources of the fenced parts of a text. What is fenced holds no mark: `marked` breaks each."""
-    for found in _MARK.finditer(text):
+    marks = list(_MARK.finditer(text))
+    for found, after in zip_longest(marks, marks[1:]):
         if found[1] == ORIGIN:
-            end = text.find(MARK_END, found.end())
-            yield from _named_in(text[found.end() : end if end >= 0 else len(text)])
+            fenced, _, _ = text[found.end() : len(text) if after is None else after.start()].partition(MARK_END)
+            yield from _named_in(fenced)
         elif not found[1].startswith(f"{ORIGIN} "):  # items of a memory stand in a message of their own
             yield found[1]
 
