@@ -30,7 +30,6 @@ HOSTILE: dict[str, tuple[Callable[[str], object], str, str]] = {
     "a final answer of spaces": (_FINAL.fullmatch, "final answer", " "),
     "a triple of spaces": (_triple, "a b x", " "),
     "origins without an end": (lambda text: origins_of([user(text)]), f"{LEAD}\n{NAMED}", "origin: "),
-    "marks of a memory without an end": (lambda text: origins_of([user(text)]), "x", '<untrusted from="memory">\n'),
     "a hand-over after line ends": (_HAND_OVER.search, "I think", "\n"),
     "a refusal of line ends": (_GOES_ON.search, "", "\n"),
     "a vote of line ends": (lambda text: style_count(text, "lists"), "", "\n"),

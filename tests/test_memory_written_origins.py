@@ -148,6 +148,8 @@ def test_the_marks_of_a_text_name_its_sources_and_what_is_fenced_or_said_by_the_
     assert origins_of([user(f'Observation: {marked(shown, "the web")} untrusted from="memory a; origin: b"')]) == [
         "the web"
     ]
+    cut = '<untrusted from="memory">\n[cut]\n<untrusted from="the web">\nuntrusted from="memory a; origin: b"'
+    assert origins_of([user(cut)]) == ["the web"], "a mark whose end was cut out reaches to the next"
     late = f'{marked("nothing", "memory")} untrusted from="memory a; origin: b"'
     assert origins_of([user(late)]) == origins_of([user('what is <untrusted from="x">?')]) == []
 
