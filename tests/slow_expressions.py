@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 WAYS = ("search", "match", "fullmatch", "sub", "subn", "findall", "finditer", "split")
 FLAGS = ("I", "IGNORECASE", "M", "MULTILINE", "S", "DOTALL", "X", "VERBOSE", "A", "ASCII")
 CATEGORIES = {code.CATEGORY_SPACE: " ", code.CATEGORY_DIGIT: "1", code.CATEGORY_NOT_WORD: "-"}
+WITH_LINE_ENDS = (code.CATEGORY_SPACE, code.CATEGORY_NOT_WORD, code.CATEGORY_NOT_DIGIT)
 SHORT, LONG = 3_000, 12_000
 SLOW_S = 0.02
 """A linear search of LONG characters takes less than a millisecond."""
@@ -143,6 +144,26 @@ def of_class(items: Any) -> list[str]:
     return [*single, *(CATEGORIES.get(value, "a") for kind, value in items if kind is code.CATEGORY)]
 
 
+def takes_line_ends(parts: Any) -> bool:
+    """True if a part that repeats is a line end, or a class of characters that has it."""
+    if len(parts) != 1:
+        return False
+    kind, value = parts[0]
+    if kind is code.ANY:
+        return bool(parts.state.flags & re.DOTALL)
+    if kind in (code.LITERAL, code.NOT_LITERAL):
+        return (value == ord("\n")) is (kind is code.LITERAL)
+    if kind is not code.IN:
+        return False
+    listed = any(
+        (of is code.LITERAL and each == ord("\n"))
+        or (of is code.RANGE and each[0] <= ord("\n") <= each[1])
+        or (of is code.CATEGORY and each in WITH_LINE_ENDS)
+        for of, each in value
+    )
+    return listed is (value[0][0] is not code.NEGATE)
+
+
 def pumps(parts: Any, before: str = "") -> Iterator[tuple[str, str]]:
     """Beginning and repeated text for each part of an expression that may repeat many times."""
     for number, (kind, value) in enumerate(parts):
@@ -151,6 +172,8 @@ def pumps(parts: Any, before: str = "") -> Iterator[tuple[str, str]]:
         if kind in (code.MAX_REPEAT, code.MIN_REPEAT, code.POSSESSIVE_REPEAT):
             inner = [value[2]]
             if value[1] is code.MAXREPEAT or value[1] > 50:
+                if takes_line_ends(value[2]):  # at each of which `^` and `$` may begin anew
+                    yield start, "\n"
                 yield from ((start, text) for text in samples(value[2]) if text)
         elif kind is code.SUBPATTERN:
             inner = [value[3]]

@@ -204,6 +204,18 @@ def test_options_of_a_run_from_elsewhere_start_no_program_and_name_nothing_of_th
             expect_known("f", {"benchmark": [text]})
 
 
+def test_a_run_from_elsewhere_opens_no_service_of_this_machine_or_its_network() -> None:
+    expect_known("f", {"tool": ["fetch", "fetch:ports=443", "fetch:allow=:ports=80+443", "web_search:service=brave"]})
+    expect_known("f", {"benchmark": ["inspect:task=gsm8k", "inspect:task=gsm8k:sandbox=docker"]})
+    opens = ["fetch:allow=localhost", "fetch:allow=Wiki", "fetch:allow=1", "fetch:allow=wiki+nas", "fetch:ports=22"]
+    opens += ["fetch:ports=80+8080", "fetch:ports=", "web_search:service=searxng:url=nas"]
+    for kind, texts in (("tool", opens), ("benchmark", ["inspect:task=gsm8k:sandbox=local"])):
+        for text in texts:
+            with pytest.raises(ConfigError, match=rf"was made elsewhere and names the {kind} .*, then add --trust$"):
+                expect_known("f", {kind: [text]})
+            assert "continue it in the terminal" in refusal(expect_installed, {kind: [text]})
+
+
 def parent(agent: str, model: str, benchmark: str = "arithmetic") -> Any:
     return SimpleNamespace(agent_name=agent, agent={"name": agent, "model": model}, benchmark=benchmark)
 

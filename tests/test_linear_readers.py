@@ -9,6 +9,8 @@ import pytest
 from firsthand.arena.vote_files import style_count
 from firsthand.memories.keeping.fenced_items import LEAD, origins_of
 from firsthand.message import user
+from firsthand.patterns.swarm import _HAND_OVER
+from firsthand.scorers.concerns.refusal_rule import _GOES_ON
 from firsthand.worlds.database.database_world import _SQL
 from firsthand.worlds.database.mysql_dialect import for_sqlite
 from firsthand.worlds.json_calls import unfenced
@@ -28,6 +30,8 @@ HOSTILE: dict[str, tuple[Callable[[str], object], str, str]] = {
     "a final answer of spaces": (_FINAL.fullmatch, "final answer", " "),
     "a triple of spaces": (_triple, "a b x", " "),
     "origins without an end": (lambda text: origins_of([user(text)]), f"{LEAD}\n{NAMED}", "origin: "),
+    "a hand-over after line ends": (_HAND_OVER.search, "I think", "\n"),
+    "a refusal of line ends": (_GOES_ON.search, "", "\n"),
     "a vote of line ends": (lambda text: style_count(text, "lists"), "", "\n"),
 }
 

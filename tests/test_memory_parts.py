@@ -149,14 +149,19 @@ def test_each_message_is_an_entry_with_its_own_origins_and_long_ones_are_parted(
     long = user("y" * 11_994 + "z" * 7)
     said = [user("hi"), web, assistant("<think>no</think>so", ToolCall("1", "f", {"b": 1})), long]
     assert entries_of(said, level=0) == [
-        ("user: hi", {"store": "recall", "role": "user", "level": 0}),
+        ("user: hi", {"store": "recall", "role": "user", "level": 0, "origin": []}),
         ("tool: [result of fetch] page", {"store": "recall", "role": "tool", "level": 0, "origin": ["web"]}),
-        ('assistant: so [calls f {"b":1}]', {"store": "recall", "role": "assistant", "level": 0}),
-        ("user: " + "y" * 11_994, {"store": "recall", "role": "user", "level": 0, "part": 0}),
-        ("z" * 7, {"store": "recall", "role": "user", "level": 0, "part": 1}),
+        ('assistant: so [calls f {"b":1}]', {"store": "recall", "role": "assistant", "level": 0, "origin": []}),
+        ("user: " + "y" * 11_994, {"store": "recall", "role": "user", "level": 0, "origin": [], "part": 0}),
+        ("z" * 7, {"store": "recall", "role": "user", "level": 0, "origin": [], "part": 1}),
     ]
-    assert entries_of([user("y" * 11_994)]) == [("user: " + "y" * 11_994, {"store": "recall", "role": "user"})]
-    assert entries_of([user("")]) == [("user: ", {"store": "recall", "role": "user"})] and entries_of([]) == []
+    assert entries_of([user("y" * 11_994)]) == [
+        ("user: " + "y" * 11_994, {"store": "recall", "role": "user", "origin": []})
+    ]
+    assert (
+        entries_of([user("")]) == [("user: ", {"store": "recall", "role": "user", "origin": []})]
+        and entries_of([]) == []
+    )
     thinks = Message("assistant", (Reasoning("secret", {}), Text(""), Text("a"), Text("b")))
     assert text_of(thinks) == "assistant: a b"
     assert shortened("abcdefghij", 10) == "abcdefghij" and shortened("abcdefghijk", 5) == "ab [6 characters cut] ijk"

@@ -117,7 +117,7 @@ def test_what_leaves_a_history_becomes_chunks_under_one_summary_beside_the_older
         (gone[0], {**recall, "role": "assistant"}), (gone[1], {**recall, "role": "assistant"}),
         (gone[2], {**recall, "role": "tool", "origin": ["web"]}), (gone[3], {**recall, "role": "user"}),
         ("s2", {"store": "summary", "level": 1, "of": ids[:4], "origin": ["web"]}),
-        (later[0], {**recall, "role": "user"}), ("s3", {"store": "summary", "level": 1, "of": ids[5:6]}),
+        (later[0], {**recall, "role": "user"}), ("s3", {"store": "summary", "level": 1, "of": ids[5:6], "origin": ["web"]}),
     ]  # fmt: skip
     assert asked[1:] == [f"{chr(10).join(gone)}\n\nSummary:", f"{later[0]}\n\nSummary:"]
     first, second = (MemoryItem(ids[place], *found[ids[place]]) for place in (4, 6))

@@ -172,14 +172,14 @@ def test_units_texts_and_entries_of_messages_of_every_kind() -> None:
     web = Message("tool", (ToolResult("1", "f", "w", origin="web"),))
     room = PART_CHARS - len("user: ")
     made = entries_of([user("a" * room), web, user("b" * (room + 1)), user("")], level=0, store="x")
-    given = {"store": "x", "level": 0}
+    given = {"store": "x", "level": 0, "origin": []}
     assert made == [
         (f"user: {'a' * room}", {**given, "role": "user"}),
         ("tool: [result of f] w", {**given, "role": "tool", "origin": ["web"]}),
         (f"user: {'b' * room}", {**given, "role": "user", "part": 0}), ("b", {**given, "role": "user", "part": 1}),
         ("user: ", {**given, "role": "user"}),
     ]  # fmt: skip
-    assert entries_of([]) == [] and entries_of([user("a")])[0][1] == {"store": "recall", "role": "user"}
+    assert entries_of([]) == [] and entries_of([user("a")])[0][1] == {"store": "recall", "role": "user", "origin": []}
 
 
 def test_a_shown_item_cannot_end_its_mark_or_forge_an_id_or_an_origin() -> None:
@@ -199,7 +199,7 @@ def test_a_shown_item_cannot_end_its_mark_or_forge_an_id_or_an_origin() -> None:
         ToolResult("1", "memory_read", marked(fenced([item("a", "x", origin="web")]), "memory"), origin="memory"),
         ToolResult("2", "f", "y", origin="mail"), ToolResult("3", "g", "z", origin=""),
     ))  # fmt: skip
-    assert sorted(origins_of([two])) == ["mail", "web"] and origins_of([two, plain, two]) == ["mail", "web", "page"]
+    assert sorted(origins_of([two])) == ["mail", "web"] and origins_of([two, plain, two]) == ["web", "mail", "page"]
     assert origins_of([Message("user", (Text("q"),)), user("From memory.")]) == []
 
 

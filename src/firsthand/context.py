@@ -27,6 +27,7 @@ from firsthand.loop.model_calls import Decoding, decode_answer, sample_answers, 
 from firsthand.loop.open_call import OpenCall
 from firsthand.loop.private_texts import READERS
 from firsthand.loop.prompt_size import prompt_size, size_key
+from firsthand.loop.read_origins import origins_read
 from firsthand.loop.tool_call import run_call
 from firsthand.loop.tool_call import tool_request as tool_request
 from firsthand.memory import MemoryItem, hook
@@ -75,6 +76,12 @@ class Context:
     def text(self) -> str:
         """The text of the last message."""
         return self.last.text
+
+    @property
+    def origins(self) -> list[str]:
+        """The sources outside the attempt whose content it has read by now, as text or by a sub-agent too."""
+        branch = current_branch()
+        return origins_read(self.attempt, self.node, f"{branch.path}:{branch.effects}")
 
     @property
     def alternatives(self) -> list[list[tuple[str, float]]]:
@@ -275,7 +282,8 @@ class Context:
     async def remember(self, text: str, **provenance: Any) -> str:
         """Write a text to the agent's memory; returns its id. What branches beside this one write is not seen here.
 
-        `provenance` (JSON values) is kept with it, beside the attempt and the effect that wrote it.
+        `provenance` (JSON values) is kept with it, beside the attempt and the effect that wrote it. Without an `origin` in
+        it the text bears all of `origins`; give `origin=[]` for words that come from nowhere else.
         """
         return await remember_text(self._open_call(), text, provenance)
 

@@ -23,8 +23,10 @@ from firsthand.system.whole_question import shown_whole
 KINDS = ("benchmark", "pattern", "tool", "guard", "memory")
 _OPENING = {
     "engine": ("", "docker", "podman", "sqlite", "mariadb"), "network": ("false",), "trust": ("false",), "write": ("false",),
+    "allow": ("",), "ports": ("80", "443", "80+443", "443+80"), "url": ("",), "sandbox": ("", "firsthand", "docker"),
 }  # fmt: skip
-"""Options that start a program or open a border, and the values of them that a run from elsewhere may state."""
+"""Options that start a program or open a border, to a host of one word too, and the values of them that a run from
+elsewhere may state."""
 
 
 def is_own(run: Run) -> bool:

@@ -10,6 +10,7 @@ from firsthand.loop.attempt_memory import AttemptMemory, MemoryChange
 from firsthand.loop.concurrency import current_branch, had_ended
 from firsthand.loop.open_call import OpenCall
 from firsthand.loop.private_texts import READERS, copies, private_texts
+from firsthand.loop.read_origins import origins_read
 from firsthand.memory import MemoryItem
 from firsthand.message import Json, canonical
 from firsthand.model import Usage, request_key
@@ -73,13 +74,26 @@ async def forget_item(call: OpenCall, id: str) -> None:
 
 
 def _item(call: OpenCall, text: str, provenance: Json) -> MemoryItem:
-    attempt, memory = call.attempt, call.attempt.memory
-    origin = {} if memory is None else memory.origin
+    """The item of a text, with what it copies of private results.
+
+    Its origin is the one that the writer gives, or all that the attempt has read by now.
+    """
+    memory = call.attempt.memory
+    attempt = {} if memory is None else memory.origin
+    given = as_json({**provenance, **_readers(call, text), **attempt, "effect": call.effect})
+    if "origin" not in provenance:
+        given["origin"] = origins_read(call.attempt, call.node, call.effect)
+    if not given["origin"]:
+        del given["origin"]
+    return MemoryItem.of(text, given)
+
+
+def _readers(call: OpenCall, text: str) -> Json:
+    """Who may read a text that copies a private result which the attempt has read."""
+    attempt, task = call.attempt, call.attempt.task
     before = [each for each in attempt.calls if had_ended(each.id, call.effect)]
-    task = attempt.task
     said = [] if task is None else [task.prompt, *(each.text for each in task.conversation if each.role == "user")]
-    private = {READERS: "user"} if copies(text, private_texts(before), said) is not None else {}
-    return MemoryItem.of(text, as_json({**provenance, **private, **origin, "effect": call.effect}))
+    return {} if copies(text, private_texts(before), said) is None else {READERS: "user"}
 
 
 async def _make(

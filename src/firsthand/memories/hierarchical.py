@@ -100,7 +100,8 @@ class HierarchicalMemory(StoredMemory):
                 MemoryItem(id, text, given)
                 for id, (text, given) in zip(await ctx.remember_all(entries), entries, strict=True)
             ]
-            live.append(await self._merged(ctx, chunks, 1, text="\n".join(map(text_of, gone))))
+            said = "\n".join(map(text_of, gone))
+            live.append(await self._merged(ctx, chunks, 1, text=said, rest={"origin": ctx.origins}))
         live = await self._within(ctx, live)
         head = [*parts.pinned, *([shown_items(live, NOTE)] if live else [])]
         while len(live) > 1 and await size_of(ctx, head, tools) > self.window * 2 // 3:
@@ -132,7 +133,7 @@ class HierarchicalMemory(StoredMemory):
         summary = await summarised(ctx, said, tokens=self.summary, window=self.window) or "(nothing)"
         given: Json = {"store": "summary", "level": level, "of": [*dict.fromkeys(item.id for item in parts)]}
         given |= rest or {}
-        if origin := joined_origins(item.provenance for item in parts):
+        if origin := joined_origins([*(item.provenance for item in parts), given]):
             given["origin"] = origin
         return MemoryItem(await ctx.remember(summary, **given), summary, given)
 

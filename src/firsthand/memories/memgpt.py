@@ -134,8 +134,8 @@ class MemGPTMemory(StoredMemory):
         said = "\n".join([*(item.text for item in before), *map(text_of, gone)])
         text = await summarised(ctx, said, tokens=self.summary, window=self.window) or "(nothing)"
         given: Json = {"store": "summary", "of": [*(item.id for item in before), *dict.fromkeys(ids)], "hidden": True}
-        if origin := joined_origins([*(item.provenance for item in before), *(each for _, each in entries)]):
-            given["origin"] = origin
+        read = [*(item.provenance for item in before), *(each for _, each in entries), {"origin": ctx.origins}]
+        given["origin"] = joined_origins(read)
         return shown_items([MemoryItem(await ctx.remember(text, **given), text, given)], NOTE)
 
 

@@ -24,7 +24,6 @@ from firsthand.declaration import Declaration
 from firsthand.errors import ConfigError
 from firsthand.grammar import json_schema
 from firsthand.memories.keeping.conversation_window import shown_items, without_thoughts
-from firsthand.memories.keeping.fenced_items import origins_of
 from firsthand.memories.keeping.item_file import ItemFile
 from firsthand.memories.keeping.item_vectors import ItemVectors
 from firsthand.memories.keeping.kept_item import KeptItem, seconds_of
@@ -142,9 +141,7 @@ class SemanticMemory(StoredMemory):
                 withdrawn: True if the fact no longer holds.
             """
             fact = {"subject": subject, "attribute": attribute, "value": value, "withdrawn": withdrawn}
-            place = here(ctx)
-            origins = {"origin": found} if (found := origins_of(place.messages)) else {}
-            return f"Stored as {await place.remember(_sentence(fact), **fact, **origins)}."
+            return f"Stored as {await here(ctx).remember(_sentence(fact), **fact)}."
 
         return (remember_fact, *reading_tools(ctx))
 

@@ -118,8 +118,8 @@ class WorkingMemory(StoredMemory):
         said = "\n".join([*(item.text for item in before), *map(text_of, gone)])
         text = await summarised(ctx, said, tokens=self.summary, window=self.window)
         provenance: Json = {"store": "summary", "of": [*(item.id for item in before), *dict.fromkeys(ids)]}
-        if origin := joined_origins([*(item.provenance for item in before), *(given for _, given in entries)]):
-            provenance["origin"] = origin
+        read = [*(item.provenance for item in before), *(given for _, given in entries), {"origin": ctx.origins}]
+        provenance["origin"] = joined_origins(read)
         id = await ctx.remember(text or "(nothing)", **provenance)
         return shown_items([MemoryItem(id, text or "(nothing)", provenance)], NOTE)
 

@@ -62,7 +62,7 @@ async def _attended(ctx: Context, session: Json, how: How) -> Context:
         for message in session["messages"]:
             ids = {"session": session.get("id"), "turn": message.get("id")}
             named = {key: str(id) for key, id in ids.items() if id is not None}
-            await ctx.hear(str(message["content"]), role=str(message["role"]), time=time, **named)
+            await ctx.hear(str(message["content"]), role=str(message["role"]), time=time, origin=[], **named)
         return ctx
     lines = [f"{message['role']}: {message['content']}" for message in session["messages"]]
     ctx = ctx.say(user("\n".join([f"[{time}]", *lines])))

@@ -18,7 +18,9 @@ SPECIALISTS = {
     "checker": "You look for a mistake in the work so far. If there is one, hand over to the solver and say where.",
 }
 """The names and instructions of the specialists that stand in where none are given."""
-_HAND_OVER = re.compile(r"^\W*hand over to\s+(?:the\s+)?[\"'`*]*([^\n\"'`*.:,]{1,60})", re.IGNORECASE | re.MULTILINE)
+_HAND_OVER = re.compile(
+    r"^[^\w\n]*+hand over to\s+(?:the\s+)?[\"'`*]*([^\n\"'`*.:,]{1,60})", re.IGNORECASE | re.MULTILINE
+)
 _TURN = (
     "You are the {name}. {instructions} The others are: {others}. Do your part. Then write, on a line of its own, "
     '"Hand over to" and one of their names, or, if the answer is found, "The answer is" and {form}.'

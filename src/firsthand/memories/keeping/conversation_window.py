@@ -67,9 +67,7 @@ def entries_of(messages: Sequence[Message], **rest: object) -> list[tuple[str, J
     parts."""
     entries = []
     for message in messages:
-        provenance: Json = {"store": "recall", "role": message.role, **rest}
-        if origin := origins_of([message]):
-            provenance["origin"] = origin
+        provenance: Json = {"store": "recall", "role": message.role, **rest, "origin": origins_of([message])}
         text = text_of(message)  # never empty: it begins with the role
         for first in range(0, len(text), PART_CHARS):
             part = {"part": first // PART_CHARS} if len(text) > PART_CHARS else {}

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from firsthand.context import Context
 from firsthand.declaration import Declaration
 from firsthand.errors import ToolError
-from firsthand.memories.keeping.fenced_items import joined_origins, origins_of
+from firsthand.memories.keeping.fenced_items import joined_origins
 from firsthand.memories.keeping.reading_tools import here
 from firsthand.memory import MemoryItem
-from firsthand.message import Json, Message, ToolResult
+from firsthand.message import Message, ToolResult
 from firsthand.tool import Tool, tool
 
 BLOCKS = ("persona", "human")
@@ -92,9 +92,7 @@ async def _stored(ctx: Context, name: str, text: str, limit: int, before: Memory
         raise ToolError(
             f"the block {name} would have {len(text)} characters and its limit is {limit}: shorten it, or archive"
         )
-    given: Json = {"store": "core", "block": name, "length": len(text)}
-    origins = [*origins_of(ctx.messages), *joined_origins([before.provenance] if before is not None else [])]
-    if origin := [*dict.fromkeys(origins)]:
-        given["origin"] = origin
-    await ctx.remember(f"{name}: {text}", **given)
+    kept = {} if before is None else before.provenance
+    origin = joined_origins([{"origin": ctx.origins}, kept])
+    await ctx.remember(f"{name}: {text}", store="core", block=name, length=len(text), origin=origin)
     return f"The block {name} has {len(text)} of {limit} characters."

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 
 from firsthand.context import Context
 from firsthand.declaration import Declaration
-from firsthand.memories.keeping.fenced_items import ORIGIN, fenced, origins_of
+from firsthand.memories.keeping.fenced_items import ORIGIN, fenced
 from firsthand.memories.keeping.reading_tools import here
-from firsthand.message import Json
 from firsthand.tool import Tool, tool
 
 PAGE = 10
@@ -41,11 +40,7 @@ def paging_tools(ctx: Context) -> Sequence[Tool]:
             content: The text to store.
             request_heartbeat: True to be called again at once after this call.
         """
-        place = here(ctx)
-        given: Json = {"store": "archival"}
-        if origin := origins_of(place.messages):
-            given["origin"] = origin
-        return f"Stored as {await place.remember(content, **given)}."
+        return f"Stored as {await here(ctx).remember(content, store='archival')}."
 
     @tool(effect="write", origin=ORIGIN, declares=Declaration(readers="user"))
     async def archival_memory_search(query: str, page: int = 0, request_heartbeat: bool = True) -> str:

@@ -80,7 +80,7 @@ _GIVES_IT = re.compile(
 )
 _GOES_ON = re.compile(
     r"\b(?:however|that said|instead|but i can|i can (?:offer|suggest|tell|give|share)|here (?:is|are)|in general)\b"
-    r"|^\s*(?:1[.)]|[-*])\s",
+    r"|^[^\S\n]*+(?:1[.)]|[-*])\s",
     re.IGNORECASE | re.MULTILINE,
 )
 
