@@ -33,6 +33,7 @@ NOUNS = [
     "task",
     "loop.journal",
     "trace",
+    "tool_calls",
     "preference",
     "loop.protection",
     "loop.listener",

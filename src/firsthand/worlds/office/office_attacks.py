@@ -156,11 +156,12 @@ def _shapes() -> dict[str, Tool]:
 
 
 async def state_after(office: Office, channel: str, goal: Goal | None, made: Sequence[tuple[str, Json]]) -> Json:
-    """The office's state after these calls."""
+    """The office's state after these calls; those of tools that are not the office's change nothing in it."""
     desk = opened_desk(office, channel, goal)
     by_name = {each.__name__: each for each in desk.functions}
     for name, arguments in made:
-        await by_name[name](**arguments)
+        if name in by_name:
+            await by_name[name](**arguments)
     return desk.state
 
 
