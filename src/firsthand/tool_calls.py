@@ -7,4 +7,4 @@ from firsthand.trace import Call
 
 def has_run(call: Call) -> bool:
     """True of a tool call that returned, or was interrupted while it ran; also where a guard withheld its result."""
-    return call.kind == "tool" and bool(call.detail.get("ran", not (call.error or call.detail.get("is_error"))))
+    return call.kind == "tool" and bool(call.detail.get("ran", call.error is None and not call.detail.get("is_error")))
