@@ -54,6 +54,7 @@ def scored(replies, kind="calls", pattern=react, tools=(), **options):
         ([assistant("", play(artist="Cher"), play(artist="Abba")), "Done."], False),
         ([assistant("", ToolCall("c", "sing", {})), assistant("", play(artist="Cher")), "Done."], False),
         ([assistant("", ToolCall("c", "play", {}, "{artist")), assistant("", play(artist="Cher")), "Done."], False),
+        ([assistant("", ToolCall("c", "play", {}, '{"artist": "Cher",}')), "Done."], False),
         (["Done."], False),
     ],
 )
@@ -74,6 +75,19 @@ def test_a_call_that_is_left_when_the_steps_run_out_counts_once():
     called = assistant("", play(artist="Cher"))
     assert scored([called, "Done."], max_steps=1) == 1.0
     assert scored([called, called], max_steps=1) == 0.0, "the second, which nobody ran, is one call too many"
+
+
+@pytest.mark.parametrize("run", [0, 1, 2])
+def test_a_call_of_the_last_message_counts_once_whether_it_was_run_or_not(run):
+    async def some(task, ctx):
+        ctx = await ctx.say(task.question).generate(tools=ctx.tools)
+        await ctx.call_all(ctx.last.tool_calls[:run])
+        return ctx.text
+
+    called = play(artist="Cher")
+    assert scored([assistant("", called)], pattern=some) == 1.0
+    assert scored([assistant("", called, called)], pattern=some) == 0.0
+    assert scored([assistant("", called, play(artist="Abba"))], pattern=some) == 0.0
 
 
 def test_drafts_whose_calls_nobody_ran_do_not_count():
@@ -101,3 +115,5 @@ def test_tools_that_the_agent_brings_along_are_no_functions_of_the_task():
     tools = (tool_from_function(look, effect="read"),)
     assert scored([looked, assistant("", play(artist="Cher")), "Done."], tools=tools) == 1.0
     assert scored([looked, "No function fits."], "none", tools=tools) == 1.0
+    written = "Thought: I look.\nAction: look[x]"
+    assert scored([written, "Final Answer: none fits"], "none", tools=tools, native=False) == 1.0
