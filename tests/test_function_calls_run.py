@@ -54,7 +54,7 @@ def scored(replies, kind="calls", pattern=react, tools=(), **options):
         ([assistant("", play(artist="Cher"), play(artist="Abba")), "Done."], False),
         ([assistant("", ToolCall("c", "sing", {})), assistant("", play(artist="Cher")), "Done."], False),
         ([assistant("", ToolCall("c", "play", {}, "{artist")), assistant("", play(artist="Cher")), "Done."], False),
-        ([assistant("", ToolCall("c", "play", {}, '{"artist": "Cher",}')), "Done."], False),
+        ([assistant("", ToolCall("c", "play", {}, '```{"artist": "Cher"}```')), "Done."], False),
         (["Done."], False),
     ],
 )
