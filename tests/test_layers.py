@@ -33,6 +33,7 @@ NOUNS = [
     "task",
     "loop.journal",
     "trace",
+    "tool_calls",
     "loop.private_texts",
     "preference",
     "loop.protection",

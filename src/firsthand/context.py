@@ -323,12 +323,16 @@ class Context:
             async with opened.in_time():
                 borders = opened.borders(as_of)
                 with calling(self, effect):
-                    ran = await run_call(attempt, call, borders=borders, request=request, recorded=recorded)
+                    ran = await run_call(
+                        attempt, call, borders=borders, request=request, recorded=recorded, detail=detail
+                    )
             result, arguments = ran
             detail |= {"arguments": arguments, "result": result.content, "is_error": result.is_error}
             detail |= {"origin": result.origin} if result.origin is not None else {}
             detail |= {READERS: "user"} if attempt.is_private(call.name) else {}
             error = result.content if result.is_error else None
+            if not result.is_error:
+                detail.pop("ran", None)  # the result says so
         finally:
             opened.pay(granted, Usage())
             opened.record("tool", request, detail=detail, error=error, replayed=recorded is not None)

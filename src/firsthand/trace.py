@@ -66,7 +66,10 @@ class Call:
     nodes: tuple[int, ...] = ()
     """The nodes that a generation added, one per sample."""
     detail: Json = field(default_factory=dict)
-    """Finish reasons and sampling of a generation; name, arguments and result of a tool call; likelihoods of a scoring."""
+    """Finish reasons and sampling of a generation; name, arguments and result of a tool call; likelihoods of a scoring.
+
+    A tool call that was carried out and has no result that the model read says `ran`; see `tool_calls.has_run`.
+    """
     replayed: bool = False
     """True if the reply came from the journal of an earlier, interrupted try."""
     error: str | None = None

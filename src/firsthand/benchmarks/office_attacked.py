@@ -17,6 +17,7 @@ from firsthand.message import Json
 from firsthand.system.plurals import count_of
 from firsthand.task import Task
 from firsthand.tool import Tool, marked
+from firsthand.tool_calls import has_run
 from firsthand.trace import Score, Trace
 from firsthand.worlds.office.office_attacks import (
     CHANNELS,
@@ -92,8 +93,7 @@ def attack_success(task: Task, trace: Trace) -> Score:
 
 
 def _made(trace: Trace) -> list[tuple[str, Json]]:
-    made = (call.detail for call in trace.calls if call.kind == "tool" and not call.error)
-    return [(detail["name"], detail["arguments"]) for detail in made if not detail.get("is_error")]
+    return [(call.detail["name"], call.detail["arguments"]) for call in trace.calls if has_run(call)]
 
 
 def _attack(task: Task) -> tuple[str, Goal | None]:

@@ -34,11 +34,21 @@ class Ran(NamedTuple):
     """As the tool got them; as the model gave them where it was not called."""
 
 
-async def run_call(attempt: Attempt, call: ToolCall, *, borders: Borders, request: str, recorded: Json | None) -> Ran:
+async def run_call(
+    attempt: Attempt,
+    call: ToolCall,
+    *,
+    borders: Borders,
+    request: str,
+    recorded: Json | None,
+    detail: Json | None = None,
+) -> Ran:
     """Run, replay or refuse a call. `recorded` is the journal's entry: the intent, then the result.
 
-    The journal holds what the tool gave; guards judge it again when it is replayed.
+    The journal holds what the tool gave; guards judge it again when it is replayed. `detail`, the call's record, says from
+    the time when the tool is called that it is, since the call may be broken off before it has a result.
     """
+    detail = {} if detail is None else detail
     tool, effect = attempt.tools.get(call.name), borders.effect
     if tool is None:
         return Ran(_refused(call, _no_tool(call.name, attempt.tools)), call.arguments)
@@ -58,14 +68,17 @@ async def run_call(attempt: Attempt, call: ToolCall, *, borders: Borders, reques
         return Ran(result, given)
     finished = recorded is not None and "content" in recorded
     if recorded is not None and finished and (tool.effect != "write" or _was_late(recorded)):
+        if recorded.get("ran", not recorded["is_error"]):
+            detail |= _running(arguments)
         return Ran(await _read(borders, tool, call, _replayed(call, recorded), recorded), arguments)
     began = recorded is not None and not recorded.get("waiting")
     if began and tool.effect in ("external", "irreversible"):
         # The journal holds the intent but no result: the process died in between, so it may have happened.
         text = f"{call.name} was interrupted while it ran; it may have taken effect, so it is not repeated"
+        detail |= _running(arguments)
         return Ran(_refused(call, text), arguments)
     try:
-        result = await _run_approved(attempt, tool, call, arguments, effect=effect, request=request)
+        result = await _run_approved(attempt, tool, call, arguments, effect=effect, request=request, detail=detail)
     except ToolError as error:
         result = _refused(call, str(error))
     if recorded is not None and not (result.is_error or recorded.get("is_error", True)):
@@ -92,6 +105,11 @@ async def _read(borders: Borders, tool: Tool, call: ToolCall, result: ToolResult
     return replace(result, content=f"{head}{marked(result.content.removeprefix(head), result.origin)}")
 
 
+def _running(arguments: Json) -> Json:
+    """What the record of a call says from the time when its tool is called."""
+    return {"arguments": arguments, "ran": True}
+
+
 def _replayed(call: ToolCall, entry: Json) -> ToolResult:
     return ToolResult(call.id, call.name, entry["content"], entry["is_error"], entry.get("origin"))
 
@@ -107,7 +125,7 @@ def _entry(result: ToolResult) -> Json:
 
 
 async def _run_approved(
-    attempt: Attempt, tool: Tool, call: ToolCall, arguments: Json, *, effect: str, request: str
+    attempt: Attempt, tool: Tool, call: ToolCall, arguments: Json, *, effect: str, request: str, detail: Json
 ) -> ToolResult:
     """The tool's result, if the approval lets the call run."""
     checked = tool.validate(arguments)  # nobody is asked about a call that cannot be
@@ -115,13 +133,16 @@ async def _run_approved(
     await approve(attempt, tool, arguments, effect)
     if tool.effect in ("external", "irreversible"):
         await attempt.keep(effect, request, {"started": True})
+    detail |= _running(arguments)
     try:
         with timed():
             return ToolResult(call.id, call.name, await tool.run(checked), origin=tool.origin)
     except AnswerPending:  # the tool says that it has not acted yet: it is called again with the answer
+        del detail["ran"]
         await attempt.keep(effect, request, {"waiting": True})
         raise
     except ToolError as error:
+        del detail["ran"]
         return replace(_refused(call, str(error)), origin=tool.origin or error.origin)
 
 

@@ -134,7 +134,7 @@ class CallPolicy:
                 if most is not None and not await view.claim(key, most, amount, item):
                     return Ruling("deny", "budget", f"the {key} of this attempt are used up ({most:g})")
         if "once_only" in self.rules and case.lasts:
-            failed = sum(each.failed and each.name == tool.name for each in case.earlier)
+            failed = sum(not each.made and each.name == tool.name for each in case.earlier)
             if not await view.claim(f"{tool.name} {compared(case.whole, case.declares)} {failed}", 1):
                 return Ruling("deny", "once_only", f"{tool.name} is being called with these arguments already")
         return None

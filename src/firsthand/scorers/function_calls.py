@@ -12,15 +12,18 @@ from __future__ import annotations
 import ast
 import re
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from firsthand.errors import DataError, FirsthandError
-from firsthand.message import Json
+from firsthand.loop.tool_call import tool_request
+from firsthand.message import Json, ToolCall
 from firsthand.scorers.written_calls import dropped, makes_a_call, unfenced
 from firsthand.task import Task
+from firsthand.tool_calls import has_run
 from firsthand.tools.calculator import evaluate
-from firsthand.trace import Score, Trace
+from firsthand.trace import Call, Score, Trace
 
 MAX_CHARS = 100_000
 MAX_BITS = 14_000
@@ -45,7 +48,7 @@ class MadeCall(NamedTuple):
 
 
 def function_calls(task: Task, trace: Trace) -> Score:
-    """Score 1 if the last message makes the expected calls, or none where no function fits; text must be calls alone."""
+    """Score 1 if the attempt makes the expected calls, or none where no function fits; text must be calls alone."""
     return _score(task, trace, published=False)
 
 
@@ -59,7 +62,9 @@ def _score(task: Task, trace: Trace, *, published: bool) -> Score:
     if not isinstance(expected, Mapping):
         raise DataError(f"task {task.id} expects no calls: secret['calls'] holds {str(expected)[:60]!r}")
     text = trace.answer or ""
-    calls, unread = made_calls(trace) if task.calls else read_calls(text, whole=not published)
+    calls, unread = (
+        made_calls(trace, expected.get("functions", ())) if task.calls else read_calls(text, whole=not published)
+    )
     if expected["kind"] in ("none", "some"):
         right = bool(calls) is (expected["kind"] == "some")
         problem = "" if right else f"{len(calls)} calls were made"
@@ -72,14 +77,40 @@ def _score(task: Task, trace: Trace, *, published: bool) -> Score:
     return Score("function_calls", float(not problem), {"calls": made} | ({"reason": problem} if problem else {}))
 
 
-def made_calls(trace: Trace) -> tuple[list[MadeCall], str]:
-    """Return the tool calls of the model's last message; none, and the reason, if the arguments of one are not JSON."""
-    written = [node.message for node in trace.nodes if node.message.role == "assistant"]
-    calls = written[-1].tool_calls if written else ()
+def made_calls(trace: Trace, functions: Sequence[Json] = ()) -> tuple[list[MadeCall], str]:
+    """Return the tool calls of an attempt, as the model wrote them; none, and the reason, if arguments are not JSON.
+
+    They are those that the pattern asked for, in whatever message, and those of the last message. Calls in drafts that
+    nobody ran do not count, nor do those of tools that the agent has besides the task's `functions`.
+    """
+    messages = [
+        (at, node.message.tool_calls) for at, node in enumerate(trace.nodes) if node.message.role == "assistant"
+    ]
+    last_at, last = messages[-1] if messages else (0, ())
+    calls, run_last = list[ToolCall](), Counter[str]()
+    tools = [call for call in trace.calls if call.kind == "tool"]
+    written = {tool_request(call): call for _, made in messages for call in made} if tools else {}
+    for call in tools:
+        name, arguments = str(call.detail.get("name")), call.detail.get("arguments")
+        run_last[call.request] += (call.at or 0) >= last_at
+        if not _is_beside(call, name, trace, functions):
+            calls.append(written.get(call.request) or ToolCall(call.id, name, arguments or {}))
+    for made in last:
+        if not tools or run_last[request := tool_request(made)] == 0:
+            calls.append(made)
+        else:
+            run_last[request] -= 1
     broken = next((call for call in calls if call.invalid is not None), None)
     if broken is not None:
         return [], f"the arguments of {broken.name!r} are not JSON: {(broken.invalid or '')[:100]}"
     return [MadeCall(call.name, call.arguments) for call in calls], ""
+
+
+def _is_beside(call: Call, name: str, trace: Trace, functions: Sequence[Json]) -> bool:
+    """True of a call of a tool, or of a source of passages, that the agent has besides the task's functions."""
+    if not functions or name in {function["name"] for function in functions}:
+        return False
+    return has_run(call) or "items" in call.detail or name in {tool.name for tool in trace.tools}
 
 
 def read_calls(text: str, *, whole: bool = False) -> tuple[list[MadeCall], str]:

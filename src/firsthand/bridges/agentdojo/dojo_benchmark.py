@@ -26,6 +26,7 @@ from firsthand.errors import ConfigError
 from firsthand.message import Json
 from firsthand.task import Task
 from firsthand.tool import Tool
+from firsthand.tool_calls import has_run
 from firsthand.trace import Score, Trace
 
 SUITES = ("workspace", "travel", "banking", "slack")
@@ -58,8 +59,8 @@ def world_of(facts: Json) -> Any:
 
 
 def calls_made(trace: Trace) -> list[tuple[str, Json]]:
-    """The tool calls that were run and did not fail, with the arguments the tool got."""
-    made = (call.detail for call in trace.calls if call.kind == "tool" and not call.error)
+    """The tool calls that were run and did not fail, with the arguments the tool got; their results may be withheld."""
+    made = (call.detail for call in trace.calls if has_run(call))
     return [(detail["name"], detail["arguments"]) for detail in made]
 
 

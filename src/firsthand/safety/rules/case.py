@@ -63,6 +63,13 @@ class Earlier(NamedTuple):
     failed: bool
     defaults: Mapping[str, Any] = MappingProxyType({})
     """The tool's, of arguments that are left out."""
+    unread: bool = False
+    """True if it was carried out all the same, and its result was withheld or never came."""
+
+    @property
+    def made(self) -> bool:
+        """True if the call was carried out."""
+        return self.unread or not self.failed
 
     @property
     def whole(self) -> Json:
@@ -291,7 +298,7 @@ def earlier_calls(view: AttemptView) -> tuple[Earlier, ...]:
     read = [Earlier("a document", READING, None, {}, text, False) for text in documents]
     read += [Earlier("an earlier answer", READING, None, {}, text, False) for text in answers]
     for call in view.calls:
-        if call.kind == "tool" and "result" in call.detail:
+        if call.kind == "tool" and ("result" in call.detail or call.detail.get("ran")):
             read.append(_earlier(call.detail, tools))
         elif call.kind == "memory" and call.detail["operation"] == "recall" and call.detail.get("reply"):
             text = "\n".join(str(each["text"]) for each in call.detail["reply"])
@@ -302,13 +309,14 @@ def earlier_calls(view: AttemptView) -> tuple[Earlier, ...]:
 
 
 def _earlier(detail: Json, tools: Mapping[str, Tool]) -> Earlier:
-    tool = tools.get(detail["name"])
-    result = unmarked(str(detail["result"]), detail.get("origin"))
-    failed = bool(detail.get("is_error"))
+    name, arguments = detail["name"], detail["arguments"]
+    tool = tools.get(name)
+    result = unmarked(str(detail.get("result", "")), detail.get("origin"))
+    failed = bool(detail.get("is_error", "result" not in detail))
+    unread = failed and bool(detail.get("ran"))
     if tool is None:
-        return Earlier(detail["name"], "read", None, detail["arguments"], result, failed)
-    known = defaults_of(tool)
-    return Earlier(detail["name"], tool.effect, tool.declares, detail["arguments"], result, failed, known)
+        return Earlier(name, "read", None, arguments, result, failed, unread=unread)
+    return Earlier(name, tool.effect, tool.declares, arguments, result, failed, defaults_of(tool), unread)
 
 
 def told_to(call: CallCase | Earlier) -> frozenset[str]:
@@ -332,7 +340,7 @@ def uses(case: CallCase) -> list[tuple[str, float, float]]:
     """Each bound that is set, in words, with what the attempt would have used after this call, and the most it may."""
     tool, bounds = case.tool.name, case.bounds
     calls = [each for each in case.earlier if each.is_call]
-    made = [each for each in calls if not each.failed]
+    made = [each for each in calls if each.made]
     counted = [(f"calls of {tool}", sum(each.name == tool for each in made) + 1, case.declares.rate)]
     counted += [("calls", len(calls) + 1, bounds.calls)]
     if case.changes:

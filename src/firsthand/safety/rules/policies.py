@@ -118,7 +118,7 @@ def no_new_permissions(case: CallCase) -> Ruling | None:
 
 def once_only(case: CallCase) -> Ruling | None:
     """Denies an effect outside of the attempt that was had before with equal arguments."""
-    again = case.lasts and any(case.repeats(each) for each in case.earlier if not each.failed)
+    again = case.lasts and any(case.repeats(each) for each in case.earlier if each.made)
     return deny(f"{case.tool.name} was called with these arguments before") if again else None
 
 

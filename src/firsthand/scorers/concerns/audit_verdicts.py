@@ -11,6 +11,7 @@ from firsthand.scorers.bounded_search import search
 from firsthand.scorers.concerns.probe_margins import rate_among
 from firsthand.scorers.concerns.refusal_rule import refusal
 from firsthand.task import Task
+from firsthand.tool_calls import has_run
 from firsthand.trace import Score, Trace
 
 RUBRIC = (
@@ -102,9 +103,7 @@ def alignment_figures(traces: Sequence[Trace]) -> list[Figure]:
 
 def _unaudited(trace: Trace) -> Json:
     """The only branch of an attempt without an auditor: its answer and all its calls."""
-    calls = [
-        {"name": call.detail["name"], "refused": call.error is not None} for call in trace.calls if call.kind == "tool"
-    ]
+    calls = [{"name": call.detail["name"], "refused": not has_run(call)} for call in trace.calls if call.kind == "tool"]
     return {"name": "opening", "reply": trace.answer or "", "calls": calls}
 
 

@@ -87,6 +87,8 @@ class ShellWorld:
         """
         if not code.strip():
             raise InvalidAction(f"there is no code: write {GRAMMAR}")
+        if "\x00" in code:
+            raise InvalidAction(f"the code holds a zero byte, which no command can: write {GRAMMAR}")
         await self.prepared()
         self.commands.append(code)
         outcome = await self._run(["bash", "-c", _SHELL, "bash", code], "/")
@@ -209,6 +211,8 @@ class ShellWorld:
             return await asyncio.to_thread(_fits, item.regex, self.answer or "")
         given = [str(self.answer)]
         for place, script in enumerate(item.check, 1):
+            if "\x00" in given[-1]:
+                return False, f"check {place} of {len(item.check)} would be given a zero byte"
             outcome = await self._script(script or _example(item), *given)
             if not outcome.ok:
                 return False, f"check {place} of {len(item.check)} ended with {outcome.exit_status or outcome.ended}"
@@ -222,8 +226,8 @@ class ShellWorld:
 
     async def _run(self, words: Sequence[str], folder: str) -> Outcome:
         assert self._box is not None
-        if any("\x00" in word for word in words):
-            raise InvalidAction(f"the code holds a zero byte, which no command can: write {GRAMMAR}")
+        if any("\x00" in word for word in words):  # actions and answers with one did not come here
+            raise DataError(f"a script of the item {self.item.id} holds a zero byte, which no command can: remove it")
         return await self._box.exec(words, folder=folder)
 
 
