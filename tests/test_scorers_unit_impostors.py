@@ -127,7 +127,7 @@ def test_a_method_that_the_tests_call_is_not_the_answers_where_the_object_is_a_v
     judge.called(text, "startswith")
     assert changes.pop() == "an object equals, or passes for, what it is not"
     error = ValueError()
-    error.with_traceback = lambda *_: error  # type: ignore[method-assign, assignment]
+    error.with_traceback = space["Node"].total  # type: ignore[method-assign]
     judge.called(error, "with_traceback")
     assert changes == ["the answer changed ValueError.with_traceback of an object"]
 
