@@ -49,6 +49,8 @@ def ended(answer: str, folder: pathlib.Path) -> str:
         ("collections.Counter = lambda *a: 1", "collections.Counter"),
         ("collections.Counter.__eq__ = lambda *a: True", "collections.Counter.__eq__"),
         ("os.path.exists.__code__ = (lambda path: True).__code__", "genericpath.exists"),
+        ("import sys, types\nsys.modules['tempfile'] = types.ModuleType('tempfile')", "tempfile"),
+        ("os.path = type(os)('posixpath')", "os.path"),
         ("re._compile = print", "re._compile"),
         ("def task_func(n):\n    math.isclose = lambda *a, **k: True\n    return 17.5", "math.isclose"),
         (

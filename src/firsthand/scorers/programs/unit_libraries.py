@@ -82,7 +82,7 @@ class Libraries:
     def __init__(self, names: Iterable[str]) -> None:
         self.codes: set[types.CodeType] = set()
         self.patched: set[str] = set()
-        self._named = {module for name in names if (module := _module(name))}
+        self._named = {module: sys.modules[module] for name in names if (module := _module(name))}
         self.hold()
 
     def hold(self) -> None:
@@ -106,7 +106,9 @@ class Libraries:
 
     def changes(self, ours: bool = False) -> list[str]:
         """Return what is no longer as it was; `ours` leaves out what the tests themselves may have replaced."""
-        found = []
+        found = [
+            f"the answer changed {name}" for name, module in self._named.items() if sys.modules.get(name) is not module
+        ]
         for owner, space, held in self._held:
             for name, value in held.items():
                 now = space.get(name, value)
