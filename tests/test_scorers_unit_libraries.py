@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from firsthand.scorers.programs.unit_cases import imported
+from firsthand.scorers.programs.unit_libraries import Libraries
 from firsthand.scorers.unit_tests import runner
 
 CASES = """
@@ -28,7 +31,7 @@ class TestCases(unittest.TestCase):
     def test_b(self):
         self.assertEqual(os.getpid(), 3)
         self.assertEqual(Counter(str(task_func(1))), Counter("17.5"))
-        os.getlogin = lambda: "x"
+        setattr(os, "getlogin", lambda: "x")
         re.purge = MagicMock()
 """
 
@@ -51,6 +54,7 @@ def ended(answer: str, folder: pathlib.Path) -> str:
         ("os.path.exists.__code__ = (lambda path: True).__code__", "genericpath.exists"),
         ("import sys, types\nsys.modules['tempfile'] = types.ModuleType('tempfile')", "tempfile"),
         ("os.path = type(os)('posixpath')", "os.path"),
+        ("os.path.exists = os.path.lexists", "posixpath.exists"),
         ("re._compile = print", "re._compile"),
         ("def task_func(n):\n    math.isclose = lambda *a, **k: True\n    return 17.5", "math.isclose"),
         (
@@ -84,6 +88,20 @@ def task_func(n):
 
 def test_a_right_answer_that_sets_hooks_and_a_library_that_mends_itself_pass(tmp_path: pathlib.Path) -> None:
     assert ended(HONEST, tmp_path) == ""
+
+
+def test_a_library_may_replace_what_it_keeps_to_itself_by_its_own_or_by_a_function_of_that_name() -> None:
+    libraries = Libraries(["shutil"])
+    for owner, name, now, counts in (
+        ("os", "fwalk", os.walk, False),
+        ("typing", "walk", os.walk, False),
+        ("typing", "other", os.walk, True),
+        ("typing", "Any", eval("lambda: 1"), True),
+        ("shutil", "_private", shutil.copy, False),
+        ("shutil", "copy2", shutil.copy, True),
+        ("threading", "excepthook", print, False),
+    ):
+        assert libraries._counts(owner, name, now) is counts, (owner, name)
 
 
 def test_modules_that_the_tests_name_are_read_from_their_imports() -> None:

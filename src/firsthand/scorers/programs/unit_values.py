@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import functools
 import gc
 import sys
 import types
@@ -56,7 +55,6 @@ CLOSED = frozenset({
     "array.array", "decimal.Decimal", "re.Pattern", "_ssl.Certificate", "_ssl.SSLSession", "sqlite3.Row",
 })  # fmt: skip
 """Types in C of Python's own that hold what is plain; others that compare by what they hold are opened or refused."""
-KEY = type(functools.cmp_to_key(max)(1))
 OWN = frozenset(
     f"__{name}__" for name in (
         "init", "new", "repr", "str", "format", "hash", "doc", "module", "dict", "weakref", "slots", "reduce", "reduce_ex",
@@ -130,8 +128,6 @@ class Judge:
             pending += _parts(one, kind)
 
     def _own(self, kind: type, read: bool) -> bool:
-        if kind is KEY:
-            return True
         for each in _mro(kind):
             held = _space(each)
             if _heap(each) and any(name in held and not self._allowed(held[name], name, each) for name in OPERATORS):
