@@ -17,7 +17,8 @@ from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.sandbox.sandbox import PACKAGES, Sandbox, site_packages
-from firsthand.scorers.programs.unit_runner import FALSE, UnitTestResult, wanted, with_failing_tests
+from firsthand.scorers.programs.unit_cases import FALSE, wanted, with_failing_tests
+from firsthand.scorers.programs.unit_runner import UnitTestResult
 from firsthand.scorers.unit_tests import check_reference, lacking, passes_unit_tests, run_unit_tests
 from firsthand.task import Task
 from namespaces import WHY_NOT

@@ -23,7 +23,7 @@ from firsthand.kernels.attention.query_tiles import SEGMENT
 from firsthand.kernels.attention.work_split import QUERIES, TASKS, plan
 from firsthand.retrieval.chunking.chunkers import open_chunker
 from firsthand.retrieval.document import Document
-from firsthand.scorers.programs import unit_runner
+from firsthand.scorers.unit_tests import runner
 from firsthand.serve.http import connection_room
 from firsthand.show.board_words import money
 from firsthand.system.home_seal import KEY, is_ours, seal_of
@@ -115,7 +115,7 @@ def test_a_report_that_leaves_tests_out_did_not_run_to_its_end(tmp_path: Path, r
     tests = (
         "import unittest\nclass TestCases(unittest.TestCase):\n  def test_one(self): self.assertEqual(task_func(), 1)\n"
     )
-    command = [sys.executable, "-I", str(unit_runner.__file__)]
+    command = [sys.executable, "-I", "-c", runner()]
     done = subprocess.run(command, cwd=tmp_path, input=tests, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (1, "the tests did not run to their end\n")
 

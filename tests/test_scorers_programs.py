@@ -15,15 +15,14 @@ import pytest
 from firsthand.sandbox import bubblewrap
 from firsthand.scorers.programs import oracle
 from firsthand.scorers.programs.oracle import compare_outputs
-from firsthand.scorers.programs.unit_runner import (
+from firsthand.scorers.programs.unit_cases import (
     FALSE,
-    UnitTestResult,
-    message,
     skipped_on_purpose,
     wanted,
     with_failing_tests,
     with_own_builtins,
 )
+from firsthand.scorers.programs.unit_runner import UnitTestResult, message
 
 PLUS = "def f(x):\n    return x + 1\n"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,7 +46,8 @@ def test_unit_tests_are_sent_with_the_answer_in_a_file_of_its_own() -> None:
     box: Any = ToldSandbox(outcome())
     task = Task("t", "?", secret=SECRET)
     assert asyncio.run(unit_tests.run_unit_tests("code", task, box)) == outcome()
-    program = (Path(unit_tests.__file__).parent / "programs" / "unit_runner.py").read_text(encoding="utf-8")
+    program = unit_tests.runner()
+    assert program.endswith('if __name__ == "__main__":\n    main()\n') and "from firsthand" not in program
     files = {"answer.py": "import x\ncode\n"}
     given = {"stdin": "T", "files": files, "limits": unit_tests.LIMITS, "ours": True, "name": "<tests>"}
     assert box.asked == [(program, given)]

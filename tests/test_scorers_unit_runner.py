@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from firsthand.scorers.programs import unit_runner
 from firsthand.scorers.programs.unit_runner import (
     MODULE,
     UnitTestResult,
@@ -21,15 +20,16 @@ from firsthand.scorers.programs.unit_runner import (
     _methods_of,
     run,
 )
+from firsthand.scorers.unit_tests import runner
 
 
 @pytest.fixture(scope="module")
-def alone() -> dict[str, str]:
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What the checks of `unit_runner_alone.py` found, by name; empty for one that found nothing wrong."""
     program = Path(__file__).with_name("unit_runner_alone.py")
-    done = subprocess.run(
-        [sys.executable, "-I", program, unit_runner.__file__], capture_output=True, text=True, check=True
-    )
+    joined = tmp_path_factory.mktemp("program") / "unit_runner.py"
+    joined.write_text(runner(), encoding="utf-8")
+    done = subprocess.run([sys.executable, "-I", program, joined], capture_output=True, text=True, check=True)
     assert done.stderr == "", "what answers print is not heard"
     return json.loads(done.stdout)  # type: ignore[no-any-return]
 

@@ -61,7 +61,7 @@ def served(answer: str, tests: str = CASES, *, added: str = ALWAYS) -> list[Any]
     """What the process that runs the cases says, message by message."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        ours.sendall(json.dumps([tests + added, "TestLast"]).encode() + b"\n")
+        ours.sendall(b"".join(json.dumps(each).encode() + b"\n" for each in ([], [tests + added, "TestLast"])))
         assert forked(lambda: unit_runner.serve(theirs, answer, "word")) == (0, "")
         theirs.close()
         said = b""
@@ -206,7 +206,7 @@ def check_a_watch_notes_each_change_once_it_looks() -> None:
     class Case(unittest.TestCase):
         def test_a(self) -> None: ...
 
-    watch, test = Watch(), Case("test_a")
+    watch, test = Watch(unit_runner.Libraries([])), Case("test_a")
     watch.hold([test])
 
     def noted() -> list[str]:  # without what classes of other tests are found to be

@@ -7,6 +7,7 @@ because a library is missing, the score is an error that says so: it tells nothi
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Iterable
 from functools import cache
@@ -31,6 +32,9 @@ LIMITS = RunLimits(
 )
 
 
+PARTS = ("unit_cases", "unit_libraries", "unit_values", "unit_runner")
+
+
 @needing(available)
 async def passes_unit_tests(task: Task, trace: Trace) -> Score:
     """Score 1 if the code in the answer passes all of the task's unittest cases in the sandbox."""
@@ -49,7 +53,7 @@ async def run_unit_tests(code: str, task: Task, sandbox: Sandbox) -> Outcome:
     if not isinstance(tests, str):
         raise DataError(f"task {task.id} has no tests: secret['tests'] holds {str(tests)[:60]!r}, code was expected")
     files = {"answer.py": f"{task.secret.get('before', '')}{code}\n"}
-    return await sandbox.python(_runner(), stdin=tests, files=files, limits=LIMITS, ours=True, name="<tests>")
+    return await sandbox.python(runner(), stdin=tests, files=files, limits=LIMITS, ours=True, name="<tests>")
 
 
 async def check_reference(task: Task, sandbox: Sandbox) -> None:
@@ -78,5 +82,18 @@ async def lacking(modules: Iterable[str], sandbox: Sandbox) -> list[str]:
 
 
 @cache
-def _runner() -> str:
-    return (Path(__file__).parent / "programs" / "unit_runner.py").read_text(encoding="utf-8")
+def runner() -> str:
+    """Return the program that runs the cases: its files joined into one, since it imports nothing of ours in the sandbox."""
+    folder = Path(__file__).parent / "programs"
+    texts = [(folder / f"{name}.py").read_text(encoding="utf-8") for name in PARTS]
+    return "from __future__ import annotations\n" + "".join(without_imports_of_ours(text) for text in texts)
+
+
+def without_imports_of_ours(text: str) -> str:
+    """Return a program without its imports from firsthand and `__future__`."""
+    lines = text.splitlines(keepends=True)
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] in ("firsthand", "__future__"):
+            at = slice(node.lineno - 1, node.end_lineno)
+            lines[at] = [""] * len(lines[at])
+    return "".join(lines)

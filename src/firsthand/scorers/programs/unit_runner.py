@@ -1,5 +1,7 @@
 """Runs unittest cases against an answer in one interpreter, inside the sandbox. Standard library only.
 
+`unit_cases.py`, `unit_libraries.py` and `unit_values.py` are joined with this file into one program (`unit_tests.runner`).
+
 Two processes: this one starts another, which loads the answer before any test is there, then the tests, and reports on each.
 The cases patch the answer's own modules, so both must share an interpreter: unlike `checker.py`, this cannot keep an
 answer from looking at the tests while they call it. It keeps what it can:
@@ -12,6 +14,7 @@ answer from looking at the tests while they call it. It keeps what it can:
 - the tests use Python's own builtins, whatever the answer calls `len`;
 - whatever the tests compare, calculate with or hand to a call is looked at first: an operator of its class must be
   Python's, or a function whose code is in a library's file or in the tests, and it must not equal a new object;
+- what the tests import is imported before the answer, and what the libraries hold is compared after it and after each test;
 - a class of the answer's that equals everything is found by comparing it with objects that nothing equals;
 - a message counts only with a random text that the answer is not told: finding the link is not enough;
 - for each assertion that the tests use, the file that the other process gets holds one that must fail, run between tests.
@@ -23,22 +26,30 @@ from __future__ import annotations
 import ast
 import builtins
 import ctypes
-import dataclasses
-import functools
 import json
 import json.scanner
 import os
 import secrets
 import socket
 import sys
-import sysconfig
 import types
 import unittest
 import unittest.mock
 from collections.abc import Iterable, Iterator
-from io import FileIO
 from pathlib import Path
 from typing import Any, NoReturn
+
+from firsthand.scorers.programs.unit_cases import (
+    imported,
+    looked_at,
+    patched,
+    skipped_on_purpose,
+    wanted,
+    with_failing_tests,
+    with_own_builtins,
+)
+from firsthand.scorers.programs.unit_libraries import Libraries, codes_in
+from firsthand.scorers.programs.unit_values import ANYTHING, Judge
 
 MODULE = "__test__"
 MODULES = (
@@ -51,60 +62,6 @@ WATCHED: tuple[type, ...] = tuple(
 )  # fmt: skip
 ASSERTIONS = frozenset(name for name in dir(unittest.TestCase) if callable(getattr(unittest.TestCase, name)))
 MARKS = ("__unittest_expecting_failure__", "__unittest_skip__")
-FALSE = {
-    "assertEqual": "self.assertEqual({0}, {1})",
-    "assertEquals": "self.assertEqual({0}, {1})",
-    "assertNotEqual": "self.assertNotEqual({0}, {0})",
-    "assertTrue": "self.assertTrue({0} == {1})",
-    "assertFalse": "self.assertFalse({0} == {0})",
-    "assertIs": "self.assertIs([{0}], [{0}])",
-    "assertIsNot": "self.assertIsNot(None, None)",
-    "assertIsNone": "self.assertIsNone({0})",
-    "assertIsNotNone": "self.assertIsNotNone(None)",
-    "assertIn": "self.assertIn({0}, [{1}])",
-    "assertNotIn": "self.assertNotIn({0}, [{0}])",
-    "assertIsInstance": "self.assertIsInstance({0}, str)",
-    "assertNotIsInstance": "self.assertNotIsInstance({0}, int)",
-    "assertAlmostEqual": "self.assertAlmostEqual({0}, {1})",
-    "assertNotAlmostEqual": "self.assertNotAlmostEqual({0}, {0})",
-    "assertGreater": "self.assertGreater(-{0}, {1})",
-    "assertGreaterEqual": "self.assertGreaterEqual(-{0}, {1})",
-    "assertLess": "self.assertLess({0}, -{1})",
-    "assertLessEqual": "self.assertLessEqual({0}, -{1})",
-    "assertRegex": "self.assertRegex('{0}', '^{1}$')",
-    "assertNotRegex": "self.assertNotRegex('{0}', '^{0}$')",
-    "assertCountEqual": "self.assertCountEqual([{0}], [{1}])",
-    "assertListEqual": "self.assertListEqual([{0}], [{1}])",
-    "assertTupleEqual": "self.assertTupleEqual(({0},), ({1},))",
-    "assertSetEqual": "self.assertSetEqual({{{0}}}, {{{1}}})",
-    "assertDictEqual": "self.assertDictEqual({{1: {0}}}, {{1: {1}}})",
-    "assertSequenceEqual": "self.assertSequenceEqual([{0}], [{1}])",
-    "assertMultiLineEqual": "self.assertMultiLineEqual('{0}', '{1}')",
-    "assertRaises": "self.assertRaises(ValueError, int, '{0}')",
-    "assertRaisesRegex": "self.assertRaisesRegex(ValueError, '{0}', int, '{1}')",
-    "fail": "self.fail('{0}')",
-}
-"""For each assertion, one that must fail for any two different positive integers."""
-
-
-OPERATORS = (
-    *(f"__{name}__" for name in ("eq", "ne", "lt", "le", "gt", "ge", "contains", "class", "getattribute")),
-    *(f"__{name}__" for name in ("array_ufunc", "array_function", "torch_function", "instancecheck")), "equals",
-    *(f"__{side}{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow") for side in ("", "r")),
-)  # fmt: skip
-"""Special methods that decide how objects compare, or which class they claim."""
-DESCRIPTORS = (types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType,
-               types.BuiltinFunctionType, types.GetSetDescriptorType, types.MemberDescriptorType)  # fmt: skip
-LIBRARY = os.path.realpath(sysconfig.get_path("stdlib"))
-COMPILE = compile
-LIBRARIES = tuple(
-    {sysconfig.get_path(each) for each in ("stdlib", "platstdlib", "purelib", "platlib")}
-    | {each for each in sys.path if each and not Path.cwd().is_relative_to(os.path.realpath(each))}
-    | {os.path.realpath(sysconfig.get_path(each)) for each in ("stdlib", "platstdlib", "purelib", "platlib")}
-    | {os.path.realpath(each) for each in sys.path if each and not Path.cwd().is_relative_to(os.path.realpath(each))}
-)
-ANYTHING = unittest.mock._ANY()
-"""Replaces `mock.ANY` in the tests, so that an answer that returns `mock.ANY` is rejected."""
 
 
 def main() -> None:
@@ -126,6 +83,8 @@ def main() -> None:
     tests = sys.stdin.read()
     names, (case, failing, spiked) = wanted(tests), with_failing_tests(tests)
     with ours.makefile("rwb") as link:
+        link.write(json.dumps(imported(tests)).encode() + b"\n")
+        link.flush()
         loaded = message(link.readline(), word)
         if "error" in loaded:
             sys.exit(f"the answer did not load: {loaded['error']}")
@@ -153,67 +112,6 @@ def message(line: bytes, word: str) -> dict[str, Any]:
     if not isinstance(body, dict):
         return {"error": "it said nothing that can be read"}
     return body if body.pop("word", None) == word else {"error": "something else than the runner wrote to its link"}
-
-
-def wanted(tests: str) -> list[str]:
-    """Return the names of the tests in the file, sorted."""
-    return sorted(name for name in _methods(ast.parse(tests)) if name.startswith("test"))
-
-
-def with_failing_tests(tests: str) -> tuple[str, list[str], str]:
-    """Return a random class name, the names of its tests, which must fail, and the file with that class appended.
-
-    The class has the bases of `TestCases` and none of its fixtures, which may need what a test has done.
-    """
-    tree = ast.parse(tests)
-    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} & set(FALSE)
-    bases = ", ".join(ast.unparse(base) for case in _cases(tree)[:1] for base in case.bases)
-    name, methods = f"Test{secrets.token_hex(4)}", {}
-    for assertion in sorted(used or {"assertEqual"}):
-        first = 2 + secrets.randbelow(10**6)
-        line = FALSE[assertion].format(first, first + 1 + secrets.randbelow(10**6))
-        methods[f"test_{secrets.token_hex(4)}"] = line
-    body = "".join(f"    def {method}(self):\n        {line}\n" for method, line in methods.items())
-    return name, sorted(methods), f"{tests}\n\nclass {name}({bases}):\n{body}"
-
-
-def _cases(tree: ast.Module) -> list[ast.ClassDef]:
-    return [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "TestCases"]
-
-
-def _methods(tree: ast.Module) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
-    return {
-        node.name: node
-        for case in _cases(tree)
-        for node in case.body
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    }
-
-
-def skipped_on_purpose(tests: str) -> set[str]:
-    """Return the tests that the file itself skips, or expects to fail, by a decorator; all where it does so to the class."""
-    tree = ast.parse(tests)
-    everything = any(_skips(case.decorator_list) for case in _cases(tree))
-    return {name for name, method in _methods(tree).items() if everything or _skips(method.decorator_list)}
-
-
-def _skips(decorators: Iterable[ast.expr]) -> bool:
-    words = [ast.unparse(each).lower() for each in decorators]
-    return any("skip" in word or "expectedfailure" in word for word in words)
-
-
-def with_own_builtins(tests: str, names: Iterable[str]) -> tuple[ast.Module, dict[str, str]]:
-    """Return the file's tree, in which these builtins have other names unless the file defines them, and those names."""
-    tree = ast.parse(tests)
-    nodes = list(ast.walk(tree))
-    defined = {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
-    defined |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    defined |= {node.asname or node.name for node in nodes if isinstance(node, ast.alias)}
-    renamed = {name: f"{name}_{secrets.token_hex(4)}" for name in names if name not in defined}
-    for node in nodes:
-        if isinstance(node, ast.Name) and node.id in renamed:
-            node.id = renamed[node.id]
-    return tree, {new: name for name, new in renamed.items()}
 
 
 class UnitTestResult(unittest.TestResult):
@@ -275,8 +173,9 @@ def run(tests: list[Any], failing: list[Any], result: UnitTestResult, watch: Wat
 class Watch:
     """Compares what runs the cases with what it was before the answer was loaded."""
 
-    def __init__(self) -> None:
+    def __init__(self, libraries: Libraries) -> None:
         self.changes: list[str] = []
+        self._libraries = libraries
         self._state, self._builtins = _state(), dict(vars(builtins))
         self._modules = {module.__name__: module for module in (*MODULES, builtins, unittest.mock, ast, sys)}
         self._cases: dict[type, dict[str, Any]] = {}
@@ -288,6 +187,7 @@ class Watch:
             if vars(builtins).get(name) is not value and name != "_":
                 self.changes.append(f"the answer changed {name}")
         self.look()
+        self.changes += self._libraries.changes()
 
     def hold(self, tests: Iterable[Any]) -> None:
         """Remember the classes of the tests as they are before any is run."""
@@ -303,6 +203,8 @@ class Watch:
             self.changes.append("the answer changed the tests")
         if test is not None and any(name in ASSERTIONS and callable(each) for name, each in vars(test).items()):
             self.changes.append("the answer changed the assertions of a test")
+        if test is not None:
+            self.changes += self._libraries.changes(ours=True)
         self.changes += [f"{each.__name__} equals everything" for each in impostors()]
 
 
@@ -343,168 +245,6 @@ def _equals_everything(kind: type) -> bool:
         return False
 
 
-def looked_at(tree: ast.Module, look: str) -> ast.Module:
-    """Return the tests with a call of `look` around what they compare, calculate with, or hand to a call, and an own ANY."""
-
-    def around(node: ast.expr) -> ast.expr:
-        if isinstance(node, ast.Constant | ast.Starred | ast.GeneratorExp | ast.Lambda):
-            return node
-        return ast.copy_location(ast.Call(ast.Name(look, ast.Load()), [node], []), node)
-
-    imported = any(
-        each.name == "ANY" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for each in node.names
-    )
-
-    class Around(ast.NodeTransformer):
-        def visit_Name(self, node: ast.Name) -> ast.AST:
-            own = imported and node.id == "ANY" and isinstance(node.ctx, ast.Load)
-            return ast.copy_location(ast.Name(f"{look}_any", node.ctx), node) if own else node
-
-        def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-            self.generic_visit(node)
-            own = node.attr == "ANY" and ast.unparse(node.value) in ("mock", "unittest.mock")
-            return ast.copy_location(ast.Name(f"{look}_any", node.ctx), node) if own else node
-
-        def visit_Compare(self, node: ast.Compare) -> ast.AST:
-            self.generic_visit(node)
-            node.left, node.comparators = around(node.left), [around(each) for each in node.comparators]
-            return node
-
-        def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
-            self.generic_visit(node)
-            node.left, node.right = around(node.left), around(node.right)
-            return node
-
-        def visit_Call(self, node: ast.Call) -> ast.AST:
-            self.generic_visit(node)
-            if isinstance(node.func, ast.Name) and node.func.id == "super":
-                return node
-            node.args = [around(each) for each in node.args]
-            for keyword in node.keywords:
-                keyword.value = around(keyword.value) if keyword.arg else keyword.value
-            return node
-
-    Around().visit(tree)
-    return ast.fix_missing_locations(tree)
-
-
-class Judge:
-    """Called with a value of the tests, returns it, and notes when operators of its class are the answer's own."""
-
-    def __init__(self, changes: list[str]) -> None:
-        self.codes: set[types.CodeType] = set()
-        self._changes = changes
-
-    def __call__(self, value: Any) -> Any:
-        self._look(value, 4)
-        return value
-
-    def _look(self, value: Any, depth: int) -> None:
-        kind = type(value)
-        if kind in (int, str, float, bool, bytes, types.NoneType) or value is ANYTHING:
-            return
-        if self._own(kind) or _says_yes(value, kind):
-            self._changes.append("an object equals, or passes for, what it is not")
-        elif depth:
-            for each in _parts(value, kind):
-                self._look(each, depth - 1)
-
-    def _own(self, kind: type) -> bool:
-        for each in type.__dict__["__mro__"].__get__(kind):
-            held = type.__dict__["__dict__"].__get__(each)
-            if _heap(each) and any(name in held and not self._allowed(held[name], name, each) for name in OPERATORS):
-                return True
-        return False
-
-    def _allowed(self, what: Any, name: str, owner: type) -> bool:
-        kind = type(what)
-        if kind in (classmethod, staticmethod):
-            return kind is not staticmethod and self._allowed(what.__func__, name, owner)
-        if kind is property:
-            return self._allowed(what.fget, name, owner)
-        if kind in DESCRIPTORS:
-            return bool(what.__name__ == name)
-        if kind is types.FunctionType:
-            cells = [cell.cell_contents for cell in what.__closure__ or () if cell.cell_contents is not what]
-            inner = [each for each in cells if type(each) is types.FunctionType]
-            return self._known(what.__code__, owner) and all(self._known(each.__code__, owner) for each in inner)
-        mocked = isinstance(what, unittest.mock.MagicProxy) or _is(kind, unittest.mock.NonCallableMock)
-        return what is None or mocked or kind.__name__ == "cython_function_or_method"
-
-    def _known(self, code: types.CodeType, owner: type) -> bool:
-        return code in self.codes or code in _codes_of_file(code.co_filename) or _of_dataclass(code, owner)
-
-
-def _heap(kind: type) -> bool:
-    """True if a class is none of the interpreter's own static ones, which nobody can change."""
-    return bool(type.__dict__["__flags__"].__get__(kind) & 1 << 9)
-
-
-def _is(kind: type, base: type) -> bool:
-    return any(each is base for each in type.__dict__["__mro__"].__get__(kind))
-
-
-def _parts(value: Any, kind: type) -> list[Any]:
-    """Return what a container holds, one object of each plain type."""
-    if _is(kind, dict):
-        held = [*dict.keys(value), *dict.values(value)]
-    elif base := next((each for each in (list, tuple, set, frozenset) if _is(kind, each)), None):
-        held = list(base.__iter__(value))
-    else:
-        array = getattr(sys.modules.get("numpy"), "ndarray", None)
-        frame = [getattr(sys.modules.get("pandas"), name, None) for name in ("DataFrame", "Series", "Index")]
-        if isinstance(array, type) and _is(kind, array):
-            held = value.ravel().tolist() if value.dtype == object else []
-        elif any(isinstance(each, type) and _is(kind, each) for each in frame):
-            held = [value.to_numpy()] if "object" in str(getattr(value, "dtypes", "")) else []
-        else:
-            held = []
-    return [each for each in held if type(each) not in (int, str, float, bool, bytes, types.NoneType)]
-
-
-def _says_yes(value: Any, kind: type) -> bool:
-    """True if an object of a class with an `==` in Python says that it equals a new object."""
-    for each in type.__dict__["__mro__"].__get__(kind):
-        equal = type.__dict__["__dict__"].__get__(each).get("__eq__")
-        if equal is not None:
-            try:
-                return type(equal) is types.FunctionType and equal(value, object()) is True
-            except Exception:
-                return False
-    return False
-
-
-@functools.cache
-def _codes_of_file(name: str) -> frozenset[types.CodeType]:
-    """Return all code of a file of Python's library or of an installed one; of any other file, none."""
-    if name.startswith("<frozen "):
-        name = f"{LIBRARY}/{name[8:-1].replace('.', '/')}.py"
-    if "/../" in name or not any(name.startswith(f"{each}/") for each in LIBRARIES):
-        return frozenset()
-    try:
-        with FileIO(name) as file:  # tests patch `open` and `os.path`, and an answer might
-            return frozenset(_codes(COMPILE(file.readall(), name, "exec", dont_inherit=True)))
-    except (OSError, ValueError, SyntaxError):
-        return frozenset()
-
-
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    yield code
-    for each in code.co_consts:
-        if isinstance(each, types.CodeType):
-            yield from _codes(each)
-
-
-def _of_dataclass(code: types.CodeType, owner: type) -> bool:
-    """True if this is what `dataclasses` writes for a class with these fields."""
-    fields = type.__dict__["__dict__"].__get__(owner).get("__dataclass_fields__")
-    if type(fields) is not dict:
-        return False
-    names = [name for name, each in fields.items() if getattr(each, "compare", False)]
-    fresh = vars(dataclasses.make_dataclass("Fresh", names, order=True)).get(code.co_name)
-    return isinstance(fresh, types.FunctionType) and fresh.__code__ == code
-
-
 def _methods_of(case: type) -> dict[str, Any]:
     """All that decides how a test class runs: its functions with their code and marks, and assertions that are its own."""
     return {
@@ -515,7 +255,7 @@ def _methods_of(case: type) -> dict[str, Any]:
 
 
 def serve(link: socket.socket, answer: str, word: str) -> NoReturn:
-    """Load the answer, then the tests, and run them. Nothing here is trusted."""
+    """Import what the tests need, load the answer, then the tests, and run them. Nothing here is trusted."""
     dump, leave, stream, read, execute = json.dumps, os._exit, link.makefile("rwb"), compile, exec
     result, load, cases = UnitTestResult(), unittest.TestLoader().loadTestsFromTestCase, unittest.TestCase
     plain, parse, on_purpose = dict(vars(builtins)), with_own_builtins, skipped_on_purpose
@@ -529,7 +269,8 @@ def serve(link: socket.socket, answer: str, word: str) -> NoReturn:
     module = types.ModuleType(MODULE)
     module.__dict__.update(__builtins__=builtins, __file__=f"{MODULE}.py", sys=sys, os=os, environ=os.environ)
     sys.modules[MODULE] = module
-    watch = Watch()
+    libraries = Libraries(json.loads(stream.readline()))
+    watch = Watch(libraries)
     judge = Judge(watch.changes)
     try:
         exec(compile(answer, f"{MODULE}.py", "exec", dont_inherit=True), module.__dict__)
@@ -541,9 +282,12 @@ def serve(link: socket.socket, answer: str, word: str) -> NoReturn:
         module.__dict__.update({new: plain[name] for new, name in names.items()})
         look = f"look_{secrets.token_hex(4)}"
         code = read(looked_at(tree, look), f"{MODULE}.py", "exec", dont_inherit=True)
-        judge.codes.update(_codes(code))
+        judge.codes.update(codes_in(code))
+        libraries.codes = judge.codes
+        libraries.patched = patched(tree)
         module.__dict__.update({look: judge, f"{look}_any": ANYTHING})
         execute(code, module.__dict__)
+        libraries.hold()
         suites: list[list[Any]] = [list(load(module.__dict__[each])) for each in ("TestCases", failing)]
         if not all(isinstance(test, cases) for suite in suites for test in suite):
             raise TypeError("TestCases is no unittest.TestCase")
