@@ -5,8 +5,8 @@ For each voter and model, the voter's wins for the model are compared with what 
 voters and models are corrected by Benjamini and Hochberg. Chiang et al. (2024, section 6) test voters in the same spirit.
 
 An account of a few votes shows nothing by itself, and anybody can make hundreds. So accounts with fewer than 5, 10 and 20
-votes are also compared together with those that have more, before voters are looked at one by one. Where they favour a model,
-their votes on it are left out, for and against, unless they outnumber the larger accounts by far.
+votes are also compared together with those that have more, before voters are looked at one by one. Where they favour a
+model, their votes on it are left out, for and against, unless they outnumber the larger accounts by far.
 """
 
 # N battles, M models, V voters
