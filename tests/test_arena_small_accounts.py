@@ -101,7 +101,7 @@ def test_small_accounts_are_named_by_the_board(tmp_path: Path, capsys: pytest.Ca
     both, file = joined(honest(1200, 60), forged(600, 4)), tmp_path / "votes.jsonl"
     assert both.voters is not None
     rows = [
-        {"model_a": MODELS[a], "model_b": MODELS[b], "winner": ("model_a", "model_b")[int(won != A_WINS)], "judge": f"v{voter}"}
+        {"model_a": MODELS[a], "model_b": MODELS[b], "winner": f"model_{'ba'[int(won == A_WINS)]}", "judge": f"v{voter}"}
         for a, b, won, voter in zip(both.a, both.b, both.outcome, both.voters, strict=True)
     ]  # fmt: skip
     file.write_text("\n".join(map(json.dumps, rows)))
