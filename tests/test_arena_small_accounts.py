@@ -122,3 +122,13 @@ def test_a_table_without_voters_or_votes_has_no_small_accounts() -> None:
         and share_of_small_accounts(votes.where(np.zeros(20, bool))) == 0
     )
     assert SmallAccounts(5, "a", 1, 1.0, 0.5, 0.1, True).is_left_out
+
+
+def test_small_accounts_are_not_compared_with_larger_ones_that_are_forged_themselves() -> None:
+    votes = joined(honest(800, 40), honest(600, 300, seed=3, first=1000), forged(300, 30))
+    assert small_accounts(votes) == [] and len(checked_votes(votes)) == 1400
+
+
+def test_a_few_larger_accounts_are_a_measure_with_a_chance_of_its_own() -> None:
+    for seed in (10, 13, 17):
+        assert small_accounts(joined(honest(100, 5, seed=seed), honest(600, 300, first=1000, seed=500 + seed))) == []
