@@ -132,3 +132,8 @@ def test_small_accounts_are_not_compared_with_larger_ones_that_are_forged_themse
 def test_a_few_larger_accounts_are_a_measure_with_a_chance_of_its_own() -> None:
     for seed in (10, 13, 17):
         assert small_accounts(joined(honest(100, 5, seed=seed), honest(600, 300, first=1000, seed=500 + seed))) == []
+
+
+def test_a_cap_does_not_hide_small_accounts_among_others() -> None:
+    kept = checked_votes(joined(honest(1200, 60), forged(600, 4)), cap=3)
+    assert len(kept) == 180 and kept.voters is not None and kept.voters.max() < 60

@@ -105,7 +105,7 @@ def checked_votes(battles: BattleTable, *, cap: int = 0, level: float = LEVEL) -
     """The votes without those of suspect voters, and of each voter only the first `cap` (0: no cap)."""
     if battles.voters is None:
         return battles
-    kept = np.ones(len(battles), bool)
+    kept = ~_by_small_accounts(battles, level)[1]  # of all votes: a cap makes every account small
     if cap:
         for rows in _by_voter(battles).values():
             kept[rows[cap:]] = False
@@ -114,7 +114,7 @@ def checked_votes(battles: BattleTable, *, cap: int = 0, level: float = LEVEL) -
         return capped
     suspects = {each.voter for each in suspect_voters(capped, level=level)}
     assert capped.voters is not None
-    return capped.where(~np.isin(capped.voters, list(suspects)) & ~_by_small_accounts(capped, level)[1])
+    return capped.where(~np.isin(capped.voters, list(suspects)))
 
 
 def small_accounts(battles: BattleTable, *, level: float = LEVEL) -> list[SmallAccounts]:
