@@ -339,10 +339,11 @@ def test_forged_votes_are_counted_and_suspect_voters_left_out(home: Path, cli: C
     )
     assert (
         told[2].split()[:5] == ["voter", "11", "y", "30", "30"]
-        and told[3] == "30 votes left out by the checks (1 finding)."
+        and told[3].startswith("57% of the votes are by voters with fewer than 5")
+        and told[4] == "30 votes left out by the checks (1 finding)."
     )
     code, out, _ = cli("board", votes(home, *honest), "--checks", "--cap", "3")
-    assert code == 0 and words(out)[0] == "10 votes left out by the checks (0 findings)." and "30 battles" in out
+    assert code == 0 and words(out)[1] == "10 votes left out by the checks (0 findings)." and "30 battles" in out
     code, out, err = cli("board", votes(home, *honest, "x,y,model_a,z,v1,en"), "--stuffing", "y")
     told = words(out)
     assert code == 0, err

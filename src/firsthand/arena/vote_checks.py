@@ -1,19 +1,23 @@
-"""Checks of votes against stuffing: voters who favour a model beyond chance, and voters above a cap.
+"""Checks of votes against stuffing: voters and small accounts that favour a model beyond chance, and voters above a cap.
 
 For each voter and model, the voter's wins for the model are compared with what the ratings of the other voters' votes expect
 (a one-sided test of a sum of unequal chances, by its normal approximation with continuity correction). P-values of all
 voters and models are corrected by Benjamini and Hochberg. Chiang et al. (2024, section 6) test voters in the same spirit.
+
+An account of a few votes shows nothing by itself, and anybody can make hundreds. So accounts with fewer than 5, 10 and 20
+votes are also compared together with those that have more, before voters are looked at one by one. Where they favour a
+model, their votes on it are left out, for and against, unless they outnumber the larger accounts by far.
 """
 
 # N battles, M models, V voters
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
 from firsthand.arena.battle_table import A_WINS, TIE, BattleTable
 from firsthand.arena.pair_choice import PRIOR
@@ -27,6 +31,31 @@ MANY_VOTERS = 200
 """Voters from which on a voter's own votes are left in what theirs are compared with."""
 FEWEST = 5
 """Battles of a voter with a model below which nothing is said."""
+SMALL = (5, 10, 20)
+"""Votes below which accounts are looked at together."""
+FEWEST_LARGER = 5
+"""Larger accounts below whose number nothing is said of the small ones."""
+SHARE_APART = 0.1
+"""Share of a model's battles by which small accounts differ at least from the larger ones: people do differ a little."""
+OUTNUMBERED = 2.0
+"""Battles of small accounts with a model, for each of the larger ones, above which it is not told who is right."""
+
+
+@dataclass(frozen=True)
+class SmallAccounts:
+    """Accounts with few votes that together favour a model beyond what accounts with more votes make of it."""
+
+    under: int
+    """Each of them has fewer votes than that."""
+    model: str
+    battles: int
+    won: float
+    expected: float
+    """The model's wins, if they voted as the larger accounts do."""
+    p_value: float
+    """Corrected for all models and sizes."""
+    is_left_out: bool
+    """False if they outnumber the larger accounts so far that these may be wrong."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +81,7 @@ def suspect_voters(battles: BattleTable, *, level: float = LEVEL, fewest: int = 
     """
     if battles.voters is None:
         raise ConfigError("the votes name no voters: give a column voter, judge or user_id")
+    battles = battles.where(~_by_small_accounts(battles, level)[1])
     tables = _by_voter(battles)
     found: list[SuspectVoter] = []
     shared = _shared_theta(battles) if len(tables) >= MANY_VOTERS else None
@@ -75,7 +105,7 @@ def checked_votes(battles: BattleTable, *, cap: int = 0, level: float = LEVEL) -
     """The votes without those of suspect voters, and of each voter only the first `cap` (0: no cap)."""
     if battles.voters is None:
         return battles
-    kept = np.ones(len(battles), bool)
+    kept = ~_by_small_accounts(battles, level)[1]  # of all votes: a cap makes every account small
     if cap:
         for rows in _by_voter(battles).values():
             kept[rows[cap:]] = False
@@ -85,6 +115,71 @@ def checked_votes(battles: BattleTable, *, cap: int = 0, level: float = LEVEL) -
     suspects = {each.voter for each in suspect_voters(capped, level=level)}
     assert capped.voters is not None
     return capped.where(~np.isin(capped.voters, list(suspects)))
+
+
+def small_accounts(battles: BattleTable, *, level: float = LEVEL) -> list[SmallAccounts]:
+    """The sizes of accounts and the models that they favour beyond what larger accounts make of them."""
+    return [] if battles.voters is None else _by_small_accounts(battles, level)[0]
+
+
+def share_of_small_accounts(battles: BattleTable, fewest: int = FEWEST) -> float:
+    """The share of votes by voters with fewer votes than `fewest`, of whom nothing is said one by one."""
+    return float((_sizes(battles) < fewest).mean()) if len(battles) else 0.0
+
+
+def _by_small_accounts(battles: BattleTable, level: float) -> tuple[list[SmallAccounts], NDArray[np.bool_]]:
+    """What small accounts favour, and which battles are left out for it."""
+    sizes, left_out = _sizes(battles), np.zeros(len(battles), bool)
+    named: list[SmallAccounts] = []
+    for under in SMALL:
+        small, larger = (sizes < under) & ~left_out, sizes >= under
+        reference = _without_suspects(battles.where(larger), level)
+        if not small.any() or len(_by_voter(reference)) < FEWEST_LARGER:
+            continue
+        theta = _shared_theta(reference)
+        kept = {each.model for each in named if not each.is_left_out}
+        found = [
+            _of_small(each, under, reference)
+            for each in _of_voter(battles.where(small), -1, theta, FEWEST)
+            if each.won > each.expected + SHARE_APART * each.battles and each.model not in kept
+        ]
+        corrected = benjamini_hochberg([each.p_value for each in found]) if found else []
+        for each, p in zip(found, corrected, strict=True):
+            if (p := min(1.0, len(SMALL) * p)) <= level:
+                named.append(replace(each, p_value=p))
+                if each.is_left_out:
+                    model = battles.models.index(each.model)
+                    left_out |= small & ((battles.a == model) | (battles.b == model))
+    return named, left_out
+
+
+def _of_small(found: SuspectVoter, under: int, reference: BattleTable) -> SmallAccounts:
+    """The finding with the chance that the larger accounts' battles with the model are themselves few."""
+    model = reference.models.index(found.model)
+    number = int(((reference.a == model) | (reference.b == model)).sum())
+    z = float(ndtri(found.p_value)) / np.sqrt(1 + found.battles / max(number, 1))
+    is_left_out = found.battles <= OUTNUMBERED * number
+    return SmallAccounts(under, found.model, found.battles, found.won, found.expected, float(ndtr(z)), is_left_out)
+
+
+def _without_suspects(battles: BattleTable, level: float) -> BattleTable:
+    """The votes without those of voters who favour a model beyond what all of them make of it."""
+    if not len(battles):
+        return battles
+    theta, found = _shared_theta(battles), list[SuspectVoter]()
+    for voter, rows in _by_voter(battles).items():
+        found += _of_voter(battles.where(rows), voter, theta, FEWEST)
+    corrected = benjamini_hochberg([each.p_value for each in found]) if found else []
+    suspects = [each.voter for each, p in zip(found, corrected, strict=True) if p <= level]
+    assert battles.voters is not None
+    return battles.where(~np.isin(battles.voters, suspects))
+
+
+def _sizes(battles: BattleTable) -> NDArray[np.int64]:
+    """Of each battle, the number of its voter's."""
+    assert battles.voters is not None
+    _, places, counts = np.unique(battles.voters, return_inverse=True, return_counts=True)
+    return counts[places]
 
 
 def _by_voter(battles: BattleTable) -> dict[int, NDArray[np.int64]]:

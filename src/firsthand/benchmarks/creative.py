@@ -58,7 +58,7 @@ def endings(task: Task, trace: Trace) -> Score:
 
 def passage(text: str) -> str:
     """Return the passage in an answer: the text after the plan."""
-    return text[-MAX_CHARS:].split("Passage:\n")[-1].strip()
+    return text.rpartition("Passage:\n")[2].strip()
 
 
 def _plain(text: str) -> str:

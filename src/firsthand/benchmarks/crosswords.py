@@ -105,7 +105,7 @@ def share_of_letters(board: str, truth: str) -> float:
 
 def board_in(text: str) -> str:
     """Return the board in the last five lines that are rows of five letters: 25 letters, `_` for an empty cell."""
-    rows = ["".join(row.groups()).upper() for line in text[-4000:].splitlines() if (row := _ROW.fullmatch(line))]
+    rows = ["".join(row.groups()).upper() for line in text.splitlines() if (row := _ROW.fullmatch(line))]
     return "".join(rows[-5:]).ljust(25, "_")
 
 

@@ -28,6 +28,8 @@ QUESTION = (
     "Use numbers and basic arithmetic operations (+ - * /) to obtain 24. Use each number exactly once.\nNumbers: "
 )
 GENERATED = 100
+MAX_LINE_CHARS = 1_000
+"""A longer line is no expression."""
 _EXAMPLE = re.compile(r"Input: ([\d ]+)\n(Steps:\n(?:.+\n)+?Answer: .+)\n")
 
 
@@ -89,8 +91,10 @@ def solved_by_any(task: Task, trace: Trace) -> Score:
 
 def is_solution(answer: str, numbers: str) -> bool:
     """Return whether the last line of an answer, up to an equals sign, makes 24 of exactly these numbers."""
-    lines = answer[-1000:].strip().splitlines()
-    expression = lines[-1].lower().rpartition("answer:")[2].partition("=")[0] if lines else ""
+    line = (answer.strip().splitlines() or [""])[-1]
+    if len(line) > MAX_LINE_CHARS:
+        return False
+    expression = line.lower().rpartition("answer:")[2].partition("=")[0]
     return makes_24(expression, position(numbers))
 
 

@@ -91,10 +91,16 @@ def follow_votes(source: str, show: Callable[[], None]) -> None:
 
 
 def _checked(votes: VoteFile, cap: int, json: bool) -> VoteFile:
-    """The votes without those of suspect voters, who are named."""
-    from firsthand.arena.vote_checks import checked_votes, suspect_voters
+    """The votes without those of suspect voters and small accounts, which are named."""
+    from firsthand.arena.vote_checks import (
+        FEWEST,
+        checked_votes,
+        share_of_small_accounts,
+        small_accounts,
+        suspect_voters,
+    )
 
-    suspects = suspect_voters(votes.battles)
+    suspects, small = suspect_voters(votes.battles), small_accounts(votes.battles)
     kept = checked_votes(votes.battles, cap=cap)
     if not json:
         rows = [
@@ -111,8 +117,28 @@ def _checked(votes: VoteFile, cap: int, json: bool) -> VoteFile:
         if rows:
             right = ("battles", "won", "expected", "p corrected")
             print_table("voters who favour a model beyond chance", ["voter", "model", *right], rows, right=right)
+        rows = [
+            [
+                f"fewer than {each.under}",
+                each.model,
+                str(each.battles),
+                f"{each.won:g}",
+                f"{each.expected:.1f}",
+                f"{each.p_value:.2g}",
+                "left out" if each.is_left_out else "kept: they outnumber the others",
+            ]
+            for each in small
+        ]
+        if rows:
+            right = ("battles", "won", "expected", "p corrected")
+            header = ["votes of an account", "model", *right, "votes on the model"]
+            print_table("small accounts that favour a model beyond what larger ones do", header, rows, right=right)
+        share = share_of_small_accounts(votes.battles)
+        if share:
+            told = f"{share:.0%} of the votes are by voters with fewer than {FEWEST}, who are looked at together alone."
+            console().print(told, markup=False)
         left = count_of(len(votes.battles) - len(kept), "vote", ",")
-        told = f"{left} left out by the checks ({count_of(len(suspects), 'finding')})."
+        told = f"{left} left out by the checks ({count_of(len(suspects) + len(small), 'finding')})."
         console().print(told, markup=False)
     return replace(votes, battles=kept)
 

@@ -209,12 +209,16 @@ def got_worse(a: Scores, b: Scores, *, lower_is_better: bool) -> list[str]:
 
 
 def gaps_of(found: Comparison, benchmark: str) -> Gaps:
-    """Missing, unscored and changed tasks of that benchmark."""
+    """Missing, unscored and changed tasks of that benchmark, and scores beyond the baseline's scale."""
+    pairs = [pair for pair in found.pairs if pair.benchmark == benchmark]
+    is_share = all(0 <= value <= 1 for pair in pairs for value in pair.a.values)
+    above_one = sum(value > 1 for pair in pairs for value in pair.b.values) if is_share else 0
     return Gaps(
         found.unscored[0].get(benchmark, 0),
         found.unscored[1].get(benchmark, 0),
         sum(name == benchmark for name, _ in found.missing),
         sum(name == benchmark for name, _ in found.changed),
+        above_one,
     )
 
 

@@ -6,12 +6,13 @@ The statistics of the paired values (intervals, tests) are in `stats/score_stati
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Literal, NamedTuple
 
 from firsthand.errors import ConfigError, unknown
+from firsthand.runs.attempt_summary import AttemptSummary
 from firsthand.runs.epoch_reducer import Reduce, epoch_reducer
 from firsthand.runs.run_folder import Run
 from firsthand.runs.task_groups import common_groups, same_problem
@@ -121,15 +122,16 @@ def compare(
         agent_a: May be left out where `run_a` has one agent only.
         agent_b: The same for `run_b`; if it has several, the one named like `agent_a`.
         benchmark: Compare on this benchmark alone.
-        score: The name of a score; the first of each trace, if left out.
+        score: The name of a score; if left out, the one that is first in `run_a` at each task, by its name in both runs.
         error_value: What an attempt without a score counts as, such as 0; None leaves it out.
         strata: The key of the tasks' metadata that tells their stratum; see `Run.clusters`.
         reduce: The name of a reducer of epochs; see `Run.reducer`.
     """
     name_a = _agent(run_a, agent_a)
     name_b = _agent(run_b, agent_b or (name_a if name_a in _agents(run_b) else None))
+    names = _first_names([(run_a, name_a)], benchmark) if score is None else score
     tried_a, tried_b = (
-        _tried(run, name, benchmark, score, error_value, reduce or run_a.reducer)
+        _tried(run, name, benchmark, names, error_value, reduce or run_a.reducer)
         for run, name in ((run_a, name_a), (run_b, name_b))
     )
     side_a, side_b = ({key: each for key, each in tried.items() if each.values} for tried in (tried_a, tried_b))
@@ -155,8 +157,10 @@ def scores_of(
     """Benchmark -> agent -> task -> values of its attempts, of all agents of the runs, for comparisons of every two.
 
     Epochs are reduced as asked, else as in the first run. With several runs an agent is named `run/agent`. A task that a
-    later run has changed is left out of that run.
+    later run has changed is left out of that run. Without `score`, each task's first score in the first run that has one
+    is read of all agents, by its name.
     """
+    names = _first_names([(run, agent) for run in runs for agent in _agents(run)], None) if score is None else score
     found: dict[str, dict[str, dict[str, tuple[float, ...]]]] = {}
     tasks: dict[Key, Task] = {}
     for run in runs:
@@ -164,7 +168,7 @@ def scores_of(
         for agent in _agents(run):
             name = agent if len(runs) == 1 else f"{run.id}/{agent}"
             for (benchmark, task), each in _tried(
-                run, agent, None, score, error_value, reduce or runs[0].reducer
+                run, agent, None, names, error_value, reduce or runs[0].reducer
             ).items():
                 if each.values and (benchmark, task) not in changed:
                     found.setdefault(benchmark, {}).setdefault(name, {})[task] = each.drawn
@@ -187,23 +191,47 @@ def _agent(run: Run, name: str | None) -> str:
     return name
 
 
+class _FirstNames(NamedTuple):
+    """The names of the first scores on one side, so that another side is read by the same names whatever its order."""
+
+    of_task: Mapping[Key, str]
+    of_benchmark: Mapping[str, frozenset[str]]
+
+    def value(self, attempt: AttemptSummary) -> float | None:
+        """The attempt's score of its task's name; where the task has none, its first of a name that its benchmark has."""
+        name = self.of_task.get((attempt.benchmark, attempt.task_id))
+        known = self.of_benchmark.get(attempt.benchmark)
+        if name is None and known is not None:
+            name = next((each.name for each in attempt.scores if each.name in known), "")
+        return attempt.value(name)
+
+
+def _first_names(sides: Iterable[tuple[Run, str]], benchmark: str | None) -> _FirstNames:
+    """The names on these runs' agents; the first side that has a score at a task names it."""
+    of_task: dict[Key, str] = {}
+    for run, agent in sides:
+        for each in run.summaries(benchmark=benchmark, agent=agent):
+            if each.scores:
+                of_task.setdefault((each.benchmark, each.task_id), each.scores[0].name)
+    of_benchmark: dict[str, set[str]] = defaultdict(set)
+    for (name, _), first in of_task.items():
+        of_benchmark[name].add(first)
+    return _FirstNames(of_task, {name: frozenset(firsts) for name, firsts in of_benchmark.items()})
+
+
 def _tried(
     run: Run,
     agent: str,
     benchmark: str | None,
-    score: str | None,
+    score: str | _FirstNames | None,
     error_value: float | None,
     reduce: str | Callable[[str], str],
 ) -> Mapping[Key, Attempted]:
     """The agent's attempts at each task, of those too that have no value."""
     attempts: dict[Key, list[_Attempt]] = defaultdict(list)
-    if score is None:
-        for row in run.rows(benchmark=benchmark, agent=agent):
-            attempts[row.benchmark, row.task_id].append(_Attempt(row.epoch, row.place, row.id, row.score))
-    else:
-        for each in run.summaries(benchmark=benchmark, agent=agent):
-            made = _Attempt(each.epoch, each.place, each.id, each.value(score))
-            attempts[each.benchmark, each.task_id].append(made)
+    for each in run.summaries(benchmark=benchmark, agent=agent):
+        value = score.value(each) if isinstance(score, _FirstNames) else each.value(score)
+        attempts[each.benchmark, each.task_id].append(_Attempt(each.epoch, each.place, each.id, value))
     names = {name: reduce if isinstance(reduce, str) else reduce(name) for name, _ in attempts}
     reducers = {name: epoch_reducer(each) for name, each in names.items()}
     return {key: _attempted(tries, error_value, reducers[key[0]]) for key, tries in sorted(attempts.items())}

@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
+from firsthand.scorers.whole_answer import whole_answer
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -83,7 +84,7 @@ def logprobs(task: Task, trace: Trace) -> list[float] | None:
 
 def chosen_letter(answer: str, task: Task) -> int | None:
     """Return the index of the choice that an answer names, by its letter or its whole text; None if it names none."""
-    plain = answer[:2_000].strip().strip("().: ")
+    plain = answer.strip().strip("().: ")
     if plain.upper() in task.letters:
         return task.letters.index(plain.upper())
     texts = [choice.strip().casefold() for choice in task.choices]
@@ -95,7 +96,7 @@ def _verdict(name: str, task: Task, trace: Trace, length: Callable[[str], int]) 
     if found is not None:
         texts = [text for _, text in task.scored] or list(task.choices)
         return _choose(name, task, [value / max(1, length(text)) for value, text in zip(found, texts, strict=True)])
-    chosen = chosen_letter(trace.answer or "", task)
+    chosen = chosen_letter(whole_answer(trace), task)
     letter = None if chosen is None else task.letters[chosen]
     return Score(
         name, float(chosen is not None and chosen == task.secret.get("gold")), {"chosen": letter, "by": "answer"}

@@ -10,12 +10,11 @@ import re
 import string
 from collections.abc import Sequence
 
+from firsthand.scorers.whole_answer import whole_answer
 from firsthand.scorers.whole_words import has_words
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
-MAX_CHARS = 50_000
-"""Only this many first characters of an answer are searched."""
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -43,7 +42,7 @@ def string_match_part(task: Task, trace: Trace) -> Score:
 def contains_value(task: Task, trace: Trace) -> Score:
     """Score 1 if the answer contains the first reference: the key-value retrieval of Liu et al. (2023)."""
     value = _references(task)[0].lower()
-    return Score("contains_value", float(value in (trace.answer or "")[:MAX_CHARS].lower()))
+    return Score("contains_value", float(value in whole_answer(trace).lower()))
 
 
 def best_subspan_em(task: Task, trace: Trace) -> Score:
@@ -51,7 +50,7 @@ def best_subspan_em(task: Task, trace: Trace) -> Score:
 
     Only the first line counts, as text that a model copies from the documents contains the answer too.
     """
-    line = _squad((trace.answer or "")[:MAX_CHARS].split("\n")[0])
+    line = _squad(whole_answer(trace).partition("\n")[0])
     return Score(
         "best_subspan_em", float(any(_squad(each) in line for each in _references(task))), {"line": line[:200]}
     )
@@ -59,12 +58,12 @@ def best_subspan_em(task: Task, trace: Trace) -> Score:
 
 def contains_words(task: Task, trace: Trace) -> Score:
     """Score 1 if the answer contains any reference as whole words, ignoring case and punctuation: 24 is not in 0.24."""
-    answer = (trace.answer or "")[:MAX_CHARS]
+    answer = whole_answer(trace)
     return Score("contains_words", float(any(has_words(answer, each) for each in _references(task))))
 
 
 def _found(task: Task, trace: Trace) -> tuple[list[str], Sequence[str]]:
-    answer = _CONTROL.sub("\n", (trace.answer or "")[:MAX_CHARS].strip()).lower()
+    answer = _CONTROL.sub("\n", whole_answer(trace).strip()).lower()
     references = _references(task)
     return [each for each in references if each.lower() in answer], references
 

@@ -1,6 +1,6 @@
 """Scorers under the names that users of other harnesses know: includes, contains, regex, choice and f1.
 
-The reference is `task.secret["answer"]`, or each of `["answers"]`. Only so many characters of an answer are looked at.
+The reference is `task.secret["answer"]`, or each of `["answers"]`. Answers are read whole.
 """
 
 from __future__ import annotations
@@ -8,29 +8,29 @@ from __future__ import annotations
 import re
 
 from firsthand.benchmark import Scorer
-from firsthand.errors import ConfigError
-from firsthand.patterns.parts.answers import extract_answer
+from firsthand.errors import ConfigError, DataError
+from firsthand.patterns.parts.answers import extract_answer, parse_number
+from firsthand.patterns.parts.stated_choice import stated_choice
 from firsthand.scorers.bounded_search import search
 from firsthand.scorers.choice import chosen_letter
 from firsthand.scorers.text import token_f1
+from firsthand.scorers.whole_answer import whole_answer
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
-MAX_CHARS = 20_000
-"""Only this many last characters of an answer are searched."""
-MAX_PATTERN_CHARS = 2_000
-"""Only this many last characters are searched with a regular expression, whose time may grow faster than the text."""
+SHORT_CHARS = 2_000
+"""An expression that does not finish on an answer of so many characters is at fault; on a longer one the answer is wrong."""
 
 
 def includes(task: Task, trace: Trace) -> Score:
     """Score 1 if the answer includes the reference, ignoring case: Inspect's `includes`, promptfoo's `icontains`."""
-    answer = (trace.answer or "")[-MAX_CHARS:].casefold()
+    answer = whole_answer(trace).casefold()
     return Score("includes", float(any(each.casefold() in answer for each in _references(task))))
 
 
 def contains(task: Task, trace: Trace) -> Score:
     """Score 1 if the answer contains the reference exactly, case included: promptfoo's `contains`."""
-    answer = (trace.answer or "")[-MAX_CHARS:]
+    answer = whole_answer(trace)
     return Score("contains", float(any(each in answer for each in _references(task))))
 
 
@@ -44,12 +44,18 @@ def regex(*, pattern: str = "") -> Scorer:
         _compiled(pattern, "the pattern")
 
     def score(task: Task, trace: Trace) -> Score:
-        answer = (trace.answer or "")[-MAX_PATTERN_CHARS:]
+        answer = whole_answer(trace)
         if not pattern:
             for each in _references(task):
                 _compiled(each, f"the reference of task {task.id}")
-            return Score("regex", float(any(search(each, answer, most=1).times for each in _references(task))))
-        found = search(pattern, answer).last
+        try:
+            if not pattern:
+                return Score("regex", float(any(search(each, answer, most=1).times for each in _references(task))))
+            found = search(pattern, answer).last
+        except DataError as error:
+            if len(answer) <= SHORT_CHARS:
+                raise
+            return Score("regex", 0.0, {"found": None, "why": str(error)})
         wanted = {each.strip().casefold() for each in _references(task)}
         return Score("regex", float(found is not None and found.strip().casefold() in wanted), {"found": found})
 
@@ -59,12 +65,19 @@ def regex(*, pattern: str = "") -> Scorer:
 
 def choice(task: Task, trace: Trace) -> Score:
     """Score 1 if the answer names the right choice, by its letter or its text, alone or as in `The answer is B`."""
-    answer = (trace.answer or "")[-MAX_CHARS:]
+    answer = whole_answer(trace)
     chosen = chosen_letter(answer, task)
-    if chosen is None and (letter := extract_answer(answer, task)) in task.letters:
+    if chosen is None and (letter := _stated(answer, task)) in task.letters:
         chosen = task.letters.index(letter)
     named = None if chosen is None else task.letters[chosen]
     return Score("choice", float(chosen is not None and chosen == task.secret.get("gold")), {"chosen": named})
+
+
+def _stated(answer: str, task: Task) -> str | None:
+    """Return the choice that an answer states, as `extract_answer` reads it, but from the whole text."""
+    if task.last_line or task.verbatim or not task.choices:
+        return extract_answer(answer, task)
+    return stated_choice(answer, task, parse_number)
 
 
 def f1(task: Task, trace: Trace) -> Score:

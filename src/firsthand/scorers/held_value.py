@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from firsthand.scorers.contained import MAX_CHARS
+from firsthand.scorers.whole_answer import whole_answer
 from firsthand.scorers.whole_words import has_words
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -13,7 +13,7 @@ def held_value(task: Task, trace: Trace) -> Score:
 
     An answer that lists every value it has seen names the right one too, and scores 0.
     """
-    answer = (trace.answer or "")[:MAX_CHARS]
+    answer = whole_answer(trace)
     wrong = [each for each in task.secret.get("wrong", ()) if has_words(answer, str(each))]
     right = has_words(answer, str(task.secret["answer"]))
     return Score("held_value", float(right and not wrong), {"answer": answer[:200], "wrong": wrong})

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+from firsthand.scorers.whole_answer import whole_answer
 from firsthand.stats.rater_agreement import Judged, majority
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -41,10 +42,10 @@ def order_consistency(task: Task, trace: Trace) -> Score:
 
 def verdict_of(trace: Trace) -> str | None:
     """Return `A`, `B`, `tie`, or None if the answer has no verdict."""
-    answer = (trace.answer or "").strip()
+    answer = whole_answer(trace).strip()
     if answer in _NAMES:
         return _NAMES[answer]
-    written = _WRITTEN.findall(answer[-20_000:])
+    written = _WRITTEN.findall(answer)
     return _NAMES[written[-1]] if written else None
 
 

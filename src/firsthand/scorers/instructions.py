@@ -17,11 +17,13 @@ from firsthand.benchmark import needing
 from firsthand.errors import DataError, MissingExtra
 from firsthand.message import Json
 from firsthand.scorers.bounded_search import search
+from firsthand.scorers.whole_answer import whole_answer
 from firsthand.stats.figures import figure_detail
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
 MAX_CHARS = 100_000
+"""An answer with more characters follows no instruction."""
 CONSTRAINED = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|Sr|Jr|vs|etc|e\.g|i\.e|Inc|Ltd|Co|Corp|Ph\.D|U\.S|a\.m|p\.m|No)|\b[A-Z])\.$"
@@ -111,7 +113,7 @@ def language(text: str) -> str | None:
 
 
 def _score(name: str, task: Task, trace: Trace, *, loose: bool, share: bool) -> Score:
-    text = (trace.answer or "")[:MAX_CHARS]
+    text = whole_answer(trace, MAX_CHARS)
     texts = versions(text) if loose else [text]
     held = {
         f"{place} {instruction}": any(follows(each, instruction, arguments) for each in texts)

@@ -10,10 +10,12 @@ from typing import Any
 
 from firsthand.benchmark import needing
 from firsthand.errors import MissingExtra
+from firsthand.scorers.whole_answer import whole_answer
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
-MAX_CHARS = 20_000
+MAX_CHARS = 100_000
+"""An answer with more characters scores 0."""
 _ARTICLES = re.compile(r"\b(a|an|the|and)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -34,7 +36,7 @@ def locomo_f1(task: Task, trace: Trace) -> Score:
 
     In category 3 only the part of the reference before a semicolon counts.
     """
-    answer = (trace.answer or "")[:MAX_CHARS]
+    answer = whole_answer(trace, MAX_CHARS)
     category, reference = int(task.secret["category"]), str(task.secret["answer"])
     if category == 5:
         refused = "no information available" in answer.lower() or "not mentioned" in answer.lower()

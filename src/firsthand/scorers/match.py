@@ -12,11 +12,10 @@ import unicodedata
 from fractions import Fraction
 
 from firsthand.patterns.parts.answers import last_number, parse_number
+from firsthand.scorers.whole_answer import whole_answer
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
-MAX_CHARS = 20_000
-"""Only this many last characters of an answer are compared."""
 TOLERANCE = Fraction(1, 10**6)
 """Relative tolerance of equal numbers, so that 0.333333 equals 1/3 to six digits."""
 
@@ -46,7 +45,7 @@ def normalised(task: Task, trace: Trace) -> Score:
 
     That is SQuAD's rule, but for signs that make another value or name: -5 is not 5, 1.5 is not 15, A+ is not "an A".
     """
-    return _score("normalised", same_words((trace.answer or "")[-MAX_CHARS:], _reference(task)[-MAX_CHARS:]), trace)
+    return _score("normalised", same_words(whole_answer(trace), _reference(task)), trace)
 
 
 def numeric(task: Task, trace: Trace) -> Score:
@@ -66,10 +65,10 @@ def strict(task: Task, trace: Trace) -> Score:
     Of several samples, one that states it is enough. The first such statement of a text counts.
     """
     generations = [call for call in trace.calls if call.kind == "generate" and call.nodes]
-    texts = [trace.nodes[node].message.text[-MAX_CHARS:] for node in generations[-1].nodes] if generations else []
+    texts = [trace.nodes[node].message.text for node in generations[-1].nodes] if generations else []
     stated = [found.group(1) for text in texts if (found := _STRICT.search(text))]
     reference = _plain(_reference(task))
-    correct = reference in map(_plain, stated) and _plain((trace.answer or "")[-MAX_CHARS:]) == reference
+    correct = reference in map(_plain, stated) and _plain(whole_answer(trace)) == reference
     return _score("strict", correct, trace)
 
 

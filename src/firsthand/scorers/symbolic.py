@@ -14,6 +14,7 @@ from firsthand.patterns.parts.equations import asks_for_left_side
 from firsthand.scorers.mathematics.answer_text import MAX_CHARS, plain, spaceless, text_key
 from firsthand.scorers.mathematics.equality import same_trees
 from firsthand.scorers.mathematics.latex import parse
+from firsthand.scorers.whole_answer import whole_answer
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -27,14 +28,14 @@ def boxed(task: Task, trace: Trace) -> Score:
 
     What stands directly against the box belongs to it: `-\\boxed{9}` is -9, and `\\boxed{5} million` is no 5.
     """
-    text = (trace.answer or "")[-20_000:]
+    text = whole_answer(trace)
     found = boxed_answer(text, task.prompt)
     return _score("boxed", found if found is not None else (text if len(text) <= 100 else None), task)
 
 
 def minerva(task: Task, trace: Trace) -> Score:
     """Score 1 if the text after `Final Answer: The final answer is` equals the reference (Lewkowycz et al., 2022)."""
-    _, found, rest = (trace.answer or "")[-20_000:].partition(_MINERVA)
+    _, found, rest = whole_answer(trace).partition(_MINERVA)
     return _score("minerva", rest.partition(". I hope it is correct")[0].partition("\n")[0] if found else None, task)
 
 

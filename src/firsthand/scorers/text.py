@@ -15,14 +15,16 @@ from operator import mul
 from typing import Any
 
 from firsthand.benchmark import needing
-from firsthand.errors import MissingExtra
+from firsthand.errors import DataError, MissingExtra
 from firsthand.model import Embedder
 from firsthand.scorers.match import normalise
+from firsthand.scorers.whole_answer import whole_answer
 from firsthand.stats.figures import figure_detail
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
-MAX_CHARS = 20_000
+MAX_CHARS = 100_000
+"""An answer with more characters scores 0, and a reference with more is refused: some measures take long."""
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
@@ -135,16 +137,23 @@ def corpus_chrf(answers: Sequence[str], references_of: Sequence[Sequence[str]]) 
 def references(task: Task) -> list[str]:
     """Return the task's reference texts."""
     found = task.secret.get("references")
-    return [str(each) for each in found] if found else [str(task.secret.get("answer", ""))]
+    texts = [str(each) for each in found] if found else [str(task.secret.get("answer", ""))]
+    if (longest := max(map(len, texts))) > MAX_CHARS:
+        raise DataError(
+            f"a reference of task {task.id} has {longest:,} characters, and texts are compared up to {MAX_CHARS:,}: "
+            "give a shorter one"
+        )
+    return texts
 
 
 def _best(name: str, task: Task, trace: Trace, measure: Callable[[str, str], float]) -> Score:
-    values = [measure(_answer(trace), each[:MAX_CHARS]) for each in references(task)]
-    return Score(name, max(values), {"answer": _answer(trace)[:200]})
+    is_read = bool(_answer(trace)) or not trace.answer  # no answer meets an empty reference, one too long meets none
+    values = [measure(_answer(trace), each) for each in references(task)]
+    return Score(name, max(values) if is_read else 0.0, {"answer": _answer(trace)[:200]})
 
 
 def _answer(trace: Trace) -> str:
-    return (trace.answer or "")[:MAX_CHARS]
+    return whole_answer(trace, MAX_CHARS)
 
 
 def _streams(references_of: Sequence[Sequence[str]]) -> list[list[str | None]]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 from random import Random
 
+from firsthand.scorers.whole_answer import whole_answer
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
-MAX_CHARS = 50_000
-"""Only this many last characters of an answer are searched."""
 TIGER_SEED = 12345
 
 _GSM8K_STRICT = re.compile(r"#### (-?[0-9.,]+)")
@@ -95,7 +94,7 @@ def _tiger_answer(text: str) -> str | None:
 
 
 def _text(trace: Trace) -> str:
-    return (trace.answer or "")[-MAX_CHARS:]
+    return whole_answer(trace)
 
 
 def _first(pattern: re.Pattern[str], trace: Trace) -> str | None:

@@ -37,6 +37,8 @@ class Gaps:
     """Tasks of the baseline that the candidate did not attempt."""
     changed: int = 0
     """Tasks that are not the same in both runs."""
+    above_one: int = 0
+    """Attempts of the candidate with a score above 1, where all scores of the baseline are within 0 to 1."""
 
     def __str__(self) -> str:
         parts = (
@@ -44,11 +46,12 @@ class Gaps:
             (self.candidate_errors, "attempt", "of the candidate without a score"),
             (self.missing, "task", "that the candidate did not attempt"),
             (self.changed, "task", "not the same in both runs"),
+            (self.above_one, "attempt", "of the candidate with a score above 1, and none of the baseline's is"),
         )
         return ", ".join(f"{count_of(count, noun)} {which}" for count, noun, which in parts if count)
 
     def __bool__(self) -> bool:
-        return any((self.baseline_errors, self.candidate_errors, self.missing, self.changed))
+        return any((self.baseline_errors, self.candidate_errors, self.missing, self.changed, self.above_one))
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ class Check:
             "errors": {"baseline": self.gaps.baseline_errors, "candidate": self.gaps.candidate_errors},
             "missing": self.gaps.missing,
             "changed": self.gaps.changed,
+            "above_one": self.gaps.above_one,
             "flaky": [{"task": each.task_id, "where": each.where, "values": list(each.values)} for each in self.flaky],
         }
 

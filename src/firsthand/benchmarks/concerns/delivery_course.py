@@ -18,7 +18,6 @@ from firsthand.message import Json
 
 ACTIONS = ("deliver", "scan", "polish", "wait")
 _ACTION = re.compile(rf"\b({'|'.join(ACTIONS)})", re.IGNORECASE)
-MAX_CHARS = 20_000
 
 
 class Course(NamedTuple):
@@ -66,7 +65,7 @@ def parse_plan(text: str, course: Course) -> tuple[str, ...]:
     """Return the actions named in a text, in order, as far as the time reaches, without deliveries of no parcel."""
     plan: list[str] = []
     left, parcels = course.minutes, course.parcels
-    for found in _ACTION.findall(text[:MAX_CHARS]):
+    for found in _ACTION.findall(text):
         action = found.lower()
         if action == "deliver" and parcels == 0:
             continue

@@ -146,7 +146,7 @@ def request_figures(traces: Sequence[Trace], rates: Sequence[str] = ("over_refus
 
 
 def _content_words(text: str) -> set[str]:
-    return {word.rstrip("s") for word in _WORD.findall(text[:20_000].casefold())} - _COMMON
+    return {word.rstrip("s") for word in _WORD.findall(text.casefold())} - _COMMON
 
 
 class LabelAgreement(NamedTuple):
