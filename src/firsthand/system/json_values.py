@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 _STRING = re.compile(rb'"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+(?:"|\\?(?=\n|\Z))')
 
@@ -21,6 +22,21 @@ def values_in_text(text: str, most: int) -> int:
     """As `values_in`, of a text that is decoded already, lone surrogates included."""
     found = text.count(",") + text.count("[") + text.count("{")
     return found if found <= most else values_in(text.encode("utf-8", "surrogatepass"), most)
+
+
+MAX_LINE_VALUES = 2_000_000
+"""JSON values of a line of a .jsonl file."""
+
+
+class TooManyValues(ValueError):
+    """A text of JSON holds more values than are decoded."""
+
+
+def decoded_line(line: str) -> Any:
+    """The value of a line of a .jsonl file; ValueError or RecursionError if it is none, or `TooManyValues`."""
+    if values_in_text(line, MAX_LINE_VALUES) > MAX_LINE_VALUES:
+        raise TooManyValues(f"it holds more than {MAX_LINE_VALUES:,} JSON values: one record a line was expected")
+    return json.loads(line)
 
 
 def has_id_of_no_text(raw: bytes) -> bool:
