@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from firsthand.errors import DataError
-from firsthand.runs import logged_values, track_import, wandb_files
+from firsthand.runs import logged_values, store, track_import, wandb_files
 from firsthand.runs.event_files import LoggedValue, read_events
 from firsthand.runs.logged_values import LoggedValues
-from firsthand.runs.track import MAX_NAME
-from firsthand.runs.track_import import tracked_runs
+from firsthand.runs.track import MAX_NAME, Track
+from firsthand.runs.track_import import import_runs, tracked_runs
 from firsthand.runs.wandb_files import read_wandb
 from tracker_bytes import event, item, part, record, simple, wandb_log, whole
 
@@ -135,3 +135,34 @@ def test_runs_in_an_order_of_an_index_keep_that_in_which_they_began(tmp_path: Pa
     assert [(each.name, [value.value for value in each.values]) for each in tracked_runs(file)] == [
         ("p-b", [2.0, 1.0]), ("p-a", [1.0]),
     ]  # fmt: skip
+
+
+def test_values_of_one_step_are_logged_together_and_of_two_with_one_name_the_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"n{each}" for each in range(5)]
+    logged = [
+        event(2, 7.0, *(simple(name, 0.5) for name in names)),
+        event(1, 8.0, simple("n0", 1.0), simple("n0", 2.0)),
+    ]
+    logged += [event(2, 9.0, simple("n1", 4.0)), event(2, -1.0, simple("late", 3.0))]
+    (tmp_path / "tfevents.1").write_bytes(b"".join(map(record, logged)))
+    calls: list[tuple[dict[str, float], int, float | None]] = []
+    log = Track.log
+
+    def counted(self: Track, values: dict[str, float], *, step: int, at: float | None = None) -> None:
+        calls.append((dict(values), step, at))
+        log(self, values, step=step, at=at)
+
+    monkeypatch.setattr(Track, "log", counted)
+    ((run, count),) = import_runs(tmp_path, tmp_path / "home")
+    assert count == 9 and calls == [
+        ({"n0": 2.0}, 1, 8.0),
+        ({name: 0.5 for name in names if name != "n1"}, 2, 7.0), ({"n1": 4.0}, 2, 9.0), ({"late": 3.0}, 2, None),
+    ]  # fmt: skip
+    monkeypatch.setattr(track_import, "MAX_PENDING", 3)
+    calls.clear()
+    import_runs(tmp_path, tmp_path / "home")
+    assert [len(values) for values, *_ in calls] == [1, 3, 2, 1, 1]
+    with store.open_run(run, tmp_path / "home") as kept:
+        assert (Track(kept).curve("n0").values, Track(kept).curve("n1").values) == ((2.0, 0.5), (4.0,))

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
+from itertools import groupby, islice
 from pathlib import Path
 
 from firsthand.errors import ConfigError, DataError
@@ -21,7 +23,7 @@ from firsthand.message import Json
 from firsthand.runs import store
 from firsthand.runs.event_files import LoggedValue, number_of, read_events
 from firsthand.runs.logged_values import LoggedValues
-from firsthand.runs.track import MAX_NAME, MAX_STEP, Track
+from firsthand.runs.track import MAX_NAME, MAX_PENDING, MAX_STEP, Track
 from firsthand.runs.wandb_files import MAX_VALUES as MAX_ITEM
 from firsthand.runs.wandb_files import read_wandb
 from firsthand.system.bounded_sqlite import connect_bounded
@@ -71,10 +73,9 @@ def import_runs(path: Path, home: Path) -> list[tuple[str, int]]:
         about = {"kind": "track", "name": found.name, "imported": found.source, **{"settings": found.config}}
         with store.create(home, about, found.name[:40] or found.source) as run:
             track = Track(run)
-            for each in values:
-                track.log(
-                    {_named(each.name): each.value}, step=each.step, at=each.at if 0 < each.at < YEAR_9999_S else None
-                )
+            for step, same in groupby(values, key=lambda each: each.step):
+                while some := list(islice(same, MAX_PENDING)):
+                    _log(track, step, some)
             track.flush()
             run.finish("done")
             made.append((run.id, len(values)))
@@ -86,6 +87,15 @@ def import_runs(path: Path, home: Path) -> list[tuple[str, int]]:
             "MLflow or a database of trackio was expected"
         )
     return made
+
+
+def _log(track: Track, step: int, values: Iterable[LoggedValue]) -> None:
+    """Log values of one step, of two with one name the later, with one call for each time."""
+    by_time: dict[float | None, dict[str, float]] = {}
+    for name, each in {_named(each.name): each for each in values}.items():
+        by_time.setdefault(each.at if 0 < each.at < YEAR_9999_S else None, {})[name] = each.value
+    for at, numbers in by_time.items():
+        track.log(numbers, step=step, at=at)
 
 
 def tracked_runs(path: Path) -> Iterator[TrackedRun]:
@@ -234,6 +244,7 @@ def _object(text: object) -> Json:
     return found if isinstance(found, dict) else {}
 
 
+@lru_cache(maxsize=4096)
 def _named(name: str) -> str:
     """The name as a Track takes it: one line, of bounded length."""
     plain = "".join(c if c.isprintable() else " " for c in name).encode("utf-8", "replace").decode()
