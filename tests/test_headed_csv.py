@@ -34,6 +34,8 @@ def test_rows_are_read_up_to_the_cells_that_they_are_filled_up_to(monkeypatch: p
     monkeypatch.setattr(headed_csv, "MAX_CELLS", 6)
     with pytest.raises(csv.Error, match="its 3 headings and the rows up to line 4 make more than 6 cells: leave colu"):
         list(HeadedCsv(io.StringIO(text)))
+    with pytest.raises(csv.Error, match="its 7 headings"):
+        list(HeadedCsv(io.StringIO("a" + ",b" * 6 + "\n1\n")))
 
 
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {

@@ -91,3 +91,12 @@ def test_values_of_a_line_given_to_a_command_are_counted_before_it_is_decoded(
             read()
     with pytest.raises(DataError, match=told):
         rag_label._pair(bad)
+
+
+def test_values_are_counted_in_pieces_and_no_further_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = json.dumps([{"a, [b": 'c{ "d" \\', "e": [1, 2]}] * 50).encode()
+    for size in (7, 64, 1 << 20):
+        monkeypatch.setattr(json_values, "_AT_ONCE", size)
+        assert json_values.values_in(raw, 251) == 50 * 2 + 49 + 1 + 50 + 50 == 250
+    monkeypatch.setattr(json_values, "_AT_ONCE", 64)
+    assert 40 < json_values.values_in(raw, 40) < 60

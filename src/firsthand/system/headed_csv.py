@@ -29,7 +29,7 @@ class HeadedCsv:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for row in self._reader:
-            self._cells += len(row)
+            self._cells += max(len(row), len(self.fieldnames))  # equal headings are filled up too
             if self._cells > MAX_CELLS:
                 raise csv.Error(
                     f"its {len(self.fieldnames):,} headings and the rows up to line {self.line_num:,} make more than "
