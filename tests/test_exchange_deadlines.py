@@ -104,3 +104,29 @@ def test_a_hub_whose_headers_do_not_come_is_given_up(monkeypatch: pytest.MonkeyP
         download._open(client, url, {}),
     ):
         pass
+
+
+def test_a_list_of_a_hub_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "DOCUMENT_S", 0.1)
+    done = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while not done.wait(0.01):
+            connection.sendall(b" " * 700)  # faster than the slowest rate that is waited for
+
+    with _server(drip) as url:
+        try:
+            with pytest.raises(DownloadError, match=r"does not answer \(its reply takes longer than 0.1 s\)"):
+                download.get_json_bytes(url, headers={})
+        finally:
+            done.set()
+
+
+def test_a_list_of_a_hub_that_comes_in_pieces_in_time_is_whole() -> None:
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n[]")
+        connection.sendall(b"  ")
+
+    with _server(answer) as url:
+        assert download.get_json_bytes(url, headers={}) == b"[]  "

@@ -14,7 +14,7 @@ from firsthand.benchmarks.retrieval_sets import beir_folder
 from firsthand.benchmarks.retrieval_sets.beir_folder import read_corpus
 from firsthand.errors import DataError, ModelFileError
 from firsthand.hub.inspection import inspect
-from firsthand.runs import store, track_import, wandb_files
+from firsthand.runs import logged_values, store, wandb_files
 from firsthand.runs.event_files import LoggedValue
 from firsthand.runs.track import Track
 from firsthand.runs.track_import import import_runs
@@ -45,9 +45,9 @@ def test_a_run_of_another_tracker_has_a_bounded_number_of_values(
     (run / "metrics").mkdir(parents=True)
     (run / "meta.yaml").write_text("")
     (run / "metrics" / "loss").write_text("".join(f"1700000000000 0.5 {step}\n" for step in range(5)))
-    monkeypatch.setattr(track_import, "MAX_VALUES", 5)
+    monkeypatch.setattr(logged_values, "MAX_VALUES", 5)
     assert [count for _, count in import_runs(tmp_path / "mlruns", tmp_path / "home")] == [5]
-    monkeypatch.setattr(track_import, "MAX_VALUES", 4)
+    monkeypatch.setattr(logged_values, "MAX_VALUES", 4)
     with pytest.raises(DataError, match="'r' has more than 4 values: thin its log out"):
         import_runs(tmp_path / "mlruns", tmp_path / "home")
 
@@ -59,7 +59,7 @@ def test_an_item_of_a_wandb_log_with_too_many_values_is_refused(
     path.write_bytes(wandb_log(history(0, loss=0.5, k=[{}] * 10)))
     assert [each.name for each in read_wandb(path).values] == ["loss"]
     monkeypatch.setattr(wandb_files, "MAX_VALUES", 9)
-    with pytest.raises(DataError, match="an item 'k' holds more than 9 JSON values"):
+    with pytest.raises(DataError, match="with the item 'k' there are more than 9 JSON values"):
         read_wandb(path)
 
 

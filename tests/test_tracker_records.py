@@ -25,6 +25,7 @@ from firsthand.runs.protobuf_fields import fields_of, signed, varint
 from firsthand.runs.wandb_files import (
     BLOCK,
     WandbRun,
+    _Allowance,
     _config,
     _history,
     _item,
@@ -141,12 +142,12 @@ def test_an_event_file_is_read_to_its_last_whole_record_and_damage_is_named(tmp_
 
 
 def test_an_item_of_wandb_has_a_name_or_its_parts_and_json() -> None:
-    assert _item(item("loss", "0.5")) == ("loss", 0.5)
-    assert _item(item(["a", "b", "c"], '{"x": 1}')) == ("a.b.c", {"x": 1})
-    assert _item(part(2, b"y") + part(1, b"own") + part(16, b"[]")) == ("own", [])
-    assert _item(item("bad", "{")) == ("bad", None)
-    assert _item(item(["b", "d"], "[" * 100_000)) == ("b.d", None)
-    assert _item(part(1, b"none")) == ("none", None)
+    assert _item(item("loss", "0.5"), _Allowance()) == ("loss", 0.5)
+    assert _item(item(["a", "b", "c"], '{"x": 1}'), _Allowance()) == ("a.b.c", {"x": 1})
+    assert _item(part(2, b"y") + part(1, b"own") + part(16, b"[]"), _Allowance()) == ("own", [])
+    assert _item(item("bad", "{"), _Allowance()) == ("bad", None)
+    assert _item(item(["b", "d"], "[" * 100_000), _Allowance()) == ("b.d", None)
+    assert _item(part(1, b"none"), _Allowance()) == ("none", None)
     assert list(_numbers("a", 3)) == [("a", 3.0)]
     assert list(_numbers("a", "Infinity")) + list(_numbers("a", "-Infinity")) == [("a", math.inf), ("a", -math.inf)]
     ((_, nan),) = _numbers("a", "NaN")
@@ -178,7 +179,8 @@ def test_a_row_of_history_has_a_step_of_its_own_or_the_next() -> None:
     )  # fmt: skip
     assert _config(
         part(1, item("lr", '{"desc": null, "value": 0.1}')) + part(1, item("_wandb", "{}"))
-        + part(1, item("layers", "[4]")) + part(2, b"removed") + part(1, item("", "3")) + part(1, item("o", '{"v": 1}'))
+        + part(1, item("layers", "[4]")) + part(2, b"removed") + part(1, item("", "3")) + part(1, item("o", '{"v": 1}')),
+        _Allowance(),
     ) == {"lr": 0.1, "layers": [4], "o": {"v": 1}}  # fmt: skip
 
 

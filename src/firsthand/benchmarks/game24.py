@@ -16,11 +16,12 @@ from random import Random
 
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.sources.tot_data import PaperFile, find, prompts
-from firsthand.errors import ConfigError, DataError
+from firsthand.errors import ConfigError, DataError, reason_of
 from firsthand.loop.concurrency import derive_seed
 from firsthand.message import Json
 from firsthand.patterns.parts.thoughts import HOPELESS, LABELS, ThoughtRequest, count_votes, last_word, vote
 from firsthand.providers.game24_solver import makes_24, position, reachable
+from firsthand.system.headed_csv import HeadedCsv
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -190,7 +191,10 @@ def _span(ranks: str) -> tuple[int, int]:
 
 
 def _puzzles(found: PaperFile, first: int, last: int) -> list[Task]:
-    rows = list(csv.DictReader(io.StringIO(found.text)))
+    try:
+        rows = list(HeadedCsv(io.StringIO(found.text)))
+    except csv.Error as error:
+        raise DataError(f"{found.origin} is no CSV file: {reason_of(error)}") from None
     if not rows or "Puzzles" not in rows[0] or last > len(rows):
         raise DataError(f"{found.origin}: a CSV with a column Puzzles and at least {last} rows was expected")
     made = [make_task(f"rank-{rank:04d}", str(rows[rank - 1]["Puzzles"])) for rank in range(first, last + 1)]

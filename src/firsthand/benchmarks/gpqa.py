@@ -23,6 +23,7 @@ from firsthand.errors import ConfigError, DataError, reason_of, unknown
 from firsthand.message import Json
 from firsthand.scorers.choice import acc, acc_norm
 from firsthand.scorers.written import simple_evals_letter
+from firsthand.system.headed_csv import HeadedCsv
 from firsthand.system.zip_members import read_member
 
 PROTOCOLS = {
@@ -140,10 +141,10 @@ def unzipped(raw: bytes, name: str, file: Path) -> bytes:
 
 def _csv_rows(raw: bytes, file: Path) -> tuple[tuple[Json, ...], tuple[int, ...]]:
     try:
-        reader = csv.DictReader(io.StringIO(raw.decode("utf-8-sig"), newline=""), strict=True)
+        reader = HeadedCsv(io.StringIO(raw.decode("utf-8-sig"), newline=""), strict=True)
         found = [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file} is not CSV in UTF-8: {type(error).__name__}") from None
+        raise DataError(f"{file} is not CSV in UTF-8: {reason_of(error)}") from None
     if not found:
         raise DataError(f"{file} holds no rows: is it truncated?")
     missing = [name for name in COLUMNS if name not in found[0][1]]

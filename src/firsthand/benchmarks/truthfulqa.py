@@ -18,6 +18,7 @@ from firsthand.benchmarks.sources.datasets import Rows, Source, contents, load, 
 from firsthand.errors import DataError, reason_of
 from firsthand.message import Json
 from firsthand.scorers.choice import mc1, mc2
+from firsthand.system.headed_csv import HeadedCsv
 
 PRIMER = 6
 PROTOCOLS = {
@@ -62,7 +63,7 @@ def read_csv_rows(file: Path) -> Rows:
     """Return the rows of the authors' CSV file."""
     raw = contents(file)
     try:
-        reader = csv.DictReader(io.StringIO(raw.decode("utf-8-sig"), newline=""), strict=True)
+        reader = HeadedCsv(io.StringIO(raw.decode("utf-8-sig"), newline=""), strict=True)
         found = [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{file} is not a CSV file: {reason_of(error)}") from None

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from firsthand.errors import ConfigError, DataError, FirsthandError, UnknownName, reason_of
 from firsthand.message import Json
+from firsthand.system.json_values import TooManyValues, decoded_line
 from firsthand.system.new_file import write_new
 from firsthand.system.option_spec import keywords_of
 from firsthand.system.ordinary_file import read_bounded_text
+from firsthand.system.packed_stream import filled_lines
+from firsthand.system.packed_text import lines_of
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import print_as_json, print_table
 
@@ -221,18 +224,19 @@ def _import(config: Config, file: ItemFile) -> int:
 def _lines(path: Path) -> Iterator[tuple[int, Json]]:
     """The objects of a .jsonl file with their line numbers."""
     try:
-        lines = read_bounded_text(path).split("\n")  # a text in JSON may hold other separators of lines
+        lines = lines_of(read_bounded_text(path))  # a text in JSON may hold other separators of lines
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {reason_of(error)}") from None
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                row = None
-            if not isinstance(row, dict):
-                raise DataError(f"{path}, line {number}: a JSON object was expected")
-            yield number, row
+    for number, line in filled_lines(lines, path):
+        try:
+            row = decoded_line(line)
+        except TooManyValues as error:
+            raise DataError(f"{path}, line {number}: {error}") from None
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, line {number}: a JSON object was expected")
+        yield number, row
 
 
 def _junk(config: Config, file: ItemFile) -> int:

@@ -22,7 +22,10 @@ from firsthand.loop.concurrency import run_sync
 from firsthand.message import Json
 from firsthand.model import Model
 from firsthand.system.home import data_home
+from firsthand.system.json_values import TooManyValues, decoded_line
 from firsthand.system.ordinary_file import read_bounded_text
+from firsthand.system.packed_stream import filled_lines
+from firsthand.system.packed_text import lines_of
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import console, print_as_json, print_table
 
@@ -159,18 +162,18 @@ def read_questions(path: Path) -> list[FactQuestion]:
     try:
         if path.stat().st_size > MAX_QUESTIONS_BYTES:
             raise DataError(f"{path} is larger than {MAX_QUESTIONS_BYTES >> 20} MiB: is it the right file?")
-        lines = read_bounded_text(path).split("\n")  # a text in JSON may hold other separators of lines
+        lines = lines_of(read_bounded_text(path))  # a text in JSON may hold other separators of lines
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start}): give a .jsonl file") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     found: list[FactQuestion] = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, line in filled_lines(lines, path):
         where = f"{path}, line {number}"
         try:
-            row = json.loads(line)
+            row = decoded_line(line)
+        except TooManyValues as error:
+            raise DataError(f"{where}: {error}") from None
         except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):

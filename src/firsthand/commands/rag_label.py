@@ -13,7 +13,10 @@ from typing import Literal
 
 from firsthand.errors import ConfigError, DataError, FirsthandError, TransientError, reason_of
 from firsthand.system import interruption
+from firsthand.system.json_values import TooManyValues, decoded_line
 from firsthand.system.ordinary_file import read_bounded_text
+from firsthand.system.packed_stream import filled_lines
+from firsthand.system.packed_text import lines_of
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import complain, console
 
@@ -74,16 +77,14 @@ async def _label(config: Config) -> tuple[int, list[tuple[str, str]]]:
 
     assert config.data is not None and config.out is not None
     try:
-        lines = read_bounded_text(config.data).split("\n")
+        lines = lines_of(read_bounded_text(config.data))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{config.data} cannot be read: {reason_of(error)}") from None
     retriever = SEARCHES[config.search](open_corpus(config.index))
     critic, settings = ModelWriter(catalog.model(config.model)), LabelSettings(config.k, config.threshold)
     labelled, failed = 0, []
     with config.out.open("x", encoding="utf-8") as out:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
+        for number, line in filled_lines(lines, config.data):
             try:
                 question, answer = _pair(line)
                 output = await label(question, answer, retriever, critic, settings)
@@ -100,7 +101,9 @@ async def _label(config: Config) -> tuple[int, list[tuple[str, str]]]:
 
 def _pair(line: str) -> tuple[str, str]:
     try:
-        body = json.loads(line)
+        body = decoded_line(line)
+    except TooManyValues as error:
+        raise DataError(str(error)) from None
     except (ValueError, RecursionError):
         body = None
     if isinstance(body, dict):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 from firsthand.errors import ConfigError, DataError, reason_of
 from firsthand.system.given_folder import files_below
 from firsthand.system.json_values import values_in
 from firsthand.system.ordinary_file import open_ordinary
+from firsthand.system.packed_stream import filled_lines, open_gzip
 
 PIECE_BYTES = 16 << 20
 OVERLAP_BYTES = 4096
@@ -55,9 +55,9 @@ def corpus_files(folder: Path) -> list[Path]:
 def pieces(path: Path) -> Iterator[bytes]:
     """The text of a file, as UTF-8, piece by piece; pieces overlap."""
     try:
-        with open_ordinary(path) as raw, gzip.open(raw) if path.suffix == ".gz" else raw as file:
+        with open_ordinary(path) as raw, open_gzip(raw, path) if path.suffix == ".gz" else raw as file:
             if ".jsonl" in path.suffixes:
-                yield from _joined(_of_lines(cast("IO[bytes]", file), path))
+                yield from _joined(_of_lines(file, path))
                 return
             before = b""
             while piece := file.read(PIECE_BYTES):
@@ -68,11 +68,9 @@ def pieces(path: Path) -> Iterator[bytes]:
 
 
 def _of_lines(file: IO[bytes], path: Path, most: int = MAX_LINE_BYTES) -> Iterator[bytes]:
-    for number, line in enumerate(iter(lambda: file.readline(most + 1), b""), 1):
+    for number, line in filled_lines(iter(lambda: file.readline(most + 1), b""), path):
         if len(line) > most:
             raise DataError(f"{path}, line {number}: longer than {most:,} bytes: one document a line was expected")
-        if not line.strip():
-            continue
         if values_in(line, MAX_LINE_VALUES) > MAX_LINE_VALUES:
             raise DataError(
                 f"{path}, line {number}: more than {MAX_LINE_VALUES:,} JSON values: one document was expected"

@@ -34,6 +34,8 @@ MAX_UNKNOWN_BYTES = 1 << 26
 CONNECT_TIMEOUT_S = 5.0
 HEAD_S = 60.0
 """For the headers of an answer, whatever comes before them."""
+DOCUMENT_S = 60.0
+"""For the body of a small document, however steadily it comes."""
 _SLOWEST_BYTES_PER_S = 1024
 _TRIES = 4
 _HEADWAY_BYTES = 1 << 20  # a try that gained this much does not count: long downloads may break often
@@ -141,10 +143,11 @@ def get_json_bytes(url: str, *, headers: Mapping[str, str], max_bytes: int = 1 <
         _check_status(response, url)
         body = bytearray()
         try:
-            for chunk in _chunks(response, 30.0):
-                body += chunk
-                if len(body) > max_bytes:
-                    raise DownloadError(f"{url} gave more than {max_bytes} bytes: a short list was expected")
+            with exchange_deadline(client, response.request.url, DOCUMENT_S):
+                for chunk in _chunks(response, 30.0):
+                    body += chunk
+                    if len(body) > max_bytes:
+                        raise DownloadError(f"{url} gave more than {max_bytes} bytes: a short list was expected")
         except _ConnectionLost as broken:
             raise DownloadError(f"{url} broke off ({broken}): try again later") from None
         return bytes(body)

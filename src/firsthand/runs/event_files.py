@@ -15,6 +15,7 @@ from pathlib import Path
 
 from firsthand.errors import DataError
 from firsthand.runs.protobuf_fields import fields_of, signed
+from firsthand.runs.track import MAX_NAME
 from firsthand.system.ordinary_file import open_ordinary
 
 MAX_RECORD = 64 << 20
@@ -39,6 +40,11 @@ def number_of(value: int | float) -> float:
         return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf
+
+
+def name_of(raw: bytes) -> str:
+    """The first `MAX_NAME` characters of a name: one of megabytes would be copied for each of its values."""
+    return raw[: 4 * MAX_NAME].decode("utf-8", "replace")[:MAX_NAME]
 
 
 def read_events(path: Path) -> Iterator[LoggedValue]:
@@ -79,7 +85,7 @@ def _value(body: bytes) -> tuple[str, float | None]:
     name, found = "", None
     for number, value in fields_of(body):
         if number == 1 and isinstance(value, bytes):
-            name = value.decode("utf-8", "replace")
+            name = name_of(value)
         elif number == 2 and isinstance(value, bytes) and len(value) == 4:
             (found,) = struct.unpack("<f", value)
         elif number == 8 and isinstance(value, bytes):

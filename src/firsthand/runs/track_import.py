@@ -9,18 +9,21 @@ import io
 import json
 import math
 import sqlite3
+from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
+from functools import lru_cache
+from itertools import groupby, islice
 from pathlib import Path
 
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
 from firsthand.runs import store
 from firsthand.runs.event_files import LoggedValue, number_of, read_events
-from firsthand.runs.track import MAX_NAME, MAX_STEP, Track
+from firsthand.runs.logged_values import LoggedValues
+from firsthand.runs.track import MAX_NAME, MAX_PENDING, MAX_STEP, Track
 from firsthand.runs.wandb_files import MAX_VALUES as MAX_ITEM
 from firsthand.runs.wandb_files import read_wandb
 from firsthand.system.bounded_sqlite import connect_bounded
@@ -30,13 +33,13 @@ from firsthand.system.ordinary_file import open_ordinary
 from firsthand.system.sqlite_journal import forged_journal
 
 MAX_RUNS = 1000
-MAX_VALUES = 5_000_000
-"""Values of one run, of which each takes some 200 bytes while it is imported."""
 MAX_TEXT = 1 << 28
 MAX_VALUE = 2000
 """The most characters of a parameter, and of a line of a metric."""
 _STEPS = 1_000_000
 """SQLite's own steps that a query on a small database takes at most; each byte of it allows more."""
+_AT_ONCE = 250
+"""Rows of one query."""
 YEAR_9999_S = 253_370_764_800.0
 """Later times, and what is no number, are left out: no calendar here goes further."""
 
@@ -59,11 +62,7 @@ def import_runs(path: Path, home: Path) -> list[tuple[str, int]]:
     """
     made = []
     for found in tracked_runs(path):
-        values = list(islice(found.values, MAX_VALUES + 1))
-        if len(values) > MAX_VALUES:
-            raise DataError(
-                f"{found.name[:60]!r} has more than {MAX_VALUES:,} values: thin its log out, then import it"
-            )
+        values = LoggedValues(found.name, found.values)
         values.sort(key=lambda each: each.step)
         if not values:
             continue
@@ -74,10 +73,9 @@ def import_runs(path: Path, home: Path) -> list[tuple[str, int]]:
         about = {"kind": "track", "name": found.name, "imported": found.source, **{"settings": found.config}}
         with store.create(home, about, found.name[:40] or found.source) as run:
             track = Track(run)
-            for each in values:
-                track.log(
-                    {_named(each.name): each.value}, step=each.step, at=each.at if 0 < each.at < YEAR_9999_S else None
-                )
+            for step, same in groupby(values, key=lambda each: each.step):
+                while some := list(islice(same, MAX_PENDING)):
+                    _log(track, step, some)
             track.flush()
             run.finish("done")
             made.append((run.id, len(values)))
@@ -89,6 +87,15 @@ def import_runs(path: Path, home: Path) -> list[tuple[str, int]]:
             "MLflow or a database of trackio was expected"
         )
     return made
+
+
+def _log(track: Track, step: int, values: Iterable[LoggedValue]) -> None:
+    """Log values of one step, of two with one name the later, with one call for each time."""
+    by_time: dict[float | None, dict[str, float]] = {}
+    for name, each in {_named(each.name): each for each in values}.items():
+        by_time.setdefault(each.at if 0 < each.at < YEAR_9999_S else None, {})[name] = each.value
+    for at, numbers in by_time.items():
+        track.log(numbers, step=step, at=at)
 
 
 def tracked_runs(path: Path) -> Iterator[TrackedRun]:
@@ -114,7 +121,7 @@ def tracked_runs(path: Path) -> Iterator[TrackedRun]:
 
 def _mlflow(folder: Path) -> TrackedRun:
     """A run of MLflow's file store: `metrics/NAME` has lines of time in ms, value and step; `params/NAME` a value."""
-    values = []
+    values = LoggedValues(folder.name)
     root = folder / "metrics"
     for file in _once(sorted(each for each in root.rglob("*") if _is_within(each, folder))):
         name = "/".join(file.relative_to(root).parts)
@@ -168,22 +175,50 @@ def _trackio(file: Path) -> Iterator[TrackedRun]:
             kept = {row[1] for row in connection.execute("PRAGMA table_info(configs)")}  # what is computed is not in it
             has_configs = "configs" in tables and {key, "config"} <= kept
             configs = dict(connection.execute(f"SELECT {key}, config FROM configs")) if has_configs else {}
+            rows, names = _rows_of_runs(connection, key, file, size)
             left = size
-            for run, name in connection.execute(
-                f"SELECT {key}, max(run_name) FROM metrics GROUP BY 1 ORDER BY min(id)"
-            ).fetchall():
-                rows = []
-                for row in connection.execute(
-                    f"SELECT step, timestamp, metrics FROM metrics WHERE {key} = ? ORDER BY step, id", (run,)
-                ):
-                    left -= sum(len(each) for each in row if isinstance(each, str | bytes))
-                    if left < 0:
-                        raise DataError(f"{file} is damaged: its rows have more text than the file")
-                    rows.append(row)
-                values = [value for step, at, body in rows for value in _trackio_row(file, step, at, body)]
-                yield TrackedRun(f"{file.stem}-{name}", "trackio", _object(configs.get(run)), values)
+            for run in sorted(rows, key=lambda each: min(rows[each])):
+                values = LoggedValues(f"{file.stem}-{names[run]}")
+                numbers = sorted(rows[run])
+                for start in range(0, len(numbers), _AT_ONCE):
+                    some = numbers[start : start + _AT_ONCE]
+                    marks = ", ".join("?" * len(some))
+                    for row in connection.execute(
+                        f"SELECT step, timestamp, metrics FROM metrics WHERE rowid IN ({marks})", some
+                    ):
+                        left = _left(left, row, file)
+                        values.extend(_trackio_row(file, *row))
+                values.sort(key=lambda each: each.step)
+                yield TrackedRun(f"{file.stem}-{names[run]}", "trackio", _object(configs.get(run)), values)
     except sqlite3.Error as error:
         raise DataError(f"{file} cannot be read as a database: {error}") from None
+
+
+def _rows_of_runs(
+    connection: sqlite3.Connection, key: str, file: Path, size: int
+) -> tuple[dict[object, array[int]], dict[object, str]]:
+    """The numbers of each run's rows, and its name.
+
+    They are grouped here: SQLite would write the texts that it sorts to the disk, each as often as a forged file has it.
+    """
+    rows: dict[object, array[int]] = {}
+    names: dict[object, str] = {}
+    left = size
+    columns = key if key == "run_name" else f"{key}, run_name"
+    for number, run, *given in connection.execute(f"SELECT rowid, {columns} FROM metrics"):
+        left = _left(left, (run, *given), file)
+        name = str((given or [run])[0])
+        rows.setdefault(run, array("q")).append(number)
+        names[run] = max(names.get(run, name), name)
+    return rows, names
+
+
+def _left(left: int, row: tuple[object, ...], file: Path) -> int:
+    """What is left of the bytes that the texts of a database may have; DataError if nothing is."""
+    left -= sum(len(each) for each in row if isinstance(each, str | bytes))
+    if left < 0:
+        raise DataError(f"{file} is damaged: its rows have more text than the file")
+    return left
 
 
 def _trackio_row(file: Path, step: object, at: object, body: object) -> Iterator[LoggedValue]:
@@ -209,6 +244,7 @@ def _object(text: object) -> Json:
     return found if isinstance(found, dict) else {}
 
 
+@lru_cache(maxsize=4096)
 def _named(name: str) -> str:
     """The name as a Track takes it: one line, of bounded length."""
     plain = "".join(c if c.isprintable() else " " for c in name).encode("utf-8", "replace").decode()

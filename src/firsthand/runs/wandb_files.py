@@ -17,8 +17,10 @@ from typing import Any
 
 from firsthand.errors import DataError
 from firsthand.message import Json
-from firsthand.runs.event_files import LoggedValue, number_of
+from firsthand.runs.event_files import LoggedValue, name_of, number_of
+from firsthand.runs.logged_values import LoggedValues
 from firsthand.runs.protobuf_fields import fields_of, signed
+from firsthand.runs.track import MAX_NAME
 from firsthand.system.json_values import values_in_text
 from firsthand.system.ordinary_file import read_ordinary
 
@@ -27,9 +29,29 @@ HEADER = b":W&B"
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 MAX_FILE = 1 << 31
 MAX_VALUES = 2_000_000
-"""JSON values of one item."""
+"""JSON values of one row of the history, and of all settings of a run."""
 _EXIT = 18
 """The field of a Record with a run's exit code."""
+
+
+class _Allowance:
+    """The JSON values that the items of one place may still hold, counted before they are decoded."""
+
+    def __init__(self) -> None:
+        self.used = 0
+
+    def decoded(self, text: str, name: str) -> Any:
+        """The value of an item; None if it is no JSON. DataError if the items so far hold too many values."""
+        self.used += 1 + values_in_text(text, MAX_VALUES)
+        if self.used > MAX_VALUES:
+            raise DataError(
+                f"with the item {name[:60]!r} there are more than {MAX_VALUES:,} JSON values in a row of the history or in "
+                "the settings: log tables and arrays as files"
+            )
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            return None
 
 
 @dataclass
@@ -38,14 +60,14 @@ class WandbRun:
 
     name: str = ""
     config: Json = field(default_factory=dict)
-    values: list[LoggedValue] = field(default_factory=list)
+    values: list[LoggedValue] = field(default_factory=LoggedValues)
 
 
 def read_wandb(path: Path) -> WandbRun:
     """The run of a `.wandb` file, up to where it was cut off; DataError if it is none, or a record is damaged."""
     if path.stat().st_size > MAX_FILE:
         raise DataError(f"{path} has {path.stat().st_size:,} bytes: at most {MAX_FILE:,} are read")
-    run, last = WandbRun(), -1
+    run, last, settings = WandbRun(values=LoggedValues(path.parent.name or path.stem)), -1, _Allowance()
     for body in _records(path):
         for number, value in fields_of(body):
             if not isinstance(value, bytes):
@@ -53,13 +75,13 @@ def read_wandb(path: Path) -> WandbRun:
             if number == 2:
                 last = _history(value, run, last)
             elif number == 5:
-                run.config |= _config(value)
+                run.config |= _config(value, settings)
             elif number == 17:
                 for part, each in fields_of(value):
                     if part == 8 and isinstance(each, bytes):
-                        run.name = each.decode("utf-8", "replace")
+                        run.name = name_of(each)
                     elif part == 4 and isinstance(each, bytes):
-                        run.config |= _config(each)
+                        run.config |= _config(each, settings)
     return run
 
 
@@ -97,12 +119,12 @@ def _records(path: Path) -> Iterator[bytes]:
 
 def _history(body: bytes, run: WandbRun, last: int) -> int:
     """Adds the numbers of a history row; returns its step."""
-    step, row = None, {}
+    step, row, allowance = None, {}, _Allowance()
     for number, value in fields_of(body):
         if number == 2 and isinstance(value, bytes):
             step = next((signed(each) for part, each in fields_of(value) if part == 1 and isinstance(each, int)), 0)
         elif number == 1 and isinstance(value, bytes):
-            name, found = _item(value)
+            name, found = _item(value, allowance)
             row[name] = found
     if step is None:
         own = row.get("_step")
@@ -117,25 +139,19 @@ def _history(body: bytes, run: WandbRun, last: int) -> int:
     return step
 
 
-def _item(body: bytes) -> tuple[str, Any]:
+def _item(body: bytes, allowance: _Allowance) -> tuple[str, Any]:
     """Name and value of an item; parts of a nested name are joined by dots."""
-    name, nested, text = "", [], "null"
+    name, nested, text = "", "", "null"
     for number, value in fields_of(body):
         if isinstance(value, bytes):
             if number == 1:
-                name = value.decode("utf-8", "replace")
-            elif number == 2:
-                nested.append(value.decode("utf-8", "replace"))
+                name = name_of(value)
+            elif number == 2 and len(nested) < MAX_NAME:
+                nested += f".{name_of(value)}"
             elif number == 16:
                 text = value.decode("utf-8", "replace")
-    if values_in_text(text, MAX_VALUES) > MAX_VALUES:
-        raise DataError(
-            f"an item {name[:60]!r} holds more than {MAX_VALUES:,} JSON values: log tables and arrays as files"
-        )
-    try:
-        return name or ".".join(nested), json.loads(text)
-    except (ValueError, RecursionError):
-        return name or ".".join(nested), None
+    name = name or nested[1 : MAX_NAME + 1]
+    return name, allowance.decoded(text, name)
 
 
 def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
@@ -149,11 +165,11 @@ def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
                 yield f"{name}.{key}", number_of(each)
 
 
-def _config(body: bytes) -> Json:
+def _config(body: bytes, allowance: _Allowance) -> Json:
     found = {}
     for number, value in fields_of(body):
         if number == 1 and isinstance(value, bytes):
-            name, each = _item(value)
+            name, each = _item(value, allowance)
             if name and not name.startswith("_"):
                 found[name] = each.get("value") if isinstance(each, dict) and "value" in each else each
     return found

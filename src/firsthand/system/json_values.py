@@ -4,23 +4,45 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
-_STRING = re.compile(rb'"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+(?:"|\\?(?=\n|\Z))')
+_AT_ONCE = 1 << 20
 
 
 def values_in(raw: bytes, most: int) -> int:
     """About how many values a JSON text holds, those inside of strings left out if there are more than `most`.
 
-    Takes time linear in the text. A string ends with its line, as JSON's do.
+    Takes time linear in the text, and a few megabytes. A string ends with its line, as JSON's do.
     """
     found = _marks(raw)
-    return found if found <= most else _marks(_STRING.sub(b"", raw))
+    if found <= most:
+        return found
+    counted = ValueCount()
+    for start in range(0, len(raw), _AT_ONCE):  # all at once, each string would be a piece of memory of its own
+        if counted.add(raw[start : start + _AT_ONCE]) > most:
+            break
+    return counted.values
 
 
 def values_in_text(text: str, most: int) -> int:
     """As `values_in`, of a text that is decoded already, lone surrogates included."""
     found = text.count(",") + text.count("[") + text.count("{")
     return found if found <= most else values_in(text.encode("utf-8", "surrogatepass"), most)
+
+
+MAX_LINE_VALUES = 2_000_000
+"""JSON values of a line of a .jsonl file."""
+
+
+class TooManyValues(ValueError):
+    """A text of JSON holds more values than are decoded."""
+
+
+def decoded_line(line: str) -> Any:
+    """The value of a line of a .jsonl file; ValueError or RecursionError if it is none, or `TooManyValues`."""
+    if values_in_text(line, MAX_LINE_VALUES) > MAX_LINE_VALUES:
+        raise TooManyValues(f"it holds more than {MAX_LINE_VALUES:,} JSON values: one record a line was expected")
+    return json.loads(line)
 
 
 def has_id_of_no_text(raw: bytes) -> bool:

@@ -20,6 +20,7 @@ from firsthand.system.own_file import expect_own_tree
 from firsthand.tokens import pretrained
 from firsthand.tokens.templates.template_messages import CHATML
 from firsthand.tokens.tokenizer import Tokenizer
+from firsthand.train.rust_training import train
 
 END_OF_TEXT, TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL = (END_OF_TEXT, TURN, END_OF_TURN)
@@ -50,7 +51,7 @@ def train_tokenizer(
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    rust.train_from_iterator(texts, trainer)
+    train(rust, texts, trainer, words=not across_words)
     expect_own_tree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     rust.save(str(folder / "tokenizer.json"))

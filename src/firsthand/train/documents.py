@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
 from firsthand.system.given_folder import files_below
 from firsthand.system.json_values import values_in_text
+from firsthand.system.packed_stream import filled_lines, open_gzip
 from firsthand.system.packed_text import expect_text
 from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.train.data_order import digest, expect_same_data, order, split
@@ -249,8 +250,8 @@ def _decoded(raw: bytes, file: Path, place: int) -> str:
 def _opened(file: Path) -> Iterator[IO[bytes]]:
     """The bytes of a file, unpacked if its name ends with .gz."""
     try:
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
-            yield cast("IO[bytes]", opened)
+        with file.open("rb") as raw, open_gzip(raw, file) if file.suffix == ".gz" else raw as opened:
+            yield opened
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{file} is no whole gzip file ({error}): download it again, or unpack it") from None
     except OSError as error:
@@ -266,9 +267,7 @@ def json_lines(file: Path) -> Iterator[tuple[Json, str]]:
 
     One line is in memory at a time. A file whose name ends with .gz is unpacked.
     """
-    for number, line in enumerate(_lines_of(file), 1):
-        if not line.strip():
-            continue
+    for number, line in filled_lines(_lines_of(file), file):
         where = f"{file}:{number}"
         if values_in_text(line, MAX_LINE_VALUES) > MAX_LINE_VALUES:
             raise DataError(f"{where} holds more than {MAX_LINE_VALUES:,} JSON values: expected one document a line")

@@ -23,6 +23,7 @@ from firsthand.errors import ConfigError, FirsthandError
 from firsthand.tokens import pretrained
 from firsthand.tokens.pretokenizers import GPT2, LLAMA3
 from firsthand.tokens.tokenizer import Tokenizer
+from firsthand.train.rust_training import train
 
 VocabularyKind = Literal["bpe", "unigram", "wordpiece"]
 EXPRESSIONS = {"gpt-2": GPT2, "gpt-4": LLAMA3, "llama-3": LLAMA3}
@@ -61,7 +62,7 @@ def train_vocabulary(
         rust, trainer, unknown = _wordpiece(vocab_size, special)
     counted = _Counted(texts)
     try:
-        rust.train_from_iterator(counted, trainer)
+        train(rust, counted, trainer)
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as error:  # a Rust panic is not an Exception

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from firsthand.benchmarks.sources.datasets import contents, located
 from firsthand.errors import DataError, reason_of
+from firsthand.system.headed_csv import HeadedCsv
 
 
 def banking77(split: str, data: str = "") -> tuple[list[str], list[str]]:
@@ -24,7 +25,7 @@ def banking77(split: str, data: str = "") -> tuple[list[str], list[str]]:
 def read_labelled(path: Path) -> tuple[list[str], list[str]]:
     """Returns the columns `text` and `category` of a CSV file; DataError with the line of a bad row."""
     try:
-        reader = csv.DictReader(io.StringIO(contents(path).decode("utf-8-sig"), newline=""), strict=True)
+        reader = HeadedCsv(io.StringIO(contents(path).decode("utf-8-sig"), newline=""), strict=True)
         rows = [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is not a CSV file: {reason_of(error)}") from None

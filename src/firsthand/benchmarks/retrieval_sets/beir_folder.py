@@ -6,7 +6,6 @@ in TREC's four columns (qrels.test.trec), as Anserini publishes them.
 
 from __future__ import annotations
 
-import gzip
 import json
 import zlib
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from firsthand.retrieval.document import Document
 from firsthand.system.given_data import held
 from firsthand.system.json_values import values_in_text
 from firsthand.system.ordinary_file import open_ordinary
+from firsthand.system.packed_stream import filled_lines, open_gzip
 
 MAX_CORPUS_BYTES = 4 * 2**30
 """Size limit of an unpacked corpus; BEIR's largest that is not sharded is below it."""
@@ -88,9 +88,7 @@ def existing(folder: Path, *names: str) -> Path:
 
 def json_rows(path: Path, most: int) -> Iterator[tuple[str, Json]]:
     """Yields place and object of each line of a .jsonl or .jsonl.gz file."""
-    for number, line in enumerate(text_lines(path, most), 1):
-        if not line.strip():
-            continue
+    for number, line in filled_lines(text_lines(path, most), path):
         where = f"{path}, line {number}"
         if values_in_text(line, MAX_LINE_VALUES) > MAX_LINE_VALUES:
             raise DataError(f"{where} holds more than {MAX_LINE_VALUES:,} JSON values: one document was expected")
@@ -107,7 +105,7 @@ def text_lines(path: Path, most: int) -> Iterator[str]:
     """Yields the lines of a UTF-8 file, unpacked if it ends in .gz; DataError past `most` bytes."""
     read = 0
     try:
-        with open_ordinary(path) as raw, gzip.open(raw) if path.suffix == ".gz" else raw as file:
+        with open_ordinary(path) as raw, open_gzip(raw, path) if path.suffix == ".gz" else raw as file:
             while line := file.readline(MAX_LINE_BYTES + 1):
                 read += len(line)
                 if len(line) > MAX_LINE_BYTES:

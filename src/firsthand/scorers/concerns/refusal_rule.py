@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -21,6 +21,7 @@ from firsthand.errors import DataError, reason_of
 from firsthand.scorers.concerns.probe_margins import rate_among
 from firsthand.stats.intervals import Bounds, proportion_interval
 from firsthand.stats.rater_agreement import cohen_kappa
+from firsthand.system.headed_csv import HeadedCsv
 from firsthand.system.ordinary_file import read_bounded
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -182,9 +183,9 @@ def read_labels(path: Path) -> list[tuple[str, str, bool]]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {reason_of(error)}") from None
     above = int(bool(lines) and lines[0].startswith("#"))  # the line of the file's version
-    table = csv.DictReader(io.StringIO("".join(lines[above:]), newline=""))
+    table = HeadedCsv(io.StringIO("".join(lines[above:]), newline=""))
     rows = []
-    for row in table:
+    for row in _rows(table, path):
         text, request, label = (row.get(name) for name in ("assistant_response", "objective", "human_score"))
         if text is None or request is None or label not in ("0", "1"):
             raise DataError(
@@ -195,3 +196,10 @@ def read_labels(path: Path) -> list[tuple[str, str, bool]]:
     if not rows:
         raise DataError(f"{path} holds no rows: is it truncated?")
     return rows
+
+
+def _rows(table: HeadedCsv, path: Path) -> Iterator[dict[str, str]]:
+    try:
+        yield from table
+    except csv.Error as error:
+        raise DataError(f"{path} is no CSV file: {reason_of(error)}") from None

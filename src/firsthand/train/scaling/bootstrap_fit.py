@@ -19,6 +19,8 @@ from firsthand.train.scaling.parametric_fit import Fit, LawT, fit_chinchilla, fi
 from firsthand.train.scaling.scaling_points import ScalingPoints
 
 RESAMPLES, TOLERANCE = 200, 1e-9
+MAX_DRAWN = 10_000_000
+"""Points of all draws together."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def bootstrap_chinchilla(
     def refit(drawn: ScalingPoints, begin: Chinchilla) -> Fit[Chinchilla]:
         return fit_chinchilla(drawn, delta=delta, tolerance=TOLERANCE, begin=begin)
 
-    return _bootstrapped(points, fit_chinchilla(points, delta=delta), refit, resamples, confidence, seed)
+    return _bootstrapped(points, lambda: fit_chinchilla(points, delta=delta), refit, resamples, confidence, seed)
 
 
 def bootstrap_kaplan(
@@ -70,12 +72,12 @@ def bootstrap_kaplan(
     def refit(drawn: ScalingPoints, begin: Kaplan) -> Fit[Kaplan]:
         return fit_kaplan(drawn, delta=delta, tolerance=TOLERANCE, begin=begin)
 
-    return _bootstrapped(points, fit_kaplan(points, delta=delta), refit, resamples, confidence, seed)
+    return _bootstrapped(points, lambda: fit_kaplan(points, delta=delta), refit, resamples, confidence, seed)
 
 
 def _bootstrapped(
     points: ScalingPoints,
-    whole: Fit[LawT],
+    fit: Callable[[], Fit[LawT]],
     refit: Callable[[ScalingPoints, LawT], Fit[LawT]],
     resamples: int,
     confidence: float,
@@ -85,8 +87,13 @@ def _bootstrapped(
         raise ConfigError(f"resamples is {resamples}: percentiles need 20 or more, better 200")
     if not 0.5 <= confidence < 1:
         raise ConfigError(f"confidence is {confidence}: expected 0.5 or more and below 1")
+    if resamples * len(points) > MAX_DRAWN:
+        raise ConfigError(
+            f"resamples is {resamples:,} for {len(points):,} points: give at most {MAX_DRAWN // len(points):,}, or fewer "
+            "points"
+        )
     rng = np.random.default_rng(seed)
-    draws: list[LawT] = []
+    whole, draws = fit(), list[LawT]()
     while len(draws) < resamples:
         drawn = points.take(rng.integers(len(points), size=len(points)))
         if np.ptp(drawn.parameters) and np.ptp(drawn.tokens):

@@ -10,12 +10,14 @@ import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from firsthand.errors import DataError, reason_of
+from firsthand.system.headed_csv import HeadedCsv
 from firsthand.system.ordinary_file import read_bounded
 from firsthand.system.plurals import count_of
 
@@ -29,6 +31,8 @@ COLUMNS = {
 """Headings that are read, whatever their case. Tokens may follow from FLOPs: D = C / 6N."""
 FLOPS_PER_PARAMETER_AND_TOKEN = 6
 MAX_BYTES = 1 << 26
+MAX_POINTS = 10_000
+"""A fit takes the time of its points times some 5,000 starts and evaluations."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +52,8 @@ class ScalingPoints:
             raise DataError(
                 f"points of shapes {[array.shape for array in arrays]} came: give one number of each for each run"
             )
+        if len(arrays[0]) > MAX_POINTS:
+            raise DataError(f"{len(arrays[0]):,} points came: give {MAX_POINTS:,} at most, as by thinning out curves")
         if not all((np.isfinite(array) & (array > 0)).all() for array in arrays):
             raise DataError(
                 "a point has a parameter count, tokens or a loss that is not a number above 0: leave it out"
@@ -82,15 +88,19 @@ def read_points(path: Path | str) -> ScalingPoints:
     try:
         raw = read_bounded(path, MAX_BYTES)
         with io.TextIOWrapper(io.BytesIO(raw), encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            names = _columns(path, reader.fieldnames or [])
-            rows = [_row(path, number, row, names) for number, row in enumerate(reader, 2)]
+            reader = HeadedCsv(file)
+            names = _columns(path, reader.fieldnames)
+            rows = [_row(path, number, row, names) for number, row in enumerate(islice(reader, MAX_POINTS + 1), 2)]
     except OSError as error:
         if error.errno == errno.EFBIG:
             raise DataError(f"{path} is larger than {MAX_BYTES} bytes: too large for points of a scaling law") from None
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is no CSV file: {reason_of(error)}") from None
+    if len(rows) > MAX_POINTS:
+        raise DataError(
+            f"{path} has more than {MAX_POINTS:,} points: give fewer, as by thinning out the training curves"
+        )
     if not rows:
         raise DataError(f"{path} has no points: give a heading and a row for each run")
     return ScalingPoints(*np.array(rows).T)

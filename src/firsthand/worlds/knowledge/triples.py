@@ -9,7 +9,6 @@ Its index is built once, beside nothing of the user's: in the cache folder of fi
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import os
@@ -19,11 +18,12 @@ import threading
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import NamedTuple
 
 from firsthand.errors import DataError, reason_of
 from firsthand.system.home import data_home
 from firsthand.system.ordinary_file import open_ordinary
+from firsthand.system.packed_stream import open_gzip
 
 NAMESPACE = "http://rdf.freebase.com/ns/"
 NAME = "type.object.name"
@@ -151,8 +151,8 @@ def extreme(values: Mapping[str, list[str]], *, largest: bool) -> frozenset[str]
 def read_triples(path: Path) -> Iterator[Triple]:
     """The triples of a file in Freebase's layout; DataError that names the first line that is none."""
     try:
-        with open_ordinary(path) as raw, gzip.open(raw) if path.suffix == ".gz" else raw as opened:
-            lines = io.TextIOWrapper(cast("IO[bytes]", opened), encoding="utf-8")
+        with open_ordinary(path) as raw, open_gzip(raw, path) if path.suffix == ".gz" else raw as opened:
+            lines = io.TextIOWrapper(opened, encoding="utf-8")
             number = 0
             while line := lines.readline(MAX_LINE):
                 number += 1
