@@ -36,8 +36,8 @@ def print_board(board: MadeBoard) -> None:
     for at, section in enumerate(board.sections):
         rows += len(section.lines)
         if at and rows > MOST_ROWS:
-            left = count_of(len(board.sections) - at, "more table")
-            out.print(f"Not shown: {left}. --export board.html or .csv has all.", markup=False)
+            further = count_of(len(board.sections) - at, "more table")
+            out.print(f"Not shown: {further}. --export board.html or .csv has all.", markup=False)
             break
         names = part_names(section)
         shown = names if len(names) <= MOST_PARTS else []
