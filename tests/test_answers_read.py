@@ -47,8 +47,8 @@ def test_an_answer_is_looked_for_in_the_documented_order():
     ):  # fmt: skip
         assert (stated, extract_answer(f"#### {stated}", PICK)) == (stated, answer)
     assert extract_answer(" 5 \n", asks(verbatim=True, hint="a number")) == " 5 \n"
-    far = "#### red" + " " * (TAIL_CHARS - 8)
-    assert extract_answer(far, FREE) == "red" and extract_answer(far + " ", FREE) is None
+    far = "#### red\n" + "so" * (TAIL_CHARS // 2 - 5) + "."
+    assert len(far) == TAIL_CHARS and extract_answer(far, FREE) == "red" and extract_answer(far + ".", FREE) is None
     assert [wants_number(each) for each in (NUMBER, FREE, asks(), asks(hint="the number of them"),
         asks(hint="numbers"))] == [
         True, False, False, True, False,

@@ -52,11 +52,13 @@ def ranked(
     if anchor is not None and anchor not in ratings.models:
         raise ConfigError(f"the anchor {anchor!r} is not among the models: {', '.join(ratings.models)[:300]}")
     size = len(ratings.models)
-    basis = np.eye(size)
+    theta, variance = ratings.theta, np.diag(ratings.covariance)
     if anchor is not None:
-        basis -= np.eye(size)[ratings.models.index(anchor)]
-    values = at + ELO * basis @ ratings.theta
-    errors = ELO * np.sqrt(np.clip(np.diag(basis @ ratings.covariance @ basis.T), 0, None))
+        place = ratings.models.index(anchor)
+        theta = theta - theta[place]
+        variance = variance + variance[place] - 2 * ratings.covariance[place]
+    values = at + ELO * theta
+    errors = ELO * np.sqrt(np.clip(variance, 0, None))
     tail = (1 + confidence) / 2
     reach = float(stdtrit(ratings.degrees, tail) if np.isfinite(ratings.degrees) else ndtri(tail))
     better = separated(ratings, confidence=confidence, seed=seed)

@@ -29,6 +29,8 @@ LEVEL = 0.01
 """Expected share of honest voters among those that are named."""
 MANY_VOTERS = 200
 """Voters from which on a voter's own votes are left in what theirs are compared with."""
+MANY_MODELS = 300
+"""Models from which on they are left in too, since a fit for each voter takes minutes."""
 FEWEST = 5
 """Battles of a voter with a model below which nothing is said."""
 SMALL = (5, 10, 20)
@@ -84,7 +86,7 @@ def suspect_voters(battles: BattleTable, *, level: float = LEVEL, fewest: int = 
     battles = battles.where(~_by_small_accounts(battles, level)[1])
     tables = _by_voter(battles)
     found: list[SuspectVoter] = []
-    shared = _shared_theta(battles) if len(tables) >= MANY_VOTERS else None
+    shared = _shared_theta(battles) if len(tables) >= MANY_VOTERS or len(battles.models) >= MANY_MODELS else None
     for voter, rows in tables.items():
         if len(rows) < fewest or len(rows) == len(battles):
             continue

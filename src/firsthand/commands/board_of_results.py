@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MOST_PARTS = 8
 """Columns beside the score that the terminal shows; files have all."""
+MOST_ROWS = 10_000
+"""Rows of all tables that the terminal shows, by whole tables; files have all."""
 MOST_MISSING = 12
 LOOK_S = 1.0
 """Seconds between two looks at a run that is under way."""
@@ -30,7 +32,13 @@ def print_board(board: MadeBoard) -> None:
 
     level = f"{board.confidence:.0%}"
     out = console()
-    for section in board.sections:
+    rows = 0
+    for at, section in enumerate(board.sections):
+        rows += len(section.lines)
+        if at and rows > MOST_ROWS:
+            further = count_of(len(board.sections) - at, "more table")
+            out.print(f"Not shown: {further}. --export board.html or .csv has all.", markup=False)
+            break
         names = part_names(section)
         shown = names if len(names) <= MOST_PARTS else []
         name = board.spec.title or (board.spec.name if board.spec.rule != "each" else "")

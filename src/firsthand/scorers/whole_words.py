@@ -10,6 +10,7 @@ import unicodedata
 from bisect import bisect_left
 from typing import NamedTuple
 
+from firsthand.patterns.parts.filler import without_filler
 from firsthand.patterns.parts.plain_values import joined_groups
 from firsthand.patterns.parts.value_expressions import part_of_expression
 from firsthand.patterns.parts.value_words import MULTIPLES, NUMBER_WORDS, PARTS, SIZES, folded
@@ -92,7 +93,7 @@ def _is_number(word: str) -> bool:
 
 def _words(text: str) -> _Words:
     """Return the words and numbers of the text in lower case."""
-    text = _SPACED_MINUS.sub("-", unicodedata.normalize("NFC", text).casefold())
+    text = _SPACED_MINUS.sub("-", unicodedata.normalize("NFC", without_filler(text)).casefold())
     text = _EMPHASIS.sub("", folded(joined_groups(_GROUPS.sub("", text))))
     found: list[str] = []
     spans: list[tuple[int, int]] = []

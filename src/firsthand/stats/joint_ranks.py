@@ -46,6 +46,8 @@ def told_apart(
 ) -> NDArray[np.bool_]:
     """Shape (M, M): true where the row's value is higher than the column's, all statements holding together.
 
+    Draws for more than `MANY` values would take minutes: Bonferroni's bound takes their place.
+
     Args:
         values_M: The estimates.
         covariance_MM: Their covariance.
@@ -60,6 +62,20 @@ def told_apart(
     spread = variance[:, None] + variance[None, :] - 2 * covariance_MM
     spread[spread <= _ROUNDING * (variance[:, None] + variance[None, :])] = np.inf  # rounding noise over its own root
     errors = np.sqrt(spread)
+    if size > MANY:
+        critical = _bonferroni(size, degrees, confidence)
+    else:
+        critical = _largest_difference(covariance_MM, errors, degrees, confidence, seed)
+    difference = values_M[:, None] - values_M[None, :]
+    told: NDArray[np.bool_] = difference > critical * errors
+    return told
+
+
+def _largest_difference(
+    covariance_MM: Floats, errors_MM: Floats, degrees: float, confidence: float, seed: int
+) -> float:
+    """The quantile of the largest studentised difference, by draws."""
+    size = len(covariance_MM)
     generator = np.random.default_rng(seed)
     eigenvalues, vectors = np.linalg.eigh(covariance_MM)
     root = vectors * np.sqrt(np.clip(eigenvalues, 0, None))
@@ -70,12 +86,9 @@ def told_apart(
             draws /= np.sqrt(generator.chisquare(degrees, (200, 1)) / degrees)
         highest = largest[start : start + 200]
         for i in range(size - 1):
-            studentised = np.abs(draws[:, i, None] - draws[:, i + 1 :]) / errors[i, i + 1 :]
+            studentised = np.abs(draws[:, i, None] - draws[:, i + 1 :]) / errors_MM[i, i + 1 :]
             np.maximum(highest, studentised.max(1), out=highest)
-    critical = max(float(np.quantile(largest, confidence)), 1e-300)  # no pair has a variance: none is told apart
-    difference = values_M[:, None] - values_M[None, :]
-    told: NDArray[np.bool_] = difference > critical * errors
-    return told
+    return max(float(np.quantile(largest, confidence)), 1e-300)  # no pair has a variance: none is told apart
 
 
 def rank_ranges(

@@ -1,6 +1,7 @@
 """Extracts answers and numbers from a model's output, for patterns and scorers.
 
-Every function here takes text of any kind and length, in time linear in the little of it that is looked at.
+Every function here takes text of any kind and length, in linear time. Bounds in characters count what is said: see
+`filler.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from fractions import Fraction
 
 from firsthand.patterns.parts.boxes import last_boxed, line_of_box
 from firsthand.patterns.parts.equations import right_side
+from firsthand.patterns.parts.filler import without_filler
 from firsthand.patterns.parts.last_line import last_line_answer
 from firsthand.patterns.parts.plain_values import MARK, plain_values
 from firsthand.patterns.parts.stated_choice import stated_choice
@@ -21,7 +23,7 @@ from firsthand.patterns.parts.value_words import changes_value, multiple
 from firsthand.task import Task
 
 TAIL_CHARS = 20_000
-"""Answers are searched in the last characters only."""
+"""Answers are searched in the last characters only, of a longer text without its filler."""
 MAX_NUMBER_CHARS = 320
 
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
@@ -58,7 +60,7 @@ def extract_answer(text: str, task: Task) -> str | None:
     """
     if task.verbatim:
         return text
-    tail = text[-TAIL_CHARS:]
+    tail = _tail(text, whole=task.last_line or bool(task.choices) or not wants_number(task))
     if task.last_line:
         return last_line_answer(tail, task, is_number=wants_number(task))
     if task.choices:
@@ -117,7 +119,7 @@ def wants_number(task: Task) -> bool:
 
 def last_number(text: str) -> str | None:
     """The last number in the text, without $ and grouping commas, or None."""
-    found = _last(_NUMBER, _as_slash(plain_values(text[-TAIL_CHARS:])))
+    found = _last(_NUMBER, _as_slash(plain_values(_tail(text))))
     return None if found is None else _clean(found.group())
 
 
@@ -134,7 +136,7 @@ def parse_number(text: str) -> Fraction | None:
     a number beside a word or sign that changes it (`minus 5`, `√5`, `5²`, `5k`, `x<5`; see `value_words.py`), a factorial,
     or a number with more than 320 characters.
     """
-    text = text.strip()
+    text = without_filler(text.strip())
     if len(text) > 1000:
         return None
     text = _NOT_BUT.sub("", plain_values(text))
@@ -159,7 +161,12 @@ def normal_form(answer: str) -> str:
     number = parse_number(answer) if len(answer) <= MAX_NUMBER_CHARS and not re.search(r"[A-Za-z]{2}", answer) else None
     if number is not None:
         return str(number)
-    return " ".join(answer[:TAIL_CHARS].casefold().split()).strip(" .")
+    return " ".join(answer.casefold().split()).strip(" .")
+
+
+def _tail(text: str, *, whole: bool = False) -> str:
+    """The end of the text, without filler; `whole`: a text that is no longer stays as it is."""
+    return text if whole and len(text) <= TAIL_CHARS else without_filler(text)[-TAIL_CHARS:]
 
 
 def _stated(text: str) -> Iterator[str]:

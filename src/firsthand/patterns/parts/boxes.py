@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from firsthand.patterns.parts.filler import without_filler
 from firsthand.patterns.parts.value_words import MULTIPLES
 
 LINE_CHARS = 320
@@ -60,7 +61,8 @@ def line_of_box(text: str, end: int, content: str) -> tuple[str, str]:
         return "", ""
     before, after = text[:start].rpartition("\n")[2], text[end + 1 :].partition("\n")[0]
     after = _MATHS_END.sub("", _ANOTHER.sub("", after))  # the box ends there: \boxed{5} and 9
-    return _AT_MOST.sub("", _BULLET.sub("", before))[-LINE_CHARS:], after[:LINE_CHARS]
+    before = _AT_MOST.sub("", _BULLET.sub("", before))
+    return without_filler(before)[-LINE_CHARS:], without_filler(after)[:LINE_CHARS]
 
 
 def boxed_answer(text: str, question: str = "") -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from firsthand.patterns.parts.filler import without_filler
 from firsthand.patterns.parts.value_words import folded
 
 _WRAPPED = re.compile(
@@ -42,7 +43,7 @@ def joined_groups(text: str) -> str:
 
 
 def plain_values(text: str) -> str:
-    """Return the text without wrappers, emphasis, struck words and unseen characters; see `folded` for its signs."""
+    """Return the text without wrappers, emphasis, struck words and filler; see `folded` for its signs."""
     text = joined_groups(_STRUCK.sub("", text))
     for _ in range(_NESTED):
         if "\\" not in text or (bare := _WRAPPED.sub(r"\1", text)) == text:
@@ -53,4 +54,4 @@ def plain_values(text: str) -> str:
         text = emphasis.sub(r"\2", text)
     for pattern, made in _REPLACED:
         text = pattern.sub(made, text)
-    return folded(text)
+    return folded(without_filler(text))
