@@ -29,6 +29,7 @@ class Place:
 
     node: int | None
     name: str = "c"
+    fitted: bool = True
 
 
 def position_of(context: Any, effect: str, first_group: int) -> CallPosition:

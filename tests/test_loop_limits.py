@@ -45,6 +45,7 @@ from replica_scripted import Echo
 @dataclass(frozen=True)
 class _Context:
     node: int | None
+    fitted: bool = True
 
 
 def refusal(budget: Budget, *args: Any, **given: Any) -> tuple[str, str]:

@@ -78,7 +78,7 @@ def test_what_stands_behind_filler_counts(
 def test_words_behind_filler_count_in_an_overlap(scorer: Callable[[Task, Trace], Any], blanks: int) -> None:
     secret = PARIS | {"category": 2}
     plain = value(scorer, secret, f"Paris no it is Rome {WORDS}")
-    assert value(scorer, secret, f"Paris{' ' * blanks}no it is Rome {WORDS}") <= plain < 0.1
+    assert value(scorer, secret, f"Paris{' ' * blanks}no it is Rome {WORDS}") <= plain < 0.2
     assert value(scorer, secret, "Paris") > plain
 
 
