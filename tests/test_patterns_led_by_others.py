@@ -179,7 +179,7 @@ def test_a_memory_says_how_sessions_are_attended():
     hearing = Hearing()
     heard = Opened(["red"], memory=hearing)
     assert heard.run(lambda ctx: attend(task, ctx)) == "red"
-    assert hearing.heard == [("e", {"role": "user", "time": "d2", "session": "0"})]
+    assert hearing.heard == [("e", {"role": "user", "time": "d2", "origin": [], "session": "0"})]
     assert heard.asked == [(["system: known of Q?", asked], {})]
     acting = Opened(["read", "blue"], memory=Acting())
     assert acting.run(lambda ctx: attend(task, ctx)) == "blue"

@@ -302,7 +302,13 @@ def test_steps_are_told_in_order_and_none_is_lost_with_a_client_that_left() -> N
 
     async def main() -> None:
         steps = ProgressOfSteps(client, QuestionSubjects())  # type: ignore[arg-type]
-        for step in (Began("0:0", "generate", 0), Began("0:1", "tool", 0, {"name": "pay"}), "other"):
+        named = {"name": "pay"}  # it is told once guards have passed its arguments
+        for step in (
+            Began("0:0", "generate", 0),
+            Began("0:1", "tool", 0, named),
+            Began("0:1", "tool", 0, named | {"arguments": {}}),
+            "other",
+        ):
             steps(step)  # type: ignore[arg-type]
         telling = asyncio.create_task(steps.tell())
         await asyncio.sleep(0.001)

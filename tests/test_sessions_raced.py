@@ -197,6 +197,7 @@ def test_a_tools_own_question_is_about_the_call_whose_connection_asks() -> None:
     @dataclass(frozen=True)
     class Here:
         node: int | None
+        fitted: bool = True
 
     async def main() -> None:
         subjects = QuestionSubjects()

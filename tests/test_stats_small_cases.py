@@ -271,6 +271,7 @@ def test_a_check_as_json_and_its_gaps_in_words() -> None:
         "worse": 1,
         "worse_tasks": ["1"],
         "errors": {"baseline": 1, "candidate": 2},
+        "above_one": 0,
         "missing": 3,
         "changed": 1,
         "flaky": [{"task": "9", "where": "b", "values": [0.0, 1.0]}],
