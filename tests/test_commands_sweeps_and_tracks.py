@@ -241,10 +241,22 @@ def test_allowed_drops_losses_and_gaps() -> None:
     assert gate.got_worse(a, b, lower_is_better=False) == ["t2: 0.75 -> 0", "t1: 1 -> 0.5", "t5: 0.5 -> 0"]
     assert gate.got_worse(a, b, lower_is_better=True) == ["t3: 0 -> 1"]
     assert gate.mean({"a": [1.0, 0.0], "b": [1.0], "c": []}) == 0.75 and math.isnan(gate.mean({}))
+
+    def values(*given: float) -> SimpleNamespace:
+        return SimpleNamespace(values=given)
+
+    pairs = [
+        SimpleNamespace(benchmark="b", a=values(0.0, 1.0), b=values(1.0, 1.01)),
+        SimpleNamespace(benchmark="c", a=values(5.0), b=values(9.0)),  # no share of 1
+    ]
     found = SimpleNamespace(
-        unscored=({"b": 1, "c": 9}, {"b": 2}), missing=(("b", "t"), ("c", "t")), changed=(("b", "u"), ("b", "v"))
+        unscored=({"b": 1, "c": 9}, {"b": 2}),
+        missing=(("b", "t"), ("c", "t")),
+        changed=(("b", "u"), ("b", "v")),
+        pairs=pairs,
     )
-    assert gate.gaps_of(found, "b") == Gaps(1, 2, 1, 2) and gate.gaps_of(found, "z") == Gaps()  # type: ignore[arg-type]
+    assert gate.gaps_of(found, "b") == Gaps(1, 2, 1, 2, 1) and gate.gaps_of(found, "z") == Gaps()  # type: ignore[arg-type]
+    assert gate.gaps_of(found, "c") == Gaps(9, 0, 1, 0, 0)  # type: ignore[arg-type]
     config = gate.Config("a", "b", benchmark=("sums",))
     scored = {"exact": {"sums": None}, "style": {"sums": "style", "words": None}}
     gate.check_names(config, {"": 1, "words": 1, "sums/style": 1}, scored, SimpleNamespace(id="r"))  # type: ignore[arg-type]

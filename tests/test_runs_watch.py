@@ -167,7 +167,7 @@ def test_progress_under_way_can_be_drawn_at_any_step() -> None:
     for step in (Added(0, node), Began("0.1:0", "generate", 0, {"n": 8}), Began(":1", "tool", 0, {"name": "x\x1b"})):
         progress.tell(step)
         progress.status(), progress.now(), progress.trace()
-    assert progress.now() == ["▸ generate 8 answers after #0:", "▸ x\\x1b(null)"]
+    assert progress.now() == ["▸ generate 8 answers after #0:", "▸ x\\x1b(…)"]
 
 
 # -- the command --

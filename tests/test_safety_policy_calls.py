@@ -42,6 +42,11 @@ def called(guard, asked, tool, arguments):
     return asyncio.run(guard.call(asked.view, tool, arguments))
 
 
+def named(decision: Decision) -> Decision:
+    """A decision without the name by which it is used once, which is drawn."""
+    return replace(decision, once="")
+
+
 def test_an_approver_is_shown_the_arguments_that_the_tool_will_get():
     asked = Asked(decides=Decision(True, "ann", "fine"))
     verdict = called(CallPolicy(), asked, send, {"to": ["eve@e.org"], "body": "a\u202eb"})
@@ -293,7 +298,7 @@ def test_a_model_is_asked_in_whole_sentences_and_those_after_it_only_where_it_is
     assert request.sampling.max_tokens == 4
 
     def decided(asked, *names, ask_s=5.0):
-        return asyncio.run(ask_in_turn(question(asked), names, ask_s))
+        return named(asyncio.run(ask_in_turn(question(asked), names, ask_s)))
 
     yes = Decision(True, "ann", "fine")
     for says, by in (("nothing", "model"), ("yesterday", "model"), ("I say yes", "ann"), ("", "ann")):
@@ -330,11 +335,13 @@ def test_a_decision_is_kept_in_the_journal_unless_nobody_was_there_and_a_late_ap
         view = replace(asked.view, journalled=once, **more)
         found = await ask_in_turn(ApprovalQuestion(view, send, {"to": ["b"]}, "why"), names, ask_s)
         await asyncio.sleep(0)
-        return found
+        return named(found)
 
     yes = Decision(True, "ann", "fine")
     assert asyncio.run(decided(Asked(decides=yes), "person")) == yes
-    assert kept == [{"allowed": True, "by": "ann", "reason": "fine"}]
+    assert [{**each, "once": len(each["once"])} for each in kept] == [
+        {"allowed": True, "by": "ann", "reason": "fine", "once": 32}
+    ]
     nobody = Decision(False, "nobody", "nobody is there")
     for asked, names, found in (
         (Asked(decides=nobody), ("person",), nobody),

@@ -216,7 +216,7 @@ def test_the_model_is_shown_the_call_as_data_and_decides_by_its_first_word():
 
 def test_approvers_are_asked_in_turn_and_failures_are_a_no_that_names_them():
     def decided(asked, *names, ask_s=5.0):
-        return asyncio.run(ask_in_turn(question(asked), names, ask_s))
+        return replace(asyncio.run(ask_in_turn(question(asked), names, ask_s)), once="")
 
     asked = Asked("yes", decides=Decision(True, "ann"))
     assert decided(asked, "model", "person").by == "model" and asked.approved == []

@@ -146,7 +146,7 @@ def test_draws_are_of_as_many_points_with_replacement_and_none_of_one_size_alone
         begun.append(begin)
         return Fit(Kaplan(float(drawn.loss.sum()), float(len(drawn)), 3.0, 4.0), 0.0, 1.0, 0.0, len(drawn))
 
-    found = _bootstrapped(points, whole, refit, 20, 0.5, 6)
+    found = _bootstrapped(points, lambda: whole, refit, 20, 0.5, 6)
     rng, expected = np.random.default_rng(6), []
     while len(expected) < 20:
         rows = rng.integers(3, size=3)
@@ -161,7 +161,7 @@ def test_draws_are_of_as_many_points_with_replacement_and_none_of_one_size_alone
         (20, 1.0, "confidence is 1.0: expected 0.5 or more and below 1"),
     ):
         with pytest.raises(ConfigError) as refused:
-            _bootstrapped(points, whole, refit, resamples, confidence, 6)
+            _bootstrapped(points, lambda: whole, refit, resamples, confidence, 6)
         assert str(refused.value) == text
 
 

@@ -95,7 +95,7 @@ def test_before_a_call_its_state_is_journalled_for_the_arguments_as_the_tool_rea
 
 
 def _context() -> Any:
-    return make_dataclass("Here", [("node", Any)], frozen=True)(3)
+    return make_dataclass("Here", [("node", Any), ("fitted", bool)], frozen=True)(3, True)
 
 
 def test_what_declares_no_undo_or_has_wrong_arguments_passes_and_forgets_the_call_before() -> None:

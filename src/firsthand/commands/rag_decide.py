@@ -177,7 +177,7 @@ def read_questions(path: Path) -> list[FactQuestion]:
         except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
-            raise DataError(f"{where}: a JSON object was expected, not {line[:60]!r}")
+            raise DataError(f"{where}: a JSON object was expected, not {line.strip()[:60]!r}")
         for name in ("question", "answer"):
             if not isinstance(text := row.get(name), str) or not text.strip():
                 held = f"holds {str(text)[:60]!r}" if name in row else "is missing"
