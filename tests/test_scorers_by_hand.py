@@ -73,7 +73,12 @@ def test_overlaps_take_the_best_reference_and_bleu_all_of_them() -> None:
     assert chrf.name == "chrf" and chrf.value == pytest.approx(1) and chrf.detail["corpus"]["figure"] == "chrf"
     only = Task("t", "?", secret={"answer": "The cat sat on a mat"})
     assert texts.bleu(only, trace("The cat sat on a mat")).value == pytest.approx(1)
-    assert texts.bleu(only, trace("x" * 20_000 + " The cat sat on a mat")).value < 0.01, "what is beyond is not read"
+    # one word before the reference, 100,000 characters in all: 6 of 7 words, 5 of 6 pairs, 4 of 5 and 3 of 4
+    whole, beyond = ("x" * count + " The cat sat on a mat" for count in (99_979, 99_980))
+    assert texts.bleu(only, trace(whole)).value == pytest.approx((3 / 7) ** (1 / 4))
+    assert texts.bleu(only, trace(beyond)).value == 0, "an answer that is too long is not read"
+    assert texts.bleu(only, trace(beyond)).detail["corpus"]["sums"] == [0, 0, 0, 0, 0, 0, 0, 0, 0, 6]
+    assert 0 < texts.chrf(only, trace(whole)).value < 0.001 and texts.chrf(only, trace(beyond)).value == 0
     assert texts.chrf(only, trace(None)).value == 0 and texts.chrf(only, trace("dog")).value < 0.2
     assert texts.corpus_chrf(["ab", "cd"], [["ab"], ["cd", "x"]]) == pytest.approx(1)
     assert texts._streams([["a"], ["b", "c"], []]) == [["a", "b", None], [None, "c", None]] and texts._streams([]) == []

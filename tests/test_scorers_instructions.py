@@ -153,8 +153,11 @@ def test_scores_are_over_all_instructions_or_their_share_of_the_answer_or_its_ve
     share = instruction_loose(task, made)
     assert share.detail["followed"] == {name: True for name in followed} and share.corpus is not None
     assert versions("*a*\nb\nc*") == ["*a*\nb\nc*", "b\nc*", "*a*\nb", "b", "a\nb\nc", "b\nc", "a\nb", "b"]
-    long = Trace("1", "b", "t", {"name": "a"}, 0, 0, "", 0.0, answer="x" * 100_000 + ", sun")
-    assert instruction_strict(task, long).value == pytest.approx(1 / 3)
+    whole, beyond = "x" * 99_995 + ", sun", "x" * 99_996 + ", sun"
+    assert scored(whole) == pytest.approx([0, 0, 1 / 3, 1 / 3]) and scored(beyond) == [0, 0, 0, 0]
+    for answer, held in ((whole, [False, False, True]), (beyond, [False] * 3), ("x" * 100_001, [False] * 3)):
+        long = Trace("1", "b", "t", {"name": "a"}, 0, 0, "", 0.0, answer=answer)
+        assert list(instruction_strict(task, long).detail["followed"].values()) == held, len(answer)
 
 
 def test_an_instruction_that_cannot_be_is_told_with_its_place() -> None:

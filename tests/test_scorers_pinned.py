@@ -536,8 +536,12 @@ def test_an_own_expression_takes_its_last_match(text: str, found: str | None, ri
 
 @pytest.mark.parametrize(
     ("answer", "included", "contained"),
-    [("The Cat sat", 1, 1), ("the cat sat", 1, 0), ("a dog", 0, 0), ("", 0, 0), ("Cat" + "x" * 20_000, 0, 0)],
-)
+    [
+        ("The Cat sat", 1, 1), ("the cat sat", 1, 0), ("a dog", 0, 0), ("", 0, 0), ("Cat" + "x" * 20_000, 1, 1),
+        ("Cat" + "x" * 999_997, 1, 1), ("Cat" + "x" * 999_998, 0, 0), ("x" * 999_998 + "Cat", 0, 0),
+    ],
+    ids=lambda each: f"{str(each)[:12]}-{len(str(each))}",
+)  # fmt: skip
 def test_includes_ignores_case_and_contains_does_not(answer: str, included: int, contained: int) -> None:
     task = Task("1", "?", secret={"answers": ["Cat", "Dogs", ""]})
     assert familiar.includes(task, attempt(answer)).value == included

@@ -66,11 +66,14 @@ def test_numbers_are_the_same_with_their_sign_and_to_a_millionth_of_the_referenc
         ("7 of 8", 7, 0.0),
         ("none", 0, 0.0),
         (None, 0, 0.0),
-        ("7" + " " * 20_000, 7, 0.0),
-        ("7" + " " * 19_999, 7, 1.0),
+        ("7" + " " * 1_000_000, 7, 1.0),
+        ("7 " + "x" * 19_999, 7, 0.0),
+        ("7 " + "x" * 19_998, 7, 1.0),
+        ("7" + " " * 20_000 + "x" * 19_998, 7, 0.0),  # of the blanks two count
+        ("7" + " " * 20_000 + "x" * 19_997, 7, 1.0),
     ):
         found = match.flexible(task(answer=reference), attempt(said))
-        assert found == Score("flexible", value, {"answer": (said or "")[:200]}), said
+        assert found == Score("flexible", value, {"answer": (said or "")[:200]}), (said or "")[-9:]
 
 
 def test_words_are_the_same_without_case_articles_marks_or_how_letters_are_composed() -> None:
@@ -86,9 +89,12 @@ def test_words_are_the_same_without_case_articles_marks_or_how_letters_are_compo
         ("", "the", False),
         (None, "", False),
         ("straße", "STRASSE", True),
-        ("b " + long, long, True),
-        (long, "b " + long, True),
+        ("b " + long, long, False),
+        (long, "b " + long, False),
         (long + "b", long, False),
+        (long + "b", long + "B", True),
+        ("b" + " " * 999_999, "b", True),
+        ("b" + " " * 1_000_000, "b", False),
     ):
         found = match.normalised(task(answer=reference), attempt(answer))
         assert found == Score("normalised", float(same), {"answer": (answer or "")[:200]}), reference[:20]
@@ -101,8 +107,8 @@ def test_words_are_the_same_without_case_articles_marks_or_how_letters_are_compo
         assert match.exact(task(answer=reference), attempt(answer)).value == float(same), reference
 
 
-def test_references_are_contained_in_the_first_characters_alone() -> None:
-    blanks = " " * 49_999
+def test_references_are_contained_in_an_answer_up_to_the_bound() -> None:
+    blanks = " " * 999_999
     for scorer in (contained.string_match_all, contained.string_match_part, contained.string_match):
         for answer, found in (
             (blanks + "É", ["é"]),
@@ -124,8 +130,8 @@ def test_references_are_contained_in_the_first_characters_alone() -> None:
         ("\nOslo", "", 0.0),
         ("  The OSLO-Fjord. \nx", "oslofjord", 1.0),
         ("o" * 300 + " oslo", "o" * 200, 1.0),
-        ("x" * 49_996 + "oslo", "x" * 200, 1.0),
-        ("x" * 49_997 + "oslo", "x" * 200, 0.0),
+        ("x" * 999_996 + "oslo", "x" * 200, 1.0),
+        ("x" * 999_997 + "oslo", "", 0.0),
         (None, "", 0.0),
     ):
         assert contained.best_subspan_em(task(answers=["Rome", "An Oslo!"]), attempt(answer)) == Score(
@@ -145,7 +151,7 @@ def test_references_are_contained_in_the_first_characters_alone() -> None:
     held = held_value(task(answer="Oslo", wrong=["Rome", "", "Oslo Fjord"]), attempt("OSLO, then fjord"))
     assert held == Score("held_value", 1.0, {"answer": "OSLO, then fjord", "wrong": []})
     assert held_value(task(answer="Oslo"), attempt(None)) == Score("held_value", 0.0, {"answer": "", "wrong": []})
-    for text, value in (("x " * 24_998 + "Oslo", 1.0), ("x " * 24_999 + "Oslo", 0.0)):
+    for text, value in ((" " * 999_996 + "Oslo", 1.0), (" " * 999_997 + "Oslo", 0.0)):
         assert held_value(task(answer="Oslo"), attempt(text)).value == value
 
 
@@ -154,8 +160,8 @@ def test_harness_rules_take_the_text_that_their_expression_takes() -> None:
         (written.gsm8k_strict, "#### -5 and #### 6", "-5"),
         (written.gsm8k_strict, "#### $5", None),
         (written.gsm8k_strict, "####5", None),
-        (written.gsm8k_strict, "#### 5" + "x" * 49_994, "5"),
-        (written.gsm8k_strict, "#### 5" + "x" * 49_995, None),
+        (written.gsm8k_strict, "#### 5" + "x" * 999_994, "5"),
+        (written.gsm8k_strict, "#### 5" + "x" * 999_995, None),
         (written.gsm8k_cot_strict, "The answer is -12.", "-12"),
         (written.gsm8k_cot_strict, "the answer is 12.", None),
         (written.gsm8k_cot_strict, "The answer is 12", "1"),
@@ -174,7 +180,10 @@ def test_harness_rules_take_the_text_that_their_expression_takes() -> None:
         (written.mmlu_pro_letter, "answer is K", None),
     ):
         right, wrong = (scorer(task(answer=each), attempt(answer)) for each in (found or "", "another"))
-        assert (right.value, right.detail) == (float(found is not None), {"found": found}), (scorer, answer)
+        assert (right.value, right.detail) == (float(found is not None), {"found": found}), (
+            scorer,
+            (answer or "")[:30],
+        )
         assert (wrong.value, wrong.detail) == (0.0, {"found": found}) and wrong.name == right.name
     assert [written.harness_number(each) for each in ("", "#### ", "a #### b #### C.", "$-1,0.0.", ".")] == [
         "", "", "c", "-10.0", "",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from firsthand.errors import MissingExtra
+from firsthand.errors import DataError, MissingExtra
 from firsthand.scorers import locomo_f1 as locomo
 from firsthand.scorers import text
 from firsthand.stats.figures import figure_detail
@@ -92,7 +92,10 @@ def test_answers_of_locomo_are_scored_by_their_category(monkeypatch: pytest.Monk
     )
     assert scored(4, "2024", 2024) == 1.0
     assert locomo.stemmed_f1("a b b", "b b c c") == pytest.approx(2 * (2 / 2) * (2 / 4) / (2 / 2 + 2 / 4))
-    assert scored(4, "x " * 10_000 + "right", "right") == 0.0, "beyond the first 20,000 characters"
+    assert scored(4, "x " * 10_000 + "right", "right") == pytest.approx(2 / 10_002)
+    assert (scored(4, " " * 99_995 + "right", "right"), scored(4, " " * 99_996 + "right", "right")) == (1.0, 0.0)
+    none = " " * 99_987 + "not mentioned"
+    assert (scored(5, none, "x"), scored(5, f" {none}", "x")) == (1.0, 0.0), "more than 100,000 characters"
     assert (
         locomo.parts_f1(",".join("x" * 200) + ",right", "right") == 0.0
         and locomo.parts_f1(",".join("x" * 199) + ",right", "right") == 1.0
@@ -139,7 +142,7 @@ def test_the_longest_common_subsequence_is_counted_once_per_word() -> None:
 
 
 def test_word_overlap_is_with_the_best_reference_within_the_bound() -> None:
-    long = "x " * 10_000
+    long = "x " * 49_999 + " "
     for secret, answer, value in (
         ({"references": ["x c", "b c", "b"]}, "b c d", 2 * 2 / 5),
         ({"references": ["", "b"]}, "", 1.0),
@@ -147,15 +150,18 @@ def test_word_overlap_is_with_the_best_reference_within_the_bound() -> None:
         ({"references": ["c"], "answer": "b"}, "b", 0.0),
         ({}, None, 1.0),
         ({"answer": 7}, "7", 1.0),
-        ({"answer": "y"}, long + "y", 0.0),
-        ({"answer": "y"}, long[:-2] + "y", 2 / 10_001),
-        ({"answer": long + "y"}, "y", 0.0),
-        ({"answer": long[:-2] + "y"}, "y", 2 / 10_001),
+        ({"answer": "y"}, long + "y", 2 / 50_001),
+        ({"answer": "y"}, f"{long} y", 0.0),
+        ({"answer": long + "y"}, "y", 2 / 50_001),
         ({"answer": "c c b d"}, "c b b", 2 * 2 / 7),
     ):
         found = text.token_f1(task(**secret), attempt(answer))
         assert (found.name, found.value) == ("token_f1", pytest.approx(value)), (secret.keys(), (answer or "")[-9:])
     assert text.token_f1(task(answer="y"), attempt("z" * 201)).detail == {"answer": "z" * 200}
+    assert text.token_f1(task(answer=""), attempt(" " * 100_000)).value == 1.0
+    assert text.token_f1(task(answer=""), attempt(" " * 100_001)).value == 0.0, "no answer is not one too long"
+    with pytest.raises(DataError, match="has 100,001 characters, and texts are compared up to 100,000: "):
+        text.token_f1(task(references=["y", f"{long} y"]), attempt("y"))
 
 
 @pytest.fixture

@@ -300,7 +300,7 @@ def test_gpqas_choices_are_drawn_by_one_generator_over_all_repeats(tmp_path: Pat
         (b"", "f holds no rows: is it truncated?"), (b"Question\n", "f holds no rows: is it truncated?"),
         (b"Question,Correct Answer\na,b\n",
          "f has no column 'Incorrect Answer 1': give the authors' gpqa_*.csv, or their dataset.zip"),
-        (b"\xff", "f is not CSV in UTF-8: UnicodeDecodeError"), (b'a\n"', "f is not CSV in UTF-8: Error"),
+        (b"\xff", "f is not CSV in UTF-8: it is not UTF-8 text"), (b'a\n"', "f is not CSV in UTF-8: unexpected end of data"),
     ):  # fmt: skip
         assert refused(DataError, gpqa._csv_rows, raw, Path("f")) == told
 
