@@ -79,6 +79,7 @@ def expect_sound(text: str, chunks: Sequence[Chunk], chunker: str) -> None:
 @pytest.mark.parametrize("chunker", SMALL)
 @given(text=TEXTS, kind=st.sampled_from(["markdown", "code", "text"]), language=st.sampled_from(["python", "c", ""]))
 @example(text="a" * 100, kind="text", language="")
+@example(text="\u2028word\n\nwordwordword", kind="markdown", language="")
 @example(text="w" * 20 + " " * 8 + "abcdefghijklmnop", kind="text", language="")
 @example(text="word " * 30, kind="code", language="python")
 @example(text="x. " * 30 + "y" * 70 + " z", kind="markdown", language="")

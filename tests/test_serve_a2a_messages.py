@@ -27,7 +27,7 @@ from firsthand.serve.a2a.a2a_door import a2a_door
 from firsthand.serve.a2a.a2a_settings import A2ASettings
 from firsthand.serve.a2a.agent_card import CardFacts, extended_card, make_card, read_signing_key
 from firsthand.serve.a2a.grpc_door import _client
-from firsthand.serve.a2a.turn_executor import TurnExecutor, _asked, _line, _questions, _signs_in, decisions, text_of
+from firsthand.serve.a2a.turn_executor import TurnExecutor, _asked, _questions, _signs_in, decisions, text_of
 from firsthand.serve.admission.active_request import ActiveRequest, attach
 from firsthand.serve.admission.admission_settings import ClientLimits
 from firsthand.serve.admission.api_keys import Client, Keys
@@ -37,6 +37,7 @@ from firsthand.serve.agents.agent_doors import ServedAgent, agent_models, open_d
 from firsthand.serve.agents.asked_approval import AskedApproval
 from firsthand.serve.agents.caller_middleware import CallerMiddleware
 from firsthand.serve.agents.session_store import SessionTurn
+from firsthand.serve.agents.shown_steps import step_line
 from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
 from firsthand.serve.telemetry.telemetry_settings import TelemetrySettings
@@ -110,15 +111,15 @@ def test_questions_and_steps_as_a_person_and_a_program_read_them() -> None:
     assert _asked(page) == "Sign in\n\nOpen https://x there, then say yes; say no to decline."
     bare = approval("apr_2", tool="mail__elicitation", arguments={"open": "https://x"})
     assert _asked(bare).startswith("mail__elicitation\n")
-    assert _line(Began("0:1", "tool", 0, {"name": "pay", "arguments": {"b": 1, "a": "é"}})) == 'pay({"a":"é","b":1})'
-    assert _line(Began("0:1", "generate", 0)) == "" and _line("x") == ""
+    assert step_line(Began("0:1", "tool", 0, {"name": "pay", "arguments": {"b": 1, "a": "é"}})) == 'pay({"a":"é","b":1})'
+    assert step_line(Began("0:1", "generate", 0)) == "" and step_line("x") == ""
     long = Began("0:1", "tool", 0, {"name": "pay", "arguments": {"a": "x" * 600}})
-    assert len(_line(long)) == len("pay()") + 500
+    assert len(step_line(long)) == len("pay()") + 500
     for detail, error, shown in (
         ({"result": "ok"}, "bad", "-> ok"), ({}, "bad", "-> bad"), ({}, None, "-> "),
         ({"result": "y" * 501}, None, "-> " + "y" * 500),
     ):  # fmt: skip
-        assert _line(Call("0:1", "tool", 0, 0.0, 0.1, "r", detail=detail, error=error)) == shown
+        assert step_line(Call("0:1", "tool", 0, 0.0, 0.1, "r", detail=detail, error=error)) == shown
 
 
 class Told:

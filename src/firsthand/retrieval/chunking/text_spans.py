@@ -128,8 +128,8 @@ def overlapped(text: str, spans: Sequence[Span], overlap: int, floors: Sequence[
     made = list(spans[:1])
     for at in range(1, len(spans)):
         start, end = spans[at]
-        before = spans[at - 1]
-        lowest = max(start - overlap, before[0] + 1, floors[at] if floors else 0)
+        before, _ = trimmed(text, *spans[at - 1]) or spans[at - 1]  # a chunk begins behind its white space
+        lowest = max(start - overlap, before + 1, floors[at] if floors else 0)
         found = next((each for pattern in _STARTS if (each := pattern.search(text, lowest, start))), None)
         begun = found.start() if found else start
         if found is None and not _WORD.search(text, lowest, start):  # no white space at all: one long word
