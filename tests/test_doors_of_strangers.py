@@ -149,6 +149,11 @@ def test_a_message_of_many_values_is_refused_at_the_grpc_port_before_it_is_decod
         with pytest.raises(Refused, match="INVALID_ARGUMENT"):
             _ = [each async for each in stream.unary_stream(stream.request_deserializer(raw), Call())]
         assert decoded == []
+        for raw in (b"\xff" * 100, b"\x0a\x03..", b"\x0a\x05\x0a\x03\xff\xff\xff"):  # no tag, cut, and no UTF-8
+            with pytest.raises(Refused, match=r"INVALID_ARGUMENT.*is no SendMessageRequest of A2A"):
+                await unary.unary_unary(unary.request_deserializer(raw), Call())
+            with pytest.raises(Refused, match="build it with an SDK of the protocol"):
+                _ = [each async for each in stream.unary_stream(stream.request_deserializer(raw), Call())]
 
     asyncio.run(main())
     other = grpc.stream_stream_rpc_method_handler(several)

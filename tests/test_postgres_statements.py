@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,10 @@ from firsthand.retrieval.store.records import Among, Every, Match, Not, Range, R
 
 psycopg = pytest.importorskip("psycopg")
 HEADER = IndexHeader("m", "f", 3, "lines")
+TYPES = {"id": "text", "fields": "jsonb", "payload": "text", "vector": "halfvec(3)"}
+THERE = [("r", name, type, "") for name, type in TYPES.items()]
+"""What the catalog says of the table of an index."""
+LIMIT = ("SELECT pg_catalog.set_config('statement_timeout', %s, false)", ["60000"])
 
 
 class Recorder:
@@ -26,22 +31,14 @@ class Recorder:
         self.rows = [*rows]
         self.said: list[tuple[str, Any]] = []
         self.opened: list[Any] = []
-        self.closed = 0
+        self.closed = False
+        self.info = SimpleNamespace(transaction_status=psycopg.pq.TransactionStatus.IDLE)
         self.fails: Exception | None = None
 
     def execute(self, statement: str, values: Any = None) -> Any:
         if self.fails is not None:
             raise self.fails
         self.said.append((statement, values))
-        given = self.rows.pop(0) if self.rows and statement.startswith("SELECT") else []
-
-        class Cursor:
-            description = given or None
-
-            def fetchall(self) -> list[tuple[Any, ...]]:
-                return given
-
-        return Cursor()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -54,13 +51,17 @@ class Recorder:
         recorder = self
 
         class Cursor:
+            def stream(self, statement: str, values: Any) -> Iterator[tuple[Any, ...]]:
+                recorder.execute(statement, values)
+                yield from recorder.rows.pop(0) if recorder.rows else []
+
             def executemany(self, statement: str, values: Any) -> None:
                 recorder.said.append((statement, [*values]))
 
         yield Cursor()
 
     def close(self) -> None:
-        self.closed += 1
+        self.closed = True
 
 
 @pytest.fixture
@@ -80,51 +81,53 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_an_index_is_looked_for_under_its_quoted_name_and_made_only_with_a_header(opened: Any) -> None:
-    _, there = opened([("Notes_1.records",)])
-    assert there.opened == [("host=x", {"autocommit": True})]
-    assert there.said == [("SELECT to_regclass(%s)", ['"Notes_1".records'])] and there.closed == 0
+    _, there = opened(THERE)
+    assert there.opened == [("host=x", {"autocommit": True, "connect_timeout": 10})]
+    assert there.said[0] == LIMIT and len(there.said) == 2 and there.closed is False
+    assert there.said[1][0].endswith("WHERE n.nspname = %s AND c.relname = 'records'")
+    assert there.said[1][1] == ["Notes_1"]
     with pytest.raises(StoreError, match=r"^PostgreSQL has no index 'Notes_1': give a header to make one$"):
-        opened([(None,)])
-    assert opened.recorder.closed == 1
-    _, new = opened([(None,)], header=HEADER)
+        opened([])
+    assert opened.recorder.closed is True
+    _, new = opened([], header=HEADER)
     table = '"Notes_1".records'
-    assert new.said[1:5] == [
+    assert new.said[2:6] == [
         ("BEGIN", None),
         ("SELECT pg_advisory_xact_lock(hashtext(%s))", ["Notes_1"]),
         ("CREATE EXTENSION IF NOT EXISTS vector", None),
         ('CREATE SCHEMA IF NOT EXISTS "Notes_1"', None),
     ]
-    assert new.said[5][0] == (
+    assert new.said[6][0] == (
         f'CREATE TABLE IF NOT EXISTS {table} (id text COLLATE "C" PRIMARY KEY, fields jsonb NOT NULL, payload text NOT '
         "NULL, vector halfvec(3))"
     )
-    assert [said for said, _ in new.said[6:]] == [
+    assert [said for said, _ in new.said[7:]] == [
         *(f"CREATE INDEX IF NOT EXISTS records_by_{field} ON {table} ((fields ->> '{field}')) WHERE fields ? '{field}'"
           for field in ("kind", "of", "text")), "COMMIT",
     ]  # fmt: skip
-    _, words = opened([(None,)], header=IndexHeader("", "", 0, "lines"))
-    assert words.said[5][0].endswith("payload text NOT NULL, vector text)")
+    _, words = opened([], header=IndexHeader("", "", 0, "lines"))
+    assert words.said[6][0].endswith("payload text NOT NULL, vector text)")
 
 
 def test_a_name_is_an_identifier_of_48_letters_at_most(opened: Any) -> None:
-    opened([("x",)], name="n" * 48)
+    opened(THERE, name="n" * 48)
     for name in ("n" * 49, "", "a-b", "é", "1a", 'a"b'):
         with pytest.raises(
             ConfigError, match="is no name for a schema: give letters, digits and underscores, 48 at most"
         ):
-            opened([("x",)], name=name)
+            opened(THERE, name=name)
 
 
 def test_errors_of_the_server_are_a_sentence_and_never_show_the_address(
     opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, recorder = opened([("x",)])
+    store, recorder = opened(THERE)
     recorder.fails = psycopg.OperationalError("line one\n   " + "y" * 400)
     with pytest.raises(StoreError) as caught:
         store.remove(["a"])
     assert str(caught.value) == f"PostgreSQL's index 'Notes_1' cannot be used: line one {'y' * 291}"
     store.close()
-    assert recorder.closed == 1
+    assert recorder.closed is True
 
     def raising(error: Exception) -> None:
         def connect(address: str, **options: Any) -> None:
@@ -144,9 +147,9 @@ def test_errors_of_the_server_are_a_sentence_and_never_show_the_address(
 
 def test_records_are_stored_removed_read_and_ranked(opened: Any) -> None:
     vector = np.array([1.0, -0.5, 0.25], np.float32)
-    rows = [("a", {"n": 1}, "p", None)]
-    with_vectors = [("b", {}, "q", "[1,2.5,3]")]
-    store, recorder = opened([("x",)], rows, with_vectors, [("c", 1), ("d", 0.5)])
+    rows = [("a", '{"n": 1}', "p", None)]
+    with_vectors = [("b", "{}", "q", "[1,2.5,3]")]
+    store, recorder = opened(THERE, rows, with_vectors, [("c", 1), ("d", 0.5)])
     table = '"Notes_1".records'
     store.upsert([Record("a", {"n": 1}, "p", vector), Record("b", {"k": "é"}, "q")])
     statement, values = recorder.said[-1]
@@ -158,16 +161,18 @@ def test_records_are_stored_removed_read_and_ranked(opened: Any) -> None:
     store.remove(("a", "b"))
     assert recorder.said[-1] == (f"DELETE FROM {table} WHERE id = ANY(%s)", [["a", "b"]])
     assert store.get(["a", "z"]) == {"a": Record("a", {"n": 1}, "p", None)}
-    assert recorder.said[-1] == (f"SELECT id, fields, payload, NULL FROM {table} WHERE id = ANY(%s)", [["a", "z"]])
+    texts = "pg_catalog.left(id, 65), pg_catalog.left(fields::text, 16000001), pg_catalog.left(payload, 64000001)"
+    assert recorder.said[-1] == (f"SELECT {texts}, NULL FROM {table} WHERE id = ANY(%s)", [["a", "z"]])
     (found,) = store.select(Match("kind", ("chunk",)), vectors=True)
     assert (found.id, found.fields, found.payload) == ("b", {}, "q") and found.vector.tolist() == [1.0, 2.5, 3.0]
     assert found.vector.dtype == np.float32
     assert recorder.said[-1][0] == (
-        f"SELECT id, fields, payload, vector::text FROM {table} WHERE coalesce(fields ->> %s = ANY(%s), false)"
+        f"SELECT {texts}, pg_catalog.left(vector::text, 2000001) FROM {table} WHERE coalesce(fields ->> %s = ANY(%s), false)"
     )
     assert store.nearest(vector, 7, Among(("c", "d"))) == [("c", 1.0), ("d", 0.5)]
     assert recorder.said[-1] == (
-        f"SELECT id, -(vector <#> %s::halfvec) AS score FROM {table} WHERE id = ANY(%s) ORDER BY score DESC, id LIMIT %s",
+        f"SELECT pg_catalog.left(id, 65), -(vector <#> %s::halfvec) AS score FROM {table} WHERE vector IS NOT NULL "
+        "AND (id = ANY(%s)) ORDER BY score DESC, id LIMIT %s",
         ["[1.0, -0.5, 0.25]", ["c", "d"], 7],
     )
 

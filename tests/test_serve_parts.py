@@ -15,6 +15,7 @@ from firsthand.errors import (
     ConfigError,
     DataError,
     FirsthandError,
+    GrammarIgnored,
     LimitExceeded,
     PromptTooLong,
     QueueFull,
@@ -244,6 +245,7 @@ class Bug(FirsthandError):
         (TransientError("x", 2.6), 503, None, "try_again", {"retry-after": "3"}),
         (TransientError("x", 0.2), 503, None, "try_again", {"retry-after": "1"}),
         (UnknownName("x"), 404, None, None, {}),
+        (GrammarIgnored("x"), 502, None, "grammar_ignored", {}),
         (DataError("x"), 501, None, None, {}),
         (Bug("x"), 500, None, None, {}),
         (KeyError("secret"), 500, None, "internal_error", {}),
@@ -264,7 +266,7 @@ def test_a_refusal_is_one_line_of_at_most_a_thousand_characters() -> None:
         (411, "invalid_request_error", "invalid_request_error"), (413, "invalid_request_error", "request_too_large"),
         (415, "invalid_request_error", "invalid_request_error"), (421, "server_error", "invalid_request_error"),
         (429, "rate_limit_error", "rate_limit_error"), (499, "server_error", "invalid_request_error"),
-        (500, "server_error", "api_error"), (503, "server_error", "overloaded_error"),
+        (500, "server_error", "api_error"), (502, "server_error", "api_error"), (503, "server_error", "overloaded_error"),
         (504, "server_error", "timeout_error"),
     ):  # fmt: skip
         refusal = Refusal(status, " a\n b ", param="p", code="c", headers={"x": "y"})

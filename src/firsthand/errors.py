@@ -91,6 +91,10 @@ class Unreachable(TransientError):
     """The connection to an endpoint was refused, lost, or never made."""
 
 
+class GrammarIgnored(ModelError):
+    """An endpoint's answer does not match the grammar that it was given."""
+
+
 class PromptTooLong(ModelError):
     """The prompt does not fit the model's context."""
 

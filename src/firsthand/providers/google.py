@@ -178,6 +178,9 @@ class GoogleModel:
         """Returns the error for whatever the SDK raised."""
         if isinstance(error, self._sdk.errors.UnknownApiResponseError):
             return self._faults.garbled(ModelError(f"it sent what is no JSON ({clip(error, 80)}): check its address"))
+        if isinstance(error, TypeError | AttributeError | KeyError):  # the SDK takes the types of a reply for granted
+            told = f"it sent a reply of another form than the API's ({type(error).__name__}): check its address"
+            return self._faults.garbled(ModelError(told))
         if not isinstance(error, self._sdk.errors.APIError):
             return self._faults.unreachable(error)
         details = error.details if isinstance(error.details, dict) else {}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from firsthand.errors import ConfigError, ModelError
+from firsthand.errors import ConfigError, GrammarIgnored
 from firsthand.grammar import Grammar
 from firsthand.model import Completion, Sampling
 
 
 async def check(name: str, completions: Iterable[Completion], sampling: Sampling) -> None:
-    """Raise ModelError if a finished answer does not match the sampling's grammar.
+    """Raise GrammarIgnored if a finished answer does not match the sampling's grammar.
 
     After stop strings it need only begin a matching text; tool calls and truncated answers are not checked.
     """
@@ -22,7 +22,7 @@ async def check(name: str, completions: Iterable[Completion], sampling: Sampling
         text = completion.message.text
         if completion.finish_reason != "stop" or await asyncio.to_thread(_fits, grammar, text, not sampling.stop):
             continue
-        raise ModelError(
+        raise GrammarIgnored(
             f"{name} answered {text[:80]!r}, which does not fit the {grammar.kind} grammar it was given: it seems to ignore "
             "grammars, so leave the grammar out, or use a local model"
         )

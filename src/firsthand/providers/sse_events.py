@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
+from firsthand.errors import ModelError
+
+MAX_LINES, MAX_EVENT_LINES = 2_000_000, 100_000
+"""Lines of a stream, of which an event has three, and lines of data in one event, which servers send as one line."""
+
 
 async def sse_data(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
-    """Yields the data of each server-sent event, in time linear in the bytes."""
+    """Yields the data of each server-sent event, in time linear in the bytes. ModelError for a line too many."""
+    left = MAX_LINES
     pending: list[bytes] = []
     data: list[str] = []
     async for chunk in chunks:
@@ -15,10 +21,15 @@ async def sse_data(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
             continue
         *lines, rest = b"".join([*pending, chunk]).split(b"\n")
         pending = [rest]
+        left -= len(lines)
+        if left < 0:
+            raise ModelError(f"it sent a stream of more than {MAX_LINES:,} lines: ask for less")
         for line in lines:
             field, _, value = line.rstrip(b"\r").decode("utf-8", "replace").partition(":")
             if field == "data":
                 data.append(value.removeprefix(" "))
+                if len(data) > MAX_EVENT_LINES:
+                    raise ModelError(f"it sent an event of more than {MAX_EVENT_LINES:,} lines: check its address")
             elif not field and not value and data:
                 yield "\n".join(data)
                 data = []

@@ -7,11 +7,10 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from firsthand.errors import MissingExtra, StoreError
 from firsthand.retrieval.chunk_index import IndexHeader, Vectors
 from firsthand.retrieval.store.record_index import RecordIndex
+from firsthand.retrieval.store.record_payloads import stored_record
 from firsthand.retrieval.store.records import Among, Condition, Every, Match, Not, Range, Record
 
 _PAGE = 500
@@ -82,8 +81,9 @@ class ChromaRecords:
         for first in range(0, len(ids), _PAGE):
             body = self._got(ids=list(ids[first : first + _PAGE]), include=include)
             for place, id in enumerate(body["ids"]):
-                vector = np.array(body["embeddings"][place], dtype=np.float32) if vectors else None
-                found[id] = Record(id, body["metadatas"][place], body["documents"][place], vector)
+                vector = body["embeddings"][place] if vectors else None
+                fields, payload = body["metadatas"][place], body["documents"][place]
+                found[id] = stored_record("Chroma's collection", id, fields, payload, vector)
         return found
 
     def select(self, condition: Condition, *, vectors: bool = False) -> list[Record]:

@@ -14,6 +14,7 @@ import numpy as np
 from firsthand.errors import MissingExtra, StoreError
 from firsthand.retrieval.chunk_index import IndexHeader, Vectors
 from firsthand.retrieval.store.record_index import RecordIndex
+from firsthand.retrieval.store.record_payloads import stored_record
 from firsthand.retrieval.store.records import Among, Condition, Every, Match, Not, Range, Record
 
 _PAGE = 1000
@@ -160,5 +161,4 @@ def _row(record: Record) -> dict[str, Any]:
 
 
 def _record(row: dict[str, Any]) -> Record:
-    vector = np.array(row["vector"], dtype=np.float32) if "vector" in row else None
-    return Record(row["id"], json.loads(row["fields"]), row["payload"], vector)
+    return stored_record("LanceDB's table", row["id"], row["fields"], row["payload"], row.get("vector"))

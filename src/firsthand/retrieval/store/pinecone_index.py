@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import numpy as np
-
 from firsthand.errors import ConfigError, MissingExtra, StoreError
 from firsthand.retrieval.chunk_index import IndexHeader, Vectors
 from firsthand.retrieval.store.record_index import RecordIndex
+from firsthand.retrieval.store.record_payloads import stored_record
 from firsthand.retrieval.store.records import Among, Condition, Every, Match, Not, Range, Record
 
 MAX_METADATA_BYTES = 40_000
@@ -131,5 +130,5 @@ def _records(page: Any) -> dict[str, Record]:
     for id, point in page.vectors.items():
         fields = {name: value for name, value in dict(point.metadata or {}).items() if name != "rid"}
         payload = str(fields.pop("payload", ""))
-        found[id] = Record(id, fields, payload, np.array(point.values, dtype=np.float32))
+        found[id] = stored_record("Pinecone's namespace", id, fields, payload, point.values)
     return found

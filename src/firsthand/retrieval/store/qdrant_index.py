@@ -8,11 +8,10 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-import numpy as np
-
 from firsthand.errors import MissingExtra, StoreError
 from firsthand.retrieval.chunk_index import IndexHeader, Vectors
 from firsthand.retrieval.store.record_index import RecordIndex
+from firsthand.retrieval.store.record_payloads import stored_record
 from firsthand.retrieval.store.records import Among, Condition, Every, Match, Not, Range, Record
 
 if TYPE_CHECKING:
@@ -132,5 +131,4 @@ class QdrantRecords:
 def _record(point: Any) -> Record:
     fields = dict(point.payload or {})
     payload = str(fields.pop("payload", ""))
-    vector = None if point.vector is None else np.array(point.vector, dtype=np.float32)
-    return Record(UUID(str(point.id)).hex, fields, payload, vector)
+    return stored_record("Qdrant's collection", UUID(str(point.id)).hex, fields, payload, point.vector)

@@ -20,12 +20,22 @@ import numpy as np
 from firsthand.errors import ConfigError, FirsthandError, StoreError, UnknownName, nearest
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader, IngestReceipt, Vectors
-from firsthand.retrieval.document import Document, Location
+from firsthand.retrieval.document import Document
 from firsthand.retrieval.retriever import Filter, Hit
 from firsthand.retrieval.store.analyzer import Analyzer
 from firsthand.retrieval.store.document_rows import PreparedDocument, prepared, text_hash
 from firsthand.retrieval.store.filter_conditions import NUMBER, TEXT, check_filter, ends, excluded, field_of
 from firsthand.retrieval.store.header_row import header_in, refuse_other_header
+from firsthand.retrieval.store.record_payloads import (
+    StoredDocument,
+    damaged,
+    stored_chunk,
+    stored_document,
+    stored_number,
+    stored_text,
+    stored_vector,
+    whole_document,
+)
 from firsthand.retrieval.store.records import Among, Condition, Every, Match, Not, Range, Record, RecordStore, Value
 from firsthand.retrieval.store.term_postings import K1, B
 
@@ -83,7 +93,7 @@ class RecordIndex:
         with self._store.atomically():
             stale = [each.id for each in self._store.select(Every((_CHUNKS, Match("of", (id,)))))]
             found = self._store.get([id]).get(id)
-            if found is not None and json.loads(found.payload)["digest"] == digest:
+            if found is not None and self._digest(found) == digest:
                 return "unchanged"
             counts = self._analyzer.counts([chunk.indexed_text for chunk in chunks])
             records = []
@@ -120,8 +130,8 @@ class RecordIndex:
 
     def hashes(self) -> dict[str, str]:
         """The text's SHA-256 of each document, by id."""
-        bodies = [json.loads(each.payload) for each in self._store.select(Match("kind", ("document",)))]
-        return dict(sorted((body["document"]["id"], body["sha256"]) for body in bodies))
+        found = (stored_document(each, self._name) for each in self._store.select(Match("kind", ("document",))))
+        return dict(sorted((each.id, each.sha256) for each in found))
 
     def document(self, id: str) -> Document:
         """The document. UnknownName if it is not there."""
@@ -131,21 +141,19 @@ class RecordIndex:
             raise UnknownName(
                 f"no document {id[:200]!r} in {self._name}" + (f"; did you mean {close!r}?" if close else "")
             )
-        body = json.loads(found[_document_id(id)].payload)["document"]
-        places = tuple(Location(**place) for place in body.pop("locations"))
-        return Document(**body, locations=places)
+        return whole_document(found[_document_id(id)], self._name)
 
     def chunks(self, document: str) -> list[Chunk]:
         """The chunks of a document in order of start."""
         found = self._current(self._store.select(Every((_CHUNKS, Match("of", (_document_id(document),))))))
-        return sorted((_chunk(each) for each in found), key=lambda chunk: (chunk.start, -chunk.end))
+        return sorted((stored_chunk(each, self._name) for each in found), key=lambda chunk: (chunk.start, -chunk.end))
 
     def chunk(self, id: str) -> Chunk:
         """The chunk. UnknownName if it is not there."""
         found = self._current([*self._store.get([id]).values()]) if _is_id(id) else []
         if not found:
             raise UnknownName(f"no chunk {id[:64]!r} in {self._name}: its document may have changed; search again")
-        return _chunk(found[0])
+        return stored_chunk(found[0], self._name)
 
     def vectors(self, ids: Sequence[str]) -> Vectors:
         """The stored vectors of chunks, a row each in the order of `ids`. UnknownName if one is not there."""
@@ -154,7 +162,7 @@ class RecordIndex:
         for id in ids:
             if id not in found or found[id].vector is None:
                 raise UnknownName(f"no vector of the chunk {id[:64]!r} in {self._name}")
-            rows.append(_vector(found[id]))
+            rows.append(self._vector(found[id]))
         return np.array(rows, dtype=np.float32).reshape(-1, self.header.dimension)
 
     def known_vectors(self, texts: Sequence[str]) -> dict[str, Vectors]:
@@ -163,7 +171,7 @@ class RecordIndex:
         if not self.header.dimension or not hashed:
             return {}
         found = self._store.select(Every((_SEARCHED, Match("text", tuple(hashed)))), vectors=True)
-        return {hashed[str(each.fields["text"])]: _vector(each) for each in found}
+        return {hashed[str(each.fields.get("text"))]: self._vector(each) for each in found}
 
     def __len__(self) -> int:
         """The number of searchable chunks."""
@@ -182,11 +190,11 @@ class RecordIndex:
             found = self._store.nearest(query, wanted, condition)
             held = self._current([*self._store.get([id for id, _ in found], vectors=True).values()])
             scored = [
-                (float((_vector(each).astype(np.float64) * query.astype(np.float64)).sum()), each) for each in held
+                (float((self._vector(each).astype(np.float64) * query.astype(np.float64)).sum()), each) for each in held
             ]
             scored.sort(key=lambda pair: (-pair[0], pair[1].id))
             if len(found) < wanted or (len(scored) >= k and found[-1][1] < scored[k - 1][0] - _CLOSE):
-                return [Hit(_chunk(each), score) for score, each in scored[:k]]
+                return [Hit(stored_chunk(each, self._name), score) for score, each in scored[:k]]
             wanted *= 4
 
     def search_terms(self, text: str, k: int, where: Filter) -> list[Hit]:
@@ -196,7 +204,7 @@ class RecordIndex:
         if k < 1 or not counts:
             return []
         searched = self._store.select(_SEARCHED)
-        mean = max(sum(float(each.fields["length"]) for each in searched) / max(len(searched), 1), 1e-9)
+        mean = max(sum(self._number(each, "length") for each in searched) / max(len(searched), 1), 1e-9)
         passing = {each.id for each in self._store.select(condition)} if where else {each.id for each in searched}
         scores: dict[str, float] = {}
         by_id = {each.id: each for each in searched}
@@ -205,12 +213,12 @@ class RecordIndex:
             holding = [each for each in searched if name in each.fields]
             idf = math.log(1 + (len(searched) - len(holding) + 0.5) / (len(holding) + 0.5))
             for each in holding:
-                n, length = float(each.fields[name]), float(each.fields["length"])
+                n, length = self._number(each, name), self._number(each, "length")
                 score = times * idf * n / (n + K1 * (1 - B + B * length / mean))
                 scores[each.id] = scores.get(each.id, 0.0) + score
         ranked = sorted((id for id in scores if id in passing), key=lambda id: (-scores[id], id))
         best = self._current([by_id[id] for id in ranked[: 2 * k + 50]])
-        return [Hit(_chunk(each), scores[each.id]) for each in best[:k]]
+        return [Hit(stored_chunk(each, self._name), scores[each.id]) for each in best[:k]]
 
     def _query(self, vector: Vectors) -> Vectors:
         if not self.header.dimension:
@@ -227,7 +235,7 @@ class RecordIndex:
     def _current(self, records: Sequence[Record]) -> list[Record]:
         """Those chunks that their document's record names."""
         owners = self._store.get(sorted({str(each.fields.get("of", "")) for each in records} - {""}))
-        named = {id: set(json.loads(each.payload)["chunks"]) for id, each in owners.items()}
+        named = {id: set(stored_document(each, self._name).chunks) for id, each in owners.items()}
         return [each for each in records if each.id in named.get(str(each.fields.get("of")), ())]
 
     def _condition(self, where: Filter) -> Condition:
@@ -247,30 +255,58 @@ class RecordIndex:
         if (low or high or (TEXT, ""))[0] == NUMBER:
             return Range(f"n_{key}", *(None if end is None else float(end[1]) for end in (low, high)))
         held = [each for each in self._store.select(_SEARCHED) if f"t_{key}" in each.fields]
-        texts = ((each.id, bytes.fromhex(str(each.fields[f"t_{key}"]))) for each in held)
+        texts = ((each.id, stored_text(each, f"t_{key}", self._name)) for each in held)
         least, most = (None if end is None else end[1] for end in (low, high))
         return Among(tuple(id for id, t in texts if (least is None or t >= least) and (most is None or t <= most)))
+
+    def _digest(self, record: Record) -> str | None:
+        """The digest of a stored document; None for a record that another program has written, which is replaced."""
+        try:
+            return stored_document(record, self._name).digest
+        except StoreError:
+            return None
+
+    def _number(self, record: Record, field: str) -> float:
+        return stored_number(record, field, self._name)
+
+    def _vector(self, record: Record) -> Vectors:
+        """The vector of a chunk: zeros, which engines do not take, for one that is not searched."""
+        vector = stored_vector(record, self.header.dimension, self._name)
+        if not np.isfinite(vector).all():
+            raise damaged(self._name, record.id)
+        return vector if record.fields.get("searchable") == "1" else np.zeros_like(vector)
 
     # -- care --
 
     def verify(self) -> list[str]:
         """Faults found by recounting everything, a sentence each; empty if there are none."""
         found: list[str] = []
-        owners = {each.id: json.loads(each.payload) for each in self._store.select(Match("kind", ("document",)))}
+        owners: dict[str, StoredDocument] = {}
+        for each in self._store.select(Match("kind", ("document",))):
+            try:
+                whole_document(each, self._name)
+                owners[each.id] = stored_document(each, self._name)
+            except StoreError as error:
+                found.append(f"{error}.")
         counts = dict.fromkeys(owners, 0)
         for each in self._store.select(_CHUNKS, vectors=bool(self.header.dimension)):
-            owner = owners.get(str(each.fields["of"]))
-            if owner is None or each.id not in owner["chunks"]:
+            owner = owners.get(str(each.fields.get("of")))
+            if owner is None or each.id not in owner.chunks:
                 found.append(f"The chunk {each.id} belongs to no document as it is now.")
                 continue
             counts[str(each.fields["of"])] += 1
-            chunk = _chunk(each)
-            if owner["document"]["text"][chunk.start : chunk.end] != chunk.text or chunk.id != each.id:
+            try:
+                chunk = stored_chunk(each, self._name)
+                vector = stored_vector(each, self.header.dimension, self._name) if self.header.dimension else None
+            except StoreError as error:
+                found.append(f"{error}.")
+                continue
+            if owner.text[chunk.start : chunk.end] != chunk.text or chunk.id != each.id:
                 found.append(f"The chunk {each.id} is not its document's text.")
-            if self.header.dimension and not abs(float(np.linalg.norm(each.vector)) - 1) <= 0.01:  # type: ignore[arg-type]
+            if vector is not None and not abs(float(np.linalg.norm(vector)) - 1) <= 0.01:
                 found.append(f"The vector of the chunk {each.id} does not have the length 1.")
-        found += [f"The document {body['document']['id']!r} has {counts[id]} of {len(body['chunks'])} chunks."
-                  for id, body in owners.items() if counts[id] != len(body["chunks"])]  # fmt: skip
+        found += [f"The document {owner.id!r} has {counts[id]} of {len(owner.chunks)} chunks."
+                  for id, owner in owners.items() if counts[id] != len(owner.chunks)]  # fmt: skip
         return found
 
     def close(self) -> None:
@@ -313,17 +349,6 @@ _HEADER_ID = hashlib.sha256(b"header").hexdigest()[:32]
 
 def _is_id(id: str) -> bool:
     return len(id) == 32 and set(id) <= set("0123456789abcdef")
-
-
-def _chunk(record: Record) -> Chunk:
-    body: dict[str, Any] = json.loads(record.payload)
-    return Chunk(**body)
-
-
-def _vector(record: Record) -> Vectors:
-    """The vector of a chunk: zeros, which engines do not take, for one that is not searched."""
-    assert record.vector is not None
-    return record.vector if record.fields.get("searchable") == "1" else np.zeros_like(record.vector)
 
 
 def _some_vector(header: IndexHeader) -> Vectors | None:

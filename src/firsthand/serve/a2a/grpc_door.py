@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import a2a.types.a2a_pb2_grpc as a2a_grpc
@@ -12,6 +13,7 @@ from a2a.auth.user import User
 from a2a.server.request_handlers.grpc_handler import DefaultGrpcServerCallContextBuilder, GrpcHandler
 from a2a.server.request_handlers.request_handler import RequestHandler
 from a2a.types.a2a_pb2 import DESCRIPTOR
+from google.protobuf.message import DecodeError
 
 from firsthand.errors import ConfigError
 from firsthand.serve.a2a.a2a_handler import ClientUser
@@ -120,33 +122,42 @@ def _client(keys: Keys, metadata: Any) -> Client | None:
 
 
 def _bounded(handler: Any, method: str) -> Any:
-    """The handler of a call whose message has at most MAX_VALUES values: the SDK goes through each of them several times."""
+    """The handler of a call whose message can be read and has at most MAX_VALUES values, which the SDK reads repeatedly."""
     known = _METHODS.get(method.rpartition("/")[2])
     if handler is None or handler.request_streaming or known is None:
         return handler
     decode = handler.request_deserializer
-    told = f"the message holds more than {MAX_VALUES:,} values: send less at once"
+    name = known.input_type.name
 
-    def within_bounds(raw: bytes) -> Any:
-        return _TOO_MANY if protobuf_holds_more(raw, known.input_type, MAX_VALUES) else decode(raw)
+    def read(raw: bytes) -> Any:
+        if protobuf_holds_more(raw, known.input_type, MAX_VALUES):
+            return _Unreadable(f"the message holds more than {MAX_VALUES:,} values: send less at once")
+        try:
+            return decode(raw)
+        except DecodeError:
+            return _Unreadable(f"the message is no {name} of A2A 1.0 in protobuf: build it with an SDK of the protocol")
 
     async def one(request: Any, context: grpc.aio.ServicerContext) -> Any:
-        if request is _TOO_MANY:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, told)
+        if isinstance(request, _Unreadable):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, request.why)
         return await handler.unary_unary(request, context)
 
     async def stream(request: Any, context: grpc.aio.ServicerContext) -> Any:
-        if request is _TOO_MANY:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, told)
+        if isinstance(request, _Unreadable):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, request.why)
         async for each in handler.unary_stream(request, context):
             yield each
 
     if handler.response_streaming:
-        return grpc.unary_stream_rpc_method_handler(stream, within_bounds, handler.response_serializer)
-    return grpc.unary_unary_rpc_method_handler(one, within_bounds, handler.response_serializer)
+        return grpc.unary_stream_rpc_method_handler(stream, read, handler.response_serializer)
+    return grpc.unary_unary_rpc_method_handler(one, read, handler.response_serializer)
 
 
-_TOO_MANY = object()
+@dataclass(frozen=True)
+class _Unreadable:
+    """Stands for a message that is not handed on."""
+
+    why: str
 
 
 def _counted(handler: Any, admission: Admission, client: Client) -> Any:

@@ -11,6 +11,7 @@ from firsthand.errors import (
     ConfigError,
     DataError,
     FirsthandError,
+    GrammarIgnored,
     LimitExceeded,
     MissingExtra,
     PromptTooLong,
@@ -106,6 +107,8 @@ def refusal_of(error: Exception) -> Refusal:
             return Refusal(404, str(error))
         case MissingExtra() | DataError():
             return Refusal(501, str(error))
+        case GrammarIgnored():
+            return Refusal(502, str(error), code="grammar_ignored")
         case FirsthandError():
             return Refusal(500, str(error))
         case _:

@@ -1,0 +1,75 @@
+"""Streams of hostile endpoints: events of endless lines, and Google's errors with a code of another type."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from firsthand.errors import GrammarIgnored, ModelError
+from firsthand.grammar import Grammar
+from firsthand.message import assistant, user
+from firsthand.model import Completion, Sampling, Usage
+from firsthand.providers.output_validation import check
+from firsthand.providers.sse_events import MAX_EVENT_LINES, MAX_LINES, sse_data
+
+
+def data_of(*chunks: bytes) -> list[str]:
+    async def sent() -> AsyncIterator[bytes]:
+        for each in chunks:
+            yield each
+
+    async def read() -> list[str]:
+        return [data async for data in sse_data(sent())]
+
+    return asyncio.run(read())
+
+
+def test_an_event_has_a_bound_of_lines_and_a_long_one_in_one_line_is_read() -> None:
+    most = b"data:a\n" * MAX_EVENT_LINES
+    assert data_of(most + b"\n", most) == ["\n".join("a" * MAX_EVENT_LINES)] * 2, "the next event counts anew"
+    with pytest.raises(ModelError, match=r"^it sent an event of more than 100,000 lines: check its address$"):
+        data_of(most, b"data:a\n")
+    assert data_of(b"data: " + b"x" * 9_000_000 + b"\n\n") == ["x" * 9_000_000]
+
+
+def test_a_stream_has_a_bound_of_lines_pings_included() -> None:
+    pings = b":\n" * (MAX_LINES - 2)
+    assert data_of(pings, b"data: end\n\n") == ["end"]
+    with pytest.raises(ModelError, match=r"^it sent a stream of more than 2,000,000 lines: ask for less$"):
+        data_of(pings, b"data: end\n\n\n")
+
+
+@pytest.mark.parametrize("code", ['"text"', "null", "[]", '{"a": 1}', "7", "1e9", '"\\u001b[2J"'])
+def test_an_error_of_google_with_another_code_is_a_sentence(code: str) -> None:
+    pytest.importorskip("google.genai", reason="google-genai is not installed")
+    from firsthand.providers.google import GoogleModel
+
+    body = b'data: {"error": {"message": "no \\u001b]0;x", "code": ' + code.encode() + b"}}\n\n"
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n" + body)
+        await writer.drain()
+        writer.close()
+
+    async def main() -> str:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        model = GoogleModel("m", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout_s=20)
+        with pytest.raises(ModelError) as told:
+            _ = [each async for each in model.stream([user("hi")], Sampling())]
+        server.close()
+        return str(told.value)
+
+    said = asyncio.run(main())
+    assert "could not be asked" not in said and "instances of" not in said and said.isprintable(), said
+    if not isinstance(json.loads(code), int | float):
+        assert said.endswith("it sent a reply of another form than the API's (TypeError): check its address")
+
+
+def test_an_endpoint_that_ignores_its_grammar_has_an_error_of_its_own() -> None:
+    wrong = Completion(assistant("hi"), "stop", Usage())
+    with pytest.raises(GrammarIgnored, match="it seems to ignore grammars, so leave the grammar out"):
+        asyncio.run(check("m", [wrong], Sampling(grammar=Grammar("regex", "[0-9]+"))))
