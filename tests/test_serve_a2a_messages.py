@@ -111,7 +111,9 @@ def test_questions_and_steps_as_a_person_and_a_program_read_them() -> None:
     assert _asked(page) == "Sign in\n\nOpen https://x there, then say yes; say no to decline."
     bare = approval("apr_2", tool="mail__elicitation", arguments={"open": "https://x"})
     assert _asked(bare).startswith("mail__elicitation\n")
-    assert step_line(Began("0:1", "tool", 0, {"name": "pay", "arguments": {"b": 1, "a": "é"}})) == 'pay({"a":"é","b":1})'
+    assert (
+        step_line(Began("0:1", "tool", 0, {"name": "pay", "arguments": {"b": 1, "a": "é"}})) == 'pay({"a":"é","b":1})'
+    )
     assert step_line(Began("0:1", "generate", 0)) == "" and step_line("x") == ""
     long = Began("0:1", "tool", 0, {"name": "pay", "arguments": {"a": "x" * 600}})
     assert len(step_line(long)) == len("pay()") + 500
