@@ -107,6 +107,24 @@ def test_a_yes_counts_once_although_the_entries_of_its_call_are_gone(run: Run, g
     assert attempt(run, person, guard=guard) != "paid" and (PAID, person.asked) == ([5], 2)
 
 
+def test_of_two_copies_of_a_run_that_go_on_together_one_makes_the_call(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def is_open_and_then_used(id: str) -> bool:
+        seen.append(id)
+        found = is_open(id)
+        if len(seen) > 1:  # after the answer was kept, the other copy is as far, and quicker
+            assert close_approval(id) and not close_approval(id)
+        return found
+
+    monkeypatch.setattr("firsthand.runs.stored_journal.is_open", is_open_and_then_used)
+    with pytest.raises(StoreError, match="was used by a call before"):
+        attempt(run, Person())
+    assert PAID == [] and len(set(seen)) == 1
+
+
 def test_a_person_who_is_asked_anew_may_say_yes_again(run: Run) -> None:
     person = Person(yes=2)
     attempt(run, person)

@@ -63,10 +63,7 @@ class StoredJournal:
         StoreError for a call that begins with a yes which an earlier one has used up: its entries were changed.
         """
         if "started" in reply and not all(map(is_open, self._approvals.get(effect, ()))):
-            raise StoreError(
-                f"the approval of {effect} in {self.database.path} was used by a call before: entries were put back or "
-                "changed, so the call is not made; start a new run"
-            )
+            raise self._used(effect)
         if (once := _once(reply)) is not None:
             open_approval(once)
             if is_open(once):  # else it is asked for again when the attempt is resumed
@@ -81,10 +78,17 @@ class StoredJournal:
             self._recorded.add((effect, request))
         if "started" in reply:
             for each in self._approvals.get(effect, ()):
-                close_approval(each)
+                if not close_approval(each):  # a copy of this run has used it since
+                    raise self._used(effect)
         elif "waiting" in reply:  # it has not acted: it is called again with the same approval
             for each in self._approvals.get(effect, ()):
                 open_approval(each)
+
+    def _used(self, effect: str) -> StoreError:
+        return StoreError(
+            f"the approval of {effect} in {self.database.path} was used by a call before: entries were put back or "
+            "changed, so the call is not made; start a new run"
+        )
 
     async def settled(self) -> None:
         """Nothing to wait for: `record` has written it."""

@@ -30,13 +30,13 @@ def is_open(id: str) -> bool:
     return _path(id).is_file()
 
 
-def close_approval(id: str) -> None:
-    """Use the approval up. StoreError if it cannot be: the call must not be made."""
+def close_approval(id: str) -> bool:
+    """Use the approval up; False if it was used before. StoreError if it cannot be: the call must not be made."""
     path = _path(id)
     try:
         path.unlink()
     except (FileNotFoundError, NotADirectoryError):
-        return
+        return False
     except OSError as error:
         raise StoreError(
             f"{path} cannot be removed ({error.strerror}), so the call would be approved twice: make its folder writable"
@@ -47,6 +47,7 @@ def close_approval(id: str) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+    return True
 
 
 def _path(id: str) -> Path:
