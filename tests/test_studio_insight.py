@@ -25,7 +25,7 @@ from firsthand.runs import store
 from firsthand.stats.paired import PairedDifference, paired_difference
 from firsthand.stats.power_analysis import paired_tasks_needed, smallest_detectable
 from firsthand.studio.access import Access
-from firsthand.studio.comparison_slices import cost_points, metadata_keys, slices_of
+from firsthand.studio.comparison_slices import cost_plots, metadata_keys, slices_of
 from firsthand.studio.prompt_library import PromptLibrary, tried_in
 from firsthand.studio.studio_app import create_app
 from firsthand.studio.studio_store import SqliteStore
@@ -161,8 +161,8 @@ def test_slices_show_what_the_whole_hides(client: TestClient, home: Path) -> Non
 
 def test_agents_stand_by_quality_and_cost_with_the_frontier(client: TestClient, home: Path) -> None:
     with store.open_run(run_id(home, "levels"), home) as run:
-        points, unit = cost_points([(run, "old", "old"), (run, "new", "new")], "quiz")
-        alone, _ = cost_points([(run, "old", "old")], "quiz")
+        points, unit = cost_plots([(run, "old", "old"), (run, "new", "new")], ["quiz"])[0][1:]
+        alone, _ = cost_plots([(run, "old", "old")], ["quiz"])[0][1:]
     assert unit == "tokens"
     assert [(p.name, p.score, p.cost, p.x, p.y, p.on_frontier) for p in points] == [
         ("old", 0.5, 10, 5, 50, True),

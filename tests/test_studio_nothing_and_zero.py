@@ -25,7 +25,7 @@ from firsthand.studio import span_detail as span_detail_module
 from firsthand.studio.attempt_query import AttemptQuery
 from firsthand.studio.attempt_spans import _numbers, first_spans_json, spans_of
 from firsthand.studio.branch_conversation import message_blocks
-from firsthand.studio.comparison_slices import cost_points, metadata_keys, scatter_points, slices_of
+from firsthand.studio.comparison_slices import cost_plots, metadata_keys, scatter_points, slices_of
 from firsthand.studio.found_page import FoundPage
 from firsthand.studio.project_store import ProjectStore
 from firsthand.studio.prompt_library import PromptLibrary, TriedIn, tried_in
@@ -190,11 +190,13 @@ def test_agents_of_no_score_or_cost_have_a_place_and_values_of_nothing_are_slice
         run.append(
             Trace("again", "quiz", "t0", {"name": "bob"}, 1, 0, "", 1.0, scores=(Score("exact", 1.0),), place="again")
         )
-        points, unit = cost_points([(run, "ann", "A"), (run, "bob", "B"), (run, "cat", "C")], "quiz")
+        points, unit = cost_plots([(run, "ann", "A"), (run, "bob", "B"), (run, "cat", "C")], ["quiz"])[0][1:]
         assert (unit, [(each.name, round(each.score, 6), each.on_frontier) for each in points]) == (
             "tokens", [("A", 0.0, True), ("B", round(3.5 / 6, 6), True)],
         )  # fmt: skip
-        assert [each.cost for each in points] == [50.0, 660 / 7] and cost_points([(run, "ann", "A")], "other") == (
+        assert [each.cost for each in points] == [50.0, 660 / 7] and cost_plots([(run, "ann", "A")], ["other"])[0][
+            1:
+        ] == (
             [],
             "tokens",
         )

@@ -22,7 +22,7 @@ from firsthand.runs.run_folder import Run
 from firsthand.runs.track import Track
 from firsthand.studio import kept_traces
 from firsthand.studio.attempt_query import AttemptQuery, _condition, _of_model
-from firsthand.studio.comparison_slices import CostPoint, _scale, cost_points, metadata_keys, scatter_points, slices_of
+from firsthand.studio.comparison_slices import CostPoint, _scale, cost_plots, metadata_keys, scatter_points, slices_of
 from firsthand.studio.kept_traces import KeptTraces, _head_of, _read, _usage_of, _without_collection
 from firsthand.studio.run_export import _attempt, exported
 from firsthand.studio.studio_store import SqliteStore
@@ -153,16 +153,26 @@ def test_a_comparison_is_sliced_by_what_the_tasks_say_of_themselves(two: Two, tm
 
 def test_agents_are_points_by_score_and_cost_with_their_frontier(two: Two) -> None:
     first, second = two
-    points, unit = cost_points(
-        [(first, "ann", "A"), (first, "bob", "B"), (second, "cat", "C"), (second, "none", "N")], "quiz"
-    )
+    named = [(first, "ann", "A"), (first, "bob", "B"), (second, "cat", "C"), (second, "none", "N")]
+    asked: list[Run] = []
+    totals = Run.totals
+
+    def counted(run: Run) -> Any:
+        asked.append(run)
+        return totals(run)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "totals", counted)
+        ((_, points, unit), nothing) = cost_plots(named, ["quiz", "none"])
+    assert asked == [first, second], "the totals of a run are asked for once"
+    assert nothing == ("none", [], "tokens")
     low, high = math.log(0.875 / 3), math.log(0.75)
     middle = round(5 + 90 * (math.log(0.5) - low) / (high - low), 2)
     assert (points, unit) == (
         [CostPoint("A", 0.5, 0.875 / 3, 5.0, 95.0, True), CostPoint("B", 0.0, 0.5, middle, 5.0, False),
          CostPoint("C", 0.5, 0.75, 95.0, 95.0, False)], "USD",
     )  # fmt: skip
-    assert cost_points([(first, "ann", "A")], "none") == ([], "tokens")
+    assert cost_plots([(first, "ann", "A")], ["none"])[0][1:] == ([], "tokens")
     rows = [
         ("a", 0.5, 10.0, 0.0),
         ("b", 0.75, 1000.0, 2.0),

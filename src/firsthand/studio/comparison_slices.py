@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from firsthand.runs.pairing import Comparison, Pair
 from firsthand.runs.run_folder import Run
+from firsthand.runs.score_totals import Totals
 from firsthand.stats.multiple_comparisons import corrected, difference
 from firsthand.stats.paired import PairedDifference
 from firsthand.stats.pareto import frontier
@@ -76,20 +77,30 @@ class CostPoint:
     on_frontier: bool
 
 
-def cost_points(sides: Sequence[tuple[Run, str, str]], benchmark: str) -> tuple[list[CostPoint], str]:
-    """The agents by mean score and cost per attempt on a benchmark, and the unit of cost; see `scatter_points`.
+CostPlot = tuple[str, list["CostPoint"], str]
+"""A benchmark, its points, and the unit of cost."""
+
+
+def cost_plots(sides: Sequence[tuple[Run, str, str]], benchmarks: Iterable[str]) -> list[CostPlot]:
+    """For each benchmark its name, the agents by mean score and cost per attempt, and the unit; see `scatter_points`.
 
     Args:
         sides: Run, agent and shown name of each.
-        benchmark: The benchmark that is plotted.
+        benchmarks: The benchmarks that are plotted.
     """
-    rows = []
+    rows: dict[str, list[tuple[str, float, float, float]]] = {benchmark: [] for benchmark in benchmarks}
+    known: dict[Run, dict[str, list[Totals]]] = {}  # the totals of a run are asked for once
     for run, agent, name in sides:
-        for total in run.totals():
-            if (total.agent, total.benchmark) == (agent, benchmark) and total.attempts and total.sum_means is not None:
+        if run not in known:
+            known[run] = {}
+            for total in run.totals():
+                known[run].setdefault(total.agent, []).append(total)
+        for total in known[run].get(agent, ()):
+            if total.benchmark in rows and total.attempts and total.sum_means is not None:
                 score = total.sum_means / max(1, total.tasks)
-                rows.append((name, score, total.tokens / total.attempts, total.cost_usd / total.attempts))
-    return scatter_points(rows)
+                row = (name, score, total.tokens / total.attempts, total.cost_usd / total.attempts)
+                rows[total.benchmark].append(row)
+    return [(benchmark, *scatter_points(found)) for benchmark, found in rows.items()]
 
 
 def scatter_points(rows: Sequence[tuple[str, float, float, float]]) -> tuple[list[CostPoint], str]:

@@ -19,7 +19,7 @@ from firsthand.show.expected import expected_answer
 from firsthand.stats.multiple_comparisons import difference
 from firsthand.stats.paired import PairedDifference, judged
 from firsthand.stats.power_analysis import paired_tasks_needed
-from firsthand.studio.comparison_slices import CostPoint, cost_points, metadata_keys, slices_of
+from firsthand.studio.comparison_slices import CostPlot, cost_plots, metadata_keys, slices_of
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.rendering import is_part, page
 from firsthand.studio.trace_difference import trace_difference
@@ -148,14 +148,13 @@ def sides_of(runs: list[Run]) -> list[Side]:
     return [Side(run, agent) for run in dict.fromkeys(runs) for agent in run.agents()]
 
 
-def plots_of(sides: list[Side]) -> list[tuple[str, list[CostPoint], str]]:
+def plots_of(sides: list[Side]) -> list[CostPlot]:
     """For each benchmark that two agents or more have attempted: its name, the points, and the unit of cost."""
     runs = list(dict.fromkeys(side.run for side in sides))
     several = len(runs) > 1
     benchmarks = dict.fromkeys(benchmark for run in runs for benchmark, _ in run.pairs())
     named = [(side.run, side.agent, side.key if several else side.agent) for side in sides]
-    found = [(benchmark, *cost_points(named, benchmark)) for benchmark in benchmarks]
-    return [plot for plot in found if len(plot[1]) >= 2]
+    return [plot for plot in cost_plots(named, benchmarks) if len(plot[1]) >= 2]
 
 
 def _side(sides: list[Side], key: str, default: int) -> int:
