@@ -185,9 +185,9 @@ def test_connections_of_tls_take_little_memory_before_their_clients_are_known(tm
     assert Server(app, named).config.http.room.most_strangers == tls_connection.MOST_STRANGERS == 2048  # type: ignore
     plain = Server(app, ListenAddress(port=0)).config.http.room  # type: ignore[union-attr]
     assert plain.most_strangers == plain.most // 2 and ConnectionRoom(6, 3).most_strangers == 3
+    assert tls_connection._Tls.max_size == tls_connection.READ_BYTES == 32 << 10
     closed: list[int] = []
     room = ConnectionRoom(100, 2)
     for each in range(3):
         room.opened(each, "a", lambda each=each: closed.append(each))  # type: ignore[misc]
     assert closed == [0]
-    assert tls_connection.TlsConnection.max_size == tls_connection.READ_BYTES == 32 << 10

@@ -24,48 +24,63 @@ MOST_STRANGERS = 2048
 """Connections whose clients have not shown who they are: each takes some 130 kB, the most of it in OpenSSL."""
 
 
-class TlsConnection(SSLProtocol):
+class TlsConnection(asyncio.Protocol):
     """An accepted connection that stands in its server's room while it shakes hands, and speaks HTTP afterwards."""
 
-    max_size = READ_BYTES
-
     def __init__(self, http: BoundedProtocol, context: ssl.SSLContext):
-        super().__init__(http.loop, http, context, None, server_side=True, ssl_handshake_timeout=HANDSHAKE_S)  # type: ignore[arg-type]
-        self._http = http
+        self._http, self._context = http, context
         self._socket: Any = None
         self._address = ""
 
     def connection_made(self, transport: Any) -> None:
-        """A client has connected: it counts, and has to shake hands in time."""
+        """A client has connected: it counts. TLS begins a moment later, unless a crowd has taken its place by then."""
         self._socket = transport
+        transport.pause_reading()
         client = get_remote_addr(transport)
         self._address = client[0] if client else ""
         self._open_connections.add(self)
         if self._http.room is not None:
             self._http.room.opened(self._http, self._address, transport.abort)
-        super().connection_made(transport)
+        self._http.loop.call_soon(self._begin)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The connection is gone, with its handshake done or not."""
         self._open_connections.discard(self)
         if self._http.room is not None:
             self._http.room.closed(self._http, self._address)
-        super().connection_lost(exc)
 
     def shutdown(self) -> None:
         """The server stops: one that has asked for nothing yet is closed. HTTP sees to the others."""
-        if not self._is_http:
+        spoken: Any = self._http.transport  # None until the handshake is done
+        if spoken is None:
             self._socket.abort()
 
-    @property
-    def _is_http(self) -> bool:
-        spoken: Any = self._http.transport  # None until the handshake is done
-        return spoken is not None
+    def _begin(self) -> None:
+        if self._socket.is_closing():
+            return
+        tls = _Tls(self._http, self._context, self.connection_lost)
+        self._socket.set_protocol(tls)
+        tls.connection_made(self._socket)
+        self._socket.resume_reading()
 
     @property
     def _open_connections(self) -> set[Any]:
         """What uvicorn shuts down, and waits for, when it stops."""
         return self._http.connections
+
+
+class _Tls(SSLProtocol):
+    """asyncio's TLS with a small buffer, and a deadline for the handshake."""
+
+    max_size = READ_BYTES
+
+    def __init__(self, http: BoundedProtocol, context: ssl.SSLContext, lost: Callable[[BaseException | None], None]):
+        super().__init__(http.loop, http, context, None, server_side=True, ssl_handshake_timeout=HANDSHAKE_S)  # type: ignore[arg-type]
+        self._lost = lost
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._lost(exc)
+        super().connection_lost(exc)
 
 
 def over_tls(protocol: type[BoundedProtocol], context: ssl.SSLContext) -> Callable[..., asyncio.BaseProtocol]:
