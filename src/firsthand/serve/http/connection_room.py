@@ -1,4 +1,4 @@
-"""Bounds the connections of a server, and those of clients that have not shown who they are to half of them.
+"""Bounds the connections of a server, and those of clients that have not shown who they are to half of them or fewer.
 
 Beyond a bound the oldest such connection is closed, of the address that has most of them: a newcomer has always a moment to
 send its head and its key, however many connections somebody else holds open.
@@ -21,20 +21,26 @@ class ConnectionRoom:
 
     Args:
         most: The most connections; by default as many as the process may have files open, up to MOST_CONNECTIONS.
+        most_strangers: The most whose clients have not shown who they are, if less than half of those.
     """
 
-    def __init__(self, most: int | None = None):
+    def __init__(self, most: int | None = None, most_strangers: int = MOST_CONNECTIONS):
         self.most = max(2, min(MOST_CONNECTIONS, open_files() - KEPT_FILES)) if most is None else most
+        self.most_strangers = min(most_strangers, self.most // 2)
         self._strangers: dict[str, dict[Any, Callable[[], None]]] = {}
         """Address -> its connections that have not shown who they are, the oldest first, with what closes each."""
         self._num_strangers = 0
         self._known: set[Any] = set()
 
     def opened(self, connection: Any, address: str, close: Callable[[], None]) -> None:
-        """Count a new connection, and close the oldest stranger if there are too many."""
+        """Count a connection as the newest, and close the oldest stranger if there are too many.
+
+        Called again for one that is counted, as after its TLS handshake: it counts once, and `close` closes it from now on.
+        """
+        self.closed(connection, address)
         self._strangers.setdefault(address, {})[connection] = close
         self._num_strangers += 1
-        while self._num_strangers > self.most // 2 or self._num_strangers + len(self._known) > self.most:
+        while self._num_strangers > self.most_strangers or self._num_strangers + len(self._known) > self.most:
             if not self._num_strangers:
                 return
             largest = max(self._strangers, key=lambda each: len(self._strangers[each]))

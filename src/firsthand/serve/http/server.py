@@ -28,6 +28,7 @@ from firsthand.serve.http.bounded_protocol import HEADER_BYTES, BoundedProtocol
 from firsthand.serve.http.connection_room import ConnectionRoom
 from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.http.refusals import Refusal
+from firsthand.serve.http.tls_connection import MOST_STRANGERS, over_tls
 
 IDLE_S = 30
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -55,7 +56,9 @@ class Server(uvicorn.Server):
                 app,
                 host=address.host,
                 port=address.port,
-                http=_protocol(app),
+                http=_protocol(
+                    app, ConnectionRoom(most_strangers=MOST_STRANGERS) if address.tls_cert else ConnectionRoom()
+                ),
                 ws="none",
                 lifespan="off",
                 loop="asyncio",
@@ -76,7 +79,7 @@ class Server(uvicorn.Server):
         """A socket that listens on the address."""
         try:
             if not self.config.loaded:
-                self.config.load()
+                self._load_config()
         except ssl.SSLError as error:
             named = f"{str(self.address.tls_cert)!r} and {str(self.address.tls_key)!r}"
             raise ConfigError(
@@ -95,6 +98,12 @@ class Server(uvicorn.Server):
         scheme = "https" if self.address.tls_cert else "http"
         self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
         return listening
+
+    def _load_config(self) -> None:
+        self.config.load()
+        context, self.config.ssl = self.config.ssl, None  # asyncio would tell of a connection after its handshake alone
+        if context is not None:
+            self.config.http_protocol_class = over_tls(self.config.http_protocol_class, context)  # type: ignore
 
     async def run_until_stopped(self, listening: socket.socket) -> None:
         """Serve. The models are loaded meanwhile; until then requests get 503."""
@@ -169,12 +178,12 @@ def serve(app: ServerApp, address: ListenAddress, *, on_open: Callable[[str], No
         raise ModelError(f"the model could not be served: {app.models.problem}")
 
 
-def _protocol(app: ServerApp) -> type[H11Protocol]:
+def _protocol(app: ServerApp, connections: ConnectionRoom) -> type[H11Protocol]:
     """The bounded protocol, with our refusals and counts, and a quick way for the pieces of a stream."""
 
     class Bounded(BoundedProtocol):
         head_within_s = app.admission.settings.body_s
-        room = ConnectionRoom()
+        room = connections
 
         def send_400_response(self, msg: str) -> None:
             refusal = Refusal(
