@@ -95,7 +95,7 @@ class Libraries:
             space = vars(module)
             self._hold(name, space)
             for kind in list(space.values()):
-                if isinstance(kind, type) and type.__dict__["__module__"].__get__(kind) == name and _changeable(kind):
+                if isinstance(kind, type) and type.__dict__["__module__"].__get__(kind) == name and is_changeable(kind):
                     self._hold(f"{name}.{kind.__name__}", type.__dict__["__dict__"].__get__(kind))
 
     def _hold(self, owner: str, space: Any) -> None:
@@ -155,7 +155,7 @@ def _module(name: str) -> str:
     return found
 
 
-def _changeable(kind: type) -> bool:
+def is_changeable(kind: type) -> bool:
     flags = type.__dict__["__flags__"].__get__(kind)
     return bool(flags & 1 << 9) and not flags & 1 << 8
 
