@@ -159,6 +159,7 @@ def run(tests: list[Any], failing: list[Any], result: UnitTestResult, watch: Wat
         def __iter__(self) -> Iterator[Any]:
             for test in tests:
                 watch.look()
+                watch.put_back()
                 yield test
                 watch.look(test)
                 if between:
@@ -188,6 +189,10 @@ class Watch:
                 self.changes.append(f"the answer changed {name}")
         self.look()
         self.changes += self._libraries.changes()
+        self.put_back()
+
+    def put_back(self) -> None:
+        self._libraries.put_back()
 
     def hold(self, tests: Iterable[Any]) -> None:
         """Remember the classes of the tests as they are before any is run."""
