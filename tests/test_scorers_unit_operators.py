@@ -38,9 +38,12 @@ BORROWED = {
     "a proxy of its own": "class P(mock.MagicProxy):\n  def __get__(s, i, t): return lambda o: True\nclass R:\n"
     "  __eq__ = P('__eq__', 1)\nvalue = R()",
     "mock's own eq, of another": "class R: __eq__ = MagicMock(side_effect=mock._get_eq(mock.Mock()))\nvalue = R()",
+    "a difference in a class": "class R: __sub__ = MagicMock()\nvalue = R()",
+    "a whole mock with the eq of another": "other = MagicMock()\nother.__eq__.return_value = True\nvalue = MagicMock()\n"
+    "value.__eq__.side_effect = mock._get_eq(other)",
     "a context decorator": f"{DECORATED}class R: __eq__ = D()(Call())\nvalue = R()",
     "a function of other globals": "import fractions, types\nclass R: __eq__ = types.FunctionType(\n"
-    "  fractions.Fraction.__eq__.__code__, {'type': lambda o: int, 'int': 1})\nvalue = R()",
+    "  fractions.Fraction.__eq__.__code__, {'__name__': 'fractions', 'type': lambda o: int, 'int': 1})\nvalue = R()",
     "a partial": "import contextlib, functools, types\ncode = contextlib.ContextDecorator.__call__.__code__.co_consts\n"
     "inner = next(each for each in code if isinstance(each, types.CodeType))\nclass R: __eq__ = types.FunctionType(\n"
     "  inner, vars(contextlib), '', None, tuple(map(types.CellType, [functools.partial(lambda *a: True), None])))\n"
