@@ -159,7 +159,6 @@ def run(tests: list[Any], failing: list[Any], result: UnitTestResult, watch: Wat
         def __iter__(self) -> Iterator[Any]:
             for test in tests:
                 watch.look()
-                watch.put_back()
                 yield test
                 watch.look(test)
                 if between:
@@ -189,10 +188,6 @@ class Watch:
                 self.changes.append(f"the answer changed {name}")
         self.look()
         self.changes += self._libraries.changes()
-        self.put_back()
-
-    def put_back(self) -> None:
-        self._libraries.put_back()
 
     def hold(self, tests: Iterable[Any]) -> None:
         """Remember the classes of the tests as they are before any is run."""
@@ -210,6 +205,8 @@ class Watch:
             self.changes.append("the answer changed the assertions of a test")
         if test is not None:
             self.changes += self._libraries.changes(ours=True)
+        else:
+            self._libraries.put_back()
         self.changes += [f"{each.__name__} equals everything" for each in impostors()]
 
 
