@@ -32,7 +32,7 @@ LIMITS = RunLimits(
 )
 
 
-PARTS = ("unit_cases", "unit_libraries", "unit_values", "unit_runner")
+PARTS = ("unit_cases", "unit_shared", "unit_libraries", "unit_operators", "unit_values", "unit_runner")
 
 
 @needing(available)

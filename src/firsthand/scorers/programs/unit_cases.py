@@ -158,6 +158,9 @@ def looked_at(tree: ast.Module, look: str) -> ast.Module:
             ast.Call(ast.Attribute(name, method, ast.Load()) if method else name, [node], []), node
         )
 
+    def called(method: str) -> ast.expr:
+        return ast.Attribute(ast.Name(look, ast.Load()), method, ast.Load())
+
     nodes = list(ast.walk(tree))
     aliases = [each for node in nodes if isinstance(node, ast.ImportFrom | ast.Import) for each in node.names]
     names = {(each.asname or each.name).partition(".")[0] for each in aliases}
@@ -176,8 +179,20 @@ def looked_at(tree: ast.Module, look: str) -> ast.Module:
             own = imported and node.id == "ANY" and isinstance(node.ctx, ast.Load)
             return ast.copy_location(ast.Name(f"{look}_any", node.ctx), node) if own else node
 
+        def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+            self.generic_visit(node)
+            node.decorator_list.append(ast.copy_location(called("made"), node))
+            return node
+
         def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
             self.generic_visit(node)
+            operator = node.value if isinstance(node.value, ast.Attribute) else node
+            if isinstance(node.ctx, ast.Store):
+                for each in {node, operator}:
+                    if each.attr.startswith("__") and each.attr.endswith("__"):
+                        each.value = ast.copy_location(
+                            ast.Call(called("given"), [each.value, ast.Constant(each.attr)], []), each
+                        )
             own = node.attr == "ANY" and ast.unparse(node.value) in ("mock", "unittest.mock")
             return ast.copy_location(ast.Name(f"{look}_any", node.ctx), node) if own else node
 
@@ -204,8 +219,7 @@ def looked_at(tree: ast.Module, look: str) -> ast.Module:
                 return node
             if isinstance(function, ast.Attribute) and read and not _of_self(function.value):
                 given: list[ast.expr] = [function.value, ast.Constant(function.attr)]
-                called = ast.Attribute(ast.Name(look, ast.Load()), "called", ast.Load())
-                function.value = ast.copy_location(ast.Call(called, given, []), function.value)
+                function.value = ast.copy_location(ast.Call(called("called"), given, []), function.value)
             at = {"assertIn": (1,), "assertNotIn": (1,), "assertCountEqual": (0, 1)}.get(assertion, ())
             every = "every" if assertion == "assertCountEqual" else "each"
             node.args = [around(each, every if index in at else read) for index, each in enumerate(node.args)]

@@ -17,6 +17,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from firsthand.scorers.programs.unit_shared import Shared, constants, is_same
+
 LIBRARY = os.path.realpath(sysconfig.get_path("stdlib"))
 COMPILE = compile
 LIBRARIES = tuple(
@@ -83,10 +85,18 @@ class Libraries:
         self.codes: set[types.CodeType] = set()
         self.patched: set[str] = set()
         self._named = {module: sys.modules[module] for name in names if (module := _module(name))}
+        self._shared = Shared()
         self.hold()
 
     def hold(self) -> None:
         """Remember what the libraries hold now."""
+        self._shared.hold()
+        self._constants = [
+            (module, name, value)
+            for module in self._named.values()
+            if _installed(module)
+            for name, value in constants(module).items()
+        ]
         self._held: list[tuple[str, Any, dict[str, Any]]] = []
         self._codes: list[tuple[str, types.FunctionType, Any]] = []
         for name, module in list(sys.modules.items()):
@@ -95,7 +105,7 @@ class Libraries:
             space = vars(module)
             self._hold(name, space)
             for kind in list(space.values()):
-                if isinstance(kind, type) and type.__dict__["__module__"].__get__(kind) == name and _changeable(kind):
+                if isinstance(kind, type) and type.__dict__["__module__"].__get__(kind) == name and is_changeable(kind):
                     self._hold(f"{name}.{kind.__name__}", type.__dict__["__dict__"].__get__(kind))
 
     def _hold(self, owner: str, space: Any) -> None:
@@ -109,6 +119,10 @@ class Libraries:
         found = [
             f"the answer changed {name}" for name, module in self._named.items() if sys.modules.get(name) is not module
         ]
+        found += self._shared.changes()
+        for module, name, value in self._constants:
+            if not (ours and name in self.patched) and not is_same(vars(module).get(name, value), value):
+                found.append(f"the answer changed {module.__name__}.{name}")
         for owner, space, held in self._held:
             for name, value in held.items():
                 now = space.get(name, value)
@@ -120,6 +134,10 @@ class Libraries:
             if inside != _inside(each)
         ]
         return found
+
+    def put_back(self) -> None:
+        """Set what an answer may change and a test may rely on to what it was."""
+        self._shared.put_back()
 
     def _of_tests(self, name: str, now: Any) -> bool:
         if type(now) is types.FunctionType and now.__code__ in self.codes:
@@ -155,7 +173,7 @@ def _module(name: str) -> str:
     return found
 
 
-def _changeable(kind: type) -> bool:
+def is_changeable(kind: type) -> bool:
     flags = type.__dict__["__flags__"].__get__(kind)
     return bool(flags & 1 << 9) and not flags & 1 << 8
 

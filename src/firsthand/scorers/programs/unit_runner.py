@@ -205,6 +205,8 @@ class Watch:
             self.changes.append("the answer changed the assertions of a test")
         if test is not None:
             self.changes += self._libraries.changes(ours=True)
+        else:
+            self._libraries.put_back()
         self.changes += [f"{each.__name__} equals everything" for each in impostors()]
 
 

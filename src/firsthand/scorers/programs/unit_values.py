@@ -11,7 +11,6 @@ Joined with `unit_runner.py` into one program for the sandbox. Standard library 
 from __future__ import annotations
 
 import collections
-import dataclasses
 import gc
 import sys
 import types
@@ -21,6 +20,19 @@ from collections import deque
 from typing import Any
 
 from firsthand.scorers.programs.unit_libraries import codes_of_file, of_library
+from firsthand.scorers.programs.unit_operators import (
+    DESCRIPTORS,
+    derives,
+    in_cython,
+    is_heap,
+    is_known,
+    is_unset,
+    line_of,
+    of_dataclass,
+    space_of,
+    spaces_of,
+    state_of,
+)
 
 OPERATORS = (
     *(f"__{name}__" for name in ("eq", "ne", "lt", "le", "gt", "ge", "contains", "class", "getattribute")),
@@ -30,8 +42,6 @@ OPERATORS = (
       ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "divmod", "pow", "and", "or", "xor")),
 )  # fmt: skip
 """Special methods that decide how objects compare, or which class they claim."""
-DESCRIPTORS = (types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType,
-               types.BuiltinFunctionType, types.GetSetDescriptorType, types.MemberDescriptorType)  # fmt: skip
 COMPARING = frozenset(OPERATORS) - {"__class__", "__getattribute__", "__instancecheck__"}
 """Of these, the ones that a class has only if its objects do not compare by identity."""
 ITERATING = ("__iter__", "__getitem__", "__len__")
@@ -74,6 +84,7 @@ class Judge:
     def __init__(self, changes: list[str]) -> None:
         self.codes: set[types.CodeType] = set()
         self._changes = changes
+        self._made: set[tuple[type, str]] = set()
 
     def __call__(self, value: Any) -> Any:
         self._look(value, read=True)
@@ -86,25 +97,40 @@ class Judge:
 
     def each(self, value: Any) -> Any:
         """Return what `in` is asked of; where it iterates, each item is looked at."""
-        if any("__contains__" in each for each in _spaces(type(value))):
+        if any("__contains__" in each for each in spaces_of(type(value))):
             return self(value)
         return self.every(value)
 
     def every(self, value: Any) -> Any:
         """Return an iterator that looks at each item."""
         self.handed(value)
-        return map(self, value) if any("__iter__" in each for each in _spaces(type(value))) else value
+        return map(self, value) if any("__iter__" in each for each in spaces_of(type(value))) else value
 
     def called(self, value: Any, name: str) -> Any:
         """Return the object whose method is called; of a value, it may not be the answer's."""
         kind = type(value)
-        if kind in PLAIN or kind is types.ModuleType or _is(kind, type) or _is(kind, unittest.mock.NonCallableMock):
+        if (
+            kind in PLAIN
+            or kind is types.ModuleType
+            or derives(kind, type)
+            or derives(kind, unittest.mock.NonCallableMock)
+        ):
             return value
-        owners = [each for each in _mro(kind) if name in _space(each)]
-        if owners and name in _state_of(value, kind) and not self._known_call(_state_of(value, kind)[name]):
+        owners = [each for each in line_of(kind) if name in space_of(each)]
+        if owners and name in state_of(value, kind) and not self._known_call(state_of(value, kind)[name]):
             self._changes.append(f"the answer changed {kind.__name__}.{name} of an object")
         elif self._replaces(kind, (name,)):
             self._changes.append("an object equals, or passes for, what it is not")
+        return value
+
+    def made(self, kind: Any) -> Any:
+        """Return a class that the tests define: a mock among its operators is theirs."""
+        self._made.add((kind, ""))
+        return kind
+
+    def given(self, value: Any, name: str) -> Any:
+        """Return a mock whose operator of this name the tests are about to set."""
+        self._made.add((type(value), name))
         return value
 
     def _known_call(self, what: Any) -> bool:
@@ -112,7 +138,7 @@ class Judge:
             what = what.__func__
         if type(what) is types.FunctionType:
             return what.__code__ in self.codes or what.__code__ in codes_of_file(what.__code__.co_filename)
-        return not callable(what) or _is(type(what), unittest.mock.NonCallableMock)
+        return not callable(what) or derives(type(what), unittest.mock.NonCallableMock)
 
     def _look(self, value: Any, read: bool) -> None:
         pending, seen = [value], dict[int, Any]()
@@ -128,9 +154,9 @@ class Judge:
             pending += _parts(one, kind)
 
     def _own(self, kind: type, read: bool) -> bool:
-        for each in _mro(kind):
-            held = _space(each)
-            if _heap(each) and any(name in held and not self._allowed(held[name], name, each) for name in OPERATORS):
+        for each in line_of(kind):
+            held = space_of(each)
+            if is_heap(each) and any(name in held and not self._allowed(held[name], name, each) for name in OPERATORS):
                 return True
             if _delegates(each, held):
                 return True
@@ -138,28 +164,28 @@ class Judge:
             return False
         own = (
             each
-            for each in _mro(kind)
-            if _heap(each) and not any(base in TEXTS or base in OPENED for base in _mro(kind))
+            for each in line_of(kind)
+            if is_heap(each) and not any(base in TEXTS or base in OPENED for base in line_of(kind))
         )
         return self._replaces(kind) or any(
-            type(_space(each).get(name)) is types.FunctionType and not self._allowed(_space(each)[name], name, each)
+            type(space_of(each).get(name)) is types.FunctionType and not self._allowed(space_of(each)[name], name, each)
             for each in own for name in ITERATING
         )  # fmt: skip
 
     def _replaces(self, kind: type, names: Any = None) -> bool:
         """True if a class of the answer's replaces methods of a library's class of values from which it derives."""
-        line = _mro(kind)
+        line = line_of(kind)
         for at, each in enumerate(line):
             values = [
                 base
                 for base in line[at + 1 :]
                 if _of_values(base) and (base not in OPENED or (names and base in TEXTS))
             ]
-            if not _heap(each) or not values or of_library(each):
+            if not is_heap(each) or not values or of_library(each):
                 continue
-            own = [name for name in names or _space(each) if name in _space(each) and name not in OWN]
+            own = [name for name in names or space_of(each) if name in space_of(each) and name not in OWN]
             if any(
-                name in _space(base) and self._foreign(_space(each)[name], name, each)
+                name in space_of(base) and self._foreign(space_of(each)[name], name, each)
                 for name in own
                 for base in values
             ):
@@ -187,40 +213,22 @@ class Judge:
         if kind in DESCRIPTORS:
             return bool(what.__name__ == name)
         if kind is types.FunctionType:
-            cells = [cell.cell_contents for cell in what.__closure__ or () if cell.cell_contents is not what]
-            inner = [each for each in cells if type(each) is types.FunctionType]
-            return self._known(what.__code__, owner) and all(self._known(each.__code__, owner) for each in inner)
-        mocked = isinstance(what, unittest.mock.MagicProxy) or _is(kind, unittest.mock.NonCallableMock)
-        return what is None or mocked or kind.__name__ == "cython_function_or_method"
+            return is_known(what, self.codes) or of_dataclass(what.__code__, owner)
+        if kind is unittest.mock.MagicProxy or derives(kind, unittest.mock.NonCallableMock):
+            return not self._made.isdisjoint({(owner, ""), (owner, name)}) or self._unset(what, name, owner)
+        return what is None or in_cython(kind)
 
-    def _known(self, code: types.CodeType, owner: type) -> bool:
-        return code in self.codes or code in codes_of_file(code.co_filename) or _of_dataclass(code, owner)
-
-
-def _heap(kind: type) -> bool:
-    """True if a class is none of the interpreter's own static ones, which nobody can change."""
-    return bool(type.__dict__["__flags__"].__get__(kind) & 1 << 9)
-
-
-def _is(kind: type, base: type) -> bool:
-    return any(each is base for each in _mro(kind))
-
-
-def _mro(kind: type) -> tuple[type, ...]:
-    return type.__dict__["__mro__"].__get__(kind)  # type: ignore[no-any-return]
-
-
-def _space(kind: type) -> Any:
-    return type.__dict__["__dict__"].__get__(kind)
-
-
-def _spaces(kind: type) -> list[Any]:
-    return [_space(each) for each in _mro(kind)]
+    def _unset(self, mock: Any, name: str, owner: type) -> bool:
+        """True for a mock's own operator that nobody gave anything to return; what it has returned is such a mock too."""
+        if not is_unset(mock, name, owner, self.codes):
+            return False
+        given = state_of(mock, type(mock)).get("_mock_return_value")
+        return not derives(type(given), unittest.mock.NonCallableMock) or not self._own(type(given), read=False)
 
 
 def _of_values(kind: type) -> bool:
     """True if objects of a class compare by what they hold."""
-    return kind not in (object, type) and not COMPARING.isdisjoint(_space(kind))
+    return kind not in (object, type) and not COMPARING.isdisjoint(space_of(kind))
 
 
 def _delegates(kind: type, held: Any) -> bool:
@@ -235,24 +243,9 @@ def _delegates(kind: type, held: Any) -> bool:
 
 
 def _module_of(kind: type, held: Any) -> str:
-    return str(held.get("__module__") or type.__dict__["__module__"].__get__(kind)) if _heap(kind) else kind.__module__
-
-
-def _state_of(value: Any, kind: type) -> dict[str, Any]:
-    """Return the attributes of an object, those in slots too, without a call of its class."""
-    found: dict[str, Any] = {}
-    for held in _spaces(kind):
-        for name, each in held.items():
-            if type(each) is types.MemberDescriptorType:
-                try:
-                    found[name] = each.__get__(value)
-                except AttributeError:
-                    continue
-    space = next(
-        (held["__dict__"] for held in _spaces(kind) if type(held.get("__dict__")) is types.GetSetDescriptorType), None
+    return (
+        str(held.get("__module__") or type.__dict__["__module__"].__get__(kind)) if is_heap(kind) else kind.__module__
     )
-    own = space.__get__(value) if space is not None else None
-    return found | own if type(own) is dict else found
 
 
 def _parts(value: Any, kind: type) -> list[Any]:
@@ -261,44 +254,46 @@ def _parts(value: Any, kind: type) -> list[Any]:
     numpy, pandas = sys.modules.get("numpy"), sys.modules.get("pandas")
     array: Any = getattr(numpy, "ndarray", None)
     frames = [getattr(pandas, name, None) for name in ("DataFrame", "Series")]
-    if _is(kind, dict):
+    if derives(kind, dict):
         held = [*dict.keys(value), *dict.values(value)]
-    elif base := next((each for each in HOLDERS if _is(kind, each)), None):
+    elif base := next((each for each in HOLDERS if derives(kind, each)), None):
         held = list(base.__iter__(value))
     elif kind is types.MappingProxyType:
         held = gc.get_referents(value)
     elif kind is types.MethodType:
         held = [value.__func__]
-    elif _is(kind, weakref.ReferenceType):
+    elif derives(kind, weakref.ReferenceType):
         held = [weakref.ReferenceType.__call__(value)]
     elif kind is slice:
         held = [value.start, value.stop, value.step]
     elif kind in (types.GenericAlias, types.UnionType):
         held = [*value.__args__, getattr(value, "__origin__", None)]
-    elif array is not None and _is(kind, array):
+    elif array is not None and derives(kind, array):
         held = array.ravel(value).tolist() if value.dtype.hasobject else []
-    elif any(isinstance(each, type) and _is(kind, each) for each in frames):
-        manager = _state_of(value, kind).get("_mgr")
+    elif any(isinstance(each, type) and derives(kind, each) for each in frames):
+        manager = state_of(value, kind).get("_mgr")
         held = [*getattr(manager, "arrays", ()), *getattr(manager, "axes", ())]
     elif f"{kind.__module__}.{kind.__name__}" == "sqlite3.Row":
         held = list(value)
-    if _compares_in_python(kind) or _is(kind, types.SimpleNamespace):
-        held += _state_of(value, kind).values()
+    if _compares_in_python(kind) or derives(kind, types.SimpleNamespace):
+        held += state_of(value, kind).values()
     return [each for each in held if type(each) not in PLAIN]
 
 
 def _compares_in_python(kind: type) -> bool:
-    if _is(kind, unittest.mock.NonCallableMock):
+    if derives(kind, unittest.mock.NonCallableMock):
         return False
     return any(
-        _heap(each) and type(_space(each).get(name)) is types.FunctionType for each in _mro(kind) for name in COMPARING
+        is_heap(each) and type(space_of(each).get(name)) is types.FunctionType
+        for each in line_of(kind)
+        for name in COMPARING
     )
 
 
 def _masked(value: Any, kind: type) -> bool:
     """True for a masked array, which equals whatever stands where it is masked."""
     masked = getattr(sys.modules.get("numpy.ma"), "MaskedArray", None)
-    return isinstance(masked, type) and _is(kind, masked) and bool(sys.modules["numpy"].any(value.mask))
+    return isinstance(masked, type) and derives(kind, masked) and bool(sys.modules["numpy"].any(value.mask))
 
 
 def _says_yes(value: Any, kind: type) -> bool:
@@ -311,13 +306,3 @@ def _says_yes(value: Any, kind: type) -> bool:
             except Exception:
                 return False
     return False
-
-
-def _of_dataclass(code: types.CodeType, owner: type) -> bool:
-    """True if this is what `dataclasses` writes for a class with these fields."""
-    fields = type.__dict__["__dict__"].__get__(owner).get("__dataclass_fields__")
-    if type(fields) is not dict:
-        return False
-    names = [name for name, each in fields.items() if getattr(each, "compare", False)]
-    fresh = vars(dataclasses.make_dataclass("Fresh", names, order=True)).get(code.co_name)
-    return isinstance(fresh, types.FunctionType) and fresh.__code__ == code
