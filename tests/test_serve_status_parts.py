@@ -17,7 +17,7 @@ from firsthand.cluster.replicas.replica_slots import ReplicaStatus
 from firsthand.cluster.replicas.replicated_model import ReplicatedModel
 from firsthand.errors import ConfigError
 from firsthand.serve.http.bounded_protocol import HEADER_BYTES
-from firsthand.serve.http.connection_room import open_files
+from firsthand.serve.http.connection_room import ConnectionRoom, open_files
 from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.http.server import Server, _protocol
 from firsthand.serve.http.status_routes import STATUS_ROUTES, StatusRoutes
@@ -71,7 +71,9 @@ def test_a_server_bounds_heads_and_idle_connections_and_waits_for_what_drains() 
     assert (config.access_log, config.server_header, config.proxy_headers, config.log_level) == (
         False, False, False, "critical",
     )  # fmt: skip
-    assert _protocol(app).head_within_s == 4.0  # type: ignore[attr-defined]
+    room = ConnectionRoom(5)
+    protocol: Any = _protocol(app, room)
+    assert protocol.head_within_s == 4.0 and protocol.room is room
 
 
 def test_a_process_may_open_as_many_files_as_it_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
