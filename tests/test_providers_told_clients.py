@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from firsthand.errors import ConfigError, ModelError, PromptTooLong, TransientError
+from firsthand.errors import ConfigError, GrammarIgnored, ModelError, PromptTooLong, TransientError
 from firsthand.grammar import Grammar
 from firsthand.message import ToolCall, assistant, user
 from firsthand.model import CallDelta, Completion, Delta, Likelihood, Sampling, ToolSpec, Usage
@@ -107,7 +107,7 @@ def test_a_stream_of_openais_protocol_is_asked_for_with_its_usage_and_closed() -
         == "openai:m@http://h/v1 answered 503 (busy ***): it may pass, try again"
     )
     misfit = Reply({"choices": [{"index": 0, "text": "b", "finish_reason": "stop"}]}, headers=STREAM)
-    told = said(streamed(opened(misfit), "p", Sampling(max_tokens=5, grammar=Grammar("regex", "a"))))
+    told = said(streamed(opened(misfit), "p", Sampling(max_tokens=5, grammar=Grammar("regex", "a"))), GrammarIgnored)
     assert told.startswith("openai:m@http://h/v1 answered 'b', which does not fit the regex grammar it was given")
 
 

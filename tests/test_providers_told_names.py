@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from firsthand.errors import ConfigError, MissingExtra, ModelError, Unreachable
+from firsthand.errors import ConfigError, GrammarIgnored, MissingExtra, ModelError, Unreachable
 from firsthand.grammar import Grammar
 from firsthand.message import user
 from firsthand.model import CallDelta, Likelihood, Sampling, Usage
@@ -124,13 +124,13 @@ def test_an_answer_of_several_that_does_not_fit_its_grammar_is_an_error() -> Non
     choices = [
         {"index": at, "message": {"content": text}, "finish_reason": "stop"} for at, text in enumerate(("a", "b", "aa"))
     ]
-    told = said(opened(Reply({"choices": choices})).complete([user("p")], sampling, n=3))
+    told = said(opened(Reply({"choices": choices})).complete([user("p")], sampling, n=3), GrammarIgnored)
     assert told.startswith("openai:m@http://h/v1 "), told
     one = opened(Reply({"choices": choices[:1]}), Reply({"choices": choices[2:]}))
     found = asyncio.run(one.complete([user("p")], sampling, n=2))
     assert [each.message.text for each in found] == ["a", "aa"]
     late = opened(Reply({"choices": choices[:1]}), Reply({"choices": choices[1:2]}))
-    assert said(late.complete([user("p")], sampling, n=2), ModelError) == told
+    assert said(late.complete([user("p")], sampling, n=2), GrammarIgnored) == told
 
 
 def test_a_stream_asks_for_one_answer_and_gives_each_call_of_an_event() -> None:
