@@ -8,6 +8,7 @@ import ssl
 import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -17,6 +18,7 @@ from firsthand.serve.http import tls_connection
 from firsthand.serve.http.connection_room import ConnectionRoom
 from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.http.server import Server
+from firsthand.serve.http.tls_connection import TlsConnection
 from test_serve_http_server import made, served
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -191,3 +193,29 @@ def test_connections_of_tls_take_little_memory_before_their_clients_are_known(tm
     for each in range(3):
         room.opened(each, "a", lambda each=each: closed.append(each))  # type: ignore[misc]
     assert closed == [0]
+
+
+def test_nothing_is_read_before_tls_has_begun() -> None:
+    begun: list[Callable[[], None]] = []
+    log: list[str] = []
+    transport: Any = SimpleNamespace(
+        pause_reading=lambda: log.append("paused"),
+        resume_reading=lambda: log.append("resumed"),
+        set_protocol=lambda protocol: log.append("tls"),
+        get_extra_info=lambda name: None,
+        is_closing=lambda: False,
+        abort=lambda: None,
+    )
+    loop = SimpleNamespace(call_soon=begun.append)
+    http: Any = SimpleNamespace(room=None, transport=None, connections=set(), loop=loop)
+    connection = TlsConnection(http, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    connection.connection_made(transport)
+    assert (log, http.connections, len(begun)) == (["paused"], {connection}, 1)
+
+    async def begin() -> None:
+        http.loop = asyncio.get_running_loop()
+        with contextlib.suppress(AttributeError, TypeError):  # of the handshake, for which this is no socket
+            begun[0]()
+
+    asyncio.run(begin())
+    assert log[:2] == ["paused", "tls"]

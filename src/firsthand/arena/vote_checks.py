@@ -130,7 +130,7 @@ def share_of_small_accounts(battles: BattleTable, fewest: int = FEWEST) -> float
 
 
 def _by_small_accounts(battles: BattleTable, level: float) -> tuple[list[SmallAccounts], NDArray[np.bool_]]:
-    """What small accounts favour, and which battles are left out for it."""
+    """The models that small accounts favour, and a mask of the battles that are left out because of it."""
     sizes, left_out = _sizes(battles), np.zeros(len(battles), bool)
     named: list[SmallAccounts] = []
     for under in SMALL:

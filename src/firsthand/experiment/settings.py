@@ -55,7 +55,7 @@ class RunSettings:
     metrics: Literal["own", "helm"] = "own"
     """helm: HELM's seven metrics, with perturbed copies of each task; --limit then counts tasks without their copies."""
     answers: Literal["found", "last_line"] = "found"
-    """How answers are read from text: found in prose, or only where the last line is the answer, as `Answer: B`."""
+    """Reading of answers: found anywhere in the text, or last_line alone, such as `Answer: B`."""
     seed: int = 0
     """Seed of all randomness: the same seed gives the same tokens."""
     temperature: float = 0.0

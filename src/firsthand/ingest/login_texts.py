@@ -17,7 +17,7 @@ from firsthand.ingest.secret_texts import PUT
 USER_FLAGS = ("-u", "--user", "-U", "--proxy-user")
 """Flags of curl that take a user's name and password."""
 _HINT = r"u(?:(?<=cu)rl|(?<=au)th\\{0,8}[\"']?\s{0,4}(?:[:=]|\(\s{0,4}[bruf]?\\{0,8}[\"']))"
-"""What is in every text in which a rule finds a login without a secret name; the one pass skips to each `u`."""
+"""Matches wherever a login may stand that has no secret name before it; a cheap test before the rules."""
 _END = r"(?:\r?\n|\\{1,8}r\\{1,8}n|\\{1,8}n)"
 _BASIC = re.compile(
     r"(?i)(?<![a-z0-9])_?auth\\{0,8}[\"']?\s{0,4}[:=]\s{0,4}\\{0,8}[\"']?(?P<secret>[a-z0-9+/_-]{8,4000}={0,2})"

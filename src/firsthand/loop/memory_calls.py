@@ -89,7 +89,7 @@ def _item(call: OpenCall, text: str, provenance: Json) -> MemoryItem:
 
 
 def _readers(call: OpenCall, text: str) -> Json:
-    """Who may read a text that copies a private result which the attempt has read."""
+    """Returns the readers of an item: the user alone if its text copies a private result of this attempt, else empty."""
     attempt, task = call.attempt, call.attempt.task
     before = [each for each in attempt.calls if had_ended(each.id, call.effect)]
     said = [] if task is None else [task.prompt, *(each.text for each in task.conversation if each.role == "user")]

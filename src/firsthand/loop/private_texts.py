@@ -40,7 +40,7 @@ def copies(text: str, private: Iterable[str], said: Sequence[str] = ()) -> str |
 
 
 def private_texts(calls: Iterable[Call]) -> list[str]:
-    """What these calls gave the user alone: results of tools that say so, and items of a memory that copy one."""
+    """Returns the private texts of these calls: results of private tools, and memory items that copy one."""
     found: list[str] = []
     for call in calls:
         detail = call.detail

@@ -106,7 +106,7 @@ async def _read(borders: Borders, tool: Tool, call: ToolCall, result: ToolResult
 
 
 def _running(arguments: Json) -> Json:
-    """What the record of a call says from the time when its tool is called."""
+    """Returns the fields that a call's record has once its tool was called."""
     return {"arguments": arguments, "ran": True}
 
 

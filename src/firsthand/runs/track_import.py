@@ -214,7 +214,7 @@ def _rows_of_runs(
 
 
 def _left(left: int, row: tuple[object, ...], file: Path) -> int:
-    """What is left of the bytes that the texts of a database may have; DataError if nothing is."""
+    """Returns how many bytes the texts of a database may still have; DataError if none."""
     left -= sum(len(each) for each in row if isinstance(each, str | bytes))
     if left < 0:
         raise DataError(f"{file} is damaged: its rows have more text than the file")

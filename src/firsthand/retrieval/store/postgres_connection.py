@@ -55,7 +55,7 @@ class PostgresConnection:
     def rows(
         self, statement: str, values: Sequence[Any], read: Callable[[tuple[Any, ...]], T], parsed: Sequence[int] = ()
     ) -> list[T]:
-        """What `read` makes of each row, one row at a time; `parsed` are the columns that hold JSON objects.
+        """Yields `read(row)` for each row, one row at a time; `parsed` are the columns that hold JSON objects.
 
         StoreError for more than `max_bytes`, counted as the memory that they take here: other programs write rows too.
         """

@@ -18,7 +18,7 @@ from firsthand.retrieval.store.records import Record
 from firsthand.system.json_values import values_in_text
 
 _UNREADABLE = (TypeError, ValueError, KeyError, RecursionError, OverflowError, ConfigError)
-"""What reading a value of any other form raises."""
+"""Errors raised while a malformed payload is read."""
 _MAX_VALUES, _MAX_CHUNK_VALUES = 2_000_000, 100_000
 """The values in a document's record, such as its chunks and places, and in a chunk's, whose metadata are few."""
 

@@ -25,7 +25,7 @@ UNSET = {
     "__eq__": unittest.mock.DEFAULT, "__ne__": unittest.mock.DEFAULT, "__contains__": False,
     **{f"__{name}__": NotImplemented for name in ("lt", "le", "gt", "ge")},
 }  # fmt: skip
-"""What the operators of a `MagicMock` that decide a comparison return, unless somebody has set them."""
+"""Default return values of the comparison operators of a `MagicMock`."""
 HELD = (int, str, float, complex, bool, bytes, range, types.NoneType, types.NotImplementedType, types.EllipsisType,
         types.ModuleType, types.CodeType, types.BuiltinFunctionType, *DESCRIPTORS)  # fmt: skip
 """Types of what a library's function may have in its closure, besides its own classes, functions and objects."""
