@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from train_processes import in_processes
 from train_tiny import Kept, Lists, model
 
 torch.set_num_threads(1)
+SEEDED = Lock()
 STEPS = [
     [Stream([3, 14, 15], ce=[0, 1, 2], value=[0, 1, 0], returns=[0, 5, 0]), Stream([9, 26], ce=[0, 1]),
      Stream([5, 35, 8, 9], ce=[0, 1, 0, 1])],
@@ -38,8 +40,9 @@ STEPS = [
 
 def trained(decoder: Any, checkpoint: Checkpoints | None = None, *, steps: int = 3, optimizer: str = "adamw") -> Any:
     """The state after steps with a value head, which is never sharded, and the metrics of the first process."""
-    torch.manual_seed(5)
-    head, kept = nn.Linear(32, 1), Kept()
+    with SEEDED:  # the processes are threads, which draw from the same numbers
+        torch.manual_seed(5)
+        head, kept = nn.Linear(32, 1), Kept()
     whole = nn.ModuleDict({"model": decoder, "value_head": head})
     settings = OptimizerSettings(optimizer, lr=0.05, weight_decay=0.1)  # type: ignore[arg-type]
     fit(decoder, Lists(*STEPS), objective=Objective(ce=1.0, value=0.5), optimizer=optimizer_for(whole, settings),
