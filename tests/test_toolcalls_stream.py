@@ -295,6 +295,6 @@ def test_hostile_text_in_small_pieces_takes_linear_time() -> None:
 @pytest.mark.parametrize(
     "unit", ["[", "{", '{"', "<tool_call>", '<tool_call>{"a":"', "\n{", "9", " ", "f(", "```json\n{", "\\"]
 )
-def test_ten_megabytes_of_anything_are_read(unit: str) -> None:
-    with at_most_cpu_s(60):
-        parse("<tool_call>" + unit * (10_000_000 // len(unit)), TOOLS)
+def test_megabytes_of_anything_are_read(unit: str) -> None:
+    with at_most_cpu_s(18):
+        parse("<tool_call>" + unit * (3_000_000 // len(unit)), TOOLS)
