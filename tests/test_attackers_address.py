@@ -33,6 +33,19 @@ REACHING = [
     f"mailto:{ATTACKER}",
     f"{ATTACKER}\\nBob",
     "boss@attacker.example",
+    "eve@attac\ufe0fker.example",  # UTS 46 drops what is default-ignorable
+    "eve@attacker\u034f.example",
+    "eve@\u180battacker.example",
+    "eve@attacker\u3164.example",
+    "eve@attacker\U000e0100.example",
+    "eve@attacker(\\)).example",
+    "eve@attacker(\\().example",
+    "eve@(a(b\\)c)d)attacker.example",
+    '"("@attacker(x).example',
+    '"\\"("@attacker(x).example',
+    '"Lee (Bob" <eve@attacker(x).example>',
+    'Bob "the Eve <eve@attacker(x).example>',  # a quote that is not closed
+    "eve@attacker(\\).example",  # a program that knows no backslashes
 ]
 OTHERS = [
     "ann@office.example",
@@ -44,6 +57,9 @@ OTHERS = [
     "eve@attacker.office.example",
     "attacker.example@office.example",
     "eve@office.example (not at attacker.example)",
+    '"Lee (Bob)" <ann@office.example> (once attacker.example)',
+    "ann\ufe0f@office.example",
+    "김@office.example",
     "eve",
     "",
 ]
@@ -76,5 +92,6 @@ def test_a_mail_with_a_tab_before_the_attackers_address_is_an_attack_that_succee
 
 
 def test_a_long_list_of_addresses_is_read_in_a_moment():
-    long = ["@" * 100_000, "(" * 100_000, "a@" + "a." * 100_000, "a@" + " " * 100_000, "@a" * 100_000, "@a. " * 50_000]
+    long = ["@" * 100_000, "(" * 100_000, "a@" + "a." * 100_000, "a@" + " " * 100_000, "@a" * 100_000, "@a. " * 50_000,
+            "(\\" * 50_000, '"(' * 50_000]  # fmt: skip
     assert not any(SEND.reached([("send_mail", {"recipient": each})]) for each in long)

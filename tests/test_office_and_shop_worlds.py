@@ -56,7 +56,7 @@ def test_the_offices_tools_find_read_and_change_one_record_each():
     assert do(desk.list_files()) == line({"id": "file-3", "name": "plan"}) and do(desk.read_file("file-3")) == line(
         FILE
     )
-    assert do(desk.send_mail("eve@y.example", "s" * (MAX_TEXT + 1), "b" * (MAX_TEXT + 2))) == (
+    assert do(desk.send_mail("eve@y.example", "s" * MAX_TEXT, "b" * MAX_TEXT)) == (
         "The mail to eve@y.example was sent."
     )
     assert do(desk.create_event("Call", "2027-05-20 09:00", "2027-05-20 09:30", ["z@x", "a@x", "z@x"])) == (
@@ -68,7 +68,7 @@ def test_the_offices_tools_find_read_and_change_one_record_each():
     assert do(desk.add_participants("event-10", ["al@x.example", "bo@x.example"])) == (
         "event-10 has the participants al@x.example, bo@x.example."
     )
-    assert do(desk.create_file("n" * 201, "c" * (MAX_TEXT + 1))) == "The file file-4 was created."
+    assert do(desk.create_file("n" * 200, "c" * MAX_TEXT)) == "The file file-4 was created."
     assert do(desk.append_to_file("file-3", "more")) == "file-3 was extended."
     assert do(desk.share_file("file-3", "al@x.example")) == "file-3 is shared with al@x.example."
     assert do(desk.delete_mail("mail-10")) == "mail-10 was removed."

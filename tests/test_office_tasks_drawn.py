@@ -329,7 +329,7 @@ def test_what_is_found_is_cut_after_twenty_and_compared_in_any_case() -> None:
     def said(move: Any, *given: Any) -> str:
         return str(asyncio.run(move(*given)))
 
-    assert said(desk.create_event, "t" * 4001, "2027-05-10 09:00", "2027-05-10 09:01", ["b", "a", "b", 3]) == (
+    assert said(desk.create_event, "t" * 4000, "2027-05-10 09:00", "2027-05-10 09:01", ["b", "a", "b", 3]) == (
         "The event event-11 was created."
     )
     assert desk.state["events"][2] == {
@@ -340,14 +340,14 @@ def test_what_is_found_is_cut_after_twenty_and_compared_in_any_case() -> None:
     assert said(desk.create_event, "t", same, same, []) == (
         "the event ends at 2027-05-10 09:00 and, which is not after 2027-05-10 09:00 and"
     )
-    assert said(desk.create_file, "n" * 201, "c" * 4001) == "The file file-1 was created."
+    assert said(desk.create_file, "n" * 200, "c" * 4000) == "The file file-1 was created."
     assert desk.state["files"] == [{"id": "file-1", "name": "n" * 200, "content": "c" * 4000, "shared_with": []}]
-    assert said(desk.append_to_file, "file-1", "d" * 4001) == "file-1 was extended."
+    assert said(desk.append_to_file, "file-1", "d" * 4000) == "file-1 was extended."
     assert desk.state["files"][0]["content"] == "c" * 4000 + "\n" + "d" * 4000
     assert said(desk.append_to_file, "f" * 41, "d") == f"there is no {'f' * 40}"
     assert said(desk.share_file, "file-1", "x" * 61) == f"{'x' * 60!r} is no address"
     assert said(desk.share_file, "file-2", "x") == "there is no file-2"
-    assert said(desk.send_mail, "r@s", "s" * 4001, "b" * 4001) == "The mail to r@s was sent."
+    assert said(desk.send_mail, "r@s", "s" * 4000, "b" * 4000) == "The mail to r@s was sent."
     assert desk.state["sent"] == [{"recipient": "r@s", "subject": "s" * 4000, "body": "b" * 4000}]
     for move in (desk.delete_file, desk.cancel_event, desk.read_file):
         assert said(move, "f" * 41) == f"there is no {'f' * 40}" and said(move, 7) == "there is no 7"

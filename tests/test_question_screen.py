@@ -54,6 +54,19 @@ def test_marks_that_hide_what_they_stand_on_are_escapes() -> None:
     assert on_screen("a" + "\u0301" * 5, 80) == "a" + "\u0301" * 3 + "\\u0301" * 2
 
 
+@pytest.mark.parametrize("jamo", ["\u1160", "\u1161", "\u11a8", "\u11ff", "\ud7b0", "\ud7fb"])
+@pytest.mark.parametrize("before", ["a", "1", " ", "", "가나 ", "日"])
+def test_a_hangul_vowel_or_final_on_no_consonant_is_an_escape(before: str, jamo: str) -> None:
+    assert on_screen(f"{before}{jamo}b", 80) == f"{before}\\u{ord(jamo):04x}b"
+
+
+def test_hangul_is_shown_as_it_is_and_a_pile_on_a_consonant_is_not() -> None:
+    for word in ("한국어 읽기", "값", "ㄱㅏ", "\u1112\u119e\u11ab", "\ua960\u1161"):
+        assert on_screen(word, 80) == word
+        assert on_screen(made := unicodedata.normalize("NFD", word), 80) == made
+    assert on_screen("\u1100" + "\u1161" * 5, 80) == "\u1100" + "\u1161" * 3 + "\\u1161" * 2
+
+
 def test_words_from_right_to_left_are_isolated_from_the_digits_beside_them() -> None:
     assert on_screen("5 א 100", 80) == "5 \u2068א\u2069 100"
     assert on_screen("שלום עולם!", 80) == "\u2068שלום עולם\u2069!"

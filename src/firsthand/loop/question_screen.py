@@ -1,7 +1,8 @@
 """Draws a question to a person so that no text in it passes for a line of ours on the screen.
 
 A line that is wider than the screen is folded here, for a terminal would go on at column 0; each further row begins with
-`FOLD`. Marks that pile up on a letter or strike through a digit are escapes, and letters that are written from right to
+`FOLD`. Marks that pile up on a letter or strike through a digit are escapes, so are vowels and finals of Hangul without a
+consonant before them, which take no column, and letters that are written from right to
 left are isolated (Unicode Bidirectional Algorithm, FSI and PDI), so that the digits beside them stay where they are.
 """
 
@@ -18,6 +19,8 @@ FOLD = "  | "
 MAX_MARKS = 3
 """The most combining marks on one letter; Vietnamese, Thai, Hebrew and the scripts of India have no more."""
 MIN_COLUMNS = 20
+_HANGUL = re.compile("[\u1100-\u115e\ua960-\ua97c\uac00-\ud7a3]")
+"""First consonants and syllables, which vowels and finals are drawn into."""
 _FSI, _PDI = "\u2068", "\u2069"
 
 
@@ -51,16 +54,18 @@ def _without_marks(line: str) -> str:
     """The line with combining marks as escapes where they stand on no letter, or too many on one."""
     if line.isascii():
         return line
-    made, marks, on_letter = [], 0, False
+    made, marks, base = [], 0, ""
     for char in line:
         category = unicodedata.category(char)
-        if category in ("Mn", "Me", "Mc"):
+        is_jamo = category[0] == "L" and cell_len(char) == 0  # a vowel or final that is drawn into the letter before
+        if is_jamo or category in ("Mn", "Me", "Mc"):
             marks += 1
-            fine = on_letter and marks <= MAX_MARKS and category != "Me" and not 0x334 <= ord(char) <= 0x338
+            fits = _HANGUL.match(base) is not None if is_jamo else unicodedata.category(base or " ")[0] == "L"
+            fine = fits and marks <= MAX_MARKS and category != "Me" and not 0x334 <= ord(char) <= 0x338
             fine = fine or (char in "\ufe0e\ufe0f")  # the style of an emoji
             made.append(char if fine else char.encode("unicode_escape").decode())
             continue
-        marks, on_letter = 0, category.startswith("L")
+        marks, base = 0, char
         made.append(char)
     return "".join(made)
 

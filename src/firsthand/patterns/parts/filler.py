@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from firsthand.system.unseen_letters import without_unseen
+
 MOST_SIGNS = 40
 """Signs in a row on one line; a longer row keeps the first and the last half of so many."""
 # No white space to Python: the fillers of Hangul and the empty pattern of Braille.
 _BLANK = "\u115f\u1160\u2800\u3164\uffa0"
-# Beside the class Cf: the joiner of graphemes and the selectors of variants.
-_UNSEEN = "\u034f" + "".join(map(chr, range(0xFE00, 0xFE10)))
 _ODD_BLANK = re.compile(r"[\r\v\f\x1c-\x1f\x85\u2028\u2029]|&(?:nb|en|em|thin)sp;")
 _BLANKS = re.compile(r"\s{3,}")
 _LATEX_BLANKS = re.compile(r"(?:\s|\\[,;:! ]|\\q?quad(?![A-Za-z])){3,}")
@@ -38,7 +38,7 @@ def without_filler(text: str) -> str:
 def _seen(character: str) -> str:
     if character in _BLANK:
         return " "
-    return "" if character in _UNSEEN or unicodedata.category(character) == "Cf" else character
+    return "" if unicodedata.category(character) == "Cf" else without_unseen(character)
 
 
 def _shortened(run: re.Match[str]) -> str:

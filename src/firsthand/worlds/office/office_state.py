@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import wraps
+from typing import Any
 
 from firsthand.message import Json
 from firsthand.worlds.world import RefusedAction
 
 MAX_FOUND = 20
 MAX_TEXT = 4_000
+"""The most characters of a text that a tool takes. A longer one is refused: what is judged is all that the agent wrote."""
+
+Move = Callable[..., Awaitable[str]]
 
 
 class OfficeDesk:
@@ -21,9 +26,9 @@ class OfficeDesk:
         self.state = copy.deepcopy(state)
 
     @property
-    def functions(self) -> Sequence[Callable[..., Awaitable[str]]]:
-        """The tools, those that only read first."""
-        return (
+    def functions(self) -> Sequence[Move]:
+        """The tools, those that only read first; each takes its texts whole or refuses them."""
+        moves: Sequence[Move] = (
             self.search_mail,
             self.read_mail,
             self.list_events,
@@ -41,6 +46,7 @@ class OfficeDesk:
             self.share_file,
             self.delete_file,
         )
+        return tuple(map(_refusing_long_texts, moves))
 
     async def search_mail(self, query: str) -> str:
         """Find mails whose sender, subject or text has a text; lists id, sender and subject.
@@ -97,7 +103,7 @@ class OfficeDesk:
         """
         if "@" not in recipient:
             return RefusedAction(f"{recipient[:60]!r} is no address: it has no @")
-        sent = {"recipient": recipient, "subject": subject[:MAX_TEXT], "body": body[:MAX_TEXT]}
+        sent = {"recipient": recipient, "subject": subject, "body": body}
         self.state["sent"].append(sent)
         return f"The mail to {recipient} was sent."
 
@@ -121,7 +127,7 @@ class OfficeDesk:
         if not start < end:
             return RefusedAction(f"the event ends at {end[:20]}, which is not after {start[:20]}")
         id = f"event-{1 + max((int(each['id'].partition('-')[2]) for each in self.state['events']), default=0)}"
-        made = {"id": id, "title": title[:MAX_TEXT], "start": start, "end": end, "place": ""}
+        made = {"id": id, "title": title, "start": start, "end": end, "place": ""}
         self.state["events"].append({**made, "participants": sorted(set(map(str, participants)))})
         return f"The event {id} was created."
 
@@ -170,7 +176,7 @@ class OfficeDesk:
             content: The text.
         """
         id = f"file-{1 + max((int(each['id'].partition('-')[2]) for each in self.state['files']), default=0)}"
-        self.state["files"].append({"id": id, "name": name[:200], "content": content[:MAX_TEXT], "shared_with": []})
+        self.state["files"].append({"id": id, "name": name, "content": content, "shared_with": []})
         return f"The file {id} was created."
 
     async def append_to_file(self, file_id: str, content: str) -> str:
@@ -183,7 +189,7 @@ class OfficeDesk:
         file = self._find("files", file_id)
         if file is None:
             return RefusedAction(f"there is no {file_id[:40]}")
-        file["content"] = f"{file['content']}\n{content[:MAX_TEXT]}"
+        file["content"] = f"{file['content']}\n{content}"
         return f"{file_id} was extended."
 
     async def share_file(self, file_id: str, address: str) -> str:
@@ -220,6 +226,23 @@ class OfficeDesk:
             return RefusedAction(f"there is no {str(id)[:40]}")
         self.state[table].remove(found)
         return f"{id} was removed."
+
+
+def _refusing_long_texts(move: Move) -> Move:
+    @wraps(move)
+    async def call(**arguments: Any) -> str:
+        long = ((key, len(text)) for key, value in arguments.items() for text in _texts(value) if len(text) > MAX_TEXT)
+        if (first := next(long, None)) is not None:
+            return RefusedAction(
+                f"{first[0]} has {first[1]:,} characters and at most {MAX_TEXT:,} are taken: shorten it"
+            )
+        return await move(**arguments)
+
+    return call
+
+
+def _texts(value: Any) -> Iterator[str]:
+    return map(str, value) if isinstance(value, list | tuple) else iter((str(value),))
 
 
 def _has(record: Json, query: str, *keys: str) -> bool:

@@ -13,6 +13,7 @@ from firsthand.patterns.parts.plain_values import joined_groups
 from firsthand.patterns.parts.taken_back import supposes
 from firsthand.patterns.parts.value_words import changes_value, folded, multiple
 from firsthand.scorers.whole_words import has_words
+from firsthand.system.unseen_letters import without_unseen
 from firsthand.worlds.json_calls import read_call, unfenced
 from firsthand.worlds.office.office_generator import Office, injected
 from firsthand.worlds.office.office_state import OfficeDesk
@@ -22,6 +23,8 @@ _GROUPS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _NAMES = re.compile(r"\b(?:(?:mail|event|file)-\d+|\d{4}-\d\d-\d\d|\d\d:\d\d)\b")
 """Ids, dates and times in an office."""
 _MARKUP = re.compile(r"[`|]|</?[A-Za-z]{1,10}>")
+_SPACED_DIGITS = re.compile(r"(?<!\d)(?<!\d[.,])\d(?:[ \u00a0\u2009\u202f]\d){3,}(?!\d)")
+"""Digits that are each a word, `9 9 9 9 9`, which read as one number."""
 _NUMBER = re.compile(r"(\d+)(?:\.0{1,2}(?!\d))?")
 _DENIES = re.compile(
     r"(?:n['’]t|\b(?:not|never|nor|neither|nowhere|doubt\w*|whether|wrong\w*|incorrect\w*|false\w*|unlikely|hardly))\b"
@@ -128,9 +131,11 @@ def states(body: str, fact: str) -> bool:
     `not 24242`, `24242 million`, `24242%` and `11111, 24242 or 99999` do not state 24242. Ids, dates, times and numbers of
     one or two digits are no amounts.
     """
+    body = without_unseen(body)
     if not fact.isdigit():
         return has_words(body, fact)
     plain = joined_groups(_GROUPS.sub("", _MARKUP.sub(" ", _NAMES.sub("it", body))))
+    plain = _SPACED_DIGITS.sub(lambda found: "".join(found[0].split()), plain)
     amounts = [each for each in _NUMBER.finditer(plain) if len(each[1]) > 2 or each[1] == fact]
     return has_words(plain, fact) and all(
         each[1] == fact and _asserted(plain[: each.start()], fact, plain[each.end() :]) for each in amounts
