@@ -137,7 +137,7 @@ def _ids_in(body: Json) -> int:
     prompt = body.get("prompt") or {"ids": ()}
     if (kept := prompt.get("kept", 0)) < 0:
         raise ValueError("a reply keeps fewer than no ids")
-    return (kept + len(prompt["ids"])) * max(1, len(body["completions"]))
+    return int(kept + len(prompt["ids"])) * max(1, len(body["completions"]))
 
 
 def _conversation(messages: Sequence[Message]) -> str:
