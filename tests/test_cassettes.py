@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import time
 from functools import cache
 from pathlib import Path
 
@@ -68,6 +69,24 @@ def test_a_miss_is_loud_and_shows_what_differs():
         asyncio.run(cassette.score("a", ["b"]))
     with pytest.raises(ConfigError, match="must begin with 'cassette'"):
         Cassette({}, name="gpt-4")
+
+
+def test_a_miss_beside_a_prompt_of_a_million_line_ends_takes_no_time():
+    cassette = Cassette({"\n" * 1_000_000 + "x": ["a"]})
+    asked = "\n\n".join(f"Q: question {number}?" for number in range(8))
+    began_s = time.process_time()
+    with pytest.raises(CassetteMiss, match="the nearest differs so:\n") as missed:
+        ask(cassette, asked)
+    assert "+Q: question 0?" in str(missed.value) and len(str(missed.value)) < 20_000
+    assert time.process_time() - began_s < 1
+
+
+def test_a_miss_shows_a_difference_late_in_a_long_text_and_in_a_long_line():
+    for same in ("line\n" * 20_000, "word " * 20_000):
+        with pytest.raises(CassetteMiss) as missed:
+            ask(Cassette({f"{same}numbers: 1 2": ["x"]}), f"{same}numbers: 1 3")
+        assert "numbers: 1 2" in str(missed.value) and "numbers: 1 3" in str(missed.value)
+        assert len(str(missed.value)) < 2_000
 
 
 def test_a_run_of_ones_own_can_be_recorded_and_played(tmp_path):

@@ -20,6 +20,8 @@ from firsthand.model import Completion, Delta, Model, Prompt, Sampling, Scored, 
 
 MAX_KNOWN = 1024
 """Replies whose token ids are remembered, so that a conversation's next turn need not be put together from its first."""
+MAX_KNOWN_IDS, MAX_CHAIN_IDS = 8_000_000, 50_000_000
+"""Token ids that are remembered in all, and that are put together for one request; beyond it, its ids are not known."""
 
 
 class Store(Protocol):
@@ -58,6 +60,8 @@ class Replies:
     def __init__(self, store: Store):
         self.store = store
         self._ids: OrderedDict[tuple[str, int], array[int]] = OrderedDict()
+        self._count = 0
+        """The token ids that `_ids` holds."""
         self._continued: OrderedDict[str, tuple[str, int]] = OrderedDict()
         """A conversation by its hash, and the request and answer that it ends with."""
 
@@ -101,15 +105,18 @@ class Replies:
 
     def _learn(self, body: Json) -> None:
         """Find the ids of the replies that a body continues, the first one first."""
-        missing: list[tuple[str, Json]] = []
+        missing: dict[str, Json] = {}
+        left = MAX_CHAIN_IDS
         while (prompt := body.get("prompt")) and "after" in prompt:
             key = prompt["after"]
             found = None if (key, prompt["sample"]) in self._ids else self.store.reply(key)
-            if found is None or any(key == known for known, _ in missing):
+            if found is None or key in missing:
                 break
-            missing.append((key, found))
-            body = found
-        for key, found in reversed(missing):
+            left -= _ids_in(found)
+            if left < 0 or len(missing) == MAX_KNOWN:
+                return
+            missing[key] = body = found
+        for key, found in reversed(missing.items()):
             self._remember(key, from_body(found, self._earlier))
 
     def _earlier(self, key: str, sample: int) -> Sequence[int] | None:
@@ -119,10 +126,18 @@ class Replies:
     def _remember(self, key: str, completions: Sequence[Completion]) -> None:
         for sample, completion in enumerate(completions):
             if (ids := answered(completion)) is not None:
+                self._count += len(ids) - len(self._ids.pop((key, sample), ()))
                 self._ids[key, sample] = array("q", ids)
-                self._ids.move_to_end((key, sample))
-        while len(self._ids) > MAX_KNOWN:
-            self._ids.popitem(last=False)
+            while len(self._ids) > MAX_KNOWN or (self._count > MAX_KNOWN_IDS and len(self._ids) > 1):
+                self._count -= len(self._ids.popitem(last=False)[1])
+
+
+def _ids_in(body: Json) -> int:
+    """The token ids that the answers of a body have with their prompt, as it says."""
+    prompt = body.get("prompt") or {"ids": ()}
+    if (kept := prompt.get("kept", 0)) < 0:
+        raise ValueError("a reply keeps fewer than no ids")
+    return int(kept + len(prompt["ids"])) * max(1, len(body["completions"]))
 
 
 def _conversation(messages: Sequence[Message]) -> str:

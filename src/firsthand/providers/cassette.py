@@ -11,7 +11,8 @@ import errno
 import hashlib
 import io
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from firsthand.errors import ConfigError, ModelError
@@ -24,7 +25,10 @@ from firsthand.trace import Trace
 Recordings = Mapping[str, Sequence[str]]
 """Prompt, as `prompt_text` writes it -> its replies, in order."""
 _MAX_BYTES, _MAX_VALUES = 1 << 28, 2_000_000
-_NEAREST_OF = 4000
+_NEAREST_OF, _NEAREST_CHARS = 4000, 8_000_000
+_COMPARED_CHARS, _COMPARED_LINES = 20_000, 200
+"""How much of a request and of a recorded prompt is compared, from the first line that differs, to tell what differs."""
+_SHOWN_CHARS = 300
 
 
 class CassetteMiss(ModelError):
@@ -127,11 +131,8 @@ class Cassette:
         near = nearest_recorded(text, self._recordings)
         if near is None:
             return CassetteMiss(f"{self.name} is empty, and was asked:\n{text[-300:]}")
-        changes = list(
-            difflib.unified_diff(near.splitlines(), text.splitlines(), "nearest recorded", "asked", lineterm="", n=1)
-        )
         return CassetteMiss(
-            f"{self.name} does not hold this request; the nearest differs so:\n" + "\n".join(changes[:40])
+            f"{self.name} does not hold this request; the nearest differs so:\n" + "\n".join(_differences(near, text))
         )
 
 
@@ -145,16 +146,56 @@ def prompt_text(prompt: Prompt) -> str:
     return "\n".join(f"[{message.role}]\n{message.text}" for message in prompt)
 
 
+def _differences(near: str, asked: str) -> list[str]:
+    """The first lines of what differs, from the first line that does; it takes time by the first `_COMPARED_CHARS`."""
+    differs = _first_difference(near, asked)
+    start = max(asked.rfind("\n", 0, differs) + 1, differs - _SHOWN_CHARS // 2)
+    ours, theirs = (text[start : start + _COMPARED_CHARS].splitlines()[:_COMPARED_LINES] for text in (asked, near))
+    before = asked[max(0, start - _SHOWN_CHARS) : start].splitlines()[-1:]
+    compared = difflib.unified_diff(before + theirs, before + ours, "nearest recorded", "asked", lineterm="", n=1)
+    shown = islice((line for line in compared if not line.startswith("@@")), 40)
+    return [line if len(line) <= _SHOWN_CHARS else f"{line[:_SHOWN_CHARS]}..." for line in shown]
+
+
+def _first_difference(one: str, other: str) -> int:
+    """The number of characters at the beginning that are the same, found by halves."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
 def nearest_recorded(text: str, recorded: Iterable[str]) -> str | None:
     """Returns the recorded prompt most similar to the text, by shared lines and by the end of the text."""
-    lines = set(text.splitlines())
+    lines = _lines(text)
 
     def likeness(other: str) -> tuple[float, float]:
-        theirs = set(other.splitlines())
+        theirs = _lines(other)
         shared = len(lines & theirs) / max(1, len(lines | theirs))
         return shared, difflib.SequenceMatcher(None, text[-80:], other[-80:], autojunk=False).quick_ratio()
 
-    return max(list(recorded)[:_NEAREST_OF], key=likeness, default=None)
+    return max(_first_of(recorded), key=likeness, default=None)
+
+
+def _first_of(recorded: Iterable[str]) -> Iterator[str]:
+    """The first prompts, as many as can be compared within a moment."""
+    left = _NEAREST_CHARS
+    for each in islice(recorded, _NEAREST_OF):
+        yield each
+        left -= min(len(each), 2 * _COMPARED_CHARS)
+        if left < 0:
+            return
+
+
+def _lines(text: str) -> set[str]:
+    """The lines of a text, of a long one those of its beginning and end."""
+    if len(text) <= 2 * _COMPARED_CHARS:
+        return set(text.splitlines())
+    return set(text[:_COMPARED_CHARS].splitlines()) | set(text[-_COMPARED_CHARS:].splitlines())
 
 
 def recorded(traces: Iterable[Trace]) -> dict[str, list[str]]:

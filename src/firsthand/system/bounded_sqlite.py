@@ -1,7 +1,9 @@
 """Opens SQLite files that may be somebody else's: each query ends within steps and bytes that go with the file's size.
 
 The pages of a table are a tree, and a forged tree holds one page a million times: 131 kB are then billions of rows. Signals
-are heard while a query runs, and what their handlers raise comes out of it.
+are heard while a query runs, and what their handlers raise comes out of it. The schema is parsed by SQLite into some 50
+bytes for each of its own, before anything can be asked, and no handler is called within a statement of it: its statements
+and their number are bounded while it is read for the first time.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ STEPS, STEPS_A_BYTE = 50_000_000, 20
 """SQLite's own steps that a query of a small file takes at most, about a second of them, and for each byte of a file."""
 ROW_BYTES, ROW_BYTES_A_BYTE = 64 << 20, 16
 """Bytes, as objects, of all rows that one query returns from a small file, and for each byte of a file."""
+SCHEMA_STEPS, SCHEMA_STATEMENT_BYTES = 8_000, 8_000
+"""The steps in which SQLite reads a schema, seven for each table, index, trigger and view, and a few for each row of what
+ANALYZE found; and the bytes of the statement that made one of them."""
 _BETWEEN = 1000
 _AT_ONCE = 256
 
@@ -133,8 +138,46 @@ def connect_bounded(path: Path, mode: str, *, steps: int = STEPS, **more: Any) -
     address = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(address, uri=True, factory=BoundedConnection, **more)
     connection.bound = QueryBound(path, steps)
+    try:
+        _read_schema(connection)
+    except BaseException:
+        connection.close()
+        raise
     connection.set_progress_handler(connection.bound, _BETWEEN)
     return connection
+
+
+def _read_schema(connection: sqlite3.Connection) -> None:
+    """Let SQLite parse the schema, which it then keeps, within bounds; DatabaseError if it is larger."""
+    left = iter(range(SCHEMA_STEPS))
+    raised: list[BaseException] = []
+
+    def is_over() -> bool:
+        try:
+            return next(left, None) is None
+        except BaseException as error:  # SQLite would lose what a signal's handler raises
+            raised.append(error)
+            return True
+
+    limits = {
+        sqlite3.SQLITE_LIMIT_SQL_LENGTH: SCHEMA_STATEMENT_BYTES,
+        sqlite3.SQLITE_LIMIT_LENGTH: 2 * SCHEMA_STATEMENT_BYTES,
+    }
+    before = {limit: connection.setlimit(limit, value) for limit, value in limits.items()}
+    connection.set_progress_handler(is_over, 1)
+    try:
+        sqlite3.Connection.execute(connection, "SELECT 1 FROM sqlite_master LIMIT 1").close()
+    except sqlite3.Error as error:
+        if raised:
+            raise raised[0] from None
+        if getattr(error, "sqlite_errorname", "") != "SQLITE_INTERRUPT" and "too big" not in str(error):
+            raise
+        raise sqlite3.DatabaseError(
+            f"its schema has more than 1,000 tables and indexes, or one made by more than {SCHEMA_STATEMENT_BYTES:,} bytes"
+        ) from None
+    finally:
+        for limit, value in before.items():
+            connection.setlimit(limit, value)
 
 
 def _told(bound: QueryBound, error: sqlite3.OperationalError) -> BaseException:

@@ -374,6 +374,8 @@ def authorizer(
             noted = written.setdefault(first or "", Written())
             noted.verbs.add(VERBS[action])
             noted.triggers.update([inner] if inner else [])
+        if action == sqlite3.SQLITE_PRAGMA and first == "data_version" and second is None:
+            return sqlite3.SQLITE_OK  # FTS5 asks for it when its table is opened; it tells whether others have written
         allowed = action not in NEVER if writes else action in READING
         return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 

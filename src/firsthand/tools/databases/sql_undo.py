@@ -19,6 +19,7 @@ from firsthand.errors import ToolError
 from firsthand.message import Json
 from firsthand.system.sqlite_journal import forged_journal
 from firsthand.system.terminal import one_line
+from firsthand.tools.databases.sql_process import LIMITS
 
 MAX_DATABASE = 5_500_000
 """The most bytes of a database that is kept for an undo."""
@@ -41,10 +42,12 @@ def sql_undo(database: Path) -> Undo:
 
 def pages_of(database: Path) -> bytes:
     """The pages of a database, without what differs between equal ones. ToolError if they cannot be read."""
+    if database.is_file() and database.stat().st_size > MAX_DATABASE:  # before SQLite parses its schema
+        raise _too_large(database)
     with _opened(database, "ro") as connection:
         ((count,),), ((size,),) = connection.execute("PRAGMA page_count"), connection.execute("PRAGMA page_size")
         if count * size > MAX_DATABASE:
-            raise ToolError(f"{database.name} has more than {MAX_DATABASE:,} bytes: it could not be put back")
+            raise _too_large(database)
         pages = bytearray(connection.serialize() if count else _empty())
     for at, plain in _VOLATILE:
         pages[at : at + len(plain)] = plain
@@ -56,6 +59,10 @@ def put_back(database: Path, pages: bytes) -> None:
     with _opened(database, "rw") as connection, closing(sqlite3.connect(":memory:")) as kept:
         kept.deserialize(pages)
         kept.backup(connection, progress=_give_up)
+
+
+def _too_large(database: Path) -> ToolError:
+    return ToolError(f"{database.name} has more than {MAX_DATABASE:,} bytes: it could not be put back")
 
 
 def _empty() -> bytes:
@@ -77,6 +84,7 @@ def _opened(database: Path, mode: str) -> Iterator[sqlite3.Connection]:
         raise ToolError(f"{journal.name} beside the database names another file, which SQLite would delete: remove it")
     try:
         with closing(sqlite3.connect(f"{database.as_uri()}?mode={mode}", uri=True, timeout=BUSY_S)) as connection:
+            connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, LIMITS[sqlite3.SQLITE_LIMIT_SQL_LENGTH])
             yield connection
     except sqlite3.Error as error:
         said = one_line(str(error)[:300])[:300]
