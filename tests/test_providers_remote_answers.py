@@ -100,7 +100,7 @@ def test_a_task_that_asks_back_is_answered_and_one_that_is_done_is_not() -> None
         (_Thread(), "The conversation so far:\n\nuser: one\n\nassistant: no\n\nThe message to answer:\n\ntwo"),
     ]  # fmt: skip
     assert list(done._threads) == [
-        provider._digest(talk)
+        provider._digest("", talk)
         for talk in (
             [user("one"), assistant("yes")],
             [user("one"), assistant("yes"), user("two"), assistant("yes")],
@@ -198,7 +198,7 @@ def test_the_causes_of_an_error_are_told_once_and_in_short() -> None:
     outer.__cause__, inner.__cause__ = inner, outer
     assert provider._causes(outer) == [outer, inner] and provider._causes(KeyError("k"))[0].args == ("k",)
     assert provider._reason(outer) == f"ValueError: out{'x' * 185}..." and provider._reason(inner) == "OSError: in"
-    assert provider._digest([user("a"), assistant("b")]) == provider._digest([user(" a\n"), assistant("b")])
+    assert provider._digest("", [user("a"), assistant("b")]) == provider._digest("", [user(" a\n"), assistant("b")])
     differ = ([user("a"), assistant("b")], [assistant("b"), user("a")], [user("ab")], [assistant("a"), user("b")])
-    assert len({provider._digest(each) for each in differ}) == 4
-    assert provider._digest([Message("user", ())]) != provider._digest([])
+    assert len({provider._digest("", each) for each in differ}) == 4
+    assert provider._digest("", [Message("user", ())]) != provider._digest("", [])

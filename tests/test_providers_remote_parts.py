@@ -133,24 +133,24 @@ def test_parts_are_text_data_and_names_of_files():
 
 def test_a_conversation_goes_on_in_the_context_that_knows_it():
     agent = RemoteAgent("http://host", key="")
-    assert agent._message("Hi", []) == (_Thread(), "Hi")
-    assert agent._message("", [user("Hi")]) == (_Thread(), "Hi")
+    assert agent._message("", "Hi", []) == (_Thread(), "Hi")
+    assert agent._message("", "", [user("Hi")]) == (_Thread(), "Hi")
     first = [user("Hi ")]
-    agent._keep(first, " Hello", _Thread("c1", "t1"))
-    assert agent._message("", [user("Hi"), assistant("Hello\n"), user("More")]) == (_Thread("c1", "t1"), "More")
+    agent._keep("", first, " Hello", _Thread("c1", "t1"))
+    assert agent._message("", "", [user("Hi"), assistant("Hello\n"), user("More")]) == (_Thread("c1", "t1"), "More")
     other = [system("S"), user("Hi"), assistant("", ToolCall("c", "f", {})), assistant("Yes"), user("More")]
     told = "The conversation so far:\n\nsystem: S\n\nuser: Hi\n\nassistant: Yes\n\nThe message to answer:\n\nMore"
-    assert agent._message("", other) == (_Thread(), told)
-    agent._keep([], "x", _Thread("c2"))
-    assert agent._message("", [assistant("x"), user("More")]) == (_Thread("c2"), "More")
+    assert agent._message("", "", other) == (_Thread(), told)
+    agent._keep("", [], "x", _Thread("c2"))
+    assert agent._message("", "", [assistant("x"), user("More")]) == (_Thread("c2"), "More")
 
 
 def test_the_oldest_conversation_is_forgotten_first(monkeypatch):
     monkeypatch.setattr(provider, "_MOST_THREADS", 2)
     agent = RemoteAgent("http://host", key="")
     for number in range(3):
-        agent._keep([user(str(number))], "a", _Thread(f"c{number}"))
-    found = [agent._message("", [user(str(number)), assistant("a"), user("b")])[0].context for number in range(3)]
+        agent._keep("", [user(str(number))], "a", _Thread(f"c{number}"))
+    found = [agent._message("", "", [user(str(number)), assistant("a"), user("b")])[0].context for number in range(3)]
     assert found == ["", "c1", "c2"]
 
 
@@ -294,7 +294,7 @@ def test_an_agent_takes_no_tools_and_gives_no_scores():
         asyncio.run(asked())
     with pytest.raises(ConfigError, match="gives no log-probs"):
         asyncio.run(HOME.score("Hi", ["a"]))
-    assert provider._digest([Message("user", ())]) == provider._digest([user(" ")])
+    assert provider._digest("", [Message("user", ())]) == provider._digest("", [user(" ")])
 
 
 def test_requests_carry_the_key_and_ask_for_no_compression_nor_follow_what_leads_elsewhere():

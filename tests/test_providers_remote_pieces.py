@@ -110,9 +110,11 @@ def test_as_many_conversations_are_kept_as_are_allowed_and_the_oldest_goes(monke
         read(agent, [user(name)])
     agent.sent.clear()
     for name in ("1", "2", "3"):
-        assert agent._message("", [user(name), assistant("a"), user("v")])[0] == _Thread(*(["c"] * (name != "1"))), name
+        assert agent._message("", "", [user(name), assistant("a"), user("v")])[0] == _Thread(
+            *(["c"] * (name != "1"))
+        ), name
     assert len(agent._threads) == 2
-    assert agent._message("", [assistant("a"), user("v")])[0] == _Thread()
+    assert agent._message("", "", [assistant("a"), user("v")])[0] == _Thread()
 
 
 def test_parts_of_a_message_are_text_data_and_files_by_what_names_them():

@@ -1,9 +1,9 @@
 """A remote agent as a Model, over A2A 1.0: `a2a:URL`, where URL serves a card at /.well-known/agent-card.json.
 
-A conversation that goes on stays in the remote agent's context. What it asks back (input-required) is an answer like any
-other, and the next message of the conversation goes to the task that asked. The key in FIRSTHAND_A2A_KEY is sent to the
-card's own host and no other: a card that names another one is refused. Bytes, events and time of an answer are bounded, and
-an answer that breaks off is looked up by its task rather than asked for again.
+A conversation that goes on stays in the remote agent's context, which no other client of a server goes on in. What it asks
+back (input-required) is an answer like any other, and the next message goes to the task that asked. The key in
+FIRSTHAND_A2A_KEY is sent to the card's own host and no other: a card that names another one is refused. Bytes, events and
+time of an answer are bounded, and an answer that breaks off is looked up by its task rather than asked for again.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from firsthand.providers.a2a_transport import bounded_client
 from firsthand.providers.endpoint_clients import together
 from firsthand.providers.openai_wire import clip
 from firsthand.providers.supported_settings import check_supported, no_scores
+from firsthand.system import conversation_owner
 from firsthand.system.poll_pause import MAX_PAUSE_S, pause_s
 
 if TYPE_CHECKING:
@@ -119,7 +120,8 @@ class RemoteAgent:
         if tools:
             raise ConfigError(f"{self.name} is an agent with tools of its own and takes none: leave out tools")
         messages = [] if isinstance(prompt, str) else list(prompt)
-        thread, text = self._message(prompt if isinstance(prompt, str) else "", messages)
+        owner = conversation_owner.current()
+        thread, text = self._message(owner, prompt if isinstance(prompt, str) else "", messages)
         answer, shown = Answer(self.name), False
         try:
             async with asyncio.timeout(self._timeout_s), aclosing(self._asked(thread, text, answer)) as pieces:
@@ -135,7 +137,7 @@ class RemoteAgent:
         if answer.text and not shown:
             yield Delta(answer.text)
         waits = answer.state == "TASK_STATE_INPUT_REQUIRED"
-        self._keep(messages, answer.text, _Thread(answer.context, answer.task if waits else ""))
+        self._keep(owner, messages, answer.text, _Thread(answer.context, answer.task if waits else ""))
         yield Delta("", Completion(assistant(answer.text), "stop", Usage()))
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
@@ -281,20 +283,20 @@ class RemoteAgent:
 
     # -- conversations --
 
-    def _message(self, text: str, messages: Sequence[Message]) -> tuple[_Thread, str]:
+    def _message(self, owner: str, text: str, messages: Sequence[Message]) -> tuple[_Thread, str]:
         """The remote side of a conversation and the text to send: all of it, where the agent does not know the beginning."""
         if not messages:
             return _Thread(), text
         last, before = messages[-1], messages[:-1]
-        if (thread := self._threads.get(_digest(before))) is not None:
+        if (thread := self._threads.get(_digest(owner, before))) is not None:
             return thread, last.text
         if not before:
             return _Thread(), last.text
         lines = [f"{each.role}: {each.text}" for each in before if each.text]
         return _Thread(), "\n\n".join(["The conversation so far:", *lines, "The message to answer:", last.text])
 
-    def _keep(self, messages: Sequence[Message], text: str, thread: _Thread) -> None:
-        self._threads[_digest([*messages, assistant(text)])] = thread
+    def _keep(self, owner: str, messages: Sequence[Message], text: str, thread: _Thread) -> None:
+        self._threads[_digest(owner, [*messages, assistant(text)])] = thread
         if len(self._threads) > _MOST_THREADS:
             self._threads.popitem(last=False)
 
@@ -318,8 +320,8 @@ def verify_card(card: AgentCard, trusted: Mapping[str, str | bytes]) -> None:
         raise ModelError(f"the card of {card.name[:80]!r} is not signed by a key that you trust: {error}") from None
 
 
-def _digest(messages: Sequence[Message]) -> str:
-    body = canonical([[each.role, each.text.strip()] for each in messages])
+def _digest(owner: str, messages: Sequence[Message]) -> str:
+    body = canonical([owner, [[each.role, each.text.strip()] for each in messages]])
     return hashlib.sha256(body.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -28,6 +28,7 @@ from firsthand.serve.agents.session_settings import SessionSettings
 from firsthand.serve.agents.session_store import SessionRow, SessionStore, SessionTurn, TurnState
 from firsthand.serve.agents.session_trace import HeardSteps, joined, restated
 from firsthand.serve.agents.shown_steps import ShownSteps
+from firsthand.system import conversation_owner
 from firsthand.task import Task
 from firsthand.trace import Call, Failure, Trace, new_trace_id
 
@@ -235,6 +236,7 @@ class ServedSessions:
             session.id, turn.prompt, conversation=history, metadata={"owner": session.owner, "turn": turn.number}
         )
         place = self._place(session.id)
+        conversation_owner.enter(f"session/{session.id}")
         began = datetime.now(UTC)
         work = self._attempts[turn.id] = asyncio.create_task(
             rollout(

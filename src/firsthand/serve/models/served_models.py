@@ -32,6 +32,7 @@ from firsthand.model import (
 )
 from firsthand.serve.http.refusals import Refusal, bad
 from firsthand.serve.models.replica_status import fleet_of
+from firsthand.system import conversation_owner
 
 LoadState = Literal["loading", "ready", "failed"]
 
@@ -106,11 +107,15 @@ class ServedModel:
         n: int = 1,
         priority: int = 0,
         run: str = "",
+        owner: str = "",
         **options: Any,
     ) -> AsyncGenerator[Delta, None]:
-        """The pieces of `n` answers. A model that does not run here ignores `priority` and `run`, and takes no options."""
+        """The pieces of `n` answers. A model that does not run here ignores `priority` and `run`, and takes no options.
+
+        What such a model keeps of conversations it keeps for each `owner` apart.
+        """
         if self.tokens is None:
-            return _stream_remote(self.model, prompt, sampling, tools, n)
+            return _stream_remote(self.model, prompt, sampling, tools, n, owner)
         return self.tokens.stream_many(prompt, sampling, tools=tools, n=n, priority=priority, run=run, **options)
 
 
@@ -230,9 +235,11 @@ def _folder_of(part: object) -> Path | None:
 
 
 async def _stream_remote(
-    model: Model, prompt: Prompt | Sequence[int], sampling: Sampling, tools: Sequence[ToolSpec], n: int
+    model: Model, prompt: Prompt | Sequence[int], sampling: Sampling, tools: Sequence[ToolSpec], n: int, owner: str
 ) -> AsyncGenerator[Delta, None]:
     """The answers of a model that does not run here; several come whole, one after another."""
+    if owner:
+        conversation_owner.enter(owner)
     text: Prompt = prompt if isinstance(prompt, str) else [each for each in prompt if isinstance(each, Message)]
     if n == 1:
         pieces = model.stream(text, sampling, tools=tools)

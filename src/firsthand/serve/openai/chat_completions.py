@@ -127,6 +127,7 @@ def deltas(state: OpenAIState, request: ActiveRequest, job: ChatJob) -> AsyncGen
         n=job.n,
         priority=body.priority or 0,
         user=body.user or "",
+        owner=turns_owner(request, job.served, body),
         **state.options(request, job.served, body.cache_salt, body.chat_template_kwargs),
     )
 
@@ -253,7 +254,7 @@ def remember(state: OpenAIState, request: ActiveRequest, job: ChatJob, completio
 
 
 def turns_owner(request: ActiveRequest, served: ServedModel, body: ChatRequest) -> str:
-    """The owner of a conversation's sampled turns: nobody else's answers decide its tokens."""
+    """The owner of a conversation: of its sampled turns, and of what a remote agent keeps of it."""
     return canonical([request.client.name, served.name, body.user, body.cache_salt])
 
 

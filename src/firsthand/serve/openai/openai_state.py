@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
+from firsthand.message import canonical
 from firsthand.model import Delta, Prompt, Sampling, ToolSpec
 from firsthand.serve.admission.active_request import ActiveRequest
 from firsthand.serve.admission.metered_answers import metered
@@ -45,13 +46,15 @@ class OpenAIState:
         n: int = 1,
         priority: int = 0,
         user: str = "",
+        owner: str = "",
         **options: Any,
     ) -> AsyncGenerator[Delta, None]:
         """The pieces of `n` answers as they come, metered. Closing the iterator aborts what is under way."""
         if request.span is not None:
             request.span.called(served.name, prompt, sampling, n)
         run = f"{request.client.name}/{user}"[:256]
-        pieces = served.stream(prompt, sampling, tools=tools, n=n, priority=priority, run=run, **options)
+        owner = owner or canonical([request.client.name, served.name, user])
+        pieces = served.stream(prompt, sampling, tools=tools, n=n, priority=priority, run=run, owner=owner, **options)
         admission = None if served.charges_turns else self.admission
         return metered(pieces, request, admission, self.telemetry, prompt)
 
