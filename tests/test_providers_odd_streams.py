@@ -69,6 +69,31 @@ def test_an_error_of_google_with_another_code_is_a_sentence(code: str) -> None:
         assert said.endswith("it sent a reply of another form than the API's (TypeError): check its address")
 
 
+def test_a_reply_of_google_that_is_nested_without_end_is_a_sentence() -> None:
+    pytest.importorskip("google.genai", reason="google-genai is not installed")
+    from firsthand.providers.google import GoogleModel
+
+    deep = '{"a":' * 300 + "1" + "}" * 300
+    part = '{"functionCall": {"name": "f", "args": ' + deep + "}}"
+    body = ('{"candidates": [{"content": {"role": "model", "parts": [' + part + "]}}]}").encode()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n" + body)
+        await writer.drain()
+        writer.close()
+
+    async def main() -> str:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        model = GoogleModel("m", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout_s=20)
+        with pytest.raises(ModelError) as told:
+            await model.complete([user("hi")], Sampling())
+        server.close()
+        return str(told.value)
+
+    assert "(ValueError: Maximum serialization depth exceeded): check its address" in asyncio.run(main())
+
+
 def test_an_endpoint_that_ignores_its_grammar_has_an_error_of_its_own() -> None:
     wrong = Completion(assistant("hi"), "stop", Usage())
     with pytest.raises(GrammarIgnored, match="it seems to ignore grammars, so leave the grammar out"):

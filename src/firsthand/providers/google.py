@@ -145,12 +145,12 @@ class GoogleModel:
         client = await self._clients.current()
         try:
             async with asyncio.timeout(self._timeout_s):
-                reply = await client.aio.models.generate_content(**request)
+                reply = _plain(await client.aio.models.generate_content(**request))
         except TimeoutError:
             raise self._faults.too_slow() from None
         except Exception as error:
             raise self._failure(error) from None
-        return self._read(lambda: wire.read_completion(_plain(reply)))
+        return self._read(lambda: wire.read_completion(reply))
 
     async def _chunks(self, request: Json) -> AsyncGenerator[Json, None]:
         """Yields the chunks of a stream as JSON objects."""
