@@ -18,10 +18,13 @@ import pytest
 pytest.importorskip("a2a")
 
 from firsthand.agent import Agent
+from firsthand.benchmark import NamedSetting
+from firsthand.context import Context
 from firsthand.message import assistant, user
 from firsthand.model import Sampling
 from firsthand.patterns.direct import direct
 from firsthand.providers.a2a import RemoteAgent
+from firsthand.rollout import Place, rollouts
 from firsthand.serve.admission.admission_settings import ClientLimits
 from firsthand.serve.admission.api_keys import Client, Keys
 from firsthand.serve.agents.agent_doors import opened_sessions
@@ -29,6 +32,7 @@ from firsthand.serve.agents.session_settings import SessionSettings
 from firsthand.serve.http.mounted_app import MountedApp
 from firsthand.serve.http.replies import reply
 from firsthand.system import conversation_owner
+from firsthand.task import Task
 from served import Running, serving
 
 KEYS = {name: f"{name}-secret-of-sixteen" for name in ("ann", "bob")}
@@ -168,3 +172,17 @@ def test_sessions_of_a_served_agent_have_contexts_of_their_own(bank: Any, tmp_pa
 
     asyncio.run(main())
     assert bank.contexts == {"c1": ["Hello", "more"], "c2": ["Hello", "more"]}
+
+
+def test_attempts_at_equal_tasks_have_contexts_of_their_own(bank: Any) -> None:
+    async def talks(task: Task, ctx: Context) -> str:
+        ctx = await ctx.say("Hello").generate()
+        return (await ctx.say("more").generate()).text
+
+    async def main() -> None:
+        agent = Agent("clerk", RemoteAgent(bank.url, key=""), talks)
+        places = [Place(agent, NamedSetting("b"), Task("1", "Q"), epoch) for epoch in range(3)]
+        assert [trace.error async for trace in rollouts(places)] == [None] * 3
+
+    asyncio.run(main())
+    assert list(bank.contexts.values()) == [["Hello", "more"]] * 3 and conversation_owner.current() == ""

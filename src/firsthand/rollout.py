@@ -33,6 +33,7 @@ from firsthand.loop.open_sources import SourceKeeper, opened
 from firsthand.loop.warm_up import warm_up
 from firsthand.memory import Memory, hook
 from firsthand.message import Json, canonical
+from firsthand.system import conversation_owner
 from firsthand.system.request_owner import set_owner
 from firsthand.task import Task
 from firsthand.tool_source import ToolSource, is_shared, source_name
@@ -294,8 +295,9 @@ async def rollouts(
         if (memory := place.agent.memory) is not None and memory.lifetime != "attempt"
     }
 
-    def start(place: Place) -> Coroutine[Any, Any, Trace]:
-        return rollout(
+    async def start(place: Place) -> Trace:
+        conversation_owner.enter(f"{conversation_owner.current()}/place/{place.id}")  # each place is a task of its own
+        return await rollout(
             place.agent,
             place.task,
             benchmark=place.benchmark,

@@ -1,8 +1,8 @@
 """The owner of the running code's conversations: a Model that keeps state of conversations keeps each owner's apart.
 
-A server enters the client of a request, with the user and cache salt that it names, or the session of a served agent. A
-Model that finds what it keeps by a conversation's texts has the owner in its key: two clients may send equal texts.
-Outside of a server there is one owner, the empty one.
+A server enters the client of a request, with the user and cache salt that it names, or the session of a served agent; a run
+enters the place of each attempt. A Model that finds what it keeps by a conversation's texts has the owner in its key: two
+clients, or two attempts at a task, may send equal texts. Elsewhere there is one owner, the empty one.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from firsthand.loop.open_sources import SourceKeeper
 from firsthand.message import Json
 from firsthand.rollout import Place, rollout
 from firsthand.runs.feed import step_to_json
+from firsthand.system import conversation_owner
 from firsthand.task import Task
 from firsthand.tool_source import is_shared
 
@@ -99,6 +100,7 @@ class Worker:
 
     async def _attempt(self, message: Json) -> None:
         id = message["id"]
+        conversation_owner.enter(f"place/{id}")
         try:
             await self._keeper.open()
             trace = await rollout(
