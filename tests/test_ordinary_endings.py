@@ -1,4 +1,4 @@
-"""Ordinary ways in which a model ends its answer, with what a person reads; and their neighbours that mean something else."""
+"""Ordinary ways in which a model ends its answer, with what a person reads; and neighbours that mean something else."""
 
 import pytest
 
@@ -88,11 +88,27 @@ def test_an_exclamation_mark_is_a_factorial_where_the_question_speaks_of_one(que
     "text",
     [
         "The answer is 5!/2", "The answer is 5! ways", "The answer is \\boxed{5!}", "n! gives 5!", "5 factorial: 5!",
-        "The answer is 3! + 5!", "Answer: 5! * 2",
+        "The answer is 3! + 5!", "Answer: 5! * 2", "\\boxed{5!\n}",
     ],
 )  # fmt: skip
 def test_a_factorial_is_not_read_as_its_number(text):
     assert not same_number(extract_answer(text, NUMBER) or "", "5")
+
+
+def test_a_cheerful_picture_beside_a_choice_leaves_the_choice():
+    task = asks(choices=("Frog", "Whale"))
+    for text in (
+        "✅ B",
+        "👉 **B**",
+        "B ✅",
+        "(B) Whale 🎉",
+        "The correct answer is **B) Whale** 🎉",
+        "The answer is B! 😊",
+    ):
+        assert extract_answer(text, task) == "B", text
+    for text in ("❌ B", "B ❌", "The answer is B 👎"):
+        assert extract_answer(text, task) is None, text
+    assert extract_answer("The answer is 👍.", asks(choices=("👎", "👍"))) == "B"
 
 
 def test_the_numeric_scorer_reads_a_cheerful_answer_as_the_patterns_do():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-_ENDS = r"(?=[*_\"'”’)]{0,4}[ \t]*(?:$|\n|[A-Z][a-z'’]|[\u2600-\u27bf\U0001f300-\U0001faff]))"
+_ENDS = r"(?=[*_\"'”’)]{0,4}[ \t]*(?:$|\n(?!\s*[}/*+^=×÷])|[A-Z][a-z'’]|[\u2600-\u27bf\U0001f300-\U0001faff]))"
 _EXCLAIMED = re.compile(rf"(?:(?<=\d)|(?<=\d\$)|(?<=\}}\$)|(?<=\\\)))!{{1,3}}{_ENDS}")
 _FACTORIAL = re.compile(
     r"\b(?:factorials?|permut\w*|combinat\w*|(?:re)?arrang\w*|(?:dis)?order(?:s|ed|ings?)?|ways|shuffl\w*|choose|nPr|nCr"

@@ -9,7 +9,9 @@ import re
 
 from firsthand.patterns.parts.value_words import MULTIPLES, SMALL_NUMBERS
 
-_TENS = {word: 10 * at for at, word in enumerate(["thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], 3)}
+_TENS = {
+    word: 10 * at for at, word in enumerate(["thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], 3)
+}
 _VALUES = {word: int(digits) for digits, word in SMALL_NUMBERS.items()} | _TENS
 _WORD = "|".join(sorted(_VALUES, key=len, reverse=True))
 _UNIT = "one|two|three|four|five|six|seven|eight|nine"

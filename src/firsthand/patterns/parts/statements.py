@@ -6,6 +6,7 @@ Looks at the words between `answer` and X. What stands before and behind a state
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 
 from firsthand.patterns.parts.taken_back import BEFORE_CHARS, asserts
@@ -29,7 +30,8 @@ _EXPECTED = re.compile(
     re.IGNORECASE,
 )
 _CONDITION = re.compile(
-    r"\b(?:if|unless|suppos\w+|assum\w+|without|had|were|otherwise|instead|with|then|in[ \t]+(?:that|this|which)[ \t]+case)\b",
+    r"\b(?:if|unless|suppos\w+|assum\w+|without|had|were|otherwise|instead|with|then"
+    r"|in[ \t]+(?:that|this|which)[ \t]+case)\b",
     re.IGNORECASE,
 )
 _CONTRAST = re.compile(
@@ -44,9 +46,8 @@ def expected(text: str) -> Iterator[re.Match[str]]:
 
     `If he had worked, the answer would be 5` and `the answer would be 5, but he lost one` state none.
     """
-    found = None
-    for found in _EXPECTED.finditer(text):
-        pass
+    last = deque(_EXPECTED.finditer(text), maxlen=1)
+    found = last[0] if last else None
     if found is None or _CONTRAST.search(text, found.start(1)):
         return
     before = text[: found.start()][-BEFORE_CHARS:]
