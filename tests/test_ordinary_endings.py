@@ -57,6 +57,7 @@ def test_an_ordinary_ending_is_read_as_a_person_reads_it(text, value):
         ("The answer would be 5. However, he lost one, so 4 are left.", "4"),
         ("If he had worked, the answer would be 5. He did it for 4.", "4"),
         ("Nobody thinks that the answer should be 5. He did 4.", "4"),
+        ("If he works 6 days, the answer would be 5. He earns 42.", "42"),
         ("Answer: 42\nIn 5 days the answer must be 5.", "42"),
         ("The answer's 5 digits add up to 20", "20"),
     ],

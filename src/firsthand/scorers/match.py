@@ -110,7 +110,6 @@ def _with_articles(text: str) -> str:
 
 def _with_meant_signs(text: str) -> str:
     """Return the text with a private character for each sign that makes another value or name."""
-    text = text.translate(_QUOTES)
     text = unicodedata.normalize("NFKC", _RAISED.sub(lambda found: f"^{found.group()}" if found.group() else " ", text))
     text = "".join("-" if each == "−" or unicodedata.category(each) == "Pd" else each for each in text).casefold()
     text = re.sub(r"^\s*-\s+(?=[.\d])", "-", _GROUP.sub("", text.replace("$", "")))
