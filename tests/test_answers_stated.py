@@ -64,7 +64,7 @@ HONEST_FIVES = (
     "Answer: 5 apples. 12 were left.", "Answer: 5 °C", "Answer: 5 is correct", "The answer is $5$.", "Answer: 5, no more",
 )  # fmt: skip
 NO_FIVE = (
-    "5 1/2", "5:30", "5 : 30", "5!", "5 - 2", "5 – 2", "5-6", "5 to 6", "5 times 3",
+    "5 1/2", "5:30", "5 : 30", "5!/2", "5 - 2", "5 – 2", "5-6", "5 to 6", "5 times 3",
     "5 times three", "5 x 3", "5 feet 6 inches",
     "5'6\"", "5 hours and 30 minutes", "5, no wait, 6", "5. No wait, it is 6", "5 (sorry, 6)",
     "5, I mean 6", "two thousand 5",

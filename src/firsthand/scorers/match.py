@@ -12,6 +12,7 @@ import unicodedata
 from fractions import Fraction
 
 from firsthand.patterns.parts.answers import last_number, parse_number
+from firsthand.patterns.parts.exclamations import without_exclamations
 from firsthand.scorers.whole_answer import whole_answer
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -24,6 +25,8 @@ _STRICT = re.compile(r"#### (-?[0-9.,]+)")
 _GROUP = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _RAISED = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+|(?<=\d)(?=[¼-¾⅐-⅞])")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+_QUOTES = str.maketrans("‘’‚‛ʼ“”„‟«»‹›", "'''''\"\"\"\"\"\"''")
+_HYPHEN = re.compile(r"(?<=[^\W\d_]{2})-(?=[^\W\d_]{2})")  # New-York and New York have the same words
 # Signs that make another value or name: -5, -(5), !=5, 1.5, 3/4, 5:30, 2^3, A+, C++, C#, <5;
 # not those of `well-known` and B-52.
 _MEANT = re.compile(
@@ -50,7 +53,8 @@ def normalised(task: Task, trace: Trace) -> Score:
 
 def numeric(task: Task, trace: Trace) -> Score:
     """Score 1 if the answer's number is the reference's: commas, $, %, units and fractions are read, 72.0 is 72."""
-    return _score("numeric", same_number(trace.answer or "", _reference(task)), trace)
+    answer = without_exclamations(trace.answer or "", task.prompt)
+    return _score("numeric", same_number(answer, _reference(task)), trace)
 
 
 def flexible(task: Task, trace: Trace) -> Score:
@@ -84,6 +88,9 @@ def same_number(answer: str, reference: str, tolerance: Fraction = TOLERANCE) ->
 def same_words(answer: str, reference: str) -> bool:
     """Return whether two texts have the same words and the same signs that make a value; see `normalised`."""
     texts = [_with_meant_signs(each) for each in (answer, reference)]
+    parted = [normalise(_HYPHEN.sub(" ", each)) for each in texts]
+    if parted[0] and parted[0] == parted[1]:
+        return True
     for form in (normalise, _with_articles, str.strip):  # "A" is a name where nothing but an article is left
         ours, theirs = map(form, texts)
         if ours or theirs:
@@ -97,7 +104,8 @@ def normalise(text: str) -> str:
 
 
 def _with_articles(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().translate(_PUNCTUATION).split())
+    text = unicodedata.normalize("NFKC", text.translate(_QUOTES)).casefold()
+    return " ".join(text.translate(_PUNCTUATION).split())
 
 
 def _with_meant_signs(text: str) -> str:

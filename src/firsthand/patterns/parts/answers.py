@@ -14,10 +14,13 @@ from fractions import Fraction
 
 from firsthand.patterns.parts.boxes import last_boxed, line_of_box
 from firsthand.patterns.parts.equations import right_side
+from firsthand.patterns.parts.exclamations import without_exclamations
 from firsthand.patterns.parts.filler import without_filler
 from firsthand.patterns.parts.last_line import last_line_answer
 from firsthand.patterns.parts.plain_values import MARK, plain_values
+from firsthand.patterns.parts.spelled_numbers import with_digits
 from firsthand.patterns.parts.stated_choice import stated_choice
+from firsthand.patterns.parts.statements import STATED, expected
 from firsthand.patterns.parts.taken_back import BEFORE_CHARS, asserts, taken_back
 from firsthand.patterns.parts.value_words import changes_value, multiple
 from firsthand.task import Task
@@ -27,16 +30,19 @@ TAIL_CHARS = 20_000
 MAX_NUMBER_CHARS = 320
 
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
-_STATED = re.compile(
-    r"(?:final[ \t]+)?answer\b(?:\*\*|[\"'])?(?:[ \t]+is\b|[ \t]*[:=])(?:\*\*)?[ \t]*:?[ \t]*([^\n]*)", re.IGNORECASE
-)
 # A comma groups digits by three, or by two before the last three as in India: `12,34` is two numbers.
 _GROUPED = r"(?:\d{1,3}(?:,\d{3}){1,100}|\d{1,2}(?:,\d{2}){1,100},\d{3})(?![,\d])|\d+"
 _NUMBER = re.compile(
     rf"[-−]?\$?(?:(?:{_GROUPED})(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{{1,4}}(?![\d\w]))?(?:[ \t]*/[ \t]*(?:{_GROUPED}))?"
 )
 _TAGGED = re.compile(r"<answer>([^<\n]*)</answer>", re.IGNORECASE)
-_NOT_BUT = re.compile(rf"\bnot[ \t]+{_NUMBER.pattern}[ \t]*,?[ \t]*but[ \t]+(?=[-−$]*\d)", re.IGNORECASE)
+# `not 5 but 6`; and `not 5, it is 6` where no other number follows.
+_NOT_BUT = re.compile(
+    rf"\bnot[ \t]+{_NUMBER.pattern}(?:[ \t]*,?[ \t]*but[ \t]+(?=[-−$]*\d)"
+    rf"|[ \t]*[,;.:-][ \t]*(?:but[ \t]+)?(?:it|that)(?:['’]s|[ \t]+(?:is|was))[ \t]+"
+    rf"(?={_NUMBER.pattern}(?![^\d\n]{{0,200}}\b(?:less|more|fewer|short|off|times|away)\b)[^\d\n]{{0,200}}(?:\n|$)))",
+    re.IGNORECASE,
+)
 _ITEM = re.compile(r"^[ \t]*(?:[-*•][ \t]|\**(?:step[ \t]+)?\d{1,3}[.):](?!\d))([^\n]*)", re.IGNORECASE | re.MULTILINE)
 _MIXED = re.compile(r"([-−]?\d{1,20})[ \t]+(\d{1,20}/\d{1,20})")
 _FRAC = re.compile(r"\\[dtc]?frac(?:\{(-?\d{1,100})\}\{(\d{1,100})\}|[ ]?(\d)[ ]?(\d))")
@@ -60,6 +66,7 @@ def extract_answer(text: str, task: Task) -> str | None:
     """
     if task.verbatim:
         return text
+    text = text if task.last_line or not wants_number(task) else without_exclamations(text, task.prompt)
     tail = _tail(text, whole=task.last_line or bool(task.choices) or not wants_number(task))
     if task.last_line:
         return last_line_answer(tail, task, is_number=wants_number(task))
@@ -171,15 +178,16 @@ def _tail(text: str, *, whole: bool = False) -> str:
 
 def _stated(text: str) -> Iterator[str]:
     """The stated answers, by the order of their kinds."""
-    hashes, stated = _last(_HASHES, text), _last(_STATED, text)
+    hashes, stated = _last(_HASHES, text), _last(STATED, text)
     for found in (hashes and hashes[1], last_boxed(text), stated and stated[1]):
         if found and found.strip():
             yield found.strip()
+    yield from (supposed[1].strip() for supposed in expected(text))
 
 
 def _standing(text: str) -> Iterator[tuple[str, int]]:
     """The last statement of each kind that the words before it assert, by the order of the kinds, with its end."""
-    for pattern in (_HASHES, None, _TAGGED, _STATED):
+    for pattern in (_HASHES, None, _TAGGED, STATED):
         if pattern is None:
             yield from _boxed(text)
             continue
@@ -187,6 +195,7 @@ def _standing(text: str) -> Iterator[tuple[str, int]]:
             each for each in pattern.finditer(text) if each[1].strip() and asserts(text[: each.start()][-BEFORE_CHARS:])
         ]
         yield from ((each[1].strip(), each.end(1)) for each in said[-1:])
+    yield from ((each[1].strip(), each.end(1)) for each in expected(text))
 
 
 def _boxed(text: str) -> Iterator[tuple[str, int]]:
@@ -207,7 +216,7 @@ def _fit(stated: str, task: Task, before: str = "", after: str = "") -> str | No
     `before` and `after` are what stands on its line around a box.
     """
     if wants_number(task):
-        again = _last(_STATED, stated)  # The answer is 5. No: the answer is 6
+        again = _last(STATED, stated)  # The answer is 5. No: the answer is 6
         if again and re.search(r"\d", again[1]) and re.search(r"[.!?;][ \t]", stated[: again.start()]):
             stated = again[1] if asserts(stated[: again.start()]) else stated[: again.start()]
         return _number_of(before, stated, after, task)
@@ -220,6 +229,7 @@ def _number_of(before: str, stated: str, after: str, task: Task) -> str | None:
     marked = plain_values(f"{before}{MARK}{stated}{MARK}{after}")
     before, stated, after = marked.split(MARK) if marked.count(MARK) == 2 else ("", plain_values(stated), "")
     stated = _as_slash(stated.strip("*_ \t`\"'$") if before + after == "" else stated)
+    stated = with_digits(stated)
     if not _NUMBER.search(stated):
         return None
     stated = _NOT_BUT.sub("", stated)

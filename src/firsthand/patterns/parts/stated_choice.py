@@ -123,6 +123,7 @@ _OFFERED = re.compile(
     re.IGNORECASE,
 )
 
+_CHEER = re.compile("[✅✔☑👉👍🎯🎉🎊😊🙂😀😃😄🥳💡🚀⭐🌟🏆✨]\ufe0f?")
 Value = Callable[[str], Fraction | None]
 
 
@@ -131,7 +132,7 @@ def stated_choice(text: str, task: Task, value: Value) -> str | None:
 
     `value` reads a number, so that a choice which is one is found in another form of it (`1,000`, `1/2`).
     """
-    said = _NEGATED.sub("not ", marked(plain(text), task))
+    said = _NEGATED.sub("not ", marked(plain(_without_cheer(text, task)), task))
     starts = sorted(_statements(said))
     if not starts:
         prose = _without_options(said)
@@ -330,3 +331,8 @@ def _same_value(content: str, task: Task, value: Value) -> int | None:
         )
     ]
     return same[0] if len(same) == 1 and not replaced(content[len(first) :], same[0]) else None
+
+
+def _without_cheer(text: str, task: Task) -> str:
+    """Return the text without pictures that only agree or cheer, unless a choice has one."""
+    return text if any(map(_CHEER.search, task.choices)) else _CHEER.sub(" ", text)

@@ -25,11 +25,12 @@ NUMBER_WORDS = _words(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"
 )
-_SMALL = {
+SMALL_NUMBERS = {
     "0": "zero", "1": "one", "2": "two", "3": "three", "4": "four", "5": "five", "6": "six", "7": "seven", "8": "eight",
     "9": "nine", "10": "ten", "11": "eleven", "12": "twelve", "13": "thirteen", "14": "fourteen", "15": "fifteen",
     "16": "sixteen", "17": "seventeen", "18": "eighteen", "19": "nineteen", "20": "twenty",
 }  # fmt: skip
+"""Numbers by their digits, as words."""
 PARTS = _words(
     "half halves third thirds fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth "
     "tenths hundredth hundredths thousandth thousandths millionth millionths permille"
@@ -231,7 +232,7 @@ def _changed_before(before: str, number: str) -> bool:
     if command is not None:
         return command[1] not in HARMLESS_COMMANDS
     word = re.search(r"(?<![^\W\d_])([^\W\d_]++)[ \t)\]}*_\"'”’]*$", opened)
-    if word is not None and before[-1:] == "(" and word[1].casefold() == _SMALL.get(number):
+    if word is not None and before[-1:] == "(" and word[1].casefold() == SMALL_NUMBERS.get(number):
         return False  # five (5)
     return word is not None and word[1].casefold() in _BEFORE
 

@@ -1,0 +1,56 @@
+"""Finds statements of an answer: `the answer is X`, `Answer: X`, `the answer to the question is X`, `the answer would be X`.
+
+Looks at the words between `answer` and X. What stands before and behind a statement is `taken_back.py`'s.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+
+from firsthand.patterns.parts.taken_back import BEFORE_CHARS, asserts
+
+_OF_WHAT = (
+    r"(?:,?[ \t]+(?:here|then|therefore|thus)\b,?"
+    r"|[ \t]+to[ \t]+(?:the|this|your|our)[ \t]+(?:question|problem|exercise|task|puzzle)\b)"
+)
+_ALONE = r"[-−$*]*\d[\d,.]{0,40}[*%]*(?:[.,;:!)]|$|\n)"  # not "the answer's 5 digits"
+STATED = re.compile(
+    rf"(?:final[ \t]+)?answer\b(?:\*\*|[\"'])?(?:{_OF_WHAT}?[ \t]+is\b|[ \t]*[:=]|['’]s(?=[ \t]+{_ALONE})"
+    rf"|{_OF_WHAT}?[ \t]+(?:equals|comes[ \t]+(?:out[ \t]+)?to|turns[ \t]+out[ \t]+to[ \t]+be)\b"
+    r"|(?:(?<=^Answer)|(?<=\nAnswer)|(?<=^Final Answer)|(?<=\nFinal Answer))[ \t]+[-–—][ \t]+(?=[$*]*\d))"
+    r"(?:\*\*)?[ \t]*:?[ \t]*([^\n]*)",
+    re.IGNORECASE,
+)
+"""States an answer; its group is the rest of the line."""
+_EXPECTED = re.compile(
+    rf"(?:final[ \t]+)?answer\b{_OF_WHAT}?[ \t]+(?:would|should|will|must)(?:[ \t]+(?:then|therefore|thus))?[ \t]+be\b"
+    r"[ \t]*:?[ \t]*([^\n]*)",
+    re.IGNORECASE,
+)
+_CONDITION = re.compile(
+    r"\b(?:if|unless|suppos\w+|assum\w+|without|had|were|otherwise|instead|with|then"
+    r"|in[ \t]+(?:that|this|which)[ \t]+case)\b",
+    re.IGNORECASE,
+)
+_CONTRAST = re.compile(
+    r"\b(?:but|however|though|although|yet|still|instead|actually|rather|unless|were|had|did|otherwise|fact|really|reality"
+    r"|not|only|wrong|incorrect|except|without)\b|n['’]t\b",
+    re.IGNORECASE,
+)
+
+
+def expected(text: str) -> Iterator[re.Match[str]]:
+    """The last `the answer would be X` (`should`, `will`, `must`), if no condition is before it and no contrast behind.
+
+    `If he had worked, the answer would be 5` and `the answer would be 5, but he lost one` state none.
+    """
+    last = deque(_EXPECTED.finditer(text), maxlen=1)
+    found = last[0] if last else None
+    if found is None or _CONTRAST.search(text, found.start(1)):
+        return
+    before = text[: found.start()][-BEFORE_CHARS:]
+    sentence = re.split(r"[.!?…](?=\s|$)|\n", before)[-1]
+    if found[1].strip() and asserts(before) and not _CONDITION.search(sentence):
+        yield found
