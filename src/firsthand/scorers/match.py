@@ -87,7 +87,7 @@ def same_number(answer: str, reference: str, tolerance: Fraction = TOLERANCE) ->
 
 def same_words(answer: str, reference: str) -> bool:
     """Return whether two texts have the same words and the same signs that make a value; see `normalised`."""
-    texts = [_with_meant_signs(each) for each in (answer, reference)]
+    texts = [_with_meant_signs(each).translate(_QUOTES) for each in (answer, reference)]
     parted = [normalise(_HYPHEN.sub(" ", each)) for each in texts]
     if parted[0] and parted[0] == parted[1]:
         return True
@@ -104,8 +104,7 @@ def normalise(text: str) -> str:
 
 
 def _with_articles(text: str) -> str:
-    text = unicodedata.normalize("NFKC", text.translate(_QUOTES)).casefold()
-    return " ".join(text.translate(_PUNCTUATION).split())
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().translate(_PUNCTUATION).split())
 
 
 def _with_meant_signs(text: str) -> str:
