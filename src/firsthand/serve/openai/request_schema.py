@@ -1,8 +1,9 @@
 """Schemas of request bodies: types and bounds of each field, and no unknown fields.
 
-A known field that is not supported is refused with its name, unless its value asks for nothing; labels (`LabelFields`) are taken without effect. An unknown one is refused
-with the closest known name. `request_parsing.py` and the routes give the fields their meaning. A list is read up to its
-first fault (`fail_fast`): 400,000 faults of one body would take seconds to be listed.
+A known field that is not supported is refused with its name, unless its value asks for nothing; labels (`LabelFields`) are
+taken without effect. An unknown one is refused with the closest known name. `request_parsing.py` and the routes give the
+fields their meaning. A list is read up to its first fault (`fail_fast`): 400,000 faults of one body would take seconds to be
+listed.
 """
 
 from __future__ import annotations
