@@ -13,7 +13,6 @@ from firsthand.contamination.ngram_overlap import hashes_of
 from firsthand.kernels.search.best_rows import possible_best
 from firsthand.kernels.search.byte_scan import byte_scores
 from firsthand.kernels.search.gram_hashes import bloom_add, bloom_has
-from firsthand.kernels.search.posting_scores import add_scores, count_alive, sort_postings
 from firsthand.kernels.step.token_sampling import draw, draw_nucleus
 from interpreted_kernels import Interpreter
 
@@ -25,7 +24,7 @@ def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     """Once with the kernels as they run, and once with their Python bodies."""
     if request.param == "in Python":
         here = sys.modules[__name__]
-        for kernel in (possible_best, byte_scores, bloom_add, bloom_has, add_scores, count_alive, sort_postings):
+        for kernel in (possible_best, byte_scores, bloom_add, bloom_has):
             monkeypatch.setattr(here, kernel.__name__, Interpreter()(kernel))
         monkeypatch.setattr(ngram_overlap, "gram_hashes", Interpreter()(ngram_overlap.gram_hashes))
 
@@ -127,31 +126,6 @@ def test_a_bloom_filter_sets_and_asks_for_the_same_bits() -> None:
     for probes in (3, 2, 4):
         bloom_has(asked, bits, probes, found)
         assert found.tolist() == [set(bloom_places(each, 4, probes)) <= expected for each in asked.tolist()]
-
-
-@pytest.mark.usefixtures("either_way")
-def test_postings_are_sorted_by_word_and_keep_the_order_of_rows() -> None:
-    words = np.array([4, 1, 4, 0, 1, 4])
-    rows, counts = (np.array(each, dtype=np.int32) for each in ([9, 2, 3, 5, 1, 8], [1, 2, 3, 4, 5, 6]))
-    starts = np.zeros(6, dtype=np.int64)
-    sorted_rows, sorted_counts = np.zeros_like(rows), np.zeros_like(counts)
-    sort_postings(words, rows, counts, starts, sorted_rows, sorted_counts)
-    assert (starts.tolist(), sorted_rows.tolist(), sorted_counts.tolist()) == (
-        [0, 1, 3, 3, 3, 6],
-        [5, 2, 1, 9, 3, 8],
-        [4, 2, 5, 1, 3, 6],
-    )
-    alive = np.array([False, True, False, True, False, True, False, False, False, True])
-    live = [count_alive(sorted_rows, first, last, alive) for first, last in ((0, 6), (1, 3), (2, 5), (3, 3), (5, 6))]
-    assert live == [4, 1, 3, 0, 0]
-
-    lengths = np.arange(10, dtype=np.int32) * 3 + 2
-    scores = np.full(10, 0.5)
-    add_scores(sorted_rows, sorted_counts, 3, 6, 1.7, lengths, 1.2, 0.75, 9.5, scores)
-    expected = np.full(10, 0.5)
-    for row, count in ((9, 1), (3, 3), (8, 6)):
-        expected[row] += 1.7 * count / (count + 1.2 * (1 - 0.75 + 0.75 * (3 * row + 2) / 9.5))
-    np.testing.assert_allclose(scores, expected, rtol=1e-12)
 
 
 def vocabulary(size: int, spread: float) -> NDArray[np.float32]:

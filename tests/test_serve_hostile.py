@@ -129,7 +129,7 @@ def test_absurd_values_are_refused_by_name(running: Running, field: str, value: 
 
 @pytest.mark.parametrize(
     "field",
-    ["functions", "audio", "web_search_options", "store", "metadata", "best_of", "chat_template",
+    ["functions", "audio", "web_search_options", "store", "best_of", "chat_template",
      "documents", "reasoning_effort", "n_discard", "prompt_embeds", "suffix"],
 )  # fmt: skip
 def test_a_known_field_that_is_not_supported_is_refused_with_its_name_and_a_reason(

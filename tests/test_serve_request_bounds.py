@@ -115,6 +115,9 @@ def test_every_text_and_list_is_taken_at_its_length_and_refused_beyond_it() -> N
         (EmbeddingRequest, "input", ["x"] * 2048, ["x"] * 2049), (EmbeddingRequest, "input", ["x"], []),
         (EmbeddingRequest, "encoding_format", "base64", "int8"), (EmbeddingRequest, "user", "x" * 128, "x" * 129),
         (TokenizeRequest, "messages", HI, []), (DetokenizeRequest, "tokens", [INT], [-1]),
+        (ChatRequest, "metadata", {str(at): "" for at in range(16)}, {str(at): "" for at in range(17)}),
+        (CompletionRequest, "prompt_cache_key", "k" * 512, "k" * 513),
+        (ResponsesRequest, "safety_identifier", "k" * 512, "k" * 513),
         (ResponsesRequest, "metadata", {str(at): "" for at in range(16)}, {str(at): "" for at in range(17)}),
         (ResponsesRequest, "previous_response_id", "x" * 128, "x" * 129), (ResponsesRequest, "user", "x" * 128, "x" * 129),
         (LoadAdapterRequest, "lora_name", "a-Z.9_@:/+", "a b"), (LoadAdapterRequest, "lora_name", "x" * 256, "x" * 257),
@@ -191,7 +194,6 @@ def test_what_there_is_not_is_refused_with_the_reason_unless_it_asks_for_nothing
         ("audio", "this server answers in text", nothing, ({"a": 1},)),
         ("modalities", "this server answers in text", (None, ["text"]), (["audio"], [], "text")),
         ("store", "only responses are stored", nothing, (True,)),
-        ("metadata", "only responses are stored", nothing, ({"a": "b"},)),
         ("service_tier", "there is one tier", (None, "auto", "default", "standard_only"), ("flex", False)),
         ("reasoning_effort", "the model decides itself how long it thinks", (None,), ("low",)),
         ("best_of", "ask for n answers and choose", (None, 1), (2, 1.0, True)),
@@ -205,7 +207,6 @@ def test_what_there_is_not_is_refused_with_the_reason_unless_it_asks_for_nothing
         ("previous_response_id", "send the whole conversation, or use /v1/responses", (None,), ("resp_1",)),
         ("speed", "there is one speed", (None, "standard"), ("fast",)),
         ("dimensions", "the vectors keep the model's own length", (None,), (3,)),
-        ("safety_identifier", "use user", (None,), ("x",)),
     ):  # fmt: skip
         for value in neutral:
             assert fault(ChatRequest, **{field: value}) is None, (field, value)

@@ -14,6 +14,7 @@ from firsthand.serve.admission.admission_settings import ClientLimits
 from firsthand.serve.http.refusals import Refusal
 from firsthand.serve.openai import request_parsing
 from firsthand.serve.openai.request_schema import ChatRequest, CompletionRequest, EmbeddingRequest, read
+from firsthand.serve.openai.responses_schema import ResponsesRequest, as_chat
 
 FACTS = ModelFacts(100, 256, "hermes", False)
 
@@ -71,7 +72,6 @@ def test_a_conversation_keeps_every_part_of_each_turn() -> None:
         ({"role": "tool", "tool_call_id": "1", "name": "no", "content": "x"}, "name", "the call was of 'go'"),
         ({"role": "tool", "content": "x"}, "tool_call_id", "a tool's message, and no other"),
         ({"role": "user", "tool_call_id": "1", "content": "x"}, "tool_call_id", "a tool's message, and no other"),
-        ({"role": "user", "content": "x", "name": "Ann"}, "name", "templates show no names"),
         (
             {"role": "user", "content": "x", "tool_calls": [call("1", "go", "")]},
             "tool_calls",
@@ -91,6 +91,32 @@ def test_a_message_that_no_template_shows_is_refused_by_place_and_field(message:
     body = chat({"role": "assistant", "tool_calls": [call("1", "go", "{}")]}, message)
     found = refusal(request_parsing.messages, body.messages)
     assert found.param == f"messages.1.{field}" and said in found.message
+
+
+def test_labels_of_ordinary_clients_are_taken_and_change_nothing() -> None:
+    plain = [
+        {"role": "system", "content": "Be"},
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": "y"},
+    ]
+    named = [{**each, "name": "Ann"} for each in plain]
+    assert request_parsing.messages(chat(*named).messages) == request_parsing.messages(chat(*plain).messages)
+    labels = {"metadata": {"a": "b"}, "safety_identifier": "u1", "prompt_cache_key": "k"}
+    question = {"messages": [{"role": "user", "content": "x"}]}
+    for kind, body in (
+        (ChatRequest, question),
+        (CompletionRequest, {"prompt": "x"}),
+        (ResponsesRequest, {"input": "x"}),
+    ):
+        assert kind is not ResponsesRequest or as_chat(read(kind, {**body, **labels})) == as_chat(read(kind, body))
+        read(kind, {**body, **labels, "store": False, "user": "u"})
+        assert "metadata" in refusal(read, kind, {**body, "metadata": {"a": 1}}).message
+    for field, value in (
+        ("reasoning_effort", "low"),
+        ("store", True),
+        ("verbosity", "low"),
+    ):  # these would change something
+        assert refusal(read, ChatRequest, {**question, field: value}).param == field
 
 
 def tool(name: str, parameters: Any = None, **more: Any) -> dict[str, Any]:

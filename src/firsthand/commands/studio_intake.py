@@ -114,5 +114,5 @@ def intake_settings(flags: IntakeFlags) -> IntakeSettings:
         evaluation=evaluation,
         alerts=parse_alerts(flags.alert),
         alert_to=flags.alert_to,
-        alert_rules=parse_rules(flags.alert_allow, flags.alert_ports),
+        alert_rules=parse_rules(flags.alert_allow, flags.alert_ports, ports_hint="--alert-ports {ports}"),
     )

@@ -28,8 +28,7 @@ def check_target(target: str, rules: Rules) -> None:
         url = read_url(target)
         read_host(url.host)
         port = url.port or (443 if url.scheme == "https" else 80)
-        if port not in rules.ports:
-            raise ToolError(f"port {port} may not be used: {', '.join(map(str, sorted(rules.ports)))} may")
+        rules.check_port(port)
     except ToolError as error:
         raise ConfigError(f"alert_to was refused: {error}") from None
 

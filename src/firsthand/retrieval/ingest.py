@@ -26,7 +26,7 @@ from firsthand.retrieval.chunk_vectors import chunk_vectors
 from firsthand.retrieval.chunking.text_spans import FILE_META
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.documents.bounded_parser import BoundedParser
-from firsthand.retrieval.documents.file_content import FileContent, ReadSettings
+from firsthand.retrieval.documents.file_content import FileContent, NoTextField, ReadSettings
 from firsthand.retrieval.documents.folder_files import FolderFile, FolderFilter, LeftOut, read_bytes, walk
 from firsthand.retrieval.stoppable_chunks import IngestStopped, StoppableChunks
 from firsthand.system.plurals import count_of
@@ -220,7 +220,9 @@ class _Ingest:
             except (DataError, MissingExtra) as error:
                 kept = len(self.by_source.get(str(file.path), ()))
                 still = "; what was read from it before stays in the index" if kept else ""
-                self.tally.failed.append((name, f"{error}{still}"))
+                named = file.path in (each.resolve() for each in self.sources)
+                skipped = isinstance(error, NoTextField) and not kept and not named
+                (self.tally.notes if skipped else self.tally.failed).append((name, f"{error}{still}"))
             self.waiting_bytes += file.size_bytes
             yield
 

@@ -44,7 +44,8 @@ _CHARSETS = re.compile(
 
 def fetch(*, allow: str = "", ports: str = "80+443") -> Tool:
     """The tool `fetch`. `allow` names networks and hosts that may be reached though not public: `10.0.0.0/8+wiki`."""
-    return fetcher(parse_rules(allow, ports))
+    spec = f"fetch:allow={allow}:ports=" if allow else "fetch:ports="
+    return fetcher(parse_rules(allow, ports, ports_hint=f"the spec {spec}{{ports}}"))
 
 
 def fetcher(

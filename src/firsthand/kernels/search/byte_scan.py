@@ -16,13 +16,10 @@ from numba.extending import intrinsic
 
 from firsthand.kernels.jit import kernel
 from firsthand.kernels.products.dot_instructions import BYTES, add_products, instructions
+from firsthand.kernels.search.byte_rows import OFFSET, PIECE
 from firsthand.kernels.vectors import INT, INTS, LONG, emit_loop, llvm_function, pointer_to
 
 _intrinsic: Any = intrinsic
-PIECE = 64
-"""Bytes multiplied at once; widths are multiples of it."""
-OFFSET = 128
-"""Added to a row's whole numbers to make them unsigned."""
 _HOW = instructions()
 
 

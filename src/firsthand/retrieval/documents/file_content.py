@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, DataError
 from firsthand.retrieval.document import Document
 
 
@@ -52,6 +52,10 @@ class FileContent:
     """Remarks, such as the encoding that was guessed."""
     failed: tuple[tuple[str, str], ...] = ()
     """(id, reason) of each part that could not be read, while others could, such as a line of a JSONL file."""
+
+
+class NoTextField(DataError):
+    """A JSONL file of records of which none has a text, such as a log: in a folder it is left out, with a note."""
 
 
 Reader = Callable[[bytes, str, ReadSettings], FileContent]

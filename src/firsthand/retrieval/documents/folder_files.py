@@ -162,10 +162,17 @@ def _file(path: Path, name: str, status: os.stat_result, chosen: FolderFilter) -
         return LeftOut(name, f"it is {kinds.get(stat.S_IFMT(status.st_mode), 'no ordinary file')}", True)
     found = format_of(name)
     if found is None:
-        return LeftOut(
-            name, f"{Path(name).suffix.lower() or 'files without an ending'}: not a kind that is read", False
-        )
+        return LeftOut(name, _unread(Path(name)), False)
     return FolderFile(path, name, status.st_size, found)
+
+
+def _unread(name: Path) -> str:
+    """Why a file of a kind that is not read is left out."""
+    if name.suffix:
+        return f"{name.suffix.lower()}: not a kind that is read"
+    if name.name.startswith("."):
+        return "a hidden file whose name has no ending: not a kind that is read"
+    return "files without an ending: not a kind that is read"
 
 
 def _link(path: Path, name: str, real: Path, chosen: FolderFilter) -> LeftOut | None:

@@ -14,7 +14,7 @@ from firsthand.message import Json
 from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.documents.charset import decode
 from firsthand.retrieval.documents.clean_text import clean, clean_line
-from firsthand.retrieval.documents.file_content import MAX_TITLE_CHARS, FileContent, ReadSettings
+from firsthand.retrieval.documents.file_content import MAX_TITLE_CHARS, FileContent, NoTextField, ReadSettings
 from firsthand.system.json_values import values_in_text
 from firsthand.system.plurals import count_of
 
@@ -63,8 +63,10 @@ def _content(
     documents: dict[str, Document] = {}
     failed: list[tuple[str, str]] = []
     more = 0
+    only_records = True
     for number, body, problem in items:
         made = None if problem or not isinstance(body, dict) else _document(body, number, name, settings)
+        only_records = only_records and isinstance(body, dict) and made is None
         if made is not None and made.id not in documents:
             documents[made.id] = made
             if len(documents) > most:
@@ -73,6 +75,10 @@ def _content(
             failed.append((f"{name}:{number}", _fault(body, problem, made, settings)))
         else:
             more += 1
+    if failed and only_records and settings.text_field is None:
+        raise NoTextField(
+            f"no line has a text in a field {' or '.join(TEXT_FIELDS[:2])!r}: name the field by --text-field"
+        )
     if more:
         failed.append((name, f"it has {count_of(more, 'more item', ',')} of which no document was made"))
     return FileContent(tuple(documents.values()), tuple(notes), tuple(failed))

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from firsthand.kernels.search.best_rows import possible_best
 from firsthand.retrieval.store.term_postings import TermPostings
 from firsthand.retrieval.store.vector_rows import VectorRows
 
@@ -104,12 +103,9 @@ class SearchRows:
         scores = self.postings.scores(words, self.alive, self.count)
         if len(rows) < len(scores):
             scores = scores[rows]
-        found = np.empty(len(rows), dtype=np.int64)
-        heap = np.empty(min(k, len(rows)), dtype=np.float64)
-        exact = np.zeros(len(self.numbers), dtype=np.float32)
-        count = possible_best(scores, exact, 0.0, 0.0, rows, heap, found)
-        found = found[:count]
-        found = found[scores[found] > 0]
+        found = np.flatnonzero(scores > 0)
+        if len(found) > k:
+            found = found[scores[found] >= np.partition(scores[found], -k)[-k]]
         return self.best(rows[found], scores[found], k)
 
     def _append(self, connection: sqlite3.Connection, active: int) -> None:

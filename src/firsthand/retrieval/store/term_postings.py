@@ -1,7 +1,8 @@
 """Words of searchable chunks in memory as postings, and BM25 over them.
 
 BM25 as Lucene has it (Kamphuis et al., 2020): idf = ln(1 + (N - n + 0.5) / (n + 0.5)), and tf / (tf + k1 (1 - b + b length /
-mean)), lengths exact. A word that occurs twice in the query counts twice.
+mean)), lengths exact. A word that occurs twice in the query counts twice. NumPy alone: terms are searched without numba,
+whose import and compilation would take longer than most searches.
 """
 
 from __future__ import annotations
@@ -13,13 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from firsthand.kernels.search.posting_scores import add_scores, count_alive, sort_postings
-
 K1 = 1.2
 B = 0.75
 _MAX_SEGMENTS = 8
-_DENSE = 64
-"""Word numbers up to so many times the postings are counted in an array; a foreign file may hold larger ones."""
 Ints = NDArray[np.int64]
 Words = NDArray[np.uint32]
 
@@ -88,25 +85,26 @@ class TermPostings:
         scores = np.zeros(self._rows)
         total = int(self.lengths.sum() if num_alive == self._rows else self.lengths[alive].sum())
         mean = max(total / max(num_alive, 1), 1e-9)
+        norms = K1 * (1.0 - B + B * self.lengths / mean)
         for word, times in words:
             found = [(each, *each.bounds(word)) for each in self._segments]
             if num_alive == self._rows:
                 holding = sum(last - first for _, first, last in found)
             else:
-                holding = sum(count_alive(each.rows, first, last, alive) for each, first, last in found)
+                holding = sum(np.count_nonzero(alive[each.rows[first:last]]) for each, first, last in found)
             weight = times * math.log(1 + (num_alive - holding + 0.5) / (holding + 0.5))
             for each, first, last in found:
-                add_scores(each.rows, each.counts, first, last, weight, self.lengths, K1, B, mean, scores)
+                rows, counts = each.rows[first:last], each.counts[first:last]
+                # not `scores[rows] +=`: a row of a foreign file may hold a word twice
+                np.add.at(scores, rows, weight * counts / (counts + norms[rows]))
         return scores
 
 
 def _segment(words: Ints, rows: NDArray[np.int32], counts: NDArray[np.int32]) -> Segment:
-    if len(words) and int(words.max()) > _DENSE * len(words):  # a place for each number would be mostly empty
-        known, words = np.unique(words, return_inverse=True)
-        made = _segment(words, rows, counts)
-        return Segment(known[made.words], made.starts, made.rows, made.counts)
-    starts = np.zeros(int(words.max()) + 2 if len(words) else 1, dtype=np.int64)
-    sorted_rows, sorted_counts = np.empty_like(rows), np.empty_like(counts)
-    sort_postings(words, rows, counts, starts, sorted_rows, sorted_counts)
-    present = np.flatnonzero(np.diff(starts))
-    return Segment(present, np.append(starts[present], len(rows)), sorted_rows, sorted_counts)
+    """The postings sorted by word, those of each word in the order in which they came."""
+    keys = (words.astype(np.uint64) << np.uint64(32)) | np.arange(len(words), dtype=np.uint64)
+    keys.sort()  # numbers of words have 32 bits; NumPy sorts whole numbers several times as fast as places by them
+    order = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    words = words[order]
+    first = np.flatnonzero(np.diff(words, prepend=-1))
+    return Segment(words[first], np.append(first, len(words)), rows[order], counts[order])

@@ -14,8 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from firsthand.kernels.search.best_rows import possible_best
-from firsthand.kernels.search.byte_scan import OFFSET, PIECE, byte_scores
+from firsthand.kernels.search.byte_rows import OFFSET, PIECE
 
 Floats = NDArray[np.float32]
 _LARGEST = 127
@@ -78,6 +77,9 @@ class VectorRows:
         """Those of the given rows that can be among the k of highest dot product with the query."""
         if len(rows) <= k:
             return rows
+        from firsthand.kernels.search.best_rows import possible_best  # here, since both import and compile with numba
+        from firsthand.kernels.search.byte_scan import byte_scores
+
         parts, coarse, fine, error = self._split(query)
         scores = np.empty(len(rows), dtype=np.float32)
         byte_scores(self._codes_RW.reshape(-1), self._width, self._scales, parts, coarse, fine, rows, scores)

@@ -35,8 +35,7 @@ async def check_webhook(config: TaskPushNotificationConfig, rules: Rules, resolv
     try:
         url = read_url(config.url)
         port = url.port or (443 if url.scheme == "https" else 80)
-        if port not in rules.ports:
-            raise ToolError(f"port {port} may not be used: {', '.join(map(str, sorted(rules.ports)))} may")
+        rules.check_port(port)
         read_host(url.host)
         await checked_addresses(url.host, port, rules, resolver)
     except ToolError as error:

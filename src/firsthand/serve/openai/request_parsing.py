@@ -85,7 +85,6 @@ def _check_fields(each: WireMessage, where: str) -> None:
     """Refuse fields that the role does not have: the template would drop them."""
     is_tool, is_assistant = each.role == "tool", each.role == "assistant"
     checks = [
-        ("name", each.name is None or is_tool, "templates show no names: put it into the content"),
         ("tool_call_id", (each.tool_call_id is None) != is_tool, "a tool's message, and no other, says whose result it is"),
         ("tool_calls", not each.tool_calls or is_assistant, "only an assistant calls tools"),
         ("reasoning_content", is_assistant or not (each.reasoning_content or each.reasoning), "only an assistant thinks"),

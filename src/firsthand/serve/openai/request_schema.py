@@ -1,8 +1,9 @@
 """Schemas of request bodies: types and bounds of each field, and no unknown fields.
 
-A known field that is not supported is refused with its name, unless its value asks for nothing. An unknown one is refused
-with the closest known name. `request_parsing.py` and the routes give the fields their meaning. A list is read up to its
-first fault (`fail_fast`): 400,000 faults of one body would take seconds to be listed.
+A known field that is not supported is refused with its name, unless its value asks for nothing; labels (`LabelFields`) are
+taken without effect. An unknown one is refused with the closest known name. `request_parsing.py` and the routes give the
+fields their meaning. A list is read up to its first fault (`fail_fast`): 400,000 faults of one body would take seconds to be
+listed.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ Id = Annotated[int, Field(ge=0, le=MAX_INT)]
 Ids = Annotated[list[Id], Field(fail_fast=True, max_length=1 << 20)]
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 BadWord = Annotated[str, Field(min_length=1, max_length=MAX_WORD_CHARS)]
+MetadataKey = Annotated[str, Field(max_length=64)]
+MetadataText = Annotated[str, Field(max_length=512)]
 Texts = Annotated[list[str], Field(fail_fast=True, max_length=MAX_INPUTS)]
 
 
@@ -70,7 +73,7 @@ class WireMessage(Wire):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content | None = None
     name: str | None = None
-    """The tool whose result it is. Refused for other roles, since no template shows it."""
+    """The tool whose result it is. Of other roles it is who speaks, which no template shows: it changes nothing."""
     tool_calls: Annotated[list[WireCall], Field(fail_fast=True, max_length=1024)] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
@@ -145,7 +148,15 @@ class StreamOptions(Wire):
     include_obfuscation: Literal[False] | None = None
 
 
-class SamplingFields(Wire):
+class LabelFields(Wire):
+    """Fields with which clients label a request. They are checked and change nothing: the answer is the same without."""
+
+    metadata: Annotated[dict[MetadataKey, MetadataText], Field(max_length=16)] | None = None
+    safety_identifier: Annotated[str, Field(max_length=512)] | None = None
+    prompt_cache_key: Annotated[str, Field(max_length=512)] | None = None
+
+
+class SamplingFields(LabelFields):
     """Fields of both chats and completions. The names are OpenAI's, then vLLM's."""
 
     model: Annotated[str, Field(max_length=512)] | None = None

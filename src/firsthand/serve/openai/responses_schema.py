@@ -9,10 +9,16 @@ from pydantic import Field
 
 from firsthand.message import Json
 from firsthand.serve.http.refusals import bad
-from firsthand.serve.openai.request_schema import MAX_INT, MAX_MESSAGES, MAX_TOOLS, Content, Name, TextPart, Wire
-
-MetadataKey = Annotated[str, Field(max_length=64)]
-MetadataText = Annotated[str, Field(max_length=512)]
+from firsthand.serve.openai.request_schema import (
+    MAX_INT,
+    MAX_MESSAGES,
+    MAX_TOOLS,
+    Content,
+    LabelFields,
+    Name,
+    TextPart,
+    Wire,
+)
 
 
 class ReasoningPart(Wire):
@@ -73,7 +79,7 @@ class TextOptions(Wire):
     verbosity: None = None
 
 
-class ResponsesRequest(Wire):
+class ResponsesRequest(LabelFields):
     """A turn to answer."""
 
     model: Annotated[str, Field(max_length=512)] | None = None
@@ -91,7 +97,6 @@ class ResponsesRequest(Wire):
     """The response is stored unless this is false."""
     previous_response_id: Annotated[str, Field(max_length=128)] | None = None
     """The stored response that this one continues. Its conversation comes first; its instructions are not carried over."""
-    metadata: Annotated[dict[MetadataKey, MetadataText], Field(max_length=16)] | None = None
     user: Annotated[str, Field(max_length=128)] | None = None
     reasoning: None = None
     stream_options: None = None

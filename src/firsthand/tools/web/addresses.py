@@ -46,6 +46,17 @@ class Rules:
     networks: tuple[Network, ...] = ()
     hosts: frozenset[str] = frozenset()
     ports: frozenset[int] = frozenset((80, 443))
+    ports_hint: str = ""
+    """Names the setting that allows a port, as in `fetch:ports={ports}`; empty where none does."""
+
+    def check_port(self, port: int) -> None:
+        """ToolError if a port may not be used, with the setting that allows it."""
+        if port not in self.ports:
+            more = f": {self.ports_hint} allows it too" if self.ports_hint else ""
+            ports = "+".join(map(str, sorted({*self.ports, port})))
+            raise ToolError(
+                f"port {port} may not be used: {', '.join(map(str, sorted(self.ports)))} may{more.format(ports=ports)}"
+            )
 
     def refuses(self, address: Address, host: str) -> bool:
         """True if this address may not be reached under this name."""
@@ -55,7 +66,7 @@ class Rules:
         return special or any(self.refuses(each, host) for each in embedded(address))
 
 
-def parse_rules(allow: str, ports: str) -> Rules:
+def parse_rules(allow: str, ports: str, *, ports_hint: str = "") -> Rules:
     """Parses rules: networks, addresses, host names and port numbers, with + between them."""
     networks: list[Network] = []
     hosts: set[str] = set()
@@ -72,7 +83,7 @@ def parse_rules(allow: str, ports: str) -> Rules:
         numbers = frozenset(int(each) for each in ports.split("+"))
     except ValueError:
         raise ConfigError(f"ports is {ports!r}: give numbers with + between them, as in 80+443+8080") from None
-    return Rules(tuple(networks), frozenset(hosts), numbers)
+    return Rules(tuple(networks), frozenset(hosts), numbers, ports_hint)
 
 
 def embedded(address: Address) -> Iterable[ipaddress.IPv4Address]:
@@ -124,8 +135,7 @@ async def resolve(host: str, port: int) -> list[str]:
 
 async def checked_addresses(host: str, port: int, rules: Rules, resolver: Resolver) -> list[str]:
     """The addresses that a connection to `host` may go to. One forbidden address among them forbids the name."""
-    if port not in rules.ports:
-        raise ToolError(f"port {port} may not be used: {', '.join(map(str, sorted(rules.ports)))} may")
+    rules.check_port(port)
     read = read_host(host)
     name = read if isinstance(read, str) else str(read)
     if isinstance(read, str):
