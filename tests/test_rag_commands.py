@@ -90,6 +90,13 @@ def test_ask_without_a_model_quotes_the_best_passages(index, capsys):
     assert out.strip() == NOT_IN_DOCUMENTS
 
 
+def test_an_index_without_documents_is_told_before_anything_is_asked(tmp_path, script, capsys):
+    empty = write_index(tmp_path / "empty.index", {}, vectors=False)
+    for model in ("none", script):
+        code, out, err = rag(capsys, "ask", "When did it burn?", "--index", empty, "--model", model)
+        assert (code, out) == (2, "") and "holds no documents: put some in with" in err
+
+
 def test_a_question_of_a_hundred_thousand_characters_is_answered(index, script, capsys):
     question = "When was the mill built? " + "why " * 25_000
     for model in ("none", script):

@@ -100,11 +100,12 @@ class Config:
 
 def run(config: Config) -> int:
     """Print the answer with its citations. Returns 1 if it failed, and 0 if the documents do not answer, too."""
-    from firsthand.retrieval.corpus import check_index, close_corpora, nearby_index
+    from firsthand.retrieval.corpus import check_index, close_corpora, expect_documents, nearby_index
     from firsthand.retrieval.retrievers.cross_encoder import close_cross_encoders
 
     config = replace(config, index=nearby_index(config.index))
-    check_index(config.index, opens=True)
+    check_index(config.index)
+    expect_documents(config.index)
     try:
         body = interruption.run(answer_body(config))
     finally:

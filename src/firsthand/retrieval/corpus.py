@@ -180,6 +180,17 @@ def expect_vectors(path: str | Path) -> None:
         raise ConfigError(NO_VECTORS.format(name=path))
 
 
+def expect_documents(path: str | Path) -> None:
+    """ConfigError if the index at a path holds nothing."""
+    from firsthand.retrieval.store.sqlite_index import open_index
+
+    with open_index(index_file(path), read_only=True) as index:
+        if not len(index):
+            raise ConfigError(
+                f"the index {str(path)!r} holds no documents: put some in with `firsthand rag index DIR --index {path}`"
+            )
+
+
 def open_corpus(path: str | Path, *, embedder: Embedder | None = None) -> Corpus:
     """The corpus at a path: one open index and one loaded embedder for a path in a process.
 
