@@ -66,7 +66,10 @@ def groups() -> Iterator[list[Any]]:
     yield [tuple(each) for each in rows]
     yield [set(each) for each in rows]
     yield [{key: CHOSEN.getrandbits(60) for key in each} for each in rows]
-    yield [collections.Counter(f"{CHOSEN.getrandbits(60)}" for _ in range(3)) for _ in range(ASKED)]
+    counters = [collections.Counter(f"{CHOSEN.getrandbits(60)}" for _ in range(3)) for _ in range(ASKED)]
+    for each in counters:
+        each.own = CHOSEN.getrandbits(60)  # type: ignore[attr-defined]
+    yield counters
 
 
 def lies(value: Any, kind: type, name: str) -> bool:
