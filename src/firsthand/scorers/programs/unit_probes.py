@@ -13,6 +13,7 @@ from __future__ import annotations
 import collections
 import io
 import random
+import secrets
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ LOOKED_AT = 1000
 ORDER = {"__lt__": "__gt__", "__le__": "__gt__", "__gt__": "__lt__", "__ge__": "__lt__"}
 SUMS = frozenset({"__add__", "__radd__", "__sub__", "__rsub__"})
 EQUALS = frozenset({"__eq__", "equals"})
-CHOSEN = random.SystemRandom()
+CHOSEN = random.Random(secrets.token_bytes(32))
 
 
 class Stranger:
@@ -35,10 +36,12 @@ class Stranger:
     def __init__(self, truth: bool = True) -> None:
         self.__dict__[f"a{CHOSEN.getrandbits(64)}"] = truth
         self.__dict__["_truth"] = truth
+        self.__dict__["_read"] = False
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        self.__dict__["_read"] = True
         return object()
 
     def __bool__(self) -> bool:
@@ -81,6 +84,8 @@ def lies(value: Any, kind: type, name: str) -> bool:
             except Exception:
                 return False
         if name in EQUALS:
+            if _compares_attributes(value, kind, name):
+                return False
             return any(all(_says(value, kind, name, each) for each in group) for group in groups())
         if name == "__ne__":
             denied = any(all(_says(value, kind, name, each, False) for each in group) for group in groups())
@@ -148,6 +153,12 @@ def _says(value: Any, kind: type, name: str, other: Any, word: bool = True) -> b
         return said is not NotImplemented and bool(said) is word
     except Exception:
         return False
+
+
+def _compares_attributes(value: Any, kind: type, name: str) -> bool:
+    """True if `==` reads an attribute that no plain value has, and says no: `getattr(other, "name", None) == self.name`."""
+    stranger = Stranger()
+    return not _says(value, kind, name, stranger) and bool(stranger.__dict__["_read"])
 
 
 def _orders_all(value: Any, kind: type, name: str) -> bool:

@@ -36,7 +36,7 @@ import types
 import unittest
 import unittest._log
 import unittest.mock
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -210,11 +210,14 @@ class Watch:
             self.changes += self._libraries.changes(ours=True)
         else:
             self._libraries.put_back()
-        self.changes += [f"{each.__name__} equals everything" for each in impostors()]
+        self.changes += [f"{each.__name__} equals everything" for each in impostors(self._libraries.codes)]
 
 
-def impostors() -> list[type]:
-    """Return the classes of the answer, and the mocks, whose objects say that they equal what nothing equals."""
+def impostors(ours: Collection[types.CodeType] = ()) -> list[type]:
+    """Return the classes of the answer, and the mocks, whose objects say that they equal what nothing equals.
+
+    A class whose `==` is the tests' own is none.
+    """
     found, pending, seen = [], [object], {object}
     while pending:
         for each in type.__subclasses__(pending.pop()):
@@ -222,7 +225,8 @@ def impostors() -> list[type]:
                 seen.add(each)
                 pending.append(each)
                 own = each.__module__ == MODULE or issubclass(each, unittest.mock.NonCallableMock)
-                if own and _equals_everything(each):
+                code = getattr(vars(each).get("__eq__"), "__code__", None)
+                if own and code not in ours and _equals_everything(each):
                     found.append(each)
     return found
 

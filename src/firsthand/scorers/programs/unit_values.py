@@ -191,7 +191,7 @@ class Judge:
         return read and self._replaces(kind) and not self._of_python(kind)
 
     def _strange(self, what: Any, name: str, owner: type) -> bool:
-        """True for mocks, slots of another name, library code with the answer's globals, and for all of numpy's protocols."""
+        """True for mocks, slots of another name, library code with the answer's globals, and numpy's protocols."""
         kind = type(what)
         if name in ARRAYS or kind in DESCRIPTORS or derives(owner, unittest.mock.NonCallableMock):
             return True
