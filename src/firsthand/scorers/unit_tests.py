@@ -32,7 +32,9 @@ LIMITS = RunLimits(
 )
 
 
-PARTS = ("unit_cases", "unit_shared", "unit_libraries", "unit_operators", "unit_values", "unit_runner")
+PARTS = (
+    "unit_cases", "unit_shared", "unit_libraries", "unit_operators", "unit_probes", "unit_values", "unit_runner",
+)  # fmt: skip
 
 
 @needing(available)

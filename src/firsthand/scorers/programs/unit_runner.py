@@ -12,8 +12,8 @@ answer from looking at the tests while they call it. It keeps what it can:
 - only a report on every test counts, so an answer that leaves early has failed, and a test that was skipped, or expected to
   fail, has failed unless the file says so;
 - the tests use Python's own builtins, whatever the answer calls `len`;
-- whatever the tests compare, calculate with or hand to a call is looked at first: an operator of its class must be
-  Python's, or a function whose code is in a library's file or in the tests, and it must not equal a new object;
+- whatever the tests compare, calculate with or hand to a call is looked at first: an operator of its class is Python's, a
+  library's or the tests', or it is the answer's own and says yes to nothing that is true of nothing;
 - what the tests import is imported before the answer, and what the libraries hold is compared after it and after each test;
 - a class of the answer's that equals everything is found by comparing it with objects that nothing equals;
 - a message counts only with a random text that the answer is not told: finding the link is not enough;
@@ -34,8 +34,9 @@ import socket
 import sys
 import types
 import unittest
+import unittest._log
 import unittest.mock
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -49,17 +50,19 @@ from firsthand.scorers.programs.unit_cases import (
     with_own_builtins,
 )
 from firsthand.scorers.programs.unit_libraries import Libraries, codes_in
+from firsthand.scorers.programs.unit_probes import lies
 from firsthand.scorers.programs.unit_values import ANYTHING, Judge
 
 MODULE = "__test__"
 MODULES = (
-    unittest, unittest.case, unittest.result, unittest.suite, unittest.loader,
+    unittest, unittest.case, unittest.result, unittest.suite, unittest.loader, unittest._log,
     json, json.encoder, json.decoder, json.scanner,
 )  # fmt: skip
 WATCHED: tuple[type, ...] = tuple(
     {each for module in MODULES for each in vars(module).values() if isinstance(each, type) and each.__module__ in
      {module.__name__ for module in MODULES}}
 )  # fmt: skip
+OWN_MODULES = frozenset(module.__name__ for module in MODULES)
 ASSERTIONS = frozenset(name for name in dir(unittest.TestCase) if callable(getattr(unittest.TestCase, name)))
 MARKS = ("__unittest_expecting_failure__", "__unittest_skip__")
 
@@ -207,11 +210,14 @@ class Watch:
             self.changes += self._libraries.changes(ours=True)
         else:
             self._libraries.put_back()
-        self.changes += [f"{each.__name__} equals everything" for each in impostors()]
+        self.changes += [f"{each.__name__} equals everything" for each in impostors(self._libraries.codes)]
 
 
-def impostors() -> list[type]:
-    """Return the classes of the answer, and the mocks, whose objects say that they equal what nothing equals."""
+def impostors(ours: Collection[types.CodeType] = ()) -> list[type]:
+    """Return the classes of the answer, and the mocks, whose objects say that they equal what nothing equals.
+
+    A class whose `==` is the tests' own is none.
+    """
     found, pending, seen = [], [object], {object}
     while pending:
         for each in type.__subclasses__(pending.pop()):
@@ -219,30 +225,23 @@ def impostors() -> list[type]:
                 seen.add(each)
                 pending.append(each)
                 own = each.__module__ == MODULE or issubclass(each, unittest.mock.NonCallableMock)
-                if own and _equals_everything(each):
+                code = getattr(vars(each).get("__eq__"), "__code__", None)
+                if own and code not in ours and _equals_everything(each):
                     found.append(each)
     return found
 
 
 def _equals_everything(kind: type) -> bool:
-    """True if `==` of a class says yes to a new object, or to two different values of every plain type."""
+    """True if `==` of a class says yes to fresh objects, or to all fresh values of a plain type."""
     equal = vars(kind).get("__eq__")
     if equal is None or isinstance(equal, unittest.mock.MagicProxy):
         return False
     this = equal.return_value if isinstance(equal, unittest.mock.NonCallableMock) else None
     if this is not None:
         return this is True
-    number = 2 + secrets.randbelow(10**9)
-    pairs = [(number, -number), (f"{number}", f"x{number}"), ([number], [number, 1]), ({number: 1}, {number: 2})]
-
-    def says(other: object) -> bool:
-        said = equal(one, other)
-        return said is not NotImplemented and bool(said)
-
     try:
         new: Any = kind.__new__
-        one = new(kind)
-        return says(object()) or any(says(first) and says(second) for first, second in pairs)
+        return lies(new(kind), kind, "__eq__")
     except Exception:  # it needs what its `__init__` gives it
         return False
 
@@ -315,7 +314,10 @@ def _state() -> list[Any]:
 
     It holds the code of its functions too, what they take where a caller gives nothing, and what its objects hold.
     """
-    held = [dict(vars(each)) for each in (*WATCHED, *MODULES)]
+    held = [
+        {name: each for name, each in vars(owner).items() if not _comes_with_use(owner, name, each)}
+        for owner in (*WATCHED, *MODULES)
+    ]
     inside = [
         [
             (
@@ -329,6 +331,14 @@ def _state() -> list[Any]:
         for content in held
     ]
     return [held, inside]
+
+
+def _comes_with_use(owner: Any, name: str, what: Any) -> bool:
+    """True for what Python itself adds to a module: a submodule that is imported, the warnings given in it."""
+    if name == "__warningregistry__":
+        return True
+    dotted = f"{getattr(owner, '__name__', '')}.{name}"
+    return type(what) is types.ModuleType and sys.modules.get(dotted) is what and dotted not in OWN_MODULES
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ Joined with `unit_runner.py` into one program for the sandbox. Standard library 
 - types in C of Python's own that compare by what they hold are a closed list, and what they hold is looked at too, at any
   depth; proxies and the like, which leave `==` to another object, are on none;
 - an object of a library's class that compares in Python is looked at by its attributes;
-- a class of the answer's that derives from a library's class of values, and replaces a method of it, is no value.
+- an operator of the answer's own is asked about fresh values (`unit_probes.py`): it is refused if it says yes to what
+  nothing equals, and its object's attributes and items are looked at;
+- a class of the answer's that derives from a class of values of numpy or pandas, and replaces a method of it, is no value.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from firsthand.scorers.programs.unit_operators import (
     spaces_of,
     state_of,
 )
+from firsthand.scorers.programs.unit_probes import equals_strangers, items_of, lies, lists_others, says_yes_to_texts
 
 OPERATORS = (
     *(f"__{name}__" for name in ("eq", "ne", "lt", "le", "gt", "ge", "contains", "class", "getattribute")),
@@ -45,7 +48,9 @@ OPERATORS = (
 COMPARING = frozenset(OPERATORS) - {"__class__", "__getattribute__", "__instancecheck__"}
 """Of these, the ones that a class has only if its objects do not compare by identity."""
 ITERATING = ("__iter__", "__getitem__", "__len__")
-"""Methods by which a library reads what an object holds, where nobody looks at the items."""
+"""Methods by which a library reads what an object holds."""
+ARRAYS = frozenset(name for name in OPERATORS if name.startswith(("__array", "__torch", "__dataframe")))
+"""Methods by which numpy and others take an object for an array: the answer's own are refused."""
 PLAIN = (int, str, float, bool, bytes, types.NoneType)
 DICT_VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 HOLDERS: tuple[Any, ...] = (list, tuple, set, frozenset, deque, *DICT_VIEWS)
@@ -69,9 +74,9 @@ OWN = frozenset(
     f"__{name}__" for name in (
         "init", "new", "repr", "str", "format", "hash", "doc", "module", "dict", "weakref", "slots", "reduce", "reduce_ex",
         "init_subclass", "class_getitem", "set_name", "getnewargs", "getnewargs_ex", "getstate", "setstate", "copy",
-        "deepcopy", "sizeof", "dir", "del",
+        "deepcopy", "sizeof", "dir", "del", "array_finalize",
     )
-)  # fmt: skip
+) | {"_constructor", "_constructor_sliced", "_metadata"}  # fmt: skip
 """Methods that a class of values may replace: none of them says what an object equals or holds."""
 TEXTS = (str, bytes, int, float, complex, tuple, frozenset)
 ANYTHING = unittest.mock._ANY()
@@ -119,7 +124,7 @@ class Judge:
         owners = [each for each in line_of(kind) if name in space_of(each)]
         if owners and name in state_of(value, kind) and not self._known_call(state_of(value, kind)[name]):
             self._changes.append(f"the answer changed {kind.__name__}.{name} of an object")
-        elif self._replaces(kind, (name,)):
+        elif self._replaces(kind, (name,)) and (not self._of_python(kind) or says_yes_to_texts(value, kind, name)):
             self._changes.append("an object equals, or passes for, what it is not")
         return value
 
@@ -147,30 +152,71 @@ class Judge:
             kind = type(one)
             if kind in PLAIN or one is ANYTHING or id(one) in seen:
                 continue
-            if self._own(kind, read) or _says_yes(one, kind) or _masked(one, kind):
+            if self._passes_for_another(one, kind, read):
                 self._changes.append("an object equals, or passes for, what it is not")
                 return
             seen[id(one)] = one
             pending += _parts(one, kind)
+            if read and self._iterates(kind):
+                pending += items_of(one, kind)
 
-    def _own(self, kind: type, read: bool) -> bool:
+    def _passes_for_another(self, value: Any, kind: type, read: bool) -> bool:
+        if self._refused(kind, read) or _masked(value, kind):
+            return True
+        own = [
+            name
+            for name in OPERATORS
+            if any(is_heap(each) and name in space_of(each) and not self._allowed(space_of(each)[name], name, each)
+                   for each in line_of(kind))
+        ]  # fmt: skip
+        if any(lies(value, kind, name) for name in own):
+            return True
+        if read and self._replaces(kind) and "__eq__" not in own and lies(value, kind, "__eq__"):
+            return True
+        if read and self._iterates(kind) and lists_others(value, kind):
+            return True
+        return "__eq__" not in own and self._of_a_library(kind) and equals_strangers(value, kind)
+
+    def _refused(self, kind: type, read: bool) -> bool:
+        """True if a class has an operator that no ordinary class has: nothing is asked of its objects."""
         for each in line_of(kind):
             held = space_of(each)
-            if is_heap(each) and any(name in held and not self._allowed(held[name], name, each) for name in OPERATORS):
+            if is_heap(each) and any(
+                name in held and not self._allowed(held[name], name, each) and self._strange(held[name], name, each)
+                for name in OPERATORS
+            ):
                 return True
             if _delegates(each, held):
                 return True
-        if not read:
-            return False
-        own = (
-            each
+        return read and self._replaces(kind) and not self._of_python(kind)
+
+    def _strange(self, what: Any, name: str, owner: type) -> bool:
+        """True for mocks, slots of another name, library code with the answer's globals, and numpy's protocols."""
+        kind = type(what)
+        if name in ARRAYS or kind in DESCRIPTORS or derives(owner, unittest.mock.NonCallableMock):
+            return True
+        if kind is types.FunctionType:
+            return what.__code__ in codes_of_file(what.__code__.co_filename)
+        return kind is unittest.mock.MagicProxy or derives(kind, unittest.mock.NonCallableMock)
+
+    def _iterates(self, kind: type) -> bool:
+        """True if a class of the answer's says itself which items it has."""
+        return any(
+            type(space_of(each).get(name)) is types.FunctionType and not self._allowed(space_of(each)[name], name, each)
             for each in line_of(kind)
             if is_heap(each) and not any(base in TEXTS or base in OPENED for base in line_of(kind))
+            for name in ITERATING
         )
-        return self._replaces(kind) or any(
-            type(space_of(each).get(name)) is types.FunctionType and not self._allowed(space_of(each)[name], name, each)
-            for each in own for name in ITERATING
-        )  # fmt: skip
+
+    def _of_python(self, kind: type) -> bool:
+        """True if the classes of values from which a class derives are all of Python's own library."""
+        bases = [each for each in line_of(kind) if _of_values(each) and (not is_heap(each) or of_library(each))]
+        return all(_module_of(each, space_of(each)).partition(".")[0] in sys.stdlib_module_names for each in bases)
+
+    def _of_a_library(self, kind: type) -> bool:
+        """True if the `==` of a class is a function that is not in the tests."""
+        equal = next((space_of(each)["__eq__"] for each in line_of(kind) if "__eq__" in space_of(each)), None)
+        return type(equal) is types.FunctionType and equal.__code__ not in self.codes
 
     def _replaces(self, kind: type, names: Any = None) -> bool:
         """True if a class of the answer's replaces methods of a library's class of values from which it derives."""
@@ -223,7 +269,15 @@ class Judge:
         if not is_unset(mock, name, owner, self.codes):
             return False
         given = state_of(mock, type(mock)).get("_mock_return_value")
-        return not derives(type(given), unittest.mock.NonCallableMock) or not self._own(type(given), read=False)
+        return not derives(type(given), unittest.mock.NonCallableMock) or not self._set(type(given))
+
+    def _set(self, kind: type) -> bool:
+        """True if somebody has set an operator of a mock."""
+        return any(
+            is_heap(each) and name in space_of(each) and not self._allowed(space_of(each)[name], name, each)
+            for each in line_of(kind)
+            for name in OPERATORS
+        )
 
 
 def _of_values(kind: type) -> bool:
@@ -294,15 +348,3 @@ def _masked(value: Any, kind: type) -> bool:
     """True for a masked array, which equals whatever stands where it is masked."""
     masked = getattr(sys.modules.get("numpy.ma"), "MaskedArray", None)
     return isinstance(masked, type) and derives(kind, masked) and bool(sys.modules["numpy"].any(value.mask))
-
-
-def _says_yes(value: Any, kind: type) -> bool:
-    """True if an object of a class with an `==` in Python says that it equals a new object."""
-    for each in type.__dict__["__mro__"].__get__(kind):
-        equal = type.__dict__["__dict__"].__get__(each).get("__eq__")
-        if equal is not None:
-            try:
-                return type(equal) is types.FunctionType and equal(value, object()) is True
-            except Exception:
-                return False
-    return False
