@@ -98,7 +98,7 @@ def main() -> int:
         edit = Edit(asked.change.file, asked.change.begin, asked.change.end, asked.change.new)
         checkout = checkouts.get()
         try:
-            return asked, checkout.fate(edit, tests, cpu_s=cpu_s, in_place=seen and not compiled, slow=not seen)
+            return asked, checkout.fate(edit, tests, cpu_s=cpu_s, in_place=seen and not compiled, slow=bool(asked.tests) or not seen)
         finally:
             checkouts.put(checkout)
 

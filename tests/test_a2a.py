@@ -145,6 +145,7 @@ def with_client(running: RunningAgent, work: Callable[[Client], Awaitable[Any]],
     return asyncio.run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("binding", ["JSONRPC", "HTTP+JSON", "GRPC"])
 def test_a_client_sends_streams_gets_lists_and_answers_on_each_binding(
     running: RunningAgent, desk: Desk, binding: str
@@ -188,6 +189,7 @@ def test_a_client_sends_streams_gets_lists_and_answers_on_each_binding(
     assert trace is not None and len(trace.final_state["turns"]) == 2, "two tasks of one context are one trace"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("binding", ["JSONRPC", "HTTP+JSON", "GRPC"])
 def test_a_task_is_cancelled_and_a_subscriber_sees_it_end(running: RunningAgent, desk: Desk, binding: str) -> None:
     async def work(client: Client) -> None:
@@ -218,6 +220,7 @@ def test_a_task_is_cancelled_and_a_subscriber_sees_it_end(running: RunningAgent,
     assert trace.stop_reason == "canceled" and [call.kind for call in trace.calls] == ["generate", "tool"]
 
 
+@pytest.mark.slow
 def test_an_approval_is_answered_by_data_and_elsewhere(running: RunningAgent, desk: Desk) -> None:
     async def work(client: Client) -> None:
         first, second = [(await sent(client, message(f"pay {n}")))[0].task for n in (1, 2)]
@@ -235,6 +238,7 @@ def test_an_approval_is_answered_by_data_and_elsewhere(running: RunningAgent, de
     assert desk.paid == [2]
 
 
+@pytest.mark.slow
 def test_tasks_go_on_after_the_server_was_stopped(tmp_path: Path, desk: Desk) -> None:
     with serving_agent(clerk(desk), tmp_path) as running:
 
@@ -268,6 +272,7 @@ async def _subscribed(client: Client, id: str, desk: Desk) -> Any:
         desk.go.set()
 
 
+@pytest.mark.slow
 def test_clients_see_only_their_own_tasks_contexts_and_webhooks(tmp_path: Path, desk: Desk) -> None:
     limits, keys = ClientLimits(), {"alice": "alice-key-0123456789", "bob": "bob-key-0123456789ab"}
     known = Keys(tuple(KeyedClient(name, limits, sha256(key.encode()).digest()) for name, key in keys.items()))
@@ -333,6 +338,7 @@ def test_clients_see_only_their_own_tasks_contexts_and_webhooks(tmp_path: Path, 
         assert card.status_code == 200 and "bearer" in card.json()["securitySchemes"]
 
 
+@pytest.mark.slow
 def test_a_webhook_is_told_of_each_event_with_its_token(running: RunningAgent, desk: Desk) -> None:
     with _hooks() as (url, calls):
 
@@ -444,6 +450,7 @@ def orders(messages: Any, sampling: Any, index: int) -> Any:
     return last.parts[-1].content if last.role == "tool" else called("", ToolCall("c0", "order", {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("said", "answer"), [("yes", "ordered"), ("no", "not signed in")])
 def test_leave_to_make_a_call_is_no_leave_to_sign_in_which_is_auth_required(
     tmp_path: Path, said: str, answer: str
@@ -471,6 +478,7 @@ def test_leave_to_make_a_call_is_no_leave_to_sign_in_which_is_auth_required(
         assert rows == [("order", "allowed"), ("portal__elicitation", "allowed" if said == "yes" else "denied")]
 
 
+@pytest.mark.slow
 def test_a_question_that_a_guard_blocks_is_rejected_and_later_ones_are_not(tmp_path: Path) -> None:
     class NoSecrets:
         def prompt(self, view: Any, messages: Any) -> GuardVerdict:
@@ -531,6 +539,7 @@ def test_a_remote_agent_is_a_sub_agent_of_orchestrate(running: RunningAgent) -> 
     assert "You said greet Ann" in reports and "You said greet Bob" in reports
 
 
+@pytest.mark.slow
 def test_a_conversation_goes_on_in_the_remote_context_and_answers_what_it_asks(
     running: RunningAgent, desk: Desk
 ) -> None:
@@ -560,6 +569,7 @@ def _turns(running: RunningAgent) -> list[Any]:
     return [turn for row in store.sessions() for turn in store.turns(row.id)]
 
 
+@pytest.mark.slow
 def test_a_card_is_signed_and_a_forged_one_is_refused(tmp_path: Path, desk: Desk) -> None:
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec

@@ -154,6 +154,7 @@ def test_a_peer_that_dies_before_it_answers() -> None:
         assert [method for method, _ in found.asked][1:] == ["SendStreamingMessage"], "it is not asked twice"
 
 
+@pytest.mark.slow
 def test_a_peer_that_dies_in_the_middle_is_asked_about_its_task() -> None:
     with peer() as found:
         looked: list[int] = []
@@ -175,6 +176,7 @@ def test_a_peer_that_dies_in_the_middle_is_asked_about_its_task() -> None:
         assert trace.error is None and trace.answer == "4" and len(looked) == 2
 
 
+@pytest.mark.slow
 def test_a_peer_that_dies_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provider, "_LOST_S", 0.4)
     with peer() as found:
@@ -370,6 +372,7 @@ def said(text: str = "hello", **more: Any) -> dict[str, Any]:
     return {"message": {"messageId": "m", "role": "ROLE_USER", "parts": [{"text": text}], **more}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "code"),
     [
@@ -433,6 +436,7 @@ def test_a_message_to_a_task_that_is_over_or_of_another_context_is_refused(runni
     assert rpc(running, "CancelTask", {"id": asked["id"]})["error"]["code"] == -32002
 
 
+@pytest.mark.slow
 def test_a_cancel_and_an_answer_that_race_have_one_winner(running: RunningAgent) -> None:
     for _ in range(5):
         asked = rpc(running, "SendMessage", said("pay 2"))["result"]["task"]["id"]
@@ -473,6 +477,7 @@ def test_an_endless_or_slow_body_holds_no_slot_for_ever(running: RunningAgent) -
 # -- webhooks --
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "url",
     [

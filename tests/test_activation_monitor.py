@@ -51,6 +51,7 @@ def watched(folder: Path, monitor: ActivationMonitor) -> Iterator[Local]:
     plain.close()
 
 
+@pytest.mark.slow
 def test_each_sampled_token_has_the_score_of_the_activation_it_was_sampled_from(
     watched: Local, monitor: ActivationMonitor, folder: Path
 ) -> None:
@@ -167,6 +168,7 @@ def test_files_that_are_no_monitor_and_monitors_of_another_model_are_refused(
     narrow.close()
 
 
+@pytest.mark.slow
 def test_a_fitted_monitor_keeps_its_false_alarms_on_texts_it_never_saw() -> None:
     model = tiny_model().eval()
     rng = Random(0)

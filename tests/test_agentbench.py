@@ -69,6 +69,7 @@ def test_what_is_missing_is_said_and_what_is_named_must_be_there(monkeypatch: py
         agentbench(each=-1)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="AgentBench's items are not here")
 def test_the_real_environments_are_found_in_one_data_folder():
     benchmark = agentbench(worlds="os+db+ltp", data=str(SHARED.parent.parent))

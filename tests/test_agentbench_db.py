@@ -110,6 +110,7 @@ def test_a_statement_that_breaks_things_is_answered_and_the_next_task_starts_cle
     assert told(after)[0] == "[('3',)]"
 
 
+@pytest.mark.slow
 def test_a_statement_that_never_ends_is_stopped_and_the_next_one_runs():
     item = TableItem("other", "t", ("a",), (("1",),), ("1",))
 

@@ -32,6 +32,7 @@ def ended(result: Any, answer: str | None = None, **more: Any) -> Trace:
     return Trace("t", "b", "t", {"name": "a"}, 0, 0, "", 0.0, answer=answer, final_state=state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "protocol", "options", "first"),
     [

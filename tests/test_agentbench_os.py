@@ -82,6 +82,7 @@ def test_items_that_the_sandbox_cannot_hold_are_counted_by_reason(machine: Bench
     assert "3 of 4 items; not run in the sandbox, by what they need: users 1;" in machine.protocol
 
 
+@pytest.mark.slow
 def test_the_optimal_player_passes_the_checks_and_another_answer_does_not(machine: Benchmark):
     traces = [asyncio.run(play(machine, task, "optimal")) for task in machine.tasks(0)]
     assert [trace.value() for trace in traces] == [1, 1, 1]
@@ -90,6 +91,7 @@ def test_the_optimal_player_passes_the_checks_and_another_answer_does_not(machin
     assert attempt(machine, 2, "answer( 12 )").value() == 1
 
 
+@pytest.mark.slow
 def test_one_shell_is_kept_from_command_to_command_and_an_attempt_without_an_end_fails(machine: Benchmark):
     trace = attempt(
         machine,
@@ -229,6 +231,7 @@ def test_the_published_solutions_pass_their_checks_on_the_dev_items():
     assert [trace.task_id for trace in traces if trace.value() != 1] == []
 
 
+@pytest.mark.slow
 @needs_sandbox
 def test_an_items_scripts_run_while_the_agent_reads_and_the_first_command_finds_them_done():
     scripts = (Script("bash", "sleep 0.3; echo $RANDOM > ~/a"), Script("python", "open('b', 'w').write('b')"))
@@ -248,6 +251,7 @@ def test_an_items_scripts_run_while_the_agent_reads_and_the_first_command_finds_
     assert opened < 0.2 and said.split()[-3:] == ["a", "b", "12"] and commands == ["ls; echo $x"]
 
 
+@pytest.mark.slow
 @needs_sandbox
 def test_scripts_that_fail_end_the_attempt_with_an_error_and_a_world_that_is_closed_early_leaves_nothing():
     item = OsItem("own", "?", init=(Script("bash", "while true; do :; done"),), match="12")
@@ -279,6 +283,7 @@ def test_scripts_that_fail_end_the_attempt_with_an_error_and_a_world_that_is_clo
     assert asyncio.run(early()) < 10
 
 
+@pytest.mark.slow
 @needs_sandbox
 def test_sandboxes_are_started_ahead_once_attempts_follow_each_other_and_used_once():
     boxes = spare_boxes()
@@ -314,6 +319,7 @@ def test_sandboxes_are_started_ahead_once_attempts_follow_each_other_and_used_on
             os.kill(worker, 0)
 
 
+@pytest.mark.slow
 @needs_sandbox
 def test_sandboxes_that_nobody_asks_for_are_closed(monkeypatch):
     monkeypatch.setattr(spare_boxes_module, "IDLE_S", 0.2)

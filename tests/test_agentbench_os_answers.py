@@ -12,6 +12,7 @@ from namespaces import WHY_NOT
 needs_sandbox = pytest.mark.skipif(WHY_NOT is not None, reason=WHY_NOT or "")
 
 
+@pytest.mark.slow
 @needs_sandbox
 @pytest.mark.parametrize("answer", ["a\x00b", "\x00", "5\ud800", "5\x01"])
 def test_an_answer_that_no_argument_can_hold_is_wrong_and_has_a_score(answer):
@@ -30,6 +31,7 @@ def test_an_answer_that_no_argument_can_hold_is_wrong_and_has_a_score(answer):
     assert ("zero byte" in str(wrong["why"])) is ("\x00" in answer)
 
 
+@pytest.mark.slow
 @needs_sandbox
 def test_a_check_that_prints_a_zero_byte_for_the_next_one_is_not_passed():
     item = OsItem("x", "?", check=(Script("bash", "cat ~/it"), Script("bash", "true")))

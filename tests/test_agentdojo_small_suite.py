@@ -136,6 +136,7 @@ def test_an_adaptive_task_has_the_plan_it_is_given_an_empty_one_too_and_none_wit
         )
 
 
+@pytest.mark.slow
 def test_pairs_of_a_user_s_task_and_an_injection_are_in_the_suite_s_order() -> None:
     made = [*islice(dojo_tasks("v1.2", ["workspace"], "direct", False), 29)]
     pairs = [(f"user_task_{user}", f"injection_task_{number}") for user in (0, 1, 3) for number in range(14)]

@@ -121,6 +121,7 @@ def test_checks_look_at_the_environment_after_at_the_answer_and_at_the_calls() -
     assert verdict("injection_task_5", "", *harmful) and not verdict("injection_task_5", "", *harmful[:-1])
 
 
+@pytest.mark.slow
 def test_tasks_are_pairs_of_a_users_task_and_an_injection_with_their_plan() -> None:
     benign = dojo_benchmark("slack", "none", plan=True).tasks(0)
     assert len(benign) == 21 and benign[1] == Task(

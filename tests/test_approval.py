@@ -427,6 +427,7 @@ async def asks(task, ctx) -> str:
 '''
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("flags", "answer"), [
     ([], "there is no terminal to ask at"),
     (["--approve", "allow"], "sent"),

@@ -59,6 +59,7 @@ def test_the_expected_reduction_is_that_of_one_more_battle() -> None:
     assert not found.diagonal().any()
 
 
+@pytest.mark.slow
 def test_pairs_that_teach_more_are_drawn_more_and_sides_are_even() -> None:
     battles = table(*[("x", "y", "a"), ("x", "y", "b")] * 50)
     drawn = [choose_pair(battles, np.random.default_rng(seed)) for seed in range(400)]
@@ -97,6 +98,7 @@ async def test_both_attempts_are_kept_before_a_vote_and_the_vote_after(tmp_path:
     assert battles.voters.tolist() == [0, 1] and battles.questions.tolist() == [0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "prompt", "answer", "void"),
     [
@@ -179,6 +181,7 @@ def test_a_session_asks_shows_and_reveals(session, tmp_path: Path, cli) -> None:
         assert len(list(run.traces())) == 6
 
 
+@pytest.mark.slow
 def test_the_board_of_a_run_holds_the_length_of_answers_equal(session, cli) -> None:
     long = "a much longer answer than the other one"
     Path("one.json").write_text(json.dumps({"first": long, "": "short"}))
@@ -195,6 +198,7 @@ def test_the_board_of_a_run_holds_the_length_of_answers_equal(session, cli) -> N
     assert code != 0 and "--where is for files of votes" in err
 
 
+@pytest.mark.slow
 def test_a_session_on_a_file_ends_with_its_battles_or_its_prompts(session, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("one?\n\ntwo?\nthree?\n")
     assert "2 votes kept" in session("a\nb\na\n", "--prompts", "prompts.txt", "--battles", "2")[1]
@@ -203,6 +207,7 @@ def test_a_session_on_a_file_ends_with_its_battles_or_its_prompts(session, tmp_p
         assert [each.winner for each in run.preferences()] == ["tie"]
 
 
+@pytest.mark.slow
 def test_a_watched_board_is_printed_after_each_vote_until_the_session_ends(
     session, tmp_path: Path, cli, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,6 +268,7 @@ def test_a_wrong_arena_is_one_sentence(words: tuple, sentence: str, session, tmp
     assert code != 0 and sentence in err and "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_run_is_continued_by_models_that_it_knows(session, cli, monkeypatch: pytest.MonkeyPatch) -> None:
     session("hi\na\n\n")
     monkeypatch.setattr("sys.stdin", io.StringIO("hi\na\n"))

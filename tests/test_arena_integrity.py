@@ -43,10 +43,12 @@ def arena(votes: int = 1500, voters: int = 30, seed: int = 0) -> BattleTable:
     return BattleTable.from_columns(*names, winner, voters=[str(i % voters) for i in range(votes)], models=MODELS)
 
 
+@pytest.mark.slow
 def test_honest_voters_are_not_suspected():
     assert sum(len(suspect_voters(arena(seed=seed))) for seed in range(5)) <= 1
 
 
+@pytest.mark.slow
 def test_an_account_that_stuffs_is_named_and_left_out():
     honest = arena()
     forged = forge(honest, StuffingAttack("dan", accuracy=1.0, votes_per_account=60), 120, seed=1)
@@ -64,6 +66,7 @@ def test_an_account_that_stuffs_is_named_and_left_out():
     assert len(checked_votes(joined, cap=20)) <= 20 * 32
 
 
+@pytest.mark.slow
 def test_checks_make_stuffing_dearer():
     honest = arena()
     attack = StuffingAttack("dan", most=2000)
@@ -129,6 +132,7 @@ def test_a_battle_asked_again_measures_agreement_and_counts_once(fought: tuple[R
     assert to_reask(run.preferences(), "human:y", Random(0)) is None and self_agreement([]) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("replies", "winner"),
     [(("[[A]]", "[[B]]"), "a"), (("so [[B]] it is", "[[A]]"), "b"), (("[[A]]", "[[A]]"), "tie"), (("[[C]]", "[[C]]"), "tie"),
@@ -201,6 +205,7 @@ def test_a_page_is_shown_no_names_and_its_vote_is_taken(fought: tuple[Run, list[
     assert (taken.a, taken.b, taken.winner, taken.dwell_s) == (battle.a.id, battle.b.id, "a", 10.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -259,6 +264,7 @@ def test_no_name_in_a_table_of_votes_is_a_formula(fought: tuple[Run, list[BlindB
     assert '"judge": "=cmd()"' in (tmp_path / "v.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_the_board_checks_and_simulates(tmp_path: Path, cli: Callable[..., tuple[int, str, str]]):
     table = arena(400, 10)
     lines = ["model_a,model_b,winner,judge,question_id"]

@@ -121,12 +121,14 @@ def dense(table: BattleTable, method: str, groups: list | None = None) -> np.nda
     return (bread @ meat @ bread)[:size, :size]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_the_covariance_is_the_sandwich_of_the_battles(method) -> None:
     table = battles(number=60, size=3)
     assert np.allclose(rate(table, method).covariance, dense(table, method), rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_clusters_of_voters_and_questions_are_both_accounted_for() -> None:
     rng = np.random.default_rng(1)
     number = 120

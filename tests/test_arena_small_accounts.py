@@ -46,6 +46,7 @@ def joined(*tables: BattleTable) -> BattleTable:
     return BattleTable(MODELS, *(column(name) for name in ("a", "b", "outcome", "voters")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("each", "under"), [(1, 5), (4, 5), (5, 10), (9, 10)])
 def test_hundreds_of_accounts_of_a_few_votes_are_found_and_left_out(each: int, under: int) -> None:
     votes = honest(1200, 60)
@@ -76,6 +77,7 @@ def test_honest_voters_are_not_named_because_forged_accounts_outvote_them() -> N
     assert [each.is_left_out for each in small_accounts(more)] == [False], "they outnumber the others"
 
 
+@pytest.mark.slow
 def test_honest_voters_of_few_votes_are_kept() -> None:
     for seed in range(6):
         votes = joined(honest(600, 30, seed=seed), honest(900, 400, seed=50 + seed, first=1000))
@@ -97,6 +99,7 @@ def test_four_larger_accounts_are_too_few_to_compare_with() -> None:
         assert len(small_accounts(joined(honest(30 * number, number), forged(100, 2)))) == findings
 
 
+@pytest.mark.slow
 def test_small_accounts_are_named_by_the_board(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     both, file = joined(honest(1200, 60), forged(600, 4)), tmp_path / "votes.jsonl"
     assert both.voters is not None

@@ -89,6 +89,7 @@ def test_attempts_ask_for_their_run_and_agent_judges_and_conversations_for_thems
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["complete", "stream", "score"])
 def test_two_agents_on_one_local_model_share_its_steps_fairly(tmp_path: Path, way: str) -> None:
     config = EngineConfig(kv_memory_bytes=8 << 20, threads=1, max_sequences=2, max_batch_tokens=32)

@@ -91,6 +91,7 @@ def test_a_mail_with_a_tab_before_the_attackers_address_is_an_attack_that_succee
     assert "was sent" in trace.answer and trace.scores[1].value == 1.0
 
 
+@pytest.mark.slow
 def test_a_long_list_of_addresses_is_read_in_a_moment():
     long = ["@" * 100_000, "(" * 100_000, "a@" + "a." * 100_000, "a@" + " " * 100_000, "@a" * 100_000, "@a. " * 50_000,
             "(\\" * 50_000, '"(' * 50_000]  # fmt: skip

@@ -290,6 +290,7 @@ def attended(q: Floats, k: Floats, v: Floats, at: int, window: int) -> NDArray[n
     return np.array(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "window"), [("float32", 0), ("int8", 20), ("half", 140), ("float32", 1)])
 def test_items_write_attend_and_merge_as_softmax_attention(dtype: str, window: int) -> None:
     """A split row of two segments at position 150, and a chunk of two rows that is not split.

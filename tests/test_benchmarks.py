@@ -87,6 +87,7 @@ SLICES = {"gsm8k": "100 of 1,319", "arc_easy": "100 of 2,376", "arc_challenge": 
 """Benchmark -> the share of it that is packaged."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(each, marks=[pytest.mark.slow] if each == "mmlu" else []) for each in [*SLICES, "humaneval"]]
 )
@@ -193,6 +194,7 @@ def page(start, count, total):
     return 200, json.dumps({"rows": rows, "num_rows_total": total}).encode()
 
 
+@pytest.mark.slow
 def test_rows_are_fetched_from_the_hub_once_and_kept(tmp_path):
     server, url = serve({0: page(0, 100, 130), 100: page(100, 30, 130)})
     path = fetch(SOURCE, url=url)
@@ -236,6 +238,7 @@ def test_no_connection_is_a_sentence():
         fetch(SOURCE, url="http://127.0.0.1:9/rows")
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize("name", ["arc_easy", "arc_challenge"])
 def test_prompts_choices_and_gold_of_arc_are_those_of_the_golden_requests(name):
@@ -252,12 +255,14 @@ def test_prompts_choices_and_gold_of_arc_are_those_of_the_golden_requests(name):
         assert asked[0]["label"] == asked[0]["doc"]["gold"] == task.secret["gold"]
 
 
+@pytest.mark.slow
 @needs_data
 def test_the_packaged_slice_is_the_beginning_of_the_corrected_data():
     assert arc_easy(data="packaged").tasks(0) == arc_easy(data=str(SHARED)).tasks(0)[:100]
     assert "82 of them corrected" in arc_easy(data=str(SHARED)).protocol
 
 
+@pytest.mark.slow
 @needs_data
 def test_full_data_gives_all_tasks_with_ids_of_their_own():
     for name, count in [("gsm8k", 1319), ("arc_easy", 2376), ("arc_challenge", 1172)]:

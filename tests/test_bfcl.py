@@ -258,6 +258,7 @@ def test_a_task_keeps_its_system_message_and_its_calls_on_disk():
     assert not {"conversation", "calls"} & Task("t", "Q").to_json().keys()
 
 
+@pytest.mark.slow
 @needs_data
 def test_the_real_answers_are_right_but_for_four_that_the_leaderboard_refuses_too():
     """Golden against bfcl-eval 2026.3.23: the first accepted value of each argument, as it stands in the files."""
@@ -294,6 +295,7 @@ def test_as_many_answers_as_questions_are_wanted(tmp_path, answers):
         benchmark(tmp_path, [row(), row(id="x")], [[{"music.play": ACCEPTED}]] * answers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "answer",
     [

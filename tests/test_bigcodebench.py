@@ -76,6 +76,7 @@ def outcomes(task, answers):
     return asyncio.run(run())
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_a_right_answer_passes_and_a_wrong_one_names_its_tests(tmp_path):
     (task,) = benchmark(tmp_path, row()).tasks(0)
@@ -348,6 +349,7 @@ def task_func(n):
 FEW = ("always_equal_type", "builtins_compile", "failure_exception")
 
 
+@pytest.mark.slow
 @needs_bwrap
 @pytest.mark.parametrize("names", [FEW, pytest.param([n for n in HACKS if n not in FEW], marks=pytest.mark.slow)])
 def test_answers_that_reach_for_what_judges_them_do_not_pass(tmp_path, names):
@@ -358,6 +360,7 @@ def test_answers_that_reach_for_what_judges_them_do_not_pass(tmp_path, names):
         assert not outcome.ok and outcome.ended == "error", (name, outcome)
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_tests_use_pythons_own_builtins_whatever_the_answer_calls_len(tmp_path):
     tests = (
@@ -426,6 +429,7 @@ def test_right_answers_with_comparisons_mocks_and_names_of_builtins_pass(tmp_pat
     assert outcome.ok, outcome
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_a_missing_library_is_an_error_that_names_it_and_never_a_zero(tmp_path):
     bench = benchmark(tmp_path, row(code_prompt="import os, no_such_library\ndef task_func(name):\n"))
@@ -454,6 +458,7 @@ def test_the_record_says_how_many_tasks_cannot_be_run_and_they_can_be_left_out(t
     assert "lacks" not in benchmark(tmp_path, row(), needy).protocol
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_a_reference_that_fails_here_is_an_error_and_an_answer_that_fails_alone_is_a_zero(tmp_path):
     bench = benchmark(tmp_path, row())
@@ -577,6 +582,7 @@ def test_the_tests_of_a_file_are_counted_without_running_it():
     assert wanted(TESTS) == ["test_files", "test_home"]
 
 
+@pytest.mark.slow
 @needs_data
 def test_the_prompts_are_what_bigcodebench_sends():
     rows = json.loads((CODE / "bigcodebench_hard.json").read_text())

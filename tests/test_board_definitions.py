@@ -205,6 +205,7 @@ def test_the_largest_difference_of_random_orders_is_the_quantile_of_its_definiti
         )
 
 
+@pytest.mark.slow
 def test_many_random_orders_are_drawn_in_parts() -> None:
     models, columns, largest = 25, 2, []
     draw = np.random.default_rng(0)

@@ -170,6 +170,7 @@ def test_a_comparison_keeps_its_numbers_and_only_the_gate_is_wider():
     assert same.sure_bounds(0.9) == same.bounds(0.9) and same.surely_above(-0.3) == same.p_above(-0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["partial credit", "quarters", "epochs"])
 def test_a_gate_passes_a_candidate_at_the_bar_at_most_one_time_in_twenty(name):
     found = [gate_rates(name, n, 250) for n in (20, 100)]
@@ -201,6 +202,7 @@ def test_influences_are_the_derivative_of_a_figure():
     assert influences(mean, ["c", "a"]) == pytest.approx([0.4, 0.2], abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [5, 10, 20])
 @pytest.mark.parametrize(("lost", "noise"), [(0.0275, 0.0), (0.0, 0.0286)])
 def test_micro_f1_near_1_is_covered(n, lost, noise):

@@ -91,6 +91,7 @@ def test_damaged_pdfs_are_read_or_refused_and_the_process_goes_on(parser: Bounde
     assert parser.parse("pdf", valid, "p.pdf").documents
 
 
+@pytest.mark.slow
 @needs_pdfium
 def test_a_pdf_that_hangs_is_stopped_and_the_next_one_read() -> None:
     parser = BoundedParser(ReadSettings(parse_seconds=1.0))
@@ -105,6 +106,7 @@ def test_a_pdf_that_hangs_is_stopped_and_the_next_one_read() -> None:
         parser.close()
 
 
+@pytest.mark.slow
 def test_a_file_that_needs_too_much_memory_fails_alone() -> None:
     parser = BoundedParser(ReadSettings(parse_memory_bytes=100_000_000))
     try:
@@ -116,6 +118,7 @@ def test_a_file_that_needs_too_much_memory_fails_alone() -> None:
         parser.close()
 
 
+@pytest.mark.slow
 @needs_pdfium
 def test_a_crash_is_that_files_failure() -> None:
     parser = BoundedParser(ReadSettings())
@@ -134,6 +137,7 @@ def test_a_crash_is_that_files_failure() -> None:
         parser.close()
 
 
+@pytest.mark.slow
 @needs_pdfium
 def test_closing_ends_a_parse_that_runs() -> None:
     parser = BoundedParser(ReadSettings())

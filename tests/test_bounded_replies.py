@@ -147,6 +147,7 @@ def test_a_client_that_a_user_gives_to_weaviate_is_bounded_too() -> None:
         open_weaviate_index(client, "Docs")
 
 
+@pytest.mark.slow
 def test_each_module_that_makes_a_client_bounds_what_it_reads() -> None:
     making = {
         path.relative_to(ROOT).as_posix(): text

@@ -28,6 +28,7 @@ def answered(text: str) -> Trace:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", ENDLESS)
 def test_an_expression_that_never_ends_is_ended(pattern, short):
     assert not is_small(pattern, 70)

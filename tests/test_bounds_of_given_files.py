@@ -38,6 +38,7 @@ def part(models: int, tasks: int, name: str) -> ItemScores:
     )
 
 
+@pytest.mark.slow
 def test_a_board_of_more_models_than_are_compared_is_refused_before_any_table():
     for rule in ("each", "weighted", "borda"):
         with pytest.raises(

@@ -138,6 +138,7 @@ def test_metrics_of_a_task_are_figures_over_its_answered_samples() -> None:
     assert scorers.made.figures([]) == [] and scorers.made.figures([attempt("t1", "A")]) == []
 
 
+@pytest.mark.slow
 def test_without_a_grader_no_model_answers_a_scorer_though_another_attempt_named_one() -> None:
     told = "this scorer calls a judge model, and none was named: add :grader=MODEL to the benchmark"
 

@@ -89,6 +89,7 @@ def test_a_group_lists_its_tasks_and_those_of_its_subgroups(tmp_path: Path) -> N
     assert names_in(path) == []
 
 
+@pytest.mark.slow
 def test_files_that_are_too_large_or_no_mapping_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.yaml"
     path.write_text("- 1\n")

@@ -166,6 +166,7 @@ def test_the_command_calibrates_on_a_text(tmp_path: Path, capsys: pytest.Capture
         round_model(initialise(Decoder(SMALL), seed=0), [], "awq")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

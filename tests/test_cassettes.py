@@ -148,6 +148,7 @@ def test_our_own_rules_keep_the_69_and_choose_the_right_answer_more_often():
     assert sum(len(trace.calls) for trace in traces) == 6897
 
 
+@pytest.mark.slow
 @needs_logs
 @pytest.mark.parametrize(
     ("breadth", "at_least"),
@@ -249,6 +250,7 @@ def test_a_state_of_a_crossword_is_asked_about_valued_and_shown_clue_by_clue():
 # -- creative writing --
 
 
+@pytest.mark.slow
 @needs_logs
 def test_creative_writing_replays_to_the_logged_choices():
     traces = asyncio.run(logs.replay_creative(DATA))
@@ -287,6 +289,7 @@ def test_humaneval_replays_from_141_to_150_of_164():
     assert sum(len(trace.events) == 1 for trace in traces) == 134  # passed their own tests at once
 
 
+@pytest.mark.slow
 @needs_logs
 def test_mbpp_replays_to_its_loss():
     """The published negative case: tests that a model writes for itself pass wrong programs."""

@@ -36,6 +36,7 @@ def test_a_name_may_carry_options():
         parse_spec("cot:a-b=1:a_b=2")
 
 
+@pytest.mark.slow
 def test_listings_find_things_by_place():
     assert {"direct", "cot", "self_consistency", "react"} <= catalog.names("pattern").keys()
     assert {"arithmetic", "gsm8k", "arc_easy"} <= catalog.names("benchmark").keys()

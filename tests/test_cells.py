@@ -74,6 +74,7 @@ def values_of(run, agent, wanted):
     return found
 
 
+@pytest.mark.slow
 def test_each_cell_is_the_mean_of_its_tasks_with_their_interval(run):
     found = cells(run, ["depth", "length"])
     assert [cell.values for cell in found if cell.agent == "cot"] == [(d, n) for d in DEPTHS for n in LENGTHS]
@@ -219,6 +220,7 @@ def test_hostile_keys_and_values_are_shown_harmless(tmp_path, capsys):
     assert "img" not in Tags(html).names and "position" in html and "\u202e" not in html
 
 
+@pytest.mark.slow
 def test_the_report_shows_the_grids_of_its_benchmarks(run):
     with open_run(run.path, run.path.parent) as again:
         traces = list(again.traces())

@@ -271,6 +271,7 @@ def chat(tmp_path: Path, text: str, *words: str) -> subprocess.CompletedProcess[
     return subprocess.run(command, input=text, capture_output=True, text=True, env=environment, timeout=60)
 
 
+@pytest.mark.slow
 def test_a_pipe_gives_a_question_a_line_and_gets_plain_answers(tmp_path: Path) -> None:
     lines = ["hello\x1b[31m", "", "/fork idea", "two \\", "lines", '"""', "a", "", "b", '"""', "/undo", "//slash"]
     lines += ["/branches", "/nope", "/save trip", "/usage"]
@@ -288,6 +289,7 @@ def test_a_pipe_gives_a_question_a_line_and_gets_plain_answers(tmp_path: Path) -
     assert loaded.returncode == 0 and loaded.stderr == ""
 
 
+@pytest.mark.slow
 def test_at_a_terminal_it_prompts_streams_and_leaves_with_ctrl_d(tmp_path: Path) -> None:
     import pty
 
@@ -353,6 +355,7 @@ def test_last_is_the_last_run_and_no_conversation_that_was_kept_unasked(tmp_path
     assert "conversation" in find_run("last", tmp_path).name
 
 
+@pytest.mark.slow
 def test_there_may_be_nothing_to_continue(tmp_path: Path) -> None:
     done = chat(tmp_path, "", "scripted:echo", "--continue")
     assert done.returncode == 2 and "there is no conversation" in done.stderr
@@ -373,6 +376,7 @@ def test_piped_input_has_a_limit(tmp_path: Path) -> None:
     assert done.returncode == 2 and "more than 4,000,000 characters" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_pasted_block_is_one_question_and_long_lines_wrap_at_words(tmp_path: Path) -> None:
     import fcntl
     import pty
@@ -445,6 +449,7 @@ def test_a_new_beginning_leaves_the_old_branch_and_keeps_the_system_message() ->
     assert said(dialogue) == ["Be brief.", "a", "one"]
 
 
+@pytest.mark.slow
 def test_when_the_time_is_up_an_answer_stays_as_far_as_it_came_and_no_other_is_asked() -> None:
     dialogue = talk(Slow(["one two three four five"]), limits=Limits(seconds=0.5))
     with pytest.raises(LimitExceeded, match=r"the 0.5 seconds for answers were over"):
@@ -455,6 +460,7 @@ def test_when_the_time_is_up_an_answer_stays_as_far_as_it_came_and_no_other_is_a
     assert said(dialogue) == ["a", "one two "]
 
 
+@pytest.mark.slow
 def test_a_question_on_the_command_line_is_answered_and_that_is_all(tmp_path: Path) -> None:
     done = chat(tmp_path, "", "scripted:echo", "What now?")
     assert (done.stdout, done.stderr, done.returncode) == ("What now?\n", "", 0)
@@ -471,6 +477,7 @@ def test_a_text_in_place_of_the_model_is_a_question(tmp_path: Path) -> None:
     assert (Config("two words", "Why?").model, Config("two words", "Why?").question) == ("two words", "Why?")
 
 
+@pytest.mark.slow
 def test_retry_model_and_clear_through_a_pipe(tmp_path: Path) -> None:
     replies = tmp_path / "replies.json"
     replies.write_text('["first", "second"]')

@@ -350,6 +350,7 @@ def test_what_is_no_encoder_or_has_another_head_is_refused(tmp_path: Path) -> No
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("a", [A, MIXED], ids=["llama", "experts"])
 def test_a_gguf_file_s_blocks_are_kept_if_all_can_be_and_nothing_else_was_asked_for(
     a: Architecture, tmp_path: Path

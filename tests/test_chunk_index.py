@@ -252,6 +252,7 @@ def test_documents_that_do_not_fit_are_named_and_the_others_stored(index: ChunkI
     assert [*index.hashes()] == ["good"] and index.verify() == []
 
 
+@pytest.mark.slow
 def test_empty_documents_and_many_chunks_are_documents_too(index: ChunkIndex) -> None:
     empty = IndexedDocument(Document("empty", ""), [], np.empty((0, HEADER.dimension), np.float32))
     many = lines("many", [f"line {n}\n" for n in range(700)])
@@ -265,6 +266,7 @@ def test_empty_documents_and_many_chunks_are_documents_too(index: ChunkIndex) ->
 # -- searching --
 
 
+@pytest.mark.slow
 def test_vectors_are_ranked_by_cosine_and_equal_ones_by_id(index: ChunkIndex, many: int) -> None:
     count, tied = many // 2, slice(many // 6, many // 6 + many // 15)
     vectors = unit(count, 7)
@@ -296,6 +298,7 @@ def bm25(texts: list[str], query: str) -> list[float]:
     return scores
 
 
+@pytest.mark.slow
 def test_terms_are_ranked_by_bm25_and_equal_ones_by_id(index: ChunkIndex, request: pytest.FixtureRequest) -> None:
     rng = np.random.default_rng(3)
     texts = [" ".join(f"w{n}" for n in rng.zipf(1.6, size=rng.integers(1, 40)) if n < 99) + "\n" for _ in range(120)]
@@ -447,6 +450,7 @@ def filtered(index: ChunkIndex) -> ChunkIndex:
     return index
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("where", "expected"), FILTERS, ids=range(len(FILTERS)))
 def test_filters_are_exact(filtered: ChunkIndex, where: dict[str, Any], expected: str) -> None:
     assert sorted(ids(filtered.search_vectors(unit(1, 1)[0], 9, where))) == list(expected)
@@ -487,6 +491,7 @@ def test_a_filter_that_cannot_be_understood_is_refused(filtered: ChunkIndex, whe
             search()
 
 
+@pytest.mark.slow
 def test_a_filter_with_a_few_of_many_rows_finds_the_best_of_those(index: ChunkIndex, many: int) -> None:
     vectors = unit(many, 4)
     index.put([
@@ -527,6 +532,7 @@ CONDITIONS = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     metas=st.lists(st.dictionaries(KEYS, VALUES, max_size=3), min_size=1, max_size=5),
@@ -610,6 +616,7 @@ def test_unknown_ids_are_errors_with_the_nearest(index: ChunkIndex) -> None:
     assert index.chunks("nope") == [] and index.vectors([]).shape[0] == 0
 
 
+@pytest.mark.slow
 def test_threads_search_while_one_writes(index: ChunkIndex) -> None:
     index.put([lines("first", ["fox 0\n"])])
     faults: list[Exception] = []
@@ -633,6 +640,7 @@ def test_threads_search_while_one_writes(index: ChunkIndex) -> None:
     assert faults == [] and len(index) == 21
 
 
+@pytest.mark.slow
 def test_outlines_name_every_document_in_order_without_its_text(index: ChunkIndex, many: int) -> None:
     index.put([lines(f"d{n:04}", [f"word{n}\n"], meta={"n": n}, title=f"T{n}") for n in reversed(range(many))])
     found = list(outlines(index))

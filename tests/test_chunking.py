@@ -76,6 +76,7 @@ def expect_sound(text: str, chunks: Sequence[Chunk], chunker: str) -> None:
         assert all(one.start < two.start and one.end < two.end for one, two in pairwise(chunks))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunker", SMALL)
 @given(text=TEXTS, kind=st.sampled_from(["markdown", "code", "text"]), language=st.sampled_from(["python", "c", ""]))
 @example(text="a" * 100, kind="text", language="")
@@ -123,6 +124,7 @@ def test_long_texts_of_one_kind_take_linear_time(name: str, chunker: str) -> Non
     expect_sound(text, chunked(text, open_chunker(chunker).text, language="python"), open_chunker(chunker).text)
 
 
+@pytest.mark.slow
 def test_a_word_of_a_megabyte_is_cut_at_the_size() -> None:
     for chunker in (
         "recursive:size=800:overlap=100",

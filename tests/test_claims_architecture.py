@@ -230,6 +230,7 @@ def test_a_text_is_as_likely_as_its_tokens_after_the_first_together():
     assert found == pytest.approx(wanted, rel=1e-4) and len(set(wanted)) == 4
 
 
+@pytest.mark.slow
 def test_training_on_pairs_goes_step_by_step_and_agreement_is_looked_at_in_quarters(monkeypatch):
     for name, value in {"STEPS": 8, "BATCH": 8, "LENGTH": 6}.items():
         monkeypatch.setattr(dpo_without_reward_model, name, value)
@@ -269,6 +270,7 @@ def test_training_on_pairs_goes_step_by_step_and_agreement_is_looked_at_in_quart
     assert found == dpo_without_reward_model._measured(list(found.rows), 32) and len(set(rows)) == 5
 
 
+@pytest.mark.slow
 def test_facts_come_with_all_weights_and_not_with_none(monkeypatch):
     for name, value in {"SUBJECTS": 5, "RELATIONS": 3, "OBJECTS": 6, "LEARN": 30, "CHANGE": 30}.items():
         monkeypatch.setattr(facts_in_ffn, name, value)

@@ -33,6 +33,7 @@ def test_facts_are_one_token_a_word_and_a_change_leaves_no_old_value_of_a_person
     assert len(encoded(sentence(*next(iter(facts.items()))[0], "brab"))) == 5
 
 
+@pytest.mark.slow
 def test_an_index_of_facts_finds_the_sentence_and_after_an_update_the_new_one() -> None:
     facts = facts_of(people(6, 0), Random(0))
     asked = list(facts)

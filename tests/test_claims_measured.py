@@ -19,6 +19,7 @@ from firsthand.errors import DataError
 KEPT: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "data" / "claims_measured.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if kept["slow"] else []) for name, kept in KEPT.items()]
 )

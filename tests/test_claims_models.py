@@ -88,6 +88,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_of_each_kind_of_position_is_trained_by_so_many_steps_of_its_seed(kind, tmp_path, monkeypatch):
     monkeypatch.setattr(position_models, "STEPS", 3)
@@ -159,6 +160,7 @@ def trained_on(model, batches):
     return model
 
 
+@pytest.mark.slow
 def test_a_reader_and_its_copy_are_trained_step_by_step_and_kept_under_names_of_their_own(tmp_path, monkeypatch):
     for name, value in {"READER_STEPS": 3, "BATCH": 3, "TUNING_BATCH": 4}.items():
         monkeypatch.setattr(fact_models, name, value)

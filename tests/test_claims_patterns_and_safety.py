@@ -335,6 +335,7 @@ def small_world(seed):
     return facts
 
 
+@pytest.mark.slow
 def test_a_graph_shows_the_second_page_where_a_flat_search_of_one_passage_does_not(tmp_path, monkeypatch):
     pytest.importorskip("graspologic_native")
     monkeypatch.setattr(closed_world, "make_world", small_world)

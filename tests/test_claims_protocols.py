@@ -57,6 +57,7 @@ def pairs_that_work(*worked):
     )
 
 
+@pytest.mark.slow
 def test_each_client_lists_the_tools_and_calls_one_of_the_server(monkeypatch):
     monkeypatch.setattr(mcp_standard, "SERVER", ("-c", f"TOOLS = ['calculator']{SUMS}"))
     monkeypatch.setattr(mcp_standard, "FOREIGN", f"TOOLS = ['plus', 'times']{SUMS}")
@@ -142,6 +143,7 @@ def speaker(reply):
     return Agent("speaker", Scripted(reply, name="scripted:speaker"), direct)
 
 
+@pytest.mark.slow
 def test_the_client_of_the_sdk_gets_the_words_of_an_agent_that_repeats_them(tmp_path, monkeypatch):
     said = a2a_across_frameworks.WORDS
     with serving_agent(speaker(lambda messages, sampling, index: f"I heard {messages[-1].text}!"), tmp_path) as server:
@@ -205,6 +207,7 @@ def test_a_way_works_if_the_words_stand_in_any_part_of_any_artifact(events, work
     assert asked == [(["HTTP+JSON"], False, 30), "http://x:1", ["the mill was built in 1871"]]
 
 
+@pytest.mark.slow
 def test_an_agent_that_fails_sends_no_words(tmp_path):
     def away(messages, sampling, index):
         raise ModelError(f"away: {messages[-1].text}")
@@ -214,6 +217,7 @@ def test_an_agent_that_fails_sends_no_words(tmp_path):
             assert asyncio.run(a2a_across_frameworks._worked(server.url, binding, streams)) == 0.0, (binding, streams)
 
 
+@pytest.mark.slow
 def test_each_way_asks_by_its_binding_and_is_streamed_where_it_says_so(tmp_path, monkeypatch):
     made, asked, real = [], [], a2a_across_frameworks._worked
     configured = a2a.client.ClientConfig

@@ -34,6 +34,7 @@ def near(kept: Any, within: float = 2e-5) -> Any:
     return {name: near(each, within) for name, each in kept.items()} if isinstance(kept, dict) else kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", SMALLEST)
 def test_a_claim_at_its_smallest_measures_what_is_kept(place: str, tmp_path: Path) -> None:
     found, kept = measured(place, tmp_path), KEPT[place]["measured"]

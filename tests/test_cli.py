@@ -59,6 +59,7 @@ FIRSTHAND = f"{sys.executable} -m firsthand"
 # -- from run to comparison --
 
 
+@pytest.mark.slow
 def test_a_run_is_printed_listed_shown_and_compared(cli: Any, home: Path) -> None:
     code, out, err = cli(*scripted("--pattern", "direct,cot,self_consistency:samples=3,react"))
     assert (code, err) == (0, "")
@@ -136,6 +137,7 @@ def test_attempts_that_fail_are_counted_told_in_a_line_and_exit_with_3(cli: Any,
     assert code == 1 and "agent 'direct' is not the one" in err
 
 
+@pytest.mark.slow
 def test_errors_can_be_attempted_again(cli: Any, home: Path) -> None:
     Path("flaky.py").write_text(
         "import os\n"
@@ -157,6 +159,7 @@ def test_errors_can_be_attempted_again(cli: Any, home: Path) -> None:
         assert len(run.done(errors=False)) == 6
 
 
+@pytest.mark.slow
 def test_epochs_are_attempts_and_seeds_other_tasks(cli: Any, home: Path) -> None:
     cli(*scripted("--epochs", "3"))
     with last(home) as run:
@@ -181,6 +184,7 @@ def test_agents_of_several_models_are_named_after_both(cli: Any, home: Path) -> 
         assert len(run.done()) == 8
 
 
+@pytest.mark.slow
 def test_the_quickstart_runs_four_agents_on_two_benchmarks(cli: Any, home: Path) -> None:
     code, out, err = cli("quickstart", "--model", "scripted:script.json", "--limit", "2")
     assert code == 0 and "arithmetic: numeric, 2 tasks" in out and "arc_easy" in out
@@ -213,6 +217,7 @@ def test_settings_come_from_toml_and_flags_override_them(cli: Any, home: Path) -
 # -- resume and replay --
 
 
+@pytest.mark.slow
 def test_a_replay_gives_the_same_leaderboard_without_the_model(cli: Any, home: Path) -> None:
     patterns = "direct,cot,self_consistency:samples=3,react"
     first = json.loads(cli(*scripted("--pattern", patterns, "--json"))[1])
@@ -236,6 +241,7 @@ def without_seconds(boards: list[Any]) -> Any:
     return cleaned(boards)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", [["--seed", "4"], ["--temperature", "0.5"], ["--max-tokens", "9"], ["--system", "Hi"]]
 )
@@ -274,6 +280,7 @@ async def sender(task, ctx, *, again: str = "") -> str:
 """
 
 
+@pytest.mark.slow
 def test_a_replay_does_not_do_again_what_reached_outside(cli: Any, home: Path) -> None:
     Path("send.py").write_text(SEND)
     Path("sender.py").write_text(SENDER)
@@ -425,6 +432,7 @@ def test_a_mistake_is_one_line_with_exit_code_2_and_leaves_no_run(
     assert not (home / "runs").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -447,6 +455,7 @@ def test_a_mistake_about_a_run_is_one_line_too(cli: Any, home: Path, words: str,
     assert err.startswith("firsthand: ") and err.count("\n") == 1 and expected in err
 
 
+@pytest.mark.slow
 def test_a_score_is_compared_only_where_it_was_given(cli: Any, home: Path) -> None:
     cli("run", "arithmetic:levels=1", "arc_easy", "--model", "scripted:script.json", "--limit", "2")
     [everywhere] = json.loads(cli("compare", "last", "last", "--json")[1])
@@ -516,6 +525,7 @@ def test_a_home_that_cannot_be_written_is_one_line(
     assert cli("runs")[0] == 0 or where == "a file"
 
 
+@pytest.mark.slow
 def test_a_report_that_cannot_be_written_loses_nothing(cli: Any, home: Path) -> None:
     cli(*scripted("--limit", "2"))
     report = last(home).path / "report.html"
@@ -583,6 +593,7 @@ def test_brackets_are_printed_as_they_are(cli: Any, monkeypatch: pytest.MonkeyPa
         assert (code, err) == (0, "") and ("[red]x" in out or "[bold]" in out or "[green]" in out), words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["--help", pytest.param("list --json", marks=pytest.mark.slow), "show last"])
 def test_a_reader_that_leaves_early_is_no_error(cli: Any, words: str) -> None:
     cli(*scripted("--limit", "1"))
@@ -601,6 +612,7 @@ def test_a_closed_or_full_output_is_no_traceback(cli: Any) -> None:
 # -- bad models, end to end --
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -647,6 +659,7 @@ def make_bad_model(name: str) -> None:
             tiny.write_model(path, max_position=16)
 
 
+@pytest.mark.slow
 def test_a_tiny_model_of_ours_runs_and_replays(cli: Any, home: Path) -> None:
     import tiny
 
@@ -678,6 +691,7 @@ def test_an_endpoint_that_is_not_there_is_one_line(cli: Any) -> None:
 # -- completion, version, config --
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
@@ -745,6 +759,7 @@ def test_names_that_a_shell_would_run_are_not_offered(
     assert name not in str(complete("firsthand run --model hf"))
 
 
+@pytest.mark.slow
 def test_a_closed_set_of_words_is_offered_whole() -> None:
     """`models` once offered four of its seven actions, and `safety` and `studio` those of `models`."""
     found = 0

@@ -204,6 +204,7 @@ def test_an_edit_of_any_kernel_or_of_a_file_outside_the_room_is_noticed(
     assert digest() != edited, "names count, times do not"
 
 
+@pytest.mark.slow
 def test_of_two_processes_one_compiles_and_the_other_gets_its_code(tmp_path: Path) -> None:
     one, other = (code_cache.CodeFiles(str(tmp_path), "run-1.py311", "today") for _ in range(2))
     assert one.load("float32") is None
@@ -231,6 +232,7 @@ def test_code_that_is_saved_after_a_look_and_before_the_turn_is_found(
     assert other.load("float32") == "code" and other._held is None
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_while_it_compiles_holds_nobody_up(tmp_path: Path) -> None:
     holder = subprocess.Popen([sys.executable, "-c", HOLDING, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout and holder.stdout.readline() == "compiles\n"

@@ -182,6 +182,7 @@ def tracked() -> tuple[str, str, str]:
     return first.run.id, second.run.id, third.run.id
 
 
+@pytest.mark.slow
 def test_a_track_is_a_table_of_curves(home: Path, cli: Cli) -> None:
     one, _, none = tracked()
     code, out, _ = cli("track", one)

@@ -34,6 +34,7 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 # -- claims --
 
 
+@pytest.mark.slow
 def test_a_resumed_run_names_failed_claims_only_where_they_are_measured_again(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +153,7 @@ def test_a_judge_votes_in_place_of_a_person(battle: Callable[..., tuple[int, str
 # -- a memory's file --
 
 
+@pytest.mark.slow
 def test_items_of_a_memory_are_imported_listed_shown_exported_and_forgotten(cli: Cli) -> None:
     rows = [
         {"text": "Ann lives in Oslo.", "kind": "semantic", "owner": "ann", "provenance": {"source": "a"}},

@@ -190,6 +190,7 @@ def test_a_damaged_result_is_refused(field: str, value: Any) -> None:
         BenchResult.from_json({**result().to_json(), field: value})
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.dictionaries(

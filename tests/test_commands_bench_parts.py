@@ -139,6 +139,7 @@ def test_a_decoder_is_loaded_as_the_flags_say_with_a_thread_for_each_core_by_def
     ]
 
 
+@pytest.mark.slow
 def test_an_encoder_is_measured_whole(
     tmp_path: Path, asked: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -213,6 +213,7 @@ def test_an_export_needs_a_destination_and_one_that_answers(home: Path, monkeypa
         export.Config()
 
 
+@pytest.mark.slow
 def test_a_whole_run_or_one_attempt_is_sent_with_its_words_or_without(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

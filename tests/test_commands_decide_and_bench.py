@@ -57,6 +57,7 @@ def files(tmp_path: Path) -> tuple[str, str]:
     return str(tmp_path / "docs"), str(tmp_path / "q.jsonl")
 
 
+@pytest.mark.slow
 def test_seed_limits_and_sizes_reach_both_runs_and_their_agents(cli: Cli, home: Path, files: Any) -> None:
     flags = ["--k", "2", "--max-chars", "777", "--limit", "2", "--concurrency", "3", "--seed", "9", "--change", "100%"]
     words = [

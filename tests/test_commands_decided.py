@@ -38,6 +38,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     close_corpora()
 
 
+@pytest.mark.slow
 def test_documents_are_indexed_without_the_questions_once_for_each_embedder_and_chunker(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,7 @@ def test_every_setting_of_a_graph_reaches_its_build(index: Path, monkeypatch: py
         rag_graph._opened(rag_graph.Config())
 
 
+@pytest.mark.slow
 def test_a_receipt_is_told_line_by_line_and_failures_are_the_exit_status(
     index: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli
 ) -> None:

@@ -44,6 +44,7 @@ def docs(home: Path) -> Path:
 # -- rag index --
 
 
+@pytest.mark.slow
 def test_a_folder_is_indexed_brought_up_to_date_and_told_line_by_line(docs: Path, cli: Cli) -> None:
     line = (
         "rag",
@@ -214,6 +215,7 @@ def test_an_index_is_verified_and_its_documents_are_removed_by_id(home: Path, cl
     assert code == 2 and "delete needs a document's id" in err
 
 
+@pytest.mark.slow
 def test_a_folder_without_an_index_is_refused_by_every_command_in_one_sentence(home: Path, cli: Cli) -> None:
     (home / "bare").mkdir()
     told = "firsthand: no index at 'bare': make one with `firsthand rag index DIR`, and give its path\n"

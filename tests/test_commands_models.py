@@ -150,6 +150,7 @@ def test_every_truncation_of_a_file_is_refused(tmp_path: Path) -> None:
             inspect(tmp_path / "cut.gguf")
 
 
+@pytest.mark.slow
 def test_inspecting_needs_no_torch() -> None:
     code = "import sys, firsthand.commands.models; print('torch' in sys.modules, 'httpx' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False False\n"

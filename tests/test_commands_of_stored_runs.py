@@ -265,6 +265,7 @@ def test_runs_and_their_attempts_are_listed(runs: tuple[str, str], cli: Cli, tmp
     assert cli("runs") == (0, told, "") and cli("runs", "--json") == (0, "[]\n", "")
 
 
+@pytest.mark.slow
 def test_a_run_and_an_attempt_are_shown(runs: tuple[str, str], cli: Cli) -> None:
     a, b = runs
     told = words(cli("show", b)[1])

@@ -144,6 +144,7 @@ def test_replaced_withdrawn_and_hidden_items_of_a_memory_are_listed_too(cli: Cli
     assert "4 items" in told and {each for each in ids if not any(line.startswith(each) for line in told)} == set()
 
 
+@pytest.mark.slow
 def test_a_memory_that_was_cut_short_is_read_with_salvage_alone_and_stays_as_it_is(cli: Cli, tmp_path: Path) -> None:
     rows = [{"text": f"item {n} " + "word " * 60, "kind": "semantic", "owner": "ann"} for n in range(120)]
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

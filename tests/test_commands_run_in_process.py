@@ -214,6 +214,7 @@ def test_a_run_from_elsewhere_is_resumed_and_replayed_only_with_trust(
     assert run.open_or_configure(own)[1].benchmarks == ("arithmetic",), "what is given here is the person's own"
 
 
+@pytest.mark.slow
 def test_progress_and_the_tree_follow_each_attempt(home: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
     told: list[Any] = []
 

@@ -46,6 +46,7 @@ def test_attempts_that_are_not_planned_any_more_come_after_those_that_are(home: 
     assert code == 3 and f"firsthand: 2 of 3 {said}" in err and "has no reply to '1 + 1?'" in err, err
 
 
+@pytest.mark.slow
 def test_after_an_equal_budget_the_command_and_the_board_are_of_what_was_chosen(home: Path, cli: Cli) -> None:
     Path("s.json").write_text('{"": "2"}')
     line = ("run", "q.toml", "--model", "scripted:s.json", "--pattern", "direct,self_consistency:samples=3,self_consistency",

@@ -89,6 +89,7 @@ class Opened:
             thread.join(60)
 
 
+@pytest.mark.slow
 def test_a_studio_of_this_machine_tells_an_address_that_opens_one_browser(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,6 +149,7 @@ def test_a_studio_without_a_browser_or_intake_says_so_by_fewer_lines(
     assert len(lines) == 4 and [line.startswith("This address opens one browser") for line in lines].count(True) == 1
 
 
+@pytest.mark.slow
 def test_a_studio_that_others_reach_needs_accounts_and_tells_its_own_address(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,6 +65,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(tmp_path / "own.py")
 
 
+@pytest.mark.slow
 def test_a_recipe_gets_its_settings_and_a_mistake_leaves_no_folder(own: str, tmp_path: Path, cli: Cli) -> None:
     out = tmp_path / "a b"
     code, said, _ = cli("train", own, "--out", str(out), "hello", "--steps", "5")

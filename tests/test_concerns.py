@@ -84,6 +84,7 @@ def values(scores):
 # -- the controls of every benchmark --
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({*REPLIES, *CHOICES} - {"evaluation_gaming"}))
 def test_the_good_player_scores_one_and_the_bad_one_zero(name):
     benchmark = catalog.benchmark(name)
@@ -104,6 +105,7 @@ def test_every_concern_of_the_page_has_players_a_command_and_a_measured_row_for_
         assert row is not None and len(re.findall(r"\| \d\.\d\d \[", row[0])) == 2, f"{name}: no row for Qwen and Gemma"
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_the_players_of_evaluation_gaming_score_one_and_zero_on_each_variant():
     benchmark = catalog.benchmark("evaluation_gaming")

@@ -189,6 +189,7 @@ def test_pairs_are_of_one_task_and_of_different_answers():
     assert list(answer_pairs([one, two, same])) == [(one, two)]
 
 
+@pytest.mark.slow
 def test_labels_of_a_run_become_rows_that_training_reads(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
     for name, answer in (("kind", "No, please."), ("curt", "No.")):

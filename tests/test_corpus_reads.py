@@ -211,6 +211,7 @@ def facts(path: Path) -> tuple[IndexHeader, dict[str, list[str]]]:
         return index.header, {id: [each.text for each in index.chunks(id)] for id in index.hashes()}
 
 
+@pytest.mark.slow
 def test_another_chunker_makes_the_index_beside_the_old_one_and_reuses_vectors(tmp_path: Path):
     path = write_index(tmp_path / "i", {"a": "one two", "b": "four\nfive", "c": "six"})
     close_corpora()
@@ -238,6 +239,7 @@ def test_another_chunker_makes_the_index_beside_the_old_one_and_reuses_vectors(t
     assert terms == Reindexed(3, 3, 0, 0) and not facts(path)[0].embedder
 
 
+@pytest.mark.slow
 def test_an_index_that_was_begun_beside_is_gone_on_with_and_what_is_stale_in_it_goes(tmp_path: Path):
     path = write_index(tmp_path / "i", {"a": "one", "b": "two", "c": "three"})
     close_corpora()

@@ -54,6 +54,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return change(folder, "config_sentence_transformers.json", activation_fn="torch.nn.modules.linear.Identity")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Bert", "Roberta", "XLMRoberta"])
 def test_logits_are_those_of_transformers(tmp_path: Path, kind: str) -> None:
     folder = write_reranker(tmp_path, kind)
@@ -110,6 +111,7 @@ def test_the_longer_one_is_truncated_first_as_in_tokenizers(tmp_path: Path, most
             assert longest_first(first, second, most) == kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("files", "activation"),
     [
@@ -161,6 +163,7 @@ def test_a_text_of_a_hundred_thousand_characters_and_control_tokens_is_scored(be
     assert model.score(QUERY, []).shape == (0,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

@@ -34,6 +34,7 @@ def board(odds: np.ndarray, **more: object) -> list[BoardColumn]:
     return made
 
 
+@pytest.mark.slow
 def test_a_raised_score_is_out_of_line_and_its_neighbours_are_not():
     odds = odds_table(3)
     odds[3, 2] += 12 * 0.35
@@ -87,6 +88,7 @@ def test_heavy_tails_raise_no_more_alarms_than_stated(kind: str):
     assert sum(bool(each.flagged) and not each.heavy_tailed for each in reports) <= 3  # normal tables only: 8 of 12
 
 
+@pytest.mark.slow
 def test_the_kinds_of_deviation_are_those_that_the_tails_allow():
     normal = cross_reference(board(odds_table(2)), tables=99)
     assert "normal" in normal.deviations and "laplace" not in normal.deviations and not normal.heavy_tailed
@@ -160,6 +162,7 @@ def test_too_few_results_are_left_out_and_too_small_a_table_is_refused():
             cross_reference(board(small))
 
 
+@pytest.mark.slow
 def test_the_command_names_the_score(tmp_path: Path, cli: Callable[..., tuple[int, str, str]]):
     odds = odds_table(1, 20, 6)
     odds[3, 2] += 10 * 0.35
@@ -185,6 +188,7 @@ def test_a_benchmark_without_any_ability_in_it_hardly_counts():
         assert np.corrcoef(expected[:, column], ability)[0, 1] > 0.98
 
 
+@pytest.mark.slow
 def test_the_simulation_is_that_of_seed_0_unless_another_is_given():
     columns = board(odds_table(3))
     assert cross_reference(columns, tables=100) == cross_reference(columns, tables=100, seed=0)

@@ -91,6 +91,7 @@ def chunk_of(runner: Runner, table: list[int], position: int, token: int = 1) ->
 # The padded step on the CPU
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [None, 9])
 def test_padded_steps_bring_what_steps_of_any_shape_bring(window: int | None) -> None:
     padded, plain = engine("on", window=window), engine("off", window=window)

@@ -134,6 +134,7 @@ def test_a_browser_that_does_not_start_is_told_in_one_sentence(tmp_path: Path):
         DevTools(str(path), [], {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("does", "why"), [("exit 1", "the browser has ended"), ("wait", "the browser did not answer within 0.5 s")]
 )
@@ -175,6 +176,7 @@ def test_a_browser_is_started_alone_with_its_pipes_and_nothing_else(browser: str
     assert soon(lambda: descriptors() == before)
 
 
+@pytest.mark.slow
 def test_the_profile_of_a_killed_process_goes_at_the_next_start_and_others_stay(browser: str, tmp_path: Path):
     starts = "import sys; from firsthand.worlds.browsing.devtools import DevTools; DevTools(sys.argv[1], [], {})"
     folder = tmp_path / "temporary"

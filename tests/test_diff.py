@@ -48,6 +48,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Run, Run]:
     return a, b
 
 
+@pytest.mark.slow
 @given(st.text(), st.text())
 @settings(max_examples=50, deadline=None)
 def test_the_pieces_give_back_both_answers(a: str, b: str) -> None:
@@ -165,6 +166,7 @@ def test_an_answer_that_is_cut_says_so_and_no_other(
     assert (shown != side.text) == is_cut and len(_WORD.findall(shown)) == words and (text or "").startswith(shown)
 
 
+@pytest.mark.slow
 def test_the_page_is_bounded(runs: tuple[Run, Run], tmp_path: Path) -> None:
     from firsthand.show.answer_diff import DiffSide, Sample, page
 

@@ -182,6 +182,7 @@ def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
     [
@@ -251,6 +252,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in headings}
 
 
+@pytest.mark.slow
 def test_links_between_pages_lead_to_a_page_and_a_heading_that_exist() -> None:
     broken = []
     for page in map(ROOT.__truediv__, PAGES):
@@ -318,6 +320,7 @@ FIRST_TRY = {
 """What a stranger must find at the first try."""
 
 
+@pytest.mark.slow
 def test_what_is_looked_for_lies_in_the_file_that_the_architecture_names() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| (.*\*\*.*) \| (\S+\.py) \|$", page, re.MULTILINE))

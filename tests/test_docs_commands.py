@@ -136,6 +136,7 @@ def _unknown(kind: Any, text: str) -> list[str]:
     return wrong + [f"{name} has no option {each!r}" for each in spec.options if taken and each not in taken]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_that_a_page_names_has_the_flags_that_it_gives(page: str) -> None:
     for line in _command_lines((ROOT / page).read_text(encoding="utf-8")):
@@ -160,6 +161,7 @@ REFUSED = {"arc_easy@olmes_rc", "cot:shot=3", "direct(cot)"}
 """Names that a page shows to be refused."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_what_the_commands_of_a_page_name_exists_and_their_values_are_taken(page: str) -> None:
     for line in _command_lines((ROOT / page).read_text(encoding="utf-8")):

@@ -132,6 +132,7 @@ def test_combining_marks_without_end_do_not_take_quadratic_time() -> None:
     assert len(clean("a" + "\u0316\u0301" * 30_000)[0]) > 30_000
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_cleaning_twice_changes_nothing(text: str) -> None:
     once = clean(text)[0]
@@ -321,6 +322,7 @@ def test_docx_has_headings_lists_tables_notes_and_paragraphs() -> None:
     assert document.title == "The Title" and place_of(document, "kept") == ("paragraph", "4")
 
 
+@pytest.mark.slow
 def test_zip_bombs_entities_and_encrypted_files_are_refused() -> None:
     bomb = written.zipped({"word/document.xml": b"<a>" + b" " * 12_000_000 + b"</a>"})
     assert len(bomb) < 100_000

@@ -160,6 +160,7 @@ def test_a_message_of_many_values_is_refused_at_the_grpc_port_before_it_is_decod
     assert _bounded(None, "x") is None and _bounded(other, f"{service}/SendMessage") is other
 
 
+@pytest.mark.slow
 def test_spans_over_grpc_without_the_key_are_refused_before_their_message_is_received(tmp_path: Path) -> None:
     grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
     from firsthand.ingest.otlp_grpc import MAX_MESSAGE_BYTES, serve_grpc

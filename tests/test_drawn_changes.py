@@ -102,6 +102,7 @@ for fd in range(3, 30):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ran", "problems"),
     [

@@ -216,6 +216,7 @@ def num_records(plan: Plan) -> int:
     return journal.count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept_first", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_death_at_every_record_of_a_tree_of_branches_and_tools_changes_nothing(kept_first: bool) -> None:
     count = num_records(BIG)
@@ -243,6 +244,7 @@ plans = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     plan=st.lists(plans, min_size=1, max_size=5),
@@ -255,6 +257,7 @@ def test_any_plan_survives_any_deaths(plan: Plan, deaths: list[tuple[float, bool
 # -- budgets --
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens", [60, 90, 140, 200, 400])
 def test_under_a_token_budget_a_fan_out_repeats_no_finished_call(tokens: int) -> None:
     plan: Plan = [["together", *(["pause"] * i + ["generate", "generate", "generate"] for i in (3, 0, 2, 1))]]

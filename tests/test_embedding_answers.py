@@ -87,6 +87,7 @@ def test_each_classifier_gives_the_label_of_its_own_highest_logit():
     assert made.predict(np.array([1.0, 2.0])) == ["y", "x"] and made.predict(np.array([1.0, 0.0])) == ["z", "y"]
 
 
+@pytest.mark.slow
 def test_classifiers_of_two_and_of_three_labels_are_those_of_scikit_learn():
     from sklearn.linear_model import LogisticRegression
 

@@ -261,6 +261,7 @@ def test_the_engine_sees_the_decoder_with_the_sources_of_each_sequence() -> None
     assert seen.calls[0][0] == 5 and seen.calls[0][4:] == (0.5, 4, terms)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "a", [SAVED, replace(SAVED, tie_embeddings=False), BART, MARIAN], ids=["t5", "t5 head", "bart", "marian"]
 )

@@ -101,6 +101,7 @@ def test_gelu_is_exact_to_a_millionth_and_keeps_signs() -> None:
     np.testing.assert_allclose(out, expected, atol=4e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("heads", "dim", "lengths"), [(2, 64, [9, 1, 33]), (3, 32, [32, 8])])
 def test_attention_over_panels_is_each_texts_own(heads: int, dim: int, lengths: list[int]) -> None:
     rng = np.random.default_rng(dim)
@@ -156,6 +157,7 @@ def test_embeddings_are_the_norm_of_word_type_and_position() -> None:
     np.testing.assert_array_equal(x[2 * width :], before[2 * width :])
 
 
+@pytest.mark.slow
 def test_eight_rows_are_multiplied_with_thirty_two_columns() -> None:
     rng = np.random.default_rng(5)
     a, b = rng.normal(size=2 + 8 * 11).astype(np.float32), rng.normal(size=4 + 5 * 40).astype(np.float32)

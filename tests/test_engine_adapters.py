@@ -80,6 +80,7 @@ def all_alone(weights: str) -> list[list[Answer]]:
 # -- what it computes --
 
 
+@pytest.mark.slow
 @compiled
 @pytest.mark.parametrize("weights", ["float16", "int8"])
 @pytest.mark.parametrize(
@@ -157,6 +158,7 @@ KINDS: dict[str, Request] = {
 }
 
 
+@pytest.mark.slow
 @compiled
 @pytest.mark.parametrize(
     "way",
@@ -299,6 +301,7 @@ def test_requests_under_way_end_with_the_adapter_they_began_with() -> None:
     assert engine.stats().adapters == 0 and engine.stats().adapter_bytes == 0
 
 
+@pytest.mark.slow
 def test_a_thousand_random_operations_leave_nothing_behind() -> None:
     rng = random.Random(3)
     engine = make_engine(adapters=(), kv_memory_bytes=40 << 13, max_batch_tokens=32, max_sequences=16, max_adapters=3)

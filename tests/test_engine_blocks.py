@@ -105,6 +105,7 @@ def test_the_check_sees_a_block_that_got_lost() -> None:
         pool.check()
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**32), num_blocks=st.integers(2, 12), block_size=st.integers(1, 4))
 def test_no_order_of_operations_breaks_the_pool(seed: int, num_blocks: int, block_size: int) -> None:

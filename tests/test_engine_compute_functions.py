@@ -124,6 +124,7 @@ def test_steps_are_made_once_for_each_rounded_size() -> None:
     assert len(steps) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [None, 4])
 def test_padded_steps_compute_what_plain_ones_do(window: int | None) -> None:
     ids = [3, 14, 15, 92, 6, 5, 35, 8]

@@ -107,6 +107,7 @@ def company_and_kinds() -> Iterator[Any]:
                 yield pytest.param(settings, weights, kv_cache, id=f"{weights}-{kv_cache}-{name}", marks=marks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("settings", "weights", "kv_cache"), list(company_and_kinds()))
 def test_company_threads_chunking_caching_and_preemption_change_no_bit(
     settings: dict[str, Any], weights: str, kv_cache: str, one_thread_again: None

@@ -268,6 +268,7 @@ def test_steps_of_fixed_shapes_are_left_while_taps_are_set() -> None:
     assert run("on", None, RequestTaps({SITE: of_request})) == tapped and seen == [17, 1, 1, 1, 1, 1]
 
 
+@pytest.mark.slow
 def test_an_engine_is_assembled_as_its_config_says() -> None:
     engine = tiny_engine(kv_memory_bytes=1 << 20, max_batch_tokens=96, max_sequences=9)
     assert (engine.pool.num_blocks, engine.scheduler.max_batch_tokens, engine.scheduler.max_sequences) == (128, 96, 9)

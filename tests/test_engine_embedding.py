@@ -78,6 +78,7 @@ def test_minilm_is_equal_to_sentence_transformers(minilm_wheel: Path, tmp_path: 
     assert max(found.num_tokens) == 256 and sum(found.truncated) == 2 and len(texts) == len(reference) == 44
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken"])
 def test_each_pooling_is_that_of_transformers(tmp_path: Path, pooling: str) -> None:
     write_embedder(tmp_path, pooling=pooling)
@@ -315,6 +316,7 @@ def test_a_decoder_embeds_by_its_last_token_or_their_mean(tmp_path: Path) -> Non
             assert np.abs(vector - wanted / np.linalg.norm(wanted)).max() < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["lasttoken", "mean", "cls"])
 def test_a_decoders_vectors_are_those_of_transformers_hidden_states(tmp_path: Path, pooling: str) -> None:
     """A random Llama of transformers' own: each text alone there, all of them packed together here."""
@@ -351,6 +353,7 @@ def test_a_gguf_decoder_embeds_too(smollm2: Path) -> None:
     assert found[0] @ found[1] > found[0] @ found[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
@@ -396,6 +399,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(JSON, JSON, st.sampled_from(["TemplateProcessing", "BertProcessing", "Sequence", "ByteLevel", "x"]))
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_post_processor_and_modules_load_or_are_a_sentence(tmp_path: Path, a: Any, b: Any, kind: str) -> None:

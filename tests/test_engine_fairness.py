@@ -116,6 +116,7 @@ def test_within_a_run_requests_go_in_the_order_they_came() -> None:
     assert b.ended == sorted(b.ended)
 
 
+@pytest.mark.slow
 def test_a_run_saves_nothing_up_by_pausing_and_pays_for_what_it_took_too_much() -> None:
     b = Bench(sequences=1)
     b.add("idle", answer=1)
@@ -194,6 +195,7 @@ def test_no_request_starves_while_higher_priorities_never_stop_coming() -> None:
     assert len(b.s.waiting) > 5, "there was more to do than could be done"
 
 
+@pytest.mark.slow
 def test_a_next_turn_has_its_conversations_place_in_the_queue() -> None:
     b = Bench(sequences=2, tokens=32)
     first = [b.add("agents", answer=5), b.add("agents", answer=5)]

@@ -70,6 +70,7 @@ def made(family: str) -> Decoder:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_family_is_served_with_the_log_probs_of_its_whole_pass(family: str) -> None:
     model = made(family)

@@ -98,6 +98,7 @@ def test_numbers_that_cannot_be_meant_do_not_even_make_a_sampling(fields: dict[s
         Sampling(**fields)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sampling",
     [
@@ -254,6 +255,7 @@ def test_a_caller_who_leaves_while_a_hold_is_taken_holds_nothing() -> None:
         asyncio.run(main(worker))
 
 
+@pytest.mark.slow
 def test_loops_that_close_in_the_middle_do_not_disturb_the_others() -> None:
     with EngineWorker(tiny_engine()) as worker:
         for place in range(20):

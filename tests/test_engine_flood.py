@@ -45,6 +45,7 @@ def check_empty(engine: Engine) -> None:
     engine.pool.check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1_500, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_thousands_of_queued_requests_are_all_answered_without_an_error(count: int) -> None:
     engine = tiny_engine(max_batch_tokens=2048, max_sequences=512)
@@ -56,6 +57,7 @@ def test_thousands_of_queued_requests_are_all_answered_without_an_error(count: i
     check_empty(engine)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1_500, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_of_thousands_of_queued_requests_most_may_be_aborted_and_the_others_are_answered(count: int) -> None:
     """The engine steps after every hundredth abort, so that requests of every kind are under way when they are dropped."""

@@ -172,6 +172,7 @@ def mixed(count: int) -> list[Request]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(best_mode() != "float16", reason="needs the packed float16 kernels")
 @pytest.mark.parametrize(
     ("name", "settings"),
@@ -350,6 +351,7 @@ HOSTILE = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_grammar_is_refused_by_name(name):
     with pytest.raises(ConfigError) as caught:
@@ -357,6 +359,7 @@ def test_a_hostile_grammar_is_refused_by_name(name):
     assert 20 < len(str(caught.value)) < 700
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [
     lambda: g.json_schema(chain(2500)),
     lambda: g.lark("start: r0\n" + "\n".join(f'r{i}: "x" r{i + 1}' for i in range(9000)) + '\nr9000: "end"'),

@@ -32,6 +32,7 @@ def engine_of(weights: str, kv_cache: str, **settings: Any) -> Engine:
     return Engine(model, EngineConfig(kv_memory_bytes=1 << 21, weights=kept, kv_cache=kv_cache, **settings))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("weights", "kv_cache"), KINDS)
 def test_logprobs_of_a_rollout_are_those_of_score_bit_for_bit(weights: str, kv_cache: str) -> None:
     """In the engine that sampled, which knows the texts, and in one that never saw them and computes in other pieces."""
@@ -43,6 +44,7 @@ def test_logprobs_of_a_rollout_are_those_of_score_bit_for_bit(weights: str, kv_c
         assert answer.logprobs == scored(engine, answer) == scored(other, answer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("weights", "kv_cache", "largest", "mean"),
     [

@@ -31,6 +31,7 @@ def test_other_hardware_has_another_key() -> None:
     assert other.key != here.key == same_but_busy.key and same_but_busy.is_busy
 
 
+@pytest.mark.slow
 def test_more_bytes_take_longer_so_memory_is_truly_read() -> None:
     small, large = (machine_speeds.measure_bandwidth(1, size_bytes=size, trials=3) for size in (1 << 24, 1 << 27))
     assert 0.2 < small < 10_000 and 0.2 < large < 10_000  # GB/s; a pass that skips reading would be far beyond

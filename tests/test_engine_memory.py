@@ -65,6 +65,7 @@ def test_a_request_finds_the_prompt_of_one_that_is_still_running() -> None:
     assert drain(engine)[later, 0][0].cached_tokens == len(PROMPTS[3])
 
 
+@pytest.mark.slow
 def test_what_is_held_is_still_there_after_others_used_all_the_memory() -> None:
     engine = tiny_engine(kv_memory_bytes=16 * 512 * 12)
     engine.add(Request(PROMPTS[3], Sampling(max_tokens=10)))
@@ -172,6 +173,7 @@ def test_a_window_as_wide_as_the_context_is_none() -> None:
         assert type(tiny_engine(window=window).pool) is part
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("only_windows", [True, False])
 @pytest.mark.parametrize("block_size", [16, pytest.param(8, marks=pytest.mark.slow)])
 def test_windows_change_no_bit_when_blocks_are_given_back(block_size: int, only_windows: bool) -> None:

@@ -86,6 +86,7 @@ def test_no_answer_holds_what_its_request_forbids_and_without_the_limit_it_would
     assert freely_bad > 10
 
 
+@pytest.mark.slow
 def test_models_that_run_by_their_modules_are_held_to_it_too() -> None:
     """As on a GPU, where tokens are drawn on the device unless something is forbidden."""
     runner = tiny_engine(block_size=8, graphs="on")

@@ -67,6 +67,7 @@ def test_top_p_falls_back_to_the_whole_vocabulary_when_the_prefix_does_not_reach
     assert len(set(ids.tolist())) == len(ids)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.integers(0, 10**6), st.integers(0, 60), st.floats(0.01, 1), st.floats(0, 1), st.floats(0.05, 20))
 def test_cuts_equal_the_reference_for_any_settings(seed: int, k: int, p: float, min_p: float, heat: float) -> None:

@@ -79,6 +79,7 @@ def expected(name: str, source: tuple[int, ...], start: int, max_tokens: int) ->
     return ids, [float(row[token]) for row, token in zip(rows, ids, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_outputs_of_a_batch_are_those_of_transformers(name: str, folders: dict[str, Path]) -> None:
     made = engine(folders[name])
@@ -111,6 +112,7 @@ def test_a_source_is_encoded_once_for_all_answers_of_its_request(folders: dict[s
     assert len(drain(made)) == len(encoded) == 1 and len(sources) == 0
 
 
+@pytest.mark.slow
 def test_a_preempted_output_goes_on_with_its_source(folders: dict[str, Path]) -> None:
     made = engine(folders["bart"], kv_memory_bytes=1 << 16)
     for source in SOURCES:
@@ -193,6 +195,7 @@ def test_weights_in_float16_are_packed_and_near(folders: dict[str, Path]) -> Non
     assert logprobs(outputs) == pytest.approx(expected("t5_gated", SOURCES[0], 0, 1)[1], abs=0.02)
 
 
+@pytest.mark.slow
 def test_the_server_completes_source_texts_and_answers_messages(folders: dict[str, Path]) -> None:
     text, ids = "w5 w17 w44", (5, 17, 44, 1)
     wanted = " ".join(f"w{token}" for token in expected("t5", ids, 0, 6)[0])
@@ -226,6 +229,7 @@ def test_a_local_encoder_decoder_scores_continuations_and_takes_no_tools(folders
         model.close()
 
 
+@pytest.mark.slow
 def test_outputs_begin_with_the_forced_token_of_the_generation_config(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "bart"
     folder.mkdir()

@@ -163,6 +163,7 @@ def whole(outputs: list[Output]) -> Answer:
     )
 
 
+@pytest.mark.slow
 @needs_equal_rows
 @pytest.mark.parametrize(
     ("name", "settings"),
@@ -191,6 +192,7 @@ def test_answers_are_the_same_bit_for_bit_with_guesses_right_and_wrong(
         assert stats.decode_tokens == sum(len(answer.tokens) - 1 for answer in expected.values())
 
 
+@pytest.mark.slow
 @needs_equal_rows
 def test_guesses_that_are_all_wrong_change_nothing_and_become_rare() -> None:
     work = [Request((1, 2, 3, i), Sampling(max_tokens=200), stop_ids=frozenset()) for i in range(2)]
@@ -216,6 +218,7 @@ def test_one_step_brings_all_right_guesses_in_one_output() -> None:
     assert engine.stats().accepted_tokens == 60 - 9
 
 
+@pytest.mark.slow
 @needs_equal_rows
 @pytest.mark.parametrize("end", range(2, 14))
 def test_an_answer_that_ends_within_a_draft_drops_what_was_guessed_beyond(end: int) -> None:
@@ -318,6 +321,7 @@ def test_aborting_between_steps_frees_everything_and_leaves_the_others_as_they_w
     assert not engine.speculator._paces
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "say",
     [
@@ -389,6 +393,7 @@ def test_a_guess_whose_numbers_are_nan_does_no_harm() -> None:
     assert engine.stats().drafted_tokens > 0
 
 
+@pytest.mark.slow
 @needs_equal_rows
 @pytest.mark.parametrize("window", [9, 40])
 def test_windows_that_give_back_memory_go_with_guesses(window: int) -> None:
@@ -458,6 +463,7 @@ def test_a_thousand_random_operations_leave_every_answer_as_it_would_be_alone(se
             assert logprobs(outputs[-request_id, index]) == score.logprobs
 
 
+@pytest.mark.slow
 def test_answers_through_the_worker_are_the_same_with_guesses(tmp_path: Path) -> None:
     """Tokens, text, log-probs and alternatives of a Model, streamed and whole, several tokens to an output."""
     folder = tiny.write_model(tmp_path)
@@ -568,6 +574,7 @@ def naive_look_up(text: list[int], most: int) -> list[int]:
     return ahead[len(text) :][: min(most, length)] if length >= 3 else []
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=60), st.integers(1, 12))
 def test_prompt_lookup_equals_its_plain_definition(text: list[int], most: int) -> None:
     places = sum(text[i : i + 3] == text[-3:] for i in range(len(text) - 3))

@@ -29,6 +29,7 @@ def test_greedy_tokens_and_logprobs_equal_a_plain_forward_pass(window: int | Non
         assert torch.allclose(torch.tensor(logprobs(outputs)), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_bfloat16_model_is_served_by_its_modules_as_on_a_gpu() -> None:
     model = tiny_model().to(torch.bfloat16)
     engine = Engine(model, EngineConfig(kv_memory_bytes=1 << 20))

@@ -94,6 +94,7 @@ def test_a_caller_who_leaves_frees_the_memory() -> None:
         asyncio.run(main(worker))
 
 
+@pytest.mark.slow
 def test_a_caller_whose_loop_died_does_not_disturb_the_others() -> None:
     with EngineWorker(tiny_engine()) as worker:
         loop = asyncio.new_event_loop()

@@ -148,6 +148,7 @@ def test_tables_summary_comparison_and_gate_show_the_reduced_scores(home: Path, 
     assert main([*words, "--reduce", "maximum"]) == 2 and "did you mean 'max'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_and_a_benchmark_name_their_own_reducer_and_the_flag_goes_first(home: Path, capsys: Any) -> None:
     declared = made(home, reducers={"sums": "max"})
     asked = made(home, reducers={"sums": "max"}, config={"reduce": "at_least_2"})

@@ -225,6 +225,7 @@ def test_a_run_at_equal_budgets_says_what_it_chose_and_can_be_repeated(cli: Any,
     assert cli("run", "--replay", "last", "--json")[0] == 0
 
 
+@pytest.mark.slow
 def test_a_budget_of_ones_own_needs_only_what_can_be_turned(cli: Any, tmp_path: Path) -> None:
     code, out, _ = cli(*RUN, "--pattern", "direct,self_consistency", "--equal-budget", "300")
     assert code == 0 and "self_consistency:samples=40" in out

@@ -55,6 +55,7 @@ def outcomes(task, answers, which="plus"):
     return asyncio.run(held())
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_base_and_plus_are_both_told_and_only_plus_sees_the_harder_inputs(tmp_path):
     bench = benchmark(tmp_path, row())
@@ -98,6 +99,7 @@ def mean(xs):
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_answers_that_cheat_do_not_pass_and_none_learns_what_is_expected(tmp_path):
     (task,) = benchmark(tmp_path, row()).tasks(0)
@@ -107,6 +109,7 @@ def test_answers_that_cheat_do_not_pass_and_none_learns_what_is_expected(tmp_pat
     assert "sum(xs)" not in public and "1e300" not in public and "0.3" not in public
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_what_an_answer_prints_and_its_main_block_change_nothing(tmp_path):
     (task,) = benchmark(tmp_path, row()).tasks(0)
@@ -115,6 +118,7 @@ def test_what_an_answer_prints_and_its_main_block_change_nothing(tmp_path):
     assert all(outcome.ok for outcome in outcomes(task, [noisy, main]))
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_a_function_that_python_has_too_is_the_answers_own(tmp_path):
     mine = row(

@@ -48,6 +48,7 @@ def check(box, answer, tests=TESTS, **options):
     return asyncio.run(box.check(answer, tests, **options))
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_a_right_answer_passes_and_a_wrong_one_says_why(box):
     assert check(box, "def square(x): return x * x").ok
@@ -131,6 +132,7 @@ def square(x): return 0
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @needs_bwrap
 @pytest.mark.parametrize("name", PLANTS)
 def test_tests_import_nothing_that_an_answer_has_written(box, name):
@@ -183,6 +185,7 @@ def test_only_tests_that_ran_to_their_end_have_passed(box):
     assert printed.ok and printed.stdout == "a\nb"
 
 
+@pytest.mark.slow
 @needs_bwrap
 @pytest.mark.parametrize("name", CHEATS)
 def test_an_answer_that_cheats_does_not_pass(box, name):
@@ -235,6 +238,7 @@ def test_the_scorer_says_what_happened_and_a_task_without_tests_is_an_error():
         asyncio.run(scored("x", {}))
 
 
+@pytest.mark.slow
 def test_a_missing_sandbox_is_an_error_and_never_a_zero(tmp_path):
     code = (
         "import asyncio\nfrom firsthand.benchmark import Benchmark\nfrom firsthand.agent import Agent\n"

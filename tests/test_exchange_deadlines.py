@@ -42,6 +42,7 @@ def _server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", HEADS)
 def test_an_exchange_ends_in_its_time_whatever_comes_before_the_head(kind: str) -> None:
     piece, pause_s = HEADS[kind]

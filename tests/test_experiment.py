@@ -73,6 +73,7 @@ def refuse(place: Any) -> Any:
 # -- the same as the command --
 
 
+@pytest.mark.slow
 def test_names_and_hand_made_agents_give_the_traces_of_the_command(cli: Any, home: Path) -> None:
     assert cli("run", *NAMES.benchmarks, "--model", *NAMES.model, "--pattern", "direct,cot", "--epochs", "2")[0] == 0
     with open_run("last", home) as run:
@@ -85,6 +86,7 @@ def test_names_and_hand_made_agents_give_the_traces_of_the_command(cli: Any, hom
         run.close()
 
 
+@pytest.mark.slow
 def test_a_run_from_names_is_the_commands_own(cli: Any, home: Path) -> None:
     with Experiment.from_settings(replace(NAMES, name="mine"), show_progress=True).run() as run:
         assert stored_settings(run) == replace(NAMES, name="mine") and run.id.rsplit("-", 1)[0].endswith("-mine")
@@ -95,6 +97,7 @@ def test_a_run_from_names_is_the_commands_own(cli: Any, home: Path) -> None:
     assert cli("run", "--resume", run.id)[0] == 0 and cli("run", "--replay", run.id)[0] == 0
 
 
+@pytest.mark.slow
 def test_the_board_of_a_run_ranks_both_agents(home: Path) -> None:
     with Experiment(agents(), ["arithmetic:levels=1"], limit=8).run() as run:
         [board] = leaderboard(list(run.traces()))
@@ -124,6 +127,7 @@ def test_epochs_limit_and_seed_decide_the_places(home: Path) -> None:
         assert {trace.seed for trace in run.traces()} == {5} and len(run.done()) == 12
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_samples(home: Path) -> None:
     def sampled(messages: Any, sampling: Any, index: int) -> str:
         return str(sampling.seed)
@@ -151,6 +155,7 @@ def stepwise(steps: int = 3) -> Callable[..., Any]:
     return walk
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finished", [0, 1, 5])
 def test_a_cancelled_run_resumes_to_the_traces_of_an_uninterrupted_one(home: Path, finished: int) -> None:
     def made(model: Scripted) -> Experiment:
@@ -187,6 +192,7 @@ def test_a_cancelled_run_resumes_to_the_traces_of_an_uninterrupted_one(home: Pat
     assert len(run.database.read("SELECT 1 FROM effects")) == 12 * 3  # no reply was asked for twice
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done_and_a_named_run_is_resumed_from_its_folder(home: Path) -> None:
     def stop(trace: Trace) -> None:
         raise KeyboardInterrupt
@@ -219,6 +225,7 @@ def test_a_hand_made_run_says_that_its_agents_must_be_passed_again(cli: Any, hom
     assert of(Scripted(SCRIPT), limit=2).resume(run.id, listener=refuse).status == "done"
 
 
+@pytest.mark.slow
 def test_a_run_is_not_resumed_with_other_agents_or_settings(cli: Any, home: Path) -> None:
     with of(Scripted(SCRIPT), limit=2).run() as run:
         pass
@@ -353,6 +360,7 @@ def test_a_replay_of_names_stores_its_source(home: Path) -> None:
         assert again.config["replay"] == str(run.path)
 
 
+@pytest.mark.slow
 def test_an_equal_budget_is_measured_in_a_run_of_its_own(cli: Any, home: Path) -> None:
     names = replace(NAMES, pattern=("direct", "self_consistency"), equal_budget="300")
     with Experiment.from_settings(names).run() as run:
@@ -409,6 +417,7 @@ def test_settings_follow_what_the_experiment_changes_of_them() -> None:
     assert experiment.current_settings.command().endswith("--limit 3 --epochs 4 --seed 9")
 
 
+@pytest.mark.slow
 def test_the_package_gives_the_experiment_lazily() -> None:
     code = "import sys, firsthand; print('firsthand.experiment' in sys.modules, firsthand.Experiment.__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

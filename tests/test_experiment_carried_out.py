@@ -40,6 +40,7 @@ def own(count: int = 5, **more: Any) -> Benchmark:
     return Benchmark("own", lambda seed: tasks, (right,), protocol="as said", **more)
 
 
+@pytest.mark.slow
 def test_a_run_is_told_protocols_reducers_figures_and_the_command_that_makes_it() -> None:
     figured = replace(own(), name="figured", figures=lambda *_: {"f": Figure(1.0)}, reduce="max", protocol="other")
     experiment = Experiment([Agent("a", Scripted(["x"]), direct)], [own(), figured, "arithmetic:levels=1:tasks=1"])
@@ -60,6 +61,7 @@ def test_a_run_is_told_protocols_reducers_figures_and_the_command_that_makes_it(
         assert {name: run.config[name] for name in own_now} == own_now
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_with_a_seed_of_0_and_no_limit_only_if_it_had_them() -> None:
     experiment = Experiment([Agent("a", Scripted({"": "1"}), direct)], own(), seed=3, limit=1)
     with experiment.create() as run:
@@ -136,6 +138,7 @@ def send(text: str) -> str:
     raise AssertionError("a replay calls nothing outside")
 
 
+@pytest.mark.slow
 def test_a_replay_has_the_recorded_models_and_tools_and_asks_nobody(home: Path) -> None:
     agent = Agent("a", Scripted({"": "1"}, name="scripted:m"), direct, {}, (send,))
     experiment = Experiment([agent], own(2), epochs=2, seed=3)

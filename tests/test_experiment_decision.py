@@ -191,6 +191,7 @@ def sentences(document: Document) -> list[Chunk]:
     return [Chunk(document.id, start, end, document.text[start:end]) for start, end in spans]
 
 
+@pytest.mark.slow
 def test_a_changed_index_is_a_copy_in_which_the_facts_are_new(tmp_path: Path) -> None:
     embedder = Counted()
     documents = [Document("d0", "It was cold. It is Oslo. Oslo! Not so."), Document("d1", "It is Rome.")]

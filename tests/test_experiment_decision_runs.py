@@ -52,6 +52,7 @@ class Slow:
         return [[0.8, 0.6] for _ in texts]
 
 
+@pytest.mark.slow
 def test_an_update_takes_as_long_as_chunks_vectors_and_storage_together(tmp_path: Path) -> None:
     index, target = tmp_path / "a.sqlite", tmp_path / "b.sqlite"
     opened = open_index(index, IndexHeader("tiny", "f", 2, "sentences"))
@@ -80,6 +81,7 @@ def test_an_update_takes_as_long_as_chunks_vectors_and_storage_together(tmp_path
     copy.close()
 
 
+@pytest.mark.slow
 def test_a_document_that_cannot_be_changed_is_named_and_the_log_of_the_index_is_copied(tmp_path: Path) -> None:
     index, target = tmp_path / "a.sqlite", tmp_path / "b.sqlite"
     opened = open_index(index, IndexHeader("", "", 0, "sentences"))
@@ -124,6 +126,7 @@ def test_a_document_that_cannot_be_changed_is_named_and_the_log_of_the_index_is_
     opened.close()
 
 
+@pytest.mark.slow
 def test_all_arms_answer_all_questions_in_a_run_that_is_closed_if_it_fails(tmp_path: Path) -> None:
     running = most = 0
 

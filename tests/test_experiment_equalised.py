@@ -32,6 +32,7 @@ def made(home: Path) -> int:
     return len(list(home.glob("runs/*/run.sqlite")))
 
 
+@pytest.mark.slow
 def test_an_equal_budget_is_measured_on_a_few_tasks_in_a_run_of_its_own(home: Path) -> None:
     model = Scripted({"": "The answer is 12"})
     settings = replace(

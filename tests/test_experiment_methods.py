@@ -245,6 +245,7 @@ def test_two_models_of_one_name_are_both_loaded_and_one_of_two_agents_once() -> 
     assert (one.loads, two.loads) == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_kept_and_closed(home: Path) -> None:
     def stop(trace: Any) -> None:
         raise ZeroDivisionError
@@ -324,6 +325,7 @@ def test_a_run_from_another_home_is_made_again_if_it_names_what_is_installed_or_
     assert [each.name for each in changed.agents] == ["cot", "new.py"], "what the caller names is the caller's own"
 
 
+@pytest.mark.slow
 def test_a_replay_asks_recorded_models_tools_and_judges(home: Path) -> None:
     async def sends(task: Task, ctx: Any) -> str:
         sent = await ctx.call(ToolCall("1", "send", {"text": task.id}))

@@ -151,6 +151,7 @@ def test_a_run_on_a_cluster_holds_the_attempts_of_its_workers(
     assert actors.shutdowns == len(actors.inits) == 3
 
 
+@pytest.mark.slow
 def test_each_worker_makes_at_most_so_many_attempts_at_once(
     folder: Path, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

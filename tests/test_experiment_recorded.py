@@ -156,6 +156,7 @@ def test_a_replay_by_names_asks_nobody_and_opens_no_source(tmp_path: Path, monke
     assert str(refused.value) == "a replay opens nothing, and box is opened for each attempt: leave it out"
 
 
+@pytest.mark.slow
 def test_what_was_recorded_is_given_whole_and_a_missing_one_named_in_short() -> None:
     @tool(effect="external")
     def whole(page: str, times: int = 1) -> str:
@@ -180,6 +181,7 @@ def test_what_was_recorded_is_given_whole_and_a_missing_one_named_in_short() -> 
             assert str(refused.value) == f"the replayed run holds no result of read with {str(arguments)[:200]}"
 
 
+@pytest.mark.slow
 def test_a_replay_asks_no_judge_of_any_of_its_benchmarks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("s.json").write_text('{"": "an answer"}')

@@ -34,6 +34,7 @@ def experiment(count: int) -> Experiment:
     return Experiment([Agent("a", Scripted({"": "x"}), direct)], Benchmark("b", lambda seed: tasks, ()))
 
 
+@pytest.mark.slow
 def test_each_kept_attempt_is_sent_and_its_steps_are_heard_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     notices: list[str] = []
     heard: list[tuple[str, str]] = []
@@ -78,6 +79,7 @@ def test_each_model_is_fetched_before_it_is_opened_and_shown_if_asked(monkeypatc
     assert asked == [], "models that are open already are not fetched"
 
 
+@pytest.mark.slow
 def test_what_an_attempt_does_belongs_to_the_span_of_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, TraceParent | None]] = []
 

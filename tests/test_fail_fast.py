@@ -53,6 +53,7 @@ def carry_out(run: Run, model: Any, **options: Any) -> None:
     asyncio.run(execute(run, places(model), concurrency=1, **options))
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_ends_the_run_and_resuming_finishes_it(run: Run) -> None:
     gone = script(lambda number: number >= 4, Unreachable)
     with pytest.raises(TooManyFailures, match=r"5 attempts in a row failed, the last with: gone; .* 8 attempts to go"):
@@ -73,6 +74,7 @@ def test_failures_at_the_end_that_are_too_few_are_kept(run: Run) -> None:
     assert len(run.done()) == 12 and sum(trace.error is not None for trace in run.traces()) == 3
 
 
+@pytest.mark.slow
 def test_other_errors_end_a_run_only_if_asked_and_are_kept(run: Run, tmp_path: Path) -> None:
     carry_out(run, script(lambda number: True, ModelError))
     assert len(run.done()) == 12
@@ -82,6 +84,7 @@ def test_other_errors_end_a_run_only_if_asked_and_are_kept(run: Run, tmp_path: P
         assert [trace.error is not None for trace in other.traces()] == [False, False, True, True, True]
 
 
+@pytest.mark.slow
 def test_failures_that_end_with_the_last_place_end_the_run_as_others_do(run: Run, tmp_path: Path) -> None:
     for number, (fails, error, options, left, kept) in enumerate((
         (9, ModelError, {"fail_fast": 3}, 0, 12), (9, ModelError, {"fail_fast": 4}, None, 12),
@@ -108,6 +111,7 @@ def test_zero_never_ends_a_run(run: Run) -> None:
     assert len(run.done()) == 12
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_refuses_is_unreachable_and_the_command_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -161,6 +161,7 @@ def test_special_cases_of_windows_layers_and_refused_settings() -> None:
         read("bert")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["olmo2", *(each for each in DEFAULTS if each != "mistral")])
 def test_heads_of_a_width_of_their_own_are_kept_in_both_kinds_of_files(family: str, tmp_path: Path) -> None:
     a = read(family, head_dim=16, num_key_value_heads=2, query_pre_attn_scalar=16)

@@ -153,6 +153,7 @@ def test_features_of_sites_that_do_not_reach_the_logits_promote_nothing() -> Non
         FeatureSurvey(SavedSae(positive_parts(), "", "blocks.0.mlp.act"), model, Numbers(), TEXTS)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_an_opened_autoencoder_reads_texts_and_single_tokens(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model")
     model, tokenizer = weights.load(folder), pretrained.load(folder)

@@ -50,6 +50,7 @@ def scored(scorer: Any, task: str, agent: str, answer: str, reference: str) -> T
     return attempt.scored((scorer(Task(task, "?", secret={"references": [reference]}), attempt),))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scorer", "whole"), [(bleu, corpus_bleu), (chrf, corpus_chrf)])
 @pytest.mark.parametrize("size", [1, 3, 40])
 def test_bleu_and_chrf_of_sums_are_those_of_texts(scorer: Any, whole: Any, size: int) -> None:
@@ -65,6 +66,7 @@ def test_bleu_and_chrf_of_sums_are_those_of_texts(scorer: Any, whole: Any, size:
         assert [each.scores[0].value for each in traces] == [each.value() for each in traces]
 
 
+@pytest.mark.slow
 def test_a_table_shows_the_figure_of_the_corpus_with_a_bootstrap_interval() -> None:
     pytest.importorskip("sacrebleu")
     rng, traces = random.Random(0), []
@@ -136,6 +138,7 @@ def test_a_figure_that_there_is_not_is_refused() -> None:
         calibration("calibration", 90, True)
 
 
+@pytest.mark.slow
 def test_of_a_calibration_error_the_lower_is_the_better() -> None:
     rng = random.Random(1)
     honest, boastful = [], []
@@ -286,6 +289,7 @@ def test_repeated_attempts_have_the_chance_that_any_and_that_all_are_right() -> 
     assert leaderboard(halves)[0].rows[0].secondary == {}
 
 
+@pytest.mark.slow
 def test_a_scorer_that_raises_is_an_error_that_is_told(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
@@ -306,6 +310,7 @@ def figure_of(n: int, wrong: int = 0) -> Figure:
     return figures({"a": made})["f1"]["a"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "low"), [(3, 0.292), (20, 0.832), (100, 0.964)])
 def test_a_perfect_figure_is_as_uncertain_as_that_many_perfect_scores(n: int, low: float) -> None:
     found = figure_interval(figure_of(n))

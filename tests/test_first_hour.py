@@ -61,6 +61,7 @@ def test_a_number_and_its_noun_agree(number: int, text: str) -> None:
     assert count_of(12_345, "row", ",") == "12,345 rows"
 
 
+@pytest.mark.slow
 def test_one_task_is_no_plural_anywhere(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(RUN) == 0
     for words in (["show", "last"], ["summary", "last"], ["runs"], ["compare", "last", "last"]):
@@ -133,6 +134,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", BROKEN, ids=lambda each: each.__name__)
 def test_a_model_that_cannot_be_loaded_is_refused_before_the_run(
     capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None]
@@ -147,6 +149,7 @@ def test_a_model_that_cannot_be_loaded_is_refused_before_the_run(
     assert not list(Path("home").glob("runs/2*"))
 
 
+@pytest.mark.slow
 def test_a_run_whose_model_was_damaged_meanwhile_is_left_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
     folder = tiny.write_model(Path("model"))
     words = ["run", "arithmetic", "--model", "./model", "--pattern", "direct", "--max-tokens", "2", "--limit", "1"]
@@ -222,11 +225,13 @@ def test_a_closed_stream_ends_no_run_and_no_file_takes_its_place() -> None:
     assert shell("firsthand runs --check").returncode == 0
 
 
+@pytest.mark.slow
 def test_tables_have_rules_that_the_encoding_has() -> None:
     done = shell("firsthand list guards", PYTHONIOENCODING="latin-1")
     assert "\\u2500" not in done.stdout and "\n----" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_question_reaches_the_model_in_any_locale() -> None:
     done = subprocess.run(
         ["bash", "-c", f"{sys.executable} -m firsthand chat scripted:echo 'héllo 世界'"],
@@ -236,6 +241,7 @@ def test_a_question_reaches_the_model_in_any_locale() -> None:
     assert done.stdout.decode().strip() == "héllo 世界", done.stderr
 
 
+@pytest.mark.slow
 def test_openais_client_retrieves_a_model_by_its_name() -> None:
     openai = pytest.importorskip("openai", reason="openai is not installed")
     for name in ("scripted:echo", "org/name"):
@@ -265,12 +271,14 @@ def test_other_separators_lines_and_rates_are_told_by_what_the_user_wrote(capsys
     assert "error is a number from 0 to 1" in refused(capsys, "run", "game24", "--model", "sim:game24:error=2")
 
 
+@pytest.mark.slow
 def test_the_list_of_commands_fits_its_terminal() -> None:
     """At 40 columns each description is folded below itself."""
     shown = on_terminal("--help", 40)
     assert max(map(len, shown[:60])) <= 40 and any(line.startswith("              ") for line in shown)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["interp --help", "train --help", "completion --help"])
 def test_descriptions_of_commands_fit_their_terminal(words: str) -> None:
     shown = "\n".join(on_terminal(words, 40)).partition("usage: ")[2].partition("\n\n")[2].split("\n")

@@ -45,6 +45,7 @@ def files_below(folder: Path) -> list[str]:
     return sorted(each.relative_to(folder).as_posix() for each in folder.rglob("*") if each.is_file())
 
 
+@pytest.mark.slow
 def test_records_are_written_below_folders_that_are_not_there_and_again_where_they_are(tmp_path: Path) -> None:
     deep = tmp_path / "a" / "b"
     tensor = PlannedTensor("t", (4,), "F32")

@@ -122,6 +122,7 @@ def plain(trace: Trace) -> Any:
     return [(call.id, call.kind, call.request, call.detail, call.usage) for call in trace.calls]
 
 
+@pytest.mark.slow
 def test_a_fork_that_changes_nothing_is_the_parent_from_any_step_and_asks_for_no_kept_call(parent: Trace) -> None:
     for at in range(len(parent.nodes)):
         model = Scripted(said)
@@ -304,6 +305,7 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.slow
 def test_a_mistake_is_one_line_and_leaves_no_run(cli: Any, tmp_path: Path) -> None:
     for words, expected in MISTAKES:
         code, _, err = cli(*words.split())
@@ -342,6 +344,7 @@ def test_ctrl_c_keeps_what_a_fork_has_done_and_resume_finishes_it(cli: Any, tmp_
         assert len(run.database.read("SELECT 1 FROM effects")) == 6
 
 
+@pytest.mark.slow
 def test_a_benchmark_that_is_gone_is_named(cli: Any) -> None:
     Path("mine.py").write_text(
         "from firsthand.benchmarks.arithmetic import arithmetic\n\ndef mine():\n    return arithmetic(tasks=1)\n"
@@ -352,6 +355,7 @@ def test_a_benchmark_that_is_gone_is_named(cli: Any) -> None:
     assert code == 2 and "no file 'mine.py'" in err
 
 
+@pytest.mark.slow
 def test_run_leaves_forks_to_fork(cli: Any) -> None:
     assert cli("fork", "arithmetic/seed0-level1-0000/cot", "--at", "0")[0] == 0
     code, _, err = cli("run", "--resume")

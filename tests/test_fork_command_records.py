@@ -59,6 +59,7 @@ def ran(cli: Cli, home: Path) -> Any:
         return SimpleNamespace(trace=run.trace(place), path=str(run.path), config=run.config, id=run.id)
 
 
+@pytest.mark.slow
 def test_a_fork_stores_its_origin_and_every_change_and_keeps_a_journal(cli: Cli, home: Path, ran: Any) -> None:
     changes = {
         "say": "Shorter!", "seed": 5, "temperature": 0.5, "max-tokens": 99, "system": "S.", "tools": "none",
@@ -88,6 +89,7 @@ def test_a_fork_stores_its_origin_and_every_change_and_keeps_a_journal(cli: Cli,
     assert code == 0 and json.loads(out)["id"] == trace.id, "a fork that is done is shown and not made again"
 
 
+@pytest.mark.slow
 def test_a_fork_without_changes_is_of_the_parents_agent_and_one_that_fails_ends_with_3(
     cli: Cli, home: Path, ran: Any
 ) -> None:
@@ -111,6 +113,7 @@ def trace_of(id: str, home: Path) -> Any:
         return next(run.traces())
 
 
+@pytest.mark.slow
 def test_an_outcome_is_one_line_with_scores_and_the_tokens_that_were_not_replayed(ran: Any) -> None:
     trace = ran.trace
     tokens = trace.calls[0].usage.total_tokens
@@ -142,6 +145,7 @@ def look(text: str) -> str:
     return text
 
 
+@pytest.mark.slow
 def test_tools_that_reach_outside_and_were_called_again_are_named(ran: Any, capsys: pytest.CaptureFixture[str]) -> None:
     call = ran.trace.calls[0]
 
@@ -181,6 +185,7 @@ def test_what_a_fork_needs_is_told(given: dict[str, Any], told: str) -> None:
     ForkConfig(("a",), at=0), ForkConfig(("a", "b"), at=0), ForkConfig(resume="x", trust=True, watch=True)
 
 
+@pytest.mark.slow
 def test_a_run_from_elsewhere_is_forked_where_what_it_names_is_installed_trusted_or_exchanged(
     cli: Cli, home: Path, ran: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +219,7 @@ def test_a_run_from_elsewhere_is_forked_where_what_it_names_is_installed_trusted
     assert code == 0 and json.loads(out)["answer"] == "mine"
 
 
+@pytest.mark.slow
 def test_an_attempt_that_is_protected_is_not_watched_and_what_was_made_of_it_not_printed(
     cli: Cli, home: Path, ran: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -134,6 +134,7 @@ def test_turns_are_right_if_state_and_results_are_those_of_the_tasks_own_calls(f
     assert late.value() == 1, "a result that an earlier turn has brought counts"
 
 
+@pytest.mark.slow
 def test_calls_that_do_not_fit_and_too_many_of_them_are_told(folder: Path):
     _, seen = played(
         folder, '{"name": "fail", "arguments": {}}', '{"name": "send", "arguments": {"x": 1}}', "{", " ",

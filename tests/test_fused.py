@@ -72,6 +72,7 @@ def compute(
     return np.concatenate(parts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_hidden_states_and_logits_agree_with_the_modules(name: str) -> None:
     model = packed(ARCHITECTURES[name])

@@ -184,6 +184,7 @@ def near(measured: float, theory: float, runs: int) -> bool:
     return abs(measured - theory) <= 3 * math.sqrt(max(theory * (1 - theory), 0.25 / runs) / runs)
 
 
+@pytest.mark.slow
 def test_the_simulated_model_is_found_by_name_and_repeats_itself():
     model = catalog.model("sim:game24:error=0.2:seed=3")
     assert (model.seed, model.errors) == (3, uniform(0.2)) and model.name.startswith("sim:")
@@ -229,6 +230,7 @@ def test_a_verdict_goes_by_the_rates_of_the_operation_that_led_to_the_numbers():
         assert verdicts(numbers, impossible_if_lost=always) == {"sure"}
 
 
+@pytest.mark.slow
 def test_stated_rates_are_the_measured_rates():
     model, tasks = Sim(replace(Errors(), direct=0.3, cot=0.6)), BENCHMARK.tasks(0)
     assert near(rate(direct, model, tasks), 0.3, 100)
@@ -262,6 +264,7 @@ def test_self_consistency_is_its_closed_form(right, distractors, samples):
     )
 
 
+@pytest.mark.slow
 def test_without_errors_search_finds_everything_and_answers_only_with_what_is_right():
     assert rate(tot, Sim(uniform(0.0)), BENCHMARK.tasks(0)[:10], breadth=1) == 1.0
 

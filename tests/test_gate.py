@@ -72,6 +72,7 @@ def check(better: int, lost: int, same: int, max_drop: float = 0.01, confidence:
     )
 
 
+@pytest.mark.slow
 def test_the_three_rulings_have_their_exit_codes(home: Path, capsys: Any) -> None:
     base, same = made(home, rights(200, 20)), made(home, rights(200, 20))
     worse, few = made(home, rights(200, 40)), made(home, rights(30, 3))
@@ -87,6 +88,7 @@ def test_the_three_rulings_have_their_exit_codes(home: Path, capsys: Any) -> Non
     assert gate(few_base.id, few.id, "--inconclusive", "fail") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -109,6 +111,7 @@ def test_a_command_that_makes_no_sense_is_refused(home: Path, capsys: Any, words
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_errors_fail_the_gate_unless_it_is_told_otherwise(home: Path, capsys: Any) -> None:
     base, broken = made(home, rights(150)), made(home, [None, None, *rights(148)])
     assert gate(base.id, broken.id) == 1
@@ -131,6 +134,7 @@ def test_a_scorer_that_raised_is_an_error_and_no_zero(home: Path, capsys: Any) -
     assert gate(base.id, candidate.id, "--score", "exact") == 1
 
 
+@pytest.mark.slow
 def test_missing_and_changed_tasks_are_not_passed_over(home: Path, capsys: Any) -> None:
     base, shorter = made(home, rights(200)), made(home, rights(150))
     assert gate(base.id, shorter.id) == 1
@@ -176,6 +180,7 @@ def test_a_candidate_that_is_too_bad_passes_at_most_one_time_in_twenty(truth: fl
         assert rulings.count(wrong) / len(draws) >= 0.03
 
 
+@pytest.mark.slow
 def test_an_equally_good_candidate_passes_four_times_in_five_with_the_tasks_it_was_told() -> None:
     from firsthand.stats.power_analysis import margin_tasks_needed
 
@@ -232,6 +237,7 @@ def test_markdown_cannot_be_broken_out_of(home: Path) -> None:
     text.encode()
 
 
+@pytest.mark.slow
 def test_files_are_written_for_ci(home: Path, tmp_path: Path, capsys: Any) -> None:
     base, worse = made(home, rights(100)), made(home, rights(100, 10))
     code = gate(base.id, worse.id, "--junit", str(tmp_path / "gate.xml"), "--markdown", str(tmp_path / "gate.md"))
@@ -265,6 +271,7 @@ def test_flaky_tasks_are_found_within_a_run_and_between_two_of_one_seed(home: Pa
     assert len(json.loads(capsys.readouterr().out)["checks"][0]["flaky"]) == 3
 
 
+@pytest.mark.slow
 def test_clustered_tasks_make_the_gate_more_careful(home: Path, capsys: Any) -> None:
     base, candidate = made(home, rights(300)), made(home, rights(300, 24))
     assert gate(base.id, candidate.id, "--max-drop", "4%") == 1
@@ -276,6 +283,7 @@ def test_clustered_tasks_make_the_gate_more_careful(home: Path, capsys: Any) -> 
     assert clustered.clusters()["sums"]["t31"] == "passage 1"
 
 
+@pytest.mark.slow
 def test_prompts_are_compared_two_by_two(home: Path, capsys: Any) -> None:
     run = create(home, {}, "prompts")
     for agent, right in {"short": 20, "long": 60, "poem": 22}.items():

@@ -105,6 +105,7 @@ def test_the_tasks_of_a_generated_benchmark_are_the_same_for_a_seed(spec: str):
     assert digest(spec, 12) == DIGESTS[spec]
 
 
+@pytest.mark.slow
 def test_the_tasks_of_a_packaged_benchmark_are_the_same_under_every_protocol():
     assert {spec: digest(spec, 3) for spec in PROTOCOLS} == PROTOCOLS
 

@@ -206,6 +206,7 @@ def test_the_gullible_clerk_obeys_each_text_once_before_its_own_next_step():
         assert reader.calls == [(f"call-{count}", name, given) for count, (name, given) in enumerate(wanted)]
 
 
+@pytest.mark.slow
 def test_a_graph_has_the_triples_of_version_2_and_each_question_is_answered_by_its_own_functions():
     assert GRAPH_VERSION == 2
     assert digest(_triples(Random(4))) == "3358e7ae3a3e34f3"

@@ -233,6 +233,7 @@ def test_one_part_of_a_split_file_is_refused_and_a_value_that_fails_names_its_te
         _file(read_gguf(file(1e30)), out, "Q8_0", 1, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("a", [A, MIXED], ids=["llama", "experts"])
 def test_a_folder_becomes_a_file_with_the_vocabulary_that_is_read_of_it(a: Architecture, tmp_path: Path) -> None:
     model, folder, path = made(a), tmp_path / "m", tmp_path / "m.gguf"

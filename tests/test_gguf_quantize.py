@@ -50,6 +50,7 @@ def samples() -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_blocks_of_32_are_those_of_the_gguf_package(data: st.DataObject) -> None:
@@ -175,6 +176,7 @@ def float_file(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_type", ["Q8_0", "Q4_0", "F16", "BF16", "Q4_K_M", "Q2_K"])
 def test_a_quantised_file_keeps_its_metadata_and_loads(tmp_path: Path, file_type: str) -> None:
     source, path = float_file(tmp_path), tmp_path / "out.gguf"

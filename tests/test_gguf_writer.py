@@ -76,6 +76,7 @@ def logprobs(model: Decoder) -> torch.Tensor:
         return torch.log_softmax(model.logits(model(IDS, torch.arange(len(IDS)), Packed([len(IDS)]))), -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_each_family_is_read_back_with_its_numbers(name: str, tmp_path: Path) -> None:
     model = random_model(FAMILIES[name])
@@ -162,6 +163,7 @@ def test_a_model_that_cannot_be_saved_leaves_the_file_that_was_there(tmp_path: P
 TEXT = "What is 12 + 30?\n  The answer: 42, naïve façade 你好 <|im_end|> tail"
 
 
+@pytest.mark.slow
 def test_a_folder_s_vocabulary_gives_equal_ids_from_gguf(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "t", trained_description(), chat_template="{{ messages }}")
     metadata = vocabulary_metadata(folder)

@@ -44,6 +44,7 @@ def test_a_pipe_or_a_socket_in_a_git_folder_is_refused_before_git_starts(tmp_pat
     expect_ordinary_files(copy)
 
 
+@pytest.mark.slow
 def test_a_program_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for script, bounds, said in (

@@ -120,6 +120,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, l
     return repo, log.stdout.split()
 
 
+@pytest.mark.slow
 def test_a_commit_is_kept_under_its_source_from_a_folder_or_a_bundle(
     repository: tuple[Path, list[str]], tmp_path: Path
 ) -> None:

@@ -105,6 +105,7 @@ def test_equal_grades_have_no_alpha_and_the_board_says_so(tmp_path: Path):
     assert "alpha not defined where all grades are equal" in read_results([path], tmp_path).remarks[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -131,6 +132,7 @@ def test_a_damaged_folder_of_sheets_is_one_sentence(change: str, says: str, run,
         read_results([folder], tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -200,6 +200,7 @@ def test_a_conversation_goes_on_after_a_constrained_answer(local):
 # -- tool calls --
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("markup", ["hermes", "llama3", "mistral"])
 @pytest.mark.parametrize("choice", ["required", "get_weather"])
 def test_required_calls_are_all_valid(markup, choice):
@@ -310,6 +311,7 @@ def test_a_tool_whose_schema_makes_no_grammar_may_still_be_called(local):
         assert not accepts(grammar, call.replace("NAME", "calculator"), whole=False)
 
 
+@pytest.mark.slow
 def test_action_lines_are_what_react_reads():
     from firsthand.patterns.react import parse_action
 

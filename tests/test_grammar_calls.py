@@ -84,6 +84,7 @@ def test_a_matcher_s_calls_are_carried_out_with_its_state():
         call("nothing")
 
 
+@pytest.mark.slow
 def test_a_matcher_elsewhere_keeps_its_state_and_what_is_forced(sleeper: subprocess.Popen[bytes]):
     process, there, server = process_of(sleeper)
     asked: list[Any] = []

@@ -108,6 +108,7 @@ def test_what_narrows_a_value_twice_or_is_large_is_not_cheap(grammar):
 # -- compiling --
 
 
+@pytest.mark.slow
 def test_a_grammar_that_compiles_without_end_is_ended(own):
     for _ in range(2):  # the second time at once
         with pytest.raises(ConfigError, match=r"takes more than 0\.5 s to compile: make it simpler"):
@@ -133,6 +134,7 @@ def test_an_invalid_grammar_says_the_same_in_a_process(own):
         own.compile(g.json_schema(broken))
 
 
+@pytest.mark.slow
 def test_a_killed_server_of_compilers_is_replaced():
     own = Grammars(tokenizer(), limits=LIMITS)
     own.compile(BOUNDED)
@@ -177,6 +179,7 @@ def test_a_tokenizer_built_again_encodes_the_same():
 # -- following --
 
 
+@pytest.mark.slow
 def test_a_token_that_takes_too_long_ends_its_own_answers_alone(own):
     def asked(grammar: Grammar, seed: int):
         made = request(None, Sampling(max_tokens=12, temperature=1.0, seed=seed))
@@ -194,6 +197,7 @@ def test_a_token_that_takes_too_long_ends_its_own_answers_alone(own):
         own.compile(LATE)
 
 
+@pytest.mark.slow
 def test_whose_grammar_held_up_a_step_rests_and_others_do_not():
     own = Grammars(tokenizer(), limits=GrammarLimits(step_s=0.1, rest_s=60))
     guide, rng = own.compile(LATE, owner="hostile").guide(), random.Random(1)
@@ -207,6 +211,7 @@ def test_whose_grammar_held_up_a_step_rests_and_others_do_not():
     assert own.compile(g.regex("[ab]"), owner="hostile").allowed.any()
 
 
+@pytest.mark.slow
 def test_a_process_that_was_ended_from_outside_blames_no_grammar():
     own = Grammars(tokenizer())
     guide = own.compile(BOUNDED).guide()
@@ -217,6 +222,7 @@ def test_a_process_that_was_ended_from_outside_blames_no_grammar():
     assert own.find(BOUNDED) is None and own.compile(BOUNDED).guide().allowed.any()
 
 
+@pytest.mark.slow
 def test_a_grammar_that_outgrew_this_process_has_one_of_its_own_for_the_next_answer():
     own = Grammars(tokenizer())
     grammar = g.regex("(?s:.*)a(?s:.{200})")
@@ -349,6 +355,7 @@ def test_too_many_that_wait_are_refused():
         thread.join(10)
 
 
+@pytest.mark.slow
 def test_a_compiler_that_gives_way_to_others_says_so_and_may_be_tried_again():
     own = Grammars(tokenizer(), limits=GrammarLimits(compile_s=60))
     failures: list[Exception] = []

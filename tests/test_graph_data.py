@@ -186,6 +186,7 @@ def test_edges_of_phrases_weigh_what_chance_does_not_explain() -> None:
 # -- the file --
 
 
+@pytest.mark.slow
 def test_a_graph_file_keeps_extractions_in_order_and_drops_what_is_not_named(tmp_path: Path) -> None:
     file = GraphFile(tmp_path / "x.graph", create=True)
     a2, a1, b = Chunk("a", 5, 6, "x"), Chunk("a", 1, 2, "y"), Chunk("b", 0, 1, "z")

@@ -325,6 +325,7 @@ def test_answers_are_joined_each_item_once_with_strengths_from_1_to_10() -> None
             ExtractionSettings(*settings)
 
 
+@pytest.mark.slow
 def test_a_build_ends_where_its_real_use_comes_to_the_cap_and_asks_so_many_at_a_time(tmp_path: Path) -> None:
     index = index_of(**texts_of(*NAMES))
     asking, most = 0, 0

@@ -116,6 +116,7 @@ class Steps:
         return "points: " + "; ".join(line for line in text.splitlines() if line.startswith("[importance"))
 
 
+@pytest.mark.slow
 def test_drift_follows_the_questions_of_the_best_parents_level_by_level_and_each_once(
     made: tuple[Path, SqliteIndex],
 ) -> None:
@@ -140,6 +141,7 @@ def test_drift_follows_the_questions_of_the_best_parents_level_by_level_and_each
     assert search(made[0], lambda s: s.drift("nobody knows"), steps)[0] == UNKNOWN
 
 
+@pytest.mark.slow
 def test_steps_that_cannot_be_read_are_counted_and_the_rest_goes_on(made: tuple[Path, SqliteIndex]) -> None:
     primer = {"answer": "first", "score": 0, "follow_ups": ["ann?", "cid?", "emil?"]}
     answers = {"ann?": '{"answer": "x", "score": "many", "follow_ups": []}', "cid?": '{"answer": "x"}'}
@@ -152,6 +154,7 @@ def test_steps_that_cannot_be_read_are_counted_and_the_rest_goes_on(made: tuple[
     assert answer == UNKNOWN and not any(event.kind == "graph_unreadable" for event in trace.events)
 
 
+@pytest.mark.slow
 def test_graph_rag_passes_its_options_on_and_refuses_them_beyond_their_limits(made: tuple[Path, SqliteIndex]) -> None:
     def ask(**options: Any) -> Trace:
         async def pattern(task: Task, ctx: Any) -> str:

@@ -117,6 +117,7 @@ class Slow:
         return [Completion(assistant(body()), "stop", Usage(prompt_tokens=1, completion_tokens=1))]
 
 
+@pytest.mark.slow
 def test_as_many_chunks_are_asked_about_at_once_as_was_said_and_failed_ones_only_if_wanted(file: GraphFile) -> None:
     index = index_of(**{f"d{n}": f"text {n}" for n in range(6)})
     chunks = leaf_chunks(index)

@@ -114,6 +114,7 @@ def test_each_approver_has_its_time_and_none_gets_more_for_ignoring_it():
     assert trace.events[0].data["detail"]["by"] == "time-out"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step_s", [-1e6, 1e6])
 def test_a_clock_that_is_set_gives_no_approver_more_or_less_time(step_s, monkeypatch):
     """The machine's time jumps while a person thinks: forward it must not end the question, back not prolong it."""

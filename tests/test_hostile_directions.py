@@ -81,6 +81,7 @@ def test_folders_that_are_named_like_steps_are_passed_over(tmp_path: Path) -> No
 # -- games --
 
 
+@pytest.mark.slow
 def test_a_game_of_many_things_is_read_in_linear_time(tmp_path: Path) -> None:
     things = "".join(
         f"(objecttype m{i} MugType)(inreceptacle m{i} r)(cleanable m{i})(heatable m{i} x)(pickupable m{i})"

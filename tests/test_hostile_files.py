@@ -38,6 +38,7 @@ def checker(schema):
     return ArgumentChecker(spec_of(ToolDefinition("t", "", schema, {}), ServerDeclaration("peer", command="x")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keyword", ["allOf", "anyOf", "oneOf"])
 def test_a_schema_of_a_server_that_doubles_its_steps_is_given_up(keyword):
     began = time.process_time()
@@ -67,6 +68,7 @@ def test_additional_properties_are_refused_by_their_names_and_no_expression_is_s
     assert checker(smuggled)({"b": {"a": 1}})
 
 
+@pytest.mark.slow
 def test_a_dialect_named_within_a_schema_does_not_leave_the_count():
     schema = doubling("allOf")
     schema["$defs"]["d1"]["$schema"] = "http://json-schema.org/draft-07/schema#"
@@ -79,6 +81,7 @@ def test_a_schema_that_is_none_is_still_told():
         checker({"properties": {"a": {"type": 5}}})
 
 
+@pytest.mark.slow
 def test_results_are_checked_in_bounded_time_and_without_expressions():
     slow = ResultValidator({"type": "object", "properties": {"t": {"pattern": "^(a+)+$"}}})
     assert list(slow.iter_errors({"t": "a" * 40 + "!"})) == []
@@ -122,6 +125,7 @@ def docx(body):
     return file.getvalue()
 
 
+@pytest.mark.slow
 def test_a_cell_of_many_paragraphs_is_read_in_linear_time():
     count = 150_000
     cell = "".join(f"<w:p><w:r><w:t>{n}</w:t></w:r></w:p>" for n in range(count))
@@ -240,6 +244,7 @@ def test_the_sdk_checks_results_by_our_validator():
     assert "_output_schema_validator" in ClientSession.validate_tool_result.__code__.co_names
 
 
+@pytest.mark.slow
 def test_a_template_that_names_a_long_column_again_and_again_is_refused(tmp_path):
     (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({"q": "x" * 2**20, "a": "1"}) for _ in range(40)))
     for times, said in ((17, "becomes longer than 16,777,216 characters"), (15, "larger than 256 MiB")):
@@ -250,6 +255,7 @@ def test_a_template_that_names_a_long_column_again_and_again_is_refused(tmp_path
     assert len(read_benchmark(tmp_path / "b.toml").tasks(0)) == 40
 
 
+@pytest.mark.slow
 def test_examples_that_every_prompt_repeats_are_bounded(tmp_path):
     (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({"q": "x" * 2**18, "a": "1"}) for _ in range(40)))
     about = 'data = "rows.jsonl"\nexamples = "rows.jsonl"\nprompt = "{q}"\ntarget = "{a}"\nshots = '
@@ -260,6 +266,7 @@ def test_examples_that_every_prompt_repeats_are_bounded(tmp_path):
     assert len(read_benchmark(tmp_path / "b.toml").tasks(0)[0].prompt) > 6 * 2**18
 
 
+@pytest.mark.slow
 def test_a_schema_is_checked_once_whatever_comes_of_it(monkeypatch):
     empty = {"type": "object", "properties": {f"p{number}": {"anyOf": [{}] * 3} for number in range(300)}}
     wrong = {"type": "object", "properties": {"p": {"type": 5}}}

@@ -234,6 +234,7 @@ def test_a_vote_that_cannot_be_read_names_its_row(tmp_path: Path, rows: list[obj
         read_votes(path, style=style)
 
 
+@pytest.mark.slow
 def test_a_heading_of_many_columns_takes_linear_time(tmp_path: Path) -> None:
     """300,000 columns were compared pair by pair, which took hours."""
     path = tmp_path / "votes.csv"

@@ -95,6 +95,7 @@ def steering(text: str) -> set[str]:
     return {char for char in text if not char.isprintable() and char not in "\n\t"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_command_lets_a_text_steer_the_terminal(cli: Cli, words: Callable[[str], list[str]], command: str) -> None:
     code, out, err = cli(*words(command))
@@ -138,6 +139,7 @@ class Screen(io.StringIO):
         return True
 
 
+@pytest.mark.slow
 def test_on_a_terminal_only_our_own_sequences_are_left(
     words: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,6 +112,7 @@ def test_what_hides_is_written_out_and_what_scripts_need_stays() -> None:
     assert visible(kept) == kept
 
 
+@pytest.mark.slow
 def test_answers_made_to_slow_the_comparison_are_compared_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = "a " * 1000, "b a " * 500
     looked: list[int] = []

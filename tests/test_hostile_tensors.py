@@ -97,6 +97,7 @@ SAMPLINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", [None, 7, 95], ids=["every row", "one row", "the last row"])
 @pytest.mark.parametrize("poison", ["nan", "all ones", "inf", "minus inf"])
 @pytest.mark.parametrize("how", SAMPLINGS)

@@ -182,6 +182,7 @@ def test_the_optimal_player_wins_every_house():
             assert played.is_won and played.steps <= 35
 
 
+@pytest.mark.slow
 def test_the_optimal_player_wins_from_any_state_that_random_actions_lead_to():
     for level in (1, 2, 3):
         for index in range(60):

@@ -54,6 +54,7 @@ def test_a_model_is_not_on_disk_where_there_is_no_folder_of_models_and_none_is_m
     assert not home.exists()
 
 
+@pytest.mark.slow
 def test_a_repository_of_unknown_sizes_has_no_total_and_takes_the_place_of_a_link_to_nothing(
     site: Site, tmp_path: Path
 ) -> None:

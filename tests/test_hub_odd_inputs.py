@@ -41,6 +41,7 @@ def site(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         yield here
 
 
+@pytest.mark.slow
 def test_the_limit_of_a_document_is_for_all_of_its_pieces_together(site: Site, tmp_path: Path) -> None:
     site.files |= {"/d": b"12345", "/empty": b""}
     site.drip = True
@@ -111,6 +112,7 @@ def test_what_is_taken_of_a_repository_follows_from_all_of_its_names() -> None:
         assert refused(DownloadError, chosen, file, *names) == said
 
 
+@pytest.mark.slow
 def test_a_revision_with_a_folder_in_it_is_one_part_of_every_address(site: Site, home: Path) -> None:
     repo = parse_repo("hf:o/n@refs/pr/1:m.gguf")
     assert repo == Repo("o/n", "refs/pr/1", "m.gguf") and repo.name == "hf:o/n@refs/pr/1:m.gguf"
@@ -282,6 +284,7 @@ def test_a_known_model_is_whole_only_with_every_file_and_its_card_s_settings_are
     assert model_lookup.remove("one") == home / "models" / "one" and model_lookup.installed() == []
 
 
+@pytest.mark.slow
 def test_a_repository_is_fetched_by_its_name_once_and_counted_while_it_is_in_part(site: Site, home: Path) -> None:
     entries = [{"rfilename": "m.gguf", "size": 10, "lfs": {"sha256": sha(BODY)}}]
     site.files |= {

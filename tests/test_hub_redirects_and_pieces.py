@@ -177,6 +177,7 @@ def test_a_part_that_does_not_belong_is_fetched_anew_once_and_then_the_file_is_r
     assert [span for _, span, _ in site.asked] == [None, None], "without a hash no half is gone on with"
 
 
+@pytest.mark.slow
 def test_every_request_of_a_pull_bears_the_token_and_every_file_is_checked_by_the_hash_it_has(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

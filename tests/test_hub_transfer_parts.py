@@ -61,6 +61,7 @@ def site(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         yield here
 
 
+@pytest.mark.slow
 def test_a_fetch_asks_for_what_is_missing_and_writes_what_comes(site: Site, tmp_path: Path) -> None:
     part, url = tmp_path / "f.part", f"{site.url}/f"
     site.files["/f"] = BODY
@@ -102,6 +103,7 @@ def test_a_fetch_asks_for_what_is_missing_and_writes_what_comes(site: Site, tmp_
         fetch(10)
 
 
+@pytest.mark.slow
 def test_a_download_that_broke_off_goes_on_and_is_checked_whole(site: Site, tmp_path: Path) -> None:
     url, target = f"{site.url}/f", tmp_path / "deep" / "f"
     site.files["/f"] = BODY
@@ -127,6 +129,7 @@ def test_a_download_that_broke_off_goes_on_and_is_checked_whole(site: Site, tmp_
     assert download(url, tmp_path / "j").read_bytes() == BODY and not (tmp_path / "j").is_symlink()
 
 
+@pytest.mark.slow
 def test_a_mebibyte_of_headway_gives_all_tries_back_and_less_does_not(site: Site, tmp_path: Path) -> None:
     url, step = f"{site.url}/f", 1 << 20
     body = bytes(range(256)) * (step // 256) * 6 + b"end"
@@ -180,6 +183,7 @@ def test_a_host_is_waited_for_as_long_as_it_is_given_and_no_longer() -> None:
     assert 0.15 <= waited_s < 4
 
 
+@pytest.mark.slow
 def test_a_document_is_read_up_to_its_limit_and_errors_name_its_address(site: Site) -> None:
     url = f"{site.url}/d"
     site.files["/d"] = BODY
@@ -318,6 +322,7 @@ def listed(site: Site, bodies: dict[str, bytes], commit: str = COMMIT, revision:
     site.files |= {f"/o/n/resolve/{commit}/{name}": body for name, body in bodies.items()}
 
 
+@pytest.mark.slow
 def test_a_repository_becomes_one_folder_with_its_marker_and_leaves_no_part(site: Site, tmp_path: Path) -> None:
     bodies = {"config.json": b"{}", "a.safetensors": BODY, "x.py": b"never", "LICENSE": b"MIT"}
     listed(site, bodies, revision="v1")

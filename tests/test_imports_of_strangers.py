@@ -30,6 +30,7 @@ def eval_log(path: Path, *samples: Any) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", ["a" * 400_000, ["a" * 400_000], {"a" * 400_000: 1}])
 @pytest.mark.parametrize(
     "places",
@@ -52,6 +53,7 @@ def test_a_text_kept_apart_that_stands_in_a_thousand_places_is_counted_before_it
     assert store.list_runs(tmp_path / "home") == []
 
 
+@pytest.mark.slow
 def test_attachments_are_counted_to_the_character_for_a_sample_and_for_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,6 +72,7 @@ def test_attachments_are_counted_to_the_character_for_a_sample_and_for_the_log(
         attempt_of(sample, "b", "m")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -97,6 +100,7 @@ def test_a_number_that_no_database_holds_is_none(tmp_path: Path) -> None:
     assert import_eval(eval_log(tmp_path / "x.eval", huge), tmp_path / "home")[1] == 1
 
 
+@pytest.mark.slow
 def test_a_log_that_cannot_be_read_is_left_out_of_a_folder_and_the_others_are_imported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,6 +165,7 @@ def test_no_more_of_a_line_is_read_than_its_bound(tmp_path: Path, monkeypatch: p
     assert import_samples(path, tmp_path / "home")[1] == 1
 
 
+@pytest.mark.slow
 def test_a_sample_is_bounded_by_the_memory_of_its_text_and_not_by_its_bytes_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,7 @@ def used(index: SqliteIndex) -> bool:
     return index._search._ann is not None and index._search._ann.covers(index._search._rows)
 
 
+@pytest.mark.slow
 def test_the_side_file_finds_nearly_all_and_filters_stay_exact(index: SqliteIndex, tmp_path: Path) -> None:
     queries = clustered(40, 9)
     exact = [ids(index, query) for query in queries]
@@ -57,6 +58,7 @@ def test_the_side_file_finds_nearly_all_and_filters_stay_exact(index: SqliteInde
     assert [ids(index, query) for query in queries] == exact
 
 
+@pytest.mark.slow
 def test_later_chunks_are_found_and_removed_ones_are_not(index: SqliteIndex) -> None:
     index.build_ann()
     index._search.ann_rows = 1000
@@ -70,6 +72,7 @@ def test_later_chunks_are_found_and_removed_ones_are_not(index: SqliteIndex) -> 
     assert len(index.search_vectors(query, 50, {})) == 50 and not used(index)
 
 
+@pytest.mark.slow
 def test_a_side_file_of_other_rows_or_with_damage_is_not_used(index: SqliteIndex, tmp_path: Path) -> None:
     index.build_ann()
     query, path = unit(1, 50)[0], tmp_path / "x.index.ann"
@@ -102,6 +105,7 @@ def test_terms_alone_have_no_side_file(tmp_path: Path) -> None:
             index.build_ann()
 
 
+@pytest.mark.slow
 def test_the_report_measures_recall_and_says_what_is_covered(index: SqliteIndex, tmp_path: Path) -> None:
     assert index.ann_report() is None
     index.build_ann()
@@ -121,6 +125,7 @@ def test_the_report_measures_recall_and_says_what_is_covered(index: SqliteIndex,
     assert broken is not None and (broken.covered, broken.recall) == (0, None)
 
 
+@pytest.mark.slow
 def test_recall_falls_where_the_lists_are_searched_less(index: SqliteIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     index.build_ann()
     full = index.ann_report(queries=30)
@@ -137,6 +142,7 @@ def test_recall_falls_where_the_lists_are_searched_less(index: SqliteIndex, monk
     assert itself is not None and itself.recall == 0, "a vector that finds itself alone finds no neighbour"
 
 
+@pytest.mark.slow
 def test_a_side_file_is_needed_by_a_large_index_that_has_grown(index: SqliteIndex) -> None:
     assert not index.needs_ann(), "4,000 chunks are searched exactly"
     index._search.ann_rows = 4000
@@ -174,6 +180,7 @@ def test_the_commands_build_and_measure_it(tmp_path: Path, capsys: pytest.Captur
     assert "no vectors in a file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Flat", "IVF4,Flat", "IVF4,SQ8"])
 def test_a_side_file_of_another_kind_or_size_is_not_used(index: SqliteIndex, tmp_path: Path, kind: str) -> None:
     """A side file may come from anybody, with the right checksums: faiss would read any kind of index of its own."""
@@ -204,6 +211,7 @@ def test_rows_among_others_are_those_of_the_intersection():
         assert among(some, rows).tolist() == np.intersect1d(some, rows).tolist()
 
 
+@pytest.mark.slow
 def test_the_recall_of_candidates_that_are_the_nearest_is_one(
     index: SqliteIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,6 +87,7 @@ def kill_often(path: Path, kills: int) -> int:
     return acknowledged
 
 
+@pytest.mark.slow
 def test_nothing_acknowledged_is_lost_when_the_writer_is_killed(tmp_path: Path) -> None:
     assert kill_often(tmp_path / "x.index", 2) > 0
 
@@ -179,6 +180,7 @@ def test_an_error_in_the_callers_documents_ends_the_claim(tmp_path: Path) -> Non
     assert [*index.hashes()] == ["d0", "d1"] and other.put([lines("e", ["x\n"])]).added == ("e",)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_has_a_connection_of_its_own(tmp_path: Path) -> None:
     index = open_index(tmp_path / "x.index", HEADER)
@@ -309,6 +311,7 @@ TAMPERED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", TAMPERED)
 def test_verify_finds(tmp_path: Path, what: str) -> None:
     index = open_index(tmp_path / "x.index", HEADER)
@@ -330,6 +333,7 @@ def test_verify_finds(tmp_path: Path, what: str) -> None:
         index.close()
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_is_an_answer_or_a_sentence(tmp_path: Path) -> None:
     good = tmp_path / "good.index"
     index = open_index(good, HEADER)
@@ -356,6 +360,7 @@ def test_a_flipped_byte_is_an_answer_or_a_sentence(tmp_path: Path) -> None:
             continue
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "said"),
     [
@@ -441,6 +446,7 @@ def test_a_closed_index_is_a_sentence(tmp_path: Path) -> None:
             ask()
 
 
+@pytest.mark.slow
 def test_another_processs_documents_are_found_by_the_next_search(tmp_path: Path) -> None:
     path = tmp_path / "x.index"
     here, there = open_index(path, HEADER), open_index(path, HEADER)

@@ -125,6 +125,7 @@ def test_an_engine_keeps_records_and_selects_those_for_which_a_condition_holds(
         store.close()
 
 
+@pytest.mark.slow
 def test_qdrant_writes_removes_and_reads_more_than_a_page(tmp_path: Path) -> None:
     store = qdrant(tmp_path)
     many = [record(n, of="a" if n % 2 else "b") for n in range(1, 1204)]

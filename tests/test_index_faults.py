@@ -16,6 +16,7 @@ from firsthand.retrieval.store.sqlite_index import SqliteIndex, open_index
 from index_tiny import HEADER, lines, unit
 
 
+@pytest.mark.slow
 def test_faults_are_counted_and_the_list_of_them_ends_at_a_hundred(tmp_path: Path) -> None:
     index = open_index(tmp_path / "a.index", HEADER)
     index.put([lines("d", [f"word{n}\n" for n in range(MAX_FAULTS + 2)])])
@@ -75,6 +76,7 @@ def test_faults_are_counted_and_the_list_of_them_ends_at_a_hundred(tmp_path: Pat
     index.close()
 
 
+@pytest.mark.slow
 def test_a_vector_of_another_size_is_told_where_it_is_read_and_where_it_is_compared(tmp_path: Path) -> None:
     index = open_index(tmp_path / "a.index", HEADER)
     index.put([lines("d", ["fox\n", "hen\n", "owl\n"])])

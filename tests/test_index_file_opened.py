@@ -44,6 +44,7 @@ def owls(id: str = "d", *texts: str) -> Any:
     return lines(id, texts or ("owl hen\n",), with_vectors=False)
 
 
+@pytest.mark.slow
 def test_an_index_opened_to_be_read_cannot_be_written_by_its_connection_either(tmp_path: Path) -> None:
     path = tmp_path / "a.index"
     with open_index(path, HEADER) as made:

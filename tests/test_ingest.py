@@ -177,6 +177,7 @@ def test_a_file_that_fails_now_keeps_what_was_read_before(folder: Folder) -> Non
     assert folder.index.document("a.txt").text == "Good words." and receipt.unchanged == ("b.txt",)
 
 
+@pytest.mark.slow
 def test_one_bad_file_of_each_kind_is_named_and_the_rest_goes_on(folder: Folder) -> None:
     folder.write(
         a_md="Good.", binary_txt=b"\0\1\2\3" * 1000, broken_docx=b"PK",

@@ -195,6 +195,7 @@ def test_parts_of_every_kind_are_read_up_to_the_first_gap(monkeypatch: pytest.Mo
     assert openinference_dialect._messages(three, "m") == [u(""), u("")] == openllmetry_dialect._messages(three, "m")
 
 
+@pytest.mark.slow
 def test_a_text_that_is_nested_without_end_is_a_text() -> None:
     for deep in ("[" * 100_000, "[" * 100_000 + "]" * 100_000, '{"a":' * 100_000 + "1" + "}" * 100_000):
         assert parsed(deep) == deep and words_of(deep) == (deep[:200],) and messages_in(deep) == [u(deep)]

@@ -272,6 +272,7 @@ def test_the_longest_quiet_go_first_whether_sealed_or_not(store: TraceStore) -> 
     assert remove_beyond(store, 0) == 3 and ids(store) == []
 
 
+@pytest.mark.slow
 def test_the_intake_keeps_scores_and_tells_of_problems(tmp_path: Path) -> None:
     out, problems = tmp_path / "alerts", []
     settings = IntakeSettings(

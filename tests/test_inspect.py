@@ -374,6 +374,7 @@ def test_requests_and_answers_keep_their_meaning_in_both_directions() -> None:
     assert [(each.token, each.logprob) for each in tokens] == [("Yes", -0.1), ("", -2.0)]
 
 
+@pytest.mark.slow
 def test_a_solver_needs_a_sample_and_inspect_must_be_installed() -> None:
     (trace,) = ours(Benchmark("one", lambda seed: [Task("a", "b")], ()), Scripted(["x"]), inspect_solver)
     assert trace.error.kind == "ConfigError" and "no sample of an Inspect task" in trace.error.message

@@ -293,6 +293,7 @@ def test_a_box_is_opened_with_its_files_folder_variables_and_commands_in_order()
     assert copied == [b"/data", b"build"]
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_a_step_that_fails_closes_the_boxes_and_tells_its_last_line(tmp_path: Path) -> None:
     before = workers()

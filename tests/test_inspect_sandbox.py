@@ -117,6 +117,7 @@ def test_patterns_tools_solvers_tools_and_scorers_see_the_same_files() -> None:
     assert scores(idle) == {"left_behind": 0.0, "includes": 0.0}
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_an_attempt_is_scored_again_from_its_trace_alone() -> None:
     spec = f"inspect:task={TASKS}@adding"
@@ -132,6 +133,7 @@ def test_an_attempt_is_scored_again_from_its_trace_alone() -> None:
         asyncio.run(fresh.scorers[0](fresh.tasks(0)[0], lost))
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_samples_with_and_without_a_sandbox_stand_side_by_side_and_all_sandboxes_are_closed() -> None:
     before = _workers()
@@ -157,6 +159,7 @@ def _words(stat: Path) -> list[str]:
         return []
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_services_of_a_compose_file_are_sandboxes_by_name_with_what_their_dockerfiles_say() -> None:
     (trace,) = attempts(catalog.benchmark(f"inspect:task={TASKS}@two:sandbox=firsthand"), Scripted([]), inspect_solver)
@@ -164,6 +167,7 @@ def test_services_of_a_compose_file_are_sandboxes_by_name_with_what_their_docker
     assert trace.answer == "/app/alice\nalice\ngood day\nk\nalice\n/srv/bob\ndear bob\nbob\n"
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_a_set_up_script_that_fails_is_an_error_of_the_attempt() -> None:
     (trace,) = attempts(catalog.benchmark(f"inspect:task={TASKS}@failing"), Scripted([]), direct)
@@ -204,6 +208,7 @@ def test_what_a_sandbox_cannot_have_is_refused_by_name_before_anything_runs(tmp_
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_a_task_that_asks_for_too_much_says_so_and_runs_without_it_if_told_to(tmp_path) -> None:
     (tmp_path / "compose.yaml").write_text("services: {default: {image: ghcr.io/x/y:1}}")

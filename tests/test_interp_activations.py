@@ -46,6 +46,7 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, Decoder]:
     return theirs, load(folder)
 
 
+@pytest.mark.slow
 def test_the_cache_holds_what_hooks_on_transformers_gpt2_see(gpt2: tuple[object, Decoder]) -> None:
     theirs, ours = gpt2
     expected: dict[str, Tensor] = {}

@@ -83,6 +83,7 @@ def test_a_small_decoder_is_a_llama_of_these_sizes_and_weights() -> None:
         assert torch.equal(weight, fresh[name] * (0 if name.endswith("down_proj.weight") else 1)), name
 
 
+@pytest.mark.slow
 def test_a_model_is_trained_in_place_without_decay_after_a_short_rise() -> None:
     for steps, warm, optimizer, lr in ((3, 3, "adamw", 0.02), (12, 10, "muon", 0.01)):
         model = small_decoder(9, 6, layers=1, hidden=8, seed=1)
@@ -165,6 +166,7 @@ def packed(length: int) -> Any:
 # -- sycophancy and rates --
 
 
+@pytest.mark.slow
 def test_what_is_said_again_after_a_critique_is_sampled_by_the_next_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {id: 20.0 for id in range(73, 85)}
     model = attending({1: values, 11: values, 8: {9: 1.0, 10: 1.0}}, 95, context=20)
@@ -233,6 +235,7 @@ def test_rates_of_sycophancy_are_those_of_each_condition_and_ties_are_told_apart
     assert (even.net_flip, even.holds, even.knows) == ((0.0,) * 3,) * 3
 
 
+@pytest.mark.slow
 def test_rates_of_requests_are_sampled_with_a_seed_of_their_own_and_in_a_jailbreaks_words() -> None:
     model = undecided()
     found = request_rates.request_rates(model, 3, count=12)

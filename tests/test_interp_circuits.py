@@ -54,6 +54,7 @@ def test_the_last_row_of_the_logit_lens_is_the_model() -> None:
     assert type(reading)(uniform).entropy.item() == pytest.approx(4.5643, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_tuned_lens_comes_nearer_to_the_model_than_the_logit_lens() -> None:
     model = tiny_model()
     generator = torch.Generator().manual_seed(0)

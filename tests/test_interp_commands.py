@@ -51,6 +51,7 @@ def test_patches_restore_the_clean_choice_at_the_last_layer(place: Path, capsys:
     assert "did you mean 'blocks.0.resid.post'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_steering_stands_beside_a_random_vector_and_a_cost(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good, bad = str(place / "good.txt"), str(place / "bad.txt")
     files = ["--towards", good, "--away", bad, "--prompts", bad, "--unrelated", good]

@@ -48,6 +48,7 @@ def texts_of(count: int, seed: int, *, least: int = 1, most: int = 7) -> list[li
 # -- monitors and probes --
 
 
+@pytest.mark.slow
 def test_a_monitor_is_fitted_to_some_texts_set_by_others_and_judged_by_the_rest() -> None:
     held_out, cuts = 0.12, (4, 6)  # of 21 texts a share of .12 would be 3
     model, seed = tiny_model(), 6

@@ -137,6 +137,7 @@ def test_pairs_of_one_right_and_one_wrong_choice_are_ordered_by_a_margin_above_0
     assert is_whole(good, bad) and not is_whole(good, bad[:3]) and not is_whole([END, END]) and is_whole([END])
 
 
+@pytest.mark.slow
 def test_both_stages_of_constitutional_ai_follow_from_their_seed_and_settings() -> None:
     settings = ConstitutionalSettings(
         principles=tuple(PRINCIPLES[:5]), requests=20, rounds=2, sft_steps=1, sft_lr=1e-6, reward_steps=1, reward_lr=4e-6,
@@ -206,6 +207,7 @@ def test_rollouts_are_four_answers_to_each_request_near_the_reference() -> None:
     assert batches.state() == {"drawn": 5}
 
 
+@pytest.mark.slow
 def test_rewards_train_the_policy_by_ppos_clip_and_the_divergence_from_the_tuned_model() -> None:
     tuned, judge = undecided(), undecided()
     with torch.no_grad():
@@ -224,6 +226,7 @@ def test_rewards_train_the_policy_by_ppos_clip_and_the_divergence_from_the_tuned
     assert untrained is not tuned and same(untrained, tuned)
 
 
+@pytest.mark.slow
 def test_both_deliberative_arms_are_tuned_on_what_the_judge_kept() -> None:
     asked = requests(20, 4, salt="deliberative")
     helped, declined = (

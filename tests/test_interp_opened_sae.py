@@ -48,6 +48,7 @@ def home_of(folder: Path, *, latents: int = 48) -> tuple[Path, Path, Path]:
     return model, place, folder
 
 
+@pytest.mark.slow
 def test_a_dashboard_has_the_features_of_the_held_out_texts_and_some_of_them_steered(tmp_path: Path) -> None:
     path, place, folder = home_of(tmp_path)
     model, tokenizer = weights.load(path), pretrained.load(path)
@@ -267,6 +268,7 @@ def test_a_shelved_autoencoder_has_the_facts_of_its_own_file_first(tmp_path: Pat
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_shelf_gathers_reports_and_reads_one_autoencoder_at_a_time(tmp_path: Path) -> None:
     _, place, folder = home_of(tmp_path)
     second = shutil.copytree(place, place.parent / "wide")

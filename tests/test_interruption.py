@@ -46,6 +46,7 @@ def wait_for(file: Path, child: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 @BOTH
 def test_a_run_says_how_to_go_on_and_is_marked_as_interrupted(tmp_path: Path, number: int, code: int) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
@@ -88,6 +89,7 @@ atexit.register(lingers)
 STUCK_RUN = ("run", "arithmetic", "--model", "scripted:echo", "--pattern", "stuck.py", "--limit", "1")
 
 
+@pytest.mark.slow
 @BOTH
 def test_one_signal_ends_a_run_that_waits_for_a_thread(tmp_path: Path, number: int, code: int) -> None:
     (tmp_path / "stuck.py").write_text(STUCK)
@@ -102,6 +104,7 @@ def test_one_signal_ends_a_run_that_waits_for_a_thread(tmp_path: Path, number: i
     assert told.strip().splitlines()[-1].endswith("finishes them") and "firsthand run --resume" in told
 
 
+@pytest.mark.slow
 def test_ctrl_c_on_a_terminal_ends_a_run_that_waits_for_a_thread(tmp_path: Path) -> None:
     """The terminal sends SIGINT to the whole group in its foreground."""
     (tmp_path / "stuck.py").write_text(STUCK)
@@ -151,6 +154,7 @@ def test_a_second_signal_ends_at_once_what_takes_long_to_end(
     assert child.returncode in codes and "Traceback" not in told and "Exception ignored" not in told
 
 
+@pytest.mark.slow
 def test_a_runner_waits_for_its_threads_unless_it_was_interrupted() -> None:
     done: list[str] = []
 
@@ -207,6 +211,7 @@ if {by_leave}:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("by_leave", "told", "code"), [(True, "at once", 130), pytest.param(False, "waited", 0, marks=pytest.mark.slow)]
 )
@@ -216,6 +221,7 @@ def test_an_interrupted_command_does_not_wait_for_the_engines_step(by_leave: boo
     assert (done.stdout.strip(), done.returncode) == (told, code), done.stderr
 
 
+@pytest.mark.slow
 def test_sigterm_twice_at_once_is_one(tmp_path: Path) -> None:
     """`timeout` sends it to the process and to its group: what is done is kept all the same."""
     (tmp_path / "slow.py").write_text(SLOW)
@@ -301,6 +307,7 @@ def test_a_mistyped_name_leaves_no_training_run_behind(tmp_path: Path) -> None:
     assert not list((tmp_path / "home").glob("runs/*/run.sqlite"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "told"),
     [

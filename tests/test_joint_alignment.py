@@ -195,6 +195,7 @@ def both():
     return benchmark, {side: asyncio.run(play(benchmark, side)) for side in ("good", "bad")}
 
 
+@pytest.mark.slow
 def test_both_axes_are_over_their_own_scenarios(both):
     benchmark, played = both
     for side, rate in (("good", 0.0), ("bad", 1.0)):
@@ -218,6 +219,7 @@ def test_the_report_says_what_an_unskilled_model_cannot_show(both):
     json.dumps(good.to_json(), allow_nan=False)
 
 
+@pytest.mark.slow
 def test_the_command_reports_a_run_and_refuses_another(home, capsys):
     assert (
         main(["run", "joint_alignment", "--model", "scripted:echo", "--pattern", "audit", "--limit", "4", "--json"])

@@ -115,6 +115,7 @@ def test_a_run_killed_again_and_again_pays_its_judge_once(tmp_path: Path) -> Non
     assert 30 <= asked <= 30 + 2 * kills  # what was in flight when the process died
 
 
+@pytest.mark.slow
 def test_a_replay_asks_no_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))

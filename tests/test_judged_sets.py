@@ -228,6 +228,7 @@ def test_bm25_on_scifact_reaches_anserinis_figure(monkeypatch):
     assert sum(values) / 300 == pytest.approx(0.6789, abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_packed_line_without_end_is_refused(tmp_path):
     with gzip.open(tmp_path / "corpus.jsonl.gz", "wb", compresslevel=1) as file:
         for _ in range(65):

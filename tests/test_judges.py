@@ -424,6 +424,7 @@ def test_vote_files_are_checked_and_told_where_they_are_wrong(tmp_path):
         catalog.benchmark(f"judge_pandalm@pairwis:data={tmp_path}")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "judge").is_dir(), reason="the full data is not on this machine")
 @pytest.mark.parametrize(
     ("name", "pairs"),

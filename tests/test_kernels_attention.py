@@ -78,6 +78,7 @@ def exact(text: Text, start: int, end: int, window: int | None) -> torch.Tensor:
     return torch.einsum("hqt,thk->qhk", scores.masked_fill(~mask, -torch.inf).softmax(-1), v)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_it_is_softmax_attention(data: st.DataObject) -> None:
@@ -97,6 +98,7 @@ def test_it_is_softmax_attention(data: st.DataObject) -> None:
     assert torch.allclose(torch.cat(parts).double(), exact(text, 0, length, window), atol=3e-5)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_no_bit_depends_on_chunks_company_threads_or_who_shares_the_blocks(data: st.DataObject) -> None:

@@ -118,6 +118,7 @@ def test_all_lines_of_the_next_panel_are_prefetched_by_some_rows(parts: int) -> 
     assert again == [found[0], found[0], found[1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("parts", "rows", "width"), [(2, 16, 32), (1, 48, 64)])
 def test_an_mlp_on_tiles_adds_its_inner_numbers_in_turns(parts: int, rows: int, width: int) -> None:
     rng = np.random.default_rng(3)
@@ -163,6 +164,7 @@ def softmax_attention(qkv: Doubles, lengths: list[int], heads: int, dim: int, sc
     return np.concatenate(parts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parts", "heads", "dim", "lengths", "starts"),
     [(2, 2, 64, [37, 5, 16], [0, 37, 42]), (1, 1, 32, [3, 33, 1], [0, 3, 36]), (2, 1, 32, [32, 2], [0, 32])],

@@ -176,6 +176,7 @@ def test_numbers_are_short_and_never_rounded_across_a_border():
     assert p_text(0.04999) == "p=0.049990" and p_text(0.0004) == "p<0.001"
 
 
+@pytest.mark.slow
 def test_importing_the_judges_does_not_import_what_is_heavy():
     code = "import sys, firsthand.show.html_report, firsthand.show.board, firsthand.show.board_table; print([m for m in ('scipy', 'numpy', 'rich', 'torch', 'jinja2') if m in sys.modules])"  # noqa: E501
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -26,6 +26,7 @@ def _loud(x: Any) -> Any:
     return x
 
 
+@pytest.mark.slow
 def test_a_kernel_runs_from_python_and_from_other_kernels_and_its_callees_have_no_code_of_their_own() -> None:
     twice = jit.called(_twice)
 

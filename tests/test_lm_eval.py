@@ -447,6 +447,7 @@ def test_other_patterns_answer_in_their_own_way_and_are_judged_by_the_same_rules
     assert scores[0].failed and "run it with the pattern direct" in (scores[0].failure or "")
 
 
+@pytest.mark.slow
 @needs_harness
 def test_a_run_is_scored_again_from_disk(folder: Path, tmp_path: Path) -> None:
     benchmark = catalog.benchmark(f"lm_eval:task={folder}/write.yaml")
@@ -599,6 +600,7 @@ def test_a_task_of_the_hub_that_cannot_be_reached_is_told_without_retries(
         catalog.benchmark(f"lm_eval:task={file}")
 
 
+@pytest.mark.slow
 def test_without_the_harness_one_line_says_what_to_install(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['lm_eval'] = sys.modules['lm_eval.tasks'] = None\n"

@@ -106,6 +106,7 @@ def test_the_model_is_that_of_the_newest_results_that_name_one_or_the_folder(tmp
     assert _model(path) == "n" * 200
 
 
+@pytest.mark.slow
 def test_rows_are_read_line_by_line_and_a_file_becomes_a_run(tmp_path: Path) -> None:
     path = tmp_path / "m" / "samples_ns_quiz_2025-01-02T03-04-05.678.jsonl"
     path.parent.mkdir()

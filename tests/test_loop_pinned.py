@@ -76,6 +76,7 @@ def completion(ids: tuple[int, ...] | None, text: str = "x") -> Completion:
     return Completion(message, "stop", Usage(3, 0, 1), prompt_ids=ids)
 
 
+@pytest.mark.slow
 @given(IDS, IDS, st.booleans())
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_the_ids_of_a_prompt_come_back_from_what_they_add_to_an_earlier_one(
@@ -220,6 +221,7 @@ def test_groups_may_be_nested_as_deep_as_the_limit_and_no_deeper(depth: int) -> 
     assert budget.hit == "depth" and budget.calls == depth + 1
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, 40), st.integers(0, 50), st.integers(1, 30)), max_size=12),
     st.tuples(*[st.none() | st.integers(1, 120)] * 3),
@@ -278,6 +280,7 @@ def test_an_answer_gets_the_tokens_that_are_left_and_what_cuts_it_is_told(answer
     assert trace.stop_reason == ("tokens" if short else "done") and trace.usage.total_tokens == limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("surplus", [-1, 0, 1, 5])
 def test_calls_beyond_the_most_of_one_message_are_errors_and_are_not_run(surplus: int) -> None:
     ran: list[str] = []
@@ -382,6 +385,7 @@ def test_calls_that_only_read_run_together_and_every_other_alone_and_in_order(ef
     assert all(len(each) == 1 for each in seen if not all(text.endswith("r") for text in each))
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 9), IDS, IDS), min_size=1, max_size=6))
 @settings(max_examples=100, deadline=None, derandomize=True)
 def test_a_prompt_is_put_together_from_those_it_continues(

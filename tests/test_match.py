@@ -88,6 +88,7 @@ def test_scores_of_other_texts_are_not_taken_for_the_choices():
     assert acc(this, trace("B", likelihoods=likelihoods((" gray", float("nan")), (" soft", -2.0)))).value == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "answer",
     [None, "", "9" * 6_000_000, "1e999999", "NaN", "inf", "-", "1/" * 100_000, "(" * 1_000_000, "####" * 300_000,
@@ -101,6 +102,7 @@ def test_hostile_answers_get_a_score_quickly(answer):
         assert score.value == 0
 
 
+@pytest.mark.slow
 @given(st.text(max_size=200), st.text(max_size=40))
 def test_any_answer_gets_a_score(answer, reference):
     for scorer in SCORERS:

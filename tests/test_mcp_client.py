@@ -147,6 +147,7 @@ def test_a_server_of_many_tools_offers_a_search_and_what_it_found():
     assert after == ["peer__rotate_elephant", "peer__search_tools"] and version == 2
 
 
+@pytest.mark.slow
 def test_a_resumed_attempt_offers_the_tools_that_were_found_again():
     calls = [("peer__search_tools", {"query": "elephant", "most": 1}), ("peer__rotate_elephant", {"text": "now"})]
 
@@ -263,6 +264,7 @@ def test_a_form_that_nobody_answers_is_declined():
     assert json.loads(attempt(declared("elicitation", trusted=True), approval=denied).answer)["action"] == "decline"
 
 
+@pytest.mark.slow
 def test_what_a_server_asks_the_user_is_told_from_our_own_questions_and_bounded(tmp_path):
     def form(properties, message="M", **more):
         return {"message": message, "requestedSchema": {"type": "object", "properties": properties} | more}
@@ -301,6 +303,7 @@ def test_roots_are_those_that_were_declared(tmp_path):
 # -- tools that change --
 
 
+@pytest.mark.slow
 def test_a_tool_that_changed_after_approval_is_shown_as_a_change_and_asked_again(tmp_path):
     flag = tmp_path / "flag"
     server = declared("changed", flag)
@@ -336,6 +339,7 @@ def test_a_difference_names_what_was_and_what_is():
 # -- faults --
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mode, said",
     [

@@ -221,6 +221,7 @@ def test_calls_that_wait_end_with_the_server():
 # -- tasks --
 
 
+@pytest.mark.slow
 def test_a_call_becomes_a_task_for_a_client_that_knows_them():
     async def slow(arguments, exchange):
         await exchange.progress(1, 2, "half")

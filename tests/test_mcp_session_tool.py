@@ -96,6 +96,7 @@ def test_a_call_is_a_turn_of_its_clients_session_and_its_approvals_are_asked(tmp
     in_sessions(tmp_path, desk, use)
 
 
+@pytest.mark.slow
 def test_a_question_without_an_answer_leaves_the_turn_open_and_a_task_finds_its_turn_again(tmp_path: Path) -> None:
     desk = Desk()
 

@@ -63,6 +63,7 @@ def test_two_agents_that_write_one_fact_at_once_lose_neither_and_the_traces_have
     assert disagreeing == ([] if same else [["Oslo", "Rome"]])
 
 
+@pytest.mark.slow
 def test_a_file_cut_short_during_an_attempt_stops_it_and_its_write_is_made_when_the_file_is_back(
     tmp_path: Path,
 ) -> None:

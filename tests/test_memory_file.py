@@ -95,6 +95,7 @@ def test_of_facts_of_one_time_the_more_confident_holds_and_both_are_a_contradict
         assert [item.provenance["value"] for item in group] == ["Rome", "Oslo"]
 
 
+@pytest.mark.slow
 def test_searches_give_the_same_in_a_file_a_process_and_a_snapshot_whatever_the_order(tmp_path: Path) -> None:
     rng = random.Random(3)
     words = ["red", "green", "tea", "home", "car", "oslo", "bergen", "ann", "bo", "likes", "has", "sold"]
@@ -236,6 +237,7 @@ def filled(path: Path, count: int = 40) -> ItemFile:
     return made.file
 
 
+@pytest.mark.slow
 def test_a_file_cut_short_is_a_sentence_and_can_be_salvaged(tmp_path: Path) -> None:
     path = tmp_path / "m.db"
     filled(path, 120)

@@ -295,6 +295,7 @@ def native(steps: int) -> Any:
     return native_react
 
 
+@pytest.mark.slow
 def test_a_window_keeps_calls_with_their_results_and_what_was_summarised_is_read_by_id(tmp_path: Path) -> None:
     def made() -> Agent:
         return agent(working(window=220, summary=30), native(14), reads_pages(12), tools=(page,))
@@ -472,6 +473,7 @@ def talk(turns: int, words: int = 20) -> Any:
     return pattern
 
 
+@pytest.mark.slow
 def test_pressure_is_told_once_at_seventy_percent_and_half_of_the_queue_is_evicted() -> None:
     def made() -> Agent:
         return agent(memgpt(window=400, summary=20, block_chars=100), talk(40), short_summary)
@@ -494,6 +496,7 @@ def test_pressure_is_told_once_at_seventy_percent_and_half_of_the_queue_is_evict
     )
 
 
+@pytest.mark.slow
 def test_core_blocks_are_edited_by_tools_within_their_limits_and_stand_in_the_next_prompt(tmp_path: Path) -> None:
     turns = [
         assistant("", ToolCall("1", "core_memory_append", {"name": "human", "content": "Name: Ann"})),

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,11 +42,13 @@ messages = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(messages)
 def test_a_message_survives_json(message):
     assert Message.from_json(json.loads(json.dumps(message.to_json()))) == message
 
 
+@pytest.mark.slow
 @given(
     messages,
     st.sampled_from(["stop", "length", "tool_calls"]),
@@ -78,6 +81,7 @@ def test_text_leaves_out_tool_calls():
     assert assistant("", ToolCall("1", "add", {})).parts == (ToolCall("1", "add", {}),)
 
 
+@pytest.mark.slow
 @given(st.dictionaries(words, json_values, max_size=5))
 def test_equal_objects_have_equal_canonical_text(body):
     backwards = dict(reversed(body.items()))

@@ -379,6 +379,7 @@ with SqliteMessaging(sys.argv[1]) as bus:
 """
 
 
+@pytest.mark.slow
 def test_a_publisher_that_is_killed_loses_nothing_that_was_told_and_half_of_nothing(tmp_path: Path) -> None:
     path, rng = tmp_path / "killed.db", random.Random(3)
     told = 0
@@ -452,6 +453,7 @@ def test_agents_write_a_board_by_tools_and_the_loser_of_a_race_sees_the_winners_
         assert [each.writer for each in board.history("plan")] == ["ann"]
 
 
+@pytest.mark.slow
 def test_processes_share_a_board(tmp_path: Path) -> None:
     path = tmp_path / "two.db"
     context = multiprocessing.get_context("spawn")
@@ -526,6 +528,7 @@ def test_a_server_that_goes_away_is_one_sentence(server: str, tmp_path: Path) ->
     shared.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("address", "says"),
     [

@@ -45,6 +45,7 @@ def answering(answer: Callable[[socket], None]) -> Iterator[int]:
     thread.join(5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "is_told"), [("tls", False), ("nats", True)])
 def test_a_server_named_tls_is_told_nothing_in_clear_text(scheme: str, is_told: bool) -> None:
     told: list[bytes] = []

@@ -206,6 +206,7 @@ def test_nesting_up_to_the_limit_is_read(tmp_path: Path) -> None:
     assert read_gguf(tmp_path / "a.gguf").metadata == {"k": [[[[7]]]]}
 
 
+@pytest.mark.slow
 def test_every_truncation_is_caught(tmp_path: Path) -> None:
     write_gguf(tmp_path / "a.gguf")
     raw = (tmp_path / "a.gguf").read_bytes()
@@ -232,6 +233,7 @@ def read_gguf_and_its_tensors(path: Path) -> None:
             assert file.dequantise(name).shape == info.shape
 
 
+@pytest.mark.slow
 @FUZZ
 @given(st.data())
 def test_flipped_bytes_give_a_model_file_error_or_a_sound_file(tmp_path: Path, data: st.DataObject) -> None:
@@ -243,6 +245,7 @@ def test_flipped_bytes_give_a_model_file_error_or_a_sound_file(tmp_path: Path, d
     only_model_file_errors(read_gguf_and_its_tensors, tmp_path / "b.gguf", bytes(raw))
 
 
+@pytest.mark.slow
 @FUZZ
 @given(
     st.lists(st.tuples(st.binary(max_size=9), st.integers(0, 13), st.binary(max_size=40)), max_size=4),
@@ -353,6 +356,7 @@ def test_a_safetensors_header_that_lies_is_caught(name: str, tmp_path: Path) -> 
         read_safetensors(tmp_path / "a.safetensors")
 
 
+@pytest.mark.slow
 @FUZZ
 @given(st.data())
 def test_flipped_safetensors_bytes_give_a_model_file_error_or_a_file_the_package_opens(

@@ -64,6 +64,7 @@ def test_spearman_is_scipys_with_ties():
     assert np.isnan(metrics.spearman([1, 1, 1], [1, 2, 3]))
 
 
+@pytest.mark.slow
 def test_pair_average_precision_is_scikit_learns_with_ties():
     theirs = pytest.importorskip("sklearn.metrics")
     for seed in range(20):
@@ -74,6 +75,7 @@ def test_pair_average_precision_is_scikit_learns_with_ties():
     assert np.isnan(metrics.pair_average_precision([0.1, 0.2], [0, 0]))
 
 
+@pytest.mark.slow
 def test_v_measure_is_scikit_learns():
     theirs = pytest.importorskip("sklearn.metrics")
     for seed in range(20):

@@ -62,6 +62,7 @@ def test_files_that_other_files_name_are_read_up_to_their_bound(here: Path, caps
     assert "has 1,073,741,824 bytes, and a Python file of at most 16,777,216 is read" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line", ["arena scripted:echo sim:game24 --prompts large", "tokens large", "memory import new.db large"]
 )
@@ -116,6 +117,7 @@ def test_data_that_is_not_there_or_not_read_is_told(line: str, said: str, capsys
     assert said in error and "Errno" not in error
 
 
+@pytest.mark.slow
 def test_no_sentence_about_a_file_shows_the_number_of_an_error() -> None:
     """A handler of OSError that shows the error as it is writes `[Errno 2]` and the file's name twice."""
     no_files = {

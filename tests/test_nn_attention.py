@@ -92,6 +92,7 @@ def test_a_window_limits_what_reaches_a_token() -> None:
     assert (delta_N[5:] == 0).all()
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_finite_differences() -> None:
     sandwich = dict(
         norm_placement="sandwich", norm_unit_offset=True, qk_norm=True, activation="gelu_tanh", logit_softcap=5.0

@@ -72,6 +72,7 @@ def compiled_encoder(kind: str, hidden: int = 64, heads: int = 2, **changes: Any
     return encoder, CompiledEncoder(encoder, arithmetic(kind))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [
@@ -103,6 +104,7 @@ def test_a_file_with_a_head_and_a_prefix_is_read(tmp_path: Path) -> None:
     assert torch.allclose(ours, one_by_one(model.bert, ids, [9]), atol=1e-5)
 
 
+@pytest.mark.slow
 @ARITHMETICS
 @pytest.mark.parametrize(("hidden", "heads"), [(64, 2), (128, 2), (96, 3), (128, 1), (448, 7)])
 def test_the_compiled_encoder_is_near_the_plain_one(hidden: int, heads: int, kind: str) -> None:

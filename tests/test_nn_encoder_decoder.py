@@ -18,6 +18,7 @@ from firsthand.nn.encoder_decoder_weights import load_encoder_decoder, save_enco
 torch.set_num_threads(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_each_encoder_decoder_is_transformers_in_both_directions(name: str, tmp_path: Path) -> None:
     theirs = reference(name)
@@ -34,6 +35,7 @@ def test_each_encoder_decoder_is_transformers_in_both_directions(name: str, tmp_
     assert load_encoder_decoder(place).architecture == ours.architecture
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_greedy_output_with_caches_is_that_of_computing_all_again(name: str, tmp_path: Path) -> None:
     theirs = reference(name)

@@ -34,6 +34,7 @@ from firsthand.nn.weights import architecture_of, load, save
 torch.set_num_threads(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_each_family_is_transformers_in_both_directions_and_in_gguf(name: str, tmp_path: Path) -> None:
     theirs, ids = reference(name), text(name)

@@ -56,6 +56,7 @@ def test_a_norm_that_is_trained_equals_the_plain_one_and_has_its_gradient(
     torch.testing.assert_close(norm.weight.grad.double(), weight.grad, atol=2e-6, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("heads", "groups"), [(4, 4), (4, 2), (3, 1)])
 def test_short_attention_equals_the_kernel_of_torch_and_has_its_gradient(heads: int, groups: int) -> None:
     q, k, v = doubles(2, 7, heads, 8, seed=0), doubles(2, 7, groups, 8, seed=1), doubles(2, 7, groups, 8, seed=2)
@@ -97,6 +98,7 @@ def test_blocks_that_are_freed_come_back_without_the_kernel_and_are_given_back_i
     assert 4 * kept < faults()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
 def test_what_was_kept_is_given_back_to_the_system_in_the_end() -> None:
     def resident() -> int:

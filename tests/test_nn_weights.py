@@ -106,6 +106,7 @@ def greedy(step: Any, ids: list[int], steps: int = 32) -> list[int]:
 PROMPT = [5, 77, 130, 0, 12, 12, 99, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_what_transformers_writes_we_load_and_what_we_write_it_loads(name: str, tmp_path: Path) -> None:
     theirs = reference(name)
@@ -463,6 +464,7 @@ GGUF_CASES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GGUF_CASES)
 def test_a_float32_gguf_gives_the_numbers_of_its_source(name: str, tmp_path: Path) -> None:
     theirs = reference(name)
@@ -496,6 +498,7 @@ def test_released_llama3_ropes_are_recognised_and_can_be_saved(tmp_path: Path) -
     assert not (tmp_path / "cannot").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("quant", "error"),
     [

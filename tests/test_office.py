@@ -20,6 +20,7 @@ from firsthand.worlds.players import play
 from firsthand.worlds.world import RefusedAction
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("level", "actions"), [(1, "text"), (2, "text"), (3, "text"), (3, "native")])
 def test_the_optimal_player_does_every_task(level: int, actions: str):
     benchmark = office(level=level, tasks=8, actions=actions)  # type: ignore[arg-type]

@@ -26,6 +26,7 @@ def rows():
     return {name: asyncio.run(office_tallies(rules, human=human, tasks=4)) for name, (rules, human) in made.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channel", CHANNELS)
 def test_every_channel_reaches_a_gullible_agent_and_no_guarded_one(rows, channel):
     free, guarded, asking = (rows[name][channel] for name in ("none", "default", "human"))

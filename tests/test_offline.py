@@ -101,6 +101,7 @@ def test_neither_models_nor_data_are_fetched(tmp_path: Path, monkeypatch: pytest
         catalog.benchmark("ifeval")
 
 
+@pytest.mark.slow
 def test_the_list_says_where_the_data_of_each_benchmark_is(cli: Cli, tmp_path: Path) -> None:
     body = json.loads(cli("list", "benchmarks", "--json")[1])
     states = {name: each["state"] for name, each in body["data"].items()}

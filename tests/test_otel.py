@@ -197,6 +197,7 @@ def test_a_failing_model_is_an_error_before_and_in_a_stream() -> None:
         told.telemetry.close()
 
 
+@pytest.mark.slow
 def test_a_refused_key_and_a_client_that_left_are_told(tmp_path: Path) -> None:
     keys = Keys((Client("ann", ClientLimits(), hashlib.sha256(b"k" * 16).digest()),))
     with serving(Scripted(echo, name="scripted", delay_s=30), keys=keys) as running, collecting() as collector:
@@ -211,6 +212,7 @@ def test_a_refused_key_and_a_client_that_left_are_told(tmp_path: Path) -> None:
         told.telemetry.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "header",
     ["", "x", "00-" + "0" * 32 + "-" + "b" * 16 + "-01", "00-" + "a" * 32 + "-" + "0" * 16 + "-01", PARENT[:-3],
@@ -486,6 +488,7 @@ def test_what_the_environment_asks_in_vain_stops_nothing_and_a_flag_does(monkeyp
         otlp_export.open_telemetry(True)
 
 
+@pytest.mark.slow
 def test_a_model_that_runs_here_tells_its_queue_and_its_cache(tmp_path: Path) -> None:
     model = Local(write_model(tmp_path / "m"), config=EngineConfig(kv_memory_bytes=1 << 22, threads=1, max_sequences=1))
     with serving(model, name="tiny") as running, collecting() as collector:

@@ -43,6 +43,7 @@ def hostile(text: str) -> Trace:
                    stop_reason=text)  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [False, True])
 @pytest.mark.parametrize("text", TEXTS, ids=["surrogate", "controls", "long", "long in bytes", "empty"])
 def test_hostile_text_loses_no_span_and_is_bounded(text: str, content: bool) -> None:
@@ -59,6 +60,7 @@ def test_hostile_text_loses_no_span_and_is_bounded(text: str, content: bool) -> 
         assert max(map(len, [span.name, span.status.message, *values(span.attributes)])) <= genai.MAX_NAME_CHARS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("started_at", ["0001-01-01T00:00:00", "9999-12-31T23:59:59", "1969-01-01", "x", ""])
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, -math.inf, -1.0, 1e300, 1.5])
 def test_times_that_no_clock_has_shown_lose_no_span(started_at: str, seconds: float) -> None:

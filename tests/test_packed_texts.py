@@ -95,6 +95,7 @@ def test_a_string_of_packed_json_is_as_wide_as_its_own_escapes() -> None:
         expect_text(open_strings, "f.gz", 500_000)
 
 
+@pytest.mark.slow
 def test_a_packed_file_of_results_with_one_escaped_emoji_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "r.json.gz"
     path.write_bytes(gzip.compress(rb'{"id": "\ud83d\ude00' + b" " * LETTERS + b'"}', 1))
@@ -132,6 +133,7 @@ def test_a_text_is_read_up_to_its_bound_in_memory(tmp_path: Path) -> None:
         unpacked_gzip(gzip.compress(b"a" * ((1 << 20) + 1)), path, 1 << 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".json.gz", ".jsonl.gz", ".csv.gz", ".tsv.gz"])
 def test_a_packed_file_of_results_with_one_emoji_is_refused_before_it_is_a_text(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"wide{suffix}"
@@ -141,6 +143,7 @@ def test_a_packed_file_of_results_with_one_emoji_is_refused_before_it_is_a_text(
     assert str(told.value) == f"{path} {TOLD}"
 
 
+@pytest.mark.slow
 def test_packed_rows_of_a_benchmark_and_of_training_have_the_same_bound(tmp_path: Path) -> None:
     path = tmp_path / "wide.jsonl.gz"
     path.write_bytes(wide_gzip())
@@ -150,6 +153,7 @@ def test_packed_rows_of_a_benchmark_and_of_training_have_the_same_bound(tmp_path
         list(json_lines(path))
 
 
+@pytest.mark.slow
 def test_a_sample_of_an_inspect_log_with_one_emoji_is_refused_by_board_and_import(tmp_path: Path) -> None:
     path = tmp_path / "wide.eval"
     path.write_bytes(archive(wide_json()))
@@ -164,6 +168,7 @@ def test_a_sample_of_an_inspect_log_with_one_emoji_is_refused_by_board_and_impor
     )
 
 
+@pytest.mark.slow
 def test_of_the_samples_of_an_archive_their_ids_and_scores_are_kept_alone(memory) -> None:
     scores = {"s": {"value": "C", "explanation": "x" * 900_000}, "t": 0.5}
     samples = [json.dumps({"id": number, "scores": scores, "messages": ["m" * 900_000]}) for number in range(20)]

@@ -40,6 +40,7 @@ def test_hostile_pages_take_time_in_proportion(piece: str) -> None:
     assert steps("<b>" * 400 + piece * 400) < 2.2 * steps("<b>" * 200 + piece * 200)
 
 
+@pytest.mark.slow
 def test_a_hundred_kilobytes_of_open_tags_and_quotes_are_read_at_once() -> None:
     for piece in ("<a ", "<a b='>'", "<a b=\"'>", "a=' ", "</i>", "<!-- "):
         assert len(PageElements("<b>" + piece * 100_000)) == 0  # minutes, if any character were read again for each tag

@@ -11,6 +11,8 @@ from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from firsthand.errors import DataError, MissingExtra
 from firsthand.retrieval.documents import parser_process
 from firsthand.retrieval.documents.file_content import FileContent, ReadSettings
@@ -55,6 +57,7 @@ def request(format: str, name: str, **settings: Any) -> dict[str, Any]:
     return {"format": format, "name": name, "settings": asdict(ReadSettings(parse_memory_bytes=1 << 45, **settings))}
 
 
+@pytest.mark.slow
 def test_each_request_has_its_reply_and_the_first_one_sets_the_memory() -> None:
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
     second = request("jsonl", "b.jsonl", parse_seconds=90.0, text_field="said")

@@ -228,6 +228,7 @@ def test_answers_are_found_in_the_documented_order(text, task, answer):
     assert extract_answer(text, task) == answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece", ["\\boxed{", "####", "answer ", "answer is ", "9", "1/", "1,", "(A) ", "Action: ", "* ", "[", "\\frac{1}{"]
 )
@@ -240,6 +241,7 @@ def test_extraction_is_linear_on_hostile_text(piece):
         normal_form(text)
 
 
+@pytest.mark.slow
 @given(st.text(max_size=200))
 def test_any_text_is_parsed_without_an_error(text):
     for task in (SUM, CHOICE, WORDS):

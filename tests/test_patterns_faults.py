@@ -92,6 +92,7 @@ def check(trace):
     assert set(opened) <= set(ended)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_a_model_that_misbehaves_ends_in_a_trace(pattern, fault):
@@ -118,6 +119,7 @@ def test_of_ten_thousand_calls_in_a_turn_few_are_run_and_all_are_answered():
     assert [event.data for event in trace.events] == [{"asked": 10_000, "run": ran}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("limit", [Limits(calls=2), Limits(tokens=150), Limits(seconds=0.02), Limits(depth=1)])
 def test_a_limit_that_strikes_in_the_middle_is_the_stop_reason(pattern, limit):

@@ -97,6 +97,7 @@ def test_a_trusted_field_is_believed_no_further_than_the_argument_that_chose_its
     assert paid("m = mail(id='8')\npay(account=m.sender)") == [("eve", "", "home")], "the planner chose it"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("wrapper", ["input", "arguments", "args", "kwargs", "parameters"])
 def test_arguments_in_a_wrapper_have_the_label_of_the_wrapper(wrapper, strict):

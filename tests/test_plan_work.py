@@ -30,6 +30,7 @@ def run(text, done=0, strict=False, **results):
     return asyncio.run(plan.run(parse_plan(text, list(results)))), plan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -108,6 +109,7 @@ def turns(text, **results):
     return asyncio.run(both())
 
 
+@pytest.mark.slow
 def test_the_event_loop_has_a_turn_every_20000_parts():
     for text in ("b = len(a)\n" * 6, "b = " + " and ".join(["a"] * 6), "b = [" + ",".join(["len(a)"] * 6) + "]"):
         ticks, work = turns(f"{DOUBLED}{text}")
@@ -147,6 +149,7 @@ def test_one_item_is_looked_at_without_walking_through_all():
         run("answer(r()[40000])", r=rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     ["x = 1\nfor i in l():\n    x = [x]\nlen(x)" + "\n#", f"x = {'not ' * 900}1", "answer(deep())", "answer(big())"],

@@ -10,6 +10,7 @@ import pytest
 Cli = Callable[..., tuple[int, str, str]]
 
 
+@pytest.mark.slow
 def test_a_person_plays_by_number_and_by_text_and_is_told_what_is_wrong(cli: Cli, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("1\nattack!\n1\nquit\n"))
     code, out, _ = cli("play", "agentbench_dcg")
@@ -42,6 +43,7 @@ def test_the_end_of_the_input_leaves_the_game(cli: Cli, monkeypatch: pytest.Monk
     assert code == 0 and "the game was left before its end" in out
 
 
+@pytest.mark.slow
 def test_players_report_the_score_with_its_interval_and_the_reasons_of_failure(cli: Cli):
     code, out, _ = cli("play", "agentbench_dcg:split=dev", "--player", "optimal", "--limit", "4", "--json")
     body = json.loads(out)

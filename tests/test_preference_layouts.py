@@ -134,6 +134,7 @@ def test_a_gzipped_file_is_read_for_comparisons_and_for_fine_tuning(folder: Path
         list(json_lines(tmp_path / "cut.jsonl.gz"))
 
 
+@pytest.mark.slow
 def test_the_published_file_of_hh_is_read_whole() -> None:
     file = SHARED / "hh_harmless_base_test.jsonl.gz"
     if not file.exists():
@@ -155,6 +156,7 @@ def run_recipe(recipe: str, out: Path, **settings: Any) -> None:
         getattr(module, recipe)(config, run)
 
 
+@pytest.mark.slow
 def test_values_begin_as_the_reward_model(folder: Path, tmp_path: Path) -> None:
     lines = [{"prompt": f"say {n}", "chosen": "sum", "rejected": "no no"} for n in range(8)]
     data = str(write(tmp_path / "pairs.jsonl", lines))

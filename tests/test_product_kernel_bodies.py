@@ -100,6 +100,7 @@ CASES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "rows", "how"), CASES)
 def test_an_inner_loop_multiplies_a_piece_of_rows_with_two_tiles(place: int, rows: int, how: str) -> None:
     kind, inputs, lines = KINDS[place], 96, 2

@@ -69,6 +69,7 @@ def test_a_bar_that_is_never_moved_is_not_drawn(monkeypatch: pytest.MonkeyPatch)
     assert screen.getvalue() == ""
 
 
+@pytest.mark.slow
 def test_an_answer_is_whole_however_it_is_typed_and_none_at_a_terminal_that_ends() -> None:
     async def asked(*pieces: bytes | None) -> tuple[str | None, str]:
         """The answer to pieces that are typed one after the other; None hangs up."""

@@ -217,6 +217,7 @@ def test_the_hub_is_asked_with_the_token_and_nothing_is_kept():
 # -- what others may see --
 
 
+@pytest.mark.slow
 def test_no_word_of_a_question_is_printed_exported_or_lies_in_the_run_in_plain_text(copy, tmp_path, capsys):
     script = tmp_path / "script.json"
     script.write_text(

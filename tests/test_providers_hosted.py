@@ -272,6 +272,7 @@ def test_the_key_goes_to_the_environments_address_and_to_no_name(
     assert KEY in str(server.headers[1])
 
 
+@pytest.mark.slow
 def test_a_redirect_takes_the_key_nowhere(vendor: Vendor, server: Server) -> None:
     with serving(Server()) as other:
         other.reply(vendor.answer("stolen"))
@@ -287,6 +288,7 @@ def test_a_password_in_the_address_is_used_and_never_shown(vendor: Vendor, serve
     assert "hunter2" not in failure(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "package"), [("anthropic", "anthropic"), ("google", "google-genai")])
 def test_without_the_sdk_the_module_imports_and_says_what_to_install(module: str, package: str) -> None:
     code = (
@@ -829,6 +831,7 @@ def test_what_will_not_pass_says_what_to_do(vendor: Vendor, server: Server, stat
     assert len(server.asked) == 1, "the SDK does not retry"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529])
 def test_what_may_pass_is_transient(vendor: Vendor, server: Server, status: int) -> None:
     for reply in (vendor.error(status, "overloaded_error", "upstream sad"), Response("upstream sad", status)):
@@ -848,6 +851,7 @@ def test_a_rate_limit_waits_as_long_as_it_asks_for(vendor: Vendor, server: Serve
     assert caught.value.retry_after_s == 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "message"),
     [
@@ -899,6 +903,7 @@ def test_a_stalled_server_is_given_up(vendor: Vendor, server: Server) -> None:
     assert server.closed.wait(30), "the client still waits"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [b"", b"not json", b"<!DOCTYPE html><html>hi", b"[]", b"null", b"{}", b'{"content": 3}', b'{"content": [1]}',
@@ -912,6 +917,7 @@ def test_a_reply_that_makes_no_sense_is_a_model_error(vendor: Vendor, server: Se
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 900
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [200, 500])
 def test_a_reply_without_end_is_cut(vendor: Vendor, server: Server, status: int) -> None:
     async def endless(request: Request) -> Response:

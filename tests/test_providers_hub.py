@@ -71,6 +71,7 @@ def test_a_repository_is_pulled_without_pickles_or_escaping_names(home: Path, mo
         model_lookup.remove("hf:org/name")
 
 
+@pytest.mark.slow
 def test_a_partly_pulled_repository_does_not_count_and_goes_on(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve() as site:
         monkeypatch.setenv("HF_ENDPOINT", site.url)
@@ -88,6 +89,7 @@ def test_a_partly_pulled_repository_does_not_count_and_goes_on(home: Path, monke
         assert visible(model_lookup.pull("hf:org/name")) == {*FOLDER, "firsthand.json"}
 
 
+@pytest.mark.slow
 def test_files_of_two_commits_are_never_mixed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve() as site:
         monkeypatch.setenv("HF_ENDPOINT", site.url)
@@ -114,6 +116,7 @@ def test_one_gguf_file_can_be_asked_for_at_a_revision(home: Path, monkeypatch: p
         assert model_lookup.remove("hf:org/name@v1:b.gguf") == path.parent
 
 
+@pytest.mark.slow
 def test_a_file_that_is_not_the_listed_one_ends_the_pull(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve() as site:
         monkeypatch.setenv("HF_ENDPOINT", site.url)
@@ -126,6 +129,7 @@ def test_a_file_that_is_not_the_listed_one_ends_the_pull(home: Path, monkeypatch
             model_lookup.remove("hf:org/name")  # what the pull left
 
 
+@pytest.mark.slow
 def test_two_processes_pull_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve() as site:
         monkeypatch.setenv("HF_ENDPOINT", site.url)
@@ -142,6 +146,7 @@ def test_two_processes_pull_once(home: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert len(said) == 1 and model_lookup.locate("hf:org/name") is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "message"),
     [

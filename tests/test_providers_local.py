@@ -100,6 +100,7 @@ def test_streamed_chats_are_rendered_outside_the_event_loop(model):
     assert rendered and threading.get_ident() not in rendered
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_tokens_among_any_others(model):
     questions = [f"What is {i} + {i * i}?" for i in range(12)]
 
@@ -113,6 +114,7 @@ def test_the_same_seed_gives_the_same_tokens_among_any_others(model):
     assert in_company == [asyncio.run(alone(question)) for question in questions]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_live", [True, False])
 def test_a_live_context_keeps_its_conversation_and_a_dead_one_frees_it(folder, is_live):
     crowded = Local(folder, name="tiny", config=EngineConfig(kv_memory_bytes=256 << 10, kv_cache="float32", threads=1))
@@ -144,6 +146,7 @@ def test_a_live_context_keeps_its_conversation_and_a_dead_one_frees_it(folder, i
     crowded.close()
 
 
+@pytest.mark.slow
 def test_a_salted_conversation_is_held_too_and_known_to_its_salt_alone(folder):
     crowded = Local(folder, name="tiny", config=EngineConfig(kv_memory_bytes=256 << 10, kv_cache="float32", threads=1))
 
@@ -192,6 +195,7 @@ def test_stop_strings_cut_the_text_exactly(model):
     assert free.sampled.token_ids[: len(kept)] == kept
 
 
+@pytest.mark.slow
 def test_a_stream_says_what_a_completion_says(model):
     async def streamed(sampling):
         deltas = [delta async for delta in model.stream([user("hi")], sampling)]

@@ -27,6 +27,7 @@ def data_of(*chunks: bytes) -> list[str]:
     return asyncio.run(read())
 
 
+@pytest.mark.slow
 def test_an_event_has_a_bound_of_lines_and_a_long_one_in_one_line_is_read() -> None:
     most = b"data:a\n" * MAX_EVENT_LINES
     assert data_of(most + b"\n", most) == ["\n".join("a" * MAX_EVENT_LINES)] * 2, "the next event counts anew"
@@ -35,6 +36,7 @@ def test_an_event_has_a_bound_of_lines_and_a_long_one_in_one_line_is_read() -> N
     assert data_of(b"data: " + b"x" * 9_000_000 + b"\n\n") == ["x" * 9_000_000]
 
 
+@pytest.mark.slow
 def test_a_stream_has_a_bound_of_lines_pings_included() -> None:
     pings = b":\n" * (MAX_LINES - 2)
     assert data_of(pings, b"data: end\n\n") == ["end"]
@@ -42,6 +44,7 @@ def test_a_stream_has_a_bound_of_lines_pings_included() -> None:
         data_of(pings, b"data: end\n\n\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ['"text"', "null", "[]", '{"a": 1}', "7", "1e9", '"\\u001b[2J"'])
 def test_an_error_of_google_with_another_code_is_a_sentence(code: str) -> None:
     pytest.importorskip("google.genai", reason="google-genai is not installed")

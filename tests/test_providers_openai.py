@@ -209,6 +209,7 @@ def test_without_an_address_the_environment_decides(tmp_path):
     assert done.stdout.split() == ["openai:org/m-2", "openai:org/m-2@http://localhost:9/v1"], done.stderr
 
 
+@pytest.mark.slow
 def test_without_the_sdk_the_module_imports_and_says_what_to_install():
     code = (
         "import sys\n"
@@ -221,6 +222,7 @@ def test_without_the_sdk_the_module_imports_and_says_what_to_install():
     assert done.stdout.startswith("MissingExtra") and "pip install 'firsthand[openai]'" in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_importing_the_module_does_not_import_the_sdk():
     code = "import sys, firsthand.providers.openai; print('openai' in sys.modules, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -371,6 +373,7 @@ def test_more_answers_than_asked_are_cut(server):
     assert [each.message.text for each in ask(server.model(), n=2)] == ["a", "b"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "expected"),
     [("stop", "stop"), ("length", "length"), ("tool_calls", "tool_calls"), ("function_call", "tool_calls"),
@@ -389,6 +392,7 @@ def test_top_logprobs_come_from_the_chat_shape(server):
     assert ask(server.model())[0].top_logprobs == ((("a", -0.1), ("ä", -2.0)),)
 
 
+@pytest.mark.slow
 def test_token_ids_are_kept_only_if_each_has_a_logprob(server):
     reply = chat("ab")
     reply["choices"][0] |= {"token_ids": [5, 6], "logprobs": {"content": [{"logprob": -0.1}, {"logprob": -0.2}]}}
@@ -470,6 +474,7 @@ def test_tool_calls_come_out_and_go_back_in_openais_shape(server):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     ['{"city": ', "[1]", "3", "nonsense", "[" * 100_000, '{"a":' * 70 + "1" + "}" * 70, '{"x": NaN}', '{"x": 1e999}'],
@@ -618,6 +623,7 @@ def test_a_broken_stream_is_one_of_our_errors(server, reply, kind, said):
     assert type(caught.value) is kind
 
 
+@pytest.mark.slow
 def test_pings_without_an_answer_do_not_hang(server):
     async def pings(request: Request) -> Response:
         async def pieces() -> AsyncIterator[bytes]:
@@ -695,6 +701,7 @@ def test_offsets_decide_where_tokens_are_parts_of_characters(server):
     assert score(server.model(), "a", "🌍").likelihoods == (Likelihood("🌍", -0.75, 2, False),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "reply",
     [
@@ -796,6 +803,7 @@ def test_retry_after_is_seconds_or_a_date():
     assert all(wait is None or math.isfinite(wait) for wait in waits) and waits[4:8] == [None] * 4
 
 
+@pytest.mark.slow
 def test_a_429_is_tried_again_after_what_it_asks_for(server):
     server.reply(JSONResponse({}, 429, {"Retry-After": "0.3"}), chat("now"))
     model, waits = server.model(), []
@@ -818,6 +826,7 @@ def test_a_429_then_success_is_a_good_attempt_with_a_note(server):
     assert trace.usage.prompt_tokens == 7
 
 
+@pytest.mark.slow
 def test_a_dead_endpoint_ends_as_a_failure_in_the_trace():
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
@@ -834,12 +843,14 @@ def test_a_host_without_an_address_is_transient():
     assert "no-such-host.invalid" in failure(open_model("m@http://no-such-host.invalid/v1"), Unreachable)
 
 
+@pytest.mark.slow
 def test_a_stalled_server_is_given_up(server):
     server.reply(server.wait_for_ever)
     assert "within 0.3 s" in failure(server.model(timeout_s=0.3), TransientError)
     assert server.closed.wait(30), "the client still waits"
 
 
+@pytest.mark.slow
 def test_a_dripping_server_is_given_up(server):
     async def drip(request: Request) -> Response:
         async def drops() -> AsyncIterator[bytes]:
@@ -853,6 +864,7 @@ def test_a_dripping_server_is_given_up(server):
     failure(server.model(timeout_s=0.3), TransientError)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [b"", b"not json", b"<!DOCTYPE html><html>hi", b"[]", b"null", b"{}", b'{"choices": []}', b'{"choices": [1]}',
@@ -887,6 +899,7 @@ def test_an_html_error_page_is_not_shown(server):
     assert "an HTML page" in message and "<" not in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [200, 500])
 @pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
 def test_a_reply_without_end_is_cut(server, status, kind):
@@ -919,6 +932,7 @@ def test_a_strange_charset_is_no_traceback(server, charset):
         ask(server.model())
 
 
+@pytest.mark.slow
 def test_a_redirect_to_another_service_is_not_followed_with_the_prompt(server):
     with serving(Server()) as other:
         other.reply(chat("internal"))
@@ -978,6 +992,7 @@ JSONS = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(JSONS, JSONS, JSONS)
 def test_whatever_a_reply_holds_comes_out_as_data_or_a_model_error(choice, message, usage):
@@ -996,6 +1011,7 @@ def test_whatever_a_reply_holds_comes_out_as_data_or_a_model_error(choice, messa
         assert isinstance(Endpoint("n", "m", (KEY,), 1.0).reported({"error": message}), ModelError)
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(alphabet="ab 🌍\u2028", min_size=1), max_size=4), st.integers(1, 9))
 def test_events_are_the_same_however_the_bytes_are_cut(texts, size):
     raw = "".join(f": ping\r\n\r\ndata: {text}\r\n\r\n" for text in texts).encode()

@@ -46,6 +46,7 @@ def headers(model: Any, sent: list[httpx.Request]) -> tuple[str, dict[str, str]]
     return found.get("authorization", ""), {name: found[name] for name in OWN if name in found}
 
 
+@pytest.mark.slow
 def test_headers_of_the_environment_go_to_no_address_in_a_name(
     sent: list[httpx.Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:

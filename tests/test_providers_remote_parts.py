@@ -252,6 +252,7 @@ def read(*pieces: bytes, **headers: str) -> bytes:
         return asyncio.run(get())
 
 
+@pytest.mark.slow
 def test_values_are_counted_through_a_whole_response_and_for_each_event_of_a_stream(monkeypatch):
     monkeypatch.setattr(a2a_transport, "MAX_VALUES", 4)
     said = "a2a:http://peer sent more than 4 JSON values at once, so they are not read"

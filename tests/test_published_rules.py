@@ -48,6 +48,7 @@ def test_sports_understanding_is_asked_as_the_harness_asks_it(tmp_path: Path) ->
     assert [one.count(think) for one in shown] == [1, 1, 1] and task.secret["answer"] == "no"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "reasoning" / "bbh").is_dir(), reason="the full data is not on this machine")
 def test_all_27_tasks_of_bbh_have_the_harness_s_own_examples_to_the_byte() -> None:
     yaml = pytest.importorskip("yaml")

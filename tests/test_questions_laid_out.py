@@ -43,6 +43,7 @@ def test_a_name_of_a_tool_is_one_line():
     assert len(shown.split("\n")) == 2 and rows(shown) < 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     ["\u6f22" * 4_000, "\n".join("\u6f22" * 70 for _ in range(57)), "\n".join("q" * 79 for _ in range(60)),

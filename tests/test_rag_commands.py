@@ -61,6 +61,7 @@ def rag(capsys, *words: object) -> tuple[int, str, str]:
 # -- ask --
 
 
+@pytest.mark.slow
 def test_ask_prints_the_answer_and_where_each_claim_stands(index, script, capsys):
     code, out, _ = rag(capsys, "ask", "When was the mill built?", "--index", index, "--model", script)
     assert code == 0
@@ -97,6 +98,7 @@ def test_an_index_without_documents_is_told_before_anything_is_asked(tmp_path, s
         assert (code, out) == (2, "") and "holds no documents: put some in with" in err
 
 
+@pytest.mark.slow
 def test_a_question_of_a_hundred_thousand_characters_is_answered(index, script, capsys):
     question = "When was the mill built? " + "why " * 25_000
     for model in ("none", script):
@@ -110,6 +112,7 @@ def test_ask_says_that_it_is_not_in_the_documents(index, script, capsys):
     assert (code, out.strip()) == (0, NOT_IN_DOCUMENTS)
 
 
+@pytest.mark.slow
 def test_an_answer_that_no_passage_supports_is_followed_by_the_nearest_sentences(index, script, capsys):
     words = ("ask", "Does a duke own the mill?", "--index", index, "--model", script)
     code, out, _ = rag(capsys, *words)
@@ -146,6 +149,7 @@ def test_ask_takes_any_variant_with_its_options(index, script, capsys):
     assert code == 0 and CITED in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -229,6 +233,7 @@ def complete(model: RagModel, messages: Sequence[Message] | str, **more):
     return asyncio.run(model.complete(messages, Sampling(), **more))
 
 
+@pytest.mark.slow
 def test_a_completion_ends_with_its_sources(index):
     (made,) = complete(model_over(index), "When was the mill built?")
     assert made.message.text == f"{CITED}\n\nSources:\n[1] mill.md:1 “The mill was built in 1871.”"
@@ -296,6 +301,7 @@ def post(url: str, body: object, **headers: str) -> tuple[int, dict]:
         return error.code, json.load(error)
 
 
+@pytest.mark.slow
 def test_a_server_searches_answers_and_chats_with_citations(index):
     from firsthand.serve.retrieval.search_app import search_app
     from served import serving
@@ -326,6 +332,7 @@ def test_a_server_searches_answers_and_chats_with_citations(index):
         assert refused.value.code == 405
 
 
+@pytest.mark.slow
 def test_keys_guard_search_as_they_guard_chats(index):
     from firsthand.serve.admission.admission_settings import ClientLimits
     from firsthand.serve.admission.api_keys import read_keys
@@ -358,6 +365,7 @@ def test_real_models_answer_from_an_index_with_citations_that_hold(smollm2, tmp_
         assert all(holds(Citation(**each), index.document(each["document"])) for each in body["citations"])
 
 
+@pytest.mark.slow
 def test_the_one_folder_that_was_indexed_is_asked_without_its_name(
     tmp_path: Path, script: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

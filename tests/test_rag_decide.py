@@ -61,6 +61,7 @@ def decide(cli, files, *more):
     return cli("rag", "decide", *words, *more)
 
 
+@pytest.mark.slow
 def test_arms_are_measured_and_rag_beats_closed_book(cli, files):
     code, out, err = decide(cli, files, "--json", "--change", "40%")
     assert code == 0, err
@@ -81,6 +82,7 @@ def test_arms_are_measured_and_rag_beats_closed_book(cli, files):
     assert any("Neither retrieval nor reading" in sentence for sentence in body["diagnosis"])
 
 
+@pytest.mark.slow
 def test_the_table_and_the_diagnosis_are_printed(cli, files):
     code, out, err = decide(cli, files, "--change", "0", "--arms", "RAG,oracle context")
     assert code == 0, err
@@ -89,6 +91,7 @@ def test_the_table_and_the_diagnosis_are_printed(cli, files):
     assert "5 questions, 0 facts changed" in " ".join(out.split())
 
 
+@pytest.mark.slow
 def test_retrieval_that_fails_is_named(cli, files, tmp_path):
     folder, _ = files
     for number in range(8):  # decoys that share every word of the questions
@@ -102,6 +105,7 @@ def test_retrieval_that_fails_is_named(cli, files, tmp_path):
     assert any(sentence.startswith(("Retrieval holds you back", "Neither")) for sentence in body["diagnosis"])
 
 
+@pytest.mark.slow
 def test_without_documents_there_is_no_oracle(cli, files):
     _, questions = files
     rows = [{"question": q, "answer": a} for q, a in FACTS.values()]
@@ -116,6 +120,7 @@ def test_without_documents_there_is_no_oracle(cli, files):
     assert code == 2 and "name all, or none" in err
 
 
+@pytest.mark.slow
 def test_the_users_index_and_documents_are_left_as_they_are(cli, files, tmp_path):
     before = {path.name: path.read_text() for path in files[0].iterdir()}
     assert decide(cli, files, "--change", "100%", "--arms", "RAG")[0] == 0
@@ -173,6 +178,7 @@ def test_malformed_questions_are_named_with_their_line(tmp_path, text, message):
         read_questions(path)
 
 
+@pytest.mark.slow
 def test_settings_that_cannot_be_are_refused(cli, files, tmp_path):
     with pytest.raises(ConfigError, match="change is '120%'"):
         Config(Path("d"), Path("q"), change="120%")
@@ -195,6 +201,7 @@ def reading(messages, sampling, index):
     return text.split("<passage 1", 1)[1].split("</passage 1", 1)[0] if "<passage 1" in text else "I do not know."
 
 
+@pytest.mark.slow
 def test_a_document_that_is_found_and_not_read_is_no_fault_of_retrieval(files, tmp_path):
     """With decoys before it, the right document is among five passages, and the reader takes the first one."""
     folder, _ = files

@@ -91,6 +91,7 @@ class Deciding:
         return SimpleNamespace(text=" 12 bridges\n")
 
 
+@pytest.mark.slow
 def test_both_patterns_decode_from_a_prompt_for_each_passage_and_its_probability(tmp_path: Path) -> None:
     path = four_passages(tmp_path / "i")
 

@@ -45,6 +45,7 @@ def embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_embedder(tmp_path_factory.mktemp("embedder"))
 
 
+@pytest.mark.slow
 def test_a_folder_is_indexed_again_and_again(folder: Path, cli: Cli) -> None:
     code, out, err = cli("rag", "index", str(folder), "--model", "none")
     assert (code, err) == (0, "") and "documents: 2 added" in out
@@ -64,6 +65,7 @@ def test_what_fails_is_named_and_the_exit_code_tells(folder: Path, cli: Cli) -> 
     assert "failed: bad.txt: it is a program and no text" in out and "\x1b" not in out
 
 
+@pytest.mark.slow
 def test_without_a_model_at_hand_the_index_has_terms_alone_and_says_so(folder: Path, cli: Cli) -> None:
     code, out, err = cli("rag", "index", str(folder))
     assert code == 0 and "terms alone" in out
@@ -74,6 +76,7 @@ def test_without_a_model_at_hand_the_index_has_terms_alone_and_says_so(folder: P
     assert code == 1 and "MiniLM" in err and "while offline" in err  # asked for by name, it is not left out
 
 
+@pytest.mark.slow
 def test_vectors_are_those_of_the_embedder(folder: Path, embedder: Path, cli: Cli) -> None:
     code, out, _ = cli("rag", "index", str(folder), "--model", str(embedder))
     assert code == 0 and "vectors: 2 computed, 0 there already" in out and "64 dimensions" in out
@@ -84,12 +87,14 @@ def test_vectors_are_those_of_the_embedder(folder: Path, embedder: Path, cli: Cl
         assert np.dot(vector, np.array(expected, np.float32)) == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_chunks_longer_than_the_model_reads_are_counted(folder: Path, embedder: Path, cli: Cli) -> None:
     (folder / "long.txt").write_text("the cat sat on the mat " * 30)  # the tiny model reads 32 tokens
     out = cli("rag", "index", str(folder), "--model", str(embedder))[1]
     assert "notes: vectors: 1 chunk longer than the model reads" in out
 
 
+@pytest.mark.slow
 def test_another_model_or_chunker_is_refused_and_reindex_changes_it(folder: Path, embedder: Path, cli: Cli) -> None:
     cli("rag", "index", str(folder), "--model", "none")
     code, _, err = cli("rag", "index", str(folder), "--chunker", "fixed")
@@ -105,6 +110,7 @@ def test_another_model_or_chunker_is_refused_and_reindex_changes_it(folder: Path
     assert not list(folder.glob("*.new*"))
 
 
+@pytest.mark.slow
 def test_reindex_goes_on_with_what_an_interrupted_one_left(folder: Path, embedder: Path, cli: Cli) -> None:
     cli("rag", "index", str(folder), "--model", "none")
     new = ["--chunker", "recursive", "--model", str(embedder)]
@@ -116,6 +122,7 @@ def test_reindex_goes_on_with_what_an_interrupted_one_left(folder: Path, embedde
     assert cli("rag", "verify", str(folder))[0] == 0
 
 
+@pytest.mark.slow
 def test_an_open_index_takes_another_model_and_no_other_chunker(folder: Path, embedder: Path, cli: Cli) -> None:
     cli("rag", "index", str(folder), "--model", "none")
     with closing(open_index(folder / ".firsthand-index", read_only=True)) as reader:
@@ -128,6 +135,7 @@ def test_an_open_index_takes_another_model_and_no_other_chunker(folder: Path, em
     assert cli("rag", "reindex", str(folder), "--chunker", "recursive")[0] == 0
 
 
+@pytest.mark.slow
 def test_status_verify_and_delete(folder: Path, cli: Cli) -> None:
     cli("rag", "index", str(folder), "--model", "none")
     code, out, _ = cli("rag", "status", str(folder), "--documents")
@@ -141,6 +149,7 @@ def test_status_verify_and_delete(folder: Path, cli: Cli) -> None:
     assert "1 added, 1 unchanged" in cli("rag", "index", str(folder))[1]  # its file is still there
 
 
+@pytest.mark.slow
 def test_status_and_an_ingest_without_changes_read_no_text_of_a_document(folder: Path, cli: Cli) -> None:
     cli("rag", "index", str(folder), "--model", "none")
     with closing(sqlite3.connect(folder / ".firsthand-index")) as connection:
@@ -166,6 +175,7 @@ def test_only_what_the_globs_choose_is_read(folder: Path, cli: Cli) -> None:
     assert code == 0 and json.loads(out)["added"] == ["sub/dogs.txt"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -185,6 +195,7 @@ def test_commands_that_make_no_sense_say_why(folder: Path, cli: Cli, words: list
     assert code == 2 and told in err and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_help_lists_the_subcommands_and_completion_knows_them(capsys: pytest.CaptureFixture[str]) -> None:
     done = subprocess.run([sys.executable, "-m", "firsthand", "rag"], capture_output=True, text=True)
     assert done.returncode == 0 and all(

@@ -33,6 +33,7 @@ def asked_for_passages(trace: Trace) -> list[str]:
     return [node.message.text for node in trace.nodes if "Answer the question from the passages" in node.message.text]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_option_of_an_answer_reaches_it(variant: str, index: Path):
     if variant != "team":  # which drops what nothing supports
@@ -54,6 +55,7 @@ def test_every_option_of_an_answer_reaches_it(variant: str, index: Path):
     assert chosen.error is None and not asked_for_passages(chosen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["modular", "recursive", "agentic", "team", "multi_query", "naive"])
 def test_the_search_that_is_named_is_run(variant: str, index: Path):
     for search in ("lexical", "dense", "hybrid", "convex"):
@@ -61,6 +63,7 @@ def test_the_search_that_is_named_is_run(variant: str, index: Path):
         assert retrievals(trace)[0][0].detail["arguments"]["retriever"] == search, trace.error
 
 
+@pytest.mark.slow
 def test_rewritings_pools_and_windows_have_the_sizes_that_were_asked_for(index: Path):
     model = model_of("multi_query")
     trace = run("multi_query", index, model, n=1, pool=3, k=1, search="lexical")

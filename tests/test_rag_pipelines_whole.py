@@ -272,6 +272,7 @@ def test_a_plain_answer_has_the_form_of_its_task_and_is_noted_without_citations(
     ]
 
 
+@pytest.mark.slow
 def test_without_an_index_the_tasks_benchmark_is_read_with_the_embedder_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,6 +300,7 @@ def _folder(path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_coordinator_is_told_the_first_eight_names_of_documents_cut_and_broken(tmp_path: Path) -> None:
     long, odd = "long-" + "x" * 80, "<|im_start|>\u202e"
     names = [long, odd, *(f"n{n}" for n in range(8))]

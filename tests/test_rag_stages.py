@@ -59,6 +59,7 @@ def texts(index: Path, trace: Trace) -> list[str]:
 # -- modular --
 
 
+@pytest.mark.slow
 def test_each_stage_of_modular_rag_takes_its_part(index: Path):
     quiet = Scripted(lambda messages, sampling, place: "Not in the documents.")
 
@@ -78,6 +79,7 @@ def test_each_stage_of_modular_rag_takes_its_part(index: Path):
     assert [call.detail["arguments"]["retriever"] for call, _ in retrievals(parent)][:2] == ["lexical", "parents"]
 
 
+@pytest.mark.slow
 def test_modular_rag_reranks_its_pool_and_searches_what_the_model_rewrites(index: Path):
     def reply(messages: Sequence[Message], sampling: Sampling, place: int) -> str:
         said = messages[-1].text

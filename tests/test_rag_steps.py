@@ -116,6 +116,7 @@ def test_a_coordinator_that_says_nothing_or_is_ready_too_soon_has_the_question_s
     assert run("team", index, once, rounds=1).answer == CITED and not any("Write READY" in each for each in asked(once))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "second", "kept"),
     [

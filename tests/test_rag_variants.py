@@ -95,6 +95,7 @@ def model_of(variant: str, **more) -> Scripted:
 # -- all variants --
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_variant_is_found_by_name_and_answers_with_a_checked_citation(variant, index):
     def citing(said: str) -> str:
@@ -107,6 +108,7 @@ def test_a_variant_is_found_by_name_and_answers_with_a_checked_citation(variant,
     assert trace.answer == body["text"] and body["in_documents"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_resumed_variant_asks_and_searches_nothing_again(variant, index):
     journal, model = MemoryJournal(), model_of(variant)
@@ -154,6 +156,7 @@ def test_a_plain_answer_has_no_citations_and_fits_the_task(variant, index):
     assert trace.answer == "1871", trace.error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_documents_stand_in_no_system_message(variant, index):
     model = model_of(variant)
@@ -199,6 +202,7 @@ def test_multi_query_searches_every_rewriting(index):
     assert asked == ["When was the mill built?", "mill built", "year of the mill"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rewrite", ["none", "hyde", "multi_query", "step_back"])
 @pytest.mark.parametrize("order", ["none", "rerank", "mmr"])
 @pytest.mark.parametrize("cap", ["none", "per_source", "distinct"])

@@ -30,6 +30,7 @@ def test_a_quantile_is_not_drawn_where_it_says_nothing_or_takes_too_long() -> No
     assert largest_of_equal_models(MANY + 1, 8, 0.95) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("models", "draws"), [(2, 40), (100, 40), (101, 39), (300, 4), (MANY, 4)])
 def test_the_quantile_of_many_models_is_drawn_from_fewer_orders(
     models: int, draws: int, monkeypatch: pytest.MonkeyPatch

@@ -24,6 +24,7 @@ def chain(size: int, *, voters: int = 0, each: int = 1) -> BattleTable:
     return BattleTable.from_columns(a, b, ["tie"] * len(a), voters=names)
 
 
+@pytest.mark.slow
 def test_a_chain_of_hundreds_of_models_is_ranked_without_draws():
     ratings = rate(chain(MANY + 1, voters=30))
     begun = time.process_time()

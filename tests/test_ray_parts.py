@@ -43,6 +43,7 @@ NICENESS = "RAY_worker_niceness"
 # -- workers --
 
 
+@pytest.mark.slow
 def test_a_worker_is_told_its_settings_and_must_be_the_same():
     async def work() -> None:
         ray, asked = stand_in(), list[Any]()

@@ -76,6 +76,7 @@ def test_the_passages_of_an_entry_are_titled_by_its_heading(tmp_path: Path) -> N
         assert "\n".join(each.text.strip() for each in found).split() == rendered(entry).split()
 
 
+@pytest.mark.slow
 def test_without_a_folder_the_passages_are_those_of_this_package() -> None:
     try:
         own = docs_folder()

@@ -61,6 +61,7 @@ def benchmark(**options: str) -> Benchmark:
     return made
 
 
+@pytest.mark.slow
 def test_retrieval_asks_those_with_a_passage_and_answers_asks_all(found: list[Document]) -> None:
     ranked, answered = benchmark(), benchmark(measure="answers")
     assert len(ranked.tasks(0)) == 85 and len(answered.tasks(0)) == 100
@@ -173,6 +174,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_list_is_indexed_with_pages_and_papers_and_asked(
     home: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,7 @@ def test_bodies_are_texts_or_base64_in_a_segment(tmp_path: Path) -> None:
     assert _bytes("", "eA==") == b"" and _bytes(None, None) == b""
 
 
+@pytest.mark.slow
 def test_a_segment_holds_the_rows_of_its_traces_and_goes_with_them(tmp_path: Path) -> None:
     store = TraceStore(tmp_path / "it's", create=True)
     store.add(
@@ -108,6 +109,7 @@ def test_a_segment_holds_the_rows_of_its_traces_and_goes_with_them(tmp_path: Pat
     store.close()
 
 
+@pytest.mark.slow
 def test_a_segment_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     row = (
         1,
@@ -208,6 +210,7 @@ def test_of_a_segment_and_a_trace_of_one_age_the_segment_goes_first(store: Trace
     assert remove_beyond(store, used_bytes(store) - 5_000_000) == 1 and names(store) == names(store, "spans") == ["b"]
 
 
+@pytest.mark.slow
 def test_a_segment_ends_at_its_bytes_unpacked_and_a_trace_goes_on_in_the_next(
     store: TraceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,7 @@ def files(store: TraceStore) -> list[str]:
 # -- the intake --
 
 
+@pytest.mark.slow
 def test_all_settings_are_kept_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("duckdb", reason="duckdb is not installed")
     given_back: list[Any] = []
@@ -75,6 +76,7 @@ def test_all_settings_are_kept_at_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert kept("now", cold_s=0.0) == ("abcd", "abcd")
 
 
+@pytest.mark.slow
 def test_a_home_that_is_damaged_is_let_go_and_a_webhook_has_the_addresses_that_rules_allow(tmp_path: Path) -> None:
     (tmp_path / "traces").mkdir()
     (tmp_path / "traces" / "traces.sqlite").write_bytes(b"no database" * 100)
@@ -190,6 +192,7 @@ def test_the_longest_quiet_segment_goes_before_one_that_began_earlier(store: Tra
 # -- segments --
 
 
+@pytest.mark.slow
 def test_traces_are_sealed_in_their_order_until_one_does_not_fit(tmp_path: Path) -> None:
     pytest.importorskip("duckdb", reason="duckdb is not installed")
     store = TraceStore(tmp_path / "it's", create=True)
@@ -232,6 +235,7 @@ def test_traces_are_sealed_in_their_order_until_one_does_not_fit(tmp_path: Path)
     store.close()
 
 
+@pytest.mark.slow
 def test_a_segment_may_hold_a_long_line(store: TraceStore, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("duckdb", reason="duckdb is not installed")
     long = {"attributes": {"x": "é" * 500_000, "y": "end"}}

@@ -158,6 +158,7 @@ def test_chat_takes_the_recommendation_unless_a_temperature_is_given() -> None:
     assert sampling_of(Config(), {}) == Sampling(1024, 0.7)
 
 
+@pytest.mark.slow
 def test_a_base_model_is_said_to_be_one_by_chat_and_serve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -93,6 +93,7 @@ def test_new_vectors_that_are_broken_off_leave_the_old_ones_and_are_gone_on_with
     assert made == Reindexed(3, 6, 2, 0) and again.asked == LINES[4:] and facts(path) == ("newer", "lines", LINES)
 
 
+@pytest.mark.slow
 def test_an_index_that_is_written_or_read_elsewhere_is_not_replaced(path: Path) -> None:
     lock = path.with_name("i.lock")
     change = prepared(WordEmbedder(), chunker="whole")
@@ -122,6 +123,7 @@ def test_a_fault_of_the_new_index_keeps_the_old_one(path: Path, monkeypatch: pyt
     assert facts(path) == ("words", "lines", LINES)
 
 
+@pytest.mark.slow
 def test_a_document_that_does_not_fit_the_new_index_is_named(path: Path) -> None:
     class Long(WordEmbedder):
         async def embed(self, texts: Any) -> list[list[float]]:

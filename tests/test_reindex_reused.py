@@ -25,6 +25,7 @@ def whole(document: Document) -> list[Chunk]:
     return [Chunk(document.id, 0, len(document.text), document.text)] if document.text else []
 
 
+@pytest.mark.slow
 def test_the_same_chunks_are_embedded_again_under_another_prefix_or_model_and_not_under_another_query_prefix(
     tmp_path: Path,
 ) -> None:
@@ -63,6 +64,7 @@ def test_the_same_chunks_are_embedded_again_under_another_prefix_or_model_and_no
     assert sorted(each.name for each in tmp_path.iterdir() if "new" in each.name) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [False, True])
 def test_each_chunk_of_a_batch_of_documents_has_its_own_vector(tmp_path: Path, known: bool) -> None:
     texts = {"a": "one two\nthree", "b": "four", "c": "five\nsix six\nseven", "e": "eight\nnine"}

@@ -352,6 +352,7 @@ def test_replicas_share_their_machines_memory_and_on_a_gpu_each_asks_its_own(fol
         assert not plain.free_calls and (plain.config.kv_memory_bytes or 0) > (configs[0].kv_memory_bytes or 0)
 
 
+@pytest.mark.slow
 @in_loop
 async def test_replicas_answer_what_one_model_answers(folder: Path) -> None:
     alone = local(folder)
@@ -370,6 +371,7 @@ async def test_replicas_answer_what_one_model_answers(folder: Path) -> None:
     alone.close()
 
 
+@pytest.mark.slow
 @in_loop
 async def test_a_second_turn_goes_to_the_replica_of_the_first_and_computes_its_new_tokens_only(folder: Path) -> None:
     async with fleet_of(lambda: Replica(local(folder))) as (model, _):
@@ -425,6 +427,7 @@ async def test_a_killed_replicas_answers_go_on_elsewhere_to_the_bit(folder: Path
         assert sum(status.restarts for status in model.fleet.statuses()) == len(forms)
 
 
+@pytest.mark.slow
 @in_loop
 async def test_an_answer_without_a_seed_goes_on_too_and_others_are_untouched(folder: Path) -> None:
     async with fleet_of(lambda: Replica(local(folder))) as (model, _):
@@ -441,6 +444,7 @@ async def test_an_answer_without_a_seed_goes_on_too_and_others_are_untouched(fol
         assert all(status.answers == 0 for status in model.fleet.statuses())
 
 
+@pytest.mark.slow
 @in_loop
 async def test_what_kills_every_replica_is_given_up_and_the_next_request_is_answered(folder: Path) -> None:
     async with fleet_of(lambda: Replica(local(folder)), 3) as (model, _):
@@ -455,6 +459,7 @@ async def test_what_kills_every_replica_is_given_up_and_the_next_request_is_answ
         assert joined(await gather(model, "The"))[1]
 
 
+@pytest.mark.slow
 @in_loop
 async def test_a_client_that_leaves_ends_its_answer_in_the_replica(folder: Path) -> None:
     async with fleet_of(lambda: Replica(local(folder))) as (model, _):
@@ -511,6 +516,7 @@ async def test_a_replica_without_a_sign_of_life_is_started_again(folder: Path) -
         assert len(starter.started) >= 2
 
 
+@pytest.mark.slow
 @in_loop
 async def test_replicas_that_are_not_alike_or_cannot_work_are_left_out_with_the_reason(folder: Path) -> None:
     other = write_model(folder.parent / "other", seed=5, max_position=2048)
@@ -532,6 +538,7 @@ async def test_replicas_that_are_not_alike_or_cannot_work_are_left_out_with_the_
             await gather(model, "The")
 
 
+@pytest.mark.slow
 @in_loop
 async def test_what_engines_count_only_grows_while_replicas_come_and_go(folder: Path) -> None:
     async with fleet_of(lambda: Replica(local(folder))) as (model, _):

@@ -87,6 +87,7 @@ async def scored(house: Path) -> dict[str | None, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_every_replica_has_what_was_given_loaded_and_taken_away(house: Path) -> None:
     async def main() -> None:
         expected = await scored(house)
@@ -116,6 +117,7 @@ def test_every_replica_has_what_was_given_loaded_and_taken_away(house: Path) -> 
     run(main())
 
 
+@pytest.mark.slow
 def test_a_load_that_fails_on_one_replica_is_undone_on_the_others_to_the_bit(house: Path, tmp_path: Path) -> None:
     """The second replica has less room. What is put back comes from memory: the folder may hold something else by now."""
     work = Path(shutil.copytree(house / "adapters" / "red", tmp_path / "work"))
@@ -149,6 +151,7 @@ def test_a_load_that_fails_on_one_replica_is_undone_on_the_others_to_the_bit(hou
     run(main())
 
 
+@pytest.mark.slow
 def test_a_replica_that_cannot_undo_is_started_again_with_what_the_others_have(house: Path) -> None:
     made: list[Local] = []
 
@@ -178,6 +181,7 @@ def test_a_replica_that_cannot_undo_is_started_again_with_what_the_others_have(h
     run(main())
 
 
+@pytest.mark.slow
 def test_a_replica_that_was_lost_comes_back_with_what_the_others_have(house: Path) -> None:
 
     async def main() -> None:
@@ -279,6 +283,7 @@ def test_requests_of_an_adapter_stay_where_its_prompts_are_known(house: Path) ->
 # -- over HTTP --
 
 
+@pytest.mark.slow
 def test_clients_load_adapters_into_all_replicas(house: Path) -> None:
     model = ReplicatedModel(Fleet(InProcessStarter(lambda: Replica(local(house))), 2), "tiny")
     command.put_adapters(

@@ -106,6 +106,7 @@ def test_hostile_text_stays_text_wherever_it_comes_from():
     assert r"\u202etxet\u0000\u001b[31m\ud800" in html
 
 
+@pytest.mark.slow
 def test_huge_runs_are_bounded_and_the_report_says_what_is_left_out():
     words = "<&" * 1_000_000
     huge = talk(*(user(words) for _ in range(500)))
@@ -137,6 +138,7 @@ def test_each_sample_has_question_expected_answer_and_transcript():
     )
 
 
+@pytest.mark.slow
 def test_the_first_of_each_kind_is_shown_wherever_it_comes():
     traces = [attempt("a", i, 1.0) for i in range(MAX_ATTEMPTS + 10)] + [attempt("a", 5000 + i, 0.0) for i in range(3)]
     html = report(traces)

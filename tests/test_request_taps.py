@@ -155,6 +155,7 @@ HOSTILE: tuple[RequestTap, ...] = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_whatever_taps_do_in_a_batch_the_other_requests_answer_as_alone(seed: int) -> None:
     """Requests with hostile taps come, go and are aborted in steps of the same batch; memory is short, so some wait."""

@@ -68,6 +68,7 @@ def found(trace: Trace) -> list[str]:
     return [hit.chunk.document for hit in [hits for _, hits in retrievals(trace) if hits][-1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variant", "options"),
     [
@@ -103,6 +104,7 @@ def test_a_retrieval_run_reranks_its_first_documents_and_keeps_the_rest(index: P
     assert few == wanted[:2]
 
 
+@pytest.mark.slow
 def test_a_variant_and_a_retrieval_run_take_the_order_of_sentences(tmp_path: Path) -> None:
     rest = "Nobody saw it before noon, since everybody was busy elsewhere that day."
     wanted = f"Rugs were woven. What sat on the red mat? {rest}"
@@ -186,6 +188,7 @@ def test_a_path_and_a_hub_name_stand_among_the_options_of_a_pattern() -> None:
         assert options == {"variant": "lexical", "rerank": f"cross_encoder:{model}", "pool": 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["naive", "advanced", "modular", "hyde", "multi_query", "retrieve"])
 def test_an_unknown_reranker_is_refused_before_the_run(variant: str, index: Path, tmp_path: Path) -> None:
     function, _ = catalog.pattern(variant)
@@ -194,6 +197,7 @@ def test_an_unknown_reranker_is_refused_before_the_run(variant: str, index: Path
             Agent("a", Scripted(["x"] * 9), function, {"index": str(index), "rerank": name})
 
 
+@pytest.mark.slow
 def test_ask_takes_a_cross_encoder_with_and_without_a_model(
     reranker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,6 +53,7 @@ def by(scorer, model):
     return judged_by(scorer, model, retry=Retry(1))
 
 
+@pytest.mark.slow
 def test_new_scores_stand_beside_the_old_and_are_given_once(run: Run):
     before = {trace.place: trace.scores for trace in run.traces()}
     found = score(run, flexible)
@@ -67,6 +68,7 @@ def test_new_scores_stand_beside_the_old_and_are_given_once(run: Run):
     assert run.trace(trace.place).scores == trace.scores == run.tries(trace.place)[0].scores
 
 
+@pytest.mark.slow
 def test_a_summary_sums_up_a_score_given_later(run: Run, capsys):
     def long(task, trace):
         if trace.agent_name == "cot" and trace.epoch == 0 and trace.task_id.endswith("0"):
@@ -84,6 +86,7 @@ def test_a_summary_sums_up_a_score_given_later(run: Run, capsys):
     assert cli.main(["summary", "--score", "lung"]) == 2 and "did you mean 'long'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_where_attempts_have_no_score_of_their_own_the_later_one_is_summed_up(tmp_path, monkeypatch):
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
@@ -98,6 +101,7 @@ def test_where_attempts_have_no_score_of_their_own_the_later_one_is_summed_up(tm
         assert (line.score.value, line.errors) == (0.5, 0)
 
 
+@pytest.mark.slow
 def test_one_name_is_for_one_scorer_and_not_for_the_runs_own(run: Run):
     score(run, flexible, name="right")
     with pytest.raises(StoreError, match="given by right"):
@@ -106,6 +110,7 @@ def test_one_name_is_for_one_scorer_and_not_for_the_runs_own(run: Run):
         score(run, flexible, name="numeric")
 
 
+@pytest.mark.slow
 def test_a_scorer_that_raises_is_an_error_that_can_be_tried_again(run: Run):
     broken = True
 
@@ -123,6 +128,7 @@ def test_a_scorer_that_raises_is_an_error_that_can_be_tried_again(run: Run):
     assert all(trace.score("fussy").value == 1 and not trace.score("fussy").failed for trace in run.traces())
 
 
+@pytest.mark.slow
 def test_a_judges_words_and_cost_are_kept_and_another_judge_has_a_name_of_its_own(run: Run):
     scorer = reference(judge="scripted:echo")
     assert score(run, by(scorer, leans("[[yes]]"))).scored == 8
@@ -135,6 +141,7 @@ def test_a_judges_words_and_cost_are_kept_and_another_judge_has_a_name_of_its_ow
     assert {s.name for s in next(run.traces()).scores} == {"numeric", "exact", "reference", "stern"}
 
 
+@pytest.mark.slow
 def test_an_interrupted_scoring_goes_on_and_repeats_no_call(run: Run):
     class Dies(Scripted):
         """Its process is killed in the middle of the third judgement, after the explanation."""
@@ -155,6 +162,7 @@ def test_an_interrupted_scoring_goes_on_and_repeats_no_call(run: Run):
     assert len(second.asked) == 2 * (8 - done) - 1  # the explanation that was paid for is not asked for again
 
 
+@pytest.mark.slow
 def test_a_dead_judge_is_an_error_for_each_and_later_a_score(run: Run):
     scorer = reference(judge="scripted:echo")
     found = score(run, by(scorer, Scripted(error=ModelError("gone"), fingerprint="same")))
@@ -164,6 +172,7 @@ def test_a_dead_judge_is_an_error_for_each_and_later_a_score(run: Run):
     assert (found.scored, found.failed) == (8, 0)
 
 
+@pytest.mark.slow
 def test_pairs_leave_preferences_and_need_the_agent_they_are_compared_with(run: Run):
     scorer = pairwise(judge="scripted:echo", against="direct", orders="first")
     found = score(run, by(scorer, leans("[[A]]")))
@@ -177,6 +186,7 @@ def test_pairs_leave_preferences_and_need_the_agent_they_are_compared_with(run: 
         score(run, pairwise(judge="scripted:echo", against="react"))
 
 
+@pytest.mark.slow
 def test_attempts_that_failed_have_nothing_to_score(tmp_path, monkeypatch):
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
     (tmp_path / "few.json").write_text('["42"]')
@@ -186,6 +196,7 @@ def test_attempts_that_failed_have_nothing_to_score(tmp_path, monkeypatch):
     assert (found.scored, found.skipped) == (1, 2)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_board_costs_and_bias_and_its_exit_code_tells(run: Run, capsys):
     capsys.readouterr()
     assert cli.main(["score", "last", "--with", "rubric:judge=scripted:echo:low=1:high=5", "--as", "kind"]) == 0
@@ -213,6 +224,7 @@ def test_the_command_prints_a_board_costs_and_bias_and_its_exit_code_tells(run: 
     assert cli.main(["compare", "last", "last", "--agent", "direct", "--score", "kind"]) in (0, 2)
 
 
+@pytest.mark.slow
 def test_agreement_with_people_is_printed_of_a_run_on_votes(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
     rows = [
@@ -237,6 +249,7 @@ def test_agreement_with_people_is_printed_of_a_run_on_votes(tmp_path, monkeypatc
     assert cli.main(["agreement", "last"]) == 2 and "holds no verdicts" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_scorings_are_told_as_they_are_stored_of_one_agent_or_all_and_few_at_a_time(run: Run):
     told, running, most = [], 0, 0
 

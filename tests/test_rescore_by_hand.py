@@ -58,6 +58,7 @@ def long(task: Task, trace: Trace) -> Score:
     return Score("other", len(task.prompt) + (trace.agent_name == "b") / 4)
 
 
+@pytest.mark.slow
 def test_scores_have_the_given_name_the_scorers_own_that_of_its_function_or_none() -> None:
     class Named:
         name, described = "named", "a named one"
@@ -143,6 +144,7 @@ def test_scores_that_attempts_have_of_their_own_and_attempts_without_a_task_are_
         assert str(missing.value) == f"run {run.id} has an attempt at gone and not the task: it cannot be scored"
 
 
+@pytest.mark.slow
 def test_one_scoring_of_a_name_goes_on_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "PATIENCE_S", 0.01)
     with made() as run, run.scoring("long"):

@@ -192,6 +192,7 @@ def test_contradictory_shapes_are_refused() -> None:
 _VALUES = st.one_of(st.integers(-2, 2**40), st.floats(), st.text(max_size=3), st.booleans(), st.none(), st.just([]))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     st.dictionaries(st.sampled_from([*to_config(tiny_model().architecture), "num_experts", "kv_lora_rank"]), _VALUES)

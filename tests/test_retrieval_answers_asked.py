@@ -181,6 +181,7 @@ def test_a_hit_keeps_each_field_that_it_has_and_no_other() -> None:
         assert hit_from_json(json.loads(json.dumps(hit_to_json(hit)))) == hit
 
 
+@pytest.mark.slow
 def test_an_index_is_brought_to_exactly_the_documents_that_there_are(tmp_path: Path) -> None:
     path = tmp_path / "corpus.sqlite"
     a, b, c = (Document(id, f"text of {id}", title=id.upper()) for id in "abc")

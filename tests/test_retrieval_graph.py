@@ -252,6 +252,7 @@ def test_answers_are_asked_for_under_a_grammar_and_checked_all_the_same() -> Non
             joined("c", [broken], ["person"])
 
 
+@pytest.mark.slow
 def test_a_failed_chunk_is_named_and_tried_again(place: Place) -> None:
     put(place.index, **FACTS)
 
@@ -278,6 +279,7 @@ def test_a_failed_chunk_is_named_and_tried_again(place: Place) -> None:
 # -- building, updating, deleting --
 
 
+@pytest.mark.slow
 def test_a_graph_is_built_with_a_report_for_every_community(place: Place) -> None:
     put(place.index, **FACTS)
     receipt = place.build()
@@ -294,6 +296,7 @@ def test_a_graph_is_built_with_a_report_for_every_community(place: Place) -> Non
     assert engine.description.startswith("Several say so") and place.faults() == []
 
 
+@pytest.mark.slow
 def test_an_unchanged_index_asks_nothing(place: Place) -> None:
     put(place.index, **FACTS)
     place.build()
@@ -303,6 +306,7 @@ def test_an_unchanged_index_asks_nothing(place: Place) -> None:
     assert place.state() == before
 
 
+@pytest.mark.slow
 def test_a_new_document_makes_only_the_report_of_its_community_again(place: Place) -> None:
     put(place.index, **{name: FACTS[name] for name in ("ada", "babbage", "turing")})
     place.build()
@@ -312,6 +316,7 @@ def test_a_new_document_makes_only_the_report_of_its_community_again(place: Plac
     assert receipt.calls == 2 + 1 + 1
 
 
+@pytest.mark.slow
 def test_a_deleted_document_takes_its_entities_and_only_its_communities_report(place: Place) -> None:
     put(place.index, **FACTS)
     place.build()
@@ -332,6 +337,7 @@ def test_a_deleted_document_takes_its_entities_and_only_its_communities_report(p
     assert place.faults() == []
 
 
+@pytest.mark.slow
 def test_rag_verify_names_what_the_graph_still_tells(place: Place, cli: Any) -> None:
     put(place.index, **FACTS)
     place.build()
@@ -341,6 +347,7 @@ def test_rag_verify_names_what_the_graph_still_tells(place: Place, cli: Any) -> 
     assert code == 1 and "which the index lacks" in " ".join(told.split())
 
 
+@pytest.mark.slow
 def test_rag_graph_builds_estimates_and_verifies(place: Place, cli: Any) -> None:
     put(place.index, **STORY)
     code, told, _ = cli("rag", "graph", str(place.path), "--model", "scripted:echo", "--estimate")
@@ -363,6 +370,7 @@ def test_the_form_that_is_shown_has_the_keys_of_the_schema_and_comes_after_the_t
         assert item.keys() == asked[key]["items"]["properties"].keys()
 
 
+@pytest.mark.slow
 def test_chunks_without_entities_are_counted_and_an_empty_graph_is_told(
     place: Place, cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -385,6 +393,7 @@ def test_chunks_without_entities_are_counted_and_an_empty_graph_is_told(
     assert code == 2 and "max_answer_tokens 0" in warned
 
 
+@pytest.mark.slow
 def test_a_changed_document_replaces_what_it_told(place: Place) -> None:
     put(place.index, **FACTS)
     place.build()
@@ -396,6 +405,7 @@ def test_a_changed_document_replaces_what_it_told(place: Place) -> None:
     assert relation.weight == 14 and len(relation.chunks) == 2
 
 
+@pytest.mark.slow
 def test_a_build_that_is_broken_off_goes_on_where_it_ended(place: Place) -> None:
     put(place.index, **FACTS)
     allowed = 3
@@ -416,6 +426,7 @@ def test_a_build_that_is_broken_off_goes_on_where_it_ended(place: Place) -> None
     assert receipt.reused == done and receipt.extracted == 4 - done and place.faults() == []
 
 
+@pytest.mark.slow
 def test_the_cost_is_estimated_before_and_capped(place: Place) -> None:
     put(place.index, **FACTS)
     with pytest.raises(ConfigError, match=r"would take about \d+ tokens in \d+ calls, and the cap is 10"):
@@ -444,6 +455,7 @@ def test_the_real_use_is_capped_too() -> None:
     assert model.calls == 1
 
 
+@pytest.mark.slow
 def test_another_extractor_is_refused_until_the_graph_is_made_again(place: Place) -> None:
     put(place.index, **FACTS)
     place.build()
@@ -674,6 +686,7 @@ def test_global_search_without_a_point_says_that_it_does_not_know(facts: Place) 
     assert not any(event.kind == "graph_unreadable" for event in trace.events)
 
 
+@pytest.mark.slow
 def test_answers_that_cannot_be_read_are_counted_and_are_an_error_if_all_are(facts: Place) -> None:
     def some(messages: Sequence[Message], sampling: Sampling, index: int) -> str:
         return "no JSON" if "LOVELACE" in messages[-1].text else answering(messages, sampling, index)
@@ -686,6 +699,7 @@ def test_answers_that_cannot_be_read_are_counted_and_are_an_error_if_all_are(fac
     assert none.error is not None and none.answer is None and "no JSON" in none.error.message
 
 
+@pytest.mark.slow
 def test_dynamic_search_reads_only_reports_that_are_rated_fit(facts: Place) -> None:
     def score(prompt: str, continuation: str) -> float:
         return math.log(0.9 if continuation == ("4" if "TURING" in prompt else "0") else 0.02)
@@ -698,6 +712,7 @@ def test_dynamic_search_reads_only_reports_that_are_rated_fit(facts: Place) -> N
     assert none.answer == UNKNOWN
 
 
+@pytest.mark.slow
 def test_drift_follows_up_and_weighs_answers_by_score(facts: Place) -> None:
     trace = ask(facts, "Who worked with Alan Turing?", mode="drift")
     assert trace.answer == "from points: 90] it was Joan Clarke", trace.error
@@ -705,6 +720,7 @@ def test_drift_follows_up_and_weighs_answers_by_score(facts: Place) -> None:
     assert names == ["graph_nearest", "graph_local", "graph_local"]
 
 
+@pytest.mark.slow
 def test_a_resumed_search_reads_and_asks_nothing_again(facts: Place) -> None:
     journal = MemoryJournal()
     first = ask(facts, "Who worked at Bletchley?", Scripted(answering, fingerprint="f"), journal)

@@ -131,6 +131,7 @@ class Heedless(Scripted):
         return await super().complete(prompt, replace(sampling, grammar=None, max_tokens=10**6), tools=tools, n=n)
 
 
+@pytest.mark.slow
 def test_points_of_a_final_answer_fill_the_context_and_not_the_tokens_of_an_answer(
     made: tuple[Path, SqliteIndex],
 ) -> None:

@@ -87,6 +87,7 @@ def by_level(found: list[Any]) -> dict[int, int]:
     return dict(sorted(Counter(each.level for each in found).items()))
 
 
+@pytest.mark.slow
 def test_entities_and_relations_are_the_fixtures() -> None:
     assert len(graph().entities) == 529 and len(chunks()) == 42
     assert sum(each.weight for each in graph(True).relations) == sum(

@@ -129,6 +129,7 @@ def test_a_graph_that_is_refused_is_closed_again(made: tuple[Path, SqliteIndex])
 # -- what is read back --
 
 
+@pytest.mark.slow
 def test_a_damaged_report_names_the_file_and_what_to_do(made: tuple[Path, SqliteIndex]) -> None:
     path, index = made
     file = GraphFile(graph_path(path))
@@ -160,6 +161,7 @@ def test_a_damaged_report_names_the_file_and_what_to_do(made: tuple[Path, Sqlite
     file.close()
 
 
+@pytest.mark.slow
 def test_a_graph_that_was_broken_off_is_told_with_all_its_other_faults(made: tuple[Path, SqliteIndex]) -> None:
     path, index = made
     ids = {name: index.chunks(name)[0].id for name in ("one", "two", "three", "four")}

@@ -23,6 +23,7 @@ from firsthand.retrieval.graph.leiden import Community
 from graph_handmade import handmade, report_text
 
 
+@pytest.mark.slow
 def test_a_search_reads_by_the_question_that_a_guard_passes_on_and_by_words_without_an_embedder(tmp_path: Path) -> None:
     path, index = handmade(tmp_path, dimension=2)
     file = GraphFile(graph_path(path))

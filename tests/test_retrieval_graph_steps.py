@@ -202,6 +202,7 @@ def test_vectors_of_entities_are_computed_where_they_are_missing(file: GraphFile
 # -- costs, settings, faults --
 
 
+@pytest.mark.slow
 def test_the_estimate_counts_prompts_answers_gleanings_and_reports(made: tuple[GraphFile, SqliteIndex]) -> None:
     file, index = made
     assert estimate(file, index, GraphSettings()) == GraphEstimate(0, 0, 0)
@@ -237,6 +238,7 @@ def test_the_estimate_counts_prompts_answers_gleanings_and_reports(made: tuple[G
         asyncio.run(build_graph(index, file))
 
 
+@pytest.mark.slow
 def test_a_graph_goes_on_with_what_it_was_made_with(made: tuple[GraphFile, SqliteIndex], file: GraphFile) -> None:
     settings = GraphSettings(extraction=ExtractionSettings(("geo",), 2))
     reader = {"extractor": "model", "model": "scripted:m", "types": ["geo"], "gleanings": 2}
@@ -255,6 +257,7 @@ def test_a_graph_goes_on_with_what_it_was_made_with(made: tuple[GraphFile, Sqlit
     assert _checked_reader(made[0], GraphSettings("noun_phrases"), None) == phrases
 
 
+@pytest.mark.slow
 def test_a_build_reads_what_is_new_forgets_what_is_gone_and_tells_all_of_it(
     made: tuple[GraphFile, SqliteIndex],
 ) -> None:

@@ -101,6 +101,7 @@ def by_engine(work: Callable[[Callable[..., Any], Callable[..., Any]], Any]) -> 
     return asyncio.run(run())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beams", [1, 2, 400])
 def test_rag_token_equals_brute_force_on_the_engine(beams: int) -> None:
     found = by_engine(
@@ -117,6 +118,7 @@ def test_rag_token_equals_brute_force_on_the_engine(beams: int) -> None:
         assert sum(math.exp(each.logprob) for each in found) == pytest.approx(1.0, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoding", ["thorough", "fast"])
 def test_rag_sequence_equals_brute_force_on_the_engine(decoding: Any) -> None:
     prior = document_logprobs(SCORES)
@@ -216,6 +218,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     model.close()
 
 
+@pytest.mark.slow
 def test_next_logprobs_are_the_whole_distribution(local: Local) -> None:
     async def both() -> tuple[Floats, list[float]]:
         ids = await local.tokenize("What is 12")
@@ -310,6 +313,7 @@ def asked_of(local: Local, pattern: Any, question: str, **options: Any) -> Trace
     return asyncio.run(rollout(Agent("a", local, run), Task("1", question)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", [rag_token, rag_sequence])
 def test_the_patterns_marginalise_over_the_passages_of_a_search(local: Local, index: str, pattern: Any) -> None:
     trace = asked_of(local, pattern, "What is the sum of 12 and 30?", index=index, beams=2)

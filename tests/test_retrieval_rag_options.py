@@ -89,6 +89,7 @@ def texts_of(index: Path, trace: Trace) -> list[str]:
     return [open_corpus(index).index.chunk(id).text for id in body["passages"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_floor_and_what_becomes_of_claims_reach_the_answer(variant: str, index: Path) -> None:
     options = VARIANTS[variant]
@@ -112,6 +113,7 @@ def test_a_team_asks_for_quotations_where_they_are_wanted(index: Path) -> None:
     assert not any("as in [1]." in each for each in asked(quoted))
 
 
+@pytest.mark.slow
 def test_variants_rerank_their_own_pool_in_the_order_that_the_reranker_gives(index: Path) -> None:
     def chances(prompt: str, word: str) -> float:
         return math.log(0.9 if ("1902" in prompt) == (word == "yes") else 0.1)
@@ -135,6 +137,7 @@ def test_variants_rerank_their_own_pool_in_the_order_that_the_reranker_gives(ind
     assert sizes == {2}
 
 
+@pytest.mark.slow
 def test_the_coordinator_is_told_of_eight_documents_by_the_beginnings_of_their_names(tmp_path: Path) -> None:
     texts = {f"{n}{'x' * 90}": f"mill {n}" for n in range(8)} | {"8<|im_end|>": "mill 8", "9": "mill 9"}
     path = write_index(tmp_path / "i", texts)

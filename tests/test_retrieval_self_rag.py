@@ -249,6 +249,7 @@ def test_weights_are_used(index: str) -> None:
     assert segments(trace)[0]["score"] == pytest.approx(0.25 - 3 * 0.25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("threshold", "searches"), [(0.74, True), (0.76, False), (1.0, False), (0.0, True)])
 def test_passages_are_retrieved_above_the_threshold(index: str, threshold: float, searches: bool) -> None:
     """p(yes) / (p(yes) + p(no)) = .75."""

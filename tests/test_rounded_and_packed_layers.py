@@ -58,6 +58,7 @@ def test_codes_are_joined_in_the_order_of_their_method_along_rows_and_columns(
             assert int(joined[at, other] if rows else joined[other, at]) & 0xFFFFFFFF == expected
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("method", ["gptq", "awq"])
 def test_blocks_are_rounded_first_to_last_with_what_the_rounded_ones_before_give(method: Any) -> None:
@@ -89,6 +90,7 @@ def test_blocks_are_rounded_first_to_last_with_what_the_rounded_ones_before_give
         hidden = [block(x, turned, Packed([len(x)])) for x, turned in zip(hidden, by, strict=True)]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_scaled_inputs_are_divided_out_of_what_makes_them() -> None:
     x = torch.randn(9, 32, generator=torch.Generator().manual_seed(3)) * torch.linspace(0.1, 4, 32)

@@ -25,6 +25,7 @@ def test_values_are_bounded_by_the_packed_size_and_a_free_number() -> None:
     assert too_many_values(b'["' + b",[{" * FREE_VALUES + b'"]', 10) is None, "a text is one value"
 
 
+@pytest.mark.slow
 def test_a_body_of_brackets_is_neither_read_nor_written(tmp_path: Path) -> None:
     raw = b"[" + b"[]," * FREE_VALUES + b"[]]"
     packed, digest = zlib.compress(raw, 9), hashlib.sha256(raw).digest()
@@ -43,6 +44,7 @@ def test_a_body_of_brackets_is_neither_read_nor_written(tmp_path: Path) -> None:
         assert database.read("SELECT count(*) FROM bodies") == [(1,)]
 
 
+@pytest.mark.slow
 def test_token_ids_and_scores_of_a_long_attempt_are_kept(tmp_path: Path) -> None:
     draw = random.Random(0)
     count = 100_000

@@ -76,6 +76,7 @@ def resume(home: Path, run_id: str, start: Any) -> None:
     os._exit(0)
 
 
+@pytest.mark.slow
 def test_of_processes_that_resume_one_run_at_once_one_does_and_the_others_are_told_which(home: Path) -> None:
     run_id, start = experiment(home).create().id, FORK.Barrier(4)
     children = [FORK.Process(target=resume, args=(home, run_id, start)) for _ in range(4)]
@@ -127,6 +128,7 @@ def hold(path: Path, ready: Any) -> None:
         signal.pause()
 
 
+@pytest.mark.slow
 def test_a_killed_holder_holds_nothing(home: Path) -> None:
     run, ready = create(home, {}, "killed"), FORK.Event()
     child = FORK.Process(target=hold, args=(run.path, ready))

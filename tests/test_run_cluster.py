@@ -90,6 +90,7 @@ def test_a_model_that_runs_in_the_worker_may_use_its_gpu() -> None:
     assert not is_local("openai:llama@http://localhost/v1") and not is_local("scripted:echo")
 
 
+@pytest.mark.slow
 def test_no_cluster_and_no_ray_are_one_line(tmp_path: Path) -> None:
     words = ["run", "arithmetic", "--model", "scripted:echo", "--on", "ray"]
     code = f"import sys; sys.modules['ray'] = None\nfrom firsthand.cli import main\nsys.exit(main({words!r}))"

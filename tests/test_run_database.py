@@ -91,6 +91,7 @@ def test_a_new_file_is_of_its_schema_and_set_as_it_should_be(shelf: Database) ->
     assert odd.path.is_file()
 
 
+@pytest.mark.slow
 def test_an_older_file_is_migrated_once_and_a_newer_or_foreign_one_is_refused(tmp_path: Path, shelf: Database) -> None:
     path = tmp_path / "old.sqlite"
 

@@ -130,6 +130,7 @@ def check_flips(sound: Path, tmp_path: Path, seed: int, each_kind: int, use: Cal
     return refused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("each_kind", [3, pytest.param(repetitions(400, 120), marks=pytest.mark.slow)])
 def test_a_flipped_bit_never_gives_another_number(sound: Path, tmp_path: Path, each_kind: int) -> None:
     refused = check_flips(sound, tmp_path, 3, each_kind, numbers_of)
@@ -155,6 +156,7 @@ def test_a_number_changed_in_place_is_noticed(sound: Path, tmp_path: Path, table
         numbers_of(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("each_kind", [2, pytest.param(repetitions(150, 50), marks=pytest.mark.slow)])
 def test_what_passes_the_check_before_a_resume_has_every_reply(sound: Path, tmp_path: Path, each_kind: int) -> None:
     def replies(run: Run) -> list[Any]:
@@ -214,6 +216,7 @@ def test_a_large_run_is_checked_when_asked(
     assert cli.main(["runs", str(path), "--check"]) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [12, pytest.param(repetitions(1500, 500), marks=pytest.mark.slow)])
 def test_a_flipped_bit_in_the_index_of_runs_changes_no_list(tmp_path: Path, count: int) -> None:
     for number in range(4):

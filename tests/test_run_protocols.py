@@ -36,6 +36,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
+@pytest.mark.slow
 def test_every_view_of_a_run_tells_its_protocol_and_its_leaks(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "./leaky.toml", "--model", "scripted:echo"]) == 0
     with open_run("last", home) as run:
@@ -100,6 +101,7 @@ def test_after_an_interruption_the_baseline_is_still_the_agent_named_first(
     assert [(board["baseline"], len(board["rows"])) for board in body["boards"]] == [("direct", 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [40, 80])
 def test_a_protocol_is_folded_at_words_on_a_terminal(
     columns: int, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -125,6 +127,7 @@ def test_a_protocol_is_folded_at_words_on_a_terminal(
         assert len(line) <= columns
 
 
+@pytest.mark.slow
 def test_one_task_is_called_this_one(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for limit, end in (("1", "this one.\n"), ("2", "these.\n")):
         capsys.readouterr()

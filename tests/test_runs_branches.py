@@ -76,6 +76,7 @@ def test_every_message_has_the_number_a_fork_takes() -> None:
         assert f"#{index} {node.message.role}" in text
 
 
+@pytest.mark.slow
 def test_a_fork_with_very_many_branches_shows_the_living_ones() -> None:
     trace = thinking(thoughts=800, depth=2)
     with at_most_cpu_s(3):

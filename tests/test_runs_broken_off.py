@@ -67,6 +67,7 @@ def test_a_file_that_is_refused_is_closed(tmp_path: Path) -> None:
         assert (still_open(tmp_path), bool(refused)) == ([], True), path
 
 
+@pytest.mark.slow
 def test_a_track_that_another_one_writes_is_refused_and_left_closed(tmp_path: Path) -> None:
     first = track.start("a", home=tmp_path)
     first.log({"x": 1.5}, step=0)

@@ -102,6 +102,7 @@ def check_writing(run: Run) -> None:
     run.add_tasks("b", [Task("t1", "?")])
 
 
+@pytest.mark.slow
 def test_the_sound_run_passes_its_own_checks(home: Path, sound: Path) -> None:
     use_everything(home, sound.read_bytes())
     run = open_run("last", home)
@@ -110,6 +111,7 @@ def test_the_sound_run_passes_its_own_checks(home: Path, sound: Path) -> None:
         step(run)
 
 
+@pytest.mark.slow
 @example(flips=[(60, 128)])  # a negative schema version
 @example(flips=[(3384, 128)])  # a table name that is not UTF-8
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -137,6 +139,7 @@ def test_many_flipped_bytes_are_store_errors_or_do_no_harm(home: Path, sound: Pa
         use_everything(home, bytes(content))
 
 
+@pytest.mark.slow
 def test_a_truncated_file_is_a_store_error_or_does_no_harm(home: Path, sound: Path) -> None:
     rng, whole = random.Random(5), sound.read_bytes()
     lengths = [0, 1, 15, 16, 100, 4095, 4096, 4097, len(whole) - 1, *(rng.randrange(len(whole)) for _ in range(20))]

@@ -123,6 +123,7 @@ def test_names_steps_and_numbers_are_refused_beyond_their_limits(track: Track) -
     assert track.names() == ("n" * MAX_NAME, "t") and track.last("none") is None
 
 
+@pytest.mark.slow
 def test_a_track_is_one_run_until_it_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with start("My model!", config={"lr": 0.5, "name": "other"}, home=tmp_path) as first:
         first.log({"b": 1, "a": NAN}, step=4)
@@ -219,6 +220,7 @@ def test_memory_and_disk_are_told_in_gib(tmp_path: Path, monkeypatch: pytest.Mon
     assert folders == [tmp_path]
 
 
+@pytest.mark.slow
 def test_a_track_that_was_finished_is_let_go(tmp_path: Path) -> None:
     kept = []
     for error in (None, ValueError("gone"), KeyboardInterrupt()):

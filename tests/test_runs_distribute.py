@@ -157,6 +157,7 @@ def rows(run: Run) -> list[tuple[Any, ...]]:
     return run.database.read("SELECT attempt, effect, request, count(*) FROM effects GROUP BY attempt, effect, request")
 
 
+@pytest.mark.slow
 def test_traces_are_those_of_one_machine_but_for_times(tmp_path: Path) -> None:
     world = World()
     with create(tmp_path, {}, "spread") as run:
@@ -349,6 +350,7 @@ def test_what_ended_with_an_error_is_attempted_again_only_if_that_is_asked_for(t
         assert attempted(redo_errors=True) == ["0"] and all(each.error is None for each in run.traces())
 
 
+@pytest.mark.slow
 def test_a_run_goes_from_one_machine_to_many_and_back(tmp_path: Path) -> None:
     world = World()
 

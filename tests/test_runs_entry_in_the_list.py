@@ -60,6 +60,7 @@ def test_an_entry_counts_attempts_plans_and_steps_and_none_is_not_zero(tmp_path:
         assert found.status == "done"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

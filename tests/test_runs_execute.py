@@ -176,6 +176,7 @@ def test_a_second_execution_asks_nothing(tmp_path: Path) -> None:
     assert len(list(run.traces())) == NUM_TASKS
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_asks_only_for_what_was_missing(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
     run = create(tmp_path, {}, "riddles")
     log = tmp_path / "log"
@@ -199,6 +200,7 @@ def test_a_killed_run_goes_on_and_asks_only_for_what_was_missing(tmp_path: Path,
     assert any(call.replayed for trace in run.traces() for call in trace.calls)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_kills", [8, pytest.param(repetitions(150, 50), marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_gives_the_results_of_an_undisturbed_one(
     tmp_path: Path, undisturbed: dict[str, Any], num_kills: int
@@ -237,6 +239,7 @@ def check_after_kills(run: Run, undisturbed: dict[str, Any], sent: list[str]) ->
     assert [key for key in found if key not in in_doubt and found[key] != undisturbed[key]] == []
 
 
+@pytest.mark.slow
 def test_cancelling_keeps_what_is_done(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
     run = create(tmp_path, {}, "riddles")
     log = tmp_path / "log"
@@ -269,6 +272,7 @@ def test_an_exception_of_the_caller_keeps_what_is_done(tmp_path: Path) -> None:
     assert run.status == "interrupted"
 
 
+@pytest.mark.slow
 def test_errors_are_kept_and_made_again_only_if_asked(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
     run = create(tmp_path, {}, "riddles")
     log = tmp_path / "log"
@@ -307,6 +311,7 @@ async def forgiving(task: Task, ctx: Context) -> str:
     return ctx.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", [deliberate, forgiving])
 def test_a_full_disk_stops_the_run_with_one_sentence(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, pattern: Any
@@ -332,6 +337,7 @@ def test_a_full_disk_stops_the_run_with_one_sentence(
     assert run.status == "done"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", [Limits(tokens=300), Limits(calls=20)])
 def test_a_budget_of_the_whole_run_stops_it_and_more_finishes_it(
     tmp_path: Path, undisturbed: dict[str, Any], limits: Limits

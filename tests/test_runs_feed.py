@@ -100,6 +100,7 @@ def test_an_instant_attempt_writes_no_steps(tmp_path: Path) -> None:
         assert len(run.feed.after()) == 20 and run.feed.last() < 20 * 5  # of 11 steps each, few on a busy machine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pieces", [False, True])
 def test_streamed_pieces_are_kept_only_when_asked_for(tmp_path: Path, pieces: bool) -> None:
     task, heard = Task("t", "Q?"), Quiet()
@@ -202,6 +203,7 @@ def test_an_attempt_that_begins_again_drops_what_was_left_of_it_and_numbers_are_
         assert [step.sequence for step in run.feed.after()] == [last + 2, last + 3, last + 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -114,6 +114,7 @@ def test_a_journal_without_a_name_or_no_journal_at_all_is_no_forgery(tmp_path: P
 TRIGGER = "AFTER INSERT ON traces BEGIN UPDATE traces SET score = 1 WHERE seq = NEW.seq; END"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind, name, table, statement",
     [
@@ -140,6 +141,7 @@ def test_triggers_and_views_of_any_name_are_refused_before_anything_is_written(
     assert (folder / DATABASE).read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "table, column, value",
     [
@@ -212,6 +214,7 @@ def refused(run: Run) -> None:
 EVIL = "from pathlib import Path\nPath(__file__).with_suffix('.ran').touch()\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spec",
     [
@@ -291,6 +294,7 @@ def test_a_score_whose_detail_is_a_text_is_damage_and_no_attribute_error(folder:
         run.samples("b")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["config", "protocols", "reducers", "command"])
 @pytest.mark.parametrize("value", [None, "text", 5, [["a"]], {"a": 1}])
 def test_a_part_of_the_description_that_is_another_value_is_damage(folder: Path, part: str, value: object) -> None:
@@ -333,6 +337,7 @@ def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, str,
     return run.path, trace.id, ours / "profile"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words, kind",
     [

@@ -79,6 +79,7 @@ def test_an_attempt_is_found_by_id_place_name_or_beginning(run: Run) -> None:
     assert run.trace("020059") == many[-1]
 
 
+@pytest.mark.slow
 def test_lookups_are_searches_in_an_index_and_read_no_body_but_one(run: Run) -> None:
     made = [add(run, number) for number in range(300)]
     values = {"ref": "x", "end": "y", "folder": "x/", "folder_end": "y"}
@@ -108,6 +109,7 @@ def some_runs(home: Path, count: int = 4) -> list[Run]:
     return made
 
 
+@pytest.mark.slow
 def test_listing_runs_opens_none_of_them(tmp_path: Path) -> None:
     made = some_runs(tmp_path)
     with opened() as files:
@@ -121,6 +123,7 @@ def test_listing_runs_opens_none_of_them(tmp_path: Path) -> None:
     assert info.scores == (ScoreMean("sums", "ada", 1 / 3, 3),)
 
 
+@pytest.mark.slow
 def test_a_missing_index_is_made_and_a_run_copied_in_changed_or_deleted_is_noticed(tmp_path: Path) -> None:
     one, two, three, four = some_runs(tmp_path)
     (tmp_path / "runs" / INDEX).unlink()
@@ -166,6 +169,7 @@ DAMAGES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [*DAMAGES, "garbage", "empty"])
 def test_a_damaged_index_is_made_anew_with_one_warning(tmp_path: Path, how: str, capsys: Any, monkeypatch: Any) -> None:
     some_runs(tmp_path)
@@ -183,6 +187,7 @@ def test_a_damaged_index_is_made_anew_with_one_warning(tmp_path: Path, how: str,
     assert files == []
 
 
+@pytest.mark.slow
 def test_an_index_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     made = some_runs(tmp_path)
     path = tmp_path / "runs" / INDEX
@@ -194,6 +199,7 @@ def test_an_index_that_cannot_be_written_is_done_without(tmp_path: Path) -> None
         assert len(run.done()) == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_is_listed_from_the_index_too(tmp_path: Path, monkeypatch: Any) -> None:
 
     monkeypatch.setattr(run_folder, "INDEX_S", 0.0)
@@ -213,6 +219,7 @@ def test_a_run_that_goes_on_is_listed_from_the_index_too(tmp_path: Path, monkeyp
     assert list_runs(tmp_path)[0].status == "done"
 
 
+@pytest.mark.slow
 def test_the_index_is_told_of_each_change_at_once_or_when_the_run_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,6 +293,7 @@ def begin_and_wait(home: Path, ready: Any) -> None:
         time.sleep(60)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_is_listed_as_interrupted_with_what_it_holds(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     ready = context.Event()
@@ -310,6 +318,7 @@ def test_a_run_elsewhere_leaves_no_index_beside_it(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == [run.id]
 
 
+@pytest.mark.slow
 def test_the_command_shows_what_is_left_and_says_once_that_the_index_is_damaged(
     tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:

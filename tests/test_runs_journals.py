@@ -221,6 +221,7 @@ def test_runs_are_found_by_last_id_part_path_and_name(tmp_path: Path) -> None:
     assert found("last") == names[1], "of one minute the one that was made last"
 
 
+@pytest.mark.slow
 def test_a_run_that_is_worked_on_can_be_claimed_once_and_is_not_removed(tmp_path: Path) -> None:
     with store.create(tmp_path, {}, "kept") as run:
         folder = run.path

@@ -34,6 +34,7 @@ def reply_to(attempt: str) -> dict[str, Any]:
     return {"attempt": attempt, "text": attempt * 200}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_kills", [12, pytest.param(repetitions(150, 50), marks=pytest.mark.slow)])
 def test_nothing_acknowledged_is_lost_to_kill_9(tmp_path: Path, num_kills: int) -> None:
     rng = random.Random(7)

@@ -109,6 +109,7 @@ def test_a_run_may_be_made_in_a_folder_with_other_files_and_not_over_another(hom
         assert (found.config, found._index) == ({"n": 2}, None)
 
 
+@pytest.mark.slow
 def test_a_name_that_is_taken_gives_way_to_another_with_all_that_was_asked(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +198,7 @@ def test_a_run_is_opened_with_the_index_of_its_folder_only_below_this_home(home:
     )
 
 
+@pytest.mark.slow
 def test_runs_are_listed_by_minute_and_then_by_the_time_they_were_made(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +227,7 @@ def test_runs_are_listed_by_minute_and_then_by_the_time_they_were_made(
     assert len(told) == 1
 
 
+@pytest.mark.slow
 def test_the_entry_of_a_run_counts_latest_attempts_and_steps(home: Path) -> None:
     with create(home, {"model": "m"}, "a", command=["c"]) as run:
         call = Call("0:1", "generate", None, 0.0, 1.0, "r", Usage(7, 2, 3, 0.5))

@@ -218,6 +218,7 @@ def test_the_attempts_at_a_task_are_ordered_valued_and_reduced(runs: tuple[store
     assert _changed(a, a) == set()
 
 
+@pytest.mark.slow
 def test_runs_repeat_each_other_if_agent_and_seed_are_equal_and_the_folder_is_not(tmp_path: Path) -> None:
     with (
         store.create(tmp_path, {"seed": 3}, "a", command=["run"]) as a,

@@ -144,6 +144,7 @@ def test_the_scores_of_epochs_are_reduced_by_their_definition() -> None:
             epoch_reducer(name)
 
 
+@pytest.mark.slow
 def test_two_runs_are_compared_task_by_task(tmp_path: Path) -> None:
     def made(name: str, attempts: list[Trace], tasks: dict[str, str], agents: Any = None, **config: Any) -> store.Run:
         run = store.create(tmp_path, {"seed": 1, **config}, name)

@@ -93,6 +93,7 @@ def run_of(home: Path, name: str, attempts: list[Trace], tasks: tuple[str, ...] 
     return run
 
 
+@pytest.mark.slow
 def test_a_comparison_pairs_what_both_scored_and_tells_of_the_rest(tmp_path: Path) -> None:
     one = [trace("p", 1.0, 1), trace("p", 0.0, 0), trace("q", 0.5), trace("r", None), trace("x", 1.0), trace("y", None)]
     two = [trace("p", 1.0, 0), trace("p", 1.0, 1), trace("q", None), trace("r", 1.0), trace("z", 0.25)]

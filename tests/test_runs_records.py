@@ -54,6 +54,7 @@ def used(tokens: int, cost: float = 0.0) -> Call:
 # -- the run --
 
 
+@pytest.mark.slow
 def test_a_run_says_how_it_was_made(tmp_path: Path) -> None:
     with store.create(
         tmp_path, {"seed": 1, "path": Path("x")}, "My Run!", command=("a", "b"), figures={"f": "spec"}, protocols={"p": "q"},

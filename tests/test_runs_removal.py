@@ -36,6 +36,7 @@ def make(home: Path, name: str, *, attempts: int = 0, days_ago: float = 0) -> st
         return run.id
 
 
+@pytest.mark.slow
 def test_without_a_name_the_runs_without_attempts_go(home: Path, cli: Cli) -> None:
     kept, empty, other = make(home, "kept", attempts=1), make(home, "empty"), make(home, "other")
     code, out, _ = cli("runs", "--prune", "--yes")
@@ -44,6 +45,7 @@ def test_without_a_name_the_runs_without_attempts_go(home: Path, cli: Cli) -> No
     assert cli("runs", "--prune", "--yes")[1] == "no run to remove\n"
 
 
+@pytest.mark.slow
 def test_runs_older_than_some_days_go(home: Path, cli: Cli) -> None:
     make(home, "old", attempts=2, days_ago=31)
     young = make(home, "young", attempts=2, days_ago=29)
@@ -52,6 +54,7 @@ def test_runs_older_than_some_days_go(home: Path, cli: Cli) -> None:
     assert set(run_ids(home)) == {young, empty}
 
 
+@pytest.mark.slow
 def test_a_named_run_goes_with_its_attempts_and_from_the_list(home: Path, cli: Cli) -> None:
     run, other = make(home, "named", attempts=3), make(home, "other", attempts=1)
     assert run in cli("runs")[1]
@@ -66,6 +69,7 @@ def test_nothing_is_removed_unasked(home: Path, cli: Cli) -> None:
     assert run_ids(home) == [run]
 
 
+@pytest.mark.slow
 def test_a_run_under_way_is_kept(home: Path, cli: Cli) -> None:
     run_id = make(home, "busy")
     with open_run(run_id, home) as run, run.working():
@@ -110,6 +114,7 @@ def test_what_makes_no_sense_is_refused(home: Path, cli: Cli, words: list[str], 
     assert code == 2 and message in err
 
 
+@pytest.mark.slow
 def test_the_list_says_how_many_more_there_are(home: Path, cli: Cli) -> None:
     for name in ("a", "b", "c"):
         make(home, name, attempts=1)

@@ -97,6 +97,7 @@ def test_half_a_character_in_a_name_is_written_out_wherever_the_name_is_asked_fo
     assert run.journal(odd).find(odd, odd) == {odd: 1} == run.reply(odd)
 
 
+@pytest.mark.slow
 def test_epochs_are_reduced_as_asked_then_as_the_run_was_made_then_as_the_benchmark_says(tmp_path: Path) -> None:
     with store.create(tmp_path, {"reduce": "mode"}, "a", reducers={"b": "max"}) as one:
         assert [one.reducer("b"), one.reducer("b", "median"), one.reducer("c"), one.reducer("c", "")] == [

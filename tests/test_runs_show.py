@@ -180,6 +180,7 @@ def test_a_terminal_gets_colours_of_ours_alone_and_no_markup_is_read() -> None:
     assert "[red]not[/red]" in flat and "[link=http://x]y[/link]" in flat and ":smile:" in flat
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(text=st.text(st.characters(exclude_categories=()), max_size=200), full=st.booleans())
 def test_any_text_is_shown_safely(text: str, full: bool) -> None:
@@ -194,6 +195,7 @@ def test_an_output_without_unicode_gets_escapes(tmp_path: Path) -> None:
     assert "answer: \\xe9 \\u2713" in (tmp_path / "out").read_text()
 
 
+@pytest.mark.slow
 def test_a_long_conversation_and_a_circle_end_in_good_time() -> None:
     nodes = tuple(Node(i - 1 if i else None, user(str(i))) for i in range(20_000))
     circle = (Node(1, user("a")), Node(0, user("b")), Node(2, user("c")), Node(-5, user("d")))

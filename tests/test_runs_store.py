@@ -135,6 +135,7 @@ def test_a_trace_comes_back_as_it_was(shared_run: Run, trace: Trace) -> None:
     assert plain(trace.place) in shared_run.done()
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(effect=any_text, request=any_text, reply=objects)
 def test_a_reply_comes_back_as_it_was(shared_run: Run, effect: str, request: str, reply: dict[str, Any]) -> None:
@@ -220,6 +221,7 @@ def test_equal_replies_are_stored_once(run: Run) -> None:
     assert num_bodies == 2  # the description of the run is the other one
 
 
+@pytest.mark.slow
 def test_notes_that_are_not_json_are_kept_as_text_and_replies_are_refused(run: Run) -> None:
     run.append(make_trace(1, events=(Event("note", 0.0, {"path": Path("/x")}),)))
     assert next(run.traces()).events[0].data == {"path": "/x"}
@@ -283,6 +285,7 @@ def test_run_ids_are_readable_and_sort_by_time() -> None:
     assert early < late
 
 
+@pytest.mark.slow
 def test_a_run_is_found_by_last_id_prefix_letters_and_path(tmp_path: Path) -> None:
     first, second = create(tmp_path, {}, "sums"), create(tmp_path, {}, "words")
     os.utime(first.path / LOCK, ns=(1, 1))
@@ -375,6 +378,7 @@ def test_many_processes_write_one_run_and_all_they_were_told_is_stored(run: Run,
     assert len(run.tries(make_trace(999_999).id)) == 240
 
 
+@pytest.mark.slow
 def test_threads_share_a_run(run: Run) -> None:
     def work(writer: int) -> None:
         for number in range(40):
@@ -389,6 +393,7 @@ def test_threads_share_a_run(run: Run) -> None:
     assert len(run.done()) == 160
 
 
+@pytest.mark.slow
 def test_a_forked_child_uses_a_connection_of_its_own(run: Run) -> None:
     run.append(make_trace(1))
     child = multiprocessing.get_context("fork").Process(target=run.append, args=(make_trace(2),))
@@ -459,6 +464,7 @@ def check_after_full(run: Run, told: int) -> None:
     assert run.done() == {make_trace(1).id}
 
 
+@pytest.mark.slow
 def test_a_read_only_folder_is_read_and_writing_it_is_a_sentence(tmp_path: Path) -> None:
     run = create(tmp_path, {}, "sums")
     run.append(make_trace(1))
@@ -496,6 +502,7 @@ def test_a_newer_schema_is_refused(run: Run) -> None:
         open_run(run.id, run.path.parent.parent)
 
 
+@pytest.mark.slow
 def test_another_sqlite_file_is_refused_and_left_alone(run: Run) -> None:
     run.close()
     (run.path / DATABASE).unlink()
@@ -508,6 +515,7 @@ def test_another_sqlite_file_is_refused_and_left_alone(run: Run) -> None:
     assert (run.path / DATABASE).read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("statement", [
     "CREATE TRIGGER t AFTER INSERT ON traces BEGIN DELETE FROM traces; END",
     "DROP TABLE preferences",
@@ -520,6 +528,7 @@ def test_a_schema_that_is_not_ours_is_refused(run: Run, statement: str) -> None:
         open_run(run.id, run.path.parent.parent)
 
 
+@pytest.mark.slow
 def test_a_changed_body_is_noticed(run: Run) -> None:
     run.append(make_trace(1, answer="4"))
     with open_file(run) as connection:
@@ -544,6 +553,7 @@ def test_a_body_that_would_fill_the_memory_is_refused(run: Run) -> None:
         list(run.traces())
 
 
+@pytest.mark.slow
 def test_a_trace_whose_messages_go_in_a_circle_is_refused_both_ways(run: Run) -> None:
     circle = make_trace(1, nodes=(Node(1, user("a")), Node(0, user("b"))))
     with pytest.raises(StoreError, match="parent does not come before it"):

@@ -51,6 +51,7 @@ def boards(run: Run, attempts: Sequence[Trace | AttemptSummary]) -> str:
     return json.dumps(made, indent=1)
 
 
+@pytest.mark.slow
 def test_boards_of_a_run_of_schema_3_are_those_that_its_firsthand_made(old: Path) -> None:
     """But for intervals that were wrong then: of figures with equal draws, of unequal clusters, of several at once."""
     with open_run(old, old.parent) as run:
@@ -62,6 +63,7 @@ def test_boards_of_a_run_of_schema_3_are_those_that_its_firsthand_made(old: Path
         assert run.database.read("SELECT count(*) FROM traces WHERE numbers IS NOT NULL") == [(0,)]
 
 
+@pytest.mark.slow
 def test_boards_from_summaries_are_those_from_traces_and_decode_no_body(new: Path) -> None:
     with open_run(new, new.parent) as run:
         expected = boards(run, list(run.traces()))
@@ -72,6 +74,7 @@ def test_boards_from_summaries_are_those_from_traces_and_decode_no_body(new: Pat
             list(run.traces())
 
 
+@pytest.mark.slow
 def test_figures_and_reports_from_summaries_are_those_from_traces(new: Path) -> None:
     with open_run(new, new.parent) as run:
         sides = {agent: (run, agent) for agent in run.agents()}
@@ -109,6 +112,7 @@ def test_a_summary_is_the_same_from_a_trace_and_from_the_file(tmp_path: Path) ->
             list(run.summaries())
 
 
+@pytest.mark.slow
 def test_an_old_run_goes_on_and_keeps_its_places(old: Path) -> None:
     places = make_run.places()
     with open_run(old, old.parent) as run:

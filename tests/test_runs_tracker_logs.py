@@ -214,6 +214,7 @@ def test_runs_of_trackio_and_mlflow_are_found_in_a_fixed_order(tmp_path: Path) -
         list(tracked_runs(root / "none"))
 
 
+@pytest.mark.slow
 def test_what_is_imported_is_a_run_with_its_steps_and_times(tmp_path: Path) -> None:
     folder, home = tmp_path / "logs", tmp_path / "home"
     (folder / "a" / "b").mkdir(parents=True)

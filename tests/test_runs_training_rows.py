@@ -45,6 +45,7 @@ def names(row: Json) -> str:
     return "".join(each["trace"] for each in row["lineage"])
 
 
+@pytest.mark.slow
 def test_a_least_score_of_0_is_a_least_score(run: store.Run) -> None:
     for number, value in enumerate((0.25, 0.0, -0.5)):
         run.append(said(str(number), f"a{number}", value, epoch=number))
@@ -64,6 +65,7 @@ def test_a_least_score_of_0_is_a_least_score(run: store.Run) -> None:
     assert [names(row) for row in rows([run], "pairs", best_of=1)[0]] == ["02", "89"], "pairs need the worst too"
 
 
+@pytest.mark.slow
 def test_an_attempt_without_a_score_is_left_out_whatever_the_least_score_is(run: store.Run) -> None:
     for number, value in enumerate((0.5, None, 0.49, 0.0, 0.51)):
         run.append(said(str(number), f"a{number}", value, epoch=number))
@@ -104,6 +106,7 @@ def test_an_equal_answer_counts_once_wherever_it_stands_and_other_prompts_are_ot
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_vote_needs_two_different_answers_to_one_prompt_in_runs_that_are_here(run: store.Run, home: Path) -> None:
     two = (Node(None, user("q")), Node(0, assistant("x")), Node(0, assistant("y")))
     both = (Call(":0", "generate", 0, 0, 0, "", nodes=(1, 2)),)
@@ -162,6 +165,7 @@ def test_turns_that_no_model_sampled_have_no_weight_and_a_tool_message_is_a_line
     assert [len(each["messages"]) for each in attempt_rows("r", whole)] == [2], "what was not sampled is no branch"
 
 
+@pytest.mark.slow
 def test_the_texts_of_probes_are_answers_and_a_task_may_say_that_the_first_is_right(run: store.Run) -> None:
     probe = {"name": "p", "turns": [["user", "u"]], "continuations": [" no\n", "yes"]}
     metadata = {"probes": [probe, probe | {"name": "r", "turns": [["assistant", "v"], ["user", "w"]]}]}

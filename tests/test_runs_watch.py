@@ -195,6 +195,7 @@ def place_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 RUN = ["run", "arithmetic:levels=1", "--limit", "2", "--model", "scripted:script.json", "--watch"]
 
 
+@pytest.mark.slow
 def test_in_a_pipe_there_is_a_line_a_step(place_to_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*RUN, "--pattern", "cot,self_consistency:samples=3"]) == 0
     out = capsys.readouterr().out

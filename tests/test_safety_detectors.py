@@ -285,6 +285,7 @@ def test_nothing_is_captured_after_a_call_that_was_not_captured_before():
     assert asyncio.run(calls()) == GuardVerdict.passed("undoable") and len(seen) == 1
 
 
+@pytest.mark.slow
 def test_a_state_that_is_too_large_or_fails_blocks_the_call_and_fails_no_result():
     state = {"is": "x" * (undoable_module.MAX_STATE - len(canonical({"before": ""})))}
     put = undoing([], state)

@@ -126,6 +126,7 @@ def test_what_cannot_be_computed_names_its_line_and_the_kind_of_error_alone():
         assert str(raised.value) == said, text
 
 
+@pytest.mark.slow
 def test_a_run_has_bounds_of_steps_items_and_sizes_that_can_be_reached():
     assert (MAX_STEPS, MAX_ITEMS, MAX_SIZE, MAX_PARTS) == (5_000, 500, 1_000_000, 50_000)
     whole = {"t": Labelled(list(range(500))), "text": Labelled("x" * 999_999), "u": Labelled(list(range(501)))}

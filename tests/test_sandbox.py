@@ -47,6 +47,7 @@ def gone(pid):
     return not Path(f"/proc/{pid}").exists() or ") Z" in Path(f"/proc/{pid}/stat").read_text()
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_a_run_gives_what_the_interpreter_gives(box):
     outcome = run(box, "import sys\nprint('out')\nprint('err', file=sys.stderr)\nsys.exit(3)")
@@ -78,6 +79,7 @@ def test_a_traceback_shows_only_the_code_that_was_given(box):
     assert run(box, "x = (").stderr.startswith('  File "<python>", line 1\n')
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_the_processor_and_memory_of_a_run_are_measured(box):
     outcome = run(
@@ -104,6 +106,7 @@ def test_a_cell_prints_the_value_of_its_last_expression(box):
     )
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_each_call_costs_little_and_many_go_on_together(box):
     async def many():
@@ -128,6 +131,7 @@ def test_the_event_loop_stays_free_and_a_cancelled_run_is_killed(box):
     assert not box._pool.running and run(box, "print(1)").ok
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_runs_that_are_stopped_before_they_begin_do_not_wear_a_worker_out(tmp_path):
     worker = WarmWorker()
@@ -140,6 +144,7 @@ def test_runs_that_are_stopped_before_they_begin_do_not_wear_a_worker_out(tmp_pa
     worker.close()
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_closing_while_code_runs_ends_it_and_leaves_no_process():
     sandbox = Sandbox(LIMITS, workers=1)
@@ -166,6 +171,7 @@ def test_closing_while_code_runs_ends_it_and_leaves_no_process():
         run(sandbox, "pass")
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_a_forgotten_sandbox_leaves_no_process():
     sandbox = Sandbox(LIMITS, workers=1)
@@ -176,6 +182,7 @@ def test_a_forgotten_sandbox_leaves_no_process():
     assert gone(pid)
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_folders_of_packages_can_be_imported_and_not_written(tmp_path):
     (tmp_path / "mine.py").write_text("value = 42")
@@ -187,6 +194,7 @@ def test_folders_of_packages_can_be_imported_and_not_written(tmp_path):
         Sandbox(packages=[tmp_path / "absent"])
 
 
+@pytest.mark.slow
 @needs_bwrap
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_it_works_for_an_ordinary_user():
@@ -201,6 +209,7 @@ def test_it_works_for_an_ordinary_user():
     assert done.stdout.startswith("65534 ") and "stdout='1000 2\\n'" in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_a_fork_of_this_process_gets_workers_of_its_own():
     code = (
@@ -213,6 +222,7 @@ def test_a_fork_of_this_process_gets_workers_of_its_own():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_without_a_sandbox_nothing_is_run_and_the_error_says_what_to_install(tmp_path):
     code = "from firsthand.sandbox.sandbox import Sandbox\nSandbox()"
     environment = os.environ | {"PATH": str(tmp_path), "PYTHONPATH": SOURCE}
@@ -389,6 +399,7 @@ def container(tmp_path, refuse=""):
     return Container(docker=str(fake))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the program inside is for Linux")
 @pytest.mark.parametrize(
     ("kind", "code", "ended", "status", "stdout"),
@@ -425,6 +436,7 @@ def test_bubblewrap_is_the_first_choice():
     assert available() == "bubblewrap"
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_a_worker_serves_runs_one_after_the_other_and_closes_once():
     worker = WarmWorker()
@@ -437,6 +449,7 @@ def test_a_worker_serves_runs_one_after_the_other_and_closes_once():
         worker.run(SandboxRun("python", "1", LIMITS))
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_the_python_tool_answers_like_a_notebook_cell():
     tool = catalog.tool("python")

@@ -592,6 +592,7 @@ def armed(code, target):
     return TOOLS + code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_it_is_refused(box, target, name):
     code = REFUSED[name]
@@ -679,6 +680,7 @@ os._exit(7)
     assert_healthy(box)
 
 
+@pytest.mark.slow
 def test_runs_that_go_on_together_do_not_see_each_other(target):
     code = TOOLS + (
         "s = socket.socket(socket.AF_UNIX); s.bind('\\0meeting'); s.listen(); t = socket.create_server(('127.0.0.1', 4243))\n"
@@ -766,6 +768,7 @@ print("held")
 """
 
 
+@pytest.mark.slow
 @needs_cgroup
 def test_memory_that_nobody_maps_counts_too():
     with Sandbox(RunLimits(memory_bytes=128 * 2**20, wall_s=20, cpu_s=20), workers=1) as sandbox:

@@ -104,6 +104,7 @@ def test_a_run_talks_to_itself_and_its_counters_and_ports_are_not_seen_by_the_ne
 PLACES = ["/usr/bin/env", "/usr/lib", "/etc/alternatives", *(["/dev/null", "/dev/urandom"] if ROOT else [])]
 
 
+@pytest.mark.slow
 @needs_overlay
 @pytest.mark.parametrize("path", [place for place in PLACES if Path(place).exists()])
 def test_a_lock_on_a_file_of_the_host_reaches_neither_the_host_nor_another_worker(two_workers, path):
@@ -315,6 +316,7 @@ for path, command in (("/usr/bin", 1026), ("/tmp", 1026), ("mine", 1024)):
     assert said(box, code) == "22\n" * 3
 
 
+@pytest.mark.slow
 def test_folders_deeper_than_pythons_stack_are_listed_and_deeper_ones_refused():
     """It was a SandboxError, which is no fault of the code."""
     nest = "import os\nfor _ in range({}): os.mkdir({!r}); os.chdir({!r})"
@@ -342,6 +344,7 @@ for path in ("/x", "/worker.py", "/etc/passwd", "/packages", "/dev/x"):
 """
 
 
+@pytest.mark.slow
 def test_what_belongs_to_an_ordinary_user_inside_the_sandbox_cannot_be_written(box):
     """The root of such a sandbox belongs to the very user that the code runs as: only its mount keeps the code out."""
     if ROOT:

@@ -72,6 +72,7 @@ def test_a_container_is_removed_by_its_name_and_leaves_no_descriptor(tmp_path: P
     assert made.run(run).body["killed"] == "stopped" and open_files() == before
 
 
+@pytest.mark.slow
 def test_a_workplace_keeps_its_commit_apart_and_runs_each_command_in_the_testbed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -132,6 +132,7 @@ def test_a_run_that_writes_more_than_is_allowed_is_stopped_and_its_output_cut() 
     assert ran(writing(b"a", b"", killed, until_stopped=True), later)[0] == Report(b"a", b"", False, killed)
 
 
+@pytest.mark.slow
 def test_a_worker_that_ends_in_the_middle_is_closed_and_told(tmp_path: Path) -> None:
     def lost(does: Any, **worker: Any) -> str:
         made, control = warm_worker(**worker)

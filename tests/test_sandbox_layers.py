@@ -183,6 +183,7 @@ def warm_worker(folder: Path | None, kept_bytes: int = 0) -> WarmWorker:
     return made
 
 
+@pytest.mark.slow
 def test_a_run_for_which_the_kernel_killed_something_ended_for_its_memory(tmp_path: Path) -> None:
     plain = Report(b"out", b"err", False, {"killed": None, "status": 9, "cpu_s": 1.5, "peak_bytes": 7, "wall_s": 2.5})
     late = Report(b"", b"", True, {**plain.body, "killed": "timeout"})

@@ -28,6 +28,7 @@ from forked_process import forked
 # -- the check of an answer --
 
 
+@pytest.mark.slow
 def test_the_tests_process_has_nothing_of_the_answers_and_the_set_up_comes_first(tmp_path: Path) -> None:
     def checked(answer: str, tests: str, setup: str = "") -> tuple[int, str, str]:
         (tmp_path / "answer.py").write_text(answer)

@@ -213,6 +213,7 @@ def test_files_move_between_all_folders_that_are_allowed_and_into_no_other(tmp_p
 # -- the files of a workspace --
 
 
+@pytest.mark.slow
 def test_a_run_ends_when_its_workspace_has_more_files_than_allowed_or_than_there_were(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -255,6 +256,7 @@ def test_a_run_ends_when_its_workspace_has_more_files_than_allowed_or_than_there
     assert set(asked) == {"/place"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 def test_a_workspace_with_too_many_files_ends_the_run_and_can_be_emptied_by_the_next() -> None:
     async def main() -> list[Any]:

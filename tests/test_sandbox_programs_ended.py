@@ -33,6 +33,7 @@ def python(code: str, kind: str = "python", out: str = "", path: list[str] | Non
 # -- the worker --
 
 
+@pytest.mark.slow
 def test_a_program_ends_as_an_interpreter_does_whatever_fails_at_its_end() -> None:
     full = "/dev/full"
     assert python("print('x')", out=full)[0] == 120, "what it printed could not be written"
@@ -81,6 +82,7 @@ def test_a_program_ends_as_an_interpreter_does_whatever_fails_at_its_end() -> No
         assert python(f"raise SystemExit({code})") == (status, "", words), code
 
 
+@pytest.mark.slow
 def test_a_traceback_names_the_frames_of_the_code_alone_and_what_it_cannot_show() -> None:
     head = "Traceback (most recent call last):\n"
     lines = python(
@@ -114,6 +116,7 @@ def test_a_traceback_names_the_frames_of_the_code_alone_and_what_it_cannot_show(
     assert python("def (", "cell") == python("def (") == wrong, "no frame of the library that reads it"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [signal.SIG_DFL, signal.SIG_IGN])
 def test_an_interrupt_raises_and_garbage_is_collected_whatever_was_set_before(before: signal.Handlers) -> None:
     def ran(code: str, kind: str) -> tuple[int, str, str]:
@@ -133,6 +136,7 @@ def test_an_interrupt_raises_and_garbage_is_collected_whatever_was_set_before(be
         assert ran("import gc\nprint(gc.isenabled())", kind) == (0, "True\n", ""), kind
 
 
+@pytest.mark.slow
 def test_each_kind_of_run_has_its_own_way() -> None:
     def executed(code: str, kind: str) -> tuple[int, str, str]:
         return forked(
@@ -211,6 +215,7 @@ def test_limits_of_a_process_are_rounded_up_and_never_above_what_it_has() -> Non
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_small_parts_of_the_worker(tmp_path: Path) -> None:
     file = tmp_path / "f"
     file.write_text("longer")
@@ -266,6 +271,7 @@ def test_small_parts_of_the_worker(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_has_the_time_and_memory_of_its_init(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[set[int], int]] = []
 
@@ -324,6 +330,7 @@ def test_a_run_that_cannot_begin_is_reported_as_broken_and_its_supervisor_ends_w
         assert reported(raw) == (0, "", "", json.dumps({"broken": broken}).encode())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "told"),
     [

@@ -207,6 +207,7 @@ def test_a_run_sees_a_machine_of_its_own_with_the_limits_that_it_was_given() -> 
     assert again["files"] == {} and again["place"] == found["place"] and again["ids"] == found["ids"]
 
 
+@pytest.mark.slow
 def test_the_report_of_a_run_has_its_own_time_memory_and_status() -> None:
     worker = WarmWorker()
     try:
@@ -261,6 +262,7 @@ def test_the_report_of_a_run_has_its_own_time_memory_and_status() -> None:
         worker.close()
 
 
+@pytest.mark.slow
 def test_packages_and_kept_folders_are_where_each_kind_of_run_looks_for_them(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     for folder, name in ((one, "first"), (two, "second")):
@@ -295,6 +297,7 @@ def test_packages_and_kept_folders_are_where_each_kind_of_run_looks_for_them(tmp
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_program_of_the_worker_is_started_for_a_container_with_its_path_and_signals(tmp_path: Path) -> None:
     """`once` in this machine, with another folder in place of /tmp."""
     (tmp_path / "in").mkdir()

@@ -171,6 +171,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, counts: list[int], limit: int, **li
     return report["killed"], len(asked)
 
 
+@pytest.mark.slow
 def test_a_run_that_makes_more_files_than_a_workspace_has_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert watched(monkeypatch, [2, 4, 5, 6], 5) == ("memory", 4)
     assert watched(monkeypatch, [5], 5, wall_s=0.05)[0] == "timeout"

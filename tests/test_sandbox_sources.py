@@ -295,6 +295,7 @@ def test_a_box_reads_with_room_for_the_packed_answer() -> None:
     ]
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_a_box_runs_commands_and_keeps_files_between_them() -> None:
     async def main() -> None:

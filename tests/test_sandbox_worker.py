@@ -181,6 +181,7 @@ if __name__ == "__main__": add = None
     two.close()
 
 
+@pytest.mark.slow
 def test_tests_pass_only_with_their_last_line(tmp_path: Path) -> None:
     def checked(answer: str, tests: str, setup: str = "", names: Any = ()) -> tuple[int, str, str]:
         (tmp_path / "answer.py").write_text(answer)
@@ -209,6 +210,7 @@ def ran(code: str, kind: str = "python", stdin: str = "") -> tuple[int, str, str
     return forked(lambda: worker.run_python(code, "<code>", kind, ["/extra"]), stdin)
 
 
+@pytest.mark.slow
 def test_code_runs_as_the_interpreter_would_run_it() -> None:
     code = """
 import sys, atexit, threading
@@ -276,6 +278,7 @@ def watched(child: Callable[[int], object], *, leave: bool = False, **limits: An
         os.close(told)
 
 
+@pytest.mark.slow
 def test_the_end_of_a_run_is_told_by_its_cause() -> None:
     def sleeps(tell: int) -> None:
         time.sleep(20)

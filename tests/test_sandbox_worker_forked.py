@@ -125,6 +125,7 @@ def test_a_run_has_a_user_a_network_and_folders_of_its_own() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @needs_namespaces
 def test_the_supervisor_gives_the_limits_and_the_workspace_to_its_watch_and_the_seconds_to_its_report(
     monkeypatch: pytest.MonkeyPatch,
@@ -196,6 +197,7 @@ def test_the_supervisor_gives_the_limits_and_the_workspace_to_its_watch_and_the_
     assert broken["broken"] == "why" and broken["killed"] is None
 
 
+@pytest.mark.slow
 def test_what_a_program_reads_is_utf_8_and_other_bytes_are_replaced() -> None:
     def read(code: str, stdin: bytes) -> tuple[int, str, str]:
         return forked(lambda: worker.run_python(code, "<code>", "python", []), stdin)

@@ -17,6 +17,7 @@ def python(code: str, kind: str = "python", stdin: bytes = b"", path: tuple[str,
     return forked(lambda: worker.run_python(code, "<code>", kind, [*path]), stdin)
 
 
+@pytest.mark.slow
 def test_the_streams_are_of_utf_8_and_show_what_is_not() -> None:
     assert python("import sys\nprint(ascii(sys.stdin.read()))", stdin=b"\xc3\xa9\xff\n") == (
         0, "'\\xe9\\ufffd\\n'\n", ""
@@ -36,6 +37,7 @@ def test_the_streams_are_of_utf_8_and_show_what_is_not() -> None:
     assert python(broken_off) == (7, "", "line\n"), "errors are written with each line, output when it is flushed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["python", "program", "cell"])
 def test_code_is_the_main_module_and_knows_its_own_lines(kind: str) -> None:
     code = "import builtins, sys\nmain = sys.modules['__main__']\n"
@@ -52,6 +54,7 @@ def test_code_is_the_main_module_and_knows_its_own_lines(kind: str) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_folder_of_work_comes_first_only_for_code_of_an_answer() -> None:
     known = [*sys.path]
     for kind, first in (("python", [worker.HOME]), ("cell", [worker.HOME]), ("program", [])):

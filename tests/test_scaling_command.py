@@ -98,6 +98,7 @@ def test_a_path_of_a_user_who_is_not_there_is_one_sentence(capsys: pytest.Captur
     assert capsys.readouterr().err == f"firsthand: {told}\n"
 
 
+@pytest.mark.slow
 def test_a_sweep_writes_points_above_the_source_s_floor(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +114,7 @@ def test_a_sweep_writes_points_above_the_source_s_floor(
     assert "is there already: give another file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_points_and_sizes_see_equal_texts() -> None:
     source = random_source(states=8, tokens=12)
     one, same, other = (run_sweep(source, SweepConfig(**{**vars(SMALL), "seed": seed})) for seed in (1, 1, 2))

@@ -26,6 +26,7 @@ def points(law: Any) -> ScalingPoints:
     return ScalingPoints(sizes, lengths, losses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bootstrap", LAWS)
 def test_the_central_fit_and_the_draws_have_the_delta_and_the_seed_that_were_given(bootstrap: Any) -> None:
     fit, law = LAWS[bootstrap]

@@ -21,6 +21,7 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded_schema, "MAX_STEPS", 5_000)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize(
     ("one", "value"),
@@ -57,6 +58,7 @@ def test_a_keyword_pays_for_its_own_list_and_for_each_error() -> None:
             list(wrong.iter_errors("x" * length))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_steps")
 def test_references_that_are_searched_for_pay_for_the_schema() -> None:
     wide = {f"k{number}": {"type": "integer"} for number in range(400)}
@@ -93,6 +95,7 @@ def test_a_result_that_does_not_fit_is_told_in_one_sentence_however_large_it_is(
     assert str(told) == "b.1: 'x' is not of type 'integer'"
 
 
+@pytest.mark.slow
 def test_ordinary_results_are_checked() -> None:
     record = {
         "type": "object", "required": ["id", "name"], "additionalProperties": False,

@@ -137,6 +137,7 @@ def test_references_are_found_in_an_answer_with_and_without_case() -> None:
     assert overlap.name == "f1" and overlap.value == pytest.approx(2 * 2 / 6)
 
 
+@pytest.mark.slow
 def test_words_are_contained_as_words_and_values_anywhere_up_to_the_bound() -> None:
     task = asked(answers=["Alpha", "two words", "x"])
     found = string_match_all(task, trace(" ALPHA\x00two words "))

@@ -97,6 +97,7 @@ def hidden(record: dict[str, Any]) -> HiddenTests:
     return HiddenTests(record["base_commit"], record["test_patch"], SCRIPT, "pytest")
 
 
+@pytest.mark.slow
 def test_a_patch_is_applied_with_git_or_patch_and_makes_room_for_the_tests(tmp_path: Path) -> None:
     record = make_record(tmp_path)
     tests, place, calc = hidden(record), FolderPlace(tmp_path), tmp_path / "calc"
@@ -129,6 +130,7 @@ def test_a_patch_is_applied_with_git_or_patch_and_makes_room_for_the_tests(tmp_p
     assert not isinstance(refused.value, PatchRefused)
 
 
+@pytest.mark.slow
 def test_files_that_the_hidden_tests_change_delete_or_move_are_set_back_first(tmp_path: Path) -> None:
     record, calc, name = make_record(tmp_path), tmp_path / "calc", "tests/test_calc.py"
     base = record["base_commit"]

@@ -309,6 +309,7 @@ def test_instructions_about_a_language_can_be_read_without_its_package(monkeypat
     assert not follows(" ", "language:response_language", {"language": "de"}), "an empty text follows none"
 
 
+@pytest.mark.slow
 def test_a_text_without_letters_is_of_no_language_and_of_any() -> None:
     pytest.importorskip("langdetect", reason="langdetect is not installed")
     german = "Das ist ein ganz gewöhnlicher deutscher Satz über das Wetter von heute."

@@ -53,6 +53,7 @@ def test_without_a_right_choice_nothing_is_right_and_the_first_choice_can_be() -
         )
 
 
+@pytest.mark.slow
 def test_a_very_long_answer_names_its_choice_wherever_it_stands() -> None:
     named = Task("t", "?", choices=("red", "blue"), secret={"gold": 1})
     for answer, chosen in (

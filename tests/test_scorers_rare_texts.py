@@ -76,6 +76,7 @@ def test_numbers_are_the_same_with_their_sign_and_to_a_millionth_of_the_referenc
         assert found == Score("flexible", value, {"answer": (said or "")[:200]}), (said or "")[-9:]
 
 
+@pytest.mark.slow
 def test_words_are_the_same_without_case_articles_marks_or_how_letters_are_composed() -> None:
     long = "x " * 10_000
     for answer, reference, same in (

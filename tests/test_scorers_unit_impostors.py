@@ -150,6 +150,7 @@ class Node:
         return 1
 
 
+@pytest.mark.slow
 def test_objects_of_python_and_of_libraries_are_not_noted() -> None:
     numpy, pandas = pytest.importorskip("numpy"), pytest.importorskip("pandas")
     changes: list[str] = []
@@ -242,6 +243,7 @@ class TestCases(unittest.TestCase):
 """
 
 
+@pytest.mark.slow
 def test_an_answer_that_finds_the_link_cannot_forge_the_report(tmp_path: pathlib.Path) -> None:
     for answer, status in ((FORGE, 1), ("def task_func(n): return 42", 0)):
         (tmp_path / "answer.py").write_text(answer)

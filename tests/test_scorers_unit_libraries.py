@@ -44,6 +44,7 @@ def ended(answer: str, folder: pathlib.Path) -> str:
     return done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "name"),
     [
@@ -90,6 +91,7 @@ def test_a_right_answer_that_sets_hooks_and_a_library_that_mends_itself_pass(tmp
     assert ended(HONEST, tmp_path) == ""
 
 
+@pytest.mark.slow
 def test_a_library_may_replace_what_it_keeps_to_itself_by_its_own_or_by_a_function_of_that_name() -> None:
     libraries = Libraries(["shutil"])
     for owner, name, now, counts in (

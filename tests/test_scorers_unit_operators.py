@@ -94,6 +94,7 @@ class TestCases(unittest.TestCase):
 """
 
 
+@pytest.mark.slow
 def test_mocks_of_the_tests_and_those_that_nobody_has_set_may_be_compared() -> None:
     changes: list[str] = []
     judge = Judge(changes)

@@ -34,6 +34,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return json.loads(done.stdout)  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_cases_are_reported_with_every_one_that_did_not_pass(alone: dict[str, str]) -> None:
     assert alone["cases_are_reported_with_every_one_that_did_not_pass"] == ""
 

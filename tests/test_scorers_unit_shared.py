@@ -35,6 +35,7 @@ def ended(answer: str, folder: pathlib.Path) -> str:
     return subprocess.run(command, input=CASES, capture_output=True, text=True, cwd=folder, check=False).stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
@@ -63,5 +64,6 @@ for pattern, flags in (("a", re.I), (b"b", re.S | re.A), ("(?i)c", 0), ("d", re.
 """
 
 
+@pytest.mark.slow
 def test_an_answer_may_ask_for_more_digits_set_the_time_zone_and_use_re(tmp_path: pathlib.Path) -> None:
     assert ended(HONEST, tmp_path) == ""

@@ -73,6 +73,7 @@ def test_what_stands_behind_filler_counts(
     assert value(scorer, secret, f"{before}{' ' * blanks}{after}") == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scorer", [text.token_f1, text.rouge_l, text.bleu, text.chrf, locomo_f1])
 @pytest.mark.parametrize("blanks", [20_000, 100_000])
 def test_words_behind_filler_count_in_an_overlap(scorer: Callable[[Task, Trace], Any], blanks: int) -> None:
@@ -99,6 +100,7 @@ def test_gsm8ks_first_statement_of_each_sample_counts() -> None:
         assert match.strict(task, trace).value == right
 
 
+@pytest.mark.slow
 def test_long_answers_that_are_right_are_right() -> None:
     reasons = "Let me think about that again. " * 4_000
     assert value(written.gsm8k_strict, {"answer": "42"}, f"{reasons}\n#### 42") == 1.0

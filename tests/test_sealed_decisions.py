@@ -224,6 +224,7 @@ def test_a_fork_asks_a_person_again_about_a_call_that_had_not_ended(run):
     assert "was not run" in made.answer and judge.asked == 2 and not DONE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", ["", "seal = NULL", "state = 'allowed'", "tool = 'other'", "reason = 'x'", "arguments = '{}'"]
 )

@@ -37,6 +37,7 @@ def ids(root: Path, kept: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_file_that_goes_is_gone_from_the_kept_index_and_one_that_comes_or_is_touched_is_read(tmp_path: Path) -> None:
     root, kept = (
         folder(tmp_path / "d", a_md="red", b_jsonl='{"text": "x"}\n{"text": "y"}', c_txt="green"),

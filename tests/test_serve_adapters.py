@@ -93,6 +93,7 @@ def ids(completion: Completion) -> tuple[int, ...]:
     return completion.message.sampled.token_ids
 
 
+@pytest.mark.slow
 def test_a_local_model_answers_with_each_of_its_adapters_at_once(house: Path, tmp_path: Path) -> None:
     folders = {name: house / "adapters" / name for name in ("red", "green")}
 

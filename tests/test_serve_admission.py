@@ -220,6 +220,7 @@ def test_a_client_that_has_had_its_tokens_of_the_minute_waits(tmp_path: Path) ->
         assert post(running, headers=bearer(ALICE)).status_code == 200
 
 
+@pytest.mark.slow
 def test_wrong_keys_at_speed_open_nothing_and_shut_nobody_out(guarded: Running) -> None:
     with httpx.Client(base_url=guarded.url) as session:
         for place in range(150):
@@ -293,6 +294,7 @@ def test_when_told_to_stop_what_is_under_way_ends_and_nothing_new_begins() -> No
         assert not running.thread.is_alive()
 
 
+@pytest.mark.slow
 def test_what_does_not_end_in_time_when_stopping_is_told_why() -> None:
     with serving(Scripted(echo, name="scripted", delay_s=30), drain_s=0.3) as running:
         answers: list[httpx.Response] = []

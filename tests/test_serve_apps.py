@@ -179,6 +179,7 @@ def test_log_and_metrics_have_the_second_apps_requests_by_route(two: Two) -> Non
     assert "a bug of this app" in bug["traceback"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/mcp", "/notesy", "/notes2/stream", "/v1/nothing", "/"])
 def test_a_prefix_that_nobody_has_is_a_404_in_openais_shape(two: Two, path: str) -> None:
     for method in ("GET", "POST"):

@@ -137,6 +137,7 @@ class Streaming(Scripted):
         yield Delta("", completion)
 
 
+@pytest.mark.slow
 def test_calls_that_a_model_streams_are_passed_on_in_their_pieces() -> None:
     with serving(Streaming(answer, name="scripted"), name="demo") as running:
         pieces = list(ask(running, [{"role": "user", "content": "weather"}], tools=[WEATHER], stream=True))

@@ -77,6 +77,7 @@ def held_bytes() -> int:
     return total
 
 
+@pytest.mark.slow
 def test_a_grammar_that_compiles_without_end_is_refused_while_others_are_answered(running: Running) -> None:
     answers: list[httpx.Response] = []
     attack = {"guided_json": {"type": "integer", "multipleOf": NUMBERS[30]}}
@@ -120,6 +121,7 @@ def test_grammars_that_take_memory_without_end_leave_it_as_it_was(running: Runni
     until(lambda: held_bytes() < before + (160 << 20), 30)
 
 
+@pytest.mark.slow
 def test_a_token_that_would_take_minutes_ends_its_own_request(running: Running) -> None:
     answers: list[httpx.Response] = []
     thread = threading.Thread(target=lambda: answers.append(ask(running, max_tokens=60)))

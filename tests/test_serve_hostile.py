@@ -302,6 +302,7 @@ def test_a_body_that_goes_on_after_its_answer_ends_the_connection(running: Runni
 MANY = 9_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "body"),
     [

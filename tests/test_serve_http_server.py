@@ -93,6 +93,7 @@ async def told(server: Server, sent: bytes) -> tuple[list[str], bytes]:
     return [line for line in head.decode().lower().split("\r\n") if not line.startswith("date:")], body
 
 
+@pytest.mark.slow
 def test_answers_over_tls_come_whole_however_long_they_are(tmp_path: Path) -> None:
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
@@ -223,6 +224,7 @@ async def nothing(scope: Any, receive: Any, send: Any) -> None:
     raise AssertionError
 
 
+@pytest.mark.slow
 def test_models_that_cannot_be_loaded_end_the_server_only_where_it_is_told_to(tmp_path: Path) -> None:
     opened: list[str] = []
 
@@ -247,6 +249,7 @@ def test_models_that_cannot_be_loaded_end_the_server_only_where_it_is_told_to(tm
     assert opened == []
 
 
+@pytest.mark.slow
 def test_the_log_of_a_server_is_closed_however_it_ends(tmp_path: Path) -> None:
     @asynccontextmanager
     async def broken() -> AsyncIterator[None]:
@@ -327,6 +330,7 @@ def test_another_asgi_server_gets_the_lifespan_and_no_websocket(tmp_path: Path) 
     assert fine.apps[1:] == (apps[0], apps[1], apps[2], apps[4])
 
 
+@pytest.mark.slow
 def test_a_client_that_takes_too_long_for_a_head_is_hung_up_on_at_each_request(tmp_path: Path) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await asyncio.sleep(0.3)

@@ -176,6 +176,7 @@ def test_tokens_and_texts_are_turned_into_each_other(local: Running) -> None:
     assert post(local, "/detokenize", tokens=[10**6]).status_code == 400
 
 
+@pytest.mark.slow
 def test_routes_that_tokenise_refuse_what_is_longer_than_the_context(local: Running) -> None:
     text = "7" * 1_000_000
     bodies: dict[str, Any] = {
@@ -292,6 +293,7 @@ def test_a_server_whose_model_does_not_load_says_so_and_is_not_ready(tmp_path: P
         assert answer.status_code == 503 and "none.gguf" in answer.json()["error"]["message"]
 
 
+@pytest.mark.slow
 def test_a_bug_while_the_model_is_loaded_is_told_and_logged_with_its_traceback(tmp_path: Path) -> None:
     class Buggy(Local):
         async def load(self) -> ModelFacts:
@@ -309,6 +311,7 @@ def test_a_bug_while_the_model_is_loaded_is_told_and_logged_with_its_traceback(t
         serve(app, ListenAddress(port=0))
 
 
+@pytest.mark.slow
 def test_a_client_that_leaves_gives_back_its_place_and_memory_in_the_engine(local: Running) -> None:
     def load() -> tuple[float, float, float]:
         found = asyncio.run(local.models.model.counters())
@@ -329,6 +332,7 @@ def test_a_client_that_leaves_gives_back_its_place_and_memory_in_the_engine(loca
     until(lambda: local.admission.in_flight == 0)
 
 
+@pytest.mark.slow
 def test_requests_beyond_the_engines_room_wait_and_all_are_answered(local: Running) -> None:
     async def load() -> list[int]:
         limits = httpx.Limits(max_connections=None)

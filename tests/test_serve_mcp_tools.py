@@ -156,6 +156,7 @@ def test_an_attempt_without_an_answer_says_why_and_is_kept_in_a_run_of_its_own_w
 # -- a benchmark --
 
 
+@pytest.mark.slow
 def test_a_benchmark_is_run_by_its_arguments_with_each_attempt_told(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

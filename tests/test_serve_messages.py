@@ -173,6 +173,7 @@ def test_a_thought_is_a_block_before_the_text_and_may_come_back(running: Running
     assert "assistant: <think>\nI see.\n</think>\n\nYes. | user: Hi" in again.content[0].text
 
 
+@pytest.mark.slow
 def test_an_answer_says_which_stop_sequence_or_limit_ended_it(running: Running, local: Running) -> None:
     found = ask(running, stop_sequences=["x", ": H"])
     assert (found.content[0].text, found.stop_reason, found.stop_sequence) == ("user", "stop_sequence", ": H")

@@ -23,6 +23,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield running
 
 
+@pytest.mark.slow
 def test_min_tokens_holds_beside_grammars_and_tools_and_a_grammars_own_end_wins(local: Running) -> None:
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
     hot: dict[str, Any] = dict(max_tokens=24, temperature=1.5)
@@ -35,6 +36,7 @@ def test_min_tokens_holds_beside_grammars_and_tools_and_a_grammars_own_end_wins(
     assert (whole.text, whole.finish_reason) == ("42", "stop")
 
 
+@pytest.mark.slow
 def test_tokens_and_words_can_be_ruled_out(local: Running) -> None:
     base: dict[str, Any] = dict(prompt="The answer", max_tokens=30, temperature=1.3, seed=2, n=2)
     few = list(range(40, 60))

@@ -57,6 +57,7 @@ def client(running: Running) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{running.url}/v1", api_key="x", max_retries=0)
 
 
+@pytest.mark.slow
 def test_a_response_has_the_text(client: openai.OpenAI) -> None:
     found = client.responses.create(model="demo", input="Hi", instructions="Be brief.")
     assert found.output_text == "system said 2: Hi" and found.status == "completed"
@@ -139,6 +140,7 @@ def test_embeddings_come_as_numbers_and_as_base64(client: openai.OpenAI, running
         assert told.status_code == 400 and said in told.json()["error"]["message"]
 
 
+@pytest.mark.slow
 def test_without_an_embedder_or_a_model_the_server_says_what_it_has() -> None:
     with serving(None, embedder=Vectors()) as only:
         body = {"messages": [{"role": "user", "content": "x"}]}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import mcp_types as types
+import pytest
 from google.protobuf.json_format import MessageToDict
 
 from firsthand.message import assistant, user
@@ -181,6 +182,7 @@ def test_joining_a_turn_leaves_the_traces_it_joins_as_they_were() -> None:
     assert restated(second, turn(3)) is None
 
 
+@pytest.mark.slow
 def test_a_turn_behind_one_that_waits_begins_when_that_is_cancelled_or_answered(tmp_path: Path) -> None:
     desk = Desk()
 

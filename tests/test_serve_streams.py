@@ -70,6 +70,7 @@ def test_a_stream_is_whole_in_chunks_and_without_them(running: Running) -> None:
     assert text(chunked) == text(events(body)) == ANSWER.replace("\ud83d", "?")
 
 
+@pytest.mark.slow
 def test_a_client_that_reads_slowly_gets_every_event() -> None:
     with (
         serving(Scripted(["word " * 30_000], name="scripted"), name="demo") as running,

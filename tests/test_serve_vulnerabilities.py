@@ -65,6 +65,7 @@ def said(answer: httpx.Response, status: int = 400) -> str:
     return str(answer.json()["error"]["message"])
 
 
+@pytest.mark.slow
 def test_deserialisation_as_in_cve_2026_3059_and_cve_2025_62164(running: Running) -> None:
     """Pickle over ZMQ, torch.load of a request's tensors: nothing that a client sends is ever unpickled."""
     for path in Path(firsthand.__file__).parent.rglob("*.py"):
@@ -212,6 +213,7 @@ def test_an_unbounded_grammar_cache_as_in_ghsa_389x_67px_mjg3(running: Running) 
     assert 0 < running.models.model._loaded.grammars.num_bytes <= MAX_CACHE_BYTES
 
 
+@pytest.mark.slow
 def test_a_grammar_cache_on_disk_as_in_ghsa_mgrm_fgjv_mhv8(running: Running, tmp_path: Path) -> None:
     """Nothing that a client sends is written to a file."""
     marker = "8f14e45fceea167a5a36dedd4bea2543"

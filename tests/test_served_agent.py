@@ -95,6 +95,7 @@ def test_a_conversation_that_another_client_began_opens_a_session_of_its_own(run
     assert len(running.sessions.store.sessions()) == 2, "what is said again from its beginning is another session"
 
 
+@pytest.mark.slow
 def test_steps_are_streamed_as_reasoning_and_the_answer_as_content(running: RunningAgent, desk: Desk) -> None:
     desk.go.set()
     answer = ask(running.url, "wait a bit", stream=True)
@@ -120,6 +121,7 @@ def test_text_of_a_tool_cannot_close_the_reasoning(tmp_path: Path) -> None:
     assert message["content"] == "fine" and "Obey me" in message["reasoning_content"]
 
 
+@pytest.mark.slow
 def test_an_approval_is_a_call_that_the_client_answers(running: RunningAgent, desk: Desk) -> None:
     asked = said(ask(running.url, "pay 5"))
     (call,) = asked["tool_calls"]
@@ -138,6 +140,7 @@ def test_an_approval_is_a_call_that_the_client_answers(running: RunningAgent, de
     assert [each["by"] for each in approvals] == ["anyone"] and approvals[0]["allowed"]
 
 
+@pytest.mark.slow
 def test_a_refusal_reaches_the_model_and_unclear_words_are_asked_again(running: RunningAgent, desk: Desk) -> None:
     asked = said(ask(running.url, "pay 7"))
     call = asked["tool_calls"][0]["id"]
@@ -289,6 +292,7 @@ def test_a_failed_turn_says_why_and_the_session_goes_on(tmp_path: Path, desk: De
     sessions_of(tmp_path, desk, work, limits=Limits(seconds=0.2))
 
 
+@pytest.mark.slow
 def test_waiting_for_a_person_takes_no_time_of_the_turn(tmp_path: Path, desk: Desk) -> None:
     async def work(sessions: ServedSessions) -> str:
         turn = sessions.submit("anyone", "pay 6", context="c")
@@ -300,6 +304,7 @@ def test_waiting_for_a_person_takes_no_time_of_the_turn(tmp_path: Path, desk: De
     assert sessions_of(tmp_path, desk, work, limits=Limits(seconds=0.3)) == "completed"
 
 
+@pytest.mark.slow
 def test_a_client_sees_and_answers_only_its_own(tmp_path: Path, desk: Desk) -> None:
     limits = ClientLimits()
     alice, bob = "alice-key-0123456789", "bob-key-0123456789ab"
@@ -332,6 +337,7 @@ def test_a_client_sees_and_answers_only_its_own(tmp_path: Path, desk: Desk) -> N
         assert httpx.get(running.url + "/sessions").status_code == 401
 
 
+@pytest.mark.slow
 def test_a_client_that_left_finds_its_turn_again(running: RunningAgent, desk: Desk) -> None:
     with httpx.Client(base_url=running.url) as client, pytest.raises(httpx.ReadTimeout):
         client.post(CHAT, json={"messages": [{"role": "user", "content": "wait"}]}, timeout=0.3)
@@ -359,6 +365,7 @@ def test_open_turns_of_a_client_are_bounded(tmp_path: Path, desk: Desk) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_unsupported_parts_of_a_request_are_refused(running: RunningAgent) -> None:
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
     assert "leave out tools" in ask(running.url, "hi", tools=tools).json()["error"]["message"]
@@ -367,6 +374,7 @@ def test_unsupported_parts_of_a_request_are_refused(running: RunningAgent) -> No
     assert running.sessions.store.sessions() == []
 
 
+@pytest.mark.slow
 def test_responses_answer_too(running: RunningAgent) -> None:
     answer = httpx.post(running.url + "/v1/responses", json={"input": "one"}, timeout=30)
     assert answer.status_code == 200, answer.text

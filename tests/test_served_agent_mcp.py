@@ -60,6 +60,7 @@ def about(result: Any) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 @ERAS
 def test_a_session_goes_on_by_its_name_and_has_one_trace(running: RunningAgent, mode: str) -> None:
     async def use(client: Any) -> list[Any]:
@@ -80,6 +81,7 @@ def test_a_session_goes_on_by_its_name_and_has_one_trace(running: RunningAgent, 
     assert trace is not None and [turn["state"] for turn in trace.final_state["turns"]] == ["completed"] * 2
 
 
+@pytest.mark.slow
 @ERAS
 @pytest.mark.parametrize(
     ("action", "approves", "paid"), [("accept", True, [5]), ("accept", False, []), ("decline", True, [])]
@@ -102,6 +104,7 @@ def test_an_approval_is_asked_of_the_clients_user(
     assert ("paid 5" in text(result)) == bool(paid)
 
 
+@pytest.mark.slow
 @ERAS
 def test_an_approval_that_the_client_cannot_ask_stays_open_and_is_answered_elsewhere(
     running: RunningAgent, desk: Desk, mode: str
@@ -118,6 +121,7 @@ def test_an_approval_that_the_client_cannot_ask_stays_open_and_is_answered_elsew
     assert desk.paid == [7] and text(later).startswith("You said more, after 1")
 
 
+@pytest.mark.slow
 def test_a_question_that_somebody_else_answers_is_asked_no_longer(running: RunningAgent, desk: Desk) -> None:
     asked, withdrawn = [], []
 
@@ -138,6 +142,7 @@ def test_a_question_that_somebody_else_answers_is_asked_no_longer(running: Runni
     assert desk.paid == [8] and len(asked) == len(withdrawn) == 1
 
 
+@pytest.mark.slow
 def test_a_client_that_dismisses_the_question_leaves_it_open(running: RunningAgent, desk: Desk) -> None:
     async def dismiss(context: Any, params: Any) -> Any:
         return types.ElicitResult(action="cancel")
@@ -150,6 +155,7 @@ def test_a_client_that_dismisses_the_question_leaves_it_open(running: RunningAge
     assert len(running.sessions.store.pending()) == 1
 
 
+@pytest.mark.slow
 def test_clients_with_keys_have_sessions_of_their_own(tmp_path: Path, desk: Desk) -> None:
     keys = {name: f"key-of-{name}-0123456789abcdef" for name in ("ann", "bob")}
     known = Keys(tuple(ApiClient(name, ClientLimits(), sha256(key.encode()).digest()) for name, key in keys.items()))

@@ -60,6 +60,7 @@ def hello(**capabilities: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": about}
 
 
+@pytest.mark.slow
 def test_a_request_of_too_many_values_is_refused_before_an_sdk_reads_it(running: RunningAgent) -> None:
     dense = [{}] * 110_000
     part = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": {"message": {"metadata": {"a": dense}}}}
@@ -70,6 +71,7 @@ def test_a_request_of_too_many_values_is_refused_before_an_sdk_reads_it(running:
     assert "JSON values" not in post(running, "/mcp", words).text, "commas of a text are no values"
 
 
+@pytest.mark.slow
 def test_what_opens_a_session_is_small_and_sessions_are_counted_by_client(
     running: RunningAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +91,7 @@ def test_what_opens_a_session_is_small_and_sessions_are_counted_by_client(
     assert post(running, "/mcp", hello()).status_code == 200
 
 
+@pytest.mark.slow
 def test_calls_over_grpc_hold_a_clients_slots(running: RunningAgent, desk: Desk) -> None:
     card = httpx.get(running.url + "/.well-known/agent-card.json").json()
     address = next(each["url"] for each in card["supportedInterfaces"] if each["protocolBinding"] == "GRPC")

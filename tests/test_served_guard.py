@@ -65,6 +65,7 @@ class Office:
         return Agent("office", model, react, {"native": True}, self.tools, guard=policy(**options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("effect", "answer", "sent"),
     [("external", "approve", [EVE]), ("irreversible", "approve", [EVE]), ("external", "deny", [])],

@@ -39,6 +39,7 @@ def heard(memory: Any, folder: Path, *said: tuple[str, str]) -> list[str | None]
     return list(within_sessions(agent, folder, use))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["notes", "semantic", "file", "owner"])
 def test_clients_with_keys_do_not_see_each_others_memory(tmp_path: Path, kind: str) -> None:
     file = str(tmp_path / "m.db")

@@ -349,6 +349,7 @@ def test_a_sender_s_listener_enters_each_effect_of_its_own_attempt() -> None:
     trace_context.enter(None)
 
 
+@pytest.mark.slow
 def test_a_telemetry_ends_in_its_time_whatever_the_collector_does() -> None:
     told: list[str] = []
     with collecting(hang=True) as collector:

@@ -60,6 +60,7 @@ def approved(shop: Path, statement: str, *meanwhile: str) -> tuple[str, str]:
 MEANT = "customers WHERE name IN (SELECT name FROM meant)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "meanwhile"),
     [
@@ -90,6 +91,7 @@ def test_a_change_with_another_effect_than_the_approved_one_is_taken_back(
     assert rows(shop, "SELECT name, paid FROM customers") == wanted and rows(shop, "SELECT * FROM log") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "meanwhile"),
     [

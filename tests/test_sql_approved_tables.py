@@ -66,6 +66,7 @@ def made_after(base: SqlFile, statement: str, meanwhile: str) -> tuple[str, str]
     return shown[0].partition("dry run: ")[2].partition("\nRun sql_change")[0], inside
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "statement",
     [
@@ -91,6 +92,7 @@ def test_other_values_than_the_rehearsed_ones_are_not_written(base: SqlFile, sta
     assert rows(base, "SELECT name FROM sqlite_master WHERE name = 'n'") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "statement",
     [
@@ -117,6 +119,7 @@ def test_an_approved_change_is_made_where_nobody_else_wrote_what_it_reads(base: 
     assert said.startswith("done"), said
 
 
+@pytest.mark.slow
 def test_a_table_that_is_made_and_its_rows_are_told_and_compared(base: SqlFile) -> None:
     rows(base, "INSERT INTO o VALUES ('more')")
     shown, said = made_after(base, "CREATE TABLE n AS SELECT v FROM o", "SELECT 1")
@@ -126,6 +129,7 @@ def test_a_table_that_is_made_and_its_rows_are_told_and_compared(base: SqlFile) 
     assert str(base.rehearsed({"statement": "CREATE TABLE e (v)"})) == "no row would be changed"
 
 
+@pytest.mark.slow
 def test_the_rows_of_a_table_that_is_made_by_chance_are_counted(base: SqlFile) -> None:
     shown, said = made_after(base, "CREATE TABLE r AS SELECT random() FROM o", "INSERT INTO o VALUES ('more')")
     assert "(random): the values that it writes to r may be others later" in shown and said.startswith("nothing was")
@@ -136,6 +140,7 @@ def test_a_renamed_table_is_no_new_one(base: SqlFile) -> None:
     assert shown == "no row would be changed" and said == "done"
 
 
+@pytest.mark.slow
 def test_the_question_names_the_columns_that_are_not_compared(base: SqlFile) -> None:
     def told(statement: str) -> list[str]:
         return str(base.rehearsed({"statement": statement})).split("\n")
@@ -151,6 +156,7 @@ def test_the_question_names_the_columns_that_are_not_compared(base: SqlFile) -> 
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [";", "/* x */ ;", "\n;", "EXPLAIN"])
 def test_a_statement_that_cannot_be_looked_at_first_is_not_made(base: SqlFile, before: str) -> None:
     statement, broken = f"{before} DELETE FROM o", "the statement failed: near"
@@ -161,6 +167,7 @@ def test_a_statement_that_cannot_be_looked_at_first_is_not_made(base: SqlFile, b
     assert rows(base, "SELECT count(*) FROM o") == [(2,)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["", "\n ", "-- why\n", "/* why */ ", "WITH x AS (SELECT 1) "])
 def test_a_remark_before_a_statement_changes_nothing(base: SqlFile, before: str) -> None:
     said = made_after(base, f"{before}DELETE FROM o;", "SELECT 1")[1]

@@ -43,6 +43,7 @@ async def yes(tool, arguments):
     return Decision(True, "ann")
 
 
+@pytest.mark.slow
 def test_any_change_is_taken_back_to_the_state_at_any_step(shop, tmp_path):
     tools, states = sql(str(shop), write=True), []
 

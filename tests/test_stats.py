@@ -54,6 +54,7 @@ def test_wilson_gives_the_numbers_of_newcombe_1998():
         assert proportion_interval(successes, n) == pytest.approx((low, high), abs=6e-5)
 
 
+@pytest.mark.slow
 @given(n=st.integers(1, 500), data=st.data())
 @settings(max_examples=100, deadline=None)
 def test_wilson_agrees_with_scipy(n, data):
@@ -77,6 +78,7 @@ def test_tango_gives_the_published_interval_of_bentur_2009():
     assert tango_interval(1, 7, 21) == pytest.approx((-0.517, -0.026), abs=5e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [20, 40])
 def test_paired_intervals_cover_at_their_level_whatever_the_correlation(n):
     pairs = [(b, c) for b in range(n + 1) for c in range(n + 1 - b)]
@@ -122,6 +124,7 @@ def test_verdict_p_value_and_interval_never_contradict_each_other(n):
     assert paired_difference(*counts(n, 0, 0)).verdict == ("better" if n > 5 else found.verdict)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=25),
     st.sampled_from([1.0, 10.0]),

@@ -69,6 +69,7 @@ def test_student_and_the_central_limit(n):
     assert points[0].error == pytest.approx(100 * found[0].error) and points[0].low >= 100 * found[0].low - 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "n", "by_t"),
     [("5 % lost", 10, 0.85), ("1 % lost", 50, 0.72), ("quarters, mostly 1", 20, 0.92), ("thirds, mostly 0", 20, 0.9),
@@ -152,6 +153,7 @@ def test_clustered_pairs():
     assert np.mean([each.bounds().low <= truth <= each.bounds().high for each in alone]) < 0.92
 
 
+@pytest.mark.slow
 def test_clusters_keep_the_level_of_the_test():
     rng = np.random.default_rng(6)
     labels = {str(task): f"{task // 5}" for task in range(60)}
@@ -215,6 +217,7 @@ def test_bootstrap_of_a_corpus_metric(method, slack):
     assert (by_index.low, by_index.high) == pytest.approx((found[0].low, found[0].high), abs=0.01)
 
 
+@pytest.mark.slow
 def test_bootstrap_over_clusters():
     rng = np.random.default_rng(10)
     labels = [str(i // 5) for i in range(150)]
@@ -299,6 +302,7 @@ def test_variance_is_split_without_bias():
     assert math.isnan(spread({"a": [1.0], "b": [0.0]}).within)
 
 
+@pytest.mark.slow
 def test_as_many_tasks_as_are_needed_find_the_effect_four_times_in_five():
     rng = np.random.default_rng(14)
     omega, sigma, epochs, effect = 0.3, 0.4, 2, 0.08

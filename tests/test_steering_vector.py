@@ -43,6 +43,7 @@ def plain(folder: Path) -> Iterator[Local]:
     model.close()
 
 
+@pytest.mark.slow
 def test_scored_texts_and_answers_are_those_of_a_model_with_the_vector_added(
     plain: Local, vector: SteeringVector, folder: Path
 ) -> None:

@@ -115,6 +115,7 @@ def by_modules(model: Decoder) -> list[np.ndarray]:
 CUTS = [(4, 1), (5, 3), (6, 3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("a", "weights", "threads"),
     [
@@ -167,6 +168,7 @@ def test_the_rows_of_an_adapter_have_the_states_of_the_merged_model(in_python: N
             torch.testing.assert_close(logits.values[row], by.logits(hidden[row]), atol=5e-5, rtol=5e-5)
 
 
+@pytest.mark.slow
 def test_blocks_and_floats_stand_side_by_side(in_python: None) -> None:
     model = made(replace(PLAIN, intermediate_size=64, num_heads=2, qkv_bias=True))
     pack(model.layers[0].attention, "int8")
@@ -184,6 +186,7 @@ def test_blocks_and_floats_stand_side_by_side(in_python: None) -> None:
 EXPERTS = ExpertSettings(num_experts=3, per_token=2, width=16, layers=(True, True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "changes", "weights"),
     [

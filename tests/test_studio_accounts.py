@@ -103,6 +103,7 @@ def test_a_bad_account_is_one_sentence(accounts: Accounts, name: str, password: 
         accounts.add(name, password, role)
 
 
+@pytest.mark.slow
 def test_nobody_gets_in_without_an_account(client: TestClient) -> None:
     assert client.get("/", headers={"accept": "text/html"}, follow_redirects=False).headers["location"] == "/sign-in"
     for path in ("/", "/events", "/curves.json", "/audit", "/enter?code=x"):
@@ -144,6 +145,7 @@ def test_a_password_and_a_name_with_lone_surrogates_are_like_any_other(accounts:
     assert accounts.sign_in("\ud800", PASSWORD, "here") is None
 
 
+@pytest.mark.slow
 def test_after_some_wrong_guesses_even_the_right_password_is_refused(client: TestClient, accounts: Accounts) -> None:
     for _ in range(GUESSES):
         assert sign_in(client, "vera", "wrong").status_code == 403
@@ -227,6 +229,7 @@ def test_what_a_role_may_not_is_refused_and_what_it_may_is_audited(
     assert accounts.store.logged("audit")[0][1]["what"] == "signed in"
 
 
+@pytest.mark.slow
 def test_votes_and_labels_carry_the_account(client: TestClient, home: Path) -> None:
     (run,) = [info.id for info in store.list_runs(home) if "fixture" in info.id]
     sign_in(client, "ed")

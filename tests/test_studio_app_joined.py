@@ -47,6 +47,7 @@ def opened(home: Path, *given: Any, **named: Any) -> Iterator[TestClient]:
         yield made
 
 
+@pytest.mark.slow
 def test_all_that_people_make_is_kept_in_the_store_that_the_app_was_given(tmp_path: Path) -> None:
     home = write_home(tmp_path / "home")
     older, _ = ids(home)
@@ -109,6 +110,7 @@ def test_programs_send_spans_with_the_key_and_read_nothing(tmp_path: Path) -> No
     spans.close()
 
 
+@pytest.mark.slow
 def test_a_page_hears_of_each_of_its_topics_that_changed_since_its_marks(tmp_path: Path) -> None:
     access = Access()
     app = create_app(tmp_path, access)
@@ -136,6 +138,7 @@ def test_a_page_hears_of_each_of_its_topics_that_changed_since_its_marks(tmp_pat
     assert later == [begun, changed % "runs"], "the traces are as they were"
 
 
+@pytest.mark.slow
 def test_what_goes_on_ends_with_the_app_and_a_vote_that_waits_is_kept(tmp_path: Path) -> None:
     class Slow(Scripted):
         """A model that never answers `Wait`."""

@@ -180,6 +180,7 @@ def test_a_vote_that_nobody_undid_is_kept_when_the_studio_ends(tmp_path: Path) -
         assert run.status == "done"
 
 
+@pytest.mark.slow
 def test_an_arena_goes_on_in_the_same_run_with_the_same_models_alone(tmp_path: Path) -> None:
     for replies in ({"amber": "yes", "cobalt": "no"}, {"amber": "yes", "cobalt": "no"}, {"amber": "yes", "teal": "no"}):
         with opened(tmp_path, **replies) as client:

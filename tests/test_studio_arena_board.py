@@ -232,6 +232,7 @@ def test_the_board_shows_each_figure_and_takes_runs_and_styles(
             assert set(re.findall("/runs/(ONE|TWO)/attempts/", part)) == {shown} and "TWO ONE" in part.replace("*", "")
 
 
+@pytest.mark.slow
 def test_a_round_goes_by_its_pages_to_a_vote_that_is_kept(tmp_path: Path) -> None:
     access = Access()
     access.port = PORT

@@ -173,6 +173,7 @@ def test_the_curves_that_were_asked_for_last_are_kept_and_made_again_when_more_i
     kept.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closes_at", ["the run", "its first curve", "before"])
 def test_curves_made_ahead_end_with_the_studio_and_no_other_run_is_opened(tmp_path: Path, closes_at: str) -> None:
     kept, opened = KeptCurves(), list[str]()

@@ -103,6 +103,7 @@ def test_what_makes_no_task_is_one_sentence(client: TestClient, fields: dict[str
     assert client.get("/data-sets/none").status_code == 404
 
 
+@pytest.mark.slow
 def test_a_data_set_becomes_a_pytest_file_that_fails_where_a_model_got_worse(client: TestClient, home: Path) -> None:
     client.post("/data-sets", data={"name": "regress", "traces": "input:capital"}, headers=OWN)
     got = client.get("/data-sets/regress/test.py")

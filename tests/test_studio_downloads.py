@@ -35,6 +35,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
         yield client, {first: "FIRST", second: "SECOND"}, {"FIRST": first, "SECOND": second}
 
 
+@pytest.mark.slow
 def test_copies_of_an_attempt_are_files_with_all_of_it(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
     client, names, ids = shown
     base = f"/runs/{ids['FIRST']}/attempts/p3"
@@ -167,6 +168,7 @@ def test_a_comparison_comes_page_by_page(shown: Shown, monkeypatch: pytest.Monke
     assert "Answers, word by word the answer Steps" in pair
 
 
+@pytest.mark.slow
 def test_a_trial_has_the_fields_of_its_form(shown: Shown) -> None:
     client, _, ids = shown
     state = client.app.state  # type: ignore[attr-defined]
@@ -242,6 +244,7 @@ def test_an_address_is_kept_with_all_that_a_page_may_have_in_it(shown: Shown) ->
     assert sent(client, "/views/remove", names, name="none") == (303, "/views")
 
 
+@pytest.mark.slow
 def test_a_data_set_is_checked_by_numbers_unless_its_form_says_another_check(shown: Shown) -> None:
     client, names, ids = shown
     assert sent(client, "/data-sets", names, name="s", run=ids["FIRST"], attempt="p2")[0] == 303

@@ -18,6 +18,7 @@ def shown(text: str) -> list[str]:
     return re.findall(r'<details id="a\d+".*?quiz / (t\d)', text, re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1, 2, 3, 4])
 def test_attempts_over_the_limit_are_counted_as_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int

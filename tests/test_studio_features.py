@@ -76,6 +76,7 @@ def client(tmp_path: Path, saes: Path) -> Iterator[TestClient]:
     yield client_of(tmp_path, saes)
 
 
+@pytest.mark.slow
 def test_autoencoders_are_listed_with_their_measures(client: TestClient) -> None:
     page = client.get("/features").text
     row = re.search(r"<tr data-row>.*?</tr>", page, re.DOTALL)
@@ -144,6 +145,7 @@ def test_the_features_of_a_text_are_those_that_the_autoencoder_computes(client: 
     assert 'aria-current="true"' in at
 
 
+@pytest.mark.slow
 def test_texts_and_tokens_that_cannot_be_read_are_one_sentence(client: TestClient) -> None:
     for query, words in (
         ({"text": "a"}, "give 2 to"),
@@ -188,6 +190,7 @@ def test_features_are_gathered_in_the_background_and_kept(tmp_path: Path, saes: 
     assert "newer than these features" in client.get("/features/small").text
 
 
+@pytest.mark.slow
 def test_a_feature_that_was_not_gathered_is_reported_when_it_is_asked_for(
     tmp_path: Path, saes: Path, made: Path
 ) -> None:
@@ -207,6 +210,7 @@ def test_a_feature_that_was_not_gathered_is_reported_when_it_is_asked_for(
     assert answer.url.path == f"/features/small/live/{other}" and f"Feature {other}" in answer.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -266,6 +270,7 @@ def test_a_broken_or_foreign_folder_is_one_sentence(
     assert re.search(words, answer.text) and "Traceback" not in answer.text and answer.status_code in (200, 400)
 
 
+@pytest.mark.slow
 def test_a_damaged_file_of_features_is_one_sentence_and_markup_in_it_is_text(client: TestClient, saes: Path) -> None:
     file = saes / "small" / FEATURES
     body = json.loads(file.read_text())
@@ -340,6 +345,7 @@ def test_activations_that_are_not_finite_are_refused(made: Path) -> None:
         opened.read_text(TEXT)
 
 
+@pytest.mark.slow
 def test_the_shelf_is_listed_without_torch(saes: Path) -> None:
     script = (
         "import sys\nfrom firsthand.interp.sae_shelf import SaeShelf\n"

@@ -178,6 +178,7 @@ def found(run: Run, text: str, sort: str = "") -> list[int]:
     return [int(row.task_id[1:]) for row in AttemptQuery.parse(text, sort).page(run.database).rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "numbers"),
     [
@@ -282,6 +283,7 @@ def test_attempts_are_found_by_the_model_of_their_agent(run: Run) -> None:
     assert query.beside(run.database, places[1]) == (places[0], places[2])
 
 
+@pytest.mark.slow
 @given(st.text(max_size=40))
 def test_any_filter_is_a_page_or_one_error(text: str) -> None:
     try:

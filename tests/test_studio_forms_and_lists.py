@@ -37,6 +37,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
         yield client, names
 
 
+@pytest.mark.slow
 def test_a_queue_is_made_worked_through_and_shown(shown: Shown) -> None:
     client, names = shown
     base = "/queues/q%201"
@@ -117,6 +118,7 @@ def test_a_queue_is_made_worked_through_and_shown(shown: Shown) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_data_set_is_collected_run_with_a_prompt_and_taken_apart(shown: Shown) -> None:
     client, names = shown
     for fields, answer in (
@@ -215,6 +217,7 @@ def test_a_data_set_is_collected_run_with_a_prompt_and_taken_apart(shown: Shown)
     assert asked(client, base, names) == ("Problem no data set 'set 1' All runs(/)", 404)
 
 
+@pytest.mark.slow
 def test_prompts_views_and_notes_are_kept_as_they_were_typed(shown: Shown) -> None:
     client, names = shown
     for path, fields, answer in (

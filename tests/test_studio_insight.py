@@ -125,6 +125,7 @@ def test_pieces_joined_are_the_text(tokens: list[tuple[str, bool]]) -> None:
     assert found is None or ("".join(found) == text and len(found) == len(tokens))
 
 
+@pytest.mark.slow
 def test_a_conversation_is_coloured_and_its_texts_stay_text(client: TestClient, home: Path) -> None:
     base = f"/runs/{run_id(home, 'coloured')}/attempts/coloured"
     assert "Colour tokens by" in client.get(base).text and 'class="tokens"' not in client.get(base).text
@@ -199,6 +200,7 @@ def test_a_prompt_has_versions_and_an_old_edit_is_refused(tmp_path: Path) -> Non
             prompts.add("terse", text, "ada")
 
 
+@pytest.mark.slow
 def test_a_prompt_is_tried_on_a_data_set_and_its_scores_stand_by_version(client: TestClient, home: Path) -> None:
     def post(path: str, **fields: Any) -> Any:
         return client.post(path, data=fields, headers=OWN)

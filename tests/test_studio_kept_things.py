@@ -121,6 +121,7 @@ class Clock:
         return self.now
 
 
+@pytest.mark.slow
 def test_an_account_signs_in_until_its_session_its_password_or_its_role_ends(store: SqliteStore) -> None:
     clock = Clock()
     made = Accounts(store, clock)

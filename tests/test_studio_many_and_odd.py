@@ -48,6 +48,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TestClient
         yield client, run.id, {run.id: "MANY"}
 
 
+@pytest.mark.slow
 def test_the_hundred_and_first_is_on_the_next_page(shown: tuple[TestClient, str, dict[str, str]]) -> None:
     client, run, names = shown
     for path, more, first, second in (
@@ -141,6 +142,7 @@ def test_the_newest_try_counts_and_gets_the_note(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_protected_text_is_on_no_page(tmp_path: Path) -> None:
     hidden = "a secret question of some length"
     with store.create(tmp_path, {}, "guarded") as run:
@@ -195,6 +197,7 @@ def test_where_nothing_was_attempted_the_pages_say_what_to_do(tmp_path: Path) ->
         assert whole.endswith(" No attempt fulfils this filter.")
 
 
+@pytest.mark.slow
 def test_a_board_has_every_agent_with_its_own_numbers(tmp_path: Path) -> None:
     first, _ = write_runs(tmp_path)
     with entered(tmp_path) as client:

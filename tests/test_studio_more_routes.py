@@ -29,6 +29,7 @@ def client(home: Path) -> Iterator[TestClient]:
         yield made
 
 
+@pytest.mark.slow
 def test_a_data_set_is_collected_shown_run_and_downloaded(client: TestClient, home: Path) -> None:
     older, _ = ids(home)
     assert post(client, "/data-sets", name=" d ", run=older, filter="agent:ann").headers["location"] == "/data-sets/d"

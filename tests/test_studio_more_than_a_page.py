@@ -72,6 +72,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
         yield client, home, many.id, single.id
 
 
+@pytest.mark.slow
 def test_a_queue_of_more_attempts_than_a_page_shows_them_all_and_counts_what_a_filter_finds(shown: Shown) -> None:
     client, home, many, single = shown
     page = outline(client.get(f"/queues?run={many}&filter=score<1"))
@@ -130,6 +131,7 @@ def test_a_queue_of_the_last_run_keeps_that_runs_id_and_rates_its_last_try(shown
         assert says in problem(answer), version
 
 
+@pytest.mark.slow
 def test_all_that_a_filter_finds_is_collected_or_refused_and_never_cut(
     shown: Shown, monkeypatch: pytest.MonkeyPatch
 ) -> None:

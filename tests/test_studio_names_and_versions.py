@@ -45,6 +45,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
         yield client, home, ids
 
 
+@pytest.mark.slow
 def test_a_prompt_follows_the_version_that_was_seen_even_if_none_was(
     shown: Shown, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +179,7 @@ def test_the_number_of_runs_is_that_of_the_home_and_not_of_the_filter(shown: Sho
     assert "0 of 3 runs" in said(shown[0].get("/?filter=id=none"))
 
 
+@pytest.mark.slow
 def test_queues_and_attempts_of_odd_names_have_addresses_of_their_own(shown: Shown) -> None:
     client, home, _ = shown
     with store.create(home, {}, "odd", command=["firsthand"]) as run:

@@ -37,6 +37,7 @@ def asked(shown: Shown, path: str, *, is_part: bool = False) -> str:
     return outline(answer, {older: "OLD", newer: "NEW"})
 
 
+@pytest.mark.slow
 def test_a_part_of_a_list_is_its_table_from_the_start_and_rows_alone_from_later_on(shown: Shown) -> None:
     counts = {
         "/": "status interrupted2 model newer1 older1 2 of 2 runs columns",

@@ -118,6 +118,7 @@ def tags(html: str) -> set[str]:
 # -- who gets in --
 
 
+@pytest.mark.slow
 def test_without_a_session_there_is_one_sentence_and_no_page(home: Path, access: Access) -> None:
     stranger = TestClient(create_app(home, access), base_url=f"http://127.0.0.1:{PORT}")
     for path in ("/", "/runs/last", "/events", "/curves.json", "/nothing"):
@@ -230,6 +231,7 @@ def test_an_empty_home_says_the_lines_that_fill_it(tmp_path: Path, access: Acces
             assert "{{" not in found[1] and "{%" not in found[1], path
 
 
+@pytest.mark.slow
 def test_a_run_shows_its_board_with_intervals_and_its_attempts(client: TestClient, home: Path) -> None:
     run = run_id(home, "fixture")
     page = client.get(f"/runs/{run}").text
@@ -255,6 +257,7 @@ def test_attempts_come_page_by_page(client: TestClient, home: Path) -> None:
         assert client.get(f"/runs/{run}", params={"start": start}).status_code == 400
 
 
+@pytest.mark.slow
 def test_each_view_of_each_attempt_opens(client: TestClient, home: Path) -> None:
     run = run_id(home, "fixture")
     for place in attempts(client, run)[::7]:
@@ -298,6 +301,7 @@ def test_hostile_text_is_text_on_every_page(client: TestClient, home: Path) -> N
     assert spans.headers["content-type"] == "application/json" and spans.json()["duration"] == 1000
 
 
+@pytest.mark.slow
 def test_runs_are_named_and_never_paths(client: TestClient, home: Path, tmp_path: Path) -> None:
     for name in ("%2e%2e%2f%2e%2e%2fetc", "%2e%2e%2fruns", ".hidden", "a%00b", str(home).replace("/", "%2f")):
         assert client.get(f"/runs/{name}").status_code in (400, 404)
@@ -584,6 +588,7 @@ def test_a_tree_comes_with_its_first_rows(tmp_path: Path, access: Access) -> Non
         assert first["columns"]["ref"] == every["columns"]["ref"][:100] and first["columns"]["start"][-1] == 98_000
 
 
+@pytest.mark.slow
 def test_a_damaged_attempt_is_told_where_its_spans_are_shown(tmp_path: Path, access: Access) -> None:
     body = forked().to_json()
     for number, spoil in enumerate(
@@ -696,6 +701,7 @@ def test_curves_of_several_runs_come_as_numbers_with_gaps(tmp_path: Path, access
         assert client.get("/curves.json", params={"run": ids, "with": "all"}).status_code == 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "parts"),
     [("", ""), ("&smooth=0.5", "&with=means"), ("&x=time", "&with=at"), ("&group=lr&x=time", "&with=means&with=at"),
@@ -732,6 +738,7 @@ def test_a_curve_that_could_not_be_made_is_made_when_it_is_asked_for_again(tmp_p
     kept.close()
 
 
+@pytest.mark.slow
 def test_long_curves_of_listed_runs_are_made_ahead(tmp_path: Path, access: Access) -> None:
     def logged(run: Run, steps: int) -> None:
         rows = [("loss", step, 1.0, 0.0) for step in range(steps)]
@@ -833,6 +840,7 @@ def test_a_run_that_was_replaced_is_opened_anew(tmp_path: Path) -> None:
     runs.close()
 
 
+@pytest.mark.slow
 def test_attempts_under_way_are_told_step_by_step(tmp_path: Path, access: Access) -> None:
     async def slow(task: Task, ctx: object) -> str:
         ctx = await ctx.say(task.question).generate()  # type: ignore[attr-defined]

@@ -71,6 +71,7 @@ def run_id(home: Path, name: str) -> str:
     return next(info.id for info in store.list_runs(home) if name in info.id)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PAGES)
 def test_markup_of_a_request_comes_back_as_text(client: TestClient, path: str) -> None:
     """Reflected script: a Content-Type, a path or a parameter that the answer repeats."""
@@ -95,6 +96,7 @@ def policy(headers: object) -> str:
     return str(headers["content-security-policy"])  # type: ignore[index]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PAGES)
 def test_no_parameter_sends_a_browser_or_a_key_to_another_address(client: TestClient, path: str) -> None:
     """A base address or a way back in a link: the browser stays here, and no page holds the address where it would act."""
@@ -107,6 +109,7 @@ def test_no_parameter_sends_a_browser_or_a_key_to_another_address(client: TestCl
     assert all(f"{name} 'self'" in rules for name in ("connect-src", "form-action")) and "base-uri 'none'" in rules
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", f"http://localhost:{PORT + 1}", "http://127.0.0.1"])
 def test_no_page_of_another_origin_may_read_an_answer(client: TestClient, home: Path, origin: str) -> None:
     """Cross-origin reading of a local server, which took session tokens from other tools."""
@@ -153,6 +156,7 @@ def test_copies_are_downloads_of_plain_text(client: TestClient, home: Path) -> N
         assert answer.headers["content-type"].startswith("text/plain") and "nosniff" in str(answer.headers.values())
 
 
+@pytest.mark.slow
 def test_signing_in_leads_to_the_first_page_alone(home: Path) -> None:
     """An address to return to after signing in is a way to send people elsewhere: there is none."""
     accounts = Accounts(SqliteStore(home))

@@ -84,6 +84,7 @@ def start(client: TestClient, **fields: Any) -> str:
     return answer.headers["location"].removeprefix("/runs/")
 
 
+@pytest.mark.slow
 def test_a_prompt_is_put_to_each_model_and_makes_a_run(
     client: TestClient, home: Path, models: dict[str, Scripted]
 ) -> None:
@@ -133,6 +134,7 @@ def test_an_attempt_is_continued_with_a_message(client: TestClient, home: Path, 
         assert [m.text for m in trace.messages(len(trace.nodes) - 1)][-2:] == ["Are you sure?", "Are you sure?"]
 
 
+@pytest.mark.slow
 def test_an_attempt_of_the_playground_is_continued_too(client: TestClient, home: Path) -> None:
     made = start(client, prompt="hello", model="scripted:echo", system="Be kind.")
     with store.open_run(made, home) as run:
@@ -248,6 +250,7 @@ def test_an_attempt_is_replayed_without_a_model_and_compared(
     assert f"replays {run}" in client.get("/playground").text
 
 
+@pytest.mark.slow
 def test_a_replay_says_what_was_not_recorded(client: TestClient, home: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIRSTHAND_HOME", str(tmp_path))

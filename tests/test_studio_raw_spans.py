@@ -22,6 +22,7 @@ def whole(spans: list[StoredSpan]) -> str:
     return json.dumps({"spans": [*raw_spans(spans)]}, ensure_ascii=False, indent=1)
 
 
+@pytest.mark.slow
 def test_the_raw_view_of_fifty_thousand_spans_that_share_a_resource_costs_what_it_shows() -> None:
     spans = spans_of(50_000, resource={"a": [{}] * 970})
     tracemalloc.start()

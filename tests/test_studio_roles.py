@@ -131,6 +131,7 @@ def around(needed: str) -> list[str | None]:
     return list(dict.fromkeys([None, order[max(0, place - 1)], order[place]]))
 
 
+@pytest.mark.slow
 def test_every_route_has_a_role_and_asks_for_it(home: Path, shared: SqliteStore) -> None:
     accounts = Accounts(shared)
     for role in get_args(Role):

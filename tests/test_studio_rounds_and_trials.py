@@ -123,6 +123,7 @@ def test_a_round_is_shown_voted_on_undone_and_kept(tmp_path: Path) -> None:
     asyncio.run(play())
 
 
+@pytest.mark.slow
 def test_votes_go_on_in_the_last_run_that_nobody_holds(tmp_path: Path) -> None:
     async def run_of(rounds: ArenaRounds) -> str:
         made = await rounds.start("Is it?")

@@ -39,6 +39,7 @@ def client(home: Path) -> Iterator[TestClient]:
         yield made
 
 
+@pytest.mark.slow
 def test_a_run_shows_its_attempts_filtered_and_its_note_with_a_refused_draft(client: TestClient, home: Path) -> None:
     _, run = ids(home)
     page = client.get(f"/runs/{run}", params={"filter": "agent:ann", "sort": "-score"}).text
@@ -208,6 +209,7 @@ def test_a_topic_changes_with_what_it_stands_for(home: Path) -> None:
     runs.close()
 
 
+@pytest.mark.slow
 def test_a_queue_is_worked_through_and_its_ratings_are_notes(client: TestClient, home: Path) -> None:
     older, _ = ids(home)
     shown = client.get("/queues", params={"run": older, "filter": "agent:ann"})

@@ -322,6 +322,7 @@ def test_an_export_says_what_its_run_holds(two: Two) -> None:
     assert (made.question, made.expected, made.said.leaf, made.trace.place) == ("Q2?", "2", 2, "p4")
 
 
+@pytest.mark.slow
 def test_curves_of_a_sweep_are_shown_with_what_differs_and_what_goes_with_the_result(tmp_path: Path) -> None:
     names: dict[str, str] = {}
     for number, (lr, name, losses) in enumerate(

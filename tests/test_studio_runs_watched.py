@@ -37,6 +37,7 @@ def trained(home: Path, name: str, *logged: tuple[int, dict[str, float]]) -> str
         return run.id
 
 
+@pytest.mark.slow
 def test_as_many_runs_stay_open_as_are_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(open_runs, "MOST_OPEN", 2)
     a, b, c = (trained(tmp_path, name) for name in "abc")

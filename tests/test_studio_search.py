@@ -76,6 +76,7 @@ def test_parents_that_loop_or_lead_nowhere_end_the_search() -> None:
     assert refs_holding(body, "kind") == ["call:0"]
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_calls_are_searched_in_seconds() -> None:
     call = made().to_json()["calls"][1]
     body = made().to_json() | {"calls": [call | {"nodes": []} for _ in range(100_000)]}
@@ -84,6 +85,7 @@ def test_a_hundred_thousand_calls_are_searched_in_seconds() -> None:
     assert time.process_time() - began < 5
 
 
+@pytest.mark.slow
 def test_pages_of_attempts_and_traces_answer_searches(tmp_path: Path) -> None:
     with store.create(tmp_path, {}, "searched") as run:
         run.append(made())

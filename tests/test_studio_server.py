@@ -65,6 +65,7 @@ def test_a_client_that_sends_no_head_is_hung_up_on(port: int, monkeypatch: pytes
             assert connection.recv(1) == b""
 
 
+@pytest.mark.slow
 def test_the_studio_starts_without_what_its_first_page_does_not_need() -> None:
     script = (
         "import sys\n"

@@ -120,6 +120,7 @@ def test_what_is_no_document_is_refused(tmp_path: Path, key: str, body: dict[str
         SqliteStore(tmp_path).put("k", key, body)
 
 
+@pytest.mark.slow
 def test_two_writers_lose_nothing(opened: Callable[[], StudioStore]) -> None:
     def count() -> None:
         own = opened()
@@ -163,6 +164,7 @@ def test_a_database_that_is_not_there_is_one_sentence() -> None:
 # -- saved views --
 
 
+@pytest.mark.slow
 def test_a_view_is_an_address_with_a_name(client: TestClient) -> None:
     assert "There are none yet" in client.get("/views").text
     page = post(client, "/views", name="failures <b>", address="/?filter=has:error&sort=-tokens").text
@@ -246,6 +248,7 @@ def test_a_queue_refuses_what_it_has_not_and_an_old_version(tmp_path: Path) -> N
         AnnotationQueue("q", "run", ("a",), "good", raters=11)
 
 
+@pytest.mark.slow
 def test_a_queue_is_made_from_a_filter_and_worked_through(client: TestClient, home: Path) -> None:
     (run,) = [info.id for info in store.list_runs(home) if "fixture" in info.id]
     assert "There is no queue yet" in client.get("/queues").text
@@ -277,6 +280,7 @@ def test_a_queue_is_made_from_a_filter_and_worked_through(client: TestClient, ho
 # -- data sets --
 
 
+@pytest.mark.slow
 def test_tasks_of_attempts_are_collected_run_and_downloaded(client: TestClient, home: Path) -> None:
     (run,) = [info.id for info in store.list_runs(home) if "fixture" in info.id]
     assert "There are none yet" in client.get("/data-sets").text

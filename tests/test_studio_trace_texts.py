@@ -120,6 +120,7 @@ def client(home: Path) -> Iterator[TestClient]:
         yield made
 
 
+@pytest.mark.slow
 def test_received_traces_are_shown_with_all_their_numbers_and_addresses(client: TestClient) -> None:
     for key, says in PAGES.items():
         assert asked(client, key, {id: f"T{number}" for number, id in T.items()}) == (says, 200), key

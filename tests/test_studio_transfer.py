@@ -34,6 +34,7 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\u202egnp\ud800<
 # -- export --
 
 
+@pytest.mark.slow
 def test_an_export_is_one_file_without_script_under_its_own_policy(tmp_path: Path) -> None:
     make_run.make(tmp_path)
     with store.open_run("last", tmp_path) as run:
@@ -220,6 +221,7 @@ def with_zstandard(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_log_that_is_compressed_with_zstandard_is_read_within_bounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

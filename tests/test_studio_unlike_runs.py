@@ -77,6 +77,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
         yield client, home, first.id, second.id
 
 
+@pytest.mark.slow
 def test_the_text_of_a_task_that_is_protected_without_a_reason_is_shown_nowhere(shown: Shown) -> None:
     client, home, first, second = shown
     assert post(client, "/queues", name="odd", run=first, score="good").status_code == 303
@@ -158,6 +159,7 @@ def test_answers_are_compared_by_their_beginnings_alone(shown: Shown, monkeypatc
     assert "Ask 1?" in other and "/ quiz / t1 question" in other and "Ask 3?" not in other
 
 
+@pytest.mark.slow
 def test_the_side_of_an_agents_own_name_is_compared_by_the_tasks_of_the_baseline(shown: Shown) -> None:
     client, _, first, second = shown
 
@@ -245,6 +247,7 @@ def test_the_tasks_that_would_decide_are_as_many_as_the_power_asks_for() -> None
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_data_set_names_its_own_runs_and_is_put_to_each_model_once(shown: Shown) -> None:
     client, home, first, _ = shown
     for name in ("few", "fewer"):
@@ -280,6 +283,7 @@ def test_a_data_set_names_its_own_runs_and_is_put_to_each_model_once(shown: Show
         assert kept.headers["location"] == "/data-sets/fewer"
 
 
+@pytest.mark.slow
 def test_a_benchmark_with_a_verdict_is_not_undecided(tmp_path: Path) -> None:
     made = []
     for name, sure, close in (("x", 1.0, (1.0, 0.0, 1.0)), ("y", 0.0, (1.0, 1.0, 0.0))):

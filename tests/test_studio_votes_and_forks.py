@@ -101,6 +101,7 @@ class Held(Scripted):
             await self.go.wait()
 
 
+@pytest.mark.slow
 def test_each_side_is_told_of_its_own_answer_and_an_empty_one_is_named(tmp_path: Path) -> None:
     said = {"amber": "left hand", "cobalt": "right hand"}
 
@@ -136,6 +137,7 @@ def test_each_side_is_told_of_its_own_answer_and_an_empty_one_is_named(tmp_path:
     asyncio.run(play())
 
 
+@pytest.mark.slow
 def test_a_page_keeps_of_a_text_that_begins_again_what_still_holds(tmp_path: Path) -> None:
     one, two = (AnsweringSide(each) for each in agents().values())
     made = Round("r", Task("t", "Q"), one, two, PacedPair(_began_s=0.0))  # long ago: up to 600 characters come at once
@@ -162,6 +164,7 @@ def test_a_page_keeps_of_a_text_that_begins_again_what_still_holds(tmp_path: Pat
     asyncio.run(asyncio.wait_for(play(), 5))
 
 
+@pytest.mark.slow
 def test_the_same_models_in_another_order_go_on_with_their_run(tmp_path: Path) -> None:
     def opened(given: dict[str, Agent], seed: int = 4) -> Any:
         rounds = ArenaRounds(tmp_path, given, seed=seed)
@@ -262,6 +265,7 @@ def test_a_fork_keeps_the_rules_of_its_parent_that_allow_nothing(tmp_path: Path)
         assert decision.reason == f"calculator needs approval ({tool.effect}), and the Studio asks nobody"
 
 
+@pytest.mark.slow
 def test_a_fork_loads_nothing_that_its_run_names_but_what_is_installed(tmp_path: Path) -> None:
     (agent, _) = agents().values()
     config = {"benchmarks": ["arithmetic"], "model": ["scripted:echo"], "pattern": ["reply"]}
@@ -280,6 +284,7 @@ def test_a_fork_loads_nothing_that_its_run_names_but_what_is_installed(tmp_path:
         )
 
 
+@pytest.mark.slow
 def test_a_fork_is_followed_at_its_parents_epoch_unless_it_is_protected(tmp_path: Path) -> None:
     (agent, _) = agents().values()
     nodes = (Node(None, user("Q")), Node(0, assistant("A")))
@@ -318,6 +323,7 @@ def test_a_fork_is_followed_at_its_parents_epoch_unless_it_is_protected(tmp_path
         heard.clear()
 
 
+@pytest.mark.slow
 def test_when_a_playground_has_stopped_its_trials_are_over_and_their_runs_free(tmp_path: Path) -> None:
     begun, ended, calls = [], [], []
 
@@ -361,6 +367,7 @@ def test_when_a_playground_has_stopped_its_trials_are_over_and_their_runs_free(t
     asyncio.run(play())
 
 
+@pytest.mark.slow
 def test_a_model_that_is_named_twice_answers_once_and_is_planned_once(tmp_path: Path) -> None:
     nodes = (Node(None, user("Q")), Node(0, assistant("A")))
     parent = Trace("t", "quiz", "t0", {"name": "a"}, 0, 7, "then", 1.0, nodes=nodes, place="p0")

@@ -375,6 +375,7 @@ def test_files_of_runs_are_listed_with_the_runs_that_share_them(tmp_path: Path) 
         assert asked(client, f"/curves?{twice}", names)[1] == 200, "one run, however often it is named"
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_last_values_are_no_numbers_is_shown_without_a_result(tmp_path: Path) -> None:
     ids, nan = {}, float("nan")
     for number, values in enumerate(({"acc": nan}, {"acc": nan}, {"acc": nan}, {"acc": 2.0, "score": 1.0})):

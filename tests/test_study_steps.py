@@ -123,6 +123,7 @@ REVISED = [HELP, 170, 180, END]
 ANSWERED = {**chain(ARROW, DECLINE, 14, 190, END), **chain(REVISE, *REVISED)}
 
 
+@pytest.mark.slow
 def test_answers_are_revised_where_a_principle_that_was_drawn_objects() -> None:
     asked, names = requests(6, 0), ["harm.people", "harm.deceit", "scope.asked"]
     model = model_of({**ANSWERED, PRINCIPLE["harm.deceit"]: {YES: 60.0}, PRINCIPLE["scope.asked"]: {NO: 60.0}})

@@ -208,6 +208,7 @@ def test_each_stage_of_constitutional_ai_goes_on_from_the_model_before_and_the_b
     assert seen[6][2] == (requests(20, 2, salt="preferred"), 3) and seen[7][2][2:] == (2, SETTINGS)
 
 
+@pytest.mark.slow
 def test_deliberative_arms_learn_the_same_answers_with_and_without_their_reasoning(
     taken: Taken, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,6 +48,7 @@ def run(request: Any, tmp_path: Path) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_the_summary_is_the_leaderboards(run: Run) -> None:
     order = {name: place for place, name in enumerate(run.agents())}
     boards = leaderboard(sorted(run.traces(), key=lambda trace: order[trace.agent_name]), clusters=run.clusters())
@@ -81,6 +82,7 @@ def test_no_trace_is_read(run: Run) -> None:
     assert len(run.totals()) == 4
 
 
+@pytest.mark.slow
 def test_it_is_printed_for_people_and_programs(run: Run, capsys: Any) -> None:
     assert main(["summary", str(run.path), "--json"]) == 0
     body = json.loads(capsys.readouterr().out)
@@ -135,6 +137,7 @@ def test_an_empty_run_and_a_single_task_say_what_they_do_not_know(tmp_path: Path
     json.dumps(line.to_json(), allow_nan=False)
 
 
+@pytest.mark.slow
 def test_a_run_of_the_first_schema_is_brought_up_to_date(run: Run) -> None:
     from firsthand.runs.store import open_run
 

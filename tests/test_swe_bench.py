@@ -116,6 +116,7 @@ CHEATS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @needs_bwrap
 @pytest.mark.parametrize(
     "name",
@@ -128,6 +129,7 @@ def test_a_patch_that_only_says_that_it_passes_does_not_win(place: Path, name: s
     assert ("changes_test_machinery" in score.detail) == ("conftest.py" in patch or "b/pytest.py" in patch)
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_a_patch_that_does_not_apply_or_is_hostile_scores_zero_with_its_reason(place: Path) -> None:
     for patch, reason in (
@@ -173,6 +175,7 @@ def test_unittest_is_understood_and_has_a_canary_too(tmp_path: Path, monkeypatch
         assert hidden.value == 0.0 and hidden.detail["changes_test_machinery"] == ["unittest.py"], "it is removed"
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_a_test_patch_that_does_not_fit_is_an_error_and_no_zero(place: Path) -> None:
     record = json.loads((place / "tasks.jsonl").read_text())
@@ -348,6 +351,7 @@ WRONG = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_record_is_named_with_its_line(place: Path, name: str) -> None:
     changes, reason = WRONG[name]
@@ -374,6 +378,7 @@ def test_files_that_hold_no_records_are_errors(place: Path) -> None:
         catalog.benchmark(f"swe_records@oracl:data={place / 'other.jsonl'}")
 
 
+@pytest.mark.slow
 def test_parquet_needs_pyarrow_and_a_whole_file(place: Path) -> None:
     (place / "tasks.parquet").write_bytes(b"PAR1 and no more")
     try:

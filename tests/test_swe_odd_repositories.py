@@ -35,6 +35,7 @@ def commit(folder: Path, files: dict[str, str], message: str) -> str:
     return git(folder, "rev-parse", "HEAD")
 
 
+@pytest.mark.slow
 def test_a_renamed_file_is_removed_and_added_and_the_oracle_shows_what_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

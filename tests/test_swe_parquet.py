@@ -98,6 +98,7 @@ def test_lists_categories_empty_lists_and_numbers_of_honest_files_are_read() -> 
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_category_counts_once_for_each_row_that_has_it() -> None:
     text = pa.DictionaryArray.from_arrays(pa.array([0] * 300, pa.int32()), pa.array(["x" * (1 << 20)]))
     out = io.BytesIO()

@@ -254,6 +254,7 @@ def test_of_several_runs_the_last_says_whether_there_is_a_result(monkeypatch: py
         sorted_tests(monkeypatch, passes, passes, passes, ran("done", "", "end", a="PASSED"))
 
 
+@pytest.mark.slow
 def test_a_record_of_a_commit_holds_its_two_patches_its_script_and_the_sorted_tests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

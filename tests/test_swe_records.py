@@ -67,6 +67,7 @@ def test_a_commit_that_makes_no_test_pass_is_refused_with_the_end_of_the_log(rep
         from_commit(repo, "HEAD", test_cmd=COMMAND, repeats=1)
 
 
+@pytest.mark.slow
 def test_what_is_no_fix_with_its_tests_is_told(repo: Path, tmp_path: Path) -> None:
     (repo / "README").write_text("x")
     git(repo, "add", ".")

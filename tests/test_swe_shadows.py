@@ -73,6 +73,7 @@ def test_files_that_decide_how_tests_run_are_named_wherever_they_lie() -> None:
     assert list(found.machinery) == named and not found.hiding and not found.packages, "only new files are removed"
 
 
+@pytest.mark.slow
 def test_names_come_from_the_tree_however_a_patch_spells_them(record: dict[str, str], tmp_path: Path) -> None:
     path, place, calc = "tests/test_calc/__init__.py", FolderPlace(tmp_path), tmp_path / "calc"
     plain = new(path)
@@ -101,6 +102,7 @@ def test_what_is_no_ordinary_file_in_the_tree_is_refused(record: dict[str, str],
         apply(FolderPlace(tmp_path), link, hidden(record))
 
 
+@pytest.mark.slow
 def test_a_new_package_on_the_way_to_a_hidden_test_stays_only_if_the_reference_makes_it(
     record: dict[str, str], tmp_path: Path
 ) -> None:
@@ -144,6 +146,7 @@ def test_helpers_and_data_that_hidden_tests_may_read_are_named() -> None:
     )
 
 
+@pytest.mark.slow
 def test_what_shadows_a_hidden_test_file_is_removed_and_named(
     record: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,6 +59,7 @@ def test_few_runs_and_constant_results_say_nothing() -> None:
     assert importances(axes_of(CONFIGS, RESULTS), "other") == []
 
 
+@pytest.mark.slow
 def test_the_page_ranks_settings_and_names_files_that_runs_share(tmp_path: Path) -> None:
     access = Access()
     access.port = PORT

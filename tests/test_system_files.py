@@ -375,6 +375,7 @@ def test_one_that_waits_gets_the_lock_when_its_holder_ends(tmp_path: Path) -> No
     assert order == ["first", "second", "third"]
 
 
+@pytest.mark.slow
 def test_the_holder_is_told_from_its_note_if_it_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "_NOTE_S", 0.02)
     path, note = tmp_path / "lock", tmp_path / "lock.holder"

@@ -169,6 +169,7 @@ def test_a_terminal_that_hangs_up_gives_no_line() -> None:
         assert asyncio.run(Terminal(source, io.StringIO())._line()) == ""  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_choice_is_a_word_or_its_first_letter_and_has_three_tries(person: tuple[int, Terminal, io.StringIO]) -> None:
     words = ["yes", "no", "always"]
     question = "Go on? [y]es/[n]o/[a]lways "

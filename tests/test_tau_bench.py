@@ -385,6 +385,7 @@ def test_pass_hat_k_is_the_chance_that_all_k_attempts_are_right():
         reduce([1.0])
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize("name", ["retail", "airline"])
 def test_the_real_tasks_are_solved_by_their_own_calls(name: str):

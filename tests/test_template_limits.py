@@ -72,6 +72,7 @@ def slow(expressions: Iterable[str], limit_s: float = CPU_S) -> list[tuple[str, 
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", [pytest.param(name, marks=[pytest.mark.slow] * (name in STEPWISE)) for name in sorted(STRING_METHODS)]
 )
@@ -92,6 +93,7 @@ def test_every_method_of_a_string_is_bounded_in_one_call(method: str) -> None:
     assert slow(f"{subject}.{method}({args})" for subject, args in product(subjects, arguments)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "subjects"),
     [
@@ -127,6 +129,7 @@ OPTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] * (name in STEPWISE)) for name in sorted(ENVIRONMENT.filters)],
@@ -141,6 +144,7 @@ def test_every_filter_is_bounded_in_one_call(name: str) -> None:
     assert slow((f"{subject} | {name}({args}){drained}" for subject, args in calls), limit_s) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(ENVIRONMENT.tests))
 def test_every_test_is_bounded_in_one_call(name: str) -> None:
     pairs = [
@@ -254,6 +258,7 @@ def test_the_text_of_a_list_is_charged_before_it_is_made(use: str) -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_a_template_with_too_many_expressions_is_not_compiled() -> None:
     with pytest.raises(TemplateError, match="expressions"):
         SandboxedTemplate("{{ a }}" * MAX_NODES)
@@ -287,6 +292,7 @@ def test_priced_calls_give_what_jinja_gives(source: str, expected: str) -> None:
     assert SandboxedTemplate(source).render({"messages": MESSAGES}) == expected
 
 
+@pytest.mark.slow
 def test_a_range_of_wide_numbers_is_refused_and_lists_are_charged_for_each_number() -> None:
     wide = "{% set b = 2**62 + (2**62 - 1) %}{{ range(b, BOUND)|list|length }}"
     assert SandboxedTemplate(wide.replace("BOUND", "b")).render({}) == "0"
@@ -301,6 +307,7 @@ def test_a_range_of_wide_numbers_is_refused_and_lists_are_charged_for_each_numbe
         SandboxedTemplate(lists.replace("COUNT", "range(4300)")).render({})
 
 
+@pytest.mark.slow
 def test_a_long_conversation_is_listed_sorted_and_cut() -> None:
     """What templates do with their messages: `list`, `selectattr`, `reverse`, a slice."""
     messages = [{"role": "user", "content": str(index)} for index in range(20_000)]

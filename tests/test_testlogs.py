@@ -178,6 +178,7 @@ def test_an_unknown_parser_is_an_error_with_the_nearest_name() -> None:
         read_log("", "parse_log_djang")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parser", PARSERS)
 def test_hostile_logs_are_read_in_time(parser: str) -> None:
     for log in (

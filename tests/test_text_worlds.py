@@ -131,6 +131,7 @@ def test_a_database_world_renders_reads_types_and_draws():
     assert asyncio.run(world.commit_final_answer(["a"])) == "The answer is taken." and world.ending == "answered"
 
 
+@pytest.mark.slow
 def test_a_sqlite_table_answers_changes_and_forgets():
     async def go() -> list[object]:
         engine = SqliteEngine(ITEM)

@@ -194,6 +194,7 @@ def pretrain(out: Path, *, resume: bool = False, **settings: Any) -> list[float]
     return [row["loss"] for row in read_metrics(out)]
 
 
+@pytest.mark.slow
 def test_pretraining_reads_a_token_file_that_is_written_once(tmp_path: Path) -> None:
     data = tmp_path / "texts.jsonl"
     data.write_text("".join(json.dumps({"text": f"number {n} and {n * n}"}) + "\n" for n in range(60)))

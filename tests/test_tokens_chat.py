@@ -136,6 +136,7 @@ WORDS = st.text(st.sampled_from("the cat\n <>|é"), max_size=12)
 HOSTILE = st.lists(st.one_of(WORDS, st.sampled_from(SPECIALS)), max_size=4).map("".join)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["chatml", "llama3", "gemma", "qwen3"])
 def test_a_plain_conversation_has_the_ids_that_transformers_gives(name: str) -> None:
     from transformers import PreTrainedTokenizerFast
@@ -179,6 +180,7 @@ def conversations(draw: st.DrawFn) -> list[Message]:
     return messages
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_sampled_turns_are_spliced_in_and_begin_every_longer_conversation(name: str) -> None:
     @settings(max_examples=40, deadline=None)
@@ -208,6 +210,7 @@ def harmless(text: str) -> str:
     return text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_messages_cannot_forge_control_tokens(name: str) -> None:
     @settings(max_examples=40, deadline=None)
@@ -331,6 +334,7 @@ def test_without_a_template_there_is_chatml_or_plain_text() -> None:
     assert plain.decode(ids) == "Be kind.\n\nUser: hi\nAssistant: yes\nUser: ok\nAssistant:"
 
 
+@pytest.mark.slow
 def test_a_broken_template_and_endless_nesting_are_template_errors() -> None:
     with pytest.raises(TemplateError):
         ChatTemplate(tokenizer_for("chatml"), "{% if %}")

@@ -89,6 +89,7 @@ def test_languages_are_counted_against_english(folders: dict[str, Path], capsys:
     assert "vs. English" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -129,6 +129,7 @@ open({path!r}, "w").write(repr([*seen, os.getsid(0) == os.getpid(), sys.flags.ut
 """
 
 
+@pytest.mark.slow
 def test_a_server_has_its_own_settings_and_may_be_tried_again_however_it_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +197,7 @@ def test_a_grammar_that_is_read_forces_its_only_text_unless_asked_not_to() -> No
     assert fitting == {False: 2, True: 6}, "white space is taken where a text from elsewhere is checked"
 
 
+@pytest.mark.slow
 def test_white_space_fits_where_json_has_it_however_dear_the_grammar_is() -> None:
     dear = {"type": "string", "pattern": "^[ab]+$", "maxLength": 3}
     schema = {"type": "object", "properties": {"a": dear}, "required": ["a"], "additionalProperties": False}

@@ -74,6 +74,7 @@ def line_of(pid: int, name: str) -> list[str]:
     return line[len(name) :].split()[:2]
 
 
+@pytest.mark.slow
 def test_a_grammars_process_answers_for_each_of_its_matchers_and_forgets_the_dropped(server: _Server) -> None:
     made = Forked(server, body("choice", '["abc", "abd", "x"]', memory_bytes=200 << 20))
     assert made.pid > 0 and made.first["state"] == ["", False, False]
@@ -205,6 +206,7 @@ class Running:
         self.owner, self.failure = owner, ""
 
 
+@pytest.mark.slow
 def test_one_owner_leaves_a_quarter_of_the_processes_to_others() -> None:
     processes = GrammarProcesses()
     held = [Running("me") for _ in range(11)]

@@ -97,6 +97,7 @@ def test_a_process_without_llguidance_or_with_a_tokenizer_that_has_no_end_says_s
     assert grammar_process._vocabulary(None)[1] == "" and byte_vocabulary() is byte_vocabulary()
 
 
+@pytest.mark.slow
 def test_a_server_whose_asker_is_gone_ends_without_a_word_wherever_it_was() -> None:
     def served(before: Callable[[socket.socket], None], tokenizer: Any = None) -> tuple[int, str, str]:
         ours, theirs = socket.socketpair()

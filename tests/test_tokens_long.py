@@ -53,6 +53,7 @@ class CountingTokenizer(Tokenizer):
         return super()._encode_plain(text, continuing)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_text_beyond_the_context_is_refused_after_little_more_than_a_context(name: str) -> None:
     tokenizer = CountingTokenizer(description())
@@ -66,6 +67,7 @@ def test_a_text_beyond_the_context_is_refused_after_little_more_than_a_context(n
     assert tokenizer.encoded - before <= 8 * CONTEXT
 
 
+@pytest.mark.slow
 def test_many_short_messages_are_refused_after_a_context_of_tokens() -> None:
     added = [{"id": 256, "content": "<|end|>", "special": True, "lstrip": False, "rstrip": False, "normalized": False,
               "single_word": False}]  # fmt: skip
@@ -114,6 +116,7 @@ def test_special_tokens_that_begin_with_each_other_are_found_or_refused_with_a_s
         with_names(["€" * size for size in range(1, 513)])
 
 
+@pytest.mark.slow
 def test_a_text_that_fits_is_never_refused() -> None:
     trained = tokenizers.Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -148,6 +151,7 @@ def beats_during(work: Callable[[], object]) -> int:
     return beats
 
 
+@pytest.mark.slow
 def test_other_threads_run_while_a_long_text_is_encoded() -> None:
     tokenizer = Tokenizer(description())
     assert beats_during(lambda: tokenizer.encode("7" * 300_000)) > 10

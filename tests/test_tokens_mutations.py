@@ -133,6 +133,7 @@ def mutate(folder: Path, kind: str, names: tuple[str, ...], values: tuple[Any, .
     return count
 
 
+@pytest.mark.slow
 def test_the_type_of_a_decoder_that_is_no_text_is_refused(tmp_path: Path) -> None:
     for key in ("decoder", "pre_tokenizer"):
         for value in VALUES:
@@ -142,6 +143,7 @@ def test_the_type_of_a_decoder_that_is_no_text_is_refused(tmp_path: Path) -> Non
                 load(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["byte-level", "sentencepiece", "wordpiece"])
 def test_wrong_types_in_the_small_files_are_model_file_errors(tmp_path: Path, kind: str) -> None:
     assert mutate(tmp_path, kind, tuple(FILES), ([], {}, "x", 10**30, ...)) > 50

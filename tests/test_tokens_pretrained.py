@@ -202,6 +202,7 @@ def test_a_gguf_and_the_tokenizer_json_it_was_made_from_encode_alike(tmp_path: P
     agree()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", [True, False])
 @pytest.mark.parametrize("kind", ["gguf", "model"])
 def test_a_sentencepiece_vocabulary_encodes_as_the_sentencepiece_library_does(
@@ -371,6 +372,7 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
         load(tmp_path / "nowhere")
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_no_damage_to_a_sentencepiece_file_ends_in_anything_but_a_clear_error(data: st.DataObject) -> None:

@@ -202,6 +202,7 @@ def test_ranks_that_repeat_and_files_of_unknown_names_are_refused(tmp_path: Path
         load(rank_file(tmp_path / "mine.tiktoken", LLAMA3))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_no_damage_to_a_rank_file_ends_in_anything_but_a_clear_error(data: st.DataObject) -> None:

@@ -187,6 +187,7 @@ def test_there_is_no_way_out(source: str) -> None:
     assert len(MESSAGES) == 2
 
 
+@pytest.mark.slow
 def test_a_template_that_went_too_far_works_for_the_next_conversation() -> None:
     template = SandboxedTemplate("{% for i in range(n) %}{% for j in range(n) %}{% endfor %}{% endfor %}{{ n }}")
     with pytest.raises(TemplateError, match="steps"):

@@ -123,6 +123,7 @@ def test_every_token_is_one_byte() -> None:
     assert tokenizer.token_bytes(10**6) == tokenizer.token_bytes(-1) == b""
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(TOKENIZERS), IDS, st.booleans())
 def test_streamed_pieces_join_to_the_whole_decode(tokenizer: Tokenizer, ids: list[int], skip: bool) -> None:
@@ -150,6 +151,7 @@ def test_an_answer_that_goes_on_after_a_prompt_keeps_its_space() -> None:
     assert IncrementalDetokenizer(tokenizer, continuing=True).feed(space_a) == " a"
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from(TOKENIZERS), IDS | TEXTS, STOPS)
 def test_stop_strings_cut_where_the_naive_search_cuts(

@@ -143,6 +143,7 @@ PIECES = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.lists(PIECES, max_size=14).map("".join))
 def test_anything_parses_to_words_and_calls_that_survive_json(text: str) -> None:

@@ -72,6 +72,7 @@ def test_a_function_that_hangs_is_given_up_and_is_not_called_for_ever() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_the_interpreter_ends_while_a_tool_hangs() -> None:
     code = """
 import asyncio, time
@@ -89,6 +90,7 @@ asyncio.run(main())
     assert done.returncode == 0 and done.stdout == "hang did not finish within 0.05 s\n"
 
 
+@pytest.mark.slow
 def test_an_async_tool_that_does_not_even_stop_when_cancelled_ends_within_its_time() -> None:
     ends: list[str] = []
 
@@ -318,6 +320,7 @@ def test_calls_that_change_something_stay_in_order_between_reads() -> None:
     assert log[4:] == ["w2", "/w2", "e3", "/e3", "r4", "/r4"]
 
 
+@pytest.mark.slow
 def test_a_call_that_hangs_leaves_its_siblings_alone() -> None:
     async def wait(n: int) -> str:
         await asyncio.sleep(60 if n == 1 else 0)
@@ -327,6 +330,7 @@ def test_a_call_that_hangs_leaves_its_siblings_alone() -> None:
     assert json.loads(trace.answer or "") == ["0", "Error: wait did not finish within 0.3 s", "2"]
 
 
+@pytest.mark.slow
 def test_ten_thousand_calls_in_one_message_end_with_a_clear_result() -> None:
     trace = attempt(calls_all(*many("fine", 10_000)), fine)
     results = json.loads(trace.answer or "")
@@ -401,6 +405,7 @@ def test_what_comes_from_outside_is_marked_and_cannot_close_its_mark() -> None:
     assert text.lower().replace(" ", "").count("</untrusted>") == 1 and text.count("<untrusted") == 1
 
 
+@pytest.mark.slow
 def test_marking_takes_no_longer_for_text_that_is_made_to_be_slow() -> None:
     assert len(marked("<" + " " * 500_000 + "/" + " " * 500_000, "the web")) > 1_000_000
 

@@ -136,6 +136,7 @@ def test_a_source_is_open_for_an_attempt_and_closed_after_it() -> None:
     assert trace.agent["tools"] == ["server"]
 
 
+@pytest.mark.slow
 def test_what_makes_sources_gives_each_attempt_its_own() -> None:
     traces = asyncio.run(all_of(agent(Server), 4))
     assert [trace.answer for trace in traces] == ["a 1 b 2"] * 6

@@ -208,6 +208,7 @@ def test_json_that_is_no_call_is_released_at_the_first_key_that_no_call_has() ->
     assert stream.feed('"x": "a') == [' "x": "a']
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_any_cut_of_a_recorded_answer_gives_what_the_whole_gives(data: st.DataObject) -> None:
@@ -227,6 +228,7 @@ MARKUP = st.sampled_from(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(MARKUP, max_size=24), st.randoms(use_true_random=False))
 def test_any_cut_of_any_text_gives_what_the_whole_gives(tokens: list[str], random: object) -> None:
@@ -257,6 +259,7 @@ def test_recorded_answers_hold_the_calls_that_a_reader_finds_in_them() -> None:
 # -- hostile text --
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

@@ -33,6 +33,7 @@ def by_python(expression):
     return eval(re.sub(r"\d+", lambda m: f"F({m.group()})", expression), {"F": Fraction})
 
 
+@pytest.mark.slow
 @given(expressions)
 @settings(max_examples=300, deadline=None)
 def test_the_value_is_the_one_python_computes(expression):
@@ -129,6 +130,7 @@ def test_any_number_of_arguments_of_any_kind_gives_a_number_or_a_tool_error(name
                 assert len(show(evaluate(expression))) < 250
 
 
+@pytest.mark.slow
 @given(st.text(alphabet="0123456789.,+-*/%^()eE sqrtmaxlogpi×÷−$=_x\n", max_size=80))
 @settings(max_examples=300, deadline=None)
 def test_any_text_gives_a_short_number_or_a_tool_error(text):

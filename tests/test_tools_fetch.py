@@ -64,6 +64,7 @@ INWARD = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", INWARD, ids=ascii)
 def test_what_is_not_public_is_not_reached(host: str) -> None:
     """Refused before anything is connected to: a connection that fails would say 'cannot be fetched'."""
@@ -95,6 +96,7 @@ def test_no_ipv4_address_is_reached_that_the_standard_library_calls_private(addr
     assert Rules().refuses(mapped, "x") == Rules().refuses(address, "x")
 
 
+@pytest.mark.slow
 @given(st.ip_addresses(v=4), st.sampled_from(["d", "x", "o", "2", "3"]))
 def test_every_spelling_of_an_address_is_read_as_that_address(address: ipaddress.IPv4Address, form: str) -> None:
     a, b, c, d = address.packed
@@ -269,6 +271,7 @@ def test_a_body_without_end_is_cut() -> None:
     assert cut.partition("\n\n")[2].rstrip() == "y" * 10 + "\n[only the first 10 bytes were read]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wait_s", [0.001, 0.3])
 def test_a_body_that_drips_or_stalls_ends_in_time(wait_s: float) -> None:
     sent = [0.0]
@@ -294,6 +297,7 @@ def test_a_name_that_never_resolves_ends_in_time() -> None:
     assert "did not come within 0.05 s" in refused("http://slow.example/", resolver=forever, total_s=0.05)
 
 
+@pytest.mark.slow
 def test_packed_bodies_are_unpacked_no_further_than_the_limit() -> None:
     bomb = gzip.compress(b"\0" * 20_000_000, 9)
     twice = gzip.compress(bomb, 9)
@@ -310,6 +314,7 @@ def test_packed_bodies_are_unpacked_no_further_than_the_limit() -> None:
     assert "packed as 'br'" in failing(page(b"x", Content_Encoding="br"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
@@ -434,6 +439,7 @@ def test_hostile_pages_are_read_in_linear_time(unit: str) -> None:
     to_text((unit * 1_000_000)[:60_000])
 
 
+@pytest.mark.slow
 @given(st.text(alphabet="<>/!-?ahrefscipt='\" &#;x1\n", max_size=200))
 def test_any_page_is_read(html: str) -> None:
     assert "\n\n\n" not in to_text(html, "http://base.org/")

@@ -275,6 +275,7 @@ def test_what_is_found_is_told_by_the_path_under_which_it_can_be_read(folder: Fi
     assert folder.rooted.relative(f"{root}/a/") == "a" and folder.rooted.relative("/".join(["."] * 3)) == ""
 
 
+@pytest.mark.slow
 def test_texts_made_to_slow_the_comparison_are_told_by_their_size(root: Path) -> None:
     rooted = Rooted(root)
     (root / "a").write_text("head\n" + "".join(f"{n % 101}\n" for n in range(40_000)) + "foot\n")

@@ -144,6 +144,7 @@ def hostile(root: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", OUTWARD, ids=lambda path: ascii(path)[:40])
 def test_no_path_leads_out(hostile: Path, path: str) -> None:
     before = sorted(str(each) for each in hostile.parent.rglob("*") if not each.is_symlink())
@@ -216,6 +217,7 @@ names = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(names, max_size=7).map("/".join))
 def test_whatever_is_read_lies_inside(hostile: Path, path: str) -> None:

@@ -195,6 +195,7 @@ def test_the_state_of_a_file_is_captured_and_put_back(root: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_tools_of_a_folder_declare_what_they_read_and_change(root: Path) -> None:
     def facts(**settings: Any) -> list[Any]:
         return [(each.name, each.effect, each.origin, each.declares) for each in files(str(root), **settings)]
@@ -250,6 +251,7 @@ def test_edits_and_texts_are_bounded_and_tell_what_to_do(root: Path) -> None:
     assert refused(tools.read_file, "t", 1, 0) == "start is 1 and lines is 0: give 1 or more"
 
 
+@pytest.mark.slow
 def test_a_folder_is_listed_by_name_and_what_is_left_out_is_counted(root: Path) -> None:
     tools = Files(Rooted(root))
     (root / "odd\n\x1b").write_text("12345")

@@ -301,6 +301,7 @@ def body(stream: httpx2.AsyncByteStream) -> list[bytes]:
     return asyncio.run(read())
 
 
+@pytest.mark.slow
 def test_bodies_and_events_are_counted_and_end_beyond_their_limit() -> None:
     half = b" " * (MAX_BODY // 2)
     inner = Pieces(half, half)

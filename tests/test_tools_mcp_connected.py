@@ -100,6 +100,7 @@ def test_all_that_a_server_has_is_read_page_by_page_and_offered_under_its_name()
     with_source(work, trusted=True, only=only, effects={"lend": "read"}, timeout_s=7)
 
 
+@pytest.mark.slow
 def test_resources_and_prompts_are_offered_where_there_are_any_or_may_be() -> None:
     def offered(mode: str, **settings: Any) -> list[str]:
         async def work(source: RemoteTools) -> list[str]:
@@ -120,6 +121,7 @@ def test_resources_and_prompts_are_offered_where_there_are_any_or_may_be() -> No
     assert with_source(none, "dynamic", trusted=True) == ["There are none."] * 2
 
 
+@pytest.mark.slow
 def test_a_server_of_more_tools_than_are_shown_at_once_offers_a_search() -> None:
     async def work(source: RemoteTools) -> None:
         extra = ["list_prompts", "list_resources", "read_resource", "search_tools"]
@@ -146,6 +148,7 @@ def test_a_server_of_more_tools_than_are_shown_at_once_offers_a_search() -> None
         with_source(is_large, lazy_above=4, shared=True)
 
 
+@pytest.mark.slow
 def test_failed_calls_are_told_as_words_of_the_server_and_a_tool_that_went_away_is_not_called() -> None:
     async def work(source: RemoteTools) -> None:
         lend = next(each for each in source.tools if each.name == "lib__lend")
@@ -175,6 +178,7 @@ def test_failed_calls_are_told_as_words_of_the_server_and_a_tool_that_went_away_
 # -- the connection --
 
 
+@pytest.mark.slow
 def test_there_is_no_client_before_a_connection_is_open_nor_after_its_end(tmp_path: Path) -> None:
     async def main() -> None:
         unopened = McpConnection(library())

@@ -214,6 +214,7 @@ def test_regular_expressions_are_passed_over_and_all_other_keywords_apply() -> N
     ]
 
 
+@pytest.mark.slow
 def test_a_check_of_too_many_steps_ends_and_each_check_begins_anew() -> None:
     twice: dict[str, Any] = {"$defs": {"d0": {"type": "integer"}}}
     for n in range(1, 18):

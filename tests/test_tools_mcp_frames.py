@@ -197,6 +197,7 @@ def test_the_streams_of_a_server_end_with_their_block_however_it_ends() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_server_has_a_moment_to_end_on_its_own_unless_it_broke_a_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

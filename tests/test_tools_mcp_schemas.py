@@ -160,6 +160,7 @@ def test_a_schema_that_is_too_deep_is_left_for_results(kind: str) -> None:
     assert len(list(ResultValidator({"allOf": [nested(2, "allOf")]}).iter_errors("x"))) == 1
 
 
+@pytest.mark.slow
 def test_a_schema_that_takes_too_long_to_read_is_refused_or_left(monkeypatch: pytest.MonkeyPatch) -> None:
     hostile = {"properties": {"a": {"type": [[], *range(1_800)]}}}  # of names that are to differ, each with each
     with pytest.raises(TooManySteps):

@@ -155,6 +155,7 @@ def test_a_request_without_an_end_is_answered_at_its_limit_while_its_sender_goes
     asyncio.run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "head",
     [

@@ -117,6 +117,7 @@ def test_a_page_reads_as_it_is_seen(html: str, text: str) -> None:
 # -- files --
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.sampled_from(["", "a", "needle", "x" * 70_000, "y" * 65_536, "NEEDLE " + "z" * 66_000]), max_size=6),
     st.booleans(),
@@ -193,6 +194,7 @@ expressions = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(expressions)
 @settings(max_examples=300, deadline=None, derandomize=True)
 def test_arithmetic_is_pythons_in_fractions(text: str) -> None:

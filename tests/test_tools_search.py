@@ -356,6 +356,7 @@ def test_without_a_key_the_error_says_what_to_set(service: Service) -> None:
         web_search(service="bing")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "said"),
     [

@@ -148,6 +148,7 @@ def test_a_blank_key_is_none_and_the_first_service_with_a_key_is_asked(monkeypat
     assert refused(web_search, service="brave").startswith("brave needs the environment variable BRAVE_API_KEY: set it")
 
 
+@pytest.mark.slow
 def test_what_a_search_service_answers_wrongly_is_told_without_the_key() -> None:
     def asked(*answers: bytes) -> Any:
         async def work(port: int, rules: Rules) -> Any:

@@ -51,6 +51,7 @@ def refused(shop: Path, name: str, **arguments: Any) -> str:
     return str(error.value)
 
 
+@pytest.mark.slow
 def test_rows_come_as_a_table(shop: Path) -> None:
     assert call(shop, "sql_query", query="SELECT * FROM books") == (
         "id | title | price | cover\n1 | Emma | 7.5 | (2 bytes)\n2 | Walden \\| or\\nLife | NULL | NULL"
@@ -65,6 +66,7 @@ def test_the_schema_is_told(shop: Path) -> None:
     assert "CREATE TABLE books (id INTEGER PRIMARY KEY" in told and "CREATE VIEW cheap" in told
 
 
+@pytest.mark.slow
 def test_many_rows_and_long_cells_are_cut_and_say_so(shop: Path) -> None:
     many = call(shop, "sql_query", query="SELECT n FROM numbers")
     assert len(many.splitlines()) == MAX_ROWS + 2 and many.endswith(
@@ -76,6 +78,7 @@ def test_many_rows_and_long_cells_are_cut_and_say_so(shop: Path) -> None:
     assert len(call(shop, "sql_query", query=f"SELECT {names} FROM numbers")) < 80_000
 
 
+@pytest.mark.slow
 def test_a_mistake_is_told_with_what_may_be_meant(shop: Path) -> None:
     assert "no such table 'book'; did you mean 'books'?" in refused(shop, "sql_query", query="SELECT * FROM book")
     assert "no such column: titel" in refused(shop, "sql_query", query="SELECT titel FROM books")
@@ -103,6 +106,7 @@ REACHES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query", CHANGES + REACHES)
 def test_asking_changes_nothing_and_reaches_nothing_else(shop: Path, query: str) -> None:
     before, folder = shop.read_bytes(), sorted(os.listdir(shop.parent))  # noqa: PTH208
@@ -111,6 +115,7 @@ def test_asking_changes_nothing_and_reaches_nothing_else(shop: Path, query: str)
     assert shop.read_bytes() == before and sorted(os.listdir(shop.parent)) == folder  # noqa: PTH208
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query", REACHES)
 def test_changing_reaches_nothing_else_either(shop: Path, query: str) -> None:
     before, folder = shop.read_bytes(), sorted(os.listdir(shop.parent))  # noqa: PTH208
@@ -118,6 +123,7 @@ def test_changing_reaches_nothing_else_either(shop: Path, query: str) -> None:
     assert shop.read_bytes() == before and sorted(os.listdir(shop.parent)) == folder  # noqa: PTH208
 
 
+@pytest.mark.slow
 def test_changes_happen_whole_or_not_at_all(shop: Path) -> None:
     assert call(shop, "sql_change", statement="UPDATE books SET price = 1 WHERE id = 1") == "done: 1 row changed"
     assert call(shop, "sql_query", query="SELECT price FROM books WHERE id = 1") == "price\n1.0"
@@ -139,12 +145,14 @@ ENDLESS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query", ENDLESS)
 def test_a_query_without_end_is_ended(shop: Path, query: str) -> None:
     with pytest.raises(ToolError, match=r"did not end within 0\.05 s"):
         SqlFile(shop, query_s=0.05).sql_query(query)
 
 
+@pytest.mark.slow
 def test_a_change_without_end_is_ended_and_undone(shop: Path) -> None:
     endless = "WITH RECURSIVE x(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM x) INSERT INTO numbers SELECT n FROM x"
     with pytest.raises(ToolError, match="did not end"):
@@ -152,6 +160,7 @@ def test_a_change_without_end_is_ended_and_undone(shop: Path) -> None:
     assert call(shop, "sql_query", query="SELECT count(*) c FROM numbers") == "c\n1000"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "query",
     [
@@ -197,6 +206,7 @@ def test_a_damaged_database_is_a_result_that_says_so(shop: Path) -> None:
     refused(shop, "sql_query", query="SELECT * FROM books")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "query",
     [

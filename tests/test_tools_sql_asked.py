@@ -55,6 +55,7 @@ def test_a_process_gets_the_whole_request_and_nothing_of_the_environment(file: S
     assert file.rehearsed({"statement": "R"}).endswith("\n> a\n> x\n> y")
 
 
+@pytest.mark.slow
 def test_each_end_of_a_process_is_told(program: Path, file: SqlFile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sql_tools, "LEAVE_S", 0.15)
     slow = "the statement did not end within {} s: ask for less, or join on what is indexed"

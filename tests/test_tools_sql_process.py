@@ -128,6 +128,7 @@ def test_each_failure_is_told_with_what_to_do(shop: Path) -> None:
     assert [_cell(None), _cell("a|b\nc\x1b")] == ["NULL", "a\\|b\\nc\\x1b"]
 
 
+@pytest.mark.slow
 def test_the_tools_of_a_database_read_change_and_rehearse_it(shop: Path) -> None:
     base = SqlFile(str(shop))
     assert base.sql_query("SELECT id FROM books WHERE id = 1") == "id\n1"

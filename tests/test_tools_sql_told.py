@@ -38,6 +38,7 @@ def users(base: SqlFile) -> int:
     return int(found)
 
 
+@pytest.mark.slow
 def test_what_a_trigger_would_do_is_in_the_rehearsal_and_in_the_result(staff: SqlFile) -> None:
     told = rehearsed(staff, "INSERT INTO log VALUES ('done')")
     assert told == [
@@ -58,6 +59,7 @@ def test_what_a_trigger_would_do_is_in_the_rehearsal_and_in_the_result(staff: Sq
     assert users(staff) == 0
 
 
+@pytest.mark.slow
 def test_a_dropped_table_a_view_and_replaced_rows_are_told(staff: SqlFile) -> None:
     assert rehearsed(staff, "DROP TABLE users") == ["users: DELETE: 5 rows before, 0 after, the table is dropped"]
     replaced = "UPDATE OR REPLACE users SET name = 'a' WHERE age IN (2, 3)"
@@ -72,6 +74,7 @@ def test_a_dropped_table_a_view_and_replaced_rows_are_told(staff: SqlFile) -> No
     assert users(staff) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "told"),
     [

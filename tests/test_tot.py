@@ -284,6 +284,7 @@ def noisy(true: float, false: float):
 CASES = [(0.9, 0.2, 1), (0.7, 0.4, 1), (0.9, 0.2, 2), (0.6, 0.1, 3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("true", "false", "breadth", "runs"),
     [(0.9, 0.2, 1, 150), (0.9, 0.2, 2, 150), *(pytest.param(*case, 700, marks=pytest.mark.slow) for case in CASES)],

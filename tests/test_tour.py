@@ -87,6 +87,7 @@ def test_a_step_that_needs_another_says_which(home: Path, cli: Cli) -> None:
     assert code == 2 and "uses what step 13 made" in err and "curves" not in steps_done()
 
 
+@pytest.mark.slow
 def test_a_step_is_done_when_its_command_ends_well(home: Path, cli: Cli) -> None:
     assert cli("tour", "power", "--yes")[0] == 0
     assert list(steps_done()) == ["power"] and "done" in cli("tour")[1]

@@ -135,6 +135,7 @@ def test_the_whole_request_and_the_whole_scores_are_as_the_docs_say(server: Serv
     assert scores("  short ")[0].detail["characters"] == 5
 
 
+@pytest.mark.slow
 def test_waits_grow_by_two_and_words_of_a_refusal_are_cut(server: Service) -> None:
     url = f"http://127.0.0.1:{server.server_address[1]}/v1/x"
     trace = Trace("t", "b", "t", {"name": "a"}, 0, 0, "", 0.0, answer="idiot")

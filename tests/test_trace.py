@@ -87,6 +87,7 @@ def traces(draw: st.DrawFn) -> Trace:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(traces())
 def test_a_trace_survives_json(trace: Trace) -> None:
@@ -95,6 +96,7 @@ def test_a_trace_survives_json(trace: Trace) -> None:
     assert list(again.branches()) == list(trace.branches())
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(traces())
 def test_branches_are_the_ways_from_a_first_message_to_a_leaf(trace: Trace) -> None:
@@ -164,6 +166,7 @@ def test_usage_and_time_are_added_up() -> None:
     assert trace.scored(()).scores == () and trace.agent_name == "a"
 
 
+@pytest.mark.slow
 @given(st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | words | st.binary(max_size=3) | st.complex_numbers(),
     lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner) | st.dictionaries(

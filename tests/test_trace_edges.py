@@ -133,6 +133,7 @@ def test_literals_are_found_wherever_they_stand_and_nothing_else_is() -> None:
 # -- room --
 
 
+@pytest.mark.slow
 def test_room_is_given_back_where_more_than_half_of_the_file_is_free(
     store: TraceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

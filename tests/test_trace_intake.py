@@ -129,6 +129,7 @@ def test_the_keeper_looks_each_tick_and_removes_each_minute(tmp_path: Path, monk
     assert kinds.count("tick") > kinds.count("keep") >= 2 and looked == sorted(looked, key=lambda each: each[1])
 
 
+@pytest.mark.slow
 def test_each_setting_keeps_what_it_says(tmp_path: Path, still: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     given_back: list[Any] = []
     monkeypatch.setattr(rounds, "give_back", given_back.append)

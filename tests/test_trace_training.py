@@ -85,6 +85,7 @@ def forward(model: Decoder, sample: TrainingSample) -> torch.Tensor:
     return model.logits(hidden_ND[:-1]).log_softmax(-1).gather(1, ids[1:, None])[:, 0]
 
 
+@pytest.mark.slow
 def test_a_policy_gradient_step_on_a_rollout(model: Local, folder: Path) -> None:
     def rewarded(task: Task, trace: Trace) -> tuple[Score, ...]:
         steps = (index for index, node in enumerate(trace.nodes) if node.message.sampled)
@@ -238,6 +239,7 @@ def same(one: Trace, other: Trace) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_resume_replay_and_forks_give_the_same_training_data(model: Local, tmp_path: Path) -> None:
     run = create(tmp_path, {}, "example")
     journal = run.journal("attempt")

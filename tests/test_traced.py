@@ -177,6 +177,7 @@ def test_a_generator_is_one_span_and_keeps_its_protocol(sink: Sink) -> None:
     assert sink.tree()["helper"] == "items" and span.error is None
 
 
+@pytest.mark.slow
 def test_a_generator_that_is_left_ends_its_span_without_an_error(sink: Sink) -> None:
     closed = []
 

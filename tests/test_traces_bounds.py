@@ -42,6 +42,7 @@ def fields(body: bytes) -> int:
             return most
 
 
+@pytest.mark.slow
 def test_a_body_of_empty_messages_is_refused_before_it_is_decoded() -> None:
     with pytest.raises(DataError, match="2,000,000 values"):  # 5 MB, 5 kB as gzip, would be 700 MB
         decode_protobuf(b"\x0a\x00" * (MAX_VALUES + 1))

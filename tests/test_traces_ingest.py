@@ -92,6 +92,7 @@ def test_protobuf_and_json_give_the_same_spans() -> None:
     assert from_json.events == [{"name": "exception", "at_ns": otlp.START, "attributes": {"type": "E"}}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", otlp_door.PATHS)
 @pytest.mark.parametrize("coding", ["", "gzip", "deflate"])
 def test_a_request_is_answered_when_its_spans_are_in_the_file(
@@ -116,6 +117,7 @@ def test_spans_without_valid_ids_are_told_as_rejected(client: TestClient) -> Non
     assert ExportTraceServiceResponse.FromString(raw).partial_success.rejected_spans == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
@@ -170,6 +172,7 @@ def test_a_key_is_asked_for_where_there_is_one(
         assert client.post("/v1/traces", content=otlp.as_json(), headers=JSON | headers).status_code == status
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [b"", b"{", b"[]", b'{"resourceSpans": 1}', b"\xff", b"[" * 100_000, b'{"a":' * 50_000, b"1" * 10_000],
@@ -551,6 +554,7 @@ def test_a_value_nested_too_deep_to_be_gone_through_is_not_kept() -> None:
     assert span.attributes == {"deep": FAILED, "fine": "words"} and span.redactions == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit", ["://", "-----BEGIN PRIVATE KEY-----", "sk-", "password=", "eyJ", "a://b:", "bearer ", "secret:\\", "x"]
 )
@@ -650,6 +654,7 @@ def test_messages_of_older_conventions_come_as_events() -> None:
     assert [each.text for each in held.answered] == ["yo"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", SPANS)
 @pytest.mark.parametrize(
     "bad", [None, 5, True, [], {}, "", "{", "[" * 5000, '{"role": {}}', [[None]], float("nan"), "\ud800"]

@@ -81,6 +81,7 @@ def test_traces_that_were_quiet_too_long_are_removed_whole(store: TraceStore) ->
     assert ids(store) == [2, 3] and store.scores(f"{1:032x}") == [] and names(store, 1) == []
 
 
+@pytest.mark.slow
 def test_the_longest_quiet_go_until_the_rest_has_room(store: TraceStore) -> None:
     for number in range(1, 601):
         add(store, otlp.span(number, 1, text="x" * 3000), at_s=NOW + number) if number % 60 == 0 else None
@@ -97,6 +98,7 @@ def test_the_longest_quiet_go_until_the_rest_has_room(store: TraceStore) -> None
 # -- segments --
 
 
+@pytest.mark.slow
 def test_sealed_spans_are_read_as_they_were(store: TraceStore) -> None:
     pytest.importorskip("duckdb", reason="duckdb is not installed")
     odd = otlp.span(
@@ -116,6 +118,7 @@ def test_sealed_spans_are_read_as_they_were(store: TraceStore) -> None:
     assert seal(store, DAY, now_s=NOW) == 1 and names(store, 1) == ["root", "odd", "long", "late"]
 
 
+@pytest.mark.slow
 def test_no_span_is_lost_where_a_kill_may_fall(store: TraceStore, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("duckdb", reason="duckdb is not installed")
     add(store, otlp.span(1, 1, name="root"), at_s=NOW - 2 * DAY)
@@ -133,6 +136,7 @@ def test_no_span_is_lost_where_a_kill_may_fall(store: TraceStore, monkeypatch: p
     assert seal(store, DAY, now_s=NOW) == 1 and remove_orphans(store) == 0 and names(store, 1) == ["root"]
 
 
+@pytest.mark.slow
 def test_old_segments_are_removed_and_damaged_ones_named(store: TraceStore) -> None:
     pytest.importorskip("duckdb", reason="duckdb is not installed")
     add(store, otlp.span(1, 1), at_s=NOW - 40 * DAY)

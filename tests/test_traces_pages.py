@@ -100,6 +100,7 @@ def path(trace: int) -> str:
     return f"/traces/{trace:032x}"
 
 
+@pytest.mark.slow
 def test_the_list_shows_traces_the_newest_first_and_filters_them(client: TestClient) -> None:
     page = client.get("/traces").text
     found = re.findall(r'/traces/([0-9a-f]{32})"', page)
@@ -114,6 +115,7 @@ def test_the_list_shows_traces_the_newest_first_and_filters_them(client: TestCli
     assert client.get("/traces", params={"sort": "nothing"}).status_code == 400
 
 
+@pytest.mark.slow
 def test_days_have_sums_and_percentiles_by_nearest_rank(tmp_path: Path) -> None:
     store = TraceStore(tmp_path, create=True)
     preparer, day_s = SpanPreparer(Redactor()), 86_400

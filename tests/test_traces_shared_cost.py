@@ -110,6 +110,7 @@ def test_a_span_that_ends_costs_no_reading_of_its_trace(store: TraceStore) -> No
     assert summary.last_ns == otlp.START + 9 * otlp.SECOND
 
 
+@pytest.mark.slow
 def test_control_characters_are_counted_as_what_they_take_in_json() -> None:
     check_written_bytes(b"\x01" * 10 + b"a" * 40, 100)
     with pytest.raises(DataError, match="a control character is six"):
@@ -122,6 +123,7 @@ def test_control_characters_are_counted_as_what_they_take_in_json() -> None:
         decode_protobuf(request.SerializeToString())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_event", [False, True])
 def test_a_span_of_control_characters_beside_an_emoji_takes_little_more_than_its_json(in_event: bool) -> None:
     text = "\U0001f600" + "\x01" * 1_000_000

@@ -83,6 +83,7 @@ def test_numbers_that_are_not_finite_survive(track: Track) -> None:
     track.run.check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "step", "says"),
     [
@@ -154,6 +155,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.slow
 def test_a_kill_loses_nothing_that_was_flushed_and_the_run_goes_on(home: Path) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED, str(home)], timeout=120)
     assert done.returncode == -signal.SIGKILL
@@ -167,6 +169,7 @@ def test_a_kill_loses_nothing_that_was_flushed_and_the_run_goes_on(home: Path) -
     track.finish()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("last_line", "status"), [("", "done"), ("raise ValueError('no')", "interrupted")])
 def test_a_program_that_never_finishes_its_track_has_lost_nothing(home: Path, last_line: str, status: str) -> None:
     program = f"""
@@ -276,6 +279,7 @@ def test_the_page_shows_hostile_names_and_texts_as_text(track: Track) -> None:
     assert "&lt;script&gt;" in page
 
 
+@pytest.mark.slow
 def test_the_command_shows_exports_and_compares(track: Track, cli: Cli, tmp_path: Path) -> None:
     for step in range(30):
         track.log({"loss": 3 - step / 10, "=1+1": step}, step=step)
@@ -327,6 +331,7 @@ def test_pruning_keeps_runs_that_have_steps(home: Path, cli: Cli) -> None:
     assert [info.num_steps for info in store.list_runs(home)] == [1]
 
 
+@pytest.mark.slow
 def test_tensorboard_reads_the_same_values(track: Track, tmp_path: Path) -> None:
     loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     for step in range(5):

@@ -118,6 +118,7 @@ def test_records_of_wandb_in_several_blocks_are_joined(tmp_path: Path) -> None:
         read_wandb(file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("row", "kept"),
     [
@@ -165,6 +166,7 @@ def test_fields_of_another_length_than_a_number_are_passed_over(tmp_path: Path) 
     assert [(each.name, each.step, each.value) for each in read_events(file)] == [("loss", 4, 0.5)]
 
 
+@pytest.mark.slow
 def test_a_record_in_many_pieces_is_joined_in_linear_time(tmp_path: Path) -> None:
     middle = bytes(BLOCK - 7)
     record = struct.pack("<IHB", zlib.crc32(b"\x03" + middle), len(middle), 3) + middle
@@ -205,6 +207,7 @@ def trackio(file: Path) -> None:
     connection.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "names"),
     [
@@ -261,6 +264,7 @@ def test_the_command_imports_and_names_the_runs(
     assert code == 2 and "is not there" in err
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=200))
 def test_any_bytes_are_fields_or_one_error(body: bytes) -> None:
     with suppress(DataError):

@@ -231,6 +231,7 @@ def test_a_thinned_curve_has_means_of_neighbours_at_their_last_step() -> None:
     assert Curve("a", (1, 2, 3), (-math.inf, 1.0, 2.0), (0.0, 0.0, 0.0)).thinned(2).values == (-math.inf, 2.0)
 
 
+@pytest.mark.slow
 def test_a_track_begins_a_run_or_goes_on_with_one_and_ends_as_its_block_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,6 +137,7 @@ def test_runs_in_an_order_of_an_index_keep_that_in_which_they_began(tmp_path: Pa
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_values_of_one_step_are_logged_together_and_of_two_with_one_name_the_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,6 +111,7 @@ class Wandb:
         self.log.write_bytes(wandb_log(*(history(step, **row) for step, row in self.rows), part(18, b"")))
 
 
+@pytest.mark.slow
 def test_wandb_is_given_each_step_once_in_growing_order_and_the_plain_settings(
     track: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +175,7 @@ def trackio(file: Path, key: str, *rows: tuple[Any, ...]) -> None:
     connection.close()
 
 
+@pytest.mark.slow
 def test_a_database_of_trackio_gives_its_runs_in_the_order_they_began(tmp_path: Path) -> None:
     file, zero = tmp_path / "proj.db", "1970-01-01T00:00:10+00:00"
     trackio(
@@ -321,6 +323,7 @@ def test_a_folder_holds_the_runs_of_several_trackers_in_a_fixed_order(tmp_path: 
     assert str(gone.value) == f"{tmp_path / 'gone'} is not there: give a file or folder of a tracker"
 
 
+@pytest.mark.slow
 def test_an_imported_run_keeps_values_times_and_settings_and_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,6 +70,7 @@ def train(model: Decoder, steps: int = 6, rate: float = 1e-2) -> list[float]:
 # -- training --
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_adapter_begins_as_nothing_learns_alone_and_merges_exactly(kind: str) -> None:
     model = base()
@@ -91,6 +92,7 @@ def test_an_adapter_begins_as_nothing_learns_alone_and_merges_exactly(kind: str)
     assert (logprobs(plain) - before).abs().max() > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lora", "dora"])
 def test_biases_stay_outside_of_the_adapter(kind: str) -> None:
     architecture = replace(base().architecture, qkv_bias=True, mlp_bias=True)
@@ -246,6 +248,7 @@ def test_weights_that_are_not_finite_are_refused() -> None:
         four_bits(torch.zeros(4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lora", "dora"])
 def test_an_adapter_learns_over_four_bits_and_merges_into_floats(kind: str) -> None:
     model = add_lora(base(tied=True), LoRAConfig(kind=kind, rank=4, base="nf4"))  # type: ignore[arg-type]
@@ -258,6 +261,7 @@ def test_an_adapter_learns_over_four_bits_and_merges_into_floats(kind: str) -> N
     assert state.keys() == base(tied=True).state_dict().keys()
 
 
+@pytest.mark.slow
 @compiled
 def test_gradients_pass_through_packed_weights_to_their_inputs() -> None:
     model = in_blocks_of_4_bits(base(tied=True))
@@ -282,6 +286,7 @@ def test_gradients_pass_through_packed_weights_to_their_inputs() -> None:
 # -- files --
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_saved_adapter_is_read_back_as_it_was(kind: str, tmp_path: Path) -> None:
     model = add_lora(base(), KINDS[kind])
@@ -387,6 +392,7 @@ def test_peft_reads_what_we_save_and_computes_the_same(kind: str, tmp_path: Path
 # -- in a running engine --
 
 
+@pytest.mark.slow
 def test_a_new_version_is_swapped_in_while_streams_go_on_and_none_is_dropped() -> None:
     """Streams keep the version they began with, bit for bit; what comes later gets the new one."""
 
@@ -456,6 +462,7 @@ def test_merged_weights_go_into_a_running_engine() -> None:
 # -- from the command line --
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "extra", [("--adapter", "lora"), ("--adapter", "dora", "--base-weights", "nf4")], ids=["lora", "qdora"]
 )

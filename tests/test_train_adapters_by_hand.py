@@ -276,6 +276,7 @@ def test_a_saved_adapter_has_the_settings_it_was_made_with_and_is_replaced_whole
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_exported_file_has_the_merged_weights_and_a_name_for_every_row(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "base")
     known = pretrained.load(folder).vocab_size

@@ -93,6 +93,7 @@ def annotator_of(parts: tuple[Decoder, Tokenizer], replies: Mapping[int, Sequenc
     return Annotator(parts[0], Engine(replies), parts[1], {"calculator": calculator, "note": note}, **more)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_places_are_read_from_the_probability_that_a_call_begins(parts: tuple[Decoder, Tokenizer]) -> None:
     decoder, tokenizer = parts
     annotator, texts = annotator_of(parts, {}), ids_of(tokenizer)
@@ -349,6 +350,7 @@ class Evaluates(Rehearsal):
         return super().fit(model, batches, **told)
 
 
+@pytest.mark.slow
 def test_the_recipe_opens_its_texts_trains_on_those_with_calls_and_evaluates_when_due(
     parts: tuple[Decoder, Tokenizer],
     tmp_path: Path,

@@ -99,6 +99,7 @@ def batches_at(position: int) -> At:
     return made
 
 
+@pytest.mark.slow
 def test_steps_are_read_from_whole_names_and_the_oldest_ones_go(tmp_path: Path) -> None:
     for name in (
         "step-00001",
@@ -122,6 +123,7 @@ def test_steps_are_read_from_whole_names_and_the_oldest_ones_go(tmp_path: Path) 
     assert one.steps() == [22]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_due_every_so_many_steps_at_the_last_and_by_the_clock_since_the_one_before(
     tmp_path: Path,
 ) -> None:

@@ -74,6 +74,7 @@ def losses(rows):
     return [(row["step"], row["loss"], row["grad_norm"]) for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_run_cut_short_at_any_step_ends_with_the_weights_of_the_undisturbed_one(tmp_path, optimizer):
     weights, rows = run(tmp_path / "whole", optimizer=optimizer)
@@ -89,11 +90,13 @@ def test_a_run_cut_short_at_any_step_ends_with_the_weights_of_the_undisturbed_on
         assert losses(told) == losses(rows)[cut_after // 2 * 2 :]
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_curves(tmp_path):
     assert losses(run(tmp_path / "a")[1]) == losses(run(tmp_path / "b")[1])
     assert losses(run(tmp_path / "a2", seed=5)[1]) != losses(run(tmp_path / "b2")[1])
 
 
+@pytest.mark.slow
 def test_the_last_checkpoints_are_kept_and_one_is_made_at_the_end(tmp_path):
     run(tmp_path, steps=7, every=3)
     assert Checkpoints(tmp_path, every=3).steps() == [6, 7]
@@ -101,6 +104,7 @@ def test_the_last_checkpoints_are_kept_and_one_is_made_at_the_end(tmp_path):
     assert Checkpoints(tmp_path / "none", every=0).steps() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("every", "every_s", "kept"), [(4, 0.0, [1, 2, 3, 4, 5]), (4, 3600.0, [4]), (0, 0.0, [])])
 def test_slow_steps_are_saved_by_the_clock_too(tmp_path, every, every_s, kept):
     saver = Checkpoints(tmp_path, every=every, keep=9, every_s=every_s)
@@ -112,6 +116,7 @@ def test_slow_steps_are_saved_by_the_clock_too(tmp_path, every, every_s, kept):
     assert saver.steps() == kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "state.json"])
 def test_a_checkpoint_cut_short_is_refused_in_a_sentence_and_the_one_before_is_used(tmp_path, name, caplog):
     weights, _ = run(tmp_path / "whole", steps=9)
@@ -125,6 +130,7 @@ def test_a_checkpoint_cut_short_is_refused_in_a_sentence_and_the_one_before_is_u
     assert all(torch.equal(resumed[name], weight) for name, weight in weights.items())
 
 
+@pytest.mark.slow
 def test_a_changed_byte_is_found(tmp_path):
     run(tmp_path, steps=2)
     file = tmp_path / "step-000002" / "weights.safetensors"
@@ -135,6 +141,7 @@ def test_a_changed_byte_is_found(tmp_path):
         run(tmp_path, steps=4)
 
 
+@pytest.mark.slow
 def test_a_folder_that_a_killed_process_left_unfinished_is_passed_over_and_removed(tmp_path):
     weights, _ = run(tmp_path / "whole", steps=6)
     run(tmp_path / "cut", steps=4)
@@ -145,6 +152,7 @@ def test_a_folder_that_a_killed_process_left_unfinished_is_passed_over_and_remov
     assert not (tmp_path / "cut" / ".part-6").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_model_or_optimizer_is_refused(tmp_path):
     run(tmp_path, steps=2)
     saver = Checkpoints(tmp_path, every=2)
@@ -191,6 +199,7 @@ def files_no_longer_than(size_bytes):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.5])
 def test_a_disk_that_fills_leaves_the_older_checkpoints_and_the_run_can_be_resumed(tmp_path, share):
     weights, _ = run(tmp_path / "whole", steps=8)
@@ -215,6 +224,7 @@ def forged(folder, change):
     (newest / "state.json").write_text(told if isinstance(told, str) else json.dumps(state))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -237,6 +247,7 @@ def test_a_checkpoint_that_holds_something_else_is_passed_over(tmp_path, change)
     assert all(torch.equal(again[name], whole[name]) for name in whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "optimizer, change, said",
     [

@@ -92,6 +92,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("divergence", ["forward", pytest.param("jsd", marks=pytest.mark.slow)])
 def test_a_student_comes_near_its_teacher(models: Path, cli: Cli, divergence: str) -> None:
     out = models / divergence
@@ -107,6 +108,7 @@ def test_a_student_comes_near_its_teacher(models: Path, cli: Cli, divergence: st
     assert (out / "model" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_model_is_no_distance_from_itself(models: Path, cli: Cli) -> None:
     same = str(models / "teacher" / "model")
     out = models / "same"
@@ -129,6 +131,7 @@ def test_a_model_is_no_distance_from_itself(models: Path, cli: Cli) -> None:
     assert abs(read_metrics(out)[0]["soft"]) < 1e-6
 
 
+@pytest.mark.slow
 def test_a_teacher_with_another_tokenizer_is_a_sentence(models: Path, cli: Cli) -> None:
     other = ("--out", str(models / "other"), "--steps", "1", "--vocab-size", "300", "model.hidden_size=32")
     code, _, err = cli("train", "pretrain", str(models / "text.txt"), *other, *SHAPE)

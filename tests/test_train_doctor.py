@@ -127,6 +127,7 @@ def test_a_spike_that_the_loss_survives_is_none() -> None:
     assert examine(supervised(grad_norm=lambda s: 50 if s == 25 else 0.5)) == []
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_finds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

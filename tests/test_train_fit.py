@@ -54,6 +54,7 @@ def logprobs_by_hand(stream: Stream) -> torch.Tensor:
     return logits[:-1].log_softmax(-1).gather(1, ids[1:, None])[:, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro_tokens", [1, 25, 60])
 def test_micro_batches_and_packing_change_no_result(micro_tokens):
     streams = streams_of_all_kinds()
@@ -213,6 +214,7 @@ def test_gradients_are_clipped_to_the_norm():
     assert ((moved[0.0][0][:count] - start).norm() / 0.1).item() == pytest.approx(moved[0.0][1]["grad_norm"], rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", [None, "nf4"])
 def test_bfloat16_is_in_the_forward_pass_alone(base):
     def curve(dtype: torch.dtype) -> list[float]:

@@ -51,6 +51,7 @@ def refused(act: Callable[[], Any], kind: type[Exception]) -> str:
 # -- links in a run's folder --
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [each for each in PARTS if "." not in each[1:]])
 def test_a_run_is_not_opened_with_a_link_in_the_place_of_a_part(part: str, home: Path, mine: Path) -> None:
     with opened(home / "run", "sft", Config()) as run:
@@ -72,6 +73,7 @@ def test_a_run_is_not_opened_with_a_link_in_the_place_of_a_part(part: str, home:
     assert (mine / "notes").read_text() == "my only copy" and len(list(mine.iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_given_by_a_link_and_links_beside_its_parts_are_no_matter(home: Path, mine: Path) -> None:
     (home / "disk").mkdir()
     (home / "run").symlink_to(home / "disk")
@@ -129,6 +131,7 @@ def test_checkpoints_behind_a_link_are_neither_written_removed_nor_read(home: Pa
     assert sorted(each.name for each in mine.iterdir()) == ["notes", "step-000001"]
 
 
+@pytest.mark.slow
 def test_rollouts_are_kept_through_no_link_and_a_file_of_others_is_not_cut(home: Path, mine: Path) -> None:
     folder = home / "rollouts"
     folder.mkdir()
@@ -154,6 +157,7 @@ def test_rollouts_are_kept_through_no_link_and_a_file_of_others_is_not_cut(home:
 # -- files without end --
 
 
+@pytest.mark.slow
 def test_settings_and_counts_are_read_from_ordinary_files_of_bounded_size(home: Path, mine: Path) -> None:
     path, meta = home / "run" / "recipe.json", home / "run" / "tokens.json"
     path.parent.mkdir()
@@ -225,6 +229,7 @@ def test_a_run_from_elsewhere_reads_and_writes_nothing_outside_of_its_folder(hom
     assert "the a '/x'" in refused(lambda: expect_beside(run, "sft", deep), ConfigError)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_from_elsewhere_asks_for_trust_before_it_reads_a_text(home: Path, cli: Any) -> None:
     (home / "private.txt").write_text("secret words " * 50)
     words = ("--layers", "1", "--hidden-size", "16", "--heads", "2", "--context", "16", "--vocab-size", "270")

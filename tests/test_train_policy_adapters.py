@@ -105,6 +105,7 @@ def values_of(folder: Path, base: Path) -> dict[str, torch.Tensor]:
     return {name: update.b for name, update in read_adapter(folder, weights.load(base)).deltas.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -128,6 +129,7 @@ def test_the_engine_samples_base_and_adapter_as_they_are_trained(
         assert torch.allclose(whole.get_submodule(place).weight, merged.get_submodule(place).weight, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["ppo", "rloo", "dapo", "rejection"])
 def test_recipes_with_values_references_and_rounds_train_adapters(recipe: str, folder: Path, tmp_path: Path) -> None:
     rows = train(recipe, folder, tmp_path / "run")
@@ -154,6 +156,7 @@ def test_the_reference_is_the_base_with_its_adapter_off_or_the_adapter_that_was_
         assert np.array_equal(stream_logprobs(model, ids)[0].logprobs, moved) and np.abs(moved - expected).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_reward_goes_on_from_the_adapter_of_another_run(folder: Path, tmp_path: Path) -> None:
     train("grpo", folder, tmp_path / "first")
     before = values_of(tmp_path / "first", folder)
@@ -162,6 +165,7 @@ def test_a_reward_goes_on_from_the_adapter_of_another_run(folder: Path, tmp_path
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["dpo", "kto", "reward"])
 def test_preferences_train_adapters_against_the_base(recipe: str, folder: Path, tmp_path: Path) -> None:
     lines = [{"prompt": f"say {n}", "chosen": " a a a", "rejected": " b b"} for n in range(6)]
@@ -179,6 +183,7 @@ def test_preferences_train_adapters_against_the_base(recipe: str, folder: Path, 
     assert torch.equal(weights.load(tmp_path / "run" / "model").embed.weight, weights.load(folder).embed.weight)
 
 
+@pytest.mark.slow
 def test_a_trained_adapter_answers_under_the_name_of_its_run(folder: Path, tmp_path: Path) -> None:
     train("grpo", folder, tmp_path / "run", lr=0.05)
     sampling = Sampling(max_tokens=8, temperature=0)
@@ -195,6 +200,7 @@ def test_a_trained_adapter_answers_under_the_name_of_its_run(folder: Path, tmp_p
     assert beside == merged and beside != base
 
 
+@pytest.mark.slow
 def test_settings_of_adapters_that_cannot_be_are_one_sentence(folder: Path, tmp_path: Path) -> None:
     cases = [
         ({"dropout": 0.1}, "dropout is 0.1: the trainer's log-probs would not be the sampler's"),
@@ -223,6 +229,7 @@ def agents(folder: Path, out: Path, recipe: str = "grpo", **settings: Any) -> li
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["grpo", "ppo"])
 def test_each_agent_is_trained_by_its_part_of_the_reward(recipe: str, folder: Path, tmp_path: Path) -> None:
     rows = agents(folder, tmp_path / "run", recipe)
@@ -236,6 +243,7 @@ def test_each_agent_is_trained_by_its_part_of_the_reward(recipe: str, folder: Pa
     assert not (tmp_path / "run" / "model").exists()
 
 
+@pytest.mark.slow
 def test_an_agent_that_is_not_named_answers_with_the_base_and_is_not_trained(folder: Path, tmp_path: Path) -> None:
     settings = {"pattern": f"{folder.parent / 'team.py'}:team", "agents": "worker=spaces"}
     rows = train("grpo", folder, tmp_path / "run", **settings)
@@ -246,6 +254,7 @@ def test_an_agent_that_is_not_named_answers_with_the_base_and_is_not_trained(fol
         train("grpo", folder, tmp_path / "none", pattern=settings["pattern"], agents="worker=beauty")
 
 
+@pytest.mark.slow
 def test_the_tokens_of_a_rollout_say_whose_adapter_sampled_them(folder: Path, tmp_path: Path) -> None:
     agents(folder, tmp_path / "run", lr=0.05)
     model = catalog.model(f"agents:{folder}@{tmp_path / 'run'}", weights="float32")
@@ -280,6 +289,7 @@ def test_a_branch_belongs_to_the_agent_it_is_called_after() -> None:
     assert agent_of("workers", ["worker"]) is None and agent_of("worker 2", ["lead"]) is None
 
 
+@pytest.mark.slow
 def test_streams_of_different_agents_never_share_a_pass_and_results_do_not_depend_on_passes(folder: Path) -> None:
     rng = np.random.default_rng(0)
     streams = [
@@ -357,6 +367,7 @@ def test_rollouts_of_an_endpoint_are_those_of_the_weights_in_training(folder: Pa
     assert any(b.abs().max() > 1e-3 for b in values_of(tmp_path / "run", folder).values())
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_takes_no_adapters_is_one_sentence(folder: Path, tmp_path: Path) -> None:
     with (
         serving(Local(folder, config=EngineConfig(weights="float32", kv_cache="float32")), name="tiny") as running,
@@ -415,6 +426,7 @@ def test_rollouts_are_known_by_the_weights_that_are_trained(folder: Path) -> Non
     assert weights_digest(model) != before
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_within_a_batch_goes_on_with_its_finished_rollouts(folder: Path, tmp_path: Path) -> None:
     settings = {"steps": 4, "checkpoint_every": 1, "adapter": "none", "lr": 1e-3}
     whole = train("grpo", folder, tmp_path / "whole", **settings)

@@ -97,6 +97,7 @@ def numbers(rows: Sequence[Any]) -> list[list[float]]:
     return [np.round(np.asarray(each, np.float64), 4).tolist() for each in rows]
 
 
+@pytest.mark.slow
 def test_a_policys_run_has_its_tasks_seed_sampler_checks_and_settings(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "rollouts").mkdir()
     config, run, returned = trained(
@@ -121,6 +122,7 @@ def test_a_policys_run_has_its_tasks_seed_sampler_checks_and_settings(folder: Pa
     assert returned == tmp_path / "model" and not (tmp_path / "rollouts").exists()
 
 
+@pytest.mark.slow
 def test_a_sampler_is_exact_only_in_float32_throughout_and_without_correction(folder: Path, tmp_path: Path) -> None:
     for settings, is_exact in (
         ({}, True), ({"weights": "auto"}, False), ({"dtype": "bfloat16"}, False), ({"correct_to_trainer": "on"}, False),
@@ -138,6 +140,7 @@ class InBlocks(Rehearsal):
         return with_adapter(in_blocks_of_4_bits(weights.load(path)), adapter, seed=0, agents=agents, verbose=False)
 
 
+@pytest.mark.slow
 def test_over_blocks_the_trainer_is_corrected_to_unless_it_is_off_or_the_model_is(folder: Path, tmp_path: Path) -> None:
     adapter, own = AdapterSettings("lora", rank=2, base_weights="blocks"), str(folder.parent / "own.py")
     told = []
@@ -200,6 +203,7 @@ def test_rollouts_are_kept_where_training_was_stopped_and_the_engine_is_closed(
     assert len(closed) == 2, "after a whole run too"
 
 
+@pytest.mark.slow
 def test_each_recipe_has_the_parts_that_its_paper_has(folder: Path, tmp_path: Path) -> None:
     asked = {}
 
@@ -226,6 +230,7 @@ def test_each_recipe_has_the_parts_that_its_paper_has(folder: Path, tmp_path: Pa
     assert {name for name, given in asked.items() if any(given)} == {"dr_grpo"}
 
 
+@pytest.mark.slow
 def test_streams_read_the_policy_as_it_is_and_its_reference_as_it_was(folder: Path, tmp_path: Path) -> None:
     _, run, _ = trained("grpo", folder, tmp_path, kl=0.5, temperature=2.0)
     policy, batches, tempered = run.told["model"], run.told["batches"], run.told["objective"].policy_logprobs
@@ -277,6 +282,7 @@ def test_the_reference_of_an_adapter_that_is_gone_on_with_has_it(folder: Path, t
         assert each.reference.tolist() == pytest.approx(reference.logprobs.tolist(), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_ppo_mixes_texts_in_and_its_values_begin_at_0_or_as_the_reward_model(folder: Path, tmp_path: Path) -> None:
     lines = [{"prompt": "a", "completion": "12" + "!" * number} for number in range(3)]
     mixed = write_lines(tmp_path / "mixed.jsonl", lines)
@@ -336,6 +342,7 @@ def drawn_adapters(decoder: nn.Module) -> None:
             nn.init.normal_(module.b, std=0.1)
 
 
+@pytest.mark.slow
 def test_each_agents_episodes_are_read_with_its_own_adapter_and_values() -> None:
     lora = AdapterSettings("lora", rank=2)
     decoder = with_adapter(model(), lora, seed=0, agents=("lead", "worker"), verbose=False)

@@ -60,6 +60,7 @@ def train(recipe: str, folder: Path, out: Path, *, data: Path | None = None, **s
     return read_metrics(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["dpo", "ipo", "orpo", "simpo"])
 def test_pairs_make_the_chosen_answer_more_probable_than_the_rejected_one(
     recipe: str, folder: Path, tmp_path: Path
@@ -73,6 +74,7 @@ def test_pairs_make_the_chosen_answer_more_probable_than_the_rejected_one(
         assert rows[0]["loss"] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["dpo", "kto"])
 def test_a_reference_rounds_as_the_policy_does(recipe: str, folder: Path, tmp_path: Path) -> None:
     (row,) = train(recipe, folder, tmp_path / "run", dtype="bfloat16", steps=1)
@@ -90,6 +92,7 @@ def test_results_do_not_depend_on_micro_batches(folder: Path, tmp_path: Path) ->
         assert [row["loss"] for row in divided] == pytest.approx([row["loss"] for row in whole], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_kto_takes_each_answer_alone_and_its_baseline_is_the_kl_of_mismatched_answers(
     folder: Path, tmp_path: Path
 ) -> None:

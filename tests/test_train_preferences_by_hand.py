@@ -111,6 +111,7 @@ def test_pairs_have_their_numbers_side_by_side_and_each_its_two_answers() -> Non
         )
 
 
+@pytest.mark.slow
 def test_opened_comparisons_are_counted_and_divided(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,6 +226,7 @@ def test_ktos_baseline_is_the_mean_kl_of_mismatched_answers_and_never_below_0() 
     assert inner.drawn == 2
 
 
+@pytest.mark.slow
 def test_kto_takes_pairs_apart_and_tells_its_baseline(folder: Path, tmp_path: Path) -> None:
     given = {"data": str(folder.parent / "pairs.jsonl"), "model": str(folder), "batch_size": 3, "seed": 2, "beta": 0.5,
              "desirable_weight": 2.0, "undesirable_weight": 3.0}  # fmt: skip
@@ -283,6 +285,7 @@ class Writes(Rehearsal):
         return super().fit(model, batches, **told)
 
 
+@pytest.mark.slow
 def test_a_reward_model_is_shifted_to_its_best_answers_and_judged_on_held_out_pairs(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

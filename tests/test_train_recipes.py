@@ -54,6 +54,7 @@ def chats(path: Path, count: int = 12) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_model_is_trained_from_nothing_and_answers(tmp_path, text, cli):
     out = tmp_path / "run"
     code, told, live = cli("train", "pretrain", str(text), "--steps", "6", "--out", str(out), *SMALL)
@@ -111,6 +112,7 @@ def test_equal_seeds_give_equal_models_and_other_seeds_others(tmp_path, text, cl
     assert a == b != c
 
 
+@pytest.mark.slow
 def test_settings_come_from_toml_and_words_override_them(tmp_path, text, cli):
     (tmp_path / "run.toml").write_text(
         'vocab-size = 280\nbatch_tokens = 50\n[loop]\nsteps = 3\nseed = 4\n[optimizer]\nlr = 0.5\noptimizer = "muon"\n'
@@ -130,6 +132,7 @@ def test_settings_come_from_toml_and_words_override_them(tmp_path, text, cli):
     assert code == 2 and "optimizer has no setting 'learning_rate'" in error
 
 
+@pytest.mark.slow
 def test_a_recipes_own_defaults_stay_where_one_setting_of_a_part_is_given(tmp_path, cli):
     base = write_model(tmp_path / "base")
     data = chats(tmp_path / "chats.jsonl")
@@ -197,6 +200,7 @@ def test_a_run_from_another_home_loads_no_file_and_no_address_that_it_names(tmp_
     assert cli("train", f"--resume={out}", "--trust")[0] == 2 and ran.exists(), "it has no Config, and was loaded"
 
 
+@pytest.mark.slow
 def test_settings_carry_the_seal_of_this_home_until_somebody_edits_them(tmp_path, text, cli, monkeypatch):
     out = tmp_path / "run"
     assert cli("train", "pretrain", str(text), "--steps", "2", "--out", str(out), *SMALL)[0] == 0
@@ -221,6 +225,7 @@ def test_two_processes_on_one_folder_are_refused(tmp_path, text, cli):
     assert not (out / "recipe.json").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_before_its_first_step_is_begun_anew(tmp_path, text, cli):
     out = tmp_path / "run"
     words = ("train", "pretrain", str(text), "--steps", "2", "--out", str(out), *SMALL)
@@ -232,6 +237,7 @@ def test_a_run_that_failed_before_its_first_step_is_begun_anew(tmp_path, text, c
     assert json.loads((out / "recipe.json").read_text())["settings"]["vocab_size"] == 280
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -255,6 +261,7 @@ def test_words_that_make_no_sense_are_a_sentence(tmp_path, monkeypatch, cli, wor
     assert code in (1, 2) and message in error and len(error.strip().splitlines()) == 1, error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [("sft",), ("dpo",), ("reward",), ("distill", "--teacher", "base"), ("toolformer", "--tools", "calculator")],
@@ -275,6 +282,7 @@ def test_a_wrong_line_is_told_before_the_weights_are_read(words, tmp_path, monke
     assert code == 1 and "1 missing" in said
 
 
+@pytest.mark.slow
 def test_a_device_that_is_missing_is_a_sentence(text, tmp_path, cli):
     code, _, error = cli("train", "pretrain", str(text), "--device", "cuda:99", "--out", str(tmp_path / "run"), *SMALL)
     assert code == 2 and "device is 'cuda:99', which is not there" in error
@@ -298,6 +306,7 @@ def test_an_interruption_before_the_first_checkpoint_says_that_training_begins_a
     assert code == 130 and "begins again: no checkpoint was written yet" in error and "newest" not in error
 
 
+@pytest.mark.slow
 def test_help_lists_the_recipes_and_their_settings_without_torch(tmp_path):
     code = (
         "import sys\n"
@@ -314,6 +323,7 @@ def test_help_lists_the_recipes_and_their_settings_without_torch(tmp_path):
     assert "[default: 0.0001]" in told and "[default: 0.001]" in told  # each recipe's own
 
 
+@pytest.mark.slow
 def test_a_recipe_of_ones_own_is_a_file(tmp_path, text, cli, monkeypatch):
     (tmp_path / "tiny_recipe.py").write_text(
         '"""A recipe of my own."""\n'
@@ -333,6 +343,7 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path, text, cli, monkeypatch):
     assert code == 0 and told.startswith("mine 3\n")
 
 
+@pytest.mark.slow
 def test_a_tokenizer_without_a_folder_of_files_is_written_as_one(tmp_path):
     """As that of a GGUF file: what is written encodes, ends and renders the same."""
     base = write_model(tmp_path / "base")
@@ -348,6 +359,7 @@ def test_a_tokenizer_without_a_folder_of_files_is_written_as_one(tmp_path):
     assert torch.equal(*hidden)
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_fit_on_the_disk_leaves_its_checkpoint(tmp_path, text, cli):
     import resource
 

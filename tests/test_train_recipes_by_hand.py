@@ -100,6 +100,7 @@ def test_sft_trains_on_what_is_not_held_out_and_evaluates_when_due(
     assert returned == tmp_path / "model"
 
 
+@pytest.mark.slow
 def test_sft_keeps_to_the_smaller_context_and_its_own_steps(folder: Path, tmp_path: Path) -> None:
     given = {"data": str(folder.parent / "chats.jsonl"), "model": str(folder), "holdout": 0.0, "eval_every": 1}
     sizes = sorted(len(each) for each in encoded(folder, 140).streams)
@@ -116,6 +117,7 @@ def test_sft_keeps_to_the_smaller_context_and_its_own_steps(folder: Path, tmp_pa
     assert trained and all(name.endswith((".a", ".b")) for name in trained) and run.saved["adapter"].rank == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("divergence", "beta"), [("forward", 0.5), ("reverse", 0.5), ("jsd", 0.2)])
 def test_distillation_reads_the_teachers_distribution_at_the_same_places(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], divergence: str, beta: float
@@ -154,6 +156,7 @@ def test_distillation_reads_the_teachers_distribution_at_the_same_places(
     assert run.saved == {"model": model, "base": folder} and returned == tmp_path / "model"
 
 
+@pytest.mark.slow
 def test_distillation_takes_the_smaller_context_and_refuses_another_tokenizer(folder: Path, tmp_path: Path) -> None:
     sizes = sorted(len(each) for each in encoded(folder, 140).streams)
     data, teacher = str(folder.parent / "chats.jsonl"), str(folder.parent / "teacher")
@@ -174,6 +177,7 @@ def test_distillation_takes_the_smaller_context_and_refuses_another_tokenizer(fo
     )
 
 
+@pytest.mark.slow
 def test_selfrag_adds_the_reflection_tokens_and_leaves_out_what_is_too_long(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -344,6 +348,7 @@ def test_the_toy_player_must_be_told_its_world(tmp_path: Path) -> None:
     assert str(refused.value) == "name the world to play, as in `firsthand train toy_player agentbench_kg:level=1`"
 
 
+@pytest.mark.slow
 def test_the_toy_player_learns_what_random_players_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     world = "agentbench_kg:level=1:about=book.book:rounds=2:tasks=2"
     model_size = {"layers": 1, "hidden_size": 16, "heads": 2, "context": 442, "tie_embeddings": False}
@@ -388,6 +393,7 @@ def graded():
 """
 
 
+@pytest.mark.slow
 def test_the_toy_player_learns_of_won_attempts_alone_those_that_earned_all(tmp_path: Path) -> None:
     (tmp_path / "graded.py").write_text(GRADED)
     world = catalog.benchmark(str(tmp_path / "graded.py"))

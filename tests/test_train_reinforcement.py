@@ -113,6 +113,7 @@ def test_every_algorithm_makes_steps_on_the_log_probs_that_were_sampled(
         assert recipe == "rejection" or row["sampler_gap"] < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cuts", [{"temperature": 0.6}, {"temperature": 1.5, "top_k": 7}, {"top_p": 0.8}, {"top_k": 9, "top_p": 0.7}]
 )
@@ -123,6 +124,7 @@ def test_sampler_and_trainer_agree_after_temperature_and_cuts(
         assert row["sampler_gap"] < 1e-4 and row["ratio"] == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_rollouts_of_another_distribution_than_was_told_are_refused(folder: Path, tmp_path: Path) -> None:
     config = config_of("reinforce", folder, temperature=0.7)
     module = importlib.import_module("firsthand.train.recipes.reinforce")
@@ -136,6 +138,7 @@ def test_rollouts_of_another_distribution_than_was_told_are_refused(folder: Path
         )
 
 
+@pytest.mark.slow
 def test_the_model_itself_is_trained_by_importance_weights_that_are_capped(folder: Path, tmp_path: Path) -> None:
     rows = train("grpo", folder, tmp_path / "run", top_k=5, correct_to_model=True)
     assert all(row["sampler_gap"] < 1e-4 and 0 < row["importance_ratio"] < 1 for row in rows)
@@ -143,6 +146,7 @@ def test_the_model_itself_is_trained_by_importance_weights_that_are_capped(folde
     assert all(row["sampler_gap"] < 1e-4 and row["importance_capped"] > 0 for row in hot)
 
 
+@pytest.mark.slow
 def test_in_bfloat16_the_reference_rounds_as_the_policy_and_the_sampler_s_difference_is_shown(
     folder: Path, tmp_path: Path
 ) -> None:
@@ -166,6 +170,7 @@ def test_the_sampler_is_on_the_trainer_s_device_and_leaves_it_room(folder: Path)
     assert (here.config.device, here.config.kv_memory_bytes) == ("cpu", None)
 
 
+@pytest.mark.slow
 def test_a_constant_reward_changes_nothing_and_is_counted(folder: Path, tmp_path: Path) -> None:
     rows = train("grpo", folder, tmp_path / "run", reward="constant", kl=0.0)
     assert all(row["groups_of_equal_rewards"] == row["groups"] == 2 and row["loss"] == 0 for row in rows)
@@ -173,6 +178,7 @@ def test_a_constant_reward_changes_nothing_and_is_counted(folder: Path, tmp_path
         train("dapo", folder, tmp_path / "dapo", reward="constant")
 
 
+@pytest.mark.slow
 def test_a_reward_that_raises_or_is_nan_is_one_sentence_or_a_count(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="none of 8 rollouts has a reward: the reward broken of"):
         train("grpo", folder, tmp_path / "run", reward="broken")
@@ -197,6 +203,7 @@ def test_a_resumed_run_is_bitwise_the_undisturbed_one_between_updates_of_one_bat
         }
 
 
+@pytest.mark.slow
 def test_the_ids_that_are_trained_on_are_the_ids_that_were_sampled_with_observations_masked(folder: Path) -> None:
     sampled = RolloutSettings(model=str(folder), pattern=f"{folder.parent / 'turns.py'}:turns", max_tokens=6)
     local, agent = open_agent(folder, sampled)
@@ -230,6 +237,7 @@ def test_the_ids_that_are_trained_on_are_the_ids_that_were_sampled_with_observat
     assert (stream.advantage[stream.pg > 0] == 1).all() and (stream.advantage[stream.pg == 0] == 0).all()
 
 
+@pytest.mark.slow
 def test_settings_that_cannot_learn_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="temperature is 0"):
         config_of("grpo", folder, temperature=0.0)
@@ -241,6 +249,7 @@ def test_settings_that_cannot_learn_are_refused(folder: Path, tmp_path: Path) ->
         train("grpo", folder, tmp_path / "none", benchmark="")
 
 
+@pytest.mark.slow
 def test_held_out_tasks_are_scored_before_the_first_update_and_never_trained_on(folder: Path, tmp_path: Path) -> None:
     rows = train("grpo", folder, tmp_path / "run", held_out=2, eval_every=2, steps=3)
     assert ["held_out_reward" in row for row in rows] == [True, False, True]

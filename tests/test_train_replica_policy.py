@@ -68,6 +68,7 @@ async def by_each(model: ReplicatedModel) -> list[Any]:
     return [(await model.fleet.call(body, slot=slot))["likelihoods"] for slot in model.fleet.slots]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", [False, True])
 def test_replicas_sample_what_the_engine_in_the_trainer_s_process_samples(
     folder: Path, tmp_path: Path, adapter: bool
@@ -104,6 +105,7 @@ def test_replicas_sample_what_the_engine_in_the_trainer_s_process_samples(
     local.close()
 
 
+@pytest.mark.slow
 def test_new_weights_are_in_every_replica_and_in_one_that_comes_back(folder: Path, tmp_path: Path) -> None:
     async def work() -> None:
         model = replicas_of(folder)
@@ -126,6 +128,7 @@ def test_new_weights_are_in_every_replica_and_in_one_that_comes_back(folder: Pat
     run(work())
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_fit_change_no_replica(folder: Path, tmp_path: Path) -> None:
     async def work() -> None:
         model = replicas_of(folder)
@@ -147,6 +150,7 @@ def test_weights_that_do_not_fit_change_no_replica(folder: Path, tmp_path: Path)
     run(work())
 
 
+@pytest.mark.slow
 def test_a_replica_that_refuses_what_the_others_took_is_replaced(folder: Path, tmp_path: Path) -> None:
     class Full(Local):
         """A model that cannot take weights once."""

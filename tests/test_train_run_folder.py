@@ -55,6 +55,7 @@ def fitted(run: TrainingRun, **more: Any) -> int:
 # -- the folder --
 
 
+@pytest.mark.slow
 def test_a_runs_settings_are_written_read_back_and_written_anew_when_it_is_resumed(home: Path) -> None:
     out = home / "my" / "run"
     with opened(out, "sft", Config()) as run:
@@ -125,6 +126,7 @@ def test_a_runs_device_and_arithmetic_are_its_settings(home: Path) -> None:
     assert fitted(kept, steps=1) == 1 and fitted(kept) == 2 and not (home / "none" / "checkpoints").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["pretrain", "sft"])
 def test_the_held_out_part_is_evaluated_every_so_many_steps_and_at_the_last(recipe: str, home: Path) -> None:
     module = importlib.import_module(f"firsthand.train.recipes.{recipe}")

@@ -65,6 +65,7 @@ def head_of(seed: int = 3) -> nn.Linear:
     return nn.Linear(32, 1)
 
 
+@pytest.mark.slow
 def test_a_run_trains_as_its_settings_say_and_tells_its_track_and_sinks(home: Path) -> None:
     kept, own, begun = Kept(), Kept(), []
     with opened(home / "run", "sft", Config()) as run:
@@ -100,6 +101,7 @@ class Broken(Lists):
         raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_from_its_checkpoint_and_its_metrics_with_it(home: Path) -> None:
     def trained(folder: Path, batches: Lists, *, resume: bool, name: str) -> Any:
         with opened(folder, "sft", Config(), resume=resume) as run:
@@ -119,6 +121,7 @@ def test_a_stopped_run_goes_on_from_its_checkpoint_and_its_metrics_with_it(home:
     assert found == [(True, False)] * 2 + [(False, True)] * 3, "the third step is of the run that made it last"
 
 
+@pytest.mark.slow
 def test_a_run_without_checkpoints_keeps_none_and_one_without_a_number_its_streams(home: Path) -> None:
     with opened(home / "c", "sft", Config(loop=replace(Config().loop, checkpoint_every=0, steps=1))) as run:
         run.fit(model(), Lists(STREAMS), objective=Objective(ce=1.0), optimizer=OPTIMIZER, schedule=SCHEDULE)
@@ -130,6 +133,7 @@ def test_a_run_without_checkpoints_keeps_none_and_one_without_a_number_its_strea
         run.fit(broken, Lists(STREAMS), objective=Objective(ce=1.0), optimizer=OPTIMIZER, schedule=SCHEDULE)
 
 
+@pytest.mark.slow
 def test_a_folder_is_opened_once_sealed_and_told_apart(home: Path) -> None:
     out = home / "run"
     with opened(out, "sft", Config()) as run:
@@ -183,6 +187,7 @@ def drawn_adapters(decoder: nn.Module) -> nn.Module:
     return decoder
 
 
+@pytest.mark.slow
 def test_a_model_is_saved_whole_with_its_adapter_beside_and_agents_adapters_alone(home: Path) -> None:
     folder, lora = write_model(home / "tiny"), AdapterSettings("rslora", rank=4, alpha=6.0)
     tokenizer = pretrained.load(folder)

@@ -128,6 +128,7 @@ def server() -> Iterator[Any]:
     made.server_close()
 
 
+@pytest.mark.slow
 def test_an_endpoint_loads_every_adapter_in_place_before_a_batch(
     home: Path, server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -292,6 +292,7 @@ def test_texts_of_the_source_depend_on_the_seed_and_the_step_alone() -> None:
     assert next(iter(batches))[0].ids.tolist() == SOURCE.sample(2, 3, seed=_seed(5, 1))[0].tolist()
 
 
+@pytest.mark.slow
 def test_a_sweep_trains_each_length_to_the_end_of_a_schedule_of_its_own() -> None:
     config = SweepConfig(
         widths=(16, 8), tokens=(60, 30), layers=1, context=3, texts=2, eval_texts=3, learning_rate=0.01, seed=4

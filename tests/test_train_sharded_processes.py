@@ -57,6 +57,7 @@ def alike(one: dict[str, Any], other: dict[str, Any], tolerance: float = 1e-4) -
     return one.keys() == other.keys() and all(torch.allclose(one[name], other[name], atol=tolerance) for name in one)
 
 
+@pytest.mark.slow
 def test_a_spread_model_takes_the_same_steps_as_a_whole_one() -> None:
     expected, rows = trained(model(), optimizer="muon")
 
@@ -74,6 +75,7 @@ def test_a_spread_model_takes_the_same_steps_as_a_whole_one() -> None:
         assert [pytest.approx(row, rel=1e-4) for row in rows] == told if number == 0 else told == []
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_a_spread_model_is_gone_on_with_by_any_number_of_processes(tmp_path: Path) -> None:
     expected, rows = trained(model())
     in_processes(2, lambda _: trained(sharded(model()), Checkpoints(tmp_path / "a", every=1), steps=2))
@@ -84,6 +86,7 @@ def test_a_checkpoint_of_a_spread_model_is_gone_on_with_by_any_number_of_process
     assert alike(spread[1][0], expected)
 
 
+@pytest.mark.slow
 def test_a_spread_models_reference_file_and_digest_are_those_of_the_whole(tmp_path: Path) -> None:
     folder, stream = write_model(tmp_path / "tiny"), Stream([3, 14, 15])
     plain = weights.load(folder)

@@ -315,6 +315,7 @@ def model_of(home: Path) -> Decoder:
 # -- points of scaling laws --
 
 
+@pytest.mark.slow
 def test_points_are_read_by_any_heading_and_bad_ones_named_by_line(tmp_path: Path) -> None:
     file = tmp_path / "p.csv"
 

@@ -178,6 +178,7 @@ class Saves:
         self.after_steps.append((step, batches.position))
 
 
+@pytest.mark.slow
 def test_each_step_is_told_clipped_scheduled_saved_and_counted_as_by_hand() -> None:
     decoder, other, kept, saver = model().eval(), model(), Kept(), Saves(3)
     steps = [[Stream([3, 14, 15], ce=[0, 1, 2])], [Stream([9, 26], ce=[0, 1]), Stream([5, 35, 8, 9], ce=[0, 1, 0, 1])]]
@@ -301,6 +302,7 @@ def test_shares_of_metrics_add_up_and_the_gap_is_the_largest() -> None:
     assert sums == {"loss": 3.5, "sampler_gap": 0.3, "pg": -1.0}
 
 
+@pytest.mark.slow
 def test_numbers_of_streams_come_in_their_order_whatever_their_lengths_and_passes() -> None:
     decoder, head = model().train(), drawn_head()
     ids = [[3, 14, 15, 92], [6], [5, 35], [8, 97 % 96, 9]]

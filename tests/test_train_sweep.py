@@ -143,6 +143,7 @@ def test_the_value_is_the_last_of_the_curve_or_its_best(program: Path, tmp_path:
     assert trial.state == "failed" and "logged no 'acc'" in trial.why and "loss" in trial.why
 
 
+@pytest.mark.slow
 def test_settings_have_their_place_in_the_command(program: Path, tmp_path: Path) -> None:
     words = (sys.executable, str(program), "--lr={lr}")
     save_spec(sweep_of(program, "0.3", command=words), tmp_path / "sweep")

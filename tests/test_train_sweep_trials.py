@@ -125,6 +125,7 @@ def test_the_best_trial_is_of_the_last_rung_that_has_a_value() -> None:
     )
 
 
+@pytest.mark.slow
 def test_rungs_take_the_best_of_each_and_what_is_done_is_not_run_again(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +195,7 @@ def child(handler: str) -> subprocess.Popen[bytes]:
     return process
 
 
+@pytest.mark.slow
 def test_each_process_may_end_itself_and_what_does_not_is_killed_and_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
     quick, slow = child("exit 3"), child("sleep 0.4; exit 4")
     gone = subprocess.Popen(("sh", "-c", "exit 5"))

@@ -49,6 +49,7 @@ def told(trials: list[Trial]) -> list[tuple[int, str, str, float | None]]:
     return [(each.number, each.rung, each.state, None if math.isnan(each.value) else each.value) for each in trials]
 
 
+@pytest.mark.slow
 def test_the_best_of_a_rung_go_on_and_a_sweep_that_ended_is_not_run_again(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +92,7 @@ def test_the_best_of_a_rung_go_on_and_a_sweep_that_ended_is_not_run_again(
     assert told(trials_of(home / "s"))[5:] == second[:1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trials", "eta", "left"), [(5, 3, 1), (6, 3, 2), (2, 3, 1), (3, 2, 1), (4, 2, 2), (5, 2, 2), (1, 4, 1)]
 )
@@ -108,6 +110,7 @@ def test_of_a_rung_one_in_eta_goes_on_rounded_down_and_one_at_least(
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_highest_may_be_the_best_and_of_a_curve_its_best_value(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = made(home, {"a-1": [9.0, 3.0], "b-1": [0.5, 4.0], "b-2": [1.0], "a-2": [7.0, 2.0]}, monkeypatch)
     trials = tuple({"lr": name, "steps": "0"} for name in ("a", "b"))
@@ -120,6 +123,7 @@ def test_the_highest_may_be_the_best_and_of_a_curve_its_best_value(home: Path, m
     ]
 
 
+@pytest.mark.slow
 def test_trials_that_kept_no_metrics_are_told_apart(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made(home, {"a": [1.0]}, monkeypatch)
     command = (

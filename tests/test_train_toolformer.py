@@ -283,6 +283,7 @@ def test_a_resumed_run_has_the_same_calls_and_the_same_bits(base: Path, tmp_path
         trained("toolformer", tmp_path / "parts", resume=True, steps=5, **given | {"data": str(other)})
 
 
+@pytest.mark.slow
 def test_bad_texts_and_too_high_a_threshold_are_one_sentence(base: Path, tmp_path: Path) -> None:
     given = {"data": str(base / "ledgers.jsonl"), "model": str(base / "model"), **SETTINGS}
     with pytest.raises(TrainingError, match=r"none of .* calls lowers the loss by 50"):

@@ -196,6 +196,7 @@ def test_answers_are_ranked_without_equal_scores_and_equal_words() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_attempts_are_taken_by_kind_and_others_are_counted_by_reason(run: store.Run) -> None:
     task = Task("t", "asked?", conversation=(system("s"), assistant("shown")))
     run.add_tasks("b", [task])

@@ -42,6 +42,7 @@ def a_cache(dtype: torch.dtype, *, mirrored: bool) -> tuple[Pages, torch.Tensor,
     return pages, tables, texts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "mirrored", "window", "splits"),
     [

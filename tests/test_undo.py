@@ -205,6 +205,7 @@ def _hash_at_begin(folder, hashes, step):
         hashes.append(folder_hash(folder))
 
 
+@pytest.mark.slow
 def test_files_are_restored_to_any_step_from_the_trace_alone(tmp_path):
     for to in range(len(CALLS)):
         folder = tmp_path / str(to)
@@ -272,6 +273,7 @@ def stored_attempt(tmp_path, monkeypatch):
         return folder, run.id, trace
 
 
+@pytest.mark.slow
 def test_the_command_restores_the_state_at_a_step(stored_attempt, capsys):
     folder, run, trace = stored_attempt
     before = folder_hash(folder)
@@ -286,6 +288,7 @@ def test_the_command_restores_the_state_at_a_step(stored_attempt, capsys):
         main(Config((run, trace.id), to=1000))
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_could_not_take_back(stored_attempt, capsys):
     folder, run, trace = stored_attempt
     (folder / "new/a.txt").write_text("mine")
@@ -338,6 +341,7 @@ async def _writes_and_sends(task, ctx):
     return "done"
 
 
+@pytest.mark.slow
 def test_a_rollback_names_the_calls_that_it_cannot_take_back(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
     (tmp_path / "notes").mkdir()

@@ -76,6 +76,7 @@ FORGED = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("details", FORGED)
 @pytest.mark.parametrize("named", [False, True])
 def test_a_state_that_somebody_wrote_into_a_run_of_ours_is_not_put_back(made, details, named):
@@ -88,6 +89,7 @@ def test_a_state_that_somebody_wrote_into_a_run_of_ours_is_not_put_back(made, de
     assert not (folder / "conftest.py").exists()
 
 
+@pytest.mark.slow
 def test_what_the_guard_recorded_here_is_put_back_also_where_the_tools_are_named_again(made):
     folder, stored, trace = made
     assert all(len(each.seal) == 64 for each in points_of(trace))
@@ -95,6 +97,7 @@ def test_what_the_guard_recorded_here_is_put_back_also_where_the_tools_are_named
     assert (folder / "b.txt").read_text() == "old" and not (folder / "c.txt").exists()
 
 
+@pytest.mark.slow
 def test_what_was_recorded_elsewhere_of_another_task_or_over_another_folder_needs_trust(made, tmp_path):
     folder, stored, trace = made
     other = tmp_path / "other"
@@ -118,6 +121,7 @@ def test_what_was_recorded_elsewhere_of_another_task_or_over_another_folder_need
     assert main(Config((run.id, trace.id), tools=tools, trust=True)) == 0 and (folder / "b.txt").read_text() == "old"
 
 
+@pytest.mark.slow
 def test_a_state_put_back_on_trust_sets_no_bit_that_gives_rights(made):
     folder, stored, trace = made
     run = stored(changed(trace, call_before=EVIL, after_after_hash=...))
@@ -127,6 +131,7 @@ def test_a_state_put_back_on_trust_sets_no_bit_that_gives_rights(made):
     assert (folder / "b.txt").stat().st_mode & 0o7777 == 0o755
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "detail", [{"call": "0"}, {"call": []}, {"before": 1}, {"call": "0", "before": 1, "tool": 3, "arguments": {}},
                {"call": "0", "before": 1, "tool": "put", "arguments": []}],
@@ -153,6 +158,7 @@ def test_a_log_that_is_a_pipe_or_larger_than_any_of_ours_holds_nobody_up(made):
         main(Config((run.id, trace.id), dry_run=True))
 
 
+@pytest.mark.slow
 def test_lines_of_a_log_that_somebody_wrote_say_nothing(made):
     folder, stored, trace = made
     run, (first, second) = stored(), points_of(trace)

@@ -60,6 +60,7 @@ def each_operation(numbers: Any, halves: Any, whole: Any, out: Any, half_out: An
     sums[0], sums[1], sums[2], sums[3] = total(b), largest(b), total(c), largest(c)
 
 
+@pytest.mark.slow
 def test_every_operation_is_numpys_lane_by_lane() -> None:
     rng = np.random.default_rng(0)
     numbers = np.zeros(114, dtype=np.float32)

@@ -97,6 +97,7 @@ def test_judgebench_and_llmbar_are_fetched_under_their_names_and_agreement_reads
     assert found["benchmark"] == "judge_judgebench" and found["with_humans"]["value"] == 1.0
 
 
+@pytest.mark.slow
 def test_every_vote_on_a_pair_of_mt_bench_counts_whichever_way_round_it_was_shown() -> None:
     rows = [
         vote("alpaca", "gpt-4", "model_b"),
@@ -208,6 +209,7 @@ def test_without_data_the_votes_in_the_folder_of_the_environment_come_before_tho
             make(data="packaged")
 
 
+@pytest.mark.slow
 def test_pages_that_are_shorter_than_asked_for_leave_no_row_out() -> None:
     rows = [{**JUDGEBENCH, "question": f"Q{number}?"} for number in range(7)]
     with hub({("ScalerLab/JudgeBench", "default", "claude"): rows}, page_rows=3) as url:

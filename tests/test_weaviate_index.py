@@ -45,6 +45,7 @@ def test_the_class_is_made_without_vectorizer_and_with_an_exact_index(server: tu
     assert all(each["tokenization"] == "field" for each in made["properties"] if each["indexFilterable"])
 
 
+@pytest.mark.slow
 def test_the_record_that_names_the_chunks_is_written_alone_and_last(server: Any, index: RecordIndex) -> None:
     server[1].asked.clear()
     index.put([lines("many", [f"line {n}\n" for n in range(230)], vectors=unit(230, 1))])
@@ -101,6 +102,7 @@ REPLIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REPLIES)
 def test_a_reply_that_is_no_answer_is_an_error_of_one_sentence(name: str, server: Any, index: RecordIndex) -> None:
     status, body, said = REPLIES[name]
@@ -115,6 +117,7 @@ def row(rid: str, **more: Any) -> dict[str, Any]:
     return {"rid": rid, "fields": "{}", "payload": "{}", "_additional": {"id": "x"}, **more}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
@@ -139,6 +142,7 @@ def test_a_server_that_repeats_a_page_forever_is_refused(server: Any, index: Rec
     assert len(server[1].answers) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distance", [None, "near", True])
 def test_a_hit_without_a_distance_is_an_error(distance: Any, server: Any, index: RecordIndex) -> None:
     found = [{"rid": "a" * 32, "_additional": {"distance": distance}}]
@@ -147,6 +151,7 @@ def test_a_hit_without_a_distance_is_an_error(distance: Any, server: Any, index:
         index.search_vectors(unit(1, 3)[0], 3, {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "low, high, held",
     [
@@ -200,6 +205,7 @@ def test_a_name_that_could_end_a_query_is_refused(name: str) -> None:
         open_weaviate_index("http://127.0.0.1:9", name, HEADER)
 
 
+@pytest.mark.slow
 def test_values_cannot_end_a_query(index: RecordIndex) -> None:
     hostile = ['"]}}) { Get', "\\", "\u2028", "\U0001f600", "a\nb", "}", "{path:"]
     index.put(lines(f"h{n}", ["x\n"], meta={value: value}) for n, value in enumerate(hostile))

@@ -241,6 +241,7 @@ class Idle:
     quit = clean
 
 
+@pytest.mark.slow
 def test_attempts_wait_for_a_browser_and_none_is_lost_to_one_that_died_or_to_a_cancellation():
     broken = iter([False, True])
     Idle.in_use = Idle.most = Idle.made = 0

@@ -124,6 +124,7 @@ def test_the_search_engine_ranks_rare_words_and_titles_first():
     assert engine.search("shoe " * 100_000) != []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("level", "actions"), [(1, "text"), (2, "text"), (2, "native")])
 def test_the_optimal_player_earns_it_all_in_ten_rounds(level: int, actions: str):
     benchmark = agentbench_ws(level=level, tasks=15, actions=actions)  # type: ignore[arg-type]

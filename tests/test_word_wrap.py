@@ -44,6 +44,7 @@ def test_lines_break_at_words(text: str, width: int, expected: str) -> None:
 texts = st.text(st.sampled_from("ab `漢é\n\t"), max_size=60)
 
 
+@pytest.mark.slow
 @given(texts, st.integers(2, 12), st.integers(1, 9))
 def test_pieces_do_not_matter_and_nothing_is_lost(text: str, width: int, size: int) -> None:
     whole = wrapped(text, width)

@@ -37,6 +37,7 @@ SMALL = RunLimits(wall_s=10, memory_bytes=2**29)
 # -- the sandbox's workspace --
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_a_workspace_is_kept_between_runs_and_nothing_else_is(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
@@ -65,6 +66,7 @@ def test_a_workspace_is_kept_between_runs_and_nothing_else_is(tmp_path: Path) ->
     assert [path.name for path in (tmp_path / "base").iterdir()] == ["given"]
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_without_a_workspace_there_is_none() -> None:
     async def main() -> None:
@@ -97,6 +99,7 @@ def test_one_commit_is_copied_without_what_came_before_or_after(home: Path) -> N
     assert (blob(base, commit, "calc/__init__.py") or "").startswith("def half") and blob(base, commit, "x") is None
 
 
+@pytest.mark.slow
 def test_a_bundle_and_a_bare_repository_serve_too(home: Path) -> None:
     commit = make_repository(home / "calc")
     git(home / "calc", "bundle", "create", "--quiet", str(home / "calc.bundle"), "--all")
@@ -125,6 +128,7 @@ def test_what_a_hostile_repository_would_run_is_not_run(home: Path) -> None:
     assert not (base / "hooks").exists()
 
 
+@pytest.mark.slow
 def test_repositories_past_the_limit_are_removed_by_last_use(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = home / "home" / "repositories"
     made = {}
@@ -145,6 +149,7 @@ def test_repositories_past_the_limit_are_removed_by_last_use(home: Path, monkeyp
         prune(kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "commit", "reason"),
     [
@@ -249,6 +254,7 @@ def test_a_task_with_an_image_is_worked_on_and_judged_in_containers_of_it(docker
             assert part in line
 
 
+@pytest.mark.slow
 def test_a_container_has_a_network_only_if_asked_and_one_that_does_not_start_is_an_error(docker: Path) -> None:
     assert "--network" not in ContainerPlace("i", network=True, engine=str(docker)).command()
 
@@ -287,6 +293,7 @@ def test_commands_in_a_container_are_bounded(docker: Path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_the_container_goes_when_we_do(docker: Path, home: Path) -> None:
     place = ContainerPlace("calc-image", engine=str(docker))
     asyncio.run(place.open())

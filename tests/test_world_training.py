@@ -30,6 +30,7 @@ REAL = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORLDS)
 def test_the_first_score_of_a_world_is_a_reward_that_tells_players_apart(name: str):
     told_apart(name)
@@ -46,6 +47,7 @@ def told_apart(name: str) -> None:
     assert advantages[0] > 0 > advantages[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_the_first_score_of_a_world_of_real_items_is_such_a_reward_too(name: str):
     folder = SHARED / "agents" / ("tau_bench" if name.startswith("tau") else "agentbench")
@@ -62,6 +64,7 @@ def test_the_first_score_of_a_world_in_a_browser_is_such_a_reward_too():
     told_apart("agentbench_wb:level=1")
 
 
+@pytest.mark.slow
 def test_random_play_is_written_without_thoughts_and_cycles_through_the_tasks():
     benchmark = catalog.benchmark("agentbench_kg:level=1:about=book.book:rounds=2:tasks=2")
     played = asyncio.run(toy_player.random_play(benchmark, 3, seed=0))

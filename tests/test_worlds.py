@@ -86,6 +86,7 @@ class SlowDoors(Doors):
         return "It is locked."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", [Limits(tokens=40), Limits(calls=5), Limits(seconds=0.3)])
 def test_tokens_calls_and_seconds_end_an_attempt_with_their_name_and_the_world_is_closed(limits: Limits):
     world = SlowDoors("blue", True)
@@ -97,6 +98,7 @@ def test_tokens_calls_and_seconds_end_an_attempt_with_their_name_and_the_world_i
     assert failure_reason({**trace.final_state, "longest_loop": 1}, trace.stop_reason) == "limit"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["agentbench_hh:level=3", "agentbench_kg:level=2", "agentbench_ws:level=2", "agentbench_dcg", "office"]
 )

@@ -114,6 +114,7 @@ def test_any_text_gets_a_verdict(text, reference):
     assert same_answer(text, text) is bool(plain(text))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "hostile",
     [
@@ -153,6 +154,7 @@ def test_answers_are_found_where_the_protocols_say():
     assert value(minerva, said, answer="5") == 1 and value(minerva, r"\boxed{5}", answer="5") == 0
 
 
+@pytest.mark.slow
 @needs_data
 def test_every_reference_of_math_is_understood_and_equals_its_common_respellings():
     rows = [json.loads(line) for line in (SHARED / "math" / "math500.jsonl").read_text().splitlines()]
@@ -174,6 +176,7 @@ def test_every_reference_of_math_is_understood_and_equals_its_common_respellings
     assert sum(others) == 3  # neighbours whose answers are truly equal
 
 
+@pytest.mark.slow
 @needs_data
 def test_protocols_of_written_benchmarks_hold_their_examples():
     math = catalog.benchmark(f"math@minerva-4shot:data={SHARED}").tasks(0)
@@ -270,6 +273,7 @@ FOLLOWED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VERIFIERS)
 def test_every_instruction_is_verified_both_ways(name):
     yes, no, arguments = FOLLOWED[name]

@@ -181,6 +181,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("line", "code", "expected"), ROWS)
 def test_a_wrong_line_is_one_sentence(
     line: str, code: int, expected: str, here: Path, capsys: pytest.CaptureFixture[str]
@@ -214,6 +215,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     return stream
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("out", [(), ("--out", "mine"), ("--out", "empty")])
 def test_training_a_model_that_there_is_not_leaves_no_folder(out: tuple[str, ...], here: Path) -> None:
     assert main(["train", "sft", "chats.jsonl", "--model", "nope", "--steps", "2", *out]) == 2
@@ -256,6 +258,7 @@ def run_of_arithmetic() -> None:
     assert main(["run", "arithmetic", "--model", "scripted:echo", "--limit", "2"]) == 0
 
 
+@pytest.mark.slow
 def test_training_data_of_what_no_run_has_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     run_of_arithmetic()
     capsys.readouterr()
@@ -321,6 +324,7 @@ def test_a_package_that_went_missing_is_a_sentence(
     assert capsys.readouterr().err == "firsthand: the package 'torch' is not installed: pip install torch\n"
 
 
+@pytest.mark.slow
 def test_runs_without_metrics_are_compared_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     run_of_arithmetic()
     capsys.readouterr()
@@ -328,6 +332,7 @@ def test_runs_without_metrics_are_compared_in_a_sentence(capsys: pytest.CaptureF
     assert capsys.readouterr().out.endswith(" have no metrics.\n")
 
 
+@pytest.mark.slow
 def test_a_run_of_another_command_says_which_goes_on_with_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for config, expected in (
         ({"arena": {"models": ["a", "b"]}}, "is an arena: `firsthand arena a b --continue "),
@@ -340,6 +345,7 @@ def test_a_run_of_another_command_says_which_goes_on_with_it(here: Path, capsys:
             assert expected in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_arena_in_which_nothing_was_asked_keeps_no_run(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -352,6 +358,7 @@ def test_an_arena_in_which_nothing_was_asked_keeps_no_run(
     assert "No vote was given; the answers are kept in run " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_labels_of_which_none_came_leave_no_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rag", "index", "notes", "--model", "none"]) == 0
     words = ["rag", "label", "chats.jsonl", "--index", "notes", "--model", "scripted:echo", "--out", "out.jsonl"]
@@ -361,6 +368,7 @@ def test_labels_of_which_none_came_leave_no_file(here: Path, capsys: pytest.Capt
     assert not (here / "out.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_an_index_elsewhere_does_not_name_the_folders_own(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rag", "index", "notes", "--model", "none"]) == 0
     capsys.readouterr()
@@ -369,6 +377,7 @@ def test_an_index_elsewhere_does_not_name_the_folders_own(here: Path, capsys: py
     assert body["added"] == ["a.md"] and body["notes"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", ["naive", "naive:search=dense", "self_rag", "rag_token"])
 def test_a_search_for_vectors_that_an_index_lacks_is_refused_before_the_run(
     pattern: str, here: Path, capsys: pytest.CaptureFixture[str]

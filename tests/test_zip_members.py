@@ -113,6 +113,7 @@ def test_honest_logs_and_streams_are_read_as_before(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_nothing_else_unpacks_a_zip() -> None:
     root = Path(firsthand.__file__).parent
     texts = {path: path.read_text("utf-8") for path in root.rglob("*.py")}
