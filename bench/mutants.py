@@ -98,7 +98,8 @@ def main() -> int:
         edit = Edit(asked.change.file, asked.change.begin, asked.change.end, asked.change.new)
         checkout = checkouts.get()
         try:
-            return asked, checkout.fate(edit, tests, cpu_s=cpu_s, in_place=seen and not compiled, slow=bool(asked.tests) or not seen)
+            slow = bool(asked.tests) or not seen
+            return asked, checkout.fate(edit, tests, cpu_s=cpu_s, in_place=seen and not compiled, slow=slow)
         finally:
             checkouts.put(checkout)
 
