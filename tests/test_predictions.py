@@ -1,5 +1,6 @@
 """Predicted inputs and outputs: one expression, and in tasks of one's own a literal that is the only answer."""
 
+import ast
 import asyncio
 from typing import Any
 
@@ -69,3 +70,16 @@ def test_what_the_authors_code_takes_is_run_for_cruxeval_alone_and_a_helper_for_
             score = asyncio.run(scorer(task, trace))
             assert (score.name, score.value, len(ran)) == ("assertion_holds", value, int(value)), (text, scorer)
             assert bool(score.detail.get("reason")) is (value == 0.0)
+
+
+def test_an_answer_of_more_than_50_000_characters_is_wrong_and_not_parsed(monkeypatch):
+    parsed: list[str] = []
+    monkeypatch.setattr(assertion, "parsed", lambda code: parsed.append(code) or ast.parse(code))
+    task = Task("1", "?", secret={"code": "def f(n): return n", "output": "1", "predict": "input"})
+    for length, times in ((50_000, 1), (50_001, 0)):
+        parsed.clear()
+        answer = "(".ljust(length, "1")
+        trace = Trace("t", "b", "1", {"name": "a"}, 0, 0, "", 0.0, nodes=(), calls=(), answer=answer)
+        score = asyncio.run(cruxeval_assertion(task, trace))
+        assert score.value == 0 and len(parsed) == times
+        assert ("50,001 characters, more than 50,000" in score.detail["reason"]) == (times == 0)

@@ -12,7 +12,7 @@ import ast
 from firsthand.benchmark import needing
 from firsthand.errors import DataError
 from firsthand.sandbox.sandbox import available, shared_sandbox
-from firsthand.scorers.code import LIMITS, parsed, reason
+from firsthand.scorers.code import LIMITS, MAX_CHARS, parsed, reason
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -33,6 +33,10 @@ async def cruxeval_assertion(task: Task, trace: Trace) -> Score:
 
 async def _score(task: Task, trace: Trace, *, published: bool) -> Score:
     secret, text = task.secret, trace.answer or ""
+    if len(text) > MAX_CHARS:  # parsing some takes minutes
+        return Score(
+            "assertion_holds", 0.0, {"reason": f"the answer has {len(text):,} characters, more than {MAX_CHARS:,}"}
+        )
     if secret.get("predict") not in ("input", "output"):
         raise DataError(f"task {task.id} predicts {secret.get('predict')!r}: input or output was expected")
     written = predicted(text, secret["predict"])
