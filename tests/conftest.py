@@ -45,8 +45,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One process more than there are cores (`-n auto`), for many tests wait for another process."""
-    return len(os.sched_getaffinity(0)) + 1
+    """One process a core (`-n auto`), and one more for slow tests, of which many wait for another process."""
+    asks_for_slow = "slow" in config.getoption("markexpr").replace("not slow", "")
+    return len(os.sched_getaffinity(0)) + asks_for_slow
 
 
 @pytest.hookimpl(wrapper=True)
