@@ -259,8 +259,6 @@ def test_messages_become_a_conversation_with_calls_results_and_thoughts() -> Non
         ({"role": "tool", "tool_call_id": "c9", "content": "x"}, "messages.1.tool_call_id is 'c9': no call of that id comes "
          "before it", "messages.1.tool_call_id"),
         ({"role": "assistant"}, "messages.1.content is missing: give a text", "messages.1.content"),
-        ({"role": "user", "content": "x", "name": "n"}, "messages.1.name does not belong to the role user: templates show "
-         "no names: put it into the content", "messages.1.name"),
         ({"role": "user", "content": "x", "tool_calls": [call]}, "messages.1.tool_calls does not belong to the role user: "
          "only an assistant calls tools", "messages.1.tool_calls"),
         ({"role": "system", "content": "x", "reasoning": "r"}, "messages.1.reasoning_content does not belong to the role "

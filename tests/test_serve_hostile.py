@@ -107,7 +107,7 @@ def test_another_content_type_is_refused_so_that_no_web_page_can_post_here(runni
         ("messages", [{"role": "king", "content": "x"}], "messages"), ("messages", [{"role": "user"}], "messages"),
         ("messages", [{"role": "user", "content": 5}], "messages"),
         ("messages", [{"role": "user", "content": "x"}] * 5000, "messages"),
-        ("messages", [{"role": "user", "content": "x", "name": "bob"}], "messages"),
+        ("messages", [{"role": "user", "content": "x", "name": 5}], "messages"),
         ("messages", [{"role": "tool", "tool_call_id": "gone", "content": "x"}], "messages"),
         ("messages", [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}], "messages"),
         ("response_format", {"type": "xml"}, "response_format"),
