@@ -1,19 +1,23 @@
 """Files of a run that its scratch folder does not hold: the run's own failure, and no error of the sandbox."""
 
 import asyncio
+import errno
 
 import pytest
 
 from firsthand.errors import SandboxError
+from firsthand.sandbox.programs import worker
 from firsthand.sandbox.sandbox import Outcome, Sandbox
 from firsthand.sandbox.sandbox_limits import RunLimits
 from namespaces import WHY_NOT
 
-pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
+needs_bwrap = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 SIZE, FILES = 2**20, 10
 LIMITS = RunLimits(scratch_bytes=SIZE, scratch_files=FILES)
 
 
+@needs_bwrap
+@pytest.mark.slow
 def test_files_that_do_not_fit_end_their_run_as_memory_and_those_that_do_are_there() -> None:
     too_large, fits = {"a": "x" * 2 * SIZE}, {"a": "x" * (SIZE - 3 * 4096)}
     too_many, as_many = {f"{n}": "" for n in range(FILES + 2)}, {f"{n}": "" for n in range(FILES)}
@@ -31,6 +35,8 @@ def test_files_that_do_not_fit_end_their_run_as_memory_and_those_that_do_are_the
     assert [(each.ended, each.stdout) for each in whole] == [("done", "ran\n")] * 2
 
 
+@needs_bwrap
+@pytest.mark.slow
 def test_files_that_cannot_be_made_for_another_reason_are_still_an_error() -> None:
     async def run() -> Outcome:
         with Sandbox(LIMITS, workers=1, tier="bubblewrap") as sandbox:
@@ -38,3 +44,15 @@ def test_files_that_cannot_be_made_for_another_reason_are_still_an_error() -> No
 
     with pytest.raises(SandboxError, match="could not be set up: "):
         asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"), [(errno.ENOSPC, MemoryError), (errno.ENOMEM, MemoryError), (errno.ENOTDIR, OSError)]
+)
+def test_no_room_for_files_is_a_lack_of_memory(monkeypatch: pytest.MonkeyPatch, number: int, raised: type) -> None:
+    def fails(files: dict[str, str]) -> None:
+        raise OSError(number, "so it is")
+
+    monkeypatch.setattr(worker, "write_files", fails)
+    with pytest.raises(raised, match="so it is"):
+        worker.make_scratch({})

@@ -33,9 +33,11 @@ def show(
     for place, handle in shown:
         with suppress(OSError):  # no room for a folder: there is nothing at that place then
             found = real_folder(place)
-            if not os.path.samestat(os.fstat(found), os.fstat(handle)):
-                mount(f"/proc/self/fd/{handle}", f"/proc/self/fd/{found}", "none", _BIND)
-            os.close(found)
+            try:
+                if not os.path.samestat(os.fstat(found), os.fstat(handle)):
+                    mount(f"/proc/self/fd/{handle}", f"/proc/self/fd/{found}", "none", _BIND)
+            finally:
+                os.close(found)
         os.close(handle)
     with suppress(OSError):  # /dev/shm leads here
         os.mkdir("/tmp/shm", 0o700)
