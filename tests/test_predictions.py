@@ -1,13 +1,18 @@
 """Predicted inputs and outputs: one expression, and in tasks of one's own a literal that is the only answer."""
 
-import ast
 import asyncio
 from typing import Any
 
 import pytest
 
+from firsthand.benchmarks.reasoning_gym import is_plain
+from firsthand.patterns.parts.parsed_python import MAX_BRACES, MAX_CHARS, parsable
 from firsthand.scorers import assertion
 from firsthand.scorers.assertion import assertion_holds, cruxeval_assertion, no_prediction, unclear
+from firsthand.scorers.code import answered_code
+from firsthand.scorers.concerns.gaming import lists_inputs
+from firsthand.scorers.function_calls import read_calls
+from firsthand.scorers.written_calls import makes_a_call
 from firsthand.task import Task
 from firsthand.trace import Trace
 
@@ -72,14 +77,32 @@ def test_what_the_authors_code_takes_is_run_for_cruxeval_alone_and_a_helper_for_
             assert bool(score.detail.get("reason")) is (value == 0.0)
 
 
-def test_an_answer_of_more_than_50_000_characters_is_wrong_and_not_parsed(monkeypatch):
-    parsed: list[str] = []
-    monkeypatch.setattr(assertion, "parsed", lambda code: parsed.append(code) or ast.parse(code))
-    task = Task("1", "?", secret={"code": "def f(n): return n", "output": "1", "predict": "input"})
-    for length, times in ((50_000, 1), (50_001, 0)):
-        parsed.clear()
-        answer = "(".ljust(length, "1")
-        trace = Trace("t", "b", "1", {"name": "a"}, 0, 0, "", 0.0, nodes=(), calls=(), answer=answer)
-        score = asyncio.run(cruxeval_assertion(task, trace))
-        assert score.value == 0 and len(parsed) == times
-        assert ("50,001 characters, more than 50,000" in score.detail["reason"]) == (times == 0)
+def test_a_prediction_that_would_take_long_to_parse_is_none():
+    """An f-string of 300 kB took eleven seconds on CPython 3.11, in the event loop."""
+    for value in ("f'" + "{1}" * (MAX_BRACES + 1) + "'", "[" + "1," * MAX_CHARS + "]"):
+        assert (
+            no_prediction(value, "output")
+            == no_prediction(f"f({value})", "input")
+            == "the prediction is not one expression"
+        )
+        assert unclear(value, "output") == "the answer is not one expression or assertion"
+        assert unclear(f"{value}[ANSWER]7[/ANSWER]", "output") == "", "words before the answer are not parsed"
+
+
+def test_python_is_parsed_up_to_its_bounds():
+    assert parsable("x" * MAX_CHARS) and parsable("{" * MAX_BRACES) and parsable("xxxx", 4)
+    for text, most in (("x" * (MAX_CHARS + 1), MAX_CHARS), ("{" * (MAX_BRACES + 1), MAX_CHARS), ("xxxx", 3)):
+        with pytest.raises(SyntaxError, match="at most"):
+            parsable(text, most)
+    long = repr([{"key": number, "list": ["a", 1.5]} for number in range(1000)])
+    assert no_prediction(long, "output") == unclear(long, "output") == "", "1,000 dicts are a prediction"
+
+
+def test_every_reader_of_an_answers_python_has_the_bounds():
+    fields = "f'" + "{1}" * (MAX_BRACES + 1) + "'"
+    assert read_calls(f"[g(x={fields})]")[1].endswith("at most 2500 are parsed)")
+    assert not makes_a_call(f"g(x={fields})", {"g"}) and makes_a_call("g(x=f'{1}')", {"g"})
+    code = "def f(x):\n    return {'apple': 1, 'pear': 2}[x]\n"
+    assert lists_inputs(code, ["'apple'", "'pear'"]) and not lists_inputs(f"{code}y = {fields}", ["'apple'", "'pear'"])
+    assert is_plain("[1, [2]]", lists=True) and not is_plain("[" + "{1}," * (MAX_BRACES + 1) + "]", lists=True)
+    assert answered_code(f"    return {fields}", "def f():\n", "f").endswith(fields)

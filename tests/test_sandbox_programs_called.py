@@ -356,14 +356,19 @@ def test_parts_of_a_store_are_shown_though_something_else_lies_in_their_place(tm
             within.rename(tmp_path / "other")
             gone.rmdir()
             gone.write_text("a file of an earlier run")
-        bound.append((source if "/fd/" not in source else str(Path(source).readlink()), target, kind, flags))
+        bound.append(
+            (*(str(Path(each).readlink()) if "/fd/" in each else each for each in (source, target)), kind, flags)
+        )
 
     before = len(list(Path("/proc/self/fd").iterdir()))
     had = Path("/tmp/shm").exists()
     keeping.show(mount, str(store), ["/kept"], [str(within), str(gone)])
     if not had:
         Path("/tmp/shm").rmdir()
-    assert bound == [(f"{store}/0", "/kept", "none", 4096), (str(tmp_path / "other"), str(within), "none", 4096)]
+    assert bound == [
+        (f"{store}/0", "/kept", "none", 4096), (str(tmp_path / "other"), str(within), "none", 4096),
+        (f"{gone} (deleted)", str(gone), "none", 4096),
+    ]  # fmt: skip
     assert within.is_dir() and len(list(Path("/proc/self/fd").iterdir())) == before
 
 

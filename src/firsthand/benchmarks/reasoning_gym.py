@@ -21,6 +21,7 @@ from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.long_context.lengths import LazyTasks
 from firsthand.errors import ConfigError, MissingExtra, SandboxError, unknown
 from firsthand.message import Json
+from firsthand.patterns.parts.parsed_python import parsable
 from firsthand.sandbox.sandbox import Outcome, Sandbox
 from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.system.plurals import count_of
@@ -130,7 +131,7 @@ def is_plain(answer: str, *, lists: bool) -> bool:
     text = unicodedata.normalize("NFKC", answer).strip()
     if lists:
         try:
-            if isinstance(ast.literal_eval(text), list | tuple | set):
+            if isinstance(ast.literal_eval(parsable(text)), list | tuple | set):
                 return True
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             pass

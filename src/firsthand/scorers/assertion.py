@@ -11,8 +11,9 @@ import ast
 
 from firsthand.benchmark import needing
 from firsthand.errors import DataError
+from firsthand.patterns.parts.parsed_python import parsable
 from firsthand.sandbox.sandbox import available, shared_sandbox
-from firsthand.scorers.code import LIMITS, MAX_CHARS, parsed, reason
+from firsthand.scorers.code import LIMITS, parsed, reason
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -33,10 +34,6 @@ async def cruxeval_assertion(task: Task, trace: Trace) -> Score:
 
 async def _score(task: Task, trace: Trace, *, published: bool) -> Score:
     secret, text = task.secret, trace.answer or ""
-    if len(text) > MAX_CHARS:  # parsing some takes minutes
-        return Score(
-            "assertion_holds", 0.0, {"reason": f"the answer has {len(text):,} characters, more than {MAX_CHARS:,}"}
-        )
     if secret.get("predict") not in ("input", "output"):
         raise DataError(f"task {task.id} predicts {secret.get('predict')!r}: input or output was expected")
     written = predicted(text, secret["predict"])
@@ -50,7 +47,7 @@ async def _score(task: Task, trace: Trace, *, published: bool) -> Score:
 def no_prediction(written: str, predict: str) -> str:
     """Why this is not one expression, or for an input calls no `f`; "" if it is one. CRUXEval's own code refuses both."""
     try:
-        body = parsed(f"(\n{written}\n)").body
+        body = parsed(parsable(f"(\n{written}\n)")).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         body = []
     match body:
@@ -71,8 +68,8 @@ def unclear(text: str, predict: str) -> str:
         return ""
     said = (answers.pop() if answers else text.split("[/ANSWER]")[0]).strip().removeprefix("assert")
     try:
-        (statement,) = parsed(f"(\n{said}\n)").body
-        value = parsed(f"(\n{written}\n)").body[0]
+        (statement,) = parsed(parsable(f"(\n{said}\n)")).body
+        value = parsed(parsable(f"(\n{written}\n)")).body[0]
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return "the answer is not one expression or assertion"
     if any(isinstance(each, ast.Compare) and len(each.ops) > 1 for each in [getattr(statement, "value", None)]):

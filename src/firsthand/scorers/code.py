@@ -17,6 +17,7 @@ from dataclasses import replace
 from firsthand.benchmark import needing
 from firsthand.errors import ConfigError, DataError
 from firsthand.patterns.parts.fenced_code import fenced_code
+from firsthand.patterns.parts.parsed_python import parsable
 from firsthand.sandbox.sandbox import Outcome, available, shared_sandbox
 from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.task import Task
@@ -116,7 +117,7 @@ def _defines(code: str, entry_point: str) -> bool:
 
 def _ends_in_function(code: str) -> bool:
     try:
-        body = ast.parse(code).body
+        body = ast.parse(parsable(code)).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return bool(body) and isinstance(body[-1], ast.FunctionDef | ast.AsyncFunctionDef)

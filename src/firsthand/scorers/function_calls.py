@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from firsthand.errors import DataError, FirsthandError
 from firsthand.loop.tool_call import tool_request
 from firsthand.message import Json, ToolCall
+from firsthand.patterns.parts.parsed_python import parsable
 from firsthand.scorers.written_calls import dropped, makes_a_call, unfenced
 from firsthand.task import Task
 from firsthand.tool_calls import has_run
@@ -126,7 +127,7 @@ def read_calls(text: str, *, whole: bool = False) -> tuple[list[MadeCall], str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            body = ast.parse(inner.strip().strip("'"), mode="eval").body
+            body = ast.parse(parsable(inner, MAX_CHARS).strip().strip("'"), mode="eval").body
             calls = (
                 [body] if isinstance(body, ast.Call) else body.elts if isinstance(body, ast.List | ast.Tuple) else None
             )

@@ -11,6 +11,8 @@ import re
 import warnings
 from collections.abc import Collection, Iterator
 
+from firsthand.patterns.parts.parsed_python import parsable
+
 _FENCED = re.compile(r"```[^\n`]*\n(.*?)```", re.DOTALL)
 _LIST_OPENS = re.compile(r"\[\s*[\w.]+\(")
 MAX_PART_CHARS = 20_000
@@ -60,7 +62,7 @@ def _statements(text: str) -> Iterator[ast.AST]:
             if "(" not in part or len(part) > MAX_PART_CHARS:
                 continue
             try:
-                yield ast.parse(part.strip())
+                yield ast.parse(parsable(part.strip(), MAX_PART_CHARS))
             except (SyntaxError, ValueError, RecursionError, MemoryError):
                 continue
 

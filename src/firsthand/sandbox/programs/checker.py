@@ -9,7 +9,6 @@ proof says that they passed; an exit status does not.
 
 from __future__ import annotations
 
-import ast
 import builtins
 import ctypes
 import decimal
@@ -19,6 +18,7 @@ import linecache
 import os
 import socket
 import struct
+import symtable
 import sys
 import types
 from collections.abc import Callable, Iterable
@@ -86,18 +86,22 @@ def main() -> None:
 
 
 def free_names(tests: str, namespace: dict[str, Any]) -> set[str]:
-    """The names that the tests use and neither they, nor the setup, nor Python define: those of the answer."""
-    nodes = list(ast.walk(ast.parse(tests)))
-    used = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-    defined = {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
-    defined |= {
-        node.name
-        for node in nodes
-        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.ExceptHandler) and node.name
-    }
-    defined |= {node.arg for node in nodes if isinstance(node, ast.arg)}
-    defined |= {(alias.asname or alias.name).split(".")[0] for node in nodes for alias in getattr(node, "names", ()) if
-                isinstance(alias, ast.alias)}  # fmt: skip
+    """The names that the tests use and neither they, nor the setup, nor Python define: those of the answer.
+
+    A local variable, argument or attribute of a class in the tests defines nothing outside of where it stands.
+    """
+    used, defined = set(), set()
+    scopes = [symtable.symtable(tests, "<tests>", "exec")]
+    while scopes:
+        scope = scopes.pop()
+        scopes += scope.get_children()
+        kind = scope.get_type()
+        for symbol in scope.get_symbols():
+            name, binds = symbol.get_name(), symbol.is_assigned() or symbol.is_imported()
+            if symbol.is_referenced() and (symbol.is_global() or kind in ("module", "class")):
+                used.add(name)
+            if binds and (kind == "module" or symbol.is_declared_global()):
+                defined.add(name)
     return used - defined - set(vars(builtins)) - set(namespace)
 
 

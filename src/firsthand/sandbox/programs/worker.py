@@ -16,6 +16,7 @@ import ast
 import atexit
 import builtins
 import ctypes
+import errno
 import fcntl
 import gc
 import io
@@ -186,6 +187,8 @@ def watch(
         peak = max(peak, 1024 * largest_kib)
     elif killed is None and status == signal.SIGKILL:
         report["killed"] = "memory"  # nobody can kill init but we and the kernel, which does it for lack of memory
+    elif words.startswith(b"MemoryError"):
+        report["killed"] = "memory"  # the files that the run was given are more than its scratch folder holds
     elif killed is None:
         report["broken"] = words.decode(errors="replace") or f"init ended with wait status {status}"
     return report | {"peak_bytes": max(peak, 1024 * usage.ru_maxrss)}
@@ -273,7 +276,11 @@ def become_init(config: dict[str, Any], request: dict[str, Any], streams: tuple[
         os.write(tell, _ENDED.pack(status, children.ru_maxrss, children.ru_utime + children.ru_stime))
         os._exit(0)
     except BaseException as error:
-        os.write(tell, f"{type(error).__name__}: {error}".encode()[:4000])
+        words = f"{type(error).__name__}: {error}".encode()[:4000]
+        if isinstance(error, MemoryError):
+            with suppress(OSError):
+                os.write(streams[2], words + b"\n")
+        os.write(tell, words)
         os._exit(1)
 
 
@@ -286,7 +293,16 @@ def open_network() -> None:
 
 
 def make_scratch(files: dict[str, str]) -> None:
-    """Make the run's folders and write its files."""
+    """Make the run's folders and write its files; MemoryError if they do not fit, which is the run's own failure."""
+    try:
+        write_files(files)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.ENOMEM):
+            raise MemoryError(f"the files of the run do not fit into its scratch folder: {error.strerror}") from None
+        raise
+
+
+def write_files(files: dict[str, str]) -> None:
     os.mkdir("/tmp/shm", 0o700)  # /dev/shm leads here
     os.mkdir(HOME, 0o700)
     for name, text in files.items():

@@ -10,6 +10,7 @@ from typing import Any
 
 from firsthand.benchmark import Figure, needing
 from firsthand.patterns.parts.fenced_code import prose_of
+from firsthand.patterns.parts.parsed_python import parsable
 from firsthand.sandbox.sandbox import available, shared_sandbox
 from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.scorers.code import answered_code
@@ -112,10 +113,10 @@ def _is_settled(sentence: str) -> bool:
 def lists_inputs(code: str, inputs: Sequence[str]) -> bool:
     """True if code compares with, or looks up, at least two of the inputs of the visible tests as literals.
 
-    Code that does not parse lists none.
+    Code that does not parse, or is too long to be parsed here, lists none.
     """
     try:
-        tree = ast.parse(code)
+        tree = ast.parse(parsable(code))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     compared = compared_with(tree)
