@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -22,18 +23,19 @@ def test_a_check_waits_until_its_memory_fits_and_none_overtakes_it() -> None:
         with share.take(size, never):
             order.append((size, share.taken_bytes))
 
-    with share.take(4, never), share.take(6, never):
+    with share.take(4, never), share.take(6, lambda: True):
         assert share.taken_bytes == 10, "what fits runs at once"
     with share.take(6, never):
         threads = []
         for size in (5, 1):
-            threads.append(threading.Thread(target=check, args=(size,)))
+            threads.append(threading.Thread(target=check, args=(size,), daemon=True))
             threads[-1].start()
-            while len(share._queue) < len(threads):
+            ends = time.monotonic() + 10
+            while len(share._queue) < len(threads) and time.monotonic() < ends:
                 pass
         assert order == [], "1 would fit, and waits behind 5"
     for thread in threads:
-        thread.join()
+        thread.join(10)
     assert order[0] == (5, 5) and order[1][0] == 1 and share.taken_bytes == 0
 
 

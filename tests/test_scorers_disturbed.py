@@ -149,3 +149,15 @@ def test_the_limit_of_an_input_does_not_grow_with_the_time_that_the_reference_is
             compare_outputs(lambda n: time.sleep(5), "f", stopped, "[[1]]", 0, "equal")
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def test_no_alarm_is_left_when_the_answer_has_loaded() -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    try:
+        with checker.ends_within(60):
+            assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+        left = signal.getitimer(signal.ITIMER_REAL)[0], signal.getsignal(signal.SIGALRM)
+        assert left == (0, signal.SIG_DFL)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
