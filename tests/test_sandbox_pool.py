@@ -13,6 +13,7 @@ import pytest
 
 from firsthand.errors import SandboxError
 from firsthand.sandbox.bubblewrap import Report, SandboxRun
+from firsthand.sandbox.memory_share import machine_share
 from firsthand.sandbox.sandbox import Sandbox, _Pool
 from firsthand.sandbox.sandbox_limits import RunLimits, Workspace
 
@@ -119,7 +120,7 @@ def test_each_way_to_run_code_asks_for_its_own_kind() -> None:
                 await sandbox.python("p", cell=True, ours=True),
                 await sandbox.python("p", pure=True, stdin="in"),
                 await sandbox.shell("s", stdin="in", files=files, limits=own),
-                await sandbox.check("answer", "tests", setup="setup", names=("x", "y"), limits=own),
+                await sandbox.check("answer", "tests", setup="setup", names=("x", "y"), load_s=2, limits=own),
                 await sandbox.check("answer", "tests"),
             ]
             pool.close()
@@ -138,7 +139,7 @@ def test_each_way_to_run_code_asks_for_its_own_kind() -> None:
     ]  # fmt: skip
     assert [each.stdin for each in runs[:5]] == ["", "in", "", "in", "in"]
     one, two = (json.loads(each.stdin) for each in runs[5:])
-    assert {**one, "proof": ""} == {"tests": "tests", "setup": "setup", "names": ["x", "y"], "proof": ""}
+    assert one == {"tests": "tests", "setup": "setup", "names": ["x", "y"], "load_s": 2, "proof": one["proof"]}
     assert (two["setup"], two["names"]) == ("", []) and one["proof"] != two["proof"] and len(one["proof"]) == 64
 
 
@@ -191,3 +192,19 @@ def test_a_cancelled_run_is_stopped_before_its_caller_goes_on(tmp_path: Path) ->
             pool.close()
 
     asyncio.run(main())
+
+
+def test_checks_take_their_memory_from_the_machines_share_and_other_runs_do_not() -> None:
+    pool, share = Pool(), machine_share()
+    for kind, taken in (("python", 0), ("check", RunLimits().memory_bytes)):
+        held = SandboxRun(kind, "wait", RunLimits(), stdin='{"proof": ""}')
+        before, future = share.taken_bytes, pool.submit(held)
+        while not pool.made:
+            pass
+        assert pool.made[0].entered.wait(10)
+        assert share.taken_bytes - before == taken
+        pool.made[0].go_on.set()
+        future.result(10)
+        assert share.taken_bytes == before
+        pool.made[0].entered.clear(), pool.made[0].go_on.clear()
+    pool.close()

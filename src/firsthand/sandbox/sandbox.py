@@ -22,7 +22,7 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol
@@ -31,6 +31,7 @@ from firsthand.errors import ConfigError, SandboxError
 from firsthand.sandbox import bubblewrap, container, monty
 from firsthand.sandbox.bubblewrap import Report, SandboxRun
 from firsthand.sandbox.bwrap_command import WORKSPACE
+from firsthand.sandbox.memory_share import machine_share
 from firsthand.sandbox.sandbox_limits import RunLimits, Workspace
 
 Tier = Literal["bubblewrap", "gvisor", "docker", "monty"]
@@ -160,16 +161,18 @@ class Sandbox:
         *,
         setup: str = "",
         names: Sequence[str] = (),
+        load_s: float | None = None,
         limits: RunLimits | None = None,
     ) -> Outcome:
         """Runs `tests`, which raise if the code of `answer` is wrong; `done` says that all passed.
 
         The two run in processes apart, with only plain values between them, so an answer can fail its tests but not change,
         read or end them. `setup` is what the tests need besides the answer; what they use and nobody defines is the
-        answer's, and so are `names`, even if Python has them too.
+        answer's, and so are `names`, even if Python has them too. `load_s` limits the seconds until the answer's last
+        statement, before the tests call it.
         """
         proof = secrets.token_hex(32)
-        given = json.dumps({"tests": tests, "setup": setup, "names": list(names), "proof": proof})
+        given = json.dumps({"tests": tests, "setup": setup, "names": list(names), "load_s": load_s, "proof": proof})
         run = SandboxRun("check", "", limits or self.limits, given, {"answer.py": answer}, "<tests>")
         return _proved(await self._carry_out(run), proof)
 
@@ -235,7 +238,13 @@ class _Pool:
                 if runner is not None:
                     runner.close()
                 runner = self.open()
-            report = runner.run(run)
+            share = (
+                machine_share().take(run.limits.memory_bytes, lambda: run.stopped)
+                if run.kind == "check"
+                else nullcontext()
+            )
+            with share:
+                report = runner.run(run)
         except BaseException:
             if runner is not None:
                 runner.close()

@@ -23,6 +23,9 @@ LIMITS = RunLimits(wall_s=600.0, cpu_s=120.0, memory_bytes=4 * 2**30)
 The slowest reference, Mbpp/599, needs about 50 s of CPU time, which takes minutes on a busy machine.
 """
 
+LOAD_S = 30.0
+"""Limit for the statements outside of functions, which run before the first input."""
+
 
 @needing(available)
 async def base(task: Task, trace: Trace) -> Score:
@@ -54,7 +57,7 @@ async def check_against_reference(code: str, task: Task, which: str, sandbox: Sa
         f"_compare({name}, {name!r}, {solution!r}, {each!r}, {task.secret['atol']!r}, {task.secret['rule']!r})\n"
         for each in cases
     )
-    return await sandbox.check(code, tests, setup=_setup(), names=(name,), limits=LIMITS)
+    return await sandbox.check(code, tests, setup=_setup(), names=(name,), load_s=LOAD_S, limits=LIMITS)
 
 
 @cache

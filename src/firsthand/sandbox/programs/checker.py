@@ -16,12 +16,15 @@ import fractions
 import json
 import linecache
 import os
+import signal
 import socket
 import struct
 import symtable
 import sys
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NoReturn
 
 _LENGTH = struct.Struct("!I")
@@ -35,6 +38,8 @@ _LISTED: dict[str, Callable[[list[Any]], Any]] = {
 _LARGE = 10**100
 _ENDS_A_LOOP = (StopIteration, StopAsyncIteration)
 """Would end a `map`, a `zip` or an `async for` of the tests as if there were no more cases (PEP 479)."""
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_MOVE, _SCOPE_SIGNAL = 1 << 13, 1 << 1
 _SCALARS = frozenset({int, float, str, bool, type(None)})
 _ITERATORS: tuple[Any, ...] = (
     types.GeneratorType,
@@ -57,7 +62,11 @@ def main() -> None:
     ours, theirs = socket.socketpair()
     ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # not dumpable: the answer, of the same user, must not look in here
     sys.set_int_max_str_digits(0)
+    # A KeyboardInterrupt that the answer causes could be caught by what the tests call, which then would go on wrong.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if os.fork() == 0:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        keep_signals_within()
         null = os.open("/dev/null", os.O_RDWR)
         for fd in (0, 1, 2):  # what an answer prints is no part of the verdict, and must not flood it
             os.dup2(null, fd)
@@ -72,7 +81,8 @@ def main() -> None:
     exec(compile(given["setup"], "<setup>", "exec"), namespace)
     remote = AnswerProcess(ours)
     send(ours, {})  # the answer may load now
-    remote.expect("the answer did not load")
+    with ends_within(given.get("load_s")):
+        remote.expect("the answer did not load")
     for name in free_names(given["tests"], namespace) | set(given["names"]):
         namespace[name] = remote.function(name)
     lines = given["tests"].splitlines(keepends=True)
@@ -83,6 +93,47 @@ def main() -> None:
         raise RuntimeError("the tests ended the process before their last line") from None
     sys.stdout.flush()
     os.write(1, given["proof"].encode())
+
+
+def keep_signals_within() -> None:
+    """From here on this process and its children signal each other alone, so that none stops or ends the tests' process.
+
+    By Landlock's scopes. Before Linux 6.12, or where Landlock is off, nothing is done.
+    """
+    libc = ctypes.CDLL(None)
+
+    def call(name: int, *values: int | bytes) -> int:
+        words = [ctypes.c_long(each) if isinstance(each, int) else each for each in values]
+        return int(libc.syscall(ctypes.c_long(name), *words))
+
+    ruleset = call(_CREATE_RULESET, struct.pack("=QQQ", _MOVE, 0, _SCOPE_SIGNAL), 24, 0)
+    if ruleset < 0:
+        return
+    root = os.open("/", os.O_PATH)  # any rule set forbids to move files between folders, unless it allows it
+    call(_ADD_RULE, ruleset, 1, struct.pack("=Qi", _MOVE, root), 0)
+    libc.prctl(38, 1, 0, 0, 0)  # no new privileges, without which Landlock refuses
+    call(_RESTRICT_SELF, ruleset, 0)
+    os.close(root)
+    os.close(ruleset)
+
+
+@contextmanager
+def ends_within(load_s: float | None) -> Iterator[None]:
+    """Raise TimeoutError if the answer takes longer to load; the signal has a handler for this time alone."""
+
+    def late(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"the answer did not load within {load_s:g} s")
+
+    if load_s is None:
+        yield
+        return
+    signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, load_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 def free_names(tests: str, namespace: dict[str, Any]) -> set[str]:
