@@ -329,7 +329,7 @@ def _check_schemas(body: Json) -> None:
             left -= 1
             if isinstance(each, dict | list):
                 waiting += each.values() if isinstance(each, dict) else each
-            if left < 0 or len(waiting) > left:
+            if len(waiting) > left:
                 most = f"{MAX_SCHEMA_VALUES:,}"
                 raise bad(
                     f"{field} makes more than {most} JSON values of tools and schemas: send fewer or smaller ones",
