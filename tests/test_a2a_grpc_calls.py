@@ -18,7 +18,7 @@ pytest.importorskip("a2a", reason="needs the A2A SDK: pip install 'firsthand[a2a
 import grpc
 
 from firsthand.errors import ConfigError
-from firsthand.serve.a2a.grpc_door import GrpcDoor, _counted, _Keys, _refusing, _Users
+from firsthand.serve.a2a.grpc_door import GrpcDoor, _admitted, _bounded, _Keys, _refusing, _Users
 from firsthand.serve.admission.admission_settings import AdmissionSettings, ClientLimits
 from firsthand.serve.admission.api_keys import Client, Keys
 from firsthand.serve.admission.server_admission import Admission
@@ -39,6 +39,31 @@ class Call:
         return None
 
 
+async def sent(*messages: Any) -> Any:
+    """The messages of a call."""
+    for message in messages:
+        yield message
+
+
+async def never() -> Any:
+    """The messages of a call that sends none, and does not end."""
+    await asyncio.Event().wait()
+    yield
+
+
+def aborted(call: Any) -> tuple[str, str]:
+    """The code and the text that a call ends with."""
+
+    async def main() -> Any:
+        if hasattr(call, "__aiter__"):
+            return [each async for each in call]
+        return await call
+
+    with pytest.raises(Aborted) as caught:
+        asyncio.run(main())
+    return caught.value.args[0].name, caught.value.args[1]
+
+
 def test_a_call_over_grpc_is_admitted_by_key_version_and_slot() -> None:
     ann = Client("ann", ClientLimits(concurrency=1), hashlib.sha256(b"k" * 16).digest())
     admission = Admission(Keys((ann,)), AdmissionSettings(max_requests=5))
@@ -47,27 +72,27 @@ def test_a_call_over_grpc_is_admitted_by_key_version_and_slot() -> None:
     async def unary(request: Any, context: Any) -> Any:
         assert (admission.by_client, admission.in_flight) == ({"ann": 1}, 1)
         with pytest.raises(Aborted, match="RESOURCE_EXHAUSTED"):
-            await made.unary_unary(request, context)
+            await made.stream_unary(sent(request), context)
         return f"one {request}"
 
     async def streams(request: Any, context: Any) -> Any:
         for at in range(2):
             yield f"{at} {request}"
         with pytest.raises(Aborted, match="RESOURCE_EXHAUSTED"):
-            _ = [each async for each in stream.unary_stream(request, context)]
+            _ = [each async for each in stream.stream_stream(sent(request), context)]
 
     plain = grpc.unary_unary_rpc_method_handler(unary, str, repr)
-    made = _counted(plain, admission, ann)
-    stream = _counted(grpc.unary_stream_rpc_method_handler(streams, int, ascii), admission, ann)
+    made = _admitted(plain, admission, ann)
+    stream = _admitted(grpc.unary_stream_rpc_method_handler(streams, int, ascii), admission, ann)
     assert (made.request_deserializer, made.response_serializer) == (str, repr)
     assert (stream.request_deserializer, stream.response_serializer) == (int, ascii) and not made.response_streaming
     both = grpc.stream_stream_rpc_method_handler(streams)
-    assert _counted(None, admission, ann) is None and _counted(both, admission, ann) is both
+    assert _admitted(None, admission, ann) is None and _admitted(both, admission, ann) is both
 
     async def main() -> None:
         for _ in range(2):
-            assert await made.unary_unary("q", Call()) == "one q"
-            assert [each async for each in stream.unary_stream("q", Call())] == ["0 q", "1 q"]
+            assert await made.stream_unary(sent("q"), Call()) == "one q"
+            assert [each async for each in stream.stream_stream(sent("q"), Call())] == ["0 q", "1 q"]
 
         async def intercepted(*metadata: Any) -> Any:
             async def going_on(details: Any) -> Any:
@@ -75,7 +100,7 @@ def test_a_call_over_grpc_is_admitted_by_key_version_and_slot() -> None:
 
             details = SimpleNamespace(invocation_metadata=metadata, method="x")
             handler = await _Keys(admission).intercept_service(going_on, details)
-            return await handler.unary_unary("q", Call())
+            return await handler.stream_unary(sent("q"), Call())
 
         for metadata in ((key,), (key, ("A2A-Version", "1.0")), (("other", "0.3"), key)):
             assert await intercepted(*metadata) == "one q"
@@ -107,10 +132,68 @@ def test_a_call_over_grpc_is_admitted_by_key_version_and_slot() -> None:
             await intercepted(key)
         assert caught.value.args == (grpc.StatusCode.UNAVAILABLE, "the server is stopping: ask another one")
         with pytest.raises(Aborted):
-            await _refusing(grpc.StatusCode.ABORTED, "x").unary_unary(None, Call())
+            await _refusing(grpc.StatusCode.ABORTED, "x").stream_unary(None, Call())
 
     asyncio.run(main())
     assert _Users(Keys()).build_user(Call()).user_name == Keys().anyone.name
+
+
+def test_a_clients_body_bytes_and_request_s_hold_over_grpc() -> None:
+    ann = Client("ann", ClientLimits(body_bytes=2000, request_s=0.02), hashlib.sha256(b"k" * 16).digest())
+    admission = Admission(Keys((ann,)), AdmissionSettings(body_s=0.02))
+
+    async def unary(request: Any, context: Any) -> Any:
+        if request == b"":
+            await asyncio.Event().wait()
+        return len(request)
+
+    async def streams(request: Any, context: Any) -> Any:
+        yield "begun"
+        await asyncio.Event().wait()
+
+    async def own_timeout(request: Any, context: Any) -> Any:
+        raise TimeoutError
+
+    def bounded(handler: Any, method: str) -> Any:
+        return _admitted(_bounded(handler, f"/lf.a2a.v1.A2AService/{method}", ann), admission, ann)
+
+    def one(work: Any) -> Any:
+        return bounded(grpc.unary_unary_rpc_method_handler(work, bytes), "GetTask")
+
+    stream = bounded(grpc.unary_stream_rpc_method_handler(streams, bytes), "SubscribeToTask")
+    large = ("RESOURCE_EXHAUSTED", "the message has more than 2000 bytes: send less")
+    late = ("DEADLINE_EXCEEDED", "the answer took more than 0.02 s")
+    for made, call in ((one(unary), "stream_unary"), (stream, "stream_stream")):
+        read, answer = made.request_deserializer, getattr(made, call)
+        fits = b"\x0a\xcd\x0f" + b"x" * 1997  # a field of 1,997 characters
+        assert read(fits) == fits
+        assert aborted(answer(sent(read(fits + b"\x0a")), Call())) == large
+        assert aborted(answer(sent(read(b"")), Call())) == late
+        assert aborted(answer(sent(), Call())) == ("INVALID_ARGUMENT", "the call has no message: send one")
+        assert aborted(answer(never(), Call())) == (
+            "DEADLINE_EXCEEDED", "the message did not come within 0.02 s: send it faster",
+        )  # fmt: skip
+    assert asyncio.run(one(unary).stream_unary(sent(b"hi", b"more"), Call())) == 2
+    with pytest.raises(TimeoutError):
+        asyncio.run(one(own_timeout).stream_unary(sent(b"hi"), Call()))
+    assert (admission.by_client, admission.in_flight) == ({}, 0)
+
+
+def test_a_call_holds_its_slot_while_its_message_comes() -> None:
+    ann = Client("ann", ClientLimits(concurrency=1), hashlib.sha256(b"k" * 16).digest())
+    admission = Admission(Keys((ann,)), AdmissionSettings(body_s=0.02))
+    made = _admitted(grpc.unary_unary_rpc_method_handler(None), admission, ann)
+
+    async def main() -> None:
+        first = asyncio.create_task(made.stream_unary(never(), Call()))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        with pytest.raises(Aborted, match="RESOURCE_EXHAUSTED"):
+            await made.stream_unary(never(), Call())
+        with pytest.raises(Aborted, match="DEADLINE_EXCEEDED"):
+            await first
+
+    asyncio.run(main())
 
 
 def test_a_grpc_port_is_the_one_that_is_wanted_or_a_free_one() -> None:

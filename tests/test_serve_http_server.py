@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import resource
 import signal
@@ -280,12 +281,14 @@ def test_a_signal_stops_a_server_and_the_handlers_from_before_come_back(tmp_path
 
     def opened(url: str) -> None:
         urls.append(url)
+        assert gc.get_freeze_count() > 10_000  # what was loaded is no longer walked by garbage collections
         assert all(signal.getsignal(each) != handler for each, handler in before.items())
         signal.raise_signal(signal.SIGTERM)
 
     try:
         serve(made(nothing, tmp_path), ListenAddress(port=0), on_open=opened)
     finally:
+        gc.unfreeze()
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert len(urls) == 1 and {each: signal.getsignal(each) for each in before} == before
     assert [line["event"] for line in logged(tmp_path)] == ["ready", "draining", "stopped"]

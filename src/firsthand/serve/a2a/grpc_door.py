@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +101,7 @@ class _Keys(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         version = next((value for name, value in details.invocation_metadata if name.lower() == "a2a-version"), "1.0")
         if str(version).partition(".")[0] != "1":
             return _refusing(grpc.StatusCode.UNIMPLEMENTED, f"A2A {str(version)[:40]!r} is not spoken here: use 1.0")
-        return _counted(_bounded(await continuation(details), details.method), self._admission, client)
+        return _admitted(_bounded(await continuation(details), details.method, client), self._admission, client)
 
 
 class _Users(DefaultGrpcServerCallContextBuilder):
@@ -121,15 +123,18 @@ def _client(keys: Keys, metadata: Any) -> Client | None:
     return keys.find(text) if len(given) < 2 else None
 
 
-def _bounded(handler: Any, method: str) -> Any:
-    """The handler of a call whose message can be read and has at most MAX_VALUES values, which the SDK reads repeatedly."""
+def _bounded(handler: Any, method: str, client: Client) -> Any:
+    """The handler of a call whose message can be read, has at most the client's `body_bytes`, and at most MAX_VALUES values,
+    which the SDK reads repeatedly."""
     known = _METHODS.get(method.rpartition("/")[2])
     if handler is None or handler.request_streaming or known is None:
         return handler
     decode = handler.request_deserializer
-    name = known.input_type.name
+    name, most = known.input_type.name, client.limits.body_bytes
 
     def read(raw: bytes) -> Any:
+        if len(raw) > most:
+            return _Unreadable(f"the message has more than {most} bytes: send less", grpc.StatusCode.RESOURCE_EXHAUSTED)
         if protobuf_holds_more(raw, known.input_type, MAX_VALUES):
             return _Unreadable(f"the message holds more than {MAX_VALUES:,} values: send less at once")
         try:
@@ -139,12 +144,12 @@ def _bounded(handler: Any, method: str) -> Any:
 
     async def one(request: Any, context: grpc.aio.ServicerContext) -> Any:
         if isinstance(request, _Unreadable):
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, request.why)
+            await context.abort(request.code, request.why)
         return await handler.unary_unary(request, context)
 
     async def stream(request: Any, context: grpc.aio.ServicerContext) -> Any:
         if isinstance(request, _Unreadable):
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, request.why)
+            await context.abort(request.code, request.why)
         async for each in handler.unary_stream(request, context):
             yield each
 
@@ -158,36 +163,74 @@ class _Unreadable:
     """Stands for a message that is not handed on."""
 
     why: str
+    code: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT
 
 
-def _counted(handler: Any, admission: Admission, client: Client) -> Any:
-    """The handler of a call that holds one of the client's slots, as a request over HTTP does."""
+def _admitted(handler: Any, admission: Admission, client: Client) -> Any:
+    """The handler of a call within the client's limits, as a request over HTTP is.
+
+    It asks for the message itself, as handlers of streams do: gRPC would wait for it without a deadline, and before a slot
+    is held.
+    """
     if handler is None or handler.request_streaming:
         return handler
 
-    async def one(request: Any, context: grpc.aio.ServicerContext) -> Any:
-        try:
-            with admission.slot(client):
+    async def one(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext) -> Any:
+        async with _slot(admission, client, context):
+            request = await _message(requests, admission.settings.body_s, context)
+            async with _deadline(client, context):
                 return await handler.unary_unary(request, context)
-        except Refusal as refusal:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, refusal.message)
 
-    async def stream(request: Any, context: grpc.aio.ServicerContext) -> Any:
-        try:
-            with admission.slot(client):
+    async def stream(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext) -> Any:
+        async with _slot(admission, client, context):
+            request = await _message(requests, admission.settings.body_s, context)
+            async with _deadline(client, context):
                 async for each in handler.unary_stream(request, context):
                     yield each
-        except Refusal as refusal:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, refusal.message)
 
     coding = (handler.request_deserializer, handler.response_serializer)
     if handler.response_streaming:
-        return grpc.unary_stream_rpc_method_handler(stream, *coding)
-    return grpc.unary_unary_rpc_method_handler(one, *coding)
+        return grpc.stream_stream_rpc_method_handler(stream, *coding)
+    return grpc.stream_unary_rpc_method_handler(one, *coding)
+
+
+@asynccontextmanager
+async def _slot(admission: Admission, client: Client, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+    """Hold one of the client's slots."""
+    try:
+        with admission.slot(client):
+            yield
+    except Refusal as refusal:
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, refusal.message)
+
+
+async def _message(requests: AsyncIterator[Any], most_s: float, context: grpc.aio.ServicerContext) -> Any:
+    """The one message of a call, which may take `body_s` to come."""
+    try:
+        async with asyncio.timeout(most_s):
+            async for request in requests:
+                return request
+    except TimeoutError:
+        late = f"the message did not come within {most_s:g} s: send it faster"
+        await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, late)
+    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the call has no message: send one")
+
+
+@asynccontextmanager
+async def _deadline(client: Client, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+    """End the call after the client's `request_s`, whether the answer takes so long or the client to read it."""
+    most_s = client.limits.request_s
+    try:
+        async with asyncio.timeout(most_s) as timer:
+            yield
+    except TimeoutError:
+        if not timer.expired():
+            raise
+        await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"the answer took more than {most_s:g} s")
 
 
 def _refusing(code: grpc.StatusCode, text: str) -> Any:
-    async def refuse(request: Any, context: grpc.aio.ServicerContext) -> Any:
+    async def refuse(requests: Any, context: grpc.aio.ServicerContext) -> Any:
         await context.abort(code, text)
 
-    return grpc.unary_unary_rpc_method_handler(refuse)
+    return grpc.stream_unary_rpc_method_handler(refuse)  # a handler of streams does not wait for the message

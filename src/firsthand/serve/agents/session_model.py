@@ -25,10 +25,13 @@ from firsthand.serve.agents.served_sessions import News, ServedSessions
 from firsthand.serve.agents.session_store import SessionTurn
 from firsthand.serve.agents.shown_steps import step_line
 from firsthand.serve.agents.thought_stream import CLOSE, ThoughtStream
+from firsthand.system.json_values import values_in_text
 from firsthand.trace import Call, Trace
 
 ASK = "approval"
 """The function that a client is asked to call in place of a person."""
+_MAX_VALUES = 50_000
+"""JSON values of a decision with its form; a text of more is no decision."""
 _MOST_COMPARED = 4
 """Turns whose client left with the same question, the newest, that a request is compared with: each is read whole."""
 
@@ -184,8 +187,10 @@ def _tail(messages: Sequence[Message]) -> list[Message]:
 def _said(text: str) -> tuple[bool | None, Json | None]:
     """A decision, and the fields of a form: a text alone, or a JSON object with `allowed` and `content`."""
     try:
-        body = json.loads(text)
+        body = json.loads(text) if values_in_text(text, _MAX_VALUES) <= _MAX_VALUES else None
     except (ValueError, RecursionError):
+        body = None
+    if body is None:
         return read_decision(text), None
     if not isinstance(body, dict):
         return read_decision(str(body)), None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import ssl
@@ -171,7 +172,14 @@ def serve(app: ServerApp, address: ListenAddress, *, on_open: Callable[[str], No
 
     ModelError if the models cannot be loaded.
     """
-    server = Server(app, address, on_open=on_open, stop_if_failed=True)
+
+    def opened(url: str) -> None:
+        """What is loaded stays until the process ends: garbage collections pass over it, and take no seconds of requests."""
+        gc.collect()
+        gc.freeze()
+        on_open(url)
+
+    server = Server(app, address, on_open=opened, stop_if_failed=True)
     listening = server.open()
     asyncio.run(server.run_until_stopped(listening))
     if app.models.state == "failed":

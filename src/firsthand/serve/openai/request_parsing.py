@@ -15,6 +15,7 @@ from firsthand.model import ModelFacts, Sampling, ToolSpec
 from firsthand.serve.admission.admission_settings import ClientLimits
 from firsthand.serve.http.refusals import bad
 from firsthand.serve.openai.request_schema import (
+    MAX_SCHEMA_VALUES,
     ChatRequest,
     NamedTool,
     ResponseFormat,
@@ -23,6 +24,7 @@ from firsthand.serve.openai.request_schema import (
     WireMessage,
     WireTool,
 )
+from firsthand.system.json_values import values_in_text
 from firsthand.tokens.calls.call_grammar import tool_grammar
 
 
@@ -46,6 +48,7 @@ class Tools:
 
 def messages(wire: Sequence[WireMessage], *, thinks: bool = False) -> list[Message]:
     """The conversation; a Refusal of turns that no template could show."""
+    _check_arguments(wire)
     called: dict[str, str] = {}
     found: list[Message] = []
     for place, each in enumerate(wire):
@@ -73,6 +76,16 @@ def messages(wire: Sequence[WireMessage], *, thinks: bool = False) -> list[Messa
         role = "system" if each.role == "developer" else each.role
         found.append(Message(role, ((Text(text),) if text or not calls else ()) + calls))
     return found
+
+
+def _check_arguments(wire: Sequence[WireMessage]) -> None:
+    """Refuse calls whose arguments, which are JSON within a text, hold more values than tools may have."""
+    texts = "\n".join(call.function.arguments for each in wire for call in each.tool_calls or ())
+    if values_in_text(texts, MAX_SCHEMA_VALUES) > MAX_SCHEMA_VALUES:
+        raise bad(
+            f"the arguments of all calls hold more than {MAX_SCHEMA_VALUES:,} JSON values together: leave out old turns",
+            "messages",
+        )
 
 
 def _text(each: WireMessage) -> str:

@@ -23,6 +23,8 @@ W = TypeVar("W", bound="Wire")
 MAX_MESSAGES = 4096
 MAX_TOOLS = 128
 MAX_INPUTS = 2048
+MAX_SCHEMA_VALUES = 50_000
+"""Most JSON values of all tools, schemas and settings of a request together: they are rendered, compared and compiled."""
 MAX_INT = 2**31 - 1
 Id = Annotated[int, Field(ge=0, le=MAX_INT)]
 Ids = Annotated[list[Id], Field(fail_fast=True, max_length=1 << 20)]
@@ -306,10 +308,33 @@ def read(kind: type[W], body: Json) -> W:
         if not any(type(body[field]) is type(value) and body[field] == value for value in neutral):
             raise bad(f"{field} is not supported: {reason}", field, "unsupported_parameter")
         body = {name: value for name, value in body.items() if name != field}
+    _check_schemas(body)
     try:
         return kind.model_validate(body)
     except ValidationError as error:
         raise _fault(kind, error) from None
+
+
+_CONTENTS = ("messages", "system", "input", "prompt", "tokens", "allowed_token_ids")
+"""Fields that may be long: they have bounds of their own."""
+
+
+def _check_schemas(body: Json) -> None:
+    """Refuse tools and schemas of more than MAX_SCHEMA_VALUES values before anything else walks them."""
+    left = MAX_SCHEMA_VALUES
+    for field, value in body.items():
+        waiting = [] if field in _CONTENTS else [value]
+        while waiting:
+            each = waiting.pop()
+            left -= 1
+            if isinstance(each, dict | list):
+                waiting += each.values() if isinstance(each, dict) else each
+            if len(waiting) > left:
+                most = f"{MAX_SCHEMA_VALUES:,}"
+                raise bad(
+                    f"{field} makes more than {most} JSON values of tools and schemas: send fewer or smaller ones",
+                    field,
+                )
 
 
 def _fault(kind: type[Wire], error: ValidationError) -> Refusal:
