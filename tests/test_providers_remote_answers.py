@@ -197,7 +197,8 @@ def test_the_causes_of_an_error_are_told_once_and_in_short() -> None:
     inner, outer = OSError("in"), ValueError("out" + "x" * 300)
     outer.__cause__, inner.__cause__ = inner, outer
     assert provider._causes(outer) == [outer, inner] and provider._causes(KeyError("k"))[0].args == ("k",)
-    assert provider._reason(outer) == f"ValueError: out{'x' * 185}..." and provider._reason(inner) == "OSError: in"
+    reason = provider.RemoteAgent("http://h")._reason
+    assert reason(outer) == f"ValueError: out{'x' * 185}..." and reason(inner) == "OSError: in"
     assert provider._digest("", [user("a"), assistant("b")]) == provider._digest("", [user(" a\n"), assistant("b")])
     differ = ([user("a"), assistant("b")], [assistant("b"), user("a")], [user("ab")], [assistant("a"), user("b")])
     assert len({provider._digest("", each) for each in differ}) == 4

@@ -65,6 +65,39 @@ def from_body(body: Json, earlier: Callable[[str, int], Sequence[int] | None]) -
     return [replace(each, prompt_ids=whole) for each in completions]
 
 
+class ReplyChain:
+    """The ids of a conversation, put together from the bodies of its replies: each costs only the ids that it adds."""
+
+    def __init__(self, ids: Sequence[int] | None):
+        """`ids` are those that the first body continues; None if they are not known."""
+        self.ids = None if ids is None else array("q", ids)
+        self._check = _checksum(ids or ())
+
+    def go_on(self, body: Json, sample: int) -> None:
+        """Take in the next body and one of its answers. The ids are None where they turn out to be others."""
+        prompt = body.get("prompt")
+        if self.ids is None or prompt is None:
+            self.ids = None
+            return
+        if (kept := prompt.get("kept", 0)) < len(self.ids):
+            del self.ids[kept:]
+            self._check = _checksum(self.ids)
+        self._add(prompt["ids"])
+        sampled = None
+        if self._check == prompt["check"] and 0 <= sample < len(body["completions"]):
+            sampled = Completion.from_json(body["completions"][sample]).message.sampled
+        if sampled is None:
+            self.ids = None
+        else:
+            self._add(sampled.token_ids)
+
+    def _add(self, ids: Sequence[int]) -> None:
+        assert self.ids is not None
+        more = array("q", ids)
+        self.ids += more
+        self._check = zlib.crc32(more.tobytes(), self._check)
+
+
 def answered(completion: Completion) -> tuple[int, ...] | None:
     """The ids of a prompt and its answer; None if they are not known."""
     sampled = completion.message.sampled

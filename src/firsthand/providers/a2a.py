@@ -25,6 +25,7 @@ from firsthand.model import Completion, Delta, Prompt, Sampling, Scored, ToolSpe
 from firsthand.providers.a2a_answer import STUCK, Answer
 from firsthand.providers.a2a_transport import bounded_client
 from firsthand.providers.endpoint_clients import together
+from firsthand.providers.endpoint_secrets import hide
 from firsthand.providers.openai_wire import clip
 from firsthand.providers.supported_settings import check_supported, no_scores
 from firsthand.system import conversation_owner
@@ -122,7 +123,7 @@ class RemoteAgent:
         messages = [] if isinstance(prompt, str) else list(prompt)
         owner = conversation_owner.current()
         thread, text = self._message(owner, prompt if isinstance(prompt, str) else "", messages)
-        answer, shown = Answer(self.name), False
+        answer, shown = Answer(self.name, self._quote), False
         try:
             async with asyncio.timeout(self._timeout_s), aclosing(self._asked(thread, text, answer)) as pieces:
                 async for _ in pieces:
@@ -133,7 +134,7 @@ class RemoteAgent:
             raise ModelError(f"{self.name} gave no answer within {self._timeout_s:g} s: {answer.where}") from None
         if answer.state in STUCK:
             state = answer.state.removeprefix("TASK_STATE_").lower().replace("_", " ")
-            raise ModelError(f"{self.name} ended with {state}: {clip(answer.said or 'it gives no reason', 500)}")
+            raise ModelError(f"{self.name} ended with {state}: {self._quote(answer.said or 'it gives no reason', 500)}")
         if answer.text and not shown:
             yield Delta(answer.text)
         waits = answer.state == "TASK_STATE_INPUT_REQUIRED"
@@ -212,7 +213,7 @@ class RemoteAgent:
                     raise ours from None
                 if lost_s >= _LOST_S:
                     raise ModelError(
-                        f"{self.name} broke off and did not come back ({_reason(error)}): {answer.where}"
+                        f"{self.name} broke off and did not come back ({self._reason(error)}): {answer.where}"
                     ) from None
                 wait_s = _POLL_S
                 lost_s += wait_s
@@ -254,7 +255,7 @@ class RemoteAgent:
             elsewhere = (there.scheme, there.hostname, there.port) != (home.scheme, home.hostname, home.port)
             if elsewhere or "@" in there.netloc:  # a user name would take the place of the key
                 raise ModelError(
-                    f"the card of {self.name} sends its clients to {clip(interface.url, 120)!r}, another address: "
+                    f"the card of {self.name} sends its clients to {self._quote(interface.url, 120)!r}, another address: "
                     "give that one if you trust it"
                 )
         if self._trusted is not None:
@@ -266,10 +267,10 @@ class RemoteAgent:
         if ours is not None:
             return ours
         status = getattr(error, "status_code", None)
-        said = f"{self.name} could not be asked ({_reason(error)})"
+        said = f"{self.name} could not be asked ({self._reason(error)})"
         if was_sent:
             return ModelError(
-                f"{self.name} broke off or broke the protocol ({_reason(error)}): see on its side what was done"
+                f"{self.name} broke off or broke the protocol ({self._reason(error)}): see on its side what was done"
             )
         if status in (401, 403):
             return ModelError(f"{said}: put its key into {KEY_VARIABLE}")
@@ -280,6 +281,13 @@ class RemoteAgent:
         if network or (status is not None and status >= 500):
             return Unreachable(f"{said}: check that it runs, and its address")
         return ModelError(f"{said}: its card is not one of A2A 1.0")
+
+    def _reason(self, error: BaseException) -> str:
+        return self._quote(f"{type(error).__name__}: {error}", 200)
+
+    def _quote(self, words: str, most: int = 300) -> str:
+        """Words from outside as one short line, without our key."""
+        return clip(hide(words, (self._key,), 4 * most), most)
 
     # -- conversations --
 
@@ -333,7 +341,3 @@ def _causes(error: BaseException) -> list[BaseException]:
         found.append(cause)
         cause = cause.__cause__
     return found
-
-
-def _reason(error: BaseException) -> str:
-    return clip(f"{type(error).__name__}: {error}", 200)

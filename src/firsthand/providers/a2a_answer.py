@@ -5,6 +5,7 @@ Texts and ids of an answer have bounds, whoever sends them again and again. Requ
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from firsthand.errors import ModelError
@@ -25,8 +26,9 @@ STUCK = ("TASK_STATE_FAILED", "TASK_STATE_REJECTED", "TASK_STATE_CANCELED", "TAS
 class Answer:
     """An answer as far as it has come."""
 
-    def __init__(self, agent: str) -> None:
-        """`agent` is the name that errors tell."""
+    def __init__(self, agent: str, quote: Callable[[str], str] = clip) -> None:
+        """`agent` is the name that errors tell, and `quote` makes a short line of its words."""
+        self._quote = quote
         self.agent = agent
         self.context = self.task = ""
         self._chars = 0
@@ -85,7 +87,7 @@ class Answer:
     @property
     def where(self) -> str:
         """The places where a broken answer can be looked for."""
-        return f"its task is {clip(self.task)}" if self.task else "it gave no task"
+        return f"its task is {self._quote(self.task)}" if self.task else "it gave no task"
 
     def take(self, event: StreamResponse) -> None:
         """Take in an event. ModelError for one that no answer has."""

@@ -28,8 +28,9 @@ from firsthand.providers.endpoint_clients import (
     environment_headers,
     together,
 )
+from firsthand.providers.endpoint_secrets import endpoint_secrets
 from firsthand.providers.openai_errors import Endpoint, checked_key, shown_address, split_address
-from firsthand.providers.openai_wire import clip, json_object, parse, sendable
+from firsthand.providers.openai_wire import json_object, parse, sendable
 from firsthand.providers.output_validation import check
 from firsthand.providers.sse_events import sse_data
 from firsthand.providers.supported_settings import check_conversation, check_supported, no_scores
@@ -78,7 +79,7 @@ class AnthropicModel:
         known = os.environ.get(_KEY) or os.environ.get(_TOKEN) or ""
         key = api_key or (known if self._trusted else "")
         self._key = checked_key(key.strip(), required=official, variable=_KEY, provider="anthropic")
-        secrets = (self._key, urlsplit(self._base_url).password or "")
+        secrets = endpoint_secrets(self._key, self._base_url, "ANTHROPIC_CUSTOM_HEADERS")
         self._faults = Endpoint(self.name, model, secrets, timeout_s, _KEY, _HINT)
         self._timeout_s = timeout_s
         self._max_reply_bytes = max_reply_bytes
@@ -167,7 +168,7 @@ class AnthropicModel:
                 response = await self._send(body, stream=True)
             kind = response.headers.get("content-type", "no content type")
             if "text/event-stream" not in kind.lower():
-                raise ModelError(f"{self.name} sent {clip(kind, 80)!r} where a stream was expected: check its address")
+                raise self._faults.no_stream(kind, "check its address")
             async with aclosing(sse_data(response.aiter_bytes())) as events:
                 while True:
                     async with asyncio.timeout(self._timeout_s):

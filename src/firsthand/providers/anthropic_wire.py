@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from typing import Any
 
-from firsthand.errors import ConfigError, ModelError
+from firsthand.errors import ConfigError
 from firsthand.message import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from firsthand.model import CallDelta, Completion, FinishReason, Sampling, ToolSpec, Usage
-from firsthand.providers.openai_wire import CallReader, check_number_of_calls, clean, clip, count, json_object
+from firsthand.providers.openai_wire import CallReader, Unreadable, check_number_of_calls, clean, count, json_object
 
 _FINISH: dict[str, FinishReason] = {
     "max_tokens": "length",
@@ -97,8 +97,9 @@ def read_completion(body: Json) -> Completion:
     """Returns the answer in a reply."""
     blocks = body.get("content")
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
-        held = clip(", ".join(body), 80) or "nothing"
-        raise ModelError(f"its reply holds no content but {held}: check that it speaks Anthropic's API")
+        raise Unreadable(
+            "its reply holds no content but ", ", ".join(body), ": check that it speaks Anthropic's API", 80
+        )
     reader = CallReader()
     parts = [part for i, block in enumerate(blocks) if (part := _part(block, i, reader)) is not None]
     calls = any(isinstance(part, ToolCall) for part in parts)

@@ -14,14 +14,15 @@ from typing import Protocol, runtime_checkable
 
 from firsthand.errors import ModelError, StoreError
 from firsthand.loop.prompt_size import estimated_size, prompt_size, size_key
-from firsthand.loop.reply_body import Continued, answered, from_body, to_body
+from firsthand.loop.reply_body import Continued, ReplyChain, answered, from_body, to_body
 from firsthand.message import Json, Message, canonical
 from firsthand.model import Completion, Delta, Model, Prompt, Sampling, Scored, ToolSpec, request_key
 
 MAX_KNOWN = 1024
 """Replies whose token ids are remembered, so that a conversation's next turn need not be put together from its first."""
-MAX_KNOWN_IDS, MAX_CHAIN_IDS = 8_000_000, 50_000_000
-"""Token ids that are remembered in all, and that are put together for one request; beyond it, its ids are not known."""
+MAX_KNOWN_IDS, MAX_CHAIN_IDS, MAX_STORE_IDS = 8_000_000, 50_000_000, 1_000_000_000
+"""Token ids that are remembered in all, and of the links of chains for one request and for a whole store; beyond it, the ids
+of a prompt are not known."""
 
 
 class Store(Protocol):
@@ -60,6 +61,7 @@ class Replies:
     def __init__(self, store: Store):
         self.store = store
         self._ids: OrderedDict[tuple[str, int], array[int]] = OrderedDict()
+        self._left = MAX_STORE_IDS
         self._count = 0
         """The token ids that `_ids` holds."""
         self._continued: OrderedDict[str, tuple[str, int]] = OrderedDict()
@@ -106,18 +108,27 @@ class Replies:
     def _learn(self, body: Json) -> None:
         """Find the ids of the replies that a body continues, the first one first."""
         missing: dict[str, Json] = {}
+        last = body
         left = MAX_CHAIN_IDS
         while (prompt := body.get("prompt")) and "after" in prompt:
             key = prompt["after"]
             found = None if (key, prompt["sample"]) in self._ids else self.store.reply(key)
             if found is None or key in missing:
                 break
-            left -= _ids_in(found)
-            if left < 0 or len(missing) == MAX_KNOWN:
+            size = _ids_in(found)
+            left, self._left = left - size, self._left - size
+            if min(left, self._left) < 0 or len(missing) == MAX_KNOWN:
                 return
             missing[key] = body = found
-        for key, found in reversed(missing.items()):
-            self._remember(key, from_body(found, self._earlier))
+        links = [*reversed(missing.items())]
+        if not links:
+            return
+        first = links[0][1].get("prompt") or {}
+        chain = ReplyChain(self._ids.get((first["after"], first["sample"])) if "after" in first else ())
+        for (_, found), (_, after) in zip(links, [*links[1:], ("", last)], strict=True):
+            chain.go_on(found, after["prompt"]["sample"])
+        if chain.ids is not None:
+            self._keep_ids(links[-1][0], last["prompt"]["sample"], chain.ids)
 
     def _earlier(self, key: str, sample: int) -> Sequence[int] | None:
         ids = self._ids.get((key, sample))
@@ -126,10 +137,13 @@ class Replies:
     def _remember(self, key: str, completions: Sequence[Completion]) -> None:
         for sample, completion in enumerate(completions):
             if (ids := answered(completion)) is not None:
-                self._count += len(ids) - len(self._ids.pop((key, sample), ()))
-                self._ids[key, sample] = array("q", ids)
-            while len(self._ids) > MAX_KNOWN or (self._count > MAX_KNOWN_IDS and len(self._ids) > 1):
-                self._count -= len(self._ids.popitem(last=False)[1])
+                self._keep_ids(key, sample, array("q", ids))
+
+    def _keep_ids(self, key: str, sample: int, ids: array[int]) -> None:
+        self._count += len(ids) - len(self._ids.pop((key, sample), ()))
+        self._ids[key, sample] = ids
+        while len(self._ids) > MAX_KNOWN or (self._count > MAX_KNOWN_IDS and len(self._ids) > 1):
+            self._count -= len(self._ids.popitem(last=False)[1])
 
 
 def _ids_in(body: Json) -> int:

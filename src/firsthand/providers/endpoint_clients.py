@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from firsthand.errors import DataError, ModelError
 from firsthand.loop.concurrency import first_error
-from firsthand.providers.openai_wire import clip
+from firsthand.providers.openai_wire import Unreadable
 from firsthand.system.bounded_reply import BodyCount, check_uncompressed
 
 T = TypeVar("T")
@@ -94,8 +94,9 @@ def bounded_client(
     async def bound(response: Any) -> None:
         try:
             check_uncompressed(response.headers)
-        except DataError as error:
-            raise ModelError(str(error)) from None
+        except DataError:
+            kind = response.headers.get("content-encoding", "")
+            raise Unreadable("it compressed its reply as '", kind, "', unrequested: turn compression off", 40) from None
         response.encoding = "utf-8"  # in another one the values could not be counted
         response.stream = BoundedReply(response.stream)
         if (opened := opened_replies.get()) is not None:
@@ -105,7 +106,7 @@ def bounded_client(
         url, own = request.url, library.URL(only_origin)
         is_own = (url.scheme, url.port) in ((own.scheme, own.port), ("https", None)) and url.host == own.host
         if only_origin and not is_own:
-            raise ModelError(f"it redirects to {clip(str(url), 80)!r}: give that address, if you trust it")
+            raise Unreadable("it redirects to '", str(url), "': give that address, if you trust it", 80)
         for name in unsent_headers:
             request.headers.pop(name, None)
 

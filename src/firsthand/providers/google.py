@@ -25,8 +25,9 @@ from firsthand.message import Json
 from firsthand.model import Completion, Delta, Prompt, Sampling, Scored, ToolSpec
 from firsthand.providers import google_wire as wire
 from firsthand.providers.endpoint_clients import MAX_REPLY_BYTES, LoopClients, bounded_client, opened_replies, together
+from firsthand.providers.endpoint_secrets import endpoint_secrets
 from firsthand.providers.openai_errors import Endpoint, checked_key, shown_address, split_address
-from firsthand.providers.openai_wire import clip, json_object, sendable
+from firsthand.providers.openai_wire import Unreadable, clip, json_object, sendable
 from firsthand.providers.output_validation import check
 from firsthand.providers.supported_settings import check_conversation, check_supported, no_scores
 from firsthand.system import trace_context
@@ -74,7 +75,7 @@ class GoogleModel:
         official = host == urlsplit(_GOOGLE).hostname and self._base_url.startswith("https://")
         known = next(filter(None, map(os.environ.get, _KEYS)), "") if official or not self._named else ""
         self._key = checked_key((api_key or known).strip(), required=official, variable=_KEYS[0], provider="google")
-        secrets = (self._key, urlsplit(self._base_url).password or "")
+        secrets = endpoint_secrets(self._key, self._base_url)
         self._faults = Endpoint(self.name, model, secrets, timeout_s, _KEYS[0], _HINT)
         self._timeout_s = timeout_s
         self._max_reply_bytes = max_reply_bytes
@@ -177,7 +178,7 @@ class GoogleModel:
     def _failure(self, error: Exception) -> ModelError:
         """Returns the error for whatever the SDK raised."""
         if isinstance(error, self._sdk.errors.UnknownApiResponseError):
-            return self._faults.garbled(ModelError(f"it sent what is no JSON ({clip(error, 80)}): check its address"))
+            return self._faults.garbled(Unreadable("it sent what is no JSON (", str(error), "): check its address", 80))
         if isinstance(error, TypeError | AttributeError | KeyError):  # the SDK takes the types of a reply for granted
             told = f"it sent a reply of another form than the API's ({type(error).__name__}): check its address"
             return self._faults.garbled(ModelError(told))

@@ -12,10 +12,9 @@ from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from typing import Any
 
-from firsthand.errors import ModelError
 from firsthand.message import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from firsthand.model import CallDelta, Completion, FinishReason, Sampling, ToolSpec, Usage
-from firsthand.providers.openai_wire import CallReader, clean, clip, count, json_object
+from firsthand.providers.openai_wire import CallReader, Unreadable, clean, count, json_object
 
 _FINISH: dict[str, FinishReason] = {"MAX_TOKENS": "length"} | dict.fromkeys(
     ("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE"), "content_filter"
@@ -104,8 +103,9 @@ def read_completion(body: Json) -> Completion:
     if blocked and not candidates:
         return Completion(Message("assistant", (Text(""),)), "content_filter", read_usage(body.get("usageMetadata")))
     if not isinstance(candidates, list) or not candidates or not isinstance(candidates[0], dict):
-        held = clip(", ".join(body), 80) or "nothing"
-        raise ModelError(f"its reply holds no candidates but {held}: check that it speaks the Gemini API")
+        raise Unreadable(
+            "its reply holds no candidates but ", ", ".join(body), ": check that it speaks the Gemini API", 80
+        )
     wired = json_object(candidates[0].get("content")).get("parts")
     parts: list[Part] = []
     reader = CallReader()

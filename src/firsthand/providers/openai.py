@@ -36,6 +36,7 @@ from firsthand.providers.endpoint_clients import (
     environment_headers,
     together,
 )
+from firsthand.providers.endpoint_secrets import endpoint_secrets
 from firsthand.providers.openai_errors import Endpoint, checked_key, shown_address, split_address
 from firsthand.providers.output_validation import check
 from firsthand.providers.sse_events import sse_data
@@ -85,7 +86,8 @@ class OpenAIModel:
         self._trusted = (
             not self._named or self._base_url == own or (is_theirs and self._base_url.startswith("https://"))
         )
-        self._faults = Endpoint(self.name, model, (self._key, urlsplit(self._base_url).password or ""), timeout_s)
+        secrets = endpoint_secrets(self._key, self._base_url, "OPENAI_CUSTOM_HEADERS")
+        self._faults = Endpoint(self.name, model, secrets, timeout_s)
         self._timeout_s = timeout_s
         self._token_ids = return_token_ids
         self._max_reply_bytes = max_reply_bytes
@@ -213,9 +215,7 @@ class OpenAIModel:
                 response = await self._send(path, body, stream=True)
             kind = response.headers.get("content-type", "no content type")
             if "text/event-stream" not in kind.lower():
-                raise ModelError(
-                    f"{self.name} sent {wire.clip(kind, 80)!r} where a stream was expected: ask without streaming"
-                )
+                raise self._faults.no_stream(kind, "ask without streaming")
             async with aclosing(sse_data(response.aiter_bytes())) as events:
                 while True:
                     async with asyncio.timeout(self._timeout_s):  # pings do not count as an answer

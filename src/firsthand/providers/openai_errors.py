@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import urlsplit
 
 from firsthand.errors import ConfigError, ModelError, PromptTooLong, TransientError, Unreachable, nearest
 from firsthand.message import Json
-from firsthand.providers.openai_wire import clip
+from firsthand.providers.endpoint_secrets import hide
+from firsthand.providers.openai_wire import Unreadable, clip
 
 _TOO_LONG = re.compile(
     r"context[ _]?(length|window|size)|maximum (context|input|sequence)|(prompt|input|request) is too long|"
@@ -47,7 +48,14 @@ class Endpoint:
 
     def garbled(self, error: ModelError) -> ModelError:
         """Returns the error for a reply that could not be parsed."""
-        return ModelError(f"{self.name} could not be understood: {self.hide(str(error))}")
+        said = str(error)
+        if isinstance(error, Unreadable):
+            said = error.with_words(self.quote(error.words, error.most))
+        return ModelError(f"{self.name} could not be understood: {self.hide(said)}")
+
+    def no_stream(self, kind: str, advice: str) -> ModelError:
+        """Returns the error for a reply of another content type than a stream's."""
+        return ModelError(f"{self.name} sent {self.quote(kind, 80)!r} where a stream was expected: {advice}")
 
     def unreachable(self, error: BaseException) -> ModelError:
         """Returns the error for a request that got no reply, or an incomplete one."""
@@ -65,7 +73,7 @@ class Endpoint:
         if kinds & {"TimeoutException", "TimeoutError"}:
             return self.too_slow()
         detail = next((str(each) for each in reversed(causes[:2]) if str(each)), type(error).__name__)
-        detail = clip(self.hide(detail))
+        detail = self.quote(detail)
         if kinds & {"RequestError", "APIConnectionError", "SSLError", "OSError", "EndOfStream"}:
             return Unreachable(f"{self.name} lost or refused the connection ({detail}): check that the server runs")
         return ModelError(f"{self.name} could not be asked ({type(error).__name__}: {detail}): check its address")
@@ -78,7 +86,7 @@ class Endpoint:
 
     def status(self, status: int, body: Any, headers: Mapping[str, str], known: Sequence[str] = ()) -> ModelError:
         """Returns the error for a status, with the endpoint's message; `known` are the models it lists."""
-        message = clip(self.hide(_error_text(body)))
+        message = self.quote(_error_text(body))
         answered = f"{self.name} answered {status}" + (f" ({message})" if message else "")
         marks = {str(body.get(field)) for field in ("code", "type")} if isinstance(body, dict) else set()
         overflow = {"context_length_exceeded", "exceed_context_size_error"} & marks or _TOO_LONG.search(message)
@@ -91,11 +99,12 @@ class Endpoint:
         return ModelError(f"{answered}: {self._advice(status, known)}")
 
     def hide(self, text: str) -> str:
-        """Returns the text without our secrets, in any encoding."""
-        for secret in filter(None, self.secrets):
-            for form in (secret, unquote(secret), quote(secret, safe="")):
-                text = text.replace(form, "***")
-        return text
+        """Returns the text without our secrets, in any escapes."""
+        return hide(text, self.secrets)
+
+    def quote(self, words: object, most: int = 300) -> str:
+        """Returns words from outside as one short line. Secrets are hidden first: a part of one could not be found."""
+        return clip(hide(str(words), self.secrets, 4 * most), most)
 
     def _advice(self, status: int, known: Sequence[str]) -> str:
         if status == 401:
@@ -103,6 +112,7 @@ class Endpoint:
         if status == 403:
             return f"ask for access to {self.model!r}, or use another key or model"
         if status == 404 and known:
+            known = [self.quote(name, 80) for name in known]
             close = nearest(self.model, known)
             more = f" and {len(known) - 10} more" if len(known) > 10 else ""
             return (f"did you mean {close!r}? " if close else "") + f"it has {', '.join(known[:10])}{more}"

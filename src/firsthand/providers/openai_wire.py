@@ -46,14 +46,28 @@ def clean(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+class Unreadable(ModelError):
+    """A reply that cannot be read, with words of it: `Endpoint.garbled` hides secrets in them before it cuts them."""
+
+    def __init__(self, before: str, words: str, after: str, most: int = 300):
+        self.before, self.words, self.after, self.most = before, words, after, most
+        super().__init__(self.with_words(clip(words, most)))
+
+    def with_words(self, words: str) -> str:
+        """Returns the sentence with these words as the reply's."""
+        return f"{self.before}{words or 'nothing'}{self.after}"
+
+
 def parse(raw: bytes | str, address_hint: str = "most end in /v1") -> Json:
     """Returns the JSON object of a reply; ModelError if it is not one, with what a right address looks like."""
     try:
         body = json.loads(raw if isinstance(raw, str) else raw.decode("utf-8-sig"))
     except (ValueError, RecursionError):
-        text = raw if isinstance(raw, str) else raw[:200].decode("utf-8", "replace")
-        what = "an HTML page" if text.lstrip()[:5].lower() in ("<!doc", "<html") else clip(text) or "nothing"
-        raise ModelError(f"it sent {what!r} where JSON was expected: check its address ({address_hint})") from None
+        text = raw if isinstance(raw, str) else raw.decode("utf-8", "replace")
+        what = "an HTML page" if text.lstrip()[:5].lower() in ("<!doc", "<html") else text
+        raise Unreadable(
+            "it sent '", what, f"' where JSON was expected: check its address ({address_hint})", 200
+        ) from None
     if not isinstance(body, dict):
         raise ModelError(f"it sent a JSON {type(body).__name__} where an object was expected: check its address")
     return body
@@ -70,8 +84,7 @@ def read_completions(body: Json, *, most: int | None = None) -> list[Completion]
     tokens are shared among all."""
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
-        held = clip(", ".join(body), 80) or "nothing"
-        raise ModelError(f"its reply holds no choices but {held}: check that it speaks OpenAI's API")
+        raise Unreadable("its reply holds no choices but ", ", ".join(body), ": check that it speaks OpenAI's API", 80)
     if all(isinstance(choice.get("index"), int) for choice in choices):
         choices = sorted(choices, key=lambda choice: choice["index"])
     choices = choices[:most]
@@ -96,7 +109,7 @@ def read_model_names(body: Json) -> list[str]:
     """Returns the names in a reply of `/models`."""
     listed = body.get("data")
     names = [json_object(each).get("id") for each in listed] if isinstance(listed, list) else []
-    return [clip(name, 80) for name in names if isinstance(name, str)]
+    return [name for name in names if isinstance(name, str)]
 
 
 def read_likelihood(body: Json, prompt: str, continuation: str) -> Likelihood:

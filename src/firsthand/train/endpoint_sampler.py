@@ -22,6 +22,7 @@ from firsthand.nn.decoder import Decoder
 from firsthand.nn.lora import has_magnitudes
 from firsthand.nn.routed_lora import agents_of
 from firsthand.providers.agents import AgentsModel
+from firsthand.providers.endpoint_secrets import endpoint_secrets, hide
 from firsthand.providers.openai import OpenAIModel
 from firsthand.system.bounded_reply import Reply, ask_async
 from firsthand.train.adapters.adapter_settings import AdapterSettings
@@ -128,15 +129,17 @@ class EndpointSampler:
                 reply = await ask_async(client, request, max_bytes=MAX_REPLY_BYTES, within_s=LOAD_TIMEOUT_S)
         except (DataError, httpx.HTTPError) as error:
             return f"{type(error).__name__}: {error}"
-        return "" if reply.status == 200 else f"status {reply.status}: {_message(reply)}"
+        return (
+            "" if reply.status == 200 else f"status {reply.status}: {_message(reply, endpoint_secrets(key, self.url))}"
+        )
 
     def _opened(self, name: str) -> EndpointPolicy:
         return EndpointPolicy(OpenAIModel(name, self.url, return_token_ids=True))
 
 
-def _message(reply: Reply) -> str:
+def _message(reply: Reply, secrets: Sequence[str] = ()) -> str:
     try:
         body: Any = reply.json()
-        return str(body.get("error", {}).get("message") or body)[:300]
+        return hide(str(body.get("error", {}).get("message") or body), secrets, 300)
     except (ValueError, AttributeError):
-        return reply.text[:300]
+        return hide(reply.text, secrets, 300)
