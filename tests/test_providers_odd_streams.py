@@ -37,6 +37,28 @@ def test_an_event_has_a_bound_of_lines_and_a_long_one_in_one_line_is_read() -> N
 
 
 @pytest.mark.slow
+def test_other_tasks_have_their_turn_while_many_small_events_are_read() -> None:
+    async def main() -> tuple[int, int]:
+        turns, read = 0, 0
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        async def sent() -> AsyncIterator[bytes]:
+            yield b"data:{}\n\n" * 5_120
+
+        beside = asyncio.create_task(other())
+        async for _ in sse_data(sent()):
+            read += 1
+        beside.cancel()
+        return turns, read
+
+    assert asyncio.run(main()) == (10, 5_120)
+
+
 def test_a_stream_has_a_bound_of_lines_pings_included() -> None:
     pings = b":\n" * (MAX_LINES - 2)
     assert data_of(pings, b"data: end\n\n") == ["end"]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from firsthand.errors import ModelError
 
 MAX_LINES, MAX_EVENT_LINES = 2_000_000, 100_000
 """Lines of a stream, of which an event has three, and lines of data in one event, which servers send as one line."""
+_AT_ONCE = 512
+"""Events after which other tasks have their turn, however many came in one piece."""
 
 
 async def sse_data(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
     """Yields the data of each server-sent event, in time linear in the bytes. ModelError for a line too many."""
-    left = MAX_LINES
+    left, events = MAX_LINES, 0
     pending: list[bytes] = []
     data: list[str] = []
     async for chunk in chunks:
@@ -33,6 +36,9 @@ async def sse_data(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
             elif not field and not value and data:
                 yield "\n".join(data)
                 data = []
+                events += 1
+                if events % _AT_ONCE == 0:
+                    await asyncio.sleep(0)
     last = b"".join(pending)
     if last.startswith(b"data:"):
         data.append(last[5:].decode("utf-8", "replace").strip())
