@@ -91,7 +91,7 @@ class TermPostings:
             if num_alive == self._rows:
                 holding = sum(last - first for _, first, last in found)
             else:
-                holding = sum(np.count_nonzero(alive[each.rows[first:last]]) for each, first, last in found)
+                holding = sum(int(np.count_nonzero(alive[each.rows[first:last]])) for each, first, last in found)
             weight = times * math.log(1 + (num_alive - holding + 0.5) / (holding + 0.5))
             for each, first, last in found:
                 rows, counts = each.rows[first:last], each.counts[first:last]
