@@ -102,6 +102,8 @@ def test_a_message_of_many_values_is_refused_at_the_grpc_port_before_it_is_decod
 
     from firsthand.serve.a2a.a2a_settings import MAX_VALUES
     from firsthand.serve.a2a.grpc_door import _bounded
+    from firsthand.serve.admission.admission_settings import ClientLimits
+    from firsthand.serve.admission.api_keys import Client
 
     class Refused(Exception):
         pass
@@ -134,9 +136,9 @@ def test_a_message_of_many_values_is_refused_at_the_grpc_port_before_it_is_decod
         decoded.append(len(raw))
         return SendMessageRequest.FromString(raw)
 
-    service = "/lf.a2a.v1.A2AService"
-    unary = _bounded(grpc.unary_unary_rpc_method_handler(one, decode, repr), f"{service}/SendMessage")
-    stream = _bounded(grpc.unary_stream_rpc_method_handler(several, decode, repr), f"{service}/SendStreamingMessage")
+    service, client = "/lf.a2a.v1.A2AService", Client("a", ClientLimits(), b"")
+    unary = _bounded(grpc.unary_unary_rpc_method_handler(one, decode, repr), f"{service}/SendMessage", client)
+    stream = _bounded(grpc.unary_stream_rpc_method_handler(several, decode, repr), f"{service}/SendStreamingMessage", client)
 
     async def main() -> None:
         for raw in (text(3_000_000), message(MAX_VALUES - 4)):  # the message, its part, the data and the list
@@ -157,7 +159,7 @@ def test_a_message_of_many_values_is_refused_at_the_grpc_port_before_it_is_decod
 
     asyncio.run(main())
     other = grpc.stream_stream_rpc_method_handler(several)
-    assert _bounded(None, "x") is None and _bounded(other, f"{service}/SendMessage") is other
+    assert _bounded(None, "x", client) is None and _bounded(other, f"{service}/SendMessage", client) is other
 
 
 @pytest.mark.slow

@@ -88,7 +88,7 @@ def test_openais_key_is_needed_at_openai_alone(bare):
         OpenAIModel("m")
     local = OpenAIModel("m", " http://me:pw@host/v1/ ")
     assert (local.name, local.fingerprint, local._key) == ("openai:m@http://host/v1",) * 2 + ("",)
-    assert local._faults.secrets == ("", "pw")
+    assert local._faults.secrets == ("", "pw", "bWU6cHc=")
     bare.setenv("OPENAI_API_KEY", "key")
     assert (OpenAIModel("m").name, OpenAIModel("m").fingerprint) == ("openai:m", "openai:m@https://api.openai.com/v1")
     assert OpenAIModel("m")._official and not OpenAIModel("m", "http://host")._official

@@ -97,10 +97,10 @@ def test_what_a_cassette_does_not_hold_is_shown_beside_the_nearest_that_it_holds
     )
     assert missed(tape, "one\nthree").split("\n") == [
         "cassette:t does not hold this request; the nearest differs so:", "--- nearest recorded", "+++ asked",
-        "@@ -1,3 +1,2 @@", " one", "-two", " three",
+        " one", "-two", " three",
     ]  # fmt: skip
     wide = Cassette({"\n".join("abcdefgh"): ["1"]})
-    assert missed(wide, "\n".join("abcdxfgh")).split("\n")[3:] == ["@@ -4,3 +4,3 @@", " d", "-e", "+x", " f"]
+    assert missed(wide, "\n".join("abcdxfgh")).split("\n")[3:] == [" d", "-e", "+x", " f"]
     long = Cassette({"\n".join(f"a{at}" for at in range(60)): ["1"]})
     assert len(missed(long, "\n".join(f"b{at}" for at in range(60))).split("\n")) == 41
     assert missed(Cassette({}), "y" * 301) == f"cassette is empty, and was asked:\n{'y' * 300}"

@@ -256,7 +256,7 @@ def test_a_miss_shows_what_differs_from_the_nearest_recording():
         ask(Cassette({"far": ["x"], "one\ntwo\nthree": ["y"]}), "one\n2\nthree")
     assert str(missed.value) == (
         "cassette does not hold this request; the nearest differs so:\n"
-        "--- nearest recorded\n+++ asked\n@@ -1,3 +1,3 @@\n one\n-two\n+2\n three"
+        "--- nearest recorded\n+++ asked\n one\n-two\n+2\n three"
     )
 
 

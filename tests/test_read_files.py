@@ -43,7 +43,7 @@ PACKAGE = (
 """Reads files of packages."""
 SYSTEM = (
     "engine/memory/available_memory.py", "measure/machine.py", "runs/system_metrics.py", "sandbox/bounded_process.py",
-    "sandbox/memory_cgroup.py", "tokens/grammar_process.py", "sandbox/bwrap_command.py",
+    "sandbox/memory_cgroup.py", "sandbox/memory_share.py", "tokens/grammar_process.py", "sandbox/bwrap_command.py",
     "scorers/programs/unit_runner.py",  # within the sandbox
 )  # fmt: skip
 """Reads files of the kernel and the system's, by names that are ours."""

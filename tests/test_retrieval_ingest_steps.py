@@ -224,7 +224,7 @@ def test_a_file_counts_when_its_last_document_was_read_and_one_that_fails_counts
 
 
 def test_a_file_whose_items_all_failed_is_not_called_empty_and_one_of_blanks_is(tmp_path: Path) -> None:
-    root = folder(tmp_path / "f", a_jsonl="{}\n", b_jsonl='{"id": 1, "text": " "}\n', c_txt=" \n")
+    root = folder(tmp_path / "f", a_jsonl="5\n", b_jsonl='{"id": 1, "text": " "}\n', c_txt=" \n")
     work = Steps(root)
     for name in ("a.jsonl", "b.jsonl", "c.txt"):
         assert list(work._read(name, work.file(name))) == []
