@@ -88,7 +88,7 @@ def test_inputs_of_a_reference_are_compared_once_or_with_the_added_ones() -> Non
         assert asyncio.run(differential.check_against_reference("code", task, which, box)).ended == "error"
         ((code, tests, given),) = box.asked
         assert code == "code" and tests == "".join(call.format(each) for each in inputs)
-        assert given == {"setup": differential._setup(), "names": ("f",), "limits": differential.LIMITS}
+        assert given == {"setup": differential._setup(), "names": ("f",), "limits": differential.LIMITS, "load_s": 30.0}
     names: dict[str, Any] = {}
     exec(differential._setup(), names)
     assert names["_compare"].__name__ == "compare_outputs" and [each for each in names if each[0] != "_"] == []
