@@ -104,7 +104,7 @@ def test_control_tokens_and_what_ended_an_answer_are_shown_where_that_is_asked_f
         ({"allowed_token_ids": [True]}, "allowed_token_ids"),
         ({"allowed_token_ids": list(range(10**5))}, "allowed_token_ids holds 99999"),
         ({"allowed_token_ids": [0] * (2**18 + 1)}, "allowed_token_ids is a list"),
-        ({"bad_words": ["x"] * 10**5}, "bad_words is a list"),
+        ({"bad_words": ["x"] * 10**4}, "bad_words is a list"),
         ({"bad_words": [""]}, "bad_words.0"),
         ({"bad_words": "x"}, "bad_words"),
         ({"bad_words": ["x" * 257]}, "bad_words.0"),

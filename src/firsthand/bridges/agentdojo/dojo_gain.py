@@ -17,7 +17,7 @@ from firsthand.bridges.agentdojo.dojo_tools import DECLARED
 from firsthand.message import Json
 from firsthand.system.unseen_letters import without_unseen
 
-_ADDRESS = re.compile(r"[^\s<>()\"':]+@[^\s<>()\"':]+")
+_ADDRESS = re.compile(r"(?<![^\s<>()\"':@])[^\s<>()\"':@]++@[^\s<>()\"':]++")
 
 
 def gives(tool: str, wanted: Json, given: Json, own: Sequence[tuple[str, Json]]) -> bool:
