@@ -6,6 +6,7 @@ from time import process_time
 import pytest
 
 from firsthand.patterns.parts.answers import extract_answer
+from firsthand.patterns.parts.stated_choice import _revalued
 from firsthand.task import Task
 from opened_context import asks
 
@@ -203,6 +204,14 @@ def test_a_choice_that_is_a_number_or_an_expression_is_read_to_its_end_and_the_l
     ):  # fmt: skip
         for text, letter in rows:
             assert (text, extract_answer(text, task)) == (text, letter)
+
+
+def test_a_choice_has_another_value_by_what_follows_only_if_it_ends_in_a_digit() -> None:
+    for choice in ("3", "3 ", "room 3", "$3$"):
+        assert _revalued(" million", choice) and _revalued(" * 2", choice), choice
+        assert not _revalued(" apples", choice) and not _revalued("", choice), choice
+    for choice in ("3 apples", "3 m", "room 3 or more", "apples", ""):
+        assert not _revalued(" million", choice) and not _revalued(" * 2", choice), choice
 
 
 def test_options_that_are_repeated_or_weighed_are_no_answer_and_what_follows_is() -> None:

@@ -79,6 +79,14 @@ def test_a_row_that_is_no_python_is_refused(tmp_path, changes):
         benchmark(tmp_path, **changes)
 
 
+def test_an_output_that_is_a_statement_is_no_expression_and_one_in_brackets_or_on_two_lines_is(tmp_path):
+    for output in ("x = 1", "pass", "1; 2", "1\n2"):
+        with pytest.raises(DataError, match=r"line 1: the field 'output' is not Python \("):
+            benchmark(tmp_path, output=output)
+    for output in ("(x := 1)", "1", "[1,\n2]", "'x', 2"):
+        assert benchmark(tmp_path, output=output).tasks(0)[0].secret["output"] == output
+
+
 def test_a_task_of_another_benchmark_is_an_error():
     trace = asyncio.run(rollout(Agent("a", Scripted(["x"]), direct), Task("t", "Q")))
     with pytest.raises(DataError, match="input or output was expected"):

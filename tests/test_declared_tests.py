@@ -168,6 +168,16 @@ def test_samples_fit_their_schemas():
     assert sample({"type": "array", "items": {"type": "number", "minimum": 9000}}, whole) == [9000]
 
 
+def test_items_of_a_sample_are_looked_up_among_the_definitions_of_the_whole_schema():
+    person = {"type": "object", "properties": {"n": {"type": "boolean"}, "m": {}}, "required": ["n"]}
+    whole = {"$defs": {"P": person}}
+    items = {"type": "array", "items": {"$ref": "#/$defs/P"}}
+    assert sample(items, whole) == [{"n": True}]
+    assert sample({"type": "array", "items": items}, whole) == [[{"n": True}]]
+    stranger = sample({"type": "string"}, whole)
+    assert isinstance(stranger, str) and sample({"type": "array"}, whole) == [stranger] == sample(items, {})
+
+
 def test_the_command_writes_a_file_for_pytest(tmp_path, capsys):
     path = tmp_path / "clerk.toml"
     path.write_text('name = "clerk"\nmodel = "scripted:echo"\ntools = ["fetch"]\nguard = ["policy"]\n')

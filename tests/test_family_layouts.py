@@ -13,7 +13,7 @@ from firsthand.formats.fields import Fields
 from firsthand.nn.architecture import Architecture, LatentSettings, Rope
 from firsthand.nn.families import bloom, deepseek, gemma, gpt2, gpt_oss, mixtral, mpt, phi3
 from firsthand.nn.layout_reader import LayoutReader
-from firsthand.nn.weight_layout import FileLayout
+from firsthand.nn.weight_layout import FileLayout, LayoutRow, file_tensors, row
 
 A = Architecture(
     "llama", 70, 48, 90, 3, 6, num_kv_heads=2, head_dim=12, max_position=300, norm_eps=0.01, windows=(7, None, 9),
@@ -183,3 +183,26 @@ def test_gemma_refuses_the_softcaps_of_its_second_and_reads_the_types_of_layers_
     ):
         with pytest.raises(ModelFileError, match=rf"^config\.json: {key} is {said}"):
             read(**{key: value})
+
+
+def test_a_tensor_of_all_experts_holds_the_modules_of_each_expert_in_turn() -> None:
+    gate, up, down = (f"mlp.experts.{{e}}.{name}_proj" for name in ("gate", "up", "down"))
+    parameters = {
+        f"layers.0.{name}.weight".replace("{e}", str(expert)): (2, 2)
+        for name in (gate, up, down)
+        for expert in range(3)
+    }
+
+    def found(*rows: LayoutRow) -> list[tuple[str, tuple[str, ...]]]:
+        return [(each.name, each.ours) for each in file_tensors(FileLayout((), rows), parameters)]
+
+    def ours(*parts: str) -> tuple[str, ...]:
+        return tuple(f"layers.0.mlp.experts.{part}_proj.weight" for part in parts)
+
+    assert found(row("mlp.gate_up", gate, up), row("mlp.down", down)) == [
+        ("model.layers.0.mlp.gate_up.weight", ours("0.gate", "0.up", "1.gate", "1.up", "2.gate", "2.up")),
+        ("model.layers.0.mlp.down.weight", ours("0.down", "1.down", "2.down")),
+    ]
+    assert found(row("mlp.{e}.up_gate", up, gate), row("mlp.down", down))[:3] == [
+        (f"model.layers.0.mlp.{expert}.up_gate.weight", ours(f"{expert}.up", f"{expert}.gate")) for expert in range(3)
+    ]

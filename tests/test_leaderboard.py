@@ -71,6 +71,16 @@ def test_the_baseline_can_be_chosen_and_an_unknown_one_is_refused():
         leaderboard(two_agents(), baseline="dirct")
 
 
+def test_a_baseline_that_is_named_in_the_order_and_attempted_nothing_is_unknown():
+    with pytest.raises(UnknownName, match="'react'"):
+        leaderboard(two_agents(), baseline="react", order=["react", "cot", "direct"])
+    other = [attempt("react", 0, 1.0, benchmark="words")]
+    boards = leaderboard(two_agents() + other, baseline="react", order=["react", "cot", "direct"])
+    assert [(board.benchmark, board.baseline) for board in boards] == [("sums", "cot"), ("words", "react")]
+    (board,) = leaderboard(two_agents(), order=["react", "cot", "direct"])
+    assert board.baseline == "cot"
+
+
 def test_an_errored_attempt_scores_zero_and_is_counted():
     traces = [
         attempt("a", 0, 1.0),

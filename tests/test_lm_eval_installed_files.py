@@ -106,3 +106,33 @@ def test_every_file_behind_a_tag_or_a_group_is_looked_at_once_and_those_of_the_h
     assert refused({"tag": None, **files}, tag=["plain", "tag", "nowhere"]) == refused({"tag": None}) == ""
     assert refused({"plain": plain, **files}, plain=["bad"]) == "", "a file's own tags name no tasks"
     assert refused({"nowhere": tmp_path / "plain.yaml"}) == ""
+
+
+def test_a_task_file_of_the_user_that_a_group_names_has_its_data_in_its_folder_or_in_the_one_allowed(
+    package: Path, tmp_path: Path
+) -> None:
+    tasks, data = tmp_path / "tasks", tmp_path / "data"
+    tasks.mkdir()
+    data.mkdir()
+    for folder in (tasks, data):
+        (folder / "rows.json").write_text("[]")
+    group, mine, own = tasks / "group.yaml", tasks / "mine.yaml", package / "tasks" / "own.yaml"
+    group.write_text("group: g\ntask: [mine, own]\n")
+    body = "task: mine\ndataset_path: json\ndataset_kwargs: {data_files: %s}\n"
+    own.write_text(body % (data / "rows.json"))
+    index = {
+        name: SimpleNamespace(yaml_path=path, tags=set()) for name, path in (("g", group), ("mine", mine), ("own", own))
+    }
+    manager: Any = SimpleNamespace(task_index=index)
+    mine.write_text(body % (data / "rows.json"))
+    with pytest.raises(ConfigError) as refused_data:
+        _check("g", manager, False)
+    assert str(refused_data.value) == (
+        f"mine.yaml names the data {str(data / 'rows.json')!r}, outside of its folder, and is not read: if you want it "
+        "sent to the model, allow its folder as in lm_eval:task=mine.yaml:data=FOLDER"
+    )
+    with pytest.raises(ConfigError, match="outside of its folder"):
+        _check("g", manager, True, str(package))
+    _check("g", manager, False, str(data))
+    mine.write_text(body % (tasks / "rows.json"))
+    _check("g", manager, False)

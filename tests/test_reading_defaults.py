@@ -116,3 +116,12 @@ def test_the_steps_of_the_tour_are_those_of_its_file_numbered_from_1() -> None:
     assert tour_steps() is tour_steps() and {step.weights for step in tour_steps()} == {True, False}
     plain = TourStep(3, "i", "t", "idea", "c", "look", "attention", "p.md")
     assert (plain.weights, plain.after, plain.makes) == (False, "", "") and plain.reading is entry_named("attention")
+
+
+def test_the_list_begins_with_papers_and_its_sections_follow_in_their_order() -> None:
+    listed = [entry.section for entry in reading_list()]
+    assert list(dict.fromkeys(listed)) == list(SECTIONS) == [
+        "papers", "internals", "patterns", "benchmarks", "leaderboards", "blogs", "safety", "production",
+    ]  # fmt: skip
+    assert listed == sorted(listed, key=SECTIONS.index) and list(section_titles()) == list(SECTIONS)
+    assert reading_list()[0].id == "attention" and listed[-1] == "production"

@@ -269,6 +269,24 @@ def test_changes_of_an_account_are_limited_each_minute(accounts: Accounts) -> No
     assert accounts.may_change_now(ed)
 
 
+def test_a_role_in_a_project_is_kept_by_its_exact_name(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    Accounts(store).add("ada", PASSWORD, "viewer")
+    item = store.get(module.ACCOUNT, "ada")
+    assert item is not None
+    store.put(module.ACCOUNT, "ada", {**item.body, "projects": {"Evals": "editor"}}, version=item.version)
+    evals, lower = Accounts(store, project="Evals"), Accounts(store, project="evals")
+    assert evals.all() == [User("ada", "editor")] and lower.all() == Accounts(store).all() == [User("ada", "viewer")]
+    evals.give_role("ada", "admin")
+    lower.add("bob", PASSWORD, "annotator")
+    assert evals.all() == [User("ada", "admin")]
+    assert lower.all() == [User("ada", "viewer"), User("bob", "annotator")] and Accounts(store).all() == [
+        User("ada", "viewer")
+    ]
+    kept = store.get(module.ACCOUNT, "ada"), store.get(module.ACCOUNT, "bob")
+    assert [each.body["projects"] for each in kept if each] == [{"Evals": "admin"}, {"evals": "annotator"}]
+
+
 def test_the_command_keeps_accounts_and_a_wider_address_needs_one(
     tmp_path: Path, cli: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
