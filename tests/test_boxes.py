@@ -2,7 +2,7 @@
 
 import pytest
 
-from firsthand.patterns.parts.answers import extract_answer, parse_number
+from firsthand.patterns.parts.answers import _is_otherwise, extract_answer, parse_number
 from firsthand.patterns.parts.boxes import boxed_answer, last_boxed, line_of_box
 from firsthand.scorers.symbolic import boxed, minerva
 from made_traces import trace
@@ -78,6 +78,18 @@ def test_a_box_that_does_not_end_or_is_empty_has_no_line():
     assert line_of_box(r"a\boxed{5}b", 9, "5") == ("a", "b") and line_of_box(r"a\boxed{5}b", 9, "6") == ("", "")
     assert line_of_box(r"a\boxed{5 b", 9, "5") == ("", "")
     assert last_boxed(r"\boxed{1}\boxed{a{b}}") == "a{b}"
+
+
+def test_an_or_between_two_boxes_counts_in_the_sentence_of_the_second_alone():
+    for before, otherwise in (
+        (r"\boxed{3} or ", True), (r"\boxed{3} OR so, checked: ", True), (r"\boxed{3}. Or ", True),
+        (r"It is 2. \boxed{3} or ", True), (r"\boxed{3} or so. Checked: ", False), (r"\boxed{3} or.", False),
+        (r"or \boxed{3}, ", False), (r"\boxed{3} for ", False), ("\\boxed{3} or\n", False), ("3 or ", False),
+    ):  # fmt: skip
+        assert (before, _is_otherwise(before)) == (before, otherwise)
+    task = asks(hint="an expression")
+    assert extract_answer(r"\boxed{3} or so. Checked: \boxed{4}", task) == "4"
+    assert extract_answer(r"\boxed{3} or \boxed{4}", task) == "4"
 
 
 NUMBERS = (

@@ -43,3 +43,17 @@ def test_what_a_run_spent_before_is_no_price_of_a_call() -> None:
     budget = Budget(Limits(cost_usd=1.0))
     budget.resume(Usage(cost_usd=0.9), 9)
     assert budget.reserve(100) == budget.reserve(100) == 100 and budget.calls == 11
+
+
+def test_the_price_of_a_call_elsewhere_is_none_of_a_group_made_later() -> None:
+    parent = Budget(Limits())
+    parent.charge(parent.reserve(100), Usage(cost_usd=0.02))
+    group = Budget(Limits(cost_usd=0.01), parent)
+    assert (group.highest_usd, parent.highest_usd) == (0.0, 0.02)
+    granted = [group.reserve(100) for _ in range(3)]
+    assert granted == [100, 100, 100], "none of its own calls has cost anything yet"
+    group.charge(granted[0], Usage(cost_usd=0.004))
+    with pytest.raises(LimitExceeded) as error:
+        group.reserve(100)
+    assert str(error.value) == "0.0040 of 0.0100 USD are spent, and calls that run may cost 0.0080"
+    assert (group.highest_usd, parent.highest_usd) == (0.004, 0.02)

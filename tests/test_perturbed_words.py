@@ -93,6 +93,11 @@ def test_runs_of_spaces_and_a_tenth_of_line_breaks_change():
     assert lowercase("ÄBc 1", Random(0)) == "äbc 1"
 
 
+def test_a_small_letter_stays_as_it_is_in_lower_case():
+    for text, lower in (("Straße", "straße"), ("STRASSE", "strasse"), ("ẞ", "ß"), ("Ofﬁce", "ofﬁce"), ("ſ", "ſ")):
+        assert (text, lowercase(text, Random(0))) == (text, lower)
+
+
 def test_contractions_keep_the_case_and_go_back_only_where_there_are_none():
     rng = Random(0)
     assert (

@@ -106,6 +106,7 @@ def test_entries_have_ids_of_their_own_and_parts_belong_to_an_entry():
         (each.section for each in reading_list()), key=SECTIONS.index
     )
     assert list(section_titles()) == list(SECTIONS) and section_titles()["blogs"] == "Expert blogs"
+    assert section_titles()["production"] == "LLMOps and production", "its capitals are those of the file"
 
 
 def test_an_entry_is_named_in_any_case_and_a_wrong_name_is_told_what_is_near():

@@ -100,6 +100,15 @@ def test_judgements_without_queries_or_texts_are_refused() -> None:
     assert refused(DataError, check_judged, found, [Document("z", "")]) == told
 
 
+def test_a_query_may_be_empty_and_not_without_its_text(tmp_path: Path) -> None:
+    path = written(tmp_path / "q.jsonl", {"_id": "q1", "text": ""}, {"_id": "q2", "text": "Q2?"})
+    assert list(beir_folder._json_queries(path)) == [("q1", ""), ("q2", "Q2?")]
+    for row in ({"_id": "q1"}, {"_id": "q1", "text": None}, {"_id": "q1", "Text": "Q1?"}):
+        path = written(tmp_path / "q.jsonl", {"_id": "q0", "text": ""}, row)
+        told = f"{path}, line 2: the field 'text' holds 'None', and text was expected"
+        assert refused(DataError, lambda path=path: list(beir_folder._json_queries(path))) == told
+
+
 def test_rows_of_a_judged_folder_are_named_by_line(tmp_path: Path) -> None:
     path = tmp_path / "q.tsv"
     for text, found in (

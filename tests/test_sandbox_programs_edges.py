@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 import os
@@ -19,6 +20,7 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the programs are those of Linux", allow_module_level=True)
 
+from firsthand.sandbox import seccomp
 from firsthand.sandbox.bubblewrap import _send
 from firsthand.sandbox.programs import box_inside, checker, inside, worker, write_rules
 from firsthand.sandbox.sandbox import Sandbox
@@ -208,6 +210,30 @@ def test_files_move_between_all_folders_that_are_allowed_and_into_no_other(tmp_p
     assert forked(confined) == (0, said, "")
     files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert files == ["also/b", "in/sub/a", "in/sub/c", "out/e"] and (tmp_path / "out/e").read_text() == "out/d"
+
+
+@pytest.mark.skipif(not write_rules.supported(), reason="this kernel has no such rules")
+def test_a_process_with_rules_on_what_it_may_write_takes_the_filter_too(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+
+    def tried(act: Callable[[], object]) -> int:
+        try:
+            act()
+        except OSError as error:
+            return error.errno or -1
+        return 0
+
+    def confined(filter_code: bytes) -> None:
+        sys.modules["write_rules"] = write_rules  # as `preload` does
+        worker.prctl(worker._SET_NO_NEW_PRIVS, 1)
+        worker.confine(filter_code, [str(tmp_path / "in")])
+        writes = [tried(lambda name=name: (tmp_path / name).write_text("x")) for name in ("in/a", "in/../b")]  # type: ignore[misc]
+        print(writes, tried(lambda: os.memfd_create("x")))
+
+    (tmp_path / "b").write_text("")
+    code = seccomp.program(os.uname().machine) or b""
+    assert forked(lambda: confined(code)) == (0, f"[0, {errno.EACCES}] {errno.ENOSYS if code else 0}\n", "")
+    assert forked(lambda: confined(b"")) == (0, f"[0, {errno.EACCES}] 0\n", "")
 
 
 # -- the files of a workspace --

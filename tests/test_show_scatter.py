@@ -11,10 +11,12 @@ from boards_by_hand import BASE, BETTER, WORSE, board
 from firsthand.show.scatter import (
     Picture,
     Point,
+    Rectangle,
     Tick,
     _kind,
     _linear_axis,
     _log_axis,
+    _place,
     _score_axis,
     _stairs,
     scatter,
@@ -77,6 +79,26 @@ def test_agents_that_cost_nothing_or_have_an_unbounded_interval_lie_within_the_p
     (point,) = picture.points
     assert (point.x, point.y, point.top, point.bottom) == (56, pytest.approx(182), 16, 348)
     assert picture.x_ticks[0] == Tick(56, "0")
+
+
+@pytest.mark.parametrize(
+    ("top", "bottom", "is_right"),
+    [
+        # the label is from 192.5 to 207.5 high
+        (150.0, 192.5, True),
+        (150.0, 193.0, False),
+        (150.0, 300.0, False),
+        (207.0, 300.0, False),
+        (207.5, 300.0, True),
+        (200.0, 200.0, False),  # a bar without height is one pixel high
+        (191.75, 191.75, False),
+        (191.5, 191.5, True),
+    ],
+)
+def test_a_label_is_beside_the_whole_error_bar_of_another_agent(top: float, bottom: float, is_right: bool) -> None:
+    spots = [("ab", 200.0, 200.0, 190.0, 210.0), ("c", 220.0, 320.0, top, bottom)]
+    width = 8.8 * 2 + 4
+    assert _place(spots)[0] == Rectangle(212.0 if is_right else 200 - 12 - width, 192.5, width, 15)
 
 
 @pytest.mark.parametrize(
