@@ -149,3 +149,30 @@ def test_the_values_of_all_replies_to_one_question_have_a_bound(monkeypatch: pyt
         return count
 
     assert [asyncio.run(read()) for _ in range(2)] == [3, 3], "each question begins anew"
+
+
+def test_a_blank_line_ends_what_is_counted_at_once_only_in_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(a2a_transport, "MAX_VALUES", 8)
+    sent: dict[str, Any] = {}
+
+    async def answered(transport: Any, request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"content-type": sent["kind"]}, stream=httpx.ByteStream(sent["body"]))
+
+    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", answered)
+
+    eight, nine = b"[0,0,0,0,\n\n0,0,0,0]", b"[0,0,0,0,\n\n0,0,0,0,0]"  # a mark each: the bracket and the commas
+
+    async def main() -> None:
+        async with a2a_transport.bounded_client("", 1.0, "http://h") as client:
+
+            async def read(kind: str, body: bytes) -> bytes:
+                sent.update(kind=kind, body=body)
+                return (await client.get("http://h/")).content
+
+            assert await read("application/json", eight) == eight
+            told = r"^a2a:http://h sent more than 8 JSON values at once, so they are not read$"
+            with pytest.raises(ModelError, match=told):
+                await read("application/json", nine)
+            assert await read("text/event-stream", nine) == nine, "there it ends an event"
+
+    asyncio.run(main())

@@ -173,6 +173,17 @@ def test_an_answer_writes_no_part_of_the_judges_prompt_and_a_reply_that_is_cut_o
     assert asyncio.run(judge_vote(run, battle, Scripted(["[[A]] is what they say"] * 2), max_tokens=1)) is None
 
 
+def test_only_the_last_line_of_a_judges_reply_holds_its_verdict(fought: tuple[Run, list[BlindBattle]]) -> None:
+    run, battles = fought
+    before = len(run.preferences())
+    for replies in (["[[A]]\nI am not sure", "[[B]]"], ["[[A]]", "[[B]]\nI am not sure"]):
+        assert asyncio.run(judge_vote(run, battles[0], Scripted(replies))) is None
+    assert len(run.preferences()) == before, "nothing is kept"
+    kept = asyncio.run(judge_vote(run, battles[0], Scripted(["I am not sure\n[[A]] \n\n", "[[A]]\nNo: [[B]]"])))
+    assert kept is not None and kept.winner == "a" and (kept.detail or {})["orders"] == ["a", "a"]
+    assert run.preferences()[before:] == [kept]
+
+
 SECRET = b"k" * 32
 
 

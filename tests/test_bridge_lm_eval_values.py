@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -53,3 +55,22 @@ def test_a_model_is_not_read_from_results_of_too_many_values(tmp_path: Path, mon
     assert _model(path) == "told"
     monkeypatch.setattr("firsthand.bridges.lm_eval.sample_lines.MAX_RESULTS_VALUES", 98)
     assert _model(path) == "m"
+
+
+def test_an_agent_of_several_filters_is_kept_with_its_filter_in_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: dict[str, Any] = {}
+    traces: list[Any] = []
+    run = SimpleNamespace(id="r", add_agent=kept.__setitem__, add_tasks=lambda *_: None, append=traces.append)
+    monkeypatch.setattr("firsthand.bridges.lm_eval.sample_lines.whole_run", lambda *_: nullcontext(run))
+    row = {"doc_id": 0, "doc": {}, "target": "", "filtered_resps": ["a"], "acc": 1.0}
+    path = tmp_path / "samples_t.jsonl"
+    (tmp_path / "results_1.json").write_text(json.dumps({"model_name": "told"}))
+    for filters, names in ((["strict"], ["told"]), (["strict", "loose"], ["told:strict", "told:loose"])):
+        kept.clear()
+        traces.clear()
+        path.write_text("\n".join(json.dumps(row | {"filter": each}) for each in filters))
+        assert import_samples(path, tmp_path / "home") == ("r", len(filters))
+        assert kept == {name: {"name": name, "model": "told"} for name in names}
+        assert [each.agent for each in traces] == list(kept.values()), "as each attempt has it"

@@ -160,6 +160,18 @@ def test_a_result_survives_json_and_the_disk(tmp_path: Path) -> None:
     assert saved_results("another machine", home=tmp_path) == []
 
 
+def test_models_of_one_name_by_two_makers_have_a_result_each(tmp_path: Path) -> None:
+    key = result().machine["key"]
+    one = save_result(result(model="a/model", date="2026-11-24"), home=tmp_path)
+    two = save_result(result(model="b/model", date="2026-11-25"), home=tmp_path)
+    bare = save_result(result(model="model", date="2026-11-23"), home=tmp_path)
+    assert len({one, two, bare}) == 3
+    assert [each.model for each in saved_results(key, home=tmp_path)] == ["b/model", "a/model", "model"]
+    assert save_result(result(model="a/model", date="2026-11-26"), home=tmp_path) == one
+    found = [(each.model, each.date) for each in saved_results(key, home=tmp_path)]
+    assert found == [("a/model", "2026-11-26"), ("b/model", "2026-11-25"), ("model", "2026-11-23")]
+
+
 def test_a_full_disk_is_an_error_with_a_name(tmp_path: Path) -> None:
     (tmp_path / "bench").write_text("a file where the folder should be")
     with pytest.raises(StoreError, match="could not be written"):

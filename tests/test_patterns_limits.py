@@ -10,7 +10,7 @@ from firsthand.patterns.constitutional import constitutional
 from firsthand.patterns.direct import direct
 from firsthand.patterns.heartbeats import YIELDED, turns
 from firsthand.patterns.parts.evaluation import Feedback
-from firsthand.patterns.parts.self_tests import MAX_CHARS, read_results
+from firsthand.patterns.parts.self_tests import MAX_CHARS, SelfTests, read_results
 from firsthand.patterns.parts.thoughts import GenericThoughts, ThoughtRequest
 from firsthand.patterns.parts.voting import count
 from firsthand.patterns.react import react
@@ -34,6 +34,12 @@ def act(action: str) -> str:
 def python(code: str) -> str:
     """Run it."""
     return "ran"
+
+
+@tool(name="python", effect="read")
+def passing(code: str) -> str:
+    """Run it."""
+    return "own test 0: passed"
 
 
 @pytest.mark.parametrize(
@@ -147,3 +153,23 @@ def test_a_state_is_noted_with_the_branch_that_the_search_is_made_in():
     opened.run(lambda ctx: ctx.group(searched(ctx) for _ in range(2)))
     about = {"name": "1.0", "at": 3, "status": "kept", "score": 2.5, "text": "b", "answer": "x"}
     assert opened.notes() == [("branch", about | {"path": f"0.{number}"}) for number in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("reply", "tests", "feedback"),
+    [
+        ("I know of none.", [], Feedback(True, "There is no test to fail.")),
+        ("```\nassert f(1) == 2\n```", ["assert f(1) == 2"], Feedback(True, "assert f(1) == 2  # passed")),
+    ],
+)
+def test_own_tests_are_asked_for_once_also_where_the_reply_held_none(reply, tests, feedback):
+    task = asks("P", metadata={"entry_point": "f"})
+    opened = Opened([reply, "```\nassert f(3) == 4\n```", reply], tools=(passing,))
+    evaluate = SelfTests()
+
+    async def thrice(ctx):
+        return [await evaluate(task, ctx, "def f(x): return 2") for _ in range(3)]
+
+    assert opened.run(thrice) == [feedback] * 3
+    assert len(opened.asked) == 1 and opened.notes("tests") == [("tests", {"tests": tests})]
+    assert evaluate.tests == tests

@@ -147,6 +147,18 @@ def test_a_draft_with_claims_of_its_own_is_asked_for_again_and_the_better_of_bot
     assert plain.answer == "by fire" and plain.noted("branch")[-1]["name"] == "retrieval"
 
 
+def test_of_two_drafts_one_that_is_in_the_documents_is_kept_whatever_it_lost(index: Path) -> None:
+    def drafts(first: str, second: str) -> Played:
+        return play(team, index, ["burned", "READY", first, second], task=TASK, search="lexical", k=1)
+
+    found = answer_of(BURNED, [citation("b")], "b", unsupported=["Rats came."])
+    kept = drafts("The mill burned. [1] Rats came. [1]", NOT_IN_DOCUMENTS)
+    assert kept.answer == BURNED and kept.noted("rag_answer") == [found]
+    later = drafts("Ghosts live. [1]", "The mill burned. [1] Rats came. [1] Cats sang. [1]")
+    assert later.answer == BURNED
+    assert later.noted("rag_answer") == [found | {"unsupported": ["Rats came.", "Cats sang."]}]
+
+
 def test_every_stage_of_a_modular_pipeline_stands_in_its_place(index: Path) -> None:
     def reply(messages: Any, sampling: Any, number: int) -> str:
         said = messages[-1].text

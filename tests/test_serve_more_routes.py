@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import struct
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -260,6 +262,18 @@ def test_a_model_that_is_loading_or_has_failed_says_so_without_its_folders() -> 
     with pytest.raises(Refusal, match="echo needs a model that runs here, and r does not") as caught:
         remote.token_model("echo")
     assert (caught.value.param, caught.value.code) == ("echo", "unsupported_parameter")
+
+
+def test_a_model_under_two_names_has_one_system_fingerprint() -> None:
+    model = SpelledModel()
+    names = [ServedModel(name, model, model, model.facts) for name in ("demo", "other")]
+    digest = hashlib.sha256(f"{model.fingerprint}|{model.facts.computed_by}".encode()).hexdigest()
+    assert [each.system_fingerprint for each in names] == [f"fp_{digest[:10]}"] * 2
+    elsewhere = replace(names[0], facts=replace(model.facts, computed_by="cuda"))
+    assert elsewhere.system_fingerprint not in (None, names[0].system_fingerprint)
+    changed = SpelledModel()
+    changed.fingerprint = "other files"
+    assert replace(names[0], model=changed).system_fingerprint not in (None, names[0].system_fingerprint)
 
 
 def test_several_answers_of_a_model_elsewhere_come_whole_one_after_another() -> None:

@@ -178,6 +178,15 @@ def test_tasks_won_and_lost_are_counted_where_both_have_values_and_turned_where_
     assert _compared(a, replace(b, values={"a": [1.0]}), "ab") == (0, 0) == _compared(replace(a, values={}), b, "a")
 
 
+def test_a_gate_of_a_slow_figure_counts_each_cluster_once() -> None:
+    draws = tuple(np.linspace(0.3, 0.7, 99).tolist())
+    slow = FigureDifference(0.5, draws, 9, (3, 0), labels=("a", "a", "b"), unit=True)
+    assert slow.p_above(0.2) == 1 / 100 and slow.num_units == 2
+    assert slow.surely_above(0.2) == pytest.approx((1.2 / 1.5) ** 2), "of two clusters, not of nine tasks"
+    assert replace(slow, labels=None).surely_above(0.2) == pytest.approx((1.2 / 1.5) ** 9)
+    assert slow.surely_above(0.5) == 1.0
+
+
 def test_equal_draws_leave_possible_what_so_many_units_do() -> None:
     equal = FigureDifference(0.5, (0.5, 0.5, 0.5), 9, (3, 0), labels=("a", "a", "b"), unit=True)
     unseen = unseen_share(2, 0.9)
