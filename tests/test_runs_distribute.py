@@ -226,7 +226,9 @@ def test_calls_that_a_lost_worker_had_finished_are_not_made_again(tmp_path: Path
         asyncio.run(work(run))
         (trace,) = run.traces()
         assert sum(call.replayed for call in trace.calls) >= 5
-        assert trace.error is None and max(world.sent.values()) == 1
+        assert trace.error is None and world.sent.total() <= 1, (
+            "a letter whose worker was lost before it was sent is not sent"
+        )
         assert sum(world.asked.values()) <= len([call for call in trace.calls if call.kind == "generate"]) + 1
 
 
