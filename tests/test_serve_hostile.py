@@ -307,7 +307,7 @@ MANY = 9_000
     ("path", "body"),
     [
         (CHAT, {**HI, **dict.fromkeys(map(str, range(MANY)), 1)}),
-        (CHAT, {"messages": [{"role": "user", "content": [{"type": "x"}] * 4096}] * 20}),
+        (CHAT, {"messages": [{"role": "user", "content": [{"type": "x"}] * 4096}] * 12}),
         ("/v1/completions", {"prompt": [[None] * 100_000]}),
         ("/v1/completions", {"prompt": [["a"] * 100] * 2000}),
         ("/detokenize", {"tokens": ["a"] * 400_000}),
