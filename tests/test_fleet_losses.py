@@ -217,7 +217,7 @@ def test_the_wait_for_the_others_begins_once_and_not_at_each_change(monkeypatch:
 
 
 def test_counters_of_a_replica_that_does_not_answer_are_the_last_ones(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(fleets, "COUNTERS_S", 0.02)
+    monkeypatch.setattr(fleets, "COUNTERS_S", 0.4)
 
     def answers(process: Process, message: Json) -> None:
         if message.get("method") == "counters" and process.name == "place 1":
