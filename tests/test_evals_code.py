@@ -138,7 +138,8 @@ def square(x): return 0
 def test_tests_import_nothing_that_an_answer_has_written(box, name):
     tests = f"import colorsys, subprocess\n{TESTS}"
     outcome = check(box, PLANTS[name], tests, setup="import statistics")
-    assert not outcome.ok and "AssertionError" in outcome.stderr, outcome
+    refused = "PermissionError" in outcome.stderr and name == "plants_while_the_setup_waits"  # from Linux 6.12 on
+    assert not outcome.ok and ("AssertionError" in outcome.stderr or refused), outcome
     assert check(box, "def square(x): return x * x", tests, setup="import statistics").ok
 
 
