@@ -26,6 +26,8 @@ MACHINE = [
     ".*(needs root|only root|by root).*",
     "no file system can be mounted here",
     "no memory cgroup can be made here",
+    "this kernel has no such rules",
+    "no sandbox, or this Python is not kept",
     "no Python that nobody can run",
     "the kernel's headers are not installed",
     "the headers of another architecture",
