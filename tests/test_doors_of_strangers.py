@@ -138,7 +138,9 @@ def test_a_message_of_many_values_is_refused_at_the_grpc_port_before_it_is_decod
 
     service, client = "/lf.a2a.v1.A2AService", Client("a", ClientLimits(), b"")
     unary = _bounded(grpc.unary_unary_rpc_method_handler(one, decode, repr), f"{service}/SendMessage", client)
-    stream = _bounded(grpc.unary_stream_rpc_method_handler(several, decode, repr), f"{service}/SendStreamingMessage", client)
+    stream = _bounded(
+        grpc.unary_stream_rpc_method_handler(several, decode, repr), f"{service}/SendStreamingMessage", client
+    )
 
     async def main() -> None:
         for raw in (text(3_000_000), message(MAX_VALUES - 4)):  # the message, its part, the data and the list
