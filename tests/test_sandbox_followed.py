@@ -171,7 +171,7 @@ def test_a_worker_that_ends_in_the_middle_is_closed_and_told(tmp_path: Path) -> 
 
 
 def test_a_worker_that_does_not_report_in_time_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (bubblewrap.START_S, bubblewrap.LEAVE_S, bubblewrap.GRACE_S) == (30.0, 1.0, 5.0)
+    assert (bubblewrap.START_S, bubblewrap.LEAVE_S, bubblewrap.GRACE_S) == (30.0, 1.0, 30.0)
     monkeypatch.setattr(bubblewrap, "GRACE_S", 0.1)
     made, control = warm_worker("exec sleep 20")
     Served(control, lambda served: os.write(served.out, b"a") and served.stopped() and None)

@@ -21,11 +21,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from firsthand.errors import SandboxError
-from firsthand.sandbox.bubblewrap import GRACE_S, Report, SandboxRun
+from firsthand.sandbox.bubblewrap import Report, SandboxRun
 from firsthand.sandbox.programs.worker import as_bytes
 
 IMAGE = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
 START_S = 60.0
+GRACE_S = 5.0
 """The most seconds that a container may take to start; they do not count for the run."""
 REMOVE_S = 60.0
 
