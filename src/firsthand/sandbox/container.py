@@ -26,8 +26,9 @@ from firsthand.sandbox.programs.worker import as_bytes
 
 IMAGE = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
 START_S = 60.0
-GRACE_S = 5.0
 """The most seconds that a container may take to start; they do not count for the run."""
+GRACE_S = 5.0
+"""The most seconds that its program may take to end when all has been said."""
 REMOVE_S = 60.0
 
 
