@@ -83,6 +83,10 @@ def sign_in(client: TestClient, name: str, password: str = PASSWORD) -> Any:
     return client.post("/sign-in", data={"name": name, "password": password}, headers=OWN, follow_redirects=False)
 
 
+def test_a_project_keeps_its_name_as_it_was_given(tmp_path: Path) -> None:
+    assert Accounts(SqliteStore(tmp_path), Clock(), project="Team A").project == "Team A"
+
+
 def test_passwords_are_kept_by_scrypt_with_a_salt_each(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = hashed(PASSWORD), hashed(PASSWORD)
     assert first != second and matches(PASSWORD, first) and matches(PASSWORD, second)

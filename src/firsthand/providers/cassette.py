@@ -27,7 +27,7 @@ Recordings = Mapping[str, Sequence[str]]
 _MAX_BYTES, _MAX_VALUES = 1 << 28, 2_000_000
 _NEAREST_OF, _NEAREST_CHARS = 4000, 8_000_000
 _COMPARED_CHARS, _COMPARED_LINES = 20_000, 200
-"""How much of a request and of a recorded prompt is compared, from the first line that differs, to tell what differs."""
+"""Characters and lines of a request and a recorded prompt that a diff covers, from the first line that differs."""
 _SHOWN_CHARS = 300
 
 

@@ -174,7 +174,7 @@ def serve(app: ServerApp, address: ListenAddress, *, on_open: Callable[[str], No
     """
 
     def opened(url: str) -> None:
-        """What is loaded stays until the process ends: garbage collections pass over it, and take no seconds of requests."""
+        """Freeze loaded objects, which stay until the process ends, so that garbage collection skips them."""
         gc.collect()
         gc.freeze()
         on_open(url)

@@ -65,7 +65,7 @@ class TlsConnection(asyncio.Protocol):
 
     @property
     def _open_connections(self) -> set[Any]:
-        """What uvicorn shuts down, and waits for, when it stops."""
+        """Returns the connections that uvicorn shuts down and awaits when it stops."""
         return self._http.connections
 
 
@@ -84,5 +84,5 @@ class _Tls(SSLProtocol):
 
 
 def over_tls(protocol: type[BoundedProtocol], context: ssl.SSLContext) -> Callable[..., asyncio.BaseProtocol]:
-    """What makes the protocol of an accepted connection, for uvicorn."""
+    """Returns a factory of the protocol for an accepted connection, for uvicorn."""
     return lambda **given: TlsConnection(protocol(**given), context)
