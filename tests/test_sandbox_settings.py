@@ -153,6 +153,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, counts: list[int], limit: int, **li
         return asked[-1]
 
     monkeypatch.setattr(worker, "files_in", files_in)
+    monkeypatch.setattr(worker, "give_way", lambda pids, ours: pids)  # here they are all processes of this machine
     job, theirs = socket.socketpair()
     told, tell = os.pipe()
     init = os.fork()
@@ -198,6 +199,45 @@ def test_shared_pages_are_counted_once_where_the_sum_is_too_much(monkeypatch: py
     assert worker.memory_of({1, 13}, 178) == 60 + 30 + 9, "who does not let us look is counted whole"
     monkeypatch.setattr(worker, "LOOK_CPU_S", -1.0)
     assert worker.memory_of({1, 13}, 178) == 179, "it took too long to look closer"
+
+
+def test_a_crowd_of_processes_gets_the_lowest_priority_and_no_process_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    lowered: list[tuple[str, int]] = []
+
+    def setpriority(which: int, pid: int, level: int) -> None:
+        lowered.append(("nice", pid))
+        assert (which, level) == (os.PRIO_PROCESS, 19)
+        if pid == 3:
+            raise ProcessLookupError
+
+    def idle(pid: int, policy: int, param: os.sched_param) -> None:
+        lowered.append(("idle", pid))
+        assert (policy, param.sched_priority) == (os.SCHED_IDLE, 0)
+
+    def counted(cores: int | None, *looks: range) -> list[tuple[str, int]]:
+        """What was lowered, where each look at /proc finds the next processes, and the last ones from then on."""
+        lowered.clear()
+        left = list(looks)
+        monkeypatch.setattr(os, "cpu_count", lambda: cores)
+        monkeypatch.setattr(os, "listdir", lambda folder: ["self", *map(str, left.pop(0) if left[1:] else left[0])])
+        assert worker.memory_of({1, 2}, 10**6) == len([pid for pid in left[0] if pid > 2])
+        return lowered
+
+    def both(pids: range) -> list[tuple[str, int]]:
+        return [(kind, pid) for pid in pids for kind in ("nice", "idle") if (kind, pid) != ("idle", 3)]
+
+    monkeypatch.setattr(os, "setpriority", setpriority)
+    monkeypatch.setattr(os, "sched_setscheduler", idle)
+    monkeypatch.setattr(worker, "fields", lambda path, names: 1)
+    assert counted(2, range(1, 19)) == [] and counted(2, range(1, 20)) == both(range(3, 20)) == counted(
+        None, range(1, 20)
+    )
+    assert counted(24, range(1, 27)) == [] and len(counted(24, range(1, 28))) == 49
+    assert counted(2, range(1, 20), range(1, 25), range(10, 30)) == both(range(3, 30)), (
+        "those forked meanwhile, once each"
+    )
+    many = [range(20 * turn, 20 * turn + 20) for turn in range(1, 30)]
+    assert len(counted(2, *many)) == 2 * 20 * 8, "processes that are never the same hold nothing up"
 
 
 # -- the program in a repository --

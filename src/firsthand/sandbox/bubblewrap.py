@@ -30,10 +30,7 @@ from firsthand.sandbox.sandbox_limits import RunLimits, Workspace
 START_S = 30.0
 LEAVE_S = 1.0
 GRACE_S = 30.0
-"""A worker that has not reported this long after a run's time was up is replaced; the run has timed out.
-
-On some machines the kernel takes 10 s to end a fork bomb that has met its memory limit, and a Box loses its folder with it.
-"""
+"""A worker that has not reported this long after a run's time was up is replaced, and a Box loses its folder with it."""
 
 
 @dataclass(eq=False)
