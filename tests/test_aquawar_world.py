@@ -140,6 +140,14 @@ def test_an_action_that_wins_leaves_the_enemy_no_turn():
     assert asyncio.run(world.result()) == {"won": True, "damage": 1600, "states": 2}
 
 
+def test_guesses_are_listed_for_hidden_fish_alone():
+    world = AquawarWorld(AquawarSetup(ENEMY, 1, US, 5))
+    world.game.teams[THEM][1].exposed = True
+    world.game.teams[THEM][2].dead = True
+    listed = [json.loads(each) for each in world.admissible()]
+    assert listed == [{"guess_type": kind, "target_position": place} for place in (0, 3) for kind in KINDS]
+
+
 def test_our_guess_is_due_after_the_enemys_turn_unless_nothing_is_hidden():
     for hidden, named, states, due in ((True, "a hidden fish", 4, "guess"), (False, "flame", 5, "act")):
         world = AquawarWorld(AquawarSetup(ENEMY, 1, US, 5))

@@ -150,7 +150,9 @@ def test_a_member_in_zstandard_is_read_and_its_damage_found(monkeypatch: pytest.
     raw = BytesIO()
     with zipfile.ZipFile(raw, "w") as log:
         log.writestr("before", "x")
-        log.writestr("name", packed)
+        dated = zipfile.ZipInfo("name")
+        dated.extra = b"UT\x05\x00\x01\x00\x00\x00\x00"  # a field of its own before the data, as with times or zip64
+        log.writestr(dated, packed)
     with zipfile.ZipFile(raw) as log:
         info = log.getinfo("name")
         info.compress_type, info.compress_size, info.CRC = 93, len(packed), zlib.crc32(body)

@@ -121,6 +121,15 @@ def test_standings_are_those_of_the_votes_that_count(two: tuple[Run, Run]) -> No
     assert [has_votes(run.info) for run in two] == [True, True]
 
 
+def test_the_table_of_pairs_is_in_the_order_of_ratings_and_not_of_names(tmp_path: Path) -> None:
+    votes = [("amber", "zed", "b", 1), ("zed", "amber", "a", 2), ("amber", "zed", "a", 3)]
+    with arena(tmp_path, "zed", votes) as run:
+        found = standings_of([run], ())
+    assert isinstance(found, Standings) and [each.row.model for each in found.rows] == ["zed", "amber"]
+    assert found.matrix == (((None, 0), (2 / 3, 3)), ((1 / 3, 3), (None, 0)))
+    assert [each.wins for each in found.rows] == [2 / 3, 1 / 3]
+
+
 def test_an_interval_has_its_place_on_the_scale_and_a_bar_that_can_be_seen() -> None:
     for rating, low, high, bar in (
         (1050.0, 1000.0, 1200.0, (0.0, 50.0, 12.5)), (1300.0, 1299.0, 1301.0, (74.75, 0.5, 75.0)),
