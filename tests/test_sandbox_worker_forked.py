@@ -174,14 +174,14 @@ def test_the_supervisor_gives_the_limits_and_the_workspace_to_its_watch_and_the_
 
     def ends(tell: int) -> None:
         time.sleep(0.03)
-        os.write(tell, worker._ENDED.pack(7 << 8, 1 << 21, 0.25))
+        os.write(tell, worker._ENDED.pack(7 << 8, 1 << 25, 0.25))
 
     def waits(tell: int) -> None:
         time.sleep(9)
 
     report = reported(ends, {"workspace": None})
     assert 0.03 <= report.pop("wall_s") < 5
-    assert report == {"killed": None, "status": 7 << 8, "cpu_s": 0.25, "peak_bytes": 1 << 31}
+    assert report == {"killed": None, "status": 7 << 8, "cpu_s": 0.25, "peak_bytes": 1 << 35}
     late = reported(waits, {}, wall_s=0.1)
     assert (late["killed"], late["status"]) == ("timeout", None) and 0.1 <= late["wall_s"] < 5
     full = reported(waits, {"workspace": ["/place", 60, [], []]})
