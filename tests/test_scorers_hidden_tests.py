@@ -18,6 +18,7 @@ from firsthand.sandbox.repository_workspace import ROOT, ContainerPlace
 from firsthand.sandbox.sandbox import Outcome
 from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.scorers.patches.applied_patch import AppliedPatch, apply_patch
+from firsthand.scorers.patches.patch import rewritten
 from firsthand.scorers.resolved import (
     COMMANDS,
     END,
@@ -108,7 +109,8 @@ def test_a_patch_is_applied_with_git_or_patch_and_makes_room_for_the_tests(tmp_p
         return apply(place, patch, tests).how
 
     assert applied(GOOD) == "git apply" and "x / 2" in (calc / "calc/__init__.py").read_text()
-    assert applied("") == "" and place.asked == [COMMANDS] * 3
+    taking = replace(COMMANDS, output_bytes=32 * 2**20)
+    assert applied("") == "" and place.asked == [taking, COMMANDS, COMMANDS, taking, COMMANDS]
     with pytest.raises(PatchRefused, match=r"^the patch does not apply: error: "):
         applied(GOOD.replace("x // 2", "x // 3"))
     assert applied(GOOD.replace(" \n \n def", " \n # other\n def")) == "patch --fuzz=5"
@@ -121,7 +123,7 @@ def test_a_patch_is_applied_with_git_or_patch_and_makes_room_for_the_tests(tmp_p
     made = replace(tests, test_patch=adds("tests/test_new.py", "def test_x(): pass"))
     assert applied(adds("tests/test_new.py", "mine"), made) == "git apply"
     assert not (calc / "tests/test_new.py").exists(), "a file that the hidden tests make is removed"
-    told = ToldPlace(outcome("git apply\n"), outcome(status=96, stderr="error: x"))
+    told = ToldPlace(outcome(), outcome("git apply\n"), outcome(status=96, stderr="error: x"))
     with pytest.raises(PatchRefused, match=r"^the patch conflicts with the tests: error: x$"):
         apply(told, GOOD, tests)
     wrong = tests.test_patch.replace("from calc import double\n", "from other import it\n")
@@ -156,17 +158,26 @@ def test_files_that_the_hidden_tests_change_delete_or_move_are_set_back_first(tm
 def test_an_end_of_no_known_status_is_an_error_of_the_sandbox() -> None:
     tests = HiddenTests("c", BREAKS, SCRIPT, "pytest")
     with pytest.raises(SandboxError, match=r"^the patch could not be applied \(error\): no room$"):
-        apply(ToldPlace(outcome(status=98, stderr=" no room\n")), GOOD, tests)
+        apply(ToldPlace(outcome(), outcome(status=98, stderr=" no room\n")), GOOD, tests)
     with pytest.raises(SandboxError, match=r"^the patch could not be applied \(timeout\): $"):
-        apply(ToldPlace(outcome(status=None, ended="timeout")), GOOD, tests)
+        apply(ToldPlace(outcome(), outcome(status=None, ended="timeout")), GOOD, tests)
     with pytest.raises(PatchRefused, match=f"^the patch does not apply: {'x' * 500}$"):
-        apply(ToldPlace(outcome(status=95, stderr="x" * 501)), GOOD, tests)
-    place = ToldPlace(outcome(" git apply\n"), outcome())
+        apply(ToldPlace(outcome(), outcome(status=95, stderr="x" * 501)), GOOD, tests)
+    with pytest.raises(PatchRefused, match=r"^the patch was not applied to its end \(timeout\): $"):
+        apply(ToldPlace(outcome(), outcome("ready\n", status=None, ended="timeout")), GOOD, tests)
+    with pytest.raises(DataError, match=r"^the files of the test patch have more than 33,554,432 bytes: leave large "):
+        apply(ToldPlace(outcome(status=None, ended="output")), GOOD, tests)
+    with pytest.raises(SandboxError, match=r"^the hidden tests could not be read \(error\): no tar$"):
+        apply(ToldPlace(outcome(status=1, stderr="no tar")), GOOD, tests)
+    place = ToldPlace(outcome("archive"), outcome("ready\n git apply\n"), outcome())
     several = adds("a b.py", "x") + GOOD + HEAD.replace("calc/__init__", "calc/old") + "@@ -1 +0,0 @@\n-x\n"
-    assert apply(place, "patch", replace(tests, test_patch=several)).how == "git apply"
-    (_, given, bounds), (command, files, limits) = place.asked
-    assert given == {"model.patch": "patch"} and files == {"test.patch": several} and limits == bounds == COMMANDS
-    assert "\nrm -rf -- 'a b.py'\ngit checkout -q c -- calc/__init__.py calc/old.py\ngit apply --check " in command
+    applied = apply(place, GOOD, replace(tests, test_patch=several))
+    assert (applied.how, applied.hidden.archive) == ("git apply", "archive")
+    (_, first, _), (_, given, bounds), (command, _, limits) = place.asked
+    assert first == {"test.patch": several} and given["model.patch"] == GOOD and limits == bounds == COMMANDS
+    assert given["plain.patch"] == rewritten(GOOD) and given["named"] == "calc/__init__.py\n"
+    room = "\nrm -rf -- 'a b.py'\ngit checkout -q c -- calc/__init__.py calc/old.py\nmkdir -p -- . calc || exit 96\n"
+    assert room in command
 
 
 def test_tests_run_after_their_setup_with_a_canary_among_them() -> None:
@@ -175,7 +186,7 @@ def test_tests_run_after_their_setup_with_a_canary_among_them() -> None:
 
     class Place(ToldPlace):
         async def shell(self, command: str, **given: Any) -> Outcome:
-            if "canary.py" in given["files"]:
+            if "canary.py" in given.get("files", ()):
                 names = [
                     line.split()[1][:-3] for line in given["files"]["canary.py"].splitlines() if line.startswith("def")
                 ]
@@ -183,20 +194,27 @@ def test_tests_run_after_their_setup_with_a_canary_among_them() -> None:
                 self.outcomes = [outcome(log, 1, stderr="warned")]
             return await super().shell(command, **given)
 
-    place = Place(outcome("git apply"), outcome())
-    run = asyncio.run(run_tests(place, "patch", tests, limits))
+    place = Place(outcome("archive"), outcome("ready\ngit apply"), outcome())
+    run = asyncio.run(run_tests(place, GOOD, tests, limits))
     assert (run.results, run.exit_status, run.ended, run.applied_with, run.doubt, run.wall_s, run.tier) == (
         {"tests/test_calc.py::test_half": "PASSED"}, 1, "error", "git apply", "", 1.25, "bubblewrap",
     )  # fmt: skip
     assert run.log.endswith("test_half\nwarned") and run.log.startswith("PASSED tests/z.py::")
-    (_, first, _), _, (command, files, given) = place.asked
-    assert first["model.patch"] == "patch" and command == "exec bash /tmp/work/eval.sh" and given == limits
+    _, (_, first, _), _, (command, files, given) = place.asked
+    assert (
+        first["model.patch"] == GOOD
+        and files["hidden.tar.base64"] == "archive"
+        and command == "exec bash /tmp/work/eval.sh"
+        and given == limits
+    )
     lines = files["eval.sh"].split("\n")
-    path = lines[7].split()[-1]
+    path = lines[9].split()[-1]
     assert path.startswith("tests/test_z") and lines == [
         "exec 3>&1 >/tmp/work/setup.log 2>&1", "setup it", "set +eux", "cd /testbed",
         'command -v python >/dev/null || python() { python3 "$@"; }',
         'command -v pytest >/dev/null || pytest() { python3 -m pytest "$@"; }',
+        "rm -rf -- tests/test_calc.py",
+        "(set -o pipefail; base64 -d /tmp/work/hidden.tar.base64 | tar -xm --no-same-owner -f -) || exit 98",
         "[ -d tests ] || { mkdir -p tests; : > tests/__init__.py; }", f"cp /tmp/work/canary.py {path}",
         "exec >&3 2>&1 3>&-", f"pytest -rA tests/test_calc.py {path}", "",
     ]  # fmt: skip
@@ -214,13 +232,13 @@ def test_without_a_patch_or_a_canary_the_exit_status_must_agree_with_the_log() -
         ),
         ("PASSED t.py::a\n", None, "timeout", ""),
     ):
-        place = ToldPlace(outcome(), outcome(log, status, ended=ended))
+        place = ToldPlace(outcome(), outcome(), outcome(log, status, ended=ended))
         run = asyncio.run(run_tests(place, "", whole, COMMANDS))
         assert (run.applied_with, run.doubt, run.results) == ("nothing", doubt, {"t.py::a": "PASSED"})
-        (_, files, _), (_, after, _) = place.asked
+        (_, files, _), _, (_, after, _) = place.asked
         assert (
             list(files) == ["test.patch"]
-            and list(after) == ["eval.sh"]
+            and list(after) == ["eval.sh", "hidden.tar.base64"]
             and after["eval.sh"].endswith("3>&-\n pytest\n")
         )
 
@@ -278,7 +296,9 @@ def test_workplaces_open_by_image_or_repository_and_pass_their_limits_on(
 
 ENGINE = r"""#!/bin/sh
 case "$1 $*" in
+  exec*'apply --cached '*) echo take >> {log}; {take} ;;
   exec*'git apply '*) echo apply >> {log}; {apply} ;;
+  exec*'git checkout '* | exec*'|| exit 96'*) echo room >> {log} ;;
   exec*eval.sh) echo eval >> {log}; {tests} ;;
   exec*'cp -r'*) echo keep >> {log}; {keep} ;;
   exec*) cat > /dev/null ;;
@@ -292,9 +312,9 @@ esac
 class Container:
     """A task whose image that program runs."""
 
-    def __init__(self, folder: Path, *, apply: str = "", tests: str = "", keep: str = "") -> None:
+    def __init__(self, folder: Path, *, take: str = "", apply: str = "", tests: str = "", keep: str = "") -> None:
         self.log, self.engine = folder / "log", folder / "engine"
-        self.engine.write_text(ENGINE.format(log=self.log, apply=apply, tests=tests, keep=keep))
+        self.engine.write_text(ENGINE.format(log=self.log, take=take, apply=apply, tests=tests, keep=keep))
         self.engine.chmod(0o700)
         secret = {"test_patch": adds("t.py", "x"), "eval_script": f"{START}\nmake check\n{END}", "log_parser": "pytest"}
         secret |= {"FAIL_TO_PASS": ["t.py::a"], "PASS_TO_PASS": ["t.py::b", "t.py::c"]}
@@ -360,13 +380,13 @@ def test_the_workplace_of_a_patch_is_closed_however_its_scoring_ends(tmp_path: P
     said = {"reason": "the patch does not apply: no such line", "applied": False}
     assert (refused.name, refused.value, refused.detail) == ("resolved", 0.0, said)
     with pytest.raises(DataError, match=r"^the test patch does not apply to the commit: old$"):
-        score(Container(tmp_path, apply="echo old >&2; exit 97"))
-    assert asked == [["run", "keep", "apply", "rm"]] * 2
+        score(Container(tmp_path, take="echo old >&2; exit 97"))
+    assert asked == [["run", "keep", "take", "apply", "rm"], ["run", "keep", "take", "rm"]]
     log = "printf 'PASSED t.py::a\\nPASSED t.py::b\\nPASSED t.py::c\\n'"
     patch = GOOD + adds("tests/conftest.py", "x = 1") + adds("conftest.py.txt", "y") + adds("setup.cfg", "z")
     paths = ("tests/conftest.py", "conftest.py.txt", "setup.cfg")
     raw = "".join(f":000000 100644 {'0' * 40} {'1' * 40} A\0{path}\0" for path in paths)
-    listed = f"echo 'git apply'; echo {base64.b64encode(raw.encode()).decode()}"
+    listed = f"echo ready; echo 'git apply'; echo {base64.b64encode(raw.encode()).decode()}"
     right = score(Container(tmp_path, apply=listed, tests=log), patch)
     assert 0 <= right.detail.pop("wall_s") < 60 and (right.name, right.value) == ("resolved", 1.0)
     assert right.detail == {
@@ -376,4 +396,4 @@ def test_the_workplace_of_a_patch_is_closed_however_its_scoring_ends(tmp_path: P
     wrong = score(Container(tmp_path, tests=f"{log}; echo 'FAILED t.py::a'; exit 1"))
     assert wrong.value == 0.0 and wrong.detail["reason"] == "1 of 1 tests still fail"
     assert "changes_test_machinery" not in wrong.detail and wrong.detail["fail_to_pass"] == [0, 1]
-    assert asked[2:] == [["run", "keep", "apply", "apply", "eval", "rm"]] * 2
+    assert asked[2:] == [["run", "keep", "take", "apply", "room", "eval", "rm"]] * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import subprocess
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from firsthand.scorers.resolved import HiddenTests, TaskWorkplaces, resolved
 from firsthand.task import Task
 from firsthand.trace import Trace
 from swe_local import GOOD, adds, make_record
-from test_scorers_hidden_tests import SCRIPT, FolderPlace, apply, hidden
+from test_scorers_hidden_tests import SCRIPT, FolderPlace, ToldPlace, apply, hidden, outcome
 
 CLEAN = "git reset -q --hard; git clean -qfdx"
 
@@ -94,12 +95,13 @@ def test_names_come_from_the_tree_however_a_patch_spells_them(record: dict[str, 
     assert read_patch(plain.replace(f"b/{path}", '"b/\\303\\251.py"\t2020'))[0].after == "é.py"
 
 
-def test_what_is_no_ordinary_file_in_the_tree_is_refused(record: dict[str, str], tmp_path: Path) -> None:
-    link = adds("tests/here", "..").replace("100644", "120000") + "\\ No newline at end of file\n"
+def test_what_is_no_ordinary_file_in_the_tree_is_refused() -> None:
+    link = base64.b64encode(f":000000 120000 {'0' * 40} {'1' * 40} A\0tests/here\0".encode()).decode()
+    tests = HiddenTests("c", adds("tests/test_x.py", "x"), SCRIPT, "pytest")
     with pytest.raises(
         PatchRefused, match=r"^the patch makes 'tests/here', which is no ordinary file: only such may be"
     ):
-        apply(FolderPlace(tmp_path), link, hidden(record))
+        apply(ToldPlace(outcome(), outcome(f"ready\ngit apply\n{link}")), GOOD, tests)
 
 
 @pytest.mark.slow

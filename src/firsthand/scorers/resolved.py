@@ -30,6 +30,7 @@ from firsthand.sandbox.git_repository import commit_alone
 from firsthand.sandbox.repository_workspace import ROOT, ContainerPlace, SandboxPlace, Workplace, container_engine
 from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.scorers.patches.applied_patch import PatchRefused, apply_patch
+from firsthand.scorers.patches.hidden_files import ARCHIVE
 from firsthand.scorers.patches.patch import find_patch, read_patch
 from firsthand.scorers.patches.test_logs import GOOD, Results, kept, passed, read_log, skips_told
 from firsthand.task import Task
@@ -250,12 +251,14 @@ async def run_tests(place: Workplace, patch: str, tests: HiddenTests, limits: Ru
             f"cd {ROOT}",
             'command -v python >/dev/null || python() { python3 "$@"; }',
             'command -v pytest >/dev/null || pytest() { python3 -m pytest "$@"; }',
+            *applied.hidden.placing,
             *(canary.placing if canary else []),
             "exec >&3 2>&1 3>&-",
             canary.command if canary else command,
         ]
     )
-    files = {"eval.sh": script + "\n", **({"canary.py": canary.text} if canary else {})}
+    files = {"eval.sh": script + "\n", ARCHIVE: applied.hidden.archive}
+    files |= {"canary.py": canary.text} if canary else {}
     outcome = await place.shell("exec bash /tmp/work/eval.sh", files=files, limits=limits)
     log = outcome.stdout
     results = read_log(log, tests.log_parser)

@@ -1,7 +1,8 @@
 """Finds the patch in a model's answer and parses it strictly before it is used.
 
 Only changes to ordinary text files that `git apply` understands pass: paths stay inside the repository and out of `.git`,
-and symbolic links, submodules and binary files are refused, each with a sentence that names the line.
+and symbolic links, submodules and binary files are refused, each with a sentence that names the line. `rewritten` gives
+the same changes in one plain form, for programs that read more into a patch than we do, such as `Index:` lines.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from firsthand.errors import DataError
 
@@ -42,6 +44,15 @@ class Change:
         path = self.after or self.before
         assert path is not None
         return path
+
+
+class _Section(NamedTuple):
+    """A change as the patch declares it."""
+
+    change: Change
+    header: tuple[str, ...] | None = None
+    """Modes and moves, if the section begins with `diff --git`."""
+    hunks: tuple[str, ...] = ()
 
 
 def find_patch(answer: str) -> str:
@@ -85,6 +96,15 @@ def _fenced(answer: str) -> list[str]:
 
 def read_patch(text: str) -> tuple[Change, ...]:
     """Parse a patch into changes, file by file; DataError with the line if it is malformed or forbidden."""
+    return tuple(section.change for section in _sections(text))
+
+
+def rewritten(text: str) -> str:
+    """Return the patch written anew from its parsed changes: quoted names, modes, moves and hunks, and no other line."""
+    return "".join(f"{line}\n" for section in _sections(text) for line in _written(section))
+
+
+def _sections(text: str) -> tuple[_Section, ...]:
     try:
         size = len(text.encode("utf-8"))
     except UnicodeEncodeError:
@@ -98,12 +118,31 @@ def read_patch(text: str) -> tuple[Change, ...]:
     lines = text.split("\n")
     if lines[-1] == "":
         lines.pop()
-    changes = tuple(_changes(lines))
-    if not changes:
+    sections = tuple(_split(lines))
+    if not sections:
         raise DataError("the patch names no file: lines `--- a/FILE` and `+++ b/FILE` were expected")
-    if len(changes) > MAX_FILES:
-        raise DataError(f"the patch changes {len(changes)} files: at most {MAX_FILES} are allowed")
-    return changes
+    if len(sections) > MAX_FILES:
+        raise DataError(f"the patch changes {len(sections)} files: at most {MAX_FILES} are allowed")
+    return sections
+
+
+def _written(section: _Section) -> Iterator[str]:
+    """Yield the lines of a section."""
+    before, after = section.change.before, section.change.after
+    old, new = _quoted(f"a/{before or after}"), _quoted(f"b/{after or before}")
+    if section.header is not None:
+        yield f"diff --git {old} {new}"
+        yield from section.header
+    if section.hunks:
+        yield f"--- {old if before else '/dev/null'}"
+        yield f"+++ {new if after else '/dev/null'}"
+        yield from section.hunks
+
+
+def _quoted(path: str) -> str:
+    """Return a path between quotes, in ASCII, as git quotes one."""
+    plain = path.replace("\\", "\\\\").replace('"', '\\"').encode("utf-8")
+    return '"' + "".join(chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}" for byte in plain) + '"'
 
 
 def touched(text: str) -> tuple[str, ...]:
@@ -112,59 +151,65 @@ def touched(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named))
 
 
-def _changes(lines: list[str]) -> Iterator[Change]:
+def _split(lines: list[str]) -> Iterator[_Section]:
     at = 0
     while at < len(lines):
         if lines[at].startswith("diff --git "):
-            at, change = _git_section(lines, at)
-            yield change
+            at, section = _git_section(lines, at)
+            yield section
         elif lines[at].startswith("--- ") and at + 1 < len(lines) and lines[at + 1].startswith("+++ "):
-            at, change = _hunks(lines, at)
-            yield change
+            at, section = _hunks(lines, at)
+            yield section
         else:
             _refuse_line(lines[at], at)
             at += 1
 
 
-def _git_section(lines: list[str], at: int) -> tuple[int, Change]:
+def _git_section(lines: list[str], at: int) -> tuple[int, _Section]:
     """Parse the section of a patch that begins with `diff --git`, up to the next one."""
-    first, named = at, dict[str, str]()
+    first, named, header = at, dict[str, str](), list[str]()
     at += 1
     while at < len(lines) and not lines[at].startswith(("diff --git ", "--- ", "@@ ")):
         line = lines[at]
         _refuse_line(line, at)
         for key in ("rename from ", "rename to ", "copy from ", "copy to "):
             if line.startswith(key):
-                named[key.split()[1]] = _path(line.removeprefix(key), at, strip=False)
+                path = named[key.split()[1]] = _path(line.removeprefix(key), at, strip=False)
+                header.append(f"{key}{_quoted(path)}")
         if line.startswith(("new file mode", "deleted file mode")):
             named[line.split()[0]] = ""
+        if (mode := _MODE.match(line)) and not line.startswith("index "):
+            header.append(f"{line.partition(' mode')[0]} mode {mode[1]}")
         at += 1
     if at < len(lines) and lines[at].startswith("--- "):
-        end, change = _hunks(lines, at)
-        return end, Change(named.get("from", change.before), named.get("to", change.after))
+        end, (change, _, hunks) = _hunks(lines, at)
+        change = Change(named.get("from", change.before), named.get("to", change.after))
+        return end, _Section(change, tuple(header), hunks)
     if at < len(lines) and lines[at].startswith("@@ "):
         raise DataError(f"line {at + 1} of the patch: a hunk without `---` and `+++` before it")
     if "from" in named and "to" in named:
-        return at, Change(named["from"], named["to"])
+        return at, _Section(Change(named["from"], named["to"]), tuple(header))
     path = _same_path(lines[first], first)
-    return at, Change(None if "new" in named else path, None if "deleted" in named else path)
+    change = Change(None if "new" in named else path, None if "deleted" in named else path)
+    return at, _Section(change, tuple(header))
 
 
-def _hunks(lines: list[str], at: int) -> tuple[int, Change]:
+def _hunks(lines: list[str], at: int) -> tuple[int, _Section]:
     """Parse a pair of `---` and `+++` lines and its hunks, and check the hunks' line counts."""
     if at + 1 >= len(lines) or not lines[at + 1].startswith("+++ "):
         raise DataError(f"line {at + 1} of the patch: `--- FILE` is not followed by `+++ FILE`")
     before, after = _path(lines[at][4:], at), _path(lines[at + 1][4:], at + 1)
     if not before and not after:
         raise DataError(f"line {at + 1} of the patch: both sides are /dev/null")
-    at += 2
+    first = at = at + 2
     if at >= len(lines) or not lines[at].startswith("@@ "):
         raise DataError(
             f"line {at + 1} of the patch: a hunk `@@ -1,2 +1,3 @@` was expected after the names of the file"
         )
     while at < len(lines) and lines[at].startswith("@@ "):
         at = _hunk(lines, at)
-    return at, Change(before or None, after or None)
+    hunks = (head[0] if (head := _HUNK.match(line)) else line or " " for line in lines[first:at])
+    return at, _Section(Change(before or None, after or None), hunks=tuple(hunks))
 
 
 def _hunk(lines: list[str], at: int) -> int:
