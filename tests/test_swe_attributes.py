@@ -92,6 +92,9 @@ def test_patch_reads_no_line_of_a_patch_that_our_parser_does_not(tmp_path: Path)
             apply(tree, hostile, tree.tests)
         assert (tree.calc / ".git/config").read_text() == before
         assert git(tree.calc, "status", "--short") == "", "where one file does not fit, none is changed"
+    double = "@@ -5,2 +5,2 @@\n def double(x):\n-    return x * 2\n+    return x * 3\n"
+    with pytest.raises(PatchRefused, match=r"^the patch does not apply: "):
+        apply(tree, f"{LAX}Index: a/calc/__init__.py\n--- a/ words.py\n+++ b/ words.py\n{double}", tree.tests)
 
 
 def test_a_patch_is_written_anew_with_its_names_quoted_and_nothing_but_its_changes() -> None:
