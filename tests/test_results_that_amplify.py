@@ -1,6 +1,7 @@
 """Small files of results that would become gigabytes of texts, or tables and loops of the square of their size."""
 
 import csv
+import inspect
 import json
 from pathlib import Path
 
@@ -8,11 +9,13 @@ import numpy as np
 import pytest
 
 from firsthand.boards import board_results, result_formats, result_tally
+from firsthand.boards import read_results as read_results_module
 from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, ResultSet, merged_items
 from firsthand.boards.read_results import read_results
 from firsthand.boards.result_file import write_result_file
+from firsthand.boards.result_formats.code_reports import swe_results
 from firsthand.boards.result_tally import MAX_NAME, ResultTally
-from firsthand.errors import DataError
+from firsthand.errors import ConfigError, DataError
 from firsthand.stats.rater_agreement import krippendorff_alpha
 
 LONG = "x" * 15_000
@@ -66,7 +69,7 @@ def test_a_text_that_a_file_repeats_in_each_result_is_counted_in_each(
     monkeypatch.setattr(result_tally, "MAX_TEXT_BYTES", 10 << 20)
     assert len(read(path).results) >= FIGURES, "below the bound"
     monkeypatch.setattr(result_tally, "MAX_TEXT_BYTES", 10 * len(LONG))
-    with pytest.raises(DataError, match=rf"{name}: the texts of its results, with those of the files before it"):
+    with pytest.raises(ConfigError, match=rf"{name}: the texts of its results, with those of the files before it"):
         read(path)
 
 
@@ -79,7 +82,7 @@ def test_reading_stops_at_the_result_that_is_too_much(monkeypatch: pytest.Monkey
             made.append(i)
             yield BoardResult("m", f"b{i}", 0.5, "é" * 200 + str(i), source="f")
 
-    with pytest.raises(DataError, match="f: the texts"):
+    with pytest.raises(ConfigError, match="f: the texts"):
         list(ResultTally().counted(results()))
     assert len(made) == 5, "about 230 bytes each, and no sixth is made"
 
@@ -92,7 +95,7 @@ def test_a_text_that_results_share_is_counted_once(monkeypatch: pytest.MonkeyPat
     rows = [ItemScores(shared.key, (f"{i}",), tasks, np.zeros((1, 100), np.float32)) for i in range(50)]
     assert len(list(ResultTally().counted(rows))) == 50, "models of a run share the names of their tasks"
     copies = [ItemScores(shared.key, ("m",), tuple(list(tasks)), each.scores, (), (shared,)) for each in rows]
-    with pytest.raises(DataError, match="the texts of its results"):
+    with pytest.raises(ConfigError, match="the texts of its results"):
         list(ResultTally().counted(copies))
 
 
@@ -102,13 +105,13 @@ def test_texts_results_and_cells_are_counted_over_all_files(tmp_path: Path, monk
     monkeypatch.setattr(result_tally, "MAX_RESULTS", 6)
     assert len(read_results(paths, tmp_path).results) == 6
     monkeypatch.setattr(result_tally, "MAX_RESULTS", 5)
-    with pytest.raises(DataError, match=r"1\.json.*: more than 5 results with the files before it"):
+    with pytest.raises(ConfigError, match=r"1\.json.*: more than 5 results with the files before it"):
         read_results(paths, tmp_path)
     items = [written(tmp_path / f"i{i}.json", [{"item": "1", "m": 1}, {"item": "2", "m": 0}]) for i in range(2)]
     monkeypatch.setattr(result_tally, "MAX_ALL_CELLS", 4)
     assert len(read_results(items, tmp_path).items) == 2
     monkeypatch.setattr(result_tally, "MAX_ALL_CELLS", 3)
-    with pytest.raises(DataError, match=r"i1\.json: more than 3 scores of single items with the files before it"):
+    with pytest.raises(ConfigError, match=r"i1\.json: more than 3 scores of single items with the files before it"):
         read_results(items, tmp_path)
 
 
@@ -118,7 +121,7 @@ def test_files_of_results_and_item_scores_pass_the_same_bounds(tmp_path: Path, m
     write_result_file(path, ResultSet.of([BoardResult("m", "c", 0.5)], [scores]))
     assert len(read(path).results) == 3
     monkeypatch.setattr(result_tally, "MAX_RESULTS", 2)
-    with pytest.raises(DataError, match="more than 2 results"):
+    with pytest.raises(ConfigError, match="more than 2 results"):
         read(path)
 
 
@@ -128,6 +131,25 @@ def test_a_name_that_every_cell_repeats_is_bounded(name: str, tmp_path: Path):
     assert len(read(written(tmp_path / "t.json", [row])).results) == 1
     with pytest.raises(DataError, match=rf"a {name} of 20,001 characters \('nnn.*give at most 20,000"):
         read(written(tmp_path / "t.json", [row | {name: "n" * (MAX_NAME + 1)}]))
+
+
+def test_of_a_folder_the_file_with_such_a_name_is_left_out_and_too_much_in_all_ends_the_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for i, name in enumerate(["m", "n" * 30_000, "o"]):
+        written(tmp_path / f"{i}.json", [{"model": name, "benchmark": "b", "score": 0.5}])
+    found = read(tmp_path)
+    assert (found.models, len(found.remarks)) == (["m", "o"], 1)
+    assert "1.json" in found.remarks[0] and "a model of 30,000 characters" in found.remarks[0]
+    monkeypatch.setattr(result_tally, "MAX_RESULTS", 1)
+    with pytest.raises(ConfigError, match="more than 1 results"):
+        read(tmp_path)
+
+
+def test_every_reader_of_a_path_is_counted():
+    text = inspect.getsource(read_results_module._of_path)
+    yields = [line.strip() for line in text.splitlines() if "yield" in line]
+    assert yields and all(line.startswith("yield from tally.counted(") for line in yields)
 
 
 def test_different_numbers_are_told_for_the_first_cells_alone():
@@ -146,13 +168,20 @@ def test_different_numbers_are_told_for_the_first_cells_alone():
     assert (Counted.told, found.results) == (5, ())
 
 
-def test_a_report_of_many_instances_takes_one_pass(tmp_path: Path):
-    ids = [f"a{i}" for i in range(20_000)]  # 20,000 sets of 20,000 took seconds, and 60,000 did not end in 90
-    path = written(
-        tmp_path / "m.run.json", {"resolved_ids": ids[:5000], "submitted_ids": ids, "total_instances": 20_000}
-    )
-    [found] = read(path).results
-    assert (found.value, found.n) == (0.25, 20_000)
+def test_the_ids_of_a_report_are_looked_up_in_one_set():
+    class Id(str):
+        hashed = 0
+
+        def __hash__(self) -> int:
+            Id.hashed += 1
+            return str.__hash__(self)
+
+    ids = [Id(f"a{i}") for i in range(300)]  # a set for each of 60,000 instances did not end in 90 s
+    body = {"resolved_ids": ids[:100], "submitted_ids": ids, "total_instances": 300}
+    [found] = swe_results(body, Path("m.run.json"))
+    assert isinstance(found, ItemScores)
+    assert (found.scores.sum(), found.scores.shape) == (100, (1, 300))
+    assert Id.hashed < 5 * len(ids)
 
 
 def test_models_with_items_of_their_own_are_refused_before_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -160,9 +189,9 @@ def test_models_with_items_of_their_own_are_refused_before_a_table(tmp_path: Pat
     verdicts = {f"m{i}": {f"i{i}": {"resolved": True, "cost": 1}} for i in range(10)}
     with pytest.raises(DataError, match="10 models and 10 items in all its files, 100 cells, and 99 are compared"):
         read(written(tmp_path / "info_for_leaderboard.json", verdicts))
-    verdicts.popitem()
+    monkeypatch.setattr(board_results, "MAX_CELLS", 100)
     found = read(written(tmp_path / "info_for_leaderboard.json", verdicts))
-    assert found.items[0].scores.shape == (9, 9) and found.models == [f"m{i}" for i in range(9)]
+    assert found.items[0].scores.shape == (10, 10) and found.models == [f"m{i}" for i in range(10)]
 
 
 def test_grades_of_models_with_items_of_their_own_are_refused_before_a_table(
@@ -214,10 +243,17 @@ def test_readers_of_other_tools_files_make_no_array_of_their_own():
         )
 
 
-def test_alpha_of_as_many_grades_as_answers_takes_one_pass():
-    units = [[i / 20_000, i / 20_000 + 0.1] for i in range(20_000)]  # 800 million pairs of labels
-    labels = np.array(units)
-    n = labels.size
-    expected = 1 - (n - 1) * 20_000 * 0.01 / (n * np.square(labels - labels.mean()).sum())
+def test_alpha_of_grades_compares_no_pairs_of_them():
+    class Grade(float):
+        compared = 0
+
+        def __sub__(self, other: float) -> float:
+            Grade.compared += 1
+            return float(self) - other
+
+    units = [[Grade(i / 300), Grade(i / 300 + 0.1)] for i in range(300)]  # 30,000 grades have 450 million pairs
+    labels = np.array([[float(each) for each in unit] for unit in units])
+    expected = 1 - (labels.size - 1) * 300 * 0.01 / (labels.size * np.square(labels - labels.mean()).sum())
     assert krippendorff_alpha(units, level="interval") == pytest.approx(expected)
+    assert Grade.compared <= 2 * labels.size
     assert krippendorff_alpha([[0.1, 0.1, 0.1], [0.7, 0.7]], level="interval") == 1

@@ -53,12 +53,12 @@ def read_results(sources: Iterable[str | Path], home: Path) -> ResultSet:
     tally = ResultTally()
     for source in sources:
         path = Path(source)
-        found = _of_path(path, remarks) if path.exists() and not (path / "run.sqlite").exists() else None
+        found = _of_path(path, remarks, tally) if path.exists() and not (path / "run.sqlite").exists() else None
         if found is None:
             with store.open_run(source, home) as run:
                 items += tally.counted(run_results(run))  # type: ignore[arg-type]
             continue
-        for each in tally.counted(found):
+        for each in found:
             (items if isinstance(each, ItemScores) else results).append(each)  # type: ignore[arg-type]
     return ResultSet.of(results, items, remarks)
 
@@ -102,15 +102,15 @@ def _score_name(run: Run, benchmark: str) -> str:
     return next((trace.attempt_scores[0].name for trace in run.samples(benchmark) if trace.attempt_scores), "")
 
 
-def _of_path(path: Path, remarks: list[str], most: int = MAX_FILES) -> Iterator[Found]:
-    """The results of a file, or of all files of a folder."""
+def _of_path(path: Path, remarks: list[str], tally: ResultTally, most: int = MAX_FILES) -> Iterator[Found]:
+    """The results of a file, or of all files of a folder, each counted."""
     if path.is_file():
-        yield from _of_file(path, remarks)
+        yield from tally.counted(_of_file(path, remarks))
         return
     if is_grading(path):
         graded = read_sheets(path)
         remarks += graded.remarks
-        yield graded.items
+        yield from tally.counted([graded.items])
         return
     every = files_below(path)
     files = [each for each in every if each.name not in _SIDE_FILES]
@@ -123,10 +123,11 @@ def _of_path(path: Path, remarks: list[str], most: int = MAX_FILES) -> Iterator[
         raise DataError(f"{path} holds no file of results: {', '.join(SUFFIXES)} or .eval was expected")
     for folder in runs:
         spec, stats = _json(folder / "run_spec.json"), _json(folder / "stats.json")
-        yield from _well_formed(helm_results.helm_run_results(spec, stats, str(folder)), folder)
+        found = helm_results.helm_run_results(spec, stats, str(folder))
+        yield from tally.counted(_well_formed(found, folder))
     for each in known:
         try:
-            yield from _of_file(each, remarks)
+            yield from tally.counted(_of_file(each, remarks))
         except DataError as error:
             remarks.append(f"Left out: {error}.")
 

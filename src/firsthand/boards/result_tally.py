@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields
 
 from firsthand.boards.board_results import MAX_ALL_CELLS, BoardResult, ColumnKey, ItemScores
-from firsthand.errors import DataError
+from firsthand.errors import ConfigError, DataError
 
 MAX_RESULTS = 2_000_000
 """Results of all files, those of one model on one column each."""
@@ -34,7 +34,12 @@ class ResultTally:
         self._last: dict[str, object] = {}
 
     def counted(self, found: Iterable[BoardResult | ItemScores]) -> Iterator[BoardResult | ItemScores]:
-        """The same results, one by one; DataError at the first that is too much, before another is made."""
+        """The same results, one by one, up to the first that is too much.
+
+        Raises:
+            ConfigError: More than is read of all files together.
+            DataError: A file with a name that is too long; the others may be read.
+        """
         for each in found:
             if isinstance(each, ItemScores):
                 self._add_items(each)
@@ -46,7 +51,7 @@ class ResultTally:
         source = next((each.source for each in items.abouts), "") or items.key.benchmark[:200]
         self.cells += items.scores.size
         if self.cells > MAX_ALL_CELLS:
-            raise DataError(
+            raise ConfigError(
                 f"{source}: more than {MAX_ALL_CELLS:,} scores of single items with the files before it: make a board of "
                 "fewer files"
             )
@@ -81,7 +86,7 @@ class ResultTally:
             )
         self.text_bytes += sys.getsizeof(text) - _EMPTY
         if self.text_bytes > MAX_TEXT_BYTES:
-            raise DataError(
+            raise ConfigError(
                 f"{source}: the texts of its results, with those of the files before it, take more than "
                 f"{MAX_TEXT_BYTES >> 20} MiB: make a board of fewer files, or of shorter names and versions"
             )
@@ -89,6 +94,6 @@ class ResultTally:
     def _add_count(self, number: int, source: str) -> None:
         self.results += number
         if self.results > MAX_RESULTS:
-            raise DataError(
+            raise ConfigError(
                 f"{source}: more than {MAX_RESULTS:,} results with the files before it: make a board of fewer files"
             )
