@@ -23,6 +23,7 @@ from firsthand.boards.result_formats import inspect_logs
 from firsthand.boards.result_formats.inspect_logs import MAX_MEMBER_BYTES, read_archive
 from firsthand.boards.result_formats.rubric_grades import disputed_answers, graded_answers
 from firsthand.boards.result_formats.score_tables import item_rows, long_rows, open_llm_rows, wide_rows
+from firsthand.boards.result_tally import ResultTally
 from firsthand.errors import ConfigError, DataError, StoreError
 from firsthand.stats.rater_agreement import krippendorff_alpha
 
@@ -230,8 +231,13 @@ def test_a_folder_holds_at_most_so_many_files(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     for name in ("a.csv", "deep/b.csv", "deep/stats.json"):
         (tmp_path / name).write_text(f"model,benchmark,score\n{name[0]},b,1\n")
-    assert [each.model for each in _of_path(tmp_path, [], 2)] == ["a", "d"], "files beside results do not count"  # type: ignore[union-attr]
-    assert refusal(_of_path(tmp_path, [], 1)) == f"{tmp_path} holds 2 files: give a folder of results, with at most 1"
+    assert [each.model for each in _of_path(tmp_path, [], ResultTally(), 2)] == ["a", "d"], (
+        "files beside results do not count"
+    )  # type: ignore[union-attr]
+    assert (
+        refusal(_of_path(tmp_path, [], ResultTally(), 1))
+        == f"{tmp_path} holds 2 files: give a folder of results, with at most 1"
+    )
 
 
 def test_an_archive_that_is_damaged_or_locked_or_packed_in_another_way_is_refused_in_one_sentence() -> None:

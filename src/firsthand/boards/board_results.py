@@ -9,7 +9,7 @@ A number is `verified` if it was computed here from scores of single items (a ru
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -26,6 +26,8 @@ MOST_TOLD = 5
 """Cells with different numbers that are told one by one."""
 MAX_CELLS = 20_000_000
 """Models times items of one column. Files of two small parts each, joined, could make it gigabytes."""
+MAX_ALL_CELLS = 100_000_000
+"""Models times items of all columns together: 400 MB, and twice that where their covariances are wanted."""
 _AGREE = 0.001 + 1e-12
 """Two numbers of one cell that differ by no more agree: 0.1 points, and what floats add to it."""
 
@@ -109,6 +111,17 @@ class ItemScores:
     """The cluster of each task; empty if each stands alone."""
     abouts: tuple[BoardResult, ...] = ()
     """For each model what its result is told besides the numbers: source, run, commit, data hash, date, cost. Or empty."""
+
+    @staticmethod
+    def of(
+        key: ColumnKey, by_model: Mapping[str, Mapping[str, float]], abouts: Sequence[BoardResult] = ()
+    ) -> ItemScores:
+        """The table of each model's scores by item; DataError if it had more than `MAX_CELLS` cells, before it is made."""
+        tasks = {task: i for i, task in enumerate(dict.fromkeys(task for each in by_model.values() for task in each))}
+        scores = empty_scores(len(by_model), len(tasks), key.benchmark)
+        for row, each in zip(scores, by_model.values(), strict=True):
+            row[[tasks[task] for task in each]] = list(each.values())
+        return ItemScores(key, tuple(by_model), tuple(tasks), scores, abouts=tuple(abouts))
 
     def results(self) -> list[BoardResult]:
         """Each model's mean with its standard error."""
@@ -215,19 +228,20 @@ class ResultSet:
             cells.setdefault((each.key, each.model), []).append(each)
         kept: list[BoardResult] = []
         repeated = len(every) - len(distinct)
+        differing = 0
         told: list[str] = []
         for (key, model), found in cells.items():
             values = [each.value for each in found]
             if len(found) > 1 and max(values) - min(values) <= _AGREE:
                 repeated += len(found) - 1
                 kept.append(sorted(found, key=lambda each: not each.verified)[0])
-            elif len(found) > 1:
+            elif len(found) > 1 and (differing := differing + 1) <= MOST_TOLD:
                 shown = " and ".join(f"{each.value:.4g} ({each.source or 'no source'})" for each in found[:3])
                 told.append(f"{model} has {len(found)} different numbers on {key.benchmark}, {shown}: none is used.")
-            else:
+            elif len(found) == 1:
                 kept.append(found[0])
-        if len(told) > MOST_TOLD:
-            told[MOST_TOLD:] = [f"And {len(told) - MOST_TOLD:,} more cells have different numbers: none is used."]
+        if differing > MOST_TOLD:
+            told.append(f"And {differing - MOST_TOLD:,} more cells have different numbers: none is used.")
         said += told
         ahead = [each for each in kept if _is_ahead(each.when)]
         if ahead:
@@ -243,19 +257,20 @@ def merged_items(items: Iterable[ItemScores]) -> list[ItemScores]:
     by_key: dict[ColumnKey, list[ItemScores]] = {}
     for each in items:
         by_key.setdefault(each.key, []).append(each)
-    merged = []
+    merged: list[ItemScores] = []
+    total = 0
     for key, parts in by_key.items():
         if len(parts) == 1:
             merged.append(parts[0])
             continue
         tasks = {task: i for i, task in enumerate(dict.fromkeys(task for part in parts for task in part.tasks))}
         models = {model: i for i, model in enumerate(dict.fromkeys(name for part in parts for name in part.models))}
-        if (cells := len(models) * len(tasks)) > MAX_CELLS:
+        if (total := total + len(models) * len(tasks)) > MAX_ALL_CELLS:
             raise DataError(
-                f"{key.benchmark} has {len(models):,} models and {len(tasks):,} items in all its files, {cells:,} cells, "
-                f"and {MAX_CELLS:,} are compared: give files with the same items, or fewer of them"
+                f"the item scores of all columns, joined, have more than {MAX_ALL_CELLS:,} cells: make a board of fewer "
+                "files"
             )
-        scores = np.full((len(models), len(tasks)), np.nan, np.float32)
+        scores = empty_scores(len(models), len(tasks), key.benchmark)
         clusters: dict[str, str] = {}
         abouts: dict[str, BoardResult] = {}
         blank = BoardResult("", key.benchmark, 0.0)
@@ -270,6 +285,20 @@ def merged_items(items: Iterable[ItemScores]) -> list[ItemScores]:
             ItemScores(key, tuple(models), tuple(tasks), scores, named, tuple(abouts[name] for name in models))
         )
     return merged
+
+
+def empty_scores(models: int, tasks: int, benchmark: str) -> NDArray[np.float32]:
+    """Shape (M, T), all NaN; DataError above `MAX_CELLS`. All tables of item scores begin here."""
+    expect_cells(models, tasks, f"{benchmark:.200} has {models:,} models and {tasks:,} items in all its files")
+    return np.full((models, tasks), np.nan, np.float32)
+
+
+def expect_cells(rows: int, columns: int, told: str) -> None:
+    """DataError for a table of more than `MAX_CELLS` cells; `told` says of what, with both numbers."""
+    if (cells := rows * columns) > MAX_CELLS:
+        raise DataError(
+            f"{told}, {cells:,} cells, and {MAX_CELLS:,} are compared: give files with the same items, or fewer of them"
+        )
 
 
 def check_result(result: BoardResult) -> None:

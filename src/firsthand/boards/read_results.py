@@ -8,11 +8,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from firsthand.benchmarks.sources.datasets import MAX_BYTES, contents
 from firsthand.benchmarks.sources.tables import SUFFIXES, TableRow, decoded, expect_values, parse_table, read_table
-from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, ResultSet
+from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, ResultSet, expect_cells
 from firsthand.boards.grading_sheets import is_grading, read_sheets
 from firsthand.boards.result_file import RESULT_FILE, read_result_file
 from firsthand.boards.result_formats import (
@@ -26,6 +24,7 @@ from firsthand.boards.result_formats import (
 )
 from firsthand.boards.result_formats import rubric_grades as grades
 from firsthand.boards.result_formats import score_tables as tables
+from firsthand.boards.result_tally import ResultTally
 from firsthand.errors import ConfigError, DataError
 from firsthand.runs import store
 from firsthand.runs.run_folder import Run
@@ -51,12 +50,13 @@ def read_results(sources: Iterable[str | Path], home: Path) -> ResultSet:
     results: list[BoardResult] = []
     items: list[ItemScores] = []
     remarks: list[str] = []
+    tally = ResultTally()
     for source in sources:
         path = Path(source)
-        found = _of_path(path, remarks) if path.exists() and not (path / "run.sqlite").exists() else None
+        found = _of_path(path, remarks, tally) if path.exists() and not (path / "run.sqlite").exists() else None
         if found is None:
             with store.open_run(source, home) as run:
-                items += run_results(run)
+                items += tally.counted(run_results(run))  # type: ignore[arg-type]
             continue
         for each in found:
             (items if isinstance(each, ItemScores) else results).append(each)  # type: ignore[arg-type]
@@ -71,10 +71,10 @@ def run_results(run: Run) -> Iterator[ItemScores]:
         by_benchmark.setdefault(mean.benchmark, {}).setdefault(mean.agent, {})[mean.task] = mean.mean
     costs = {(each.benchmark, each.agent): each for each in run.totals()}
     for benchmark, agents in by_benchmark.items():
-        tasks = tuple(dict.fromkeys(task for means in agents.values() for task in means))
-        scores = np.array([[means.get(task, np.nan) for task in tasks] for means in agents.values()], np.float32)
-        digest = zlib.crc32("\n".join(sorted(tasks)).encode("utf-8", "surrogatepass"))
         key = ColumnKey(benchmark, protocols.get(benchmark, ""), _score_name(run, benchmark))
+        table = ItemScores.of(key, agents)
+        tasks = table.tasks
+        digest = zlib.crc32("\n".join(sorted(tasks)).encode("utf-8", "surrogatepass"))
         about = BoardResult(
             "",
             benchmark,
@@ -91,7 +91,7 @@ def run_results(run: Run) -> Iterator[ItemScores]:
             total = costs.get((benchmark, agent))
             spent = None if total is None else (total.cost_usd / total.attempts, total.seconds / total.attempts)
             priced = about if spent is None else _priced(about, *spent)
-            yield ItemScores(key, (agent,), tasks, scores[i : i + 1], own, (priced,))
+            yield ItemScores(key, (agent,), tasks, table.scores[i : i + 1], own, (priced,))
 
 
 def _priced(about: BoardResult, usd: float, seconds: float) -> BoardResult:
@@ -102,15 +102,15 @@ def _score_name(run: Run, benchmark: str) -> str:
     return next((trace.attempt_scores[0].name for trace in run.samples(benchmark) if trace.attempt_scores), "")
 
 
-def _of_path(path: Path, remarks: list[str], most: int = MAX_FILES) -> Iterator[Found]:
-    """The results of a file, or of all files of a folder."""
+def _of_path(path: Path, remarks: list[str], tally: ResultTally, most: int = MAX_FILES) -> Iterator[Found]:
+    """The results of a file, or of all files of a folder, each counted."""
     if path.is_file():
-        yield from _of_file(path, remarks)
+        yield from tally.counted(_of_file(path, remarks))
         return
     if is_grading(path):
         graded = read_sheets(path)
         remarks += graded.remarks
-        yield graded.items
+        yield from tally.counted([graded.items])
         return
     every = files_below(path)
     files = [each for each in every if each.name not in _SIDE_FILES]
@@ -123,10 +123,11 @@ def _of_path(path: Path, remarks: list[str], most: int = MAX_FILES) -> Iterator[
         raise DataError(f"{path} holds no file of results: {', '.join(SUFFIXES)} or .eval was expected")
     for folder in runs:
         spec, stats = _json(folder / "run_spec.json"), _json(folder / "stats.json")
-        yield from _well_formed(helm_results.helm_run_results(spec, stats, str(folder)), folder)
+        found = helm_results.helm_run_results(spec, stats, str(folder))
+        yield from tally.counted(_well_formed(found, folder))
     for each in known:
         try:
-            yield from _of_file(each, remarks)
+            yield from tally.counted(_of_file(each, remarks))
         except DataError as error:
             remarks.append(f"Left out: {error}.")
 
@@ -155,6 +156,7 @@ def _of_file(path: Path, remarks: list[str]) -> Iterator[Found]:
         )
     rows = _rows(path)
     columns = rows[0].columns
+    expect_cells(len(rows), len(columns), f"{path} has {len(rows):,} rows and {len(columns):,} columns")
     if grades.is_grades(columns):
         graded = grades.graded_answers(rows, path)
         remarks += graded.remarks

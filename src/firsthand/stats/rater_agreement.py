@@ -69,12 +69,30 @@ def krippendorff_alpha(units: Sequence[Sequence[Any]], *, level: Level = "nomina
     paired = [list(unit) for unit in units if len(unit) >= 2]
     totals = Counter(label for unit in paired for label in unit)
     n = totals.total()
+    if level == "interval":
+        return _interval_alpha(paired, totals)
     between = _distances(totals, level)
     observed = sum(
         between[frozenset((a, b))] * 2 / (len(unit) - 1) for unit in paired for a, b in combinations(unit, 2) if a != b
     )
     expected = sum(2 * totals[a] * totals[b] * between[frozenset((a, b))] for a, b in combinations(totals, 2))
     return 1 - (n - 1) * observed / expected if expected > 0 else math.nan
+
+
+def _interval_alpha(paired: Sequence[Sequence[float]], totals: Counter[float]) -> float:
+    """Alpha with squared distances, from sums of squares: a scale has as many values as there are grades."""
+    n = totals.total()
+    if len(totals) < 2:
+        return math.nan
+    middle = math.fsum(label * number for label, number in totals.items()) / n
+    observed = math.fsum(_squares_around_mean(unit) * len(unit) / (len(unit) - 1) for unit in paired)
+    expected = math.fsum(number * (label - middle) ** 2 for label, number in totals.items())
+    return 1 - (n - 1) * observed / (n * expected) if expected > 0 else math.nan
+
+
+def _squares_around_mean(labels: Sequence[float]) -> float:
+    middle = math.fsum(labels) / len(labels)
+    return math.fsum((label - middle) ** 2 for label in labels)
 
 
 @dataclass(frozen=True)

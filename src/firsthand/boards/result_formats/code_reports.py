@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores
 from firsthand.errors import DataError
 from firsthand.message import Json
@@ -51,9 +49,8 @@ def swe_results(body: Json, path: Path) -> Iterator[BoardResult | ItemScores]:
     if isinstance(resolved, list) and len(every) == total:
         if stray := set(resolved) - handed_in:
             raise DataError(f"{path}: {sorted(stray)[0]!r} is resolved and was not submitted: is the report edited?")
-        tasks = tuple(sorted(map(str, every)))
-        scores = np.array([[float(task in set(resolved)) for task in tasks]], np.float32)
-        yield ItemScores(base.key, (model,), tasks, scores, abouts=(base,))
+        won = set(map(str, resolved))
+        yield ItemScores.of(base.key, {model: {task: float(task in won) for task in sorted(map(str, every))}}, [base])
     else:
         yield base
 
@@ -73,16 +70,17 @@ def evalplus_results(body: Json, path: Path) -> Iterator[ItemScores]:
         raise DataError(f"{path}: it evaluates no task: is the file cut short?")
     name = "mbpp" if tasks[0].startswith("Mbpp") else "humaneval"
     for benchmark, fields in ((name, ("base_status",)), (f"{name}_plus", ("base_status", "plus_status"))):
-        scores = []
+        scores: dict[str, float] = {}
         for task in tasks:
             samples = body["eval"][task]
             samples = samples if isinstance(samples, list) else [samples]
             if not samples or not all(isinstance(each, dict) and "base_status" in each for each in samples):
                 raise DataError(f"{path}: {task} has no base_status: EvalPlus 0.2 or later was expected")
-            scores.append(sum(all(each.get(key) == "pass" for key in fields) for each in samples) / len(samples))
+            passed = sum(all(each.get(key) == "pass" for key in fields) for each in samples)
+            scores[task] = passed / len(samples)
         key = ColumnKey(benchmark, "EvalPlus", "pass@1")
         about = BoardResult(model, *key[:1], 0.0, source=str(path), data_hash=str(body["hash"]))
-        yield ItemScores(key, (model,), tasks, np.array([scores], np.float32), abouts=(about,))
+        yield ItemScores.of(key, {model: scores}, [about])
 
 
 def is_evalplus_board(body: Any) -> bool:

@@ -8,8 +8,6 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from firsthand.benchmarks.sources.tables import expect_values
 from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, utc_of
 from firsthand.errors import DataError, MissingExtra, reason_of
@@ -120,8 +118,8 @@ def inspect_results(body: Json, where: str) -> Iterator[BoardResult | ItemScores
             if value is not None:
                 scores.setdefault(name, {}).setdefault(str(sample.get("id")), []).append(value)
     for name, by_task in scores.items():
-        means = np.array([[sum(each) / len(each) for each in by_task.values()]], np.float32)
-        yield ItemScores(ColumnKey(task, protocol, name), (model,), tuple(by_task), means, abouts=(base,))
+        means = {item: sum(each) / len(each) for item, each in by_task.items()}
+        yield ItemScores.of(ColumnKey(task, protocol, name), {model: means}, [base])
     if scores:
         return
     results = body.get("results") or {}

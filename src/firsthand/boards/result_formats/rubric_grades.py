@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from firsthand.benchmarks.sources.tables import TableRow
 from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores
 from firsthand.boards.result_formats.score_tables import number_in
@@ -92,11 +90,9 @@ def graded_answers(
             f"with one grade, {disputed} disputed): grade each answer twice"
         )
     alpha = krippendorff_alpha(units, level="interval")
-    tasks = list(dict.fromkeys(item for item, _ in means_by_place))
-    models = list(dict.fromkeys(model for _, model in means_by_place))
-    table = np.full((len(models), len(tasks)), np.nan, np.float32)
+    by_model: dict[str, dict[str, float]] = {}
     for (item, model), value in means_by_place.items():
-        table[models.index(model), tasks.index(item)] = value
+        by_model.setdefault(model, {})[item] = value
     about = about or BoardResult("", path.stem, 0.0, source=str(path))
     key = ColumnKey(about.benchmark, f"rubric, two blind graders, tolerance {TOLERANCE}, adjudication", "grade")
     answers = count_of(len(by_answer), "answer")
@@ -109,7 +105,7 @@ def graded_answers(
         said.append(f"{path.name}: {count_of(single, 'answer')} with one grade left out.")
     if empty:
         said.append(f"{path.name}: {count_of(empty, 'grade')} still to be given.")
-    items = ItemScores(key, tuple(models), tuple(tasks), table, abouts=(about,) * len(models))
+    items = ItemScores.of(key, by_model, [about] * len(by_model))
     return GradedAnswers(items, alpha, len(by_answer), adjudicated, disputed, single, tuple(said))
 
 

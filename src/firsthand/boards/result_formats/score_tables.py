@@ -12,10 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from firsthand.benchmarks.sources.tables import TableRow
-from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, utc_of
+from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, empty_scores, utc_of
 from firsthand.errors import DataError
 
 MODELS = ("model", "Model", "fullname", "model_name", "name")
@@ -109,13 +107,14 @@ def item_rows(rows: list[TableRow], path: Path) -> Iterator[ItemScores]:
     models = [name for name in columns[1:] if name.casefold() not in ABOUT]
     if not models:
         raise DataError(f"{path} has no column of a model: it has {', '.join(columns)[:200]}")
-    scores = np.full((len(models), len(rows)), np.nan, np.float32)
+    scores, low = empty_scores(len(models), len(rows), path.name), 0.0
     for place, row in enumerate(rows):
         for i, name in enumerate(models):
             value = number_in(row, name)
             if value is not None:
-                scores[i, place] = max(value, 0.0) if value == -1 else value
-    if (low := float(np.nanmin(scores))) < 0:
+                scores[i, place] = value = max(value, 0.0) if value == -1 else value
+                low = min(low, value)
+    if low < 0:
         raise DataError(f"{path} has the score {low:g}: item scores are 0 or more, or -1 for no answer")
     tasks = tuple(str(row.columns[columns[0]]) for row in rows)
     if (twice := next((task for task, count in Counter(tasks).items() if count > 1), None)) is not None:

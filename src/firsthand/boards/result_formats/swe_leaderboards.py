@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from firsthand.boards.board_results import BoardResult, ItemScores, utc_of
 from firsthand.errors import DataError
 from firsthand.message import Json
@@ -94,13 +92,12 @@ def swe_instance_results(body: Json, where: str) -> Iterator[ItemScores]:
 
 
 def _items(verdicts: dict[str, Json], base: BoardResult, abouts: list[BoardResult]) -> ItemScores:
-    tasks = tuple(dict.fromkeys(task for each in verdicts.values() for task in each))
-    scores = [[each[task]["resolved"] if task in each else np.nan for task in tasks] for each in verdicts.values()]
-    priced = tuple(
+    scores = {model: {task: verdict["resolved"] for task, verdict in each.items()} for model, each in verdicts.items()}
+    priced = [
         BoardResult(**vars(about) | {"cost_usd": _mean_cost(each)})
         for about, each in zip(abouts, verdicts.values(), strict=True)
-    )
-    return ItemScores(base.key, tuple(verdicts), tasks, np.array(scores, np.float32), abouts=priced)
+    ]
+    return ItemScores.of(base.key, scores, priced)
 
 
 def _mean_cost(verdicts: Json) -> float | None:
