@@ -44,8 +44,9 @@ class HiddenFiles:
         removed = f"rm -rf -- {_words(dict.fromkeys(named))}"
         if not self.paths:
             return (removed,)
-        unpacked = f"base64 -d /tmp/work/{ARCHIVE} | tar -xm --no-same-owner -f -"
-        return removed, f"(set -o pipefail; {unpacked}) || exit {_NOT_PLACED}"
+        tar = "/tmp/work/hidden.tar"  # not in a pipe, of which `sh` tells the last command's status alone
+        unpacked = f"base64 -d /tmp/work/{ARCHIVE} >{tar} && tar -xm --no-same-owner -f {tar} && rm {tar}"
+        return removed, f"{{ {unpacked}; }} || exit {_NOT_PLACED}"
 
     @property
     def making_room(self) -> str:
@@ -83,11 +84,10 @@ tree() {{{{
     command git -c core.hooksPath=/dev/null -c core.fsmonitor=false -c safe.directory='*' \\
     --git-dir={{base}} --work-tree=/tmp/work/hidden "$@"
 }}}}
-set -o pipefail
 mkdir -p /tmp/work/objects /tmp/work/hidden && cd /tmp/work/hidden && tree read-tree {{commit}} || exit 1
 tree apply --cached /tmp/work/test.patch || exit {_NO_TESTS}
 set -- {{paths}}
 [ $# -eq 0 ] && exit 0
-tree checkout-index -q -f -- "$@" && tar -c -f - -- "$@" | base64
+tree checkout-index -q -f -- "$@" && tar -c -f /tmp/work/hidden.tar -- "$@" && base64 /tmp/work/hidden.tar
 """
 """Prints the files as the commit's own attributes have them, in an archive in base64."""
