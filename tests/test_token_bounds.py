@@ -32,7 +32,7 @@ def test_a_vocabulary_of_runs_is_refused_before_its_merges_are_written(monkeypat
     assert len(description(runs(b"q", 40), Encoding("X", {}), "F")["model"]["merges"]) == 780  # 21,320 letters
     for ranks in (runs(b"q", 60), runs(b"qw", 40)):
         with pytest.raises(
-            ModelFileError, match=r"^F: its tokens are made of each other in more than 2097152 ways, or in"
+            ModelFileError, match=r"^F: its tokens are made of each other in more than 1048576 ways, or in"
         ):
             description(ranks, Encoding("X", {}), "F")
 

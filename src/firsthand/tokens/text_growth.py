@@ -32,7 +32,7 @@ MAX_PIECE = 256
 blanks a few dozen."""
 MAX_TOKENS = 1 << 20
 """Most tokens of a vocabulary, and one more than the largest id; XLM-V has 901,629, Gemma 262,144."""
-MAX_ADDED_TOKENS = 1 << 18
+MAX_ADDED_TOKENS = 1 << 17
 """Most added tokens, each of which becomes several objects. Models that speak have some 70,000."""
 MAX_ADDED_CHARS, MAX_ALL_ADDED_CHARS = 512, 1 << 20
 """Most characters of one added token, and of all: a search for all of them is built. Models that speak
