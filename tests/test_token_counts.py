@@ -99,7 +99,7 @@ def test_tokens_merges_and_ids_of_a_tokenizer_json_are_counted(monkeypatch: pyte
     assert Tokenizer(far).vocab_size == size + 1
     monkeypatch.setattr(tokenizer, "MAX_TOKENS", size)
     with pytest.raises(
-        ModelFileError, match=f"the largest id of a token is {size}: expected at most {size - 1}, as in"
+        ModelFileError, match=f"the tokenizer has {size + 1} places for ids: expected at most {size}, as"
     ):
         Tokenizer(far)
     assert Tokenizer(made).vocab_size == size

@@ -129,11 +129,7 @@ class Tokenizer:
                 )
         expect_one_name(prepared, self.special_ids, source)
         self.vocab_size = 1 + max(self._rust.get_vocab(with_added_tokens=True).values(), default=-1)
-        if self.vocab_size > MAX_TOKENS:  # masks and tables have a place for each id
-            raise ModelFileError(
-                f"{source}: the largest id of a token is {self.vocab_size - 1}: expected at most {MAX_TOKENS - 1}, as in "
-                "that of a real model"
-            )
+        expect_count(self.vocab_size, MAX_TOKENS, "places for ids", source)  # masks and tables have one for each
         self.bos_id = _checked(bos_id, self.vocab_size, "bos", source)
         named = [end for id in eos_ids if (end := _checked(id, self.vocab_size, "eos", source)) is not None]
         self.eos_id = named[0] if named else None
