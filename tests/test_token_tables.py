@@ -369,7 +369,7 @@ def test_steps_that_make_a_text_longer_are_bounded_together():
         ({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(bytes(4) + b"a\0bcd\0").decode()}, (3, 0)),
         ({"type": "Precompiled", "precompiled_charsmap": "!"}, (1, 0)),
     ):  # fmt: skip
-        assert _growth(step) == wanted, step
+        assert _growth(step, "here") == wanted, step
     assert (MAX_FACTOR, MAX_ADDED) == (256, 16_384)
 
     def longer(*contents: str) -> dict[str, Any]:

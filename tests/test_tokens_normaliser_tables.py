@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import string
 from collections.abc import Mapping
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 
 from firsthand.errors import ModelFileError
+from firsthand.tokens import charsmap
 from firsthand.tokens.charsmap import read_table, replacer
+from firsthand.tokens.text_growth import check_growth
 
 
 def written(replacements: Mapping[bytes, bytes], wide: bool = False) -> bytes:
@@ -80,9 +83,54 @@ def test_a_table_that_is_cut_short_loops_or_points_past_its_end_is_refused() -> 
         whole[: 4 + size - 1]: "table is cut short", whole[: 4 + size]: "table points past its end",
         whole[:-1]: "table points past its end",
         written({b"a": b"c" * 65}): "table makes 65 characters of 'a'",
+        written({b"a": b"c" * 16_384}): "table makes 16384 characters of 'a'",
+        written({b"a": b"c" * 16_385}): "table has a replacement of more than 16384 bytes",
         (2048).to_bytes(4, "little") + loop.tobytes(): "table has no end: it loops, or is not SentencePiece's",
     }  # fmt: skip
     for table, says in cases.items():
         with pytest.raises(ModelFileError) as told:
             read_table(table, "here")
         assert str(told.value) == f"here: the normaliser's {says}"
+
+
+def shared(places: list[int], texts: bytes) -> bytes:
+    """A table of the letters from `A` on, whose replacements begin at these places of `texts`."""
+    made = written({bytes([65 + at]): b"" for at in range(len(places))})
+    size = int.from_bytes(made[:4], "little")
+    units = np.frombuffer(made, "<u4", count=size // 4, offset=4).copy()
+    units[units >= 0x80000000] = [0x80000000 | place for place in places]
+    return made[:4] + units.tobytes() + texts
+
+
+def test_replacements_are_made_once_for_each_place_and_their_bytes_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """242,000 keys of one replacement of 15 kB took 3.9 GB, and so may keys whose replacements end alike."""
+    found = read_table(shared([0] * 50, b"xyz\0"), "here")
+    assert len(found) == 50 and len({id(text) for text in found.values()}) == 1 and found["A"] == "xyz"
+    monkeypatch.setattr(charsmap, "MAX_NEW_BYTES", 6)
+    assert read_table(shared([0, 0, 1, 2, 1, 0], b"xyz\0"), "here") == dict(
+        zip("ABCDEF", ("xyz", "xyz", "yz", "z", "yz", "xyz"), strict=True)
+    )
+    monkeypatch.setattr(charsmap, "MAX_NEW_BYTES", 5)
+    for texts in (b"xyz\0", b"\xff\xff\xff\0"):  # what is no text is read as well
+        with pytest.raises(ModelFileError, match="normaliser's replacements have more than 5 bytes together: expected"):
+            read_table(shared([0, 1, 2], texts), "here")
+
+
+def test_a_table_of_more_bytes_or_keys_than_real_ones_is_refused_before_it_is_unpacked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = written({b"a": b"b", b"\xff": b"c", b"d": b"e"})
+    monkeypatch.setattr(charsmap, "MAX_TABLE_BYTES", len(whole))
+    monkeypatch.setattr(charsmap, "_MAX_KEYS", 3)
+    step = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(whole).decode()}
+    assert read_table(whole, "here") == {"a": "b", "d": "e"}
+    check_growth({"normalizer": step}, "here")
+    monkeypatch.setattr(charsmap, "_MAX_KEYS", 2)
+    with pytest.raises(ModelFileError, match="table replaces more than 2 texts: expected"):
+        read_table(whole, "here")
+    monkeypatch.setattr(charsmap, "MAX_TABLE_BYTES", len(whole) - 1)
+    for refused in (lambda: read_table(whole, "here"), lambda: check_growth({"normalizer": step}, "here")):
+        with pytest.raises(
+            ModelFileError, match=f"here: the normaliser's table has {len(whole)} bytes: expected at most"
+        ):
+            refused()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from firsthand.errors import ModelFileError, reason_of
-from firsthand.formats.model_files import TensorInfo, first_repeated, map_file, pickle_hint
+from firsthand.formats.model_files import MAX_TENSORS, TensorInfo, first_repeated, map_file, pickle_hint
 from firsthand.system.ordinary_file import open_ordinary
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 _STRING, _ARRAY = 8, 9
 # Far above any real file (262,144 tokens and their merges are 1.3 million values), low enough to stay cheap.
 _MAX_ARRAY_VALUES = 1 << 22
-_MAX_HEADER_BYTES = 1 << 28
+_MAX_HEADER_BYTES = 1 << 26  # XLM-V, a million tokens, has about half of it
+_MAX_PAIRS = 1 << 16
 _MAX_STRING_BYTES = 1 << 24
 _MAX_KEY_BYTES = 1 << 16
 _MAX_ARRAY_DEPTH = 4
@@ -100,6 +101,7 @@ def read_gguf(path: Path | str) -> GGUF:
             raise ModelFileError(f"{path} is GGUF version {version}{big}: expected 2 or 3")
         num_tensors, num_pairs = header.number("Q"), header.number("Q")
         header.expect_room(num_pairs, 13, "metadata pairs")
+        header.expect_count(num_pairs, _MAX_PAIRS, "metadata pairs")
         metadata: dict[str, Any] = {}
         for _ in range(num_pairs):
             key = header.string(_MAX_KEY_BYTES)
@@ -107,6 +109,7 @@ def read_gguf(path: Path | str) -> GGUF:
                 raise header.error(f"metadata key {key!r} comes twice")
             metadata[key] = header.value(header.number("I"))
         header.expect_room(num_tensors, 33, "tensors")
+        header.expect_count(num_tensors, MAX_TENSORS, "tensors")
         listed = [_gguf_tensor(header) for _ in range(num_tensors)]
         start = header.position + -header.position % _alignment(header, metadata)
         tensors = {tensor.name: _within_file(header, tensor, start) for tensor in listed}
@@ -147,6 +150,10 @@ class HeaderReader:
         left = self.end - self.position
         if count * bytes_each > left:
             raise self.error(f"the header promises {count} {what}, but {left} bytes are left for it")
+
+    def expect_count(self, count: int, most: int, what: str) -> None:
+        if count > most:
+            raise self.error(f"the header has {count} {what}: expected at most {most}, as in the file of a real model")
 
     def take(self, count: int) -> bytes:
         self.expect_room(count, 1, "bytes")

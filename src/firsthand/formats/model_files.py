@@ -16,6 +16,8 @@ from firsthand.system.ordinary_file import open_ordinary
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 MAX_JSON_BYTES = 1 << 24
+MAX_TENSORS = 1 << 17
+"""Most tensors of a file. 384 experts in 60 layers, as Kimi K2 has them, are 69,120 matrices, in many files."""
 MAX_JSON_VALUES = 6_000_000
 """Most values of a JSON file. The tokenizers with the largest vocabularies have about three million."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.errors import ModelFileError
-from firsthand.formats.model_files import MAX_JSON_BYTES, TensorInfo, json_object, map_file, pickle_hint
+from firsthand.formats.model_files import MAX_JSON_BYTES, MAX_TENSORS, TensorInfo, json_object, map_file, pickle_hint
 
 SAFETENSORS_BYTES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
@@ -54,6 +54,10 @@ def read_safetensors(path: Path | str) -> Safetensors:
         metadata = header.pop("__metadata__", {})
         if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
             raise ModelFileError(f"{path}: __metadata__ must be an object of strings")
+        if len(header) > MAX_TENSORS:
+            raise ModelFileError(
+                f"{path} has {len(header)} tensors: expected at most {MAX_TENSORS}, as in the file of a real model"
+            )
         tensors = {name: _safetensor(path, name, entry, start) for name, entry in header.items()}
         end = start
         for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.offset, tensor.nbytes)):

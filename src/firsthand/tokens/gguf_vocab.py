@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from firsthand.errors import ModelFileError
 from firsthand.message import Json
 from firsthand.tokens import pretokenizers, spm
+from firsthand.tokens.text_growth import MAX_TOKENS, expect_count
+from firsthand.tokens.token_merges import MAX_MERGES
 
 T = TypeVar("T")
 
@@ -27,6 +29,7 @@ def description(metadata: Mapping[str, Any], source: str) -> Json:
     texts = _list(metadata, "tokenizer.ggml.tokens", str, None, source)
     if not texts:
         raise ModelFileError(f"{source} has an empty vocabulary (tokenizer.ggml.tokens)")
+    expect_count(len(texts), MAX_TOKENS, "tokens", source)
     kinds = _list(metadata, "tokenizer.ggml.token_type", int, len(texts), source) or [spm.NORMAL] * len(texts)
     if kind == "gpt2":
         return _byte_level(metadata, texts, kinds, source)
@@ -54,11 +57,13 @@ def _byte_level(metadata: Mapping[str, Any], texts: list[str], kinds: list[int],
         raise ModelFileError(f"{source}: a token occurs twice in the vocabulary")
     if metadata.get("tokenizer.ggml.merges") is None:
         raise ModelFileError(f"{source}: a byte-level vocabulary needs tokenizer.ggml.merges, which is missing")
-    merges = [_pair(merge, vocab, source) for merge in _list(metadata, "tokenizer.ggml.merges", str, None, source)]
+    listed = _list(metadata, "tokenizer.ggml.merges", str, None, source)
+    expect_count(len(listed), MAX_MERGES, "merges", source)
+    merges = [_pair(merge, vocab, texts, source) for merge in listed]
     pre = str(metadata.get("tokenizer.ggml.pre", "default"))
     return {
         "version": "1.0",
-        "added_tokens": spm.added_tokens(texts, kinds),
+        "added_tokens": spm.added_tokens(texts, kinds, source),
         "normalizer": {"type": "NFC"} if pre in pretokenizers.NFC else None,
         "pre_tokenizer": pretokenizers.pre_tokenizer(pre),
         "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
@@ -67,12 +72,12 @@ def _byte_level(metadata: Mapping[str, Any], texts: list[str], kinds: list[int],
     }  # fmt: skip
 
 
-def _pair(merge: str, vocab: dict[str, int], source: str) -> list[str]:
+def _pair(merge: str, vocab: dict[str, int], texts: list[str], source: str) -> list[str]:
     cut = merge.find(" ", 1)
     left, right = (merge[:cut], merge[cut + 1 :]) if cut > 0 else ("", "")
     if not right or left not in vocab or right not in vocab or left + right not in vocab:
         raise ModelFileError(f"{source}: the merge {merge!r:.200} names a token that is not in the vocabulary")
-    return [left, right]
+    return [texts[vocab[left]], texts[vocab[right]]]  # the vocabulary's own texts: millions of copies would take memory
 
 
 def _list(metadata: Mapping[str, Any], key: str, kind: type[T], length: int | None, source: str) -> list[T]:

@@ -17,11 +17,11 @@ from pathlib import Path
 from firsthand.errors import ModelFileError
 from firsthand.message import Json
 from firsthand.system.ordinary_file import open_ordinary
+from firsthand.tokens.text_growth import MAX_TOKENS, check_added, expect_count
 from firsthand.tokens.token_merges import TokenMerges
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 _MAX_FILE_BYTES = 1 << 26
-_MAX_PIECES = 1 << 20
 _MAX_FIELDS = 1 << 22
 """Most fields of all messages of a file: a piece has up to four, with the one that holds it."""
 
@@ -54,7 +54,7 @@ def description(pieces: Pieces, source: str) -> Json:
         raise ModelFileError(f"{source}: a token occurs twice in the vocabulary")
     return {
         "version": "1.0",
-        "added_tokens": added_tokens(texts, pieces.kinds),
+        "added_tokens": added_tokens(texts, pieces.kinds, source),
         "normalizer": {"type": "Sequence", "normalizers": _normalizers(pieces)},
         "pre_tokenizer": None,
         "decoder": {
@@ -109,13 +109,21 @@ def _unigram(pieces: Pieces, texts: Sequence[str], source: str) -> Json:
     }  # fmt: skip
 
 
-def added_tokens(texts: Sequence[str], kinds: Sequence[int]) -> list[Json]:
-    """Returns the added tokens of a tokenizer.json: control and unknown pieces are special, user-defined ones are not."""
+def added_tokens(texts: Sequence[str], kinds: Sequence[int], source: str) -> list[Json]:
+    """Returns the added tokens of a tokenizer.json: control and unknown pieces are special, user-defined ones are not.
+
+    ModelFileError if there are more than in any real model.
+    """
+    added = [
+        (id, text, kind)
+        for id, (text, kind) in enumerate(zip(texts, kinds, strict=True))
+        if kind in (UNKNOWN, CONTROL, USER_DEFINED) and text
+    ]
+    check_added([text for _, text, _ in added], source)
     return [
         {"id": id, "content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
          "special": kind != USER_DEFINED}
-        for id, (text, kind) in enumerate(zip(texts, kinds, strict=True))
-        if kind in (UNKNOWN, CONTROL, USER_DEFINED) and text
+        for id, text, kind in added
     ]  # fmt: skip
 
 
@@ -135,8 +143,7 @@ def read_model(path: Path) -> Pieces:
     whole = _Message(path)
     for field, value in whole.fields(data):
         if field == 1 and isinstance(value, bytes):
-            if len(texts) == _MAX_PIECES:
-                raise ModelFileError(f"{path} has more than {_MAX_PIECES} pieces, too many for a SentencePiece model")
+            expect_count(len(texts) + 1, MAX_TOKENS, "tokens", str(path))
             piece = dict(whole.fields(value))
             texts.append(_text(piece.get(1), path))
             scores.append(_number(piece.get(2, 0.0)))

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 
 from firsthand.errors import ModelFileError
 from firsthand.message import Json
+from firsthand.tokens.charsmap import expect_table
 from firsthand.tokens.token_bytes import steps
+from firsthand.tokens.token_merges import MAX_MERGES
 
 MAX_FACTOR = 256
 """Most characters that may come of one. NFKC makes 18 of U+FDFA, the most that a standard asks for."""
@@ -28,6 +30,10 @@ MAX_WORD = 1_000
 MAX_PIECE = 256
 """Most characters of a piece of Unigram, each of which may be looked up at every character. Real ones have up to 16, and of
 blanks a few dozen."""
+MAX_TOKENS = 1 << 20
+"""Most tokens of a vocabulary, and one more than the largest id; XLM-V has 901,629, Gemma 262,144."""
+MAX_ADDED_TOKENS = 1 << 17
+"""Most added tokens, each of which becomes several objects. Models that speak have some 70,000."""
 MAX_ADDED_CHARS, MAX_ALL_ADDED_CHARS = 512, 1 << 20
 """Most characters of one added token, and of all: a search for all of them is built. Models that speak
 have 600,000 together."""
@@ -42,7 +48,7 @@ def check_growth(description: Json, source: str) -> None:
         *steps(description.get("normalizer"), "normalizers"),
         *steps(description.get("pre_tokenizer"), "pretokenizers"),
     ):
-        grows, adds = _growth(step)
+        grows, adds = _growth(step, source)
         factor, added = factor * grows, added * grows + adds
         if factor > MAX_FACTOR or added > MAX_ADDED:
             raise ModelFileError(
@@ -66,7 +72,11 @@ def check_model(description: Json, source: str) -> None:
             f"{source}: its model's max_input_chars_per_word is {str(words)[:40]}: expected at most {MAX_WORD}, as "
             "cutting a word takes time that grows with the square of its length"
         )
-    vocab = model.get("vocab")
+    vocab, merges = model.get("vocab"), model.get("merges")
+    if isinstance(vocab, dict | list):
+        expect_count(len(vocab), MAX_TOKENS, "tokens", source)
+    if isinstance(merges, list):
+        expect_count(len(merges), MAX_MERGES, "merges", source)
     if isinstance(vocab, list):  # Unigram, whatever the file calls it
         pieces = (entry[0] for entry in vocab if isinstance(entry, list) and entry and isinstance(entry[0], str))
         if (longest := max(map(len, pieces), default=0)) > MAX_PIECE:
@@ -75,10 +85,19 @@ def check_model(description: Json, source: str) -> None:
 
 def check_added(texts: Sequence[str], source: str) -> None:
     """Raise ModelFileError for added tokens that are longer than any real ones."""
+    expect_count(len(texts), MAX_ADDED_TOKENS, "added tokens", source)
     if (longest := max(map(len, texts), default=0)) > MAX_ADDED_CHARS:
         raise _too_long(source, "an added token", longest, MAX_ADDED_CHARS)
     if (together := sum(map(len, texts))) > MAX_ALL_ADDED_CHARS:
         raise _too_long(source, "its added tokens together", together, MAX_ALL_ADDED_CHARS, verb="have")
+
+
+def expect_count(count: int, most: int, what: str, source: str) -> None:
+    """Raise ModelFileError if a tokenizer has more of something than that of any real model, before more is made of it."""
+    if count > most:
+        raise ModelFileError(
+            f"{source}: the tokenizer has {count} {what}: expected at most {most}, as in that of a real model"
+        )
 
 
 def _too_long(source: str, what: str, length: int, most: int, *, verb: str = "has") -> ModelFileError:
@@ -87,7 +106,7 @@ def _too_long(source: str, what: str, length: int, most: int, *, verb: str = "ha
     )
 
 
-def _growth(step: Json) -> tuple[int, int]:
+def _growth(step: Json, source: str) -> tuple[int, int]:
     """The characters that a step makes of one, and those that it adds to a text."""
     match step:
         case {"type": "Replace", "pattern": {"String": str(old)}, "content": str(new)} if old:
@@ -101,15 +120,16 @@ def _growth(step: Json) -> tuple[int, int]:
         case {"type": "ByteLevel"}:  # each byte becomes a character of up to two bytes, as which the next one sees it
             return 2, 1
         case {"type": "Precompiled", "precompiled_charsmap": str(table)}:
-            return max(1, _longest(table)), 0
+            return max(1, _longest(table, source)), 0
     return 1, 0
 
 
-def _longest(table: str) -> int:
+def _longest(table: str, source: str) -> int:
     """The length in bytes of the longest text that a table of SentencePiece's normaliser maps to."""
     try:
         raw = base64.b64decode(table)
     except (binascii.Error, ValueError):
         return 1  # the library refuses it
+    expect_table(raw, source)
     texts = raw[4 + int.from_bytes(raw[:4], "little") :]
     return max(map(len, texts.split(b"\0")), default=1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from firsthand.errors import ModelFileError
 from firsthand.message import Json
 from firsthand.system.ordinary_file import open_ordinary
 from firsthand.tokens.pretokenizers import GPT2, GPT4O, LLAMA3, QWEN2
+from firsthand.tokens.text_growth import MAX_TOKENS, expect_count
 from firsthand.tokens.token_bytes import character_of_byte
 from firsthand.tokens.token_merges import TokenMerges
 
@@ -86,10 +88,11 @@ def read_ranks(path: Path) -> dict[bytes, int]:
     if len(data) > _MAX_FILE_BYTES:
         raise ModelFileError(f"{path} has more than {_MAX_FILE_BYTES} bytes, too many for a file of ranks")
     ranks: dict[bytes, int] = {}
-    for number, line in enumerate(data.splitlines(), 1):
+    for number, line in enumerate(io.BytesIO(data), 1):
+        expect_count(number, MAX_TOKENS, "lines", str(path))
         if not line.strip():
             continue
-        text, _, rank = line.partition(b" ")
+        text, _, rank = line.strip().partition(b" ")
         token = _decoded(text)
         if token is None or not rank.isdigit() or not 0 < len(token) <= _MAX_TOKEN_BYTES or len(rank) > 9:
             raise ModelFileError(f"{path}, line {number}: {line[:80]!r} is no token in base64 and its rank")

@@ -16,7 +16,7 @@ MAX_SPLITS = 1 << 23
 """Most ways to split all tokens in two; Gemma's 262,144 have about two million."""
 MAX_SPLIT_LETTERS = 1 << 29
 """Most letters of all these parts: each is compared with the vocabulary."""
-MAX_MERGES = 1 << 21
+MAX_MERGES = 1 << 20
 """Those of the largest vocabularies, Gemma and GPT-4o, have about half a million."""
 MAX_MERGE_LETTERS = 1 << 25
 

@@ -24,7 +24,14 @@ from firsthand.message import Json, canonical
 from firsthand.tokens.charsmap import read_table, replacer
 from firsthand.tokens.plain_encoder import can_forge, without_special
 from firsthand.tokens.protected_tokens import expect_one_name, is_unknown_text, with_ends
-from firsthand.tokens.text_growth import check_added, check_growth, check_model
+from firsthand.tokens.text_growth import (
+    MAX_ADDED_TOKENS,
+    MAX_TOKENS,
+    check_added,
+    check_growth,
+    check_model,
+    expect_count,
+)
 from firsthand.tokens.token_bytes import byte_reader, steps, strips_leading_space
 
 END_OF_TURN = frozenset({
@@ -122,6 +129,7 @@ class Tokenizer:
                 )
         expect_one_name(prepared, self.special_ids, source)
         self.vocab_size = 1 + max(self._rust.get_vocab(with_added_tokens=True).values(), default=-1)
+        expect_count(self.vocab_size, MAX_TOKENS, "places for ids", source)  # masks and tables have one for each
         self.bos_id = _checked(bos_id, self.vocab_size, "bos", source)
         named = [end for id in eos_ids if (end := _checked(id, self.vocab_size, "eos", source)) is not None]
         self.eos_id = named[0] if named else None
@@ -314,6 +322,7 @@ def _added_tokens(description: Json, source: str) -> list[AddedToken]:
     entries = description.get("added_tokens") or []
     if not isinstance(entries, list):
         raise ModelFileError(f"{source}: added_tokens should be a list")
+    expect_count(len(entries), MAX_ADDED_TOKENS, "added tokens", source)
     tokens = []
     for entry in entries:
         if not (isinstance(entry, dict) and isinstance(entry.get("content"), str) and type(entry.get("id")) is int):
