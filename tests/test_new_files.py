@@ -119,7 +119,7 @@ def test_a_library_that_writes_by_name_follows_no_link_in_the_place_or_beside_it
 @pytest.mark.skipif(not Path("/dev/null").exists(), reason="the device is there on POSIX")
 def test_a_library_writes_to_no_device_and_through_no_link_to_one(tmp_path: Path) -> None:
     with (
-        pytest.raises(StoreError, match=r"^/dev/null is no ordinary file: give another path$"),
+        pytest.raises(StoreError, match="/dev/null is no ordinary file: give another"),
         replacing(Path("/dev/null")),
     ):
         pass
