@@ -211,10 +211,8 @@ def test_a_shelf_lists_folders_and_those_below_by_names_that_tell_them_apart(
     for spec, option in (("f:model=x:site=y", "site"), ("f:zeta=1:alpha=2", "alpha")):
         with pytest.raises(ConfigError) as told:
             SaeShelf([spec])
-        assert (
-            str(told.value)
-            == f"{spec!r} has the option {option!r}: write FOLDER, FOLDER:model=MODEL, FOLDER:texts=TEXTS or FOLDER:trust=true"
-        )
+        known = "FOLDER, FOLDER:model=MODEL, FOLDER:texts=TEXTS or FOLDER:trust=true"
+        assert str(told.value) == f"{spec!r} has the option {option!r}: write {known}"
     assert SaeShelf([]).all() == []
     (nobody,) = SaeShelf(["~nobody-here/x"]).all()
     assert nobody.problem.startswith("there is no folder ") and nobody.problem.endswith("/~nobody-here/x'")
