@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from firsthand.interp.feature_files import write_features
 from firsthand.interp.opened_sae import OpenedSae
 from firsthand.interp.saes.sae_files import SavedSae, save_sae
 from firsthand.interp.saes.sae_kinds import sae_of
+from firsthand.interp.saes.sae_run import SaeRun, write_run
 from firsthand.nn import weights
 from tiny import write_model
 
@@ -21,6 +21,5 @@ def autoencoder_of(home: Path) -> None:
         (texts / f"{number}.txt").write_text(f"What is {number} + 30? The answer is {number + 30}. " * 60)
     width = weights.load(model).architecture.hidden_size
     folder = save_sae(SavedSae(sae_of("topk", width, 48, k=4), str(model), site), home / "saes" / "small")
-    run = {"model": str(model), "site": site, "texts": [str(texts)], "context": 64, "held_out_texts": 4}
-    (folder / "run.json").write_text(json.dumps(run))
+    write_run(SaeRun(str(model), site, texts=(str(texts),), context=64, held_out_texts=4), folder)
     write_features(OpenedSae(folder, pieces=8, shown=False).dashboard(count=5, ablate=1, steer=0), folder)

@@ -285,7 +285,7 @@ def test_the_facts_of_a_shelved_autoencoder_are_those_of_its_file(tmp_path: Path
         shelf.gather("ours")
     with pytest.raises(UnknownName, match="autoencoder 'our'"):
         shelf.get("our")
-    with pytest.raises(ConfigError, match="has the option 'site': write FOLDER or FOLDER:model=MODEL"):
+    with pytest.raises(ConfigError, match="has the option 'site': write FOLDER, FOLDER:model=MODEL"):
         SaeShelf([f"{ours}:site=embed"])
 
 

@@ -20,7 +20,7 @@ from firsthand.interp.opened_sae import MOST_FEATURES, FiringFeature, OpenedSae,
 from firsthand.interp.sae_shelf import SaeShelf, ShelvedSae
 from firsthand.interp.saes.sae_files import SavedSae, save_sae
 from firsthand.interp.saes.sae_kinds import sae_of
-from firsthand.interp.saes.sae_run import SaeRun, corpora, held_out_pieces
+from firsthand.interp.saes.sae_run import SaeRun, corpora, held_out_pieces, write_run
 from firsthand.interp.steered_texts import _adding, steered_texts
 from firsthand.nn import weights
 from firsthand.tokens import pretrained
@@ -43,8 +43,7 @@ def home_of(folder: Path, *, latents: int = 48) -> tuple[Path, Path, Path]:
         (folder / name).mkdir()
         for number in range(5):
             (folder / name / f"{number}.txt").write_text(f"{name} {number} {TEXT} {number * 7} " * 12)
-    run = {"model": "m", "site": SITE, "texts": [str(folder / "one")], "context": 16, "batch": 64, "tokens": 6400}
-    (place / "run.json").write_text(json.dumps(run))
+    write_run(SaeRun("m", SITE, texts=(str(folder / "one"),), context=16, batch=64, tokens=6400), place)
     return model, place, folder
 
 
@@ -212,7 +211,8 @@ def test_a_shelf_lists_folders_and_those_below_by_names_that_tell_them_apart(
     for spec, option in (("f:model=x:site=y", "site"), ("f:zeta=1:alpha=2", "alpha")):
         with pytest.raises(ConfigError) as told:
             SaeShelf([spec])
-        assert str(told.value) == f"{spec!r} has the option {option!r}: write FOLDER or FOLDER:model=MODEL"
+        known = "FOLDER, FOLDER:model=MODEL, FOLDER:texts=TEXTS or FOLDER:trust=true"
+        assert str(told.value) == f"{spec!r} has the option {option!r}: write {known}"
     assert SaeShelf([]).all() == []
     (nobody,) = SaeShelf(["~nobody-here/x"]).all()
     assert nobody.problem.startswith("there is no folder ") and nobody.problem.endswith("/~nobody-here/x'")
@@ -312,7 +312,7 @@ def test_a_shelf_gathers_reports_and_reads_one_autoencoder_at_a_time(tmp_path: P
         with pytest.raises(ConfigError) as refused:
             shelf.gather("small")
         assert str(refused.value) == "the features of small are being gathered: wait until they are there"
-        (place / "run.json").write_text(json.dumps({"model": "m", "site": SITE, "texts": [str(folder / "nowhere")]}))
+        write_run(SaeRun("m", SITE, texts=(str(folder / "nowhere"),)), place)
     shelf._working["small"].join(60)
     assert not shelf.is_gathering("small") and list(shelf.problems) == ["small"]
     assert shelf.problems["small"].startswith(f"there is no file or folder {folder / 'nowhere'}: ")

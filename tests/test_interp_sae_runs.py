@@ -21,7 +21,16 @@ from firsthand.interp.saes.activation_stream import ActivationStream, activation
 from firsthand.interp.saes.sae_evaluation import measure_sae
 from firsthand.interp.saes.sae_files import SavedSae, read_sae, save_sae
 from firsthand.interp.saes.sae_kinds import sae_of
-from firsthand.interp.saes.sae_run import SaeRun, _encoded, corpora, expect_possible, held_out_pieces, train_sae
+from firsthand.interp.saes.sae_run import (
+    SaeRun,
+    _encoded,
+    corpora,
+    expect_possible,
+    held_out_pieces,
+    run_to_show,
+    stored_run,
+    train_sae,
+)
 from firsthand.interp.saes.sae_training import SaeSettings, SaeTrainer, rate_at
 from firsthand.interp.saes.toy_superposition import Superposition, dictionary_recovery, recovery, toy_study
 from firsthand.loop.concurrency import derive_seed
@@ -263,7 +272,9 @@ def test_a_run_is_its_steps_its_saves_and_its_facts(changes: dict[str, Any], tmp
         told.append((step, total, facts))
 
     saved, measures = train_sae(run, model, tokenizer, folder, save_every=2, told=hear)
-    assert json.loads((folder / "run.json").read_text()) == json.loads(json.dumps(asdict(run)))
+    written = json.loads((folder / "run.json").read_text())
+    assert len(written.pop("seal")) == 64 and written == json.loads(json.dumps(asdict(run)))
+    assert stored_run(folder) == run_to_show(folder) == run
     training, held_out = corpora(run, tokenizer)
     chunk = 100 if run.batch == 700 else 64
     stream = iter(ActivationStream(model, training, "blocks.1.attn.v", batch=run.batch, context=8, chunk=chunk, seed=7))

@@ -13,6 +13,7 @@ from firsthand.hub.quantize_model import quantize_folder
 from firsthand.nn import weights
 from firsthand.tokens import pretrained
 from firsthand.train.model_folder import TOKENIZER_FILES, save_model
+from firsthand.train.vocabulary import train_vocabulary
 from tiny import write_model
 
 if sys.platform == "win32":
@@ -68,3 +69,48 @@ def test_links_of_the_hubs_cache_and_of_the_folder_itself_are_copied_as_files(wh
         saved = save_model(weights.load(base), pretrained.load(base), out, base=base)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             assert (saved / name).read_bytes() == (whole / name).read_bytes() and not (saved / name).is_symlink()
+
+
+def linked_away(folder: Path, *names: str) -> Path:
+    """A folder in which each name is a link to a note of the user's, in a folder `mine` beside it."""
+    mine = folder.parent / "mine"
+    mine.mkdir()
+    folder.mkdir()
+    for name in names:
+        (mine / name).write_text("my notes")
+        (folder / name).symlink_to(mine / name)
+    return mine
+
+
+@pytest.mark.parametrize("method", ["GPTQ", "AWQ"])
+def test_a_quantised_model_is_written_through_no_link_of_the_folder_that_was_named(
+    whole: Path, tmp_path: Path, method: str
+) -> None:
+    weights_of = "model.safetensors"
+    names = ("tokenizer.json", "tokenizer_config.json", weights_of, f"{weights_of}.part", "config.json.part")
+    mine = linked_away(tmp_path / "out", *names)
+    (tmp_path / "out" / "config.json").symlink_to(tmp_path / "nothing yet")
+    size = quantize_folder(whole, tmp_path / "out", method, "What is 12 + 30? " * 60)
+    assert {each.read_text() for each in mine.iterdir()} == {"my notes"} and not (tmp_path / "nothing yet").exists()
+    assert not any(each.is_symlink() for each in (tmp_path / "out").iterdir())
+    assert (tmp_path / "out" / weights_of).stat().st_size == size
+    assert pretrained.load(tmp_path / "out").encode("12") == pretrained.load(whole).encode("12")
+    weights.load(tmp_path / "out")
+
+
+def test_weights_are_saved_through_no_link_beside_them(whole: Path, tmp_path: Path) -> None:
+    mine = linked_away(tmp_path / "out", "config.json", "config.json.part", "model.safetensors.part")
+    model = weights.load(whole)
+    for _ in range(2):
+        weights.save(model, tmp_path / "out")
+    assert {each.read_text() for each in mine.iterdir()} == {"my notes"}
+    assert sorted(each.name for each in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_trained_vocabulary_is_written_through_no_link(tmp_path: Path) -> None:
+    mine = linked_away(tmp_path / "v", "tokenizer.json", "tokenizer_config.json", "tokenizer.json.part")
+    for _ in range(2):  # over an older one too
+        made = train_vocabulary(["abab " * 30], tmp_path / "v", vocab_size=258, cut="gpt-2")
+        assert pretrained.load(tmp_path / "v").encode("abab") == made.encode("abab")
+    assert {each.read_text() for each in mine.iterdir()} == {"my notes"}
+    assert sorted(each.name for each in (tmp_path / "v").iterdir()) == ["tokenizer.json", "tokenizer_config.json"]

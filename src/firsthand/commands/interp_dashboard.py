@@ -28,6 +28,8 @@ class Config:
     """The model, if the folder names none that is here."""
     texts: tuple[str, ...] = ()
     """Files and folders of text; by default those of the run, or this Python's standard library."""
+    trust: bool = False
+    """Read the texts that a run from elsewhere names: they are shown on the page."""
     features: int = 60
     """Features on the page, evenly spaced by density."""
     pieces: int = 64
@@ -55,7 +57,9 @@ def run(config: Config) -> int:
     from firsthand.interp.opened_sae import OpenedSae
     from firsthand.show.feature_page import feature_page, measure_rows
 
-    opened = OpenedSae(config.folder, config.model, texts=config.texts, pieces=config.pieces, shown=not config.json)
+    opened = OpenedSae(
+        config.folder, config.model, texts=config.texts, pieces=config.pieces, shown=not config.json, trust=config.trust
+    )
     saved = opened.saved
     found = opened.dashboard(count=config.features, ablate=config.ablate, steer=config.steer, prompt=config.prompt)
     title = f"{Path(saved.model or config.model).stem}: {saved.site}, {saved.sae.kind} of {saved.sae.d_sae:,} latents"

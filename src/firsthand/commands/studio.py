@@ -128,7 +128,8 @@ class Config:
     """At most this many new tokens in an answer."""
     sae: tuple[str, ...] = ()
     """Folders of sparse autoencoders, or of several, whose features are shown; `FOLDER:model=MODEL` names the model where
-    the folder names none that is here. Those in the folder `saes` of the data home are shown too."""
+    the folder names none that is here, `:texts=TEXTS` the texts to show, and `:trust=true` reads those that a run from
+    elsewhere names. Those in the folder `saes` of the data home are shown too."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.sample <= 1:

@@ -22,7 +22,7 @@ from firsthand.contamination.leak_evidence import Evidence
 from firsthand.contamination.text_twins import task_text
 from firsthand.errors import ConfigError, DataError, reason_of
 from firsthand.kernels.search.gram_hashes import bloom_add, bloom_has, gram_hashes
-from firsthand.system.new_file import write_new
+from firsthand.system.new_file import replacing, write_new
 from firsthand.system.ordinary_file import open_ordinary, read_bounded_text
 from firsthand.system.plurals import count_of
 from firsthand.task import Task
@@ -196,7 +196,8 @@ class CorpusIndex:
                 bloom_add(hashes, bits, PROBES)
                 grams += len(hashes)
         folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / "bits.npy", bits)
+        with replacing(folder / "bits.npy") as part, part.open("wb") as file:
+            np.save(file, bits)
         about = {"version": VERSION, "grams": grams, "source": str(corpus), "bytes": read}
         write_new(folder / "index.json", json.dumps(about))
         return CorpusIndex(folder)

@@ -8,7 +8,6 @@ The arms differ in what they are given: nothing, retrieved passages, all documen
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +34,7 @@ from firsthand.scorers.text import token_f1
 from firsthand.scorers.whole_words import has_words
 from firsthand.stats.intervals import Interval, mean_interval
 from firsthand.stats.paired import PairedDifference, paired_difference
+from firsthand.system.new_file import copy_new
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -235,7 +235,7 @@ async def changed_index(
     for ending in ("", "-wal", "-shm"):
         source = index.with_name(index.name + ending)
         if source.is_file():
-            shutil.copyfile(source, target.with_name(target.name + ending))
+            copy_new(source, target.with_name(target.name + ending))
     opened = open_index(target)
     try:
         started = time.monotonic()

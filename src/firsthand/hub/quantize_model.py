@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -11,6 +10,7 @@ from firsthand.errors import ConfigError
 from firsthand.nn.gguf_quantizer import Quantised, quantise_model
 from firsthand.nn.packed_format import Method
 from firsthand.system.folder_links import own_files
+from firsthand.system.new_file import copy_new
 from firsthand.tokens.vocab_export import vocabulary_metadata
 
 
@@ -51,7 +51,7 @@ def quantize_folder(
     rounded, group = round_model(model, sequences, chosen, told=told)
     save_rounded(model, rounded, group, chosen, folder)
     for path in kept:
-        shutil.copyfile(path, folder / path.name)
+        copy_new(path, folder / path.name)
     return (folder / "model.safetensors").stat().st_size
 
 

@@ -198,6 +198,7 @@ def _write(path: Path, rows: Sequence[tuple[Any, ...]]) -> None:
     expect_own_folder(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
+    expect_own_file(part)
     columns = {name: _TYPES.get(name, "VARCHAR") for name in _READ} | {"packed": "VARCHAR"}
     largest = 1 << 20
     with tempfile.NamedTemporaryFile("w", encoding="ascii", dir=path.parent, suffix=".part", delete=False) as lines:

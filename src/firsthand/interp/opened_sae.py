@@ -16,7 +16,7 @@ from firsthand.interp.feature_files import FeatureDashboard, FeatureReport, Shad
 from firsthand.interp.feature_reports import FeatureSurvey, rows_of, shaded
 from firsthand.interp.opened_model import open_for_interp
 from firsthand.interp.saes.sae_files import read_sae
-from firsthand.interp.saes.sae_run import SETTINGS, SaeRun, corpora, held_out_pieces, stored_run
+from firsthand.interp.saes.sae_run import SETTINGS, SaeRun, corpora, held_out_pieces, run_to_show, stored_run
 from firsthand.interp.steered_texts import steered_texts
 
 MAX_TOKENS = 256
@@ -55,19 +55,21 @@ class OpenedSae:
     """An autoencoder's folder and its model, opened. ModelFileError or ConfigError if they do not fit.
 
     `model` names the model where the folder names none that is here; `texts` are files and folders to show features on,
-    by default those that the folder's run trained on, of which `pieces` held-out ones are taken.
+    by default those that the folder's run trained on, of which `pieces` held-out ones are taken. A run from elsewhere may
+    name any file: its texts are read with `trust` alone, and ConfigError tells them when they are needed.
     """
 
     def __init__(
-        self, folder: Path, model: str = "", *, texts: tuple[str, ...] = (), pieces: int = 64, shown: bool = True
-    ):
+        self, folder: Path, model: str = "", *, texts: tuple[str, ...] = (), pieces: int = 64, shown: bool = True,
+        trust: bool = False,
+    ):  # fmt: skip
         self.folder = folder
         self.saved = read_sae(folder)
         if not (model or self.saved.model):
             raise ConfigError(f"{folder} does not say which model it is for: name it with --model")
         self._model, self._tokenizer, self.path = open_for_interp(model or self.saved.model, shown=shown)
         self.saved.expect_fits(self._model)
-        self._texts, self._pieces = texts, pieces
+        self._texts, self._pieces, self._trust = texts, pieces, trust
         self._survey: FeatureSurvey | None = None
         self._tokens = 0
 
@@ -121,6 +123,7 @@ class OpenedSae:
 
     def _held_out(self) -> Sequence[Sequence[int]]:
         has_run = (self.folder / SETTINGS).is_file()
-        plan = stored_run(self.folder) if has_run else SaeRun(str(self.path), self.saved.site)
+        read = stored_run if self._texts or self._trust else run_to_show
+        plan = read(self.folder) if has_run else SaeRun(str(self.path), self.saved.site)
         plan = replace(plan, texts=self._texts or plan.texts, held_out_texts=self._pieces, tokens=plan.batch)
         return held_out_pieces(plan, corpora(plan, self._tokenizer)[1])

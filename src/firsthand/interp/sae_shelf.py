@@ -47,18 +47,31 @@ class ShelvedSae:
 
 
 class SaeShelf:
-    """The autoencoders in `folders`, each `FOLDER` or `FOLDER:model=MODEL`, and in the folders right below them.
+    """The autoencoders in `folders`, each `FOLDER` with options, and in the folders right below them.
+
+    Options are `model=MODEL`, `texts=TEXTS` (shown with the features), and `trust=true` (the texts that a run from elsewhere
+    names are).
 
     A model that the folder names is opened if it is on disk; nothing is downloaded. One is open at a time.
     """
 
     def __init__(self, folders: Sequence[str]):
         self._places: list[tuple[Path, str]] = []
+        self._texts: dict[Path, tuple[tuple[str, ...], bool]] = {}
+        """Place -> texts that were given for it, and whether it is trusted."""
         for text in folders:
             spec = parse_spec(text)
-            if wrong := set(spec.options) - {"model"}:
-                raise ConfigError(f"{text!r} has the option {min(wrong)!r}: write FOLDER or FOLDER:model=MODEL")
-            self._places.append((_expanded(spec.name), spec.options.get("model", "")))
+            if wrong := set(spec.options) - {"model", "texts", "trust"}:
+                raise ConfigError(
+                    f"{text!r} has the option {min(wrong)!r}: write FOLDER, FOLDER:model=MODEL, FOLDER:texts=TEXTS or "
+                    "FOLDER:trust=true"
+                )
+            if (trust := spec.options.get("trust", "false")) not in ("true", "false"):
+                raise ConfigError(f"{text!r} has the trust {trust!r}: write true or false")
+            place = _expanded(spec.name)
+            self._places.append((place, spec.options.get("model", "")))
+            texts = spec.options.get("texts", "")
+            self._texts.setdefault(place.resolve(), ((texts,) if texts else (), trust == "true"))
         self._opened: tuple[str, OpenedSae] | None = None
         self._extra: dict[tuple[str, int], FeatureReport] = {}
         self._working: dict[str, threading.Thread] = {}
@@ -147,7 +160,9 @@ class SaeShelf:
 
             self._opened = None
             self._extra.clear()
-            self._opened = name, OpenedSae(each.folder, each.model, shown=False)
+            own, above = self._texts.get(each.folder), self._texts.get(each.folder.parent)
+            texts, trust = own or above or ((), False)
+            self._opened = name, OpenedSae(each.folder, each.model, texts=texts, shown=False, trust=trust)
         return self._opened[1]
 
 

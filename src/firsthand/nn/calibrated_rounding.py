@@ -26,6 +26,7 @@ from firsthand.nn.model_config import to_config
 from firsthand.nn.packed_format import Method, PackedFormat
 from firsthand.nn.packed_linears import RoundedMatrix, group_grid, round_groups
 from firsthand.nn.weight_names import huggingface_name
+from firsthand.system.new_file import replacing, write_new
 
 BITS = 4
 _DAMP = 0.01
@@ -98,11 +99,10 @@ def save_rounded(
     settings |= {"desc_act": False, "sym": False, "checkpoint_format": "gptq"} if method == "gptq" else {
         "zero_point": True, "version": "gemm"}  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(state, folder / "model.safetensors.part", metadata={"format": "pt"})
     config = {**to_config(a), "dtype": "float16", "quantization_config": settings}
-    (folder / "config.json.part").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    for name in ("model.safetensors", "config.json"):
-        (folder / f"{name}.part").replace(folder / name)
+    with replacing(folder / "config.json") as config_file, replacing(folder / "model.safetensors") as weights_file:
+        save_file(state, weights_file, metadata={"format": "pt"})
+        write_new(config_file, json.dumps(config, indent=2) + "\n")
 
 
 def gptq(weight_OK: Tensor, hessian_KK: Tensor, group: int, *, bits: int = BITS) -> RoundedMatrix:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from firsthand.errors import ConfigError, ModelFileError
 from firsthand.formats.safetensors_file import read_safetensors
+from firsthand.system.new_file import replacing
 
 
 def is_file(path: Path) -> bool:
@@ -38,7 +39,8 @@ def write_direction(file: Path, format: str, found: Direction) -> None:
 
     facts = {"format": format, "site": found.site, "name": found.name}
     facts |= {name: repr(value) for name, value in found.numbers.items()}
-    save_file({"direction": found.values.float().contiguous()}, file, metadata=facts)
+    with replacing(file) as part:
+        save_file({"direction": found.values.float().contiguous()}, part, metadata=facts)
 
 
 def read_direction(file: Path | str, format: str, what: str, by: str, numbers: Sequence[str] = ()) -> Direction:

@@ -17,6 +17,7 @@ from firsthand.nn.encoder_decoder import EncoderDecoder
 from firsthand.nn.encoder_decoder_architecture import EncoderDecoderArchitecture
 from firsthand.nn.model_config import ENCODER_DECODERS, encoder_decoder_architecture
 from firsthand.nn.weights import _check_names, _shards, _values
+from firsthand.system.new_file import replacing, write_new
 
 # Copies of the shared embedding, and tables that are worked out anew.
 _DERIVED = (
@@ -84,10 +85,9 @@ def save_encoder_decoder(model: EncoderDecoder, folder: Path | str) -> None:
         for ours, each in model.named_parameters()
     }
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(state, folder / "model.safetensors.part", metadata={"format": "pt"})
-    (folder / "config.json.part").write_text(json.dumps(config, indent=2) + "\n")
-    for name in ("model.safetensors", "config.json"):
-        (folder / f"{name}.part").replace(folder / name)
+    with replacing(folder / "config.json") as config_file, replacing(folder / "model.safetensors") as weights_file:
+        save_file(state, weights_file, metadata={"format": "pt"})
+        write_new(config_file, json.dumps(config, indent=2) + "\n")
 
 
 def file_name(ours: str, a: EncoderDecoderArchitecture) -> str:

@@ -46,6 +46,7 @@ from firsthand.nn.packed_linears import unpack
 from firsthand.nn.pair_classifier import PairClassifier
 from firsthand.nn.quant import BlockLinear
 from firsthand.nn.weight_names import CLASSIFIER_HEADS, bert_name, gguf_name, huggingface_name
+from firsthand.system.new_file import replacing, write_new
 
 # Written by some converters, and worked out anew by us.
 _DERIVED = (".rotary_emb.inv_freq", "rope_freqs.weight")
@@ -247,10 +248,9 @@ def save(model: Decoder, folder: Path | str) -> None:
         named = dict(laid_out(layout, parameters))
     state = {name: values.detach().cpu().contiguous() for name, values in named.items()}
     # Replaced by renaming: a model that was loaded from here may still have the old file mapped.
-    save_file(state, folder / "model.safetensors.part", metadata={"format": "pt"})
-    (folder / "config.json.part").write_text(json.dumps(config, indent=2) + "\n")
-    for name in ("model.safetensors", "config.json"):
-        (folder / f"{name}.part").replace(folder / name)
+    with replacing(folder / "config.json") as config_file, replacing(folder / "model.safetensors") as weights_file:
+        save_file(state, weights_file, metadata={"format": "pt"})
+        write_new(config_file, json.dumps(config, indent=2) + "\n")
 
 
 def open_checkpoint(path: Path) -> Checkpoint:

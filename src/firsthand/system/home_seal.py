@@ -18,7 +18,7 @@ from firsthand.system.home import data_home
 
 KEY = "seal.key"
 _BYTES = 32
-SealedKind = Literal["run", "figures", "recipe", "sweep", "decision", "undo"]
+SealedKind = Literal["run", "figures", "recipe", "sweep", "decision", "undo", "autoencoder"]
 """The kinds of sealed text. A seal made for one kind does not hold for another."""
 _ONCE_WITHOUT_KIND = ("run", "figures", "recipe", "sweep")
 

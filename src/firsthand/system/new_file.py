@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from firsthand.errors import StoreError
 
 
 def write_new(path: Path, content: str | bytes, *, errors: str = "strict") -> None:
@@ -16,7 +20,7 @@ def write_new(path: Path, content: str | bytes, *, errors: str = "strict") -> No
     ordinary file keeps its mode.
     """
     data = content.encode("utf-8", errors) if isinstance(content, str) else content
-    if path.exists() and not path.is_file() and not path.is_dir():
+    if _is_stream(path):
         with path.open("wb") as stream:
             stream.write(data)
         return
@@ -32,6 +36,40 @@ def write_new(path: Path, content: str | bytes, *, errors: str = "strict") -> No
         with suppress(OSError):
             part.unlink()
         raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A new, empty file beside `path`, for libraries that write by name; it takes the place of `path` at the end.
+
+    Any link is replaced, and an ordinary file keeps its mode. An error leaves what was there; StoreError for a device or a
+    pipe. The file is `NAME.part`: what a killed process left there is removed first.
+    """
+    if not path.is_symlink() and _is_stream(path):
+        raise StoreError(f"{path} is no ordinary file: give another path")
+    part = path.with_name(f"{path.name}.part")
+    part.unlink(missing_ok=True)
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
+    try:
+        yield part
+        if (mode := _mode(path)) is not None:
+            part.chmod(mode)
+        part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink()
+        raise
+
+
+def copy_new(source: Path, path: Path) -> None:
+    """Put a copy of an ordinary file in the place of what is at `path`, as `write_new`."""
+    with replacing(path) as part:
+        shutil.copyfile(source, part)
+
+
+def _is_stream(path: Path) -> bool:
+    """True for a pipe or a device, or a link to one."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _mode(path: Path) -> int | None:

@@ -16,6 +16,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from firsthand.errors import ConfigError
+from firsthand.system.new_file import replacing, write_new
 from firsthand.system.own_file import expect_own_tree
 from firsthand.tokens import pretrained
 from firsthand.tokens.templates.template_messages import CHATML
@@ -54,7 +55,8 @@ def train_tokenizer(
     train(rust, texts, trainer, words=not across_words)
     expect_own_tree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    rust.save(str(folder / "tokenizer.json"))
+    with replacing(folder / "tokenizer.json") as part:
+        rust.save(str(part))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": END_OF_TEXT,
@@ -63,5 +65,5 @@ def train_tokenizer(
         "chat_template": CHATML,
         "clean_up_tokenization_spaces": False,
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_new(folder / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
     return pretrained.load(folder)

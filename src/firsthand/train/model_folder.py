@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 from firsthand.message import Json
 from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
 from firsthand.system.folder_links import links_out, own_files
-from firsthand.system.new_file import write_new
+from firsthand.system.new_file import copy_new, write_new
 from firsthand.system.own_file import expect_own_tree
 from firsthand.tokens.tokenizer import Tokenizer
 
@@ -34,7 +33,7 @@ def save_model(model: Decoder, tokenizer: Tokenizer, folder: Path, *, base: Path
     weights.save(model, folder)
     if base is not None and base.is_dir() and not any(links_out(base / name) for name in TOKENIZER_FILES):
         for path in own_files(base, TOKENIZER_FILES):
-            shutil.copyfile(path, folder / path.name)
+            copy_new(path, folder / path.name)
     else:
         _write_json(folder / "tokenizer.json", tokenizer.settings()["description"])
         _write_json(folder / "tokenizer_config.json", _tokenizer_config(tokenizer))

@@ -23,6 +23,7 @@ from firsthand.message import Json
 from firsthand.model import Completion, Delta, Model, Prompt, Sampling, Scored, ToolSpec
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.lora import Adapter
+from firsthand.system.new_file import replacing
 from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.adapters.save_adapter import write_adapter
 from firsthand.train.processes import rank
@@ -73,8 +74,8 @@ class ReplicaPolicy:
         self.folder.mkdir(parents=True, exist_ok=True)
         before = set(self.folder.glob("weights-*.safetensors"))
         file = self.folder / f"weights-{version}.safetensors"
-        save_file({name: value.detach().cpu().contiguous().clone() for name, value in state.items()}, f"{file}.part")
-        Path(f"{file}.part").replace(file)
+        with replacing(file) as part:
+            save_file({name: value.detach().cpu().contiguous().clone() for name, value in state.items()}, part)
         await self.replicas.load_weights(file, version)
         for each in before - {file}:
             each.unlink(missing_ok=True)

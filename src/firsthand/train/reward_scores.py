@@ -16,6 +16,7 @@ from firsthand.errors import ModelFileError, reason_of
 from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.tensor_file import read_tensors
+from firsthand.system.new_file import replacing
 from firsthand.train.episodes import Graded
 from firsthand.train.stream_logprobs import stream_logprobs
 
@@ -50,7 +51,8 @@ class RewardModel:
     def save_head(self, folder: Path) -> None:
         """Write the head beside the decoder's weights."""
         state = {"weight": self.head.weight, "bias": self.head.bias, "mean": torch.tensor(self.mean)}
-        save_file({name: value.detach().contiguous() for name, value in state.items()}, folder / HEAD_FILE)
+        with replacing(folder / HEAD_FILE) as part:
+            save_file({name: value.detach().contiguous() for name, value in state.items()}, part)
 
     def scores(self, sequences: Sequence[NDArray[np.int32]]) -> list[float]:
         """The score of each sequence of token ids."""

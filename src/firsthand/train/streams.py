@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from firsthand.errors import DataError, reason_of
 from firsthand.message import Json
+from firsthand.system.new_file import replacing
 from firsthand.system.ordinary_file import open_ordinary
 from firsthand.system.own_file import expect_own_tree
 from firsthand.system.zip_members import expect_bounded
@@ -232,7 +233,7 @@ def save_streams(streams: Sequence[Stream], folder: Path, step: int) -> Path:
         for field in fields(stream):
             if (value := getattr(stream, field.name)) is not None:
                 arrays[f"{index}.{field.name}"] = np.asarray(value)
-    with path.open("wb") as file:
+    with replacing(path) as part, part.open("wb") as file:
         np.savez(file, **arrays)
         file.flush()
         os.fsync(file.fileno())

@@ -20,6 +20,7 @@ import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
 from firsthand.errors import ConfigError, FirsthandError
+from firsthand.system.new_file import replacing, write_new
 from firsthand.tokens import pretrained
 from firsthand.tokens.pretokenizers import GPT2, LLAMA3
 from firsthand.tokens.tokenizer import Tokenizer
@@ -73,12 +74,13 @@ def train_vocabulary(
     if not counted.characters:
         raise ConfigError("the texts to train a vocabulary on are empty: give a file with text")
     folder.mkdir(parents=True, exist_ok=True)
-    rust.save(str(folder / "tokenizer.json"))
+    with replacing(folder / "tokenizer.json") as part:
+        rust.save(str(part))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": special[0], "eos_token": special[0],
         "add_bos_token": True, "clean_up_tokenization_spaces": False, **({"unk_token": unknown} if unknown else {}),
     }  # fmt: skip
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_new(folder / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
     return pretrained.load(folder)
 
 

@@ -26,7 +26,7 @@ from firsthand.interp.saes.sparse_autoencoder import SparseAutoencoder
 from firsthand.message import Json
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.tensor_file import read_tensors
-from firsthand.system.new_file import write_new
+from firsthand.system.new_file import replacing, write_new
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 _THEIRS = {
@@ -95,7 +95,8 @@ def save_sae(saved: SavedSae, folder: Path | str) -> Path:
     if theirs == "jumprelu":
         threshold: Tensor = sae.threshold  # type: ignore[assignment]
         tensors["threshold"] = threshold.expand(sae.d_sae)
-    save_file({name: value.detach().clone().contiguous() for name, value in tensors.items()}, folder / WEIGHTS)
+    with replacing(folder / WEIGHTS) as part:
+        save_file({name: value.detach().clone().contiguous() for name, value in tensors.items()}, part)
     write_new(folder / CONFIG, json.dumps(config, indent=1))
     return folder
 

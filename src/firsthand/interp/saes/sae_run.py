@@ -18,9 +18,11 @@ from firsthand.interp.saes.sae_evaluation import SaeMeasures, measure_sae
 from firsthand.interp.saes.sae_files import CONFIG, SavedSae, save_sae, width_of
 from firsthand.interp.saes.sae_kinds import sae_of
 from firsthand.interp.saes.sae_training import SaeSettings, SaeTrainer
-from firsthand.message import Json
+from firsthand.message import Json, canonical
 from firsthand.nn.decoder import Decoder
+from firsthand.system.home_seal import is_ours, seal_of
 from firsthand.system.new_file import write_new
+from firsthand.system.whole_question import shown_whole
 from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.train.documents import (
     Corpus,
@@ -32,6 +34,7 @@ from firsthand.train.documents import (
 )
 
 SETTINGS = "run.json"
+_SEAL = "seal"
 EXCLUDED = ("test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__")
 """Folders whose texts are left out."""
 
@@ -127,7 +130,7 @@ def train_sae(
     expect_possible(run, model, folder)
     (site,) = sites_matching(model, run.site)
     folder.mkdir(parents=True, exist_ok=True)
-    write_new(folder / SETTINGS, json.dumps(asdict(run), indent=1))
+    write_run(run, folder)
     training, held_out = corpora(run, tokenizer)
     texts = held_out_pieces(run, held_out)
     chunk = max(64, -(-run.batch // (run.context - 1)))
@@ -162,15 +165,43 @@ def train_sae(
     return saved, measures
 
 
+def write_run(run: SaeRun, folder: Path) -> None:
+    """Writes the settings of a folder's run, with the seal of this data home."""
+    body = asdict(run)
+    write_new(folder / SETTINGS, json.dumps({**body, _SEAL: seal_of(canonical(body), "autoencoder")}, indent=1))
+
+
+def run_to_show(folder: Path) -> SaeRun:
+    """The settings of a folder's run; ConfigError if it is from elsewhere and names texts, which would be shown."""
+    run, is_own = _stored(folder)
+    if run.texts and not is_own:
+        raise ConfigError(
+            f"{folder} was made elsewhere and names the texts {shown_whole(', '.join(map(repr, run.texts)))}, which may be "
+            "private and would be shown with its features: give --texts, or look at them and add --trust (for the Studio "
+            "--sae FOLDER:texts=TEXTS or FOLDER:trust=true)"
+        )
+    return run
+
+
 def stored_run(folder: Path) -> SaeRun:
     """The settings of a folder's run; ConfigError if it holds none."""
+    return _stored(folder)[0]
+
+
+def _stored(folder: Path) -> tuple[SaeRun, bool]:
+    """The settings of a folder's run, and whether they carry the seal of this data home."""
     try:
         body: dict[str, Any] = read_json(folder / SETTINGS)
+        seal = body.pop(_SEAL, None)
         given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in body.items()}
         for name, kind in _TYPES.items():
             if name in given and (not isinstance(given[name], kind) or isinstance(given[name], bool)):
                 raise TypeError(f"its {name} is {str(given[name])[:40]!r}")
-        return SaeRun(**given)
+        if strange := [
+            each for name in ("texts", "suffixes") for each in given.get(name, ()) if not isinstance(each, str)
+        ]:
+            raise TypeError(f"its texts or suffixes hold {str(strange[0])[:40]!r}")
+        return SaeRun(**given), is_ours(canonical(body), seal, "autoencoder")
     except (ModelFileError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{folder} holds no run of `firsthand interp sae` ({reason_of(error)}): name its folder"

@@ -22,6 +22,7 @@ from firsthand.formats.safetensors_file import read_safetensors
 from firsthand.interp.saes.sae_kinds import KINDS
 from firsthand.interp.saes.sparse_autoencoder import SaeLoss, SparseAutoencoder
 from firsthand.nn.tensor_file import read_tensors
+from firsthand.system.new_file import replacing
 
 
 @dataclass(frozen=True)
@@ -128,10 +129,10 @@ class SaeTrainer:
             "kind": self.sae.kind, "d_in": self.sae.d_in, "d_sae": self.sae.d_sae, "sae": self.sae.settings(),
             "settings": asdict(self.settings), "step": self.step_number, "tokens": self.tokens, "scale": self.scale,
         }  # fmt: skip
-        partial = folder / "training.safetensors.partial"
         tensors["silent"] = self.silent_M
-        save_file({name: value.contiguous() for name, value in tensors.items()}, partial, {"state": json.dumps(facts)})
-        partial.replace(folder / "training.safetensors")
+        state = {"state": json.dumps(facts)}
+        with replacing(folder / "training.safetensors") as part:
+            save_file({name: value.contiguous() for name, value in tensors.items()}, part, state)
 
     @staticmethod
     def load(folder: Path) -> SaeTrainer:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 from firsthand.errors import MissingExtra, StoreError
 from firsthand.retrieval.chunk_index import Vectors
 from firsthand.retrieval.store.search_rows import Ints, SearchRows
+from firsthand.system.new_file import write_new
 from firsthand.system.ordinary_file import open_ordinary
 
 _BATCH = 20_000
@@ -65,17 +65,13 @@ class AnnFile:
         for first in range(0, count, _BATCH):
             made.add(rows.vectors.approximate(np.arange(first, min(first + _BATCH, count))))
         digest = rows.digest(count)
-        beside = ann_path(index).with_name(f"{ann_path(index).name}.{os.getpid()}.new")
         body = faiss.serialize_index(made).tobytes()
         try:
-            beside.write_bytes(_head(count, digest, hashlib.sha256(body).hexdigest()) + body)
-            beside.replace(ann_path(index))
+            write_new(ann_path(index), _head(count, digest, hashlib.sha256(body).hexdigest()) + body)
         except OSError as error:
             raise StoreError(
                 f"{ann_path(index)} cannot be written ({error.strerror}): make room, then build again"
             ) from None
-        finally:
-            beside.unlink(missing_ok=True)
         return cls(made, count, digest)
 
     @classmethod

@@ -18,6 +18,7 @@ from firsthand.errors import ConfigError
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.lora import CONFIG, PREFIX, WEIGHTS, Adapter, LowRankUpdate, has_magnitudes
 from firsthand.nn.weight_names import huggingface_name
+from firsthand.system.new_file import replacing, write_new
 from firsthand.system.own_file import expect_own_tree
 from firsthand.train.adapters.lora_config import LoRAConfig
 from firsthand.train.adapters.lora_training import adapter_of
@@ -56,10 +57,9 @@ def write_adapter(
     settings |= {"use_dora": has_magnitudes(adapter), "base_model_name_or_path": base or None}
     expect_own_tree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / f"{WEIGHTS}.part", metadata={"format": "pt"})
-    (folder / f"{CONFIG}.part").write_text(json.dumps(settings, indent=2) + "\n")
-    for name in (WEIGHTS, CONFIG):
-        (folder / f"{name}.part").replace(folder / name)
+    with replacing(folder / CONFIG) as config_file, replacing(folder / WEIGHTS) as weights_file:
+        save_file(tensors, weights_file, metadata={"format": "pt"})
+        write_new(config_file, json.dumps(settings, indent=2) + "\n")
     return adapter
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from firsthand.benchmarks.toy_ledgers import LIMIT, NAMES, random_ledger
 from firsthand.loop.concurrency import derive_seed
 from firsthand.message import Json
+from firsthand.system.new_file import write_new
 from firsthand.tokens.calls.inline_call import ARROW, END, START, InlineCall
 from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
 from firsthand.train.schedules import ScheduleSettings
@@ -117,7 +118,7 @@ def toy_bookkeeper(config: Config, run: TrainingRun) -> Path:
 
     rng = Random(derive_seed("ledgers to annotate", config.loop.seed))
     lines = [json.dumps({"text": random_ledger(rng).text}) + "\n" for _ in range(config.texts)]
-    (run.folder / "ledgers.jsonl").write_text("".join(lines), encoding="utf-8")
+    write_new(run.folder / "ledgers.jsonl", "".join(lines))
     pieces = [
         *(f" {number}" for number in range(LIMIT)), *NAMES, *(f" {word}" for word in WORDS), " +", " -", START, ARROW, END,
         "calculator(", "note(", ")",

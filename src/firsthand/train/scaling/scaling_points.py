@@ -10,6 +10,7 @@ import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import StringIO
 from itertools import islice
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from firsthand.errors import DataError, reason_of
 from firsthand.system.headed_csv import HeadedCsv
+from firsthand.system.new_file import write_new
 from firsthand.system.ordinary_file import read_bounded
 from firsthand.system.plurals import count_of
 
@@ -108,11 +110,12 @@ def read_points(path: Path | str) -> ScalingPoints:
 
 def write_points(points: ScalingPoints, path: Path | str) -> None:
     """Writes the points as a CSV file that `read_points` reads."""
-    with Path(path).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("parameters", "tokens", "flops", "loss"))
-        columns = (points.parameters, points.tokens, points.flops, points.loss)
-        writer.writerows([f"{value:.10g}" for value in row] for row in zip(*columns, strict=True))
+    file = StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow(("parameters", "tokens", "flops", "loss"))
+    columns = (points.parameters, points.tokens, points.flops, points.loss)
+    writer.writerows([f"{value:.10g}" for value in row] for row in zip(*columns, strict=True))
+    write_new(Path(path), file.getvalue())
 
 
 def _columns(path: Path, headings: object) -> dict[str, str]:
