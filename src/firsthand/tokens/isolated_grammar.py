@@ -52,7 +52,7 @@ class GrammarLimits:
     compile_s: float = 10.0
     """Processor time to compile it."""
     step_s: float = 0.5
-    """Processor time for one token of one answer: the engine's step waits for it."""
+    """Processor time for one call, such as one token of one answer: the engine's step waits for it."""
     memory_bytes: int = 256 << 20
     """Memory, beyond that of llguidance and the vocabulary."""
     rest_s: float = 10.0
@@ -181,9 +181,10 @@ class GrammarProcess:
             while True:
                 dropped.append(self.dropped.popleft())
         call = {"handle": handle, "method": method, "argument": argument, "drop": dropped}
+        unit = "text" if method == "try_consume_tokens" else "token"
         try:
             reply, payload = self._exchange(
-                call, _STEP_WAIT_S, f"takes more than {self._limits.step_s:g} s for one token"
+                call, _STEP_WAIT_S, f"takes more than {self._limits.step_s:g} s for one {unit}"
             )
         except ConfigError:
             self.on_failure()
