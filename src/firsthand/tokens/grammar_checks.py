@@ -11,9 +11,9 @@ import asyncio
 import os
 from collections import Counter, deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import cache, partial
-from threading import Lock
+from threading import Lock, Thread
 from typing import NamedTuple
 
 from firsthand.errors import ConfigError, GrammarUnchecked
@@ -36,13 +36,12 @@ class _Check(NamedTuple):
 class GrammarChecks:
     """Checks in turn: the owner with the fewest under way goes first, and none has all. Thread-safe.
 
-    They have threads of their own: those of `asyncio.to_thread` are few, and others need them.
+    They have threads of their own: those of `asyncio.to_thread` are few, others need them, and an exit waits for them.
     """
 
     def __init__(self, count: int = MAX_CHECKS, limits: GrammarLimits = CHECK_LIMITS):
-        self._most = max(count - 1, 1)
+        self._count, self._most, self._num_threads = count, max(count - 1, 1), 0
         self._processes = GrammarProcesses(limits=limits)
-        self._threads = ThreadPoolExecutor(count, thread_name_prefix="firsthand-checks")
         self._waiting: dict[str, deque[_Check]] = {}
         self._running: Counter[str] = Counter()
         self._lock = Lock()
@@ -61,7 +60,7 @@ class GrammarChecks:
             return False
         matcher = self._processes.compile(grammar, flexible=True, owner=owner)
         try:
-            fits = matcher.try_consume_tokens(list(raw)) == len(raw)
+            fits = matcher.try_consume_bytes(raw) == len(raw)
         except ConfigError as error:
             raise GrammarUnchecked(str(error)) from None
         if matcher.is_error():  # a limit of llguidance; a text that does not fit is none
@@ -73,12 +72,14 @@ class GrammarChecks:
         """Returns the result to come of a check; cancelling it gives up its turn."""
         check = _Check(Future(), run)
         with self._lock:
+            if self._num_threads < self._count:
+                Thread(target=self._work, name="firsthand-checks", daemon=True).start()
+                self._num_threads += 1
             self._waiting.setdefault(owner, deque()).append(check)
-        self._threads.submit(self._work)
         return check.future
 
     def _work(self) -> None:
-        """Run checks while an owner may have one more."""
+        """Run checks while an owner may have one more; who ends one takes the next."""
         while taken := self._take():
             owner, (future, run) = taken
             if future.set_running_or_notify_cancel():
@@ -94,6 +95,7 @@ class GrammarChecks:
         with self._lock:
             ready = [owner for owner in self._waiting if self._running[owner] < self._most]
             if not ready:
+                self._num_threads -= 1
                 return None
             owner = min(ready, key=self._running.__getitem__)
             queue = self._waiting.pop(owner)
