@@ -15,10 +15,11 @@ from firsthand.message import assistant
 from firsthand.model import Completion, Sampling, Usage
 from firsthand.providers.output_validation import check
 from firsthand.providers.scripted import Scripted
+from firsthand.system import request_owner
 from firsthand.tokens.grammar_checks import GrammarChecks, accepts
 from firsthand.tokens.grammar_cost import is_cheap
 from firsthand.tokens.isolated_grammar import GrammarLimits
-from served import serving
+from served import serving, until
 
 AMBIGUOUS = (lark('start: s\ns: s s | "a" | ""'), gbnf('root ::= s\ns ::= s s | "a" | ""'))
 RULES = "\n".join(f'r{i}: r{i} "a" | "a"' for i in range(1500))
@@ -90,6 +91,31 @@ def test_one_owner_does_not_have_all_checks_and_those_who_have_fewest_go_first()
     goes.set()
     assert held.result(60) and all(each.result(60) for each in more[1:])
     assert order == ["one"] + ["many"] * 19, "a check whose client has left is not run"
+
+
+def test_a_free_place_goes_to_the_owner_with_the_fewest_checks_under_way():
+    checks, goes, frees, order, started = GrammarChecks(4), threading.Event(), threading.Event(), [], []
+
+    def held(event: threading.Event) -> bool:
+        started.append(1)
+        return event.wait(60)
+
+    for owner, event in (("many", goes), ("many", goes), ("one", frees), ("two", goes)):
+        checks.submit(owner, lambda event=event: held(event))
+    until(lambda: len(started) == 4)
+    waiting = [checks.submit(owner, lambda owner=owner: not order.append(owner)) for owner in ("many", "two")]
+    frees.set()
+    assert all(each.result(60) for each in waiting) and order == ["two", "many"]
+    goes.set()
+
+
+def test_requests_of_a_server_belong_to_their_client():
+    owners = list[str]()
+    with serving(Scripted(lambda *_: owners.append(request_owner.current()) or "yes"), name="m") as running:
+        body = {"messages": [{"role": "user", "content": "Hi"}]}
+        assert httpx.post(f"{running.url}/v1/chat/completions", json=body, timeout=60).status_code == 200
+        client = running.admission.client(None, None).name
+    assert owners == [client] and client, "checks, and models behind an agent or index, are shared between clients"
 
 
 def test_a_check_that_fails_leaves_its_place_to_the_next():
