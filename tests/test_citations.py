@@ -27,7 +27,7 @@ from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.retriever import Hit, Query
 from firsthand.retrieval.retrievers.searches import dense, lexical
 from firsthand.retrieval.writer import ModelWriter
-from firsthand.tokens.grammar_compiler import accepts
+from firsthand.tokens.grammar_checks import accepts
 
 TEXTS = {
     "mill.md": "The mill was built in 1871.\nIt burned down in 1902. Nobody died.\n",

@@ -26,7 +26,7 @@ from firsthand.rollout import rollout
 from firsthand.task import Task
 from firsthand.tokens.calls import call_parser
 from firsthand.tokens.calls.call_grammar import action_grammar, markup_of, tool_grammar
-from firsthand.tokens.grammar_compiler import accepts
+from firsthand.tokens.grammar_checks import accepts
 from firsthand.tools.calculator import calculator
 from grammar_schemas import obj
 from grammar_tiny import answers, engine, request, tokenizer

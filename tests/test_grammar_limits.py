@@ -17,7 +17,7 @@ from firsthand.engine.decoding.grammar_cache import GrammarCache, Growth
 from firsthand.errors import ConfigError, TransientError
 from firsthand.grammar import Grammar
 from firsthand.model import Sampling, ToolSpec
-from firsthand.tokens import grammar_compiler
+from firsthand.tokens import grammar_checks, grammar_compiler
 from firsthand.tokens.calls.call_grammar import action_grammar, tool_grammar
 from firsthand.tokens.compile_slots import CompileSlots
 from firsthand.tokens.grammar_cost import MAX_COUNT, is_cheap
@@ -124,8 +124,8 @@ def test_a_grammar_that_takes_memory_without_end_is_ended():
 
 
 def test_texts_are_checked_against_hostile_grammars_elsewhere():
-    assert grammar_compiler.accepts(BOUNDED, '"abba"') and not grammar_compiler.accepts(BOUNDED, '"abbc"')
-    assert grammar_compiler.accepts(BOUNDED, '"ab', whole=False) and not grammar_compiler.accepts(BOUNDED, '"ab')
+    assert grammar_checks.accepts(BOUNDED, '"abba"') and not grammar_checks.accepts(BOUNDED, '"abbc"')
+    assert grammar_checks.accepts(BOUNDED, '"ab', whole=False) and not grammar_checks.accepts(BOUNDED, '"ab')
 
 
 def test_an_invalid_grammar_says_the_same_in_a_process(own):

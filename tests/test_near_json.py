@@ -12,7 +12,8 @@ from firsthand.errors import ConfigError, TransientError
 from firsthand.grammar import Grammar, choice, gbnf, json_schema, lark, regex
 from firsthand.tokens import grammar_compiler
 from firsthand.tokens.calls.lenient_json import MAX_DEPTH, MAX_WORD, JsonPiece, Reader, _scalar
-from firsthand.tokens.grammar_compiler import accepts, in_bounds
+from firsthand.tokens.grammar_checks import accepts
+from firsthand.tokens.grammar_compiler import in_bounds
 from firsthand.tokens.grammar_cost import (
     MAX_COST,
     NotCheap,

@@ -16,7 +16,9 @@ from firsthand.errors import ConfigError, TransientError
 from firsthand.grammar import Grammar, choice, regex
 from firsthand.tokens import compile_slots, grammar_compiler, isolated_grammar
 from firsthand.tokens.compile_slots import CompileSlots
-from firsthand.tokens.grammar_compiler import accepts, in_bounds
+from firsthand.tokens.grammar_checks import accepts
+from firsthand.tokens.grammar_compiler import in_bounds
+from firsthand.tokens.grammar_cost import is_cheap
 from firsthand.tokens.isolated_grammar import GrammarLimits, GrammarProcesses, _Server
 from firsthand.tokens.llguidance_grammar import byte_vocabulary, matcher_of
 from forked_process import forked
@@ -191,7 +193,7 @@ def test_a_grammar_that_is_read_forces_its_only_text_unless_asked_not_to() -> No
     assert forced(null) == list(b"null") and forced(null, forcing=False) == []
     array = Grammar("json_schema", '{"type": "array"}')
     fitting = {
-        flexible: grammar_compiler.read(array, byte_vocabulary(), flexible=flexible).try_consume_tokens(list(b"[1 ,2]"))
+        flexible: matcher_of(array, byte_vocabulary(), flexible=flexible).try_consume_tokens(list(b"[1 ,2]"))
         for flexible in (False, True)
     }
     assert fitting == {False: 2, True: 6}, "white space is taken where a text from elsewhere is checked"
@@ -202,7 +204,7 @@ def test_white_space_fits_where_json_has_it_however_dear_the_grammar_is() -> Non
     dear = {"type": "string", "pattern": "^[ab]+$", "maxLength": 3}
     schema = {"type": "object", "properties": {"a": dear}, "required": ["a"], "additionalProperties": False}
     grammar = Grammar("json_schema", json.dumps(schema))
-    assert not grammar_compiler.is_cheap(grammar)
+    assert not is_cheap(grammar)
     for text, whole, fits in (
         ('{"a":"ab"}', True, True), ('{\n  "a": "ab"\n}', True, True), (' {"a" : "b"}\n', True, True),
         ('{\n  "a": "ab"\n', True, False), ('{\n  "a": "ab"\n', False, True), ('{\n "a": "abc"', False, False),

@@ -95,6 +95,10 @@ class GrammarIgnored(ModelError):
     """An endpoint's answer does not match the grammar that it was given."""
 
 
+class GrammarUnchecked(ModelError):
+    """An answer cannot be checked against its grammar within the limits of time and memory."""
+
+
 class PromptTooLong(ModelError):
     """The prompt does not fit the model's context."""
 

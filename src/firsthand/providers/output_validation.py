@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 
-from firsthand.errors import ConfigError, GrammarIgnored
+from firsthand.errors import ConfigError, GrammarIgnored, GrammarUnchecked
 from firsthand.grammar import Grammar
 from firsthand.model import Completion, Sampling
+from firsthand.system import request_owner
 
 
 async def check(name: str, completions: Iterable[Completion], sampling: Sampling) -> None:
-    """Raise GrammarIgnored if a finished answer does not match the sampling's grammar.
+    """Raise GrammarIgnored if a finished answer does not match the sampling's grammar, GrammarUnchecked if that takes
+    more than the limits of a check.
 
     After stop strings it need only begin a matching text; tool calls and truncated answers are not checked.
     """
@@ -20,7 +21,7 @@ async def check(name: str, completions: Iterable[Completion], sampling: Sampling
         return
     for completion in completions:
         text = completion.message.text
-        if completion.finish_reason != "stop" or await asyncio.to_thread(_fits, grammar, text, not sampling.stop):
+        if completion.finish_reason != "stop" or await _fits(name, grammar, text, not sampling.stop):
             continue
         raise GrammarIgnored(
             f"{name} answered {text[:80]!r}, which does not fit the {grammar.kind} grammar it was given: it seems to ignore "
@@ -28,10 +29,15 @@ async def check(name: str, completions: Iterable[Completion], sampling: Sampling
         )
 
 
-def _fits(grammar: Grammar, text: str, whole: bool) -> bool:
-    from firsthand.tokens.grammar_compiler import accepts  # takes a while to import
+async def _fits(name: str, grammar: Grammar, text: str, whole: bool) -> bool:
+    from firsthand.tokens.grammar_checks import checked  # takes a while to import
 
+    owner = request_owner.current().partition("/")[0]  # a client, whatever users it names
     try:
-        return accepts(grammar, text, whole=whole)
+        return await checked(grammar, text, whole=whole, owner=owner)
+    except GrammarUnchecked as error:
+        raise GrammarUnchecked(
+            f"an answer of {name} with {len(text)} characters cannot be checked against its grammar: {error}"
+        ) from None
     except ConfigError:
         return True  # a dialect that we cannot compile, but the endpoint accepted

@@ -1,7 +1,8 @@
-"""The owner of model requests made by the running code, so that a local engine shares its steps fairly.
+"""The owner of model requests made by the running code, so that a local engine shares its steps, and checks of remote
+answers their processes, fairly.
 
-A run sets its id, and within it each attempt its agent's name; a Model shared by several attempts reads it. It decides
-scheduling and never an answer.
+A run sets its id, and within it each attempt its agent's name; a server enters the client of a request. A Model shared by
+several attempts reads it. It decides scheduling and never an answer.
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ _owner: ContextVar[str] = ContextVar("firsthand_request_owner", default="")
 def current() -> str:
     """Returns the owner of requests made by the running code; empty if none was set."""
     return _owner.get()
+
+
+def enter(name: str) -> None:
+    """Make `name` the owner for the running task and the tasks it starts."""
+    _owner.set(_bounded(name))
 
 
 @contextmanager

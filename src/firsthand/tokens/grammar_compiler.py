@@ -1,8 +1,9 @@
-"""Compiles grammars with llguidance in bounds, and checks whether a text matches one.
+"""Compiles cheap grammars with llguidance in this process, in bounds.
 
 A grammar is untrusted input. One that is known to be cheap (`grammar_cost.py`) is compiled here, on a thread with a large
 stack, since llguidance recurses and a chain of a few thousand rules overflows an ordinary one. Any other one is compiled,
-and later followed, in a process of its own (`isolated_grammar.py`). Importing this module imports neither torch nor, until a
+and later followed, in a process of its own (`isolated_grammar.py`); texts from elsewhere are checked there always
+(`grammar_checks.py`). Importing this module imports neither torch nor, until a
 grammar is compiled, llguidance.
 """
 
@@ -11,14 +12,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import cache
 from typing import Any, TypeVar
 
 from firsthand.errors import ConfigError, TransientError
 from firsthand.grammar import Grammar
-from firsthand.tokens.grammar_cost import is_cheap
-from firsthand.tokens.isolated_grammar import GrammarProcesses
-from firsthand.tokens.llguidance_grammar import byte_vocabulary, matcher_of
+from firsthand.tokens.llguidance_grammar import matcher_of
 
 T = TypeVar("T")
 
@@ -31,31 +29,12 @@ _STACK_LOCK = threading.Lock()
 _READERS = threading.BoundedSemaphore(_MAX_READERS)
 
 
-def read(grammar: Grammar, vocab: Any, *, flexible: bool = False, forcing: bool = True) -> Any:
+def read(grammar: Grammar, vocab: Any, *, forcing: bool = True) -> Any:
     """Returns the matcher of a cheap grammar, compiled in this process; see `llguidance_grammar.matcher_of`."""
     return in_bounds(
-        lambda: matcher_of(grammar, vocab, flexible=flexible, forcing=forcing, states=_CHEAP_STATES),
+        lambda: matcher_of(grammar, vocab, forcing=forcing, states=_CHEAP_STATES),
         f"the {grammar.kind} grammar",
     )
-
-
-def accepts(grammar: Grammar, text: str, *, whole: bool = True) -> bool:
-    """Returns whether a text matches a grammar, or, if not `whole`, begins a text that does.
-
-    JSON may contain whitespace, and schema keywords that a grammar cannot express are not checked.
-    """
-    if grammar.kind == "choice":
-        return any(option == text or (not whole and option.startswith(text)) for option in grammar.parsed())
-    try:
-        raw = text.strip().encode() if grammar.kind == "json_schema" else text.encode()
-    except UnicodeEncodeError:
-        return False
-    if is_cheap(grammar):
-        matcher = read(grammar, byte_vocabulary(), flexible=True)
-    else:
-        matcher = _byte_processes().compile(grammar, flexible=True)
-    fits = matcher.try_consume_tokens(list(raw)) == len(raw)
-    return bool(fits and (not whole or matcher.is_accepting()))
 
 
 def in_bounds(build: Callable[[], T], what: str, *, most_s: float = MAX_READ_S) -> T:
@@ -94,8 +73,3 @@ def in_bounds(build: Callable[[], T], what: str, *, most_s: float = MAX_READ_S) 
         raise
     except BaseException as error:
         raise ConfigError(f"{what} cannot be compiled: {str(error)[:300]}") from None
-
-
-@cache
-def _byte_processes() -> GrammarProcesses:
-    return GrammarProcesses()

@@ -149,18 +149,18 @@ def _serve_matchers(connection: socket.socket, vocab: Any, body: dict[str, Any])
     matchers = {0: made[0]}
     while True:
         try:
-            call, _ = receive(connection)
+            call, text = receive(connection)
         except EOFError:
             return
         signal.setitimer(signal.ITIMER_PROF, body["step_s"])
         for handle in call["drop"]:
             matchers.pop(handle, None)
-        reply, payload = _call(matchers, call)
+        reply, payload = _call(matchers, call, text)
         signal.setitimer(signal.ITIMER_PROF, 0)
         send(connection, reply, payload)
 
 
-def _call(matchers: dict[int, Any], call: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+def _call(matchers: dict[int, Any], call: dict[str, Any], text: bytes = b"") -> tuple[dict[str, Any], bytes]:
     """Returns the reply to one call: its value, the matcher's state after it, and a mask as bytes."""
     matcher = matchers[call["handle"]]
     match call["method"]:
@@ -176,6 +176,8 @@ def _call(matchers: dict[int, Any], call: dict[str, Any]) -> tuple[dict[str, Any
             return {"value": [is_taken, forced], "state": _state(matcher)}, b""
         case "consume_tokens" | "try_consume_tokens":
             return {"value": getattr(matcher, call["method"])(call["argument"]), "state": _state(matcher)}, b""
+        case "try_consume_bytes":
+            return {"value": matcher.try_consume_tokens(list(text)), "state": _state(matcher)}, b""
         case "compute_ff_tokens":
             return {"value": matcher.compute_ff_tokens(), "state": _state(matcher)}, b""
     raise AssertionError(call["method"])

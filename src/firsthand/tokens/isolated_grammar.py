@@ -52,7 +52,7 @@ class GrammarLimits:
     compile_s: float = 10.0
     """Processor time to compile it."""
     step_s: float = 0.5
-    """Processor time for one token of one answer: the engine's step waits for it."""
+    """Processor time for one call, such as one token of one answer: the engine's step waits for it."""
     memory_bytes: int = 256 << 20
     """Memory, beyond that of llguidance and the vocabulary."""
     rest_s: float = 10.0
@@ -110,6 +110,10 @@ class IsolatedMatcher:
         """Advance by as many tokens as are allowed; returns how many."""
         return int(self._call("try_consume_tokens", tokens))
 
+    def try_consume_bytes(self, text: bytes) -> int:
+        """Advance by as many bytes as are allowed, where tokens are bytes; returns how many."""
+        return int(self._call("try_consume_bytes", payload=text))
+
     def compute_ff_tokens(self) -> list[int]:
         """The tokens that are forced next."""
         known, self._forced = self._forced, None
@@ -136,9 +140,9 @@ class IsolatedMatcher:
         """True if the text so far is a whole one."""
         return bool(self._state[2])
 
-    def _call(self, method: str, argument: Any = None) -> Any:
+    def _call(self, method: str, argument: Any = None, payload: bytes = b"") -> Any:
         self._forced = None
-        value, self._state, _ = self._process.call(self._handle, method, argument)
+        value, self._state, _ = self._process.call(self._handle, method, argument, payload)
         return value
 
 
@@ -174,21 +178,22 @@ class GrammarProcess:
         self._shared_bytes = int(reply["resident_bytes"])
         return list(reply["state"])
 
-    def call(self, handle: int, method: str, argument: Any = None) -> tuple[Any, list[Any], bytes]:
+    def call(
+        self, handle: int, method: str, argument: Any = None, payload: bytes = b""
+    ) -> tuple[Any, list[Any], bytes]:
         """Returns a call's value, the matcher's state after it, and its bytes. ConfigError if the process has ended."""
         dropped = []
         with contextlib.suppress(IndexError):
             while True:
                 dropped.append(self.dropped.popleft())
         call = {"handle": handle, "method": method, "argument": argument, "drop": dropped}
+        too_slow = f"takes more than {self._limits.step_s:g} s for one {'text' if payload else 'token'}"
         try:
-            reply, payload = self._exchange(
-                call, _STEP_WAIT_S, f"takes more than {self._limits.step_s:g} s for one token"
-            )
+            reply, found = self._exchange(call, _STEP_WAIT_S, too_slow, payload)
         except ConfigError:
             self.on_failure()
             raise
-        return reply["value"], reply["state"], payload
+        return reply["value"], reply["state"], found
 
     def kill(self) -> None:
         """End the process; a call that waits for it fails."""
@@ -201,14 +206,14 @@ class GrammarProcess:
         """Memory of the process beyond what it shares with others, from above."""
         return _OVERHEAD_BYTES + max(memory_of(self.pid).resident - self._shared_bytes, 0)
 
-    def _exchange(self, message: Json | None, most_s: float, too_slow: str) -> tuple[Json, bytes]:
+    def _exchange(self, message: Json | None, most_s: float, too_slow: str, payload: bytes = b"") -> tuple[Json, bytes]:
         with self._lock:
             if self.failure:
                 raise self._error()
             try:
                 self._connection.settimeout(most_s)
                 if message is not None:
-                    send(self._connection, message)
+                    send(self._connection, message, payload)
                 return receive(self._connection)
             except TimeoutError:
                 self.failure = f"{self.what} {too_slow}: make it simpler"

@@ -24,7 +24,7 @@ from firsthand.serve.http.refusals import Refusal, bad, refusal_of
 from firsthand.serve.http.replies import note_bug, refused
 from firsthand.serve.http.request_body import ClientLeft, read_body
 from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
-from firsthand.system import conversation_owner
+from firsthand.system import conversation_owner, request_owner
 from firsthand.system.json_values import has_id_of_no_text, values_in
 from firsthand.system.recognised import recognise
 
@@ -159,6 +159,7 @@ class _Exchange:
         admission.check_origin(headers.get("origin"), headers.get("sec-fetch-site"))
         request.client = admission.client(headers.get("authorization"), headers.get("x-api-key"))
         conversation_owner.enter(f"client/{request.client.name}")
+        request_owner.enter(request.client.name)
         recognise(scope)
         if f"{scope['method']} {request.route}" in self._mounted.free_requests:
             await self._call_watched()

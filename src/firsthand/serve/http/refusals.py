@@ -12,6 +12,7 @@ from firsthand.errors import (
     DataError,
     FirsthandError,
     GrammarIgnored,
+    GrammarUnchecked,
     LimitExceeded,
     MissingExtra,
     PromptTooLong,
@@ -109,6 +110,8 @@ def refusal_of(error: Exception) -> Refusal:
             return Refusal(501, str(error))
         case GrammarIgnored():
             return Refusal(502, str(error), code="grammar_ignored")
+        case GrammarUnchecked():
+            return bad(str(error), code="grammar_unchecked")
         case FirsthandError():
             return Refusal(500, str(error))
         case _:
