@@ -214,7 +214,8 @@ def test_tests_run_after_their_setup_with_a_canary_among_them() -> None:
         'command -v python >/dev/null || python() { python3 "$@"; }',
         'command -v pytest >/dev/null || pytest() { python3 -m pytest "$@"; }',
         "rm -rf -- tests/test_calc.py",
-        "{ base64 -d /tmp/work/hidden.tar.base64 >/tmp/work/hidden.tar && tar -xm --no-same-owner -f /tmp/work/hidden.tar && rm /tmp/work/hidden.tar; } || exit 98",
+        "{ base64 -d /tmp/work/hidden.tar.base64 >/tmp/work/hidden.tar && tar -xm --no-same-owner -f /tmp/work/hidden.tar"
+        " && rm /tmp/work/hidden.tar; } || exit 98",
         "[ -d tests ] || { mkdir -p tests; : > tests/__init__.py; }", f"cp /tmp/work/canary.py {path}",
         "exec >&3 2>&1 3>&-", f"pytest -rA tests/test_calc.py {path}", "",
     ]  # fmt: skip

@@ -107,7 +107,7 @@ class GrammarChecks:
 
 
 def accepts(grammar: Grammar, text: str, *, whole: bool = True) -> bool:
-    """Returns whether a text matches a grammar at once; see `GrammarChecks.accepts`."""
+    """Returns whether a text matches a grammar, without waiting for a turn; see `GrammarChecks.accepts`."""
     return _shared(os.getpid()).accepts(grammar, text, whole=whole)
 
 
