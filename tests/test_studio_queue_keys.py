@@ -12,7 +12,7 @@ from firsthand.studio.annotation_queue import LABEL, OPEN, AnnotationQueue, Queu
 from firsthand.studio.studio_store import SqliteStore
 
 LONG = "p" * 195
-PLACES = (LONG + "1", LONG + "2", "p", "p human:ann", "p\n\x1b", "\ud800")
+PLACES = (LONG + "1", LONG + "2", "p", LONG + "1 human:ann", "p\n\x1b", "\ud800")
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_a_row_of_an_older_version_stays_its_raters_own_and_is_edited_in_place(q
 
 def test_the_second_of_two_tabs_is_told_with_the_beginning_of_the_place(queues: Queues) -> None:
     queues.rate("q", "p", "human:ann", 1.0, version=0)
-    with pytest.raises(ConfigError, match=r"'p [0-9a-f]+' is there already: open it again"):
+    with pytest.raises(ConfigError, match=r"'p human:ann [0-9a-f]+' is there already: open it again"):
         queues.rate("q", "p", "human:ann", 0.0, version=0)
 
 

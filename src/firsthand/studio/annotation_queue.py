@@ -222,7 +222,8 @@ def _spread(labels: Sequence[Label]) -> float:
 def _key(place: str, rater: str) -> str:
     """The key of the pair, whole in its digest: a place is of any length, and either may hold a blank."""
     digest = hashlib.sha256(canonical([place, rater]).encode("utf-8", "surrogatepass")).hexdigest()
-    return f"{''.join(filter(str.isprintable, place[:60]))} {digest}"
+    begin = "".join(filter(str.isprintable, f"{place[:60]} {rater[:60]}"))
+    return f"{begin} {digest}"
 
 
 def queue_of_form(form: dict[str, str], items: Sequence[str]) -> AnnotationQueue:
