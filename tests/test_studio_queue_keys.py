@@ -12,7 +12,7 @@ from firsthand.studio.annotation_queue import LABEL, OPEN, AnnotationQueue, Queu
 from firsthand.studio.studio_store import SqliteStore
 
 LONG = "p" * 195
-PLACES = (LONG + "1", LONG + "2", "p", LONG + "1 human:ann", "p\n\x1b", "\ud800")
+PLACES = (LONG + "1", LONG + "2", "p", f"{LONG}1 {LONG}", "p\n\x1b", "\ud800")
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def queues(tmp_path: Path) -> Iterator[Queues]:
 
 
 def test_what_one_rater_says_of_one_item_is_shown_to_nobody_as_theirs_and_overwritten_by_no_one(queues: Queues) -> None:
-    raters = ("human:ann", "human:bob", "human:ann human:bob")
+    raters = ("human:ann", "human:bob", LONG, f"{LONG} {LONG}")
     said = {(place, rater): f"{at}" for at, (place, rater) in enumerate((p, r) for p in PLACES for r in raters)}
     for (place, rater), text in said.items():
         assert queues.label("q", place, rater) is None
