@@ -437,7 +437,7 @@ def portal() -> Tool:
         position = caller()
         assert position is not None
         spec = ToolSpec("portal__elicitation", "The portal asks you.", {"type": "object", "properties": {}})
-        page = Tool(spec, "external", none, dict, origin="the portal")
+        page = Tool(spec, "external", none, dict, origin="the portal", request="elicitation")
         asked = {"message": "Sign in to the portal.", "open": PAGE}
         decision = await position.context.attempt.agent.approval.ask(page, asked)
         return "ordered" if decision.allowed else "not signed in"

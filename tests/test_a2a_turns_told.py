@@ -111,7 +111,7 @@ def test_a_form_that_does_not_fit_is_asked_again_with_the_reason(tmp_path: Path)
         assert queue.data[0]["schema"]["required"] == ["n"] and store.approval(asked.id).state == "pending"
         page = {"open": "https://x.example", "message": "Sign in"}
         store.answer(asked.id, False, by="x")
-        signs = store.asked("f", ":1", "mail__elicitation", "read", page, "?")
+        signs = store.asked("f", ":1", "mail__elicitation", "read", page, "?", opens="https://x.example")
         queue = Events()
         await executor.execute(asks("f", said("perhaps"), shown=[signs.id]), queue)  # type: ignore[arg-type]
         assert queue.said == [("auth_required", "say yes or no, or send data with approval and allowed; "

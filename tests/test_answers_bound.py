@@ -127,7 +127,11 @@ def test_an_address_that_changed_is_shown_before_it_counts_as_opened(tmp_path: P
     store = SessionStore(tmp_path, create=True)
     turn = store.add_turn(store.open_session("ann", "c").id, "q")
     asking = Tool(
-        ToolSpec("s__elicitation", "asks you.", {"type": "object", "properties": {}}), "external", nothing, dict
+        ToolSpec("s__elicitation", "asks you.", {"type": "object", "properties": {}}),
+        "external",
+        nothing,
+        dict,
+        request="elicitation",
     )
 
     async def opened(page: str) -> bool:

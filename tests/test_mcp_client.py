@@ -291,7 +291,7 @@ def test_what_a_server_asks_the_user_is_told_from_our_own_questions_and_bounded(
     assert others[3:] == [*[{"action": "decline"}] * 4, refused]
     shown = terminal.sink.getvalue().split("\n")
     assert not any(line.startswith(("bank", "t", "y")) for line in shown) and not shown.count("Run it?")
-    assert sum(line.startswith("Run peer__elicitation (") for line in shown) == 1
+    assert sum(line.startswith("Open the page, then say yes") for line in shown) == 1
     assert [len(each["message"]) for each in events(trace, "mcp_elicitation")[:2]] == [len(lines), 20_000]
 
 

@@ -27,7 +27,7 @@ from firsthand.serve.a2a.a2a_door import a2a_door
 from firsthand.serve.a2a.a2a_settings import A2ASettings
 from firsthand.serve.a2a.agent_card import CardFacts, extended_card, make_card, read_signing_key
 from firsthand.serve.a2a.grpc_door import _client
-from firsthand.serve.a2a.turn_executor import TurnExecutor, _asked, _questions, _signs_in, decisions, text_of
+from firsthand.serve.a2a.turn_executor import TurnExecutor, _questions, _signs_in, decisions, text_of
 from firsthand.serve.admission.active_request import ActiveRequest, attach
 from firsthand.serve.admission.admission_settings import ClientLimits
 from firsthand.serve.admission.api_keys import Client, Keys
@@ -102,15 +102,14 @@ def test_a_bare_yes_answers_one_question_alone_and_data_names_its_own() -> None:
 
 def test_questions_and_steps_as_a_person_and_a_program_read_them() -> None:
     form = approval("apr_1", form=(FormField("n", "integer", required=True),))
-    page = approval("apr_2", tool="mail__elicitation", arguments={"open": "https://x", "message": "Sign in"})
+    page = approval("apr_2", tool="mail__elicitation", arguments={}, opens="https://x")
+    call = approval("apr_4", tool="mail__elicitation", arguments={"open": "https://x", "message": "Sign in"})
     bodies = [MessageToDict(part.data) for part in _questions([form, approval("apr_3")])]
     assert bodies[1] == {"approval": "apr_3", "tool": "pay", "effect": "external", "arguments": {"a": 1.0}}
     assert bodies[0]["schema"]["required"] == ["n"]
-    assert [_signs_in(each) for each in ([], [page], [page, form])] == [False, True, False]
-    assert _asked(form) == "apr_1?"
-    assert _asked(page) == "Sign in\n\nOpen https://x there, then say yes; say no to decline."
-    bare = approval("apr_2", tool="mail__elicitation", arguments={"open": "https://x"})
-    assert _asked(bare).startswith("mail__elicitation\n")
+    assert [_signs_in(each) for each in ([], [page], [page, form], [call])] == [False, True, False, False]
+    shown = [MessageToDict(part.data) for part in _questions([page, call])]
+    assert shown[0]["opens"] == "https://x" and "opens" not in shown[1]
     assert (
         step_line(Began("0:1", "tool", 0, {"name": "pay", "arguments": {"b": 1, "a": "é"}})) == 'pay({"a":"é","b":1})'
     )
@@ -167,9 +166,8 @@ def test_a_settled_turn_is_told_once_in_its_own_state(tmp_path: Path) -> None:
         for _ in range(2):
             assert settled("wait", "input_required") == [("requires_input", "Pay?")]
         store.answer(store.pending("wait")[0].id, True, by="x")
-        store.asked("wait", "2", "mail__elicitation", "external", {"open": "https://x", "message": "In"}, "?")
-        ((kind, said),) = settled("wait", "input_required")
-        assert kind == "requires_auth" and said.startswith("In\n\nOpen https://x")
+        store.asked("wait", "2", "mail__elicitation", "external", {}, "Open?", opens="https://x")
+        assert settled("wait", "input_required") == [("requires_auth", "Open?")]
 
 
 def test_a_card_tells_where_and_how_the_agent_is_reached() -> None:

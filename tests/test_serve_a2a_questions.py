@@ -30,7 +30,13 @@ def test_a_message_that_answers_one_question_and_fits_no_other_is_asked_the_othe
             store.asked("t", ":0", "pay", "external", {"amount": 5}, "Pay 5?"),
             store.asked("t", ":1", "fill", "read", {}, "How many?", FORM),
             store.asked(
-                "t", ":2", "mail__elicitation", "read", {"open": "https://x.example", "message": "Sign in"}, "?"
+                "t",
+                ":2",
+                "mail__elicitation",
+                "read",
+                {"open": "https://x.example", "message": "Sign in"},
+                "?",
+                opens="https://x.example",
             ),
         )
         store.move("t", "input_required")
@@ -92,13 +98,12 @@ def test_a_task_that_waits_for_several_answers_shows_every_question(tmp_path: Pa
             return told, [each["approval"] for each in queue.data]
 
         pages = [
-            store.asked("t", f":{at}", f"{name}__elicitation", "read", {"open": f"https://{name}.example"} | more, "?")
-            for at, (name, more) in enumerate((("mail", {"message": "Sign in"}), ("chat", {})))
+            store.asked(
+                "t", f":{at}", f"{name}__elicitation", "read", {}, f"{name} asks you.", opens="https://x.example"
+            )
+            for at, name in enumerate(("mail", "chat"))
         ]
-        texts = [
-            "Sign in\n\nOpen https://mail.example there, then say yes; say no to decline.",
-            "chat__elicitation\n\nOpen https://chat.example there, then say yes; say no to decline.",
-        ]
+        texts = ["mail asks you.", "chat asks you."]
         assert await settled() == (("auth_required", "\n\n".join(texts)), [each.id for each in pages])
         pays = store.asked("t", ":9", "pay", "external", {"amount": 5}, "Pay 5?")
         texts.append("Pay 5?")

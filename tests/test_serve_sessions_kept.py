@@ -165,15 +165,15 @@ def test_a_session_whose_questions_all_have_answers_is_told(store: SessionStore)
     assert store.answered_elsewhere() == []
 
 
-def test_a_page_to_open_is_told_of_an_elicitation_alone(store: SessionStore) -> None:
+def test_a_page_to_open_is_what_was_asked_as_one_and_its_answer_counts_for_no_call(store: SessionStore) -> None:
     store.add_turn(store.open_session("ann", "a").id, "q", id="t")
-    for call, tool, arguments, opens in (
-        ("1", "mail__elicitation", {"open": "https://x"}, "https://x"),
-        ("2", "mail__send", {"open": "https://x"}, None),
-        ("3", "mail__elicitation", {"open": 3}, None),
-        ("4", "mail__elicitation", {}, None),
-    ):
-        assert store.asked("t", call, tool, "read", arguments, "?").opens == opens
+    same = ("t", "1", "mail__elicitation", "read", {"open": "https://x"}, "?")
+    call = store.asked(*same)
+    page = store.asked(*same, opens="https://x")
+    assert (call.opens, page.opens) == (None, "https://x") and call.id != page.id and call.digest != page.digest
+    assert store.answer(page.id, True, by="ann")
+    assert store.asked(*same, opens="https://x").state == "allowed" and store.asked(*same).state == "pending"
+    assert store.asked(*same, opens="https://y").state == "pending", "another page"
 
 
 def test_a_folder_without_sessions_and_limits_below_one_are_refused(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_a_rating_that_the_store_refuses_is_told_by_its_reason_and_only_a_later_
         smaller.setattr(studio_store, "MAX_BODY_CHARS", 200)
         for place, version in (("p0", "1"), ("p1", "0")):
             says = problem(rated("x" * 200, version, place))
-            assert f"'{place} human:eve' has " in says and says.count("at most 200 are kept") == 1, says
+            assert f"'{place} human:eve " in says and says.count("at most 200 are kept") == 1, says
             assert "Another tab" not in says
     tab = "Another tab has rated this attempt 0.5 meanwhile, and your 0.5 was not kept: rate it again here to replace that."
     for version in ("0", "2"):

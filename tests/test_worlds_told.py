@@ -47,10 +47,12 @@ def test_tables_and_puzzles_are_told_with_their_rounds(tmp_path: Path) -> None:
     put(tmp_path / "dbbench" / "standard.jsonl", json.dumps(row) + "\n")
     made = database.agentbench_db(data=str(tmp_path))
     assert facts(made) == said(
-        "agentbench_db", "solved", "AgentBench's database tasks: questions about a table and changes of it, by SQL.",
-        "AgentBench 0.2, dbbench-standard, data folder, 1 of 300 items; text actions; at most 15 statements; an "
-        "answer is "
-        "compared by the paper's rule, a change by the MD5 of the table; SQLite; an invalid action is answered "
+        "agentbench_db", "solved solved_exact",
+        "AgentBench's database tasks: questions about a table and changes of it, by SQL.",
+        "AgentBench 0.2, dbbench-standard, data folder, 1 of 300 items; text actions; at most 15 statements; "
+        "an answer is "
+        "compared by the paper's rule, a change by the MD5 of the table, which drops NULLs and joins cells by commas; "
+        "solved_exact compares values, rows and cells one by one; SQLite; an invalid action is answered "
         "and costs a "
         "round (the paper ends the attempt)", "Apache-2.0", environment=True,
         options={"split": "standard", "actions": "text", "engine": "sqlite", "rounds": 15},

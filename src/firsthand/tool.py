@@ -71,6 +71,8 @@ class Tool:
     """The folder, database or account that it acts on: shown in a question, and an `always` is for it alone."""
     repair: Callable[[Json], Json] = field(default=dict, compare=False, repr=False)
     """Repairs common mistakes in a model's arguments, as `validate` does too, and leaves their types as they are."""
+    request: Literal["", "sampling", "elicitation"] = ""
+    """The request that a tool's server makes during a call, put as a Tool to rules and questions; "" for a tool."""
     hung: set[object] = field(default_factory=set, init=False, compare=False, repr=False)
     """The calls that timed out and still run."""
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.sources.datasets import Source, load, text_field
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, DataError
 from firsthand.message import assistant, user
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 from firsthand.worlds.database.database_world import DatabaseWorld, SqliteEngine, TableEngine
 from firsthand.worlds.database.mariadb_engine import MariadbEngine, MariadbServer
-from firsthand.worlds.database.table_items import TableItem, is_right, read_item
+from firsthand.worlds.database.table_items import TableItem, is_exact, is_right, read_item
 from firsthand.worlds.outcomes import world_score
 from firsthand.worlds.world import Actions, WorldEnvironment
 
@@ -86,16 +88,19 @@ def agentbench_db(
 
     def environment(task: Task) -> WorldEnvironment:
         item = TableItem.from_json(task.secret["item"])
-        table: TableEngine = SqliteEngine(item) if server is None else MariadbEngine(item, server)
-        return WorldEnvironment(DatabaseWorld(item, table), rounds=rounds + 1, actions=actions)
+        made: Callable[[], TableEngine]
+        made = partial(SqliteEngine, item) if server is None else partial(MariadbEngine, item, server)
+        published: TableEngine | None = made() if item.is_write else None
+        return WorldEnvironment(DatabaseWorld(item, made(), published), rounds=rounds + 1, actions=actions)
 
     return Benchmark(
         name="agentbench_db",
         tasks=lambda seed: tasks,
-        scorers=(solved,),
+        scorers=(solved, solved_exact),
         description="AgentBench's database tasks: questions about a table and changes of it, by SQL.",
         protocol=f"AgentBench 0.2, dbbench-{split}, {read.origin}; {actions} actions; at most {rounds} statements; an "
-        f"answer is compared by the paper's rule, a change by the MD5 of the table; {name}; an invalid action is answered "
+        f"answer is compared by the paper's rule, a change by the MD5 of the table, which drops NULLs and joins cells by "
+        f"commas; solved_exact compares values, rows and cells one by one; {name}; an invalid action is answered "
         "and costs a round (the paper ends the attempt)",
         licence="Apache-2.0",
         environment=environment,
@@ -112,3 +117,16 @@ def solved(task: Task, trace: Trace) -> Score:
     else:
         right = result["answer"] is not None and is_right(result["answer"], item.label)
     return world_score("solved", right, trace, kind=item.kind)
+
+
+def solved_exact(task: Task, trace: Trace) -> Score:
+    """1 if it is solved, and each value is right and given once; of a change, if each cell is right, NULLs among them."""
+    item = TableItem.from_json(task.secret["item"])
+    result = trace.final_state["result"]
+    if item.is_write and "exact" not in result:
+        raise DataError(
+            "the run was made before 0.21.0 and does not say whether each cell is right: run the task again"
+        )
+    answer = result["answer"]
+    right = result["exact"] if item.is_write else answer is not None and is_exact(answer, item.label)
+    return world_score("solved_exact", bool(right) and solved(task, trace).value == 1, trace, kind=item.kind)

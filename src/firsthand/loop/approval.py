@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple, get_args
 
 from firsthand.errors import ConfigError, nearest
 from firsthand.loop.form import FormField
+from firsthand.loop.opened_page import ASK_PAGE, opened_page
 from firsthand.message import Json, canonical
 from firsthand.model import request_key
 from firsthand.system.plurals import count_of
@@ -87,13 +88,13 @@ class AskPerson:
     async def __call__(self, tool: Tool, arguments: Json) -> Decision:
         """The person's decision; without a terminal it is no, with the reason."""
         async with self.terminal.turn():
-            explained_here = bool(_about.get())
-            if not self.always.isdisjoint({tool.name, kind_of(tool)}) and not explained_here:
+            once = bool(_about.get()) or tool.request == "elicitation"  # each page is asked about
+            if not self.always.isdisjoint({tool.name, kind_of(tool)}) and not once:
                 return Decision(True, "terminal", "always")
             if not self.terminal.is_there():
                 reason = f"{tool.name} needs approval ({tool.effect}), and there is no terminal to ask at"
                 return Decision(False, "nobody", reason)
-            answers = ("yes", "no") if explained_here else ("yes", "no", "always")
+            answers = ("yes", "no") if once else ("yes", "no", "always")
             answer = await self.terminal.choose(self._drawn(question(tool, arguments)), answers)
         if answer == "always":
             self.always.add(kind_of(tool))
@@ -222,7 +223,8 @@ def question(tool: Tool, arguments: Json) -> str:
         size = sum(len(name) + len(texts[name]) for name in left)
         more = [f"  [{len(left):,} more arguments, {size:,} characters, are not shown: say no unless you know them]"]
     parts = [(name, texts[name]) for name in names]
-    return _laid_out(head, parts, more, _about.get(), f"Run {called}?")
+    asked = f"Run {called}?" if opened_page(tool, arguments) is None else ASK_PAGE
+    return _laid_out(head, parts, more, _about.get(), asked)
 
 
 def _laid_out(head: list[str], parts: Sequence[tuple[str, str]], more: list[str], about: str, asked: str) -> str:
@@ -259,7 +261,7 @@ def _description(tool: Tool) -> str:
 def kind_of(tool: Tool) -> tuple[str, ...]:
     """Return the key that an answer of `always` covers: the tool's name, function, effect and what it acts on."""
     made = (str(getattr(tool.function, each, "")) for each in ("__module__", "__qualname__"))
-    return (tool.name, tool.effect, tool.origin or "", tool.over, *made)
+    return (tool.name, tool.effect, tool.origin or "", tool.over, tool.request, *made)
 
 
 def form_question(tool: Tool, message: str, fields: Sequence[FormField]) -> str:

@@ -6,13 +6,14 @@ rated by them, so no item gets more raters than the queue asks for.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from firsthand.errors import ConfigError, UnknownName
-from firsthand.message import Json
+from firsthand.message import Json, canonical
 from firsthand.studio.studio_store import StudioStore
 
 QUEUE, LABEL, OPEN = "queue", "label", "open-item"
@@ -113,19 +114,21 @@ class Queues:
         return AnnotationQueue(**{**item.body, "items": tuple(item.body["items"])})
 
     def labels(self, name: str) -> list[Label]:
-        """All labels of a queue."""
+        """All labels of a queue, by place and rater."""
         item = self.store.get(QUEUE, name)
         if item is None:
             return []
-        return [
+        found = [
             Label(each["place"], each["rater"], each["value"], each.get("text", ""), label.version)
             for label in self.store.items(f"{LABEL} {name}")
             for each in [label.body]
         ]
+        return sorted(found, key=lambda each: (each.place, each.rater))
 
     def label(self, name: str, place: str, rater: str) -> Label | None:
         """Somebody's rating of an item; None if there is none yet."""
-        found = self.store.get(f"{LABEL} {name}", _key(place, rater))
+        kind = f"{LABEL} {name}"
+        found = self.store.get(kind, self._key_in(kind, place, rater))
         return None if found is None else Label(place, rater, found.body["value"], found.body["text"], found.version)
 
     def rate(
@@ -138,8 +141,8 @@ class Queues:
         if not 0 <= value <= 1:
             raise ConfigError(f"the label is {value}: a number from 0 to 1 was expected")
         body = {"place": place, "rater": rater, "value": value, "text": text}
-        self.store.put(f"{LABEL} {name}", _key(place, rater), body, version=version)
-        self.store.remove(f"{OPEN} {name}", _key(place, rater))
+        self.store.put(f"{LABEL} {name}", self._key_in(f"{LABEL} {name}", place, rater), body, version=version)
+        self.store.remove(f"{OPEN} {name}", self._key_in(f"{OPEN} {name}", place, rater))
 
     def next_item(self, name: str, rater: str, *, skip: Sequence[str] = (), now: float | None = None) -> str | None:
         """The place that this person rates next, which is theirs for OPEN_S seconds; None if nothing is left for them."""
@@ -163,6 +166,13 @@ class Queues:
         body = {"place": chosen, "rater": rater, "until": now + OPEN_S}
         self.store.put(f"{OPEN} {name}", _key(chosen, rater), body)
         return chosen
+
+    def _key_in(self, kind: str, place: str, rater: str) -> str:
+        """The key of a person's row about an item: as versions before 0.21.0 made it, if there is such a row."""
+        old = f"{place} {rater}"[:190]  # others may share it
+        found = self.store.get(kind, old) if old.isprintable() else None
+        is_theirs = found is not None and (found.body.get("place"), found.body.get("rater")) == (place, rater)
+        return old if is_theirs else _key(place, rater)
 
     def state(self, name: str) -> QueueState:
         """The progress of a queue, and the agreement of its raters."""
@@ -210,7 +220,10 @@ def _spread(labels: Sequence[Label]) -> float:
 
 
 def _key(place: str, rater: str) -> str:
-    return f"{place} {rater}"[:190]
+    """The key of the pair, whole in its digest: a place is of any length, and either may hold a blank."""
+    digest = hashlib.sha256(canonical([place, rater]).encode("utf-8", "surrogatepass")).hexdigest()
+    begin = "".join(filter(str.isprintable, f"{place[:60]} {rater[:60]}"))
+    return f"{begin} {digest}"
 
 
 def queue_of_form(form: dict[str, str], items: Sequence[str]) -> AnnotationQueue:

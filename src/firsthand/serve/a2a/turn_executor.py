@@ -114,7 +114,7 @@ class TurnExecutor(AgentExecutor):
         pending = self._sessions.store.pending(task_id)
         again = "; ".join(f"{each.id}: {each.tool}" for each in pending)
         ways = wrong or "say yes or no, or send data with approval and allowed; "
-        unseen = [_asked(each) for each in pending if each.id not in shown]
+        unseen = [each.question for each in pending if each.id not in shown]
         text = "\n\n".join([f"{ways}this waits for an answer: {again}", *unseen])
         asked = updater.new_agent_message([Part(text=text), *_questions(pending)])
         await (updater.requires_auth(asked) if _signs_in(pending) else updater.requires_input(asked))
@@ -157,7 +157,8 @@ class TurnExecutor(AgentExecutor):
                 await updater.cancel()
             case "input_required":
                 pending = self._sessions.store.pending(turn.id)
-                asked = updater.new_agent_message([Part(text="\n\n".join(map(_asked, pending))), *_questions(pending)])
+                text = "\n\n".join(each.question for each in pending)
+                asked = updater.new_agent_message([Part(text=text), *_questions(pending)])
                 await (updater.requires_auth(asked) if _signs_in(pending) else updater.requires_input(asked))
 
 
@@ -242,6 +243,7 @@ def _questions(pending: Sequence[AskedApproval]) -> list[Part]:
     bodies: list[Json] = [
         {"approval": each.id, "tool": each.tool, "effect": each.effect, "arguments": each.arguments}
         | ({} if each.form is None else {"schema": form_schema(each.form)})
+        | ({} if each.opens is None else {"opens": each.opens})
         for each in pending
     ]
     return [Part(data=ParseDict(body, Value()), media_type="application/json") for body in bodies]
@@ -250,11 +252,3 @@ def _questions(pending: Sequence[AskedApproval]) -> list[Part]:
 def _signs_in(pending: Sequence[AskedApproval]) -> bool:
     """True if all that a task waits for is a web page that the user opens."""
     return bool(pending) and all(each.opens is not None for each in pending)
-
-
-def _asked(approval: AskedApproval) -> str:
-    """A question as the user reads it."""
-    message = approval.arguments.get("message")
-    if approval.opens is None:
-        return approval.question
-    return f"{message or approval.tool}\n\nOpen {approval.opens} there, then say yes; say no to decline."

@@ -13,6 +13,7 @@ from firsthand.errors import AnswerPending
 from firsthand.loop.approval import Decision, form_question, question
 from firsthand.loop.form import FormField
 from firsthand.loop.listener import Step
+from firsthand.loop.opened_page import opened_page
 from firsthand.message import Json
 from firsthand.serve.agents.asked_approval import AskedApproval
 from firsthand.serve.agents.question_subjects import QuestionSubjects
@@ -57,10 +58,10 @@ class ParkedApproval:
         self, tool: Tool, arguments: Json, asking: str, form: Sequence[FormField] | None = None
     ) -> AskedApproval:
         """The question with its answer."""
-        call = self._subjects.of(tool)
+        call, page = self._subjects.of(tool), opened_page(tool, arguments)
 
         def in_the_store() -> AskedApproval:
-            return self._store.asked(self._turn.id, call, tool.name, tool.effect, arguments, asking, form)
+            return self._store.asked(self._turn.id, call, tool.name, tool.effect, arguments, asking, form, page)
 
         asked = in_the_store()
         if asked.state == "pending":

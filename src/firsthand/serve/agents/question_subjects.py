@@ -31,7 +31,7 @@ class QuestionSubjects:
         effect, running = _calling.get()
         if not effect and (position := caller()) is not None:  # a connection of the tool asks, in a task of its own
             effect = position.effect
-        if tool.name == running:
+        if tool.name == running and not tool.request:
             return effect
         number = self._asked[effect, tool.name] = self._asked.get((effect, tool.name), 0) + 1
         return f"{effect} {tool.name} {number}"

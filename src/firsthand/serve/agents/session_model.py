@@ -228,6 +228,8 @@ def _call(asked: AskedApproval) -> ToolCall:
     }
     if asked.form is not None:
         arguments["schema"] = form_schema(asked.form)
+    if asked.opens is not None:
+        arguments["opens"] = asked.opens
     return ToolCall(asked.id, ASK, arguments)
 
 

@@ -71,6 +71,9 @@ SCHEMA = Schema(
         CREATE INDEX sessions_by_size ON sessions (owner, size);
         CREATE INDEX wire_tasks_by_size ON wire_tasks (owner, size);
         """,
+        """
+        ALTER TABLE approvals ADD COLUMN opens TEXT;
+        """,
     ),
 )
 _TURN = "t.id, t.session, t.number, t.state, t.prompt, t.answer, t.error, s.owner, s.context"
@@ -261,14 +264,15 @@ class SessionStore:
         arguments: Json,
         question: str,
         form: Sequence[FormField] | None = None,
+        opens: str | None = None,
     ) -> AskedApproval:
-        """The question about a call, with the fields of a form if it is one; asked now if this very one was not before.
+        """The question about a call, with a form's fields or the page to open; asked now if this very one was not before.
 
         A row that asks anything else about the call is left alone: its answer is none to this question.
         """
         id, body = f"apr_{secrets.token_hex(8)}", json.dumps(arguments)
         fields = None if form is None else json.dumps(fields_to_json(form))
-        digest = question_digest(tool, effect, arguments, question, form)
+        digest = question_digest(tool, effect, arguments, question, form, opens)
         with self.database.write() as connection:
             rows = connection.execute(
                 f"{APPROVALS} WHERE a.turn = ? AND a.call IN (?, ?)", (turn, call, f"{call} {digest}")
@@ -278,9 +282,20 @@ class SessionStore:
             if same is None:  # further questions about a call are told apart by their digests
                 connection.execute(
                     "INSERT OR REPLACE INTO approvals"
-                    " (id, turn, call, tool, effect, arguments, question, state, created_at, form)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?)",
-                    (id, turn, f"{call} {digest}" if found else call, tool, effect, body, question, now(), fields),
+                    " (id, turn, call, tool, effect, arguments, question, state, created_at, form, opens)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?, ?)",
+                    (
+                        id,
+                        turn,
+                        f"{call} {digest}" if found else call,
+                        tool,
+                        effect,
+                        body,
+                        question,
+                        now(),
+                        fields,
+                        opens,
+                    ),
                 )
         return self.approval(id) if same is None else self.checked(same)
 

@@ -140,6 +140,7 @@ def approval_json(asked: AskedApproval) -> Json:
     """An approval as JSON."""
     body = asdict(asked)
     shown = {name: body[name] for name in ("id", "turn", "tool", "effect", "arguments", "question", "state")}
+    shown |= {} if asked.opens is None else {"opens": asked.opens}
     return shown if asked.form is None else shown | {"schema": form_schema(asked.form)}
 
 

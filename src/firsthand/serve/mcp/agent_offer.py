@@ -22,6 +22,7 @@ from firsthand.loop.approval import Decision, form_question, question
 from firsthand.loop.form import FormField, checked_answers, form_schema
 from firsthand.loop.journal import Journal
 from firsthand.loop.listener import Began, Step
+from firsthand.loop.opened_page import opened_page
 from firsthand.message import Json
 from firsthand.rollout import Place, rollout
 from firsthand.runs import store
@@ -193,11 +194,14 @@ class ProgressOfSteps:
                 await self._exchange.progress(self._count, None, said)
 
 
-def approval_request(tool: str, text: str, form: Sequence[FormField] | None = None) -> types.ElicitRequest:
-    """The request to the client's user to approve a call of a tool, or to fill in a form."""
+def approval_request(
+    tool: str, text: str, form: Sequence[FormField] | None = None, opens: str | None = None
+) -> types.ElicitRequest:
+    """The request to the client's user to approve a call of a tool, to open a web page, or to fill in a form."""
+    title = f"Run {tool}?" if opens is None else "Did you open the page?"
     leave: Json = {
         "type": "object",
-        "properties": {"approve": {"type": "boolean", "title": f"Run {tool}?", "default": False}},
+        "properties": {"approve": {"type": "boolean", "title": title, "default": False}},
         "required": ["approve"],
     }
     schema = leave if form is None else form_schema(form)
@@ -220,9 +224,9 @@ class AskClient:
         if not self._exchange.can("elicitation"):
             return Decision(False, "nobody", f"{tool.name} needs approval, and the client cannot ask its user")
         try:
-            asking = question(tool, arguments)
-            digest = question_digest(tool.name, tool.effect, arguments, asking)
-            answer = await self._asked(tool, digest, approval_request(tool.name, asking))
+            asking, page = question(tool, arguments), opened_page(tool, arguments)
+            digest = question_digest(tool.name, tool.effect, arguments, asking, opens=page)
+            answer = await self._asked(tool, digest, approval_request(tool.name, asking, opens=page))
         except MCPError as error:
             return Decision(False, "client", f"the client did not answer: {error.message}")
         allowed = is_approved(answer)

@@ -109,7 +109,7 @@ async def _taken(sessions: ServedSessions, turn: SessionTurn, owner: str, exchan
 
 async def _answered(sessions: ServedSessions, asked: AskedApproval, owner: str, exchange: Exchange) -> bool:
     """Ask the client's user; False if the client gave no answer, which leaves the question open."""
-    request = approval_request(asked.tool, asked.question, asked.form)
+    request = approval_request(asked.tool, asked.question, asked.form, asked.opens)
     asking = asyncio.ensure_future(exchange.ask(f"approval {asked.id}", request))
     elsewhere = asyncio.ensure_future(_no_longer_pending(sessions, asked))
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import mcp_types as types
@@ -185,19 +185,19 @@ class RequestAnswers:
             return types.ErrorData(code=_REFUSED, message=f"more than {MAX_REQUESTS} requests in one call")
         return at
 
-    def _asking(self, what: str, text: str) -> Tool:
+    def _asking(self, what: Literal["sampling", "elicitation"], text: str) -> Tool:
         """The request as a Tool, for rules and questions: the rule for it is `SERVER__sampling` or `SERVER__elicitation`."""
         spec = ToolSpec(f"{self.server.name}__{what}", text, {"type": "object", "properties": {}})
-        return Tool(spec, "external", _none, dict, origin=self.server.origin, over=self.server.target)
+        return Tool(spec, "external", _none, dict, origin=self.server.origin, over=self.server.target, request=what)
 
     async def _decide(self, at: CallPosition, tool: Tool, arguments: Json) -> Decision:
         attempt = at.context.attempt
         verdict = attempt.agent.approval.verdict(tool)
-        if verdict == "allow" and tool.name.endswith("__elicitation"):  # a question is asked, whatever is allowed
+        if verdict == "allow" and tool.request == "elicitation":  # a question is asked, whatever is allowed
             decision: Decision = await attempt.agent.approval.ask(tool, arguments)
         else:
             decision = await attempt.agent.approval.decide(tool, arguments)
-        if verdict != "allow" or tool.name.endswith("__elicitation"):
+        if verdict != "allow" or tool.request == "elicitation":
             attempt.note(
                 "approval", tool=tool.name, arguments=arguments, effect=tool.effect,
                 allowed=decision.allowed, by=decision.by, reason=decision.reason,

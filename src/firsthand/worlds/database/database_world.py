@@ -21,7 +21,7 @@ from firsthand.errors import ToolError
 from firsthand.message import Json
 from firsthand.tools.sql import SqlFile
 from firsthand.worlds.database.mysql_dialect import for_sqlite
-from firsthand.worlds.database.table_items import TableItem, table_md5
+from firsthand.worlds.database.table_items import TableItem, same_rows, table_md5
 from firsthand.worlds.world import InvalidAction, WorldCall
 
 MAX_REPLY = 800
@@ -117,8 +117,8 @@ class DatabaseWorld:
         "Answer\nFinal Answer: ['1927']",
     )
 
-    def __init__(self, item: TableItem, engine: TableEngine):
-        self.item, self.engine = item, engine
+    def __init__(self, item: TableItem, engine: TableEngine, published: TableEngine | None = None):
+        self.item, self.engine, self.published = item, engine, published
         self.ending: str | None = None
         self.answer: list[Any] | None = None
         self.statements: list[str] = []
@@ -192,12 +192,26 @@ class DatabaseWorld:
         return f"{self.item.table}\n" + "\n".join(lines) + last
 
     async def result(self) -> Json:
-        """The answer, and the hash of the table as it is now."""
-        md5 = None
+        """The answer, and the hash of the table as it is now.
+
+        Of a change, with a `published` engine, also `exact`: the rows are those that the published statement leaves.
+        """
+        md5, exact = None, False
         if self.item.is_write:
             rows = await self.engine.cells()
             md5 = None if rows is None else table_md5(rows)
-        return {"answer": self.answer, "md5": md5, "statements": len(self.statements)}
+            if rows is not None and md5 == self.item.md5 and self.published is not None:
+                exact = same_rows(rows, await self._published_rows(self.published))
+        told = {"exact": exact} if self.item.is_write and self.published is not None else {}
+        return {"answer": self.answer, "md5": md5, "statements": len(self.statements), **told}
+
+    async def _published_rows(self, engine: TableEngine) -> list[list[str | None]]:
+        try:
+            await engine.open()
+            await engine.execute(" ".join(self.item.label[0].split("\n")))
+            return await engine.cells() or []
+        finally:
+            await engine.close()
 
     def typed(self, line: str) -> str:
         """The action that a person means: a statement, or `answer:` and values with commas between them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -80,6 +81,11 @@ def table_md5(rows: Iterable[Sequence[str | None]]) -> str:
     return _md5(",".join(hashes))
 
 
+def same_rows(rows: Iterable[Sequence[str | None]], others: Iterable[Sequence[str | None]]) -> bool:
+    """True if the rows are equal cell by cell, in any order, each as often; a NULL equals a NULL alone."""
+    return Counter(map(tuple, rows)) == Counter(map(tuple, others))
+
+
 def is_right(answer: Sequence[Any], label: Sequence[str]) -> bool:
     """True if an answer is right by the paper's rule: one value as a number or as text, several as sets."""
     if len(answer) == 1 and len(label) == 1:
@@ -91,6 +97,11 @@ def is_right(answer: Sequence[Any], label: Sequence[str]) -> bool:
         return set(answer) == set(label)
     except TypeError:  # a list inside the answer
         return False
+
+
+def is_exact(answer: Sequence[Any], label: Sequence[str]) -> bool:
+    """True if an answer's values are those of the label as text, in any order and each as often."""
+    return Counter(map(str, answer)) == Counter(label)
 
 
 def _md5(text: str) -> str:

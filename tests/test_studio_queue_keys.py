@@ -1,0 +1,64 @@
+"""Each person's rating of each item is a row of its own, whatever the place of an attempt is and however long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from firsthand.errors import ConfigError
+from firsthand.studio.annotation_queue import LABEL, OPEN, AnnotationQueue, Queues
+from firsthand.studio.studio_store import SqliteStore
+
+LONG = "p" * 195
+PLACES = (LONG + "1", LONG + "2", "p", f"{LONG}1 {LONG}", "p\n\x1b", "\ud800")
+
+
+@pytest.fixture
+def queues(tmp_path: Path) -> Iterator[Queues]:
+    """A queue of a stranger's attempts."""
+    store = SqliteStore(tmp_path)
+    made = Queues(store)
+    made.make(AnnotationQueue("q", "r", PLACES, "good", raters=3))
+    yield made
+    store.close()
+
+
+def test_what_one_rater_says_of_one_item_is_shown_to_nobody_as_theirs_and_overwritten_by_no_one(queues: Queues) -> None:
+    raters = ("human:ann", "human:bob", LONG, f"{LONG} {LONG}")
+    said = {(place, rater): f"{at}" for at, (place, rater) in enumerate((p, r) for p in PLACES for r in raters)}
+    for (place, rater), text in said.items():
+        assert queues.label("q", place, rater) is None
+        queues.rate("q", place, rater, 1.0, text, version=0)
+    assert {(each.place, each.rater): each.text for each in queues.labels("q")} == said
+    for (place, rater), text in said.items():
+        label = queues.label("q", place, rater)
+        assert label is not None and (label.text, label.version) == (text, 1)
+
+
+def test_a_row_of_an_older_version_stays_its_raters_own_and_is_edited_in_place(queues: Queues) -> None:
+    for place, rater in (("p", "human:ann"), (LONG + "1", "human:bob")):
+        key = f"{place} {rater}"[:190]
+        queues.store.put(f"{LABEL} q", key, {"place": place, "rater": rater, "value": 1.0, "text": "old"})
+        queues.store.put(f"{OPEN} q", key, {"place": place, "rater": rater, "until": 9e12})
+        label = queues.label("q", place, rater)
+        assert label is not None and label.text == "old"
+        queues.rate("q", place, rater, 0.0, "new", version=1)
+    assert queues.label("q", LONG + "1", "human:ann") is queues.label("q", LONG + "2", "human:bob") is None
+    assert sorted((each.rater, each.text, each.version) for each in queues.labels("q")) == [
+        ("human:ann", "new", 2), ("human:bob", "new", 2),
+    ]  # fmt: skip
+    assert queues.store.items(f"{OPEN} q") == []
+
+
+def test_the_second_of_two_tabs_is_told_with_the_beginning_of_the_place(queues: Queues) -> None:
+    queues.rate("q", "p", "human:ann", 1.0, version=0)
+    with pytest.raises(ConfigError, match=r"'p human:ann [0-9a-f]+' is there already: open it again"):
+        queues.rate("q", "p", "human:ann", 0.0, version=0)
+
+
+def test_an_item_that_somebody_has_open_is_counted_for_each_of_them(queues: Queues) -> None:
+    assert queues.next_item("q", "human:ann", skip=PLACES[1:], now=0.0) == LONG + "1"
+    assert queues.next_item("q", "human:bob", skip=PLACES[1:], now=0.0) == LONG + "1"
+    assert len(queues.store.items(f"{OPEN} q")) == 2
