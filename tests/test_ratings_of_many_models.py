@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import time
+from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pytest
 
-from firsthand.arena.battle_table import BattleTable
+from firsthand.arena.battle_table import MAX_MODELS, BattleTable
 from firsthand.arena.rank_intervals import ranked
-from firsthand.arena.ratings import ELO, MAX_MODELS, rate
+from firsthand.arena.ratings import ELO, rate
 from firsthand.arena.vote_checks import MANY_MODELS, suspect_voters
+from firsthand.arena.vote_files import read_votes
+from firsthand.commands.board_of_votes import print_votes
 from firsthand.errors import ConfigError
 from firsthand.stats.joint_ranks import MANY, rank_ranges, told_apart
 
@@ -90,3 +94,53 @@ def test_votes_of_many_models_are_checked_with_one_fit():
     begun = time.process_time()
     assert suspect_voters(table) == []
     assert time.process_time() - begun < 2  # 0.1 s; a fit for each of 100 voters takes 5 s
+
+
+class Named(str):
+    """A model's name that counts how often it is compared with another text."""
+
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        Named.compared += 1
+        return str.__eq__(self, other)
+
+
+def test_models_are_chosen_from_thousands_by_one_comparison_each():
+    names = [Named(f"m{i}") for i in range(3_000)]
+    table = BattleTable.from_columns(names[:-1], names[1:], ["tie"] * 2_999)
+    chosen = [Named(f"m{i}") for i in reversed(range(3_000))]  # other objects: a tuple compares with each before it
+    Named.compared = 0
+    only = table.only([*chosen[:2_000], *chosen[:5]])
+    assert Named.compared < 20_000 and len(only) == 1_999 and only.models[:2] == ("m2999", "m2998")
+    assert (only.a[0], only.b[0]) == (1_999, 1_998)  # m1000 against m1001
+    with pytest.raises(ConfigError, match="no battle names the model 'm3000'"):
+        table.only(["m3000"])
+
+
+def test_pairs_of_more_models_than_are_rated_are_never_counted():
+    table = chain(MAX_MODELS + 1)
+    assert table.games.tolist() == [1, *[2] * (MAX_MODELS - 1), 1] and table.games_won.sum() == MAX_MODELS
+    for name in ("counts", "wins", "ties"):
+        with pytest.raises(ConfigError, match=f"has {MAX_MODELS + 1:,} models.*leave out models with few battles"):
+            getattr(table, name)
+
+
+def test_a_few_rated_models_among_thousands_that_only_won_or_lost_are_printed(tmp_path: Path, capsys: Any):
+    rows = [f"m{i},m{i + 1},model_a" for i in range(30_000)]  # 10 GB for the pairs, of which two are rated
+    (tmp_path / "votes.csv").write_text("\n".join(["model_a,model_b,winner", *rows, "x,y,tie", "x,y,model_a"]))
+    print_votes("votes.csv", read_votes(tmp_path / "votes.csv"), method="bradley-terry", anchor="", confidence=0.95,
+                level="95%", json=False)  # fmt: skip
+    shown = capsys.readouterr().out
+    assert "0.75" in shown and "0.25" in shown and "Not rated" in shown
+
+
+def test_games_won_are_the_sums_of_the_pairs():
+    draws = np.random.default_rng(3)
+    a = draws.integers(0, 5, 200)
+    b = (a + draws.integers(1, 5, 200)) % 5
+    table = BattleTable.from_columns([f"m{i}" for i in a], [f"m{i}" for i in b], draws.choice(["a", "b", "tie"], 200))
+    assert table.games_won.tolist() == table.wins.sum(1).tolist()
+    every = table.counts.sum(0)
+    assert table.games.tolist() == (every.sum(0) + every.sum(1)).tolist()

@@ -33,8 +33,6 @@ CENTRE = 1000.0
 MAX_STEPS = 100
 MIN_CLUSTERS = 20
 """Voters or questions below which the covariance is not clustered by them."""
-MAX_MODELS = 2_000
-"""Models whose ratings are computed: a chain of 2,000 takes 3 to 10 s of processor time, which grows by the cube."""
 _TERMS: dict[Method, PairLikelihood] = {
     "bradley-terry": bradley_terry_terms,
     "davidson": davidson_terms,
@@ -119,11 +117,7 @@ def rate(
     """
     if not len(battles):
         raise ConfigError("there are no battles: ratings need at least one between two models")
-    if len(battles.models) > MAX_MODELS:
-        raise ConfigError(
-            f"the arena has {len(battles.models):,} models: ratings with intervals of all pairs are for {MAX_MODELS:,} at "
-            "most; leave out models with few battles"
-        )
+    battles.check_models()
     if prior < 0 or not math.isfinite(prior):
         raise ConfigError(f"prior is {prior}: give a precision of 0 or more")
     if not prior and len(groups := comparable_groups(battles)) > 1:

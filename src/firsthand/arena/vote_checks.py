@@ -150,14 +150,14 @@ def _by_small_accounts(battles: BattleTable, level: float) -> tuple[list[SmallAc
             if (p := min(1.0, len(SMALL) * p)) <= level:
                 named.append(replace(each, p_value=p))
                 if each.is_left_out:
-                    model = battles.models.index(each.model)
+                    model = battles.places[each.model]
                     left_out |= small & ((battles.a == model) | (battles.b == model))
     return named, left_out
 
 
 def _of_small(found: SuspectVoter, under: int, reference: BattleTable) -> SmallAccounts:
     """The finding with the chance that the larger accounts' battles with the model are themselves few."""
-    model = reference.models.index(found.model)
+    model = reference.places[found.model]
     number = int(((reference.a == model) | (reference.b == model)).sum())
     z = float(ndtri(found.p_value)) / np.sqrt(1 + found.battles / max(number, 1))
     is_left_out = found.battles <= OUTNUMBERED * number
