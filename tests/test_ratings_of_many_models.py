@@ -13,8 +13,19 @@ import pytest
 
 from firsthand.arena.battle_table import MAX_MODELS, BattleTable
 from firsthand.arena.rank_intervals import ranked
-from firsthand.arena.ratings import ELO, rate
-from firsthand.arena.vote_checks import MANY_MODELS, suspect_voters
+from firsthand.arena.ratings import (
+    ELO,
+    MANY_MODELS,
+    MAX_STEPS,
+    MAX_STEPS_OF_MANY,
+    _likelihood,
+    _most_steps,
+    _rows,
+    _value,
+    rate,
+)
+from firsthand.arena.vote_checks import MANY_MODELS as MANY_CHECKED
+from firsthand.arena.vote_checks import suspect_voters
 from firsthand.arena.vote_files import read_votes
 from firsthand.commands.board_of_votes import print_votes
 from firsthand.errors import ConfigError
@@ -90,7 +101,7 @@ def test_the_covariance_of_a_chain_of_ties_sums_to_zero_as_the_strengths_do():
 
 
 def test_votes_of_many_models_are_checked_with_one_fit():
-    table = chain(MANY_MODELS, voters=100, each=2)
+    table = chain(MANY_CHECKED, voters=100, each=2)
     begun = time.process_time()
     assert suspect_voters(table) == []
     assert time.process_time() - begun < 2  # 0.1 s; a fit for each of 100 voters takes 5 s
@@ -144,3 +155,33 @@ def test_games_won_are_the_sums_of_the_pairs():
     assert table.games_won.tolist() == table.wins.sum(1).tolist()
     every = table.counts.sum(0)
     assert table.games.tolist() == (every.sum(0) + every.sum(1)).tolist()
+
+
+def with_lengths(size: int, chance: float) -> BattleTable:
+    """Both of each pair of neighbours win once; the longer answer wins with this chance."""
+    draws = np.random.default_rng(5)
+    a, b = ([f"m{i + side}" for i in range(size - 1) for _ in "ab"] for side in (0, 1))
+    winner = ["a", "b"] * (size - 1)
+    sides = np.where(np.array(winner) == "a", 1, -1) * np.where(draws.random(len(a)) < chance, 1, -1)
+    return BattleTable.from_columns(a, b, winner, covariates={"length": (sides * (1 + draws.random(len(a)))).tolist()})
+
+
+def test_lengths_of_hundreds_of_models_are_held_equal_in_few_steps():
+    assert (_most_steps(MANY_MODELS), _most_steps(MANY_MODELS + 1)) == (MAX_STEPS, MAX_STEPS_OF_MANY)
+    coefficient, error = rate(with_lengths(MANY_MODELS + 1, 0.9)).covariates["length"]
+    assert coefficient > 3 * error > 0
+
+
+@pytest.mark.slow
+def test_lengths_that_separate_the_wins_of_hundreds_of_models_are_refused_after_few_steps():
+    with pytest.raises(ConfigError, match=f"not converge in {MAX_STEPS_OF_MANY} steps: a covariate separates wins"):
+        rate(with_lengths(MANY_MODELS + 1, 1.0))
+
+
+@pytest.mark.parametrize("method", ["bradley-terry", "davidson", "rao-kupper"])
+@pytest.mark.parametrize("prior", [0.0, 0.7])
+def test_a_value_without_its_derivatives_is_that_of_the_likelihood(method: Any, prior: float):
+    rows, fitted = _rows(with_lengths(5, 0.7)), np.linspace(-1, 1, 6 + (method != "bradley-terry"))
+    assert _value(rows, fitted, method, 5, prior) == _likelihood(rows, fitted, method, 5, prior).value
+    fitted[-1] = -1
+    assert method != "rao-kupper" or _value(rows, fitted, method, 5, prior) == -math.inf
