@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 from firsthand.arena.battle_table import MAX_MODELS, BattleTable
 from firsthand.arena.rank_intervals import ranked
@@ -25,11 +26,19 @@ from firsthand.arena.ratings import (
     rate,
 )
 from firsthand.arena.vote_checks import MANY_MODELS as MANY_CHECKED
-from firsthand.arena.vote_checks import suspect_voters
+from firsthand.arena.vote_checks import _of_voter, suspect_voters
 from firsthand.arena.vote_files import read_votes
 from firsthand.commands.board_of_votes import print_votes
 from firsthand.errors import ConfigError
+from firsthand.preference import Preference
+from firsthand.runs import store
 from firsthand.stats.joint_ranks import MANY, rank_ranges, told_apart
+from firsthand.studio.access import Access
+from firsthand.studio.studio_app import create_app
+from firsthand.studio.views import arena_views
+from firsthand.studio.views.arena_views import Standings, standings_of
+from firsthand.task import Task
+from firsthand.trace import Trace
 
 
 def chain(size: int, *, voters: int = 0, each: int = 1) -> BattleTable:
@@ -185,3 +194,37 @@ def test_a_value_without_its_derivatives_is_that_of_the_likelihood(method: Any, 
     assert _value(rows, fitted, method, 5, prior) == _likelihood(rows, fitted, method, 5, prior).value
     fitted[-1] = -1
     assert method != "rao-kupper" or _value(rows, fitted, method, 5, prior) == -math.inf
+
+
+def test_the_arenas_page_shows_the_pairs_of_the_best_models_and_says_of_how_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(arena_views, "MOST_PAIRED", 3)
+    monkeypatch.setattr(arena_views, "MOST_UNRATED_SHOWN", 2)
+    with store.create(tmp_path, {"arena": {}}, "arena") as run:
+        run.add_tasks("arena", [Task("q", "?")])
+        for i in range(9):
+            run.append(Trace(f"t{i}", "arena", "q", {"name": f"m{i}"}, i, 0, "", 0.1, answer="x"))
+        for i, winner in enumerate(["tie", "tie", "tie", "tie", "a", "a", "a", "a"]):  # m5 to m8 lead back to none
+            run.add_preference(Preference("q", f"t{i}", f"t{i + 1}", winner, "human:v"))
+        found = standings_of([run], ())
+    assert isinstance(found, Standings) and len(found.rows) == 5 and len(found.unrated) == 4
+    assert [len(row) for row in found.matrix] == [3, 3, 3]
+    access = Access()
+    access.port = 8000
+    with TestClient(create_app(tmp_path, access), base_url="http://127.0.0.1:8000") as client:
+        client.get("/enter", params={"code": access.new_code()})
+        page = client.get("/arena/board").text
+    assert "The best 3 of 5 models are shown." in page and "m5, m6 and 2 more." in page
+    table = page[page.index("Who beats whom") : page.index("Last votes")]
+    assert table.count('<th scope="row">') == 3 and table.count('<th scope="col">') == 4 and table.count("<td") == 9
+
+
+def test_a_voters_wins_for_thousands_of_models_are_summed_in_one_pass():
+    size = 20_000
+    table = chain(size, voters=1, each=2)
+    begun = time.process_time()
+    found = _of_voter(table, 0, np.zeros(size), 3)
+    assert time.process_time() - begun < 1.5  # 0.1 s; a pass for each model takes 6 s
+    assert len(found) == size - 2 and {(each.battles, each.won, each.expected) for each in found} == {(4, 2.0, 2.0)}
+    assert found[0].model == "m1" and found[0].p_value == pytest.approx(NormalDist().cdf(0.5))

@@ -179,9 +179,10 @@ class BattleTable:
     def games_won(self) -> Floats:
         """Shape (M): the battles that each model won; a tie is half a win for each."""
         size, by_a = len(self.models), 1 - self.outcome / 2
-        first: Floats = np.bincount(self.a, by_a, size)
-        second: Floats = np.bincount(self.b, 1 - by_a, size)
-        return first + second
+        won = np.zeros(size)
+        np.add.at(won, self.a, by_a)
+        np.add.at(won, self.b, 1 - by_a)
+        return won
 
     def where(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> BattleTable:
         """The battles where `chosen`, of shape (N), is true, or at those places; the models stay."""

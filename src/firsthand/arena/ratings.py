@@ -229,7 +229,7 @@ def _most_steps(size: int) -> int:
     return MAX_STEPS if size <= MANY_MODELS else MAX_STEPS_OF_MANY
 
 
-def _moved(fitted: Floats, step: Floats, size: int, prior: float) -> Floats:
+def _moved(fitted: Floats, step: NDArray[Any], size: int, prior: float) -> Floats:
     there = fitted + step
     there[:size] -= there[:size].mean() if not prior else 0.0
     return there
