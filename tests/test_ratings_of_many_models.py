@@ -175,8 +175,12 @@ def with_lengths(size: int, chance: float) -> BattleTable:
     return BattleTable.from_columns(a, b, winner, covariates={"length": (sides * (1 + draws.random(len(a)))).tolist()})
 
 
-def test_lengths_of_hundreds_of_models_are_held_equal_in_few_steps():
+def test_arenas_of_an_ordinary_size_have_all_steps():
     assert (_most_steps(MANY_MODELS), _most_steps(MANY_MODELS + 1)) == (MAX_STEPS, MAX_STEPS_OF_MANY)
+
+
+@pytest.mark.slow
+def test_lengths_of_hundreds_of_models_are_held_equal_in_few_steps():
     coefficient, error = rate(with_lengths(MANY_MODELS + 1, 0.9)).covariates["length"]
     assert coefficient > 3 * error > 0
 

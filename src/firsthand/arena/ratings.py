@@ -31,8 +31,9 @@ ELO = 400 / math.log(10)
 """Elo points for one unit of log-odds: 400 points are odds of ten to one."""
 CENTRE = 1000.0
 MAX_STEPS = 100
-MANY_MODELS, MAX_STEPS_OF_MANY = 600, 25
-"""Steps for more models: votes that have a maximum take some ten, each up to 0.4 s of processor time."""
+MANY_MODELS = 600
+MAX_STEPS_OF_MANY = 25
+"""Steps above `MANY_MODELS`: votes that have a maximum take some ten, each up to 0.4 s of processor time."""
 MIN_CLUSTERS = 20
 """Voters or questions below which the covariance is not clustered by them."""
 _TERMS: dict[Method, PairLikelihood] = {
@@ -230,7 +231,7 @@ def _most_steps(size: int) -> int:
 
 
 def _moved(fitted: Floats, step: NDArray[Any], size: int, prior: float) -> Floats:
-    there = fitted + step
+    there: Floats = fitted + step
     there[:size] -= there[:size].mean() if not prior else 0.0
     return there
 

@@ -70,7 +70,7 @@ def krippendorff_alpha(units: Sequence[Sequence[Any]], *, level: Level = "nomina
     """
     paired = [list(unit) for unit in units if len(unit) >= 2]
     totals = Counter(label for unit in paired for label in unit)
-    if len(totals) < 2:
+    if not totals:
         return math.nan
     if level == "ordinal":
         middles = _middle_ranks(totals)
