@@ -2,7 +2,10 @@
 
 import json
 import math
+import tracemalloc
+from collections import Counter
 from dataclasses import replace
+from itertools import combinations
 from random import Random
 
 import pytest
@@ -43,6 +46,76 @@ def test_krippendorffs_example_of_two_observers():  # the same paper, B: nominal
     assert krippendorff_alpha(list(zip("aabbdcccedda", "babbbccceddd", strict=True))) == pytest.approx(
         0.692, abs=0.0005
     )
+
+
+def by_pairs(units, level):
+    """Krippendorff's alpha as it is written: a distance for every two labels, and every pair of each item."""
+    totals = Counter(label for unit in units if len(unit) >= 2 for label in unit)
+    ranked, n = sorted(totals), totals.total()
+
+    def distance(a, b):
+        if level == "nominal":
+            return float(a != b)
+        if level == "interval":
+            return (a - b) ** 2
+        low, high = sorted((ranked.index(a), ranked.index(b)))
+        return (sum(totals[each] for each in ranked[low : high + 1]) - (totals[a] + totals[b]) / 2) ** 2
+
+    observed = sum(distance(a, b) * 2 / (len(u) - 1) for u in units if len(u) >= 2 for a, b in combinations(u, 2))
+    expected = sum(2 * totals[a] * totals[b] * distance(a, b) for a, b in combinations(totals, 2))
+    return 1 - (n - 1) * observed / expected
+
+
+@pytest.mark.parametrize("level", ["nominal", "ordinal", "interval"])
+def test_alpha_by_sums_is_alpha_by_pairs(level):
+    draw = Random(4)
+    for shift in (0, -0.5, 1e6):
+        units = [[shift + draw.randrange(9) / 8 for _ in range(draw.randrange(1, 6))] for _ in range(40)]
+        assert krippendorff_alpha(units, level=level) == pytest.approx(by_pairs(units, level), rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("level", ["nominal", "ordinal", "interval"])
+def test_raters_who_agree_have_an_alpha_of_one_and_one_label_has_none(level):
+    assert krippendorff_alpha([[0.1, 0.1, 0.1], [0.7, 0.7], [0.3]], level=level) == 1
+    assert math.isnan(krippendorff_alpha([[0.1, 0.1, 0.1], [0.1, 0.1], [0.3]], level=level))
+    assert math.isnan(krippendorff_alpha([], level=level)) and math.isnan(krippendorff_alpha([[1], [2]], level=level))
+
+
+@pytest.mark.parametrize("level", ["nominal", "ordinal", "interval"])
+def test_thousands_of_grades_that_all_differ_take_no_memory_for_their_pairs(level):
+    units = [[i / 4_000, (i + 1) / 4_000] for i in range(0, 4_000, 2)]  # 8 million pairs: 2 GB
+    tracemalloc.start()
+    try:
+        alpha = krippendorff_alpha([*units, [i / 4_000 for i in range(4_000)]], level=level)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000 and alpha < 0.9
+    finally:
+        tracemalloc.stop()
+
+
+class Grade(float):
+    """A number that counts how often it is subtracted from another."""
+
+    subtracted = 0
+
+    def __sub__(self, other):
+        Grade.subtracted += 1
+        return float(self) - float(other)
+
+
+def test_weighted_kappa_takes_no_difference_of_every_two_labels():
+    first, second = ([Grade(i / 300 + shift) for i in range(300)] for shift in (0, 0.01))
+    Grade.subtracted = 0
+    kappa = cohen_kappa(first, second, weights="interval")
+    assert Grade.subtracted < 3_000
+    chance = sum((float(a) - float(b)) ** 2 for a in first for b in second) / 300**2
+    assert kappa == pytest.approx(1 - 0.01**2 / chance)
+
+
+def test_two_of_thousands_of_people_agree_by_the_counts_of_what_they_said():
+    many = Judged("1", ("A",) * 3_000 + ("B",) * 1_000, "A", "q")
+    found = agreement([many, Judged("2", ("A", "B"), "A", "q2")])
+    same = (3_000 * 2_999 + 1_000 * 999) / (4_000 * 3_999)
+    assert found.among_humans is not None and found.among_humans.value == pytest.approx((same + 0) / 2)
 
 
 def test_cohens_kappa_of_a_two_by_two_table():  # 20, 5, 10, 15 of 50: observed 0.7, by chance 0.5

@@ -22,6 +22,8 @@ from firsthand.errors import ConfigError
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float64]
 A_WINS, TIE, B_WINS = 0, 1, 2
+MAX_MODELS = 2_000
+"""Models whose pairs are counted and rated: a chain of 2,000 takes 3 to 10 s of processor time, which grows by the cube."""
 _OUTCOMES = {
     "a": A_WINS, "model_a": A_WINS,
     "b": B_WINS, "model_b": B_WINS,
@@ -128,8 +130,22 @@ class BattleTable:
         return BattleTable(tuple(codes), a, b, outcome, people, asked, values, names)
 
     @cached_property
+    def places(self) -> dict[str, int]:
+        """Model -> its place in `models`."""
+        return {name: place for place, name in enumerate(self.models)}
+
+    def check_models(self) -> None:
+        """Raises ConfigError for more models than have their pairs counted."""
+        if len(self.models) > MAX_MODELS:
+            raise ConfigError(
+                f"the arena has {len(self.models):,} models: ratings with intervals of all pairs are for {MAX_MODELS:,} at "
+                "most; leave out models with few battles"
+            )
+
+    @cached_property
     def counts(self) -> NDArray[np.int64]:
-        """Shape (3, M, M): battles by outcome, first and second model."""
+        """Shape (3, M, M): battles by outcome, first and second model; ConfigError for more than `MAX_MODELS` models."""
+        self.check_models()
         size = len(self.models)
         flat = self.outcome.astype(np.intp)
         flat *= size
@@ -155,9 +171,18 @@ class BattleTable:
     @cached_property
     def games(self) -> NDArray[np.int64]:
         """Shape (M): the battles of each model."""
-        every = self.counts.sum(0)
-        games: NDArray[np.int64] = every.sum(0) + every.sum(1)
+        size = len(self.models)
+        games: NDArray[np.int64] = np.bincount(self.a, minlength=size) + np.bincount(self.b, minlength=size)
         return games
+
+    @cached_property
+    def games_won(self) -> Floats:
+        """Shape (M): the battles that each model won; a tie is half a win for each."""
+        size, by_a = len(self.models), 1 - self.outcome / 2
+        won = np.zeros(size)
+        np.add.at(won, self.a, by_a)
+        np.add.at(won, self.b, 1 - by_a)
+        return won
 
     def where(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> BattleTable:
         """The battles where `chosen`, of shape (N), is true, or at those places; the models stay."""
@@ -174,12 +199,12 @@ class BattleTable:
     def only(self, models: Iterable[str]) -> BattleTable:
         """The battles among some models, and only those models, in the order given."""
         kept = tuple(dict.fromkeys(models))
-        if missing := [name for name in kept if name not in self.models]:
+        if missing := [name for name in kept if name not in self.places]:
             raise ConfigError(
-                f"no battle names the model {missing[0]!r}: the models are {', '.join(self.models)[:300]}"
+                f"no battle names the model {missing[0]!r}: the models are {', '.join(self.models[:300])[:300]}"
             )
         places = np.full(len(self.models), -1, np.int32)
-        places[[self.models.index(name) for name in kept]] = np.arange(len(kept))
+        places[[self.places[name] for name in kept]] = np.arange(len(kept))
         among = self.where((places[self.a] >= 0) & (places[self.b] >= 0))
         return replace(among, models=kept, a=places[among.a], b=places[among.b])
 

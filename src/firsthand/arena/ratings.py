@@ -31,10 +31,11 @@ ELO = 400 / math.log(10)
 """Elo points for one unit of log-odds: 400 points are odds of ten to one."""
 CENTRE = 1000.0
 MAX_STEPS = 100
+MANY_MODELS = 600
+MAX_STEPS_OF_MANY = 25
+"""Steps above `MANY_MODELS`: votes that have a maximum take some ten, each up to 0.4 s of processor time."""
 MIN_CLUSTERS = 20
 """Voters or questions below which the covariance is not clustered by them."""
-MAX_MODELS = 2_000
-"""Models whose ratings are computed: a chain of 2,000 takes 3 to 10 s of processor time, which grows by the cube."""
 _TERMS: dict[Method, PairLikelihood] = {
     "bradley-terry": bradley_terry_terms,
     "davidson": davidson_terms,
@@ -119,11 +120,7 @@ def rate(
     """
     if not len(battles):
         raise ConfigError("there are no battles: ratings need at least one between two models")
-    if len(battles.models) > MAX_MODELS:
-        raise ConfigError(
-            f"the arena has {len(battles.models):,} models: ratings with intervals of all pairs are for {MAX_MODELS:,} at "
-            "most; leave out models with few battles"
-        )
+    battles.check_models()
     if prior < 0 or not math.isfinite(prior):
         raise ConfigError(f"prior is {prior}: give a precision of 0 or more")
     if not prior and len(groups := comparable_groups(battles)) > 1:
@@ -139,7 +136,7 @@ def rate(
     fitted, reached = _newton(rows, len(battles.models), method, prior)
     bread = _inverse(_constrained(reached.information, len(battles.models), prior), len(battles.models), rows.x)
     if bread is None:
-        raise _no_maximum(rows, method)
+        raise _no_maximum(rows, method, len(battles.models))
     clusters = [] if not clustered else [each for each in (battles.voters, battles.questions) if _enough(each)]
     meat = _multiway_meat(battles, clusters, fitted, method) if clusters else _meat(rows, fitted, method)
     covariance = bread @ meat @ bread
@@ -209,32 +206,43 @@ def _newton(rows: _Rows, size: int, method: Method, prior: float) -> tuple[Float
         tied = rows.weight[1].sum() / rows.weight.sum()
         fitted[-1] = math.log(2 * tied / (1 - tied)) if method == "davidson" else math.atanh(tied)
     here = _likelihood(rows, fitted, method, size, prior)
-    for _ in range(MAX_STEPS):
+    for _ in range(_most_steps(size)):
         try:
             step = np.linalg.solve(_constrained(here.information, size, prior), here.gradient)
         except np.linalg.LinAlgError:
             break
-        scale = 1.0
-        while True:
-            there = fitted + scale * step
-            there[:size] -= there[:size].mean() if not prior else 0.0
+        there = _moved(fitted, step, size, prior)
+        reached, lowest, scale = _likelihood(rows, there, method, size, prior), here.value - 1e-9 * abs(here.value), 1.0
+        if reached.value < lowest:  # a shorter step is sought by the value alone: the second derivatives take M^2
+            while scale >= 2e-6:
+                scale /= 2
+                there = _moved(fitted, scale * step, size, prior)
+                if _value(rows, there, method, size, prior) >= lowest:
+                    break
             reached = _likelihood(rows, there, method, size, prior)
-            if reached.value >= here.value - 1e-9 * abs(here.value) or scale < 2e-6:
-                break
-            scale /= 2
         fitted, here = there, reached
         if np.abs(step).max() < 1e-10 * max(1.0, np.abs(fitted).max()):
             return fitted, here
-    raise _no_maximum(rows, method)
+    raise _no_maximum(rows, method, size)
 
 
-def _no_maximum(rows: _Rows, method: Method) -> ConfigError:
+def _most_steps(size: int) -> int:
+    return MAX_STEPS if size <= MANY_MODELS else MAX_STEPS_OF_MANY
+
+
+def _moved(fitted: Floats, step: NDArray[Any], size: int, prior: float) -> Floats:
+    there: Floats = fitted + step
+    there[:size] -= there[:size].mean() if not prior else 0.0
+    return there
+
+
+def _no_maximum(rows: _Rows, method: Method, size: int) -> ConfigError:
     """The error of a likelihood that has its maximum at infinity, or in more than one place."""
     if rows.x.shape[1]:
         why = "a covariate separates wins from losses, or is a sum of others; leave it out"
     else:
         why = f"{method} counts ties apart from wins, and some models never lost; use bradley-terry, or give a prior"
-    return ConfigError(f"the ratings did not converge in {MAX_STEPS} steps: {why}")
+    return ConfigError(f"the ratings did not converge in {_most_steps(size)} steps: {why}")
 
 
 def _inverse(information: Floats, size: int, x: Floats) -> Floats | None:
@@ -246,6 +254,16 @@ def _inverse(information: Floats, size: int, x: Floats) -> Floats | None:
     unit = np.ones(len(found))
     unit[size : size + x.shape[1]] = np.sqrt((x**2).mean(0))
     return found if np.abs(found * np.outer(unit, unit)).max() < _MAX_VARIANCE else None
+
+
+def _value(rows: _Rows, fitted: Floats, method: Method, size: int, prior: float) -> float:
+    """The log-likelihood less the prior's penalty, without its derivatives."""
+    if method == "rao-kupper" and fitted[-1] <= 0:
+        return -math.inf
+    theta, value = fitted[:size], 0.0
+    for part in _chunks(rows):
+        value += float((part.weight * _TERMS[method](_differences(part, fitted, size), float(fitted[-1])).value).sum())
+    return value - prior * float(theta @ theta) / 2
 
 
 def _likelihood(rows: _Rows, fitted: Floats, method: Method, size: int, prior: float) -> _Likelihood:

@@ -89,7 +89,7 @@ def forge(battles: BattleTable, attack: StuffingAttack, number: int, *, seed: in
     """So many votes of the attacker's accounts, whose numbers follow the honest voters'."""
     rng = np.random.default_rng(seed)
     size = len(battles.models)
-    target = battles.models.index(attack.target)
+    target = battles.places[attack.target]
     theta = rate(battles, prior=PRIOR, clustered=False).theta
     a = rng.integers(0, size, number)
     b = (a + rng.integers(1, size, number)) % size
@@ -124,4 +124,4 @@ def _joined(honest: BattleTable, forged: BattleTable, number: int) -> BattleTabl
 
 def _rank(battles: BattleTable, model: str) -> int:
     theta = rate(battles, prior=PRIOR, clustered=False).theta
-    return 1 + int((theta > theta[battles.models.index(model)]).sum())
+    return 1 + int((theta > theta[battles.places[model]]).sum())

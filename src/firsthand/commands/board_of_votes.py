@@ -193,12 +193,13 @@ def _as_json(votes: VoteFile, ratings: Ratings, rows: list[RatedModel], unrated:
 def _print(
     source: str, level: str, votes: VoteFile, ratings: Ratings, rows: list[RatedModel], unrated: list[str]
 ) -> None:
+    import numpy as np
+
     from firsthand.arena.battle_table import TIE
     from firsthand.arena.vote_files import voter_shares
 
     battles = votes.battles
-    won = battles.wins.sum(1)
-    share = {name: won[i] / max(int(battles.games[i]), 1) for i, name in enumerate(battles.models)}
+    share = dict(zip(battles.models, battles.games_won / np.maximum(battles.games, 1), strict=True))
     print_table(
         f"{Path(source).name}: {count_of(len(battles), 'battle', ',')}, {ratings.method}",
         ["rank", "model", "rating", f"{level} CI", "battles", "win rate"],

@@ -13,11 +13,14 @@ from itertools import combinations
 from typing import Literal
 
 from firsthand.benchmark import Figure
+from firsthand.errors import ConfigError
 from firsthand.stats.figure_stats import FigureDifference
 from firsthand.stats.intervals import CONFIDENCE, Clusters, Scores
 from firsthand.stats.paired import Differences, PairedDifference, judged, settled
 
 Correction = Literal["holm", "bh", "none"]
+MAX_AGENTS = 200
+"""Agents whose pairs are all compared: 19,900 pairs."""
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -55,7 +58,15 @@ def all_pairs(
     confidence: float = CONFIDENCE,
     clusters: Clusters | None = None,
 ) -> dict[tuple[str, str], PairedDifference]:
-    """Every two agents, the later one against the earlier, corrected for how many pairs there are."""
+    """Every two agents, the later one against the earlier, corrected for how many pairs there are.
+
+    Raises:
+        ConfigError: More than `MAX_AGENTS` agents, whose pairs would take minutes and gigabytes.
+    """
+    if len(agents) > MAX_AGENTS:
+        raise ConfigError(
+            f"there are {len(agents):,} agents, and all pairs of {MAX_AGENTS} at most are compared: name runs with fewer"
+        )
     pairs = list(combinations(agents, 2))
     found = [difference(agents[later], agents[first], clusters) for first, later in pairs]
     return dict(zip(pairs, corrected(found, correction, confidence), strict=True))

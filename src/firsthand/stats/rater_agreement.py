@@ -11,7 +11,6 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
 from firsthand.errors import ConfigError
@@ -40,12 +39,15 @@ def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable], *, weight
         )
     if weights == "ordinal":
         raise ConfigError("weights is 'ordinal': kappa takes 'nominal' or 'interval'; alpha takes ordinal labels")
-    observed = _mean_distance(list(zip(first, second, strict=True)), weights)
-    counts = Counter(first), Counter(second)
-    expected = sum(n * m * _distance(a, b, weights) for a, n in counts[0].items() for b, m in counts[1].items()) / (
-        len(first) ** 2
-    )
-    return 1 - observed / expected if expected > 0 else math.nan
+    size, pairs = len(first), list(zip(first, second, strict=True))
+    if weights == "nominal":
+        ours, theirs = Counter(first), Counter(second)
+        expected: float = size * size - sum(count * theirs[label] for label, count in ours.items())
+        return 1 - size * sum(a != b for a, b in pairs) / expected if expected > 0 else math.nan
+    observed = math.fsum(float(a - b) ** 2 for a, b in pairs)  # type: ignore[operator]
+    # every label of one rater with every one of the other: all pairs, less those within a rater
+    expected = _squared_differences([*first, *second]) - _squared_differences(first) - _squared_differences(second)
+    return 1 - size * observed / expected if expected > 0 else math.nan
 
 
 def fleiss_kappa(counts: Sequence[Sequence[int]]) -> float:
@@ -68,31 +70,15 @@ def krippendorff_alpha(units: Sequence[Sequence[Any]], *, level: Level = "nomina
     """
     paired = [list(unit) for unit in units if len(unit) >= 2]
     totals = Counter(label for unit in paired for label in unit)
-    n = totals.total()
-    if level == "interval":
-        return _interval_alpha(paired, totals)
-    between = _distances(totals, level)
-    observed = sum(
-        between[frozenset((a, b))] * 2 / (len(unit) - 1) for unit in paired for a, b in combinations(unit, 2) if a != b
-    )
-    expected = sum(2 * totals[a] * totals[b] * between[frozenset((a, b))] for a, b in combinations(totals, 2))
-    return 1 - (n - 1) * observed / expected if expected > 0 else math.nan
-
-
-def _interval_alpha(paired: Sequence[Sequence[float]], totals: Counter[float]) -> float:
-    """Alpha with squared distances, from sums of squares: a scale has as many values as there are grades."""
-    n = totals.total()
-    if len(totals) < 2:
+    if not totals:
         return math.nan
-    middle = math.fsum(label * number for label, number in totals.items()) / n
-    observed = math.fsum(_squares_around_mean(unit) * len(unit) / (len(unit) - 1) for unit in paired)
-    expected = math.fsum(number * (label - middle) ** 2 for label, number in totals.items())
-    return 1 - (n - 1) * observed / (n * expected) if expected > 0 else math.nan
-
-
-def _squares_around_mean(labels: Sequence[float]) -> float:
-    middle = math.fsum(labels) / len(labels)
-    return math.fsum((label - middle) ** 2 for label in labels)
+    if level == "ordinal":
+        middles = _middle_ranks(totals)
+        paired = [[middles[label] for label in unit] for unit in paired]
+    within = _differing_pairs if level == "nominal" else _squared_differences
+    observed = math.fsum(within(unit) / (len(unit) - 1) for unit in paired)
+    expected = within([label for unit in paired for label in unit])
+    return 1 - (totals.total() - 1) * observed / expected if expected > 0 else math.nan
 
 
 @dataclass(frozen=True)
@@ -219,8 +205,8 @@ def _mean(judged: Sequence[Judged], name: str, confidence: float) -> Interval | 
 
 
 def _same_pairs(votes: Sequence[str]) -> tuple[float, float]:
-    pairs = [a == b for a, b in combinations(votes, 2)]
-    return sum(pairs) / len(pairs), 1.0
+    pairs = len(votes) * (len(votes) - 1) / 2
+    return 1 - _differing_pairs(votes) / pairs, 1.0
 
 
 def _decided(each: Judged) -> tuple[float, float]:
@@ -261,26 +247,25 @@ def _ratio(sums: Array) -> Array:
     return np.where(sums[:, 1] > 0, sums[:, 0] / np.maximum(sums[:, 1], 1e-12), 0.0)
 
 
-def _mean_distance(pairs: Sequence[tuple[Any, Any]], level: Level) -> float:
-    return sum(_distance(a, b, level) for a, b in pairs) / len(pairs)
+def _differing_pairs(labels: Sequence[Hashable]) -> float:
+    """The number of pairs of different labels, by the counts of each: a list of pairs is quadratic in the labels."""
+    return (len(labels) ** 2 - sum(count * count for count in Counter(labels).values())) / 2
 
 
-def _distance(a: Any, b: Any, level: Level) -> float:
-    return float(a != b) if level == "nominal" else float(a - b) ** 2
+def _squared_differences(labels: Sequence[Any]) -> float:
+    """The sum of the squared differences of all pairs of numbers, by their squares about the mean; 0 if all are equal."""
+    shifted = [float(label - labels[0]) for label in labels]
+    mean = math.fsum(shifted) / len(shifted)
+    return len(shifted) * math.fsum((each - mean) ** 2 for each in shifted)
 
 
-def _distances(totals: Counter[Any], level: Level) -> dict[frozenset[Any], float]:
-    """The squared distance of every two labels; for ordinal ones it is how many labels were given from one to the other."""
-    if level != "ordinal":
-        return {frozenset((a, b)): _distance(a, b, level) for a, b in combinations(totals, 2)}
-    ranked = sorted(totals)
-    return {
-        frozenset((ranked[i], ranked[j])): (
-            sum(totals[each] for each in ranked[i : j + 1]) - (totals[ranked[i]] + totals[ranked[j]]) / 2
-        )
-        ** 2
-        for i, j in combinations(range(len(ranked)), 2)
-    }
+def _middle_ranks(totals: Counter[Any]) -> dict[Any, float]:
+    """The mean rank of the labels of each value: ordinal distances are differences of these."""
+    below, ranks = 0, dict[Any, float]()
+    for label in sorted(totals):
+        ranks[label] = below + totals[label] / 2
+        below += totals[label]
+    return ranks
 
 
 def _finite(value: Any) -> Any:

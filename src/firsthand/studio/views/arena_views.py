@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 STYLES = ("length", "headers", "lists", "bold")
 MAX_RUNS = 100
 MOST_VOTES_SHOWN = 100
+MOST_PAIRED = 100
+"""Models, the best first, whose pairs are shown: the page of a table of all pairs of 2,000 has 41 MB."""
+MOST_UNRATED_SHOWN = 100
 
 
 def routes(runs: OpenRuns, rounds: ArenaRounds) -> list[Route]:
@@ -81,6 +84,7 @@ def routes(runs: OpenRuns, rounds: ArenaRounds) -> list[Route]:
             styles=STYLES,
             found=standings_of(chosen, style),
             votes=latest_votes(chosen),
+            most_unrated=MOST_UNRATED_SHOWN,
         )
 
     base = "/arena/rounds"
@@ -130,7 +134,7 @@ class Standings:
     ratings: Ratings
     rows: tuple[Standing, ...]
     matrix: tuple[tuple[tuple[float | None, int], ...], ...]
-    """For each row's model against each column's: the share won, and the battles."""
+    """For each row's model against each column's, of the `MOST_PAIRED` best: the share won, and the battles."""
     unrated: tuple[str, ...]
     num_votes: int
     num_void: int
@@ -142,6 +146,8 @@ class Standings:
 
 def standings_of(runs: list[Run], style: tuple[str, ...]) -> Standings | str:
     """The ratings of all votes of the runs, or why there are none."""
+    import numpy as np
+
     from firsthand.arena.connectivity import comparable_groups
     from firsthand.arena.rank_intervals import ranked
     from firsthand.arena.ratings import rate
@@ -155,23 +161,21 @@ def standings_of(runs: list[Run], style: tuple[str, ...]) -> Standings | str:
         return "no two models can be compared yet: each has only won or only lost against the others; more votes are needed"
     try:
         battles = votes_of_runs(runs, style).battles if style else plain.battles
-        ratings = rate(battles if len(groups) == 1 else battles.only(groups[0]))
+        rated = battles if len(groups) == 1 else battles.only(groups[0])
+        ratings = rate(rated)
     except ConfigError as error:
         return str(error)
     rows = ranked(ratings)
     low, high = min(row.low for row in rows), max(row.high for row in rows)
-    shown = battles.only([row.model for row in rows])
-    games = shown.counts.sum(0)
+    shares_won = dict(zip(rated.models, rated.games_won / np.maximum(rated.games, 1), strict=True))
+    paired = battles.only([row.model for row in rows[:MOST_PAIRED]])
+    games = paired.counts.sum(0)
     games = games + games.T
     shares = [
-        tuple(
-            (float(shown.wins[i, j] / games[i, j]) if games[i, j] else None, int(games[i, j])) for j in range(len(rows))
-        )
-        for i in range(len(rows))
+        tuple((float(won / number) if number else None, int(number)) for won, number in zip(*each, strict=True))
+        for each in zip(paired.wins, games, strict=True)
     ]
-    standings = [
-        placed(row, float(shown.wins[i].sum() / max(int(shown.games[i]), 1)), low, high) for i, row in enumerate(rows)
-    ]
+    standings = [placed(row, float(shares_won[row.model]), low, high) for row in rows]
     unrated = tuple(sorted(name for group in groups[1:] for name in group))
     costs = costs_of(runs)
     points, unit = scatter_points([(row.model, row.rating, *costs.get(row.model, (0.0, 0.0))) for row in rows])
