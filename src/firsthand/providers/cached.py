@@ -23,6 +23,8 @@ MAX_KNOWN = 1024
 MAX_KNOWN_IDS, MAX_CHAIN_IDS, MAX_STORE_IDS = 8_000_000, 50_000_000, 1_000_000_000
 """Token ids that are remembered in all, and of the links of chains for one request and for a whole store; beyond it, the ids
 of a prompt are not known."""
+_NOT_A_REPLY = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError)
+"""The errors of reading a body that is no reply."""
 
 
 class Store(Protocol):
@@ -75,7 +77,7 @@ class Replies:
         try:
             self._learn(body)
             completions = from_body(body, self._earlier)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except _NOT_A_REPLY as error:
             raise _damaged(error) from None
         if len(completions) != n:
             raise StoreError(
@@ -149,9 +151,14 @@ class Replies:
 def _ids_in(body: Json) -> int:
     """The token ids that the answers of a body have with their prompt, as it says."""
     prompt = body.get("prompt") or {"ids": ()}
-    if (kept := prompt.get("kept", 0)) < 0:
-        raise ValueError("a reply keeps fewer than no ids")
-    return int(kept + len(prompt["ids"])) * max(1, len(body["completions"]))
+    return (_count(prompt.get("kept", 0)) + len(prompt["ids"])) * max(1, len(body["completions"]))
+
+
+def _count(value: object) -> int:
+    """A whole number of 0 or more; ValueError if it is anything else."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{str(value)[:40]} stands in the place of a number of tokens")
+    return value
 
 
 def _conversation(messages: Sequence[Message]) -> str:
@@ -254,7 +261,12 @@ class Replay:
     ) -> int:
         """Tokens that a prompt was found to cost; an estimate where that was not recorded."""
         found = self._store.reply(size_key(self.fingerprint, prompt, tools, continuations))
-        return estimated_size(prompt, tools) if found is None else int(found["size"])
+        if found is None:
+            return estimated_size(prompt, tools)
+        try:
+            return _count(found["size"])
+        except _NOT_A_REPLY as error:
+            raise _damaged(error) from None
 
     def _missing(self, prompt: Prompt, how: str) -> ModelError:
         last = prompt if isinstance(prompt, str) else prompt[-1].text if prompt else ""
@@ -274,7 +286,7 @@ def _settings(sampling: Sampling) -> str:
 def _scored(body: Json) -> Scored:
     try:
         return Scored.from_json(body)
-    except (KeyError, TypeError, ValueError) as error:
+    except _NOT_A_REPLY as error:
         raise _damaged(error) from None
 
 

@@ -209,7 +209,7 @@ def parsed(database: Database, parse: Callable[[Any], T], stored: Any) -> T:
     """Parse a stored value with `parse`; StoreError if it is malformed."""
     try:
         return parse(stored)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
         raise database.damaged(f"a record is not what was expected: {error!r}") from None
 
 
