@@ -7,6 +7,7 @@ Replies are found by `firsthand.model.request_key`, under which a run's journal 
 from __future__ import annotations
 
 import hashlib
+import math
 from array import array
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
@@ -16,7 +17,7 @@ from firsthand.errors import ModelError, StoreError
 from firsthand.loop.prompt_size import estimated_size, prompt_size, size_key
 from firsthand.loop.reply_body import Continued, ReplyChain, answered, from_body, to_body
 from firsthand.message import Json, Message, canonical
-from firsthand.model import Completion, Delta, Model, Prompt, Sampling, Scored, ToolSpec, request_key
+from firsthand.model import Completion, Delta, Model, Prompt, Sampling, Scored, ToolSpec, Usage, request_key
 
 MAX_KNOWN = 1024
 """Replies whose token ids are remembered, so that a conversation's next turn need not be put together from its first."""
@@ -77,6 +78,8 @@ class Replies:
         try:
             self._learn(body)
             completions = from_body(body, self._earlier)
+            for each in completions:
+                _check_usage(each.usage)
         except _NOT_A_REPLY as error:
             raise _damaged(error) from None
         if len(completions) != n:
@@ -159,6 +162,15 @@ def _count(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(f"{str(value)[:40]} stands in the place of a number of tokens")
     return value
+
+
+def _check_usage(usage: Usage) -> None:
+    """ValueError for counts that are no whole numbers, or a cost that is none: a run that adds them could not be read."""
+    for name, value in vars(usage).items():
+        if name != "cost_usd":
+            _count(value)
+    if not 0 <= usage.cost_usd < math.inf:
+        raise ValueError(f"{str(usage.cost_usd)[:40]} stands in the place of a cost")
 
 
 def _conversation(messages: Sequence[Message]) -> str:
@@ -285,7 +297,9 @@ def _settings(sampling: Sampling) -> str:
 
 def _scored(body: Json) -> Scored:
     try:
-        return Scored.from_json(body)
+        scored = Scored.from_json(body)
+        _check_usage(scored.usage)
+        return scored
     except _NOT_A_REPLY as error:
         raise _damaged(error) from None
 
