@@ -10,9 +10,13 @@ from typing import Any
 
 import pytest
 
-from firsthand.bridges.lm_eval.sample_lines import _model, import_samples
+from firsthand.bridges.lm_eval import result_models
+from firsthand.bridges.lm_eval.result_models import ResultModels
+from firsthand.bridges.lm_eval.sample_lines import import_samples
 from firsthand.bridges.lm_eval.task_files import _leaves, code_in
+from firsthand.commands.studio_transfer import import_logs
 from firsthand.errors import DataError
+from firsthand.runs import store
 
 
 def test_every_value_of_a_task_file_is_looked_at_the_empty_ones_too(tmp_path: Path) -> None:
@@ -50,11 +54,31 @@ def test_a_model_is_not_read_from_results_of_too_many_values(tmp_path: Path, mon
     (tmp_path / "m").mkdir()
     path = tmp_path / "m" / "samples_t.jsonl"
     (tmp_path / "m" / "results_1.json").write_text(json.dumps({"model_name": "told", "x": [0] * 97}))  # 99 marks
-    assert _model(path) == "told"
-    monkeypatch.setattr("firsthand.bridges.lm_eval.sample_lines.MAX_RESULTS_VALUES", 99)
-    assert _model(path) == "told"
-    monkeypatch.setattr("firsthand.bridges.lm_eval.sample_lines.MAX_RESULTS_VALUES", 98)
-    assert _model(path) == "m"
+    assert ResultModels().of(path) == "told"
+    monkeypatch.setattr("firsthand.bridges.lm_eval.result_models.MAX_RESULTS_VALUES", 99)
+    assert ResultModels().of(path) == "told"
+    monkeypatch.setattr("firsthand.bridges.lm_eval.result_models.MAX_RESULTS_VALUES", 98)
+    assert ResultModels().of(path) == "m"
+
+
+def test_results_beside_many_samples_are_read_once_for_an_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read: list[int] = []
+    monkeypatch.setattr(result_models, "values_in", lambda text, most: read.append(len(text)) or 0)
+    row = {"doc_id": 0, "doc": {}, "target": "", "filtered_resps": ["a"], "acc": 1.0}
+    for name, told in (("m", {}), ("n", {"model_name": "told"})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results_1.json").write_text(json.dumps(told))
+        for number in range(3):
+            (tmp_path / name / f"samples_t{number}.jsonl").write_text(json.dumps(row))
+    (tmp_path / "m" / "results_2.json").symlink_to("results_1.json")
+    (tmp_path / "n" / "results_0.json").symlink_to("../m/results_1.json")
+    home = tmp_path / "home"
+    assert import_logs(tmp_path, home) == 0
+    assert read == [2, len('{"model_name": "told"}')], "each file once, whatever its names"
+    runs = [store.open_run(line.split()[-1], home) for line in capsys.readouterr().out.splitlines()]
+    assert [[*run.agents()] for run in runs] == [["m"]] * 3 + [["told"]] * 3
 
 
 def test_an_agent_of_several_filters_is_kept_with_its_filter_in_its_name(

@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 from firsthand.cli import main
 from firsthand.runs.pairing import compare
 from firsthand.runs.store import Run, create
-from firsthand.show.answer_diff import _WORD, MAX_CHARS, MAX_SAMPLES, samples, terminal_text, word_difference
+from firsthand.show.answer_diff import (
+    _WORD,
+    MAX_CHARS,
+    MAX_SAMPLES,
+    PairBudget,
+    samples,
+    terminal_text,
+    word_difference,
+)
 from firsthand.task import Task
 from firsthand.trace import Failure, Score, Trace
 
@@ -52,13 +60,13 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Run, Run]:
 @given(st.text(), st.text())
 @settings(max_examples=50, deadline=None)
 def test_the_pieces_give_back_both_answers(a: str, b: str) -> None:
-    pieces = word_difference(a, b)
+    pieces = word_difference(a, b, PairBudget())
     assert "".join(text for kind, text in pieces if kind != "added") == a
     assert "".join(text for kind, text in pieces if kind != "removed") == b
 
 
 def test_words_are_the_unit() -> None:
-    assert word_difference("It is 41, surely.", "It is 42, surely.") == [
+    assert word_difference("It is 41, surely.", "It is 42, surely.", PairBudget()) == [
         ("same", "It is "), ("removed", "41"), ("added", "42"), ("same", ", surely."),
     ]  # fmt: skip
 
@@ -98,7 +106,7 @@ def test_no_line_is_wider_than_the_terminal(runs: tuple[Run, Run], width: int) -
 
     answer(runs[1], "t0", 0.0, "漢字" * 200 + " a" * 100 + "b" * 300)
     for sample in samples(compare(*runs), *runs, "all"):
-        lines = terminal_text(sample, width).plain.split("\n")
+        lines = terminal_text(sample, width, PairBudget()).plain.split("\n")
         assert all(cell_len(line) <= width for line in lines if "│" in line)
         assert any("│" in line for line in lines)
 

@@ -13,7 +13,7 @@ from firsthand.patterns.direct import direct
 from firsthand.patterns.react import react
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
-from firsthand.scorers.function_calls import function_calls
+from firsthand.scorers.function_calls import MadeCall, function_calls, read_calls
 from firsthand.tool import tool_from_function
 
 PLAY = {
@@ -117,3 +117,13 @@ def test_tools_that_the_agent_brings_along_are_no_functions_of_the_task():
     assert scored([looked, "No function fits."], "none", tools=tools) == 1.0
     written = "Thought: I look.\nAction: look[x]"
     assert scored([written, "Final Answer: none fits"], "none", tools=tools, native=False) == 1.0
+
+
+def test_a_dict_that_has_a_key_twice_is_no_argument_but_for_the_leaderboards_reader():
+    for text in ('f(d={"k": 1, "k": 2})', 'f(d=[{"k": 1, k: 2}])', 'f(d={"a": {1: 0, True: 0}})', 'f(d={"k": 1, **x})'):
+        assert read_calls(text, whole=True)[0] == [], text
+    assert read_calls('f(d={"k": 1, "k": 2})')[0] == [MadeCall("f", {"d": {"k": 2}})], "as published"
+    plain = 'f(d={"k": 1, "l": {"k": 2}}, e={"k": 1}, n={})'
+    assert read_calls(plain, whole=True) == (
+        [MadeCall("f", {"d": {"k": 1, "l": {"k": 2}}, "e": {"k": 1}, "n": {}})], "",
+    )  # fmt: skip

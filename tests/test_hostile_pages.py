@@ -14,7 +14,7 @@ import pytest
 
 from firsthand.message import Message, Text, ToolCall, ToolResult, assistant, system, user
 from firsthand.show import answer_diff
-from firsthand.show.answer_diff import DiffSide, Sample, page, word_difference
+from firsthand.show.answer_diff import DiffSide, PairBudget, Sample, page, word_difference
 from firsthand.show.html_page import visible
 from firsthand.trace import Event, Failure, Score
 from test_leaderboard import attempt
@@ -124,7 +124,32 @@ def test_answers_made_to_slow_the_comparison_are_compared_in_part(monkeypatch: p
 
     monkeypatch.setattr(answer_diff, "MAX_WORD_PAIRS", 4_000_000)
     monkeypatch.setattr(answer_diff, "BoundedMatcher", Counted)
-    pieces = word_difference(a, b)
+    pieces = word_difference(a, b, PairBudget())
     assert sum(left > 0 for left in looked) < 40, "unbounded, 500 searches find something"
     for side, text in (("added", a), ("removed", b)):
         assert "".join(piece.text for piece in pieces if piece.kind != side) == text
+
+
+def test_all_samples_of_a_page_share_the_pairs_of_their_differences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answer_diff, "MAX_WORD_PAIRS", 100_000)
+    monkeypatch.setattr(answer_diff, "MAX_PAGE_PAIRS", 250_000)
+    monkeypatch.setattr(answer_diff, "MIN_WORD_PAIRS", 1_000)
+    looked: list[int] = []
+
+    class Counted(answer_diff.BoundedMatcher):
+        def get_opcodes(self) -> Any:
+            before, found = self.left, super().get_opcodes()
+            looked.append(before - self.left)
+            return found
+
+    monkeypatch.setattr(answer_diff, "BoundedMatcher", Counted)
+
+    def shown(a: str, b: str) -> Sample:
+        return Sample("b", "t", 0, "?", "worse", DiffSide("a", "1", a, ""), DiffSide("b", "0", b, ""))
+
+    html = page("t", [shown("a " * 200, "b a " * 100)] * 6 + [shown("It is 41.", "It is 42.")], [])
+    assert html.count("Too long to be compared to the end") == 6
+    assert looked[:-1] == [100_000, 100_000, 50_000, 1_000, 1_000, 1_000]
+    assert "It is <del>41</del>." in html and "It is <ins>42</ins>." in html, (
+        "short answers are compared whatever is left"
+    )

@@ -93,3 +93,15 @@ def test_the_tools_keep_their_names_descriptions_and_parameters() -> None:
         plain = getattr(OfficeDesk, move.__name__)
         assert move.__doc__ == plain.__doc__
         assert [*inspect.signature(move).parameters] == [*inspect.signature(plain).parameters][1:]
+
+
+def test_a_struck_amount_is_not_stated_and_one_that_replaces_it_is() -> None:
+    for struck in (
+        "~~24242~~", "~24242~", "<del>24242</del>", "<s>24242</s>", '<DEL class="x">24242</DEL >', "~~The\ntotal: 24242~~",
+        "<del><b>24242</b></del>", "2424" + "2\u0336", "<strike>\n24242\n</strike>",
+    ):  # fmt: skip
+        assert not states(f"The total is {struck}.", "24242"), struck
+        assert states(f"The total is {struck.replace('24242', '11111')} 24242.", "24242") or "\u0336" in struck
+    for plain in ("about ~24242", "from ~100 words: ~24242", "<sum>24242</sum>", "a~b 24242 c~d", "~/notes: 24242"):
+        assert states(plain.replace("100 words", "ten words"), "24242"), plain
+    assert not states("~~done~~", "done") and states("~~open~~ done", "done")

@@ -12,8 +12,9 @@ from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.context import Context
 from firsthand.errors import ModelError, StoreError
+from firsthand.loop.prompt_size import size_key
 from firsthand.message import Json, user
-from firsthand.model import Completion, Delta, Model, Prompt, Sampling, ToolSpec
+from firsthand.model import Completion, Delta, Model, Prompt, Sampling, ToolSpec, request_key
 from firsthand.providers.cached import Cached, MemoryStore, Replay
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place, rollout
@@ -195,6 +196,28 @@ def test_a_damaged_reply_is_told_as_such(body: Json) -> None:
             complete(model)
         with pytest.raises(StoreError, match="the store is damaged"):
             asyncio.run(model.score("p", ["c"]))
+
+
+@pytest.mark.parametrize("odd", [float("inf"), -1, 0.5, float("nan"), True, "x", None])
+def test_a_stored_number_that_is_none_is_damage(odd: Any) -> None:
+    kept = MemoryStore()
+    complete(Cached(Scripted(["a"]), kept))
+    (one,) = kept.replies.values()
+    linked = {"ids": [1], "check": 0, "after": "before", "sample": 0}
+    for prompt, usage in (
+        (linked | {"kept": odd}, {}),
+        (None, {"prompt_tokens": odd}),
+        (None, {"completion_tokens": odd}),
+    ):
+        body = one | {"completions": [one["completions"][0] | {"usage": one["completions"][0]["usage"] | usage}]}
+        kept.replies["before"] = body | ({} if prompt is None else {"prompt": prompt})
+        key = request_key("f", "q", SETTINGS, (), 1)
+        kept.replies[key] = body | ({} if prompt is None else {"prompt": linked})
+        with pytest.raises(StoreError, match="the store is damaged"):
+            complete(Replay(kept, name="m", fingerprint="f"))
+    kept.replies[size_key("f", "q", (), ())] = {"size": odd}
+    with pytest.raises(StoreError, match="the store is damaged"):
+        asyncio.run(Replay(kept, name="m", fingerprint="f").count_tokens("q"))
 
 
 async def deliberate(task: Task, ctx: Context) -> str:

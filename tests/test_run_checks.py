@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import sqlite3
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from firsthand.errors import StoreError
+from firsthand.errors import DataError, StoreError
+from firsthand.loop.journal import MemoryJournal
+from firsthand.rollout import verdict
 from firsthand.runs import integrity
 from firsthand.runs.database import Database, checksum, put
 from firsthand.runs.integrity import check_bodies, check_file, check_numbers, seal
+from firsthand.runs.store import create
+from firsthand.task import Task
+from firsthand.trace import Score, Trace
+
+FINISHED = Trace("1", "b", "t", {"name": "a"}, 0, 0, "2026-01-01T00:00:00+00:00", 1.0, answer="x")
 
 
 @pytest.fixture
@@ -139,3 +149,26 @@ def test_each_body_that_is_referred_to_is_there_and_sound(database: Database) ->
         connection.execute("UPDATE bodies SET zlib = ? WHERE sha256 = ?", (zlib.compress(b"{}"), last))
     with pytest.raises(StoreError, match="a body does not have the SHA-256 it was stored under"):
         check_bodies(database)
+
+
+def test_a_number_with_which_a_run_could_not_be_read_is_never_written(tmp_path: Path) -> None:
+    with create(tmp_path, {}, "far") as run:
+        kept = replace(FINISHED, scores=(Score("s", 1e200), Score("failed", math.inf, failure="x")))
+        run.append(kept)
+        for far in (math.inf, -math.inf, 1.1e200, -1e308):
+            with pytest.raises(DataError, match=r"^the score of .* is .*: a number up to 1e\+200 was expected"):
+                run.append(replace(kept, scores=(Score("s", far if math.isfinite(far) else 2e200),)))
+            with pytest.raises(DataError, match=r"^the score later of .* is "):
+                run.add_score(kept, 1, "later", "x", Score("later", far))
+        with pytest.raises(DataError, match=r"^the time of .* is infinite"):
+            run.append(replace(kept, duration_s=math.inf))
+        check_file(run.database)
+        (read,) = run.traces()
+        assert read.value() == 1e200
+
+
+@pytest.mark.parametrize(("value", "fails"), [(1e200, False), (-1e200, False), (1.1e200, True), (-math.inf, True)])
+def test_a_scorer_that_gives_no_number_a_run_can_hold_has_failed(value: float, fails: bool) -> None:
+    for given in (value, Score("s", value), (Score("first", 1.0), Score("s", value))):
+        scores = asyncio.run(verdict(lambda *_, given=given: given, Task("t", "?"), FINISHED, MemoryJournal()))
+        assert any(each.failed for each in scores) is fails

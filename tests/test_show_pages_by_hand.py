@@ -22,7 +22,17 @@ from firsthand.runs.pairing import compare
 from firsthand.runs.store import create
 from firsthand.runs.track import Track
 from firsthand.show.alignment_report import AgentAlignment, ScenarioRate, _verdicts, alignment_of
-from firsthand.show.answer_diff import DiffSide, Sample, _answer, _asked, _traces, page, samples, terminal_text
+from firsthand.show.answer_diff import (
+    DiffSide,
+    PairBudget,
+    Sample,
+    _answer,
+    _asked,
+    _traces,
+    page,
+    samples,
+    terminal_text,
+)
 from firsthand.show.curves_page import curves_html
 from firsthand.show.feature_page import feature_page
 from firsthand.show.gate_report import _kind, details, difference_text, junit, markdown, rate, sentence
@@ -288,7 +298,7 @@ def test_one_side_of_a_sample_has_its_score_text_and_trouble() -> None:
     assert _asked(Task("t", "q", metadata={"protected": "why"})) == "[withheld: why]"
     sample = Sample("b", "t", 2, "Q\x07?", "better", DiffSide("i", "0", "漢字 x", "", "12345678"),
                     DiffSide("j", "1", "漢 y", "", "abcdefghij"), "42")  # fmt: skip
-    drawn = terminal_text(sample, 30)
+    drawn = terminal_text(sample, 30, PairBudget())
     assert drawn.plain.split("\n") == [
         "b/t  epoch 2  0 -> 1  better", "Q\\x07?", "expected: 42", "a 0 (12345678 │ b 1 (abcdefgh",
         "[-漢字-]      │ {+漢+} {+y+}", "[-x-]         │ ", "",

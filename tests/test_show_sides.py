@@ -16,6 +16,7 @@ from firsthand.show.answer_diff import (
     MAX_EPOCHS,
     MAX_SAMPLES,
     DiffSide,
+    PairBudget,
     Sample,
     page,
     samples,
@@ -125,10 +126,13 @@ def test_long_answers_and_questions_are_cut(two: tuple[Run, Run]) -> None:
     t1, t2 = listed(two)
     assert (t1.a.text, t1.b.text) == ("w" * 8000 + " …", "w" * 8000)
     assert (t2.a.text, t2.b.text) == ("a " * 1000 + " …", "a " * 1000)
-    assert word_difference("a " * 1000 + "b", "a " * 1000 + "c") == [("same", "a " * 1000)], "2,000 words are compared"
-    assert word_difference("w" * 8001 + " a", "w" * 8001 + " b")[1:] == [("removed", "a"), ("added", "b")], (
-        "however long"
+    assert word_difference("a " * 1000 + "b", "a " * 1000 + "c", PairBudget()) == [("same", "a " * 1000)], (
+        "2,000 words are compared"
     )
+    assert word_difference("w" * 8001 + " a", "w" * 8001 + " b", PairBudget())[1:] == [
+        ("removed", "a"),
+        ("added", "b"),
+    ], "however long"
 
 
 def sample(**changes: Any) -> Sample:
@@ -140,7 +144,7 @@ def sample(**changes: Any) -> Sample:
 
 
 def test_a_sample_on_the_terminal_line_by_line() -> None:
-    text = terminal_text(sample(expected="two\t2"), 43)
+    text = terminal_text(sample(expected="two\t2"), 43, PairBudget())
     assert text.plain.split("\n") == [
         "sums/t1  epoch 3  1 -> 0  worse",
         "1 + 1?",
@@ -152,18 +156,18 @@ def test_a_sample_on_the_terminal_line_by_line() -> None:
     ]
     styles = {text.plain[span.start : span.end]: str(span.style) for span in text.spans}
     assert styles["worse\n"] == "red" and styles["[-2-]"] == "red" and styles["{+3+}"] == "green"
-    assert styles["sums/t1"] == "bold" and "expected" not in terminal_text(sample(), 43).plain
+    assert styles["sums/t1"] == "bold" and "expected" not in terminal_text(sample(), 43, PairBudget()).plain
     longer = sample(
         a=DiffSide("a", "1", "one two three four", "", "a"), b=DiffSide("b", "1", "", "", "b"), change="same"
     )
-    assert terminal_text(longer, 10).plain.split("\n")[2:] == [
+    assert terminal_text(longer, 10, PairBudget()).plain.split("\n")[2:] == [
         "a 1 (a)    │ b 1 (b)",
         "[-one two  │ ",
         "three      │ ",
         "four-]     │ ",
         "",
     ]
-    assert terminal_text(replace(longer, a=longer.b, b=longer.a), 24).plain.split("\n")[2:] == [
+    assert terminal_text(replace(longer, a=longer.b, b=longer.a), 24, PairBudget()).plain.split("\n")[2:] == [
         "a 1 (b)    │ b 1 (a)",
         "           │ {+one two ",
         "           │ three ",
@@ -171,13 +175,13 @@ def test_a_sample_on_the_terminal_line_by_line() -> None:
         "",
     ], "the second may be the longer one"
     nothing = sample(a=DiffSide("a", "-", "", "", ""), b=DiffSide("b", "-", "", "lost", ""), expected="")
-    assert terminal_text(nothing, 23).plain.split("\n")[2:] == [
+    assert terminal_text(nothing, 23, PairBudget()).plain.split("\n")[2:] == [
         "a - ()     │ b - ()",
         "           │ ",
         "b has no score: lost",
         "",
     ]
-    assert "a\\x07b" in terminal_text(sample(prompt="a\x07b"), 43).plain
+    assert "a\\x07b" in terminal_text(sample(prompt="a\x07b"), 43, PairBudget()).plain
 
 
 def test_the_page_of_a_diff_counts_and_leaves_out_what_is_beyond_500() -> None:

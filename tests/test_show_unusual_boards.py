@@ -17,6 +17,7 @@ from firsthand.show.alignment_report import alignment_of
 from firsthand.show.answer_diff import (
     DiffSide,
     DiffSpan,
+    PairBudget,
     Sample,
     _column,
     terminal_text,
@@ -122,14 +123,16 @@ def test_two_answers_on_a_narrow_terminal_with_wide_characters_and_tabs() -> Non
     sample = Sample(
         "b", "t\x1b", 3, "p" * 301, "worse", side("a\tx \u200b"), side("漢字漢字 x", "0.5", "lost\n\x07"), "e" * 301
     )
-    text = terminal_text(sample, 23)
+    text = terminal_text(sample, 23, PairBudget())
     assert text.plain.split("\n") == [
         "b/t\x1b  epoch 3  1 -> 0.5  worse", "p" * 300 + " … (1 more characters)",
         "expected: " + "e" * 300 + " … (1 more characters)",
         "a 1 (abcde │ b 0.5 (abc", "[-a -]x[-  │ {+漢字漢字", "\\u200b-]   │ +}x", "b has no score: lost", "\\x07", "",
     ]  # fmt: skip
     assert [line.plain for line in _column([], 5)] == [""]
-    bare = terminal_text(replace(sample, expected="", b=side("", "-"), change="same"), 0).plain.split("\n")
+    bare = terminal_text(replace(sample, expected="", b=side("", "-"), change="same"), 0, PairBudget()).plain.split(
+        "\n"
+    )
     assert bare[2] == "a 1 (abcde │ b - (abcde" and not any("no score" in line or "expected" in line for line in bare)
     matcher = BoundedMatcher(list("aab"), list("aba"), 6)  # of each a two are equal, of b one
     assert matcher.find_longest_match(1, 2).size == 1 and matcher._left == 4
@@ -137,8 +140,10 @@ def test_two_answers_on_a_narrow_terminal_with_wide_characters_and_tabs() -> Non
     assert matcher.find_longest_match(0, 1, 1)[:] == (0, 2, 1) and matcher._left == 1
     assert matcher.find_longest_match(2, 3).size == 1 and matcher._left == 0, "exactly the bound"
     assert matcher.find_longest_match(2, 3)[:] == (2, 0, 0) and matcher._left == -1
-    assert word_difference("", "") == [] and word_difference("", "x") == [DiffSpan("added", "x")]
-    assert word_difference("a  b, c", "a b. c") == [
+    assert word_difference("", "", PairBudget()) == [] and word_difference("", "x", PairBudget()) == [
+        DiffSpan("added", "x")
+    ]
+    assert word_difference("a  b, c", "a b. c", PairBudget()) == [
         DiffSpan("same", "a"), DiffSpan("removed", "  "), DiffSpan("added", " "), DiffSpan("same", "b"),
         DiffSpan("removed", ","),
         DiffSpan("added", "."), DiffSpan("same", " c"),

@@ -37,7 +37,7 @@ from firsthand.system import conversation_owner
 from firsthand.system.request_owner import set_owner
 from firsthand.task import Task
 from firsthand.tool_source import ToolSource, is_shared, source_name
-from firsthand.trace import Failure, Score, Trace, as_json, new_trace_id
+from firsthand.trace import MAX_NUMBER, Failure, Score, Trace, as_json, new_trace_id
 
 
 @dataclass(frozen=True)
@@ -246,6 +246,9 @@ async def verdict(
         if isinstance(found, bool | int | float):
             found = Score(_scorer_name(scorer), float(found))
         several = found if isinstance(found, tuple) else (found,)
+        for each in several:
+            if not each.failed and abs(each.value) > MAX_NUMBER:
+                raise ValueError(f"the score {each.name} is {each.value:g}: give -{MAX_NUMBER:g} to {MAX_NUMBER:g}")
         return tuple(
             Score(
                 each.name,

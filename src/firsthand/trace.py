@@ -26,6 +26,10 @@ _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 CallKind = Literal["generate", "tool", "score", "memory", "guard"]
 
 
+MAX_NUMBER = 1e200
+"""The largest score, cost or time of an attempt, so that sums of squares are finite."""
+
+
 @dataclass(frozen=True)
 class Node:
     """A message in the tree: `parent` is the index of the node before it, None for a first message."""

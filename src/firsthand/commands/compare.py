@@ -23,7 +23,7 @@ from firsthand.runs import store
 from firsthand.runs.flaky import Flaky, flaky
 from firsthand.runs.pairing import Comparison, compare
 from firsthand.runs.run_folder import Run
-from firsthand.show.answer_diff import MAX_SAMPLES, Sample, page, samples, terminal_text
+from firsthand.show.answer_diff import MAX_SAMPLES, PairBudget, Sample, page, samples, terminal_text
 from firsthand.stats.intervals import Scores
 from firsthand.stats.multiple_comparisons import difference
 from firsthand.stats.paired import PairedDifference, judged
@@ -60,12 +60,13 @@ def main(config: Config) -> int:
             bodies = [to_json(each, found) for each, found in zip(comparisons, results, strict=True)]
             print_as_json(bodies)
             return 0
+        budget = PairBudget()
         for comparison, found in zip(comparisons, results, strict=True):
             print_comparison(comparison, found, config)
             if config.flaky:
                 print_flaky(flaky(comparison), config.limit)
             if config.diff:
-                print_samples(comparison, run_a, run_b, config, paired_by)
+                print_samples(comparison, run_a, run_b, config, paired_by, budget)
     return 0
 
 
@@ -152,14 +153,16 @@ def print_flaky(found: list[Flaky], limit: int) -> None:
     print_table(f"flaky tasks ({len(found)})", ["task", "in", "scores"], rows)
 
 
-def print_samples(comparison: Comparison, run_a: Run, run_b: Run, config: Config, score: str | None) -> None:
+def print_samples(
+    comparison: Comparison, run_a: Run, run_b: Run, config: Config, score: str | None, budget: PairBudget
+) -> None:
     """Print the samples side by side."""
     out = console()
     for number, sample in enumerate(samples(comparison, run_a, run_b, config.only, score)):
         if number == config.limit:
             out.print("there are more: --limit shows them, and --html writes them into a file")
             return
-        out.print(terminal_text(sample, out.width), soft_wrap=True)
+        out.print(terminal_text(sample, out.width, budget), soft_wrap=True)
 
 
 def write_page(config: Config, comparisons: Sequence[Comparison], run_a: Run, run_b: Run, score: str | None) -> None:

@@ -45,6 +45,7 @@ def export_run(name: str, to: Path | None, filter_text: str, home: Path) -> int:
 def import_logs(path: Path, home: Path) -> int:
     """Import the logs in a file or folder and print the runs; status 1 if one of a folder is left out."""
     from firsthand.bridges.inspect.eval_logs import import_eval
+    from firsthand.bridges.lm_eval.result_models import ResultModels
     from firsthand.bridges.lm_eval.sample_lines import import_samples
 
     if not path.exists():
@@ -54,10 +55,10 @@ def import_logs(path: Path, home: Path) -> int:
     files = [path] if path.is_file() else sorted([*files_below(path, "*.eval"), *files_below(path, "samples_*.jsonl")])
     if not files:
         raise ConfigError(f"{path} holds no logs: .eval files of Inspect or samples_*.jsonl of lm-eval were expected")
-    left = 0
+    left, models = 0, ResultModels()
     for file in files:
         try:
-            id, count = import_eval(file, home) if file.suffix == ".eval" else import_samples(file, home)
+            id, count = import_eval(file, home) if file.suffix == ".eval" else import_samples(file, home, models)
         except DataError as error:
             if files == [path]:
                 raise

@@ -7,6 +7,7 @@ Replies are found by `firsthand.model.request_key`, under which a run's journal 
 from __future__ import annotations
 
 import hashlib
+import math
 from array import array
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
@@ -16,13 +17,15 @@ from firsthand.errors import ModelError, StoreError
 from firsthand.loop.prompt_size import estimated_size, prompt_size, size_key
 from firsthand.loop.reply_body import Continued, ReplyChain, answered, from_body, to_body
 from firsthand.message import Json, Message, canonical
-from firsthand.model import Completion, Delta, Model, Prompt, Sampling, Scored, ToolSpec, request_key
+from firsthand.model import Completion, Delta, Model, Prompt, Sampling, Scored, ToolSpec, Usage, request_key
 
 MAX_KNOWN = 1024
 """Replies whose token ids are remembered, so that a conversation's next turn need not be put together from its first."""
 MAX_KNOWN_IDS, MAX_CHAIN_IDS, MAX_STORE_IDS = 8_000_000, 50_000_000, 1_000_000_000
 """Token ids that are remembered in all, and of the links of chains for one request and for a whole store; beyond it, the ids
 of a prompt are not known."""
+_NOT_A_REPLY = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError)
+"""The errors of reading a body that is no reply."""
 
 
 class Store(Protocol):
@@ -75,7 +78,9 @@ class Replies:
         try:
             self._learn(body)
             completions = from_body(body, self._earlier)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            for each in completions:
+                _check_usage(each.usage)
+        except _NOT_A_REPLY as error:
             raise _damaged(error) from None
         if len(completions) != n:
             raise StoreError(
@@ -149,9 +154,23 @@ class Replies:
 def _ids_in(body: Json) -> int:
     """The token ids that the answers of a body have with their prompt, as it says."""
     prompt = body.get("prompt") or {"ids": ()}
-    if (kept := prompt.get("kept", 0)) < 0:
-        raise ValueError("a reply keeps fewer than no ids")
-    return int(kept + len(prompt["ids"])) * max(1, len(body["completions"]))
+    return (_count(prompt.get("kept", 0)) + len(prompt["ids"])) * max(1, len(body["completions"]))
+
+
+def _count(value: object) -> int:
+    """A whole number of 0 or more; ValueError if it is anything else."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{str(value)[:40]} stands in the place of a number of tokens")
+    return value
+
+
+def _check_usage(usage: Usage) -> None:
+    """ValueError for counts that are no whole numbers, or a cost that is none: a run that adds them could not be read."""
+    for name, value in vars(usage).items():
+        if name != "cost_usd":
+            _count(value)
+    if not 0 <= usage.cost_usd < math.inf:
+        raise ValueError(f"{str(usage.cost_usd)[:40]} stands in the place of a cost")
 
 
 def _conversation(messages: Sequence[Message]) -> str:
@@ -254,7 +273,12 @@ class Replay:
     ) -> int:
         """Tokens that a prompt was found to cost; an estimate where that was not recorded."""
         found = self._store.reply(size_key(self.fingerprint, prompt, tools, continuations))
-        return estimated_size(prompt, tools) if found is None else int(found["size"])
+        if found is None:
+            return estimated_size(prompt, tools)
+        try:
+            return _count(found["size"])
+        except _NOT_A_REPLY as error:
+            raise _damaged(error) from None
 
     def _missing(self, prompt: Prompt, how: str) -> ModelError:
         last = prompt if isinstance(prompt, str) else prompt[-1].text if prompt else ""
@@ -273,8 +297,10 @@ def _settings(sampling: Sampling) -> str:
 
 def _scored(body: Json) -> Scored:
     try:
-        return Scored.from_json(body)
-    except (KeyError, TypeError, ValueError) as error:
+        scored = Scored.from_json(body)
+        _check_usage(scored.usage)
+        return scored
+    except _NOT_A_REPLY as error:
         raise _damaged(error) from None
 
 

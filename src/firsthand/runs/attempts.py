@@ -5,18 +5,19 @@ Rows are read page by page, so that a run of any size can be gone through and a 
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from firsthand.errors import UnknownName, unknown
+from firsthand.errors import DataError, UnknownName, unknown
 from firsthand.message import Json
 from firsthand.model import Usage
 from firsthand.runs.attempt_summary import AttemptSummary, pack_numbers, unpack_numbers, unpack_score
 from firsthand.runs.database import Database, plain, put
 from firsthand.runs.integrity import seal
-from firsthand.trace import Score, Trace
+from firsthand.trace import MAX_NUMBER, Score, Trace
 
 T = TypeVar("T")
 _PAGE = 200
@@ -71,6 +72,9 @@ def insert_trace(connection: sqlite3.Connection, trace: Trace) -> None:
     """Add a finished attempt, as the next try of its place."""
     summary, place = AttemptSummary.of(trace), plain(trace.place)
     usage = summary.usage
+    numbers = {"score": trace.value(), "tokens": usage.total_tokens, "cost": usage.cost_usd, "time": trace.duration_s}
+    for name, value in numbers.items():
+        expect_number(trace.place, name, value)
     columns = (
         plain(trace.id), plain(trace.benchmark), plain(trace.task_id), plain(trace.agent_name), trace.epoch,
         trace.value(), plain(trace.stop_reason),
@@ -86,6 +90,15 @@ def insert_trace(connection: sqlite3.Connection, trace: Trace) -> None:
         (place, *columns, place),
     )
     seal(connection, "traces", "seq = ?", (cursor.lastrowid,))
+
+
+def expect_number(place: str, name: str, value: float | None) -> None:
+    """DataError for a number with which the run would count as damaged when it is read."""
+    if value is not None and abs(value) > MAX_NUMBER:
+        raise DataError(
+            f"the {name} of {place[:200]} is {'infinite' if value in (math.inf, -math.inf) else 'beyond its range'}: "
+            f"a number up to {MAX_NUMBER:g} was expected, so correct what gives it"
+        )
 
 
 def latest_rows(database: Database, benchmark: str | None, agent: str | None) -> Iterator[tuple[TraceRow, int, Any]]:
@@ -209,7 +222,7 @@ def parsed(database: Database, parse: Callable[[Any], T], stored: Any) -> T:
     """Parse a stored value with `parse`; StoreError if it is malformed."""
     try:
         return parse(stored)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
         raise database.damaged(f"a record is not what was expected: {error!r}") from None
 
 

@@ -14,11 +14,10 @@ import sqlite3
 from typing import Any
 
 from firsthand.runs.database import Database
+from firsthand.trace import MAX_NUMBER
 
 EVERY_READ = 20_000
 """Attempts, later scores and metrics up to which a run is checked whenever it is opened for its numbers."""
-MAX_REAL = 1e200
-"""The largest number in a column of numbers, so that sums of squares are finite."""
 SEALED = {
     "run": "id, created_at, status, about, planned",
     "tasks": "benchmark, task, body, cluster",
@@ -99,6 +98,6 @@ def _check_types(database: Database, table: str) -> None:
         none = "" if is_needed or is_key else ", 'null'"
         strange.append(f"typeof({name}) NOT IN ({kinds}{none})")
         if declared == "REAL" and table != "metrics":  # a loss may be infinite, and is in no sum
-            strange.append(f"abs({name}) > {MAX_REAL!r}")
+            strange.append(f"abs({name}) > {MAX_NUMBER!r}")
     if number := database.read(f"SELECT count(*) FROM {table} WHERE {' OR '.join(strange)}")[0][0]:
         raise database.damaged(f"{number} of the rows in its {table} hold values of another type than their columns")

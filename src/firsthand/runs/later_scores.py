@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from firsthand.errors import StoreError
 from firsthand.runs.attempt_summary import pack_score, without_words
-from firsthand.runs.attempts import read_score
+from firsthand.runs.attempts import expect_number, read_score
 from firsthand.runs.database import Database, plain, put
 from firsthand.runs.integrity import seal
 from firsthand.runs.stored_journal import now
@@ -26,6 +26,7 @@ def insert_score(
             f"run {run_id} has scores named {name!r} already, given by {kept[0]}: "
             "give the new ones another name, as in --as NAME"
         )
+    expect_number(trace.place, f"score {name[:200]}", None if score.failed else score.value)
     values = (
         plain(trace.place), number, plain(name), plain(scorer), None if score.failed else score.value,
         put(connection, asdict(score), exact=False), now(), pack_score(without_words(score, trace.protected is not None)),

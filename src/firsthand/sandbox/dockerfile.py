@@ -24,6 +24,8 @@ from firsthand.system.ordinary_file import open_ordinary, read_ordinary
 
 MAX_BYTES = 64 * 2**20
 """The most bytes of all copied files."""
+MAX_FILES = 100_000
+"""The most files of one COPY."""
 MAX_TEXT_BYTES = 2**20
 MAX_STEPS = 1_000
 """Instructions and commands of a Dockerfile."""
@@ -100,7 +102,10 @@ def read_dockerfile(file: Path, context: Path, plain: re.Pattern[str]) -> Built:
         elif name == "ENV":
             built.environment |= _pairs(rest)
         elif name in ("COPY", "ADD"):
-            step, why = _copied(name, rest, context, built.folder or "/", left)
+            try:
+                step, why = _copied(name, rest, context, built.folder or "/", left)
+            except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a zero byte, a file that went away
+                step, why = BuildStep(), f"its files cannot be read: {reason_of(error)}"
             left -= sum(len(content) for _, content, _ in step.files)
             folders += [str(Path(path).parent) for path, _, _ in step.files]
             built.steps += (step,)
@@ -163,10 +168,9 @@ def _copied(name: str, rest: str, context: Path, folder: str, left: int) -> tupl
     for source in sources:
         if ".." in Path(source).parts or "**" in source:  # a search of what lies outside, or of every folder
             return BuildStep(), f"{source} leads out of the folder, or everywhere in it"
-        matches = sorted(root.glob(source.lstrip("/"))) if source not in (".", "./", "/") else [root]
+        if (matches := _matches(root, source)) is None:
+            return BuildStep(), f"{source} leads out of the folder"
         for match in matches:
-            if not match.resolve().is_relative_to(root):
-                return BuildStep(), f"{source} leads out of the folder"
             if name == "ADD" and re.search(r"\.(tar|tgz|tar\.\w+)$", match.name):
                 return BuildStep(), "archives are not unpacked"
             inside = place.endswith("/") or len(sources) > 1 or len(matches) > 1 or place in (".", "./")
@@ -174,6 +178,8 @@ def _copied(name: str, rest: str, context: Path, folder: str, left: int) -> tupl
                 if not file.resolve().is_relative_to(root):
                     return BuildStep(), f"{file.name} leads out of the folder"
                 left -= file.stat().st_size
+                if len(found) == MAX_FILES:
+                    return BuildStep(), f"more than {MAX_FILES:,} files"
                 if left < 0:
                     return BuildStep(), f"more than {MAX_BYTES} bytes"
                 target = file.relative_to(match) if match.is_dir() else Path(file.name if inside else "")
@@ -183,6 +189,20 @@ def _copied(name: str, rest: str, context: Path, folder: str, left: int) -> tupl
         if not matches:
             return BuildStep(), f"{source} is not there"
     return BuildStep(files=tuple(found)), ""
+
+
+def _matches(root: Path, source: str) -> list[Path] | None:
+    """The files and folders that a source means; None if one, or a folder on the way, leads out of `root`.
+
+    One part of the pattern is searched after the other, each folder once, so that nothing outside is looked at.
+    """
+    found = [root]
+    for part in Path(source.lstrip("/")).parts:
+        folders = dict.fromkeys(each.resolve() for each in found if each.is_dir())
+        if not all(each.is_relative_to(root) for each in folders):
+            return None
+        found = sorted(each for folder in folders for each in folder.glob(part))
+    return found if all(each.resolve().is_relative_to(root) for each in found) else None
 
 
 def _words(rest: str) -> list[Any]:

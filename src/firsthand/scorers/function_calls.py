@@ -133,7 +133,7 @@ def read_calls(text: str, *, whole: bool = False) -> tuple[list[MadeCall], str]:
             )
             if calls is None or not all(isinstance(call, ast.Call) for call in calls):
                 return [], "the answer is not a list of calls"
-            if whole and (why := dropped(body)):
+            if whole and (why := dropped(body) or _repeats(body)):
                 return [], f"the answer is not a list of calls ({why})"
             return [_call(call) for call in calls], ""
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError, FirsthandError) as error:
@@ -184,6 +184,14 @@ def _value(node: ast.expr) -> Any:
             inner = _call(node)
             return {inner.name: dict(inner.arguments)}
     raise ValueError(f"{type(node).__name__} is not a value")
+
+
+def _repeats(node: ast.AST) -> str:
+    """Why a dict of this syntax tree is not what is written, or "": of a key that stands twice, one value is dropped."""
+    for each in ast.walk(node):
+        if isinstance(each, ast.Dict) and len({_value(key) for key in each.keys if key is not None}) < len(each.keys):
+            return "a dict has a key twice, or **"
+    return ""
 
 
 def _computed(text: str) -> int | float:

@@ -29,6 +29,9 @@ MAX_WORDS = 2000
 """Words of an answer that are compared; what follows is left out."""
 MAX_WORD_PAIRS = 16_000_000
 """Pairs of equal words that are looked at: two answers of prose need up to 8 million, hostile ones 400."""
+MAX_PAGE_PAIRS, MIN_WORD_PAIRS = 200_000_000, 100_000
+"""Pairs that all differences of one page or command share, and those that each may look at whatever is left: enough for
+answers of 100 words."""
 MAX_CHARS = 8000
 MAX_PROMPT_CHARS = 2000
 MAX_EPOCHS = 16
@@ -72,20 +75,37 @@ class Sample:
     expected: str = ""
     """The expected answer; empty where the task has none."""
 
-    @property
-    def pieces(self) -> list[DiffSpan]:
+    def pieces(self, budget: PairBudget) -> list[DiffSpan]:
         """The difference of the two answers, word by word."""
-        return word_difference(self.a.text, self.b.text)
+        return word_difference(self.a.text, self.b.text, budget)
 
 
-def word_difference(a: str, b: str) -> list[DiffSpan]:
+class PairBudget:
+    """Pairs of equal words that the differences of one page or command may look at together."""
+
+    def __init__(self) -> None:
+        self._left = MAX_PAGE_PAIRS
+        self.cut = False
+        """True where the last difference ended before all was compared."""
+
+    def opcodes(self, a: Sequence[str], b: Sequence[str]) -> list[tuple[str, int, int, int, int]]:
+        """difflib's opcodes from `a` to `b`; where the pairs run out, what is not compared yet is replaced."""
+        share = min(MAX_WORD_PAIRS, max(MIN_WORD_PAIRS, self._left))
+        matcher = BoundedMatcher(a, b, share)
+        found: list[tuple[str, int, int, int, int]] = [*matcher.get_opcodes()]
+        self._left -= share - matcher.left
+        self.cut = matcher.left == 0
+        return found
+
+
+def word_difference(a: str, b: str, budget: PairBudget) -> list[DiffSpan]:
     """The word diff from `a` to `b`: words, spaces and punctuation, as pieces.
 
-    Where it would take too long, what is not compared yet counts as different.
+    Where it would take too long, alone or with the others of its budget, what is not compared yet counts as different.
     """
     words_a, words_b = (_WORD.findall(text)[:MAX_WORDS] for text in (a, b))
     pieces: list[DiffSpan] = []
-    for kind, from_a, to_a, from_b, to_b in BoundedMatcher(words_a, words_b, MAX_WORD_PAIRS).get_opcodes():
+    for kind, from_a, to_a, from_b, to_b in budget.opcodes(words_a, words_b):
         if kind == "equal":
             pieces.append(DiffSpan("same", "".join(words_a[from_a:to_a])))
             continue
@@ -125,7 +145,7 @@ def _asked(task: Task | None) -> str:
     return clipped(task.question, MAX_PROMPT_CHARS)
 
 
-def terminal_text(sample: Sample, width: int) -> Text:
+def terminal_text(sample: Sample, width: int, budget: PairBudget) -> Text:
     """The sample for a terminal: what was asked, and both answers beside each other with the words that differ marked."""
     from rich.text import Text
 
@@ -138,7 +158,7 @@ def terminal_text(sample: Sample, width: int) -> Text:
     if sample.expected:
         out.append(f"expected: {_plain(clipped(sample.expected, 300))}\n", "dim")
     half = max(10, (width - 3) // 2)
-    pieces = sample.pieces
+    pieces = sample.pieces(budget)
     left = _column([p for p in pieces if p.kind != "added"], half)
     right = _column([p for p in pieces if p.kind != "removed"], half)
     head = tuple(
@@ -166,6 +186,7 @@ def page(title: str, shown: Iterable[Sample], counts: Sequence[tuple[str, int]])
         "diff",
         title=clipped(title, 1000),
         samples=listed[:MAX_SAMPLES],
+        budget=PairBudget(),
         counts=counts,
         left_out=max(0, len(listed) - MAX_SAMPLES),
     )

@@ -18,6 +18,11 @@ class BoundedMatcher(SequenceMatcher[str]):
         self._pairs = [0, *accumulate(counts[item] for item in a)]
         self._left = max_pairs
 
+    @property
+    def left(self) -> int:
+        """The pairs that may still be looked at; 0 where the bound has ended the search."""
+        return max(0, self._left)
+
     def find_longest_match(self, alo: int = 0, ahi: int | None = None, blo: int = 0, bhi: int | None = None) -> Match:
         self._left -= self._pairs[-1 if ahi is None else ahi] - self._pairs[alo]
         return super().find_longest_match(alo, ahi, blo, bhi) if self._left >= 0 else Match(alo, blo, 0)

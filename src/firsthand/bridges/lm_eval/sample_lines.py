@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from firsthand.bridges.lm_eval.result_models import ResultModels
 from firsthand.errors import DataError, reason_of
 from firsthand.message import Json, assistant, user
 from firsthand.runs.whole_run import whole_run
-from firsthand.system.json_values import values_in, values_in_text
+from firsthand.system.json_values import values_in_text
 from firsthand.system.ordinary_file import open_ordinary
 from firsthand.task import Task
 from firsthand.trace import Node, Score, Trace
@@ -23,8 +24,6 @@ MAX_LINE_CHARS = 64 << 20
 MAX_FILE_BYTES = 1 << 30
 MAX_VALUES = 20_000_000
 """JSON values of a file; as objects they take up to 2 GB."""
-MAX_RESULTS_BYTES = 64 << 20
-MAX_RESULTS_VALUES = 5_000_000
 _NAME = re.compile(r"samples_(.+?)_\d{4}-\d\d-\d\dT[\d.:-]+$")
 _RESERVED = (
     "doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics", "doc_hash", "prompt_hash",
@@ -32,10 +31,13 @@ _RESERVED = (
 )  # fmt: skip
 
 
-def import_samples(path: Path, home: Path) -> tuple[str, int]:
-    """Imports a file of samples as a new run; returns its id and the number of samples. DataError if it is none."""
+def import_samples(path: Path, home: Path, models: ResultModels | None = None) -> tuple[str, int]:
+    """Imports a file of samples as a new run; returns its id and the number of samples. DataError if it is none.
+
+    `models` is one object for all files of an import, so that results beside several of them are read once.
+    """
     task = found[1] if (found := _NAME.match(path.stem)) else path.stem.removeprefix("samples_")
-    model = _model(path)
+    model = (models or ResultModels()).of(path)
     config = {"kind": "import", "imported": "lm-eval", "model": model, "benchmarks": [task], "file": path.name}
     rows = list(_rows(path))
     if not rows:
@@ -84,24 +86,6 @@ def _rows(path: Path) -> Iterator[Json]:
                 yield row
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {reason_of(error)}") from None
-
-
-def _model(path: Path) -> str:
-    """The model of the results beside the samples, or the name of their folder."""
-    for results in sorted(path.parent.glob("results_*.json"), reverse=True):
-        try:
-            with open_ordinary(results) as file:
-                if os.fstat(file.fileno()).st_size > MAX_RESULTS_BYTES:
-                    continue
-                text = file.read(MAX_RESULTS_BYTES)
-            if values_in(text, MAX_RESULTS_VALUES) > MAX_RESULTS_VALUES:
-                continue
-            body = json.loads(text.decode())
-        except (ValueError, OSError, RecursionError):
-            continue
-        if isinstance(body, dict) and isinstance(body.get("model_name"), str):
-            return str(body["model_name"])[:200]
-    return path.parent.name or "model"
 
 
 def _task(row: Json) -> Task:

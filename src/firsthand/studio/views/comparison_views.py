@@ -14,7 +14,7 @@ from firsthand.errors import ConfigError
 from firsthand.runs.pairing import Comparison, Pair, compare
 from firsthand.runs.run_folder import Run
 from firsthand.show import heatmap
-from firsthand.show.answer_diff import word_difference
+from firsthand.show.answer_diff import PairBudget, word_difference
 from firsthand.show.expected import expected_answer
 from firsthand.stats.multiple_comparisons import difference
 from firsthand.stats.paired import PairedDifference, judged
@@ -99,9 +99,8 @@ def routes(runs: OpenRuns) -> list[Route]:
             trace_b=b,
             question="" if task is None or task.protected is not None else task.question,
             expected=expected_answer(task),
-            pieces=word_difference((a.answer or "")[:MAX_DIFF_CHARS], (b.answer or "")[:MAX_DIFF_CHARS]),
+            pieces=word_difference((a.answer or "")[:MAX_DIFF_CHARS], (b.answer or "")[:MAX_DIFF_CHARS], PairBudget()),
             steps=trace_difference(a, b),
-            diff=word_difference,
         )
 
     def grid(request: Request) -> Response:

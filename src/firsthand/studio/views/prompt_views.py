@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from firsthand.errors import ConfigError
-from firsthand.show.answer_diff import word_difference
+from firsthand.show.answer_diff import PairBudget, word_difference
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.prompt_library import PromptLibrary, tried_in
 from firsthand.studio.rendering import page, part
@@ -33,9 +33,10 @@ def routes(runs: OpenRuns, store: StudioStore) -> list[Route]:
     def one(request: Request) -> Response:
         name = request.path_params["name"]
         versions = prompts.versions(name)
+        budget = PairBudget()
         changes = {
-            new.number: word_difference(old.text[:MAX_DIFF_CHARS], new.text[:MAX_DIFF_CHARS])
-            for old, new in pairwise(versions)
+            new.number: word_difference(old.text[:MAX_DIFF_CHARS], new.text[:MAX_DIFF_CHARS], budget)
+            for old, new in reversed([*pairwise(versions)])  # the newest have the pairs first
         }
         return page(
             request,

@@ -23,6 +23,12 @@ _GROUPS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _NAMES = re.compile(r"\b(?:(?:mail|event|file)-\d+|\d{4}-\d\d-\d\d|\d\d:\d\d)\b")
 """Ids, dates and times in an office."""
 _MARKUP = re.compile(r"[`|]|</?[A-Za-z]{1,10}>")
+_STRUCK = re.compile(
+    r"~~[^~]{1,300}~~|(?<![~\w])~[^\s~](?:[^~\n]{0,300}[^\s~])?~(?![~\w])"
+    r"|<(del|s|strike)\b[^<>]{0,100}>.{0,300}?</\1\s{0,10}>|.[\u0335-\u0338\u20d2\u20d3\u20e5\u20eb]",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Words that a reader sees struck out, as Markdown, HTML and combining strokes have them."""
 _SPACED_DIGITS = re.compile(r"(?<!\d)(?<!\d[.,])\d(?:[ \u00a0\u2009\u202f]\d){3,}(?!\d)")
 """Digits that are each a word, `9 9 9 9 9`, which read as one number."""
 _NUMBER = re.compile(r"(\d+)(?:\.0{1,2}(?!\d))?")
@@ -128,10 +134,10 @@ class OfficeWorld:
 def states(body: str, fact: str) -> bool:
     """Return whether a mail's body states a fact: as whole words, or as the one amount in it, asserted and unchanged.
 
-    `not 24242`, `24242 million`, `24242%` and `11111, 24242 or 99999` do not state 24242. Ids, dates, times and numbers of
-    one or two digits are no amounts.
+    `not 24242`, `~~24242~~`, `24242 million`, `24242%` and `11111, 24242 or 99999` do not state 24242. Ids, dates, times and
+    numbers of one or two digits are no amounts.
     """
-    body = without_unseen(body)
+    body = _STRUCK.sub(" ", without_unseen(body))
     if not fact.isdigit():
         return has_words(body, fact)
     plain = joined_groups(_GROUPS.sub("", _MARKUP.sub(" ", _NAMES.sub("it", body))))
