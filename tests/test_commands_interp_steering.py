@@ -302,7 +302,7 @@ def test_a_dashboard_is_written_with_its_features_beside_it(
     assert capsys.readouterr().out == f"2 features in {folder / 'features.html'}\n"
     assert (folder / "features.html").read_bytes() == "PÄGE".encode()
     assert asked == [
-        ((folder, "m"), {"texts": ("t",), "pieces": 6, "shown": True}),
+        ((folder, "m"), {"texts": ("t",), "pieces": 6, "shown": True, "trust": False}),
         {"count": 5, "ablate": 7, "steer": 8, "prompt": "go"},
         (("tiny: s, topk of 12,345 latents", reports),
          {"latents": 8, "tokens": 99, "measures": [("fvu", "0.500")], "prompt": "P", "steered": {4: []}}),

@@ -26,7 +26,7 @@ from firsthand.scorers.function_calls import (
     mismatch,
 )
 from firsthand.scorers.match import normalise, same_number
-from firsthand.scorers.patches.patch import _git_section, _hunk, _hunks, _path, _same_path, _unquoted
+from firsthand.scorers.patches.patch import Change, _git_section, _hunk, _hunks, _path, _same_path, _unquoted
 from firsthand.stats.rater_agreement import Judged
 from firsthand.task import Task
 from firsthand.trace import Call, Event, Score, Trace
@@ -144,7 +144,7 @@ def test_a_hunk_has_the_lines_that_its_header_says() -> None:
             _hunk(lines, 0)
         assert str(refused.value) == said
     two = ["--- a/x", "+++ b/y", "@@ -1 +1 @@", "-a", "+b", "@@ -5 +5 @@", " c", "diff"]
-    assert _hunks(two, 0)[0] == 7 and (_hunks(two, 0)[1].before, _hunks(two, 0)[1].after) == ("x", "y")
+    assert _hunks(two, 0)[0] == 7 and _hunks(two, 0)[1].change == Change("x", "y")
     section = ["diff --git a/o b/n", "rename from o", "rename to n", *two]
     assert _git_section(section, 0)[0] == 10
     assert (_git_section(section, 0)[1].before, _git_section(section, 0)[1].after) == ("o", "n")
