@@ -147,8 +147,8 @@ def test_a_hunk_has_the_lines_that_its_header_says() -> None:
     assert _hunks(two, 0)[0] == 7 and _hunks(two, 0)[1].change == Change("x", "y")
     section = ["diff --git a/o b/n", "rename from o", "rename to n", *two]
     assert _git_section(section, 0)[0] == 10
-    assert (_git_section(section, 0)[1].before, _git_section(section, 0)[1].after) == ("o", "n")
-    assert _git_section(["diff --git a/o b/n", "copy from o", "copy to n"], 0)[1].path == "n"
+    assert _git_section(section, 0)[1].change == Change("o", "n")
+    assert _git_section(["diff --git a/o b/n", "copy from o", "copy to n"], 0)[1].change.path == "n"
 
 
 def test_paths_lose_their_prefix_and_quotes() -> None:
