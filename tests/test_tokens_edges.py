@@ -178,16 +178,19 @@ def test_how_much_longer_steps_may_make_a_text() -> None:
     def swap(old: str, new: str, kind: str = "String") -> dict[str, Any]:
         return {"type": "Replace", "pattern": {kind: old}, "content": new}
 
-    assert text_growth._growth(swap("ab", "xyz")) == (2, 0) and text_growth._growth(swap("ab", "")) == (1, 0)
-    assert text_growth._growth(swap("a+", "xyz", "Regex")) == (3, 0)
+    assert text_growth._growth(swap("ab", "xyz"), "s") == (2, 0) and text_growth._growth(swap("ab", ""), "s") == (1, 0)
+    assert text_growth._growth(swap("a+", "xyz", "Regex"), "s") == (3, 0)
     for empty in ("a*", "a?", "a|", "(a)", "^a", "a$", r"\bx", r"x\Z", "a{0,2}", "a{,2}"):
-        assert text_growth._growth(swap(empty, "xyz", "Regex")) == (4, 3), empty
-    assert text_growth._growth(swap("", "xyz")) == (4, 3)
-    assert text_growth._growth({"type": "Prepend", "prepend": "abc"}) == (1, 3)
-    assert text_growth._growth({"type": "ByteLevel"}) == (2, 1) and text_growth._growth({"type": "NFC"}) == (1, 0)
+        assert text_growth._growth(swap(empty, "xyz", "Regex"), "s") == (4, 3), empty
+    assert text_growth._growth(swap("", "xyz"), "s") == (4, 3)
+    assert text_growth._growth({"type": "Prepend", "prepend": "abc"}, "s") == (1, 3)
+    assert text_growth._growth({"type": "ByteLevel"}, "s") == (2, 1) and text_growth._growth({"type": "NFC"}, "s") == (
+        1,
+        0,
+    )
     table = base64.b64encode(struct.pack("<I", 4) + b"\0" * 4 + b"abc\0defgh\0").decode()
-    assert text_growth._growth({"type": "Precompiled", "precompiled_charsmap": table}) == (5, 0)
-    assert text_growth._growth({"type": "Precompiled", "precompiled_charsmap": "!"}) == (1, 0)
+    assert text_growth._growth({"type": "Precompiled", "precompiled_charsmap": table}, "s") == (5, 0)
+    assert text_growth._growth({"type": "Precompiled", "precompiled_charsmap": "!"}, "s") == (1, 0)
     assert grown(swap("a", "b" * 256)) and not grown(swap("a", "b" * 257))
     assert grown(swap("a", "b" * 16), swap("b", "c" * 16)) and not grown(swap("a", "b" * 16), swap("b", "c" * 17))
     most = {"type": "Prepend", "prepend": "x" * (1 << 14)}

@@ -146,7 +146,7 @@ def test_vocabularies_of_each_format_become_the_same_kind_of_description() -> No
     assert check_ranks({**single, b"ab": 999}, "s") is None  # type: ignore[func-returns-value]
     kinds = [2, 3, 4, 1, 1, 1, 5, 6, 3]
     texts = ["<unk>", "<s>", "▁u", "a", "b", "ab", "q", "<0x41>", ""]
-    assert [(each["id"], each["content"], each["special"]) for each in added_tokens(texts, kinds)] == [
+    assert [(each["id"], each["content"], each["special"]) for each in added_tokens(texts, kinds, "s")] == [
         (0, "<unk>", True), (1, "<s>", True), (2, "▁u", False),
     ]  # fmt: skip
     made = spm_description(Pieces(texts, [0.0] * 9, kinds, True), "s")
@@ -212,11 +212,14 @@ def test_metadata_of_a_gguf_is_checked_part_by_part() -> None:
     assert told(gguf_description, twice, "s") == "s: a token occurs twice in the vocabulary"
     assert gguf_description({**level, f"{g}merges": []}, "s")["model"]["merges"] == []
     vocab = {"a": 0, " b": 1, "a b": 2, "b": 3, "ab": 4, " ": 5, "  b": 6, "abb": 7}
-    assert _pair("a b", vocab, "s") == ["a", "b"] and _pair("a  b", vocab, "s") == ["a", " b"]
-    assert _pair("ab b", vocab, "s") == ["ab", "b"]
-    assert _pair("   b", vocab, "s") == [" ", " b"], "the first part may be a space"
+    assert _pair("a b", vocab, list(vocab), "s") == ["a", "b"] and _pair("a  b", vocab, list(vocab), "s") == ["a", " b"]
+    assert _pair("ab b", vocab, list(vocab), "s") == ["ab", "b"]
+    assert _pair("   b", vocab, list(vocab), "s") == [" ", " b"], "the first part may be a space"
     for merge in ("ab", "a c", "b a", "a ", " b"):
-        assert told(_pair, merge, vocab, "s") == f"s: the merge {merge!r} names a token that is not in the vocabulary"
+        assert (
+            told(_pair, merge, vocab, list(vocab), "s")
+            == f"s: the merge {merge!r} names a token that is not in the vocabulary"
+        )
     assert _list({}, "k", str, 3, "s") == [] and _list({"k": ("a",)}, "k", str, 1, "s") == ["a"]
     assert told(_list, {"k": [True]}, "k", int, None, "s") == "s: k should be an array of int values"
     begins = [({f"{g}add_bos_token": False, f"{g}model": "llama"}, False), ({f"{g}model": "llama"}, True), ({}, False),

@@ -123,7 +123,7 @@ def test_each_side_of_a_special_token_takes_its_blanks_alone(lstrip: bool, rstri
 def test_pieces_that_are_no_text_are_added_tokens_and_all_but_the_users_are_special() -> None:
     kinds = (spm.UNKNOWN, spm.CONTROL, spm.USER_DEFINED, spm.NORMAL, spm.BYTE, spm.UNUSED, spm.CONTROL)
     texts = ("<unk>", "<s>", "▁x y", "a", "<0x0A>", "z", "")
-    made = spm.added_tokens(texts, kinds)
+    made = spm.added_tokens(texts, kinds, "s")
     assert [(each["id"], each["content"], each["special"]) for each in made] == [
         (0, "<unk>", True),
         (1, "<s>", True),

@@ -92,7 +92,7 @@ def test_a_model_of_another_kind_or_a_broken_one_is_refused() -> None:
         other = _without_prefix(rust, {**content, "pre_tokenizer": node}, "s")
         assert other is not rust and other.encode("a").ids == [1]
         assert _build({**content, "pre_tokenizer": node}, "s").encode("a").ids == [0, 1]
-    assert (_longest("abc"), _longest("*"), _longest("BAAAAAAAAABhYgBhYmMAYQ==")) == (1, 0, 3)
+    assert (_longest("abc", "s"), _longest("*", "s"), _longest("BAAAAAAAAABhYgBhYmMAYQ==", "s")) == (1, 0, 3)
 
 
 def test_bytes_of_a_vocabulary_are_read_by_its_decoder_or_else_by_its_pre_tokenizer() -> None:
