@@ -48,7 +48,7 @@ FORGED = {
     "nothing": ("", "Expecting value"),
     "deep": ('{"a":' * (MAX_DEPTH + 1) + "0" + "}" * (MAX_DEPTH + 1), f"its JSON is nested deeper than {MAX_DEPTH}"),
     "very deep": ('{"":' * 50_000 + "0" + "}" * 50_000, f"its JSON is nested deeper than {MAX_DEPTH}"),
-    "many": ('{"a":[' + "{}," * MAX_META_VALUES + "0]}", f"its JSON holds more than {MAX_META_VALUES:,} values"),
+    "many": ('{"a":[' + "0," * (MAX_META_VALUES - 1) + "0]}", f"its JSON holds more than {MAX_META_VALUES:,} values"),
     "large": ('{"a":"' + "x" * MAX_META_CHARS + '"}', f"its JSON is larger than {MAX_META_CHARS:,} characters"),
 }
 

@@ -28,7 +28,7 @@ FORGED = {
     "no JSON": (b"[", "Expecting value"),
     "no text of UTF-8": (b"\xff", "'utf-8' codec"),
     "too large": (b'["' + b"x" * 65_536 + b'",{}]', "its JSON is larger than 65,536 characters"),
-    "too many": (b'["x",{"":[' + b"[]," * MAX_ITEM_VALUES + b"0]}]", "its JSON holds more than 10,000 values"),
+    "too many": (b'["x",{"":[' + b"0," * (MAX_ITEM_VALUES - 3) + b"0]}]", "its JSON holds more than 10,000 values"),
     "deep": (b'["x",{"a":' + b"[" * 99 + b"]" * 99 + b"}]", f"its JSON is nested deeper than {MAX_DEPTH}"),
     "confidence": (b'["x",{"confidence":1' + b"0" * 400 + b"}]", "give a number from 0 to 1"),
     "confidence of text": (b'["x",{"confidence":"high"}]', "confidence is 'high': give a number from 0 to 1"),
