@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from firsthand.errors import ConfigError, StoreError
+from firsthand.errors import ConfigError, ModelError, StoreError
+from firsthand.retrieval.graph.community_reports import CommunityReport
 from firsthand.retrieval.graph.graph_build import GraphSettings, _checked_reader, estimate
 from firsthand.retrieval.graph.graph_file import MAX_PART_VALUES, GraphFile, graph_path
 from firsthand.retrieval.graph.graph_state import load_state, verify_graph
+from firsthand.retrieval.graph.leiden import Community
 from firsthand.retrieval.store.sqlite_index import SqliteIndex
 from graph_handmade import COMMUNITIES, handmade, report_of
 
@@ -93,6 +95,11 @@ def test_a_report_of_another_form_is_damage(made: tuple[GraphFile, SqliteIndex],
     file._execute("UPDATE texts SET body = ?", (json.dumps(report_of("x", 1.0) | change),))
     with pytest.raises(StoreError, match="is damaged"):
         load_state(file, index)
+
+
+def test_a_rating_of_400_digits_is_none_of_a_report() -> None:
+    with pytest.raises(ModelError, match="the report is not of the schema: OverflowError"):
+        CommunityReport.from_json(Community(0, 0, None, ()), report_of("x", int(HUGE)))
 
 
 def test_a_report_that_communities_share_is_decoded_once(made: tuple[GraphFile, SqliteIndex]) -> None:

@@ -78,15 +78,16 @@ def test_a_meta_that_is_too_large_is_damage(tmp_path: Path) -> None:
         index.chunks("a")
 
 
-def test_a_meta_that_chunks_share_is_decoded_once(tmp_path: Path) -> None:
-    path = tmp_path / "x.index"
-    made(path)
+def test_what_chunks_share_is_there_once(tmp_path: Path) -> None:
+    path, name = tmp_path / "x.index", "a document of some name"
+    with open_index(path, HEADER) as index:
+        index.put([lines(name, ["cats purr\n", "cats nap\n"], vectors=unit(2, 1), meta={"n": 1})])
     forge(path, json.dumps({"a": [0] * (MAX_META_VALUES - 10)}))
     with open_index(path, read_only=True) as index:
-        for chunks in (index.chunks("a"), [hit.chunk for hit in index.search_terms("cats", 3, {})]):
+        for chunks in (index.chunks(name), [hit.chunk for hit in index.search_terms("cats", 3, {})]):
             first, second = chunks
             assert first.meta is second.meta and len(first.meta["a"]) == MAX_META_VALUES - 10
-            assert first.document is second.document
+            assert first.document is second.document and first.document == name
 
 
 def test_the_metas_of_one_answer_are_counted_together() -> None:
