@@ -225,7 +225,8 @@ def test_a_graph_file_keeps_extractions_in_order_and_drops_what_is_not_named(tmp
     file._execute("UPDATE meta SET body = 'x'")
     with pytest.raises(StoreError) as raised:
         file.meta("m")
-    assert str(raised.value) == f"{file.path} cannot be used: m is not JSON. Delete it and build the graph again"
+    told = "m cannot be read: Expecting value: line 1 column 1 (char 0)"
+    assert str(raised.value) == f"{file.path} cannot be used: {told}. Delete it and build the graph again"
     file._execute("UPDATE extractions SET body = '{}' WHERE state = 'done'")
     with pytest.raises(StoreError, match="an extraction cannot be read: 'entities'"):
         file.extractions()

@@ -152,12 +152,11 @@ def test_rows_that_cannot_be_read_are_told_and_those_after_them_checked() -> Non
         connection.execute("DELETE FROM fields WHERE meta = 4 AND key = x'6e'")
         assert index.verify() == [
             "The document 'a' cannot be read: buffer size must be a multiple of element size.",
-            "The document 'b' is not what was stored: a chunk is missing, or a value was changed.",
-            f"The document '{'x' * 200}' cannot be read: Location.__init__() missing 2 required positional arguments: "
-            "'kind' and 'label'.",
+            "The document 'b' cannot be read: an object of JSON was expected, and there is list.",
+            f"The document '{'x' * 200}' cannot be read: its locations are not lists of a number and two texts.",
             "The document 'd' is not what was stored: a chunk is missing, or a value was changed.",
             "FTS5 and the chunks differ in 2 words, the first of which is 'fox'.",
-            "The meta 2 cannot be read: 'list' object has no attribute 'items'.",
+            "The meta 2 cannot be read: an object of JSON was expected, and there is list.",
             'The fields of the meta {"n": 2, "m": 1} are not those that filters read.',
             f'The fields of the meta {{"n": 3, "text": "{"t" * 62} are not those that filters read.',
         ]

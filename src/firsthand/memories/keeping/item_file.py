@@ -12,7 +12,6 @@ overwritten (`secure_delete`).
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from typing import Any, NamedTuple
 
 from firsthand.errors import ConfigError, StoreError
 from firsthand.memories.keeping.cut_file import padded_copy, refuse_cut_short
-from firsthand.memories.keeping.kept_item import KeptItem, body_of, time_of, words_of
+from firsthand.memories.keeping.kept_item import KeptItem, body_of, item_of, time_of, words_of
 from firsthand.memory import MemoryItem
 from firsthand.runs.database import Database, Schema, checksum, plain
 from firsthand.system.own_file import expect_own_file
@@ -289,9 +288,9 @@ class ItemFile:
             " WHERE items.scope = ? AND vectors.model = ? AND items.number > ? ORDER BY items.number",
             (scope, model, after),
         )
-        if len({len(body) for _, body in rows}) > 1:
+        if not all(isinstance(body, bytes) for _, body in rows) or len({len(body) for _, body in rows}) > 1:
             raise self._database.damaged("its vectors are not all of one length")
-        return [(int(number), bytes(body)) for number, body in rows]
+        return [(int(number), body) for number, body in rows]
 
     def latest_s(self, scope: int, last: int) -> float | None:
         """The latest valid time of a scope."""
@@ -307,8 +306,12 @@ class ItemFile:
         scope, number, id, body, key, valid_s, stored_s, length, digest = row
         if checksum(scope, id, body, key, valid_s, stored_s, length) != digest:
             raise self._database.damaged(f"item {number} does not have the checksum it was stored with")
-        text, provenance = json.loads(body.decode("utf-8", "surrogatepass"))
-        return KeptItem(MemoryItem(id, text, provenance), number, key, valid_s, stored_s)
+        if not (isinstance(id, str) and isinstance(key, str | None) and type(valid_s) is type(stored_s) is float):
+            raise self._database.damaged(f"item {number} has an id, key or time of another type")
+        try:
+            return KeptItem(item_of(id, body), number, key, valid_s, stored_s)
+        except (ValueError, ConfigError) as error:
+            raise self._database.damaged(f"item {number} cannot be read: {error}") from None
 
     def salvage(self, owner: str, kind: str, lost: Callable[[int], None]) -> Iterator[KeptItem]:
         """The items of a scope that can still be read, one at a time; `lost` is told the number of each that cannot."""
@@ -351,8 +354,12 @@ def _word_number(connection: Connection, scope: int, word: str) -> int:
 
 def _delete(connection: Connection, scope: int, number: int) -> None:
     """Delete an item with its postings, and the words that no other item has."""
-    row = connection.execute("SELECT body, length FROM items WHERE number = ?", (number,)).fetchone()
-    counts: Mapping[str, int] = words_of(json.loads(row[0].decode("utf-8", "surrogatepass"))[0])
+    row = connection.execute("SELECT body, length, length(body) FROM items WHERE number = ?", (number,)).fetchone()
+    counts: Mapping[str, int] = {}
+    try:
+        counts = words_of(item_of("", row[0]).text)
+    except (ValueError, ConfigError):  # it can be deleted all the same
+        connection.execute("DELETE FROM postings WHERE item = ?", (number,))
     for word in counts:
         found = connection.execute(
             "SELECT number FROM words WHERE scope = ? AND word = ?", (scope, plain(word))
@@ -365,5 +372,5 @@ def _delete(connection: Connection, scope: int, number: int) -> None:
     connection.execute("DELETE FROM items WHERE number = ?", (number,))
     connection.execute(
         "UPDATE scopes SET items = items - 1, words = words - ?, bytes = bytes - ? WHERE number = ?",
-        (row[1], len(row[0]), scope),
+        (*row[1:], scope),
     )

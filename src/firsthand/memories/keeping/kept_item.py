@@ -18,9 +18,12 @@ from firsthand.errors import ConfigError
 from firsthand.memory import MemoryItem
 from firsthand.message import canonical
 from firsthand.retrieval.store.analyzer import Analyzer
+from firsthand.system.stored_json import decoded_column
 
 MAX_ITEM_BYTES = 64 << 10
 """The most that an item's text and provenance take as JSON."""
+MAX_ITEM_VALUES = 10_000
+"""The most JSON values that they hold."""
 FIRST_UNSTORED = 1 << 62
 """Numbers from here on are of items that no file has."""
 
@@ -80,6 +83,13 @@ def check_origins(provenance: Mapping[str, Any]) -> None:
         raise ConfigError(f"an origin is {given!r:.80}: give a text, or a list of texts")
 
 
+def check_confidence(provenance: Mapping[str, Any]) -> None:
+    """ConfigError if the confidence of a provenance is given and is none."""
+    given = provenance.get("confidence", 1.0)
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= 1:
+        raise ConfigError(f"confidence is {given!r:.80}: give a number from 0 to 1")
+
+
 def origins_given(provenance: Mapping[str, Any]) -> list[str]:
     """The origins of a provenance as texts, whatever a file of somebody else may hold in their place."""
     given = provenance.get("origin") or []
@@ -105,9 +115,27 @@ def body_of(item: MemoryItem) -> bytes:
         raise ConfigError(
             f"{item.text[:40]!r}... takes {len(body):,} bytes and an item at most {MAX_ITEM_BYTES:,}: split it"
         )
+    try:
+        _decoded(body)
+    except ValueError as error:
+        raise ConfigError(f"{item.text[:40]!r} cannot be kept: {error}; keep less of its provenance") from None
     if not (item.id.isascii() and item.id.isprintable() and 0 < len(item.id) <= 64):
         raise ConfigError(f"an item has the id {item.id!r:.80}: 1 to 64 printable ASCII characters were expected")
     return body
+
+
+def item_of(id: str, body: object) -> MemoryItem:
+    """The item of a body that `body_of` wrote. ValueError or ConfigError, which say why, for a body of another form."""
+    text, provenance = _decoded(body)
+    check_confidence(provenance)
+    return MemoryItem(id, text, provenance)
+
+
+def _decoded(body: object) -> list[Any]:
+    pair = decoded_column(body, MAX_ITEM_BYTES, MAX_ITEM_VALUES)
+    if not isinstance(pair, list) or [*map(type, pair)] != [str, dict]:
+        raise ValueError("it is no text with a provenance")
+    return pair
 
 
 @lru_cache(maxsize=1)

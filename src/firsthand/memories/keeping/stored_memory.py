@@ -18,7 +18,6 @@ from heapq import merge
 from itertools import groupby, islice
 from typing import Any, Self
 
-from firsthand.errors import ConfigError
 from firsthand.loop.concurrency import in_thread
 from firsthand.memories.keeping.item_file import ItemFile, KeepingBounds, ScopeSize, WordRow
 from firsthand.memories.keeping.item_vectors import CANDIDATES, ItemVectors, fused
@@ -26,6 +25,7 @@ from firsthand.memories.keeping.kept_item import (
     FIRST_UNSTORED,
     KeptItem,
     body_of,
+    check_confidence,
     check_origins,
     time_of,
     unstored,
@@ -101,9 +101,7 @@ class StoredMemory:
         body_of(item)
         time_of(item)
         check_origins(item.provenance)
-        confidence = item.provenance.get("confidence", 1.0)
-        if isinstance(confidence, bool) or not isinstance(confidence, int | float) or not 0 <= confidence <= 1:
-            raise ConfigError(f"confidence is {confidence!r:.80}: give a number from 0 to 1")
+        check_confidence(item.provenance)
         self.policy.check(item)
 
     async def write(self, item: MemoryItem) -> str:

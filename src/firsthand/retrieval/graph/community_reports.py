@@ -67,7 +67,7 @@ class CommunityReport:
             return CommunityReport(
                 community.id, community.level, str(body["title"]), str(body["summary"]), rating, findings
             )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise ModelError(f"the report is not of the schema: {type(error).__name__}: {str(error)[:100]}") from None
 
 

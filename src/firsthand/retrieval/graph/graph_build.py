@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from firsthand.errors import ConfigError, FirsthandError, LimitExceeded, TransientError
+from firsthand.errors import ConfigError, FirsthandError, LimitExceeded, ModelError, StoreError, TransientError
 from firsthand.loop.concurrency import first_error
 from firsthand.message import Json, user
 from firsthand.model import Embedder, Model, Sampling, Usage
@@ -29,7 +29,7 @@ from firsthand.retrieval.graph.community_reports import (
 )
 from firsthand.retrieval.graph.graph_data import Section, fenced
 from firsthand.retrieval.graph.graph_extraction import ExtractionSettings, FailedChunk, extract_all
-from firsthand.retrieval.graph.graph_file import GraphFile
+from firsthand.retrieval.graph.graph_file import GraphFile, decoded_part
 from firsthand.retrieval.graph.graph_model import GraphModel, count_tokens
 from firsthand.retrieval.graph.graph_prompts import CONTINUE, extraction_prompt, summary_prompt
 from firsthand.retrieval.graph.graph_state import (
@@ -107,7 +107,7 @@ def estimate(file: GraphFile | None, index: ChunkIndex, settings: GraphSettings)
     report of 1,900 tokens and a summary of 300, as the GraphRAG fixture has it (LOG.md).
     """
     reader = None if file is None else file.meta("reader")
-    states = file.states() if file is not None and reader and reader["extractor"] == settings.extractor else {}
+    states = file.states() if file is not None and reader and reader.get("extractor") == settings.extractor else {}
     chunks = [chunk for chunk in leaf_chunks(index) if states.get(chunk.id) != "done"]
     if settings.extractor != "model":
         return GraphEstimate(len(chunks), 0, 0)
@@ -170,7 +170,7 @@ def _checked_reader(file: GraphFile, settings: GraphSettings, model: Model | Non
     known = file.meta("reader")
     if known is not None and known != reader and file.states():
         was = ", ".join(
-            f"{key} {known[key]!r} (now {reader[key]!r})" for key in reader if known.get(key) != reader[key]
+            f"{key} {known.get(key)!r} (now {reader[key]!r})" for key in reader if known.get(key) != reader[key]
         )
         raise ConfigError(f"the graph {file.path} was made with {was}: use what it was made with, or give --rebuild")
     return reader
@@ -287,7 +287,7 @@ class _Build:
             else:
                 key = report_key(self._author, data, size)
             if stored := self.file.texts([key]):
-                report = CommunityReport.from_json(community, json.loads(stored[key]))
+                report = self._stored_report(community, stored[key])
             else:
                 if self.model is not None:
                     try:
@@ -304,6 +304,12 @@ class _Build:
         for level in sorted({each.level for each in found}, reverse=True):
             await _together(one(each) for each in found if each.level == level)
         return dict(sorted(keys.items())), made, sorted(failed)
+
+    def _stored_report(self, community: Community, text: str) -> CommunityReport:
+        try:
+            return CommunityReport.from_json(community, decoded_part(text))
+        except (ValueError, ModelError) as error:
+            raise StoreError(f"{self.file.path} is damaged ({error}): delete it and build the graph again") from None
 
     async def _embed(self, graph: KnowledgeGraph) -> list[str]:
         """The keys of the vectors of all entities, which are computed where they are missing."""

@@ -25,6 +25,7 @@ from firsthand.system.bounded_sqlite import connect_bounded
 from firsthand.system.lock import claimed
 from firsthand.system.own_file import expect_own_file
 from firsthand.system.sqlite_journal import forged_journal
+from firsthand.system.stored_json import decoded_object
 
 SUFFIX = ".graph"
 _APPLICATION_ID = 0x66736772  # "fsgr"
@@ -37,6 +38,17 @@ _TABLES = """
     CREATE TABLE texts (key TEXT PRIMARY KEY, body TEXT NOT NULL);
     CREATE TABLE vectors (key TEXT PRIMARY KEY, vector BLOB NOT NULL);
 """
+
+
+MAX_META_CHARS, MAX_META_VALUES = 500_000_000, 10_000_000
+"""Characters and JSON values of the communities of a graph, which name its entities at each level."""
+MAX_PART_CHARS, MAX_PART_VALUES = 16 << 20, 100_000
+"""Those of the extraction of a chunk, and of a report: a model writes some thousand tokens."""
+
+
+def decoded_part(column: object) -> Json:
+    """The object of an extraction or a report. ValueError, which says why, for anything else or too much of it."""
+    return decoded_object(column, MAX_PART_CHARS, MAX_PART_VALUES)
 
 
 def _tables() -> set[tuple[str]]:
@@ -123,8 +135,8 @@ class GraphFile:
         """The results of all chunks that were read, in the order of documents and chunks."""
         rows = self._rows("SELECT chunk, body FROM extractions WHERE state = 'done' ORDER BY document, start, chunk")
         try:
-            return [Extraction.from_json(chunk, json.loads(body)) for chunk, body in rows]
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            return [Extraction.from_json(chunk, decoded_part(body)) for chunk, body in rows]
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
             raise self._damaged(f"an extraction cannot be read: {error}") from None
 
     def failed(self) -> list[FailedChunk]:
@@ -180,10 +192,9 @@ class GraphFile:
         """A stored object, None if there is none."""
         rows = self._rows("SELECT body FROM meta WHERE key = ?", (key,))
         try:
-            found: Json | None = json.loads(rows[0][0]) if rows else None
-        except (ValueError, RecursionError):
-            raise self._damaged(f"{key} is not JSON") from None
-        return found
+            return decoded_object(rows[0][0], MAX_META_CHARS, MAX_META_VALUES) if rows else None
+        except ValueError as error:
+            raise self._damaged(f"{key} cannot be read: {error}") from None
 
     def put_meta(self, key: str, body: Json) -> None:
         """Store an object."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,7 +13,7 @@ from firsthand.message import Json, canonical
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import ChunkIndex
 from firsthand.retrieval.graph.community_reports import CommunityReport
-from firsthand.retrieval.graph.graph_file import GraphFile
+from firsthand.retrieval.graph.graph_file import GraphFile, decoded_part
 from firsthand.retrieval.graph.knowledge_graph import Entity, Extraction, KnowledgeGraph, Relation, merge
 from firsthand.retrieval.graph.leiden import Community
 from firsthand.retrieval.graph.noun_phrases import NounPhraseSettings, phrase_graph
@@ -106,9 +106,16 @@ def load_state(file: GraphFile, index: ChunkIndex) -> GraphState:
             f"{len(gone)} chunks were removed from the index since the graph was built, which still tells of them: "
             "run `firsthand rag graph` to update it"
         )
-    try:
+    with _readable(file):
         return _state(file, built, len(present) - sum(state == "done" for state in states.values()))
-    except (KeyError, TypeError, ValueError, AttributeError, ModelError) as error:
+
+
+@contextmanager
+def _readable(file: GraphFile) -> Iterator[None]:
+    """StoreError for values of another form than a build writes."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, ModelError, ConfigError) as error:
         raise StoreError(f"{file.path} is damaged ({error}): delete it and build the graph again") from None
 
 
@@ -123,11 +130,14 @@ def _state(file: GraphFile, built: Json, unread: int) -> GraphState:
     )
     keys = {int(id): key for id, key in built["reports"].items()}
     texts = file.texts(list(keys.values()))
-    reports = {
-        each.id: CommunityReport.from_json(each, json.loads(texts[keys[each.id]]))
-        for each in found
-        if each.id in keys and keys[each.id] in texts
-    }
+    read: dict[str, CommunityReport] = {}  # one report may be that of many communities
+    reports: dict[int, CommunityReport] = {}
+    for each in found:
+        key = keys.get(each.id)
+        if key in texts:
+            if key not in read:
+                read[key] = CommunityReport.from_json(each, decoded_part(texts[key]))
+            reports[each.id] = replace(read[key], community=each.id, level=each.level)
     return GraphState(graph, found, reports, built["extractor"], unread)
 
 
@@ -146,10 +156,15 @@ def verify_graph(file: GraphFile, index: ChunkIndex) -> list[str]:
     built = file.meta("built")
     if built is None:
         return [*faults, "the graph was not built to its end"]
+    with _readable(file):
+        return [*faults, *_build_faults(file, built)]
+
+
+def _build_faults(file: GraphFile, built: Json) -> list[str]:
     graph = merged(file, built["extractor"], built.get("phrases"))
     names = {name for edge in graph.edges for name in edge[:2]}
     members = {name for _, _, _, members in built["communities"] for name in members}
-    faults += [f"the community of {name} is left over: it has no relation" for name in _sorted(members - names)]
+    faults = [f"the community of {name} is left over: it has no relation" for name in _sorted(members - names)]
     if not built.get("largest_component"):
         faults += [f"{name} is in no community" for name in _sorted(names - members)]
     keys = dict(built["reports"])

@@ -6,7 +6,7 @@ import hashlib
 import json
 import sqlite3
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +19,14 @@ from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
 from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.store.filter_conditions import canonical, field_of
+from firsthand.retrieval.store.meta_reader import MetaReader, meta_column
 from firsthand.system.packed_text import text_bytes
+from firsthand.system.stored_json import decoded_column
 
 MAX_TEXT_BYTES = 500_000_000
 """Memory that the text of a document may take: four bytes a character if one of them is an emoji."""
+MAX_LOCATIONS = 2_000_000
+"""Locations of a document, such as its pages or rows."""
 NORM_TOLERANCE = 5e-3
 """A vector's length may be off 1 by so much: f16 rounds, and so do embedders."""
 
@@ -59,7 +63,7 @@ def prepared(indexed: IndexedDocument, header: IndexHeader) -> PreparedDocument:
         sql_text(document.source),
         document.sha256,
         digest_of(document, chunks, searchable),
-        json.dumps(_object(document.meta, document.id)),
+        _form(document.meta, document.id),
         json.dumps([[place.start, place.kind, place.label] for place in document.locations]),
         zlib.compress(text, 3),
     )
@@ -80,7 +84,7 @@ def put_document(
     ).lastrowid
     metas: dict[str, int] = {}
     for place, chunk in enumerate(ready.indexed.chunks):
-        form = json.dumps(_object(chunk.meta, chunk.document))
+        form = _form(chunk.meta, chunk.document)
         if form not in metas:
             metas[form] = _meta_number(connection, form, chunk.meta)
         counts = np.array(words[place], dtype="<u4").reshape(-1, 2)
@@ -125,17 +129,22 @@ def remove_document(connection: sqlite3.Connection, number: int) -> None:
     connection.execute("UPDATE header SET removals = removals + 1")
 
 
-CHUNK_COLUMNS = "c.id, d.id, c.start, c.end, c.text, c.heading, c.parent, m.json"
+CHUNK_COLUMNS = f"c.id, d.id, c.start, c.end, c.text, c.heading, c.parent, {meta_column('m.json')}"
 CHUNK_TABLES = "chunks c JOIN documents d ON d.number = c.document JOIN metas m ON m.number = c.meta"
 
 
-def read_chunk(row: Sequence[Any]) -> Chunk:
-    """The chunk of a row of CHUNK_COLUMNS."""
-    _, document, start, end, text, heading, parent, meta = row
-    return Chunk(python_text(document), start, end, python_text(text), python_text(heading), parent, json.loads(meta))
+def read_chunks(rows: Iterable[Sequence[Any]]) -> list[Chunk]:
+    """The chunks of rows of CHUNK_COLUMNS, which are taken one by one. What they share of their document is there once."""
+    metas, ids = MetaReader(), dict[str, str]()
+    found = []
+    for _, id, start, end, text, heading, parent, meta in rows:
+        document = python_text(id)
+        document = ids.setdefault(document, document)
+        found.append(Chunk(document, start, end, python_text(text), python_text(heading), parent, metas.read(meta)))
+    return found
 
 
-DOCUMENT_COLUMNS = "id, text, title, source, meta, locations, sha256"
+DOCUMENT_COLUMNS = f"id, text, title, source, {meta_column('meta')}, locations, sha256"
 
 
 def read_document(row: Sequence[Any]) -> Document:
@@ -149,9 +158,21 @@ def read_document(row: Sequence[Any]) -> Document:
         raw.decode("utf-8", "surrogatepass"),
         python_text(title),
         python_text(source),
-        json.loads(meta),
-        tuple(Location(*place) for place in json.loads(locations)),
+        MetaReader().read(meta),
+        _locations(locations),
     )
+
+
+def _locations(column: object) -> tuple[Location, ...]:
+    """The locations of a column. ValueError if it has another form."""
+    places = decoded_column(column, MAX_TEXT_BYTES, 4 * MAX_LOCATIONS)
+    if not isinstance(places, list) or not all(map(_is_place, places)):
+        raise ValueError("its locations are not lists of a number and two texts")
+    return tuple(Location(*place) for place in places)
+
+
+def _is_place(place: Any) -> bool:
+    return isinstance(place, list) and [*map(type, place)] == [int, str, str]
 
 
 def sql_text(text: str) -> str | bytes:
@@ -237,13 +258,18 @@ def digest_of(document: Document, chunks: Sequence[Chunk], searchable: Sequence[
     return hashlib.sha256(text.encode()).digest()[:16]
 
 
-def _object(meta: Mapping[str, Json], id: str) -> dict[str, Json]:
-    """The meta as a dict that JSON can hold. ConfigError if it is none."""
+def _form(meta: Mapping[str, Json], id: str) -> str:
+    """The meta as its column holds it. ConfigError if it is no JSON, or larger than what is read."""
     try:
         canonical(dict(meta))
     except ConfigError as error:
         raise ConfigError(f"the meta of {id!r}: {error}") from None
-    return dict(meta)
+    form = json.dumps(dict(meta))
+    try:
+        MetaReader().read(form)
+    except ValueError as error:
+        raise ConfigError(f"the meta of {id!r} cannot be kept: {error}; keep fewer of its fields") from None
+    return form
 
 
 def _meta_number(connection: sqlite3.Connection, form: str, meta: Mapping[str, Json]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import zlib
 from collections import Counter
@@ -16,6 +15,7 @@ from firsthand.retrieval.document import Document
 from firsthand.retrieval.store import document_rows as rows_of
 from firsthand.retrieval.store.analyzer import Analyzer
 from firsthand.retrieval.store.filter_conditions import field_of
+from firsthand.retrieval.store.meta_reader import MetaReader, meta_column
 
 MAX_FAULTS = 100
 
@@ -85,7 +85,7 @@ def _chunk_faults(
         "WHERE c.document = ? ORDER BY c.number",
         (number,),
     ).fetchall()
-    chunks = [rows_of.read_chunk(row[4:]) for row in rows]
+    chunks = rows_of.read_chunks(row[4:] for row in rows)
     counts = analyzer.counts([chunk.indexed_text for chunk in chunks])
     for chunk, count, (hashed, words, length, _, id, *_) in zip(chunks, counts, rows, strict=True):
         where = f"The chunk {chunk.start}..{chunk.end} of {name}"
@@ -118,10 +118,10 @@ def _term_faults(connection: sqlite3.Connection) -> Iterator[str]:
 
 
 def _field_faults(connection: sqlite3.Connection) -> Iterator[str]:
-    for number, form in connection.execute("SELECT number, json FROM metas").fetchall():
+    for number, form in connection.execute(f"SELECT number, {meta_column('json')} FROM metas").fetchall():
         stored = sorted(connection.execute("SELECT key, kind, value FROM fields WHERE meta = ?", (number,)).fetchall())
         try:
-            meta = json.loads(form)
+            meta = MetaReader().read(form)
             expected = sorted((key.encode("utf-8", "surrogatepass"), *field_of(value)) for key, value in meta.items())
         except (ValueError, AttributeError, RecursionError, FirsthandError) as error:
             yield f"The meta {number} cannot be read: {error}."

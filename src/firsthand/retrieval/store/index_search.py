@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from firsthand.errors import ConfigError
-from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import IndexHeader, Vectors
 from firsthand.retrieval.retriever import Filter, Hit, TrailStep
 from firsthand.retrieval.store import document_rows as rows_of
@@ -196,13 +195,11 @@ class IndexSearch:
             f"SELECT {rows_of.CHUNK_COLUMNS} FROM {rows_of.CHUNK_TABLES} JOIN json_each(?) ON value = c.number "
             "ORDER BY json_each.key",
             (json.dumps(self._rows.numbers[rows].tolist()),),
-        ).fetchall()
-        if len(found) < len(rows):
-            raise self._file.damaged("a chunk has no document or no meta")
-        return [Hit(self._read(row), score) for row, score in zip(found, scores.tolist(), strict=True)]
-
-    def _read(self, row: Any) -> Chunk:
+        )
         try:
-            return rows_of.read_chunk(row)
-        except (ValueError, TypeError, RecursionError) as error:
+            chunks = rows_of.read_chunks(found)
+        except (ValueError, TypeError, AttributeError) as error:
             raise self._file.damaged(f"a row cannot be read: {error}") from None
+        if len(chunks) < len(rows):
+            raise self._file.damaged("a chunk has no document or no meta")
+        return [Hit(chunk, score) for chunk, score in zip(chunks, scores.tolist(), strict=True)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +14,14 @@ from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import Vectors
 from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.store.records import Record
-from firsthand.system.json_values import values_in_text
+from firsthand.system.stored_json import decoded_column, decoded_object
 
 _UNREADABLE = (TypeError, ValueError, KeyError, RecursionError, OverflowError, ConfigError)
 """Errors raised while a malformed payload is read."""
 _MAX_VALUES, _MAX_CHUNK_VALUES = 2_000_000, 100_000
 """The values in a document's record, such as its chunks and places, and in a chunk's, whose metadata are few."""
+_MAX_DIMENSION = 100_000
+"""Numbers of a vector that comes as text."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def stored_record(index: str, id: Any, fields: Any, payload: Any, vector: Any = 
     """The record of a row, with fields and vector as they are or as JSON. StoreError if it has another form."""
     try:
         fields = _object(fields, _MAX_VALUES) if isinstance(fields, str) else fields
-        vector = json.loads(vector) if isinstance(vector, str) else vector
+        vector = decoded_column(vector, len(vector), _MAX_DIMENSION) if isinstance(vector, str) else vector
         numbers = None if vector is None else np.asarray(vector, dtype=np.float32)
         if not isinstance(id, str) or not isinstance(payload, str) or not isinstance(fields, Mapping):
             raise TypeError
@@ -129,9 +130,4 @@ def damaged(index: str, id: str) -> StoreError:
 
 
 def _object(text: str, most: int) -> Json:
-    if values_in_text(text, most) > most:
-        raise ValueError
-    body = json.loads(text)
-    if not isinstance(body, dict):
-        raise TypeError
-    return body
+    return decoded_object(text, len(text), most)

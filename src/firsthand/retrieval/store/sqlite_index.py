@@ -13,7 +13,6 @@ what another process wrote is found by the next search.
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -34,6 +33,7 @@ from firsthand.retrieval.store.header_row import agreed_header, refuse_stale_hea
 from firsthand.retrieval.store.index_checks import faults
 from firsthand.retrieval.store.index_file import MEMORY, IndexFile
 from firsthand.retrieval.store.index_search import IndexSearch
+from firsthand.retrieval.store.meta_reader import MetaReader, meta_column
 from firsthand.retrieval.store.reembedding import Embed, reembed
 from firsthand.retrieval.store.text_lookup import chunks_with, titled
 
@@ -167,8 +167,8 @@ class SqliteIndex:
             found = connection.execute(
                 f"SELECT {rows_of.CHUNK_COLUMNS} FROM {rows_of.CHUNK_TABLES} WHERE d.id = ? ORDER BY c.start, c.number",
                 (rows_of.sql_text(document),),
-            ).fetchall()
-        return [self._readable(rows_of.read_chunk, row) for row in found]
+            )
+            return self._readable(rows_of.read_chunks, found)
 
     def chunk(self, id: str) -> Chunk:
         """The chunk. UnknownName if it is not there."""
@@ -178,7 +178,7 @@ class SqliteIndex:
             ).fetchone()
         if found is None:
             raise UnknownName(f"no chunk {id[:64]!r} in {self._file.name}: its document may have changed; search again")
-        return self._readable(rows_of.read_chunk, found)
+        return self._readable(rows_of.read_chunks, [found])[0]
 
     def vectors(self, ids: Sequence[str]) -> Vectors:
         """The stored vectors of chunks, a row each in the order of `ids`. UnknownName if one is not there."""
@@ -233,10 +233,12 @@ class SqliteIndex:
             where = "WHERE id > ?" if after else ""
             with self._file.reading() as connection:
                 found = connection.execute(
-                    f"SELECT id, sha256, title, source, meta FROM documents {where} ORDER BY id LIMIT {_AT_ONCE}", after
+                    f"SELECT id, sha256, title, source, {meta_column('meta')} FROM documents {where} ORDER BY id "
+                    f"LIMIT {_AT_ONCE}",
+                    after,
                 ).fetchall()
             for id, sha256, title, source, meta in found:
-                body: dict[str, Json] = self._readable(json.loads, meta)
+                body: dict[str, Json] = self._readable(MetaReader().read, meta)
                 title, source = rows_of.python_text(title), rows_of.python_text(source)
                 yield DocumentOutline(rows_of.python_text(id), sha256, title, source, body)
             if len(found) < _AT_ONCE:
@@ -246,8 +248,9 @@ class SqliteIndex:
     def metas(self) -> dict[str, dict[str, Json]]:
         """The `meta` of each document, by id."""
         with self._file.reading() as connection:
-            found = connection.execute("SELECT id, meta FROM documents ORDER BY id").fetchall()
-        return {self._readable(rows_of.python_text, id): self._readable(json.loads, meta) for id, meta in found}
+            found = connection.execute(f"SELECT id, {meta_column('meta')} FROM documents ORDER BY id")
+            read = MetaReader().read
+            return {self._readable(rows_of.python_text, id): dict(self._readable(read, meta)) for id, meta in found}
 
     def title(self, id: str) -> str | None:
         """The title of a document; None if it is not there."""
@@ -263,7 +266,7 @@ class SqliteIndex:
     def chunks_with(self, words: Sequence[str], *, limit: int = 1000) -> list[Chunk]:
         """The first chunks that hold the stems of all words, in the order they were indexed; of the last, any beginning."""
         with self._file.reading() as connection:
-            return chunks_with(connection, self._analyzer, words, limit)
+            return self._readable(lambda asked: chunks_with(connection, self._analyzer, asked, limit), words)
 
     # -- searching --
 

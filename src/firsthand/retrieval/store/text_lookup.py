@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.store.analyzer import Analyzer
-from firsthand.retrieval.store.document_rows import CHUNK_COLUMNS, CHUNK_TABLES, python_text, read_chunk, sql_text
+from firsthand.retrieval.store.document_rows import CHUNK_COLUMNS, CHUNK_TABLES, python_text, read_chunks, sql_text
 
 
 def titled(connection: sqlite3.Connection, title: str) -> list[str]:
@@ -31,4 +31,4 @@ def chunks_with(connection: sqlite3.Connection, analyzer: Analyzer, words: Seque
         "ORDER BY c.number",
         (" AND ".join(quoted), limit),
     )
-    return [read_chunk(row) for row in rows]
+    return read_chunks(rows)

@@ -24,6 +24,7 @@ from firsthand.retrieval.chunk_index import IndexHeader, Vectors
 from firsthand.retrieval.store.record_index import RecordIndex
 from firsthand.retrieval.store.records import Among, Condition, Every, Match, Not, Range, Record, Some
 from firsthand.system.bounded_reply import ask
+from firsthand.system.stored_json import decoded_object
 
 MAX_REPLY_BYTES, MAX_REPLY_VALUES, MAX_REPLY_S = 256 * 2**20, 2_000_000, 600.0
 """Bounds of one reply: a hundred vectors of 20,000 numbers."""
@@ -285,10 +286,11 @@ def _is_ours(row: Any, contents: str) -> bool:
 
 def _record(row: Json) -> Record:
     try:
-        fields, vector = json.loads(row["fields"]), row["_additional"].get("vector")
+        fields, vector = (
+            decoded_object(row["fields"], MAX_REPLY_BYTES, MAX_REPLY_VALUES),
+            row["_additional"].get("vector"),
+        )
         values = None if vector is None else np.array(vector, dtype=np.float32)
-        if not isinstance(fields, dict):
-            raise TypeError
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, OverflowError):
         raise StoreError(f"Weaviate's object {row['rid'][:40]!r} was changed: index its document again") from None
     return Record(row["rid"], fields, row["payload"], values)

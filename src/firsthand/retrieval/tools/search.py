@@ -205,7 +205,7 @@ def _opened(source: Path, kept: Path | None) -> SqliteIndex:
     stamps = {_name(source, file): _stamp(file) for file in files}
     index = open_index(MEMORY if kept is None else kept, _HEADER)
     try:
-        known: dict[str, Any] = {id: (meta.get("file"), meta.get("stamp")) for id, meta in index.metas().items()}
+        known: dict[str, Any] = {each.id: (each.meta.get("file"), each.meta.get("stamp")) for each in index.outlines()}
         if not known or {*known.values()} != {*stamps.items()}:
             seen: set[str] = set()
             failed = index.put(_indexed(source, files, stamps, seen)).failed

@@ -1,0 +1,49 @@
+"""Decodes JSON of a file that somebody else may have written: size and values are counted before, depth and shape after."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from firsthand.system.json_values import values_in_text
+
+MAX_DEPTH = 100
+"""Lists and objects within each other; whoever walks a value, or writes it again, has room for so many."""
+
+
+def decoded_column(column: object, most_chars: int, most_values: int) -> Any:
+    """The value of a column that holds JSON; ValueError, which says why, for anything else or too much of it."""
+    if not isinstance(column, str | bytes):
+        raise ValueError(f"JSON was expected, and there is {type(column).__name__}")
+    if len(column) > most_chars:
+        raise ValueError(f"its JSON is larger than {most_chars:,} characters")
+    text = column if isinstance(column, str) else column.decode("utf-8", "surrogatepass")
+    if values_in_text(text, most_values) > most_values:
+        raise ValueError(f"its JSON holds more than {most_values:,} values")
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        value, is_deep = None, True
+    else:
+        is_deep = _is_deep(value)
+    if is_deep:
+        raise ValueError(f"its JSON is nested deeper than {MAX_DEPTH}")
+    return value
+
+
+def decoded_object(column: object, most_chars: int, most_values: int) -> dict[str, Any]:
+    """The object of a column that holds one as JSON; ValueError for anything else or too much of it."""
+    value = decoded_column(column, most_chars, most_values)
+    if not isinstance(value, dict):
+        raise ValueError(f"an object of JSON was expected, and there is {type(value).__name__}")
+    return value
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value] if isinstance(value, list | dict) else []
+    for _ in range(MAX_DEPTH):
+        inside = (inner for each in level for inner in (each.values() if isinstance(each, dict) else each))
+        level = [inner for inner in inside if isinstance(inner, list | dict)]
+        if not level:
+            return False
+    return True
