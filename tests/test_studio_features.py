@@ -25,6 +25,7 @@ from firsthand.interp.opened_sae import MAX_TOKENS, OpenedSae
 from firsthand.interp.sae_shelf import SaeShelf
 from firsthand.interp.saes.sae_files import CONFIG, WEIGHTS, SavedSae, read_sae, save_sae
 from firsthand.interp.saes.sae_kinds import sae_of
+from firsthand.interp.saes.sae_run import SaeRun, write_run
 from firsthand.nn import weights
 from firsthand.studio.access import Access
 from firsthand.studio.accounts import needed_role
@@ -167,14 +168,8 @@ def test_texts_and_tokens_that_cannot_be_read_are_one_sentence(client: TestClien
 @pytest.mark.slow
 def test_features_are_gathered_in_the_background_and_kept(tmp_path: Path, saes: Path, made: Path) -> None:
     (saes / "small" / FEATURES).unlink()
-    run = {
-        "model": str(made / "model"),
-        "site": SITE,
-        "texts": [str(made / "texts")],
-        "context": 16,
-        "held_out_texts": 4,
-    }
-    (saes / "small" / "run.json").write_text(json.dumps(run))
+    run = SaeRun(str(made / "model"), SITE, texts=(str(made / "texts"),), context=16, held_out_texts=4)
+    write_run(run, saes / "small")
     client = client_of(tmp_path, saes)
     assert "No features are gathered yet" in client.get("/features/small").text
     own = {"origin": f"http://127.0.0.1:{PORT}"}
@@ -194,14 +189,8 @@ def test_features_are_gathered_in_the_background_and_kept(tmp_path: Path, saes: 
 def test_a_feature_that_was_not_gathered_is_reported_when_it_is_asked_for(
     tmp_path: Path, saes: Path, made: Path
 ) -> None:
-    run = {
-        "model": str(made / "model"),
-        "site": SITE,
-        "texts": [str(made / "texts")],
-        "context": 16,
-        "held_out_texts": 4,
-    }
-    (saes / "small" / "run.json").write_text(json.dumps(run))
+    run = SaeRun(str(made / "model"), SITE, texts=(str(made / "texts"),), context=16, held_out_texts=4)
+    write_run(run, saes / "small")
     client, kept = client_of(tmp_path, saes), read_features(saes / "small")
     assert kept is not None
     reading = OpenedSae(saes / "small", shown=False).read_text(TEXT * 2)
@@ -252,14 +241,8 @@ def test_a_broken_or_foreign_folder_is_one_sentence(
         (folder / (CONFIG if name == "no cfg" else WEIGHTS)).unlink()
     elif name == "short":
         (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-100])
-    run = {
-        "model": str(made / "model"),
-        "site": SITE,
-        "texts": [str(made / "texts")],
-        "context": 16,
-        "held_out_texts": 4,
-    }
-    (folder / "run.json").write_text(json.dumps(run))
+    run = SaeRun(str(made / "model"), SITE, texts=(str(made / "texts"),), context=16, held_out_texts=4)
+    write_run(run, folder)
     client = client_of(tmp_path, saes)
     assert client.get("/features").status_code == 200
     client.post("/features/small", headers={"origin": f"http://127.0.0.1:{PORT}"})
