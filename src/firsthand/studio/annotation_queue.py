@@ -14,7 +14,7 @@ from typing import Any
 
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.message import Json, canonical
-from firsthand.studio.studio_store import StudioStore
+from firsthand.studio.studio_store import StudioStore, expect_version
 
 QUEUE, LABEL, OPEN = "queue", "label", "open-item"
 OPEN_S = 600.0
@@ -141,7 +141,12 @@ class Queues:
         if not 0 <= value <= 1:
             raise ConfigError(f"the label is {value}: a number from 0 to 1 was expected")
         body = {"place": place, "rater": rater, "value": value, "text": text}
-        self.store.put(f"{LABEL} {name}", self._key_in(f"{LABEL} {name}", place, rater), body, version=version)
+        kind = f"{LABEL} {name}"
+        key = self._key_in(kind, place, rater)
+        found = self.store.get(kind, key)
+        # told by its words; `put` would name the key
+        expect_version(kind, f"{place} {rater}", version, 0 if found is None else found.version)
+        self.store.put(kind, key, body, version=version)
         self.store.remove(f"{OPEN} {name}", self._key_in(f"{OPEN} {name}", place, rater))
 
     def next_item(self, name: str, rater: str, *, skip: Sequence[str] = (), now: float | None = None) -> str | None:
