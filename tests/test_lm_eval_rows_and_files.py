@@ -15,9 +15,9 @@ import pytest
 
 from firsthand.bridges.lm_eval.document_tasks import _question, _read, _sampling, as_marker
 from firsthand.bridges.lm_eval.document_tasks import _task as document_task
+from firsthand.bridges.lm_eval.result_models import ResultModels
 from firsthand.bridges.lm_eval.sample_lines import (
     _answer,
-    _model,
     _prompt,
     _rows,
     _scores,
@@ -99,11 +99,11 @@ def test_the_model_is_that_of_the_newest_results_that_name_one_or_the_folder(tmp
     folder = tmp_path / "org__m"
     folder.mkdir()
     path = folder / "samples_x.jsonl"
-    assert _model(path) == "org__m" and _model(Path("samples_x.jsonl")) == "model"
+    assert ResultModels().of(path) == "org__m" and ResultModels().of(Path("samples_x.jsonl")) == "model"
     for name, body in (("1", '{"model_name": "old"}'), ("2", json.dumps({"model_name": "n" * 201})), ("3", "{"),
                        ("4", '{"model_name": 5}'), ("5", "[]")):  # fmt: skip
         (folder / f"results_{name}.json").write_text(body)
-    assert _model(path) == "n" * 200
+    assert ResultModels().of(path) == "n" * 200
 
 
 @pytest.mark.slow

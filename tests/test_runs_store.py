@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from firsthand.errors import StoreError, UnknownName
+from firsthand.errors import DataError, StoreError, UnknownName
 from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, user
 from firsthand.model import Usage
 from firsthand.preference import Preference
@@ -579,12 +579,13 @@ def test_a_run_that_vanished_or_was_never_begun_is_a_sentence(run: Run) -> None:
         Database(run.path / DATABASE)
 
 
-def test_scores_that_have_no_sum_give_no_mean(run: Run) -> None:
-    """inf and -inf, as sums of the largest numbers there are."""
-    for number, value in enumerate((1.7e308, 1.7e308, -1.7e308, -1.7e308)):
+def test_the_largest_scores_that_a_run_takes_have_a_mean_and_larger_ones_are_refused(run: Run) -> None:
+    for number, value in enumerate((1e200, 1e200, -1e200, 1e200)):
         changes = {"id": str(number), "place": str(number), "task_id": f"t{number // 2}", "epoch": number % 2}
         run.append(make_trace(number, scores=(Score("correct", value),), **changes))
-    assert all(each.mean == each.mean for each in run.info.scores)
+    assert [each.mean for each in run.info.scores] == [5e199]
+    with pytest.raises(DataError, match="beyond its range"):
+        run.append(make_trace(9, scores=(Score("correct", 1.7e308),), id="9", place="9"))
 
 
 def test_a_benchmark_of_which_nothing_was_scored_has_no_mean_and_one_failed_agent_beside_a_scored_one_has_0(
