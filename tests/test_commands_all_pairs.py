@@ -232,11 +232,12 @@ def test_samples_are_those_of_the_score_that_attempts_are_paired_by(
                          ("flaky", "flaky")):  # fmt: skip
         monkeypatch.setattr(compare, name, keep(name, result))
     config = Config(ids, score="bleu", diff=True, flaky=True, html=home / "c.html", limit=7)
+    monkeypatch.setattr(compare, "PairBudget", lambda: "one budget")
     assert compare.main(config) == 0
     assert told == [
         ("compare_all", config, *ids, {"sums": paired_by}), ("write_page", config, ["pairs"], *ids, paired_by),
         ("differences_of", config, "pairs", *ids, "own"), ("print_comparison", "pairs", "differences", config),
-        ("flaky", "pairs"), ("print_flaky", "flaky", 7), ("print_samples", "pairs", *ids, config, paired_by),
+        ("flaky", "pairs"), ("print_flaky", "flaky", 7), ("print_samples", "pairs", *ids, config, paired_by, "one budget"),
     ]  # fmt: skip
     told.clear()
     assert compare.main(Config(ids)) == 0 and [each[0] for each in told] == [
@@ -259,7 +260,7 @@ def test_samples_are_printed_up_to_the_limit_and_a_page_has_those_of_every_compa
             yield drawn[-1]
 
     monkeypatch.setattr(compare, "samples", samples)
-    monkeypatch.setattr(compare, "terminal_text", lambda sample, width: f"<{sample} {width}>")
+    monkeypatch.setattr(compare, "terminal_text", lambda sample, width, budget: f"<{sample} {width} {budget}>")
     a: Any = "run a"
     b: Any = "run b"
     tasks = {"worse": 1, "better": 2, "same": 3}
@@ -268,8 +269,11 @@ def test_samples_are_printed_up_to_the_limit_and_a_page_has_those_of_every_compa
         for name, times in (("x", 1), ("y", 10))
     )
     more = "there are more: --limit shows them, and --html writes them into a file\n"
-    for limit, told in ((3, f"<x0 240>\n<x1 240>\n<x2 240>\n{more}"), (4, "".join(f"<x{n} 240>\n" for n in range(4)))):
-        compare.print_samples(first, a, b, Config(("r", "s"), only="worse", limit=limit), "exact")  # type: ignore[arg-type]
+    for limit, told in (
+        (3, f"<x0 240 b>\n<x1 240 b>\n<x2 240 b>\n{more}"),
+        (4, "".join(f"<x{n} 240 b>\n" for n in range(4))),
+    ):
+        compare.print_samples(first, a, b, Config(("r", "s"), only="worse", limit=limit), "exact", "b")  # type: ignore[arg-type]
         assert capsys.readouterr().out == told
     assert asked == [("x", a, b, "worse", "exact")] * 2
     pages: list[Any] = []

@@ -86,7 +86,7 @@ def test_logs_of_a_folder_are_imported_by_path_whatever_wrote_them(
     told: list[Any] = []
     monkeypatch.setattr(eval_logs, "import_eval", lambda file, home: told.append((file.name, home)) or ("e", 1))
     monkeypatch.setattr(
-        sample_lines, "import_samples", lambda file, home: told.append((file.name, home)) or ("s", 2000)
+        sample_lines, "import_samples", lambda file, home, models: told.append((file.name, home)) or ("s", 2000)
     )
     home = tmp_path / "home"
     for name in ("b/z.eval", "b/samples_y.jsonl", "a/samples_q.jsonl", "c.eval", "b/other.jsonl", "samples.jsonl"):

@@ -69,7 +69,9 @@ def test_logs_are_imported_by_their_kind_in_the_order_of_their_names(
 
     asked: list[Any] = []
     monkeypatch.setattr(eval_logs, "import_eval", lambda file, at: asked.append((file.name, at)) or ("E", 1))
-    monkeypatch.setattr(sample_lines, "import_samples", lambda file, at: asked.append((file.name, at)) or ("S", 1234))
+    monkeypatch.setattr(
+        sample_lines, "import_samples", lambda file, at, models: asked.append((file.name, at)) or ("S", 1234)
+    )
     (tmp_path / "logs" / "deep").mkdir(parents=True)
     for name in ("b.eval", "samples_a.jsonl", "deep/a.eval", "other.jsonl", "c.txt"):
         (tmp_path / "logs" / name).touch()
