@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from firsthand.interp.feature_files import write_features
 from firsthand.interp.opened_sae import OpenedSae
 from firsthand.interp.saes.sae_files import SavedSae, save_sae
@@ -21,5 +23,7 @@ def autoencoder_of(home: Path) -> None:
         (texts / f"{number}.txt").write_text(f"What is {number} + 30? The answer is {number + 30}. " * 60)
     width = weights.load(model).architecture.hidden_size
     folder = save_sae(SavedSae(sae_of("topk", width, 48, k=4), str(model), site), home / "saes" / "small")
-    write_run(SaeRun(str(model), site, texts=(str(texts),), context=64, held_out_texts=4), folder)
-    write_features(OpenedSae(folder, pieces=8, shown=False).dashboard(count=5, ablate=1, steer=0), folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FIRSTHAND_HOME", str(home))  # whose seal the settings have
+        write_run(SaeRun(str(model), site, texts=(str(texts),), context=64, held_out_texts=4), folder)
+        write_features(OpenedSae(folder, pieces=8, shown=False).dashboard(count=5, ablate=1, steer=0), folder)

@@ -65,7 +65,7 @@ def all_pairs(
     """
     if len(agents) > MAX_AGENTS:
         raise ConfigError(
-            f"there are {len(agents):,} agents, and all pairs of {MAX_AGENTS} at most are compared: name runs with fewer"
+            f"more agents ({len(agents):,}) than the {MAX_AGENTS} whose pairs are compared: name runs with fewer"
         )
     pairs = list(combinations(agents, 2))
     found = [difference(agents[later], agents[first], clusters) for first, later in pairs]
