@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from firsthand.errors import DataError
+from firsthand.errors import DataError, SandboxError
+from firsthand.sandbox.sandbox import Outcome
+from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.scorers.patches.applied_patch import PatchRefused
-from firsthand.scorers.patches.hidden_files import ARCHIVE, HiddenFiles
+from firsthand.scorers.patches.hidden_files import ARCHIVE, HiddenFiles, take_hidden_files
 from firsthand.scorers.patches.patch import read_patch, rewritten
 from firsthand.scorers.resolved import HiddenTests
 from swe_local import GOOD, MORE_TESTS, adds, git, make_repository
@@ -180,3 +183,20 @@ def test_hidden_tests_replace_what_stands_at_their_place_and_go_where_they_are_d
     script = "\n".join(["cd /testbed", *hidden.placing, "echo went on"])
     ended = asyncio.run(tree.shell(script, files={ARCHIVE: hidden.archive}))
     assert (ended.exit_status, ended.stdout) == (98, ""), "tests do not run without the hidden files"
+
+
+def test_an_archive_of_hidden_tests_that_is_cut_short_is_an_error_and_none_is_placed(tmp_path: Path) -> None:
+    class Full(Tree):
+        """A workplace whose disk is full when the archive is half written."""
+
+        async def shell(self, command: str, **given: Any) -> Outcome:
+            failing = 'tar() { printf half >"$3"; echo no room >&2; return 2; }\n'
+            return await super().shell(failing + command, **given)
+
+    tree = Full(tmp_path)
+    with pytest.raises(SandboxError, match=r"^the hidden tests could not be read \(error\): no room$"):
+        asyncio.run(take_hidden_files(tree, tree.tests.base_commit, tree.tests.test_patch, limits=RunLimits()))
+    hidden = HiddenFiles(read_patch(tree.tests.test_patch), "aGFsZg==")
+    script = "\n".join(["cd /testbed", *hidden.placing, "echo tests run"])
+    placed = asyncio.run(Tree.shell(tree, script, files={ARCHIVE: hidden.archive}))
+    assert (placed.exit_status, placed.stdout) == (98, "")

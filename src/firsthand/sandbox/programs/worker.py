@@ -46,9 +46,9 @@ POLL_S = 0.02
 LOOK_CPU_S = 0.5
 """Processor time that one count of shared pages may take: more means so many mappings that they are the code's excess."""
 CROWD = 16
-"""More processes than this and than cores get the lowest priority; as equals, 256 that fork kept all others waiting 30 s."""
+"""A run with more processes than this, and than cores, gets the lowest priority: a fork bomb of 256 delays us by 30 s."""
 PASSES = 8
-"""How often a crowd is looked through for new processes at most: some run so briefly that there are always new ones."""
+"""Scans of /proc for new processes of a crowd, at most: where processes are short-lived, each scan finds new ones."""
 HOME = "/tmp/work"
 BUFFER_BYTES = 2**18
 """The most that the kernel holds for a TCP connection of the run, in each direction."""
