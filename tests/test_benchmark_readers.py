@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from firsthand import catalog
+from firsthand.benchmarks.sources.datasets import first_rows
 
 HUB_ROWS: dict[str, tuple[dict[str, Any], str, str]] = {
     "sources.arc_files": (
@@ -97,6 +98,14 @@ def mmlu_folder(tmp_path: Path, form: str) -> Path:
                 archive.writestr(f"data/{split}/{subject}_{split}.csv", "\n".join(lines) + "\n")
     (tmp_path / "mcq" / "mmlu_csv.zip").write_bytes(packed.getvalue())
     return tmp_path
+
+
+@pytest.mark.parametrize(("form", "count"), [("zip", 4), ("jsonl", 2)])
+def test_of_a_file_its_first_rows_are_read_alone(tmp_path: Path, form: str, count: int) -> None:
+    name = f"mmlu@lm-eval-0shot:data={mmlu_folder(tmp_path, form)}"
+    with first_rows(2):
+        assert len(catalog.benchmark(name).tasks(0)) == count, "two of each of the archive's two subjects"
+    assert len(catalog.benchmark(name).tasks(0)) == 6
 
 
 @pytest.mark.parametrize("form", ["zip", "jsonl"])

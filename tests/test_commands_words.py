@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from firsthand import catalog
+from firsthand.benchmarks.sources import datasets
 from firsthand.commands import alignment_tables, completion, mcp, quickstart, run, subcommands, summary, train
 from firsthand.commands import list as listing
 from firsthand.commands.completion import complete
@@ -109,6 +110,21 @@ def test_the_data_of_a_benchmark_are_here_or_fetched_or_missing(monkeypatch: pyt
         "made": ("generated", ""), "fetched": ("hub", "no network"), "lost": ("missing", "pull it"),
         "inspect": ("named by you", "name a task"), "slice": ("packaged", ""), "full": ("here", ""), "bare": ("here", ""),
     }  # fmt: skip
+
+
+def test_the_first_rows_show_where_the_data_of_a_benchmark_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int | None] = []
+
+    def benchmark(name: str) -> Any:
+        read.append(datasets.most_rows.get())
+        if name == "long" and read[-1] is not None:
+            raise DataError("101 rows were expected")
+        return SimpleNamespace(protocol="all")
+
+    monkeypatch.setattr(catalog, "options", lambda kind, name: {"data": ""})
+    monkeypatch.setattr(catalog, "benchmark", benchmark)
+    assert listing.data_of("long").state == listing.data_of("short").state == "here"
+    assert read == [100, None, 100]
 
 
 def test_benchmarks_are_listed_with_their_options_and_what_they_need(

@@ -12,12 +12,13 @@ import io
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.multiple_choice import LETTERS, choices_of
 from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task
-from firsthand.benchmarks.sources.datasets import MAX_BYTES, Source, contents, load, located, text_field
+from firsthand.benchmarks.sources.datasets import MAX_BYTES, Source, contents, load, located, most_rows, text_field
 from firsthand.errors import DataError, reason_of
 from firsthand.message import Json
 from firsthand.scorers.choice import acc, acc_norm
@@ -144,7 +145,7 @@ def _zipped(raw: bytes, path: Path, split: str) -> Iterator[tuple[Json, str]]:
     for name, text in files:
         subject = Path(name).stem.removesuffix(f"_{split}")
         reader = csv.reader(io.StringIO(text, newline=""))
-        for row in reader:
+        for row in islice(reader, most_rows.get()):
             where = f"{path}, {name}, line {reader.line_num}"
             if len(row) != 6 or row[5] not in ("A", "B", "C", "D"):
                 raise DataError(f"{where}: a question, four choices and a letter were expected, not {str(row)[:80]}")

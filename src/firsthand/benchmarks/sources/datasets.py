@@ -12,7 +12,10 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,8 @@ MAX_BYTES = 256 * 2**20
 """Size limit of a data file, unpacked or not; no file of ours comes near it."""
 PAGE_ROWS = 100
 MAX_PAGE_BYTES, MAX_PAGE_VALUES, MAX_PAGE_S = 32 * 2**20, 2_000_000, 300.0
+most_rows: ContextVar[int | None] = ContextVar("most_rows", default=None)
+"""Number of rows after which files end; `first_rows` sets it."""
 UNCONDITIONAL = 1_000_000
 """First number of OLMES's documents that repeat another without its question."""
 
@@ -92,6 +97,16 @@ def load(source: Source, data: str = "") -> Rows:
     if data == "packaged":
         raise DataError(f"no slice of {name} is packaged: give data=FOLDER, or data=hub to fetch it")
     return read(fetch(source), source, f"Hugging Face hub, {source.dataset}")
+
+
+@contextmanager
+def first_rows(count: int) -> Iterator[None]:
+    """Have each file of rows end after `count` rows within the block, to see where a benchmark's data is."""
+    token = most_rows.set(count)
+    try:
+        yield
+    finally:
+        most_rows.reset(token)
 
 
 def read(path: Path, source: Source, origin: str) -> Rows:
@@ -254,7 +269,7 @@ def in_folder(folder: Path, option: str, *paths: str) -> Path:
 def _rows(text: str, path: Path) -> Iterator[Json]:
     if not text.strip():
         return
-    for number, line in enumerate(lines_of(text), 1):
+    for number, line in enumerate(islice(lines_of(text), most_rows.get()), 1):
         line = line.removesuffix("\n")
         try:
             row = json.loads(line)
