@@ -21,6 +21,7 @@ from firsthand.nn.blocks.latent_attention import LatentAttention
 from firsthand.nn.blocks.mlp import mlp_of
 from firsthand.nn.blocks.norm import norm_of
 from firsthand.nn.blocks.rope import Rotation, frequencies, rotation
+from firsthand.nn.blocks.tables import table
 from firsthand.nn.matrices import BLOCK, Matrix
 from firsthand.nn.sites import BLOCK_SITES, Tap, TapFunction, Taps
 
@@ -71,12 +72,12 @@ class Decoder(nn.Module):
     def __init__(self, architecture: Architecture):
         super().__init__()
         self.architecture = architecture
-        self.embed = nn.Embedding(architecture.vocab_size, architecture.hidden_size)
+        self.embed = table(architecture.vocab_size, architecture.hidden_size)
         self.layers = nn.ModuleList(Block(architecture, layer) for layer in range(architecture.num_layers))
         self.norm = norm_of(architecture)
         self.embed_norm = norm_of(architecture) if architecture.embed_norm else nn.Identity()
         learned = architecture.learned_positions
-        self.positions = nn.Embedding(learned, architecture.hidden_size) if learned else None
+        self.positions = table(learned, architecture.hidden_size) if learned else None
         self.lm_head = nn.Linear(architecture.hidden_size, architecture.vocab_size, bias=False)
         self.tie()
         self._frequencies: dict[tuple[Rope, torch.device], Tensor] = {}

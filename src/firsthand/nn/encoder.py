@@ -20,6 +20,7 @@ from firsthand.errors import ConfigError
 from firsthand.kernels.attention.score_terms import BucketBias, ScoreTerms, attend_plainly
 from firsthand.nn.blocks.attention import Attend
 from firsthand.nn.blocks.mlp import activate
+from firsthand.nn.blocks.tables import table
 from firsthand.nn.families.bert import BertArchitecture
 
 
@@ -96,10 +97,10 @@ class Encoder(nn.Module):
         super().__init__()
         a = architecture
         self.architecture = a
-        self.words = nn.Embedding(a.vocab_size, a.hidden_size)
-        self.positions = nn.Embedding(a.max_position, a.hidden_size)
-        self.types = nn.Embedding(a.num_types, a.hidden_size) if a.num_types else None
-        self.buckets = nn.Embedding(a.num_buckets, a.num_heads) if a.num_buckets else None
+        self.words = table(a.vocab_size, a.hidden_size)
+        self.positions = table(a.max_position, a.hidden_size)
+        self.types = table(a.num_types, a.hidden_size) if a.num_types else None
+        self.buckets = table(a.num_buckets, a.num_heads) if a.num_buckets else None
         self.norm = nn.LayerNorm(a.hidden_size, a.norm_eps)
         self.layers = nn.ModuleList(EncoderBlock(a, layer) for layer in range(a.num_layers))
 

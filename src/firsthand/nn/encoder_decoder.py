@@ -21,6 +21,7 @@ from firsthand.nn.blocks.attention import Attend
 from firsthand.nn.blocks.mlp import activate
 from firsthand.nn.blocks.norm import RMSNorm
 from firsthand.nn.blocks.positions import sinusoidal
+from firsthand.nn.blocks.tables import table
 from firsthand.nn.encoder import Together
 from firsthand.nn.encoder_decoder_architecture import EncoderDecoderArchitecture
 from firsthand.nn.textbook_cache import TextbookCache
@@ -125,8 +126,8 @@ class LayerStack(nn.Module):
             (a.num_decoder_layers, a.decoder_heads) if is_decoder else (a.num_encoder_layers, a.encoder_heads)
         )
         rows = a.max_position + a.position_offset
-        self.positions = nn.Embedding(rows, a.hidden_size) if a.positions == "learned" else None
-        self.buckets = nn.Embedding(a.num_buckets, heads) if a.positions == "relative" else None
+        self.positions = table(rows, a.hidden_size) if a.positions == "learned" else None
+        self.buckets = table(a.num_buckets, heads) if a.positions == "relative" else None
         self.embed_norm = _norm(a) if a.embed_norm else nn.Identity()
         self.layers = nn.ModuleList(StackBlock(a, layer, is_decoder=is_decoder) for layer in range(count))
         self.norm = _norm(a) if a.is_t5 else nn.Identity()
@@ -156,7 +157,7 @@ class EncoderDecoder(nn.Module):
         super().__init__()
         a = architecture
         self.architecture = a
-        self.embed = nn.Embedding(a.vocab_size, a.hidden_size)
+        self.embed = table(a.vocab_size, a.hidden_size)
         self.encoder = LayerStack(a, is_decoder=False)
         self.decoder = LayerStack(a, is_decoder=True)
         self.lm_head = None if a.tie_embeddings else nn.Linear(a.hidden_size, a.vocab_size, bias=False)
