@@ -17,6 +17,7 @@ from firsthand.rollout import rollout
 from firsthand.scorers.assertion import assertion_holds, predicted
 from firsthand.task import Task
 from namespaces import WHY_NOT
+from thorough import part
 
 CODE = Path(os.environ.get("FIRSTHAND_DATA") or Path(__file__).parents[2] / "shared" / "data") / "code"
 needs_data = pytest.mark.skipif(not (CODE / "cruxeval.jsonl").is_file(), reason="CRUXEval is not here")
@@ -97,8 +98,12 @@ def test_a_task_of_another_benchmark_is_an_error():
 @needs_bwrap
 @pytest.mark.slow
 def test_all_outputs_are_right_and_all_inputs_but_those_that_are_no_plain_values():
+    held_back = ["sample_258", "sample_344", "sample_364"]  # a global of the code, and two functions: no plain values
+
     async def run(name):
         tasks = catalog.benchmark(f"cruxeval@{name}-direct:data={CODE}").tasks(0)
+        chosen = set(part([task.id for task in tasks], 4)) | set(held_back)
+        tasks = [task for task in tasks if task.id in chosen]
         answers = [
             f"f({t.secret['input']})" if name == "input" else t.secret["output"].replace("==", "==") for t in tasks
         ]
@@ -113,5 +118,4 @@ def test_all_outputs_are_right_and_all_inputs_but_those_that_are_no_plain_values
         return [task.id for task, value in zip(tasks, right, strict=True) if value != 1.0]
 
     assert asyncio.run(run("output")) == []
-    held_back = ["sample_258", "sample_344", "sample_364"]  # a global of the code, and two functions: no plain values
     assert asyncio.run(run("input")) == held_back

@@ -281,7 +281,7 @@ def test_a_few_real_problems_know_right_from_wrong():
 @pytest.mark.parametrize("name", ["humaneval_plus", "mbpp_plus"])
 def test_every_reference_solution_passes_and_an_empty_one_does_not(name):
     """Some two minutes for all."""
-    tasks = part(catalog.benchmark(f"{name}:data={CODE}").tasks(0), 5)
+    tasks = part(catalog.benchmark(f"{name}:data={CODE}").tasks(0), 8)
 
     async def run():
         async with Sandbox(RunLimits(), workers=2) as box:

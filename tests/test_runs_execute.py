@@ -201,7 +201,7 @@ def test_a_killed_run_goes_on_and_asks_only_for_what_was_missing(tmp_path: Path,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_kills", [8, pytest.param(repetitions(150, 50), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_kills", [8, pytest.param(repetitions(150, 20), marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_gives_the_results_of_an_undisturbed_one(
     tmp_path: Path, undisturbed: dict[str, Any], num_kills: int
 ) -> None:

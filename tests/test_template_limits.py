@@ -140,7 +140,7 @@ def test_every_filter_is_bounded_in_one_call(name: str) -> None:
     limit_s = (
         TIME_S + CPU_S if name in STEPWISE else CPU_S
     )  # many steps end with the time limit, one call ends before it
-    calls = part(list(calls), 3 if name in STEPWISE else 1)
+    calls = part(list(calls), 6 if name in STEPWISE else 1)
     assert slow((f"{subject} | {name}({args}){drained}" for subject, args in calls), limit_s) == []
 
 
