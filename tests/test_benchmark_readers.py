@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from firsthand import catalog
-from firsthand.benchmarks.sources.datasets import first_rows
+from firsthand.system.first_rows import first_rows
 
 HUB_ROWS: dict[str, tuple[dict[str, Any], str, str]] = {
     "sources.arc_files": (

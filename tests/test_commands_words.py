@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from firsthand import catalog
-from firsthand.benchmarks.sources import datasets
 from firsthand.commands import alignment_tables, completion, mcp, quickstart, run, subcommands, summary, train
 from firsthand.commands import list as listing
 from firsthand.commands.completion import complete
@@ -21,6 +20,7 @@ from firsthand.runs import store
 from firsthand.stats.intervals import Interval
 from firsthand.stats.run_summary import SummaryRow
 from firsthand.stats.score_statistics import Spread
+from firsthand.system.first_rows import most_rows
 from firsthand.tool import tool
 from firsthand.train import doctor
 from printed_tables import widen, words
@@ -116,7 +116,7 @@ def test_the_first_rows_show_where_the_data_of_a_benchmark_are(monkeypatch: pyte
     read: list[int | None] = []
 
     def benchmark(name: str) -> Any:
-        read.append(datasets.most_rows.get())
+        read.append(most_rows.get())
         if name == "long" and read[-1] is not None:
             raise DataError("101 rows were expected")
         return SimpleNamespace(protocol="all")

@@ -27,6 +27,7 @@ from pathlib import Path
 import pytest
 
 from namespaces import WHY_NOT
+from warm_commands import commands
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = (ROOT / "docs", ROOT / "docs" / "patterns")
@@ -55,6 +56,8 @@ LONG = dict.fromkeys(
 """Pages whose blocks take more than a few seconds."""
 WEIGHTED = [page for page in PAGES if "<!-- weights" in (ROOT / page).read_text(encoding="utf-8")]
 """Pages with blocks that need real weights."""
+WARM: list[Path] = []
+"""The folder with the `firsthand` of `warm_commands`, while a page runs; README.md has the installed one."""
 LANGUAGES = ("python", "bash", "json", "toml", "text")
 _FENCE = re.compile(r'```(\w+)(?: title="([\w./-]+)")?')
 _COMMENT = re.compile(r"<!-- (.+) -->")
@@ -141,7 +144,7 @@ def run_page(page: str, *, weights: bool, cluster: bool = False) -> None:
 
 def run_bash(block: Block) -> str:
     """What the block prints, on both streams; its exit code must be the one it says."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    path = os.pathsep.join([*map(str, WARM), str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
         ["bash", "-eu", "-o", "pipefail", "-c", block.body],
         env={**os.environ, "PATH": path},
@@ -172,9 +175,17 @@ def steady(text: str) -> str:
     return "\n".join(line.strip() for line in text.splitlines() if line.strip())
 
 
+@pytest.fixture(scope="module")
+def warm_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with commands(tmp_path_factory.mktemp("warm")) as folder:
+        yield folder
+
+
 @pytest.fixture
-def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_place(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
     """A working directory, and a data home that is empty."""
+    if page != "README.md":
+        monkeypatch.setitem(globals(), "WARM", [request.getfixturevalue("warm_folder")])
     home, work = tmp_path / "home", tmp_path / "work"
     work.mkdir()
     monkeypatch.setenv("FIRSTHAND_HOME", str(home))

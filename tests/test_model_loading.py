@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import tiny
-from firsthand.nn.blocks.tables import table
+from firsthand.nn.blocks.embedding_table import table
 
 
 def test_a_table_of_a_model_that_is_to_be_loaded_is_not_filled(monkeypatch: pytest.MonkeyPatch) -> None:

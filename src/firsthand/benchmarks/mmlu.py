@@ -18,10 +18,11 @@ from pathlib import Path
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.multiple_choice import LETTERS, choices_of
 from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task
-from firsthand.benchmarks.sources.datasets import MAX_BYTES, Source, contents, load, located, most_rows, text_field
+from firsthand.benchmarks.sources.datasets import MAX_BYTES, Source, contents, load, located, text_field
 from firsthand.errors import DataError, reason_of
 from firsthand.message import Json
 from firsthand.scorers.choice import acc, acc_norm
+from firsthand.system.first_rows import most_rows
 from firsthand.system.zip_members import read_member
 
 PROTOCOLS = {

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from firsthand import catalog
-from firsthand.benchmarks.sources.datasets import first_rows
 from firsthand.boards.board_spec import board_names
 from firsthand.errors import DataError, DownloadError, FirsthandError
 from firsthand.hub.offline import offline
+from firsthand.system.first_rows import first_rows
 from firsthand.system.terminal import print_as_json, print_table
 
 EXAMPLES = """

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from firsthand.nn.architecture import Architecture, Rope
 from firsthand.nn.blocks.attention import Attend, Attention
+from firsthand.nn.blocks.embedding_table import table
 from firsthand.nn.blocks.experts import MixtureOfExperts
 from firsthand.nn.blocks.latent_attention import LatentAttention
 from firsthand.nn.blocks.mlp import mlp_of
 from firsthand.nn.blocks.norm import norm_of
 from firsthand.nn.blocks.rope import Rotation, frequencies, rotation
-from firsthand.nn.blocks.tables import table
 from firsthand.nn.matrices import BLOCK, Matrix
 from firsthand.nn.sites import BLOCK_SITES, Tap, TapFunction, Taps
 

@@ -19,8 +19,8 @@ from torch.nn import functional
 from firsthand.errors import ConfigError
 from firsthand.kernels.attention.score_terms import BucketBias, ScoreTerms, attend_plainly
 from firsthand.nn.blocks.attention import Attend
+from firsthand.nn.blocks.embedding_table import table
 from firsthand.nn.blocks.mlp import activate
-from firsthand.nn.blocks.tables import table
 from firsthand.nn.families.bert import BertArchitecture
 
 

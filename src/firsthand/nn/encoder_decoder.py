@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from firsthand.errors import ConfigError
 from firsthand.kernels.attention.score_terms import BucketBias, ScoreTerms
 from firsthand.nn.blocks.attention import Attend
+from firsthand.nn.blocks.embedding_table import table
 from firsthand.nn.blocks.mlp import activate
 from firsthand.nn.blocks.norm import RMSNorm
 from firsthand.nn.blocks.positions import sinusoidal
-from firsthand.nn.blocks.tables import table
 from firsthand.nn.encoder import Together
 from firsthand.nn.encoder_decoder_architecture import EncoderDecoderArchitecture
 from firsthand.nn.textbook_cache import TextbookCache

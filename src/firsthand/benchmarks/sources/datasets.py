@@ -12,8 +12,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -24,6 +22,7 @@ from firsthand.hub.hf_repository import headers
 from firsthand.hub.offline import expect_online
 from firsthand.message import Json
 from firsthand.system.bounded_reply import ask
+from firsthand.system.first_rows import most_rows
 from firsthand.system.given_data import held
 from firsthand.system.home import data_home
 from firsthand.system.ordinary_file import open_ordinary
@@ -35,8 +34,6 @@ MAX_BYTES = 256 * 2**20
 """Size limit of a data file, unpacked or not; no file of ours comes near it."""
 PAGE_ROWS = 100
 MAX_PAGE_BYTES, MAX_PAGE_VALUES, MAX_PAGE_S = 32 * 2**20, 2_000_000, 300.0
-most_rows: ContextVar[int | None] = ContextVar("most_rows", default=None)
-"""Number of rows after which files end; `first_rows` sets it."""
 UNCONDITIONAL = 1_000_000
 """First number of OLMES's documents that repeat another without its question."""
 
@@ -97,16 +94,6 @@ def load(source: Source, data: str = "") -> Rows:
     if data == "packaged":
         raise DataError(f"no slice of {name} is packaged: give data=FOLDER, or data=hub to fetch it")
     return read(fetch(source), source, f"Hugging Face hub, {source.dataset}")
-
-
-@contextmanager
-def first_rows(count: int) -> Iterator[None]:
-    """Have each file of rows end after `count` rows within the block, to see where a benchmark's data is."""
-    token = most_rows.set(count)
-    try:
-        yield
-    finally:
-        most_rows.reset(token)
 
 
 def read(path: Path, source: Source, origin: str) -> Rows:
