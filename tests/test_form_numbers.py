@@ -40,7 +40,7 @@ def test_a_number_may_be_answered_as_text_and_keeps_every_digit() -> None:
         (
             "number",
             f"{EXACT}.5",
-            "^9007199254740993.5 has more digits than can be kept with a fraction or an exponent$",
+            r"^9007199254740993\.5 has more digits than can be kept with a fraction or an exponent$",
         ),
         ("boolean", "1", "is no boolean"),
     ],
@@ -48,7 +48,7 @@ def test_a_number_may_be_answered_as_text_and_keeps_every_digit() -> None:
 def test_a_number_that_may_have_lost_digits_is_refused(kind: str, given: Any, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         FormField("n", kind).check(given)
-    with pytest.raises(ConfigError, match="^the answer to n does not fit: "):
+    with pytest.raises(ConfigError, match=r"^the answer to n does not fit: "):
         checked_answers([FormField("n", kind)], {"n": given})
 
 
