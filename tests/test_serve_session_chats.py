@@ -150,7 +150,7 @@ def test_a_retry_finds_the_turn_that_its_client_left_and_no_other(tmp_path: Path
         chat, other = store.open_session("ann", "chat-1"), store.open_session("ann", "own")
         first, elsewhere = store.add_turn(chat.id, "hi"), store.add_turn(other.id, "yo")
         assert left("hi") == first.id and left("hi", who="bob") is None and left("hi", ("user", "x")) is None
-        assert left("yo") is None and store.undelivered("ann", "yo") == [elsewhere], "not a chat"
+        assert left("yo") is None and store.undelivered("ann", "yo", "") == [elsewhere.id], "not a chat"
         stream = sessions.follow(first.id)
         await anext(stream)
         assert left("hi") is None, "its client is still there"
@@ -182,7 +182,7 @@ def test_an_answer_is_delivered_once_it_is_streamed_and_a_failure_is_an_error(tm
             for at, text in enumerate(messages):
                 said += [user(text)] if at + 1 == len(messages) else [user(text), assistant(f"A of {text}")]
             assert (await streamed(model, *said))[-2].text == f"A of {messages[-1]}"
-            assert sessions.store.undelivered("ann", messages[-1]) == []
+            assert sessions.store.undelivered("ann", messages[-1], "") == []
         (row,) = sessions.store.sessions()
         assert [each.prompt for each in sessions.store.turns(row.id)] == ["one", "two"]
         with pytest.raises(ModelError, match=r"^the turn failed: it is away$"):

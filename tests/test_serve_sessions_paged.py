@@ -175,7 +175,7 @@ def test_openings_prompts_answers_and_tasks_count_for_the_bytes_that_a_client_ke
     turn = store.add_turn(opened.id, "y" * 500)
     store.move(turn.id, "completed", answer="z" * 300)
     assert not store.move(turn.id, "failed", error="z" * 9000), "it is over"
-    size = len(opened.opening) + 800
+    size = len(opened.context) + len(opened.opening) + 800
     kept.check_room("ann", 9, size + 1)
     with pytest.raises(
         ConfigError, match=f"your sessions and tasks take {size:,} bytes, and may take {size:,}: delete"

@@ -167,7 +167,7 @@ def test_the_newest_thousand_sessions_are_listed_and_a_bug_is_not_told(tmp_path:
             "/",
         )
         assert [mounted.route_of(path) for path in paths] == [
-            "/sessions", "/approvals", "/sessions/{id}", "/approvals/{id}", None, None, None, None,
+            "/sessions", "/approvals", "/sessions/{id}", "/approvals/{id}", "/sessions/{id}", None, None, None,
         ]  # fmt: skip
         assert mounted.work_methods == {"POST"} and mounted.prefix == "" and mounted.open_routes == frozenset()
         assert mounted.lifespan is not None
@@ -308,7 +308,7 @@ def test_a_chat_goes_on_with_the_session_of_its_client_alone_and_brings_its_open
         found = model._left(Caller("ann"), [], "pay 1")
         assert found is not None and found.id == followed.id
         for messages, id in (([], None), ([user("pay 1")], followed.id)):
-            turn = model._turn(Caller("ann"), "alone", messages)
+            turn = await model._turn(Caller("ann"), "alone", messages)
             assert turn.id == id if id else (turn.prompt, turn.number) == ("alone", 1)
 
         await sessions.settled(followed.id)
@@ -316,10 +316,10 @@ def test_a_chat_goes_on_with_the_session_of_its_client_alone_and_brings_its_open
         answers = {"approval": asks.id}
         two = [user("pay 1"), assistant("", ToolCall("k", ASK, answers), ToolCall("l", "else", answers)),
                Message("tool", (ToolResult("k", ASK, '{"allowed": "no"}'),))]  # fmt: skip
-        turn = model._turn(Caller("ann"), "", two)
+        turn = await model._turn(Caller("ann"), "", two)
         kept = store.approval(asks.id)
         assert turn.id == followed.id and (kept.state, kept.answered_by) == ("denied", "ann")
-        assert model._turn(Caller("ann"), "", two).id == followed.id, "a retry"
+        assert (await model._turn(Caller("ann"), "", two)).id == followed.id, "a retry"
         await sessions.settled(followed.id)
 
     within(clerk(desk), tmp_path, use)

@@ -225,7 +225,7 @@ def test_results_that_answer_no_approval_are_refused_in_the_clients_words(tmp_pa
         def answered(*results: ToolResult, who: str = "ann") -> str:
             messages = [user("q"), calls, Message("tool", results)] if results else [user("q"), Message("tool", ())]
             with pytest.raises((ConfigError, UnknownName)) as caught:
-                model._turn(Caller(who), "", messages)
+                asyncio.run(model._turn(Caller(who), "", messages))
             return str(caught.value)
 
         assert answered() == "the last message answers no call of approval: send its result, yes or no"
@@ -237,10 +237,10 @@ def test_results_that_answer_no_approval_are_refused_in_the_clients_words(tmp_pa
         call = assistant("", ToolCall("m", ASK, {"approval": form.id}))
         given = Message("tool", (ToolResult("m", ASK, '{"allowed": true, "content": {"n": 4}}'),))
         sessions._closing = True  # nothing is attempted here
-        assert model._turn(Caller("ann"), "", [user("q"), call, given]).id == turn.id
+        assert asyncio.run(model._turn(Caller("ann"), "", [user("q"), call, given])).id == turn.id
         assert store.approval(form.id).content == {"n": 4} and store.approval(form.id).answered_by == "ann"
         with pytest.raises(ConfigError, match="the last message is neither a user's nor the result of an approval"):
-            model._turn(Caller("ann"), "", [user("q"), assistant("a")])
+            asyncio.run(model._turn(Caller("ann"), "", [user("q"), assistant("a")]))
 
 
 def test_a_turn_that_is_cancelled_while_it_waits_keeps_the_record_of_what_it_did(tmp_path: Path) -> None:

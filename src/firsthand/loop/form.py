@@ -6,8 +6,10 @@ MCP's elicitation and A2A's input requests give such forms. A schema is untruste
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from decimal import Decimal
 from itertools import islice
 from typing import Any
 
@@ -17,6 +19,13 @@ from firsthand.message import Json
 MAX_FIELDS = 24
 MAX_ANSWER = 4_000
 """The most characters of an answer."""
+_SAFE = 1 << 53
+"""Whole numbers from here on may be the same float as another."""
+_NUMBER = {
+    "integer": re.compile(r"[+-]?[0-9]{1,400}"),
+    "number": re.compile(r"[+-]?[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3})?"),
+}
+"""Numbers that are sent as text."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +66,16 @@ class FormField:
         if self.kind == "integer":
             return self._checked(int(text))
         if self.kind == "number":
-            return self._checked(float(text))
+            return self._checked(_number(text))
         return self._checked(text)
 
     def check(self, value: Any) -> Any:
         """The value of an answer in JSON. ValueError says what is wrong."""
+        if isinstance(value, str) and (digits := _NUMBER.get(self.kind)) is not None and digits.fullmatch(value):
+            value = _number(value)
         if self.kind == "integer" and isinstance(value, float) and value.is_integer():
+            if abs(value) >= _SAFE:
+                raise ValueError(f"{value:.0f} may have lost digits on the way: send it as text")
             value = int(value)  # some formats of the wire know no whole numbers
         if not isinstance(value, _TYPES[self.kind]) or (isinstance(value, bool) and self.kind != "boolean"):
             raise ValueError(f"{str(value)[:100]!r} is no {self.kind}")
@@ -169,6 +182,16 @@ def _field(name: str, schema: Json, required: bool) -> FormField | None:
         return made if default is None else replace(made, default=made.check(default))
     except ValueError:  # a default that is no answer is none
         return made
+
+
+def _number(text: str) -> int | float:
+    """The number that a text states. ValueError where a float would change digits before the point."""
+    if _NUMBER["integer"].fullmatch(text):
+        return int(text)
+    value = float(text)
+    if math.isfinite(value) and abs(value) >= _SAFE and Decimal(text) != Decimal(repr(value)):
+        raise ValueError(f"{text:.100} has more digits than can be kept with a fraction or an exponent")
+    return value
 
 
 def _is_finite(value: Any) -> bool:

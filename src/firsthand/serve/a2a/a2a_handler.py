@@ -25,6 +25,7 @@ from a2a.utils.errors import InvalidParamsError, TaskNotCancelableError, TaskNot
 from firsthand.runs.database import Database
 from firsthand.serve.a2a.sqlite_tasks import SqlitePushConfigs, SqliteTaskStore
 from firsthand.serve.a2a.webhooks import WebhookSender, check_webhook
+from firsthand.serve.a2a.wire_parts import check_data
 from firsthand.tools.web.addresses import Resolver, Rules, resolve
 
 MAX_PARTS = 256
@@ -150,6 +151,7 @@ class A2AHandler(DefaultRequestHandlerV2):
         for name in ("message_id", "task_id", "context_id"):
             if len(getattr(message, name)) > MAX_ID_CHARS:
                 raise InvalidParamsError(f"{name} has more than {MAX_ID_CHARS} characters")
+        check_data(params)
         if params.configuration.HasField("task_push_notification_config"):
             await check_webhook(params.configuration.task_push_notification_config, self._rules, self._resolver)
         if message.task_id and not message.context_id:  # the SDK would make up another one

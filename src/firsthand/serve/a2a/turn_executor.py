@@ -18,12 +18,12 @@ from a2a.server.tasks.task_updater import TaskUpdater
 from a2a.types.a2a_pb2 import Message as WireMessage
 from a2a.types.a2a_pb2 import Part, Role, Task, TaskState, TaskStatus
 from a2a.utils.errors import ContentTypeNotSupportedError, InvalidParamsError
-from google.protobuf.json_format import MessageToDict, ParseDict
-from google.protobuf.struct_pb2 import Value
+from google.protobuf.json_format import MessageToDict
 
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.loop.form import form_schema
 from firsthand.message import Json, canonical
+from firsthand.serve.a2a.wire_parts import data_part, text_part
 from firsthand.serve.agents.asked_approval import AskedApproval
 from firsthand.serve.agents.parked_approval import read_decision
 from firsthand.serve.agents.served_sessions import ServedSessions, TurnOver
@@ -116,7 +116,7 @@ class TurnExecutor(AgentExecutor):
         ways = wrong or "say yes or no, or send data with approval and allowed; "
         unseen = [each.question for each in pending if each.id not in shown]
         text = "\n\n".join([f"{ways}this waits for an answer: {again}", *unseen])
-        asked = updater.new_agent_message([Part(text=text), *_questions(pending)])
+        asked = updater.new_agent_message([text_part(text), *_questions(pending)])
         await (updater.requires_auth(asked) if _signs_in(pending) else updater.requires_input(asked))
         return False
 
@@ -129,10 +129,10 @@ class TurnExecutor(AgentExecutor):
                     working = True
                     await updater.start_work()
                 elif (line := step_line(news)) and working:
-                    await updater.start_work(updater.new_agent_message([Part(text=line)]))
+                    await updater.start_work(updater.new_agent_message([text_part(line)]))
             turn = self._sessions.store.turn(task_id)
         except UnknownName:  # the server died before the turn was kept
-            await updater.failed(updater.new_agent_message([Part(text="the server was stopped before this began")]))
+            await updater.failed(updater.new_agent_message([text_part("the server was stopped before this began")]))
             return
         await self._settle(updater, turn)
 
@@ -146,19 +146,19 @@ class TurnExecutor(AgentExecutor):
                 del self._told[next(iter(self._told))]
         match turn.state:
             case "completed":
-                parts = [Part(text=turn.answer or "", media_type="text/plain")]
+                parts = [text_part(turn.answer or "", "text/plain")]
                 await updater.add_artifact(parts, artifact_id=ANSWER, name=ANSWER, last_chunk=True)
                 await updater.complete()
             case "failed":
-                await updater.failed(updater.new_agent_message([Part(text=turn.error or "it failed")]))
+                await updater.failed(updater.new_agent_message([text_part(turn.error or "it failed")]))
             case "rejected":
-                await updater.reject(updater.new_agent_message([Part(text=turn.error or "it was refused")]))
+                await updater.reject(updater.new_agent_message([text_part(turn.error or "it was refused")]))
             case "canceled":
                 await updater.cancel()
             case "input_required":
                 pending = self._sessions.store.pending(turn.id)
                 text = "\n\n".join(each.question for each in pending)
-                asked = updater.new_agent_message([Part(text=text), *_questions(pending)])
+                asked = updater.new_agent_message([text_part(text), *_questions(pending)])
                 await (updater.requires_auth(asked) if _signs_in(pending) else updater.requires_input(asked))
 
 
@@ -246,7 +246,7 @@ def _questions(pending: Sequence[AskedApproval]) -> list[Part]:
         | ({} if each.opens is None else {"opens": each.opens})
         for each in pending
     ]
-    return [Part(data=ParseDict(body, Value()), media_type="application/json") for body in bodies]
+    return [data_part(body) for body in bodies]
 
 
 def _signs_in(pending: Sequence[AskedApproval]) -> bool:

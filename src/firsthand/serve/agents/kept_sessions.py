@@ -12,7 +12,7 @@ from typing import NamedTuple
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.runs.database import Database
 from firsthand.serve.agents.asked_approval import APPROVALS, AskedApproval, approval_of
-from firsthand.serve.agents.session_store import TURNS, SessionTurn
+from firsthand.serve.agents.session_store import TURNS, SessionTurn, size_bytes
 
 PAGE_BYTES = 4 << 20
 """A page ends once it has so much text; one turn or approval may have more by itself."""
@@ -58,15 +58,19 @@ class KeptSessions:
             id = self.find(owner, before)
             first = int(self._database.read("SELECT rowid FROM sessions WHERE id = ?", (id,))[0][0])
         rows = self._database.read(
-            "SELECT id, context FROM sessions WHERE owner = ? AND rowid < ? ORDER BY rowid DESC LIMIT ?",
+            "SELECT id FROM sessions WHERE owner = ? AND rowid < ? ORDER BY rowid DESC LIMIT ?",
             (owner, first, MOST_LISTED + 1),
         )
         found: list[ListedSession] = []
         left = PAGE_BYTES
-        for id, context in rows[:MOST_LISTED]:
+        for (id,) in rows[:MOST_LISTED]:
+            named = self._database.read("SELECT context FROM sessions WHERE id = ?", (id,))
+            if not named:  # deleted in the meantime
+                continue
+            context = str(named[0][0])
             turns, whole = self.turns(id, left)
             found.append(ListedSession(context, turns, whole))
-            left -= len(context) + sum(map(_size, turns))
+            left -= size_bytes(context) + sum(map(_size, turns))
             if left <= 0 or not whole:
                 break
         return SessionsPage(found[::-1], len(rows) > len(found))
@@ -143,4 +147,4 @@ class KeptSessions:
 
 
 def _size(turn: SessionTurn) -> int:
-    return len(turn.prompt) + len(turn.answer or "") + len(turn.error or "") + 200
+    return sum(map(size_bytes, (turn.prompt, turn.answer or "", turn.error or ""))) + 200

@@ -17,7 +17,7 @@ from firsthand.agent import Agent
 from firsthand.benchmark import NamedSetting
 from firsthand.errors import ConfigError, FirsthandError, StoreError
 from firsthand.loop.listener import Step
-from firsthand.message import Json, Message, assistant, user
+from firsthand.message import Json, Message, assistant, canonical, user
 from firsthand.rollout import Place, rollout
 from firsthand.runs.run_folder import Run
 from firsthand.serve.admission.charged_steps import Charge, ChargedSteps, charge_nobody
@@ -35,6 +35,8 @@ from firsthand.trace import Call, Failure, Trace, new_trace_id
 SETTING = NamedSetting("served")
 """The benchmark name in the traces of sessions."""
 MAX_PROMPT_CHARS = 1_000_000
+MAX_NAME_CHARS = 256
+"""Of a session's name, as of A2A's ids."""
 _MOST_NEWS = 1000
 """Steps that a slow follower may lag behind; of what comes after it misses steps, and no state."""
 
@@ -105,6 +107,15 @@ class ServedSessions:
         """A new turn of the client's session `context`; it waits for the turns before it. `conversation` opens a new one."""
         if len(prompt) > MAX_PROMPT_CHARS:
             raise ConfigError(f"the message has {len(prompt):,} characters: at most {MAX_PROMPT_CHARS:,} are taken")
+        if len(context) > MAX_NAME_CHARS:
+            raise ConfigError(
+                f"the session's name has {len(context):,} characters: give it {MAX_NAME_CHARS} at most, or leave it out"
+            )
+        if context in (".", ".."):
+            raise ConfigError(f"the session's name is {context!r}, which no address can hold: give it another one")
+        _check_text("the session's name", context)
+        for text in (prompt, *(each.text for each in conversation)):
+            _check_text("the message", text)
         self.memories.of(owner)
         mine = self.kept.open_turns(owner)
         if mine >= self.settings.open_turns:
@@ -129,6 +140,8 @@ class ServedSessions:
 
         TurnOver if it has an answer, UnknownName if it is another client's, ConfigError if the form takes no such content.
         """
+        _check_text("the reason", reason)
+        _check_text("the content", canonical(content))
         asked = self.store.approval(approval, owner)
         if not self.store.answer(approval, allowed, by=by, reason=reason, content=content):
             raise TurnOver(f"{approval} was {self.store.approval(approval).state} before: it is answered once")
@@ -355,3 +368,12 @@ class ServedSessions:
             duration_s=0.0,
             stop_reason=why or "error",
         )
+
+
+def _check_text(what: str, text: str) -> None:
+    """ConfigError for half a surrogate, which neither the store nor a model's tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(text[error.start]):04x}"
+        raise ConfigError(f"{what} holds {half}, half of a character: send the whole character") from None

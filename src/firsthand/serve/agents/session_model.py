@@ -7,14 +7,16 @@ result, `yes` or `no`, is the answer.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import secrets
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from firsthand.errors import ConfigError, ModelError
+from firsthand.errors import ConfigError, ModelError, UnknownName
 from firsthand.loop.form import form_schema
 from firsthand.loop.listener import Began, Piece
 from firsthand.message import Json, Message, ToolCall, ToolResult, assistant, canonical, user
@@ -28,6 +30,8 @@ from firsthand.serve.agents.thought_stream import CLOSE, ThoughtStream
 from firsthand.system.json_values import values_in_text
 from firsthand.trace import Call, Trace
 
+_CHAT = "chat-"
+"""The beginning of the names of sessions that chats began."""
 ASK = "approval"
 """The function that a client is asked to call in place of a person."""
 _MAX_VALUES = 50_000
@@ -85,7 +89,7 @@ class SessionModel:
             raise ConfigError(f"{self.name} is an agent with tools and a form of its own: leave out tools and formats")
         who = caller.get() or Caller()
         messages = [] if isinstance(prompt, str) else list(prompt)
-        turn = self._turn(who, prompt if isinstance(prompt, str) else "", messages)
+        turn = await self._turn(who, prompt if isinstance(prompt, str) else "", messages)
         who.session = self._sessions.store.session(turn.session).context
         thought = ThoughtStream()
         yield Delta("<think>")
@@ -116,36 +120,35 @@ class SessionModel:
 
     # -- which turn a request is about --
 
-    def _turn(self, who: Caller, text: str, messages: Sequence[Message]) -> SessionTurn:
+    async def _turn(self, who: Caller, text: str, messages: Sequence[Message]) -> SessionTurn:
         """The turn that a conversation asks for: an answer to an approval, one under way, or a new one."""
         if not messages:
-            return self._sessions.submit(who.name, text, context=f"chat-{secrets.token_hex(8)}")
+            return self._sessions.submit(who.name, text, context=f"{_CHAT}{secrets.token_hex(8)}")
         last = messages[-1]
         if last.role == "tool":
             return self._answered(who, messages)
         if last.role != "user":
             raise ConfigError("the last message is neither a user's nor the result of an approval: ask a question")
         before = _transcript(messages[:-1])
-        if (left := self._left(who, before, last.text)) is not None:
+        if (left := await asyncio.to_thread(self._left, who, before, last.text)) is not None:
             return left
         if before and any(role == "assistant" for role, _ in before):
             session = self._sessions.store.by_transcript(who.name, _hash(before))
             if session is not None:
                 return self._sessions.submit(who.name, last.text, context=session.context)
-        context = f"chat-{secrets.token_hex(8)}"
+        context = f"{_CHAT}{secrets.token_hex(8)}"
         opening = tuple(each for each in messages[:-1] if each.role != "tool" and not _asks(each))
         return self._sessions.submit(who.name, last.text, context=context, conversation=opening)
 
     def _left(self, who: Caller, before: Sequence[tuple[str, str]], text: str) -> SessionTurn | None:
         """A turn that asks the same after the same messages, and whose client left without its answer: a retry finds it."""
-        left = [
-            turn
-            for turn in self._sessions.store.undelivered(who.name, text)
-            if turn.context.startswith("chat-") and not self._sessions.is_followed(turn.id)
-        ]
-        for turn in left[-_MOST_COMPARED:]:
-            if _transcript(self._sessions.history(turn)) == list(before):
-                return turn
+        left = self._sessions.store.undelivered(who.name, text, _CHAT)
+        left = [id for id in left if not self._sessions.is_followed(id)][:_MOST_COMPARED]
+        for id in reversed(left):
+            with suppress(UnknownName):  # deleted in the meantime
+                turn = self._sessions.store.turn(id, who.name)
+                if _transcript(self._sessions.history(turn)) == list(before):
+                    return turn
         return None
 
     def _answered(self, who: Caller, messages: Sequence[Message]) -> SessionTurn:

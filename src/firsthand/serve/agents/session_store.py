@@ -28,6 +28,8 @@ TurnState = Literal["submitted", "working", "input_required", "completed", "fail
 OVER: frozenset[str] = frozenset(("completed", "failed", "rejected", "canceled"))
 """States that no turn leaves."""
 SESSIONS_FILE = "sessions.sqlite"
+MOST_UNDELIVERED = 256
+"""Turns that a retry is looked for among, the newest."""
 SCHEMA = Schema(
     "a store of sessions",
     0x66737373,  # "fsss"
@@ -73,6 +75,9 @@ SCHEMA = Schema(
         """,
         """
         ALTER TABLE approvals ADD COLUMN opens TEXT;
+        """,
+        """
+        UPDATE sessions SET size = size + length(CAST(context AS BLOB));
         """,
     ),
 )
@@ -146,7 +151,7 @@ class SessionStore:
             connection.execute(
                 "INSERT INTO sessions (id, owner, context, transcript, conversation, created_at, size)"
                 " VALUES (?, ?, ?, '', ?, ?, ?) ON CONFLICT DO NOTHING",
-                (id, owner, context, body, now(), len(body)),
+                (id, owner, context, body, now(), len(body) + size_bytes(context)),
             )
         return self._session("owner = ? AND context = ?", (owner, context))
 
@@ -183,14 +188,16 @@ class SessionStore:
                 "UPDATE sessions SET transcript = ?, delivered = ? WHERE id = ?", (digest, delivered, session)
             )
 
-    def undelivered(self, owner: str, prompt: str) -> list[SessionTurn]:
-        """Turns of a client that ask this, and whose answer it was not given yet, the oldest first."""
+    def undelivered(self, owner: str, prompt: str, beginning: str) -> list[str]:
+        """Turns that ask this and whose answer the client was not given yet, in sessions whose names begin so: the ids of
+        the newest."""
         rows = self.database.read(
-            f"{TURNS} WHERE s.owner = ? AND t.prompt = ? AND t.number > s.delivered"
-            " AND t.state NOT IN ('failed', 'canceled') ORDER BY t.rowid",
-            (owner, prompt),
+            "SELECT t.id FROM sessions s CROSS JOIN turns t ON t.session = s.id WHERE s.owner = ?"
+            " AND substr(s.context, 1, ?) = ? AND t.number > s.delivered AND t.state NOT IN ('failed', 'canceled')"
+            " AND t.prompt = ? ORDER BY t.rowid DESC LIMIT ?",
+            (owner, len(beginning), beginning, prompt, MOST_UNDELIVERED),
         )
-        return [SessionTurn(*row) for row in rows]
+        return [str(id) for (id,) in rows]
 
     def _session(self, where: str, values: Sequence[Any]) -> SessionRow:
         rows = self.database.read(f"SELECT id, owner, context, conversation FROM sessions WHERE {where}", values)
@@ -211,7 +218,9 @@ class SessionStore:
                 " FROM turns WHERE session = ?",
                 (id, session, prompt, at, at, session),
             )
-            grown = connection.execute("UPDATE sessions SET size = size + ? WHERE id = ?", (len(prompt), session))
+            grown = connection.execute(
+                "UPDATE sessions SET size = size + ? WHERE id = ?", (size_bytes(prompt), session)
+            )
             if not grown.rowcount:
                 raise UnknownName("the session was deleted: begin a new one")
         return self.turn(id)
@@ -240,7 +249,8 @@ class SessionStore:
         return None if turn is None or self.pending(turn.id) else turn
 
     def move(self, id: str, state: TurnState, *, answer: str | None = None, error: str | None = None) -> bool:
-        """Put a turn into a state; False if it is over already, and nothing was changed."""
+        """Put a turn into a state; False if it is over already, and nothing was changed. Half surrogates become U+FFFD."""
+        answer, error = (None if each is None else _whole(each) for each in (answer, error))
         with self.database.write() as connection:
             done = connection.execute(
                 "UPDATE turns SET state = ?, answer = ?, error = ?, updated_at = ? WHERE id = ?"
@@ -249,7 +259,7 @@ class SessionStore:
             )
             connection.execute(
                 "UPDATE sessions SET size = size + ? WHERE id = (SELECT session FROM turns WHERE id = ?)",
-                (len(answer or "") + len(error or "") if done.rowcount else 0, id),
+                (size_bytes(answer or "") + size_bytes(error or "") if done.rowcount else 0, id),
             )
             return done.rowcount == 1
 
@@ -370,3 +380,13 @@ class SessionStore:
             " (SELECT 1 FROM approvals WHERE turn = t.id AND state = 'pending')"
         )
         return [str(session) for (session,) in rows]
+
+
+def size_bytes(text: str) -> int:
+    """The bytes of a text as it is kept."""
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def _whole(text: str) -> str:
+    """The text with U+FFFD for each half surrogate, which SQLite does not take."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -26,7 +26,9 @@ from firsthand.serve.http.replies import Reply, note_bug, refused, reply
 from firsthand.serve.http.request_body import ClientLeft
 from firsthand.serve.openai.request_schema import Wire, read
 
-_SESSION = re.compile(r"/sessions/([^/]+)")
+_SESSION = re.compile(r"/sessions/(.+)", re.DOTALL)
+_MOST_FIELDS = 10
+"""Fields of a query that are read."""
 _APPROVAL = re.compile(r"/approvals/([^/]+)")
 
 
@@ -79,7 +81,7 @@ class SessionsApp:
         context = path.removeprefix("/sessions/")
         if method == "DELETE":
             return await asyncio.to_thread(self._deleted, owner, context)
-        before = parse_qs(scope.get("query_string", b"").decode("latin-1"), max_num_fields=10).get("before", [None])[0]
+        before = _before(scope.get("query_string", b""))
         if path == "/sessions":
             return await asyncio.to_thread(self._listed, owner, before)
         if path == "/approvals":
@@ -117,6 +119,15 @@ class SessionsApp:
         if not self._sessions.kept.delete(owner, context):
             raise Refusal(409, "a turn of the session is not over: cancel or answer it first", code="open")
         return reply({"id": context, "deleted": True})
+
+
+def _before(query: bytes) -> str | None:
+    """The field `before` of a query; None without one."""
+    try:
+        fields = parse_qs(query.decode("latin-1"), max_num_fields=_MOST_FIELDS)
+    except ValueError:
+        raise bad(f"the query has more than {_MOST_FIELDS} fields: send `before` alone", "before") from None
+    return fields.get("before", [None])[0]
 
 
 def _older(context: str, turns: Sequence[SessionTurn]) -> str:

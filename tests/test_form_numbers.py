@@ -1,0 +1,56 @@
+"""Numbers of forms keep their digits: as numbers, as text, and where a float may have lost some."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from firsthand.errors import ConfigError
+from firsthand.loop.form import FormField, checked_answers, form_fields
+
+EXACT = 9007199254740993
+
+
+def test_a_number_may_be_answered_as_text_and_keeps_every_digit() -> None:
+    whole, number = FormField("n", "integer"), FormField("n", "number")
+    for field in (whole, number):
+        for given in (EXACT, str(EXACT), f"+{EXACT}"):
+            value = checked_answers([field], {"n": given})["n"]
+            assert value == EXACT and isinstance(value, int)
+        assert field.parse(str(EXACT)) == EXACT and isinstance(field.parse(str(EXACT)), int)
+        assert field.check("-7") == -7
+    assert (number.check("0.25"), number.check("1e20"), number.check("1e23")) == (0.25, 1e20, 1e23)
+    assert number.parse("3.14159265358979323846") == 3.141592653589793, "digits behind the point are rounded"
+    assert (whole.check(9007199254740991.0), number.check(2.0)) == ((1 << 53) - 1, 2.0)
+    assert form_fields({"properties": {"n": {"type": "integer", "default": EXACT}}})[0].default == EXACT
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "why"),
+    [
+        ("integer", float(1 << 53), "^9007199254740992 may have lost digits on the way: send it as text$"),
+        ("integer", -1e20, "may have lost digits"),
+        ("integer", "1.0", "'1.0' is no integer"),
+        ("integer", "1e3", "is no integer"),
+        ("integer", "seven", "'seven' is no integer"),
+        ("integer", "", "is no integer"),
+        ("number", "nan", "is no number"),
+        ("number", "1e999", "no number that can be kept"),
+        (
+            "number",
+            f"{EXACT}.5",
+            r"^9007199254740993\.5 has more digits than can be kept with a fraction or an exponent$",
+        ),
+        ("boolean", "1", "is no boolean"),
+    ],
+)
+def test_a_number_that_may_have_lost_digits_is_refused(kind: str, given: Any, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        FormField("n", kind).check(given)
+    with pytest.raises(ConfigError, match=r"^the answer to n does not fit: "):
+        checked_answers([FormField("n", kind)], {"n": given})
+
+
+def test_text_fields_keep_digits_as_text() -> None:
+    assert FormField("n", "string").check(str(EXACT)) == str(EXACT)
