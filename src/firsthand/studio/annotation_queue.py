@@ -150,7 +150,7 @@ class Queues:
         self.store.remove(f"{OPEN} {name}", self._key_in(f"{OPEN} {name}", place, rater))
 
     def next_item(self, name: str, rater: str, *, skip: Sequence[str] = (), now: float | None = None) -> str | None:
-        """The place that this person rates next, theirs for OPEN_S seconds or until they ask for another; None if none is left."""
+        """The place that this person rates next, theirs until they ask again or for OPEN_S seconds; None if none is left."""
         queue, now = self.get(name), time.time() if now is None else now
         raters: dict[str, set[str]] = {place: set() for place in queue.items}
         for label in self.labels(name):
