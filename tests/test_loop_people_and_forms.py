@@ -66,7 +66,8 @@ def test_a_persons_always_is_of_one_tool_and_not_of_a_reason() -> None:
         assert question(odd, hidden).split("\n") == [
             "s\\x1b[2J (external): Send\\x07 a\\u202e \\x9btext.",
             '  "te\\x1bxt": a\\x08\\x7f',
-            '  "n\\u3164": {"k\\u200b":["\\x7f","\\x85"]}', "  why you are asked: pay\\x1b[8m it", "Run s\\x1b[2J (external)?",
+            '  "n\\u3164": {"k\\u200b":["\\x7f","\\x85"]}',
+            "  why you are asked: pay\\x1b[8m it", "Run s\\x1b[2J (external)?",
         ]  # fmt: skip
     fields = (FormField("n\x1b", "string", "How\x07?", choices=("a\u202e",)), FormField("b\x9b", "boolean"))
     assert form_question(odd, "fill\x1b", fields).split("\n") == [
