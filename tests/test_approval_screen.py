@@ -56,7 +56,7 @@ def test_of_many_arguments_those_of_the_tool_come_first_and_the_others_are_count
     )
     assert "more arguments" not in question(run, dict(list(more.items())[:MAX_ARGUMENTS]))
     named = question(run, {"n\nRun it? " + "m" * 9_000: "x"})
-    assert rows(named) < 8 and "  n Run it? mmm" in named and "[... 8,910 characters ...]: x\n" in named
+    assert rows(named) < 8 and '  "n Run it? mmm' in named and '[... 8,910 characters ...]": x\n' in named
 
 
 @pytest.mark.parametrize(

@@ -64,13 +64,15 @@ def test_a_persons_always_is_of_one_tool_and_not_of_a_reason() -> None:
     hidden = {"te\x1bxt": "a\x08\x7f", "n\u3164": {"k\u200b": ["\x7f", "\x85"]}}
     with explained("pay\x1b[8m it"):
         assert question(odd, hidden).split("\n") == [
-            "s\\x1b[2J (external): Send\\x07 a\\u202e \\x9btext.", "  te\\x1bxt: a\\x08\\x7f",
-            '  n\\u3164: {"k\\u200b":["\\x7f","\\x85"]}', "  why you are asked: pay\\x1b[8m it", "Run s\\x1b[2J (external)?",
+            "s\\x1b[2J (external): Send\\x07 a\\u202e \\x9btext.",
+            '  "te\\x1bxt": a\\x08\\x7f',
+            '  "n\\u3164": {"k\\u200b":["\\x7f","\\x85"]}',
+            "  why you are asked: pay\\x1b[8m it", "Run s\\x1b[2J (external)?",
         ]  # fmt: skip
     fields = (FormField("n\x1b", "string", "How\x07?", choices=("a\u202e",)), FormField("b\x9b", "boolean"))
     assert form_question(odd, "fill\x1b", fields).split("\n") == [
-        "Send\\x07 a\\u202e \\x9btext.", "  fill\\x1b", "  n\\x1b: How\\x07? (string: a\\u202e; may be left empty)",
-        "  b\\x9b: b\\x9b (yes or no; may be left empty)", "Fill it in?",
+        "Send\\x07 a\\u202e \\x9btext.", "  fill\\x1b", '  "n\\x1b": How\\x07? (string: a\\u202e; may be left empty)',
+        '  "b\\x9b": b\\x9b (yes or no; may be left empty)', "Fill it in?",
     ]  # fmt: skip
     terminal = Typed("yes", "z\x1b", "a\u202e", "no")
     assert asyncio.run(AskPerson(terminal).fill(odd, "fill\x1b\nin", fields)) == {"n\x1b": "a\u202e", "b\x9b": False}

@@ -81,7 +81,7 @@ def test_a_name_and_a_title_of_a_field_are_one_line_and_bounded():
     shown = form_question(pay(), "hello", fields)
     assert rows(shown) < SCREEN and len(shown) < 9_000
     assert "y z (yes or no" in shown.split("\n")[2]
-    assert [line[:4] for line in shown.split("\n")[:3]] == ["Pays", "  he", "  a "] and "\nFill it in?" in shown
+    assert [line[:4] for line in shown.split("\n")[:3]] == ["Pays", "  he", '  "a'] and "\nFill it in?" in shown
     assert not any(line.startswith(("Run it?", "Fill", "files")) for line in shown.split("\n")[:-1])
     many = [FormField(f"f{number}", "string", "\u6f22" * 3_000) for number in range(24)]
     assert rows(form_question(pay(), "\u6f22\n" * 3_000, many)) < 120

@@ -153,11 +153,8 @@ def test_a_queue_hands_out_counts_and_compares(store: SqliteStore) -> None:
     for place, rater, value, text in (("a", "bob", 0.0, "no"), ("a", "ann", 1.0, "yes"), ("b", "ann", 0.75, ""),
                                       ("d", "cat", 0.5, ""), ("b", "bob", 0.25, "hm")):  # fmt: skip
         queues.rate("q", place, rater, value, text)
-    assert [(item.body["place"], item.body["rater"]) for item in store.items("open-item q")] == [
-        ("a", "cat"),
-        ("b", "cat"),
-        ("c", "cat"),
-    ]
+    held = [(item.body["place"], item.body["rater"]) for item in store.items("open-item q")]
+    assert held == [("c", "cat")], "one each"
     labels = tuple(Label(*each, 1) for each in (("a", "ann", 1.0, "yes"), ("a", "bob", 0.0, "no"), ("b", "ann", 0.75, ""),
                                                 ("b", "bob", 0.25, "hm"), ("d", "cat", 0.5, "")))  # fmt: skip
     assert tuple(queues.labels("q")) == labels and queues.label("q", "b", "bob") == labels[3]

@@ -62,3 +62,18 @@ def test_an_item_that_somebody_has_open_is_counted_for_each_of_them(queues: Queu
     assert queues.next_item("q", "human:ann", skip=PLACES[1:], now=0.0) == LONG + "1"
     assert queues.next_item("q", "human:bob", skip=PLACES[1:], now=0.0) == LONG + "1"
     assert len(queues.store.items(f"{OPEN} q")) == 2
+
+
+def test_a_person_has_one_item_of_a_queue_open_whatever_they_skip(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    queues = Queues(store)
+    queues.make(AnnotationQueue("q", "run", ("a", "b", "c"), "good", raters=1, shared=0, guide=""))
+    skipped: list[str] = []
+    while (place := queues.next_item("q", "ann", skip=skipped, now=0.0)) is not None:
+        skipped.append(place)
+    assert skipped == ["a", "b", "c"]
+    assert queues.next_item("q", "ann", skip=["a"], now=1.0) == "b"
+    assert queues.next_item("q", "bob", now=1.0) == "a", "what was skipped is free"
+    assert queues.next_item("q", "cat", now=1.0) == "c"
+    assert queues.next_item("q", "dan", now=1.0) is None and queues.next_item("q", "ann", now=2.0) == "b"
+    store.close()

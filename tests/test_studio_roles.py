@@ -46,7 +46,7 @@ ROLES: dict[str, str] = {
     "GET /queues": "viewer",
     "GET /queues/{queue}": "viewer",
     "GET /queues/{queue}/items/{place}": "viewer",
-    "GET /queues/{queue}/next": "viewer",
+    "GET /queues/{queue}/next": "annotator",
     "GET /runs/{run}": "viewer",
     "GET /runs/{run}/attempts/{attempt}": "viewer",
     "GET /runs/{run}/attempts/{attempt}/copy/{kind:str}": "viewer",

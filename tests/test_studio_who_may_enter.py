@@ -246,6 +246,9 @@ def test_roles_are_asked_for_by_method_and_whole_path() -> None:
         ("POST", "/arena/rounds/x/votes", "editor"), ("DELETE", "/arena/rounds/x/undo", "editor"),
         ("POST", "/queues/q/items/p", "annotator"), ("POST", "/queues/q/items/p/x", "editor"), ("POST", "/queues", "editor"),
         ("POST", "/runs/a/attempts/b/notes", "annotator"), ("GET", "/features/a/live/1/2", "viewer"),
+        ("GET", "/queues/q/next", "annotator"), ("HEAD", "/queues/q/next", "annotator"),
+        ("GET", "/queues/q/nexts", "viewer"),
+        ("GET", "/queues/q/items/next", "viewer"), ("GET", "/queues/next", "viewer"), ("POST", "/queues/q/next", "editor"),
     ):  # fmt: skip
         assert needed_role(method, path) == role, (method, path)
 

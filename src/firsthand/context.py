@@ -272,6 +272,7 @@ class Context:
                 )
             shown = found.refusal or "\n\n".join(str(item["text"]) for item in found.items)
             detail |= {"arguments": found.arguments, "result": shown, "is_error": found.refusal is not None}
+            detail |= {"clients": found.told} if attempt.agent.guards and found.told is not None else {}
             detail |= {"items": found.items} | ({"origin": tool.origin} if tool.origin is not None else {})
             error = found.refusal
         finally:
@@ -318,7 +319,7 @@ class Context:
         granted = opened.reserve() if recorded is None else None
         detail: Json = {"name": call.name, "arguments": call.arguments}
         error: str | None = "it was broken off before it had a result"
-        opened.begin_tool(call.name, call.arguments)
+        opened.begin_tool(call.name, call.arguments, is_known=call.name in attempt.tools)
         try:
             async with opened.in_time():
                 borders = opened.borders(as_of)
@@ -326,8 +327,9 @@ class Context:
                     ran = await run_call(
                         attempt, call, borders=borders, request=request, recorded=recorded, detail=detail
                     )
-            result, arguments = ran
+            result, arguments, told = ran
             detail |= {"arguments": arguments, "result": result.content, "is_error": result.is_error}
+            detail |= {"clients": told} if result.is_error and attempt.agent.guards and told is not None else {}
             detail |= {"origin": result.origin} if result.origin is not None else {}
             detail |= {READERS: "user"} if attempt.is_private(call.name) else {}
             error = result.content if result.is_error else None

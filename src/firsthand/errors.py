@@ -15,6 +15,7 @@
     │   │   └── Unreachable  the connection to an endpoint was refused, lost, or never made
     │   └── PromptTooLong    the prompt does not fit the model's context
     ├── ToolError            a tool call failed: the model is told, the attempt goes on
+    │   └── GuardRefused     a guard blocked the call or its result
     ├── SandboxError         no sandbox can be opened here, or it broke: untrusted code is not run without one
     ├── GuardBlocked         a guard blocked a prompt or an answer: it ends the attempt
     ├── LimitExceeded        a budget (tokens, calls, seconds, money, depth) is used up: it ends the attempt
@@ -109,6 +110,14 @@ class ToolError(FirsthandError):
     def __init__(self, message: str = "", origin: str | None = None):
         super().__init__(message)
         self.origin = origin
+
+
+class GuardRefused(ToolError):
+    """A guard blocked a tool call or its result. `told` is what clients of a served agent read: the rule, not its reason."""
+
+    def __init__(self, message: str, told: str):
+        super().__init__(message)
+        self.told = told
 
 
 class SandboxError(FirsthandError):

@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple, get_args
 from firsthand.errors import ConfigError, nearest
 from firsthand.loop.form import FormField
 from firsthand.loop.opened_page import ASK_PAGE, opened_page
+from firsthand.loop.question_rows import OVER, WHY, labelled, passes_for_data
 from firsthand.message import Json, canonical
 from firsthand.model import request_key
 from firsthand.system.plurals import count_of
@@ -118,7 +119,7 @@ class AskPerson:
             answers: Json = {}
             for field_ in fields:
                 for _ in range(3):
-                    line = await self.terminal.ask(self._drawn(f"  {_on_a_line(field_.shown())}:"))
+                    line = await self.terminal.ask(self._drawn(f"  {_on_a_line(field_.shown(typed=True))}:"))
                     if line is None:
                         return None
                     try:
@@ -217,27 +218,28 @@ def question(tool: Tool, arguments: Json) -> str:
     texts = {name: value if isinstance(value, str) else canonical(value) for name, value in arguments.items()}
     own = tool.spec.parameters.get("properties", {})
     names = sorted(texts, key=lambda name: name not in own)[:MAX_ARGUMENTS]
-    head = [f"{called}: {_description(tool)}", *([f"  over: {_on_a_line(tool.over)}"] if tool.over else [])]
+    head = [f"{called}: {_description(tool)}", *([f"  {OVER}: {_on_a_line(tool.over)}"] if tool.over else [])]
     more = []
     if left := [name for name in texts if name not in names]:
         size = sum(len(name) + len(texts[name]) for name in left)
         more = [f"  [{len(left):,} more arguments, {size:,} characters, are not shown: say no unless you know them]"]
-    parts = [(name, texts[name]) for name in names]
+    parts = [(name, texts[name], passes_for_data(arguments[name])) for name in names]
     asked = f"Run {called}?" if opened_page(tool, arguments) is None else ASK_PAGE
     return _laid_out(head, parts, more, _about.get(), asked)
 
 
-def _laid_out(head: list[str], parts: Sequence[tuple[str, str]], more: list[str], about: str, asked: str) -> str:
-    """A question to a person: its head, named texts and the reason for asking within one budget, and what is asked.
+def _laid_out(head: list[str], parts: Sequence[tuple[str, str, bool]], more: list[str], about: str, asked: str) -> str:
+    """A question to a person: its head, named texts (the third says which are marked), reason and what is asked.
 
     Rows are those of a screen of `COLUMNS` columns. Lines of a text but its first stand further right than ours.
     """
-    texts = [text for _, text in parts] + ([about] if about else [])
+    texts = [text for _, text, _ in parts] + ([about] if about else [])
     most_each = 2 * MAX_SHOWN // max(1, len(texts))
     most = max(min(MIN_SHOWN, most_each), _share([_size(each) for each in texts], MAX_SHOWN))
     rows = max(2, _share([_rows(each) for each in texts], MAX_LINES))
     most_name = MAX_NAME if len(parts) <= 4 else MAX_NAME // 3
-    names = [_name(name, most_name) for name, _ in parts] + ["why you are asked"]
+    drawn = [(labelled(name, _name(name, most_name)), is_marked) for name, _, is_marked in parts]
+    names = [f"{name} (text)" if is_marked else name for name, is_marked in drawn] + [WHY]
     cut = [_parted(text, most, rows) for text in texts]
     shown = [f"  {name}: {text}".replace("\n", "\n    ") for name, (text, _) in zip(names, cut, strict=False)]
     body = [*shown[: len(parts)], *more, *shown[len(parts) :]]
@@ -267,7 +269,7 @@ def kind_of(tool: Tool) -> tuple[str, ...]:
 def form_question(tool: Tool, message: str, fields: Sequence[FormField]) -> str:
     """The question to a person who fills in a form: its message and fields, without characters that are not seen."""
     head = [_description(tool), f"  {_shortened(message, MAX_SHOWN // 2, MAX_LINES // 2)}".replace("\n", "\n    ")]
-    parts = [(each.name, " ".join(each.shown().split())) for each in fields]
+    parts = [(each.name, " ".join(each.shown().split()), False) for each in fields]
     return _laid_out(head, parts, [], "", "Fill it in?")
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
-from firsthand.errors import ConfigError, GuardBlocked, ToolError
+from firsthand.errors import ConfigError, FirsthandError, GuardBlocked, GuardRefused, ToolError
 from firsthand.guard import AttemptView, Border, GuardVerdict, guard_name, watches
 from firsthand.loop.approval import Decision, approval_key, explained
 from firsthand.loop.attempt import Attempt, cost_of
@@ -68,7 +68,7 @@ class Borders:
             return Sent(messages if prompt is None else prompt, text)
         if prompt is not None:
             messages = (Message("user", (Text(prompt),)),)
-        passed: tuple[Message, ...] = await self._cross("prompt", messages, blocked=GuardBlocked)
+        passed: tuple[Message, ...] = await self._cross("prompt", messages)
         if prompt is not None:
             if len(passed) != 1:
                 raise ConfigError(f"a guard replaced a text prompt by {len(passed)} messages: replace it by one")
@@ -90,26 +90,26 @@ class Borders:
 
     async def answer(self, answer: str) -> str:
         """The attempt's answer. GuardBlocked if it may not be given."""
-        passed: str = await self._cross("answer", answer, blocked=GuardBlocked)
+        passed: str = await self._cross("answer", answer)
         return passed
 
-    async def _cross(self, border: Border, value: Any, *about: Tool, blocked: type[Exception] = ToolError) -> Any:
+    async def _cross(self, border: Border, value: Any, *about: Tool) -> Any:
         """The value as the guards leave it. A guard that did not see a call as a later one left it judges it again."""
         if border != "call":
-            return await self._in_turn(border, value, about, blocked, {}, 0)
+            return await self._in_turn(border, value, about, {}, 0)
         passed: dict[int, str] = {}
         for number in range(MAX_ROUNDS):
-            value = await self._in_turn(border, value, about, blocked, passed, number)
+            value = await self._in_turn(border, value, about, passed, number)
             if {canonical(value)}.issuperset(passed.values()):
                 return value
-        raise blocked(f"{about[0].name} was not run: its guards change the arguments again and again, each the other's")
+        text = f"{about[0].name} was not run: its guards change the arguments again and again, each the other's"
+        raise GuardRefused(text, text)
 
     async def _in_turn(
         self,
         border: Border,
         value: Any,
         about: tuple[Tool, ...],
-        blocked: type[Exception],
         passed: dict[int, str],
         number: int,
     ) -> Any:
@@ -133,7 +133,7 @@ class Borders:
             else:
                 self._note(border, name, verdict, about, original=self._original(border, value, verdict))
                 if verdict.action == "block":
-                    raise blocked(_refusal(border, about, verdict))
+                    raise _refusal(border, about, verdict)
                 value = tuple(verdict.value) if border == "prompt" else verdict.value
                 if not isinstance(value, _TYPES[border]):
                     raise ConfigError(
@@ -302,11 +302,11 @@ def _take(claims: dict[str, dict[str, float]], reply: Json) -> None:
     held[kept] = amount if kept else held.get("", 0) + amount
 
 
-def _refusal(border: Border, about: tuple[Tool, ...], verdict: GuardVerdict) -> str:
-    """The message about a blocked value: to the model for a call or a result, to the user for a prompt or an answer."""
-    why = f"{verdict.reason or 'no reason was given'} (rule {verdict.rule})"
-    if border == "call":
-        return f"{about[0].name} was not run: {why}"
-    if border == "result":
-        return f"the result of {about[0].name} was withheld: {why}"
-    return f"the {border} was blocked: {why}"
+def _refusal(border: Border, about: tuple[Tool, ...], verdict: GuardVerdict) -> FirsthandError:
+    """The error of a blocked value. The model reads the reason for a call or a result; a client never does."""
+    head = f"the {border} was blocked"
+    if about:
+        name = about[0].name
+        head = f"{name} was not run" if border == "call" else f"the result of {name} was withheld"
+    text = f"{head}: {verdict.reason or 'no reason was given'} (rule {verdict.rule})"
+    return GuardRefused(text, f"{head}: a guard blocked it (rule {verdict.rule})") if about else GuardBlocked(text)

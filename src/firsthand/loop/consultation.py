@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from firsthand.errors import ToolError
 from firsthand.loop.attempt import Attempt
 from firsthand.loop.borders import Borders
-from firsthand.loop.tool_call import approve
+from firsthand.loop.tool_call import approve, told_of
 from firsthand.message import Json, ToolCall, ToolResult
 from firsthand.tool import Tool
 
@@ -33,6 +33,8 @@ class Consulted(NamedTuple):
     """The reason why the source was not asked."""
     withheld: int = 0
     """Items that a guard withheld."""
+    told: Json | None = None
+    """What clients of a served agent read of the refusal, as `Ran.told`."""
 
 
 async def run_consultation(
@@ -50,7 +52,7 @@ async def run_consultation(
         refusal = str(error)
         if recorded is None:
             await attempt.keep(borders.effect, request, {"items": [], "refusal": refusal})
-        return Consulted([], arguments, refusal)
+        return Consulted([], arguments, refusal, told=told_of(error))
     if recorded is None:
         recorded = {"items": list(await ask(arguments))}
         await attempt.keep(borders.effect, request, recorded)

@@ -5,6 +5,7 @@ MCP's elicitation and A2A's input requests give such forms. A schema is untruste
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -43,10 +44,21 @@ class FormField:
     """The smallest number, the fewest characters, or the fewest choices."""
     most: float | None = None
 
-    def shown(self) -> str:
-        """The field as a person reads it."""
+    @property
+    def is_numbered(self) -> bool:
+        """True where a typed choice may be read as another: it holds a comma, or blanks that are not seen."""
+        return any("," in each or not each or each != " ".join(each.split()) for each in self.choices)
+
+    def shown(self, *, typed: bool = False) -> str:
+        """The field as a person reads it who answers in JSON, or who types the answer at a terminal."""
         hint = {"boolean": "yes or no", "array": "several, with commas between"}.get(self.kind, self.kind)
-        hint = f"{hint}: {', '.join(self.choices)}" if self.choices else hint
+        choices: Sequence[str] = self.choices
+        if self.is_numbered:
+            choices = [json.dumps(each, ensure_ascii=False) for each in choices]
+            if typed:
+                hint = "the number of one" if self.kind == "string" else "the numbers of several, with commas between"
+                choices = [f"{number} {each}" for number, each in enumerate(choices, 1)]
+        hint = f"{hint}: {', '.join(choices)}" if choices else hint
         default = "" if self.default is None else f"; empty for {self.default!r}"
         return f"{self.title or self.name} ({hint}{default}{'' if self.required else '; may be left empty'})"
 
@@ -61,6 +73,11 @@ class FormField:
             if text.lower() not in ("yes", "y", "true", "no", "n", "false"):
                 raise ValueError(f"{text!r} is neither yes nor no")
             return text.lower() in ("yes", "y", "true")
+        if self.is_numbered:
+            chosen = [self._numbered(each.strip()) for each in text.split(",") if each.strip()]
+            if self.kind == "string" and len(chosen) != 1:
+                raise ValueError("the number of one choice was expected")
+            return self._checked(chosen if self.kind == "array" else chosen[0])
         if self.kind == "array":
             return self._checked([each.strip() for each in text.split(",") if each.strip()])
         if self.kind == "integer":
@@ -93,6 +110,13 @@ class FormField:
         low, high = _BOUNDS.get(self.kind, ("minimum", "maximum"))
         told = {"description": self.title or None, low: self.least, high: self.most, "default": self.default}
         return {"type": self.kind} | items | {key: value for key, value in told.items() if value is not None}
+
+    def _numbered(self, text: str) -> str:
+        if not text.isascii() or not text.isdecimal() or len(text) > 6 or not 1 <= int(text) <= len(self.choices):
+            raise ValueError(
+                f"{text!r:.100} is no number of a choice: one from 1 to {len(self.choices):,} was expected"
+            )
+        return self.choices[int(text) - 1]
 
     def _checked(self, value: Any) -> Any:
         given = value if isinstance(value, list) else [value]

@@ -65,9 +65,13 @@ class OpenCall:
         self.attempt.has_begun = True
         self.attempt.tell(Began(self.effect, kind, self.node, detail or {}))
 
-    def begin_tool(self, name: str, arguments: Json) -> None:
-        """Tell it that a tool call begins; where a guard watches calls it hears of the arguments when they have passed."""
-        held_back = watches(self.attempt.agent.guards, "call")
+    def begin_tool(self, name: str, arguments: Json, *, is_known: bool = True) -> None:
+        """Tell it that a tool call begins; where a guard watches calls it hears of the arguments when they have passed.
+
+        The name of a tool that there is not is a text of the model: it is held back from clients like a draft.
+        """
+        guards = self.attempt.agent.guards
+        held_back = watches(guards, "call") or (not is_known and watches(guards, "answer"))
         self.begin("tool", {"name": name} if held_back else {"name": name, "arguments": arguments})
 
     def record(self, kind: CallKind, request: str, **rest: Any) -> None:

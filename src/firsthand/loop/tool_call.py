@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
-from firsthand.errors import AnswerPending, ToolError, nearest
+from firsthand.errors import AnswerPending, GuardRefused, ToolError, nearest
 from firsthand.loop.answer_time import LATE, check_time, timed
 from firsthand.loop.approval import approval_key
 from firsthand.loop.attempt import Attempt
@@ -32,6 +32,9 @@ class Ran(NamedTuple):
     """As the model reads it."""
     arguments: Json
     """As the tool got them; as the model gave them where it was not called."""
+    told: Json | None = None
+    """Of an error, the fields that clients of a served agent read in place of the record's: none where the guards have
+    judged it. None if they have not: clients then read that it failed."""
 
 
 async def run_call(
@@ -51,32 +54,35 @@ async def run_call(
     detail = {} if detail is None else detail
     tool, effect = attempt.tools.get(call.name), borders.effect
     if tool is None:
-        return Ran(_refused(call, _no_tool(call.name, attempt.tools)), call.arguments)
+        told = _told("the model called a tool that there is not", name=None)
+        return Ran(_refused(call, _no_tool(call.name, attempt.tools)), call.arguments, told)
     try:
         given = call.arguments if call.invalid is None else read_arguments(call.invalid)
     except ToolError as error:
-        return Ran(_refused(call, f"{call.name} was not run: {error}"), call.arguments)
+        text = f"{call.name} was not run: {error}"
+        return Ran(_refused(call, text), call.arguments, _told(f"{call.name} was not run: its arguments are ambiguous"))
     if given is None:
         text = f"the arguments of {call.name} are not valid JSON: {(call.invalid or '')[:200]}"
-        return Ran(_refused(call, f"{text}: write an object, {usage(tool)}"), call.arguments)
+        told = _told(f"{call.name} was not run: its arguments are not valid JSON")
+        return Ran(_refused(call, f"{text}: write an object, {usage(tool)}"), call.arguments, told)
     try:
         arguments = await borders.call(tool, given)
     except ToolError as error:
         result = _refused(call, str(error))
         if recorded is None:
             await attempt.keep(effect, request, _entry(result))
-        return Ran(result, given)
+        return Ran(result, given, told_of(error))
     finished = recorded is not None and "content" in recorded
     if recorded is not None and finished and (tool.effect != "write" or _was_late(recorded)):
         if recorded.get("ran", not recorded["is_error"]):
             detail |= _running(arguments)
-        return Ran(await _read(borders, tool, call, _replayed(call, recorded), recorded), arguments)
+        return await _read(borders, tool, call, _replayed(call, recorded), recorded, arguments)
     began = recorded is not None and not recorded.get("waiting")
     if began and tool.effect in ("external", "irreversible"):
         # The journal holds the intent but no result: the process died in between, so it may have happened.
         text = f"{call.name} was interrupted while it ran; it may have taken effect, so it is not repeated"
         detail |= _running(arguments)
-        return Ran(_refused(call, text), arguments)
+        return Ran(_refused(call, text), arguments, {})
     try:
         result = await _run_approved(attempt, tool, call, arguments, effect=effect, request=request, detail=detail)
     except ToolError as error:
@@ -84,25 +90,37 @@ async def run_call(
     if recorded is not None and not (result.is_error or recorded.get("is_error", True)):
         # It ran again to rebuild the attempt's world. What the model was told stands, times in it included, so that the
         # replies that followed are found in the journal too.
-        return Ran(await _read(borders, tool, call, _replayed(call, recorded), recorded), arguments)
+        return await _read(borders, tool, call, _replayed(call, recorded), recorded, arguments)
     await attempt.keep(effect, request, _entry(result))
-    return Ran(await _read(borders, tool, call, result, {}), arguments)
+    return await _read(borders, tool, call, result, {}, arguments)
 
 
-async def _read(borders: Borders, tool: Tool, call: ToolCall, result: ToolResult, recorded: Json) -> ToolResult:
+async def _read(
+    borders: Borders, tool: Tool, call: ToolCall, result: ToolResult, recorded: Json, arguments: Json
+) -> Ran:
     """The result as the model reads it: past the guards, and between marks where it comes from outside.
 
     A fork's record holds what the parent's model read, which has passed already.
     """
-    if not recorded.get("shown"):
+    told: Json | None = None if recorded.get("shown") else {}
+    if told is not None:
         try:
             result = await borders.result(tool, result)
         except ToolError as error:
-            result = _refused(call, str(error))
-    if result.origin is None:
-        return result
-    head = ERROR if result.is_error and result.content.startswith(ERROR) else ""
-    return replace(result, content=f"{head}{marked(result.content.removeprefix(head), result.origin)}")
+            result, told = _refused(call, str(error)), told_of(error)
+    if result.origin is not None:
+        head = ERROR if result.is_error and result.content.startswith(ERROR) else ""
+        result = replace(result, content=f"{head}{marked(result.content.removeprefix(head), result.origin)}")
+    return Ran(result, arguments, told if result.is_error else None)
+
+
+def told_of(error: ToolError) -> Json | None:
+    """What clients read of an error at a border; None of one that no guard's verdict gave."""
+    return _told(error.told) if isinstance(error, GuardRefused) else None
+
+
+def _told(text: str, **others: Json | None) -> Json:
+    return {"result": f"{ERROR}{text}", **others}
 
 
 def _running(arguments: Json) -> Json:

@@ -254,6 +254,8 @@ def matches(password: str, kept: str) -> bool:
 
 _RUNS_A_MODEL = re.compile(r"/features/[^/]+/live(/[^/]*)?")
 """Pages that are read with a model."""
+_RESERVES = re.compile(r"/queues/[^/]+/next")
+"""The page that reserves an item of a queue for whoever reads it."""
 _RATING = re.compile(
     r"/runs/[^/]+/note|/runs/[^/]+/attempts/[^/]+/notes|/queues/[^/]+/items/[^/]+|/arena/rounds(/[^/]+/(vote|undo|reveal))?"
 )
@@ -267,7 +269,7 @@ def needed_role(method: str, path: str) -> Role:
     if _RUNS_A_MODEL.fullmatch(path):
         return "editor"
     if method in ("GET", "HEAD"):
-        return "viewer"
+        return "annotator" if _RESERVES.fullmatch(path) else "viewer"
     is_rating = method == "POST" and _RATING.fullmatch(path)
     return "annotator" if is_rating else "editor"
 

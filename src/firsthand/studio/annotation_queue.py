@@ -150,14 +150,16 @@ class Queues:
         self.store.remove(f"{OPEN} {name}", self._key_in(f"{OPEN} {name}", place, rater))
 
     def next_item(self, name: str, rater: str, *, skip: Sequence[str] = (), now: float | None = None) -> str | None:
-        """The place that this person rates next, which is theirs for OPEN_S seconds; None if nothing is left for them."""
+        """The place that this person rates next, theirs until they ask again or for OPEN_S seconds; None if none is left."""
         queue, now = self.get(name), time.time() if now is None else now
         raters: dict[str, set[str]] = {place: set() for place in queue.items}
         for label in self.labels(name):
             raters.setdefault(label.place, set()).add(label.rater)
         rated = {place for place, names in raters.items() if rater in names}
         for item in self.store.items(f"{OPEN} {name}"):
-            if item.body["until"] > now and item.body["rater"] != rater:
+            if item.body["rater"] == rater:
+                self.store.remove(f"{OPEN} {name}", item.key)  # each holds one item at a time
+            elif item.body["until"] > now:
                 raters.setdefault(item.body["place"], set()).add(item.body["rater"])
         left = [
             (len(raters[place]) == 0, position, place)

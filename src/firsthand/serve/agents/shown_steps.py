@@ -2,6 +2,7 @@
 
 All doors read from here. A client gets named fields: of a guard its rule and action, and neither its reason nor what it
 replaced. What a model wrote and a pattern noted is left out where a guard is still to judge answers or calls made of it.
+Of a failed tool call a client reads the error that the guards have judged, or what its record gives for clients.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from firsthand.guard import Guard, watches
 from firsthand.loop.listener import Began, Piece, Step
-from firsthand.message import Json, canonical
+from firsthand.message import ERROR, Json, canonical
 from firsthand.serve.agents.kept_sessions import PAGE_BYTES
 from firsthand.trace import Call, Event, Failure, Trace
 
@@ -34,6 +35,7 @@ _OWN_FIELDS: dict[str, tuple[str, ...]] = {
     "turn": ("number", "id", "state", "prompt", "error"),
 }
 """What a client reads of events that hold nothing a model wrote; of others the kind alone, where that is to be judged."""
+_UNJUDGED = f"{ERROR}the call failed; why is in the operator's record"
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ class ShownSteps:
             case Call(kind="guard"):
                 return None
             case Call():
-                told = ("name", "result", "is_error") if step.kind == "tool" else ()
-                return replace(step, detail={name: step.detail[name] for name in told if name in step.detail})
+                detail = self._tool_detail(step) if step.kind == "tool" else {}
+                return replace(step, detail=detail, error=self._error(step, detail))
             case Began() | Piece():
                 return step
         return None
@@ -83,11 +85,24 @@ class ShownSteps:
         return failure.message
 
     def _call(self, call: Call) -> Json:
-        is_tool = call.kind == "tool"
-        error = call.error if is_tool or self.drafts or call.error is None else "it failed"
-        return {"id": call.id, "kind": call.kind, "name": call.detail.get("name") if is_tool else None,
-                "result": call.detail.get("result") if is_tool else None,
-                "error": error, "tokens": call.usage.total_tokens, "seconds": call.duration_s}  # fmt: skip
+        detail = self._tool_detail(call) if call.kind == "tool" else {}
+        return {"id": call.id, "kind": call.kind, "name": detail.get("name"), "result": detail.get("result"),
+                "error": self._error(call, detail), "tokens": call.usage.total_tokens,
+                "seconds": call.duration_s}  # fmt: skip
+
+    def _tool_detail(self, call: Call) -> Json:
+        """The name and the result of a tool call; of one that failed no text that the guards have not judged."""
+        named: Json = {name: call.detail[name] for name in ("name", "result", "is_error") if name in call.detail}
+        if not self.guards or not named.get("is_error"):
+            return named
+        # without `clients`: a record of an older version or of a fork, or an exception that a guard raised
+        clients: Json = call.detail.get("clients", {"name": None, "result": _UNJUDGED})
+        return named | clients
+
+    def _error(self, call: Call, detail: Json) -> str | None:
+        if call.error is not None and detail.get("is_error"):
+            return str(detail["result"])
+        return call.error if call.error is None or call.kind == "tool" or self.drafts else "it failed"
 
     def _data(self, event: Event) -> Json:
         fields = _FIELDS.get(event.kind)
