@@ -18,8 +18,12 @@ from firsthand.errors import ToolError
 from firsthand.system.bounded_matcher import BoundedMatcher
 from firsthand.tools import files as module
 from firsthand.tools.files import Files, _Search, files
-from firsthand.tools.folders.file_undo import MAX_COMPARED, MAX_LINE_PAIRS, shown_change
+from firsthand.tools.folders.file_change import MAX_COMPARED, MAX_LINE_PAIRS, rehearsed_change
 from firsthand.tools.folders.rooted import Rooted
+
+
+def shown_change(rooted: Rooted, path: str, text: str) -> str:
+    return str(rehearsed_change(rooted, path, text.encode()))
 
 
 @pytest.fixture
@@ -288,7 +292,11 @@ def test_texts_made_to_slow_the_comparison_are_told_by_their_size(root: Path) ->
     assert shown_change(rooted, "a", one) == "--- a\n+++ a\n@@ -40001,2 +40001,3 @@\n 3\n+x\n foot"
     (root / "a").write_text("x\n" * (MAX_COMPARED - 198))
     shown = shown_change(rooted, "a", "y\nx\n" * 99)  # cubic without a bound on pairs: 2.8 s
-    assert shown.startswith("--- a\n+++ a\n@@ -") and MAX_LINE_PAIRS == 2_000_000
+    assert (
+        shown.startswith("[this is not the whole change: 37")
+        and "]\n--- a\n+++ a\n@@ -" in shown
+        and MAX_LINE_PAIRS == 2_000_000
+    )
     assert BoundedMatcher("xxx", "yxyx", 5).get_opcodes() == [("replace", 0, 3, 0, 4)]
     assert shown_change(rooted, "a", "y\n" * 199) == (
         "from line 1 of a on, 3802 lines (7,604 bytes) would be replaced by 199 lines (398 bytes)"

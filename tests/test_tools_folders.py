@@ -15,8 +15,13 @@ import pytest
 from firsthand.declaration import Declaration
 from firsthand.errors import ConfigError, ToolError
 from firsthand.tools.files import MAX_BYTES, MAX_ENTRIES, Files, _Search, files
-from firsthand.tools.folders.file_undo import MAX_CAPTURED, content_of, file_undo, shown_change
+from firsthand.tools.folders.file_change import rehearsed_change
+from firsthand.tools.folders.file_undo import MAX_CAPTURED, content_of, file_undo
 from firsthand.tools.folders.rooted import Rooted
+
+
+def shown_change(rooted: Rooted, path: str, text: str) -> str:
+    return str(rehearsed_change(rooted, path, text.encode()))
 
 
 @pytest.fixture
@@ -191,7 +196,7 @@ def test_the_state_of_a_file_is_captured_and_put_back(root: Path) -> None:
     assert shown_change(rooted, "a", "one\n") == "nothing would change"
     (root / "long").write_bytes(b"1\n2\n\xff\n4\n5\n")
     assert shown_change(rooted, "long", "1\n2\n3\n4\n5\n") == (
-        "--- long\n+++ long\n@@ -2,3 +2,3 @@\n 2\n-\ufffd\n+3\n 4"
+        "[shown as escapes: byte FF]\n--- long\n+++ long\n@@ -2,3 +2,3 @@\n 2\n-\\xff\n+3\n 4"
     )
 
 

@@ -14,8 +14,13 @@ import pytest
 from answering_server import refused
 from firsthand.errors import ConfigError, ToolError
 from firsthand.tools.files import MAX_CHARS, Files, files
-from firsthand.tools.folders.file_undo import content_of, file_undo, shown_change
+from firsthand.tools.folders.file_change import rehearsed_change
+from firsthand.tools.folders.file_undo import content_of, file_undo
 from firsthand.tools.folders.rooted import Rooted, enter, kind_of, open_file
+
+
+def shown_change(rooted: Rooted, path: str, text: str) -> str:
+    return str(rehearsed_change(rooted, path, text.encode()))
 
 
 @pytest.fixture
@@ -79,14 +84,18 @@ def test_what_an_overwrite_would_change_is_shown_to_whoever_is_asked(root: Path)
     rooted = Rooted(root)
     (root / "empty").touch()
     (root / "odd").write_bytes(b"\xff\n")
-    ends = "only line ends or what is no text would change"
+    none = "\\ No newline at end of file"
+    ends = f"--- a\n+++ a\n@@ -1 +1 @@\n-one\n+one\n{none}"
     for path, text, shown in (
-        ("a", "one\n", "nothing would change"), ("a", "one", ends), ("a", "one\r\n", ends),
+        ("a", "one\n", "nothing would change"), ("a", "one", ends),
+        ("a", "one\r\n", "[every line end would change from LF to CRLF]"),
         ("empty", "", "nothing would change"),
-        ("none", "", "a new file without text"), ("no/such", "", "a new file without text"), ("odd", "\ufffd\n", ends),
-        ("empty", "\n", "--- empty\n+++ empty\n@@ -0,0 +1 @@\n+"), ("none", "x", "--- none\n+++ none\n@@ -0,0 +1 @@\n+x"),
+        ("none", "", "a new file without text"), ("no/such", "", "a new file without text"),
+        ("odd", "\ufffd\n", "[shown as escapes: byte FF]\n--- odd\n+++ odd\n@@ -1 +1 @@\n-\\xff\n+\ufffd"),
+        ("empty", "\n", "--- empty\n+++ empty\n@@ -0,0 +1 @@\n+"),
+        ("none", "x", "--- none\n+++ none\n@@ -0,0 +1 @@\n+x\n" + none),
         ("a", "", "--- a\n+++ a\n@@ -1 +0,0 @@\n-one"), ("sub/b", "2\n", "--- sub/b\n+++ sub/b\n@@ -1 +1 @@\n-two\n+2"),
-        ("odd", "x\n", "--- odd\n+++ odd\n@@ -1 +1 @@\n-\ufffd\n+x"),
+        ("odd", "x\n", "[shown as escapes: byte FF]\n--- odd\n+++ odd\n@@ -1 +1 @@\n-\\xff\n+x"),
         ("a", "one\n\n", "--- a\n+++ a\n@@ -1 +1,2 @@\n one\n+"),
     ):  # fmt: skip
         assert shown_change(rooted, path, text) == shown

@@ -26,6 +26,11 @@ from firsthand.ingest.login_texts import (
 from firsthand.ingest.named_pairs import VALUES, pair_name
 from firsthand.ingest.secret_names import SPELLINGS, WORDS, is_password_name, is_secret_name, paired_patterns
 from firsthand.ingest.secret_shapes import SHAPES
+from firsthand.ingest.secret_statements import (
+    may_hold_statement,
+    may_hold_statement_in_bytes,
+    without_stated_secrets,
+)
 from firsthand.ingest.secret_texts import PUT, is_plain_word, without_named_values
 from firsthand.message import Json
 from firsthand.safety.redact import Redact
@@ -225,7 +230,7 @@ class Redactor:
                     return decoded
                 text = self._json_lines(text, found)
             if has_named:
-                for rule in (without_named_values, without_logins):
+                for rule in (without_named_values, without_logins, without_stated_secrets):
                     text, times = rule(text)
                     found.number += times
                 text, times = _SCHEME.subn(PUT, text)
@@ -307,14 +312,18 @@ def _has_named(text: str) -> bool:
     """True if a text in lower case holds one of _NAMED_WORDS."""
     if _has_word(text) or any(search(text) for search in _PAIRED):
         return True
-    return may_hold_login(text) or ("%" in text and ("%5f" in text or "%2d" in text))
+    if may_hold_login(text) or may_hold_statement(text):
+        return True
+    return "%" in text and ("%5f" in text or "%2d" in text)
 
 
 def _named_in_bytes(raw: bytes) -> bool:
     """The same of a text in UTF-8."""
     if _word_in_bytes(raw) or any(search(raw) for search in _PAIRED_IN_BYTES):
         return True
-    return may_hold_login_in_bytes(raw) or (b"%" in raw and (b"%5f" in raw or b"%2d" in raw))
+    if may_hold_login_in_bytes(raw) or may_hold_statement_in_bytes(raw):
+        return True
+    return b"%" in raw and (b"%5f" in raw or b"%2d" in raw)
 
 
 def _has_any_hint(raw: bytes) -> bool:

@@ -16,6 +16,7 @@ _PASSES = ("db", "database", "user", "smtp", "mail", "mysql", "redis", "ftp", "a
 SECRET_NAMES = (
     "authorization", "proxy_authorization", "cookie", "set_cookie", "password", "passwd", "pwd", "passphrase", "passcode",
     "secret", "client_secret", "credential", "connection_string", "apikey", "x_api_key",
+    "private_key_id", "x_amz_signature", "x_goog_signature",
     *(f"{kind}_token" for kind in _TOKENS), *(f"{kind}_key" for kind in _KEYS), *(f"{kind}_pass" for kind in _PASSES),
 )  # fmt: skip
 """Names, or the last words of names, whose values are secrets. `token` alone is not: it is the word of a model's output."""

@@ -38,6 +38,9 @@ MIN_SHOWN, MIN_LINES = 400, 6
 """Characters that each argument may have at least, unless there are too many; on fewer rows one is cut in a line."""
 MAX_DESCRIPTION = 400, 6
 """The most characters and rows of a tool's description, which its server may have written."""
+MAX_WHY = 2_600, 44
+"""The most characters and rows of a reason, its dry run included, that is shown whole beside few arguments."""
+MAX_BESIDE_WHY = 6
 MAX_ARGUMENTS = 30
 """The most arguments that are shown; those that the tool declares come first."""
 MAX_NAME = 100
@@ -233,14 +236,20 @@ def _laid_out(head: list[str], parts: Sequence[tuple[str, str, bool]], more: lis
 
     Rows are those of a screen of `COLUMNS` columns. Lines of a text but its first stand further right than ours.
     """
-    texts = [text for _, text, _ in parts] + ([about] if about else [])
+    texts = [text for _, text, _ in parts]
+    room, lines, why = MAX_SHOWN, MAX_LINES, [about] if about else []
+    if len(parts) <= MAX_BESIDE_WHY and _size(about) <= MAX_WHY[0] and _rows(about) <= MAX_WHY[1]:
+        room, lines = room - _size(about), lines - _rows(about)  # it says what the call does: whole, before all others
+    else:
+        texts += why
     most_each = 2 * MAX_SHOWN // max(1, len(texts))
-    most = max(min(MIN_SHOWN, most_each), _share([_size(each) for each in texts], MAX_SHOWN))
-    rows = max(2, _share([_rows(each) for each in texts], MAX_LINES))
+    most = max(min(MIN_SHOWN, most_each), _share([_size(each) for each in texts], room))
+    rows = max(2, _share([_rows(each) for each in texts], lines))
     most_name = MAX_NAME if len(parts) <= 4 else MAX_NAME // 3
     drawn = [(labelled(name, _name(name, most_name)), is_marked) for name, _, is_marked in parts]
     names = [f"{name} (text)" if is_marked else name for name, is_marked in drawn] + [WHY]
     cut = [_parted(text, most, rows) for text in texts]
+    cut += [_parted(text, *MAX_WHY) for text in why[len(texts) - len(parts) :]]
     shown = [f"  {name}: {text}".replace("\n", "\n    ") for name, (text, _) in zip(names, cut, strict=False)]
     body = [*shown[: len(parts)], *more, *shown[len(parts) :]]
     left_out = sum(each.left_out for each in cut)

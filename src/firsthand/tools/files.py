@@ -16,11 +16,13 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from typing import BinaryIO
 
-from firsthand.declaration import Declaration
+from firsthand.declaration import Declaration, Rehearsal
 from firsthand.errors import ToolError, nearest
+from firsthand.message import Json
 from firsthand.system.terminal import printable
 from firsthand.tool import Tool, tool_from_function
-from firsthand.tools.folders.file_undo import file_undo, shown_change
+from firsthand.tools.folders.file_change import rehearsed_change, write_over
+from firsthand.tools.folders.file_undo import file_undo
 from firsthand.tools.folders.rooted import Rooted, enter, kind_of, open_file
 
 MAX_ENTRIES = 500
@@ -50,7 +52,7 @@ def files(root: str, *, write: bool = False, scratch: bool = False) -> tuple[Too
     ]
     if write:
         writes = Declaration(("path",), paths=("path",), readers="user", clean=True, undo=file_undo(folder.rooted))
-        over = replace(writes, dry_run=lambda given: shown_change(folder.rooted, given["path"], given["text"]))
+        over = replace(writes, dry_run=folder.rehearsed)
         for each in (folder.write_file, folder.edit_file):
             made.append(tool_from_function(each, effect="write" if scratch else "external", declares=writes))
         made.append(
@@ -153,8 +155,12 @@ class Files:
             path: The file, relative to the root.
             text: What it shall hold.
         """
-        self.rooted.replace(path, _bytes(text))
+        write_over(self.rooted, path, _bytes(text))
         return f"{path} has been overwritten: {len(text)} characters"
+
+    def rehearsed(self, arguments: Json) -> Rehearsal:
+        """The change that `overwrite_file` would make, which is made of that file alone."""
+        return rehearsed_change(self.rooted, arguments["path"], _bytes(arguments["text"]))
 
 
 @dataclass
