@@ -1,4 +1,4 @@
-"""A sign, factor, size or stroke counts whatever wraps the piece that it changes: emphasis, quotes, brackets, bars, LaTeX."""
+"""A sign, factor, size or stroke counts whatever wraps what it changes: emphasis, quotes, brackets, bars, LaTeX."""
 
 import pytest
 

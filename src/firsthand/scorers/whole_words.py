@@ -20,7 +20,7 @@ _GROUPS = re.compile(r"(?<=\d)(?:\{,\}|\\[,;:! ]|[\u00a0\u2009\u202f]|,(?:\\!)?)
 _EMPHASIS = re.compile(r"(?<![^\W_])_{1,3}(?=[^\W_])|(?<=[^\W_])_{1,3}(?![\w{])")
 _SPACED_MINUS = re.compile(r"(?<![\w)\]%])(?<![\w)\]%] )[−➖][ \t\u00a0]+(?=\$?\.?\d)")
 _MARKED = r"[\w\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20e2\u20e4-\u20f0\ufe20-\ufe2f]*"
-# A number with its sign and what joins its digits; a word with what makes another name of it: C++, non-profit, -x, !valid, f'.
+# A number with its sign and what joins its digits; a word with what makes another name of it: C++, -x, !valid, f'.
 # A stroke or line across a letter or digit belongs to it.
 _TOKEN = re.compile(
     r"(?P<number>(?:(?<![\w)\]%])-\$?)?(?:(?<![\w.])\.)?\d+(?:(?:[.:/^]|(?<!,\d)(?<!,\d\d),(?=\d{1,2}(?![\d,])))\d+)*"
