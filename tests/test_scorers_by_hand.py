@@ -55,7 +55,7 @@ def test_overlaps_take_the_best_reference_and_bleu_all_of_them() -> None:
     # cat sat against cat sat on mat: 2 * 2 / (2 + 4)
     assert texts.token_f1(two, trace("the cat, sat!")) == Score("token_f1", 2 / 3, {"answer": "the cat, sat!"})
     assert [texts.f1(*pair) for pair in (("", ""), ("a", "the"), ("x", ""), ("", "x"), ("x x", "x"), ("b c", "c b"))] == [
-        1.0, 1.0, 0.0, 0.0, 2 / 3, 1.0,
+        1.0, 0.0, 0.0, 0.0, 2 / 3, 1.0,
     ]  # fmt: skip
     assert texts.references(Task("t", "?", secret={"answer": 5})) == ["5"] and texts.references(two)[1] == "A dog"
     assert texts.references(Task("t", "?", secret={"references": [], "answer": "x"})) == ["x"]

@@ -156,7 +156,7 @@ def test_articles_go_as_words_and_not_inside_words() -> None:
     assert value(best_subspan_em, "no\nParis", answers=["Paris"]) == 0  # the first line alone
     assert value(best_subspan_em, "banana split", answers=["banana a split"]) == 1
     assert f1("the cat sat", "a cat lay down") == pytest.approx(2 * 1 / (2 + 3))
-    assert f1("", "the") == 1 and f1("x", "the") == 0
+    assert f1("", "") == 1 and f1("", "the") == 0 and f1("x", "the") == 0
     assert value(token_f1, "cat cat", references=["dog", "cat"]) == pytest.approx(2 / 3)
 
 

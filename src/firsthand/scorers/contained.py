@@ -10,6 +10,7 @@ import re
 import string
 from collections.abc import Sequence
 
+from firsthand.scorers.match import same_words
 from firsthand.scorers.whole_answer import whole_answer
 from firsthand.scorers.whole_words import has_words
 from firsthand.task import Task
@@ -42,18 +43,19 @@ def string_match_part(task: Task, trace: Trace) -> Score:
 def contains_value(task: Task, trace: Trace) -> Score:
     """Score 1 if the answer contains the first reference: the key-value retrieval of Liu et al. (2023)."""
     value = _references(task)[0].lower()
-    return Score("contains_value", float(value in whole_answer(trace).lower()))
+    return Score("contains_value", float(bool(value) and value in whole_answer(trace).lower()))
 
 
 def best_subspan_em(task: Task, trace: Trace) -> Score:
     """Score 1 if the answer's first line contains any reference, both normalised by SQuAD's rule (Liu et al., 2023).
 
-    Only the first line counts, as text that a model copies from the documents contains the answer too.
+    Only the first line counts, as text that a model copies from the documents contains the answer too. A reference that
+    SQuAD's rule leaves nothing of (`A`, `The`, `+`) is compared with the line as `normalised` does.
     """
-    line = _squad(whole_answer(trace).partition("\n")[0])
-    return Score(
-        "best_subspan_em", float(any(_squad(each) in line for each in _references(task))), {"line": line[:200]}
-    )
+    first = whole_answer(trace).partition("\n")[0]
+    line = _squad(first)
+    found = any(_squad(each) in line if _squad(each) else same_words(first, each) for each in _references(task))
+    return Score("best_subspan_em", float(found), {"line": line[:200]})
 
 
 def contains_words(task: Task, trace: Trace) -> Score:
@@ -65,7 +67,7 @@ def contains_words(task: Task, trace: Trace) -> Score:
 def _found(task: Task, trace: Trace) -> tuple[list[str], Sequence[str]]:
     answer = _CONTROL.sub("\n", whole_answer(trace).strip()).lower()
     references = _references(task)
-    return [each for each in references if each.lower() in answer], references
+    return [each for each in references if each and each.lower() in answer], references
 
 
 def _references(task: Task) -> list[str]:

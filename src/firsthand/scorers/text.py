@@ -17,7 +17,7 @@ from typing import Any
 from firsthand.benchmark import needing
 from firsthand.errors import DataError, MissingExtra
 from firsthand.model import Embedder
-from firsthand.scorers.match import normalise
+from firsthand.scorers.match import normalise, same_words
 from firsthand.scorers.whole_answer import whole_answer
 from firsthand.stats.figures import figure_detail
 from firsthand.task import Task
@@ -86,8 +86,13 @@ def embedding_similarity(embedder: Embedder) -> Callable[[Task, Trace], Awaitabl
 
 
 def f1(answer: str, reference: str) -> float:
-    """Return the F1 of two bags of words, normalised as SQuAD does; two empty texts agree."""
+    """Return the F1 of two bags of words, normalised as SQuAD does; two empty texts agree.
+
+    A reference that SQuAD's rule leaves nothing of (`A`, `The`, `+`) is compared as `normalised` does: 1 or 0.
+    """
     ours, theirs = Counter(normalise(answer).split()), Counter(normalise(reference).split())
+    if not theirs and reference.strip():
+        return float(same_words(answer, reference))
     if not ours or not theirs:
         return float(ours == theirs)
     common = sum((ours & theirs).values())
