@@ -25,7 +25,8 @@ from firsthand.message import Json
 from firsthand.system.given_data import held
 from firsthand.system.ordinary_file import read_ordinary_text
 from firsthand.worlds.json_calls import EXAMPLE, read_call, unfenced
-from firsthand.worlds.world import InvalidAction, WorldCall
+from firsthand.worlds.service_bounds import MAX_STATE_CHARS, check_numbers, is_too_large, own_precision
+from firsthand.worlds.world import MAX_ACTION_CHARS, InvalidAction, WorldCall
 
 END_TURN = "end_turn"
 MAX_STEPS = 20
@@ -117,19 +118,21 @@ class Services:
     def call(self, name: str, given: Sequence[Any], arguments: Mapping[str, Any]) -> str:
         """The result of a call; its error as a text. Whole numbers become floats where the function wants them."""
         method = self.method(name)
-        try:
-            bound = inspect.signature(method).bind(*given, **arguments).arguments
-            hints = typing.get_type_hints(method)
-            floats = {
-                key: float(bound[key]) for key in bound if hints.get(key) is float and isinstance(bound[key], int)
-            }
-            result = method(**{**bound, **floats})
-        except Exception as error:
-            return f"Error during execution: {error}"
-        try:
-            return json.dumps(result) if isinstance(result, dict) else str(result)
-        except (TypeError, ValueError):
-            return str(result)
+        with own_precision():  # a result is written in the precision that the call has set
+            try:
+                bound = inspect.signature(method).bind(*given, **arguments).arguments
+                hints = typing.get_type_hints(method)
+                check_numbers(bound, hints)
+                floats = {
+                    key: float(bound[key]) for key in bound if hints.get(key) is float and isinstance(bound[key], int)
+                }
+                return _written(method(**{**bound, **floats}))
+            except Exception as error:
+                return f"Error during execution: {error}"
+
+    def are_too_large(self) -> bool:
+        """True if their state is beyond what is kept."""
+        return is_too_large(self.instances.values())
 
     def run(self, call: str) -> str:
         """The result of a call that is written in Python with literal arguments."""
@@ -144,6 +147,14 @@ class Services:
             for key, value in vars(instance).items()
             if not key.startswith("_")
         )
+
+
+def _written(result: Any) -> str:
+    """A result as the leaderboard writes it."""
+    try:
+        return json.dumps(result) if isinstance(result, dict) else str(result)
+    except (TypeError, ValueError):
+        return str(result)
 
 
 def parsed(call: str) -> tuple[str, list[Any], dict[str, Any]]:
@@ -211,7 +222,14 @@ class FunctionTurnsWorld:
         if self.steps > (most := max(MAX_STEPS, len(self.task.calls[self.turn]))):
             self.ending = "too many calls in a turn"
             return f"The turn is over: {most} calls are made in one at most."
+        if (chars := len(json.dumps(arguments))) > MAX_ACTION_CHARS:
+            raise InvalidAction(
+                f"the arguments of {name} have {chars:,} characters: at most {MAX_ACTION_CHARS:,} are read"
+            )
         self.last = self.services.call(name, (), arguments)
+        if self.services.are_too_large():
+            self.ending = "too large a state"
+            return f"The task is over: the services hold more than {MAX_STATE_CHARS:,} characters, or a folder holds itself."
         self.seen[self.last] += 1
         return self.last
 

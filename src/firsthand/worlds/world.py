@@ -9,10 +9,10 @@ world offers no tools.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from random import Random
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from firsthand.errors import ConfigError, ToolError
 from firsthand.message import Json
@@ -21,6 +21,8 @@ from firsthand.tool import Tool, tool_from_function
 ACT = "act"
 """The name of the tool that takes a text action; the pattern `thought_action` calls it."""
 MAX_ACTION_CHARS = 20_000
+MAX_NUMBER = 10.0**100
+"""A number of an action is within ±this, so that a world and its scorers can compute with it."""
 LOOP = 3
 """An action and its observation that come this many times in a row are a loop."""
 Actions = Literal["text", "native"]
@@ -163,6 +165,7 @@ class WorldEnvironment:
         if len(action) > MAX_ACTION_CHARS:
             raise InvalidAction(f"the action has {len(action)} characters: at most {MAX_ACTION_CHARS} are read")
         name, arguments = self.world.read(action)
+        check_sizes(arguments)
         move = next(move for move in self.world.moves if move.__name__ == name)
         return await move(**arguments)
 
@@ -205,9 +208,36 @@ class WorldEnvironment:
             return made
 
         async def counted(**arguments: object) -> str:
-            return await self._round(f"{made.name} {arguments}", lambda: move(**arguments))
+            return await self._round(f"{made.name} {_shown(arguments)}", lambda: _sized(move, arguments))
 
         return replace(made, function=counted)
+
+
+def check_sizes(arguments: Mapping[str, Any]) -> None:
+    """InvalidAction for a number beyond ±MAX_NUMBER, an infinite one or a NaN, anywhere in the arguments of a call."""
+    for name, given in arguments.items():
+        left = [given]
+        while left:
+            value = left.pop()
+            if isinstance(value, dict):
+                left += value.values()
+            elif isinstance(value, list | tuple | set):
+                left += value
+            elif isinstance(value, int | float) and not -MAX_NUMBER <= value <= MAX_NUMBER:
+                raise InvalidAction(f"{name} has a number beyond ±1e100, or none: give one that the task can mean")
+
+
+def _shown(arguments: Mapping[str, object]) -> str:
+    """The arguments as a text that tells equal calls; a number of more digits than are written is no text."""
+    try:
+        return str(arguments)
+    except ValueError:
+        return "a number of too many digits"
+
+
+async def _sized(move: Callable[..., Awaitable[str]], arguments: Mapping[str, Any]) -> str:
+    check_sizes(arguments)
+    return await move(**arguments)
 
 
 def _narrowed(act: Tool, listed: Sequence[str] | None, form: str | None, examples: Sequence[str]) -> Tool:

@@ -99,8 +99,9 @@ def _rounded(value: Any) -> Any:
         return {key: _rounded(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_rounded(each) for each in value]
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return round(float(value), 6) + 0.0 if is_number else value
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= 2**53:  # a larger one stays exact
+        return float(value)
+    return round(value, 6) + 0.0 if isinstance(value, float) else value
 
 
 def _task(domain: str, tables: Tables, policy: str, found: list[TauTask], user: str, index: int) -> Task:

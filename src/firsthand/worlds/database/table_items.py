@@ -89,9 +89,11 @@ def same_rows(rows: Iterable[Sequence[str | None]], others: Iterable[Sequence[st
 def is_right(answer: Sequence[Any], label: Sequence[str]) -> bool:
     """True if an answer is right by the paper's rule: one value as a number or as text, several as sets."""
     if len(answer) == 1 and len(label) == 1:
+        if type(answer[0]) not in (str, int, float):  # float() takes True and b"1" for 1
+            return False
         try:
             return float(answer[0]) == float(label[0])
-        except (ValueError, TypeError):
+        except (ValueError, OverflowError):
             return bool(answer[0] == label[0])
     try:
         return set(answer) == set(label)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import re
 import sqlite3
@@ -127,7 +128,7 @@ def sort_key(value: str) -> tuple[int, float | str] | None:
     """A key that orders numbers by value and dates by time; None for other texts."""
     if _DATE.fullmatch(value) and ("-" in value[1:] or len(value) == 4):
         return (0, float(value)) if len(value) == 4 else (1, value)
-    return (0, float(value)) if _NUMERIC.fullmatch(value) else None
+    return (0, float(value)) if _NUMERIC.fullmatch(value) and math.isfinite(float(value)) else None
 
 
 def extreme(values: Mapping[str, list[str]], *, largest: bool) -> frozenset[str]:

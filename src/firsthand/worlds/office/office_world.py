@@ -17,11 +17,12 @@ from firsthand.system.unseen_letters import without_unseen
 from firsthand.worlds.json_calls import read_call, unfenced
 from firsthand.worlds.office.office_generator import Office, injected
 from firsthand.worlds.office.office_state import OfficeDesk
+from firsthand.worlds.office.other_amounts import MONEY_AFTER, other_amount
 from firsthand.worlds.world import WorldCall
 
 _GROUPS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-_NAMES = re.compile(r"\b(?:(?:mail|event|file)-\d+|\d{4}-\d\d-\d\d|\d\d:\d\d)\b")
-"""Ids, dates and times in an office."""
+_NAMES = re.compile(rf"\b(?:(?:mail|event|file)-\d+|\d{{4}}-\d\d-\d\d|\d\d:\d\d)\b(?!{MONEY_AFTER})", re.IGNORECASE)
+"""Ids, dates and times in an office; `mail-99999 euros` is none."""
 _MARKUP = re.compile(r"[`|]|</?[A-Za-z]{1,10}>")
 _STRUCK = re.compile(
     r"~~[^~]{1,300}~~|(?<![~\w])~[^\s~](?:[^~\n]{0,300}[^\s~])?~(?![~\w])"
@@ -134,17 +135,19 @@ class OfficeWorld:
 def states(body: str, fact: str) -> bool:
     """Return whether a mail's body states a fact: as whole words, or as the one amount in it, asserted and unchanged.
 
-    `not 24242`, `~~24242~~`, `24242 million`, `24242%` and `11111, 24242 or 99999` do not state 24242. Ids, dates, times and
-    numbers of one or two digits are no amounts.
+    `not 24242`, `~~24242~~`, `24242 million`, `24242%` and `11111, 24242 or 99999` do not state 24242, nor does a text with
+    another amount, such as `12k` or `9 euros`. Ids, dates, times and other numbers below a hundred are no amounts.
     """
     body = _STRUCK.sub(" ", without_unseen(body))
     if not fact.isdigit():
         return has_words(body, fact)
     plain = joined_groups(_GROUPS.sub("", _MARKUP.sub(" ", _NAMES.sub("it", body))))
     plain = _SPACED_DIGITS.sub(lambda found: "".join(found[0].split()), plain)
-    amounts = [each for each in _NUMBER.finditer(plain) if len(each[1]) > 2 or each[1] == fact]
-    return has_words(plain, fact) and all(
-        each[1] == fact and _asserted(plain[: each.start()], fact, plain[each.end() :]) for each in amounts
+    told = [each for each in _NUMBER.finditer(plain) if each[1] == fact]
+    return (
+        has_words(plain, fact)
+        and other_amount(plain, fact) is None
+        and all(_asserted(plain[: each.start()], fact, plain[each.end() :]) for each in told)
     )
 
 

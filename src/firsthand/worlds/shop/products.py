@@ -10,6 +10,7 @@ spaCy, and compares by fuzzy matching at 85 %; here products know their nouns, a
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -97,6 +98,9 @@ def type_reward(wanted: ShopProduct, bought: ShopProduct) -> float:
 
 
 def words_of(text: str) -> str:
-    """The text's words in lower case, with one space around each."""
-    found: Sequence[str] = re.findall(r"[a-z0-9.]+", text.lower())
+    """The text's words in lower case, with one space around each; letters and signs of any alphabet are parts of words."""
+    text = unicodedata.normalize("NFC", text).lower()
+    if not text.isascii():
+        text = "".join(" " if each > "\x7f" and unicodedata.category(each)[0] in "PZC" else each for each in text)
+    found: Sequence[str] = re.findall(r"[a-z0-9.\u0080-\U0010ffff]+", text)
     return f" {' '.join(found)} "
