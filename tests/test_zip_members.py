@@ -127,7 +127,7 @@ def test_a_zip_that_says_it_unpacks_to_more_than_its_size_allows_is_refused_befo
         path.write_bytes(stated(log, len(sample), says))
         for read in reads:
             if refused:
-                told = f"it has {path.stat().st_size:,} bytes and unpacks to more than 256 MiB, the most that is read of a zip"
+                told = f"it has {path.stat().st_size:,} bytes and unpacks to more than 256 MiB, the most that is read"
                 with pytest.raises(DataError, match=told):
                     read(path)
             else:
