@@ -25,7 +25,7 @@ from firsthand.message import Message, Reasoning, Text, ToolCall, ToolResult, as
 from firsthand.model import Usage
 from firsthand.runs.store import open_run
 from firsthand.runs.track import start
-from firsthand.system.zip_members import read_member
+from firsthand.system.zip_members import BoundedZipFile, read_member
 from firsthand.task import Task
 from firsthand.trace import Call, Failure, Score, Trace
 
@@ -133,7 +133,7 @@ def test_a_member_of_a_zip_is_read_up_to_a_bound_and_checked() -> None:
     raw = BytesIO()
     with zipfile.ZipFile(raw, "w", zipfile.ZIP_DEFLATED) as log:
         log.writestr("a", "0123456789")
-    with zipfile.ZipFile(raw) as log:
+    with BoundedZipFile(raw) as log:
         assert (
             read_member(log, log.getinfo("a"), 10) == b"0123456789" and read_member(log, log.getinfo("a"), 3) == b"0123"
         )
@@ -153,7 +153,7 @@ def test_a_member_in_zstandard_is_read_and_its_damage_found(monkeypatch: pytest.
         dated = zipfile.ZipInfo("name")
         dated.extra = b"UT\x05\x00\x01\x00\x00\x00\x00"  # a field of its own before the data, as with times or zip64
         log.writestr(dated, packed)
-    with zipfile.ZipFile(raw) as log:
+    with BoundedZipFile(raw) as log:
         info = log.getinfo("name")
         info.compress_type, info.compress_size, info.CRC = 93, len(packed), zlib.crc32(body)
         assert read_member(log, info, 1000) == body and read_member(log, info, 998) == body[:999]
@@ -190,7 +190,7 @@ def test_a_member_in_zstandard_that_is_cut_within_its_header_is_a_bad_zip() -> N
         with zipfile.ZipFile(raw, "w") as log:
             log.writestr("n" * 99, "x")
             log.comment = b"PK\3\4".ljust(30, b"\0")[:left]
-        with zipfile.ZipFile(raw) as log:
+        with BoundedZipFile(raw) as log:
             info = log.getinfo("n" * 99)
             info.compress_type, info.header_offset = 93, len(raw.getvalue()) - left
             with pytest.raises(zipfile.BadZipFile) as told:
@@ -212,7 +212,7 @@ def test_a_member_in_zstandard_that_does_not_compress_is_read_up_to_the_same_bou
         with zipfile.ZipFile(raw, "w") as log:
             log.writestr("name", packed)
             log.writestr("after", bytes(1 << 19))
-        with zipfile.ZipFile(raw) as log:
+        with BoundedZipFile(raw) as log:
             info, size = log.getinfo("name"), len(body)
             info.compress_type, info.compress_size, info.CRC = 93, len(packed), zlib.crc32(body)
             for most in {0, 1, size // 2, size - 1, size, size + 1, 2 * size}:

@@ -84,6 +84,19 @@ def listed(*names: str) -> list[HubFile]:
     return [HubFile(name, 1, None, None) for name in names]
 
 
+def test_a_licence_is_a_text_and_never_weights_code_or_a_pickle() -> None:
+    taken = ["LICENSE", "LICENSE.txt", "LICENSE.TXT", "LICENSE.md", "LICENSE.rst", "LICENSE-MIT", "LICENSE_MODEL.txt",
+             "LICENSE-APACHE-2.0", "LICENSE-CC-BY-4.0.md"]  # fmt: skip
+    left = [f"LICENSE.{ending}" for ending in ("gguf", "safetensors", "pkl", "py", "bin", "pt", "so", "sh", "html", "txt.py",
+            "gguf.0.py", "2.0.pkl")] + ["LICENSE-1.gguf", "MY_LICENSE.txt", "license.py"]  # fmt: skip
+    for weights, file in (("a.gguf", "a.gguf"), ("a.gguf", None)):
+        names = taken + (left if file else [each for each in left if not each.endswith((".gguf", ".safetensors"))])
+        found = [each.name for each in choose_files(Repo("o/n", file=file), listed(weights, *names))]
+        assert found == [weights, *taken]
+    found = [each.name for each in choose_files(Repo("o/n"), listed("config.json", "w.safetensors", *taken, *left))]
+    assert found == ["config.json", *taken, "w.safetensors", "LICENSE.safetensors"], "weights are weights, once"
+
+
 def test_what_is_taken_of_a_repository_follows_from_all_of_its_names() -> None:
     def chosen(file: str | None, *names: str) -> list[str]:
         return [each.name for each in choose_files(Repo("o/n", file=file), listed(*names))]

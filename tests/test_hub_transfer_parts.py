@@ -352,6 +352,19 @@ def test_a_repository_becomes_one_folder_with_its_marker_and_leaves_no_part(site
     assert not staging.exists() and other.is_dir()
 
 
+def test_the_file_that_was_asked_for_is_the_model_whatever_lies_beside_it(tmp_path: Path) -> None:
+    repo = Repo("o/n", "v1+2", "model.gguf")
+    folder = repo.folder(tmp_path)
+    folder.mkdir(parents=True)
+    for name in ("LICENSE.gguf", "LICENSE.safetensors", "model.gguf"):
+        (folder / name).write_bytes(b"12")
+    assert model_in(folder) == folder / "model.gguf"
+    whole = Repo("o/n", "v1+2.gguf").folder(tmp_path)
+    whole.mkdir()
+    (whole / "a.gguf").touch()
+    assert model_in(whole) == whole / "a.gguf", "a revision is no file"
+
+
 def test_a_folder_is_the_model_unless_one_file_holds_the_only_weights(tmp_path: Path) -> None:
     assert model_in(tmp_path) == tmp_path and read_marker(tmp_path) is None
     for name in ("b.gguf", "a.gguf"):

@@ -25,6 +25,8 @@ from firsthand.message import Message, Reasoning, Text, ToolCall, ToolResult, us
 from firsthand.model import Usage
 from firsthand.runs.store import open_run
 from firsthand.sandbox.dockerfile import BuildStep
+from firsthand.system import zip_members
+from firsthand.system.zip_members import BoundedZipFile
 from firsthand.task import Task
 from firsthand.trace import Failure, Score
 
@@ -153,7 +155,7 @@ def test_a_log_is_a_run_of_its_samples_in_order_with_each_task_once(tmp_path: Pa
     ):  # fmt: skip
         with pytest.raises(DataError, match=said):
             import_eval(write_log(tmp_path / "z.eval", **members), tmp_path)
-    with zipfile.ZipFile(path) as log:
+    with BoundedZipFile(path) as log:
         assert _json(log, "samples/b.json", path) == {"id": 2, "input": "B"}
         with pytest.raises(DataError, match=r"x\.eval has no header, or"):
             _json(log, "header", path)
@@ -165,21 +167,26 @@ def test_a_log_is_refused_for_what_its_zip_says_before_anything_is_unpacked(
     samples = {f"samples__{n}": {"id": n, "input": "x" * 300} for n in range(3)}
     path = write_log(tmp_path / "x.eval", header={"eval": {"task": None, "model": ""}}, **samples)
     raw, place = path.read_bytes(), len(b"PK\1\2")
-    with zipfile.ZipFile(path) as log:
-        size = sum(info.file_size for info in log.infolist() if info.filename.startswith("samples/"))
-    for name, most in (("MAX_SAMPLES", 3), ("MAX_LOG_BYTES", size)):
+    with BoundedZipFile(path) as log:
+        size = sum(info.file_size for info in log.infolist())
+    monkeypatch.setattr(zip_members, "MOST_A_BYTE", 0)
+    too_many = f"{path} has 3 samples, and at most 2 are read: part the log"
+    too_large = f"{path} cannot be read as a log of Inspect: it has {len(raw):,} bytes and unpacks to more than "
+    for module, name, most, told in (
+        (eval_logs, "MAX_SAMPLES", 3, too_many), (zip_members, "FREE_BYTES", size, too_large),
+    ):  # fmt: skip
         with monkeypatch.context() as lower:
-            lower.setattr(eval_logs, name, most)
+            lower.setattr(module, name, most)
             id, count = import_eval(path, tmp_path)
             with open_run(id, tmp_path) as run:
                 assert (run.config["model"], run.config["benchmarks"], count) == ("unknown", ["x"], 3), (
                     "named in no header"
                 )
-            lower.setattr(eval_logs, name, most - 1)
+            lower.setattr(module, name, most - 1)
             with pytest.raises(DataError) as refused:
                 import_eval(path, tmp_path)
-            gib = (size - 1 if name == "MAX_LOG_BYTES" else 8 << 30) >> 30
-            assert str(refused.value) == f"{path} unpacks to more than {gib} GiB or has too many samples"
+            assert str(refused.value).startswith(told)
+    monkeypatch.undo()
     name, _ = import_eval(
         write_log(tmp_path / "y.eval", header={"eval": {"task": "n/" + "s" * 50}}, **samples), tmp_path
     )
@@ -213,7 +220,7 @@ def test_a_sample_of_more_json_values_than_are_decoded_is_refused(
     with zipfile.ZipFile(tmp_path / "a.eval", "w") as log:
         log.writestr("header.json", json.dumps({"x": [0] * 98, "y": ",[{" * 100}))
         log.writestr("more.json", json.dumps({"x": [0] * 100}))
-    with zipfile.ZipFile(tmp_path / "a.eval") as log:
+    with BoundedZipFile(tmp_path / "a.eval") as log:
         assert len(_json(log, "header.json", tmp_path)["x"]) == 98
         with pytest.raises(DataError, match=r"more\.json holds more than 100 JSON values: import the log without it"):
             _json(log, "more.json", tmp_path)

@@ -252,10 +252,14 @@ def test_monty_decides_only_what_ends_well() -> None:
 def test_the_folders_and_words_of_a_box_are_plain() -> None:
     assert outermost(["/a/b", "/a", "/c/", "/a", "/ab"]) == ("/a", "/c", "/ab") and outermost([]) == ()
     packed = base64.b64encode(zlib.compress(b"x")).decode()
-    assert _decoded(packed) == b"x"
+    assert _decoded(packed, 1) == b"x"
+    bomb = base64.b64encode(zlib.compress(bytes(1000))).decode()
+    assert _decoded(bomb, 1000) == bytes(1000) and _decoded(base64.b64encode(zlib.compress(b"")).decode(), 0) == b""
+    with pytest.raises(SandboxError, match="a file could not be read"):
+        _decoded(bomb, 999)
     for wrong in ("!", packed[:-4], base64.b64encode(b"no").decode()):
         with pytest.raises(SandboxError, match="a file could not be read"):
-            _decoded(wrong)
+            _decoded(wrong, 100)
     assert (LIMITS.wall_s, LIMITS.memory_bytes, LIMITS.output_bytes, "/workspace" in KEPT) == (
         600,
         2**31,

@@ -25,7 +25,7 @@ from firsthand.message import assistant, user
 from firsthand.runs import store
 from firsthand.runs.track import Track
 from firsthand.studio.run_export import exported
-from firsthand.system.zip_members import read_member
+from firsthand.system.zip_members import BoundedZipFile, read_member
 from firsthand.task import Task
 from firsthand.trace import Node, Score, Trace
 
@@ -199,7 +199,8 @@ def test_what_is_no_log_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Monk
         log.writestr("samples/1.json", "{}")
     with pytest.raises(DataError, match="has no _journal"):
         import_eval(tmp_path / "c.eval", home)
-    monkeypatch.setattr("firsthand.bridges.inspect.eval_logs.MAX_LOG_BYTES", 1000)
+    monkeypatch.setattr("firsthand.system.zip_members.FREE_BYTES", 1000)
+    monkeypatch.setattr("firsthand.system.zip_members.MOST_A_BYTE", 1)
     with pytest.raises(DataError, match="unpacks to more"):
         import_eval(eval_log(tmp_path / "d.eval", {**SAMPLE, "pad": "x" * 1000}), home)
     assert not (home / "runs").exists() or store.list_runs(home) == []
@@ -248,7 +249,7 @@ def test_a_log_that_is_compressed_with_zstandard_is_read_within_bounds(
     bomb = with_zstandard(tmp_path / "bomb.eval", members | {name: b" " * 50_000_000})
     small = bomb.read_bytes().replace(struct.pack("<I", 50_000_000), struct.pack("<I", 10))  # sizes that say less
     bomb.write_bytes(small)
-    with zipfile.ZipFile(bomb) as opened:
+    with BoundedZipFile(bomb) as opened:
         assert len(read_member(opened, opened.getinfo(name), 1000)) == 1001, "no more than was asked for"
     monkeypatch.setattr("firsthand.bridges.inspect.eval_logs.MAX_SAMPLE_BYTES", 1 << 20)
     with pytest.raises(DataError, match="more than its size says"):

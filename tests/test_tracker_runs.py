@@ -21,7 +21,6 @@ from firsthand.runs.track_export import FORMATS, _await_end, export, export_csv,
 from firsthand.runs.track_import import (
     TrackedRun,
     _beginning,
-    _is_within,
     _lines,
     _mlflow,
     _named,
@@ -270,9 +269,6 @@ def test_a_run_of_mlflow_has_metrics_in_folders_settings_and_a_name(tmp_path: Pa
     assert (values[3].name, values[3].step, math.isnan(values[3].value), len(values)) == ("val/loss", 8, True, 4)
     (folder / "tags" / "mlflow.runName").unlink()
     assert _mlflow(folder).name == "abc"
-    assert _is_within(folder / "params" / "lr", folder)
-    assert not _is_within(folder / "params" / "link", folder)
-    assert not _is_within(folder / "params", folder)
     for text, line, shown in (("1 2 3\n4\n", 2, "4\\n"), ("x 1 2\n", 1, "x 1 2\\n"), ("1 2 c\n", 1, "1 2 c\\n")):
         (folder / "metrics" / "acc").write_text(text)
         with pytest.raises(DataError) as wrong:

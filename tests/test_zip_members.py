@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import io
+import re
 import struct
 import tracemalloc
 import zipfile
@@ -21,7 +23,9 @@ from firsthand.bridges.inspect.eval_logs import import_eval
 from firsthand.errors import DataError, DownloadError
 from firsthand.hub.wheel import _unpack
 from firsthand.retrieval.documents.zip_parts import ZipParts
-from firsthand.system.zip_members import member_pieces, read_member
+from firsthand.runs import store
+from firsthand.system import zip_members
+from firsthand.system.zip_members import BoundedZipFile, member_pieces, most_unpacked, read_member
 from firsthand.train.streams import Stream, load_streams, save_streams
 
 OPENS = {
@@ -68,7 +72,7 @@ def test_what_zipfile_unpacks_without_a_bound_is_refused_wherever_a_zip_is_read(
 
 def test_a_deflated_file_that_states_less_than_it_unpacks_to_takes_no_more_than_it_states() -> None:
     raw = packed({"a": bytes(50_000_000)})
-    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+    with BoundedZipFile(io.BytesIO(raw)) as archive:
         info = archive.getinfo("a")
         info.file_size, info.CRC = 100, zlib.crc32(bytes(100))
         tracemalloc.start()
@@ -82,7 +86,7 @@ def test_a_deflated_file_that_states_less_than_it_unpacks_to_takes_no_more_than_
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_a_file_is_read_up_to_the_bound_and_in_whole_below_it(method: int) -> None:
     body = np.random.default_rng(1).bytes(200_000)
-    with zipfile.ZipFile(io.BytesIO(packed({"a": body, "none": b""}, method))) as archive:
+    with BoundedZipFile(io.BytesIO(packed({"a": body, "none": b""}, method))) as archive:
         for most in (0, 1, 65_535, 65_536, 65_537, 199_998, 199_999, 200_000, 300_000):
             assert read_member(archive, archive.getinfo("a"), most) == body[: most + 1]
         pieces = list(member_pieces(archive, archive.getinfo("a")))
@@ -97,12 +101,104 @@ def test_damage_and_encryption_are_told_as_a_bad_zip() -> None:
         raw[:place] + b"\xff\xff\xff" + raw[place + 3 :],
         raw.replace(struct.pack("<I", zlib.crc32(b"hello" * 100)), b"\0" * 4),
     ):
-        with zipfile.ZipFile(io.BytesIO(damaged)) as archive, pytest.raises(zipfile.BadZipFile):
+        with BoundedZipFile(io.BytesIO(damaged)) as archive, pytest.raises(zipfile.BadZipFile):
             read_member(archive, archive.getinfo("a"), 1000)
-    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+    with BoundedZipFile(io.BytesIO(raw)) as archive:
         archive.getinfo("a").flag_bits |= 1
         with pytest.raises(zipfile.BadZipFile, match="a is encrypted"):
             read_member(archive, archive.getinfo("a"), 1000)
+
+
+def stated(raw: bytes, size: int, says: int) -> bytes:
+    """The archive, whose directory says another size for its files of this size."""
+    return raw.replace(struct.pack("<I", size), struct.pack("<I", says))
+
+
+def test_a_zip_that_says_it_unpacks_to_more_than_its_size_allows_is_refused_before_anything_is(tmp_path: Path) -> None:
+    sample = b'{"id": 1}'.ljust(54_321)
+    log = packed({**LOG, **{f"samples/{number}.json": sample for number in range(1, 5)}})
+    home = tmp_path / "home"
+    reads: list[Callable[[Path], object]] = [
+        lambda path: import_eval(path, home),
+        lambda path: read_archive(path.read_bytes(), "a.eval"),
+    ]
+    for says, refused in ((0x3FFFF00, False), (0x4010001, True)):  # of each of four samples
+        path = tmp_path / "a.eval"
+        path.write_bytes(stated(log, len(sample), says))
+        for read in reads:
+            if refused:
+                told = f"it has {path.stat().st_size:,} bytes and unpacks to more than 256 MiB, the most that is read"
+                with pytest.raises(DataError, match=told):
+                    read(path)
+            else:
+                read(path)
+    assert len(store.list_runs(home)) == 1, "no run is left of what is refused"
+
+
+def test_all_that_is_read_of_a_zip_is_counted_whatever_its_directory_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zip_members, "MOST_A_BYTE", 0)
+    monkeypatch.setattr(zip_members, "FREE_BYTES", 200_000)
+    raw = packed({"a": bytes(100_000), "b": bytes(100_000), "c": b"x"})
+    for last, fits in (("c", False), ("b", True)):
+        with BoundedZipFile(io.BytesIO(raw)) as archive:
+            assert len(read_member(archive, archive.getinfo("a"), 1 << 20)) == 100_000
+            archive.expect_within([archive.getinfo("b")])
+            with pytest.raises(zipfile.BadZipFile, match="unpacks to more than"):
+                archive.expect_within([archive.getinfo("b"), archive.getinfo("c")])
+            assert len(read_member(archive, archive.getinfo("b" if last == "c" else "a"), 1 << 20)) == 100_000
+            if not fits:
+                with pytest.raises(zipfile.BadZipFile, match="pack it again with `zip -0`"):
+                    read_member(archive, archive.getinfo("c"), 10)
+    with BoundedZipFile(io.BytesIO(raw)) as archive:
+        assert read_member(archive, archive.getinfo("a"), 1) == b"\0\0" and archive.left > 100_000
+
+
+def test_a_zip_is_read_up_to_a_hundred_times_its_size_and_a_little_and_never_above_eight_gibibytes() -> None:
+    mib, gib = 1 << 20, 1 << 30
+    sizes = {0: 256 * mib, 1: 256 * mib + 100, 50 * mib: 5256 * mib, 79 * mib: 8156 * mib, 80 * mib: 8 * gib}
+    assert {size: most_unpacked(size) for size in sizes} == sizes
+    monster = BoundedZipFile(io.BytesIO(packed({"a": "x"})))
+    monster.most = 8 * gib
+    assert str(monster.too_large()) == "it unpacks to more than 8 GiB, the most that is read of a zip: split it"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("zstandard") is None, reason="needs pip install 'firsthand[studio]'")
+def test_files_in_zstandard_that_state_nothing_are_counted_as_they_unpack(monkeypatch: pytest.MonkeyPatch) -> None:
+    import zstandard
+
+    body = bytes(100_000)
+    raw = packed({"a": zstandard.ZstdCompressor().compress(body)}, zipfile.ZIP_STORED)
+    for free, fits in ((200_000, True), (199_999, False)):
+        monkeypatch.setattr(zip_members, "FREE_BYTES", free)
+        monkeypatch.setattr(zip_members, "MOST_A_BYTE", 0)
+        with BoundedZipFile(io.BytesIO(raw)) as archive:
+            info = archive.getinfo("a")
+            info.compress_type, info.CRC, info.file_size = zip_members.ZSTANDARD, zlib.crc32(body), 0
+            assert read_member(archive, info, 1 << 20) == body
+            if fits:
+                assert read_member(archive, info, 1 << 20) == body
+            else:
+                with pytest.raises(zipfile.BadZipFile, match="unpacks to more than"):
+                    read_member(archive, info, 1 << 20)
+
+
+def test_streams_of_more_than_their_file_allows_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_streams([Stream(np.arange(3), np.ones(3, bool))], tmp_path, 1)
+    with zipfile.ZipFile(path) as plain:
+        members = {each: plain.read(each) for each in plain.namelist()}
+    size = sum(map(len, members.values()))
+    path.write_bytes(packed(dict(members)))
+    monkeypatch.setattr(zip_members, "MOST_A_BYTE", 0)
+    monkeypatch.setattr(zip_members, "FREE_BYTES", size)
+    assert len(load_streams(path)) == 1
+    monkeypatch.setattr(zip_members, "FREE_BYTES", size - 1)
+    with pytest.raises(DataError, match="it unpacks to far more than its size"):
+        load_streams(path)
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "<i8", "fortran_order": False, "shape": (1 << 59,)})
+    path.write_bytes(packed({"0.ids.npy": head.getvalue()}))
+    with pytest.raises(DataError, match="holds no streams"):
+        load_streams(path)
 
 
 def test_honest_logs_and_streams_are_read_as_before(tmp_path: Path) -> None:
@@ -111,6 +207,13 @@ def test_honest_logs_and_streams_are_read_as_before(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         load_streams(save_streams([Stream(np.arange(3), np.ones(3, bool))], tmp_path, 1))[0].ids, np.arange(3)
     )
+
+
+def test_a_zip_is_opened_by_the_class_that_counts_what_is_read_of_it() -> None:
+    root = Path(firsthand.__file__).parent
+    opened = re.compile(r"\bZipFile\(|\bPyZipFile\(|unpack_archive\(|\btarfile\b")
+    found = {path.relative_to(root).as_posix() for path in root.rglob("*.py") if opened.search(path.read_text("utf-8"))}
+    assert found == OPENS - {"system/zip_members.py"}
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from firsthand.message import Json
 from firsthand.scorers.choice import acc, acc_norm
 from firsthand.scorers.written import simple_evals_letter
 from firsthand.system.headed_csv import HeadedCsv
-from firsthand.system.zip_members import read_member
+from firsthand.system.zip_members import BoundedZipFile, read_member
 
 PROTOCOLS = {
     "simple-evals": Protocol(
@@ -115,7 +115,7 @@ def read_rows(subset: str, data: str, *, url: str = HUB_ROWS) -> Rows:
 def unzipped(raw: bytes, name: str, file: Path) -> bytes:
     """Return the CSV file of that name in the authors' encrypted zip, unpacked in memory; DataError if it is broken."""
     try:
-        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        with BoundedZipFile(io.BytesIO(raw)) as archive:
             found = [each for each in archive.infolist() if Path(each.filename).name == name]
             if not found:
                 held = ", ".join(each.filename for each in archive.infolist()[:8])

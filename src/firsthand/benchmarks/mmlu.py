@@ -23,7 +23,7 @@ from firsthand.errors import DataError, reason_of
 from firsthand.message import Json
 from firsthand.scorers.choice import acc, acc_norm
 from firsthand.system.first_rows import most_rows
-from firsthand.system.zip_members import read_member
+from firsthand.system.zip_members import BoundedZipFile, read_member
 
 PROTOCOLS = {
     "lm-eval-5shot": Protocol(
@@ -132,7 +132,7 @@ def _split(split: str, data: str) -> Split:
 def _zipped(raw: bytes, path: Path, split: str) -> Iterator[tuple[Json, str]]:
     """Yield the rows of the authors' CSV files, subject by subject; nothing is unpacked to disk."""
     try:
-        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        with BoundedZipFile(io.BytesIO(raw)) as archive:
             infos = sorted(
                 (i for i in archive.infolist() if f"/{split}/" in f"/{i.filename}"), key=lambda i: i.filename
             )

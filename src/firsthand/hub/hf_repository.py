@@ -28,6 +28,10 @@ _WORD = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _NAME = re.compile(rf"hf:({_WORD}/{_WORD})(?:@([A-Za-z0-9][A-Za-z0-9._/-]{{0,63}}))?(?::({_WORD}\.gguf))?")
 
 
+_LICENCE = re.compile(r"LICENSE[A-Za-z0-9_-]*(?:\.[0-9]+)*(?i:\.txt|\.md|\.rst)?")
+"""Texts alone, such as `LICENSE-APACHE-2.0` or `LICENSE.txt`: a licence is downloaded beside any model."""
+
+
 @dataclass(frozen=True)
 class Repo:
     """`hf:org/name[@revision][:file.gguf]`."""
@@ -78,7 +82,10 @@ def read_marker(folder: Path) -> Json | None:
 
 
 def model_in(folder: Path) -> Path:
-    """Returns the folder, or the GGUF file if it holds the only weights."""
+    """Returns the folder, or the GGUF file that its name asks for (`Repo.folder`), or that holds the only weights."""
+    asked = folder.name.partition("+")[2]  # a revision's own plus is quoted
+    if asked:
+        return folder / asked
     ggufs = sorted(folder.glob("*.gguf"))
     return ggufs[0] if ggufs and not any(folder.glob("*.safetensors")) else folder
 
@@ -150,7 +157,7 @@ def listing(repo: Repo) -> tuple[str, list[HubFile]]:
 def choose_files(repo: Repo, listed: Sequence[HubFile]) -> list[HubFile]:
     """Returns the files to download: the requested file, or safetensors with their companions, or the only GGUF file."""
     ggufs = [each.name for each in listed if each.name.endswith(".gguf")]
-    licences = [each for each in listed if each.name.startswith("LICENSE")]
+    licences = [each for each in listed if _LICENCE.fullmatch(each.name)]
     if repo.file or (len(ggufs) == 1 and not _has(listed, ".safetensors")):
         found = [each for each in listed if each.name == (repo.file or ggufs[0])]
         if not found:

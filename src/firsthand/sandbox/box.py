@@ -20,6 +20,7 @@ import os
 import signal
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -115,7 +116,7 @@ class Box:
         )
         if head == "long":
             raise ValueError(f"{path!r} has {body} bytes: at most {most} are read")
-        return _decoded(body)
+        return _decoded(body, most)
 
     async def write(self, path: str, content: bytes) -> None:
         """Put the content into a file, made with the folders on its way if it is not there; OSError if that fails."""
@@ -190,8 +191,11 @@ def outermost(folders: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def _decoded(body: str) -> bytes:
-    try:
-        return zlib.decompress(base64.b64decode(body, validate=True))
-    except (binascii.Error, zlib.error):
-        raise SandboxError("the sandbox said what it should not: a file could not be read") from None
+def _decoded(body: str, most: int) -> bytes:
+    """The content that the sandbox sent, which may be a program's own; SandboxError if it is longer than `most` bytes."""
+    unpacker, found = zlib.decompressobj(), b""
+    with suppress(binascii.Error, zlib.error):
+        found = unpacker.decompress(base64.b64decode(body, validate=True), most + 1)
+    if not unpacker.eof or len(found) > most:
+        raise SandboxError("the sandbox said what it should not: a file could not be read")
+    return found

@@ -24,7 +24,7 @@ from firsthand.message import Json
 from firsthand.system.new_file import replacing
 from firsthand.system.ordinary_file import open_ordinary
 from firsthand.system.own_file import expect_own_tree
-from firsthand.system.zip_members import expect_bounded
+from firsthand.system.zip_members import expect_bounded, most_unpacked
 
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
@@ -247,11 +247,15 @@ def load_streams(path: Path) -> list[Stream]:
         with open_ordinary(path) as file, np.load(file, allow_pickle=False) as found:
             for member in found.zip.infolist():
                 expect_bounded(member)
-            for name in found.files:
+            if sum(member.file_size for member in found.zip.infolist()) > most_unpacked(
+                os.fstat(file.fileno()).st_size
+            ):
+                raise ValueError("it unpacks to far more than its size")
+            for name in dict.fromkeys(found.files):  # a name may come a thousand times
                 index, _, field = name.partition(".")
                 rows[int(index)][field] = found[name] if found[name].ndim else found[name].item()
         return [Stream(**rows[index]) for index in sorted(rows)]
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, EOFError, BadZipFile, MemoryError) as error:
         raise DataError(f"{path} holds no streams ({reason_of(error)}): give a file that `fit` saved") from None
     except TypeError:  # one array alone, or others than a stream's
         raise DataError(f"{path} holds no streams (its arrays are others): give a file that `fit` saved") from None

@@ -13,7 +13,7 @@ from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, u
 from firsthand.errors import DataError, MissingExtra, reason_of
 from firsthand.message import Json
 from firsthand.system.packed_text import expect_text
-from firsthand.system.zip_members import read_member
+from firsthand.system.zip_members import BoundedZipFile, read_member
 
 MAX_MEMBER_BYTES = 256 << 20
 MAX_MEMBERS = 200_000
@@ -31,13 +31,14 @@ def is_inspect(body: Any) -> bool:
 def read_archive(raw: bytes, where: str) -> Json:
     """The log of an `.eval` archive, its samples included; DataError if it is broken or too large to be one."""
     try:
-        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        with BoundedZipFile(io.BytesIO(raw)) as archive:
             members = archive.infolist()
             if len(members) > MAX_MEMBERS or sum(each.file_size for each in members) > 8 * MAX_MEMBER_BYTES:
                 raise DataError(
                     f"{where}: the archive unpacks to more than {8 * MAX_MEMBER_BYTES >> 20} MB, or has more than "
                     f"{MAX_MEMBERS:,} members: not read"
                 )
+            archive.expect_within(members)
             if any(each.flag_bits & 1 for each in members):
                 raise ValueError("it is encrypted")
             header = _member(archive, archive.getinfo("header.json"))
@@ -72,7 +73,7 @@ def read_archive(raw: bytes, where: str) -> Json:
         ) from None
 
 
-def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+def _member(archive: BoundedZipFile, info: zipfile.ZipInfo) -> bytes:
     data = read_member(archive, info, MAX_MEMBER_BYTES)
     if len(data) > MAX_MEMBER_BYTES:
         raise ValueError(f"{info.filename[:80]} unpacks to more than {MAX_MEMBER_BYTES >> 20} MiB")

@@ -21,7 +21,7 @@ from firsthand.runs.whole_run import whole_run
 from firsthand.system.json_values import values_in
 from firsthand.system.ordinary_file import open_ordinary
 from firsthand.system.packed_text import text_bytes
-from firsthand.system.zip_members import read_member
+from firsthand.system.zip_members import BoundedZipFile, read_member
 from firsthand.task import Task
 from firsthand.trace import Call, Failure, Node, Score, Trace
 
@@ -29,7 +29,6 @@ MAX_SAMPLE_BYTES = 256 << 20
 """Of a sample in its file, and of its text in memory: one emoji makes each of its characters take four bytes."""
 MAX_SAMPLE_VALUES = 5_000_000
 """JSON values of a sample; as objects they take some 500 MB."""
-MAX_LOG_BYTES = 8 << 30
 MAX_SAMPLES = 200_000
 MAX_ATTACHED_CHARS = 64 << 20
 """Characters that a sample's attachments have in all the places where they stand: one may stand in thousands."""
@@ -47,10 +46,13 @@ _GRADES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 def import_eval(path: Path, home: Path) -> tuple[str, int]:
     """Imports a log as a new run; returns its id and the number of samples. DataError if it is none, or is damaged."""
     try:
-        with open_ordinary(path) as file, zipfile.ZipFile(file) as log:
+        with open_ordinary(path) as file, BoundedZipFile(file) as log:
             names = [info for info in log.infolist() if info.filename.startswith("samples/") and not info.is_dir()]
-            if sum(info.file_size for info in names) > MAX_LOG_BYTES or len(names) > MAX_SAMPLES:
-                raise DataError(f"{path} unpacks to more than {MAX_LOG_BYTES >> 30} GiB or has too many samples")
+            if len(names) > MAX_SAMPLES:
+                raise DataError(
+                    f"{path} has {len(names):,} samples, and at most {MAX_SAMPLES:,} are read: part the log"
+                )
+            log.expect_within(names)  # before a run is made
             header = "header.json" if "header.json" in log.NameToInfo else "_journal/start.json"
             about = _json(log, header, path)
             spec = about.get("eval") or {}
@@ -250,7 +252,7 @@ def _count(value: Any) -> int:
     return int(number) if number is not None and abs(number) <= 1e15 else 0
 
 
-def _json(log: zipfile.ZipFile, name: str, path: Path) -> Json:
+def _json(log: BoundedZipFile, name: str, path: Path) -> Json:
     info = log.getinfo(name) if name in log.NameToInfo else None
     if info is None or info.file_size > MAX_SAMPLE_BYTES:
         raise DataError(

@@ -13,7 +13,7 @@ from typing import Any
 from xml.parsers import expat
 
 from firsthand.errors import DataError
-from firsthand.system.zip_members import read_member
+from firsthand.system.zip_members import BoundedZipFile, read_member
 
 MAX_PART_BYTES = 200_000_000
 MAX_RATIO = 500
@@ -30,7 +30,7 @@ class ZipParts:
         self.kind = kind
         self.left = MAX_PART_BYTES
         try:
-            self.archive = zipfile.ZipFile(io.BytesIO(data))
+            self.archive = BoundedZipFile(io.BytesIO(data))
             self.names = {each.filename: each for each in self.archive.infolist()}
         except (zipfile.BadZipFile, zipfile.LargeZipFile, ValueError, OSError, EOFError, NotImplementedError) as error:
             if data.startswith(b"\xd0\xcf\x11\xe0"):
