@@ -7,6 +7,7 @@ folder of data, or in a data set of the hub, names files too. Here is the place 
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -45,18 +46,17 @@ def expect_below(found: str, folders: Sequence[Path]) -> None:
 
 def _guard() -> None:
     """Put the question behind the library's own search, once; an AttributeError if the library has it no more."""
-    from datasets import data_files
-
+    data_files = importlib.import_module("datasets.data_files")
     plain = data_files.resolve_pattern
     if getattr(plain, "is_guarded", False):
         return
 
     def guarded(pattern: str, base_path: str, *args: Any, **options: Any) -> list[str]:
-        found = plain(pattern, base_path, *args, **options)
+        found: list[str] = plain(pattern, base_path, *args, **options)
         if (folders := _allowed.get()) is not None:
             for each in found:
                 expect_below(each, folders)
         return found
 
     guarded.is_guarded = True  # type: ignore[attr-defined]
-    data_files.resolve_pattern = guarded
+    data_files.resolve_pattern = guarded  # type: ignore[attr-defined]
