@@ -181,10 +181,11 @@ def test_names_of_a_run_from_elsewhere_are_loaded_if_they_are_installed(home: Pa
     )
     assert named_by(settings) == {
         "benchmark": ("b", "b2"), "model": ("m", "m2"), "pattern": ("p", "p2"), "tool": ("t", "t2"), "guard": ("g", "g2"),
-        "memory": "y",
+        "memory": "y", "approval": (), "replay": None, "cluster": None,
     }  # fmt: skip
     assert named_by(RunSettings(("b",), ("m",), tools=(), guard=())) == {
         "benchmark": ("b",), "model": ("m",), "pattern": ("direct",), "tool": (), "guard": (), "memory": None,
+        "approval": (), "replay": None, "cluster": None,
     }  # fmt: skip
 
 

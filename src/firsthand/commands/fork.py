@@ -10,7 +10,7 @@ from firsthand.config import build
 from firsthand.errors import ConfigError
 from firsthand.experiment.foreign_settings import expect_own, named_by
 from firsthand.experiment.forked_agents import CHANGES, base_settings, find_benchmark, forked_agent, forked_settings
-from firsthand.experiment.settings import RunSettings, settings_from_json
+from firsthand.experiment.settings import RunSettings
 from firsthand.loop.protection import shareable
 from firsthand.message import Json
 from firsthand.rollout import Place
@@ -109,8 +109,8 @@ def main(config: Config) -> int:
     """Make the fork, show it, and print how it compares to its parent."""
     if config.resume is not None:
         run = store.open_run(config.resume, data_home())
-        origin, settings = origin_of(run), settings_from_json(run.config["settings"])
-        expect_own(run, named_by(settings), trust=config.trust)
+        origin, settings = origin_of(run), base_settings(run)
+        expect_own(run, {**named_by(settings), "parent": origin.run}, trust=config.trust)
         with store.open_run(origin.run, data_home()) as parents:
             parent = parents.trace(origin.trace)
     else:

@@ -147,9 +147,11 @@ def open_or_configure(config: Config) -> tuple[Run | None, RunSettings]:
         return run, replace(saved, concurrency=concurrency, on=on, workers=workers)
     if config.replay:
         with store.open_run(config.replay, data_home()) as source:
-            saved = replace(stored_settings(source), on=None, workers=None)
+            saved = stored_settings(source)
             asked_for = replace(saved, **asked | {"replay": str(source.path)})
             kept = {kind: texts for kind, texts in named_by(asked_for).items() if texts == named_by(saved)[kind]}
+            for asks_nobody in ("approval", "replay"):  # nothing outside is called, and this run is the one replayed
+                kept.pop(asks_nobody, None)
             expect_own(source, kept, trust=config.trust)
             return None, asked_for
     return None, config.settings()

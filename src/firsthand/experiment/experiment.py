@@ -163,6 +163,7 @@ class Experiment:
     def from_run(cls, run: Run | str, *, trust: bool = False, **changes: Any) -> Experiment:
         """The experiment that a run was created by, with `changes` to its settings; ConfigError if its agents had no names.
 
+        It is carried out here, or on the cluster that `changes` name (`on="ray"`, `workers=2`), whatever the run states.
         ConfigError too for a run of another data home that names a file, a server or an address, which would be loaded:
         `trust` loads it. `Experiment.from_run("last").resume("last")` is what `firsthand run --resume` does.
         """

@@ -14,6 +14,7 @@ from typing import Any
 
 from firsthand import catalog
 from firsthand.errors import ConfigError
+from firsthand.loop.approval import parse_rules
 from firsthand.message import canonical
 from firsthand.runs.run_folder import Run
 from firsthand.system.home_seal import is_ours
@@ -21,6 +22,35 @@ from firsthand.system.option_spec import Spec, parse_spec
 from firsthand.system.whole_question import shown_whole
 
 KINDS = ("benchmark", "pattern", "tool", "guard", "memory")
+LOADED = {
+    "benchmarks": "benchmark", "model": "model", "pattern": "pattern", "tools": "tool", "guard": "guard",
+    "memory": "memory", "approve": "approval", "replay": "replay", "on": "cluster",
+}  # fmt: skip
+"""Settings that load, open or permit something -> the kind of their values."""
+HARMLESS = {
+    "device": "a device of this machine by torch's name, for local models alone",
+    "weights": "one of four formats",
+    "limit": "fewer tasks",
+    "epochs": "a number of attempts, bounded by MAX_EPOCHS",
+    "reduce": "the name of a reducer that is here",
+    "metrics": "one of two words; the benchmarks that it wraps are looked at wrapped",
+    "answers": "one of two words",
+    "seed": "a number",
+    "temperature": "a number",
+    "max_tokens": "a number",
+    "system": "text that the model reads, as it reads the tasks",
+    "budget_tokens": "a number; none of the budgets permits anything",
+    "budget_calls": "a number",
+    "budget_seconds": "a number",
+    "budget_usd": "a number",
+    "equal_budget": "a number, or `auto`",
+    "concurrency": "attempts at once, never more than there are",
+    "workers": "never taken from a run; see settings.CLUSTER",
+    "name": "letters and digits of it become part of a new run's id",
+}
+"""Every other setting, and why anybody's value of it may be taken."""
+_ALLOWED = ("read", "write", "external")
+"""Effects of tools that are allowed without a rule."""
 _OPENING = {
     "engine": ("", "docker", "podman", "sqlite", "mariadb"), "network": ("false",), "trust": ("false",), "write": ("false",),
     "allow": ("",), "ports": ("80", "443", "80+443", "443+80"), "url": ("",), "sandbox": ("", "firsthand", "docker"),
@@ -37,7 +67,7 @@ def is_own(run: Run) -> bool:
 def expect_own(run: Run, named: Mapping[str, Sequence[str] | str | None], *, trust: bool) -> None:
     """ConfigError if a run from elsewhere names a file, a folder, a server or a model's address, and is not trusted.
 
-    `named` maps a kind (model, or one of KINDS) to the texts that will be loaded.
+    `named` maps a kind, as in `named_by`, to the texts that will be loaded.
     """
     if not (trust or is_own(run)):
         expect_known(run.id, named)
@@ -65,11 +95,8 @@ def expect_nothing_of(folder: str, found: Sequence[tuple[str, str]]) -> None:
 
 
 def named_by(settings: Any) -> dict[str, Sequence[str] | str | None]:
-    """Files, folders, servers and models that run settings name, by kind."""
-    return {
-        "benchmark": settings.benchmarks, "model": settings.model, "pattern": settings.pattern, "tool": settings.tools,
-        "guard": settings.guard, "memory": settings.memory,
-    }  # fmt: skip
+    """All that run settings name and that loads, opens or permits something, by kind."""
+    return {kind: getattr(settings, name) for name, kind in LOADED.items()}
 
 
 def expect_installed(named: Mapping[str, Sequence[str]]) -> None:
@@ -85,6 +112,10 @@ def expect_installed(named: Mapping[str, Sequence[str]]) -> None:
 
 def _is_installed(kind: str, text: str) -> bool:
     """True for a name that is known here, with options that are no paths and no addresses."""
+    if kind in ("replay", "cluster", "parent"):  # any path, or any host
+        return False
+    if kind == "approval":  # what a person here would be asked about
+        return all(rule != "allow" or name in _ALLOWED for name, rule in parse_rules((text,)).items())
     if kind == "model":
         return not set(text) & set("/\\@~") and not Path(text).exists()
     if (kind, text) == ("tool", "none"):

@@ -22,6 +22,8 @@ MAX_EPOCHS = 100_000
 """At most so many attempts of an agent at a task; all attempts of a run are listed before the first one."""
 DISPLAY_FLAGS = ("watch", "otel", "resume", "retry_errors", "json")
 """Flags of `firsthand run` that runs of version 0.6 stored beside their settings."""
+CLUSTER = ("on", "workers")
+"""Settings that a run states and nobody takes from it: whoever goes on with it says where, or it is done here."""
 
 
 @dataclass(frozen=True)
@@ -153,12 +155,12 @@ class RunSettings:
 
 
 def settings_from_json(body: Json) -> RunSettings:
-    """The settings that a Run, or a fork's Run, stores; ConfigError if a setting is unknown."""
-    return build(RunSettings, {name: value for name, value in body.items() if name not in DISPLAY_FLAGS})
+    """The settings that a Run, or a fork's Run, stores, without its cluster; ConfigError if a setting is unknown."""
+    return build(RunSettings, {name: value for name, value in body.items() if name not in (*DISPLAY_FLAGS, *CLUSTER)})
 
 
 def stored_settings(run: Run) -> RunSettings:
-    """The settings a run was created with; ConfigError if names alone cannot make its agents again."""
+    """The settings a run was created with, to be made here; ConfigError if names alone cannot make its agents again."""
     config = run.config
     if "fork" in config:
         raise ConfigError(f"{run.id} is a fork: `firsthand fork --resume {run.id}` finishes it")

@@ -18,6 +18,8 @@ from firsthand.system.ordinary_file import read_ordinary
 MAX_FILE_BYTES = 1 << 20
 MAX_FILES = 2_000
 MAX_DIGITS = 1_000
+PLAIN = ("null", "bool", "int", "float", "str", "seq", "map")
+"""Types of YAML that are read; what a set, pairs or bytes hold would be seen by `datasets` alone."""
 CODE_KEYS = {
     "class": "a Python class",
     "hf_evaluate": "a metric fetched from the hub",
@@ -82,7 +84,10 @@ def with_includes(path: Path) -> Iterator[Path]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the file's mapping, with `!function` values as Tagged text; DataError if it is not a mapping."""
+    """Return the file's mapping of plain values, with `!function` values as Tagged text and dates as text.
+
+    DataError if it is not a mapping, or holds a value of another type.
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
@@ -101,9 +106,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     def tagged(loader: Any, node: Any) -> Tagged:
         return Tagged(node.value if isinstance(node.value, str) else "?")
 
-    Loader.add_constructor("!function", tagged)
-    for kind in ("int", "float"):
-        Loader.add_constructor(f"tag:yaml.org,2002:{kind}", getattr(Loader, f"construct_yaml_{kind}"))
+    def refused(loader: Any, node: Any) -> Any:
+        tag = node.tag.replace("tag:yaml.org,2002:", "!!")[:60]
+        raise DataError(
+            f"{path} has a value of the type {tag} in line {node.start_mark.line + 1}: text, numbers, lists and mappings "
+            "are read; write it as one of these"
+        )
+
+    Loader.yaml_constructors = {
+        "!function": tagged,
+        "tag:yaml.org,2002:timestamp": Loader.construct_yaml_str,
+        None: refused,
+        **{f"tag:yaml.org,2002:{kind}": getattr(Loader, f"construct_yaml_{kind}") for kind in PLAIN},
+    }
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise DataError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB: is it the task's YAML file?")

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from firsthand.bridges.lm_eval.data_guard import data_below
 from firsthand.bridges.lm_eval.task_data import expect_own_data
 from firsthand.bridges.lm_eval.task_files import code_in, names_in, read_yaml, sandbox_templates
 from firsthand.errors import ConfigError, DataError, FirsthandError, MissingExtra, unknown
@@ -21,7 +22,7 @@ def load_tasks(task: str, include: str, trust: bool, data: str = "") -> tuple[di
     except ImportError:
         raise MissingExtra("lm-eval", "lm-eval", f"the benchmark lm_eval:task={task}") from None
     sandbox_templates()
-    with task_errors(task), quiet():
+    with task_errors(task), quiet(), data_below(_folders(task, include, data)):
         if is_task_file(task):
             manager, name = _file_manager(Path(task).expanduser().resolve(), include, trust, TaskManager, data)
         else:
@@ -31,6 +32,13 @@ def load_tasks(task: str, include: str, trust: bool, data: str = "") -> tuple[di
             _check(task, manager, trust, data)
         loaded = manager.load(name)
     return dict(loaded["tasks"]), dict(loaded.get("groups", {}))
+
+
+def _folders(task: str, include: str, data: str) -> list[Path] | None:
+    """The folders of a user's tasks and of the data that the user allows; None for a task of the installed harness."""
+    beside = [Path(task).expanduser().resolve().parent] if is_task_file(task) else []
+    given = [Path(each).expanduser() for each in (include, data) if each]
+    return [*beside, *given] if beside or include else None
 
 
 @lru_cache(maxsize=4)
