@@ -48,6 +48,7 @@ def test_a_tag_with_a_handle_of_its_own_is_the_same_tag(tmp_path: Path) -> None:
 
 
 @needs_harness
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [HIDDEN[name] for name in ("key", "first of two", "set", "pairs", "omap", "value")])
 def test_the_import_itself_is_refused_without_trust_whatever_was_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
@@ -69,6 +70,7 @@ def test_the_import_itself_is_refused_without_trust_whatever_was_found(
 
 
 @needs_harness
+@pytest.mark.slow
 def test_functions_of_the_harness_and_those_that_are_trusted_are_imported(tmp_path: Path) -> None:
     from lm_eval.tasks import _yaml_loader
 
