@@ -241,6 +241,18 @@ def test_all_that_templates_fill_is_counted_in_bytes(tmp_path: Path, monkeypatch
         assert "the filled templates are larger than 1 MiB" in refused(DataError, own.read_benchmark, path), more
 
 
+def test_the_texts_of_one_row_are_bounded_before_they_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own, "MAX_BYTES", 1 << 20)
+    (tmp_path / "d.csv").write_text(f"q,a,x\nq,A,{'x' * 10_000}\n")
+    path, begin = tmp_path / "b.toml", 'data = "d.csv"\ntarget = "{a}"\n'
+    path.write_text(begin + f'prompt = "{{q}}"\nchoices = {["{x}" * 40, "b", "{x}" * 70]}\n')
+    assert "d.csv, line 2: the filled templates are larger than 1 MiB" in refused(DataError, own.read_benchmark, path)
+    path.write_text(begin + f'prompt = "{{q}} {{options}}"\nchoices = {["{x}" * 8, *"bcdefgh"]}\n')
+    assert "the texts before its 8 choices are larger than 1 MiB" in refused(DataError, own.read_benchmark, path)
+    path.write_text(begin + f'prompt = "{{q}} {{options}}"\nchoices = {["{x}" * 6, *"bcdefgh"]}\n')
+    assert len(own.read_benchmark(path).tasks(0)) == 1
+
+
 def test_an_id_or_a_group_is_a_key_of_some_length_and_may_be_a_passage(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text(f"q,a,x\nq,a,{'p' * 20_000}\n")
     path = tmp_path / "b.toml"

@@ -303,7 +303,8 @@ def _choices(row: TableRow, about: BenchmarkDescription) -> tuple[str, ...]:
         if not isinstance(found, list) or not 2 <= len(found) <= 26 or not all(isinstance(each, str) for each in found):
             raise DataError(f"{row.where}: the column {about.choices[0]!r} holds {str(found)[:60]}, not 2 to 26 texts")
         return tuple(found)
-    return tuple(_filled(template, row, "choices") for template in about.choices)
+    made = (_filled(template, row, "choices") for template in about.choices)
+    return tuple(_bounded(made, _text_bytes, Path(row.where)))
 
 
 def _gold(answer: str, choices: tuple[str, ...], row: TableRow) -> int:
@@ -367,6 +368,13 @@ def _check_ids(items: Sequence[Item], rows: Sequence[TableRow]) -> None:
 
 def _task(item: Item, about: BenchmarkDescription, protocol: Protocol, examples: Sequence[Item]) -> Task:
     if about.choices:
+        mentions = 1 + (about.prompt + about.continuation).count("{options}")
+        before = sum(map(_item_bytes, examples)) + mentions * _item_bytes(item)
+        if before * len(item.choices) > MAX_BYTES:  # each choice has a text before it
+            raise DataError(
+                f"the row {item.id!r:.100}: the texts before its {len(item.choices)} choices are larger than "
+                f"{MAX_BYTES >> 20} MiB: give fewer or shorter choices or examples"
+            )
         return make_task(item, protocol, examples)
     shown = "".join(f"{answered(each, protocol)}\n\n" for each in examples)
     return Task(
