@@ -222,6 +222,7 @@ def test_a_model_of_a_run_from_elsewhere_opens_no_file(tmp_path: Path, monkeypat
         "ollama:x@adir",
         "a\0b",
         "echo:x",
+        "x+lora",
     ]
     for text in opens:
         assert "names the model" in refusal(expect_known, "f", {"model": [text]}), text
