@@ -15,8 +15,9 @@ from firsthand.bridges.lm_eval import sample_lines, task_files
 from firsthand.bridges.lm_eval.document_scores import DocumentRequests, _alone, _is_number, answers, shown
 from firsthand.bridges.lm_eval.document_tasks import as_marker, entries_of, protocol_text
 from firsthand.bridges.lm_eval.sample_lines import import_samples
-from firsthand.bridges.lm_eval.task_files import code_in, names_in, read_yaml, with_includes
+from firsthand.bridges.lm_eval.task_files import code_in, names_in, with_includes
 from firsthand.bridges.lm_eval.task_loading import _refuse, is_task_file, prepare, task_errors
+from firsthand.bridges.lm_eval.task_yaml import read_yaml
 from firsthand.errors import ConfigError, DataError, ModelError
 from firsthand.message import Message, Text, assistant, user
 from firsthand.runs.store import open_run
@@ -105,7 +106,7 @@ def test_files_that_are_too_large_or_no_mapping_are_refused(tmp_path: Path) -> N
     tagged = "could not determine a constructor for the tag '!" + "x" * 300
     for text, why in (
         ("a: [\n", "while parsing a flow node"),
-        ("[" * 500, "maximum recursion depth exceeded"),
+        ("[" * 5000, "while increasing flow level exceeded maximum nesting depth"),
         (f"a: !{'x' * 300} 1\n", tagged[:200]),
     ):
         path.write_text(text)

@@ -13,23 +13,23 @@ import pytest
 from firsthand.bridges.lm_eval import result_models
 from firsthand.bridges.lm_eval.result_models import ResultModels
 from firsthand.bridges.lm_eval.sample_lines import import_samples
-from firsthand.bridges.lm_eval.task_files import _leaves, code_in
+from firsthand.bridges.lm_eval.task_files import code_in
+from firsthand.bridges.lm_eval.task_yaml import leaves
 from firsthand.commands.studio_transfer import import_logs
 from firsthand.errors import DataError
 from firsthand.runs import store
 
 
 def test_every_value_of_a_task_file_is_looked_at_the_empty_ones_too(tmp_path: Path) -> None:
-    shared = ["s"]
-    loop: list[Any] = [1]
-    loop.append(loop)
-    body = {"a": 0, "b": {"c": False, 5: "", "d": {}}, "e": [None, [0.0, {"f": "x"}], []], "g": shared, "h": shared}
-    assert list(_leaves(body)) == [
-        ("a", 0), ("c", False), ("5", ""), ("e", None), ("g", "s"), ("e", 0.0), ("f", "x"),
-    ]  # fmt: skip
-    assert list(_leaves({"l": loop})) == [("l", 1)] and list(_leaves({})) == list(_leaves([])) == []
-    assert list(_leaves("x")) == [("", "x")] and list(_leaves([3, 3])) == [("", 3), ("", 3)]
     path = tmp_path / "a.yaml"
+    path.write_text(
+        "class: 0\nb: {include: false, data_dir: '', d: {}}\nmetric: [null, [0.0, {hf_evaluate: x}], []]\n"
+        "loop: &l [!function f, *l]\nuse_prompt: {class: {use_prompt: [3, 3]}}\n"
+    )
+    assert [(key, value) for key, value, _ in leaves(path)] == [
+        ("class", 0), ("include", False), ("data_dir", ""), ("metric", None), ("", "f"), ("metric", 0.0),
+        ("hf_evaluate", "x"), ("use_prompt", 3), ("use_prompt", 3),
+    ]  # fmt: skip
     path.write_text("odd: !function ''\nclass: ''\nhf_evaluate: false\nuse_prompt: 0\nclasses: x.Y\n")
     assert code_in(path, ()) == ["!function  (a.yaml)"]
 

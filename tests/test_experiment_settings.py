@@ -205,6 +205,31 @@ def test_options_of_a_run_from_elsewhere_start_no_program_and_name_nothing_of_th
             expect_known("f", {"benchmark": [text]})
 
 
+def test_a_model_of_a_run_from_elsewhere_opens_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("private.json", "private.gguf", "adir", "openai:here", "dangling"):
+        (tmp_path / name).touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    fine = ["smollm2", "scripted:echo", "sim:sessions", "sim:game24:error=0.2", "openai:gpt-4o", "ollama:llama3:8b"]
+    expect_known("f", {"model": [*fine, "anthropic:claude", "google:gemini", "openai:adir", "x" * 300]})
+    opens = ["scripted:private.json", "scripted:absent.json", "cassette:private.jsonl", "cassette:absent", "agents:x"]
+    opens += [f"smollm2+{kind}:adir" for kind in ("lora", "adapter", "steer", "monitor")]
+    opens += [
+        "private.gguf",
+        "private.gguf+lora:x",
+        "openai:here",
+        "link",
+        "hf:adir",
+        "ollama:x@adir",
+        "a\0b",
+        "echo:x",
+        "x+lora",
+    ]
+    for text in opens:
+        assert "names the model" in refusal(expect_known, "f", {"model": [text]}), text
+        assert "continue it in the terminal" in refusal(expect_installed, {"model": [text]}), text
+
+
 def test_a_run_from_elsewhere_opens_no_service_of_this_machine_or_its_network() -> None:
     expect_known("f", {"tool": ["fetch", "fetch:ports=443", "fetch:allow=:ports=80+443", "web_search:service=brave"]})
     expect_known("f", {"benchmark": ["inspect:task=gsm8k", "inspect:task=gsm8k:sandbox=docker"]})

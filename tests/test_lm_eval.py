@@ -18,8 +18,9 @@ from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.bridges.lm_eval.document_scores import _turned, answers
 from firsthand.bridges.lm_eval.document_tasks import _read, _sampling, as_marker
-from firsthand.bridges.lm_eval.task_files import code_in, names_in, read_yaml
+from firsthand.bridges.lm_eval.task_files import code_in, names_in
 from firsthand.bridges.lm_eval.task_loading import known_metrics, load_tasks
+from firsthand.bridges.lm_eval.task_yaml import read_yaml
 from firsthand.errors import ConfigError, DataError, MissingExtra
 from firsthand.message import Message, Text
 from firsthand.patterns.cot import cot

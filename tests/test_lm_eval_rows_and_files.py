@@ -256,7 +256,10 @@ def test_a_task_is_loaded_by_its_name_among_the_harness_own_and_those_of_a_folde
 ) -> None:
     mine = tmp_path / "mine.yaml"
     mine.write_text("task: mine\nclass: x.Y")
-    theirs = SimpleNamespace(TaskManager=partial(Manager, mine))  # the real one reads thousands of files
+    loader = SimpleNamespace(_import_func_in_yml=lambda qual, folder: None)
+    theirs = SimpleNamespace(
+        TaskManager=partial(Manager, mine), _yaml_loader=loader
+    )  # the real one reads thousands of files
     monkeypatch.setitem(sys.modules, "lm_eval.tasks", theirs)
     installed_tasks.cache_clear()
     Manager.made.clear()

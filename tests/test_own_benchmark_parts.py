@@ -217,7 +217,51 @@ def test_filled_templates_are_as_large_as_a_data_file_at_most(monkeypatch: pytes
     made: list[int] = []
     assert refused(DataError, own._bounded, (made.append(n) or n for n in [*most, 1, 9]), int, Path("m.toml")) == told
     assert made == [*most, 1]
-    assert own._item_size(Item("id", {"a": "x" * 90}, ("ab", "c"), question="1234567", target="12345")) == 15
+    shown = Item("id", {"a": "x" * 90}, ("ab", "c"), question="1234567", target="12345", metadata={"cluster": "k" * 30})
+    assert own._item_bytes(shown) == 2 + 2 + 1 + 7 + 5 + 30
+
+
+def test_all_that_templates_fill_is_counted_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own, "MAX_BYTES", 1 << 20)
+    (tmp_path / "d.csv").write_text("q,a,x\n" + "".join(f"q{n},a{n},{'é' * 99}\n" for n in range(60)))
+    (tmp_path / "w.csv").write_text("q,a,x\n" + "".join(f"q{n},a{n},{'😀' * 99}\n" for n in range(60)))
+    path = tmp_path / "b.toml"
+    long = "{x}" * 100  # 9,900 characters: 594,000 in all
+    fine = 'data = "d.csv"\nprompt = "{q}?"\ntarget = "{a}"\n'
+    for more in (f'cluster = "{long}"', f'stratum = "{long}"', f'id = "{{q}}{long}"'):
+        path.write_text(fine + more)
+        assert len(own.read_benchmark(path).tasks(0)) == 60
+        path.write_text(fine.replace("d.csv", "w.csv") + more)
+        assert "the filled templates are larger than 1 MiB" in refused(DataError, own.read_benchmark, path)
+    for more in (
+        'choices = ["{a}", "b"]\ncontinuation = "{letter}' + long + '"',
+        f'choices = ["{{a}}", "{long}{long}"]',
+    ):
+        path.write_text(fine + more)
+        assert "the filled templates are larger than 1 MiB" in refused(DataError, own.read_benchmark, path), more
+
+
+def test_the_texts_of_one_row_are_bounded_before_they_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own, "MAX_BYTES", 1 << 20)
+    (tmp_path / "d.csv").write_text(f"q,a,x\nq,A,{'x' * 10_000}\n")
+    path, begin = tmp_path / "b.toml", 'data = "d.csv"\ntarget = "{a}"\n'
+    path.write_text(begin + f'prompt = "{{q}}"\nchoices = {["{x}" * 40, "b", "{x}" * 70]}\n')
+    assert "d.csv, line 2: the filled templates are larger than 1 MiB" in refused(DataError, own.read_benchmark, path)
+    path.write_text(begin + f'prompt = "{{q}} {{options}}"\nchoices = {["{x}" * 8, *"bcdefgh"]}\n')
+    assert "the texts before its 8 choices are larger than 1 MiB" in refused(DataError, own.read_benchmark, path)
+    path.write_text(begin + f'prompt = "{{q}} {{options}}"\nchoices = {["{x}" * 6, *"bcdefgh"]}\n')
+    assert len(own.read_benchmark(path).tasks(0)) == 1
+
+
+def test_an_id_or_a_group_is_a_key_of_some_length_and_may_be_a_passage(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text(f"q,a,x\nq,a,{'p' * 20_000}\n")
+    path = tmp_path / "b.toml"
+    for name in ("cluster", "stratum", "id"):
+        path.write_text(f'data = "d.csv"\nprompt = "{{q}}?"\ntarget = "{{a}}"\n{name} = "{{x}}"\n')
+        assert len(own.read_benchmark(path).tasks(0)) == 1
+        path.write_text(f'data = "d.csv"\nprompt = "{{q}}?"\ntarget = "{{a}}"\n{name} = "{{x}}."\n')
+        said = f"d.csv, line 2: the {name} has 20,001 characters, and at most 20,000 are expected: name a short column"
+        assert said in refused(DataError, own.read_benchmark, path)
 
 
 def test_the_protocol_of_ones_own_has_its_scorers_shots_and_continuation() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import firsthand
-from firsthand.bridges.lm_eval.task_files import read_yaml
+from firsthand.bridges.lm_eval.task_yaml import read_yaml
 from firsthand.contamination.ngram_overlap import CorpusIndex
 from firsthand.errors import FirsthandError
 from firsthand.providers import cassette

@@ -133,7 +133,9 @@ def test_the_largest_state_is_kept() -> None:
     deep = Folder({})
     for _ in range(100):
         deep = Folder({"x" * 1_000: deep})
-    assert is_too_large([types.SimpleNamespace(root=deep)]), "a search lists each folder with the names of all around it"
+    assert is_too_large([types.SimpleNamespace(root=deep)]), (
+        "a search lists each folder with the names of all around it"
+    )
 
 
 def test_arguments_that_are_as_long_as_no_action_is_are_refused(world: FunctionTurnsWorld):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from firsthand import catalog
@@ -57,6 +56,10 @@ _OPENING = {
 }  # fmt: skip
 """Options that start a program or open a border, to a host of one word too, and the values of them that a run from
 elsewhere may state."""
+
+_HOSTED = frozenset({"openai", "anthropic", "google", "ollama"})
+"""Providers whose names of models, without an address, open no file; a provider that is not here needs `--trust`."""
+_SIMULATED = frozenset({("scripted", "echo"), ("sim", "sessions")})
 
 
 def is_own(run: Run) -> bool:
@@ -117,11 +120,21 @@ def _is_installed(kind: str, text: str) -> bool:
     if kind == "approval":  # what a person here would be asked about
         return all(rule != "allow" or name in _ALLOWED for name, rule in parse_rules((text,)).items())
     if kind == "model":
-        return not set(text) & set("/\\@~") and not Path(text).exists()
+        return _is_named_model(text)
     if (kind, text) == ("tool", "none"):
         return True
     known = catalog.names(kind).keys() - {"mcp"}  # type: ignore[arg-type]
     return _is_plain(parse_spec(text), known)
+
+
+def _is_named_model(text: str) -> bool:
+    """True for a model by name alone: of the list, of a hosted provider, or one that needs no file."""
+    if set(text) & set("/\\@~\0") or os.path.lexists(text):
+        return False
+    provider, colon, name = text.partition(":")
+    if not colon:
+        return "+" not in text  # an adapter, a steering vector or a monitor is a file
+    return provider in _HOSTED or (provider, name) in _SIMULATED or (provider == "sim" and name.startswith("game24"))
 
 
 def _is_plain(spec: Spec, known: Collection[str]) -> bool:

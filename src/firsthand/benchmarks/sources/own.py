@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from sys import getsizeof
 from typing import TypeVar
 
 from firsthand import catalog
@@ -81,8 +82,11 @@ NEED_JUDGES = frozenset({"human_agreement", "majority_agreement", "order_consist
 """Scorers of a judge's verdicts: benchmarks with votes, such as judge_mtbench, have them."""
 MAX_KEPT_CHARS = 200
 """A longer cell is not kept for `firsthand summary --by`."""
+MAX_KEY_CHARS = 20_000
+"""Longest id, cluster and stratum: a passage may be the key of its questions."""
 LEAK_CHARS = 4
 """Shortest target that is checked for leaks: a shorter one occurs in prompts by chance."""
+_EMPTY_BYTES = getsizeof("")
 
 
 @dataclass(frozen=True)
@@ -148,10 +152,10 @@ def read_benchmark(path: Path, *, data: str = "") -> Benchmark:
     _check_scorers(about, rows)
     shown = read_table(named_data(path, about.examples, data), about.encoding)[: about.shots] if about.shots else []
     protocol = _protocol(about)
-    examples = _bounded((_item(row, about, f"example-{index}") for index, row in enumerate(shown)), _item_size, path)
-    items = _bounded((_item(row, about, f"row-{index:05d}") for index, row in enumerate(rows)), _item_size, path)
+    examples = _bounded((_item(row, about, f"example-{index}") for index, row in enumerate(shown)), _item_bytes, path)
+    items = _bounded((_item(row, about, f"row-{index:05d}") for index, row in enumerate(rows)), _item_bytes, path)
     _check_ids(items, rows)
-    tasks = _bounded((_task(item, about, protocol, examples) for item in items), lambda task: len(task.prompt), path)
+    tasks = _bounded((_task(item, about, protocol, examples) for item in items), _task_bytes, path)
     source = f"{about.data}, {count_of(len(rows), 'row', ',')}; {about.shots}-shot; {about.prompt!r}"
     return Benchmark(
         name=about.name or path.stem,
@@ -252,6 +256,17 @@ def _filled(template: str, row: TableRow, what: str, extra: Mapping[str, str] | 
         raise DataError(f"{row.where}: {what}: {error}{hint}") from None
 
 
+def _key(template: str, row: TableRow, what: str) -> str:
+    """The filled template of an id or a group; DataError if it is too long for one."""
+    key = _filled(template, row, what)
+    if len(key) > MAX_KEY_CHARS:
+        raise DataError(
+            f"{row.where}: the {what} has {len(key):,} characters, and at most {MAX_KEY_CHARS:,} are expected: name a short "
+            "column that tells the rows apart"
+        )
+    return key
+
+
 def _item(row: TableRow, about: BenchmarkDescription, id: str) -> Item:
     choices = _choices(row, about)
     answer = _filled(about.target, row, "target").strip()
@@ -261,8 +276,8 @@ def _item(row: TableRow, about: BenchmarkDescription, id: str) -> Item:
     if not question:
         raise DataError(f"{row.where}: the prompt is empty here")
     groups = {"cluster": about.cluster, "stratum": about.stratum}
-    grouped = {name: _filled(template, row, name) for name, template in groups.items() if template}
-    id = _filled(about.id, row, "id") if about.id else id
+    grouped = {name: _key(template, row, name) for name, template in groups.items() if template}
+    id = _key(about.id, row, "id") if about.id else id
     gold = _gold(answer, choices, row) if about.choices else 0
     secret: Json = {} if about.choices else {"answer": answer}
     secret |= {name: row.columns[name] for scorer in about.scorer for name in NEEDS.get(_name_of(scorer), ())}
@@ -288,7 +303,8 @@ def _choices(row: TableRow, about: BenchmarkDescription) -> tuple[str, ...]:
         if not isinstance(found, list) or not 2 <= len(found) <= 26 or not all(isinstance(each, str) for each in found):
             raise DataError(f"{row.where}: the column {about.choices[0]!r} holds {str(found)[:60]}, not 2 to 26 texts")
         return tuple(found)
-    return tuple(_filled(template, row, "choices") for template in about.choices)
+    made = (_filled(template, row, "choices") for template in about.choices)
+    return tuple(_bounded(made, _text_bytes, Path(row.where)))
 
 
 def _gold(answer: str, choices: tuple[str, ...], row: TableRow) -> int:
@@ -319,8 +335,28 @@ def _bounded(made: Iterable[T], size: Callable[[T], int], path: Path) -> list[T]
     return found
 
 
-def _item_size(item: Item) -> int:
-    return len(item.question) + len(item.target) + sum(map(len, item.choices))
+def _item_bytes(item: Item) -> int:
+    """Memory of all that templates made of a row; its columns are the table's own."""
+    return _text_bytes((item.id, item.question, item.target, item.choices, item.metadata))
+
+
+def _task_bytes(task: Task) -> int:
+    return _text_bytes((task.prompt, task.choices, task.context, task.requests))
+
+
+def _text_bytes(value: object) -> int:
+    """Memory of the texts in a value, of each text that it has twice once: a character takes up to four bytes."""
+    texts: dict[int, str] = {}
+    pending = [value]
+    while pending:
+        each = pending.pop()
+        if isinstance(each, str):
+            texts[id(each)] = each
+        elif isinstance(each, Mapping):
+            pending += each.values()
+        elif isinstance(each, tuple):
+            pending += each
+    return sum(getsizeof(text) - _EMPTY_BYTES for text in texts.values())
 
 
 def _check_ids(items: Sequence[Item], rows: Sequence[TableRow]) -> None:
@@ -332,6 +368,13 @@ def _check_ids(items: Sequence[Item], rows: Sequence[TableRow]) -> None:
 
 def _task(item: Item, about: BenchmarkDescription, protocol: Protocol, examples: Sequence[Item]) -> Task:
     if about.choices:
+        mentions = 1 + (about.prompt + about.continuation).count("{options}")
+        before = sum(map(_item_bytes, examples)) + mentions * _item_bytes(item)
+        if before * len(item.choices) > MAX_BYTES:  # each choice has a text before it
+            raise DataError(
+                f"the row {item.id!r:.100}: the texts before its {len(item.choices)} choices are larger than "
+                f"{MAX_BYTES >> 20} MiB: give fewer or shorter choices or examples"
+            )
         return make_task(item, protocol, examples)
     shown = "".join(f"{answered(each, protocol)}\n\n" for each in examples)
     return Task(

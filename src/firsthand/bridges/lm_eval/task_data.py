@@ -6,15 +6,13 @@ Paths are looked up where `datasets` does: in the current folder. Names of the h
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from firsthand.bridges.lm_eval.task_files import read_yaml, with_includes
+from firsthand.bridges.lm_eval.task_files import with_includes
+from firsthand.bridges.lm_eval.task_yaml import leaves
 from firsthand.errors import ConfigError
 from firsthand.system.given_folder import leads_out
 
-PATH_KEYS = ("dataset_path", "data_files", "data_dir", "dataset_kwargs")
 _REMOTE = ("https://", "http://", "hf://")
 _PATTERN = re.compile(r"[*?\[{]")
 
@@ -23,27 +21,12 @@ def expect_own_data(path: Path, allowed: str = "") -> None:
     """ConfigError if a task file, or one that it includes, names data outside of its folder and the one that is allowed."""
     folders = [path.resolve().parent, *([Path(allowed).expanduser()] if allowed else [])]
     for file in with_includes(path):
-        for named in _named(read_yaml(file)):
+        for named in (str(leaf.value) for leaf in leaves(file) if leaf.is_data and isinstance(leaf.value, str)):
             if (found := _local(named)) is not None and all(_leads_out(found, each) for each in folders):
                 raise ConfigError(
                     f"{file.name} names the data {named[:200]!r}, outside of its folder, and is not read: if you want it "
                     f"sent to the model, allow its folder as in lm_eval:task={path.name}:data=FOLDER"
                 )
-
-
-def _named(body: Any) -> Iterator[str]:
-    """The texts below the keys that name data."""
-    pending: list[tuple[bool, Any]] = [(False, body)]
-    seen: set[tuple[bool, int]] = set()
-    while pending:
-        is_data, value = pending.pop()
-        if isinstance(value, str):
-            if is_data:
-                yield str(value)
-        elif isinstance(value, dict | list) and (is_data, id(value)) not in seen:  # an alias may hold itself
-            seen.add((is_data, id(value)))
-            pairs = value.items() if isinstance(value, dict) else ((None, each) for each in value)
-            pending += [(is_data or name in PATH_KEYS, each) for name, each in pairs]
 
 
 def _local(named: str) -> Path | None:

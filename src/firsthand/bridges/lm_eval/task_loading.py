@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.bridges.lm_eval.data_guard import data_below
+from firsthand.bridges.lm_eval.function_guard import functions_of_the_harness_alone, is_of_the_harness
 from firsthand.bridges.lm_eval.task_data import expect_own_data
-from firsthand.bridges.lm_eval.task_files import code_in, names_in, read_yaml, sandbox_templates
+from firsthand.bridges.lm_eval.task_files import code_in, names_in, sandbox_templates, with_includes
+from firsthand.bridges.lm_eval.task_yaml import read_yaml
 from firsthand.errors import ConfigError, DataError, FirsthandError, MissingExtra, unknown
 
 
@@ -22,7 +24,12 @@ def load_tasks(task: str, include: str, trust: bool, data: str = "") -> tuple[di
     except ImportError:
         raise MissingExtra("lm-eval", "lm-eval", f"the benchmark lm_eval:task={task}") from None
     sandbox_templates()
-    with task_errors(task), quiet(), data_below(_folders(task, include, data)):
+    with (
+        task_errors(task),
+        quiet(),
+        data_below(_folders(task, include, data)),
+        functions_of_the_harness_alone(trust),
+    ):
         if is_task_file(task):
             manager, name = _file_manager(Path(task).expanduser().resolve(), include, trust, TaskManager, data)
         else:
@@ -56,14 +63,14 @@ def _file_manager(path: Path, include: str, trust: bool, manager: Any, data: str
     """
     _refuse(path.name, code_in(path, known_metrics()), trust)
     expect_own_data(path, data)
-    body = read_yaml(path)
-    if "group" not in body:
+    group = _group_in(path)
+    if group is None:
         return manager(include_defaults=False, include_path=include or None), str(path)
     folders = [str(path.parent), *([include] if include else [])]
     made = manager(include_defaults=False, include_path=folders)
     if any(name not in made.task_index for name in names_in(path)):
         made = manager(include_path=folders)
-    name = str(body["group"])
+    name = group
     if name not in made.task_index or Path(made.task_index[name].yaml_path).resolve() != path:
         raise DataError(f"another file in its folder has a group or task named {name!r}: rename one")
     _check(name, made, trust, data)
@@ -72,9 +79,6 @@ def _file_manager(path: Path, include: str, trust: bool, manager: Any, data: str
 
 def _check(name: str, manager: Any, trust: bool, data: str = "") -> None:
     """Raise an error if a user's file, not one of the installed harness, would run code untrusted, or has data elsewhere."""
-    import lm_eval as package
-
-    installed = Path(package.__file__).resolve().parent
     pending, seen = [name], set[str]()
     while pending:
         entry = manager.task_index.get(each := pending.pop())
@@ -82,11 +86,17 @@ def _check(name: str, manager: Any, trust: bool, data: str = "") -> None:
             continue
         seen.add(each)
         pending += sorted(entry.tags) if entry.yaml_path is None else []
-        if entry.yaml_path is not None and not Path(entry.yaml_path).resolve().is_relative_to(installed):
+        if entry.yaml_path is not None and not is_of_the_harness(Path(entry.yaml_path)):
             _refuse(entry.yaml_path.name, code_in(Path(entry.yaml_path), known_metrics()), trust)
             expect_own_data(Path(entry.yaml_path), data)
-        if entry.yaml_path is not None and "group" in read_yaml(Path(entry.yaml_path)):
+        if entry.yaml_path is not None and _group_in(Path(entry.yaml_path)) is not None:
             pending += names_in(Path(entry.yaml_path))
+
+
+def _group_in(path: Path) -> str | None:
+    """Name of the group that the file makes, itself or by what it includes; None for a task."""
+    names = [str(body["group"]) for body in map(read_yaml, with_includes(path)) if "group" in body]
+    return names[0] if names else None
 
 
 def known_metrics() -> frozenset[str]:
