@@ -28,7 +28,6 @@ DATA_KEYS = ("dataset_path", "data_files", "data_dir", "dataset_kwargs")
 PLAIN = ("null", "bool", "int", "float", "str", "seq", "map")
 """Types of YAML that are read; what a set, pairs or bytes hold would be seen by `datasets` alone."""
 _KEYS = frozenset({*CODE_KEYS, *DATA_KEYS, "include", "metric"})
-_PLAIN = "tag:yaml.org,2002:map"
 _MERGE = "tag:yaml.org,2002:merge"
 _VALUE = "tag:yaml.org,2002:value"
 
@@ -145,6 +144,6 @@ def _leaves(root: Any, loader: Any) -> Iterator[Leaf]:
             if not isinstance(name.value, str):
                 raise ValueError(f"a key is a list or a mapping, where text was expected{name.start_mark}")
             if name.tag != _VALUE:
-                pending.append(("", is_data and node.tag != _PLAIN, name))  # the keys of a set are its values
+                pending.append(("", False, name))
             inner = key if name.tag == _VALUE else name.value  # `{=: x}` may stand for x itself
             pending.append((inner if inner in _KEYS else "", is_data or inner in DATA_KEYS, value))

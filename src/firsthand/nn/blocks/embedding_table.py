@@ -12,5 +12,5 @@ def table(rows: int, width: int) -> nn.Embedding:
     Filling a tensor of the meta device with normal values imports `torch._dynamo`: seconds, each time a model is loaded.
     """
     if torch.get_default_device().type == "meta":
-        return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
+        return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
     return nn.Embedding(rows, width)
