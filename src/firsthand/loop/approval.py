@@ -238,7 +238,7 @@ def _laid_out(head: list[str], parts: Sequence[tuple[str, str, bool]], more: lis
     """
     texts = [text for _, text, _ in parts]
     room, lines, why = MAX_SHOWN, MAX_LINES, [about] if about else []
-    if len(parts) <= MAX_BESIDE_WHY and _size(about) <= MAX_WHY[0] and _rows(about) <= MAX_WHY[1]:
+    if about and len(parts) <= MAX_BESIDE_WHY and _size(about) <= MAX_WHY[0] and _rows(about) <= MAX_WHY[1]:
         room, lines = room - _size(about), lines - _rows(about)  # it says what the call does: whole, before all others
     else:
         texts += why
