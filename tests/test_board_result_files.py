@@ -21,6 +21,7 @@ from firsthand.boards.result_formats.helm_results import helm_table_results, hel
 from firsthand.boards.result_formats.inspect_logs import read_archive
 from firsthand.boards.result_formats.score_tables import item_rows
 from firsthand.errors import DataError
+from firsthand.system import zip_members
 
 HEAD = {"value": "X - EM", "lower_is_better": False}
 
@@ -149,6 +150,7 @@ def test_a_broken_archive_of_inspect_is_refused_with_the_reason() -> None:
 
 
 def test_an_archive_is_read_up_to_its_limits_of_bytes_and_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zip_members, "FREE_BYTES", zip_members.MOST_BYTES)
     monkeypatch.setattr(inspect_logs, "MAX_MEMBERS", 9)
     names = [f"samples/{number}.json" for number in range(8)]
     raw = packed({"header.json": "{}"} | dict.fromkeys(names, "7"))

@@ -181,11 +181,6 @@ def test_a_resumed_run_has_its_settings_but_for_where_and_how_many_at_once(
     path = str(home / "runs" / name)
     assert none is None and (settings.replay, settings.limit, settings.seed, settings.name) == (path, 1, 3, "again")
     assert settings.model == ("scripted:s.json",) and settings.concurrency == 2 and settings.on is None
-    stored = run.stored_settings
-    with monkeypatch.context() as patch:
-        patch.setattr(run, "stored_settings", lambda of: replace(stored(of), on="ray", workers=4))
-        _, settings = run.open_or_configure(run.Config(replay=name))
-        assert (settings.on, settings.workers) == (None, None), "a replay needs no cluster"
     none, settings = run.open_or_configure(run.Config(benchmarks=("b",), seed=5))
     assert none is None and (settings.benchmarks, settings.seed) == (("b",), 5)
     assert run.changed_flags(run.Config(benchmarks=("b",), seed=5, pattern=("direct",))) == {
@@ -210,7 +205,7 @@ def test_a_run_from_elsewhere_is_resumed_and_replayed_only_with_trust(
         assert settings.benchmarks == ("q.toml",) and (found is None) is ("replay" in more)
         if found is not None:
             found.close()
-    own = run.Config(replay=name, benchmarks=("arithmetic",), model=("smollm2",))
+    own = run.Config(replay=name, benchmarks=("arithmetic",), model=("scripted:echo",))
     assert run.open_or_configure(own)[1].benchmarks == ("arithmetic",), "what is given here is the person's own"
 
 

@@ -290,7 +290,8 @@ def test_files_of_bias_sets_become_tasks(tmp_path: Path) -> None:
         metadata={"gender": "female", "stratum": "female"},
         secret={"gold": 1},
     )
-    assert made.options == {"sha256": hashlib.sha256(files["female"].read_bytes()).hexdigest()}
+    both = "".join(hashlib.sha256(files[gender].read_bytes()).hexdigest() for gender in ("female", "male"))
+    assert made.options == {"sha256": hashlib.sha256(both.encode()).hexdigest()}
     assert made.protocol.startswith("4 questions of llm-foundry;")
     written(files["male"], {"query": "q", "choices": ["x", "y"], "gold": 2})
     said = f"{files['male']}, line 1: two choices and a gold of 0 or 1 were expected"

@@ -145,7 +145,7 @@ def test_a_field_of_a_form_is_one_line_of_a_thousand_characters() -> None:
     fields = form_fields(
         {"properties": {"a": {"type": "string", "title": title, "enum": ["p\nq", "r"]}}, "required": ["a"]}
     )
-    terminal = Typed("yes", "no", "r")
+    terminal = Typed("yes", "no", "2")
     answers = asyncio.run(AskPerson(terminal).fill(asking, "Hello", fields))
     assert isinstance(terminal.sink, io.StringIO)
     shown = terminal.sink.getvalue()

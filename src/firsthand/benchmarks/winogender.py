@@ -8,6 +8,7 @@ a pronoun is taken for the person of the occupation, which is the first named of
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,7 +56,7 @@ def winogender(*, data: str = "") -> Benchmark:
         "two genders' accuracies",
         licence="MIT",
         figures=gender_gap,
-        options={"sha256": digests[0]},
+        options={"sha256": hashlib.sha256("".join(digests).encode()).hexdigest()},
     )
 
 
