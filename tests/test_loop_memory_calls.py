@@ -212,6 +212,8 @@ def consulted(
             attempt, source, {"query": query}, ask, borders=borders, request="k", recorded=recorded
         )
     )
+    assert found.told is None or found.refusal
+    found = found._replace(told=None)  # see test_served_refusals.py
     return found, asked, attempt.journal.entries, attempt  # type: ignore[attr-defined]
 
 

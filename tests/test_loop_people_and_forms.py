@@ -191,7 +191,7 @@ def test_a_schema_gives_its_fields_with_defaults_that_are_nothing_much() -> None
         FormField("l", "array", choices=("v", "7"), default=["v"], least=1, most=2),
     )  # fmt: skip
     assert checked_answers(fields, {}) == {"s": "", "b": False, "i": 0, "l": ["v"]}
-    for default, read in ((3.0, "3"), (3, "3"), (3.5, "None"), (True, "None"), ("3", "None")):
+    for default, read in ((3.0, "3"), (3, "3"), (3.5, "None"), (True, "None"), ("3", "3"), ("3.0", "None")):
         assert repr(form_fields({"properties": {"i": {"type": "integer", "default": default}}})[0].default) == read
     again = {"type": "object", "properties": {each.name: each.schema() for each in fields}, "required": ["s"]}
     assert form_schema(fields) == again and again["properties"]["i"] == {  # type: ignore[index]

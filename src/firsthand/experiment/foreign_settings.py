@@ -43,7 +43,7 @@ HARMLESS = {
     "budget_seconds": "a number",
     "budget_usd": "a number",
     "equal_budget": "a number, or `auto`",
-    "concurrency": "attempts at once, never more than there are",
+    "concurrency": "a number, and never more attempts than there are",
     "workers": "never taken from a run; see settings.CLUSTER",
     "name": "letters and digits of it become part of a new run's id",
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 OVER, WHY = "over", "why you are asked"
 """The question's own rows: the server that a tool acts through, and the reason for asking."""
-_PLAIN = re.compile(r"[A-Za-z_]+(?:[.-]?[A-Za-z0-9_]+)*")
+_PLAIN = re.compile(r"[A-Za-z_](?:[.-]?[A-Za-z0-9_])*")
 _OURS = {re.sub("[^a-z]", "", each) for each in (OVER, WHY)}
 _DATA = re.compile(r"""\s*(?:[{\["]|(?:-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null)\s*\Z)""")
 """The texts that are drawn like a number, a list or another value of JSON, or whose ends are."""

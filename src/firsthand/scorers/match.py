@@ -29,13 +29,13 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _QUOTES = str.maketrans("‘’‚‛ʼ“”„‟«»‹›", "'''''\"\"\"\"\"\"''")
 _HYPHEN = re.compile(r"(?<=[^\W\d_]{2})-(?=[^\W\d_]{2})")  # New-York and New York have the same words
 # Signs that make another value or name: -5, -(a+b), -pi, !valid, 1.5, 3/4, 5:30, 2^3, A+, A*, C++, C#, <5, f', |x|;
-# not those of `well-known` and B-52.
+# not those of `well-known` and B-52. At most nine of them stand before a value: more take quadratic time.
 _MEANT = re.compile(
-    r"(?<![^\W_])-[-+(\[{|]*(?=\.?\d)|!(?==)"
+    r"(?<![^\W_])-[-+(\[{|]{0,9}(?=\.?\d)|!(?==)"
     r"|(?<![^\W_])\.(?=\d)|(?<=\d)[^\w\s]{1,9}(?=\d)|(?<=[^\W_])(?:\++|#+)(?![^\W_])|[<>^]"
     r"|(?:(?<=\b[a-z])|(?<=\b[a-z]{2}))-(?![-\w])|(?<=\b[^\W\d_])(?:'+(?![^\W_'])|\*(?![\w*]))"
     # Operators between and before letters: a-b, x=5, -x, !A, but not R&B in a word or well-known.
-    r"|(?<=\b[^\W_])[-+*/=|](?=[^\W_]\b)|(?<![^\W_])(?:(?<![)\]}])|(?=.[^\W\d_]\b))(?:[-!¬]|~(?!\d))[-+!~¬(\[{|]*(?=[^\W\d_]|∞)"
+    r"|(?<=\b[^\W_])[-+*/=|](?=[^\W_]\b)|(?<![^\W_])(?:(?<![)\]}])|(?=.[^\W\d_]\b))(?:[-!¬]|~(?!\d))[-+!~¬(\[{|]{0,9}(?=[^\W\d_]|∞)"
     r"|\|(?=-(?:\d[\d.]{0,40}|[^\W\d_])\||[^\W\d_]\|)"
 )
 _BULLETS = re.compile(r"(?m)^[ \t]*-(?=[^\W\d_]{2})")
