@@ -185,12 +185,12 @@ def test_every_request_of_a_pull_bears_the_token_and_every_file_is_checked_by_th
     blob = hashlib.sha1(b"blob 3\0MIT").hexdigest()
     entries = [
         {"rfilename": "m.gguf", "size": 10, "lfs": {"sha256": sha(BODY)}, "blobId": "0" * 40},
-        {"rfilename": "LICENSE", "size": 3, "blobId": blob}, {"rfilename": "LICENSE.b", "size": 3},
+        {"rfilename": "LICENSE", "size": 3, "blobId": blob}, {"rfilename": "LICENSE.txt", "size": 3},
     ]  # fmt: skip
     listed, files = "/api/models/o/n/revision/v1", f"/o/n/resolve/{COMMIT}"
     site.files |= {
         listed: json.dumps({"sha": COMMIT, "siblings": entries}).encode(), f"{files}/m.gguf": BODY,
-        f"{files}/LICENSE": b"GPL", f"{files}/LICENSE.b": b"any",
+        f"{files}/LICENSE": b"GPL", f"{files}/LICENSE.txt": b"any",
     }  # fmt: skip
     repo, folder = Repo("o/n", "v1"), tmp_path / "n@v1"
     said = f"{site.url}{files}/LICENSE gave a file that is not the one the hub lists, so it was not kept"
@@ -200,10 +200,10 @@ def test_every_request_of_a_pull_bears_the_token_and_every_file_is_checked_by_th
     told: list[Any] = []
     assert fetch_repo(repo, folder, on_progress=lambda *each: told.append(each)) == folder
     assert site.asked == [(path, None, "Bearer hf_x") for path in (
-        listed, f"{files}/m.gguf", f"{files}/LICENSE", listed, f"{files}/LICENSE", f"{files}/LICENSE.b",
+        listed, f"{files}/m.gguf", f"{files}/LICENSE", listed, f"{files}/LICENSE", f"{files}/LICENSE.txt",
     )]  # fmt: skip
     assert told == [(13, 16), (16, 16)] and json.loads((folder / "firsthand.json").read_text()) == {
-        "name": "hf:o/n@v1", "commit": COMMIT, "files": {"m.gguf": 10, "LICENSE": 3, "LICENSE.b": 3},
+        "name": "hf:o/n@v1", "commit": COMMIT, "files": {"m.gguf": 10, "LICENSE": 3, "LICENSE.txt": 3},
     }  # fmt: skip
     (tmp_path / "f").write_bytes(b"MIT")
     made = download(f"{site.url}{files}/m.gguf", tmp_path / "f", sha256=sha(BODY), git_sha1=blob)
