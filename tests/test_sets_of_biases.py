@@ -137,7 +137,7 @@ def test_sentences_of_both_genders_are_asked_and_their_gap_is_told(tmp_path: Pat
         "accuracies",
         "MIT",
         figures=True,
-        options={"sha256": digests[0]},
+        options={"sha256": hashlib.sha256("".join(digests).encode()).hexdigest()},
     )
     assert bodies(made.tasks(0))[1:] == [
         {
