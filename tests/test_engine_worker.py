@@ -292,3 +292,8 @@ def test_every_request_that_waits_gets_the_error_that_ended_the_thread(count: in
 
     found = asyncio.run(main())
     assert found == commands == [worker._stop_error] * count and str(worker._stop_error) == "the engine was closed"
+
+
+def test_a_program_that_leaves_its_engine_open_ends_all_the_same() -> None:
+    with EngineWorker(tiny_engine()) as worker:
+        assert worker._thread.daemon

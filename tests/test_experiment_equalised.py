@@ -19,6 +19,7 @@ from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
 from firsthand.runs.store import Run
 
+AGENT = Agent("a", Scripted(["x"]), direct)
 NAMED = RunSettings(("arithmetic:levels=1:tasks=2",), ("scripted:echo",), tools=("none",))
 
 
@@ -106,3 +107,16 @@ def test_a_knob_is_the_first_whole_number_that_a_pattern_takes_of_those_that_are
     found = free_knob("self_consistency:temperature=0.5")
     assert found == Knob("self_consistency:temperature=0.5", "samples", 8)
     assert found.at(3) == "self_consistency:temperature=0.5:samples=3"
+
+
+def test_a_replay_and_an_experiment_without_an_equal_budget_are_themselves(home: Path) -> None:
+    for settings in (NAMED, replace(NAMED, pattern=("self_consistency",), equal_budget="auto", replay="some run")):
+        experiment = replace(Experiment.from_settings(NAMED), settings=settings)
+        assert asyncio.run(experiment.equalised()) is experiment
+    assert made(home) == 0
+
+
+def test_a_benchmark_of_an_experiment_keeps_the_protocol_that_its_name_states() -> None:
+    names = ("gsm8k@lm-eval-5shot-strict", "gsm8k@lm-eval-5shot-flexible")
+    strict, flexible = (str(Experiment([AGENT], f"{name}:data=packaged").made_benchmarks[0].protocol) for name in names)
+    assert strict != flexible

@@ -183,6 +183,7 @@ def test_a_member_that_is_locked_packed_in_another_way_or_cut_is_not_readable(tm
         said = refused(DownloadError, _unpack, path, "a/b", 990, tmp_path / "part")
         assert said.startswith("w.whl has no readable a/b: ") and why in said, said
     path.write_bytes(whole)
+    (tmp_path / "part").write_bytes(b"of an earlier try")
     assert _unpack(path, "a/b", 990, tmp_path / "part").read_bytes() == BODY * 99
     assert refused(DownloadError, _unpack, path, "A/B", 990, tmp_path / "part") == (
         "w.whl has no readable A/B: \"There is no item named 'A/B' in the archive\""

@@ -43,6 +43,15 @@ NICENESS = "RAY_worker_niceness"
 # -- workers --
 
 
+def test_a_worker_whose_cluster_is_gone_is_closed_all_the_same() -> None:
+    def gone(actor: Any, no_restart: bool) -> None:
+        raise RayError("the cluster does not answer")
+
+    worker = RayWorker(SimpleNamespace(kill=gone), None, "host-a (a)")
+    asyncio.run(worker.close())
+    assert not worker.open
+
+
 @pytest.mark.slow
 def test_a_worker_is_told_its_settings_and_must_be_the_same():
     async def work() -> None:

@@ -57,3 +57,10 @@ def test_messages_whose_calls_hold_ever_new_values_are_bounded_too(monkeypatch: 
 
     made = trace_of("t", [chat(n, messages(n)) for n in range(20)])
     assert sum(len(node.message.tool_calls) for node in made.nodes) == 4
+
+
+def test_after_a_trace_nothing_counts_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with span_facts.values_of_one_trace() as values:
+        values.left = 0
+        assert span_facts.parsed("[1]") == "[1]"
+    assert span_facts.parsed("[1]") == [1]
