@@ -182,6 +182,22 @@ def test_serving_workloads_say_what_they_are_and_what_they_need(clock: Callable[
     assert chats.measure(tiny_engine(), 5) == [expected, waste.percent] and 0 < waste.percent < 100
 
 
+def test_each_round_of_a_serving_workload_has_prompts_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Any] = []
+
+    def noted(engine: Engine, job: ServingJob, **more: Any) -> float:
+        sent.append(job.prompts)
+        return 1.0
+
+    monkeypatch.setattr(workloads, "rate", noted)
+    for each in serving(SIZES, vocab=VOCAB):
+        sent.clear()
+        for seed in (1, 2):
+            each.measure(tiny_engine(), seed)
+        assert sent == [serving_jobs(SIZES, vocab=VOCAB, seed=seed)[each.name].prompts for seed in (1, 2)]
+        assert sent[0] != sent[1]
+
+
 def test_a_token_after_a_long_context_is_compared_with_one_after_a_short_one(clock: Callable[[], None]) -> None:
     long, shared, turn, tree = agent_workloads.agent_workloads(SIZES, vocab=VOCAB, context=256)
     assert figures(long) == [

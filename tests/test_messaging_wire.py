@@ -366,6 +366,8 @@ def test_names_and_records_of_nats_are_coded() -> None:
     long = [coded("x" * 121), coded("x" * 120 + "y")]
     assert long[0] != long[1] and {len(each) for each in long} == {90 + 1 + 64} and {each[90] for each in long} == {"="}
     assert packed({"a": "é"}) == '{"a": "é"}'.encode()
+    with pytest.raises(UnicodeEncodeError):  # another text is never sent in its place
+        packed({"a": "\ud800"})
     assert read_record(b'{"a": 1, "b": "x"}', a=int, b=str) == {"a": 1, "b": "x"}
     for data in (None, b"", b"[1]", b'{"a": true}', b'{"a": "1"}', b"{}", b"[" * 100_000):
         assert read_record(data, a=int) is None
