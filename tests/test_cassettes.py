@@ -334,3 +334,12 @@ def test_replies_of_a_cassette_are_a_list_of_texts_within_a_bound(
         file.write_text(json.dumps({"prompt": "p", "replies": replies}))
         with pytest.raises(ConfigError, match=r"c\.jsonl' has replies that are no list of texts: .* on each line$"):
             cassette.open_model(str(file))
+
+
+def test_of_long_prompts_the_nearest_is_found_by_the_lines_of_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cassette, "_COMPARED_CHARS", 300)
+    begin, tail = "a first line\n" * 90, "\n" + "x" * 80
+    asked = f"{begin}of the north\nof the south\nof the west\n{tail}"
+    ends_alike, tail_alike = f"{asked[:-80]}{'y' * 80}", f"{begin}of all the others\n{tail}"
+    for others in ([ends_alike, tail_alike], [tail_alike, ends_alike]):
+        assert cassette.nearest_recorded(asked, others) == ends_alike
