@@ -11,7 +11,7 @@ from torch import Tensor
 from firsthand.kernels.attention import gather
 from firsthand.kernels.attention.kv_pages import Layout, PackedChunk, Pages
 from firsthand.kernels.attention.paged_attention import attend_pages, can_compile
-from firsthand.kernels.attention.score_terms import AlibiBias, BucketBias, ScoreTerms
+from firsthand.kernels.attention.score_terms import AlibiBias, BucketBias, ScoreTerms, attend_plainly
 from firsthand.nn.blocks.attention import Packed
 
 torch.set_num_threads(1)
@@ -160,3 +160,11 @@ def test_int8_keeps_the_largest_of_each_vector_and_is_half_a_step_off_at_most() 
     x_NGK[0, 0, 3] = torch.inf
     codes, scales = gather.quantise(x_NGK)
     assert scales[0, 0].isnan() and codes[0, 0].eq(0).all() and not scales[0, 1:].isnan().any()
+
+
+@pytest.mark.parametrize(("asked", "held"), [(torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32)])
+def test_plain_attention_has_the_type_of_its_queries(asked: torch.dtype, held: torch.dtype) -> None:
+    q_BHQK, kv_BGTK = torch.ones(1, 2, 1, 4, dtype=asked), torch.ones(1, 1, 3, 4, dtype=held)
+    seen_QT, distance_QT = torch.ones(1, 3, dtype=torch.bool), torch.zeros(1, 3, dtype=torch.long)
+    mixed = attend_plainly(q_BHQK, kv_BGTK, kv_BGTK, seen_QT, distance_QT, scale=0.5, terms=ScoreTerms())
+    assert mixed.dtype == asked and torch.equal(mixed, torch.ones_like(q_BHQK))

@@ -4,6 +4,8 @@
 import math
 from dataclasses import replace
 from random import Random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -228,6 +230,13 @@ def test_the_last_message_is_that_of_the_own_branch_or_of_the_last_one_below():
         ]
 
     assert opened.run(both) == [True, None, [True, True], True, True]
+
+
+def test_of_branches_that_end_in_any_order_the_last_in_place_has_said_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("firsthand.patterns.reflexion.current_branch", lambda: SimpleNamespace(path=""))
+    calls = [SimpleNamespace(id=f"{path}:0", nodes=(node,)) for path, node in (("1.1", 7), ("1.0", 8))]
+    ctx: Any = SimpleNamespace(attempt=SimpleNamespace(calls=calls))
+    assert last_said(ctx, 0) == 7, "the slower branch of 1.0 does not take the place of 1.1"
 
 
 def test_a_debate_shows_each_agent_the_others_and_counts_the_changed():
