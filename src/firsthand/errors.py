@@ -115,7 +115,7 @@ class ToolError(FirsthandError):
 class GuardRefused(ToolError):
     """A guard blocked a tool call or its result. `told` is what clients of a served agent read: the rule, not its reason."""
 
-    def __init__(self, message: str, told: str):
+    def __init__(self, message: str, told: str = ""):
         super().__init__(message)
         self.told = told
 

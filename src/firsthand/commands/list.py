@@ -90,7 +90,7 @@ class DataState:
 
 
 def data_of(name: str) -> DataState:
-    """The location of a benchmark's data, found by making the benchmark without a network."""
+    """The location of a benchmark's data, found by making the benchmark of its first rows without a network."""
     if name not in _ADAPTERS and not {"data", "folder"} & catalog.options("benchmark", name).keys():
         return DataState("generated")
     try:
@@ -98,6 +98,8 @@ def data_of(name: str) -> DataState:
             try:
                 with first_rows(_ROWS):
                     made = catalog.benchmark(name)
+            except DownloadError:
+                raise
             except (FirsthandError, LookupError, ValueError):  # it may need more of them
                 made = catalog.benchmark(name)
     except DownloadError as error:

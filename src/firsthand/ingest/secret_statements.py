@@ -14,7 +14,7 @@ from firsthand.ingest.secret_texts import PUT
 
 _HINT = r"@(?=tcp\(|unix\()|jdbc:oracle:|identified(?=[\s\\])"
 """Matches wherever a secret may stand that has no secret name before it, in lower case."""
-_QUOTED = r"(?P<open>\\{0,8}[\"'])(?!\[redacted)(?P<secret>(?:(?P=open){2}|(?!(?P=open))[^\n]){1,1000})"
+_QUOTED = r"(?P<open>\\{0,8}[\"'])(?!\[redacted)(?P<secret>(?:(?P=open){2}|(?!(?<!\\)(?P=open))[^\n]){1,1000})"
 _DSN = re.compile(
     r"(?<![^\s\"'\\=])[^\s:\"'\\=]{1,100}+:(?!\[redacted)(?P<secret>[^\s\"'\\]{1,200})(?=@(?:tcp|unix)\()"
 )
@@ -25,17 +25,25 @@ _ORACLE = re.compile(
 _BETWEEN = r"(?:\s|\\[nrt]){1,8}"
 _IDENTIFIED = re.compile(
     rf"(?i)identified{_BETWEEN}(?:(?:with|via){_BETWEEN}[\w\"'`\\]{{1,80}}{_BETWEEN})?(?:by|as|using){_BETWEEN}"
-    rf"(?:password{_BETWEEN}|password\s{{0,4}}\(\s{{0,4}})?"
-    rf"(?:{_QUOTED}|(?P<plain>[^\s;,\"'`\\()]{{1,200}})(?=\s{{0,4}}(?:[;\n\"']|\\|\Z|default|account|quota|profile)))"
+    rf"(?:(?:password|values){_BETWEEN}|password\s{{0,4}}\(\s{{0,4}})?"
+    rf"(?:{_QUOTED}|(?!values\b)(?P<plain>[^\s;,\"'`\\()]{{1,200}})"
+    r"(?=\s{0,4}(?:[;\n\"']|\\|\Z|(?:default|temporary|account|quota|profile|password|container|using|replace|with|require)\b)))"
 )
-_PASSWORD = re.compile(rf"(?i)(?<![a-z0-9_])password{_BETWEEN}{_QUOTED}")
+_PASSWORD = re.compile(
+    rf"(?i)(?<![a-z0-9_])(?:password|replace){_BETWEEN}(?:e?{_QUOTED}|\$\$(?P<plain>[^$\n]{{1,1000}})(?=\$\$))"
+)
+_SET_PASSWORD = re.compile(
+    rf"(?i)(?<![a-z0-9_])set{_BETWEEN}password(?:{_BETWEEN}for{_BETWEEN}[^\n=;]{{1,200}})?\s{{0,4}}=\s{{0,4}}"
+    rf"(?:password\(\s{{0,4}})?{_QUOTED}"
+)
 _ACCOUNT = re.compile(
-    r"(?i)(?<![a-z0-9_])(?:(?:create|alter|replace)(?:\s|\\[nrt]){1,8}(?:user|role|group|login|database\s{1,4}link)|grant)"
+    r"(?i)(?<![a-z0-9_])(?:(?:create|alter|replace)(?:\s|\\[nrt]){1,8}(?:(?:public|shared)\s{1,8}){0,2}"
+    r"(?:user|role|group|login|database\s{1,4}link)|grant(?:\s|\\[nrt])[^;]{1,200}?\s(?:on|to))"
     r"(?=\s|\\)"
 )
 _VARIABLE = re.compile(
-    r"(?i)(?<![a-z0-9_-])(?:setx(?:\s{1,4}/m)?|setenv|set(?:\s{1,4}(?:-[a-z]{1,4}|--[a-z]{3,12})){1,3})\s{1,4}"
-    rf"(?P<name>[a-z_][a-z0-9_]{{1,60}})\s{{1,4}}(?:{_QUOTED}|(?P<plain>(?![-\[])[^\s;\"'\\]{{6,1000}}))"
+    r"(?i)(?<![a-z0-9_-])(?:setx(?:[ \t]{1,4}/m)?|setenv|set(?:[ \t]{1,4}(?:-[a-z]{1,4}|--[a-z]{3,12})){1,3})[ \t]{1,4}"
+    rf"(?P<name>[a-z_][a-z0-9_]{{1,60}})[ \t]{{1,4}}(?:{_QUOTED}|(?P<plain>(?![-\[])[^\s;\"'\\]{{6,1000}}))"
 )
 _PROPERTY = re.compile(
     r"(?i)<(?P<tag>key|name)>\s{0,8}(?P<name>[a-z_][a-z0-9_ .:-]{0,80})</(?P=tag)>\s{0,40}<(?:string|data|integer|value)>"
@@ -86,6 +94,7 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], bool]], ...] = (
     (_ORACLE, lambda match: True),
     (_IDENTIFIED, _is_of_account),
     (_PASSWORD, _is_of_account),
+    (_SET_PASSWORD, lambda match: True),
     (_VARIABLE, _is_named),
     (_PROPERTY, _is_named),
 )

@@ -20,6 +20,8 @@ from firsthand.message import Json
 MAX_FIELDS = 24
 MAX_ANSWER = 4_000
 """The most characters of an answer."""
+_BLANK = re.compile(r"[^\S ]|(?<= ) ")
+"""Blanks that are not told from a single space."""
 _SAFE = 1 << 53
 """Whole numbers from here on may be the same float as another."""
 _NUMBER = {
@@ -54,7 +56,7 @@ class FormField:
         hint = {"boolean": "yes or no", "array": "several, with commas between"}.get(self.kind, self.kind)
         choices: Sequence[str] = self.choices
         if self.is_numbered:
-            choices = [json.dumps(each, ensure_ascii=False) for each in choices]
+            choices = [_BLANK.sub(_escape, json.dumps(each, ensure_ascii=False)) for each in choices]
             if typed:
                 hint = "the number of one" if self.kind == "string" else "the numbers of several, with commas between"
                 choices = [f"{number} {each}" for number, each in enumerate(choices, 1)]
@@ -206,6 +208,10 @@ def _field(name: str, schema: Json, required: bool) -> FormField | None:
         return made if default is None else replace(made, default=made.check(default))
     except ValueError:  # a default that is no answer is none
         return made
+
+
+def _escape(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def _number(text: str) -> int | float:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import errno
 import json
 import os
@@ -168,7 +167,7 @@ class Box:
         head, _, body = outcome.stdout.partition(" ")
         if outcome.ok and head == "ok":
             return body
-        if outcome.ok and head == "errno" and body.isdecimal():
+        if outcome.ok and head == "errno" and body.isdecimal() and len(body) < 6:
             raise OSError(int(body), os.strerror(int(body)), path)
         if outcome.ended in ("timeout", "memory", "output"):
             raise OSError(errno.EIO, f"not done within the limit: {outcome.ended}", path)
@@ -194,7 +193,7 @@ def outermost(folders: Sequence[str]) -> tuple[str, ...]:
 def _decoded(body: str, most: int) -> bytes:
     """The content that the sandbox sent, which may be a program's own; SandboxError if it is longer than `most` bytes."""
     unpacker, found = zlib.decompressobj(), b""
-    with suppress(binascii.Error, zlib.error):
+    with suppress(ValueError, zlib.error):
         found = unpacker.decompress(base64.b64decode(body, validate=True), most + 1)
     if not unpacker.eof or len(found) > most:
         raise SandboxError("the sandbox said what it should not: a file could not be read")

@@ -31,6 +31,10 @@ _PIECE = 1 << 16
 _NAMES = {9: "Deflate64", zipfile.ZIP_BZIP2: "bzip2", zipfile.ZIP_LZMA: "LZMA", 95: "XZ", 98: "PPMd", 99: "AES"}
 
 
+class TooMuchUnpacked(zipfile.BadZipFile):
+    """An archive holds more than is read of one of its size; the message says what to do."""
+
+
 class BoundedZipFile(zipfile.ZipFile):
     """A zip that is open for reading, and counts what is read of it. Entries may overlap, so the file's size counts."""
 
@@ -53,7 +57,7 @@ class BoundedZipFile(zipfile.ZipFile):
 
     def too_large(self) -> zipfile.BadZipFile:
         """The error of an archive that unpacks to more than its size allows."""
-        return zipfile.BadZipFile(
+        return TooMuchUnpacked(
             f"it has {self.packed:,} bytes and unpacks to more than {self.most >> 20:,} MiB, the most that is read of a "
             "zip of its size: unpack it and pack it again with `zip -0`"
             if self.most < MOST_BYTES

@@ -9,6 +9,7 @@ step into forward passes, and `packed` lays one group out as flat arrays without
 from __future__ import annotations
 
 import os
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -255,7 +256,7 @@ def load_streams(path: Path) -> list[Stream]:
                 index, _, field = name.partition(".")
                 rows[int(index)][field] = found[name] if found[name].ndim else found[name].item()
         return [Stream(**rows[index]) for index in sorted(rows)]
-    except (OSError, ValueError, EOFError, BadZipFile, MemoryError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile, MemoryError, RuntimeError, zlib.error) as error:
         raise DataError(f"{path} holds no streams ({reason_of(error)}): give a file that `fit` saved") from None
     except TypeError:  # one array alone, or others than a stream's
         raise DataError(f"{path} holds no streams (its arrays are others): give a file that `fit` saved") from None

@@ -189,7 +189,8 @@ def make_task(item: Item, protocol: Protocol, examples: Sequence[Item] = (), **c
     if protocol.continuation is None:
         return _written(item, protocol, examples, changes)
     shown, places = opening(item, protocol, examples), range(len(item.choices))
-    befores = [shown + query(item, protocol, index) for index in places]
+    same: dict[str, str] = {}  # with letters the text before each choice is one text
+    befores = [same.setdefault(each, each) for each in (shown + query(item, protocol, index) for index in places)]
     texts = tuple(_continuation(item, protocol, index) for index in places)
     whole = "{choice}" in protocol.continuation  # else letters are scored, or the text after each choice
     return Task(

@@ -363,7 +363,7 @@ def _check_ids(items: Sequence[Item], rows: Sequence[TableRow]) -> None:
     twice = [id for id, count in Counter(item.id for item in items).items() if count > 1]
     if twice:
         places = [row.where for item, row in zip(items, rows, strict=True) if item.id == twice[0]]
-        raise DataError(f"{places[1]}: the id {twice[0]!r} is also that of {places[0]}: ids must differ")
+        raise DataError(f"{places[1]}: the id {twice[0]!r:.100} is also that of {places[0]}: ids must differ")
 
 
 def _task(item: Item, about: BenchmarkDescription, protocol: Protocol, examples: Sequence[Item]) -> Task:

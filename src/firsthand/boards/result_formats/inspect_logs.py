@@ -13,7 +13,7 @@ from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, u
 from firsthand.errors import DataError, MissingExtra, reason_of
 from firsthand.message import Json
 from firsthand.system.packed_text import expect_text
-from firsthand.system.zip_members import BoundedZipFile, read_member
+from firsthand.system.zip_members import BoundedZipFile, TooMuchUnpacked, read_member
 
 MAX_MEMBER_BYTES = 256 << 20
 MAX_MEMBERS = 200_000
@@ -65,6 +65,8 @@ def read_archive(raw: bytes, where: str) -> Json:
             return body
     except (DataError, MissingExtra):
         raise
+    except TooMuchUnpacked as error:
+        raise DataError(f"{where} is not read: {error}") from None
     except Exception as error:  # each way of compression has errors of its own
         why = reason_of(error) or "it ends too early"
         raise DataError(

@@ -78,7 +78,7 @@ def import_eval(path: Path, home: Path) -> tuple[str, int]:
                     except (DataError, RecursionError) as error:
                         raise DataError(f"{path}: {info.filename[:80]}: {reason_of(error)}") from None
                 return run.id, len(names)
-    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, ValueError) as error:
         raise DataError(f"{path} cannot be read as a log of Inspect: {reason_of(error)}") from None
 
 

@@ -62,8 +62,9 @@ class KeptSessions:
             (owner, first, MOST_LISTED + 1),
         )
         found: list[ListedSession] = []
-        left = PAGE_BYTES
+        looked, left = 0, PAGE_BYTES
         for (id,) in rows[:MOST_LISTED]:
+            looked += 1
             named = self._database.read("SELECT context FROM sessions WHERE id = ?", (id,))
             if not named:  # deleted in the meantime
                 continue
@@ -73,7 +74,7 @@ class KeptSessions:
             left -= size_bytes(context) + sum(map(_size, turns))
             if left <= 0 or not whole:
                 break
-        return SessionsPage(found[::-1], len(rows) > len(found))
+        return SessionsPage(found[::-1], bool(found) and len(rows) > looked)
 
     def turns(
         self, session: str, size_bytes: int | None = None, before: int = 1 << 62

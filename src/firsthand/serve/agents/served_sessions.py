@@ -113,9 +113,9 @@ class ServedSessions:
             )
         if context in (".", ".."):
             raise ConfigError(f"the session's name is {context!r}, which no address can hold: give it another one")
-        _check_text("the session's name", context)
+        check_text("the session's name", context)
         for text in (prompt, *(each.text for each in conversation)):
-            _check_text("the message", text)
+            check_text("the message", text)
         self.memories.of(owner)
         mine = self.kept.open_turns(owner)
         if mine >= self.settings.open_turns:
@@ -140,8 +140,8 @@ class ServedSessions:
 
         TurnOver if it has an answer, UnknownName if it is another client's, ConfigError if the form takes no such content.
         """
-        _check_text("the reason", reason)
-        _check_text("the content", canonical(content))
+        check_text("the reason", reason)
+        check_text("the content", canonical(content))
         asked = self.store.approval(approval, owner)
         if not self.store.answer(approval, allowed, by=by, reason=reason, content=content):
             raise TurnOver(f"{approval} was {self.store.approval(approval).state} before: it is answered once")
@@ -370,7 +370,7 @@ class ServedSessions:
         )
 
 
-def _check_text(what: str, text: str) -> None:
+def check_text(what: str, text: str) -> None:
     """ConfigError for half a surrogate, which neither the store nor a model's tokenizer takes."""
     try:
         text.encode()

@@ -23,7 +23,7 @@ from firsthand.message import Json, Message, ToolCall, ToolResult, assistant, ca
 from firsthand.model import CallDelta, Completion, Delta, Prompt, Sampling, Scored, ToolSpec, Usage
 from firsthand.serve.agents.asked_approval import AskedApproval
 from firsthand.serve.agents.parked_approval import read_decision
-from firsthand.serve.agents.served_sessions import News, ServedSessions
+from firsthand.serve.agents.served_sessions import News, ServedSessions, check_text
 from firsthand.serve.agents.session_store import SessionTurn
 from firsthand.serve.agents.shown_steps import step_line
 from firsthand.serve.agents.thought_stream import CLOSE, ThoughtStream
@@ -129,6 +129,7 @@ class SessionModel:
             return self._answered(who, messages)
         if last.role != "user":
             raise ConfigError("the last message is neither a user's nor the result of an approval: ask a question")
+        check_text("the message", last.text)
         before = _transcript(messages[:-1])
         if (left := await asyncio.to_thread(self._left, who, before, last.text)) is not None:
             return left
@@ -167,6 +168,7 @@ class SessionModel:
                 raise ConfigError(f"two results of {ASK} answer {id[:40]} differently: send one")
         for id, (decision, content) in said.items():
             assert decision is not None
+            check_text("the approval", id)
             approval = self._sessions.store.approval(id, who.name)
             if approval.state == "pending":
                 turn = self._sessions.answer(id, decision, owner=who.name, by=who.name, content=content)

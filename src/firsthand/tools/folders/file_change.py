@@ -76,7 +76,7 @@ def _shown_change(path: str, content: bytes | None, written: bytes) -> str:
         notes, old = ["every line end would change from CRLF to LF"], old.replace("\r\n", "\n")
     elif content and _has_line_feeds_alone(old) and _has_crlf_alone(new):
         notes, new = ["every line end would change from LF to CRLF"], new.replace("\r\n", "\n")
-    name = one_line(path[:MAX_NAME])
+    name = one_line(path)[:MAX_NAME]
     difference = _difference(name, _lines(old), _lines(new))
     unseen = sorted(
         char for char in set[str]().union(*difference) if _escaped(char) != char and char not in _EMOJI_SELECTORS
@@ -168,4 +168,6 @@ def _place(before: int, count: int) -> str:
 
 
 def _size(lines: list[str]) -> str:
-    return f"{count_of(len(lines), 'line')} ({sum(len(x.encode('utf-8', 'replace')) + 1 for x in lines):,} bytes)"
+    ended = sum(not each.endswith(_NO_LINE_END) for each in lines)
+    size = ended + sum(len(each.removesuffix(_NO_LINE_END).encode("utf-8", "replace")) for each in lines)
+    return f"{count_of(len(lines), 'line')} ({size:,} bytes)"
