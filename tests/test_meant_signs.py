@@ -27,7 +27,7 @@ def test_signs_of_writing_are_ignored():
         ("5!", "5"), ("(5)", "5"), ('"5"', "5"), ("1990–95", "1990-95"), ("don't", "dont"), ("C++.", "C++"), ("_x_", "x"),
         ("H₂O", "H2O"), ("Saint–Denis", "saint-denis"), ("#5", "5"), ("?", "?"), ("- A", "A"),
         ("T-shirt", "tshirt"), ("R&B", "RB"), ("e-mail", "email"), ("~5", "5"),
-        ("(a)", "a"), ("A!", "A"), ("-Paris\n-Rome", "Paris Rome"), ("ＡＢＣ", "abc"),
+        ("(a)", "a"), ("A!", "A"), ("-well", "well"), ("ＡＢＣ", "abc"),
     ):  # fmt: skip
         assert same_words(one, other) and same_words(other, one), (one, other)
     assert normalise("1.5") == "15", "the form of SQuAD, which token_f1 compares, stays as published"

@@ -13,7 +13,6 @@ from fractions import Fraction
 
 from firsthand.patterns.parts.answers import last_number, parse_number
 from firsthand.patterns.parts.exclamations import without_exclamations
-from firsthand.patterns.parts.wrappers import unwrapped
 from firsthand.scorers.whole_answer import whole_answer
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -28,17 +27,15 @@ _RAISED = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+|(?<=\d)(?=[¼-¾⅐-
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _QUOTES = str.maketrans("‘’‚‛ʼ“”„‟«»‹›", "'''''\"\"\"\"\"\"''")
 _HYPHEN = re.compile(r"(?<=[^\W\d_]{2})-(?=[^\W\d_]{2})")  # New-York and New York have the same words
-# Signs that make another value or name: -5, -(a+b), -pi, !valid, 1.5, 3/4, 5:30, 2^3, A+, A*, C++, C#, <5, f', |x|;
-# not those of `well-known` and B-52. At most nine of them stand before a value: more take quadratic time.
+# Signs that make another value or name: -5, -(5), -**5**, !=5, 1.5, 3/4, 5:30, 2^3, A+, C++, C#, <5;
+# not those of `well-known` and B-52.
 _MEANT = re.compile(
-    r"(?<![^\W_])-[-+(\[{|]{0,9}(?=\.?\d)|!(?==)"
+    r"(?<![^\W_])-(?=[-+(\[{|*_`\\]{0,9}\.?\d)|!(?==)"
     r"|(?<![^\W_])\.(?=\d)|(?<=\d)[^\w\s]{1,9}(?=\d)|(?<=[^\W_])(?:\++|#+)(?![^\W_])|[<>^]"
-    r"|(?:(?<=\b[a-z])|(?<=\b[a-z]{2}))-(?![-\w])|(?<=\b[^\W\d_])(?:'+(?![^\W_'])|\*(?![\w*]))"
-    # Operators between and before letters: a-b, x=5, -x, !A, but not R&B in a word or well-known.
-    r"|(?<=\b[^\W_])[-+*/=|](?=[^\W_]\b)|(?<![^\W_])(?:(?<![)\]}])|(?=.[^\W\d_]\b))(?:[-!¬]|~(?!\d))[-+!~¬(\[{|]{0,9}(?=[^\W\d_]|∞)"
-    r"|\|(?=-(?:\d[\d.]{0,40}|[^\W\d_])\||[^\W\d_]\|)"
+    r"|(?:(?<=\b[a-z])|(?<=\b[a-z]{2}))-(?![-\w])"
+    # Operators between and before single letters and digits: a-b, x=5, -x, !A, but not R&B in a word or well-known.
+    r"|(?<=\b[^\W_])[-+*/=|](?=[^\W_]\b)|(?<![^\W_)])[-!~¬](?=[^\W\d_]\b|inf\b|[∞π])"
 )
-_BULLETS = re.compile(r"(?m)^[ \t]*-(?=[^\W\d_]{2})")
 
 
 def exact(task: Task, trace: Trace) -> Score:
@@ -90,7 +87,7 @@ def same_number(answer: str, reference: str, tolerance: Fraction = TOLERANCE) ->
 
 def same_words(answer: str, reference: str) -> bool:
     """Return whether two texts have the same words and the same signs that make a value; see `normalised`."""
-    texts = [_with_meant_signs(each) for each in (answer, reference)]
+    texts = [_with_meant_signs(each).translate(_QUOTES) for each in (answer, reference)]
     parted = [normalise(_HYPHEN.sub(" ", each)) for each in texts]
     if parted[0] and parted[0] == parted[1]:
         return True
@@ -114,10 +111,7 @@ def _with_meant_signs(text: str) -> str:
     """Return the text with a private character for each sign that makes another value or name."""
     text = unicodedata.normalize("NFKC", _RAISED.sub(lambda found: f"^{found.group()}" if found.group() else " ", text))
     text = "".join("-" if each == "−" or unicodedata.category(each) == "Pd" else each for each in text).casefold()
-    text = unwrapped(_GROUP.sub("", text.replace("$", "").translate(_QUOTES)))
-    if len(_BULLETS.findall(text)) > 1:
-        text = _BULLETS.sub(" ", text)
-    text = re.sub(r"^\s*-\s+(?=[.\d])", "-", _GROUP.sub("", text))
+    text = re.sub(r"^\s*-\s+(?=[.\d])", "-", _GROUP.sub("", text.replace("$", "")))
     return _MEANT.sub(lambda found: "".join(chr(0xE000 + ord(each)) for each in found.group()), text)
 
 

@@ -14,28 +14,16 @@ from firsthand.patterns.parts.filler import without_filler
 from firsthand.patterns.parts.plain_values import joined_groups
 from firsthand.patterns.parts.value_expressions import part_of_expression
 from firsthand.patterns.parts.value_words import MULTIPLES, NUMBER_WORDS, PARTS, SIZES, folded
-from firsthand.patterns.parts.wrappers import unwrapped
 
 _GROUPS = re.compile(r"(?<=\d)(?:\{,\}|\\[,;:! ]|[\u00a0\u2009\u202f]|,(?:\\!)?)(?=\d{3}(?!\d))")
 _EMPHASIS = re.compile(r"(?<![^\W_])_{1,3}(?=[^\W_])|(?<=[^\W_])_{1,3}(?![\w{])")
+_WRAPPED_MINUS = re.compile(r"(?<![\w)\]%])[-−][(\[{|*_`\\]{1,9}(?=\$?\.?\d)")  # -**5**, -(5)
 _SPACED_MINUS = re.compile(r"(?<![\w)\]%])(?<![\w)\]%] )[−➖][ \t\u00a0]+(?=\$?\.?\d)")
-_MARKED = r"[\w\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20e2\u20e4-\u20f0\ufe20-\ufe2f]*"
-# A number with its sign and what joins its digits; a word with what makes another name of it: C++, -x, !valid, f'.
-# A stroke or line across a letter or digit belongs to it.
+# A number with its sign and what joins its digits; a word with what makes another name of it: C++, non-profit.
 _TOKEN = re.compile(
-    r"(?P<number>(?:(?<![\w)\]%])-\$?)?(?:(?<![\w.])\.)?\d+(?:(?:[.:/^]|(?<!,\d)(?<!,\d\d),(?=\d{1,2}(?![\d,])))\d+)*"
-    + _MARKED
-    + r")|(?:(?<![\w!\])])[!¬](?=[^\W\d_])|(?<![\w~])~(?=[^\W\d_])"
-    # A minus before a letter, a constant or a function, or that begins the text; others are bullets and dashes.
-    r"|(?<![\w)\]%*-])-(?=(?:[^\W\d_]|inf|infinity|pi)\b|[^\W\d_]{1,20}\()"
-    r"|(?:(?<![\s\S])|(?<=[=:])|(?<=[=:] ))-(?=[^\W\d_])(?!.*\n-))?"
-    r"(?:\b(?:non|un|anti|ex)-)?\w"
-    + _MARKED
-    + r"(?:[+#]+(?!\w)|(?<=\b[^\W\d_])(?:['’′]{1,3}(?![\w'’])|\*(?![\w*])|-(?=[.,;:!)]*(?:\s*$|\n))))?"
+    r"(?P<number>(?:(?<![\w)\]%])-\$?)?(?:(?<![\w.])\.)?\d+(?:(?:[.:/^]|(?<!,\d)(?<!,\d\d),(?=\d{1,2}(?![\d,])))\d+)*\w*)"
+    r"|(?:\b(?:non|un|anti|ex)-)?\w+(?:[+#]+(?!\w))?"
 )
-# A sign against a number that says it is another: ±5, ≠5, <5; not the end of a tag, an arrow or a quotation.
-_OTHER_NUMBER = re.compile(r"(?:[≠≤≥±∓¬]|<|(?<![\w\"'/=\n-])(?<!^)>|(?<=[^\W_] )>)\$?-?$")
-_NEGATED = re.compile(r"(?<![\w)\]])-[(|]{1,9}$")
 _DATE = re.compile(r"\d{1,4}/\d{1,2}/\d{1,4}|\d{1,2}\.\d{1,2}\.\d{4}")
 _TENS = frozenset(each for each in NUMBER_WORDS if each.endswith("ty")) | MULTIPLES.keys()
 _UNITS = NUMBER_WORDS - _TENS
@@ -56,8 +44,7 @@ class _Words(NamedTuple):
 
 def has_words(text: str, wanted: str) -> bool:
     """Return whether a text contains words in their order, side by side; a text without words contains none."""
-    sought, theirs = _words(wanted), _words(text)
-    ours = sought.joined
+    ours, theirs = _words(wanted).joined, _words(text)
     if not ours.strip():
         return False
     first, last = ours.split()[0], ours.split()[-1]
@@ -65,11 +52,7 @@ def has_words(text: str, wanted: str) -> bool:
     while at >= 0:
         end = at + len(ours) - 1
         before, after = theirs.joined[max(0, at - _BESIDE) : at].split(), theirs.joined[end : end + _BESIDE].split()
-        if (
-            not _is_part(before, first, last, after)
-            and not _is_operand(theirs, at, end, first, last)
-            and _is_negated(theirs, at) == _is_negated(sought, 0)
-        ):
+        if not _is_part(before, first, last, after) and not _is_operand(theirs, at, end, first, last):
             return True
         at = theirs.joined.find(ours, at + 1)
     return False
@@ -105,23 +88,14 @@ def _is_operand(theirs: _Words, at: int, end: int, first: str, last: str) -> boo
     )
 
 
-def _is_negated(words: _Words, at: int) -> bool:
-    """True if a sign before the word there makes another value: `a` is negated in `-(a+b)`, and 5 is not `±5` or `<5`."""
-    begin, end = words.spans[bisect_left(words.places, at + 1)]
-    before = words.text[max(0, begin - 20) : begin]
-    if _NEGATED.search(before):
-        return True
-    is_other = words.text[end - 1].isdigit() and _OTHER_NUMBER.search(before)
-    return bool(is_other) and not (before.endswith("<") and words.text.startswith(">", end))
-
-
 def _is_number(word: str) -> bool:
     return word[-1:].isdigit() or word in NUMBER_WORDS
 
 
 def _words(text: str) -> _Words:
     """Return the words and numbers of the text in lower case."""
-    text = _SPACED_MINUS.sub("-", unwrapped(unicodedata.normalize("NFC", without_filler(text)).casefold()))
+    text = _SPACED_MINUS.sub("-", unicodedata.normalize("NFC", without_filler(text)).casefold())
+    text = _WRAPPED_MINUS.sub("-", text)
     text = _EMPHASIS.sub("", folded(joined_groups(_GROUPS.sub("", text))))
     found: list[str] = []
     spans: list[tuple[int, int]] = []

@@ -222,7 +222,7 @@ class FunctionTurnsWorld:
         if self.steps > (most := max(MAX_STEPS, len(self.task.calls[self.turn]))):
             self.ending = "too many calls in a turn"
             return f"The turn is over: {most} calls are made in one at most."
-        if (chars := len(json.dumps(arguments))) > MAX_ACTION_CHARS:
+        if (chars := len(json.dumps(arguments, ensure_ascii=False))) > MAX_ACTION_CHARS:
             raise InvalidAction(
                 f"the arguments of {name} have {chars:,} characters: at most {MAX_ACTION_CHARS:,} are read"
             )

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 
-from firsthand.patterns.parts.boxes import boxed_answer, last_boxed, line_of_box
+from firsthand.patterns.parts.boxes import last_boxed, line_of_box
 from firsthand.patterns.parts.equations import right_side
 from firsthand.patterns.parts.exclamations import without_exclamations
 from firsthand.patterns.parts.filler import without_filler
@@ -73,7 +73,7 @@ def extract_answer(text: str, task: Task) -> str | None:
     if task.choices:
         return stated_choice(tail, task, parse_number)
     if not wants_number(task):
-        return next((answer for stated in _stated(tail, task) if (answer := _fit(stated, task)) is not None), None)
+        return next((answer for stated in _stated(tail) if (answer := _fit(stated, task)) is not None), None)
     changed = 0
     for stated, end in _standing(tail):
         if (taken := taken_back(tail[end:])) is not None:
@@ -176,10 +176,10 @@ def _tail(text: str, *, whole: bool = False) -> str:
     return text if whole and len(text) <= TAIL_CHARS else without_filler(text)[-TAIL_CHARS:]
 
 
-def _stated(text: str, task: Task) -> Iterator[str]:
+def _stated(text: str) -> Iterator[str]:
     """The stated answers, by the order of their kinds."""
     hashes, stated = _last(_HASHES, text), _last(STATED, text)
-    for found in (hashes and hashes[1], boxed_answer(text, task.prompt), stated and stated[1]):
+    for found in (hashes and hashes[1], last_boxed(text), stated and stated[1]):
         if found and found.strip():
             yield found.strip()
     yield from (supposed[1].strip() for supposed in expected(text))
@@ -234,8 +234,8 @@ def _number_of(before: str, stated: str, after: str, task: Task) -> str | None:
         return None
     stated = _NOT_BUT.sub("", stated)
     value = right_side(stated, task.prompt)
-    if value is None or (before[-1:].isdecimal() and stated[:1].isdecimal()):  # 3\boxed{5} is no 35
-        return f"{before} {stated}"[-2 * MAX_NUMBER_CHARS :] if value else stated[: 2 * MAX_NUMBER_CHARS]
+    if value is None:
+        return stated[: 2 * MAX_NUMBER_CHARS]
     if not _NUMBER.search(value):
         value = stated
     before = "" if re.match(r"[ \t$]*=", after) and not re.search(r"-[ \t]*$", before) else before  # x + [5] = 8

@@ -9,7 +9,6 @@ import re
 
 from firsthand.patterns.parts.filler import without_filler
 from firsthand.patterns.parts.value_words import MULTIPLES
-from firsthand.patterns.parts.wrappers import without_brackets_of_signs
 
 LINE_CHARS = 320
 """Characters on each side of a box, on its line, that are read."""
@@ -22,30 +21,20 @@ _TEXT = r"\\(?:text(?:bf|it|rm|normal)?|mathrm|mbox)"
 _SPACE = r"(?:[\s$*{}~]|\\[,;:! ]|\\[()\[\]]|\\q?quad(?![A-Za-z]))"
 # What is around a box and changes nothing: spaces, delimiters, styles, and `\text{...}` before it
 _OPENING = re.compile(
-    r"(?:[\s${(~&\[|]|\*\*|\\[,;:! (\[{|]|\\(?:q?quad|left|[bB]igg?l?|[lL]?[vV]ert|displaystyle|bf|rm|large|Large|huge)"
+    r"(?:[\s${(~&]|\*\*|\\[,;:! (\[]|\\(?:q?quad|left|displaystyle|bf|rm|large|Large|huge)"
     r"|\\(?:math(?:bf|rm|it|sf)|boldsymbol|bm|underline|textcolor\{[^{}]*\})"
     r"|\\(?:text\w*|mathrm|mbox|color|begin|end|tag|hspace)\*?\{[^{}]*\})$"
 )
 _MINUS = re.compile(rf"(?:[-−–]|{_TEXT}\{{\s*(?:minus|negative)\s*\}}|\b(?:minus|negative))$", re.IGNORECASE)
-# A sign in a wrapper, and a line that is a sign alone
-_WRAPPED_SIGN = re.compile(r"\\[A-Za-z]+\{\s*([-−–+])\s*\}")
-_LINE_OF_SIGN = re.compile(r"(?:^|\n)[ \t]*(?:\$\$?|\\[(\[])[ \t]*([-−–])[ \t]*(?:\$\$?|\\[)\]])[ \t]*\n[ \t$]*$")
-_BRACKET = r"(?:\\(?:left|[bB]igg?l?)(?![A-Za-z])[ \t]*)?(?:[(\[|]|\\[{|]|\\[lL]?[vV]ert(?![A-Za-z]))"
-_BRACKETED = re.compile(_BRACKET)
-_APART = re.compile(rf"(?<=[\w)\]}}])(?:\s|\\[,;:! ])+(?=(?:{_BRACKET}\s*){{1,9}}$)")  # a factor from its brackets
-_BAR_BEFORE = re.compile(r"(?:\||\\[lL]?[vV]ert[ \t]*)\{?$")
-_BAR_BEHIND = re.compile(r"\}?(?:\\right[ \t]*)?(?:\||\\[rR]?[vV]ert)")
-_IN_MATHS = re.compile(r"\\[(\[](?:(?!\\[)\]])[\s\S])*$")
 _OPERAND = re.compile(r"(?:[\d)}\]!]|(?<![A-Za-z])[A-Za-z]|\\(?:pi|theta))$")
 _OPERATOR = re.compile(
     r"(?:[+*/^_√±×÷·]|\b(?:not|never|twice|thrice)|n['’]t"
     r"|\\(?:cdot|times|div|pm|mp|sqrt(?:\[[^\]]*\])?|[dtc]?frac|sin|cos|tan|log|ln|pi))$"
 )
 _FACTOR = re.compile(r"(?:\d|(?<!\\)\}|(?<![^\W\d_])(?<!\\)[A-Za-z])$")
-_AGAINST = re.compile(rf"(?:\{{|\\[,;:! ]|{_BRACKET}\s*)*")
+_AGAINST = re.compile(r"(?:\{|\\[,;:! ]|(?:\\left)?\()*")
 _BEHIND = re.compile(
-    r"(?:\\[,;:! ]|[~\u00a0\u2009\u202f])++\d{3}(?!\d)| 000\b"  # five thousand
-    rf"|{_SPACE}*{_TEXT}\{{\s*k\s*\}}|{_SPACE}*(?:\^(?!\s*+\{{?\s*+(?:\\circ|°))|[²³/+×÷·√−]|-(?=\s*(?:\d|\\(?!text)))|\\(?:cdot|times|div|pm|mp|sqrt|pi)(?![A-Za-z])"
+    rf"{_SPACE}*(?:\^(?!\s*+\{{?\s*+(?:\\circ|°))|[²³/+×÷·√−]|-(?=\s*(?:\d|\\(?!text)))|\\(?:cdot|times|div|pm|mp|sqrt|pi)(?![A-Za-z])"
     r"|\\[dtc]?frac(?!\{\\text))|!\s*(?:\$|\\[)\]]|[-+*/=])|[}*$]*(?:(?:\{,\}|,\\!|[.,:])?\d|[kKMB](?![A-Za-z]))"
     r"|[abefijknoqrtuvwxyz](?![^\W_])|\([-\d]"
 )
@@ -71,13 +60,9 @@ def line_of_box(text: str, end: int, content: str) -> tuple[str, str]:
     if start < 0 or text[start + len(_START) : end].strip() != content or not text.startswith("}", end):
         return "", ""
     before, after = text[:start].rpartition("\n")[2], text[end + 1 :].partition("\n")[0]
-    before = f"{sign[1]}{before}" if (sign := _LINE_OF_SIGN.search(text[max(0, start - 40) : start])) else before
     after = _MATHS_END.sub("", _ANOTHER.sub("", after))  # the box ends there: \boxed{5} and 9
     before = _AT_MOST.sub("", _BULLET.sub("", before))
-    before = without_filler(before)[-LINE_CHARS:]
-    if before.count("$") % 2 == 1 or _IN_MATHS.search(before):
-        before = _APART.sub("", before)
-    return before, without_filler(after)[:LINE_CHARS]
+    return without_filler(before)[-LINE_CHARS:], without_filler(after)[:LINE_CHARS]
 
 
 def boxed_answer(text: str, question: str = "") -> str | None:
@@ -92,9 +77,7 @@ def boxed_answer(text: str, question: str = "") -> str | None:
     scale = _SCALE.match(after)
     if scale is not None and not re.search(rf"\b(?:how\s+many|in|of)\s+{scale[1]}s?\b", question, re.IGNORECASE):
         content = f"{content} {scale[1]}"
-    before = without_brackets_of_signs(_WRAPPED_SIGN.sub(r"\1", before))
     bare, filled = _bare(before), re.match(r"[\s$]*=", after)  # x + [5] = 8
-    content = f"|{content}|" if _BAR_BEFORE.search(before) and _BAR_BEHIND.match(after) else content
     if sign := _MINUS.search(bare):
         left = _bare(bare[: sign.start()])
         if _OPERAND.search(left):
@@ -104,10 +87,8 @@ def boxed_answer(text: str, question: str = "") -> str | None:
     if _BEHIND.match(after) and "coefficient" not in question.casefold():
         return f"{content}{after}"
     beside = before[len(bare) :]
-    direct = _AGAINST.fullmatch(beside)
-    if direct and _BRACKETED.search(beside) and (_FACTOR.search(bare) or bare.endswith((")", "]"))):
-        return f"{bare}({content})"
-    changed = not filled and (_OPERATOR.search(bare) or (direct and _FACTOR.search(bare)))
+    factor = re.search(r"[\d}]$", bare) if "(" in beside else _FACTOR.search(bare)  # f(5), but no 2(5)
+    changed = not filled and (_OPERATOR.search(bare) or (factor and _AGAINST.fullmatch(beside)))
     return f"{bare} {content}" if changed else content
 
 

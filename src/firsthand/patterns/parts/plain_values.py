@@ -10,7 +10,6 @@ import re
 
 from firsthand.patterns.parts.filler import without_filler
 from firsthand.patterns.parts.value_words import folded
-from firsthand.patterns.parts.wrappers import without_brackets_of_signs, without_emphasis, without_struck
 
 _WRAPPED = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|math(?:rm|bf|it|sf|tt|normal)|mbox|hbox|emph|underline|boldsymbol|bm|fbox|boxed"
@@ -19,10 +18,15 @@ _WRAPPED = re.compile(
 _NESTED = 4
 MARK = "\ue0ff"
 """Stands at both ends of a piece that is found again afterwards."""
+_STRUCK = re.compile(r"~~[^~\n]{1,300}~~|<(del|s|strike)>[^<\n]{1,300}</\1>")
 _GROUPS = re.compile(r"(?<=\d)(?:\{,\}|\\[,;:! ]|~|,\\!|[\u00a0\u2009\u202f])(?=\d{3}(?!\d))")
 _SPACED = re.compile(r"(?<![\w.,'’/])(?<!\d )(\d{1,3})((?: \d{3})+|(?:['’]\d{3})+)(?![\w'’/-]|[.,]\d{3}| \d)")
 _CHEERFUL = re.compile(r"(?<=\d[*_])!|(?<=\d[*_]{2})!")  # **5**! is no factorial
 _BOLD_GROUP = re.compile(r"(?<=\d)\*\*(,\d{3}[\d,]{0,40})\*\*")
+_BOLD = re.compile(r"(?<![\w)*])(\*{2,3})(?=[^\s*])([^*\n]{1,300}?)(?<=\S)\1(?!\*)")
+_ITALIC = re.compile(r"(?<![\w)*])(\*)(?=[^\s*])([^*\n]{1,300}?)(?<=\S)\*(?![\w*])")
+_UNDERSCORED = re.compile(r"(?<!\w)(_{1,2})(?=[^\s_])([^_\n]{1,300}?)(?<=\S)\1(?!\w)")
+_SIGN_ALONE = re.compile(r"[(\[]\s{0,4}([-−–])\s{0,4}[)\]]\s{0,4}(?=\$?\.?\d)")  # (-)5
 _REPLACED = (
     (re.compile(r"\\(?:left|right|displaystyle|textstyle|limits|[bB]igg?[lrm]?)(?![A-Za-z])|\\[()\[\]]|`|\{\}"), ""),
     (re.compile(r"</?(?:b|i|em|strong|u|span|code|answer|mark)>", re.IGNORECASE), ""),
@@ -41,12 +45,14 @@ def joined_groups(text: str) -> str:
 
 def plain_values(text: str) -> str:
     """Return the text without wrappers, emphasis, struck words and filler; see `folded` for its signs."""
-    text = joined_groups(without_struck(text))
+    text = joined_groups(_STRUCK.sub("", text))
     for _ in range(_NESTED):
         if "\\" not in text or (bare := _WRAPPED.sub(r"\1", text)) == text:
             break
         text = bare
-    text = without_emphasis(_BOLD_GROUP.sub(r"\1", _CHEERFUL.sub(".", text)))
+    text = _BOLD_GROUP.sub(r"\1", _CHEERFUL.sub(".", text))
+    for emphasis in (_BOLD, _ITALIC, _UNDERSCORED):
+        text = emphasis.sub(r"\2", text)
     for pattern, made in _REPLACED:
         text = pattern.sub(made, text)
-    return folded(without_brackets_of_signs(without_filler(text)))
+    return folded(_SIGN_ALONE.sub(r"\1", without_filler(text)))

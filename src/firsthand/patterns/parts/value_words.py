@@ -17,6 +17,8 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+DOTLESS = str.maketrans({"ı": "i", "İ": "i"})
+"""Letters of Turkish that an expression without regard to case takes for an `i`, and that stay when case is folded."""
 MULTIPLES = {
     "dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12,
 }  # fmt: skip
@@ -156,7 +158,7 @@ def multiple(after: str) -> tuple[int, str]:
     """Return the factor that `million` and the like begin the text after a number with, and the rest of the text."""
     factor = 1
     while len(str(factor)) < 40 and (found := _MULTIPLE.match(after)):
-        factor, after = factor * MULTIPLES[found[1].casefold()], after[found.end() :]
+        factor, after = factor * MULTIPLES[found[1].translate(DOTLESS).casefold()], after[found.end() :]
     return factor, after
 
 

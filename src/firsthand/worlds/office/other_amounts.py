@@ -12,14 +12,14 @@ import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from firsthand.patterns.parts.value_words import MULTIPLES, NUMBER_WORDS, SMALL_NUMBERS
+from firsthand.patterns.parts.value_words import DOTLESS, MULTIPLES, NUMBER_WORDS, SMALL_NUMBERS
 
 LEAST_AMOUNT = 100
 """Smaller numbers are amounts only with a currency beside them or where a total is named: `in 3 parts` is none."""
 _SIZES = {
     **MULTIPLES, "k": 10**3, "tsd": 10**3, "thou": 10**3, "grand": 10**3, "mille": 10**3, "lakh": 10**5, "crore": 10**7,
-    "mio": 10**6, "mn": 10**6, "mln": 10**6, "mil": 10**6, "bn": 10**9, "bln": 10**9, "mrd": 10**9, "tn": 10**12,
-    "tr": 10**12, "quadrillion": 10**15, "quintillion": 10**18, "十": 10, "百": 100, "千": 10**3, "万": 10**4, "萬": 10**4,
+    "mio": 10**6, "mln": 10**6, "bn": 10**9, "bln": 10**9, "mrd": 10**9, "tn": 10**12,
+    "quadrillion": 10**15, "quintillion": 10**18, "十": 10, "百": 100, "千": 10**3, "万": 10**4, "萬": 10**4,
     "亿": 10**8, "億": 10**8, "兆": 10**12,
 }  # fmt: skip
 _LETTERS = {"M": 10**6, "B": 10**9}
@@ -44,12 +44,14 @@ _IN_WORDS = re.compile(
 _COUNTED = re.compile(rf"half|{'|'.join(NUMBER_WORDS)}", re.IGNORECASE)
 _NAMED_MONEY = r"(?:euros?|eur|cents?|dollars?|usd|pounds?|gbp|sterling|francs?|chf|yen|jpy|bucks?|quid)"
 _SIGN = f"[{''.join(each for each in map(chr, range(0x20, 0x20D0)) if unicodedata.category(each) == 'Sc')}]"
-MONEY_AFTER = rf"[\s*_)\]\"'-]*(?:{_NAMED_MONEY}(?![^\W\d_])|{_SIGN})"
-"""A currency behind a number, as an expression."""
+MONEY_AFTER = rf"[ \t*_)\]\"'-]*(?:{_NAMED_MONEY}(?![^\W\d_])|{_SIGN})(?![ \t*_(]*\.?\d)"
+"""A currency behind a number, and not before the next one, as an expression."""
 _MONEY_AFTER = re.compile(MONEY_AFTER, re.IGNORECASE)
-_MONEY_BEFORE = re.compile(rf"(?:(?<![^\W\d_]){_NAMED_MONEY}|{_SIGN})[\s*_(\[]*$", re.IGNORECASE)
+_MONEY_BEFORE = re.compile(
+    rf"(?<!\d)(?<!\d[ \t*_)])(?:(?<![^\W\d_]){_NAMED_MONEY}|{_SIGN})[ \t*_(\[]*\Z", re.IGNORECASE
+)
 _TOTAL_BEFORE = re.compile(
-    r"\b(?:total|sum|amount|figure|result|answer)\b(?:[^.\n;!?\d]{0,60}?(?:\b(?:is|was|be|equals|to)\b|[:=]))?[\s*_\"'(]*$",
+    r"\b(?:total|sum|amount|figure|result|answer)\b[^.\n;!?\d]{0,60}?(?:\b(?:is|was|be|equals|to)\b|[:=])[ \t*_\"'(]*\Z",
     re.IGNORECASE,
 )
 _NO_NOUN_AFTER = re.compile(r"[\s*_)\]\"']*(?:$|\n|[^\w\s]|(?:and|or|not|in|as|instead|now|but)\b)", re.IGNORECASE)
@@ -68,7 +70,7 @@ class Amount(NamedTuple):
 
 def other_amount(text: str, fact: str) -> str | None:
     """Return the first amount in a text that is neither `fact` nor that rounded (`24.2k` for 24242); None without one."""
-    text = unicodedata.normalize("NFKC", text)
+    text = unicodedata.normalize("NFKC", text).translate(DOTLESS)
     right = float(fact)
     for each in _amounts(text):
         rounded = abs(each.value - right) * 2 <= each.step <= right
