@@ -13,7 +13,7 @@ from firsthand.message import Json, ToolCall
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.tools.files import files
-from firsthand.tools.folders.file_change import rehearsed_change
+from firsthand.tools.folders.file_change import _lines, _size, rehearsed_change
 from firsthand.tools.folders.rooted import Rooted
 
 BODY = "".join(f"line_{number} = {number}\n" for number in range(400))
@@ -129,3 +129,8 @@ def test_a_file_that_was_only_touched_or_is_new_is_written(tmp_path: Path) -> No
     file.unlink()
     said, asked = overwritten(tmp_path, None, "x\n")
     assert said.startswith("app.py has been overwritten") and "+x\n" in asked and file.read_text() == "x\n"
+
+
+def test_sizes_are_those_of_the_files() -> None:
+    for text in ("abc", "abc\n", "é\nb", "\n\n"):
+        assert f"({len(text.encode())} bytes)" in _size(_lines(text)), text

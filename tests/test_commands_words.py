@@ -112,6 +112,10 @@ def test_the_data_of_a_benchmark_are_here_or_fetched_or_missing(monkeypatch: pyt
     }  # fmt: skip
 
 
+def fail(error: Exception) -> Any:
+    raise error
+
+
 def test_the_first_rows_show_where_the_data_of_a_benchmark_are(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int | None] = []
 
@@ -125,6 +129,8 @@ def test_the_first_rows_show_where_the_data_of_a_benchmark_are(monkeypatch: pyte
     monkeypatch.setattr(catalog, "benchmark", benchmark)
     assert listing.data_of("long").state == listing.data_of("short").state == "here"
     assert read == [100, None, 100]
+    monkeypatch.setattr(catalog, "benchmark", lambda name: read.append(0) or fail(DownloadError("no network")))
+    assert listing.data_of("far").state == "hub" and read.count(0) == 1, "what is not here is not looked for twice"
 
 
 def test_benchmarks_are_listed_with_their_options_and_what_they_need(

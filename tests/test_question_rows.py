@@ -84,6 +84,12 @@ def test_choices_that_hold_a_comma_or_blanks_are_typed_as_their_numbers() -> Non
         assert FormField("f", "array", choices=("a", odd)).parse("2") == [odd]
 
 
+def test_choices_that_differ_in_blanks_are_told_apart_however_a_door_folds_them() -> None:
+    field = FormField("f", "string", choices=("keep  all", "keep all", "keep\u00a0all", "keep   all"))
+    shown = [" ".join(each.split()) for each in field.shown(typed=True).split(", ")]
+    assert len(shown) == len({each.partition(" ")[2] for each in shown}) == 4
+
+
 def test_ordinary_choices_are_typed_as_they_are() -> None:
     field = FormField("f", "array", choices=("red", "dark blue", "7"))
     assert (

@@ -257,7 +257,7 @@ def test_the_folders_and_words_of_a_box_are_plain() -> None:
     assert _decoded(bomb, 1000) == bytes(1000) and _decoded(base64.b64encode(zlib.compress(b"")).decode(), 0) == b""
     with pytest.raises(SandboxError, match="a file could not be read"):
         _decoded(bomb, 999)
-    for wrong in ("!", packed[:-4], base64.b64encode(b"no").decode()):
+    for wrong in ("!", "é", packed[:-4], base64.b64encode(b"no").decode()):
         with pytest.raises(SandboxError, match="a file could not be read"):
             _decoded(wrong, 100)
     assert (LIMITS.wall_s, LIMITS.memory_bytes, LIMITS.output_bytes, "/workspace" in KEPT) == (

@@ -132,6 +132,26 @@ def test_a_page_of_names_ends_at_its_bytes_and_reads_no_name_behind_it(
     assert [each.context[0] for each in older.sessions] == ["2", "3", "4"] and older.has_more
 
 
+def test_a_page_whose_sessions_are_deleted_meanwhile_is_empty_and_has_none_before_it(store: SessionStore) -> None:
+    store.open_session("ann", "a")
+
+    class Late:
+        def read(self, sql: str, values: Any = ()) -> Any:
+            return [] if sql.startswith("SELECT context") else store.database.read(sql, values)
+
+    page = KeptSessions(Late()).page("ann")  # type: ignore[arg-type]
+    assert (page.sessions, page.has_more) == ([], False)
+
+
+def test_half_a_character_in_a_chat_is_refused_before_the_store_is_asked(tmp_path: Path) -> None:
+    async def use(sessions: ServedSessions) -> None:
+        with pytest.raises(ConfigError, match=r"^the message holds \\ud800, half of a character"):
+            await SessionModel(sessions)._turn(Caller("ann"), HALF, [user(HALF)])
+        assert sessions.store.sessions() == []
+
+    within(clerk(Desk()), tmp_path, use)
+
+
 def test_half_a_character_is_refused_wherever_a_client_sends_it(tmp_path: Path) -> None:
     async def use(sessions: ServedSessions) -> None:
         told = r"holds \\ud800, half of a character: send the whole character$"
