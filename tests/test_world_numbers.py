@@ -113,6 +113,7 @@ def test_options_in_other_alphabets_are_equal_to_themselves_alone():
         ("café", "cafè"),
     ):
         assert words_of(one) != words_of(other) and words_of(one).strip() and words_of(one) == words_of(one.upper())
+    assert words_of("GORE-TEX® jacket, Nike™, 20°") == " gore tex jacket nike 20 "
     assert words_of("Blue – “Large”\u00a010 x 12!") == " blue large 10 x 12 " and words_of("cafe\u0301") == words_of(
         "café"
     )

@@ -98,9 +98,14 @@ def type_reward(wanted: ShopProduct, bought: ShopProduct) -> float:
 
 
 def words_of(text: str) -> str:
-    """The text's words in lower case, with one space around each; letters of any alphabet are parts of words."""
+    """The text's words in lower case, with one space around each; letters and pictures are parts of words, ® and ™ are not."""
     text = unicodedata.normalize("NFC", text).lower()
     if not text.isascii():
-        text = "".join(" " if each > "\x7f" and unicodedata.category(each)[0] in "PZCS" else each for each in text)
+        text = "".join(" " if each > "\x7f" and _is_apart(each) else each for each in text)
     found: Sequence[str] = re.findall(r"[a-z0-9.\u0080-\U0010ffff]+", text)
     return f" {' '.join(found)} "
+
+
+def _is_apart(character: str) -> bool:
+    kind = unicodedata.category(character)[0]
+    return kind in "PZC" or (kind == "S" and character < "\u2190")  # arrows and pictures follow
