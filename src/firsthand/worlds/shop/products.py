@@ -98,7 +98,7 @@ def type_reward(wanted: ShopProduct, bought: ShopProduct) -> float:
 
 
 def words_of(text: str) -> str:
-    """The text's words in lower case, with one space around each; letters and pictures are parts of words, ® and ™ are not."""
+    """The text's words in lower case, with one space around each; letters and pictures belong to words, ® and ™ do not."""
     text = unicodedata.normalize("NFC", text).lower()
     if not text.isascii():
         text = "".join(" " if each > "\x7f" and _is_apart(each) else each for each in text)
