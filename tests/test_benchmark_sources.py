@@ -70,6 +70,7 @@ def test_choices_are_scored_by_text_by_letter_or_by_what_follows_them():
     asked = "Q?\n(A) one|(B) two|"
     assert by_letter.choices == (" one", "  two ") and by_letter.context == asked
     assert by_letter.requests == ((asked, " A"), (asked, " B"))
+    assert by_letter.requests[0][0] is by_letter.requests[1][0], "one text in memory, however many choices"
     after = make_task(ITEM, Protocol("r", query="{topic} {choice}", continuation=" end {question}"))
     assert after.context is None and after.requests == (("T one", " end Q?"), ("T  two ", " end Q?"))
     assert whole(after) is after and whole(text).prompt == text.context

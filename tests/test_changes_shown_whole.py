@@ -13,7 +13,7 @@ from firsthand.message import Json, ToolCall
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.tools.files import files
-from firsthand.tools.folders.file_change import _lines, _size, rehearsed_change
+from firsthand.tools.folders.file_change import MAX_COMPARED, _lines, _shown_change, _size, rehearsed_change
 from firsthand.tools.folders.rooted import Rooted
 
 BODY = "".join(f"line_{number} = {number}\n" for number in range(400))
@@ -134,3 +134,9 @@ def test_a_file_that_was_only_touched_or_is_new_is_written(tmp_path: Path) -> No
 def test_sizes_are_those_of_the_files() -> None:
     for text in ("abc", "abc\n", "é\nb", "\n\n"):
         assert f"({len(text.encode())} bytes)" in _size(_lines(text)), text
+
+
+def test_a_name_that_is_all_escapes_leaves_room_for_what_changes() -> None:
+    old, new = b"a\n" * MAX_COMPARED, b"b\n" * MAX_COMPARED
+    shown = _shown_change("\U000e0100" * 190, old, new)
+    assert f"{MAX_COMPARED} lines" in shown and " 0 lines" not in shown

@@ -347,6 +347,7 @@ def test_what_fails_in_a_box_is_told_by_its_kind(box: tuple[Box, Asked]) -> None
         assert failed(answer("ok ", ended)) == (errno.EIO, f"not done within the limit: {ended}", "p")
     for outcome, why in (
         (answer("ok ", "error"), "error"), (answer("errno x", stderr="a\n" + "b" * 201), "b" * 200),
+        (answer(f"errno {10**20}"), "done"), (answer("errno " + "9" * 5_000), "done"),
         (answer("", "killed"), "killed"), (answer("errno 28", "error", "why\n"), "why"), (answer("huh"), "done"),
     ):  # fmt: skip
         assert failed(outcome) == f"the sandbox could not write 'p': {why}"

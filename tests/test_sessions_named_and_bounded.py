@@ -132,7 +132,9 @@ def test_a_page_of_names_ends_at_its_bytes_and_reads_no_name_behind_it(
     assert [each.context[0] for each in older.sessions] == ["2", "3", "4"] and older.has_more
 
 
-def test_a_page_whose_sessions_are_deleted_meanwhile_is_empty_and_has_none_before_it(store: SessionStore) -> None:
+def test_a_page_whose_sessions_are_deleted_meanwhile_is_empty_and_has_none_before_it(
+    store: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.open_session("ann", "a")
 
     class Late:
@@ -141,6 +143,11 @@ def test_a_page_whose_sessions_are_deleted_meanwhile_is_empty_and_has_none_befor
 
     page = KeptSessions(Late()).page("ann")  # type: ignore[arg-type]
     assert (page.sessions, page.has_more) == ([], False)
+    assert not KeptSessions(store.database).page("ann").has_more
+    store.open_session("ann", "b")
+    monkeypatch.setattr(kept_sessions, "MOST_LISTED", 1)
+    page = KeptSessions(Late()).page("ann")  # type: ignore[arg-type]
+    assert (page.sessions, page.has_more) == ([], False), "there is none to go on from"
 
 
 def test_half_a_character_in_a_chat_is_refused_before_the_store_is_asked(tmp_path: Path) -> None:
