@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import quote
 
 import pytest
 from starlette.routing import Route
@@ -13,9 +14,11 @@ from starlette.testclient import TestClient
 
 import make_run
 from firsthand.errors import ConfigError, UnknownName
+from firsthand.runs import store
 from firsthand.studio import accounts as module
 from firsthand.studio.access import Access
 from firsthand.studio.accounts import Accounts, Role, User, hashed, needed_role
+from firsthand.studio.annotation_queue import AnnotationQueue, Queues
 from firsthand.studio.project_store import ProjectStore
 from firsthand.studio.studio_app import create_app
 from firsthand.studio.studio_store import SqliteStore
@@ -156,6 +159,22 @@ def test_every_route_has_a_role_and_asks_for_it(home: Path, shared: SqliteStore)
                 if refused == may:
                     wrong.append((name, role, answer.status_code))
         assert wrong == []
+
+
+@pytest.mark.slow
+def test_who_may_not_rate_sees_a_queue_without_links_to_rate(home: Path, shared: SqliteStore) -> None:
+    accounts = Accounts(shared)
+    with store.open_run("last", home) as opened:
+        run, place = opened.id, next(iter(opened.traces())).place
+    Queues(shared).make(AnnotationQueue("q", run, (place,), "good", 1, 1, "Look"))
+    pages = ("/queues", "/queues/q", f"/queues/q/items/{quote(place, safe='')}")
+    with client_of(home, accounts) as client:
+        for role, may in (("viewer", False), ("annotator", True)):
+            accounts.add(role, PASSWORD, role)
+            headers = {"authorization": f"Bearer {accounts.new_key(role)}"}
+            for path in pages:
+                text = client.get(path, headers=headers).text
+                assert (("/queues/q/next" in text) or 'class="rate"' in text) == may, (role, path)
 
 
 def test_what_is_no_route_needs_an_editor_to_change_it() -> None:
