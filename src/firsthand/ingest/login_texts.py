@@ -9,10 +9,9 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable
 
 from firsthand.ingest.secret_names import is_secret_name
-from firsthand.ingest.secret_texts import PUT
+from firsthand.ingest.secret_rules import Rule, without_matches
 
 USER_FLAGS = ("-u", "--user", "-U", "--proxy-user")
 """Flags of curl that take a user's name and password."""
@@ -59,17 +58,7 @@ def may_hold_login_in_bytes(raw: bytes) -> bool:
 
 def without_logins(text: str) -> tuple[str, int]:
     """The text with the passwords of logins replaced, and how many they were."""
-    number = 0
-    for expression, is_login in _RULES:
-        pieces, end = [], 0
-        for match in expression.finditer(text):
-            if is_login(match):
-                begin, after = match.span("secret")
-                pieces += [text[end:begin], PUT]
-                end = after
-        number += len(pieces) // 2
-        text = "".join([*pieces, text[end:]]) if pieces else text
-    return text, number
+    return without_matches(text, _RULES)
 
 
 def is_basic(value: str) -> bool:
@@ -88,7 +77,7 @@ def _is_of_curl(match: re.Match[str]) -> bool:
     return "curl" in before.rpartition("\n")[2]
 
 
-_RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], bool]], ...] = (
+_RULES: tuple[Rule, ...] = (
     (_BASIC, lambda match: is_basic(match["secret"])),
     (_PAIR, lambda match: True),
     (_USER, _is_of_curl),

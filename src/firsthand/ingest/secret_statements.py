@@ -7,10 +7,9 @@ Patterns take time linear in the text.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 from firsthand.ingest.secret_names import is_secret_name
-from firsthand.ingest.secret_texts import PUT
+from firsthand.ingest.secret_rules import Rule, without_matches
 
 _HINT = r"@(?=tcp\(|unix\()|jdbc:oracle:|identified(?=[\s\\])"
 """Matches wherever a secret may stand that has no secret name before it, in lower case."""
@@ -66,18 +65,7 @@ def may_hold_statement_in_bytes(raw: bytes) -> bool:
 
 def without_stated_secrets(text: str) -> tuple[str, int]:
     """The text with the secrets of statements replaced, and how many they were."""
-    number = 0
-    for expression, is_secret in _RULES:
-        pieces, end = [], 0
-        for match in expression.finditer(text):
-            if is_secret(match):
-                group = "secret" if match["secret"] is not None else "plain"
-                begin, after = match.span(group)
-                pieces += [text[end:begin], PUT]
-                end = after
-        number += len(pieces) // 2
-        text = "".join([*pieces, text[end:]]) if pieces else text
-    return text, number
+    return without_matches(text, _RULES)
 
 
 def _is_of_account(match: re.Match[str]) -> bool:
@@ -89,7 +77,7 @@ def _is_named(match: re.Match[str]) -> bool:
     return is_secret_name(match["name"])
 
 
-_RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], bool]], ...] = (
+_RULES: tuple[Rule, ...] = (
     (_DSN, lambda match: True),
     (_ORACLE, lambda match: True),
     (_IDENTIFIED, _is_of_account),

@@ -34,7 +34,7 @@ class Consulted(NamedTuple):
     withheld: int = 0
     """Items that a guard withheld."""
     told: Json | None = None
-    """What clients of a served agent read of the refusal, as `Ran.told`."""
+    """The text of the refusal for clients of a served agent, as in `Ran.told`."""
 
 
 async def run_consultation(

@@ -33,8 +33,8 @@ class Ran(NamedTuple):
     arguments: Json
     """As the tool got them; as the model gave them where it was not called."""
     told: Json | None = None
-    """Of an error, the fields that clients of a served agent read in place of the record's: none where the guards have
-    judged it. None if they have not: clients then read that it failed."""
+    """Fields of a failed call that clients of a served agent read in place of the record's: empty if the guards have judged
+    the error, None if they have not. Clients then read that the call failed."""
 
 
 async def run_call(
@@ -115,7 +115,7 @@ async def _read(
 
 
 def told_of(error: ToolError) -> Json | None:
-    """What clients read of an error at a border; None of one that no guard's verdict gave."""
+    """Return the text for clients of a guard's refusal; None for any other error."""
     return _told(error.told) if isinstance(error, GuardRefused) else None
 
 

@@ -107,7 +107,7 @@ def tracked_runs(path: Path) -> Iterator[TrackedRun]:
 
 
 def _readable(path: Path, found: Iterable[FoundT]) -> Iterator[FoundT]:
-    """What is found in a tracker's files; DataError where the system does not let them be read."""
+    """Yield what a reader finds in a tracker's files; DataError if a file cannot be read."""
     try:
         yield from found
     except OSError as error:
