@@ -83,3 +83,8 @@ def test_ordinary_text_of_these_words_stays(text: str) -> None:
 def test_what_was_redacted_stays_as_it_is() -> None:
     said = kept("ALTER USER scott IDENTIFIED BY VALUES 'S:hunter2'")
     assert said.count(PUT) == 1 and "VALUES" in said and kept(said) == said
+
+
+def test_what_stands_around_secrets_stays() -> None:
+    text = "a\nCREATE USER b IDENTIFIED BY 'hunter2' DEFAULT ROLE c;\nSET PASSWORD FOR b = 'hunter3';\nd"
+    assert kept(text) == text.replace("hunter2", PUT).replace("hunter3", PUT)
