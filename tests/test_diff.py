@@ -20,7 +20,10 @@ from firsthand.show.answer_diff import (
     _WORD,
     MAX_CHARS,
     MAX_SAMPLES,
+    DiffSide,
     PairBudget,
+    Sample,
+    page,
     samples,
     terminal_text,
     word_difference,
@@ -69,6 +72,29 @@ def test_words_are_the_unit() -> None:
     assert word_difference("It is 41, surely.", "It is 42, surely.", PairBudget()) == [
         ("same", "It is "), ("removed", "41"), ("added", "42"), ("same", ", surely."),
     ]  # fmt: skip
+
+
+def notes(a: str, b: str) -> list[str]:
+    return [text for kind, text in word_difference(a, b, PairBudget()) if kind == "note"]
+
+
+def test_what_is_not_compared_is_said_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "a " * 1000
+    assert notes(words, words) == notes("x" * 20_000, "") == []
+    assert notes(words + "b", words) == notes(words, words + "b") == notes("x" * 20_001, "") == notes("", "x" * 20_001)
+    assert notes(words + "b", words) == ["[only the beginning was compared: what follows is left out]"]
+    monkeypatch.setattr("firsthand.show.answer_diff.MAX_WORD_PAIRS", 100)
+    (note,) = notes("a b " * 10, "a a b " * 8)
+    assert note == "[too long to be compared to the end: the rest is marked as different]"
+
+
+def test_a_note_stands_below_both_columns_once() -> None:
+    side = DiffSide("id", "1", "a " * 1000 + "b", "")
+    sample = Sample("sums", "t", 0, "?", "same", side, side)
+    lines = terminal_text(sample, 80, PairBudget()).plain.split("\n")
+    assert [at for at, line in enumerate(lines) if "only the beginning" in line] == [len(lines) - 2]
+    html = page("a against b", [sample], [])
+    assert html.count("only the beginning was compared") == 1 and html.index("only the beginning") > html.rindex("</pre>")
 
 
 def test_samples_are_those_that_were_asked_for_worst_first(runs: tuple[Run, Run]) -> None:
@@ -176,8 +202,6 @@ def test_an_answer_that_is_cut_says_so_and_no_other(
 
 @pytest.mark.slow
 def test_the_page_is_bounded(runs: tuple[Run, Run], tmp_path: Path) -> None:
-    from firsthand.show.answer_diff import DiffSide, Sample, page
-
     side = DiffSide("id", "1", "word " * 50, "")
     many = [Sample("sums", f"t{n}", 0, "?", "worse", side, side) for n in range(MAX_SAMPLES + 3)]
     html = page("a against b", many, [("worse", len(many))])

@@ -71,7 +71,10 @@ def open_model(text: str) -> Scripted:
             content = file.read(_MAX_SCRIPT_BYTES + 1)
         body = json.loads(content.decode()) if len(content) <= _MAX_SCRIPT_BYTES else None
     except OSError as error:
-        raise ConfigError(f"the script {text!r} cannot be read: {error.strerror or error}") from None
+        raise ConfigError(
+            f"the script {text!r} cannot be read ({error.strerror or error}): give the path of a JSON file with a list of "
+            "replies or an object of pattern and reply"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"the script {text!r} is not valid JSON: {reason_of(error)}") from None
     if isinstance(body, list):

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 Only = Literal["changed", "worse", "better", "all"]
 MAX_WORDS = 2000
-"""Words of an answer that are compared; what follows is left out."""
+"""Words of a text that are compared; what follows is left out."""
+MAX_DIFF_CHARS = 20_000
+"""Characters of a text that are compared."""
 MAX_WORD_PAIRS = 16_000_000
 """Pairs of equal words that are looked at: two answers of prose need up to 8 million, hostile ones 400."""
 MAX_PAGE_PAIRS, MIN_WORD_PAIRS = 200_000_000, 100_000
@@ -42,9 +44,9 @@ _WORD = re.compile(r"\s+|\w+|[^\w\s]")
 
 
 class DiffSpan(NamedTuple):
-    """A stretch of text: in both answers, in the first alone, or in the second alone."""
+    """A stretch of text: in both answers, in the first alone, or in the second alone; a note says what was not compared."""
 
-    kind: Literal["same", "removed", "added"]
+    kind: Literal["same", "removed", "added", "note"]
     text: str
 
 
@@ -101,11 +103,15 @@ class PairBudget:
 def word_difference(a: str, b: str, budget: PairBudget) -> list[DiffSpan]:
     """The word diff from `a` to `b`: words, spaces and punctuation, as pieces.
 
-    Where it would take too long, alone or with the others of its budget, what is not compared yet counts as different.
+    Where it would take too long, alone or with the others of its budget, what is not compared yet counts as different,
+    and a note at the end says so. So does one of what follows the first 2,000 words or 20,000 characters, which is left
+    out.
     """
-    words_a, words_b = (_WORD.findall(text)[:MAX_WORDS] for text in (a, b))
+    found = [_WORD.findall(text[:MAX_DIFF_CHARS]) for text in (a, b)]
+    words_a, words_b = (words[:MAX_WORDS] for words in found)
     pieces: list[DiffSpan] = []
-    for kind, from_a, to_a, from_b, to_b in budget.opcodes(words_a, words_b):
+    opcodes = budget.opcodes(words_a, words_b)
+    for kind, from_a, to_a, from_b, to_b in opcodes:
         if kind == "equal":
             pieces.append(DiffSpan("same", "".join(words_a[from_a:to_a])))
             continue
@@ -113,6 +119,10 @@ def word_difference(a: str, b: str, budget: PairBudget) -> list[DiffSpan]:
             pieces.append(DiffSpan("removed", "".join(words_a[from_a:to_a])))
         if to_b > from_b:
             pieces.append(DiffSpan("added", "".join(words_b[from_b:to_b])))
+    if budget.cut:
+        pieces.append(DiffSpan("note", "[too long to be compared to the end: the rest is marked as different]"))
+    if max(map(len, found)) > MAX_WORDS or max(len(a), len(b)) > MAX_DIFF_CHARS:
+        pieces.append(DiffSpan("note", "[only the beginning was compared: what follows is left out]"))
     return pieces
 
 
@@ -159,8 +169,8 @@ def terminal_text(sample: Sample, width: int, budget: PairBudget) -> Text:
         out.append(f"expected: {_plain(clipped(sample.expected, 300))}\n", "dim")
     half = max(10, (width - 3) // 2)
     pieces = sample.pieces(budget)
-    left = _column([p for p in pieces if p.kind != "added"], half)
-    right = _column([p for p in pieces if p.kind != "removed"], half)
+    left = _column([p for p in pieces if p.kind in ("same", "removed")], half)
+    right = _column([p for p in pieces if p.kind in ("same", "added")], half)
     head = tuple(
         Text(f"{side} {each.score} ({each.place[:8]})"[:half], "bold")
         for side, each in (("a", sample.a), ("b", sample.b))
@@ -173,6 +183,9 @@ def terminal_text(sample: Sample, width: int, budget: PairBudget) -> Text:
                 cell.append(" │ ", "dim")
             out.append_text(cell)
         out.append("\n")
+    for piece in pieces:
+        if piece.kind == "note":
+            out.append(f"{piece.text}\n", "dim")
     for side, each in (("a", sample.a), ("b", sample.b)):
         if each.error:
             out.append(f"{side} has no score: {_plain(each.error)}\n", "red")

@@ -29,7 +29,6 @@ CHANGES = ("changed", "worse", "better", "same", "all")
 PAGE = 100
 MAX_AGENTS = 24
 MAX_TASKS = 2000
-MAX_DIFF_CHARS = 20_000
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def routes(runs: OpenRuns) -> list[Route]:
             trace_b=b,
             question="" if task is None or task.protected is not None else task.question,
             expected=expected_answer(task),
-            pieces=word_difference((a.answer or "")[:MAX_DIFF_CHARS], (b.answer or "")[:MAX_DIFF_CHARS], PairBudget()),
+            pieces=word_difference((a.answer or ""), (b.answer or ""), PairBudget()),
             steps=trace_difference(a, b),
         )
 

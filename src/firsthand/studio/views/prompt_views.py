@@ -18,7 +18,6 @@ from firsthand.studio.task_collection import TaskCollections
 from firsthand.studio.views.arena_views import voter_of
 from firsthand.studio.views.form_fields import form_of
 
-MAX_DIFF_CHARS = 20_000
 MAX_FORM = 256 << 10
 
 
@@ -35,7 +34,7 @@ def routes(runs: OpenRuns, store: StudioStore) -> list[Route]:
         versions = prompts.versions(name)
         budget = PairBudget()
         changes = {
-            new.number: word_difference(old.text[:MAX_DIFF_CHARS], new.text[:MAX_DIFF_CHARS], budget)
+            new.number: word_difference(old.text, new.text, budget)
             for old, new in reversed([*pairwise(versions)])  # the newest have the pairs first
         }
         return page(
