@@ -239,8 +239,8 @@ def test_a_script_is_a_file_of_replies_in_order_or_by_pattern(tmp_path: Path, mo
     assert refused(b'["abc"] ') == "the script FILE should hold a list or an object of at most 7 bytes"
     path.unlink()
     for wrong, told in (
-        (str(path), f"the script {str(path)!r} cannot be read (No such file or directory): give the path of a JSON file with "
-         "a list of replies or an object of pattern and reply"),
+        (str(path), f"the script {str(path)!r} cannot be read (No such file or directory): give the path of a JSON file "
+         "with a list of replies or an object of pattern and reply"),
         ("x.JSON", "scripted:x.JSON names no script: give scripted:echo, or scripted:FILE.json with a list of replies or an "
          "object of pattern and reply"),
     ):  # fmt: skip
