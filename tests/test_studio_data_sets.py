@@ -165,6 +165,27 @@ def test_a_data_set_that_was_changed_meanwhile_is_not_overwritten(tmp_path: Path
     assert [each.task.id for each in plain.get("old").tasks] == ["u"] and plain.get("new").tasks == ()
 
 
+def test_what_is_added_while_the_last_task_is_removed_stays(tmp_path: Path) -> None:
+    row = {"id": "t", "question": "q?", "answer": "a", "system": "", "history": "", "cluster": ""}
+    plain = TaskCollections(SqliteStore(tmp_path))
+
+    class Beside(SqliteStore):
+        """A store where somebody else adds a task after the data set was read."""
+
+        def get(self, kind: str, key: str) -> StoredItem | None:
+            found = super().get(kind, key)
+            assert plain.add_received(key, [{**row, "id": "u"}]) == 1
+            return found
+
+    plain.add_received("d", [row])
+    with pytest.raises(ConfigError, match=r"^the data-set 'd' was changed in the meantime: open it again"):
+        TaskCollections(Beside(tmp_path)).remove("d", "traces", "t")
+    assert [each.task.id for each in plain.get("d").tasks] == ["t", "u"]
+    for task in "tu":
+        plain.remove("d", "traces", task)
+    assert plain.all() == []
+
+
 def test_hostile_texts_stay_texts_in_the_pytest_file(tmp_path: Path) -> None:
     evil = '""")\nimport os; os.system("touch hacked")\n{x} %s \ud800 \x00'
     collections = TaskCollections(SqliteStore(tmp_path))

@@ -11,6 +11,7 @@ import pytest
 
 from firsthand.errors import ConfigError, StoreError
 from firsthand.studio.postgres_store import PostgresStore
+from firsthand.studio.project_store import ProjectStore
 from firsthand.studio.studio_store import StoredItem
 
 psycopg = pytest.importorskip("psycopg")
@@ -28,14 +29,17 @@ class Database:
         self.rows.create_function("pg_advisory_xact_lock", 1, self.locks.append)
         self.closed = False
         self.depth = 0
+        self.is_held = False
+        self.isolation_level: Any = None
         self.fails: Exception | None = None
 
     def execute(self, sql: str, values: tuple[Any, ...] = ()) -> Any:
-        assert self.depth == 1, "in a transaction, and in one alone"
+        assert self.depth == 1 + self.is_held, "in a transaction, and in one alone but for `exclusive`"
         if self.fails is not None:
             raise self.fails
         if not values and ";" in sql:
-            self.rows.executescript(sql.replace("BIGSERIAL PRIMARY", "INTEGER PRIMARY"))
+            for statement in sql.replace("BIGSERIAL PRIMARY", "INTEGER PRIMARY").split(";"):
+                self.rows.execute(statement)
             return None
         return self.rows.execute(sql.replace("%s", "?"), values)
 
@@ -49,6 +53,7 @@ class Database:
             self.rows.execute("ROLLBACK TO s")
             raise
         finally:
+            self.rows.execute("RELEASE s")
             self.depth -= 1
 
     def close(self) -> None:
@@ -106,6 +111,38 @@ def test_documents_are_kept_by_kind_and_key_with_their_versions(opened: list[Any
     assert database.locks[:2] == [8203641, "a\nk#0"] and "b\nk#0" in database.locks, (
         "a writer waits for its own document"
     )
+
+
+def test_removals_wait_for_writers_of_their_document_and_leave_what_was_changed(opened: list[Any]) -> None:
+    store = PostgresStore(ADDRESS)
+    store.put("a", "k", {})
+    ((_, _, database),) = opened
+    assert database.isolation_level is psycopg.IsolationLevel.READ_COMMITTED, "a lock's holder is seen after it"
+    del database.locks[:]
+    with pytest.raises(ConfigError, match="the a 'k' was changed in the meantime"):
+        store.remove("a", "k", version=2)
+    assert store.remove("a", "k", version=1) and database.locks == ["a\nk#0"] * 2
+
+
+def test_a_transaction_holds_its_name_to_the_end_and_keeps_all_or_nothing(opened: list[Any]) -> None:
+    store = PostgresStore(ADDRESS)
+    store.put("a", "k", {"n": 1})
+    ((_, _, database),) = opened
+    del database.locks[:]
+    shared = ProjectStore(store, "one")
+    for name, held in (("queue q", shared), ("account", shared), ("queue q", store)):
+        with held.exclusive(name):
+            database.is_held = True
+            assert store.get("a", "k") is not None
+        database.is_held = False
+    assert database.locks == ["one/queue q\n#0", "account\n#0", "queue q\n#0"]
+    with pytest.raises(ConfigError), store.exclusive("x"):
+        database.is_held = True
+        store.put("a", "k", {"n": 2})
+        store.put("a", "new", {})
+        store.put("a", "k", {"n": 3}, version=1)
+    database.is_held = False
+    assert [(each.key, each.version) for each in store.items("a")] == [("k", 1)] and database.depth == 0
 
 
 def test_a_log_has_its_newest_entries_first_and_a_closed_connection_is_opened_again(opened: list[Any]) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, StoreError
 from firsthand.studio.annotation_queue import LABEL, OPEN, AnnotationQueue, Queues
-from firsthand.studio.studio_store import SqliteStore
+from firsthand.studio.studio_store import SqliteStore, StoredItem
 
 LONG = "p" * 195
 PLACES = (LONG + "1", LONG + "2", "p", f"{LONG}1 {LONG}", "p\n\x1b", "\ud800")
@@ -76,4 +78,64 @@ def test_a_person_has_one_item_of_a_queue_open_whatever_they_skip(tmp_path: Path
     assert queues.next_item("q", "bob", now=1.0) == "a", "what was skipped is free"
     assert queues.next_item("q", "cat", now=1.0) == "c"
     assert queues.next_item("q", "dan", now=1.0) is None and queues.next_item("q", "ann", now=2.0) == "b"
+    store.close()
+
+
+def test_who_asks_while_another_is_being_given_an_item_is_given_another_one(tmp_path: Path) -> None:
+    beside = Queues(SqliteStore(tmp_path))
+    given: list[str | None] = []
+    thread = threading.Thread(target=lambda: given.append(beside.next_item("q", "bob")))
+
+    class Slow(SqliteStore):
+        """A store where somebody else asks after the labels were read."""
+
+        def items(self, kind: str) -> list[StoredItem]:
+            found = super().items(kind)
+            if kind == f"{LABEL} q" and not given:
+                thread.start()
+                thread.join(0.3)
+            return found
+
+    beside.make(AnnotationQueue("q", "run", ("a", "b"), "good"))
+    store = Slow(tmp_path)
+    given.append(Queues(store).next_item("q", "ann"))
+    thread.join()
+    assert given == ["a", "b"]
+    for each in (store, beside.store):
+        each.close()
+
+
+def test_a_rating_gives_its_item_back_or_is_not_kept(tmp_path: Path) -> None:
+    names: list[str] = []
+
+    class Full(SqliteStore):
+        """A store that cannot remove anything."""
+
+        def remove(self, kind: str, key: str, *, version: int | None = None) -> bool:
+            raise StoreError("full")
+
+        def exclusive(self, name: str) -> AbstractContextManager[None]:
+            names.append(name)
+            return super().exclusive(name)
+
+    store = Full(tmp_path)
+    queues = Queues(store)
+    queues.make(AnnotationQueue("q", "run", ("a", "b"), "good"))
+    assert queues.next_item("q", "ann") == "a"
+    with pytest.raises(StoreError, match="full"):
+        queues.rate("q", "a", "ann", 1.0, version=0)
+    assert queues.labels("q") == [] and len(store.items(f"{OPEN} q")) == 1
+    assert names == ["queue q"] * 2, "ratings and items of a queue wait for each other"
+    store.close()
+
+
+def test_what_is_rated_after_its_time_is_kept_although_another_has_rated_it(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    queues = Queues(store)
+    queues.make(AnnotationQueue("q", "run", ("a",), "good"))
+    assert (queues.next_item("q", "ann", now=0.0), queues.next_item("q", "bob", now=700.0)) == ("a", "a")
+    queues.rate("q", "a", "bob", 1.0, version=0)
+    queues.rate("q", "a", "ann", 0.5, version=0)
+    state = queues.state("q")
+    assert (state.done, len(state.labels)) == (1, 2) and queues.next_item("q", "cat", now=701.0) is None
     store.close()

@@ -24,6 +24,7 @@ from firsthand.runs import store
 from firsthand.studio.access import Access
 from firsthand.studio.annotation_queue import OPEN_S, AnnotationQueue, Queues
 from firsthand.studio.postgres_store import PostgresStore
+from firsthand.studio.project_store import ProjectStore
 from firsthand.studio.studio_app import create_app
 from firsthand.studio.studio_store import FILE, SqliteStore, StudioStore
 from firsthand.task import Task
@@ -100,6 +101,58 @@ def test_a_document_has_a_version_and_an_old_one_is_refused(opened: Callable[[],
     assert again is not None and (again.body, again.version) == ({"n": "\ud800"}, 3)
     assert not kept.remove("k", "a\0") and not kept.remove("k", "\ud800")
     assert kept.remove("k", "a") and not kept.remove("k", "a") and kept.get("k", "a") is None
+
+
+def test_a_document_that_was_changed_meanwhile_is_not_removed(opened: Callable[[], StudioStore]) -> None:
+    kept, other = ProjectStore(opened(), "one"), ProjectStore(opened(), "one")
+    kept.put("k", "a", {"n": 1})
+    other.put("k", "a", {"n": 2}, version=1)
+    for version, says in ((1, "changed in the meantime"), (0, "is there already")):
+        with pytest.raises(ConfigError, match=says):
+            kept.remove("k", "a", version=version)
+    assert other.get("k", "a") is not None and kept.remove("k", "a", version=2)
+    with pytest.raises(ConfigError, match="changed in the meantime"):
+        kept.remove("k", "a", version=2)
+    assert not kept.remove("k", "a") and not kept.remove("k", "a", version=0) and kept.put("k", "a", {}, version=0) == 1
+    assert not kept.remove("k", "\n", version=3)
+
+
+def test_one_of_two_transactions_of_a_name_waits_for_the_other(opened: Callable[[], StudioStore]) -> None:
+    first, second = opened(), opened()
+    first.put("k", "n", {"n": 1})
+    seen: list[Any] = []
+
+    def add() -> None:
+        with second.exclusive("one"):
+            item = second.get("k", "n")
+            assert item is not None
+            seen.append(item.body["n"])
+            second.put("k", "n", {"n": item.body["n"] + 1}, version=item.version)
+
+    beside = threading.Thread(target=add)
+    with first.exclusive("one"):
+        assert first.get("k", "n") is not None
+        beside.start()
+        beside.join(0.2)
+        assert seen == [] and first.put("k", "n", {"n": 5}) == 2 and first.get("k", "new") is None
+        first.put("k", "new", {}, version=0)
+        assert [item.key for item in first.items("k")] == ["n", "new"], "it sees its own changes"
+    beside.join()
+    assert seen == [5] and first.get("k", "n") == second.get("k", "n")
+    assert [item.body for item in first.items("k")] == [{"n": 6}, {}]
+
+
+def test_a_transaction_that_fails_keeps_none_of_its_changes(opened: Callable[[], StudioStore]) -> None:
+    kept, other = opened(), opened()
+    kept.put("k", "a", {"n": 1})
+    with pytest.raises(ConfigError, match="changed in the meantime"), kept.exclusive("one"):
+        kept.remove("k", "a")
+        kept.put("k", "b", {})
+        kept.log("audit", {})
+        kept.put("k", "b", {}, version=3)
+    assert [(item.key, item.version) for item in other.items("k")] == [("a", 1)] and other.logged("audit") == []
+    other.put("k", "a", {"n": 2}, version=1)
+    assert kept.put("k", "a", {"n": 3}, version=2) == 3
 
 
 def test_documents_of_kinds_are_apart_and_the_log_grows(opened: Callable[[], StudioStore]) -> None:
@@ -215,6 +268,27 @@ def test_an_item_that_is_open_is_not_given_to_another_until_its_time_is_over(tmp
     assert queues.next_item("q", "ada", now=101.0) == "a", "one's own open item stays one's own"
     assert queues.next_item("q", "ada", skip=["a"], now=101.0) == "c"
     assert queues.next_item("q", "cy", now=101.0 + OPEN_S) == "a"
+
+
+@pytest.mark.slow
+def test_raters_who_ask_at_the_same_moment_are_given_different_items(opened: Callable[[], StudioStore]) -> None:
+    Queues(opened()).make(AnnotationQueue("q", "run", tuple("abcdefghijkl"), "good"))
+    given: list[str] = []
+    begin = threading.Barrier(4)
+
+    def work_beside(rater: str) -> None:
+        queues = Queues(opened())
+        begin.wait()
+        while (place := queues.next_item("q", rater)) is not None:
+            given.append(place)
+            queues.rate("q", place, rater, 1.0, version=0)
+
+    threads = [threading.Thread(target=work_beside, args=(name,)) for name in ("ann", "bob", "cat", "dan")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(given) == [*"abcdefghijkl"]
 
 
 def test_agreement_is_krippendorffs_and_cohens(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Queues of attempts that people rate: who gets which next, what they said, and how far they agree.
 
 Items that need one more rater come first, then those that nobody has rated. While somebody has an item open it counts as
-rated by them, so no item gets more raters than the queue asks for.
+rated by them, so no item is given to more raters than the queue asks for. What somebody says of an item after their time is
+kept too, although it was given to another by then.
 """
 
 from __future__ import annotations
@@ -142,37 +143,39 @@ class Queues:
             raise ConfigError(f"the label is {value}: a number from 0 to 1 was expected")
         body = {"place": place, "rater": rater, "value": value, "text": text}
         kind = f"{LABEL} {name}"
-        key = self._key_in(kind, place, rater)
-        found = self.store.get(kind, key)
-        # told by its words; `put` would name the key
-        expect_version(kind, f"{place} {rater}", version, 0 if found is None else found.version)
-        self.store.put(kind, key, body, version=version)
-        self.store.remove(f"{OPEN} {name}", self._key_in(f"{OPEN} {name}", place, rater))
+        with self.store.exclusive(f"{QUEUE} {name}"):
+            key = self._key_in(kind, place, rater)
+            found = self.store.get(kind, key)
+            # told by its words; `put` would name the key
+            expect_version(kind, f"{place} {rater}", version, 0 if found is None else found.version)
+            self.store.put(kind, key, body, version=version)
+            self.store.remove(f"{OPEN} {name}", self._key_in(f"{OPEN} {name}", place, rater))
 
     def next_item(self, name: str, rater: str, *, skip: Sequence[str] = (), now: float | None = None) -> str | None:
         """The place that this person rates next, theirs until they ask again or for OPEN_S seconds; None if none is left."""
         queue, now = self.get(name), time.time() if now is None else now
-        raters: dict[str, set[str]] = {place: set() for place in queue.items}
-        for label in self.labels(name):
-            raters.setdefault(label.place, set()).add(label.rater)
-        rated = {place for place, names in raters.items() if rater in names}
-        for item in self.store.items(f"{OPEN} {name}"):
-            if item.body["rater"] == rater:
-                self.store.remove(f"{OPEN} {name}", item.key)  # each holds one item at a time
-            elif item.body["until"] > now:
-                raters.setdefault(item.body["place"], set()).add(item.body["rater"])
-        left = [
-            (len(raters[place]) == 0, position, place)
-            for position, place in enumerate(queue.items)
-            if place not in rated and place not in skip and len(raters[place]) < queue.wanted(position)
-        ]
-        if not left:
-            return None
-        # what somebody else has rated comes first, so that items are finished and agreement is known early
-        chosen = min(left)[2]
-        body = {"place": chosen, "rater": rater, "until": now + OPEN_S}
-        self.store.put(f"{OPEN} {name}", _key(chosen, rater), body)
-        return chosen
+        with self.store.exclusive(f"{QUEUE} {name}"):  # two who ask at once are not given one item
+            raters: dict[str, set[str]] = {place: set() for place in queue.items}
+            for label in self.labels(name):
+                raters.setdefault(label.place, set()).add(label.rater)
+            rated = {place for place, names in raters.items() if rater in names}
+            for item in self.store.items(f"{OPEN} {name}"):
+                if item.body["rater"] == rater:
+                    self.store.remove(f"{OPEN} {name}", item.key)  # each holds one item at a time
+                elif item.body["until"] > now:
+                    raters.setdefault(item.body["place"], set()).add(item.body["rater"])
+            left = [
+                (len(raters[place]) == 0, position, place)
+                for position, place in enumerate(queue.items)
+                if place not in rated and place not in skip and len(raters[place]) < queue.wanted(position)
+            ]
+            if not left:
+                return None
+            # what somebody else has rated comes first, so that items are finished and agreement is known early
+            chosen = min(left)[2]
+            body = {"place": chosen, "rater": rater, "until": now + OPEN_S}
+            self.store.put(f"{OPEN} {name}", _key(chosen, rater), body)
+            return chosen
 
     def _key_in(self, kind: str, place: str, rater: str) -> str:
         """The key of a person's row about an item: as versions before 0.21.0 made it, if there is such a row."""

@@ -55,13 +55,7 @@ class PostgresStore:
         """Keeps a document; see `StudioStore.put`."""
         text = checked_body(key, body)
         with self._transaction() as connection:
-            # one writer of a document at a time, also where it is not there yet and no row can be locked
-            connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"{kind}\n{key}",))
-            row = connection.execute(
-                "SELECT version FROM firsthand_items WHERE kind = %s AND key = %s", (kind, key)
-            ).fetchone()
-            now = int(row[0]) if row else 0
-            expect_version(kind, key, version, now)
+            now = self._expect_version(connection, kind, key, version)
             connection.execute(
                 "INSERT INTO firsthand_items VALUES (%s, %s, %s, %s, %s) ON CONFLICT (kind, key) DO UPDATE SET"
                 " version = excluded.version, body = excluded.body, at = excluded.at",
@@ -69,13 +63,21 @@ class PostgresStore:
             )
         return now + 1
 
-    def remove(self, kind: str, key: str) -> bool:
-        """Removes a document; False if there was none."""
+    def remove(self, kind: str, key: str, *, version: int | None = None) -> bool:
+        """Removes a document; see `StudioStore.remove`."""
         if not key.isprintable():
             return False
         with self._transaction() as connection:
+            self._expect_version(connection, kind, key, version)
             done = connection.execute("DELETE FROM firsthand_items WHERE kind = %s AND key = %s", (kind, key))
             return bool(done.rowcount > 0)
+
+    @contextmanager
+    def exclusive(self, name: str) -> Iterator[None]:
+        """Runs what is within as one transaction; see `StudioStore.exclusive`."""
+        with self._transaction() as connection:
+            self._wait_for(connection, f"{name}\n")  # no document's lock: its key is not empty
+            yield
 
     def log(self, kind: str, body: Json) -> None:
         """Adds an entry to the log."""
@@ -100,6 +102,25 @@ class PostgresStore:
                 self._connection.close()
                 self._connection = None
 
+    def _expect_version(
+        self, connection: psycopg.Connection[tuple[Any, ...]], kind: str, key: str, version: int | None
+    ) -> int:
+        """The version that a document has, 0 if it is not there; ConfigError if another was read.
+
+        One writer of a document at a time, also where it is not there yet and no row can be locked.
+        """
+        self._wait_for(connection, f"{kind}\n{key}")
+        row = connection.execute(
+            "SELECT version FROM firsthand_items WHERE kind = %s AND key = %s", (kind, key)
+        ).fetchone()
+        now = int(row[0]) if row else 0
+        expect_version(kind, key, version, now)
+        return now
+
+    def _wait_for(self, connection: psycopg.Connection[tuple[Any, ...]], name: str) -> None:
+        """Takes the lock of a name until the transaction ends."""
+        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))
+
     @contextmanager
     def _transaction(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
         try:
@@ -110,6 +131,8 @@ class PostgresStore:
             try:
                 if self._connection is None or self._connection.closed:
                     self._connection = psycopg.connect(self.address, connect_timeout=10)
+                    # what is read after a lock is what its last holder has written, whatever the server's default
+                    self._connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
                     with self._connection.transaction():
                         self._connection.execute(
                             "SELECT pg_advisory_xact_lock(8203641)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager
 
 from firsthand.errors import ConfigError
 from firsthand.message import Json
@@ -40,9 +41,13 @@ class ProjectStore:
         """Keeps a document; see `StudioStore.put`."""
         return self.shared.put(self._kind(kind), key, body, version=version)
 
-    def remove(self, kind: str, key: str) -> bool:
-        """Removes a document; False if there was none."""
-        return self.shared.remove(self._kind(kind), key)
+    def remove(self, kind: str, key: str, *, version: int | None = None) -> bool:
+        """Removes a document; see `StudioStore.remove`."""
+        return self.shared.remove(self._kind(kind), key, version=version)
+
+    def exclusive(self, name: str) -> AbstractContextManager[None]:
+        """Runs what is within as one transaction, alone in this project; see `StudioStore.exclusive`."""
+        return self.shared.exclusive(self._kind(name))
 
     def log(self, kind: str, body: Json) -> None:
         """Adds an entry to the project's log."""

@@ -10,7 +10,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -61,8 +61,17 @@ class StudioStore(Protocol):
         None replaces whatever is there.
         """
 
-    def remove(self, kind: str, key: str) -> bool:
-        """Removes a document; False if there was none."""
+    def remove(self, kind: str, key: str, *, version: int | None = None) -> bool:
+        """Removes a document; False if there was none.
+
+        `version` is the one that was read. ConfigError if it is another by now, or the document is gone. None removes any.
+        """
+
+    def exclusive(self, name: str) -> AbstractContextManager[None]:
+        """Runs what is within as one transaction: nobody else is in one of this name, in any process.
+
+        All of its changes are kept, or none if it raises.
+        """
 
     def log(self, kind: str, body: Json) -> None:
         """Adds an entry to the log."""
@@ -96,20 +105,25 @@ class SqliteStore:
         """Keeps a document; see `StudioStore.put`."""
         text = checked_body(key, body)
         with self._write() as connection:
-            row = connection.execute("SELECT version FROM items WHERE kind = ? AND key = ?", (kind, key)).fetchone()
-            now = row[0] if row else 0
-            expect_version(kind, key, version, now)
+            now = self._expect_version(connection, kind, key, version)
             connection.execute(
                 "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?, ?)", (kind, key, now + 1, text, utc_now())
             )
-        return int(now) + 1
+        return now + 1
 
-    def remove(self, kind: str, key: str) -> bool:
-        """Removes a document; False if there was none."""
+    def remove(self, kind: str, key: str, *, version: int | None = None) -> bool:
+        """Removes a document; see `StudioStore.remove`."""
         if not key.isprintable():
             return False
         with self._write() as connection:
+            self._expect_version(connection, kind, key, version)
             return connection.execute("DELETE FROM items WHERE kind = ? AND key = ?", (kind, key)).rowcount > 0
+
+    @contextmanager
+    def exclusive(self, name: str) -> Iterator[None]:
+        """Runs what is within as one transaction, beside which nobody writes; see `StudioStore.exclusive`."""
+        with self._write():
+            yield
 
     def log(self, kind: str, body: Json) -> None:
         """Adds an entry to the log."""
@@ -135,10 +149,21 @@ class SqliteStore:
                 return []
             return self._connected().execute(sql, values).fetchall()
 
+    def _expect_version(self, connection: sqlite3.Connection, kind: str, key: str, version: int | None) -> int:
+        """The version that a document has, 0 if it is not there; ConfigError if another was read."""
+        row = connection.execute("SELECT version FROM items WHERE kind = ? AND key = ?", (kind, key)).fetchone()
+        now = int(row[0]) if row else 0
+        expect_version(kind, key, version, now)
+        return now
+
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
         with self._lock, self._sentences():
             connection = self._connected()
+            is_within = connection.in_transaction  # this thread's, by `exclusive`, which ends it
+            if is_within:
+                yield connection
+                return
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection

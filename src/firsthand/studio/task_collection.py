@@ -121,7 +121,10 @@ class TaskCollections:
         return len(body["tasks"]) - before
 
     def remove(self, name: str, benchmark: str, task_id: str) -> None:
-        """Takes a task out; the data set goes with its last one."""
+        """Takes a task out; the data set goes with its last one.
+
+        UnknownName if there is no such data set, ConfigError if somebody has changed it meanwhile.
+        """
         item = self.store.get(COLLECTION, name)
         if item is None:
             raise UnknownName(f"no data set {name[:60]!r}")
@@ -129,7 +132,7 @@ class TaskCollections:
         if left:
             self.store.put(COLLECTION, name, {"tasks": left}, version=item.version)
         else:
-            self.store.remove(COLLECTION, name)
+            self.store.remove(COLLECTION, name, version=item.version)
 
 
 def as_lines(collection: TaskCollection) -> str:
