@@ -192,7 +192,10 @@ def test_keys_may_hold_any_sign_and_go_with_their_account(made: tuple[Accounts, 
         accounts.add(name, PASSWORD, "editor")
     keys = [accounts.new_key(name) for name in ("ann", "bob", "ann")]
     id = "0123456789ab"
-    accounts.store.put(KEY, id, {"account": "ann", "digest": _digest("a_b__c").hex(), "made": ""})
+    ann = accounts.store.get(ACCOUNT, "ann")
+    assert ann is not None
+    body = {"account": "ann", "account_id": ann.body["id"], "digest": _digest("a_b__c").hex(), "made": ""}
+    accounts.store.put(KEY, id, body)
     assert accounts.of_key(f"fh_{id}_a_b__c") == User("ann", "editor")
     wrong = (
         f"fh_{id}_a_b",
@@ -213,6 +216,76 @@ def test_keys_may_hold_any_sign_and_go_with_their_account(made: tuple[Accounts, 
     assert [item.body["account"] for item in accounts.store.items(KEY)] == ["bob"]
 
 
+def test_a_key_opens_its_own_account_and_none_that_has_the_name_later(made: tuple[Accounts, list[float]]) -> None:
+    accounts, _ = made
+    accounts.add("bob", PASSWORD, "admin")
+    key = accounts.new_key("bob")
+    accounts.add("bob", "another password", "editor")
+    assert accounts.of_key(key) == User("bob", "editor"), "another password is no other account"
+    assert accounts.store.remove(ACCOUNT, "bob")  # as versions before 0.22.0 did first, and were killed
+    assert accounts.of_key(key) is None
+    accounts.add("bob", PASSWORD, "viewer")
+    assert accounts.of_key(key) is None and accounts.of_key(accounts.new_key("bob")) == User("bob", "viewer")
+    for name in ("old", "new"):
+        accounts.store.put(ACCOUNT, name, {"role": "viewer", "hash": "x"})
+    accounts.store.put(KEY, "0123456789ab", {"account": "old", "digest": _digest("s").hex(), "made": ""})
+    assert accounts.of_key("fh_0123456789ab_s") == User("old", "viewer"), "a key of before goes on"
+    accounts.add("old", PASSWORD, "editor")
+    assert accounts.of_key("fh_0123456789ab_s") == User("old", "editor")
+    assert accounts.of_key(accounts.new_key("new")) == User("new", "viewer")
+    accounts.store.remove(ACCOUNT, "old")
+    accounts.add("old", PASSWORD, "editor")
+    assert accounts.of_key("fh_0123456789ab_s") is None
+
+
+@pytest.mark.parametrize("kind", [KEY, ACCOUNT])
+def test_a_removal_that_ends_halfway_leaves_an_account_that_can_be_removed(
+    made: tuple[Accounts, list[float]], tmp_path: Path, kind: str
+) -> None:
+    class Killed(SqliteStore):
+        """A store whose process ends at a removal."""
+
+        def remove(self, removed: str, key: str, *, version: int | None = None) -> bool:
+            if removed == kind:
+                raise KeyboardInterrupt
+            return super().remove(removed, key, version=version)
+
+    accounts, _ = made
+    accounts.add("bob", PASSWORD, "admin")
+    accounts.new_key("bob")
+    store = Killed(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        Accounts(store).remove("bob")
+    assert accounts.all() == [User("bob", "admin")] and len(accounts.store.items(KEY)) == (kind == KEY)
+    accounts.remove("bob")
+    assert accounts.all() == [] and accounts.store.items(KEY) == []
+    with pytest.raises(UnknownName, match="no account 'bob'"):
+        accounts.remove("bob")
+    store.close()
+
+
+def test_two_who_make_one_account_at_once_lose_no_role(made: tuple[Accounts, list[float]], tmp_path: Path) -> None:
+    accounts, _ = made
+    one, two = (Accounts(accounts.store, project=name) for name in ("one", "two"))
+
+    class Beside(SqliteStore):
+        """A store where another project's admin is made after the account was read."""
+
+        def get(self, kind: str, key: str) -> Any:
+            found = super().get(kind, key)
+            two.add(key, PASSWORD, "admin")
+            return found
+
+    beside = Accounts(Beside(tmp_path), project="one")
+    for says in ("is there already", "was changed in the meantime"):
+        with pytest.raises(ConfigError, match=f"the account 'ada' {says}: open it again and repeat your change"):
+            beside.add("ada", PASSWORD, "editor")
+        assert one.all() == [] and two.all() == [User("ada", "admin")]
+    one.add("ada", PASSWORD, "editor")
+    assert one.all() == [User("ada", "editor")] and two.all() == [User("ada", "admin")]
+    beside.store.close()
+
+
 def test_an_account_that_is_made_again_keeps_its_roles_elsewhere(made: tuple[Accounts, list[float]]) -> None:
     accounts, _ = made
     one, two = (Accounts(accounts.store, project=name) for name in ("one", "two"))
@@ -225,7 +298,8 @@ def test_an_account_that_is_made_again_keeps_its_roles_elsewhere(made: tuple[Acc
     assert (
         after is not None and after.body["projects"] == {"one": "viewer", "two": "admin"} and after.body["role"] == ""
     )
-    assert after.body["hash"] != before.body["hash"] and set(after.body) == {"role", "hash", "made", "projects"}
+    assert after.body["hash"] != before.body["hash"] and set(after.body) == {"role", "id", "hash", "made", "projects"}
+    assert after.body["id"] == before.body["id"]
     assert accounts.all() == [] and two.all() == [User("ann", "admin")]
     accounts.give_role("ann", "annotator")
     assert Accounts(accounts.store, project="three").all() == accounts.all() == [User("ann", "annotator")]

@@ -81,7 +81,8 @@ class Accounts:
     def add(self, name: str, password: str, role: str) -> None:
         """Makes an account, or gives one another password and role; ConfigError if one of them will not do.
 
-        With a project the role is for that project alone: a new account has none elsewhere.
+        With a project the role is for that project alone: a new account has none elsewhere. ConfigError too if somebody has
+        changed the account meanwhile.
         """
         if not _NAME.fullmatch(name):
             raise ConfigError(f"{name[:60]!r} is no name of an account: use up to 64 letters, digits and . _ @ -")
@@ -90,8 +91,9 @@ class Accounts:
         if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
             raise ConfigError(f"the password has {len(password)} characters: give {MIN_PASSWORD} to {MAX_PASSWORD}")
         known = self.store.get(ACCOUNT, name)
-        body = {"role": "", **(known.body if known else {}), "hash": hashed(password), "made": utc_now()}
-        self.store.put(ACCOUNT, name, self._with_role(body, role))
+        begun = {"role": "", "id": secrets.token_hex(8)} if known is None else known.body
+        body = {**begun, "hash": hashed(password), "made": utc_now()}
+        self.store.put(ACCOUNT, name, self._with_role(body, role), version=0 if known is None else known.version)
 
     def give_role(self, name: str, role: str) -> None:
         """Gives an account another role, here: `none` is no role at all. UnknownName if there is no such account."""
@@ -108,18 +110,21 @@ class Accounts:
 
     def remove(self, name: str) -> None:
         """Removes an account with its keys; its sessions end. UnknownName if there is none."""
-        if not self.store.remove(ACCOUNT, name):
+        if self.store.get(ACCOUNT, name) is None:
             raise UnknownName(f"no account {name[:60]!r}")
-        for item in self.store.items(KEY):
+        for item in self.store.items(KEY):  # before the account: if this ends halfway, it can be removed again
             if item.body["account"] == name:
                 self.store.remove(KEY, item.key)
+        self.store.remove(ACCOUNT, name)
 
     def new_key(self, name: str) -> str:
         """A new API key of an account, of which the store keeps a digest alone; UnknownName if there is no such account."""
-        if self.store.get(ACCOUNT, name) is None:
+        account = self.store.get(ACCOUNT, name)
+        if account is None:
             raise UnknownName(f"no account {name[:60]!r}")
         id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
-        self.store.put(KEY, id, {"account": name, "digest": _digest(secret).hex(), "made": utc_now()})
+        body = {"account": name, "account_id": _id(account), "digest": _digest(secret).hex(), "made": utc_now()}
+        self.store.put(KEY, id, body)
         return f"fh_{id}_{secret}"
 
     # -- asked by the server --
@@ -170,7 +175,9 @@ class Accounts:
         if not hmac.compare_digest(_digest(parts[2]).hex(), digest) or item is None:
             return None
         account = self.store.get(ACCOUNT, item.body["account"])
-        return None if account is None else self._user(account)
+        if account is None or _id(account) != item.body.get("account_id", ""):
+            return None
+        return self._user(account)
 
     def may_change_now(self, user: User) -> bool:
         """True unless the account has made too many changing requests in the last minute; counts this one."""
@@ -272,6 +279,11 @@ def needed_role(method: str, path: str) -> Role:
         return "annotator" if _RESERVES.fullmatch(path) else "viewer"
     is_rating = method == "POST" and _RATING.fullmatch(path)
     return "annotator" if is_rating else "editor"
+
+
+def _id(account: StoredItem) -> str:
+    """What tells an account from a later one of its name; empty for one that was made before 0.22.0, as in its keys."""
+    return str(account.body.get("id", ""))
 
 
 def _digest(secret: str) -> bytes:
