@@ -189,6 +189,8 @@ def test_a_round_scores_and_alerts_and_a_problem_ends_nothing(tmp_path: Path, st
         "SELECT rule, value, said, at_s, delivered FROM alerts WHERE seq > 2 ORDER BY seq"
     )
     assert rows == [("cost>1/1m", 2.0, "é", NOW + 7, "why"), ("r", 1.5, "\\ud800", NOW, "yes")]
+    assert not intake._is_known(rule, alert, NOW + 7), "it was not delivered"
+    intake._note(alert, "", NOW + 7)
     assert intake._is_known(rule, alert, NOW + 66.9) and not intake._is_known(rule, alert, NOW + 67)
     intake._fired["cost>1/1m"] = True
     assert intake._is_known(rule, alert, NOW + 999)
@@ -199,6 +201,92 @@ def test_a_round_scores_and_alerts_and_a_problem_ends_nothing(tmp_path: Path, st
     intake._tried(lambda: broken(StoreError))
     intake._tried(lambda: broken(ValueError))
     assert intake.problems == ["x" * 400, "ValueError: " + "x" * 288]
+
+
+def test_an_alert_is_tried_with_growing_pauses_until_it_is_delivered(
+    tmp_path: Path, still: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[tuple[float, str, float]] = []
+    now, why = NOW, "down"
+
+    async def deliver(alert: Alert, target: str, rules: Any) -> str:
+        tried.append((now - NOW, alert.rule, alert.at_s - NOW))
+        return why
+
+    monkeypatch.setattr(rounds, "deliver", deliver)
+    texts = ["traces<1/1m", "spans>1/10m"]
+    intake = still(tmp_path, alerts=parse_alerts(texts), alert_to=str(tmp_path / "out"))
+
+    def run(until_s: float) -> list[tuple[float, str, float]]:
+        nonlocal now
+        tried.clear()
+        while now <= NOW + until_s:
+            intake.tick(now)
+            now += 5
+        return [*tried]
+
+    quiet = texts[0]
+    assert run(1999) == [(at, quiet, 0.0) for at in (0, 5, 10, 20, 40, 80, 160, 320, 640, 1240, 1840)]
+    assert intake.problems == [f"an alert was not delivered to {tmp_path / 'out'}, and is tried again: down"] * 11
+    assert intake.store.database.read("SELECT rule, at_s, delivered FROM alerts") == [(quiet, NOW, "down")]
+    intake.store.add([ready("t", "1"), ready("t", "2", parent="1")])
+    arrived(intake.store, t=NOW + 1999)
+    assert run(2439) == [
+        (2000, texts[1], 2000.0),
+        *((2000 + at, texts[1], 2000.0) for at in (5, 10, 20, 40, 80, 160, 320)),
+    ]
+    why = ""
+    assert run(9000) == [(2440, quiet, 2060.0), (2640, texts[1], 2000.0)], (
+        "the newest of each rule, although the second is over"
+    )
+    rows = intake.store.database.read("SELECT rule, at_s - ?, delivered FROM alerts ORDER BY seq", (NOW,))
+    assert rows[1:] == [(texts[1], 2000.0, "down"), (quiet, 2440.0, "yes"), (texts[1], 2640.0, "yes")]
+    assert intake._fired == {quiet: True, texts[1]: False} and intake._waiting == {}
+
+
+def test_an_alert_that_was_not_delivered_is_sent_after_a_restart_while_its_rule_holds(
+    tmp_path: Path, still: Any
+) -> None:
+    def started(target: Path) -> Any:
+        return still(tmp_path / "home", alerts=parse_alerts(["traces<1/1h"]), alert_to=str(target))
+
+    (gone := tmp_path / "gone").mkdir()
+    intake = started(gone / "out")
+    gone.rmdir()
+    intake.tick(NOW)
+    assert len(intake.problems) == 1
+    intake.close()
+    for at in (10, 20):
+        again = started(tmp_path / "out")
+        again.tick(NOW + at)
+        again.close()
+        assert len((tmp_path / "out").read_text().splitlines()) == 1, "what was delivered is known"
+
+
+def test_a_rule_or_a_delivery_that_fails_leaves_the_other_rules_their_turn(
+    tmp_path: Path, still: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, failing = tmp_path / "out", ["spans<9/1h"]
+
+    async def deliver(alert: Alert, target: str, rules: Any) -> str:
+        if alert.rule in failing:
+            raise OSError("of the network")
+        out.open("a").write(f"{alert.rule}\n")
+        return ""
+
+    monkeypatch.setattr(rounds, "deliver", deliver)
+    rules = parse_alerts(["traces<1/1h", "spans<9/1h", "cost<9/1h"])
+
+    class Broken(AlertRule):
+        def check(self, store: Any, now_s: float) -> Alert | None:
+            raise StoreError("no such window")
+
+    intake = still(tmp_path, alerts=(Broken(**vars(rules[0])), *rules[1:]), alert_to=str(out))
+    intake.tick(NOW)
+    assert out.read_text() == "cost<9/1h\n" and intake.problems == ["no such window", "OSError: of the network"]
+    failing.clear()
+    intake.tick(NOW + 1)
+    assert out.read_text() == "cost<9/1h\nspans<9/1h\n"
 
 
 def test_grpc_asks_for_the_key_and_tells_a_port_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from firsthand.errors import ConfigError, FirsthandError
@@ -28,6 +29,8 @@ TICK_S = 5.0
 RETENTION_S = 60.0
 MAX_ALERTS = 10_000
 """Alerts that are remembered; no size of the store removes them."""
+MOST_PAUSE_S = 600.0
+"""The longest pause between two tries to deliver an alert."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,20 @@ class IntakeSettings:
             check_target(self.alert_to, self.alert_rules)
         if self.cold_s is not None:
             check_cold()
+
+
+@dataclass(frozen=True)
+class WaitingAlert:
+    """An alert that is still to be delivered."""
+
+    alert: Alert
+    since_s: float
+    due_s: float
+    """When it is tried next."""
+
+    def after_try(self, now_s: float) -> WaitingAlert:
+        """The alert if this try fails: due at the next tick, then after pauses that double, MOST_PAUSE_S at most."""
+        return replace(self, due_s=now_s + min(now_s - self.since_s, MOST_PAUSE_S))
 
 
 class Intake:
@@ -89,6 +106,8 @@ class Intake:
         self.writer = SpanWriter(self.store, SpanPreparer(redactor))
         self._end = threading.Event()
         self._fired: dict[str, bool] = {}
+        self._waiting: dict[str, WaitingAlert] = {}
+        """The newest undelivered alert of a rule, by the rule's text."""
         self._keeper = threading.Thread(target=self._keep, name="trace-keeper", daemon=True)
         self._keeper.start()
 
@@ -105,8 +124,9 @@ class Intake:
         """Score and alert once; problems are told and do not end anything."""
         if self.settings.evaluation is not None:
             self._tried(lambda: asyncio.run(self._scored(now_s)))
-        if self.settings.alerts:
-            self._tried(lambda: asyncio.run(self._alerted(now_s)))
+        for rule in self.settings.alerts:  # each by itself: one that fails leaves the others their turn
+            self._tried(partial(self._look, rule, now_s))
+            self._tried(partial(self._deliver, rule, now_s))
 
     def keep(self, now_s: float) -> None:
         """Seal and remove once, as the settings say."""
@@ -136,21 +156,33 @@ class Intake:
         assert self.settings.evaluation is not None
         await self.settings.evaluation.score_some(self._keeping, now_s=now_s)
 
-    async def _alerted(self, now_s: float) -> None:
-        for rule in self.settings.alerts:
-            alert = rule.check(self._keeping, now_s)
-            if alert is not None and not self._is_known(rule, alert, now_s):
-                why = await deliver(alert, self.settings.alert_to, self.settings.alert_rules)
-                self._note(alert, why, now_s)
-                if why:
-                    self.on_problem(f"an alert was not delivered to {self.settings.alert_to}: {why}")
-            self._fired[rule.text] = alert is not None
+    def _look(self, rule: AlertRule, now_s: float) -> None:
+        """Lets an alert wait if a rule holds that did not before."""
+        alert = rule.check(self._keeping, now_s)
+        if alert is not None and not self._is_known(rule, alert, now_s):
+            older = self._waiting.get(rule.text) or WaitingAlert(alert, now_s, now_s)
+            self._waiting[rule.text] = replace(older, alert=alert)
+        self._fired[rule.text] = alert is not None
+
+    def _deliver(self, rule: AlertRule, now_s: float) -> None:
+        """Delivers the alert of a rule that waits and is due, whether or not the rule still holds."""
+        waiting = self._waiting.get(rule.text)
+        if waiting is None or now_s < waiting.due_s:
+            return
+        self._waiting[rule.text] = waiting.after_try(now_s)
+        why = asyncio.run(deliver(waiting.alert, self.settings.alert_to, self.settings.alert_rules))
+        if why:
+            self.on_problem(f"an alert was not delivered to {self.settings.alert_to}, and is tried again: {why}")
+        else:
+            del self._waiting[rule.text]
+        if not why or now_s == waiting.since_s:  # of the tries that fail the first is kept
+            self._note(waiting.alert, why, now_s)
 
     def _is_known(self, rule: AlertRule, alert: Alert, now_s: float) -> bool:
-        """True if the rule held at the last look, or was told within its window, as before a restart."""
+        """True if the rule held at the last look, or an alert was delivered within its window, as before a restart."""
         if self._fired.get(rule.text):
             return True
-        sql = "SELECT 1 FROM alerts WHERE rule = ? AND at_s > ? LIMIT 1"
+        sql = "SELECT 1 FROM alerts WHERE rule = ? AND at_s > ? AND delivered = 'yes' LIMIT 1"
         return bool(self._keeping.database.read(sql, (plain(alert.rule), now_s - rule.window_s)))
 
     def _note(self, alert: Alert, why: str, now_s: float) -> None:
