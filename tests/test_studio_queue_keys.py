@@ -83,24 +83,24 @@ def test_a_person_has_one_item_of_a_queue_open_whatever_they_skip(tmp_path: Path
 
 def test_who_asks_while_another_is_being_given_an_item_is_given_another_one(tmp_path: Path) -> None:
     beside = Queues(SqliteStore(tmp_path))
-    given: list[str | None] = []
-    thread = threading.Thread(target=lambda: given.append(beside.next_item("q", "bob")))
+    given: dict[str, str | None] = {}
+    thread = threading.Thread(target=lambda: given.update(bob=beside.next_item("q", "bob")))
 
     class Slow(SqliteStore):
-        """A store where somebody else asks after the labels were read."""
+        """A store where somebody else asks after labels and open items were read."""
 
         def items(self, kind: str) -> list[StoredItem]:
             found = super().items(kind)
-            if kind == f"{LABEL} q" and not given:
+            if kind == f"{OPEN} q":
                 thread.start()
                 thread.join(0.3)
             return found
 
     beside.make(AnnotationQueue("q", "run", ("a", "b"), "good"))
     store = Slow(tmp_path)
-    given.append(Queues(store).next_item("q", "ann"))
+    given["ann"] = Queues(store).next_item("q", "ann")
     thread.join()
-    assert given == ["a", "b"]
+    assert given == {"ann": "a", "bob": "b"}
     for each in (store, beside.store):
         each.close()
 
