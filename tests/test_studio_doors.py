@@ -256,7 +256,7 @@ def test_accounts_are_made_and_changed_within_their_bounds(store: SqliteStore, m
     item = store.get("account", "0")
     assert (
         item is not None
-        and sorted(item.body) == ["hash", "made", "role"]
+        and sorted(item.body) == ["hash", "id", "made", "role"]
         and accounts_of.matches("é" * 1024, item.body["hash"])
     )
     here.add("0", "y" * 12, "viewer")
