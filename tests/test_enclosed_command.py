@@ -67,7 +67,7 @@ def test_root_that_may_not_become_somebody_else_keeps_the_folder(folders, monkey
     def refused(*_: object, **__: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(enclosed_command, "own_id", os.geteuid)
+    monkeypatch.setattr(enclosed_command, "own_id", lambda: 54_321)
     monkeypatch.setattr(enclosed_command.subprocess, "run", refused)
     assert give_away(own) is None and own.stat().st_uid == os.geteuid()
 
@@ -86,6 +86,8 @@ def test_the_program_writes_in_its_folder_alone_and_sees_nothing_of_the_machine(
         echo in > {own}/in && echo own; for each in {beside} {empty} /tmp /var/tmp /etc /usr /; do
         echo out > $each/firsthand-out && echo $each; done; cat {beside}/private /etc/passwd; ls -a {empty}; env; ls /proc"""
     told = printed(script, own, empty, user).split("\n")
+    wrapped = enclosed(["/bin/sh"], user, own, empty)
+    assert wrapped[4] == "/bin/sh" or {"--unshare-pid", "--unshare-net", "--remount-ro", "ALL"} <= set(wrapped)
     if enclosed(["/bin/sh"], user, own, empty)[4] == "/bin/sh":
         pytest.skip("bubblewrap may make no namespaces here")
     assert [each for each in told if not each.isdecimal()][:3] == ["own", ".", ".."]
@@ -99,6 +101,7 @@ def test_memory_is_bounded_and_a_core_is_not_written(folders) -> None:
     own, empty = folders
     user = give_away(own)
     assert printed("ulimit -v; ulimit -c", own, empty, user).split() == [str(4 * 2**20), "0"]
+    assert "ulimit -c 0" in enclosed(["/bin/sh"], user, own, empty)[2]
 
 
 def test_without_bubblewrap_the_program_runs_as_it_is(folders, monkeypatch) -> None:
@@ -106,6 +109,7 @@ def test_without_bubblewrap_the_program_runs_as_it_is(folders, monkeypatch) -> N
     monkeypatch.setenv("PATH", str(empty))
     assert enclosed(["/bin/sh", "x"], None, own, empty)[4:] == ["/bin/sh", "x"]
     assert process_options(None, own)["env"]["PATH"] == str(empty)
+    assert process_options(54_321, own)["extra_groups"] == []
     (empty / "bwrap").write_text("#!/bin/sh\nexit 1\n")
     (empty / "bwrap").chmod(0o755)
     assert enclosed(["/bin/sh", "x"], None, own, empty)[4:] == ["/bin/sh", "x"], "it may make no namespaces"

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ for each in "$@"; do case $each in --datadir=*) /bin/mkdir "${{each#--datadir=}}
 SERVE = """#!/bin/sh
 printf '%s\\n' "$@" > {asked}/serve
 echo x >> {asked}/starts
+echo $$ > {asked}/pid
 for each in "$@"; do case $each in --socket=*) : > "${{each#--socket=}}";; esac; done
 exec /bin/sleep 60
 """
@@ -28,7 +30,7 @@ WRAP = """#!/bin/sh
 echo "$*" >> {asked}/wrapped
 while [ "$1" != -- ]; do shift; done
 shift
-exec "$@"
+"$@"
 """
 FAIL = """#!/bin/sh
 echo x >> {asked}/starts
@@ -70,7 +72,7 @@ def test_a_server_starts_once_in_a_folder_of_its_own_and_leaves_nothing(shared, 
         user = own.stat().st_uid
         is_root = os.geteuid() == 0
         root = ["--user=root"] if user == 0 else []
-        assert (user == os.geteuid()) is (not is_root or bool(root))
+        assert (user == os.geteuid()) is (not is_root or enclosed_command.own_id() is None)
         assert Path(f"/proc/{pid}").stat().st_uid == (own / "socket").stat().st_uid == user
         assert (shared / "install").read_text().splitlines() == [
             "--no-defaults", f"--datadir={own}/data", "--auth-root-authentication-method=normal", "--skip-test-db",
@@ -123,6 +125,12 @@ def test_server_and_data_folder_are_made_in_bubblewrap_where_it_is_there(shared,
             assert "--cap-drop ALL" in each and "--unshare-net" in each and "--unshare-pid" in each
     finally:
         server.stop()
+    stat = Path("/proc", (shared / "pid").read_text().strip(), "stat")
+    for _ in range(100):
+        if not stat.exists() or ") Z" in stat.read_text():
+            return
+        time.sleep(0.02)
+    pytest.fail("what the wrapper started goes on")
 
 
 def test_a_server_that_does_not_start_says_why_and_is_not_tried_again(shared, monkeypatch):
