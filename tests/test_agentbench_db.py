@@ -302,7 +302,7 @@ def test_mariadb_gives_the_same_ends_and_a_server_that_died_is_started_again():
         assert "denied" in await first.execute("CREATE DATABASE mine")
         assert "denied" in await first.execute("SELECT 1 INTO OUTFILE '/tmp/worlds-out'")
         assert server.pid is not None
-        os.kill(server.pid, signal.SIGKILL)
+        os.killpg(server.pid, signal.SIGKILL)
         assert await first.execute("SELECT 1") != "[(1,)]"
         await first.close()
         second = MariadbEngine(item, server)

@@ -1,24 +1,36 @@
 """MariaDB's server as a process of small programs in its place, and the statements that an attempt's engine sends."""
 
 import os
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from firsthand.errors import SandboxError
-from firsthand.worlds.database.mariadb_engine import MariadbEngine, MariadbServer, _program, _quoted
+from firsthand.worlds.database import enclosed_command, mariadb_engine
+from firsthand.worlds.database.bounded_socket import BoundedSocket
+from firsthand.worlds.database.mariadb_engine import RIGHTS, MariadbEngine, MariadbServer, _program, _quoted
 from firsthand.worlds.database.table_items import TableItem
 
 INSTALL = """#!/bin/sh
 printf '%s\\n' "$@" > {asked}/install
-for each in "$@"; do case $each in --datadir=*) mkdir "${{each#--datadir=}}";; esac; done
+for each in "$@"; do case $each in --datadir=*) /bin/mkdir "${{each#--datadir=}}";; esac; done
 """
 SERVE = """#!/bin/sh
 printf '%s\\n' "$@" > {asked}/serve
 echo x >> {asked}/starts
+echo $$ > {asked}/pid
 for each in "$@"; do case $each in --socket=*) : > "${{each#--socket=}}";; esac; done
-exec sleep 60
+exec /bin/sleep 60
+"""
+WRAP = """#!/bin/sh
+echo "$*" >> {asked}/wrapped
+while [ "$1" != -- ]; do shift; done
+shift
+"$@"
 """
 FAIL = """#!/bin/sh
 echo x >> {asked}/starts
@@ -31,56 +43,99 @@ def programs(folder: Path, monkeypatch: pytest.MonkeyPatch, install: str, serve:
     for name, text in (("mariadb-install-db", install), ("mariadbd", serve)):
         (folder / name).write_text(text.format(asked=folder))
         (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", str(folder))  # without bubblewrap: the programs write in their folder
 
 
-def test_a_server_starts_once_in_a_folder_of_its_own_and_leaves_nothing(tmp_path, monkeypatch):
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder that any user may use."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        yield Path(name)
+
+
+def test_a_server_starts_once_in_a_folder_of_its_own_and_leaves_nothing(shared, monkeypatch):
     pytest.importorskip("pymysql")
-    programs(tmp_path, monkeypatch, INSTALL, SERVE)
-    assert _program("mariadbd") == str(tmp_path / "mariadbd")
+    programs(shared, monkeypatch, INSTALL, SERVE)
+    assert _program("mariadbd") == str(shared / "mariadbd")
     assert _program("no-such-program-of-firsthand") is None
     server = MariadbServer()
     assert server.pid is None
     try:
         socket = Path(server.socket)
-        folder, pid = socket.parent, server.pid
+        own, folder, pid = socket.parent, socket.parent.parent, server.pid
         assert socket.name == "socket"
         assert folder.name.startswith("firsthand-mariadb-")
-        assert sorted(each.name for each in folder.iterdir()) == ["data", "empty", "log", "socket"]
-        root = ["--user=root"] if os.geteuid() == 0 else []
-        assert (tmp_path / "install").read_text().splitlines() == [
-            "--no-defaults", f"--datadir={folder}/data", "--auth-root-authentication-method=normal", "--skip-test-db", *root,
+        assert sorted(each.name for each in folder.iterdir()) == ["empty", "log", "own"]
+        assert sorted(each.name for each in own.iterdir()) == ["data", "socket"]
+        assert own.stat().st_mode & 0o777 == 0o700
+        user = own.stat().st_uid
+        is_root = os.geteuid() == 0
+        root = ["--user=root"] if user == 0 else []
+        assert (user == os.geteuid()) is (not is_root or enclosed_command.own_id() is None)
+        assert Path(f"/proc/{pid}").stat().st_uid == (own / "socket").stat().st_uid == user
+        assert (shared / "install").read_text().splitlines() == [
+            "--no-defaults", f"--datadir={own}/data", "--auth-root-authentication-method=normal", "--skip-test-db",
+            "--force", *root,
         ]  # fmt: skip
-        assert (tmp_path / "serve").read_text().splitlines() == [
-            "--no-defaults", f"--datadir={folder}/data", f"--socket={folder}/socket", "--skip-networking", *root,
-            f"--secure-file-priv={folder}/empty", "--local-infile=0", "--innodb-buffer-pool-size=32M", "--skip-log-bin",
-            "--max-statement-time=5", "--sql-mode=", "--max-user-connections=4", f"--pid-file={folder}/data/pid",
+        assert (shared / "serve").read_text().splitlines() == [
+            "--no-defaults", f"--datadir={own}/data", f"--socket={own}/socket", "--skip-networking", *root,
+            f"--secure-file-priv={folder}/empty", "--local-infile=0", "--innodb-buffer-pool-size=32M",
+            "--max-statement-time=5", "--sql-mode=", "--max-user-connections=4", f"--pid-file={own}/data/pid",
+            "--skip-log-bin", "--skip-symbolic-links", "--max-session-mem-used=256M", "--maximum-max-session-mem-used=256M",
+            "--maximum-max-heap-table-size=16M", "--innodb-temp-data-file-path=ibtmp1:12M:autoextend:max:256M",
+            "--loose-max-tmp-total-space-usage=512M",
         ]  # fmt: skip
         assert server.socket == str(socket)
         assert server.pid == pid
-        assert (tmp_path / "starts").read_text() == "x\n"
+        assert (shared / "starts").read_text() == "x\n"
         server._process.kill()  # type: ignore[union-attr]
         server._process.wait()  # type: ignore[union-attr]
-        monkeypatch.setattr(os, "geteuid", lambda: 1000 if root else 0)
+        monkeypatch.setattr(enclosed_command, "own_id", lambda: None)  # root that cannot become somebody else
         again = Path(server.socket)  # a server that died is started again, elsewhere
         for name in ("install", "serve"):
-            assert ("--user=root" in (tmp_path / name).read_text().splitlines()) is not bool(root)
-        assert again.parent != folder
+            assert ("--user=root" in (shared / name).read_text().splitlines()) is is_root
+        assert again.parent.parent != folder
         assert not folder.exists()
         assert server.pid not in (None, pid)
-        assert (tmp_path / "starts").read_text() == "x\nx\n"
+        assert (shared / "starts").read_text() == "x\nx\n"
     finally:
         server.stop()
     assert server.pid is None
-    assert not again.parent.exists()
+    assert not again.parent.parent.exists()
     with pytest.raises(ProcessLookupError):
         os.kill(pid or 0, 0)
     server.stop()
 
 
-def test_a_server_that_does_not_start_says_why_and_is_not_tried_again(tmp_path, monkeypatch):
+def test_server_and_data_folder_are_made_in_bubblewrap_where_it_is_there(shared, monkeypatch):
     pytest.importorskip("pymysql")
-    programs(tmp_path, monkeypatch, INSTALL, FAIL)
+    programs(shared, monkeypatch, INSTALL, SERVE)
+    (shared / "bwrap").write_text(WRAP.format(asked=shared))
+    (shared / "bwrap").chmod(0o755)
+    server = MariadbServer()
+    try:
+        own = Path(server.socket).parent
+        wrapped = (shared / "wrapped").read_text().splitlines()
+        ran = [each.partition(" -- ")[2].split()[0] for each in wrapped]
+        assert ran == ["/bin/sh", str(shared / "mariadb-install-db"), "/bin/sh", str(shared / "mariadbd")]
+        for each in wrapped:
+            assert f" --bind {own} {own} " in each and each.count(" --bind ") == 1
+            assert f" --ro-bind {own.parent}/empty {own.parent}/empty " in each
+            assert "--cap-drop ALL" in each and "--unshare-net" in each and "--unshare-pid" in each
+    finally:
+        server.stop()
+    stat = Path("/proc", (shared / "pid").read_text().strip(), "stat")
+    for _ in range(100):
+        if not stat.exists() or ") Z" in stat.read_text():
+            return
+        time.sleep(0.02)
+    pytest.fail("what the wrapper started goes on")
+
+
+def test_a_server_that_does_not_start_says_why_and_is_not_tried_again(shared, monkeypatch):
+    pytest.importorskip("pymysql")
+    programs(shared, monkeypatch, INSTALL, FAIL)
     server = MariadbServer()
     told = f"mariadbd did not start within 30 s: {'0' * 189}7 no memory"
     for _ in range(2):
@@ -88,23 +143,23 @@ def test_a_server_that_does_not_start_says_why_and_is_not_tried_again(tmp_path, 
             _ = server.socket
         assert str(refused.value) == told
         assert (server.pid, server._folder) == (None, None)
-    assert (tmp_path / "starts").read_text() == "x\n"
-    programs(tmp_path, monkeypatch, INSTALL, "#!/bin/sh\nexit 0\n")
+    assert (shared / "starts").read_text() == "x\n"
+    programs(shared, monkeypatch, INSTALL, "#!/bin/sh\nexit 0\n")
     with pytest.raises(SandboxError, match=r"^mariadbd did not start within 30 s: it said nothing$"):
         _ = MariadbServer().socket
 
 
-def test_a_data_folder_that_cannot_be_made_is_told_by_the_end_of_what_was_said(tmp_path, monkeypatch):
+def test_a_data_folder_that_cannot_be_made_is_told_by_the_end_of_what_was_said(shared, monkeypatch):
     pytest.importorskip("pymysql")
-    programs(tmp_path, monkeypatch, "#!/bin/sh\necho out; printf '%0400d' 8 >&2; exit 2\n", SERVE)
+    programs(shared, monkeypatch, "#!/bin/sh\necho out; printf '%0400d' 8 >&2; exit 2\n", SERVE)
     server = MariadbServer()
     with pytest.raises(SandboxError) as refused:
         _ = server.socket
     assert str(refused.value) == f"MariaDB's data folder cannot be made: {'0' * 299}8"
-    programs(tmp_path, monkeypatch, "#!/bin/sh\necho no room; exit 2\n", SERVE)
+    programs(shared, monkeypatch, "#!/bin/sh\necho no room; exit 2\n", SERVE)
     with pytest.raises(SandboxError, match=r"^MariaDB's data folder cannot be made: no room$"):
         _ = server.socket
-    assert not (tmp_path / "starts").exists()
+    assert not (shared / "starts").exists()
     server.stop()
 
 
@@ -162,6 +217,13 @@ class WiredEngine(MariadbEngine):
         self.callers.append((user, password, more))
         return Wire(self.notes, (user, password), self.answers)
 
+    def _root(self) -> Any:
+        return self._connect("root", "")
+
+    def _own(self) -> tuple[Any, BoundedSocket]:
+        self.line = BoundedSocket()
+        return self._connect(self.name, self._password, database=self.name), self.line
+
 
 ITEM = TableItem("UPDATE", "ta`ble", ("a %s", " b ", " "), (("1", "50%", "x"), ("2", "é", "")), ("UPDATE t",), "abc")
 
@@ -169,7 +231,8 @@ ITEM = TableItem("UPDATE", "ta`ble", ("a %s", " b ", " "), (("1", "50%", "x"), (
 def test_a_table_is_made_with_every_row_in_a_database_of_its_own_and_dropped_with_its_user():
     engine = WiredEngine(ITEM, [])
     name, password = engine.name, engine._password
-    assert (name[:2], len(name), len(password)) == ("w_", 18, 32)
+    assert (name[0], len(name), len(password)) == ("w", 17, 32)
+    assert name.isalnum(), "an underscore in a GRANT stands for any letter"
     assert WiredEngine(ITEM, []).name != name
     engine._open()
     insert = f"INSERT INTO {name}.`ta``ble` VALUES (%s, %s, %s)"
@@ -177,7 +240,7 @@ def test_a_table_is_made_with_every_row_in_a_database_of_its_own_and_dropped_wit
     assert engine.notes == [
         ("root", f"CREATE DATABASE {name} CHARACTER SET utf8mb4 COLLATE utf8mb4_uca1400_ai_ci"),
         ("root", f"CREATE USER {name}@localhost IDENTIFIED BY '{password}'"),
-        ("root", f"GRANT ALL ON {name}.* TO {name}@localhost"),
+        ("root", f"GRANT {RIGHTS} ON {name}.* TO {name}@localhost"),
         ("root", f"CREATE TABLE {name}.`ta``ble` (`a %%s` TEXT, `b` TEXT, `(no name)` TEXT)", ()),
         ("root", insert, ("1", "50%", "x")),
         ("root", insert, ("2", "é", "")),
@@ -189,8 +252,8 @@ def test_a_table_is_made_with_every_row_in_a_database_of_its_own_and_dropped_wit
     engine._agent = Wire(engine.notes, ("agent",), [])
     engine._close()
     assert engine.notes == [
-        "close", ("root", f"DROP DATABASE IF EXISTS {name}"), ("root", f"DROP USER IF EXISTS {name}@localhost"), "left",
-        "left",
+        "close", ("root", f"KILL USER {name}@localhost"), ("root", f"DROP USER IF EXISTS {name}@localhost"),
+        ("root", f"DROP DATABASE IF EXISTS {name}"), "left", "left",
     ]  # fmt: skip
     assert engine._agent is None
     engine.answers.append(SandboxError("it died"))
@@ -247,10 +310,80 @@ def test_the_agents_statements_are_answered_as_pymysql_does_and_only_a_lost_line
 
 def test_the_cells_are_all_columns_as_text_and_none_when_the_table_is_gone():
     pymysql = pytest.importorskip("pymysql")
-    engine = WiredEngine(ITEM, [((1, None, "x"), ("", 2.5, "é")), pymysql.err.ProgrammingError(1146, "no table")])
+    table, rows = [("BASE TABLE",)], ((1, None, "x"), ("", 2.5, "é"))
+    engine = WiredEngine(ITEM, [table, rows, pymysql.err.ProgrammingError(1146, "no table")])
     assert engine._cells() == [["1", None, "x"], ["", "2.5", "é"]]
-    assert engine.callers == [("root", "", {})]
-    assert engine.notes[0] == ("root", f"SELECT `a %s`, `b`, `(no name)` FROM {engine.name}.`ta``ble`")
+    who = engine.name
+    assert engine.callers == [(who, engine._password, {"database": who})], "what an agent made is not read as root"
+    assert engine.notes[0] == (who, mariadb_engine._TABLE_TYPE, ("ta`ble",))
+    assert engine.notes[1] == (who, "SELECT `a %s`, `b`, `(no name)` FROM `ta``ble` LIMIT 1021")
     assert engine._cells() is None
     engine.answers.append(OSError("gone"))
     assert engine._cells() is None
+
+
+def test_a_table_with_more_rows_than_ten_times_its_own_and_a_thousand_or_that_is_a_view_has_no_cells():
+    pytest.importorskip("pymysql")
+    for count, there in ((1020, True), (1021, False)):
+        cells = WiredEngine(ITEM, [[("BASE TABLE",)], [("x",)] * count])._cells()
+        assert cells == ([["x"]] * count if there else None)
+    for kind in ([("VIEW",)], [], [("BASE TABLE",), ("VIEW",)]):
+        engine = WiredEngine(ITEM, [kind, [("x",)]])
+        assert engine._cells() is None
+        assert len(engine.answers) == 1, "it is not read"
+
+
+def test_a_statement_that_reaches_a_bound_is_told_so_and_ended_by_the_servers_root(monkeypatch):
+    pymysql = pytest.importorskip("pymysql")
+    engine = WiredEngine(ITEM, [None, pymysql.err.OperationalError(2013, "Lost connection")])
+    assert engine._execute("S0") == "[]"
+    allowed: list[tuple[float, int]] = []
+    monkeypatch.setattr(engine.line, "allow", lambda *given: allowed.append(given))
+    engine.line.reached = "there was no whole reply within 6 s: ask for less"
+    engine.notes.clear()
+    assert engine._execute("S1") == "there was no whole reply within 6 s: ask for less"
+    assert allowed == [(6.0, 4 * 2**20)]
+    ended = ("root", f"KILL USER {engine.name}@localhost")
+    assert engine.notes == [(engine.name, "S1"), "left", "close", ended, "left", "left"]
+    engine.answers.append(pymysql.err.OperationalError(1045, "Access denied"))
+    monkeypatch.setattr(engine, "_own", lambda: engine._connect("x", "y").execute("hello"))
+    engine.notes.clear()
+    assert engine._execute("S2") == "(1045, 'Access denied')", "the bound of an earlier connection is not told again"
+    assert engine.notes == [("x", "hello")]
+
+
+def test_a_database_that_grew_beyond_its_bound_is_dropped_and_no_statement_runs_any_more(monkeypatch):
+    pytest.importorskip("pymysql")
+    engine = WiredEngine(ITEM, [])
+    size = mariadb_engine.MAX_DATABASE_BYTES
+    monkeypatch.setattr(engine.server, "size_bytes", lambda name: size if name == engine.name else 0)
+    assert engine._execute("S0") == "[]"
+    size += 1
+    for _ in range(2):
+        assert engine._execute("S1") == "the database took more than 256 MiB and was dropped"
+    sent = [each[1] for each in engine.notes if isinstance(each, tuple)]
+    user = f"{engine.name}@localhost"
+    assert sent == [
+        "S0", "S1", f"KILL USER {user}", f"DROP USER IF EXISTS {user}", f"DROP DATABASE IF EXISTS {engine.name}"
+    ]  # fmt: skip
+
+
+def test_the_size_of_a_database_counts_all_of_its_files_and_no_others(tmp_path):
+    server = MariadbServer()
+    assert server.size_bytes("w1") == 0
+    server._folder = tempfile.TemporaryDirectory(dir=tmp_path)
+    own = Path(server._folder.name, "own")
+    for folder, size in (("data/w1", 3), ("data/w12", 500)):
+        (own / folder).mkdir(parents=True)
+        (own / folder / "t.ibd").write_bytes(b"x" * size)
+    (own / "data/w1/u.ibd").write_bytes(b"x" * 40)
+    assert server.size_bytes("w1") == 43
+    server.stop()
+
+
+def test_no_right_of_an_attempt_makes_code_that_another_user_would_run():
+    rights = {each.strip() for each in RIGHTS.split(",")}
+    assert {"SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER", "CREATE VIEW"} <= rights
+    assert not [
+        each for each in rights if "ROUTINE" in each or each in ("ALL", "TRIGGER", "EVENT", "EXECUTE", "FILE", "SUPER")
+    ]
