@@ -41,6 +41,8 @@ PAIRS = {
     "https://h?accessToken=a,https://i?X-Sig=b": "https://h?accessToken=${ACCESSTOKEN_H},https://i?X-Sig=${X_SIG_I}",
     "https://h?pass%77ord=a&Client-Secret=b": "https://h?pass%77ord=${PASSWORD_H}&Client-Secret=${CLIENT_SECRET_H}",
     "'https://h?key=a' \"https://h?key=b\"": "'https://h?key=${KEY_H}' \"https://h?key=${KEY_H}\"",
+    "redis://:x@[::1]/0 https://h?userKey=a": "redis://:${PASSWORD_1}@[::1]/0 https://h?userKey=${USERKEY_H}",
+    "https://h?key=a#end": "https://h?key=${KEY_H}#end",
     "https://a/?to=https://b:c@d": "https://a/?to=https://b:${PASSWORD_D}@d",
 }
 PLAIN = (

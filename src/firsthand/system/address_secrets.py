@@ -15,8 +15,8 @@ from urllib.parse import quote, unquote
 
 from firsthand.errors import ConfigError
 
-_LOGIN = re.compile(r"(?<=://)(?P<login>[^\s/?#,]*?(?:,[^\s/?#,:]*?)*?)@(?P<host>[^\s/?#@,]*+)(?![@]|(?<=:)//)")
-"""User and password, up to the last `@` before the host; not the next name of a list, as in `http://a:1,m:x@http://b`."""
+_LOGIN = re.compile(r"(?<=://)(?P<login>[^\s/?#,]*?(?:,[^\s/?#,:]*?)*?)@(?P<host>[^\s/?#@,]*+)(?!@)")
+"""User and password, up to the last `@` before the host. What has a colon behind a comma is the next name of a list."""
 _HOST = re.compile(r"[^/?#]*")
 _SERVER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::\d+)?(?:/\d*)?")
 _PARAMETER = re.compile(r"(?<=[?&;])(?P<name>[^=&;#?]{1,100})=(?P<value>(?:(?!:\w{1,40}=)[^&;#'\"])++)")
