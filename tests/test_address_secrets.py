@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -162,6 +163,8 @@ def test_an_agent_as_data_holds_no_secret() -> None:
 
     inner = partial(judged, judge="openai:j@http://u:hunter2@h")
     agent = Agent("a", Scripted([]), inner, {"judge": "openai:j@http://u:hunter2@h"}, memory=Board())  # type: ignore[arg-type]
+    agent = replace(agent, guard=catalog.guards(("redact:pattern=redis://u\\:hunter2@h",)))
+    assert "${PASSWORD_H}" in agent.to_json()["guard"]
     assert "hunter2" not in json.dumps(agent.to_json()) and "${PASSWORD_H}" in agent.to_json()["memory"]
 
 
@@ -216,6 +219,17 @@ def endpoint() -> Iterator[tuple[int, list[str]]]:
         server.server_close()
 
 
+def expect_no_secret(folder: Path) -> None:
+    """No file below holds the password, and no row of a database."""
+    kept = [path for path in folder.rglob("*") if path.is_file()]
+    assert len(kept) > 4
+    for path in kept:
+        assert b"hunter2SECRET" not in path.read_bytes(), path
+        if path.suffix == ".sqlite":
+            rows = sqlite3.connect(path).iterdump()
+            assert "hunter2SECRET" not in "\n".join(rows), path
+
+
 @pytest.mark.slow
 def test_a_run_with_a_password_can_be_shown_repeated_and_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -227,6 +241,7 @@ def test_a_run_with_a_password_can_be_shown_repeated_and_resumed(
         hidden = model.replace("hunter2SECRET", f"${{{variable}}}")
         assert cli.main(["run", "arithmetic", "--model", model, "--limit", "2"]) == 0
         told = capsys.readouterr().out
+        expect_no_secret(tmp_path)  # the report among them, which resuming writes anew
         line = re.search(r"reproduce (firsthand .*)", told)
         assert line is not None and line[1] == f"firsthand run arithmetic --model '{hidden}' --limit 2"
         with_password, count = set(asked), len(asked)
@@ -253,10 +268,4 @@ def test_a_run_with_a_password_can_be_shown_repeated_and_resumed(
         with store.open_run("last", tmp_path) as run:
             assert run.config["arena"]["models"] == [hidden, "scripted:echo"] and hidden in run.agents()
         assert cli.main([*arena, "--continue", "last"]) == 0
-    kept = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(kept) > 4
-    for path in kept:
-        assert b"hunter2SECRET" not in path.read_bytes(), path
-        if path.suffix == ".sqlite":
-            rows = sqlite3.connect(path).iterdump()
-            assert "hunter2SECRET" not in "\n".join(rows), path
+    expect_no_secret(tmp_path)
