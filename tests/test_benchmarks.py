@@ -220,8 +220,8 @@ def test_rows_are_fetched_from_the_hub_once_and_kept(tmp_path):
         ({0: (200, b"[]")}, DownloadError),
         ({0: (200, b'{"rows": [], "num_rows_total": 5}')}, DownloadError),
         ({0: (200, b'{"rows": [{"row": {}}], "num_rows_total": 99999999}')}, DownloadError),
-        ({0: (200, b'{"rows": [{"row": {}}], "num_rows_total": 5}')}, DataError),
-        ({0: (200, b'{"rows": [{"row": 7}], "num_rows_total": 5}')}, DataError),
+        ({0: (200, b'{"rows": [{"row_idx": 0, "row": {}}], "num_rows_total": 5}')}, DataError),
+        ({0: (200, b'{"rows": [{"row_idx": 0, "row": 7}], "num_rows_total": 5}')}, DataError),
         ({0: page(0, 100, 130), 100: (500, b"")}, DownloadError),
     ],
 )

@@ -201,7 +201,7 @@ def test_a_plain_csv_of_yours_is_read_too_and_there_is_no_packaged_one(tmp_path)
 
 
 def test_the_hub_is_asked_with_the_token_and_nothing_is_kept():
-    page = {"rows": [{"row": row} for row in ROWS], "num_rows_total": 6}
+    page = {"rows": [{"row_idx": at, "row": row} for at, row in enumerate(ROWS)], "num_rows_total": 6}
     with serve() as site:
         site.files["/rows"] = json.dumps(page).encode()
         rows = gpqa_file.read_rows("diamond", "hub", url=f"{site.url}/rows")

@@ -99,15 +99,19 @@ def hub(*pages: Any) -> Iterator[tuple[str, list[dict[str, str]]]]:
         thread.join()
 
 
-def rows(*numbers: int, total: int = 3) -> dict[str, Any]:
-    return {"rows": [{"row": {"n": number}} for number in numbers], "num_rows_total": total}
+def rows(*numbers: int, at: int = 0, total: Any = 3, **more: Any) -> dict[str, Any]:
+    """A page of rows from row `at` on."""
+    found = [
+        {"row_idx": place, "row": {"n": number}, "truncated_cells": []} for place, number in enumerate(numbers, at)
+    ]
+    return {"rows": found, "num_rows_total": total, "partial": False, **more}
 
 
 def test_a_set_is_fetched_page_by_page_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
     monkeypatch.setenv("HF_TOKEN", "secret")
     path = tmp_path / "data" / "math" / "sums.jsonl"
-    with hub(rows(5, 6), rows(7)) as (url, asked):
+    with hub(rows(5, 6), rows(7, at=2)) as (url, asked):
         assert datasets.fetch(SOURCE, url=url) == path
         assert path.read_text() == '{"a": 6}\n{"a": 7}\n{"a": 8}\n' and [
             each.name for each in path.parent.iterdir()
@@ -115,7 +119,7 @@ def test_a_set_is_fetched_page_by_page_once_and_kept(tmp_path: Path, monkeypatch
         assert datasets.fetch(SOURCE, url=url) == path
     about = {"dataset": "some/sums", "config": "main", "split": "test", "length": "100"}
     assert asked == [{**about, "offset": "0"}, {**about, "offset": "2"}]
-    with hub(rows(1), rows(2, 3)) as (url, asked):
+    with hub(rows(1), rows(2, 3, at=1)) as (url, asked):
         assert datasets.fetch_unkept(SOURCE, url=url, page_rows=7) == ({"a": 2}, {"a": 3}, {"a": 4})
     token = {"length": "7", "token": "Bearer secret"}
     assert asked == [{**about, "offset": "0", **token}, {**about, "offset": "1", **token}]
@@ -138,16 +142,48 @@ def test_pages_without_rows_of_the_expected_form_are_refused_with_their_place() 
         ([{"rows": [{"row": {"n": 1}}, {"n": 2}], "num_rows_total": 2}], no_page.format(0)),
         ([{"rows": [{"row": {"n": 1}}], "num_rows_total": "2"}], no_page.format(0)),
         ([rows(1, total=31)], no_page.format(0)),
-        ([rows(1), {"rows": [{"row": {"m": 1}}], "num_rows_total": 3}], columns.format(1, KeyError("n"))),
-        ([{"rows": [{"row": [1]}], "num_rows_total": 3}], "not the expected columns"),
+        ([rows(1), rows(1, at=1) | {"rows": [{"row_idx": 1, "row": {"m": 1}}]}], columns.format(1, KeyError("n"))),
+        ([rows(1) | {"rows": [{"row_idx": 0, "row": [1]}]}], "not the expected columns"),
     ]
-    with hub(*(page for pages, _ in cases for page in pages), rows(1, total=30), rows(*range(29), total=30)) as (
-        url,
-        _,
-    ):
+    whole = rows(1, total=30), rows(*range(29), at=1, total=30)
+    with hub(*(page for pages, _ in cases for page in pages), *whole) as (url, _):
         for _, told in cases:
             assert refused(FirsthandError, lambda: list(datasets._hub_rows(SOURCE, url))).endswith(told)
         assert len(list(datasets._hub_rows(SOURCE, url))) == 30
+
+
+def test_a_page_of_other_rows_than_were_asked_for_is_refused_and_nothing_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    first, cut = rows(5, 6), rows(5, 6, 7)
+    cut["rows"][2]["truncated_cells"] = ["n"]
+    unnumbered = rows(5)
+    del unnumbered["rows"][0]["row_idx"]
+    other, many = "holds other rows than were asked for", "holds more rows than there should be"
+    cases: list[tuple[list[dict[str, Any]], int, str]] = [
+        ([first, first], 2, many),  # a cache that ignores the offset
+        ([rows(5), rows(5)], 1, other),
+        ([rows(5, at=1)], 0, other),
+        ([rows(5, 6) | {"rows": first["rows"][::-1]}], 0, other),
+        ([unnumbered], 0, other),
+        ([rows(*range(8), total=30)], 0, many),  # 7 were asked for
+        ([rows(5, 6, total=1)], 0, many),
+        ([first, rows(7, at=2, total=4)], 2, "says that the set has 4 rows, and an earlier one said 3"),
+        ([first, rows(7, at=2, total=True)], 2, "is not a page of rows"),
+        ([rows(5, total=True)], 0, "is not a page of rows"),
+        ([rows(5, 6, 7, partial=True)], 0, "is of a part of the set"),
+        ([cut], 0, "has cells whose ends are left off"),
+    ]
+    for pages, row, told in cases:
+        with hub(*pages) as (url, _):
+            said = refused(DownloadError, lambda url=url: list(datasets._hub_rows(SOURCE, url, page_rows=7)))
+            assert said == f"some/sums: the hub's answer at row {row} {told}; try again later"
+    with hub(rows(5, 6), rows(5)) as (url, _):
+        refused(DownloadError, lambda: datasets.fetch(SOURCE, url=url))
+    assert not list(tmp_path.rglob("*.jsonl*"))
+    with hub(rows(*range(7), total=8), rows(7, at=7, total=8)) as (url, _):
+        assert len(list(datasets._hub_rows(SOURCE, url, page_rows=7))) == 8
 
 
 def test_rows_come_from_the_first_place_that_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

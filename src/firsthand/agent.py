@@ -16,6 +16,7 @@ from firsthand.loop.pattern_options import check_options
 from firsthand.memory import Memory, check_memory, memory_name
 from firsthand.message import Json
 from firsthand.model import Model, Sampling
+from firsthand.system.address_secrets import without_secrets, without_secrets_in
 from firsthand.tool import Tool
 from firsthand.tool_source import ToolLike, ToolSource, check_servers, is_source, source_name
 
@@ -51,6 +52,7 @@ class Agent:
     """Written by `ctx.remember` and searched by `ctx.recall`; each agent needs its own."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", without_secrets(self.name))  # it may be a model's address, and is shown
         for tool in self.tools:
             if not (isinstance(tool, Tool) or is_source(tool) or callable(tool)):
                 raise ConfigError(
@@ -90,15 +92,15 @@ class Agent:
             "name": self.name,
             "model": self.model.name,
             "fingerprint": self.model.fingerprint,
-            "pattern": pattern_name(self.pattern),
-            "options": {key: _named(value) for key, value in self.options.items()},
+            "pattern": without_secrets(pattern_name(self.pattern)),
+            "options": without_secrets_in({key: _named(value) for key, value in self.options.items()}),
             "tools": sorted(source_name(tool) for tool in self.tools),
             "sampling": self.sampling.to_json(),
             "system": self.system,
-            "guard": ",".join(map(guard_name, self.guards)) or None,
+            "guard": without_secrets(",".join(map(guard_name, self.guards))) or None,
             "limits": self.limits.to_json(),
         }
-        body |= {"memory": memory_name(self.memory)} if self.memory is not None else {}
+        body |= {"memory": without_secrets(memory_name(self.memory))} if self.memory is not None else {}
         return body | {"approval": dict(self.approval.rules)} if self.approval.rules else body
 
 

@@ -28,6 +28,7 @@ from firsthand.errors import ConfigError, UnknownName, unknown
 from firsthand.guard import BORDERS, Guard, check_guard
 from firsthand.memory import Memory, check_memory
 from firsthand.model import Model
+from firsthand.system.address_secrets import with_secrets
 from firsthand.system.hosted_models import name_hint, provider_hint
 from firsthand.system.option_spec import Spec, bind_options, keywords_of, parse_spec
 from firsthand.tool import Effect, Tool
@@ -135,7 +136,7 @@ def pattern(text: str) -> tuple[Pattern, dict[str, Any]]:
 
     Inner patterns of a composed one are bound to it already.
     """
-    return _pattern(parse_spec(text))
+    return _pattern(parse_spec(with_secrets(text)))
 
 
 def _pattern(spec: Spec) -> tuple[Pattern, dict[str, Any]]:
@@ -197,7 +198,7 @@ def protocols(name: str) -> Mapping[str, str]:
 
 def benchmark(text: str) -> Benchmark:
     """The benchmark a text names, under the protocol it names, made with the options it gives."""
-    spec = parse_spec(text)
+    spec = parse_spec(with_secrets(text))
     if spec.parts:
         raise ConfigError(f"{text!r} has parentheses, and a benchmark leads no pattern: name patterns with --pattern")
     name, at, protocol = spec.name.rpartition("@")
@@ -249,7 +250,7 @@ def _guard(text: str) -> Guard:
 
 def memory(text: str) -> Memory:
     """The memory that a text names, such as `notes`, `notes:lifetime=run` or `semantic:facts.db:owner=ann`: a new one."""
-    spec = parse_spec(text)
+    spec = parse_spec(with_secrets(text))
     parts = re.fullmatch(r"(.*?\.py(?::\w+)?|[^:]*)(?::(.*))?", spec.name, re.DOTALL)
     assert parts is not None
     made = find("memory", parts[1])
@@ -268,7 +269,7 @@ def memory(text: str) -> Memory:
 
 def _made(kind: Kind, text: str) -> Any:
     """Call the function or class of that name with the text's options; return any other object unchanged."""
-    spec = parse_spec(text)
+    spec = parse_spec(with_secrets(text))
     found = find(kind, spec.name)
     if callable(found):
         return found(**bind_options(spec, found, led=()))
@@ -315,7 +316,7 @@ def _shown(value: ast.expr) -> str:
 
 def tools(text: str) -> tuple[Tool, ...]:
     """The tools that a text names: `calculator` is one; `files:notes:write=true` calls `files("notes", write=True)`."""
-    spec = parse_spec(text)
+    spec = parse_spec(with_secrets(text))
     parts = re.fullmatch(r"(.*?\.py(?::\w+)?|[^:]*)(?::(.*))?", spec.name, re.DOTALL)
     assert parts is not None
     found = find("tool", parts[1])
@@ -345,7 +346,7 @@ def tools_and_sources(text: str) -> tuple[ToolLike, ...]:
     name, _, server = text.partition(":")
     if name != "mcp":
         return tools(text)
-    found: tuple[ToolLike, ...] = find("tool", name)(server)
+    found: tuple[ToolLike, ...] = find("tool", name)(with_secrets(server))
     return found
 
 
@@ -391,7 +392,7 @@ def scorers() -> Mapping[str, tuple[str, str]]:
 
 def scorer(text: str) -> Scorer:
     """The scorer that a text names, such as `exact`, `rubric:judge=smollm2`, or `FILE.py:function`."""
-    spec = parse_spec(text)
+    spec = parse_spec(with_secrets(text))
     if ".py" in spec.name:
         found = from_file("scorer", spec.name)
     else:
@@ -414,8 +415,10 @@ def model(text: str, *, device: str = "cpu", weights: str = "auto") -> Model:
     A local model may have an adapter, merged into its weights (`smollm2+lora:FOLDER`) or beside them
     (`smollm2+adapter:FOLDER`), a steering vector (`smollm2+steer:FILE@0.5`), a monitor of activations
     (`smollm2+monitor:FILE`), and a `device` other than the CPU: `cuda`, `cuda:N` or `auto`. `weights` is the format of its
-    linear layers; see `EngineConfig.weights`.
+    linear layers; see `EngineConfig.weights`. In an address, here and in the options of all names, `${NAME}` in place of a
+    password or token is that variable of the environment.
     """
+    text = with_secrets(text)
     prefix, colon, rest = text.partition(":")
     providers = names("provider")
     is_adapted = prefix not in providers and any(

@@ -23,6 +23,7 @@ from firsthand import __version__, catalog
 from firsthand.config import parse
 from firsthand.errors import ConfigError, FirsthandError, UnknownName, unknown
 from firsthand.system import interruption
+from firsthand.system.address_secrets import without_secrets
 from firsthand.system.terminal import complain, one_line
 
 COMPLETE = "_FIRSTHAND_COMPLETE"
@@ -193,7 +194,7 @@ examples:
 
 
 def _complain(error: Exception, code: int) -> int:
-    complain(str(error))
+    complain(without_secrets(str(error)))
     return code
 
 

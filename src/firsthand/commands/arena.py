@@ -84,11 +84,11 @@ class Config:
 def main(config: Config) -> int:
     """Fight battles until the prompts or the voter's patience end."""
     prompts = _prompts(config)
-    agents = {name: _agent(config, name) for name in config.models}
+    agents = {agent.name: agent for agent in (_agent(config, name) for name in config.models)}
     if config.judge:
         fetch_named(config.judge)
     judge = catalog.model(config.judge, device=config.device) if config.judge else None
-    settings = {"models": list(config.models), "system": config.system, "seed": config.seed}
+    settings = {"models": list(agents), "system": config.system, "seed": config.seed}
     if config.continue_:
         run = store.open_run(config.continue_, data_home())
     else:
@@ -143,7 +143,7 @@ async def _session(
     chance = Random(config.seed)
     votes, number = 0, sum(1 for _ in run.traces()) // 2
     for prompt in prompts:
-        table, _ = battles_of(run, config.models)
+        table, _ = battles_of(run, tuple(agents))
         first, second = choose_pair(table, np.random.default_rng([config.seed, number]))
         names = table.models[first], table.models[second]
         if missing := [name for name in names if name not in agents]:
@@ -156,7 +156,7 @@ async def _session(
             continue
         if judge is not None:
             votes += await judge_vote(run, battle, judge, seed=config.seed) is not None
-            _standings(run, config)
+            _standings(run, tuple(agents))
             if config.battles and votes == config.battles:
                 break
             continue
@@ -174,7 +174,7 @@ async def _session(
             if void:
                 console().print(f"This vote does not count, because {void}.", markup=False)
         console().print(f"A was {names[0]}, B was {names[1]}.", markup=False)
-        _standings(run, config)
+        _standings(run, tuple(agents))
         if config.battles and votes == config.battles:
             break
     return votes
@@ -247,14 +247,14 @@ def _read(question: str) -> str:
     return line.rstrip("\n") if line else ("" if "prompt" in question else "q")
 
 
-def _standings(run: Run, config: Config) -> None:
+def _standings(run: Run, names: tuple[str, ...]) -> None:
     """The ratings so far in one line."""
     from firsthand.arena.blind_battles import battles_of
     from firsthand.arena.connectivity import comparable_groups
     from firsthand.arena.rank_intervals import ranked
     from firsthand.arena.ratings import rate
 
-    table, _ = battles_of(run, config.models)
+    table, _ = battles_of(run, names)
     if len(comparable_groups(table)) > 1:
         console().print(f"{count_of(len(table), 'vote')}: too few to rate every model.", markup=False)
         return

@@ -26,6 +26,7 @@ from firsthand.runs.dialogue import Dialogue
 from firsthand.runs.run_names import KEPT
 from firsthand.show.chat_screen import Screen
 from firsthand.system import interruption
+from firsthand.system.address_secrets import without_secrets_in
 from firsthand.system.home import data_home
 from firsthand.system.interruption import terminated
 from firsthand.system.plurals import count_of
@@ -288,7 +289,9 @@ class Chat:
         from firsthand.runs import store
 
         trace, place = self.dialogue.trace(), self.dialogue.place
-        about = {"chat": {key: value for key, value in asdict(self.config).items() if key not in _NOT_SETTINGS}}
+        given = {key: value for key, value in asdict(self.config).items() if key not in _NOT_SETTINGS}
+        said = ("question", "system")  # what the model was told stays as it is
+        about = {"chat": {key: value if key in said else without_secrets_in(value) for key, value in given.items()}}
         with store.create(data_home(), about, name, command=["firsthand", "chat"]) as run:
             run.add_tasks(trace.benchmark, [place.task])
             run.add_agent(trace.agent_name, trace.agent)

@@ -152,7 +152,7 @@ def origin_of(run: Run) -> ForkOrigin:
 
 def create(settings: RunSettings, origin: ForkOrigin, benchmark: Benchmark) -> Run:
     """A new run that will hold the fork."""
-    body: Json = {"settings": settings.to_json(), "fork": asdict(origin)}
+    body: Json = {"settings": settings.stored(), "fork": asdict(origin)}
     hint = f"fork-{settings.benchmarks[0].partition(':')[0]}"
     return store.create(data_home(), body, hint, protocols={benchmark.name: benchmark.protocol})
 

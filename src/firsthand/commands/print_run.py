@@ -12,6 +12,7 @@ from firsthand.experiment.settings import RunSettings
 from firsthand.message import Json
 from firsthand.runs.attempt_summary import AttemptSummary
 from firsthand.runs.run_folder import Run
+from firsthand.system.address_secrets import without_secrets
 from firsthand.system.new_file import write_new
 from firsthand.system.terminal import console, print_as_json, print_prose
 from firsthand.trace import Trace
@@ -134,7 +135,7 @@ def write_report(
 
     html = report_html(
         boards,
-        title=f"{', '.join(settings.benchmarks)} with {', '.join(settings.model)}",
+        title=without_secrets(f"{', '.join(settings.benchmarks)} with {', '.join(settings.model)}"),
         command=settings.command(),
         machine=run.about["machine"],
         run_path=str(run.path),

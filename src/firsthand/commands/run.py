@@ -18,6 +18,7 @@ from firsthand.runs.attempt_summary import AttemptSummary, summaries_of
 from firsthand.runs.run_folder import Run
 from firsthand.show.board import attempts_of
 from firsthand.system import interruption
+from firsthand.system.address_secrets import without_secrets_in
 from firsthand.system.home import data_home
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import complain, console, one_line, progress
@@ -142,9 +143,9 @@ def open_or_configure(config: Config) -> tuple[Run | None, RunSettings]:
         concurrency = asked.pop("concurrency", saved.concurrency)
         on, workers = asked.pop("on", None), asked.pop("workers", None)
         for name, value in asked.items():
-            if value != getattr(saved, name):
+            if without_secrets_in(value) != without_secrets_in(getattr(saved, name)):
                 raise other_setting(run, name, getattr(saved, name), value)
-        return run, replace(saved, concurrency=concurrency, on=on, workers=workers)
+        return run, replace(saved, **asked, concurrency=concurrency, on=on, workers=workers)
     if config.replay:
         with store.open_run(config.replay, data_home()) as source:
             saved = stored_settings(source)

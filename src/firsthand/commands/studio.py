@@ -201,7 +201,7 @@ def main(config: Config) -> int:
         from firsthand.studio.demo_home import demo_home
     except ImportError:
         raise MissingExtra("uvicorn", "studio", "the Studio") from None
-    agents = {name: _agent(config, name) for name in config.model}
+    agents = {agent.name: agent for agent in (_agent(config, name) for name in config.model)}
     with ExitStack() as stack:
         home = stack.enter_context(demo_home()) if config.demo else config.home or data_home()
         return _serve(config, home, agents)

@@ -39,6 +39,7 @@ from firsthand.runs import store
 from firsthand.runs.epoch_reducer import check_epochs
 from firsthand.runs.execute import execute
 from firsthand.runs.run_folder import Run
+from firsthand.system.address_secrets import without_secrets, without_secrets_in
 from firsthand.system.home import data_home
 from firsthand.system.option_spec import parse_spec
 from firsthand.task import Task
@@ -219,8 +220,12 @@ class Experiment:
     def config(self) -> Json:
         """The description that a Run stores, as JSON: the settings, or the names of agents made in Python."""
         if self.settings is not None:
-            return self.current_settings.to_json()
-        return {"benchmarks": self._texts(), "agents": [agent.name for agent in self.agents], **self._own()}
+            return self.current_settings.stored()
+        return {
+            "benchmarks": without_secrets_in(self._texts()),
+            "agents": [agent.name for agent in self.agents],
+            **self._own(),
+        }
 
     @property
     def current_settings(self) -> RunSettings:
@@ -298,7 +303,7 @@ class Experiment:
         texts = self._texts()
         hint = self.name or "-".join(parse_spec(text).name.rsplit("/", 1)[-1] for text in texts)
         made = zip(self.made_benchmarks, texts, strict=True)
-        figures = {benchmark.name: text for benchmark, text in made if benchmark.figures is not None}
+        figures = {benchmark.name: without_secrets(text) for benchmark, text in made if benchmark.figures is not None}
         command = None if self.settings is None else [self.current_settings.command()]
         reducers = {each.name: each.reduce for each in self.made_benchmarks if each.reduce}
         for name in reducers.values():
@@ -323,7 +328,7 @@ class Experiment:
         if "fork" in kept or "chat" in kept:
             stored_settings(opened)  # which says how to go on with it
         for name, value in json.loads(json.dumps(self.config())).items():
-            if name not in MAY_CHANGE and name in kept and kept[name] != value:
+            if name not in MAY_CHANGE and name in kept and without_secrets_in(kept[name]) != without_secrets_in(value):
                 raise other_setting(opened, name, kept[name], value)
         await self.attempt_async(opened, **options)
         return opened

@@ -17,6 +17,7 @@ from firsthand.loop.approval import parse_rules
 from firsthand.message import Json
 from firsthand.runs.epoch_reducer import check_epochs
 from firsthand.runs.run_folder import Run
+from firsthand.system.address_secrets import without_secrets_in
 
 MAX_EPOCHS = 100_000
 """At most so many attempts of an agent at a task; all attempts of a run are listed before the first one."""
@@ -135,9 +136,9 @@ class RunSettings:
         return made if self.answers == "found" else [with_last_line_answers(each) for each in made]
 
     def command(self) -> str:
-        """The `firsthand run` command line that gives these settings."""
+        """The `firsthand run` command line that gives these settings, with variables for the secrets of addresses."""
         words = ["firsthand", "run", *self.benchmarks]
-        for name, value in self.to_json().items():
+        for name, value in self.stored().items():
             if name == "benchmarks" or value == getattr(RunSettings, name):
                 continue
             flag = f"--{name.replace('_', '-')}"
@@ -145,8 +146,17 @@ class RunSettings:
         return shlex.join(words)
 
     def to_json(self) -> dict[str, Any]:
-        """The settings by name, as a Run stores them."""
+        """The settings by name."""
         return {each.name: getattr(self, each.name) for each in fields(RunSettings)}
+
+    def stored(self) -> dict[str, Any]:
+        """The settings by name, as a Run stores them: without the secrets of addresses, see `system/address_secrets.py`.
+
+        The system message stays as it is, since models are told it.
+        """
+        return {
+            name: value if name == "system" else without_secrets_in(value) for name, value in self.to_json().items()
+        }
 
     @property
     def token_budget(self) -> float | None:

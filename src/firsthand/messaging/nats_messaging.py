@@ -23,6 +23,7 @@ from firsthand.messaging.message_bus import BusMessage, DeadLetter, Delivery, ch
 from firsthand.messaging.nats_client import NatsClient
 from firsthand.messaging.topic_names import check_topic, topic_pattern
 from firsthand.runs.database import plain
+from firsthand.system.address_secrets import server_of
 from firsthand.system.terminal import one_line
 
 MAX_VERSIONS = 64
@@ -69,7 +70,7 @@ class NatsMessaging:
         except ImportError:
             raise MissingExtra("nats-py", "nats", "shared state in NATS") from None
         self._client = NatsClient(name, timeout_s, max_lag, max_deliveries, kept_versions)
-        self._address = url.rsplit("@", 1)[-1]
+        self._address = ",".join(map(server_of, url.split(",")))
         self._failures = (nats.errors.Error, TimeoutError, OSError)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="firsthand-nats", daemon=True)

@@ -25,6 +25,7 @@ from firsthand.messaging.message_bus import (
 )
 from firsthand.messaging.topic_names import check_topic, topic_pattern
 from firsthand.runs.database import plain
+from firsthand.system.address_secrets import server_of
 from firsthand.system.terminal import one_line
 
 _SCAN = 1000
@@ -65,7 +66,7 @@ class RedisMessaging:
             raise MissingExtra("redis", "redis", "shared state in Redis") from None
         self.max_lag, self.max_deliveries, self.kept_versions = max_lag, max_deliveries, kept_versions
         self._failure: type[Exception] = redis.exceptions.RedisError
-        self._address = url.rsplit("@", 1)[-1]  # without a password
+        self._address = server_of(url)
         try:
             self._client: Any = redis.Redis.from_url(
                 url,
@@ -75,8 +76,11 @@ class RedisMessaging:
                 socket_connect_timeout=timeout_s,
                 **({"ssl_cert_reqs": "required", "ssl_check_hostname": True} if url.startswith("rediss:") else {}),
             )
-        except ValueError as error:
-            raise ConfigError(f"{self._address!r} is no address of a Redis server: {one_line(str(error))}") from None
+        except ValueError:  # whose words may be a piece of a password
+            raise ConfigError(
+                f"{self._address!r} is no address of a Redis server: give redis://HOST:PORT/0, or rediss:// for TLS, and "
+                "percent-encode the password"
+            ) from None
         self._prefix = f"{{{check_topic(name)}}}:"  # in braces: a cluster keeps all keys at one place
         self._scripts = {script: self._client.register_script(text) for script, text in redis_scripts.SCRIPTS.items()}
         self._ask(self._client.ping)

@@ -21,6 +21,7 @@ from firsthand.runs.integrity import seal
 from firsthand.runs.run_folder import Run
 from firsthand.runs.run_names import DATABASE, LOCK, find_run, new_run_id
 from firsthand.runs.stored_journal import now
+from firsthand.system.address_secrets import without_secrets
 from firsthand.system.home_seal import seal_of
 from firsthand.system.own_file import expect_own_file
 from firsthand.system.source_commit import source_commit
@@ -41,14 +42,14 @@ def create(
 ) -> Run:
     """A new run under `home`, or in the folder `at`, which may hold other files.
 
-    `command` is the command line that makes it, by default this process's. `figures` maps each benchmark that has figures of
-    its own to the spec that makes it, `protocols` each benchmark to how it is prompted and scored, `reducers` each that has
-    one to the reducer of its epochs.
+    `command` is the command line that makes it, by default this process's; it is kept without the secrets of addresses.
+    `figures` maps each benchmark that has figures of its own to the spec that makes it, `protocols` each benchmark to how it
+    is prompted and scored, `reducers` each that has one to the reducer of its epochs.
     """
     about = {
         "config": config,
         "config_seal": _seal_of_config(config),
-        "command": list(sys.argv if command is None else command),
+        "command": [without_secrets(word) for word in (sys.argv if command is None else command)],
         "firsthand": __version__,
         "commit": source_commit(),
         "machine": describe_machine(),

@@ -31,6 +31,7 @@ from firsthand.runs import store
 from firsthand.runs.database import put
 from firsthand.runs.integrity import SEALED, seal
 from firsthand.runs.run_folder import Run
+from firsthand.system.address_secrets import without_secrets_in
 from firsthand.system.home import data_home
 from firsthand.system.ordinary_file import open_ordinary
 
@@ -295,7 +296,7 @@ def start(
     place = home or data_home()
     if resume is None:
         folder = os.environ.get(FOLDER_VARIABLE)
-        about = {"kind": "track", "name": name, **(config or {})}
+        about = {"kind": "track", "name": name, **without_secrets_in(config or {})}
         run = store.create(place, about, name, at=Path(folder) if folder else None)
     else:
         run = store.open_run(resume, place)

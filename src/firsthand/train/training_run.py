@@ -32,6 +32,7 @@ from firsthand.runs.run_claims import expect_idle
 from firsthand.runs.run_names import DATABASE
 from firsthand.runs.system_metrics import watch_system
 from firsthand.runs.track import Track, start
+from firsthand.system.address_secrets import without_secrets_in
 from firsthand.system.home import data_home
 from firsthand.system.home_seal import is_ours, seal_of
 from firsthand.system.new_file import write_new
@@ -271,7 +272,7 @@ def _make_run(folder: Path, recipe: str, settings: Json) -> None:
     """Make the run's file beside and move it in, so that a process killed here leaves none or a whole one."""
     beside = folder / ".making"
     shutil.rmtree(beside, ignore_errors=True)
-    store.create(data_home(), {"kind": "train", **settings}, recipe, at=beside).close()
+    store.create(data_home(), {"kind": "train", **without_secrets_in(settings)}, recipe, at=beside).close()
     (beside / DATABASE).replace(folder / DATABASE)
     shutil.rmtree(beside, ignore_errors=True)
 

@@ -185,16 +185,13 @@ def _hub_rows(
 
     expect_online(url, source.path, f"give data=FOLDER that holds it, or fetch {source.dataset} with a network")
     query = {"dataset": source.dataset, "config": source.config, "split": source.split}
-    offset, total = 0, 1
+    offset, total = 0, None
     with httpx.Client(timeout=30, follow_redirects=True, headers=headers) as client:
-        while offset < total:
+        while total is None or offset < total:
             body = _page(client, url, {**query, "offset": str(offset), "length": str(page_rows)}, source)
-            rows, count = body.get("rows"), body.get("num_rows_total", 0)
-            good = isinstance(rows, list) and isinstance(count, int) and 0 < count <= 10 * source.rows
-            if not good or not rows or not all(isinstance(each, dict) and "row" in each for each in rows):
-                raise DownloadError(
-                    f"{source.dataset}: the hub's answer at row {offset} is not a page of rows; try again later"
-                )
+            if flaw := _flaw(body, offset, page_rows, total, 10 * source.rows):
+                raise DownloadError(f"{source.dataset}: the hub's answer at row {offset} {flaw}; try again later")
+            rows, total = body["rows"], body["num_rows_total"]
             for each in rows:
                 try:
                     yield source.from_hub(each["row"])
@@ -202,7 +199,31 @@ def _hub_rows(
                     raise DataError(
                         f"{source.dataset} on the hub, row {offset}: {error!r}: not the expected columns"
                     ) from None
-            offset, total = offset + len(rows), count
+            offset += len(rows)
+
+
+def _flaw(body: Json, offset: int, length: int, total: int | None, most: int) -> str:
+    """Return what is wrong with a page that was asked for from row `offset` on; empty if it may be kept.
+
+    A cache that ignores the query answers with another page, and the hub may leave off rows, or the ends of cells, of large
+    sets. `total` is what earlier pages said that the set has.
+    """
+    rows, count = body.get("rows"), body.get("num_rows_total")
+    if type(count) is not int or not 0 < count <= most:
+        return "is not a page of rows"
+    if not (isinstance(rows, list) and rows and all(isinstance(each, dict) and "row" in each for each in rows)):
+        return "is not a page of rows"
+    if total is not None and count != total:
+        return f"says that the set has {count:,} rows, and an earlier one said {total:,}"
+    if len(rows) > length or offset + len(rows) > count:
+        return "holds more rows than there should be"
+    if [each.get("row_idx") for each in rows] != list(range(offset, offset + len(rows))):
+        return "holds other rows than were asked for"
+    if body.get("partial"):
+        return "is of a part of the set"
+    if any(each.get("truncated_cells") for each in rows):
+        return "has cells whose ends are left off"
+    return ""
 
 
 def _page(client: Any, url: str, query: dict[str, str], source: Source) -> Json:
