@@ -63,8 +63,12 @@ def test_an_instance_that_is_resolved_must_have_been_submitted() -> None:
         assert isinstance(found, ItemScores) and found.tasks == ("a", "b", "c", "d")
         assert found.scores.tolist() == [[float(task in resolved) for task in found.tasks]]
         assert (found.models, found.abouts[0].value, found.abouts[0].run) == (("m",), len(resolved) / 4, "run")
-    for lacks in ({"incomplete_ids": None}, {"incomplete_ids": ["c"]}, {"submitted_ids": None}):
-        [stated] = swe_results({**report, "resolved_ids": ["c"], **lacks}, path)
+    for lacks, won in (
+        ({"incomplete_ids": None}, "a"),
+        ({"incomplete_ids": ["c"]}, "a"),
+        ({"submitted_ids": None}, "c"),
+    ):
+        [stated] = swe_results({**report, "resolved_ids": [won], **lacks}, path)
         assert isinstance(stated, BoardResult) and (stated.value, stated.n) == (0.25, 4)
 
 

@@ -71,7 +71,7 @@ def test_tables_of_scores_at_their_edges() -> None:
     assert refusal(item_rows(rows({"item": "q", "URL": 1}), Path("t.csv"))) == (
         "t.csv has no column of a model: it has item, URL"
     )
-    [wide] = wide_rows(rows({"name": None, "x": 0, "when": "2026-01-02", "model_name": 5}), Path("t.csv"))
+    [wide] = wide_rows(rows({"name": None, "x": 0, "when": "2026-01-02", "model_name": 5}), Path("t.csv"), [])
     assert wide == BoardResult("5", "x", 0.0, when="2026-01-02T00:00:00+00:00", source="t.csv, line 2")
     llm = {"model": "m", "IFEval": 100, "BBH": "", "MATH Lvl 5": "", "GPQA": "", "MUSR": "", "MMLU-PRO": ""}
     assert [each.value for each in open_llm_rows(rows(llm), Path("t"))] == [1.0]

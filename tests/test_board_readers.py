@@ -252,9 +252,9 @@ def test_reports_of_swe_bench_by_their_counts() -> None:
 
 
 def test_runs_of_evalplus_are_means_over_samples() -> None:
-    body = {"hash": 7, "eval": {"Mbpp/2": [{"base_status": "pass", "plus_status": "pass"}, {"base_status": "pass"},
-                                           {"base_status": "fail", "plus_status": "pass"}, {"base_status": "pass"}],
-                                "Mbpp/10": {"base_status": "fail"}}}  # fmt: skip
+    both = [("pass", "pass"), ("pass", "fail"), ("fail", "pass"), ("pass", "timeout")]
+    samples = [{"base_status": base, "plus_status": plus} for base, plus in both]
+    body = {"hash": 7, "eval": {"Mbpp/2": samples, "Mbpp/10": {"base_status": "fail", "plus_status": "fail"}}}
     base, plus = evalplus_results(body, Path("a--b--c_temp_0.8.eval_results.json"))
     about = BoardResult("a/b/c", "mbpp", 0.0, source="a--b--c_temp_0.8.eval_results.json", data_hash="7")
     assert (base.key, base.models, base.tasks, base.abouts) == (

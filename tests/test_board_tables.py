@@ -111,13 +111,13 @@ def test_tables_every_field() -> None:
         {"Model": "b", "x": 1, "y": "25%", "text": 1},
     )
     assert is_wide(wide[0].columns) and not is_wide({"x": 1})
-    assert list(wide_rows(wide, path)) == [
+    assert list(wide_rows(wide, path, [])) == [
         BoardResult("a", "x", 0.5, when="2025-01-02T00:00:00+00:00", source="t.csv, line 2"),
         BoardResult("b", "x", 1.0, source="t.csv, line 3"),
         BoardResult("b", "y", 0.25, source="t.csv, line 3"),
     ]
     with pytest.raises(DataError, match="no column of numbers beside 'name'"):
-        list(wide_rows(rows({"name": "a", "x": "inf"}), path))
+        list(wide_rows(rows({"name": "a", "x": "inf"}), path, []))
 
     llm = {
         "Model": "short",
@@ -172,7 +172,7 @@ def test_a_row_is_dated_by_its_date_and_else_by_when() -> None:
     ):  # fmt: skip
         long = rows({"model": "m", "benchmark": "b", "score": 1, **given})
         wide = rows({"model": "m", "b": 1, **given})
-        found = [*long_rows(long, Path("t.csv")), *wide_rows(wide, Path("t.csv"))]
+        found = [*long_rows(long, Path("t.csv")), *wide_rows(wide, Path("t.csv"), [])]
         assert found == [BoardResult("m", "b", 1.0, when=when, source="t.csv, line 2")] * 2, given
 
 

@@ -307,6 +307,13 @@ def row(**changes):
     return body | {"test": TESTS.removesuffix("\n\ncheck(square)")} | changes
 
 
+def test_two_tasks_of_humaneval_with_one_id_are_refused(tmp_path):
+    file = tmp_path / "HumanEval.jsonl"
+    file.write_text("".join(json.dumps(row(task_id=name)) + "\n" for name in ("a", "b", "a")))
+    with pytest.raises(DataError, match=r"line 3: the task_id 'a' is also that of .*line 1: ids must differ"):
+        humaneval(data=str(file))
+
+
 @needs_bwrap
 def test_humaneval_reads_a_users_file_and_scores_a_model(tmp_path):
     (tmp_path / "HumanEval.jsonl").write_text(json.dumps(row()) + "\n")

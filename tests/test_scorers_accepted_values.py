@@ -226,7 +226,7 @@ def test_votes_agree_with_a_verdict_and_its_judge_is_told_without_its_rules() ->
     def noted(**data: Any) -> tuple[Event, ...]:
         return (Event("judgement", 0.0, {"orders": ["x"]}), Event("judgement", 0.0, data))
 
-    trace = attempt("so [[B]] or [[A]] ", events=noted(orders=["A", "B"], first=0.25, by="logprob"))
+    trace = attempt("so it is [[A]] ", events=noted(orders=["A", "B"], first=0.25, by="logprob"))
     assert human_votes.human_agreement(task, trace) == Score("human_agreement", 0.6, {"verdict": "A"})
     assert human_votes.majority_agreement(task, trace).detail == {"verdict": "A", "majority": "A"}
     even = Task("t", "?", secret={"votes": ["A", "B"]})
@@ -238,7 +238,7 @@ def test_votes_agree_with_a_verdict_and_its_judge_is_told_without_its_rules() ->
     assert found == Judged("t", ("A", "A", "B", "tie", "A"), "A", "c", "A", 0.25, False)
     ruled = human_votes.judged(task, attempt("tie", events=noted(orders=["A", "A"], first=1.0, by="rule: empty")))
     assert ruled == Judged("t", ("A", "A", "B", "tie", "A"), "tie", "c", "A", None, None)
-    assert human_votes.judged(task, attempt("none")) is None and human_votes.verdict_of(attempt("[[C]]")) == "tie"
+    assert human_votes.judged(task, attempt("none")) is None and human_votes.verdict_of(task, attempt("[[C]]")) == "tie"
     second = Task("a", "?", metadata={}, secret={"votes": ["B"]})
     tasks = {("b", "t"): task, ("b", "a"): second}
     traces = [trace, attempt("?"), Trace("j", "b", "a", {}, 0, 0, "", 0.0, answer="B"),

@@ -280,12 +280,18 @@ def test_a_verdict_is_compared_with_peoples_votes_and_its_own_other_order() -> N
     task = Task("t", "?", metadata=fields, secret={"votes": ["A", "A", "A", "B", "tie"]})
     assert human_agreement(task, trace("A")) == Score("human_agreement", 0.6, {"verdict": "A"})
     assert human_agreement(task, trace("hm")) == Score("human_agreement", 0.0, {"verdict": None})
-    assert majority_agreement(task, trace("[[B]] no [[A]]")) == Score(
+    assert majority_agreement(task, trace("I prefer [[A]]")) == Score(
         "majority_agreement", 1.0, {"verdict": "A", "majority": "A"}
     )
     split = asked(votes=["A", "B"])
     assert majority_agreement(split, trace("B")) == Score("majority_agreement", 0.5, {"verdict": "B", "majority": None})
-    assert [verdict_of(trace(each)) for each in (" C ", "tie", "[[C]]", "b", None)] == ["tie", "tie", "tie", None, None]
+    assert [verdict_of(split, trace(each)) for each in (" C ", "tie", "[[C]]", "b", None)] == [
+        "tie",
+        "tie",
+        "tie",
+        None,
+        None,
+    ]
 
     def note(**data: Any) -> Event:
         return Event("judgement", 0.0, data)

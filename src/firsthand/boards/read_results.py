@@ -168,7 +168,7 @@ def _of_file(path: Path, remarks: list[str]) -> Iterator[Found]:
     elif tables.is_item_table(columns):
         yield from tables.item_rows(rows, path)
     elif tables.is_wide(columns):
-        yield from tables.wide_rows(rows, path)
+        yield from tables.wide_rows(rows, path, remarks)
     else:
         raise DataError(
             f"{path} holds no results: it has the columns {', '.join(map(str, columns))[:200]}; model, benchmark and score, "

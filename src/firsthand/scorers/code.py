@@ -18,6 +18,7 @@ from firsthand.benchmark import needing
 from firsthand.errors import ConfigError, DataError
 from firsthand.patterns.parts.fenced_code import fenced_code
 from firsthand.patterns.parts.parsed_python import parsable
+from firsthand.patterns.parts.python_source import BYTE_ORDER_MARK, defines, joined_source
 from firsthand.sandbox.sandbox import Outcome, available, shared_sandbox
 from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.task import Task
@@ -26,6 +27,8 @@ from firsthand.trace import Score, Trace
 MAX_CHARS = 50_000
 """A longer completion follows the prompt as it is: whether it has to be indented is not tried."""
 LIMITS = RunLimits(wall_s=10.0, cpu_s=5.0)
+LANGUAGES = ("", "python", "py", "python3", "py3", "ipython", "ipython3")
+"""The words after an opening fence that mean Python."""
 STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(")
 """Stop strings that end a completion, as in Chen et al. (2021)."""
 
@@ -51,15 +54,14 @@ def answered_code(answer: str, prompt: str = "", entry_point: str = "") -> str:
     """Return the program in an answer: its fenced code, its text, or the prompt completed by it.
 
     Of several fenced blocks the last that defines `entry_point` counts. The prompt's code before that function (imports,
-    helpers) is prepended, since an answer may use it.
+    helpers) comes before it, since an answer may use it.
     """
-    blocks = [each.code for each in fenced_code(answer) if each.language in ("", "python", "py", "python3")]
-    defining = [block for block in blocks if _defines(block, entry_point)]
-    if defining or (blocks and not prompt):
-        return preamble(prompt, entry_point) + str((defining or blocks)[-1])
-    code = blocks[-1] if blocks else answer
-    if _defines(code, entry_point) or not prompt:
-        return preamble(prompt, entry_point) + code
+    answer = answer.removeprefix(BYTE_ORDER_MARK)
+    blocks = [each.code.removeprefix(BYTE_ORDER_MARK) for each in fenced_code(answer) if each.language in LANGUAGES]
+    defining = [block for block in blocks if defines(block, entry_point)]
+    code = (defining or blocks or [answer])[-1]
+    if defining or defines(code, entry_point) or not prompt:
+        return joined_source(preamble(prompt, entry_point), code)
     completion = _up_to_stop(code)
     if len(completion) > MAX_CHARS:
         return prompt + completion
@@ -107,12 +109,6 @@ def _check_counts(n: int, c: int, k: int) -> None:
         raise ConfigError(
             f"{c} passes of {n} samples, k = {k}: 0 <= passes <= samples and 1 <= k <= samples was expected"
         )
-
-
-def _defines(code: str, entry_point: str) -> bool:
-    return (
-        bool(entry_point) and re.search(rf"^(?:async )?def {re.escape(entry_point)}\b", code, re.MULTILINE) is not None
-    )
 
 
 def _ends_in_function(code: str) -> bool:

@@ -1,33 +1,36 @@
 """Compares judges with human votes: scorers for tasks whose secret holds `votes`, and the items for agreement statistics.
 
-The answer to such a task is a verdict: `A`, `B` or `tie`, or a text whose last `[[A]]`, `[[B]]` or `[[C]]` counts.
+The answer to such a task is a verdict: `A`, `B` or `tie`, or a text with one label of the task's judge protocol, such as
+`[[A]]` or Arena-Hard's `[[A>>B]]`, at the beginning or end of a line. A text that names two labels has no verdict: a judge
+quotes what it judges.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+from firsthand.patterns.judge import winner
+from firsthand.patterns.parts.judge_protocols import judge_protocol
+from firsthand.patterns.parts.written_labels import stated_label
 from firsthand.scorers.whole_answer import whole_answer
 from firsthand.stats.rater_agreement import Judged, majority
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
-_WRITTEN = re.compile(r"\[\[([ABC])\]\]")
 _NAMES = {"A": "A", "B": "B", "C": "tie", "tie": "tie"}
 
 
 def human_agreement(task: Task, trace: Trace) -> Score:
     """Score the share of human votes that agree with the verdict; 0 if there is no verdict."""
-    verdict, votes = verdict_of(trace), votes_of(task)
+    verdict, votes = verdict_of(task, trace), votes_of(task)
     return Score("human_agreement", sum(vote == verdict for vote in votes) / len(votes), {"verdict": verdict})
 
 
 def majority_agreement(task: Task, trace: Trace) -> Score:
     """Score 1 if the verdict is the majority's; without a majority, the share of votes that agree."""
     most = majority(votes_of(task))
-    verdict = verdict_of(trace)
+    verdict = verdict_of(task, trace)
     value = float(verdict == most) if most is not None else human_agreement(task, trace).value
     return Score("majority_agreement", value, {"verdict": verdict, "majority": most})
 
@@ -40,13 +43,15 @@ def order_consistency(task: Task, trace: Trace) -> Score:
     return Score("order_consistency", float(orders[0] == orders[1]))
 
 
-def verdict_of(trace: Trace) -> str | None:
-    """Return `A`, `B`, `tie`, or None if the answer has no verdict."""
+def verdict_of(task: Task, trace: Trace) -> str | None:
+    """Return `A`, `B`, `tie`, or None if the answer has no verdict in the form that the task's judge protocol asks for."""
     answer = whole_answer(trace).strip()
     if answer in _NAMES:
         return _NAMES[answer]
-    written = _WRITTEN.findall(answer)
-    return _NAMES[written[-1]] if written else None
+    about = task.metadata.get("judge")
+    protocol = judge_protocol(str(about.get("protocol", "pairwise")) if isinstance(about, Mapping) else "pairwise")
+    label = stated_label(answer, protocol.labels)
+    return next((winner({each.name: 1.0}) for each in protocol.verdicts if each.label == label), None)
 
 
 def votes_of(task: Task) -> tuple[str, ...]:
@@ -62,7 +67,7 @@ def judgement_of(trace: Trace) -> Mapping[str, Any]:
 
 def judged(task: Task, trace: Trace) -> Judged | None:
     """Return the item for the statistics; None if the attempt failed or has no verdict."""
-    verdict = verdict_of(trace)
+    verdict = verdict_of(task, trace)
     if trace.error is not None or verdict is None:
         return None
     noted = judgement_of(trace)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from firsthand.benchmark import needing
 from firsthand.errors import DataError
+from firsthand.patterns.parts.python_source import joined_source
 from firsthand.sandbox.sandbox import PACKAGES, Outcome, Sandbox, available, shared_sandbox
 from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.scorers.code import answered_code, reason
@@ -54,7 +55,7 @@ async def run_unit_tests(code: str, task: Task, sandbox: Sandbox) -> Outcome:
     tests = task.secret.get("tests")
     if not isinstance(tests, str):
         raise DataError(f"task {task.id} has no tests: secret['tests'] holds {str(tests)[:60]!r}, code was expected")
-    files = {"answer.py": f"{task.secret.get('before', '')}{code}\n"}
+    files = {"answer.py": joined_source(str(task.secret.get("before", "")), f"{code}\n")}
     return await sandbox.python(runner(), stdin=tests, files=files, limits=LIMITS, ours=True, name="<tests>")
 
 

@@ -73,6 +73,16 @@ class Rows:
         """Return file and line of a row, for errors. Blank lines are not allowed, so rows are lines."""
         return f"{self.path}, line {self.lines[index] if self.lines else index + 1}"
 
+    def expect_ids(self, key: str) -> None:
+        """DataError with both places if two rows have one id, of which a run would keep one task."""
+        first: dict[str, int] = {}
+        for index, row in enumerate(self.rows):
+            id = str(row.get(key))
+            if (before := first.setdefault(id, index)) != index:
+                raise DataError(
+                    f"{self.where(index)}: the {key} {id!r:.100} is also that of {self.where(before)}: ids must differ"
+                )
+
 
 def load(source: Source, data: str = "") -> Rows:
     """Return the rows from the first location that has them: folder (or file) `data`, `$FIRSTHAND_DATA`, package, hub.

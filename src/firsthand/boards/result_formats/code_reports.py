@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,11 @@ def is_swe_report(body: Any) -> bool:
 
 
 def swe_results(body: Json, path: Path) -> Iterator[BoardResult | ItemScores]:
-    """The share of all instances of the split that were resolved; what was not submitted is not resolved."""
+    """The share of all instances of the split that were resolved; what was not submitted is not resolved.
+
+    DataError if lists and counts of the report contradict each other.
+    """
+    _check_instances(body, path)
     resolved = body.get("resolved_ids")
     submitted = body.get("submitted_ids")
     total = body.get("total_instances") or (len(submitted) if isinstance(submitted, list) else 0)
@@ -47,12 +52,35 @@ def swe_results(body: Json, path: Path) -> Iterator[BoardResult | ItemScores]:
     handed_in = {*submitted} if isinstance(submitted, list) else set()
     every = handed_in | {*incomplete} if isinstance(incomplete, list) else handed_in
     if isinstance(resolved, list) and len(every) == total:
-        if stray := set(resolved) - handed_in:
-            raise DataError(f"{path}: {sorted(stray)[0]!r} is resolved and was not submitted: is the report edited?")
         won = set(map(str, resolved))
         yield ItemScores.of(base.key, {model: {task: float(task in won) for task in sorted(map(str, every))}}, [base])
     else:
         yield base
+
+
+def _check_instances(body: Json, path: Path) -> None:
+    """DataError if an instance is listed twice or resolved without being submitted, or a count is not that of its list."""
+    listed, counts = dict[str, set[Any]](), dict[str, int]()
+    for kind in ("submitted", "resolved"):
+        ids, stated = body.get(f"{kind}_ids"), body.get(f"{kind}_instances")
+        if isinstance(ids, list):
+            listed[kind] = set(ids)
+            if len(listed[kind]) < len(ids):
+                twice = next(each for each, count in Counter(ids).items() if count > 1)
+                raise DataError(f"{path}: {twice!r:.100} is {kind} more than once: give each instance one verdict")
+            if stated is not None and stated != len(ids):
+                raise DataError(
+                    f"{path}: {stated!r:.20} {kind} instances are stated and {len(ids)} listed: is the report edited?"
+                )
+            counts[kind] = len(ids)
+        elif isinstance(stated, int):
+            counts[kind] = stated
+    if len(listed) == 2 and (stray := listed["resolved"] - listed["submitted"]):
+        raise DataError(f"{path}: {sorted(stray)[0]!r} is resolved and was not submitted: is the report edited?")
+    if len(counts) == 2 and counts["resolved"] > counts["submitted"]:
+        raise DataError(
+            f"{path}: {counts['resolved']} instances are resolved and {counts['submitted']} submitted: is the report edited?"
+        )
 
 
 def is_evalplus(body: Any) -> bool:
@@ -61,26 +89,43 @@ def is_evalplus(body: Any) -> bool:
 
 
 def evalplus_results(body: Json, path: Path) -> Iterator[ItemScores]:
-    """pass@1 on the base tests and on all tests; of several samples of a task the mean."""
+    """pass@1 on the base tests and, if they ran, on all tests; of several samples of a task the mean.
+
+    `evalplus.evaluate --base-only` writes no `plus_status`: there is no score of all tests then.
+    """
     model = (
         path.stem.removesuffix("_eval_results").removesuffix(".eval_results").partition("_temp_")[0].replace("--", "/")
     )
     tasks = tuple(sorted(body["eval"]))
     if not tasks:
         raise DataError(f"{path}: it evaluates no task: is the file cut short?")
+    every = [(task, each) for task in tasks for each in _samples(body["eval"][task], task, path)]
+    lacking = [task for task, each in every if each.get("plus_status") is None]
+    if lacking and len(lacking) < len(every):
+        raise DataError(
+            f"{path}: {lacking[0]} has no plus_status and others have one: evaluate all samples on all tests"
+        )
     name = "mbpp" if tasks[0].startswith("Mbpp") else "humaneval"
-    for benchmark, fields in ((name, ("base_status",)), (f"{name}_plus", ("base_status", "plus_status"))):
+    columns = {name: ("base_status",), f"{name}_plus": ("base_status", "plus_status")}
+    if lacking:
+        del columns[f"{name}_plus"]
+    for benchmark, fields in columns.items():
         scores: dict[str, float] = {}
         for task in tasks:
-            samples = body["eval"][task]
-            samples = samples if isinstance(samples, list) else [samples]
-            if not samples or not all(isinstance(each, dict) and "base_status" in each for each in samples):
-                raise DataError(f"{path}: {task} has no base_status: EvalPlus 0.2 or later was expected")
+            samples = _samples(body["eval"][task], task, path)
             passed = sum(all(each.get(key) == "pass" for key in fields) for each in samples)
             scores[task] = passed / len(samples)
         key = ColumnKey(benchmark, "EvalPlus", "pass@1")
         about = BoardResult(model, *key[:1], 0.0, source=str(path), data_hash=str(body["hash"]))
         yield ItemScores.of(key, {model: scores}, [about])
+
+
+def _samples(found: Any, task: str, path: Path) -> list[Json]:
+    """The samples of a task, each with its result on the base tests."""
+    samples = found if isinstance(found, list) else [found]
+    if not samples or not all(isinstance(each, dict) and isinstance(each.get("base_status"), str) for each in samples):
+        raise DataError(f"{path}: {task} has no base_status: EvalPlus 0.2 or later was expected")
+    return samples
 
 
 def is_evalplus_board(body: Any) -> bool:

@@ -131,15 +131,25 @@ def is_wide(columns: Mapping[str, Any]) -> bool:
     return any(name in columns for name in MODELS)
 
 
-def wide_rows(rows: list[TableRow], path: Path) -> Iterator[BoardResult]:
-    """A result for each cell under a heading whose cells are all numbers or empty; `date` dates the row."""
+def wide_rows(rows: list[TableRow], path: Path, remarks: list[str]) -> Iterator[BoardResult]:
+    """A result for each cell under a heading whose cells are all numbers or empty; `date` dates the row.
+
+    `remarks` gets a sentence for each other column of which most cells are numbers: it looks like a benchmark.
+    """
     columns = rows[0].columns
     name = next(each for each in MODELS if each in columns)
-    scores = [
-        each
-        for each in columns
-        if each not in MODELS and each.casefold() not in ABOUT and all(_is_score(row, each) for row in rows)
-    ]
+    scores = []
+    for each in columns:
+        if each in MODELS or each.casefold() in ABOUT:
+            continue
+        others = [row for row in rows if not _is_score(row, each)]
+        if not others:
+            scores.append(each)
+        elif 2 * len(others) < sum(not _is_missing(row.columns.get(each)) for row in rows):
+            cell, where = others[0].columns.get(each), others[0].where
+            remarks.append(
+                f"{each} is left out: {others[0].columns[name]!r:.60} has {cell!r:.60}, which is no number ({where})."
+            )
     if not scores:
         raise DataError(f"{path} has no column of numbers beside {name!r}: a column for each benchmark was expected")
     for row in rows:
@@ -189,6 +199,8 @@ def _value(cell: Any) -> float:
         if isinstance(cell, bool):
             raise ValueError
         text = cell.strip() if isinstance(cell, str) else cell
+        if isinstance(text, str) and "_" in text:  # digits grouped as in Python's source
+            raise ValueError
         return float(text[:-1]) / 100 if isinstance(text, str) and text.endswith("%") else float(text)
     except (TypeError, ValueError, OverflowError):
         return math.nan

@@ -65,6 +65,8 @@ async def distribution(ctx: Context, labels: Sequence[str], how: VerdictMethod =
 def normalised(logprobs: Mapping[str, float]) -> tuple[dict[str, float], float]:
     """Log-probs of labels as probabilities that add up to 1, and the sum before that."""
     top = max(logprobs.values())
+    if any(math.isnan(each) or each == math.inf for each in logprobs.values()):
+        raise ModelError(f"a log-prob of the judge is no number ({dict(logprobs)}): is the model damaged?")
     if not math.isfinite(top):
         raise ModelError("every verdict has probability 0: the log-probs of the judge are of no use")
     weights = {label: math.exp(logprob - top) for label, logprob in logprobs.items()}

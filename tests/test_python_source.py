@@ -1,0 +1,170 @@
+"""Python sources joined into one program, and the functions that a source defines."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from firsthand import catalog
+from firsthand.patterns.parts.python_source import defines, joined_source
+from firsthand.patterns.parts.self_tests import program
+from firsthand.scorers.code import answered_code, passes_tests
+from firsthand.scorers.unit_tests import run_unit_tests
+from firsthand.task import Task
+from namespaces import WHY_NOT
+
+FIRST = "import math\n\n"
+FUTURE = "from __future__ import annotations"
+
+
+def names_of(program: str) -> dict[str, object]:
+    """What a program leaves in its namespace."""
+    namespace: dict[str, object] = {"__name__": "joined"}
+    exec(compile(program, "<joined>", "exec", dont_inherit=True), namespace)
+    return namespace
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        f"{FUTURE}\n",
+        f"\n# a comment\n\n{FUTURE}\n",
+        f"#!/usr/bin/env python3\n# -*- coding: utf-8 -*-\n{FUTURE}\n",
+        f'"""A docstring\nof two lines."""\n{FUTURE}\n',
+        f"'one' 'two'\n{FUTURE}  # why\n",
+        f"from __future__ import (\n    annotations,\n    division,\n)\n{FUTURE}\n",
+        f"from __future__ import \\\n    annotations\n{FUTURE}\n",
+        f"{FUTURE}; from __future__ import division; import os\n",
+        f"\ufeff{FUTURE}\n",
+        f"\r\n{FUTURE}\r\n",
+        f"'a docstring'; {FUTURE}; pi = math.pi\n",
+    ],
+)
+def test_imports_of_the_future_come_before_both_sources(head: str) -> None:
+    joined = joined_source(FIRST, f"{head}def f(x: int) -> int:\n    return math.floor(x)\n")
+    names = names_of(joined)
+    assert names["f"](2.5) == 2 and names["f"].__annotations__ == {"x": "int", "return": "int"}  # type: ignore
+    assert ("os" in names) == ("import os" in head) and joined.count("annotations") == head.count("annotations")
+
+
+def test_both_sources_may_begin_with_imports_of_the_future_and_docstrings() -> None:
+    first = f'"""First."""\n{FUTURE}\nimport math\n'
+    second = '"""Second."""\nfrom __future__ import generator_stop\ny = math.pi\n'
+    assert names_of(joined_source(first, second))["y"] > 3  # type: ignore[operator]
+    texts = '"""First."""\npass\nimport math\n"""Second."""\npass\ny = math.pi\n'
+    assert joined_source(first, second) == f"{FUTURE}\nfrom __future__ import generator_stop\n{texts}"
+    assert joined_source(f"\ufeff{FIRST}", "\ufeffx = 1\n") == FIRST + "x = 1\n"
+
+
+def test_only_the_imports_that_python_would_take_are_moved() -> None:
+    for second in (
+        f'x = """\n{FUTURE}\n"""\n',  # a text that holds one
+        f"import os\n{FUTURE}\n",
+        f"    {FUTURE}\n",
+        f"def f():\n    '''x\n{FUTURE}\n'''\n",
+        f"from os import path\n{FUTURE}\n",
+        f"'unclosed\n{FUTURE}\n",
+        "# __future__\nx = 1\n",
+        f"...\n{FUTURE}\n",
+        f"'''unclosed\n{FUTURE}\n",
+        "from __future__ import (annotations\n",
+        f"'text'.strip()\n{FUTURE}\n",
+        f"('unclosed'\n{FUTURE}\n",
+    ):
+        assert joined_source(FIRST, second) == FIRST + second
+        assert joined_source(FIRST, f"{FUTURE}\n{second}") == f"{FUTURE}\n{FIRST}pass\n{second}"
+
+
+def test_a_source_alone_stays_as_it_is() -> None:
+    second = f'"""Doc."""\n{FUTURE}\nx = 1\n'
+    assert (
+        joined_source("", second) == joined_source("\ufeff", second) == joined_source("", f"\ufeff{second}") == second
+    )
+    assert names_of(joined_source("", second))["__doc__"] == "Doc."
+
+
+def test_long_heads_are_read_in_linear_time() -> None:
+    for head in ("#\n" * 100_000, "''\n" * 20_000, "'" + "x" * 500_000, f"{FUTURE}\n" * 5_000, "(" * 100_000):
+        assert joined_source(FIRST, f"{head}# __future__").endswith("# __future__")
+
+
+@pytest.mark.parametrize(
+    ("code", "is_defined"),
+    [
+        ("def f(x): return x", True),
+        ("async def f(x): return x", True),
+        ("f = lambda x: x", True),
+        ("import functools\nf = functools.partial(max, 1)\n", True),
+        ("from typing import Callable\nf: Callable[[int], int] = lambda x: x\n", True),
+        ("f == 1", False),
+        ("f: int", False),
+        ("f.x = 1", False),
+        ("ff = lambda x: x", False),
+        ("    f = lambda x: x", False),
+        ("f = 1\nreturn f", False),  # the body of a function, which has lost its indent
+        ("f = 1\nif x:\n    return f", False),
+        ("def ff(x): return x", False),
+        ("f = 1\n" + "#" * 60_000, False),  # too long to be compiled here
+    ],
+)
+def test_a_function_is_defined_by_def_or_by_an_assignment(code: str, is_defined: bool) -> None:
+    assert defines(code, "f") is is_defined and not defines(code, "")
+
+
+PROMPT = "import math\n\ndef f(x):\n"
+
+
+def test_answers_are_read_from_every_fence_that_means_python() -> None:
+    for language in ("", "python", "py", "python3", "py3", "ipython", "ipython3", "IPython", "Py3"):
+        assert answered_code(f"```{language}\ndef f(x): return 1\n```", PROMPT, "f").endswith(
+            "\n\ndef f(x): return 1\n"
+        )
+    assert answered_code("```js\ndef f(x): return 1\n```", "", "f").startswith("```js")
+
+
+def test_marks_of_the_byte_order_are_no_part_of_an_answer() -> None:
+    code = "def f(x):\n    return 1\n"
+    for answer in (f"\ufeff```python\n{code}```", f"```python\n\ufeff{code}```", f"\ufeff{code}"):
+        assert answered_code(answer, PROMPT, "f") == f"import math\n\n{code}"
+        assert answered_code(answer, "", "f") == code
+    assert answered_code("\ufeff    return 1", PROMPT, "f") == f"{PROMPT}    return 1"
+
+
+def test_an_assigned_function_is_the_answer_and_a_bodys_variable_completes_the_prompt() -> None:
+    assert answered_code("```python\nf = lambda x: 1\n```", PROMPT, "f") == "import math\n\nf = lambda x: 1\n"
+    assert answered_code("f = lambda x: 1", PROMPT, "f") == "import math\n\nf = lambda x: 1"
+    assert answered_code("f = x + 1\nreturn f", PROMPT, "f") == f"{PROMPT}    f = x + 1\n    return f"
+
+
+def test_a_models_own_tests_run_an_answer_with_imports_of_the_future() -> None:
+    task = Task("t", PROMPT, metadata={"entry_point": "f", "prompt": PROMPT})
+    for answer in (f"{FUTURE}\ndef f(x: int): return math.floor(x)\n", f"{FUTURE}\nf = lambda x: math.floor(x)\n"):
+        shown = f"```python\n{answer}```\nIt is used so:\n```python\nf(1.5)\n```"
+        assert names_of(program(task, shown, ["assert f(1.5) == 1"]))["f"](2.5) == 2  # type: ignore
+
+
+@pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "")
+def test_right_answers_to_humaneval_pass_in_each_ordinary_form() -> None:
+    task = next(each for each in catalog.benchmark("humaneval").tasks(0) if each.secret["setup"].strip())
+    right = task.secret["prompt"] + task.secret["solution"]
+    name = task.secret["entry_point"]
+
+    async def values() -> list[float]:
+        forms = (f"{FUTURE}\n\n{right}", f"\ufeff{right}", f"{right}\n{name} = (lambda g: lambda *a: g(*a))({name})\n")
+        wrong = f"{FUTURE}\n\ndef {name}(*_):\n    return None\n"
+        answers = [SimpleNamespace(answer=f"```py3\n{form}\n```") for form in (*forms, wrong)]
+        return [(await passes_tests(task, each)).value for each in answers]  # type: ignore[arg-type]
+
+    assert asyncio.run(values()) == [1.0, 1.0, 1.0, 0.0]
+
+
+def test_unittest_cases_run_an_answer_after_its_head_with_imports_of_the_future_first() -> None:
+    class Kept:
+        async def python(self, code: str, *, files: dict[str, str], **_: object) -> str:
+            return files["answer.py"]
+
+    task = Task("t", "p", secret={"tests": "x", "before": "import math\ndef f(x):\n    pass\n"})
+    joined = asyncio.run(run_unit_tests(f"{FUTURE}\ndef f(x): return math.pi", task, Kept()))  # type: ignore[arg-type]
+    assert names_of(str(joined))["f"](1) > 3  # type: ignore[operator]
