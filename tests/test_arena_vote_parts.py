@@ -259,7 +259,7 @@ def test_a_vote_is_kept_with_its_facts_and_void_where_an_answer_names_itself() -
         (("[[A]]", "[[B]]"), "a", ["a", "a"]), (("[[B]]", "[[A]]"), "b", ["b", "b"]),
         (("[[C]]", "[[C]]"), "tie", ["tie", "tie"]),
         (("[[B]]", "[[B]]"), "tie", ["b", "a"]), (("[[C]]", "[[A]]"), "tie", ["tie", "b"]),
-        (("[[A]] or [[B]]", "[[B]] [[A]]"), "b", ["b", "b"]),
+        (("B is right.\n[[B]]", "[[A]]: it is complete"), "b", ["b", "b"]),
     ],
 )  # fmt: skip
 def test_a_judge_s_two_verdicts_are_one_vote(replies: tuple[str, str], winner: str, orders: list[str]) -> None:
@@ -280,7 +280,7 @@ def test_a_judge_s_two_verdicts_are_one_vote(replies: tuple[str, str], winner: s
 
 def test_a_judge_without_a_verdict_in_either_order_keeps_nothing() -> None:
     battle, run = BlindBattle(Task("t", "p?"), trace("1", "ann", "left"), trace("2", "bob", "right")), Kept("r", [])
-    for replies in (["A", "[[B]]"], ["[[B]]", "[[D]] [A]"]):
+    for replies in (["A", "B", "[[B]]"], ["[[B]]", "[[D]] [A]", ""]):
         assert asyncio.run(judge_vote(run, battle, Scripted(replies))) is None  # type: ignore[arg-type]
     assert run.preferences() == []
 

@@ -260,7 +260,7 @@ def test_a_battle_is_kept_before_its_vote_and_the_vote_with_its_facts(tmp_path: 
             "prompt_sha256": hashlib.sha256(b"\xed\xa0\x80?").hexdigest(), "dwell_s": 0, "void": "",
         }  # fmt: skip
         assert plain.detail == {**base, "dwell_s": 2}
-        judge = Scripted(["[[C]] no, [[A]]", "[[B]]"])
+        judge = Scripted(["No tie.\n[[A]]", "[[b]]"])
         judged = asyncio.run(judge_vote(run, battle, judge, seed=7, max_tokens=9))
         assert judged is not None and (judged.winner, judged.by) == ("a", "judge:scripted")
         assert judged.detail == {**base, "dwell_s": 0.0, "orders": ["a", "a"], "consistent": True}
@@ -274,7 +274,7 @@ def test_a_battle_is_kept_before_its_vote_and_the_vote_with_its_facts(tmp_path: 
         assert (split.detail or {})["orders"] == ["a", "b"] and (split.detail or {})["consistent"] is False
         before = len(run.preferences())
         assert (
-            asyncio.run(judge_vote(run, battle, Scripted(["[[A]]", "[[a]]"]))) is None
+            asyncio.run(judge_vote(run, battle, Scripted(["[[A]]", "[a]", "so [[A]]"]))) is None
             and len(run.preferences()) == before
         )
 
