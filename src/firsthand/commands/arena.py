@@ -171,7 +171,7 @@ async def _judged(config: Config, run: Run, agents: dict[str, Agent], judge: Mod
     from firsthand.arena.judge_votes import judge_vote, judge_voter
 
     votes = without = failures = 0
-    waiting = unvoted_battles(run) if config.continue_ else []
+    waiting = unvoted_battles(run)
     answered_before = {battle.a.id for battle in waiting}  # their answers cost nothing more
     async for battle in _battles(config, run, agents, prompts, judge_voter(judge), waiting):
         try:
