@@ -64,7 +64,7 @@ def test_identifying_names_are_families_makers_own_words_and_the_id() -> None:
         "scripted:s/echo.json": [], "abc": [], "Instruct-CHAT-base-Model": [], "step-1": ["step-1"], "123": [], "1234": [],
         "claude": ["claude", "anthropic"], "openai:x@http://qwen.ai/llama/": [], "phi-x": ["phi", "microsoft"],
         "tinyllama.gguf": ["llama", "meta ai", "meta", "tinyllama"], "delphi": ["delphi"], "ollama:x": [],
-        "meta-llama/Owl/": ["llama", "meta ai", "meta"],
+        "meta-llama/Zebra/": ["llama", "meta ai", "meta", "zebra"],
     }  # fmt: skip
     assert {name: identifying_names(name) for name in names} == names
 

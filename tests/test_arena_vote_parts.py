@@ -79,10 +79,13 @@ def test_the_columns_of_a_row_are_read_or_refused_with_its_place() -> None:
 
 
 def test_rows_that_repeat_another_are_left_out_where_the_table_has_ids() -> None:
-    one, two, three = row(question="q", model_a="x"), row(model_a="x", question="q"), row(question="q", model_a="y")
+    one, two, three = row(id="q", model_a="x"), row(model_a="x", id="q"), row(id="q", model_a="y")
     assert _distinct([one, three, two]) == [two, three], "the place of the first, whatever the order of columns"
-    for name in ("id", "question_id", "instruction_idx", "question", "prompt"):
-        assert len(_distinct([row(**{name: 1}), row(**{name: 1}), row(**{name: 2})])) == 2
+    for voter in ("judge", "voter", "user_id", "evaluation_session_id", "annotator"):
+        for time in ("timestamp", "tstamp", "when", "time", "created_at"):
+            assert len(_distinct([row(**{voter: 1, time: 2}) for _ in range(2)])) == 1
+    for name in ("question_id", "instruction_idx", "question", "prompt", "judge", "timestamp"):
+        assert len(_distinct([row(**{name: 1}), row(**{name: 1})])) == 2
     assert _distinct([row(model_a="x"), row(model_a="x")]) == [row(model_a="x"), row(model_a="x")]
 
 

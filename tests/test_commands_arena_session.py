@@ -24,6 +24,7 @@ from firsthand.commands.arena import Config
 from firsthand.errors import ConfigError, ModelError, TransientError
 from firsthand.model import Sampling
 from firsthand.patterns.reply import reply
+from firsthand.preference import Preference
 from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
 from firsthand.runs.store import Run
@@ -230,6 +231,11 @@ def test_a_continued_session_of_a_judge_asks_for_missing_votes_and_then_for_the_
     assert judged(run, other, "P", again=True) == 1, "what another voter decided is not left out"
     assert judged(run, failing(), "P") == 1, "without --continue each line is a battle"
     assert told not in words(capsys.readouterr().out)
+    with pytest.raises(ModelError, match="3 battles in a row"):
+        judged(run, failing(0, 1, 2), "X", "Y", "Z")
+    capsys.readouterr()
+    assert judged(run, failing(), "X", again=True) == 3 and told not in words(capsys.readouterr().out)
+    assert judged(run, failing()) == 0 and capsys.readouterr().out == ""
 
 
 def test_a_continued_session_comes_back_to_a_prompt_for_models_that_were_not_compared_on_it(run: Run) -> None:
@@ -275,7 +281,11 @@ def test_battles_without_a_vote_have_two_answers_and_no_vote_of_anybody(run: Run
     vote(run, first, "a", by="human:zoe", dwell_s=1, more={"void": "A names itself: one"})
     vote(run, first, "a", by="human:zoe", dwell_s=1, more={REASK: "x"})
     vote(run, first, "a", by="human:ada", dwell_s=1)
-    keys = [(each.task.id, frozenset(TWO)) for each in (second, first)]
+    vote(run, first, "a", by="human:zoe", dwell_s=1)
+    run.append(replace(third.a, id="alone", epoch=9))  # the session was killed before the second answer
+    for a, b in ((first.a.id, "gone"), ("gone", first.a.id)):
+        run.add_preference(Preference(first.task.id, a, b, "a", "human:zoe"))
+    keys = [(each.task.id, frozenset(TWO)) for each in (second, first, first)]
     assert decided_battles(run, "human:zoe") == Counter(keys) and len(unvoted_battles(run)) == 1
 
 
