@@ -282,7 +282,8 @@ def test_battles_without_a_vote_have_two_answers_and_no_vote_of_anybody(run: Run
     vote(run, first, "a", by="human:zoe", dwell_s=1, more={REASK: "x"})
     vote(run, first, "a", by="human:ada", dwell_s=1)
     vote(run, first, "a", by="human:zoe", dwell_s=1)
-    run.append(replace(third.a, id="alone", epoch=9))  # the session was killed before the second answer
+    one = agents("one")["one"]  # whose second attempt takes the place of the first, as if a session was killed after it
+    asyncio.run(fight(run, one, one, prompt_task("Alone?"), number=4, seed=0))
     for a, b in ((first.a.id, "gone"), ("gone", first.a.id)):
         run.add_preference(Preference(first.task.id, a, b, "a", "human:zoe"))
     keys = [(each.task.id, frozenset(TWO)) for each in (second, first, first)]
