@@ -61,7 +61,8 @@ def test_a_name_in_a_longer_word_of_the_prompt_is_not_given_by_it() -> None:
 def test_identifying_names_are_families_makers_own_words_and_the_id() -> None:
     names = {
         "hf:Qwen/Qwen2.5-Instruct": ["qwen", "alibaba", "qwen2.5-instruct"],
-        "scripted:s/echo.json": [], "abc": [], "Instruct-CHAT-base-Model": [], "step-1": ["step-1"], "123": [], "1234": [], "x-12": ["x-12"], "x-1": [],
+        "scripted:s/echo.json": [], "abc": [], "Instruct-CHAT-base-Model": [], "step-1": ["step-1"], "123": [], "1234": [],
+        "x-12": ["x-12"], "x-1": [],
         "claude": ["claude", "anthropic"], "openai:x@http://qwen.ai/llama/": [], "phi-x": ["phi", "microsoft"],
         "tinyllama.gguf": ["llama", "meta ai", "meta", "tinyllama"], "delphi": ["delphi"], "ollama:x": [],
         "meta-llama/Zebra/": ["llama", "meta ai", "meta", "zebra"],
