@@ -25,6 +25,7 @@ from firsthand.benchmarks.sources.tables import TableRow, read_table
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
 from firsthand.system.ordinary_file import open_ordinary
+from firsthand.system.spreadsheet_cells import text_of_cell
 
 VOTERS = ("judge", "voter", "user_id", "evaluation_session_id", "annotator")
 STYLES = ("length", "headers", "lists", "bold")
@@ -69,13 +70,13 @@ def read_votes(path: Path, *, where: Mapping[str, str] | None = None, style: Seq
     kept = [row for row in rows if all(str(row.columns.get(key)) == value for key, value in (where or {}).items())]
     if not kept:
         raise ConfigError(f"no row of {path} has {', '.join(f'{k}={v}' for k, v in (where or {}).items())}")
-    distinct = _distinct(kept)
+    distinct = [_without_apostrophes(row) for row in _distinct(kept)] if path.suffix == ".csv" else _distinct(kept)
     first, second, verdict = _layout(columns, path)
     voter = next((name for name in VOTERS if name in columns), None)
     question = next((name for name in QUESTIONS if name in columns), None)
     battles = BattleTable.from_columns(
         [_name(row, first) for row in distinct],
-        [_name(row, second) for row in distinct],
+        [_other_name(row, second, first) for row in distinct],
         [verdict(row) for row in distinct],
         voters=None if voter is None else [str(row.columns.get(voter)) for row in distinct],
         questions=None if question is None else [str(row.columns.get(question)) for row in distinct],
@@ -134,7 +135,19 @@ def _name(row: TableRow, column: str) -> str:
     name = row.columns.get(column)
     if not isinstance(name, str) or not name.strip():
         raise DataError(f"{row.where}: {column} is {name!r:.60}: give the model's name")
+    return name.strip()
+
+
+def _other_name(row: TableRow, column: str, first: str) -> str:
+    name = _name(row, column)
+    if name == _name(row, first):
+        raise DataError(f"{row.where}: a battle of {name!r:.60} against itself: give two different models")
     return name
+
+
+def _without_apostrophes(row: TableRow) -> TableRow:
+    """The row as it was before `write_votes` kept its cells from being read as formulas."""
+    return TableRow({name: text_of_cell(cell) for name, cell in row.columns.items()}, row.where)
 
 
 def _from_winner(row: TableRow) -> str:
