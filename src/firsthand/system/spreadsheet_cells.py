@@ -22,4 +22,4 @@ def plain_cell(value: object) -> object:
 
 def text_of_cell(text: str) -> str:
     """The text that `plain_cell` wrote: without the apostrophe before what a spreadsheet would read as a formula."""
-    return text[1:] if text.startswith("'") and plain_cell(text[1:]) == text else text
+    return text[1:] if plain_cell(text[1:]) == text else text
