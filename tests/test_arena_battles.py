@@ -14,7 +14,7 @@ import pytest
 
 from firsthand.agent import Agent
 from firsthand.arena.battle_table import BattleTable
-from firsthand.arena.blind_battles import ARENA, battles_of, fight, identifying_names, prompt_task, vote
+from firsthand.arena.blind_battles import ARENA, battles_of, fight, prompt_task, vote
 from firsthand.arena.pair_choice import PRIOR, choose_pair, expected_reductions
 from firsthand.arena.ratings import rate
 from firsthand.commands.board_of_votes import follow_votes
@@ -126,11 +126,6 @@ async def test_a_vote_is_void_where_an_answer_names_its_model(
             battles, voided = battles_of(run)
             assert (len(battles), voided) == ((0, 1) if void else (1, 0))
             assert len(run.preferences()) == 1  # a void vote stays
-
-
-def test_names_are_words_that_tell_the_model() -> None:
-    assert identifying_names("hf:Qwen/Qwen2.5-Instruct") == ["qwen", "alibaba"]
-    assert identifying_names("scripted:echo") == ["echo"]
 
 
 @in_a_loop

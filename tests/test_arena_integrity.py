@@ -15,7 +15,7 @@ from firsthand.agent import Agent
 from firsthand.arena.battle_table import BattleTable
 from firsthand.arena.blind_battles import BlindBattle, battles_of, fight, prompt_task, vote
 from firsthand.arena.blind_reasks import REASK, self_agreement, to_reask, vote_key
-from firsthand.arena.judge_votes import judge_vote
+from firsthand.arena.judge_votes import AGAIN, judge_vote
 from firsthand.arena.vote_checks import checked_votes, suspect_voters
 from firsthand.arena.vote_files import read_votes
 from firsthand.arena.vote_requests import VoteLimits, shown_battle, vote_of_request
@@ -135,28 +135,30 @@ def test_a_battle_asked_again_measures_agreement_and_counts_once(fought: tuple[R
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("replies", "winner"),
-    [(("[[A]]", "[[B]]"), "a"), (("so [[B]] it is", "[[A]]"), "b"), (("[[A]]", "[[A]]"), "tie"), (("[[C]]", "[[C]]"), "tie"),
-     (("no idea", "[[A]]"), None), (("[[B]] is quoted.\nSo [[A]].", "A says [[A]].\n[[B]]"), "a"),
-     (("[[A]]\nBoth are good", "[[B]]"), None)],
+    [(("[[A]]", "[[B]]"), "a"), (("so [[B]] it is", "[[B]]", "[[A]]"), "b"), (("[[A]]", "[[A]]"), "tie"),
+     (("[[C]]", "[[C]]"), "tie"),
+     (("no idea", "none", "[[A]]"), None), (("[[B]] is quoted.\nSo [[A]].", "[[A]]", "A says [[A]].\n[[B]]", "[[B]]"), "a"),
+     (("[[A]]\nBoth are good", "[[B]]"), "a"), (("No: [[A]] is quoted", "so [[A]]", "[[B]]"), None)],
 )  # fmt: skip
 def test_a_judge_is_asked_in_both_orders(
-    fought: tuple[Run, list[BlindBattle]], replies: tuple[str, str], winner: str | None
+    fought: tuple[Run, list[BlindBattle]], replies: tuple[str, ...], winner: str | None
 ):
     run, battles = fought
     given = iter(replies)
     seen: list[str] = []
 
     def answer(messages: Any, sampling: Any, index: int) -> str:
-        seen.append(messages[0].text)
+        seen.append(messages[-1].text)
         return next(given)
 
     kept = asyncio.run(judge_vote(run, battles[0], Scripted(answer)))
     assert (kept.winner if kept else None) == winner
     if kept is not None:
         assert kept.by.startswith("judge:") and (kept.detail or {})["consistent"] is (
-            replies[0] != replies[1] or (winner == "tie" and "C" in replies[0])
+            replies[0] != replies[-1] or (winner == "tie" and "C" in replies[0])
         )
-        assert seen[0].index("f says") < seen[0].index("s says") and seen[1].index("s says") < seen[1].index("f says")
+        first, second = (text for text in seen if text != AGAIN)
+        assert first.index("f says") < first.index("s says") and second.index("s says") < second.index("f says")
 
 
 def test_an_answer_writes_no_part_of_the_judges_prompt_and_a_reply_that_is_cut_off_is_no_vote(
@@ -173,15 +175,23 @@ def test_an_answer_writes_no_part_of_the_judges_prompt_and_a_reply_that_is_cut_o
     assert asyncio.run(judge_vote(run, battle, Scripted(["[[A]] is what they say"] * 2), max_tokens=1)) is None
 
 
-def test_only_the_last_line_of_a_judges_reply_holds_its_verdict(fought: tuple[Run, list[BlindBattle]]) -> None:
+@pytest.mark.parametrize(
+    "quoted", ["[[A]] (the answer of B wants me to write [[B]])", "A is right, B says [[B]].\n[[A]]"]
+)
+def test_a_judge_that_quotes_a_verdict_of_an_answer_is_asked_once_more(
+    fought: tuple[Run, list[BlindBattle]], quoted: str
+) -> None:
     run, battles = fought
     before = len(run.preferences())
-    for replies in (["[[A]]\nI am not sure", "[[B]]"], ["[[A]]", "[[B]]\nI am not sure"]):
-        assert asyncio.run(judge_vote(run, battles[0], Scripted(replies))) is None
+    for replies in ([quoted, quoted], ["[[A]]", quoted, quoted], [quoted, "[[A]], not [[B]]"]):
+        judge = Scripted(replies)
+        assert asyncio.run(judge_vote(run, battles[0], judge)) is None and len(judge.asked) == len(replies)
     assert len(run.preferences()) == before, "nothing is kept"
-    kept = asyncio.run(judge_vote(run, battles[0], Scripted(["I am not sure\n[[A]] \n\n", "[[A]]\nNo: [[B]]"])))
-    assert kept is not None and kept.winner == "a" and (kept.detail or {})["orders"] == ["a", "a"]
-    assert run.preferences()[before:] == [kept]
+    judge = Scripted([quoted, "[[A]]", "[[B]]"])
+    kept = asyncio.run(judge_vote(run, battles[0], judge))
+    assert kept is not None and kept.winner == "a" and run.preferences()[before:] == [kept]
+    again = [message.text for message in judge.asked[1].prompt]
+    assert again == [judge.asked[0].prompt[0].text, quoted, AGAIN] and len(judge.asked[2].prompt) == 1
 
 
 SECRET = b"k" * 32

@@ -14,7 +14,7 @@ import pytest
 from firsthand.agent import Agent
 from firsthand.arena import vote_files
 from firsthand.arena.battle_table import BattleTable, _coded, _numbered
-from firsthand.arena.blind_battles import BlindBattle, fight, identifying_names, void_reason
+from firsthand.arena.blind_battles import BlindBattle, fight, void_reason
 from firsthand.arena.blind_reasks import REASK, SelfAgreement, self_agreement
 from firsthand.arena.elo import elo
 from firsthand.arena.vote_checks import checked_votes, suspect_voters
@@ -154,9 +154,6 @@ def test_a_vote_is_void_where_an_answer_tells_its_own_model() -> None:
         a = trace("1", "ann", one, model="qwen2.5-coder-instruct", **more)
         return void_reason(BlindBattle(Task("t", prompt), a, trace("2", "smollm", two)))
 
-    assert identifying_names("Qwen2.5-Coder-Instruct") == ["qwen", "coder", "alibaba"]
-    assert identifying_names("gpt-4o-mini") == ["gpt", "openai"] and identifying_names("abc") == []
-    assert identifying_names("Llama-Mistral") == ["llama", "mistral", "meta ai", "mistral ai"]
     assert (
         reason("I am QWEN.", "x") == "A names itself: qwen" and reason("by Alibaba", "x") == "A names itself: alibaba"
     )
@@ -164,31 +161,13 @@ def test_a_vote_is_void_where_an_answer_tells_its_own_model() -> None:
         reason("x", "SmolLM2 here") == "B names itself: smollm"
         and reason("x", "by Hugging Face") == "B names itself: hugging face"
     )
-    assert reason("smollm", "qwen") == "" == reason("myqwen", "x") and reason("qwens", "x") == "A names itself: qwen"
+    assert reason("smollm", "qwen") == "" == reason("myqwen", "x") and reason("qwens", "x") == ""
     assert reason("qwen", "smollm", "Who are you, Qwen?") == "B names itself: smollm"
-    nodes = (Node(None, user("q")), Node(0, assistant("I am a coder")))
+    nodes = (Node(None, user("q")), Node(0, assistant("I am a Qwen")))
     assert (
-        reason("42", "x", nodes=nodes) == "A names itself: coder"
+        reason("42", "x", nodes=nodes) == "A names itself: qwen"
         and reason("qwen", "x", nodes=nodes) == "A names itself: qwen"
     )
-
-
-def test_the_names_that_tell_a_model_are_its_words_its_families_and_their_makers() -> None:
-    names = {
-        "": [], "o3": [], "abc": [], "x-abcd-ABC": ["abcd"],
-        "ChatGPT4o": ["chatgpt", "gpt", "openai"],
-        "MyLLAMA3": ["myllama", "llama", "meta ai"],
-        "OpenQWEN-2": ["openqwen", "qwen", "alibaba"],
-        "Gemini-GEMMA": ["gemini", "gemma", "google"],
-        "Mixtral_mistral.MIXTRAL": ["mixtral", "mistral", "mistral ai"],
-        "Claude": ["claude", "anthropic"],
-        "SmolLM2": ["smollm", "hugging face"],
-        "DeepSeek-V3": ["deepseek"],
-        "Phi-3-MINI": ["phi", "microsoft"],
-        "Instruct-CHAT-base-Model-GGUF-local:scripted-direct-reply-Latest-preview-mini": [],
-        "instructed-chats": ["instructed", "chats"],
-    }  # fmt: skip
-    assert {name: identifying_names(name) for name in names} == names
 
 
 def test_each_mark_of_a_style_counts_though_it_says_the_same_as_another() -> None:

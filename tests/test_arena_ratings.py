@@ -421,11 +421,24 @@ def test_the_second_answer_can_win_in_every_layout(tmp_path: Path) -> None:
 
 def test_repeated_rows_count_once_and_conditions_leave_rows_out(tmp_path: Path) -> None:
     row = {"question_id": 7, "model_a": "x", "model_b": "y", "winner": "model_a", "judge": "ada", "language": "English"}
+    row |= {"tstamp": 1.5}
     rows = [row, row, {**row, "judge": "bob"}, {**row, "language": "French"}]
     votes = read_votes(written(tmp_path / "v.jsonl", rows), where={"language": "English"})
     assert (len(votes.battles), votes.duplicates, votes.filtered) == (2, 1, 1)
-    without_id = [{k: v for k, v in each.items() if k != "question_id"} for each in rows]
-    assert read_votes(written(tmp_path / "w.jsonl", without_id)).duplicates == 0
+    for name, number in (("question_id", 1), ("tstamp", 0), ("judge", 0)):
+        without = [{k: v for k, v in each.items() if k != name} for each in rows]
+        assert read_votes(written(tmp_path / "w.jsonl", without)).duplicates == number, name
+
+
+def test_equal_votes_on_a_question_are_votes_of_different_people_or_of_a_judge_asked_again(tmp_path: Path) -> None:
+    votes = [("q1", "model_a")] * 9 + [("q1", "model_b")]
+    for more in ({}, {"judge": "gpt"}, {"timestamp": "2026-01-02"}, {"judge": "u", "timestamp": ""}, {"id": None}):
+        rows = [{"question_id": q, "model_a": "x", "model_b": "y", "winner": w, **more} for q, w in votes]
+        found = read_votes(written(tmp_path / "v.jsonl", rows))
+        assert found.duplicates == 0 and found.battles.games_won.tolist() == [9, 1], more
+    for more in ({"id": 0}, {"judge": "gpt", "timestamp": 0}):
+        rows = [{"question_id": q, "model_a": "x", "model_b": "y", "winner": w, **more} for q, w in votes]
+        assert read_votes(written(tmp_path / "v.jsonl", rows)).duplicates == 8, more
 
 
 def test_style_is_read_from_counts_metadata_or_the_answers_themselves(tmp_path: Path) -> None:

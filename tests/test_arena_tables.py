@@ -157,7 +157,7 @@ def written(path: Path, *rows: dict[str, Any]) -> Path:
 
 
 def test_a_table_of_votes_is_read_with_its_voters_questions_and_styles(tmp_path: Path) -> None:
-    base = {"model_a": "x", "model_b": "y", "winner": "model_a"}
+    base = {"tstamp": 7.5, "model_a": "x", "model_b": "y", "winner": "model_a"}
     rows = [
         {
             **base,

@@ -31,6 +31,7 @@ from firsthand.arena.vote_files import (
     _style_counts,
     _style_differences,
     holds_votes,
+    read_votes,
 )
 from firsthand.arena.vote_requests import MAX_TICKET_CHARS, _opened, _sealed, shown_battle, vote_of_request
 from firsthand.arena.vote_writing import vote_rows, write_votes
@@ -51,7 +52,7 @@ def row(**columns: Any) -> TableRow:
 
 
 def test_the_columns_of_a_row_are_read_or_refused_with_its_place() -> None:
-    assert _name(row(model_a=" x "), "model_a") == " x "
+    assert _name(row(model_a=" x "), "model_a") == "x"
     for name in (None, "", " \t", 5):
         said = refusal(_name, row(model_a=name, model_b="y"), "model_a", kind=DataError)
         assert said == f"v.jsonl, line 7: model_a is {name!r}: give the model's name"
@@ -79,11 +80,34 @@ def test_the_columns_of_a_row_are_read_or_refused_with_its_place() -> None:
 
 
 def test_rows_that_repeat_another_are_left_out_where_the_table_has_ids() -> None:
-    one, two, three = row(question="q", model_a="x"), row(model_a="x", question="q"), row(question="q", model_a="y")
+    one, two, three = row(id="q", model_a="x"), row(model_a="x", id="q"), row(id="q", model_a="y")
     assert _distinct([one, three, two]) == [two, three], "the place of the first, whatever the order of columns"
-    for name in ("id", "question_id", "instruction_idx", "question", "prompt"):
-        assert len(_distinct([row(**{name: 1}), row(**{name: 1}), row(**{name: 2})])) == 2
+    for voter in ("judge", "voter", "user_id", "evaluation_session_id", "annotator"):
+        for time in ("timestamp", "tstamp", "when", "time", "created_at"):
+            assert len(_distinct([row(**{voter: 1, time: 2}) for _ in range(2)])) == 1
+    for name in ("question_id", "instruction_idx", "question", "prompt", "judge", "timestamp"):
+        assert len(_distinct([row(**{name: 1}), row(**{name: 1})])) == 2
     assert _distinct([row(model_a="x"), row(model_a="x")]) == [row(model_a="x"), row(model_a="x")]
+
+
+def test_names_are_read_as_they_were_before_they_were_written_for_a_spreadsheet(tmp_path: Path) -> None:
+    names = ["@cf/meta/llama", "-x", "'y", "'", "\u00a0=z", "plain"]
+    attempts = [trace(str(at), name) for at, name in enumerate(names)]
+    votes = [Preference("q", "0", str(at), "a", "=ann" if at % 2 else "+bob") for at in range(1, 6)]
+    run: Any = Votes("r1", attempts, *votes)
+    for suffix in ("csv", "jsonl"):
+        write_votes(run, tmp_path / f"v.{suffix}")
+        battles = read_votes(tmp_path / f"v.{suffix}").battles
+        assert set(battles.models) == {name.strip() for name in names} and battles.voters.tolist() == [0, 1, 0, 1, 0]
+    kept = tmp_path / "k.jsonl"
+    kept.write_text(json.dumps({"model_a": "'=x", "model_b": " y ", "winner": "a"}))
+    assert read_votes(kept).battles.models == ("'=x", "y"), (
+        "what JSON holds is no cell, and blanks are no part of a name"
+    )
+    kept.write_text(json.dumps({"model_a": "x", "model_b": "x ", "winner": "a"}))
+    assert refusal(read_votes, kept, kind=DataError) == (
+        f"{kept}, line 1: a battle of 'x' against itself: give two different models"
+    )
 
 
 def test_the_style_of_both_answers_is_found_in_the_first_columns_that_tell_it() -> None:
@@ -259,7 +283,7 @@ def test_a_vote_is_kept_with_its_facts_and_void_where_an_answer_names_itself() -
         (("[[A]]", "[[B]]"), "a", ["a", "a"]), (("[[B]]", "[[A]]"), "b", ["b", "b"]),
         (("[[C]]", "[[C]]"), "tie", ["tie", "tie"]),
         (("[[B]]", "[[B]]"), "tie", ["b", "a"]), (("[[C]]", "[[A]]"), "tie", ["tie", "b"]),
-        (("[[A]] or [[B]]", "[[B]] [[A]]"), "b", ["b", "b"]),
+        (("B is right.\n[[B]]", "[[A]]: it is complete"), "b", ["b", "b"]),
     ],
 )  # fmt: skip
 def test_a_judge_s_two_verdicts_are_one_vote(replies: tuple[str, str], winner: str, orders: list[str]) -> None:
@@ -280,7 +304,7 @@ def test_a_judge_s_two_verdicts_are_one_vote(replies: tuple[str, str], winner: s
 
 def test_a_judge_without_a_verdict_in_either_order_keeps_nothing() -> None:
     battle, run = BlindBattle(Task("t", "p?"), trace("1", "ann", "left"), trace("2", "bob", "right")), Kept("r", [])
-    for replies in (["A", "[[B]]"], ["[[B]]", "[[D]] [A]"]):
+    for replies in (["A", "B", "[[B]]"], ["[[B]]", "[[D]] [A]", ""]):
         assert asyncio.run(judge_vote(run, battle, Scripted(replies))) is None  # type: ignore[arg-type]
     assert run.preferences() == []
 

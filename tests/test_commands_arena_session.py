@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -16,12 +17,14 @@ from firsthand.agent import Agent
 from firsthand.arena.battle_table import BattleTable
 from firsthand.arena.blind_battles import BlindBattle, fight, prompt_task, vote
 from firsthand.arena.blind_reasks import REASK, vote_key
+from firsthand.arena.continued_battles import decided_battles, unvoted_battles
 from firsthand.arena.pair_choice import choose_pair
 from firsthand.commands import arena
 from firsthand.commands.arena import Config
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, ModelError, TransientError
 from firsthand.model import Sampling
 from firsthand.patterns.reply import reply
+from firsthand.preference import Preference
 from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
 from firsthand.runs.store import Run
@@ -138,7 +141,7 @@ def test_a_judge_votes_in_place_of_a_person_and_only_verdicts_count(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     two = ("one", "two")
-    judge = Scripted(["no idea", "[[A]]", "[[B]]", "[[C]]", "[[C]]"], name="scripted:j")
+    judge = Scripted(["no idea", "none", "[[A]]", "[[B]]", "[[C]]", "[[C]]"], name="scripted:j")
     assert session(Config(two, prompts="x", battles=2, judge="j", seed=4), run, agents(*two), *"PQRS", judge=judge) == 2
     assert [(each.winner, each.by) for each in run.preferences()] == [
         ("a", "judge:scripted:j"),
@@ -147,8 +150,144 @@ def test_a_judge_votes_in_place_of_a_person_and_only_verdicts_count(
     assert len(list(run.traces())) == 6, "the fourth prompt is not asked"
     told = words(capsys.readouterr().out)
     assert told[:2] == ["0 votes: too few to rate every model.", "1 vote: too few to rate every model."]
-    assert told[2].startswith("2 votes: ") and len(told) == 3
-    assert [each.sampling.seed for each in judge.asked if each.sampling] == [4] * 5
+    assert told[2].startswith("2 votes: ")
+    assert told[3:] == [f"1 battle without a verdict of the judge: --continue {run.id} asks for it again."]
+    assert [each.sampling.seed for each in judge.asked if each.sampling] == [4] * 6
+
+
+TWO = ("one", "two")
+
+
+def judged(run: Run, judge: Any, *prompts: str, again: bool = False, models: tuple[str, ...] = TWO, **more: Any) -> int:
+    """A session of a judge on a file of these prompts."""
+    config = Config(models, prompts="p.txt", judge="j", continue_="last" if again else "", **more)
+    return session(config, run, agents(*models), *prompts, judge=judge)
+
+
+def voted(run: Run) -> list[tuple[str, str]]:
+    """The prompts of the votes, in order, each with the voter."""
+    prompts = {task_id: task.prompt for (_, task_id), task in run.tasks().items()}
+    return [(prompts[each.task_id], each.by) for each in run.preferences()]
+
+
+def failing(*numbers: int, error: Exception | None = None) -> Scripted:
+    """A judge for which all answers are equal, and whose calls of these numbers fail."""
+    calls = iter(range(1000))
+
+    def answer(*_: Any) -> str:
+        if next(calls) in numbers:
+            raise error or ModelError("no power.")
+        return "[[C]]"
+
+    return Scripted(answer, name="scripted:j")
+
+
+def test_a_battle_in_which_the_judge_fails_has_no_vote_and_the_session_goes_on(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # two failures, a vote, two failures: no three in a row. The second call of a battle may fail as the first may
+    assert judged(run, failing(0, 2, 5, 7), "P", "Q", "R", "S", "T") == 1
+    assert voted(run) == [("R", "judge:scripted:j")] and len(list(run.traces())) == 10
+    told = words(capsys.readouterr().out)
+    assert told[0] == "The judge failed: no power. No vote is taken." and told.count(told[0]) == 4
+    assert told[-1] == f"4 battles without a verdict of the judge: --continue {run.id} asks for it again."
+
+
+def test_three_new_battles_in_a_row_in_which_the_judge_fails_end_the_session(run: Run) -> None:
+    with pytest.raises(ModelError) as refused:
+        judged(run, failing(*range(9)), *"PQRST")
+    assert str(refused.value) == (
+        f"the judge failed in 3 battles in a row, and run {run.id} keeps their answers: go on with --continue {run.id} "
+        "when it answers again (no power.)"
+    )
+    assert len(list(run.traces())) == 6, "the fourth battle is not answered"
+    # those of before are asked for first, however many of them fail, and the fourth prompt is answered
+    assert judged(run, failing(0, 1, 2), *"PQRS", again=True) == 1
+    assert voted(run) == [("S", "judge:scripted:j")] and len(list(run.traces())) == 8
+
+
+def test_a_fault_of_the_judge_that_passes_is_waited_for_and_another_error_is_raised(run: Run) -> None:
+    assert judged(run, failing(0, error=TransientError("busy", 0.0)), "P") == 1
+    with pytest.raises(ConfigError, match="no key"):
+        judged(run, failing(0, error=ConfigError("no key")), "Q")
+
+
+def test_a_continued_session_of_a_judge_asks_for_missing_votes_and_then_for_the_prompts_that_are_left(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert judged(run, failing(2), "P", "Q", "R") == 2
+    answers = [each.id for each in run.traces()]
+    assert judged(run, failing(), "P", "Q", "R", "S", again=True, battles=1) == 1
+    assert [prompt for prompt, _ in voted(run)] == ["P", "R", "Q"] and len(list(run.traces())) == 6
+    assert {run.preferences()[-1].a, run.preferences()[-1].b} == set(answers[2:4]), "the answers of before"
+    assert judged(run, failing(), "P", "Q", "R", "S", "S", again=True) == 2
+    assert [prompt for prompt, _ in voted(run)[3:]] == ["S", "S"]
+    capsys.readouterr()
+    assert judged(run, failing(), "S", "P", "S", again=True) == 0 and len(list(run.traces())) == 10
+    told = "Each prompt of p.txt has a vote already: add prompts, or begin anew without --continue."
+    assert words(capsys.readouterr().out) == [told]
+    assert judged(run, failing(), "S", "S", "S", again=True) == 1, "a line more is a battle more"
+    other = Scripted({"": "[[A]]"}, name="scripted:k")
+    assert judged(run, other, "P", again=True) == 1, "what another voter decided is not left out"
+    assert judged(run, failing(), "P") == 1, "without --continue each line is a battle"
+    assert told not in words(capsys.readouterr().out)
+    with pytest.raises(ModelError, match="3 battles in a row"):
+        judged(run, failing(0, 1, 2), "X", "Y", "Z")
+    capsys.readouterr()
+    assert judged(run, failing(), "X", again=True) == 3 and told not in words(capsys.readouterr().out)
+    assert judged(run, failing()) == 0 and capsys.readouterr().out == ""
+
+
+def test_a_continued_session_comes_back_to_a_prompt_for_models_that_were_not_compared_on_it(run: Run) -> None:
+    def pairs() -> list[tuple[str, frozenset[str]]]:
+        names = {each.id: each.agent_name for each in run.traces()}
+        prompts = [prompt for prompt, _ in voted(run)]
+        kept = zip(prompts, run.preferences(), strict=True)
+        return [(prompt, frozenset((names[each.a], names[each.b]))) for prompt, each in kept]
+
+    assert judged(run, failing(), "P", models=NAMES) == 1
+    for number in (2, 2, 1):  # Q first, of which there are fewer votes, until each pair has met on both
+        assert judged(run, failing(), "P", "Q", again=True, models=NAMES) == number
+    assert judged(run, failing(), "P", "Q", again=True, models=NAMES) == 0
+    assert len(set(pairs())) == len(pairs()) == 6
+    assert [prompt for prompt, _ in pairs()] == ["P", "Q", "P", "Q", "P", "Q"]
+
+
+def test_a_person_goes_on_with_the_prompts_of_a_file_that_they_have_not_decided(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(TWO, prompts="p.txt", voter="ada")
+    typed(monkeypatch, "a\ns\nq\n")
+    assert session(config, run, agents(*TWO), "P", "Q", "R") == 1
+    typed(monkeypatch, "b\nb\n")
+    assert session(replace(config, continue_="last"), run, agents(*TWO), "P", "Q", "R") == 2
+    typed(monkeypatch, "b\n")
+    assert session(replace(config, continue_="last", voter="bo"), run, agents(*TWO), "P") == 1
+    typed(monkeypatch, "b\n")
+    assert session(replace(config, continue_="last", prompts=""), run, agents(*TWO), "P") == 1, "typed anew: asked anew"
+    ada, bo = "human:ada", "human:bo"
+    assert voted(run) == [("P", ada), ("Q", ada), ("R", ada), ("P", bo), ("P", ada)]
+
+
+def test_battles_without_a_vote_have_two_answers_and_no_vote_of_anybody(run: Run) -> None:
+    first, second, third = battles(run, 3)
+    broken = Agent("two", Scripted(["x"], error=ModelError("gone")), reply)
+    asyncio.run(fight(run, agents("one")["one"], broken, prompt_task("Q?"), number=3, seed=0))
+    vote(run, second, "tie", by="human:zoe", dwell_s=1)
+    found = unvoted_battles(run)
+    assert [(each.task, each.a.id, each.b.id) for each in found] == [
+        (each.task, each.a.id, each.b.id) for each in (first, third)
+    ]
+    vote(run, first, "a", by="human:zoe", dwell_s=1, more={"void": "A names itself: one"})
+    vote(run, first, "a", by="human:zoe", dwell_s=1, more={REASK: "x"})
+    vote(run, first, "a", by="human:ada", dwell_s=1)
+    vote(run, first, "a", by="human:zoe", dwell_s=1)
+    one = agents("one")["one"]  # whose second attempt takes the place of the first, as if a session was killed after it
+    asyncio.run(fight(run, one, one, prompt_task("Alone?"), number=4, seed=0))
+    for a, b in ((first.a.id, "gone"), ("gone", first.a.id)):
+        run.add_preference(Preference(first.task.id, a, b, "a", "human:zoe"))
+    keys = [(each.task.id, frozenset(TWO)) for each in (second, first, first)]
+    assert decided_battles(run, "human:zoe") == Counter(keys) and len(unvoted_battles(run)) == 1
 
 
 def battles(run: Run, count: int) -> list[BlindBattle]:

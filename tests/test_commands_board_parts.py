@@ -326,7 +326,7 @@ def test_a_followed_board_is_printed_when_a_run_has_grown_and_ends_with_it(
 
 
 def test_sheets_are_written_for_graders_and_the_adjudicator(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = scored_run(home, "quiz", {"adele": {"quiz": {f"t{n}": [{"exact": 1.0}] for n in range(3)}},
+    run = scored_run(home, "quiz", {"qwen": {"quiz": {f"t{n}": [{"exact": 1.0}] for n in range(3)}},
                                     "chat": {"quiz": {"t0": [{"exact": 1.0}]}}})  # fmt: skip
     assert board_grading.write_grading([run.id], "g", ["ann", "ben"], ["correct"], "") == 0
     assert capsys.readouterr().out.splitlines() == [

@@ -97,7 +97,7 @@ EDGES = {
     "train": "nn formats runs benchmarks engine hub providers tokens retrieval patterns cluster worlds",
     "interp": "nn train tokens engine hub stats formats patterns",
     # 7 questions
-    "arena": "benchmarks stats runs",
+    "arena": "benchmarks patterns stats runs",
     "boards": "benchmarks stats runs show",
     "contamination": "kernels stats",
     "claims": "arena benchmarks boards contamination engine experiment hub interp kernels memories messaging nn patterns"

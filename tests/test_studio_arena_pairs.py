@@ -12,10 +12,11 @@ import pytest
 from firsthand.agent import Agent
 from firsthand.arena.blind_battles import battles_of
 from firsthand.arena.pair_choice import choose_pair
-from firsthand.errors import ConfigError, ModelError
+from firsthand.errors import ConfigError, ModelError, StoreError, UnknownName
 from firsthand.patterns.reply import reply
 from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
+from firsthand.studio import arena_rounds
 from firsthand.studio.arena_rounds import ArenaRounds, Round
 
 
@@ -89,6 +90,52 @@ def test_a_vote_that_cannot_be_kept_does_not_lose_those_after_it(tmp_path: Path)
         for each in made:
             if each.keeper is not None:
                 each.keeper.cancel()
+
+    asyncio.run(play())
+
+
+def test_a_vote_that_the_store_refuses_is_tried_again_told_and_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arena_rounds, "RETRY_S", 0.01)
+    monkeypatch.setattr(arena_rounds, "MOST_ROUNDS", 1)
+
+    async def play() -> None:
+        rounds = ArenaRounds(tmp_path, agents("amber", "cobalt"))
+        first = await answered(await rounds.start("One?"))
+        first.ready_at = 0.0
+        assert rounds.run is not None
+        real, tries = rounds.run.add_preference, []
+
+        def full(preference: Any) -> None:
+            tries.append(preference)
+            if len(tries) < 5:
+                raise StoreError("the disk is full")
+            real(preference)
+
+        monkeypatch.setattr(rounds.run, "add_preference", full)
+        rounds.vote(first, "a", [], "ann", undo_s=60)
+        with pytest.raises(
+            StoreError, match=r"^the vote is not kept yet, and is tried again every 0 s: the disk is full$"
+        ):
+            rounds.reveal(first)
+        rounds.vote(first, "a", [], "ann", undo_s=0)
+        second = await answered(await rounds.start("Two?"))
+        assert rounds.get(first.id) is first and first.keeper is not None
+        await asyncio.wait_for(first.keeper, 10)
+        assert first.kept is not None and len(tries) == 5 and rounds.reveal(first)["winner"] == "a"
+        assert [each.winner for each in rounds.run.preferences()] == ["a"]
+        await answered(await rounds.start("Three?"))
+        for old in (first, second):  # a kept vote, and none
+            with pytest.raises(UnknownName):
+                rounds.get(old.id)
+        third = next(iter(rounds._rounds.values()))
+        third.ready_at = 0.0
+        rounds.vote(third, "b", [], "ann", undo_s=0.05)
+        rounds.close()
+        assert third.keeper is not None
+        await asyncio.wait([third.keeper])
+        assert third.keeper.cancelled() and third.kept is not None
 
     asyncio.run(play())
 

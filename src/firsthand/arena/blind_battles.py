@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from firsthand.agent import Agent
 from firsthand.arena.battle_table import BattleTable
 from firsthand.arena.blind_reasks import is_reask
+from firsthand.arena.self_naming import told_name
 from firsthand.benchmark import NamedSetting
 from firsthand.errors import ConfigError
 from firsthand.loop.listener import Listener
@@ -27,25 +27,6 @@ from firsthand.trace import Trace
 
 ARENA = "arena"
 """The benchmark name in the traces of battles."""
-_WORD = re.compile(r"[a-z]{4,}")
-_GENERIC = {
-    "instruct",
-    "chat",
-    "base",
-    "model",
-    "gguf",
-    "local",
-    "scripted",
-    "direct",
-    "reply",
-    "latest",
-    "preview",
-    "mini",
-}
-_MAKERS = {
-    "claude": "anthropic", "gemini": "google", "gemma": "google", "gpt": "openai", "llama": "meta ai", "qwen": "alibaba",
-    "smollm": "hugging face", "mistral": "mistral ai", "mixtral": "mistral ai", "deepseek": "deepseek", "phi": "microsoft",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -127,21 +108,12 @@ def shown_text(trace: Trace) -> str:
 
 def void_reason(battle: BlindBattle) -> str:
     """Why a vote on the battle does not count: an answer names its own model or its maker; empty if none does."""
-    prompt = battle.task.prompt.casefold()
     for side, trace in (("A", battle.a), ("B", battle.b)):
-        answer = f"{trace.answer or ''}\n{shown_text(trace)}".casefold()
-        for name in identifying_names(str(trace.agent.get("model", trace.agent_name))):
-            if re.search(rf"(?<![a-z]){re.escape(name)}", answer) and name not in prompt:
-                return f"{side} names itself: {name}"
+        said = f"{trace.answer or ''}\n{shown_text(trace)}"
+        name = told_name(str(trace.agent.get("model", trace.agent_name)), said, battle.task.prompt)
+        if name:
+            return f"{side} names itself: {name}"
     return ""
-
-
-def identifying_names(model: str) -> list[str]:
-    """Lower-case words that tell a reader which model answers: words of its name, and its maker."""
-    words = [word for word in _WORD.findall(model.casefold()) if word not in _GENERIC]
-    makers = [maker for family, maker in _MAKERS.items() if family in model.casefold()]
-    families = [family for family in _MAKERS if family in model.casefold()]
-    return list(dict.fromkeys([*words, *families, *makers]))
 
 
 def battles_of(run: Run, models: Sequence[str] = ()) -> tuple[BattleTable, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,11 +36,18 @@ def expected_reductions(battles: BattleTable) -> NDArray[np.float64]:
     return reductions
 
 
-def choose_pair(battles: BattleTable, rng: np.random.Generator) -> tuple[int, int]:
-    """Two models, in random order, drawn with probability proportional to what their battle is expected to teach."""
+def choose_pair(
+    battles: BattleTable, rng: np.random.Generator, *, without: Collection[frozenset[str]] = ()
+) -> tuple[int, int]:
+    """Two models, in random order, drawn with probability proportional to what their battle is expected to teach.
+
+    Pairs of names in `without` are not drawn; at least one pair must be left.
+    """
     reductions = expected_reductions(battles)
     first, second = np.triu_indices(len(battles.models), 1)
-    chances = reductions[first, second]
+    names = battles.models
+    is_left = [frozenset((names[a], names[b])) not in without for a, b in zip(first, second, strict=True)]
+    chances = reductions[first, second] * np.array(is_left)
     place = int(rng.choice(len(first), p=chances / chances.sum()))
     pair = int(first[place]), int(second[place])
     return pair if rng.random() < 0.5 else (pair[1], pair[0])

@@ -2,7 +2,8 @@
 
 Known layouts: model_a, model_b and winner (Chatbot Arena's 33k and 140k, MT-Bench, PandaLM), winner_model_a, winner_model_b
 and winner_tie (the 55k competition), generator_1, generator_2 and preference (AlpacaEval). The voter is the first of the
-columns judge, voter, user_id, evaluation_session_id and annotator that is there.
+columns judge, voter, user_id, evaluation_session_id and annotator that is there. A vote is known by its `id`, or by its
+voter and its time (timestamp, tstamp, when, time or created_at).
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from firsthand.benchmarks.sources.tables import TableRow, read_table
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
 from firsthand.system.ordinary_file import open_ordinary
+from firsthand.system.spreadsheet_cells import text_of_cell
 
 VOTERS = ("judge", "voter", "user_id", "evaluation_session_id", "annotator")
 STYLES = ("length", "headers", "lists", "bold")
 QUESTIONS = ("question_id", "instruction_idx", "question", "prompt")
-_IDS = ("id", *QUESTIONS)
+TIMES = ("timestamp", "tstamp", "when", "time", "created_at")
 _HEADER = re.compile(r"^#{1,6}\s", re.MULTILINE)
 _LIST = re.compile(r"^[^\S\n]*(?:[-*+]|\d+[.)])\s", re.MULTILINE)
 _BOLD = re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__")
@@ -40,7 +42,7 @@ class VoteFile:
 
     battles: BattleTable
     duplicates: int
-    """Rows that repeat another row with its id, voter and verdict; each is counted once."""
+    """Rows that repeat another in every column, where its id, or its voter and time, say which vote it is."""
     filtered: int
     """Rows that the conditions left out."""
     void: int = 0
@@ -68,13 +70,13 @@ def read_votes(path: Path, *, where: Mapping[str, str] | None = None, style: Seq
     kept = [row for row in rows if all(str(row.columns.get(key)) == value for key, value in (where or {}).items())]
     if not kept:
         raise ConfigError(f"no row of {path} has {', '.join(f'{k}={v}' for k, v in (where or {}).items())}")
-    distinct = _distinct(kept)
+    distinct = [_without_apostrophes(row) for row in _distinct(kept)] if path.suffix == ".csv" else _distinct(kept)
     first, second, verdict = _layout(columns, path)
     voter = next((name for name in VOTERS if name in columns), None)
     question = next((name for name in QUESTIONS if name in columns), None)
     battles = BattleTable.from_columns(
         [_name(row, first) for row in distinct],
-        [_name(row, second) for row in distinct],
+        [_other_name(row, second, first) for row in distinct],
         [verdict(row) for row in distinct],
         voters=None if voter is None else [str(row.columns.get(voter)) for row in distinct],
         questions=None if question is None else [str(row.columns.get(question)) for row in distinct],
@@ -95,10 +97,23 @@ def holds_votes(path: Path) -> bool:
 
 
 def _distinct(rows: list[TableRow]) -> list[TableRow]:
-    """The rows without repetitions; rows of a table without any id cannot be told from each other and all stay."""
-    if not any(name in rows[0].columns for name in _IDS):
-        return rows
-    return list({json.dumps(row.columns, sort_keys=True, default=str): row for row in rows}.values())
+    """The rows without repetitions.
+
+    A row with a vote's id, or with its voter and time, is one vote however often it stands there. Others may be equal votes
+    of different people, or of one judge asked again, and all stay: that they share a question says nothing.
+    """
+    return list({_vote_of(row, place): row for place, row in enumerate(rows)}.values())
+
+
+def _vote_of(row: TableRow, place: int) -> str | int:
+    """All columns as text, if they say which vote the row is; else its place."""
+
+    def has(names: Sequence[str]) -> bool:
+        return any(row.columns.get(name) not in (None, "") for name in names)
+
+    if has(("id",)) or (has(VOTERS) and has(TIMES)):
+        return json.dumps(row.columns, sort_keys=True, default=str)
+    return place
 
 
 def _layout(columns: Json, path: Path) -> tuple[str, str, Callable[[TableRow], str]]:
@@ -120,7 +135,19 @@ def _name(row: TableRow, column: str) -> str:
     name = row.columns.get(column)
     if not isinstance(name, str) or not name.strip():
         raise DataError(f"{row.where}: {column} is {name!r:.60}: give the model's name")
+    return name.strip()
+
+
+def _other_name(row: TableRow, column: str, first: str) -> str:
+    name = _name(row, column)
+    if name == _name(row, first):
+        raise DataError(f"{row.where}: a battle of {name!r:.60} against itself: give two different models")
     return name
+
+
+def _without_apostrophes(row: TableRow) -> TableRow:
+    """The row as it was before `write_votes` kept its cells from being read as formulas."""
+    return TableRow({name: text_of_cell(cell) for name, cell in row.columns.items()}, row.where)
 
 
 def _from_winner(row: TableRow) -> str:

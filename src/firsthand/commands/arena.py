@@ -7,15 +7,17 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Literal
 
 from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.errors import ConfigError, reason_of
+from firsthand.errors import ConfigError, ModelError, reason_of
 from firsthand.hub.fetch_model import fetch_named
 from firsthand.model import Model, Sampling
 from firsthand.patterns.reply import reply
@@ -38,6 +40,8 @@ firsthand arena smollm2 qwen.gguf --continue last          # go on with the vote
 firsthand board last                                       # the ratings, with intervals
 """
 KEYS: dict[str, Winner | Literal["s", "q"]] = {"a": "a", "b": "b", "t": "tie", "n": "both_bad", "s": "s", "q": "q"}
+MOST_FAILURES = 3
+"""New battles in a row in which the judge fails end a session: each one more would be paid for and have no vote."""
 ASK = "a, b, t (tie), n (neither), s (skip) or q (quit)? "
 
 
@@ -58,7 +62,7 @@ class Config:
     voter: str = ""
     """The name that the votes are kept under; by default the user's."""
     continue_: str = ""
-    """Continue the arena of this run: its id, or last."""
+    """Continue the arena of this run: its id, or last. Of a file, prompts that the voter has decided are left out."""
     system: str | None = None
     """A system message for all models."""
     device: str = "cpu"
@@ -133,36 +137,17 @@ async def _session(
     config: Config, run: Run, agents: dict[str, Agent], judge: Model | None, prompts: Iterator[str]
 ) -> int:
     """The number of votes given."""
-    import numpy as np
-
-    from firsthand.arena.blind_battles import battles_of, fight, prompt_task, vote
-    from firsthand.arena.judge_votes import judge_vote
-    from firsthand.arena.pair_choice import choose_pair
+    if judge is not None:
+        return await _judged(config, run, agents, judge, prompts)
+    from firsthand.arena.blind_battles import vote
 
     voter = f"human:{config.voter or _user()}"
     chance = Random(config.seed)
-    votes, number = 0, sum(1 for _ in run.traces()) // 2
-    for prompt in prompts:
-        table, _ = battles_of(run, tuple(agents))
-        first, second = choose_pair(table, np.random.default_rng([config.seed, number]))
-        names = table.models[first], table.models[second]
-        if missing := [name for name in names if name not in agents]:
-            raise ConfigError(f"run {run.id} has battles of {missing[0]!r}: name it among the models too")
-        task = prompt_task(prompt)
-        battle = await fight(run, agents[names[0]], agents[names[1]], task, number=number, seed=config.seed)
-        number += 1
-        if battle.failure:
-            console().print(f"{battle.failure.removesuffix('.')}. No vote is taken.", markup=False)
-            continue
-        if judge is not None:
-            votes += await judge_vote(run, battle, judge, seed=config.seed) is not None
-            _standings(run, tuple(agents))
-            if config.battles and votes == config.battles:
-                break
-            continue
+    votes = 0
+    async for battle in _battles(config, run, agents, prompts, voter, []):
         if chance.random() < config.reask and not _asked_again(run, voter, chance):
             break
-        _show(prompt, battle)
+        _show(battle.task.prompt, battle)
         shown = time.monotonic()
         winner = _ask()
         if winner == "q":
@@ -173,11 +158,98 @@ async def _session(
             void = (kept.detail or {}).get("void")
             if void:
                 console().print(f"This vote does not count, because {void}.", markup=False)
-        console().print(f"A was {names[0]}, B was {names[1]}.", markup=False)
+        console().print(f"A was {battle.a.agent_name}, B was {battle.b.agent_name}.", markup=False)
         _standings(run, tuple(agents))
         if config.battles and votes == config.battles:
             break
     return votes
+
+
+async def _judged(config: Config, run: Run, agents: dict[str, Agent], judge: Model, prompts: Iterator[str]) -> int:
+    """The number of votes that the judge gave; ModelError if it fails in `MOST_FAILURES` new battles in a row."""
+    from firsthand.arena.continued_battles import unvoted_battles
+    from firsthand.arena.judge_votes import judge_vote, judge_voter
+
+    votes = without = failures = 0
+    waiting = unvoted_battles(run)
+    answered_before = {battle.a.id for battle in waiting}  # their answers cost nothing more
+    async for battle in _battles(config, run, agents, prompts, judge_voter(judge), waiting):
+        try:
+            kept = await judge_vote(run, battle, judge, seed=config.seed)
+        except ModelError as error:
+            failures += battle.a.id not in answered_before
+            if failures == MOST_FAILURES:
+                raise ModelError(
+                    f"the judge failed in {failures} battles in a row, and run {run.id} keeps their answers: go on with "
+                    f"--continue {run.id} when it answers again ({error})"
+                ) from error
+            console().print(f"The judge failed: {str(error).removesuffix('.')}. No vote is taken.", markup=False)
+            without += 1
+            continue
+        failures = 0
+        votes += kept is not None
+        without += kept is None
+        _standings(run, tuple(agents))
+        if config.battles and votes == config.battles:
+            break
+    if without:
+        told = f"{count_of(without, 'battle')} without a verdict of the judge: --continue {run.id} asks for it again."
+        console().print(told, markup=False, soft_wrap=True)
+    return votes
+
+
+async def _battles(
+    config: Config,
+    run: Run,
+    agents: dict[str, Agent],
+    prompts: Iterator[str],
+    voter: str,
+    waiting: list[BlindBattle],
+) -> AsyncIterator[BlindBattle]:
+    """The battles that wait for a vote, then one for each prompt, answered when it is asked for.
+
+    A run that is continued with a file of prompts goes on with those that the voter has not decided, and comes back to the
+    others only for two models that the voter has not compared on them.
+    """
+    import numpy as np
+
+    from firsthand.arena.blind_battles import battles_of, fight, prompt_task
+    from firsthand.arena.continued_battles import battle_key, decided_battles
+    from firsthand.arena.pair_choice import choose_pair
+
+    number = sum(1 for _ in run.traces()) // 2
+    done: Counter[tuple[str, frozenset[str]]] = Counter()
+    asked: Iterable[str] = prompts
+    if config.continue_ and config.prompts:
+        done = decided_battles(run, voter) + Counter(map(battle_key, waiting))
+        per_task: Counter[str] = Counter()
+        for (task_id, _), count in done.items():
+            per_task[task_id] += count
+        asked = sorted(prompts, key=lambda prompt: per_task[prompt_task(prompt).id])
+    for battle in waiting:
+        yield battle
+    before = number
+    for prompt in asked:
+        task = prompt_task(prompt)
+        table, _ = battles_of(run, tuple(agents))
+        pairs = {frozenset(pair) for pair in combinations(table.models, 2)}
+        compared = {pair for pair in pairs if done[task.id, pair]}
+        if compared == pairs:
+            done.subtract((task.id, pair) for pair in pairs)
+            continue
+        first, second = choose_pair(table, np.random.default_rng([config.seed, number]), without=compared)
+        names = table.models[first], table.models[second]
+        if missing := [name for name in names if name not in agents]:
+            raise ConfigError(f"run {run.id} has battles of {missing[0]!r}: name it among the models too")
+        battle = await fight(run, agents[names[0]], agents[names[1]], task, number=number, seed=config.seed)
+        number += 1
+        if battle.failure:
+            console().print(f"{battle.failure.removesuffix('.')}. No vote is taken.", markup=False)
+        else:
+            yield battle
+    if done and not waiting and number == before:
+        told = f"Each prompt of {config.prompts} has a vote already: add prompts, or begin anew without --continue."
+        console().print(told, markup=False, soft_wrap=True)
 
 
 def _asked_again(run: Run, voter: str, chance: Random) -> bool:

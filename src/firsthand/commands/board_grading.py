@@ -15,7 +15,7 @@ def write_grading(
     sources: Sequence[str], grade: str, graders: Sequence[str], criteria: Sequence[str], adjudicator: str
 ) -> int:
     """Write sheets for a run's answers, or for the answers that graders disagree on, and say what to do with them."""
-    from firsthand.arena.blind_battles import identifying_names
+    from firsthand.arena.self_naming import told_name
     from firsthand.boards.grading_sheets import is_grading, write_adjudication, write_sheets
     from firsthand.runs import store
 
@@ -32,11 +32,7 @@ def write_grading(
     folder = Path(grade)
     with store.open_run(source, data_home()) as run:
         written = write_sheets(run, folder, graders, criteria)
-        told = [
-            trace.agent_name
-            for trace in run.traces()
-            if any(name in (trace.answer or "").casefold() for name in identifying_names(trace.agent_name))
-        ]
+        told = [trace.agent_name for trace in run.traces() if told_name(trace.agent_name, trace.answer or "")]
     for name, count in written.items():
         out.print(f"{folder / f'{name}.csv'}: {count_of(count, 'answer')}", markup=False, soft_wrap=True)
     if told:

@@ -34,12 +34,14 @@ if TYPE_CHECKING:
 
 UNDO_S = 5.0
 """A vote can be undone for so long."""
+RETRY_S = 5.0
+"""Seconds between two tries to keep a vote that the store refused."""
 TICK_S = 0.05
 """Text is released at these intervals."""
 MOST_UNDER_WAY = 4
 """Rounds whose answers are being made at one time."""
 MOST_ROUNDS = 200
-"""Rounds that are remembered; older ones are forgotten, their attempts stay in the run."""
+"""Rounds that are remembered; older ones without a vote that waits are forgotten, their attempts stay in the run."""
 REASONS = ("correct", "complete", "clear", "follows the prompt", "style", "safe")
 """Reasons that a voter may give."""
 MAX_PROMPT_CHARS = 20_000
@@ -136,8 +138,9 @@ class ArenaRounds:
         a, b = (AnsweringSide(self.agents[table.models[place]]) for place in (first, second))
         made = Round(secrets.token_urlsafe(16), task, a, b)
         self._rounds[made.id] = made
-        while len(self._rounds) > MOST_ROUNDS:
-            self._rounds.popitem(last=False)
+        for old in list(self._rounds.values())[: max(0, len(self._rounds) - MOST_ROUNDS)]:
+            if old.winner is None or old.kept is not None:  # a vote that waits to be kept is not forgotten
+                del self._rounds[old.id]
         made.work = asyncio.create_task(self._fight(made, run, self._number))
         self._number += 1
         return made
@@ -207,7 +210,10 @@ class ArenaRounds:
             return self._names(made)
         if made.winner is None:
             raise ConfigError("the names are shown after the vote")
-        self._keep(made)
+        try:
+            self._keep(made)
+        except StoreError as error:
+            raise StoreError(f"the vote is not kept yet, and is tried again every {RETRY_S:.0f} s: {error}") from error
         assert made.kept is not None and self.run is not None
         void = str((made.kept.detail or {}).get("void") or "")
         return self._names(made) | {"void": void, "run": self.run.id, "attempts": [made.kept.a, made.kept.b]}
@@ -215,6 +221,8 @@ class ArenaRounds:
     def close(self) -> None:
         """Keep the votes that wait, and close the run."""
         for made in self._rounds.values():
+            if made.keeper is not None:
+                made.keeper.cancel()
             if made.winner is not None:
                 with suppress(StoreError):
                     self._keep(made)
@@ -227,8 +235,13 @@ class ArenaRounds:
         return {"a": made.a.agent.name, "b": made.b.agent.name, "winner": made.winner}
 
     async def _keep_later(self, made: Round, undo_s: float) -> None:
+        """Keeps the vote after `undo_s` seconds; while the store refuses it, such as on a full disk, tries again."""
         await asyncio.sleep(undo_s)
-        self._keep(made)
+        while made.kept is None:
+            try:
+                self._keep(made)
+            except StoreError:
+                await asyncio.sleep(RETRY_S)
 
     def _keep(self, made: Round) -> None:
         from firsthand.arena.blind_battles import vote

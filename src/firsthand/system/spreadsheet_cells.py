@@ -18,3 +18,8 @@ def plain_cell(value: object) -> object:
     first = next((char for char in value if char.isprintable() and not char.isspace()), "")
     is_formula = value.startswith(_CONTROLS) or unicodedata.normalize("NFKC", first).startswith(_BEGINNINGS)
     return f"'{value}" if is_formula else value
+
+
+def text_of_cell(text: str) -> str:
+    """The text that `plain_cell` wrote: without the apostrophe before what a spreadsheet would read as a formula."""
+    return text[1:] if plain_cell(text[1:]) == text else text
