@@ -129,7 +129,7 @@ def test_a_byte_order_mark_before_a_stream_is_left_out_and_one_in_it_is_kept() -
     mark = b"\xef\xbb\xbf"
     assert data_of(mark + b"data: a\n\n" + mark + b"data: b\n\ndata: c\n\n") == ["a", "c"]
     assert data_of(mark[:1], mark[1:], b"data: a\n", b"\n") == ["a"] and data_of(mark + b"data: a") == ["a"]
-    assert data_of(b"data: " + mark + b"a\n\n", mark + b"data: b") == ["\ufeffa"]
+    assert data_of(b"data: " + mark + b"a\n\n", mark + b"data: b\n\n", mark + b"data: c") == ["\ufeffa"]
 
 
 def test_what_a_stream_ended_in_is_cut_short_unless_it_is_json() -> None:
