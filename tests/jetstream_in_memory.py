@@ -185,8 +185,14 @@ class Bucket:
 class Connection:
     """A connection to the server."""
 
+    max_payload, is_reconnecting = 1 << 20, False
+
     def __init__(self, server: JetStream):
         self.server, self.inboxes, self.is_closed = server, dict[str, asyncio.Queue[Any]](), False
+
+    @property
+    def is_connected(self) -> bool:
+        return not self.is_closed and not self.is_reconnecting
 
     def jetstream(self, timeout: float) -> JetStream:
         return self.server

@@ -50,12 +50,12 @@ def redis_server(folder: Path, *options: str) -> Iterator[str]:
 
 
 @contextmanager
-def nats_server(folder: Path, sync: str = "2m") -> Iterator[str]:
+def nats_server(folder: Path, sync: str = "2m", port: int | None = None) -> Iterator[str]:
     """The address of a NATS server with JetStream over a folder, killed at the end; `sync`: when it writes to disk."""
     binary = shutil.which("nats-server", path="/usr/sbin:/usr/bin:/usr/local/bin")
     if binary is None or find_spec("nats") is None:
         pytest.skip("nats-server and the package nats-py are not installed")
-    port = _free_port()
+    port = port or _free_port()
     (folder / "js.conf").write_text(f'jetstream {{ store_dir: "{folder}", sync_interval: {sync} }}')
     server = _served([binary, "-a", "127.0.0.1", "-p", str(port), "-c", str(folder / "js.conf")], port, folder)
     yield f"nats://127.0.0.1:{port}"

@@ -135,7 +135,7 @@ def test_a_group_in_redis_is_asked_for_by_its_name() -> None:
     for limit in (0, -2):
         with pytest.raises(ConfigError, match=f"^limit is {limit}: give 1 or more$"):
             store.fetch("g", limit)
-    store = Redis("2")
+    store = Redis(2)
     assert store.acknowledge("g\ud800", [3, 5]) == 2 == store.acknowledge("g", []) and store.lag("l\ud800") == 2
     store.let_go("g\ud800", 7, "r" * 999 + "\ud800x")
     store.let_go("g", 8)
@@ -226,7 +226,7 @@ def test_rows_of_redis_are_pairs_and_a_failure_is_one_sentence() -> None:
     store._scripts = {"lag": fails}
     with pytest.raises(StoreError, match=r"^the Redis server at here:1 failed: "):
         store.lag("g")
-    assert store._of("g", 0) == 0 and store._of("g", "") == ""
+    assert Redis(0)._of("g", "lag", read=str) == "0" and Redis("")._of("g", "lag", read=str) == ""
     assert [lua_pattern(each) for each in ("a", "a-b.*", "*.x_1", "a.>", ">", "é.b")] == [
         "^a$", "^a%-b%.[^.]+$", "^[^.]+%.x_1$", "^a%..+$", "^.+$", "^é%.b$",
     ]  # fmt: skip

@@ -63,6 +63,8 @@ def encoded(value: Any) -> bytes:
         return b"*%d\r\n" % len(value) + b"".join(map(encoded, value))
     if isinstance(value, int):
         return b":%d\r\n" % value
+    if isinstance(value, float):
+        return b",%s\r\n" % str(value).encode()
     if value is None:
         return b"_\r\n"
     if isinstance(value, Exception):
@@ -178,6 +180,82 @@ def test_streams_of_redis_are_read_from_behind_an_offset(words: RedisWords, monk
         address = words.url.removeprefix("redis://")
         assert str(told.value).startswith("the Redis server at ") and address in str(told.value)
         assert "\t" not in str(told.value) and "broken" in str(told.value)
+
+
+ROWS: list[Any] = [
+    5,
+    ["x"],
+    [[[]]],
+    [["seven-0", "key", "v"]],
+    [["1-0", "key"]],
+    [[7, "key", "v"]],
+    [["1-0", "key", 7]],
+]
+IN_STREAM: list[Any] = [5, ["x"], [[]], [[[]]], [["1-0"]], [["seven-0", SAID]], [["1-0", 7]], [["1-0", ["key", ["a"]]]]]
+NUMBERS: list[Any] = [None, "", "2", ["x"], 2.0]
+OTHER_FORMS: list[tuple[Any, list[Any]]] = [
+    (lambda shared: shared.read("k"), [*(row[0] for row in ROWS[3:]), 5, ["x"], [[[]]]]),
+    (lambda shared: shared.entries(), ROWS),
+    (lambda shared: shared.history("k"), ROWS),
+    (lambda shared: shared.changes(), IN_STREAM),
+    (
+        lambda shared: shared.write("k", "v", writer="w"),
+        [5, ["written"], ["written", None], ["done", ["1-0", "key", "k"]], ["written", ROW, ROW], ["conflict", ["x"]]],
+    ),
+    (
+        lambda shared: shared.publish("a.b", ["x"]),
+        [5, ["published", "1"], ["published", "a", "1"], ["published", "1", []], ["published", float("inf"), "1"],
+         ["full", ["g"], "1"], ["full", 7, "1"], ["full", "g", "many"]],
+    ),
+    (lambda shared: shared.subscribe("g", "a"), [5, ["x"], None]),
+    (
+        lambda shared: shared.fetch("g"),
+        [5, "no", ["x"], [["9-0", "2"]], [["9-0", "x", SAID]], [["9-0", "1", [*SAID, "x"]]],
+         [["9-0", "1", ["topic", 7]]]],
+    ),
+    (
+        lambda shared: shared.dead_letters("g"),
+        [5, "no", [["9-0", "4", 7, SAID]], [["9-0", "4", ["why"], SAID]], [["9-0", [], "why", SAID]],
+         [["x", "4", "why", SAID]]],
+    ),
+    (lambda shared: shared.replay("a.b"), IN_STREAM),
+    (lambda shared: shared.acknowledge("g", [1]), NUMBERS),
+    (lambda shared: shared.let_go("g", 1), NUMBERS),
+    (lambda shared: shared.lag("g"), NUMBERS),
+]  # fmt: skip
+
+
+def test_replies_of_another_form_are_one_sentence(words: RedisWords) -> None:
+    with RedisMessaging(words.url) as shared:
+        sentence = f"the Redis server at {shared._address} failed: a reply "
+        for place, (call, replies) in enumerate(OTHER_FORMS):
+            for reply in replies:
+                words.replies.append(reply)
+                try:
+                    found = call(shared)
+                except StoreError as error:
+                    said = str(error)
+                else:
+                    raise AssertionError((place, reply, found))
+                assert said.startswith(sentence) and not words.replies, (place, reply)
+        assert said == f"{sentence}of another form than Redis gives; check the address, and any proxy before it"
+        words.replies.append(7)
+        shared.unsubscribe("g")  # it is asked for nothing
+
+
+def test_a_replay_that_does_not_move_on_ends(words: RedisWords, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("firsthand.messaging.redis_messaging._SCAN", 2)
+    other = ["topic", "u", "payload", "y"]
+    with RedisMessaging(words.url) as shared:
+        for last in ("8-1", "8-0", "3-0"):
+            words.replies += [[["7-0", other], ["8-0", other]], [["9-0", other], [last, other]]]
+            with pytest.raises(StoreError, match="a reply of another form than Redis gives"):
+                shared.replay("t.*")
+            assert not words.replies
+        words.replies += [[["7-0", other], ["8-0", other]], [["9-0", other], ["9-1", other]], []]
+        assert shared.replay("t.*") == []
+        words.replies.append([["3-0", SAID]])
+        assert len(shared.replay("t.*", after=5)) == 1, "the last page is not asked for again"
 
 
 def test_what_redis_cannot_hold_is_refused_before_it_is_asked(words: RedisWords) -> None:

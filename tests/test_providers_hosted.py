@@ -507,7 +507,7 @@ def test_anthropics_stop_reasons_are_ours(claude_server: Server, given: Any, exp
 @pytest.mark.parametrize(
     ("given", "expected"),
     [("STOP", "stop"), ("MAX_TOKENS", "length"), ("SAFETY", "content_filter"), ("RECITATION", "content_filter"),
-     ("PROHIBITED_CONTENT", "content_filter"), ("MALFORMED_FUNCTION_CALL", "stop"), ("SOMETHING_NEW", "stop")],
+     ("PROHIBITED_CONTENT", "content_filter"), ("CONTINUATION", "length"), ("SOMETHING_NEW", "stop")],
 )  # fmt: skip
 def test_googles_finish_reasons_are_ours(gemini_server: Server, given: str, expected: str) -> None:
     gemini_server.reply(gemini("x", given))

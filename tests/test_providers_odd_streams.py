@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from firsthand.errors import GrammarIgnored, ModelError
+from firsthand.errors import GrammarIgnored, ModelError, TransientError
 from firsthand.grammar import Grammar
 from firsthand.message import assistant, user
 from firsthand.model import Completion, Sampling, Usage
 from firsthand.providers.output_validation import check
-from firsthand.providers.sse_events import MAX_EVENT_LINES, MAX_LINES, sse_data
+from firsthand.providers.sse_events import MAX_EVENT_LINES, MAX_LINES, is_cut_short, sse_data
 
 
 def data_of(*chunks: bytes) -> list[str]:
@@ -123,3 +123,84 @@ def test_an_endpoint_that_ignores_its_grammar_has_an_error_of_its_own() -> None:
     wrong = Completion(assistant("hi"), "stop", Usage())
     with pytest.raises(GrammarIgnored, match="it seems to ignore grammars, so leave the grammar out"):
         asyncio.run(check("m", [wrong], Sampling(grammar=Grammar("regex", "[0-9]+"))))
+
+
+def test_a_byte_order_mark_before_a_stream_is_left_out_and_one_in_it_is_kept() -> None:
+    mark = b"\xef\xbb\xbf"
+    assert data_of(mark + b"data: a\n\n" + mark + b"data: b\n\ndata: c\n\n") == ["a", "c"]
+    assert data_of(mark[:1], mark[1:], b"data: a\n", b"\n") == ["a"] and data_of(mark + b"data: a") == ["a"]
+    assert data_of(b"data: " + mark + b"a\n\n", mark + b"data: b\n\n", mark + b"data: c") == ["\ufeffa"]
+
+
+def test_what_a_stream_ended_in_is_cut_short_unless_it_is_json() -> None:
+    for sent, expected in (
+        (b'data: {"a"\n\n', [False]), (b'data: {"a": 1}\n\ndata: {"a"', [False, True]), (b"data: [DONE", [True]),
+        (b'data: {"a": 1}', [False]), (b'data: {"a":\ndata: 1}\n', [False]), (b'data: {"a":\n', [True]),
+        (b"data: " + b"[" * 100_000, [True]),
+    ):  # fmt: skip
+        assert [is_cut_short(each) for each in data_of(sent)] == expected, sent[:40]
+
+
+VENDORS = {
+    "openai": (
+        b'data: {"choices": [{"index": 0, "delta": {"content": "4"}}]}\n\n',
+        b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}',
+    ),
+    "anthropic": (
+        b'data: {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "4"}}\n\n',
+        b'data: {"type": "message_stop"}',
+    ),
+    "google": (
+        b'data: {"candidates": [{"content": {"parts": [{"text": "4"}]}}]}\n\n',
+        b'data: {"candidates": [{"finishReason": "STOP"}]}',
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_stream_that_is_cut_inside_of_an_event_is_tried_again_as_one_between_events(vendor: str) -> None:
+    pytest.importorskip({"google": "google.genai"}.get(vendor, vendor), reason="its SDK is not installed")
+    from firsthand.providers.anthropic import AnthropicModel
+    from firsthand.providers.google import GoogleModel
+    from firsthand.providers.openai import OpenAIModel
+
+    first, last = VENDORS[vendor]
+    bodies: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n" + bodies.pop(0))
+        await writer.drain()
+        writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        kind = {"openai": OpenAIModel, "anthropic": AnthropicModel, "google": GoogleModel}[vendor]
+        model = kind("m", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout_s=20)
+        for cut in (b"", last[:-1], last[:12]):
+            bodies.append(first + cut)
+            with pytest.raises(TransientError, match="broke off in the middle of an answer: try again"):
+                _ = [each async for each in model.stream([user("hi")], Sampling())]
+        bodies.append(first + last)  # without a blank line, and whole
+        assert "".join([each.text async for each in model.stream([user("hi")], Sampling())]) == "4"
+        bodies.append((first if vendor != "google" else b"") + b"data: {,}\n\n" + last)
+        with pytest.raises(ModelError, match="check its address") as told:
+            _ = [each async for each in model.stream([user("hi")], Sampling())]
+        assert not isinstance(told.value, TransientError)
+        server.close()
+
+    asyncio.run(main())
+
+
+def test_an_answer_of_google_that_failed_is_tried_again_under_its_models_name() -> None:
+    pytest.importorskip("google.genai", reason="google-genai is not installed")
+    from firsthand.providers import google_wire
+    from firsthand.providers.google import GoogleModel
+
+    model, reply = GoogleModel("m", "http://127.0.0.1:9"), {"candidates": [{"finishReason": "MALFORMED_FUNCTION_CALL"}]}
+    with pytest.raises(TransientError) as told:
+        model._read(lambda: google_wire.read_completion(reply))
+    assert str(told.value) == (
+        "google:m@http://127.0.0.1:9 ended an answer with MALFORMED_FUNCTION_CALL: it may pass, try again"
+    )

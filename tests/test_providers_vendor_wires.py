@@ -2,7 +2,7 @@
 
 import pytest
 
-from firsthand.errors import ConfigError, ModelError
+from firsthand.errors import ConfigError, ModelError, TransientError
 from firsthand.grammar import Grammar
 from firsthand.message import Message, Reasoning, Text, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import CallDelta, Completion, Sampling, ToolSpec, Usage
@@ -183,6 +183,33 @@ def test_an_anthropic_stream_is_put_together():
     assert (whole.finish_reason, whole.usage, whole.stop_string) == ("tool_calls", Usage(9, 2, 9), "X")
 
 
+def test_blocks_of_anthropic_that_share_an_index_are_all_in_the_answer():
+    stream = anthropic_wire.MessageStream()
+
+    def begin(index, **block):
+        return stream.add({"type": "content_block_start", "index": index, "content_block": block})
+
+    def piece(index, kind, **fields):
+        return stream.add({"type": "content_block_delta", "index": index, "delta": {"type": kind, **fields}})
+
+    told = piece(0, "text_delta", text="zero ") + begin(0, type="text", text="one ")
+    told += piece(0, "text_delta", text="and ") + begin(0, type="text", text="two")
+    begin(0, type="tool_use", id="a", name="f")
+    piece(0, "input_json_delta", partial_json='{"x": 1}')
+    told += begin(1, type="text", text=" three")
+    begin(0, type="tool_use", id="b", name="g")
+    piece(0, "input_json_delta", partial_json='{"y": 2}')
+    told += piece(1, "text_delta", text="!")
+    whole = stream.completion()
+    assert whole.message.text == told == "zero one and two three!"
+    assert whole.message.tool_calls == (ToolCall("a", "f", {"x": 1}), ToolCall("b", "g", {"y": 2}))
+    assert [(each.index, each.id) for each in stream.take_calls()] == [(0, "a"), (0, ""), (1, "b"), (1, "")]
+    high = anthropic_wire.MessageStream()
+    for index, text in ((7, "a"), (3, "b"), (3, "c"), (8, "d")):
+        high.add({"type": "content_block_start", "index": index, "content_block": {"type": "text", "text": text}})
+    assert high.completion().message.text == "bacd"
+
+
 def test_an_anthropic_stream_leaves_its_events_alone_and_keeps_the_reason_it_was_given():
     stream = anthropic_wire.MessageStream()
     begun = {"type": "tool_use", "id": "a", "name": "f", "input": {}, "text": "x"}
@@ -327,12 +354,24 @@ def test_a_google_reply_is_read_part_by_part():
         ("MAX_TOKENS", "length"),
         *((each, "content_filter") for each in ("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT")),
         *((each, "content_filter") for each in ("SPII", "LANGUAGE")),
-        ("OTHER", "stop"),
+        ("NEW", "stop"),
         ({}, "stop"),
     ):
         read = google_wire.read_completion(gemini(finish=given))
         assert (read.finish_reason, read.message) == (expected, assistant(""))
+    for given in ("MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL", "OTHER"):
+        with pytest.raises(TransientError, match=f"^ended an answer with {given}: it may pass, try again$"):
+            google_wire.read_completion(gemini({"text": "a"}, finish=given))
+    for given, expected in (
+        ("CONTINUATION", "length"),
+        ("ESCALATION", "content_filter"),
+        ("MODEL_ARMOR", "content_filter"),
+    ):
+        assert google_wire.read_completion(gemini(finish=given)).finish_reason == expected
     blocked = {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 2}}
+    for finish in ("STOP", "OTHER", "MAX_TOKENS", None):
+        cut = google_wire.read_completion(gemini({"text": "a"}, finish=finish, **blocked))
+        assert (cut.message.text, cut.finish_reason) == ("a", "content_filter"), "blocked after its beginning"
     refused = Completion(Message("assistant", (Text(""),)), "content_filter", Usage(2))
     assert google_wire.read_completion(blocked) == google_wire.read_completion(blocked | {"candidates": []}) == refused
     assert google_wire.read_completion(gemini({"text": "a"}, **blocked)).message.text == "a"
@@ -372,6 +411,9 @@ def test_a_google_stream_is_put_together():
         "length",
         Usage(3),
     )
+    thought = google_wire.CandidateStream()
+    assert thought.add(gemini({"thought": True} | call, {"thought": True, "text": "t"}, {"text": "a"})) == "a"
+    assert thought.take_calls() == [] and thought.completion().message.tool_calls == ()
     later = google_wire.CandidateStream()
     assert later.add(gemini({"inlineData": {}}, {"text": "a"}, finish="MAX_TOKENS")) == "a"
     assert later.add(gemini({"text": "b"}, finish=None)) == "b"

@@ -26,6 +26,10 @@ _DAY_S = 86_400.0
 _LEASE_S = 30.0
 _SHORTEST_LEASE_S = 0.02
 _BATCH = 1000
+_HEADERS_BYTES = 512
+"""At most so many are sent beside a record, and count as its payload."""
+_FAILOVER_LOOKS, _FAILOVER_LOOK_S = 20, 0.05
+"""The second in which nats-py may go over to another server of a cluster."""
 
 
 @dataclass
@@ -39,28 +43,50 @@ class NatsClient:
     kept_versions: int
     _held: dict[tuple[str, int], int] = field(default_factory=dict)
     """Deliveries of what this connection fetched and has not acknowledged, by group and offset."""
+    _opening: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    _url: str = field(default="", init=False)
+    _nc: Any = field(default=None, init=False)
+    _js: Any = field(default=None, init=False)
+    _buckets: dict[str, Any] = field(default_factory=dict, init=False)
 
     async def connect(self, url: str) -> None:
         """Connect, and make what is not there; a server that `tls://` names has to speak TLS before it is told anything."""
         from nats.js.api import KeyValueConfig, StreamConfig
         from nats.js.errors import BadRequestError
 
-        self._nc: Any = await connected(
+        opened = await connected(
             url, connect_timeout=self.timeout_s, max_reconnect_attempts=5, reconnect_time_wait=0.1, error_cb=_ignore
         )
-        self._js: Any = self._nc.jetstream(timeout=self.timeout_s)
-        subjects = [f"{self.name}.messages.>"]
-        with suppress(BadRequestError):
-            await self._js.add_stream(
-                StreamConfig(
-                    name=f"{self.name}_messages", subjects=subjects, duplicate_window=_DAY_S, allow_direct=True
-                )
-            )
-        self._buckets: dict[str, Any] = {}
-        for bucket, history in (("board", self.kept_versions), ("groups", 1), ("dead", 1), ("names", 1)):
+        try:
+            jetstream = opened.jetstream(timeout=self.timeout_s)
+            subjects = [f"{self.name}.messages.>"]
             with suppress(BadRequestError):
-                await self._js.create_key_value(KeyValueConfig(bucket=f"{self.name}_{bucket}", history=history))
-            self._buckets[bucket] = await self._js.key_value(f"{self.name}_{bucket}")
+                await jetstream.add_stream(
+                    StreamConfig(
+                        name=f"{self.name}_messages", subjects=subjects, duplicate_window=_DAY_S, allow_direct=True
+                    )
+                )
+            buckets: dict[str, Any] = {}
+            for bucket, history in (("board", self.kept_versions), ("groups", 1), ("dead", 1), ("names", 1)):
+                with suppress(BadRequestError):
+                    await jetstream.create_key_value(KeyValueConfig(bucket=f"{self.name}_{bucket}", history=history))
+                buckets[bucket] = await jetstream.key_value(f"{self.name}_{bucket}")
+        except BaseException:
+            await opened.close()
+            raise
+        self._url, self._nc, self._js, self._buckets = url, opened, jetstream, buckets
+
+    async def ready(self) -> None:
+        """Return once the connection is there, which is opened anew if it was lost; TimeoutError after `timeout_s`."""
+        async with asyncio.timeout(self.timeout_s), self._opening:
+            for _ in range(_FAILOVER_LOOKS):
+                if not self._nc.is_reconnecting:
+                    break
+                await asyncio.sleep(_FAILOVER_LOOK_S)
+            if not self._nc.is_connected:
+                lost = self._nc
+                await self.connect(self._url)
+                await lost.close()
 
     async def close(self) -> None:
         """Close the connection."""
@@ -95,7 +121,9 @@ class NatsClient:
                 "once": once,
             }
             try:
-                place = await board.update(coded(key), packed(made), last=revision)
+                place = await board.update(
+                    coded(key), self._fitting(packed(made), f"the value of {key!r}"), last=revision
+                )
             except KeyWrongLastSequenceError:
                 continue  # somebody else was faster: look again
             if once is not None:
@@ -164,9 +192,11 @@ class NatsClient:
                     "allowed; let it read, or remove it"
                 )
         at, asked = time.time(), []
-        for place, text in enumerate(payloads):
+        bodies = [
+            self._fitting(packed({"payload": text, "sender": sender, "at": at}), "a message") for text in payloads
+        ]  # all of them before the first is sent
+        for place, body in enumerate(bodies):
             headers = None if once is None else {"Nats-Msg-Id": f"{coded(once)}.{place}"}
-            body = packed({"payload": text, "sender": sender, "at": at})
             asked.append(await self._js.publish_async(self._subject(topic), body, headers=headers))
         offsets = [int((await asyncio.wait_for(each, self.timeout_s)).seq) for each in asked]
         if once is not None:
@@ -380,6 +410,16 @@ class NatsClient:
             return await self._buckets[bucket].get(key)
         except KeyNotFoundError:
             return None
+
+    def _fitting(self, body: bytes, what: str) -> bytes:
+        """The bytes of a record; ConfigError if they are more than the server takes."""
+        most = self._nc.max_payload - _HEADERS_BYTES
+        if len(body) > most:
+            raise ConfigError(
+                f"{what} takes {len(body):,} bytes as JSON, and the NATS server {most:,}: shorten it, or raise the "
+                "server's max_payload"
+            )
+        return body
 
     def _ack_subject(self, group: str, offset: int) -> str:
         return f"$JS.ACK.{self.name}_messages.{coded(group)}.1.{offset}.1.0.0"

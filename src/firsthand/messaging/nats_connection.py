@@ -7,6 +7,7 @@ UTF-8, which any publisher can send.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 
@@ -46,4 +47,7 @@ async def connected(url: str, **options: Any) -> Any:
         await client.connect(url, **options)
     except NoServersError:
         raise client.refusal or NoServersError from None
+    except asyncio.CancelledError:
+        await client.close()
+        raise
     return client

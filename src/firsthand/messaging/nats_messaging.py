@@ -101,23 +101,23 @@ class NatsMessaging:
     ) -> BoardEntry:
         """Keep a new version of a key; see `Blackboard.write`."""
         check_entry(key, value)
-        return self._wait(self._client.write(plain(key), plain(value), plain(writer), expected, once and plain(once)))
+        return self._call(self._client.write(plain(key), plain(value), plain(writer), expected, once and plain(once)))
 
     def read(self, key: str) -> BoardEntry | None:
         """The key as it is; None if it was never written."""
-        return self._wait(self._client.read(plain(key)))
+        return self._call(self._client.read(plain(key)))
 
     def entries(self, prefix: str = "") -> list[BoardEntry]:
         """The latest entry of each key that begins so, by key."""
-        return self._wait(self._client.entries(plain(prefix)))
+        return self._call(self._client.entries(plain(prefix)))
 
     def history(self, key: str) -> list[BoardEntry]:
         """All versions of a key that are kept, the first one first."""
-        return [entry for entry, _ in self._wait(self._client.history(plain(key)))]
+        return [entry for entry, _ in self._call(self._client.history(plain(key)))]
 
     def changes(self, after: int = 0, limit: int = 1000) -> list[BoardEntry]:
         """The writes after that place in the sequence, in order."""
-        return self._wait(self._client.changes(after, limit))
+        return self._call(self._client.changes(after, limit))
 
     # -- the bus --
 
@@ -125,7 +125,7 @@ class NatsMessaging:
         """Keep messages in order; returns their offsets; see `MessageBus.publish`."""
         check_topic(topic)
         check_payloads(payloads)
-        return self._wait(
+        return self._call(
             self._client.publish(topic, [plain(each) for each in payloads], plain(sender), once and plain(once))
         )
 
@@ -133,40 +133,52 @@ class NatsMessaging:
         """Make a group for the topics of a pattern, or move it; see `MessageBus.subscribe`."""
         topic_pattern(pattern)
         check_topic(group)
-        self._wait(self._client.subscribe(group, pattern, after))
+        self._call(self._client.subscribe(group, pattern, after))
 
     def unsubscribe(self, group: str) -> None:
         """Remove a group; its messages stay for others and for replays."""
-        self._wait(self._client.unsubscribe(plain(group)))
+        self._call(self._client.unsubscribe(plain(group)))
 
     def fetch(self, group: str, limit: int = 100, *, lease_s: float = 30.0) -> list[Delivery]:
         """The next messages for a group, the oldest first: those whose lease ran out, and new ones."""
         if limit < 1:
             raise ConfigError(f"limit is {limit}: give 1 or more")
-        return self._wait(self._client.fetch(plain(group), limit, lease_s))
+        return self._call(self._client.fetch(plain(group), limit, lease_s))
 
     def acknowledge(self, group: str, offsets: Sequence[int]) -> int:
         """Say that messages were handled; returns how many of them this connection had fetched."""
-        return self._wait(self._client.acknowledge(plain(group), offsets))
+        return self._call(self._client.acknowledge(plain(group), offsets))
 
     def let_go(self, group: str, offset: int, reason: str = "") -> None:
         """Give a message back, to be delivered again at once, or to become a dead letter."""
-        self._wait(self._client.let_go(plain(group), offset, reason))
+        self._call(self._client.let_go(plain(group), offset, reason))
 
     def replay(self, pattern: str, after: int = 0, limit: int = 1000) -> list[BusMessage]:
         """The messages of a pattern behind an offset, in order, whatever any group has done."""
         topic_pattern(pattern)
-        return self._wait(self._client.replay(pattern, after, limit))
+        return self._call(self._client.replay(pattern, after, limit))
 
     def dead_letters(self, group: str) -> list[DeadLetter]:
         """The messages that the group could not handle, the oldest first."""
-        return self._wait(self._client.dead_letters(plain(group)))
+        return self._call(self._client.dead_letters(plain(group)))
 
     def lag(self, group: str) -> int:
         """The messages that the group has not acknowledged."""
-        return self._wait(self._client.lag(plain(group)))
+        return self._call(self._client.lag(plain(group)))
 
     # -- inside --
+
+    def _call(self, doing: Coroutine[Any, Any, T]) -> T:
+        """Waits for a call over a connection that is opened anew if it was lost."""
+        return self._wait(self._connected(doing))
+
+    async def _connected(self, doing: Coroutine[Any, Any, T]) -> T:
+        try:
+            await self._client.ready()
+        except BaseException:
+            doing.close()
+            raise
+        return await doing
 
     def _wait(self, doing: Coroutine[Any, Any, T]) -> T:
         try:

@@ -8,8 +8,8 @@ what it was configured for: with `appendfsync always` every call that returned, 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from firsthand.errors import ConfigError, MissingExtra, StoreError, UnknownName
 from firsthand.messaging import redis_scripts
@@ -29,6 +29,9 @@ from firsthand.system.address_secrets import server_of
 from firsthand.system.terminal import one_line
 
 _SCAN = 1000
+_OTHER_FORM = (TypeError, ValueError, LookupError, AttributeError, OverflowError)
+"""What reading a reply raises that has another form than Redis, or our script, gives."""
+T = TypeVar("T")
 
 
 class RedisMessaging:
@@ -102,7 +105,7 @@ class RedisMessaging:
     ) -> BoardEntry:
         """Keep a new version of a key; see `Blackboard.write`."""
         check_entry(key, value)
-        said, fields = self._run(
+        said, entry = self._run(
             "write",
             plain(key),
             plain(value),
@@ -111,29 +114,28 @@ class RedisMessaging:
             "" if expected is None else expected,
             "" if once is None else f"={plain(once)}",
             self.kept_versions,
+            read=_written,
         )
-        entry = _entry(fields)
         if said == "conflict":
             raise conflict(key, int(expected or 0), entry)
-        assert entry is not None
+        assert entry is not None  # `_written` has seen to it
         return entry
 
     def read(self, key: str) -> BoardEntry | None:
         """The key as it is; None if it was never written."""
-        return _entry(self._run("read", plain(key)))
+        return self._run("read", plain(key), read=_entry)
 
     def entries(self, prefix: str = "") -> list[BoardEntry]:
         """The latest entry of each key that begins so, by key."""
-        return _entries(self._run("entries", plain(prefix)))
+        return self._run("entries", plain(prefix), read=_entries)
 
     def history(self, key: str) -> list[BoardEntry]:
         """All versions of a key that are kept, the first one first."""
-        return _entries(self._run("history", plain(key)))
+        return self._run("history", plain(key), read=_entries)
 
     def changes(self, after: int = 0, limit: int = 1000) -> list[BoardEntry]:
         """The writes after that place in the sequence, in order."""
-        rows = self._ask(self._client.xrange, f"{self._prefix}changes", f"{after + 1}-0", "+", limit)
-        return _entries([[offset, *(part for pair in fields.items() for part in pair)] for offset, fields in rows])
+        return self._range("changes", after, limit, lambda rows: _entries([[id, *flat] for id, flat in rows]))
 
     # -- the bus --
 
@@ -143,90 +145,155 @@ class RedisMessaging:
         check_payloads(payloads)
         name = "" if once is None else f"={plain(once)}"
         texts = [plain(each) for each in payloads]
-        said, first, count = self._run("publish", topic, plain(sender), repr(time.time()), self.max_lag, name, *texts)
-        if said == "full":
+        given = (topic, plain(sender), repr(time.time()), self.max_lag, name, *texts)
+        first, count = self._run("publish", *given, read=_published)
+        if isinstance(first, str):
             raise BusFull(
-                f"{topic} takes no more messages: the group {first!r} is {int(count):,} behind, and {self.max_lag:,} are "
+                f"{topic} takes no more messages: the group {first!r} is {count:,} behind, and {self.max_lag:,} are "
                 "allowed; let it read, or remove it"
             )
-        return list(range(int(first), int(first) + int(count)))
+        return list(range(first, first + count))
 
     def subscribe(self, group: str, pattern: str, *, after: int | None = None) -> None:
         """Make a group for the topics of a pattern, or move it; see `MessageBus.subscribe`."""
         topic_pattern(pattern)
         check_topic(group)
         other = self._run(
-            "subscribe", group, pattern, redis_scripts.lua_pattern(pattern), "" if after is None else max(after, 0)
+            "subscribe",
+            group,
+            pattern,
+            redis_scripts.lua_pattern(pattern),
+            "" if after is None else max(after, 0),
+            read=_text,
         )
         if other:
             raise ConfigError(f"the group {group!r} subscribes to {other!r}: give another name for {pattern!r}")
 
     def unsubscribe(self, group: str) -> None:
         """Remove a group; its messages stay for others and for replays."""
-        self._run("unsubscribe", plain(group))
+        self._run("unsubscribe", plain(group), read=bool)
 
     def fetch(self, group: str, limit: int = 100, *, lease_s: float = 30.0) -> list[Delivery]:
         """The next messages for a group, the oldest first: those whose lease ran out, and new ones."""
         if limit < 1:
             raise ConfigError(f"limit is {limit}: give 1 or more")
-        rows = self._of(group, self._run("fetch", plain(group), limit, lease_s, self.max_deliveries))
-        return [Delivery(_message(offset, fields), int(count)) for offset, count, fields in rows]
+        return self._of(group, "fetch", limit, lease_s, self.max_deliveries, read=_deliveries)
 
     def acknowledge(self, group: str, offsets: Sequence[int]) -> int:
         """Say that messages were handled; returns how many of them were still waiting for that."""
-        return int(self._of(group, self._run("acknowledge", plain(group), *offsets)))
+        return self._of(group, "acknowledge", *offsets, read=_number)
 
     def let_go(self, group: str, offset: int, reason: str = "") -> None:
         """Give a message back, to be delivered again at once, or to become a dead letter."""
-        held = self._run(
-            "let_go", plain(group), offset, plain((reason or "it was let go of")[:1000]), self.max_deliveries
-        )
-        if not self._of(group, held):
+        why = plain((reason or "it was let go of")[:1000])
+        if not self._of(group, "let_go", offset, why, self.max_deliveries, read=_number):
             raise UnknownName(f"the group {group!r} holds no message {offset}")
 
     def replay(self, pattern: str, after: int = 0, limit: int = 1000) -> list[BusMessage]:
         """The messages of a pattern behind an offset, in order, whatever any group has done."""
         wanted, found = topic_pattern(pattern), list[BusMessage]()
         while len(found) < limit:
-            rows = self._ask(self._client.xrange, f"{self._prefix}messages", f"{after + 1}-0", "+", _SCAN)
-            made = [_message(offset, [part for pair in fields.items() for part in pair]) for offset, fields in rows]
+            made = self._range("messages", after, _SCAN, lambda rows: [_message(id, flat) for id, flat in rows])
             found += [each for each in made if wanted.fullmatch(each.topic)]
-            if len(rows) < _SCAN:
+            if len(made) < _SCAN:
                 break
+            if made[-1].offset <= after:  # it would be asked for the same again, without end
+                raise self._other_form()
             after = made[-1].offset
         return found[:limit]
 
     def dead_letters(self, group: str) -> list[DeadLetter]:
         """The messages that the group could not handle, the oldest first."""
-        rows = self._run("dead_letters", plain(group))
-        return [DeadLetter(_message(offset, fields), group, int(count), why) for offset, count, why, fields in rows]
+        letters = self._run("dead_letters", plain(group), read=_letters)
+        return [DeadLetter(message, group, count, why) for message, count, why in letters]
 
     def lag(self, group: str) -> int:
         """The messages that the group has not acknowledged."""
-        return int(self._of(group, self._run("lag", plain(group))))
+        return self._of(group, "lag", read=_number)
 
     # -- inside --
 
-    def _run(self, script: str, *arguments: object) -> Any:
-        return self._ask(self._scripts[script], keys=[self._prefix], args=arguments)
+    def _run(self, script: str, *arguments: object, read: Callable[[Any], T]) -> T:
+        return self._read(self._ask(self._scripts[script], keys=[self._prefix], args=arguments), read)
+
+    def _of(self, group: str, script: str, *arguments: object, read: Callable[[Any], T]) -> T:
+        """What a script says of a group; UnknownName if there is none."""
+
+        def of_group(said: Any) -> T:
+            if said == "no group":
+                raise UnknownName(f"no group {group[:80]!r}: subscribe it first")
+            return read(said)
+
+        return self._run(script, plain(group), *arguments, read=of_group)
+
+    def _range(self, stream: str, after: int, limit: int, read: Callable[[list[Any]], T]) -> T:
+        """Reads id and fields, after each other, of a stream's entries behind an offset."""
+
+        def flat(rows: Any) -> T:
+            return read([(id, [part for pair in fields.items() for part in pair]) for id, fields in rows])
+
+        return self._read(self._ask(self._client.xrange, f"{self._prefix}{stream}", f"{after + 1}-0", "+", limit), flat)
+
+    def _read(self, reply: Any, read: Callable[[Any], T]) -> T:
+        try:
+            return read(reply)
+        except _OTHER_FORM:
+            raise self._other_form() from None
+
+    def _other_form(self) -> StoreError:
+        return StoreError(
+            f"the Redis server at {self._address} failed: a reply of another form than Redis gives; check the address, and "
+            "any proxy before it"
+        )
 
     def _ask(self, ask: Any, *arguments: object, **options: object) -> Any:
         try:
             return ask(*arguments, **options)
         except UnicodeEncodeError:  # of what was to be sent
             raise
-        except (self._failure, ValueError, RecursionError) as error:  # the client reads replies without bounds
-            said = "a reply that is none" if isinstance(error, RecursionError | ValueError) else str(error)
+        except (self._failure, RecursionError, *_OTHER_FORM) as error:  # the client reads replies without bounds
+            said = str(error) if isinstance(error, self._failure) else "a reply that is none"
             raise StoreError(f"the Redis server at {self._address} failed: {one_line(said)}") from None
 
-    def _of(self, group: str, answer: Any) -> Any:
-        if answer == "no group":
-            raise UnknownName(f"no group {group[:80]!r}: subscribe it first")
-        return answer
+
+def _text(said: Any) -> str:
+    if not isinstance(said, str):
+        raise TypeError(said)
+    return said
 
 
-def _fields(flat: Sequence[str]) -> dict[str, str]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
+def _number(said: Any) -> int:
+    if type(said) is not int:
+        raise TypeError(said)
+    return said
+
+
+def _fields(flat: Sequence[Any]) -> dict[str, str]:
+    texts = list(map(_text, flat))
+    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _written(reply: Any) -> tuple[str, BoardEntry | None]:
+    """What became of a write, and the entry as it is; it is None for a conflict alone."""
+    said, row = reply
+    entry = _entry(row)
+    if entry is None and said != "conflict":
+        raise ValueError(said)
+    return said, entry
+
+
+def _published(reply: Any) -> tuple[int | str, int]:
+    """The first offset and the number of messages; the group and its lag if it is too far behind."""
+    said, first, count = reply
+    return _text(first) if said == "full" else int(first), int(count)
+
+
+def _deliveries(rows: Any) -> list[Delivery]:
+    return [Delivery(_message(id, flat), int(count)) for id, count, flat in rows]
+
+
+def _letters(rows: Any) -> list[tuple[BusMessage, int, str]]:
+    return [(_message(id, flat), int(count), _text(why)) for id, count, why, flat in rows]
 
 
 def _entry(row: Sequence[Any] | None) -> BoardEntry | None:

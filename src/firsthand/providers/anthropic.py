@@ -32,7 +32,7 @@ from firsthand.providers.endpoint_secrets import endpoint_secrets
 from firsthand.providers.openai_errors import Endpoint, checked_key, shown_address, split_address
 from firsthand.providers.openai_wire import json_object, parse, sendable
 from firsthand.providers.output_validation import check
-from firsthand.providers.sse_events import sse_data
+from firsthand.providers.sse_events import is_cut_short, sse_data
 from firsthand.providers.supported_settings import check_conversation, check_supported, no_scores
 from firsthand.system import trace_context
 
@@ -189,7 +189,7 @@ class AnthropicModel:
                 data = await anext(events, None)
             except Exception as error:
                 raise self._faults.unreachable(error) from None
-            if data is None:
+            if data is None or is_cut_short(data):
                 return None
             if (event := self._parse(data)).get("type") != "ping":
                 return event

@@ -152,8 +152,11 @@ class MessageStream:
         self._blocks: dict[int, Json] = {}
         self._written: dict[int, dict[str, list[str]]] = {}
         """The pieces of each block's fields, joined at the end: joining each time takes the square of their number."""
+        self._keys: dict[int, int] = {}
+        """The key of a block whose index had a block before: some gateways give each block the index 0."""
+        self._next_key = 0
         self._calls: list[int] = []
-        """The indexes of the blocks that are tool calls, in order."""
+        """The keys of the blocks that are tool calls, in order."""
         self._usage: Json = {}
         self._stop: Any = None
         self._stop_sequence: Any = None
@@ -166,10 +169,12 @@ class MessageStream:
             self._usage |= _counts(json_object(event.get("message")).get("usage"))
         elif kind == "content_block_start":
             block = dict(json_object(event.get("content_block")))
-            self._blocks[index] = block
-            self._written.pop(index, None)
-            self._note_call(index, is_call=block.get("type") == "tool_use")
+            if self._keys.get(index, index) in self._blocks:
+                self._keys[index] = self._next_key
+            index = self._keys.get(index, index)
+            self._keep(index, block)
             if block.get("type") == "tool_use":
+                self._note_call(index)
                 block["input"] = ""  # it comes as pieces of JSON
                 name = block.get("name")
                 if isinstance(name, str) and name:
@@ -177,7 +182,7 @@ class MessageStream:
             text = block.get("text")
             return clean(text) if block.get("type") == "text" and isinstance(text, str) else ""
         elif kind == "content_block_delta":
-            return self._add_delta(index, json_object(event.get("delta")))
+            return self._add_delta(self._keys.get(index, index), json_object(event.get("delta")))
         elif kind == "message_delta":
             self._usage |= _counts(event.get("usage"))
             delta = json_object(event.get("delta"))
@@ -199,7 +204,9 @@ class MessageStream:
         return read_completion({"content": blocks, **ended, "usage": self._usage})
 
     def _add_delta(self, index: int, delta: Json) -> str:
-        block = self._blocks.setdefault(index, {"type": "text", "text": ""})
+        if index not in self._blocks:
+            self._keep(index, {"type": "text", "text": ""})
+        block = self._blocks[index]
         for kind, field, into in (
             ("text_delta", "text", "text"),
             ("input_json_delta", "partial_json", "input"),
@@ -223,15 +230,13 @@ class MessageStream:
         """Returns the number of a call within the answer."""
         return bisect_left(self._calls, index)
 
-    def _note_call(self, index: int, *, is_call: bool) -> None:
-        """Keep whether the block of an index is a tool call."""
-        place = self._place(index)
-        known = self._calls[place : place + 1] == [index]
-        if is_call and not known:
-            check_number_of_calls(len(self._calls))
-            self._calls.insert(place, index)
-        elif known and not is_call:
-            del self._calls[place]
+    def _keep(self, key: int, block: Json) -> None:
+        self._blocks[key] = block
+        self._next_key = max(self._next_key, key + 1)
+
+    def _note_call(self, key: int) -> None:
+        check_number_of_calls(len(self._calls))
+        self._calls.insert(self._place(key), key)
 
     def _joined(self, index: int) -> Json:
         return {field: "".join(pieces) for field, pieces in self._written.get(index, {}).items()}

@@ -158,6 +158,7 @@ class GoogleModel:
         client = await self._clients.current()
         replies: list[Any] = []
         opened_replies.set(replies)
+        is_begun = False
         try:
             async with asyncio.timeout(self._timeout_s):
                 chunks = await client.aio.models.generate_content_stream(**request)
@@ -167,9 +168,12 @@ class GoogleModel:
                 if chunk is None:
                     return
                 yield _plain(chunk)
+                is_begun = True
         except TimeoutError:
             raise self._faults.too_slow() from None
         except Exception as error:
+            if is_begun and isinstance(error, self._sdk.errors.UnknownApiResponseError):
+                return  # it was cut inside of a chunk
             raise self._failure(error) from None
         finally:
             for reply in replies:  # the SDK's own generators are left to be collected, and their connections open
@@ -197,6 +201,8 @@ class GoogleModel:
     def _read(self, read: Callable[[], T]) -> T:
         try:
             return read()
+        except TransientError as error:
+            raise TransientError(f"{self.name} {error}") from None
         except ModelError as error:
             raise self._faults.garbled(error) from None
 

@@ -12,13 +12,17 @@ from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from typing import Any
 
+from firsthand.errors import TransientError
 from firsthand.message import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from firsthand.model import CallDelta, Completion, FinishReason, Sampling, ToolSpec, Usage
 from firsthand.providers.openai_wire import CallReader, Unreadable, clean, count, json_object
 
-_FINISH: dict[str, FinishReason] = {"MAX_TOKENS": "length"} | dict.fromkeys(
-    ("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE"), "content_filter"
+_FINISH: dict[str, FinishReason] = dict.fromkeys(("MAX_TOKENS", "CONTINUATION"), "length") | dict.fromkeys(
+    ("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "ESCALATION", "MODEL_ARMOR"),
+    "content_filter",
 )  # type: ignore[assignment]
+_FAILED = ("MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL", "OTHER")
+"""Reasons without an answer: the API could not read what the model wrote, or gave up. Google says to ask again."""
 _SIGNATURE = "thoughtSignature"
 SUPPORTED = (
     "max_tokens", "temperature", "top_k", "top_p", "presence_penalty", "frequency_penalty", "seed", "stop",
@@ -97,7 +101,7 @@ def _parts(parts: Iterable[Part], *, is_model: bool) -> Iterable[Json]:
 
 
 def read_completion(body: Json) -> Completion:
-    """Returns the answer in a reply, or in the joined chunks of a stream."""
+    """Returns the answer in a reply, or in the joined chunks of a stream; TransientError if its generation failed."""
     candidates = body.get("candidates")
     blocked = json_object(body.get("promptFeedback")).get("blockReason")
     if blocked and not candidates:
@@ -116,6 +120,10 @@ def read_completion(body: Json) -> Completion:
         parts.append(Text(""))
     given = candidates[0].get("finishReason")
     finish = _FINISH.get(given, "stop") if isinstance(given, str) else "stop"
+    if blocked:  # in the middle of a stream
+        finish = "content_filter"
+    elif given in _FAILED:
+        raise TransientError(f"ended an answer with {given}: it may pass, try again")
     return Completion(
         message=Message("assistant", tuple(parts)),
         finish_reason="tool_calls" if calls and finish == "stop" else finish,
@@ -176,13 +184,15 @@ class CandidateStream:
         told = []
         for part in map(json_object, parts if isinstance(parts, list) else []):
             self._join(part)
+            if part.get("thought") is True:
+                continue
             if isinstance(part.get("functionCall"), dict):
                 number = self._calls.number
                 call = _call(part["functionCall"], self._calls)
                 self._pieces.append(
                     CallDelta(number, call.id, call.name, json.dumps(call.arguments, ensure_ascii=False))
                 )
-            elif part.get("thought") is not True and isinstance(part.get("text"), str):
+            elif isinstance(part.get("text"), str):
                 told.append(clean(part["text"]))
         return "".join(told)
 

@@ -39,7 +39,7 @@ from firsthand.providers.endpoint_clients import (
 from firsthand.providers.endpoint_secrets import endpoint_secrets
 from firsthand.providers.openai_errors import Endpoint, checked_key, shown_address, split_address
 from firsthand.providers.output_validation import check
-from firsthand.providers.sse_events import sse_data
+from firsthand.providers.sse_events import is_cut_short, sse_data
 from firsthand.system import trace_context
 
 T = TypeVar("T")
@@ -220,7 +220,7 @@ class OpenAIModel:
                 while True:
                     async with asyncio.timeout(self._timeout_s):  # pings do not count as an answer
                         data = await self._next(events)
-                    if data.strip() == "[DONE]":
+                    if data.strip() == "[DONE]" or is_cut_short(data):
                         return
                     yield self._parse(data)
         except TimeoutError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from firsthand.errors import ModelError
@@ -11,6 +13,21 @@ MAX_LINES, MAX_EVENT_LINES = 2_000_000, 100_000
 """Lines of a stream, of which an event has three, and lines of data in one event, which servers send as one line."""
 _AT_ONCE = 512
 """Events after which other tasks have their turn, however many came in one piece."""
+
+
+class Unended(str):
+    """The data of an event in which the stream ended, before its blank line."""
+
+
+def is_cut_short(data: str) -> bool:
+    """True for what the stream ended in and is no JSON: some servers close without the blank line after the last event."""
+    if not isinstance(data, Unended):
+        return False
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return True
+    return False
 
 
 async def sse_data(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
@@ -24,6 +41,8 @@ async def sse_data(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
             continue
         *lines, rest = b"".join([*pending, chunk]).split(b"\n")
         pending = [rest]
+        if left == MAX_LINES:
+            lines[0] = lines[0].removeprefix(BOM_UTF8)
         left -= len(lines)
         if left < 0:
             raise ModelError(f"it sent a stream of more than {MAX_LINES:,} lines: ask for less")
@@ -40,7 +59,9 @@ async def sse_data(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
                 if events % _AT_ONCE == 0:
                     await asyncio.sleep(0)
     last = b"".join(pending)
+    if left == MAX_LINES:
+        last = last.removeprefix(BOM_UTF8)
     if last.startswith(b"data:"):
         data.append(last[5:].decode("utf-8", "replace").strip())
     if data:  # the server closed without a blank line
-        yield "\n".join(data)
+        yield Unended("\n".join(data))
