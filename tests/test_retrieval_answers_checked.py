@@ -92,7 +92,8 @@ def test_the_read_of_places_names_the_spans_so_that_another_one_is_told_apart() 
         return await act(arguments)
 
     corpus = CORPUS.through(effect)
-    found = asyncio.run(locate(corpus, [TESK, WIDE, replace(WIDE, chunk=replace(WIDE.chunk, start=33))]))
+    later = replace(WIDE, chunk=replace(WIDE.chunk, start=33, text=TEXT[33:68]))
+    found = asyncio.run(locate(corpus, [TESK, WIDE, later]))
     assert [(place.source, place.line, place.marks) for place in found] == [
         ("/data/tesk.md", 1, ()), ("/data/mill.md", 2, ()), ("/data/mill.md", 3, ())
     ]  # fmt: skip

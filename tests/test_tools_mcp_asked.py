@@ -196,7 +196,7 @@ def test_the_browser_brings_the_code_back_and_other_visits_do_not_end_the_wait()
             await visit(sign_in, b"GET / HTTP/1.1\r\n\r\n")
         return answer, pages
 
-    none, done = "No code came.\n", "Signed in: you may close this page.\n"
+    none, done = "This is no answer to the sign-in that firsthand waits for.\n", "Signed in: you may close this page.\n"
     icon, empty = b"GET /favicon.ico HTTP/1.1\r\nHost: h\r\n\r\n", b""
     full = b"GET /callback?code=a%20b&state=s&iss=https%3A%2F%2Fi HTTP/1.1\r\nHost: h\r\n\r\n"
     answer, pages = asyncio.run(signed_in(icon, empty, full))
@@ -204,7 +204,8 @@ def test_the_browser_brings_the_code_back_and_other_visits_do_not_end_the_wait()
     answer, _ = asyncio.run(signed_in(b"GET /callback?code=c HTTP/1.1\r\n\r\n"))
     assert (answer.code, answer.state, answer.iss) == ("c", None, None)
     refused, pages = asyncio.run(signed_in(b"GET /callback?error=access_denied HTTP/1.1\r\n\r\n"))
-    assert str(refused) == "signing in to MCP server web was refused: access_denied" and pages == [none]
+    assert str(refused) == "signing in to MCP server web was refused: access_denied"
+    assert pages == ["Signing in was refused: you may close this page.\n"]
 
 
 def test_nobody_is_sent_to_what_is_no_web_page_or_asked_without_a_terminal() -> None:

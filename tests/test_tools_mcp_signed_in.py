@@ -63,7 +63,7 @@ def test_a_refusal_is_told_in_few_words_and_goes_before_a_code() -> None:
     assert signed_in(b"GET /callback?error=" + b"e" * 81 + b" HTTP/1.1\r\n\r\n") == refused + "e" * 80
     assert signed_in(b"GET /callback?code=c&error=no&error=two HTTP/1.1\r\n\r\n") == refused + "no"
     found = signed_in(
-        b"GET /callback?code= HTTP/1.1\r\n\r\n", b"GET /?state=s&code=%C3%A9&code=x&iss=i HTTP/1.1\r\n\r\n"
+        b"GET /callback?code= HTTP/1.1\r\n\r\n", b"GET /callback?state=s&code=%C3%A9&code=x&iss=i HTTP/1.1\r\n\r\n"
     )
     assert (found.code, found.state, found.iss) == ("é", "s", "i"), "an empty code is none"
 
@@ -92,13 +92,15 @@ def test_connections_without_a_request_or_a_path_are_passed_over() -> None:
     ):
         found = signed_in(*others, code)
         assert (found.code, found.state, found.iss) == ("c", None, None), others
-    for alone in (b"GET /?code=c", b"GET /?code=c\r\n", b"POST ?code=c x y\r\n\r\n", b"\xe4 \xe4?code=c\r\n\r\n"):
+    for alone in (b"GET /callback?code=c", b"GET /callback?code=c\r\n", b"\xe4 /callback?code=c x y\r\n\r\n"):
         assert signed_in(alone).code == "c", alone
-    assert signed_in(b"GET /?code=%E4&state=\xe4 HTTP/1.1\r\n\r\n").state == "\xe4", "latin-1, as heads of HTTP are"
+    assert signed_in(b"GET /callback?code=%E4&state=\xe4 HTTP/1.1\r\n\r\n").state == "\xe4", (
+        "latin-1, as heads of HTTP are"
+    )
 
 
 @pytest.mark.parametrize(
-    ("sent", "own"), [(b"", False), (b"GET /x HTTP/1.1\r\n", False), (b"GET /?code=own\r\n\r\n", True)]
+    ("sent", "own"), [(b"", False), (b"GET /x HTTP/1.1\r\n", False), (b"GET /callback?code=own\r\n\r\n", True)]
 )
 def test_a_connection_that_the_browser_resets_does_not_end_the_sign_in(sent: bytes, own: bool) -> None:
     async def main() -> Any:

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 from firsthand.errors import UnknownName
 from firsthand.message import Json
 from firsthand.retrieval.answers.evidence import unescaped
+from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import ChunkIndex
 from firsthand.retrieval.corpus import Corpus
 from firsthand.retrieval.document import Document
@@ -31,7 +32,7 @@ class Citation:
     document: str
     """The id of the document."""
     sha256: str
-    """The hash of the document's text; empty if the document is no longer in the index."""
+    """The hash of the document's text; empty if the index no longer holds the document with the passage at its span."""
     start: int
     end: int
     quote: str
@@ -47,7 +48,11 @@ class Citation:
 
 
 class HitPlace(NamedTuple):
-    """The place of a hit in its document."""
+    """The place of a hit in its document, if the document as it is now has the hit's text at its span.
+
+    Of a document that was indexed again since, or a passage that a guard rewrote, hash and line would be those of another
+    text: `sha256` is empty, `line` 0, and there are no marks. Of a document that was removed `source` is empty too.
+    """
 
     sha256: str
     source: str
@@ -67,14 +72,14 @@ class QuoteSpan(NamedTuple):
 
 async def locate(corpus: Corpus, hits: Sequence[Hit]) -> list[HitPlace]:
     """The place of each hit, in one read of the corpus."""
-    wanted = [(hit.chunk.document, hit.chunk.start, hit.chunk.end) for hit in hits]
+    spans = [[hit.chunk.document, hit.chunk.start, hit.chunk.end] for hit in hits]
 
     async def act(passed: Json) -> Sequence[Json]:
         return await corpus.ask(
-            lambda index: [_place(index, *each) | {"hit": number} for number, each in enumerate(wanted)]
+            lambda index: [_place(index, hit.chunk) | {"hit": number} for number, hit in enumerate(hits)]
         )
 
-    items = await corpus.items("locate", {"query": "", "k": len(hits), "spans": [list(each) for each in wanted]}, act)
+    items = await corpus.items("locate", {"query": "", "k": len(hits), "spans": spans}, act)
     found = {
         item.get("hit", number): HitPlace(
             item["sha256"],
@@ -87,14 +92,16 @@ async def locate(corpus: Corpus, hits: Sequence[Hit]) -> list[HitPlace]:
     return [found.get(number, HitPlace("", "", 0, ())) for number in range(len(hits))]  # a guard may withhold a place
 
 
-def _place(index: ChunkIndex, id: str, start: int, end: int) -> Json:
+def _place(index: ChunkIndex, chunk: Chunk) -> Json:
     try:
-        document = index.document(id)
+        document = index.document(chunk.document)
     except UnknownName:  # it was removed after it was found
         return {"text": "", "sha256": "", "source": "", "line": 0, "marks": []}
-    first = document.location(start)
-    marks = [place for place in document.locations if first.start <= place.start < end] if document.locations else []
-    line = document.text.count("\n", 0, start) + 1
+    if document.text[chunk.start : chunk.end] != chunk.text:  # it was indexed again, or a guard rewrote the passage
+        return {"text": "", "sha256": "", "source": document.source, "line": 0, "marks": []}
+    first = document.location(chunk.start)
+    marks = [place for place in document.locations if first.start <= place.start < chunk.end]
+    line = document.text.count("\n", 0, chunk.start) + 1
     listed = [[mark.start, mark.kind, mark.label] for mark in marks]
     return {"text": "", "sha256": document.sha256, "source": document.source, "line": line, "marks": listed}
 

@@ -29,6 +29,10 @@ from firsthand.tools.mcp.server_declaration import ServerDeclaration
 M = TypeVar("M", bound=BaseModel)
 SIGN_IN_S = 300.0
 """Seconds that a person has to sign in."""
+REQUEST_S = 5.0
+"""Seconds that a connection has for its request; browsers open some in advance that they may never use."""
+MAX_CONNECTIONS = 64
+"""The most connections that are read at once; with one more, the oldest is closed."""
 MAX_REQUEST = 16_384
 """The most bytes of the browser's request."""
 MAX_ADDRESS = 4_000
@@ -124,6 +128,8 @@ class BrowserSignIn:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.setblocking(False)
         self.redirect_uri = f"http://127.0.0.1:{self._listener.getsockname()[1]}/callback"
+        self._state: str | None = None
+        """The state of the page that was shown last, which its answer brings back."""
 
     async def redirect(self, url: str) -> None:
         """Show the person the page's address, and open it in the browser if they agree. ToolError if not, or if nobody is
@@ -146,33 +152,65 @@ class BrowserSignIn:
             asked = f"firsthand: {origin} asks you to sign in at {host}\n  {printable(url)}\nOpen it in the browser?"
             if await self._terminal.choose(asked, ("yes", "no")) != "yes":
                 raise ToolError(f"nobody signed in to {origin}: the page at {host} was not opened")
+        self._state = parse_qs(parts.query).get("state", [None])[-1]
         # in a thread that nobody waits for: a browser that runs in the terminal returns when it is left
         threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
     async def answer(self) -> AuthorizationCodeResult:
-        """The code that the browser brings back. ToolError if none comes in time."""
-        loop = asyncio.get_running_loop()
+        """The code that the browser brings back. ToolError if the person was refused, or if none comes in time."""
+        came: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(SIGN_IN_S):
-                while True:
-                    connection, _ = await loop.sock_accept(self._listener)
-                    asked: dict[str, list[str]] = {}
-                    with connection, suppress(ConnectionError):  # browsers open connections that they do not use
-                        asked = parse_qs(urlsplit(await self._request(connection)).query)
-                        text = "Signed in: you may close this page." if "code" in asked else "No code came."
-                        page = f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n{text}\n"
-                        await loop.sock_sendall(connection, page.encode())
-                    if "error" in asked:
-                        raise ToolError(
-                            f"signing in to {self.declaration.origin} was refused: {asked['error'][0][:80]}"
-                        )
-                    if "code" in asked:
-                        state, iss = asked.get("state"), asked.get("iss")
-                        return AuthorizationCodeResult(
-                            code=asked["code"][0], state=state[0] if state else None, iss=iss[0] if iss else None
-                        )
+            async with asyncio.timeout(SIGN_IN_S), asyncio.TaskGroup() as group:
+                accepting = group.create_task(self._accept(came))
+                given = await came
+                accepting.cancel()
         except TimeoutError:
             raise ToolError(f"nobody signed in to {self.declaration.origin} within {SIGN_IN_S:g} s") from None
+        if "error" in given:
+            raise ToolError(f"signing in to {self.declaration.origin} was refused: {given['error'][:80]}")
+        return AuthorizationCodeResult(code=given["code"], state=given.get("state"), iss=given.get("iss"))
+
+    async def _accept(self, came: asyncio.Future[dict[str, str]]) -> None:
+        """Reads connections side by side until it is cancelled."""
+        loop = asyncio.get_running_loop()
+        visits: list[asyncio.Task[None]] = []
+        async with asyncio.TaskGroup() as group:
+            while True:
+                try:
+                    connection, _ = await loop.sock_accept(self._listener)
+                except OSError:  # it was reset before, or this process has too many files open by now
+                    await asyncio.sleep(0.1)
+                    continue
+                visits = [each for each in visits if not each.done()]
+                if len(visits) >= MAX_CONNECTIONS:
+                    visits.pop(0).cancel()
+                visits.append(group.create_task(self._visit(connection, came)))
+                await asyncio.sleep(0)  # what it has sent already is read before the next one is accepted
+
+    async def _visit(self, connection: socket.socket, came: asyncio.Future[dict[str, str]]) -> None:
+        """Show a page to one connection; `came` gets the fields that it brings if they are the answer."""
+        given = None
+        with connection, suppress(OSError):  # its time is over, or it was reset
+            async with asyncio.timeout(REQUEST_S):
+                given = self._answer_in(await self._request(connection))
+                status, text = "200 OK", "Signed in: you may close this page."
+                if given is None:
+                    status, text = "404 Not Found", "This is no answer to the sign-in that firsthand waits for."
+                elif "error" in given:
+                    text = "Signing in was refused: you may close this page."
+                page = f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n{text}\n"
+                await asyncio.get_running_loop().sock_sendall(connection, page.encode())
+        if given is not None and not came.done():
+            came.set_result(given)
+
+    def _answer_in(self, target: str) -> dict[str, str] | None:
+        """The first value of each field, if a request is the answer to this sign-in: at its path, with the state of its
+        page, and with a code or an error. None if it is not: any program of this machine, and any page, may send one.
+        """
+        path, _, query = target.partition("?")  # urlsplit raises ValueError for some, such as //[x
+        given = {name: values[0] for name, values in parse_qs(query).items()}
+        is_own = path == urlsplit(self.redirect_uri).path and self._state in (None, given.get("state"))
+        return given if is_own and given.keys() & {"code", "error"} else None
 
     async def _request(self, connection: socket.socket) -> str:
         """The path of the browser's request."""
