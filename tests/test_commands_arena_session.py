@@ -346,13 +346,13 @@ def test_nothing_is_said_of_agreement_without_a_second_vote(run: Run, capsys: py
 def test_standings_are_one_line_the_best_first(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     for battle, winner in zip(battles(run, 3), ("b", "a", "b"), strict=True):
         vote(run, battle, winner, by="human:ada", dwell_s=1)  # type: ignore[arg-type]
-    arena._standings(run, Config(("one", "two")))
+    arena._standings(run, ("one", "two"))
     # two wins 2 of 3: its odds are 2, which is 400 * log10(2) = 120.4 points about the mean of 1000
     (line,) = words(capsys.readouterr().out)
     assert line.startswith("3 votes: two 1060 [") and "] one 940 [" in line and line.endswith("]")
     low, high = (int(each.strip("[],")) for each in line.split()[4:6])
     assert low < 1060 < high and abs((low + high) / 2 - 1060) <= 1
-    arena._standings(run, Config(("one", "two", "new")))
+    arena._standings(run, ("one", "two", "new"))
     assert capsys.readouterr().out == "3 votes: too few to rate every model.\n"
 
 
@@ -472,14 +472,17 @@ def test_an_arena_keeps_its_settings_and_says_where_votes_are(
 def test_a_model_that_was_drawn_and_not_named_is_refused_on_either_side(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    typed(monkeypatch, "s\n")
-    sides = drawn(5, 0)
-    (third,) = set(NAMES) - set(sides)
-    for missing, told in (([sides[0]], sides[0]), ([sides[1]], sides[1]), ([*sides], sides[0])):
-        known = agents(*(name for name in NAMES if name not in missing))
-        with pytest.raises(ConfigError) as refused:
-            session(Config(NAMES, seed=5), run, known, "P0?")
-        assert str(refused.value) == f"run {run.id} has battles of {told!r}: name it among the models too"
-    assert list(run.traces()) == [], "nothing was asked"
-    assert session(Config(NAMES, seed=5), run, agents(*sides), "P0?") == 0, f"{third} was not drawn"
-    assert [each.agent_name for each in run.traces()] == sides
+    (battle,) = battles(run, 1)
+    vote(run, battle, "a", by="human:ada", dwell_s=1)
+    refused_at = set()
+    for seed in range(12):
+        for missing in TWO:
+            known = tuple(name for name in ("six", *TWO) if name != missing)
+            sides = drawn(seed, 1, known, ("one", "two", "a"))
+            if missing in sides:
+                with pytest.raises(ConfigError) as refused:
+                    session(Config(known, seed=seed), run, agents(*known), "P0?")
+                assert str(refused.value) == f"run {run.id} has battles of {missing!r}: name it among the models too"
+                refused_at.add((missing, sides.index(missing)))
+    assert refused_at == {(name, side) for name in TWO for side in (0, 1)}
+    assert len([*run.traces()]) == 2, "nothing was asked"

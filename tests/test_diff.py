@@ -94,7 +94,9 @@ def test_a_note_stands_below_both_columns_once() -> None:
     lines = terminal_text(sample, 80, PairBudget()).plain.split("\n")
     assert [at for at, line in enumerate(lines) if "only the beginning" in line] == [len(lines) - 2]
     html = page("a against b", [sample], [])
-    assert html.count("only the beginning was compared") == 1 and html.index("only the beginning") > html.rindex("</pre>")
+    assert html.count("only the beginning was compared") == 1 and html.index("only the beginning") > html.rindex(
+        "</pre>"
+    )
 
 
 def test_samples_are_those_that_were_asked_for_worst_first(runs: tuple[Run, Run]) -> None:
