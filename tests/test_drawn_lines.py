@@ -1,0 +1,196 @@
+"""Lines of several rooms that could be broken without a test that failed: each by the case that shows it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from firsthand.benchmarks import mbpp
+from firsthand.boards import read_results
+from firsthand.bridges.lm_eval import data_guard
+from firsthand.bridges.lm_eval.result_models import ResultModels
+from firsthand.embed import embedding
+from firsthand.errors import ConfigError, DataError
+from firsthand.patterns.parts.value_expressions import part_of_expression
+from firsthand.safety.rules.labels import Label
+from firsthand.scorers.code import preamble
+from firsthand.stats.figure_stats import FigureDifference
+from firsthand.studio.accounts import REFUSALS_A_MINUTE, Accounts
+from firsthand.studio.studio_store import SqliteStore
+from firsthand.system import json_values
+from firsthand.system.bounded_sqlite import connect_bounded
+from firsthand.system.json_values import values_in
+from firsthand.tokens.templates.untrusted_text import TextMasks
+from firsthand.worlds.browsing.site_server import SiteServer
+from firsthand.worlds.shop.products import ShoppingGoal
+from firsthand.worlds.shop.shop_generator import Shop
+from firsthand.worlds.shop.shop_search import ShopSearch
+from firsthand.worlds.shop.shop_world import ShopWorld
+from test_ingest_redaction import PUT, redacted
+from test_safety_call_cases import case
+from test_web_shop import product
+
+# -- files and sets --
+
+
+def test_the_tested_function_of_mbpp_is_the_one_that_tests_name_first() -> None:
+    code = "class Pair:\n    pass\ndef add_all(x):\n    return x"
+    assert mbpp._tested(code, ["assert add_all([Pair()]) == 1"], "w") == "add_all"
+    assert mbpp._tested(code, ["assert max(1, 2)", "assert add_all(Pair())"], "w") == "add_all"
+
+
+def test_results_that_nest_too_deep_are_no_json(tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text('{"a": ' + "[" * 60_000 + "]" * 60_000 + "}")
+    with pytest.raises(DataError, match=r"r\.json: not JSON \(is the file cut short\?\)$"):
+        read_results._json(tmp_path / "r.json")
+
+
+def test_results_that_are_a_list_name_no_model(tmp_path: Path) -> None:
+    folder = tmp_path / "told-by-folder"
+    folder.mkdir()
+    (folder / "results_1.json").write_text('[{"model_name": "x"}]')
+    assert ResultModels().of(folder / "samples_a.jsonl") == "told-by-folder"
+
+
+def test_each_file_of_a_pattern_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, outside = str(tmp_path / "task/a.json"), str(tmp_path / "other/b.json")
+    found = [inside, outside]
+    library = SimpleNamespace(resolve_pattern=lambda pattern, base, *more, **options: found)
+    monkeypatch.setattr(data_guard.importlib, "import_module", lambda name: library)
+    with data_guard.data_below([tmp_path / "task"]):
+        with pytest.raises(ConfigError, match="outside of its folder"):
+            library.resolve_pattern("*", "")
+        found.reverse()
+        with pytest.raises(ConfigError):
+            library.resolve_pattern("*", "")
+        del found[0]
+        assert library.resolve_pattern("*", "") == [inside]
+
+
+@pytest.mark.parametrize(
+    ("kind", "loader"), [("mpnet", "load_encoder"), ("roberta", "load_encoder"), ("llama", "load")]
+)
+def test_an_embedder_is_loaded_by_its_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, loader: str
+) -> None:
+    (tmp_path / "config.json").write_text(f'{{"model_type": "{kind}"}}')
+    monkeypatch.setattr(
+        embedding, "weights", SimpleNamespace(load=lambda at: "load", load_encoder=lambda at: "load_encoder")
+    )
+    assert embedding._load_model(tmp_path) == loader  # type: ignore[comparison-overlap]
+
+
+# -- secrets and values --
+
+
+def test_secrets_within_json_are_counted() -> None:
+    span = redacted(attributes={"note": '{"password": "x1", "inner": {"api key": "y2"}, "n": 1}', "key": "plain"})
+    assert json.loads(span.attributes["note"]) == {"password": PUT, "inner": {"api key": PUT}, "n": 1}
+    assert span.redactions == 2
+
+
+def test_a_name_with_a_blank_before_its_last_word_is_a_secrets_name() -> None:
+    span = redacted(name="sent api key: abcd1234efgh and refresh token = zyxw9876")
+    assert "abcd1234efgh" not in span.name and "zyxw9876" not in span.name and span.redactions == 2
+
+
+def test_a_label_is_that_of_the_default_only_where_the_argument_is_the_default() -> None:
+    web = Label("untrusted", None, frozenset({"web"}))
+    given = {"to": "bob", "folder": "elsewhere"}
+    for folder, source in (("elsewhere", ""), ("notes", "default")):
+        found = case({**given, "folder": folder}, labels={"to": web}).powers
+        assert [each.source for each in found if each.argument == "folder"] == [source], folder
+
+
+@pytest.mark.parametrize("after", [" 1/2", "½", " ½ of it"])
+def test_a_whole_number_before_its_fraction_is_no_number_of_its_own(after: str) -> None:
+    assert part_of_expression("It is ", after)
+    assert not part_of_expression("It is ", " of 1/2")
+
+
+def test_values_after_the_first_piece_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_values, "_AT_ONCE", 16)
+    raw = b'["' + b"," * 40 + b'",' + b"1," * 30 + b"1]"
+    assert values_in(raw, 20) > 20 and values_in(raw[:44] + b"1,1]", 20) <= 4
+
+
+def test_the_code_before_a_function_ends_at_its_own_name() -> None:
+    prompt = "import math\n\ndef add_all(x):\n    return sum(x)\n\ndef add(a, b):\n"
+    assert preamble(prompt, "add") == prompt[: prompt.index("def add(")]
+
+
+def test_masks_of_ten_and_more_texts_are_found_again() -> None:
+    texts = [f"text {number}" for number in range(12)]
+    masks = TextMasks(texts, lambda text: False)
+    runs = masks.runs("".join(f"<{masks.mask(each)}>" for each in texts))
+    assert runs is not None and [run.text for run in runs if not run.trusted] == texts
+
+
+def test_draws_equal_to_the_bar_count_for_both_p_values() -> None:
+    found = object.__new__(FigureDifference)
+    for name, value in {"equal": False, "draws": (-1.0, 0.0, 0.0, 1.0, 2.0)}.items():
+        object.__setattr__(found, name, value)
+    assert (found.p_above(0.0), found.p_below(0.0)) == (4 / 6, 5 / 6)
+
+
+# -- servers and stores --
+
+
+def test_refusals_that_were_told_are_not_told_again(tmp_path: Path) -> None:
+    now = [1000.0]
+    kept = SqliteStore(tmp_path)
+    accounts = Accounts(kept, lambda: now[0])
+    for number in range(REFUSALS_A_MINUTE + 3):
+        accounts.audit_refusal("ada", f"place {number}")
+    now[0] += 61
+    accounts.audit_refusal("ada", "one")
+    accounts.audit_refusal("ada", "two")
+    listed = [body["what"] for _, body in kept.logged("audit", 2)]
+    kept.close()
+    assert listed == ["was refused", "was refused, after 3 refusals that are not listed"]
+
+
+def test_rows_that_are_written_have_no_bound_of_a_query(tmp_path: Path) -> None:
+    kept = connect_bounded(tmp_path / "a.db", "rwc", steps=1000)
+    try:
+        kept.execute("CREATE TABLE t (a)")
+        rows: Iterator[tuple[int]] = ((number,) for number in range(200))
+        counted = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 400)"
+        kept.executemany(f"INSERT INTO t {counted} SELECT sum(i) + ? FROM n", rows)
+        assert kept.execute("SELECT count(*) FROM t").fetchone() == (200,)
+        with pytest.raises(sqlite3.Error):
+            kept.execute(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+            ).fetchall()
+    finally:
+        kept.close()
+
+
+def test_the_proxy_of_a_browser_listens_on_loopback_alone() -> None:
+    server = SiteServer()
+    try:
+        assert server._server.server_address[0] == "127.0.0.1"
+        assert server._server.socket.family == socket.AF_INET
+    finally:
+        server.close()
+
+
+def test_a_click_takes_the_option_that_it_names_whole() -> None:
+    item = product("B000000000", options={"color": ("light blue", "blue")}, surcharge={})
+    shop = Shop((item,), {item.id: item}, ShopSearch([item]))
+    world = ShopWorld(shop, ShoppingGoal(item, "buy", (), {"color": "blue"}, 30.0))
+
+    async def walk() -> str:
+        await world.open()
+        await world.search("shoes")
+        await world.click(item.id)
+        return await world.click("Blue")
+
+    assert "blue (chosen)" in (shown := asyncio.run(walk())) and "light blue (chosen)" not in shown
