@@ -48,6 +48,11 @@ class KeptItem:
         return float(self.item.provenance.get("confidence", 1.0))
 
     @property
+    def known_s(self) -> float:
+        """Valid time, or when it was stored if that was before: by this the age of an item counts."""
+        return min(self.valid_s, self.stored_s)
+
+    @property
     def newness(self) -> tuple[float, float, int]:
         """A sort key: of two items of one key the greater one holds. Valid time, then confidence, then order of writing."""
         return self.valid_s, self.confidence, self.number

@@ -246,9 +246,12 @@ class StoredMemory:
             scores = fused(list(islice(self._ordered(scores), CANDIDATES)), meaning)
         if self.policy.half_life_days is not None:
             kept = self._numbered([*scores])
-            newest = max((each.valid_s for each in kept.values() if math.isfinite(each.valid_s)), default=0.0)
+            newest = max((each.known_s for each in kept.values() if math.isfinite(each.known_s)), default=0.0)
             half_s = self.policy.half_life_days * DAY_S
-            scores = {n: scores[n] * 0.5 ** (max(0.0, newest - each.valid_s) / half_s) for n, each in kept.items()}
+            scores = {  # as logarithms: a factor of 0.5 for each half life soon is 0 for all
+                n: math.log2(scores[n] or math.ulp(0.0)) - max(0.0, newest - each.known_s) / half_s
+                for n, each in kept.items()
+            }
         ordered = self._ordered(scores)
         while page := list(islice(ordered, _PAGE)):
             kept = self._numbered(page)
