@@ -108,6 +108,14 @@ def shown_time(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)).removesuffix("T00:00:00Z")
 
 
+def exact_time(seconds: float) -> str | float:
+    """A time as text, to the microsecond; as seconds since 1970 if it is of no year from 1 to 9999."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return seconds
+
+
 def body_of(item: MemoryItem) -> bytes:
     """The item's text and provenance as a store keeps them. ConfigError if they are too large, or are no JSON."""
     try:
