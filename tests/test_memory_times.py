@@ -169,9 +169,18 @@ def test_what_was_written_last_holds_whatever_the_clocks_say(tmp_path: Path, clo
     write(memory, MemoryItem.of("Bo lives in Pisa", {"subject": "Bo", "attribute": "home"}))
     (other,) = (kept for kept in memory.all() if kept.item.text.startswith("Bo"))
     assert other.valid_s == other.stored_s == clock[0], "another fact keeps the clock's time"
+    bo = semantic("m.db", owner="bo")
+    write(bo, home("Nice"))
+    assert next(iter(bo.all())).valid_s == clock[0], "and so does another owner's"
     clock[0] = 1_900_000_000.0
     write(memory, home("Pisa"))
     assert next(iter(memory.all())).valid_s == 1_900_000_000.0, "and so does this one when the clock is right again"
+
+
+def test_of_facts_of_one_moment_the_last_written_holds_though_it_is_less_sure(clock: list[float]) -> None:
+    memory = semantic("m.db")
+    write(memory, home("Oslo"), home("Rome", confidence=0.5))
+    assert found(memory) == ["Ann lives in Rome"]
 
 
 def test_a_fact_of_a_coming_day_is_no_clock_and_holds_from_that_day_on(clock: list[float]) -> None:

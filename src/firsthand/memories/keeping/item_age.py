@@ -13,8 +13,7 @@ from firsthand.memories.keeping.kept_item import item_of, time_of
 def after_newest(connection: Connection, scope: int, key: str | None, now_s: float) -> float:
     """A valid time after that of every item of a key which was stored without one: now, unless a clock was set back."""
     later = connection.execute(
-        "SELECT valid_s, body FROM items WHERE scope = ? AND key IS ? AND valid_s >= ? AND typeof(valid_s) = 'real' "
-        "ORDER BY valid_s DESC",
+        "SELECT valid_s, body FROM items WHERE scope = ? AND key IS ? AND valid_s >= ? ORDER BY valid_s DESC",
         (scope, key, now_s),
     )
     for newest_s, body in later:
