@@ -82,7 +82,7 @@ def test_what_branches_write_is_seen_after_them_in_their_order_and_kept_with_its
             return [MemoryItem.of(f"learnt {made.task_id}", {})]
 
     asyncio.run(learn(kept, trace, Kind(), journal))
-    asyncio.run(learn(kept, trace, object()))
+    asyncio.run(learn(kept, trace, object(), journal))
     assert [each.text for each in asyncio.run(kept.search("learnt", 1))] == ["learnt t"]
 
 

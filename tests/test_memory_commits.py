@@ -153,6 +153,33 @@ def test_an_attempt_that_is_tried_again_from_its_journal_brings_back_nothing(tmp
         assert texts(memory) == ["bergen", "oslo", "rome"], "a new attempt has a new journal"
 
 
+def test_another_item_that_is_forgotten_at_the_same_place_is_another_change(tmp_path: Path) -> None:
+    memory, journal = semantic(str(tmp_path / "m.db")), MemoryJournal()
+    asyncio.run(rollout(agent(memory), Task("0", "oslo rome")))
+    for prompt, left in (("-oslo", ["rome"]), ("-rome", [])):
+        asyncio.run(rollout(agent(memory), Task("1", prompt), journal=journal))
+        assert texts(memory) == left
+
+
+def test_an_attempt_of_a_run_that_failed_and_is_made_again_brings_back_nothing(tmp_path: Path) -> None:
+    memory, fails, task = semantic(str(tmp_path / "m.db")), [True], Task("t", "oslo rome")
+
+    async def breaks(task: Task, ctx: Context) -> str:
+        await remembers(task, ctx)
+        if fails:
+            raise ValueError("no luck")
+        return "done"
+
+    place = Place(agent(memory, breaks), Benchmark("words", lambda seed: [task], (right,)), task)
+    run = create(tmp_path, {}, "run")
+    asyncio.run(execute(run, [place]))
+    assert texts(memory) == ["oslo", "rome"]
+    forget(memory, "rome")
+    fails.clear()
+    asyncio.run(execute(run, [place], redo_errors=True))
+    assert [trace.error for trace in run.traces()] == [None] and texts(memory) == ["oslo"]
+
+
 def test_a_commit_that_was_broken_off_is_finished_and_a_failed_write_is_not_noted(tmp_path: Path) -> None:
     memory = semantic(str(tmp_path / "m.db"))
     resume, write, calls = run_of(tmp_path, "run", memory, "oslo rome pisa"), memory.write, 0

@@ -154,6 +154,13 @@ def test_an_item_whose_length_is_none_is_damaged(tmp_path: Path, length: str) ->
     file.close()
 
 
+def test_an_item_without_words_is_read_and_counted(tmp_path: Path) -> None:
+    file = ItemFile(tmp_path / "m.db")
+    file.put("", "facts", item("a", "?!"), None, FIVE)
+    assert file.numbered([1])[1].item == item("a", "?!") and file.size(1)[:2] == (1, 0)
+    file.close()
+
+
 @pytest.mark.slow
 def test_a_file_of_a_hundred_thousand_items_is_counted_in_a_fraction_of_a_second(tmp_path: Path) -> None:
     path = tmp_path / "m.db"
