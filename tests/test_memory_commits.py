@@ -94,8 +94,9 @@ def test_what_was_forgotten_stays_so_when_the_finished_run_that_wrote_it_is_resu
     assert texts(memory) == []
 
 
-def test_what_an_agent_forgot_in_a_later_run_stays_so_and_is_not_forgotten_twice(tmp_path: Path) -> None:
-    memory = semantic(str(tmp_path / "m.db"))
+@pytest.mark.parametrize("file", ["m.db", ""])
+def test_what_an_agent_forgot_in_a_later_run_stays_so_and_is_not_forgotten_twice(tmp_path: Path, file: str) -> None:
+    memory = semantic(str(tmp_path / file) if file else "")
     stores = run_of(tmp_path, "stores", memory, "hunter2")
     stores()
     drops = run_of(tmp_path, "drops", memory, "-hunter2")
@@ -119,7 +120,9 @@ def test_an_item_that_another_owner_or_memory_forgot_is_committed_there_alone(tm
     other = ann.of_owner("cy")
     memory = semantic()
     asyncio.run(memory.once(next(iter(_items("oslo"))), "name"))
-    asyncio.run(memory.of_owner("bo").once(next(iter(_items("oslo"))), "name"))
+    another = memory.of_owner("bo")
+    asyncio.run(another.once(next(iter(_items("oslo"))), "name"))
+    assert texts(another) == ["oslo"]
     asyncio.run(other.once(next(iter(_items("oslo"))), "name"))
     assert texts(other) == ["oslo"] and texts(memory) == ["oslo"]
 
@@ -151,6 +154,20 @@ def test_an_attempt_that_is_tried_again_from_its_journal_brings_back_nothing(tmp
         assert texts(memory) == ["bergen", "oslo"], "what it had not written is written"
         asyncio.run(rollout(agent(memory), task))
         assert texts(memory) == ["bergen", "oslo", "rome"], "a new attempt has a new journal"
+
+
+def test_texts_that_are_remembered_together_are_each_committed(tmp_path: Path) -> None:
+    async def both(task: Task, ctx: Context) -> str:
+        await ctx.remember_all([("oslo", {}), ("rome", {})])
+        return "done"
+
+    memory = semantic(str(tmp_path / "m.db"))
+    resume = run_of(tmp_path, "run", memory, "?", pattern=both)
+    resume()
+    assert texts(memory) == ["oslo", "rome"]
+    forget(memory, "rome")
+    resume()
+    assert texts(memory) == ["oslo"]
 
 
 def test_another_item_that_is_forgotten_at_the_same_place_is_another_change(tmp_path: Path) -> None:
