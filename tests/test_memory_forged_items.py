@@ -86,7 +86,7 @@ def test_an_item_of_another_form_is_a_sentence_and_can_be_deleted(tmp_path: Path
 def test_columns_of_another_type_are_a_sentence(tmp_path: Path, columns: dict[str, Any]) -> None:
     forged = {"key": b"5"} if columns == {"key": 5} else columns  # the column makes a text of a number
     file = with_forged(tmp_path / "m.db", **forged)
-    with pytest.raises(StoreError, match="item 1 has an id, key or time of another type"):
+    with pytest.raises(StoreError, match="item 1 has an id, key, time or length of another type"):
         file.numbered([1])
     file.close()
 

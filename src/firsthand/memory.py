@@ -90,6 +90,9 @@ class MemoryHooks(Protocol):
     async def hear(self, ctx: Any, text: str, provenance: Json) -> None:
         """Take in something that was said: as it is, or as the facts in it."""
 
+    async def once(self, change: MemoryItem | str, name: str) -> None:
+        """Write an item, or forget an id, unless a change of that name was made before; attempts are committed by it."""
+
     def learn(self, trace: Trace) -> Iterable[MemoryItem]:
         """Items that a finished attempt leaves: the same for the same trace."""
 

@@ -81,7 +81,8 @@ async def rollout(
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     await warm_up([agent.model])
     own_seed = derive_seed(seed, benchmark.name, task.id, epoch)
-    attempt = Attempt(agent, agent.own_tools, journal or MemoryJournal(), own_seed, listener, task=task)
+    journal = journal or MemoryJournal()
+    attempt = Attempt(agent, agent.own_tools, journal, own_seed, listener, task=task)
     if agent.memory is not None:
         origin = {"agent": agent.name, "benchmark": benchmark.name, "task": task.id, "epoch": epoch}
         attempt.memory = AttemptMemory(memory or agent.memory, origin)
@@ -139,10 +140,10 @@ async def rollout(
         agent.memory if memory is None and agent.memory is not None and agent.memory.lifetime == "agent" else None
     )
     if own_memory is not None:
-        await commit(own_memory, trace)
-    trace = trace if failure else await score_trace(benchmark, task, trace, attempt.journal, budget)
+        await commit(own_memory, trace, journal)
+    trace = trace if failure else await score_trace(benchmark, task, trace, journal, budget)
     if own_memory is not None:
-        await learn(own_memory, trace, own_memory)
+        await learn(own_memory, trace, own_memory, journal)
     return trace
 
 
@@ -333,8 +334,9 @@ async def rollouts(
                     yield trace
             for place in together:
                 if place.agent.name in memories and place.id in finished:
-                    await commit(memories[place.agent.name], finished[place.id])
-                    await learn(memories[place.agent.name], finished[place.id], place.agent.memory)
+                    memory, trace, kept = memories[place.agent.name], finished[place.id], journal(place)
+                    await commit(memory, trace, kept)
+                    await learn(memory, trace, place.agent.memory, kept)
     finally:
         await keeper.close()
 

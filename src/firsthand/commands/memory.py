@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -21,8 +22,9 @@ from firsthand.system.plurals import count_of
 from firsthand.system.terminal import print_as_json, print_table
 
 if TYPE_CHECKING:
-    from firsthand.memories.keeping.item_file import ItemFile
+    from firsthand.memories.keeping.item_file import ItemFile, ItemTimes
     from firsthand.memories.keeping.kept_item import KeptItem
+    from firsthand.memories.keeping.stored_memory import StoredMemory
 
 EXAMPLES = """
 firsthand memory list facts.db                            # owners and kinds, then the newest items
@@ -118,6 +120,14 @@ def _row(owner: str, kind: str, kept: KeptItem) -> Json:
     return {"owner": owner, "kind": kind, **kept.item.to_json(), **times}
 
 
+def _line(owner: str, kind: str, kept: KeptItem) -> str:
+    """The item as a line that import reads: with its exact times."""
+    from firsthand.memories.keeping.kept_item import exact_time
+
+    times = {"valid": exact_time(kept.valid_s), "stored": exact_time(kept.stored_s)}
+    return f"{json.dumps(_row(owner, kind, kept) | times, ensure_ascii=True)}\n"
+
+
 def _list(config: Config, file: ItemFile) -> int:
     from firsthand.memories.keeping.recall_request import RecallRequest
     from firsthand.memories.keeping.stored_memory import KeepingPolicy, StoredMemory
@@ -172,13 +182,14 @@ def _forget(config: Config, file: ItemFile) -> int:
 
 
 def _export(config: Config, file: ItemFile) -> int:
+    """Write every item as a line, those of an owner and kind in the order in which they were stored."""
     lost: list[int] = []
     found: Iterator[tuple[str, str, KeptItem]]
     if config.salvage:
         found = ((o, k, kept) for o, k in _scopes(config, file) for kept in file.salvage(o, k, lost.append))
     else:
-        found = _items(config, file)
-    lines = "".join(f"{json.dumps(_row(*each), ensure_ascii=True)}\n" for each in found)
+        found = iter(sorted(_items(config, file), key=lambda each: (*each[:2], each[2].number)))
+    lines = "".join(_line(*each) for each in found)
     if config.out is None:
         sys.stdout.write(lines)
     else:
@@ -190,13 +201,14 @@ def _export(config: Config, file: ItemFile) -> int:
 
 
 def _import(config: Config, file: ItemFile) -> int:
+    """Store the items of a .jsonl file, with their times where it has them. Nothing is deleted for them."""
     from firsthand import catalog
     from firsthand.memories.keeping.stored_memory import StoredMemory
     from firsthand.memory import MemoryItem
 
     added = 0
     made: dict[tuple[str, str], StoredMemory] = {}
-    for number, row in _lines(Path(config.words[1])):
+    for number, row in _in_order_of_storing([*_lines(Path(config.words[1]))]):
         owner = config.owner if config.owner is not None else str(row.get("owner", ""))
         kind, where = str(config.kind or row.get("kind") or ""), f"{config.words[1]}, line {number}"
         text, provenance = row.get("text"), row.get("provenance", {})
@@ -216,9 +228,47 @@ def _import(config: Config, file: ItemFile) -> int:
             made[owner, kind] = memory
         item = MemoryItem.of(text, provenance)
         made[owner, kind].admit(item)
-        added += file.put(owner, kind, item, made[owner, kind].policy.key_of(item), made[owner, kind].policy.bounds)
+        key, times = made[owner, kind].policy.key_of(item), _times(row, where)
+        added += file.put(owner, kind, item, key, None, times=times)
     print(f"imported {count_of(added, 'new item', ',')}")
+    _tell_of_bounds(file, made.values())
     return 0
+
+
+def _in_order_of_storing(lines: list[tuple[int, Json]]) -> list[tuple[int, Json]]:
+    """The lines as they are, or turned round if all have times to the second: an export until 0.21 began with the newest."""
+    shown = [row.get("stored") for _, row in lines]
+    return lines[::-1] if all(isinstance(each, str) and each and "." not in each for each in shown) else lines
+
+
+def _times(row: Json, where: str) -> ItemTimes | None:
+    """The times of an exported line, none of them after now; None for a line without them. DataError for others."""
+    from firsthand.memories.keeping.item_file import ItemTimes
+    from firsthand.memories.keeping.kept_item import seconds_of
+
+    given = {name: row[name] for name in ("valid", "stored") if row.get(name) not in (None, "")}
+    if not given:
+        return None
+    try:
+        seconds = {name: min(seconds_of(each), time.time()) for name, each in given.items()}
+    except ConfigError as error:
+        raise DataError(f"{where}: {error}") from None
+    stored_s = seconds.get("stored", time.time())
+    return ItemTimes(seconds.get("valid", stored_s), stored_s)
+
+
+def _tell_of_bounds(file: ItemFile, memories: Iterable[StoredMemory]) -> None:
+    """Say which memories hold more now than they do by default: the next write to such a one deletes the oldest items."""
+    for memory in memories:
+        size, most = file.size(file.scope(memory.owner, memory.name)), memory.policy.bounds
+        if size.items > most.items or size.size_bytes > most.size_bytes:
+            name = f"{memory.name} of {memory.owner}" if memory.owner else memory.name
+            items, held, most_mb = count_of(size.items, "item", ","), size.size_bytes >> 20, most.size_bytes >> 20
+            print(
+                f"{name} has {items} in {held:,} MB, and holds {most.items:,} in {most_mb:,} MB unless it is opened with "
+                "other max_items and max_mb: the next write deletes the oldest beyond that",
+                file=sys.stderr,
+            )
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Json]]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from firsthand.loop.concurrency import had_ended
+from firsthand.loop.journal import Journal, JournalPart
 from firsthand.loop.private_texts import READERS, copies, private_texts
 from firsthand.memory import Memory, MemoryItem, hook
 from firsthand.message import Json
@@ -49,27 +50,50 @@ class AttemptMemory:
         return memory
 
 
-async def apply(memory: Memory, changes: Iterable[MemoryChange]) -> None:
-    """Make the changes, in an order that does not depend on times."""
+async def apply(memory: Memory, changes: Iterable[MemoryChange], attempt: str = "") -> None:
+    """Make the changes, in an order that does not depend on times; with the name of an attempt, each once for all."""
     for change in sorted(changes, key=lambda change: change.order):
-        if change.item is not None:
-            await memory.write(change.item)
-        else:
-            await memory.forget(change.forgotten)
+        made = change.item or change.forgotten
+        await _make(memory, made, f"{attempt} {change.effect}" if attempt else "")
 
 
-async def commit(memory: Memory, trace: Trace) -> None:
-    """Make the changes of a finished attempt in its agent's memory. What is committed twice is there once."""
-    await apply(memory, changes_of(trace))
+async def commit(memory: Memory, trace: Trace, journal: Journal) -> None:
+    """Make the changes of a finished attempt in its agent's memory.
+
+    A change that was committed before is not made again, whatever became of it since: what is forgotten stays so when the
+    attempt is resumed.
+    """
+    if changes := changes_of(trace):
+        await apply(memory, changes, await _committed_as(trace, journal))
 
 
-async def learn(memory: Memory, trace: Trace, kind: object) -> None:
-    """Write what a finished attempt leaves in a memory of that kind, if it learns from traces. Twice is the same as once."""
+async def learn(memory: Memory, trace: Trace, kind: object, journal: Journal) -> None:
+    """Write what a finished attempt leaves in a memory of that kind, if it learns from traces; each item once for all."""
     if (learnt := hook(kind, "learn")) is not None:
         private = private_texts(trace.calls)
         for item in learnt(trace):
             copied = copies(item.text, private) is not None
-            await memory.write(replace(item, provenance={**item.provenance, READERS: "user"}) if copied else item)
+            kept = replace(item, provenance={**item.provenance, READERS: "user"}) if copied else item
+            await _make(memory, kept, f"{await _committed_as(trace, journal)} learnt")
+
+
+async def _make(memory: Memory, change: MemoryItem | str, name: str) -> None:
+    """Write an item or forget an id; under a name once for all, where the memory keeps what was made."""
+    if name and (once := hook(memory, "once")) is not None:
+        await once(change, f"{name} {change.id}" if isinstance(change, MemoryItem) else f"{name} forgets {change}")
+    elif isinstance(change, MemoryItem):
+        await memory.write(change)
+    else:
+        await memory.forget(change)
+
+
+async def _committed_as(trace: Trace, journal: Journal) -> str:
+    """The name of an attempt in memories: the id of its first trace, which its journal keeps, for when it is tried again."""
+    part = JournalPart(journal, "memory")
+    if (kept := part.find("commit", "")) is None:
+        part.record("commit", "", kept := {"trace": trace.id})
+        await part.settled()
+    return str(kept["trace"])
 
 
 def changes_of(trace: Trace) -> list[MemoryChange]:

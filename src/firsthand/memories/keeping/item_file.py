@@ -5,6 +5,8 @@
     words      the number of items of a scope that have a word
     postings   the items of a word, with its count there and the item's length in words
     vectors    float16 embeddings of items, by the fingerprint of their model; there once a search wanted them
+    commits    hashes of the changes of attempts that were made here, so that none is made again, not even when its item is
+               forgotten by then
 
 WAL: a write that returned survives `kill -9` of every process; a power cut may take the last ones. Deleted bytes are
 overwritten (`secure_delete`).
@@ -12,6 +14,7 @@ overwritten (`secure_delete`).
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +25,8 @@ from typing import Any, NamedTuple
 
 from firsthand.errors import ConfigError, StoreError
 from firsthand.memories.keeping.cut_file import padded_copy, refuse_cut_short
+from firsthand.memories.keeping.item_age import after_newest, first_to_go
+from firsthand.memories.keeping.item_statistics import count_anew, expect_postings, expect_words
 from firsthand.memories.keeping.kept_item import KeptItem, body_of, item_of, time_of, words_of
 from firsthand.memory import MemoryItem
 from firsthand.runs.database import Database, Schema, checksum, plain
@@ -48,6 +53,9 @@ MEMORY_SCHEMA = Schema(
         CREATE TABLE vectors (item INTEGER NOT NULL, model TEXT NOT NULL, body BLOB NOT NULL,
             PRIMARY KEY (item, model)) WITHOUT ROWID;
         """,
+        """
+        CREATE TABLE commits (scope INTEGER NOT NULL, change BLOB NOT NULL, PRIMARY KEY (scope, change)) WITHOUT ROWID;
+        """,
     ),
     place="the file of a memory",
     missing="`firsthand run --memory KIND:FILE` makes one",
@@ -65,6 +73,14 @@ class KeepingBounds(NamedTuple):
 
     items: int = 100_000
     size_bytes: int = 256 << 20
+
+
+class ItemTimes(NamedTuple):
+    """The times of an item that was stored before, in seconds since 1970."""
+
+    valid_s: float
+    """For an item whose provenance has no `time`."""
+    stored_s: float
 
 
 class ScopeSize(NamedTuple):
@@ -86,7 +102,10 @@ class ItemFile:
     """The file, for use from any thread and process."""
 
     def __init__(self, path: Path, *, create: bool = True, salvage: bool = False):
-        """With `salvage` a copy is opened, filled up with zeros if the file is cut short, for `salvage` to read."""
+        """With `salvage` a copy is opened, filled up with zeros if the file is cut short, for `salvage` to read.
+
+        Otherwise the sizes of scopes, which have no checksum, are compared with the items, and put right if they differ.
+        """
         try:
             if path.is_dir():
                 raise ConfigError(f"{path} is a folder: give the file of a memory, such as {path / 'memory.db'}")
@@ -102,18 +121,41 @@ class ItemFile:
         refuse_cut_short(path)
         self._database = Database(path, create=create, schema=MEMORY_SCHEMA)
         self._secured: object = None
+        if not salvage:
+            count_anew(self._database)
 
     # -- writing --
 
-    def put(self, owner: str, kind: str, item: MemoryItem, key: str | None, bounds: KeepingBounds) -> bool:
-        """Store an item unless its id is there; True if it was new. On the disk when this returns."""
+    def put(
+        self,
+        owner: str,
+        kind: str,
+        item: MemoryItem,
+        key: str | None,
+        bounds: KeepingBounds | None,
+        *,
+        times: ItemTimes | None = None,
+        once: str = "",
+    ) -> bool:
+        """Store an item unless its id is there; True if it was new and is kept. On the disk when this returns.
+
+        Args:
+            bounds: What is beyond them is deleted, the item itself if it is the first to go; None deletes nothing.
+            times: When it was stored first; None: now, and after all of its key that were stored without a time.
+            once: The name of this change: one that was made under that name is not made again.
+        """
         body, counts, given = body_of(item), words_of(item.text), time_of(item)
         length = sum(counts.values())
         with self._database.write() as connection:
             self._secure(connection)
             scope = self._scope(connection, owner, kind, make=True)
-            stored_s = time.time()
-            valid_s = stored_s if given is None else given
+            if once and not _is_first(connection, scope, once):
+                return False
+            if times is None:
+                now_s = round(time.time(), 6)  # to the microsecond, as an export writes it
+                times = ItemTimes(now_s if given is not None else after_newest(connection, scope, key, now_s), now_s)
+            stored_s = times.stored_s
+            valid_s = times.valid_s if given is None else given
             digest = checksum(scope, item.id, body, key, valid_s, stored_s, length)
             added = connection.execute(
                 "INSERT OR IGNORE INTO items (scope, id, body, key, valid_s, stored_s, length, digest) "
@@ -132,14 +174,15 @@ class ItemFile:
                 "UPDATE scopes SET items = items + 1, words = words + ?, bytes = bytes + ? WHERE number = ?",
                 (length, len(body), scope),
             )
-            self._bound(connection, scope, bounds)
-        return True
+            return bounds is None or number not in _bound(connection, scope, bounds)
 
-    def remove(self, owner: str, kind: str, id: str) -> bool:
-        """Delete an item for good; False if it is not there."""
+    def remove(self, owner: str, kind: str, id: str, *, once: str = "") -> bool:
+        """Delete an item for good; False if it is not there, or if a change of the name `once` was made before."""
         with self._database.write() as connection:
             self._secure(connection)
-            scope = self._scope(connection, owner, kind)
+            scope = self._scope(connection, owner, kind, make=bool(once))
+            if once and not _is_first(connection, scope, once):
+                return False
             found = connection.execute(
                 "SELECT number FROM items WHERE scope = ? AND id = ?", (scope, plain(id))
             ).fetchone()
@@ -147,31 +190,6 @@ class ItemFile:
                 return False
             _delete(connection, scope, found[0])
         return True
-
-    def _bound(self, connection: Connection, scope: int, bounds: KeepingBounds) -> None:
-        """Delete what is beyond the bounds, and a hundredth more, so that a full memory looks for victims rarely."""
-        items, size = connection.execute("SELECT items, bytes FROM scopes WHERE number = ?", (scope,)).fetchone()
-        if items <= bounds.items and size <= bounds.size_bytes:
-            return
-        most = bounds.items - bounds.items // 100, bounds.size_bytes - bounds.size_bytes // 100
-        while items > most[0] or size > most[1]:
-            many = max(1, items - most[0])
-            found = (
-                connection.execute(
-                    "SELECT number, length(body) FROM items AS old WHERE scope = ? AND key IS NOT NULL AND EXISTS "
-                    "(SELECT 1 FROM "
-                    "items WHERE scope = old.scope AND key = old.key AND valid_s > old.valid_s) ORDER BY valid_s, "
-                    "id LIMIT ?",
-                    (scope, many),
-                ).fetchall()
-                or connection.execute(
-                    "SELECT number, length(body) FROM items WHERE scope = ? ORDER BY valid_s, id LIMIT ?", (scope, many)
-                ).fetchall()
-            )
-            for number, bytes_ in found:
-                if items > most[0] or size > most[1]:
-                    _delete(connection, scope, number)
-                    items, size = items - 1, size - bytes_
 
     def _secure(self, connection: Connection) -> None:
         """Have deleted bytes overwritten, on a connection that was not told yet."""
@@ -214,13 +232,16 @@ class ItemFile:
         rows = self._database.read(
             f"SELECT word, number, items FROM words WHERE scope = ? AND word IN ({marks})", (scope, *map(plain, words))
         )
+        expect_words(self._database, rows)
         return {word: WordRow(number, items) for word, number, items in rows}
 
     def postings(self, word: int, last: int) -> list[tuple[int, int, int]]:
         """(item, count, length) of a word, of items up to number `last`."""
-        return self._database.read(
+        found = self._database.read(
             "SELECT item, count, length FROM postings WHERE word = ? AND item <= ?", (word, last)
         )
+        expect_postings(self._database, found)
+        return found
 
     def postings_of(self, word: int, items: Sequence[int]) -> list[tuple[int, int, int]]:
         """(item, count, length) of a word, of those items that have it."""
@@ -231,6 +252,7 @@ class ItemFile:
             found += self._database.read(
                 f"SELECT item, count, length FROM postings WHERE word = ? AND item IN ({marks})", (word, *some)
             )
+        expect_postings(self._database, found)
         return found
 
     def ids(self, numbers: Sequence[int]) -> dict[int, str]:
@@ -306,8 +328,11 @@ class ItemFile:
         scope, number, id, body, key, valid_s, stored_s, length, digest = row
         if checksum(scope, id, body, key, valid_s, stored_s, length) != digest:
             raise self._database.damaged(f"item {number} does not have the checksum it was stored with")
-        if not (isinstance(id, str) and isinstance(key, str | None) and type(valid_s) is type(stored_s) is float):
-            raise self._database.damaged(f"item {number} has an id, key or time of another type")
+        are_times = type(valid_s) is type(stored_s) is float
+        if not (
+            isinstance(id, str) and isinstance(key, str | None) and are_times and type(length) is int and length >= 0
+        ):
+            raise self._database.damaged(f"item {number} has an id, key, time or length of another type")
         try:
             return KeptItem(item_of(id, body), number, key, valid_s, stored_s)
         except (ValueError, ConfigError) as error:
@@ -340,6 +365,31 @@ class ItemFile:
         self._database.close()
         if self._copies is not None:
             self._copies.cleanup()
+
+
+def _is_first(connection: Connection, scope: int, name: str) -> bool:
+    """True if no change of that name was made in a scope before; from now on one was."""
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:16]
+    return bool(connection.execute("INSERT OR IGNORE INTO commits VALUES (?, ?)", (scope, digest)).rowcount)
+
+
+def _bound(connection: Connection, scope: int, bounds: KeepingBounds) -> set[int]:
+    """Delete what is beyond the bounds, and a hundredth more, so that a full memory looks for victims rarely.
+
+    Returns the numbers of what was deleted.
+    """
+    deleted: set[int] = set()
+    items, size = connection.execute("SELECT items, bytes FROM scopes WHERE number = ?", (scope,)).fetchone()
+    if items <= bounds.items and size <= bounds.size_bytes:
+        return deleted
+    most = bounds.items - bounds.items // 100, bounds.size_bytes - bounds.size_bytes // 100
+    while (items > most[0] or size > most[1]) and (found := first_to_go(connection, scope, max(1, items - most[0]))):
+        for number, bytes_ in found:
+            if items > most[0] or size > most[1]:
+                _delete(connection, scope, number)
+                deleted.add(number)
+                items, size = items - 1, size - bytes_
+    return deleted
 
 
 def _word_number(connection: Connection, scope: int, word: str) -> int:

@@ -48,6 +48,11 @@ class KeptItem:
         return float(self.item.provenance.get("confidence", 1.0))
 
     @property
+    def known_s(self) -> float:
+        """Valid time, or when it was stored if that was before: by this the age of an item counts."""
+        return min(self.valid_s, self.stored_s)
+
+    @property
     def newness(self) -> tuple[float, float, int]:
         """A sort key: of two items of one key the greater one holds. Valid time, then confidence, then order of writing."""
         return self.valid_s, self.confidence, self.number
@@ -101,6 +106,14 @@ def shown_time(seconds: float) -> str:
     if not -62_000_000_000 < seconds < 253_000_000_000:
         return ""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)).removesuffix("T00:00:00Z")
+
+
+def exact_time(seconds: float) -> str | float:
+    """A time as text, to the microsecond; as seconds since 1970 if it is of no year from 1 to 9999."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return seconds
 
 
 def body_of(item: MemoryItem) -> bytes:

@@ -92,6 +92,8 @@ class StoredMemory:
         """Items that are not in the file: by id."""
         self._hidden: set[str] = set()
         """Ids whose items in the file are not seen."""
+        self._made: set[str] = set()
+        """Names of changes that were made here and not in the file."""
         self._count = 0
 
     # -- the protocol --
@@ -104,14 +106,18 @@ class StoredMemory:
         check_confidence(item.provenance)
         self.policy.check(item)
 
-    async def write(self, item: MemoryItem) -> str:
-        """Keep an item; one whose id is there already is left as it is. In a file it is on the disk when this returns."""
+    async def write(self, item: MemoryItem, *, once: str = "") -> str:
+        """Keep an item; one whose id is there already is left as it is. In a file it is on the disk when this returns.
+
+        A full memory does not keep an item that is the first to go, being older than the others. `once` is the name of
+        this change: one that was made under that name is not made again.
+        """
         self.admit(item)
         key = self.policy.key_of(item)
         if self.file is not None and not self._is_snapshot:
             file = self.file
-            await in_thread(lambda: file.put(self.owner, self.name, item, key, self.policy.bounds))
-        elif item.id not in self._changes and not self._is_in_file(item.id):
+            await in_thread(lambda: file.put(self.owner, self.name, item, key, self.policy.bounds, once=once))
+        elif self._is_first(once) and item.id not in self._changes and not self._is_in_file(item.id):
             self._count += 1
             self._changes[item.id] = unstored(item, self._count, key)
             if self.file is None and not self._is_snapshot:
@@ -132,14 +138,27 @@ class StoredMemory:
             meaning = await self.vectors.nearest(asked.query, self.file, scope, self._last, own)
         return [kept.item for kept in self.found(asked, meaning)]
 
-    async def forget(self, id: str) -> None:
-        """Delete an item for good; an id that is not there is no error."""
+    async def forget(self, id: str, *, once: str = "") -> None:
+        """Delete an item for good; an id that is not there is no error. `once` is the name of this change, as in `write`."""
         if self.file is not None and not self._is_snapshot:
             file = self.file
-            await in_thread(lambda: file.remove(self.owner, self.name, id))
-            return
-        self._changes.pop(id, None)
-        self._hidden.add(id)
+            await in_thread(lambda: file.remove(self.owner, self.name, id, once=once))
+        elif self._is_first(once):
+            self._changes.pop(id, None)
+            self._hidden.add(id)
+
+    async def once(self, change: MemoryItem | str, name: str) -> None:
+        """Write an item, or forget an id, unless a change of that name was made before, and whatever became of it since."""
+        if isinstance(change, MemoryItem):
+            await self.write(change, once=name)
+        else:
+            await self.forget(change, once=name)
+
+    def _is_first(self, name: str) -> bool:
+        """True if no change of that name was made in this process; one without a name is always the first."""
+        is_first = name not in self._made
+        self._made |= {name} if name else set()
+        return is_first
 
     async def list(self) -> builtins.list[MemoryItem]:
         """All items, by id, replaced and withdrawn ones included."""
@@ -158,7 +177,7 @@ class StoredMemory:
         """The same memory for another user, who sees nothing of this one's."""
         other = copy(self)
         other.owner, other._is_snapshot, other._last, other._size = owner, False, _EVERYTHING, None
-        other._changes, other._hidden, other._count = {}, set(), 0
+        other._changes, other._hidden, other._made, other._count = {}, set(), set(), 0
         return other
 
     # -- reading --
@@ -227,9 +246,12 @@ class StoredMemory:
             scores = fused(list(islice(self._ordered(scores), CANDIDATES)), meaning)
         if self.policy.half_life_days is not None:
             kept = self._numbered([*scores])
-            newest = max((each.valid_s for each in kept.values() if math.isfinite(each.valid_s)), default=0.0)
+            newest = max((each.known_s for each in kept.values() if math.isfinite(each.known_s)), default=0.0)
             half_s = self.policy.half_life_days * DAY_S
-            scores = {n: scores[n] * 0.5 ** (max(0.0, newest - each.valid_s) / half_s) for n, each in kept.items()}
+            scores = {  # as logarithms: a factor of 0.5 for each half life soon is 0 for all
+                n: math.log2(scores[n] or math.ulp(0.0)) - max(0.0, newest - each.known_s) / half_s
+                for n, each in kept.items()
+            }
         ordered = self._ordered(scores)
         while page := list(islice(ordered, _PAGE)):
             kept = self._numbered(page)
