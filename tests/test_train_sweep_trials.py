@@ -87,7 +87,7 @@ def test_a_trial_is_what_its_files_show(home: Path, monkeypatch: pytest.MonkeyPa
     sweep = Sweep(("x",), ({"lr": "1"},), "loss")
     trial = _trial(sweep, home, 0, "")
     assert _looked_at(sweep, trial).state == "waiting"
-    ended(trial.folder, [3.0, 1.0, 2.0, math.nan], monkeypatch=monkeypatch)
+    ended(trial.folder, [3.0, math.nan, 1.0, 2.0], monkeypatch=monkeypatch)
     looked = _looked_at(sweep, trial)
     assert (looked.state, looked.value, looked.why) == ("done", 2.0, "")
     assert _looked_at(replace(sweep, best_of_curve=True), trial).value == 1.0
@@ -108,6 +108,50 @@ def test_a_trial_is_what_its_files_show(home: Path, monkeypatch: pytest.MonkeyPa
         (home / "log").write_bytes(text.encode("utf-8", "surrogateescape"))
         assert _last_line(home / "log") == line
     assert _last_line(home / "none") == "it printed nothing"
+
+
+@pytest.mark.parametrize("last", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("minimise", [True, False])
+def test_a_trial_whose_metric_ends_in_no_finite_number_has_diverged(
+    home: Path, monkeypatch: pytest.MonkeyPatch, last: float, minimise: bool
+) -> None:
+    sweep = Sweep(("x",), ({"lr": "1"}, {"lr": "2"}), "loss", minimise)
+    curve_of = replace(sweep, best_of_curve=True)
+    trial, endless = (_trial(sweep, home, number, "") for number in range(2))
+    ended(trial.folder, [1.0, last, 3.0, 2.0, last], monkeypatch=monkeypatch)
+    looked = _looked_at(sweep, trial)
+    assert (looked.state, looked.why) == ("diverged", f"loss is {last} at its last step, 5") and math.isnan(
+        looked.value
+    )
+    assert best(sweep, [looked]) is None
+    looked = _looked_at(curve_of, trial)
+    assert (looked.state, looked.value, looked.why) == (
+        "done", 1.0 if minimise else 3.0, f"loss is {last} at its last step, 5"
+    )  # fmt: skip
+    ended(endless.folder, [last], monkeypatch=monkeypatch)
+    for judged in (sweep, curve_of):
+        looked = _looked_at(judged, endless)
+        assert looked.state == "diverged" and math.isnan(looked.value) and looked.why.endswith("step, 1")
+
+
+def test_trials_that_diverged_or_failed_take_no_place_on_the_next_rung_and_are_not_tried_anew(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process would not start: there is no such program."""
+    sweep = Sweep(("/none",), tuple({"lr": str(n)} for n in range(4)), "loss", budget="steps", rungs=("1", "2"), eta=2)
+    save_spec(sweep, home / "s")
+    for number, value in enumerate((math.nan, 3.0, math.inf, math.nan)):
+        ended(home / "s" / "trials" / f"{number:04d}-1", [0.0, value], monkeypatch=monkeypatch)
+    ended(home / "s" / "trials" / "0001-2", [7.0], monkeypatch=monkeypatch)
+    trials = run_sweep(home / "s")
+    assert [(each.number, each.rung, each.state) for each in trials] == [
+        (0, "1", "diverged"), (1, "1", "done"), (2, "1", "diverged"), (3, "1", "diverged"), (1, "2", "done")
+    ]  # fmt: skip
+    chosen = best(sweep, trials)
+    assert chosen is not None and chosen.number == 1
+    save_spec(replace(sweep, trials=({"lr": "1"},)), home / "none")
+    ended(home / "none" / "trials" / "0000-1", [math.nan], monkeypatch=monkeypatch)
+    assert [each.state for each in run_sweep(home / "none")] == ["diverged"]
 
 
 def test_the_best_trial_is_of_the_last_rung_that_has_a_value() -> None:

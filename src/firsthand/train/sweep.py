@@ -3,8 +3,9 @@
     <sweep>/sweep.json              the command, the space, the metric, the rungs
     <sweep>/trials/0003-100/        the run of trial 3 on the rung of 100, with `log.txt`, what its process printed
 
-A trial that ended well is not run again, so a sweep that was stopped goes on. With rungs (successive halving, Jamieson and
-Talwalkar, 2016, arXiv:1502.07943) all trials run with the smallest budget, the best of them with the next, and so on.
+A trial that ended well is not run again, so a sweep that was stopped goes on; neither is one that diverged, whose metric
+ended in NaN or an infinity. With rungs (successive halving, Jamieson and Talwalkar, 2016, arXiv:1502.07943) all trials run
+with the smallest budget, the best of them with the next, and so on; a trial without a value goes no further.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Sweep:
     eta: int = 3
     """One of so many trials goes on to the next rung."""
     best_of_curve: bool = False
-    """Judge a trial by the best value of its metric, not by the last."""
+    """Judge a trial by the best finite value of its metric, not by the last."""
 
     def __post_init__(self) -> None:
         if len(self.trials) > MAX_TRIALS or not 1 <= len(self.rungs) <= MAX_RUNGS:
@@ -81,11 +82,11 @@ class Trial:
     settings: Mapping[str, str]
     folder: Path
     value: float = math.nan
-    """The metric: its last value, or its best."""
+    """The metric: its value at the highest step, or its best. NaN unless the trial is done."""
     state: str = "waiting"
-    """`waiting`, `running`, `done` or `failed`."""
+    """`waiting`, `running`, `done`, `failed`, or `diverged`: it ended well, and its metric is no finite number."""
     why: str = ""
-    """Of a failed one: its exit status and the last line that it printed."""
+    """Of a failed one: its exit status and the last line that it printed. Of a curve that ends in NaN or infinity: where."""
     command: tuple[str, ...] = field(default=())
 
 
@@ -141,9 +142,10 @@ def run_sweep(
             trials = _run_rung(sweep, folder, rung, chosen, jobs, on_change)
             all_trials += trials
             if place + 1 < len(sweep.rungs):
-                values = [trial.value for trial in trials]
                 count = max(1, len(trials) // sweep.eta)
-                chosen = sorted(trials[at].number for at in survivors(values, count, minimise=sweep.minimise))
+                judged = [trial for trial in trials if not math.isnan(trial.value)]
+                places = survivors([trial.value for trial in judged], count, minimise=sweep.minimise)
+                chosen = sorted(judged[at].number for at in places)
         return all_trials
 
 
@@ -216,8 +218,8 @@ def _run_rung(
     sweep: Sweep, folder: Path, rung: str, chosen: Sequence[int], jobs: int, on_change: Callable[[Trial], None]
 ) -> list[Trial]:
     waiting = [_looked_at(sweep, _trial(sweep, folder, number, rung)) for number in chosen]
-    done = {trial.number: trial for trial in waiting if trial.state == "done"}
-    waiting = [trial for trial in waiting if trial.state != "done"]
+    done = {trial.number: trial for trial in waiting if trial.state in ("done", "diverged")}
+    waiting = [trial for trial in waiting if trial.number not in done]
     under_way: dict[int, tuple[Trial, subprocess.Popen[bytes]]] = {}
     try:
         while waiting or under_way:
@@ -308,18 +310,22 @@ def _looked_at(sweep: Sweep, trial: Trial) -> Trial:
         return _with(trial, state="failed", why=f"exit status {code}: {_last_line(trial.folder / 'log.txt')}")
     try:
         with closing(store.open_run(trial.folder, trial.folder)) as run:
-            values = [value for value in Track(run).curve(sweep.metric).values if not math.isnan(value)]
+            curve = Track(run).curve(sweep.metric)
             names = Track(run).names()
     except UnknownName:
         hint = f"let it log with `firsthand.runs.track`, which reads ${FOLDER_VARIABLE}"
         return _with(trial, state="failed", why=f"it kept no metrics in its folder: {hint}")
     except StoreError as error:
         return _with(trial, state="failed", why=str(error))
-    if not values:
+    if not curve.values:
         known = ", ".join(names) or "none"
         return _with(trial, state="failed", why=f"it logged no {sweep.metric!r}; its metrics are {known}")
-    best_value = min(values) if sweep.minimise else max(values)
-    return _with(trial, state="done", value=best_value if sweep.best_of_curve else values[-1])
+    last = curve.values[-1]
+    why = "" if math.isfinite(last) else f"{sweep.metric} is {last} at its last step, {curve.steps[-1]}"
+    judged = [value for value in (curve.values if sweep.best_of_curve else [last]) if math.isfinite(value)]
+    if not judged:
+        return _with(trial, state="diverged", why=why)
+    return _with(trial, state="done", why=why, value=min(judged) if sweep.minimise else max(judged))
 
 
 def _with(trial: Trial, **changed: object) -> Trial:
