@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 
 from firsthand.errors import ConfigError, DataError
 from firsthand.runs.track import FOLDER_VARIABLE, start
+from firsthand.system.lock import is_held
 from firsthand.train import data_order
 from firsthand.train.data_order import StreamBatches, digest, order, split
 from firsthand.train.streams import Stream
@@ -152,6 +154,43 @@ def test_trials_that_diverged_or_failed_take_no_place_on_the_next_rung_and_are_n
     save_spec(replace(sweep, trials=({"lr": "1"},)), home / "none")
     ended(home / "none" / "trials" / "0000-1", [math.nan], monkeypatch=monkeypatch)
     assert [each.state for each in run_sweep(home / "none")] == ["diverged"]
+
+
+def test_a_trial_that_outlived_its_sweep_is_not_run_beside_itself(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = home / "s"
+    sweep = Sweep(("sh", "-c", "touch ran"), ({"lr": "1"}, {"lr": "2"}), "loss")
+    save_spec(sweep, folder)
+    monkeypatch.chdir(home)
+    trial = replace(_trial(sweep, folder, 1, ""), command=("sh", "-c", "sleep 60 & touch {out}/begun; wait"))
+    trial = replace(trial, command=_words(trial.command, {}, trial.folder))
+    trial.folder.parent.mkdir()
+    (folder / "trials" / "0001.lock").write_text("a longer text than a number")  # of a try before
+    process = _start(trial)
+    until = time.monotonic() + 20
+    while not (trial.folder / "begun").exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    try:
+        process.kill()
+        process.wait()  # its child, which nothing else knows of, runs on
+        with pytest.raises(ConfigError) as refused:
+            run_sweep(folder)
+        assert str(refused.value) == (
+            f"process {process.pid} of trial 0001, or a child of it, has outlived its sweep: end it, or wait until it has "
+            "ended, and resume"
+        )
+        assert not (home / "ran").exists(), "no other trial is run either"
+        (folder / "trials" / "0001.lock").write_text("x")
+        with pytest.raises(ConfigError, match=r"^a process of trial 0001, or a child"):
+            _start(trial)
+        assert (trial.folder / "begun").exists()
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+    while is_held(folder / "trials" / "0001.lock"):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert [each.state for each in run_sweep(folder)] == ["failed"] * 2 and (home / "ran").exists()
+    assert [each.number for each in trials_of(folder)] == [0, 1]
 
 
 def test_the_best_trial_is_of_the_last_rung_that_has_a_value() -> None:

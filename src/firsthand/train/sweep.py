@@ -2,6 +2,7 @@
 
     <sweep>/sweep.json              the command, the space, the metric, the rungs
     <sweep>/trials/0003-100/        the run of trial 3 on the rung of 100, with `log.txt`, what its process printed
+    <sweep>/trials/0003-100.lock    held while that process or a child of it runs, which may outlive a sweep that is killed
 
 A trial that ended well is not run again, so a sweep that was stopped goes on; neither is one that diverged, whose metric
 ended in NaN or an infinity. With rungs (successive halving, Jamieson and Talwalkar, 2016, arXiv:1502.07943) all trials run
@@ -29,7 +30,8 @@ from firsthand.message import Json, canonical
 from firsthand.runs import store
 from firsthand.runs.track import FOLDER_VARIABLE, Track
 from firsthand.system.home_seal import is_ours, seal_of
-from firsthand.system.lock import claimed
+from firsthand.system.interruption import interruptible_programs
+from firsthand.system.lock import claimed, is_held, taken
 from firsthand.system.new_file import write_new
 from firsthand.system.own_file import expect_own_folder, open_own, read_own, read_own_json
 from firsthand.system.whole_question import shown_whole
@@ -126,8 +128,8 @@ def run_sweep(
 ) -> list[Trial]:
     """Run what is left of the sweep in a folder; returns all its trials, rung by rung.
 
-    ConfigError, which names the holder, if another process runs it, or for a sweep from elsewhere without `trust`. Ctrl-C
-    ends the trials' processes too.
+    ConfigError, which names the holder, if another process runs it, or one of its trials, or for a sweep from elsewhere
+    without `trust`. Ctrl-C ends the trials' processes too.
     """
     sweep = load_spec(folder)
     if not trust and not _is_own(folder):
@@ -220,6 +222,9 @@ def _run_rung(
     waiting = [_looked_at(sweep, _trial(sweep, folder, number, rung)) for number in chosen]
     done = {trial.number: trial for trial in waiting if trial.state in ("done", "diverged")}
     waiting = [trial for trial in waiting if trial.number not in done]
+    for trial in waiting:
+        if is_held(_lock(trial)):
+            raise _still_running(trial)
     under_way: dict[int, tuple[Trial, subprocess.Popen[bytes]]] = {}
     try:
         while waiting or under_way:
@@ -273,20 +278,42 @@ def _words(command: Sequence[str], settings: Mapping[str, str], folder: Path) ->
     return (*words, *flags, *own_place)
 
 
+def _lock(trial: Trial) -> Path:
+    return trial.folder.with_name(f"{trial.folder.name}.lock")
+
+
+def _still_running(trial: Trial) -> ConfigError:
+    try:
+        process = f"process {int(read_own(_lock(trial), 100))}"
+    except (OSError, ValueError):
+        process = "a process"
+    return ConfigError(
+        f"{process} of trial {trial.folder.name}, or a child of it, has outlived its sweep: end it, or wait until it has "
+        "ended, and resume"
+    )
+
+
 def _start(trial: Trial) -> subprocess.Popen[bytes]:
     try:
-        if trial.folder.exists():  # of a try that was stopped or failed
-            shutil.rmtree(trial.folder)
-        trial.folder.mkdir(parents=True)
-        with (trial.folder / "log.txt").open("wb") as log:
-            return subprocess.Popen(
-                trial.command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env={**os.environ, FOLDER_VARIABLE: str(trial.folder)},
-            )
+        trial.folder.parent.mkdir(parents=True, exist_ok=True)
+        with taken(_lock(trial), lambda: _still_running(trial)) as lock:
+            if trial.folder.exists():  # of a try that was stopped or failed
+                shutil.rmtree(trial.folder)
+            trial.folder.mkdir()
+            with (trial.folder / "log.txt").open("wb") as log, interruptible_programs():
+                process = subprocess.Popen(
+                    trial.command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    env={**os.environ, FOLDER_VARIABLE: str(trial.folder)},
+                    pass_fds=(lock.fileno(),),
+                )
+            with suppress(OSError):  # a full disk: the lock holds without it
+                os.truncate(lock.fileno(), 0)
+                os.write(lock.fileno(), str(process.pid).encode())
+            return process
     except OSError as error:
         raise ConfigError(
             f"the trial `{shlex.join(trial.command)}` cannot be started: {error.strerror or error}"
