@@ -87,11 +87,14 @@ def test_a_sweep_is_reported_rung_by_rung_with_the_best_first(
         trial(3, 0.123456, lr="1", k="2"),
         trial(4, state="failed", why="exit 2", lr="1"),
         trial(5, state="running", lr="1"),
+        trial(6, state="diverged", why="loss is nan", lr="1"),
+        trial(7, 0.5, why="loss is nan", lr="1"),
     ):
         sweep.tell(told)
     assert (
         capsys.readouterr().out
         == "done         3  lr=1 k=2  0.1235\nfailed       4  lr=1  exit 2\nrunning      5  lr=1\n"
+        "diverged     6  lr=1  loss is nan\ndone         7  lr=1  0.5  loss is nan\n"
     )
 
 

@@ -15,6 +15,7 @@ from firsthand.cli import main
 from firsthand.errors import ConfigError
 from firsthand.experiment.settings import RunSettings
 from firsthand.runs.epoch_reducer import check_epochs, epoch_reducer, reduced
+from firsthand.runs.pairing import compare, scores_of
 from firsthand.runs.store import Run, create
 from firsthand.show.board import caveats, leaderboard, reducers_of
 from firsthand.stats.run_summary import summary
@@ -82,6 +83,15 @@ def test_more_attempts_than_there_are_is_refused() -> None:
     assert reduced({"a": [1.0, 0.0]}, "mean") == {"a": [1.0, 0.0]}
 
 
+def test_a_task_with_fewer_attempts_than_the_reducer_needs_has_no_score_where_others_have_them() -> None:
+    several = {"a": [1.0, 0.0, 1.0], "b": [1.0, 0.0], "c": []}
+    assert reduced(several, "pass_at_3") == {"a": [1.0], "b": [], "c": []}
+    assert reduced(several, "at_least_2") == {"a": [1.0], "b": [0.0], "c": []}
+    with pytest.raises(ConfigError, match="reduce is pass_at_4, and a task has 3 scored attempts"):
+        reduced(several, "pass_at_4")
+    assert reduced({"c": []}, "pass_at_4") == {"c": []}
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
@@ -116,6 +126,38 @@ def test_an_agent_of_which_no_scoring_worked_counts_as_errors(home: Path) -> Non
     ada, bob = sorted(summary(run, reduce="max"), key=lambda line: line.agent)
     assert ada.score.value == 0.5 and ada.score.n == 1
     assert (bob.agent, bob.score.value, bob.score.n, bob.errors) == ("bob", 0.0, 1, 2)
+
+
+@pytest.mark.parametrize("lost", ["a score", "the last attempts"])
+def test_the_gate_counts_what_a_reducer_lacks_as_gaps(home: Path, capsys: Any, lost: str) -> None:
+    """The candidate's t0 has 3 scores of 4, or 2 attempts of 4: an error by default, left out, or an attempt counts as 0."""
+    runs = []
+    for is_whole in (True, False):
+        run = create(home, {}, "sums")
+        run.add_tasks("sums", [Task(f"t{n}", "?") for n in range(2)])
+        run.add_agent("ada", {"name": "ada"})
+        for task in range(2):
+            for epoch in range(4):
+                is_lost = not is_whole and task == 0 and (epoch > 1 if lost == "the last attempts" else epoch == 3)
+                scores = () if is_lost else (Score("right", float(epoch < 3)),)
+                key = f"{task}-{epoch}"
+                if scores or lost == "a score":
+                    run.append(Trace(key, "sums", f"t{task}", {"name": "ada"}, epoch, 0, "", 1.0, scores=scores))
+        runs.append(run)
+    words = ["gate", runs[0].id, runs[1].id, "--reduce", "pass_at_4", "--json"]
+    count = 1 if lost == "a score" else 2
+    for errors, code, tasks in (("fail", 1, 1), ("drop", 4, 1), ("zero", 4, 2 if lost == "a score" else 1)):
+        assert main([*words, "--errors", errors]) == code
+        (check,) = json.loads(capsys.readouterr().out)["checks"]
+        told = f"errors: {count} attempt{'s' if count > 1 else ''} of the candidate without a score"
+        assert (check["reason"] == told) == (errors == "fail")
+        assert check["tasks"] == tasks
+    found = compare(*runs, reduce="pass_at_4")
+    assert [pair.task_id for pair in found.pairs] == ["t1"] and found.only_a == (("sums", "t0"),)
+    assert found.unscored == ({"sums": 0}, {"sums": count})
+    assert scores_of(runs[1:], reduce="pass_at_4") == {"sums": {"ada": {"t1": (1.0,)}}}
+    assert scores_of(runs[1:], reduce="at_least_2") == {"sums": {"ada": {"t0": (1.0,), "t1": (1.0,)}}}
+    assert main([*words[:4], "pass_at_5"]) == 2 and "a task has 4 scored attempts" in capsys.readouterr().err
 
 
 def test_tables_summary_comparison_and_gate_show_the_reduced_scores(home: Path, capsys: Any) -> None:

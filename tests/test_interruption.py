@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from firsthand.errors import DownloadError
 from firsthand.hub import model_lookup
 from firsthand.runs.store import open_run
 from firsthand.system import interruption
+from firsthand.system.lock import is_held
 from loopback import serve
 from test_providers_hub import publish
 
@@ -154,6 +156,127 @@ def test_a_second_signal_ends_at_once_what_takes_long_to_end(
     assert child.returncode in codes and "Traceback" not in told and "Exception ignored" not in told
 
 
+def in_background(folder: Path, *words: str) -> subprocess.Popen[str]:
+    """A command as a script begins it in the background: with SIGINT ignored."""
+    environment = {**os.environ, "FIRSTHAND_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
+    command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-m", "firsthand", *words]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_command_in_the_background_which_ctrl_c_does_not(tmp_path: Path) -> None:
+    (tmp_path / "stuck.py").write_text(STUCK)
+    child = in_background(tmp_path, *STUCK_RUN)
+    wait_for(tmp_path / "begun", child)
+    child.send_signal(signal.SIGINT)
+    time.sleep(1)
+    assert child.poll() is None
+    child.send_signal(signal.SIGTERM)
+    try:
+        _, told = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    assert child.returncode == 143 and "Traceback" not in told
+    assert told.strip().splitlines()[-1].endswith("finishes them") and "firsthand run --resume" in told
+
+
+TRIAL = """
+import pathlib, signal, time
+{first}
+pathlib.Path("begun").touch()
+try:
+    time.sleep(600)
+except KeyboardInterrupt:
+    pathlib.Path("kept").touch()
+"""
+
+
+def sweep_of(folder: Path, first: str = "") -> subprocess.Popen[str]:
+    (folder / "trial.py").write_text(TRIAL.format(first=first))
+    words = (f"{sys.executable} trial.py", "--set", "lr=1", "--metric", "loss", "--out", "sweep")
+    child = in_background(folder, "sweep", *words)
+    wait_for(folder / "begun", child)
+    return child
+
+
+def has_ended(folder: Path) -> bool:
+    until = time.monotonic() + 20
+    while is_held(folder / "sweep" / "trials" / "0000.lock"):
+        if time.monotonic() >= until:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.mark.slow
+def test_a_trial_of_a_sweep_in_the_background_is_asked_to_end_and_keeps_what_it_has(tmp_path: Path) -> None:
+    child = sweep_of(tmp_path)
+    assert is_held(tmp_path / "sweep" / "trials" / "0000.lock")
+    child.send_signal(signal.SIGTERM)
+    _, told = child.communicate(timeout=60)
+    assert child.returncode == 143 and "firsthand sweep --resume sweep" in told
+    assert (tmp_path / "kept").exists() and has_ended(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_second_sigterm_leaves_no_trial_behind(tmp_path: Path) -> None:
+    child = sweep_of(tmp_path, "signal.signal(signal.SIGINT, signal.SIG_IGN)")
+    child.send_signal(signal.SIGTERM)
+    time.sleep(interruption.SAME_SIGNAL_S + 0.2)
+    began = time.monotonic()
+    child.send_signal(signal.SIGTERM)
+    child.communicate(timeout=60)
+    assert child.returncode in (143, -signal.SIGTERM) and time.monotonic() - began < 3
+    assert has_ended(tmp_path)
+
+
+@pytest.fixture
+def ignored() -> Iterator[None]:
+    """SIGINT is ignored, and SIGTERM has not come yet."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN), signal.getsignal(signal.SIGTERM), interruption._received[:]
+    interruption._received.clear()
+    yield
+    signal.signal(signal.SIGINT, before[0])
+    signal.signal(signal.SIGTERM, before[1])
+    interruption._received[:] = before[2]
+
+
+def ignores_sigint() -> bool:
+    """Whether a program that is started now does."""
+    code = "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"
+
+
+def test_programs_that_must_hear_sigint_do_and_this_process_ignores_it_throughout(ignored: None) -> None:
+    assert ignores_sigint()
+    with interruption.interruptible_programs():
+        signal.raise_signal(signal.SIGINT)
+        assert not ignores_sigint()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with interruption.interruptible_programs():
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_sigterm_is_heard_as_ctrl_c_where_that_is_ignored_and_while_a_program_is_started(ignored: None) -> None:
+    signal.signal(signal.SIGTERM, interruption._terminate)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)  # at once: it is the same
+    assert signal.getsignal(signal.SIGTERM) is interruption._terminate
+    interruption._received.clear()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with pytest.raises(KeyboardInterrupt), interruption.interruptible_programs():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    interruption._received[0] -= interruption.SAME_SIGNAL_S
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "a third one ends the process"
+
+
 @pytest.mark.slow
 def test_a_runner_waits_for_its_threads_unless_it_was_interrupted() -> None:
     done: list[str] = []
@@ -184,6 +307,7 @@ CLOSING = """
 import asyncio, signal, threading, time
 from firsthand.engine.core.engine_thread import EngineWorker
 from firsthand.system import interruption
+from firsthand.system.lock import is_held
 
 class Compiling:
     has_work = True
@@ -275,6 +399,7 @@ def test_sigterm_is_left_to_whoever_handles_it() -> None:
     code = """
 import signal
 from firsthand.system import interruption
+from firsthand.system.lock import is_held
 signal.signal(signal.SIGTERM, mine := lambda number, frame: None)
 interruption.install()
 assert signal.getsignal(signal.SIGTERM) is mine

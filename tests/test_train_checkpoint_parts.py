@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from firsthand.errors import ConfigError, DataError, TrainingError
+from firsthand.errors import ConfigError, DataError, StoreError, TrainingError
 from firsthand.tokens.pretrained import load
 from firsthand.train.checkpoints import Checkpoints, _merged, _split, trained_weights
 from firsthand.train.data_order import StreamBatches, digest, expect_same_data, order, split
@@ -178,6 +178,57 @@ def test_the_newest_whole_checkpoint_is_restored_and_none_is_an_error(
     with pytest.raises(TrainingError) as none:
         saver.restore(layer, optimizer, batches)  # type: ignore[arg-type]
     assert str(none.value) == f"no checkpoint in {tmp_path} is whole: begin the run anew in another folder"
+
+
+def spoil(folder: Path, step: int) -> None:
+    (folder / f"step-{step:06d}" / "weights.safetensors").write_bytes(b"x")
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_damaged_checkpoint_is_moved_away_and_takes_no_place_of_whole_ones(tmp_path: Path, keep: int) -> None:
+    layer, optimizer = stepped()
+    saver = Checkpoints(tmp_path, every=1, keep=5)
+    for step in (10, 20, 30, 40):
+        saver.save(step, layer, optimizer, batches_at(step))  # type: ignore[arg-type]
+    for step in (30, 40):
+        spoil(tmp_path, step)
+    saver = Checkpoints(tmp_path, every=1, keep=keep)
+    assert saver.restore(layer, optimizer, batches_at(0)) == 20  # type: ignore[arg-type]
+    assert saver.steps() == [10, 20]
+    aside = [tmp_path / f"step-{step:06d}.damaged" for step in (30, 40)]
+    assert all((each / "weights.safetensors").read_bytes() == b"x" for each in aside)
+    for step, kept in ((25, [20, 25]), (30, [25, 30])):
+        assert saver.save(step, layer, optimizer, batches_at(step)).exists()  # type: ignore[arg-type]
+        assert saver.steps() == kept[-keep:]
+    spoil(tmp_path, 30)
+    (aside[0] / "of before").touch()
+    if keep == 2:
+        assert saver.restore(layer, optimizer, batches_at(0)) == 25  # type: ignore[arg-type]
+        assert not (aside[0] / "of before").exists() and (aside[0] / "weights.safetensors").exists()
+    else:  # all are damaged: they stay where they are
+        with pytest.raises(TrainingError, match="is whole: begin the run anew"):
+            saver.restore(layer, optimizer, batches_at(0))  # type: ignore[arg-type]
+        assert saver.steps() == [30]
+
+
+def test_a_checkpoint_that_was_just_written_is_kept_whatever_lies_beside_it(tmp_path: Path) -> None:
+    layer, optimizer = stepped()
+    Checkpoints(tmp_path, every=1).save(30, layer, optimizer, batches_at(30))  # type: ignore[arg-type]
+    saver = Checkpoints(tmp_path, every=1, keep=1)
+    assert saver.save(28, layer, optimizer, batches_at(28)).exists() and saver.steps() == [28]  # type: ignore[arg-type]
+
+
+def test_a_damaged_checkpoint_that_cannot_be_moved_is_one_sentence(tmp_path: Path) -> None:
+    layer, optimizer = stepped()
+    saver = Checkpoints(tmp_path, every=1)
+    for step in (1, 2):
+        saver.save(step, layer, optimizer, batches_at(step))  # type: ignore[arg-type]
+    spoil(tmp_path, 2)
+    (tmp_path / "step-000002.damaged").write_text("a file")
+    with pytest.raises(
+        StoreError, match=r"step-000002 cannot be moved away .+: make its folder writable, or remove it"
+    ):
+        saver.restore(layer, optimizer, batches_at(0))  # type: ignore[arg-type]
 
 
 def test_an_optimizers_state_is_split_and_merged_back() -> None:

@@ -299,3 +299,22 @@ def test_an_objective_tells_each_number_that_it_cannot_use() -> None:
     assert told(soft=1.0) == "an objective with a weight for soft targets needs a soft_loss"
     for part in ("ce", "pg", "ref_kl", "value"):
         assert getattr(Objective(**{part: 1e-9}), part) == 1e-9
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"label": -1.0}, {"pair": 1}, {"ce": [0, 1, 0]}, {"ce": None}, {"value": [0, 1, 1], "returns": [0, 1, 1]}],
+)
+def test_data_with_other_labels_pairs_or_weights_is_not_the_same_data(changed: dict[str, object]) -> None:
+    given = {"label": 1.0, "pair": 0, "ce": [0, 1, 1]}
+    state = StreamBatches([[Stream([1, 2, 3], **given)]], 1).state()
+    same = StreamBatches([[Stream([1, 2, 3], **given, reference=[0, -1, -2])]], 1)
+    same.load(state)  # references are computed anew
+    other = StreamBatches([[Stream([1, 2, 3], **given | changed)]], 1)
+    with pytest.raises(DataError, match="the labels of the data, the weights of its tokens or its pairs are not what"):
+        other.load(state)
+    del state["targets"]  # as in checkpoints of 0.21
+    other.load(state)
+    moved = StreamBatches([[Stream([1, 2], ce=[0, 1]), Stream([3], value=[1], returns=[1])]], 1)
+    with pytest.raises(DataError, match="the labels"):
+        moved.load(StreamBatches([[Stream([1, 2], value=[0, 1], returns=[0, 1]), Stream([3], ce=[1])]], 1).state())

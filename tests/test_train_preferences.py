@@ -14,7 +14,7 @@ import torch
 
 import tiny
 from firsthand.config import build
-from firsthand.errors import DataError, ModelFileError
+from firsthand.errors import ConfigError, DataError, ModelFileError
 from firsthand.nn import weights
 from firsthand.tokens import pretrained
 from firsthand.tokens.templates.chat_template import ChatTemplate
@@ -22,7 +22,9 @@ from firsthand.train.data_order import StreamBatches
 from firsthand.train.episodes import Episode, Graded
 from firsthand.train.objective import Comparisons
 from firsthand.train.preference_data import mismatched, read_comparisons
+from firsthand.train.preference_settings import PreferenceSettings
 from firsthand.train.preference_training import KtoBatches, in_pairs, ordered_right, with_references
+from firsthand.train.recipes import kto
 from firsthand.train.reference_policy import ReferencePolicy
 from firsthand.train.reward_scores import RewardModel
 from firsthand.train.stream_logprobs import stream_logprobs
@@ -132,6 +134,29 @@ def test_mismatched_answers_follow_the_prompt_of_another_row() -> None:
     rows = [Stream([1, 2, 3, 4], ce=[0, 0, 1, 1]), Stream([5, 6, 7], ce=[0, 1, 1]), Stream([8, 9], ce=[0, 1])]
     assert [each.ids.tolist() for each in mismatched(rows)] == [[1, 2, 6, 7], [5, 9], [8, 3, 4]]
     assert [each.ce.tolist() for each in mismatched(rows)] == [[0, 0, 1, 1], [0, 1], [0, 1, 1]]
+
+
+def test_mismatched_answers_are_of_another_prompt() -> None:
+    first, same = Stream([1, 2, 3, 4], ce=[0, 0, 1, 1]), Stream([1, 2, 7], ce=[0, 0, 1])
+    other, longer = Stream([5, 6], ce=[0, 1]), Stream([1, 2, 3, 4], ce=[0, 0, 0, 1])
+    assert [each.ids.tolist() for each in mismatched([first, same, other])] == [[1, 2, 6], [1, 2, 6], [5, 3, 4]]
+    assert [each.ids.tolist() for each in mismatched([other, first, same])] == [[5, 3, 4], [1, 2, 6], [1, 2, 6]]
+    assert [each.ids.tolist() for each in mismatched([first, longer])] == [[1, 2, 4], [1, 2, 3, 3, 4]]
+    assert mismatched([first]) == mismatched([first, same]) == []
+
+
+def test_kto_needs_two_answers_in_a_batch_and_two_prompts(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="batch_size is 1: KTO's baseline comes from other answers of a batch, so give 2"
+    ):
+        kto.Config(comparisons=PreferenceSettings(batch_size=1))
+    assert kto.Config(comparisons=PreferenceSettings(batch_size=2)).comparisons.batch_size == 2
+    answers = [{"prompt": "a", "completion": text, "label": text == "sum"} for text in ("sum", "no")]
+    path = write(tmp_path / "one.jsonl", answers)
+    with pytest.raises(
+        DataError, match=r"one\.jsonl have one prompt, and KTO's baseline needs answers to others: give two"
+    ):
+        train("kto", folder, tmp_path / "run", data=path)
 
 
 @pytest.mark.slow

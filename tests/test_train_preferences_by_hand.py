@@ -221,7 +221,10 @@ def test_ktos_baseline_is_the_mean_kl_of_mismatched_answers_and_never_below_0() 
         ]  # fmt: skip
         assert [each.reference.tolist() for each in streams] == [[0, -1, -2], [0, -3, -4], [0, -5]]
     assert signs[0] != signs[1]
-    assert batches.state() == {"drawn": 0, "data": inner._digest}
+    inner.__class__ = type("InOrder", (StreamBatches,), {"__iter__": lambda self: iter([[streams[0], streams[0]]])})
+    ((row, _),) = list(batches)
+    assert batches.baseline == 0.0 and row.reference.tolist() == [0, -1, -2], "one prompt alone"
+    assert batches.state() == {"drawn": 0, "data": inner._digest, "targets": inner._targets}
     batches.load({"drawn": 2, "data": inner._digest})
     assert inner.drawn == 2
 
@@ -250,7 +253,7 @@ def test_kto_takes_pairs_apart_and_tells_its_baseline(folder: Path, tmp_path: Pa
     assert found.tolist() == pytest.approx(expected, rel=1e-5)
     assert run.saved["adapter"] is config.adapter and run.saved["base"] == folder and returned == tmp_path / "model"
     single = write_lines(
-        tmp_path / "single.jsonl", [{"prompt": "a", "completion": f"{n}", "label": n > 1} for n in range(3)]
+        tmp_path / "single.jsonl", [{"prompt": "ab"[n % 2], "completion": f"{n}", "label": n > 1} for n in range(3)]
     )
     _, run, _ = rehearsed("kto", tmp_path, **{**given, "data": str(single)})
     assert [example[0].label for example in run.told["batches"].batches.examples] == [-1.0, -1.0, 1.0]

@@ -132,7 +132,7 @@ def test_halving_gives_more_steps_to_the_best_third(program: Path, tmp_path: Pat
 def test_the_value_is_the_last_of_the_curve_or_its_best(program: Path, tmp_path: Path) -> None:
     program.write_text(
         "from firsthand.runs.track import start\nwith start('t') as track:\n"
-        "    for step, value in enumerate((3.0, 1.0, 2.0, float('nan'))):\n        track.log({'loss': value}, step=step)\n"
+        "    for step, value in enumerate((3.0, 1.0, 2.0)):\n        track.log({'loss': value}, step=step)\n"
     )
     for best_of_curve, value in ((False, 2.0), (True, 1.0)):
         folder = tmp_path / f"sweep-{best_of_curve}"

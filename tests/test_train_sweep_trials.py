@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 
 from firsthand.errors import ConfigError, DataError
 from firsthand.runs.track import FOLDER_VARIABLE, start
+from firsthand.system.lock import is_held
 from firsthand.train import data_order
 from firsthand.train.data_order import StreamBatches, digest, order, split
 from firsthand.train.streams import Stream
@@ -87,7 +89,7 @@ def test_a_trial_is_what_its_files_show(home: Path, monkeypatch: pytest.MonkeyPa
     sweep = Sweep(("x",), ({"lr": "1"},), "loss")
     trial = _trial(sweep, home, 0, "")
     assert _looked_at(sweep, trial).state == "waiting"
-    ended(trial.folder, [3.0, 1.0, 2.0, math.nan], monkeypatch=monkeypatch)
+    ended(trial.folder, [3.0, math.nan, 1.0, 2.0], monkeypatch=monkeypatch)
     looked = _looked_at(sweep, trial)
     assert (looked.state, looked.value, looked.why) == ("done", 2.0, "")
     assert _looked_at(replace(sweep, best_of_curve=True), trial).value == 1.0
@@ -108,6 +110,87 @@ def test_a_trial_is_what_its_files_show(home: Path, monkeypatch: pytest.MonkeyPa
         (home / "log").write_bytes(text.encode("utf-8", "surrogateescape"))
         assert _last_line(home / "log") == line
     assert _last_line(home / "none") == "it printed nothing"
+
+
+@pytest.mark.parametrize("last", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("minimise", [True, False])
+def test_a_trial_whose_metric_ends_in_no_finite_number_has_diverged(
+    home: Path, monkeypatch: pytest.MonkeyPatch, last: float, minimise: bool
+) -> None:
+    sweep = Sweep(("x",), ({"lr": "1"}, {"lr": "2"}), "loss", minimise)
+    curve_of = replace(sweep, best_of_curve=True)
+    trial, endless = (_trial(sweep, home, number, "") for number in range(2))
+    ended(trial.folder, [1.0, last, 3.0, 2.0, last], monkeypatch=monkeypatch)
+    looked = _looked_at(sweep, trial)
+    assert (looked.state, looked.why) == ("diverged", f"loss is {last} at its last step, 5") and math.isnan(
+        looked.value
+    )
+    assert best(sweep, [looked]) is None
+    looked = _looked_at(curve_of, trial)
+    assert (looked.state, looked.value, looked.why) == (
+        "done", 1.0 if minimise else 3.0, f"loss is {last} at its last step, 5"
+    )  # fmt: skip
+    ended(endless.folder, [last], monkeypatch=monkeypatch)
+    for judged in (sweep, curve_of):
+        looked = _looked_at(judged, endless)
+        assert looked.state == "diverged" and math.isnan(looked.value) and looked.why.endswith("step, 1")
+
+
+def test_trials_that_diverged_or_failed_take_no_place_on_the_next_rung_and_are_not_tried_anew(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process would not start: there is no such program."""
+    sweep = Sweep(("/none",), tuple({"lr": str(n)} for n in range(4)), "loss", budget="steps", rungs=("1", "2"), eta=2)
+    save_spec(sweep, home / "s")
+    for number, value in enumerate((math.nan, 3.0, math.inf, math.nan)):
+        ended(home / "s" / "trials" / f"{number:04d}-1", [0.0, value], monkeypatch=monkeypatch)
+    ended(home / "s" / "trials" / "0001-2", [7.0], monkeypatch=monkeypatch)
+    trials = run_sweep(home / "s")
+    assert [(each.number, each.rung, each.state) for each in trials] == [
+        (0, "1", "diverged"), (1, "1", "done"), (2, "1", "diverged"), (3, "1", "diverged"), (1, "2", "done")
+    ]  # fmt: skip
+    chosen = best(sweep, trials)
+    assert chosen is not None and chosen.number == 1
+    save_spec(replace(sweep, trials=({"lr": "1"},)), home / "none")
+    ended(home / "none" / "trials" / "0000-1", [math.nan], monkeypatch=monkeypatch)
+    assert [each.state for each in run_sweep(home / "none")] == ["diverged"]
+
+
+def test_a_trial_that_outlived_its_sweep_is_not_run_beside_itself(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = home / "s"
+    sweep = Sweep(("sh", "-c", "touch ran"), ({"lr": "1"}, {"lr": "2"}), "loss")
+    save_spec(sweep, folder)
+    monkeypatch.chdir(home)
+    trial = replace(_trial(sweep, folder, 1, ""), command=("sh", "-c", "sleep 60 & touch {out}/begun; wait"))
+    trial = replace(trial, command=_words(trial.command, {}, trial.folder))
+    trial.folder.parent.mkdir()
+    (folder / "trials" / "0001.lock").write_text("a longer text than a number")  # of a try before
+    process = _start(trial)
+    until = time.monotonic() + 20
+    while not (trial.folder / "begun").exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    try:
+        process.kill()
+        process.wait()  # its child, which nothing else knows of, runs on
+        with pytest.raises(ConfigError) as refused:
+            run_sweep(folder)
+        assert str(refused.value) == (
+            f"process {process.pid} of trial 0001, or a child of it, has outlived its sweep: end it, or wait until it has "
+            "ended, and resume"
+        )
+        assert not (home / "ran").exists(), "no other trial is run either"
+        (folder / "trials" / "0001.lock").write_text("x")
+        with pytest.raises(ConfigError, match=r"^a process of trial 0001, or a child"):
+            _start(trial)
+        assert (trial.folder / "begun").exists()
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+    while is_held(folder / "trials" / "0001.lock"):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert [each.state for each in run_sweep(folder)] == ["failed"] * 2 and (home / "ran").exists()
+    assert [each.number for each in trials_of(folder)] == [0, 1]
 
 
 def test_the_best_trial_is_of_the_last_rung_that_has_a_value() -> None:
@@ -301,7 +384,8 @@ def test_batches_of_examples_run_over_epochs_and_go_on_from_their_state() -> Non
     again = StreamBatches(examples, 2, seed=4)
     again.load({**batches.state(), "drawn": 2})
     assert [int(stream.ids[0]) for stream in next(iter(again))] == [int(stream.ids[0]) for stream in found[1]]
-    assert batches.state() == {"drawn": 6, "data": digest(s.ids for e in examples for s in e)}
+    state = batches.state()
+    assert state == {"drawn": 6, "data": digest(s.ids for e in examples for s in e), "targets": batches._targets}
     with pytest.raises(DataError, match="the data is not what the run began with"):
         StreamBatches(examples[:2], 2).load(batches.state())
     with pytest.raises(ValueError, match="its position in the data is"):

@@ -41,7 +41,7 @@ class Config:
     maximise: bool = False
     """Higher is better."""
     best_of_curve: bool = False
-    """Judge a trial by the best value of the metric, not by the last."""
+    """Judge a trial by the best finite value of the metric, not by the last; a curve that ends in NaN counts too."""
     trials: int | None = None
     """Number of random draws; without it, every combination is tried."""
     halving: str | None = None
@@ -134,7 +134,7 @@ def new_sweep(config: Config, command: str) -> Sweep:
 
 def tell(trial: Trial) -> None:
     """Print a line when a trial begins or ends."""
-    result = trial.why if trial.state == "failed" else "" if math.isnan(trial.value) else number(trial.value)
+    result = trial.why if math.isnan(trial.value) else f"{number(trial.value)}  {trial.why}"
     console().print(
         f"{trial.state:<8}  {trial.number:>4}  {_settings(trial)}  {result}".rstrip(), soft_wrap=True, markup=False
     )

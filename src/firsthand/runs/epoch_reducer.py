@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import TypeVar
 
@@ -50,17 +50,38 @@ def epoch_reducer(name: str) -> Reduce | None:
     raise ConfigError(f"reduce is {name!r};{hint} there are {', '.join(NAMES)}, with a number for k, as in pass_at_2")
 
 
+def attempts_needed(name: str) -> int:
+    """The scored attempts without which a task has no score by that reducer: its k, or 1."""
+    found = _WITH_COUNT.fullmatch(name)
+    return int(found[2]) if found else 1
+
+
 def check_epochs(name: str, epochs: int) -> None:
     """ConfigError if no reducer has that name, or it needs more attempts at a task than there will be."""
     epoch_reducer(name)
-    if (found := _WITH_COUNT.fullmatch(name)) and int(found[2]) > epochs:
-        raise ConfigError(f"reduce is {name}, and there are {epochs} epochs: give --epochs {found[2]} or more")
+    if (needed := attempts_needed(name)) > max(1, epochs):
+        raise ConfigError(f"reduce is {name}, and there are {epochs} epochs: give --epochs {needed} or more")
 
 
 def reduced(values: Mapping[T, Sequence[float]], name: str) -> dict[T, Sequence[float]]:
-    """Task -> the one score its attempts are reduced to; by the mean, the scores as they are. Tasks without one stay so."""
+    """Task -> the one score its attempts are reduced to; by the mean, the scores as they are. Tasks without one stay so.
+
+    Where others have the attempts that the reducer needs, a task that has fewer is without a score.
+    """
     reduce = epoch_reducer(name)
-    return {task: [float(reduce(each))] if reduce and each else each for task, each in values.items()}
+    if reduce is None:
+        return dict(values)
+    needed = needed_of(name, map(len, values.values()))
+    return {task: [float(reduce(each))] if len(each) >= needed else [] for task, each in values.items()}
+
+
+def needed_of(name: str, attempts: Iterable[int]) -> int:
+    """The attempts that a task needs for a score, given their number at each task; 1 if no task has as many as it takes.
+
+    Then the reducer itself refuses them.
+    """
+    needed = attempts_needed(name)
+    return needed if max(attempts, default=0) >= needed else 1
 
 
 def _mode(values: Sequence[float]) -> float:

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from firsthand.errors import ConfigError, unknown
 from firsthand.runs.attempt_summary import AttemptSummary
-from firsthand.runs.epoch_reducer import Reduce, epoch_reducer
+from firsthand.runs.epoch_reducer import Reduce, epoch_reducer, needed_of
 from firsthand.runs.run_folder import Run
 from firsthand.runs.task_groups import common_groups, same_problem
 from firsthand.system.plurals import count_of
@@ -31,7 +31,7 @@ class Attempted:
     """The score of each attempt that has one."""
     trace_ids: tuple[str, ...]
     num_unscored: int
-    """Attempts that ended in an error, or have no such score, or whose scorer failed."""
+    """Attempts that ended in an error, have no such score, whose scorer failed, or that a reducer lacks."""
     epochs: tuple[int, ...] = ()
     """The epoch of each of the values."""
     places: tuple[str, ...] = ()
@@ -233,8 +233,11 @@ def _tried(
         value = score.value(each) if isinstance(score, _FirstNames) else each.value(score)
         attempts[each.benchmark, each.task_id].append(_Attempt(each.epoch, each.place, each.id, value))
     names = {name: reduce if isinstance(reduce, str) else reduce(name) for name, _ in attempts}
-    reducers = {name: epoch_reducer(each) for name, each in names.items()}
-    return {key: _attempted(tries, error_value, reducers[key[0]]) for key, tries in sorted(attempts.items())}
+    counts: dict[str, list[int]] = defaultdict(list)
+    for (name, _), tries in attempts.items():
+        counts[name].append(len(tries))
+    reducers = {name: (epoch_reducer(each), needed_of(each, counts[name])) for name, each in names.items()}
+    return {key: _attempted(tries, error_value, *reducers[key[0]]) for key, tries in sorted(attempts.items())}
 
 
 class _Attempt(NamedTuple):
@@ -244,14 +247,19 @@ class _Attempt(NamedTuple):
     value: float | None
 
 
-def _attempted(attempts: list[_Attempt], error_value: float | None, reduce: Reduce | None) -> Attempted:
+def _attempted(
+    attempts: list[_Attempt], error_value: float | None, reduce: Reduce | None, needed: int = 1
+) -> Attempted:
+    """The attempts at a task. Without as many values as the reducer needs it has none, and what it lacks is unscored."""
     attempts = sorted(attempts, key=lambda each: (each.epoch, each.place))
     valued = [(each.epoch, error_value if each.value is None else each.value) for each in attempts]
+    if sum(value is not None for _, value in valued) < needed:
+        valued = []
     values = tuple(value for _, value in valued if value is not None)
     return Attempted(
         values=values,
         trace_ids=tuple(each.id for each in attempts),
-        num_unscored=sum(each.value is None for each in attempts),
+        num_unscored=sum(each.value is None for each in attempts) + max(0, needed - len(attempts)),
         epochs=tuple(epoch for epoch, value in valued if value is not None),
         places=tuple(each.place for each in attempts),
         reduced=reduce(values) if reduce and values else None,

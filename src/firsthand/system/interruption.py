@@ -1,7 +1,8 @@
 """SIGTERM ends a command as Ctrl-C does: what is done is kept, child processes end, and the command says how to go on.
 
-Neither waits for threads, such as one that loads a model or compiles kernels, and a second signal does not wait for
-anything.
+Neither waits for threads, such as one that loads a model or compiles kernels. A second signal waits for nothing but that
+child processes are killed, and a third SIGTERM not for that. Where Ctrl-C is ignored, as in a command that a script began in
+the background, it stays so, and SIGTERM ends the command all the same.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
@@ -82,6 +83,25 @@ def install() -> None:
         signal.signal(signal.SIGTERM, _terminate)
 
 
+@contextmanager
+def interruptible_programs() -> Iterator[None]:
+    """Programs that are started within hear SIGINT where this process ignores it, which they would inherit."""
+    ignores = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if not ignores or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, _pass_over)  # a function is not inherited
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is _pass_over:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _pass_over(number: int, frame: object) -> None:
+    """As SIG_IGN does."""
+
+
 def terminated() -> bool:
     """True if the process was told to end by SIGTERM, so that a KeyboardInterrupt is not a person's."""
     return bool(_received)
@@ -111,10 +131,10 @@ def leave(code: int) -> NoReturn:
 def _terminate(number: int, frame: object) -> None:
     now = time.monotonic()
     _received.append(now)
-    if len(_received) == 1:
-        signal.raise_signal(
-            signal.SIGINT
-        )  # for whoever handles that now: Python, or asyncio, which cancels the main task
-    elif now - _received[0] >= SAME_SIGNAL_S:  # it will not wait any longer
+    if len(_received) > 1:
+        if now - _received[0] < SAME_SIGNAL_S:
+            return
         signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
+    elif signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, _pass_over):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.raise_signal(signal.SIGINT)  # for whoever handles that now: Python, or asyncio, which cancels the main task

@@ -60,6 +60,18 @@ def claimed(lock: Path, busy: Callable[[str], FirsthandError]) -> Iterator[None]
                 note.unlink()
 
 
+def taken(lock: Path, busy: Callable[[], FirsthandError]) -> IO[bytes]:
+    """The file of the lock, which holds it until it is closed here and in each process that was given its descriptor.
+
+    Raises `busy()` if another holds it; StoreError if it is not writable. There is no note of the holder.
+    """
+    file = _opened(lock)
+    if not _flock(file, lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        file.close()
+        raise busy()
+    return file
+
+
 def is_held(lock: Path) -> bool:
     """True if a live process holds the lock."""
     try:

@@ -1,8 +1,9 @@
 """Checkpoints of a training run: weights, optimizer, random states and data position, written whole or not at all.
 
 A checkpoint is a folder `step-000120` with two safetensors files and `state.json`, which holds the hash of both. It is
-written under another name, synced to disk and then renamed, so a killed process leaves the one before. Frozen weights are
-not in it: they are in the base model's file. No pickles. Left out: the model as other programs read it (`nn.weights.save`).
+written under another name, synced to disk and then renamed, so a killed process leaves the one before. One that is damaged
+is renamed to `step-000120.damaged` once the one before it is loaded, and counts no more. Frozen weights are not in it: they
+are in the base model's file. No pickles. Left out: the model as other programs read it (`nn.weights.save`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import random
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ class Checkpoints:
     ):  # fmt: skip
         """Saves every so many steps (0: never), where steps are slow every so many seconds, and after `last_step`.
 
-        Older ones than the last `keep` are removed.
+        Older ones than the last `keep` are removed, but never the one that was just written.
         """
         self.folder = folder
         self.every = every
@@ -122,17 +123,20 @@ class Checkpoints:
                 "room and resume"
             ) from None
         self._saved_at = time.monotonic()
-        for old in self.steps()[: -self.keep]:
+        others = [each for each in self.steps() if each != step]
+        for old in others[: max(0, len(others) + 1 - self.keep)]:
             shutil.rmtree(self._path(old), ignore_errors=True)
         return path
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches) -> int:
         """Load the newest whole checkpoint; returns its step, 0 if there is none.
 
-        One that is damaged is told in the log, and the one before is loaded. TrainingError if none is whole; ConfigError if
-        it is of another model or optimizer, StoreError if a link has the place of a checkpoint or a file of it.
+        One that is damaged is told in the log, and the one before is loaded; then the damaged one is moved away, since the
+        steps after it are made anew. TrainingError if none is whole; ConfigError if it is of another model or optimizer,
+        StoreError if a link has the place of a checkpoint or a file of it, or a damaged one cannot be moved.
         """
         expect_own_tree(self.folder)
+        damaged: list[int] = []
         for step in reversed(self.steps()):
             try:
                 weights, tensors, state = self._read(step, model)
@@ -140,12 +144,29 @@ class Checkpoints:
                     self._load(step, weights, tensors, state, model, optimizer)
                     batches.load(state["batches"])
                     _restore_random(tensors, state["random"])
-                return step
             except StoreError as error:
                 _LOG.warning("%s: the checkpoint before it is used", error)
+                damaged.append(step)
+                continue
+            if is_first():
+                self._move_away(damaged)
+            return step
         if self.steps():
             raise TrainingError(f"no checkpoint in {self.folder} is whole: begin the run anew in another folder")
         return 0
+
+    def _move_away(self, damaged: Iterable[int]) -> None:
+        for path in map(self._path, damaged):
+            aside = path.with_name(f"{path.name}.damaged")
+            try:
+                if aside.exists():  # of an earlier resume
+                    shutil.rmtree(aside)
+                path.rename(aside)
+            except OSError as error:
+                raise StoreError(
+                    f"the damaged checkpoint {path} cannot be moved away ({reason_of(error)}): make its folder writable, or "
+                    "remove it, and resume"
+                ) from None
 
     def _read(self, step: int, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor], Json]:
         path = self._path(step)

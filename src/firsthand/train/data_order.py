@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
 from firsthand.system.plurals import count_of
-from firsthand.train.streams import Stream
+from firsthand.train.streams import WEIGHTS, Stream
 
 T = TypeVar("T")
 _HELD_OUT = 1 << 40
@@ -67,6 +68,7 @@ class StreamBatches:
         self.drawn = 0
         """Examples that were yielded, over all epochs."""
         self._digest = digest(stream.ids for streams in examples for stream in streams)
+        self._targets = _targets_digest(examples)
 
     def __iter__(self) -> Iterator[list[Stream]]:
         """Yields the streams of `batch_size` examples at a time."""
@@ -83,18 +85,35 @@ class StreamBatches:
             yield batch
 
     def state(self) -> Json:
-        """The position, and a digest of the data."""
-        return {"drawn": self.drawn, "data": self._digest}
+        """The position, and digests of the data: of its ids, and of what they are trained to."""
+        return {"drawn": self.drawn, "data": self._digest, "targets": self._targets}
 
     def load(self, state: Json) -> None:
-        """Continue from a position. DataError if the data is not what it was."""
+        """Continue from a position. DataError if the data is not what it was, its labels and weights too."""
         expect_same_data(self._digest, state)
+        if state.get("targets", self._targets) != self._targets:  # checkpoints of 0.21 and before have none
+            raise DataError(
+                "the labels of the data, the weights of its tokens or its pairs are not what the run began with: give the "
+                "same data, or begin the run anew in another folder"
+            )
         self.drawn = int(state["drawn"])
 
 
 def _apart(example: Sequence[Stream], start: int) -> list[Stream]:
     """The streams of one example; comparisons are numbered by their place, since one may come twice in a batch."""
     return [stream if stream.pair is None else replace(stream, pair=start) for stream in example]
+
+
+def _targets_digest(examples: Sequence[Sequence[Stream]]) -> str:
+    """A hash of the streams' labels, pairs and weights; what a model computes, such as references, is not in it."""
+    found = hashlib.sha256()
+    for stream in chain.from_iterable(examples):
+        weights = [getattr(stream, name) for name in WEIGHTS]
+        found.update(f"{stream.pair} {stream.label} {[each is None for each in weights]}".encode())
+        for each in weights:
+            if each is not None:  # as long as the ids are
+                found.update(np.ascontiguousarray(each, dtype="<f4").data)
+    return found.hexdigest()
 
 
 def digest(arrays: Iterator[npt.NDArray[np.int32]] | Sequence[npt.NDArray[np.int32]]) -> str:

@@ -114,11 +114,25 @@ def _cut(stream: Stream, context: int, too_long: TooLong, where: str) -> Stream 
 
 
 def mismatched(rows: Sequence[Stream]) -> list[Stream]:
-    """Each row's prompt with the next row's answer, as KTO's baseline wants them (arXiv:2402.01306, section 4.1)."""
-    found = []
-    for row, other in zip(rows, [*rows[1:], *rows[:1]], strict=True):
+    """Each row's prompt with the answer of the next row of another prompt, as KTO's baseline wants them.
+
+    (arXiv:2402.01306, section 4.1.) Empty if all rows have one prompt.
+    """
+    found, prompts = [], list(map(prompt_of, rows))
+    for at, row in enumerate(rows):
+        others = (each % len(rows) for each in range(at + 1, at + len(rows)))
+        next_at = next((each for each in others if prompts[each] != prompts[at]), None)
+        if next_at is None:
+            return []
+        other = rows[next_at]
         assert row.ce is not None and other.ce is not None
         start, begin = int(row.ce.argmax()), int(other.ce.argmax())
         ids = np.concatenate([row.ids[:start], other.ids[begin:]])
         found.append(Stream(ids, ce=np.concatenate([np.zeros(start, np.float32), other.ce[begin:]])))
     return found
+
+
+def prompt_of(row: Stream) -> bytes:
+    """The ids before the answer of a row, as something to compare by."""
+    assert row.ce is not None
+    return row.ids[: int(row.ce.argmax())].tobytes()

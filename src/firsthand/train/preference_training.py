@@ -25,7 +25,7 @@ from firsthand.tokens.templates.chat_template import ChatTemplate
 from firsthand.train.agent_heads import value_head
 from firsthand.train.data_order import StreamBatches, split
 from firsthand.train.objective import Comparisons, Objective
-from firsthand.train.preference_data import mismatched, read_comparisons
+from firsthand.train.preference_data import mismatched, prompt_of, read_comparisons
 from firsthand.train.preference_settings import PreferenceConfig
 from firsthand.train.processes import from_all, is_first
 from firsthand.train.reference_policy import ReferencePolicy
@@ -166,7 +166,7 @@ class KtoBatches:
     """Batches of single answers whose references hold KTO's baseline z0, an estimate of KL(pi || ref) with current weights.
 
     Both sides of the loss read log(pi / ref) - z0, so z0 is added to the reference's log-prob of the last token: one
-    number for the whole batch, whatever its micro-batches.
+    number for the whole batch, whatever its micro-batches. It is 0 for a batch in which all rows have one prompt.
     """
 
     batches: StreamBatches
@@ -181,17 +181,21 @@ class KtoBatches:
         """Yields the streams of each step."""
         for rows in self.batches:
             others = mismatched(rows)
-            numbers = partial(stream_logprobs, streams=others, micro_tokens=self.micro_tokens, dtype=self.dtype)
-            now = numbers(self.model)
-            with self.before.there() as reference:
-                before = numbers(reference)
-            ratios = [
-                float(((a.logprobs - b.logprobs) * other.ce).sum())
-                for a, b, other in zip(now, before, others, strict=True)
-                if other.ce is not None
-            ]
-            self.baseline = max(0.0, float(np.mean(ratios)))
+            self.baseline = max(0.0, self._mean_ratio(others)) if others else 0.0
             yield [replace(row, reference=_raised(row, self.baseline)) for row in rows]
+
+    def _mean_ratio(self, others: Sequence[Stream]) -> float:
+        """The mean log(pi / ref) of these answers."""
+        numbers = partial(stream_logprobs, streams=others, micro_tokens=self.micro_tokens, dtype=self.dtype)
+        now = numbers(self.model)
+        with self.before.there() as reference:
+            before = numbers(reference)
+        ratios = [
+            float(((a.logprobs - b.logprobs) * other.ce).sum())
+            for a, b, other in zip(now, before, others, strict=True)
+            if other.ce is not None
+        ]
+        return float(np.mean(ratios))
 
     def state(self) -> Json:
         """The position of the batches."""
@@ -215,6 +219,10 @@ def train_kto(run: TrainingRun, config: PreferenceConfig, loss: Callable[[Compar
     path, model, examples, _ = opened(run, config)
     if any(len(example) > 1 for example in examples):  # a pair is one desirable and one undesirable answer
         examples = [[each] for example in examples for each in example]
+    if len({prompt_of(each) for (each,) in examples}) < 2:
+        raise DataError(
+            f"all answers of {config.data} have one prompt, and KTO's baseline needs answers to others: give two or more"
+        )
     before = ReferencePolicy(model, is_fresh=config.adapter.begin_with is None)
     with before.there() as reference:
         examples = with_references(reference, examples, run.loop.micro_tokens, run.dtype)

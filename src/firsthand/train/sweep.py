@@ -2,9 +2,11 @@
 
     <sweep>/sweep.json              the command, the space, the metric, the rungs
     <sweep>/trials/0003-100/        the run of trial 3 on the rung of 100, with `log.txt`, what its process printed
+    <sweep>/trials/0003-100.lock    held while that process or a child of it runs, which may outlive a sweep that is killed
 
-A trial that ended well is not run again, so a sweep that was stopped goes on. With rungs (successive halving, Jamieson and
-Talwalkar, 2016, arXiv:1502.07943) all trials run with the smallest budget, the best of them with the next, and so on.
+A trial that ended well is not run again, so a sweep that was stopped goes on; neither is one that diverged, whose metric
+ended in NaN or an infinity. With rungs (successive halving, Jamieson and Talwalkar, 2016, arXiv:1502.07943) all trials run
+with the smallest budget, the best of them with the next, and so on; a trial without a value goes no further.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from firsthand.message import Json, canonical
 from firsthand.runs import store
 from firsthand.runs.track import FOLDER_VARIABLE, Track
 from firsthand.system.home_seal import is_ours, seal_of
-from firsthand.system.lock import claimed
+from firsthand.system.interruption import interruptible_programs
+from firsthand.system.lock import claimed, is_held, taken
 from firsthand.system.new_file import write_new
 from firsthand.system.own_file import expect_own_folder, open_own, read_own, read_own_json
 from firsthand.system.whole_question import shown_whole
@@ -59,7 +62,7 @@ class Sweep:
     eta: int = 3
     """One of so many trials goes on to the next rung."""
     best_of_curve: bool = False
-    """Judge a trial by the best value of its metric, not by the last."""
+    """Judge a trial by the best finite value of its metric, not by the last."""
 
     def __post_init__(self) -> None:
         if len(self.trials) > MAX_TRIALS or not 1 <= len(self.rungs) <= MAX_RUNGS:
@@ -81,11 +84,11 @@ class Trial:
     settings: Mapping[str, str]
     folder: Path
     value: float = math.nan
-    """The metric: its last value, or its best."""
+    """The metric: its value at the highest step, or its best. NaN unless the trial is done."""
     state: str = "waiting"
-    """`waiting`, `running`, `done` or `failed`."""
+    """`waiting`, `running`, `done`, `failed`, or `diverged`: it ended well, and its metric is no finite number."""
     why: str = ""
-    """Of a failed one: its exit status and the last line that it printed."""
+    """Of a failed one: its exit status and the last line that it printed. Of a curve that ends in NaN or infinity: where."""
     command: tuple[str, ...] = field(default=())
 
 
@@ -125,8 +128,8 @@ def run_sweep(
 ) -> list[Trial]:
     """Run what is left of the sweep in a folder; returns all its trials, rung by rung.
 
-    ConfigError, which names the holder, if another process runs it, or for a sweep from elsewhere without `trust`. Ctrl-C
-    ends the trials' processes too.
+    ConfigError, which names the holder, if another process runs it, or one of its trials, or for a sweep from elsewhere
+    without `trust`. Ctrl-C ends the trials' processes too.
     """
     sweep = load_spec(folder)
     if not trust and not _is_own(folder):
@@ -141,9 +144,10 @@ def run_sweep(
             trials = _run_rung(sweep, folder, rung, chosen, jobs, on_change)
             all_trials += trials
             if place + 1 < len(sweep.rungs):
-                values = [trial.value for trial in trials]
                 count = max(1, len(trials) // sweep.eta)
-                chosen = sorted(trials[at].number for at in survivors(values, count, minimise=sweep.minimise))
+                judged = [trial for trial in trials if not math.isnan(trial.value)]
+                places = survivors([trial.value for trial in judged], count, minimise=sweep.minimise)
+                chosen = sorted(judged[at].number for at in places)
         return all_trials
 
 
@@ -216,8 +220,11 @@ def _run_rung(
     sweep: Sweep, folder: Path, rung: str, chosen: Sequence[int], jobs: int, on_change: Callable[[Trial], None]
 ) -> list[Trial]:
     waiting = [_looked_at(sweep, _trial(sweep, folder, number, rung)) for number in chosen]
-    done = {trial.number: trial for trial in waiting if trial.state == "done"}
-    waiting = [trial for trial in waiting if trial.state != "done"]
+    done = {trial.number: trial for trial in waiting if trial.state in ("done", "diverged")}
+    waiting = [trial for trial in waiting if trial.number not in done]
+    for trial in waiting:
+        if is_held(_lock(trial)):
+            raise _still_running(trial)
     under_way: dict[int, tuple[Trial, subprocess.Popen[bytes]]] = {}
     try:
         while waiting or under_way:
@@ -271,20 +278,42 @@ def _words(command: Sequence[str], settings: Mapping[str, str], folder: Path) ->
     return (*words, *flags, *own_place)
 
 
+def _lock(trial: Trial) -> Path:
+    return trial.folder.with_name(f"{trial.folder.name}.lock")
+
+
+def _still_running(trial: Trial) -> ConfigError:
+    try:
+        process = f"process {int(read_own(_lock(trial), 100))}"
+    except (OSError, ValueError):
+        process = "a process"
+    return ConfigError(
+        f"{process} of trial {trial.folder.name}, or a child of it, has outlived its sweep: end it, or wait until it has "
+        "ended, and resume"
+    )
+
+
 def _start(trial: Trial) -> subprocess.Popen[bytes]:
     try:
-        if trial.folder.exists():  # of a try that was stopped or failed
-            shutil.rmtree(trial.folder)
-        trial.folder.mkdir(parents=True)
-        with (trial.folder / "log.txt").open("wb") as log:
-            return subprocess.Popen(
-                trial.command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env={**os.environ, FOLDER_VARIABLE: str(trial.folder)},
-            )
+        trial.folder.parent.mkdir(parents=True, exist_ok=True)
+        with taken(_lock(trial), lambda: _still_running(trial)) as lock:
+            if trial.folder.exists():  # of a try that was stopped or failed
+                shutil.rmtree(trial.folder)
+            trial.folder.mkdir()
+            with (trial.folder / "log.txt").open("wb") as log, interruptible_programs():
+                process = subprocess.Popen(
+                    trial.command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    env={**os.environ, FOLDER_VARIABLE: str(trial.folder)},
+                    pass_fds=(lock.fileno(),),
+                )
+            with suppress(OSError):  # a full disk: the lock holds without it
+                os.truncate(lock.fileno(), 0)
+                os.write(lock.fileno(), str(process.pid).encode())
+            return process
     except OSError as error:
         raise ConfigError(
             f"the trial `{shlex.join(trial.command)}` cannot be started: {error.strerror or error}"
@@ -308,18 +337,22 @@ def _looked_at(sweep: Sweep, trial: Trial) -> Trial:
         return _with(trial, state="failed", why=f"exit status {code}: {_last_line(trial.folder / 'log.txt')}")
     try:
         with closing(store.open_run(trial.folder, trial.folder)) as run:
-            values = [value for value in Track(run).curve(sweep.metric).values if not math.isnan(value)]
+            curve = Track(run).curve(sweep.metric)
             names = Track(run).names()
     except UnknownName:
         hint = f"let it log with `firsthand.runs.track`, which reads ${FOLDER_VARIABLE}"
         return _with(trial, state="failed", why=f"it kept no metrics in its folder: {hint}")
     except StoreError as error:
         return _with(trial, state="failed", why=str(error))
-    if not values:
+    if not curve.values:
         known = ", ".join(names) or "none"
         return _with(trial, state="failed", why=f"it logged no {sweep.metric!r}; its metrics are {known}")
-    best_value = min(values) if sweep.minimise else max(values)
-    return _with(trial, state="done", value=best_value if sweep.best_of_curve else values[-1])
+    last = curve.values[-1]
+    why = "" if math.isfinite(last) else f"{sweep.metric} is {last} at its last step, {curve.steps[-1]}"
+    judged = [value for value in (curve.values if sweep.best_of_curve else [last]) if math.isfinite(value)]
+    if not judged:
+        return _with(trial, state="diverged", why=why)
+    return _with(trial, state="done", why=why, value=min(judged) if sweep.minimise else max(judged))
 
 
 def _with(trial: Trial, **changed: object) -> Trial:

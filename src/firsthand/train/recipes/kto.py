@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from firsthand.errors import ConfigError
 from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.preference_settings import (
     PreferenceSettings,
@@ -45,6 +46,11 @@ class Config:
 
     def __post_init__(self) -> None:
         expect_above_0("beta", self.beta)
+        if self.comparisons.batch_size < 2:
+            raise ConfigError(
+                f"batch_size is {self.comparisons.batch_size}: KTO's baseline comes from other answers of a batch, so give "
+                "2 or more; --micro-tokens saves memory"
+            )
 
 
 def loss(answers: Comparisons, config: Config) -> Tensor:
