@@ -8,7 +8,9 @@ import socket
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from threading import current_thread
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -16,8 +18,13 @@ from firsthand.benchmarks import mbpp
 from firsthand.boards import read_results
 from firsthand.bridges.lm_eval import data_guard
 from firsthand.bridges.lm_eval.result_models import ResultModels
+from firsthand.cluster.replicas.fleet import Fleet
 from firsthand.embed import embedding
+from firsthand.engine.decoding.constraint import Grammars
 from firsthand.errors import ConfigError, DataError
+from firsthand.guard import GuardVerdict
+from firsthand.loop.listener import Began
+from firsthand.message import ToolCall
 from firsthand.patterns.parts.value_expressions import part_of_expression
 from firsthand.safety.rules.labels import Label
 from firsthand.scorers.code import preamble
@@ -28,11 +35,15 @@ from firsthand.system import json_values
 from firsthand.system.bounded_sqlite import connect_bounded
 from firsthand.system.json_values import values_in
 from firsthand.tokens.templates.untrusted_text import TextMasks
+from firsthand.tool import tool
 from firsthand.worlds.browsing.site_server import SiteServer
 from firsthand.worlds.shop.products import ShoppingGoal
 from firsthand.worlds.shop.shop_generator import Shop
 from firsthand.worlds.shop.shop_search import ShopSearch
 from firsthand.worlds.shop.shop_world import ShopWorld
+from fleet_in_memory import SAME, Starter, with_fleet
+from grammar_tiny import tokenizer
+from opened_context import Opened, asks
 from test_ingest_redaction import PUT, redacted
 from test_safety_call_cases import case
 from test_web_shop import product
@@ -194,3 +205,52 @@ def test_a_click_takes_the_option_that_it_names_whole() -> None:
         return await world.click("Blue")
 
     assert "blue (chosen)" in (shown := asyncio.run(walk())) and "light blue (chosen)" not in shown
+
+
+def test_a_replica_that_starts_again_is_not_ready_yet() -> None:
+    async def work(fleet: Fleet, starter: Starter, events: list[Any]) -> None:
+        await fleet.ready()
+        (slot,) = fleet.slots
+        assert slot.ready_s is not None
+        assert fleet._start_process(slot) is starter.started[-1] is slot.process and slot.ready_s is None
+
+    with_fleet(work, [[SAME]])
+
+
+def test_grammars_are_compiled_in_threads_of_their_own() -> None:
+    grammars = Grammars(tokenizer())
+    named: Any = asyncio.run(grammars.in_thread(lambda: current_thread().name))  # type: ignore[arg-type, return-value]
+    assert named.startswith("firsthand-grammars")
+
+
+@tool(effect="external", origin="web")
+def look(query: str) -> str:
+    """Look a query up."""
+    return f"found {query}"
+
+
+class Rewriting:
+    """A guard that calls with another query."""
+
+    async def call(self, view: Any, called: Any, arguments: Any) -> GuardVerdict:
+        return GuardVerdict.replaced("rule", {"query": "calm"}, "it was loud")
+
+
+def test_the_source_of_a_call_counts_before_its_result_is_in_the_conversation() -> None:
+    opened = Opened(tools=(look,))
+
+    async def called(ctx: Any) -> tuple[list[str], list[str]]:
+        before = ctx.origins
+        await ctx.call(ToolCall("1", "look", {"query": "x"}))
+        return before, ctx.origins
+
+    assert opened.run(called) == ([], ["web"])
+
+
+def test_listeners_are_told_of_the_arguments_that_a_tool_is_called_with() -> None:
+    opened, heard = Opened(tools=(look,), guard=Rewriting(), task=asks()), list[Any]()
+    opened.attempt.tell = heard.append  # type: ignore[method-assign]
+    result = opened.run(lambda ctx: ctx.call(ToolCall("1", "look", {"query": "LOUD"})))
+    assert "found calm" in result.content
+    told = [each.detail for each in heard if isinstance(each, Began) and each.kind == "tool"]
+    assert told[-1] == {"name": "look", "arguments": {"query": "calm"}}

@@ -61,6 +61,12 @@ def test_a_run_gives_what_the_interpreter_gives(box):
     assert run(box, "import sys; sys.exit('why')").stderr == "why\n"
 
 
+def test_a_shells_programs_have_the_signals_that_python_ignores(box):
+    ignored = int(asyncio.run(box.shell("grep SigIgn /proc/self/status")).stdout.split()[1], 16)
+    assert [each for each in (signal.SIGPIPE, signal.SIGXFSZ) if ignored >> (each - 1) & 1] == []
+    assert asyncio.run(box.shell("yes | head -n 1")).stdout == "y\n"
+
+
 @needs_bwrap
 def test_the_streams_can_be_opened_by_their_names_and_output_only_written(box):
     outcome = asyncio.run(box.shell("cat /dev/stdin > /dev/stdout; echo err > /dev/stderr", stdin="in"))
