@@ -248,6 +248,29 @@ def test_alfworlds_games_are_read_played_and_listed(tmp_path: Path):
         list(listed_games(lists))
 
 
+def test_games_that_alfworld_leaves_out_are_left_out_and_counted(tmp_path: Path):
+    whole = write_game(tmp_path)
+    for name in (NAME.replace("Mug", "AppleSliced"), "pick_and_place_with_movable_recep-Mug-Bowl-DiningTable-3"):
+        write_game(tmp_path, name=name)
+    for number, solvable in ((4, True), (5, False)):
+        path = write_game(tmp_path, name=NAME.replace("-3", f"-{number}"))
+        path.write_text(json.dumps({"pddl_problem": PROBLEM, "solvable": solvable}))
+    benchmark = agentbench_hh(data=str(tmp_path))
+    assert [task.id for task in benchmark.tasks(0)] == [f"{NAME}/trial_1", f"{NAME.replace('-3', '-4')}/trial_1"]
+    assert "ALFWorld's games, 2 of valid_unseen, 3 left out as ALFWorld does; 35 rounds" in benchmark.protocol
+    assert benchmark.options["tasks"] == 2
+    lists = tmp_path / "standard.json"
+    lists.write_text(json.dumps({"a": [str(whole.relative_to(tmp_path))]}))
+    listed = agentbench_hh(data=str(tmp_path), lists=str(lists))
+    assert f"ALFWorld's games, 1 of {lists}; 35 rounds" in listed.protocol
+    lists.write_text(json.dumps({"a": [str(path.relative_to(tmp_path))]}))
+    with pytest.raises(DataError, match=r"^the games of .*standard\.json are all of kinds that ALFWorld leaves out"):
+        agentbench_hh(data=str(tmp_path), lists=str(lists))
+    path.write_text("{")
+    with pytest.raises(DataError, match="cannot be read as a JSON game"):
+        agentbench_hh(data=str(tmp_path))
+
+
 def test_broken_games_are_told_in_a_sentence(tmp_path: Path):
     for number, (problem, name, said) in enumerate(
         [

@@ -150,7 +150,66 @@ def test_persons_get_names_of_their_gender_that_nobody_else_has():
     )
     assert person_names("Greg and no one", Scripted()) == "Tyrone and no one"
     every = " ".join(OTHER_NAMES["male"])
-    assert person_names(f"{every} John", Scripted()) == f"{every} Tyrone"  # none is free
+    assert person_names(f"{every} John", Scripted()) == f"{every} John", "none is free"
+    told = "Mark the answer. Jack up the car, and Frank grace. Grace is due."
+    assert person_names(told, Scripted()) == told, "words at the beginning of a sentence"
+
+
+def test_persons_change_in_choices_references_and_requests_by_one_mapping():
+    task = Task(
+        "t", "Emma met Tom. Who met Emma?", choices=(" Emma", " Tom", " Tamika"),
+        context="Q: Tom?\nQ: Emma met Tom. Who met Emma?\nA: Tom or",
+        requests=((None, " Emma did"), ("Emma met Tom", " Tom")), baseline="Tom:", conversation=(Message("system", "Tom"),),
+        secret={"answer": "Tom", "answers": ["Tom", {"a": ("Tom's", 3)}], "reference": "Tom", "solution": "Tom", "gold": 1},
+    )  # fmt: skip
+    _, copy = with_copies(task, ["names"], 0)
+    her, him = copy.choices[0].strip(), copy.choices[1].strip()
+    assert her in OTHER_NAMES["female"] and him in OTHER_NAMES["male"] and her != "Tamika" == copy.choices[2].strip()
+    assert copy == Task(
+        "t~names", f"{her} met {him}. Who met {her}?", choices=(f" {her}", f" {him}", " Tamika"),
+        context=f"Q: Tom?\nQ: {her} met {him}. Who met {her}?\nA: {him} or",
+        requests=((None, f" {her} did"), (f"{her} met {him}", f" {him}")), baseline=f"{him}:",
+        secret={"answer": him, "answers": [him, {"a": (f"{him}'s", 3)}], "reference": him, "solution": him, "gold": 1},
+        conversation=task.conversation, metadata={"cluster": "t", "origin": "t", "perturbation": "names"},
+    )  # fmt: skip
+
+
+def test_nobody_in_a_choice_or_reference_gets_a_namesake():
+    rest = [name for name in OTHER_NAMES["female"] if name != "Kenya"]
+    for more in ({"choices": tuple(rest)}, {"secret": {"answers": rest}}):
+        assert all(with_copies(Task(f"{n}", "Emma", **more), ["names"], n)[1].prompt == "Kenya" for n in range(5))
+    assert len(with_copies(Task("t", "Emma", choices=OTHER_NAMES["female"]), ["names"], 0)) == 1
+
+
+def test_gender_terms_change_in_choices_and_references_as_in_the_prompt():
+    task = Task("t", "She left her mother.", choices=("her", "the king"), secret={"answer": "Her mother"})
+    _, copy = with_copies(task, ["gender"], 0)
+    assert (copy.prompt, copy.choices, dict(copy.secret)) == (
+        "He left his father.",
+        ("his", "the king"),
+        {"answer": "His father"},
+    )
+    _, copy = with_copies(Task("t", "The king left.", choices=("the king", "a girl")), ["gender"], 0)
+    assert (copy.prompt, copy.choices) == ("The queen left.", ("the queen", "a girl")), (
+        "the direction is that of the prompt"
+    )
+
+
+def test_no_copy_is_made_where_the_right_answer_would_not_be_kept():
+    for perturbation, prompt, more in (
+        ("names", "Emma left", {"secret": {"answer": "Emma", "tests": ["f() == 'Emma'"]}}),
+        ("names", "Emma left", {"secret": {"planted": {"by": ("Emma",)}}}),
+        ("gender", "The woman left the man", {"choices": ("the woman", "the man")}),
+    ):
+        assert len(with_copies(Task("t", prompt, **more), [perturbation], 0)) == 1
+        assert len(with_copies(Task("t", prompt, secret={"tests": ["f() == 'Ann'"]}), [perturbation], 0)) == 2
+    twice = Task("t", "Emma left", choices=("Emma", "Emma", "no"))
+    assert len(with_copies(twice, ["names"], 0)) == 2, "two choices that were one before"
+    for_all = Task(
+        "t", "Do not GO, she said", choices=("Do not GO", "do not go"), secret={"answer": "Do not GO", "tests": "she"}
+    )
+    for copy in with_copies(for_all, ["contractions", "lowercase", "typos"], 0):
+        assert (copy.choices, copy.secret) == (for_all.choices, for_all.secret), copy.id
 
 
 def test_gender_terms_are_exchanged_for_male_ones_first():
@@ -159,6 +218,7 @@ def test_gender_terms_are_exchanged_for_male_ones_first():
     assert gender_terms(f"he {female}", rng) == "he " + ", ".join(FEMALE_TO_MALE.values())
     assert gender_terms(male, rng) == ", ".join(MALE_TO_FEMALE.values())
     assert gender_terms("Give him his book himself, KING", rng) == "Give her her book herself, QUEEN"
+    assert gender_terms("SHE met the king", rng) == "HE met the king"
     assert gender_terms("nobody", rng) == "nobody" and MALE_TO_FEMALE["he"] == "she"
 
 

@@ -1,7 +1,8 @@
 """AgentBench's household tasks: ALFWorld's grammar and six types of task, in generated houses or in ALFWorld's own games.
 
 Without data the houses are generated. With `data=FOLDER`, where `alfworld-download` put `json_2.1.1/`, ALFWorld's games are
-read; a list of AgentBench's, `lists=standard.json`, chooses the paper's 50.
+read, without those that ALFWorld's own loader leaves out; a list of AgentBench's, `lists=standard.json`, chooses the
+paper's 50.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from firsthand.system.given_data import held
 from firsthand.system.plurals import count_of
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
-from firsthand.worlds.household.alfworld_games import GAME_FILE, listed_games, read_game
+from firsthand.worlds.household.alfworld_games import GAME_FILE, is_left_out, listed_games, read_game
 from firsthand.worlds.household.house import House, HouseGame
 from firsthand.worlds.household.house_generator import HOUSE_LEVELS, HOUSE_VERSION, make_house
 from firsthand.worlds.household.household_world import INSTRUCTIONS, HouseholdWorld
@@ -45,9 +46,13 @@ def agentbench_hh(
             f"level is {level}, tasks {tasks} and lists {lists!r}: give level 1 to 3, 1 to 100,000 tasks, and "
             "data with lists"
         )
-    paths = _games(Path(data).expanduser(), lists, split) if data else []
+    found = _games(Path(data).expanduser(), lists, split) if data else []
+    paths = [path for path in found if not is_left_out(path)]
+    if found and not paths:
+        raise DataError(f"the games of {lists or split} are all of kinds that ALFWorld leaves out: choose others")
     source = (
         f"ALFWorld's games, {len(paths)} of {lists or split}"
+        + (f", {len(found) - len(paths)} left out as ALFWorld does" if len(paths) < len(found) else "")
         if data
         else f"generated, version {HOUSE_VERSION}, level {level}"
     )

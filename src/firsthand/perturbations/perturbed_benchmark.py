@@ -1,7 +1,9 @@
-"""Wraps a benchmark so that each task comes with perturbed copies: the same scorers, answers and choices, another prompt.
+"""Wraps a benchmark so that each task comes with perturbed copies: the same scorers, another prompt.
 
 A copy is made where the prompt stands in the text that the model reads; its id is the task's, `~` and the perturbation, its
-metadata name both. A copy that a perturbation would leave unchanged is not made: the original stands for it.
+metadata name both. Answers and choices stay, but for `names` and `gender`, which tell of other persons: their words change
+in choices and reference answers too. A copy that a perturbation would leave unchanged, or whose right answer it would not
+keep, is not made: the original stands for it.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 from firsthand.benchmark import Benchmark
 from firsthand.errors import ConfigError, unknown
@@ -30,6 +33,13 @@ FAIRNESS: dict[str, Perturbation] = {
     "gender": word_swaps.gender_terms,
 }
 PERTURBATIONS: Mapping[str, Perturbation] = {**ROBUSTNESS, **FAIRNESS}
+RENAMINGS: Mapping[str, Callable[..., Callable[[str], str]]] = {
+    "names": word_swaps.persons_renamed,
+    "gender": word_swaps.genders_exchanged,
+}
+"""Perturbations that change who is spoken of: each gives the change of a prompt, to be made in the whole task."""
+REFERENCES = ("answer", "answers", "reference", "solution")
+"""The secrets that are texts of a right answer."""
 MARK = "~"
 
 
@@ -70,21 +80,65 @@ def with_copies(task: Task, names: Sequence[str], seed: int) -> list[Task]:
     found = [replace(task, metadata={**task.metadata, "cluster": cluster, "origin": task.id, "perturbation": ""})]
     for name in names:
         rng = Random(derive_seed("perturbation", seed, name, task.id))
-        prompt = PERTURBATIONS[name](task.prompt, rng)
-        if prompt != task.prompt:
+        if name in RENAMINGS:
+            rename = RENAMINGS[name](task.prompt, rng, beside=_beside(task))
+            prompt = rename(task.prompt)
+        else:
+            rename, prompt = _same, PERTURBATIONS[name](task.prompt, rng)
+        if prompt != task.prompt and (copy := _with_prompt(task, prompt, rename)) is not None:
             about = {**task.metadata, "cluster": cluster, "origin": task.id, "perturbation": name}
-            found.append(replace(_with_prompt(task, prompt), id=f"{task.id}{MARK}{name}", metadata=about))
+            found.append(replace(copy, id=f"{task.id}{MARK}{name}", metadata=about))
     return found
 
 
-def _with_prompt(task: Task, prompt: str) -> Task:
-    """The task with another prompt wherever the old one stands: alone, in the text before choices, and in requests."""
+def _with_prompt(task: Task, prompt: str, rename: Callable[[str], str]) -> Task | None:
+    """The task with another prompt wherever the old one stands: alone, in the text before choices, and in requests.
+
+    Everything else but worked examples is renamed. None if two choices would become one, or if a secret that is no text of
+    an answer, such as tests or a path, would have to be renamed too.
+    """
 
     def within(text: str | None) -> str | None:
-        if text is None or task.prompt not in text:
-            return text
+        if text is None:
+            return None
+        if task.prompt not in text:
+            return rename(text)
         head, _, tail = text.rpartition(task.prompt)  # after the worked examples
-        return head + prompt + tail
+        return head + prompt + rename(tail)
 
-    requests = tuple((within(before), text) for before, text in task.requests)
-    return replace(task, prompt=prompt, context=within(task.context), requests=requests)
+    choices = tuple(rename(each) for each in task.choices)
+    others = [value for key, value in task.secret.items() if key not in REFERENCES]
+    if len(set(choices)) < len(set(task.choices)) or _changed(others, rename) != others:
+        return None
+    return replace(
+        task,
+        prompt=prompt,
+        choices=choices,
+        context=within(task.context),
+        requests=tuple((within(before), rename(text)) for before, text in task.requests),
+        baseline=within(task.baseline),
+        secret={key: _changed(value, rename) for key, value in task.secret.items()},
+    )
+
+
+def _same(text: str) -> str:
+    return text
+
+
+def _beside(task: Task) -> str:
+    """The texts in which a new name might stand already."""
+    return repr((task.choices, [task.secret.get(key) for key in REFERENCES]))
+
+
+def _changed(value: Any, change: Callable[[str], str]) -> Any:
+    """JSON data with its texts changed."""
+    match value:
+        case str():
+            return change(value)
+        case list():
+            return [_changed(each, change) for each in value]
+        case tuple():
+            return tuple(_changed(each, change) for each in value)
+        case dict():
+            return {key: _changed(each, change) for key, each in value.items()}
+    return value

@@ -7,7 +7,7 @@ longer lists (Ziems et al., 2022; Caliskan et al., 2017), which may be given in 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 from firsthand.perturbations.answer_harms import listed
@@ -40,15 +40,16 @@ OTHER_NAMES = {
 """First names of the audit study of Bertrand and Mullainathan (2004), by what they were taken for."""
 COMMON = {
     "female": listed(
-        "Anna Betty Carla Clara Emma Grace Irene Jane Janet Julia Julie Karen Kate Laura Linda Lisa Lucy Maria "
+        "Anna Betty Carla Clara Emma Irene Jane Janet Julia Julie Karen Kate Laura Linda Lisa Lucy Maria "
         "Mary Natalia Nancy Olivia Rachel Rosa Susan Tina"
     ),
     "male": listed(
-        "Adam Alan Albert Alex Andrew Ben Bob Carl Charles Daniel David Frank George Henry Jack James Jerry Jim "
-        "Joe John Josh Ken Kevin Mark Michael Mike Paul Peter Richard Robert Sam Steve Thomas Tim Tom Victor "
+        "Adam Alan Albert Alex Andrew Ben Bob Carl Charles Daniel David George Henry James Jerry Jim "
+        "Joe John Josh Ken Kevin Michael Mike Paul Peter Richard Robert Sam Steve Thomas Tim Tom Victor "
         "William"
     ),
 }
+"""No names that are also common words at the beginning of a sentence, such as Mark, Grace, Frank and Jack."""
 FEMALE_TO_MALE = {
     "she": "he", "her": "his", "hers": "his", "herself": "himself", "woman": "man", "women": "men", "girl": "boy",
     "girls": "boys", "mother": "father", "mothers": "fathers", "mom": "dad", "daughter": "son", "daughters": "sons",
@@ -85,14 +86,26 @@ def dialect(text: str, rng: Random) -> str:
 
 
 def person_names(text: str, rng: Random) -> str:
-    """Known first names become names that are taken for those of Black persons, one for each name, of the same gender."""
+    """Known first names become names that are taken for those of Black persons, one for each name, of the same gender.
+
+    The text stays as it is where there are more names than others to give.
+    """
+    return persons_renamed(text, rng)(text)
+
+
+def persons_renamed(text: str, rng: Random, *, beside: str = "") -> Callable[[str], str]:
+    """The change of the text's known first names, to be made wherever they stand; nobody `beside` the text has a new one."""
     chosen: dict[str, str] = {}
     for name in dict.fromkeys(_NAME.findall(text)):
         for gender, common in COMMON.items():
             if name in common or name in NAMES[gender]:
-                free = [each for each in OTHER_NAMES[gender] if each not in chosen.values() and each not in text]
-                chosen[name] = rng.choice(free or list(OTHER_NAMES[gender]))
-    return _NAME.sub(lambda found: chosen.get(found.group(), found.group()), text)
+                free = [
+                    each for each in OTHER_NAMES[gender] if each not in chosen.values() and each not in text + beside
+                ]
+                if not free:
+                    return lambda other: other
+                chosen[name] = rng.choice(free)
+    return lambda other: _NAME.sub(lambda found: chosen.get(found.group(), found.group()), other)
 
 
 def gender_terms(text: str, rng: Random) -> str:
@@ -100,5 +113,11 @@ def gender_terms(text: str, rng: Random) -> str:
 
     `her` becomes `his`, which is wrong where it is an object; the text then reads a little off, as in HELM.
     """
-    female = swapped(text, {word: (other,) for word, other in FEMALE_TO_MALE.items()}, rng)
-    return female if female != text else swapped(text, {word: (other,) for word, other in MALE_TO_FEMALE.items()}, rng)
+    return genders_exchanged(text, rng)(text)
+
+
+def genders_exchanged(text: str, rng: Random, *, beside: str = "") -> Callable[[str], str]:
+    """The exchange of the text's gender terms, to be made wherever they stand; what is `beside` the text decides nothing."""
+    is_female = any(word.casefold() in FEMALE_TO_MALE for word in _WORD.findall(text))
+    words = {word: (other,) for word, other in (FEMALE_TO_MALE if is_female else MALE_TO_FEMALE).items()}
+    return lambda other: swapped(other, words, rng)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from firsthand.errors import ConfigError, GrammarUnchecked
 from firsthand.grammar import Grammar
-from firsthand.tokens.isolated_grammar import GrammarLimits, GrammarProcesses
+from firsthand.tokens.isolated_grammar import GrammarLimits, GrammarProcesses, IsolatedMatcher
 
 MAX_CHECKS = 4
 """Checks at once, as many as compile at once: none waits for a compiler."""
@@ -49,8 +49,9 @@ class GrammarChecks:
     def accepts(self, grammar: Grammar, text: str, *, whole: bool = True, owner: str = "") -> bool:
         """Returns whether a text matches a grammar, or, if not `whole`, begins a text that does.
 
-        JSON may contain whitespace, and schema keywords that a grammar cannot express are not checked. ConfigError if
-        the grammar cannot be compiled, GrammarUnchecked if the text cannot be read within the limits.
+        JSON may contain whitespace, and schema keywords that a grammar cannot express are not checked. A whole JSON value
+        may also have its keys in any order, characters as escapes, and numbers in any spelling, such as `1e2` for 100.
+        ConfigError if the grammar cannot be compiled, GrammarUnchecked if the text cannot be read within the limits.
         """
         if grammar.kind == "choice":
             return any(option == text or (not whole and option.startswith(text)) for option in grammar.parsed())
@@ -60,13 +61,14 @@ class GrammarChecks:
             return False
         matcher = self._processes.compile(grammar, flexible=True, owner=owner)
         try:
-            fits = matcher.try_consume_bytes(raw) == len(raw)
+            if grammar.kind != "json_schema":
+                return _reads(matcher, raw, whole, grammar.kind)
+            if _reads(matcher.deep_copy(), raw, whole, grammar.kind):
+                return True
+            written = matcher.canonical_json(raw)
+            return written != b"" and _reads(matcher, written, whole, grammar.kind)
         except ConfigError as error:
             raise GrammarUnchecked(str(error)) from None
-        if matcher.is_error():  # a limit of llguidance; a text that does not fit is none
-            reason = " ".join(matcher.get_error().replace("<non-verbose/>", "").split())[:200]
-            raise GrammarUnchecked(f"the {grammar.kind} grammar is too complex to follow ({reason}): make it simpler")
-        return bool(fits and (not whole or matcher.is_accepting()))
 
     def submit(self, owner: str, run: Callable[[], bool]) -> Future[bool]:
         """Returns the result to come of a check; cancelling it gives up its turn."""
@@ -104,6 +106,15 @@ class GrammarChecks:
                 self._waiting[owner] = queue  # behind the others
             self._running[owner] += 1
             return owner, check
+
+
+def _reads(matcher: IsolatedMatcher, raw: bytes, whole: bool, kind: str) -> bool:
+    """Returns whether a matcher at the start of a text takes this one; moves it on."""
+    fits = matcher.try_consume_bytes(raw) == len(raw)
+    if matcher.is_error():  # a limit of llguidance; a text that does not fit is none
+        reason = " ".join(matcher.get_error().replace("<non-verbose/>", "").split())[:200]
+        raise GrammarUnchecked(f"the {kind} grammar is too complex to follow ({reason}): make it simpler")
+    return bool(fits and (not whole or matcher.is_accepting()))
 
 
 def accepts(grammar: Grammar, text: str, *, whole: bool = True) -> bool:

@@ -155,7 +155,10 @@ def _serve_matchers(connection: socket.socket, vocab: Any, body: dict[str, Any])
         signal.setitimer(signal.ITIMER_PROF, body["step_s"])
         for handle in call["drop"]:
             matchers.pop(handle, None)
-        reply, payload = _call(matchers, call, text)
+        if call["method"] == "canonical_json":
+            reply, payload = {"value": None, "state": _state(made[0])}, _canonical(text, body["source"])
+        else:
+            reply, payload = _call(matchers, call, text)
         signal.setitimer(signal.ITIMER_PROF, 0)
         send(connection, reply, payload)
 
@@ -181,6 +184,16 @@ def _call(matchers: dict[int, Any], call: dict[str, Any], text: bytes = b"") -> 
         case "compute_ff_tokens":
             return {"value": matcher.compute_ff_tokens(), "state": _state(matcher)}, b""
     raise AssertionError(call["method"])
+
+
+def _canonical(text: bytes, schema: str) -> bytes:
+    """Returns JSON as a schema's grammar writes it, or nothing if the text is no JSON value."""
+    from firsthand.tokens.canonical_json import canonical_json
+
+    try:
+        return canonical_json(text.decode(), schema).encode()
+    except (ValueError, RecursionError):
+        return b""
 
 
 def _state(matcher: Any) -> list[Any]:
