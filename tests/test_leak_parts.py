@@ -81,7 +81,7 @@ def test_each_test_gets_the_items_models_and_seed_that_were_given(tmp_path: Path
             await min_k_evidence(model, tasks, paired, reference=reference),
             await min_k_evidence(model, tasks, paired, reference=reference, plus=True),
             await order_evidence(model, tasks, seed=seed),
-            none if plain else await canary_evidence(model, "ab-12", seed=4),
+            none if plain else await canary_evidence(model, "id ab12cd34", seed=4),
             await completion_evidence(model, tasks, paired, name="" if plain else "set", seed=seed),
             await option_evidence(model, tasks, reference=reference, seed=seed),
         ]
@@ -94,7 +94,7 @@ def test_each_test_gets_the_items_models_and_seed_that_were_given(tmp_path: Path
             model,
             corpus=tmp_path,
             reference=other,
-            canary="ab-12",
+            canary="id ab12cd34",
             guided=True,
             seed=4,
             alpha=0.2,  # type: ignore[arg-type]

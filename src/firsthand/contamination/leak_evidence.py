@@ -136,6 +136,12 @@ def report(
     return ContaminationReport(benchmark, model, tuple(evidence), corpus, by_name, alpha)
 
 
+def not_finite(test: str, asks: str, limits: str) -> Evidence:
+    """The test, not run, of a model that gives log-probs which are no finite numbers."""
+    told = "not run: the model gives log-probs that are no finite numbers: are its weights, or its endpoint, broken?"
+    return Evidence(test, asks, detail=told, limits=limits)
+
+
 def paired_p_value(differences: NDArray[np.float64]) -> float:
     """One-sided p-value of a mean above 0: Student's t, or the sign test where that gives a larger one.
 
