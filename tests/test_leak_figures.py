@@ -399,6 +399,7 @@ def test_a_report_says_its_verdict_in_words_and_as_json():
         "detail": "not run",
         "flagged": [],
         "limits": "",
+        "unread": [],
     }
     assert report("set", "m", [none], corpus="here", alpha=0.1).to_json() == {
         "benchmark": "set", "model": "m", "corpus": "here", "verdict": "untested", "alpha": 0.1, "corrected": {},
