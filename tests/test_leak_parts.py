@@ -251,7 +251,7 @@ def test_a_scan_counts_each_item_s_grams_once_and_names_the_file_with_most(tmp_p
     )  # fmt: skip
     assert scan_corpus(items[1:], tmp_path)[0] == [FoundItem("eight", 1, 1, str(tmp_path / "a.txt"))]
     assert scan_corpus([Task("few", "one two")], tmp_path) == ([], ["few"], size, [])
-    assert scan_corpus(items[:1], tmp_path / "c.txt") == ([], [], 13)
+    assert scan_corpus(items[:1], tmp_path / "c.txt") == ([], [], 13, [])
     index = CorpusIndex.build(tmp_path, tmp_path / "index")
     assert index.look_up([*items, Task("few", "one two")]) == (
         [FoundItem("long", 3, 8), FoundItem("eight", 1, 1)], ["few"],

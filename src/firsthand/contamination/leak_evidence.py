@@ -123,8 +123,8 @@ class ContaminationReport:
         if self.unread:
             more = f", and {len(self.unread) - 1} more" if len(self.unread) > 1 else ""
             return (
-                f"Not all of {self.corpus} was read: {self.unread[0]}{more}. No item of {self.benchmark} stands in the rest; "
-                "of what was not read nothing is known."
+                f"Not all of {self.corpus} was read: {self.unread[0]}{more}. No item of {self.benchmark} stands in the "
+                "rest; of what was not read nothing is known."
             )
         return f"No test could be run on {self.benchmark}: see the reasons."
 
