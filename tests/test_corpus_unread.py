@@ -67,6 +67,8 @@ UNREAD = {
     "n.bin": (b"x", "is neither text nor .jsonl"),
     "o.npy": (b"x", "is neither text nor .jsonl"),
     "p.txt.gz": (gzip.compress(bz2.compress(b"x")), "is bzip2"),
+    "r.jsonl": (b'{"values": [1.5]}', ", line 1: numbers and no text"),
+    "s.jsonl": (b'{"ids": [5], "more": []}', ", line 1: numbers and no text"),
     "q.jsonl": (b'"x"\n{"id": 4, "input_ids": [5, 6]}\n{"ids": [1.5]}\n"y"', ", line 2: numbers and no text"),
 }
 
