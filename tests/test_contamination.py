@@ -234,7 +234,7 @@ def test_the_canary_is_ranked_among_strings_of_its_form():
     assert asyncio.run(canary_evidence(knows, canary)).p_value == 1 / 200
     clean = asyncio.run(canary_evidence(blank, canary))
     assert clean.p_value == 1.0 and clean.detail == "rank 200 of 200"
-    assert "no hexadecimal" in asyncio.run(canary_evidence(blank, "Zorro! zoo!")).detail.replace("has no", "no")
+    assert "has no identifier to vary" in asyncio.run(canary_evidence(blank, "Zorro! zoo!")).detail
 
 
 def test_options_in_the_files_order_betray_a_learned_file():

@@ -60,7 +60,7 @@ def test_pieces_hold_whole_documents_and_plain_ones_overlap(tmp_path: Path, monk
 def test_each_line_of_a_jsonl_is_a_document_no_longer_than_memory_holds(tmp_path: Path):
     path = Path("f.jsonl")
     rows = [b'"abcd"', b"  ", '"é"'.encode(), b'{"answer": "c", "content": 5, "question": "b\\ud800", "text": "a"}',
-            b'{"id": "x"}']  # fmt: skip
+            b'{"id": 5}']  # fmt: skip
     body = b"\n".join(rows)
     assert list(_of_lines(io.BytesIO(body), path)) == [b"abcd", "é".encode(), b"a\nb?\nc", b""]
     assert list(_of_lines(io.BytesIO(b'"abcd"\n"a"'), path, 7)) == [b"abcd", b"a"]
@@ -142,7 +142,7 @@ def test_the_overlap_is_told_with_counts_and_the_file_that_holds_most(tmp_path: 
         Task("eight", "x y " + " ".join(words[:8])),
         Task("none", " ".join(f"v{i}" for i in range(13))), Task("short", "two words"), Task("brief", ""),
     ]  # fmt: skip
-    found, short, read = scan_corpus(tasks, tmp_path)
+    found, short, read, _ = scan_corpus(tasks, tmp_path)
     size = sum(path.stat().st_size for path in tmp_path.iterdir())
     assert short == ["short", "brief"] and read == size
     # most: 3 grams in a.txt, 5 in b.txt, of 10; few: 3 of 8 (w20 to w34); eight: 1 of 3, compared by 8 words
@@ -186,7 +186,7 @@ def test_the_file_named_for_an_item_holds_most_of_its_own_n_grams(tmp_path: Path
     assert scan_corpus(tasks, tmp_path) == (
         [FoundItem("one", 4, 18, a), FoundItem("other", 18, 18, b), FoundItem("even", 16, 18, a),
          FoundItem("brief", 2, 2, a), FoundItem("brief too", 1, 1, b)], [],
-        sum(path.stat().st_size for path in tmp_path.iterdir()),
+        sum(path.stat().st_size for path in tmp_path.iterdir()), [],
     )  # fmt: skip
     assert {type(each.hits) for each in scan_corpus(tasks, tmp_path)[0]} == {int}, "as JSON takes them"
     told = overlap_evidence(tasks, corpus=tmp_path)
@@ -209,13 +209,13 @@ def test_an_index_of_another_version_or_place_is_refused(tmp_path: Path):
     (tmp_path / "a.txt").write_text("x " * 20_000)
     index = CorpusIndex.build(tmp_path / "a.txt", tmp_path / "index")
     assert len(index.bits) == 4096  # 40,000 bytes, 16 bits for each of two n-grams of each six: 3,333 words, rounded up
-    for change in ({"version": 0}, {"version": 2}, {"version": None}):
+    for change in ({"version": 1}, {"version": 3}, {"version": None}):
         (tmp_path / "index" / "index.json").write_text(json.dumps({"grams": 1, "source": "s", "bytes": 1, **change}))
         with pytest.raises(
-            DataError, match=f"is an index of version {change['version']}, and 1 is read: build it again"
+            DataError, match=f"is an index of version {change['version']}, and 2 is read: build it again"
         ):
             CorpusIndex(tmp_path / "index")
-    about = json.dumps({"grams": 1, "source": "s", "bytes": 1, "version": 1})
+    about = json.dumps({"grams": 1, "source": "s", "bytes": 1, "version": 2, "unread": []})
     (tmp_path / "index" / "index.json").write_text(about)
     for bits in (np.zeros(3, np.uint64), np.zeros(0, np.uint64), np.zeros(4, np.int64)):
         np.save(tmp_path / "index" / "bits.npy", bits)
@@ -248,7 +248,7 @@ def test_an_index_is_not_built_twice_in_one_folder_nor_of_a_corpus_that_is_not_t
     assert CorpusIndex.build(tmp_path / "a.txt", folder).grams == 20 - 12 + 20 - 7
     kept = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert sorted(kept) == ["bits.npy", "index.json"] and json.loads(kept["index.json"]) == {
-        "version": 1, "grams": 21, "source": str(tmp_path / "a.txt"), "bytes": 40,
+        "version": 2, "grams": 21, "source": str(tmp_path / "a.txt"), "bytes": 40, "unread": [],
     }  # fmt: skip
     (tmp_path / "a.txt").write_text("y " * 30)
     with pytest.raises(ConfigError, match=r"index is not empty: give a new folder for the index$"):

@@ -33,7 +33,10 @@ def store() -> TripleStore:
 
 ACTIONS = ["get_relations(m.0ann)", "Final Answer: #0"]
 TASK = Task(
-    "q", "Who?", metadata={"entities": {"Ann": "m.0ann"}, "question": "Who is it?"}, secret={"actions": ACTIONS}
+    "q",
+    "Who?",
+    metadata={"entities": {"Ann": "m.0ann"}, "question": "Who is it?"},
+    secret={"actions": ACTIONS, "answer": ["m.0cy", "m.0rex", "2"]},
 )
 
 
@@ -46,7 +49,7 @@ def test_a_walk_lists_what_can_follow_after_each_step_and_names_what_is_found():
 
     asyncio.run(world.open())
     assert world.admissible() == ["get_relations(m.0ann)"]
-    assert asyncio.run(world.result()) == {"answer": [], "names": []}
+    assert asyncio.run(world.result()) == {"answer": [], "names": [], "size": 0, "hits": 0}
     assert said("get_relations(m.0ann)") == "[people.boss, people.friend]"
     assert world.admissible() == ["get_neighbors(m.0ann, people.boss)", "get_neighbors(m.0ann, people.friend)"]
     assert said("get_neighbors(m.0ann, people.friend)") == "Variable #0, which are instances of people.person"
@@ -95,9 +98,10 @@ def test_a_walk_lists_what_can_follow_after_each_step_and_names_what_is_found():
         assert str(refused.value) == told
     assert len(world.variables) == 8
     assert said("Final Answer: #0") == "The answer is #0."
-    assert asyncio.run(world.result()) == {"answer": ["m.0bob", "m.0cy"], "names": ["Bob", "Cy"]}
+    assert asyncio.run(world.result()) == {"answer": ["m.0bob", "m.0cy"], "names": ["Bob", "Cy"], "size": 2, "hits": 1}
     assert said("Final Answer: #7") == "The answer is #7."
-    assert (asyncio.run(world.result()), world.ending) == ({"answer": ["2"], "names": []}, "answered")
+    counted = {"answer": ["2"], "names": [], "size": 1, "hits": 1}
+    assert (asyncio.run(world.result()), world.ending) == (counted, "answered")
     assert [world.optimal(), world.optimal()] == ACTIONS
     assert world.random(Random(2)) in world.admissible()
     asyncio.run(world.open())
@@ -134,6 +138,7 @@ def test_entities_are_offered_by_their_ids_and_long_or_numerous_names_are_cut():
     asyncio.run(world.final_answer("0"))
     result = asyncio.run(world.result())
     assert (len(result["answer"]), result["answer"][-1]) == (1000, "m.0999")
+    assert (result["size"], result["hits"]) == (1001, 0), "all of them count"
     assert result["names"] == result["answer"][:20] and world.ending == "answered"
     with pytest.raises(InvalidAction, match=r"is no action: write one of get_relations, .*, count with its arguments"):
         world.read("final_answer(#0) now")
@@ -155,7 +160,7 @@ def test_two_types_do_not_meet_and_too_many_entities_are_refused(monkeypatch):
     with pytest.raises(InvalidAction, match=r"^that are more than 2 entities: choose a narrower relation$"):
         world._add(variable("a.b", frozenset("xyz")))
     assert len(world.variables) == 2
-    assert [answer_f1(given, ("a", "b")) for given in (("a", "b", "a"), ("a",), ("a", "c", "d"), (), ("c",))] == [
+    assert [answer_f1(*counts, 2) for counts in ((2, 2), (1, 1), (1, 3), (0, 0), (0, 1))] == [
         1.0, 2 / 3, 2 / 5, 0.0, 0.0,
     ]  # fmt: skip
     for text in (" final answer: #12 ", "Final_Answer(#12)"):

@@ -17,9 +17,10 @@ from firsthand.errors import ConfigError, DataError
 from firsthand.patterns.thought_action import thought_action
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
+from firsthand.task import Task
 from firsthand.trace import Trace
 from firsthand.worlds.knowledge.graph_generator import LEAST_RELATIONS, RELATIONS, make_graph, make_question
-from firsthand.worlds.knowledge.graph_world import answer_f1
+from firsthand.worlds.knowledge.graph_world import GraphVariable, GraphWorld, answer_f1
 from firsthand.worlds.knowledge.triples import Triple, TripleStore, extreme, open_graph, read_triples
 from firsthand.worlds.players import play
 
@@ -175,9 +176,32 @@ def test_the_largest_is_the_largest_and_dates_are_compared_as_dates():
 
 
 def test_f1_is_that_of_sets():
-    assert answer_f1(["a", "b"], ["b", "c"]) == 0.5 and answer_f1(["a", "a"], ["a"]) == 1.0
-    assert answer_f1([], ["a"]) == 0.0 and answer_f1(["x"], ["a"]) == 0.0
-    assert answer_f1(["a"], ["a", "b", "c"]) == 0.5
+    assert answer_f1(1, 2, 2) == answer_f1(1, 1, 3) == 0.5 and answer_f1(1, 1, 1) == 1.0
+    assert answer_f1(0, 0, 1) == answer_f1(0, 1, 1) == 0.0
+
+
+def test_an_answer_of_more_entities_than_a_run_keeps_is_scored_whole():
+    benchmark = agentbench_kg(level=1, tasks=1)
+    ids = [f"m.{at:05}" for at in range(20_000)]
+
+    def scored(given: list[str], wanted: list[str]) -> tuple[list[str], float, float]:
+        task = Task("t", "", metadata={"entities": {}}, secret={"actions": [], "answer": wanted})
+        world = GraphWorld(TripleStore(), task)
+        asyncio.run(world.open())
+        world.variables.append(GraphVariable("a.b", frozenset(given)))
+        asyncio.run(world.final_answer("#0"))
+        state = {"rounds": 1, "invalid_actions": 0, "longest_loop": 0, "ended": "answered"}
+        trace = Trace(
+            "t", "b", "t", {}, 0, 0, "", 0.0, answer="", final_state={**state, "result": asyncio.run(world.result())}
+        )
+        f1, exact = (scorer(task, trace) for scorer in benchmark.scorers)
+        return trace.final_state["result"]["answer"], f1.value, exact.value
+
+    assert scored(ids[:1500], ids[1499::-1]) == (ids[:1000], 1.0, 1.0)
+    assert scored(ids, ids[:1000]) == (ids[:1000], pytest.approx(2000 / 21_000), 0.0)
+    assert scored(ids[:1000], ids[:1001])[1:] == (pytest.approx(2000 / 2001), 0.0)
+    assert scored(ids[:1001], ids[:1000])[1:] == (pytest.approx(2000 / 2001), 0.0)
+    assert scored(ids[:2], [*ids[:2], ids[0]])[1:] == (1.0, 1.0), "an entity that the file has twice is one"
 
 
 def test_every_relation_leads_back():

@@ -99,7 +99,7 @@ EDGES = {
     # 7 questions
     "arena": "benchmarks patterns stats runs",
     "boards": "benchmarks stats runs show",
-    "contamination": "kernels stats",
+    "contamination": "kernels stats scorers",
     "claims": "arena benchmarks boards contamination engine experiment hub interp kernels memories messaging nn patterns"
     " providers retrieval runs safety scorers show stats tokens tools train",
     # 8 doors

@@ -72,23 +72,109 @@ def test_the_rank_of_a_canary_counts_ties_against_it():
         return {1: -2.0, 2: -3.0, 3: -2.0, 4: -1.0}.get(len(strings), -9.0)
 
     model = Known(value)
-    found = asyncio.run(canary_evidence(model, "BIG-3f-Gz", before="see ", others=4, seed=7))
+    canary = "BIG 3fb72Ac90 Gz"
+    found = asyncio.run(canary_evidence(model, canary, before="see ", others=4, seed=7))
     assert found == Evidence(
         "canary", canary_rank.ASKS, 0.5, 0.6, 5, "rank 3 of 5", limits=canary_rank.LIMITS
     )  # fmt: skip
     ((prompt, asked),) = model.asked
-    assert prompt == "see " and asked[0] == "BIG-3f-Gz" and len(asked) == 5 and asked[1:] != [asked[0]] * 4
-    for text in asked[1:]:  # hexadecimal digits alone are drawn, and keep their case
-        assert [text[place] for place in (1, 2, 3, 6, 7, 8)] == list("IG--Gz") and text[0] in "0123456789ABCDEF"
-        assert text[5] in "0123456789abcdef"
-    assert {text[0] for text in asked[1:]} != {"B"} and {text[5] for text in asked[1:]} != {"f"}
+    assert prompt == "see BIG" and asked[0] == " 3fb72Ac90 Gz" and len(set(asked)) == 5
+    for text in asked[1:]:  # the words are those of the canary
+        assert (text[0], text[10:]) == (" ", " Gz") and set(text[1:10]) <= set("0123456789abcdef")
     again = Known(lambda text: 0.0)
-    asyncio.run(canary_evidence(again, "BIG-3f-Gz", others=4, seed=8))
-    assert again.asked[0][0] == "\n" and again.asked[0][1][1:] != asked[1:]
-    none = asyncio.run(canary_evidence(model, "Zorro " * 20))
-    assert none.detail == f"not run: {('Zorro ' * 20)[:40]!r} has no hexadecimal digits to vary" and none.n == 0
-    assert none.limits == canary_rank.LIMITS
-    assert len(asyncio.run(canary_evidence(again, "0f")).detail) and len(again.asked[1][1]) == 200
+    asyncio.run(canary_evidence(again, "3fb72Ac90", others=4, seed=8))
+    assert again.asked[0][0] == "\n" and again.asked[0][1][0] == "3fb72Ac90"
+    assert again.asked[0][1][1] != asked[1].split()[0]
+    asyncio.run(canary_evidence(again, canary))
+    assert len(again.asked[1][1]) == 200
+
+
+@pytest.mark.parametrize(
+    "canary",
+    ["Zorro " * 20, "defaced decade bad face feed", "DEFACEDFACADE", "of 2023-10-05", "20231005", "1234567890123456",
+     "3f9a1b2",     "x26b5c67b", "26b5c67bx", "26b5c67b_", ""],
+)  # fmt: skip
+def test_words_and_numbers_are_no_identifier_of_a_canary(canary: str):
+    model = Known(lambda text: 0.0)
+    if canary.endswith("_"):  # a sign that is no letter ends it
+        assert asyncio.run(canary_evidence(model, canary, others=1)).n == 2
+        return
+    told = (
+        f"not run: {canary[:40]!r} has no identifier to vary: give the canary's GUID, or one of 8 or more hexadecimal "
+        "digits"
+    )
+    none = asyncio.run(canary_evidence(model, canary))
+    assert none == Evidence("canary", canary_rank.ASKS, detail=told, limits=canary_rank.LIMITS) and not model.asked
+
+
+def test_of_a_canary_sentence_its_guid_alone_is_drawn_anew():
+    words = "BENCHMARK DATA 8fe01abc SHOULD NEVER APPEAR IN TRAINING CORPORA. canary GUID"
+    for guid in ("26b5c67b-86ad-45d3-8fa5-3a9dcd1d0a5a", "26B5C67B-86AD-45D3-8FA5-3A9DCD1D0A5A"):
+        model = Known(lambda text: 0.0)
+        asyncio.run(canary_evidence(model, f"{words} {guid} ends.", others=60))
+        ((before, (own, *others)),) = model.asked
+        assert before == words and own == f" {guid} ends."
+        digits = set("0123456789ABCDEF" if guid.isupper() else "0123456789abcdef")
+        for text in others:
+            assert text[0] == " " and text.endswith(" ends.") and [at for at, char in enumerate(text) if char == "-"] == [
+                9, 14, 19, 24,
+            ]  # fmt: skip
+            assert (text[15], text[20]) == ("4", "8"), "the version of a GUID is no chance"
+        drawn = [{text[at] for text in others} for at in range(1, 37) if at not in (9, 14, 15, 19, 20, 24)]
+        assert all(each <= digits and len(each) > 9 for each in drawn)
+    plain = Known(lambda text: 0.0)
+    asyncio.run(canary_evidence(plain, "3fb72ac9" * 4, others=60))
+    assert all(len({text[at] for text in plain.asked[0][1]}) > 9 for at in range(32)), "such a run has no version"
+    both = Known(lambda text: 0.0)
+    asyncio.run(canary_evidence(both, "1a2b3c4d5 and 9f8e7d6c", others=1))
+    ((before, (own, other)),) = both.asked
+    assert (before, own) == ("\n", "1a2b3c4d5 and 9f8e7d6c") and other[9:14] == " and " and len(other) == len(own)
+    assert other[:9] != own[:9] and other[14:] != own[14:]
+
+
+def test_log_probs_that_are_no_finite_numbers_are_no_evidence():
+    tasks = [Task(f"t{i}", f"Ada has {i + 10} pens and {i * 7 + 100} more", ("b", "c", "a", "d")) for i in range(32)]
+    twins = twins_of(tasks, 0)
+    told = "not run: the model gives log-probs that are no finite numbers: are its weights, or its endpoint, broken?"
+    for value in (float("nan"), float("-inf"), float("inf")):
+        broken = Known(lambda text, value=value: value if text.startswith("Ada has 13") else -1.0 - len(text) % 7)
+
+        async def one_of_many(ids: Sequence[int], top: int = 0, value: float = value, **_: Any) -> list[TokenRating]:
+            return [TokenRating(token, value if at == 3 else -1.0) for at, token in enumerate(ids[1:])]
+
+        partly = Known(lambda text: -1.0)
+        partly.rate = one_of_many  # type: ignore[method-assign, assignment]
+        options = Known(lambda text, value=value: value if "A. c" in text else -1.0)
+        fine = Known(lambda text: -1.0)
+        found = [
+            asyncio.run(min_k_evidence(broken, tasks, twins)),
+            asyncio.run(min_k_evidence(partly, tasks, twins)),
+            asyncio.run(min_k_evidence(fine, tasks, twins, reference=partly)),
+            asyncio.run(order_evidence(partly, tasks)),
+            asyncio.run(option_evidence(options, tasks)),
+            asyncio.run(option_evidence(fine, tasks, reference=options)),
+        ]
+        assert [(each.detail, each.ran, bool(each.asks and each.limits)) for each in found] == [(told, False, True)] * 6
+        assert [each.test for each in found] == ["min-k%"] * 3 + ["order", "options", "options"]
+        assert report("b", "m", found).verdict == "untested"
+
+
+def test_two_long_texts_are_compared_at_once():
+    assert rouge_l_recall("a b c " * 20_000, "b a d " * 20_000) == pytest.approx(2 / 3, abs=1e-4)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("place", [0, 3])
+def test_a_canary_of_a_model_without_finite_log_probs_is_not_ranked(value: float, place: int):
+    strings: list[str] = []
+
+    def broken(text: str) -> float:
+        strings.append(text)
+        return value if len(strings) == place + 1 else -1.0
+
+    found = asyncio.run(canary_evidence(Known(broken), "3fb72Ac90", others=4))
+    told = "not run: the model gives log-probs that are no finite numbers: are its weights, or its endpoint, broken?"
+    assert found == Evidence("canary", canary_rank.ASKS, detail=told, limits=canary_rank.LIMITS)
 
 
 def test_completions_are_compared_with_those_of_twins():
@@ -313,6 +399,7 @@ def test_a_report_says_its_verdict_in_words_and_as_json():
         "detail": "not run",
         "flagged": [],
         "limits": "",
+        "unread": [],
     }
     assert report("set", "m", [none], corpus="here", alpha=0.1).to_json() == {
         "benchmark": "set", "model": "m", "corpus": "here", "verdict": "untested", "alpha": 0.1, "corrected": {},
@@ -329,7 +416,7 @@ def test_all_tests_are_run_in_order_with_the_settings_given(tmp_path: Path):
     def run(**given: Any) -> Any:
         return asyncio.run(contamination("set", tasks, model, **given))
 
-    found = run(corpus=tmp_path, canary="ab12", guided=True, seed=4, alpha=0.01, reference=reference)
+    found = run(corpus=tmp_path, canary="id ab12cd34", guided=True, seed=4, alpha=0.01, reference=reference)
     assert [each.test for each in found.evidence] == list(TESTS) and found.alpha == 0.01
     assert (found.benchmark, found.model, found.corpus) == ("set", "m", str(tmp_path))
     assert found.evidence[0].n == 9 and found.evidence[1].detail.endswith("beyond the reference model")

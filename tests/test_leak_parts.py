@@ -81,7 +81,7 @@ def test_each_test_gets_the_items_models_and_seed_that_were_given(tmp_path: Path
             await min_k_evidence(model, tasks, paired, reference=reference),
             await min_k_evidence(model, tasks, paired, reference=reference, plus=True),
             await order_evidence(model, tasks, seed=seed),
-            none if plain else await canary_evidence(model, "ab-12", seed=4),
+            none if plain else await canary_evidence(model, "id ab12cd34", seed=4),
             await completion_evidence(model, tasks, paired, name="" if plain else "set", seed=seed),
             await option_evidence(model, tasks, reference=reference, seed=seed),
         ]
@@ -94,7 +94,7 @@ def test_each_test_gets_the_items_models_and_seed_that_were_given(tmp_path: Path
             model,
             corpus=tmp_path,
             reference=other,
-            canary="ab-12",
+            canary="id ab12cd34",
             guided=True,
             seed=4,
             alpha=0.2,  # type: ignore[arg-type]
@@ -246,11 +246,12 @@ def test_a_scan_counts_each_item_s_grams_once_and_names_the_file_with_most(tmp_p
     items = [Task("long", " ".join(words)), Task("short", " ".join(words[12:20])), Task("eight", " ".join(words[3:11]))]
     size = 2 * len(" ".join(words[:14])) + 1 + len("W0, w1! " + " ".join(words[2:15])) + 13
     assert scan_corpus(items, tmp_path) == (
-        [FoundItem("long", 3, 8, str(tmp_path / "b.jsonl")), FoundItem("eight", 1, 1, str(tmp_path / "a.txt"))], [], size,
+        [FoundItem("long", 3, 8, str(tmp_path / "b.jsonl")), FoundItem("eight", 1, 1, str(tmp_path / "a.txt"))],
+        [], size, [],
     )  # fmt: skip
     assert scan_corpus(items[1:], tmp_path)[0] == [FoundItem("eight", 1, 1, str(tmp_path / "a.txt"))]
-    assert scan_corpus([Task("few", "one two")], tmp_path) == ([], ["few"], size)
-    assert scan_corpus(items[:1], tmp_path / "c.txt") == ([], [], 13)
+    assert scan_corpus([Task("few", "one two")], tmp_path) == ([], ["few"], size, [])
+    assert scan_corpus(items[:1], tmp_path / "c.txt") == ([], [], 13, [])
     index = CorpusIndex.build(tmp_path, tmp_path / "index")
     assert index.look_up([*items, Task("few", "one two")]) == (
         [FoundItem("long", 3, 8), FoundItem("eight", 1, 1)], ["few"],
@@ -299,7 +300,7 @@ def test_lines_are_documents_up_to_exactly_the_limit() -> None:
     assert said(b"{} x") == "c.jsonl, line 1: not JSON: is the file cut short?" == said(b"[" * 3 + b"\n", 99)
     row = {"b": "no", **{name: name.upper() for name in reversed(FIELDS)}, "text": 5}
     assert list(_of_lines(io.BytesIO(json.dumps(row).encode() + b"\n{}\n"), path)) == [
-        b"CONTENT\nPROMPT\nCOMPLETION\nQUESTION\nANSWER", b"",
+        b"CONTENT\nPROMPT\nCOMPLETION\nQUESTION\nANSWER\nno", b"",
     ]  # fmt: skip
 
 
@@ -321,7 +322,16 @@ def test_a_number_keeps_its_digits_and_leading_zero() -> None:
 
 
 def test_evidence_is_json_whatever_its_statistic_is() -> None:
-    rest = {"test": "t", "asks": "?", "p_value": 0.5, "n": 2, "detail": "d", "flagged": ["x", "y"], "limits": "l"}
+    rest = {
+        "test": "t",
+        "asks": "?",
+        "p_value": 0.5,
+        "n": 2,
+        "detail": "d",
+        "flagged": ["x", "y"],
+        "limits": "l",
+        "unread": [],
+    }
     for statistic, told in (
         (math.inf, None), (-math.inf, None), (math.nan, None), (0.0, 0.0), (-1.5, -1.5), (1e308, 1e308), (3, 3),
     ):  # fmt: skip
@@ -330,6 +340,7 @@ def test_evidence_is_json_whatever_its_statistic_is() -> None:
         assert json.loads(json.dumps(made, allow_nan=False)) == made
     assert Evidence("t", "?").to_json() == {
         "test": "t", "asks": "?", "statistic": None, "p_value": None, "n": 0, "detail": "", "flagged": [], "limits": "",
+        "unread": [],
     }  # fmt: skip
     ran = [Evidence("t", "?"), Evidence("t", "?", math.inf), Evidence("t", "?", n=1), Evidence("t", "?", p_value=0.0)]
     assert [each.ran for each in ran] == [False, False, True, True]

@@ -16,7 +16,7 @@ import pytest
 from scipy import stats
 
 from firsthand.contamination import corpus_texts
-from firsthand.contamination.canary_rank import ASKS, LIMITS, _like, canary_evidence
+from firsthand.contamination.canary_rank import ASKS, LIMITS, _identifiers, _like, canary_evidence
 from firsthand.contamination.corpus_texts import BETWEEN, _joined, corpus_files, pieces
 from firsthand.contamination.leak_evidence import ContaminationReport, Evidence, _p, paired_p_value, report
 from firsthand.contamination.ngram_overlap import FoundItem, hashes_of, item_grams
@@ -54,21 +54,21 @@ def test_a_file_is_read_in_pieces_by_its_suffixes(tmp_path: Path, monkeypatch: p
     assert list(pieces(tmp_path / "b.md")) == [b"12345"] and list(pieces(tmp_path / "c")) == []
     documents = [b"ab" + BETWEEN + b"cde", b"f"]
     assert list(pieces(tmp_path / "d.jsonl")) == documents == list(pieces(tmp_path / "d.jsonl.gz"))
-    assert list(pieces(tmp_path / "e.JSONL")) == [b'"x"'], "the suffix is in lower case"
+    assert list(pieces(tmp_path / "e.JSONL")) == [b"x"], "the suffix may be in capitals"
     for name, raw in (("cut.gz", gzip.compress(b"x" * 99)[:-9]), ("no.gz", b"plain"), ("bad.jsonl.gz", b"")):
         (tmp_path / name).write_bytes(raw)
     for name in ("cut.gz", "no.gz", "gone.txt"):
         with pytest.raises(DataError) as refused:
             list(pieces(tmp_path / name))
         assert str(refused.value).startswith(f"{tmp_path / name} cannot be read: ")
-    for name in ("p.PDF", "q.npz", "deep/r.bin", "deep/s.text"):
+    for name in ("p.GIF", "q.gguf", "deep/r.safetensors", "deep/s.text"):
         (tmp_path / "kinds" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "kinds" / name).write_text("x")
     assert corpus_files(tmp_path / "kinds") == [tmp_path / "kinds" / "deep" / "s.text"]
     with pytest.raises(ConfigError) as nothing:
-        corpus_files(tmp_path / "kinds" / "p.PDF")
+        corpus_files(tmp_path / "kinds" / "p.GIF")
     assert (
-        str(nothing.value) == f"{tmp_path / 'kinds' / 'p.PDF'} holds no text: give a folder with text or .jsonl files"
+        str(nothing.value) == f"{tmp_path / 'kinds' / 'p.GIF'} holds no text: give a folder with text or .jsonl files"
     )
 
 
@@ -135,47 +135,15 @@ def test_shards_are_runs_of_neighbours() -> None:
 
 
 def test_a_canary_is_ranked_among_strings_drawn_from_its_seed() -> None:
-    canary, rng = "aB-0z", Random(derive_seed("canary", 3, "aB-0z"))
-    others = [_like(canary, rng) for _ in range(5)]
-    assert all(
-        one[2] == "-" and one[4] == "z" and one[1] in "0123456789ABCDEF" and one[0] in "0123456789abcdef"
-        for one in others
+    canary, rng = "id aB3d0z-0Fe19a8bc", Random(derive_seed("canary", 3, "id aB3d0z-0Fe19a8bc"))
+    others = [_like(canary, _identifiers(canary), rng) for _ in range(5)]
+    assert all(one.startswith("id aB3d0z-") and len(one) == len(canary) for one in others)
+    start = len("id aB3d0z-")
+    model = Known(lambda text: {canary[start:]: -2.0, others[0][start:]: -1.0, others[1][start:]: -2.0}.get(text, -9.0))
+    assert asyncio.run(canary_evidence(model, canary, before="my ", others=5, seed=3)) == Evidence(
+        "canary", ASKS, 3 / 5, 3 / 6, 6, "rank 3 of 6", limits=LIMITS
     )
-    values = {canary: -2.0, others[0]: -1.0, others[1]: -2.0, others[2]: -3.0}
-    model = Known(lambda text: values.get(text, -9.0))
-    found = asyncio.run(canary_evidence(model, canary, before="id ", others=5, seed=3))
-    above = 2 if len({canary, *others}) == 6 else -1
-    assert found == Evidence(
-        "canary", ASKS, (5 - above) / 5, (1 + above) / 6, 6, f"rank {above + 1} of 6", limits=LIMITS
-    )
-    assert model.asked == [("id ", [canary, *others])]
-    alone = Known(lambda text: 0.0 if text == "ab" else -1.0)
-    best = asyncio.run(canary_evidence(alone, "ab", others=9))
-    assert (
-        best.p_value == (1 + alone.asked[0][1][1:].count("ab")) / 10
-        and alone.asked[0][0] == "\n"
-        and len(alone.asked[0][1]) == 10
-    )
-    for given, digits in (("ABC-XYZ", "ABC"), ("é9 Σz", "9"), ("xyzF", "F")):  # capital letters alone, or one digit
-        seen = Known(lambda text, given=given: -1.0 if text == given else -2.0)
-        capital = asyncio.run(canary_evidence(seen, given, others=3, seed=2))
-        ((before, texts),) = seen.asked
-        again = Random(derive_seed("canary", 2, given))
-        assert before == "\n" and texts == [given, *(_like(given, again) for _ in range(3))]
-        same = texts[1:].count(given)
-        assert capital == Evidence(
-            "canary", ASKS, (3 - same) / 3, (1 + same) / 4, 4, f"rank {same + 1} of 4", limits=LIMITS
-        )
-        for text in texts:
-            for old, char in zip(given, text, strict=True):
-                assert (
-                    char in ("0123456789ABCDEF" if old.isupper() else "0123456789abcdef")
-                    if old in digits
-                    else char == old
-                )
-    none = asyncio.run(canary_evidence(model, "xyz-" * 20, others=5))
-    told = f"not run: {('xyz-' * 20)[:40]!r} has no hexadecimal digits to vary"
-    assert none == Evidence("canary", ASKS, detail=told, limits=LIMITS)
+    assert model.asked == [("my " + canary[:start], [each[start:] for each in (canary, *others)])]
 
 
 def test_p_values_are_the_larger_of_the_two_tests() -> None:
@@ -274,7 +242,7 @@ def test_a_verdict_is_told_in_words() -> None:
     bare = ContaminationReport("set", "m", ())
     assert (bare.corpus, bare.corrected, bare.alpha, bare.caught) == ("", {}, 0.05, ())
     assert low.to_json() == {"test": "a", "asks": "?", "statistic": 1.0, "p_value": 0.004, "n": 9, "detail": "",
-                             "flagged": [], "limits": ""}  # fmt: skip
+                             "flagged": [], "limits": "", "unread": []}  # fmt: skip
 
 
 def test_a_twin_is_tried_eight_times_with_names_in_their_order() -> None:

@@ -137,7 +137,7 @@ def test_an_index_has_room_for_what_a_packed_file_holds(tmp_path: Path):
     assert len(index.bits) == 1 << math.ceil(math.log2(4 * size * 32 // 384)) > 1024
     assert index.read == len(text) and index.grams == 0 and index.false_rate == 0.0
     about = json.loads((tmp_path / "index" / "index.json").read_text())
-    assert about == {"version": 1, "grams": 0, "source": str(tmp_path / "a.gz"), "bytes": len(text)}
+    assert about == {"version": 2, "grams": 0, "source": str(tmp_path / "a.gz"), "bytes": len(text), "unread": []}
     (tmp_path / "tiny").write_text("x")
     assert len(CorpusIndex.build(tmp_path / "tiny", tmp_path / "least").bits) == 1024
     half = np.zeros(8192, np.uint64)
@@ -154,7 +154,7 @@ def test_a_row_s_fields_are_joined_in_a_fixed_order(tmp_path: Path):
     row = {"answer": "6", "question": "5", "completion": "4", "prompt": "3", "content": "2", "text": "1", "other": "7"}
     lone = {"text": 5, "answer": "\ud800x"}
     lines = io.BytesIO((json.dumps(row) + "\n" + json.dumps(lone)).encode())
-    assert list(_of_lines(lines, tmp_path)) == [b"1\n2\n3\n4\n5\n6", b"?x"]
+    assert list(_of_lines(lines, tmp_path)) == [b"1\n2\n3\n4\n5\n6\n7", b"?x"]
     with pytest.raises(DataError, match="line 3: not JSON: is the file cut short"):
         list(_of_lines(io.BytesIO(b'"a"\n\n{"text'), tmp_path))
 

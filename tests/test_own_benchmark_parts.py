@@ -99,27 +99,13 @@ def test_an_item_of_choices_knows_the_right_one_and_no_answer() -> None:
     about = described(
         prompt="{place}?\n{options}", target="{right}", choices=("{a}", "{b}", "{c}"), continuation=" {letter}"
     )
-    found = own._item(row(a="Lima", b="Rome", c="Oslo", right="b"), about, "r")
+    given = row(a="Lima", b="Rome", c="Oslo", right="b")
+    _, (found,) = own._with_gold([], [], [own._item(given, about, "r")], [given], about)
     assert (found.choices, found.gold, found.target) == (("Lima", "Rome", "Oslo"), 1, "b")
     assert found.question == "Peru?" and "answer" not in found.secret
     task = own._task(found, about, own._protocol(about), [])
     assert task.context == "Peru?\nA. Lima\nB. Rome\nC. Oslo\n" and task.requests[1] == (task.context, " B")
     assert task.secret["gold"] == 1 and task.secret["answer"] == "B"
-
-
-@pytest.mark.parametrize(
-    ("answer", "gold"), [("B", 0), ("C", 2), ("a", 0), ("1", 2), ("0", 0), ("c", 2), ("x", 3), ("3", 3), ("D", 3)]
-)
-def test_a_target_is_a_text_before_a_letter_before_an_index(answer: str, gold: int) -> None:
-    assert own._gold(answer, ("B", "y", "1", "x"), row()) == gold
-
-
-def test_a_target_that_is_no_choice_is_refused() -> None:
-    for answer in ("4", "E", "-1", "z", "1.0", "0000000001"):
-        told = f"t.csv, line 2: the target {answer!r} is not a letter, index from 0, or text of 4 choices"
-        assert refused(DataError, own._gold, answer, ("p", "q", "z z", "q"), row()) == told
-    assert own._gold("000000001", ("p", "q"), row()) == 1
-    assert refused(DataError, own._gold, "q", ("p", "q", "q"), row()).endswith("of 3 choices")
 
 
 def test_choices_are_templates_or_one_column_of_2_to_26_texts() -> None:

@@ -103,14 +103,20 @@ def agentbench_kg(
 
 def graph_f1(task: Task, trace: Trace) -> Score:
     """Score the F1 of the answer's entities."""
-    given = world_result(trace).get("answer", [])
-    return world_score("f1", answer_f1(given, task.secret["answer"]), trace, shape=task.metadata.get("shape"))
+    return world_score("f1", answer_f1(*_counted(task, trace)), trace, shape=task.metadata.get("shape"))
 
 
 def graph_exact(task: Task, trace: Trace) -> Score:
     """Score 1 if the answer has exactly the right entities."""
-    given = world_result(trace).get("answer", [])
-    return Score("exact", float(bool(given) and set(given) == set(task.secret["answer"])))
+    hits, given, wanted = _counted(task, trace)
+    return Score("exact", float(0 < given == hits == wanted))
+
+
+def _counted(task: Task, trace: Trace) -> tuple[int, int, int]:
+    """How many entities are right, were given, and were wanted; an attempt from before 0.22 has no counts, but ids."""
+    result, wanted = world_result(trace), set(task.secret["answer"])
+    given = set(result.get("answer", ()))
+    return result.get("hits", len(given & wanted)), result.get("size", len(given)), len(wanted)
 
 
 _graph = cache(lambda path: open_graph(Path(path).expanduser()))

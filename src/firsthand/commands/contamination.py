@@ -39,7 +39,7 @@ class Config:
     tests: tuple[str, ...] = ()
     """Only these tests: n-grams, min-k%, min-k%++, order, canary, completion, options."""
     canary: str = ""
-    """The benchmark's canary string, such as its GUID."""
+    """The benchmark's canary: its GUID, alone or in its sentence."""
     guided: bool = False
     """Ask for completions by an instruction that names the benchmark, for models that follow instructions."""
     limit: int | None = None

@@ -1,11 +1,18 @@
-"""The rank of a benchmark's canary string among random ones: an exact test of whether filtering failed."""
+"""The rank of a benchmark's canary string among random ones: an exact test of whether filtering failed.
+
+Only identifiers are drawn anew, GUIDs or else runs of hexadecimal digits: beside words whose letters a to f are drawn, any
+model finds the words more probable.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from random import Random
 
-from firsthand.contamination.leak_evidence import Evidence
+import numpy as np
+
+from firsthand.contamination.leak_evidence import Evidence, not_finite
 from firsthand.loop.concurrency import derive_seed
 from firsthand.model import Model
 
@@ -13,29 +20,41 @@ OTHERS = 199
 ASKS = "Is the benchmark's canary more probable than random strings of its form?"
 LIMITS = "Only says whether documents with the canary were kept out; copies of the items without it are not seen."
 _DIGITS = "0123456789abcdef"
+_VERSION, _VARIANT = 14, 19
+"""Places of a GUID that tell its version: they are the same in all GUIDs of a kind, and are kept."""
+_GUID = re.compile(r"(?<![0-9A-Za-z])[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}(?![0-9A-Za-z])")
+_HEX = re.compile(r"(?<![0-9A-Za-z])[0-9A-Fa-f]{8,}+(?![0-9A-Za-z])")
 
 
 async def canary_evidence(
     model: Model, canary: str, *, before: str = "", others: int = OTHERS, seed: int = 0
 ) -> Evidence:
-    """The test with `others` random strings, in which each hexadecimal digit of the canary is drawn anew.
+    """The test with `others` random strings, in which the canary's GUIDs, or else its runs of 8 or more hexadecimal digits
+    with a digit and a letter among them, are drawn anew; not run if it has none.
 
     The p-value is (1 + those at least as probable) / (1 + others), exact for a model that never saw the canary.
 
     Args:
         model: Any model that scores continuations.
-        canary: The identifier, such as a GUID.
+        canary: The identifier, such as a GUID, alone or in its sentence.
         before: The text that stands before it, the same for all.
         others: How many random strings.
         seed: Of the random strings.
     """
-    if not any(char in _DIGITS for char in canary.casefold()):
-        return Evidence(
-            "canary", ASKS, detail=f"not run: {canary[:40]!r} has no hexadecimal digits to vary", limits=LIMITS
+    places = _identifiers(canary)
+    if not places:
+        told = (
+            f"not run: {canary[:40]!r} has no identifier to vary: give the canary's GUID, or one of 8 or more hexadecimal "
+            "digits"
         )
+        return Evidence("canary", ASKS, detail=told, limits=LIMITS)
     rng = Random(derive_seed("canary", seed, canary))
-    strings = [canary, *(_like(canary, rng) for _ in range(others))]
-    own, *rest = await _logprobs(model, before, strings)
+    strings = [canary, *(_like(canary, places, rng) for _ in range(others))]
+    start = len(canary[: places[0].start].rstrip())
+    scored = await model.score(before + canary[:start] or "\n", [each[start:] for each in strings])
+    own, *rest = [each.logprob for each in scored.likelihoods]
+    if not np.isfinite([own, *rest]).all():
+        return not_finite("canary", ASKS, LIMITS)
     above = sum(each >= own for each in rest)
     told = f"rank {above + 1} of {others + 1}"
     return Evidence(
@@ -43,11 +62,22 @@ async def canary_evidence(
     )
 
 
-async def _logprobs(model: Model, before: str, strings: Sequence[str]) -> list[float]:
-    scored = await model.score(before or "\n", list(strings))
-    return [each.logprob for each in scored.likelihoods]
+def _identifiers(canary: str) -> list[slice]:
+    """The places of its GUIDs, or else of its runs of hexadecimal digits that are no word and no number."""
+    found = list(_GUID.finditer(canary)) or [
+        each for each in _HEX.finditer(canary) if not each[0].isdecimal() and not each[0].isalpha()
+    ]
+    return [slice(*each.span()) for each in found]
 
 
-def _like(canary: str, rng: Random) -> str:
-    made = [rng.choice(_DIGITS) if char.casefold() in _DIGITS else char for char in canary]
-    return "".join(char.upper() if old.isupper() else char for char, old in zip(made, canary, strict=True))
+def _like(canary: str, places: Sequence[slice], rng: Random) -> str:
+    """The canary with other digits at these places, in capitals where the identifier is."""
+    made = list(canary)
+    for place in places:
+        old = canary[place]
+        kept = (_VERSION, _VARIANT) if "-" in old else ()
+        for at, char in enumerate(old):
+            if char != "-" and at not in kept:
+                digit = rng.choice(_DIGITS)
+                made[place.start + at] = digit.upper() if old.isupper() else digit
+    return "".join(made)

@@ -15,6 +15,7 @@ from firsthand.contamination.leak_evidence import MIN_PAIRS, Evidence, paired_p_
 from firsthand.contamination.text_twins import task_text
 from firsthand.message import user
 from firsthand.model import Model, Sampling, TokenCapability
+from firsthand.scorers.text import common_length
 from firsthand.task import Task
 
 ASKS = "Does the model finish an item in the file's own words more than it finishes the item's twin?"
@@ -37,12 +38,7 @@ def halves(text: str) -> tuple[str, str]:
 def rouge_l_recall(wanted: str, made: str) -> float:
     """The longest common subsequence of words, over the words that were wanted; 0 if none were."""
     want, have = wanted.split(), made.split()
-    row = [0] * (len(have) + 1)
-    for word in want:
-        before = 0
-        for i, other in enumerate(have, 1):
-            before, row[i] = row[i], before + 1 if word == other else max(row[i], row[i - 1])
-    return row[-1] / len(want) if want else 0.0
+    return common_length(want, have) / len(want) if want else 0.0
 
 
 async def completion_evidence(
@@ -60,7 +56,7 @@ async def completion_evidence(
         sampling = Sampling(temperature=0, max_tokens=max(8, length + 2), seed=seed)
         prompt = [user(GUIDED.format(name=name, start=start))] if name else start
         (answer,) = await model.complete(prompt, sampling)
-        return rouge_l_recall(end, answer.message.text)
+        return await asyncio.to_thread(rouge_l_recall, end, answer.message.text)
 
     async def both(task: Task) -> tuple[float, float]:
         return await overlap(task_text(task)), await overlap(twins[task.id])

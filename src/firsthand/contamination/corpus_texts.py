@@ -1,14 +1,19 @@
-"""The texts of a corpus folder, in pieces that memory holds: plain files, .jsonl with a field `text`, and both as .gz."""
+"""The texts of a corpus folder, in pieces that memory holds: plain files, all strings of .jsonl, and both as .gz.
+
+A file whose texts are not read (Parquet, archives, other packings, UTF-16, rows of numbers) is told as such, never as clean.
+"""
 
 from __future__ import annotations
 
 import json
 import zlib
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, cast
 
 from firsthand.errors import ConfigError, DataError, reason_of
+from firsthand.message import Json
 from firsthand.system.given_folder import files_below
 from firsthand.system.json_values import values_in
 from firsthand.system.ordinary_file import open_ordinary
@@ -24,50 +29,57 @@ BETWEEN = b"\n\xff\n"
 MAX_LINE_VALUES = 2_000_000
 """JSON values of a line: two bytes of it may become an object of 64."""
 FIELDS = ("text", "content", "prompt", "completion", "question", "answer")
-_BINARY = {
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".gif",
-    ".pdf",
-    ".zip",
-    ".npy",
-    ".npz",
-    ".parquet",
-    ".bin",
-    ".gguf",
-    ".safetensors",
-    ".pyc",
-}
+"""Fields of an object that come first, in this order: an item may run from its question into its answer."""
+_NO_TEXT = {".png", ".jpg", ".jpeg", ".gif", ".gguf", ".safetensors", ".pyc"}
+"""Images, weights and code objects hold none of a corpus's texts."""
+_OTHER_FORMS = {".pdf", ".zip", ".npy", ".npz", ".parquet", ".bin"}
+_MARKS = {
+    b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "a zip file", b"PAR1": "Parquet", b"%PDF-": "PDF",
+}  # fmt: skip
+
+
+class UnreadText(DataError):
+    """A file of a corpus whose texts are not read, or not all of them."""
 
 
 def corpus_files(folder: Path) -> list[Path]:
-    """The files of a corpus, sorted; ConfigError if there are none. Images, archives and model files are left out."""
+    """The files of a corpus, sorted; ConfigError if there are none. Images, weights and code objects are left out."""
     if not folder.exists():
         raise ConfigError(f"no corpus {str(folder)!r}: give a folder of texts, or one file")
     files = [folder] if folder.is_file() else files_below(folder)
-    kept = [each for each in files if each.suffix.casefold() not in _BINARY]
+    kept = [each for each in files if each.suffix.casefold() not in _NO_TEXT]
     if not kept:
         raise ConfigError(f"{folder} holds no text: give a folder with text or .jsonl files")
     return kept
 
 
 def pieces(path: Path) -> Iterator[bytes]:
-    """The text of a file, as UTF-8, piece by piece; pieces overlap."""
+    """The text of a file, as UTF-8, piece by piece; pieces overlap. UnreadText, at the end, if it holds what is not read."""
+    suffixes = [each.casefold() for each in path.suffixes]
+    if path.suffix.casefold() in _OTHER_FORMS:
+        raise UnreadText(f"{path} is neither text nor .jsonl")
     try:
-        with open_ordinary(path) as raw, open_gzip(raw, path) if path.suffix == ".gz" else raw as file:
-            if ".jsonl" in path.suffixes:
+        with open_ordinary(path) as raw, open_gzip(raw, path) if suffixes[-1:] == [".gz"] else raw as file:
+            head = cast("BufferedReader", file).peek(8)
+            if form := next((form for mark, form in _MARKS.items() if head.startswith(mark)), ""):
+                raise UnreadText(f"{path} is {form}: give it as UTF-8, plain or as .gz")
+            if ".jsonl" in suffixes or ".ndjson" in suffixes:
                 yield from _joined(_of_lines(file, path))
                 return
-            before = b""
+            before, zeros = b"", False
             while piece := file.read(PIECE_BYTES):
+                zeros = zeros or piece.count(0) * 100 > len(piece)
                 yield before + piece
                 before = piece[-OVERLAP_BYTES:]
+            if zeros:
+                raise UnreadText(f"{path} has zero bytes as no text has: give it as UTF-8")
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {reason_of(error)}") from None
 
 
 def _of_lines(file: IO[bytes], path: Path, most: int = MAX_LINE_BYTES) -> Iterator[bytes]:
+    first_numbers = 0
     for number, line in filled_lines(iter(lambda: file.readline(most + 1), b""), path):
         if len(line) > most:
             raise DataError(f"{path}, line {number}: longer than {most:,} bytes: one document a line was expected")
@@ -81,19 +93,47 @@ def _of_lines(file: IO[bytes], path: Path, most: int = MAX_LINE_BYTES) -> Iterat
             raise DataError(f"{path}, line {number}: not JSON: is the file cut short?") from None
         if not isinstance(row, str | dict):
             raise DataError(f"{path}, line {number}: {str(row)[:40]!r}: an object with a text, or a text, was expected")
-        texts = [row] if isinstance(row, str) else [row[name] for name in FIELDS if isinstance(row.get(name), str)]
+        texts, is_numbers = _texts(row)
+        if is_numbers and not first_numbers:
+            first_numbers = number
         yield "\n".join(texts).encode("utf-8", "replace")
+    if first_numbers:
+        raise UnreadText(f"{path}, line {first_numbers}: numbers and no text: give the texts of its tokens")
+
+
+def _texts(row: Json | str) -> tuple[list[str], bool]:
+    """All strings of a row at any depth, those of FIELDS first in each object; True if it has none but numbers in a list."""
+    found: list[str] = []
+    numbers = False
+    pending: list[Any] = [row]
+    while pending:
+        each = pending.pop()
+        if isinstance(each, str):
+            found.append(each)
+        elif isinstance(each, list):
+            numbers = numbers or any(isinstance(one, int | float) for one in each)
+            pending += reversed(each)
+        elif isinstance(each, dict):
+            first = [each[name] for name in FIELDS if name in each]
+            pending += reversed([*first, *(value for name, value in each.items() if name not in FIELDS)])
+    return found, numbers and not found
 
 
 def _joined(lines: Iterator[bytes]) -> Iterator[bytes]:
     """Documents in pieces of about PIECE_BYTES; no n-gram runs from one document into the next."""
     held: list[bytes] = []
     size = 0
-    for line in lines:
-        held.append(line)
-        size += len(line)
-        if size >= PIECE_BYTES:
-            yield BETWEEN.join(held)
-            held, size = [], 0
+    unread = None
+    try:
+        for line in lines:
+            held.append(line)
+            size += len(line)
+            if size >= PIECE_BYTES:
+                yield BETWEEN.join(held)
+                held, size = [], 0
+    except UnreadText as error:
+        unread = error
     if held:
         yield BETWEEN.join(held)
+    if unread:
+        raise unread

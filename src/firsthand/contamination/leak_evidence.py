@@ -39,6 +39,8 @@ class Evidence:
     """Ids of items that it found by themselves."""
     limits: str = ""
     """The leaks that the test cannot see."""
+    unread: tuple[str, ...] = ()
+    """Files of a corpus that were not read, or not whole, each with the reason."""
 
     @property
     def ran(self) -> bool:
@@ -50,6 +52,7 @@ class Evidence:
         return {
             **vars(self),
             "flagged": list(self.flagged),
+            "unread": list(self.unread),
             "statistic": self.statistic if math.isfinite(self.statistic) else None,
         }
 
@@ -73,14 +76,21 @@ class ContaminationReport:
 
     @property
     def verdict(self) -> str:
-        """leaked, overlap, cleared, no overlap (a corpus alone was searched), or untested."""
+        """leaked, overlap, cleared, no overlap (a corpus alone was searched, all of it), or untested."""
         if self.caught:
             return "leaked"
         if any(each.flagged for each in self.evidence if each.p_value is None):
             return "overlap"
         if self.corrected:
             return "cleared"
-        return "no overlap" if any(each.ran for each in self.evidence) else "untested"
+        if self.unread or not any(each.ran for each in self.evidence):
+            return "untested"
+        return "no overlap"
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """The files of the corpus that were not read, or not whole."""
+        return tuple(file for each in self.evidence for file in each.unread)
 
     @property
     def words(self) -> str:
@@ -110,6 +120,12 @@ class ContaminationReport:
                 f"No item of {self.benchmark} stands in {self.corpus} in its own words. Translations, paraphrases and "
                 "other texts that a model may have read are not covered."
             )
+        if self.unread:
+            more = f", and {len(self.unread) - 1} more" if len(self.unread) > 1 else ""
+            return (
+                f"Not all of {self.corpus} was read: {self.unread[0]}{more}. No item of {self.benchmark} stands in the "
+                "rest; of what was not read nothing is known."
+            )
         return f"No test could be run on {self.benchmark}: see the reasons."
 
     def to_json(self) -> Json:
@@ -134,6 +150,12 @@ def report(
     corrected = holm([each.p_value or 0.0 for each in tested]) if tested else []
     by_name = {each.test: p for each, p in zip(tested, corrected, strict=True)}
     return ContaminationReport(benchmark, model, tuple(evidence), corpus, by_name, alpha)
+
+
+def not_finite(test: str, asks: str, limits: str) -> Evidence:
+    """The test, not run, of a model that gives log-probs which are no finite numbers."""
+    told = "not run: the model gives log-probs that are no finite numbers: are its weights, or its endpoint, broken?"
+    return Evidence(test, asks, detail=told, limits=limits)
 
 
 def paired_p_value(differences: NDArray[np.float64]) -> float:

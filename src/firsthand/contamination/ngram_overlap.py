@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from firsthand.contamination.corpus_texts import corpus_files, pieces
+from firsthand.contamination.corpus_texts import UnreadText, corpus_files, pieces
 from firsthand.contamination.leak_evidence import Evidence
 from firsthand.contamination.text_twins import task_text
 from firsthand.errors import ConfigError, DataError, reason_of
@@ -34,7 +34,7 @@ SHARE = 0.5
 PROBES = 7
 BITS = 16
 """Bits of the Bloom index for each n-gram: with seven probes about 0.1 % of foreign n-grams are found too."""
-VERSION = 1
+VERSION = 2
 ASKS = "Do the items' word n-grams stand in the corpus?"
 LIMITS = "Finds the items' own words only: translations, paraphrases and items with other numbers are not seen."
 
@@ -126,21 +126,26 @@ class _Sought:
         return np.bincount(self._owners[first + np.arange(len(first))], minlength=len(self.ids))
 
 
-def scan_corpus(tasks: Sequence[Task], corpus: Path) -> tuple[list[FoundItem], list[str], int]:
-    """The items with n-grams in the corpus, the ids that are too short, and the bytes read."""
+def scan_corpus(tasks: Sequence[Task], corpus: Path) -> tuple[list[FoundItem], list[str], int, list[str]]:
+    """The items with n-grams in the corpus, the ids that are too short, the bytes read, and why files were not read whole.
+
+    ConfigError if nothing was read.
+    """
     grams, short = item_grams(tasks)
     owned = {n: [(id, own) for id, (m, own) in grams.items() if m == n] for n in (LONG, SHORT)}
     sought = [_Sought(n, items) for n, items in owned.items() if items]
     read = 0
+    unread: list[str] = []
     for path in corpus_files(corpus):
         here: list[list[NDArray[np.int64]]] = [[] for _ in sought]
-        for piece in pieces(path):
+        for piece in _readable(path, unread):
             read += len(piece)
             for each, places in zip(sought, here, strict=True):
                 places.append(each.places_of(piece))
         for each, places in zip(sought, here, strict=True):
             each.file_has(path, places)
-    return [item for each in sought for item in each.found()], short, read
+    _expect_text(read, corpus, unread)
+    return [item for each in sought for item in each.found()], short, read, unread
 
 
 def _mapped(path: Path) -> NDArray[np.uint64]:
@@ -163,6 +168,7 @@ class CorpusIndex:
             self.bits = _mapped(folder / "bits.npy")
             self.grams, self.source, self.read = int(about["grams"]), str(about["source"]), int(about["bytes"])
             version = about["version"]
+            self.unread = [str(each) for each in about["unread"]] if version == VERSION else []
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise DataError(
                 f"{folder} is no index of a corpus, or is damaged: {reason_of(error)}; build it again"
@@ -189,16 +195,19 @@ class CorpusIndex:
         )  # six bytes a word, two n-grams a word
         bits = np.zeros(words, np.uint64)
         grams = read = 0
-        for piece in _pieces(files):
-            read += len(piece)
-            for n in (LONG, SHORT):
-                hashes, _ = hashes_of(piece, n)
-                bloom_add(hashes, bits, PROBES)
-                grams += len(hashes)
+        unread: list[str] = []
+        for path in files:
+            for piece in _readable(path, unread):
+                read += len(piece)
+                for n in (LONG, SHORT):
+                    hashes, _ = hashes_of(piece, n)
+                    bloom_add(hashes, bits, PROBES)
+                    grams += len(hashes)
+        _expect_text(read, corpus, unread)
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / "bits.npy") as part, part.open("wb") as file:
             np.save(file, bits)
-        about = {"version": VERSION, "grams": grams, "source": str(corpus), "bytes": read}
+        about = {"version": VERSION, "grams": grams, "source": str(corpus), "bytes": read, "unread": unread}
         write_new(folder / "index.json", json.dumps(about))
         return CorpusIndex(folder)
 
@@ -221,9 +230,19 @@ class CorpusIndex:
         return found, short
 
 
-def _pieces(files: Sequence[Path]) -> Iterator[bytes]:
-    for path in files:
+def _readable(path: Path, unread: list[str]) -> Iterator[bytes]:
+    """The pieces of a file; what is not read of it is added to `unread`."""
+    try:
         yield from pieces(path)
+    except UnreadText as error:
+        unread.append(str(error))
+
+
+def _expect_text(read: int, corpus: Path, unread: Sequence[str]) -> None:
+    if not read:
+        raise ConfigError(
+            f"{corpus} holds no text that is read: give UTF-8 or .jsonl ({'; '.join(unread[:3]) or 'empty'})"
+        )
 
 
 def overlap_evidence(tasks: Sequence[Task], *, corpus: Path | None = None, index: Path | None = None) -> Evidence:
@@ -231,12 +250,13 @@ def overlap_evidence(tasks: Sequence[Task], *, corpus: Path | None = None, index
     if index is not None:
         opened = CorpusIndex(index)
         found, short = opened.look_up(tasks)
-        read, source = (
+        read, unread, source = (
             opened.read,
+            opened.unread,
             f"an index of {opened.source}; {opened.false_rate:.1e} of foreign n-grams are found too",
         )
     elif corpus is not None:
-        found, short, read = scan_corpus(tasks, corpus)
+        found, short, read, unread = scan_corpus(tasks, corpus)
         source = str(corpus)
     else:
         return Evidence("n-grams", ASKS, detail="not run: no corpus was given (--corpus DIR)", limits=LIMITS)
@@ -251,7 +271,11 @@ def overlap_evidence(tasks: Sequence[Task], *, corpus: Path | None = None, index
         told += f"; {count_of(some, 'item')} with fewer n-grams than count"
     if short:
         told += f"; {count_of(len(short), 'item')} too short to compare"
+    if unread:
+        told += f"; {count_of(len(unread), 'file')} not read whole: {'; '.join(unread[:3])}"
+        told += f"; and {len(unread) - 3} more" if len(unread) > 3 else ""
     share = len(flagged) / max(1, len(tasks) - len(short))
     return Evidence(
-        "n-grams", ASKS, share, None, len(tasks) - len(short), told, tuple(each.task_id for each in flagged), LIMITS
-    )
+        "n-grams", ASKS, share, None, len(tasks) - len(short), told, tuple(each.task_id for each in flagged), LIMITS,
+        tuple(unread),
+    )  # fmt: skip

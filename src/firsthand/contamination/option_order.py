@@ -16,7 +16,7 @@ from random import Random
 
 import numpy as np
 
-from firsthand.contamination.leak_evidence import MIN_PAIRS, Evidence, paired_p_value
+from firsthand.contamination.leak_evidence import MIN_PAIRS, Evidence, not_finite, paired_p_value
 from firsthand.loop.concurrency import derive_seed
 from firsthand.model import Model
 from firsthand.task import Task
@@ -73,4 +73,6 @@ async def option_evidence(
     if reference is not None:
         gains = gains - np.array(await asyncio.gather(*(gain(reference, task) for task in usable)))
         told += f"; beyond the reference model {gains.mean():+.2f}"
+    if not np.isfinite(gains).all():
+        return not_finite("options", ASKS, LIMITS)
     return Evidence("options", ASKS, float(gains.mean()), paired_p_value(gains), len(usable), told, limits=LIMITS)

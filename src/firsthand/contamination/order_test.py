@@ -12,7 +12,7 @@ from random import Random
 
 import numpy as np
 
-from firsthand.contamination.leak_evidence import Evidence, paired_p_value
+from firsthand.contamination.leak_evidence import Evidence, not_finite, paired_p_value
 from firsthand.contamination.text_twins import task_text
 from firsthand.loop.concurrency import derive_seed
 from firsthand.model import Model, ModelFacts, TokenCapability
@@ -54,6 +54,8 @@ async def order_evidence(
         return own - float(np.mean(others))
 
     gains = np.array(await asyncio.gather(*(gain(i, group) for i, group in enumerate(groups))))
+    if not np.isfinite(gains).all():
+        return not_finite("order", ASKS, LIMITS)
     told = (
         f"the file's order is {gains.mean():+.2f} nats more probable than {permutations} others, over {len(groups)} shards, "
         f"{int((gains > 0).sum())} of them above 0"

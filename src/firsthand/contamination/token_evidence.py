@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from firsthand.contamination.leak_evidence import MIN_PAIRS, Evidence, paired_p_value
+from firsthand.contamination.leak_evidence import MIN_PAIRS, Evidence, not_finite, paired_p_value
 from firsthand.contamination.text_twins import task_text
 from firsthand.model import DistributionCapability, Model, TokenCapability
 from firsthand.task import Task
@@ -94,6 +94,8 @@ async def min_k_evidence(
         else:
             assert isinstance(each, TokenCapability)
             found = await text_logprobs(each, text)
+        if not np.isfinite(found).all():  # sorted last, they would not be among the lowest
+            return math.nan
         return min_k(found) if len(found) else 0.0
 
     async def difference(task: Task) -> float:
@@ -101,6 +103,8 @@ async def min_k_evidence(
         return own[0] - (own[1] if len(own) > 1 else 0.0)
 
     differences = np.array(await asyncio.gather(*map(difference, paired)))
+    if not np.isfinite(differences).all():
+        return not_finite(name, asks, LIMITS)
     mean = float(differences.mean())
     told = f"items beat their twins by {mean:+.3f} on average, {int((differences > 0).sum())} of {len(paired)} do"
     if reference is not None:

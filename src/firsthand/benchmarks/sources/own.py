@@ -14,14 +14,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from sys import getsizeof
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from firsthand import catalog
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.protocols.protocol import Item, Protocol, answered, check_template, fill, letter, make_task
+from firsthand.benchmarks.protocols.protocol import Item, Protocol, answered, check_template, fill, make_task
+from firsthand.benchmarks.sources.choice_targets import Target, golds
 from firsthand.benchmarks.sources.datasets import MAX_BYTES
 from firsthand.benchmarks.sources.tables import TableRow, read_table
 from firsthand.config import build, read_toml
@@ -99,6 +100,8 @@ class BenchmarkDescription:
     """Template of the question. With log-probs it is the exact text that a choice continues."""
     target: str = ""
     """Template of the right answer; with choices a letter, an index from 0, or the text of one of them."""
+    target_is: Literal["", "text", "letter", "index"] = ""
+    """What the targets are with choices, where the table can be read in two ways: text, letter or index."""
     choices: tuple[str, ...] = ()
     """One template per choice, or the name of one column that holds a list (JSON)."""
     continuation: str = " {choice}"
@@ -134,6 +137,10 @@ class BenchmarkDescription:
                 raise ConfigError(f'{field} is empty: a benchmark needs data, prompt and target, as in {field} = "..."')
         if not 0 <= self.shots <= 100 or (self.shots > 0) != bool(self.examples):
             raise ConfigError(f"shots is {self.shots} and examples {self.examples!r}: give both, or neither")
+        if self.target_is and not self.choices:
+            raise ConfigError(
+                f"target_is is {self.target_is!r} and there are no choices: leave it out, or give the choices"
+            )
         if self.target.strip() and self.target in self.prompt:
             raise ConfigError(
                 f"the prompt contains the target {self.target!r}: every question would give its answer away"
@@ -154,6 +161,8 @@ def read_benchmark(path: Path, *, data: str = "") -> Benchmark:
     protocol = _protocol(about)
     examples = _bounded((_item(row, about, f"example-{index}") for index, row in enumerate(shown)), _item_bytes, path)
     items = _bounded((_item(row, about, f"row-{index:05d}") for index, row in enumerate(rows)), _item_bytes, path)
+    if about.choices:
+        examples, items = _with_gold(examples, shown, items, rows, about)
     _check_ids(items, rows)
     tasks = _bounded((_task(item, about, protocol, examples) for item in items), _task_bytes, path)
     source = f"{about.data}, {count_of(len(rows), 'row', ',')}; {about.shots}-shot; {about.prompt!r}"
@@ -278,13 +287,12 @@ def _item(row: TableRow, about: BenchmarkDescription, id: str) -> Item:
     groups = {"cluster": about.cluster, "stratum": about.stratum}
     grouped = {name: _key(template, row, name) for name, template in groups.items() if template}
     id = _key(about.id, row, "id") if about.id else id
-    gold = _gold(answer, choices, row) if about.choices else 0
     secret: Json = {} if about.choices else {"answer": answer}
     secret |= {name: row.columns[name] for scorer in about.scorer for name in NEEDS.get(_name_of(scorer), ())}
     # all columns are secret, as any may hold the answer: `summary --by` reads them there
     kept = {name: value for name, value in row.columns.items() if _is_short(value)}
     secret |= {"columns": kept} if kept else {}
-    return Item(id, _columns(row), choices, gold, secret, grouped, question, answer)
+    return Item(id, _columns(row), choices, 0, secret, grouped, question, answer)
 
 
 def _placeholders(about: BenchmarkDescription, row: TableRow) -> dict[str, str]:
@@ -307,18 +315,16 @@ def _choices(row: TableRow, about: BenchmarkDescription) -> tuple[str, ...]:
     return tuple(_bounded(made, _text_bytes, Path(row.where)))
 
 
-def _gold(answer: str, choices: tuple[str, ...], row: TableRow) -> int:
-    """Return the index of the target among the choices, given by text, letter, or index from 0."""
-    if choices.count(answer) == 1:
-        return choices.index(answer)
-    letters = [letter(index) for index in range(len(choices))]
-    if answer.upper() in letters:
-        return letters.index(answer.upper())
-    if answer.isdecimal() and len(answer) < 10 and int(answer) < len(choices):
-        return int(answer)
-    raise DataError(
-        f"{row.where}: the target {answer!r:.100} is not a letter, index from 0, or text of {len(choices)} choices"
-    )
+def _with_gold(
+    examples: Sequence[Item], shown: Sequence[TableRow], items: Sequence[Item], rows: Sequence[TableRow],
+    about: BenchmarkDescription,
+) -> tuple[list[Item], list[Item]]:  # fmt: skip
+    """The examples and the items with the indices of their right choices, read as one column."""
+    kind = about.target_is or ("text" if about.target in about.choices else "")
+    every = [*items, *examples]
+    targets = [Target(item.target, item.choices, row.where) for item, row in zip(every, [*rows, *shown], strict=True)]
+    found = [replace(item, gold=gold) for item, gold in zip(every, golds(targets, kind), strict=True)]
+    return found[len(items) :], found[: len(items)]
 
 
 def _bounded(made: Iterable[T], size: Callable[[T], int], path: Path) -> list[T]:

@@ -20,6 +20,8 @@ from firsthand.worlds.world import InvalidAction, WorldCall
 FUNCTIONS = ("get_relations", "get_neighbors", "intersection", "get_attributes", "argmax", "argmin", "count")
 MAX_SHOWN = 300
 """Relations or attributes that an observation lists."""
+MAX_LISTED = 1000
+"""Entities of an answer that a run keeps; all of them are scored."""
 MAX_MEMBERS = 1_000_000
 _CALL = re.compile(r"(\w+)\s*\(([^()]*)\)")
 _FINAL = re.compile(r"final[_ ]answer\s*[:(]\s*(#?\d+)\s*\)?", re.IGNORECASE)
@@ -133,14 +135,16 @@ class GraphWorld:
         return "\n".join(lines)
 
     async def result(self) -> Json:
-        """The answer: ids sorted, or a number as text; empty if there is none."""
-        if self.answer is None:
-            return {"answer": [], "names": []}
-        variable = self.variables[self.answer]
-        if variable.number is not None:
-            return {"answer": [str(variable.number)], "names": []}
-        members = sorted(variable.members)[:1000]
-        return {"answer": members, "names": [self.graph.name(each) for each in members[:20]]}
+        """The answer, counted whole: its size, and how many of the wanted it has; and up to 1,000 of it for people to read.
+
+        `answer` has ids sorted, or a number as text, and is empty if there is none.
+        """
+        variable = GraphVariable("", frozenset()) if self.answer is None else self.variables[self.answer]
+        numbers = frozenset() if variable.number is None else frozenset({str(variable.number)})
+        given, wanted = variable.members | numbers, frozenset(self.task.secret.get("answer", ()))
+        shown = sorted(given)[:MAX_LISTED]
+        names = [] if numbers else [self.graph.name(each) for each in shown[:20]]
+        return {"answer": shown, "names": names, "size": len(given), "hits": len(given & wanted)}
 
     def optimal(self) -> str:
         """The next of the question's own functions."""
@@ -285,7 +289,6 @@ def _shown(names: Sequence[str]) -> str:
     return f"[{', '.join(names[:MAX_SHOWN])}{more}]"
 
 
-def answer_f1(given: Sequence[str], wanted: Sequence[str]) -> float:
-    """The F1 of two sets of answers, 0 if either is empty."""
-    found = len(set(given) & set(wanted))
-    return 2 * found / (len(set(given)) + len(set(wanted))) if found else 0.0
+def answer_f1(hits: int, given: int, wanted: int) -> float:
+    """The F1 of two sets of answers of these sizes with `hits` in both, 0 if there are none."""
+    return 2 * hits / (given + wanted) if hits else 0.0
