@@ -42,13 +42,13 @@ def test_an_interrupted_write_is_rolled_back_and_the_next_one_works(tmp_path: Pa
 
 def test_nothing_is_left_of_a_run_whose_making_is_interrupted(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        store.create(tmp_path, {}, "a", command=[Interrupts()])  # type: ignore[list-item]
+        store.create(tmp_path, {}, "a", command=["a"], reducers={"r": Interrupts()})  # type: ignore[dict-item]
     assert list((tmp_path / "runs").iterdir()) == []
     mine = tmp_path / "deep" / "mine"
     mine.mkdir(parents=True)
     (mine / "notes").touch()
     with pytest.raises(KeyboardInterrupt):
-        store.create(tmp_path, {}, "a", command=[Interrupts()], at=mine)  # type: ignore[list-item]
+        store.create(tmp_path, {}, "a", command=["a"], reducers={"r": Interrupts()}, at=mine)  # type: ignore[dict-item]
     assert not list(mine.glob(f"{store.DATABASE}*")) and (mine / "notes").exists()
     store.create(tmp_path, {}, "a", command=[], at=tmp_path / "not" / "yet" / "there").close()
     assert (tmp_path / "not" / "yet" / "there" / store.DATABASE).is_file()

@@ -31,7 +31,7 @@ QUESTION = (
 GENERATED = 100
 MAX_LINE_CHARS = 1_000
 """A longer line is no expression."""
-_EXAMPLE = re.compile(r"Input: ([\d ]+)\n(Steps:\n(?:.+\n)+?Answer: .+)\n")
+_EXAMPLE = re.compile(r"Input: ([\d ]+)\n(Steps:\n(?:(?:(?!Input: ).)+\n)+?Answer: .+)\n")
 
 
 def game24(*, ranks: str = "901-1000", data: str = "") -> Benchmark:
