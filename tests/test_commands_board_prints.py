@@ -254,7 +254,9 @@ def test_a_board_of_a_table_by_the_command_line(home: Path, cli: Cli) -> None:
 
 def votes(home: Path, *rows: str) -> str:
     path = home / "votes.csv"
-    path.write_text("model_a,model_b,winner,question_id,judge,language,tstamp\n" + "".join(f"{row},7\n" for row in rows))
+    path.write_text(
+        "model_a,model_b,winner,question_id,judge,language,tstamp\n" + "".join(f"{row},7\n" for row in rows)
+    )
     return str(path)
 
 
