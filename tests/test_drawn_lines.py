@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from nats.errors import Error
 
 from firsthand.benchmarks import mbpp
 from firsthand.boards import read_results
@@ -25,6 +26,7 @@ from firsthand.errors import ConfigError, DataError
 from firsthand.guard import GuardVerdict
 from firsthand.loop.listener import Began
 from firsthand.message import ToolCall
+from firsthand.messaging.nats_connection import connected
 from firsthand.patterns.parts.value_expressions import part_of_expression
 from firsthand.safety.rules.labels import Label
 from firsthand.scorers.code import preamble
@@ -254,3 +256,22 @@ def test_listeners_are_told_of_the_arguments_that_a_tool_is_called_with() -> Non
     assert "found calm" in result.content
     told = [each.detail for each in heard if isinstance(each, Began) and each.kind == "tool"]
     assert told[-1] == {"name": "look", "arguments": {"query": "calm"}}
+
+
+def test_a_nats_server_without_tls_is_told_no_password() -> None:
+    heard = bytearray()
+
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576,"proto":1}\r\n')
+        heard.extend(await reader.read(4096))
+        writer.close()
+
+    async def tried() -> None:
+        server = await asyncio.start_server(plain, "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            with pytest.raises(Error, match="it offers no TLS, so it was told no password"):
+                await connected(f"tls://ada:secret@127.0.0.1:{port}", connect_timeout=2, allow_reconnect=False)
+
+    asyncio.run(asyncio.wait_for(tried(), 20))
+    assert b"secret" not in heard and b"CONNECT" not in heard
