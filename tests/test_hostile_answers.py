@@ -82,7 +82,7 @@ def test_blocks_that_are_no_calls_do_not_slow_the_calls_between_them() -> None:
     assert steps(lambda: mixed(400)) < 2.2 * steps(lambda: mixed(200))
 
 
-def test_a_block_that_is_opened_anew_starts_anew_and_calls_keep_their_order() -> None:
+def test_a_block_of_an_index_that_had_one_is_kept_beside_it_and_calls_keep_their_order() -> None:
     stream = anthropic_wire.MessageStream()
 
     def opened(index: int, kind: str) -> None:
@@ -93,9 +93,9 @@ def test_a_block_that_is_opened_anew_starts_anew_and_calls_keep_their_order() ->
 
     for index, kind in ((4, "tool_use"), (2, "tool_use"), (4, "tool_use"), (2, "text"), (6, "tool_use")):
         opened(index, kind)
-    assert [piece.index for piece in stream.take_calls() if piece.name] == [0, 0, 1, 1]
+    assert [piece.index for piece in stream.take_calls() if piece.name] == [0, 0, 2, 3]
     calls = stream.completion().message.tool_calls
-    assert calls == (ToolCall("c4", "f4", {"a": 1}), ToolCall("c6", "f6", {"a": 1}))
+    assert calls == tuple(ToolCall(f"c{number}", f"f{number}", {"a": 1}) for number in (2, 4, 4, 6))
     assert stream.completion().message.text == "t"
 
 

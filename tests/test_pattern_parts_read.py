@@ -89,9 +89,12 @@ def test_log_probs_become_shares_and_the_mass_before_that():
     far = normalised({"a": -2000.0, "b": -2000.0 + math.log(3), "c": -math.inf})
     assert far[0] == pytest.approx({"a": 0.25, "b": 0.75, "c": 0.0}) and far[1] == 0.0
     assert normalised({"a": 0.0, "b": 0.0}) == ({"a": 0.5, "b": 0.5}, 1.0)
-    for top in (-math.inf, math.nan, math.inf):
+    assert told(ModelError, lambda: normalised({"a": -math.inf})) == (
+        "every verdict has probability 0: the log-probs of the judge are of no use"
+    )
+    for top in (math.nan, math.inf):
         assert told(ModelError, lambda top=top: normalised({"a": top})) == (
-            "every verdict has probability 0: the log-probs of the judge are of no use"
+            f"a log-prob of the judge is no number ({{'a': {top}}}): is the model damaged?"
         )
     assert count_votes(2, ["best choice is 2", "Best choice is: (1)", "best choice is 0", "best choice is 3",
     "is 1", "best choice is 1 no best choice is 2"]) == [1.0, 2.0]  # fmt: skip

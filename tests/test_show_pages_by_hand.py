@@ -225,7 +225,7 @@ def test_the_page_of_features_has_their_numbers_bands_and_steered_texts() -> Non
 
 
 def test_the_page_of_curves_has_where_they_came_from(tmp_path: Path) -> None:
-    run = create(tmp_path, {"lr": 0.5, "seed": None}, "curves", command=["firsthand", "train", 3])
+    run = create(tmp_path, {"lr": 0.5, "seed": None}, "curves", command=["firsthand", "train", "3"])
     track = Track(run)
     track.log({"b/x": 1.0, "a/y": 2.0, "b/w": math.nan, "z": 0.5}, step=4)
     track.log({"b/x": 3.0}, step=8)

@@ -19,6 +19,7 @@ from firsthand.model import Usage
 from firsthand.runs import store
 from firsthand.runs.attempts import insert_trace
 from firsthand.runs.run_folder import Run
+from firsthand.show import answer_diff
 from firsthand.stats.paired import PairedDifference
 from firsthand.stats.power_analysis import paired_tasks_needed
 from firsthand.studio.run_export import exported
@@ -152,7 +153,7 @@ def test_answers_are_compared_by_their_beginnings_alone(shown: Shown, monkeypatc
     path = f"/compare/attempts?run_a={first}&a=p1&run_b={second}&b=p1"
     page = outline(client.get(path))
     assert "é1é tail" in page and "ann cat" in page.partition("tail")[2][:20]
-    monkeypatch.setattr(comparison_views, "MAX_DIFF_CHARS", 5)
+    monkeypatch.setattr(answer_diff, "MAX_DIFF_CHARS", 5)
     page = outline(client.get(path))
     assert "é1é t" in page and "tail" not in page
     other = outline(client.get(path.removesuffix("1") + "3"))
