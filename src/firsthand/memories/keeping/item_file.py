@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from firsthand.errors import ConfigError, StoreError
 from firsthand.memories.keeping.cut_file import padded_copy, refuse_cut_short
-from firsthand.memories.keeping.item_age import after_newest, first_to_go
+from firsthand.memories.keeping.item_age import first_to_go
 from firsthand.memories.keeping.item_statistics import count_anew, expect_postings, expect_words
 from firsthand.memories.keeping.kept_item import KeptItem, body_of, item_of, time_of, words_of
 from firsthand.memory import MemoryItem
@@ -141,7 +141,7 @@ class ItemFile:
 
         Args:
             bounds: What is beyond them is deleted, the item itself if it is the first to go; None deletes nothing.
-            times: When it was stored first; None: now, and after all of its key that were stored without a time.
+            times: When it was stored first; None: now.
             once: The name of this change: one that was made under that name is not made again.
         """
         body, counts, given = body_of(item), words_of(item.text), time_of(item)
@@ -153,7 +153,7 @@ class ItemFile:
                 return False
             if times is None:
                 now_s = round(time.time(), 6)  # to the microsecond, as an export writes it
-                times = ItemTimes(now_s if given is not None else after_newest(connection, scope, key, now_s), now_s)
+                times = ItemTimes(now_s, now_s)
             stored_s = times.stored_s
             valid_s = times.valid_s if given is None else given
             digest = checksum(scope, item.id, body, key, valid_s, stored_s, length)
