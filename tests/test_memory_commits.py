@@ -141,6 +141,8 @@ def test_what_a_run_taught_and_was_forgotten_is_not_learnt_again(tmp_path: Path,
     forget(memory, "4829")
     resume()
     assert [text.splitlines()[0] for text in texts(memory)] == ["Task: another question"]
+    run_of(tmp_path, "again", memory, "my PIN is 4829", pattern=direct)()
+    assert len(texts(memory)) == 2, "another run teaches it anew"
 
 
 def test_an_attempt_that_is_made_again_remembers_again(tmp_path: Path) -> None:
@@ -152,6 +154,12 @@ def test_an_attempt_that_is_made_again_remembers_again(tmp_path: Path) -> None:
         assert texts(memory) == ["oslo"], "its trace is committed once"
         again = asyncio.run(rollout(agent(memory), task, journal=journal))
         assert first.id != again.id and texts(memory) == ["oslo", "rome"]
+
+
+def test_what_an_attempt_forgets_and_remembers_again_is_there(tmp_path: Path) -> None:
+    memory = semantic(str(tmp_path / "m.db"))
+    run_of(tmp_path, "run", memory, "oslo -oslo oslo rome -rome")()
+    assert texts(memory) == ["oslo"]
 
 
 def test_texts_that_are_remembered_together_are_each_committed(tmp_path: Path) -> None:

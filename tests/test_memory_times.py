@@ -18,7 +18,7 @@ from firsthand.memories.episodic import episodic
 from firsthand.memories.keeping import item_file
 from firsthand.memories.keeping.item_age import first_to_go, oldest_first
 from firsthand.memories.keeping.item_file import ItemFile, KeepingBounds
-from firsthand.memories.keeping.kept_item import exact_time, seconds_of
+from firsthand.memories.keeping.kept_item import KeptItem, exact_time, seconds_of
 from firsthand.memories.keeping.stored_memory import StoredMemory
 from firsthand.memories.memgpt import memgpt
 from firsthand.memories.semantic import semantic
@@ -125,7 +125,7 @@ def test_an_imported_line_has_its_times_and_none_after_now(cli: Cli) -> None:
     day, before = seconds_of("2026-03-01"), time.time()
     cases: tuple[tuple[dict[str, Any], tuple[float | None, float | None]], ...] = (
         ({"valid": "2026-03-01", "stored": "2026-03-02T00:00:00Z"}, (day, day + 86_400)),
-        ({"stored": day}, (day, day)), ({"valid": "2026-03-01"}, (day, None)), ({}, (None, None)),
+        ({"stored": day}, (day, day)), ({"stored": int(day)}, (day, day)), ({"valid": "2026-03-01"}, (day, None)), ({}, (None, None)),
         ({"valid": None, "stored": ""}, (None, None)), ({"valid": "9998-01-01", "stored": 4e9}, (None, None)),
         ({"valid": 3e9, "stored": "2026-03-01"}, (None, day)), ({"valid": -1e12, "stored": day}, (-1e12, day)),
     )  # fmt: skip
@@ -216,6 +216,11 @@ def test_of_facts_of_one_given_time_the_surer_holds_and_one_that_was_stored_then
     assert found(memory, at=clock[0]) == ["Ann lives in Lund"] and found(memory) == ["Ann lives in Graz"]
 
 
+def test_of_equal_facts_the_last_written_holds_in_whatever_order_they_are_read() -> None:
+    items = [KeptItem(home(city), number, "k", 5.0, 9.0) for number, city in enumerate(("Oslo", "Rome", "Lund"))]
+    assert oldest_first(items) == items == oldest_first(reversed(items)) and oldest_first(iter(())) == []
+
+
 def test_a_fact_of_a_coming_day_is_no_clock_and_holds_from_that_day_on(clock: list[float]) -> None:
     memory = semantic("m.db")
     write(memory, home("Oslo", time="2030-01-01"), home("Rome"), home("Lund"))
@@ -238,20 +243,22 @@ def test_core_blocks_are_in_the_order_of_writing_and_items_without_a_key_in_that
 
 def test_a_full_memory_drops_first_what_was_replaced_and_never_what_holds(clock: list[float]) -> None:
     file, now = ItemFile(Path("m.db")), clock[0]
-    rows: list[tuple[str, str, float, dict[str, Any]]] = [
+    rows: list[tuple[str, str | None, float, dict[str, Any]]] = [
         ("a1", "a", now + 1e6, {}), ("a2", "a", now, {}),  # a clock was ahead
         ("b1", "b", now + 1e6, {}), ("b2", "b", now, {"time": now + 5e5}), ("b3", "b", now, {}),  # b2 holds
         ("c1", "c", now, {"time": now + 1, "confidence": 0.5}), ("c2", "c", now, {"time": now + 1}),  # equal times: neither
-        ("d1", "d", now, {"time": now}), ("d2", "d", now, {}), ("e", "e", now - 9e5, {}),
+        ("d1", "d", now - 5, {"time": now}), ("d2", "d", now, {}),
+        ("e1", "e", now, {"time": now - 2}), ("e2", "e", now, {}), ("e3", "e", now, {"time": now - 5}),
+        ("f", "f", now - 9e5, {}), ("no key", None, now, {}), ("none", None, now, {}),
     ]  # fmt: skip
     for id, key, clock[0], provenance in rows:
         file.put("", "semantic", MemoryItem(id, "tea", provenance), key, None)
     with file._database.write() as connection:
         gone = [number for number, _ in first_to_go(connection, 1, 99)]
         assert first_to_go(connection, 1, 2) == first_to_go(connection, 1, 99)[:2]
-    assert sorted(rows[number - 1][0] for number in gone) == ["a1", "b1", "b3", "d1"]
-    held = {oldest_first(file.with_key(1, key, 99))[-1].item.id for key in "abcde"}
-    assert held == {"a2", "b2", "c2", "d2", "e"}
+    assert [rows[number - 1][0] for number in gone] == ["e3", "e1", "b3", "d1", "a1", "b1"]
+    held = {oldest_first(file.with_key(1, key, 99))[-1].item.id for key in "abcdef"}
+    assert held == {"a2", "b2", "c2", "d2", "e2", "f"}
 
 
 @pytest.mark.parametrize("key", [None, "k"])

@@ -19,14 +19,15 @@ def oldest_first(items: Iterable[KeptItem]) -> list[KeptItem]:
     By valid time, then confidence, then order of writing; those that were stored without a time are in the order of writing
     whatever their clocks said, and newer than others of the same time.
     """
-    order: dict[int, tuple[float, int, float]] = {}
+    items = list(items)
+    order: dict[int, tuple[float, float]] = {}
     before_s = math.inf
     for kept in sorted(items, key=lambda kept: -kept.number):
         if kept.is_timed:
-            order[kept.number] = kept.valid_s, 0, kept.confidence
+            order[kept.number] = kept.valid_s, kept.confidence
         else:
             before_s = min(before_s, kept.valid_s)
-            order[kept.number] = before_s, kept.number, 0.0
+            order[kept.number] = before_s, math.inf
     return sorted(items, key=lambda kept: (*order[kept.number], kept.number))
 
 
