@@ -15,7 +15,7 @@ from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.context import Context
 from firsthand.errors import StoreError
-from firsthand.loop.attempt_memory import commit
+from firsthand.loop.attempt_memory import MemoryChange, apply, commit, learn
 from firsthand.loop.journal import MemoryJournal
 from firsthand.memories.episodic import episodic
 from firsthand.memories.keeping.item_file import ItemFile, KeepingBounds
@@ -156,10 +156,26 @@ def test_an_attempt_that_is_made_again_remembers_again(tmp_path: Path) -> None:
         assert first.id != again.id and texts(memory) == ["oslo", "rome"]
 
 
-def test_what_an_attempt_forgets_and_remembers_again_is_there(tmp_path: Path) -> None:
-    memory = semantic(str(tmp_path / "m.db"))
-    run_of(tmp_path, "run", memory, "oslo -oslo oslo rome -rome")()
-    assert texts(memory) == ["oslo"]
+def test_a_change_is_one_of_its_trace_and_its_place_there(tmp_path: Path) -> None:
+    class Kind:
+        def learn(self, made: Trace) -> list[MemoryItem]:
+            return _items("rome")
+
+    memory, (oslo,) = semantic(str(tmp_path / "m.db")), _items("oslo")
+    changes = [MemoryChange(":0", (0,), oslo), MemoryChange(":1", (1,), None, oslo.id), MemoryChange(":2", (2,), oslo)]
+    asyncio.run(apply(memory, changes, "one"))
+    assert texts(memory) == ["oslo"], "it was forgotten and remembered again"
+    traces = [asyncio.run(rollout(agent(None, direct), Task("1", "?"))) for _ in range(2)]
+    for trace in (traces[0], traces[0], traces[1]):
+        forget(memory)
+        asyncio.run(apply(memory, changes, trace.id))
+        asyncio.run(learn(memory, trace, Kind()))
+        assert texts(memory) == ["oslo", "rome"] or trace is traces[0]
+    forget(memory)
+    for trace in traces:
+        asyncio.run(apply(memory, changes, trace.id))
+        asyncio.run(learn(memory, trace, Kind()))
+    assert texts(memory) == []
 
 
 def test_texts_that_are_remembered_together_are_each_committed(tmp_path: Path) -> None:

@@ -125,7 +125,8 @@ def test_an_imported_line_has_its_times_and_none_after_now(cli: Cli) -> None:
     day, before = seconds_of("2026-03-01"), time.time()
     cases: tuple[tuple[dict[str, Any], tuple[float | None, float | None]], ...] = (
         ({"valid": "2026-03-01", "stored": "2026-03-02T00:00:00Z"}, (day, day + 86_400)),
-        ({"stored": day}, (day, day)), ({"stored": int(day)}, (day, day)), ({"valid": "2026-03-01"}, (day, None)), ({}, (None, None)),
+        ({"stored": day}, (day, day)), ({"stored": int(day)}, (day, day)),
+        ({"valid": "2026-03-01"}, (day, None)), ({}, (None, None)),
         ({"valid": None, "stored": ""}, (None, None)), ({"valid": "9998-01-01", "stored": 4e9}, (None, None)),
         ({"valid": 3e9, "stored": "2026-03-01"}, (None, day)), ({"valid": -1e12, "stored": day}, (-1e12, day)),
     )  # fmt: skip
