@@ -100,8 +100,7 @@ def main(config: Config) -> int:
 
 def _scopes(config: Config, file: ItemFile) -> list[tuple[str, str]]:
     """The owners and kinds that the flags leave."""
-    found = [(owner, kind) for owner, kind, _ in file.scopes()]
-    return [(o, k) for o, k in found if config.owner in (None, o) and config.kind in (None, k)]
+    return [(o, k) for o, k in file.names() if config.owner in (None, o) and config.kind in (None, k)]
 
 
 def _items(config: Config, file: ItemFile) -> Iterator[tuple[str, str, KeptItem]]:
