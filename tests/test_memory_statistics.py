@@ -67,7 +67,7 @@ def test_a_wrong_size_is_put_right_when_it_is_first_used(tmp_path: Path, column:
 def test_right_sizes_are_left_alone_and_a_file_that_is_in_use_can_be_opened(tmp_path: Path) -> None:
     path = tmp_path / "m.db"
     filled(path)
-    changed(path)
+    changed(path, "PRAGMA wal_checkpoint(TRUNCATE)")
     before = path.read_bytes()
     writer = sqlite3.connect(path)
     writer.execute("BEGIN IMMEDIATE")
