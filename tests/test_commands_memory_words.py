@@ -146,8 +146,8 @@ def test_items_are_exported_to_lines_that_import_reads_again(kept: dict[str, str
 
 def test_places_that_cannot_be_read_are_counted_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class Damaged:
-        def scopes(self) -> list[Any]:
-            return [("a", "semantic", None), ("b", "semantic", None)]
+        def names(self) -> list[Any]:
+            return [("a", "semantic"), ("b", "semantic")]
 
         def salvage(self, owner: str, kind: str, lost: Callable[[int], None]) -> Any:
             for number in (3, 3, 4) if owner == "a" else (4,):

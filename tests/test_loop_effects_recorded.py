@@ -117,7 +117,7 @@ def test_what_is_done_to_a_memory_is_recorded_with_its_order_and_made_again() ->
     async def kept() -> list[str]:
         memory = notes()
         for _ in range(2):  # what is committed twice is there once
-            await commit(memory, trace, MemoryJournal())
+            await commit(memory, trace)
         await apply(memory, [MemoryChange("x", (9,), None, dogs[0]["id"]), MemoryChange("w", (8,), MemoryItem(**cat))])
         return sorted(each.text for each in await memory.search("cat dog", 9))
 

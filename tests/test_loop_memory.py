@@ -72,8 +72,8 @@ def test_what_branches_write_is_seen_after_them_in_their_order_and_kept_with_its
     assert [call.detail for call in replayed.calls] == [call.detail for call in trace.calls]
 
     kept: Any = notes(lifetime="run")
-    asyncio.run(commit(kept, trace, journal))
-    asyncio.run(commit(kept, trace, journal))
+    asyncio.run(commit(kept, trace))
+    asyncio.run(commit(kept, trace))
     found = asyncio.run(kept.search("cat", 9))
     assert sorted(each.text for each in found) == ["cat 0", "cat 1", "cat many one", "cat many two"]
 
@@ -81,8 +81,8 @@ def test_what_branches_write_is_seen_after_them_in_their_order_and_kept_with_its
         def learn(self, made: Trace) -> list[MemoryItem]:
             return [MemoryItem.of(f"learnt {made.task_id}", {})]
 
-    asyncio.run(learn(kept, trace, Kind(), journal))
-    asyncio.run(learn(kept, trace, object(), journal))
+    asyncio.run(learn(kept, trace, Kind()))
+    asyncio.run(learn(kept, trace, object()))
     assert [each.text for each in asyncio.run(kept.search("learnt", 1))] == ["learnt t"]
 
 

@@ -290,7 +290,7 @@ def test_a_kind_of_memory_learns_from_a_finished_attempt_what_is_there_once() ->
 
     async def twice() -> list[str]:
         for kind in (Kind(), object(), Kind()):
-            await learn(kept, made, kind, MemoryJournal())
+            await learn(kept, made, kind)
         return sorted(each.text for each in await kept.search("red", 9))
 
     assert asyncio.run(twice()) == ["red ada", "red task"]

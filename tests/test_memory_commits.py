@@ -15,6 +15,7 @@ from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.context import Context
 from firsthand.errors import StoreError
+from firsthand.loop.attempt_memory import MemoryChange, apply, commit, learn
 from firsthand.loop.journal import MemoryJournal
 from firsthand.memories.episodic import episodic
 from firsthand.memories.keeping.item_file import ItemFile, KeepingBounds
@@ -140,20 +141,41 @@ def test_what_a_run_taught_and_was_forgotten_is_not_learnt_again(tmp_path: Path,
     forget(memory, "4829")
     resume()
     assert [text.splitlines()[0] for text in texts(memory)] == ["Task: another question"]
+    run_of(tmp_path, "again", memory, "my PIN is 4829", pattern=direct)()
+    assert len(texts(memory)) == 2, "another run teaches it anew"
 
 
-def test_an_attempt_that_is_tried_again_from_its_journal_brings_back_nothing(tmp_path: Path) -> None:
+def test_an_attempt_that_is_made_again_remembers_again(tmp_path: Path) -> None:
     for file in (str(tmp_path / "m.db"), ""):
         memory, journal, task = semantic(file), MemoryJournal(), Task("1", "oslo rome")
         first = asyncio.run(rollout(agent(memory), task, journal=journal))
         forget(memory, "rome")
+        asyncio.run(commit(memory, first))
+        assert texts(memory) == ["oslo"], "its trace is committed once"
         again = asyncio.run(rollout(agent(memory), task, journal=journal))
-        assert first.id != again.id and texts(memory) == ["oslo"]
-        more = replace(task, prompt="oslo rome bergen")
-        asyncio.run(rollout(agent(memory), more, journal=journal))
-        assert texts(memory) == ["bergen", "oslo"], "what it had not written is written"
-        asyncio.run(rollout(agent(memory), task))
-        assert texts(memory) == ["bergen", "oslo", "rome"], "a new attempt has a new journal"
+        assert first.id != again.id and texts(memory) == ["oslo", "rome"]
+
+
+def test_a_change_is_one_of_its_trace_and_its_place_there(tmp_path: Path) -> None:
+    class Kind:
+        def learn(self, made: Trace) -> list[MemoryItem]:
+            return _items("rome")
+
+    memory, (oslo,) = semantic(str(tmp_path / "m.db")), _items("oslo")
+    changes = [MemoryChange(":0", (0,), oslo), MemoryChange(":1", (1,), None, oslo.id), MemoryChange(":2", (2,), oslo)]
+    asyncio.run(apply(memory, changes, "one"))
+    assert texts(memory) == ["oslo"], "it was forgotten and remembered again"
+    traces = [asyncio.run(rollout(agent(None, direct), Task("1", "?"))) for _ in range(2)]
+    for trace in (traces[0], traces[0], traces[1]):
+        forget(memory)
+        asyncio.run(apply(memory, changes, trace.id))
+        asyncio.run(learn(memory, trace, Kind()))
+        assert texts(memory) == ["oslo", "rome"] or trace is traces[0]
+    forget(memory)
+    for trace in traces:
+        asyncio.run(apply(memory, changes, trace.id))
+        asyncio.run(learn(memory, trace, Kind()))
+    assert texts(memory) == []
 
 
 def test_texts_that_are_remembered_together_are_each_committed(tmp_path: Path) -> None:
@@ -178,11 +200,15 @@ def test_another_item_that_is_forgotten_at_the_same_place_is_another_change(tmp_
         assert texts(memory) == left
 
 
-def test_an_attempt_of_a_run_that_failed_and_is_made_again_brings_back_nothing(tmp_path: Path) -> None:
-    memory, fails, task = semantic(str(tmp_path / "m.db")), [True], Task("t", "oslo rome")
+@pytest.mark.parametrize("file", ["m.db", ""])
+@pytest.mark.parametrize("cleans_up", [True, False])
+def test_what_the_last_try_of_an_attempt_remembered_is_kept(tmp_path: Path, cleans_up: bool, file: str) -> None:
+    memory, fails, task = semantic(str(tmp_path / file) if file else ""), [True], Task("t", "oslo rome")
 
     async def breaks(task: Task, ctx: Context) -> str:
         await remembers(task, ctx)
+        if fails and cleans_up:
+            await remembers(replace(task, prompt="-rome"), ctx)
         if fails:
             raise ValueError("no luck")
         return "done"
@@ -190,11 +216,16 @@ def test_an_attempt_of_a_run_that_failed_and_is_made_again_brings_back_nothing(t
     place = Place(agent(memory, breaks), Benchmark("words", lambda seed: [task], (right,)), task)
     run = create(tmp_path, {}, "run")
     asyncio.run(execute(run, [place]))
-    assert texts(memory) == ["oslo", "rome"]
-    forget(memory, "rome")
+    if not cleans_up:
+        forget(memory, "rome")
+    assert texts(memory) == ["oslo"]
     fails.clear()
     asyncio.run(execute(run, [place], redo_errors=True))
-    assert [trace.error for trace in run.traces()] == [None] and texts(memory) == ["oslo"]
+    assert [trace.error for trace in run.traces()] == [None] and texts(memory) == ["oslo", "rome"]
+    forget(memory, "rome")
+    for redo_errors in (False, True):
+        asyncio.run(execute(run, [place], redo_errors=redo_errors))
+    assert texts(memory) == ["oslo"], "a try that is finished says nothing anew"
 
 
 def test_a_commit_that_was_broken_off_is_finished_and_a_failed_write_is_not_noted(tmp_path: Path) -> None:

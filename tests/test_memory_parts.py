@@ -64,8 +64,8 @@ def test_a_time_is_seconds_or_iso_in_utc_unless_it_names_a_zone():
         assert shown_time(seconds) == text, seconds
     made = unstored(item("a", time=5), 3, "k")
     assert made == KeptItem(item("a", time=5), (1 << 62) + 3, "k", 5.0, math.inf)
-    assert unstored(item("a"), 1, None).newness == (math.inf, 1.0, (1 << 62) + 1)
-    assert KeptItem(item("a", confidence=0.25), 9, None, 2.0, 3.0).newness == (2.0, 0.25, 9)
+    assert unstored(item("a"), 1, None) == KeptItem(item("a"), (1 << 62) + 1, None, math.inf, math.inf)
+    assert made.is_timed and not unstored(item("a"), 1, None).is_timed
 
 
 def test_an_item_has_at_most_64_kib_as_json_and_an_id_of_1_to_64_signs():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from firsthand.memories.episodic import episodic
 from firsthand.memories.keeping.item_file import ItemFile, KeepingBounds, ScopeSize
 from firsthand.memories.keeping.stored_memory import StoredMemory
 from firsthand.memory import MemoryItem
-from firsthand.runs.database import checksum
+from firsthand.runs.database import Database, checksum
 
 FIVE = KeepingBounds(5, 1 << 20)
 
@@ -46,7 +47,7 @@ SIZES = [("", ScopeSize(3, 6, 42)), ("ann", ScopeSize(1, 1, 10)), ("bo", ScopeSi
 
 @pytest.mark.parametrize("column", ["items", "words", "bytes"])
 @pytest.mark.parametrize("value", ["1000000000", "-10", "'x'", "x'00'", "1e308", "items + 1", "4"])
-def test_a_wrong_size_is_put_right_when_the_file_is_opened(tmp_path: Path, column: str, value: str) -> None:
+def test_a_wrong_size_is_put_right_when_it_is_first_used(tmp_path: Path, column: str, value: str) -> None:
     path = tmp_path / "m.db"
     filled(path)
     changed(path, f"UPDATE scopes SET {column} = {value}")
@@ -54,8 +55,11 @@ def test_a_wrong_size_is_put_right_when_the_file_is_opened(tmp_path: Path, colum
     assert [(owner, size) for owner, _, size in file.scopes()] == SIZES
     assert {type(each) for _, _, size in file.scopes() for each in size} == {int}
     file.close()
+    changed(path, f"UPDATE scopes SET {column} = {value}")
     memory = episodic(str(path), max_items=5)
     assert len(asyncio.run(memory.search("tea", 9))) == 3
+    changed(path, f"UPDATE scopes SET {column} = {value}")
+    memory = episodic(str(path), max_items=5)
     asyncio.run(memory.write(item("d")))
     assert [each.id for each in asyncio.run(memory.list())] == ["a", "b", "c", "d"], "nothing is deleted for it"
 
@@ -100,6 +104,7 @@ def test_a_size_that_becomes_wrong_while_the_file_is_open_ends_no_write(tmp_path
     path = tmp_path / "m.db"
     filled(path)
     file = ItemFile(path)
+    assert file.size(file.scope("ann", "episodic")).items == 1
     changed(path, f"UPDATE scopes SET {column} = 1000000000 WHERE owner = 'ann'")
     assert not file.put("ann", "episodic", item("z"), None, FIVE), "it goes with all others"
     assert file.newest_first(file.scope("ann", "episodic"), 99, None, 9) == [] and file.last_number() == 3
@@ -161,6 +166,108 @@ def test_an_item_without_words_is_read_and_counted(tmp_path: Path) -> None:
     file.close()
 
 
+def test_a_size_that_becomes_wrong_before_the_write_of_another_process_is_put_right_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "m.db"
+    filled(path)
+
+    class Late(ItemFile):
+        def _count(self, scope: int) -> None:
+            changed(path, "UPDATE scopes SET items = 1000000000")
+
+    file = Late(path)
+    assert file.put("", "episodic", item("d"), None, FIVE) and file.with_id(1, "a") is not None
+    file.close()
+
+
+def test_damage_of_one_owners_items_leaves_the_others_to_be_read_and_written(tmp_path: Path) -> None:
+    path = tmp_path / "m.db"
+    file = ItemFile(path)
+    for number in range(40):
+        owner = "ann" if number < 20 else "bo"
+        file.put(owner, "notes", item(f"{number}", f"n{number} {'x' * 3000}"), None, FIVE._replace(items=99))
+    file.close()
+    raw = bytearray(path.read_bytes())
+    page = raw.find(b"n30 xxx") // 4096 * 4096
+    raw[page : page + 4096] = b"\xff" * 4096
+    path.write_bytes(raw)
+    changed(path, "UPDATE scopes SET items = 7 WHERE owner = 'ann'")
+    file = ItemFile(path, create=False)
+    assert [size.items for _, _, size in file.scopes()] == [20, 20]
+    assert len(file.newest_first(1, 99, None, 99)) == 20 and file.put("ann", "notes", item("new"), None, FIVE)
+    with pytest.raises(StoreError, match="is damaged"):
+        file.put("bo", "notes", item("new"), None, FIVE)
+    assert file.size(1).items == 5 and file.size(2).items == 20
+    file.close()
+
+
+def unwritable(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make files of memories read-only, for root too."""
+    connect = Database._connect_as
+    monkeypatch.setattr(Database, "_connect_as", lambda self, mode: connect(self, "ro&immutable=1"))
+
+
+def of_version(path: Path, version: int) -> None:
+    """Make the file one of an older version."""
+    tables = [f"DROP TABLE {name}" for name in ("commits", "vectors")[: 3 - version]]
+    changed(path, *tables, f"PRAGMA user_version = {version}")
+
+
+def test_a_memory_of_0_21_that_cannot_be_written_is_listed_searched_and_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Callable[..., tuple[int, str, str]]
+) -> None:
+    path = tmp_path / "m.db"
+    filled(path)
+    of_version(path, 2)
+    before = path.read_bytes()
+    unwritable(path, monkeypatch)
+    assert "tea cup" in cli("memory", "list", str(path), "--query", "tea")[1]
+    assert cli("memory", "export", str(path))[1].count("tea") == 4
+    code, _, said = cli("memory", "forget", str(path), "a")
+    assert code != 0 and "cannot be written" in said and path.read_bytes() == before
+    with pytest.raises(StoreError, match="cannot be written"):
+        ItemFile(path)
+    monkeypatch.undo()
+    file = ItemFile(path, create=False)
+    assert file.put("", "episodic", item("d"), None, FIVE, once="a") and not file.remove("", "episodic", "d", once="a")
+    file.close()
+
+
+def test_a_memory_that_lacks_what_readers_need_or_has_other_tables_is_refused_where_it_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, other = tmp_path / "old.db", tmp_path / "other.db"
+    for path, version in ((old, 1), (other, 2)):
+        filled(path)
+        of_version(path, version)
+    changed(other, "CREATE TABLE more (x)")
+    unwritable(old, monkeypatch)
+    for path, why in ((old, "cannot be written"), (other, "its tables are not those of a memory")):
+        with pytest.raises(StoreError, match=why):
+            ItemFile(path, create=False)
+
+
+@pytest.mark.parametrize("column", ["items", "words", "bytes"])
+def test_a_wrong_size_that_cannot_be_put_right_is_read_if_it_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str
+) -> None:
+    path = tmp_path / "m.db"
+    filled(path)
+    changed(path, f"UPDATE scopes SET {column} = 7")
+    with monkeypatch.context() as here:
+        unwritable(path, here)
+        file = ItemFile(path, create=False)
+        assert getattr(file.size(1), "size_bytes" if column == "bytes" else column) == 7
+        file.close()
+    changed(path, f"UPDATE scopes SET {column} = 'x'")
+    with monkeypatch.context() as here:
+        unwritable(path, here)
+        file = ItemFile(path, create=False)
+        with pytest.raises(StoreError, match="the size of what an owner has is no size"):
+            file.size(1)
+        assert len(file.newest_first(1, 99, None, 9)) == 3
+        file.close()
+
+
 @pytest.mark.slow
 def test_a_file_of_a_hundred_thousand_items_is_counted_in_a_fraction_of_a_second(tmp_path: Path) -> None:
     path = tmp_path / "m.db"
@@ -172,5 +279,6 @@ def test_a_file_of_a_hundred_thousand_items_is_counted_in_a_fraction_of_a_second
     ItemFile(path).close()
     started = time.process_time()
     file = ItemFile(path)
-    assert time.process_time() - started < 0.5 and file.size(1).items == 100_003
+    assert file.names()[0] == ("", "episodic") and time.process_time() - started < 0.02, "opening counts nothing"
+    assert file.size(1).items == 100_003 and time.process_time() - started < 0.5
     file.close()

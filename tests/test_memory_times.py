@@ -6,7 +6,6 @@ import asyncio
 import json
 import math
 import random
-import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +16,9 @@ import pytest
 from firsthand import catalog
 from firsthand.memories.episodic import episodic
 from firsthand.memories.keeping import item_file
-from firsthand.memories.keeping.item_file import ItemFile, ItemTimes
-from firsthand.memories.keeping.kept_item import exact_time, seconds_of
+from firsthand.memories.keeping.item_age import first_to_go, oldest_first
+from firsthand.memories.keeping.item_file import ItemFile, KeepingBounds
+from firsthand.memories.keeping.kept_item import KeptItem, exact_time, seconds_of
 from firsthand.memories.keeping.stored_memory import StoredMemory
 from firsthand.memories.memgpt import memgpt
 from firsthand.memories.semantic import semantic
@@ -125,7 +125,8 @@ def test_an_imported_line_has_its_times_and_none_after_now(cli: Cli) -> None:
     day, before = seconds_of("2026-03-01"), time.time()
     cases: tuple[tuple[dict[str, Any], tuple[float | None, float | None]], ...] = (
         ({"valid": "2026-03-01", "stored": "2026-03-02T00:00:00Z"}, (day, day + 86_400)),
-        ({"stored": day}, (day, day)), ({"valid": "2026-03-01"}, (day, None)), ({}, (None, None)),
+        ({"stored": day}, (day, day)), ({"stored": int(day)}, (day, day)),
+        ({"valid": "2026-03-01"}, (day, None)), ({}, (None, None)),
         ({"valid": None, "stored": ""}, (None, None)), ({"valid": "9998-01-01", "stored": 4e9}, (None, None)),
         ({"valid": 3e9, "stored": "2026-03-01"}, (None, day)), ({"valid": -1e12, "stored": day}, (-1e12, day)),
     )  # fmt: skip
@@ -138,6 +139,11 @@ def test_an_imported_line_has_its_times_and_none_after_now(cli: Cli) -> None:
         file.close()
         for value, wanted in zip((kept.valid_s, kept.stored_s), expected, strict=True):
             assert value == wanted if wanted is not None else before - 1e-6 <= value <= time.time(), (times, value)
+    for other in (True, ["2026-01-01"], {"from": 1}):
+        Path("b.jsonl").write_text(
+            json.dumps({"text": f"{other}", "kind": "semantic", "valid": other, "stored": other}) + "\n"
+        )
+        assert cli("memory", "import", "m.db", "b.jsonl")[1] == "imported 1 new item\n", "one's own keys are no times"
     Path("a.jsonl").write_text(
         '{"text": "a", "kind": "semantic"}\n{"text": "b", "kind": "semantic", "stored": "soon"}\n'
     )
@@ -157,24 +163,43 @@ def test_a_time_as_text_is_read_back_as_it_was_to_the_microsecond() -> None:
 # -- newness --
 
 
-def test_what_was_written_last_holds_whatever_the_clocks_say(tmp_path: Path, clock: list[float]) -> None:
-    memory = semantic("m.db")
-    for city, now in (("Oslo", 3600.0), ("Bergen", 0.0), ("Rome", 0.0), ("Lund", -9e5), ("Graz", -9e5)):
+def test_what_was_written_last_holds_whatever_the_clocks_say(clock: list[float]) -> None:
+    memory, told = semantic("m.db"), list[float]()
+    for city, now in (("Oslo", 3600.0), ("Bergen", 0.0), ("Rome", 0.0), ("Lund", -9e5), ("Graz", -9e5), ("Pisa", 7e8)):
         clock[0] = 1_800_000_000.25 + now
+        told.append(clock[0])
         write(memory, home(city))
-        assert found(memory) == [f"Ann lives in {city}"]
-    first, *rest = [kept.valid_s for kept in memory.with_key(next(iter(memory.all())).key or "")]
-    assert first == 1_800_003_600.25 and len(set(rest)) == 4 and max(rest) - first < 1e-5
-    assert found(memory, known=clock[0] - 1) == [] and len(found(memory, history=True)) == 5
-    write(memory, MemoryItem.of("Bo lives in Pisa", {"subject": "Bo", "attribute": "home"}))
-    (other,) = (kept for kept in memory.all() if kept.item.text.startswith("Bo"))
-    assert other.valid_s == other.stored_s == clock[0], "another fact keeps the clock's time"
-    bo = semantic("m.db", owner="bo")
-    write(bo, home("Nice"))
-    assert next(iter(bo.all())).valid_s == clock[0], "and so does another owner's"
-    clock[0] = 1_900_000_000.0
-    write(memory, home("Pisa"))
-    assert next(iter(memory.all())).valid_s == 1_900_000_000.0, "and so does this one when the clock is right again"
+        assert found(memory) == [f"Ann lives in {city}"] == found(memory, at=clock[0], known=clock[0])
+    assert sorted((kept.valid_s, kept.stored_s) for kept in memory.all()) == [(each, each) for each in sorted(told)]
+    assert found(memory, at=told[0]) == ["Ann lives in Graz"] and len(found(memory, history=True)) == 6
+
+
+def test_a_clock_that_was_ahead_once_leaves_later_facts_at_their_own_times(cli: Cli, clock: list[float]) -> None:
+    memory, ahead = semantic("m.db"), 365 * 86_400.0
+    clock[0] = time.time() + ahead
+    write(memory, home("Oslo"))
+    clock[0] -= ahead
+    write(memory, home("Rome"))
+    clock[0] += 0.001
+    for file in ("m.db", "n.db"):
+        memory = semantic(file)
+        assert found(memory, k=1) == found(memory, at=clock[0]) == ["Ann lives in Rome"]
+        assert found(memory, until=clock[0]) == ["Ann lives in Rome"]
+        if file == "m.db":
+            assert cli("memory", "export", "m.db", "--out", "m.jsonl")[0] == 0
+            assert cli("memory", "import", "n.db", "m.jsonl")[0] == 0
+
+
+def test_an_earlier_time_of_a_writer_lies_before_what_a_clock_ahead_stamped(clock: list[float]) -> None:
+    memory = semantic("m.db")
+    clock[0] += 1e6
+    write(memory, home("Oslo"))
+    write(memory, home("Bergen", time=clock[0] - 5e5))
+    assert found(memory) == ["Ann lives in Oslo"]
+    clock[0] -= 1e6
+    write(memory, home("Rome"))
+    assert found(memory) == ["Ann lives in Bergen"], "its day is still to come, by the clock that is right now"
+    assert found(memory, at=clock[0]) == ["Ann lives in Rome"]
 
 
 def test_of_facts_of_one_moment_the_last_written_holds_though_it_is_less_sure(clock: list[float]) -> None:
@@ -183,39 +208,75 @@ def test_of_facts_of_one_moment_the_last_written_holds_though_it_is_less_sure(cl
     assert found(memory) == ["Ann lives in Rome"]
 
 
+def test_of_facts_of_one_given_time_the_surer_holds_and_one_that_was_stored_then_is_newer(clock: list[float]) -> None:
+    memory = semantic("m.db")
+    write(memory, home("Oslo", time=clock[0] + 9, confidence=0.9), home("Rome", time=clock[0] + 9, confidence=0.8))
+    assert found(memory) == ["Ann lives in Oslo"]
+    clock[0] += 9
+    write(memory, home("Lund", confidence=0.1), home("Graz", time=clock[0] + 0.5))
+    assert found(memory, at=clock[0]) == ["Ann lives in Lund"] and found(memory) == ["Ann lives in Graz"]
+
+
+def test_of_equal_facts_the_last_written_holds_in_whatever_order_they_are_read() -> None:
+    items = [KeptItem(home(city), number, "k", 5.0, 9.0) for number, city in enumerate(("Oslo", "Rome", "Lund"))]
+    assert oldest_first(items) == items == oldest_first(reversed(items)) and oldest_first(iter(())) == []
+
+
 def test_a_fact_of_a_coming_day_is_no_clock_and_holds_from_that_day_on(clock: list[float]) -> None:
     memory = semantic("m.db")
     write(memory, home("Oslo", time="2030-01-01"), home("Rome"), home("Lund"))
     assert found(memory) == ["Ann lives in Oslo"] and found(memory, at=clock[0] + 1) == ["Ann lives in Lund"]
-    assert max(kept.valid_s for kept in memory.all() if "Oslo" not in kept.item.text) < clock[0] + 1e-5
-    with sqlite3.connect("m.db") as connection:  # damage of the newer ones is told when they are read
-        connection.execute("UPDATE items SET body = '[', valid_s = valid_s + 1e9 WHERE number = 1")
-        connection.execute("UPDATE items SET valid_s = 'x' WHERE number = 2")
-    connection.close()
-    file = ItemFile(Path("m.db"))
-    key = str(file._database.read("SELECT key FROM items WHERE number = 3")[0][0])
-    assert file.put("", "semantic", home("Pisa"), key, None)
-    assert file.numbered([4])[4].valid_s == pytest.approx(clock[0], abs=1e-5)
+    assert {kept.valid_s for kept in memory.all() if "Oslo" not in kept.item.text} == {clock[0]}
 
 
-def test_items_without_a_key_and_core_blocks_are_in_the_order_of_writing(clock: list[float]) -> None:
+def test_core_blocks_are_in_the_order_of_writing_and_items_without_a_key_in_that_of_their_times(
+    clock: list[float],
+) -> None:
     memory = memgpt("m.db")
     texts = [f"human: {number}" for number in range(4)]
     for number, text in enumerate(texts):
         clock[0] = 1_800_000_000.0 - 60 * number
         write(memory, MemoryItem.of(text, {"store": "core", "block": "human", "n": number}))
         write(memory, MemoryItem.of(f"passage {number}", {"store": "archival"}))
-    assert found(memory, "", where={"store": "core"})[:1] == ["human: 3"]
-    assert found(memory, "", where={"store": "archival"}) == [f"passage {number}" for number in (3, 2, 1, 0)]
+    assert found(memory, "", where={"store": "core"}) == ["human: 3"]
+    assert found(memory, "", where={"store": "archival"}) == [f"passage {number}" for number in range(4)]
 
 
-def test_times_far_away_have_a_next_one(clock: list[float]) -> None:
-    file = ItemFile(Path("m.db"))
-    for number, city in enumerate(("Oslo", "Rome", "Lund")):
-        times = ItemTimes(253e9, clock[0]) if not number else None
-        assert file.put("", "semantic", home(city), "k", None, times=times)
-    first, second, third = (kept.valid_s for kept in file.numbered([1, 2, 3]).values())
-    assert 253e9 == first < second < third < 253e9 + 1
+def test_a_full_memory_drops_first_what_was_replaced_and_never_what_holds(clock: list[float]) -> None:
+    file, now = ItemFile(Path("m.db")), clock[0]
+    rows: list[tuple[str, str | None, float, dict[str, Any]]] = [
+        ("a1", "a", now + 1e6, {}), ("a2", "a", now, {}),  # a clock was ahead
+        ("b1", "b", now + 1e6, {}), ("b2", "b", now, {"time": now + 5e5}), ("b3", "b", now, {}),  # b2 holds
+        ("c1", "c", now, {"time": now + 1, "confidence": 0.5}), ("c2", "c", now, {"time": now + 1}),  # equal times: neither
+        ("d1", "d", now - 5, {"time": now}), ("d2", "d", now, {}),
+        ("e1", "e", now, {"time": now - 2}), ("e2", "e", now, {}), ("e3", "e", now, {"time": now - 5}),
+        ("f", "f", now - 9e5, {}), ("no key", None, now, {}), ("none", None, now, {}),
+    ]  # fmt: skip
+    for id, key, clock[0], provenance in rows:
+        file.put("", "semantic", MemoryItem(id, "tea", provenance), key, None)
+    with file._database.write() as connection:
+        gone = [number for number, _ in first_to_go(connection, 1, 99)]
+        assert first_to_go(connection, 1, 2) == first_to_go(connection, 1, 99)[:2]
+    assert [rows[number - 1][0] for number in gone] == ["e3", "e1", "b3", "d1", "a1", "b1"]
+    held = {oldest_first(file.with_key(1, key, 99))[-1].item.id for key in "abcdef"}
+    assert held == {"a2", "b2", "c2", "d2", "e2", "f"}
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+def test_a_write_reads_no_items_of_coming_days(clock: list[float], key: str | None) -> None:
+    file, steps = ItemFile(Path("m.db")), 0
+    for number in range(300):
+        file.put("", "notes", MemoryItem.of(f"event {number}", {"time": "2199-01-01"}), key, KeepingBounds())
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    file._database._connection.set_progress_handler(count, 100)
+    file.put("", "notes", MemoryItem.of("a note", {}), key, KeepingBounds())
+    assert steps < 20
+    file.close()
 
 
 # -- ages --

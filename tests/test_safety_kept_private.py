@@ -11,7 +11,6 @@ import pytest
 from firsthand import Agent, Task
 from firsthand.declaration import Declaration
 from firsthand.loop.attempt_memory import learn
-from firsthand.loop.journal import MemoryJournal
 from firsthand.loop.private_texts import copies, private_texts
 from firsthand.memories.episodic import episodic
 from firsthand.memories.memgpt import memgpt
@@ -157,7 +156,7 @@ def test_an_episode_that_copies_a_private_result_is_private() -> None:
     def learnt(name: str) -> list[Any]:
         memory = episodic()
         trace = attempt(pattern, notes(), tools=(inbox, weather), prompt=name)
-        asyncio.run(learn(memory, trace, memory, MemoryJournal()))
+        asyncio.run(learn(memory, trace, memory))
         return [each.provenance.get("readers") for each in asyncio.run(memory.list())]
 
     assert learnt("inbox") == ["user"] and learnt("weather") == [None]

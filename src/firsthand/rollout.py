@@ -140,10 +140,10 @@ async def rollout(
         agent.memory if memory is None and agent.memory is not None and agent.memory.lifetime == "agent" else None
     )
     if own_memory is not None:
-        await commit(own_memory, trace, journal)
+        await commit(own_memory, trace)
     trace = trace if failure else await score_trace(benchmark, task, trace, journal, budget)
     if own_memory is not None:
-        await learn(own_memory, trace, own_memory, journal)
+        await learn(own_memory, trace, own_memory)
     return trace
 
 
@@ -334,9 +334,9 @@ async def rollouts(
                     yield trace
             for place in together:
                 if place.agent.name in memories and place.id in finished:
-                    memory, trace, kept = memories[place.agent.name], finished[place.id], journal(place)
-                    await commit(memory, trace, kept)
-                    await learn(memory, trace, place.agent.memory, kept)
+                    memory, trace = memories[place.agent.name], finished[place.id]
+                    await commit(memory, trace)
+                    await learn(memory, trace, place.agent.memory)
     finally:
         await keeper.close()
 

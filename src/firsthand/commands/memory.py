@@ -100,8 +100,7 @@ def main(config: Config) -> int:
 
 def _scopes(config: Config, file: ItemFile) -> list[tuple[str, str]]:
     """The owners and kinds that the flags leave."""
-    found = [(owner, kind) for owner, kind, _ in file.scopes()]
-    return [(o, k) for o, k in found if config.owner in (None, o) and config.kind in (None, k)]
+    return [(o, k) for o, k in file.names() if config.owner in (None, o) and config.kind in (None, k)]
 
 
 def _items(config: Config, file: ItemFile) -> Iterator[tuple[str, str, KeptItem]]:
@@ -242,18 +241,21 @@ def _in_order_of_storing(lines: list[tuple[int, Json]]) -> list[tuple[int, Json]
 
 
 def _times(row: Json, where: str) -> ItemTimes | None:
-    """The times of an exported line, none of them after now; None for a line without them. DataError for others."""
+    """The times of an exported line, none of them after now; None for a line without them. DataError for other texts."""
     from firsthand.memories.keeping.item_file import ItemTimes
     from firsthand.memories.keeping.kept_item import seconds_of
 
-    given = {name: row[name] for name in ("valid", "stored") if row.get(name) not in (None, "")}
+    now_s = round(time.time(), 6)
+    given = {
+        name: row[name] for name in ("valid", "stored") if type(row.get(name)) in (str, int, float) and row[name] != ""
+    }
     if not given:
         return None
     try:
-        seconds = {name: min(seconds_of(each), time.time()) for name, each in given.items()}
+        seconds = {name: min(seconds_of(each), now_s) for name, each in given.items()}
     except ConfigError as error:
         raise DataError(f"{where}: {error}") from None
-    stored_s = seconds.get("stored", time.time())
+    stored_s = seconds.get("stored", now_s)
     return ItemTimes(seconds.get("valid", stored_s), stored_s)
 
 

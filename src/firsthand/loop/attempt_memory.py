@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from firsthand.loop.concurrency import had_ended
-from firsthand.loop.journal import Journal, JournalPart
 from firsthand.loop.private_texts import READERS, copies, private_texts
 from firsthand.memory import Memory, MemoryItem, hook
 from firsthand.message import Json
@@ -50,31 +49,30 @@ class AttemptMemory:
         return memory
 
 
-async def apply(memory: Memory, changes: Iterable[MemoryChange], attempt: str = "") -> None:
-    """Make the changes, in an order that does not depend on times; with the name of an attempt, each once for all."""
+async def apply(memory: Memory, changes: Iterable[MemoryChange], trace_id: str = "") -> None:
+    """Make the changes, in an order that does not depend on times; with the id of their trace, each once for all."""
     for change in sorted(changes, key=lambda change: change.order):
         made = change.item or change.forgotten
-        await _make(memory, made, f"{attempt} {change.effect}" if attempt else "")
+        await _make(memory, made, f"{trace_id} {change.effect}" if trace_id else "")
 
 
-async def commit(memory: Memory, trace: Trace, journal: Journal) -> None:
+async def commit(memory: Memory, trace: Trace) -> None:
     """Make the changes of a finished attempt in its agent's memory.
 
-    A change that was committed before is not made again, whatever became of it since: what is forgotten stays so when the
-    attempt is resumed.
+    A change of this trace that was committed before is not made again, whatever became of it since: what is forgotten stays
+    so when its run is resumed. An attempt that is tried again has another trace, whose changes are its own.
     """
-    if changes := changes_of(trace):
-        await apply(memory, changes, await _committed_as(trace, journal))
+    await apply(memory, changes_of(trace), trace.id)
 
 
-async def learn(memory: Memory, trace: Trace, kind: object, journal: Journal) -> None:
+async def learn(memory: Memory, trace: Trace, kind: object) -> None:
     """Write what a finished attempt leaves in a memory of that kind, if it learns from traces; each item once for all."""
     if (learnt := hook(kind, "learn")) is not None:
         private = private_texts(trace.calls)
         for item in learnt(trace):
             copied = copies(item.text, private) is not None
             kept = replace(item, provenance={**item.provenance, READERS: "user"}) if copied else item
-            await _make(memory, kept, f"{await _committed_as(trace, journal)} learnt")
+            await _make(memory, kept, f"{trace.id} learnt")
 
 
 async def _make(memory: Memory, change: MemoryItem | str, name: str) -> None:
@@ -85,15 +83,6 @@ async def _make(memory: Memory, change: MemoryItem | str, name: str) -> None:
         await memory.write(change)
     else:
         await memory.forget(change)
-
-
-async def _committed_as(trace: Trace, journal: Journal) -> str:
-    """The name of an attempt in memories: the id of its first trace, which its journal keeps, for when it is tried again."""
-    part = JournalPart(journal, "memory")
-    if (kept := part.find("commit", "")) is None:
-        part.record("commit", "", kept := {"trace": trace.id})
-        await part.settled()
-    return str(kept["trace"])
 
 
 def changes_of(trace: Trace) -> list[MemoryChange]:

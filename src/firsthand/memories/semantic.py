@@ -2,7 +2,8 @@
 
 A fact has a subject, an attribute and a value. Facts are only ever added: which one holds is computed when it is asked for,
 so that writers need not agree and "then" can be asked as well as "now". Of the facts of one subject and attribute the one
-with the latest valid time holds; of equal times the more confident, then the one written last. A withdrawal is a fact too.
+with the latest valid time holds; of equal times the more confident, then the one written last. Facts without a time replace
+each other in the order of writing, whatever their writers' clocks say. A withdrawal is a fact too.
 
     await ctx.remember("Ann lives in Oslo", subject="Ann", attribute="home", value="Oslo", time="2026-03-01")
     await ctx.recall("Where does Ann live?")                      # now
@@ -24,6 +25,7 @@ from firsthand.declaration import Declaration
 from firsthand.errors import ConfigError
 from firsthand.grammar import json_schema
 from firsthand.memories.keeping.conversation_window import shown_items, without_thoughts
+from firsthand.memories.keeping.item_age import oldest_first
 from firsthand.memories.keeping.item_file import ItemFile
 from firsthand.memories.keeping.item_vectors import ItemVectors
 from firsthand.memories.keeping.kept_item import KeptItem, seconds_of
@@ -102,7 +104,7 @@ class SemanticMemory(StoredMemory):
                 for each in group
             }
             if len(values) > 1:
-                found.append(tuple(each.item for each in sorted(group, key=lambda kept: kept.newness)))
+                found.append(tuple(each.item for each in oldest_first(group)))
         return found
 
     async def brief(self, ctx: Context, task: Task) -> Context:

@@ -118,6 +118,8 @@ class Schema:
     """The end of a sentence on a fault that passes."""
     copied: str = "the run's folder"
     """The files that are restored from a copy."""
+    reads_from: int | None = None
+    """The oldest version that is read as it is where it cannot be brought up to ours; None: only ours is."""
     page_bytes: int = 4096
     """The page size of a new file."""
 
@@ -262,7 +264,7 @@ class Database:
         return connection
 
     def _migrate(self, create: bool) -> None:
-        """Bring an older schema up to ours; refuse a newer or foreign one."""
+        """Bring an older schema up to ours, or read it as it is if it cannot be written; refuse a newer or foreign one."""
         version, migrations = self._version(), self.schema.migrations
         if version > len(migrations):
             raise StoreError(
@@ -277,11 +279,16 @@ class Database:
         if self.read("SELECT 1 FROM sqlite_master WHERE type NOT IN ('table', 'index') LIMIT 1"):
             raise self.damaged(f"its tables are not those of {self.schema.noun}: it has triggers or views")
         if version < len(migrations):
-            with self.write() as connection:
-                for number in range(self._version(), len(migrations)):  # again, now that nobody else can migrate
-                    _run_script(connection, migrations[number])
-                connection.execute(f"PRAGMA application_id = {self.schema.application_id}")
-                connection.execute(f"PRAGMA user_version = {len(migrations)}")
+            try:
+                with self.write() as connection:
+                    for number in range(self._version(), len(migrations)):  # again, now that nobody else can migrate
+                        _run_script(connection, migrations[number])
+                    connection.execute(f"PRAGMA application_id = {self.schema.application_id}")
+                    connection.execute(f"PRAGMA user_version = {len(migrations)}")
+            except StoreError:  # a read-only folder or a full disk, where a reader needs nothing new
+                if create or self.schema.reads_from is None or version < self.schema.reads_from:
+                    raise
+                migrations = migrations[: self._version()]
         found = self.read(_MASTER)
         if tuple(sorted(found, key=repr)) != _master(migrations):
             raise self.damaged(f"its tables are not those of {self.schema.noun}")

@@ -1,36 +1,52 @@
-"""The ages of a memory's items in its file: a time after the newest one's, and the items that go first."""
+"""The order of a memory's items by newness, and the items of its file that go first.
+
+Of an item that was stored without a time both times are the clock's, and clocks are set back, or differ between machines.
+The order of writing is sure: what was stored before another such item of its key counts as no newer than that one.
+"""
 
 from __future__ import annotations
 
 import math
-from contextlib import suppress
+from collections.abc import Iterable
 from sqlite3 import Connection
 
-from firsthand.errors import ConfigError
-from firsthand.memories.keeping.kept_item import item_of, time_of
+from firsthand.memories.keeping.kept_item import KeptItem
 
 
-def after_newest(connection: Connection, scope: int, key: str | None, now_s: float) -> float:
-    """A valid time after that of every item of a key which was stored without one: now, unless a clock was set back."""
-    later = connection.execute(
-        "SELECT valid_s, body FROM items WHERE scope = ? AND key IS ? AND valid_s >= ? ORDER BY valid_s DESC",
-        (scope, key, now_s),
-    )
-    for newest_s, body in later:
-        with suppress(ValueError, ConfigError):
-            if time_of(item_of("", body)) is None:
-                return max(float(newest_s) + 1e-6, math.nextafter(newest_s, math.inf))
-    return now_s
+def oldest_first(items: Iterable[KeptItem]) -> list[KeptItem]:
+    """Items of one key by newness: the last one holds.
+
+    By valid time, then confidence, then order of writing; those that were stored without a time are in the order of writing
+    whatever their clocks said, and newer than others of the same time.
+    """
+    items = list(items)
+    order: dict[int, tuple[float, float]] = {}
+    before_s = math.inf
+    for kept in sorted(items, key=lambda kept: -kept.number):
+        if kept.is_timed:
+            order[kept.number] = kept.valid_s, kept.confidence
+        else:
+            before_s = min(before_s, kept.valid_s)
+            order[kept.number] = before_s, math.inf
+    return sorted(items, key=lambda kept: (*order[kept.number], kept.number))
+
+
+_REPLACED = """
+    WITH aged AS (
+        SELECT number, id, key, valid_s, length(body) AS size, CASE WHEN valid_s = stored_s THEN number ELSE 0 END AS place,
+            CASE WHEN valid_s = stored_s THEN min(CASE WHEN valid_s = stored_s THEN valid_s END)
+                OVER (PARTITION BY key ORDER BY number DESC) ELSE valid_s END AS since_s
+        FROM items WHERE scope = ? AND key IS NOT NULL),
+    ranked AS (SELECT *, rank() OVER (PARTITION BY key ORDER BY since_s DESC, place DESC) AS newness FROM aged)
+    SELECT number, size FROM ranked WHERE newness > 1 ORDER BY valid_s, id LIMIT ?
+"""
+"""The order of `oldest_first`, but that none of several items which a writer gave one time is replaced by another."""
 
 
 def first_to_go(connection: Connection, scope: int, many: int) -> list[tuple[int, int]]:
     """Numbers and bytes of at most so many items: replaced ones, or else the oldest of all."""
     return (
-        connection.execute(
-            "SELECT number, length(body) FROM items AS old WHERE scope = ? AND key IS NOT NULL AND EXISTS (SELECT 1 FROM "
-            "items WHERE scope = old.scope AND key = old.key AND valid_s > old.valid_s) ORDER BY valid_s, id LIMIT ?",
-            (scope, many),
-        ).fetchall()
+        connection.execute(_REPLACED, (scope, many)).fetchall()
         or connection.execute(
             "SELECT number, length(body) FROM items WHERE scope = ? ORDER BY valid_s, id LIMIT ?", (scope, many)
         ).fetchall()

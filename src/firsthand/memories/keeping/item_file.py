@@ -25,8 +25,14 @@ from typing import Any, NamedTuple
 
 from firsthand.errors import ConfigError, StoreError
 from firsthand.memories.keeping.cut_file import padded_copy, refuse_cut_short
-from firsthand.memories.keeping.item_age import after_newest, first_to_go
-from firsthand.memories.keeping.item_statistics import count_anew, expect_postings, expect_words
+from firsthand.memories.keeping.item_age import first_to_go
+from firsthand.memories.keeping.item_statistics import (
+    count_anew,
+    expect_postings,
+    expect_sizes,
+    expect_words,
+    put_right,
+)
 from firsthand.memories.keeping.kept_item import KeptItem, body_of, item_of, time_of, words_of
 from firsthand.memory import MemoryItem
 from firsthand.runs.database import Database, Schema, checksum, plain
@@ -59,6 +65,7 @@ MEMORY_SCHEMA = Schema(
     ),
     place="the file of a memory",
     missing="`firsthand run --memory KIND:FILE` makes one",
+    reads_from=2,
     resume="then try again",
     copied="it",
 )
@@ -104,7 +111,8 @@ class ItemFile:
     def __init__(self, path: Path, *, create: bool = True, salvage: bool = False):
         """With `salvage` a copy is opened, filled up with zeros if the file is cut short, for `salvage` to read.
 
-        Otherwise the sizes of scopes, which have no checksum, are compared with the items, and put right if they differ.
+        Otherwise the size of a scope, which has no checksum, is compared with its items when it is first used, and put right
+        if it differs and the file can be written.
         """
         try:
             if path.is_dir():
@@ -121,8 +129,8 @@ class ItemFile:
         refuse_cut_short(path)
         self._database = Database(path, create=create, schema=MEMORY_SCHEMA)
         self._secured: object = None
-        if not salvage:
-            count_anew(self._database)
+        self._counted: set[int] = set()
+        """Scopes whose sizes are those of their items."""
 
     # -- writing --
 
@@ -141,19 +149,22 @@ class ItemFile:
 
         Args:
             bounds: What is beyond them is deleted, the item itself if it is the first to go; None deletes nothing.
-            times: When it was stored first; None: now, and after all of its key that were stored without a time.
+            times: When it was stored first; None: now.
             once: The name of this change: one that was made under that name is not made again.
         """
         body, counts, given = body_of(item), words_of(item.text), time_of(item)
         length = sum(counts.values())
+        self._count(self.scope(owner, kind))
         with self._database.write() as connection:
             self._secure(connection)
             scope = self._scope(connection, owner, kind, make=True)
+            if scope not in self._counted:
+                put_right(connection, scope)
             if once and not _is_first(connection, scope, once):
                 return False
             if times is None:
                 now_s = round(time.time(), 6)  # to the microsecond, as an export writes it
-                times = ItemTimes(now_s if given is not None else after_newest(connection, scope, key, now_s), now_s)
+                times = ItemTimes(now_s, now_s)
             stored_s = times.stored_s
             valid_s = times.valid_s if given is None else given
             digest = checksum(scope, item.id, body, key, valid_s, stored_s, length)
@@ -191,6 +202,13 @@ class ItemFile:
             _delete(connection, scope, found[0])
         return True
 
+    def _count(self, scope: int) -> None:
+        """Put right the size of a scope, once. Where that cannot be read or written, it stays as it is for readers."""
+        if scope not in self._counted and self._copies is None:
+            with suppress(StoreError):
+                count_anew(self._database, scope)
+                self._counted.add(scope)
+
     def _secure(self, connection: Connection) -> None:
         """Have deleted bytes overwritten, on a connection that was not told yet."""
         if self._secured is not connection:
@@ -209,8 +227,12 @@ class ItemFile:
 
     def scopes(self) -> list[tuple[str, str, ScopeSize]]:
         """Owner, kind and size of everything that is kept."""
-        rows = self._database.read("SELECT owner, kind, items, words, bytes FROM scopes ORDER BY owner, kind")
-        return [(row[0], row[1], ScopeSize(*row[2:])) for row in rows]
+        rows = self._database.read("SELECT owner, kind, number FROM scopes ORDER BY owner, kind")
+        return [(owner, kind, self.size(number)) for owner, kind, number in rows]
+
+    def names(self) -> list[tuple[str, str]]:
+        """Owner and kind of everything that is kept."""
+        return [(row[0], row[1]) for row in self._database.read("SELECT owner, kind FROM scopes ORDER BY owner, kind")]
 
     def scope(self, owner: str, kind: str) -> int:
         """The number of a scope, which `size`, `matching` and the other readers take; 0 before its first item."""
@@ -218,8 +240,10 @@ class ItemFile:
         return int(found[0][0]) if found else 0
 
     def size(self, scope: int) -> ScopeSize:
-        """The size of a scope."""
+        """The size of a scope. StoreError if it is none, and cannot be put right."""
+        self._count(scope)
         found = self._database.read("SELECT items, words, bytes FROM scopes WHERE number = ?", (scope,))
+        expect_sizes(self._database, found[0] if found else ())
         return ScopeSize(*found[0]) if found else ScopeSize(0, 0, 0)
 
     def last_number(self) -> int:

@@ -7,25 +7,36 @@ below 1, would break every search.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from sqlite3 import Connection
 from typing import Any
 
 from firsthand.runs.database import Database
 
 _WRONG = """
-    SELECT coalesce(counted, 0), coalesce(length, 0), coalesce(size, 0), number FROM scopes LEFT JOIN (
-        SELECT scope, count(*) AS counted, CAST(total(length) AS INTEGER) AS length,
-            CAST(total(length(body)) AS INTEGER) AS size
-        FROM items GROUP BY scope) ON scope = number
-    WHERE items IS NOT coalesce(counted, 0) OR words IS NOT coalesce(length, 0) OR bytes IS NOT coalesce(size, 0)
+    SELECT counted, length, size, number FROM scopes, (
+        SELECT count(*) AS counted, CAST(total(length) AS INTEGER) AS length,
+            CAST(total(length(body)) AS INTEGER) AS size FROM items WHERE scope = :scope)
+    WHERE number = :scope AND (items IS NOT counted OR words IS NOT length OR bytes IS NOT size)
 """
 
 
-def count_anew(database: Database) -> None:
-    """Put right the sizes of scopes that are not those of their items: one look at all items, about 1 us each."""
-    if database.read(_WRONG):
+def count_anew(database: Database, scope: int) -> None:
+    """Put right the size of a scope if it is not that of its items: one look at each of them, 1 to 3 us."""
+    if database.read(_WRONG, {"scope": scope}):
         with database.write() as connection:
-            wrong = connection.execute(_WRONG).fetchall()  # as it is now, that nobody else writes
-            connection.executemany("UPDATE scopes SET items = ?, words = ?, bytes = ? WHERE number = ?", wrong)
+            put_right(connection, scope)
+
+
+def put_right(connection: Connection, scope: int) -> None:
+    """The same in a transaction, in which nobody else writes."""
+    wrong = connection.execute(_WRONG, {"scope": scope}).fetchall()
+    connection.executemany("UPDATE scopes SET items = ?, words = ?, bytes = ? WHERE number = ?", wrong)
+
+
+def expect_sizes(database: Database, sizes: Sequence[Any]) -> None:
+    """StoreError if sizes of a scope that could not be put right are no whole numbers."""
+    if not all(type(each) is int for each in sizes):
+        raise database.damaged("the size of what an owner has is no size")
 
 
 def expect_words(database: Database, rows: Sequence[tuple[Any, ...]]) -> None:

@@ -53,9 +53,9 @@ class KeptItem:
         return min(self.valid_s, self.stored_s)
 
     @property
-    def newness(self) -> tuple[float, float, int]:
-        """A sort key: of two items of one key the greater one holds. Valid time, then confidence, then order of writing."""
-        return self.valid_s, self.confidence, self.number
+    def is_timed(self) -> bool:
+        """True if it came with a time; otherwise both of its times are when it was stored."""
+        return self.valid_s != self.stored_s
 
 
 def unstored(item: MemoryItem, count: int, key: str | None) -> KeptItem:

@@ -19,6 +19,7 @@ from itertools import groupby, islice
 from typing import Any, Self
 
 from firsthand.loop.concurrency import in_thread
+from firsthand.memories.keeping.item_age import oldest_first
 from firsthand.memories.keeping.item_file import ItemFile, KeepingBounds, ScopeSize, WordRow
 from firsthand.memories.keeping.item_vectors import CANDIDATES, ItemVectors, fused
 from firsthand.memories.keeping.kept_item import (
@@ -208,7 +209,7 @@ class StoredMemory:
         if self.file is not None:
             stored = self.file.with_key(self.file.scope(self.owner, self.name), key, self._last)
             found += [kept for kept in stored if kept.item.id not in self._hidden]
-        return sorted(found, key=lambda kept: kept.newness)
+        return oldest_first(found)
 
     def found(self, asked: RecallRequest, meaning: Sequence[int] = ()) -> builtins.list[KeptItem]:
         """The items of a request, best first; `meaning` are numbers of items near to it, the nearest first."""
