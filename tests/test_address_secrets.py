@@ -28,24 +28,41 @@ from firsthand.runs import store, track
 from firsthand.safety.redact import Redact
 from firsthand.system.address_secrets import server_of, with_secrets, without_secrets, without_secrets_in
 
+LONG = "AIzaSyD0123456789abc"
+"""A key of 20 characters."""
 PAIRS = {
-    "openai:m@http://bob:hunter2@127.0.0.1:80/v1": "openai:m@http://bob:${PASSWORD_127_0_0_1_80}@127.0.0.1:80/v1",
+    "openai:m@http://bob:hunter2@127.0.0.1:80/v1": "openai:m@http://bob:${PASSWORD_BOB_127_0_0_1_80}@127.0.0.1:80/v1",
     "shared_board:redis://:p@ss@h/0": "shared_board:redis://:${PASSWORD_H}@h/0",
-    "redis://bob:p,w@h": "redis://bob:${PASSWORD_H}@h",
-    "redis://bob:x@[::1]:2/0": "redis://bob:${PASSWORD_1_2}@[::1]:2/0",
-    "nats://tok@h:1,nats://u:p@h2": "nats://${TOKEN_H_1}@h:1,nats://u:${PASSWORD_H2}@h2",
+    "redis://bob:p,w@h redis://bob:p,w:x@i": "redis://bob:${PASSWORD_BOB_H}@h redis://bob:${PASSWORD_BOB_I}@i",
+    "redis://bob:x@[::1]:2/0": "redis://bob:${PASSWORD_BOB_1_2}@[::1]:2/0",
+    "nats://tok@h:1,nats://u:p@h2": "nats://${TOKEN_H_1}@h:1,nats://u:${PASSWORD_U_H2}@h2",
+    "nats://tok@h:1,tok2@h2,u:p@h3": "nats://${TOKEN_H_1}@h:1,${TOKEN_H2}@h2,u:${PASSWORD_U_H3}@h3",
     "tls://tok@h": "tls://${TOKEN_H}@h",
-    "https://tok@h/a HTTP://tok:@h": "https://${TOKEN_H}@h/a HTTP://${TOKEN_H}:@h",
-    "mcp:run --db postgres://u:p@h/d --to a@b": "mcp:run --db postgres://u:${PASSWORD_H}@h/d --to a@b",
+    f"https://{LONG}@h/a HTTP://{LONG}:@h": "https://${TOKEN_H}@h/a HTTP://${TOKEN_H}:@h",
+    "mcp:run --db postgres://u:p@h/d --to a@b": "mcp:run --db postgres://u:${PASSWORD_U_H}@h/d --to a@b",
     "mcp:https://h.org/mcp?token=abc&x=1#end": "mcp:https://h.org/mcp?token=${TOKEN_H_ORG}&x=1#end",
-    "mcp:https://u:p@h?x=1;api_key=a": "mcp:https://u:${PASSWORD_H}@h?x=1;api_key=${API_KEY_H}",
-    "t:url=https://h?auth=a:b:write=true": "t:url=https://h?auth=${AUTH_H}:write=true",
-    "https://h?accessToken=a,https://i?X-Sig=b": "https://h?accessToken=${ACCESSTOKEN_H},https://i?X-Sig=${X_SIG_I}",
+    "mcp:https://u:p@h?x=1;api_key=a": "mcp:https://u:${PASSWORD_U_H}@h?x=1;api_key=${API_KEY_H}",
+    f"t:url=https://h?auth={LONG}:b:write=true": f"t:url=https://h?auth={LONG}:b:write=true",
+    f"t:url=https://h?auth={LONG}:write=true": "t:url=https://h?auth=${AUTH_H}:write=true",
+    f"https://h?accessToken=a,https://i?X-Sig={LONG}": "https://h?accessToken=${ACCESSTOKEN_H},https://i?X-Sig=${X_SIG_I}",
     "https://h?pass%77ord=a&Client-Secret=b": "https://h?pass%77ord=${PASSWORD_H}&Client-Secret=${CLIENT_SECRET_H}",
-    "'https://h?key=a' \"https://h?key=b\"": "'https://h?key=${KEY_H}' \"https://h?key=${KEY_H}\"",
-    "redis://:x@[::1]/0 https://h?userKey=a": "redis://:${PASSWORD_1}@[::1]/0 https://h?userKey=${USERKEY_H}",
-    "https://h?key=a#end": "https://h?key=${KEY_H}#end",
-    "https://a/?to=https://b:c@d": "https://a/?to=https://b:${PASSWORD_D}@d",
+    "'https://h?token=a' \"https://h?pw=b\"": "'https://h?token=${TOKEN_H}' \"https://h?pw=${PW_H}\"",
+    f"redis://:x@[::1]/0 https://h?key={LONG}": "redis://:${PASSWORD_1}@[::1]/0 https://h?key=${KEY_H}",
+    "https://h?jwt=a#end": "https://h?jwt=${JWT_H}#end",
+    "https://a/?to=https://b:c@d": "https://a/?to=https://b:${PASSWORD_B_D}@d",
+    "a@http://bob:p1@h,a@http://ann:p2@h": "a@http://bob:${PASSWORD_BOB_H}@h,a@http://ann:${PASSWORD_ANN_H}@h",
+    "http://u:12@h:write=true": "http://u:${PASSWORD_U_H}@h:write=true",
+    "http://u:12@h:80:to=a@b": "http://u:${PASSWORD_U_H_80}@h:80:to=a@b",
+    "x:a=o:a@http://u:12@h:b=o:b@http://i": "x:a=o:a@http://u:${PASSWORD_U_H}@h:b=o:b@http://i",
+    "x:a=o:a@http://u:p@h@openai:m1@http://i": "x:a=o:a@http://u:${PASSWORD_U_H}@h@openai:m1@http://i",
+    "x:of=a;b=openai;m@http;//u;p;w@h;1/v1?token=a;c=d": (
+        "x:of=a;b=openai;m@http;//u;${PASSWORD_U_H_1}@h;1/v1?token=${TOKEN_H_1};c=d"
+    ),
+    "a(b:c=http://h?token=S):d=2": "a(b:c=http://h?token=${TOKEN_H}):d=2",
+    "a(b:c=http://u:p@h):d=2": "a(b:c=http://u:${PASSWORD_U_H}@h):d=2",
+    "a=[http://h?token=S]": "a=[http://h?token=${TOKEN_H}]",
+    "csv:https://h/x?token=S@proto": "csv:https://h/x?token=${TOKEN_H}@proto",
+    "redis://h?password=a)b@c": "redis://h?password=${PASSWORD_H}",
 }
 PLAIN = (
     "openai:a@http://localhost:80,openai:b@http://localhost:81",
@@ -55,6 +72,14 @@ PLAIN = (
     "http://a: b@c, no://address?: max=1&token=2 bob:pw@host ?token=a",
     "https://h?max_tokens=5&keys=a&pages=b&token=&password#key=1",
     "redis://u:${MINE}@h/0 https://${MINE}@h?key=${MINE}",
+    "audit:a=openai:a@http://127.0.0.1:80@openai:m1@http://127.0.0.1:81/v1",
+    "audit:a=openai:a@http://localhost:80@smollm2 http://[::1]:80@smollm2",
+    "audit:a=openai:a@http://gpu:80@openai:m1",
+    "x:a=openai:a@http://h1:80:b=openai:b@http://h2 x:a=openai:a@http://h1:b=openai:b@http://h2",
+    "x:a=http://h:80:b=c@d url=http://h:80;y=bob@h openai:m@http://h:80+adapter:x@y openai:m@http://h:80,qwen@foo",
+    "a=http://h:b=c,d@e",
+    "https://git@github.com/a https://user@host https://medium.com/@ann/post",
+    f"https://h?key=topic&sort_key={LONG}&public_key=a&max_token=5&next_page_token=a&pass_code=1&auth=basic&page-key={LONG}",
 )
 
 
@@ -72,7 +97,7 @@ def test_a_text_without_secrets_stays_as_it_is(text: str) -> None:
 def test_secrets_are_found_in_lists_and_tables_and_nothing_else_changes() -> None:
     given = {"a": ("http://u:p@h", 1), "b": [None, {"http://u:p@h": "x"}], "c": 2.5}
     assert without_secrets_in(given) == {
-        "a": ("http://u:${PASSWORD_H}@h", 1),
+        "a": ("http://u:${PASSWORD_U_H}@h", 1),
         "b": [None, {"http://u:p@h": "x"}],
         "c": 2.5,
     }
@@ -100,7 +125,7 @@ def test_variables_are_filled_in_where_an_address_has_a_secret_and_nowhere_else(
     with pytest.raises(
         ConfigError, match=r"needs the variable NONE of the environment, and it is not set: export"
     ) as told:
-        with_secrets("http://u:${NONE}@h?key=hunter2")
+        with_secrets("http://u:${NONE}@h?token=hunter2")
     assert "hunter2" not in str(told.value)
 
 
@@ -113,7 +138,11 @@ def test_variables_are_filled_in_where_an_address_has_a_secret_and_nowhere_else(
         ("redis://u:hunter/2@h:1/0", "h:1/0"),
         ("redis://bob:hunter2/w", "***"),
         ("redis://bob:12?hunter2@h", "***"),
-        ("redis://h/hunter2", "***"),
+        ("redis://h/names", "h/names"),
+        ("unix:///tmp/x.sock?db=1", "/tmp/x.sock"),
+        ("unix://u:hunter2@/tmp/x.sock", "***"),
+        ("redis+sentinel://h:1,h2:2/x", "h:1,h2:2/x"),
+        ("redis://bob:hunter2,w/x", "***"),
         ("bob:p@h:1", "h:1"),
     ],
 )
@@ -135,20 +164,20 @@ def test_a_run_keeps_no_secret_and_workers_on_a_cluster_get_them(
 ) -> None:
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
     settings = RunSettings(("arithmetic",), model=("openai:m@http://u:hunter2@h/v1",), system="say http://u:p@h")
-    assert settings.stored() == settings.to_json() | {"model": ("openai:m@http://u:${PASSWORD_H}@h/v1",)}
+    assert settings.stored() == settings.to_json() | {"model": ("openai:m@http://u:${PASSWORD_U_H}@h/v1",)}
     assert settings.command() == (
-        "firsthand run arithmetic --model 'openai:m@http://u:${PASSWORD_H}@h/v1' --system 'say http://u:p@h'"
+        "firsthand run arithmetic --model 'openai:m@http://u:${PASSWORD_U_H}@h/v1' --system 'say http://u:p@h'"
     )
     assert worker_spec(settings, ()).settings["model"] == settings.model
     agent = Agent("m@http://u:hunter2@h", Scripted([]), reply, {}, system="http://u:p@h")
-    assert agent.name == "m@http://u:${PASSWORD_H}@h" and agent.to_json()["system"] == "http://u:p@h"
+    assert agent.name == "m@http://u:${PASSWORD_U_H}@h" and agent.to_json()["system"] == "http://u:p@h"
     with store.create(tmp_path, {}, "a", command=["firsthand", "chat", "http://u:hunter2@h"]) as run:
-        assert run.about["command"] == ["firsthand", "chat", "http://u:${PASSWORD_H}@h"]
+        assert run.about["command"] == ["firsthand", "chat", "http://u:${PASSWORD_U_H}@h"]
     tracked = track.start("t", config={"db": ["redis://u:hunter2@h"]})
-    assert tracked.run.config["db"] == ["redis://u:${PASSWORD_H}@h"]
+    assert tracked.run.config["db"] == ["redis://u:${PASSWORD_U_H}@h"]
     tracked.finish()
     experiment = Experiment((agent,), ("a:b=http://u:hunter2@h",))
-    assert experiment.config()["benchmarks"] == ["a:b=http://u:${PASSWORD_H}@h"]
+    assert experiment.config()["benchmarks"] == ["a:b=http://u:${PASSWORD_U_H}@h"]
 
 
 async def judged(task: object, ctx: object, *, judge: str = "") -> str:
@@ -165,8 +194,8 @@ def test_an_agent_as_data_holds_no_secret() -> None:
     inner = partial(judged, judge="openai:j@http://u:hunter2@h")
     agent = Agent("a", Scripted([]), inner, {"judge": "openai:j@http://u:hunter2@h"}, memory=Board())  # type: ignore[arg-type]
     agent = replace(agent, guard=Redact("redis://u:hunter2@h"))
-    assert "${PASSWORD_H}" in agent.to_json()["guard"]
-    assert "hunter2" not in json.dumps(agent.to_json()) and "${PASSWORD_H}" in agent.to_json()["memory"]
+    assert "${PASSWORD_U_H}" in agent.to_json()["guard"]
+    assert "hunter2" not in json.dumps(agent.to_json()) and "${PASSWORD_U_H}" in agent.to_json()["memory"]
 
 
 @pytest.mark.parametrize(
@@ -238,7 +267,7 @@ def test_a_run_with_a_password_can_be_shown_repeated_and_resumed(
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with endpoint() as (port, asked):
-        model, variable = f"openai:m@http://bob:hunter2SECRET@127.0.0.1:{port}/v1", f"PASSWORD_127_0_0_1_{port}"
+        model, variable = f"openai:m@http://bob:hunter2SECRET@127.0.0.1:{port}/v1", f"PASSWORD_BOB_127_0_0_1_{port}"
         hidden = model.replace("hunter2SECRET", f"${{{variable}}}")
         assert cli.main(["run", "arithmetic", "--model", model, "--limit", "2"]) == 0
         told = capsys.readouterr().out
