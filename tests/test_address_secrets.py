@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from firsthand import catalog, cli
 from firsthand.agent import Agent
-from firsthand.errors import ConfigError, FirsthandError
+from firsthand.errors import ConfigError, FirsthandError, StoreError
 from firsthand.experiment.experiment import Experiment
 from firsthand.experiment.on_cluster import worker_spec
 from firsthand.experiment.settings import RunSettings
@@ -26,6 +27,7 @@ from firsthand.patterns.reply import reply
 from firsthand.providers.scripted import Scripted
 from firsthand.runs import store, track
 from firsthand.safety.redact import Redact
+from firsthand.stats.stored_figures import own_figures
 from firsthand.system.address_secrets import server_of, with_secrets, without_secrets, without_secrets_in
 
 LONG = "AIzaSyD0123456789abc"
@@ -95,6 +97,12 @@ def test_a_text_without_secrets_stays_as_it_is(text: str) -> None:
 
 
 def test_secrets_are_found_in_lists_and_tables_and_nothing_else_changes() -> None:
+
+    class Server(NamedTuple):
+        url: str
+        count: int
+
+    assert without_secrets_in([Server("http://u:p@h", 1)]) == [("http://u:${PASSWORD_U_H}@h", 1)]
     given = {"a": ("http://u:p@h", 1), "b": [None, {"http://u:p@h": "x"}], "c": 2.5}
     assert without_secrets_in(given) == {
         "a": ("http://u:${PASSWORD_U_H}@h", 1),
@@ -198,6 +206,92 @@ def test_an_agent_as_data_holds_no_secret() -> None:
     assert "hunter2" not in json.dumps(agent.to_json()) and "${PASSWORD_U_H}" in agent.to_json()["memory"]
 
 
+def renamed(agent: Agent, name: str) -> Agent:
+    """The agent under a name that is kept as it is, as version 0.21 named agents."""
+    object.__setattr__(agent, "name", name)
+    return agent
+
+
+def test_an_agent_s_name_keeps_pattern_and_model_apart() -> None:
+    pattern = "audit:auditor=openai:a@http://gpu:8000"
+    for model in ("scripted_m", "scripted:m1@http://h:80/v1"):  # `gpu:8000@scripted_m` alone looks like a login
+        agent = Agent(f"{pattern}@{model}", Scripted([], name=model), reply, {})
+        assert agent.name == f"{pattern}@{model}" and replace(agent, options={}).name == agent.name
+    secret = Agent("audit:a=o:a@http://bob:hunter2@h@scripted_m", Scripted([], name="scripted_m"), reply, {})
+    assert secret.name == "audit:a=o:a@http://bob:${PASSWORD_BOB_H}@h@scripted_m"
+    secret = Agent("x@scripted:m@http://u:p@i", Scripted([], name="scripted:m@http://u:p@i"), reply, {})
+    assert secret.name == "x@scripted:m@http://u:${PASSWORD_U_I}@i"
+
+
+def test_a_long_option_is_cut_once_its_secret_is_hidden() -> None:
+    from functools import partial
+
+    judge = f"openai:{'m' * 50}@http://bob:{'hunter2' * 5}@h"
+    assert "hunter" not in json.dumps(Agent("a", Scripted([]), partial(judged, judge=judge), {}).to_json())
+
+
+def test_a_benchmark_s_address_is_hidden_in_the_command_also_with_the_metrics_of_helm() -> None:
+    judge = "judge=openai:m@http://bob:hunter2@h:80/v1"
+    settings = RunSettings((f"agentbench_ltp:{judge}",))
+    assert settings.command() == (
+        "firsthand run 'agentbench_ltp:judge=openai:m@http://bob:${PASSWORD_BOB_H_80}@h:80/v1'"
+    )
+    helm = RunSettings((f"agentbench_ltp:{judge}",), metrics="helm")
+    kept = "helm_metrics:of=agentbench_ltp;judge=openai;m@http;//bob;${PASSWORD_BOB_H_80}@h;80/v1"
+    assert helm.stored()["benchmarks"] == (kept,) and helm.command() == f"firsthand run '{kept}'"
+
+
+def test_a_stored_helm_benchmark_gets_the_secret_of_its_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINE", "a;b:c@d")
+    made = catalog.benchmark("helm_metrics:of=joint_alignment;judge=openai;m@http;//bob;${MINE}@h;80/v1:items=1")
+    assert "and by openai:m@http://bob:a%3Bb%3Ac%40d@h:80/v1" in made.protocol
+
+
+def test_protocols_hold_no_secret_where_they_are_stored_and_read(tmp_path: Path) -> None:
+    named = "joint_alignment:judge=openai:m@http://bob:hunter2@h/v1"
+    experiment = Experiment((Agent("a", Scripted([]), reply, {}),), (named,))
+    shown = experiment.protocols["joint_alignment"]
+    assert shown.endswith("and by openai:m@http://bob:${PASSWORD_BOB_H}@h/v1")
+    with store.create(tmp_path, {}, "a", protocols={"b": "by http://bob:hunter2@h"}) as run:
+        assert run.about["protocols"] == {"b": "by http://bob:${PASSWORD_BOB_H}@h"}
+        run.about["protocols"] = {"b": "by http://bob:hunter2@h"}  # as version 0.21 stored it
+        assert run.protocols == {"b": "by http://bob:${PASSWORD_BOB_H}@h"}
+
+
+def test_a_run_of_version_0_21_goes_on_under_the_names_and_with_the_agents_it_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    judge = {"judge": "o:j@http://bob:hunter2@h"}
+    made = [Agent(name, Scripted(lambda *_: "4"), judged, judge) for name in ("p:j=o:j@http://bob:hunter2@h", "mine")]
+    older = [renamed(replace(made[0]), "p:j=o:j@http://bob:hunter2@h"), made[1]]
+    with Experiment(older, "arithmetic", limit=2).create() as run:
+        for agent in older:
+            run.add_agent(agent.name, agent.to_json() | {"options": judge, "name": agent.name})
+        first = replace(Experiment(older[:1], "arithmetic", limit=1).places()[0], agent=older[0])
+        run.about["config"]["agents"] = [agent.name for agent in older]
+        Experiment(made, "arithmetic", limit=2).resume(run)
+        assert list(run.agents()) == ["p:j=o:j@http://bob:hunter2@h", "mine"]
+        assert first.id in run.done() and len(list(run.traces())) == 4
+        Experiment(made, "arithmetic", limit=2).resume(run)
+        assert len(list(run.traces())) == 4
+        other = [made[0], replace(made[1], options={"judge": "o:j@http://bob:hunter2@i"})]
+        with pytest.raises(StoreError, match="agent 'mine' is not the one that run"):
+            Experiment(other, "arithmetic", limit=2).resume(run)
+    new = made[0]
+    assert new.named_as_in(["p:j=o:j@http://bob:a@h", "p:j=o:j@http://bob:b@h"]) is new  # which of the two is not known
+    assert new.named_as_in([new.name, "p:j=o:j@http://bob:a@h"]) is new and new.named_as_in(["x"]) is new
+
+
+def test_figures_of_a_finished_run_are_computed_without_the_secret_of_its_judge(tmp_path: Path) -> None:
+    text = "joint_alignment:judge=openai:m@http://bob:${FIRSTHAND_NO_SUCH}@h/v1"
+    told: list[str] = []
+    with store.create(tmp_path, {}, "a", figures={"joint_alignment": text}) as run:
+        assert list(own_figures(told.append, run)) == ["joint_alignment"] and told == []
+    with pytest.raises(ConfigError, match="needs the variable FIRSTHAND_NO_SUCH"):
+        catalog.benchmark(text)  # a new attempt asks the judge
+
+
 @pytest.mark.parametrize(
     ("address", "told"),
     [
@@ -298,4 +392,24 @@ def test_a_run_with_a_password_can_be_shown_repeated_and_resumed(
         with store.open_run("last", tmp_path) as run:
             assert run.config["arena"]["models"] == [hidden, "scripted:echo"] and hidden in run.agents()
         assert cli.main([*arena, "--continue", "last"]) == 0
+    expect_no_secret(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_password_of_a_judge_is_in_no_file_of_its_run_and_the_run_is_shown_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with endpoint() as (port, asked):
+        judge = f"joint_alignment:judge=openai:m@http://bob:hunter2SECRET@127.0.0.1:{port}/v1"
+        given = ["--model", "scripted:echo", "--limit", "1"]
+        for more in ((), ("--metrics", "helm")):
+            cli.main(["run", judge, *given, *more])
+            told = capsys.readouterr()
+            assert "Basic " in asked[-1] and "reproduce firsthand run " in told.out
+            assert cli.main(["show", "last"]) == 0
+            shown = capsys.readouterr()
+            assert "protocol  joint_alignment" in shown.out and "cannot be computed" not in shown.err
+            assert "hunter2SECRET" not in told.out + told.err + shown.out + shown.err
     expect_no_secret(tmp_path)

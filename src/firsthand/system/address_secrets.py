@@ -195,7 +195,7 @@ def _is_password(name: str) -> bool:
 
 
 def _is_secret(name: str, value: str) -> bool:
-    """True for a parameter that holds a secret: `api_key`, `accessToken`, `X-Amz-Signature`, or a `key` that looks like one."""
+    """True for a secret: of `api_key`, `accessToken`, `X-Amz-Signature`, or of `key` if it looks like one."""
     words = _words(name)
     if _PUBLIC_WORDS & set(words):
         return False
