@@ -50,6 +50,7 @@ PAIRS = {
     "https://h?pass%77ord=a&Client-Secret=b": "https://h?pass%77ord=${PASSWORD_H}&Client-Secret=${CLIENT_SECRET_H}",
     "'https://h?token=a' \"https://h?pw=b\"": "'https://h?token=${TOKEN_H}' \"https://h?pw=${PW_H}\"",
     f"redis://:x@[::1]/0 https://h?key={LONG}": "redis://:${PASSWORD_1}@[::1]/0 https://h?key=${KEY_H}",
+    "https://h?page_access_token=a": "https://h?page_access_token=${PAGE_ACCESS_TOKEN_H}",
     "https://h?jwt=a#end": "https://h?jwt=${JWT_H}#end",
     "https://a/?to=https://b:c@d": "https://a/?to=https://b:${PASSWORD_B_D}@d",
     "a@http://bob:p1@h,a@http://ann:p2@h": "a@http://bob:${PASSWORD_BOB_H}@h,a@http://ann:${PASSWORD_ANN_H}@h",

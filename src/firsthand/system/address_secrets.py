@@ -58,7 +58,7 @@ _SECRET_NAMES = re.compile(
 _DOUBTFUL_WORDS = ("key", "auth", "sig", "pass", "code", "pat")
 """Last words of names whose value is a secret if it looks like a key: `key=topic` is none."""
 _PUBLIC_WORDS = {"public", "max", "min", "page", "next", "continuation", "sync", "cursor", "sort"}
-"""Words of names that hold no secret, such as `next_page_token`."""
+"""Words before the last one of names that hold no secret, such as `next_page_token`."""
 
 
 def without_secrets(text: str) -> str:
@@ -197,7 +197,7 @@ def _is_password(name: str) -> bool:
 def _is_secret(name: str, value: str) -> bool:
     """True for a secret: of `api_key`, `accessToken`, `X-Amz-Signature`, or of `key` if it looks like one."""
     words = _words(name)
-    if _PUBLIC_WORDS & set(words):
+    if _PUBLIC_WORDS & set(words[-2:-1]):
         return False
     if words[-1].endswith(_SECRET_ENDINGS) or _SECRET_NAMES.fullmatch("_".join(words)):
         return True
