@@ -30,7 +30,8 @@ _NEXT_SCHEME = re.compile(r"(?:@\w{1,40}[:;][^@,:;]*)?@\w{1,40}[:;]$|,\w{1,40}[:
 _OPTION = re.compile(r"@(?:\[[^\]@]*\]|[\w.-]*)(?:[:;]\d{1,5})?(?=[:;]\w{1,40}=)")
 """A host that an option of a name follows."""
 _HOST = re.compile(r"(?:\[[^\]]*\]|[\w.-]*)(?:[:;]\d{1,5})?")
-_SERVER = re.compile(r"(?:(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::\d+)?(?:,(?=[^/]))?)+(?:/[\w.-]*)?")
+_PLACE = r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::\d+)?"
+_SERVER = re.compile(rf"{_PLACE}(?:,{_PLACE})*(?:/[\w.-]*)?")
 _PARAMETER = re.compile(
     r"(?<=[?&;])(?P<name>[^=&;#?]{1,100})="
     r"(?P<value>\$\{[A-Za-z_]\w*\}|(?:(?!:\w{1,40}=|[)\]]{1,20}(?:[:@]|$))[^&;#'\"])++)"
