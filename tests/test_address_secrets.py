@@ -54,6 +54,9 @@ PAIRS = {
     "https://h?jwt=a#end": "https://h?jwt=${JWT_H}#end",
     "https://a/?to=https://b:c@d": "https://a/?to=https://b:${PASSWORD_B_D}@d",
     "a@http://bob:p1@h,a@http://ann:p2@h": "a@http://bob:${PASSWORD_BOB_H}@h,a@http://ann:${PASSWORD_ANN_H}@h",
+    "http://u:p@h: refused": "http://u:${PASSWORD_U_H}@h: refused",
+    "http://u:p@h,qwen@foo": "http://u:${PASSWORD_U_H}@h,qwen@foo",
+    "http://u:p,w@h,redis://i": "http://u:${PASSWORD_U_H}@h,redis://i",
     "http://u:12@h:write=true": "http://u:${PASSWORD_U_H}@h:write=true",
     "http://u:12@h:80:to=a@b": "http://u:${PASSWORD_U_H_80}@h:80:to=a@b",
     "x:a=o:a@http://u:12@h:b=o:b@http://i": "x:a=o:a@http://u:${PASSWORD_U_H}@h:b=o:b@http://i",
@@ -80,7 +83,7 @@ PLAIN = (
     "audit:a=openai:a@http://gpu:80@openai:m1",
     "x:a=openai:a@http://h1:80:b=openai:b@http://h2 x:a=openai:a@http://h1:b=openai:b@http://h2",
     "x:a=http://h:80:b=c@d url=http://h:80;y=bob@h openai:m@http://h:80+adapter:x@y openai:m@http://h:80,qwen@foo",
-    "a=http://h:b=c,d@e",
+    "a=http://h:b=c,d@e http://h,a:b@c audit:a=openai:a@http://10.0.0.1:80@smollm2",
     "https://git@github.com/a https://user@host https://medium.com/@ann/post",
     f"https://h?key=topic&sort_key={LONG}&public_key=a&max_token=5&next_page_token=a&pass_code=1&auth=basic&page-key={LONG}",
 )
@@ -127,6 +130,7 @@ def test_variables_are_filled_in_where_an_address_has_a_secret_and_nowhere_else(
         "guard:pattern=${MINE}",
         "http://${MINE}/a",
         "http://u:a${MINE}@h",
+        "http://a${MINE}@h",
         "http://${MINE}:p@h",
         "http://u:p@h",
     ):

@@ -25,7 +25,7 @@ _NO_LOGIN = re.compile(
 )
 """A host, its port, and what is no login: a model after `@`, as agents are named, a next name, an option, an adapter."""
 _FILLED = re.compile(r"(?P<before>[^,@:;$]*[:;]?)(?P<secret>\$\{[A-Za-z_]\w*\})(?=@)", re.ASCII)
-_NEXT_SCHEME = re.compile(r"(?:@\w{1,40}[:;][^@,:;]*)?@\w{1,40}[:;]$|,\w{1,40}[:;]$")
+_NEXT_SCHEME = re.compile(r"(?:@\w{1,40}[:;][^@,:;]*)?@\w{1,40}[:;]$")
 """The scheme of the address that comes next, with the model that it is the address of."""
 _OPTION = re.compile(r"@(?:\[[^\]@]*\]|[\w.-]*)(?:[:;]\d{1,5})?(?=[:;]\w{1,40}=)")
 """A host that an option of a name follows."""
