@@ -67,6 +67,7 @@ PAIRS = {
     "a(b:c=http://h?token=S):d=2": "a(b:c=http://h?token=${TOKEN_H}):d=2",
     "a(b:c=http://u:p@h):d=2": "a(b:c=http://u:${PASSWORD_U_H}@h):d=2",
     "a=[http://h?token=S]": "a=[http://h?token=${TOKEN_H}]",
+    "x:a=nats://u:p@h:b=o:m@http://i": "x:a=nats://u:${PASSWORD_U_H}@h:b=o:m@http://i",
     "csv:https://h/x?token=S@proto": "csv:https://h/x?token=${TOKEN_H}@proto",
     "redis://h?password=a)b@c": "redis://h?password=${PASSWORD_H}",
 }
@@ -84,6 +85,7 @@ PLAIN = (
     "x:a=openai:a@http://h1:80:b=openai:b@http://h2 x:a=openai:a@http://h1:b=openai:b@http://h2",
     "x:a=http://h:80:b=c@d url=http://h:80;y=bob@h openai:m@http://h:80+adapter:x@y openai:m@http://h:80,qwen@foo",
     "a=http://h:b=c,d@e http://h,a:b@c audit:a=openai:a@http://10.0.0.1:80@smollm2",
+    "https://h?key=topic2&auth=abcdefghijklmnopqrstuvwxyz https://git2@github.com",
     "https://git@github.com/a https://user@host https://medium.com/@ann/post",
     f"https://h?key=topic&sort_key={LONG}&public_key=a&max_token=5&next_page_token=a&pass_code=1&auth=basic&page-key={LONG}",
 )

@@ -34,7 +34,7 @@ _PLACE = r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::\d+)?"
 _SERVER = re.compile(rf"{_PLACE}(?:,{_PLACE})*(?:/[\w.-]*)?")
 _PARAMETER = re.compile(
     r"(?<=[?&;])(?P<name>[^=&;#?]{1,100})="
-    r"(?P<value>\$\{[A-Za-z_]\w*\}|(?:(?!:\w{1,40}=|[)\]]{1,20}(?:[:@]|$))[^&;#'\"])++)"
+    r"(?P<value>(?:(?!:\w{1,40}=|[)\]]{1,20}(?:[:@]|$))[^&;#'\"])++)"
 )
 """A parameter of a query. `:name=` after it is the next option of a tool, `)` and `]` close what the address stands in."""
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}", re.ASCII)
@@ -127,9 +127,7 @@ def _replaced(text: str, change: Callable[[str, str, str], str]) -> str:
         colon, is_cut = text[found.start() - 3], text.startswith("//", found.end())
         if scheme not in _TOKEN_SCHEMES:
             return _login_replaced(found[0], scheme, colon, is_cut, change)
-        servers = found[0].split(",")
-        each = [_login_replaced(server, scheme, colon, False, change) for server in servers[:-1]]
-        return ",".join([*each, _login_replaced(servers[-1], scheme, colon, is_cut, change)])
+        return ",".join(_login_replaced(server, scheme, colon, False, change) for server in found[0].split(","))
 
     changed = _AUTHORITY.sub(logins, text)
     return "".join(_query_replaced(word, change) for word in re.split(r"([\s,]+)", changed))
