@@ -233,7 +233,7 @@ def test_an_agent_s_name_keeps_pattern_and_model_apart() -> None:
 def test_a_long_option_is_cut_once_its_secret_is_hidden() -> None:
     from functools import partial
 
-    judge = f"openai:{'m' * 50}@http://bob:{'hunter2' * 5}@h"
+    judge = f"openai:{'m' * 40}@http://bob:{'hunter2' * 5}@h"
     assert "hunter" not in json.dumps(Agent("a", Scripted([]), partial(judged, judge=judge), {}).to_json())
 
 
