@@ -136,7 +136,8 @@ def test_what_a_stream_ended_in_is_cut_short_unless_it_is_json() -> None:
     for sent, expected in (
         (b'data: {"a"\n\n', [False]), (b'data: {"a": 1}\n\ndata: {"a"', [False, True]), (b"data: [DONE", [True]),
         (b'data: {"a": 1}', [False]), (b'data: {"a":\ndata: 1}\n', [False]), (b'data: {"a":\n', [True]),
-        (b"data: " + b"[" * 100_000, [True]),
+        (b"data: " + b"[" * 100_000, [True]), (b"event: error\ndata: out of memory", [False]), (b"data:", [True]),
+        (b'data:   {"a"', [True]),
     ):  # fmt: skip
         assert [is_cut_short(each) for each in data_of(sent)] == expected, sent[:40]
 

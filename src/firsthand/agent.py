@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -52,7 +53,7 @@ class Agent:
     """Written by `ctx.remember` and searched by `ctx.recall`; each agent needs its own."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", without_secrets(self.name))  # it may be a model's address, and is shown
+        object.__setattr__(self, "name", self._shown(self.name))  # it may be an address
         for tool in self.tools:
             if not (isinstance(tool, Tool) or is_source(tool) or callable(tool)):
                 raise ConfigError(
@@ -64,6 +65,22 @@ class Agent:
         check_options(self.pattern, self.options)
         if self.memory is not None:
             check_memory(self.memory)
+
+    def named_as_in(self, names: Collection[str]) -> Agent:
+        """The agent under the one of the names that is its own with a password: version 0.21 kept that in a run."""
+        kept = [name for name in names if name != self.name == self._shown(name)]
+        if self.name in names or len(kept) != 1:
+            return self
+        same = copy(self)
+        object.__setattr__(same, "name", kept[0])
+        return same
+
+    def _shown(self, name: str) -> str:
+        """The name without the secrets of its addresses, which end where `@` and the model's name follow."""
+        after = f"@{self.model.name}"
+        is_named_so = name.endswith(after)
+        parts = (name.removesuffix(after), "@", self.model.name) if is_named_so else (name,)
+        return "".join(map(without_secrets, parts))
 
     @property
     def own_tools(self) -> tuple[Tool, ...]:
@@ -112,7 +129,7 @@ def pattern_name(pattern: Pattern) -> str:
     inner = [given.pop("pattern")] if "pattern" in given else []
     several = given.pop("patterns", ())
     inner += list(several)
-    options = "".join(f":{key}={value}"[:80] for key, value in given.items())
+    options = "".join(without_secrets(f":{key}={value}")[:80] for key, value in given.items())
     return pattern_name(pattern.func) + (f"({','.join(inner)})" if inner else "") + options
 
 

@@ -204,8 +204,8 @@ class Experiment:
 
     @property
     def protocols(self) -> dict[str, str]:
-        """Benchmark -> how it is prompted and scored."""
-        return {benchmark.name: benchmark.protocol for benchmark in self.made_benchmarks}
+        """Benchmark -> how it is prompted and scored, without the secrets of addresses."""
+        return {benchmark.name: without_secrets(benchmark.protocol) for benchmark in self.made_benchmarks}
 
     @property
     def figures(self) -> dict[str, Figures]:
@@ -369,9 +369,10 @@ class Experiment:
                     run, self.current_settings, places, on_trace=keep, on_notice=on_notice, redo_errors=redo_errors
                 )
                 return
+            kept = {id(agent): agent.named_as_in(run.agents()) for agent in self.agents}
             await execute(
                 run,
-                places,
+                [replace(place, agent=kept[id(place.agent)]) for place in places],
                 seed=self.seed,
                 concurrency=self.concurrency,
                 budget=None if self.limits is None else Budget(self.limits),

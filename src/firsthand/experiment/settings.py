@@ -137,8 +137,9 @@ class RunSettings:
 
     def command(self) -> str:
         """The `firsthand run` command line that gives these settings, with variables for the secrets of addresses."""
-        words = ["firsthand", "run", *self.benchmarks]
-        for name, value in self.stored().items():
+        stored = self.stored()
+        words = ["firsthand", "run", *stored["benchmarks"]]
+        for name, value in stored.items():
             if name == "benchmarks" or value == getattr(RunSettings, name):
                 continue
             flag = f"--{name.replace('_', '-')}"

@@ -20,8 +20,11 @@ class Unended(str):
 
 
 def is_cut_short(data: str) -> bool:
-    """True for what the stream ended in and is no JSON: some servers close without the blank line after the last event."""
-    if not isinstance(data, Unended):
+    """True for what the stream ended in and begins as JSON, or as `[DONE]`, and is none: the rest of it did not come.
+
+    Some servers close without the blank line after the last event, and some say in plain text why they close.
+    """
+    if not isinstance(data, Unended) or data.lstrip()[:1] not in ("", "{", "["):
         return False
     try:
         json.loads(data)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from firsthand.errors import StoreError
-from firsthand.message import Json
+from firsthand.message import Json, canonical
 from firsthand.model import Usage
 from firsthand.preference import Preference
 from firsthand.runs import attempts, later_scores, score_totals, stored_tasks
@@ -37,6 +37,7 @@ from firsthand.runs.run_names import LOCK
 from firsthand.runs.stored_journal import StoredJournal
 from firsthand.runs.stored_tasks import another
 from firsthand.runs.task_groups import task_groups
+from firsthand.system.address_secrets import without_secrets, without_secrets_in
 from firsthand.system.lock import is_held
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -103,8 +104,8 @@ class Run:
 
     @property
     def protocols(self) -> dict[str, str]:
-        """Benchmark -> how it was prompted and scored; none in a run older than version 0.8."""
-        return {str(name): str(text) for name, text in self.about.get("protocols", {}).items()}
+        """Benchmark -> how it was prompted and scored, without the secrets of addresses; none before version 0.8."""
+        return {str(name): without_secrets(str(text)) for name, text in self.about.get("protocols", {}).items()}
 
     @property
     def created_at(self) -> str:
@@ -338,12 +339,15 @@ class Run:
         return task_groups(stored_tasks.clusters(self._sound), self, strata)
 
     def add_agent(self, name: str, agent: Json) -> None:
-        """Keep an agent as data. One that differs from the one kept under its name is a StoreError."""
+        """Keep an agent as data. One that differs from the one kept under its name is a StoreError.
+
+        Runs of version 0.21 keep passwords of addresses, for which variables stand now: that is no difference.
+        """
         with self.database.write() as connection:
             digest = put(connection, agent, exact=False)
             connection.execute("INSERT OR IGNORE INTO agents VALUES (?, ?)", (plain(name), digest))
             kept = connection.execute("SELECT body FROM agents WHERE name = ?", (plain(name),)).fetchone()
-            if kept[0] != digest:
+            if kept[0] != digest and _without_secrets(body_of(self.database, kept[0])) != _without_secrets(agent):
                 raise another(f"agent {name!r}", self.id)
 
     def agents(self) -> dict[str, Json]:
@@ -399,3 +403,8 @@ class Run:
             self._index.keep([self.info])
         took_s = time.monotonic() - began
         self._next_index_s = began + took_s + max(INDEX_S, took_s / INDEX_SHARE)
+
+
+def _without_secrets(body: Json) -> str:
+    """An agent as data without the secrets of addresses, to compare."""
+    return canonical(without_secrets_in(body))

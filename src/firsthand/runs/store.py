@@ -21,7 +21,7 @@ from firsthand.runs.integrity import seal
 from firsthand.runs.run_folder import Run
 from firsthand.runs.run_names import DATABASE, LOCK, find_run, new_run_id
 from firsthand.runs.stored_journal import now
-from firsthand.system.address_secrets import without_secrets
+from firsthand.system.address_secrets import without_secrets, without_secrets_in
 from firsthand.system.home_seal import seal_of
 from firsthand.system.own_file import expect_own_file
 from firsthand.system.source_commit import source_commit
@@ -55,7 +55,7 @@ def create(
         "machine": describe_machine(),
         "figures": dict(figures or {}),
         "figures_seal": seal_of(canonical(dict(figures)), "figures") if figures else "",
-        "protocols": dict(protocols or {}),
+        "protocols": without_secrets_in(protocols or {}),
         "reducers": dict(reducers or {}),
     }
     path = at or home / "runs" / new_run_id(datetime.now(UTC), name_hint)

@@ -1,8 +1,9 @@
 """Keeps passwords and tokens in addresses out of what is stored or shown: a variable of the environment stands for each.
 
-`redis://bob:secret@host/0` is stored as `redis://bob:${PASSWORD_HOST}@host/0`, and whoever sets the variable opens it again.
-Found are the password before a host, a user without one over http and NATS, which is a token, and parameters such as
-`?api_key=`. An address ends at a blank, so write a blank in a password as `%20`.
+`redis://bob:secret@host/0` is stored as `redis://bob:${PASSWORD_BOB_HOST}@host/0`, and whoever sets the variable opens it
+again. Found are the password of a user before a host, a token before a host of NATS, a long one before any host, and
+parameters such as `?api_key=`. A login ends at a blank, `/`, `?` or `#`: write one in a password as `%20`, `%2F` and so on.
+`helm_metrics` writes `;` for each colon of a benchmark's options, so `http;//bob;secret@host` is an address too.
 """
 
 from __future__ import annotations
@@ -15,17 +16,32 @@ from urllib.parse import quote, unquote
 
 from firsthand.errors import ConfigError
 
-_LOGIN = re.compile(r"(?<=://)(?P<login>[^\s/?#,]*?(?:,[^\s/?#,:]*?)*?)@(?P<host>[^\s/?#@,]*+)(?!@)")
-"""User and password, up to the last `@` before the host. What has a colon behind a comma is the next name of a list."""
-_HOST = re.compile(r"[^/?#]*")
-_SERVER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::\d+)?(?:/\d*)?")
-_PARAMETER = re.compile(r"(?<=[?&;])(?P<name>[^=&;#?]{1,100})=(?P<value>(?:(?!:\w{1,40}=)[^&;#'\"])++)")
-"""A parameter of a query; `:name=` after it is the next option of a tool."""
+_MARK = re.compile(r"[:;]//")
+_AUTHORITY = re.compile(r"(?<=[:;]//)[^\s/?#]+")
+"""What follows the scheme of an address, with the names of a list behind commas."""
+_NO_LOGIN = re.compile(
+    r"(?:localhost|\d{1,3}(?:\.\d{1,3}){3}|\[[0-9A-Fa-f:.;]*\])[:;]\d{1,5}@"
+    r"|[\w.-]*[:;](?:\d{1,5}(?:,|[:;]\w{1,40}=|\+\w{1,40}[:;]|@\w{1,40}[:;](?!\w{1,40}=)[A-Za-z_])|\w{1,40}=[^@]*,)"
+)
+"""A host, its port, and what is no login: a model after `@`, as agents are named, a next name, an option, an adapter."""
+_FILLED = re.compile(r"(?P<before>[^,@:;$]*[:;]?)(?P<secret>\$\{[A-Za-z_]\w*\})(?=@)", re.ASCII)
+_NEXT_SCHEME = re.compile(r"(?:@\w{1,40}[:;][^@,:;]*)?@\w{1,40}[:;]$")
+"""The scheme of the address that comes next, with the model that it is the address of."""
+_OPTION = re.compile(r"@(?:\[[^\]@]*\]|[\w.-]*)(?:[:;]\d{1,5})?(?=[:;]\w{1,40}=)")
+"""A host that an option of a name follows."""
+_HOST = re.compile(r"(?:\[[^\]]*\]|[\w.-]*)(?:[:;]\d{1,5})?")
+_PLACE = r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::\d+)?"
+_SERVER = re.compile(rf"{_PLACE}(?:,{_PLACE})*(?:/[\w.-]*)?")
+_PARAMETER = re.compile(
+    r"(?<=[?&;])(?P<name>[^=&;#?]{1,100})="
+    r"(?P<value>(?:(?!:\w{1,40}=|[)\]]{1,20}(?:[:@]|$))[^&;#'\"])++)"
+)
+"""A parameter of a query. `:name=` after it is the next option of a tool, `)` and `]` close what the address stands in."""
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}", re.ASCII)
-_TOKEN_USERS = ("http", "https", "nats", "tls")
-"""Schemes in whose addresses a user without a password is a token."""
-_NOT_DECODED = ("nats", "tls")
-"""Schemes whose client takes a password as it stands in the address."""
+_TOKEN_SCHEMES = ("nats", "tls")
+"""Schemes in whose addresses a user without a password is a token; their client takes a password as it is written."""
+_KEY = re.compile(r"(?=\D*\d)(?=[^A-Za-z]*[A-Za-z])[\w.~+/%=-]{20,}", re.ASCII)
+"""A value that looks like a key: 20 or more letters and digits."""
 _SECRET_ENDINGS = (
     "password",
     "passwd",
@@ -37,7 +53,13 @@ _SECRET_ENDINGS = (
     "credential",
     "credentials",
 )
-_SECRET_WORDS = ("pass", "pwd", "key", "auth", "authorization", "sig", "jwt")
+_SECRET_NAMES = re.compile(
+    r"(?:.*_)?(?:pwd|jwt|authorization|(?:api|access|secret|private|account|auth)_key)|pass|pw|bearer"
+)
+_DOUBTFUL_WORDS = ("key", "auth", "sig", "pass", "code", "pat")
+"""Last words of names whose value is a secret if it looks like a key: `key=topic` is none."""
+_PUBLIC_WORDS = {"public", "max", "min", "page", "next", "continuation", "sync", "cursor", "sort"}
+"""Words before the last one of names that hold no secret, such as `next_page_token`."""
 
 
 def without_secrets(text: str) -> str:
@@ -46,7 +68,7 @@ def without_secrets(text: str) -> str:
     def named(value: str, name: str, scheme: str) -> str:
         return value if _VARIABLE.fullmatch(value) else f"${{{name}}}"
 
-    return _replaced(text, named) if "://" in text else text
+    return _replaced(text, named)
 
 
 def without_secrets_in(value: Any) -> Any:
@@ -56,27 +78,29 @@ def without_secrets_in(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: without_secrets_in(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)([without_secrets_in(each) for each in value]) if type(value) in (list, tuple) else value
+        each = [without_secrets_in(each) for each in value]
+        return tuple(each) if isinstance(value, tuple) else each
     return value
 
 
-def with_secrets(text: str) -> str:
+def with_secrets(text: str, *, default: str | None = None) -> str:
     """The text with the environment's values where its addresses have `${NAME}` for a password, a token or a key.
 
-    A value is taken as it is, without percent-encoding. ConfigError if a variable is not set.
+    A value is taken as it is, without percent-encoding. `default` stands for a variable that is not set; ConfigError if
+    there is none.
     """
 
     def filled(value: str, name: str, scheme: str) -> str:
         if (found := _VARIABLE.fullmatch(value)) is None:
             return value
-        if (known := os.environ.get(found[1])) is None:
+        if (known := os.environ.get(found[1], default)) is None:
             raise ConfigError(
                 f"{without_secrets(text)!r} needs the variable {found[1]} of the environment, and it is not set: export it "
                 "with the secret of that address, which no run keeps"
             )
-        return known if scheme in _NOT_DECODED else quote(known, safe="")
+        return known if scheme in _TOKEN_SCHEMES else quote(known, safe="")
 
-    return _replaced(text, filled) if "${" in text and "://" in text else text
+    return _replaced(text, filled) if "${" in text else text
 
 
 def server_of(url: str) -> str:
@@ -84,8 +108,10 @@ def server_of(url: str) -> str:
 
     `***` if one of them cannot be told from a piece of a password that is not percent-encoded.
     """
-    address = url.partition("://")[2] or url
+    scheme, _, address = url.rpartition("://")
     place, _, query = address.partition("?")
+    if scheme == "unix" and "@" not in address:
+        return place
     host = place.rpartition("@")[2]
     is_clear = _SERVER.fullmatch(host) and ("@" not in query or "=" in query.partition("@")[0])
     return host if is_clear else "***"
@@ -93,45 +119,90 @@ def server_of(url: str) -> str:
 
 def _replaced(text: str, change: Callable[[str, str, str], str]) -> str:
     """The text with each secret as `change` gives it, from the secret, the name of a variable for it, and the scheme."""
+    if _MARK.search(text) is None:
+        return text
 
-    def login(found: re.Match[str]) -> str:
-        before = text[max(0, found.start() - 10) : found.start() - 3]
-        scheme = re.split(r"[^a-z]", before.lower())[-1]
-        user, colon, password = found["login"].partition(":")
-        if password:
-            password = change(password, _variable("PASSWORD", found["host"]), scheme)
-        elif user and scheme in _TOKEN_USERS:
-            user = change(user, _variable("TOKEN", found["host"]), scheme)
-        return f"{user}{colon}{password}@{found['host']}"
+    def logins(found: re.Match[str]) -> str:
+        scheme = re.split(r"[^a-z]", text[max(0, found.start() - 10) : found.start() - 3].lower())[-1]
+        colon, is_cut = text[found.start() - 3], text.startswith("//", found.end())
+        if scheme not in _TOKEN_SCHEMES:
+            return _login_replaced(found[0], scheme, colon, is_cut, change)
+        return ",".join(_login_replaced(server, scheme, colon, False, change) for server in found[0].split(","))
 
-    text = _LOGIN.sub(login, text)
-    return "".join(map(lambda word: _query_replaced(word, change), re.split(r"([\s,]+)", text)))
+    changed = _AUTHORITY.sub(logins, text)
+    return "".join(_query_replaced(word, change) for word in re.split(r"([\s,]+)", changed))
+
+
+def _login_replaced(
+    authority: str, scheme: str, colon: str, is_cut: bool, change: Callable[[str, str, str], str]
+) -> str:
+    """An authority with its password or token changed. `is_cut` is true if the next address's `//` follows it."""
+    if filled := _FILLED.match(authority):
+        if filled["before"] and filled["before"][-1] not in ":;":
+            return authority
+        return filled["before"] + change(filled["secret"], "", scheme) + authority[filled.end() :]
+    if _NO_LOGIN.match(authority):
+        return authority
+    own = authority
+    if is_cut and (following := _NEXT_SCHEME.search(own)):
+        own = own[: following.start()]
+    if option := _OPTION.search(own):
+        own = own[: option.end()]
+    first, comma, _ = own.partition(",")
+    if comma and ("@" in first or colon not in first):
+        own = first
+    login, at, place = own.rpartition("@")
+    user, _, password = login.partition(colon)
+    host_found = _HOST.match(place)
+    assert host_found is not None
+    host = host_found[0]
+    if password:
+        login = f"{user}{colon}{change(password, _variable(f'PASSWORD {user}', host), scheme)}"
+    elif user and (scheme in _TOKEN_SCHEMES or _KEY.fullmatch(user)):
+        login = change(user, _variable("TOKEN", host), scheme) + login[len(user) :]
+    return f"{login}{at}{place}{authority[len(own) :]}"
 
 
 def _query_replaced(word: str, change: Callable[[str, str, str], str]) -> str:
     """A word with the secret parameters of the address in it changed."""
-    before, mark, address = word.partition("://")
-    path, question, query = address.partition("?")
-    if not (mark and question):
+    address, question, query = word.partition("?")
+    if not question or _MARK.search(address) is None:
         return word
-    authority = _HOST.match(path)
-    assert authority is not None
-    host = authority[0].rpartition("@")[2]
+    authority = re.split("[/#]", address.rpartition("//")[2], maxsplit=1)[0]
+    host = authority.rpartition("@")[2]
 
     def parameter(found: re.Match[str]) -> str:
-        if not _is_secret(name := unquote(found["name"])):
+        name, value, rest = unquote(found["name"]), found["value"], ""
+        if not _is_password(name):  # a token holds no `@`, and the protocol of a benchmark may follow it
+            value, at, after = value.partition("@")
+            rest = at + after
+        if not value or not _is_secret(name, value):
             return found[0]
-        return f"{found['name']}={change(found['value'], _variable(name.upper(), host), '')}"
+        return f"{found['name']}={change(value, _variable(name.upper(), host), '')}{rest}"
 
-    return f"{before}{mark}{path}{_PARAMETER.sub(parameter, question + query)}"
+    return f"{address}{_PARAMETER.sub(parameter, question + query)}"
 
 
-def _is_secret(name: str) -> bool:
-    """True for a parameter's name that ends in a word for a secret: `api_key`, `accessToken`, `X-Amz-Signature`."""
-    words = re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
-    return words[-1] in _SECRET_WORDS or words[-1].endswith(_SECRET_ENDINGS)
+def _words(name: str) -> list[str]:
+    """The words of a parameter's name: `accessToken` and `access-token` have two."""
+    return re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
+
+
+def _is_password(name: str) -> bool:
+    """True for the name of a password, in which any character may stand."""
+    return _words(name)[-1].endswith(("password", "passwd", "passphrase", "pass", "pwd", "pw"))
+
+
+def _is_secret(name: str, value: str) -> bool:
+    """True for a secret: of `api_key`, `accessToken`, `X-Amz-Signature`, or of `key` if it looks like one."""
+    words = _words(name)
+    if _PUBLIC_WORDS & set(words[-2:-1]):
+        return False
+    if words[-1].endswith(_SECRET_ENDINGS) or _SECRET_NAMES.fullmatch("_".join(words)):
+        return True
+    return words[-1] in _DOUBTFUL_WORDS and bool(_VARIABLE.fullmatch(value) or _KEY.fullmatch(value))
 
 
 def _variable(name: str, host: str) -> str:
-    """The name of a variable for a secret of a host: `PASSWORD_EXAMPLE_ORG_8000`."""
+    """The name of a variable for a secret of a host: `PASSWORD_BOB_EXAMPLE_ORG_8000`."""
     return re.sub(r"[^A-Za-z0-9]+", "_", f"{name} {host}").strip("_").upper()
