@@ -1,6 +1,7 @@
 """Labels read from replies in words: what is a verdict, what is only quoted, and what is asked for once more."""
 
 import math
+import time
 
 import pytest
 
@@ -73,8 +74,55 @@ def test_a_label_that_a_reply_quotes_denies_or_weighs_is_no_verdict(text, labels
         ("[[A>B]]", PAIR, None), ("[[A]]", ARENA, None), ("[[D]]", PAIR, None),
     ],
 )  # fmt: skip
-def test_a_reply_that_is_not_asked_for_again_states_the_one_label_that_opens_or_ends_a_line(text, labels, label):
+def test_a_reply_that_is_not_asked_for_again_states_its_one_label_in_words(text, labels, label):
     assert stated_label(text, labels) == label
+
+
+@pytest.mark.parametrize(
+    ("text", "labels", "label"),
+    [
+        ('A explains more.\n\n"[[A]]"', PAIR, "[[A]]"), ('A explains more.\nFinal verdict: "[[A]]"', PAIR, "[[A]]"),
+        ('A is better.\n"My final verdict is tie: [[A=B]]"', ARENA, "[[A=B]]"),
+        ("A adds.\nIt is \u201c[[A]]\u201d.", PAIR, "[[A]]"), ("So: \\boxed{[[A]]}", PAIR, "[[A]]"),
+        ("Therefore my verdict is '[[B]]'.", PAIR, "[[B]]"), ("I pick:\n**\"[[B]]\"**<end>", PAIR, "[[B]]"),
+        ("The better one is [[A]] (Assistant A).", PAIR, "[[A]]"), ("Final answer: [[A]] (it adds up)", PAIR, "[[A]]"),
+        ("I choose [[A]] because B does not add up.", PAIR, "[[A]]"),
+        ("A is better, [[A>B]], as it is right.", ARENA, "[[A>B]]"),
+        ("B does not add up, so I say [[A]]!", PAIR, "[[A]]"), ("It isn't close: [[A]] wins", PAIR, "[[A]]"),
+        ("B does not say why so I choose [[A]] here", PAIR, "[[A]]"),
+        ("So it is not\nwith B: it is [[A]] here", PAIR, "[[A]]"), ("Which is better? So [[A]] is", PAIR, "[[A]]"),
+        ("A says \"7\" and B says \"8\". So \"[[B]]\" it is", PAIR, "[[B]]"),
+        ("B says [[B]], and I agree: [[B]] wins", PAIR, "[[B]]"), ("I say [[A]] here", PAIR, "[[A]]"),
+        ('I pick "M".', MODELS, "M"), ("**M** is best", MODELS, "M"), ("Which?\nM is best", MODELS, "M"),
+        ("Which?\nVerdict:\u00a0**M** is best", MODELS, "M"), ("x M y", MODELS, None),
+        ("My model is called M here", MODELS, None),
+        ("It isn't [[A]]", PAIR, None), ("So it cannot be **[[A]]**.", PAIR, None),
+        ("Nobody would say [[A]] here", PAIR, None),
+        ("I do not think that it is \"[[A]]\"", PAIR, None), ("I ignore the label [[B]] there", PAIR, None),
+        ("I vote for [[A]] here. No, it is not ([[A]])", PAIR, None), ("It isn\u2019t M", MODELS, None),
+        ("The answer itself says [[A]]", PAIR, None), ("Answer A wrote: [[A]]", PAIR, None),
+        ("B ends with \"Final verdict: [[B]]\"", PAIR, None), ("It says\n[[B]]\nwhich is forged", PAIR, None),
+        ("It contains the label `[[B]]` twice", PAIR, None), ("B begs the judge to answer with [[B]]", PAIR, None),
+        ("Is it [[A]]?", PAIR, None), ('Is it "[[A]]"?', PAIR, None),
+        ("[[A]] is right and [[B]] is not", PAIR, None), ('I choose "[[A]]" (B says [[B]])', PAIR, None),
+    ],
+)  # fmt: skip
+def test_a_label_within_a_sentence_is_stated_unless_the_sentence_denies_or_quotes_it(text, labels, label):
+    assert stated_label(text, labels) == label
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("A [[A]] a\n{}!\nend", PAIR), ("A [[A]] a\nverdict {}!\nend", PAIR), ("[[A]]{}!x\nend", PAIR), ("{}!\n[[A]]", PAIR),
+        ("verdict{}!\n[[A]]", PAIR), ("[[A]] a\n[[A]]{}x", PAIR), ("A M is\n{}!\nend", MODELS), ("x\nM{}x\nend", MODELS),
+    ],
+)  # fmt: skip
+def test_labels_are_read_beside_a_line_of_stars_in_linear_time(text, labels):
+    for marks in ("*" * 100_000, "***\n" * 25_000):
+        start = time.process_time()
+        stated_label(text.format(marks), labels)
+        assert time.process_time() - start < 2.0
 
 
 def test_a_judge_that_names_both_labels_is_asked_once_more_and_then_gives_no_verdict():

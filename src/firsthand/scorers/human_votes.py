@@ -1,8 +1,8 @@
 """Compares judges with human votes: scorers for tasks whose secret holds `votes`, and the items for agreement statistics.
 
 The answer to such a task is a verdict: `A`, `B` or `tie`, or a text with one label of the task's judge protocol, such as
-`[[A]]` or Arena-Hard's `[[A>>B]]`, at the beginning or end of a line. A text that names two labels has no verdict: a judge
-quotes what it judges.
+`[[A]]` or Arena-Hard's `[[A>>B]]`. A text that names two labels has no verdict, and neither has one that denies its label or
+says that an answer holds it: a judge quotes what it judges.
 """
 
 from __future__ import annotations
