@@ -154,6 +154,14 @@ def test_swe_reports_every_field(tmp_path: Path) -> None:
     assert [each.value for each in swe_results({**counts, "resolved_instances": 300}, path)] == [1.0]
     with pytest.raises(DataError, match="'z' is resolved and was not submitted"):
         list(swe_results({**ids, "resolved_ids": ["z"]}, path))
+    mixed = {"resolved_ids": [1, "x"], "submitted_ids": ["x", "1", 2], "incomplete_ids": [3], "total_instances": 4}
+    [numbers] = swe_results(mixed, path)
+    assert isinstance(numbers, ItemScores) and plain(numbers)[2:4] == (("1", "2", "3", "x"), [[1.0, 0.0, 0.0, 1.0]])
+    for more in ({}, {"total_instances": 9}):
+        with pytest.raises(DataError, match="'5' is resolved and was not submitted"):
+            list(swe_results({**mixed, **more, "resolved_ids": ["x", 5, 6]}, path))
+    with pytest.raises(DataError, match="'1' is resolved more than once"):
+        list(swe_results({**mixed, "resolved_ids": [1, "1"]}, path))
 
 
 def test_evalplus_and_bigcode_every_field() -> None:

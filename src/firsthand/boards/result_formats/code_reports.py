@@ -48,25 +48,28 @@ def swe_results(body: Json, path: Path) -> Iterator[BoardResult | ItemScores]:
         source=str(path),
         run=run,
     )
-    incomplete = body.get("incomplete_ids")
-    handed_in = {*submitted} if isinstance(submitted, list) else set()
-    every = handed_in | {*incomplete} if isinstance(incomplete, list) else handed_in
+    every = _ids(submitted) | _ids(body.get("incomplete_ids"))
     if isinstance(resolved, list) and len(every) == total:
-        won = set(map(str, resolved))
-        yield ItemScores.of(base.key, {model: {task: float(task in won) for task in sorted(map(str, every))}}, [base])
+        won = _ids(resolved)
+        yield ItemScores.of(base.key, {model: {task: float(task in won) for task in sorted(every)}}, [base])
     else:
         yield base
 
 
+def _ids(listed: Any) -> set[str]:
+    """The ids of a list, as texts; none if it is no list."""
+    return set(map(str, listed)) if isinstance(listed, list) else set()
+
+
 def _check_instances(body: Json, path: Path) -> None:
     """DataError if an instance is listed twice or resolved without being submitted, or a count is not that of its list."""
-    listed, counts = dict[str, set[Any]](), dict[str, int]()
+    listed, counts = dict[str, set[str]](), dict[str, int]()
     for kind in ("submitted", "resolved"):
         ids, stated = body.get(f"{kind}_ids"), body.get(f"{kind}_instances")
         if isinstance(ids, list):
-            listed[kind] = set(ids)
+            listed[kind] = _ids(ids)
             if len(listed[kind]) < len(ids):
-                twice = next(each for each, count in Counter(ids).items() if count > 1)
+                twice = next(each for each, count in Counter(map(str, ids)).items() if count > 1)
                 raise DataError(f"{path}: {twice!r:.100} is {kind} more than once: give each instance one verdict")
             if stated is not None and stated != len(ids):
                 raise DataError(
@@ -76,7 +79,7 @@ def _check_instances(body: Json, path: Path) -> None:
         elif isinstance(stated, int):
             counts[kind] = stated
     if len(listed) == 2 and (stray := listed["resolved"] - listed["submitted"]):
-        raise DataError(f"{path}: {sorted(stray)[0]!r} is resolved and was not submitted: is the report edited?")
+        raise DataError(f"{path}: {min(stray)!r:.100} is resolved and was not submitted: is the report edited?")
     if len(counts) == 2 and counts["resolved"] > counts["submitted"]:
         raise DataError(
             f"{path}: {counts['resolved']} instances are resolved and {counts['submitted']} submitted: is the report edited?"
