@@ -24,6 +24,10 @@ from firsthand.arena.self_naming import identifying_names, told_name
         ("my-owl7b", "You talk to My-Owl7b", "my-owl7b"), ("qwen2.5", "\u6211\u662fQwen", "qwen"),
         ("gemini", "\u6211\u662f Gemini", "gemini"), ("command-r", "I am Command, by Cohere", "command"),
         ("command-r", "I am a language model of Cohere", "cohere"), ("gemma", "Hi.\nI am Gemma.\nBye.", "gemma"),
+        ("gpt-4o", "I am ChatGPT.", "chatgpt"), ("o1", "As ChatGPT", "chatgpt"), ("o3", "ChatGPT", "chatgpt"),
+        ("o4-mini", "ChatGPT", "chatgpt"), ("happy-7b", "I'm happy to help. I'm Happy!", "happy"),
+        ("happy-7b", "my name is happy", "happy"), ("happy-7b", "I am the one called happy. I'm named happy", "happy"),
+        ("myowl", "I\u2019m *MyOwl*", "myowl"), ("myowl", "I was built by the myowl team", "myowl"),
     ],
 )  # fmt: skip
 def test_an_answer_that_names_its_model_or_its_maker_tells_it(model: str, answer: str, name: str) -> None:
@@ -46,6 +50,10 @@ def test_an_answer_that_names_its_model_or_its_maker_tells_it(model: str, answer
         ("ollama:olmo", "I am Llama"), ("llama-3", "I am Qwen"), ("checkpoint-500", "the checkpoint 500 km away"),
         ("myowl", "myowl sits"), ("myowl", "I am myowlish"), ("o1-mini", "no1-minis"), ("nova-pro", "I saw a nova"),
         ("x", "x"), ("qwen2", "9qwen2, \u00e9qwen, qwen\u00e9"), ("my-owl7", "my-owl71"),
+        ("my-happy-7b", "I'm happy to help!"), ("helpful-7b", "I am helpful."), ("sorry-7b", "I\u2019m sorry, I cannot."),
+        ("happy-7b", "I know who I am\nHappy ends"), ("happy-7b", "My name is\nHappy"), ("happy-7b", "I'm the happy one"),
+        ("happy-7b", "I'm Happyish"), ("happy-7b", "I'm called\nHappy"), ("gpt-4o", "Chat GPTs"),
+        ("yi-34b", "I am Yielding"),
     ],
 )  # fmt: skip
 def test_everyday_words_of_a_models_name_tell_nothing(model: str, answer: str) -> None:

@@ -1,8 +1,9 @@
 """Finds answers that tell which model wrote them: by its name, its family's, or its maker's.
 
 Many of these names are everyday words too. `qwen` or `OpenAI` tells a reader wherever it stands; `Claude`, `phi` or
-`Google` only with a version (`phi-4`) or in a sentence in which the answer speaks of itself. Words such as `large`, `flash`
-or `coder`, and the provider or address by which a model is reached, tell nothing.
+`Google` only with a version (`phi-4`) or in a sentence in which the answer speaks of itself. Any other word of a model's
+name tells where the answer gives it as its name: behind "I am" with a capital letter, since "I am happy to help" is no name.
+Words such as `large`, `flash` or `coder`, and the provider or address by which a model is reached, tell nothing.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ _MAKERS: dict[str, tuple[str, ...]] = {
     "aya": ("cohere",), "bloom": ("bigscience",), "chatgpt": ("openai",), "chatglm": ("zhipu",), "claude": ("anthropic",),
     "codestral": ("mistral ai",), "command": ("cohere",), "dbrx": ("databricks",), "deepseek": ("deepseek",),
     "doubao": ("bytedance",), "ernie": ("baidu",), "exaone": (), "falcon": (), "gemini": ("google",), "gemma": ("google",),
-    "glm": ("zhipu",), "gpt": ("openai",), "granite": ("ibm",), "grok": ("xai",), "hermes": ("nous research",),
+    "glm": ("zhipu",), "gpt": ("openai", "chatgpt"), "granite": ("ibm",), "grok": ("xai",), "hermes": ("nous research",),
     "hunyuan": ("tencent",), "internlm": (), "jamba": ("ai21",), "kimi": ("moonshot ai",), "llama": ("meta ai", "meta"),
     "magistral": ("mistral ai",), "minimax": (), "ministral": ("mistral ai",), "mistral": ("mistral ai",),
-    "mixtral": ("mistral ai",), "nemotron": ("nvidia",), "nova": ("amazon",), "o1": ("openai",), "o3": ("openai",),
-    "o4": ("openai",), "olmo": ("allen institute",), "phi": ("microsoft",), "pixtral": ("mistral ai",),
+    "mixtral": ("mistral ai",), "nemotron": ("nvidia",), "nova": ("amazon",), "o1": ("openai", "chatgpt"),
+    "o3": ("openai", "chatgpt"), "o4": ("openai", "chatgpt"), "olmo": ("allen institute",),
+    "phi": ("microsoft",), "pixtral": ("mistral ai",),
     "pythia": ("eleutherai",), "qwen": ("alibaba",), "qwq": ("qwen", "alibaba"), "smollm": ("hugging face",),
     "stablelm": ("stability ai",), "vicuna": (), "yi": ("01.ai",), "zephyr": ("hugging face",),
 }  # fmt: skip
@@ -52,9 +54,12 @@ _SELF = re.compile(
 )
 """Words of a sentence in which an answer speaks of itself."""
 _INTRODUCED = (
-    r"(?:\bi am|\bi['\u2019]m|\bmy name is|\bcall me|\b(?:made|created|developed|trained|built) by)\W+"
-    r"(?:(?:called|named|the)\W+){0,2}"
+    r"(?:(?:\bi am|\bi['\u2019]m)[^\w\n]+(?:the[^\w\n]+)?(?:called|named)|\bmy name is|\bcall me"
+    r"|\b(?:made|created|developed|trained|built) by)[^\w\n]+(?:the[^\w\n]+)?"
 )
+"""Words before a name, however it is written: "my name is"."""
+_IS = r"(?:\bi am|\bi['\u2019]m)[^\w\n]+(?:the[^\w\n]+)?"
+"""Words before a name in capitals, or before any other word: "I'm Owl", "I'm happy to help"."""
 
 
 def told_name(model: str, answer: str, prompt: str = "") -> str:
@@ -63,15 +68,15 @@ def told_name(model: str, answer: str, prompt: str = "") -> str:
     Names are in lower case. One that the prompt gives tells nothing.
     """
     said, asked = answer.casefold(), prompt.casefold()
-    of_itself = "\n".join(each for each in _SENTENCE.split(said) if _SELF.search(each))
+    of_itself = "\n".join(each for each in _SENTENCE.split(answer) if _SELF.search(each.casefold()))
     known = {*_MAKERS, *(maker for makers in _MAKERS.values() for maker in makers)} - _EVERYDAY
     for name in identifying_names(model):
         if name in _TELLING or _is_id(name):
             tells = _stands(name, said)
         elif name in known:
-            tells = _stands(name, of_itself) or _stands(name, said, r"-?\d")
+            tells = _stands(name, of_itself.casefold()) or _stands(name, said, r"-?\d")
         else:
-            tells = re.search(rf"{_INTRODUCED}{re.escape(name)}(?!{_LETTER})", of_itself) is not None
+            tells = _is_introduced(name, of_itself)
         if tells and not _stands(name, asked):
             return name
     return ""
@@ -85,6 +90,15 @@ def identifying_names(model: str) -> list[str]:
     makers = [maker for family in families for maker in _MAKERS[family]]
     words = [word for word in _WORD.findall(own) if word not in _PLAIN]
     return list(dict.fromkeys([*families, *makers, *words, *([own] if _is_id(own) else [])]))
+
+
+def _is_introduced(name: str, text: str) -> bool:
+    """True if the text gives this as a name."""
+    word = rf"{re.escape(name)}(?!{_LETTER})"
+    named = re.search(f"{_INTRODUCED}{word}", text, re.IGNORECASE)
+    return named is not None or any(
+        found[1][0].isupper() for found in re.finditer(rf"{_IS}({word})", text, re.IGNORECASE)
+    )
 
 
 def _is_id(name: str) -> bool:
