@@ -55,6 +55,9 @@ def test_both_sources_may_begin_with_imports_of_the_future_and_docstrings() -> N
     assert names_of(joined_source(first, second))["y"] > 3  # type: ignore[operator]
     texts = '"""First."""\npass\nimport math\n"""Second."""\npass\ny = math.pi\n'
     assert joined_source(first, second) == f"{FUTURE}\nfrom __future__ import generator_stop\n{texts}"
+    for end in ("import math", "import math\ny = math.pi  # the last line"):
+        assert names_of(joined_source(end, f"{FUTURE}\nx = math.pi"))["x"] > 3  # type: ignore[operator]
+        assert joined_source(end, "x = 1") == f"{end}\nx = 1" and joined_source("", "x = 1") == "x = 1"
     assert joined_source(f"\ufeff{FIRST}", "\ufeffx = 1\n") == FIRST + "x = 1\n"
 
 

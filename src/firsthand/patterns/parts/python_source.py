@@ -21,6 +21,7 @@ def joined_source(first: str, second: str) -> str:
     first, second = first.removeprefix(BYTE_ORDER_MARK), second.removeprefix(BYTE_ORDER_MARK)
     if not first:
         return second
+    first = first if first.endswith("\n") else f"{first}\n"
     (imports, before), (further, after) = _without_futures(first), _without_futures(second)
     return imports + further + before + after
 
