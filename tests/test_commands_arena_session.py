@@ -22,6 +22,7 @@ from firsthand.arena.pair_choice import choose_pair
 from firsthand.commands import arena
 from firsthand.commands.arena import Config
 from firsthand.errors import ConfigError, ModelError, TransientError
+from firsthand.loop.concurrency import Retry
 from firsthand.model import Sampling
 from firsthand.patterns.reply import reply
 from firsthand.preference import Preference
@@ -204,6 +205,40 @@ def test_three_new_battles_in_a_row_in_which_the_judge_fails_end_the_session(run
     # those of before are asked for first, however many of them fail, and the fourth prompt is answered
     assert judged(run, failing(0, 1, 2), *"PQRS", again=True) == 1
     assert voted(run) == [("S", "judge:scripted:j")] and len(list(run.traces())) == 8
+
+
+def test_ten_battles_in_a_row_for_which_the_judge_is_out_of_reach_end_the_session_waiting_ones_too(run: Run) -> None:
+    class Down(Scripted):
+        async def complete(self, *_: Any, **__: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            raise TransientError("no answer", 0.0)
+
+    asked, prompts = 0, [f"P{number}" for number in range(16)]
+    for first in range(0, 12, 3):  # twelve battles wait for a vote
+        with pytest.raises(ModelError, match="failed in 3 battles in a row"):
+            judged(run, failing(*range(99)), *prompts[first : first + 3])
+    with pytest.raises(ModelError, match=r"failed in 10 battles in a row.*no answer"):
+        judged(run, Down([], name="scripted:j"), *prompts, again=True)
+    assert asked == 10 * Retry().attempts and len(list(run.traces())) == 24
+    # answers that are refused, or a vote between, are no outage: the session goes on with what waits and then with prompts
+    outage, refusal = TransientError("no answer", 0.0), ModelError("no power.")
+    for between, votes in ((refusal, 1), (None, 3)):
+        faults = [*[outage] * 9, between, *[outage] * 2]
+        assert judged(run, each_fails(faults), *prompts[: 13 if votes == 1 else 15], again=True) == votes
+
+
+def each_fails(faults: list[Exception | None]) -> Scripted:
+    """A judge with these faults in its first battles, None for a vote; those that pass are faults of all tries."""
+    tries = {TransientError: Retry().attempts, ModelError: 1, type(None): 2}
+    calls = iter([fault for each in faults for fault in [each] * tries[type(each)]])
+
+    def answer(*_: Any) -> str:
+        if (fault := next(calls, None)) is not None:
+            raise fault
+        return "[[C]]"
+
+    return Scripted(answer, name="scripted:j")
 
 
 def test_a_fault_of_the_judge_that_passes_is_waited_for_and_another_error_is_raised(run: Run) -> None:

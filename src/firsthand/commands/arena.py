@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.errors import ConfigError, ModelError, reason_of
+from firsthand.errors import ConfigError, ModelError, TransientError, reason_of
 from firsthand.hub.fetch_model import fetch_named
 from firsthand.model import Model, Sampling
 from firsthand.patterns.reply import reply
@@ -42,6 +42,9 @@ firsthand board last                                       # the ratings, with i
 KEYS: dict[str, Winner | Literal["s", "q"]] = {"a": "a", "b": "b", "t": "tie", "n": "both_bad", "s": "s", "q": "q"}
 MOST_FAILURES = 3
 """New battles in a row in which the judge fails end a session: each one more would be paid for and have no vote."""
+MOST_OUTAGES = 10
+"""Battles in a row, waiting ones too, for which the judge stays overloaded or out of reach end a session as well: the usual
+retries take seconds for each."""
 ASK = "a, b, t (tie), n (neither), s (skip) or q (quit)? "
 
 
@@ -166,11 +169,15 @@ async def _session(
 
 
 async def _judged(config: Config, run: Run, agents: dict[str, Agent], judge: Model, prompts: Iterator[str]) -> int:
-    """The number of votes that the judge gave; ModelError if it fails in `MOST_FAILURES` new battles in a row."""
+    """The number of votes that the judge gave; ModelError if it fails in `MOST_FAILURES` new battles in a row.
+
+    An answer that is refused fails again at each `--continue`, so that it must not end the session for those behind it: of
+    battles that wait, only failures that pass count, up to `MOST_OUTAGES`.
+    """
     from firsthand.arena.continued_battles import unvoted_battles
     from firsthand.arena.judge_votes import judge_vote, judge_voter
 
-    votes = without = failures = 0
+    votes = without = failures = outages = 0
     waiting = unvoted_battles(run)
     answered_before = {battle.a.id for battle in waiting}  # their answers cost nothing more
     async for battle in _battles(config, run, agents, prompts, judge_voter(judge), waiting):
@@ -178,15 +185,17 @@ async def _judged(config: Config, run: Run, agents: dict[str, Agent], judge: Mod
             kept = await judge_vote(run, battle, judge, seed=config.seed)
         except ModelError as error:
             failures += battle.a.id not in answered_before
-            if failures == MOST_FAILURES:
+            outages = outages + 1 if isinstance(error, TransientError) else 0
+            if failures == MOST_FAILURES or outages == MOST_OUTAGES:
+                count = max(failures, outages)
                 raise ModelError(
-                    f"the judge failed in {failures} battles in a row, and run {run.id} keeps their answers: go on with "
+                    f"the judge failed in {count} battles in a row, and run {run.id} keeps their answers: go on with "
                     f"--continue {run.id} when it answers again ({error})"
                 ) from error
             console().print(f"The judge failed: {str(error).removesuffix('.')}. No vote is taken.", markup=False)
             without += 1
             continue
-        failures = 0
+        failures = outages = 0
         votes += kept is not None
         without += kept is None
         _standings(run, tuple(agents))
