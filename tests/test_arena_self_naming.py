@@ -26,7 +26,7 @@ from firsthand.arena.self_naming import identifying_names, told_name
         ("command-r", "I am a language model of Cohere", "cohere"), ("gemma", "Hi.\nI am Gemma.\nBye.", "gemma"),
         ("gpt-4o", "I am ChatGPT.", "chatgpt"), ("o1", "As ChatGPT", "chatgpt"), ("o3", "ChatGPT", "chatgpt"),
         ("o4-mini", "ChatGPT", "chatgpt"), ("happy-7b", "I'm happy to help. I'm Happy!", "happy"),
-        ("happy-7b", "my name is happy", "happy"), ("happy-7b", "I am the one called happy. I'm named happy", "happy"),
+        ("happy-7b", "my name is happy", "happy"), ("happy-7b", "I am the Happy", "happy"), ("happy-7b", "I am the one called happy. I'm named happy", "happy"),
         ("myowl", "I\u2019m *MyOwl*", "myowl"), ("myowl", "I was built by the myowl team", "myowl"),
     ],
 )  # fmt: skip
@@ -53,7 +53,7 @@ def test_an_answer_that_names_its_model_or_its_maker_tells_it(model: str, answer
         ("my-happy-7b", "I'm happy to help!"), ("helpful-7b", "I am helpful."), ("sorry-7b", "I\u2019m sorry, I cannot."),
         ("happy-7b", "I know who I am\nHappy ends"), ("happy-7b", "My name is\nHappy"), ("happy-7b", "I'm the happy one"),
         ("happy-7b", "I'm Happyish"), ("happy-7b", "I'm called\nHappy"), ("gpt-4o", "Chat GPTs"),
-        ("yi-34b", "I am Yielding"),
+        ("yi-34b", "I am Yielding"), ("happy-7b", "I know who I am\nHappy me"), ("happy-7b", "I was made by\nHappy me"),
     ],
 )  # fmt: skip
 def test_everyday_words_of_a_models_name_tell_nothing(model: str, answer: str) -> None:
