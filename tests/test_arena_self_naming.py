@@ -26,7 +26,8 @@ from firsthand.arena.self_naming import identifying_names, told_name
         ("command-r", "I am a language model of Cohere", "cohere"), ("gemma", "Hi.\nI am Gemma.\nBye.", "gemma"),
         ("gpt-4o", "I am ChatGPT.", "chatgpt"), ("o1", "As ChatGPT", "chatgpt"), ("o3", "ChatGPT", "chatgpt"),
         ("o4-mini", "ChatGPT", "chatgpt"), ("happy-7b", "I'm happy to help. I'm Happy!", "happy"),
-        ("happy-7b", "my name is happy", "happy"), ("happy-7b", "I am the Happy", "happy"), ("happy-7b", "I am the one called happy. I'm named happy", "happy"),
+        ("happy-7b", "my name is happy", "happy"),
+        ("happy-7b", "I am the Happy", "happy"), ("happy-7b", "I am the one called happy. I'm named happy", "happy"),
         ("myowl", "I\u2019m *MyOwl*", "myowl"), ("myowl", "I was built by the myowl team", "myowl"),
     ],
 )  # fmt: skip
