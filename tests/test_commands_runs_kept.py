@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -350,7 +351,7 @@ def test_a_sweep_is_made_run_resumed_and_shown(
 ) -> None:
     asked: list[Any] = []
     done = Trial(1, "", {"lr": "2"}, tmp_path / "t1", 0.25, "done", "", ("python", "x"))
-    failed = Trial(2, "", {"lr": "3"}, tmp_path / "t2", 0.5, "failed", "exit 1", ("python", "y"))
+    failed = Trial(2, "", {"lr": "3"}, tmp_path / "t2", math.nan, "failed", "exit 1", ("python", "y"))
     running = Trial(12, "", {"lr": "1", "k": "z"}, tmp_path / "t0", state="running")
     found = [done]
 
