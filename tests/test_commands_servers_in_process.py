@@ -227,8 +227,8 @@ def test_a_browser_is_opened_where_there_is_a_screen(monkeypatch: pytest.MonkeyP
     assert seen[3:] == ["told", "told"]
 
 
-class Opened(tuple[str, dict[str, Any]]):
-    """What a model was opened with."""
+class Given(tuple[str, dict[str, Any]]):
+    """What a model is opened with."""
 
     @property
     def name(self) -> str:
@@ -238,7 +238,7 @@ class Opened(tuple[str, dict[str, Any]]):
 def test_agents_of_the_studio_answer_with_the_sampling_of_its_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     asked_for: list[Any] = []
     monkeypatch.setattr(studio, "fetch_named", lambda name: asked_for.append(name))
-    monkeypatch.setattr(studio.catalog, "model", lambda name, **more: Opened((name, more)))
+    monkeypatch.setattr(studio.catalog, "model", lambda name, **more: Given((name, more)))
     agent = studio._agent(studio.Config(model=("m",), device="cuda:1", temperature=0.25, max_tokens=7), "m")
     assert (agent.name, agent.model, agent.pattern, agent.options, agent.tools) == (
         "m", ("m", {"device": "cuda:1"}), studio.reply, {}, ())  # fmt: skip
