@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, settings
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import firsthand.kernels  # noqa: F401  -- before a test file imports numba, which would read a file of the current folder
 from firsthand.cli import main
 from firsthand.hub import model_lookup
 from firsthand.system.home import data_home
