@@ -304,7 +304,7 @@ def test_the_intake_keeps_scores_and_tells_of_problems(tmp_path: Path) -> None:
         intake.tick(NOW + 120)
         add(intake.store, NOW + 119, otlp.span(4, 1, error="e"))
         intake.tick(NOW + 120)
-        said = f"an alert was not delivered to {out}: {out} cannot be written: Is a directory"
+        said = f"an alert was not delivered to {out}, and is tried again: {out} cannot be written: Is a directory"
         assert problems == [said, said]
         last = intake.store.database.read("SELECT delivered, at_s FROM alerts ORDER BY seq DESC LIMIT 1")
         assert last == [(f"{out} cannot be written: Is a directory", NOW + 120)]
