@@ -15,12 +15,13 @@ from starlette.testclient import TestClient
 from firsthand.message import user
 from firsthand.runs import store
 from firsthand.runs.index import RunInfo
+from firsthand.show import answer_diff
 from firsthand.studio.live_events import mark_of
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.prompt_library import PromptLibrary
 from firsthand.studio.run_notes import RunNotes
 from firsthand.studio.studio_store import SqliteStore
-from firsthand.studio.views import feature_views, prompt_views, run_list_views
+from firsthand.studio.views import feature_views, run_list_views
 from firsthand.studio.views.arena_views import voter_of
 from firsthand.studio.views.feature_views import _matching, _sorted
 from firsthand.trace import Node, Score, Trace
@@ -70,7 +71,7 @@ def test_a_prompt_follows_the_version_that_was_seen_even_if_none_was(
     page = client.get("/prompts/brief").text
     assert "<del>two</del><ins>four</ins>" in page and page.index('id="v3"') < page.index('id="v1"')
     assert 'name="after" value="3"' in page
-    monkeypatch.setattr(prompt_views, "MAX_DIFF_CHARS", 4)
+    monkeypatch.setattr(answer_diff, "MAX_DIFF_CHARS", 4)
     page = client.get("/prompts/brief").text
     assert "four" not in page.partition('id="v2"')[2].partition("</article>")[0] and page.count("é") == 12_000 + 4
     item = prompts.store.get("prompt", "brief")
