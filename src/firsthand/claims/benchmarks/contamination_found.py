@@ -48,7 +48,7 @@ def measure(lab: Lab) -> Measurement:
                 f"Filler line {n}. {task.prompt if task.id in leaked else 'Nothing.'}" for n, task in enumerate(tasks)
             )
         )
-        found, _, _ = scan_corpus(tasks, corpus)
+        found, *_ = scan_corpus(tasks, corpus)
     named = {each.task_id for each in found}
     rows = (
         ("leaked and found", float(len(named & leaked))),
