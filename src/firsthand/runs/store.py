@@ -49,7 +49,7 @@ def create(
     about = {
         "config": config,
         "config_seal": _seal_of_config(config),
-        "command": [without_secrets(word) for word in (sys.argv if command is None else command)],
+        "command": [without_secrets(str(word)) for word in (sys.argv if command is None else command)],
         "firsthand": __version__,
         "commit": source_commit(),
         "machine": describe_machine(),
