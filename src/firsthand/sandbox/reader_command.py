@@ -14,7 +14,7 @@ import shutil
 import site
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import firsthand
@@ -55,7 +55,8 @@ def can_wrap() -> bool:
             os.close(fd)
 
 
-def _wrapped(program: Sequence[str], given: list[int]) -> list[str]:
+def showing(folders: Mapping[Path, Path]) -> list[str]:
+    """The beginning of a `bwrap` command without rights and network, with these folders to read, by the place of each."""
     command = [
         shutil.which("bwrap") or "bwrap",
         "--cap-drop",
@@ -65,13 +66,18 @@ def _wrapped(program: Sequence[str], given: list[int]) -> list[str]:
         "--unshare-net",
     ]
     command += ["--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--hostname", "reader"]
-    for place, folder in _shown().items():
+    for place, folder in folders.items():
         command += [*parents_of(place), "--ro-bind", str(folder), str(place)]
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         if (path := Path("/", name)).is_symlink():
             command += ["--symlink", str(path.readlink()), str(path)]
     if (cache := Path("/etc/ld.so.cache")).is_file():
         command += ["--ro-bind", str(cache), str(cache)]
+    return command
+
+
+def _wrapped(program: Sequence[str], given: list[int]) -> list[str]:
+    command = showing(_shown())
     if (filter_code := seccomp.program(platform.machine())) is not None:
         given.append(held_open(filter_code))
         command += ["--seccomp", str(given[-1])]

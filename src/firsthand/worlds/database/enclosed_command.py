@@ -8,7 +8,6 @@ namespaces, it runs as it is.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from typing import Any
 
 from firsthand.errors import SandboxError
 from firsthand.sandbox.bwrap_command import own_id, parents_of, system_folders
+from firsthand.sandbox.reader_command import showing
 
 MEMORY_BYTES = 4 * 2**30
 """Address space of the program; MariaDB takes 1.7 GiB of it when it starts."""
@@ -61,26 +61,11 @@ def enclosed(program: Sequence[str], user: int | None, writable: Path, readable:
 
 
 def _wrapper(program: Path, writable: Path, readable: Path) -> list[str]:
-    command = [
-        shutil.which("bwrap") or "bwrap",
-        "--cap-drop",
-        "ALL",
-        "--unshare-user-try",
-        "--unshare-pid",
-        "--unshare-net",
-    ]
-    command += ["--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     shown = system_folders()
     installed = program.resolve().parent.parent
     if not any(installed.is_relative_to(place) for place in shown):
         shown[installed] = installed
-    for place, folder in (shown | {readable: readable}).items():
-        command += [*parents_of(place), "--ro-bind", str(folder), str(place)]
-    for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
-        if (path := Path("/", name)).is_symlink():
-            command += ["--symlink", str(path.readlink()), str(path)]
-    if (cache := Path("/etc/ld.so.cache")).is_file():
-        command += ["--ro-bind", str(cache), str(cache)]
+    command = showing(shown | {readable: readable})
     command += [*parents_of(writable), "--bind", str(writable), str(writable)]
     return [*command, "--proc", "/proc", "--dev", "/dev", "--remount-ro", "/", "--chdir", "/", "--"]
 
