@@ -243,8 +243,22 @@ def test_agreement_with_people_is_printed_of_a_run_on_votes(tmp_path, monkeypatc
     assert "people with people" in out and "12, 36" in out and "length bias" in out
     assert cli.main(["agreement", "last", "--json"]) == 0
     body = json.loads(capsys.readouterr().out)
-    assert [each["agent"] for each in body] == ["judge", "direct"] and body[0]["items"] == 12
+    assert [each["agent"] for each in body] == ["judge"] and body[0]["items"] == 12, "an echo names every label"
     assert body[0]["with_humans"]["clusters"] == 6
+    (tmp_path / "says.json").write_text('{"": "The first is better.\\n[[A]]"}')
+    asked = [
+        "run",
+        f"judge_pandalm:data={tmp_path}",
+        "--model",
+        f"scripted:{tmp_path}/says.json",
+        "--pattern",
+        "direct",
+    ]
+    assert cli.main(asked) == 0
+    capsys.readouterr()
+    assert cli.main(["agreement", "last", "--json"]) == 0
+    body = json.loads(capsys.readouterr().out)
+    assert [(each["agent"], each["items"]) for each in body] == [("direct", 12)]
     assert cli.main(["run", "arithmetic", "--model", "scripted:echo", "--limit", "1"]) == 0
     assert cli.main(["agreement", "last"]) == 2 and "holds no verdicts" in capsys.readouterr().err
 
