@@ -29,7 +29,7 @@ _MINUS = re.compile(rf"(?:[-−–]|{_TEXT}\{{\s*(?:minus|negative)\s*\}}|\b(?:m
 _OPERAND = re.compile(r"(?:[\d)}\]!]|(?<![A-Za-z])[A-Za-z]|\\(?:pi|theta))$")
 _OPERATOR = re.compile(
     r"(?:[+*/^_√±×÷·]|\b(?:not|never|twice|thrice)|n['’]t"
-    r"|\\(?:cdot|times|div|pm|mp|sqrt(?:\[[^\]]*\])?|[dtc]?frac|sin|cos|tan|log|ln|pi))$"
+    r"|\\(?:cdot|times|div|pm|mp|sqrt(?:\[[^\]]{0,40}\])?|[dtc]?frac|sin|cos|tan|log|ln|pi))$"
 )
 _FACTOR = re.compile(r"(?:\d|(?<!\\)\}|(?<![^\W\d_])(?<!\\)[A-Za-z])$")
 _AGAINST = re.compile(r"(?:\{|\\[,;:! ]|(?:\\left)?\()*")
