@@ -30,7 +30,7 @@ NO_FIVE = (
     r"\frac{1}{\boxed{5}}", r"$2^{\boxed{5}}$", r"\pm\boxed{5}", r"$\boxed{5}!$", r"$\boxed{5}! + 1$", r"\boxed{5}^2",
     r"\boxed{5}^{2}", r"\boxed{5}²", r"\boxed{5}\cdot 2", r"\boxed{5}/2", r"$\boxed{5}-3$", r"$\boxed{5}-\frac12$",
     r"$\boxed{5}x$", r"$\boxed{5}\pi$", r"$\boxed{5}(2)$", r"the answer is not \boxed{5}", r"it isn't $\boxed{5}$",
-    r"9-\boxed{5}",
+    r"9-\boxed{5}", r"\sqrt[" + "n" * 40 + r"]\boxed{5}",
 )  # fmt: skip
 
 
