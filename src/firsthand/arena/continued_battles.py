@@ -1,4 +1,4 @@
-"""What a session that continues a run finds there: battles without a vote, and the questions that a voter has decided."""
+"""Finds the battles of a continued run that have no vote, and the questions that a voter has decided."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def unvoted_battles(run: Run) -> list[BlindBattle]:
 
 
 def decided_battles(run: Run, voter: str) -> Counter[BattleKey]:
-    """How many votes of the voter there are on each question and pair of agents; void ones too, and no blind re-asks."""
+    """Returns the number of votes by the voter for each question and pair of agents, void ones included, re-asked ones not."""
     agents = {row.id: row.agent for row in run.rows(benchmark=ARENA)}
     return Counter(
         (each.task_id, frozenset((agents[each.a], agents[each.b])))

@@ -113,7 +113,7 @@ def graph_exact(task: Task, trace: Trace) -> Score:
 
 
 def _counted(task: Task, trace: Trace) -> tuple[int, int, int]:
-    """How many entities are right, were given, and were wanted; an attempt from before 0.22 has no counts, but ids."""
+    """Returns the numbers of right, given and wanted entities; of attempts from before 0.22, of the kept ids."""
     result, wanted = world_result(trace), set(task.secret["answer"])
     given = set(result.get("answer", ()))
     return result.get("hits", len(given & wanted)), result.get("size", len(given)), len(wanted)

@@ -30,7 +30,7 @@ from firsthand.system.terminal import one_line
 
 _SCAN = 1000
 _OTHER_FORM = (TypeError, ValueError, LookupError, AttributeError, OverflowError)
-"""What reading a reply raises that has another form than Redis, or our script, gives."""
+"""Errors that reading a malformed reply raises."""
 T = TypeVar("T")
 
 
@@ -217,7 +217,7 @@ class RedisMessaging:
         return self._read(self._ask(self._scripts[script], keys=[self._prefix], args=arguments), read)
 
     def _of(self, group: str, script: str, *arguments: object, read: Callable[[Any], T]) -> T:
-        """What a script says of a group; UnknownName if there is none."""
+        """Returns the reply of a script about a group. UnknownName if the group does not exist."""
 
         def of_group(said: Any) -> T:
             if said == "no group":
@@ -274,7 +274,7 @@ def _fields(flat: Sequence[Any]) -> dict[str, str]:
 
 
 def _written(reply: Any) -> tuple[str, BoardEntry | None]:
-    """What became of a write, and the entry as it is; it is None for a conflict alone."""
+    """Returns the outcome of a write and the current entry, which is None for a conflict alone."""
     said, row = reply
     entry = _entry(row)
     if entry is None and said != "conflict":

@@ -282,7 +282,7 @@ def needed_role(method: str, path: str) -> Role:
 
 
 def _id(account: StoredItem) -> str:
-    """What tells an account from a later one of its name; empty for one that was made before 0.22.0, as in its keys."""
+    """An id that differs from that of a later account of the same name; empty for accounts and keys from before 0.22.0."""
     return str(account.body.get("id", ""))
 
 

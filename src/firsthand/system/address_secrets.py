@@ -18,7 +18,7 @@ from firsthand.errors import ConfigError
 
 _MARK = re.compile(r"[:;]//")
 _AUTHORITY = re.compile(r"(?<=[:;]//)[^\s/?#]+")
-"""What follows the scheme of an address, with the names of a list behind commas."""
+"""The part of an address after its scheme, including further names of a comma-separated list."""
 _NO_LOGIN = re.compile(
     r"(?:localhost|\d{1,3}(?:\.\d{1,3}){3}|\[[0-9A-Fa-f:.;]*\])[:;]\d{1,5}@"
     r"|[\w.-]*[:;](?:\d{1,5}(?:,|[:;]\w{1,40}=|\+\w{1,40}[:;]|@\w{1,40}[:;](?!\w{1,40}=)[A-Za-z_])|\w{1,40}=[^@]*,)"

@@ -36,7 +36,7 @@ class Target(NamedTuple):
 
     @property
     def form(self) -> Literal["number", "letter", "other"]:
-        """The way it is written: a text of a choice may be written like a number or a letter."""
+        """The form of its text: the text of a choice may look like a number or a letter."""
         if self.text.isdecimal():
             return "number"
         return "letter" if len(self.text) == 1 and "A" <= self.text.upper() <= "Z" else "other"

@@ -101,7 +101,7 @@ class BenchmarkDescription:
     target: str = ""
     """Template of the right answer; with choices a letter, an index from 0, or the text of one of them."""
     target_is: Literal["", "text", "letter", "index"] = ""
-    """What the targets are with choices, where the table can be read in two ways: text, letter or index."""
+    """The kind of the targets of a table with choices (`text`, `letter` or `index`), where it can be read in two ways."""
     choices: tuple[str, ...] = ()
     """One template per choice, or the name of one column that holds a list (JSON)."""
     continuation: str = " {choice}"
