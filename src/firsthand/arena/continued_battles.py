@@ -33,7 +33,7 @@ def unvoted_battles(run: Run) -> list[BlindBattle]:
 
 
 def decided_battles(run: Run, voter: str) -> Counter[BattleKey]:
-    """Returns the number of votes by the voter for each question and pair of agents, with void ones, without re-asked ones."""
+    """Returns the number of votes by the voter for each question and pair of agents: void ones too, but no re-asked ones."""
     agents = {row.id: row.agent for row in run.rows(benchmark=ARENA)}
     return Counter(
         (each.task_id, frozenset((agents[each.a], agents[each.b])))
