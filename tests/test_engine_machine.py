@@ -5,8 +5,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,6 +45,30 @@ def test_products_are_measured_and_torch_keeps_its_threads() -> None:
     found = machine_speeds.measure_products(2, size=128, trials=2)
     assert found["float32_gflop_s"] > 0.01 and set(found) <= {"float32_gflop_s", "bfloat16_gflop_s", "int8_gop_s"}
     assert torch.get_num_threads() == 1
+
+
+def test_a_product_that_would_take_long_is_measured_by_a_smaller_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[str, int]] = []
+    slow = {"float32_gflop_s": 0.007, "bfloat16_gflop_s": 0.008}  # of a quarter of the size: 64 of these, a whole one
+
+    def products(size: int) -> list[tuple[str, Any]]:
+        return [(name, lambda _, name=name: made.append((name, size))) for name in slow]
+
+    def best_of(work: Callable[[], object], trials: int) -> float:
+        work()
+        name, size = made[-1]
+        return slow[name] if size == 128 else 0.5
+
+    monkeypatch.setattr(machine_speeds, "_torch_products", products)
+    monkeypatch.setattr(machine_speeds, "best_of", best_of)
+    found = machine_speeds.measure_products(1, size=512)
+    assert made[-2:] == [("float32_gflop_s", 512), ("bfloat16_gflop_s", 128)]
+    assert found == {
+        "float32_gflop_s": pytest.approx(2 * 512**3 / 1e9 / 0.5), "bfloat16_gflop_s": 2 * 128**3 / 1e9 / 0.008,
+    }  # fmt: skip
+    made.clear()
+    machine_speeds.measure_products(1, size=508)
+    assert {size for _, size in made} == {508}, "small ones are quick in any case"
 
 
 def test_our_own_products_count_too() -> None:
