@@ -42,7 +42,7 @@ _TOKEN = re.compile(
 # What stands before a number that is a name's part: `version `, `§ `, or a word with a capital letter. That may open the
 # reference, but no sentence of the answer, as in `About 3.50`.
 _NAMER = r"(?:\b(?i:versions?|ver\.?|releases?|sections?|sec\.|chapters?|articles?|clauses?|figures?|tables?)|§)[ \t]?$"
-_CAPITAL = r"(?!(?:Euros?|Dollars?|Pounds?|Rupees?|Rs|Yen|Yuan)\b)[A-Z][a-z]\w*[ -]$"
+_CAPITAL = r"(?!(?:Euros?|Dollars?|Pounds?|Rupees?|Rs|Yen|Yuan)\b)[A-Z](?:[a-z]|[A-Z]{3})\w*[ -]$"
 _NAME_IN_REFERENCE = re.compile(rf"{_NAMER}|\b{_CAPITAL}")
 _NAME_IN_ANSWER = re.compile(rf"{_NAMER}|(?<=[\w,;] )[(*_`\"']{{0,4}}{_CAPITAL}")
 _DATE = re.compile(r"\d{1,4}/\d{1,2}/\d{1,4}|\d{1,2}\.\d{1,2}\.\d{4}")
