@@ -65,7 +65,8 @@ def test_a_dotted_name_keeps_its_noughts():
     for text, wanted in (
         ("192.168.1.10", "192.168.1.1"), ("10.0.0.100", "10.0.0.1"), ("v1.2.30", "v1.2.3"), ("section 4.2.10", "4.2.1"),
         ("see 1.10.x", "1.1"), ("It is in Python 3.10.", "3.1"), ("Python 3.10 has it", "Python 3.1"),
-        ("python 3.10", "Python 3.1"), ("CUDA 12.10", "CUDA 12.1"), ("Python 3.1", "Python 3.10"), ("version 3.10", "3.1"), ("§ 3.10", "3.1"),
+        ("python 3.10", "Python 3.1"),
+        ("CUDA 12.10", "CUDA 12.1"), ("Python 3.1", "Python 3.10"), ("version 3.10", "3.1"), ("§ 3.10", "3.1"),
         ("§3.10", "3.1"), ("It is **Python 3.10**", "3.1"), ("since PyTorch 2.10", "2.1"), ("It is Llama-3.10", "3.1"),
         ("release 2.20", "2.2"), ("It came in Version 3.10", "3.1"), ("so, Python 3.10", "3.1"), ("v3.1.0", "v3.1"),
     ):  # fmt: skip
