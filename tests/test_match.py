@@ -56,6 +56,7 @@ def test_a_decimal_of_six_digits_is_what_rounds_to_it_in_either_order():
         ("-1/6", "-0.166667"),
         ("12345.68", "12345.7"),
         ("1/7", "0.142857"),
+        ("2/3", "0.666666"),
     ):
         assert numeric(task(one), trace(other)).value == numeric(task(other), trace(one)).value == 1, (one, other)
     for one, other in (

@@ -66,7 +66,8 @@ def test_a_dotted_name_keeps_its_noughts():
         ("192.168.1.10", "192.168.1.1"), ("10.0.0.100", "10.0.0.1"), ("v1.2.30", "v1.2.3"), ("section 4.2.10", "4.2.1"),
         ("see 1.10.x", "1.1"), ("It is in Python 3.10.", "3.1"), ("Python 3.10 has it", "Python 3.1"),
         ("python 3.10", "Python 3.1"),
-        ("CUDA 12.10", "CUDA 12.1"), ("Python 3.1", "Python 3.10"), ("version 3.10", "3.1"), ("§ 3.10", "3.1"),
+        ("It is 4.2.10", "4.2.1"), ("VERSION 3.10", "3.1"), ("CUDA 12.10", "CUDA 12.1"),
+        ("Python 3.1", "Python 3.10"), ("version 3.10", "3.1"), ("§ 3.10", "3.1"),
         ("§3.10", "3.1"), ("It is **Python 3.10**", "3.1"), ("since PyTorch 2.10", "2.1"), ("It is Llama-3.10", "3.1"),
         ("release 2.20", "2.2"), ("It came in Version 3.10", "3.1"), ("so, Python 3.10", "3.1"), ("v3.1.0", "v3.1"),
     ):  # fmt: skip
@@ -118,12 +119,19 @@ def test_texts_without_blanks_are_found_by_characters():
     ):  # fmt: skip
         assert has_words(text, wanted), (text, wanted)
     for text, wanted in (
-        ("24万", "24"), ("3万5000", "5000"), ("五十", "五"), ("二十五", "五"), ("十一月", "一月"), ("二点五", "二"),
+        ("一二三", "二"), ("二〇二四", "二四"), ("24万", "24"), ("3万5000", "5000"), ("五十", "五"),
+        ("二十五", "五"), ("十一月", "一月"), ("二点五", "二"),
         ("负24", "24"), ("負五", "五"), ("インドネシア", "インド"), ("ｲﾝﾄﾞﾈｼｱ", "ｲﾝﾄﾞ"), ("東京", "京都"),
         ("24东京", "4东京"),
         ("Parisの", "Par"), ("24th回", "24"),
     ):  # fmt: skip
         assert not has_words(text, wanted), (text, wanted)
+
+
+def test_each_character_without_blanks_ends_a_word_of_letters():
+    for each in "東々〇ひアｱ㐂𠮷﨑":
+        assert has_words(f"A{each}", "A") and has_words(f"{each}A", "A"), each
+    assert not has_words("Un-American", "American")
 
 
 def test_texts_of_names_minuses_and_numerals_take_time_in_proportion():

@@ -25,7 +25,7 @@ _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _STRICT = re.compile(r"#### (-?[0-9.,]+)")
 _GROUP = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _RAISED = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+|(?<=\d)(?=[¼-¾⅐-⅞])")
-_KEPT = "‰‱′″‴·⌈⌉⌊⌋"  # punctuation by its category, but it makes another value
+_KEPT = "‰‱′·⌈⌉⌊⌋"  # punctuation by its category, but it makes another value
 _QUOTES = str.maketrans("‘’‚‛ʼ“”„‟«»‹›", "'''''\"\"\"\"\"\"''")
 _HYPHEN = re.compile(r"(?<=[^\W\d_]{2})-(?=[^\W\d_]{2})")  # New-York and New York have the same words
 # Signs that make another value or name: -5, -(5), -**5**, !=5, 1.5, 3/4, 5:30, 2^3, A+, C++, C#, <5;
