@@ -1,5 +1,7 @@
 """What scorers accept, and that nothing a model writes can stop them."""
 
+from fractions import Fraction
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from cpu_time import at_most_cpu_s
 from firsthand.message import assistant
 from firsthand.scorers.choice import acc, acc_norm
-from firsthand.scorers.match import exact, flexible, normalised, numeric, strict
+from firsthand.scorers.match import exact, flexible, normalised, numeric, same_number, strict
 from firsthand.task import Task
 from firsthand.trace import Call, Node, Trace
 
@@ -45,6 +47,24 @@ def task(answer, choices=(), gold=None):
 )  # fmt: skip
 def test_numbers_are_compared_by_value(answer, reference, right):
     assert numeric(task(reference), trace(answer)).value == right
+
+
+def test_a_decimal_of_six_digits_is_what_rounds_to_it_in_either_order():
+    for one, other in (
+        ("1/3", "0.333333"),
+        ("1/6", "0.166667"),
+        ("-1/6", "-0.166667"),
+        ("12345.68", "12345.7"),
+        ("1/7", "0.142857"),
+        ("2/3", "0.666666"),
+    ):
+        assert numeric(task(one), trace(other)).value == numeric(task(other), trace(one)).value == 1, (one, other)
+    for one, other in (
+        ("1/6", "0.16667"), ("1/6", "0.166666"), ("1/6", "0.166668"), ("1/6", "-0.166667"), ("100000.4", "100000"),
+        ("123456.4", "123456"), ("0.123456", "0.123457"), ("2/3", "0.66667"),
+    ):  # fmt: skip
+        assert numeric(task(one), trace(other)).value == numeric(task(other), trace(one)).value == 0, (one, other)
+    assert not same_number("1/6", "0.166667", Fraction(1, 10**9)), "a tolerance of one's own is kept"
 
 
 def test_words_are_compared_without_case_articles_and_punctuation():

@@ -2,6 +2,7 @@
 
 import pytest
 
+from cpu_time import at_most_cpu_s
 from firsthand.scorers.contained import contains_words
 from firsthand.scorers.whole_words import has_words
 from firsthand.task import Task
@@ -58,3 +59,89 @@ def test_hostile_texts_take_time_in_proportion():
 
 def test_a_negative_amount_is_found_with_and_without_its_currency():
     assert has_words("a loss of -$5", "-5") and has_words("a loss of -5", "-$5") and not has_words("a gain of $5", "-5")
+
+
+def test_a_dotted_name_keeps_its_noughts():
+    for text, wanted in (
+        ("192.168.1.10", "192.168.1.1"), ("10.0.0.100", "10.0.0.1"), ("v1.2.30", "v1.2.3"), ("section 4.2.10", "4.2.1"),
+        ("see 1.10.x", "1.1"), ("It is in Python 3.10.", "3.1"), ("Python 3.10 has it", "Python 3.1"),
+        ("python 3.10", "Python 3.1"),
+        ("It is 4.2.10", "4.2.1"), ("VERSION 3.10", "3.1"), ("CUDA 12.10", "CUDA 12.1"),
+        ("Python 3.1", "Python 3.10"), ("version 3.10", "3.1"), ("§ 3.10", "3.1"),
+        ("§3.10", "3.1"), ("It is **Python 3.10**", "3.1"), ("since PyTorch 2.10", "2.1"), ("It is Llama-3.10", "3.1"),
+        ("release 2.20", "2.2"), ("It came in Version 3.10", "3.1"), ("so, Python 3.10", "3.1"), ("v3.1.0", "v3.1"),
+    ):  # fmt: skip
+        assert not has_words(text, wanted), (text, wanted)
+    for text, wanted in (
+        ("192.168.1.10.", "192.168.1.10"), ("It is in Python 3.10.", "3.10"), ("Python 3.10", "python 3.10"),
+        ("section 4.2.10", "4.2.10"), ("§ 3.10", "3.10"),
+    ):  # fmt: skip
+        assert has_words(text, wanted), (text, wanted)
+
+
+def test_the_noughts_of_an_amount_do_not_count():
+    for text, wanted in (
+        ("It costs 3.50.", "3.5"), ("It costs $3.50", "$3.5"), ("About 3.50 m", "3.5"), ("It is Euro 3.50", "3.5"),
+        ("a pH of 7.40", "7.4"), ("USD 3.50", "USD 3.5"), ("x = 2.50", "x = 2.5"), ("Total: 3.50", "3.5"),
+        ("3.5", "3.50"),
+        ("Rs.3.50", "3.5"), ("1:23.450", "1:23.45"), ("It is Web 2.0", "Web 2"), ("Llama 2", "Llama 2.0"),
+        ("1.50.Next", "1.5"),
+        ("In Paris, 3.50 m", "3.5"), ("It is Python 3.1, at 3.10", "3.1"), ("Python 3.10 at 3.10", "3.1"),
+    ):  # fmt: skip
+        assert has_words(text, wanted), (text, wanted)
+
+
+def test_a_minus_is_a_part_of_a_grade_and_of_a_difference():
+    for text, wanted in (
+        ("A-", "A"), ("rated A- or better", "A"), ("AB-", "AB"), ("BBB-", "BBB"), ("**A-**", "A"), ("A−", "A"),
+        ("A‑", "A"),
+        ("(A–)", "A"), ("Cl-", "Cl"), ("A", "A-"), ("A+", "A-"), ("A- and B+", "A"), ("24−1", "24"), ("24 − 1", "24"),
+        ("24 − 1", "1"), ("24 - 1 = 23", "24"), ("25-1=24", "1"),
+    ):  # fmt: skip
+        assert not has_words(text, wanted), (text, wanted)
+    for text, wanted in (
+        ("rated A-.", "A-"), ("A−", "A-"), ("A‑", "a-"), ("A‐", "A-"), ("US- and UK-based", "US"), ("A: 5", "A"),
+        ("US-, UK- and EU-based", "US"), ("A--because", "A"), ("A - because", "A"), ("A – because", "A"),
+        ("A– because", "A"),
+        ("A->B", "A"), ("US-based", "US"), ("1939 - 1945", "1945"), ("1939-1945", "1939"), ("25 - 1 = 24", "24"),
+        ("24−1", "24-1"), ("word- and", "word"), ("A-b", "A"),
+    ):  # fmt: skip
+        assert has_words(text, wanted), (text, wanted)
+
+
+def test_texts_without_blanks_are_found_by_characters():
+    for text, wanted in (
+        ("答案是东京。", "东京"), ("東京です", "東京"), ("답: 東京", "東京"), ("是Paris。", "Paris"),
+        ("答案是24个", "24"),
+        ("第24回", "24"), ("24，万", "万"), ("インドの首都", "インド"), ("2020年5月4日", "5月4日"),
+        ("五十个", "五十"), ("三菱UFJ", "三菱"),
+        ("𠮷野家です", "𠮷野家"), ("佐々木です", "佐々木"), ("共24，一共", "24"), ("ひらがな", "らが"),
+    ):  # fmt: skip
+        assert has_words(text, wanted), (text, wanted)
+    for text, wanted in (
+        ("一二三", "二"), ("二〇二四", "二四"), ("24万", "24"), ("3万5000", "5000"), ("五十", "五"),
+        ("二十五", "五"), ("十一月", "一月"), ("二点五", "二"),
+        ("负24", "24"), ("負五", "五"), ("インドネシア", "インド"), ("ｲﾝﾄﾞﾈｼｱ", "ｲﾝﾄﾞ"), ("東京", "京都"),
+        ("24东京", "4东京"),
+        ("Parisの", "Par"), ("24th回", "24"),
+    ):  # fmt: skip
+        assert not has_words(text, wanted), (text, wanted)
+
+
+def test_each_character_without_blanks_ends_a_word_of_letters():
+    for each in "東々〇ひアｱ㐂𠮷﨑":
+        assert has_words(f"A{each}", "A") and has_words(f"{each}A", "A"), each
+    assert not has_words("Un-American", "American")
+
+
+def test_texts_of_names_minuses_and_numerals_take_time_in_proportion():
+    for text in (
+        "at Python 3.10 " * 1_000,
+        "A-, " * 3_000,
+        "24 - " * 2_500,
+        "十" * 12_000,
+        "ア" * 12_000,
+        "東" * 12_000,
+    ):
+        with at_most_cpu_s(3):
+            assert not has_words(text, "3.1") and not has_words(text, "A 24 十")

@@ -18,13 +18,14 @@ from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
 TOLERANCE = Fraction(1, 10**6)
-"""Relative tolerance of equal numbers, so that 0.333333 equals 1/3 to six digits."""
+"""Relative tolerance of equal numbers. At this one, a decimal of six digits is also what rounds to it: 0.166667 is 1/6."""
 
+_ROUNDED_DIGITS = 6
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _STRICT = re.compile(r"#### (-?[0-9.,]+)")
 _GROUP = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _RAISED = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+|(?<=\d)(?=[¼-¾⅐-⅞])")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_KEPT = "‰‱′·⌈⌉⌊⌋"  # punctuation by its category, but it makes another value
 _QUOTES = str.maketrans("‘’‚‛ʼ“”„‟«»‹›", "'''''\"\"\"\"\"\"''")
 _HYPHEN = re.compile(r"(?<=[^\W\d_]{2})-(?=[^\W\d_]{2})")  # New-York and New York have the same words
 # Signs that make another value or name: -5, -(5), -**5**, !=5, 1.5, 3/4, 5:30, 2^3, A+, C++, C#, <5;
@@ -35,7 +36,11 @@ _MEANT = re.compile(
     r"|(?:(?<=\b[a-z])|(?<=\b[a-z]{2}))-(?![-\w])"
     # Operators between and before single letters and digits: a-b, x=5, -x, !A, but not R&B in a word or well-known.
     r"|(?<=\b[^\W_])[-+*/=|](?=[^\W_]\b)|(?<![^\W_)])[-!~¬](?=[^\W\d_]\b|inf\b|[∞π])"
+    # Those between a name and a number, and the factorial of an argument: x+10, pi/2, 2/x, O(n!), but not 2*x, B-52.
+    r"|(?<=[^\W\d_])[+*/=](?=\d)|(?<=\d)[+/=](?=[^\W\d_])|(?<=\w\([^\W\d_])!(?=\))"
 )
+_BOUND = r"[ \t]{0,3}([-+]?(?:[\d./]{1,20}|inf(?:inity)?|∞))[ \t]{0,3}"
+_INTERVAL = re.compile(rf"(?<!\w)([(\[\]]){_BOUND}[,;]{_BOUND}([)\[\]])")
 
 
 def exact(task: Task, trace: Trace) -> Score:
@@ -46,7 +51,8 @@ def exact(task: Task, trace: Trace) -> Score:
 def normalised(task: Task, trace: Trace) -> Score:
     """Score 1 if the answer has the reference's words, ignoring case, articles, punctuation and spacing.
 
-    That is SQuAD's rule, but for signs that make another value or name: -5 is not 5, 1.5 is not 15, A+ is not "an A".
+    That is SQuAD's rule, but for signs that make another value or name: -5 is not 5, 1.5 is not 15, A+ is not "an A", and
+    [0,1) is not [0,1]. Punctuation is that of any script: 「東京」。 is 東京.
     """
     return _score("normalised", same_words(whole_answer(trace), _reference(task)), trace)
 
@@ -77,16 +83,34 @@ def strict(task: Task, trace: Trace) -> Score:
 
 
 def same_number(answer: str, reference: str, tolerance: Fraction = TOLERANCE) -> bool:
-    """Return whether two texts are the same number, to a relative tolerance; integers must be equal."""
+    """Return whether two texts are the same number, to a relative tolerance, in either order; integers must be equal.
+
+    With the default tolerance, a number also equals the decimal of six or more digits to which it rounds.
+    """
     left, right = parse_number(answer), parse_number(reference)
     if left is None or right is None:
         return False
-    whole = left.denominator == right.denominator == 1
-    return left == right if whole else abs(left - right) <= tolerance * abs(right)
+    if left.denominator == right.denominator == 1:
+        return left == right
+    rounded = tolerance == TOLERANCE and (_rounds_to(left, right) or _rounds_to(right, left))
+    return rounded or abs(left - right) <= tolerance * max(abs(left), abs(right))
+
+
+def _rounds_to(value: Fraction, decimal: Fraction) -> bool:
+    """True if the second is a decimal of six or more digits, with places, to which the first rounds: 1/6 to 0.166667."""
+    places = next((count for count in range(40) if 10**count % decimal.denominator == 0), 0)
+    return (
+        places > 0
+        and abs(decimal) * 10**places >= 10 ** (_ROUNDED_DIGITS - 1)
+        and abs(value - decimal) * 2 * 10**places <= 1
+    )
 
 
 def same_words(answer: str, reference: str) -> bool:
     """Return whether two texts have the same words and the same signs that make a value; see `normalised`."""
+    intervals = [_intervals(each) for each in (answer, reference)]
+    if all(intervals) and intervals[0] != intervals[1]:
+        return False
     texts = [_with_meant_signs(each).translate(_QUOTES) for each in (answer, reference)]
     parted = [normalise(_HYPHEN.sub(" ", each)) for each in texts]
     if parted[0] and parted[0] == parted[1]:
@@ -99,12 +123,23 @@ def same_words(answer: str, reference: str) -> bool:
 
 
 def normalise(text: str) -> str:
-    """Return a text's words: case folded, accents composed, no articles, no punctuation, single spaces."""
+    """Return a text's words: case folded, accents composed, no articles, no punctuation of any script, single spaces."""
     return " ".join(_ARTICLES.sub(" ", _with_articles(text)).split())
 
 
 def _with_articles(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().translate(_PUNCTUATION).split())
+    text = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(text.translate(dict.fromkeys(ord(each) for each in set(text) if _is_punctuation(each))).split())
+
+
+def _is_punctuation(sign: str) -> bool:
+    return sign in string.punctuation or (unicodedata.category(sign)[0] == "P" and sign not in _KEPT)
+
+
+def _intervals(text: str) -> list[str]:
+    """Return which ends of each pair of numbers in brackets are open, `(`, or closed, `[`: `[(` of `[0,1)` and `[0,1[`."""
+    found = _INTERVAL.findall(unicodedata.normalize("NFKC", text).casefold())
+    return [f"{'[' if first == '[' else '('}{'[' if last == ']' else '('}" for first, _, _, last in found]
 
 
 def _with_meant_signs(text: str) -> str:
@@ -112,7 +147,7 @@ def _with_meant_signs(text: str) -> str:
     text = unicodedata.normalize("NFKC", _RAISED.sub(lambda found: f"^{found.group()}" if found.group() else " ", text))
     text = "".join("-" if each == "−" or unicodedata.category(each) == "Pd" else each for each in text).casefold()
     text = re.sub(r"^\s*-\s+(?=[.\d])", "-", _GROUP.sub("", text.replace("$", "")))
-    return _MEANT.sub(lambda found: "".join(chr(0xE000 + ord(each)) for each in found.group()), text)
+    return _MEANT.sub(lambda found: "".join(chr(0xF0000 + ord(each) % 0xFFFE) for each in found.group()), text)
 
 
 def _reference(task: Task) -> str:
