@@ -7,6 +7,7 @@ from firsthand.boards.board_columns import BoardColumn
 from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, ResultSet
 from firsthand.boards.board_spec import BenchmarkEntry, BoardSpec
 from firsthand.boards.make_board import MadeBoard, make_board
+from firsthand.boards.missing_items import slack_of_scores
 from firsthand.stats.joint_ranks import MANY, rank_ranges, told_apart
 
 NAN = float("nan")
@@ -102,6 +103,46 @@ def test_scores_beyond_1_may_be_as_low_and_high_as_any_that_were_seen() -> None:
     assert scaled.slack(["ada", "bob"]) == pytest.approx(np.array([[0, 0.75 - 0.5], [250 / 300 - 0.75, 0]]))
     assert scaled.slack(["ada"]) is None and scaled.slack(["elsewhere", "bob"]) is None
     assert scaled.lacking() == {"ada": 1}
+    below = items(ada=[-1.0, 1.0, NAN], bob=[1.0, 1.0, 1.0])
+    alone = BoardColumn("b", column.key, BenchmarkEntry(), {each.model: each for each in below.results()}, below, 1.0)
+    assert alone.slack(["ada", "bob"]) == pytest.approx(np.array([[0, 1 / 3], [1 / 3, 0]]))
+    shown = BoardColumn("b", column.key, BenchmarkEntry(), {"bob": results["bob"]}, column, 1.0)
+    assert shown.slack(["ada", "bob"]) is None and shown.lacking() == {}, (
+        "a model that is not on the board asks for nothing"
+    )
+
+
+def test_the_slack_of_a_weighted_score_is_the_sum_of_its_columns_by_weight() -> None:
+    columns = []
+    for table in (items(ada=[1.0, 0.0, NAN], bob=[1.0, 1.0, 1.0]), items(ada=[1.0, 1.0], bob=[1.0, 0.0])):
+        results = {each.model: each for each in table.results()}
+        columns.append(BoardColumn("b", table.key, BenchmarkEntry(), results, table, 1.0))
+    first = columns[0].slack(["ada", "bob"])
+    assert first is not None and columns[1].slack(["ada", "bob"]) is None
+    made = slack_of_scores([columns[0], columns[1], columns[0]], [0.5, 2.0, 0.25], ["ada", "bob"])
+    assert made == pytest.approx(0.75 * first) and first[0, 1] == pytest.approx(1 / 6)
+    assert slack_of_scores(columns, [0.0, 1.0], ["ada", "bob"]) is None
+
+
+def test_the_models_that_lack_the_most_are_named_first() -> None:
+    made = board(items(a=[1.0, 1, 1, NAN], b=[NAN, NAN, NAN, 1.0], c=[NAN, NAN, 1.0, 1.0], d=[1.0] * 4))
+    assert [remark.partition(" of the ")[0] for remark in made.remarks] == [
+        f"{each} has no score on {n}" for each, n in zip("bca", (3, 2, 1), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("rule", ["win-rate", "borda"])
+def test_wins_where_lower_is_better_and_a_model_is_not_ranked(rule: str) -> None:
+    names = [f"b{i}" for i in range(12)]
+    turned = [1 - each for each in LEFT_OUT]
+    errors = [items(name, zoe=[1.0] * 200, ada=turned, bob=[1 - each for each in BOB]) for name in names[1:]]
+    made = board(items("b0", ada=turned, bob=[1 - each for each in BOB]), *errors, rule=rule, lower_is_better=True)
+    assert [each.model for each in made.sections[0].unranked] == ["zoe"]
+    assert ranks(made) == {"ada": (1, 2), "bob": (1, 2)}
+    holes = [items(name, ada=[0.0] * 40 + [NAN] * 160, bob=[0.0] * 180 + [1.0] * 20) for name in names]
+    assert ranks(board(*holes, rule=rule, lower_is_better=True)) == {"ada": (1, 2), "bob": (1, 2)}
+    clear = [items(name, ada=[0.0] * 190 + [NAN] * 10, bob=[1.0] * 200) for name in names]
+    assert ranks(board(*clear, rule=rule, lower_is_better=True)) == {"ada": (1, 1), "bob": (2, 2)}
 
 
 def test_reported_numbers_lack_no_items() -> None:

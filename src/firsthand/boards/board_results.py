@@ -170,7 +170,7 @@ class ItemScores:
     def slack(self, rows: Sequence[int], low: float, high: float) -> Floats:
         """Shape (M, M): what each row's lead over each other could lose by the items that only one of the two has.
 
-        The least lead is that on the items of either, with `low` where the first has no score, `high` where the second has none.
+        The least lead is that on the items of either, where the first has `low` for what it lacks, and the second `high`.
         """
         found = np.isfinite(self.scores[list(rows)])
         sums = np.where(found, self.scores[list(rows)], 0).sum(1, dtype=np.float64)
@@ -180,8 +180,8 @@ class ItemScores:
         either = np.maximum(own + counts[None, :], 1)
         least = (sums[:, None] + low * own.T - sums[None, :] - high * own) / either
         means = sums / np.maximum(counts, 1)
-        lost: Floats = np.maximum(means[:, None] - means[None, :] - least, 0)
-        return np.where((own == 0) & (own.T == 0), 0.0, lost)
+        lost: Floats = np.where((own == 0) & (own.T == 0), 0.0, means[:, None] - means[None, :] - least)
+        return lost
 
     @cached_property
     def _centred(self) -> Floats:
