@@ -1,5 +1,7 @@
 """Items that one model has no score on and another has: nobody wins a rank by leaving them out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -107,9 +109,9 @@ def test_scores_beyond_1_may_be_as_low_and_high_as_any_that_were_seen() -> None:
     alone = BoardColumn("b", column.key, BenchmarkEntry(), {each.model: each for each in below.results()}, below, 1.0)
     assert alone.slack(["ada", "bob"]) == pytest.approx(np.array([[0, 1 / 3], [1 / 3, 0]]))
     shown = BoardColumn("b", column.key, BenchmarkEntry(), {"bob": results["bob"]}, column, 1.0)
-    assert shown.slack(["ada", "bob"]) is None and shown.lacking() == {}, (
-        "a model that is not on the board asks for nothing"
-    )
+    assert shown.slack(["ada", "bob"]) is None and shown.lacking() == {}, "only models of the board"
+    stated = {name: replace(each, verified=name == "bob") for name, each in results.items()}
+    assert BoardColumn("b", column.key, BenchmarkEntry(), stated, column, 1.0).slack(["ada", "bob"]) is None
 
 
 def test_the_slack_of_a_weighted_score_is_the_sum_of_its_columns_by_weight() -> None:
@@ -136,7 +138,7 @@ def test_wins_where_lower_is_better_and_a_model_is_not_ranked(rule: str) -> None
     names = [f"b{i}" for i in range(12)]
     turned = [1 - each for each in LEFT_OUT]
     errors = [items(name, zoe=[1.0] * 200, ada=turned, bob=[1 - each for each in BOB]) for name in names[1:]]
-    made = board(items("b0", ada=turned, bob=[1 - each for each in BOB]), *errors, rule=rule, lower_is_better=True)
+    made = board(*errors, items("b0", ada=turned, bob=[1 - each for each in BOB]), rule=rule, lower_is_better=True)
     assert [each.model for each in made.sections[0].unranked] == ["zoe"]
     assert ranks(made) == {"ada": (1, 2), "bob": (1, 2)}
     holes = [items(name, ada=[0.0] * 40 + [NAN] * 160, bob=[0.0] * 180 + [1.0] * 20) for name in names]
