@@ -328,3 +328,28 @@ def test_clusters_that_only_a_later_run_knows_are_allowed_for_in_pairs(home: Pat
     assert main(words) == 0
     found = json.loads(capsys.readouterr().out)
     assert len(found) == 3 and {each["clusters"] for each in found} == {4}
+
+
+def test_an_agent_of_the_baseline_that_the_candidate_lacks_fails_as_missing_tasks_do(home: Path, capsys: Any) -> None:
+    base, other = made(home, rights(100), agents=("ada", "bob")), made(home, rights(100), agents=("ada", "new"))
+    first, second = base.id, other.id
+    told = "the candidate has no agent of this name"
+    assert gate(first, second, "--max-drop", "10%") == 1
+    said = capsys.readouterr().out
+    assert f"sums, exact, bob: errors: {told}: name the two to compare with --agent-a and --agent-b" in said
+    for errors in ("drop", "zero"):
+        assert gate(first, second, "--max-drop", "10%,sums/exact=20%", "--errors", errors, "--json") == 0
+        checks = json.loads(capsys.readouterr().out)["checks"]
+        assert [(each["agent"], each["ruling"], each["max_drop"]) for each in checks] == [
+            ("ada", "pass", 0.2),
+            ("bob", "pass", 0.2),
+        ]
+        assert checks[1]["reason"] == f"left out: {told}"
+    for named in (("--agent-a", "ada"), ("--agent-b", "ada", "--agent-a", "bob")):
+        assert gate(first, second, "--max-drop", "10%", *named) == 0, "the agents to check are named"
+        assert told not in capsys.readouterr().out
+    base.append(Trace("x", "more", "t0", {"name": "bob"}, 0, 0, "", 1.0, scores=(Score("exact", 1.0),)))
+    assert gate(first, second, "--max-drop", "10%", "--benchmark", "more") == 1
+    assert gate(first, second, "--max-drop", "10%", "--errors", "drop", "--benchmark", "sums", "--json") == 0
+    checks = json.loads(capsys.readouterr().out.partition("\n{")[2].join(["{", ""]))["checks"]
+    assert [(each["benchmark"], each["agent"]) for each in checks] == [("sums", "ada"), ("sums", "bob")]

@@ -57,16 +57,44 @@ class BoardColumn:
         covariance: Floats = np.diag(errors**2)
         if self.items is None:
             return covariance
-        own = {name: i for i, name in enumerate(self.items.models)}
-        here = [i for i, name in enumerate(models) if name in own and self.cells[name].verified]
+        here, rows = self._with_items(models)
         if here:
-            rows = [own[models[i]] for i in here]
             found = self.items.covariance(rows) * self.factor**2
             diagonal = np.diag(covariance)[here]
             covariance[np.ix_(here, here)] = found
             empty = np.diag(found) <= 0  # all items alike: the error of a share of so many items
             covariance[np.array(here)[empty], np.array(here)[empty]] = diagonal[empty]
         return covariance
+
+    def lacking(self) -> dict[str, int]:
+        """Model -> the number of items that others have and it has not, for the models that lack any."""
+        models = list(self.cells)
+        here, rows = self._with_items(models)
+        counts = self.items.lacking(rows) if self.items and rows else []
+        return {models[i]: count for i, count in zip(here, counts, strict=True) if count}
+
+    def slack(self, models: list[str]) -> Floats | None:
+        """Shape (M, M): what a row's lead over a column could lose by items that one of the two lacks; None if none does.
+
+        Such an item may have any score from 0 to 1 where all are within them, else from the lowest to the highest of all.
+        """
+        here, rows = self._with_items(models)
+        if self.items is None or not rows or not any(self.items.lacking(rows)):
+            return None
+        scores = self.items.scores[rows]
+        low, high = float(np.nanmin(scores)), float(np.nanmax(scores))
+        if low >= 0 and high * self.factor <= 1:
+            low, high = 0.0, 1 / self.factor
+        found = self.items.slack(rows, low, high) * self.factor
+        slack = np.zeros((len(models), len(models)))
+        slack[np.ix_(here, here)] = found.T if self.lower_is_better else found
+        return slack
+
+    def _with_items(self, models: list[str]) -> tuple[list[int], list[int]]:
+        """The places of those of the models that have item scores here, and their rows in the table of items."""
+        own = {name: i for i, name in enumerate(self.items.models)} if self.items else {}
+        here = [i for i, name in enumerate(models) if name in own and name in self.cells and self.cells[name].verified]
+        return here, [own[models[i]] for i in here]
 
 
 def board_columns(

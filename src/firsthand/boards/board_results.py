@@ -162,6 +162,27 @@ class ItemScores:
         product: Floats = centred @ centred.T
         return product
 
+    def lacking(self, rows: Sequence[int]) -> list[int]:
+        """For each of these rows the number of items that another of them has and it does not."""
+        found = np.isfinite(self.scores[list(rows)])
+        return [int(count) for count in found.any(0).sum() - found.sum(1)]
+
+    def slack(self, rows: Sequence[int], low: float, high: float) -> Floats:
+        """Shape (M, M): what each row's lead over each other could lose by the items that only one of the two has.
+
+        The least lead is that on the items of either, where the first has `low` for what it lacks, and the second `high`.
+        """
+        found = np.isfinite(self.scores[list(rows)])
+        sums = np.where(found, self.scores[list(rows)], 0).sum(1, dtype=np.float64)
+        counts = found.sum(1)
+        common = found.astype(np.float64) @ found.T
+        own = counts[:, None] - common
+        either = np.maximum(own + counts[None, :], 1)
+        least = (sums[:, None] + low * own.T - sums[None, :] - high * own) / either
+        means = sums / np.maximum(counts, 1)
+        lost: Floats = np.where((own == 0) & (own.T == 0), 0.0, means[:, None] - means[None, :] - least)
+        return lost
+
     @cached_property
     def _centred(self) -> Floats:
         """Shape (M, units): sums of centred scores of each unit, scaled so that their products are covariances."""

@@ -20,6 +20,7 @@ from firsthand.boards.aggregates import above_chance, borda_counts, borda_ranks,
 from firsthand.boards.board_columns import BoardColumn, board_columns
 from firsthand.boards.board_results import BoardResult, Floats, ResultSet
 from firsthand.boards.board_spec import BoardSpec
+from firsthand.boards.missing_items import remarks_on_items, slack_of_scores, slack_of_wins
 from firsthand.boards.random_orders import largest_of_equal_models
 from firsthand.errors import ConfigError
 from firsthand.message import Json
@@ -140,7 +141,7 @@ def make_board(
         DataError: A column of mixed scales.
     """
     columns, said = board_columns(results, spec, protocols=protocols or {}, metrics=metrics or {})
-    said = [*results.remarks, *said, *_stale(columns, spec, now or datetime.now(UTC))]
+    said = [*results.remarks, *said, *remarks_on_items(columns), *_stale(columns, spec, now or datetime.now(UTC))]
     if results.duplicates:
         said.append(f"{count_of(results.duplicates, 'repeated result', ',')} counted once.")
     if spec.rule == "each":
@@ -229,16 +230,18 @@ def _weighted(
     values_MC = np.array([[_value(column, model) for column in counted] for model in models])
     scores = values_MC @ weights
     covariance = np.zeros((len(models), len(models)))
-    for column, weight in zip(counted, weights, strict=True):
-        if weight:
-            covariance += (weight / (1 - column.entry.chance)) ** 2 * column.covariance(models)
+    factors = [float(weight) / (1 - column.entry.chance) for column, weight in zip(counted, weights, strict=True)]
+    for column, factor in zip(counted, factors, strict=True):
+        if factor:
+            covariance += factor**2 * column.covariance(models)
     parts: list[dict[str, float]] = [{} for _ in models]
     for category in dict.fromkeys(column.category for column in counted):
         here = [i for i, column in enumerate(counted) if column.category == category]
         within = weights[here] / weights[here].sum() if weights[here].sum() else np.full(len(here), 1 / len(here))
         for part, mean in zip(parts, values_MC[:, here] @ within, strict=True):
             part[category] = float(mean)
-    lines = _lines(models, scores, covariance, math.inf, confidence, parts)
+    slack = slack_of_scores(counted, factors, models)
+    lines = _lines(models, scores, covariance, math.inf, confidence, parts, slack=slack)
     return "score", _within_shares(lines) if all(map(_is_share, counted)) else lines
 
 
@@ -273,14 +276,18 @@ def _by_win_rate(
 ) -> _Ruled:
     """HELM's mean win rate; the errors are those between scenarios."""
     values_MC, lower_C = _table(counted, every)
-    rates_MC = column_win_rates(values_MC, lower_C)[[every.index(name) for name in models]]
+    own = [every.index(name) for name in models]
+    rates_MC = column_win_rates(values_MC, lower_C)[own]
     rates_MC = rates_MC[:, ~np.isnan(rates_MC).any(0)]  # a column with one model has no win rates
     size = rates_MC.shape[1]
     if not size:
         raise ConfigError("a mean win rate needs two models with results on one benchmark: import another model")
     covariance = _between_columns(rates_MC, 0.5) / size
     critical = largest_of_equal_models(len(models), size, confidence)
-    lines = _lines(models, rates_MC.mean(1), covariance, size - 1, confidence, [{} for _ in models], critical)
+    slack = slack_of_wins(counted, values_MC * np.where(lower_C, -1.0, 1.0), every, shares=True)
+    slack = None if slack is None else slack[np.ix_(own, own)] / size
+    parts: list[dict[str, float]] = [{} for _ in models]
+    lines = _lines(models, rates_MC.mean(1), covariance, size - 1, confidence, parts, critical, slack)
     return "mean win rate", _within_shares(lines)
 
 
@@ -316,7 +323,9 @@ def _by_borda(
         parts.append({"Borda rank": float(plain[i]), **part})
     covariance = _between_columns(counts_MC, (len(every) - 1) / 2) * size
     critical = largest_of_equal_models(len(models), size, confidence)
-    return "Borda points", _lines(models, counts_MC.sum(1), covariance, size - 1, confidence, parts, critical)
+    slack = slack_of_wins(counted, signed_MC, every, shares=False)
+    slack = None if slack is None else slack[np.ix_(own, own)]
+    return "Borda points", _lines(models, counts_MC.sum(1), covariance, size - 1, confidence, parts, critical, slack)
 
 
 def _group(column: BoardColumn) -> str:
@@ -348,6 +357,7 @@ def _lines(
     confidence: float,
     parts: Sequence[Mapping[str, float]],
     critical: float | None = None,
+    slack: Floats | None = None,
 ) -> list[BoardLine]:
     """The models from best to worst, with intervals and shared ranks."""
     errors = np.sqrt(np.clip(np.diag(covariance), 0, None))
@@ -356,7 +366,7 @@ def _lines(
         float(ndtri(tail)) if not math.isfinite(degrees) else float(stdtrit(degrees, tail)) if degrees > 0 else math.nan
     )
     known = degrees if degrees > 0 else math.inf
-    ranges = rank_ranges(scores, covariance, degrees=known, confidence=confidence, critical=critical)
+    ranges = rank_ranges(scores, covariance, degrees=known, confidence=confidence, critical=critical, slack=slack)
     lines = [
         BoardLine(
             name,
@@ -379,7 +389,7 @@ def _of_column(column: BoardColumn, confidence: float) -> BoardSection:
     values = np.array([column.cells[name].value for name in models]) * sign
     covariance = column.covariance(models)
     parts = [_costs(column.cells[name]) for name in models]
-    lines = _lines(models, values, covariance, math.inf, confidence, parts)
+    lines = _lines(models, values, covariance, math.inf, confidence, parts, slack=column.slack(models))
     if sign < 0:
         lines = [
             BoardLine(**{**vars(line), "score": -line.score, "low": -line.high, "high": -line.low}) for line in lines

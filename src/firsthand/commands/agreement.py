@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from firsthand.config import confidence
@@ -98,6 +99,9 @@ def print_agreement(benchmark: str, columns: dict[str, tuple[Agreement, int]], l
 def _shown(value: Interval | float | None) -> str:
     if value is None:
         return "-"
+    number = value.value if isinstance(value, Interval) else value
+    if math.isnan(number):
+        return "undefined"
     if isinstance(value, Interval):
         return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
     return f"{value:.3f}"

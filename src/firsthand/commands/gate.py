@@ -51,7 +51,7 @@ class Config:
     errors: Literal["fail", "drop", "zero"] = "fail"
     """Attempts without a score fail the check (fail), are left out (drop), or count as 0 (zero)."""
     agent_a: str | None = None
-    """The agent of the baseline; without it, each agent in both runs."""
+    """The agent of the baseline; without it each of its agents, and one that the candidate lacks fails as --errors says."""
     agent_b: str | None = None
     """The agent of the candidate; without it, the one named as the baseline's."""
     benchmark: tuple[str, ...] = ()
@@ -134,6 +134,31 @@ def all_checks(config: Config, baseline: Run, candidate: Run) -> Iterator[Check]
                 if not config.benchmark or benchmark in config.benchmark:
                     figures = paired_figures(found, benchmark, baseline, candidate, own, errors=config.errors == "zero")
                     yield make_check(found, benchmark, score, drops, level, figures.get(score))
+    if config.agent_a is None and config.agent_b is None:
+        yield from checks_without_agent(config, baseline, candidate, scored, drops, level)
+
+
+def checks_without_agent(
+    config: Config,
+    baseline: Run,
+    candidate: Run,
+    scored: Mapping[str, Mapping[str, str | None]],
+    drops: Mapping[str, float],
+    level: float,
+) -> Iterator[Check]:
+    """A check that has only this gap for each agent of the baseline that the candidate lacks, by what it attempted."""
+    known = candidate.agents()
+    tried = dict.fromkeys((row.benchmark, row.agent) for row in baseline.rows() if row.agent not in known)
+    for score, having in scored.items():
+        for benchmark, agent in tried:
+            if benchmark in having and (not config.benchmark or benchmark in config.benchmark):
+                drop, nothing = allowed_drop(drops, benchmark, score), difference({}, {}, None)
+                yield Check(agent, benchmark, score, drop, nothing, level, "inconclusive", "", Gaps(no_agent=True))
+
+
+def allowed_drop(drops: Mapping[str, float], benchmark: str, score: str) -> float:
+    """The drop allowed for that score, or else for the benchmark, or for all."""
+    return drops.get(f"{benchmark}/{score}", drops.get(benchmark, drops[""]))
 
 
 def scores_to_check(
@@ -176,13 +201,12 @@ def make_check(
     sides = figures or (values_a, values_b)
     mean_a, mean_b = (figure_value(each) for each in figures) if figures else map(mean, (values_a, values_b))
     by_task = (figures[0].values, figures[1].values) if figures else (values_a, values_b)
-    drop = drops.get(f"{benchmark}/{score}", drops.get(benchmark, drops[""]))
     name_a, name_b = (side.split("/", 1)[1] for side in (found.a, found.b))
     return Check(
         name_a if name_a == name_b else f"{name_b} vs. {name_a}",
         benchmark,
         score,
-        drop,
+        allowed_drop(drops, benchmark, score),
         difference(sides[1], sides[0], found.clusters.get(benchmark)),
         level,
         "inconclusive",

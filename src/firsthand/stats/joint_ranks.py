@@ -43,6 +43,7 @@ def told_apart(
     degrees: float = np.inf,
     confidence: float = CONFIDENCE,
     seed: int = 0,
+    slack: Floats | None = None,
 ) -> NDArray[np.bool_]:
     """Shape (M, M): true where the row's value is higher than the column's, all statements holding together.
 
@@ -54,6 +55,7 @@ def told_apart(
         degrees: Degrees of freedom of the errors.
         confidence: Probability that all statements are true at once.
         seed: Of the draws.
+        slack: Shape (M, M): what the row's lead over the column could lose for other reasons than chance; 0 without it.
     """
     size = len(values_M)
     if size < 2:
@@ -66,7 +68,7 @@ def told_apart(
         critical = _bonferroni(size, degrees, confidence)
     else:
         critical = _largest_difference(covariance_MM, errors, degrees, confidence, seed)
-    difference = values_M[:, None] - values_M[None, :]
+    difference = values_M[:, None] - values_M[None, :] - (0.0 if slack is None else slack)
     told: NDArray[np.bool_] = difference > critical * errors
     return told
 
@@ -99,6 +101,7 @@ def rank_ranges(
     confidence: float = CONFIDENCE,
     seed: int = 0,
     critical: float | None = None,
+    slack: Floats | None = None,
 ) -> list[RankRange]:
     """The ranks that each value may have, the highest value first in rank; all ranges hold together.
 
@@ -110,6 +113,7 @@ def rank_ranges(
         confidence: As in `told_apart`.
         seed: As in `told_apart`.
         critical: The studentised difference beyond which a pair is told apart, where the caller knows it.
+        slack: As in `told_apart`.
     """
     size = len(values_M)
     variance = np.diag(covariance) if covariance.ndim == 2 else covariance**2
@@ -118,7 +122,8 @@ def rank_ranges(
     places = np.flatnonzero(known)
     if len(places) <= MANY and critical is None:
         part = covariance[np.ix_(places, places)] if covariance.ndim == 2 else np.diag(variance[places])
-        told = told_apart(values_M[places], part, degrees=degrees, confidence=confidence, seed=seed)
+        lost = None if slack is None else slack[np.ix_(places, places)]
+        told = told_apart(values_M[places], part, degrees=degrees, confidence=confidence, seed=seed, slack=lost)
         beaten[places], beats[places] = told.sum(0), told.sum(1)
     else:
         critical = critical or _bonferroni(len(places), degrees, confidence)
@@ -128,7 +133,9 @@ def rank_ranges(
             if covariance.ndim == 2:
                 spread = spread - 2 * covariance[np.ix_(rows, places)]
             spread[spread <= _ROUNDING * (variance[rows, None] + variance[None, places])] = np.inf
-            told = values_M[rows, None] - values_M[None, places] > critical * np.sqrt(spread)
+            lead = values_M[rows, None] - values_M[None, places]
+            lead -= 0.0 if slack is None else slack[np.ix_(rows, places)]
+            told = lead > critical * np.sqrt(spread)
             beats[rows] = told.sum(1)
             beaten[places] += told.sum(0)
     return [RankRange(1 + int(beaten[i]), size - int(beats[i])) for i in range(size)]

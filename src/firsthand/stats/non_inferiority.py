@@ -39,6 +39,8 @@ class Gaps:
     """Tasks that are not the same in both runs."""
     above_one: int = 0
     """Attempts of the candidate with a score above 1, where all scores of the baseline are within 0 to 1."""
+    no_agent: bool = False
+    """True if the candidate has no agent of that name: then nothing of it was compared."""
 
     def __str__(self) -> str:
         parts = (
@@ -48,10 +50,14 @@ class Gaps:
             (self.changed, "task", "not the same in both runs"),
             (self.above_one, "attempt", "of the candidate with a score above 1, and none of the baseline's is"),
         )
+        if self.no_agent:
+            return "the candidate has no agent of this name: name the two to compare with --agent-a and --agent-b"
         return ", ".join(f"{count_of(count, noun)} {which}" for count, noun, which in parts if count)
 
     def __bool__(self) -> bool:
-        return any((self.baseline_errors, self.candidate_errors, self.missing, self.changed, self.above_one))
+        return any(
+            (self.baseline_errors, self.candidate_errors, self.missing, self.changed, self.above_one, self.no_agent)
+        )
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,8 @@ def _ruled(check: Check, p_fail: float, gaps_fail: bool) -> Check:
     alpha, allowed, found = 1 - check.confidence, f"{check.max_drop:.2%}", check.gain
     if check.gaps and gaps_fail:
         return replace(check, ruling="fail", reason=f"errors: {check.gaps}")
+    if check.gaps.no_agent:
+        return replace(check, ruling="pass", reason="left out: the candidate has no agent of this name")
     if found.n == 0:
         return replace(check, ruling="inconclusive", reason="no task has a score on both sides")
     if found.surely_above(-check.max_drop) < alpha:

@@ -366,7 +366,10 @@ def sign_flip(differences: Sequence[float]) -> float:
     import numpy as np
 
     values = np.array([d for d in differences if abs(d) > _TINY])
-    n, observed = len(values), abs(math.fsum(values)) - 1e-9
+    n, observed = (
+        len(values),
+        abs(math.fsum(values)) - _TINY * float(np.abs(values).sum()),
+    )  # ties, whatever rounding says
     if n == 0:
         return 1.0
     if n <= EXACT_FLIPS:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from firsthand.errors import ConfigError
 from firsthand.message import Json
 from firsthand.stats.bootstrap import bootstrap_sums
-from firsthand.stats.intervals import CONFIDENCE, Interval, mean_interval
+from firsthand.stats.intervals import CONFIDENCE, Interval, mean_interval, unseen_share
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Level = Literal["nominal", "ordinal", "interval"]
 LABELS = ("A", "tie", "B")
+_TINY = 1e-12
 
 
 def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable], *, weights: Level = "nominal") -> float:
@@ -111,7 +112,10 @@ class Agreement:
     decided: Interval | None
     """The same as `with_humans` where neither the judge nor the person called a tie (MT-Bench's second setup)."""
     kappa: Interval
-    """Cohen's kappa of the judge with the majority of the people; items without a majority are left out."""
+    """Cohen's kappa of the judge with the majority of the people; items without a majority are left out.
+
+    NaN where all have one and the same label, or none has a majority.
+    """
     kappa_humans: float | None
     """Fleiss' kappa among the people; NaN where it is not defined."""
     alpha_humans: float | None
@@ -141,6 +145,7 @@ def agreement(judged: Sequence[Judged], confidence: float = CONFIDENCE) -> Agree
     """The agreement of a judge with people.
 
     Intervals are of a bootstrap of whole clusters (BCa, 2,000 draws, fixed seed); for position bias as for any mean score.
+    Where all draws are equal, as in perfect agreement, the share of items that so many leave possible may say anything else.
     """
     import numpy as np
 
@@ -156,7 +161,24 @@ def agreement(judged: Sequence[Judged], confidence: float = CONFIDENCE) -> Agree
 
     def rate(pairs: Sequence[tuple[float, float]]) -> Interval:
         """Numerator over denominator, both summed over items."""
-        return bootstrap_sums(np.array(pairs), _ratio, labels=shared, confidence=confidence)
+        return figure(np.array(pairs), _ratio, 0.0, 1.0)
+
+    def figure(parts: Array, of: Callable[[Array], Array], least: float, most: float) -> Interval:
+        """A figure of sums over items, with its interval; one item more could be as low as `least` or as high as `most`."""
+        found = bootstrap_sums(parts, of, labels=shared, confidence=confidence)
+        if found.high - found.low > _TINY:
+            return found
+        telling = {label for label, row in zip(clusters, parts, strict=True) if row.any()}
+        unseen = unseen_share(len(telling), confidence)
+        low, high = (found.value * (1 - unseen) + end * unseen for end in (least, most))
+        return replace(found, low=low, high=high, method="equal draws")
+
+    def kappa() -> Interval:
+        confusions = _confusions(judged)
+        chance = float(_chance(confusions.sum(axis=0))[0])
+        if not chance < 1:
+            return Interval(math.nan, math.nan, math.nan, len(judged))
+        return figure(confusions, _kappas, -chance / (1 - chance), 1.0)
 
     def rate_if_any(pairs: Sequence[tuple[float, float]]) -> Interval | None:
         return rate(pairs) if any(below for _, below in pairs) else None
@@ -172,7 +194,7 @@ def agreement(judged: Sequence[Judged], confidence: float = CONFIDENCE) -> Agree
         rate([(sum(vote == each.verdict for vote in each.humans) / len(each.humans), 1) for each in judged]),
         rate([_same_pairs(each.humans) for each in judged]) if several else None,
         rate_if_any([_decided(each) for each in judged]),
-        bootstrap_sums(_confusions(judged), _kappas, labels=shared, confidence=confidence),
+        kappa(),
         fleiss_kappa(by_raters) if several and len({sum(row) for row in by_raters}) == 1 else None,
         krippendorff_alpha([each.humans for each in judged]) if several else None,
         krippendorff_alpha([(*each.humans, each.verdict) for each in judged]),
@@ -180,11 +202,11 @@ def agreement(judged: Sequence[Judged], confidence: float = CONFIDENCE) -> Agree
         _mean(judged, "consistent", confidence),
         rate_if_any(longer),
         rate_if_any(longer_said),
-        bootstrap_sums(
+        figure(
             np.array([(*ours, *theirs) for ours, theirs in zip(longer, longer_said, strict=True)]),
             lambda sums: _ratio(sums[:, :2]) - _ratio(sums[:, 2:]),
-            labels=shared,
-            confidence=confidence,
+            -1.0,
+            1.0,
         )
         if comparable
         else None,
@@ -231,14 +253,23 @@ def _confusions(judged: Sequence[Judged]) -> Array:
 
 
 def _kappas(sums: Array) -> Array:
-    """Cohen's kappa of each row of pair counts; 0 where it is not defined."""
+    """Cohen's kappa of each row of pair counts; 0 for a draw where it is not defined."""
     import numpy as np
 
     tables = sums.reshape(-1, len(LABELS), len(LABELS))
-    n = np.maximum(tables.sum(axis=(1, 2)), 1)
-    same = np.trace(tables, axis1=1, axis2=2) / n
-    chance = (tables.sum(axis=1) * tables.sum(axis=2)).sum(axis=1) / n**2
+    same = np.trace(tables, axis1=1, axis2=2) / np.maximum(tables.sum(axis=(1, 2)), 1)
+    chance = _chance(sums)
     return np.where(chance < 1, (same - chance) / np.maximum(1 - chance, 1e-12), 0.0)
+
+
+def _chance(sums: Array) -> Array:
+    """The agreement that chance gives, of each row of pair counts; 1 without any pair, as with one label."""
+    import numpy as np
+
+    tables = sums.reshape(-1, len(LABELS), len(LABELS))
+    n = tables.sum(axis=(1, 2))
+    both = (tables.sum(axis=1) * tables.sum(axis=2)).sum(axis=1)
+    return np.where(n > 0, both / np.maximum(n, 1) ** 2, 1.0)
 
 
 def _ratio(sums: Array) -> Array:

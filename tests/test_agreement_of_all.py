@@ -1,0 +1,61 @@
+"""Perfect agreement, and agreement on one label only: neither is known to be perfect beyond the items that were seen."""
+
+import math
+
+import pytest
+
+from firsthand.commands.agreement import _shown
+from firsthand.stats.intervals import equal_bounds
+from firsthand.stats.rater_agreement import Judged, agreement
+
+
+def alike(n: int, labels: str = "AB", **more: object) -> list[Judged]:
+    return [Judged(f"i{k}", (labels[k % len(labels)],), labels[k % len(labels)], **more) for k in range(n)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("n", [4, 20, 200])
+def test_perfect_agreement_has_the_interval_of_as_many_equal_items(n: int) -> None:
+    found = agreement(alike(n))
+    low, high = equal_bounds(1.0, n, True, 0.95)
+    for rate in (found.with_humans, found.decided):
+        assert rate is not None and rate.value == 1 and (rate.low, rate.high) == (pytest.approx(low), high)
+        assert rate.method == "equal draws"
+    # kappa of half A, half B: chance is a half, so that a share of u items lost takes 2 u
+    if n > 4:
+        assert found.kappa.value == 1 and (found.kappa.low, found.kappa.high) == (pytest.approx(2 * low - 1), 1)
+
+
+def test_a_judge_that_is_never_right_may_be_right_beyond_the_items_seen() -> None:
+    found = agreement([Judged(f"i{k}", ("AB"[k % 2],), "BA"[k % 2]) for k in range(30)])
+    assert (found.with_humans.low, found.with_humans.high) == (0, pytest.approx(1 - 0.025 ** (1 / 30)))
+
+
+def test_units_are_clusters_and_items_that_say_something() -> None:
+    clustered = [Judged(f"i{k}", ("AB"[k % 2],), "AB"[k % 2], cluster=f"q{k // 4}") for k in range(40)]
+    assert agreement(clustered).with_humans.low == pytest.approx(0.025 ** (1 / 10))
+    ties = [*alike(200), *(Judged(f"t{k}", ("tie",), "tie") for k in range(20))]
+    decided = agreement(ties).decided
+    assert decided is not None and decided.low == pytest.approx(0.025 ** (1 / 200))
+
+
+def test_kappa_with_one_label_is_undefined_and_not_what_chance_gives() -> None:
+    found = agreement(alike(20, "A"))
+    assert all(map(math.isnan, (found.kappa.value, found.kappa.low, found.kappa.high)))
+    assert found.to_json()["kappa"]["value"] is None
+    assert _shown(found.kappa) == "undefined" and _shown(math.nan) == "undefined" and _shown(0.5) == "0.500"
+    split = agreement([Judged(f"i{k}", ("A", "B"), "A") for k in range(20)])
+    assert math.isnan(split.kappa.value), "no item has a majority"
+    apart = agreement([Judged(f"i{k}", ("A",), "B") for k in range(20)])
+    assert apart.kappa.value == 0 and apart.kappa.low == 0 and apart.kappa.high == pytest.approx(1 - 0.025 ** (1 / 20))
+
+
+def test_length_bias_of_equal_items_may_go_either_way() -> None:
+    found = agreement(alike(30, "AB", longer="A"))
+    unseen = 1 - 0.025 ** (1 / 30)
+    assert found.length_bias is not None and found.length_bias.value == 0
+    assert (found.length_bias.low, found.length_bias.high) == (pytest.approx(-unseen), pytest.approx(unseen))
+
+
+def test_draws_that_differ_keep_their_bootstrap() -> None:
+    found = agreement([*alike(19), Judged("other", ("A",), "B")])
+    assert found.with_humans.method == found.kappa.method == "BCa bootstrap" and 0 < found.with_humans.low < 0.95
