@@ -32,7 +32,9 @@ from firsthand.retrieval.documents.folder_files import FolderFile, FolderFilter,
 from firsthand.retrieval.stoppable_chunks import IngestStopped, StoppableChunks
 from firsthand.system.plurals import count_of
 
-NOT_READ = "it was read before and was left out this time, so the index has it as it was: `firsthand rag delete` removes it there"
+NOT_READ = (
+    "it was read before and was left out this time, so it is in the index as it was: `firsthand rag delete` removes it"
+)
 NOT_THERE = (
     "its file is not there and was in none of these folders: it stays, for its folder may not be mounted; "
     "`firsthand rag delete` removes it"
