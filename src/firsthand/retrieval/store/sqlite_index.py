@@ -38,6 +38,7 @@ from firsthand.retrieval.store.meta_reader import MetaReader, meta_column
 from firsthand.retrieval.store.reembedding import Embed, reembed
 from firsthand.retrieval.store.term_renewal import renew_terms
 from firsthand.retrieval.store.text_lookup import chunks_with, titled
+from firsthand.retrieval.store.unused_words import remove_unused_words
 
 T = TypeVar("T")
 _AT_ONCE = 500
@@ -63,6 +64,8 @@ class SqliteIndex:
         self._file = IndexFile(path, create=header is not None and not read_only, read_only=read_only)
         self._analyzer = Analyzer(apart=self._file.has_spaced_words())
         self._words: dict[str, int] = {}
+        self._words_as_of = -1
+        """The `removals` of the header when they were true: another process may have removed some since."""
         try:
             self._header = agreed_header(self._file, header)
         except BaseException:
@@ -123,10 +126,14 @@ class SqliteIndex:
                 return "unchanged"
             if found is not None:
                 rows_of.remove_document(connection, found[0])
+            removals = connection.execute("SELECT removals FROM header").fetchone()[0]
+            if removals != self._words_as_of + (found is not None):
+                self._words.clear()
             words = [[(self._word(connection, word, new), n) for word, n in each.items()] for each in counts]
             active = connection.execute("SELECT active FROM header").fetchone()[0]
             rows_of.put_document(connection, ready, words, active)
         self._words.update(new)
+        self._words_as_of = removals
         return "added" if found is None else "updated"
 
     def _word(self, connection: Any, word: str, new: dict[str, int]) -> int:
@@ -149,6 +156,18 @@ class SqliteIndex:
                         rows_of.remove_document(connection, found[0])
                         removed.append(id)
         return tuple(removed)
+
+    def renew_words(self) -> None:
+        """Brings the words of an index of an older version up to those that are searched now; writes do so too."""
+        if not self._analyzer.apart:
+            with self._writing():
+                pass
+
+    def overwrite_deleted(self) -> None:
+        """Removes what deleted documents left in the file: their words, and copies that FTS5 keeps. Their text is
+        overwritten when they are deleted; once no process has the index open, nothing of it is in the file."""
+        with self._writing(), self._file.transaction() as connection:
+            self._readable(remove_unused_words, connection)
 
     # -- reading --
 
