@@ -92,15 +92,15 @@ def test_a_file_in_two_of_the_folders_is_read_once(folder: Folder) -> None:
 
 def test_an_index_in_its_folder_keeps_documents_of_a_folder_that_is_not_mounted(folder: Folder, more: Path) -> None:
     folder.write(a_txt="Alpha.")
+    (more / "v.txt").write_text("Vau.")
     own = [folder.root / ".index"]
     folder.ingest(own_files=own)
     folder.ingest(more)
     away = more.rename(more.parent / "unplugged")
     (folder.root / "u.txt").write_bytes((away / "u.txt").read_bytes())
-    (folder.root / "u.txt").rename(folder.root / "copied.txt")
     receipt = folder.ingest(own_files=own)
-    assert receipt.removed == () and receipt.notes[-1] == ("u.txt", NOT_THERE)
-    assert "u.txt" in folder.index.hashes() and folder.ingest(own_files=[more / "i"]).notes[1:] == ()
+    assert receipt.removed == () and receipt.notes[-1] == ("v.txt", NOT_THERE)
+    assert "v.txt" in folder.index.hashes() and folder.ingest(own_files=[more / "i"]).notes[1:] == ()
 
 
 def test_a_folder_that_moves_with_its_index_takes_what_is_gone_of_its_own_alone(folder: Folder, more: Path) -> None:
