@@ -52,9 +52,9 @@ def test_an_index_that_is_read_or_refused_has_no_log_beside_it_afterwards(tmp_pa
         kept.append(raised)
         assert beside(path) == ["x.index"], str(raised.value)
     base = sqlite3.connect(path)
-    base.execute("PRAGMA user_version = 2")
+    base.execute("PRAGMA user_version = 3")
     base.close()
-    with pytest.raises(StoreError, match=r"has schema version 2, and this firsthand knows 1") as newer:
+    with pytest.raises(StoreError, match=r"has schema version 3, and this firsthand knows 2") as newer:
         open_index(path, HEADER)
     assert beside(path) == ["x.index"] and newer.value.args
 

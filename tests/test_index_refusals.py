@@ -138,7 +138,7 @@ def test_a_documents_columns_are_what_is_read_back_and_every_value_counts_in_its
     assert rows_of.digest_of(swapped, [parent, child], (False, True)) == digest, "the order of keys is no difference"
     bare = rows_of.prepared(IndexedDocument(document, [parent, child], None), TERMS_ONLY)
     assert bare.searchable == (False, True) and bare.blobs == (), "without vectors, a parent is not searched"
-    assert rows_of.plain_indexed("a\udc80b") == "a?b" and rows_of.indexed_text_of(b"H", "t") == "H\nt"
+    assert rows_of.plain_text("a\udc80b") == "a?b" and rows_of.indexed_text_of(b"H", "t") == "H\nt"
 
 
 def test_values_of_filters_are_of_one_kind_where_they_are_equal() -> None:

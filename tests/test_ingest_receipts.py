@@ -17,7 +17,7 @@ from firsthand.errors import ConfigError, DataError
 from firsthand.retrieval import ingest as module
 from firsthand.retrieval.chunk_index import IngestReceipt
 from firsthand.retrieval.documents.file_content import ReadSettings
-from firsthand.retrieval.ingest import IngestProgress, _is_gone, _Tally, index_files, ingest
+from firsthand.retrieval.ingest import NOT_THERE, IngestProgress, _is_gone, _Tally, index_files, ingest
 from firsthand.retrieval.store import document_rows
 from test_ingest import Folder, WordEmbedder
 
@@ -171,7 +171,7 @@ def test_only_what_lay_below_the_given_folders_goes(folder: Folder, tmp_path: Pa
     other = tmp_path / "docs2"  # begins with the name of the first
     other.mkdir()
     (other / "b.txt").write_text("Beta.")
-    folder.write(a_txt="Alpha.", z_txt="Zeta.")
+    folder.write(a_txt="Alpha.", z_txt="Zeta.", sub__y_txt="Ypsilon.")
     folder.ingest(folder.root, other)
     for path in (folder.root / "a.txt", other / "b.txt"):
         path.unlink()
@@ -182,10 +182,12 @@ def test_only_what_lay_below_the_given_folders_goes(folder: Folder, tmp_path: Pa
     assert folder.ingest(other, removes=False) == IngestReceipt()
     renamed = folder.root.rename(tmp_path / "moved")
     (renamed / "z.txt").rename(renamed / "docs2.txt")
-    assert sorted(folder.index.hashes()) == ["docs/a.txt", "docs/z.txt", "docs2/b.txt"]
+    assert sorted(folder.index.hashes()) == ["docs/a.txt", "docs/sub/y.txt", "docs/z.txt", "docs2/b.txt"]
     receipt = folder.ingest(renamed, own_files=[renamed / ".index"])
-    # a folder that holds its index has moved with it: whatever is gone is of it
-    assert receipt.added == ("docs2.txt",) and receipt.removed == ("docs/a.txt", "docs/z.txt", "docs2/b.txt")
+    # a folder that holds its index has moved with it: what was below the place of a file that is the same is gone
+    assert receipt.added == ("docs2.txt", "sub/y.txt")
+    assert receipt.removed == ("docs/a.txt", "docs/sub/y.txt", "docs/z.txt")
+    assert receipt.notes == (("docs2/b.txt", NOT_THERE),)
 
 
 def test_a_path_is_gone_where_nothing_is_and_where_its_folder_is_a_file(tmp_path: Path) -> None:

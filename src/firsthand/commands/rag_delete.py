@@ -1,4 +1,6 @@
-"""Remove documents from an index, with their chunks, terms and vectors; their files stay as they are."""
+"""Remove documents from an index, with their chunks, terms and vectors; their files stay as they are.
+
+What is removed is overwritten, its words too, so that the index can be handed on."""
 
 from __future__ import annotations
 
@@ -43,4 +45,5 @@ def run(config: Config) -> int:
                 raise UnknownName(f"no document {each[:200]!r} in the index; {hint}")
         for each in index.delete(config.documents):
             console().print(f"removed {each}", markup=False, soft_wrap=True)
+        index.overwrite_deleted()
     return 0

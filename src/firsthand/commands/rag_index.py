@@ -139,6 +139,7 @@ async def _index(
             told = count_of(state.documents, "document")
             done[:] = [f" with {told} of {count_of(state.total_files, 'file')} in {path}"]
 
+        await asyncio.to_thread(index.renew_words)
         receipt = await ingest(
             [*sources], index, prepared.embedder, prepared.chunk, settings=settings, chosen=chosen,
             own_files=own_files, on_progress=tell, removes=not config.keep_removed,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,13 @@ from firsthand.retrieval.documents.folder_files import FolderFile, FolderFilter,
 from firsthand.retrieval.stoppable_chunks import IngestStopped, StoppableChunks
 from firsthand.system.plurals import count_of
 
+NOT_READ = (
+    "it was read before and was left out this time, so it is in the index as it was: `firsthand rag delete` removes it"
+)
+NOT_THERE = (
+    "its file is not there and was in none of these folders: it stays, for its folder may not be mounted; "
+    "`firsthand rag delete` removes it"
+)
 BATCH_CHUNKS = 1024
 """Chunks that are embedded and stored together."""
 BATCH_CHARS = 4_000_000
@@ -99,8 +107,9 @@ async def ingest(
     """Brings an index up to date with folders or files, and returns what was done.
 
     `embedder` is None in an index without vectors. `own_files` are left out, as the index's own. Documents whose files are
-    gone are removed, if they were below a folder of `sources`. A cancelled ingest leaves whole documents in the index.
-    ConfigError if a folder is empty whose documents would all be removed.
+    gone are removed, if they were below a folder of `sources`; those whose files are there and were not read are named in
+    the notes, and stay. A file's documents under another id, of an ingest with other folders, are replaced. A cancelled
+    ingest leaves whole documents in the index. ConfigError if a folder is empty whose documents would all be removed.
     """
     settings = settings or ReadSettings()
     given = [sources] if isinstance(sources, str | Path) else list(sources)
@@ -136,6 +145,10 @@ class _Ingest:
         self.waiting: list[tuple[Document, list[Chunk]]] = []
         self.waiting_chunks = self.waiting_chars = self.waiting_bytes = 0
         self.index_folders: set[Path] = set()
+        self.replaced: list[tuple[set[str], set[str]]] = []
+        """For each file the ids of its documents now, and those of an ingest that gave it another name."""
+        self.read: dict[str, str] = {}
+        """The paths of the files of this ingest, with the hashes of those that could be read."""
         self.stopped = False
         self.truncated = 0
         self.at = ""
@@ -166,14 +179,16 @@ class _Ingest:
             self.tally.notes.append(
                 ("vectors", f"{told}: reindex with a smaller size, such as --chunker auto:size=500")
             )
+        await in_thread(self._remove_replaced)
         if removes:
             await in_thread(self._remove_gone)
+        self._tell_kept()
 
     # -- reading --
 
     def _found(self, chosen: FolderFilter, own: frozenset[Path]) -> list[tuple[str, FolderFile | LeftOut]]:
         """All files, each with the id of its document: the path below its folder, after the folder's name if there are
-        several."""
+        several. A file that lies in two of the folders is read once."""
         made: list[tuple[str, FolderFile | LeftOut]] = []
         for source in self.sources:
             resolved = source.resolve() if source.exists() else source
@@ -186,7 +201,13 @@ class _Ingest:
                     f"two files would have the id {name!r}: index their folders one by one, each in its own"
                 )
             seen.add(name)
-        return made
+        names: dict[Path, str] = {}
+        return [
+            (name, each)
+            if isinstance(each, LeftOut) or (first := names.setdefault(each.path, name)) == name
+            else (name, LeftOut(name, f"it is read as {first}", False))
+            for name, each in made
+        ]
 
     async def _ended(self, work: Callable[[], bool]) -> bool:
         """The result of work in a thread, which is waited for when the ingest is cancelled: it uses the index."""
@@ -215,6 +236,7 @@ class _Ingest:
         """Read the files into `waiting`; stops after each document."""
         for name, file in files:
             self.at, self.files = name, self.files + 1
+            self.read[str(file.path)] = ""
             try:
                 yield from self._read(name, file)
             except (DataError, MissingExtra) as error:
@@ -233,10 +255,14 @@ class _Ingest:
             "sha256": hashlib.sha256(data).hexdigest(),
             "reader": f"{file.format.name}:{file.format.version}:{self.settings.fields}",
         }
-        before = [id for id in self.by_source.get(source, ()) if id == name or id.startswith(f"{name}:")]
+        known = self.by_source.get(source, ())
+        before = [id for id in known if id == name or id.startswith(f"{name}:")]
+        others = {id for id in known if self.stored[id].file} - {*before}
+        self.read[source] = mark["sha256"]
         whole = {**mark, "documents": len(before)}  # a file of many documents may have been stored in part
         if before and all(self.stored[id].file == whole for id in before):
             self._unchanged(before)
+            self.replaced.append(({*before}, others))
             return
         content = self._content(data, name, file)
         del data
@@ -253,6 +279,8 @@ class _Ingest:
         gone = set(before) - {each.id for each in documents}
         if gone and not content.failed:
             self.tally.removed += self.index.delete(sorted(gone))
+        if not content.failed:
+            self.replaced.append(({each.id for each in documents}, others))
 
     def _content(self, data: bytes, name: str, file: FolderFile) -> FileContent:
         if file.format.isolated(len(data)):
@@ -351,9 +379,9 @@ class _Ingest:
             self.stored[each.id] = _Stored(each.sha256, each.source, mark)
             self.by_source.setdefault(each.source, []).append(each.id)
 
-    def _below(self) -> Iterator[tuple[str, list[str]]]:
-        """The stored files below the folders of this ingest, with their documents."""
-        roots = [each.resolve() for each in self.sources]
+    def _below(self, more: Iterable[Path] = ()) -> Iterator[tuple[str, list[str]]]:
+        """The stored files below the folders of this ingest, and below more of them, with their documents."""
+        roots = [*(each.resolve() for each in self.sources), *more]
         for source, ids in self.by_source.items():
             if source and any(Path(source).is_relative_to(root) for root in roots):
                 yield source, ids
@@ -366,14 +394,55 @@ class _Ingest:
                 "if that is right, remove the index's file; else see that the folder is mounted"
             )
 
-    def _remove_gone(self) -> None:
-        """Remove documents whose files are gone, those of a folder that moved with its index among them."""
-        gone = {id for source, ids in self._below() if _is_gone(source) for id in ids}
-        if any(each.resolve() in self.index_folders for each in self.sources):
-            gone |= {id for source, ids in self.by_source.items() if source and _is_gone(source) for id in ids}
-        gone -= {*self.tally.added, *self.tally.updated, *self.tally.unchanged, *(id for id, _ in self.tally.failed)}
+    def _remove_replaced(self) -> None:
+        """Remove a file's documents under other ids, if those of its name now are stored."""
+        stored = self._done()
+        gone = {id for now, others in self.replaced if now <= stored for id in others} - stored
         if gone:
             self.tally.removed += self.index.delete(sorted(gone))
+
+    def _remove_gone(self) -> None:
+        """Remove documents whose files are gone, those of a folder that moved with its index among them."""
+        gone = {id for source, ids in self._below(self._former_folders()) if _is_gone(source) for id in ids}
+        gone -= {*self._done(), *self.tally.removed, *(id for id, _ in self.tally.failed)}
+        if gone:
+            self.tally.removed += self.index.delete(sorted(gone))
+
+    def _former_folders(self) -> list[Path]:
+        """Where a folder that holds its index was before it moved: the one that had the most of its files, byte for byte.
+
+        It has not moved if a file was read where it is now: what else is gone is of another folder.
+        """
+        found: list[Path] = []
+        for root in {each.resolve() for each in self.sources} & self.index_folders:
+            if any(Path(source).is_relative_to(root) for source in self.by_source):
+                continue
+            read = ((Path(path), sha256) for path, sha256 in self.read.items())
+            here = {(path.relative_to(root).parts, sha256) for path, sha256 in read if path.is_relative_to(root)}
+            held: Counter[Path] = Counter()
+            for source, ids in self.by_source.items():
+                parts, sha256 = Path(source).parts, self.stored[ids[0]].file.get("sha256")
+                if _is_gone(source):
+                    held.update(Path(*parts[:-n]) for n in range(1, len(parts)) if (parts[-n:], sha256) in here)
+            found += [folder for folder, _ in held.most_common(1)]
+        return found
+
+    def _tell_kept(self) -> None:
+        """Name the documents that stay although their files were not read."""
+        done = {*self._done(), *self.tally.removed}
+        for source, ids in self._below():
+            if source not in self.read and not _is_gone(source):
+                self.tally.notes += [(id, NOT_READ) for id in ids if self.stored[id].file and id not in done]
+        if self.index_folders.isdisjoint(each.resolve() for each in self.sources):
+            return
+        here = {source for source, _ in self._below()}
+        for source, ids in self.by_source.items():
+            if source and source not in here and _is_gone(source):
+                self.tally.notes += [(id, NOT_THERE) for id in ids if id not in done]
+
+    def _done(self) -> set[str]:
+        """The documents that are in the index as their files are now."""
+        return {*self.tally.added, *self.tally.updated, *self.tally.unchanged}
 
     def _tell(self) -> None:
         documents = len(self.tally.added) + len(self.tally.updated) + len(self.tally.unchanged)

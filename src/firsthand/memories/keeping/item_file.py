@@ -7,6 +7,7 @@
     vectors    float16 embeddings of items, by the fingerprint of their model; there once a search wanted them
     commits    hashes of the changes of attempts that were made here, so that none is made again, not even when its item is
                forgotten by then
+    renewed    scopes whose words of scripts without blanks are apart, as searches look for them
 
 WAL: a write that returned survives `kill -9` of every process; a power cut may take the last ones. Deleted bytes are
 overwritten (`secure_delete`).
@@ -33,6 +34,7 @@ from firsthand.memories.keeping.item_statistics import (
     expect_words,
     put_right,
 )
+from firsthand.memories.keeping.item_words import remove_words, renew_words, word_number
 from firsthand.memories.keeping.kept_item import KeptItem, body_of, item_of, time_of, words_of
 from firsthand.memory import MemoryItem
 from firsthand.runs.database import Database, Schema, checksum, plain
@@ -61,6 +63,9 @@ MEMORY_SCHEMA = Schema(
         """,
         """
         CREATE TABLE commits (scope INTEGER NOT NULL, change BLOB NOT NULL, PRIMARY KEY (scope, change)) WITHOUT ROWID;
+        """,
+        """
+        CREATE TABLE renewed (scope INTEGER PRIMARY KEY);
         """,
     ),
     place="the file of a memory",
@@ -160,6 +165,7 @@ class ItemFile:
             scope = self._scope(connection, owner, kind, make=True)
             if scope not in self._counted:
                 put_right(connection, scope)
+            renew_words(connection, scope)
             if once and not _is_first(connection, scope, once):
                 return False
             if times is None:
@@ -177,7 +183,7 @@ class ItemFile:
                 return False
             number = added.lastrowid
             rows = [
-                (_word_number(connection, scope, plain(word)), number, count, length)
+                (word_number(connection, scope, plain(word)), number, count, length)
                 for word, count in sorted(counts.items())
             ]
             connection.executemany("INSERT INTO postings VALUES (?, ?, ?, ?)", rows)
@@ -199,6 +205,7 @@ class ItemFile:
             ).fetchone()
             if found is None:
                 return False
+            renew_words(connection, scope)
             _delete(connection, scope, found[0])
         return True
 
@@ -207,6 +214,10 @@ class ItemFile:
         if scope not in self._counted and self._copies is None:
             with suppress(StoreError):
                 count_anew(self._database, scope)
+                if scope and not self._database.read("SELECT 1 FROM renewed WHERE scope = ?", (scope,)):
+                    with self._database.write() as connection:
+                        self._secure(connection)
+                        renew_words(connection, scope)
                 self._counted.add(scope)
 
     def _secure(self, connection: Connection) -> None:
@@ -416,16 +427,6 @@ def _bound(connection: Connection, scope: int, bounds: KeepingBounds) -> set[int
     return deleted
 
 
-def _word_number(connection: Connection, scope: int, word: str) -> int:
-    """The number of a word, which one more item has."""
-    found = connection.execute(
-        "INSERT INTO words (scope, word, items) VALUES (?, ?, 1) "
-        "ON CONFLICT (scope, word) DO UPDATE SET items = items + 1 RETURNING number",
-        (scope, word),
-    ).fetchone()
-    return int(found[0])
-
-
 def _delete(connection: Connection, scope: int, number: int) -> None:
     """Delete an item with its postings, and the words that no other item has."""
     row = connection.execute("SELECT body, length, length(body) FROM items WHERE number = ?", (number,)).fetchone()
@@ -434,14 +435,7 @@ def _delete(connection: Connection, scope: int, number: int) -> None:
         counts = words_of(item_of("", row[0]).text)
     except (ValueError, ConfigError):  # it can be deleted all the same
         connection.execute("DELETE FROM postings WHERE item = ?", (number,))
-    for word in counts:
-        found = connection.execute(
-            "SELECT number FROM words WHERE scope = ? AND word = ?", (scope, plain(word))
-        ).fetchone()
-        if found is not None:
-            connection.execute("DELETE FROM postings WHERE word = ? AND item = ?", (found[0], number))
-            connection.execute("UPDATE words SET items = items - 1 WHERE number = ?", found)
-            connection.execute("DELETE FROM words WHERE number = ? AND items <= 0", found)
+    remove_words(connection, scope, number, counts)
     connection.execute("DELETE FROM vectors WHERE item = ?", (number,))
     connection.execute("DELETE FROM items WHERE number = ?", (number,))
     connection.execute(

@@ -7,12 +7,15 @@ import threading
 from collections.abc import Sequence
 
 from firsthand.retrieval.store.index_file import MEMORY, TOKENIZE
+from firsthand.retrieval.store.unspaced_words import spaced
 
 
 class Analyzer:
     """Counts the words of texts. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, apart: bool = True) -> None:
+        """`apart` is False for an index of version 1, in which words that no blank parts are one."""
+        self.apart = apart
         self._lock = threading.Lock()
         self._base = sqlite3.connect(MEMORY, check_same_thread=False, isolation_level=None)
         self._base.execute(f"CREATE VIRTUAL TABLE texts USING fts5 (text, tokenize = '{TOKENIZE}')")
@@ -26,7 +29,7 @@ class Analyzer:
             try:
                 self._base.executemany(
                     "INSERT INTO texts (rowid, text) VALUES (?, ?)",
-                    ((number, plain_text(text)) for number, text in enumerate(texts)),
+                    ((number, plain_text(text, apart=self.apart)) for number, text in enumerate(texts)),
                 )
                 rows = self._base.execute("SELECT doc, term, count(*) FROM seen GROUP BY doc, term")
                 for number, word, count in rows:
@@ -40,6 +43,6 @@ class Analyzer:
         self._base.close()
 
 
-def plain_text(text: str) -> str:
-    """The text as SQLite can hold it: lone surrogates, which UTF-8 has no bytes for, become question marks."""
-    return text.encode("utf-8", "replace").decode()
+def plain_text(text: str, *, apart: bool = True) -> str:
+    """The text as SQLite indexes it: words apart, and lone surrogates, which UTF-8 has no bytes for, as question marks."""
+    return (spaced(text) if apart else text).encode("utf-8", "replace").decode()

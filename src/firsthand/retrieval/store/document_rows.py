@@ -18,6 +18,7 @@ from firsthand.message import Json
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
 from firsthand.retrieval.document import Document, Location
+from firsthand.retrieval.store.analyzer import plain_text
 from firsthand.retrieval.store.filter_conditions import canonical, field_of
 from firsthand.retrieval.store.meta_reader import MetaReader, meta_column
 from firsthand.system.packed_text import text_bytes
@@ -106,7 +107,7 @@ def put_document(
                 int(counts[:, 1].sum()),
             ),
         ).lastrowid
-        connection.execute("INSERT INTO terms (rowid, text) VALUES (?, ?)", (row, plain_indexed(chunk.indexed_text)))
+        connection.execute("INSERT INTO terms (rowid, text) VALUES (?, ?)", (row, plain_text(chunk.indexed_text)))
         if ready.blobs:
             connection.execute(f"INSERT INTO vectors_{active} (chunk, vector) VALUES (?, ?)", (row, ready.blobs[place]))
 
@@ -116,7 +117,7 @@ def remove_document(connection: sqlite3.Connection, number: int) -> None:
     rows = connection.execute("SELECT number, heading, text, meta FROM chunks WHERE document = ?", (number,)).fetchall()
     connection.executemany(
         "INSERT INTO terms (terms, rowid, text) VALUES ('delete', ?, ?)",
-        ((row, plain_indexed(indexed_text_of(heading, text))) for row, heading, text, _ in rows),
+        ((row, plain_text(indexed_text_of(heading, text))) for row, heading, text, _ in rows),
     )
     for table in ("vectors_0", "vectors_1"):
         connection.executemany(f"DELETE FROM {table} WHERE chunk = ?", ((row[0],) for row in rows))
@@ -189,9 +190,11 @@ def python_text(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode("utf-8", "surrogatepass")
 
 
-def plain_indexed(text: str) -> str:
-    """The text as FTS5 takes it."""
-    return text.encode("utf-8", "replace").decode()
+def word_number(connection: sqlite3.Connection, word: str) -> int:
+    """The number of a word, which is stored if it is new."""
+    found = connection.execute("SELECT number FROM words WHERE word = ?", (word,)).fetchone()
+    added = found or [connection.execute("INSERT INTO words (word) VALUES (?)", (word,)).lastrowid]
+    return int(added[0])
 
 
 def text_hash(text: str) -> bytes:

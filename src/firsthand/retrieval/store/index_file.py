@@ -31,7 +31,9 @@ TOKENIZE = "porter unicode61 remove_diacritics 2"
 _BUSY_TIMEOUT_S = 10.0
 _APPLICATION_ID = 0x66736978  # "fsix"
 _CHECKPOINT_PAGES = 4000
-_SCHEMA_VERSION = 1
+SPACED_VERSION = 2
+"""From this version on, words of scripts without blanks are apart. A file of version 1 is renewed when it is written to."""
+_READS_FROM = 1
 
 _TABLES = f"""
     CREATE TABLE header (id INTEGER PRIMARY KEY CHECK (id = 1), embedder TEXT NOT NULL, fingerprint TEXT NOT NULL,
@@ -137,6 +139,12 @@ class IndexFile:
                     connection.execute("ROLLBACK")
                 raise
 
+    def has_spaced_words(self) -> bool:
+        """True if words of scripts without blanks are apart in the file, now."""
+        with self._sentences(), self._lock:
+            version: int = self._own_connection().execute("PRAGMA user_version").fetchone()[0]
+            return version >= SPACED_VERSION
+
     def damaged(self, fault: str) -> StoreError:
         """The error of a file whose content is not what we wrote."""
         return StoreError(
@@ -207,6 +215,7 @@ class IndexFile:
             connection.text_factory = _text
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.execute("PRAGMA cell_size_check = ON")
+            connection.execute("PRAGMA secure_delete = ON")  # deleted bytes are overwritten
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
             if mode == "rwc":
@@ -226,7 +235,7 @@ class IndexFile:
                 if _is_empty(connection):  # again, now that nobody else can make them
                     _run_script(connection, _TABLES)
                     connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                    connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+                    connection.execute(f"PRAGMA user_version = {SPACED_VERSION}")
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
@@ -235,9 +244,9 @@ class IndexFile:
         if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
             raise StoreError(f"{self.name} is a SQLite file and is no index: give another path, or remove it")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version != _SCHEMA_VERSION:
+        if not _READS_FROM <= version <= SPACED_VERSION:
             raise StoreError(
-                f"{self.name} has schema version {version}, and this firsthand knows {_SCHEMA_VERSION}: "
+                f"{self.name} has schema version {version}, and this firsthand knows {SPACED_VERSION}: "
                 "open it with the firsthand that wrote it, or index the documents again"
             )
         if tuple(sorted(connection.execute(_MASTER).fetchall(), key=repr)) != _master():

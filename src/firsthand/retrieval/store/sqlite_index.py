@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,7 +36,9 @@ from firsthand.retrieval.store.index_file import MEMORY, IndexFile
 from firsthand.retrieval.store.index_search import IndexSearch
 from firsthand.retrieval.store.meta_reader import MetaReader, meta_column
 from firsthand.retrieval.store.reembedding import Embed, reembed
+from firsthand.retrieval.store.term_renewal import renew_terms
 from firsthand.retrieval.store.text_lookup import chunks_with, titled
+from firsthand.retrieval.store.unused_words import remove_unused_words
 
 T = TypeVar("T")
 _AT_ONCE = 500
@@ -59,8 +62,10 @@ class SqliteIndex:
             raise ConfigError("an index in memory needs a header: give the embedder's, or one of dimension 0")
         self.path = path
         self._file = IndexFile(path, create=header is not None and not read_only, read_only=read_only)
-        self._analyzer = Analyzer()
+        self._analyzer = Analyzer(apart=self._file.has_spaced_words())
         self._words: dict[str, int] = {}
+        self._words_as_of = -1
+        """The `removals` of the header when they were true: another process may have removed some since."""
         try:
             self._header = agreed_header(self._file, header)
         except BaseException:
@@ -86,7 +91,7 @@ class SqliteIndex:
         unchanged: list[str] = []
         failed: list[tuple[str, str]] = []
         into = {"added": added, "updated": updated, "unchanged": unchanged}
-        with self._file.writing():
+        with self._writing():
             for each in documents:
                 try:
                     into[self._put_one(each)].append(each.document.id)
@@ -95,6 +100,17 @@ class SqliteIndex:
                 except FirsthandError as error:
                     failed.append((each.document.id, str(error)))
         return IngestReceipt(tuple(added), tuple(updated), tuple(unchanged), failed=tuple(failed))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Hold the right to write; the words of an older file are brought up to ours first."""
+        with self._file.writing():
+            if not self._analyzer.apart:
+                analyzer = Analyzer()
+                if not self._file.has_spaced_words():  # another process may have been first
+                    renew_terms(self._file, analyzer)
+                self._analyzer, self._search = analyzer, IndexSearch(self._file, self._header, analyzer)
+            yield
 
     def _put_one(self, indexed: IndexedDocument) -> str:
         ready = rows_of.prepared(indexed, self._header)
@@ -110,27 +126,27 @@ class SqliteIndex:
                 return "unchanged"
             if found is not None:
                 rows_of.remove_document(connection, found[0])
+            removals = connection.execute("SELECT removals FROM header").fetchone()[0]
+            if removals != self._words_as_of + (found is not None):
+                self._words.clear()
             words = [[(self._word(connection, word, new), n) for word, n in each.items()] for each in counts]
             active = connection.execute("SELECT active FROM header").fetchone()[0]
             rows_of.put_document(connection, ready, words, active)
         self._words.update(new)
+        self._words_as_of = removals
         return "added" if found is None else "updated"
 
     def _word(self, connection: Any, word: str, new: dict[str, int]) -> int:
         """The number of a word, which is stored if it is new."""
         number = self._words.get(word) or new.get(word)
         if number is None:
-            found = connection.execute("SELECT number FROM words WHERE word = ?", (word,)).fetchone()
-            number = int(
-                found[0] if found else connection.execute("INSERT INTO words (word) VALUES (?)", (word,)).lastrowid
-            )
-            new[word] = number
+            number = new[word] = rows_of.word_number(connection, word)
         return number
 
     def delete(self, ids: Iterable[str]) -> tuple[str, ...]:
         """Removes documents with all that belongs to them, and returns the ids that were there."""
         removed = []
-        with self._file.writing():
+        with self._writing():
             for id in ids:
                 with self._file.transaction() as connection:
                     found = connection.execute(
@@ -140,6 +156,18 @@ class SqliteIndex:
                         rows_of.remove_document(connection, found[0])
                         removed.append(id)
         return tuple(removed)
+
+    def renew_words(self) -> None:
+        """Brings the words of an index of an older version up to those that are searched now; writes do so too."""
+        if not self._analyzer.apart:
+            with self._writing():
+                pass
+
+    def overwrite_deleted(self) -> None:
+        """Removes what deleted documents left in the file: their words, and copies that FTS5 keeps. Their text is
+        overwritten when they are deleted; once no process has the index open, nothing of it is in the file."""
+        with self._writing(), self._file.transaction() as connection:
+            self._readable(remove_unused_words, connection)
 
     # -- reading --
 

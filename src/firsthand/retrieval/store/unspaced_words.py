@@ -1,0 +1,33 @@
+"""Words of scripts that put no blanks between them: Chinese, Japanese, Thai, Lao, Burmese and Khmer.
+
+A run of such letters is indexed as the pairs of its neighbours (bigrams), Chinese characters one by one too, as no word
+list is needed for them and they find about as much as words do (Nie et al., 2000). Other text is left as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+_HAN = "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_KANA = "\u3041-\u309a\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"
+_SOUTHERN = "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ebd\u0ec0-\u0ecd\u0edc-\u0edf\u1000-\u103f\u1050-\u109d\u1780-\u17d3"
+_RUN = re.compile(f"[{_HAN}{_KANA}{_SOUTHERN}]+")
+_CHARACTER = re.compile(f"[{_HAN}]")
+
+
+def has_unspaced(text: str) -> bool:
+    """True if a text has letters of a script without blanks."""
+    return not text.isascii() and _RUN.search(text) is not None
+
+
+def spaced(text: str) -> str:
+    """The text with blanks between the words of runs of such letters; without any it is the same text."""
+    return text if text.isascii() else _RUN.sub(lambda run: f" {' '.join(_words(run[0]))} ", text)
+
+
+def _words(run: str) -> list[str]:
+    """Its pairs of letters and its Chinese characters; marks, such as vowels below a letter, are no part of words."""
+    letters = [each for each in run if each.isalnum()]
+    pairs = [one + other for one, other in pairwise(letters)]
+    return (pairs or letters) + [each for each in letters if pairs and _CHARACTER.match(each)]

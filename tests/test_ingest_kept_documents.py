@@ -1,0 +1,143 @@
+"""What an ingest does with documents of files that it does not read, or reads under another name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from firsthand.retrieval.documents.folder_files import FolderFilter
+from firsthand.retrieval.ingest import NOT_READ, NOT_THERE
+from test_ingest import Folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path / "docs")
+
+
+@pytest.fixture
+def more(tmp_path: Path) -> Path:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "u.txt").write_text("Usb.")
+    return tmp_path / "more"
+
+
+def test_a_file_has_one_document_whatever_folders_it_is_read_with(folder: Folder, more: Path) -> None:
+    folder.write(a_txt="Limit 100.", f_jsonl='{"id": "x", "text": "one"}\n')
+    folder.ingest()
+    assert folder.embedder is not None
+    folder.embedder.asked.clear()
+    receipt = folder.ingest(folder.root, more)
+    assert receipt.added == ("docs/a.txt", "docs/f.jsonl:x", "more/u.txt")
+    assert receipt.removed == ("a.txt", "f.jsonl:x") and folder.embedder.asked == ["Usb."]
+    assert [*folder.index.hashes()] == ["docs/a.txt", "docs/f.jsonl:x", "more/u.txt"]
+    folder.write(a_txt="Limit 250.")
+    assert folder.ingest(folder.root, more).updated == ("docs/a.txt",)
+    assert folder.ingest(removes=False).removed == ("docs/a.txt", "docs/f.jsonl:x")
+    assert [*folder.index.hashes()] == ["a.txt", "f.jsonl:x", "more/u.txt"]
+
+
+def test_copies_that_an_older_version_left_go_although_the_file_is_unchanged(folder: Folder) -> None:
+    folder.write(a_txt="Alpha.")
+    folder.ingest()
+    mine = folder.index.document("a.txt")
+    from dataclasses import replace
+
+    from firsthand.retrieval.chunk_index import IndexedDocument
+
+    for id, meta in (("docs/a.txt", mine.meta), ("a summary", {})):
+        made = replace(mine, id=id, meta=meta)
+        chunks = folder.chunker.chunk(made)
+        folder.index.put(
+            [IndexedDocument(made, chunks, folder.index.vectors([c.id for c in folder.index.chunks("a.txt")]))]
+        )
+    receipt = folder.ingest()
+    assert receipt.unchanged == ("a.txt",) and receipt.removed == ("docs/a.txt",)
+    assert [*folder.index.hashes()] == ["a summary", "a.txt"], "a document that no ingest made is not a file's"
+
+
+def test_what_a_file_was_stays_until_its_new_documents_are_stored(folder: Folder, more: Path) -> None:
+    folder.write(f_jsonl='{"id": "x", "text": "one"}\n', g_txt="Gamma.")
+    folder.ingest()
+    folder.write(f_jsonl='{"id": "x", "text": "one"}\nno\n')
+    (folder.root / "g.txt").write_bytes(b"")
+    receipt = folder.ingest(folder.root, more)
+    assert receipt.removed == ("g.txt",), (
+        "an empty file has no document; one with a bad line may have lost what it holds"
+    )
+    assert [*folder.index.hashes()] == ["docs/f.jsonl:x", "f.jsonl:x", "more/u.txt"]
+
+
+def test_a_document_stays_whose_file_has_an_id_of_another_file_now(folder: Folder, tmp_path: Path) -> None:
+    folder.write(a_txt="Alpha.")
+    outer = tmp_path / "outer"
+    (outer / "docs").mkdir(parents=True)
+    (outer / "docs" / "a.txt").write_text("Another.")
+    folder.ingest(outer)
+    folder.ingest()
+    (tmp_path / "more").mkdir()
+    receipt = folder.ingest(folder.root, tmp_path / "more")
+    assert [id for id, _ in receipt.failed] == ["docs/a.txt"] and receipt.removed == ()
+    assert [*folder.index.hashes()] == ["a.txt", "docs/a.txt"]
+
+
+def test_a_file_in_two_of_the_folders_is_read_once(folder: Folder) -> None:
+    folder.write(sub__b_txt="Beta.")
+    for _ in range(2):
+        receipt = folder.ingest(folder.root, folder.root / "sub")
+        assert receipt.notes == (("sub/b.txt", "it is read as docs/sub/b.txt"),) and receipt.removed == ()
+        assert [*folder.index.hashes()] == ["docs/sub/b.txt"]
+
+
+def test_an_index_in_its_folder_keeps_documents_of_a_folder_that_is_not_mounted(folder: Folder, more: Path) -> None:
+    folder.write(a_txt="Alpha.")
+    (more / "v.txt").write_text("Vau.")
+    own = [folder.root / ".index"]
+    folder.ingest(own_files=own)
+    folder.ingest(more)
+    away = more.rename(more.parent / "unplugged")
+    (folder.root / "u.txt").write_bytes((away / "u.txt").read_bytes())
+    receipt = folder.ingest(own_files=own)
+    assert receipt.removed == () and receipt.notes[-1] == ("v.txt", NOT_THERE)
+    assert "v.txt" in folder.index.hashes() and folder.ingest(own_files=[more / "i"]).notes[1:] == ()
+
+
+def test_a_folder_that_moves_with_its_index_takes_what_is_gone_of_its_own_alone(folder: Folder, more: Path) -> None:
+    folder.write(a_txt="Alpha.", b_txt="Beta.", sub__c_txt="Gamma.")
+    (more / "a.txt").write_text("Alpha.")
+    folder.ingest()
+    folder.ingest(more / "u.txt")
+    root = folder.root.rename(folder.root.parent / "moved")
+    more.rename(more.parent / "unplugged")
+    (root / "b.txt").unlink()
+    receipt = folder.ingest(root, own_files=[root / ".index"])
+    assert receipt.removed == ("b.txt",) and receipt.notes == (("u.txt", NOT_THERE),)
+    assert [*folder.index.hashes()] == ["a.txt", "sub/c.txt", "u.txt"]
+
+
+def test_a_moved_folder_is_known_by_bytes_at_their_place_and_never_by_names_alone(folder: Folder, more: Path) -> None:
+    (more / "v.txt").write_text("Vau.")
+    folder.ingest(more)
+    more.rename(more.parent / "unplugged")
+    folder.write(u_txt="Another.", copy_txt="Usb.")
+    receipt = folder.ingest(own_files=[folder.root / ".index"])
+    assert receipt.removed == () and ("v.txt", NOT_THERE) in receipt.notes
+    assert receipt.updated == ("u.txt",)
+
+
+def test_documents_of_files_that_are_left_out_now_are_named_and_stay(folder: Folder) -> None:
+    folder.write(a_txt="Alpha.", salaries_txt="Anna 93000.", c_txt="Gamma.", d_txt="Delta.")
+    folder.ingest()
+    for chosen in (FolderFilter(exclude=["salaries*", "c*", "d*"]), FolderFilter(include=["a*"])):
+        receipt = folder.ingest(chosen=chosen)
+        assert receipt.notes == tuple((id, NOT_READ) for id in ("c.txt", "d.txt", "salaries.txt"))
+        assert receipt.unchanged == ("a.txt",) and receipt.removed == ()
+    (folder.root / "c.txt").unlink()
+    (folder.root / "c.txt").mkdir()
+    (folder.root / "d.txt").rename(folder.root.parent / "d.txt")
+    (folder.root / "d.txt").symlink_to(folder.root.parent / "d.txt")
+    (folder.root / "salaries.txt").write_bytes(b"\xff\x00" * 50)
+    receipt = folder.ingest()
+    assert [id for id, reason in receipt.notes if reason == NOT_READ] == ["c.txt", "d.txt"]
+    assert folder.index.delete(["c.txt", "d.txt"]) and NOT_READ not in [reason for _, reason in folder.ingest().notes]
