@@ -137,5 +137,5 @@ def test_a_graded_judgement_is_refused_and_not_cut_to_a_whole_number():
         "a": 1, "b": 2, "3": -1,
     }  # fmt: skip
     for wrong in (0.9, 1.9, "0.4", "high", None, [1], math.inf):
-        with pytest.raises(ValueError, match="the relevance of 'b' is .*multiply graded ones"):
+        with pytest.raises(ValueError, match=r"the relevance of 'b' is .*multiply graded ones"):
             scorers.judgements(Task("q", "?", secret={"judgements": {"a": 1, "b": wrong}}))

@@ -39,8 +39,6 @@ class ExampleChoice:
 
     def of(self, item: Item) -> list[Item]:
         """Return the first `shots` examples that ask something else; ConfigError if there are fewer."""
-        if not self._shots:
-            return []
         asked = _asked(item)
         found = list(islice((example for question, example in self._pool if question != asked), self._shots))
         if len(found) < self._shots:

@@ -39,7 +39,7 @@ def same_trees(answer: Tree, reference: Tree, question: str | None = None, *, as
         return True, "tree"
     try:
         comparer = _Comparer(question, asked=asked)
-        is_word = reference[0] == "*" and _are_capitals(reference)
+        is_word = _are_capitals(reference)
         signs = any(has(each, "pm", "mp") for each in (answer, reference))  # their two values are in no order
         comparer.ordered = (is_word or has(reference, "list")) and not signs and asks_for_order(question)
         if comparer.ordered and is_word and (letters := _spelled(answer)):
