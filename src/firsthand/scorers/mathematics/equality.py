@@ -241,7 +241,7 @@ def _are_capitals(tree: Tree) -> bool:
     """Return whether a tree is capital letters in a row."""
     if tree[0] == "*":
         return all(map(_are_capitals, tree[1:]))
-    return tree[0] == "var" and len(tree[1]) == 1 and bool(tree[1].isupper())
+    return tree[0] == "var" and bool(tree[1].isupper())
 
 
 def _same_name(left: Tree, right: Tree) -> bool:
