@@ -67,7 +67,7 @@ def test_composed_and_decomposed_letters_make_no_other_question(tmp_path: Path) 
     assert "Havana" in task.prompt
 
 
-@pytest.mark.parametrize("other", ["2 - 1", "21", "2!", "(2)"])
+@pytest.mark.parametrize("other", ["2 - 1", "21", "2!", "(2)", "²"])
 def test_signs_make_another_question(tmp_path: Path, other: str) -> None:
     table, shown = "q,t\n2 + 1,3\n2,2\n", f"q,t\n{other},1\n"
     made = benchmark(tmp_path, table, ABOUT | {"examples": "e.csv", "shots": 1}, e=shown)
