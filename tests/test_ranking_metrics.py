@@ -130,3 +130,12 @@ def test_scorers_read_judgements_and_trace_and_an_empty_ranking_is_0():
     assert (at_1.name, at_1.value) == ("ndcg_at_1", 1.0)
     with pytest.raises(ValueError, match="no relevance judgements"):
         scorers.ndcg_at_10(Task("q", "?"), made)
+
+
+def test_a_graded_judgement_is_refused_and_not_cut_to_a_whole_number():
+    assert scorers.judgements(Task("q", "?", secret={"judgements": {"a": "1.0", "b": 2.0, 3: "-1"}})) == {
+        "a": 1, "b": 2, "3": -1,
+    }  # fmt: skip
+    for wrong in (0.9, 1.9, "0.4", "high", None, [1], math.inf):
+        with pytest.raises(ValueError, match=r"the relevance of 'b' is .*multiply graded ones"):
+            scorers.judgements(Task("q", "?", secret={"judgements": {"a": 1, "b": wrong}}))

@@ -6,6 +6,9 @@ The judgements are `task.secret["judgements"]`, document id -> relevance; the ra
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from firsthand.benchmark import Scorer
 from firsthand.errors import ConfigError
 from firsthand.scorers.rankings import ranking_metrics as metrics
@@ -61,11 +64,33 @@ def ndcg(*, k: int = 10) -> Scorer:
 
 
 def judgements(task: Task) -> dict[str, int]:
-    """Returns the task's relevance judgements; ValueError if it has none."""
+    """Returns the task's relevance judgements; ValueError if it has none, or one that is no whole number."""
     given = task.secret.get("judgements")
     if not isinstance(given, dict) or not given:
         raise ValueError(f"task {task.id} has no relevance judgements to score a ranking by")
-    return {str(document): int(relevance) for document, relevance in given.items()}
+    return relevances(given)
+
+
+def relevances(given: object) -> dict[str, int]:
+    """Returns document id -> relevance; ValueError unless each is a whole number, as in TREC's judgements (`1.0` is one)."""
+    if not isinstance(given, dict) or not given:
+        raise ValueError('an object of document ids and their relevance was expected, such as {"d1": 2, "d2": 0}')
+    return {str(document): _whole(document, relevance) for document, relevance in given.items()}
+
+
+def _whole(document: object, relevance: Any) -> int:
+    if isinstance(relevance, int):
+        return int(relevance)
+    try:
+        value = float(relevance)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not value.is_integer():
+        raise ValueError(
+            f"the relevance of {document!r:.100} is {relevance!r:.40}, and the metrics of rankings take whole numbers: "
+            "multiply graded ones, such as 9 for 0.9"
+        )
+    return int(value)
 
 
 RANKING_SCORERS: tuple[Scorer, ...] = (

@@ -12,6 +12,7 @@ scored by log-prob after the prompt, or answered with a letter under other patte
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,11 +25,13 @@ from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.protocol import Item, Protocol, answered, check_template, fill, make_task
 from firsthand.benchmarks.sources.choice_targets import Target, golds
 from firsthand.benchmarks.sources.datasets import MAX_BYTES
+from firsthand.benchmarks.sources.own_examples import ExampleChoice, example_pool
 from firsthand.benchmarks.sources.tables import TableRow, read_table
 from firsthand.config import build, read_toml
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
 from firsthand.scorers.match import normalise
+from firsthand.scorers.ranking import relevances
 from firsthand.system.given_data import named_data
 from firsthand.system.option_spec import parse_spec
 from firsthand.system.plurals import count_of
@@ -111,7 +114,7 @@ class BenchmarkDescription:
     shots: int = 0
     """Number of few-shot examples before each question."""
     examples: str = ""
-    """Table whose first rows are the few-shot examples."""
+    """Table whose first rows are the few-shot examples; a row that asks the same is passed over."""
     id: str = ""
     """Template of a row's id; the default is the row number."""
     cluster: str = ""
@@ -157,15 +160,22 @@ def read_benchmark(path: Path, *, data: str = "") -> Benchmark:
     rows = read_table(named_data(path, about.data, data), about.encoding)
     _check_braces(about, rows)
     _check_scorers(about, rows)
-    shown = read_table(named_data(path, about.examples, data), about.encoding)[: about.shots] if about.shots else []
+    shown = read_table(named_data(path, about.examples, data), about.encoding) if about.shots else []
+    if len(shown) < about.shots:
+        raise ConfigError(
+            f"{path}: shots is {about.shots}, and {about.examples} has {count_of(len(shown), 'row')}: give as many rows as "
+            "shots, or fewer shots"
+        )
     protocol = _protocol(about)
-    examples = _bounded((_item(row, about, f"example-{index}") for index, row in enumerate(shown)), _item_bytes, path)
     items = _bounded((_item(row, about, f"row-{index:05d}") for index, row in enumerate(rows)), _item_bytes, path)
+    made = (_item(row, about, f"example-{index}") for index, row in enumerate(shown))
+    pool = _bounded(example_pool(made, items, about.shots), _item_bytes, path)
     if about.choices:
-        examples, items = _with_gold(examples, shown, items, rows, about)
+        pool, items = _with_gold(pool, shown, items, rows, about)
     _check_ids(items, rows)
-    tasks = _bounded((_task(item, about, protocol, examples) for item in items), _task_bytes, path)
-    source = f"{about.data}, {count_of(len(rows), 'row', ',')}; {about.shots}-shot; {about.prompt!r}"
+    examples = ExampleChoice(pool, about.shots, about.examples)
+    tasks = _bounded((_task(item, about, protocol, examples.of(item)) for item in items), _task_bytes, path)
+    source = f"{about.data}, {count_of(len(rows), 'row', ',')}; {about.shots}-shot{examples.told()}; {about.prompt!r}"
     return Benchmark(
         name=about.name or path.stem,
         tasks=lambda seed: tasks,
@@ -235,23 +245,42 @@ def _check_scorers(about: BenchmarkDescription, rows: Sequence[TableRow]) -> Non
                 f"the scorer {name} compares judges with votes: it needs a benchmark such as judge_mtbench"
             )
         for row in rows:
-            missing = [column for column in NEEDS.get(name, ()) if row.columns.get(column) in (None, "")]
+            missing = [column for column in NEEDS.get(name, ()) if _is_missing(row.columns.get(column))]
             if missing:
                 known = ", ".join(row.columns)
                 raise DataError(f"{row.where}: the scorer {name} needs the column {missing[0]!r}; there are {known}")
+            if "judgements" in NEEDS.get(name, ()):
+                _check_judgements(row)
+
+
+def _check_judgements(row: TableRow) -> None:
+    try:
+        relevances(row.columns["judgements"])
+    except ValueError as error:
+        raise DataError(f"{row.where}: the column 'judgements': {error}") from None
 
 
 def _name_of(scorer: str) -> str:
     return parse_spec(scorer).name
 
 
+def _is_missing(value: object) -> bool:
+    """True for null, an empty cell, and a float that is no finite number: NaN is how pandas writes a missing cell."""
+    return value in (None, "") or (isinstance(value, float) and not math.isfinite(value))
+
+
+def _is_plain(value: object) -> bool:
+    """True for a text, a number or a boolean."""
+    return isinstance(value, str | int) or (isinstance(value, float) and not _is_missing(value))
+
+
 def _is_short(value: object) -> bool:
-    return isinstance(value, int | float) or (isinstance(value, str) and len(value) <= MAX_KEPT_CHARS)
+    return _is_plain(value) and (not isinstance(value, str) or len(value) <= MAX_KEPT_CHARS)
 
 
 def _columns(row: TableRow) -> dict[str, str]:
-    """Return the columns that templates may name: text, numbers and booleans."""
-    return {name: str(value) for name, value in row.columns.items() if isinstance(value, str | int | float)}
+    """Return the columns that templates may name: text, finite numbers and booleans."""
+    return {name: str(value) for name, value in row.columns.items() if _is_plain(value)}
 
 
 def _filled(template: str, row: TableRow, what: str, extra: Mapping[str, str] | None = None) -> str:
@@ -260,7 +289,8 @@ def _filled(template: str, row: TableRow, what: str, extra: Mapping[str, str] | 
         check_template(template, fields)
         return fill(template, fields)
     except ConfigError as error:
-        odd = [name for name, value in row.columns.items() if not isinstance(value, str | int | float)]
+        others = {name: value for name, value in row.columns.items() if not _is_plain(value)}
+        odd = [f"{name} = {value}" if isinstance(value, float) else name for name, value in others.items()]
         hint = f" ({', '.join(odd)}: not text or a number here)" if odd else ""
         raise DataError(f"{row.where}: {what}: {error}{hint}") from None
 
@@ -322,7 +352,8 @@ def _with_gold(
     """The examples and the items with the indices of their right choices, read as one column."""
     kind = about.target_is or ("text" if about.target in about.choices else "")
     every = [*items, *examples]
-    targets = [Target(item.target, item.choices, row.where) for item, row in zip(every, [*rows, *shown], strict=True)]
+    places = [*rows, *shown[: len(examples)]]
+    targets = [Target(item.target, item.choices, row.where) for item, row in zip(every, places, strict=True)]
     found = [replace(item, gold=gold) for item, gold in zip(every, golds(targets, kind), strict=True)]
     return found[len(items) :], found[: len(items)]
 

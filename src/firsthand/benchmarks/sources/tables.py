@@ -150,11 +150,11 @@ def _jsonl(text: str, path: Path) -> Iterator[TableRow]:
             continue
         where = f"{path}, line {number}"
         last = " (the last line: is the file cut short?)" if not line.endswith("\n") else ""
-        yield TableRow(_object(_loaded(line.removesuffix("\n"), f"{where}{last}"), where), where)
+        yield TableRow(_object(_loaded(line.removesuffix("\n"), where, last), where), where)
 
 
 def _json(text: str, path: Path) -> Iterator[TableRow]:
-    body = _loaded(text, f"{path} (is the file cut short?)") if text.strip() else []
+    body = _loaded(text, str(path), " (is the file cut short?)") if text.strip() else []
     if not isinstance(body, list):
         raise DataError(f"{path}: a list of objects was expected, not {str(body)[:60]}")
     for number, row in enumerate(body, 1):
@@ -162,11 +162,24 @@ def _json(text: str, path: Path) -> Iterator[TableRow]:
         yield TableRow(_object(row, where), where)
 
 
-def _loaded(text: str, where: str) -> Any:
+class _RepeatedKeyError(Exception):
+    """An object has a key twice: which value is meant is not known."""
+
+
+def _loaded(text: str, where: str, hint: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique)
+    except _RepeatedKeyError as error:
+        raise DataError(f"{where}: the key {str(error)!r:.100} comes twice in one object: write it once") from None
     except (ValueError, RecursionError):
-        raise DataError(f"{where}: not JSON: {text[:60]!r}") from None
+        raise DataError(f"{where}{hint}: not JSON: {text[:60]!r}") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Json:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _RepeatedKeyError(Counter(key for key, _ in pairs).most_common(1)[0][0])
+    return found
 
 
 def _object(row: Any, where: str) -> Json:

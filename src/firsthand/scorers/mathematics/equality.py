@@ -6,6 +6,7 @@ import re
 from itertools import product
 from typing import Any
 
+from firsthand.scorers.mathematics.asked_order import asks_for_order
 from firsthand.scorers.mathematics.high_precision import agree, constant_ratio, exact, has, near, variables
 from firsthand.scorers.mathematics.latex_tokens import Tree
 from firsthand.scorers.mathematics.left_sides import is_one_name
@@ -30,13 +31,19 @@ class TooManyComparisonsError(Exception):
 def same_trees(answer: Tree, reference: Tree, question: str | None = None, *, asked: bool = False) -> tuple[bool, str]:
     """Return whether they are equal, and the method: `tree`, `numbers`, `points` or `unread`.
 
-    The question tells which units an answer may add to its reference; without one, any. `asked` is whether it asks for the
-    left side of an answer that is an equation, so that `a + b = 5` states 5; otherwise the left side must be one name.
+    The question tells which units an answer may add to its reference, and whether the elements of a list and the capitals in
+    a row are in an order; without one, any units, and no order. `asked` is whether it asks for the left side of an answer
+    that is an equation, so that `a + b = 5` states 5; otherwise the left side must be one name.
     """
     if answer == reference:
         return True, "tree"
     try:
         comparer = _Comparer(question, asked=asked)
+        is_word = _are_capitals(reference)
+        signs = any(has(each, "pm", "mp") for each in (answer, reference))  # their two values are in no order
+        comparer.ordered = (is_word or has(reference, "list")) and not signs and asks_for_order(question)
+        if comparer.ordered and is_word and (letters := _spelled(answer)):
+            return letters == _spelled(reference), "tree"
         equal = comparer.same(_settled(_expanded(answer)), _settled(_expanded(reference)))
     except (TooManyComparisonsError, RecursionError):
         return False, "unread"
@@ -48,6 +55,8 @@ class _Comparer:
 
     def __init__(self, question: str | None = None, *, asked: bool = False) -> None:
         self.left, self.by, self.question, self.asked = MAX_COMPARISONS, "tree", question, asked
+        self.ordered = False
+        """Whether the elements of a list must be in the reference's order."""
 
     def same(self, answer: Tree, reference: Tree) -> bool:
         if answer == reference:
@@ -115,11 +124,13 @@ class _Comparer:
         kinds = answer[0], reference[0]
         if "ratio" in kinds and kinds[0] != kinds[1]:
             return self.same_ratio(answer, reference)
+        lists = ("list", "or", "set")
+        if self.ordered and reference[0] == "list" and answer[0] in lists:
+            return len(answer) == len(reference) and all(map(self.same, answer[1:], reference[1:]))
         if kinds[0] == kinds[1] and len(answer) == len(reference) and self.same_parts(answer, reference):
             return True
         if {*kinds} & {*_SPANS}:
             return same_real_set(answer, reference)
-        lists = ("list", "or", "set")
         if kinds[0] in lists and kinds[1] in lists:
             return self.same_elements(answer[1:], reference[1:], both_sets=kinds == ("set", "set"))
         return False
@@ -224,6 +235,13 @@ def _spelled(tree: Tree) -> str | None:
         parts = _spelled(tree[1]), _spelled(tree[2])
         return None if parts[0] is None or parts[1] is None else (parts[0] + parts[1]).casefold()
     return tree[1] if tree[0] in ("word", "var", "const") else None
+
+
+def _are_capitals(tree: Tree) -> bool:
+    """Return whether a tree is capital letters in a row."""
+    if tree[0] == "*":
+        return all(map(_are_capitals, tree[1:]))
+    return tree[0] == "var" and bool(tree[1].isupper())
 
 
 def _same_name(left: Tree, right: Tree) -> bool:
