@@ -175,12 +175,15 @@ def test_a_round_that_fails_tells_each_problem_and_goes_on_to_the_next_rule(tmp_
         target.parent.rmdir()
         made.store.add([ready("t", str(n), error="" if n else None) for n in range(3)])
         arrived(made.store, t=NOW - 60)
+        made.score(NOW)
         made.tick(NOW)
         why = f"{target} cannot be written: No such file or directory"
         failed = ("KeyError: '" + "1e+06" * 100)[:300]
         told = [failed, *[f"an alert was not delivered to {target}, and is tried again: {why}"] * 3]
         assert problems == told
+        made.score(NOW + 5)
         made.tick(NOW + 5)
+        made.score(NOW + 9)
         made.tick(NOW + 9)
         assert problems[5:8] == told[1:] and len(problems) == 9, "the second pause is 5 s; scoring fails each time"
         rows = made.store.database.read("SELECT rule, value, said, at_s, delivered FROM alerts ORDER BY seq")

@@ -162,7 +162,7 @@ def test_headers_that_are_given_win_over_the_environment_and_our_own(monkeypatch
         assert sender._sent(client, [named("n")]) is True
     (request,) = came
     assert [request.headers[name] for name in ("a", "content-type", "authorization", "content-encoding")] == [
-        " b", "application/json; v=2", "Bearer k", "gzip",
+        "b", "application/json; v=2", "Bearer k", "gzip",
     ]  # fmt: skip
     assert str(request.url) == "http://h//" and request.method == "POST"
 

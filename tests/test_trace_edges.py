@@ -192,10 +192,10 @@ def test_a_round_scores_what_is_complete_and_a_longer_one_keeps_to_the_size(
         add(intake.store, otlp.span(1, 1, **chain), at_s=990.0)
         add(intake.store, otlp.span(2, 1, **chain), at_s=990.1)
         add(intake.store, otlp.span(3, 2, 1, **chain), at_s=900.0)
-        intake.tick(1000.0)
+        intake.score(1000.0)
         assert [row[:3] for row in intake.store.scores(f"{1:032x}")] == [("short", 4.0, None)]
         assert intake.store.scores(f"{2:032x}") == [] == intake.store.scores(f"{3:032x}"), "too new, and without a root"
-        intake.tick(1000.1)
+        intake.score(1000.1)
         assert len(intake.store.scores(f"{2:032x}")) == 1 and len(intake.store.scores(f"{1:032x}")) == 1
         intake.keep(1000.0)
         assert ids(intake.store) == [] and given == [intake._keeping] and problems == []

@@ -164,6 +164,7 @@ def test_a_round_scores_and_alerts_and_a_problem_ends_nothing(tmp_path: Path, st
     )  # fmt: skip
     intake.store.add([ready("t", "1"), ready("t", "2", parent="1")])
     arrived(intake.store, t=NOW - 11)
+    intake.score(NOW)
     intake.tick(NOW)
     assert intake.store.scores("t")[0][:4] == ("fit", 0.25, None, "fit!")
     assert [line.split('"')[3] for line in out.read_text().splitlines()] == ["spans>1/1m"], (

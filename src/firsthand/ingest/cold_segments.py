@@ -5,6 +5,8 @@ A segment is written beside its name, synced, renamed, and only then entered int
 removes the spans there. A kill at any moment leaves the spans in exactly one of the two; a file that no row names is
 removed at the next start. Reading looks at SQLite first and at segments after it, so a trace that is sealed meanwhile
 is found twice, never not.
+
+A span that was sent before its end stays in SQLite, where its end will replace it.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import json
 import os
 import re
 import secrets
+import sqlite3
 import tempfile
 import time
 import zlib
@@ -26,7 +29,9 @@ from typing import Any
 from firsthand.errors import MissingExtra, StoreError, reason_of
 from firsthand.ingest.kept_resources import KeptResources
 from firsthand.ingest.redaction import MAX_BODY_BYTES
-from firsthand.ingest.trace_store import SEGMENTS, SPAN_COLUMNS, TraceStore
+from firsthand.ingest.removed_traces import remove_traces
+from firsthand.ingest.sealed_spans import SealedSpans
+from firsthand.ingest.trace_store import PACKED_BYTES, SEGMENTS, SPAN_COLUMNS, TraceStore
 from firsthand.system.own_file import expect_own_file, expect_own_folder, is_own_folder
 
 SEGMENT_SPANS = 50_000
@@ -43,7 +48,11 @@ _SEGMENT = re.compile(rf"{_DAY.pattern}/[0-9]{{14}}-[0-9a-f]{{8}}\.parquet")
 _LEFT = re.compile(r"(tmp_)?[0-9]{14}-[0-9a-f]{8}\.(parquet|part)|tmp[a-z0-9_]{8}\.part")
 """The names of files that `_write` makes on its way."""
 _READ = tuple(name for name in SPAN_COLUMNS if name != "digest")
-_RESOURCE = SPAN_COLUMNS.index("resource")
+_COPY, _RESOURCE, _DIGEST = (SPAN_COLUMNS.index(name) for name in ("copy", "resource", "digest"))
+_PUT_BACK = (
+    f"INSERT OR IGNORE INTO spans ({', '.join(SPAN_COLUMNS)}) VALUES"
+    f" ({', '.join(f'?{place}' for place in range(1, len(SPAN_COLUMNS) + 1))})"
+)
 
 
 def check_cold() -> None:
@@ -60,7 +69,7 @@ def seal(store: TraceStore, older_than_s: float, *, most: int = SEGMENT_SPANS, n
     cutoff = (time.time() if now_s is None else now_s) - older_than_s
     rows = store.database.read(
         "SELECT trace, arrived_s, num_spans FROM traces WHERE arrived_s < ? AND EXISTS"
-        " (SELECT 1 FROM spans WHERE spans.trace = traces.trace) ORDER BY arrived_s LIMIT ?",
+        " (SELECT 1 FROM spans WHERE spans.trace = traces.trace AND end_ns > 0) ORDER BY arrived_s LIMIT ?",
         (cutoff, most),
     )
     chosen: list[str] = []
@@ -89,6 +98,7 @@ def seal(store: TraceStore, older_than_s: float, *, most: int = SEGMENT_SPANS, n
         )
         connection.executemany("INSERT INTO sealed VALUES (?, ?)", [(trace, name) for trace in sealed])
         KeptResources(connection).seal(name, (row[_RESOURCE] for row in held))
+        SealedSpans(connection).remember((row[1], row[2], row[_DIGEST]) for row in held)
         connection.executemany("DELETE FROM spans WHERE seq = ?", [(row[0],) for row in held])
     return len(held)
 
@@ -106,7 +116,9 @@ def _held(store: TraceStore, traces: Sequence[str]) -> list[tuple[Any, ...]]:
     held: list[tuple[Any, ...]] = []
     taken = 0
     for trace in traces:
-        for (seq,) in store.database.read("SELECT seq FROM spans WHERE trace = ? ORDER BY seq", (trace,)):
+        for (seq,) in store.database.read(
+            "SELECT seq FROM spans WHERE trace = ? AND end_ns > 0 ORDER BY seq", (trace,)
+        ):
             for row in store.database.read(f"SELECT {', '.join(SPAN_COLUMNS)} FROM spans WHERE seq = ?", (seq,)):
                 taken += _unpacked_bytes(row[-1])
                 if held and taken > SEGMENT_BYTES:
@@ -130,25 +142,29 @@ def read_sealed(store: TraceStore, trace: str) -> list[tuple[Any, ...]]:
     files = [row[0] for row in store.database.read("SELECT file FROM sealed WHERE trace = ? ORDER BY file", (trace,))]
     if not files:
         return []
+    found = [row for name in files for row in _rows_in(store, name, [trace])]
+    return sorted(found, key=lambda row: row[0])  # a trace may be divided
+
+
+def _rows_in(store: TraceStore, name: str, traces: Sequence[str]) -> list[tuple[Any, ...]]:
+    """The spans of some traces that lie in one segment, as rows of _READ in the order of their arrival."""
     check_cold()
     import duckdb
 
-    found: list[tuple[Any, ...]] = []
-    for name in files:
-        if (path := _path(store, name)) is None:
-            raise store.database.damaged("it names a file that is no segment")
-        expect_own_folder(path.parent)
-        expect_own_file(path)
-        try:
-            with duckdb.connect() as connection:
-                sql = f"SELECT {', '.join(_READ)}, packed FROM read_parquet(?) WHERE trace = ? ORDER BY seq"
-                rows = connection.execute(sql, [str(path), trace]).fetchall()
-        except duckdb.Error as error:
-            raise StoreError(
-                f"the segment {path} cannot be read ({str(error).splitlines()[0][:200]}): restore it from a copy"
-            ) from None
-        found += [(*row[: len(_READ) - 1], _bytes(row[-2], row[-1])) for row in rows]
-    return sorted(found, key=lambda row: row[0])  # a trace may be divided
+    if (path := _path(store, name)) is None:
+        raise store.database.damaged("it names a file that is no segment")
+    expect_own_folder(path.parent)
+    expect_own_file(path)
+    try:
+        with duckdb.connect() as connection:
+            wanted = ", ".join("?" * len(traces))
+            sql = f"SELECT {', '.join(_READ)}, packed FROM read_parquet(?) WHERE trace IN ({wanted}) ORDER BY seq"
+            rows = connection.execute(sql, [str(path), *traces]).fetchall()
+    except duckdb.Error as error:
+        raise StoreError(
+            f"the segment {path} cannot be read ({str(error).splitlines()[0][:200]}): restore it from a copy"
+        ) from None
+    return [(*row[: len(_READ) - 1], _bytes(row[-2], row[-1])) for row in rows]
 
 
 def remove_orphans(store: TraceStore) -> int:
@@ -173,15 +189,22 @@ def _path(store: TraceStore, name: object) -> Path | None:
 
 
 def drop_segment(store: TraceStore, name: str) -> None:
-    """Remove a segment, and the traces of which nothing else is kept. A file that is not ours stays."""
+    """Remove a segment and its traces. One that has received spans since is as young as they are: its spans go back into
+    SQLite, unless the segment cannot be read. A file that is not ours stays.
+    """
     with store.database.write() as connection:
-        traces = [row[0] for row in connection.execute("SELECT trace FROM sealed WHERE file = ?", (name,))]
+        found = connection.execute(
+            "SELECT trace, coalesce(arrived_s > last_s, 0) FROM sealed LEFT JOIN traces USING (trace)"
+            " LEFT JOIN segments USING (file) WHERE file = ?",
+            (name,),
+        ).fetchall()
+        younger = [trace for trace, is_younger in found if is_younger]
+        remove_traces(connection, (trace for trace, is_younger in found if not is_younger))
+        if younger:
+            with suppress(StoreError, MissingExtra):  # those spans are lost already
+                _put_back(connection, _rows_in(store, name, younger))
         connection.execute("DELETE FROM sealed WHERE file = ?", (name,))
         connection.execute("DELETE FROM segments WHERE file = ?", (name,))
-        for trace in traces:
-            gone = "NOT EXISTS (SELECT 1 FROM sealed WHERE trace = ?1) AND NOT EXISTS (SELECT 1 FROM spans WHERE trace = ?1)"
-            if connection.execute(f"DELETE FROM traces WHERE trace = ?1 AND {gone}", (trace,)).rowcount:
-                connection.execute("DELETE FROM scores WHERE trace = ?", (trace,))
         KeptResources(connection).drop(name)
     path = _path(store, name)
     if path is None or not is_own_folder(path.parent):
@@ -189,6 +212,16 @@ def drop_segment(store: TraceStore, name: str) -> None:
     path.unlink(missing_ok=True)
     with suppress(OSError):  # other segments of the day
         path.parent.rmdir()
+
+
+def _put_back(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert sealed spans again. They have no digest: that they were sealed is remembered."""
+    for row in rows:
+        *columns, body = row
+        taken = "SELECT coalesce(max(copy) + 1, 0) FROM spans WHERE trace = ? AND span = ?"
+        columns[_COPY] = max(columns[_COPY], connection.execute(taken, row[1:3]).fetchone()[0])
+        packed = zlib.compress(body, 1) if len(body) > PACKED_BYTES else body
+        connection.execute(_PUT_BACK, (*columns, b"", packed))
 
 
 def _write(path: Path, rows: Sequence[tuple[Any, ...]]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,8 @@ from firsthand.tools.web.addresses import Rules
 
 TICK_S = 5.0
 RETENTION_S = 60.0
+SCORING_ENDS_S = 5.0
+"""The longest that closing waits for a scorer that does not let itself be cancelled."""
 MAX_ALERTS = 10_000
 """Alerts that are remembered; no size of the store removes them."""
 MOST_PAUSE_S = 600.0
@@ -70,9 +72,14 @@ class WaitingAlert:
     due_s: float
     """When it is tried next."""
 
+    def is_due(self, now_s: float) -> bool:
+        """True if it is tried now; also if the pause is longer than any is, for then the clock was set back."""
+        return not now_s < self.due_s <= now_s + MOST_PAUSE_S
+
     def after_try(self, now_s: float) -> WaitingAlert:
         """The alert if this try fails: due at the next tick, then after pauses that double, MOST_PAUSE_S at most."""
-        return replace(self, due_s=now_s + min(now_s - self.since_s, MOST_PAUSE_S))
+        since_s = min(self.since_s, now_s)
+        return replace(self, since_s=since_s, due_s=now_s + min(now_s - since_s, MOST_PAUSE_S))
 
 
 class Intake:
@@ -110,23 +117,33 @@ class Intake:
         """The newest undelivered alert of a rule, by the rule's text."""
         self._keeper = threading.Thread(target=self._keep, name="trace-keeper", daemon=True)
         self._keeper.start()
+        self._scoring: tuple[asyncio.AbstractEventLoop, asyncio.Task[object]] | None = None
+        self._scorer = threading.Thread(target=self._score, name="trace-scorer", daemon=True)
+        if self.settings.evaluation is not None:  # by itself: a slow judge holds up neither alerts nor retention
+            self._scorer.start()
 
     def close(self) -> None:
-        """Write what waits, and end."""
+        """Write what waits, and end; a trace that is being scored is scored by the next intake."""
         self._end.set()
         self.writer.close()
         self._keeper.join()
+        given_up_s = time.monotonic() + SCORING_ENDS_S
+        while self._scorer.is_alive() and time.monotonic() < given_up_s:  # a round may be about to begin
+            self._cancel_scoring()
+            self._scorer.join(0.05)
         self._keeping.close()
         self.store.close()
         self._held.close()
 
     def tick(self, now_s: float) -> None:
-        """Score and alert once; problems are told and do not end anything."""
-        if self.settings.evaluation is not None:
-            self._tried(lambda: asyncio.run(self._scored(now_s)))
+        """Alert once; problems are told and do not end anything."""
         for rule in self.settings.alerts:  # each by itself: one that fails leaves the others their turn
             self._tried(partial(self._look, rule, now_s))
             self._tried(partial(self._deliver, rule, now_s))
+
+    def score(self, now_s: float) -> None:
+        """Score once, some of the traces that are due; problems are told and do not end anything."""
+        self._tried(lambda: asyncio.run(self._scored(now_s)))
 
     def keep(self, now_s: float) -> None:
         """Seal and remove once, as the settings say."""
@@ -152,9 +169,22 @@ class Intake:
                 self.keep(now)
                 next_keep = time.monotonic() + RETENTION_S
 
+    def _score(self) -> None:
+        while not self._end.wait(TICK_S):
+            self.score(time.time())
+
     async def _scored(self, now_s: float) -> None:
         assert self.settings.evaluation is not None
-        await self.settings.evaluation.score_some(self._keeping, now_s=now_s)
+        work = asyncio.ensure_future(self.settings.evaluation.score_some(self._keeping, now_s=now_s))
+        self._scoring = asyncio.get_running_loop(), work
+        with suppress(asyncio.CancelledError):
+            await work
+
+    def _cancel_scoring(self) -> None:
+        if self._scoring is not None:
+            loop, work = self._scoring
+            with suppress(RuntimeError):  # the loop of a round that has ended
+                loop.call_soon_threadsafe(work.cancel)
 
     def _look(self, rule: AlertRule, now_s: float) -> None:
         """Lets an alert wait if a rule holds that did not before."""
@@ -167,7 +197,7 @@ class Intake:
     def _deliver(self, rule: AlertRule, now_s: float) -> None:
         """Delivers the alert of a rule that waits and is due, whether or not the rule still holds."""
         waiting = self._waiting.get(rule.text)
-        if waiting is None or now_s < waiting.due_s:
+        if waiting is None or not waiting.is_due(now_s):
             return
         self._waiting[rule.text] = waiting.after_try(now_s)
         why = asyncio.run(deliver(waiting.alert, self.settings.alert_to, self.settings.alert_rules))
@@ -179,11 +209,14 @@ class Intake:
             self._note(waiting.alert, why, now_s)
 
     def _is_known(self, rule: AlertRule, alert: Alert, now_s: float) -> bool:
-        """True if the rule held at the last look, or an alert was delivered within its window, as before a restart."""
+        """True if the rule held at the last look, or an alert was delivered within its window, as before a restart.
+
+        One that was delivered after now does not count: the clock was ahead then.
+        """
         if self._fired.get(rule.text):
             return True
-        sql = "SELECT 1 FROM alerts WHERE rule = ? AND at_s > ? AND delivered = 'yes' LIMIT 1"
-        return bool(self._keeping.database.read(sql, (plain(alert.rule), now_s - rule.window_s)))
+        sql = "SELECT 1 FROM alerts WHERE rule = ? AND at_s > ? AND at_s <= ? AND delivered = 'yes' LIMIT 1"
+        return bool(self._keeping.database.read(sql, (plain(alert.rule), now_s - rule.window_s, now_s)))
 
     def _note(self, alert: Alert, why: str, now_s: float) -> None:
         with self._keeping.database.write() as connection:

@@ -7,12 +7,16 @@ import time
 
 from firsthand.errors import ConfigError
 from firsthand.ingest.cold_segments import drop_segment
-from firsthand.ingest.kept_resources import KeptResources
+from firsthand.ingest.removed_traces import remove_traces
 from firsthand.ingest.trace_store import TraceStore
 
 _UNITS_S = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _UNITS_BYTES = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _PART = 200
+_SPAN_BYTES = 2048
+"""The room of a span besides its body, with its place in indexes: more than it takes, so that too few traces are removed at
+once, and never too many.
+"""
 _FREE_BYTES = 32 << 20
 
 
@@ -58,16 +62,16 @@ def remove_beyond(store: TraceStore, most_bytes: int) -> int:
     """Remove the traces that have been quiet longest until the rest takes at most so many bytes; returns their number."""
     removed = 0
     while used_bytes(store) > most_bytes:
-        before = _count(store)
         oldest = store.database.read("SELECT file, last_s FROM segments ORDER BY last_s, file LIMIT 1")
-        hot = store.database.read(
-            "SELECT min(arrived_s) FROM traces WHERE EXISTS (SELECT 1 FROM spans WHERE spans.trace = traces.trace)"
-        )[0][0]
-        if oldest and (hot is None or oldest[0][1] <= hot):
-            drop_segment(store, oldest[0][0])
-        elif not _remove_hot(store, float("inf")):
+        file, cutoff = oldest[0] if oldest else ("", float("inf"))
+        if count := _remove_hot(store, cutoff, used_bytes(store) - most_bytes):
+            removed += count
+        elif oldest:
+            before = _count(store)
+            drop_segment(store, file)
+            removed += before - _count(store)
+        else:
             break
-        removed += before - _count(store)
     return removed
 
 
@@ -81,21 +85,23 @@ def give_back(store: TraceStore) -> bool:
     return True
 
 
-def _remove_hot(store: TraceStore, cutoff: float) -> int:
-    """Remove some of the traces of which no segment holds anything; returns how many."""
+def _remove_hot(store: TraceStore, cutoff: float, wanted_bytes: float = float("inf")) -> int:
+    """Remove some of the traces of which no segment holds anything, no more than free these bytes; returns how many."""
     with store.database.write() as connection:
         rows = connection.execute(
             "SELECT trace FROM traces WHERE arrived_s < ? AND NOT EXISTS"
             " (SELECT 1 FROM sealed WHERE sealed.trace = traces.trace) ORDER BY arrived_s LIMIT ?",
             (cutoff, _PART),
         ).fetchall()
-        named: set[int] = set()
-        for row in rows:
-            named.update(id for (id,) in connection.execute("SELECT resource FROM spans WHERE trace = ?", row))
-        for table in ("spans", "scores", "traces"):
-            connection.executemany(f"DELETE FROM {table} WHERE trace = ?", rows)
-        KeptResources(connection).remove_unnamed(named)
-    return len(rows)
+        chosen: list[str] = []
+        for (trace,) in rows:
+            if wanted_bytes <= 0:
+                break
+            chosen.append(trace)
+            sql = f"SELECT coalesce(sum(length(body) + {_SPAN_BYTES}), 0) FROM spans WHERE trace = ?"
+            wanted_bytes -= connection.execute(sql, (trace,)).fetchone()[0]
+        remove_traces(connection, chosen)
+    return len(chosen)
 
 
 def _pages(store: TraceStore) -> tuple[int, int, int]:

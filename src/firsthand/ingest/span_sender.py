@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import threading
 import time
 from collections import deque
@@ -33,6 +34,8 @@ BATCH = 512
 EVERY_S = 0.5
 TIMEOUT_S = 5.0
 MAX_OPEN_TRACES = 1000
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~\-]+")
+_HEADER_VALUE = re.compile(r"[ -~\t]*")
 
 
 class SpanSink(Protocol):
@@ -55,7 +58,8 @@ class OtlpSender:
         self.url = url.rstrip("/") + "/v1/traces" if parts.path in ("", "/") else url
         self.dropped = 0
         self._service = service
-        self._headers = {**_headers(os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", "")), **headers}
+        given = {**_headers(os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", "")), **headers}
+        self._headers = {name: _checked(name, value) for name, value in given.items()}
         self._waiting: deque[IncomingSpan] = deque()
         self._changed = threading.Condition()
         self._sending = 0
@@ -92,20 +96,28 @@ class OtlpSender:
         import httpx
 
         is_near = urlsplit(self.url).hostname in ("127.0.0.1", "localhost", "::1")  # no proxy stands before these
-        with httpx.Client(timeout=TIMEOUT_S, follow_redirects=False, trust_env=not is_near) as client:
-            while True:
-                with self._changed:
-                    if not self._waiting:
-                        self._changed.wait(EVERY_S)
-                    batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
-                    self._sending = len(batch)
-                if batch and not self._sent(client, batch):
-                    self.dropped += len(batch)
-                with self._changed:
-                    self._sending = 0
-                    self._changed.notify_all()
-                if 0 < len(batch) < BATCH:
-                    time.sleep(0.02)
+        client: httpx.Client | None = None
+        while True:
+            with self._changed:
+                if not self._waiting:
+                    self._changed.wait(EVERY_S)
+                batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+                self._sending = len(batch)
+            if not batch:
+                continue
+            sent = False
+            try:
+                if client is None:
+                    client = httpx.Client(timeout=TIMEOUT_S, follow_redirects=False, trust_env=not is_near)
+                sent = self._sent(client, batch)
+            except Exception:  # an odd span or proxy: the thread goes on with the next batch
+                pass
+            with self._changed:
+                self.dropped += 0 if sent else len(batch)
+                self._sending = 0
+                self._changed.notify_all()
+            if len(batch) < BATCH:
+                time.sleep(0.02)
 
     def _sent(self, client: Any, batch: Sequence[IncomingSpan]) -> bool:
         import httpx
@@ -243,6 +255,15 @@ def _value(value: Any) -> Json:
     if isinstance(value, float):
         return {"doubleValue": value} if value == value and abs(value) != float("inf") else {"stringValue": str(value)}
     return {"stringValue": value if isinstance(value, str) else str(value)}
+
+
+def _checked(name: str, value: str) -> str:
+    """The value of a header, without blanks around it; ConfigError, which does not quote it, if it cannot be sent."""
+    if not _HEADER_NAME.fullmatch(name):
+        raise ConfigError(f"trace_to was given a header named {name[:80]!r}: give a name of letters, digits and dashes")
+    if not _HEADER_VALUE.fullmatch(value):
+        raise ConfigError(f"trace_to was given a value for {name[:80]!r} that no header may have: give printable ASCII")
+    return value.strip()
 
 
 def _headers(text: str) -> dict[str, str]:

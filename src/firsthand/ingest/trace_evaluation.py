@@ -62,6 +62,8 @@ class Evaluation:
 
     async def _score(self, store: TraceStore, trace: str, name: str, text: str, scorer: Scorer) -> None:
         spans = store.spans(trace)
+        if not spans:  # removed meanwhile
+            return
         record = trace_of(trace, spans)
         task = Task(trace, question_of(spans), secret={"answer": ""})
         try:

@@ -23,6 +23,7 @@ from firsthand.ingest.incoming_span import MAX_COLUMN, MOST_NS, IncomingSpan, St
 from firsthand.ingest.kept_resources import NAMED, KeptResources
 from firsthand.ingest.redaction import MAX_BODY_BYTES, DecodedValues, Redactor
 from firsthand.ingest.request_bounds import bounded_resource
+from firsthand.ingest.sealed_spans import REMEMBERED, SealedSpans
 from firsthand.ingest.trace_summary import COLUMNS, Counted, TraceSummary, summaries_of
 from firsthand.ingest.translate import facts_of
 from firsthand.message import Json
@@ -72,6 +73,7 @@ SCHEMA = Schema(
         CREATE TABLE sealed (trace TEXT NOT NULL, file TEXT NOT NULL, PRIMARY KEY (trace, file)) WITHOUT ROWID
         """,
         *NAMED,
+        *REMEMBERED,
     ),
     place="a data home that `firsthand studio` has served",
     missing="`firsthand studio` makes one",
@@ -175,6 +177,8 @@ class TraceStore:
             return self._add(connection, spans)
 
     def _add(self, connection: sqlite3.Connection, spans: Sequence[ReadySpan]) -> int:
+        sealed = SealedSpans(connection)
+        spans = [each for each in spans if not _is_sealed(sealed, each)]
         connection.execute("SAVEPOINT several")
         resources = KeptResources(connection)
         try:
@@ -267,11 +271,12 @@ class TraceStore:
         failure: str | None = None,
         detail: Json | None = None,
     ) -> None:
-        """Keep a score of a trace."""
+        """Keep a score of a trace; nothing is kept of one that was removed meanwhile."""
         said = json.dumps(detail or {}, ensure_ascii=True, default=str)
         with self.database.write() as connection:
             connection.execute(
-                "INSERT INTO scores (trace, name, scorer, value, failure, detail, at_s) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO scores (trace, name, scorer, value, failure, detail, at_s)"
+                " SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM traces WHERE trace = ?1)",
                 (
                     trace,
                     plain(name),
@@ -323,6 +328,12 @@ class TraceStore:
     def version(self) -> str:
         """A text that changes with every change of the store."""
         return self.database.version
+
+
+def _is_sealed(sealed: SealedSpans, ready: ReadySpan) -> bool:
+    """True if the span is in a segment already, as when it is sent again."""
+    span = ready.span
+    return sealed.has_of(span.trace_id) and sealed.has(span.trace_id, span.span_id, _digest(ready))
 
 
 def _times_and_error(ready: ReadySpan) -> tuple[int, int, str | None]:

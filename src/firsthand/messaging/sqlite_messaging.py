@@ -34,6 +34,7 @@ SCHEMA = Schema(
         CREATE TABLE dead (grp TEXT NOT NULL, seq INTEGER NOT NULL, count INTEGER NOT NULL, reason TEXT NOT NULL,
             PRIMARY KEY (grp, seq)) WITHOUT ROWID;
         """,
+        "ALTER TABLE deliveries ADD COLUMN since REAL NOT NULL DEFAULT 0",
     ),
     place="the file of messages",
     missing="give the path of one, or let it be made",
@@ -200,6 +201,10 @@ class SqliteMessaging:
         with self._database.write() as connection:
             pattern, after = self._group(connection, group)
             now = time.time()
+            connection.execute(  # given after now: the clock was set back, and the lease begins again
+                "UPDATE deliveries SET until = ?1 + until - since, since = ?1 WHERE grp = ?2 AND since > ?1 AND until > ?1",
+                (now, group),
+            )
             lost = connection.execute(
                 "SELECT seq, count FROM deliveries WHERE grp = ? AND until <= ? ORDER BY seq LIMIT ?",
                 (group, now, limit),
@@ -227,8 +232,8 @@ class SqliteMessaging:
                 size = _SCAN  # most of what there is belongs to other groups
             connection.execute("UPDATE groups SET after = ? WHERE name = ?", (reached, group))
             connection.executemany(
-                "INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?, ?)",
-                ((group, seq, now + lease_s, count) for seq, count in given.items()),
+                "INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?, ?, ?)",
+                ((group, seq, now + lease_s, count, now) for seq, count in given.items()),
             )
             chosen = f"SELECT {_MESSAGE} FROM messages WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq"
             return [
