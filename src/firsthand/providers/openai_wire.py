@@ -14,18 +14,12 @@ from typing import Any
 
 from firsthand.errors import ModelError
 from firsthand.message import Json, Message, Sampled, ToolCall, assistant
-from firsthand.model import CallDelta, Completion, FinishReason, Likelihood, Usage
+from firsthand.model import CallDelta, Completion, Likelihood, Usage
+from firsthand.providers.finish_reasons import finish_reason
 from firsthand.system.json_values import values_in_text
 from firsthand.system.terminal import printable
 from firsthand.tool_arguments import loads_arguments
 
-_FINISH: dict[str, FinishReason] = {
-    "length": "length",
-    "max_tokens": "length",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
-}
 MAX_CALLS, MAX_ARGUMENT_VALUES = 1_000, 200_000
 """Tool calls of an answer, and values in all their arguments."""
 _MAX_DEPTH = 64
@@ -155,6 +149,9 @@ class StreamedAnswer:
         if choice.get("finish_reason") is not None:
             self._choice["finish_reason"] = choice["finish_reason"]
             self.finished = True
+        if choice.get("error"):
+            self._choice["error"] = choice["error"]
+            self.finished = True
         for name, items in json_object(choice.get("logprobs")).items():
             if isinstance(items, list):
                 self._choice["logprobs"].setdefault(name, []).extend(items)
@@ -209,6 +206,8 @@ class StreamedAnswer:
 
 def _completion(choice: Json, usage: Usage, prompt_ids: tuple[int, ...] | None) -> Completion:
     message = choice.get("message")
+    if message is None and choice.get("error"):
+        message = {}
     if message is None and isinstance(choice.get("text"), str):
         message = {"content": choice["text"]}
     if not isinstance(message, dict):
@@ -217,13 +216,16 @@ def _completion(choice: Json, usage: Usage, prompt_ids: tuple[int, ...] | None) 
     reader = CallReader()
     calls = [reader.read(call) for call in wired] if isinstance(wired, list) else []
     logprobs = json_object(choice.get("logprobs"))
-    given = choice.get("finish_reason")
-    finish = _FINISH.get(given, "stop") if isinstance(given, str) else "stop"
     said = assistant(_text(message) or _text(message, "refusal"), *calls)
     sampled = _sampled(choice.get("token_ids"), logprobs)
     return Completion(
         message=Message("assistant", said.parts, sampled),
-        finish_reason="tool_calls" if calls and finish == "stop" else finish,
+        finish_reason=finish_reason(
+            choice.get("finish_reason"),
+            has_answer=bool(said.text or calls),
+            calls=bool(calls),
+            error=choice.get("error"),
+        ),
         usage=usage,
         top_logprobs=_top_logprobs(logprobs),
         prompt_ids=prompt_ids,
