@@ -128,7 +128,7 @@ def test_answers_come_in_the_order_of_their_index_and_share_the_tokens():
         "choices": [
             {"index": 2, "text": "c", "finish_reason": "max_tokens"},
             {"index": 0, "message": {"content": "a"}, "finish_reason": "stop", "prompt_token_ids": [4, 5]},
-            {"index": 1, "message": {"content": None, "refusal": "no"}, "finish_reason": ["length"]},
+            {"index": 1, "message": {"content": None, "refusal": "no"}, "finish_reason": "eos"},
         ],
         "usage": {
             "prompt_tokens": 10, "completion_tokens": 8, "prompt_tokens_details": {"cached_tokens": 12}, "cost": 0.25,
