@@ -179,29 +179,49 @@ class StreamedAnswer:
 
     def _add_call(self, piece: Json) -> None:
         """Add to the call of the same index; a new id under an old index is a new call, since some servers count
-        wrongly."""
+        wrongly. Servers that send neither send each call in one piece."""
         index, id, function = count(piece.get("index")), piece.get("id"), json_object(piece.get("function"))
+        arguments = _arguments_text(function.get("arguments"))
         call = self._open.get(index)
-        if call is None or (id and call["id"] and id != call["id"]):
+        is_new = call is None or bool(id and call["id"] and id != call["id"])
+        if call is not None and piece.get("index") is None and not id:
+            is_new = _begins_another(call, function.get("name"), arguments)
+        if call is None or is_new:
             check_number_of_calls(len(self._calls))
             call = self._open[index] = {"id": id, "name": "", "arguments": [], "place": len(self._calls)}
             self._calls.append(call)
         was_named = bool(call["name"])
         call["id"] = call["id"] or id
         call["name"] = call["name"] or function.get("name")
-        arguments = function.get("arguments")
-        if isinstance(arguments, str):
+        if arguments:
             call["arguments"].append(arguments)
         if isinstance(call["name"], str) and call["name"]:
             place = call["place"]
             if was_named:
-                self._pieces.append(CallDelta(place, arguments=arguments if isinstance(arguments, str) else ""))
+                self._pieces.append(CallDelta(place, arguments=arguments))
             else:
                 shown = str(call["id"] or f"call_{place}")
                 self._pieces.append(CallDelta(place, shown, call["name"], "".join(call["arguments"])))
 
     def _whole(self, call: Json) -> Json:
         return {"id": call["id"], "function": {"name": call["name"], "arguments": "".join(call["arguments"])}}
+
+
+def _arguments_text(arguments: Any) -> str:
+    """Returns the arguments in a piece of a call as text; some servers send an object, which is then whole."""
+    if isinstance(arguments, str):
+        return arguments
+    if not arguments:
+        return ""
+    return f"<{type(arguments).__name__}>" if _too_deep(arguments) else json.dumps(arguments, ensure_ascii=False)
+
+
+def _begins_another(call: Json, name: Any, arguments: str) -> bool:
+    """True if a piece with neither index nor id is another call: it has another name, or follows whole arguments."""
+    if not name or not call["name"]:
+        return False
+    follows = bool(call["arguments"]) and call["arguments"][-1].endswith("}") and arguments.startswith("{")
+    return bool(name != call["name"]) or follows
 
 
 def _completion(choice: Json, usage: Usage, prompt_ids: tuple[int, ...] | None) -> Completion:
