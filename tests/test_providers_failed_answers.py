@@ -107,7 +107,11 @@ def test_reasons_of_any_vendor_end_an_answer(wire: str) -> None:
 
 
 def test_a_call_without_a_reason_is_an_answer_and_only_an_end_becomes_tool_calls() -> None:
-    assert finish_reason(None, has_answer=True, calls=True) == "tool_calls" == finish_reason("stop", has_answer=True, calls=True)
+    assert (
+        finish_reason(None, has_answer=True, calls=True)
+        == "tool_calls"
+        == finish_reason("stop", has_answer=True, calls=True)
+    )
     assert finish_reason("length", has_answer=True, calls=True) == "length"
     called = {"message": {"tool_calls": [{"id": "c", "function": {"name": "f"}}]}}
     assert openai_wire.read_completions({"choices": [called]})[0].finish_reason == "tool_calls"

@@ -124,7 +124,10 @@ def test_an_anthropic_reply_is_read_block_by_block():
         read = anthropic_wire.read_completion({"content": content, "stop_reason": given, "stop_sequence": "X"})
         assert (read.finish_reason, read.stop_string) == (expected, "X")
         assert read.message.parts == ((ToolCall("c", "add", {"a": 1}),) if calls else (Text(""),))
-    assert anthropic_wire.read_completion({"content": [], "stop_reason": "end_turn", "stop_sequence": 3}).stop_string is None
+    assert (
+        anthropic_wire.read_completion({"content": [], "stop_reason": "end_turn", "stop_sequence": 3}).stop_string
+        is None
+    )
     odd = anthropic_wire.read_completion({"content": [{"type": "text", "text": 3}, {"type": "text", "text": "a"}]})
     assert odd.message.parts == (Text("a"),)
     only_thought = anthropic_wire.read_completion({"content": blocks[1:2], "stop_reason": "end_turn"})

@@ -367,7 +367,9 @@ def test_arguments_of_calls_are_objects_of_at_most_64_levels_that_can_be_stored(
 def test_tokens_of_an_answer_are_taken_if_each_has_an_id_and_a_finite_number():
     def sampled(ids, given, key="token_logprobs"):
         listed = [{"logprob": each} for each in given] if key == "content" else given
-        message = wire.read_completions({"choices": [{"text": "", "finish_reason": "stop", "token_ids": ids, "logprobs": {key: listed}}]})
+        message = wire.read_completions(
+            {"choices": [{"text": "", "finish_reason": "stop", "token_ids": ids, "logprobs": {key: listed}}]}
+        )
         return message[0].message.sampled
 
     both = Sampled((0, 2**31 - 1), (-0.5, 0.0))
@@ -381,12 +383,16 @@ def test_tokens_of_an_answer_are_taken_if_each_has_an_id_and_a_finite_number():
     assert sampled([1], [-1e15]) == Sampled((1,), (-1e15,))
     content = [{"top_logprobs": [{"token": LONE, "logprob": -1}, {"token": 5, "logprob": -1}, 3, {"token": "z"}]}, 4]
     content.append({"top_logprobs": [{"token": "b", "logprob": 0.0}, {"token": "c", "logprob": -2.5}]})
-    (found,) = wire.read_completions({"choices": [{"text": "", "finish_reason": "stop", "logprobs": {"content": content}}]})
+    (found,) = wire.read_completions(
+        {"choices": [{"text": "", "finish_reason": "stop", "logprobs": {"content": content}}]}
+    )
     assert found.top_logprobs == (((MENDED, -1.0),), (), (("b", 0.0), ("c", -2.5)))
     older = {"top_logprobs": [{"a": None, "b": 0}, None]}
     (found,) = wire.read_completions({"choices": [{"text": "", "finish_reason": "stop", "logprobs": older}]})
     assert found.top_logprobs == ((("b", 0.0),), ())
-    (found,) = wire.read_completions({"choices": [{"text": "", "finish_reason": "stop", "logprobs": {"top_logprobs": [{}, None]}}]})
+    (found,) = wire.read_completions(
+        {"choices": [{"text": "", "finish_reason": "stop", "logprobs": {"top_logprobs": [{}, None]}}]}
+    )
     assert found.top_logprobs == ()
     most = 2**40 - 1
     assert [wire.count(each) for each in (most, most + 1, 0, -1, True, 1.0, None, "3")] == [most, *[0] * 7]

@@ -95,7 +95,9 @@ def test_a_trace_that_is_too_large_is_kept_with_its_cost_and_without_its_content
     assert (large.nodes, large.events, large.tools, large.answer, large.final_state, large.scores) == (
         (), (), (), None, {}, ()
     )  # fmt: skip
-    assert [(call.usage.cost_usd, call.nodes, call.detail, call.at) for call in large.calls] == [(0.5, (), {}, None)] * 2
+    assert [(call.usage.cost_usd, call.nodes, call.detail, call.at) for call in large.calls] == [
+        (0.5, (), {}, None)
+    ] * 2
     assert run.spent()[0].cost_usd == 3.0 and run.spent()[1] == 6
     assert large.error is not None
     assert large.error.message.startswith("the attempt is too large to be kept whole: a body of ")
@@ -134,7 +136,14 @@ def test_a_workers_reply_and_trace_that_are_too_large_leave_the_run_going(run: s
     driver = _Distribution(run, missing, 7, 1, told.append, lambda said: None)
     held = dict(missing)
     place = made[0]
-    record = {"kind": "record", "id": place.id, "effect": "0:1", "request": "r", "reply": {"a": "x" * MOST}, "number": 4}
+    record = {
+        "kind": "record",
+        "id": place.id,
+        "effect": "0:1",
+        "request": "r",
+        "reply": {"a": "x" * MOST},
+        "number": 4,
+    }
     assert driver._take(record, held) == {"kind": "kept", "upto": 4} and run.journal(place.id).find("0:1", "r") is None
     whole = Trace(
         "id", "digits", "t0", place.agent.to_json(), 0, 7, "2026-01-02", 0.0, answer="x" * MOST, place=place.id

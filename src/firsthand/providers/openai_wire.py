@@ -409,5 +409,5 @@ def _number(value: Any) -> float | None:
 
 
 def count(value: Any) -> int:
-    """Returns a count of tokens or a number of an item; 0 for anything else."""
-    return value if type(value) is int and 0 <= value < 2**40 else 0
+    """Returns a count of tokens or a number of an item; 0 for anything else. Some servers write whole numbers as 400.0."""
+    return int(value) if type(value) in (int, float) and 0 <= value < 2**40 and value == int(value) else 0
