@@ -71,7 +71,7 @@ def test_the_prompt_of_several_answers_is_charged_once_and_calls_and_token_ids_c
     called = assistant("", ToolCall("c", "f" * 20, {"a": "b" * 51}))
     found = attempt(called, Usage(), 1_000, twice_at_once)
     (call,) = found.calls
-    assert call.usage.completion_tokens == 40 and call.usage.prompt_tokens < 250
+    assert call.usage.completion_tokens == 40 and 100 <= call.usage.prompt_tokens < 150
     sampled = Message("assistant", (Text("y" * 100),), Sampled((1, 2, 3), (-1.0, -1.0, -1.0)))
     assert attempt(sampled, Usage(), 1_000, twice_at_once).calls[0].usage.completion_tokens == 6
 

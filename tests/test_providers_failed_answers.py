@@ -1,4 +1,4 @@
-"""Generations that failed on the endpoint's side in a reply of success, on the wires of three vendors, whole and streamed."""
+"""Generations that failed on the endpoint's side in a reply of success, of three vendors, whole and streamed."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ Decoding = Callable[[DistributionModel, Sequence[Prompt]], Awaitable[Completion]
 _GRANTED = "granted"
 """Key of the journal's record of a grant that was smaller than the request."""
 _ESTIMATED = "usage_estimated"
-"""Key of a reply, and of its call's detail, whose tokens are an estimate: the endpoint reported none, and they are limited."""
+"""Key of a reply, and of its call's detail, whose tokens are an estimate: the endpoint reported none."""
 
 
 async def sample_answers(

@@ -357,7 +357,8 @@ _LENIENT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=s
 def put(connection: sqlite3.Connection, body: Any, *, exact: bool = True) -> bytes:
     """The SHA-256 of a JSON body, which is stored unless an equal one is there already.
 
-    What is not JSON is a StoreError, or with `exact=False` becomes its text. BodyTooLarge if no file may hold it. Key order, NaN and lone surrogates survive.
+    What is not JSON is a StoreError, or with `exact=False` becomes its text. BodyTooLarge if no file may hold it.
+    Key order, NaN and lone surrogates survive.
     """
     try:
         raw = (_EXACT if exact else _LENIENT).encode(body)
