@@ -377,7 +377,7 @@ def test_more_answers_than_asked_are_cut(server):
 @pytest.mark.parametrize(
     ("given", "expected"),
     [("stop", "stop"), ("length", "length"), ("tool_calls", "tool_calls"), ("function_call", "tool_calls"),
-     ("content_filter", "content_filter"), ("eos_token", "stop"), (None, "stop"), (["x"], "stop")],
+     ("content_filter", "content_filter"), ("eos_token", "stop"), (None, "stop")],
 )  # fmt: skip
 def test_finish_reasons_are_ours(server, given, expected):
     server.reply(chat("x", finish=given))
@@ -1006,7 +1006,8 @@ def test_whatever_a_reply_holds_comes_out_as_data_or_a_model_error(choice, messa
         answer = wire.StreamedAnswer()
         answer.add(reply)
         answer.add({"choices": [{"delta": message, **(choice if isinstance(choice, dict) else {})}]})
-        answer.completion()
+        with suppress(ModelError):
+            answer.completion()
         wire.read_model_names({"data": choice})
         assert isinstance(Endpoint("n", "m", (KEY,), 1.0).reported({"error": message}), ModelError)
 

@@ -128,7 +128,7 @@ def test_answers_come_in_the_order_of_their_index_and_share_the_tokens():
         "choices": [
             {"index": 2, "text": "c", "finish_reason": "max_tokens"},
             {"index": 0, "message": {"content": "a"}, "finish_reason": "stop", "prompt_token_ids": [4, 5]},
-            {"index": 1, "message": {"content": None, "refusal": "no"}, "finish_reason": ["length"]},
+            {"index": 1, "message": {"content": None, "refusal": "no"}, "finish_reason": "eos"},
         ],
         "usage": {
             "prompt_tokens": 10, "completion_tokens": 8, "prompt_tokens_details": {"cached_tokens": 12}, "cost": 0.25,
@@ -382,3 +382,53 @@ def test_texts_from_outside_are_cut_and_cleaned():
     with pytest.raises(ModelError, match=r"check its address \(no slash\)"):
         wire.parse("x", "no slash")
     assert json.dumps(wire.json_object([])) == "{}"
+
+
+def streamed_calls(*pieces):
+    answer = wire.StreamedAnswer()
+    for piece in pieces:
+        answer.add({"choices": [{"delta": {"tool_calls": piece}}]})
+    answer.add({"choices": [{"delta": {}, "finish_reason": "tool_calls"}]})
+    return answer.completion().message.tool_calls, answer.take_calls()
+
+
+def function(name, arguments, **fields):
+    return {"function": {"name": name, "arguments": arguments}, **fields}
+
+
+def test_streamed_arguments_that_are_an_object_are_those_of_the_call():
+    calls, told = streamed_calls([function("add", {"a": 1, "b": {"é": [2]}}, index=0, id="c")])
+    assert calls == (ToolCall("c", "add", {"a": 1, "b": {"é": [2]}}),)
+    assert told == [CallDelta(0, "c", "add", '{"a": 1, "b": {"é": [2]}}')]
+    opened, more = function("add", {}, index=0, id="c"), function(None, '{"a":1}', index=0)
+    assert streamed_calls([opened], [more])[0] == (ToolCall("c", "add", {"a": 1}),), "an empty object opens a call"
+    assert streamed_calls([opened])[0] == (ToolCall("c", "add", {}),)
+    for odd, text in (([1], "[1]"), (5, "5"), (True, "true"), ({"a": math.nan}, '{"a": NaN}')):
+        (call,) = streamed_calls([function("add", odd, index=0, id="c")])[0]
+        assert (call.arguments, call.invalid) == ({}, text), "never a call without arguments"
+    deep = {"a": 1}
+    for _ in range(64):  # the text `1` counts as a level
+        deep = {"a": deep}
+    (call,) = streamed_calls([function("add", deep, index=0, id="c")])[0]
+    assert (call.arguments, call.invalid) == ({}, "<dict>")
+    (call,) = streamed_calls([function("add", deep["a"]["a"], index=0, id="c")])[0]
+    assert call.arguments == deep["a"]["a"] and call.invalid is None
+
+
+def test_streamed_calls_without_index_and_id_are_told_apart_by_name_and_whole_arguments():
+    a, b = function("add", '{"x":1}'), function("sub", '{"y":2}')
+    two = (ToolCall("call_0", "add", {"x": 1}), ToolCall("call_1", "sub", {"y": 2}))
+    assert streamed_calls([a, b])[0] == two == streamed_calls([a], [b])[0]
+    again = (ToolCall("call_0", "add", {"x": 1}), ToolCall("call_1", "add", {"x": 3}))
+    assert streamed_calls([a], [function("add", {"x": 3})])[0] == again
+    assert streamed_calls([a], [function("add", '{"x":3}')])[0] == again
+    cut = [function("add", '{"x":')], [function(None, "1")], [function("add", "}")]
+    assert streamed_calls(*cut)[0] == two[:1], "a name that is repeated begins no call"
+    nested = [function("add", '{"x":{"z":1}')], [function("add", "}")]
+    assert streamed_calls(*nested)[0] == (ToolCall("call_0", "add", {"x": {"z": 1}}),)
+    objects = [function("add", '{"x":')], [function("add", '{"z":1}}')]
+    assert streamed_calls(*objects)[0] == (ToolCall("call_0", "add", {"x": {"z": 1}}),)
+    assert len(streamed_calls([a], [function("sub", "", index=0)])[0]) == 1, "with an index, it decides"
+    assert len(streamed_calls([a | {"id": "c"}], [function("sub", "", id="c")])[0]) == 1, "with an id, it decides"
+    late = streamed_calls([function(None, '{"x":')], [function("add", "1}")])[0]
+    assert late == two[:1], "the name may come later"

@@ -42,7 +42,8 @@ def test_the_span_of_a_trace_goes_along_with_every_request() -> None:
         await streamed(model, [user("p")])
         return model.client.asked[0][-1]
 
-    claude = over(AnthropicModel("m", "http://h", api_key="k3y"), Reply({"type": "message_stop"}, headers=STREAM))
+    ends = [{"type": "message_delta", "delta": {"stop_reason": "end_turn"}}, {"type": "message_stop"}]
+    claude = over(AnthropicModel("m", "http://h", api_key="k3y"), Reply(*ends, headers=STREAM))
     sent = {"stream": True, "stream_cls": anthropic.AsyncStream[Any], "options": {"headers": header}}
     assert asyncio.run(asked_in_pieces(claude)) == sent
     assert asyncio.run(asked_in_pieces(told_google([GENERATED])))["config"]["http_options"] == {"headers": header}

@@ -124,8 +124,8 @@ def test_turns_of_one_role_in_a_row_are_one_and_results_are_the_users() -> None:
 @pytest.mark.parametrize(
     ("given", "finish"),
     [
-        (None, "stop"), ("end_turn", "stop"), ("stop_sequence", "stop"), ("pause_turn", "stop"), ("odd", "stop"),
-        ("", "stop"), (3, "stop"), (["refusal"], "stop"), ("max_tokens", "length"),
+        (None, "stop"), ("end_turn", "stop"), ("stop_sequence", "stop"), 
+        ("", "stop"), ("max_tokens", "length"),
         ("model_context_window_exceeded", "length"), ("refusal", "content_filter"), ("tool_use", "tool_calls"),
     ],
 )  # fmt: skip

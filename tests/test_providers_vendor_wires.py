@@ -2,11 +2,12 @@
 
 import pytest
 
-from firsthand.errors import ConfigError, ModelError, TransientError
+from firsthand.errors import ConfigError, ModelError
 from firsthand.grammar import Grammar
 from firsthand.message import Message, Reasoning, Text, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import CallDelta, Completion, Sampling, ToolSpec, Usage
 from firsthand.providers import anthropic_wire, google_wire
+from firsthand.providers.finish_reasons import FailedAnswer
 from firsthand.providers.google import _retry_delay, _seeded
 
 ADD = ToolSpec("add", "Adds.", {"type": "object"})
@@ -117,16 +118,19 @@ def test_an_anthropic_reply_is_read_block_by_block():
         ("model_context_window_exceeded", 0, "length"),
         ("tool_use", 0, "tool_calls"),
         ("refusal", 1, "content_filter"),
-        (["max_tokens"], 0, "stop"),
+        ("stop_sequence", 1, "tool_calls"),
     ):
         content = blocks[5:6] * calls
         read = anthropic_wire.read_completion({"content": content, "stop_reason": given, "stop_sequence": "X"})
         assert (read.finish_reason, read.stop_string) == (expected, "X")
         assert read.message.parts == ((ToolCall("c", "add", {"a": 1}),) if calls else (Text(""),))
-    assert anthropic_wire.read_completion({"content": [], "stop_sequence": 3}).stop_string is None
+    assert (
+        anthropic_wire.read_completion({"content": [], "stop_reason": "end_turn", "stop_sequence": 3}).stop_string
+        is None
+    )
     odd = anthropic_wire.read_completion({"content": [{"type": "text", "text": 3}, {"type": "text", "text": "a"}]})
     assert odd.message.parts == (Text("a"),)
-    only_thought = anthropic_wire.read_completion({"content": blocks[1:2]})
+    only_thought = anthropic_wire.read_completion({"content": blocks[1:2], "stop_reason": "end_turn"})
     assert only_thought.message.parts[1:] == (Text(""),)
     for body, said in (
         ({}, "no content but nothing: check"),
@@ -354,13 +358,12 @@ def test_a_google_reply_is_read_part_by_part():
         ("MAX_TOKENS", "length"),
         *((each, "content_filter") for each in ("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT")),
         *((each, "content_filter") for each in ("SPII", "LANGUAGE")),
-        ("NEW", "stop"),
-        ({}, "stop"),
+        ("STOP", "stop"),
     ):
         read = google_wire.read_completion(gemini(finish=given))
         assert (read.finish_reason, read.message) == (expected, assistant(""))
     for given in ("MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL", "OTHER"):
-        with pytest.raises(TransientError, match=f"^ended an answer with {given}: it may pass, try again$"):
+        with pytest.raises(FailedAnswer):
             google_wire.read_completion(gemini({"text": "a"}, finish=given))
     for given, expected in (
         ("CONTINUATION", "length"),

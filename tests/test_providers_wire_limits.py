@@ -169,14 +169,14 @@ def test_a_reply_of_google_without_a_candidate_is_refused_and_odd_parts_are_left
         assert str(refused.value) == f"its reply holds no candidates but {held}: check that it speaks the Gemini API"
     nothing = Completion(Message("assistant", (Text(""),)), "stop", Usage())
     for content in ([1], {"parts": 5}, {"parts": [3, {"text": 5, "thoughtSignature": 6}]}):
-        assert google_wire.read_completion({"candidates": [{"content": content}]}) == nothing
+        assert google_wire.read_completion({"candidates": [{"content": content, "finishReason": "STOP"}]}) == nothing
     parts = [
         {"functionCall": {"name": "add", "args": {}}, "thoughtSignature": LONE},
         {"thought": True, "text": LONE},
         {"thoughtSignature": "s", "text": 5},
         {"functionCall": {"name": "sub"}},
     ]
-    called = google_wire.read_completion({"candidates": [{"content": {"parts": parts}, "finishReason": 3}]})
+    called = google_wire.read_completion({"candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]})
     assert called.message.parts == (
         Reasoning("", {"thoughtSignature": MENDED}),
         ToolCall("call_0", "add", {}),
@@ -328,7 +328,7 @@ def test_an_event_of_a_stream_ends_at_its_empty_line_alone():
 
 def test_a_choice_is_read_from_its_message_and_only_without_one_from_its_text():
     def text_of(**choice):
-        (found,) = wire.read_completions({"choices": [choice]})
+        (found,) = wire.read_completions({"choices": [{"finish_reason": "stop"} | choice]})
         return found.message.text
 
     assert text_of(text="a") == "a" and text_of(message=None, text="a") == "a"
@@ -337,7 +337,7 @@ def test_a_choice_is_read_from_its_message_and_only_without_one_from_its_text():
     assert text_of(message={"content": None, "refusal": "no"}) == "no"
     for wrong in ({"text": 5}, {"message": "a"}, {"message": [1], "text": "a"}, {}):
         with pytest.raises(ModelError) as refused:
-            wire.read_completions({"choices": [{"message": {}}, wrong]})
+            wire.read_completions({"choices": [{"text": "a"}, wrong]})
         assert str(refused.value) == ("its reply holds a choice without a message: check that it speaks OpenAI's API")
 
 
@@ -367,7 +367,9 @@ def test_arguments_of_calls_are_objects_of_at_most_64_levels_that_can_be_stored(
 def test_tokens_of_an_answer_are_taken_if_each_has_an_id_and_a_finite_number():
     def sampled(ids, given, key="token_logprobs"):
         listed = [{"logprob": each} for each in given] if key == "content" else given
-        message = wire.read_completions({"choices": [{"text": "", "token_ids": ids, "logprobs": {key: listed}}]})
+        message = wire.read_completions(
+            {"choices": [{"text": "", "finish_reason": "stop", "token_ids": ids, "logprobs": {key: listed}}]}
+        )
         return message[0].message.sampled
 
     both = Sampled((0, 2**31 - 1), (-0.5, 0.0))
@@ -381,12 +383,16 @@ def test_tokens_of_an_answer_are_taken_if_each_has_an_id_and_a_finite_number():
     assert sampled([1], [-1e15]) == Sampled((1,), (-1e15,))
     content = [{"top_logprobs": [{"token": LONE, "logprob": -1}, {"token": 5, "logprob": -1}, 3, {"token": "z"}]}, 4]
     content.append({"top_logprobs": [{"token": "b", "logprob": 0.0}, {"token": "c", "logprob": -2.5}]})
-    (found,) = wire.read_completions({"choices": [{"text": "", "logprobs": {"content": content}}]})
+    (found,) = wire.read_completions(
+        {"choices": [{"text": "", "finish_reason": "stop", "logprobs": {"content": content}}]}
+    )
     assert found.top_logprobs == (((MENDED, -1.0),), (), (("b", 0.0), ("c", -2.5)))
     older = {"top_logprobs": [{"a": None, "b": 0}, None]}
-    (found,) = wire.read_completions({"choices": [{"text": "", "logprobs": older}]})
+    (found,) = wire.read_completions({"choices": [{"text": "", "finish_reason": "stop", "logprobs": older}]})
     assert found.top_logprobs == ((("b", 0.0),), ())
-    (found,) = wire.read_completions({"choices": [{"text": "", "logprobs": {"top_logprobs": [{}, None]}}]})
+    (found,) = wire.read_completions(
+        {"choices": [{"text": "", "finish_reason": "stop", "logprobs": {"top_logprobs": [{}, None]}}]}
+    )
     assert found.top_logprobs == ()
     most = 2**40 - 1
     assert [wire.count(each) for each in (most, most + 1, 0, -1, True, 1.0, None, "3")] == [most, *[0] * 7]

@@ -9,6 +9,7 @@
     ├── TemplateError        a chat template failed, or tried to leave its sandbox
     ├── DownloadError        a download could not be finished or did not match its checksum
     ├── StoreError           a run's folder cannot be read or written (full disk, other version)
+    │   └── BodyTooLarge     one reply or trace is larger than a run's file may hold: it ends its attempt, not the run
     ├── ModelError           a model could not answer
     │   ├── TransientError   a transient fault (connection, overload): retried with backoff
     │   │   ├── QueueFull    too many requests wait for a model that runs here
@@ -70,6 +71,10 @@ class DownloadError(FirsthandError):
 
 class StoreError(FirsthandError):
     """A run's folder cannot be read or written."""
+
+
+class BodyTooLarge(StoreError):
+    """One reply, trace or other body is larger than a run's file may hold. The file itself is sound: the run goes on."""
 
 
 class ModelError(FirsthandError):

@@ -21,7 +21,15 @@ from typing import Any, TypeGuard
 from firsthand.agent import Agent
 from firsthand.benchmark import Environment, Judge, NamedSetting, Scorer, Setting
 from firsthand.context import Context, open_context
-from firsthand.errors import ConfigError, FirsthandError, GuardBlocked, LimitExceeded, SandboxError, StoreError
+from firsthand.errors import (
+    BodyTooLarge,
+    ConfigError,
+    FirsthandError,
+    GuardBlocked,
+    LimitExceeded,
+    SandboxError,
+    StoreError,
+)
 from firsthand.loop.attempt import Attempt
 from firsthand.loop.attempt_memory import AttemptMemory, commit, learn
 from firsthand.loop.borders import Borders
@@ -107,6 +115,8 @@ async def rollout(
                 stop_reason = "guard"
             if environment is not None:
                 final_state = as_json(await environment.final_state())
+    except BodyTooLarge as error:  # what the model or a tool gave is at fault, and the file is sound
+        stop_reason, failure = "error", Failure(type(error).__name__, str(error))
     except StoreError as error:  # a full disk is no failure of the attempt: what cannot be recorded must not go on
         attempt.note("stopped", message=str(error))
         raise
@@ -261,6 +271,8 @@ async def verdict(
             )
             for each in several
         )
+    except BodyTooLarge as error:
+        return (Score(_scorer_name(scorer), 0.0, failure=f"{type(error).__name__}: {error}"),)
     except (SandboxError, StoreError):  # they say nothing about the answer: a zero would be a lie
         raise
     except (Exception, SystemExit) as error:

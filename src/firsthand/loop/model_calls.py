@@ -9,6 +9,7 @@ from typing import cast
 from firsthand.errors import ConfigError, FirsthandError
 from firsthand.loop.concurrency import derive_seed
 from firsthand.loop.open_call import OpenCall
+from firsthand.loop.prompt_size import estimated_usage
 from firsthand.message import Json, canonical
 from firsthand.model import (
     Completion,
@@ -27,6 +28,8 @@ Decoding = Callable[[DistributionModel, Sequence[Prompt]], Awaitable[Completion]
 """Computes one answer to several prompts together, step by step, from whole distributions of the model."""
 _GRANTED = "granted"
 """Key of the journal's record of a grant that was smaller than the request."""
+_ESTIMATED = "usage_estimated"
+"""Key of a reply, and of its call's detail, whose tokens are an estimate: the endpoint reported none."""
 
 
 async def sample_answers(
@@ -52,7 +55,11 @@ async def sample_answers(
         call.begin("generate", {"n": n})
         completions = await attempt.complete(call.effect, asked, sampling, specs, n)
         leases[:] = [completion.lease for completion in completions]
-        return attempt.to_reply(completions, call.node)
+        is_reported = any(completion.usage.total_tokens for completion in completions)
+        if is_reported or not call.budget.counts_tokens:
+            return attempt.to_reply(completions, call.node)
+        filled = estimated_usage(completions, await call.size(asked, specs))
+        return attempt.to_reply(filled, call.node) | {_ESTIMATED: True}
 
     try:
         async with call.in_time():
@@ -72,6 +79,8 @@ async def sample_answers(
         "sampling": sampling.to_json(),
         "tools": [spec.name for spec in specs],
     }
+    if body.get(_ESTIMATED):
+        detail[_ESTIMATED] = True
     if sampling.top_logprobs:
         detail["top_logprobs"] = [_alternatives(completion) for completion in completions]
     detail |= sent.detail

@@ -7,9 +7,10 @@ estimate, from bytes: what a call really cost is charged after it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from firsthand.message import Reasoning, ToolCall, canonical
-from firsthand.model import Model, Prompt, TokenCapability, TokenCounter, ToolSpec, request_key
+from firsthand.model import Completion, Model, Prompt, TokenCapability, TokenCounter, ToolSpec, request_key
 
 BYTES_PER_TOKEN = 4
 """UTF-8 bytes of English text that make a token of a common vocabulary."""
@@ -43,6 +44,20 @@ def estimated_size(prompt: Prompt, tools: Sequence[ToolSpec] = ()) -> int:
             texts += [part.name + canonical(part.arguments) for part in message.parts if isinstance(part, ToolCall)]
             texts += [canonical(part.state) for part in message.parts if isinstance(part, Reasoning)]
     return around + -(-sum(len(text.encode("utf-8", "surrogatepass")) for text in texts) // BYTES_PER_TOKEN)
+
+
+def estimated_usage(completions: Sequence[Completion], prompt_tokens: int) -> list[Completion]:
+    """The answers to one prompt with usage for those that report none; tokens of an answer whose ids are not known are an
+    estimate, from bytes."""
+    filled = []
+    for index, each in enumerate(completions):
+        sampled = each.message.sampled
+        size = (
+            len(sampled.token_ids) if sampled is not None else estimated_size([each.message]) - 2 * TOKENS_PER_MESSAGE
+        )
+        usage = replace(each.usage, prompt_tokens=0 if index else prompt_tokens, completion_tokens=size)
+        filled.append(replace(each, usage=usage))
+    return filled
 
 
 def size_key(

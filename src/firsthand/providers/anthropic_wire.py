@@ -13,15 +13,10 @@ from typing import Any
 
 from firsthand.errors import ConfigError
 from firsthand.message import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
-from firsthand.model import CallDelta, Completion, FinishReason, Sampling, ToolSpec, Usage
+from firsthand.model import CallDelta, Completion, Sampling, ToolSpec, Usage
+from firsthand.providers.finish_reasons import finish_reason
 from firsthand.providers.openai_wire import CallReader, Unreadable, check_number_of_calls, clean, count, json_object
 
-_FINISH: dict[str, FinishReason] = {
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "tool_use": "tool_calls",
-    "refusal": "content_filter",
-}
 _THINKING = ("thinking", "redacted_thinking")
 SUPPORTED = ("max_tokens", "temperature", "seed", "stop")
 """Settings that a request may have. Temperature and seed have no field: the API samples as the model's makers set it."""
@@ -103,14 +98,15 @@ def read_completion(body: Json) -> Completion:
     reader = CallReader()
     parts = [part for i, block in enumerate(blocks) if (part := _part(block, i, reader)) is not None]
     calls = any(isinstance(part, ToolCall) for part in parts)
-    if not any(isinstance(part, Text | ToolCall) for part in parts):
+    has_answer = any(isinstance(part, Text | ToolCall) for part in parts)
+    if not has_answer:
         parts.append(Text(""))
-    given = body.get("stop_reason")
-    finish = _FINISH.get(given, "stop") if isinstance(given, str) else "stop"
     stopped = body.get("stop_sequence")
     return Completion(
         message=Message("assistant", tuple(parts)),
-        finish_reason="tool_calls" if calls and finish == "stop" else finish,
+        finish_reason=finish_reason(
+            body.get("stop_reason"), has_answer=has_answer, calls=calls, error=body.get("error")
+        ),
         usage=read_usage(body.get("usage")),
         stop_string=clean(stopped) if isinstance(stopped, str) else None,
     )

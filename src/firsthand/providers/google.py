@@ -201,8 +201,6 @@ class GoogleModel:
     def _read(self, read: Callable[[], T]) -> T:
         try:
             return read()
-        except TransientError as error:
-            raise TransientError(f"{self.name} {error}") from None
         except ModelError as error:
             raise self._faults.garbled(error) from None
 

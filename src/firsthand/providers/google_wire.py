@@ -12,17 +12,11 @@ from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from typing import Any
 
-from firsthand.errors import TransientError
 from firsthand.message import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
-from firsthand.model import CallDelta, Completion, FinishReason, Sampling, ToolSpec, Usage
+from firsthand.model import CallDelta, Completion, Sampling, ToolSpec, Usage
+from firsthand.providers.finish_reasons import finish_reason
 from firsthand.providers.openai_wire import CallReader, Unreadable, clean, count, json_object
 
-_FINISH: dict[str, FinishReason] = dict.fromkeys(("MAX_TOKENS", "CONTINUATION"), "length") | dict.fromkeys(
-    ("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "ESCALATION", "MODEL_ARMOR"),
-    "content_filter",
-)  # type: ignore[assignment]
-_FAILED = ("MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL", "OTHER")
-"""Reasons without an answer: the API could not read what the model wrote, or gave up. Google says to ask again."""
 _SIGNATURE = "thoughtSignature"
 SUPPORTED = (
     "max_tokens", "temperature", "top_k", "top_p", "presence_penalty", "frequency_penalty", "seed", "stop",
@@ -101,7 +95,7 @@ def _parts(parts: Iterable[Part], *, is_model: bool) -> Iterable[Json]:
 
 
 def read_completion(body: Json) -> Completion:
-    """Returns the answer in a reply, or in the joined chunks of a stream; TransientError if its generation failed."""
+    """Returns the answer in a reply, or in the joined chunks of a stream; FailedAnswer if its generation failed."""
     candidates = body.get("candidates")
     blocked = json_object(body.get("promptFeedback")).get("blockReason")
     if blocked and not candidates:
@@ -116,17 +110,13 @@ def read_completion(body: Json) -> Completion:
     for part in map(json_object, wired if isinstance(wired, list) else []):
         parts += _read_part(part, reader)
     calls = any(isinstance(part, ToolCall) for part in parts)
+    has_answer = any(isinstance(part, Text | ToolCall) and part != Text("") for part in parts)
     if not any(isinstance(part, Text | ToolCall) for part in parts):
         parts.append(Text(""))
-    given = candidates[0].get("finishReason")
-    finish = _FINISH.get(given, "stop") if isinstance(given, str) else "stop"
-    if blocked:  # in the middle of a stream
-        finish = "content_filter"
-    elif given in _FAILED:
-        raise TransientError(f"ended an answer with {given}: it may pass, try again")
+    given = "content_filter" if blocked else candidates[0].get("finishReason")  # blocked in the middle of a stream
     return Completion(
         message=Message("assistant", tuple(parts)),
-        finish_reason="tool_calls" if calls and finish == "stop" else finish,
+        finish_reason=finish_reason(given, has_answer=has_answer, calls=calls, error=candidates[0].get("error")),
         usage=read_usage(body.get("usageMetadata")),
     )
 

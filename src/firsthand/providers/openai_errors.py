@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from firsthand.errors import ConfigError, ModelError, PromptTooLong, TransientError, Unreachable, nearest
 from firsthand.message import Json
 from firsthand.providers.endpoint_secrets import hide
+from firsthand.providers.finish_reasons import FailedAnswer
 from firsthand.providers.openai_wire import Unreadable, clip
 
 _TOO_LONG = re.compile(
@@ -47,11 +48,24 @@ class Endpoint:
         return TransientError(f"{self.name} gave no answer within {self.timeout_s:g} s: try again, or raise timeout_s")
 
     def garbled(self, error: ModelError) -> ModelError:
-        """Returns the error for a reply that could not be parsed."""
+        """Returns the error for a reply that could not be parsed, or whose generation failed."""
+        if isinstance(error, FailedAnswer):
+            return self._failed(error)
         said = str(error)
         if isinstance(error, Unreadable):
             said = error.with_words(self.quote(error.words, error.most))
         return ModelError(f"{self.name} could not be understood: {self.hide(said)}")
+
+    def _failed(self, failed: FailedAnswer) -> ModelError:
+        """Returns the error for a generation that failed: that of its status if it has one, else one that may pass."""
+        error = failed.error
+        code = error.get("code") if isinstance(error, dict) else None
+        if type(code) is int and 400 <= code < 600:
+            return self.status(code, error, {})
+        reason = self.quote(failed.reason or ("an error" if error else "neither text nor a reason"), 80)
+        message = self.quote(_error_text(error))
+        said = f"{self.name} ended an answer with {reason}" + (f" ({message})" if message else "")
+        return TransientError(f"{said}: it may pass, try again")
 
     def no_stream(self, kind: str, advice: str) -> ModelError:
         """Returns the error for a reply of another content type than a stream's."""

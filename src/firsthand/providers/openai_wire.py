@@ -14,18 +14,12 @@ from typing import Any
 
 from firsthand.errors import ModelError
 from firsthand.message import Json, Message, Sampled, ToolCall, assistant
-from firsthand.model import CallDelta, Completion, FinishReason, Likelihood, Usage
+from firsthand.model import CallDelta, Completion, Likelihood, Usage
+from firsthand.providers.finish_reasons import finish_reason
 from firsthand.system.json_values import values_in_text
 from firsthand.system.terminal import printable
 from firsthand.tool_arguments import loads_arguments
 
-_FINISH: dict[str, FinishReason] = {
-    "length": "length",
-    "max_tokens": "length",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
-}
 MAX_CALLS, MAX_ARGUMENT_VALUES = 1_000, 200_000
 """Tool calls of an answer, and values in all their arguments."""
 _MAX_DEPTH = 64
@@ -155,6 +149,9 @@ class StreamedAnswer:
         if choice.get("finish_reason") is not None:
             self._choice["finish_reason"] = choice["finish_reason"]
             self.finished = True
+        if choice.get("error"):
+            self._choice["error"] = choice["error"]
+            self.finished = True
         for name, items in json_object(choice.get("logprobs")).items():
             if isinstance(items, list):
                 self._choice["logprobs"].setdefault(name, []).extend(items)
@@ -182,23 +179,26 @@ class StreamedAnswer:
 
     def _add_call(self, piece: Json) -> None:
         """Add to the call of the same index; a new id under an old index is a new call, since some servers count
-        wrongly."""
+        wrongly. Servers that send neither send each call in one piece."""
         index, id, function = count(piece.get("index")), piece.get("id"), json_object(piece.get("function"))
+        arguments = _arguments_text(function.get("arguments"))
         call = self._open.get(index)
-        if call is None or (id and call["id"] and id != call["id"]):
+        is_new = call is None or bool(id and call["id"] and id != call["id"])
+        if call is not None and piece.get("index") is None and not id:
+            is_new = _begins_another(call, function.get("name"), arguments)
+        if call is None or is_new:
             check_number_of_calls(len(self._calls))
             call = self._open[index] = {"id": id, "name": "", "arguments": [], "place": len(self._calls)}
             self._calls.append(call)
         was_named = bool(call["name"])
         call["id"] = call["id"] or id
         call["name"] = call["name"] or function.get("name")
-        arguments = function.get("arguments")
-        if isinstance(arguments, str):
+        if arguments:
             call["arguments"].append(arguments)
         if isinstance(call["name"], str) and call["name"]:
             place = call["place"]
             if was_named:
-                self._pieces.append(CallDelta(place, arguments=arguments if isinstance(arguments, str) else ""))
+                self._pieces.append(CallDelta(place, arguments=arguments))
             else:
                 shown = str(call["id"] or f"call_{place}")
                 self._pieces.append(CallDelta(place, shown, call["name"], "".join(call["arguments"])))
@@ -207,8 +207,27 @@ class StreamedAnswer:
         return {"id": call["id"], "function": {"name": call["name"], "arguments": "".join(call["arguments"])}}
 
 
+def _arguments_text(arguments: Any) -> str:
+    """Returns the arguments in a piece of a call as text; some servers send an object, which is then whole."""
+    if isinstance(arguments, str):
+        return arguments
+    if not arguments:
+        return ""
+    return f"<{type(arguments).__name__}>" if _too_deep(arguments) else json.dumps(arguments, ensure_ascii=False)
+
+
+def _begins_another(call: Json, name: Any, arguments: str) -> bool:
+    """True if a piece with neither index nor id is another call: it has another name, or follows whole arguments."""
+    if not name or not call["name"]:
+        return False
+    follows = bool(call["arguments"]) and call["arguments"][-1].endswith("}") and arguments.startswith("{")
+    return bool(name != call["name"]) or follows
+
+
 def _completion(choice: Json, usage: Usage, prompt_ids: tuple[int, ...] | None) -> Completion:
     message = choice.get("message")
+    if message is None and choice.get("error"):
+        message = {}
     if message is None and isinstance(choice.get("text"), str):
         message = {"content": choice["text"]}
     if not isinstance(message, dict):
@@ -217,13 +236,16 @@ def _completion(choice: Json, usage: Usage, prompt_ids: tuple[int, ...] | None) 
     reader = CallReader()
     calls = [reader.read(call) for call in wired] if isinstance(wired, list) else []
     logprobs = json_object(choice.get("logprobs"))
-    given = choice.get("finish_reason")
-    finish = _FINISH.get(given, "stop") if isinstance(given, str) else "stop"
     said = assistant(_text(message) or _text(message, "refusal"), *calls)
     sampled = _sampled(choice.get("token_ids"), logprobs)
     return Completion(
         message=Message("assistant", said.parts, sampled),
-        finish_reason="tool_calls" if calls and finish == "stop" else finish,
+        finish_reason=finish_reason(
+            choice.get("finish_reason"),
+            has_answer=bool(said.text or calls),
+            calls=bool(calls),
+            error=choice.get("error"),
+        ),
         usage=usage,
         top_logprobs=_top_logprobs(logprobs),
         prompt_ids=prompt_ids,
@@ -387,5 +409,5 @@ def _number(value: Any) -> float | None:
 
 
 def count(value: Any) -> int:
-    """Returns a count of tokens or a number of an item; 0 for anything else."""
-    return value if type(value) is int and 0 <= value < 2**40 else 0
+    """Returns a count of tokens or a number of an item; 0 for anything else. Some servers write whole numbers as 400.0."""
+    return int(value) if type(value) in (int, float) and 0 <= value < 2**40 and value == int(value) else 0

@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from firsthand.errors import StoreError
+from firsthand.errors import BodyTooLarge, StoreError
 from firsthand.runs.body_values import too_many_values
 from firsthand.system.bounded_sqlite import connect_bounded
 from firsthand.system.own_file import expect_own_file
@@ -357,7 +357,8 @@ _LENIENT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=s
 def put(connection: sqlite3.Connection, body: Any, *, exact: bool = True) -> bytes:
     """The SHA-256 of a JSON body, which is stored unless an equal one is there already.
 
-    What is not JSON is a StoreError, or with `exact=False` becomes its text. Key order, NaN and lone surrogates survive.
+    What is not JSON is a StoreError, or with `exact=False` becomes its text. BodyTooLarge if no file may hold it.
+    Key order, NaN and lone surrogates survive.
     """
     try:
         raw = (_EXACT if exact else _LENIENT).encode(body)
@@ -369,12 +370,12 @@ def put(connection: sqlite3.Connection, body: Any, *, exact: bool = True) -> byt
         raw = _LENIENT.encode(_readable(body))
     encoded = raw.encode("utf-8", "surrogatepass")
     if len(encoded) >= MAX_BODY_BYTES:
-        raise StoreError(f"a body of {len(encoded)} bytes is too large to be stored: the limit is {MAX_BODY_BYTES}")
+        raise BodyTooLarge(f"a body of {len(encoded)} bytes is too large to be stored: the limit is {MAX_BODY_BYTES}")
     digest = hashlib.sha256(encoded).digest()
     if connection.execute("SELECT 1 FROM bodies WHERE sha256 = ?", (digest,)).fetchone() is None:
         packed = zlib.compress(encoded, 3)
         if fault := too_many_values(encoded, len(packed)):
-            raise StoreError(f"a body cannot be stored: {fault}; store arrays as a file beside the run")
+            raise BodyTooLarge(f"a body cannot be stored: {fault}; store arrays as a file beside the run")
         connection.execute("INSERT INTO bodies VALUES (?, ?)", (digest, packed))
     return digest
 

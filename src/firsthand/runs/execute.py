@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
+from typing import Any
 
-from firsthand.errors import LimitExceeded, StoreError, TooManyFailures, Unreachable
+from firsthand.errors import BodyTooLarge, LimitExceeded, StoreError, TooManyFailures, Unreachable
 from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.journal import Journal
 from firsthand.loop.listener import Listener
@@ -21,7 +23,7 @@ from firsthand.runs.feed import Both
 from firsthand.runs.run_folder import Run
 from firsthand.system.plurals import count_of
 from firsthand.system.request_owner import set_owner
-from firsthand.trace import Trace
+from firsthand.trace import Failure, Trace
 
 UNREACHABLE_IN_A_ROW = 5
 """Attempts in a row that could not reach their model's server, after which a run ends unless it is told otherwise."""
@@ -92,6 +94,37 @@ def begin(run: Run, places: Sequence[Place], redo_errors: bool) -> dict[str, Pla
     return {place.id: place for place in places if place.id not in finished}
 
 
+def keep(run: Run, trace: Trace) -> Trace:
+    """Stores a finished attempt; returns it as it is kept.
+
+    One that is larger than the file may hold is kept as an error that says so, with what its calls cost and without its
+    messages, events and scores.
+    """
+    try:
+        run.append(trace)
+    except BodyTooLarge as error:
+        trace = _without_content(trace, error)
+        run.append(trace)
+    return trace
+
+
+def _without_content(trace: Trace, error: BodyTooLarge) -> Trace:
+    paid = [call for call in trace.calls if call.usage != Usage()]
+    bare: dict[str, Any] = {"at": None, "nodes": (), "detail": {}, "prompt": None, "tools": (), "error": "not kept"}
+    return replace(
+        trace,
+        nodes=(),
+        calls=tuple(replace(call, **bare) for call in paid),
+        events=(),
+        tools=(),
+        answer=None,
+        final_state={},
+        scores=(),
+        stop_reason="error",
+        error=Failure(type(error).__name__, f"the attempt is too large to be kept whole: {error}"),
+    )
+
+
 class _Watched:
     """A Journal that collects its failures: a pattern may catch them, and the attempt is void all the same."""
 
@@ -119,6 +152,8 @@ class _Watched:
     def _remembering(self) -> Iterator[None]:
         try:
             yield
+        except BodyTooLarge:  # a fault of this attempt alone
+            raise
         except StoreError as error:
             self.failures.append(error)
             raise
@@ -156,15 +191,15 @@ async def _attempt(
                 if budget is not None and _cut_by(budget, reason, own):
                     raise _stopped(reason, run, missing)
             for each in row.to_keep(trace):
-                run.append(each)
+                kept = keep(run, each)
                 del missing[each.place]
-                on_trace(each)
+                on_trace(kept)
             if row.is_full:
                 raise row.ends(run, missing)
         for each in row.held:
-            run.append(each)
+            kept = keep(run, each)
             del missing[each.place]
-            on_trace(each)
+            on_trace(kept)
 
 
 class _FailuresInARow:

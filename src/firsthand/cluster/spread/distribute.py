@@ -10,16 +10,16 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from typing import Protocol
 
 from firsthand.cluster.spread.run_worker import Lost, attempt_message, error_of
-from firsthand.errors import ConfigError
+from firsthand.errors import BodyTooLarge, ConfigError
 from firsthand.loop.concurrency import first_error
 from firsthand.message import Json
 from firsthand.rollout import Place
-from firsthand.runs.execute import begin
+from firsthand.runs.execute import begin, keep
 from firsthand.runs.run_folder import Run
 from firsthand.system.plurals import count_of
 from firsthand.trace import Failure, Trace, new_trace_id
@@ -154,7 +154,8 @@ class _Distribution:
         id = message["id"]
         match message["kind"]:
             case "record":
-                self.run.journal(id).record(message["effect"], message["request"], message["reply"])
+                with suppress(BodyTooLarge):  # its trace will be too large as well, and say so
+                    self.run.journal(id).record(message["effect"], message["request"], message["reply"])
                 return {"kind": "kept", "upto": message["number"]}
             case "step":
                 self.run.feed.add_json(id, *message["step"])
@@ -166,7 +167,7 @@ class _Distribution:
         return None
 
     def _finish(self, trace: Trace) -> None:
-        self.run.append(trace)
+        trace = keep(self.run, trace)
         del self.missing[trace.place]
         self._tell()
         self.on_trace(trace)
