@@ -159,14 +159,12 @@ class PostgresStore:
         """
         import psycopg
 
-        is_within = self._depth > 0
-        was_open = self._connection is not None
-        if self._connection is None or (self._connection.closed and not is_within):
-            self._connection, was_open = _connected(self.address), False
+        if self._connection is None:
+            self._connection = _connected(self.address)
         try:
             under_way.enter_context(self._connection.transaction())
         except psycopg.OperationalError:  # of BEGIN, so nothing was done
-            if is_within or not was_open:
+            if self._depth:
                 raise
             self.close()
             self._connection = _connected(self.address)
