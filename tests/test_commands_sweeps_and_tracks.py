@@ -98,6 +98,16 @@ def test_a_sweep_is_reported_rung_by_rung_with_the_best_first(
     )
 
 
+def test_no_setting_or_budget_has_the_name_of_a_trials_folder() -> None:
+    for settings, halving in ((("lr=1", "out=a,b"), None), (("lr=1",), "out=1,2")):
+        with pytest.raises(
+            ConfigError, match=r"^out stands for the folder of a trial: vary another name, as in --set place="
+        ):
+            sweep.new_sweep(sweep.Config("c", settings, halving=halving), "python t.py")
+    made = sweep.new_sweep(sweep.Config("c", ("outs=a",)), "python t.py --out {outs}")
+    assert made.trials == ({"outs": "a"},)
+
+
 def test_a_new_sweep_has_what_its_flags_say() -> None:
     def new(*settings: str, command: str = "train --x 'a b'", **flags: Any) -> Sweep:
         return sweep.new_sweep(sweep.Config(command, settings, **flags), command)

@@ -35,7 +35,9 @@ def places(count: int, epoch: int = 0) -> list[Place]:
 
 
 def trace_of(place: Place, id: str, **more: Any) -> Trace:
-    return Trace(id, "b", place.task.id, ADA.to_json(), place.epoch, 7, "2026-01-02", 0.0, place=place.id, **more)
+    return Trace(
+        id, "b", place.task.id, place.agent.to_json(), place.epoch, 7, "2026-01-02", 0.0, place=place.id, **more
+    )
 
 
 class Told:
@@ -115,7 +117,7 @@ def test_a_worker_gets_a_new_attempt_for_each_that_it_ends_and_word_of_what_was_
         run.feed.flush()
         last = max(step.sequence for step in run.feed.after())
         work._deal(held)
-        assert work._take(began, held) is None
+        assert work._take("told", began, held) is None
         run.feed.flush()
         steps = [(step.place, step.step) for step in run.feed.after(last)]
         assert steps == [(two.id, Started("b", "1", "ada", 4)), (two.id, Began("e", "tool", 2, {}))]

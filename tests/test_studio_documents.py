@@ -119,6 +119,23 @@ def test_projects_prompts_and_notes_are_kept_by_name_and_version(store: SqliteSt
     store.put("prompt", "full", {"versions": [{"text": "x", "at": "", "by": "", "note": ""}] * 500})
     with pytest.raises(ConfigError, match="the prompt 'full' has 500 versions: begin another"):
         prompts.add("full", "y", "ann")
+    for name in ("s@2", "@2", "p@1"):
+        with pytest.raises(
+            ConfigError, match=f"^{name!r} is no name of a prompt: NAME@NUMBER is a version of one, so "
+        ):
+            prompts.add(name, "x", "ann")
+    assert [prompts.add(name, "x", "ann") for name in ("ann@home", "s@٢", "s@2.0", "7")] == [1] * 4
+    body = {"versions": [{"text": text, "at": "", "by": "", "note": ""} for text in ("old", "new")]}
+    for name in ("s@2", "p@2"):  # as 0.21 kept them
+        store.put("prompt", name, body)
+    assert [prompts.text(each) for each in ("s@2", "s@2@1", "p@2@1")] == [
+        ("s@2", 2, "new"), ("s@2", 1, "old"), ("p@2", 1, "old"),
+    ]  # fmt: skip
+    with pytest.raises(
+        ConfigError, match=r"^'p@2' is a prompt, and may be a version of 'p': for the former write .*p@2@1"
+    ):
+        prompts.text("p@2")
+    assert prompts.text("p@1") == ("p", 1, "one") and prompts.add("s@2", "newer", "ann") == 3
     notes = RunNotes(store)
     notes.keep("r", " a\r\nb \n", "ann", 0)
     notes.keep("s", "x" * 10_000, "bob", 0)

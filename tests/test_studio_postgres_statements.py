@@ -27,7 +27,10 @@ class Database:
         self.locks: list[Any] = []
         self.rows.create_function("hashtextextended", 2, lambda text, seed: f"{text}#{seed}")
         self.rows.create_function("pg_advisory_xact_lock", 1, self.locks.append)
+        self.settings: list[Any] = []
+        self.rows.create_function("set_config", 3, lambda *setting: self.settings.append(setting))
         self.closed = False
+        self.lost = False
         self.depth = 0
         self.is_held = False
         self.isolation_level: Any = None
@@ -45,6 +48,8 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
+        if self.lost or self.closed:
+            raise psycopg.OperationalError("the connection is lost")
         self.depth += 1
         self.rows.execute("SAVEPOINT s")
         try:
@@ -101,8 +106,8 @@ def test_documents_are_kept_by_kind_and_key_with_their_versions(opened: list[Any
         True, False, False, None,
     )  # fmt: skip
     assert store.get("b", "k") == item and [each.key for each in store.items("a")] == ["B", "c", "é"]
-    ((address, options, database),) = opened
-    assert (address, options) == (ADDRESS, {"connect_timeout": 10}) and database.depth == 0
+    ((address, _, database),) = opened
+    assert (address, database.depth) == (ADDRESS, 0)
     database.rows.execute("UPDATE firsthand_items SET at = '1999'")
     assert store.put("b", "k", {"n": 2}) == 2
     changed = store.get("b", "k")
@@ -160,6 +165,67 @@ def test_a_log_has_its_newest_entries_first_and_a_closed_connection_is_opened_ag
     opened[1][2].closed = True
     store.log("x", {})
     assert len(opened) == 3 and len(store.logged("x")) == 1
+
+
+def test_a_connection_waits_for_nothing_without_end(opened: list[Any]) -> None:
+    PostgresStore(ADDRESS).items("a")
+    ((_, options, database),) = opened
+    assert options == {
+        "connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3,
+        "tcp_user_timeout": 60_000,
+    }  # fmt: skip
+    assert database.settings == [
+        ("lock_timeout", "10s", 0), ("statement_timeout", "30s", 0), ("idle_in_transaction_session_timeout", "30s", 0),
+    ]  # fmt: skip
+    database.fails = psycopg.errors.LockNotAvailable("canceling statement due to lock timeout")
+    store = PostgresStore(ADDRESS)
+    store.items("a")
+    opened[1][2].fails = database.fails
+    with pytest.raises(
+        StoreError, match=r"^another session of the database has held what is needed for 10 s: try again, "
+    ):
+        store.put("a", "k", {})
+
+
+def test_a_connection_that_was_lost_since_its_last_use_is_made_anew(opened: list[Any]) -> None:
+    store = PostgresStore(ADDRESS)
+    store.put("a", "k", {})
+    opened[0][2].lost = True
+    assert store.put("a", "new", {}) == 1 and len(opened) == 2 and opened[0][2].closed
+    assert [each.key for each in store.items("a")] == ["new"] and len(opened) == 2
+
+
+@pytest.mark.parametrize("how", ["lost", "closed"])
+def test_a_transaction_never_goes_on_in_another_connection(how: str, opened: list[Any]) -> None:
+    store = PostgresStore(ADDRESS)
+    with pytest.raises(StoreError, match="the connection is lost"), store.exclusive("queue q"):
+        opened[0][2].is_held = True
+        setattr(opened[0][2], how, True)
+        store.put("a", "k", {})
+    assert len(opened) == 1, "its lock and what was done went with the connection"
+    assert store.put("a", "k", {}) == 1 and len(opened) == 2, "the next one begins anew"
+    with store.exclusive("queue q"):
+        opened[1][2].is_held = True
+        assert store.get("a", "k") is not None
+    opened[1][2].is_held = False
+    opened[1][2].lost = True
+    assert store.items("a") == [] and len(opened) == 3
+
+
+def test_a_database_that_stays_out_of_reach_is_tried_once_more_and_told(
+    opened: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Database.__init__
+
+    def lost(self: Database) -> None:
+        made(self)
+        self.lost = True
+
+    monkeypatch.setattr(Database, "__init__", lost)
+    store = PostgresStore(ADDRESS)
+    with pytest.raises(StoreError, match=r"^the database cannot be used: the connection is lost$"):
+        store.items("a")
+    assert len(opened) == 1 and opened[0][2].closed and store._connection is None, "none without its tables is kept"
 
 
 def test_a_fault_of_the_database_is_one_sentence_without_its_address(

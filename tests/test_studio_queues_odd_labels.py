@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from firsthand.errors import ConfigError, UnknownName
+from firsthand.errors import ConfigError, StoreError, UnknownName
 from firsthand.stats.rater_agreement import cohen_kappa, krippendorff_alpha
 from firsthand.studio.annotation_queue import LABEL, OPEN, OPEN_S, AnnotationQueue, Label, Queues
 from firsthand.studio.studio_store import SqliteStore
@@ -117,3 +117,21 @@ def test_each_label_has_the_version_that_it_was_changed_to_and_the_queue_its_own
         queues.rate("q", "p10", "a", 1.0, version=1)
     queues.rate("q", "p2", "a", 1.0, version=3)
     assert queues.label("q", "p2", "a") == Label("p2", "a", 1.0, "", 4)
+
+
+def test_a_rating_that_cannot_be_kept_elsewhere_is_not_kept_and_stays_with_its_rater(queues: Queues) -> None:
+    assert queues.next_item("q", "a") == "p2"
+
+    def fails() -> None:
+        raise StoreError("the run is in use")
+
+    for _ in range(2):
+        with pytest.raises(StoreError, match="the run is in use"):
+            queues.rate("q", "p2", "a", 1.0, version=0, keep_too=fails)
+        assert queues.labels("q") == [] and len(queues.store.items(f"{OPEN} q")) == 1
+    assert queues.next_item("q", "a") == "p2"
+    kept: list[str] = []
+    queues.rate("q", "p2", "a", 1.0, version=0, keep_too=lambda: kept.append("note"))
+    with pytest.raises(ConfigError, match="open it again"):
+        queues.rate("q", "p2", "a", 0.0, version=0, keep_too=lambda: kept.append("of a refused change"))
+    assert [label.value for label in queues.labels("q")] == [1.0] and kept == ["note"]

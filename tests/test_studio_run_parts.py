@@ -74,7 +74,7 @@ def test_conditions_on_attempts_are_sql_with_their_values(two: Two) -> None:
         "cost_usd >= ?",
         [2.0],
     )
-    assert made("agent", "=", "Ann") == ("coalesce(lower(agent) = ?, 0)", ["ann"])
+    assert made("agent", "=", "Ann") == ("lower(coalesce(agent, '')) = ?", ["ann"])
     assert made("stop", ":", "Done") == ("instr(lower(coalesce(stop_reason, '')), ?)", ["done"])
     sql, values = made("score.Exact", ":", "0.5")
     assert (

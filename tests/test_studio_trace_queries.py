@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from firsthand.ingest.incoming_span import MOST_NS, IncomingSpan, StoredSpan
 from firsthand.ingest.redaction import Redactor
 from firsthand.ingest.trace_store import SpanPreparer, TraceStore
 from firsthand.model import Usage
+from firsthand.runs.store import create
 from firsthand.studio import incoming_traces
+from firsthand.studio.attempt_query import AttemptQuery
 from firsthand.studio.branch_conversation import Block
-from firsthand.studio.incoming_query import DayRow, GroupRow, IncomingQuery, _condition, _pattern
+from firsthand.studio.incoming_query import DayRow, GroupRow, IncomingQuery, _condition, _holds
 from firsthand.studio.incoming_rows import (
     _label,
     _ms,
@@ -32,8 +35,9 @@ from firsthand.studio.incoming_rows import (
 from firsthand.studio.incoming_traces import IncomingTraces
 from firsthand.studio.span_detail import SpanMessage
 from firsthand.studio.span_search import spans_holding
-from firsthand.studio.typed_filter import Term
+from firsthand.studio.typed_filter import Term, holds
 from firsthand.studio.views import incoming_views
+from firsthand.trace import Trace
 from studio_page_outline import asked
 from studio_small_home import DAY, SECOND, entered
 from studio_varied_home import T, write_traces
@@ -96,7 +100,45 @@ def test_conditions_of_traces_are_sql_with_their_values() -> None:
     assert made("user", ":", "Ann") == (r"user LIKE ? ESCAPE '\'", ["%ann%"])
     sql, values = made("score.Exact", "<", "0.5")
     assert sql.endswith(" ORDER BY seq DESC LIMIT 1) < ?, 0)") and values == ["Exact", 0.5]
-    assert _pattern("a") == "%a%" and _pattern("\\_") == "%\\\\\\_%"
+    assert _holds("c", "a_")[1] == r"%a\_%" and _holds("c", "É%ß") == ("instr(folded(c), ?)", "é%ss")
+
+
+def test_names_are_found_whatever_their_case_in_every_alphabet(tmp_path: Path) -> None:
+    """As the list of values writes them, in other cases, and negated."""
+    users = ["Éva", "Ömer", "Иван", "ΟΔΥΣΣΕΥΣ", "Straße", "Anna"]
+    prepared = SpanPreparer(Redactor(()))
+    with closing(TraceStore(tmp_path, create=True)) as store:
+        for number, user in enumerate(users, 1):
+            span = IncomingSpan(
+                f"{number:032x}", f"{number:016x}", "", "x", 1, 2, {"user.id": user}, [], [], {}, "", 0, None, 0
+            )
+            store.add(prepared.prepared([span]))
+
+        def found(text: str) -> list[int]:
+            return sorted(numbers(IncomingQuery.parse(text).page(store).rows))
+
+        for number, user in enumerate(users, 1):
+            others = [each for each in range(1, 7) if each != number]
+            for word in (user, user.lower(), user.casefold()):
+                for text in (f"user={word}", f"user:{word}", word):
+                    assert (found(text), found(f"-{text}")) == (([number], others) if not word.isascii() or user.isascii()
+                                                                else ([], [*range(1, 7)])), text  # fmt: skip
+
+
+def test_attempts_are_found_whatever_the_case_of_their_names(tmp_path: Path) -> None:
+    with create(tmp_path, {}, "r") as run:
+        for number, task in enumerate(("Éva", "STRASSE", "x")):
+            made = Trace(f"t{number}", "b", task, {"name": "Ömer"}, 0, 0, "2026-01-02", 0.0, place=f"p{number}")
+            run.append(made)
+
+        def found(text: str) -> list[str]:
+            return [row.task_id for row in AttemptQuery.parse(text).page(run.database).rows]
+
+        assert [found(each) for each in ("task=éva", "task=ÉVA", "-task=Éva", "task:ÉV", "éva", "task=straße")] == [
+            ["Éva"], ["Éva"], ["STRASSE", "x"], ["Éva"], ["Éva"], ["STRASSE"],
+        ]  # fmt: skip
+        assert len(found("agent=ömer")) == 3 and found("error:É") == [] and len(found("-error=É")) == 3
+    assert holds(Term("a", "=", "ΟΔΟΣ"), "οδος") and holds(Term("a", ":", "É"), ["x", "éva"])
 
 
 def test_traces_are_sorted_paged_and_have_neighbours(taken: TraceStore) -> None:

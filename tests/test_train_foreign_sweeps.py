@@ -83,14 +83,26 @@ def test_what_has_no_end_or_another_type_is_one_sentence(home: Path) -> None:
         load_spec(folder)
 
 
-def test_settings_that_name_settings_do_not_grow_without_end(home: Path) -> None:
+def test_settings_that_name_settings_are_not_filled_in_again(home: Path) -> None:
     settings = {f"s{n}": f"{{s{n + 1}}}" * 10 for n in range(20)}
-    with pytest.raises(
-        ConfigError, match=f"makes a word of the command longer than {MAX_WORD:,} characters: shorten it"
+    (trial,) = trials_of(made(home / "s", command=["{s0}"], trials=[settings]))
+    assert trial.command[0] == "{s1}" * 10
+
+
+def test_a_word_of_a_command_has_a_largest_length_with_all_its_settings(home: Path) -> None:
+    half = MAX_WORD // 2
+    for command, settings in (
+        (["{a}-{a}"], {"a": "x" * (half - 3)}),
+        (["{a}-{b}"], {"a": "x" * half, "b": "y" * (half - 6)}),
     ):
-        trials_of(made(home / "s", command=["{s0}"], trials=[settings]))
-    (trial,) = trials_of(made(home / "s", command=["{a}-{a}"], trials=[{"a": "x" * (MAX_WORD // 2 - 10)}]))
-    assert len(trial.command[0]) == MAX_WORD - 19
+        with pytest.raises(ConfigError) as refused:
+            trials_of(made(home / "s", command=command, trials=[settings]))
+        assert str(refused.value) == (
+            f"the setting 'a' makes a word of the command longer than {MAX_WORD:,} characters: shorten it"
+        )
+        shorter = settings | {"a": settings["a"][1:]}
+        (trial,) = trials_of(made(home / "s", command=command, trials=[shorter]))
+        assert MAX_WORD - 8 <= len(trial.command[0]) <= MAX_WORD
 
 
 def test_the_files_of_a_trial_are_ordinary_ones(home: Path) -> None:

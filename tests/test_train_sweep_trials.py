@@ -50,6 +50,10 @@ def test_the_words_of_a_command_have_settings_at_their_places_or_as_flags_at_the
     assert _words(plain, {"lr": "1"}, folder) == (*plain, "--lr", "1", "--out", "/t/0001")
     assert _words(placed, {"lr": "1"}, folder) == ("firsthand", "train", "sft", "--out", "/t/0001/x", "--lr", "1")
     assert _words(("firsthand", "eval"), {}, folder) == ("firsthand", "eval")
+    said = {"text": "use {n} of {text} in {out}", "n": "3", "{x": "4"}
+    assert _words(("say", "{text} {{n}} {m} {}"), said, folder) == (
+        "say", "use {n} of {text} in {out} {3} {m} {}", "--{x", "4"
+    )  # fmt: skip
     assert _words(("python", "firsthand", "train"), {}, folder) == ("python", "firsthand", "train")
 
 

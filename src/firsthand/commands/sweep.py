@@ -16,7 +16,7 @@ from firsthand.runs.run_names import new_run_id
 from firsthand.show.curves import number
 from firsthand.system.home import data_home
 from firsthand.system.terminal import console, print_as_json, print_table
-from firsthand.train.sweep import Sweep, Trial, best, load_spec, run_sweep, save_spec, trials_of
+from firsthand.train.sweep import OWN_FOLDER, Sweep, Trial, best, load_spec, run_sweep, save_spec, trials_of
 from firsthand.train.sweep_space import combinations, parse_space
 
 EXAMPLES = """
@@ -119,6 +119,11 @@ def new_sweep(config: Config, command: str) -> Sweep:
     space = parse_space(config.set)
     if budget in space:
         raise ConfigError(f"{budget} is the budget of --halving: leave it out of --set")
+    if OWN_FOLDER in (budget, *space):
+        raise ConfigError(
+            f"{OWN_FOLDER} stands for the folder of a trial: vary another name, as in --set place=a,b, and write "
+            f"--{OWN_FOLDER} {{place}} in the command"
+        )
     settings = combinations(space, trials=config.trials, seed=config.seed)
     return Sweep(
         tuple(words),

@@ -248,6 +248,7 @@ class Database:
         )
         try:
             connection.create_function("checksum", -1, checksum, deterministic=True)
+            connection.create_function("folded", 1, folded, deterministic=True)
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_BODY_BYTES)
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.execute("PRAGMA cell_size_check = ON")
@@ -396,6 +397,11 @@ def _readable(value: Any, depth: int = 0) -> Any:
 def checksum(*values: Any) -> int:
     """A row's checksum, which also SQL can call; any single changed byte of the row changes it."""
     return zlib.crc32(repr(values).encode("utf-8", "surrogatepass"))
+
+
+def folded(value: Any) -> Any:
+    """A text without its case, which also SQL can call: SQLite's `lower` and LIKE know the letters of ASCII alone."""
+    return value.casefold() if isinstance(value, str) else value
 
 
 def plain(text: str) -> str:

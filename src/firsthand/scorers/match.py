@@ -25,6 +25,7 @@ _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _STRICT = re.compile(r"#### (-?[0-9.,]+)")
 _GROUP = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _RAISED = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+|(?<=\d)(?=[¼-¾⅐-⅞])")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _KEPT = "‰‱′·⌈⌉⌊⌋"  # punctuation by its category, but it makes another value
 _QUOTES = str.maketrans("‘’‚‛ʼ“”„‟«»‹›", "'''''\"\"\"\"\"\"''")
 _HYPHEN = re.compile(r"(?<=[^\W\d_]{2})-(?=[^\W\d_]{2})")  # New-York and New York have the same words
@@ -112,10 +113,10 @@ def same_words(answer: str, reference: str) -> bool:
     if all(intervals) and intervals[0] != intervals[1]:
         return False
     texts = [_with_meant_signs(each).translate(_QUOTES) for each in (answer, reference)]
-    parted = [normalise(_HYPHEN.sub(" ", each)) for each in texts]
+    parted = [_words(_HYPHEN.sub(" ", each)) for each in texts]
     if parted[0] and parted[0] == parted[1]:
         return True
-    for form in (normalise, _with_articles, str.strip):  # "A" is a name where nothing but an article is left
+    for form in (_words, _with_articles, str.strip):  # "A" is a name where nothing but an article is left
         ours, theirs = map(form, texts)
         if ours or theirs:
             return ours == theirs
@@ -123,13 +124,21 @@ def same_words(answer: str, reference: str) -> bool:
 
 
 def normalise(text: str) -> str:
-    """Return a text's words: case folded, accents composed, no articles, no punctuation of any script, single spaces."""
+    """Return a text's words by SQuAD's rule: case folded, accents composed, no articles or ASCII punctuation."""
+    return " ".join(_ARTICLES.sub(" ", _folded(text).translate(_PUNCTUATION)).split())
+
+
+def _words(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", _with_articles(text)).split())
 
 
 def _with_articles(text: str) -> str:
-    text = unicodedata.normalize("NFKC", text).casefold()
+    text = _folded(text)
     return " ".join(text.translate(dict.fromkeys(ord(each) for each in set(text) if _is_punctuation(each))).split())
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()
 
 
 def _is_punctuation(sign: str) -> bool:
@@ -138,7 +147,7 @@ def _is_punctuation(sign: str) -> bool:
 
 def _intervals(text: str) -> list[str]:
     """Return which ends of each pair of numbers in brackets are open, `(`, or closed, `[`: `[(` of `[0,1)` and `[0,1[`."""
-    found = _INTERVAL.findall(unicodedata.normalize("NFKC", text).casefold())
+    found = _INTERVAL.findall(_folded(text))
     return [f"{'[' if first == '[' else '('}{'[' if last == ']' else '('}" for first, _, _, last in found]
 
 

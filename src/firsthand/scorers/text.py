@@ -45,7 +45,7 @@ def _rouge_score(name: str = "scoring") -> Any:
 
 
 def token_f1(task: Task, trace: Trace) -> Score:
-    """Score the word overlap of answer and reference, 0 to 1: SQuAD's F1 (Rajpurkar et al., 2016); see `f1`."""
+    """Score the word overlap of answer and reference, 0 to 1: SQuAD's F1 (Rajpurkar et al., 2016)."""
     return _best("token_f1", task, trace, f1)
 
 
@@ -88,7 +88,7 @@ def embedding_similarity(embedder: Embedder) -> Callable[[Task, Trace], Awaitabl
 def f1(answer: str, reference: str) -> float:
     """Return the F1, 0 to 1, of two bags of words, normalised as SQuAD does; two empty texts agree.
 
-    Punctuation is that of any script, as in MLQA's F1 (Lewis et al., 2020); words are what stands between blanks.
+    As published, only ASCII punctuation is dropped, and words are what stands between blanks.
 
     A reference that SQuAD's rule leaves nothing of (`A`, `The`, `+`) is compared as `normalised` does: 1 or 0.
     """

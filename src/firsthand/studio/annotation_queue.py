@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,9 +133,20 @@ class Queues:
         return None if found is None else Label(place, rater, found.body["value"], found.body["text"], found.version)
 
     def rate(
-        self, name: str, place: str, rater: str, value: float, text: str = "", *, version: int | None = None
+        self,
+        name: str,
+        place: str,
+        rater: str,
+        value: float,
+        text: str = "",
+        *,
+        version: int | None = None,
+        keep_too: Callable[[], None] = lambda: None,
     ) -> None:
-        """Keeps what somebody says of an item; ConfigError if another tab has changed it since `version`."""
+        """Keeps what somebody says of an item; ConfigError if another tab has changed it since `version`.
+
+        `keep_too` is called if it has not, to keep the rating elsewhere; if that raises, nothing is kept here.
+        """
         queue = self.get(name)
         if place not in queue.items:
             raise UnknownName(f"the queue {name[:60]!r} has no attempt {place[:40]!r}")
@@ -149,6 +160,7 @@ class Queues:
             # told by its words; `put` would name the key
             expect_version(kind, f"{place} {rater}", version, 0 if found is None else found.version)
             self.store.put(kind, key, body, version=version)
+            keep_too()
             self.store.remove(f"{OPEN} {name}", self._key_in(f"{OPEN} {name}", place, rater))
 
     def next_item(self, name: str, rater: str, *, skip: Sequence[str] = (), now: float | None = None) -> str | None:

@@ -13,7 +13,7 @@ from firsthand.errors import ConfigError
 from firsthand.runs.attempts import TraceRow, body_of
 from firsthand.runs.database import Database, plain
 from firsthand.studio.found_page import FoundPage
-from firsthand.studio.typed_filter import Kind, Term, holds, parse_filter
+from firsthand.studio.typed_filter import Kind, Term, holds, parse_filter, without_case
 
 PAGE = 100
 FIELDS: dict[str, Kind] = {
@@ -137,12 +137,12 @@ def _of_model(term: Term, database: Database) -> tuple[str, Sequence[Any]]:
 
 
 def _condition(term: Term) -> tuple[str, Sequence[Any]]:
-    word = plain(term.value.lower())
     if not term.field:
-        parts = " OR ".join(
-            f"instr(lower(coalesce({name}, '')), ?)" for name in ("benchmark", "task", "agent", "error")
+        columns, words = zip(
+            *(without_case(f"coalesce({name}, '')", term.value) for name in ("benchmark", "task", "agent", "error")),
+            strict=True,
         )
-        return f"({parts})", [word] * 4
+        return f"({' OR '.join(f'instr({column}, ?)' for column in columns)})", words
     if term.field in FLAGS:
         return _FLAG_SQL[f"{term.field}:{term.value}"], []
     if term.field == "id":
@@ -155,9 +155,8 @@ def _condition(term: Term) -> tuple[str, Sequence[Any]]:
     if FIELDS[term.field] == "number":
         operator = "=" if term.operator == ":" else term.operator
         return f"{column} {operator} ?", [term.number]  # NULL fulfils nothing, negated or not
-    if term.operator == "=":
-        return f"coalesce(lower({column}) = ?, 0)", [word]
-    return f"instr(lower(coalesce({column}, '')), ?)", [word]
+    column, word = without_case(f"coalesce({column}, '')", term.value)
+    return f"{column} = ?" if term.operator == "=" else f"instr({column}, ?)", [word]
 
 
 def shown_filter(terms: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ from firsthand.ingest.trace_store import TraceStore
 from firsthand.ingest.trace_summary import COLUMNS, TraceSummary, summaries_of
 from firsthand.runs.database import plain
 from firsthand.studio.found_page import FoundPage
-from firsthand.studio.typed_filter import Kind, Term, parse_filter
+from firsthand.studio.typed_filter import Kind, Term, parse_filter, without_case
 
 PAGE = 100
 FIELDS: dict[str, Kind] = {
@@ -47,7 +47,7 @@ _COLUMNS = {
 _DAY_NS = 86_400_000_000_000
 SORTABLE = ("started", "changed", "spans", "errors", "tokens", "cost", "seconds")
 _SCORE = "(SELECT value FROM scores WHERE scores.trace = traces.trace AND scores.name = ? ORDER BY seq DESC LIMIT 1)"
-_HOLDS = r"LIKE ? ESCAPE '\'"
+_LIKE = r"LIKE ? ESCAPE '\'"
 _FLAG_SQL = {
     "has:error": "num_errors > 0",
     "has:root": "name_rank = 0",
@@ -182,28 +182,36 @@ class IncomingQuery:
 
 
 def _condition(term: Term) -> tuple[str, Sequence[Any]]:
-    word = plain(term.value.lower())
     if not term.field:
         names = ("name", "input", "output", "service", "model", "session", "user")
-        return f"({' OR '.join(f'{name} {_HOLDS}' for name in names)})", [_pattern(word)] * len(names)
+        parts, words = zip(*(_holds(name, term.value) for name in names), strict=True)
+        return f"({' OR '.join(parts)})", words
     if term.field in FLAGS:
         return _FLAG_SQL[f"{term.field}:{term.value}"], []
     if term.field == "id":
+        word = plain(term.value.lower())
         return "(trace >= ? AND trace < ?)", [word, word + "\U0010ffff"]
     if term.field == "tag":
-        return "instr(lower(tags), ?)", [f"|{word}|" if term.operator == "=" else word]
+        tags, word = without_case("tags", term.value)
+        return f"instr({tags}, ?)", [f"|{word}|" if term.operator == "=" else word]
     operator = "=" if term.operator == ":" else term.operator
     if term.field.startswith("score."):
         return f"coalesce({_SCORE} {operator} ?, 0)", [plain(term.field.removeprefix("score.")), term.number]
     if FIELDS[term.field] == "number":
         return f"{_COLUMNS[term.field]} {operator} ?", [term.number]
     if term.operator == "=":
-        return f"lower({_COLUMNS[term.field]}) = ?", [word]
-    return f"{_COLUMNS[term.field]} {_HOLDS}", [_pattern(word)]
+        column, word = without_case(_COLUMNS[term.field], term.value)
+        return f"{column} = ?", [word]
+    condition, word = _holds(_COLUMNS[term.field], term.value)
+    return condition, [word]
 
 
-def _pattern(word: str) -> str:
-    """The pattern of LIKE for a text that holds the word: half the time of `instr(lower(...))`, and the same rows."""
+def _holds(column: str, word: str) -> tuple[str, str]:
+    """The condition that a column holds a word in any case, and its value; LIKE is twice as fast as `instr(lower(...))`."""
+    if not word.isascii():  # LIKE knows the case of ASCII alone
+        column, word = without_case(column, word)
+        return f"instr({column}, ?)", word
+    word = word.lower()
     for sign in "\\%_":
         word = word.replace(sign, f"\\{sign}")
-    return f"%{word}%"
+    return f"{column} {_LIKE}", f"%{word}%"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from firsthand.errors import MissingExtra, StoreError
@@ -22,6 +22,18 @@ CREATE TABLE IF NOT EXISTS firsthand_log (seq BIGSERIAL PRIMARY KEY, at TEXT NOT
     body TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS firsthand_log_by_kind ON firsthand_log (kind, seq);
 """
+LOCK_S = 10
+"""Seconds that a statement waits for a document that another session is changing."""
+_LIMITS_S = {"lock_timeout": LOCK_S, "statement_timeout": 30, "idle_in_transaction_session_timeout": 30}
+"""The server ends a statement, or the session of a Studio that has stopped in a transaction, after so many seconds."""
+_NETWORK: Mapping[str, Any] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""A server that is cut off is given up after a minute, where the system would wait for hours."""
 
 
 class PostgresStore:
@@ -32,6 +44,7 @@ class PostgresStore:
         """As libpq takes it: `postgresql://user@host/name`, or `host=... dbname=...`."""
         self._lock = threading.RLock()
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+        self._depth = 0
 
     def items(self, kind: str) -> list[StoredItem]:
         """All documents of a kind, by key."""
@@ -129,20 +142,60 @@ class PostgresStore:
             raise MissingExtra("psycopg", "postgres", "a store in PostgreSQL") from None
         with self._lock:
             try:
-                if self._connection is None or self._connection.closed:
-                    self._connection = psycopg.connect(self.address, connect_timeout=10)
-                    # what is read after a lock is what its last holder has written, whatever the server's default
-                    self._connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-                    with self._connection.transaction():
-                        self._connection.execute(
-                            "SELECT pg_advisory_xact_lock(8203641)"
-                        )  # two servers that start at once
-                        self._connection.execute(_TABLES)
-                with self._connection.transaction():
-                    yield self._connection
+                with ExitStack() as under_way:
+                    yield self._begun(under_way)
+            except psycopg.errors.LockNotAvailable:
+                raise StoreError(
+                    f"another session of the database has held what is needed for {LOCK_S} s: try again, or see "
+                    "pg_stat_activity for one that stands still"
+                ) from None
             except (psycopg.Error, UnicodeError) as error:
-                if self._connection is None and isinstance(error, psycopg.ProgrammingError):  # it quotes the password
-                    raise StoreError(
-                        "the database's address cannot be read: give postgresql://user@host/name or host=... dbname=..."
-                    ) from None
                 raise StoreError(f"the database cannot be used: {' '.join(str(error).split())[:300]}") from None
+
+    def _begun(self, under_way: ExitStack) -> psycopg.Connection[tuple[Any, ...]]:
+        """The connection with a transaction begun in it; one that was lost since its last use is made anew.
+
+        Within a transaction it is not: what was done and held there was lost with it.
+        """
+        import psycopg
+
+        if self._connection is None:
+            self._connection = _connected(self.address)
+        try:
+            under_way.enter_context(self._connection.transaction())
+        except psycopg.OperationalError:  # of BEGIN, so nothing was done
+            if self._depth:
+                raise
+            self.close()
+            self._connection = _connected(self.address)
+            under_way.enter_context(self._connection.transaction())
+        self._depth += 1
+        under_way.callback(self._left)
+        return self._connection
+
+    def _left(self) -> None:
+        self._depth -= 1
+
+
+def _connected(address: str) -> psycopg.Connection[tuple[Any, ...]]:
+    """A new connection to a database with our tables, in which no statement or lock is waited for without end."""
+    import psycopg
+
+    try:
+        made = psycopg.connect(address, **_NETWORK)
+    except psycopg.ProgrammingError:  # it quotes the password
+        raise StoreError(
+            "the database's address cannot be read: give postgresql://user@host/name or host=... dbname=..."
+        ) from None
+    try:
+        # what is read after a lock is what its last holder has written, whatever the server's default
+        made.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+        with made.transaction():
+            for name, seconds in _LIMITS_S.items():
+                made.execute("SELECT set_config(%s, %s, false)", (name, f"{seconds}s"))
+            made.execute("SELECT pg_advisory_xact_lock(8203641)")  # two servers that start at once
+            made.execute(_TABLES)
+    except BaseException:
+        made.close()
+        raise
+    return made

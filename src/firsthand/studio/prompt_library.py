@@ -64,6 +64,10 @@ class PromptLibrary:
         if not text.strip() or len(text) > MAX_CHARS:
             raise ConfigError(f"the prompt has {len(text):,} characters: give 1 to {MAX_CHARS:,}")
         item = self.store.get(PROMPT, name)
+        if item is None and _version_of(name) is not None:
+            raise ConfigError(
+                f"{name[:60]!r} is no name of a prompt: NAME@NUMBER is a version of one, so leave the number or the @ out"
+            )
         body: Json = {"versions": []} if item is None else item.body
         versions = body["versions"]
         if after is not None and after != len(versions):
@@ -77,15 +81,30 @@ class PromptLibrary:
         return len(versions)
 
     def text(self, reference: str) -> tuple[str, int, str]:
-        """Name, number and text of `NAME` (its last version) or `NAME@NUMBER`; UnknownName if there is none."""
-        name, at, number = reference.rpartition("@")
-        is_numbered = bool(at) and number.isascii() and number.isdecimal()
-        name = name if is_numbered else reference
+        """Name, number and text of `NAME` (its last version) or `NAME@NUMBER`.
+
+        UnknownName if there is none, ConfigError if it names two: names that end with `@NUMBER` were taken until 0.22.0.
+        """
+        numbered = _version_of(reference)
+        if numbered is not None and self.store.get(PROMPT, reference) is not None:
+            if self.store.get(PROMPT, numbered[0]) is not None:
+                raise ConfigError(
+                    f"{reference[:60]!r} is a prompt, and may be a version of {numbered[0][:60]!r}: for the former write "
+                    f"its version too, as in {reference[:60]}@1, or keep its text under another name"
+                )
+            numbered = None
+        name, number = numbered or (reference, "")
         versions = self.versions(name)
-        chosen = int(number) if is_numbered else len(versions)
+        chosen = int(number) if number else len(versions)
         if not 1 <= chosen <= len(versions):
             raise UnknownName(f"the prompt {name[:60]!r} has no version {number[:20]}: it has 1 to {len(versions)}")
         return name, chosen, versions[chosen - 1].text
+
+
+def _version_of(reference: str) -> tuple[str, str] | None:
+    """Name and number of a reference that ends with `@NUMBER`; None for another."""
+    name, at, number = reference.rpartition("@")
+    return (name, number) if at and number.isascii() and number.isdecimal() else None
 
 
 def tried_in(name: str, infos: Iterable[RunInfo]) -> list[TriedIn]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from firsthand.errors import ConfigError, nearest
+from firsthand.runs.database import folded, plain
 
 Kind = Literal["text", "number", "flag"]
 Operator = Literal[":", "=", "<", "<=", ">", ">="]
@@ -122,8 +123,8 @@ def holds(term: Term, value: object) -> bool:
         return False
     if isinstance(value, int | float):
         return _compares(term.operator, float(value), term.number) != term.is_negated
-    texts = [str(each).lower() for each in value] if isinstance(value, list | tuple) else [str(value).lower()]
-    word = term.value.lower()
+    texts = [str(each).casefold() for each in (value if isinstance(value, list | tuple) else [value])]
+    word = term.value.casefold()
     return any(word == each if term.operator == "=" else word in each for each in texts) != term.is_negated
 
 
@@ -136,3 +137,11 @@ def _compares(operator: Operator, value: float, bound: float) -> bool:
         ">": value > bound,
         ">=": value >= bound,
     }[operator]
+
+
+def without_case(column: str, word: str) -> tuple[str, str]:
+    """A column in SQL and a word, both without their case; in a Run's or TraceStore's database, which has `folded`.
+
+    A word of ASCII is compared by SQLite's own `lower`, which is faster.
+    """
+    return (f"lower({column})", word.lower()) if word.isascii() else (f"folded({column})", folded(plain(word)))

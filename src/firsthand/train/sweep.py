@@ -41,6 +41,9 @@ SPEC, SEAL = "sweep.json", "seal"
 MAX_RUNGS = 100
 MAX_WORD = 1 << 17
 """Characters of a word of a command, about what Linux starts a program with."""
+OWN_FOLDER = "out"
+"""The name in a command that stands for the trial's folder, and for no setting."""
+_PLACE = re.compile(r"\{([^{}]*)\}")
 _POLL_S = 0.05
 _STOP_S = 5.0
 """Seconds that a stopped trial has to end itself."""
@@ -255,18 +258,18 @@ def _name(number: int, rung: str) -> str:
 
 def _words(command: Sequence[str], settings: Mapping[str, str], folder: Path) -> tuple[str, ...]:
     """The words with their settings in place; a setting without a place becomes a flag at the end."""
-    words, placed = [], set()
+    values = {**settings, OWN_FOLDER: str(folder)}
+    words: list[str] = []
+    placed: set[str] = set()
     for word in command:
-        for name, value in {**settings, "out": str(folder)}.items():
-            if f"{{{name}}}" in word:
-                if len(word) + word.count(f"{{{name}}}") * len(value) > MAX_WORD:  # values may name settings again
-                    raise ConfigError(
-                        f"the setting {name!r:.60} makes a word of the command longer than {MAX_WORD:,} characters: "
-                        "shorten it"
-                    )
-                word = word.replace(f"{{{name}}}", value)
-                placed.add(name)
-        words.append(word)
+        named = [name for name in _PLACE.findall(word) if name in values]
+        if len(word) + sum(len(values[name]) for name in named) > MAX_WORD:
+            longest = max(named, key=lambda name: len(values[name]), default="")
+            raise ConfigError(
+                f"the setting {longest!r:.60} makes a word of the command longer than {MAX_WORD:,} characters: shorten it"
+            )
+        words.append(_PLACE.sub(lambda found: values.get(found[1], found[0]), word))  # a value is never filled in again
+        placed.update(named)
     flags = [
         word
         for name, value in settings.items()
@@ -274,7 +277,7 @@ def _words(command: Sequence[str], settings: Mapping[str, str], folder: Path) ->
         for word in (f"--{name.replace('_', '-')}", value)
     ]
     is_training = [Path(word).name for word in command[:2]] == ["firsthand", "train"]
-    own_place = ["--out", str(folder)] if is_training and "out" not in placed else []
+    own_place = ["--out", str(folder)] if is_training and OWN_FOLDER not in placed else []
     return (*words, *flags, *own_place)
 
 

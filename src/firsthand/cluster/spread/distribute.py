@@ -3,19 +3,22 @@
 Every worker runs at most `concurrency` attempts and gets a new one for each that it finishes. The effects of a lost worker's
 attempts are in the run's journal, and another worker continues from there. An attempt that two lost workers were running is
 next run alone on a worker, and becomes an error when that loses two more.
+
+A worker's machine may be another's: its messages count only for the attempts that it was given and has not ended, and one
+that breaks this is lost.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from typing import Protocol
 
 from firsthand.cluster.spread.run_worker import Lost, attempt_message, error_of
-from firsthand.errors import BodyTooLarge, ConfigError
+from firsthand.errors import BodyTooLarge, ConfigError, StoreError
 from firsthand.loop.concurrency import first_error
 from firsthand.message import Json
 from firsthand.rollout import Place
@@ -28,6 +31,16 @@ SUSPECT = 2
 """Lost workers after which an attempt runs alone on a worker."""
 GIVEN_UP = 4
 """Lost workers after which an attempt is an error."""
+
+_FIELDS: Mapping[str, Mapping[str, type]] = {
+    "record": {"id": str, "number": int, "effect": str, "request": str, "reply": object},
+    "step": {"id": str, "step": list},
+    "trace": {"id": str, "trace": dict},
+    "failed": {"id": str, "error": str, "message": str},
+}
+"""The fields of each kind of message that a worker sends."""
+_UNREADABLE = (StoreError, LookupError, TypeError, ValueError, AttributeError)
+"""The errors of a body that is not what its kind of message holds."""
 
 
 class RemoteWorker(Protocol):
@@ -130,7 +143,7 @@ class _Distribution:
                     await self._news()
                     continue
                 received = await remote.exchange(messages)
-                messages = [answer for message in received if (answer := self._take(message, held))]
+                messages = [answer for message in received if (answer := self._take(remote.name, message, held))]
         except Lost as lost:
             self._put_back(remote, held, str(lost))
         finally:
@@ -149,19 +162,32 @@ class _Distribution:
             dealt.append(attempt_message(place, self.seed, self.run.journal(place.id).entries()))
         return dealt
 
-    def _take(self, message: Json, held: dict[str, Place]) -> Json | None:
-        """Handle a worker's message; returns the reply, if there is one."""
-        id = message["id"]
-        match message["kind"]:
+    def _take(self, name: str, message: Json, held: dict[str, Place]) -> Json | None:
+        """Handle a worker's message; returns the reply, if there is one. Lost if the worker may not send it."""
+        if not _is_message(message):
+            raise Lost(f"{name} sent what is no message of a worker")
+        kind, place = message["kind"], held.get(message["id"])
+        if place is None:
+            if kind in (
+                "record",
+                "step",
+            ):  # of something that outlived its attempt, and does not wait for an answer in vain
+                return {"kind": "kept", "upto": message["number"]} if kind == "record" else None
+            raise Lost(f"{name} ended an attempt that it does not have")
+        match kind:
             case "record":
                 with suppress(BodyTooLarge):  # its trace will be too large as well, and say so
-                    self.run.journal(id).record(message["effect"], message["request"], message["reply"])
+                    self.run.journal(place.id).record(message["effect"], message["request"], message["reply"])
                 return {"kind": "kept", "upto": message["number"]}
             case "step":
-                self.run.feed.add_json(id, *message["step"])
+                try:
+                    self.run.feed.add_json(place.id, *message["step"])
+                except _UNREADABLE as error:
+                    raise Lost(f"{name} sent a step that cannot be read ({type(error).__name__})") from None
             case "trace":
-                self._finish(Trace.from_json(message["trace"]))
-                del held[id]
+                trace = _trace_of(name, message["trace"], place)
+                del held[place.id]
+                self._finish(trace)
             case _:
                 raise error_of(message["error"], message["message"])
         return None
@@ -210,3 +236,22 @@ class _Distribution:
 
     async def _news(self) -> None:
         await self.news.wait()
+
+
+def _is_message(message: object) -> bool:
+    """True for a message of a kind that workers send, with all its fields. Their values are not looked at."""
+    if not isinstance(message, dict) or not isinstance(kind := message.get("kind"), str) or kind not in _FIELDS:
+        return False
+    return all(name in message and isinstance(message[name], type) for name, type in _FIELDS[kind].items())
+
+
+def _trace_of(name: str, body: Json, place: Place) -> Trace:
+    """The trace of an attempt at the place; Lost if it is none."""
+    try:
+        trace = Trace.from_json(body)
+        of = (trace.place, trace.benchmark, trace.task_id, trace.agent["name"], trace.epoch)
+    except _UNREADABLE as error:
+        raise Lost(f"{name} sent a trace that cannot be read ({type(error).__name__})") from None
+    if of != (place.id, place.benchmark.name, place.task.id, place.agent.name, place.epoch):
+        raise Lost(f"{name} sent the trace of another attempt than the one that it ended")
+    return trace

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, StoreError
 from firsthand.show.expected import expected_answer
 from firsthand.studio.annotation_queue import MAX_ITEMS, Queues, queue_of_form
 from firsthand.studio.attempt_query import AttemptQuery
@@ -108,8 +108,12 @@ def routes(runs: OpenRuns, store: StudioStore) -> list[Route]:
             raise ConfigError(f"version is {version[:40]!r}: a whole number was expected")
         run = runs.get(queue.run)
         each = runs.traces.get(run, place)
+
+        def note() -> None:
+            add_note(run, each.trace, each.number, queue.score, str(value), text, by=rater)
+
         try:
-            queues.rate(name, place, rater, value, text, version=int(version))
+            queues.rate(name, place, rater, value, text, version=int(version), keep_too=note)
         except ConfigError:
             kept = queues.label(name, place, rater)
             if kept is None or kept.version == int(version):
@@ -119,7 +123,9 @@ def routes(runs: OpenRuns, store: StudioStore) -> list[Route]:
                 "rate it again here to replace that."
             )
             return item_page(request, place, rater, who, problem=problem, words=text)
-        add_note(run, each.trace, each.number, queue.score, str(value), text, by=rater)
+        except StoreError as error:
+            problem = f"Your {value:g} was not kept, and can be given again: {error}."
+            return item_page(request, place, rater, who, problem=problem, words=text)
         return RedirectResponse(address(f"/queues/{part(name)}/next", **{"as": who}), 303)
 
     base = "/queues/{queue}"
