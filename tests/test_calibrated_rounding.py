@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,16 @@ from firsthand.errors import ConfigError, ModelFileError
 from firsthand.nn import weights
 from firsthand.nn.architecture import Architecture, Rope
 from firsthand.nn.blocks.attention import Packed
-from firsthand.nn.calibrated_rounding import _group_of, _hessians, awq_scales, gptq, round_model, save_rounded
+from firsthand.nn.blocks.norm import RMSNorm
+from firsthand.nn.calibrated_rounding import (
+    _group_of,
+    _hessians,
+    _same,
+    awq_scales,
+    gptq,
+    round_model,
+    save_rounded,
+)
 from firsthand.nn.decoder import Decoder, initialise
 from firsthand.nn.int8_outliers import OutlierLinear, to_int8_outliers
 from firsthand.nn.packed_format import PackedFormat
@@ -125,17 +136,28 @@ def test_a_rounded_model_is_saved_and_read_back_with_its_numbers(tmp_path: Path,
         assert torch.allclose(loaded.get_parameter(f"{name}.weight"), matrix.values(), atol=1e-6), name
 
 
-@pytest.mark.parametrize("unit_offset", [False, True])
-def test_awq_s_scales_alone_change_no_number(monkeypatch: pytest.MonkeyPatch, unit_offset: bool) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"norm_unit_offset": True},
+        {"family": "stablelm", "norm": "layer"},
+        {"family": "olmo2", "norm_placement": "post"},
+    ],
+)
+def test_awq_s_scales_alone_change_no_number(monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]) -> None:
     def exact(weight_OK: torch.Tensor, bits: int, group: int) -> RoundedMatrix:
         made = round_groups(weight_OK, bits, group)
         monkeypatch.setattr(made.__class__, "values", lambda self: self.kept, raising=True)
         object.__setattr__(made, "kept", weight_OK)
         return made
 
-    model = initialise(Decoder(replace(SMALL, norm_unit_offset=unit_offset, mlp_bias=True)), seed=0, std=0.3)
+    model = initialise(Decoder(replace(SMALL, mlp_bias=True, **change)), seed=0, std=0.3)
     ids, places = torch.arange(50) % 96, torch.arange(50)
     with torch.no_grad():
+        for name, values in model.named_parameters():
+            if name.endswith("bias"):
+                values.normal_(std=0.3, generator=torch.Generator().manual_seed(1))
         before = model.logits(model(ids, places, Packed([50])))
         weight_before = model.layers[0].mlp.up_proj.weight.clone()  # type: ignore[union-attr,operator]
         monkeypatch.setattr("firsthand.nn.calibrated_rounding.awq_scales", lambda w, h, mean, g: mean.clamp(0.1, 9))
@@ -144,6 +166,61 @@ def test_awq_s_scales_alone_change_no_number(monkeypatch: pytest.MonkeyPatch, un
         after = model.logits(model(ids, places, Packed([50])))
         assert not torch.allclose(model.layers[0].mlp.up_proj.weight, weight_before)  # type: ignore[union-attr,arg-type]
     assert torch.allclose(before, after, atol=1e-3)
+
+
+class Doubled(RMSNorm):
+    """A norm that a division of its weight does not divide."""
+
+    def forward(self, x_D: torch.Tensor) -> torch.Tensor:
+        return super().forward(x_D) * (1 + self.weight)
+
+
+def test_awq_refuses_a_layer_that_its_scales_would_change() -> None:
+    model = initialise(Decoder(SMALL), seed=0, std=0.3)
+    model.layers[1].attention_norm = Doubled(64, 1e-5)
+    text = [list(range(90))]
+    with pytest.raises(ConfigError, match="AWQ's scales change what layer 1 computes: take GPTQ, or a GGUF type"):
+        round_model(model, text, "awq")
+    assert len(round_model(model, text, "gptq")[0]) == 14
+
+
+def test_a_scaled_layer_may_differ_by_the_rounding_of_its_numbers_alone() -> None:
+    x, plain = torch.zeros(2, 64), torch.ones(2, 64)
+    assert _same(x, plain, plain * 1.0009) and _same(x, plain, plain * 0.9991)
+    assert not _same(x, plain, plain * 1.0011) and not _same(x, plain, plain * torch.nan)
+    assert not _same(plain * 9, plain * 10, plain * 10.002), "measured by what the layer adds"
+    assert _same(plain * 1e6, plain * 1e6, plain * (1e6 + 0.25)), "up to the last digits of what it is added to"
+    narrow = [each.bfloat16() for each in (x, plain, plain * 1.04)]
+    assert _same(*narrow) and not _same(*(each.float() for each in narrow))
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq"])
+@pytest.mark.parametrize("number", [-65_520.0, torch.nan])
+def test_numbers_beyond_float16_are_refused_before_any_work(tmp_path: Path, method: Any, number: float) -> None:
+    model = initialise(Decoder(replace(SMALL, qkv_bias=True)), seed=0, std=0.3)
+    text, refused = (
+        [list(range(90))],
+        r"holds a number that is not finite or beyond 65504, where float16 ends: quantise",
+    )
+    bias, told = model.layers[0].attention.k_proj.bias, []
+    with torch.no_grad():
+        bias[5] = 65_504.0
+    rounded, group = round_model(copy.deepcopy(model), text, method)
+    with torch.no_grad():
+        bias[5] = number
+    with pytest.raises(ConfigError, match=f"layers.0.attention.k_proj.bias {refused}"):
+        round_model(model, text, method, told=lambda *at: told.append(at))
+    with pytest.raises(ConfigError, match=f"model.layers.0.self_attn.k_proj.bias {refused}"):
+        save_rounded(model, rounded, group, method, tmp_path / "out")
+    with torch.no_grad():
+        bias[5] = 1.0
+    wide = {
+        **rounded,
+        "layers.1.mlp.up_proj": replace(rounded["layers.1.mlp.up_proj"], scales=torch.full((128, 1), 7e4)),
+    }
+    with pytest.raises(ConfigError, match=f"model.layers.1.mlp.up_proj.scales {refused}"):
+        save_rounded(model, wide, group, method, tmp_path / "out")
+    assert told == [] and not (tmp_path / "out").exists()
 
 
 def test_the_command_calibrates_on_a_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

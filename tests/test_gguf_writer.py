@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -188,6 +189,37 @@ def test_a_gguf_s_vocabulary_is_copied(tmp_path: Path) -> None:
     for key, value in read_gguf(source).metadata.items():
         if key.startswith("tokenizer."):
             assert metadata[key] == value, key
+
+
+def test_each_row_of_the_embedding_has_a_token(tmp_path: Path) -> None:
+    tokens, size = [f"t{id}" for id in range(PLAIN.vocab_size)], PLAIN.vocab_size
+    keys = [f"tokenizer.ggml.{key}" for key in ("tokens", "token_type", "scores")]
+    whole = dict(zip(keys, (tokens, [1] * size, [-2.0] * size), strict=True))
+    short = {key: each[: size - 2] for key, each in whole.items()}
+    pads = dict(zip(keys, ([f"[PAD{size - 2}]", f"[PAD{size - 1}]"], [5, 5], [-1000.0, -1000.0]), strict=True))
+    for given in (whole, short):
+        for kept in (keys, keys[:1]):
+            save_gguf(random_model(PLAIN), tmp_path / "m.gguf", vocabulary={key: given[key] for key in kept})
+            read = read_gguf(tmp_path / "m.gguf").metadata
+            assert [key for key in keys if key in read] == kept
+            for key in kept:
+                expected = [*given[key], *(pads[key] if given is short else [])]
+                assert list(read[key]) == expected, key
+    before = (tmp_path / "m.gguf").read_bytes()
+    with pytest.raises(
+        ConfigError, match=f"has {size + 1} tokens and the model's embedding {size} rows: give the model's"
+    ):
+        save_gguf(random_model(PLAIN), tmp_path / "m.gguf", vocabulary={keys[0]: [*tokens, "more"]})
+    assert (tmp_path / "m.gguf").read_bytes() == before
+
+
+def test_a_vocabulary_without_merges_is_refused_by_name(tmp_path: Path) -> None:
+    description = json.loads(trained_description())
+    description["model"]["merges"] = []
+    folder = write_folder(tmp_path / "t", json.dumps(description))
+    with pytest.raises(ModelFileError, match="its BPE has no merges, and readers of GGUF need at least one") as caught:
+        vocabulary_metadata(folder)
+    assert str(folder) in str(caught.value)
 
 
 def test_a_tokenizer_without_a_name_in_gguf_is_refused(tmp_path: Path) -> None:

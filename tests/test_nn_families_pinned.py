@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,13 +13,15 @@ from transformers import Gemma3TextConfig
 from transformers.models.gemma3.modeling_gemma3 import Gemma3TextScaledWordEmbedding
 
 from engine_tiny import tiny_model
+from firsthand.errors import ConfigError
 from firsthand.formats.gguf_file import GGUF
 from firsthand.formats.model_files import TensorInfo
-from firsthand.nn.architecture import Architecture
+from firsthand.nn.architecture import Architecture, LatentSettings
 from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.decoder import Decoder, initialise
+from firsthand.nn.families.deepseek_gguf import to_gguf as deepseek_gguf
 from firsthand.nn.families.gemma import from_gguf_values
-from firsthand.nn.model_config import config_architecture, gguf_architecture
+from firsthand.nn.model_config import config_architecture, gguf_architecture, to_config
 
 SHAPES = {  # of the released models: layers, width, heads, kv heads, head_dim, the query scale's divisor
     "1b": (26, 1152, 4, 1, 256, 256),
@@ -92,3 +95,38 @@ def test_the_embedding_scale_is_rounded_to_the_models_dtype_as_in_transformers(w
     if dtype == torch.bfloat16:  # 33.94 is 34 in bfloat16, and 73.32 is 73.5: to scale in float32 gives other numbers
         wide = (model.embed.weight.float() * width**0.5).to(dtype)
         assert not torch.equal(seen[0], wide)
+
+
+def gemma(model_type: str, **more: Any) -> Any:
+    values = {
+        "model_type": model_type, "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 64, **more,
+    }  # fmt: skip
+    return config_architecture(values, Path("config.json"))
+
+
+def test_gelu_of_the_first_gemma_is_its_tanh_approximation() -> None:
+    assert gemma("gemma", hidden_act="gelu").activation == "gelu_tanh" == gemma("gemma").activation
+    assert gemma("gemma", hidden_act="gelu", hidden_activation=None).activation == "gelu_tanh"
+    assert gemma("gemma", hidden_act="silu").activation == "silu"
+    assert gemma("gemma", hidden_act="silu", hidden_activation="gelu").activation == "gelu"
+    assert (
+        gemma("gemma2", hidden_act="gelu").activation == "gelu" == gemma("gemma2", hidden_activation="gelu").activation
+    )
+
+
+def test_a_gemma_3_without_windows_is_written_as_transformers_reads_it() -> None:
+    a = gemma("gemma3_text", layer_types=["full_attention"] * 2)
+    written = to_config(a)
+    assert (
+        a.windows == (None, None)
+        and written["sliding_window"] == 4096
+        and config_architecture(written, Path("config.json")) == a
+    )
+    assert Gemma3TextConfig(**written).sliding_window == 4096
+
+
+def test_a_deepseek_model_without_experts_is_no_gguf() -> None:
+    latent = LatentSettings(rank=16, nope_dim=8, rope_dim=8, value_dim=8, query_rank=0)
+    with pytest.raises(ConfigError, match="cannot express a DeepSeek model without experts, so save safetensors"):
+        deepseek_gguf(SimpleNamespace(experts=None, latent=latent, ropes=(None,)))  # type: ignore[arg-type]

@@ -118,6 +118,25 @@ def test_what_theirs_has_and_ours_has_not_is_folded_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "config",
+    [
+        {"architecture": "standard", "activation_fn_str": "topk", "activation_fn_kwargs": {"k": 2}},
+        {"activation_fn": "topk", "activation_fn_str": "topk", "activation_fn_kwargs": {"k": 2}},
+        {"architecture": "topk", "activation_fn": "topk", "activation_fn_kwargs": {"k": 2}},
+        {"architecture": "topk", "k": 2, "activation_fn_kwargs": {"k": 2}},
+        {"architecture": "topk", "k": 2, "activation_fn_kwargs": {}, "activation_fn": None},
+    ],
+)
+def test_a_topk_autoencoder_is_known_by_its_activation(config: dict[str, Any], tmp_path: Path) -> None:
+    theirs_of(tmp_path, config)
+    sae = read_sae(tmp_path).sae
+    assert sae.kind == "topk" and sae.settings()["k"] == 2
+    assert (sae.encode(torch.tensor([[2.0, 0.5]])) > 0).sum() == 2, "of three latents above 0"
+    theirs_of(tmp_path, {"activation_fn_str": "relu", "activation_fn": "relu", "activation_fn_kwargs": {"k": 2}})
+    assert read_sae(tmp_path).sae.kind == "relu"
+
+
+@pytest.mark.parametrize(
     ("config", "told"),
     [
         ({"architecture": "jumprelu"}, "has no tensor 'threshold', which a jumprelu autoencoder needs"),
@@ -128,6 +147,13 @@ def test_what_theirs_has_and_ours_has_not_is_folded_in(tmp_path: Path) -> None:
         ({"d_sae": None}, "has d_sae None: expected"),
         ({"architecture": "topk", "k": 4}, "has settings that no topk autoencoder takes: k is 4: expected 1 to the 3"),
         ({"architecture": "topk"}, "has settings that no topk autoencoder takes: k is 0"),
+        ({"activation_fn_str": "topk"}, "has settings that no topk autoencoder takes: k is 0"),
+        ({"activation_fn": "tanh-relu"}, "has a standard autoencoder with the activation 'tanh-relu': expected relu"),
+        ({"activation_fn": "relu", "activation_fn_str": "topk"}, "with the activation 'topk': expected relu"),
+        ({"activation_fn": ["relu"]}, "with the activation .'relu'.: expected relu"),
+        ({"architecture": "topk", "k": 2, "activation_fn": "relu"}, "a topk .* activation 'relu': expected topk"),
+        ({"architecture": "jumprelu", "activation_fn": "topk"}, "a jumprelu .* activation 'topk': expected relu"),
+        ({"architecture": "topk", "k": 2, "activation_fn_kwargs": {"k": 3}}, "has k 2 and, for its activation, k 3"),
     ],
 )  # fmt: skip
 def test_a_folder_that_says_what_it_does_not_hold_is_refused(config: dict[str, Any], told: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ Blocks go first to last, each with the inputs that the rounded ones before it gi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,8 @@ def round_model(
 ) -> tuple[dict[str, RoundedMatrix], int]:
     """Rounds the matrices of all blocks in place; returns them by our names, and the size of their groups.
 
-    `sequences` are the ids of calibration texts. ConfigError if there are none, or the model has other parts than attention
-    and a gated MLP.
+    `sequences` are the ids of calibration texts. ConfigError if there are none, the model has other parts than attention
+    and a gated MLP, or numbers that float16 cannot hold, or AWQ's scales would change what it computes.
     """
     texts = [torch.tensor(list(each)) for each in sequences if len(each) > 1]
     if not texts:
@@ -57,14 +57,19 @@ def round_model(
     group = _group_of([linear.in_features for linear in linears])
     if any(linear.out_features % 8 for linear in linears):
         raise ConfigError(f"{method} packs eight weights in an integer: this model has matrices of other sizes")
+    _expect_float16(model.named_parameters())
     found: dict[str, RoundedMatrix] = {}
     with torch.no_grad():
         hidden = [model.embed(ids) * model.architecture.embed_scale for ids in texts]
         for index, block in enumerate(blocks):
             hessians = _hessians(model, index, block, hidden, keep=False)[0]
             if method == "awq":  # all scales come before any rounding: one matrix is scaled by its rows and columns
+                plain_ND = _hessians(model, index, block, hidden[:1], keep=True)[1][0]
                 for site, names in _SITES.items():
                     _scale(block, site, [_linear(block, name) for name in names], hessians[site], group)
+                scaled_ND = _hessians(model, index, block, hidden[:1], keep=True)[1][0]
+                if not _same(hidden[0], plain_ND, scaled_ND):
+                    raise ConfigError(f"AWQ's scales change what layer {index} computes: take GPTQ, or a GGUF type")
             for site, names in _SITES.items():
                 for name in names:
                     linear = _linear(block, name)
@@ -82,7 +87,10 @@ def round_model(
 def save_rounded(
     model: Decoder, rounded: Mapping[str, RoundedMatrix], group: int, method: Method, folder: Path
 ) -> None:
-    """Writes a rounded model as a folder of safetensors in the layout of AutoGPTQ or AWQ, the rest in float16."""
+    """Writes a rounded model as a folder of safetensors in the layout of AutoGPTQ or AWQ, the rest in float16.
+
+    ConfigError, before anything is written, for numbers that float16 cannot hold.
+    """
     from safetensors.torch import save_file
 
     of = PackedFormat(method, BITS, group, zero_offset=int(method == "gptq"))
@@ -95,6 +103,7 @@ def save_rounded(
             state |= {stem + part: values for part, values in rounded[place].tensors(of).items()}
         else:
             state[theirs] = parameter.detach().half().contiguous()
+    _expect_float16(state.items())
     settings: dict[str, Any] = {"quant_method": method, "bits": BITS, "group_size": group}
     settings |= {"desc_act": False, "sym": False, "checkpoint_format": "gptq"} if method == "gptq" else {
         "zero_point": True, "version": "gemm"}  # fmt: skip
@@ -153,6 +162,8 @@ def _scale(block: Block, site: str, linears: list[nn.Linear], seen: tuple[Tensor
     before: Any = {"attn.in": block.attention_norm, "mlp.in": block.mlp_norm, "mlp.act": _linear(block, "up_proj"),
                    "attn.mixed": _linear(block, "v_proj")}[site]  # fmt: skip
     width = linears[0].in_features
+    if isinstance(before, nn.Identity):
+        return  # no norm stands before these matrices, which read the residual stream
     if isinstance(before, nn.Linear) and before.out_features != width:
         return  # a value head that several query heads share has no scale of its own for each
     scale_K = awq_scales([linear.weight.float() for linear in linears], *seen, group)
@@ -160,12 +171,27 @@ def _scale(block: Block, site: str, linears: list[nn.Linear], seen: tuple[Tensor
         linear.weight.data = (linear.weight * scale_K).to(linear.weight.dtype)
     if isinstance(before, RMSNorm) and before.unit_offset:
         before.weight.data = (1 + before.weight) / scale_K - 1
-    elif isinstance(before, nn.Linear):
-        before.weight.data = before.weight / scale_K[:, None]
-        if before.bias is not None:
-            before.bias.data = before.bias / scale_K
     else:
-        before.weight.data = before.weight / scale_K
+        before.weight.data = before.weight / (scale_K[:, None] if isinstance(before, nn.Linear) else scale_K)
+    if getattr(before, "bias", None) is not None:  # of a Linear or a LayerNorm
+        before.bias.data = before.bias / scale_K
+
+
+def _same(x_ND: Tensor, plain_ND: Tensor, scaled_ND: Tensor) -> bool:
+    """True if a block adds the same to x before and after it was scaled, up to the rounding of its numbers."""
+    rounding = 4 * torch.finfo(plain_ND.dtype).eps
+    x_ND, plain_ND, scaled_ND = x_ND.float(), plain_ND.float(), scaled_ND.float()
+    bound = (1e-3 + rounding) * (plain_ND - x_ND).norm() + rounding * plain_ND.norm()
+    return bool((scaled_ND - plain_ND).norm() <= bound)
+
+
+def _expect_float16(tensors: Iterable[tuple[str, Tensor]]) -> None:
+    for name, values in tensors:
+        if values.is_floating_point() and not values.detach().half().isfinite().all():
+            raise ConfigError(
+                f"{name} holds a number that is not finite or beyond 65504, where float16 ends: quantise this model to "
+                "GGUF, whose norms and biases are F32"
+            )
 
 
 def _hessians(

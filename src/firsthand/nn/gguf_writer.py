@@ -1,7 +1,8 @@
 """Writes a Decoder as a GGUF file, as llama.cpp's converter does: matrices in floats or quantised, norms and biases in F32.
 
 The file is read back before it takes its name: what GGUF cannot express of an architecture is an error, not another model.
-The vocabulary comes as metadata (`tokens.vocab_export`); a file without one serves the engine alone.
+The vocabulary comes as metadata (`tokens.vocab_export`), and rows of the embedding without a token get one, as llama.cpp's
+converter has them; a file without a vocabulary serves the engine alone.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def save_gguf(
 
     `dtype` is a float type, or a mixture of block types such as `Q4_K_M` (`gguf_recipes`), in which a matrix whose rows are
     no multiple of 32 stays F16. ConfigError for projections that were replaced (quantised, LoRA: merge them first), weights
-    that do not fit, or an architecture that GGUF cannot express.
+    that do not fit, a vocabulary of more tokens than the embedding has rows, or an architecture that GGUF cannot express.
     """
     check_file_type(dtype)
     a, path = model.architecture, Path(path)
@@ -125,8 +126,28 @@ def _pairs(a: Architecture, family: Family, dtype: str, vocabulary: Mapping[str,
         "general.file_type": FILE_TYPES[dtype],
         "general.quantization_version": gguf.GGML_QUANT_VERSION,
         **{f"{kind}.{key}": value for key, value in metadata.items()},
-        **vocabulary,
+        **_padded(vocabulary, a.vocab_size),
     }
+
+
+def _padded(vocabulary: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """The vocabulary with a token for each row of the embedding: llama.cpp opens no file that has fewer or more."""
+    import gguf
+
+    tokens = vocabulary.get("tokenizer.ggml.tokens")
+    if tokens is None:
+        return dict(vocabulary)
+    if len(tokens) > rows:
+        raise ConfigError(
+            f"the tokenizer has {len(tokens)} tokens and the model's embedding {rows} rows: give the model's own tokenizer"
+        )
+    missing = range(len(tokens), rows)
+    added: dict[str, list[Any]] = {
+        "tokenizer.ggml.tokens": [f"[PAD{id}]" for id in missing],
+        "tokenizer.ggml.token_type": [int(gguf.TokenType.UNUSED)] * len(missing),
+        "tokenizer.ggml.scores": [-1000.0] * len(missing),
+    }
+    return {**vocabulary, **{key: [*vocabulary[key], *more] for key, more in added.items() if key in vocabulary}}
 
 
 def _check(path: Path, a: Architecture) -> None:

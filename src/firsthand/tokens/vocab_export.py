@@ -36,13 +36,16 @@ def vocabulary_metadata(path: Path | str) -> dict[str, Any]:
     model = description.get("model")
     if not isinstance(model, Mapping) or model.get("type") != "BPE" or model.get("byte_fallback"):
         raise _unfit(folder, "its vocabulary is no byte-level BPE")
+    merges = [each if isinstance(each, str) else " ".join(each) for each in model.get("merges") or []]
+    if not merges:
+        raise _unfit(folder, "its BPE has no merges, and readers of GGUF need at least one")
     texts, kinds = _tokens(description, folder)
     metadata: dict[str, Any] = {
         f"{PREFIX}ggml.model": "gpt2",
         f"{PREFIX}ggml.pre": _pre_tokenizer_name(description, folder),
         f"{PREFIX}ggml.tokens": texts,
         f"{PREFIX}ggml.token_type": kinds,
-        f"{PREFIX}ggml.merges": [each if isinstance(each, str) else " ".join(each) for each in model.get("merges", [])],
+        f"{PREFIX}ggml.merges": merges,
         f"{PREFIX}ggml.add_bos_token": tokenizer.add_bos,
     }
     if tokenizer.bos_id is not None:

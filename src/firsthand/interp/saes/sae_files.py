@@ -122,9 +122,7 @@ def read_sae(folder: Path | str) -> SavedSae:
 def _made(
     config: Json, own: Mapping[str, Any], tensors: dict[str, Tensor], d_in: int, d_sae: int, folder: Path
 ) -> SparseAutoencoder:
-    theirs = config.get("architecture", "standard")
-    if not isinstance(theirs, str) or theirs not in _OURS:
-        raise ModelFileError(f"{folder} has the architecture {theirs!r}: expected {', '.join(_OURS)}")
+    theirs = _architecture(config, folder)
     for name in ("normalize_activations", "reshape_activations"):
         if config.get(name) not in (None, "none", False, "hook_z" if name == "reshape_activations" else "none"):
             raise ModelFileError(f"{folder} has {name} {config[name]!r}: fold it into the weights first; expected none")
@@ -150,7 +148,7 @@ def _made(
     if not (tensors["W_dec"].abs().amax(1) > 0).any():
         raise ModelFileError(f"{folder / WEIGHTS} has a decoder of zeros: no latent of this dictionary does anything")
     kind = own.get("kind") or _OURS[theirs]
-    settings = own.get("settings") or ({"k": config.get("k", 0)} if theirs == "topk" else {})
+    settings = own.get("settings") or ({"k": _k(config, folder)} if theirs == "topk" else {})
     if kind == "jumprelu" and not own:
         settings = {"k": min(32, d_sae)}
     try:
@@ -159,6 +157,34 @@ def _made(
         raise ModelFileError(f"{folder / CONFIG} has settings that no {kind} autoencoder takes: {error}") from error
     _fill(sae, config, tensors)
     return sae
+
+
+def _architecture(config: Json, folder: Path) -> str:
+    """The architecture, of which SAELens 3 to 5 gave a part as the activation: `standard` with `topk` is `topk`."""
+    theirs = config.get("architecture", "standard")
+    if not isinstance(theirs, str) or theirs not in _OURS:
+        raise ModelFileError(f"{folder} has the architecture {theirs!r}: expected {', '.join(_OURS)}")
+    named = [config[name] for name in ("activation_fn", "activation_fn_str") if config.get(name) is not None]
+    if theirs == "standard" and named and all(name == "topk" for name in named):
+        return "topk"
+    expected = "topk" if theirs == "topk" else "relu"
+    for name in named:
+        if name != expected:
+            raise ModelFileError(
+                f"{folder} has a {theirs} autoencoder with the activation {name!r}: expected {expected}"
+            )
+    return theirs
+
+
+def _k(config: Json, folder: Path) -> Any:
+    """The latents of a token that a TopK autoencoder keeps, which SAELens 3 to 5 wrote as an argument of the activation."""
+    arguments = config.get("activation_fn_kwargs")
+    given = [each["k"] for each in (config, arguments) if isinstance(each, dict) and each.get("k") is not None]
+    if given[1:] and given[0] != given[1]:
+        raise ModelFileError(
+            f"{folder} has k {given[0]!r} and, for its activation, k {given[1]!r}: expected one of them"
+        )
+    return given[0] if given else 0
 
 
 @torch.no_grad()

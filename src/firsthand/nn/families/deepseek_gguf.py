@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from firsthand.errors import ConfigError
 from firsthand.formats.fields import Fields
 from firsthand.formats.gguf_file import GGUF
 from firsthand.nn.architecture import Architecture, LatentSettings
@@ -71,7 +72,9 @@ def _without_stretch(fields: Fields, factor: float) -> Fields:
 def to_gguf(a: Architecture) -> dict[str, Any]:
     """The GGUF metadata that `from_gguf` reads back as this architecture; keys without the architecture's prefix."""
     e, m, rope = a.experts, a.latent, a.ropes[0]
-    assert e is not None and m is not None
+    assert m is not None
+    if e is None:
+        raise ConfigError("GGUF cannot express a DeepSeek model without experts, so save safetensors")
     stretch = math.sqrt(a.attention_scale * math.sqrt(m.nope_dim + m.rope_dim))
     found = {key: value for key, value in rope_to_gguf(rope).items() if key != "rope.scaling.attn_factor"}
     if rope.kind == "yarn" and rope.factor > 1:

@@ -82,7 +82,7 @@ def to_config(a: Architecture) -> dict[str, Any]:
         "attention_bias": a.qkv_bias,
         "hidden_activation": ACTIVATION_NAMES[a.activation],
         "query_pre_attn_scalar": round(a.attention_scale**-2),  # transformers takes a whole number only
-        "sliding_window": windows[0] if windows else None,
+        "sliding_window": windows[0] if windows else 4096,  # transformers needs one, also where no layer has it
         "layer_types": ["full_attention" if window is None else "sliding_attention" for window in a.windows],
         "final_logit_softcapping": a.logit_softcap,
     }

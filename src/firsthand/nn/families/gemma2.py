@@ -34,12 +34,15 @@ def from_config(config: Fields) -> Architecture:
     kept = Fields({key: each for key, each in config.values.items() if key != "hidden_act"}, config.where)
     sizes = config_sizes(kept, max_position=8192)
     bias, layers = config.flag("attention_bias", False), sizes["num_layers"]
+    activation = config.choice(
+        "hidden_activation" if config.has("hidden_activation") else "hidden_act", ACTIVATIONS, "gelu_pytorch_tanh"
+    )
+    if activation == "gelu" and not is_second and not config.has("hidden_activation"):
+        activation = "gelu_tanh"  # Google's first files of Gemma 1 say gelu and were trained with its approximation
     of_gemma: dict[str, Any] = {
         "head_dim": config.integer("head_dim", 256),
         "tie_embeddings": config.flag("tie_word_embeddings", True),
-        "activation": config.choice(
-            "hidden_activation" if config.has("hidden_activation") else "hidden_act", ACTIVATIONS, "gelu_pytorch_tanh"
-        ),
+        "activation": activation,
         "embed_scale": sizes["hidden_size"] ** 0.5 or 1.0,
     }
     windows: tuple[int | None, ...] = (None,) * layers
