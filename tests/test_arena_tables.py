@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
+from firsthand.arena import vote_checks
 from firsthand.arena.battle_table import A_WINS, B_WINS, TIE, BattleTable
 from firsthand.arena.connectivity import comparable_groups
 from firsthand.arena.elo import elo
@@ -293,6 +294,15 @@ def test_a_voter_is_compared_with_what_the_others_votes_expect() -> None:
     assert [each.voter for each in suspect_voters(battles, level=least, fewest=4)] == [2]
     assert suspect_voters(battles, level=least / 2, fewest=4) == [] and suspect_voters(battles, fewest=8) == []
     assert {each.battles for each in suspect_voters(battles, level=1.0, fewest=5)} == {5, 6}
+    theta = vote_checks._shared_theta(battles)
+    shared = [
+        each.p_value
+        for voter, rows in vote_checks._by_voter(battles).items()
+        for each in vote_checks._of_voter(battles.where(rows), voter, theta, vote_checks.FEWEST)
+    ]
+    assert len(vote_checks._without_suspects(battles, min(shared))) == len(battles), "of many, one is so by chance"
+    kept = vote_checks._without_suspects(battles, min(benjamini_hochberg(shared))).voters
+    assert kept is not None and set(kept) == {0, 1, 3}
     alone = battles.where(battles.voters == 0)
     assert suspect_voters(alone, level=1.0) == [], "nobody is there to compare with"
     assert refusal(suspect_voters, table("x y a")) == "the votes name no voters: give a column voter, judge or user_id"

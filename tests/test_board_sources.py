@@ -51,7 +51,7 @@ def test_a_run_gives_each_agent_its_tasks_its_price_and_its_origin(tmp_path: Pat
         for agent in ("ada", "bo"):
             run.add_agent(agent, {"name": agent})
         add("ada", "t0", 0, 1.0, 0.5), add("ada", "t0", 1, 0.5, 0.25), add("ada", "t2", 0, None)
-        add("bo", "t1", 0, 0.25), add("bo", "t2", 0, 1.0)
+        add("bo", "t1", 0, 0.25, 0.5), add("bo", "t2", 0, 1.0)
         add("bo", "t9", 0, 0.75, benchmark="other")
         other, ada, bo = run_results(run)
         assert ada.key.benchmark == bo.key.benchmark == "quiz" and ada.key.metric == "exact" == other.key.metric
@@ -62,7 +62,8 @@ def test_a_run_gives_each_agent_its_tasks_its_price_and_its_origin(tmp_path: Pat
         assert ada.clusters == bo.clusters == ("c1", "t2", "c1") and other.clusters == ()
         (about,) = ada.abouts
         assert (about.cost_usd, about.seconds) == (0.25, pytest.approx(7 / 3)), "of three attempts"
-        assert (bo.abouts[0].cost_usd, bo.abouts[0].seconds) == (None, 2.0)
+        assert (bo.abouts[0].cost_usd, bo.abouts[0].seconds) == (0.25, 2.0), "of two attempts at two of three tasks"
+        assert (other.abouts[0].cost_usd, other.abouts[0].seconds) == (None, 2.0)
         assert about.data_hash == f"tasks-{zlib.crc32(b't0' + bytes([10]) + b't1' + bytes([10]) + b't2'):08x}"
         assert (ada.key.protocol, other.key.protocol, about.value) == ("asked once", "", 0.0)
         assert about.commit == (run.about["commit"] or "")

@@ -15,19 +15,27 @@ from typing import Any
 import pytest
 from nats.errors import Error
 
+from firsthand import catalog, trace
 from firsthand.benchmarks import mbpp
 from firsthand.boards import read_results
+from firsthand.bridges.inspect import eval_logs
 from firsthand.bridges.lm_eval import data_guard
 from firsthand.bridges.lm_eval.result_models import ResultModels
 from firsthand.cluster.replicas.fleet import Fleet
-from firsthand.embed import embedding
+from firsthand.embed import embedding, relevance
+from firsthand.embed.pair_config import PairConfig
 from firsthand.engine.decoding.constraint import Grammars
 from firsthand.errors import ConfigError, DataError
 from firsthand.guard import GuardVerdict
+from firsthand.loop.answer_time import RUN_S, check_time, one_answer
 from firsthand.loop.listener import Began
 from firsthand.message import ToolCall
 from firsthand.messaging.nats_connection import connected
+from firsthand.nn.pair_classifier import PairClassifier
+from firsthand.patterns.parts.answers import extract_answer
 from firsthand.patterns.parts.value_expressions import part_of_expression
+from firsthand.retrieval.corpus import expect_documents
+from firsthand.runs import track_import
 from firsthand.safety.rules.labels import Label
 from firsthand.scorers.code import preamble
 from firsthand.stats.figure_stats import FigureDifference
@@ -38,6 +46,7 @@ from firsthand.system.bounded_sqlite import connect_bounded
 from firsthand.system.json_values import values_in
 from firsthand.tokens.templates.untrusted_text import TextMasks
 from firsthand.tool import tool
+from firsthand.trace import Score, new_trace_id
 from firsthand.worlds.browsing.site_server import SiteServer
 from firsthand.worlds.shop.products import ShoppingGoal
 from firsthand.worlds.shop.shop_generator import Shop
@@ -46,6 +55,8 @@ from firsthand.worlds.shop.shop_world import ShopWorld
 from fleet_in_memory import SAME, Starter, with_fleet
 from grammar_tiny import tokenizer
 from opened_context import Opened, asks
+from test_embedded_vectors import architecture
+from test_embedding_files import tokenizer as words_tokenizer
 from test_ingest_redaction import PUT, redacted
 from test_safety_call_cases import case
 from test_web_shop import product
@@ -275,3 +286,81 @@ def test_a_nats_server_without_tls_is_told_no_password() -> None:
 
     asyncio.run(asyncio.wait_for(tried(), 20))
     assert b"secret" not in heard and b"CONNECT" not in heard
+
+
+# -- traces, logs and catalogs --
+
+
+def test_every_level_of_a_value_in_a_log_is_counted() -> None:
+    assert eval_logs._size(["abc", {"k": ["xy", "z"]}, 5, None]) == 1 + 3 + (1 + 1 + (1 + 2 + 1)) + 1 + 1
+
+
+def test_a_file_that_helps_others_is_no_thing_of_its_room() -> None:
+    for kind in ("pattern", "benchmark", "tool"):
+        files = {path.stem for path in catalog._files(kind)}  # type: ignore[arg-type]
+        ours = {name for name in files if catalog.is_ours(kind, name)}  # type: ignore[arg-type]
+        assert ours == files & set(catalog.names(kind)), kind  # type: ignore[arg-type]
+    assert not catalog.is_ours("tool", "nobody")
+    helpers = {path.stem for kind in ("pattern", "benchmark", "tool") for path in catalog._files(kind)}  # type: ignore[arg-type]
+    assert any(not catalog.is_ours(kind, name) for kind in ("pattern", "benchmark", "tool") for name in helpers)  # type: ignore[arg-type]
+
+
+def test_only_an_object_is_a_share_of_a_figure_of_the_corpus() -> None:
+    assert Score("s", 1.0, {"corpus": {}}).corpus == {} and Score("s", 1.0).corpus is None
+    for other in ("text", [1], 3, True):
+        assert Score("s", 1.0, {"corpus": other}).corpus is None
+
+
+def test_ids_of_one_second_sort_by_their_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_800_000_000_123_456_789
+    monkeypatch.setattr(trace.time, "time_ns", lambda: now)
+    first = new_trace_id()
+    number = 0
+    for letter in first[:10]:
+        number = number * 32 + "0123456789abcdefghjkmnpqrstvwxyz".index(letter)
+    assert (len(first), number) == (26, now // 1_000_000)
+
+
+def test_the_bytes_of_a_blob_are_counted(tmp_path: Path) -> None:
+    assert track_import._left(10, ("abc", b"1234", 5, None), tmp_path) == 3
+    with pytest.raises(DataError, match="its rows have more text than the file"):
+        track_import._left(10, (b"12345678901",), tmp_path)
+
+
+# -- models, loops and answers --
+
+
+def test_compiled_kernels_are_forbidden_where_they_would_be_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relevance, "can_compile", lambda architecture: True)
+    monkeypatch.setattr(relevance, "is_fast_here", lambda: True)
+    monkeypatch.setattr(relevance, "CompiledEncoder", lambda encoder: "compiled")
+    pair = PairConfig((("A", 0), ("B", 1)), 600, "identity")
+
+    def made(compiled: bool | None) -> relevance.RelevanceModel:
+        return relevance.RelevanceModel(PairClassifier(architecture()), words_tokenizer(), pair, compiled=compiled)
+
+    assert [made(compiled).is_compiled for compiled in (None, True, False)] == [True, True, False]
+    monkeypatch.setattr(relevance, "is_fast_here", lambda: False)
+    assert [made(compiled).is_compiled for compiled in (None, True, False)] == [False, True, False]
+
+
+def test_the_time_of_an_answer_ends_with_it() -> None:
+    with one_answer() as spent:
+        spent.spent_s = 10 * RUN_S
+        with pytest.raises(Exception, match="not run, for the calls of this message ran"):
+            check_time(0.0)
+    check_time(0.0)
+
+
+def test_a_factor_behind_a_mixed_number_is_left_to_the_scorer() -> None:
+    assert extract_answer("The answer is 1 1/2.", asks()) == "1 1/2"
+    assert extract_answer("The answer is 1 1/2 million.", asks()) == "1 1/2 million"
+
+
+def test_an_index_is_found_by_the_folder_that_it_lies_in(tmp_path: Path) -> None:
+    from firsthand.retrieval.chunk_index import IndexHeader
+    from firsthand.retrieval.store.sqlite_index import open_index
+
+    open_index(tmp_path / ".firsthand-index", IndexHeader("words", "words", 0, "")).close()
+    with pytest.raises(ConfigError, match="holds no documents"):
+        expect_documents(tmp_path)

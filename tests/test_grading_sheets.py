@@ -91,6 +91,19 @@ def test_grades_an_adjudicator_and_the_run_become_a_board(run, tmp_path: Path):
         write_adjudication(folder, "eve")
 
 
+def test_sheets_in_a_folder_below_are_not_counted(run, tmp_path: Path):
+    folder = tmp_path / "g"
+    write_sheets(run, folder, ["ann", "ben"], ["correct"])
+    for name in ("ann", "ben"):
+        fill(folder, name, lambda row: 1)
+    before = read_sheets(folder)
+    (folder / "old").mkdir()
+    (folder / "old" / "cy.csv").write_text((folder / "ann.csv").read_text().replace("ann", "cy"))
+    again = read_sheets(folder)
+    assert again.remarks == before.remarks and "5 answers" in before.remarks[0]
+    assert str((again.items.models, again.items.scores)) == str((before.items.models, before.items.scores))
+
+
 def test_a_grader_of_one_answer_may_adjudicate_another(tmp_path: Path):
     path = tmp_path / "g.csv"
     rows = ["1,a,x,1,", "1,a,y,0,", "1,a,z,0.4,adjudicator", "2,a,x,1,", "2,a,z,0.9,grader"]

@@ -279,7 +279,7 @@ def test_a_perturbed_benchmark_takes_the_first_items_and_says_what_it_did():
 
 def trace(task: str, answer: str | None, *values: float, tokens: int = 0, seconds: float = 0.0) -> Trace:
     scores = [Score(name, value) for name, value in zip(("exact", CONFIDENCE), values, strict=False)]
-    calls = (Call("0:0", "generate", None, 0.0, 0.0, "r", usage=Usage(0, 0, tokens)),) if tokens else ()
+    calls = (Call("0:0", "generate", None, 0.0, 0.0, "r", usage=Usage(7, 0, tokens)),) if tokens else ()
     return Trace(
         f"t-{task}", "b", task, {"name": "a"}, 0, 0, "", seconds, answer=answer, scores=tuple(scores), calls=calls
     )

@@ -223,6 +223,12 @@ def test_a_cluster_is_the_named_one_or_this_machine_s_or_a_new_one(monkeypatch: 
     ]  # fmt: skip
     connect(SimpleNamespace(init=lambda **given: calls.append(given)), None, options)
     assert len(calls) == 4
+
+    def refuses(**given: Any) -> None:
+        raise RuntimeError("another version of Ray")
+
+    with pytest.raises(RuntimeError, match=r"^another version of Ray$"):  # no cluster of one's own takes its place
+        connect(SimpleNamespace(init=refuses), None, options)
     monkeypatch.setattr(ray_workers, "find_spec", lambda name: object())
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     for address in (None, "auto", "local", "ray://h:1"):
