@@ -121,6 +121,7 @@ def test_mixed_numbers_are_read_whole():
         ("Answer: -1 1/2.", "-1.5"),
     ):
         assert same_number(extract_answer(text, NUMBER) or "", value), text
+    assert extract_answer("Answer: 1 1/2 million", NUMBER) == "1 1/2 million", "no number to a scorer"
 
 
 def test_signs_that_make_another_value_are_kept_by_words():

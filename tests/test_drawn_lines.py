@@ -32,7 +32,6 @@ from firsthand.loop.listener import Began
 from firsthand.message import ToolCall
 from firsthand.messaging.nats_connection import connected
 from firsthand.nn.pair_classifier import PairClassifier
-from firsthand.patterns.parts.answers import extract_answer
 from firsthand.patterns.parts.value_expressions import part_of_expression
 from firsthand.retrieval.corpus import expect_documents
 from firsthand.runs import track_import
@@ -350,11 +349,6 @@ def test_the_time_of_an_answer_ends_with_it() -> None:
         with pytest.raises(Exception, match="not run, for the calls of this message ran"):
             check_time(0.0)
     check_time(0.0)
-
-
-def test_a_factor_behind_a_mixed_number_is_left_to_the_scorer() -> None:
-    assert extract_answer("The answer is 1 1/2.", asks()) == "1 1/2"
-    assert extract_answer("The answer is 1 1/2 million.", asks()) == "1 1/2 million"
 
 
 def test_an_index_is_found_by_the_folder_that_it_lies_in(tmp_path: Path) -> None:

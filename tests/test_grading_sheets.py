@@ -98,7 +98,8 @@ def test_sheets_in_a_folder_below_are_not_counted(run, tmp_path: Path):
         fill(folder, name, lambda row: 1)
     before = read_sheets(folder)
     (folder / "old").mkdir()
-    (folder / "old" / "cy.csv").write_text((folder / "ann.csv").read_text().replace("ann", "cy"))
+    write_sheets(run, folder / "old" / "g", ["cy", "dee"], ["correct"])
+    (folder / "old" / "cy.csv").write_text((folder / "old" / "g" / "cy.csv").read_text())  # without a grade
     again = read_sheets(folder)
     assert again.remarks == before.remarks and "5 answers" in before.remarks[0]
     assert str((again.items.models, again.items.scores)) == str((before.items.models, before.items.scores))
