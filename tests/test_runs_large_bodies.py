@@ -111,6 +111,10 @@ class Wordy(Answering):
     async def score(self, prompt: Any, continuations: Any) -> Scored:
         return Scored((Likelihood("x" * MOST, -1.0, 1, True),), Usage(10, 0, 0, 0.5))
 
+    def end_ids(self) -> None: ...  # these four make it a model for decoders, which is all that is asked of them here
+
+    token_id = tokenize_marked = next_logprobs = end_ids
+
 
 class AsksFirst:
     async def prompt(self, view: AttemptView, messages: tuple[Message, ...]) -> GuardVerdict:
@@ -118,11 +122,18 @@ class AsksFirst:
         return GuardVerdict.passed("asks", "fine")
 
 
+async def decodes(task: Task, ctx: Context) -> str:
+    async def decoding(model: Any, prompts: Any) -> Completion:
+        return (await model.complete(prompts[0], None))[0]
+
+    return (await ctx.decode(decoding, [ctx.say("say 1")], {}, max_tokens=5)).text
+
+
 async def scores(task: Task, ctx: Context) -> str:
     return str(await ctx.score(["x"], prompt="p"))
 
 
-@pytest.mark.parametrize("pattern", [direct, scores, AsksFirst], ids=["an answer", "log-probs", "what a guard asks"])
+@pytest.mark.parametrize("pattern", [direct, scores, decodes, AsksFirst])
 def test_a_reply_that_is_too_large_is_charged_to_the_budget_and_the_run(run: store.Run, pattern: Any) -> None:
     guard = pattern() if pattern is AsksFirst else None
     agent = Agent("a", Wordy(MOST), direct if guard else pattern, guard=guard)
