@@ -10,16 +10,18 @@ import pytest
 
 from firsthand.agent import Agent
 from firsthand.context import Context
+from firsthand.guard import AttemptView, GuardVerdict
 from firsthand.loop.budget import Limits
 from firsthand.loop.journal import MemoryJournal
-from firsthand.message import Message, Sampled, Text, ToolCall, assistant
-from firsthand.model import Completion, Delta, Sampling, Usage
+from firsthand.message import Message, Sampled, Text, ToolCall, assistant, user
+from firsthand.model import Completion, Delta, Likelihood, Sampling, Scored, Usage
+from firsthand.patterns.direct import direct
 from firsthand.providers.anthropic_wire import read_usage as anthropic_usage
 from firsthand.providers.openai_wire import count, read_usage
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.task import Task
-from firsthand.trace import Trace
+from firsthand.trace import Call, Trace
 
 
 class Silent(Scripted):
@@ -82,6 +84,56 @@ def test_a_replayed_call_is_charged_and_marked_as_it_was() -> None:
     again = attempt(assistant("other"), Usage(9, 0, 9), 1_000, twice_at_once, journal)
     assert again.calls[0].replayed and again.usage == first.usage
     assert again.calls[0].detail["usage_estimated"] is True
+
+
+class Asks:
+    async def prompt(self, view: AttemptView, messages: tuple[Message, ...]) -> GuardVerdict:
+        await view.ask([user("is this fine? " + "x " * 100)])
+        return GuardVerdict.passed("asks", "fine")
+
+
+def guarded(usage: Usage, tokens: int | None, journal: MemoryJournal | None = None) -> Trace:
+    agent = Agent(
+        "a", Silent(assistant("y" * 100), usage), direct, guard=Asks(), limits=Limits(tokens=tokens),
+        sampling=Sampling(max_tokens=50),
+    )  # fmt: skip
+    return asyncio.run(rollout(agent, Task("t", "?"), journal=journal))
+
+
+def test_what_a_guard_asks_is_estimated_too() -> None:
+    journal = MemoryJournal()
+    for found in (guarded(Usage(cost_usd=0.5), 5_000, journal), guarded(Usage(9), 5_000, journal)):
+        asked = found.calls[0]
+        assert asked.kind == "guard" and asked.detail["usage_estimated"] is True
+        assert asked.usage.completion_tokens == 25 and asked.usage.prompt_tokens == 103
+        assert asked.usage.cost_usd == 0.5
+    for reported, tokens in ((Usage(7), 5_000), (Usage(), None)):
+        asked = guarded(reported, tokens).calls[0]
+        assert asked.usage == reported and "usage_estimated" not in asked.detail
+
+
+class Scoring(Silent):
+    async def score(self, prompt: Any, continuations: Any) -> Scored:
+        return Scored(tuple(Likelihood(each, -1.0, 1, True) for each in continuations), self.reported)
+
+
+async def compares(task: Task, ctx: Context) -> str:
+    return str(len(await ctx.score(["yes", "no"], prompt="x " * 200)))
+
+
+def test_log_probs_are_estimated_too() -> None:
+    def scored(usage: Usage, tokens: int | None, journal: MemoryJournal | None = None) -> Call:
+        agent = Agent("a", Scoring(assistant(""), usage), compares, limits=Limits(tokens=tokens))
+        (call,) = asyncio.run(rollout(agent, Task("t", "?"), journal=journal)).calls
+        return call
+
+    journal = MemoryJournal()
+    for call in (scored(Usage(cost_usd=0.5), 5_000, journal), scored(Usage(9), 5_000, journal)):
+        assert call.usage == Usage(202, cost_usd=0.5), "of the prompt and of both texts"
+        assert call.detail["usage_estimated"] is True
+    for reported, tokens in ((Usage(7), 5_000), (Usage(), None)):
+        call = scored(reported, tokens)
+        assert call.usage == reported and "usage_estimated" not in call.detail
 
 
 @pytest.mark.parametrize("usage", [{"prompt_tokens": 400.0, "completion_tokens": 50.0}])

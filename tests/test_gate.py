@@ -345,6 +345,7 @@ def test_an_agent_of_the_baseline_that_the_candidate_lacks_fails_as_missing_task
             ("bob", "pass", 0.2),
         ]
         assert checks[1]["reason"] == f"left out: {told}"
+        assert [each["no_agent"] for each in checks] == [False, True]
     for named in (("--agent-a", "ada"), ("--agent-b", "ada", "--agent-a", "bob")):
         assert gate(first, second, "--max-drop", "10%", *named) == 0, "the agents to check are named"
         assert told not in capsys.readouterr().out

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from firsthand.benchmark import Benchmark
+from firsthand.benchmarks.protocols.protocol import Item
 from firsthand.benchmarks.sources.own import read_benchmark
+from firsthand.benchmarks.sources.own_examples import ExampleChoice
 from firsthand.errors import ConfigError, DataError
+from firsthand.message import canonical
 
 TOWNS = "q,t\nCapital of France?,Paris\nCapital of Italy?,Rome\nCapital of Norway?,Oslo\nCapital of Peru?,Lima\n"
 ABOUT = {"data": "t.csv", "prompt": "Q: {q}\nA:", "target": "{t}"}
@@ -52,10 +57,8 @@ def test_a_row_with_choices_is_never_its_own_example(tmp_path: Path) -> None:
     assert "1-shot, each without its own question (1 row had it);" in made.protocol
 
 
-@pytest.mark.parametrize(
-    "other", ["capital  of FRANCE", "Capital of France.", "Capital, of France", " Capital of\u2003France? "]
-)
-def test_case_spacing_and_marks_make_no_other_question(tmp_path: Path, other: str) -> None:
+@pytest.mark.parametrize("other", ["Capital  of France?", " Capital of\u2003France? "])
+def test_spacing_makes_no_other_question(tmp_path: Path, other: str) -> None:
     shown = f'q,t\n"{other}",Paris\nCapital of Cuba?,Havana\n'
     made = benchmark(tmp_path, TOWNS, ABOUT | {"prompt": "{q}", "examples": "e.csv", "shots": 1}, e=shown)
     assert [each.split("\n\n")[0].endswith("Havana") for each in prompts(made)] == [True, False, False, False]
@@ -67,15 +70,40 @@ def test_composed_and_decomposed_letters_make_no_other_question(tmp_path: Path) 
     assert "Havana" in task.prompt
 
 
-@pytest.mark.parametrize("other", ["2 - 1", "21", "2!", "(2)", "²"])
+@pytest.mark.parametrize("other", ["2 - 1", "21", "2!", "(2)", "²", "2."])
 def test_signs_make_another_question(tmp_path: Path, other: str) -> None:
     table, shown = "q,t\n2 + 1,3\n2,2\n", f"q,t\n{other},1\n"
     made = benchmark(tmp_path, table, ABOUT | {"examples": "e.csv", "shots": 1}, e=shown)
     assert all(other in each for each in prompts(made)) and "own question" not in made.protocol
 
 
+def test_questions_of_spelling_and_punctuation_differ_in_case_and_marks(tmp_path: Path) -> None:
+    table = "q,t\nRight? hello World.,no\nRight? Hello world.,yes\nRight? Hello world,no\n"
+    made = benchmark(tmp_path, table, ABOUT | {"examples": "t.csv", "shots": 2})
+    assert prompts(made)[0].startswith("Q: Right? Hello world.\nA: yes\n\nQ: Right? Hello world\nA: no\n\n")
+
+
+def test_where_all_rows_have_one_question_no_more_examples_are_read_than_their_choices_need(tmp_path: Path) -> None:
+    table = "q,a,b,t\nTrue?,one,two,A\nTrue?,three,four,B\n"
+    shown = "q,a,b,t\nTrue?,two,one,B\nTrue?,five,six,A\nTrue?,seven,eight,A\nTrue?,nine,ten,\n"
+    made = benchmark(tmp_path, table, CHOICES | {"examples": "e.csv", "shots": 2}, e=shown)
+    assert [each.split("\n")[1] for each in prompts(made)] == ["A. five", "A. two"]
+    with pytest.raises(DataError, match=r"e\.csv, line 5: the target '\{t\}' is empty here"):
+        benchmark(tmp_path, table, CHOICES | {"examples": "e.csv", "shots": 3}, e=shown)
+
+
+def test_many_rows_of_one_question_take_time_in_proportion_to_their_number() -> None:
+    rows = [Item(f"row-{n}", {}, ("yes", "no"), 0, question="True?") for n in range(15_000)]
+    other = Item("other", {}, ("yes", "no"), 1, question="True?")
+    choice = ExampleChoice([*rows, other], 1, "t.csv")
+    began = time.process_time()
+    assert all(choice.of(item) == [other] for item in rows) and choice.of(other) == rows[:1]
+    assert choice.of(Item("new", {}, question="False?")) == rows[:1]
+    assert time.process_time() - began < 1.0 and choice.told() == ", each without its own question (15000 rows had it)"
+
+
 def test_one_question_of_other_choices_is_another_unless_the_right_one_is_the_same(tmp_path: Path) -> None:
-    table = "q,a,b,t\nWhich is right?,he go,he goes,B\nWhich is right?,I is,I am,B\nWhich is right?,I are,I am.,B\n"
+    table = "q,a,b,t\nWhich is right?,he go,he goes,B\nWhich is right?,I is,I am,B\nWhich is right?,I are,I  am,B\n"
     made = benchmark(tmp_path, table, CHOICES | {"examples": "t.csv", "shots": 1})
     assert [each.split("\n")[1] for each in prompts(made)] == ["A. I is", "A. he go", "A. he go"]
     with pytest.raises(
@@ -92,10 +120,10 @@ def test_examples_of_other_questions_are_the_first_rows_and_no_later_row_is_read
 
 
 def test_a_question_that_comes_twice_among_the_examples_is_passed_over_twice(tmp_path: Path) -> None:
-    shown = "q,t\nCapital of France?,Paris\nCapital of France,Paris\nCapital of Italy?,Rome\nTwo?,2\nThree?,\n"
+    shown = "q,t\nCapital of France?,Paris\nCapital of  France?,Paris\nCapital of Italy?,Rome\nTwo?,2\nThree?,\n"
     made = benchmark(tmp_path, TOWNS, ABOUT | {"examples": "e.csv", "shots": 2}, e=shown)
     assert prompts(made)[0].startswith("Q: Capital of Italy?\nA: Rome\n\nQ: Two?\nA: 2\n\nQ: Capital of France?")
-    assert prompts(made)[2].startswith("Q: Capital of France?\nA: Paris\n\nQ: Capital of France\nA: Paris\n\n")
+    assert prompts(made)[2].startswith("Q: Capital of France?\nA: Paris\n\nQ: Capital of  France?\nA: Paris\n\n")
 
 
 @pytest.mark.parametrize("more", [{}, {"prompt": "{q}"}])
@@ -127,9 +155,12 @@ def test_a_number_that_is_none_is_an_error_where_it_is_used(tmp_path: Path, valu
         own(tmp_path, f'{{"q": "a", "t": "b", "similarity": {value}}}', scorer=["cosine_spearman"])
 
 
-def test_a_number_that_is_none_is_no_value_of_a_column_that_is_not_used(tmp_path: Path) -> None:
+def test_a_number_that_is_none_stays_in_a_column_that_is_not_used_so_that_the_task_is_that_of_older_runs(
+    tmp_path: Path,
+) -> None:
     (task,) = own(tmp_path, '{"q": "2+2?", "t": 4.0, "note": NaN, "n": 0.5, "yes": true}').tasks(0)
-    assert task.secret == {"answer": "4.0", "columns": {"q": "2+2?", "t": 4.0, "n": 0.5, "yes": True}}
+    columns = {"q": "2+2?", "t": 4.0, "note": math.nan, "n": 0.5, "yes": True}
+    assert canonical(task.secret) == canonical({"answer": "4.0", "columns": columns})
 
 
 def test_a_key_that_comes_twice_is_an_error_with_its_line(tmp_path: Path) -> None:

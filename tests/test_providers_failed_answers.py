@@ -83,13 +83,13 @@ def test_a_reason_that_ends_no_answer_is_a_failure_that_is_quoted_and_tried_agai
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_no_reason_is_believed_beside_text_and_nothing_at_all_is_no_answer(wire: str) -> None:
-    for reason in (None, ""):
+    for reason in (None, "", "none", "NULL", "unknown"):
         assert WIRES[wire]("4", reason).finish_reason == "stop"
-        if wire == "google_stream":  # a stream without a reason broke off
+        if wire == "google_stream" and not reason:  # a stream without a reason broke off
             continue
         with pytest.raises(FailedAnswer) as failed:
             WIRES[wire]("", reason)
-        said = "model m ended an answer with neither text nor a reason: it may pass, try again"
+        said = f"model m ended an answer with {reason or 'neither text nor a reason'}: it may pass, try again"
         assert str(ENDPOINT.garbled(failed.value)) == said
     empty = WIRES[wire]("", "stop")
     assert (empty.message.text, empty.finish_reason) == ("", "stop"), "a model may answer with nothing"
@@ -102,6 +102,9 @@ def test_reasons_of_any_vendor_end_an_answer(wire: str) -> None:
         ("stop_sequence", "stop"), ("COMPLETE", "stop"), ("length", "length"), ("MAX_TOKENS", "length"),
         ("model_length", "length"), ("tool_use", "tool_calls"), ("refusal", "content_filter"),
         ("content_filter: RECITATION", "content_filter"), ("sensitive", "content_filter"),
+        ("finish", "stop"), ("stopped", "stop"), ("endoftext", "stop"), ("end_of_text", "stop"), ("stop_str", "stop"),
+        ("End of turn", "stop"), ("max_new_tokens", "length"), ("tool-calls", "tool_calls"),
+        ("content-filter", "content_filter"), ("FINISH_REASON_STOP", "stop"), ("FinishReason.MAX_TOKENS", "length"),
     ):  # fmt: skip
         assert WIRES[wire]("x", reason).finish_reason == expected, reason
 

@@ -726,9 +726,18 @@ def test_a_conversation_is_not_scored(server):
         score(server.model(), (user("hi"),), "x")
 
 
-def test_scoring_passes_passing_faults_on(server):
-    server.reply(JSONResponse({}, 503))
-    with pytest.raises(TransientError):
+@pytest.mark.parametrize(
+    "reply",
+    [
+        JSONResponse({}, 503),
+        {"choices": [{"text": "", "finish_reason": "error"}]},
+        {"choices": [{"text": "", "error": {"code": 502, "message": "upstream"}}]},
+        {"choices": [{"error": "down", "logprobs": {"tokens": ["a", "b"], "token_logprobs": [None, None]}}]},
+    ],
+)
+def test_scoring_passes_passing_faults_on(server, reply):
+    server.reply(reply)
+    with pytest.raises(TransientError, match=r"answered 50[23]|ended an answer with"):
         score(server.model(), "a", "b")
 
 

@@ -170,7 +170,7 @@ def test_a_reply_without_answers_says_what_it_holds(body, said):
 
 def test_counts_are_whole_numbers_below_a_limit_and_costs_are_not_negative():
     assert [wire.count(each) for each in (0, 5, 2**40 - 1, 2**40, -1, True, 1.0, "5", None)] == [
-        0, 5, 2**40 - 1, 0, 0, 0, 0, 0, 0,
+        0, 5, 2**40 - 1, 0, 0, 0, 1, 0, 0,
     ]  # fmt: skip
     assert wire.read_usage(None) == Usage()
     assert wire.read_usage({"prompt_tokens": 3, "completion_tokens": 2, "cost": -1}) == Usage(3, 0, 2)
@@ -422,6 +422,13 @@ def test_streamed_calls_without_index_and_id_are_told_apart_by_name_and_whole_ar
     again = (ToolCall("call_0", "add", {"x": 1}), ToolCall("call_1", "add", {"x": 3}))
     assert streamed_calls([a], [function("add", {"x": 3})])[0] == again
     assert streamed_calls([a], [function("add", '{"x":3}')])[0] == again
+    nothing = (ToolCall("call_0", "add", {}), ToolCall("call_1", "add", {}))
+    assert streamed_calls([function("add", {})], [function("add", {})])[0] == nothing
+    assert streamed_calls([a], [function("add", {})])[0] == (two[0], nothing[1])
+    assert streamed_calls([function("add", {})], [function("add", {"x": 3})])[0] == (nothing[0], again[1])
+    for announced in (None, ""):
+        assert streamed_calls([function("add", announced)], [function("add", {"x": 1})])[0] == two[:1]
+    assert streamed_calls([function("add", {})], [function("add", '{"x":')], [function("add", "1}")])[0] == two[:1]
     cut = [function("add", '{"x":')], [function(None, "1")], [function("add", "}")]
     assert streamed_calls(*cut)[0] == two[:1], "a name that is repeated begins no call"
     nested = [function("add", '{"x":{"z":1}')], [function("add", "}")]

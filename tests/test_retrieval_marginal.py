@@ -22,7 +22,8 @@ from firsthand.engine.core.engine_thread import EngineWorker
 from firsthand.errors import ConfigError, PromptTooLong
 from firsthand.loop.budget import Limits
 from firsthand.loop.journal import MemoryJournal
-from firsthand.message import user
+from firsthand.message import assistant, user
+from firsthand.model import Completion, Usage
 from firsthand.providers.local import Local
 from firsthand.providers.scripted import Scripted
 from firsthand.retrieval.chunk import Chunk
@@ -294,6 +295,21 @@ def test_decoding_reserves_its_answer_for_each_of_its_prompts(local: Local) -> N
     for tokens, stop_reason in ((least, "done"), (least - 1, "tokens")):
         trace = asyncio.run(rollout(Agent("a", local, marginal, limits=Limits(tokens=tokens)), Task("1", "sum")))
         assert (trace.stop_reason, len(trace.calls)) == (stop_reason, int(stop_reason == "done"))
+
+
+def test_a_decoder_that_reports_no_usage_is_charged_an_estimate_where_a_budget_counts(local: Local) -> None:
+    async def silent(model: Any, prompts: Any) -> Completion:
+        return Completion(assistant("y" * 100), "stop", Usage(cost_usd=0.5))
+
+    async def decodes(task: Task, ctx: Context) -> str:
+        positions = [ctx.say("sum one"), ctx.say("sum two")]
+        return (await ctx.decode(silent, positions, {"decoder": "silent"}, max_tokens=5)).text
+
+    size = sum(len(asyncio.run(local.tokenize([user(f"sum {word}")]))) for word in ("one", "two"))
+    for tokens, usage in ((5_000, Usage(size, 0, 25, 0.5)), (None, Usage(cost_usd=0.5))):
+        agent = Agent("a", local, decodes, limits=Limits(tokens=tokens))
+        (call,) = asyncio.run(rollout(agent, Task("1", "sum"))).calls
+        assert call.usage == usage and call.detail.get("usage_estimated", False) == (tokens is not None)
 
 
 @pytest.fixture

@@ -14,9 +14,11 @@ from firsthand.benchmark import Benchmark
 from firsthand.cluster.spread.distribute import _Distribution
 from firsthand.context import Context
 from firsthand.errors import BodyTooLarge, StoreError
+from firsthand.guard import AttemptView, GuardVerdict
+from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.journal import MemoryJournal
-from firsthand.message import assistant
-from firsthand.model import Completion, Delta, Usage
+from firsthand.message import Message, assistant, user
+from firsthand.model import Completion, Delta, Likelihood, Scored, Usage
 from firsthand.patterns.direct import direct
 from firsthand.patterns.self_consistency import self_consistency
 from firsthand.providers.scripted import Scripted
@@ -69,7 +71,7 @@ async def asks_twice(task: Task, ctx: Context) -> str:
 
 @pytest.mark.parametrize(
     ("size", "pattern", "options", "paid"),
-    [(MOST, direct, {}, 0), (MOST // 2, asks_twice, {}, 30), (MOST // 2, self_consistency, {"samples": 3}, 0)],
+    [(MOST, direct, {}, 15), (MOST // 2, asks_twice, {}, 30), (MOST // 2, self_consistency, {"samples": 3}, 45)],
     ids=["a reply", "a trace", "several answers"],
 )
 def test_what_is_too_large_ends_its_attempt_and_the_run_goes_on(
@@ -101,6 +103,46 @@ def test_a_trace_that_is_too_large_is_kept_with_its_cost_and_without_its_content
     assert run.spent()[0].cost_usd == 3.0 and run.spent()[1] == 6
     assert large.error is not None
     assert large.error.message.startswith("the attempt is too large to be kept whole: a body of ")
+
+
+class Wordy(Answering):
+    """Scores with log-probs of texts that are too large to keep."""
+
+    async def score(self, prompt: Any, continuations: Any) -> Scored:
+        return Scored((Likelihood("x" * MOST, -1.0, 1, True),), Usage(10, 0, 0, 0.5))
+
+    def end_ids(self) -> None: ...  # these four make it a model for decoders, which is all that is asked of them here
+
+    token_id = tokenize_marked = next_logprobs = end_ids
+
+
+class AsksFirst:
+    async def prompt(self, view: AttemptView, messages: tuple[Message, ...]) -> GuardVerdict:
+        await view.ask([user("say 1: is this fine?")])
+        return GuardVerdict.passed("asks", "fine")
+
+
+async def decodes(task: Task, ctx: Context) -> str:
+    async def decoding(model: Any, prompts: Any) -> Completion:
+        return (await model.complete(prompts[0], None))[0]
+
+    return (await ctx.decode(decoding, [ctx.say("say 1")], {}, max_tokens=5)).text
+
+
+async def scores(task: Task, ctx: Context) -> str:
+    return str(await ctx.score(["x"], prompt="p"))
+
+
+@pytest.mark.parametrize("pattern", [direct, scores, decodes, AsksFirst])
+def test_a_reply_that_is_too_large_is_charged_to_the_budget_and_the_run(run: store.Run, pattern: Any) -> None:
+    guard = pattern() if pattern is AsksFirst else None
+    agent = Agent("a", Wordy(MOST), direct if guard else pattern, guard=guard)
+    place = Place(agent, Benchmark("digits", lambda seed: TASKS, (exact,)), TASKS[1])
+    budget = Budget(Limits(cost_usd=100.0))
+    asyncio.run(execute(run, [place], budget=budget))
+    (kept,) = run.traces()
+    assert kept.error is not None and kept.error.kind == "BodyTooLarge"
+    assert budget.spent.cost_usd == kept.usage.cost_usd == run.spent()[0].cost_usd == 0.5
 
 
 def test_a_pattern_that_caught_it_goes_on(run: store.Run) -> None:
@@ -144,10 +186,13 @@ def test_a_workers_reply_and_trace_that_are_too_large_leave_the_run_going(run: s
         "reply": {"a": "x" * MOST},
         "number": 4,
     }
-    assert driver._take(record, held) == {"kind": "kept", "upto": 4} and run.journal(place.id).find("0:1", "r") is None
+    assert (
+        driver._take("worker", record, held) == {"kind": "kept", "upto": 4}
+        and run.journal(place.id).find("0:1", "r") is None
+    )
     whole = Trace(
         "id", "digits", "t0", place.agent.to_json(), 0, 7, "2026-01-02", 0.0, answer="x" * MOST, place=place.id
     )
-    assert driver._take({"kind": "trace", "id": place.id, "trace": whole.to_json()}, held) is None
+    assert driver._take("worker", {"kind": "trace", "id": place.id, "trace": whole.to_json()}, held) is None
     assert [each.error and each.error.kind for each in (*told, *run.traces())] == ["BodyTooLarge"] * 2
     assert place.id not in held and place.id not in missing

@@ -332,6 +332,18 @@ def test_a_ruling_comes_from_the_first_reason_that_holds() -> None:
     assert alone < 0.1 < 9 * alone and several[0].ruling == "inconclusive", "failing is corrected for their number"
 
 
+def test_checks_without_a_pair_correct_no_other_check_and_keep_their_places() -> None:
+    level = tuple(0.05 * (-1) ** n for n in range(20))
+    bad = check(tuple(-0.48 + 2 * each for each in level))
+    absent = check((), differences=difference({}, {}, None), gaps=Gaps(no_agent=True))
+    unpaired = replace(absent, gaps=Gaps(candidate_errors=3))
+    ruled = rule([absent, unpaired, bad, absent, bad], gaps_fail=False)
+    assert [each.ruling for each in ruled] == ["pass", "inconclusive", "fail", "pass", "fail"]
+    fails = bad.gain.reversed.surely_above(0.25)
+    assert 2 * fails < 0.1 < 5 * fails, "two are corrected for, not five"
+    assert [each.to_json()["no_agent"] for each in ruled] == [True, False, False, True, False]
+
+
 def test_an_inconclusive_check_says_what_is_possible_and_how_many_tasks_decide() -> None:
     few = check((1.0, 0.0, 0.0, 0.0, -1.0), binary=True)
     needed = margin_tasks_needed(0.25, (2 + 1) / (5 + 2), confidence=0.9)

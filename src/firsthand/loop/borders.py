@@ -23,7 +23,7 @@ from firsthand.loop.attempt import Attempt, cost_of
 from firsthand.loop.budget import Budget
 from firsthand.loop.concurrency import derive_seed, had_ended
 from firsthand.loop.listener import Began
-from firsthand.loop.prompt_size import prompt_size
+from firsthand.loop.prompt_size import ESTIMATED, estimated_usage, prompt_size
 from firsthand.message import Json, Message, Text, ToolResult, canonical
 from firsthand.model import Completion, Model, Prompt, Sampling, Usage, request_key
 from firsthand.tool import Tool
@@ -265,21 +265,29 @@ class _View:
             sampling = replace(sampling, seed=derive_seed(attempt.seed, effect))
         request = request_key(asked.fingerprint, prompt, sampling, (), 1)
         recorded = attempt.journal.find(effect, request)
-        granted = None
+        granted, size = None, 0
         if recorded is None:
             size = await prompt_size(asked, prompt) if borders.budget.counts_tokens else 0
             wanted = size + sampling.max_tokens
             granted = borders.budget.reserve(wanted, borders.depth, least=wanted)
-        usage, detail, error = Usage(), {"model": asked.name}, "it was broken off before it had an answer"
+        usage, error = Usage(), "it was broken off before it had an answer"
+        detail: Json = {"model": asked.name}
 
         async def answer() -> Json:
-            return {"completions": [each.to_json() for each in await asked.complete(prompt, sampling)]}
+            nonlocal usage
+            made, mark = await asked.complete(prompt, sampling), {}
+            if borders.budget.counts_tokens and not any(each.usage.total_tokens for each in made):
+                made, mark = estimated_usage(made, size), {ESTIMATED: True}
+            reply = {"completions": [each.to_json() for each in made]} | mark
+            usage = cost_of(reply)  # paid, also if the reply cannot be kept
+            return reply
 
         try:
             reply = await attempt.reply(effect, request, answer, recorded)
             (completion,) = (Completion.from_json(each) for each in reply["completions"])
             usage, error = cost_of(reply), ""
             detail["answer"] = completion.message.text
+            detail |= {ESTIMATED: True} if reply.get(ESTIMATED) else {}
         finally:
             borders.budget.pay(granted, usage)
             attempt.record("guard", effect, borders.node, started_s, request, usage=usage, detail=detail,

@@ -9,7 +9,7 @@ from typing import cast
 from firsthand.errors import ConfigError, FirsthandError
 from firsthand.loop.concurrency import derive_seed
 from firsthand.loop.open_call import OpenCall
-from firsthand.loop.prompt_size import estimated_usage
+from firsthand.loop.prompt_size import ESTIMATED, estimated_usage
 from firsthand.message import Json, canonical
 from firsthand.model import (
     Completion,
@@ -28,8 +28,6 @@ Decoding = Callable[[DistributionModel, Sequence[Prompt]], Awaitable[Completion]
 """Computes one answer to several prompts together, step by step, from whole distributions of the model."""
 _GRANTED = "granted"
 """Key of the journal's record of a grant that was smaller than the request."""
-_ESTIMATED = "usage_estimated"
-"""Key of a reply, and of its call's detail, whose tokens are an estimate: the endpoint reported none."""
 
 
 async def sample_answers(
@@ -52,24 +50,23 @@ async def sample_answers(
     leases: list[object] = [None] * n
 
     async def ask() -> Json:
+        nonlocal usage
         call.begin("generate", {"n": n})
         completions = await attempt.complete(call.effect, asked, sampling, specs, n)
         leases[:] = [completion.lease for completion in completions]
-        is_reported = any(completion.usage.total_tokens for completion in completions)
-        if is_reported or not call.budget.counts_tokens:
-            return attempt.to_reply(completions, call.node)
-        filled = estimated_usage(completions, await call.size(asked, specs))
-        return attempt.to_reply(filled, call.node) | {_ESTIMATED: True}
+        counted, mark = await _counted(call, completions, [asked], specs)
+        usage = _total(counted)  # paid, also if the reply cannot be kept
+        return attempt.to_reply(counted, call.node) | mark
 
     try:
         async with call.in_time():
             body = await attempt.reply(call.effect, request, ask, recorded)
         completions = attempt.from_reply(body, call.node)
-        usage = sum((completion.usage for completion in completions), usage)
+        usage = _total(completions)
         if sampling is not wanted and any(each.finish_reason == "length" for each in completions):
             call.budget.mark("tokens", height)
     except FirsthandError as error:
-        call.record("generate", request, error=str(error))
+        call.record("generate", request, usage=usage, error=str(error))
         raise
     finally:
         call.pay(granted, usage)
@@ -79,8 +76,7 @@ async def sample_answers(
         "sampling": sampling.to_json(),
         "tools": [spec.name for spec in specs],
     }
-    if body.get(_ESTIMATED):
-        detail[_ESTIMATED] = True
+    detail |= _mark(body)
     if sampling.top_logprobs:
         detail["top_logprobs"] = [_alternatives(completion) for completion in completions]
     detail |= sent.detail
@@ -114,8 +110,14 @@ async def score_continuations(call: OpenCall, continuations: Sequence[str], prom
     usage = Usage()
 
     async def ask() -> Json:
+        nonlocal usage
         call.begin("score")
-        return (await model.score(asked, continuations)).to_json()
+        scored, mark = await model.score(asked, continuations), {}
+        usage = scored.usage
+        if call.budget.counts_tokens and not usage.total_tokens:
+            usage = replace(usage, prompt_tokens=await call.size(asked, continuations=continuations))
+            mark = {ESTIMATED: True}
+        return replace(scored, usage=usage).to_json() | mark
 
     try:
         async with call.in_time():
@@ -123,11 +125,11 @@ async def score_continuations(call: OpenCall, continuations: Sequence[str], prom
         scored = Scored.from_json(body)
         usage = scored.usage
     except FirsthandError as error:
-        call.record("score", request, error=str(error))
+        call.record("score", request, usage=usage, error=str(error))
         raise
     finally:
         call.pay(granted, usage)
-    detail = {"prompt": None, "likelihoods": body["likelihoods"]} | sent.detail
+    detail = {"prompt": None, "likelihoods": body["likelihoods"]} | _mark(body) | sent.detail
     call.record("score", request, usage=usage, detail=detail, replayed=recorded is not None)
     return list(scored.likelihoods)
 
@@ -163,8 +165,12 @@ async def decode_answer(
     usage = Usage()
 
     async def ask() -> Json:
+        nonlocal usage
         call.begin("generate", {"n": 1})
-        return attempt.to_reply([await decoding(cast(DistributionModel, model), asked)], call.node)
+        made = await decoding(cast(DistributionModel, model), asked)
+        counted, mark = await _counted(call, [made], asked)
+        usage = _total(counted)
+        return attempt.to_reply(counted, call.node) | mark
 
     try:
         async with call.in_time():
@@ -172,7 +178,7 @@ async def decode_answer(
         (completion,) = attempt.from_reply(body, call.node)
         usage = completion.usage
     except FirsthandError as error:
-        call.record("generate", request, error=str(error))
+        call.record("generate", request, usage=usage, error=str(error))
         raise
     finally:
         call.pay(granted, usage)
@@ -185,10 +191,30 @@ async def decode_answer(
         "positions": list(positions),
         "prompts": [each.detail for each in sent],
     }
+    detail |= _mark(body)
     if completion.top_logprobs:
         detail["top_logprobs"] = [_alternatives(completion)]
     call.record("generate", request, usage=usage, nodes=(node,), detail=detail, replayed=recorded is not None)
     return node
+
+
+async def _counted(
+    call: OpenCall, completions: list[Completion], prompts: Sequence[Prompt], specs: Sequence[ToolSpec] = ()
+) -> tuple[list[Completion], Json]:
+    """The answers with an estimate of their tokens where a budget counts them and none are reported, and its mark."""
+    if not call.budget.counts_tokens or _total(completions).total_tokens:
+        return completions, {}
+    size = sum([await call.size(each, specs) for each in prompts])
+    return estimated_usage(completions, size), {ESTIMATED: True}
+
+
+def _total(completions: Sequence[Completion]) -> Usage:
+    return sum((completion.usage for completion in completions), Usage())
+
+
+def _mark(reply: Json) -> Json:
+    """The mark of a reply whose tokens are an estimate, for its call's detail."""
+    return {ESTIMATED: True} if reply.get(ESTIMATED) else {}
 
 
 def _alternatives(completion: Completion) -> list[list[list[object]]]:

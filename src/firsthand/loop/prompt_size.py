@@ -14,6 +14,8 @@ from firsthand.model import Completion, Model, Prompt, TokenCapability, TokenCou
 
 BYTES_PER_TOKEN = 4
 """UTF-8 bytes of English text that make a token of a common vocabulary."""
+ESTIMATED = "usage_estimated"
+"""Key of a reply, and of its call's detail, whose tokens are an estimate: the endpoint reported none."""
 TOKENS_PER_MESSAGE = 4
 """Control tokens that a chat template puts around a message."""
 

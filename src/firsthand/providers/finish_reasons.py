@@ -12,10 +12,10 @@ from firsthand.errors import ModelError
 from firsthand.model import FinishReason
 
 _NAMES: dict[FinishReason, tuple[str, ...]] = {
-    "stop": ("stop", "stop_sequence", "stop_token", "end_turn", "end", "eos", "eos_token", "complete", "completed",
-             "done", "finished", "normal"),
-    "length": ("length", "max_tokens", "max_length", "max_output_tokens", "model_length", "token_limit",
-               "model_context_window_exceeded", "continuation", "repetition"),
+    "stop": ("stop", "stop_sequence", "stop_token", "end_turn", "end", "eos", "eos_token", "end_of_text", "endoftext",
+             "end_of_turn", "stop_str", "complete", "completed", "done", "finish", "finished", "stopped", "normal"),
+    "length": ("length", "max_tokens", "max_new_tokens", "max_length", "max_output_tokens", "model_length",
+               "token_limit", "model_context_window_exceeded", "continuation", "repetition"),
     "tool_calls": ("tool_calls", "tool_call", "tool_use", "function_call", "function_calls"),
     "content_filter": (
         "content_filter", "content_filtered", "guardrail_intervened", "sensitive", "refusal", "safety", "recitation",
@@ -24,6 +24,8 @@ _NAMES: dict[FinishReason, tuple[str, ...]] = {
 }  # fmt: skip
 """The names of each reason, in small letters. Gateways pass on those of another vendor."""
 _REASONS = {name: reason for reason, names in _NAMES.items() for name in names}
+_NO_REASON = frozenset({"", "none", "null", "unknown"})
+"""Words of gateways that were given no reason."""
 
 
 class FailedAnswer(ModelError):
@@ -43,12 +45,24 @@ def finish_reason(given: Any, *, has_answer: bool, calls: bool = False, error: A
     """
     if error:
         raise FailedAnswer(given, error)
-    if given is None or given == "":
+    name = _name(given)
+    if given is None or name in _NO_REASON:
         if not has_answer:
-            raise FailedAnswer(None)
+            raise FailedAnswer(given)
         reason: FinishReason | None = "stop"
-    else:  # Google's OpenAI-compatible API adds its own reason, as in `content_filter: RECITATION`
-        reason = _REASONS.get(given.partition(":")[0].strip().lower()) if isinstance(given, str) else None
+    else:
+        reason = _REASONS.get(name)
     if reason is None:
         raise FailedAnswer(given)
     return "tool_calls" if calls and reason == "stop" else reason
+
+
+def _name(given: Any) -> str:
+    """Returns a reason in small letters with underscores, and without the name of Google's enumeration.
+
+    Google's OpenAI-compatible API adds its own reason, as in `content_filter: RECITATION`.
+    """
+    if not isinstance(given, str):
+        return "not a text"
+    name = "_".join(given.partition(":")[0].lower().replace("-", " ").split())
+    return name.removeprefix("finishreason.").removeprefix("finish_reason_")

@@ -37,6 +37,7 @@ from firsthand.providers.endpoint_clients import (
     together,
 )
 from firsthand.providers.endpoint_secrets import endpoint_secrets
+from firsthand.providers.finish_reasons import FailedAnswer
 from firsthand.providers.openai_errors import Endpoint, checked_key, shown_address, split_address
 from firsthand.providers.output_validation import check
 from firsthand.providers.sse_events import is_cut_short, sse_data
@@ -187,6 +188,8 @@ class OpenAIModel:
         try:
             body = await self._post("/completions", {"model": self._model, "prompt": prompt + continuation, **options})
             return wire.read_likelihood(body, prompt, continuation), wire.read_usage(body.get("usage"))
+        except FailedAnswer as failed:
+            raise self._faults.garbled(failed) from None
         except (TransientError, PromptTooLong):
             raise
         except ModelError as error:

@@ -15,7 +15,7 @@ from typing import Any
 from firsthand.errors import ModelError
 from firsthand.message import Json, Message, Sampled, ToolCall, assistant
 from firsthand.model import CallDelta, Completion, Likelihood, Usage
-from firsthand.providers.finish_reasons import finish_reason
+from firsthand.providers.finish_reasons import FailedAnswer, finish_reason
 from firsthand.system.json_values import values_in_text
 from firsthand.system.terminal import printable
 from firsthand.tool_arguments import loads_arguments
@@ -107,12 +107,18 @@ def read_model_names(body: Json) -> list[str]:
 
 
 def read_likelihood(body: Json, prompt: str, continuation: str) -> Likelihood:
-    """Returns the likelihood of the continuation, from a reply that echoes prompt and continuation with log-probs."""
+    """Returns the likelihood of the continuation, from a reply that echoes prompt and continuation with log-probs.
+
+    FailedAnswer if its generation failed, ModelError if it holds no log-probs.
+    """
     choices = body.get("choices")
     choice = json_object(choices[0]) if isinstance(choices, list) and choices else {}
+    if choice.get("error"):
+        raise FailedAnswer(choice.get("finish_reason"), choice["error"])
     given = json_object(choice.get("logprobs"))
     tokens, logprobs, offsets = given.get("tokens"), given.get("token_logprobs"), given.get("text_offset")
     if not isinstance(tokens, list) or not isinstance(logprobs, list) or len(tokens) != len(logprobs):
+        finish_reason(choice.get("finish_reason"), has_answer=True)  # FailedAnswer if the endpoint failed
         raise ModelError("its reply holds no log-probs of the prompt")
     start, end = _span(tokens, offsets, read_usage(body.get("usage")).prompt_tokens, prompt, continuation)
     numbers = [number for number in map(_number, logprobs[start:end]) if number is not None]
@@ -185,11 +191,13 @@ class StreamedAnswer:
         call = self._open.get(index)
         is_new = call is None or bool(id and call["id"] and id != call["id"])
         if call is not None and piece.get("index") is None and not id:
-            is_new = _begins_another(call, function.get("name"), arguments)
+            is_new = _begins_another(call, function)
         if call is None or is_new:
             check_number_of_calls(len(self._calls))
-            call = self._open[index] = {"id": id, "name": "", "arguments": [], "place": len(self._calls)}
+            place = len(self._calls)
+            call = self._open[index] = {"id": id, "name": "", "arguments": [], "is_whole": False, "place": place}
             self._calls.append(call)
+        call["is_whole"] = call["is_whole"] or isinstance(function.get("arguments"), dict)
         was_named = bool(call["name"])
         call["id"] = call["id"] or id
         call["name"] = call["name"] or function.get("name")
@@ -216,12 +224,17 @@ def _arguments_text(arguments: Any) -> str:
     return f"<{type(arguments).__name__}>" if _too_deep(arguments) else json.dumps(arguments, ensure_ascii=False)
 
 
-def _begins_another(call: Json, name: Any, arguments: str) -> bool:
+def _begins_another(call: Json, function: Json) -> bool:
     """True if a piece with neither index nor id is another call: it has another name, or follows whole arguments."""
+    name, arguments = function.get("name"), function.get("arguments")
     if not name or not call["name"]:
         return False
-    follows = bool(call["arguments"]) and call["arguments"][-1].endswith("}") and arguments.startswith("{")
-    return bool(name != call["name"]) or follows
+    is_ended = bool(call["arguments"]) and call["arguments"][-1].endswith("}")
+    if isinstance(arguments, dict):  # an empty one adds no text
+        follows = is_ended or call["is_whole"]
+    else:
+        follows = is_ended and _arguments_text(arguments).startswith("{")
+    return bool(name != call["name"] or follows)
 
 
 def _completion(choice: Json, usage: Usage, prompt_ids: tuple[int, ...] | None) -> Completion:

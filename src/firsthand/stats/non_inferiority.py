@@ -121,6 +121,7 @@ class Check:
             "worse_tasks": list(self.worse),
             "errors": {"baseline": self.gaps.baseline_errors, "candidate": self.gaps.candidate_errors},
             "missing": self.gaps.missing,
+            "no_agent": self.gaps.no_agent,
             "changed": self.gaps.changed,
             "above_one": self.gaps.above_one,
             "flaky": [{"task": each.task_id, "where": each.where, "values": list(each.values)} for each in self.flaky],
@@ -129,8 +130,11 @@ class Check:
 
 def rule(checks: Sequence[Check], *, gaps_fail: bool = True) -> list[Check]:
     """The checks with their rulings. With `gaps_fail`, one that misses attempts or tasks fails whatever its scores."""
-    failing = holm([each.gain.reversed.surely_above(each.max_drop) for each in checks])
-    return [_ruled(each, p_fail, gaps_fail) for each, p_fail in zip(checks, failing, strict=True)]
+    # a check without a pair tests nothing, so it makes the others no less sure
+    tested = [index for index, each in enumerate(checks) if each.differences.n]
+    corrected = holm([checks[index].gain.reversed.surely_above(checks[index].max_drop) for index in tested])
+    failing = dict(zip(tested, corrected, strict=True))
+    return [_ruled(each, failing.get(index, 1.0), gaps_fail) for index, each in enumerate(checks)]
 
 
 def verdict(checks: Sequence[Check], inconclusive: Literal["report", "pass", "fail"] = "report") -> Ruling:

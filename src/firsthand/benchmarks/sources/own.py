@@ -275,7 +275,8 @@ def _is_plain(value: object) -> bool:
 
 
 def _is_short(value: object) -> bool:
-    return _is_plain(value) and (not isinstance(value, str) or len(value) <= MAX_KEPT_CHARS)
+    """True for what `firsthand summary --by` may group by, NaN too: a task without it is another one than in older runs."""
+    return isinstance(value, int | float) or (isinstance(value, str) and len(value) <= MAX_KEPT_CHARS)
 
 
 def _columns(row: TableRow) -> dict[str, str]:

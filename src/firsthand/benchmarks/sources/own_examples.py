@@ -16,16 +16,18 @@ from firsthand.system.plurals import count_of
 
 
 def example_pool(examples: Iterable[Item], items: Sequence[Item], shots: int) -> Iterator[Item]:
-    """Yields the first examples, as many as leave `shots` for each item without those that have its question."""
-    asked = {_words(item.question) for item in items}
-    repeated: Counter[str] = Counter()
+    """Yields the first examples, as many as leave `shots` for each item without those that may ask the same.
+
+    Which choice of an example is right is not known yet, so each may be.
+    """
+    asked = {each for item in items for each in _askable(item)}
+    repeated: Counter[tuple[str, ...]] = Counter()
     left_out = 0
     for index, example in enumerate(examples):
         yield example
-        words = _words(example.question)
-        if words in asked:
-            repeated[words] += 1
-            left_out = max(left_out, repeated[words])
+        for each in _askable(example) & asked:
+            repeated[each] += 1
+            left_out = max(left_out, repeated[each])
         if index + 1 - left_out >= shots:
             return
 
@@ -36,11 +38,17 @@ class ExampleChoice:
     def __init__(self, pool: Sequence[Item], shots: int, table: str) -> None:
         self._pool = [(_asked(example), example) for example in pool]
         self._shots, self._table, self._replaced = shots, table, 0
+        self._found: dict[tuple[str, ...] | None, list[Item]] = {}
+        self._known = {question for question, _ in self._pool}
 
     def of(self, item: Item) -> list[Item]:
         """Return the first `shots` examples that ask something else; ConfigError if there are fewer."""
         asked = _asked(item)
-        found = list(islice((example for question, example in self._pool if question != asked), self._shots))
+        key = asked if asked in self._known else None  # rows of no example's question have the same examples
+        if key not in self._found:
+            others = (example for question, example in self._pool if question != asked)
+            self._found[key] = list(islice(others, self._shots))
+        found = self._found[key]
         if len(found) < self._shots:
             raise ConfigError(
                 f"shots is {self._shots}, and {self._table} has {count_of(len(found), 'row')} with another question than "
@@ -62,6 +70,12 @@ def _asked(item: Item) -> tuple[str, ...]:
     return (_words(item.question), *right)
 
 
+def _askable(item: Item) -> set[tuple[str, ...]]:
+    """Each question that an item may ask, whichever of its choices is right."""
+    question = _words(item.question)
+    return {(question, _words(choice)) for choice in item.choices} or {(question,)}
+
+
 def _words(text: str) -> str:
-    """A text without case, spacing, and the marks that end words, none of which make another question."""
-    return " ".join(word.rstrip(".,;:?") for word in unicodedata.normalize("NFC", text).casefold().split())
+    """A text without spacing, which makes no other question; case and punctuation may be what is asked about."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
