@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from cpu_time import at_most_cpu_s
 from firsthand.scorers.mathematics.asked_order import MAX_CHARS, asks_for_order
 from firsthand.scorers.symbolic import comparison
 
@@ -35,6 +36,8 @@ ASKED = (
     "From smallest to largest, what are the roots?",
     "In increasing order, list the primes below 8.",
     "List the roots (largest root to smallest root).",
+    "List the roots in the order (smallest first).",
+    "Find what is given. List the roots in order.",
     "Find the roots. (List them in increasing order.)",
     "(Read it.) List them in order.",
     "Give the letters in\n  increasing   order.",
@@ -48,6 +51,14 @@ NOT_ASKED = (
     "List all numbers that stand in order.",
     "Give all numbers for Ann to draw in order that she wins.",
     "Name two groups. Order 2 is excluded.",
+    "Find all points. Write them as ordered pairs in the order (x, y).",
+    "Find all points. Write them in the order $(x, y)$.",
+    "Find all points. Write them in the order \\(x, y\\).",
+    "Find all points. Write them as pairs in order x, y.",
+    "List the roots in order. The order of the answers is not important.",
+    "List the roots in order. Their order isn't important.",
+    "List the roots in order. The order doesn’t matter.",
+    "List the roots in order. The order makes no difference.",
     "Find all x so the roots are from least to greatest.",
     "List x if the sum is in order.",
     "List the roots in order, but the order of equal ones does not matter.",
@@ -86,6 +97,9 @@ def test_an_order_of_what_is_given_or_none_is_not_asked_for(question: str) -> No
 def test_the_end_of_a_long_question_is_looked_at_in_little_time() -> None:
     order = "List them in increasing order."
     assert asks_for_order("x. " * MAX_CHARS + order) and not asks_for_order(order + " x" * MAX_CHARS)
+    for text in ("list " + "in order " * 900, "list, " * 600 + "in order " * 400, "in order so " * 700):
+        with at_most_cpu_s(0.2):
+            asks_for_order(text)
     start = time.perf_counter()
     for text in ("list in order that ", "find least ", "\n ", "in order", ", list", "least to "):
         asks_for_order(text * MAX_CHARS)
@@ -154,3 +168,10 @@ def test_what_has_no_order_keeps_none_where_one_is_asked_for(answer: str, refere
 
 def test_one_capital_is_no_word() -> None:
     assert not comparison("a", "A", "Give the letters in order.")[0]
+
+
+def test_an_order_of_coordinates_is_none_of_the_points() -> None:
+    for order in ("(x, y)", "$(x,y)$", "x, y"):
+        question = f"Find all intersections. Write your answers as ordered pairs in the order {order}."
+        assert comparison("(1,2), (-1,3)", "(-1,3), (1,2)", question)[0]
+        assert not comparison("(2,1), (-1,3)", "(-1,3), (1,2)", question)[0]

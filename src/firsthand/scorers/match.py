@@ -37,11 +37,12 @@ _MEANT = re.compile(
     r"|(?:(?<=\b[a-z])|(?<=\b[a-z]{2}))-(?![-\w])"
     # Operators between and before single letters and digits: a-b, x=5, -x, !A, but not R&B in a word or well-known.
     r"|(?<=\b[^\W_])[-+*/=|](?=[^\W_]\b)|(?<![^\W_)])[-!~¬](?=[^\W\d_]\b|inf\b|[∞π])"
-    # Those between a name and a number, and the factorial of an argument: x+10, pi/2, 2/x, O(n!), but not 2*x, B-52.
-    r"|(?<=[^\W\d_])[+*/=](?=\d)|(?<=\d)[+/=](?=[^\W\d_])|(?<=\w\([^\W\d_])!(?=\))"
 )
-_BOUND = r"[ \t]{0,3}([-+]?(?:[\d./]{1,20}|inf(?:inity)?|∞))[ \t]{0,3}"
-_INTERVAL = re.compile(rf"(?<!\w)([(\[\]]){_BOUND}[,;]{_BOUND}([)\[\]])")
+# In texts that are nothing but an expression, also those between a name and a number, and the factorial of an argument:
+# x+10, pi/2, O(n!), but not 2*x, and not HTTP/2, which HTTP2 is as well.
+_EXPRESSION = re.compile(r"(?:(?<![^\W\d_])(?:pi|[^\W\d_])(?![^\W\d_])|[-+*/=!^().\d\s\U000f0000-\U000ffffd])+")
+_MEANT_IN_EXPRESSION = re.compile(r"(?<=[^\W\d_])[+/=](?=\d)|(?<=\d)[+/=](?=[^\W\d_])|(?<=\w\([^\W\d_])!(?=\))")
+_INTERVAL = re.compile(r"[\s$]{0,3}([(\[\]])[^()\[\],;]+(?:[,;][^()\[\],;]+)+([)\[\]])[\s$.]{0,3}")
 
 
 def exact(task: Task, trace: Trace) -> Score:
@@ -53,7 +54,7 @@ def normalised(task: Task, trace: Trace) -> Score:
     """Score 1 if the answer has the reference's words, ignoring case, articles, punctuation and spacing.
 
     That is SQuAD's rule, but for signs that make another value or name: -5 is not 5, 1.5 is not 15, A+ is not "an A", and
-    [0,1) is not [0,1]. Punctuation is that of any script: 「東京」。 is 東京.
+    [0,1) alone is not [0,1]. Punctuation is that of any script: 「東京」。 is 東京.
     """
     return _score("normalised", same_words(whole_answer(trace), _reference(task)), trace)
 
@@ -109,10 +110,11 @@ def _rounds_to(value: Fraction, decimal: Fraction) -> bool:
 
 def same_words(answer: str, reference: str) -> bool:
     """Return whether two texts have the same words and the same signs that make a value; see `normalised`."""
-    intervals = [_intervals(each) for each in (answer, reference)]
-    if all(intervals) and intervals[0] != intervals[1]:
+    if _are_other_intervals(_INTERVAL.fullmatch(_folded(answer)), _INTERVAL.fullmatch(_folded(reference))):
         return False
     texts = [_with_meant_signs(each).translate(_QUOTES) for each in (answer, reference)]
+    if all(map(_EXPRESSION.fullmatch, texts)):
+        texts = [_MEANT_IN_EXPRESSION.sub(_kept, each) for each in texts]
     parted = [_words(_HYPHEN.sub(" ", each)) for each in texts]
     if parted[0] and parted[0] == parted[1]:
         return True
@@ -145,10 +147,14 @@ def _is_punctuation(sign: str) -> bool:
     return sign in string.punctuation or (unicodedata.category(sign)[0] == "P" and sign not in _KEPT)
 
 
-def _intervals(text: str) -> list[str]:
-    """Return which ends of each pair of numbers in brackets are open, `(`, or closed, `[`: `[(` of `[0,1)` and `[0,1[`."""
-    found = _INTERVAL.findall(_folded(text))
-    return [f"{'[' if first == '[' else '('}{'[' if last == ']' else '('}" for first, _, _, last in found]
+def _are_other_intervals(left: re.Match[str] | None, right: re.Match[str] | None) -> bool:
+    """True if two texts are nothing but values in brackets, and these differ: `[0,1)` is `[0,1[`, but not `[0,1]`.
+
+    (3,4) and [3,4] may both be a point or a list: only brackets of two kinds, or reversed ones, tell an interval.
+    """
+    if not left or not right or {left[1] + left[2], right[1] + right[2]} == {"()", "[]"}:
+        return False
+    return (left[1] == "[", left[2] == "]") != (right[1] == "[", right[2] == "]")
 
 
 def _with_meant_signs(text: str) -> str:
@@ -156,7 +162,12 @@ def _with_meant_signs(text: str) -> str:
     text = unicodedata.normalize("NFKC", _RAISED.sub(lambda found: f"^{found.group()}" if found.group() else " ", text))
     text = "".join("-" if each == "−" or unicodedata.category(each) == "Pd" else each for each in text).casefold()
     text = re.sub(r"^\s*-\s+(?=[.\d])", "-", _GROUP.sub("", text.replace("$", "")))
-    return _MEANT.sub(lambda found: "".join(chr(0xF0000 + ord(each) % 0xFFFE) for each in found.group()), text)
+    return _MEANT.sub(_kept, text)
+
+
+def _kept(signs: re.Match[str]) -> str:
+    """Return private characters, which are no punctuation, in the signs' place."""
+    return "".join(chr(0xF0000 + ord(each) % 0xFFFE) for each in signs.group())
 
 
 def _reference(task: Task) -> str:

@@ -1,9 +1,10 @@
 """Finds words and numbers in a text as wholes: 24 is not in 240, 0.24, 1,024, 12:24, -24, √24, 24 1/2 or 24 million.
 
 Numbers are compared as they are written, save for grouping signs and noughts at the end of decimals: 1.50 is 1.5. Dotted
-names are no decimals: 192.168.1.10 is not 192.168.1.1, and Python 3.10 is not Python 3.1. Chinese and Japanese, which have
-no blanks, are found by characters, so that 東京 is in 東京です; runs of katakana and of numerals are words.
-Left out: other languages without blanks (Thai, Khmer), and Korean particles.
+names are no decimals: 192.168.1.10 is not 192.168.1.1, and a reference Python 3.1 is not Python 3.10. Chinese and Japanese,
+which have no blanks, are found by characters, so that 東京 is in 東京です; runs of katakana and of numerals are words.
+Left out: other languages without blanks (Thai, Khmer), Korean particles, and names with one point in the text alone: Python
+3.10 contains 3.1 as an amount would.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_left
+from fractions import Fraction
 from typing import NamedTuple
 
 from firsthand.patterns.parts.filler import without_filler
@@ -25,26 +27,38 @@ _SPACED_MINUS = re.compile(r"(?<![\w)\]%])(?<![\w)\]%] )[−➖][ \t\u00a0]+(?=\
 _NUMERALS = "〇零一二三四五六七八九十百千万萬億亿兆两両"
 _KATAKANA = "\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"
 _LETTERS = f"[^\\W\u3005-\u3007\u3041-\u309f{_KATAKANA}\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-# The minus of a grade or an ion (A-, BBB-, Cl-), not the hyphen of `US- and UK-based`.
-_GRADE = r"(?:(?<=\b[^\W\d_])|(?<=\b[^\W\d_]{2})|(?<=\b[^\W\d_]{3}))"
-_NOT_HANGING = r"(?![-\w>])(?!(?:, ?\w{1,20}-){0,3},? (?:and|or|to) \w{1,20}-\w)"
-_GRADE_MINUS = re.compile(rf"{_GRADE}(?:[‐‑]|–(?![ \t]*\w)){_NOT_HANGING}")
-# A minus that takes one number from another: 24−1, 24 - 1 = 23, not 1939-1945.
-_SUBTRACTION = re.compile(r"(?<=\d)[ \t]?(?:−|-(?=[ \t]?\$?\.?\d[\d.,]{0,20}[ \t]?=))[ \t]?(?=\$?\.?\d)")
-# A number with its sign and what joins its digits; a word with what makes another name of it: C++, A-, non-profit.
+# A reference that is a grade or an ion, whose minus makes another one: A, BBB, and with a minus Cl-, NO3-.
+_GRADE = re.compile(r"[A-FO]|A{2,3}|B{2,3}|C{2,3}|AB")
+_ION = re.compile(r"(?:[A-Z][a-z]?\d?){1,4}")
+_HYPHEN = re.compile(r"(?<=[^\W\d_])[‐‑](?!\w)")
+_SIGN = r"[*_`}$]{0,4}(?:[ \t]?[-−]|\^?\{?1?[-−⁻])(?![-\w>])"
+_MINUS = re.compile(rf"{_SIGN}(?<! -)|{_SIGN}(?![ \t]*\w)|[ -]minus\b", re.IGNORECASE)
+# One that ends a phrase (`A-.`, `A- or better`), not a dash (`A- because`) or the hyphen of `B- and T-cells`.
+_MINUS_AT_END = re.compile(
+    rf"{_SIGN}(?!(?:, ?\w{{1,20}}-){{0,3}},? (?:and|or|to) \w{{1,20}}-\w)"
+    r"(?=[ \t]?[*_`}$)\]\"'’”]{0,6}(?:[.,;:!?/|]|[ \t]*(?:\n|\||\Z)|[ \t](?:and|or)\b))"
+)
+_AMOUNT = r"\d{1,15}(?:\.\d{1,15})?"
+_DIFFERENCE = re.compile(rf"(?<![\w.,:/-])({_AMOUNT})[ \t]?[-−][ \t]?(\$?)({_AMOUNT})(?=[ \t]?=[ \t]?\$?({_AMOUNT}))")
+# A multiple side by side with a numeral, 24万, not a unit, 24千克; and what stands above or below it in a fraction.
+_MULTIPLE_AFTER = re.compile(
+    r"[十万萬億亿]|百(?![分帕])|千(?![克米瓦卡赫帕伏安焦升牛欧]|字节)|兆(?![帕瓦赫焦伏欧]|字节|比特)|分之"
+)
+_MULTIPLE_BEFORE = re.compile(r"(?:[十百千万萬億亿兆]|(?<!百)分之)\Z")
+# A number with its sign and what joins its digits; a word with what makes another name of it: C++, non-profit.
 _TOKEN = re.compile(
     r"(?P<number>(?:(?<![\w)\]%])-\$?)?(?:(?<![\w.])\.)?\d+"
     rf"(?:(?:[.:/^]|(?<!,\d)(?<!,\d\d),(?=\d{{1,2}}(?![\d,])))\d+)*{_LETTERS}*)"
-    rf"|(?:\b(?:non|un|anti|ex)-)?{_LETTERS}+(?:[+#]+(?!\w)|{_GRADE}-{_NOT_HANGING})?"
+    rf"|(?:\b(?:non|un|anti|ex)-)?{_LETTERS}+(?:[+#]+(?!\w))?"
     rf"|[{_KATAKANA}]+|[{_NUMERALS}]+(?:[点點][{_NUMERALS}]+)?|\w",
     re.IGNORECASE,
 )
-# What stands before a number that is a name's part: `version `, `§ `, or a word with a capital letter. That may open the
-# reference, but no sentence of the answer, as in `About 3.50`.
-_NAMER = r"(?:\b(?i:versions?|ver\.?|releases?|sections?|sec\.|chapters?|articles?|clauses?|figures?|tables?)|§)[ \t]?$"
-_CAPITAL = r"(?!(?:Euros?|Dollars?|Pounds?|Rupees?|Rs|Yen|Yuan)\b)[A-Z](?:[a-z]|[A-Z]{3})\w*[ -]$"
-_NAME_IN_REFERENCE = re.compile(rf"{_NAMER}|\b{_CAPITAL}")
-_NAME_IN_ANSWER = re.compile(rf"{_NAMER}|(?<=[\w,;] )[(*_`\"']{{0,4}}{_CAPITAL}")
+# What stands before a number that is a name's part: `version `, `§ `, or in a reference a word with a capital letter.
+_NAMER = r"(?:\b(?i:versions?|ver\.?|sections?|chapters?|clauses?)|§)[ \t]?$"
+_NAME_IN_ANSWER = re.compile(_NAMER)
+_NAME_IN_REFERENCE = re.compile(
+    rf"{_NAMER}|\b(?!(?:Euros?|Dollars?|Pounds?|Rupees?|Rs|Yen|Yuan)\b)[A-Z](?:[a-z]|[A-Z]{{3}})\w*[ -]$"
+)
 _DATE = re.compile(r"\d{1,4}/\d{1,2}/\d{1,4}|\d{1,2}\.\d{1,2}\.\d{4}")
 _TENS = frozenset(each for each in NUMBER_WORDS if each.endswith("ty")) | MULTIPLES.keys()
 _UNITS = NUMBER_WORDS - _TENS
@@ -52,7 +66,6 @@ _LARGER = MULTIPLES.keys() | SIZES | {each for each in PARTS if each.endswith("s
 _SMALLER = frozenset({"minus", "negative", "twice", "thrice", "double", "triple", "负", "負"})
 _OPERATORS = frozenset({"times", "over", "plus", "minus", "divided", "multiplied"})
 _NUMERALS_SET = frozenset(_NUMERALS)
-_MYRIADS = frozenset("十百千万萬億亿兆")
 _BESIDE = 40
 
 
@@ -85,6 +98,7 @@ def has_words(text: str, wanted: str) -> bool:
             _is_part(before, first, last, after)
             or _is_operand(theirs, at, end, first, last)
             or _is_other_name(wanted_words, theirs, bisect_left(theirs.places, at + 1))
+            or _is_other_grade(wanted_words, theirs, bisect_left(theirs.places, at + 1))
         ):
             return True
         at = theirs.joined.find(ours, at + 1)
@@ -94,8 +108,6 @@ def has_words(text: str, wanted: str) -> bool:
 def _is_part(before: list[str], first: str, last: str, after: list[str]) -> bool:
     """True if the words beside make another number: `24` in `minus 24` or `24 million`, `four` in `twenty-four`."""
     previous, following = (before or [""])[-1], (after or [""])[0]
-    if (_is_number(first) and previous[-1:] in _MYRIADS) or (_is_number(last) and following[:1] in _MYRIADS):
-        return True
     if _is_number(first) and (previous in _SMALLER or (previous == "of" and before[-2:-1] and before[-2] in PARTS)):
         return True
     if first in _UNITS and previous in _TENS:
@@ -118,6 +130,8 @@ def _is_operand(theirs: _Words, at: int, end: int, first: str, last: str) -> boo
     )
     text = theirs.text
     before, after = text[max(0, begin[0] - 200) : begin[0]], text[stop[1] : stop[1] + 200]
+    if (_is_number(first) and _MULTIPLE_BEFORE.search(before)) or (_is_number(last) and _MULTIPLE_AFTER.match(after)):
+        return True
     return (first[-1:].isdigit() and part_of_expression(before, "")) or (
         last[-1:].isdigit() and part_of_expression("", after)
     )
@@ -131,13 +145,33 @@ def _is_other_name(wanted: _Words, theirs: _Words, begin: int) -> bool:
     )
 
 
+def _is_other_grade(wanted: _Words, theirs: _Words, at: int) -> bool:
+    """True if what is wanted is a grade or an ion, and only one of both has a minus: `A-` for A, `Cl` for Cl-."""
+    if len(wanted.spans) != 1:
+        return False
+    (begin, end), (their_begin, their_end) = wanted.spans[0], theirs.spans[at]
+    if _MINUS.match(wanted.text, end) and (
+        _ION.fullmatch(wanted.text, begin, end) or _GRADE.fullmatch(wanted.text, begin, end)
+    ):
+        return not _MINUS.match(theirs.text, their_end)
+    grades = _GRADE.fullmatch(wanted.text, begin, end) and _GRADE.fullmatch(theirs.text, their_begin, their_end)
+    return bool(grades and _MINUS_AT_END.match(theirs.text, their_end))
+
+
+def _as_sum(found: re.Match[str]) -> str:
+    """Return `24 - 1` before `= 23` with a plus, whose operands are no numbers of their own, and any other text as it is."""
+    if Fraction(found[1]) - Fraction(found[3]) != Fraction(found[4]):
+        return found[0]
+    return f"{found[1]} + {found[2]}{found[3]}"
+
+
 def _is_number(word: str) -> bool:
     return word[-1:].isdigit() or word in NUMBER_WORDS or word[:1] in _NUMERALS_SET
 
 
 def _words(text: str, name: re.Pattern[str]) -> _Words:
     """Return the words and numbers of the text in lower case; `name` matches what makes a decimal a part of a name."""
-    text = _GRADE_MINUS.sub("-", _SUBTRACTION.sub(" + ", unicodedata.normalize("NFC", without_filler(text))))
+    text = _HYPHEN.sub("-", _DIFFERENCE.sub(_as_sum, unicodedata.normalize("NFC", without_filler(text))))
     text = _WRAPPED_MINUS.sub("-", _SPACED_MINUS.sub("-", text))
     text = _EMPHASIS.sub("", folded(joined_groups(_GROUPS.sub("", text))))
     found: list[str] = []

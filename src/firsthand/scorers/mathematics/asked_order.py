@@ -7,12 +7,13 @@ next three terms`. An order of what is given (`If a, b and c are in increasing o
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 
 MAX_CHARS = 8_000
 """Characters at the end of a question that are looked at: it asks there."""
 _NO_ORDER = re.compile(
     r"\b(?:any|either|no(?: particular| specific| special)?|whatever|whichever) order\b"
-    r"|\border\b[^.?!]{0,60}\b(?:not matter|n['’]t matter|irrelevant|unimportant)"
+    r"|\border\b[^.?!]{0,60}(?:(?:\bnot|n['’]t) (?:matter|important)|\bno difference|\birrelevant|\bunimportant)\b"
     r"|\bregard(?:less)? (?:to|of)(?: the)? order\b",
     re.IGNORECASE,
 )
@@ -31,10 +32,11 @@ _WRITES = re.compile(
     r"|\b(?:should|must) be (?:listed|written|given|stated|entered|arranged|ranked|sorted|ordered)\b",
     re.IGNORECASE,
 )
+_NOT_OF_A_PAIR = r"(?! ?\(?(?:\$|\\\(|[a-z]\b))"  # `in the order (x, y)` is that of coordinates
 _WRITTEN = re.compile(
-    rf"{_VALUES}|\bfrom {_END} to {_END}\b|\bin order\b(?! (?:to|that|for)\b)|\bthe order in which\b"
+    rf"{_VALUES}|\bfrom {_END} to {_END}\b|\bin order\b(?! (?:to|that|for)\b){_NOT_OF_A_PAIR}|\bthe order in which\b"
     r"|\bin (?:which|what) order\b"
-    r"|\bin (?:the|this|that|their)(?: (?:same|given|following|correct|right|proper|original))? order\b",
+    rf"|\bin (?:the|this|that|their)(?: (?:same|given|following|correct|right|proper|original))? order\b{_NOT_OF_A_PAIR}",
     re.IGNORECASE,
 )
 _FINDS = re.compile(r"\b(?:what are|find|determine|compute|solve)\b", re.IGNORECASE)
@@ -66,8 +68,10 @@ def _asks(sentence: str) -> bool:
 
 def _follows(text: str, verbs: re.Pattern[str], orders: re.Pattern[str]) -> bool:
     """True if an order follows the last verb before it with no other clause between."""
+    ends = [found.end() for found in verbs.finditer(text)]
+    clauses = [found.start() for found in _CLAUSE.finditer(text)]
     for order in orders.finditer(text):
-        verb = max((found.end() for found in verbs.finditer(text, 0, order.start())), default=None)
-        if verb is not None and not _CLAUSE.search(text, verb, order.start()):
+        before = bisect_right(ends, order.start())
+        if before and bisect_left(clauses, ends[before - 1]) == bisect_left(clauses, order.start()):
             return True
     return False
