@@ -180,6 +180,33 @@ def test_a_moved_folder_takes_nothing_that_was_read_from_another_above_or_below_
     assert [*folder.index.hashes()] == ["p.txt", "w1.txt", "w2.txt", "wiki/w1.txt", "wiki/w2.txt"]
 
 
+def test_a_folder_that_was_copied_has_not_moved(folder: Folder, tmp_path: Path) -> None:
+    folder.write(a_txt="Alpha.", b_txt="Beta.")
+    folder.ingest()
+    (folder.root / "b.txt").unlink()
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "a.txt").write_text("Alpha.")
+    receipt = folder.ingest(copy, own_files=[copy / ".index"])
+    assert receipt.removed == () and receipt.notes == (("b.txt", NOT_THERE),)
+
+
+def test_a_moved_folder_leaves_a_disk_that_was_mounted_in_it_and_others_that_share_a_file(
+    folder: Folder, more: Path
+) -> None:
+    folder.write(a_txt="Alpha.", b_txt="Beta.", u_txt="Usb.")
+    (more / "v.txt").write_text("Vau.")
+    folder.ingest(more, folder.root)
+    folder.write(disk__d_txt="Disk.")
+    folder.ingest(folder.root / "disk")
+    root = folder.root.rename(folder.root.parent / "moved")
+    more.rename(more.parent / "unplugged")
+    (root / "disk").rename(more.parent / "disk")
+    receipt = folder.ingest(root, own_files=[root / ".index"])
+    assert receipt.removed == ("docs/a.txt", "docs/b.txt", "docs/u.txt")
+    assert receipt.notes == tuple((id, NOT_THERE) for id in ("d.txt", "more/u.txt", "more/v.txt"))
+
+
 def test_a_moved_folder_is_known_by_odd_names_and_beside_documents_that_no_ingest_made(folder: Folder) -> None:
     from dataclasses import replace
 
