@@ -32,6 +32,24 @@ def beside(path: Path) -> list[str]:
     return sorted(each.name for each in path.parent.iterdir() if not each.name.startswith(f"{path.name}.lock"))
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open descriptors in /proc")
+def test_an_index_whose_version_cannot_be_read_is_not_left_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.index"
+    open_index(path, HEADER).close()
+
+    def failing(_: IndexFile) -> bool:
+        raise StoreError("the disk is gone")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(IndexFile, "has_spaced_words", failing)
+        with pytest.raises(StoreError, match="the disk is gone") as kept:
+            open_index(path, HEADER)
+    left = [str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+    assert kept.value and [each for each in left if each.startswith(str(path))] == []
+
+
 def test_an_index_that_is_read_or_refused_has_no_log_beside_it_afterwards(tmp_path: Path) -> None:
     path = tmp_path / "x.index"
     with open_index(path, HEADER) as index:

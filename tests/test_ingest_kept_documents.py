@@ -126,6 +126,105 @@ def test_a_moved_folder_is_known_by_bytes_at_their_place_and_never_by_names_alon
     assert receipt.updated == ("u.txt",)
 
 
+def test_a_few_files_that_two_folders_share_make_none_the_former_place_of_the_other(folder: Folder, more: Path) -> None:
+    for name in ("LICENSE.txt", "NOTICE.txt", "x.txt", "y.txt"):
+        (more / name).write_text(f"{name} of all.")
+    folder.ingest(more)
+    away = more.rename(more.parent / "unplugged")
+    for name in ("LICENSE.txt", "NOTICE.txt"):
+        (folder.root / name).write_bytes((away / name).read_bytes())
+    receipt = folder.ingest(own_files=[folder.root / ".index"])
+    assert receipt.removed == () and receipt.updated == ("LICENSE.txt", "NOTICE.txt"), "two of five"
+    assert [each for each in receipt.notes if each[1] == NOT_THERE] == [
+        (id, NOT_THERE) for id in ("u.txt", "x.txt", "y.txt")
+    ]
+
+
+def test_half_of_the_files_read_at_a_place_are_enough_to_know_a_folder_that_moved(folder: Folder) -> None:
+    folder.write(a_txt="Alpha.", b_txt="Beta.", sub__c_jsonl='{"id": "x", "text": "one"}\n', d_txt="Delta.")
+    folder.ingest()
+    root = folder.root.rename(folder.root.parent / "moved")
+    (root / "b.txt").unlink()
+    (root / "d.txt").write_text("Changed.")
+    receipt = folder.ingest(root, own_files=[root / ".index"])
+    assert receipt.removed == ("b.txt",) and receipt.updated == ("a.txt", "d.txt", "sub/c.jsonl:x")
+
+
+def test_a_folder_that_was_read_beside_others_is_known_where_it_moved(folder: Folder, more: Path) -> None:
+    folder.write(a_txt="Alpha.", b_txt="Beta.")
+    folder.ingest(folder.root, more)
+    root = folder.root.rename(folder.root.parent / "moved")
+    more.rename(more.parent / "unplugged")
+    (root / "b.txt").unlink()
+    receipt = folder.ingest(root, own_files=[root / ".index"])
+    assert receipt.removed == ("docs/a.txt", "docs/b.txt") and receipt.notes == (("more/u.txt", NOT_THERE),)
+    assert [*folder.index.hashes()] == ["a.txt", "more/u.txt"]
+
+
+def test_a_moved_folder_takes_nothing_that_was_read_from_another_above_or_below_it(
+    folder: Folder, tmp_path: Path
+) -> None:
+    """Folders of a disk that is not mounted, each of which was indexed: their parent was not."""
+    mnt = tmp_path / "mnt"
+    for name in ("wiki/w1.txt", "wiki/w2.txt", "papers/p.txt"):
+        (mnt / name).parent.mkdir(parents=True, exist_ok=True)
+        (mnt / name).write_text(f"Text of {name}.")
+    for name in ("wiki", "papers"):
+        folder.ingest(mnt / name)
+    away = mnt.rename(tmp_path / "unplugged")
+    folder.write(wiki__w1_txt="", wiki__w2_txt="")
+    for name in ("wiki/w1.txt", "wiki/w2.txt"):
+        (folder.root / name).write_bytes((away / name).read_bytes())
+    receipt = folder.ingest(own_files=[folder.root / ".index"])
+    assert receipt.removed == () and ("p.txt", NOT_THERE) in receipt.notes
+    assert [*folder.index.hashes()] == ["p.txt", "w1.txt", "w2.txt", "wiki/w1.txt", "wiki/w2.txt"]
+
+
+def test_a_folder_that_was_copied_has_not_moved(folder: Folder, tmp_path: Path) -> None:
+    folder.write(a_txt="Alpha.", b_txt="Beta.")
+    folder.ingest()
+    (folder.root / "b.txt").unlink()
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "a.txt").write_text("Alpha.")
+    receipt = folder.ingest(copy, own_files=[copy / ".index"])
+    assert receipt.removed == () and receipt.notes == (("b.txt", NOT_THERE),)
+
+
+def test_a_moved_folder_leaves_a_disk_that_was_mounted_in_it_and_others_that_share_a_file(
+    folder: Folder, more: Path
+) -> None:
+    folder.write(a_txt="Alpha.", b_txt="Beta.", u_txt="Usb.")
+    (more / "v.txt").write_text("Vau.")
+    folder.ingest(more, folder.root)
+    folder.write(disk__d_txt="Disk.")
+    folder.ingest(folder.root / "disk")
+    root = folder.root.rename(folder.root.parent / "moved")
+    more.rename(more.parent / "unplugged")
+    (root / "disk").rename(more.parent / "disk")
+    receipt = folder.ingest(root, own_files=[root / ".index"])
+    assert receipt.removed == ("docs/a.txt", "docs/b.txt", "docs/u.txt")
+    assert receipt.notes == tuple((id, NOT_THERE) for id in ("d.txt", "more/u.txt", "more/v.txt"))
+
+
+def test_a_moved_folder_is_known_by_odd_names_and_beside_documents_that_no_ingest_made(folder: Folder) -> None:
+    from dataclasses import replace
+
+    from firsthand.retrieval.chunk_index import IndexedDocument
+
+    folder.write(b_txt="Beta.")
+    (folder.root / "caf\udce9.txt").write_text("Alpha.")
+    folder.ingest()
+    odd = next(id for id in folder.index.hashes() if id != "b.txt")
+    made = replace(folder.index.document(odd), id="A summary", meta={})
+    vectors = folder.index.vectors([each.id for each in folder.index.chunks(odd)])
+    folder.index.put([IndexedDocument(made, folder.chunker.chunk(made), vectors)])
+    root = folder.root.rename(folder.root.parent / "moved")
+    (root / "b.txt").unlink()
+    receipt = folder.ingest(root, own_files=[root / ".index"])
+    assert "b.txt" in receipt.removed and receipt.updated == (odd,)
+
+
 def test_documents_of_files_that_are_left_out_now_are_named_and_stay(folder: Folder) -> None:
     folder.write(a_txt="Alpha.", salaries_txt="Anna 93000.", c_txt="Gamma.", d_txt="Delta.")
     folder.ingest()

@@ -171,7 +171,7 @@ def test_only_what_lay_below_the_given_folders_goes(folder: Folder, tmp_path: Pa
     other = tmp_path / "docs2"  # begins with the name of the first
     other.mkdir()
     (other / "b.txt").write_text("Beta.")
-    folder.write(a_txt="Alpha.", z_txt="Zeta.", sub__y_txt="Ypsilon.")
+    folder.write(a_txt="Alpha.", z_txt="Zeta.", sub__y_txt="Ypsilon.", sub__x_txt="Xi.")
     folder.ingest(folder.root, other)
     for path in (folder.root / "a.txt", other / "b.txt"):
         path.unlink()
@@ -182,11 +182,17 @@ def test_only_what_lay_below_the_given_folders_goes(folder: Folder, tmp_path: Pa
     assert folder.ingest(other, removes=False) == IngestReceipt()
     renamed = folder.root.rename(tmp_path / "moved")
     (renamed / "z.txt").rename(renamed / "docs2.txt")
-    assert sorted(folder.index.hashes()) == ["docs/a.txt", "docs/sub/y.txt", "docs/z.txt", "docs2/b.txt"]
+    assert sorted(folder.index.hashes()) == [
+        "docs/a.txt",
+        "docs/sub/x.txt",
+        "docs/sub/y.txt",
+        "docs/z.txt",
+        "docs2/b.txt",
+    ]
     receipt = folder.ingest(renamed, own_files=[renamed / ".index"])
-    # a folder that holds its index has moved with it: what was below the place of a file that is the same is gone
-    assert receipt.added == ("docs2.txt", "sub/y.txt")
-    assert receipt.removed == ("docs/a.txt", "docs/sub/y.txt", "docs/z.txt")
+    # a folder that holds its index has moved with it: half of its files are the same
+    assert receipt.added == ("docs2.txt", "sub/x.txt", "sub/y.txt")
+    assert receipt.removed == ("docs/a.txt", "docs/sub/x.txt", "docs/sub/y.txt", "docs/z.txt")
     assert receipt.notes == (("docs2/b.txt", NOT_THERE),)
 
 

@@ -52,7 +52,7 @@ def test_a_proxy_that_cannot_be_used_is_counted_and_used_when_it_can(monkeypatch
         assert sender.flush(10.0) is True and sender.dropped == number + 1
 
 
-@pytest.mark.parametrize("value", ["café", "a\nb", "a\x7fb", "a\x00"])
+@pytest.mark.parametrize("value", ["café", "a\nb", "a\x7fb", "a\x00", "a\n b"])
 def test_a_header_that_cannot_be_sent_is_refused_without_its_value(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "")
     said = "trace_to was given a value for 'x-team' that no header may have: give printable ASCII"
@@ -62,6 +62,8 @@ def test_a_header_that_cannot_be_sent_is_refused_without_its_value(value: str, m
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-team=caf%C3%A9")
     with pytest.raises(ConfigError, match="'x-team'"):
         OtlpSender("http://h", "s", {})
+    for given in ("Bearer abc\n", "\r\n Bearer abc"):
+        assert OtlpSender("http://h", "s", {"x-team": given})._headers == {"x-team": "Bearer abc"}, "a key of a file"
     assert OtlpSender("http://h", "s", {"x-team": " ~a\tb! "})._headers == {"x-team": "~a\tb!"}, "what is given wins"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,10 +13,13 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from firsthand.agent import Agent
 from firsthand.errors import ConfigError
 from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.ingest.redaction import Redactor
 from firsthand.ingest.trace_store import SpanPreparer, TraceStore
+from firsthand.patterns.reply import reply
+from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
 from firsthand.studio.access import Access
 from firsthand.studio.regression_test import as_regression_test
@@ -59,6 +63,25 @@ def client(home: Path) -> Iterator[TestClient]:
     with TestClient(create_app(home, access), base_url=f"http://127.0.0.1:{PORT}") as made:
         made.get("/enter", params={"code": access.new_code()})
         yield made
+
+
+def test_a_data_set_offers_each_system_message_by_what_finds_it(tmp_path: Path) -> None:
+    """`p@2` is a version of `p`: a prompt of that name, which 0.21 kept, is offered with its own version."""
+    kept = SqliteStore(tmp_path)
+    version = {"text": "Be brief.", "at": "", "by": "", "note": ""}
+    for name in ("p", "p@2"):
+        kept.put("prompt", name, {"versions": [version]})
+    trace = Trace("t", "b", "t", {"name": "a"}, 0, 0, "", 1.0, place="p")
+    with store.create(tmp_path, {}, "r") as run:
+        run.add_tasks("b", [Task("t", "2 + 2?")])
+        TaskCollections(kept).add("sums", run, [trace])
+    access = Access()
+    access.port = PORT
+    agents = {"m": Agent("m", Scripted(lambda messages, sampling, index: "4"), reply)}
+    with TestClient(create_app(tmp_path, access, agents), base_url=f"http://127.0.0.1:{PORT}") as client:
+        client.get("/enter", params={"code": access.new_code()})
+        page = client.get("/data-sets/sums").text
+    assert re.findall("<option>(p.*?)</option>", page) == ["p", "p@2@1"]
 
 
 def test_a_trace_becomes_a_task_with_its_answer_as_the_expected_one(client: TestClient, home: Path) -> None:

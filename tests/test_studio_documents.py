@@ -131,11 +131,19 @@ def test_projects_prompts_and_notes_are_kept_by_name_and_version(store: SqliteSt
     assert [prompts.text(each) for each in ("s@2", "s@2@1", "p@2@1")] == [
         ("s@2", 2, "new"), ("s@2", 1, "old"), ("p@2", 1, "old"),
     ]  # fmt: skip
-    with pytest.raises(
-        ConfigError, match=r"^'p@2' is a prompt, and may be a version of 'p': for the former write .*p@2@1"
-    ):
-        prompts.text("p@2")
-    assert prompts.text("p@1") == ("p", 1, "one") and prompts.add("s@2", "newer", "ann") == 3
+    store.put("prompt", "p@9", body)
+    assert [prompts.text(each) for each in ("p@2", "p@1", "p@9@2")] == [
+        ("p", 2, "two"), ("p", 1, "one"), ("p@9", 2, "new"),
+    ]  # fmt: skip
+    with pytest.raises(UnknownName) as refused:
+        prompts.text("p@9")
+    assert str(refused.value) == (
+        "the prompt 'p' has no version 9: it has 1 to 3; the prompt 'p@9' has the versions p@9@1 and on"
+    )
+    wanted = prompts.references()
+    assert wanted == ["7", "a", "ann@home", "full", "p", "p@2@2", "p@9@2", "s@2", "s@2.0", "s@٢"]
+    assert [prompts.text(each)[0] for each in wanted] == prompts.names(), "each finds the prompt that it stands for"
+    assert prompts.add("s@2", "newer", "ann") == 3
     notes = RunNotes(store)
     notes.keep("r", " a\r\nb \n", "ann", 0)
     notes.keep("s", "x" * 10_000, "bob", 0)

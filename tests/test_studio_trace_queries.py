@@ -138,6 +138,13 @@ def test_attempts_are_found_whatever_the_case_of_their_names(tmp_path: Path) -> 
             ["Éva"], ["Éva"], ["STRASSE", "x"], ["Éva"], ["Éva"], ["STRASSE"],
         ]  # fmt: skip
         assert len(found("agent=ömer")) == 3 and found("error:É") == [] and len(found("-error=É")) == 3
+        for word in ("straße", "strasse", "STRASSE", "éva", "x"):
+            for operator in "=:":
+                found_in_python = [each for each in ("Éva", "STRASSE", "x") if holds(Term("", operator, word), each)]
+                assert found(f"task{operator}{word}") == found_in_python
+    for value, word in (("Straße", "strasse"), ("ﬁnal", "final"), ("\u212aate", "kate")):
+        assert not holds(Term("a", "=", word), value) and not holds(Term("a", ":", word), [value])
+        assert holds(Term("a", "=", value), word.upper()) and holds(Term("a", ":", word), f"A {word.upper()} B")
     assert holds(Term("a", "=", "ΟΔΟΣ"), "οδος") and holds(Term("a", ":", "É"), ["x", "éva"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,19 +121,41 @@ def test_a_trace_as_old_as_its_segment_goes_with_it_from_other_segments_too(stor
     assert store.add([ready("a", "1", facts=COUNTED)]) == 1 and held(store, "a") == ["n1"], "it begins anew"
 
 
-@pytest.mark.parametrize("error", [StoreError("damaged"), MissingExtra("duckdb", "cold", "sealing")])
 def test_a_segment_that_cannot_be_read_goes_without_its_younger_traces(
-    store: TraceStore, monkeypatch: pytest.MonkeyPatch, error: Exception
+    store: TraceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("duckdb", reason="duckdb is not installed")
     sealed_with_a_late_span(store)
 
     def unreadable(*_: object) -> None:
-        raise error
+        raise StoreError("damaged")
 
     monkeypatch.setattr(cold_segments, "_rows_in", unreadable)
     assert remove_older(store, 20.0, now_s=40.0) == 1 and segments(store) == []
     assert held(store, "a") == ["n3"]
+
+
+def test_a_segment_with_younger_traces_stays_where_duckdb_is_missing_and_others_go(
+    store: TraceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("duckdb", reason="duckdb is not installed")
+    sealed_with_a_late_span(store)
+    store.add([ready("c", "1"), ready("d", "1")])
+    arrived(store, c=2.0, d=3.0)
+    assert seal(store, 1.0, most=1, now_s=10.0) == 1
+    arrived(store, d=11.0)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "duckdb", None)
+        said = "^reading sealed traces needs the package 'duckdb': pip install 'firsthand.cold.'"
+        with pytest.raises(MissingExtra, match=said):
+            remove_beyond(store, 0)
+        assert names(store) == ["a", "b", "c", "d"], "none goes before one that has been quiet longer"
+        with pytest.raises(MissingExtra, match=said):
+            remove_older(store, 20.0, now_s=40.0)
+        assert names(store) == ["a", "b"] and len(segments(store)) == 1, "what is due beside it has gone"
+        assert remove_older(store, 39.5, now_s=40.0) == 0
+    assert held(store, "a") == ["n1", "n2", "n3"] and remove_older(store, 20.0, now_s=40.0) == 1
+    assert names(store) == ["a"] and held(store, "a") == ["n1", "n2", "n3"]
 
 
 def test_spans_of_one_id_lie_beside_each_other_when_a_segment_gives_them_back(store: TraceStore) -> None:

@@ -55,12 +55,12 @@ _PUT_BACK = (
 )
 
 
-def check_cold() -> None:
+def check_cold(purpose: str = "sealing traces into segments") -> None:
     """MissingExtra if DuckDB is not installed."""
     try:
         import duckdb  # noqa: F401
     except ImportError:
-        raise MissingExtra("duckdb", "cold", "sealing traces into segments") from None
+        raise MissingExtra("duckdb", "cold", purpose) from None
 
 
 def seal(store: TraceStore, older_than_s: float, *, most: int = SEGMENT_SPANS, now_s: float | None = None) -> int:
@@ -148,7 +148,7 @@ def read_sealed(store: TraceStore, trace: str) -> list[tuple[Any, ...]]:
 
 def _rows_in(store: TraceStore, name: str, traces: Sequence[str]) -> list[tuple[Any, ...]]:
     """The spans of some traces that lie in one segment, as rows of _READ in the order of their arrival."""
-    check_cold()
+    check_cold("reading sealed traces")
     import duckdb
 
     if (path := _path(store, name)) is None:
@@ -190,7 +190,8 @@ def _path(store: TraceStore, name: object) -> Path | None:
 
 def drop_segment(store: TraceStore, name: str) -> None:
     """Remove a segment and its traces. One that has received spans since is as young as they are: its spans go back into
-    SQLite, unless the segment cannot be read. A file that is not ours stays.
+    SQLite, unless the segment cannot be read. A file that is not ours stays. MissingExtra, and nothing is removed, if there
+    are such traces and DuckDB is not installed.
     """
     with store.database.write() as connection:
         found = connection.execute(
@@ -201,7 +202,7 @@ def drop_segment(store: TraceStore, name: str) -> None:
         younger = [trace for trace, is_younger in found if is_younger]
         remove_traces(connection, (trace for trace, is_younger in found if not is_younger))
         if younger:
-            with suppress(StoreError, MissingExtra):  # those spans are lost already
+            with suppress(StoreError):  # those spans are lost already
                 _put_back(connection, _rows_in(store, name, younger))
         connection.execute("DELETE FROM sealed WHERE file = ?", (name,))
         connection.execute("DELETE FROM segments WHERE file = ?", (name,))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, MissingExtra
 from firsthand.ingest.cold_segments import drop_segment
 from firsthand.ingest.removed_traces import remove_traces
 from firsthand.ingest.trace_store import TraceStore
@@ -44,22 +44,33 @@ def used_bytes(store: TraceStore) -> int:
 
 
 def remove_older(store: TraceStore, age_s: float, *, now_s: float | None = None) -> int:
-    """Remove traces whose last span arrived longer ago; returns their number."""
+    """Remove traces whose last span arrived longer ago; returns their number.
+
+    MissingExtra, once all others are removed, if a segment stays that only DuckDB can read, which is not installed.
+    """
     cutoff = (time.time() if now_s is None else now_s) - age_s
-    removed = 0
+    removed, missing = 0, None
     for (name,) in store.database.read("SELECT file FROM segments WHERE last_s < ?", (cutoff,)):
         before = _count(store)
-        drop_segment(store, name)
+        try:
+            drop_segment(store, name)
+        except MissingExtra as error:
+            missing = error
         removed += before - _count(store)
     while count := _remove_hot(store, cutoff):
         removed += count
     with store.database.write() as connection:
         connection.execute("DELETE FROM alerts WHERE at_s < ?", (cutoff,))
+    if missing is not None:
+        raise missing
     return removed
 
 
 def remove_beyond(store: TraceStore, most_bytes: int) -> int:
-    """Remove the traces that have been quiet longest until the rest takes at most so many bytes; returns their number."""
+    """Remove the traces that have been quiet longest until the rest takes at most so many bytes; returns their number.
+
+    MissingExtra, before younger ones are removed, at a segment that only DuckDB can read, which is not installed.
+    """
     removed = 0
     while used_bytes(store) > most_bytes:
         oldest = store.database.read("SELECT file, last_s FROM segments ORDER BY last_s, file LIMIT 1")

@@ -261,9 +261,10 @@ def _checked(name: str, value: str) -> str:
     """The value of a header, without blanks around it; ConfigError, which does not quote it, if it cannot be sent."""
     if not _HEADER_NAME.fullmatch(name):
         raise ConfigError(f"trace_to was given a header named {name[:80]!r}: give a name of letters, digits and dashes")
+    value = value.strip()  # a key that was read from a file ends with a line break
     if not _HEADER_VALUE.fullmatch(value):
         raise ConfigError(f"trace_to was given a value for {name[:80]!r} that no header may have: give printable ASCII")
-    return value.strip()
+    return value
 
 
 def _headers(text: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -28,7 +28,7 @@ from firsthand.retrieval.chunking.text_spans import FILE_META
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.documents.bounded_parser import BoundedParser
 from firsthand.retrieval.documents.file_content import FileContent, NoTextField, ReadSettings
-from firsthand.retrieval.documents.folder_files import FolderFile, FolderFilter, LeftOut, read_bytes, walk
+from firsthand.retrieval.documents.folder_files import FolderFile, FolderFilter, LeftOut, read_bytes, shown, walk
 from firsthand.retrieval.stoppable_chunks import IngestStopped, StoppableChunks
 from firsthand.system.plurals import count_of
 
@@ -379,9 +379,9 @@ class _Ingest:
             self.stored[each.id] = _Stored(each.sha256, each.source, mark)
             self.by_source.setdefault(each.source, []).append(each.id)
 
-    def _below(self, more: Iterable[Path] = ()) -> Iterator[tuple[str, list[str]]]:
-        """The stored files below the folders of this ingest, and below more of them, with their documents."""
-        roots = [*(each.resolve() for each in self.sources), *more]
+    def _below(self) -> Iterator[tuple[str, list[str]]]:
+        """The stored files below the folders of this ingest, with their documents."""
+        roots = [each.resolve() for each in self.sources]
         for source, ids in self.by_source.items():
             if source and any(Path(source).is_relative_to(root) for root in roots):
                 yield source, ids
@@ -403,28 +403,34 @@ class _Ingest:
 
     def _remove_gone(self) -> None:
         """Remove documents whose files are gone, those of a folder that moved with its index among them."""
-        gone = {id for source, ids in self._below(self._former_folders()) if _is_gone(source) for id in ids}
+        below = {source for source, _ in self._below()} | self._moved()
+        gone = {id for source in below if _is_gone(source) for id in self.by_source[source]}
         gone -= {*self._done(), *self.tally.removed, *(id for id, _ in self.tally.failed)}
         if gone:
             self.tally.removed += self.index.delete(sorted(gone))
 
-    def _former_folders(self) -> list[Path]:
-        """Where a folder that holds its index was before it moved: the one that had the most of its files, byte for byte.
+    def _moved(self) -> set[str]:
+        """The stored files of folders that moved with their indexes, as they were named before.
 
-        It has not moved if a file was read where it is now: what else is gone is of another folder.
+        A folder has moved if at least half of the files that were read at its former place are in it, byte for byte: a
+        few that two folders share, such as a licence, do not count. It has not moved if a file was read where it is now.
         """
-        found: list[Path] = []
+        found: set[str] = set()
         for root in {each.resolve() for each in self.sources} & self.index_folders:
             if any(Path(source).is_relative_to(root) for source in self.by_source):
                 continue
             read = ((Path(path), sha256) for path, sha256 in self.read.items())
             here = {(path.relative_to(root).parts, sha256) for path, sha256 in read if path.is_relative_to(root)}
+            of: defaultdict[Path, set[str]] = defaultdict(set)
             held: Counter[Path] = Counter()
             for source, ids in self.by_source.items():
-                parts, sha256 = Path(source).parts, self.stored[ids[0]].file.get("sha256")
-                if _is_gone(source):
-                    held.update(Path(*parts[:-n]) for n in range(1, len(parts)) if (parts[-n:], sha256) in here)
-            found += [folder for folder, _ in held.most_common(1)]
+                first = next((id for id in ids if self.stored[id].file), "")
+                sha256 = self.stored[first].file["sha256"] if first else ""
+                for folder in _read_from(Path(source), first) if _is_gone(source) else ():
+                    of[folder].add(source)
+                    held[folder] += (Path(source).relative_to(folder).parts, sha256) in here
+            former = [folder for folder, count in held.most_common() if 2 * count >= len(of[folder])]
+            found |= of[former[0]] if former else set()
         return found
 
     def _tell_kept(self) -> None:
@@ -449,6 +455,15 @@ class _Ingest:
         self.on_progress(
             IngestProgress(self.files, self.total_files, self.bytes, self.total_bytes, documents, self.chunks, self.at)
         )
+
+
+def _read_from(path: Path, id: str) -> Iterator[Path]:
+    """The folders that an ingest may have read a file from, by the id of a document of it: its path in there, behind the
+    folder's name if there were several."""
+    for folder in path.parents:
+        name = shown(path.relative_to(folder).as_posix())
+        if any(id == each or id.startswith(f"{each}:") for each in (name, f"{folder.name}/{name}")):
+            yield folder
 
 
 def _is_gone(path: str) -> bool:

@@ -47,6 +47,17 @@ class PromptLibrary:
         """All prompts by name."""
         return [item.key for item in self.store.items(PROMPT)]
 
+    def references(self) -> list[str]:
+        """All prompts as `text` finds their last versions: by name, or `NAME@NUMBER` where a name alone is another's."""
+        names = self.names()
+        known = {*names}
+
+        def is_others(name: str) -> bool:
+            numbered = _version_of(name)
+            return numbered is not None and numbered[0] in known
+
+        return [f"{name}@{len(self.versions(name))}" if is_others(name) else name for name in names]
+
     def versions(self, name: str) -> list[PromptVersion]:
         """All versions, the first one first; UnknownName if there is no such prompt."""
         item = self.store.get(PROMPT, name)
@@ -83,21 +94,21 @@ class PromptLibrary:
     def text(self, reference: str) -> tuple[str, int, str]:
         """Name, number and text of `NAME` (its last version) or `NAME@NUMBER`.
 
-        UnknownName if there is none, ConfigError if it names two: names that end with `@NUMBER` were taken until 0.22.0.
+        Until 0.22.0 a prompt's own name might end with `@NUMBER`: such a name is that prompt where there is no prompt NAME,
+        and else a version of NAME, so that `NAME@NUMBER@NUMBER` says the other. UnknownName if there is none.
         """
         numbered = _version_of(reference)
-        if numbered is not None and self.store.get(PROMPT, reference) is not None:
-            if self.store.get(PROMPT, numbered[0]) is not None:
-                raise ConfigError(
-                    f"{reference[:60]!r} is a prompt, and may be a version of {numbered[0][:60]!r}: for the former write "
-                    f"its version too, as in {reference[:60]}@1, or keep its text under another name"
-                )
+        is_own = numbered is not None and self.store.get(PROMPT, reference) is not None
+        if numbered is not None and is_own and self.store.get(PROMPT, numbered[0]) is None:
             numbered = None
         name, number = numbered or (reference, "")
         versions = self.versions(name)
         chosen = int(number) if number else len(versions)
         if not 1 <= chosen <= len(versions):
-            raise UnknownName(f"the prompt {name[:60]!r} has no version {number[:20]}: it has 1 to {len(versions)}")
+            hint = f"; the prompt {reference[:60]!r} has the versions {reference[:60]}@1 and on" if is_own else ""
+            raise UnknownName(
+                f"the prompt {name[:60]!r} has no version {number[:20]}: it has 1 to {len(versions)}{hint}"
+            )
         return name, chosen, versions[chosen - 1].text
 
 

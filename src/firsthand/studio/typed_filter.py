@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -19,6 +20,7 @@ Kind = Literal["text", "number", "flag"]
 Operator = Literal[":", "=", "<", "<=", ">", ">="]
 MAX_CHARS = 2000
 MAX_TERMS = 40
+_ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _TERM = re.compile(
     r'(?P<minus>-?)(?:(?P<field>[A-Za-z_][\w.-]*)(?P<operator><=|>=|[:=<>]))?(?P<value>"[^"]*"|[^\s"]*)(?P<rest>[^\s]*)'
 )
@@ -117,15 +119,22 @@ def _check_number(said: str, value: str) -> None:
 def holds(term: Term, value: object) -> bool:
     """True if a value fulfils a term: text by a part of it, whatever the case (`=` by all of it); numbers by comparison.
 
+    The case of texts is that of `without_case`, so that lists filtered in Python and in SQL find the same.
     None fulfils no comparison, negated or not.
     """
     if value is None:
         return False
     if isinstance(value, int | float):
         return _compares(term.operator, float(value), term.number) != term.is_negated
-    texts = [str(each).casefold() for each in (value if isinstance(value, list | tuple) else [value])]
-    word = term.value.casefold()
+    lowered = str.casefold if not term.value.isascii() else _ascii_lower
+    texts = [lowered(str(each)) for each in (value if isinstance(value, list | tuple) else [value])]
+    word = lowered(term.value)
     return any(word == each if term.operator == "=" else word in each for each in texts) != term.is_negated
+
+
+def _ascii_lower(text: str) -> str:
+    """SQLite's `lower`."""
+    return text.translate(_ASCII_LOWER)
 
 
 def _compares(operator: Operator, value: float, bound: float) -> bool:
@@ -142,6 +151,7 @@ def _compares(operator: Operator, value: float, bound: float) -> bool:
 def without_case(column: str, word: str) -> tuple[str, str]:
     """A column in SQL and a word, both without their case; in a Run's or TraceStore's database, which has `folded`.
 
-    A word of ASCII is compared by SQLite's own `lower`, which is faster.
+    A word of ASCII is compared by SQLite's own `lower`, which is faster and knows the letters of ASCII alone: `straße`
+    finds STRASSE, and `strasse` does not find Straße.
     """
     return (f"lower({column})", word.lower()) if word.isascii() else (f"folded({column})", folded(plain(word)))

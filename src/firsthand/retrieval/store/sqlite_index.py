@@ -62,12 +62,12 @@ class SqliteIndex:
             raise ConfigError("an index in memory needs a header: give the embedder's, or one of dimension 0")
         self.path = path
         self._file = IndexFile(path, create=header is not None and not read_only, read_only=read_only)
-        self._analyzer = Analyzer(apart=self._file.has_spaced_words())
         self._words: dict[str, int] = {}
         self._words_as_of = -1
         """The `removals` of the header when they were true: another process may have removed some since."""
         try:
             self._header = agreed_header(self._file, header)
+            self._analyzer = Analyzer(apart=self._file.has_spaced_words())
         except BaseException:
             self._file.close()
             raise

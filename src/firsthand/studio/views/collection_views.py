@@ -42,7 +42,7 @@ def routes(runs: OpenRuns, traces_in: IncomingTraces, store: StudioStore, playgr
             found=found,
             agents=playground.agents,
             own=own,
-            prompts=prompts.names(),
+            prompts=prompts.references(),
         )
 
     async def add(request: Request) -> Response:
