@@ -15,7 +15,6 @@ from firsthand.memories.keeping.kept_item import counts_of, item_of
 from firsthand.retrieval.store.unspaced_words import has_unspaced
 from firsthand.runs.database import checksum, plain
 
-
 _AT_ONCE = 100
 """Items that are renewed in one transaction, some 0.1 s."""
 

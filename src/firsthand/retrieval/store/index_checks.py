@@ -82,8 +82,8 @@ def _chunk_faults(
 ) -> Iterator[str]:
     name = repr(document.id[:200])
     rows = connection.execute(
-        f"SELECT c.number, c.text_hash, c.words, c.length, c.searchable, {rows_of.CHUNK_COLUMNS} FROM {rows_of.CHUNK_TABLES} "
-        "WHERE c.document = ? ORDER BY c.number",
+        f"SELECT c.number, c.text_hash, c.words, c.length, c.searchable, {rows_of.CHUNK_COLUMNS} "
+        f"FROM {rows_of.CHUNK_TABLES} WHERE c.document = ? ORDER BY c.number",
         (number,),
     ).fetchall()
     chunks = rows_of.read_chunks(row[5:] for row in rows)
