@@ -52,6 +52,9 @@ def sound(path: Path, scope: int) -> bool:
         counted = base.execute(
             "SELECT count(*) FROM words w WHERE items <> (SELECT count(*) FROM postings WHERE word = w.number)"
         ).fetchone()[0]
+        counted += base.execute(
+            "SELECT count(*) FROM postings WHERE item NOT IN (SELECT number FROM items)"
+        ).fetchone()[0]
         [sizes] = (base.execute("SELECT words FROM scopes WHERE number = ?", (scope,)).fetchone(),)
         length = base.execute("SELECT total(length) FROM items WHERE scope = ?", (scope,)).fetchone()[0]
     return set(rows) == wanted and counted == 0 and sizes[0] == length
