@@ -11,7 +11,7 @@ import pytest
 
 from firsthand.errors import ConfigError, StoreError
 from firsthand.memories.keeping.item_file import ItemFile, KeepingBounds, ScopeSize, WordRow, _delete
-from firsthand.memories.keeping.item_words import word_number
+from firsthand.memories.keeping.item_words import put_words
 from firsthand.memories.keeping.kept_item import KeptItem
 from firsthand.memory import MemoryItem
 from firsthand.runs.database import checksum
@@ -105,8 +105,10 @@ def test_a_removed_item_takes_its_words_vectors_and_size_with_it(tmp_path: Path)
     assert file.size(2) == (1, 2, len('["tea cup",{}]'))
     with file._database.write() as connection:
         cup = connection.execute("SELECT number FROM words WHERE scope = 2 AND word = 'cup'").fetchone()
-        assert (word_number(connection, 2, "cup"),) == cup and word_number(connection, 2, "new") > cup[0]
+        put_words(connection, 2, {9: {"cup": 1, "new": 2}})
+        new = connection.execute("SELECT number FROM words WHERE scope = 2 AND word = 'new'").fetchone()
         _delete(connection, 2, 4)
+    assert rows(file, "word, count, length", "postings WHERE item = 9") == [(cup[0], 1, 3), (new[0], 2, 3)]
     assert rows(file, "scope, word, items", "words") == [
         (1, "cup", 1), (1, "tea", 2), (2, "cup", 1), (2, "new", 1),
     ]  # fmt: skip

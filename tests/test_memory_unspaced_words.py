@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from firsthand.errors import StoreError
+from firsthand.memories.keeping import item_file, item_words
 from firsthand.memories.keeping.item_file import ItemFile
 from firsthand.memories.keeping.kept_item import words_of
 from firsthand.memory import MemoryItem
@@ -51,6 +52,9 @@ def sound(path: Path, scope: int) -> bool:
         counted = base.execute(
             "SELECT count(*) FROM words w WHERE items <> (SELECT count(*) FROM postings WHERE word = w.number)"
         ).fetchone()[0]
+        counted += base.execute(
+            "SELECT count(*) FROM postings WHERE item NOT IN (SELECT number FROM items)"
+        ).fetchone()[0]
         [sizes] = (base.execute("SELECT words FROM scopes WHERE number = ?", (scope,)).fetchone(),)
         length = base.execute("SELECT total(length) FROM items WHERE scope = ?", (scope,)).fetchone()[0]
     return set(rows) == wanted and counted == 0 and sizes[0] == length
@@ -91,3 +95,54 @@ def test_a_memory_of_the_version_before_that_cannot_be_written_is_searched_as_it
     assert file.size(scope).items == 5 and file.words(scope, ["tokyo", "日本"]).keys() == {"tokyo"}
     with pytest.raises(StoreError, match="cannot be written"):
         file.remove("ann", "notes", "cn")
+
+
+def test_others_write_between_the_steps_of_a_renewal_which_goes_on_where_it_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.db"
+    of_version_3(path, monkeypatch)
+    monkeypatch.setattr(item_words, "_AT_ONCE", 1)
+    file, other = ItemFile(path), ItemFile(path)
+    scope = file.scope("ann", "notes")
+    steps: list[float] = []
+
+    def ended(seconds: float) -> None:
+        steps.append(seconds)
+        with other._database.write():  # nobody holds the file
+            pass
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(item_file.time, "sleep", ended)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                file.size(scope)
+        assert steps == [item_file._PAUSE_S] * 2 and file.words(scope, ["日本"]) == {}
+        assert file._database.read("SELECT item FROM renewed") == [(3,)], "damaged 5, then 4 and English 3"
+        for change in (
+            lambda: other.put("ann", "notes", MemoryItem("cn", "东京是日本的首都"), None, None),
+            lambda: other.put("ann", "notes", MemoryItem("new", "东京"), None, None),
+            lambda: other.remove("ann", "notes", "th"),
+        ):
+            monkeypatch.setattr(other, "_count", lambda scope: None)  # as if its renewal were at the same place
+            change()
+    assert file.size(scope).items == 5 and sound(path, scope)
+    assert file.words(scope, ["日本"])["日本"].items == 1 and file.words(scope, ["กร"]) == {}
+    for each in (file, other):
+        each.close()
+
+
+def test_a_renewal_of_texts_in_ascii_is_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m.db"
+    file = ItemFile(path)
+    for number in range(5):
+        file.put("ann", "notes", MemoryItem(str(number), "tea"), None, None)
+    file.put("ann", "notes", MemoryItem("e", "é"), None, None)
+    with file._database.write() as connection:
+        connection.execute("DELETE FROM renewed")
+    file._counted.clear()
+    monkeypatch.setattr(item_words, "_AT_ONCE", 2)
+    monkeypatch.setattr(item_file.time, "sleep", lambda _: pytest.fail("it waited"))
+    assert file.size(1).items == 6 and file._database.read("SELECT scope, item FROM renewed") == [(1, 0)]
+    file.close()

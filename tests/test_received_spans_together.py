@@ -302,16 +302,17 @@ def test_a_score_changes_its_trace_after_all_others(store: TraceStore) -> None:
     store.add([ready("b", "1")])
     store.add([ready("c", "1")])
     store.add_score("a", "s", "typed", 0.0, None, {"path": Path("p"), "é": 1})
-    store.add_score("gone", "s\ud800", "t", None, "why\ud800")
+    store.add_score("b", "s\ud800", "t", None, "why\ud800")
+    store.add_score("gone", "s", "t", 1.0)
     changed = dict(store.database.read("SELECT trace, changed FROM traces"))
-    assert changed == {"a": 4, "b": 2, "c": 3}
+    assert changed == {"a": 4, "b": 5, "c": 3}
     rows = store.database.read("SELECT trace, name, scorer, value, failure, detail FROM scores ORDER BY seq")
     assert rows == [
-        ("a", "s", "typed", 0.0, None, '{"path": "p", "\\u00e9": 1}'), ("gone", "s\\ud800", "t", None, "why\\ud800", "{}"),
+        ("a", "s", "typed", 0.0, None, '{"path": "p", "\\u00e9": 1}'), ("b", "s\\ud800", "t", None, "why\\ud800", "{}"),
     ]  # fmt: skip
-    assert store.scores_of(["a", "b", "gone"]) == {"a": {"s": 0.0}, "gone": {"s\\ud800": None}}
+    assert store.scores_of(["a", "b", "gone"]) == {"a": {"s": 0.0}, "b": {"s\\ud800": None}}, "none of a removed trace"
     store.add_score("a", "s", "later", None, "failed")
-    assert [row[:4] for row in store.scores("a")] == [("s", None, "failed", "later")] and store.scores_of("ab") == {
+    assert [row[:4] for row in store.scores("a")] == [("s", None, "failed", "later")] and store.scores_of("ac") == {
         "a": {"s": None}
     }
 

@@ -13,7 +13,7 @@ from firsthand.errors import StoreError
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
 from firsthand.retrieval.document import Document
-from firsthand.retrieval.store import sqlite_index
+from firsthand.retrieval.store import document_rows, sqlite_index, term_renewal
 from firsthand.retrieval.store.analyzer import Analyzer
 from firsthand.retrieval.store.index_file import IndexFile
 from firsthand.retrieval.store.sqlite_index import SqliteIndex, open_index
@@ -76,12 +76,12 @@ def test_words_are_pairs_of_letters_and_single_chinese_characters() -> None:
         assert spaced(same) == same and not has_unspaced(same)
     assert has_unspaced("a 猫")
     assert Analyzer().counts(["東京 Cars\udc80"])[0] == {"東京": 1, "東": 1, "京": 1, "car": 1}
-    assert Analyzer(apart=False).counts(["東京都 Cars"])[0] == {"東京都": 1, "car": 1}
+    assert Analyzer().counts(["東京都 Cars"], apart=False)[0] == {"東京都": 1, "car": 1}
 
 
 def test_other_texts_have_the_words_that_they_had() -> None:
     for text in (TEXTS["english"], TEXTS["korean"], "naïve Ärger 24x7 Привет мир αβγ"):
-        assert Analyzer().counts([text]) == Analyzer(apart=False).counts([text])
+        assert Analyzer().counts([text]) == Analyzer().counts([text], apart=False)
 
 
 def test_an_index_of_the_version_before_is_read_as_it_is_and_renewed_when_it_is_written(
@@ -102,6 +102,12 @@ def test_an_index_of_the_version_before_is_read_as_it_is_and_renewed_when_it_is_
     assert found(reader, "tokyo") == ["english"], "a process that has it open goes on"
     assert again.delete(["capitals"]) == ("capitals",) and found(again, "日本") == [] and again.verify() == []
     assert found(again, "京都")[0] == "new"
+    assert (
+        set(found(reader, "本的首都")) == {"heading", "new"}
+        and found(reader, "京都")[0] == "new"
+        and reader.verify() == []
+    )
+    assert [each.document for each in reader.chunks_with(["首都"])] == ["heading"]
     for each in (reader, again):
         each.close()
     with open_index(path, read_only=True) as reader, closing(sqlite3.connect(path)) as base:
@@ -137,3 +143,67 @@ def test_documents_are_renewed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             index.put([indexed("a", "b")])
             index.put([indexed("a", "c")])
     assert len(calls) == 1
+
+
+def test_a_renewal_that_was_ended_goes_on_where_it_was_and_is_searched_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.db"
+    of_version_1(path, monkeypatch)
+    monkeypatch.setattr(term_renewal, "_AT_ONCE", 2)
+    told: list[tuple[int, int]] = []
+
+    def end_it(done: int, total: int) -> None:
+        told.append((done, total))
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with open_index(path, read_only=True) as reader, open_index(path) as index:
+        assert found(reader, "東京 tokyo") == ["english"] and found(reader, "กรุงเทพเป็นเมืองหลวงของประเทศไทย") == ["thai"]
+        with pytest.raises(KeyboardInterrupt):
+            index.renew_words(end_it)
+        version = index._file._connection.execute("PRAGMA user_version").fetchone()[0]
+        assert version == -2 and not index._file.has_spaced_words() and index.verify() == []
+        for each in (reader, index):
+            assert found(each, "tokyo") == ["english"]
+            assert found(each, "กรุงเทพเป็นเมืองหลวงของประเทศไทย") == ["thai"], "not renewed yet"
+        assert found(index, "日本") == ["capitals"] and index.chunks_with(["日本"])
+        with open_index(path, read_only=True) as later:
+            assert found(later, "日本") == ["capitals"] and found(later, TEXTS["thai"]) == ["thai"]
+        index.renew_words(lambda *state: told.append(state))
+        assert told == [(2, 6), (4, 6), (6, 6), (6, 6)] and index._file.has_spaced_words()
+        for each in (reader, index):
+            assert found(each, "เมืองหลวง") == ["thai"] and found(each, "日本") == ["capitals"] and each.verify() == []
+
+
+def test_a_chunk_with_a_number_that_no_version_can_say_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.db"
+    of_version_1(path, monkeypatch)
+    with closing(sqlite3.connect(path)) as base:
+        base.execute("UPDATE chunks SET number = 2147483647 WHERE number = 6")
+        base.commit()
+    with open_index(path) as index, pytest.raises(StoreError, match=r"damaged: a chunk has the number 2147483647"):
+        index.renew_words()
+
+
+def test_many_new_words_of_a_document_take_few_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document_rows, "_WORDS_AT_ONCE", 3)
+    with open_index(":memory:", HEADER) as index:
+        queries: list[str] = []
+        index._file._connection.set_trace_callback(lambda sql: queries.append(sql[:20]))
+        index.put([indexed("a", "b c d e f g")])
+        assert queries.count("SELECT word, number ") == 2
+        index._words.clear()
+        index.put([indexed("b", "g h b a"), indexed("c", "a h z")])
+        assert index.verify() == [] and sorted(found(index, "g")) == ["a", "b"] and found(index, "h z") == ["c", "b"]
+
+
+def test_words_of_a_document_that_was_not_stored_are_stored_with_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_index(":memory:", HEADER) as index:
+        index.put([indexed("a", "fox")])
+        with monkeypatch.context() as patched:
+            patched.setattr(document_rows, "put_document", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                index.put([indexed("b", "hen owl")])
+        index.put([indexed("c", "ant bee"), indexed("b", "hen owl")])
+        assert index.verify() == [] and found(index, "owl") == ["b"] and found(index, "bee") == ["c"]

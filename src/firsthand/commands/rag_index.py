@@ -139,7 +139,14 @@ async def _index(
             told = count_of(state.documents, "document")
             done[:] = [f" with {told} of {count_of(state.total_files, 'file')} in {path}"]
 
-        await asyncio.to_thread(index.renew_words)
+        def tell_renewed(chunks: int, total: int) -> None:
+            done[:] = [
+                f" with the words of {chunks} of {count_of(total, 'chunk')} of an older version renewed in {path}"
+            ]
+            renewing(chunks, total, "")
+
+        with progress("renewing the words of an older index", None, unit="chunks", shown=not config.json) as renewing:
+            await asyncio.to_thread(index.renew_words, tell_renewed)
         receipt = await ingest(
             [*sources], index, prepared.embedder, prepared.chunk, settings=settings, chosen=chosen,
             own_files=own_files, on_progress=tell, removes=not config.keep_removed,

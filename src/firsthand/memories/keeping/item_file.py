@@ -7,7 +7,8 @@
     vectors    float16 embeddings of items, by the fingerprint of their model; there once a search wanted them
     commits    hashes of the changes of attempts that were made here, so that none is made again, not even when its item is
                forgotten by then
-    renewed    scopes whose words of scripts without blanks are apart, as searches look for them
+    renewed    scopes whose words of scripts without blanks are apart, as searches look for them, but for those of items up
+               to the number `item`, which are still as an older version counted them
 
 WAL: a write that returned survives `kill -9` of every process; a power cut may take the last ones. Deleted bytes are
 overwritten (`secure_delete`).
@@ -34,7 +35,7 @@ from firsthand.memories.keeping.item_statistics import (
     expect_words,
     put_right,
 )
-from firsthand.memories.keeping.item_words import remove_words, renew_words, word_number
+from firsthand.memories.keeping.item_words import begin_renewal, put_words, remove_words, renew_items, renew_words
 from firsthand.memories.keeping.kept_item import KeptItem, body_of, item_of, time_of, words_of
 from firsthand.memory import MemoryItem
 from firsthand.runs.database import Database, Schema, checksum, plain
@@ -67,6 +68,9 @@ MEMORY_SCHEMA = Schema(
         """
         CREATE TABLE renewed (scope INTEGER PRIMARY KEY);
         """,
+        """
+        ALTER TABLE renewed ADD COLUMN item INTEGER NOT NULL DEFAULT 0;
+        """,
     ),
     place="the file of a memory",
     missing="`firsthand run --memory KIND:FILE` makes one",
@@ -76,6 +80,8 @@ MEMORY_SCHEMA = Schema(
 )
 COLUMNS = "number, id, body, key, valid_s, stored_s, length, digest"
 _AT_ONCE = 500
+_PAUSE_S = 0.03
+"""Between two steps of a renewal, for others to write: SQLite has them look every 0.1 s at most."""
 _MOST_MISSES = 10_000
 """Numbers in a row without a readable item at which a salvage ends."""
 
@@ -165,7 +171,7 @@ class ItemFile:
             scope = self._scope(connection, owner, kind, make=True)
             if scope not in self._counted:
                 put_right(connection, scope)
-            renew_words(connection, scope)
+            begin_renewal(connection, scope)
             if once and not _is_first(connection, scope, once):
                 return False
             if times is None:
@@ -181,12 +187,8 @@ class ItemFile:
             )
             if not added.rowcount:
                 return False
-            number = added.lastrowid
-            rows = [
-                (word_number(connection, scope, plain(word)), number, count, length)
-                for word, count in sorted(counts.items())
-            ]
-            connection.executemany("INSERT INTO postings VALUES (?, ?, ?, ?)", rows)
+            number = int(added.lastrowid or 0)
+            put_words(connection, scope, {number: counts})
             connection.execute(
                 "UPDATE scopes SET items = items + 1, words = words + ?, bytes = bytes + ? WHERE number = ?",
                 (length, len(body), scope),
@@ -195,6 +197,7 @@ class ItemFile:
 
     def remove(self, owner: str, kind: str, id: str, *, once: str = "") -> bool:
         """Delete an item for good; False if it is not there, or if a change of the name `once` was made before."""
+        self._count(self.scope(owner, kind))
         with self._database.write() as connection:
             self._secure(connection)
             scope = self._scope(connection, owner, kind, make=bool(once))
@@ -205,7 +208,7 @@ class ItemFile:
             ).fetchone()
             if found is None:
                 return False
-            renew_words(connection, scope)
+            begin_renewal(connection, scope)
             _delete(connection, scope, found[0])
         return True
 
@@ -214,10 +217,13 @@ class ItemFile:
         if scope not in self._counted and self._copies is None:
             with suppress(StoreError):
                 count_anew(self._database, scope)
-                if scope and not self._database.read("SELECT 1 FROM renewed WHERE scope = ?", (scope,)):
+                done = "SELECT 1 FROM renewed WHERE scope = ? AND item = 0"
+                while scope and not self._database.read(done, (scope,)):
                     with self._database.write() as connection:
                         self._secure(connection)
-                        renew_words(connection, scope)
+                        more = renew_words(connection, scope)
+                    if more:
+                        time.sleep(_PAUSE_S)
                 self._counted.add(scope)
 
     def _secure(self, connection: Connection) -> None:
@@ -429,6 +435,7 @@ def _bound(connection: Connection, scope: int, bounds: KeepingBounds) -> set[int
 
 def _delete(connection: Connection, scope: int, number: int) -> None:
     """Delete an item with its postings, and the words that no other item has."""
+    renew_items(connection, scope, [number])
     row = connection.execute("SELECT body, length, length(body) FROM items WHERE number = ?", (number,)).fetchone()
     counts: Mapping[str, int] = {}
     try:

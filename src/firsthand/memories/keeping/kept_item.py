@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -154,6 +154,11 @@ def _decoded(body: object) -> list[Any]:
 @lru_cache(maxsize=1)
 def _analyzer() -> Analyzer:
     return Analyzer()
+
+
+def counts_of(texts: Sequence[str], *, apart: bool = True) -> list[dict[str, int]]:
+    """The words of texts and their counts; `apart` is False for those that an older version has counted."""
+    return _analyzer().counts(texts, apart=apart)
 
 
 @lru_cache(maxsize=4096)

@@ -28,6 +28,7 @@ MAX_TEXT_BYTES = 500_000_000
 """Memory that the text of a document may take: four bytes a character if one of them is an emoji."""
 MAX_LOCATIONS = 2_000_000
 """Locations of a document, such as its pages or rows."""
+_WORDS_AT_ONCE = 10_000
 NORM_TOLERANCE = 5e-3
 """A vector's length may be off 1 by so much: f16 rounds, and so do embedders."""
 
@@ -88,7 +89,6 @@ def put_document(
         form = _form(chunk.meta, chunk.document)
         if form not in metas:
             metas[form] = _meta_number(connection, form, chunk.meta)
-        counts = np.array(words[place], dtype="<u4").reshape(-1, 2)
         row = connection.execute(
             "INSERT INTO chunks (id, document, start, end, heading, parent, meta, text, text_hash, searchable, words, "
             "length) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
@@ -103,8 +103,7 @@ def put_document(
                 sql_text(chunk.text),
                 text_hash(chunk.indexed_text),
                 ready.searchable[place],
-                counts.tobytes(),
-                int(counts[:, 1].sum()),
+                *packed_words(words[place]),
             ),
         ).lastrowid
         connection.execute("INSERT INTO terms (rowid, text) VALUES (?, ?)", (row, plain_text(chunk.indexed_text)))
@@ -190,11 +189,24 @@ def python_text(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode("utf-8", "surrogatepass")
 
 
-def word_number(connection: sqlite3.Connection, word: str) -> int:
-    """The number of a word, which is stored if it is new."""
-    found = connection.execute("SELECT number FROM words WHERE word = ?", (word,)).fetchone()
-    added = found or [connection.execute("INSERT INTO words (word) VALUES (?)", (word,)).lastrowid]
-    return int(added[0])
+def word_numbers(connection: sqlite3.Connection, words: Iterable[str]) -> dict[str, int]:
+    """The numbers of words, many in one query; those that are new are stored."""
+    wanted = sorted(words)
+    known = "SELECT word, number FROM json_each(?) CROSS JOIN words ON word = value"
+    found: dict[str, int] = {}
+    for first in range(0, len(wanted), _WORDS_AT_ONCE):
+        some = json.dumps(wanted[first : first + _WORDS_AT_ONCE])
+        found.update(connection.execute(known, (some,)).fetchall())
+    last = connection.execute("SELECT coalesce(max(number), 0) FROM words").fetchone()[0]
+    new = {word: number for number, word in enumerate((each for each in wanted if each not in found), last + 1)}
+    connection.executemany("INSERT INTO words (word, number) VALUES (?, ?)", new.items())
+    return found | new
+
+
+def packed_words(words: Sequence[tuple[int, int]]) -> tuple[bytes, int]:
+    """The words of a chunk (number, count) as its column holds them, and its length."""
+    counts = np.array(words, dtype="<u4").reshape(-1, 2)
+    return counts.tobytes(), int(counts[:, 1].sum())
 
 
 def text_hash(text: str) -> bytes:

@@ -15,6 +15,7 @@ from firsthand.retrieval.document import Document
 from firsthand.retrieval.store import document_rows as rows_of
 from firsthand.retrieval.store.analyzer import Analyzer
 from firsthand.retrieval.store.filter_conditions import field_of
+from firsthand.retrieval.store.index_file import spaced_up_to
 from firsthand.retrieval.store.meta_reader import MetaReader, meta_column
 
 MAX_FAULTS = 100
@@ -81,13 +82,15 @@ def _chunk_faults(
 ) -> Iterator[str]:
     name = repr(document.id[:200])
     rows = connection.execute(
-        f"SELECT c.text_hash, c.words, c.length, c.searchable, {rows_of.CHUNK_COLUMNS} FROM {rows_of.CHUNK_TABLES} "
-        "WHERE c.document = ? ORDER BY c.number",
+        f"SELECT c.number, c.text_hash, c.words, c.length, c.searchable, {rows_of.CHUNK_COLUMNS} "
+        f"FROM {rows_of.CHUNK_TABLES} WHERE c.document = ? ORDER BY c.number",
         (number,),
     ).fetchall()
-    chunks = rows_of.read_chunks(row[4:] for row in rows)
-    counts = analyzer.counts([chunk.indexed_text for chunk in chunks])
-    for chunk, count, (hashed, words, length, _, id, *_) in zip(chunks, counts, rows, strict=True):
+    chunks = rows_of.read_chunks(row[5:] for row in rows)
+    texts, spaced_to = [chunk.indexed_text for chunk in chunks], spaced_up_to(connection)
+    first = sum(row[0] <= spaced_to for row in rows)  # of those that a renewal has not reached yet
+    counts = analyzer.counts(texts[:first]) + analyzer.counts(texts[first:], apart=False)
+    for chunk, count, (_, hashed, words, length, _, id, *_) in zip(chunks, counts, rows, strict=True):
         where = f"The chunk {chunk.start}..{chunk.end} of {name}"
         if document.text[chunk.start : chunk.end] != chunk.text:
             yield f"{where} is not the document's text there."
@@ -98,7 +101,7 @@ def _chunk_faults(
         stored = {int(word): int(n) for word, n in np.frombuffer(words, dtype="<u4").reshape(-1, 2)}
         if stored != {numbers.get(word): n for word, n in count.items()} or sum(stored.values()) != length:
             yield f"{where} has other words than its text."
-    if rows_of.digest_of(document, chunks, [bool(row[3]) for row in rows]) != digest:
+    if rows_of.digest_of(document, chunks, [bool(row[4]) for row in rows]) != digest:
         yield f"The document {name} is not what was stored: a chunk is missing, or a value was changed."
 
 

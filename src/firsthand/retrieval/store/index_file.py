@@ -32,7 +32,10 @@ _BUSY_TIMEOUT_S = 10.0
 _APPLICATION_ID = 0x66736978  # "fsix"
 _CHECKPOINT_PAGES = 4000
 SPACED_VERSION = 2
-"""From this version on, words of scripts without blanks are apart. A file of version 1 is renewed when it is written to."""
+"""From this version on, words of scripts without blanks are apart. A file of version 1 is renewed when it is written to: its
+version is -N while the words of its chunks up to number N are apart and those of later ones are not."""
+LAST_CHUNK = 2**31 - 1
+"""The last number of a chunk that a version can say."""
 _READS_FROM = 1
 
 _TABLES = f"""
@@ -142,8 +145,7 @@ class IndexFile:
     def has_spaced_words(self) -> bool:
         """True if words of scripts without blanks are apart in the file, now."""
         with self._sentences(), self._lock:
-            version: int = self._own_connection().execute("PRAGMA user_version").fetchone()[0]
-            return version >= SPACED_VERSION
+            return spaced_up_to(self._own_connection()) == LAST_CHUNK
 
     def damaged(self, fault: str) -> StoreError:
         """The error of a file whose content is not what we wrote."""
@@ -244,7 +246,7 @@ class IndexFile:
         if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
             raise StoreError(f"{self.name} is a SQLite file and is no index: give another path, or remove it")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if not _READS_FROM <= version <= SPACED_VERSION:
+        if not (version < 0 or _READS_FROM <= version <= SPACED_VERSION):
             raise StoreError(
                 f"{self.name} has schema version {version}, and this firsthand knows {SPACED_VERSION}: "
                 "open it with the firsthand that wrote it, or index the documents again"
@@ -310,6 +312,12 @@ class IndexFile:
         if isinstance(error, sqlite3.ProgrammingError):
             return StoreError(f"{self.name} cannot be used ({error}): open it again")
         return self.damaged(str(error))
+
+
+def spaced_up_to(connection: sqlite3.Connection) -> int:
+    """The number of the last chunk whose words of scripts without blanks are apart: LAST_CHUNK if those of all are."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return LAST_CHUNK if version >= SPACED_VERSION else max(-version, 0)
 
 
 _MASTER = """

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from firsthand.retrieval.store.index_file import LAST_CHUNK, spaced_up_to
 from firsthand.retrieval.store.term_postings import TermPostings
 from firsthand.retrieval.store.vector_rows import VectorRows
 
@@ -36,6 +37,7 @@ class SearchRows:
         self.revision = -1
         self._active = -1
         self._removals = -1
+        self._is_spaced = False
         self.numbers: Ints = np.empty(0, dtype=np.int64)
         self.ids: NDArray[np.bytes_] = np.empty(0, dtype=_ID)
         self.documents: Ints = np.empty(0, dtype=np.int64)
@@ -52,7 +54,8 @@ class SearchRows:
     def refresh(self, connection: sqlite3.Connection) -> None:
         """Read what has changed since the last call. ValueError if rows are not what we wrote."""
         revision, active, removals = connection.execute("SELECT revision, active, removals FROM header").fetchone()
-        if active != self._active:
+        is_spaced = spaced_up_to(connection) == LAST_CHUNK  # until then both ways of the words are searched for
+        if active != self._active or is_spaced != self._is_spaced:
             self._clear()
         if removals != self._removals and len(self.numbers):
             found = connection.execute("SELECT number FROM chunks WHERE searchable")
@@ -61,7 +64,7 @@ class SearchRows:
             if 4 * int((~self.alive).sum()) > len(self.alive):
                 self._clear()
         self._append(connection, active)
-        self.revision, self._active, self._removals = revision, active, removals
+        self.revision, self._active, self._removals, self._is_spaced = revision, active, removals, is_spaced
 
     def __len__(self) -> int:
         return self.count

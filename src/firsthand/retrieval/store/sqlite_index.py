@@ -62,12 +62,12 @@ class SqliteIndex:
             raise ConfigError("an index in memory needs a header: give the embedder's, or one of dimension 0")
         self.path = path
         self._file = IndexFile(path, create=header is not None and not read_only, read_only=read_only)
+        self._analyzer = Analyzer()
         self._words: dict[str, int] = {}
         self._words_as_of = -1
         """The `removals` of the header when they were true: another process may have removed some since."""
         try:
             self._header = agreed_header(self._file, header)
-            self._analyzer = Analyzer(apart=self._file.has_spaced_words())
         except BaseException:
             self._file.close()
             raise
@@ -105,18 +105,14 @@ class SqliteIndex:
     def _writing(self) -> Iterator[None]:
         """Hold the right to write; the words of an older file are brought up to ours first."""
         with self._file.writing():
-            if not self._analyzer.apart:
-                analyzer = Analyzer()
-                if not self._file.has_spaced_words():  # another process may have been first
-                    renew_terms(self._file, analyzer)
-                self._analyzer, self._search = analyzer, IndexSearch(self._file, self._header, analyzer)
+            if not self._file.has_spaced_words():
+                renew_terms(self._file, self._analyzer)
             yield
 
     def _put_one(self, indexed: IndexedDocument) -> str:
         ready = rows_of.prepared(indexed, self._header)
         parts = (indexed.chunks[first : first + _AT_ONCE] for first in range(0, len(indexed.chunks), _AT_ONCE))
         counts = [words for part in parts for words in self._analyzer.counts([each.indexed_text for each in part])]
-        new: dict[str, int] = {}
         with self._file.transaction() as connection:
             refuse_stale_header(self._file, connection, self._header)
             found = connection.execute(
@@ -129,19 +125,14 @@ class SqliteIndex:
             removals = connection.execute("SELECT removals FROM header").fetchone()[0]
             if removals != self._words_as_of + (found is not None):
                 self._words.clear()
-            words = [[(self._word(connection, word, new), n) for word, n in each.items()] for each in counts]
+            self._words_as_of = -1  # until they are committed
+            new = {word for each in counts for word in each if word not in self._words}
+            self._words |= rows_of.word_numbers(connection, new)
+            words = [[(self._words[word], n) for word, n in each.items()] for each in counts]
             active = connection.execute("SELECT active FROM header").fetchone()[0]
             rows_of.put_document(connection, ready, words, active)
-        self._words.update(new)
         self._words_as_of = removals
         return "added" if found is None else "updated"
-
-    def _word(self, connection: Any, word: str, new: dict[str, int]) -> int:
-        """The number of a word, which is stored if it is new."""
-        number = self._words.get(word) or new.get(word)
-        if number is None:
-            number = new[word] = rows_of.word_number(connection, word)
-        return number
 
     def delete(self, ids: Iterable[str]) -> tuple[str, ...]:
         """Removes documents with all that belongs to them, and returns the ids that were there."""
@@ -157,11 +148,15 @@ class SqliteIndex:
                         removed.append(id)
         return tuple(removed)
 
-    def renew_words(self) -> None:
-        """Brings the words of an index of an older version up to those that are searched now; writes do so too."""
-        if not self._analyzer.apart:
-            with self._writing():
-                pass
+    def renew_words(self, tell: Callable[[int, int], None] | None = None) -> None:
+        """Brings the words of an index of an older version up to those that are searched now; writes do so too.
+
+        Args:
+            tell: Called after each batch with the chunks that are done, and the number of all.
+        """
+        if not self._file.has_spaced_words():
+            with self._file.writing():
+                renew_terms(self._file, self._analyzer, tell)
 
     def overwrite_deleted(self) -> None:
         """Removes what deleted documents left in the file: their words, and copies that FTS5 keeps. Their text is

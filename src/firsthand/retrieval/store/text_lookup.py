@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.store.analyzer import Analyzer
 from firsthand.retrieval.store.document_rows import CHUNK_COLUMNS, CHUNK_TABLES, python_text, read_chunks, sql_text
+from firsthand.retrieval.store.index_file import spaced_up_to
 from firsthand.retrieval.store.unspaced_words import has_unspaced
 
 
@@ -21,7 +22,7 @@ def titled(connection: sqlite3.Connection, title: str) -> list[str]:
 
 def chunks_with(connection: sqlite3.Connection, analyzer: Analyzer, words: Sequence[str], limit: int) -> list[Chunk]:
     """The first chunks, at most `limit`, that hold the stems of all words; of the last word, any beginning."""
-    counts = zip(words, analyzer.counts(words), strict=True)
+    counts = zip(words, analyzer.counts(words, apart=spaced_up_to(connection) > 0), strict=True)
     parts = (found if has_unspaced(word) else [word] if len(found) == 1 else [] for word, found in counts)
     whole = [each for part in parts for each in part]
     if not whole:

@@ -28,6 +28,6 @@ def spaced(text: str) -> str:
 
 def _words(run: str) -> list[str]:
     """Its pairs of letters and its Chinese characters; marks, such as vowels below a letter, are no part of words."""
-    letters = [each for each in run if each.isalnum()]
+    letters = run if run.isalnum() else "".join(filter(str.isalnum, run))
     pairs = [one + other for one, other in pairwise(letters)]
-    return (pairs or letters) + [each for each in letters if pairs and _CHARACTER.match(each)]
+    return [*pairs, *_CHARACTER.findall(letters)] if pairs else [letters]
