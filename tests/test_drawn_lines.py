@@ -45,6 +45,8 @@ from firsthand.system.bounded_sqlite import connect_bounded
 from firsthand.system.json_values import values_in
 from firsthand.tokens.templates.untrusted_text import TextMasks
 from firsthand.tool import tool
+from firsthand.tools.databases import sql_process
+from firsthand.tools.mcp import bounded_schema
 from firsthand.trace import Score, new_trace_id
 from firsthand.worlds.browsing.site_server import SiteServer
 from firsthand.worlds.shop.products import ShoppingGoal
@@ -358,3 +360,23 @@ def test_an_index_is_found_by_the_folder_that_it_lies_in(tmp_path: Path) -> None
     open_index(tmp_path / ".firsthand-index", IndexHeader("words", "words", 0, "")).close()
     with pytest.raises(ConfigError, match="holds no documents"):
         expect_documents(tmp_path)
+
+
+# -- tools --
+
+
+def test_a_schema_that_names_its_dialect_is_counted_too() -> None:
+    from jsonschema import Draft202012Validator
+
+    counting = bounded_schema._counting(Draft202012Validator, ())
+    named = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "x", "type": "object"}
+    evolved = counting({}).evolve(schema=named)
+    assert type(evolved) is counting and evolved.schema == {"$id": "x", "type": "object"}
+
+
+def test_writes_to_tables_of_sqlite_are_not_told_as_writes() -> None:
+    written: dict[str, Any] = {}
+    decide = sql_process.authorizer(writes=True, written=written)
+    for table in ("notes", "sqlite_master", "sqlite_sequence"):
+        assert decide(sqlite3.SQLITE_INSERT, table, None, "main", None) == sqlite3.SQLITE_OK
+    assert list(written) == ["notes"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ from firsthand import Task
 from firsthand.declaration import Declaration
 from firsthand.errors import ToolError
 from firsthand.memories.episodic import EpisodicMemory, episodic
+from firsthand.memories.keeping import reading_tools as reading_tools_module
 from firsthand.memories.keeping.conversation_window import (
     SUMMARISE,
     _cut,
@@ -325,6 +327,13 @@ def test_a_block_is_its_newest_version_and_is_refused_one_character_beyond_its_l
     assert list(items_of(trace).values())[-1] == (
         "persona: ", {"store": "core", "block": "persona", "length": 0, "origin": ["mail"]},
     )  # fmt: skip
+
+
+def test_tools_read_for_the_conversation_whose_call_is_run(monkeypatch):
+    ctx = SimpleNamespace()
+    assert reading_tools_module.here(ctx) is ctx
+    monkeypatch.setattr(reading_tools_module, "caller", lambda: SimpleNamespace(conversation="talk", context="other"))
+    assert reading_tools_module.here(ctx) == "talk"
 
 
 @pytest.mark.parametrize("count", [0, 1, 49, 50, 51, 60])

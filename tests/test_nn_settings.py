@@ -99,6 +99,8 @@ def test_ropes_are_read_from_old_and_new_configs_and_written_back():
     assert read(rope_theta=7.0, rope_parameters={"rope_theta": 9.0, "rope_type": "default"}) == Rope(9.0)
     assert read(rope_scaling={"type": "linear", "factor": 2.0}) == Rope(1e4, "linear", 2.0)
     assert read(rope_scaling={"rope_type": "dynamic", "factor": 3.0}) == Rope(1e4, "dynamic", 3.0, 4096)
+    older = {"rope_type": "dynamic", "factor": 3.0, "original_max_position_embeddings": 1024}
+    assert read(rope_scaling=older) == Rope(1e4, "dynamic", 3.0, 4096), "it stretches from the model's own length"
     llama3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.5, "high_freq_factor": 3.0}
     stated = {**llama3, "original_max_position_embeddings": 512}
     assert read(rope_scaling=stated) == Rope(1e4, "llama3", 8.0, 512, low_freq_factor=1.5, high_freq_factor=3.0)

@@ -118,6 +118,9 @@ def test_what_is_disabled_is_not_checked_and_what_a_flag_asks_for_is(monkeypatch
     check_telemetry(False)
     with pytest.raises(ConfigError, match="OTEL_EXPORTER_OTLP_PROTOCOL is 'grpc'"):
         check_telemetry(True)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "")  # unset, as OpenTelemetry has it
+    check_telemetry(True)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
     told: list[str] = []
     assert open_telemetry(False, endpoint="http://h", on_problem=told.append) is None and told == []
     monkeypatch.setenv("OTEL_SDK_DISABLED", "TRUE")
