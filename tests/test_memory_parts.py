@@ -351,9 +351,9 @@ def test_vectors_are_of_length_one_and_near_items_come_by_cosine_then_by_number(
         async def embed(self, texts):
             return [[float(n) for n in reversed(text.split())] for text in texts]
 
-    own = {1: "1 0", 2: "0 1"}
-    assert near(own) == [1] and asyncio.run(ItemVectors(Turned()).nearest("1 0", None, 0, 0, own)) == [1]
-    assert asyncio.run(ItemVectors(Axes()).nearest("0 1", None, 0, 0, own)) == [2], "each model has its own vectors"
+    own, one, two = {1: "1 0", 2: "0 1"}, ItemVectors(Axes()), ItemVectors(Turned())
+    for each in (one, two):  # each model has its own vectors
+        assert asyncio.run(each.nearest("1 0", None, 0, 0, own)) == [1]
     assert near({9: "2 0", 4: "1 1", 5: "7 0", 6: "-1 0", 7: "0 1"}) == [5, 9, 4] and near({}) == []
     assert near({1: "2 9.7", 2: "2 9.9", 3: "1 1"}) == [3, 1]  # cosines .2019, .1980
     assert len(near({n: f"{n} 0" for n in range(1, 250)})) == 200
