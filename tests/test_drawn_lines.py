@@ -33,6 +33,7 @@ from firsthand.message import ToolCall
 from firsthand.messaging.nats_connection import connected
 from firsthand.nn.pair_classifier import PairClassifier
 from firsthand.patterns.parts.value_expressions import part_of_expression
+from firsthand.providers.scripted import Scripted
 from firsthand.retrieval.corpus import expect_documents
 from firsthand.runs import track_import
 from firsthand.safety.rules.labels import Label
@@ -48,7 +49,10 @@ from firsthand.tool import tool
 from firsthand.tools.databases import sql_process
 from firsthand.tools.mcp import bounded_schema
 from firsthand.trace import Score, new_trace_id
+from firsthand.train.recipes.toy_bookkeeper import toy_bookkeeper
+from firsthand.train.replica_policy import ReplicaPolicy
 from firsthand.worlds.browsing.site_server import SiteServer
+from firsthand.worlds.puzzles.puzzle_judge import ModelHost
 from firsthand.worlds.shop.products import ShoppingGoal
 from firsthand.worlds.shop.shop_generator import Shop
 from firsthand.worlds.shop.shop_search import ShopSearch
@@ -380,3 +384,36 @@ def test_writes_to_tables_of_sqlite_are_not_told_as_writes() -> None:
     for table in ("notes", "sqlite_master", "sqlite_sequence"):
         assert decide(sqlite3.SQLITE_INSERT, table, None, "main", None) == sqlite3.SQLITE_OK
     assert list(written) == ["notes"]
+
+
+# -- training and worlds --
+
+
+def test_the_seed_is_that_of_the_bookkeepers_weights_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+
+    def toy_model(pieces: object, *, seed: int, context: int) -> Any:
+        seeds.append(seed)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("firsthand.train.toy_tasks.toy_models.toy_model", toy_model)
+    for seed in (3, 4):
+        (tmp_path / str(seed)).mkdir()
+        config = SimpleNamespace(loop=SimpleNamespace(seed=seed), texts=1)
+        with pytest.raises(ZeroDivisionError):
+            toy_bookkeeper(config, SimpleNamespace(folder=tmp_path / str(seed)))  # type: ignore[arg-type]
+    assert seeds == [3, 4]
+
+
+def test_replicas_are_told_of_weights_by_a_path_that_holds_in_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    policy = ReplicaPolicy(Any, Any, Path("run"), SimpleNamespace(config=lambda number: None))  # type: ignore[arg-type]
+    assert policy.folder == tmp_path.resolve() / "run" / "sampler" / "process-0"
+
+
+def test_what_is_none_of_a_hosts_options_is_the_last_of_them() -> None:
+    for said, found in (("Yes, it is", "yes"), ("no", "no"), ("perhaps", "irrelevant"), ("", "irrelevant")):
+        host = ModelHost(Scripted([said]))
+        assert asyncio.run(host._asked("Is it?", ("yes", "no", "irrelevant"))) == found
