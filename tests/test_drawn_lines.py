@@ -415,10 +415,13 @@ def test_replicas_are_told_of_weights_by_a_path_that_holds_in_any_folder(
 def test_what_is_none_of_a_hosts_options_is_the_last_of_them() -> None:
     """A model that is cut off, or that ignores the grammar."""
 
+    answers: list[str] = []
+
     async def complete(messages: object, sampling: object) -> list[Any]:
-        return [SimpleNamespace(usage=SimpleNamespace(total_tokens=1), message=SimpleNamespace(text=said))]
+        return [SimpleNamespace(usage=SimpleNamespace(total_tokens=1), message=SimpleNamespace(text=answers.pop()))]
 
     host = ModelHost(SimpleNamespace(complete=complete))  # type: ignore[arg-type]
     for said, found in (("Yes, it is", "yes"), ("no", "no"), ("perhaps", "irrelevant"), ("", "irrelevant")):
+        answers.append(said)
         assert asyncio.run(host._asked("Is it?", ("yes", "no", "irrelevant"))) == found
     assert host.tokens == 4
