@@ -87,6 +87,11 @@ def pytest_collectstart() -> None:
     gc.disable()
 
 
+# A child that is forked keeps what was garbage in its parent: the destructors of another library's objects (Ray's clients)
+# wait for threads that only the parent has.
+os.register_at_fork(before=gc.disable, after_in_parent=gc.enable, after_in_child=lambda: (gc.freeze(), gc.enable()))
+
+
 def pytest_collection_finish() -> None:
     """From here on the collector passes over all that was there before the first test."""
     gc.freeze()

@@ -255,12 +255,12 @@ def test_without_cuda_a_device_is_refused_in_one_sentence(tmp_path, capsys) -> N
 
 INTERPRETED = """
 import torch
-from firsthand.engine.compute.module_runner import disagreement
+from firsthand.engine.compute.module_runner import kernel_error
 from firsthand.kernels.attention import gather, paged_triton
 from firsthand.kernels.attention.kv_pages import Pages
 
 cpu = torch.device("cpu")
-assert disagreement(paged_triton.decode, cpu, torch.float32) < 1e-4
+assert kernel_error(paged_triton.decode, cpu, torch.float32) < 1e-4
 torch.manual_seed(0)
 for kv_heads, group, dim, size, dtype, window in [
     (3, 3, 64, 16, torch.float32, None), (2, 7, 80, 16, torch.float32, 20), (1, 1, 128, 8, torch.float16, None),

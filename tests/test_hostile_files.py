@@ -257,7 +257,8 @@ def test_a_template_that_names_a_long_column_again_and_again_is_refused(tmp_path
 
 @pytest.mark.slow
 def test_examples_that_every_prompt_repeats_are_bounded(tmp_path):
-    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({"q": "x" * 2**18, "a": "1"}) for _ in range(40)))
+    rows = [json.dumps({"q": f"{number} " + "x" * 2**18, "a": "1"}) for number in range(41)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
     about = 'data = "rows.jsonl"\nexamples = "rows.jsonl"\nprompt = "{q}"\ntarget = "{a}"\nshots = '
     (tmp_path / "b.toml").write_text(f"{about}40\n")  # 40 prompts of 10 MiB
     with pytest.raises(DataError, match="larger than 256 MiB"):

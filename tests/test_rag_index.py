@@ -251,10 +251,10 @@ def _stored(folder: Path) -> int:
 @pytest.mark.weights
 def test_our_own_docs_are_found_by_meaning(tmp_path: Path, cli: Cli) -> None:
     path = tmp_path / "docs.index"
-    code, out, _ = cli("rag", "index", str(DOCS), "--index", str(path), "--include", "s*.md")
+    code, out, _ = cli("rag", "index", str(DOCS), "--index", str(path), "--include", "s[at]*.md")
     assert code == 0 and "384 dimensions" in out
     with closing(open_index(path, read_only=True)) as index:
         model = LocalEmbedder(model_lookup.resolve("minilm"), name="minilm")
         vector = np.array(asyncio.run(model.embed(["How is untrusted code kept from the network?"]))[0], np.float32)
         found = {hit.chunk.document for hit in index.search_vectors(vector, 5, {})}
-        assert found & {"sandbox.md", "security.md"} and index.verify() == []
+        assert "sandbox.md" in found and index.verify() == []

@@ -20,6 +20,7 @@ import pytest
 
 from firsthand.cli import main
 from served import until
+from thorough import repetitions
 from tiny import write_model
 
 BODY = {"messages": [{"role": "user", "content": "one two three four"}], "stream": True}
@@ -168,7 +169,8 @@ def test_schemathesis_finds_no_answer_that_the_description_does_not_tell_of(tmp_
     write_model(tmp_path / "m", max_position=1024)
     with process("m", "--max-tokens", "64", "--log", "log.jsonl", cwd=tmp_path) as (_, url):
         command = [
-            sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", "--max-examples", "10", "--seed", "1",
+            sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json",
+            "--max-examples", str(repetitions(10, 4)), "--seed", "1",
             "--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
             "--exclude-path", "/v1/embeddings",
         ]  # fmt: skip

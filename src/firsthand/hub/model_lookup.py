@@ -224,6 +224,8 @@ def remove(name: str) -> Path:
         raise UnknownName(f"{name} is not on disk: `firsthand models` shows what is")
     with _exclusive(name), disk_errors(folder):
         left = hf_repository.discard_partial(folder)
+        if folder.is_symlink():  # of which `rmtree` says nothing in Python 3.13
+            raise DownloadError(f"{folder} is a symbolic link, which firsthand did not make: delete it yourself")
         if folder.is_dir():
             shutil.rmtree(folder)
         elif not left:
