@@ -68,7 +68,7 @@ def test_base_and_plus_are_both_told_and_only_plus_sees_the_harder_inputs(tmp_pa
         "```python\ndef mean(xs):\n    return (min(xs) + max(xs)) / 2 if len(xs) == 2 and max(xs) < 9 else 0.0\n```",
     )
     assert half == {"plus": 0.0, "base": 1.0}
-    assert "input 0, [[0.1, 0.2, 0.3]]: gave 0.0, not 0.2" in trace.scores[0].detail["reason"]
+    assert "input 0, [[0.1, 0.2, 0.3]]: gave 0.0, not 0." in trace.scores[0].detail["reason"]
     close = "def mean(xs):\n    return sum(xs) / len(xs) + 1e-8"
     assert scores(bench, f"```python\n{close}\n```")[0] == {"plus": 1.0, "base": 1.0}  # EvalPlus's 1e-6 for floats
 
@@ -162,6 +162,8 @@ def test_a_late_answer_fails_and_says_on_which_input(tmp_path):
         ("a", "b", [], 1e-4, "equal", False),
         (None, "b", [], 1e-4, "equal", False),
         (2.0, None, [[-4, 0, 1]], 1e-4, "root", True),
+        (2.1, 2.1, [[-4, 0, 1]], 1e-4, "root", True),
+        (2.1, 2.0, [[-4, 0, 1]], 1e-4, "root", False),
         (3.0, 2.0, [[-4, 0, 1]], 1e-4, "root", False),
         (None, 2.0, [[-4, 0, 1]], 1e-4, "root", False),
         ((5, 4), (4, 5), [], 0, "set", True),

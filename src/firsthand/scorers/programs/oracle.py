@@ -105,8 +105,9 @@ def right(output: Any, expected: Any, case: list[Any], atol: float, rule: str) -
 
 
 def _judged(output: Any, expected: Any, case: list[Any], atol: float, rule: str) -> bool:
-    if rule == "root":  # HumanEval/32: any root of the polynomial
-        return bool(abs(sum(factor * math.pow(output, power) for power, factor in enumerate(case[0]))) <= atol)
+    if rule == "root":  # HumanEval/32: any root of the polynomial; where the reference finds none, its output
+        value = sum(factor * math.pow(output, power) for power, factor in enumerate(case[0]))
+        return bool(abs(value) <= atol or output == expected)
     same: bool
     if rule == "set":
         same = set(output) == set(expected)
