@@ -70,7 +70,7 @@ CHANGED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "gemma": (
         {**BIASED, "tie_word_embeddings": False, "rms_norm_eps": 0.01},
-        {**WITH_BIAS, **GEMMA, "norm_eps": 0.01},
+        {**WITH_BIAS, **GEMMA, "norm_eps": 0.01, "activation": "gelu_tanh"},  # what Gemma's files mean by gelu
     ),
     "gemma2": (
         {

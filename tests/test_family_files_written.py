@@ -150,7 +150,7 @@ def test_gemma_writes_both_ropes_and_the_first_window() -> None:
     none = replace(a, windows=(None,) * 3, ropes=(Rope(700.0),) * 3, logit_softcap=None)
     assert gemma.to_config(none) == told | {
         "rope_parameters": {"full_attention": far, "sliding_attention": {"rope_theta": 10_000.0, "rope_type": "default"}},
-        "sliding_window": None, "layer_types": ["full_attention"] * 3, "final_logit_softcapping": None,
+        "sliding_window": 4096, "layer_types": ["full_attention"] * 3, "final_logit_softcapping": None,
     }  # fmt: skip
     gone = ("rope.freq_base_swa", "attention.sliding_window", "final_logit_softcapping")
     assert gemma.to_gguf(none) == {key: value for key, value in metadata.items() if key not in gone} | {

@@ -22,6 +22,7 @@ from firsthand.retrieval.graph.graph_extraction import FailedChunk
 from firsthand.retrieval.graph.graph_file import GraphFile
 from firsthand.retrieval.index_settings import Asked, prepare
 from firsthand.retrieval.ingest import ingest
+from firsthand.retrieval.store import sqlite_index
 from firsthand.retrieval.store.index_file import IndexFile
 from firsthand.retrieval.store.sqlite_index import open_index
 from firsthand.retrieval.tools.search import SearchIndex
@@ -33,17 +34,15 @@ def beside(path: Path) -> list[str]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open descriptors in /proc")
-def test_an_index_whose_version_cannot_be_read_is_not_left_open(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_index_whose_header_cannot_be_read_is_not_left_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.index"
     open_index(path, HEADER).close()
 
-    def failing(_: IndexFile) -> bool:
+    def failing(*_: object) -> IndexHeader:
         raise StoreError("the disk is gone")
 
     with monkeypatch.context() as broken:
-        broken.setattr(IndexFile, "has_spaced_words", failing)
+        broken.setattr(sqlite_index, "agreed_header", failing)
         with pytest.raises(StoreError, match="the disk is gone") as kept:
             open_index(path, HEADER)
     left = [str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]

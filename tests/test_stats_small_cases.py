@@ -273,6 +273,7 @@ def test_a_check_as_json_and_its_gaps_in_words() -> None:
         "errors": {"baseline": 1, "candidate": 2},
         "above_one": 0,
         "missing": 3,
+        "no_agent": False,
         "changed": 1,
         "flaky": [{"task": "9", "where": "b", "values": [0.0, 1.0]}],
     }

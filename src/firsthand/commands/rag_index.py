@@ -145,8 +145,11 @@ async def _index(
             ]
             renewing(chunks, total, "")
 
-        with progress("renewing the words of an older index", None, unit="chunks", shown=not config.json) as renewing:
-            await asyncio.to_thread(index.renew_words, tell_renewed)
+        if index.needs_renewal():
+            with progress(
+                "renewing the words of an older index", None, unit="chunks", shown=not config.json
+            ) as renewing:
+                await asyncio.to_thread(index.renew_words, tell_renewed)
         receipt = await ingest(
             [*sources], index, prepared.embedder, prepared.chunk, settings=settings, chosen=chosen,
             own_files=own_files, on_progress=tell, removes=not config.keep_removed,

@@ -148,13 +148,17 @@ class SqliteIndex:
                         removed.append(id)
         return tuple(removed)
 
+    def needs_renewal(self) -> bool:
+        """True if an older version wrote words of the index; see `renew_words`."""
+        return not self._file.has_spaced_words()
+
     def renew_words(self, tell: Callable[[int, int], None] | None = None) -> None:
         """Brings the words of an index of an older version up to those that are searched now; writes do so too.
 
         Args:
             tell: Called after each batch with the chunks that are done, and the number of all.
         """
-        if not self._file.has_spaced_words():
+        if self.needs_renewal():
             with self._file.writing():
                 renew_terms(self._file, self._analyzer, tell)
 
