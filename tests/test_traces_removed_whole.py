@@ -66,6 +66,15 @@ def test_a_store_one_byte_above_its_size_loses_its_oldest_trace_alone(store: Tra
     assert remove_beyond(store, used_bytes(store)) == 0
 
 
+def test_a_trace_of_just_the_bytes_that_are_wanted_is_enough(store: TraceStore) -> None:
+    for trace in "abc":
+        store.add([ready(trace, "1", body=body(1000))])
+    arrived(store, a=1.0, b=2.0, c=3.0)
+    [(kept,)] = store.database.read("SELECT length(body) FROM spans WHERE trace = 'a'")
+    assert retention._remove_hot(store, 9.0, kept + retention._SPAN_BYTES) == 1 and names(store) == ["b", "c"]
+    assert retention._remove_hot(store, 9.0, kept + retention._SPAN_BYTES + 1) == 2
+
+
 def test_traces_that_are_older_than_a_segment_go_before_it_and_younger_ones_after(store: TraceStore) -> None:
     pytest.importorskip("duckdb", reason="duckdb is not installed")
     store.add([ready(trace, str(number), body=body(40_000)) for trace in "abc" for number in range(2)])

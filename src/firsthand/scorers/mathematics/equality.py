@@ -56,7 +56,7 @@ class _Comparer:
     def __init__(self, question: str | None = None, *, asked: bool = False) -> None:
         self.left, self.by, self.question, self.asked = MAX_COMPARISONS, "tree", question, asked
         self.ordered = False
-        """Whether the elements of a list must be in the reference's order."""
+        """True if the elements of a list must be in the reference's order."""
 
     def same(self, answer: Tree, reference: Tree) -> bool:
         if answer == reference:
