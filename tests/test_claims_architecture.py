@@ -6,6 +6,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from firsthand.claims import generated_tokens
 from firsthand.claims.architecture import (
+    alibi_is_linear,
     dpo_without_reward_model,
     facts_in_ffn,
     heads_differ,
@@ -341,3 +342,9 @@ def test_a_head_is_of_the_first_kind_that_fits_and_kinds_are_counted_once():
         heads_differ._measured(scores[:1]).what.endswith(": previous")
         and heads_differ._measured(scores[1:2]).value == 1
     )
+
+
+def test_a_penalty_that_is_too_steep_is_as_far_from_a_line_as_one_that_is_too_flat() -> None:
+    for penalty in (0.4, 0.6):
+        found = alibi_is_linear._measured([(0.5, penalty), (0.25, 0.25)])
+        assert found.value == pytest.approx(0.2) and found.rows == (("head 0", 0.5, penalty), ("head 1", 0.25, 0.25))

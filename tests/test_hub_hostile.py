@@ -68,6 +68,18 @@ def test_a_name_that_is_listed_twice_must_be_the_same_file(site: Site) -> None:
     assert model_lookup.installed() == []
 
 
+def test_a_small_file_must_have_the_git_hash_of_the_list(site: Site) -> None:
+    def damaged(files: list[dict[str, Any]]) -> None:
+        (small,) = [each for each in files if each["rfilename"] == "config.json"]
+        small.pop("lfs", None)
+        small["blobId"] = "0" * 40
+
+    listed(site, damaged)
+    with pytest.raises(DownloadError, match=r"config\.json"):
+        model_lookup.pull("hf:org/name")
+    assert model_lookup.installed() == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [True, -1, 1.5, "9", 2**60, None])
 def test_a_size_that_is_none_is_not_believed(site: Site, size: Any) -> None:

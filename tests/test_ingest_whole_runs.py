@@ -113,6 +113,19 @@ def run(index: Any, *sources: Path, **options: Any) -> IngestReceipt:
     return asyncio.run(ingest(list(sources), index, None, whole, **options))
 
 
+def test_a_moment_of_files_that_have_not_changed_is_not_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders(tmp_path, **{f"many__{n}_txt": f"text {n}" for n in range(6)})
+    with open_index(":memory:", TERMS) as index:
+        assert len(run(index, tmp_path / "many").added) == 6
+        (tmp_path / "many" / "5.txt").write_text("other")
+        clock = iter(range(10**6))
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+        monkeypatch.setattr(module, "MOMENT_S", 1.5)  # one file in each moment
+        assert run(index, tmp_path / "many").updated == ("5.txt",)
+
+
 def test_what_is_gone_is_removed_only_if_wanted_and_only_below_the_folders_that_were_given(tmp_path: Path) -> None:
     folders(tmp_path, one__a_txt="a", one__b_jsonl='{"text": "x"}\n{"text": "y"}\n{"text": "z"}\n', oneself__c_txt="c")
     with open_index(":memory:", TERMS) as index:

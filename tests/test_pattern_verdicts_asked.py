@@ -170,6 +170,8 @@ def test_a_label_is_chosen_by_likelihood_or_by_the_word_that_comes_first():
             Opened([said], score=unscored).run(lambda ctx: choose(ctx.say("Q"), ("cot", "direct", "cot_long"))).label
             == label
         )
+    safe = Opened(["not safe"], score=unscored)  # of labels that begin at one place the longer one
+    assert safe.run(lambda ctx: choose(ctx.say("Q"), ("not", "not safe", "safe"))).label == "not safe"
     for error in (TransientError("soon"), PromptTooLong("long")):
         with pytest.raises(type(error)):
             Opened(["cot"], score=raising(error), retry=ONCE).run(lambda ctx: choose(ctx.say("Q"), ("cot", "direct")))

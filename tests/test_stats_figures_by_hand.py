@@ -167,6 +167,17 @@ def test_a_difference_of_figures_is_drawn_from_common_tasks_by_cluster() -> None
     assert layered.gain == pytest.approx(strata_gain(differences, None, ["x", "y", "x", "y"]), rel=1e-3) != 1.0
 
 
+def test_the_gain_of_strata_is_that_of_clustered_errors() -> None:
+    values, strata = [1.0, 1.5, 0.0, 1.5, 5.0, 5.0, 4.0, 7.0], ["x"] * 4 + ["y"] * 4
+    labels = ["a", "a", "b", "b", "d", "d", "e", "e"]
+    residuals = np.array(values) - np.mean(values)
+    within = np.array(values) - np.repeat([1.0, 5.25], 4)
+    pairs = [[0, 1], [2, 3], [4, 5], [6, 7]]
+    whole = np.sqrt(4 / 3 * sum(residuals[each].sum() ** 2 for each in pairs))
+    layered = np.sqrt(2 * sum(within[each].sum() ** 2 for each in pairs))
+    assert strata_gain(values, labels, strata) == pytest.approx(whole / layered) != strata_gain(values, None, strata)
+
+
 def test_tasks_won_and_lost_are_counted_where_both_have_values_and_turned_where_lower_is_better() -> None:
     def with_values(values: dict[str, list[float]], **more: Any) -> Figure:
         return Figure("f", tuple(values), lambda counts: counts.sum(1), values=values, **more)

@@ -20,6 +20,7 @@ from firsthand.worlds.aquawar.aquawar_world import _parsed
 from firsthand.worlds.browsing import devtools, mind2web
 from firsthand.worlds.browsing.devtools import PROFILE, _remove_abandoned
 from firsthand.worlds.browsing.miniwob_pages import kinds_in, pages_folder
+from firsthand.worlds.database import mariadb_engine
 from firsthand.worlds.database.mariadb_engine import MariadbServer, _program
 from firsthand.worlds.shell import os_items
 from firsthand.worlds.shell.os_items import OsItem, Script, read_items
@@ -123,6 +124,14 @@ def test_a_server_needs_both_of_its_programs_and_the_driver(tmp_path: Path, monk
     for name in ("mariadb-install-db", "mariadbd"):
         (tmp_path / name).write_text("")
         (tmp_path / name).chmod(0o755)
+    for lacking in ("mariadb-install-db", "mariadbd"):
+        with monkeypatch.context() as patched:
+            found = {
+                name: None if name == lacking else str(tmp_path / name) for name in ("mariadb-install-db", "mariadbd")
+            }
+            patched.setattr(mariadb_engine, "_program", found.get)
+            with pytest.raises(SandboxError, match="apt install mariadb-server"):
+                MariadbServer().ready()
     assert _program("mariadbd") == str(tmp_path / "mariadbd"), "the PATH comes before the system's folders"
     monkeypatch.setitem(sys.modules, "pymysql", SimpleNamespace(__spec__=SimpleNamespace()))
     MariadbServer().ready()
