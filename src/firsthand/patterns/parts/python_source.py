@@ -52,7 +52,7 @@ def defines(code: str, name: str) -> bool:
 def imports(code: str, name: str) -> bool:
     """Return whether a source imports something under this name: `from math import gcd as f`."""
     aliases = (node for node in _outside_functions(code, name) if isinstance(node, ast.alias))
-    return bool(name) and any((each.asname or each.name.partition(".")[0]) == name for each in aliases)
+    return any((each.asname or each.name.partition(".")[0]) == name for each in aliases)
 
 
 def last_defining(sources: Sequence[str], name: str) -> str | None:
