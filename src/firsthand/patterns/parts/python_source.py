@@ -121,7 +121,7 @@ def _outside_functions(code: str, name: str) -> Iterator[ast.AST]:
                 pass
             case ast.AnnAssign(value=None):  # `f: int` sets nothing
                 pass
-            case ast.For() | ast.AsyncFor():
+            case ast.For():
                 left += [node.iter, *node.body, *node.orelse]
             case ast.withitem():
                 left.append(node.context_expr)
