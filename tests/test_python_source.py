@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from textwrap import indent
 from types import SimpleNamespace
 
 import pytest
 
 from firsthand import catalog
-from firsthand.patterns.parts.python_source import defines, joined_source
-from firsthand.patterns.parts.self_tests import program
+from firsthand.patterns.parts.python_source import defines, imports, joined_source, last_defining
+from firsthand.patterns.parts.self_tests import code_in, program
 from firsthand.scorers.code import answered_code, passes_tests
 from firsthand.scorers.unit_tests import run_unit_tests
 from firsthand.task import Task
@@ -110,10 +111,77 @@ def test_long_heads_are_read_in_linear_time() -> None:
         ("f = 1\nif x:\n    return f", False),
         ("def ff(x): return x", False),
         ("f = 1\n" + "#" * 60_000, False),  # too long to be compiled here
+        ("if x:\n    def f(x): return x\nelse:\n    f = max", True),
+        ("try:\n    import g\nexcept ImportError:\n    async def f(x): return x", True),
+        ("with x:\n    def f(x): return x", True),
+        ("with x:\n    f = max", True),
+        ("for _ in x:\n    def f(x): return x", True),
+        ("for _ in x:\n    pass\nelse:\n    f = max", True),
+        ("for _ in (f := max,): pass", True),
+        ("with (f := max): pass", True),
+        ("match x:\n    case 1:\n        f = max", True),
+        ("while x:\n    f = max", True),
+        ("f, g = max, min", True),
+        ("g = f = max", True),
+        ("[*f] = 1,", True),
+        ("(f := max)", True),
+        ("if x: f: object = max", True),
+        ("class f:\n    def __new__(cls, x): return x", True),
+        ("def make():\n    def inner():\n        global f\n        f = max\n    inner()\nmake()", True),
+        ("async def make():\n    global f\n    f = max", True),
+        ("class Made:\n    global f\n    def f(x): return x", True),
+        ("def make():\n    global g\n    f = max\n    g = f", False),
+        ("class Solution:\n    f = max\n    def f(self, x): return x", False),
+        ("async def g():\n    f = max", False),
+        ("g = lambda: (f := max)", False),
+        ("g = [f for f in x]", False),
+        ("for f in x: print(f)", False),
+        ("async def g():\n    async for f in x: pass", False),
+        ("with open(x) as f: print(f)", False),
+        ("from math import gcd as f", False),
+        ("print(f(1))", False),
+        ("x.f = f", False),
+        ("if x:\n    def f(x): return x\nreturn f(1)", False),
     ],
 )
-def test_a_function_is_defined_by_def_or_by_an_assignment(code: str, is_defined: bool) -> None:
+def test_a_function_is_defined_by_what_gives_it_its_name_when_the_program_is_loaded(
+    code: str, is_defined: bool
+) -> None:
     assert defines(code, "f") is is_defined and not defines(code, "")
+
+
+@pytest.mark.parametrize(
+    ("code", "is_imported"),
+    [
+        ("from math import gcd as f", True),
+        ("from solution import g, f", True),
+        ("import f", True),
+        ("import f.g", True),
+        ("import g.h as f", True),
+        ("try:\n    from a import f\nexcept ImportError:\n    from b import f", True),
+        ("from f import g", False),
+        ("from math import f as g", False),
+        ("import g.f", False),
+        ("def g():\n    from math import f", False),
+        ("class G:\n    import f", False),
+        ("from math import f\nreturn f(1)", False),
+        ("f = 1", False),
+    ],
+)
+def test_a_function_is_imported_under_its_name(code: str, is_imported: bool) -> None:
+    assert imports(code, "f") is is_imported and not imports(code, "")
+
+
+def test_a_source_that_defines_the_function_counts_before_one_that_imports_it_to_use_it() -> None:
+    draft, made, used = "def f(x): return 0", "if True:\n    def f(x): return x", "from solution import f\nprint(f(1))"
+    other, renamed = "x = 1", "from math import gcd as f"
+    assert last_defining([draft, made, used, other], "f") == made and last_defining([made, draft, used], "f") == draft
+    assert last_defining([other, used, renamed, other], "f") == renamed
+    assert last_defining([other], "f") is None is last_defining([], "f") and last_defining([draft], "") is None
+    for blocks, last in (((draft, used), draft), ((draft, renamed), draft), ((renamed, other), renamed)):
+        answer = "\n".join(f"```python\n{block}\n```" for block in blocks)
+        assert answered_code(answer, PROMPT, "f") == f"import math\n\n{last}\n"
+        assert code_in(answer, "f") == last
 
 
 PROMPT = "import math\n\ndef f(x):\n"
@@ -138,6 +206,12 @@ def test_marks_of_the_byte_order_are_no_part_of_an_answer() -> None:
 def test_an_assigned_function_is_the_answer_and_a_bodys_variable_completes_the_prompt() -> None:
     assert answered_code("```python\nf = lambda x: 1\n```", PROMPT, "f") == "import math\n\nf = lambda x: 1\n"
     assert answered_code("f = lambda x: 1", PROMPT, "f") == "import math\n\nf = lambda x: 1"
+    for code in (
+        "from math import gcd as f",
+        "if True:\n    f = math.gcd\nprint(f(1))",
+        "from math import floor\nf, g = 1, 2",
+    ):
+        assert answered_code(code, PROMPT, "f") == f"import math\n\n{code}"
     assert answered_code("f = x + 1\nreturn f", PROMPT, "f") == f"{PROMPT}    f = x + 1\n    return f"
 
 
@@ -146,6 +220,8 @@ def test_a_models_own_tests_run_an_answer_with_imports_of_the_future() -> None:
     for answer in (f"{FUTURE}\ndef f(x: int): return math.floor(x)\n", f"{FUTURE}\nf = lambda x: math.floor(x)\n"):
         shown = f"```python\n{answer}```\nIt is used so:\n```python\nf(1.5)\n```"
         assert names_of(program(task, shown, ["assert f(1.5) == 1"]))["f"](2.5) == 2  # type: ignore
+    for answer in ("from math import floor as f", "if True:\n    def f(x): return math.floor(x)"):
+        assert names_of(program(task, answer, []))["f"](2.5) == 2  # type: ignore
 
 
 @pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "")
@@ -156,11 +232,16 @@ def test_right_answers_to_humaneval_pass_in_each_ordinary_form() -> None:
 
     async def values() -> list[float]:
         forms = (f"{FUTURE}\n\n{right}", f"\ufeff{right}", f"{right}\n{name} = (lambda g: lambda *a: g(*a))({name})\n")
+        body = right.removeprefix(task.secret["setup"])
+        forms += (
+            f"if True:\n{indent(body, '    ')}",
+            f"class C:\n    {name} = 1\ntry:\n{indent(body, '    ')}\nfinally: pass",
+        )
         wrong = f"{FUTURE}\n\ndef {name}(*_):\n    return None\n"
         answers = [SimpleNamespace(answer=f"```py3\n{form}\n```") for form in (*forms, wrong)]
         return [(await passes_tests(task, each)).value for each in answers]  # type: ignore[arg-type]
 
-    assert asyncio.run(values()) == [1.0, 1.0, 1.0, 0.0]
+    assert asyncio.run(values()) == [1.0, 1.0, 1.0, 1.0, 1.0, 0.0]
 
 
 def test_unittest_cases_run_an_answer_after_its_head_with_imports_of_the_future_first() -> None:

@@ -148,6 +148,14 @@ class Odd(Exception): pass
 def odd(): raise Odd("x" * 600)
 def thing(): return object()
 def leaves(): raise SystemExit
+class Own(ValueError): pass
+class Mixed(Odd, Own, KeyError): pass
+class Lazy(StopIteration): pass
+def own(): raise Own("no")
+def undecoded(): b"\\xff".decode()
+def several(): raise ExceptionGroup("x", [Own()])
+def lazy(): raise Lazy("a")
+def mixed(): raise Mixed("k")
 if __name__ == "__main__": add = None
 """
     ours, theirs = socket.socketpair()
@@ -165,6 +173,8 @@ if __name__ == "__main__": add = None
     for name, kind, said in (
         ("fails", KeyError, "'no'"), ("stops", RuntimeError, "StopIteration: "), ("odd", RuntimeError, f"Odd: {'x' * 500}$"),
         ("thing", TypeError, "is no plain value"), ("none", AttributeError, "has no attribute 'none'"),
+        ("own", ValueError, "^no$"), ("undecoded", UnicodeError, "^'utf-8'"), ("lazy", RuntimeError, "^StopIteration: a$"),
+        ("several", RuntimeError, "^ExceptionGroup: x"), ("mixed", ValueError, "^'k'$"),  # the first of two
         ("leaves", RuntimeError, "SystemExit: "),
     ):  # fmt: skip
         with pytest.raises(kind, match=said):

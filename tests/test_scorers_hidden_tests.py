@@ -232,6 +232,13 @@ def test_without_a_patch_or_a_canary_the_exit_status_must_agree_with_the_log() -
             "the log cannot be trusted: the exit status is 2, and it names no failed test",
         ),
         ("PASSED t.py::a\n", None, "timeout", ""),
+        ("PASSED t.py::a\n=== 1 passed in 0.1s ===\n", 0, "done", ""),
+        (
+            "PASSED t.py::a\n=== 1 failed, 1 passed in 0.1s ===\n",
+            0,
+            "done",
+            "the log cannot be trusted: the exit status is 0, and a test failed",
+        ),
     ):
         place = ToldPlace(outcome(), outcome(), outcome(log, status, ended=ended))
         run = asyncio.run(run_tests(place, "", whole, COMMANDS))

@@ -266,6 +266,19 @@ def test_a_log_is_doubted_where_canaries_or_the_exit_status_say_otherwise() -> N
         ({}, 1, canary, lost),
     ):
         assert _doubt(results, status, made) == said
+    printed, passed = {"x": "PASSED", "app:t.py:3": "ERROR"}, {"x": "PASSED"}
+    for results, status, made, counted, said in (
+        (printed, 0, None, False, ""),  # a passing test has logged an error
+        (printed, 0, None, None, zero),
+        (printed, 0, None, True, zero),
+        (passed, 0, None, True, zero),
+        ({}, 0, None, True, zero),  # where a log lists failures alone, none of its tests would fail
+        (passed, 0, None, False, ""),
+        (good, 0, canary, False, zero),
+        (printed, 1, None, False, ""),
+        (passed, 1, None, True, one),
+    ):
+        assert _doubt(results, status, made, counted=counted) == said
     assert canary.owns("test_p (a.B)")
     assert canary.owns("t.py::test_f")
     assert not canary.owns("test_pp")

@@ -6,7 +6,7 @@ import pytest
 
 from firsthand.benchmarks.swe.swe_tasks import check, make_script
 from firsthand.errors import DataError
-from firsthand.scorers.patches.test_logs import kept, passed, read_log, skips_told
+from firsthand.scorers.patches.test_logs import failures_told, kept, passed, read_log, skips_told
 from firsthand.scorers.resolved import TestRun, verdict
 from swe_local import GOOD, adds
 
@@ -105,6 +105,27 @@ def test_the_runners_counts_of_skipped_tests_are_read() -> None:
         ("", None),
     ):
         assert skips_told(log) == count, log
+
+
+def test_the_runners_last_counts_tell_whether_tests_failed() -> None:
+    for log, told in (
+        ("======== 1 failed, 2 passed, 3 skipped, 1 warning in 0.10s ========\n", True),
+        ("\x1b[31m=== \x1b[1m1 failed\x1b[0m, \x1b[33m4 skipped\x1b[0m\x1b[31m in 61.02s (0:01:01)\x1b[0m ===\n", True),
+        ("=== 2 passed, 1 error in 0.10s ===\n", True),
+        ("2 errors in 0.10s\n", True),
+        ("1 subtests failed, 1 passed in 0.10s\n", True),
+        ("2 passed, 1 xfailed, 1 xpassed, 3 warnings in 0.10 seconds\n", False),
+        ("===== no tests ran in 0.01s =====\n", False),
+        ("Ran 3 tests in 0.1s\n\nFAILED (failures=1, skipped=8)\n", True),
+        ("Ran 3 tests in 0.1s\n\nFAILED\n", True),
+        ("Ran 3 tests in 0.1s\n\nOK (skipped=2, expected failures=1)\n", False),
+        ("==== tests finished: 1 passed, 2 exceptions, in 0.10 seconds ====\n", True),
+        ("1 failed in 0.01s\nPASSED t.py::test_inner\n=== 1 passed in 0.10s ===\n", False),  # a run within a test
+        ("1 passed in 0.01s\nFAILED t.py::test_inner\n=== 1 failed in 0.10s ===\n", True),
+        ("FAILED t.py::test_a - 1 failed in 1s\nFAILED: no\nERROR    app:t.py:3 no\n", None),
+        ("", None),
+    ):
+        assert failures_told(log) is told, log
 
 
 def test_a_run_that_skips_more_than_the_reference_patch_is_not_resolved() -> None:

@@ -18,7 +18,7 @@ from firsthand.benchmark import needing
 from firsthand.errors import ConfigError, DataError
 from firsthand.patterns.parts.fenced_code import fenced_code
 from firsthand.patterns.parts.parsed_python import parsable
-from firsthand.patterns.parts.python_source import BYTE_ORDER_MARK, defines, joined_source
+from firsthand.patterns.parts.python_source import BYTE_ORDER_MARK, joined_source, last_defining
 from firsthand.sandbox.sandbox import Outcome, available, shared_sandbox
 from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.task import Task
@@ -53,14 +53,14 @@ async def passes_tests(task: Task, trace: Trace) -> Score:
 def answered_code(answer: str, prompt: str = "", entry_point: str = "") -> str:
     """Return the program in an answer: its fenced code, its text, or the prompt completed by it.
 
-    Of several fenced blocks the last that defines `entry_point` counts. The prompt's code before that function (imports,
-    helpers) comes before it, since an answer may use it.
+    Of several fenced blocks the last that defines `entry_point` counts, else the last that imports it. The prompt's code
+    before that function (imports, helpers) comes before it, since an answer may use it.
     """
     answer = answer.removeprefix(BYTE_ORDER_MARK)
     blocks = [each.code.removeprefix(BYTE_ORDER_MARK) for each in fenced_code(answer) if each.language in LANGUAGES]
-    defining = [block for block in blocks if defines(block, entry_point)]
-    code = (defining or blocks or [answer])[-1]
-    if defining or defines(code, entry_point) or not prompt:
+    found = last_defining(blocks or [answer], entry_point)
+    code = (blocks or [answer])[-1] if found is None else found
+    if found is not None or not prompt:
         return joined_source(preamble(prompt, entry_point), code)
     completion = _up_to_stop(code)
     if len(completion) > MAX_CHARS:

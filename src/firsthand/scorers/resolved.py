@@ -9,7 +9,8 @@ anything. Five checks guard against a patch that tests nothing and prints succes
 - a canary lies among the tests: one test that must pass and one that must fail, under unpredictable names. Skipping tests,
   ending the process early or making everything pass loses one of the two, and the exit status must report a failure;
 - where the record tells how many tests the reference patch leaves skipped (`SKIPS`), the runner may not count more of them;
-- where no canary can be added (a whole suite, an unknown runner), the exit status must agree with the log.
+- where no canary can be added (a whole suite, an unknown runner), the exit status must agree with the log: 0 with the
+  runner's own count of failures, any other with a failed test in it.
 
 A program that inspects the canary at run time can still deceive, as it can wherever tests run in the process they test.
 """
@@ -32,7 +33,7 @@ from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.scorers.patches.applied_patch import PatchRefused, apply_patch
 from firsthand.scorers.patches.hidden_files import ARCHIVE
 from firsthand.scorers.patches.patch import find_patch, read_patch
-from firsthand.scorers.patches.test_logs import GOOD, Results, kept, passed, read_log, skips_told
+from firsthand.scorers.patches.test_logs import GOOD, Results, failures_told, kept, passed, read_log, skips_told
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -263,7 +264,9 @@ async def run_tests(place: Workplace, patch: str, tests: HiddenTests, limits: Ru
     log = outcome.stdout
     results = read_log(log, tests.log_parser)
     doubt = (
-        "" if outcome.ended not in ("done", "error") else _doubt(results, outcome.exit_status, canary, tests.fail_only)
+        _doubt(results, outcome.exit_status, canary, tests.fail_only, failures_told(log))
+        if outcome.ended in ("done", "error")
+        else ""
     )
     if canary is not None:
         results = {name: status for name, status in results.items() if not canary.owns(name)}
@@ -361,12 +364,21 @@ def _runner(words: Sequence[str]) -> str:
     return "sympy" if "bin/test" in words else ""
 
 
-def _doubt(results: Results, exit_status: int | None, canary: Canary | None, fail_only: bool = False) -> str:
-    """Return the reason not to trust the log; "" if it is trusted."""
+def _doubt(
+    results: Results,
+    exit_status: int | None,
+    canary: Canary | None,
+    fail_only: bool = False,
+    counted: bool | None = None,
+) -> str:
+    """Return the reason not to trust the log; "" if it is trusted.
+
+    `counted` tells whether the runner counts failures, None if it counts nothing: then any line that looks like one counts.
+    """
     if canary is not None and canary.lost(results):
         return "the log cannot be trusted: it does not report the two canary tests as one passed and one failed"
     failed = canary is not None or any(status in ("FAILED", "ERROR") for status in results.values())
-    if results and failed and exit_status == 0:
+    if exit_status == 0 and (canary is not None or (failed if counted is None else counted)):
         return "the log cannot be trusted: the exit status is 0, and a test failed"
     if (results or fail_only) and not failed and exit_status != 0:
         return f"the log cannot be trusted: the exit status is {exit_status}, and it names no failed test"

@@ -1,11 +1,13 @@
-"""Joins two Python sources into one program, and finds the function that a source defines."""
+"""Joins two Python sources into one program, and finds the source that defines a function."""
 
 from __future__ import annotations
 
+import ast
 import io
 import re
 import tokenize
 import warnings
+from collections.abc import Iterator, Sequence
 
 from firsthand.patterns.parts.parsed_python import parsable
 
@@ -27,17 +29,40 @@ def joined_source(first: str, second: str) -> str:
 
 
 def defines(code: str, name: str) -> bool:
-    """Return whether a source defines a function of this name, by `def` or by an assignment: `f = lambda x: x`.
+    """Return whether a source defines a function of this name: by `def`, `class` or an assignment, also in an `if` or `try`.
 
     The body of a function may assign to a variable that is named like it. One that has lost its indent has a `return`, so
-    that it does not compile by itself, and defines nothing.
+    that it does not compile by itself, and defines nothing. A loop's variable and the name after `with ... as` are no
+    functions, and a name that is set in another way, such as by `globals()`, is not seen.
     """
     if not name:
         return False
-    called = re.escape(name)
-    if re.search(rf"^(?:async )?def {called}\b", code, re.MULTILINE):
+    if re.search(rf"^(?:async )?def {re.escape(name)}\b", code, re.MULTILINE):
         return True
-    return bool(re.search(rf"^{called}[ \t]*(?::[^=\n]*)?=(?!=)", code, re.MULTILINE)) and _compiles(code)
+    for node in _outside_functions(code, name):
+        match node:
+            case ast.FunctionDef(name=bound) | ast.AsyncFunctionDef(name=bound) | ast.ClassDef(name=bound):
+                if bound == name or any(isinstance(each, ast.Global) and name in each.names for each in ast.walk(node)):
+                    return True
+            case ast.Name(id=bound, ctx=ast.Store()) if bound == name:
+                return True
+    return False
+
+
+def imports(code: str, name: str) -> bool:
+    """Return whether a source imports something under this name: `from math import gcd as f`."""
+    aliases = (node for node in _outside_functions(code, name) if isinstance(node, ast.alias))
+    return any((each.asname or each.name.partition(".")[0]) == name for each in aliases)
+
+
+def last_defining(sources: Sequence[str], name: str) -> str | None:
+    """Return the last source that defines the function, else the last one that imports it; None if there is neither.
+
+    A source that shows how a function is used, or tests it, imports it from somewhere.
+    """
+    defining = [source for source in sources if defines(source, name)]
+    found = defining or [source for source in sources if imports(source, name)]
+    return found[-1] if found else None
 
 
 def _without_futures(source: str) -> tuple[str, str]:
@@ -73,11 +98,32 @@ def _without_futures(source: str) -> tuple[str, str]:
     return imports, rest + source[at:]
 
 
-def _compiles(code: str) -> bool:
+def _outside_functions(code: str, name: str) -> Iterator[ast.AST]:
+    """Yield what a program runs when it is loaded, if it holds the name and compiles by itself.
+
+    A function or class is yielded without its parts. Targets of loops and of `with` are left out.
+    """
+    if name not in code:
+        return
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            compile(parsable(code), "<answer>", "exec", dont_inherit=True)
+            tree = ast.parse(parsable(code))
+            compile(tree, "<answer>", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
-        return False
-    return True
+        return
+    left: list[ast.AST] = [tree]
+    while left:
+        node = left.pop()
+        yield node
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef() | ast.Lambda() | ast.comprehension():
+                pass
+            case ast.AnnAssign(value=None):  # `f: int` sets nothing
+                pass
+            case ast.For():
+                left += [node.iter, *node.body, *node.orelse]
+            case ast.withitem():
+                left.append(node.context_expr)
+            case _:
+                left += ast.iter_child_nodes(node)

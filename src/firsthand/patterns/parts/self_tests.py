@@ -13,7 +13,7 @@ from firsthand.errors import ConfigError
 from firsthand.message import ToolCall
 from firsthand.patterns.parts.evaluation import Feedback
 from firsthand.patterns.parts.fenced_code import fenced_code
-from firsthand.patterns.parts.python_source import defines, joined_source
+from firsthand.patterns.parts.python_source import joined_source, last_defining
 from firsthand.task import Task
 
 MAX_TESTS = 6
@@ -73,7 +73,7 @@ def program(task: Task, answer: str, tests: list[str]) -> str:
     """A program with the answer's code that runs each test and prints its result."""
     name, head = str(task.metadata.get("entry_point", "")), _head(task)
     code, begins = code_in(answer, name), _defined(head, name)
-    if name and not defines(code, name):
+    if name and last_defining([code], name) is None:
         code = f"{head}\n{_indented(code, head)}"  # a completion: the task's text is the function's head
     elif begins and _parses(head[: begins.start()]):
         code = joined_source(head[: begins.start()], code)  # imports that the answer may lean on
@@ -91,10 +91,10 @@ def read_results(tests: list[str], printed: str) -> Feedback:
 
 
 def code_in(text: str, name: str = "") -> str:
-    """The code in an answer: its last fenced block that defines the function, else its last one, else the whole."""
+    """The code in an answer: its last fenced block that defines or imports the function, else its last, else the whole."""
     blocks = [block.code.rstrip() for block in fenced_code(text[-MAX_CHARS:]) if block.code.strip()]
-    defining = [block for block in blocks if defines(block, name)]
-    return (defining or blocks or [text[-MAX_CHARS:].rstrip()])[-1]
+    found = last_defining(blocks, name)
+    return (blocks or [text[-MAX_CHARS:].rstrip()])[-1] if found is None else found
 
 
 def _head(task: Task) -> str:

@@ -38,6 +38,8 @@ _LISTED: dict[str, Callable[[list[Any]], Any]] = {
 _LARGE = 10**100
 _ENDS_A_LOOP = (StopIteration, StopAsyncIteration)
 """Would end a `map`, a `zip` or an `async for` of the tests as if there were no more cases (PEP 479)."""
+_NEEDS_MORE = (UnicodeDecodeError, UnicodeEncodeError, UnicodeTranslateError, BaseExceptionGroup)
+"""Errors that are not made of a text alone."""
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _MOVE, _SCOPE_SIGNAL = 1 << 13, 1 << 1
 _SCALARS = frozenset({int, float, str, bool, type(None)})
@@ -183,7 +185,8 @@ class AnswerProcess:
         if "error" in body:
             kind, text = map(str, body["error"])
             known = getattr(builtins, kind, None)
-            if isinstance(known, type) and issubclass(known, Exception) and not issubclass(known, _ENDS_A_LOOP):
+            refused = _ENDS_A_LOOP + _NEEDS_MORE
+            if isinstance(known, type) and issubclass(known, Exception) and not issubclass(known, refused):
                 raise known(text)
             raise RuntimeError(f"{kind}: {text}")
         return body
@@ -204,10 +207,22 @@ def serve(link: socket.socket, answer: str) -> NoReturn:
                 after = encode(args)
                 send(link, body | ({"args": after} if after != asked["args"] else {}))
             except Exception as error:
-                send(link, {"error": [type(error).__name__, str(error)[:500]]})
+                send(link, {"error": [error_kind(error), str(error)[:500]]})
     except BaseException as error:
-        send(link, {"error": [type(error).__name__, str(error)[:500]]})
+        send(link, {"error": [error_kind(error), str(error)[:500]]})
     os._exit(0)
+
+
+def error_kind(error: BaseException) -> str:
+    """The nearest of Python's own errors that it is, and that a text makes; the name of its class if there is none.
+
+    So `except ValueError` in tests catches the answer's own subclass of it.
+    """
+    for each in type(error).__mro__:
+        known = each is not Exception and issubclass(each, Exception) and getattr(builtins, each.__name__, None) is each
+        if known and not issubclass(each, _NEEDS_MORE):
+            return each.__name__
+    return type(error).__name__
 
 
 def encode(value: Any) -> Any:

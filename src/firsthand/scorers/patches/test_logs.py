@@ -8,7 +8,7 @@ under test can print a line that says PASSED, but cannot retract the line that s
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from firsthand.errors import unknown
 
@@ -33,6 +33,7 @@ _PYTEST_COUNTS = re.compile(
     r"(?:=+ )?(?:tests finished: )?((?:\d{1,9} [a-z ]+, )*\d{1,9} [a-z ]+,?|no tests ran) in \d[\d.]* ?s"
 )
 _UNITTEST_COUNTS = re.compile(r"(?:OK|FAILED|NO TESTS RAN)(?: \(([a-z ]+=.*)\))?$")
+_FAILURES = re.compile(r"FAILED\b|\d (?:subtests )?(?:failed|errors?|exceptions?)\b")
 _SKIPS = re.compile(r"(\d{1,9}) skipped|skipped=(\d{1,9})")
 _DJANGO_ENDS = {"ok": "PASSED", "OK": "PASSED", "FAIL": "FAILED", "ERROR": "ERROR", "expected failure": "XFAIL"}
 
@@ -188,12 +189,25 @@ def skips_told(log: str) -> int | None:
     The lines of single tests may be hidden behind printed ones, or name no test (pytest's `SKIPPED [1] file:line`). A
     program can print more counts, but cannot retract the runner's.
     """
-    counts = None
+    skips = [sum(int(one or other) for one, other in _SKIPS.findall(counts)) for counts in _counts(log)]
+    return sum(skips) if skips else None
+
+
+def failures_told(log: str) -> bool | None:
+    """Return whether a runner counts failures or errors in its last run; None if it tells no counts.
+
+    A passing test may print or log lines that look like the failure of a test, and counts of a run of its own.
+    """
+    *_, last = [None, *_counts(log)]
+    return None if last is None else _FAILURES.search(last) is not None
+
+
+def _counts(log: str) -> Iterator[str]:
+    """Yield each line in which a runner counts the tests of a run, without colours and what stands around it."""
     for line in log.split("\n"):
         line = _COLOUR.sub("", line).strip()
         if ends := _PYTEST_COUNTS.match(line) or _UNITTEST_COUNTS.match(line):
-            counts = (counts or 0) + sum(int(one or other) for one, other in _SKIPS.findall(ends[1] or ""))
-    return counts
+            yield ends[0]
 
 
 PARSERS: Mapping[str, Callable[[str], Results]] = {
