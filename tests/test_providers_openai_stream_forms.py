@@ -44,7 +44,7 @@ def test_a_message_in_a_stream_is_read_unless_deltas_said_the_answer() -> None:
     for other in (piece({"tool_calls": [call]}), message("", tool_calls=[call])):
         texts, whole = read(other, message("late", "tool_calls", tool_calls=[call]))
         assert (texts, whole.message.tool_calls) == ([], (ToolCall("c", "f", {}),))
-    assert read({"choices": [{"text": "x"}]}, message("x", "stop"))[0] == ["x"]
+    assert read({"choices": [{"text": "x"}]}, message("late", "stop"))[0] == ["x"]
 
 
 def test_a_function_call_of_the_older_form_is_a_tool_call() -> None:

@@ -131,6 +131,15 @@ def read_likelihood(body: Json, prompt: str, continuation: str) -> Likelihood:
     return Likelihood(continuation, math.fsum(numbers), len(numbers), is_greedy)
 
 
+def brings_content(event: Json) -> bool:
+    """True if an event of a stream has text, reasoning or a call; the role, an end and counts are none."""
+    choices = event.get("choices")
+    said = [json_object(choice) for choice in choices] if isinstance(choices, list) else []
+    return any(says_something(choice.get(field)) for choice in said for field in ("delta", "message")) or any(
+        choice.get("text") for choice in said
+    )
+
+
 class StreamedAnswer:
     """Assembles an answer from the events of a stream."""
 
@@ -433,6 +442,11 @@ def _text(body: Json, field: str = "content") -> str:
         texts = [json_object(part).get("text") for part in value]
         value = "".join(text for text in texts if isinstance(text, str))
     return clean(value) if isinstance(value, str) else ""
+
+
+def says_something(part: Any) -> bool:
+    """True if a delta, message, block or part of a stream holds text, reasoning of whatever name, or a call."""
+    return any(value for key, value in json_object(part).items() if key not in ("role", "type"))
 
 
 def json_object(value: Any) -> Json:
