@@ -103,5 +103,6 @@ def test_ids_that_change_with_each_piece_of_a_call_make_one_call() -> None:
     nested = [("c1", "f", {"a": {"b": 1}}, None)]
     assert calls(("c1", "f", None), ("c2", None, '{"a":{"b":1}'), ("c3", None, "}")) == nested
     assert calls(("c1", "f", '{"a":1}'), ("c2", None, '{"a":2}')) == [*one, ("c2", "", {"a": 2}, None)]
+    assert calls(("c1", "f", '{"a":1}'), ("c2", None, ""), ("c2", "g", "{}")) == [*one, ("c2", "g", {}, None)]
     assert calls(("c1", "f", '{"a":1}'), ("c2", "f", "")) == [*one, ("c2", "f", {}, None)]
     assert calls(("c1", "f", '{"a":'), ("c2", "g", "{}")) == [("c1", "f", {}, '{"a":'), ("c2", "g", {}, None)]

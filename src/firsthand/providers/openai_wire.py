@@ -297,7 +297,7 @@ def _wired_calls(message: Json) -> list[Any]:
     calls, older = message.get("tool_calls"), message.get("function_call")
     if isinstance(calls, list) and calls:
         return calls
-    return [{"index": 0, "function": older}] if isinstance(older, dict) and older else []
+    return [{"function": older}] if isinstance(older, dict) and older else []
 
 
 class CallReader:
