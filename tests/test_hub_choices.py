@@ -109,9 +109,15 @@ def test_what_the_hub_lists_is_believed_in_form_alone():
     )
     for size in (-1, 1 << 50, True, "3", None, 1.5):
         assert _listed({"rfilename": "x", "size": size}).size_bytes is None
-    for digest in ("A" * 64, "a" * 63, "a" * 65, 7, "g" * 64):
-        assert _listed({"rfilename": "x", "lfs": {"sha256": digest}}).sha256 is None
-    assert _listed({"rfilename": "x", "lfs": None, "blobId": "c" * 64}).git_sha1 is None
+    for stated in ({"sha256": "A" * 64}, {"oid": sha}, {"oid": f"sha256:{sha}"}, {"sha256": sha, "oid": "b" * 64}):
+        assert _listed({"rfilename": "x", "lfs": stated, "blobId": git}) == HubFile("x", None, sha, None)
+    assert _listed({"rfilename": "x", "blobId": "B" * 40}) == HubFile("x", None, None, git)
+    for digest in ("a" * 63, "a" * 65, 7, "g" * 64, git, "x\n" + "a" * 200):
+        file = _listed({"rfilename": "x", "lfs": {"sha256": digest}, "blobId": git})
+        assert (file.sha256, file.git_sha1, file.odd_hash) == (None, None, repr(digest)[:100])
+    assert _listed({"rfilename": "x", "lfs": None, "blobId": sha}) == HubFile("x", None, None, None, f"'{sha}'")
+    for none in ({}, {"lfs": {}}, {"blobId": None}, {"blobId": ""}, {"lfs": {"size": 3}, "blobId": git}):
+        assert _listed({"rfilename": "x", **none}) == HubFile("x", None, None, None)
 
 
 def test_a_list_names_its_commit_and_leaves_out_what_is_no_file_of_a_model(home, monkeypatch):
@@ -153,7 +159,8 @@ def test_a_pull_counts_the_bytes_of_all_files_and_marks_the_folder_whole(home, m
     assert folder == home / "models" / "hf" / "o" / "n@main" and seen[-1] == (75, 75)
     assert {total for _, total in seen} == {75} and [done for done, _ in seen] == sorted(done for done, _ in seen)
     sizes = {name: len(body) for name, body in bodies.items()}
-    assert read_marker(folder) == {"name": "hf:o/n", "commit": COMMIT, "files": sizes}
+    named = ["config.json", "tokenizer.json", "LICENSE", "model.safetensors"]
+    assert read_marker(folder) == {"name": "hf:o/n", "commit": COMMIT, "files": sizes, "unverified": named}
     assert model_lookup.installed() == [model_lookup.Installed("hf:o/n", folder, 75)]
     assert model_lookup.is_here("hf:o/n") and not model_lookup.is_here("hf:o/m") and model_lookup.is_here("/any/path")
     for spoil in ({"name": 7}, {"files": {"config.json": 3}}, {"files": []}, {"files": {"none": 0}}):

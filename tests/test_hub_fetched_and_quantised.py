@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import threading
@@ -10,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from firsthand.errors import ConfigError, UnknownName
+from firsthand.errors import ConfigError, DownloadError, UnknownName
 from firsthand.hub import model_lookup
 from firsthand.hub.fetch_model import fetch_model, fetch_named
 from firsthand.hub.model_lookup import KnownModel
 from firsthand.hub.quantize_model import _sequences, quantize_file, quantize_folder
-from hub_site import hub, sha, tree, use_home
+from hub_site import BODY as TEN
+from hub_site import COMMIT, hub, refused, sha, tree, use_home
 from tiny import write_model
 
 BODY = b"GGUF012345"
@@ -61,6 +63,46 @@ def test_a_model_is_pulled_unless_it_is_here_and_interrupted_it_says_what_is_kep
                 fetch_model("tiny", shown=False)
             said = f"\nfirsthand: {told}`firsthand models pull` goes on from there\n" if told else ""
             assert capsys.readouterr() == ("", said)
+
+
+def test_a_damaged_file_is_refused_however_its_hash_is_written_and_files_without_one_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_home(tmp_path / "home", monkeypatch)
+    names = ["m.gguf", *(f"LICENSE-{name}" for name in "ABCDEF")]
+    with hub(monkeypatch) as site:
+
+        def listed(*entries: dict[str, Any]) -> None:
+            body = {"sha": COMMIT, "siblings": [{"rfilename": each, "size": 10} for each in names]}
+            for file, entry in zip(body["siblings"], entries, strict=False):
+                file |= entry
+            site.files["/api/models/o/n/revision/main"] = json.dumps(body).encode()
+
+        site.files |= {f"/o/n/resolve/{COMMIT}/{each}": BODY for each in names}
+        for stated in ({"sha256": sha(TEN).upper()}, {"oid": f"sha256:{sha(TEN)}"}):
+            listed({"lfs": stated})
+            assert f"SHA-256 {sha(BODY)}: {sha(TEN)} was expected" in refused(DownloadError, fetch_model, "hf:o/n")
+        asked = len(site.asked)
+        listed({"lfs": {"sha256": "no hash"}})
+        assert refused(DownloadError, fetch_model, "hf:o/n") == (
+            f"{site.url} states 'no hash' as the hash of m.gguf, which is no SHA-256 or git hash, so the file could not be "
+            "checked: set HF_ENDPOINT to another mirror"
+        )
+        assert len(site.asked) == asked + 1, "no file was downloaded"
+        assert capsys.readouterr().err.count("firsthand: the hub states no hash") == 0
+        listed({"lfs": {"sha256": sha(BODY).upper()}}, {"blobId": "", "lfs": None})
+        path = fetch_model("hf:o/n", shown=False)
+        advice = "so damage would go unseen: pull from another mirror if you can\n"
+        few = "LICENSE-A, LICENSE-B, LICENSE-C, LICENSE-D, LICENSE-E"
+        assert capsys.readouterr().err == f"firsthand: the hub states no hash of {few} and 1 more, {advice}"
+        folder = path.parent
+        assert json.loads((folder / "firsthand.json").read_text())["unverified"] == names[1:]
+        assert fetch_model("hf:o/n", shown=False) == path and capsys.readouterr().err == "", "told once, after the pull"
+        model_lookup.remove("hf:o/n")
+        names[5:] = []
+        listed({"blobId": hashlib.sha1(b"blob 10\0" + BODY).hexdigest()})
+        assert fetch_model("hf:o/n", shown=False) == path
+        assert capsys.readouterr().err == f"firsthand: the hub states no hash of {', '.join(names[1:])}, {advice}"
 
 
 @pytest.fixture(scope="module")

@@ -143,7 +143,7 @@ def test_a_revision_with_a_folder_in_it_is_one_part_of_every_address(site: Site,
     path = "/api/models/o/n/revision/refs%2Fpr%2F1"
     site.files[path] = json.dumps({"sha": COMMIT, "siblings": entries}).encode()
     assert listing(repo) == (COMMIT, [
-        HubFile("m.gguf", 10, sha(BODY), None), HubFile("LICENSE", None, None, None),
+        HubFile("m.gguf", 10, sha(BODY), None), HubFile("LICENSE", None, None, None, "'short'"),
         HubFile("n.gguf", None, None, "e" * 40), HubFile("o.gguf", None, None, "d" * 40),
     ])  # fmt: skip
     assert site.asked == [(path, None, None)]
@@ -176,7 +176,7 @@ def test_a_pull_of_files_without_sizes_has_no_total_and_keeps_other_commits_part
     assert told == [(10, None), (13, None)] and sorted(each.name for each in folder.parent.iterdir()) == [
         f".m@main.{'a' * 12}.part", f".n@main.{'g' * 12}.part", "n@main",
     ]  # fmt: skip
-    marker = {"name": "hf:o/n", "commit": COMMIT, "files": {"m.gguf": 10, "LICENSE": 3}}
+    marker = {"name": "hf:o/n", "commit": COMMIT, "files": {"m.gguf": 10, "LICENSE": 3}, "unverified": ["LICENSE"]}
     assert json.loads((folder / "firsthand.json").read_text()) == marker == read_marker(folder)
     for wrong in ({"files": {}}, {"name": 5, "files": {}}, {"name": "x"}, {"name": "x", "files": []}, [], "x",
                   {"name": "x", "files": {"m.gguf": 10, "LICENSE": 4}}, {"name": "x", "files": {"none": 0}}):  # fmt: skip

@@ -204,6 +204,7 @@ def test_every_request_of_a_pull_bears_the_token_and_every_file_is_checked_by_th
     )]  # fmt: skip
     assert told == [(13, 16), (16, 16)] and json.loads((folder / "firsthand.json").read_text()) == {
         "name": "hf:o/n@v1", "commit": COMMIT, "files": {"m.gguf": 10, "LICENSE": 3, "LICENSE.txt": 3},
+        "unverified": ["LICENSE.txt"],
     }  # fmt: skip
     (tmp_path / "f").write_bytes(b"MIT")
     made = download(f"{site.url}{files}/m.gguf", tmp_path / "f", sha256=sha(BODY), git_sha1=blob)

@@ -1,4 +1,4 @@
-"""Time limits of answers from endpoints: each event of a stream has its own, and pings count as none."""
+"""Time limits of answers from endpoints: one for each piece of a stream, and one for the whole; pings count as no piece."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from firsthand.errors import ModelError, TransientError, Unreachable
 from firsthand.message import user
 from firsthand.providers.anthropic import AnthropicModel
 from firsthand.providers.openai import OpenAIModel
+from firsthand.providers.stream_limits import SECONDS_PER_TOKEN
 from jumping_clock import run_by_the_clock
 from told_clients import PLAIN, STREAM, Reply, over, streamed, told_google
 
@@ -109,6 +110,84 @@ def test_pings_are_no_events_and_give_no_more_time() -> None:
     model = over(OpenAIModel("m", "http://h", api_key="k3y", timeout_s=LIMIT_S), comments)
     told, took = run_by_the_clock(streamed(model, [user("p")]))
     assert type(told) is TransientError and took == pytest.approx(2.0) and comments.closed == 1
+
+
+EMPTY: Any = {
+    "anthropic": [
+        {"type": "content_block_start", "content_block": {"type": "text", "text": ""}}, claude_text(""),
+        {"type": "message_delta", "usage": {"output_tokens": 1}}, {"type": "content_block_stop"},
+    ],
+    "google": [
+        gemini_text(""), {"candidates": []}, {"candidates": [{"content": {"role": "model"}}]}, {"candidates": 5},
+        {"candidates": [{"content": {"parts": 5}}]}, {"usageMetadata": {"promptTokenCount": 1}},
+    ],
+    "openai": [
+        {"choices": []}, openai_text(""), {"choices": [{"delta": {"role": "assistant", "content": None}}]},
+        {"choices": [{"text": ""}]}, {"choices": 5}, {"choices": [5]}, {"choices": [], "usage": {"prompt_tokens": 1}},
+    ],
+}  # fmt: skip
+FULL: Any = {
+    "anthropic": [
+        {"type": "content_block_start", "content_block": {"type": "tool_use", "id": "c", "name": "f"}},
+        {"type": "content_block_delta", "delta": {"type": "thinking_delta", "thinking": "hm"}}, claude_text("a"),
+    ],
+    "google": [
+        gemini_text("a"), {"candidates": [{"content": {"parts": [{"text": "hm", "thought": True}]}}]},
+        {"candidates": [{}, {"content": {"parts": [{}, {"functionCall": {"name": "f"}}]}}]},
+    ],
+    "openai": [
+        openai_text("a"), {"choices": [{"text": "a"}]}, {"choices": [{"delta": {"reasoning_content": "hm"}}]},
+        {"choices": [{"message": {"content": "a"}}]}, {"choices": [{"delta": {"tool_calls": [{"id": "c"}]}}]},
+        {"choices": [{"delta": {"refusal": "no"}}]},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_event_without_content_gives_no_more_time_and_reasoning_does(kind: str) -> None:
+    made, text, end = KINDS[kind]
+    for event in EMPTY[kind]:
+        model, reply = made(text("a"), *[0.75, event] * 4, text("b"), end)
+        told, took = run_by_the_clock(streamed(model, [user("p")]))
+        assert type(told) is TransientError and took == pytest.approx(2.0) and reply.closed == 1, event
+        assert str(told) == f"{model.name} gave no answer within 2 s: try again, or raise timeout_s"
+        model, _ = made(text("a"), *[0.75, event] * 2, text("b"), 1.75, end)
+        assert run_by_the_clock(streamed(model, [user("p")]))[1] == pytest.approx(3.25), event
+    for event in FULL[kind]:
+        model, _ = made(*[1.5, event] * 4, end)
+        assert run_by_the_clock(streamed(model, [user("p")]))[1] == pytest.approx(6.0), event
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stream_that_goes_on_for_longer_than_its_tokens_take_is_ended(kind: str) -> None:
+    made, text, end = KINDS[kind]
+    whole_s = LIMIT_S + SECONDS_PER_TOKEN * PLAIN.max_tokens
+    assert (SECONDS_PER_TOKEN, whole_s) == (5.0, 27.0)
+    model, reply = made(*[1.5, text("x")] * 17, 1.25, text("x"), end)
+    model_late, reply_late = made(*[1.5, text("x")] * 17, 1.75, text("x"), end)
+    assert isinstance(run_by_the_clock(streamed(model, [user("p")]))[0], list) and reply.closed == 1
+    told, took = run_by_the_clock(streamed(model_late, [user("p")]))
+    assert type(told) is ModelError and took == pytest.approx(whole_s) and reply_late.closed == 1
+    assert str(told) == (
+        f"{model.name} did not end an answer of at most 5 tokens in the time that is given to so many: use an endpoint that "
+        "is faster and keeps to max_tokens"
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_time_of_the_one_who_reads_a_stream_is_not_the_endpoints(kind: str) -> None:
+    made, text, end = KINDS[kind]
+    model, _ = made(*[1.5, text("x")] * 3, end)
+
+    async def slowly() -> list[str]:
+        texts = []
+        async for piece in model.stream([user("p")], PLAIN):
+            texts.append(piece.text)
+            await asyncio.sleep(60.0)
+        return texts
+
+    found, took = run_by_the_clock(slowly())
+    assert found == ["x", "x", "x", ""] and took == pytest.approx(244.5)
 
 
 def test_a_connection_that_breaks_within_a_stream_is_told_and_closed() -> None:

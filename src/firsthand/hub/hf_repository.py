@@ -19,9 +19,10 @@ from firsthand.errors import ConfigError, DownloadError, ModelFileError
 from firsthand.formats.model_files import PICKLES, read_json
 from firsthand.hub.download import OnProgress, delete, disk_errors, download, get_json_bytes, move_into_place
 from firsthand.message import Json
+from firsthand.system.terminal import printable
 
 MARKER = "firsthand.json"
-"""Written last into a complete folder: its name, its commit, and the size of each file."""
+"""Written last into a complete folder: its name, its commit, the size of each file, and which ones no hash vouches for."""
 MAX_FILES = 2000
 """Most files of a repository; the largest models have some 200."""
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
@@ -59,6 +60,8 @@ class HubFile:
     size_bytes: int | None
     sha256: str | None
     git_sha1: str | None
+    odd_hash: str | None = None
+    """What is stated as its hash and is none, on one line."""
 
 
 def parse_repo(name: str) -> Repo:
@@ -81,6 +84,11 @@ def read_marker(folder: Path) -> Json | None:
     return marker if whole and isinstance(marker.get("name"), str) else None
 
 
+def unverified_files(folder: Path) -> list[str]:
+    """Returns the names of a complete folder's files for which the hub stated no hash."""
+    return list((read_marker(folder) or {}).get("unverified", []))
+
+
 def model_in(folder: Path) -> Path:
     """Returns the folder, or the GGUF file that its name asks for (`Repo.folder`), or that holds the only weights."""
     asked = folder.name.partition("+")[2]  # a revision's own plus is quoted
@@ -96,6 +104,12 @@ def fetch_repo(repo: Repo, folder: Path, *, on_progress: OnProgress = lambda don
     chosen = choose_files(repo, listed)
     if len(chosen) > MAX_FILES:
         raise DownloadError(f"hf:{repo.id} lists {len(chosen)} files to download: at most {MAX_FILES} are taken")
+    for each in chosen:
+        if each.odd_hash is not None:
+            raise DownloadError(
+                f"{endpoint()} states {each.odd_hash} as the hash of {each.name}, which is no SHA-256 or git hash, so the "
+                "file could not be checked: set HF_ENDPOINT to another mirror"
+            )
     staging = folder.with_name(f".{folder.name}.{commit[:12]}.part")  # a killed pull resumes there
     with disk_errors(folder):
         if staging.is_symlink() or staging.is_file():
@@ -116,7 +130,10 @@ def fetch_repo(repo: Repo, folder: Path, *, on_progress: OnProgress = lambda don
     sizes = {each.name: (staging / each.name).stat().st_size for each in chosen}
     with disk_errors(folder):
         marker = staging / (MARKER + ".part")
-        marker.write_text(json.dumps({"name": repo.name, "commit": commit, "files": sizes}, indent=2))
+        stated: Json = {"name": repo.name, "commit": commit, "files": sizes}
+        if unverified := [each.name for each in chosen if each.sha256 is None and each.git_sha1 is None]:
+            stated["unverified"] = unverified
+        marker.write_text(json.dumps(stated, indent=2))
         move_into_place(marker, staging / MARKER)
         if folder.exists() or folder.is_symlink():  # incomplete, or we would not be here
             delete(folder)
@@ -203,10 +220,13 @@ def _after(done: int, total: int | None, on_progress: OnProgress) -> OnProgress:
 
 
 def _listed(sibling: dict[str, Any]) -> HubFile:
-    lfs = sibling.get("lfs") or {}
-    size, blob = sibling.get("size"), None if lfs else sibling.get("blobId")
+    lfs = sibling.get("lfs") or {}  # of a file in LFS, the git hash is that of its pointer
+    stated = (lfs.get("sha256") or lfs.get("oid") or None) if lfs else (sibling.get("blobId") or None)
+    size = sibling.get("size")
     known = size if type(size) is int and 0 <= size < 1 << 50 else None
-    return HubFile(str(sibling["rfilename"]), known, _hex(lfs.get("sha256"), 64), _hex(blob, 40))
+    digest = _hex(stated.lower().removeprefix("sha256:"), 64 if lfs else 40) if isinstance(stated, str) else None
+    odd = printable(repr(stated)[:100]) if stated is not None and digest is None else None
+    return HubFile(str(sibling["rfilename"]), known, digest if lfs else None, None if lfs else digest, odd)
 
 
 def _has(listed: Sequence[HubFile], *endings: str) -> bool:

@@ -30,9 +30,10 @@ from firsthand.providers.endpoint_clients import (
 )
 from firsthand.providers.endpoint_secrets import endpoint_secrets
 from firsthand.providers.openai_errors import Endpoint, checked_key, shown_address, split_address
-from firsthand.providers.openai_wire import json_object, parse, sendable
+from firsthand.providers.openai_wire import json_object, parse, says_something, sendable
 from firsthand.providers.output_validation import check
 from firsthand.providers.sse_events import is_cut_short, sse_data
+from firsthand.providers.stream_limits import StreamLimits
 from firsthand.providers.supported_settings import check_conversation, check_supported, no_scores
 from firsthand.system import trace_context
 
@@ -60,7 +61,8 @@ class AnthropicModel:
         timeout_s: float = 600.0,
         max_reply_bytes: int = MAX_REPLY_BYTES,
     ):
-        """`timeout_s` is for a whole answer, or for each event of a stream. `api_key` goes to `base_url`, wherever it is."""
+        """`timeout_s` is for a whole answer, or for each piece of a stream, which has 5 s more for each token of
+        `max_tokens` as a whole. `api_key` goes to `base_url`, wherever it is."""
         try:
             self._sdk: Any = importlib.import_module("anthropic")
             self._http: Any = importlib.import_module("httpx2")
@@ -123,7 +125,8 @@ class AnthropicModel:
         """Yields one answer, piece by piece; the last, empty piece has the Completion. Closing it closes the
         connection."""
         answer = wire.MessageStream()
-        async with aclosing(self._events(self._body(prompt, sampling, tools, stream=True))) as events:
+        limits = StreamLimits(self._faults, sampling.max_tokens)
+        async with aclosing(self._events(self._body(prompt, sampling, tools, stream=True), limits)) as events:
             async for event in events:
                 if event.get("type") == "error":
                     raise self._reported(event)
@@ -160,7 +163,7 @@ class AnthropicModel:
             raise self._reported(reply)
         return self._read(lambda: wire.read_completion(reply))
 
-    async def _events(self, body: Json) -> AsyncGenerator[Json, None]:
+    async def _events(self, body: Json, limits: StreamLimits) -> AsyncGenerator[Json, None]:
         """Yields the JSON objects of a stream."""
         response = None
         try:
@@ -171,13 +174,15 @@ class AnthropicModel:
                 raise self._faults.no_stream(kind, "check its address")
             async with aclosing(sse_data(response.aiter_bytes())) as events:
                 while True:
-                    async with asyncio.timeout(self._timeout_s):
+                    async with limits.waiting():
                         event = await self._next(events)
                     if event is None:
                         return
+                    if says_something(event.get("delta")) or says_something(event.get("content_block")):
+                        limits.renew()
                     yield event
         except TimeoutError:
-            raise self._faults.too_slow() from None
+            raise limits.timed_out() from None
         finally:
             if response is not None:
                 await response.aclose()

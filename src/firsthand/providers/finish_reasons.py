@@ -54,6 +54,8 @@ def finish_reason(given: Any, *, has_answer: bool, calls: bool = False, error: A
         reason = _REASONS.get(name)
     if reason is None:
         raise FailedAnswer(given)
+    if reason == "tool_calls" and not has_answer:
+        raise FailedAnswer(f"{given}, but no call")
     return "tool_calls" if calls and reason == "stop" else reason
 
 

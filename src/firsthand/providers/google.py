@@ -29,6 +29,7 @@ from firsthand.providers.endpoint_secrets import endpoint_secrets
 from firsthand.providers.openai_errors import Endpoint, checked_key, shown_address, split_address
 from firsthand.providers.openai_wire import Unreadable, clip, json_object, sendable
 from firsthand.providers.output_validation import check
+from firsthand.providers.stream_limits import StreamLimits
 from firsthand.providers.supported_settings import check_conversation, check_supported, no_scores
 from firsthand.system import trace_context
 
@@ -58,7 +59,8 @@ class GoogleModel:
         timeout_s: float = 600.0,
         max_reply_bytes: int = MAX_REPLY_BYTES,
     ):
-        """`timeout_s` is for a whole answer, or for each chunk of a stream. `api_key` goes to `base_url`, wherever it is."""
+        """`timeout_s` is for a whole answer, or for each piece of a stream, which has 5 s more for each token of
+        `max_tokens` as a whole. `api_key` goes to `base_url`, wherever it is."""
         try:
             self._sdk: Any = importlib.import_module("google.genai")
         except ImportError:
@@ -114,7 +116,8 @@ class GoogleModel:
         """Yields one answer, piece by piece; the last, empty piece has the Completion. Closing it closes the
         connection."""
         answer = wire.CandidateStream()
-        async with aclosing(self._chunks(self._request(prompt, sampling, tools))) as chunks:
+        limits = StreamLimits(self._faults, sampling.max_tokens)
+        async with aclosing(self._chunks(self._request(prompt, sampling, tools), limits)) as chunks:
             async for chunk in chunks:
                 if text := self._read(partial(answer.add, chunk)):
                     yield Delta(text)
@@ -153,7 +156,7 @@ class GoogleModel:
             raise self._failure(error) from None
         return self._read(lambda: wire.read_completion(reply))
 
-    async def _chunks(self, request: Json) -> AsyncGenerator[Json, None]:
+    async def _chunks(self, request: Json, limits: StreamLimits) -> AsyncGenerator[Json, None]:
         """Yields the chunks of a stream as JSON objects."""
         client = await self._clients.current()
         replies: list[Any] = []
@@ -163,14 +166,17 @@ class GoogleModel:
             async with asyncio.timeout(self._timeout_s):
                 chunks = await client.aio.models.generate_content_stream(**request)
             while True:
-                async with asyncio.timeout(self._timeout_s):
+                async with limits.waiting():
                     chunk = await anext(chunks, None)
                 if chunk is None:
                     return
-                yield _plain(chunk)
+                plain = _plain(chunk)
+                if wire.brings_content(plain):
+                    limits.renew()
+                yield plain
                 is_begun = True
         except TimeoutError:
-            raise self._faults.too_slow() from None
+            raise limits.timed_out() from None
         except Exception as error:
             if is_begun and isinstance(error, self._sdk.errors.UnknownApiResponseError):
                 return  # it was cut inside of a chunk

@@ -15,7 +15,7 @@ from typing import Any
 from firsthand.message import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from firsthand.model import CallDelta, Completion, Sampling, ToolSpec, Usage
 from firsthand.providers.finish_reasons import finish_reason
-from firsthand.providers.openai_wire import CallReader, Unreadable, clean, count, json_object
+from firsthand.providers.openai_wire import CallReader, Unreadable, clean, count, json_object, says_something
 
 _SIGNATURE = "thoughtSignature"
 SUPPORTED = (
@@ -144,6 +144,14 @@ def _read_part(part: Json, reader: CallReader) -> list[Part]:
 
 def _call(call: Json, reader: CallReader) -> ToolCall:
     return reader.read({"id": call.get("id"), "function": {"name": call.get("name"), "arguments": call.get("args")}})
+
+
+def brings_content(chunk: Json) -> bool:
+    """True if a chunk of a stream has a part with text, a thought or a call; an end and counts are none."""
+    candidates = chunk.get("candidates")
+    said = [json_object(candidate).get("content") for candidate in candidates] if isinstance(candidates, list) else []
+    parts = [json_object(content).get("parts") for content in said]
+    return any(says_something(part) for each in parts if isinstance(each, list) for part in each)
 
 
 class CandidateStream:

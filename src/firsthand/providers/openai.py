@@ -41,6 +41,7 @@ from firsthand.providers.finish_reasons import FailedAnswer
 from firsthand.providers.openai_errors import Endpoint, checked_key, shown_address, split_address
 from firsthand.providers.output_validation import check
 from firsthand.providers.sse_events import is_cut_short, sse_data
+from firsthand.providers.stream_limits import StreamLimits
 from firsthand.system import trace_context
 
 T = TypeVar("T")
@@ -66,8 +67,8 @@ class OpenAIModel:
         return_token_ids: bool = False,
         max_reply_bytes: int = MAX_REPLY_BYTES,
     ):
-        """`timeout_s` is for a whole answer, or for each piece of a stream. `return_token_ids` requests token ids from
-        vLLM."""
+        """`timeout_s` is for a whole answer, or for each piece of a stream, which has 5 s more for each token of
+        `max_tokens` as a whole. `return_token_ids` requests token ids from vLLM."""
         try:
             self._sdk: Any = importlib.import_module("openai")
         except ImportError:
@@ -124,7 +125,8 @@ class OpenAIModel:
         connection."""
         body = self._body(prompt, sampling, tools, 1) | {"stream": True, "stream_options": {"include_usage": True}}
         answer = wire.StreamedAnswer()
-        async with aclosing(self._events(_path(prompt), body)) as events:
+        limits = StreamLimits(self._faults, sampling.max_tokens)
+        async with aclosing(self._events(_path(prompt), body, limits)) as events:
             async for event in events:
                 if event.get("error"):
                     raise self._faults.reported(event)
@@ -210,7 +212,7 @@ class OpenAIModel:
             raise self._faults.reported(reply)
         return reply
 
-    async def _events(self, path: str, body: Json) -> AsyncGenerator[Json, None]:
+    async def _events(self, path: str, body: Json, limits: StreamLimits) -> AsyncGenerator[Json, None]:
         """Yields the JSON objects of a stream."""
         response = None
         try:
@@ -221,13 +223,16 @@ class OpenAIModel:
                 raise self._faults.no_stream(kind, "ask without streaming")
             async with aclosing(sse_data(response.aiter_bytes())) as events:
                 while True:
-                    async with asyncio.timeout(self._timeout_s):  # pings do not count as an answer
+                    async with limits.waiting():  # pings do not count as an answer
                         data = await self._next(events)
                     if data.strip() == "[DONE]" or is_cut_short(data):
                         return
-                    yield self._parse(data)
+                    event = self._parse(data)
+                    if wire.brings_content(event):
+                        limits.renew()
+                    yield event
         except TimeoutError:
-            raise self._faults.too_slow() from None
+            raise limits.timed_out() from None
         finally:
             if response is not None:
                 await response.aclose()

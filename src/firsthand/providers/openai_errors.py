@@ -47,6 +47,13 @@ class Endpoint:
         """Returns the error for an answer that timed out."""
         return TransientError(f"{self.name} gave no answer within {self.timeout_s:g} s: try again, or raise timeout_s")
 
+    def too_long(self, max_tokens: int) -> ModelError:
+        """Returns the error for a stream that went on for longer than an answer of so many tokens takes."""
+        return ModelError(
+            f"{self.name} did not end an answer of at most {max_tokens:,} tokens in the time that is given to so many: use "
+            "an endpoint that is faster and keeps to max_tokens"
+        )
+
     def garbled(self, error: ModelError) -> ModelError:
         """Returns the error for a reply that could not be parsed, or whose generation failed."""
         if isinstance(error, FailedAnswer):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from bisect import bisect_left
+from dataclasses import astuple, replace
 from itertools import accumulate
 from typing import Any
 
@@ -130,6 +131,15 @@ def read_likelihood(body: Json, prompt: str, continuation: str) -> Likelihood:
     return Likelihood(continuation, math.fsum(numbers), len(numbers), is_greedy)
 
 
+def brings_content(event: Json) -> bool:
+    """True if an event of a stream has text, reasoning or a call; the role, an end and counts are none."""
+    choices = event.get("choices")
+    said = [json_object(choice) for choice in choices] if isinstance(choices, list) else []
+    return any(says_something(choice.get(field)) for choice in said for field in ("delta", "message")) or any(
+        choice.get("text") for choice in said
+    )
+
+
 class StreamedAnswer:
     """Assembles an answer from the events of a stream."""
 
@@ -141,17 +151,17 @@ class StreamedAnswer:
         self._pieces: list[CallDelta] = []
         self._choice: Json = {"logprobs": {}, "token_ids": []}
         self._prompt_ids: Any = None
-        self._usage: Any = None
+        self._usage = Usage()
+        self._came_in_deltas = False
 
     def add(self, event: Json) -> str:
         """Returns the text that an event adds."""
-        if isinstance(event.get("usage"), dict):
-            self._usage = event["usage"]
+        counted = read_usage(event.get("usage"))  # some servers count along, and state nothing or zeros at the end
+        self._usage = Usage(*map(max, astuple(self._usage), astuple(counted)))
         self._prompt_ids = self._prompt_ids or event.get("prompt_token_ids")
         choices = event.get("choices")
-        choice = choices[0] if isinstance(choices, list) and choices else None
-        if not isinstance(choice, dict) or (choice.get("index") or 0) != 0:
-            return ""
+        listed = map(json_object, choices if isinstance(choices, list) else [])
+        choice = next((each for each in listed if (each.get("index") or 0) == 0), {})
         if choice.get("finish_reason") is not None:
             self._choice["finish_reason"] = choice["finish_reason"]
             self.finished = True
@@ -164,10 +174,10 @@ class StreamedAnswer:
         self._prompt_ids = self._prompt_ids or choice.get("prompt_token_ids")
         if isinstance(choice.get("token_ids"), list):
             self._choice["token_ids"] += choice["token_ids"]
-        delta = json_object(choice.get("delta"))
-        for call in delta.get("tool_calls") or () if isinstance(delta.get("tool_calls"), list) else ():
-            self._add_call(json_object(call))
-        text = _text(delta) or _text(choice, "text")
+        text = self._add_part(json_object(choice.get("delta"))) or _text(choice, "text")
+        self._came_in_deltas = self._came_in_deltas or bool(text or self._calls)
+        if not self._came_in_deltas:  # some servers send a message instead, and others repeat the whole one at the end
+            text = self._add_part(json_object(choice.get("message")))
         self._text.append(text)
         return text
 
@@ -178,18 +188,26 @@ class StreamedAnswer:
 
     def completion(self) -> Completion:
         """Returns the whole answer."""
-        message = {"content": "".join(self._text), "tool_calls": [self._whole(call) for call in self._calls]}
+        calls = [self._whole(call) for call in self._calls if call["name"] or call["arguments"]]
+        message = {"content": "".join(self._text), "tool_calls": calls}
         choices = [self._choice | {"message": message}]
-        body = {"choices": choices, "usage": self._usage, "prompt_token_ids": self._prompt_ids}
-        return read_completions(body)[0]
+        return replace(
+            read_completions({"choices": choices, "prompt_token_ids": self._prompt_ids})[0], usage=self._usage
+        )
+
+    def _add_part(self, part: Json) -> str:
+        """Add the calls of a delta or a message, and return its text, or that of a refusal."""
+        for call in _wired_calls(part):
+            self._add_call(json_object(call))
+        return _text(part) or _text(part, "refusal")
 
     def _add_call(self, piece: Json) -> None:
-        """Add to the call of the same index; a new id under an old index is a new call, since some servers count
+        """Add to the call of the same index; a new id under an old index may be a new call, since some servers count
         wrongly. Servers that send neither send each call in one piece."""
         index, id, function = count(piece.get("index")), piece.get("id"), json_object(piece.get("function"))
         arguments = _arguments_text(function.get("arguments"))
         call = self._open.get(index)
-        is_new = call is None or bool(id and call["id"] and id != call["id"])
+        is_new = call is None or bool(id and call["id"] and id != call["id"] and _may_begin(call, function))
         if call is not None and piece.get("index") is None and not id:
             is_new = _begins_another(call, function)
         if call is None or is_new:
@@ -224,16 +242,26 @@ def _arguments_text(arguments: Any) -> str:
     return f"<{type(arguments).__name__}>" if _too_deep(arguments) else json.dumps(arguments, ensure_ascii=False)
 
 
+def _may_begin(call: Json, function: Json) -> bool:
+    """True if a piece with another id than the call's is another call. vLLM gave each piece of a call a new id in 2024."""
+    starts_anew = _arguments_text(function.get("arguments"))[:1] in ("", "{")
+    return bool(function.get("name")) or (_is_ended(call) and starts_anew)
+
+
+def _is_ended(call: Json) -> bool:
+    """True if the arguments of a streamed call may be whole."""
+    return bool(call["arguments"]) and call["arguments"][-1].endswith("}")
+
+
 def _begins_another(call: Json, function: Json) -> bool:
     """True if a piece with neither index nor id is another call: it has another name, or follows whole arguments."""
     name, arguments = function.get("name"), function.get("arguments")
     if not name or not call["name"]:
         return False
-    is_ended = bool(call["arguments"]) and call["arguments"][-1].endswith("}")
     if isinstance(arguments, dict):  # an empty one adds no text
-        follows = is_ended or call["is_whole"]
+        follows = _is_ended(call) or call["is_whole"]
     else:
-        follows = is_ended and _arguments_text(arguments).startswith("{")
+        follows = _is_ended(call) and _arguments_text(arguments).startswith("{")
     return bool(name != call["name"] or follows)
 
 
@@ -245,9 +273,8 @@ def _completion(choice: Json, usage: Usage, prompt_ids: tuple[int, ...] | None) 
         message = {"content": choice["text"]}
     if not isinstance(message, dict):
         raise ModelError("its reply holds a choice without a message: check that it speaks OpenAI's API")
-    wired = message.get("tool_calls")
     reader = CallReader()
-    calls = [reader.read(call) for call in wired] if isinstance(wired, list) else []
+    calls = [reader.read(call) for call in _wired_calls(message)]
     logprobs = json_object(choice.get("logprobs"))
     said = assistant(_text(message) or _text(message, "refusal"), *calls)
     sampled = _sampled(choice.get("token_ids"), logprobs)
@@ -263,6 +290,14 @@ def _completion(choice: Json, usage: Usage, prompt_ids: tuple[int, ...] | None) 
         top_logprobs=_top_logprobs(logprobs),
         prompt_ids=prompt_ids,
     )
+
+
+def _wired_calls(message: Json) -> list[Any]:
+    """Returns the tool calls of a message or delta, or the one of the older form."""
+    calls, older = message.get("tool_calls"), message.get("function_call")
+    if isinstance(calls, list) and calls:
+        return calls
+    return [{"function": older}] if isinstance(older, dict) and older else []
 
 
 class CallReader:
@@ -407,6 +442,11 @@ def _text(body: Json, field: str = "content") -> str:
         texts = [json_object(part).get("text") for part in value]
         value = "".join(text for text in texts if isinstance(text, str))
     return clean(value) if isinstance(value, str) else ""
+
+
+def says_something(part: Any) -> bool:
+    """True if a delta, message, block or part of a stream holds text, reasoning of whatever name, or a call."""
+    return any(value for key, value in json_object(part).items() if key not in ("role", "type"))
 
 
 def json_object(value: Any) -> Json:
