@@ -112,6 +112,9 @@ class StoredMemory:
     async def write(self, item: MemoryItem, *, once: str = "") -> str:
         """Keep an item; one whose id is there already is left as it is. In a file it is on the disk when this returns.
 
+        So a fact that holds again, after another one, needs a provenance of its own, such as a `time`; `ctx.remember` gives
+        it one.
+
         A full memory does not keep an item that is the first to go, being older than the others. `once` is the name of
         this change: one that was made under that name is not made again.
         """
