@@ -326,6 +326,16 @@ def test_what_is_to_come_in_every_time_zone_replaces_nothing_yet(clock: list[flo
         assert found(memory) == ["Ann lives in Rome"]
 
 
+@pytest.mark.parametrize("file", ["m.db", ""])
+def test_what_a_clock_ahead_stored_without_a_time_is_no_plan(clock: list[float], file: str) -> None:
+    memory = semantic(file)
+    write(memory, home("Oslo", time="2026-01-01"))
+    clock[0] += 1e6
+    write(memory, home("Rome"))
+    clock[0] -= 1e6
+    assert found(memory) == ["Ann lives in Rome"]
+
+
 def test_what_is_to_come_is_found_where_nothing_holds_yet(clock: list[float]) -> None:
     memory = semantic("m.db")
     write(memory, home("Oslo", time="2030-01-01"), home("Rome", time="2031-01-01"))
