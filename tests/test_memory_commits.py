@@ -304,7 +304,7 @@ def test_a_file_of_an_older_version_opens_as_before_and_keeps_what_is_committed_
     assert memory.file is not None
     memory.file.close()
     with sqlite3.connect(path) as connection:
-        connection.executescript("DROP TABLE commits; DROP TABLE renewed; PRAGMA user_version = 2")
+        connection.executescript("DROP TABLE commits; DROP TABLE renewed; DROP TABLE imported; PRAGMA user_version = 2")
     connection.close()
     memory.file = ItemFile(path, create=False)
     assert list(memory.all()) == kept and memory.file.scopes()[0][2].items == 2

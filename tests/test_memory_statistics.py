@@ -208,7 +208,7 @@ def unwritable(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def of_version(path: Path, version: int) -> None:
     """Make the file one of an older version."""
-    tables = [f"DROP TABLE {name}" for name in ("renewed", "commits", "vectors")[: 4 - version]]
+    tables = [f"DROP TABLE {name}" for name in ("imported", "renewed", "commits", "vectors")[: 5 - version]]
     changed(path, *tables, f"PRAGMA user_version = {version}")
 
 

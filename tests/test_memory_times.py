@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from firsthand import catalog
+from firsthand.commands import memory as command
+from firsthand.errors import StoreError
 from firsthand.memories.episodic import episodic
-from firsthand.memories.keeping import item_file
+from firsthand.memories.keeping import item_age, item_file, recall_request, stored_memory
 from firsthand.memories.keeping.item_age import first_to_go, oldest_first
 from firsthand.memories.keeping.item_file import ItemFile, KeepingBounds
 from firsthand.memories.keeping.kept_item import KeptItem, exact_time, seconds_of
@@ -46,13 +48,14 @@ def found(memory: StoredMemory, query: str = HOME, k: int = 9, **how: Any) -> li
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time that items are stored at."""
+    """The time that items are stored at, and asked for."""
     now = [1_800_000_000.25]
 
     class Clock:
         time = staticmethod(lambda: now[0])
 
-    monkeypatch.setattr(item_file, "time", Clock)
+    for module in (item_file, item_age, recall_request, stored_memory):
+        monkeypatch.setattr(module, "time", Clock)
     return now
 
 
@@ -82,7 +85,8 @@ def test_a_memory_that_is_exported_and_imported_answers_every_question_as_before
     assert [(kept.item, kept.valid_s, kept.stored_s) for kept in other.all()] == [
         (kept.item, kept.valid_s, kept.stored_s) for kept in memory.all()
     ]
-    assert found(memory) == ["Ann lives in Pisa"] and found(memory, at=moments[-1]) == ["Ann lives in Lund"]
+    assert found(memory, at="2031-05-07") == ["Ann lives in Pisa"] and found(memory) == ["Ann lives in Lund"]
+    assert found(memory, at=moments[-1]) == ["Ann lives in Lund"]
     assert cli("memory", "export", "b.db")[1] == Path("a.jsonl").read_text()
     salvaged = cli("memory", "export", "a.db", "--salvage")[1]
     assert salvaged == Path("a.jsonl").read_text(), "a salvage has the same times"
@@ -160,6 +164,75 @@ def test_a_time_as_text_is_read_back_as_it_was_to_the_microsecond() -> None:
         assert exact_time(seconds) == seconds
 
 
+def test_an_import_of_older_facts_leaves_the_newer_ones_of_a_memory_as_they_are(cli: Cli, clock: list[float]) -> None:
+    for city, later in (
+        ("Bergen", 2e5),
+        ("Oslo", 0.0),
+    ):  # of the second, with a clock that was set back, the last holds
+        clock[0] = 1_700_000_000.0 + later
+        write(semantic("old.db"), home(city))
+    assert cli("memory", "export", "old.db", "--out", "old.jsonl")[0] == 0
+    for file, now, holding in (("a.db", 1_700_000_000.5, "Rome"), ("b.db", 1_699_999_999.5, "Oslo")):
+        clock[0] = now
+        write(semantic(file), home("Rome"))
+        assert cli("memory", "import", file, "old.jsonl") == (0, "imported 2 new items\n", "")
+        memory = semantic(file)
+        assert found(memory) == [f"Ann lives in {holding}"]
+        with ItemFile(Path(file))._database.write() as connection:
+            gone = {row[0] for row in first_to_go(connection, 1, 9)}
+        assert {kept.item.text for kept in memory.all() if kept.number not in gone} == {f"Ann lives in {holding}"}
+        clock[0] = 1_600_000_000.0
+        write(memory, home("Graz"))
+        assert found(memory) == ["Ann lives in Graz"], "what is written here after an import is newer than all of it"
+        with ItemFile(Path(file))._database.write() as connection:
+            gone = {row[0] for row in first_to_go(connection, 1, 9)}
+        assert {kept.item.text for kept in memory.all() if kept.number not in gone} == {"Ann lives in Graz"}
+
+
+def test_two_imports_do_not_order_each_others_facts(cli: Cli) -> None:
+    for city, day in (("Rome", "2026-06-05"), ("Oslo", "2026-01-05")):
+        times = {"valid": f"{day}T10:00:00.5Z", "stored": f"{day}T10:00:00.5Z"}
+        Path(f"{city}.jsonl").write_text(json.dumps({**home(city).to_json(), "kind": "semantic", **times}) + "\n")
+        assert cli("memory", "import", "m.db", f"{city}.jsonl")[0] == 0
+    assert found(semantic("m.db")) == ["Ann lives in Rome"]
+    for id in [kept.item.id for kept in semantic("m.db").all()]:
+        assert cli("memory", "forget", "m.db", id)[0] == 0
+    assert ItemFile(Path("m.db"))._database.read("SELECT * FROM imported") == []
+
+
+def test_an_import_with_a_wrong_line_makes_no_file_and_removes_none(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("a.jsonl").write_text('{"kind": "semantic", "text": "a"}\n{"kind": "semantic", "text": 5}\n')
+    read = command._lines
+
+    def lines(path: Path) -> Any:
+        assert not Path("m.db").exists(), "the file is made when all lines are read"
+        write(semantic("m.db"), home("Oslo"))  # another process makes it meanwhile
+        return read(path)
+
+    assert cli("memory", "import", "n.db", "a.jsonl")[0] == 1 and not [*Path().glob("n.db*")]
+    monkeypatch.setattr(command, "_lines", lines)
+    code, _, err = cli("memory", "import", "m.db", "a.jsonl")
+    assert code == 1 and "a.jsonl, line 2" in err and found(semantic("m.db")) == ["Ann lives in Oslo"]
+
+
+def test_an_import_that_fails_while_it_writes_removes_nothing_and_goes_on_when_it_is_run_again(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("a.jsonl").write_text("".join(f'{{"kind": "semantic", "text": "{n}"}}\n' for n in range(5)))
+    put, full = ItemFile.put, [True]
+
+    def fails(self: ItemFile, owner: str, kind: str, item: MemoryItem, *rest: Any, **more: Any) -> bool:
+        if full[0] and item.text == "3":
+            raise StoreError("the disk is full")
+        return put(self, owner, kind, item, *rest, **more)
+
+    monkeypatch.setattr(ItemFile, "put", fails)
+    assert cli("memory", "import", "m.db", "a.jsonl")[0] == 1
+    assert len(found(semantic("m.db"), "")) == 3
+    full[0] = False
+    assert cli("memory", "import", "m.db", "a.jsonl")[1] == "imported 2 new items\n"
+
+
 # -- newness --
 
 
@@ -198,8 +271,10 @@ def test_an_earlier_time_of_a_writer_lies_before_what_a_clock_ahead_stamped(cloc
     assert found(memory) == ["Ann lives in Oslo"]
     clock[0] -= 1e6
     write(memory, home("Rome"))
-    assert found(memory) == ["Ann lives in Bergen"], "its day is still to come, by the clock that is right now"
-    assert found(memory, at=clock[0]) == ["Ann lives in Rome"]
+    assert found(memory) == found(memory, at=clock[0]) == ["Ann lives in Rome"]
+    assert found(memory, at=clock[0] + 6e5) == ["Ann lives in Bergen"], (
+        "its day is to come, by the clock that is right now"
+    )
 
 
 def test_of_facts_of_one_moment_the_last_written_holds_though_it_is_less_sure(clock: list[float]) -> None:
@@ -225,8 +300,73 @@ def test_of_equal_facts_the_last_written_holds_in_whatever_order_they_are_read()
 def test_a_fact_of_a_coming_day_is_no_clock_and_holds_from_that_day_on(clock: list[float]) -> None:
     memory = semantic("m.db")
     write(memory, home("Oslo", time="2030-01-01"), home("Rome"), home("Lund"))
-    assert found(memory) == ["Ann lives in Oslo"] and found(memory, at=clock[0] + 1) == ["Ann lives in Lund"]
-    assert {kept.valid_s for kept in memory.all() if "Oslo" not in kept.item.text} == {clock[0]}
+    assert found(memory) == found(memory, at=clock[0] + 1) == ["Ann lives in Lund"]
+    assert found(memory, at="2030-01-01") == ["Ann lives in Oslo"]
+    clock[0] = seconds_of("2030-01-01")
+    assert found(memory) == ["Ann lives in Oslo"]
+    assert {kept.valid_s for kept in memory.all() if "Oslo" not in kept.item.text} == {1_800_000_000.25}
+
+
+@pytest.mark.parametrize("file", ["m.db", ""])
+def test_what_is_to_come_in_every_time_zone_replaces_nothing_yet(clock: list[float], file: str) -> None:
+    memory, zones_s = semantic(file), 14 * 3600.0
+    write(memory, home("Oslo", time="2026-01-01"), home("Rome", time=clock[0] + zones_s + 2))
+    write(memory, home("Bern", time="9999-01-01", withdrawn=True))
+    assert found(memory) == found(memory, known=clock[0] if file else None) == ["Ann lives in Oslo"]
+    assert found(memory, "", history=True) == ["Ann lives in Bern", "Ann lives in Rome", "Ann lives in Oslo"]
+    clock[0] += 1.5
+    assert found(memory) == ["Ann lives in Oslo"]
+    clock[0] += 0.5
+    assert found(memory) == ["Ann lives in Rome"], "it may be this time where the writer is"
+    assert found(memory, at=clock[0]) == ["Ann lives in Oslo"]
+    assert found(memory, at="9999-01-02") == []
+    if file:
+        write(memory, home("Lund"))
+        clock[0] += zones_s
+        assert found(memory) == ["Ann lives in Rome"]
+
+
+@pytest.mark.parametrize("file", ["m.db", ""])
+def test_what_a_clock_ahead_stored_without_a_time_is_no_plan(clock: list[float], file: str) -> None:
+    memory = semantic(file)
+    write(memory, home("Oslo", time="2026-01-01"))
+    clock[0] += 1e6
+    write(memory, home("Rome"))
+    clock[0] -= 1e6
+    assert found(memory) == ["Ann lives in Rome"]
+
+
+def test_what_is_to_come_is_found_where_nothing_holds_yet(clock: list[float]) -> None:
+    memory = semantic("m.db")
+    write(memory, home("Oslo", time="2030-01-01"), home("Rome", time="2031-01-01"))
+    assert found(memory) == ["Ann lives in Rome"] and found(memory, at=clock[0]) == []
+    write(memory, home("Lund"))
+    assert found(memory) == ["Ann lives in Lund"]
+
+
+@pytest.mark.parametrize("file", ["m.db", ""])
+def test_a_full_memory_keeps_what_holds_today_beside_what_is_planned(clock: list[float], file: str) -> None:
+    memory = semantic(file, max_items=4)
+    write(memory, home("Oslo", time="2026-01-01"), home("Rome", time="2030-06-01"), home("Lund", time="2031-06-01"))
+    others = [("a", "2020-01-02"), ("b", "2020-01-01"), ("c", "2020-01-03")]
+    write(memory, *(MemoryItem.of(text, {"time": day}) for text, day in others))
+    assert found(memory) == ["Ann lives in Oslo"] and found(memory, at="2030-07-01") == ["Ann lives in Rome"]
+    assert found(memory, "", history=True)[3:] == ["c"]
+    write(memory, home("Bern", time="2026-02-01"))
+    assert found(memory, "", history=True)[2:] == ["Ann lives in Bern", "c"], (
+        "what was replaced goes before what is older"
+    )
+
+
+def test_items_of_the_year_9999_do_not_stay_for_ever(clock: list[float]) -> None:
+    memory = semantic("m.db", max_items=3)
+    for number in range(6):
+        write(memory, MemoryItem.of(f"far {number}", {"time": "9999-01-01"}))
+        clock[0] += 1
+    for number in range(3):
+        write(memory, MemoryItem.of(f"near {number}", {}))
+        clock[0] += 1
+    assert found(memory, "", history=True) == ["near 2", "near 1", "near 0"]
 
 
 def test_core_blocks_are_in_the_order_of_writing_and_items_without_a_key_in_that_of_their_times(
@@ -246,10 +386,12 @@ def test_a_full_memory_drops_first_what_was_replaced_and_never_what_holds(clock:
     file, now = ItemFile(Path("m.db")), clock[0]
     rows: list[tuple[str, str | None, float, dict[str, Any]]] = [
         ("a1", "a", now + 1e6, {}), ("a2", "a", now, {}),  # a clock was ahead
-        ("b1", "b", now + 1e6, {}), ("b2", "b", now, {"time": now + 5e5}), ("b3", "b", now, {}),  # b2 holds
+        ("b1", "b", now + 1e6, {}), ("b2", "b", now, {"time": now + 9}), ("b3", "b", now, {}),  # b2 holds
         ("c1", "c", now, {"time": now + 1, "confidence": 0.5}), ("c2", "c", now, {"time": now + 1}),  # equal times: neither
         ("d1", "d", now - 5, {"time": now}), ("d2", "d", now, {}),
         ("e1", "e", now, {"time": now - 2}), ("e2", "e", now, {}), ("e3", "e", now, {"time": now - 5}),
+        ("g1", "g", now, {}), ("g2", "g", now, {"time": now + 50_401}), ("g3", "g", now, {"time": now + 9e9}),  # to come
+        ("h1", "h", now + 1e6, {"time": now + 6}), ("h2", "h", now, {"time": now + 50_400}),
         ("f", "f", now - 9e5, {}), ("no key", None, now, {}), ("none", None, now, {}),
     ]  # fmt: skip
     for id, key, clock[0], provenance in rows:
@@ -257,7 +399,7 @@ def test_a_full_memory_drops_first_what_was_replaced_and_never_what_holds(clock:
     with file._database.write() as connection:
         gone = [number for number, _ in first_to_go(connection, 1, 99)]
         assert first_to_go(connection, 1, 2) == first_to_go(connection, 1, 99)[:2]
-    assert [rows[number - 1][0] for number in gone] == ["e3", "e1", "b3", "d1", "a1", "b1"]
+    assert [rows[number - 1][0] for number in gone] == ["e3", "e1", "b3", "d1", "h1", "a1", "b1"]
     held = {oldest_first(file.with_key(1, key, 99))[-1].item.id for key in "abcdef"}
     assert held == {"a2", "b2", "c2", "d2", "e2", "f"}
 

@@ -35,7 +35,8 @@ def of_version_3(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words_of.cache_clear()
     with closing(sqlite3.connect(path)) as base:
         base.executescript(
-            "UPDATE items SET digest = digest + 1 WHERE id = 'bad'; DROP TABLE renewed; PRAGMA user_version = 3"
+            "UPDATE items SET digest = digest + 1 WHERE id = 'bad'; DROP TABLE renewed; DROP TABLE imported;"
+            "PRAGMA user_version = 3"
         )
 
 

@@ -56,7 +56,7 @@ class Memory(Protocol):
         """Scope of an attempt's writes: the attempt, the run, or all runs of the agent."""
 
     async def write(self, item: MemoryItem) -> str:
-        """Keep an item, in place of one of the same id; returns its id."""
+        """Keep an item; returns its id. One of the same id is the same item, and is kept once."""
 
     async def search(self, query: str, k: int) -> Sequence[MemoryItem]:
         """At most `k` items, best first. The same items give the same result, whatever order they were written in.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
-from firsthand.errors import ConfigError, DataError, FirsthandError, UnknownName, reason_of
+from firsthand.errors import ConfigError, DataError, UnknownName, reason_of
 from firsthand.message import Json
 from firsthand.system.json_values import TooManyValues, decoded_line
 from firsthand.system.new_file import write_new
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from firsthand.memories.keeping.item_file import ItemFile, ItemTimes
     from firsthand.memories.keeping.kept_item import KeptItem
     from firsthand.memories.keeping.stored_memory import StoredMemory
+    from firsthand.memory import MemoryItem
 
 EXAMPLES = """
 firsthand memory list facts.db                            # owners and kinds, then the newest items
@@ -81,21 +83,16 @@ def main(config: Config) -> int:
     """Do the action."""
     from firsthand.memories.keeping.item_file import ItemFile
 
-    path = Path(config.words[0])
-    is_new = not path.exists()
-    file = ItemFile(path, create=config.action == "import", salvage=config.salvage)
+    is_import = config.action == "import"
+    read = _read_lines(config) if is_import else []  # before the file is made, which is anybody's once it is there
+    file = ItemFile(Path(config.words[0]), create=is_import, salvage=config.salvage)
     try:
-        act = {"list": _list, "show": _show, "forget": _forget, "export": _export, "import": _import, "junk": _junk}
-        code = act[config.action](config, file)
-    except FirsthandError:
-        file.close()
-        if is_new:  # an import that failed leaves no empty memory
-            for each in ("", "-wal", "-shm"):
-                Path(f"{path}{each}").unlink(missing_ok=True)
-        raise
+        if is_import:
+            return _import(read, file)
+        act = {"list": _list, "show": _show, "forget": _forget, "export": _export, "junk": _junk}
+        return act[config.action](config, file)
     finally:
         file.close()
-    return code
 
 
 def _scopes(config: Config, file: ItemFile) -> list[tuple[str, str]]:
@@ -199,14 +196,35 @@ def _export(config: Config, file: ItemFile) -> int:
     return 0
 
 
-def _import(config: Config, file: ItemFile) -> int:
-    """Store the items of a .jsonl file, with their times where it has them. Nothing is deleted for them."""
+class _ReadLine(NamedTuple):
+    """An item to import: its owner and kind, and a memory of these."""
+
+    owner: str
+    kind: str
+    memory: StoredMemory
+    item: MemoryItem
+    times: ItemTimes | None
+
+
+def _import(lines: Sequence[_ReadLine], file: ItemFile) -> int:
+    """Store the items of lines, with their times where they have them. Nothing is deleted for them."""
+    added = 0
+    for owner, kind, memory, item, times in lines:
+        added += file.put(owner, kind, item, memory.policy.key_of(item), None, times=times)
+    print(f"imported {count_of(added, 'new item', ',')}")
+    _tell_of_bounds(file, {id(line.memory): line.memory for line in lines}.values())
+    return 0
+
+
+def _read_lines(config: Config) -> list[_ReadLine]:
+    """The items of a .jsonl file in the order of storing. DataError or ConfigError for the first line that is wrong."""
     from firsthand import catalog
     from firsthand.memories.keeping.stored_memory import StoredMemory
     from firsthand.memory import MemoryItem
 
-    added = 0
+    found: list[_ReadLine] = []
     made: dict[tuple[str, str], StoredMemory] = {}
+    batch = 1 + secrets.randbits(62)
     for number, row in _in_order_of_storing([*_lines(Path(config.words[1]))]):
         owner = config.owner if config.owner is not None else str(row.get("owner", ""))
         kind, where = str(config.kind or row.get("kind") or ""), f"{config.words[1]}, line {number}"
@@ -227,11 +245,8 @@ def _import(config: Config, file: ItemFile) -> int:
             made[owner, kind] = memory
         item = MemoryItem.of(text, provenance)
         made[owner, kind].admit(item)
-        key, times = made[owner, kind].policy.key_of(item), _times(row, where)
-        added += file.put(owner, kind, item, key, None, times=times)
-    print(f"imported {count_of(added, 'new item', ',')}")
-    _tell_of_bounds(file, made.values())
-    return 0
+        found.append(_ReadLine(owner, kind, made[owner, kind], item, _times(row, where, batch)))
+    return found
 
 
 def _in_order_of_storing(lines: list[tuple[int, Json]]) -> list[tuple[int, Json]]:
@@ -240,7 +255,7 @@ def _in_order_of_storing(lines: list[tuple[int, Json]]) -> list[tuple[int, Json]
     return lines[::-1] if all(isinstance(each, str) and each and "." not in each for each in shown) else lines
 
 
-def _times(row: Json, where: str) -> ItemTimes | None:
+def _times(row: Json, where: str, batch: int) -> ItemTimes | None:
     """The times of an exported line, none of them after now; None for a line without them. DataError for other texts."""
     from firsthand.memories.keeping.item_file import ItemTimes
     from firsthand.memories.keeping.kept_item import seconds_of
@@ -256,7 +271,7 @@ def _times(row: Json, where: str) -> ItemTimes | None:
     except ConfigError as error:
         raise DataError(f"{where}: {error}") from None
     stored_s = seconds.get("stored", now_s)
-    return ItemTimes(seconds.get("valid", stored_s), stored_s)
+    return ItemTimes(seconds.get("valid", stored_s), stored_s, batch)
 
 
 def _tell_of_bounds(file: ItemFile, memories: Iterable[StoredMemory]) -> None:

@@ -3,7 +3,8 @@
 A fact has a subject, an attribute and a value. Facts are only ever added: which one holds is computed when it is asked for,
 so that writers need not agree and "then" can be asked as well as "now". Of the facts of one subject and attribute the one
 with the latest valid time holds; of equal times the more confident, then the one written last. Facts without a time replace
-each other in the order of writing, whatever their writers' clocks say. A withdrawal is a fact too.
+each other in the order of writing, whatever their writers' clocks say; imported ones count from when they were stored first.
+A fact whose time is to come holds from then on: "now" passes it over while another one holds. A withdrawal is a fact too.
 
     await ctx.remember("Ann lives in Oslo", subject="Ann", attribute="home", value="Oslo", time="2026-03-01")
     await ctx.recall("Where does Ann live?")                      # now

@@ -1,53 +1,64 @@
 """The order of a memory's items by newness, and the items of its file that go first.
 
 Of an item that was stored without a time both times are the clock's, and clocks are set back, or differ between machines.
-The order of writing is sure: what was stored before another such item of its key counts as no newer than that one.
+The order of writing is sure: what was stored before another such item of its key counts as no newer than that one. An
+import writes what was stored elsewhere before: it orders what came with it, and what was here keeps its place by time.
 """
 
 from __future__ import annotations
 
 import math
+import time
+from collections import defaultdict
 from collections.abc import Iterable
 from sqlite3 import Connection
 
-from firsthand.memories.keeping.kept_item import KeptItem
+from firsthand.memories.keeping.kept_item import ZONES_S, KeptItem
 
 
 def oldest_first(items: Iterable[KeptItem]) -> list[KeptItem]:
     """Items of one key by newness: the last one holds.
 
     By valid time, then confidence, then order of writing; those that were stored without a time are in the order of writing
-    whatever their clocks said, and newer than others of the same time.
+    whatever their clocks said, those of an import among themselves, and newer than others of the same time.
     """
     items = list(items)
     order: dict[int, tuple[float, float]] = {}
-    before_s = math.inf
+    before_s = defaultdict[int, float](lambda: math.inf)
     for kept in sorted(items, key=lambda kept: -kept.number):
         if kept.is_timed:
             order[kept.number] = kept.valid_s, kept.confidence
         else:
-            before_s = min(before_s, kept.valid_s)
-            order[kept.number] = before_s, math.inf
+            before_s[kept.batch] = min(before_s[kept.batch], kept.valid_s)
+            order[kept.number] = min(before_s[kept.batch], before_s[0]), math.inf
     return sorted(items, key=lambda kept: (*order[kept.number], kept.number))
 
 
 _REPLACED = """
-    WITH aged AS (
-        SELECT number, id, key, valid_s, length(body) AS size, CASE WHEN valid_s = stored_s THEN number ELSE 0 END AS place,
-            CASE WHEN valid_s = stored_s THEN min(CASE WHEN valid_s = stored_s THEN valid_s END)
-                OVER (PARTITION BY key ORDER BY number DESC) ELSE valid_s END AS since_s
-        FROM items WHERE scope = ? AND key IS NOT NULL),
-    ranked AS (SELECT *, rank() OVER (PARTITION BY key ORDER BY since_s DESC, place DESC) AS newness FROM aged)
-    SELECT number, size FROM ranked WHERE newness > 1 ORDER BY valid_s, id LIMIT ?
+    WITH counted AS (
+        SELECT number, id, key, valid_s, stored_s, length(body) AS size, coalesce(batch, 0) AS batch,
+            CASE WHEN valid_s = stored_s THEN valid_s END AS clock_s
+        FROM items LEFT JOIN imported ON item = number
+        WHERE scope = :scope AND key IS NOT NULL AND (valid_s = stored_s OR valid_s <= :now_s)),
+    aged AS (
+        SELECT *, min(clock_s) OVER (PARTITION BY key, batch ORDER BY number DESC) AS batch_s,
+            min(CASE WHEN batch = 0 THEN clock_s END) OVER (PARTITION BY key ORDER BY number DESC) AS here_s
+        FROM counted),
+    ranked AS (
+        SELECT *, rank() OVER (
+            PARTITION BY key ORDER BY CASE WHEN clock_s IS NULL THEN valid_s ELSE min(batch_s, coalesce(here_s, batch_s)) END
+            DESC, CASE WHEN clock_s IS NULL THEN 0 ELSE number END DESC) AS newness
+        FROM aged)
+    SELECT number, size FROM ranked WHERE newness > 1 ORDER BY valid_s, id LIMIT :many
 """
-"""The order of `oldest_first`, but that none of several items which a writer gave one time is replaced by another."""
+"""The order of `oldest_first`, but that none of several items which a writer gave one time is replaced by another. What is
+to come replaces nothing yet, and is not replaced."""
+_OLDEST = """
+    SELECT number, length(body) FROM items WHERE scope = :scope ORDER BY min(valid_s, stored_s), id LIMIT :many
+"""
 
 
 def first_to_go(connection: Connection, scope: int, many: int) -> list[tuple[int, int]]:
-    """Numbers and bytes of at most so many items: replaced ones, or else the oldest of all."""
-    return (
-        connection.execute(_REPLACED, (scope, many)).fetchall()
-        or connection.execute(
-            "SELECT number, length(body) FROM items WHERE scope = ? ORDER BY valid_s, id LIMIT ?", (scope, many)
-        ).fetchall()
-    )
+    """Numbers and bytes of at most so many items: replaced ones, or else the oldest by `known_s`."""
+    asked = {"scope": scope, "many": many, "now_s": time.time() + ZONES_S}
+    return connection.execute(_REPLACED, asked).fetchall() or connection.execute(_OLDEST, asked).fetchall()

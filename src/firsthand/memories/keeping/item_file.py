@@ -9,6 +9,7 @@
                forgotten by then
     renewed    scopes whose words of scripts without blanks are apart, as searches look for them, but for those of items up
                to the number `item`, which are still as an older version counted them
+    imported   items that an import brought, by its number: their place in the order of writing is among those
 
 WAL: a write that returned survives `kill -9` of every process; a power cut may take the last ones. Deleted bytes are
 overwritten (`secure_delete`).
@@ -71,6 +72,9 @@ MEMORY_SCHEMA = Schema(
         """
         ALTER TABLE renewed ADD COLUMN item INTEGER NOT NULL DEFAULT 0;
         """,
+        """
+        CREATE TABLE imported (item INTEGER PRIMARY KEY, batch INTEGER NOT NULL);
+        """,
     ),
     place="the file of a memory",
     missing="`firsthand run --memory KIND:FILE` makes one",
@@ -99,6 +103,8 @@ class ItemTimes(NamedTuple):
     valid_s: float
     """For an item whose provenance has no `time`."""
     stored_s: float
+    batch: int = 0
+    """The import that brings it: a number that no other import has; 0 for what is written here."""
 
 
 class ScopeSize(NamedTuple):
@@ -139,6 +145,10 @@ class ItemFile:
             path = padded_copy(path, Path(self._copies.name))
         refuse_cut_short(path)
         self._database = Database(path, create=create, schema=MEMORY_SCHEMA)
+        self._batch = "0"
+        """The SQL of an item's batch; a file of an older version that cannot be written has none."""
+        if self._database.read("SELECT 1 FROM sqlite_master WHERE name = 'imported'"):
+            self._batch = "coalesce((SELECT batch FROM imported WHERE item = number), 0)"
         self._secured: object = None
         self._counted: set[int] = set()
         """Scopes whose sizes are those of their items."""
@@ -189,6 +199,8 @@ class ItemFile:
                 return False
             number = int(added.lastrowid or 0)
             put_words(connection, scope, {number: counts})
+            if times.batch:
+                connection.execute("INSERT INTO imported VALUES (?, ?)", (number, times.batch))
             connection.execute(
                 "UPDATE scopes SET items = items + 1, words = words + ?, bytes = bytes + ? WHERE number = ?",
                 (length, len(body), scope),
@@ -361,10 +373,10 @@ class ItemFile:
         return None if found[0][0] is None else float(found[0][0])
 
     def _kept(self, where: str, values: Sequence[Any]) -> Iterator[KeptItem]:
-        for row in self._database.read(f"SELECT scope, {COLUMNS} FROM items WHERE {where}", values):
-            yield self._read(row)
+        for row in self._database.read(f"SELECT {self._batch}, scope, {COLUMNS} FROM items WHERE {where}", values):
+            yield self._read(row[1:], batch=row[0])
 
-    def _read(self, row: Sequence[Any]) -> KeptItem:
+    def _read(self, row: Sequence[Any], *, batch: int = 0) -> KeptItem:
         """An item of a row. StoreError if the row was changed by anything but this code."""
         scope, number, id, body, key, valid_s, stored_s, length, digest = row
         if checksum(scope, id, body, key, valid_s, stored_s, length) != digest:
@@ -375,7 +387,7 @@ class ItemFile:
         ):
             raise self._database.damaged(f"item {number} has an id, key, time or length of another type")
         try:
-            return KeptItem(item_of(id, body), number, key, valid_s, stored_s)
+            return KeptItem(item_of(id, body), number, key, valid_s, stored_s, batch)
         except (ValueError, ConfigError) as error:
             raise self._database.damaged(f"item {number} cannot be read: {error}") from None
 
@@ -444,6 +456,7 @@ def _delete(connection: Connection, scope: int, number: int) -> None:
         connection.execute("DELETE FROM postings WHERE item = ?", (number,))
     remove_words(connection, scope, number, counts)
     connection.execute("DELETE FROM vectors WHERE item = ?", (number,))
+    connection.execute("DELETE FROM imported WHERE item = ?", (number,))
     connection.execute("DELETE FROM items WHERE number = ?", (number,))
     connection.execute(
         "UPDATE scopes SET items = items - 1, words = words - ?, bytes = bytes - ? WHERE number = ?",

@@ -24,6 +24,8 @@ MAX_ITEM_BYTES = 64 << 10
 """The most that an item's text and provenance take as JSON."""
 MAX_ITEM_VALUES = 10_000
 """The most JSON values that they hold."""
+ZONES_S = 14 * 3600.0
+"""Times without a zone are read as UTC, and the local time of a writer is up to so much ahead of it."""
 FIRST_UNSTORED = 1 << 62
 """Numbers from here on are of items that no file has."""
 
@@ -41,6 +43,8 @@ class KeptItem:
     """Valid time, in seconds since 1970; infinite for what an attempt wrote without a time."""
     stored_s: float
     """Transaction time; infinite for what is not stored yet."""
+    batch: int = 0
+    """The import that it came with, as a number; 0 if it was written here."""
 
     @property
     def confidence(self) -> float:
@@ -56,6 +60,10 @@ class KeptItem:
     def is_timed(self) -> bool:
         """True if it came with a time; otherwise both of its times are when it was stored."""
         return self.valid_s != self.stored_s
+
+    def is_coming(self, now_s: float) -> bool:
+        """True if the time that it came with is still to come, in every time zone."""
+        return self.is_timed and self.valid_s > now_s + ZONES_S
 
 
 def unstored(item: MemoryItem, count: int, key: str | None) -> KeptItem:
@@ -103,7 +111,7 @@ def origins_given(provenance: Mapping[str, Any]) -> list[str]:
 
 def shown_time(seconds: float) -> str:
     """A time as text, to the second and without a part of the day that is 0; empty if it is not finite or out of range."""
-    if not -62_000_000_000 < seconds < 253_000_000_000:
+    if not -62_000_000_000 < seconds < 253_402_300_800:  # the year 10000
         return ""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)).removesuffix("T00:00:00Z")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,8 @@ class RecallRequest:
     """Read these items, in this order, instead of searching."""
     history: bool = False
     """Show replaced and withdrawn items too."""
+    now_s: float = field(default_factory=lambda: time.time(), compare=False)
+    """The present: unless `at_s` is given, what is to come after it replaces nothing yet."""
 
     @staticmethod
     def of(query: str, k: int, how: Mapping[str, Any]) -> RecallRequest:
@@ -52,6 +55,10 @@ class RecallRequest:
     def is_past(self, kept: KeptItem) -> bool:
         """True if the item counts for an answer as of `at_s` and `known_s`. Infinite times are the present's."""
         return kept.valid_s <= self.at_s and kept.stored_s <= self.known_s
+
+    def is_coming(self, kept: KeptItem) -> bool:
+        """True if the item begins to hold after the present, about which the request asks."""
+        return math.isinf(self.at_s) and kept.is_coming(self.now_s)
 
     def fits(self, kept: KeptItem) -> bool:
         """True if the item passes all filters but the one that hides what was replaced."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import builtins
 import math
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -109,6 +111,9 @@ class StoredMemory:
 
     async def write(self, item: MemoryItem, *, once: str = "") -> str:
         """Keep an item; one whose id is there already is left as it is. In a file it is on the disk when this returns.
+
+        So a fact that holds again, after another one, needs a provenance of its own, such as a `time`; `ctx.remember` gives
+        it one.
 
         A full memory does not keep an item that is the first to go, being older than the others. `once` is the name of
         this change: one that was made under that name is not made again.
@@ -227,13 +232,14 @@ class StoredMemory:
 
     def _holds(self, kept: KeptItem, asked: RecallRequest) -> bool:
         """True if no newer item of its key counts for the request, and it is neither a withdrawal nor for reading by id
-        only."""
+        only. What is to come counts where nothing of its key holds yet."""
         if kept.item.provenance.get("hidden"):
             return False
         if kept.key is None:
             return True
-        newest = [each for each in self.with_key(kept.key) if asked.is_past(each)][-1:]
-        return bool(newest) and newest[0].item.id == kept.item.id and not kept.item.provenance.get("withdrawn")
+        known = [each for each in self.with_key(kept.key) if asked.is_past(each)]
+        counted = [each for each in known if not asked.is_coming(each)] or known
+        return bool(counted) and counted[-1].item.id == kept.item.id and not kept.item.provenance.get("withdrawn")
 
     def _by_time(self, asked: RecallRequest) -> Iterator[KeptItem]:
         return (kept for kept in self.all() if kept.valid_s >= asked.since_s)
@@ -325,8 +331,13 @@ class StoredMemory:
         """Drop what is beyond the bound on items, as a file does."""
         while len(self._changes) > self.policy.bounds.items:
             oldest = sorted(self._changes.values(), key=lambda kept: (kept.valid_s, kept.number))
-            replaced = (kept for kept in oldest if kept.key and self.with_key(kept.key)[-1].item.id != kept.item.id)
-            self._changes.pop(next(replaced, oldest[0]).item.id)
+            now_s = time.time()
+            begun = defaultdict[str, builtins.list[KeptItem]](builtins.list)
+            for kept in oldest:
+                if kept.key and not kept.is_coming(now_s):
+                    begun[kept.key].append(kept)
+            replaced = {kept.number for items in begun.values() for kept in oldest_first(items)[:-1]}
+            self._changes.pop(next((kept for kept in oldest if kept.number in replaced), oldest[0]).item.id)
 
 
 def _newest(kept: KeptItem) -> tuple[float, int, str]:
