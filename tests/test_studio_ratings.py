@@ -14,13 +14,14 @@ from firsthand.runs import store as runs
 from firsthand.runs.index import RunInfo
 from firsthand.runs.score_totals import ScoreMean
 from firsthand.studio.annotation_queue import AnnotationQueue, Queues, queue_of_form
+from firsthand.studio.answer_checks import check_of
 from firsthand.studio.attempt_query import AttemptQuery
 from firsthand.studio.prompt_library import PromptLibrary, tried_in
 from firsthand.studio.regression_test import as_regression_test
 from firsthand.studio.run_list import earlier_run, run_page
 from firsthand.studio.run_notes import RunNote, RunNotes
 from firsthand.studio.studio_store import SqliteStore
-from firsthand.studio.task_collection import MAX_TASKS, TaskCollections, as_lines, check_of
+from firsthand.studio.task_collection import MAX_TASKS, TaskCollections, as_lines
 from firsthand.studio.views.attempt_views import add_note, check_note
 from firsthand.task import Task
 from firsthand.trace import Failure, Score, Trace
@@ -318,7 +319,9 @@ def test_a_data_set_keeps_each_task_once_with_its_origin(store: SqliteStore, run
     with pytest.raises(ConfigError, match="leave the slash out"):
         sets.add("a/b", run, [run.trace("place0")])
     assert check_of("flexible") == "flexible"
-    with pytest.raises(ConfigError, match="the check is 'x': it is one of numeric, exact, normalised, flexible, none"):
+    with pytest.raises(
+        ConfigError, match="the check is 'x': it is one of numeric, exact, normalised, flexible, choice, none"
+    ):
         check_of("x")
 
 
