@@ -18,7 +18,8 @@ from firsthand.task import Task
 from firsthand.trace import Call, Node, Score, Trace
 
 COMPARING = (match.exact, match.normalised, match.numeric, match.flexible, text.token_f1, familiar.includes,
-             familiar.contains, familiar.regex(), familiar.f1, contained.contains_words, contained.string_match_all)  # fmt: skip
+             familiar.contains,
+             familiar.regex(), familiar.f1, contained.contains_words, contained.string_match_all)  # fmt: skip
 NONE: tuple[dict[str, Any], ...] = (
     {}, {"tests": "assert 0"}, {"answer": None}, {"answer": ""}, {"answer": " \n"}, {"answer": ["5"]}, {"answers": []},
     {"answers": None}, {"answers": "5"}, {"answers": ["", " "]}, {"answers": ["5", None]}, {"answers": [], "answer": "5"},
@@ -40,9 +41,7 @@ def test_a_task_without_a_reference_is_judged_neither_right_nor_wrong(secret: di
     for scorer in (*COMPARING, match.strict):
         for answer in ("", None, "5", "None"):
             found = score(scorer, Task("t", "?", secret=secret), answer)
-            assert found.failure == (
-                "DataError: task t has no reference answer to compare with: take a scorer that fits it, as its benchmark does"
-            ), (scorer, answer)
+            assert str(found.failure).startswith("DataError: task t has no reference answer to compare with: "), scorer
 
 
 def test_one_of_several_reference_answers_is_enough() -> None:
@@ -80,7 +79,7 @@ def test_the_right_choice_is_the_index_of_a_choice() -> None:
     for gold in (0, 1):
         assert right_choice(Task("t", "?", ("x", "y"), secret={"gold": gold})) == gold
     for secret in ({}, {"gold": None}, {"gold": "A"}, {"gold": True}, {"gold": 2}, {"gold": -1}, {"answer": "A"}):
-        with pytest.raises(DataError, match="^task t has no right choice to compare with: "):
+        with pytest.raises(DataError, match=r"^task t has no right choice to compare with: "):
             right_choice(Task("t", "?", ("x", "y"), secret=secret))
 
 

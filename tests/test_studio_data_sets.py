@@ -239,9 +239,9 @@ CODE = Task("HumanEval/0", "Write f", secret={"tests": "assert f(1) == 2"})
 
 
 def test_each_task_of_the_pytest_file_has_the_scorer_that_fits_it() -> None:
-    several = Task("s", "?", secret={"answers": ["Paris", "5"]})
+    several = Task("s", "?", secret={"answers": ["Paris", "57"]})
     rows = (
-        (SKY, {"answers": ["A"], "gold": 0}, "choice"), (several, {"answers": ["Paris", "5"]}, "contains_words"),
+        (SKY, {"answers": ["A"], "gold": 0}, "choice"), (several, {"answers": ["Paris", "57"]}, "contains_words"),
         (Task("n", "?", secret={"answers": ["5", 7]}), {"answers": ["5", "7"]}, "flexible"),
         (Task("l", "A or B?", secret={"answer": " A "}), {"answers": [" A "]}, "normalised"),
         (Task("w", "?", secret={"answer": "AB"}), {"answers": ["AB"]}, "contains_words"),

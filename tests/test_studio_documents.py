@@ -245,7 +245,8 @@ def test_a_data_set_keeps_received_tasks_with_what_was_said_before(
         (lambda: sets.get("none"), "no data set 'none'"), (lambda: sets.remove("none", "a", "b"), "no data set 'none'"),
         (lambda: sets.add_received("s", [{**row, "question": " "}]),
          "trace T1 has no question, so no task can be made of it"),
-        (lambda: check_of("x" * 41), f"the check is '{'x' * 40}': it is one of numeric, exact, normalised, flexible, choice, none"),
+        (lambda: check_of("x" * 41),
+         f"the check is '{'x' * 40}': it is one of numeric, exact, normalised, flexible, choice, none"),
     ):  # fmt: skip
         with pytest.raises((ConfigError, UnknownName)) as refused:
             action()

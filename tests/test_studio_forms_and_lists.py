@@ -167,7 +167,7 @@ def test_a_data_set_is_collected_run_with_a_prompt_and_taken_apart(shown: Shown)
     assert "    ('2 t1', 'Q1?', '1', 0.25),\n" in written.text and "SCORER = 'contains_words'\n" in written.text
     assert sent(client, "/prompts", names, name="brief", text="Be brief.") == (303, "/prompts/brief")
     assert sent(client, "/prompts", names, name="brief", text="Be short.") == (303, "/prompts/brief")
-    for fields, says in (({"check": "bad"}, "the check is 'bad': it is one of numeric, exact, normalised, flexible, choice, none"),
+    for fields, says in (({"check": "bad"}, "the check is 'bad': it is one of numeric, exact, normalised, flexible,"),
                          ({"model": "none"}, "no model 'none' was named when the Studio was started: there is m-one, m-two"),
                          ({"prompt": "long"}, "no prompt 'long'")):  # fmt: skip
         status = 400 if "check" in fields else 404

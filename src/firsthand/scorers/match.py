@@ -1,6 +1,7 @@
-"""Compares an answer with the reference in `task.secret["answer"]`, or any of `["answers"]`: exactly, by words, by number.
+"""Compares an answer with the reference in `task.secret["answer"]`, or one of `["answers"]`: exactly, by words, by number.
 
-All scorers are pure, fast and bounded, and give a Score for any text; a task without a reference is a DataError. Numbers are parsed in `patterns/parts/answers.py`.
+All scorers are pure, fast and bounded, and give a Score for any text; a task without a reference is a DataError.
+Numbers are parsed in `patterns/parts/answers.py`.
 Left out: symbolic mathematics (`symbolic.py`) and judges (`model_judge.py`).
 """
 

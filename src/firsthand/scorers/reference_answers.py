@@ -1,6 +1,6 @@
 """Reads a task's reference answers, for the scorers that compare an answer with them.
 
-A task without one cannot be judged by such a scorer: that is an error of the score, and never a 0, or a 1 of an empty answer.
+A task without one cannot be judged by such a scorer: an error of the score, and never a 0, or a 1 of an empty answer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def accepted_answers(task: Task) -> list[str]:
     found = [each for each in reference_answers(task) if each.strip()]
     if task.secret.get("match") == "all" and len(found) > 1:
         raise DataError(
-            f"task {task.id:.100} wants {len(found)} answers at once, and this scorer compares with one: take string_match_all"
+            f"task {task.id:.100} wants {len(found)} answers at once, and this scorer compares with one: take string_match"
         )
     return found
 
