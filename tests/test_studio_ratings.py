@@ -319,9 +319,7 @@ def test_a_data_set_keeps_each_task_once_with_its_origin(store: SqliteStore, run
     with pytest.raises(ConfigError, match="leave the slash out"):
         sets.add("a/b", run, [run.trace("place0")])
     assert check_of("flexible") == "flexible"
-    with pytest.raises(
-        ConfigError, match="^the check is 'x': it is one of numeric, .*, flexible, choice, none$"
-    ):
+    with pytest.raises(ConfigError, match=r"^the check is 'x': it is one of numeric, .*, flexible, choice, none$"):
         check_of("x")
 
 
@@ -330,14 +328,14 @@ def test_a_data_set_becomes_a_test_with_the_bar_of_each_task(store: SqliteStore,
     sets.add("d", run, [run.trace("place1"), run.trace("place0")])
     numbers = as_regression_test(sets.get("d"))
     assert (
-        "SCORER = 'flexible'" in numbers
-        and "    ('1 t1', 'Q1?', '1', 0.5),\n    ('2 t0', 'Q0?', '0', 1.0),\n" in numbers
-    )
+        "    ('1 t1', 'Q1?', [], {'answers': ['1']}, 'flexible', 0.5),\n"
+        "    ('2 t0', 'Q0?', [], {'answers': ['0']}, 'flexible', 1.0),\n"
+    ) in numbers
     sets.add_received(
         "d", [{"id": "r", "question": "R?", "answer": "Paris é", "system": "", "history": [], "cluster": ""}]
     )
     words = as_regression_test(sets.get("d"))
-    assert "SCORER = 'contains_words'" in words and "('3 r', 'R?', 'Paris \\xe9', 1.0)" in words
+    assert "('3 r', 'R?', [], {'answers': ['Paris \\xe9']}, 'contains_words', 1.0)" in words
     compile(words, "made", "exec")
 
 
