@@ -1,9 +1,9 @@
 """Compares a text with reference texts: token F1, BLEU, chrF, ROUGE, and embedding similarity.
 
 The references are `task.secret["references"]`, or `["answers"]`, or `["answer"]`; the best of several counts, except for
-BLEU and chrF, which use all together. BLEU and chrF are sacrebleu's and ROUGE is rouge-score's (extra `text`), with those packages'
-defaults. A score is of one text. The BLEU or chrF of a corpus is not their mean: tables compute it from the statistics in
-the scores (`stats/corpus_formulas.py`), and `corpus_bleu` and `corpus_chrf` from texts.
+BLEU and chrF, which use all together. BLEU and chrF are sacrebleu's and ROUGE is rouge-score's (extra `text`), with those
+packages' defaults. A score is of one text. The BLEU or chrF of a corpus is not their mean: tables compute it from the
+statistics in the scores (`stats/corpus_formulas.py`), and `corpus_bleu` and `corpus_chrf` from texts.
 """
 
 from __future__ import annotations
