@@ -50,7 +50,7 @@ def test_the_first_line_is_judged_in_squads_words():
         and judged(contains_value, "other", "a", "other") == 0
     )
     assert judged(string_match_all, "1 and 2", "1", "3") == 0.5
-    with pytest.raises(ValueError, match="no reference"):
+    with pytest.raises(DataError, match="no reference answer"):
         judged(string_match_all, "x")
 
 

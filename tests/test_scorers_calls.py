@@ -147,10 +147,7 @@ def test_calls_of_the_last_message_or_of_the_text_are_scored_with_their_reason()
 def test_answers_are_matched_by_text_words_numbers_or_the_stated_form() -> None:
     assert exact(asked(answer=" a "), trace("a\n")) == Score("exact", 1.0, {"answer": "a\n"})
     assert exact(asked(answer="a"), trace("A")).value == 0 == exact(asked(answer="a"), trace(None)).value
-    assert (
-        normalised(asked(answer="The Cat!"), trace("a cat")).value == 1
-        and normalised(asked(answer=""), trace("")).value == 0
-    )
+    assert normalised(asked(answer="The Cat!"), trace("a cat")).value == 1
     assert (
         numeric(asked(answer="1/2"), trace("0.5")).value == 1
         and flexible(asked(answer="12"), trace("1 or 12.")).value == 1

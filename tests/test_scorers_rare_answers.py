@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, DataError
 from firsthand.scorers import familiar, human_votes
 from firsthand.scorers.choice import acc, acc_bytes, acc_mutual_info, acc_norm, chosen_letter, logprobs, mc1, mc2
 from firsthand.task import Task
@@ -30,7 +30,16 @@ def scored(prompt: str | None, texts: dict[str, Any], kind: Any = "score") -> Ca
 # -- choices --
 
 
-def test_without_a_right_choice_nothing_is_right_and_the_first_choice_can_be() -> None:
+def is_refused(scorer: Any, task: Task, made: Trace) -> bool:
+    """True if the scorer says that the task has nothing to compare with."""
+    try:
+        scorer(task, made)
+    except DataError as error:
+        return "to compare with" in str(error)
+    return False
+
+
+def test_without_a_right_choice_no_answer_is_judged_and_the_first_choice_can_be_right() -> None:
     none, first = (Task("t", "?", choices=(" x", " y"), secret=secret) for secret in ({}, {"gold": 0}))
     for name, scorer in (("acc", acc), ("acc_norm", acc_norm), ("acc_bytes", acc_bytes), ("mc1", mc1)):
         for made, chosen, value in (
@@ -41,13 +50,13 @@ def test_without_a_right_choice_nothing_is_right_and_the_first_choice_can_be() -
             (attempt("Y"), "B", 0.0),
         ):
             by = {"chosen": chosen, "by": "answer"}
-            assert scorer(none, made) == Score(name, 0.0, by), (name, made.answer)
+            assert is_refused(scorer, none, made), (name, made.answer)
             assert scorer(first, made) == Score(name, value, by), (name, made.answer)
         likely = attempt("B", calls=(scored(None, {" x": -1.0, " y": -2.0}),))
-        assert scorer(none, likely) == Score(name, 0.0, {"chosen": "A", "by": "logprob"})
+        assert is_refused(scorer, none, likely)
         assert scorer(first, likely) == Score(name, 1.0, {"chosen": "A", "by": "logprob"})
     for answer, named in (("what", None), (None, None), (" ", None), ("a", "A"), ("The answer is B", "B")):
-        assert familiar.choice(none, attempt(answer)) == Score("choice", 0.0, {"chosen": named}), answer
+        assert is_refused(familiar.choice, none, attempt(answer)), answer
         assert familiar.choice(first, attempt(answer)) == Score("choice", float(named == "A"), {"chosen": named}), (
             answer
         )
@@ -197,11 +206,10 @@ def test_references_are_looked_for_in_the_whole_answer() -> None:
         for secret, value in (
             ({"answers": ["y"], "answer": "x"}, 0.0),
             ({"answers": ["y", "", "x"]}, 1.0),
-            ({"answers": []}, 0.0),
-            ({"answers": [""]}, 0.0),
-            ({"answer": None}, 0.0),
         ):
             assert scorer(task(**secret), attempt("x")) == Score(scorer.__name__, value), secret
+        for nothing in ({"answers": []}, {"answers": [""]}, {"answer": None}):
+            assert is_refused(scorer, task(**nothing), attempt("x")), nothing
 
 
 def test_a_pattern_gives_its_first_group_the_last_time_that_it_matches() -> None:
@@ -218,7 +226,8 @@ def test_a_pattern_gives_its_first_group_the_last_time_that_it_matches() -> None
         scorer: Any = familiar.regex(pattern=pattern)
         assert scorer(task(answers=references), attempt(answer)) == Score("regex", value, {"found": found}), pattern
     either: Any = familiar.regex()
-    assert [either(task(answers=each), attempt("ab")).value for each in (["x", "b$"], ["x", "^b"], [])] == [1, 0, 0]
+    assert [either(task(answers=each), attempt("ab")).value for each in (["x", "b$"], ["x", "^b"])] == [1, 0]
+    assert is_refused(either, task(answers=[]), attempt("ab"))
     for wrong in ("(" * 90, "a{99999999999999999999}", "(" * 5_000 + ")" * 5_000):
         with pytest.raises(ConfigError) as refused:
             familiar.regex(pattern=wrong)

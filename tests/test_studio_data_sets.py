@@ -8,7 +8,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -22,10 +24,11 @@ from firsthand.patterns.reply import reply
 from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
 from firsthand.studio.access import Access
+from firsthand.studio.answer_checks import check_scorers, fitting_checks, misfit
 from firsthand.studio.regression_test import as_regression_test
 from firsthand.studio.studio_app import create_app
 from firsthand.studio.studio_store import SqliteStore, StoredItem
-from firsthand.studio.task_collection import CollectedTask, TaskCollections, as_lines
+from firsthand.studio.task_collection import CollectedTask, TaskCollection, TaskCollections, as_lines
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -222,5 +225,119 @@ def test_hostile_texts_stay_texts_in_the_pytest_file(tmp_path: Path) -> None:
     text = as_regression_test(collections.get("evil"))
     held: dict[str, object] = {}
     exec(compile(text.partition("@pytest")[0], "test.py", "exec"), held)
-    assert text.isascii() and held["TASKS"] == [("1 t'\"", evil, "7", 0.5)] and held["SCORER"] == "flexible"
+    assert text.isascii() and held["TASKS"] == [("1 t'\"", evil, [], {"answers": ["7"]}, "flexible", 0.5)]
     assert not Path("hacked").exists()
+
+
+def collected(*tasks: Task, score: float | None = 1.0) -> TaskCollection:
+    made = [CollectedTask(each, f"b{place}", "r", f"p{place}", "", score) for place, each in enumerate(tasks)]
+    return TaskCollection("d", tuple(made), 1)
+
+
+SKY = Task("m", "Which colour has the sky?", ("blue", "red"), secret={"gold": 0, "answer": "A"})
+CODE = Task("HumanEval/0", "Write f", secret={"tests": "assert f(1) == 2"})
+
+
+def test_each_task_of_the_pytest_file_has_the_scorer_that_fits_it() -> None:
+    several = Task("s", "?", secret={"answers": ["Paris", "57"]})
+    rows = (
+        (SKY, {"answers": ["A"], "gold": 0}, "choice"), (several, {"answers": ["Paris", "57"]}, "contains_words"),
+        (Task("n", "?", secret={"answers": ["5", 7]}), {"answers": ["5", "7"]}, "flexible"),
+        (Task("l", "A or B?", secret={"answer": " A "}), {"answers": [" A "]}, "normalised"),
+        (Task("w", "?", secret={"answer": "AB"}), {"answers": ["AB"]}, "contains_words"),
+    )  # fmt: skip
+    held: dict[str, Any] = {}
+    text = as_regression_test(collected(*(each for each, _, _ in rows)))
+    exec(compile(text.partition("@pytest")[0], "test.py", "exec"), held)
+    assert held["TASKS"] == [
+        (f"{number} {task.id}", task.question, list(task.choices), secret, scorer, 1.0)
+        for number, (task, secret, scorer) in enumerate(rows, start=1)
+    ]
+
+
+def test_a_task_that_no_pytest_file_can_judge_is_named() -> None:
+    for odd in (CODE, replace(SKY, id="HumanEval/0", secret={"answer": "A"})):
+        with pytest.raises(
+            ConfigError, match=r"^no pytest file can judge .* HumanEval/0 has no .* copy its attempt as a test$"
+        ):
+            as_regression_test(collected(SKY, odd))
+
+
+@pytest.mark.slow
+def test_the_pytest_file_refuses_a_wrong_choice_that_has_the_letter_among_its_words(tmp_path: Path) -> None:
+    several = Task("s", "Capital?", secret={"answers": ["Rome", "Roma"]})
+    (tmp_path / "test_data_set.py").write_text(
+        as_regression_test(collected(SKY, replace(SKY, id="k", prompt="Sea?"), several))
+    )
+    said = {"sky": "It is red, like a rose.", "Sea": "The answer is A", "": "It is Roma."}
+    (tmp_path / "model.json").write_text(json.dumps(said))
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", str(tmp_path / "test_data_set.py")],
+        cwd=tmp_path, env={**os.environ, "FIRSTHAND_TEST_MODEL": f"scripted:{tmp_path}/model.json"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert "1 failed, 2 passed" in ended.stdout and "[1 m-1.0]" in ended.stdout, ended.stdout + ended.stderr
+
+
+def test_a_check_fits_tasks_whose_reference_it_accepts() -> None:
+    number, word = Task("n", "?", secret={"answers": ["x", "7"]}), Task("w", "?", secret={"answer": "Paris"})
+    assert fitting_checks([number]) == ["numeric", "exact", "normalised", "flexible", "none"]
+    assert fitting_checks([number, word]) == ["exact", "normalised", "none"]
+    assert fitting_checks([SKY]) == ["exact", "normalised", "choice", "none"] and fitting_checks([CODE]) == ["none"]
+    assert misfit("numeric", [number, word, CODE]) is word and misfit("none", [CODE]) is None
+    assert check_scorers("none") == () and [each.__name__ for each in check_scorers("choice")] == ["choice"]
+
+
+def test_a_check_that_cannot_judge_a_task_is_refused_and_not_offered(tmp_path: Path) -> None:
+    access = Access()
+    access.port = PORT
+    trace = Trace("t", "b", CODE.id, {"name": "a"}, 0, 0, "", 1.0, place="p")
+    with store.create(tmp_path, {}, "r") as run:
+        run.add_tasks("b", [CODE])
+        TaskCollections(SqliteStore(tmp_path)).add("code", run, [trace])
+    agents = {"m": Agent("m", Scripted(lambda messages, sampling, index: ""), reply)}
+    with TestClient(create_app(tmp_path, access, agents), base_url=f"http://127.0.0.1:{PORT}") as client:
+        client.get("/enter", params={"code": access.new_code()})
+        assert re.search('name="check">(.*?)</select>', client.get("/data-sets/code").text).group(1) == (  # type: ignore[union-attr]
+            "<option>none</option>"
+        )
+        before = len(store.list_runs(tmp_path))
+        answer = client.post("/data-sets/code/run", data={"model": "m", "check": "exact"}, headers=OWN)
+        assert answer.status_code == 400 and "the check exact accepts no answer to the task" in answer.text
+        assert "HumanEval/0" in answer.text and len(store.list_runs(tmp_path)) == before
+
+
+def test_tasks_of_one_id_are_removed_exported_and_put_one_by_one(tmp_path: Path) -> None:
+    first, second = (Task("t", prompt, secret={"answer": "5"}) for prompt in ("2 + 3?", "1 + 4?"))
+    sets = TaskCollections(SqliteStore(tmp_path))
+    for task in (first, second, replace(first, id="u")):
+        with store.create(tmp_path, {}, "r") as run:
+            run.add_tasks("b", [task])
+            trace = Trace("i", "b", task.id, {"name": "a"}, 0, 0, "", 1.0, place="p")
+            assert [sets.add("d", run, [trace]) for _ in range(2)] == [1, 0]
+    found = sets.get("d")
+    keys = [each.key for each in found.tasks]
+    assert len(set(keys)) == 3 and all(re.fullmatch("[0-9a-f]{16}", each) for each in keys)
+    assert [each.id for each in found.to_put()] == [f"t {keys[0]}", f"t {keys[1]}", "u"]
+    assert [json.loads(line)["id"] for line in as_lines(found).splitlines()] == [each.id for each in found.to_put()]
+    with pytest.raises(ConfigError, match=r"^2 tasks of 'd' have the id 't': open the data set again and remove one$"):
+        sets.remove("d", "b", "t")
+    sets.remove("d", "b", "t", keys[2])
+    assert len(sets.get("d").tasks) == 3, "the key of another task takes nothing out"
+    sets.remove("d", "b", "t", keys[1])
+    assert [each.task.prompt for each in sets.get("d").tasks] == ["2 + 3?", "2 + 3?"]
+    assert [each.id for each in sets.get("d").to_put()] == ["t", "u"]
+    access = Access()
+    access.port = PORT
+    with TestClient(create_app(tmp_path, access), base_url=f"http://127.0.0.1:{PORT}") as client:
+        client.get("/enter", params={"code": access.new_code()})
+        assert f'name="key" value="{keys[0]}"' in client.get("/data-sets/d").text
+        client.post("/data-sets/d/remove", data={"benchmark": "b", "task": "t", "key": keys[1]}, headers=OWN)
+        assert len(sets.get("d").tasks) == 2
+        client.post("/data-sets/d/remove", data={"benchmark": "b", "task": "t", "key": keys[0]}, headers=OWN)
+    assert [each.task.id for each in sets.get("d").tasks] == ["u"]
+
+
+def test_tasks_of_one_id_from_two_benchmarks_are_two_places_of_a_run() -> None:
+    twins = collected(Task("1", "2 + 2?"), Task("1", "2 + 2?"))
+    assert len({each.id for each in twins.to_put()}) == 2

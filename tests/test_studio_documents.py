@@ -11,11 +11,12 @@ import pytest
 from firsthand.errors import ConfigError, StoreError, UnknownName
 from firsthand.studio import task_collection
 from firsthand.studio.annotation_queue import AnnotationQueue, Label, Queues, QueueState, _most_in_common
+from firsthand.studio.answer_checks import check_of
 from firsthand.studio.project_store import ProjectStore, check_project
 from firsthand.studio.prompt_library import PromptLibrary, PromptVersion
 from firsthand.studio.run_notes import RunNote, RunNotes
 from firsthand.studio.studio_store import SqliteStore, StoredItem, expect_version, stored_body
-from firsthand.studio.task_collection import CollectedTask, TaskCollections, _plain, _read, as_lines, check_of
+from firsthand.studio.task_collection import CollectedTask, TaskCollections, _plain, _read, as_lines
 from firsthand.task import Task
 
 
@@ -234,7 +235,8 @@ def test_a_data_set_keeps_received_tasks_with_what_was_said_before(
     )
     sets.remove("s", "quiz", "T1")
     assert len(sets.get("s").tasks) == 2
-    sets.remove("s", "traces", "T1")
+    for each in sets.get("s").tasks:
+        sets.remove("s", "traces", "T1", each.key)
     assert sets.all() == []
     monkeypatch.setattr(task_collection, "MAX_TASKS", 2)
     assert sets._put("two", [body, {**body, "id": "u"}]) == 2
@@ -244,7 +246,8 @@ def test_a_data_set_keeps_received_tasks_with_what_was_said_before(
         (lambda: sets.get("none"), "no data set 'none'"), (lambda: sets.remove("none", "a", "b"), "no data set 'none'"),
         (lambda: sets.add_received("s", [{**row, "question": " "}]),
          "trace T1 has no question, so no task can be made of it"),
-        (lambda: check_of("x" * 41), f"the check is '{'x' * 40}': it is one of numeric, exact, normalised, flexible, none"),
+        (lambda: check_of("x" * 41),
+         f"the check is '{'x' * 40}': it is one of numeric, exact, normalised, flexible, choice, none"),
     ):  # fmt: skip
         with pytest.raises((ConfigError, UnknownName)) as refused:
             action()

@@ -145,7 +145,7 @@ def test_a_data_set_is_collected_run_with_a_prompt_and_taken_apart(shown: Shown)
     page = (
         "Data sets(/data-sets) / set 1 5 tasks, version 4. download as JSONL(/data-sets/set%201/tasks.jsonl) , download as "
         "a pytest file(/data-sets/set%201/test.py) [post /data-sets/set%201/run run with {*model=m-one} m-one {model=m-two} "
-        "m-two check answers by check: numeric exact normalised flexible none system message prompt: none@ Run ] "
+        "m-two check answers by check: exact normalised none system message prompt: none@ Run ] "
     )
     assert asked(client, base, names) == (page.replace("@", "") + rows, 200)
     assert asked(client, "/data-sets", names) == (
@@ -164,10 +164,10 @@ def test_a_data_set_is_collected_run_with_a_prompt_and_taken_apart(shown: Shown)
     ]  # fmt: skip
     written = client.get(f"{base}/test.py")
     assert written.headers["content-disposition"] == 'attachment; filename="test_data_set.py"'
-    assert "    ('2 t1', 'Q1?', '1', 0.25),\n" in written.text and "SCORER = 'contains_words'\n" in written.text
+    assert "    ('2 t1', 'Q1?', [], {'answers': ['1']}, 'flexible', 0.25),\n" in written.text
     assert sent(client, "/prompts", names, name="brief", text="Be brief.") == (303, "/prompts/brief")
     assert sent(client, "/prompts", names, name="brief", text="Be short.") == (303, "/prompts/brief")
-    for fields, says in (({"check": "bad"}, "the check is 'bad': it is one of numeric, exact, normalised, flexible, none"),
+    for fields, says in (({"check": "bad"}, "the check is 'bad': it is one of numeric, exact, normalised, flexible,"),
                          ({"model": "none"}, "no model 'none' was named when the Studio was started: there is m-one, m-two"),
                          ({"prompt": "long"}, "no prompt 'long'")):  # fmt: skip
         status = 400 if "check" in fields else 404

@@ -67,7 +67,7 @@ def test_a_data_set_is_collected_shown_run_and_downloaded(client: TestClient, ho
     test = client.get("/data-sets/d/test.py")
     assert (
         test.headers["content-disposition"] == 'attachment; filename="test_data_set.py"'
-        and "('1 t0', 'Q0?', '0', 1.0)" in test.text
+        and "('1 t0', 'Q0?', [], {'answers': ['0']}, 'flexible', 1.0)" in test.text
     )
     assert post(client, "/data-sets/d/remove", benchmark="quiz", task="t0").headers["location"] == "/data-sets/d"
     for task in ("t1", "t2"):

@@ -14,13 +14,14 @@ from firsthand.runs import store as runs
 from firsthand.runs.index import RunInfo
 from firsthand.runs.score_totals import ScoreMean
 from firsthand.studio.annotation_queue import AnnotationQueue, Queues, queue_of_form
+from firsthand.studio.answer_checks import check_of
 from firsthand.studio.attempt_query import AttemptQuery
 from firsthand.studio.prompt_library import PromptLibrary, tried_in
 from firsthand.studio.regression_test import as_regression_test
 from firsthand.studio.run_list import earlier_run, run_page
 from firsthand.studio.run_notes import RunNote, RunNotes
 from firsthand.studio.studio_store import SqliteStore
-from firsthand.studio.task_collection import MAX_TASKS, TaskCollections, as_lines, check_of
+from firsthand.studio.task_collection import MAX_TASKS, TaskCollections, as_lines
 from firsthand.studio.views.attempt_views import add_note, check_note
 from firsthand.task import Task
 from firsthand.trace import Failure, Score, Trace
@@ -318,7 +319,7 @@ def test_a_data_set_keeps_each_task_once_with_its_origin(store: SqliteStore, run
     with pytest.raises(ConfigError, match="leave the slash out"):
         sets.add("a/b", run, [run.trace("place0")])
     assert check_of("flexible") == "flexible"
-    with pytest.raises(ConfigError, match="the check is 'x': it is one of numeric, exact, normalised, flexible, none"):
+    with pytest.raises(ConfigError, match=r"^the check is 'x': it is one of numeric, .*, flexible, choice, none$"):
         check_of("x")
 
 
@@ -327,14 +328,14 @@ def test_a_data_set_becomes_a_test_with_the_bar_of_each_task(store: SqliteStore,
     sets.add("d", run, [run.trace("place1"), run.trace("place0")])
     numbers = as_regression_test(sets.get("d"))
     assert (
-        "SCORER = 'flexible'" in numbers
-        and "    ('1 t1', 'Q1?', '1', 0.5),\n    ('2 t0', 'Q0?', '0', 1.0),\n" in numbers
-    )
+        "    ('1 t1', 'Q1?', [], {'answers': ['1']}, 'flexible', 0.5),\n"
+        "    ('2 t0', 'Q0?', [], {'answers': ['0']}, 'flexible', 1.0),\n"
+    ) in numbers
     sets.add_received(
         "d", [{"id": "r", "question": "R?", "answer": "Paris é", "system": "", "history": [], "cluster": ""}]
     )
     words = as_regression_test(sets.get("d"))
-    assert "SCORER = 'contains_words'" in words and "('3 r', 'R?', 'Paris \\xe9', 1.0)" in words
+    assert "('3 r', 'R?', [], {'answers': ['Paris \\xe9']}, 'contains_words', 1.0)" in words
     compile(words, "made", "exec")
 
 

@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
+from firsthand.scorers.reference_answers import right_choice
 from firsthand.scorers.whole_answer import whole_answer
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -47,7 +48,7 @@ def acc_mutual_info(task: Task, trace: Trace) -> Score:
 
 def mc1(task: Task, trace: Trace) -> Score:
     """Score 1 if the best answer is more probable than every false one, ignoring other true ones (TruthfulQA)."""
-    found, gold, true = logprobs(task, trace), task.secret.get("gold"), task.secret.get("true", ())
+    found, gold, true = logprobs(task, trace), right_choice(task), task.secret.get("true", ())
     if found is None:
         return _verdict("mc1", task, trace, lambda text: 1)
     rivals = [index for index in range(len(found)) if index == gold or index not in true]
@@ -98,16 +99,14 @@ def _verdict(name: str, task: Task, trace: Trace, length: Callable[[str], int]) 
         return _choose(name, task, [value / max(1, length(text)) for value, text in zip(found, texts, strict=True)])
     chosen = chosen_letter(whole_answer(trace), task)
     letter = None if chosen is None else task.letters[chosen]
-    return Score(
-        name, float(chosen is not None and chosen == task.secret.get("gold")), {"chosen": letter, "by": "answer"}
-    )
+    return Score(name, float(chosen == right_choice(task)), {"chosen": letter, "by": "answer"})
 
 
 def _choose(name: str, task: Task, ranked: Sequence[float]) -> Score:
-    chosen = max(range(len(ranked)), key=ranked.__getitem__)
+    chosen, gold = max(range(len(ranked)), key=ranked.__getitem__), right_choice(task)
     if ranked[chosen] == -math.inf:  # no choice is possible, so that none is the most probable
         return Score(name, 0.0, {"chosen": None, "by": "logprob"})
-    return Score(name, float(chosen == task.secret.get("gold")), {"chosen": task.letters[chosen], "by": "logprob"})
+    return Score(name, float(chosen == gold), {"chosen": task.letters[chosen], "by": "logprob"})
 
 
 def _baseline(task: Task, trace: Trace) -> list[float] | None:

@@ -11,6 +11,7 @@ import string
 from collections.abc import Sequence
 
 from firsthand.scorers.match import same_words
+from firsthand.scorers.reference_answers import reference_answers
 from firsthand.scorers.whole_answer import whole_answer
 from firsthand.scorers.whole_words import has_words
 from firsthand.task import Task
@@ -42,7 +43,7 @@ def string_match_part(task: Task, trace: Trace) -> Score:
 
 def contains_value(task: Task, trace: Trace) -> Score:
     """Score 1 if the answer contains the first reference: the key-value retrieval of Liu et al. (2023)."""
-    value = _references(task)[0].lower()
+    value = reference_answers(task)[0].lower()
     return Score("contains_value", float(bool(value) and value in whole_answer(trace).lower()))
 
 
@@ -54,28 +55,20 @@ def best_subspan_em(task: Task, trace: Trace) -> Score:
     """
     first = whole_answer(trace).partition("\n")[0]
     line = _squad(first)
-    found = any(_squad(each) in line if _squad(each) else same_words(first, each) for each in _references(task))
+    found = any(_squad(each) in line if _squad(each) else same_words(first, each) for each in reference_answers(task))
     return Score("best_subspan_em", float(found), {"line": line[:200]})
 
 
 def contains_words(task: Task, trace: Trace) -> Score:
     """Score 1 if the answer contains any reference as whole words, ignoring case and punctuation: 24 is not in 0.24."""
     answer = whole_answer(trace)
-    return Score("contains_words", float(any(has_words(answer, each) for each in _references(task))))
+    return Score("contains_words", float(any(has_words(answer, each) for each in reference_answers(task))))
 
 
 def _found(task: Task, trace: Trace) -> tuple[list[str], Sequence[str]]:
     answer = _CONTROL.sub("\n", whole_answer(trace).strip()).lower()
-    references = _references(task)
+    references = reference_answers(task)
     return [each for each in references if each and each.lower() in answer], references
-
-
-def _references(task: Task) -> list[str]:
-    secret = task.secret
-    references = [str(each) for each in (secret["answers"] if "answers" in secret else [secret["answer"]])]
-    if not references:
-        raise ValueError("the task has no reference answer")
-    return references
 
 
 def _squad(text: str) -> str:

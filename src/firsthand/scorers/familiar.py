@@ -13,6 +13,7 @@ from firsthand.patterns.parts.answers import extract_answer, parse_number
 from firsthand.patterns.parts.stated_choice import stated_choice
 from firsthand.scorers.bounded_search import search
 from firsthand.scorers.choice import chosen_letter
+from firsthand.scorers.reference_answers import reference_answers, right_choice
 from firsthand.scorers.text import token_f1
 from firsthand.scorers.whole_answer import whole_answer
 from firsthand.task import Task
@@ -70,7 +71,7 @@ def choice(task: Task, trace: Trace) -> Score:
     if chosen is None and (letter := _stated(answer, task)) in task.letters:
         chosen = task.letters.index(letter)
     named = None if chosen is None else task.letters[chosen]
-    return Score("choice", float(chosen is not None and chosen == task.secret.get("gold")), {"chosen": named})
+    return Score("choice", float(chosen == right_choice(task)), {"chosen": named})
 
 
 def _stated(answer: str, task: Task) -> str | None:
@@ -88,8 +89,7 @@ def f1(task: Task, trace: Trace) -> Score:
 
 def _references(task: Task) -> list[str]:
     """Return the texts of which one is enough. An empty one would be in every answer."""
-    given = task.secret.get("answers", [task.secret.get("answer", "")])
-    return [str(each) for each in given if str(each)]
+    return [each for each in reference_answers(task) if each]
 
 
 def _compiled(pattern: str, what: str) -> re.Pattern[str]:

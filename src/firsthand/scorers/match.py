@@ -1,6 +1,7 @@
-"""Compares an answer with the reference in `task.secret["answer"]`: exactly, by words, by number.
+"""Compares an answer with the reference in `task.secret["answer"]`, or one of `["answers"]`: exactly, by words, by number.
 
-All scorers are pure, fast and bounded, and give a Score for any text. Numbers are parsed in `patterns/parts/answers.py`.
+All scorers are pure, fast and bounded, and give a Score for any text; a task without a reference is a DataError.
+Numbers are parsed in `patterns/parts/answers.py`.
 Left out: symbolic mathematics (`symbolic.py`) and judges (`model_judge.py`).
 """
 
@@ -13,6 +14,7 @@ from fractions import Fraction
 
 from firsthand.patterns.parts.answers import last_number, parse_number
 from firsthand.patterns.parts.exclamations import without_exclamations
+from firsthand.scorers.reference_answers import accepted_answers
 from firsthand.scorers.whole_answer import whole_answer
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -47,7 +49,7 @@ _INTERVAL = re.compile(r"[\s$]{0,3}([(\[\]])[^()\[\],;]+(?:[,;][^()\[\],;]+)+([)
 
 def exact(task: Task, trace: Trace) -> Score:
     """Score 1 if the answer is the reference, ignoring surrounding whitespace."""
-    return _score("exact", (trace.answer or "").strip() == _reference(task).strip(), trace)
+    return _score("exact", (trace.answer or "").strip() in map(str.strip, accepted_answers(task)), trace)
 
 
 def normalised(task: Task, trace: Trace) -> Score:
@@ -56,19 +58,20 @@ def normalised(task: Task, trace: Trace) -> Score:
     That is SQuAD's rule, but for signs that make another value or name: -5 is not 5, 1.5 is not 15, A+ is not "an A", and
     [0,1) alone is not [0,1]. Punctuation is that of any script: 「東京」。 is 東京.
     """
-    return _score("normalised", same_words(whole_answer(trace), _reference(task)), trace)
+    return _score("normalised", any(same_words(whole_answer(trace), each) for each in accepted_answers(task)), trace)
 
 
 def numeric(task: Task, trace: Trace) -> Score:
     """Score 1 if the answer's number is the reference's: commas, $, %, units and fractions are read, 72.0 is 72."""
     answer = without_exclamations(trace.answer or "", task.prompt)
-    return _score("numeric", same_number(answer, _reference(task)), trace)
+    return _score("numeric", any(same_number(answer, each) for each in accepted_answers(task)), trace)
 
 
 def flexible(task: Task, trace: Trace) -> Score:
     """Score 1 if the last number of the answer is the reference's: GSM8K's flexible-extract."""
     found = last_number(trace.answer or "")
-    return _score("flexible", found is not None and same_number(found, _reference(task)), trace)
+    correct = [found is not None and same_number(found, each) for each in accepted_answers(task)]
+    return _score("flexible", any(correct), trace)
 
 
 def strict(task: Task, trace: Trace) -> Score:
@@ -79,9 +82,8 @@ def strict(task: Task, trace: Trace) -> Score:
     generations = [call for call in trace.calls if call.kind == "generate" and call.nodes]
     texts = [trace.nodes[node].message.text for node in generations[-1].nodes] if generations else []
     stated = [found.group(1) for text in texts if (found := _STRICT.search(text))]
-    reference = _plain(_reference(task))
-    correct = reference in map(_plain, stated) and _plain(whole_answer(trace)) == reference
-    return _score("strict", correct, trace)
+    correct = set(map(_plain, accepted_answers(task))) & set(map(_plain, stated)) & {_plain(whole_answer(trace))}
+    return _score("strict", bool(correct), trace)
 
 
 def same_number(answer: str, reference: str, tolerance: Fraction = TOLERANCE) -> bool:
@@ -168,10 +170,6 @@ def _with_meant_signs(text: str) -> str:
 def _kept(signs: re.Match[str]) -> str:
     """Return private characters, which are no punctuation, in the signs' place."""
     return "".join(chr(0xF0000 + ord(each) % 0xFFFE) for each in signs.group())
-
-
-def _reference(task: Task) -> str:
-    return str(task.secret.get("answer", ""))
 
 
 def _plain(number: str) -> str:

@@ -1,9 +1,9 @@
 """Compares a text with reference texts: token F1, BLEU, chrF, ROUGE, and embedding similarity.
 
-The references are `task.secret["references"]`, or `["answer"]` alone; the best of several counts, except for BLEU and chrF,
-which use all together. BLEU and chrF are sacrebleu's and ROUGE is rouge-score's (extra `text`), with those packages'
-defaults. A score is of one text. The BLEU or chrF of a corpus is not their mean: tables compute it from the statistics in
-the scores (`stats/corpus_formulas.py`), and `corpus_bleu` and `corpus_chrf` from texts.
+The references are `task.secret["references"]`, or `["answers"]`, or `["answer"]`; the best of several counts, except for
+BLEU and chrF, which use all together. BLEU and chrF are sacrebleu's and ROUGE is rouge-score's (extra `text`), with those
+packages' defaults. A score is of one text. The BLEU or chrF of a corpus is not their mean: tables compute it from the
+statistics in the scores (`stats/corpus_formulas.py`), and `corpus_bleu` and `corpus_chrf` from texts.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from firsthand.benchmark import needing
 from firsthand.errors import DataError, MissingExtra
 from firsthand.model import Embedder
 from firsthand.scorers.match import normalise, same_words
+from firsthand.scorers.reference_answers import accepted_answers
 from firsthand.scorers.whole_answer import whole_answer
 from firsthand.stats.figures import figure_detail
 from firsthand.task import Task
@@ -142,9 +143,9 @@ def corpus_chrf(answers: Sequence[str], references_of: Sequence[Sequence[str]]) 
 
 
 def references(task: Task) -> list[str]:
-    """Return the task's reference texts."""
+    """Return the task's reference texts; DataError if it has none, or one that is too long."""
     found = task.secret.get("references")
-    texts = [str(each) for each in found] if found else [str(task.secret.get("answer", ""))]
+    texts = [str(each) for each in found] if found else accepted_answers(task)
     if (longest := max(map(len, texts))) > MAX_CHARS:
         raise DataError(
             f"a reference of task {task.id} has {longest:,} characters, and texts are compared up to {MAX_CHARS:,}: "

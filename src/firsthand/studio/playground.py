@@ -26,8 +26,7 @@ from firsthand.runs import store
 from firsthand.runs.execute import execute
 from firsthand.runs.forking import Fork, fork
 from firsthand.runs.run_folder import Run
-from firsthand.scorers import match
-from firsthand.studio.task_collection import Check
+from firsthand.studio.answer_checks import Check, check_scorers, misfit
 from firsthand.task import Task
 from firsthand.tool import Tool
 from firsthand.trace import Trace
@@ -122,7 +121,9 @@ class Playground:
         check: Check,
         prompt: tuple[str, int, str] | None = None,
     ) -> str:
-        """Puts a data set to models; returns the id of the run. ConfigError if no model was chosen.
+        """Puts a data set to models; returns the id of the run.
+
+        ConfigError if no model was chosen, or for a check that would score every answer to a task 0.
 
         `prompt` is name, version and text of a system message.
         """
@@ -130,12 +131,17 @@ class Playground:
             raise ConfigError("no model was chosen: choose one or more")
         if len(self._work) >= MOST_UNDER_WAY:
             raise ConfigError(f"{MOST_UNDER_WAY} trials are under way: wait for one of them to end")
+        if (odd := misfit(check, tasks)) is not None:
+            raise ConfigError(
+                f"the check {check} accepts no answer to the task {odd.id[:60]!r}, not its own reference either: choose "
+                "another check, or none, or take the task out"
+            )
         agents = [self._agent(each) for each in models]
         about: Json = {"data_set": name, "models": list(models), "check": check}
         if prompt is not None:
             agents = [replace(each, system=prompt[2]) for each in agents]
             about |= {"prompt": prompt[0], "prompt_version": prompt[1]}
-        setting = NamedSetting(name, () if check == "none" else (getattr(match, check),))
+        setting = NamedSetting(name, check_scorers(check))
         places = [Place(agent, setting, task) for agent in agents for task in tasks]
         run = store.create(self.home, about, "data-set", command=())
         self._begin(run, lambda: execute(run, places, pieces=True))

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 
+from firsthand.errors import ConfigError, DataError
+from firsthand.message import Json
+from firsthand.scorers.reference_answers import accepted_answers, right_choice
 from firsthand.studio.task_collection import TaskCollection
+from firsthand.task import Task
 
 _NUMBER = re.compile(r"\s*-?[0-9][0-9,]*(\.[0-9]+)?\s*")
 
@@ -22,25 +26,28 @@ import pytest
 
 MODEL = os.environ.get("FIRSTHAND_TEST_MODEL", "smollm2")
 PATTERN = os.environ.get("FIRSTHAND_TEST_PATTERN", "direct")
-SCORER = {scorer!a}
 TASKS = [
 {tasks}]
-"""Name, question, expected answer, and the score to reach."""
+"""Name, question, choices, what its scorer compares with, scorer, and the score to reach."""
 BENCHMARK = """data = "tasks.jsonl"
 prompt = "{{question}}"
 target = "{{answer}}"
 id = "{{id}}"
-scorer = [%s]
-""" % json.dumps(SCORER)
+"""
 
 
 @pytest.fixture(scope="module")
 def scores(tmp_path_factory):
     """Name of each task -> its score."""
+    from firsthand import catalog
     from firsthand.runs import store
+    from firsthand.task import Task
 
     home = tmp_path_factory.mktemp("data-set")
-    rows = (json.dumps({{"id": name, "question": question, "answer": answer}}) for name, question, answer, _ in TASKS)
+    rows = (
+        json.dumps({{"id": name, "question": question, "answer": secret["answers"][0]}})
+        for name, question, _, secret, _, _ in TASKS
+    )
     (home / "tasks.jsonl").write_text("".join(f"{{row}}\\n" for row in rows))
     (home / "tasks.toml").write_text(BENCHMARK)
     command = [sys.executable, "-m", "firsthand", "run", "./tasks.toml", "--model", MODEL, "--pattern", PATTERN]
@@ -49,21 +56,47 @@ def scores(tmp_path_factory):
     )
     assert made.returncode == 0, made.stderr
     with store.open_run("last", home) as run:
-        return {{each.task: each.mean for each in run.task_means()}}
+        traces = {{row.task_id: run.trace(row.place) for row in run.rows()}}
+    return {{
+        name: catalog.scorer(scorer)(Task(name, question, tuple(choices), secret=secret), traces[name]).value
+        for name, question, choices, secret, scorer, _ in TASKS
+    }}
 
 
-@pytest.mark.parametrize(("name", "bar"), [(each[0], each[3]) for each in TASKS])
+@pytest.mark.parametrize(("name", "bar"), [(each[0], each[5]) for each in TASKS])
 def test_a_task_is_solved_as_well_as_before(scores, name, bar):
-    assert scores[name] is not None and scores[name] >= bar
+    assert scores[name] >= bar
 '''
 
 
 def as_regression_test(collection: TaskCollection) -> str:
-    """The file. A task of a trace, whose recorded answer is the expected one, must be answered the same."""
-    lines, answers = [], []
+    """Return the file. A task of a trace, whose recorded answer is the expected one, must be answered the same.
+
+    A task with choices is judged by the one that the answer names, a number by the last number of the answer, and any other
+    by whether the answer contains its words. ConfigError for a task that none of these can judge, such as one with tests.
+    """
+    lines = []
     for number, each in enumerate(collection.tasks, start=1):
-        bar = 1.0 if each.score is None else each.score
-        answers.append(str(each.task.secret.get("answer", "")))
-        lines.append(f"    ({f'{number} {each.task.id}'!a}, {each.task.question!a}, {answers[-1]!a}, {bar!r}),\n")
-    scorer = "flexible" if all(map(_NUMBER.fullmatch, answers)) else "contains_words"
-    return _FILE.format(scorer=scorer, tasks="".join(lines))
+        task, bar = each.task, 1.0 if each.score is None else each.score
+        secret, scorer = _expected(task)
+        values = (f"{number} {task.id}", task.question, list(task.choices), secret, scorer, bar)
+        lines.append(f"    ({', '.join(map(ascii, values))}),\n")
+    return _FILE.format(tasks="".join(lines))
+
+
+def _expected(task: Task) -> tuple[Json, str]:
+    """What the scorer compares with, as the secret of the task, and the scorer."""
+    try:
+        if task.choices:
+            gold = right_choice(task)
+            return {"answers": [task.letters[gold]], "gold": gold}, "choice"
+        answers = accepted_answers(task)
+    except DataError as error:
+        raise ConfigError(
+            f"no pytest file can judge this data set, as {error}; or take that task out, and copy its attempt as a test"
+        ) from None
+    if all(map(_NUMBER.fullmatch, answers)):
+        return {"answers": answers}, "flexible"
+    # an article or a pronoun stands in nearly every answer, so that a single letter must be all of it
+    has_letter = any(len(each.strip()) == 1 for each in answers)
+    return {"answers": answers}, "normalised" if has_letter else "contains_words"

@@ -6,10 +6,11 @@ are refused, as their text must not be published.
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
 
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.message import Json
@@ -22,7 +23,6 @@ COLLECTION = "data-set"
 RECEIVED = "traces"
 """The benchmark name of tasks that were made of received traces; their place is the id of the trace."""
 MAX_TASKS = 2000
-Check = Literal["numeric", "exact", "normalised", "flexible", "none"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ class CollectedTask:
     """The answer of the attempt."""
     score: float | None
 
+    @property
+    def key(self) -> str:
+        """16 hexadecimal digits that tell it from the other tasks of its data set, also from those of its id."""
+        return _key(self.benchmark, self.task.id, self.task.prompt)
+
 
 @dataclass(frozen=True)
 class TaskCollection:
@@ -45,6 +50,14 @@ class TaskCollection:
     name: str
     tasks: tuple[CollectedTask, ...]
     version: int
+
+    def to_put(self) -> list[Task]:
+        """The tasks as a run of the data set puts them: an id that several have is followed by each task's key."""
+        counts = Counter(each.task.id for each in self.tasks)
+        return [
+            each.task if counts[each.task.id] == 1 else replace(each.task, id=f"{each.task.id} {each.key}")
+            for each in self.tasks
+        ]
 
 
 class TaskCollections:
@@ -108,10 +121,10 @@ class TaskCollections:
             raise ConfigError(f"{name[:60]!r} is no name of a data set: leave the slash out")
         item = self.store.get(COLLECTION, name)
         body: Json = {"tasks": []} if item is None else item.body
-        known = {(each["benchmark"], each["id"], each["prompt"]) for each in body["tasks"]}
+        known = set(map(_row_key, body["tasks"]))
         before = len(body["tasks"])
         for row in rows:
-            key = (row["benchmark"], row["id"], row["prompt"])
+            key = _row_key(row)
             if key not in known:
                 known.add(key)
                 body["tasks"].append(row)
@@ -120,15 +133,22 @@ class TaskCollections:
         self.store.put(COLLECTION, name, body, version=0 if item is None else item.version)
         return len(body["tasks"]) - before
 
-    def remove(self, name: str, benchmark: str, task_id: str) -> None:
-        """Takes a task out; the data set goes with its last one.
+    def remove(self, name: str, benchmark: str, task_id: str, key: str = "") -> None:
+        """Takes a task out; the data set goes with its last one. `key` tells which, where several have that id.
 
-        UnknownName if there is no such data set, ConfigError if somebody has changed it meanwhile.
+        UnknownName if there is no such data set, ConfigError if somebody has changed it meanwhile, or if several tasks have
+        the id and no key is given.
         """
         item = self.store.get(COLLECTION, name)
         if item is None:
             raise UnknownName(f"no data set {name[:60]!r}")
-        left = [each for each in item.body["tasks"] if (each["benchmark"], each["id"]) != (benchmark, task_id)]
+        alike = [each for each in item.body["tasks"] if (each["benchmark"], each["id"]) == (benchmark, task_id)]
+        gone = [each for each in alike if key in ("", _row_key(each))]
+        if len(gone) > 1:
+            raise ConfigError(
+                f"{len(gone)} tasks of {name[:60]!r} have the id {task_id[:60]!r}: open the data set again and remove one"
+            )
+        left = [each for each in item.body["tasks"] if each not in gone]
         if left:
             self.store.put(COLLECTION, name, {"tasks": left}, version=item.version)
         else:
@@ -139,20 +159,13 @@ def as_lines(collection: TaskCollection) -> str:
     """The tasks as JSONL with prompt and target, as a benchmark of one's own reads them."""
     return "".join(
         json.dumps(
-            {"id": each.task.id, "prompt": each.task.question, "target": each.task.secret.get("answer"),
+            {"id": put.id, "prompt": put.question, "target": put.secret.get("answer"),
              "from": {"run": each.run, "attempt": each.place}},
             ensure_ascii=True,
         )
         + "\n"
-        for each in collection.tasks
+        for each, put in zip(collection.tasks, collection.to_put(), strict=True)
     )  # fmt: skip
-
-
-def check_of(text: str) -> Check:
-    """The scorer that a form names; ConfigError if it is none."""
-    if text not in get_args(Check):
-        raise ConfigError(f"the check is {text[:40]!r}: it is one of {', '.join(get_args(Check))}")
-    return text  # type: ignore[return-value]
 
 
 def _read(name: str, body: Json, version: int) -> TaskCollection:
@@ -170,6 +183,14 @@ def _read(name: str, body: Json, version: int) -> TaskCollection:
         ),
         version,
     )  # fmt: skip
+
+
+def _row_key(row: Json) -> str:
+    return _key(row["benchmark"], row["id"], row["prompt"])
+
+
+def _key(benchmark: str, id: str, prompt: str) -> str:
+    return hashlib.sha256(json.dumps([benchmark, id, prompt]).encode()).hexdigest()[:16]
 
 
 def _plain(values: object) -> Json:

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from firsthand.errors import ConfigError
 from firsthand.ingest.task_rows import task_row
 from firsthand.message import Json
+from firsthand.studio.answer_checks import check_of, fitting_checks
 from firsthand.studio.attempt_query import AttemptQuery
 from firsthand.studio.incoming_query import IncomingQuery
 from firsthand.studio.incoming_traces import IncomingTraces
@@ -21,7 +22,7 @@ from firsthand.studio.prompt_library import PromptLibrary
 from firsthand.studio.regression_test import as_regression_test
 from firsthand.studio.rendering import page, part
 from firsthand.studio.studio_store import StudioStore
-from firsthand.studio.task_collection import MAX_TASKS, TaskCollections, as_lines, check_of
+from firsthand.studio.task_collection import MAX_TASKS, TaskCollections, as_lines
 from firsthand.studio.views.form_fields import fields_of, form_of
 
 
@@ -43,6 +44,7 @@ def routes(runs: OpenRuns, traces_in: IncomingTraces, store: StudioStore, playgr
             agents=playground.agents,
             own=own,
             prompts=prompts.references(),
+            checks=fitting_checks([each.task for each in found.tasks]) if playground.agents else (),
         )
 
     async def add(request: Request) -> Response:
@@ -78,7 +80,7 @@ def routes(runs: OpenRuns, traces_in: IncomingTraces, store: StudioStore, playgr
     async def remove(request: Request) -> Response:
         form = await form_of(request)
         name = request.path_params["name"]
-        collections.remove(name, form.get("benchmark", ""), form.get("task", ""))
+        collections.remove(name, form.get("benchmark", ""), form.get("task", ""), form.get("key", ""))
         is_left = any(each.name == name for each in collections.all())
         return RedirectResponse(f"/data-sets/{part(name)}" if is_left else "/data-sets", 303)
 
@@ -89,7 +91,7 @@ def routes(runs: OpenRuns, traces_in: IncomingTraces, store: StudioStore, playgr
         models = tuple(dict.fromkeys(value for name, value in fields if name == "model"))
         wanted = dict(fields).get("prompt", "")
         prompt = prompts.text(wanted) if wanted else None
-        made = await playground.start_tasks(found.name, [each.task for each in found.tasks], models, check, prompt)
+        made = await playground.start_tasks(found.name, found.to_put(), models, check, prompt)
         return RedirectResponse(f"/runs/{part(made)}", 303)
 
     def lines(request: Request) -> Response:

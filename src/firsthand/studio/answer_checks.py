@@ -1,0 +1,55 @@
+"""Checks of answers that the Studio offers for a data set: scorers that compare with a task's reference answer.
+
+A check fits a task if it accepts the task's own reference as an answer. One that does not would score every right answer 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+from firsthand.errors import ConfigError, DataError
+from firsthand.scorers import familiar, match
+from firsthand.scorers.reference_answers import accepted_answers, right_choice
+from firsthand.task import Task
+from firsthand.trace import Score, Trace
+
+Check = Literal["numeric", "exact", "normalised", "flexible", "choice", "none"]
+_SCORERS: dict[Check, Callable[[Task, Trace], Score]] = {
+    "numeric": match.numeric,
+    "exact": match.exact,
+    "normalised": match.normalised,
+    "flexible": match.flexible,
+    "choice": familiar.choice,
+}
+
+
+def check_of(text: str) -> Check:
+    """Return the check that a form names; ConfigError if it is none."""
+    if text not in get_args(Check):
+        raise ConfigError(f"the check is {text[:40]!r}: it is one of {', '.join(get_args(Check))}")
+    return text  # type: ignore[return-value]
+
+
+def check_scorers(check: Check) -> tuple[Callable[[Task, Trace], Score], ...]:
+    """Return the scorer of a check, alone; nothing for `none`."""
+    return () if check == "none" else (_SCORERS[check],)
+
+
+def fitting_checks(tasks: Sequence[Task]) -> list[Check]:
+    """Return the checks that fit every task, `none` among them."""
+    return [each for each in get_args(Check) if misfit(each, tasks) is None]
+
+
+def misfit(check: Check, tasks: Sequence[Task]) -> Task | None:
+    """Return the first task that a check cannot judge; None if it fits all."""
+    return next((each for scorer in check_scorers(check) for each in tasks if not _is_judged(scorer, each)), None)
+
+
+def _is_judged(scorer: Callable[[Task, Trace], Score], task: Task) -> bool:
+    try:
+        answers = [task.letters[right_choice(task)]] if scorer is familiar.choice else accepted_answers(task)
+    except DataError:
+        return False
+    given = (Trace("", "", task.id, {"name": ""}, 0, 0, "", 0.0, answer=each) for each in answers)
+    return any(scorer(task, each).value == 1 for each in given)
