@@ -129,7 +129,6 @@ def test_a_streamed_chat_tells_roles_pieces_ends_and_usage_of_each_answer() -> N
         (0, {"content": "é"}, [-0.75, -1.0], [195, 169], None),
         (1, {"content": "o"}, [-2.0], [111], None),
         (1, {}, [], None, "length"),
-        (0, {"content": ""}, [-9.0], [33], None),
         (0, {}, [], None, "stop"),
     ]
     checked_head(last, "chat.completion.chunk", "chatcmpl-")
