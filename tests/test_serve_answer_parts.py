@@ -177,7 +177,7 @@ def test_a_choice_of_a_chat_shows_kept_tokens_alone_and_a_missing_text_where_the
                            Completion(assistant(""), "stop", Usage(7, 1, 4))])  # fmt: skip
     assert choices.usage_json(total) == {"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 19,
                                          "prompt_tokens_details": {"cached_tokens": 3}}  # fmt: skip
-    ids = choices.call_ids([ToolCall("0", "a", {}), ToolCall("0", "a", {})])
+    ids = [choices.call_id() for _ in range(2)]
     assert len(set(ids)) == 2 and all(len(id) == 29 for id in ids)
     assert choices.arguments(ToolCall("0", "a", {"x": 1}, "{bad")) == "{bad"
 
