@@ -65,7 +65,7 @@ def test_a_request_is_of_the_run_that_it_names_or_of_whoever_asks():
 def test_calls_are_read_where_there_are_tools_and_one_that_was_cut_is_no_end_by_calls():
     asked, leased = [], []
 
-    def made(text, calls, reason, tools=(ADD,), *, kept=2, source=(), is_first=True):
+    def made(text, calls, reason, tools=(ADD,), *, kept=2, stopped="X", last=7, source=(), is_first=True):
         def parse(given, of):
             asked.append((given, of))
             return text, calls
@@ -74,16 +74,18 @@ def test_calls_are_read_where_there_are_tools_and_one_that_was_cut_is_no_end_by_
             leased.append((ids, adapter, salt))
             return "lease"
 
-        tokenizer = SimpleNamespace(has_control=lambda ids, calls: False, eos_ids=frozenset())
+        tokenizer = SimpleNamespace(has_control=lambda ids, calls: False, eos_ids=frozenset({8}))
         chat, worker = SimpleNamespace(parse=parse), SimpleNamespace(lease=lease)
         loaded = SimpleNamespace(chat=chat, worker=worker, tokenizer=tokenizer)
         output = Output(0, 0, (), (), True, finish_reason=reason, prompt_tokens=4, cached_tokens=3, adapter_version=6)
         answer = SimpleNamespace(
-            last=output, text="raw", kept=kept, token_ids=[5, 6, 7], logprobs=[-1.0, -2.0, -3.0],
+            last=output, text="raw", kept=kept, token_ids=[5, 6, last], logprobs=[-1.0, -2.0, -3.0],
             behaviour_logprobs=[-0.1, -0.2, -0.3], versions=[1, 1, 2], top_logprobs=[("a",), ("b",), ("c",)],
-            stop=SimpleNamespace(stopped="X"),
+            stop=SimpleNamespace(stopped=stopped),
         )  # fmt: skip
-        request = Request(prompt=(1, 2), sampling=Sampling(), adapter="red", salt="s", source=source)
+        request = Request(
+            prompt=(1, 2), sampling=Sampling(), stop_ids=frozenset({8, 9}), adapter="red", salt="s", source=source
+        )
         return completion(loaded, request, answer, tools, is_first)
 
     whole = made("said", (CALL,), "stop")
@@ -94,12 +96,14 @@ def test_calls_are_read_where_there_are_tools_and_one_that_was_cut_is_no_end_by_
     assert (whole.stop_string, whole.lease, whole.top_logprobs) == ("X", "lease", (("a",), ("b",)))
     for text, calls, reason, parts, ended in (
         ("", (CALL,), "stop", (CALL,), "tool_calls"), ("", (), "stop", (Text(""),), "stop"),
-        ("", (CALL,), "length", (CALL,), "tool_calls"), ("", (BROKEN,), "stop", (BROKEN,), "tool_calls"),
+        ("", (CALL,), "length", (CALL,), "tool_calls"), ("", (BROKEN,), "stop", (BROKEN,), "stop"),
         ("", (CALL, BROKEN), "length", (CALL, BROKEN), "length"), ("t", (BROKEN, CALL), "length", None, "tool_calls"),
         ("t", (), "length", (Text("t"),), "length"),
     ):  # fmt: skip
         found = made(text, calls, reason)
         assert found.message.parts == (parts or (Text("t"), BROKEN, CALL)) and found.finish_reason == ended
+    for last, ended in ((7, "tool_calls"), (8, "tool_calls"), (9, "stop")):  # 8 ends every answer, 9 was asked for
+        assert made("", (BROKEN,), "stop", stopped=None, last=last).finish_reason == ended
     asked.clear()
     bare = made("no", (CALL,), "stop", (), is_first=False)
     assert bare.message.parts == (Text("raw"),) and bare.usage == Usage(0, 0, 3) and asked == []

@@ -73,11 +73,11 @@ def test_prompts_pieces_and_errors_travel_as_plain_data():
     assert prompt_of(prompt_json(())) == () == prompt_of({"ids": []}), "a prompt of no tokens is a prompt"
     assert delta_json(Delta("")) == {} and delta_of({}) == Delta("")
     call, done = CallDelta(1, "c", "add", '{"a"'), Completion(assistant("a"), "stop", Usage(1, 2, 3))
-    whole = Delta("t", done, call, 2, (4, 5), (-0.5, -1.0), ((("é", -0.1),), ()), 0.25)
+    whole = Delta("t", done, call, 2, (4, 5), (-0.5, -1.0), ((("é", -0.1),), ()), 0.25, num_held=3)
     body = delta_json(whole)
     assert body == {
         "text": "t", "completion": done.to_json(), "call": asdict(call), "index": 2, "token_ids": (4, 5),
-        "logprobs": (-0.5, -1.0), "top_logprobs": ((("é", -0.1),), ()), "waited_s": 0.25,
+        "logprobs": (-0.5, -1.0), "top_logprobs": ((("é", -0.1),), ()), "waited_s": 0.25, "num_held": 3,
     }  # fmt: skip
     assert delta_of({**body, "top_logprobs": [[["é", -0.1]], []]}) == whole
     sampling = Sampling(max_tokens=3, stop=("a",), logit_bias=((3, 1.0),))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from firsthand.message import Message, Sampled, Text, ToolCall, assistant, user
-from firsthand.model import Completion, Delta, Sampling, TokenRating, Usage
+from firsthand.model import CallDelta, Completion, Delta, Sampling, TokenRating, Usage
 from firsthand.serve.http.refusals import Refusal
 from firsthand.serve.models.served_models import ServedModel
 from firsthand.serve.openai import chat_completions as chats
@@ -143,13 +143,13 @@ def test_a_choice_of_a_chat_shows_kept_tokens_alone_and_a_missing_text_where_the
     )
     for delta in (
         Delta("<think>a</think>", token_ids=(97,), logprobs=(-0.5,), top_logprobs=((("x", -0.25),),)),
-        Delta("b", token_ids=(98, 99), logprobs=(float("-inf"), -2.0), top_logprobs=((), ())), Delta("", whole), Delta("c"),
+        Delta("b", token_ids=(98,), logprobs=(float("-inf"),), top_logprobs=((),)), Delta("", whole), Delta("c"),
     ):  # fmt: skip
         answer.add(delta)
     assert answer.whole is whole and answer.text == "<think>a</think>bc"
     job = job_of(model, logprobs=True, return_token_ids=True)
     assert chats._choice(job, 4, answer) == {
-        "index": 4, "finish_reason": "length", "token_ids": [97, 98, 99],
+        "index": 4, "finish_reason": "length", "token_ids": [97, 98],
         "message": {"role": "assistant", "content": "bc", "refusal": None, "reasoning_content": "a"},
         "logprobs": {"refusal": None, "content": [
             {"token": "a", "logprob": -0.5, "bytes": [97],
@@ -177,7 +177,7 @@ def test_a_choice_of_a_chat_shows_kept_tokens_alone_and_a_missing_text_where_the
                            Completion(assistant(""), "stop", Usage(7, 1, 4))])  # fmt: skip
     assert choices.usage_json(total) == {"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 19,
                                          "prompt_tokens_details": {"cached_tokens": 3}}  # fmt: skip
-    ids = choices.call_ids([ToolCall("0", "a", {}), ToolCall("0", "a", {})])
+    ids = [choices.call_id() for _ in range(2)]
     assert len(set(ids)) == 2 and all(len(id) == 29 for id in ids)
     assert choices.arguments(ToolCall("0", "a", {"x": 1}, "{bad")) == "{bad"
 
@@ -285,32 +285,31 @@ def test_log_probs_of_the_older_shape_are_lists_side_by_side() -> None:
     Token = texts.EchoedToken
     tokens = [Token(b"a", None, ()), Token(b"\xc3", -0.5, [("x", -0.25), ("y", -0.75)]),
               Token(b"\xa9", -1.0, [("\ufffd", -0.5)]), Token(b"bc", float("-inf"), [("q", float("-inf"))])]  # fmt: skip
-    assert texts._logprobs(tokens, 2, 10) == {
+    offsets = texts._TextOffsets()
+    assert offsets.next(b"0123456789") == 0
+    assert texts._logprobs(tokens, 2, offsets) == {
         "tokens": ["a", "\ufffd", "\ufffd", "bc"], "token_logprobs": [None, -0.5, -1.0, -9999.0],
         "top_logprobs": [None, {"y": -0.75, "x": -0.25, "\ufffd": -0.5}, {"\ufffd": -0.5}, {"q": -9999.0, "bc": -9999.0}],
         "text_offset": [10, 11, 11, 12],
     }  # fmt: skip
-    assert list(texts._logprobs(tokens, 2, 0)["top_logprobs"][1]) == ["y", "x", "\ufffd"]
-    assert texts._logprobs(tokens, 0, 0)["top_logprobs"] is None
+    assert texts._logprobs([Token(b"d", -1.0, ())], 0, offsets)["text_offset"] == [14], "after the tokens before it"
+    assert list(texts._logprobs(tokens, 2, texts._TextOffsets())["top_logprobs"][1]) == ["y", "x", "\ufffd"]
+    assert texts._logprobs(tokens, 0, texts._TextOffsets())["top_logprobs"] is None
     same = [Token(b"a", -1.0, [("a", -0.25), ("a", -4.0)])]
-    assert texts._logprobs(same, 1, 0)["top_logprobs"] == [{"a": -0.25}], "the best of equal texts"
-    for logprobs, expected in ((None, None), (0, texts._logprobs(tokens, 0, 3))):
+    assert texts._logprobs(same, 1, texts._TextOffsets())["top_logprobs"] == [{"a": -0.25}], "the best of equal texts"
+    for logprobs, expected in ((None, None), (0, texts._logprobs(tokens, 0, texts._TextOffsets()))):
         body = read(CompletionRequest, {"prompt": "x", "logprobs": logprobs})
-        assert texts._choice(body, "t", tokens, "stop", 3) == {
+        assert texts._choice(body, "t", tokens, "stop") == {
             "index": 0, "text": "t", "logprobs": expected, "finish_reason": "stop",
         }  # fmt: skip
 
 
-def test_tokens_of_an_answer_are_those_that_were_kept_and_of_a_piece_all() -> None:
+def test_tokens_of_an_answer_and_of_a_piece_are_spelled_with_their_log_probs() -> None:
     _, job = text_job(SpelledModel(), logprobs=1)
-    message = Message("assistant", (Text("ab"),), Sampled((97, 98), (-0.5, -1.0)))
-    answer = choices.WholeAnswer("ab", [97, 98, 33], [-0.5, -1.0, -9.0], [(("z", -0.1),), (), ()],
-                                 Completion(message, "stop", Usage()))  # fmt: skip
+    answer = choices.WholeAnswer("ab", [97, 98], [-0.5, -1.0], [(("z", -0.1),), ()])
     assert texts._tokens(job, answer) == [(b"a", -0.5, (("z", -0.1),)), (b"b", -1.0, ())]
     piece = Delta("c", token_ids=(99, 33), logprobs=(-2.0, -3.0))
     assert texts._tokens(job, piece) == [(b"c", -2.0, ()), (b"!", -3.0, ())]
-    unknown = replace(answer, completion=Completion(assistant("ab"), "stop", Usage()))
-    assert len(texts._tokens(job, unknown)) == 3
     assert texts._tokens(text_job(SpelledModel())[1], answer) == []
     assert asyncio.run(texts._ids(job.served, "é")) == [195, 169] and asyncio.run(texts._ids(job.served, [5])) == [5]
 
@@ -336,11 +335,11 @@ def test_prompt_log_probs_rank_the_best_and_leave_the_first_token_out() -> None:
 
 def test_the_items_of_a_response_are_a_thought_a_text_and_calls() -> None:
     request = request_with({})
-    call = ToolCall("0", "go", {"b": 1, "a": "é"})
+    call, cut = ToolCall("0", "go", {"b": 1, "a": "é"}), ToolCall("1", "go", {}, '{"a')
 
-    def output(reasoning: str, content: str, *calls: ToolCall) -> list[Any]:
-        whole = Completion(assistant(content, *calls), "stop", Usage())
-        return made_responses._output(request, whole, reasoning, content)
+    def output(reasoning: str, content: str, *calls: ToolCall, reason: Any = "stop") -> list[Any]:
+        whole = Completion(assistant(content, *calls), reason, Usage())
+        return made_responses._output(request, choices.WholeAnswer(content, completion=whole), reasoning, content)
 
     def said(text: str) -> dict[str, Any]:
         part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
@@ -353,6 +352,12 @@ def test_the_items_of_a_response_are_a_thought_a_text_and_calls() -> None:
     assert third == {"type": "function_call", "id": f"fc_{third['call_id']}", "call_id": third["call_id"], "name": "go",
                      "arguments": '{"a":"é","b":1}', "status": "completed"}  # fmt: skip
     assert [each["type"] for each in output("", "", call, call)] == ["function_call"] * 2
+    for calls, reason, ends in (
+        ((), "stop", ["completed"]), ((), "length", ["incomplete"]),
+        ((call, cut), "length", ["completed"] * 2 + ["incomplete"]),
+        ((call,), "length", ["completed"] * 2), ((call, cut), "tool_calls", ["completed"] * 3),
+    ):  # fmt: skip
+        assert [each["status"] for each in output("", "a", *calls, reason=reason)] == ends
     assert made_responses._message(request, None, "in_progress")["content"] == []
     assert made_responses._usage(Usage(9, 4, 2, cache_write_tokens=3)) == {
         "input_tokens": 9, "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 3}, "output_tokens": 2,
@@ -390,3 +395,28 @@ def test_a_response_says_back_what_it_was_asked_and_how_far_it_came() -> None:
              "tool_choice": {"type": "function", "name": "go"}}  # fmt: skip
     assert response(done, **given) == plain | given
     assert response(done, state_of(model, stored_responses=0))["store"] is False
+
+
+def test_arguments_of_a_cut_call_are_what_came_of_them_and_of_any_other_those_of_the_call() -> None:
+    whole, cut, bare = (
+        ToolCall("0", "go", {"a": 1}),
+        ToolCall("1", "go", {}, '{"name": "go"'),
+        ToolCall("2", "", {}, "{x"),
+    )
+    for reason, second in (("stop", '{"b": 2'), ("length", '{"b": 2'), ("tool_calls", '{"name": "go"')):
+        answer = choices.WholeAnswer()
+        for delta in (
+            Delta("", call=CallDelta(0, "c", "go", '{"a": 1}')), Delta("", call=CallDelta(1, "d", "go", '{"b":')),
+            Delta("", call=CallDelta(1, arguments=" 2")),
+            Delta("", Completion(assistant("", whole, cut, bare), reason, Usage())),  # type: ignore[arg-type]
+        ):  # fmt: skip
+            answer.add(delta)
+        assert answer.arguments() == ['{"a":1}', second, "{x"]
+
+
+def test_an_answer_that_a_stop_string_cut_need_not_have_the_call_that_was_required() -> None:
+    tool = {"type": "function", "function": {"name": "go", "parameters": {"type": "object"}}}
+    job = job_of(SpelledModel(), tools=[tool], tool_choice="required")
+    chats.check_called(job, Completion(assistant("so"), "stop", Usage(), stop_string="#"))
+    with pytest.raises(Refusal, match="did not make the call"):
+        chats.check_called(job, Completion(assistant("so"), "stop", Usage()))

@@ -356,6 +356,27 @@ def test_a_server_whose_engine_ends_is_not_ready_any_more(tmp_path: Path) -> Non
         assert "firsthand_ready 0" in HTTP.get(f"{running.url}/metrics").text
 
 
+def test_a_stream_tells_the_tokens_and_log_probs_of_the_whole_answer_for_every_stop_string(local: Running) -> None:
+    base: dict[str, Any] = dict(prompt="The answer", max_tokens=12, temperature=0, logprobs=2)
+    extra = {"return_token_ids": True, "ignore_eos": True}
+    text = complete(local, **base, extra_body=extra).choices[0].text
+    fewer = 0
+    for at in range(len(text) - 3):
+        for stop in (text[at], text[at : at + 4]):
+            whole = complete(local, **base, stop=[stop], extra_body=extra)
+            (one,) = whole.choices
+            assert len(one.token_ids) == len(one.logprobs.tokens)
+            fewer += len(one.token_ids) < whole.usage.completion_tokens
+            chunks = [each.choices[0] for each in complete(local, **base, stop=[stop], extra_body=extra, stream=True)]
+            told = [each.logprobs for each in chunks if each.logprobs is not None]
+            assert "".join(each.text for each in chunks) == one.text
+            for name in ("tokens", "token_logprobs", "text_offset"):
+                assert [item for each in told for item in getattr(each, name)] == getattr(one.logprobs, name)
+            ids = [id for each in chunks for id in (getattr(each, "token_ids", None) or ())]
+            assert ids == one.token_ids
+    assert fewer
+
+
 def test_an_answer_has_at_least_the_tokens_that_were_asked_for(local: Running) -> None:
     base: dict[str, Any] = dict(prompt="The answer", max_tokens=12, temperature=0)
     free = complete(local, **base, extra_body={"return_token_ids": True, "ignore_eos": True}).choices[0]

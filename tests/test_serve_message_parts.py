@@ -107,8 +107,8 @@ def test_a_message_ends_for_a_reason_with_its_counts_apart() -> None:
         "id": "msg_r1", "type": "message", "role": "assistant", "model": "demo", "content": [{"b": 1}], **end,
         "usage": {**counts, "service_tier": "standard"},
     }  # fmt: skip
-    assert tool_input(ToolCall("0", "a", {"x": 1})) == {"x": 1}
-    assert tool_input(ToolCall("0", "a", {}, "{bad")) == {"INVALID_JSON": "{bad"}
+    assert tool_input(ToolCall("0", "a", {"x": 1}), "{") == {"x": 1}
+    assert tool_input(ToolCall("0", "a", {}, "x"), "{bad") == {"INVALID_JSON": "{bad"}
     for status, kind in ((400, "invalid_request_error"), (401, "authentication_error"), (403, "permission_error"),
                          (404, "not_found_error"), (413, "request_too_large"), (429, "rate_limit_error"),
                          (499, "invalid_request_error"), (500, "api_error"), (503, "overloaded_error"),

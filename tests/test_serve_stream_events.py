@@ -203,14 +203,14 @@ def at(item: str, place: int, **more: Any) -> dict[str, Any]:
     return {"item_id": item, "output_index": place, **more}
 
 
-def text_events(place: int, *pieces: str) -> list[Any]:
+def text_events(place: int, *pieces: str, status: str = "completed") -> list[Any]:
     whole, where = "".join(pieces), at("msg_r1", place, content_index=0)
     return [
         of("output_item.added", output_index=place, item=said(None, "in_progress")),
         of("content_part.added", **where, part=part("")),
         *[of("output_text.delta", **where, delta=piece, logprobs=[]) for piece in pieces],
         of("output_text.done", **where, text=whole, logprobs=[]), of("content_part.done", **where, part=part(whole)),
-        of("output_item.done", output_index=place, item=said(whole)),
+        of("output_item.done", output_index=place, item=said(whole, status)),
     ]  # fmt: skip
 
 
@@ -252,7 +252,10 @@ def test_a_thought_a_text_and_what_was_held_back_are_items_in_their_order() -> N
     end = Completion(assistant("x"), "length", Usage(5, 1, 2))
     model = SpelledModel(Delta("<think>a"), Delta("b</thi"), Delta("nk>c"), Delta("d"), Delta("", end), thinks=True)
     *events, last = events_of(model)
-    assert events == [*thought_events(0, "a", "b"), *text_events(1, "c", "d")] and last["type"] == "response.incomplete"
+    assert (
+        events == [*thought_events(0, "a", "b"), *text_events(1, "c", "d", status="incomplete")]
+        and last["type"] == "response.incomplete"
+    )
     assert last["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
     cut = SpelledModel(Delta("<think>a</thi"), Delta("", end), thinks=True)
     *events, last = events_of(cut)
@@ -260,7 +263,7 @@ def test_a_thought_a_text_and_what_was_held_back_are_items_in_their_order() -> N
         "reasoning"
     ]
     late = SpelledModel(Delta("a"), Delta("b", end))
-    assert events_of(late)[:-1] == text_events(0, "a", "b")
+    assert events_of(late)[:-1] == text_events(0, "a", "b", status="incomplete")
     with_call = SpelledModel(
         Delta("a"), Delta("", Completion(assistant("a", ToolCall("0", "go", {})), "tool_calls", Usage()))
     )

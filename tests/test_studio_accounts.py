@@ -225,6 +225,9 @@ def test_what_a_role_may_not_is_refused_and_what_it_may_is_audited(
     assert post(note, name="x", value="1") == 403 and post("/views", name="x", address="/") == 403
     sign_in(client, "anna")
     assert post(note, name="x", value="1") == 303 and post("/views", name="x", address="/") == 403
+    with store.open_run(run, home) as opened:
+        (kept,) = [each for each in opened.trace(place).attempt_scores if each.name == "note.x"]
+        assert kept.detail["by"] == "human:anna"
     sign_in(client, "ed")
     assert post("/views", name="x", address="/") == 303 and client.get("/audit").status_code == 403
     sign_in(client, "ada")

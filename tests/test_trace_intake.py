@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import threading
 import time
@@ -262,6 +263,28 @@ def test_an_alert_that_was_not_delivered_is_sent_after_a_restart_while_its_rule_
         again.tick(NOW + at)
         again.close()
         assert len((tmp_path / "out").read_text().splitlines()) == 1, "what was delivered is known"
+
+
+def test_an_alert_that_waits_outlives_its_rule_and_the_process_and_is_sent_once(tmp_path: Path, still: Any) -> None:
+    texts = ["traces<1/1m", "spans<1/1m"]
+
+    def started(target: Path) -> Any:
+        return still(tmp_path / "home", alerts=parse_alerts(texts), alert_to=str(target))
+
+    (gone := tmp_path / "gone").mkdir()
+    intake = started(gone / "out")
+    gone.rmdir()
+    intake.tick(NOW)
+    intake.store.add([ready("t", "1")])
+    arrived(intake.store, t=NOW + 30)
+    intake.close()
+    told = tmp_path / "out"
+    for at in (40, 45):
+        again = started(told)
+        again.tick(NOW + at)
+        again.close()
+        sent = [json.loads(line) for line in told.read_text().splitlines()]
+        assert [(each["rule"], each["value"], each["at"]) for each in sent] == [(text, 0.0, NOW) for text in texts]
 
 
 def test_a_rule_or_a_delivery_that_fails_leaves_the_other_rules_their_turn(

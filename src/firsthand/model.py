@@ -143,7 +143,10 @@ class Delta:
     index: int = 0
     """The number of the answer it belongs to, where there are several."""
     token_ids: tuple[int, ...] = ()
-    """The new tokens, if the model reports them; their text may come later, while a character or a stop string is open."""
+    """The new tokens, if the model reports them; their text may come later, while a character or a stop string is open.
+
+    Of all pieces they are those of the Completion's message: none that a stop string may still cut off is among them.
+    """
     logprobs: tuple[float, ...] = ()
     """The natural log of the probability of each of these tokens."""
     top_logprobs: tuple[tuple[tuple[str, float], ...], ...] = ()
@@ -152,6 +155,8 @@ class Delta:
     """With the Completion: how long the answer waited in the queue, if the model reports it."""
     prompt_tokens: int | None = None
     """With the first piece of an answer: the tokens of its prompt, if the model reports them before the end."""
+    num_held: int = 0
+    """How many tokens were computed and are in no piece so far, as a stop string may cut them off or has done so."""
 
 
 @dataclass(frozen=True)

@@ -107,14 +107,14 @@ class Intake:
             self._keeping = TraceStore(home)  # a connection of its own, so that the writer does not wait for the keeper
             self._keeping.read_sealed = self.store.read_sealed = read_sealed
             remove_orphans(self.store)
+            self._waiting = self._undelivered()
+            """The newest undelivered alert of a rule, by the rule's text."""
         except BaseException:
             self._held.close()
             raise
         self.writer = SpanWriter(self.store, SpanPreparer(redactor))
         self._end = threading.Event()
         self._fired: dict[str, bool] = {}
-        self._waiting: dict[str, WaitingAlert] = {}
-        """The newest undelivered alert of a rule, by the rule's text."""
         self._keeper = threading.Thread(target=self._keep, name="trace-keeper", daemon=True)
         self._keeper.start()
         self._scoring: tuple[asyncio.AbstractEventLoop, asyncio.Task[object]] | None = None
@@ -207,6 +207,16 @@ class Intake:
             del self._waiting[rule.text]
         if not why or now_s == waiting.since_s:  # of the tries that fail the first is kept
             self._note(waiting.alert, why, now_s)
+
+    def _undelivered(self) -> dict[str, WaitingAlert]:
+        """The alerts that an earlier intake could not deliver: of each rule the newest, if that one is undelivered."""
+        found = {}
+        sql = "SELECT value, said, at_s, delivered FROM alerts WHERE rule = ? ORDER BY seq DESC LIMIT 1"
+        for rule in self.settings.alerts:
+            for value, said, at_s, delivered in self._keeping.database.read(sql, (plain(rule.text),)):
+                if delivered != "yes":
+                    found[rule.text] = WaitingAlert(Alert(rule.text, value, said, at_s), at_s, at_s)
+        return found
 
     def _is_known(self, rule: AlertRule, alert: Alert, now_s: float) -> bool:
         """True if the rule held at the last look, or an alert was delivered within its window, as before a restart.

@@ -270,24 +270,21 @@ class Local:
         async with aclosing(loaded.worker.submit(request)) as outputs:
             async for output in outputs:
                 index, answer, calls = output.index, answers[output.index], streams[output.index]
-                known = len(answer.top_logprobs)
                 size = len(request.source or request.prompt) if answer.last is None else None
                 piece = answer.add(output, loaded.tokenizer)
-                top = tuple(answer.top_logprobs[known:])
-                if calls is None:
-                    yield Delta(piece, None, None, index, output.token_ids, output.logprobs, top, prompt_tokens=size)
-                else:
-                    pieces = [*calls.feed(piece), *(calls.finish() if output.is_last else ())]
-                    first, *others = list(deltas(pieces, index)) or [Delta("", index=index)]
-                    yield replace(
-                        first,
-                        token_ids=output.token_ids,
-                        logprobs=output.logprobs,
-                        top_logprobs=top,
-                        prompt_tokens=size,
-                    )
-                    for delta in others:
-                        yield delta
+                fresh = answer.take()
+                pieces = [piece] if calls is None else [*calls.feed(piece), *(calls.finish() if output.is_last else ())]
+                first, *others = list(deltas(pieces, index)) or [Delta("", index=index)]
+                yield replace(
+                    first,
+                    token_ids=tuple(answer.token_ids[fresh]),
+                    logprobs=tuple(answer.logprobs[fresh]),
+                    top_logprobs=tuple(answer.top_logprobs[fresh]),
+                    prompt_tokens=size,
+                    num_held=len(answer.token_ids) - answer.given,
+                )
+                for delta in others:
+                    yield delta
                 if output.is_last:
                     whole = watch(completion(loaded, request, answer, tools, index == 0), index)
                     yield Delta("", whole, index=index, waited_s=output.waited_s)

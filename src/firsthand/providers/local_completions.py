@@ -6,6 +6,7 @@ No tensors: `local` loads models and calls their engines.
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -91,6 +92,8 @@ class AnswerInProgress:
     """Length of the final text after each token."""
     text: str = ""
     last: Output | None = None
+    given: int = 0
+    """Number of tokens that `take` has given."""
 
     def add(self, output: Output, tokenizer: Tokenizer) -> str:
         """Add an output; returns the text that is final with it."""
@@ -118,13 +121,18 @@ class AnswerInProgress:
 
     @property
     def kept(self) -> int:
-        """The number of tokens the message keeps: all, unless a stop string cut the text between two tokens.
+        """The number of tokens the message keeps: all, unless a stop string cut the text off before the last ones.
 
-        If it cut inside a token, all tokens are kept, so that a later prompt holds exactly what was sampled.
+        The token that it begins in is kept. Before the end: the tokens that no stop string can cut off any more.
         """
-        if self.stop.stopped is None or len(self.text) not in self.ends:
+        if not self.stop.cuts:
             return len(self.token_ids)
-        return self.ends.index(len(self.text)) + 1
+        return min(bisect_left(self.ends, len(self.text)) + 1, len(self.token_ids))
+
+    def take(self) -> slice:
+        """Returns the place of the tokens that became certain to be kept since the last call."""
+        since, self.given = self.given, self.kept
+        return slice(since, self.given)
 
 
 def new_request(
@@ -199,7 +207,7 @@ def completion(
     output = answer.last
     assert output is not None and output.finish_reason is not None
     text, calls = loaded.chat.parse(answer.text, tools) if tools else (answer.text, ())
-    is_cut = output.finish_reason == "length" and bool(calls) and calls[-1].invalid is not None
+    is_cut = bool(calls) and calls[-1].invalid is not None and _is_cut(loaded, request, answer)
     reason: FinishReason = "tool_calls" if calls and not is_cut else output.finish_reason
     parts = ((Text(text),) if text or not calls else ()) + calls
     kept = answer.kept
@@ -226,6 +234,14 @@ def completion(
         stop_string=answer.stop.stopped,
         has_control=loaded.tokenizer.has_control(_before_end(request, answer, kept), calls=bool(calls)),
     )
+
+
+def _is_cut(loaded: Loaded, request: Request, answer: AnswerInProgress) -> bool:
+    """True if the answer was cut off: by its length, a stop string, or a stop token that is no end of the model's own."""
+    assert answer.last is not None
+    if answer.last.finish_reason == "length" or answer.stop.stopped is not None:
+        return True
+    return bool(answer.token_ids) and answer.token_ids[-1] in request.stop_ids - loaded.tokenizer.eos_ids
 
 
 def _before_end(request: Request, answer: AnswerInProgress, kept: int) -> list[int]:

@@ -57,6 +57,11 @@ class StopStrings:
         self.stopped: str | None = None
         """The stop string that was found."""
 
+    @property
+    def cuts(self) -> bool:
+        """True if a stop string has ended the text, or may still cut off a part of it."""
+        return self.stopped is not None or (bool(self._matchers) and not self._include)
+
     def feed(self, token_id: int) -> bool:
         """Returns whether a stop string is complete, with this token or before."""
         text = self._decoder.feed(token_id)

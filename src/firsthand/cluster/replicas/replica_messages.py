@@ -75,6 +75,7 @@ def delta_json(delta: Delta) -> Json:
         "top_logprobs": delta.top_logprobs,
         "waited_s": delta.waited_s,
         "prompt_tokens": delta.prompt_tokens,
+        "num_held": delta.num_held,
     }
     return {name: value for name, value in body.items() if value}
 
@@ -91,6 +92,7 @@ def delta_of(body: Json) -> Delta:
         top_logprobs=tuple(tuple((text, lp) for text, lp in token) for token in body.get("top_logprobs", ())),
         waited_s=body.get("waited_s"),
         prompt_tokens=body.get("prompt_tokens"),
+        num_held=body.get("num_held", 0),
     )
 
 

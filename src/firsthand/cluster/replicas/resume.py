@@ -62,7 +62,8 @@ class ShownAnswer:
             logprobs=delta.logprobs[known:],
             top_logprobs=delta.top_logprobs[known:],
         )
-        return fresh if text or fresh.token_ids or call is not None or completion is not None else None
+        is_new = text or fresh.token_ids or fresh.num_held or call is not None or completion is not None
+        return fresh if is_new else None
 
     def _rest_of_call(self, call: CallDelta) -> CallDelta | None:
         """The new part of a piece of a call. The name counts as an item before the arguments."""

@@ -41,7 +41,7 @@ async def metered(
     try:
         async with aclosing(answers):
             async for delta in answers:
-                if delta.token_ids or (delta.text and not delta.completion):
+                if delta.token_ids or delta.num_held or (delta.text and not delta.completion):
                     now = time.monotonic()
                     if delta.index in last:
                         metrics.between_tokens.observe(now - last[delta.index])
@@ -85,8 +85,8 @@ class _Unfinished:
     def __init__(self, prompt: Prompt | Sequence[int]):
         self._prompt = prompt
         self._prompt_tokens: int | None = None
-        self._by_index: dict[int, tuple[int, int]] = {}
-        """Tokens, and bytes of text, so far."""
+        self._by_index: dict[int, tuple[int, int, int]] = {}
+        """Tokens, those that are held back, and bytes of text, so far."""
         self.has_begun = False
 
     def add(self, delta: Delta) -> None:
@@ -99,15 +99,19 @@ class _Unfinished:
             if delta.completion.usage.prompt_tokens:
                 self._prompt_tokens = 0
             return
-        ids, size = self._by_index.get(delta.index, (0, 0))
+        ids, held, size = self._by_index.get(delta.index, (0, 0, 0))
         piece = delta.text if delta.call is None else delta.text + (delta.call.name or "") + delta.call.arguments
         size += len(piece.encode("utf-8", "surrogatepass"))
-        self._by_index[delta.index] = ids + len(delta.token_ids), size
+        if delta.token_ids or delta.num_held:  # not a further piece of the same tokens
+            held = delta.num_held
+        self._by_index[delta.index] = ids + len(delta.token_ids), held, size
 
     def usage(self) -> Usage:
         """The usage that no completion reported, estimated from bytes where the model counts no tokens."""
         prompt = _size(self._prompt) if self._prompt_tokens is None else self._prompt_tokens
-        return Usage(prompt, 0, sum(ids or -(-size // BYTES_PER_TOKEN) for ids, size in self._by_index.values()))
+        return Usage(
+            prompt, 0, sum(ids + held or -(-size // BYTES_PER_TOKEN) for ids, held, size in self._by_index.values())
+        )
 
 
 def _size(prompt: Prompt | Sequence[int]) -> int:

@@ -29,8 +29,8 @@ async def messages(state: OpenAIState, request: ActiveRequest) -> Reply | Events
     content: list[Json] = [{"type": "thinking", "thinking": reasoning, "signature": ""}] if reasoning else []
     if text:
         content.append({"type": "text", "text": text, "citations": None})
-    for call in completion.message.tool_calls:
-        content.append({"type": "tool_use", "id": tool_use_id(), "name": call.name, "input": tool_input(call)})
+    for call, told in zip(completion.message.tool_calls, answer.arguments(), strict=True):
+        content.append({"type": "tool_use", "id": tool_use_id(), "name": call.name, "input": tool_input(call, told)})
     ended, usage = ended_json(job, completion), usage_json(completion.usage)
     return reply(message_json(request, job, content, ended, usage))
 

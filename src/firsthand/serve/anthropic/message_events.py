@@ -13,6 +13,7 @@ from firsthand.serve.anthropic.message_parts import ended_json, message_json, to
 from firsthand.serve.http.refusals import Refusal
 from firsthand.serve.http.replies import event
 from firsthand.serve.openai.chat_completions import ChatJob, check_called, deltas, remember, splitter
+from firsthand.serve.openai.choices import arguments
 from firsthand.serve.openai.openai_state import OpenAIState
 
 
@@ -46,7 +47,9 @@ async def message_events(
         raise Refusal(502, "the model ended without an answer")
     for at, call in enumerate(completion.message.tool_calls):
         if at not in blocks.calls:  # it came whole
-            for made in blocks.add_call(CallDelta(at, call.id, call.name, canonical(tool_input(call)))):
+            for made in blocks.add_call(
+                CallDelta(at, call.id, call.name, canonical(tool_input(call, arguments(call))))
+            ):
                 yield made
     for made in blocks.end():
         yield made

@@ -51,6 +51,6 @@ def tool_use_id() -> str:
     return f"toolu_{secrets.token_hex(12)}"
 
 
-def tool_input(call: ToolCall) -> Json:
-    """The arguments of a call. Broken ones are one field, as Anthropic's documentation wraps them."""
-    return call.arguments if call.invalid is None else {"INVALID_JSON": call.invalid}
+def tool_input(call: ToolCall, text: str) -> Json:
+    """The arguments of a call. The text of broken ones is one field, as Anthropic's documentation wraps it."""
+    return call.arguments if call.invalid is None else {"INVALID_JSON": text}

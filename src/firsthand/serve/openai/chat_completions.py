@@ -21,7 +21,6 @@ from firsthand.serve.openai.choices import (
     WholeAnswer,
     arguments,
     call_id,
-    call_ids,
     calls_json,
     chat_logprobs,
     total,
@@ -167,12 +166,10 @@ def _choice(job: ChatJob, index: int, answer: WholeAnswer) -> Json:
     if reasoning:
         message["reasoning_content"] = reasoning
     if calls:
-        message["tool_calls"] = calls_json(calls, call_ids(calls))
+        message["tool_calls"] = calls_json(answer)
     choice = {"index": index, "message": message, "logprobs": None, "finish_reason": completion.finish_reason}
     if job.body.logprobs:
-        kept = len(completion.message.sampled.token_ids) if completion.message.sampled else 0
-        ids, logprobs, top = answer.token_ids[:kept], answer.logprobs[:kept], answer.top_logprobs[:kept]
-        choice["logprobs"] = chat_logprobs(job.served, ids, logprobs, top)
+        choice["logprobs"] = chat_logprobs(job.served, answer.token_ids, answer.logprobs, answer.top_logprobs)
     if job.body.return_token_ids:
         choice["token_ids"] = answer.token_ids
     return choice
@@ -259,10 +256,14 @@ def turns_owner(request: ActiveRequest, served: ServedModel, body: ChatRequest) 
 
 
 def check_called(job: ChatJob, completion: Completion) -> None:
-    """Refuse an answer without the call that was required; only a model that does not run here can give one."""
+    """Refuse an answer without the call that was required; only a model that does not run here can give one.
+
+    An answer that was cut, by its length or by a stop string of the request, is as it is.
+    """
     calls = completion.message.tool_calls
     wrong = job.tools.choice != "required" and any(call.name != job.tools.choice for call in calls)
-    if job.tools.must_call and completion.finish_reason != "length" and (not calls or wrong):
+    is_cut = completion.finish_reason == "length" or completion.stop_string is not None
+    if job.tools.must_call and not is_cut and (not calls or wrong):
         raise Refusal(502, "the model did not make the call that tool_choice demands")
 
 

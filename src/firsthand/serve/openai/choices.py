@@ -23,6 +23,8 @@ class WholeAnswer:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     top_logprobs: list[tuple[tuple[str, float], ...]] = field(default_factory=list)
+    calls: dict[int, str] = field(default_factory=dict)
+    """The arguments of calls that came in pieces, by place."""
     completion: Completion | None = None
 
     def add(self, delta: Delta) -> None:
@@ -31,7 +33,17 @@ class WholeAnswer:
         self.token_ids += delta.token_ids
         self.logprobs += delta.logprobs
         self.top_logprobs += delta.top_logprobs
+        if delta.call is not None:
+            self.calls[delta.call.index] = self.calls.get(delta.call.index, "") + delta.call.arguments
         self.completion = delta.completion or self.completion
+
+    def arguments(self) -> list[str]:
+        """The arguments of each call as a string; of one that was cut, what came of them, as in a stream."""
+        is_cut = self.whole.finish_reason in ("stop", "length")
+        return [
+            self.calls[at] if is_cut and call.invalid is not None and at in self.calls else arguments(call)
+            for at, call in enumerate(self.whole.message.tool_calls)
+        ]
 
     @property
     def whole(self) -> Completion:
@@ -73,24 +85,19 @@ def _token(raw: bytes, logprob: float) -> Json:
     return {"token": raw.decode("utf-8", "replace"), "logprob": max(logprob, LEAST), "bytes": list(raw)}
 
 
-def calls_json(calls: Sequence[ToolCall], ids: Sequence[str]) -> list[Json]:
-    """Tool calls in an answer's form. Broken arguments are passed on as they came."""
+def calls_json(answer: WholeAnswer) -> list[Json]:
+    """The tool calls of an answer. Broken arguments are passed on as they came."""
     return [
-        {"id": id, "type": "function", "function": {"name": call.name, "arguments": arguments(call)}}
-        for call, id in zip(calls, ids, strict=True)
+        {"id": call_id(), "type": "function", "function": {"name": call.name, "arguments": text}}
+        for call, text in zip(answer.whole.message.tool_calls, answer.arguments(), strict=True)
     ]
 
 
 def arguments(call: ToolCall) -> str:
-    """The arguments of a call as a string."""
+    """The arguments of a call that came whole, as a string."""
     return call.invalid if call.invalid is not None else canonical(call.arguments)
 
 
-def call_ids(calls: Sequence[ToolCall]) -> list[str]:
-    """A unique id for each call: a model's own ids start again with every answer."""
-    return [call_id() for _ in calls]
-
-
 def call_id() -> str:
-    """A unique id for a call."""
+    """A unique id for a call: a model's own ids start again with every answer."""
     return f"call_{secrets.token_hex(12)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import time
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, NamedTuple
@@ -214,27 +215,37 @@ def _tokens(job: CompletionJob, answer: WholeAnswer | Delta) -> list[EchoedToken
     """The tokens of an answer with their log-probs; empty if the request does not want them."""
     if job.body.logprobs is None:
         return []
-    ids = list(answer.token_ids)
-    if isinstance(answer, WholeAnswer) and (sampled := answer.whole.message.sampled) is not None:
-        ids = ids[: len(sampled.token_ids)]
-    tops = list(answer.top_logprobs) or [()] * len(ids)
-    raws = job.served.token_model("logprobs").spell(ids)
+    tops = answer.top_logprobs or [()] * len(answer.token_ids)
+    raws = job.served.token_model("logprobs").spell(answer.token_ids)
     return [EchoedToken(raw, answer.logprobs[i], tops[i]) for i, raw in enumerate(raws)]
 
 
+class _TextOffsets:
+    """The places in a text at which its tokens begin, one token after the other."""
+
+    def __init__(self) -> None:
+        self._decoder, self._at = codecs.getincrementaldecoder("utf-8")("replace"), 0
+
+    def next(self, raw: bytes) -> int:
+        """The place of this token."""
+        at = self._at
+        self._at += len(self._decoder.decode(raw))
+        return at
+
+
 def _choice(
-    body: CompletionRequest, text: str, tokens: Sequence[EchoedToken], reason: str | None, offset: int = 0
+    body: CompletionRequest,
+    text: str,
+    tokens: Sequence[EchoedToken],
+    reason: str | None,
+    offsets: _TextOffsets | None = None,
 ) -> Json:
-    logprobs = None if body.logprobs is None else _logprobs(tokens, body.logprobs, offset)
+    logprobs = None if body.logprobs is None else _logprobs(tokens, body.logprobs, offsets or _TextOffsets())
     return {"index": 0, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
 
-def _logprobs(tokens: Sequence[EchoedToken], top: int, offset: int) -> Json:
+def _logprobs(tokens: Sequence[EchoedToken], top: int, offsets: _TextOffsets) -> Json:
     """The older shape of log-probs: lists side by side."""
-    offsets, decoder, at = [], codecs.getincrementaldecoder("utf-8")("replace"), offset
-    for token in tokens:
-        offsets.append(at)
-        at += len(decoder.decode(token.raw))
     tops: list[Json | None] = []
     for token in tokens:
         best = {text: max(logprob, LEAST) for text, logprob in reversed(token.top)}
@@ -245,7 +256,7 @@ def _logprobs(tokens: Sequence[EchoedToken], top: int, offset: int) -> Json:
         "tokens": [token.raw.decode("utf-8", "replace") for token in tokens],
         "token_logprobs": [None if token.logprob is None else max(token.logprob, LEAST) for token in tokens],
         "top_logprobs": tops if top else None,
-        "text_offset": offsets,
+        "text_offset": [offsets.next(token.raw) for token in tokens],
     }
 
 
@@ -259,11 +270,10 @@ async def _events(state: OpenAIState, request: ActiveRequest, job: CompletionJob
     with_usage = options is not None and bool(options.include_usage)
     tail: Json = {"usage": None} if with_usage else {}
     ended: list[Completion] = []
-    lengths: dict[int, int] = {}
+    offsets: defaultdict[int, _TextOffsets] = defaultdict(_TextOffsets)
 
     def chunk(index: int, text: str, tokens: Sequence[EchoedToken], reason: str | None, **more: Any) -> Json:
-        choice = _choice(body, text, tokens, reason, lengths.get(index, 0))
-        lengths[index] = lengths.get(index, 0) + len(text)
+        choice = _choice(body, text, tokens, reason, offsets[index])
         return {**head, "choices": [{**choice, "index": index, **more}], **tail}
 
     for place, prompt in enumerate(job.prompts):

@@ -10,7 +10,7 @@ from typing import Any
 from firsthand.message import Json
 from firsthand.model import Completion, Usage
 from firsthand.serve.admission.active_request import ActiveRequest
-from firsthand.serve.http.refusals import Refusal, in_names_of
+from firsthand.serve.http.refusals import in_names_of
 from firsthand.serve.http.replies import Events, Reply, event, long_reply, reply
 from firsthand.serve.openai.chat_completions import (
     ChatJob,
@@ -22,7 +22,7 @@ from firsthand.serve.openai.chat_completions import (
     split_reasoning,
     splitter,
 )
-from firsthand.serve.openai.choices import arguments, call_ids
+from firsthand.serve.openai.choices import WholeAnswer, call_id
 from firsthand.serve.openai.openai_state import OpenAIState
 from firsthand.serve.openai.request_schema import ChatRequest, read
 from firsthand.serve.openai.responses_schema import ResponseItem, ResponsesRequest, as_chat, items
@@ -42,7 +42,7 @@ async def responses(state: OpenAIState, request: ActiveRequest) -> Reply | Event
         return await Events.begin(request, _events(state, request, body, job), done=False)
     (answer,) = await gather_answers(state, request, job)
     reasoning, content = split_reasoning(job, answer.text)
-    output = _output(request, answer.whole, reasoning, content)
+    output = _output(request, answer, reasoning, content)
     return await long_reply(await _finished(state, request, body, job, output, answer.whole))
 
 
@@ -76,15 +76,26 @@ async def _finished(
     return whole
 
 
-def _output(request: ActiveRequest, completion: Completion, reasoning: str, content: str) -> list[Json]:
+def _output(request: ActiveRequest, answer: WholeAnswer, reasoning: str, content: str) -> list[Json]:
     """The items of an answer."""
-    calls = completion.message.tool_calls
+    calls = answer.whole.message.tool_calls
     items: list[Json] = [_reasoning(request, reasoning)] if reasoning else []
     if content or not calls:
-        items.append(_message(request, content, "completed"))
-    for call, id in zip(calls, call_ids(calls), strict=True):
-        items.append(_call(id, call.name, arguments(call), "completed"))
-    return items
+        items.append(_message(request, content, "completed" if calls else _status(answer.whole)))
+    return [*items, *_calls(answer)]
+
+
+def _calls(answer: WholeAnswer) -> list[Json]:
+    """The items of an answer's calls."""
+    return [
+        _call(call_id(), call.name, text, "completed" if call.invalid is None else _status(answer.whole))
+        for call, text in zip(answer.whole.message.tool_calls, answer.arguments(), strict=True)
+    ]
+
+
+def _status(completion: Completion) -> str:
+    """The status of a response, and of the item that its end cut off."""
+    return "incomplete" if completion.finish_reason == "length" else "completed"
 
 
 def _reasoning(request: ActiveRequest, text: str) -> Json:
@@ -114,15 +125,15 @@ def _response(
     completion: Completion | None,
 ) -> Json:
     """The response object around the items; without a completion it is in progress."""
-    cut = completion is not None and completion.finish_reason == "length"
+    status = "in_progress" if completion is None else _status(completion)
     shown = body.model_dump(include={"text", "tool_choice", "tools"}, exclude_none=True, by_alias=True)
     return {
         "id": f"resp_{request.id}",
         "object": "response",
         "created_at": int(time.time()),
-        "status": "in_progress" if completion is None else "incomplete" if cut else "completed",
+        "status": status,
         "error": None,
-        "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+        "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
         "instructions": body.instructions,
         "max_output_tokens": body.max_output_tokens,
         "model": job.served.name,
@@ -179,7 +190,7 @@ async def _events(
             make("response.content_part.added", **where, part=_part("")),
         ]
 
-    def end(kind: str) -> list[bytes]:
+    def end(kind: str, status: str = "completed") -> list[bytes]:
         place, whole = len(output), text[kind]
         if kind == "reasoning":
             item = _reasoning(request, whole)
@@ -187,7 +198,7 @@ async def _events(
             where = {"item_id": item["id"], "output_index": place, "content_index": 0}
             done = make("response.reasoning_text.done", **where, text=whole)
             return [done, make("response.output_item.done", output_index=place, item=item)]
-        item = _message(request, whole, "completed")
+        item = _message(request, whole, status)
         output.append(item)
         where = {"item_id": item["id"], "output_index": place, "content_index": 0}
         return [
@@ -208,8 +219,7 @@ async def _events(
         more: Json = {} if kind == "reasoning" else {"logprobs": []}
         return [*events, make(name, item_id=id, output_index=place, content_index=0, delta=piece, **more)]
 
-    split = splitter(job)
-    completion: Completion | None = None
+    split, answer = splitter(job), WholeAnswer()
     is_begun = False
     async with aclosing(deltas(state, request, job)) as pieces:
         async for each in pieces:
@@ -218,33 +228,31 @@ async def _events(
                 begun = _response(state, request, body, job, [], None)
                 yield make("response.created", response=begun)
                 yield make("response.in_progress", response=begun)
+            answer.add(each)
             shown = split.feed(each.text)
             if each.completion is not None:
-                completion = each.completion
-                remember(state, request, job, completion)
-                check_called(job, completion)
+                remember(state, request, job, each.completion)
+                check_called(job, each.completion)
                 shown += split.finish()
             for kind, piece in shown:
                 for made in add(kind, piece):
                     yield made
-    if completion is None:
-        raise Refusal(502, "the model ended without an answer")
-    calls = completion.message.tool_calls
+    calls = _calls(answer)
     if not opened and not calls:
         for made in begin("content"):
             yield made
     if opened:
-        for made in end(opened[-1]):
+        for made in end(opened[-1], "completed" if calls else _status(answer.whole)):
             yield made
-    for call, id in zip(calls, call_ids(calls), strict=True):
-        place, text_of_call = len(output), arguments(call)
-        item = _call(id, call.name, text_of_call, "completed")
+    for item in calls:
+        place, text_of_call = len(output), item["arguments"]
         output.append(item)
         where = {"item_id": item["id"], "output_index": place}
-        yield make("response.output_item.added", output_index=place, item=_call(id, call.name, "", "in_progress"))
+        begun_call = {**item, "arguments": "", "status": "in_progress"}
+        yield make("response.output_item.added", output_index=place, item=begun_call)
         yield make("response.function_call_arguments.delta", **where, delta=text_of_call)
-        yield make("response.function_call_arguments.done", **where, name=call.name, arguments=text_of_call)
+        yield make("response.function_call_arguments.done", **where, name=item["name"], arguments=text_of_call)
         yield make("response.output_item.done", output_index=place, item=item)
-    whole = await _finished(state, request, body, job, output, completion)
+    whole = await _finished(state, request, body, job, output, answer.whole)
     last = "response.incomplete" if whole["status"] == "incomplete" else "response.completed"
     yield make(last, response=whole)

@@ -22,6 +22,7 @@ from firsthand.studio.rendering import address, json_answer, page, part
 from firsthand.studio.span_detail import span_detail
 from firsthand.studio.span_search import refs_holding
 from firsthand.studio.trace_copies import as_examples, as_test
+from firsthand.studio.views.arena_views import voter_of
 from firsthand.studio.views.form_fields import form_of
 from firsthand.studio.views.query_values import number_of, text_of
 from firsthand.trace import Score, Trace
@@ -110,7 +111,7 @@ def routes(runs: OpenRuns) -> list[Route]:
         run, each = kept(request)
         trace = each.trace
         name, value, text = form.get("name", "").strip(), form.get("value", ""), form.get("text", "")
-        add_note(run, trace, each.number, name, value, text)
+        add_note(run, trace, each.number, name, value, text, by=voter_of(request))
         here = f"/runs/{part(run.id)}/attempts/{part(trace.place)}"
         return RedirectResponse(address(here, view=form.get("view", "")), 303)
 
@@ -125,7 +126,7 @@ def routes(runs: OpenRuns) -> list[Route]:
     ]
 
 
-def add_note(run: Run, trace: Trace, number_of_try: int, name: str, value: str, text: str, by: str = "person") -> None:
+def add_note(run: Run, trace: Trace, number_of_try: int, name: str, value: str, text: str, *, by: str) -> None:
     """Keep a person's score of a try under `note.NAME`; ConfigError if name or value is not what it should be."""
     number, text = check_note(name, value, text)
     detail: dict[str, Any] = {"by": by} | ({"text": text} if text else {})
