@@ -18,6 +18,7 @@ from firsthand.retrieval.documents.folder_files import (
     LeftOut,
     expect_files,
     read_bytes,
+    shown,
     walk,
 )
 
@@ -135,6 +136,26 @@ def test_names_that_are_no_utf_8_are_shown_by_escapes(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this file system takes names in UTF-8 alone")
     assert names_of(tmp_path) == ["caf\\xe9.md"]
+
+
+def test_names_of_different_bytes_are_never_shown_alike() -> None:
+    names = [
+        b"a\xff", b"a\\xff", b"a\\\\xff", b"a\n", b"a\\n", b"a\x85", b"a\xc2\x85", b"a\\x85", b"a\xe2\x80\xa8",
+        b"a\\u2028", b"a\x7f",
+    ]  # fmt: skip
+    assert [shown(os.fsdecode(each)) for each in names] == [
+        r"a\xff", r"a\\xff", r"a\\\\xff", r"a\n", r"a\\n", r"a\x85", r"a\u0085", r"a\\x85", r"a\u2028",
+        r"a\\u2028", r"a\x7f"
+    ]  # fmt: skip
+
+
+def test_two_names_that_differ_in_an_escape_are_both_read(tmp_path: Path) -> None:
+    try:
+        for name in (b"/plan\xff.md", b"/plan\\xff.md"):
+            Path(os.fsdecode(os.fsencode(tmp_path) + name)).write_text("words")
+    except OSError:
+        pytest.skip("this file system takes names in UTF-8 alone")
+    assert sorted(names_of(tmp_path)) == [r"plan\\xff.md", r"plan\xff.md"]
 
 
 def test_the_files_of_the_index_are_not_documents(tmp_path: Path) -> None:

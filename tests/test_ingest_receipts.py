@@ -140,7 +140,7 @@ def test_a_reader_s_own_fault_is_named_and_the_rest_goes_on(folder: Folder, monk
     work.parser.close()
 
 
-def test_an_id_of_another_place_is_refused_while_its_file_is_there(folder: Folder, tmp_path: Path) -> None:
+def test_an_id_of_another_place_is_refused_until_its_document_is_deleted(folder: Folder, tmp_path: Path) -> None:
     folder.write(a_txt="Alpha.")
     folder.ingest()
     other = tmp_path / "other"
@@ -151,7 +151,10 @@ def test_an_id_of_another_place_is_refused_while_its_file_is_there(folder: Folde
     assert receipt == IngestReceipt(failed=(("a.txt", told),)) and folder.index.document("a.txt").text == "Alpha."
     (folder.root / "a.txt").unlink()
     receipt = asyncio.run(ingest(other, folder.index, folder.embedder, folder.chunker.chunk))
-    assert receipt.updated == ("a.txt",) and folder.index.document("a.txt").source == str(other / "a.txt")
+    assert [id for id, _ in receipt.failed] == ["a.txt"] and folder.index.document("a.txt").text == "Alpha."
+    folder.index.delete(["a.txt"])
+    receipt = asyncio.run(ingest(other, folder.index, folder.embedder, folder.chunker.chunk))
+    assert receipt.added == ("a.txt",) and folder.index.document("a.txt").source == str(other / "a.txt")
 
 
 def test_two_files_of_one_id_and_folders_of_one_name_are_refused(folder: Folder, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ def run(config: Config) -> int:
     """Print the counts and the header."""
     from firsthand.retrieval.chunk_index import outlines
     from firsthand.retrieval.corpus import check_index, index_file
+    from firsthand.retrieval.reindex import unfinished_path
     from firsthand.retrieval.store.sqlite_index import open_index
 
     check_index(config.index)
@@ -46,6 +47,7 @@ def run(config: Config) -> int:
                 listed.append((each.id, each.title, each.source))
         chunks = len(index)
     size = path.stat().st_size
+    unfinished = unfinished_path(path)
     if config.json:
         print_as_json(
             {
@@ -55,6 +57,7 @@ def run(config: Config) -> int:
                 "chunks": chunks,
                 "kinds": kinds,
                 "header": asdict(header),
+                "unfinished": str(unfinished) if unfinished.exists() else None,
             }
         )
         return 0
@@ -75,6 +78,11 @@ def run(config: Config) -> int:
     for name in ("query_prefix", "document_prefix"):
         if value := getattr(header, name):
             rows.append([name.replace("_", " "), repr(value)])
+    if unfinished.exists():
+        told = (
+            f"{unfinished} of a reindex that runs or was interrupted: its command goes on with it, or remove the file"
+        )
+        rows.append(["unfinished", told])
     out = console()
     for name, value in rows:
         out.print(f"{name:<10} {value}", markup=False, soft_wrap=True)

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -108,7 +108,8 @@ async def ingest(
 
     `embedder` is None in an index without vectors. `own_files` are left out, as the index's own. Documents whose files are
     gone are removed, if they were below a folder of `sources`; those whose files are there and were not read are named in
-    the notes, and stay. A file's documents under another id, of an ingest with other folders, are replaced. A cancelled
+    the notes, and stay. A file's documents under another id, of an ingest with other folders, are replaced. A document of
+    another folder's file is not, unless that folder moved here: the file of the same id is named as failed. A cancelled
     ingest leaves whole documents in the index. ConfigError if a folder is empty whose documents would all be removed.
     """
     settings = settings or ReadSettings()
@@ -132,6 +133,7 @@ class _Ingest:
         on_progress: Callable[[IngestProgress], None],
     ):
         self.sources, self.index, self.embedder, self.chunker = sources, index, embedder, chunker
+        self.roots = {each.resolve() for each in sources}
         self.settings, self.on_progress = settings, on_progress
         self.header = index.header
         self.parser = BoundedParser(settings)
@@ -149,6 +151,10 @@ class _Ingest:
         """For each file the ids of its documents now, and those of an ingest that gave it another name."""
         self.read: dict[str, str] = {}
         """The paths of the files of this ingest, with the hashes of those that could be read."""
+        self.contested: list[tuple[str, FolderFile]] = []
+        """Files with the id of a file elsewhere that is gone: they are read last, when it is known which folders moved."""
+        self.moved: set[str] | None = None
+        """The stored files of folders that moved to where they are read now; None until the other files are read."""
         self.stopped = False
         self.truncated = 0
         self.at = ""
@@ -236,17 +242,25 @@ class _Ingest:
         """Read the files into `waiting`; stops after each document."""
         for name, file in files:
             self.at, self.files = name, self.files + 1
-            self.read[str(file.path)] = ""
-            try:
-                yield from self._read(name, file)
-            except (DataError, MissingExtra) as error:
-                kept = len(self.by_source.get(str(file.path), ()))
-                still = "; what was read from it before stays in the index" if kept else ""
-                named = file.path in (each.resolve() for each in self.sources)
-                skipped = isinstance(error, NoTextField) and not kept and not named
-                (self.tally.notes if skipped else self.tally.failed).append((name, f"{error}{still}"))
+            yield from self._read_or_tell(name, file)
             self.waiting_bytes += file.size_bytes
             yield
+        self.moved = self._moved(self.roots) if self.contested else set()
+        for name, file in self.contested:
+            self.at = name
+            yield from self._read_or_tell(name, file)
+
+    def _read_or_tell(self, name: str, file: FolderFile) -> Iterator[None]:
+        """Read a file; the receipt names one that cannot be read."""
+        self.read[str(file.path)] = ""
+        try:
+            yield from self._read(name, file)
+        except (DataError, MissingExtra) as error:
+            kept = len(self.by_source.get(str(file.path), ()))
+            still = "; what was read from it before stays in the index" if kept else ""
+            named = file.path in self.roots
+            skipped = isinstance(error, NoTextField) and not kept and not named
+            (self.tally.notes if skipped else self.tally.failed).append((name, f"{error}{still}"))
 
     def _read(self, name: str, file: FolderFile) -> Iterator[None]:
         data, _ = read_bytes(file.path, self.settings.max_file_bytes)
@@ -266,9 +280,12 @@ class _Ingest:
             return
         content = self._content(data, name, file)
         del data
+        documents = [each for each in content.documents if each.text.strip()]
+        if self.moved is None and any(self._is_contested(each.id, source) for each in documents):
+            self.contested.append((name, file))
+            return
         self.tally.notes += [(name, note) for note in content.notes]
         self.tally.failed += content.failed
-        documents = [each for each in content.documents if each.text.strip()]
         if not documents and not content.failed:
             self.tally.notes.append((name, "it is empty: nothing to index"))
         failed = {"failed": len(content.failed)} if content.failed else {}  # it is read again, and they are named again
@@ -295,13 +312,16 @@ class _Ingest:
     def _take(self, document: Document) -> None:
         """Chunk a document and let it wait for its batch."""
         known = self.stored.get(document.id)
-        if known is not None and known.source != document.source and Path(known.source).exists():
-            self.tally.failed.append(
-                (
-                    document.id,
-                    f"the index has a document of this id from {known.source}: give this folder an index of its own",
-                )
+        if known is not None and known.source != document.source and not _is_gone(known.source):
+            told = f"the index has a document of this id from {known.source}: give this folder an index of its own"
+            self.tally.failed.append((document.id, told))
+            return
+        if known is not None and self._is_contested(document.id, document.source):
+            told = (
+                f"the index has a document of this id from {known.source}, which is not there, for its folder may not be "
+                "mounted: give this folder an index of its own, or remove that document with `firsthand rag delete`"
             )
+            self.tally.failed.append((document.id, told))
             return
         taken = self.taken.setdefault(document.id, document.source)
         if taken != document.source:
@@ -315,6 +335,16 @@ class _Ingest:
         self.waiting.append((document, chunks))
         self.waiting_chunks += len(chunks)
         self.waiting_chars += sum(len(each.text) for each in chunks)
+
+    def _is_contested(self, id: str, source: str) -> bool:
+        """True if the document of an id is of a file elsewhere that is gone, of other bytes than the one at `source`, and
+        not known to have moved here."""
+        known = self.stored.get(id)
+        if known is None or known.source == source or not _is_gone(known.source):
+            return False
+        if self._is_below(known.source) or known.source in (self.moved or ()):
+            return False
+        return bool(known.file.get("sha256") != self.read[source])
 
     def _unchanged(self, ids: Sequence[str]) -> None:
         self.tally.unchanged += ids
@@ -381,10 +411,12 @@ class _Ingest:
 
     def _below(self) -> Iterator[tuple[str, list[str]]]:
         """The stored files below the folders of this ingest, with their documents."""
-        roots = [each.resolve() for each in self.sources]
         for source, ids in self.by_source.items():
-            if source and any(Path(source).is_relative_to(root) for root in roots):
+            if self._is_below(source):
                 yield source, ids
+
+    def _is_below(self, source: str) -> bool:
+        return bool(source) and any(Path(source).is_relative_to(root) for root in self.roots)
 
     def _refuse_empty(self, is_empty: bool) -> None:
         lost = sum(len(ids) for _, ids in self._below()) if is_empty else 0
@@ -403,20 +435,20 @@ class _Ingest:
 
     def _remove_gone(self) -> None:
         """Remove documents whose files are gone, those of a folder that moved with its index among them."""
-        below = {source for source, _ in self._below()} | self._moved()
+        below = {source for source, _ in self._below()} | self._moved(self.roots & self.index_folders)
         gone = {id for source in below if _is_gone(source) for id in self.by_source[source]}
         gone -= {*self._done(), *self.tally.removed, *(id for id, _ in self.tally.failed)}
         if gone:
             self.tally.removed += self.index.delete(sorted(gone))
 
-    def _moved(self) -> set[str]:
-        """The stored files of folders that moved with their indexes, as they were named before.
+    def _moved(self, roots: Set[Path]) -> set[str]:
+        """The stored files of folders that moved to one of the roots, as they were named before.
 
         A folder has moved if at least half of the files that were read at its former place are in it, byte for byte: a
         few that two folders share, such as a licence, do not count. It has not moved if a file was read where it is now.
         """
         found: set[str] = set()
-        for root in {each.resolve() for each in self.sources} & self.index_folders:
+        for root in roots:
             if any(Path(source).is_relative_to(root) for source in self.by_source):
                 continue
             read = ((Path(path), sha256) for path, sha256 in self.read.items())
@@ -439,7 +471,7 @@ class _Ingest:
         for source, ids in self._below():
             if source not in self.read and not _is_gone(source):
                 self.tally.notes += [(id, NOT_READ) for id in ids if self.stored[id].file and id not in done]
-        if self.index_folders.isdisjoint(each.resolve() for each in self.sources):
+        if self.index_folders.isdisjoint(self.roots):
             return
         here = {source for source, _ in self._below()}
         for source, ids in self.by_source.items():

@@ -1,16 +1,16 @@
 """Makes an index anew from its own documents, with another model or chunker, and swaps it in when it is complete.
 
 The sources are not read. Another model's vectors grow in a second table; processes that have the index open open it again.
-With another chunker the new index grows in a file beside the old one, which nobody may have open when it is replaced. The
-old index is searched until the swap, and an interrupted run is gone on with.
+With another chunker the new index grows in a file beside the old one, and nobody may have either open when it is replaced.
+The old index is searched until the swap, and an interrupted run is gone on with.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,32 +41,29 @@ async def reindex(
 ) -> Reindexed:
     """Replace the index at a path by one with the prepared header, of the same documents.
 
-    `on_progress` is told documents done, and how many there are. StoreError if another process has the index open at the
-    end; what was made is kept, and the next run goes on with it.
+    `on_progress` is told documents done, and how many there are. StoreError if another process has the index or the new
+    one open at the end; what was made is kept, and the next run goes on with it.
     """
     with closing(open_index(path, read_only=True)) as index:
         stored = index.header
     if stored.chunker == prepared.header.chunker:
         return await _reembedded(path, stored, prepared, on_progress)
-    new_path = path.with_name(path.name + ".new")
-
-    def busy(holder: str) -> StoreError:
-        return StoreError(f"{path} is being written by {holder}: wait until it has ended")
-
-    with claimed(path.with_name(path.name + ".lock"), busy):
+    new_path = unfinished_path(path)
+    with _claimed(path):
         with closing(open_index(path)) as old:
             same = old.header.fingerprint == prepared.header.fingerprint
             reusable = same and old.header.document_prefix == prepared.header.document_prefix
             new = _beside(new_path, prepared)
             with closing(new):
                 embedded = reused = 0
-                done, waiting = new.hashes(), []
-                ids = old.hashes()
-                for stale in done.keys() - ids.keys():
-                    new.delete([stale])
+                done, waiting = new.record_hashes(), []
+                ids = old.record_hashes()
+                if stale := done.keys() - ids.keys():
+                    new.delete(stale)
+                    new.overwrite_deleted()
                 number = size = chars = 0
-                for number, (id, sha256) in enumerate(ids.items(), 1):
-                    if done.get(id) != sha256:
+                for number, (id, record) in enumerate(ids.items(), 1):
+                    if done.get(id) != record:
                         document = await in_thread(lambda id=id: old.document(id))  # type: ignore[misc]
                         chunks = await in_thread(lambda document=document: _chunks(document, prepared))  # type: ignore[misc]
                         waiting.append((document, chunks))
@@ -81,6 +78,31 @@ async def reindex(
                     raise StoreError(f"the new index has a fault, and the old one stays: {faults[0]}")
         _swap(path, new_path)
     return made
+
+
+def unfinished_path(path: Path) -> Path:
+    """The file of the new index that grows beside the one at a path, while it is made or after that was broken off."""
+    return path.with_name(path.name + ".new")
+
+
+def delete_unfinished(path: Path, ids: Iterable[str]) -> None:
+    """Delete documents from the unfinished index beside the one at a path, if there is one, and overwrite what it held.
+
+    StoreError if the index is being written, as by `reindex`, or if the unfinished one cannot be opened.
+    """
+    new_path = unfinished_path(path)
+    if not new_path.exists():
+        return
+    with _claimed(path), closing(open_index(new_path)) as new:
+        new.delete(ids)
+        new.overwrite_deleted()
+
+
+def _claimed(path: Path) -> AbstractContextManager[None]:
+    def busy(holder: str) -> StoreError:
+        return StoreError(f"{path} is being written by {holder}: wait until it has ended")
+
+    return claimed(path.with_name(path.name + ".lock"), busy)
 
 
 def _chunks(document: Document, prepared: Prepared) -> list[Chunk]:
@@ -148,10 +170,12 @@ def _beside(path: Path, prepared: Prepared) -> SqliteIndex:
 
 
 def _swap(path: Path, new_path: Path) -> None:
-    """Put the new file in the old one's place. A log that another process has open would be read into the new file."""
-    if path.with_name(path.name + "-wal").exists():
-        raise StoreError(
-            f"another process has {path} open: end it, and run this again, which goes on with {new_path.name}"
-        )
+    """Put the new file in the old one's place, if neither has a log: SQLite leaves it where another process has the file
+    open. The old one's would be read into the new file, and the new one's, with documents in it, be left behind."""
+    for each in (path, new_path):
+        if each.with_name(each.name + "-wal").exists():
+            raise StoreError(
+                f"another process has {each} open: end it, and run this again, which goes on with {new_path.name}"
+            )
     new_path.replace(path)
     new_path.with_name(new_path.name + ".lock").unlink(missing_ok=True)

@@ -147,9 +147,16 @@ def read_bytes(path: Path, most: int) -> tuple[bytes, os.stat_result]:
 
 
 def shown(name: str) -> str:
-    """A file's name as text of one line, whatever its bytes: it is a document's id, and is printed wherever that is."""
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    """A file's name as text of one line, whatever its bytes: it is a document's id, and is printed wherever that is.
+
+    Two names are never shown alike: `\\xff` is a byte, `\\u0085` a control character, and a backslash is written twice.
+    """
+    text = os.fsencode(name).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+    return _CONTROLS.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode() if found[0].isascii() else f"\\u{ord(found[0]):04x}"
 
 
 def _too_large(size: int, most: int) -> str:

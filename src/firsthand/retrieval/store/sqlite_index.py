@@ -13,6 +13,7 @@ what another process wrote is found by the next search.
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -175,6 +176,16 @@ class SqliteIndex:
         with self._file.reading() as connection:
             found = connection.execute("SELECT id, sha256 FROM documents ORDER BY id").fetchall()
         return {self._readable(rows_of.python_text, id): str(sha256) for id, sha256 in found}
+
+    def record_hashes(self) -> dict[str, bytes]:
+        """A hash of all that is stored of each document but its chunks, by id, so that it is the same with any chunker."""
+        columns = f"id, sha256, title, source, {meta_column('meta')}, locations"
+        with self._file.reading() as connection:
+            found = connection.execute(f"SELECT {columns} FROM documents ORDER BY id")
+            return {
+                self._readable(rows_of.python_text, id): hashlib.sha256(repr(rest).encode()).digest()
+                for id, *rest in found
+            }
 
     def document(self, id: str) -> Document:
         """The document. UnknownName if it is not there."""
