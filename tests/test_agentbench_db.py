@@ -200,6 +200,7 @@ def test_a_final_answer_is_read_as_python_or_as_it_is(text: str, answer: list[ob
     [
         (r"SELECT 'it\'s\n'", "SELECT 'it''s\n'"),
         (r"SELECT '\\', 'a''b'", r"SELECT '\', 'a''b'"),
+        (r"SELECT 'a\'\'b', '\'''', '''\''", "SELECT 'a''''b', '''''', ''''''"),
         ("SELECT * FROM 1952_Prix WHERE 10e3 = 0x1f", "SELECT * FROM `1952_Prix` WHERE 10e3 = 0x1f"),
         ("SELECT a -- all\nFROM t # x", "SELECT a  \nFROM t  "),
         ('SELECT "1952_x", `2nd`', 'SELECT "1952_x", `2nd`'),
@@ -210,6 +211,21 @@ def test_a_final_answer_is_read_as_python_or_as_it_is(text: str, answer: list[ob
 )
 def test_mysqls_own_notation_is_rewritten(mysql: str, sqlite: str):
     assert for_sqlite(mysql) == sqlite
+
+
+def test_a_column_compares_as_text_with_a_number_and_as_a_number_once_zero_is_added():
+    """As `docs/worlds.md` says."""
+
+    async def found(*conditions: str) -> list[str]:
+        engine = SqliteEngine(TableItem("counting", "T", ("Name", "Score"), (("a", "900"), ("b", "50")), ("1",)))
+        await engine.open()
+        try:
+            return [await engine.execute(f"SELECT Name FROM T WHERE {each}") for each in conditions]
+        finally:
+            await engine.close()
+
+    both, one = "[('a',), ('b',)]", "[('a',)]"
+    assert asyncio.run(found("Score > 100", "Score + 0 > 100", "Score = 900")) == [both, one, one]
 
 
 def test_a_text_without_mysqls_notation_stays_as_it_is():

@@ -178,11 +178,12 @@ def test_the_pages_of_a_shop_and_a_calendar_lead_to_an_order_and_a_booking() -> 
     assert shop.post("/add", {"name": "G10&", "quantity": " 1000 ", "page": "1"}) == "/?page=1"
     assert shop.post("/add", {"name": "G10&", "page": "x"}) == "/?page=0" and shop.cart == {"G10&": 1000}
     assert shop.post("/add", {"name": "other", "quantity": "3"}) == "/?page=0"
-    assert shop.post("/add", {"name": "G2&", "quantity": "-1"}) == "/?page=0" and shop.cart == {"G10&": 1000, "G2&": 0}
+    assert shop.post("/add", {"name": "G2&", "quantity": "-1"}) == "/?page=0" and shop.cart == {"G10&": 1000}
     top = '<p>In the cart: 1000. <a href="/cart" aria-label="Cart">Cart</a></p>'
     pager = '<p>Page 2 of 2 <a href="/?page=0">Previous page</a> </p>'
     assert shop.get("/", {"page": "1"}) == page("Shop", f"{top}<table>{good}</table>{pager}")
     shop.post("/remove", {"name": "never"})
+    shop.post("/add", {"name": "G2&"})
     assert shop.post("/remove", {"name": "G2&"}) == "/cart" and shop.cart == {"G10&": 1000}
     row = (
         '<tr><td>G10&amp;</td><td>1000</td><td><form method="post" action="/remove">'
@@ -222,6 +223,17 @@ def test_the_pages_of_a_shop_and_a_calendar_lead_to_an_order_and_a_booking() -> 
     assert pages[0] == '<p>Page 1 of 3 <a href="/?page=1">Next page</a></p>' and _pager(0, 10) == ""
     texts = (" 12 ", "1001", "12345678", "123456789", "-1", "²", "٣", "", "1.5")
     assert [_number(text) for text in texts] == [12, 1000, 1000, 0, 0, 0, 0, 0, 0] and _number("8", 7) == 7
+
+
+def test_a_product_added_with_no_quantity_is_not_in_the_cart_nor_in_the_order() -> None:
+    shop = visit("cart", goods=[{"name": "A", "price": 1}, {"name": "B", "price": 2}])
+    for quantity in ("0", "-1", "", "two", "1000000000"):
+        assert shop.post("/add", {"name": "A", "quantity": quantity, "page": "0"}) == "/?page=0"
+        assert shop.cart == {}, quantity
+    shop.post("/add", {"name": "B", "quantity": "1"})
+    shop.post("/add", {"name": "B", "quantity": "0"})
+    shop.post("/order", {"shipping": "Express"})
+    assert shop.sent == {"items": {"B": 1}, "shipping": "Express"}
 
 
 def test_a_visit_reports_the_share_that_is_right_and_repeats_its_last_step() -> None:

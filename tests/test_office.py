@@ -68,11 +68,17 @@ def test_tools_change_what_they_say_and_refuse_what_is_not_there():
         ("share_file", {"file_id": "file-1", "address": "bob"}),
         ("send_mail", {"recipient": "bob", "subject": "", "body": ""}),
         ("append_to_file", {"file_id": "y", "content": "z"}),
-        ("create_event", {"title": "t", "start": "2027-05-10", "end": "2027-05-10", "participants": []}),
-        ("reschedule_event", {"event_id": "event-7", "start": "2", "end": "1"}),
+        ("create_event", {"title": "t", "start": TEN["end"], "end": TEN["start"], "participants": []}),
+        ("create_event", {"title": "t", "start": "2027-05-10", "end": "2027-05-11", "participants": []}),
+        ("reschedule_event", {"event_id": "event-7", "start": TEN["start"], "end": TEN["start"]}),
         ("add_participants", {"event_id": "q", "participants": []}),
     ]:
-        assert "there is no" in (said := told(desk, name, **given)) or "is no address" in said or "not after" in said
+        assert (
+            "there is no" in (said := told(desk, name, **given))
+            or "is no address" in said
+            or "not after" in said
+            or "no time" in said
+        )
     assert desk.state == state
     assert "event-8" in told(desk, "create_event", title="t", **TEN, participants=["b@x", "b@x"])
     told(desk, "add_participants", event_id="event-8", participants=["a@x"])
@@ -85,6 +91,103 @@ def test_tools_change_what_they_say_and_refuse_what_is_not_there():
         desk, "delete_mail", mail_id="mail-1"
     )
     assert desk.state["mails"] == [] and len(state["mails"]) == 1
+
+
+def empty_desk() -> OfficeDesk:
+    return OfficeDesk({"mails": [], "events": [], "files": [], "sent": []})
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("ada.abel@x.example", "ada.abel@x.example"),
+        (" Ada.Abel@X.Example\n", "ada.abel@x.example"),
+        ("Ada Abel <Ada.Abel@x.example>", "ada.abel@x.example"),
+        ('"Abel, Ada" < ada.abel@x.example > ', "ada.abel@x.example"),
+        ("<ada.abel@x.example>", "ada.abel@x.example"),
+        ("bo@x <ada.abel@x.example>", "bo@x <ada.abel@x.example>"),
+        ("Ada <ada.abel@x.example>, bo@x", "ada <ada.abel@x.example>, bo@x"),
+        ("bo@x, ada.abel@x.example", "bo@x, ada.abel@x.example"),
+        ("\u212aira@x.example", "\u212aira@x.example"),
+    ],
+)
+def test_an_address_is_kept_in_one_form_however_it_is_written_and_two_are_not_one(written: str, kept: str):
+    desk = empty_desk()
+    said = told(desk, "send_mail", recipient=written, subject=" S\n", body=" b ")
+    assert said == f"The mail to {kept} was sent."
+    assert desk.state["sent"] == [{"recipient": kept, "subject": "S", "body": " b "}]
+    told(desk, "create_event", title=" t ", **TEN, participants=[written, kept])
+    assert (desk.state["events"][0]["title"], desk.state["events"][0]["participants"]) == ("t", [kept])
+    told(desk, "add_participants", event_id="event-1", participants=[written, "z@x"])
+    assert desk.state["events"][0]["participants"] == sorted([kept, "z@x"])
+    told(desk, "create_file", name=" n ", content=" c ")
+    assert told(desk, "share_file", file_id="file-1", address=written) == f"file-1 is shared with {kept}."
+    told(desk, "share_file", file_id="file-1", address=kept)
+    assert desk.state["files"] == [{"id": "file-1", "name": "n", "content": " c ", "shared_with": [kept]}]
+
+
+@pytest.mark.parametrize("tail", ["", ":00", ":00.000"])
+@pytest.mark.parametrize("between", [" ", "T"])
+def test_a_time_is_kept_in_one_form_however_it_is_written(between: str, tail: str):
+    desk = empty_desk()
+    given = {key: f" {value.replace(' ', between)}{tail}" for key, value in TEN.items()}
+    told(desk, "create_event", title="t", **given, participants=[])
+    assert desk.state["events"] == [{"id": "event-1", "title": "t", **TEN, "place": "", "participants": []}]
+    later = {key: value.replace("05-10", "06-11") for key, value in given.items()}
+    said = told(desk, "reschedule_event", event_id="event-1", **later)
+    assert said == "event-1 was moved to 2027-06-11 09:00."
+    assert {key: desk.state["events"][0][key] for key in TEN} == {
+        "start": "2027-06-11 09:00", "end": "2027-06-11 10:00"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "time", ["2027-05-10", "2027-05-10 9:00", "2027-05-10T09:00Z", "2027-05-10 09:00+02:00", "2027-05-10 09:00:30",
+             "2027-02-30 09:00", "2027-05-10 25:00", "10 May 2027 09:00", "", "\u0662027-05-10 09:00"],
+)  # fmt: skip
+def test_what_is_no_time_of_the_calendar_is_refused_and_told(time: str):
+    desk = OfficeDesk({"events": [{"id": "event-1", "title": "T", **TEN, "place": "", "participants": []}]})
+    before = copy.deepcopy(desk.state)
+    for name, given in (
+        ("create_event", {"title": "t", "participants": []}),
+        ("reschedule_event", {"event_id": "event-1"}),
+    ):
+        for when in ({"start": time, "end": "2028-01-01 09:00"}, {"start": "2026-01-01 09:00", "end": time}):
+            refused = told(desk, name, **given, **when)
+            assert refused == f"{time!r} is no time of the calendar: write it as 2027-05-17 14:00, without a time zone"
+            assert isinstance(refused, RefusedAction)
+    assert desk.state == before
+
+
+def test_a_calendar_is_compared_by_its_events_not_by_their_ids_and_order():
+    one = {"id": "event-1", "title": "T", **TEN, "place": "", "participants": []}
+    two = {**one, "id": "event-2", "title": "U"}
+
+    def same(*events: Json, **more: object) -> bool:
+        wanted: Json = {"events": [one, two], "files": [{"id": "file-1"}, {"id": "file-2"}], "sent": []}
+        return state_matches({**wanted, "events": list(events), **more}, wanted, [])
+
+    assert same(one, two) and same(two, one) and same(one, {**two, "id": "event-7"})
+    assert not same(one) and not same(one, two, two) and not same(one, one) and not same(one, {**two, "place": "x"})
+    assert not same(one, {**two, "participants": ["a@x"]}) and not same(one, {**two, "start": "2027-05-10 08:00"})
+    assert not same(one, two, files=[{"id": "file-1"}, {"id": "file-3"}]), "a file and a mail are known by their ids"
+
+
+def test_a_wrong_event_that_is_cancelled_after_the_right_one_was_made_leaves_the_task_done():
+    world = OfficeWorld(make_office(1, 3, 1))
+
+    async def played(cancelled: int) -> bool:
+        await world.open()
+        name, right = world.office.steps[-1]
+        last = max(int(each["id"].partition("-")[2]) for each in world.office.state["events"])
+        await world.desk.create_event(**{**right, "participants": []})
+        await world.desk.create_event(**right)
+        await world.desk.cancel_event(f"event-{last + cancelled}")
+        result = await world.result()
+        assert name == "create_event"
+        return state_matches(result["state"], result["wanted"], result["facts"])
+
+    assert asyncio.run(played(1)) and not asyncio.run(played(2))
 
 
 def test_arguments_of_another_type_are_told():

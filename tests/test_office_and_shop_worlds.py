@@ -116,8 +116,8 @@ def test_what_the_office_refuses_changes_nothing_and_is_told():
     same = "2027-05-20 09:00"
     for made, said in [
         (desk.send_mail("eve", "s", "b"), "'eve' is no address: it has no @"),
-        (desk.create_event("t", same, same, []), f"the event ends at {same[:20]}, which is not after {same[:20]}"),
-        (desk.reschedule_event("event-9", same, same), f"{same} is not after {same}"),
+        (desk.create_event("t", same, same, []), f"the event ends at {same}, which is not after {same}"),
+        (desk.reschedule_event("event-9", same, same), f"the event ends at {same}, which is not after {same}"),
         (desk.reschedule_event("event-1", same, "2027-06"), "there is no event-1"),
         (desk.cancel_event("event-1"), "there is no event-1"),
         (desk.add_participants("event-1", ["a@b"]), "there is no event-1"),

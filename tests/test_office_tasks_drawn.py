@@ -336,9 +336,9 @@ def test_what_is_found_is_cut_after_twenty_and_compared_in_any_case() -> None:
         "id": "event-11", "title": "t" * 4000, "start": "2027-05-10 09:00", "end": "2027-05-10 09:01", "place": "",
         "participants": ["3", "a", "b"],
     }  # fmt: skip
-    same = "2027-05-10 09:00 and more"
-    assert said(desk.create_event, "t", same, same, []) == (
-        "the event ends at 2027-05-10 09:00 and, which is not after 2027-05-10 09:00 and"
+    long = "2027-05-10 09:00 and more than forty letters"
+    assert said(desk.create_event, "t", long, long, []) == (
+        f"{long[:40]!r} is no time of the calendar: write it as 2027-05-17 14:00, without a time zone"
     )
     assert said(desk.create_file, "n" * 200, "c" * 4000) == "The file file-1 was created."
     assert desk.state["files"] == [{"id": "file-1", "name": "n" * 200, "content": "c" * 4000, "shared_with": []}]
@@ -351,12 +351,13 @@ def test_what_is_found_is_cut_after_twenty_and_compared_in_any_case() -> None:
     assert desk.state["sent"] == [{"recipient": "r@s", "subject": "s" * 4000, "body": "b" * 4000}]
     for move in (desk.delete_file, desk.cancel_event, desk.read_file):
         assert said(move, "f" * 41) == f"there is no {'f' * 40}" and said(move, 7) == "there is no 7"
-    early, late = "2027-05-11 08:00 sharp", "2027-05-11 07:00 sharp"
+    early, late = "2027-05-11 08:00", "2027-05-11 07:00"
     assert said(desk.reschedule_event, "e" * 41, early, late) == f"there is no {'e' * 40}"
     assert (
-        said(desk.reschedule_event, "event-9", early, late) == "2027-05-11 07:00 sha is not after 2027-05-11 08:00 sha"
+        said(desk.reschedule_event, "event-9", early, late)
+        == "the event ends at 2027-05-11 07:00, which is not after 2027-05-11 08:00"
     )
-    assert said(desk.reschedule_event, "event-9", early, early).endswith("is not after 2027-05-11 08:00 sha")
+    assert said(desk.reschedule_event, "event-9", early, early).endswith("is not after 2027-05-11 08:00")
     assert desk.state["events"][0] == {"id": "event-9"}
     assert said(desk.reschedule_event, "event-9", late, early) == f"event-9 was moved to {late}."
     assert desk.state["events"][0] == {"id": "event-9", "start": late, "end": early}

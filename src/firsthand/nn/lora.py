@@ -182,11 +182,12 @@ def read_adapter(
 ) -> Adapter:
     """Reads an adapter from a folder and validates it against the model's architecture and declared matrices.
 
-    ModelFileError unless every tensor belongs to a matrix of the model, in its shape, with finite values; ConfigError if
-    the file or a rank is larger than allowed, before any values are read.
+    ModelFileError unless every tensor belongs to a matrix of the model, in its shape, with finite values, or if a file is
+    replaced meanwhile; ConfigError if the file or a rank is larger than allowed, before any values are read.
     """
     folder = Path(folder)
     settings, tensors = adapter_files(folder)
+    versions = _version(settings), _version(tensors)
     if max_bytes is not None and (size := tensors.stat().st_size) > max_bytes:
         raise ConfigError(f"{tensors} has {size} bytes: an adapter of at most {max_bytes} is allowed here")
     config = _Config(Fields(read_json(settings), str(settings)))
@@ -209,11 +210,13 @@ def read_adapter(
     deltas = {
         matrices[module][0]: _delta(file, module, pair, matrices[module][1], config) for module, pair in pairs.items()
     }
+    if versions != (_version(settings), _version(tensors)):
+        raise ModelFileError(f"{folder} was saved anew while it was read: load it again")
     return Adapter(folder, deltas)
 
 
 def adapter_files(folder: Path | str) -> tuple[Path, Path]:
-    """Returns the paths of an adapter's settings and weights; ModelFileError if one is missing.
+    """Returns the paths of an adapter's settings and weights; ModelFileError if one is missing, or they are not whole.
 
     A training run's folder stands for the adapter in it.
     """
@@ -227,7 +230,21 @@ def adapter_files(folder: Path | str) -> tuple[Path, Path]:
         pickles = [file.name for file in folder.iterdir() if file.suffix in PICKLES]
         refused = f" ({pickles[0]} is a pickle, which is never read: save it as safetensors)" if pickles else ""
         raise ModelFileError(f"{folder} has no {missing[0]}{refused}")
+    if (folder / CONFIG).stat().st_size == 0:
+        raise ModelFileError(
+            f"{folder / CONFIG} is empty, as it is while an adapter is saved: load it again, or save it again if that was "
+            "interrupted"
+        )
     return folder / CONFIG, folder / WEIGHTS
+
+
+def _version(path: Path) -> tuple[int, int]:
+    """Numbers that change when a file is replaced or written to."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {reason_of(error)}") from None
+    return found.st_ino, found.st_mtime_ns
 
 
 class _Config:

@@ -19,6 +19,7 @@ from firsthand.nn.decoder import Decoder
 from firsthand.nn.lora import CONFIG, PREFIX, WEIGHTS, Adapter, LowRankUpdate, has_magnitudes
 from firsthand.nn.weight_names import huggingface_name
 from firsthand.system.new_file import replacing, write_new
+from firsthand.system.ordinary_file import read_ordinary
 from firsthand.system.own_file import expect_own_tree
 from firsthand.train.adapters.lora_config import LoRAConfig
 from firsthand.train.adapters.lora_training import adapter_of
@@ -27,8 +28,10 @@ from firsthand.train.adapters.lora_training import adapter_of
 def save_adapter(
     model: Decoder, folder: Path | str, *, base: str = "", config: LoRAConfig | None = None, agent: str = ""
 ) -> Adapter:
-    """Writes the model's adapter and returns it. Existing files are replaced atomically, the weights first.
+    """Writes the model's adapter and returns it. Existing files are replaced, each atomically, the weights first.
 
+    Where the settings change, their file is empty until both are in place: a reader refuses the folder then, and after a
+    save that was killed there.
     `base` is the name or path of the model that it was trained on, for the settings; `config` the one it was made with;
     `agent` the one whose adapter it is, where each agent has its own.
     ConfigError if a value is not finite.
@@ -57,10 +60,21 @@ def write_adapter(
     settings |= {"use_dora": has_magnitudes(adapter), "base_model_name_or_path": base or None}
     expect_own_tree(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(settings, indent=2) + "\n"
     with replacing(folder / CONFIG) as config_file, replacing(folder / WEIGHTS) as weights_file:
         save_file(tensors, weights_file, metadata={"format": "pt"})
-        write_new(config_file, json.dumps(settings, indent=2) + "\n")
+        write_new(config_file, text)
+        if (folder / CONFIG).is_file() and not _holds(folder / CONFIG, text):
+            write_new(folder / CONFIG, "")  # nobody may read the new weights with the old scale
     return adapter
+
+
+def _holds(path: Path, text: str) -> bool:
+    """True if that is the file's content."""
+    try:
+        return read_ordinary(path) == text.encode()
+    except OSError:
+        return False
 
 
 def _settings(updates: Mapping[str, LowRankUpdate], model: Decoder, config: LoRAConfig | None) -> dict[str, Any]:

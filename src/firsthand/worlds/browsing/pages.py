@@ -188,8 +188,9 @@ class SiteVisit:
         if path == "/order":
             self.sent = {"items": dict(self.cart), "shipping": form.get("shipping", "")}
             return "/done"
-        if any(each["name"] == name for each in self.errand.data["goods"]):
-            self.cart[name] = self.cart.get(name, 0) + _number(form.get("quantity", "1"), 999)
+        added = _number(form.get("quantity", "1"), 999)
+        if added and any(each["name"] == name for each in self.errand.data["goods"]):
+            self.cart[name] = self.cart.get(name, 0) + added
         return f"/?page={_number(form.get('page', '0'))}"
 
     def _month(self, ahead: int) -> str:

@@ -18,6 +18,8 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_ESCAPE = re.compile(r"[\\'](.)", re.DOTALL)
+"""A letter behind a backslash, or the second of two quotes: within a string no quote stands alone."""
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "Z": "\x1a", "0": "\0"}
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F]+|\d+[eE]\d+")
 _NAME = r"[`\"']?(?P<name>[^`\"';\s](?:[^`\"';]*[^`\"';\s])?)[`\"']?"
@@ -42,8 +44,7 @@ def _rewritten(token: re.Match[str]) -> str:
     text = token.group()
     match token.lastgroup:
         case "string":
-            inside = re.sub(r"\\(.)", lambda escape: _ESCAPED.get(escape[1], escape[1]), text[1:-1], flags=re.DOTALL)
-            inside = inside.replace("''", "'").replace("'", "''")
+            inside = _ESCAPE.sub(lambda escape: _ESCAPED.get(escape[1], escape[1]), text[1:-1]).replace("'", "''")
             return f"'{inside}'"
         case "digits" if not _NUMBER.fullmatch(text):
             return f"`{text}`"

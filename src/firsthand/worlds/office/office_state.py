@@ -1,10 +1,16 @@
-"""The state of an office and the tools that read and change it: mail, calendar, files."""
+"""The state of an office and the tools that read and change it: mail, calendar, files.
+
+Addresses, times and titles are kept in one form, however they are written, as mail programs and calendars keep them.
+"""
 
 from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime
 from functools import wraps
 from typing import Any
 
@@ -14,6 +20,9 @@ from firsthand.worlds.world import RefusedAction
 MAX_FOUND = 20
 MAX_TEXT = 4_000
 """The most characters of a text that a tool takes. A longer one is refused: what is judged is all that the agent wrote."""
+
+_NAMED_ADDRESS = re.compile(r"[^<>@]*<([^<>@]*@[^<>]*)>")
+_TIME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[ T]([0-9]{2}:[0-9]{2})(?::00(?:\.0{1,6})?)?")
 
 Move = Callable[..., Awaitable[str]]
 
@@ -103,9 +112,9 @@ class OfficeDesk:
         """
         if "@" not in recipient:
             return RefusedAction(f"{recipient[:60]!r} is no address: it has no @")
-        sent = {"recipient": recipient, "subject": subject, "body": body}
+        sent = {"recipient": _address(recipient), "subject": subject.strip(), "body": body}
         self.state["sent"].append(sent)
-        return f"The mail to {recipient} was sent."
+        return f"The mail to {sent['recipient']} was sent."
 
     async def delete_mail(self, mail_id: str) -> str:
         """Delete a mail.
@@ -124,11 +133,13 @@ class OfficeDesk:
             end: The end, such as 2027-05-17 15:00.
             participants: Addresses; may be empty.
         """
-        if not start < end:
-            return RefusedAction(f"the event ends at {end[:20]}, which is not after {start[:20]}")
+        try:
+            when = _span(start, end)
+        except ValueError as wrong:
+            return RefusedAction(str(wrong))
         id = f"event-{1 + max((int(each['id'].partition('-')[2]) for each in self.state['events']), default=0)}"
-        made = {"id": id, "title": title, "start": start, "end": end, "place": ""}
-        self.state["events"].append({**made, "participants": sorted(set(map(str, participants)))})
+        made = {"id": id, "title": title.strip(), **when, "place": ""}
+        self.state["events"].append({**made, "participants": sorted(set(map(_address, participants)))})
         return f"The event {id} was created."
 
     async def reschedule_event(self, event_id: str, start: str, end: str) -> str:
@@ -140,12 +151,14 @@ class OfficeDesk:
             end: The new end.
         """
         event = self._find("events", event_id)
-        if event is None or not start < end:
-            return RefusedAction(
-                f"there is no {event_id[:40]}" if event is None else f"{end[:20]} is not after {start[:20]}"
-            )
-        event |= {"start": start, "end": end}
-        return f"{event_id} was moved to {start}."
+        if event is None:
+            return RefusedAction(f"there is no {event_id[:40]}")
+        try:
+            when = _span(start, end)
+        except ValueError as wrong:
+            return RefusedAction(str(wrong))
+        event |= when
+        return f"{event_id} was moved to {event['start']}."
 
     async def cancel_event(self, event_id: str) -> str:
         """Cancel an event.
@@ -165,7 +178,7 @@ class OfficeDesk:
         event = self._find("events", event_id)
         if event is None:
             return RefusedAction(f"there is no {event_id[:40]}")
-        event["participants"] = sorted({*event["participants"], *map(str, participants)})
+        event["participants"] = sorted({*event["participants"], *map(_address, participants)})
         return f"{event_id} has the participants {', '.join(event['participants'])}."
 
     async def create_file(self, name: str, content: str) -> str:
@@ -176,7 +189,7 @@ class OfficeDesk:
             content: The text.
         """
         id = f"file-{1 + max((int(each['id'].partition('-')[2]) for each in self.state['files']), default=0)}"
-        self.state["files"].append({"id": id, "name": name, "content": content, "shared_with": []})
+        self.state["files"].append({"id": id, "name": name.strip(), "content": content, "shared_with": []})
         return f"The file {id} was created."
 
     async def append_to_file(self, file_id: str, content: str) -> str:
@@ -202,8 +215,8 @@ class OfficeDesk:
         file = self._find("files", file_id)
         if file is None or "@" not in address:
             return RefusedAction(f"there is no {file_id[:40]}" if file is None else f"{address[:60]!r} is no address")
-        file["shared_with"] = sorted({*file["shared_with"], address})
-        return f"{file_id} is shared with {address}."
+        file["shared_with"] = sorted({*file["shared_with"], _address(address)})
+        return f"{file_id} is shared with {_address(address)}."
 
     async def delete_file(self, file_id: str) -> str:
         """Delete a file.
@@ -226,6 +239,30 @@ class OfficeDesk:
             return RefusedAction(f"there is no {str(id)[:40]}")
         self.state[table].remove(found)
         return f"{id} was removed."
+
+
+def _address(text: Any) -> str:
+    """The address alone, in small letters: `Ada Abel <Ada.Abel@Office.example>` is `ada.abel@office.example`."""
+    plain = str(text).strip()
+    named = _NAMED_ADDRESS.fullmatch(plain)
+    alone = named[1].strip() if named is not None else plain
+    return alone.lower() if alone.isascii() else alone
+
+
+def _span(start: str, end: str) -> dict[str, str]:
+    """The beginning and the end of an event; ValueError, with what is wrong, if that cannot be."""
+    span = {"start": _time(start), "end": _time(end)}
+    if not span["start"] < span["end"]:
+        raise ValueError(f"the event ends at {span['end']}, which is not after {span['start']}")
+    return span
+
+
+def _time(text: str) -> str:
+    """The time as the calendar writes it; ValueError if it is none, or has seconds or a time zone."""
+    with suppress(ValueError):
+        if (found := _TIME.fullmatch(text.strip())) is not None:
+            return datetime.fromisoformat(f"{found[1]} {found[2]}").isoformat(" ", "minutes")
+    raise ValueError(f"{text[:40]!r} is no time of the calendar: write it as 2027-05-17 14:00, without a time zone")
 
 
 def _refusing_long_texts(move: Move) -> Move:
