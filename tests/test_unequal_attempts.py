@@ -1,4 +1,4 @@
-"""Gates and comparisons of runs with attempts that are missing, or more of them on one side; drops without a percent sign."""
+"""Gates and comparisons of runs whose attempts are missing or unequal in number; bare drops, plans and votes."""
 
 from __future__ import annotations
 
