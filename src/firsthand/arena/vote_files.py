@@ -31,6 +31,7 @@ VOTERS = ("judge", "voter", "user_id", "evaluation_session_id", "annotator")
 STYLES = ("length", "headers", "lists", "bold")
 QUESTIONS = ("question_id", "instruction_idx", "question", "prompt")
 TIMES = ("timestamp", "tstamp", "when", "time", "created_at")
+VERDICTS = ("winner", "winner_model_a", "winner_model_b", "winner_tie", "preference")
 _HEADER = re.compile(r"^#{1,6}\s", re.MULTILINE)
 _LIST = re.compile(r"^[^\S\n]*(?:[-*+]|\d+[.)])\s", re.MULTILINE)
 _BOLD = re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__")
@@ -42,7 +43,7 @@ class VoteFile:
 
     battles: BattleTable
     duplicates: int
-    """Rows that repeat another in every column, where its id, or its voter and time, say which vote it is."""
+    """Rows that repeat another vote, where its id, or its voter and time, say which vote it is."""
     filtered: int
     """Rows that the conditions left out."""
     void: int = 0
@@ -99,21 +100,35 @@ def holds_votes(path: Path) -> bool:
 def _distinct(rows: list[TableRow]) -> list[TableRow]:
     """The rows without repetitions.
 
-    A row with a vote's id, or with its voter and time, is one vote however often it stands there. Others may be equal votes
-    of different people, or of one judge asked again, and all stay: that they share a question says nothing.
+    A row with a vote's id, or with its voter and time, is one vote however often it stands there; DataError if it has two
+    verdicts. Others may be equal votes of different people, or of one judge asked again, and all stay: that they share a
+    question says nothing.
     """
-    return list({_vote_of(row, place): row for place, row in enumerate(rows)}.values())
+    found: dict[str | int, TableRow] = {}
+    for place, row in enumerate(rows):
+        first = found.setdefault(_vote_of(row, place), row)
+        if any(first.columns.get(name) != row.columns.get(name) for name in VERDICTS):
+            raise DataError(
+                f"{first.where} and {row.where} are one vote with two verdicts: keep the row that counts, or give each vote "
+                "its own id"
+            )
+    return list(found.values())
 
 
 def _vote_of(row: TableRow, place: int) -> str | int:
-    """All columns as text, if they say which vote the row is; else its place."""
+    """The columns beside the verdict as text, if they say which vote the row is; else its place.
+
+    With an id its time is no part of it: a vote that was corrected, or written twice, may have two.
+    """
 
     def has(names: Sequence[str]) -> bool:
         return any(row.columns.get(name) not in (None, "") for name in names)
 
-    if has(("id",)) or (has(VOTERS) and has(TIMES)):
-        return json.dumps(row.columns, sort_keys=True, default=str)
-    return place
+    if not has(("id",)) and not (has(VOTERS) and has(TIMES)):
+        return place
+    beside = {*VERDICTS, *(TIMES if has(("id",)) else ())}
+    columns = {name: value for name, value in row.columns.items() if name not in beside}
+    return json.dumps(columns, sort_keys=True, default=str)
 
 
 def _layout(columns: Json, path: Path) -> tuple[str, str, Callable[[TableRow], str]]:

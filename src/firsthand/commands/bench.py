@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,8 +96,15 @@ def show(result: BenchResult) -> None:
 
 def check_writable(path: str | None) -> None:
     """Raise ConfigError before minutes of work if a file could not be written in the end."""
-    if path and path != "-" and not Path(path).expanduser().absolute().parent.is_dir():
+    if not path or path == "-":
+        return
+    file = Path(path).expanduser().absolute()
+    if not file.parent.is_dir():
         raise ConfigError(f"the folder of {path!r} does not exist: make it, or name another file")
+    if file.is_dir():
+        raise ConfigError(f"{path!r} is a folder: name a file, such as {str(Path(path) / 'bench.md')!r}")
+    if not os.access(file.parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"the folder of {path!r} cannot be written: name a file elsewhere")
 
 
 def write(path: str, text: str) -> None:

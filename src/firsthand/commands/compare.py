@@ -14,6 +14,7 @@ from firsthand.commands.sides import (
     difference_header,
     paired_figures,
     shared_agents,
+    unmade_text,
     write,
 )
 from firsthand.config import confidence
@@ -133,6 +134,11 @@ def print_comparison(
             for p in changed[: config.limit]
         ]
         print_table(f"changed tasks ({len(changed)})", ["task", "a", "b", "trace in a", "trace in b"], cells)
+    for side, unmade in zip("ab", comparison.unmade, strict=True):
+        if sum(unmade.values()):
+            out.print(unmade_text(sum(unmade.values()), side), markup=False, soft_wrap=True)
+    if comparison.evened:
+        out.print(f"{count_of(len(comparison.evened), 'task')} reduced over as many attempts as both sides have")
     treated = "counted as 0" if config.errors == "zero" else "left out"
     for side, counts in zip("ab", comparison.unscored, strict=True):
         if sum(counts.values()):
@@ -198,6 +204,8 @@ def to_json(comparison: Comparison, results: Mapping[tuple[str, str], PairedDiff
         "only_a": [list(key) for key in comparison.only_a],
         "only_b": [list(key) for key in comparison.only_b],
         "changed": [list(key) for key in comparison.changed],
+        "unmade": {"a": dict(comparison.unmade[0]), "b": dict(comparison.unmade[1])},
+        "evened": [list(key) for key in comparison.evened],
         "unscored": {"a": dict(comparison.unscored[0]), "b": dict(comparison.unscored[1])},
         "flaky": [{"task": f.task_id, "where": f.where, "values": list(f.values)} for f in flaky(comparison)],
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -112,6 +112,18 @@ def allowed_drops(texts: tuple[str, ...]) -> dict[str, float]:
     return {"": 0.01} | drops
 
 
+def expect_percent(texts: tuple[str, ...], check: Check, scores: Iterable[float]) -> None:
+    """ConfigError if a drop of 1 or more was written without a % for scores within 0 to 1, where it allows anything."""
+    names = (f"{check.benchmark}/{check.score}", check.benchmark, "")
+    given = {name: amount for name, _, amount in (text.rpartition("=") for text in texts)}
+    amount = next((given[name] for name in names if name in given), "%")
+    if check.max_drop >= 1 and not amount.endswith("%") and all(0 <= score <= 1 for score in scores):
+        raise ConfigError(
+            f"max_drop is {amount}, which is {check.max_drop:.0%} and allows any drop of {check.benchmark}, {check.score}, "
+            f"whose scores are from 0 to 1: write {amount}%, or {check.max_drop:.0%} if it is meant"
+        )
+
+
 def all_checks(config: Config, baseline: Run, candidate: Run) -> Iterator[Check]:
     """A check for each agent, benchmark and score or figure, without a ruling yet."""
     drops, level = allowed_drops(config.max_drop), confidence(config.confidence)
@@ -127,13 +139,16 @@ def all_checks(config: Config, baseline: Run, candidate: Run) -> Iterator[Check]
                 agent_b=agent_b,
                 score=next(iter(having.values())),
                 error_value=0.0 if config.errors == "zero" else None,
+                unmade_value=0.0 if config.errors == "zero" else None,
                 strata=config.strata,
                 reduce=config.reduce,
             )
             for benchmark in having:
                 if not config.benchmark or benchmark in config.benchmark:
                     figures = paired_figures(found, benchmark, baseline, candidate, own, errors=config.errors == "zero")
-                    yield make_check(found, benchmark, score, drops, level, figures.get(score))
+                    made = make_check(found, benchmark, score, drops, level, figures.get(score))
+                    expect_percent(config.max_drop, made, scores_of_sides(found, benchmark, figures.get(score)))
+                    yield made
     if config.agent_a is None and config.agent_b is None:
         yield from checks_without_agent(config, baseline, candidate, scored, drops, level)
 
@@ -216,7 +231,18 @@ def make_check(
         mean_b,
         tuple(got_worse(*by_task, lower_is_better=bool(figures and figures[0].lower_is_better))),
         tuple(each for each in flaky(found) if each.benchmark == benchmark),
+        sum(name == benchmark for name, _ in found.evened),
     )
+
+
+def scores_of_sides(found: Comparison, benchmark: str, figures: tuple[Figure, Figure] | None) -> Iterator[float]:
+    """The scores of both sides on a benchmark, or their figures and what each task adds to them."""
+    for figure in figures or ():
+        yield figure_value(figure)
+        yield from (value for values in figure.values.values() for value in values)
+    for pair in found.pairs if figures is None else ():
+        if pair.benchmark == benchmark:
+            yield from (*pair.a.values, *pair.b.values)
 
 
 def mean(values: Scores) -> float:
@@ -233,7 +259,7 @@ def got_worse(a: Scores, b: Scores, *, lower_is_better: bool) -> list[str]:
 
 
 def gaps_of(found: Comparison, benchmark: str) -> Gaps:
-    """Missing, unscored and changed tasks of that benchmark, and scores beyond the baseline's scale."""
+    """Missing, unscored and changed tasks of that benchmark, attempts not made, and scores beyond the baseline's scale."""
     pairs = [pair for pair in found.pairs if pair.benchmark == benchmark]
     is_share = all(0 <= value <= 1 for pair in pairs for value in pair.a.values)
     above_one = sum(value > 1 for pair in pairs for value in pair.b.values) if is_share else 0
@@ -243,6 +269,8 @@ def gaps_of(found: Comparison, benchmark: str) -> Gaps:
         sum(name == benchmark for name, _ in found.missing),
         sum(name == benchmark for name, _ in found.changed),
         above_one,
+        found.unmade[0].get(benchmark, 0),
+        found.unmade[1].get(benchmark, 0),
     )
 
 

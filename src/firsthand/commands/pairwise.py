@@ -8,13 +8,14 @@ from pathlib import Path
 
 from firsthand.benchmark import Figure, Figures
 from firsthand.commands.compare_config import Config
-from firsthand.commands.sides import benchmarks_with, difference_cells, difference_header
+from firsthand.commands.sides import benchmarks_with, difference_cells, difference_header, unmade_text
 from firsthand.config import confidence
 from firsthand.errors import ConfigError, unknown
 from firsthand.runs import store
 from firsthand.runs.pairing import scores_of
 from firsthand.runs.run_folder import Run
 from firsthand.runs.task_groups import common_groups
+from firsthand.runs.unmade_attempts import unmade
 from firsthand.stats.intervals import Scores
 from firsthand.stats.multiple_comparisons import all_pairs
 from firsthand.stats.paired import PairedDifference
@@ -38,7 +39,8 @@ def compare_pairwise(config: Config) -> int:
         if config.benchmark is not None and config.benchmark not in having:
             raise unknown("benchmark", config.benchmark, having, see=f"firsthand show {runs[0].id}")
         paired_by, error_value = next(iter(having.values()), None), 0.0 if config.errors == "zero" else None
-        by_benchmark = scores_of(runs, score=paired_by, error_value=error_value, reduce=config.reduce)
+        by_benchmark = scores_of(runs, score=paired_by, error_value=error_value, reduce=config.reduce, even=True)
+        unfinished = {run.id: sum(unmade(run).counts.values()) for run in runs}
         results = {
             place: pairs
             for benchmark, agents in by_benchmark.items()
@@ -55,6 +57,9 @@ def compare_pairwise(config: Config) -> int:
         ]
         print_as_json(body)
         return 0
+    for id, count in unfinished.items():
+        if count:
+            console().print(unmade_text(count, id), markup=False, soft_wrap=True)
     for (benchmark, name), pairs in results.items():
         print_pairs(f"{benchmark}, {name}", pairs, config)
     return 0

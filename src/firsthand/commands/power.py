@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from firsthand.runs import store
 from firsthand.runs.pairing import scores_of
 from firsthand.runs.run_folder import Run
 from firsthand.stats.comparison_design import Design, from_one, from_pair
+from firsthand.stats.power_analysis import LARGEST_EFFECT, check_effect
 from firsthand.system.home import data_home
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import console, print_as_json, print_table
@@ -25,6 +25,8 @@ firsthand power --disagreement 15% --effect 2%              # two 0/1 scores tha
 firsthand power --between-sd 0.3 --within-sd 0.4 --effect 2% --tasks 500
 """
 
+MAX_EPOCHS = 10**12
+"""The most attempts per task of a plan."""
 ONE_ATTEMPT = """\
 With one attempt per task the variance within tasks is unknown: run with `--epochs 4` to estimate it."""
 
@@ -72,18 +74,23 @@ class Config:
             raise ConfigError("give a run to plan from, or --disagreement or --between-sd without one")
         if self.disagreement is not None and self.between_sd is not None:
             raise ConfigError("disagreement and between_sd do not go together: one follows from the other")
-        if not all(0 <= sd < math.inf for sd in (self.between_sd or 0.0, self.within_sd)):
-            raise ConfigError(f"between_sd {self.between_sd}, within_sd {self.within_sd}: give 0 or more")
+        if not all(0 <= sd <= LARGEST_EFFECT for sd in (self.between_sd or 0.0, self.within_sd)):
+            raise ConfigError(
+                f"between_sd {self.between_sd}, within_sd {self.within_sd}: give 0 or more, {LARGEST_EFFECT:g} at most"
+            )
         if self.against is not None and self.agent is None:
             raise ConfigError(f"against is {self.against!r}: name with --agent the agent to compare with it")
         if self.tasks is not None and self.tasks < 1:
             raise ConfigError(f"tasks is {self.tasks}: give 1 or more")
         if share(self.effect, "effect") <= 0:
             raise ConfigError(f"effect is {self.effect!r}: give a difference above 0, such as 2%")
+        check_effect(share(self.effect, "effect"))
         if not 0.5 < share(self.power, "power") < 1:
             raise ConfigError(f"power is {self.power!r}: give a share above 50% and below 100%, such as 80%")
         if not all(each.isdecimal() and int(each) > 0 for each in self.epochs) or not self.epochs:
             raise ConfigError(f"epochs is {','.join(self.epochs)}: give whole numbers from 1 on, such as 1,2,4")
+        if any(int(each) > MAX_EPOCHS for each in self.epochs):
+            raise ConfigError(f"epochs has a number of more than {MAX_EPOCHS:,} attempts per task: give smaller ones")
         confidence(self.confidence)
 
 

@@ -12,6 +12,7 @@ from firsthand.runs.run_folder import Run
 from firsthand.stats.paired import PairedDifference
 from firsthand.stats.stored_figures import stored_figures
 from firsthand.system.new_file import write_new
+from firsthand.system.plurals import count_of
 
 
 def shared_agents(
@@ -74,6 +75,14 @@ def difference_cells(found: PairedDifference) -> list[str]:
         " / ".join(map(str, counts)) if any(counts) else "-",
         found.verdict,
     ]
+
+
+def unmade_text(count: int, whose: str) -> str:
+    """The number of attempts that a run was to make and has not made, as a sentence; `whose` is a run or a side."""
+    return (
+        f"{count_of(count, 'attempt')} of {whose} not made yet, so what hangs or takes long may be left out: finish the run "
+        "with `firsthand run --resume`"
+    )
 
 
 def write(path: Path, text: str) -> None:

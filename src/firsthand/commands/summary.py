@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass, field
 
 from firsthand.commands.print_run import print_protocols
+from firsthand.commands.sides import unmade_text
 from firsthand.config import confidence, share
 from firsthand.errors import ConfigError
 from firsthand.runs import store
 from firsthand.runs.epoch_reducer import epoch_reducer
+from firsthand.runs.unmade_attempts import unmade
 from firsthand.show.board_words import amount, figure_text, seconds
 from firsthand.show.heatmap import heat, score_cells, shown
 from firsthand.stats.breakdown import cells, grids
@@ -74,6 +76,7 @@ def main(config: Config) -> int:
     with store.open_run(config.run, data_home()) as run:
         own, protocols = own_figures(complain, run), run.protocols
         lines = summary(run, level, own, score=config.score, strata=config.strata, reduce=config.reduce)
+        missing = sum(unmade(run).counts.values())
     if config.json:
         body = [line.to_json() | {"protocol": protocols.get(line.benchmark, "")} for line in lines]
         print_as_json(body)
@@ -82,6 +85,8 @@ def main(config: Config) -> int:
         print_lines(benchmark, [line for line in lines if line.benchmark == benchmark], config.confidence)
     if not lines:
         console().print("No attempt has finished.")
+    if missing:
+        console().print(unmade_text(missing, run.id), markup=False, soft_wrap=True)
     print_protocols(protocols)
     return 0
 

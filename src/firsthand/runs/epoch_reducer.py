@@ -56,6 +56,11 @@ def attempts_needed(name: str) -> int:
     return int(found[2]) if found else 1
 
 
+def grows_with_attempts(name: str) -> bool:
+    """True if more attempts alone change the expected score, as they do for `max`; not for `mean`, pass@k and pass^k."""
+    return epoch_reducer(name) is not None and not name.startswith("pass_")
+
+
 def check_epochs(name: str, epochs: int) -> None:
     """ConfigError if no reducer has that name, or it needs more attempts at a task than there will be."""
     epoch_reducer(name)

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Literal, NamedTuple
 
 from firsthand.errors import ConfigError, unknown
 from firsthand.runs.attempt_summary import AttemptSummary
-from firsthand.runs.epoch_reducer import Reduce, epoch_reducer, needed_of
+from firsthand.runs.epoch_reducer import Reduce, epoch_reducer, grows_with_attempts, needed_of
 from firsthand.runs.run_folder import Run
 from firsthand.runs.task_groups import common_groups, same_problem
+from firsthand.runs.unmade_attempts import unmade
 from firsthand.system.plurals import count_of
 from firsthand.task import Task
 
@@ -37,7 +38,7 @@ class Attempted:
     places: tuple[str, ...] = ()
     """`Trace.place` of each attempt, shorter to type than its id."""
     reduced: float | None = None
-    """The score that its epochs are reduced to, where that is not their mean."""
+    """The score that its epochs are reduced to, where that is not their mean; see `Comparison.evened`."""
 
     @property
     def value(self) -> float:
@@ -83,6 +84,10 @@ class Comparison:
     """Tasks that side `a` attempted, and side `b` not at all."""
     unscored: tuple[Mapping[str, int], Mapping[str, int]] = ({}, {})
     """Attempts of each side that have no score, by benchmark, whether or not their task is paired."""
+    unmade: tuple[Mapping[str, int], Mapping[str, int]] = ({}, {})
+    """Attempts that each side's run was to make and has not made, by benchmark."""
+    evened: tuple[Key, ...] = ()
+    """Tasks with more attempts on one side, of which only as many are reduced as the other has: `max` grows with them."""
     clusters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Benchmark -> task id -> cluster; `TaskGroups` where tasks have strata too."""
     repeated: bool = False
@@ -113,6 +118,7 @@ def compare(
     benchmark: str | None = None,
     score: str | None = None,
     error_value: float | None = None,
+    unmade_value: float | None = None,
     strata: str | None = None,
     reduce: str | None = None,
 ) -> Comparison:
@@ -124,19 +130,24 @@ def compare(
         benchmark: Compare on this benchmark alone.
         score: The name of a score; if left out, the one that is first in `run_a` at each task, by its name in both runs.
         error_value: What an attempt without a score counts as, such as 0; None leaves it out.
+        unmade_value: The same for attempts that a run was to make and has not made, at tasks that it has attempted.
         strata: The key of the tasks' metadata that tells their stratum; see `Run.clusters`.
         reduce: The name of a reducer of epochs; see `Run.reducer`.
     """
     name_a = _agent(run_a, agent_a)
     name_b = _agent(run_b, agent_b or (name_a if name_a in _agents(run_b) else None))
     names = _first_names([(run_a, name_a)], benchmark) if score is None else score
+    plan_a = unmade(run_a)
+    plan_b = plan_a if run_b is run_a else unmade(run_b)
+    planned = (plan_a.epochs, plan_b.epochs) if unmade_value is not None else (0, 0)
     tried_a, tried_b = (
-        _tried(run, name, benchmark, names, error_value, reduce or run_a.reducer)
-        for run, name in ((run_a, name_a), (run_b, name_b))
+        _tried(run, name, benchmark, names, error_value, reduce or run_a.reducer, epochs, unmade_value)
+        for run, name, epochs in ((run_a, name_a, planned[0]), (run_b, name_b, planned[1]))
     )
     side_a, side_b = ({key: each for key, each in tried.items() if each.values} for tried in (tried_a, tried_b))
     changed = _changed(run_a, run_b)
-    pairs = [Pair(*key, side_a[key], side_b[key]) for key in side_a if key in side_b and key not in changed]
+    paired = [key for key in side_a if key in side_b and key not in changed]
+    pairs = [Pair(*key, *_evened([side_a[key], side_b[key]], reduce or run_a.reducer(key[0]))) for key in paired]
     return Comparison(
         a=f"{run_a.id}/{name_a}",
         b=f"{run_b.id}/{name_b}",
@@ -146,22 +157,35 @@ def compare(
         changed=tuple(key for key in side_a if key in side_b and key in changed),
         missing=tuple(key for key in tried_a if key not in tried_b),
         unscored=(_unscored(tried_a), _unscored(tried_b)),
+        unmade=(_of_agent(plan_a.counts, name_a, benchmark), _of_agent(plan_b.counts, name_b, benchmark)),
+        evened=tuple(
+            key
+            for key in paired
+            if grows_with_attempts(reduce or run_a.reducer(key[0]))
+            and len(side_a[key].values) != len(side_b[key].values)
+        ),
         clusters=common_groups(run_b.clusters(strata), run_a.clusters(strata)),
         repeated=_repeated(run_a, run_b, name_a, name_b),
     )
 
 
 def scores_of(
-    runs: Sequence[Run], *, score: str | None = None, error_value: float | None = None, reduce: str | None = None
+    runs: Sequence[Run],
+    *,
+    score: str | None = None,
+    error_value: float | None = None,
+    reduce: str | None = None,
+    even: bool = False,
 ) -> dict[str, dict[str, dict[str, tuple[float, ...]]]]:
     """Benchmark -> agent -> task -> values of its attempts, of all agents of the runs, for comparisons of every two.
 
     Epochs are reduced as asked, else as in the first run. With several runs an agent is named `run/agent`. A task that a
     later run has changed is left out of that run. Without `score`, each task's first score in the first run that has one
-    is read of all agents, by its name.
+    is read of all agents, by its name. With `even`, a reducer that grows with the number of attempts is given as many of
+    each agent's at a task as the agent with the fewest has, so that agents of different epochs can be compared.
     """
     names = _first_names([(run, agent) for run in runs for agent in _agents(run)], None) if score is None else score
-    found: dict[str, dict[str, dict[str, tuple[float, ...]]]] = {}
+    found: dict[str, dict[str, dict[str, Attempted]]] = {}
     tasks: dict[Key, Task] = {}
     for run in runs:
         changed = {key for key, task in run.tasks().items() if not same_problem(tasks.setdefault(key, task), task)}
@@ -171,8 +195,17 @@ def scores_of(
                 run, agent, None, names, error_value, reduce or runs[0].reducer
             ).items():
                 if each.values and (benchmark, task) not in changed:
-                    found.setdefault(benchmark, {}).setdefault(name, {})[task] = each.drawn
-    return found
+                    found.setdefault(benchmark, {}).setdefault(name, {})[task] = each
+    for benchmark, agents in found.items() if even else ():
+        for task in {task for by_task in agents.values() for task in by_task}:
+            having = [by_task for by_task in agents.values() if task in by_task]
+            sides = _evened([by_task[task] for by_task in having], reduce or runs[0].reducer(benchmark))
+            for by_task, each in zip(having, sides, strict=True):
+                by_task[task] = each
+    return {
+        benchmark: {name: {task: each.drawn for task, each in by_task.items()} for name, by_task in agents.items()}
+        for benchmark, agents in found.items()
+    }
 
 
 def _agents(run: Run) -> list[str]:
@@ -226,8 +259,10 @@ def _tried(
     score: str | _FirstNames | None,
     error_value: float | None,
     reduce: str | Callable[[str], str],
+    epochs: int = 0,
+    unmade_value: float | None = None,
 ) -> Mapping[Key, Attempted]:
-    """The agent's attempts at each task, of those too that have no value."""
+    """The agent's attempts at each task, of those too that have no value; each of `epochs` not made is `unmade_value`."""
     attempts: dict[Key, list[_Attempt]] = defaultdict(list)
     for each in run.summaries(benchmark=benchmark, agent=agent):
         value = score.value(each) if isinstance(score, _FirstNames) else each.value(score)
@@ -237,7 +272,15 @@ def _tried(
     for (name, _), tries in attempts.items():
         counts[name].append(len(tries))
     reducers = {name: (epoch_reducer(each), needed_of(each, counts[name])) for name, each in names.items()}
-    return {key: _attempted(tries, error_value, *reducers[key[0]]) for key, tries in sorted(attempts.items())}
+    return {
+        key: _attempted(
+            tries,
+            error_value,
+            *reducers[key[0]],
+            unmade=[(epoch, unmade_value) for epoch in sorted(set(range(epochs)) - {each.epoch for each in tries})],
+        )
+        for key, tries in sorted(attempts.items())
+    }
 
 
 class _Attempt(NamedTuple):
@@ -248,22 +291,47 @@ class _Attempt(NamedTuple):
 
 
 def _attempted(
-    attempts: list[_Attempt], error_value: float | None, reduce: Reduce | None, needed: int = 1
+    attempts: list[_Attempt],
+    error_value: float | None,
+    reduce: Reduce | None,
+    needed: int = 1,
+    unmade: Sequence[tuple[int, float | None]] = (),
 ) -> Attempted:
-    """The attempts at a task. Without as many values as the reducer needs it has none, and what it lacks is unscored."""
+    """The attempts at a task. Without as many values as the reducer needs it has none, and what it lacks is unscored.
+
+    `unmade` are epochs without an attempt, and the value each counts as.
+    """
     attempts = sorted(attempts, key=lambda each: (each.epoch, each.place))
     valued = [(each.epoch, error_value if each.value is None else each.value) for each in attempts]
+    valued = sorted([*valued, *unmade], key=lambda each: each[0])
+    lacking = max(0, needed - len(valued))
     if sum(value is not None for _, value in valued) < needed:
         valued = []
     values = tuple(value for _, value in valued if value is not None)
     return Attempted(
         values=values,
         trace_ids=tuple(each.id for each in attempts),
-        num_unscored=sum(each.value is None for each in attempts) + max(0, needed - len(attempts)),
+        num_unscored=sum(each.value is None for each in attempts) + lacking,
         epochs=tuple(epoch for epoch, value in valued if value is not None),
         places=tuple(each.place for each in attempts),
         reduced=reduce(values) if reduce and values else None,
     )
+
+
+def _evened(sides: Sequence[Attempted], reducer: str) -> list[Attempted]:
+    """The attempts of several sides at one task, reduced over as many of each as the side with the fewest has.
+
+    Only for reducers whose score grows with the number of attempts: the others take all of them.
+    """
+    reduce, fewest = epoch_reducer(reducer), min(len(each.values) for each in sides)
+    if reduce is None or not grows_with_attempts(reducer):
+        return list(sides)
+    return [replace(each, reduced=reduce(each.values[:fewest])) for each in sides]
+
+
+def _of_agent(counts: Mapping[Key, int], agent: str, benchmark: str | None) -> dict[str, int]:
+    """The counts of that agent by benchmark, or of one benchmark."""
+    return {name: count for (name, its), count in counts.items() if its == agent and benchmark in (None, name)}
 
 
 def _unscored(tried: Mapping[Key, Attempted]) -> dict[str, int]:

@@ -20,7 +20,7 @@ from firsthand.stats.figure_stats import FigureDifference
 from firsthand.stats.intervals import Bounds, finite
 from firsthand.stats.multiple_comparisons import holm
 from firsthand.stats.paired import Differences
-from firsthand.stats.power_analysis import margin_tasks_needed
+from firsthand.stats.power_analysis import SMALLEST_EFFECT, margin_tasks_needed
 from firsthand.system.plurals import count_of
 
 Ruling = Literal["pass", "fail", "inconclusive"]
@@ -39,6 +39,9 @@ class Gaps:
     """Tasks that are not the same in both runs."""
     above_one: int = 0
     """Attempts of the candidate with a score above 1, where all scores of the baseline are within 0 to 1."""
+    baseline_unmade: int = 0
+    """Attempts that the baseline's run was to make and has not made, for it was interrupted or goes on."""
+    candidate_unmade: int = 0
     no_agent: bool = False
     """True if the candidate has no agent of that name: then nothing of it was compared."""
 
@@ -46,6 +49,8 @@ class Gaps:
         parts = (
             (self.baseline_errors, "attempt", "of the baseline without a score"),
             (self.candidate_errors, "attempt", "of the candidate without a score"),
+            (self.baseline_unmade, "attempt", "that the baseline's run has yet to make: finish it with --resume"),
+            (self.candidate_unmade, "attempt", "that the candidate's run has yet to make: finish it with --resume"),
             (self.missing, "task", "that the candidate did not attempt"),
             (self.changed, "task", "not the same in both runs"),
             (self.above_one, "attempt", "of the candidate with a score above 1, and none of the baseline's is"),
@@ -55,9 +60,7 @@ class Gaps:
         return ", ".join(f"{count_of(count, noun)} {which}" for count, noun, which in parts if count)
 
     def __bool__(self) -> bool:
-        return any(
-            (self.baseline_errors, self.candidate_errors, self.missing, self.changed, self.above_one, self.no_agent)
-        )
+        return self != Gaps()
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ class Check:
     worse: tuple[str, ...] = ()
     """Tasks on which the candidate scored lower, the largest difference first."""
     flaky: tuple[Flaky, ...] = ()
+    evened: int = 0
+    """Tasks with more attempts on one side, of which only as many count as the other has; see `Comparison.evened`."""
 
     @property
     def gain(self) -> Differences | FigureDifference:
@@ -120,10 +125,12 @@ class Check:
             "worse": worse,
             "worse_tasks": list(self.worse),
             "errors": {"baseline": self.gaps.baseline_errors, "candidate": self.gaps.candidate_errors},
+            "unmade": {"baseline": self.gaps.baseline_unmade, "candidate": self.gaps.candidate_unmade},
             "missing": self.gaps.missing,
             "no_agent": self.gaps.no_agent,
             "changed": self.gaps.changed,
             "above_one": self.gaps.above_one,
+            "evened": self.evened,
             "flaky": [{"task": each.task_id, "where": each.where, "values": list(each.values)} for each in self.flaky],
         }
 
@@ -166,7 +173,7 @@ def _unsure(check: Check, allowed: str) -> str:
     seen = (
         f"a {check.drop} of {worst:.2%} is still possible" if math.isfinite(worst) else "nothing is known of the spread"
     )
-    if check.max_drop == 0:
+    if check.max_drop < SMALLEST_EFFECT:
         return f"{seen}, and no number of tasks excludes every {check.drop}: allow a small one"
     found = check.differences
     # the share of flips is shrunk towards one flip more, for none seen does not mean that there are none

@@ -14,6 +14,11 @@ from firsthand.message import Json
 from firsthand.stats.intervals import CONFIDENCE, Scores, bisect, finite, standard_deviation, task_means, z_value
 
 POWER = 0.8
+SMALLEST_EFFECT = 1e-9
+"""A smaller effect needs more tasks than there will ever be, and its square is rounded to 0 in the end."""
+LARGEST_EFFECT = 1e150
+"""Beyond it, as for a standard deviation, the square is no number."""
+MAX_TASKS = 1e300
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ def tasks_needed(
     """
     check_effect(effect)
     variance = between + within[0] / epochs[0] + within[1] / epochs[1]
-    return max(1, math.ceil(_standard_errors(confidence, power) ** 2 * variance / effect**2 - 1e-9))
+    return max(1, _whole(_standard_errors(confidence, power) ** 2 * variance / effect**2))
 
 
 def epochs_needed(
@@ -104,7 +109,7 @@ def epochs_needed(
     """The attempts per task (of both agents) that detect `effect` on that many tasks; None if no number does."""
     check_effect(effect)
     allowed = tasks * effect**2 / _standard_errors(confidence, power) ** 2 - between
-    return None if allowed <= 0 else max(1, math.ceil(sum(within) / allowed - 1e-9))
+    return None if allowed <= 0 else max(1, _whole(sum(within) / allowed))
 
 
 def paired_tasks_needed(
@@ -123,7 +128,7 @@ def paired_tasks_needed(
         )
     z_alpha, z_power = z_value(confidence), z_value(2 * power - 1)
     root = z_alpha * math.sqrt(disagreement) + z_power * math.sqrt(disagreement - effect**2)
-    return math.ceil((root / effect) ** 2 + 1 / effect - 1e-9)
+    return _whole((root / effect) ** 2 + 1 / effect)
 
 
 def smallest_detectable(
@@ -164,13 +169,24 @@ def margin_tasks_needed(margin: float, variance: float, *, confidence: float = C
     `variance` is that of the differences task by task; the confidence is one-sided, as a gate's is.
     """
     check_effect(margin)
-    return math.ceil(_standard_errors(2 * confidence - 1, power) ** 2 * variance / margin**2 - 1e-9)
+    return _whole(_standard_errors(2 * confidence - 1, power) ** 2 * variance / margin**2)
 
 
 def check_effect(effect: float) -> None:
-    """Refuse an effect that no number of tasks could show."""
-    if not (math.isfinite(effect) and effect > 0):
-        raise ConfigError(f"effect is {effect}: give a difference above 0, such as 0.02")
+    """Refuse an effect that no number of tasks could show, and one beyond any scale of scores."""
+    if not SMALLEST_EFFECT <= effect <= LARGEST_EFFECT:
+        raise ConfigError(
+            f"effect is {effect}: give a difference above 0, from {SMALLEST_EFFECT:g} to {LARGEST_EFFECT:g}, such as 0.02"
+        )
+
+
+def _whole(number: float) -> int:
+    """The number of tasks or attempts, rounded up; ConfigError if it is beyond MAX_TASKS."""
+    if not number <= MAX_TASKS:
+        raise ConfigError(
+            f"more than {MAX_TASKS:g} tasks or attempts would be needed: the scores vary too much for so small an effect"
+        )
+    return math.ceil(number - 1e-9)
 
 
 def _standard_errors(confidence: float, power: float) -> float:

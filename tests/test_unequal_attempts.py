@@ -1,0 +1,108 @@
+"""Gates and comparisons of runs whose attempts are missing or unequal in number; bare drops, plans and votes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firsthand.cli import main
+from firsthand.runs.pairing import compare, scores_of
+from firsthand.runs.store import Run, create
+from firsthand.runs.unmade_attempts import unmade
+from firsthand.task import Task
+from made_traces import trace
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    return tmp_path
+
+
+def made(home: Path, tasks: list[list[float]], planned: int | None = None, config: Any = None) -> Run:
+    """A run of agent `a` with these scores by task and epoch."""
+    run = create(home, config or {}, "b")
+    run.add_tasks("b", [Task(f"t{number}", "?") for number in range(len(tasks))])
+    run.add_agent("a", {"name": "a"})
+    for number, values in enumerate(tasks):
+        for epoch, value in enumerate(values):
+            run.append(trace(f"{number}-{epoch}", f"t{number}", value, epoch=epoch))
+    if planned is not None:
+        run.plan(planned)
+    return run
+
+
+def test_attempts_that_a_run_has_yet_to_make_fail_the_gate_and_count_as_zero_if_asked(home: Path, capsys: Any) -> None:
+    whole, cut = made(home, [[1.0] * 4] * 3, 12), made(home, [[1.0] * 4, [1.0], [1.0]], 12)
+    assert unmade(whole) == (0, {}) and unmade(cut) == (4, {("b", "a"): 6})
+    for a, b, sides in ((whole, cut, [0, 6]), (cut, whole, [6, 0])):
+        assert main(["gate", a.id, b.id, "--json"]) == 1
+        (check,) = json.loads(capsys.readouterr().out)["checks"]
+        assert list(check["unmade"].values()) == sides and "6 attempts that the" in check["reason"]
+    main(["gate", whole.id, cut.id, "--errors", "zero", "--json"])
+    assert json.loads(capsys.readouterr().out)["checks"][0]["candidate"] == pytest.approx(0.5)
+    main(["gate", whole.id, cut.id, "--errors", "drop", "--json"])
+    assert json.loads(capsys.readouterr().out)["checks"][0]["candidate"] == 1
+    for words in (["compare", whole.id, cut.id], ["compare", whole.id, cut.id, whole.id], ["summary", cut.id]):
+        assert main(words) == 0
+        assert "6 attempts of " in capsys.readouterr().out
+    assert made(home, [[1.0]], None) and unmade(made(home, [[1.0]])) == (0, {})
+
+
+def test_a_reducer_that_grows_takes_as_many_attempts_of_each_side(home: Path, capsys: Any) -> None:
+    few, many = made(home, [[0.0, 1.0], [0.0, 0.0]]), made(home, [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]])
+    for a, b, expected in ((few, many, [(1, 0), (0, 0)]), (many, few, [(0, 1), (0, 0)])):
+        found = compare(a, b, reduce="max")
+        assert [(pair.a.value, pair.b.value) for pair in found.pairs] == expected and len(found.evened) == 2
+    for unbiased in ("mean", "pass_at_1"):
+        found = compare(few, many, reduce=unbiased)
+        assert [pair.b.value for pair in found.pairs] == [0.5, 0.5] and found.evened == ()
+    assert compare(many, many, reduce="max").evened == ()
+    even = scores_of([few, many], reduce="max", even=True)["b"][f"{many.id}/a"]
+    assert even == {"t0": (0.0,), "t1": (0.0,)}
+    assert scores_of([few, many], reduce="max")["b"][f"{many.id}/a"] == {"t0": (1.0,), "t1": (1.0,)}
+    main(["gate", few.id, many.id, "--reduce", "max"])
+    assert "2 tasks reduced over as many attempts as both sides have" in capsys.readouterr().out
+
+
+def test_a_drop_of_one_without_a_percent_sign_is_refused_for_shares(home: Path, capsys: Any) -> None:
+    base, bad, points = made(home, [[1.0]] * 9), made(home, [[0.0]] * 9), made(home, [[50.0]] * 9)
+    for text in ("1", "b=5"):
+        assert main(["gate", base.id, bad.id, "--max-drop", text]) == 2
+        assert "is meant" in capsys.readouterr().err
+    assert main(["gate", base.id, bad.id, "--max-drop", "100%"]) != 2
+    assert main(["gate", base.id, bad.id, "--max-drop", "0.99"]) != 2
+    assert main(["gate", points.id, points.id, "--max-drop", "5"]) != 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--between-sd 0.3 --effect 1e-200",
+        "--between-sd 1e200",
+        "--disagreement 15% --effect 1e-160",
+        "--between-sd 1e149 --effect 1e-9",
+        f"--between-sd 0.3 --epochs {'9' * 400}",
+    ],
+)
+def test_a_plan_beyond_all_numbers_is_one_sentence(capsys: Any, words: str) -> None:
+    assert main(["power", *words.split()]) == 2
+    assert capsys.readouterr().err.startswith("firsthand: ")
+
+
+def test_a_folder_as_the_file_of_a_bench_is_refused_before_it_is_measured(tmp_path: Path, capsys: Any) -> None:
+    assert main(["bench", "no-such-model", "--out", str(tmp_path)]) == 2
+    assert "is a folder: name a file" in capsys.readouterr().err
+
+
+def test_one_vote_with_two_verdicts_is_refused_and_one_written_twice_counts_once(tmp_path: Path, capsys: Any) -> None:
+    rows = [{"id": n, "model_a": "x", "model_b": "y", "winner": "ab"[n % 2], "time": n} for n in range(6)]
+    file = tmp_path / "votes.jsonl"
+    file.write_text("\n".join(json.dumps(row) for row in [*rows, {**rows[0], "time": 9}]))
+    assert main(["board", str(file)]) == 0 and "6 battles" in capsys.readouterr().out
+    file.write_text("\n".join(json.dumps(row) for row in [*rows, {**rows[0], "winner": "tie", "time": 9}]))
+    assert main(["board", str(file)]) != 0
+    assert "line 1 and " in (said := capsys.readouterr().err) and "two verdicts" in said
