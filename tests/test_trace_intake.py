@@ -287,6 +287,47 @@ def test_an_alert_that_waits_outlives_its_rule_and_the_process_and_is_sent_once(
         assert [(each["rule"], each["value"], each["at"]) for each in sent] == [(text, 0.0, NOW) for text in texts]
 
 
+def test_an_alert_of_before_a_restart_is_sent_within_a_day_or_its_window(tmp_path: Path, still: Any) -> None:
+    day = 86_400
+    for at, (window, age, is_sent) in enumerate(
+        (
+            ("1m", day, True),
+            ("1m", day + 1, False),
+            ("2d", 2 * day, True),
+            ("2d", 2 * day + 1, False),
+            ("1m", -700, True),
+        )
+    ):
+        text, home, told = f"spans>9/{window}", tmp_path / f"home{at}", tmp_path / f"out{at}"
+        intake = still(home, alerts=parse_alerts([text]), alert_to=str(told))
+        intake._note(Alert(text, 1.0, "s", NOW), "down", NOW)
+        intake.tick(NOW + age)
+        assert told.exists() == is_sent
+        intake.close()
+
+
+def test_an_alert_of_before_a_restart_is_tried_with_pauses_also_if_its_rule_fails(
+    tmp_path: Path, still: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, now = "spans>9/1m", NOW
+    tried: list[float] = []
+
+    async def deliver(alert: Alert, target: str, rules: Any) -> str:
+        tried.append(now - NOW)
+        return "down"
+
+    def check(rule: Any, store: Any, now_s: float) -> None:
+        raise StoreError("no")
+
+    monkeypatch.setattr(rounds, "deliver", deliver)
+    monkeypatch.setattr(AlertRule, "check", check)
+    intake = still(tmp_path, alerts=parse_alerts([text]), alert_to=str(tmp_path / "out"))
+    intake._note(Alert(text, 1.0, "s", NOW), "down", NOW)
+    for now in (NOW + 5, NOW + 10, NOW + 15, NOW + 20):
+        intake.tick(now)
+    assert tried == [5, 10, 20]
+
+
 def test_a_rule_or_a_delivery_that_fails_leaves_the_other_rules_their_turn(
     tmp_path: Path, still: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

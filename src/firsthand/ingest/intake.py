@@ -33,6 +33,8 @@ MAX_ALERTS = 10_000
 """Alerts that are remembered; no size of the store removes them."""
 MOST_PAUSE_S = 600.0
 """The longest pause between two tries to deliver an alert."""
+OLDEST_WAITING_S = 86_400.0
+"""An undelivered alert of before a restart is sent if it is no older than this or than its rule's window."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +109,14 @@ class Intake:
             self._keeping = TraceStore(home)  # a connection of its own, so that the writer does not wait for the keeper
             self._keeping.read_sealed = self.store.read_sealed = read_sealed
             remove_orphans(self.store)
-            self._waiting = self._undelivered()
-            """The newest undelivered alert of a rule, by the rule's text."""
         except BaseException:
             self._held.close()
             raise
         self.writer = SpanWriter(self.store, SpanPreparer(redactor))
         self._end = threading.Event()
         self._fired: dict[str, bool] = {}
+        self._waiting: dict[str, WaitingAlert] = {}
+        """The newest undelivered alert of a rule, by the rule's text."""
         self._keeper = threading.Thread(target=self._keep, name="trace-keeper", daemon=True)
         self._keeper.start()
         self._scoring: tuple[asyncio.AbstractEventLoop, asyncio.Task[object]] | None = None
@@ -187,7 +189,9 @@ class Intake:
                 loop.call_soon_threadsafe(work.cancel)
 
     def _look(self, rule: AlertRule, now_s: float) -> None:
-        """Lets an alert wait if a rule holds that did not before."""
+        """Lets an alert wait if a rule holds that did not before; at the first look also one of before a restart."""
+        if rule.text not in self._fired and (earlier := self._undelivered(rule, now_s)) is not None:
+            self._waiting.setdefault(rule.text, earlier)
         alert = rule.check(self._keeping, now_s)
         if alert is not None and not self._is_known(rule, alert, now_s):
             older = self._waiting.get(rule.text) or WaitingAlert(alert, now_s, now_s)
@@ -208,15 +212,13 @@ class Intake:
         if not why or now_s == waiting.since_s:  # of the tries that fail the first is kept
             self._note(waiting.alert, why, now_s)
 
-    def _undelivered(self) -> dict[str, WaitingAlert]:
-        """The alerts that an earlier intake could not deliver: of each rule the newest, if that one is undelivered."""
-        found = {}
+    def _undelivered(self, rule: AlertRule, now_s: float) -> WaitingAlert | None:
+        """The newest alert of a rule if it could not be delivered, as before a restart; None if it is too old to tell."""
         sql = "SELECT value, said, at_s, delivered FROM alerts WHERE rule = ? ORDER BY seq DESC LIMIT 1"
-        for rule in self.settings.alerts:
-            for value, said, at_s, delivered in self._keeping.database.read(sql, (plain(rule.text),)):
-                if delivered != "yes":
-                    found[rule.text] = WaitingAlert(Alert(rule.text, value, said, at_s), at_s, at_s)
-        return found
+        for value, said, at_s, delivered in self._keeping.database.read(sql, (plain(rule.text),)):
+            if delivered != "yes" and now_s - at_s <= max(rule.window_s, OLDEST_WAITING_S):
+                return WaitingAlert(Alert(rule.text, value, said, at_s), at_s, at_s)
+        return None
 
     def _is_known(self, rule: AlertRule, alert: Alert, now_s: float) -> bool:
         """True if the rule held at the last look, or an alert was delivered within its window, as before a restart.
