@@ -239,6 +239,18 @@ async def asked(replica: Replica, method: str, **body: Any) -> Any:
     return message["value"]
 
 
+def test_tokens_that_are_held_back_are_told_once():
+    first, more, text, last = (
+        Delta("a", token_ids=(1,), num_held=1), Delta("", num_held=2), Delta("b", token_ids=(2, 3)), Delta("", num_held=1),
+    )  # fmt: skip
+    answer = ShownAnswer()
+    assert [answer.rest(each) for each in (first, more)] == [first, more]
+    answer.restart()
+    told = [answer.rest(each) for each in (first, more, Delta("", num_held=3), text, last)]
+    assert told == [None, None, Delta("", num_held=3), text, None], "as many tokens as were computed before"
+    assert answer.rest(Delta("", num_held=2)) == Delta("", num_held=2)
+
+
 def test_a_replica_does_each_job_and_says_what_came_of_it():
     class Embedder:
         name = "e"

@@ -412,6 +412,7 @@ def test_arguments_of_a_cut_call_are_what_came_of_them_and_of_any_other_those_of
         ):  # fmt: skip
             answer.add(delta)
         assert answer.arguments() == ['{"a":1}', second, "{x"]
+        assert [each["function"]["arguments"] for each in choices.calls_json(answer)] == answer.arguments()
 
 
 def test_an_answer_that_a_stop_string_cut_need_not_have_the_call_that_was_required() -> None:

@@ -77,6 +77,28 @@ def test_an_answer_that_is_left_before_its_end_is_charged_for_its_prompt_and_wha
     assert left(*two, read=3)[0] == 59, "the prompt with the first answer, and the tokens of the second"
 
 
+def test_tokens_that_are_held_back_for_a_stop_string_are_charged_and_measured() -> None:
+    held = [
+        Delta("a", token_ids=(1,), num_held=2),
+        Delta("", num_held=3),
+        Delta("b"),
+        Delta("c", token_ids=(2, 3, 4, 5)),
+    ]
+    assert [left(*held, read=count)[0] - 100 for count in (1, 2, 3, 4)] == [3, 4, 4, 5]
+    assert left(*held, Delta("", END), read=5)[0] == 57
+    for delta, is_first in ((Delta("", num_held=1), True), (Delta(""), False)):
+        request, telemetry = ActiveRequest("r", ANN, "/x"), ServerTelemetry(TelemetrySettings(log="none"))
+
+        async def answers(piece: Delta = delta) -> Any:
+            yield piece
+
+        async def main(stream: Any) -> None:
+            assert len([each async for each in stream]) == 1
+
+        asyncio.run(main(metered(answers(), request, None, telemetry)))
+        assert ("ttft_ms" in request.notes) == is_first
+
+
 def test_a_refused_request_costs_nothing_and_one_that_fails_what_came() -> None:
     assert left(ModelError("too long"), read=1) == (0, {})
     assert left(Delta("a", token_ids=(1,)), ModelError("broke"), read=2)[0] == 101

@@ -39,6 +39,8 @@ class ShownAnswer:
     text: ShownPart = field(default_factory=ShownPart)
     token_ids: ShownPart = field(default_factory=ShownPart)
     calls: dict[int, ShownPart] = field(default_factory=dict)
+    num_computed: int = 0
+    """The tokens that were shown, and those that were held back with the last of them."""
     ended: bool = False
 
     def restart(self) -> None:
@@ -62,7 +64,9 @@ class ShownAnswer:
             logprobs=delta.logprobs[known:],
             top_logprobs=delta.top_logprobs[known:],
         )
-        is_new = text or fresh.token_ids or fresh.num_held or call is not None or completion is not None
+        computed, before = self.token_ids.at + delta.num_held, self.num_computed
+        self.num_computed = max(computed, before)
+        is_new = text or fresh.token_ids or computed > before or call is not None or completion is not None
         return fresh if is_new else None
 
     def _rest_of_call(self, call: CallDelta) -> CallDelta | None:
