@@ -65,7 +65,7 @@ def test_a_request_is_of_the_run_that_it_names_or_of_whoever_asks():
 def test_calls_are_read_where_there_are_tools_and_one_that_was_cut_is_no_end_by_calls():
     asked, leased = [], []
 
-    def made(text, calls, reason, tools=(ADD,), *, kept=2, stopped="X", last=7, source=(), is_first=True):
+    def made(text, calls, reason, tools=(ADD,), *, raw="raw", kept=2, stopped="X", last=7, source=(), is_first=True):
         def parse(given, of):
             asked.append((given, of))
             return text, calls
@@ -79,7 +79,7 @@ def test_calls_are_read_where_there_are_tools_and_one_that_was_cut_is_no_end_by_
         loaded = SimpleNamespace(chat=chat, worker=worker, tokenizer=tokenizer)
         output = Output(0, 0, (), (), True, finish_reason=reason, prompt_tokens=4, cached_tokens=3, adapter_version=6)
         answer = SimpleNamespace(
-            last=output, text="raw", kept=kept, token_ids=[5, 6, last], logprobs=[-1.0, -2.0, -3.0],
+            last=output, text=raw, kept=kept, token_ids=[5, 6, last], logprobs=[-1.0, -2.0, -3.0],
             behaviour_logprobs=[-0.1, -0.2, -0.3], versions=[1, 1, 2], top_logprobs=[("a",), ("b",), ("c",)],
             stop=SimpleNamespace(stopped=stopped),
         )  # fmt: skip
@@ -100,10 +100,15 @@ def test_calls_are_read_where_there_are_tools_and_one_that_was_cut_is_no_end_by_
         ("", (CALL, BROKEN), "length", (CALL, BROKEN), "length"), ("t", (BROKEN, CALL), "length", None, "tool_calls"),
         ("t", (), "length", (Text("t"),), "length"),
     ):  # fmt: skip
-        found = made(text, calls, reason)
+        found = made(text, calls, reason, raw="raw {\n")
         assert found.message.parts == (parts or (Text("t"), BROKEN, CALL)) and found.finish_reason == ended
-    for last, ended in ((7, "tool_calls"), (8, "tool_calls"), (9, "stop")):  # 8 ends every answer, 9 was asked for
-        assert made("", (BROKEN,), "stop", stopped=None, last=last).finish_reason == ended
+    for raw, stopped, last, reason, ended in (
+        ("{", None, 7, "stop", "tool_calls"), ("{", None, 8, "stop", "tool_calls"),  # 8 ends every answer
+        ("{", None, 9, "stop", "stop"), ("{</tool_call>", None, 9, "stop", "tool_calls"),  # 9 was asked for
+        ("{</tool_call>\n", "X", 7, "stop", "tool_calls"), ("{</tool_call>", None, 7, "length", "length"),
+    ):  # fmt: skip
+        found = made("", (BROKEN,), reason, raw=raw, stopped=stopped, last=last)
+        assert found.finish_reason == ended, "a call that ended before the answer was cut is broken in itself"
     asked.clear()
     bare = made("no", (CALL,), "stop", (), is_first=False)
     assert bare.message.parts == (Text("raw"),) and bare.usage == Usage(0, 0, 3) and asked == []

@@ -264,11 +264,23 @@ def test_a_thought_a_text_and_what_was_held_back_are_items_in_their_order() -> N
     ]
     late = SpelledModel(Delta("a"), Delta("b", end))
     assert events_of(late)[:-1] == text_events(0, "a", "b", status="incomplete")
-    with_call = SpelledModel(
-        Delta("a"), Delta("", Completion(assistant("a", ToolCall("0", "go", {})), "tool_calls", Usage()))
+    for reason in ("tool_calls", "length"):  # a whole call came after the text, so that neither was cut
+        ended = Completion(assistant("a", ToolCall("0", "go", {})), reason, Usage())  # type: ignore[arg-type]
+        events = events_of(SpelledModel(Delta("a"), Delta("", ended)), tools=[FLAT])
+        assert events[: len(text_events(0, "a"))] == text_events(0, "a") and events[-2]["output_index"] == 1
+        assert events[-2]["item"]["status"] == "completed"
+
+
+def test_a_streamed_call_that_was_cut_is_what_came_of_its_arguments() -> None:
+    ended = Completion(assistant("", ToolCall("0", "go", {}, '{"name": "go", "arguments": {"a":')), "length", Usage())
+    model = SpelledModel(
+        Delta("", call=CallDelta(0, "c", "go", '{"a"')), Delta("", call=CallDelta(0, arguments=":")), Delta("", ended)
     )
-    events = events_of(with_call, tools=[FLAT])
-    assert events[: len(text_events(0, "a"))] == text_events(0, "a") and events[-2]["output_index"] == 1
+    *events, last = events_of(model, tools=[FLAT])
+    assert [each["arguments"] for each in (events[-2], events[-1]["item"], last["response"]["output"][0])] == [
+        '{"a":'
+    ] * 3
+    assert events[-1]["item"]["status"] == "incomplete" == last["response"]["status"]
 
 
 def test_a_streamed_response_is_stored_with_its_conversation_unless_the_client_says_no() -> None:

@@ -207,7 +207,8 @@ def completion(
     output = answer.last
     assert output is not None and output.finish_reason is not None
     text, calls = loaded.chat.parse(answer.text, tools) if tools else (answer.text, ())
-    is_cut = bool(calls) and calls[-1].invalid is not None and _is_cut(loaded, request, answer)
+    broken = calls[-1].invalid if calls else None
+    is_cut = broken is not None and _is_cut(loaded, request, answer, broken)
     reason: FinishReason = "tool_calls" if calls and not is_cut else output.finish_reason
     parts = ((Text(text),) if text or not calls else ()) + calls
     kept = answer.kept
@@ -236,12 +237,16 @@ def completion(
     )
 
 
-def _is_cut(loaded: Loaded, request: Request, answer: AnswerInProgress) -> bool:
-    """True if the answer was cut off: by its length, a stop string, or a stop token that is no end of the model's own."""
+def _is_cut(loaded: Loaded, request: Request, answer: AnswerInProgress, broken: str) -> bool:
+    """True if the answer was cut off by its length, or in its last, broken call by what the request says ends an answer.
+
+    That is a stop string, or a stop token that is no end of the model's own. A call that ended before is broken in itself.
+    """
     assert answer.last is not None
-    if answer.last.finish_reason == "length" or answer.stop.stopped is not None:
+    if answer.last.finish_reason == "length":
         return True
-    return bool(answer.token_ids) and answer.token_ids[-1] in request.stop_ids - loaded.tokenizer.eos_ids
+    is_asked = answer.token_ids[-1] in request.stop_ids - loaded.tokenizer.eos_ids
+    return (is_asked or answer.stop.stopped is not None) and answer.text.rstrip().endswith(broken)
 
 
 def _before_end(request: Request, answer: AnswerInProgress, kept: int) -> list[int]:
