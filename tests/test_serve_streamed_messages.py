@@ -90,6 +90,11 @@ def test_a_stream_without_the_call_that_was_demanded_ends_with_an_error() -> Non
             assert told == [each.name for each in calls]
 
 
+def test_a_broken_call_that_came_whole_is_told_by_its_text() -> None:
+    events, refusal = streamed(Delta("", ends("", ToolCall("0", "go", {}, "{x"), reason="tool_calls")), tools=TOOLS)
+    assert refusal is None and shown(events) == [("input_json_delta", '{"INVALID_JSON":"{x"}')]
+
+
 @pytest.mark.parametrize("deltas", [(), (Delta("a"),), (Delta("", call=CallDelta(0, "c", "go", "{}")),)])
 def test_a_model_that_ends_without_an_answer_is_an_error(deltas: tuple[Delta, ...]) -> None:
     events, refusal = streamed(*deltas, tools=TOOLS)
