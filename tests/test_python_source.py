@@ -184,6 +184,20 @@ def test_a_source_that_defines_the_function_counts_before_one_that_imports_it_to
         assert code_in(answer, "f") == last
 
 
+def test_the_sources_of_one_answer_are_parsed_up_to_the_bounds_of_one_and_a_def_is_always_seen() -> None:
+    bound, whole = "if xy: f = max", "def f(x): return x"
+    for filler, is_read in (
+        ("f()" + "#" * (50_000 - 3 - len(bound)), True),
+        ("f()" + "#" * (50_001 - 3 - len(bound)), False),
+        ("f" + "{" * 2_500, True),
+        ("f" + "{" * 2_501, False),
+        ("#" * 60_000, True),  # without the name it is not parsed
+    ):
+        assert last_defining([bound, filler], "f") == (bound if is_read else None)
+        assert last_defining(["if x: import f", filler, "x"], "f") == ("if x: import f" if is_read else None)
+        assert last_defining([bound, whole, filler], "f") == whole and last_defining([filler, bound], "f") == bound
+
+
 PROMPT = "import math\n\ndef f(x):\n"
 
 
@@ -212,6 +226,9 @@ def test_an_assigned_function_is_the_answer_and_a_bodys_variable_completes_the_p
         "from math import floor\nf, g = 1, 2",
     ):
         assert answered_code(code, PROMPT, "f") == f"import math\n\n{code}"
+    assert answered_code("x = 1\nif x:\n    f()", entry_point="f") == "x = 1\nif x:\n    f()"
+    drafts = "```python\nreturn 0\n```\n```python\nreturn x\n```"
+    assert answered_code(drafts, PROMPT, "f").rstrip() == f"{PROMPT}    return x" and code_in(drafts, "f") == "return x"
     assert answered_code("f = x + 1\nreturn f", PROMPT, "f") == f"{PROMPT}    f = x + 1\n    return f"
 
 

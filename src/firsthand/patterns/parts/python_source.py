@@ -9,7 +9,7 @@ import tokenize
 import warnings
 from collections.abc import Iterator, Sequence
 
-from firsthand.patterns.parts.parsed_python import parsable
+from firsthand.patterns.parts.parsed_python import MAX_BRACES, MAX_CHARS, parsable
 
 BYTE_ORDER_MARK = "\ufeff"
 
@@ -37,7 +37,7 @@ def defines(code: str, name: str) -> bool:
     """
     if not name:
         return False
-    if re.search(rf"^(?:async )?def {re.escape(name)}\b", code, re.MULTILINE):
+    if _def_of(name, code):
         return True
     for node in _outside_functions(code, name):
         match node:
@@ -58,11 +58,26 @@ def imports(code: str, name: str) -> bool:
 def last_defining(sources: Sequence[str], name: str) -> str | None:
     """Return the last source that defines the function, else the last one that imports it; None if there is neither.
 
-    A source that shows how a function is used, or tests it, imports it from somewhere.
+    A source that shows how a function is used, or tests it, imports it from somewhere. All sources together are parsed up
+    to the bounds of one, from the last on; before that, a `def` at the start of a line counts alone.
     """
-    defining = [source for source in sources if defines(source, name)]
-    found = defining or [source for source in sources if imports(source, name)]
-    return found[-1] if found else None
+    importing, chars, braces = None, 0, 0
+    for source in reversed(sources):
+        if not name or name not in source:
+            continue
+        chars, braces = chars + len(source), braces + source.count("{")
+        if chars > MAX_CHARS or braces > MAX_BRACES:
+            if _def_of(name, source):
+                return source
+        elif defines(source, name):
+            return source
+        elif importing is None and imports(source, name):
+            importing = source
+    return importing
+
+
+def _def_of(name: str, code: str) -> bool:
+    return re.search(rf"^(?:async )?def {re.escape(name)}\b", code, re.MULTILINE) is not None
 
 
 def _without_futures(source: str) -> tuple[str, str]:
