@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from textwrap import indent
 from types import SimpleNamespace
 
@@ -141,13 +142,19 @@ def test_long_heads_are_read_in_linear_time() -> None:
         ("from math import gcd as f", False),
         ("print(f(1))", False),
         ("x.f = f", False),
+        ("x: (f := max) = 1", True),
+        ("f" + ".a" * 20_000, False),  # nested too deeply
+        ("f = '\ud800'", False),
         ("if x:\n    def f(x): return x\nreturn f(1)", False),
     ],
 )
 def test_a_function_is_defined_by_what_gives_it_its_name_when_the_program_is_loaded(
     code: str, is_defined: bool
 ) -> None:
-    assert defines(code, "f") is is_defined and not defines(code, "")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert defines(code, "f") is is_defined and not defines(code, "")
+        assert defines("'\\d'\nif x:\n    f = 1", "f"), "no warning of an answer's text"
 
 
 @pytest.mark.parametrize(
@@ -239,6 +246,9 @@ def test_a_models_own_tests_run_an_answer_with_imports_of_the_future() -> None:
         assert names_of(program(task, shown, ["assert f(1.5) == 1"]))["f"](2.5) == 2  # type: ignore
     for answer in ("from math import floor as f", "if True:\n    def f(x): return math.floor(x)"):
         assert names_of(program(task, answer, []))["f"](2.5) == 2  # type: ignore
+    nameless = Task("t", "Set x.")
+    assert program(nameless, "```python\nx = 1\n```", []).startswith("x = 1\n"), "without a name it is no completion"
+    assert code_in("x = 1 \n") == "x = 1" and code_in("y" * 30_000) == "y" * 20_000
 
 
 @pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "")

@@ -39,7 +39,7 @@ def defines(code: str, name: str) -> bool:
         return False
     if _def_of(name, code):
         return True
-    for node in _outside_functions(code, name):
+    for node in _outside_functions(code):
         match node:
             case ast.FunctionDef(name=bound) | ast.AsyncFunctionDef(name=bound) | ast.ClassDef(name=bound):
                 if bound == name or any(isinstance(each, ast.Global) and name in each.names for each in ast.walk(node)):
@@ -51,7 +51,7 @@ def defines(code: str, name: str) -> bool:
 
 def imports(code: str, name: str) -> bool:
     """Return whether a source imports something under this name: `from math import gcd as f`."""
-    aliases = (node for node in _outside_functions(code, name) if isinstance(node, ast.alias))
+    aliases = (node for node in _outside_functions(code) if isinstance(node, ast.alias))
     return any((each.asname or each.name.partition(".")[0]) == name for each in aliases)
 
 
@@ -63,7 +63,7 @@ def last_defining(sources: Sequence[str], name: str) -> str | None:
     """
     importing, chars, braces = None, 0, 0
     for source in reversed(sources):
-        if not name or name not in source:
+        if name not in source:
             continue
         chars, braces = chars + len(source), braces + source.count("{")
         if chars > MAX_CHARS or braces > MAX_BRACES:
@@ -113,13 +113,11 @@ def _without_futures(source: str) -> tuple[str, str]:
     return imports, rest + source[at:]
 
 
-def _outside_functions(code: str, name: str) -> Iterator[ast.AST]:
-    """Yield what a program runs when it is loaded, if it holds the name and compiles by itself.
+def _outside_functions(code: str) -> Iterator[ast.AST]:
+    """Yield what a program runs when it is loaded, if it compiles by itself.
 
     A function or class is yielded without its parts. Targets of loops and of `with` are left out.
     """
-    if name not in code:
-        return
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
