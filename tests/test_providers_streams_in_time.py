@@ -170,7 +170,7 @@ def test_a_stream_that_goes_on_for_longer_than_its_tokens_take_is_ended(kind: st
     assert type(told) is ModelError and took == pytest.approx(whole_s) and reply_late.closed == 1
     assert str(told) == (
         f"{model.name} did not end an answer of at most 5 tokens in the time that is given to so many: use an endpoint that "
-        "is faster and keeps to max_tokens"
+        "is faster and keeps to max_tokens, or raise timeout_s"
     )
 
 

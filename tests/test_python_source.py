@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from textwrap import indent
 from types import SimpleNamespace
 
@@ -141,13 +142,19 @@ def test_long_heads_are_read_in_linear_time() -> None:
         ("from math import gcd as f", False),
         ("print(f(1))", False),
         ("x.f = f", False),
+        ("x: (f := max) = 1", True),
+        ("f" + ".a" * 20_000, False),  # nested too deeply
+        ("f = '\ud800'", False),
         ("if x:\n    def f(x): return x\nreturn f(1)", False),
     ],
 )
 def test_a_function_is_defined_by_what_gives_it_its_name_when_the_program_is_loaded(
     code: str, is_defined: bool
 ) -> None:
-    assert defines(code, "f") is is_defined and not defines(code, "")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert defines(code, "f") is is_defined and not defines(code, "")
+        assert defines("'\\d'\nif x:\n    f = 1", "f"), "no warning of an answer's text"
 
 
 @pytest.mark.parametrize(
@@ -184,6 +191,20 @@ def test_a_source_that_defines_the_function_counts_before_one_that_imports_it_to
         assert code_in(answer, "f") == last
 
 
+def test_the_sources_of_one_answer_are_parsed_up_to_the_bounds_of_one_and_a_def_is_always_seen() -> None:
+    bound, whole = "if xy: f = max", "def f(x): return x"
+    for filler, is_read in (
+        ("f()" + "#" * (50_000 - 3 - len(bound)), True),
+        ("f()" + "#" * (50_001 - 3 - len(bound)), False),
+        ("f" + "{" * 2_500, True),
+        ("f" + "{" * 2_501, False),
+        ("#" * 60_000, True),  # without the name it is not parsed
+    ):
+        assert last_defining([bound, filler], "f") == (bound if is_read else None)
+        assert last_defining(["if x: import f", filler, "x"], "f") == ("if x: import f" if is_read else None)
+        assert last_defining([bound, whole, filler], "f") == whole and last_defining([filler, bound], "f") == bound
+
+
 PROMPT = "import math\n\ndef f(x):\n"
 
 
@@ -212,6 +233,9 @@ def test_an_assigned_function_is_the_answer_and_a_bodys_variable_completes_the_p
         "from math import floor\nf, g = 1, 2",
     ):
         assert answered_code(code, PROMPT, "f") == f"import math\n\n{code}"
+    assert answered_code("x = 1\nif x:\n    f()", entry_point="f") == "x = 1\nif x:\n    f()"
+    drafts = "```python\nreturn 0\n```\n```python\nreturn x\n```"
+    assert answered_code(drafts, PROMPT, "f").rstrip() == f"{PROMPT}    return x" and code_in(drafts, "f") == "return x"
     assert answered_code("f = x + 1\nreturn f", PROMPT, "f") == f"{PROMPT}    f = x + 1\n    return f"
 
 
@@ -222,6 +246,9 @@ def test_a_models_own_tests_run_an_answer_with_imports_of_the_future() -> None:
         assert names_of(program(task, shown, ["assert f(1.5) == 1"]))["f"](2.5) == 2  # type: ignore
     for answer in ("from math import floor as f", "if True:\n    def f(x): return math.floor(x)"):
         assert names_of(program(task, answer, []))["f"](2.5) == 2  # type: ignore
+    nameless = Task("t", "Set x.")
+    assert program(nameless, "```python\nx = 1\n```", []).startswith("x = 1\n"), "without a name it is no completion"
+    assert code_in("x = 1 \n") == "x = 1" and code_in("y" * 30_000) == "y" * 20_000
 
 
 @pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "")

@@ -130,6 +130,8 @@ def test_messages_between_the_processes_have_their_length_before_them() -> None:
         (["StopAsyncIteration", "x"], RuntimeError, "StopAsyncIteration: x"), (["IndexError", "i"], IndexError, "i"),
         (["SystemExit", "1"], RuntimeError, "SystemExit: 1"),
         (["UnicodeDecodeError", "u"], RuntimeError, "UnicodeDecodeError: u"),
+        (["UnicodeEncodeError", "u"], RuntimeError, "UnicodeEncodeError: u"),
+        (["UnicodeTranslateError", "u"], RuntimeError, "UnicodeTranslateError: u"),
         (["KeyboardInterrupt", ""], RuntimeError, "KeyboardInterrupt: "),
         (["print", "p"], RuntimeError, "print: p"), (["Odd", "x"], RuntimeError, "Odd: x"), ([5, 6], RuntimeError, "5: 6"),
         (["BaseException", "b"], RuntimeError, "BaseException: b"), (["int", "i"], RuntimeError, "int: i"),

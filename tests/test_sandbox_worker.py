@@ -151,7 +151,9 @@ def leaves(): raise SystemExit
 class Own(ValueError): pass
 class Mixed(Odd, Own, KeyError): pass
 class Lazy(StopIteration): pass
+class LookupError(ValueError): pass
 def own(): raise Own("no")
+def named(): raise LookupError("n")
 def undecoded(): b"\\xff".decode()
 def several(): raise ExceptionGroup("x", [Own()])
 def lazy(): raise Lazy("a")
@@ -173,7 +175,8 @@ if __name__ == "__main__": add = None
     for name, kind, said in (
         ("fails", KeyError, "'no'"), ("stops", RuntimeError, "StopIteration: "), ("odd", RuntimeError, f"Odd: {'x' * 500}$"),
         ("thing", TypeError, "is no plain value"), ("none", AttributeError, "has no attribute 'none'"),
-        ("own", ValueError, "^no$"), ("undecoded", UnicodeError, "^'utf-8'"), ("lazy", RuntimeError, "^StopIteration: a$"),
+        ("own", ValueError, "^no$"), ("named", ValueError, "^n$"),
+        ("undecoded", UnicodeError, "^'utf-8'"), ("lazy", RuntimeError, "^StopIteration: a$"),
         ("several", RuntimeError, "^ExceptionGroup: x"), ("mixed", ValueError, "^'k'$"),  # the first of two
         ("leaves", RuntimeError, "SystemExit: "),
     ):  # fmt: skip

@@ -51,7 +51,7 @@ class Endpoint:
         """Returns the error for a stream that went on for longer than an answer of so many tokens takes."""
         return ModelError(
             f"{self.name} did not end an answer of at most {max_tokens:,} tokens in the time that is given to so many: use "
-            "an endpoint that is faster and keeps to max_tokens"
+            "an endpoint that is faster and keeps to max_tokens, or raise timeout_s"
         )
 
     def garbled(self, error: ModelError) -> ModelError:

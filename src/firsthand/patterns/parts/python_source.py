@@ -9,7 +9,7 @@ import tokenize
 import warnings
 from collections.abc import Iterator, Sequence
 
-from firsthand.patterns.parts.parsed_python import parsable
+from firsthand.patterns.parts.parsed_python import MAX_BRACES, MAX_CHARS, parsable
 
 BYTE_ORDER_MARK = "\ufeff"
 
@@ -37,9 +37,9 @@ def defines(code: str, name: str) -> bool:
     """
     if not name:
         return False
-    if re.search(rf"^(?:async )?def {re.escape(name)}\b", code, re.MULTILINE):
+    if _def_of(name, code):
         return True
-    for node in _outside_functions(code, name):
+    for node in _outside_functions(code):
         match node:
             case ast.FunctionDef(name=bound) | ast.AsyncFunctionDef(name=bound) | ast.ClassDef(name=bound):
                 if bound == name or any(isinstance(each, ast.Global) and name in each.names for each in ast.walk(node)):
@@ -51,18 +51,33 @@ def defines(code: str, name: str) -> bool:
 
 def imports(code: str, name: str) -> bool:
     """Return whether a source imports something under this name: `from math import gcd as f`."""
-    aliases = (node for node in _outside_functions(code, name) if isinstance(node, ast.alias))
+    aliases = (node for node in _outside_functions(code) if isinstance(node, ast.alias))
     return any((each.asname or each.name.partition(".")[0]) == name for each in aliases)
 
 
 def last_defining(sources: Sequence[str], name: str) -> str | None:
     """Return the last source that defines the function, else the last one that imports it; None if there is neither.
 
-    A source that shows how a function is used, or tests it, imports it from somewhere.
+    A source that shows how a function is used, or tests it, imports it from somewhere. All sources together are parsed up
+    to the bounds of one, from the last on; before that, a `def` at the start of a line counts alone.
     """
-    defining = [source for source in sources if defines(source, name)]
-    found = defining or [source for source in sources if imports(source, name)]
-    return found[-1] if found else None
+    importing, chars, braces = None, 0, 0
+    for source in reversed(sources):
+        if name not in source:
+            continue
+        chars, braces = chars + len(source), braces + source.count("{")
+        if chars > MAX_CHARS or braces > MAX_BRACES:
+            if _def_of(name, source):
+                return source
+        elif defines(source, name):
+            return source
+        elif importing is None and imports(source, name):
+            importing = source
+    return importing
+
+
+def _def_of(name: str, code: str) -> bool:
+    return re.search(rf"^(?:async )?def {re.escape(name)}\b", code, re.MULTILINE) is not None
 
 
 def _without_futures(source: str) -> tuple[str, str]:
@@ -98,13 +113,11 @@ def _without_futures(source: str) -> tuple[str, str]:
     return imports, rest + source[at:]
 
 
-def _outside_functions(code: str, name: str) -> Iterator[ast.AST]:
-    """Yield what a program runs when it is loaded, if it holds the name and compiles by itself.
+def _outside_functions(code: str) -> Iterator[ast.AST]:
+    """Yield what a program runs when it is loaded, if it compiles by itself.
 
     A function or class is yielded without its parts. Targets of loops and of `with` are left out.
     """
-    if name not in code:
-        return
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

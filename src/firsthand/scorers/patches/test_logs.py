@@ -33,7 +33,7 @@ _PYTEST_COUNTS = re.compile(
     r"(?:=+ )?(?:tests finished: )?((?:\d{1,9} [a-z ]+, )*\d{1,9} [a-z ]+,?|no tests ran) in \d[\d.]* ?s"
 )
 _UNITTEST_COUNTS = re.compile(r"(?:OK|FAILED|NO TESTS RAN)(?: \(([a-z ]+=.*)\))?$")
-_FAILURES = re.compile(r"FAILED\b|\d (?:subtests )?(?:failed|errors?|exceptions?)\b")
+_FAILURES = re.compile(r"FAILED|\d (?:subtests )?(?:failed|error|exception)")
 _SKIPS = re.compile(r"(\d{1,9}) skipped|skipped=(\d{1,9})")
 _DJANGO_ENDS = {"ok": "PASSED", "OK": "PASSED", "FAIL": "FAILED", "ERROR": "ERROR", "expected failure": "XFAIL"}
 
