@@ -12,7 +12,7 @@ import pytest
 from firsthand.arena.vote_files import VoteFile, read_votes
 from firsthand.cli import main
 from firsthand.commands.bench import check_writable
-from firsthand.errors import ConfigError, DataError
+from firsthand.errors import ConfigError, DataError, StoreError
 from firsthand.runs.pairing import compare, scores_of
 from firsthand.runs.store import Run, create
 from firsthand.runs.unmade_attempts import unmade
@@ -167,3 +167,21 @@ def test_a_voter_s_time_and_question_are_one_vote_and_without_a_question_two_ver
         votes(tmp_path, asked, {**asked, "winner": "b"})
     with pytest.raises(DataError, match="the winner is nan"):
         votes(tmp_path, {"winner": float("nan")})
+
+
+def test_a_plan_is_of_each_agent_and_one_beyond_all_runs_is_refused(home: Path) -> None:
+    run = made(home, [[1.0] * 2] * 3, 12)
+    run.add_agent("z", {"name": "z"})
+    assert unmade(run) == (2, {("b", "z"): 6})
+    found = compare(run, made(home, [[1.0] * 2] * 3), agent_a="a", unmade_value=0.0)
+    assert found.unmade == ({}, {}) and len(found.pairs[0].a.values) == 2
+    run.plan(11)
+    assert unmade(run).epochs == 2, "rounded up: an attempt may be left out of a plan"
+    run.plan(10_000_000)
+    assert unmade(run).epochs > 2
+    run.plan(10_000_001)
+    with pytest.raises(StoreError, match="10,000,001 attempts were planned"):
+        unmade(run)
+    empty = create(home, {}, "none")
+    empty.plan(3)
+    assert unmade(empty) == (0, {})
