@@ -80,7 +80,7 @@ def test_the_columns_of_a_row_are_read_or_refused_with_its_place() -> None:
 
 
 def test_rows_that_repeat_another_are_left_out_where_the_table_has_ids() -> None:
-    one, two, three = row(id="q", model_a="x"), row(model_a="x", id="q"), row(id="q", model_a="y")
+    one, two, three = row(id="q", model_a="x"), row(model_a="x", id="q"), row(id="r", model_a="y")
     assert _distinct([one, three, two]) == [two, three], "the place of the first, whatever the order of columns"
     for voter in ("judge", "voter", "user_id", "evaluation_session_id", "annotator"):
         for time in ("timestamp", "tstamp", "when", "time", "created_at"):

@@ -268,10 +268,19 @@ def test_a_comparison_is_printed_with_changed_tasks_and_what_was_left_out(
     bare = replace(COMPARISON, pairs=COMPARISON.pairs[:1], only_a=(), only_b=(), changed=(), unscored=({}, {"sums": 1}))
     compare.print_comparison(bare, {}, replace(config, errors="drop"))
     assert words(capsys.readouterr().out)[2:] == ["1 attempt of b without a score, left out"]
+    uneven = replace(bare, unscored=({}, {}), unmade=({"sums": 1, "words": 1}, {"sums": 0}), evened=(("sums", "s"),))
+    compare.print_comparison(uneven, {}, config)
+    assert words(capsys.readouterr().out)[2:] == [
+        "2 attempts of a not made yet, so what hangs or takes long may be left out: finish the run with "
+        "`firsthand run --resume`",
+        "1 task reduced over as many attempts as both sides have",
+    ]
 
 
 def test_a_comparison_as_json_has_figures_below_the_first_score() -> None:
-    repeated = replace(COMPARISON, repeated=True, pairs=COMPARISON.pairs[:3])
+    repeated = replace(
+        COMPARISON, repeated=True, pairs=COMPARISON.pairs[:3], unmade=({}, {"sums": 3}), evened=(("sums", "s"),)
+    )
     assert compare.to_json(repeated, FOUND) == {
         "a": "one/ada", "b": "two/bob",
         "benchmarks": {
@@ -285,6 +294,7 @@ def test_a_comparison_as_json_has_figures_below_the_first_score() -> None:
         ],
         "only_a": [["sums", f"x{n}"] for n in range(6)], "only_b": [["words", "y"]],
         "changed": [["sums", "z"], ["words", "z2"]], "unscored": {"a": {"sums": 2, "words": 1}, "b": {"sums": 0}},
+        "unmade": {"a": {}, "b": {"sums": 3}}, "evened": [["sums", "s"]],
         "flaky": [{"task": "t", "where": "between", "values": [0.25, 1]},
                   {"task": "u", "where": "between", "values": [1, 0.5]}],
     }  # fmt: skip

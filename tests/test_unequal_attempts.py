@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from firsthand.arena.vote_files import VoteFile, read_votes
 from firsthand.cli import main
+from firsthand.commands.bench import check_writable
+from firsthand.errors import ConfigError, DataError, StoreError
 from firsthand.runs.pairing import compare, scores_of
 from firsthand.runs.store import Run, create
 from firsthand.runs.unmade_attempts import unmade
@@ -75,7 +79,15 @@ def test_a_drop_of_one_without_a_percent_sign_is_refused_for_shares(home: Path, 
         assert "is meant" in capsys.readouterr().err
     assert main(["gate", base.id, bad.id, "--max-drop", "100%"]) != 2
     assert main(["gate", base.id, bad.id, "--max-drop", "0.99"]) != 2
+    assert main(["gate", base.id, bad.id, "--max-drop", "100% "]) != 2
     assert main(["gate", points.id, points.id, "--max-drop", "5"]) != 2
+    none = made(home, [[]] * 9)
+    assert main(["gate", points.id, none.id, "--max-drop", "5"]) == 1, "nothing tells that the scores are shares"
+    capsys.readouterr()
+    for drops in ("b=5,1%", "b/s=1,b=1%"):
+        assert main(["gate", base.id, bad.id, "--max-drop", drops]) == 2
+    assert "max_drop is 1, which is 100% and allows any drop of b, s, whose" in capsys.readouterr().err
+    assert main(["gate", base.id, bad.id, "--max-drop", "b=1%,1"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -86,6 +98,10 @@ def test_a_drop_of_one_without_a_percent_sign_is_refused_for_shares(home: Path, 
         "--disagreement 15% --effect 1e-160",
         "--between-sd 1e149 --effect 1e-9",
         f"--between-sd 0.3 --epochs {'9' * 400}",
+        f"--between-sd 0.3 --epochs {'9' * 5000}",
+        "--between-sd 0.3 --epochs 1000000000001",
+        "--between-sd 0.3 --within-sd 1e151",
+        "--between-sd 0.3 --effect 9e-10",
     ],
 )
 def test_a_plan_beyond_all_numbers_is_one_sentence(capsys: Any, words: str) -> None:
@@ -93,9 +109,20 @@ def test_a_plan_beyond_all_numbers_is_one_sentence(capsys: Any, words: str) -> N
     assert capsys.readouterr().err.startswith("firsthand: ")
 
 
-def test_a_folder_as_the_file_of_a_bench_is_refused_before_it_is_measured(tmp_path: Path, capsys: Any) -> None:
+def test_a_folder_as_the_file_of_a_bench_is_refused_before_it_is_measured(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert main(["bench", "no-such-model", "--out", str(tmp_path)]) == 2
     assert "is a folder: name a file" in capsys.readouterr().err
+    check_writable("/dev/null")
+    check_writable(str(tmp_path / "new.md"))
+    check_writable("-")
+    monkeypatch.setattr(os, "access", lambda path, mode: mode & os.X_OK == 0)
+    check_writable("/dev/null")
+    (old := tmp_path / "old.md").write_text("")
+    for file in (old, tmp_path / "new.md"):
+        with pytest.raises(ConfigError, match="cannot be written: name a file elsewhere"):
+            check_writable(str(file))
 
 
 def test_one_vote_with_two_verdicts_is_refused_and_one_written_twice_counts_once(tmp_path: Path, capsys: Any) -> None:
@@ -106,3 +133,55 @@ def test_one_vote_with_two_verdicts_is_refused_and_one_written_twice_counts_once
     file.write_text("\n".join(json.dumps(row) for row in [*rows, {**rows[0], "winner": "tie", "time": 9}]))
     assert main(["board", str(file)]) != 0
     assert "line 1 and " in (said := capsys.readouterr().err) and "two verdicts" in said
+
+
+PAIR = {"model_a": "x", "model_b": "y", "winner": "a"}
+
+
+def votes(folder: Path, *rows: dict[str, Any]) -> VoteFile:
+    """What is read of a file of these rows."""
+    file = folder / "rows.jsonl"
+    file.write_text("\n".join(json.dumps({**PAIR, **row}) for row in rows))
+    return read_votes(file)
+
+
+@pytest.mark.parametrize("other", [{"judge": "n"}, {"question": "r"}, {"model_b": "z"}])
+def test_an_id_of_several_voters_questions_or_pairs_is_no_vote_s(tmp_path: Path, other: dict[str, Any]) -> None:
+    rows: list[dict[str, Any]] = [{"id": 7, "time": 1}, {"id": 7, "time": 2}, {"id": 7, "time": 2, "winner": "b"}]
+    with pytest.raises(DataError, match="line 3 are one vote with two verdicts"):
+        votes(tmp_path, *rows)
+    found = votes(tmp_path, *rows, {"id": 7, "time": 3, **other})
+    assert (len(found.battles), found.duplicates) == (4, 0)
+    # an id of another kind, or none, is another's
+    assert (
+        votes(tmp_path, {"id": 7}, {"id": "7", **other}, {"id": "", **other}, {"id": None}, {"id": 7}).duplicates == 1
+    )
+
+
+def test_a_voter_s_time_and_question_are_one_vote_and_without_a_question_two_verdicts_are_two(tmp_path: Path) -> None:
+    one = {"judge": "m", "time": "2026-01-01"}
+    assert (found := votes(tmp_path, one, {**one, "winner": "b"}, one)).duplicates == 1 and len(found.battles) == 2
+    asked = {**one, "question": "q"}
+    assert votes(tmp_path, asked, {**asked, "time": "2026-01-02", "winner": "b"}).duplicates == 0
+    with pytest.raises(DataError, match="two verdicts"):
+        votes(tmp_path, asked, {**asked, "winner": "b"})
+    with pytest.raises(DataError, match="the winner is nan"):
+        votes(tmp_path, {"winner": float("nan")})
+
+
+def test_a_plan_is_of_each_agent_and_one_beyond_all_runs_is_refused(home: Path) -> None:
+    run = made(home, [[1.0] * 2] * 3, 12)
+    run.add_agent("z", {"name": "z"})
+    assert unmade(run) == (2, {("b", "z"): 6})
+    found = compare(run, made(home, [[1.0] * 2] * 3), agent_a="a", unmade_value=0.0)
+    assert found.unmade == ({}, {}) and len(found.pairs[0].a.values) == 2
+    run.plan(11)
+    assert unmade(run).epochs == 2, "rounded up: an attempt may be left out of a plan"
+    run.plan(10_000_000)
+    assert unmade(run).epochs > 2
+    run.plan(10_000_001)
+    with pytest.raises(StoreError, match="10,000,001 attempts were planned"):
+        unmade(run)
+    empty = create(home, {}, "none")
+    empty.plan(3)
+    assert unmade(empty) == (0, {})

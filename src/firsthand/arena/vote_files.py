@@ -3,7 +3,8 @@
 Known layouts: model_a, model_b and winner (Chatbot Arena's 33k and 140k, MT-Bench, PandaLM), winner_model_a, winner_model_b
 and winner_tie (the 55k competition), generator_1, generator_2 and preference (AlpacaEval). The voter is the first of the
 columns judge, voter, user_id, evaluation_session_id and annotator that is there. A vote is known by its `id`, or by its
-voter and its time (timestamp, tstamp, when, time or created_at).
+voter and its time (timestamp, tstamp, when, time or created_at). An `id` that stands with several voters, questions or pairs
+of models is the question's: no vote is known by it.
 """
 
 from __future__ import annotations
@@ -100,35 +101,53 @@ def holds_votes(path: Path) -> bool:
 def _distinct(rows: list[TableRow]) -> list[TableRow]:
     """The rows without repetitions.
 
-    A row with a vote's id, or with its voter and time, is one vote however often it stands there; DataError if it has two
-    verdicts. Others may be equal votes of different people, or of one judge asked again, and all stay: that they share a
-    question says nothing.
+    A row with a vote's id, or with its voter and time, is one vote however often it stands there; DataError if it has an id,
+    or a voter, time and question, and two verdicts. Others may be equal votes of different people, or of one judge asked
+    again, and all stay: that they share a question says nothing.
     """
     found: dict[str | int, TableRow] = {}
+    by_id = _ids_are_of_votes(rows)
     for place, row in enumerate(rows):
-        first = found.setdefault(_vote_of(row, place), row)
-        if any(first.columns.get(name) != row.columns.get(name) for name in VERDICTS):
+        first = found.setdefault(_vote_of(row, place, by_id), row)
+        if first is not row and any(first.columns.get(name) != row.columns.get(name) for name in VERDICTS):
             raise DataError(
-                f"{first.where} and {row.where} are one vote with two verdicts: keep the row that counts, or give each vote "
-                "its own id"
+                f"{first.where} and {row.where} are one vote with two verdicts: keep the row that counts, give each vote "
+                "its own id, or name the id's column question_id if it is the question's"
             )
     return list(found.values())
 
 
-def _vote_of(row: TableRow, place: int) -> str | int:
+def _ids_are_of_votes(rows: list[TableRow]) -> bool:
+    """True if no id stands with two voters, questions or pairs of models, as a question's does."""
+    about = (*VOTERS, *QUESTIONS, "model_a", "model_b", "generator_1", "generator_2")
+    seen: dict[str, str] = {}
+    for row in rows:
+        if _has(row, ("id",)):
+            battle = _as_text({name: row.columns.get(name) for name in about})
+            if seen.setdefault(_as_text(row.columns["id"]), battle) != battle:
+                return False
+    return True
+
+
+def _vote_of(row: TableRow, place: int, by_id: bool) -> str | int:
     """The columns beside the verdict as text, if they say which vote the row is; else its place.
 
-    With an id its time is no part of it: a vote that was corrected, or written twice, may have two.
+    With an id its time is no part of it: a vote that was corrected, or written twice, may have two. Without one the verdict
+    is a part of it if no question is named: one voter may have judged a pair twice on one day.
     """
-
-    def has(names: Sequence[str]) -> bool:
-        return any(row.columns.get(name) not in (None, "") for name in names)
-
-    if not has(("id",)) and not (has(VOTERS) and has(TIMES)):
+    has_id = by_id and _has(row, ("id",))
+    if not has_id and not (_has(row, VOTERS) and _has(row, TIMES)):
         return place
-    beside = {*VERDICTS, *(TIMES if has(("id",)) else ())}
-    columns = {name: value for name, value in row.columns.items() if name not in beside}
-    return json.dumps(columns, sort_keys=True, default=str)
+    beside = {*TIMES, *VERDICTS} if has_id else {*VERDICTS} if _has(row, QUESTIONS) else set[str]()
+    return _as_text({name: value for name, value in row.columns.items() if name not in beside})
+
+
+def _has(row: TableRow, names: Sequence[str]) -> bool:
+    return any(row.columns.get(name) not in (None, "") for name in names)
+
+
+def _as_text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
 
 
 def _layout(columns: Json, path: Path) -> tuple[str, str, Callable[[TableRow], str]]:

@@ -103,7 +103,8 @@ def check_writable(path: str | None) -> None:
         raise ConfigError(f"the folder of {path!r} does not exist: make it, or name another file")
     if file.is_dir():
         raise ConfigError(f"{path!r} is a folder: name a file, such as {str(Path(path) / 'bench.md')!r}")
-    if not os.access(file.parent, os.W_OK | os.X_OK):
+    is_stream = file.exists() and not file.is_file()  # such as /dev/stdout: written to, not replaced
+    if not is_stream and not os.access(file.parent, os.W_OK | os.X_OK):
         raise ConfigError(f"the folder of {path!r} cannot be written: name a file elsewhere")
 
 

@@ -113,11 +113,17 @@ def allowed_drops(texts: tuple[str, ...]) -> dict[str, float]:
 
 
 def expect_percent(texts: tuple[str, ...], check: Check, scores: Iterable[float]) -> None:
-    """ConfigError if a drop of 1 or more was written without a % for scores within 0 to 1, where it allows anything."""
+    """ConfigError if a drop of 1 or more was written without a % for scores within 0 to 1, where it allows anything.
+
+    Without a score on both sides nothing tells their scale, and the check says that there is none.
+    """
     names = (f"{check.benchmark}/{check.score}", check.benchmark, "")
     given = {name: amount for name, _, amount in (text.rpartition("=") for text in texts)}
-    amount = next((given[name] for name in names if name in given), "%")
-    if check.max_drop >= 1 and not amount.endswith("%") and all(0 <= score <= 1 for score in scores):
+    amount = next((given[name].strip() for name in names if name in given), "%")
+    if check.max_drop < 1 or amount.endswith("%"):
+        return
+    known = list(scores)
+    if known and all(0 <= score <= 1 for score in known):
         raise ConfigError(
             f"max_drop is {amount}, which is {check.max_drop:.0%} and allows any drop of {check.benchmark}, {check.score}, "
             f"whose scores are from 0 to 1: write {amount}%, or {check.max_drop:.0%} if it is meant"

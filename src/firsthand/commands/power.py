@@ -87,9 +87,10 @@ class Config:
         check_effect(share(self.effect, "effect"))
         if not 0.5 < share(self.power, "power") < 1:
             raise ConfigError(f"power is {self.power!r}: give a share above 50% and below 100%, such as 80%")
-        if not all(each.isdecimal() and int(each) > 0 for each in self.epochs) or not self.epochs:
+        too_long = any(len(each) > 99 for each in self.epochs)  # int refuses thousands of digits
+        if not self.epochs or not all(each.isdecimal() and (too_long or int(each) > 0) for each in self.epochs):
             raise ConfigError(f"epochs is {','.join(self.epochs)}: give whole numbers from 1 on, such as 1,2,4")
-        if any(int(each) > MAX_EPOCHS for each in self.epochs):
+        if too_long or any(int(each) > MAX_EPOCHS for each in self.epochs):
             raise ConfigError(f"epochs has a number of more than {MAX_EPOCHS:,} attempts per task: give smaller ones")
         confidence(self.confidence)
 
