@@ -133,6 +133,8 @@ def test_a_time_is_kept_in_one_form_however_it_is_written(between: str, tail: st
     given = {key: f" {value.replace(' ', between)}{tail}" for key, value in TEN.items()}
     told(desk, "create_event", title="t", **given, participants=[])
     assert desk.state["events"] == [{"id": "event-1", "title": "t", **TEN, "place": "", "participants": []}]
+    refused = told(desk, "create_event", title="t", start=given["end"], end=given["start"], participants=[])
+    assert refused == f"the event ends at {TEN['start']}, which is not after {TEN['end']}"
     later = {key: value.replace("05-10", "06-11") for key, value in given.items()}
     said = told(desk, "reschedule_event", event_id="event-1", **later)
     assert said == "event-1 was moved to 2027-06-11 09:00."
