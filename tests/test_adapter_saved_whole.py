@@ -77,6 +77,42 @@ def test_a_save_that_is_killed_leaves_the_old_adapter_the_new_one_or_none_that_c
     assert sorted(each.name for each in folder.iterdir()) == [CONFIG, WEIGHTS]
 
 
+def test_settings_that_the_saver_cannot_read_count_as_other_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    folder = saved(tmp_path / "a", 1.0, 8.0)
+    monkeypatch.setattr("firsthand.train.adapters.save_adapter.read_ordinary", refuse)
+    read = after_each_kill(folder, tmp_path / "copies", lambda: saved(folder, 2.0, 0.5) and None)
+    assert read[0] == (1.0, 8.0) and read[-1] == (2.0, 0.5) and (2.0, 8.0) not in read
+
+
+def test_weights_that_cannot_be_replaced_keep_their_settings(tmp_path: Path) -> None:
+    """As on a share that lets nobody replace a file that is open elsewhere."""
+    folder = saved(tmp_path / "a", 1.0, 8.0)
+    before = {each.name: each.read_bytes() for each in folder.iterdir()}
+
+    def refuse(source: str) -> None:
+        if source.endswith(f"{WEIGHTS}.part"):
+            sizes.extend(each.stat().st_size for each in folder.glob(CONFIG))
+            raise PermissionError(13, "Permission denied", source)
+
+    sizes: list[int] = []
+    end = on_event("os.rename", refuse)
+    try:
+        with pytest.raises(PermissionError):
+            saved(folder, 2.0, 0.5)
+        assert {each.name: each.read_bytes() for each in folder.iterdir()} == before
+        (folder / CONFIG).unlink()
+        with pytest.raises(PermissionError):
+            saved(folder, 2.0, 0.5)
+    finally:
+        end()
+    assert sizes == [0] and [each.name for each in folder.iterdir()] == [WEIGHTS]
+
+
 def test_a_save_with_equal_settings_can_be_read_at_any_moment(tmp_path: Path) -> None:
     folder = saved(tmp_path / "a", 1.0, 8.0)
     read = after_each_kill(folder, tmp_path / "copies", lambda: saved(folder, 2.0, 8.0) and None)

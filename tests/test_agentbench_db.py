@@ -201,6 +201,7 @@ def test_a_final_answer_is_read_as_python_or_as_it_is(text: str, answer: list[ob
         (r"SELECT 'it\'s\n'", "SELECT 'it''s\n'"),
         (r"SELECT '\\', 'a''b'", r"SELECT '\', 'a''b'"),
         (r"SELECT 'a\'\'b', '\'''', '''\''", "SELECT 'a''''b', '''''', ''''''"),
+        ("SELECT 'a\\\nb'", "SELECT 'a\nb'"),
         ("SELECT * FROM 1952_Prix WHERE 10e3 = 0x1f", "SELECT * FROM `1952_Prix` WHERE 10e3 = 0x1f"),
         ("SELECT a -- all\nFROM t # x", "SELECT a  \nFROM t  "),
         ('SELECT "1952_x", `2nd`', 'SELECT "1952_x", `2nd`'),

@@ -31,7 +31,7 @@ def save_adapter(
     """Writes the model's adapter and returns it. Existing files are replaced, each atomically, the weights first.
 
     Where the settings change, their file is empty until both are in place: a reader refuses the folder then, and after a
-    save that was killed there.
+    save that was killed there. Where the weights cannot be replaced, both stay as they were.
     `base` is the name or path of the model that it was trained on, for the settings; `config` the one it was made with;
     `agent` the one whose adapter it is, where each agent has its own.
     ConfigError if a value is not finite.
@@ -61,20 +61,27 @@ def write_adapter(
     expect_own_tree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(settings, indent=2) + "\n"
-    with replacing(folder / CONFIG) as config_file, replacing(folder / WEIGHTS) as weights_file:
-        save_file(tensors, weights_file, metadata={"format": "pt"})
+    held = _content(folder / CONFIG)
+    with replacing(folder / CONFIG) as config_file:
         write_new(config_file, text)
-        if (folder / CONFIG).is_file() and not _holds(folder / CONFIG, text):
-            write_new(folder / CONFIG, "")  # nobody may read the new weights with the old scale
+        try:
+            with replacing(folder / WEIGHTS) as weights_file:
+                save_file(tensors, weights_file, metadata={"format": "pt"})
+                if (folder / CONFIG).is_file() and held != text.encode():
+                    write_new(folder / CONFIG, "")  # nobody may read the new weights with the old scale
+        except OSError:
+            if held:
+                write_new(folder / CONFIG, held)  # the old weights are still there
+            raise
     return adapter
 
 
-def _holds(path: Path, text: str) -> bool:
-    """True if that is the file's content."""
+def _content(path: Path) -> bytes:
+    """The file's content; empty if there is none, or it cannot be read."""
     try:
-        return read_ordinary(path) == text.encode()
+        return read_ordinary(path)
     except OSError:
-        return False
+        return b""
 
 
 def _settings(updates: Mapping[str, LowRankUpdate], model: Decoder, config: LoRAConfig | None) -> dict[str, Any]:

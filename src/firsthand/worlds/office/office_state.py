@@ -1,6 +1,7 @@
 """The state of an office and the tools that read and change it: mail, calendar, files.
 
-Addresses, times and titles are kept in one form, however they are written, as mail programs and calendars keep them.
+Addresses and times are kept in one form, however they are written, as mail programs and calendars keep them; subjects,
+titles and names of files without blanks around them.
 """
 
 from __future__ import annotations
