@@ -153,8 +153,9 @@ def test_a_document_of_a_folder_that_is_not_mounted_is_not_replaced_by_another_f
     assert receipt.added == ("u.txt",) and receipt.updated == ("b.txt",), "the same bytes may be of a file that moved"
     a, x = str(folder.root / "a.txt"), str(folder.root / "c.jsonl")
     assert [(id, told) for id, told in receipt.failed if id in ("a.txt", "c.jsonl:x")] == [
-        (id, f"the index has a document of this id from {source}, which is not there, for its folder may not be mounted: "
-        "give this folder an index of its own, or remove that document with `firsthand rag delete`")
+        (id, f"the index has a document of this id from {source}, which is not there: if it was moved or deleted, "
+        "remove the document with `firsthand rag delete` and index this file again; if its folder is not mounted, "
+        "give this folder an index of its own")
         for id, source in (("a.txt", a), ("c.jsonl:x", x))
     ]  # fmt: skip
     assert len(receipt.failed) == 3, "the line that is no JSON is told once"
