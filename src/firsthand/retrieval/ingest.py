@@ -417,7 +417,7 @@ class _Ingest:
                 yield source, ids
 
     def _is_below(self, source: str) -> bool:
-        return bool(source) and any(Path(source).is_relative_to(root) for root in self.roots)
+        return any(Path(source).is_relative_to(root) for root in self.roots)
 
     def _refuse_empty(self, is_empty: bool) -> None:
         lost = sum(len(ids) for _, ids in self._below()) if is_empty else 0
