@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from firsthand.retrieval.documents.file_content import ReadSettings
 from firsthand.retrieval.documents.folder_files import FolderFilter
 from firsthand.retrieval.ingest import NOT_READ, NOT_THERE
 from test_ingest import Folder
@@ -153,8 +154,9 @@ def test_a_document_of_a_folder_that_is_not_mounted_is_not_replaced_by_another_f
     assert receipt.added == ("u.txt",) and receipt.updated == ("b.txt",), "the same bytes may be of a file that moved"
     a, x = str(folder.root / "a.txt"), str(folder.root / "c.jsonl")
     assert [(id, told) for id, told in receipt.failed if id in ("a.txt", "c.jsonl:x")] == [
-        (id, f"the index has a document of this id from {source}, which is not there, for its folder may not be mounted: "
-        "give this folder an index of its own, or remove that document with `firsthand rag delete`")
+        (id, f"the index has a document of this id from {source}, which is not there: if it was moved or deleted, "
+        "remove the document with `firsthand rag delete` and index this file again; if its folder is not mounted, "
+        "give this folder an index of its own")
         for id, source in (("a.txt", a), ("c.jsonl:x", x))
     ]  # fmt: skip
     assert len(receipt.failed) == 3, "the line that is no JSON is told once"
@@ -169,11 +171,31 @@ def test_a_folder_that_moved_replaces_its_documents_wherever_the_index_lies(fold
     root = folder.root.rename(folder.root.parent / "moved")
     (root / "a.txt").write_text("Another.")
     (root / "b.txt").write_text("Changed.")
-    progress: list[tuple[int, int]] = []
-    receipt = folder.ingest(root, on_progress=lambda told: progress.append((told.bytes_done, told.files)))
+    progress: list[tuple[int, int, str]] = []
+    receipt = folder.ingest(root, on_progress=lambda told: progress.append((told.bytes_done, told.files, told.name)))
     assert receipt.failed == () and receipt.updated == ("c.txt", "d.txt", "a.txt", "b.txt")
-    assert progress[-1] == (len("Another.Changed.Gamma.Delta."), 4)
+    assert progress[-1] == (len("Another.Changed.Gamma.Delta."), 4, "b.txt")
     assert folder.index.document("a.txt").text == "Another."
+
+
+def test_a_link_to_nothing_in_the_place_of_a_file_is_there(folder: Folder, more: Path) -> None:
+    folder.write(u_txt="Alpha.")
+    folder.ingest()
+    (folder.root / "u.txt").unlink()
+    (folder.root / "u.txt").symlink_to("nothing")
+    told = f"the index has a document of this id from {folder.root / 'u.txt'}: give this folder an index of its own"
+    assert folder.ingest(more).failed == (("u.txt", told),)
+
+
+def test_a_file_that_cannot_be_read_is_named_once_and_a_file_of_no_text_has_failed_if_it_was_asked_for(
+    folder: Folder,
+) -> None:
+    folder.write(a_txt="Alpha.", b_jsonl='{"x": 1}\n')
+    first = folder.ingest()
+    assert first.failed == () and [id for id, _ in first.notes] == ["b.jsonl"]
+    assert [id for id, _ in folder.ingest(folder.root / "b.jsonl").failed] == ["b.jsonl"]
+    receipt = folder.ingest(settings=ReadSettings(max_file_bytes=5))
+    assert [id for id, _ in receipt.failed] == ["a.txt", "b.jsonl"] and receipt.notes == ()
 
 
 def test_a_document_of_a_deleted_file_of_the_same_folder_is_replaced(folder: Folder) -> None:
@@ -285,3 +307,11 @@ def test_documents_of_files_that_are_left_out_now_are_named_and_stay(folder: Fol
     receipt = folder.ingest()
     assert [id for id, reason in receipt.notes if reason == NOT_READ] == ["c.txt", "d.txt"]
     assert folder.index.delete(["c.txt", "d.txt"]) and NOT_READ not in [reason for _, reason in folder.ingest().notes]
+
+
+def test_what_a_folder_lacks_that_moved_goes_only_with_an_index_that_moved_with_it(folder: Folder) -> None:
+    folder.write(a_txt="Alpha.", b_txt="Beta.")
+    folder.ingest()
+    root = folder.root.rename(folder.root.parent / "moved")
+    (root / "b.txt").unlink()
+    assert folder.ingest(root).removed == () and [*folder.index.hashes()] == ["a.txt", "b.txt"]

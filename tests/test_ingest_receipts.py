@@ -17,6 +17,7 @@ from firsthand.errors import ConfigError, DataError
 from firsthand.retrieval import ingest as module
 from firsthand.retrieval.chunk_index import IngestReceipt
 from firsthand.retrieval.documents.file_content import ReadSettings
+from firsthand.retrieval.documents.folder_files import read_bytes
 from firsthand.retrieval.ingest import NOT_THERE, IngestProgress, _is_gone, _Tally, index_files, ingest
 from firsthand.retrieval.store import document_rows
 from test_ingest import Folder, WordEmbedder
@@ -140,13 +141,18 @@ def test_a_reader_s_own_fault_is_named_and_the_rest_goes_on(folder: Folder, monk
     work.parser.close()
 
 
-def test_an_id_of_another_place_is_refused_until_its_document_is_deleted(folder: Folder, tmp_path: Path) -> None:
+def test_an_id_of_another_place_is_refused_until_its_document_is_deleted(
+    folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder.write(a_txt="Alpha.")
     folder.ingest()
     other = tmp_path / "other"
     other.mkdir()
     (other / "a.txt").write_text("Other words.")
+    read: list[Path] = []
+    monkeypatch.setattr(module, "read_bytes", lambda path, most: (read.append(path), read_bytes(path, most))[1])
     receipt = asyncio.run(ingest(other, folder.index, folder.embedder, folder.chunker.chunk))
+    assert read == [other / "a.txt"], "once: whether a folder moved does not matter while the other file is there"
     told = f"the index has a document of this id from {folder.root / 'a.txt'}: give this folder an index of its own"
     assert receipt == IngestReceipt(failed=(("a.txt", told),)) and folder.index.document("a.txt").text == "Alpha."
     (folder.root / "a.txt").unlink()

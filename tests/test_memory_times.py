@@ -195,6 +195,8 @@ def test_two_imports_do_not_order_each_others_facts(cli: Cli) -> None:
         Path(f"{city}.jsonl").write_text(json.dumps({**home(city).to_json(), "kind": "semantic", **times}) + "\n")
         assert cli("memory", "import", "m.db", f"{city}.jsonl")[0] == 0
     assert found(semantic("m.db")) == ["Ann lives in Rome"]
+    write(semantic("m.db"), home("Bern"))
+    assert len(ItemFile(Path("m.db"))._database.read("SELECT * FROM imported")) == 2, "what is written here has no row"
     for id in [kept.item.id for kept in semantic("m.db").all()]:
         assert cli("memory", "forget", "m.db", id)[0] == 0
     assert ItemFile(Path("m.db"))._database.read("SELECT * FROM imported") == []
@@ -418,6 +420,26 @@ def test_a_write_reads_no_items_of_coming_days(clock: list[float], key: str | No
     file._database._connection.set_progress_handler(count, 100)
     file.put("", "notes", MemoryItem.of("a note", {}), key, KeepingBounds())
     assert steps < 20
+    file.close()
+
+
+def test_a_memory_that_is_full_in_bytes_looks_for_many_of_its_oldest_at_once(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, looks = ItemFile(Path("m.db")), 0
+    for number in range(300):
+        file.put("", "notes", MemoryItem.of(f"event {number:03}", {}), None, None)
+        clock[0] += 1
+
+    def look(*given: Any) -> list[tuple[int, int]]:
+        nonlocal looks
+        looks += 1
+        return first_to_go(*given)
+
+    monkeypatch.setattr(item_file, "first_to_go", look)
+    size = file.size(1).size_bytes // 300
+    file.put("", "notes", MemoryItem.of("event 300", {}), None, KeepingBounds(size_bytes=295 * size))
+    assert (file.size(1).items, looks) == (292, 3), "nine go, three hundredths of them"
     file.close()
 
 

@@ -318,8 +318,9 @@ class _Ingest:
             return
         if known is not None and self._is_contested(document.id, document.source):
             told = (
-                f"the index has a document of this id from {known.source}, which is not there, for its folder may not be "
-                "mounted: give this folder an index of its own, or remove that document with `firsthand rag delete`"
+                f"the index has a document of this id from {known.source}, which is not there: if it was moved or deleted, "
+                "remove the document with `firsthand rag delete` and index this file again; if its folder is not mounted, "
+                "give this folder an index of its own"
             )
             self.tally.failed.append((document.id, told))
             return
@@ -416,7 +417,7 @@ class _Ingest:
                 yield source, ids
 
     def _is_below(self, source: str) -> bool:
-        return bool(source) and any(Path(source).is_relative_to(root) for root in self.roots)
+        return any(Path(source).is_relative_to(root) for root in self.roots)
 
     def _refuse_empty(self, is_empty: bool) -> None:
         lost = sum(len(ids) for _, ids in self._below()) if is_empty else 0

@@ -436,7 +436,8 @@ def _bound(connection: Connection, scope: int, bounds: KeepingBounds) -> set[int
     if items <= bounds.items and size <= bounds.size_bytes:
         return deleted
     most = bounds.items - bounds.items // 100, bounds.size_bytes - bounds.size_bytes // 100
-    while (items > most[0] or size > most[1]) and (found := first_to_go(connection, scope, max(1, items - most[0]))):
+    many = max(1, items - most[0], items // 100)  # at once: each look reads all items
+    while (items > most[0] or size > most[1]) and (found := first_to_go(connection, scope, many)):
         for number, bytes_ in found:
             if items > most[0] or size > most[1]:
                 _delete(connection, scope, number)
