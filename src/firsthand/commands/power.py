@@ -91,7 +91,7 @@ class Config:
         if not self.epochs or not all(each.isdecimal() and (too_long or int(each) > 0) for each in self.epochs):
             raise ConfigError(f"epochs is {','.join(self.epochs)}: give whole numbers from 1 on, such as 1,2,4")
         if too_long or any(int(each) > MAX_EPOCHS for each in self.epochs):
-            raise ConfigError(f"epochs has a number of more than {MAX_EPOCHS:,} attempts per task: give smaller ones")
+            raise ConfigError(f"epochs has a number of more than {MAX_EPOCHS:,}: attempts per task, give smaller ones")
         confidence(self.confidence)
 
 
