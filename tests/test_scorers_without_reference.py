@@ -46,7 +46,7 @@ def test_a_task_without_a_reference_is_judged_neither_right_nor_wrong(secret: di
 
 
 def test_one_of_several_reference_answers_is_enough() -> None:
-    task = Task("t", "?", secret={"answers": ["5", "", 7.5]})
+    task = Task("t", "?", secret={"answers": ("5", "", 7.5)})
     assert reference_answers(task) == accepted_answers(task) == ["5", "7.5"]
     for scorer in (match.exact, match.normalised, match.numeric, match.flexible, text.token_f1):
         assert [score(scorer, task, answer).value for answer in ("5", "7.5", "6", "")] == [1, 1, 0, 0], scorer

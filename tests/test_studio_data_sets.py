@@ -352,3 +352,22 @@ def test_tasks_of_one_id_are_removed_exported_and_put_one_by_one(tmp_path: Path)
 def test_tasks_of_one_id_from_two_benchmarks_are_two_places_of_a_run() -> None:
     twins = collected(Task("1", "2 + 2?"), Task("1", "2 + 2?"))
     assert len({each.id for each in twins.to_put()}) == 2
+
+
+def test_a_run_that_the_studio_starts_has_a_place_for_each_task_of_one_id(tmp_path: Path) -> None:
+    sets = TaskCollections(SqliteStore(tmp_path))
+    for prompt in ("2 + 3?", "1 + 4?"):
+        with store.create(tmp_path, {}, "r") as run:
+            run.add_tasks("b", [Task("t", prompt, secret={"answer": "5"})])
+            sets.add("d", run, [Trace("i", "b", "t", {"name": "a"}, 0, 0, "", 1.0, place="p")])
+    access = Access()
+    access.port = PORT
+    agents = {"m": Agent("m", Scripted(lambda messages, sampling, index: "5"), reply)}
+    app = create_app(tmp_path, access, agents)
+    with TestClient(app, base_url=f"http://127.0.0.1:{PORT}") as client:
+        client.get("/enter", params={"code": access.new_code()})
+        made = client.post("/data-sets/d/run", data={"model": "m"}, headers=OWN, follow_redirects=False)
+        assert client.portal is not None
+        client.portal.call(app.state.playground.settled)
+    with store.open_run(made.headers["location"].removeprefix("/runs/"), tmp_path) as run:
+        assert {row.task_id for row in run.rows()} == {f"t {each.key}" for each in sets.get("d").tasks}
