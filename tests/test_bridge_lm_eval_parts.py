@@ -376,7 +376,7 @@ def test_logged_samples_become_a_run_with_an_agent_for_each_filter(
         assert (two.answer, two.scores) == ("[[-1.5, true], [-2.5, false]]", (Score("em", 1.0),))
         assert two.nodes[0].message.text == "Q: y" and one.agent == {"name": "org/model:strict", "model": "org/model"}
         task = run.task("quiz_v2", "0")
-        assert task is not None and (task.prompt, task.secret, task.metadata) == ("Q: y", {"answer": ""}, {})
+        assert task is not None and (task.prompt, task.secret, task.metadata) == ("Q: y", {}, {})
     path.write_text(json.dumps(rows[0]) + "\n")
     again, _ = import_samples(path, tmp_path / "home")
     with open_run(again, tmp_path / "home") as run:

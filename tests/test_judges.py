@@ -338,7 +338,8 @@ def test_a_reference_scorer_sees_the_secret_reference_and_an_empty_answer_is_wro
     assert scored(scorer, model).value == pytest.approx(0.9) and "\n4\n" in model.asked[0].prompt[1].text
     score = scored(scorer, model, attempt(""))
     assert score.value == 0 and not score.failed and score.detail["by"] == "rule: the answer is empty"
-    assert scored(scorer, model, task=Task("1", "?")).failed  # no reference to hold it against
+    for secret in ({}, {"answer": None}, {"answer": ""}):  # no reference to hold it against
+        assert scored(scorer, model, task=Task("1", "?", secret=secret)).failed
 
 
 @pytest.mark.parametrize(

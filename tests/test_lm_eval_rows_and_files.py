@@ -73,14 +73,14 @@ def test_a_row_is_a_task_with_its_short_facts_and_an_attempt_with_two_messages()
         "doc_id": 7, "doc": {"q": "x" * 100, "long": "y" * 101, "n": 3, "none": None, "l": [1], "f": 0.5},
         "target": ["a", "é"], "arguments": [["Q?"]], "resps": [["It is five"]], "filtered_resps": ["five"], "em": 1,
     }  # fmt: skip
-    secret = {"answer": '["a", "é"]'}
+    secret = {"answers": ["a", "é"]}
     assert _task(row) == Task("7", "Q?", secret=secret, metadata={"q": "x" * 100, "n": 3, "f": 0.5})
     assert _task({**row, "doc": "text"}) == Task("7", "Q?", secret=secret)
-    targets = [(0, "0"), (0.0, "0.0"), (False, "false"), ([], "[]"), ({}, "{}"), ("", ""), (None, ""), ("é", "é")]
+    targets = [(0, "0"), (0.0, "0.0"), (False, "false"), ([1, "a"], '[1, "a"]'), ({}, "{}"), ("", ""), ("é", "é")]
     assert [_task({**row, "target": target}).secret for target, _ in targets] == [
         {"answer": text} for _, text in targets
     ]
-    assert _task({"doc_id": 0}) == Task("0", "", secret={"answer": ""})
+    assert _task({"doc_id": 0}) == _task({"doc_id": 0, "target": []}) == Task("0", "")
     trace = _trace(row, "quiz", "m:strict", "m")
     assert (trace.benchmark, trace.task_id, trace.agent, trace.epoch, trace.duration_s, trace.started_at) == (
         "quiz", "7", {"name": "m:strict", "model": "m"}, 0, 0.0, "1970-01-01T00:00:00+00:00",

@@ -12,7 +12,8 @@ from firsthand.errors import ConfigError, DataError
 from firsthand.loop.journal import MemoryJournal
 from firsthand.message import assistant
 from firsthand.rollout import verdict
-from firsthand.scorers import contained, familiar, match, text
+from firsthand.scorers import contained, familiar, match, symbolic, text, written
+from firsthand.scorers.rag_judgements import reference_of
 from firsthand.scorers.reference_answers import accepted_answers, reference_answers, right_choice
 from firsthand.task import Task
 from firsthand.trace import Call, Node, Score, Trace
@@ -45,12 +46,43 @@ def test_a_task_without_a_reference_is_judged_neither_right_nor_wrong(secret: di
 
 
 def test_one_of_several_reference_answers_is_enough() -> None:
-    task = Task("t", "?", secret={"answers": ["5", "", 7.5]})
-    assert reference_answers(task) == ["5", "", "7.5"] and accepted_answers(task) == ["5", "7.5"]
+    task = Task("t", "?", secret={"answers": ("5", "", 7.5)})
+    assert reference_answers(task) == accepted_answers(task) == ["5", "7.5"]
     for scorer in (match.exact, match.normalised, match.numeric, match.flexible, text.token_f1):
         assert [score(scorer, task, answer).value for answer in ("5", "7.5", "6", "")] == [1, 1, 0, 0], scorer
     assert [score(match.strict, task, answer).value for answer in ("#### 7.5", "5", "#### 6")] == [0, 0, 0]
     assert reference_answers(Task("t", "?", secret={"answer": 0})) == ["0"]
+
+
+def test_a_blank_one_of_several_references_is_in_no_answer() -> None:
+    task = Task("t", "?", secret={"answers": [" ", "5", ""]})
+    for scorer in (*COMPARING, contained.contains_value, contained.string_match_part, contained.best_subspan_em):
+        assert [score(scorer, task, answer).value for answer in ("5", "no way", "")] == [1, 0, 0], scorer
+
+
+def test_references_of_texts_are_as_other_answers_or_else_these_count() -> None:
+    for given in ([""], [None], "abc", {"a": 1}):
+        for answer in ("", "None", "a"):
+            found = score(text.token_f1, Task("t", "?", secret={"references": given, "answer": "a"}), answer)
+            assert "has no reference answer" in str(found.failure), given
+    for given in (None, [], ["a", ""]):
+        assert score(text.token_f1, Task("t", "?", secret={"references": given, "answer": "a"}), "a").value == 1.0
+
+
+def test_mathematics_and_published_rules_compare_with_a_reference_that_is_there() -> None:
+    for scorer, says in ((symbolic.boxed, "\\boxed{%s}"), (written.simple_evals_letter, "Answer: %s")):
+        for secret in ({}, {"answer": None}, {"answers": [" "]}):
+            for answer in (says % "None", "x" * 101):
+                assert "has no reference answer" in str(score(scorer, Task("t", "?", secret=secret), answer).failure)
+    several = Task("t", "?", secret={"answers": ["1", "2"]})
+    assert [score(symbolic.boxed, several, f"\\boxed{{{each}}}").value for each in (1, 2, 3)] == [1, 1, 0]
+
+
+def test_a_judge_is_told_no_reference_where_the_task_has_none() -> None:
+    for secret in ({}, {"answer": None}, {"answers": []}, {"reference": None}, {"answer": ""}):
+        assert reference_of(secret) == ""
+    for secret in ({"answer": 5}, {"answers": ["5", "6"]}, {"reference": 5, "answer": "6"}):
+        assert reference_of(secret) == "5"
 
 
 def test_a_strict_answer_states_the_reference_that_it_is() -> None:

@@ -23,6 +23,7 @@ from firsthand.ingest.trace_store import SpanPreparer, TraceStore
 from firsthand.patterns.reply import reply
 from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
+from firsthand.scorers import match
 from firsthand.studio.access import Access
 from firsthand.studio.answer_checks import check_scorers, fitting_checks, misfit
 from firsthand.studio.regression_test import as_regression_test
@@ -244,7 +245,12 @@ def test_each_task_of_the_pytest_file_has_the_scorer_that_fits_it() -> None:
         (SKY, {"answers": ["A"], "gold": 0}, "choice"), (several, {"answers": ["Paris", "57"]}, "contains_words"),
         (Task("n", "?", secret={"answers": ["5", 7]}), {"answers": ["5", "7"]}, "flexible"),
         (Task("l", "A or B?", secret={"answer": " A "}), {"answers": [" A "]}, "normalised"),
-        (Task("w", "?", secret={"answer": "AB"}), {"answers": ["AB"]}, "contains_words"),
+        *((Task("w", "?", secret={"answer": each}), {"answers": [each]}, "contains_words")
+          for each in ("AB", "C++", "F#", "A+", "A-", "(5)", "$5")),
+        *((Task("w", "?", secret={"answer": each}), {"answers": [each]}, "normalised")
+          for each in ("(A)", "A.", "*a*", "__I__", "é", "?")),
+        (Task("w", "?", secret={"answers": ["five", "5"]}), {"answers": ["five", "5"]}, "contains_words"),
+        (Task("w", "?", secret={"answers": ["five", "V"]}), {"answers": ["five", "V"]}, "normalised"),
     )  # fmt: skip
     held: dict[str, Any] = {}
     text = as_regression_test(collected(*(each for each, _, _ in rows)))
@@ -286,6 +292,11 @@ def test_a_check_fits_tasks_whose_reference_it_accepts() -> None:
     assert fitting_checks([SKY]) == ["exact", "normalised", "choice", "none"] and fitting_checks([CODE]) == ["none"]
     assert misfit("numeric", [number, word, CODE]) is word and misfit("none", [CODE]) is None
     assert check_scorers("none") == () and [each.__name__ for each in check_scorers("choice")] == ["choice"]
+
+
+def test_a_data_set_of_long_texts_is_offered_its_checks_without_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(match, "same_words", None)  # it takes milliseconds a text, and the page seconds
+    assert fitting_checks([Task("w", "?", secret={"answer": "word " * 9}), SKY]) == ["exact", "normalised", "none"]
 
 
 def test_a_check_that_cannot_judge_a_task_is_refused_and_not_offered(tmp_path: Path) -> None:
@@ -341,3 +352,22 @@ def test_tasks_of_one_id_are_removed_exported_and_put_one_by_one(tmp_path: Path)
 def test_tasks_of_one_id_from_two_benchmarks_are_two_places_of_a_run() -> None:
     twins = collected(Task("1", "2 + 2?"), Task("1", "2 + 2?"))
     assert len({each.id for each in twins.to_put()}) == 2
+
+
+def test_a_run_that_the_studio_starts_has_a_place_for_each_task_of_one_id(tmp_path: Path) -> None:
+    sets = TaskCollections(SqliteStore(tmp_path))
+    for prompt in ("2 + 3?", "1 + 4?"):
+        with store.create(tmp_path, {}, "r") as run:
+            run.add_tasks("b", [Task("t", prompt, secret={"answer": "5"})])
+            sets.add("d", run, [Trace("i", "b", "t", {"name": "a"}, 0, 0, "", 1.0, place="p")])
+    access = Access()
+    access.port = PORT
+    agents = {"m": Agent("m", Scripted(lambda messages, sampling, index: "5"), reply)}
+    app = create_app(tmp_path, access, agents)
+    with TestClient(app, base_url=f"http://127.0.0.1:{PORT}") as client:
+        client.get("/enter", params={"code": access.new_code()})
+        made = client.post("/data-sets/d/run", data={"model": "m"}, headers=OWN, follow_redirects=False)
+        assert client.portal is not None
+        client.portal.call(app.state.playground.settled)
+    with store.open_run(made.headers["location"].removeprefix("/runs/"), tmp_path) as run:
+        assert {row.task_id for row in run.rows()} == {f"t {each.key}" for each in sets.get("d").tasks}

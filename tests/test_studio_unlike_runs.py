@@ -114,7 +114,10 @@ def test_names_and_scores_of_notes_up_to_their_limits() -> None:
         check_note("a", "1", "x" * 4001)
 
 
-def test_a_note_leads_back_to_the_place_of_its_attempt_by_the_runs_whole_id(shown: Shown) -> None:
+def test_a_note_leads_back_to_the_place_of_its_attempt_by_the_runs_whole_id(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGNAME", "ann")
     client, home, first, _ = shown
     for given, fields, query in (
         (f"{first}-2", {"name": " kind ", "value": "0.25", "text": "  ", "view": "tree"}, "?view=tree"),
@@ -127,7 +130,7 @@ def test_a_note_leads_back_to_the_place_of_its_attempt_by_the_runs_whole_id(show
         notes = [(each.name, each.value, each.detail) for each in run.trace("p2").attempt_scores[1:]]
     assert rows == [(0.25, 1), (1.0, 1)]
     assert notes == [
-        ("note.kind", 0.25, {"by": "person", "text": "  "}), ("note.mood", 1.0, {"by": "person"}),
+        ("note.kind", 0.25, {"by": "human:ann", "text": "  "}), ("note.mood", 1.0, {"by": "human:ann"}),
     ]  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def string_match_part(task: Task, trace: Trace) -> Score:
 def contains_value(task: Task, trace: Trace) -> Score:
     """Score 1 if the answer contains the first reference: the key-value retrieval of Liu et al. (2023)."""
     value = reference_answers(task)[0].lower()
-    return Score("contains_value", float(bool(value) and value in whole_answer(trace).lower()))
+    return Score("contains_value", float(value in whole_answer(trace).lower()))
 
 
 def best_subspan_em(task: Task, trace: Trace) -> Score:
@@ -68,7 +68,7 @@ def contains_words(task: Task, trace: Trace) -> Score:
 def _found(task: Task, trace: Trace) -> tuple[list[str], Sequence[str]]:
     answer = _CONTROL.sub("\n", whole_answer(trace).strip()).lower()
     references = reference_answers(task)
-    return [each for each in references if each and each.lower() in answer], references
+    return [each for each in references if each.lower() in answer], references
 
 
 def _squad(text: str) -> str:

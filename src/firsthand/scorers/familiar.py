@@ -26,13 +26,13 @@ SHORT_CHARS = 2_000
 def includes(task: Task, trace: Trace) -> Score:
     """Score 1 if the answer includes the reference, ignoring case: Inspect's `includes`, promptfoo's `icontains`."""
     answer = whole_answer(trace).casefold()
-    return Score("includes", float(any(each.casefold() in answer for each in _references(task))))
+    return Score("includes", float(any(each.casefold() in answer for each in reference_answers(task))))
 
 
 def contains(task: Task, trace: Trace) -> Score:
     """Score 1 if the answer contains the reference exactly, case included: promptfoo's `contains`."""
     answer = whole_answer(trace)
-    return Score("contains", float(any(each in answer for each in _references(task))))
+    return Score("contains", float(any(each in answer for each in reference_answers(task))))
 
 
 def regex(*, pattern: str = "") -> Scorer:
@@ -47,17 +47,19 @@ def regex(*, pattern: str = "") -> Scorer:
     def score(task: Task, trace: Trace) -> Score:
         answer = whole_answer(trace)
         if not pattern:
-            for each in _references(task):
+            for each in reference_answers(task):
                 _compiled(each, f"the reference of task {task.id}")
         try:
             if not pattern:
-                return Score("regex", float(any(search(each, answer, most=1).times for each in _references(task))))
+                return Score(
+                    "regex", float(any(search(each, answer, most=1).times for each in reference_answers(task)))
+                )
             found = search(pattern, answer).last
         except DataError as error:
             if len(answer) <= SHORT_CHARS:
                 raise
             return Score("regex", 0.0, {"found": None, "why": str(error)})
-        wanted = {each.strip().casefold() for each in _references(task)}
+        wanted = {each.strip().casefold() for each in reference_answers(task)}
         return Score("regex", float(found is not None and found.strip().casefold() in wanted), {"found": found})
 
     score.__name__ = "regex"
@@ -85,11 +87,6 @@ def f1(task: Task, trace: Trace) -> Score:
     """Score the word overlap of answer and reference, 0 to 1: `token_f1`, SQuAD's F1."""
     found = token_f1(task, trace)
     return Score("f1", found.value, found.detail)
-
-
-def _references(task: Task) -> list[str]:
-    """Return the texts of which one is enough. An empty one would be in every answer."""
-    return [each for each in reference_answers(task) if each]
 
 
 def _compiled(pattern: str, what: str) -> re.Pattern[str]:

@@ -121,7 +121,7 @@ class JudgeScorer:
             "answer_b": (rival.answer or "") if rival is not None else "",
             **self.extra,
         }
-        if "answer" in task.secret:
+        if task.secret.get("answer") not in (None, ""):  # a judge that reads "" or None takes any answer for wrong
             known["reference"] = str(task.secret["answer"])
         wanted = fields_of(judge_protocol(self.protocol))
         fields = {name: text for name, text in known.items() if name in wanted}

@@ -168,10 +168,8 @@ async def relevance(
 
 def reference_of(secret: Mapping[str, Any]) -> str:
     """Return the task's reference answer as text; empty if it has none."""
-    if "reference" in secret:
-        return str(secret["reference"])
-    answers = secret.get("answers") or [secret.get("answer", "")]
-    return str(answers[0])
+    first = secret["reference"] if "reference" in secret else (secret.get("answers") or [secret.get("answer")])[0]
+    return "" if first is None else str(first)
 
 
 def _judge(metric: str, model: str, options: Json, limit_tokens: int) -> RagJudge:

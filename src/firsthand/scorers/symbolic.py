@@ -14,6 +14,7 @@ from firsthand.patterns.parts.equations import asks_for_left_side
 from firsthand.scorers.mathematics.answer_text import MAX_CHARS, plain, spaceless, text_key
 from firsthand.scorers.mathematics.equality import same_trees
 from firsthand.scorers.mathematics.latex import parse
+from firsthand.scorers.reference_answers import accepted_answers
 from firsthand.scorers.whole_answer import whole_answer
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -69,7 +70,9 @@ def comparison(answer: str, reference: str, question: str | None = None) -> tupl
 
 
 def _score(name: str, found: str | None, task: Task) -> Score:
+    references = accepted_answers(task)
     if found is None:
         return Score(name, 0.0, {"found": None})
-    same, by = comparison(found, str(task.secret["answer"]), task.prompt)
+    compared = [comparison(found, each, task.prompt) for each in references]
+    same, by = next((each for each in compared if each[0]), compared[0])
     return Score(name, float(same), {"found": found[:200], "by": by})

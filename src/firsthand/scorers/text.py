@@ -18,7 +18,7 @@ from firsthand.benchmark import needing
 from firsthand.errors import DataError, MissingExtra
 from firsthand.model import Embedder
 from firsthand.scorers.match import normalise, same_words
-from firsthand.scorers.reference_answers import accepted_answers
+from firsthand.scorers.reference_answers import reference_texts
 from firsthand.scorers.whole_answer import whole_answer
 from firsthand.stats.figures import figure_detail
 from firsthand.task import Task
@@ -144,8 +144,7 @@ def corpus_chrf(answers: Sequence[str], references_of: Sequence[Sequence[str]]) 
 
 def references(task: Task) -> list[str]:
     """Return the task's reference texts; DataError if it has none, or one that is too long."""
-    found = task.secret.get("references")
-    texts = [str(each) for each in found] if found else accepted_answers(task)
+    texts = reference_texts(task)
     if (longest := max(map(len, texts))) > MAX_CHARS:
         raise DataError(
             f"a reference of task {task.id} has {longest:,} characters, and texts are compared up to {MAX_CHARS:,}: "

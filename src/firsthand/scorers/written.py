@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from random import Random
 
+from firsthand.scorers.reference_answers import reference_answers
 from firsthand.scorers.whole_answer import whole_answer
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -103,10 +104,11 @@ def _first(pattern: re.Pattern[str], trace: Trace) -> str | None:
 
 
 def _reference(task: Task) -> str:
-    return str(task.secret["answer"])
+    return reference_answers(task)[0]
 
 
 def _score(name: str, found: str | None, task: Task, *, number: bool = False) -> Score:
     same = harness_number if number else str
-    correct = found is not None and same(found.strip()) == same(_reference(task))
+    wanted = same(_reference(task))
+    correct = found is not None and same(found.strip()) == wanted
     return Score(name, float(correct), {"found": None if found is None else found[:200]})

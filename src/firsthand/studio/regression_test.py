@@ -10,6 +10,8 @@ from firsthand.scorers.reference_answers import accepted_answers, right_choice
 from firsthand.studio.task_collection import TaskCollection
 from firsthand.task import Task
 
+_LETTER = re.compile(r"(?:[^\w+#]|_)*[^\W\d_](?:[^\w+#-]|_)*|[\W_]*")
+"""A letter, as `A` and `(A)`, or signs alone. An article stands in nearly every answer: such a one must be all of it."""
 _NUMBER = re.compile(r"\s*-?[0-9][0-9,]*(\.[0-9]+)?\s*")
 
 _FILE = '''"""Made from a data set of the Studio: each of its tasks must be solved as well as it was when it was collected.
@@ -97,6 +99,5 @@ def _expected(task: Task) -> tuple[Json, str]:
         ) from None
     if all(map(_NUMBER.fullmatch, answers)):
         return {"answers": answers}, "flexible"
-    # an article or a pronoun stands in nearly every answer, so that a single letter must be all of it
-    has_letter = any(len(each.strip()) == 1 for each in answers)
+    has_letter = any(map(_LETTER.fullmatch, answers))
     return {"answers": answers}, "normalised" if has_letter else "contains_words"

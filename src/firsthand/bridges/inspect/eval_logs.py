@@ -18,6 +18,7 @@ from firsthand.errors import DataError, reason_of
 from firsthand.message import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from firsthand.model import Usage
 from firsthand.runs.whole_run import whole_run
+from firsthand.scorers.reference_answers import secret_of
 from firsthand.system.json_values import values_in
 from firsthand.system.ordinary_file import open_ordinary
 from firsthand.system.packed_text import text_bytes
@@ -114,7 +115,7 @@ def attempt_of(sample: Json, benchmark: str, model: str) -> tuple[Task, Trace]:
     target, facts = sample.get("target"), sample.get("metadata") or {}
     task = Task(
         id, _text(sample.get("input")), tuple(map(str, sample.get("choices") or ())),
-        secret={"answer": target if isinstance(target, str) else json.dumps(target)},
+        secret=secret_of(target, wants_all=bool(sample.get("choices"))),
         metadata={key: value for key, value in facts.items() if isinstance(value, str | int | float)},
     )  # fmt: skip
     epoch = max(0, (_count(sample.get("epoch")) or 1) - 1)

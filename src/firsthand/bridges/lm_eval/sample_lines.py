@@ -15,6 +15,7 @@ from firsthand.bridges.lm_eval.result_models import ResultModels
 from firsthand.errors import DataError, reason_of
 from firsthand.message import Json, assistant, user
 from firsthand.runs.whole_run import whole_run
+from firsthand.scorers.reference_answers import secret_of
 from firsthand.system.json_values import values_in_text
 from firsthand.system.ordinary_file import open_ordinary
 from firsthand.task import Task
@@ -96,7 +97,7 @@ def _task(row: Json) -> Task:
         else {}
     )
     short = {key: value for key, value in facts.items() if len(str(value)) <= 100}
-    return Task(str(row["doc_id"]), _prompt(row), secret={"answer": _shown(row.get("target"))}, metadata=short)
+    return Task(str(row["doc_id"]), _prompt(row), secret=secret_of(row.get("target")), metadata=short)
 
 
 def _prompt(row: Json) -> str:
