@@ -90,7 +90,7 @@ def test_a_board_of_votes_has_a_row_for_each_model_and_what_must_be_said(capsys:
     assert len(words(capsys.readouterr().out)) == 4, "of a single voter nothing is said"
     assert board_of_votes._as_json(VoteFile(battles, 1, 2, 3, 5), ratings, ROWS[1:2], ["w"]) == {
         "method": "davidson", "unrated": ["w"], "battles": 3, "duplicates": 1, "filtered": 2, "void": 3,
-        "ties_parameter": 0.25,
+        "anonymous": 5, "ties_parameter": 0.25,
         "models": [{"model": "y", "rating": 950.5, "low": 900, "high": 1001, "rank_low": 2, "rank_high": 3, "games": 2}],
         "covariates": {"length": {"coefficient": 0.5, "error": 0.1234}, "bold": {"coefficient": -0.25, "error": 1}},
     }  # fmt: skip
