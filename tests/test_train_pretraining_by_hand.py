@@ -142,6 +142,8 @@ def test_of_two_runs_that_come_at_once_one_fills_the_folder_of_tokens(texts: Pat
     (whole / ".lock").unlink()
     in_token_file(config_of(texts, tokens=whole), run)
     assert not (whole / ".lock").exists(), "a whole one is read without the lock"
+    (whole / "tokenizer" / "tokenizer_config.json").unlink()  # its maker was stopped
+    assert in_token_file(config_of(texts, tokens=whole), run).digest == made.digest
     place.mkdir()
     with ThreadPoolExecutor(1) as second:
         with held(place / ".lock"):

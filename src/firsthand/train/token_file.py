@@ -134,7 +134,7 @@ def _sha256(path: Path) -> str:
 
 
 def is_held_out(text: str, fraction: float, *, seed: int) -> bool:
-    """True for about this fraction of the texts, by a hash of them alone: none need be counted, and equal ones go together."""
+    """True for about this fraction of texts, by a hash of each alone: none is counted first, equal ones go together."""
     drawn = hashlib.sha256(f"held out {seed} {text}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(drawn[:8], "little") < fraction * 2.0**64
 

@@ -232,8 +232,8 @@ def opened(folder: Path, recipe: str, config: Any, *, resume: bool = False) -> I
     """Open a run's folder for training, alone, and write its settings.
 
     `config` is the recipe's, with a `loop`. ConfigError if the folder holds a run of a step or more and `resume` is False,
-    if it is resumed with another seed, or if another process trains there. torch's random state is that of the run's seed. Of processes that train together
-    (`processes.joined`) the first one opens and writes, and the others wait for it.
+    if it is resumed with another seed, or if another process trains there. torch's random state is that of the run's
+    seed. Of processes that train together (`processes.joined`) the first one opens and writes, and the others wait for it.
     """
     if not is_first():
         torch.manual_seed(config.loop.seed)
