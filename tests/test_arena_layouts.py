@@ -229,3 +229,32 @@ def test_a_fight_keeps_both_attempts_with_its_number_and_seed(tmp_path: Path) ->
     told = ["".join(step.text for step in steps if isinstance(step, Piece)) for steps in heard]
     assert told == ["bob says", "ann says"], "each listener hears its own side"
     assert models[0].asked[0].sampling.seed != models[0].asked[1].sampling.seed
+
+
+def votes_of(tmp_path: Path, *more: dict[str, Any], name: str = "v.jsonl") -> vote_files.VoteFile:
+    """The votes of rows that differ in these columns."""
+    base = {"model_a": "x", "model_b": "y", "winner": "a"}
+    (tmp_path / name).write_text("".join(json.dumps(base | each) + "\n" for each in more))
+    return read_votes(tmp_path / name)
+
+
+def test_a_vote_without_a_voter_or_question_is_nobody_elses(tmp_path: Path) -> None:
+    cells: list[Any] = ["ann", "", None, " ", float("nan"), "ann", 0, 0, "None", "1"]
+    found = votes_of(tmp_path, *({"voter": each} for each in cells), {})
+    voters = found.battles.voters
+    assert voters is not None and voters.tolist() == [0, 1, 2, 3, 4, 0, 5, 5, 6, 7, 8] and found.anonymous == 5
+    assert found.battles.questions is None
+    asked = votes_of(tmp_path, {"question": "q"}, {"question": ""}, {"question": ""}, {"question": "q"})
+    assert asked.battles.questions is not None and asked.battles.questions.tolist() == [0, 1, 2, 0]
+    assert (asked.battles.voters, asked.anonymous) == (None, 0)
+    (tmp_path / "v.csv").write_text("model_a,model_b,winner,voter\nx,y,a,\nx,y,a,ann\nx,y,b,\n")
+    read = read_votes(tmp_path / "v.csv")
+    assert read.battles.voters is not None and read.battles.voters.tolist() == [0, 1, 2] and read.anonymous == 2
+
+
+def test_the_voters_column_is_one_that_names_some_in_any_row(tmp_path: Path) -> None:
+    later = votes_of(tmp_path, {}, {"judge": "j"}, {"judge": "j"}).battles.voters
+    assert later is not None and later.tolist() == [0, 1, 1], "the first row needs no such column"
+    empty = votes_of(tmp_path, {"judge": None, "voter": "u"}, {"judge": "", "voter": "u"}).battles.voters
+    assert empty is not None and empty.tolist() == [0, 0], "a column that is empty everywhere names nobody"
+    assert votes_of(tmp_path, {"judge": None}, {"judge": ""}).battles.voters is None

@@ -73,7 +73,7 @@ def test_a_board_of_votes_has_a_row_for_each_model_and_what_must_be_said(capsys:
     ratings = replace(
         RATINGS, covariates={"length": (0.5, 0.1234), "bold": (-0.25, 1)}, clustered_by=("voter", "question")
     )
-    board_of_votes._print("v", "95%", VoteFile(ties, 1, 2, 3), ratings, [replace(ROWS[0], rank_low=2, rank_high=2)],
+    board_of_votes._print("v", "95%", VoteFile(ties, 1, 2, 3, 4), ratings, [replace(ROWS[0], rank_low=2, rank_high=2)],
                           ["w", "a"])  # fmt: skip
     assert words(capsys.readouterr().out)[2:] == [
         "2 x 1100 [1001, 1200] 1,234 0.50",
@@ -81,15 +81,16 @@ def test_a_board_of_votes_has_a_row_for_each_model_and_what_must_be_said(capsys:
         "Held equal (log-odds per standard deviation, ± standard error): length +0.500 ± 0.123, bold -0.250 ± 1.000.",
         "Not rated, because no chain of wins leads both to and from the others: a, w.",
         "1 repeated row counted once.", "3 votes not counted, because an answer named its model.",
-        "2 rows left out by --where.", "Every vote is a tie: nothing tells these models apart.",
+        "4 votes without a voter: each counts as a voter of its own.", "2 rows left out by --where.",
+        "Every vote is a tie: nothing tells these models apart.",
         "Intervals are clustered by voter and question.",
     ]  # fmt: skip
     one = table(("x", "y", "a"), ("x", "y", "b"), voters="pp")
     board_of_votes._print("v", "95%", VoteFile(one, 0, 0), RATINGS, ROWS[:1], [])
     assert len(words(capsys.readouterr().out)) == 4, "of a single voter nothing is said"
-    assert board_of_votes._as_json(VoteFile(battles, 1, 2, 3), ratings, ROWS[1:2], ["w"]) == {
+    assert board_of_votes._as_json(VoteFile(battles, 1, 2, 3, 5), ratings, ROWS[1:2], ["w"]) == {
         "method": "davidson", "unrated": ["w"], "battles": 3, "duplicates": 1, "filtered": 2, "void": 3,
-        "ties_parameter": 0.25,
+        "anonymous": 5, "ties_parameter": 0.25,
         "models": [{"model": "y", "rating": 950.5, "low": 900, "high": 1001, "rank_low": 2, "rank_high": 3, "games": 2}],
         "covariates": {"length": {"coefficient": 0.5, "error": 0.1234}, "bold": {"coefficient": -0.25, "error": 1}},
     }  # fmt: skip

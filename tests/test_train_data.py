@@ -139,6 +139,30 @@ def test_items_are_held_out_once_and_reproducibly():
         split([1], 0.5)
 
 
+def test_equal_items_are_held_out_together_and_others_by_their_places():
+    lines = [f"q{n // 4}" for n in range(80)]
+    kept, held = split(lines, 0.25, seed=3)
+    assert len(held) == 20 and not set(kept) & set(held) and len(kept) == 60
+    streams = [Stream([1, n // 2], ce=[0, n % 2]) for n in range(20)]
+    kept, held = split(streams, 0.2, seed=3)
+    assert len(held) == 4 and not {each.ids[1] for each in kept} & {each.ids[1] for each in held}
+    kept, held = split(range(20), 0.3, seed=3, key=lambda n: n % 5)
+    assert len(held) == 4 and len({n % 5 for n in held}) == 1, "six are wanted, and groups are of four"
+    kept, held = split([0] * 90 + list(range(1, 11)), 0.1, seed=0)
+    assert sorted(held) == list(range(1, 11)), "a group beyond the fraction is trained on"
+    kept, held = split([0, 0, 0, 0, 1, 1, 1], 0.1, seed=0)
+    assert (kept, held) == ([0] * 4, [1] * 3), "one group at least, the smallest"
+    with pytest.raises(ConfigError, match="the 5 items of the data are equal, or all of one prompt"):
+        split([7] * 5, 0.2)
+    assert split([7] * 5, 0) == ([7] * 5, [])
+
+
+def test_equal_documents_are_held_out_together():
+    texts = [SourceText(f"text {n // 4}", f"{n}.txt") for n in range(40)]
+    kept, held = split_documents(texts, 0.2, seed=1)
+    assert len(held) == 8 and not {each.text for each in kept} & {each.text for each in held}
+
+
 def test_the_end_of_a_single_document_is_held_out():
     text = "".join(f"line {number}\n" for number in range(100))
     (kept,), (held,) = split_documents([SourceText(text, "one.txt")], 0.1)

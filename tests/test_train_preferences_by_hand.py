@@ -25,7 +25,7 @@ from firsthand.train.adapters.save_adapter import save_adapter
 from firsthand.train.data_order import StreamBatches, split
 from firsthand.train.episodes import Episode, Graded
 from firsthand.train.objective import Comparisons
-from firsthand.train.preference_data import read_comparisons
+from firsthand.train.preference_data import prompt_of, read_comparisons
 from firsthand.train.preference_settings import PreferenceSettings
 from firsthand.train.preference_training import (
     KtoBatches,
@@ -123,7 +123,7 @@ def test_opened_comparisons_are_counted_and_divided(
         "5 comparisons; 1 longer than the context and left out; 2 without a preference and left out\n"
     )
     every = read(folder, data).comparisons
-    trained, held_out = split(every, 0.4, seed=3)
+    trained, held_out = split(every, 0.4, seed=3, key=id)
     assert ids_of(found.examples) == ids_of(trained) and ids_of(found.held_out) == ids_of(held_out)
     assert (found.path, len(held_out), found.model.architecture.max_position) == (folder, 2, 60)
     opened(run, dpo.Config(str(folder.parent / "pairs.jsonl"), comparisons=PreferenceSettings(str(folder))))
@@ -229,6 +229,16 @@ def test_ktos_baseline_is_the_mean_kl_of_mismatched_answers_and_never_below_0() 
     assert inner.drawn == 2
 
 
+def test_the_comparisons_of_a_prompt_are_held_out_together(folder: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": f"say {n // 4}", "chosen": "1" * (n + 1), "rejected": "no"} for n in range(20)]
+    config = dpo.Config(
+        str(write_lines(tmp_path / "p.jsonl", rows)), comparisons=PreferenceSettings(str(folder), holdout=0.25)
+    )
+    found = opened(Rehearsal(tmp_path / "run", config.loop), config)
+    kept, held = ({prompt_of(each[0]) for each in part} for part in (found.examples, found.held_out))
+    assert len(found.held_out) == 4 and len(held) == 1 and not kept & held
+
+
 @pytest.mark.slow
 def test_kto_takes_pairs_apart_and_tells_its_baseline(folder: Path, tmp_path: Path) -> None:
     given = {"data": str(folder.parent / "pairs.jsonl"), "model": str(folder), "batch_size": 3, "seed": 2, "beta": 0.5,
@@ -300,7 +310,7 @@ def test_a_reward_model_is_shifted_to_its_best_answers_and_judged_on_held_out_pa
     run = Writes(tmp_path / "run", config.loop)
     assert reward.reward(config, run) == tmp_path / "run" / "model"
     every = read(folder, data).comparisons
-    trained, held_out = split(every, 0.4, seed=0)
+    trained, held_out = split(every, 0.4, seed=0, key=id)
     batches, head = run.told["batches"], run.told["values"]
     assert ids_of(batches.examples) == ids_of(trained) and batches.batch_size == 2 and run.told["objective"].pair == 1.0
     assert [each.label for each in batches.examples[0]] == [3.0, 2.0, 1.0]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from engine_tiny import tiny_model
 from firsthand.errors import ConfigError, DataError, StoreError
 from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder, initialise
+from firsthand.system.lock import held
 from firsthand.tokens import pretrained
 from firsthand.train import documents, token_file
 from firsthand.train.added_tokens import _fill, with_added_tokens
@@ -130,6 +134,27 @@ def test_a_token_file_is_written_once_with_its_tokenizer(texts: Path, tmp_path: 
     assert str(refused.value) == (
         "no document falls into the 1e-09 that are held out: give more documents, a larger --holdout, or --holdout 0"
     )
+
+
+def test_of_two_runs_that_come_at_once_one_fills_the_folder_of_tokens(texts: Path, tmp_path: Path) -> None:
+    whole, place, run = tmp_path / "whole", tmp_path / "tokens", Rehearsal(tmp_path / "run", LoopSettings(seed=1))
+    made = in_token_file(config_of(texts, tokens=whole), run)
+    (whole / ".lock").unlink()
+    in_token_file(config_of(texts, tokens=whole), run)
+    assert not (whole / ".lock").exists(), "a whole one is read without the lock"
+    (whole / "tokenizer" / "tokenizer_config.json").unlink()  # its maker was stopped
+    assert in_token_file(config_of(texts, tokens=whole), run).digest == made.digest
+    place.mkdir()
+    with ThreadPoolExecutor(1) as second:
+        with held(place / ".lock"):
+            waits = second.submit(in_token_file, config_of(texts, tokens=place), run)
+            time.sleep(0.3)
+            assert not waits.done() and [each.name for each in place.iterdir()] == [".lock"], "it waits for the first"
+            shutil.copytree(whole, place, dirs_exist_ok=True)
+            files = {each: each.stat().st_ino for each in place.rglob("*.*") if each.is_file()}
+        found = waits.result()
+    assert found.corpus.ids.tolist() == made.corpus.ids.tolist()
+    assert files == {each: each.stat().st_ino for each in files}, "what the first wrote is read, not written again"
 
 
 def test_the_recipe_begins_with_fresh_weights_and_tells_the_bits_of_held_out_texts(

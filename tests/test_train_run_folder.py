@@ -79,12 +79,30 @@ def test_a_runs_settings_are_written_read_back_and_written_anew_when_it_is_resum
     assert refused(lambda: opened(out, "sft", Config()).__enter__()) == (
         f"{out} holds a run already: go on with `firsthand train --resume {out}`, or give another `--out`"
     )
-    changed = Config(rate=0.25, loop=LoopSettings(steps=5, checkpoint_every=2))
+    changed = Config(rate=0.25, loop=LoopSettings(steps=5, checkpoint_every=2, seed=11))
     with opened(out, "sft", changed, resume=True) as run:
         assert run.is_resumed and json.loads((out / "recipe.json").read_text())["settings"]["rate"] == 0.25
         assert fitted(run) == 5
     assert [row["step"] for row in read_metrics(out)] == [1, 2, 3, 4, 5] and is_made_here(out)
     assert sorted(each.name for each in (out / "checkpoints").iterdir()) == ["step-000004", "step-000005"]
+
+
+def test_a_run_is_resumed_with_its_own_seed_alone(home: Path) -> None:
+    with opened(home / "run", "sft", Config()):
+        pass
+    before = (home / "run" / "recipe.json").read_bytes()
+    other = Config(loop=LoopSettings(steps=9, seed=12))
+    assert refused(lambda: opened(home / "run", "sft", other, resume=True).__enter__()) == (
+        f"seed is 12, and {home / 'run'} was begun with 11, which tells the order of its data: leave --seed out, or begin a "
+        "run in another folder"
+    )
+    assert (home / "run" / "recipe.json").read_bytes() == before, "a refusal leaves the run's settings as they are"
+    with opened(home / "run", "sft", Config(loop=LoopSettings(steps=9, seed=11)), resume=True) as run:
+        assert run.loop.steps == 9
+    with opened(home / "none", "sft", other, resume=True) as run:
+        assert run.loop.seed == 12, "a run whose settings were never written has no seed yet"
+    with opened(home / "none", "sft", Config()) as run:
+        assert run.loop.seed == 11, "a run without a step is begun anew, with any seed"
 
 
 def test_what_is_no_run_of_this_home_says_so(home: Path) -> None:

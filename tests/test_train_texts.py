@@ -232,15 +232,18 @@ def test_batches_are_exact_whatever_the_piece_and_go_on_from_any_state(make: str
         other.load({**states[0], "offset": -1})
 
 
-def test_documents_are_held_out_by_their_number_alone() -> None:
-    held = [n for n in range(4000) if is_held_out(n, 0.25, seed=1)]
-    assert 900 < len(held) < 1100 and held != [n for n in range(4000) if is_held_out(n, 0.25, seed=2)]
-    assert not any(is_held_out(n, 0.0, seed=1) for n in range(99)) and all(
-        is_held_out(n, 1.0, seed=1) for n in range(99)
+def test_documents_are_held_out_by_their_text_alone() -> None:
+    held = [n for n in range(4000) if is_held_out(str(n), 0.25, seed=1)]
+    assert 900 < len(held) < 1100 and held != [n for n in range(4000) if is_held_out(str(n), 0.25, seed=2)]
+    assert not any(is_held_out(str(n), 0.0, seed=1) for n in range(99)) and all(
+        is_held_out(str(n), 1.0, seed=1) for n in range(99)
     )
     texts = [SourceText(str(n), "f") for n in range(40)]
     out, kept = (list(part_of(texts, 0.25, seed=1, held_out=each)) for each in (True, False))
     assert [int(each.text) for each in out] == [n for n in held if n < 40] and len(out) + len(kept) == 40
+    twice = [each for text in texts for each in (text, SourceText(text.text, "copy"))]
+    assert [each.text for each in part_of(twice, 0.25, seed=1, held_out=True)] == [t.text for t in out for _ in "12"]
+    assert not is_held_out("\ud800", 0.0, seed=1), "any text has a hash"
 
 
 def test_a_byte_that_is_no_utf_8_is_named_by_its_place_in_the_whole_file(tmp_path: Path) -> None:

@@ -109,5 +109,6 @@ def test_an_amount_is_not_joined_to_a_plural_where_it_may_be_one() -> None:
 SEVERAL = (
     "shared} clusters", "{len(traces)} attempts: name one", "decide with 80% power", "{n} tasks: give one",
     "names {count} attempts", "num_traces} attempts: --limit", "{len(PATTERNS)} agents", "both measured on", "one agent on",
+    "num_planned:,} attempts were planned",
 )  # fmt: skip
 """What is there only where it is more than one."""

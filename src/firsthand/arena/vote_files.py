@@ -2,9 +2,10 @@
 
 Known layouts: model_a, model_b and winner (Chatbot Arena's 33k and 140k, MT-Bench, PandaLM), winner_model_a, winner_model_b
 and winner_tie (the 55k competition), generator_1, generator_2 and preference (AlpacaEval). The voter is the first of the
-columns judge, voter, user_id, evaluation_session_id and annotator that is there. A vote is known by its `id`, or by its
-voter and its time (timestamp, tstamp, when, time or created_at). An `id` that stands with several voters, questions or pairs
-of models is the question's: no vote is known by it.
+columns judge, voter, user_id, evaluation_session_id and annotator that names one in any row; a row that names none has a
+voter of its own, and so with questions. A vote is known by its `id`, or by its voter and its time (timestamp, tstamp, when,
+time or created_at). An `id` that stands with several voters, questions or pairs of models is the question's: no vote is
+known by it.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ class VoteFile:
     """Rows that the conditions left out."""
     void: int = 0
     """Votes that do not count, because an answer named its model."""
+    anonymous: int = 0
+    """Votes without a voter, in a table that names voters; each has a voter of its own."""
 
 
 def read_votes(path: Path, *, where: Mapping[str, str] | None = None, style: Sequence[str] = ()) -> VoteFile:
@@ -74,17 +77,17 @@ def read_votes(path: Path, *, where: Mapping[str, str] | None = None, style: Seq
         raise ConfigError(f"no row of {path} has {', '.join(f'{k}={v}' for k, v in (where or {}).items())}")
     distinct = [_without_apostrophes(row) for row in _distinct(kept)] if path.suffix == ".csv" else _distinct(kept)
     first, second, verdict = _layout(columns, path)
-    voter = next((name for name in VOTERS if name in columns), None)
-    question = next((name for name in QUESTIONS if name in columns), None)
+    voters, questions = _filled(distinct, VOTERS), _filled(distinct, QUESTIONS)
     battles = BattleTable.from_columns(
         [_name(row, first) for row in distinct],
         [_other_name(row, second, first) for row in distinct],
         [verdict(row) for row in distinct],
-        voters=None if voter is None else [str(row.columns.get(voter)) for row in distinct],
-        questions=None if question is None else [str(row.columns.get(question)) for row in distinct],
+        voters=voters,
+        questions=questions,
         covariates={name: _style_differences(distinct, name, path).tolist() for name in style},
     )
-    return VoteFile(battles, len(kept) - len(distinct), len(rows) - len(kept))
+    anonymous = sum(isinstance(each, int) for each in voters or ())
+    return VoteFile(battles, len(kept) - len(distinct), len(rows) - len(kept), anonymous=anonymous)
 
 
 def holds_votes(path: Path) -> bool:
@@ -143,11 +146,28 @@ def _vote_of(row: TableRow, place: int, by_id: bool) -> str | int:
 
 
 def _has(row: TableRow, names: Sequence[str]) -> bool:
-    return any(row.columns.get(name) not in (None, "") for name in names)
+    return any(_is_filled(row, name) for name in names)
 
 
 def _as_text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
+
+
+def _filled(rows: Sequence[TableRow], names: Sequence[str]) -> list[str | int] | None:
+    """The first of the columns that is filled in any row, as text; where it is empty, the row's place, which no other has.
+
+    None if all of them are empty everywhere: people who left a cell empty are not one person.
+    """
+    column = next((name for name in names if any(_is_filled(row, name) for row in rows)), None)
+    if column is None:
+        return None
+    return [str(row.columns[column]) if _is_filled(row, column) else place for place, row in enumerate(rows)]
+
+
+def _is_filled(row: TableRow, column: str) -> bool:
+    """True if a cell holds something: null, NaN and blanks are nothing, the voter 0 is somebody."""
+    value = row.columns.get(column)
+    return bool(value.strip()) if isinstance(value, str) else value is not None and value == value
 
 
 def _layout(columns: Json, path: Path) -> tuple[str, str, Callable[[TableRow], str]]:

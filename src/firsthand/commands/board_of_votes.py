@@ -183,6 +183,7 @@ def _as_json(votes: VoteFile, ratings: Ratings, rows: list[RatedModel], unrated:
         "duplicates": votes.duplicates,
         "filtered": votes.filtered,
         "void": votes.void,
+        "anonymous": votes.anonymous,
         "ties_parameter": ratings.ties,
         "covariates": {
             name: {"coefficient": value, "error": error} for name, (value, error) in ratings.covariates.items()
@@ -228,6 +229,8 @@ def _print(
         remarks.append(f"{count_of(votes.duplicates, 'repeated row', ',')} counted once.")
     if votes.void:
         remarks.append(f"{count_of(votes.void, 'vote')} not counted, because an answer named its model.")
+    if votes.anonymous:
+        remarks.append(f"{count_of(votes.anonymous, 'vote', ',')} without a voter: each counts as a voter of its own.")
     if votes.filtered:
         remarks.append(f"{count_of(votes.filtered, 'row', ',')} left out by --where.")
     if (battles.outcome == TIE).all():

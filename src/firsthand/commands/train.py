@@ -46,7 +46,7 @@ class Config:
     out: Path | None = None
     """Folder of the run; by default a new one below `<data home>/runs`."""
     resume: Path | None = None
-    """Go on with the run in this folder, from its newest checkpoint; settings of its loop may be given anew."""
+    """Go on with the run in this folder, from its newest checkpoint; settings of its loop but the seed may be given anew."""
     trust: bool = False
     """With --resume: use the files, folders, servers and addresses that a run from another data home names."""
 

@@ -184,7 +184,7 @@ def _whole(number: float) -> int:
     """The number of tasks or attempts, rounded up; ConfigError if it is beyond MAX_TASKS."""
     if not number <= MAX_TASKS:
         raise ConfigError(
-            f"more than {MAX_TASKS:g} tasks or attempts would be needed: the scores vary too much for so small an effect"
+            f"more than {MAX_TASKS:g} would be needed, tasks or attempts: the scores vary too much for so small an effect"
         )
     return math.ceil(number - 1e-9)
 

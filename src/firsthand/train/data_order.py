@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import TypeVar
@@ -31,9 +31,13 @@ def order(seed: int, epoch: int, count: int, *, block: int | None = None) -> npt
     return np.argsort(draws, kind="stable")
 
 
-def split(items: Sequence[T], fraction: float, *, seed: int = 0) -> tuple[list[T], list[T]]:
+def split(
+    items: Sequence[T], fraction: float, *, seed: int = 0, key: Callable[[T], Hashable] | None = None
+) -> tuple[list[T], list[T]]:
     """The items to train on and those held out, at least one each; a fraction of 0 holds out none.
 
+    Items of equal `key` stay together, so that nothing held out is trained on; by default streams of equal ids, and else
+    equal items. A group that is larger than what is missing of the fraction is trained on.
     ConfigError if there is nothing left to train on.
     """
     if fraction == 0:
@@ -43,11 +47,30 @@ def split(items: Sequence[T], fraction: float, *, seed: int = 0) -> tuple[list[T
         raise ConfigError(
             f"the data has {count_of(len(items), 'item')}, and {count} would be held out: give more data, or holdout 0"
         )
-    held = set(order(seed, _HELD_OUT, len(items))[:count].tolist())
+    groups: dict[Hashable, list[int]] = {}
+    for place, item in enumerate(items):
+        groups.setdefault(_content(item) if key is None else key(item), []).append(place)
+    if len(groups) == 1:
+        raise ConfigError(
+            f"the {len(items)} items of the data are equal, or all of one prompt, so none can be held out apart from the "
+            "others: give more data, or holdout 0"
+        )
+    every = list(groups.values())
+    drawn = [every[at] for at in order(seed, _HELD_OUT, len(every)).tolist()]
+    held: set[int] = set()
+    for places in drawn:
+        if len(held) + len(places) <= count:
+            held.update(places)
+    held = held or set(min(drawn, key=len))
     return (
         [item for index, item in enumerate(items) if index not in held],
         [item for index, item in enumerate(items) if index in held],
     )
+
+
+def _content(item: object) -> Hashable:
+    """What makes two items equal: the ids of a stream, else the item itself."""
+    return item.ids.tobytes() if isinstance(item, Stream) else item
 
 
 class StreamBatches:

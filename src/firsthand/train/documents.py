@@ -78,7 +78,8 @@ def split_documents(
 ) -> tuple[list[SourceText], list[SourceText]]:
     """The documents to train on and those held out, about this fraction of them and at least one.
 
-    A single document is cut after a line: its end is held out. ConfigError if nothing would be left to train on.
+    Equal texts stay together. A single document is cut after a line, and its end is held out.
+    ConfigError if nothing would be left to train on.
     """
     if not 0 <= fraction < 1:
         raise ConfigError(f"holdout is {fraction}: expected a fraction from 0 to below 1")
@@ -90,7 +91,7 @@ def split_documents(
         if not 0 < cut < len(text):
             raise ConfigError(f"{source} is too short to hold out a part of it: give more text, or holdout 0")
         return [SourceText(text[:cut], source)], [SourceText(text[cut:], source)]
-    return split(documents, fraction, seed=seed)
+    return split(documents, fraction, seed=seed, key=lambda each: each.text)
 
 
 @dataclass(frozen=True, eq=False)

@@ -146,7 +146,9 @@ def opened(run: TrainingRun, config: PreferenceConfig) -> OpenedComparisons:
         + (f"; {num_undecided} without a preference and left out" if num_undecided else "")
     )
     model = run.prepared(path, config.adapter)
-    places, held = split(range(len(found)), config.comparisons.holdout, seed=run.loop.seed)
+    places, held = split(
+        range(len(found)), config.comparisons.holdout, seed=run.loop.seed, key=lambda at: prompt_of(found[at][0])
+    )
     return OpenedComparisons(path, model, [found[at] for at in places], [found[at] for at in held])
 
 

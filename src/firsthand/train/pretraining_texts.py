@@ -9,6 +9,7 @@ from typing import Protocol
 
 from firsthand.errors import ConfigError
 from firsthand.hub import model_lookup
+from firsthand.system import lock
 from firsthand.system.own_file import expect_own_tree
 from firsthand.system.plurals import count_of
 from firsthand.tokens import pretrained
@@ -17,6 +18,9 @@ from firsthand.train import bpe, documents, token_file
 from firsthand.train.processes import is_first, together
 from firsthand.train.streams import Batches
 from firsthand.train.training_run import TrainingRun
+
+LOCK = ".lock"
+"""Held by the run that fills a folder of tokens."""
 
 
 class PretrainingConfig(Protocol):
@@ -84,7 +88,8 @@ def in_memory(config: PretrainingConfig, run: TrainingRun) -> PretrainingTexts:
 def in_token_file(config: PretrainingConfig, run: TrainingRun) -> PretrainingTexts:
     """The texts in the folder `tokens`, which is filled if it holds none yet; its tokenizer is in it too.
 
-    A document is held out by a hash of its number. ConfigError if none is, though some should be.
+    A document is held out by a hash of its text. Of several runs that come at once one fills the folder, and the others wait
+    for it. ConfigError if no document is held out, though some should be.
     """
     assert config.tokens is not None
     folder, own = config.tokens, config.tokens / "tokenizer"
@@ -98,21 +103,30 @@ def in_token_file(config: PretrainingConfig, run: TrainingRun) -> PretrainingTex
         return token_file.part_of(read, config.holdout, seed=run.loop.seed, held_out=held_out)
 
     source = model_lookup.resolve(config.tokenizer) if config.tokenizer else own
-    if is_first() and source == own and not _is_tokenizer(own):
-        bpe.train_tokenizer((each.text for each in texts(held_out=False)), own, vocab_size=config.vocab_size)
-    together()
-    tokenizer = pretrained.load(source)
     parts = {name: folder / name for name in ("trained", *(["held_out"] if config.holdout else []))}
-    if is_first() and not all(map(token_file.is_written, parts.values())):
+
+    def is_filled() -> bool:
+        return (source != own or _is_tokenizer(own)) and all(map(token_file.is_written, parts.values()))
+
+    def fill() -> None:
+        if source == own and not _is_tokenizer(own):
+            bpe.train_tokenizer((each.text for each in texts(held_out=False)), own, vocab_size=config.vocab_size)
+        tokenizer = pretrained.load(source)
         if config.holdout and next(texts(held_out=True), None) is None:
             raise ConfigError(
                 f"no document falls into the {config.holdout:g} that are held out: give more documents, a larger "
                 "--holdout, or --holdout 0"
             )
-        token_file.write_token_file(texts(held_out=False), tokenizer, parts["trained"])
-        if config.holdout:
-            token_file.write_token_file(texts(held_out=True), tokenizer, parts["held_out"])
+        for name, part in parts.items():
+            token_file.write_token_file(texts(held_out=name == "held_out"), tokenizer, part)
+
+    if is_first() and not is_filled():  # a whole one is read without the lock: it may lie where nobody can write
+        folder.mkdir(parents=True, exist_ok=True)
+        with lock.held(folder / LOCK):
+            if not is_filled():  # by the one that was waited for
+                fill()
     together()
+    tokenizer = pretrained.load(source)
     corpus = token_file.open_token_file(parts["trained"], tokenizer)
     if config.holdout:
         unseen = token_file.open_token_file(parts["held_out"], tokenizer)

@@ -133,16 +133,16 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def is_held_out(number: int, fraction: float, *, seed: int) -> bool:
-    """True for about this fraction of the documents, by their number alone, so that none need be counted first."""
-    drawn = hashlib.sha256(f"held out {seed} {number}".encode()).digest()
+def is_held_out(text: str, fraction: float, *, seed: int) -> bool:
+    """True for about this fraction of texts, by a hash of each alone: none is counted first, equal ones go together."""
+    drawn = hashlib.sha256(f"held out {seed} {text}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(drawn[:8], "little") < fraction * 2.0**64
 
 
 def part_of(documents: Iterable[SourceText], fraction: float, *, seed: int, held_out: bool) -> Iterator[SourceText]:
     """Yields the documents that are held out, or the others."""
-    for number, document in enumerate(documents):
-        if is_held_out(number, fraction, seed=seed) == held_out:
+    for document in documents:
+        if is_held_out(document.text, fraction, seed=seed) == held_out:
             yield document
 
 

@@ -232,8 +232,8 @@ def opened(folder: Path, recipe: str, config: Any, *, resume: bool = False) -> I
     """Open a run's folder for training, alone, and write its settings.
 
     `config` is the recipe's, with a `loop`. ConfigError if the folder holds a run of a step or more and `resume` is False,
-    or if another process trains there. torch's random state is that of the run's seed. Of processes that train together
-    (`processes.joined`) the first one opens and writes, and the others wait for it.
+    if it is resumed with another seed, or if another process trains there. torch's random state is that of the run's
+    seed. Of processes that train together (`processes.joined`) the first one opens and writes, and the others wait for it.
     """
     if not is_first():
         torch.manual_seed(config.loop.seed)
@@ -255,6 +255,8 @@ def opened(folder: Path, recipe: str, config: Any, *, resume: bool = False) -> I
             )
         for left in folder.glob(f"{DATABASE}*"):  # of a run that never made a step
             left.unlink()
+    elif path.exists():
+        _expect_seed(config.loop.seed, folder)
     body = {"recipe": recipe, "settings": dataclasses.asdict(config), "version": __version__}
     settings = json.loads(json.dumps(body, default=str))
     if not (folder / DATABASE).exists():  # so too if its maker was stopped at once
@@ -266,6 +268,17 @@ def opened(folder: Path, recipe: str, config: Any, *, resume: bool = False) -> I
         together()
         with watch_system(track):
             yield TrainingRun(folder, config.loop, track, is_resumed=resume)
+
+
+def _expect_seed(seed: int, folder: Path) -> None:
+    """ConfigError for another seed than a run's own: its position in the data is one in the order of that seed."""
+    loop = stored_settings(folder)[1].get("loop")
+    own = loop.get("seed", seed) if isinstance(loop, dict) else seed
+    if own != seed:
+        raise ConfigError(
+            f"seed is {seed}, and {folder} was begun with {own}, which tells the order of its data: leave --seed out, or "
+            "begin a run in another folder"
+        )
 
 
 def _make_run(folder: Path, recipe: str, settings: Json) -> None:
