@@ -1,6 +1,7 @@
 import asyncio
 import inspect
 import json
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from firsthand.benchmark import Benchmark
 from firsthand.cli import main
 from firsthand.commands.completion import complete
 from firsthand.errors import ConfigError, UnknownName
+from firsthand.memories.notes import notes
 from firsthand.system.option_spec import Spec, parse_spec
 
 PATTERN = '''
@@ -44,6 +46,14 @@ def test_listings_find_things_by_place():
     assert {"run", "quickstart", "models", "show"} <= catalog.names("command").keys()
     for kind in ("pattern", "benchmark", "tool", "provider", "command"):
         assert all(catalog.names(kind).values()), f"a {kind} has no description"
+
+
+def test_a_plugin_is_listed_beside_ours_and_takes_no_name_of_ours(monkeypatch):
+    plugins = EntryPoints(EntryPoint(name, f"plugin.{name}:made", "firsthand.memories") for name in ("notes", "other"))
+    ours = catalog.names("memory")
+    monkeypatch.setattr(catalog, "_entry_points", lambda path: plugins)
+    assert catalog.names("memory") == {**ours, "other": "from plugin.other:made"}
+    assert catalog.find("memory", "notes") is notes
 
 
 def test_every_listed_name_can_be_found():

@@ -13,6 +13,7 @@ import torch
 
 import tiny
 from engine_tiny import tiny_model
+from firsthand.embed import embedding
 from firsthand.embed.embedding import TextEmbedder, _torch_forward, load
 from firsthand.embed.embedding_config import EmbeddingConfig
 from firsthand.embed.pair_config import PairConfig
@@ -71,6 +72,18 @@ def test_models_in_bfloat16_give_vectors_and_scores_in_float32() -> None:
     scores = RelevanceModel(pairs, tokenizer(), config).score("w1", ["w2", "w3 w4"])
     wanted = RelevanceModel(pairs.float(), tokenizer(), config).score("w1", ["w2", "w3 w4"])
     assert scores.dtype == np.float64 and scores == pytest.approx(wanted, abs=0.1 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_the_kernels_are_ours_where_they_are_fast_or_asked_for_and_never_where_they_are_forbidden(
+    is_fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding, "is_fast_here", lambda: is_fast)
+    wide = architecture(hidden_size=64, intermediate_size=64)
+    for compiled, expected in ((None, is_fast), (False, False), (True, True)):
+        made = TextEmbedder(Encoder(wide), tokenizer(), EmbeddingConfig("mean", 9), compiled=compiled)
+        assert made.is_compiled is expected
+        made.close()
 
 
 def test_an_embedder_has_a_thread_for_each_pack_where_the_kernels_are_ours() -> None:

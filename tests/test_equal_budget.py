@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shlex
@@ -14,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from firsthand import run_sync
-from firsthand.experiment.equal_budget import KNOBS, SLACK, best_value, equalise, free_knob, knob_of, next_value
+from firsthand.experiment.equal_budget import KNOBS, SLACK, Fitted, best_value, equalise, free_knob, knob_of, next_value
 from firsthand.loop.critical_path import critical_seconds
 from firsthand.model import Usage
 from firsthand.patterns.react import react
@@ -66,6 +67,37 @@ def test_a_straight_line_is_met_exactly() -> None:
     assert settle(lambda n: 40 + 23 * n, 8, 100)[0] == 2
     assert settle(lambda n: 40 + 23 * n, 8, 10) == (1, {8: 224, 4: 132, 1: 63})
     assert settle(lambda n: 40 + 23 * n, 8, 224)[1] == {8: 224}  # it fits as it is
+
+
+def test_the_most_expensive_pattern_as_it_is_sets_the_budget_with_a_knob_or_without() -> None:
+    asked: list[list[str]] = []
+
+    def costs(text: str) -> float:
+        samples = int(text.partition("samples=")[2] or 8)
+        return 1000.0 if text == "direct" else 100.0 * samples
+
+    async def measure(patterns: Sequence[str]) -> dict[str, float]:
+        asked.append(list(patterns))
+        return {text: costs(text) for text in patterns}
+
+    both = ["direct", "self_consistency"]
+    assert asyncio.run(equalise(both, None, measure)) == (
+        1000.0,
+        [
+            Fitted("direct", None, None, 1000.0),
+            Fitted("self_consistency:samples=10", "samples", 10, 1000.0),
+        ],
+    )
+    assert asked[0] == both and asked[-1] == ["self_consistency:samples=10"]
+    asked.clear()
+    found = asyncio.run(equalise(both, 300.0, measure))
+    assert found == (
+        300.0,
+        [Fitted("direct", None, None, None), Fitted("self_consistency:samples=3", "samples", 3, 300.0)],
+    )
+    assert asked[0] == ["self_consistency"] and asked[-1] == ["self_consistency:samples=3"], (
+        "what has no knob costs what it costs"
+    )
 
 
 def test_a_knob_that_saturates_is_left_where_turning_it_stops_to_matter() -> None:

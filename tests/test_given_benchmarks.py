@@ -80,6 +80,7 @@ def test_a_link_out_of_a_data_folder_is_refused_and_those_of_your_own_are_follow
     [
         "dataset_path: json\ndataset_kwargs: {data_files: {test: MINE}}",
         "dataset_path: text\ndataset_kwargs: {data_files: [../mine.csv]}",
+        "dataset_path: text\ndataset_kwargs: {data_files: none/../mine.csv}",
         "dataset_path: text\ndataset_kwargs: {data_files: mine.csv}",
         "dataset_path: text\ndataset_kwargs: {data_files: 'm*.csv'}",
         "dataset_path: text\ndataset_kwargs: {data_files: 'file://MINE'}",

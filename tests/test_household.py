@@ -139,6 +139,8 @@ def test_a_knife_in_hand_slices_and_a_receptacle_refuses_what_it_cannot_hold():
     played = game()
     seen = after(played, "go to countertop 1", "slice apple 1 with knife 1", "take knife 1 from countertop 1")
     assert seen[1] == "Nothing happens."
+    seen = after(played, "go to microwave 1", "slice apple 1 with knife 1", "go to countertop 1", "examine apple 1")
+    assert (seen[1], seen[3]) == ("Nothing happens.", "There's nothing special about apple 1.")
     seen = after(played, "slice apple 1 with knife 1", "slice apple 1 with knife 1", "examine apple 1")
     assert seen == ["You sliced the apple 1 with the knife 1.", "Nothing happens.", "This is a sliced apple 1."]
     assert (

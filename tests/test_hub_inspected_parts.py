@@ -287,6 +287,10 @@ def test_a_gguf_file_is_read_by_its_metadata(tmp_path: Path) -> None:
     assert (facts.architecture, facts.licence, facts.has_chat_template, facts.parameters) == ("new", "mit", True, 12)
     assert (facts.attention_width, facts.kv_bytes_per_token, facts.tensor_types) == (24 * 8, 2 * 24 * 16, {"F32": 1})
     assert facts.file_bytes == (tmp_path / "m.gguf").stat().st_size
+    (tmp_path / "sha256-1a2b").write_bytes((tmp_path / "m.gguf").read_bytes())
+    assert inspect(tmp_path / "sha256-1a2b") == replace(facts, path=tmp_path / "sha256-1a2b"), (
+        "as Ollama names its files"
+    )
     bare = file(tokenizer__chat_template=5, general__license=7)
     assert (bare.has_chat_template, bare.licence, bare.kv_bytes, bare.context) == (False, None, {}, None)
 

@@ -40,6 +40,9 @@ def test_each_part_of_a_span_is_redacted_and_each_replacement_is_counted() -> No
     assert span.links == [{"trace_id": PUT}]
     assert span.redactions == 2 + 2 + 5 + 2 + 1
     assert redacted(name="calm", attributes={"a": 1}).redactions == 0
+    among = redacted(attributes={"a": [KEY, json.dumps({"password": "a", "secret": "b"}), KEY]})
+    hidden = json.dumps({"password": PUT, "secret": PUT})
+    assert (among.attributes, among.redactions) == ({"a": [PUT, hidden, PUT]}, 4)
     assert json.loads(Redactor().redact(IncomingSpan("1", "2", "", "n", 1, 2, {"a": KEY}, kind=3))) == {
         "attributes": {"a": PUT}, "kind": 3,
     }  # fmt: skip

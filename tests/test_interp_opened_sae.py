@@ -218,6 +218,23 @@ def test_a_shelf_lists_folders_and_those_below_by_names_that_tell_them_apart(
     assert nobody.problem.startswith("there is no folder ") and nobody.problem.endswith("/~nobody-here/x'")
 
 
+def test_why_features_could_not_be_gathered_is_told_until_they_are_gathered_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, place, _ = home_of(tmp_path)
+    shelf = SaeShelf([str(place)])
+    with monkeypatch.context() as broken:
+        broken.setattr(shelf, "_open", lambda name: [][0])
+        shelf.gather("small")
+        shelf._working["small"].join()
+    assert shelf.problems == {"small": "the features could not be gathered: IndexError: list index out of range"}
+    shelf.problems["other"] = "another one's"
+    monkeypatch.setattr(shelf, "_gather", lambda name: None)
+    shelf.gather("small")
+    shelf._working["small"].join()
+    assert shelf.problems == {"other": "another one's"} and not shelf.is_gathering("small")
+
+
 def test_a_shelved_autoencoder_has_the_facts_of_its_own_file_first(tmp_path: Path) -> None:
     model, place, _ = home_of(tmp_path)
     name, resolved = "small", place.resolve()

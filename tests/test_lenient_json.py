@@ -84,7 +84,7 @@ def test_a_calls_unnamed_arguments_get_the_names_of_their_places() -> None:
         reader = Reader(call=True, positional=("a", "b"))
         reader.feed(text, 0, True)
         assert reader.done and json.loads("".join(piece.json for piece in reader.drain())) == made
-    for text in ("1, 2, 3)", "b=1, 2)", "'a': 1)"):
+    for text in ("1, 2, 3)", "b=1, 2)", "b={'x': 1}, 2)", "'a': 1)"):
         reader = Reader(call=True, positional=("a", "b"))
         reader.feed(text, 0, True)
         assert reader.broken

@@ -136,6 +136,12 @@ def test_prompts_are_listed_by_name_and_need_their_required_arguments() -> None:
         {"name": "z", "description": "Last.", "arguments": []},
     ]  # fmt: skip
 
+    many = McpServer(Offer(prompts=[ServedPrompt(f"{at:03}", "", prompts()[0].get) for at in range(501)]))
+    first = asyncio.run(many._list_prompts(context(), None))
+    rest = asyncio.run(many._list_prompts(context(), types.PaginatedRequestParams(cursor=first.next_cursor)))
+    assert (len(first.prompts), first.next_cursor, rest.next_cursor) == (500, "500", None)
+    assert [each.name for each in rest.prompts] == ["500"], "each is on one page"
+
     def get(name: str, version: str = MODERN, **arguments: str) -> Any:
         given = types.GetPromptRequestParams(name=name, arguments=arguments or None)
         return made._get_prompt(context(version), given)

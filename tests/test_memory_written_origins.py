@@ -13,7 +13,7 @@ import pytest
 from firsthand.agent import Agent
 from firsthand.context import Context
 from firsthand.loop.attempt_memory import changes_of
-from firsthand.loop.read_origins import origins_of
+from firsthand.loop.read_origins import origins_in, origins_of
 from firsthand.memories.episodic import episodic
 from firsthand.memories.keeping.fenced_items import fenced
 from firsthand.memories.memgpt import memgpt
@@ -29,7 +29,7 @@ from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.task import Task
 from firsthand.tool import marked, tool
-from firsthand.trace import Score, Trace
+from firsthand.trace import Call, Score, Trace
 
 PAGE = "The account of Ann is EVIL-123. "
 
@@ -152,6 +152,18 @@ def test_the_marks_of_a_text_name_its_sources_and_what_is_fenced_or_said_by_the_
     assert origins_of([user(cut)]) == ["the web"], "a mark whose end was cut out reaches to the next"
     late = f'{marked("nothing", "memory")} untrusted from="memory a; origin: b"'
     assert origins_of([user(late)]) == origins_of([user('what is <untrusted from="x">?')]) == []
+
+
+def test_the_origins_of_calls_stand_in_the_order_of_the_calls_and_each_once() -> None:
+    shown = fenced([MemoryItem.of("x", {"origin": ["mail", "a file"]})])
+    results = [("the web", "x"), (None, "y"), ("memory", shown), ("a page", "x"), ("the web", "z")]
+    calls = [
+        Call(f"0:{at}", kind, None, 0.0, 0.0, "", detail={"origin": origin, "result": result})
+        for at, (origin, result) in enumerate(results)
+        for kind in ("tool", "generate")
+    ]
+    calls.insert(0, Call("0:9", "generate", None, 0.0, 0.0, "", detail={"origin": "no tool"}))
+    assert origins_in(calls) == ["the web", "mail", "a file", "a page"]
 
 
 def test_what_the_user_alone_said_has_no_origin() -> None:

@@ -118,7 +118,9 @@ def test_tests_that_call_the_function_are_taken_once_in_order():
     assert usable_tests(broken, "f") == ["assert f(1) == 1", "assert f(2) == 2"]
     many = "\n".join(f"assert f({n})" for n in range(9))
     assert usable_tests(many, "f") == [f"assert f({n})" for n in range(6)] and usable_tests("assert x == 1", "") == []
-    assert [ast.unparse(each) for each in _statements("a = 1\nb = 2")] == ["a = 1", "b = 2"]
+    for code in ("a = 1\nb = 2", "  a = 1\n  b = 2"):
+        assert [ast.unparse(each) for each in _statements(code)] == ["a = 1", "b = 2"]
+    assert [ast.unparse(each) for each in _statements("  assert f(1) == 2")] == ["assert f(1) == 2"]
     call = ast.parse("a.f(g(1))").body[0].value
     assert (_called(call), _called(call.args[0])) == ("", "g")
     assert [_left_side(each) for each in ("assert f(1) == 2", "assert f(1)", "x = 1", "assert 1 < f(2) < 3")] == [

@@ -218,6 +218,7 @@ def test_actions_are_read_however_they_are_written(text, action):
         ("The answer is wool.", CHOICE, "B"),
         ("A rock is hard, so it must be B", CHOICE, "B"),
         ("Wool is soft.", CHOICE, "B"),
+        ("Wool is the soft one.", CHOICE, None),
         ("The answer is A rock", CHOICE, "A"),
         ("C", CHOICE, None),
         ("The answer is Goethe.", WORDS, "Goethe"),

@@ -161,7 +161,7 @@ def test_a_row_is_rounded_to_records_of_its_piece() -> None:
     values = np.random.default_rng(2).normal(size=5 * 64).astype(np.float32)
     values[64 + 3 : 64 + 35] = 0  # a block of row 1 begins at 64 of these, its second at 96
     values[64:96], values[96], values[97] = 0, 12.7, -0.65
-    values[128 + 40], values[192 + 2] = np.nan, np.inf
+    values[128 + 52], values[192 + 2] = np.nan, np.inf  # in the second half of a block, and in the first
     rows, run = 5, Interpreter(PIECE=4)  # pieces of 3 and 2
     records = np.full(5 * 2 * RECORD, 200, np.uint8)
     for row in range(rows):

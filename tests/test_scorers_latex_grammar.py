@@ -66,6 +66,7 @@ RULES = (
     ("sum", "5 7", "refused", 1),
     ("sum", "x 7", "*(x 7)", 2),
     ("sum", r"3 \text{cm}", "quantity(3 'cm')", 2),
+    ("sum", "3 KM", "quantity(3 'km')", 2),
     ("sum", "3 km/h", "quantity(3 'km / h')", 4),
     ("sum", "3 m^2", "*(3 ^(m 2))", 4),
     ("sum", "3 cubits", "quantity(3 'cubits')", 2),

@@ -80,6 +80,31 @@ def ran(item: OsItem, *answers: Outcome, do: Any = None) -> tuple[Any, ListBox, 
     return asyncio.run(attempt()), box, world
 
 
+def test_a_command_that_is_cancelled_while_it_waits_leaves_the_world_to_the_next_one():
+    async def attempt() -> tuple[str, str]:
+        ready = asyncio.Event()
+
+        class Slow(ListBox):
+            async def exec(self, words: Any, *, folder: str) -> Outcome:
+                await ready.wait()
+                return await super().exec(words, folder=folder)
+
+        box = Slow(outcome(), outcome("a\n"))
+        world = ShellWorld(OsItem("i", "?"), ListBoxes(box))
+        await world.open()
+        first = asyncio.create_task(world.bash("echo 1"))
+        await asyncio.sleep(0)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        ready.set()
+        said = await world.bash("echo 2")
+        await world.close()
+        return said, str(world.ending)
+
+    assert asyncio.run(attempt()) == ("The output of the OS:\na\n", "None")
+
+
 def shell(code: str) -> tuple[tuple[str, ...], str]:
     return (("bash", "-c", _SHELL, "bash", code), "/")
 

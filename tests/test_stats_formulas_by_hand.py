@@ -197,7 +197,7 @@ def test_figures_of_a_corpus_by_hand() -> None:
     assert of("chrf", *orders) == pytest.approx(5 * precision * recall / (4 * precision + recall))
     assert of("chrf", *[0.0] * 18) == 0.0
     assert of("micro_f1", 3, 1, 2) == 6 / 9 and of("micro_f1", 0, 0, 0) == 1.0 and of("micro_f1", 0, 1, 0) == 0.0
-    assert of("share", 3, 4) == 0.75 and of("share", 0, 0) == 0.0
+    assert of("share", 3, 4) == 0.75 and of("share", 1, 1) == 1.0 and of("share", 0, 0) == 0.0
     bins = [2, 1.5, 1, 1, 0.25, 1, *[0] * 24]
     assert of("calibration_error", *bins) == pytest.approx((0.5 + 0.75) / 3)
     empty = {name: FORMULAS[name].empty for name in FORMULAS}

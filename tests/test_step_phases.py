@@ -212,6 +212,14 @@ def test_attention_and_merging_are_shared_out_as_two_phases() -> None:
     run(phases.attend_rows)(team, 0, 1, q, "cache", work, [], shape, 0, memory)
     assert [call[:2] for call in attended] == [(2 * i, 2 * i + 2) for i in range(9)]
     assert merged == [] and team[[0, 8, 16, 24]].tolist() == [10, 9, 1, 0]
+    attended.clear()
+    work.tasks, team = [None] * 7, counters(2)
+    run(phases.attend_rows)(team, 0, 1, q, "cache", work, [4, 5, 6], shape, 0, memory)
+    assert [call[:2] for call in attended] == [*((2 * i, 2 * i + 2) for i in range(10)), (20, 21)], (
+        "the last share is less"
+    )
+    assert [call[:2] for call in merged] == [(0, 4), (4, 8), (8, 12), (12, 16), (16, 18)]
+    assert team[[0, 8, 16, 24]].tolist() == [12, 11, 6, 5]
 
 
 def test_an_adapter_adds_its_two_products_to_its_own_rows() -> None:

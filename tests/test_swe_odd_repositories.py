@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from firsthand.benchmarks.swe.swe_tasks import _oracle_files
-from firsthand.benchmarks.swe_records import _split
+from firsthand.benchmarks.swe_records import _full_hash, _split
+from firsthand.errors import DataError
 from firsthand.scorers.resolved import TaskWorkplaces
 from swe_local import git
 
@@ -60,3 +61,22 @@ def test_a_renamed_file_is_removed_and_added_and_the_oracle_shows_what_was_there
         "[start of a.py]\n1 x\n2 y\n[end of a.py]\n[start of b_empty.py]\n1 \n[end of b_empty.py]\n"
         f"[start of old[a].py]\n{numbered}[end of old[a].py]\n[start of z.py]\n1 1\n2 \n[end of z.py]"
     )
+
+
+def test_a_commit_is_known_by_its_branch_its_tag_or_its_first_digits_and_a_whole_hash_is_taken_as_it_is(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "calc"
+    path.mkdir()
+    git(path, "init", "--quiet")
+    git(path, "commit", "--quiet", "--allow-empty", "--message", "begin")
+    git(path, "tag", "--annotate", "--message", "first", "v1")
+    head = git(path, "rev-parse", "HEAD")
+    assert git(path, "rev-parse", "v1") != head, "a tag with a message is an object of its own"
+    for name in ("v1", "HEAD", head[:10], head):
+        assert _full_hash(path, name) == head
+    for whole in ("a" * 40, "a" * 64):
+        assert _full_hash(tmp_path / "none", whole) == whole
+    for folder, name in ((path, "--all"), (path, "a b"), (path, "a" * 201), (tmp_path / "none", "HEAD")):
+        with pytest.raises(DataError, match="give all 40 digits of its hash, or a name in a working copy"):
+            _full_hash(folder, name)

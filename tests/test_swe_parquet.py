@@ -50,6 +50,12 @@ def test_values_are_counted_before_they_are_decoded_and_again_where_the_footer_l
         parquet_rows(lying(raw), PATH)
 
 
+def test_each_kind_of_list_counts_as_its_values_and_itself() -> None:
+    for kind in (pa.list_(pa.string()), pa.large_list(pa.string())):  # Polars writes large ones
+        assert subject._values_in(pa.array([["a", "b"], [], None, ["c"]], kind)) == 4 + 3
+    assert subject._values_in(pa.array(["a", None])) == 2
+
+
 def lying(raw: bytes) -> bytes:
     """The file with a footer that states one value for the second column, which has 5,000."""
     stated, one = b"\x90\x4e", b"\x82\x00"  # zigzag varints of 5,000 and 1

@@ -134,6 +134,7 @@ def test_filters_are_charged_and_give_what_jinja_gives() -> None:
         with pytest.raises(TemplateError, match="formats with widths or names"):
             made._format_percent(text, 1)
     assert [_round(2.346, 2), _round(25.0, -1), _round(1.5)] == [2.35, 20.0, 2.0]
+    assert str(_round(3)) == "3.0", "as Jinja shows it"
     assert _round(1.0, 15) == 1.0 == _round(1.0, -0)
     for precision, method in ((16, "common"), (-16, "common"), (0, "ceil")):
         with pytest.raises(TemplateError, match="rounds by an unknown method"):

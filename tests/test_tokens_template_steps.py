@@ -304,6 +304,12 @@ def test_the_text_after_a_turn_begins_behind_its_content_or_its_calls() -> None:
     )
     after = ChatTemplate(TOKENIZER, cuts)._after_turn(groups, 1, place, [], False)
     assert after == f"{END}r{END}", "a piece of the content comes behind the calls"
+    closes = (
+        "{% for m in messages %}{{ m.content }}{% if m.tool_calls %}{{ m.tool_calls[0].function.arguments.place }}"
+        "<|im_start|>{% endif %}<|im_end|>{% endfor %}"
+    )
+    after = ChatTemplate(TOKENIZER, closes)._after_turn(groups, 1, place, [], False)
+    assert after == f"{END}r{END}", "a special token that closes a call ends no turn"
     shows = ChatTemplate(TOKENIZER, CHATML)
     rest = f"{END}\n{START}user:r{END}\n"
     assert shows._after_turn(groups, 1, place, [], False) == rest, "not from the end of the arguments, but of the turn"

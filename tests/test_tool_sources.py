@@ -20,7 +20,7 @@ from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place, rollout, rollouts
 from firsthand.task import Task
 from firsthand.tool import Tool, tool
-from firsthand.tool_source import ToolSource, is_source
+from firsthand.tool_source import ToolSource, is_source, source_name
 from firsthand.trace import Trace
 
 TASKS = [Task(str(i), f"question {i}") for i in range(6)]
@@ -155,6 +155,19 @@ def test_attempts_cannot_overlap_in_a_source_that_is_not_shared() -> None:
         asyncio.run(all_of(agent(Server()), 4))
     assert Server.log == []
     assert [trace.answer for trace in asyncio.run(all_of(agent(Server()), 1))] == ["a 1 b 2"] * 6
+
+
+def test_a_source_is_known_by_its_name_and_what_has_none_by_its_class() -> None:
+    class Nameless(Server):
+        name = ""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.name = ""
+
+    assert [source_name(each) for each in (Server("mine"), Server, Nameless(), Nameless)] == [
+        "mine", "Server", "Nameless", "Nameless",
+    ]  # fmt: skip
 
 
 def test_if_one_does_not_open_those_before_it_are_closed_and_the_error_is_the_attempts() -> None:

@@ -56,7 +56,8 @@ def test_event_files_of_tensorboard_are_read(tmp_path: Path) -> None:
     with store.open_run(id, tmp_path / "b") as run:
         curve = Track(run).curve("loss/train")
         check(list(zip(curve.steps, curve.values, strict=True)))
-        assert curve.at[0] == 1.7e9 and run.status == "done" and run.config["imported"] == "tensorboard"
+        assert curve.at == tuple(1.7e9 + step for step, _ in VALUES), "each value has the time at which it was logged"
+        assert run.status == "done" and run.config["imported"] == "tensorboard"
     (file,) = (tmp_path / "events" / "fit").iterdir()
     body = file.read_bytes()
     file.write_bytes(body[:-3])

@@ -279,6 +279,13 @@ def test_an_entropy_rate_leaves_out_the_beginnings_and_tells_its_error() -> None
     assert found == pytest.approx((nats.mean(), nats.std(ddof=1) / 2))
 
 
+def test_after_a_token_that_the_source_never_gives_no_text_has_any_probability() -> None:
+    source = HiddenMarkov(np.full((2, 2), 0.5), np.array([[0.5, 0.5, 0.0], [0.25, 0.75, 0.0]]))
+    found = source.logprobs(np.array([[0, 2, 0], [0, 1, 0]]))
+    assert found.tolist()[0] == [pytest.approx(np.log(0.375)), -np.inf, -np.inf]
+    assert found.tolist()[1] == pytest.approx(np.log([0.375, 0.625, 0.375]))
+
+
 def test_texts_of_the_source_depend_on_the_seed_and_the_step_alone() -> None:
     config = SweepConfig(texts=2, context=3, tokens=(30, 60))
     batches = SourceTexts(SOURCE, config, 5, 1)

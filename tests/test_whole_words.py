@@ -129,6 +129,7 @@ def test_a_hyphen_behind_any_other_word_is_a_dash():
 def test_the_parts_of_a_difference_that_is_worked_out_are_operands():
     for text, wanted in (
         ("24 - 1 = 23", "24"), ("25-1=24", "1"), ("24−1 = 23", "24"), ("$24 - $1 = $23", "24"), ("2.5 - 1.5 = 1", "2.5"),
+        ("0.3 - 0.1 = 0.2", "0.3"),
     ):  # fmt: skip
         assert not has_words(text, wanted), (text, wanted)
     for text, wanted in (
