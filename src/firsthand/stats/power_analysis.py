@@ -175,9 +175,8 @@ def margin_tasks_needed(margin: float, variance: float, *, confidence: float = C
 def check_effect(effect: float) -> None:
     """Refuse an effect that no number of tasks could show, and one beyond any scale of scores."""
     if not SMALLEST_EFFECT <= effect <= LARGEST_EFFECT:
-        raise ConfigError(
-            f"effect is {effect}: give a difference above 0, from {SMALLEST_EFFECT:g} to {LARGEST_EFFECT:g}, such as 0.02"
-        )
+        bounds = f"from {SMALLEST_EFFECT:g} to {LARGEST_EFFECT:g}" if 0 < effect < math.inf else "above 0"
+        raise ConfigError(f"effect is {effect}: give a difference {bounds}, such as 0.02")
 
 
 def _whole(number: float) -> int:
