@@ -73,7 +73,8 @@ def test_kinds_are_counted_the_most_frequent_first_and_sizes_are_in_millions_of_
     ]  # fmt: skip
     body = json.loads(cli("rag", "status", str(path), "--json")[1])
     assert body["kinds"] == {"csv": 1, "md": 2} and body["header"]["query_prefix"] == "find: "
-    assert {"id": "b.md", "title": "Title b.md", "source": "/data/b.md"} in body["documents"] and len(body) == 6
+    assert {"id": "b.md", "title": "Title b.md", "source": "/data/b.md"} in body["documents"] and len(body) == 7
+    assert body["unfinished"] is None
 
 
 def test_a_graph_of_noun_phrases_is_built_counted_and_checked(tmp_path: Path, cli: Cli) -> None:

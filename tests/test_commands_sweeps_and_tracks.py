@@ -267,9 +267,10 @@ def test_allowed_drops_losses_and_gaps() -> None:
         missing=(("b", "t"), ("c", "t")),
         changed=(("b", "u"), ("b", "v")),
         pairs=pairs,
+        unmade=({"b": 3}, {"b": 4, "c": 5}),
     )
-    assert gate.gaps_of(found, "b") == Gaps(1, 2, 1, 2, 1) and gate.gaps_of(found, "z") == Gaps()  # type: ignore[arg-type]
-    assert gate.gaps_of(found, "c") == Gaps(9, 0, 1, 0, 0)  # type: ignore[arg-type]
+    assert gate.gaps_of(found, "b") == Gaps(1, 2, 1, 2, 1, 3, 4) and gate.gaps_of(found, "z") == Gaps()  # type: ignore[arg-type]
+    assert gate.gaps_of(found, "c") == Gaps(9, 0, 1, 0, 0, 0, 5)  # type: ignore[arg-type]
     config = gate.Config("a", "b", benchmark=("sums",))
     scored = {"exact": {"sums": None}, "style": {"sums": "style", "words": None}}
     gate.check_names(config, {"": 1, "words": 1, "sums/style": 1}, scored, SimpleNamespace(id="r"))  # type: ignore[arg-type]
@@ -293,6 +294,7 @@ def test_each_score_is_paired_by_its_own_and_a_figure_by_the_first(monkeypatch: 
     monkeypatch.setattr(gate, "compare", lambda *given, **more: asked.append((given, more)) or "found")
     monkeypatch.setattr(gate, "paired_figures", figures)
     monkeypatch.setattr(gate, "make_check", lambda *given: given)
+    monkeypatch.setattr(gate, "expect_percent", lambda *given: None)
     monkeypatch.setattr(gate, "checks_without_agent", lambda *given: iter(()))
     config = gate.Config(
         "a",
@@ -311,7 +313,7 @@ def test_each_score_is_paired_by_its_own_and_a_figure_by_the_first(monkeypatch: 
     assert list(gate.all_checks(config, *runs)) == [
         ("found", "sums", "spread", drops, 0.9, ("of a", "of b")), ("found", "sums", "style", drops, 0.9, None),
     ]  # fmt: skip
-    more = {"agent_a": "ada", "agent_b": "bob", "error_value": 0.0, "strata": "s", "reduce": "max"}
+    more = {"agent_a": "ada", "agent_b": "bob", "error_value": 0.0, "unmade_value": 0.0, "strata": "s", "reduce": "max"}
     paired = (("found", "sums", "A", "B", "own"), True)
     assert asked == [
         (drops, having, "A"), (("A", "B"), {**more, "score": None}), paired,

@@ -298,7 +298,8 @@ def test_an_index_made_anew_with_a_fault_leaves_the_old_one(tmp_path: Path):
     path = write_index(tmp_path / "i", {"a": "one", "b": "two"})
     close_corpora()
     with closing(open_index(tmp_path / "i.new", IndexHeader("words", "words", DIMENSION, "whole"))) as begun:
-        begun.put([IndexedDocument(Document("a", "one"), whole(Document("a", "one")), embedded("one")[None])])
+        document = Document("a", "one", source="/data/a")
+        begun.put([IndexedDocument(document, whole(document), embedded("one")[None])])
         begun._file._connection.execute("UPDATE chunks SET text_hash = x'00'")
     with pytest.raises(StoreError) as fault:
         remade(path, WordEmbedder(), whole, chunker="whole")

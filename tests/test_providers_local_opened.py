@@ -51,7 +51,7 @@ def test_a_base_model_is_shared_by_whatever_spelling_of_its_file(
     for name in ("red", "blue"):
         (tmp_path / name).mkdir()
         for file in ("adapter_config.json", "adapter_model.safetensors"):
-            (tmp_path / name / file).touch()
+            (tmp_path / name / file).write_text("{}")
     for name in ("m.gguf", "n.gguf"):
         (tmp_path / name).write_bytes(b"GGUF")
     (tmp_path / "link.gguf").symlink_to(tmp_path / "m.gguf")

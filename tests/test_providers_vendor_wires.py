@@ -116,7 +116,6 @@ def test_an_anthropic_reply_is_read_block_by_block():
         ("stop_sequence", 0, "stop"),
         ("max_tokens", 1, "length"),
         ("model_context_window_exceeded", 0, "length"),
-        ("tool_use", 0, "tool_calls"),
         ("refusal", 1, "content_filter"),
         ("stop_sequence", 1, "tool_calls"),
     ):
@@ -124,6 +123,8 @@ def test_an_anthropic_reply_is_read_block_by_block():
         read = anthropic_wire.read_completion({"content": content, "stop_reason": given, "stop_sequence": "X"})
         assert (read.finish_reason, read.stop_string) == (expected, "X")
         assert read.message.parts == ((ToolCall("c", "add", {"a": 1}),) if calls else (Text(""),))
+    with pytest.raises(FailedAnswer):
+        anthropic_wire.read_completion({"content": [], "stop_reason": "tool_use"})
     assert (
         anthropic_wire.read_completion({"content": [], "stop_reason": "end_turn", "stop_sequence": 3}).stop_string
         is None

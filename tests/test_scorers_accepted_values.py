@@ -262,7 +262,7 @@ def test_a_text_is_compared_with_its_best_reference_and_corpora_by_place() -> No
     task = Task("t", "?", secret={"references": ["the red cat", "a blue dog runs", ""]})
     found = texts.token_f1(task, attempt("blue dog " + "x" * 300))
     assert found == Score("token_f1", pytest.approx(2 * 2 / (3 + 3)), {"answer": ("blue dog " + "x" * 300)[:200]})
-    assert texts.token_f1(task, attempt(None)).value == 1.0, "an empty reference is met by an empty answer"
+    assert texts.token_f1(task, attempt(None)).value == 0.0, "an empty reference is none"
     assert texts.token_f1(task, attempt("blue dog " * texts.MAX_CHARS)).value == 0.0, "nor by one that is too long"
     assert texts._streams([["a", "b"], ["c"], []]) == [["a", "c", None], ["b", None, None]] and texts._streams([]) == []
 

@@ -179,7 +179,7 @@ def test_harness_rules_take_the_text_that_their_expression_takes() -> None:
         (written.mmlu_pro_letter, "answer is b", None),
         (written.mmlu_pro_letter, "answer is K", None),
     ):
-        right, wrong = (scorer(task(answer=each), attempt(answer)) for each in (found or "", "another"))
+        right, wrong = (scorer(task(answer=each), attempt(answer)) for each in (found or "none", "another"))
         assert (right.value, right.detail) == (float(found is not None), {"found": found}), (
             scorer,
             (answer or "")[:30],

@@ -24,7 +24,7 @@ from firsthand.serve.openai import completions as completions_module
 from firsthand.serve.openai import request_parsing
 from firsthand.serve.openai.chat_completions import chat_completions
 from firsthand.serve.openai.choices import LEAST, WholeAnswer, arguments
-from firsthand.serve.openai.completions import EchoedToken, _logprobs, completions
+from firsthand.serve.openai.completions import EchoedToken, _logprobs, _TextOffsets, completions
 from firsthand.serve.openai.request_schema import ChatRequest, CompletionRequest, read
 from firsthand.serve.openai.responses_schema import ResponsesRequest
 from firsthand.serve.openai.responses_schema import as_chat as chat_of_response
@@ -69,7 +69,7 @@ def test_a_message_request_keeps_its_noughts_and_empty_texts() -> None:
         "stop_reason": "stop_sequence", "stop_sequence": "",
     }  # fmt: skip
     assert (
-        tool_input(ToolCall("0", "a", {"x": 1}, "")) == {"INVALID_JSON": ""}
+        tool_input(ToolCall("0", "a", {"x": 1}, ""), "") == {"INVALID_JSON": ""}
         and arguments(ToolCall("0", "a", {"x": 1}, "")) == ""
     )
 
@@ -156,11 +156,13 @@ def test_a_log_prob_of_0_is_one_and_minus_infinity_the_least() -> None:
         EchoedToken(b"a", 0.0, ()),
         EchoedToken(b"b", -float("inf"), (("c", -float("inf")),)),
     ]
-    assert _logprobs(tokens, 1, 5) == {
+    offsets = _TextOffsets()
+    assert offsets.next(b"early") == 0
+    assert _logprobs(tokens, 1, offsets) == {
         "tokens": ["", "a", "b"], "token_logprobs": [None, 0.0, LEAST],
         "top_logprobs": [None, {"a": 0.0}, {"c": LEAST, "b": LEAST}], "text_offset": [5, 5, 6],
     }  # fmt: skip
-    assert _logprobs(tokens, 0, 0)["top_logprobs"] is None and _logprobs([], 2, 0)["top_logprobs"] == []
+    assert _logprobs(tokens, 0, offsets)["top_logprobs"] is None and _logprobs([], 2, offsets)["top_logprobs"] == []
     whole = WholeAnswer()
     first, second = (Completion(assistant(each), "stop", Usage()) for each in "ab")
     for delta in (

@@ -335,5 +335,5 @@ def test_the_end_of_a_message_has_its_reason_and_counts() -> None:
         "input_tokens": 5, "cache_creation_input_tokens": 2, "cache_read_input_tokens": 3, "output_tokens": 4,
     }  # fmt: skip
     assert usage_json(Usage(1, 3, 4))["input_tokens"] == 0
-    assert tool_input(ToolCall("1", "a", {"x": 1})) == {"x": 1}
-    assert tool_input(ToolCall("1", "a", {}, "{")) == {"INVALID_JSON": "{"}
+    assert tool_input(ToolCall("1", "a", {"x": 1}), "{}") == {"x": 1}
+    assert tool_input(ToolCall("1", "a", {}, "raw"), "{") == {"INVALID_JSON": "{"}

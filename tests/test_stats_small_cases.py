@@ -272,6 +272,8 @@ def test_a_check_as_json_and_its_gaps_in_words() -> None:
         "worse_tasks": ["1"],
         "errors": {"baseline": 1, "candidate": 2},
         "above_one": 0,
+        "unmade": {"baseline": 0, "candidate": 0},
+        "evened": 0,
         "missing": 3,
         "no_agent": False,
         "changed": 1,

@@ -132,7 +132,7 @@ def test_the_newest_try_counts_and_gets_the_note(tmp_path: Path) -> None:
         assert rated == (303, "/queues/q/next?as=eve")
         kept = client.app.state.runs.get(run.id)  # type: ignore[attr-defined]
         assert [(score.name, score.value, score.detail) for score in kept.trace("p1").attempt_scores] == [
-            ("exact", 0.75, {}), ("note.good", 0.5, {"by": "person", "text": "Yes"}), ("note.kind", 1.0,
+            ("exact", 0.75, {}), ("note.good", 0.5, {"by": "human:root", "text": "Yes"}), ("note.kind", 1.0,
             {"by": "human:eve"}),
         ]  # fmt: skip
         assert asked(client, f"/runs/{run.id}", names)[0].count("/attempts/p1)") == 1

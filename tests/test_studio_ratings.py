@@ -243,10 +243,10 @@ def test_attempts_are_filtered_sorted_paged_and_counted(run: Any) -> None:
         AttemptQuery.parse("", "-error")
     trace = run.trace("place0")
     add_note(run, trace, 1, "good", "0.5", "words", by="human:ann")
-    add_note(run, trace, 1, "good", "0.25", "")
+    add_note(run, trace, 1, "good", "0.25", "", by="human:bob")
     assert found("has:note") == ["place0"] and found("score.note.good=0.25") == ["place0"]
     notes = [score for score in run.trace("place0").attempt_scores if score.name == "note.good"]
-    assert notes[-1].detail.get("by") == "person" and "text" not in notes[-1].detail
+    assert notes[-1].detail.get("by") == "human:bob" and "text" not in notes[-1].detail
 
 
 @pytest.mark.parametrize(

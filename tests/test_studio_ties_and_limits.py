@@ -122,7 +122,7 @@ def test_a_data_set_holds_each_question_once_up_to_its_limit(tmp_path: Path, mon
         "t1",
     )
     assert found.version == 2 and json.loads(as_lines(found).split("\n")[1]) == {
-        "id": "t1", "prompt": "Q", "target": "é" * 2001, "from": {"run": "", "attempt": "t1"},
+        "id": f"t1 {found.tasks[1].key}", "prompt": "Q", "target": "é" * 2001, "from": {"run": "", "attempt": "t1"},
     }  # fmt: skip
     says = "trace t3 has no question, so no task can be made of it"
     assert refused(sets.add_received, "s", [row("t2", "R"), row("t3", " \n")]) == says and len(sets.get("s").tasks) == 2
@@ -130,7 +130,11 @@ def test_a_data_set_holds_each_question_once_up_to_its_limit(tmp_path: Path, mon
     assert refused(sets.add_received, "s", [row("t4", "S")]) == "the data set would have 4 tasks: at most 3 are kept"
     sets.remove("s", "other", "t1")
     assert len(sets.get("s").tasks) == 3
-    sets.remove("s", "traces", "t1")
+    assert refused(sets.remove, "s", "traces", "t1") == (
+        "2 tasks of 's' have the id 't1': open the data set again and remove one"
+    )
+    for each in found.tasks:
+        sets.remove("s", "traces", "t1", each.key)
     assert [each.task.id for each in sets.get("s").tasks] == ["t2"]
     sets.remove("s", "traces", "t2")
     assert sets.all() == [] and refused(sets.remove, "s", "traces", "t2") == "no data set 's'"

@@ -173,11 +173,11 @@ def test_notes_raters_and_numbers_of_forms_are_checked(tmp_path: Path) -> None:
     with store.create(tmp_path, {}, "a") as run:
         fill(run, {"t": (1.0,)})
         (trace,) = run.traces()
-        add_note(run, trace, 1, "good", "0.5", "")
+        add_note(run, trace, 1, "good", "0.5", "", by="human:eve")
         add_note(run, trace, 1, "bad", "0.25", "words", by="human:ann")
         (noted,) = run.traces()
         assert noted.scores[1:] == (
-            Score("note.good", 0.5, {"by": "person"}), Score("note.bad", 0.25, {"by": "human:ann", "text": "words"}),
+            Score("note.good", 0.5, {"by": "human:eve"}), Score("note.bad", 0.25, {"by": "human:ann", "text": "words"}),
         )  # fmt: skip
     assert rater_of(asked("as=zoe")) == "human:zoe" and rater_of(asked("as=zoe"), "eve") == "human:eve"
     signed_in = asked("as=zoe", **{"firsthand.user": SimpleNamespace(name="ann")})

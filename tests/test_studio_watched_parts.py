@@ -313,16 +313,18 @@ def test_a_data_set_becomes_a_test_with_the_bar_and_answer_of_each_task() -> Non
         ), 1))  # fmt: skip
 
     text = made(("t1", 'Q "é"?', {"answer": " -1,200.50 "}, 0.25), ("t2", "R?", {"answer": 7}, None))
-    start = text.index("SCORER")
-    assert text[start : text.index('"""Name')] == (
-        "SCORER = 'flexible'\nTASKS = [\n    ('1 t1', 'Q \"\\xe9\"?', ' -1,200.50 ', 0.25),\n    ('2 t2', 'R?', "
-        "'7', 1.0),\n]\n"
+    assert text[text.index("TASKS = ") : text.index('"""Name')] == (
+        "TASKS = [\n    ('1 t1', 'Q \"\\xe9\"?', [], {'answers': [' -1,200.50 ']}, 'flexible', 0.25),\n"
+        "    ('2 t2', 'R?', [], {'answers': ['7']}, 'flexible', 1.0),\n]\n"
     )
-    for answer in ("", "1.", "1 2", "x", "-", "1e3"):
-        assert "SCORER = 'contains_words'\n" in made(
-            ("a", "Q", {"answer": "1"}, 1.0), ("t", "Q", {"answer": answer}, 1.0)
-        ), answer
-    assert "('1 t', 'Q', '', 0.0),\n" in made(("t", "Q", {}, 0.0))
+    for answer, scorer in (
+        ("1.", "contains_words"), ("1 2", "contains_words"), ("xy", "contains_words"), ("1e3", "contains_words"),
+        ("x", "normalised"), ("-", "normalised"), ("(A)", "normalised"), ("1", "flexible"),
+    ):  # fmt: skip
+        assert f"{{'answers': ['{answer}']}}, '{scorer}', 1.0)" in made(("t", "Q", {"answer": answer}, 1.0)), answer
+    for secret in ({}, {"answer": ""}):
+        with pytest.raises(ConfigError, match="no pytest file can judge this data set, as task t has no reference"):
+            made(("t", "Q", secret, 0.0))
 
 
 def test_the_demo_is_unpacked_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
