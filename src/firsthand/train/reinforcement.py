@@ -128,13 +128,16 @@ def train_policy(
         raise ConfigError(
             f"dropout is {config.adapter.dropout:g}: the trainer's log-probs would not be the sampler's, so leave it at 0"
         )
-    model = run.prepared(path, config.adapter, agents=agents)
+    needs_reference = needs_reference or bool(objective.ref_kl)
+    model = run.prepared(path, config.adapter, agents=agents, has_reference=needs_reference)
     policy = Policy(model, objective, run.loop.micro_tokens, dtype=run.dtype)
     begun = None if values_from is None else reward_head(model, values_from)
     policy.value_head = value_heads(model, agents, begun) if has_values else None
-    if needs_reference or objective.ref_kl:
+    if needs_reference:
         policy.before = ReferencePolicy(model, is_fresh=config.adapter.begin_with is None)
     local, agent = open_agent(path, sampled, device=run.device)
+    if sampled.reward_model is not None:
+        run.expect_same("reward model", sampled.reward_model)
     reward_model = (
         None if sampled.reward_model is None else RewardModel.load(sampled.reward_model, device=str(run.device))
     )
