@@ -17,6 +17,7 @@ import adapters_tiny
 from firsthand.config import build
 from firsthand.errors import ConfigError, ModelFileError, StoreError
 from firsthand.nn import weights
+from firsthand.trace import Trace, new_trace_id
 from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.frozen_models import files_digest, weight_files
 from firsthand.train.recipe_settings import LoopSettings
@@ -290,6 +291,25 @@ def test_reinforcement_keeps_digests_of_its_reference_and_its_reward_model(
         settings = {"reward_model": str(graded)}
     _, run, _ = rehearsed(name, base.parent / "run", benchmark=benchmark, model=str(base), **settings)
     assert (set(kept(run)) if (run.folder / "sources.json").exists() else set()) == expected
+
+
+@pytest.mark.parametrize(("settings", "is_known"), [({"adapter": "lora", "rank": 2}, False), ({}, True)])
+def test_rollouts_of_an_adapter_are_kept_under_their_base_too(
+    settings: dict[str, Any], is_known: bool, base: Path, benchmark: str
+) -> None:
+    def kept_by(out: str) -> Any:
+        _, run, _ = rehearsed("cispo", base.parent / out, benchmark=benchmark, model=str(base), **settings)
+        found = run.told["batches"].kept
+        found.folder = base.parent / "rollouts"
+        return found
+
+    trace = Trace(new_trace_id(), "own", "a", {"name": "a"}, 0, 0, "", 0.1, answer="b", place="p1")
+    first = kept_by("one")
+    assert first.begin("round", 1, "weights") == {}
+    first.add(trace)
+    assert kept_by("two").begin("round", 1, "weights").keys() == {trace.place}
+    trained_on(base)  # the digest of the weights is that of a fresh adapter, as before
+    assert bool(kept_by("three").begin("round", 1, "weights")) is is_known
 
 
 # -- from end to end --

@@ -30,6 +30,7 @@ from firsthand.train.conversations import encode_conversations, read_conversatio
 from firsthand.train.data_order import order
 from firsthand.train.endpoint_sampler import EndpointSampler
 from firsthand.train.episodes import Episode, Graded
+from firsthand.train.frozen_models import files_digest, weight_files
 from firsthand.train.kept_rollouts import KeptRollouts
 from firsthand.train.objective import Objective
 from firsthand.train.policy_streams import corrected, importance_metrics
@@ -164,7 +165,10 @@ def train_policy(
             found = {name: value for name, value in graded.metrics.items() if name not in before.metrics}
         return [*streams(graded, policy), *_drawn(mixed, mixed_batch, seed, batches.rounds)], found
 
-    kept = KeptRollouts(run.folder / "rollouts") if run.loop.checkpoint_every else None
+    kept: KeptRollouts | None = None
+    if run.loop.checkpoint_every:
+        is_frozen = config.adapter.adapter != "none"
+        kept = KeptRollouts(run.folder / "rollouts", base=files_digest(weight_files(path)) if is_frozen else "")
     batches = RolloutBatches(
         model, agent, named, tasks, sampled, make, seed=seed, dynamic=dynamic, held_out=held_out, sampler=sampler, kept=kept
     )  # fmt: skip
