@@ -23,6 +23,7 @@ from firsthand.train.frozen_models import files_digest, weight_files
 from firsthand.train.recipe_settings import LoopSettings
 from firsthand.train.training_run import opened
 from tiny import write_model
+from train_processes import in_processes
 from train_rehearsal import Rehearsal, rehearsed, write_lines
 
 LORA, NONE = AdapterSettings("lora", rank=2), AdapterSettings()
@@ -132,6 +133,15 @@ def test_without_checkpoints_nothing_is_hashed_but_a_step_that_is_there_is_compa
     run_in(base).expect_same("base model", base)
     trained_on(base)
     refused(lambda: begun(run).expect_same("base model", base))
+
+
+def test_of_processes_that_train_together_the_first_one_keeps_the_digest(base: Path) -> None:
+    def act(number: int) -> bool:
+        run = Rehearsal(base.parent / str(number), LoopSettings(checkpoint_every=2))
+        run.expect_same("base model", base)
+        return (run.folder / "sources.json").exists()
+
+    assert in_processes(2, act) == [True, False]
 
 
 def test_a_model_that_is_missing_is_left_to_the_one_who_loads_it(base: Path) -> None:
