@@ -136,7 +136,7 @@ def test_a_sampler_is_exact_only_in_float32_throughout_and_without_correction(fo
 class InBlocks(Rehearsal):
     """Opens the model as it would come from a GGUF file of quantised blocks."""
 
-    def prepared(self, path: Path, adapter: AdapterSettings, *, agents: Sequence[str] = ()) -> Any:
+    def prepared(self, path: Path, adapter: AdapterSettings, *, agents: Sequence[str] = (), **told: bool) -> Any:
         return with_adapter(in_blocks_of_4_bits(weights.load(path)), adapter, seed=0, agents=agents, verbose=False)
 
 

@@ -1,8 +1,8 @@
 """Finished rollouts on disk, so that a run that was killed in the middle of a batch makes none of them again.
 
-Each round of rollouts is a file of JSON lines: first the digest of the weights that sample, then a line for each finished
-attempt. A file of other weights is not read, a line that was cut short is dropped. What was under way is made again with the
-same seeds. Files of rounds that a checkpoint covers are removed.
+Each round of rollouts is a file of JSON lines: first the digest of the weights that sample (those in training, and
+the base beneath an adapter), then a line for each finished attempt. A file of other weights is not read, a line that was cut
+short is dropped. What was under way is made again with the same seeds. Files of rounds that a checkpoint covers are removed.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ _MAX_VALUES = 2_000_000
 class KeptRollouts:
     """The finished rollouts of the rounds since the last checkpoint, in a folder."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *, base: str = ""):
+        """`base` is the digest of the frozen model beneath an adapter: rollouts over another one are not read."""
         self.folder = folder
+        self.base = base
         self._file: Path | None = None
 
     def begin(self, label: str, number: int, weights: str) -> dict[str, Trace]:
@@ -36,7 +38,7 @@ class KeptRollouts:
         `label` tells rounds of training from evaluations. StoreError if the folder cannot be written, or holds links or
         what is no rollout.
         """
-        name = f"{label}-{number:06d}"
+        name, weights = f"{label}-{number:06d}", f"{weights} {self.base}".strip()
         expect_own_tree(self.folder)
         found: dict[str, Trace] = {}
         for file in sorted(self.folder.glob(f"{name}-*.jsonl")):

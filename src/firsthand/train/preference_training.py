@@ -109,7 +109,7 @@ def train_preferences(
 
     With `needs_reference` the log-probs of the model before training are computed first.
     """
-    path, model, examples, _ = opened(run, config)
+    path, model, examples, _ = opened(run, config, has_reference=needs_reference)
     if needs_reference:
         examples = with_references(model, examples, run.loop.micro_tokens, run.dtype)
     watched = WatchedPairLoss(loss)
@@ -130,7 +130,7 @@ class OpenedComparisons(NamedTuple):
     held_out: list[list[Stream]]
 
 
-def opened(run: TrainingRun, config: PreferenceConfig) -> OpenedComparisons:
+def opened(run: TrainingRun, config: PreferenceConfig, *, has_reference: bool = False) -> OpenedComparisons:
     """Open the model and its comparisons, and print their numbers."""
     if not config.data:
         raise ConfigError("give a JSONL file of comparisons, as in `firsthand train dpo pairs.jsonl --model MODEL`")
@@ -145,7 +145,7 @@ def opened(run: TrainingRun, config: PreferenceConfig) -> OpenedComparisons:
         + (f"; {num_skipped} longer than the context and left out" if num_skipped else "")
         + (f"; {num_undecided} without a preference and left out" if num_undecided else "")
     )
-    model = run.prepared(path, config.adapter)
+    model = run.prepared(path, config.adapter, has_reference=has_reference)
     places, held = split(
         range(len(found)), config.comparisons.holdout, seed=run.loop.seed, key=lambda at: prompt_of(found[at][0])
     )
@@ -218,7 +218,7 @@ def _raised(row: Stream, by: float) -> np.ndarray[tuple[int, ...], np.dtype[np.f
 
 def train_kto(run: TrainingRun, config: PreferenceConfig, loss: Callable[[Comparisons], Tensor]) -> Path:
     """Train on single answers that are desirable or not; returns the folder of the trained model."""
-    path, model, examples, _ = opened(run, config)
+    path, model, examples, _ = opened(run, config, has_reference=True)
     if any(len(example) > 1 for example in examples):  # a pair is one desirable and one undesirable answer
         examples = [[each] for example in examples for each in example]
     if len({prompt_of(each) for (each,) in examples}) < 2:

@@ -30,6 +30,7 @@ from firsthand.train.conversations import encode_conversations, read_conversatio
 from firsthand.train.data_order import order
 from firsthand.train.endpoint_sampler import EndpointSampler
 from firsthand.train.episodes import Episode, Graded
+from firsthand.train.frozen_models import files_digest, weight_files
 from firsthand.train.kept_rollouts import KeptRollouts
 from firsthand.train.objective import Objective
 from firsthand.train.policy_streams import corrected, importance_metrics
@@ -128,13 +129,16 @@ def train_policy(
         raise ConfigError(
             f"dropout is {config.adapter.dropout:g}: the trainer's log-probs would not be the sampler's, so leave it at 0"
         )
-    model = run.prepared(path, config.adapter, agents=agents)
+    needs_reference = needs_reference or bool(objective.ref_kl)
+    model = run.prepared(path, config.adapter, agents=agents, has_reference=needs_reference)
     policy = Policy(model, objective, run.loop.micro_tokens, dtype=run.dtype)
     begun = None if values_from is None else reward_head(model, values_from)
     policy.value_head = value_heads(model, agents, begun) if has_values else None
-    if needs_reference or objective.ref_kl:
+    if needs_reference:
         policy.before = ReferencePolicy(model, is_fresh=config.adapter.begin_with is None)
     local, agent = open_agent(path, sampled, device=run.device)
+    if sampled.reward_model is not None:
+        run.expect_same("reward model", sampled.reward_model)
     reward_model = (
         None if sampled.reward_model is None else RewardModel.load(sampled.reward_model, device=str(run.device))
     )
@@ -161,7 +165,10 @@ def train_policy(
             found = {name: value for name, value in graded.metrics.items() if name not in before.metrics}
         return [*streams(graded, policy), *_drawn(mixed, mixed_batch, seed, batches.rounds)], found
 
-    kept = KeptRollouts(run.folder / "rollouts") if run.loop.checkpoint_every else None
+    kept: KeptRollouts | None = None
+    if run.loop.checkpoint_every:
+        is_frozen = config.adapter.adapter != "none"
+        kept = KeptRollouts(run.folder / "rollouts", base=files_digest(weight_files(path)) if is_frozen else "")
     batches = RolloutBatches(
         model, agent, named, tasks, sampled, make, seed=seed, dynamic=dynamic, held_out=held_out, sampler=sampler, kept=kept
     )  # fmt: skip

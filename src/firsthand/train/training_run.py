@@ -2,6 +2,7 @@
 
 run.sqlite      metrics by step (`runs/track.py`); `firsthand track` shows them
 recipe.json     the recipe and all its settings; a resumed run reads them
+sources.json    digests of the models that it reads and leaves as they are (`frozen_models.py`)
 checkpoints/    `checkpoints.py`
 model/          the trained model, as `model_folder` writes it
 """
@@ -26,6 +27,7 @@ from firsthand.errors import ConfigError, StoreError, reason_of
 from firsthand.message import Json, canonical
 from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
+from firsthand.nn.lora import adapter_files
 from firsthand.nn.routed_lora import agents_of
 from firsthand.runs import store
 from firsthand.runs.run_claims import expect_idle
@@ -39,10 +41,11 @@ from firsthand.system.new_file import write_new
 from firsthand.system.own_file import expect_own_tree, read_own_json
 from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.train.adapters.adapter_settings import AdapterSettings
-from firsthand.train.adapters.lora_training import adapter_of, merged, with_adapter
+from firsthand.train.adapters.lora_training import adapter_of, first_folder, merged, with_adapter
 from firsthand.train.adapters.save_adapter import write_adapter
 from firsthand.train.checkpoints import Checkpoints
 from firsthand.train.fit import MetricSink, fit
+from firsthand.train.frozen_models import SOURCES, expect_same_model, weight_files
 from firsthand.train.live_line import LiveLine
 from firsthand.train.model_folder import save_model
 from firsthand.train.objective import Objective
@@ -55,8 +58,8 @@ from firsthand.train.streams import Batches
 
 SETTINGS, SEAL = "recipe.json", "seal"
 PARTS = (
-    SETTINGS, ".making", "checkpoints", "stopped", "model", "adapter", "adapters", "tokenizer", "rollouts", "sampler",
-    "calls.jsonl", "ledgers.jsonl",
+    SETTINGS, SOURCES, ".making", "checkpoints", "stopped", "model", "adapter", "adapters", "tokenizer", "rollouts",
+    "sampler", "calls.jsonl", "ledgers.jsonl",
 )  # fmt: skip
 """What recipes write into a run's folder, beside its database."""
 
@@ -73,10 +76,32 @@ class TrainingRun:
         self.on_fit: Callable[[], None] | None = None
         """Called once, when the recipe has checked all it was given and the first step is near."""
 
-    def prepared(self, path: Path, adapter: AdapterSettings, *, agents: Sequence[str] = ()) -> Decoder:
-        """The model at a path, ready to be trained: on the run's device, with its adapter or those of agents, sharded."""
+    def prepared(
+        self, path: Path, adapter: AdapterSettings, *, agents: Sequence[str] = (), has_reference: bool = False
+    ) -> Decoder:
+        """The model at a path, ready to be trained: on the run's device, with its adapter or those of agents, sharded.
+
+        ConfigError if a resumed run began with another one and goes on needing it: beneath an adapter, or, if the recipe
+        `has_reference`, as the policy before training.
+        """
+        if adapter.adapter != "none" or has_reference:
+            self.expect_same("base model", path)
+        if adapter.begin_with is not None:  # the checkpoint holds its weights, not their scale
+            folders = [first_folder(adapter.begin_with, agent) for agent in agents or ("",)]
+            files = [file for folder in folders for file in adapter_files(folder)[: None if has_reference else 1]]
+            self.expect_same("adapter to begin with", adapter.begin_with, files)
         model = weights.load(path, device=str(self.device), keep_blocks=adapter.base_weights == "blocks")
         return self.spread(with_adapter(model, adapter, seed=self.loop.seed, agents=agents, verbose=is_first()))
+
+    def expect_same(self, role: str, path: Path, files: Sequence[Path] | None = None) -> None:
+        """Keep a digest of a model that the run reads and leaves as it is; by default of its configuration and weights.
+
+        ConfigError if the run goes on from a checkpoint and had another one in this role.
+        """
+        files = weight_files(path) if files is None else files
+        is_begun = bool(Checkpoints(self.folder / "checkpoints", every=0).steps())
+        if files and is_first() and (is_begun or self.loop.checkpoint_every):
+            expect_same_model(self.folder, role, path, files, is_begun=is_begun)
 
     def spread(self, model: Decoder) -> Decoder:
         """The model sharded over the processes that train together, if the settings say so; in one process as it is."""

@@ -103,10 +103,14 @@ def _first(model: Decoder, settings: AdapterSettings, config: LoRAConfig, agent:
     """The adapter that training begins with."""
     if settings.begin_with is None:
         return fresh_adapter(model, config)
-    folder = settings.begin_with
-    if agent:
-        folder = next((each for each in (folder / "adapters" / agent, folder / agent) if each.is_dir()), folder / agent)
-    return read_adapter(folder, model)
+    return read_adapter(first_folder(settings.begin_with, agent), model)
+
+
+def first_folder(folder: Path, agent: str = "") -> Path:
+    """The folder of the adapter to begin with; of several agents, that of one."""
+    if not agent:
+        return folder
+    return next((each for each in (folder / "adapters" / agent, folder / agent) if each.is_dir()), folder / agent)
 
 
 def adapted(model: Decoder, targets: tuple[str, ...]) -> list[str]:

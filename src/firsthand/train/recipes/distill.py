@@ -118,6 +118,7 @@ def distill(config: Config, run: TrainingRun) -> Path:
         context=min(config.context or longest, longest),
     )  # fmt: skip
     print(encoded)
+    run.expect_same("teacher", source)
     model = weights.load(base, device=str(run.device))
     teacher = weights.load(source, device=str(run.device)).requires_grad_(False).eval()
     trained, held_out = split(encoded.streams, config.holdout, seed=config.loop.seed)
