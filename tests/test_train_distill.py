@@ -86,8 +86,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         words = ("pretrain", str(text), "--out", str(folder / name), "--steps", steps, "--vocab-size", "280")
         assert main(["train", *words, f"model.hidden_size={size}", *SHAPE]) == 0
     lines = [
-        {"messages": [{"role": "user", "content": "go"}, {"role": "assistant", "content": "one two three four"}]}
-    ] * 12
+        {"messages": [{"role": "user", "content": f"go {n}"}, {"role": "assistant", "content": "one two three four"}]}
+        for n in range(12)
+    ]
     (folder / "chats.jsonl").write_text("\n".join(map(json.dumps, lines)))
     return folder
 
