@@ -55,11 +55,7 @@ def test_a_sample_of_a_log_is_a_task_and_an_attempt_with_every_field() -> None:
     }  # fmt: skip
     task, trace = attempt_of(sample, "sums", "m")
     assert task == Task(
-        "7",
-        "S\n2 + 2?\nx",
-        choices=("a", "4"),
-        secret={"answers": ["4", "four"], "match": "all"},
-        metadata={"level": 2, "name": "n"},
+        "7", "S\n2 + 2?\nx", choices=("a", "4"), secret={"answers": ["4", "four"]}, metadata={"level": 2, "name": "n"}
     )
     assert [node.parent for node in trace.nodes] == [None, 0, 1, 2, 3, 4]
     assert [node.message for node in trace.nodes] == [

@@ -189,6 +189,16 @@ def test_a_twin_has_other_numbers_and_names_of_the_benchmark():
     assert twins_of(tasks, 3) == twins_of(tasks, 3) != twins_of(tasks, 4)
 
 
+def test_the_text_of_an_item_has_one_right_answer_however_its_secret_names_it():
+    held = (
+        ({"answer": "4"}, "\n4"), ({"solution": "2 and 2", "answers": ["4"]}, "\n2 and 2"),
+        ({"answers": ["", "4", "four"]}, "\n4"),
+        ({"answers": ["4", "5"], "match": "all"}, "\n4, 5"), ({"answer": ""}, ""), ({"answer": 0}, ""), ({"tests": "x"}, ""),
+    )  # fmt: skip
+    for secret, told in held:
+        assert task_text(Task("t", "2 + 2?", secret=secret)) == f"2 + 2?{told}", secret
+
+
 def test_a_name_is_replaced_everywhere_and_two_names_stay_two():
     words = TwinWords({}, frozenset())
     twin = twin_text("Ada meets Ben. Ada leaves.", words, Random(2))

@@ -23,6 +23,13 @@ from firsthand.trace import Call, Trace
         ({"answers": ["Paris", 'the "city"']}, (), '"Paris" or "the \\"city\\""'),
         ({"answers": list("abcdefghij")}, (), '"a" or "b" or "c" or "d" or "e" or "f" or "g" or "h" or 2 more'),
         ({"answers": list("abcdefgh")}, (), " or ".join(f'"{letter}"' for letter in "abcdefgh")),
+        ({"answers": ["A", "C"], "match": "all"}, ("red", "blue", "green"), '"A" and "C"'),
+        (
+            {"answers": list("abcdefghij"), "match": "all"},
+            (),
+            '"a" and "b" and "c" and "d" and "e" and "f" and "g" and "h" and 2 more',
+        ),
+        ({"answers": ["x", "y"], "match": "part"}, (), '"x" or "y"'),
         ({"answers": ("x", 2)}, (), '"x" or "2"'),
         ({"gold": 1, "answer": "blue"}, ("red", "blue"), "blue"),
         ({"gold": -1, "answer": "B"}, ("red", "blue"), "B"),

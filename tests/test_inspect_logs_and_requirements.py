@@ -113,11 +113,23 @@ def test_a_sample_is_an_attempt_whose_calls_share_its_time_and_whose_first_has_i
     bare_task, bare = attempt_of({"id": "i" * 501, "epoch": -3, "target": [1], "output": []}, "b", "m")
     assert bare_task == Task("i" * 500, "", secret={"answer": "[1]"}) and (bare.epoch, bare.answer) == (0, None)
     assert bare.started_at == "1970-01-01T00:00:00+00:00" and bare.stop_reason == "done"
-    targets = (["t"], {"answers": ["t"], "match": "all"}), (None, {}), ([], {}), (5, {"answer": "5"})
+    targets = (["t"], {"answers": ["t"]}), (None, {}), ([], {}), (5, {"answer": "5"})
     assert [attempt_of({**sample, "target": each}, "b", "m")[0].secret for each, _ in targets] == [
         to for _, to in targets
     ]
     assert attempt_of({**sample, "target": ["t", "u"], "choices": []}, "b", "m")[0].secret == {"answers": ["t", "u"]}
+    right = {"answer": "B", "gold": 1}
+    letters = (
+        ("B", right), (" B ", right), (["B"], right), (["B", "B"], right), ("A", {"answer": "A", "gold": 0}),
+        ("C", {"answer": "C"}), ("AB", {"answer": "AB"}), (["A", "u"], {"answers": ["A", "u"]}),
+        (["B", "A"], {"answers": ["B", "A"], "match": "all"}), (["A", 1], {"answer": '["A", 1]'}), ("", {"answer": ""}),
+    )  # fmt: skip
+    for target, secret in letters:
+        assert attempt_of({**sample, "target": target}, "b", "m")[0].secret == secret, target
+    assert attempt_of({**sample, "target": "B", "choices": None}, "b", "m")[0].secret == {"answer": "B"}
+    many = {**sample, "choices": ["x"] * 40}
+    found = [attempt_of({**many, "target": each}, "b", "m")[0].secret for each in ("Z", "[")]
+    assert found == [{"answer": "Z", "gold": 25}, {"answer": "["}]
     ids = {attempt_of({**sample, **more}, benchmark, "m")[1].id for more, benchmark in (
         ({}, "b"), ({"uuid": "v"}, "b"), ({"epoch": 1}, "b"), ({"id": 5}, "b"), ({}, "c"))}  # fmt: skip
     assert len(ids) == 5

@@ -11,8 +11,9 @@ from firsthand import catalog
 from firsthand.errors import ConfigError, DataError
 from firsthand.loop.journal import MemoryJournal
 from firsthand.message import assistant
+from firsthand.providers.scripted import Scripted
 from firsthand.rollout import verdict
-from firsthand.scorers import contained, familiar, match, symbolic, text, written
+from firsthand.scorers import contained, familiar, match, model_judge, symbolic, text, written
 from firsthand.scorers.rag_judgements import reference_of
 from firsthand.scorers.reference_answers import accepted_answers, reference_answers, right_choice
 from firsthand.task import Task
@@ -105,6 +106,50 @@ def test_one_answer_is_not_enough_for_a_task_that_wants_all() -> None:
         assert "wants 2 answers at once" in str(score(scorer, both, "a").failure)
         assert score(scorer, one, "a").value == score(scorer, part, "b").value == 1.0
     assert score(contained.string_match, both, "a").value == 0.5
+    assert str(score(match.exact, both, "a").failure).endswith("compares with one: take string_match")
+
+
+def test_letters_of_choices_are_not_looked_for_inside_words() -> None:
+    choices = ("red", "blue", "green")
+    several = Task("t", "?", choices, secret={"answers": ["A", "C"], "match": "all"})
+    for scorer in (match.exact, match.normalised):
+        assert str(score(scorer, several, "A").failure).endswith("take a judge model, as in reference:judge=NAME")
+    every = Task("t", "?", choices[:2], secret={"answers": ["A", "B"], "match": "all"})
+    one = Task("t", "?", choices, secret={"answer": "A", "gold": 0})
+    for task in (several, every, one):
+        for matching in (contained.string_match, contained.string_match_all, contained.string_match_part):
+            failure = str(score(matching, task, "Because it is B only").failure)
+            assert failure.startswith("DataError: task t has letters of choices as its reference"), matching
+    text_too = Task("t", "?", choices, secret={"answers": ["A", "red"], "match": "all"})
+    assert score(contained.string_match, text_too, "It is red").value == 0.5
+    assert "take string_match" in str(score(match.exact, text_too, "red").failure)
+    assert score(contained.string_match, Task("t", "?", secret={"answer": "A"}), "Because").value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("secret", "told"),
+    [
+        ({"answers": ["Paris", "", "Paname"]}, '"Paris" or "Paname"'),
+        ({"answers": ["Paris"]}, "Paris"),
+        ({"answers": ["A", "C"], "match": "all"}, '"A" and "C"'),
+        ({"answer": "Paris", "answers": ["x"]}, "Paris"),
+        ({"answer": 0}, "0"),
+        ({"answer": None, "answers": ["Paris"]}, "Paris"),
+    ],
+)
+def test_a_judge_is_told_every_accepted_answer(secret: dict[str, Any], told: str) -> None:
+    asked: list[str] = []
+
+    def likelihood(prompt: str, text: str) -> float:
+        asked.append(prompt)
+        return -1.0
+
+    made: Any = model_judge.reference(judge="scripted:echo")
+    judge = model_judge.judged_by(made, Scripted(score=likelihood))
+    asyncio.run(judge(Task("t", "Capital?", secret=secret), attempt("Rome")))
+    assert asked and f"\n{told}\n" in asked[0], asked
+    refused = asyncio.run(judge(Task("t", "Capital?", secret={"answers": [" "]}), attempt("Rome")))
+    assert "the task has none" in str(refused.failure)
 
 
 def test_the_right_choice_is_the_index_of_a_choice() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +17,10 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.errors import ConfigError
+from firsthand.bridges.inspect.eval_logs import attempt_of
+from firsthand.errors import ConfigError, DataError
 from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.ingest.redaction import Redactor
 from firsthand.ingest.trace_store import SpanPreparer, TraceStore
@@ -24,8 +28,9 @@ from firsthand.patterns.reply import reply
 from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
 from firsthand.scorers import match
+from firsthand.studio import answer_checks, playground
 from firsthand.studio.access import Access
-from firsthand.studio.answer_checks import check_scorers, fitting_checks, misfit
+from firsthand.studio.answer_checks import OfferedChecks, check_scorers, fitting_checks, misfit
 from firsthand.studio.regression_test import as_regression_test
 from firsthand.studio.studio_app import create_app
 from firsthand.studio.studio_store import SqliteStore, StoredItem
@@ -371,3 +376,91 @@ def test_a_run_that_the_studio_starts_has_a_place_for_each_task_of_one_id(tmp_pa
         client.portal.call(app.state.playground.settled)
     with store.open_run(made.headers["location"].removeprefix("/runs/"), tmp_path) as run:
         assert {row.task_id for row in run.rows()} == {f"t {each.key}" for each in sets.get("d").tasks}
+
+
+def test_several_accepted_answers_are_written_as_a_target_that_a_benchmark_of_ones_own_reads(tmp_path: Path) -> None:
+    accepted = Task("s", "Capital?", secret={"answers": ["", "Paris", "Paname"]})
+    wanted = Task("all", "Which?", ("red", "blue", "green"), secret={"answers": ["A", "C"], "match": "all"})
+    both = Task("both", "?", secret={"answer": "y", "answers": ["x", "y"]})
+    lines = as_lines(collected(accepted, wanted, both, SKY))
+    told = [(row["target"], row.get("answers")) for row in map(json.loads, lines.splitlines())]
+    assert told == [("Paris", ["", "Paris", "Paname"]), ("A, C", ["A", "C"]), ("y", ["x", "y"]), ("A", None)]
+    (tmp_path / "tasks.jsonl").write_text(lines)
+    about = tmp_path / "tasks.toml"
+    about.write_text('data = "tasks.jsonl"\nprompt = "{prompt}"\ntarget = "{target}"\nid = "{id}"\n')
+    assert [task.secret["answer"] for task in catalog.benchmark(str(about)).tasks(0)] == ["Paris", "A, C", "y", "A"]
+    (tmp_path / "tasks.jsonl").write_text(as_lines(collected(SKY, CODE)))
+    with pytest.raises(DataError, match=r"tasks\.jsonl, line 2: target"):  # a task that no text can judge is named
+        catalog.benchmark(str(about)).tasks(0)
+
+
+def test_the_page_of_a_data_set_shows_every_accepted_answer_and_finds_its_checks_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int] = []
+
+    def counted(tasks: Any) -> Any:
+        found.append(len(tasks))
+        return fitting_checks(tasks)
+
+    monkeypatch.setattr(answer_checks, "fitting_checks", counted)
+    sets = TaskCollections(SqliteStore(tmp_path))
+    with store.create(tmp_path, {}, "r") as run:
+        run.add_tasks("b", [Task("s", "Capital?", secret={"answers": ["Paris", "Paname"]}), SKY])
+        traces = [Trace("i", "b", each, {"name": "a"}, 0, 0, "", 1.0, place="p") for each in ("s", SKY.id)]
+        sets.add("d", run, traces[:1])
+        access = Access()
+        access.port = PORT
+        agents = {"m": Agent("m", Scripted(lambda messages, sampling, index: ""), reply)}
+        with TestClient(create_app(tmp_path, access, agents), base_url=f"http://127.0.0.1:{PORT}") as client:
+            client.get("/enter", params={"code": access.new_code()})
+            first, second = (client.get("/data-sets/d").text for _ in range(2))
+            assert "<td>&#34;Paris&#34; or &#34;Paname&#34;</td>" in first and first == second and found == [1]
+            sets.add("d", run, traces)
+            assert "<td>A: blue</td>" in client.get("/data-sets/d").text and found == [1, 2]
+
+
+def test_the_checks_of_a_data_set_are_those_of_its_tasks_as_they_stand() -> None:
+    offered, word = OfferedChecks(), Task("w", "?", secret={"answer": "Paris"})
+    for name, tasks in (("a", [word]), ("b", [CODE]), ("a", [word]), ("a", [CODE]), ("b", [SKY])):
+        assert offered.of(name, tasks) == fitting_checks(tasks), name
+    # what JSON has no form for is compared as text
+    assert offered.of("c", [replace(word, metadata={"at": Path("x")})]) == fitting_checks([word])
+
+
+def test_a_sample_of_inspect_with_choices_is_judged_by_its_choice() -> None:
+    sample = {"id": "q", "input": "Which colour has the sky?", "choices": ["blue", "red"], "target": "A"}
+    task, _ = attempt_of(sample, "b", "m")
+    assert fitting_checks([task]) == ["exact", "normalised", "choice", "none"]
+    assert "'choice', 1.0)" in as_regression_test(collected(task))
+    several, _ = attempt_of({**sample, "target": ["A", "B"]}, "b", "m")
+    assert fitting_checks([several]) == ["none"]
+    with pytest.raises(ConfigError, match="task q has no right choice"):
+        as_regression_test(collected(several))
+
+
+def test_a_check_is_tried_beside_the_event_loop_and_the_trials_under_way_are_counted_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    both = threading.Barrier(2, timeout=5)  # each waits for the other's check: in the event loop neither would end
+
+    def slow(check: Any, tasks: Any) -> Task | None:
+        threads.append(threading.get_ident())
+        both.wait()
+        return misfit(check, tasks)
+
+    monkeypatch.setattr(playground, "misfit", slow)
+    monkeypatch.setattr(playground, "MOST_UNDER_WAY", 1)
+    agents = {"m": Agent("m", Scripted(lambda messages, sampling, index: "A"), reply)}
+    place = playground.Playground(tmp_path, agents)
+
+    async def twice() -> list[Any]:
+        made = [place.start_tasks("d", [SKY], ["m"], "choice") for _ in range(2)]
+        ended = await asyncio.gather(*made, return_exceptions=True)
+        await place.settled()
+        return [*ended, threading.get_ident()]
+
+    one, other, own = asyncio.run(twice())
+    assert own not in threads and sum(isinstance(each, str) for each in (one, other)) == 1
+    assert any("trials are under way" in str(each) for each in (one, other) if isinstance(each, ConfigError))

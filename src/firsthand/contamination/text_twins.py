@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from random import Random
 
 from firsthand.loop.concurrency import derive_seed
+from firsthand.scorers.reference_answers import right_answer
 from firsthand.task import Task
 
 FEWEST = 4
@@ -87,5 +88,7 @@ def twins_of(tasks: Sequence[Task], seed: int) -> dict[str, str]:
 def task_text(task: Task) -> str:
     """The text that a training set would hold: the prompt, its choices, and the reference answer where there is one."""
     answer = task.secret.get("solution") or task.secret.get("answer")
+    if answer is None:
+        answer = right_answer(task)
     parts = [task.question, str(answer)] if isinstance(answer, str) and answer else [task.question]
     return "\n".join(parts)

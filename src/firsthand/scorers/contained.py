@@ -10,8 +10,9 @@ import re
 import string
 from collections.abc import Sequence
 
+from firsthand.errors import DataError
 from firsthand.scorers.match import same_words
-from firsthand.scorers.reference_answers import reference_answers
+from firsthand.scorers.reference_answers import are_letters, reference_answers
 from firsthand.scorers.whole_answer import whole_answer
 from firsthand.scorers.whole_words import has_words
 from firsthand.task import Task
@@ -68,6 +69,11 @@ def contains_words(task: Task, trace: Trace) -> Score:
 def _found(task: Task, trace: Trace) -> tuple[list[str], Sequence[str]]:
     answer = _CONTROL.sub("\n", whole_answer(trace).strip()).lower()
     references = reference_answers(task)
+    if are_letters(task, references):
+        raise DataError(
+            f"task {task.id:.100} has letters of choices as its reference, which nearly any text contains: take choice, or "
+            "a judge model where several are wanted"
+        )
     return [each for each in references if each.lower() in answer], references
 
 

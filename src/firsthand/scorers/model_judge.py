@@ -28,6 +28,7 @@ from firsthand.patterns.parts.verdicts import VerdictMethod
 from firsthand.preference import Preference, utc_now
 from firsthand.rollout import rollout
 from firsthand.scorers.human_votes import judgement_of
+from firsthand.scorers.reference_answers import told_references
 from firsthand.system.ordinary_file import read_ordinary_text
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -123,6 +124,8 @@ class JudgeScorer:
         }
         if task.secret.get("answer") not in (None, ""):  # a judge that reads "" or None takes any answer for wrong
             known["reference"] = str(task.secret["answer"])
+        elif (told := told_references(task)) is not None:
+            known["reference"] = told
         wanted = fields_of(judge_protocol(self.protocol))
         fields = {name: text for name, text in known.items() if name in wanted}
         about = {"protocol": self.protocol, "fields": fields, **self.settings}

@@ -6,6 +6,7 @@ A task without one cannot be judged by such a scorer: an error of the score, and
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 
 from firsthand.errors import DataError
 from firsthand.message import Json
@@ -26,11 +27,42 @@ def accepted_answers(task: Task) -> list[str]:
     DataError as `reference_answers`, or if the task wants several at once, as some of RULER's do.
     """
     found = reference_answers(task)
-    if task.secret.get("match") == "all" and len(found) > 1:
+    if wants_all(task, found):
+        fitting = "a judge model, as in reference:judge=NAME" if are_letters(task, found) else "string_match"
         raise DataError(
-            f"task {task.id:.100} wants {len(found)} answers at once, and this scorer compares with one: take string_match"
+            f"task {task.id:.100} wants {len(found)} answers at once, and this scorer compares with one: take {fitting}"
         )
     return found
+
+
+def wants_all(task: Task, references: Sequence[str]) -> bool:
+    """Return whether an answer must hold several references at once, and not one of them."""
+    return task.secret.get("match") == "all" and len(references) > 1
+
+
+def are_letters(task: Task, references: Iterable[str]) -> bool:
+    """Return whether references are letters of the task's choices, which nearly any text contains."""
+    return set(references) <= set(task.letters)
+
+
+def right_answer(task: Task) -> str | None:
+    """Return one right answer as text: the first reference, or all with commas where all are wanted; None without one."""
+    try:
+        found = reference_answers(task)
+    except DataError:
+        return None
+    return ", ".join(found) if wants_all(task, found) else found[0]
+
+
+def told_references(task: Task) -> str | None:
+    """Return all references for a reader, as `"Paris" or "Paname"`, or with `and` where all are wanted; None without one."""
+    try:
+        found = reference_answers(task)
+    except DataError:
+        return None
+    if len(found) == 1:
+        return found[0]
+    return (" and " if wants_all(task, found) else " or ").join(f'"{each}"' for each in found)
 
 
 def reference_texts(task: Task) -> list[str]:
@@ -49,16 +81,22 @@ def right_choice(task: Task) -> int:
     return gold
 
 
-def secret_of(target: object, *, wants_all: bool = False) -> Json:
+def secret_of(target: object, choices: Sequence[str] = ()) -> Json:
     """Return the secret of a task of another tool, whose target is a text, a list of accepted texts, or missing.
 
-    `wants_all`: of a list all are wanted at once, as of the right letters of a question with choices.
+    With choices, the letter of one is the right choice, and of several letters all are wanted at once.
     """
     if target is None or target == []:
         return {}
-    if isinstance(target, list) and all(isinstance(each, str) for each in target):
-        return {"answers": target} | ({"match": "all"} if wants_all else {})
-    return {"answer": target if isinstance(target, str) else json.dumps(target, ensure_ascii=False)}
+    texts = [target] if isinstance(target, str) else target
+    if not isinstance(texts, list) or not all(isinstance(each, str) for each in texts):
+        return {"answer": json.dumps(target, ensure_ascii=False)}
+    named = list(dict.fromkeys(each.strip() for each in texts))
+    letters = Task("", "", tuple(choices[:26])).letters
+    if set(named) <= set(letters):
+        only = {"answer": named[0], "gold": letters.index(named[0])}
+        return only if len(named) == 1 else {"answers": named, "match": "all"}
+    return {"answer": target} if isinstance(target, str) else {"answers": target}
 
 
 def _texts(task: Task, given: object) -> list[str]:

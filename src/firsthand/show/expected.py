@@ -12,7 +12,8 @@ MOST_ANSWERS = 8
 def expected_answer(task: Task | None, *, reveal: bool = False) -> str:
     """The expected answer; empty where the task has none, or is protected and not to be revealed.
 
-    Of a choice it is the letter and the text, of several accepted answers all, each in quotation marks.
+    Of a choice it is the letter and the text, of several accepted answers all, each in quotation marks, with `and` between
+    them where all are wanted at once.
     """
     if task is None or (task.protected is not None and not reveal):
         return ""
@@ -28,8 +29,9 @@ def expected_answer(task: Task | None, *, reveal: bool = False) -> str:
     answers = secret.get("answers")
     if isinstance(answers, list | tuple) and answers:
         shown = [json.dumps(_text(each), ensure_ascii=False) for each in answers[:MOST_ANSWERS]]
-        more = f" or {len(answers) - MOST_ANSWERS} more" if len(answers) > MOST_ANSWERS else ""
-        return shown[0] if len(answers) == 1 else " or ".join(shown) + more
+        link = " and " if secret.get("match") == "all" else " or "
+        more = f"{link}{len(answers) - MOST_ANSWERS} more" if len(answers) > MOST_ANSWERS else ""
+        return shown[0] if len(answers) == 1 else link.join(shown) + more
     return ""
 
 

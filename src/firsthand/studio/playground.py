@@ -129,14 +129,14 @@ class Playground:
         """
         if not models:
             raise ConfigError("no model was chosen: choose one or more")
-        if len(self._work) >= MOST_UNDER_WAY:
-            raise ConfigError(f"{MOST_UNDER_WAY} trials are under way: wait for one of them to end")
         agents = [self._agent(each) for each in models]
-        if (odd := misfit(check, tasks)) is not None:
+        if (odd := await asyncio.to_thread(misfit, check, tasks)) is not None:  # seconds for a large data set
             raise ConfigError(
                 f"the check {check} accepts no answer to the task {odd.id[:60]!r}, not its own reference either: choose "
                 "another check, or none, or take the task out"
             )
+        if len(self._work) >= MOST_UNDER_WAY:  # after the last wait, in which other trials may have begun
+            raise ConfigError(f"{MOST_UNDER_WAY} trials are under way: wait for one of them to end")
         about: Json = {"data_set": name, "models": list(models), "check": check}
         if prompt is not None:
             agents = [replace(each, system=prompt[2]) for each in agents]

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.message import Json
 from firsthand.runs.run_folder import Run
+from firsthand.scorers.reference_answers import right_answer
 from firsthand.studio.studio_store import StudioStore
 from firsthand.task import Task
 from firsthand.trace import Trace
@@ -156,16 +157,25 @@ class TaskCollections:
 
 
 def as_lines(collection: TaskCollection) -> str:
-    """The tasks as JSONL with prompt and target, as a benchmark of one's own reads them."""
+    """The tasks as JSONL with prompt and target, as a benchmark of one's own reads them.
+
+    The target of several accepted answers is the first, and all are under `answers`; of a task without one it is null.
+    """
     return "".join(
         json.dumps(
-            {"id": put.id, "prompt": put.question, "target": put.secret.get("answer"),
-             "from": {"run": each.run, "attempt": each.place}},
+            {"id": put.id, "prompt": put.question, **_targets(put), "from": {"run": each.run, "attempt": each.place}},
             ensure_ascii=True,
         )
         + "\n"
         for each, put in zip(collection.tasks, collection.to_put(), strict=True)
-    )  # fmt: skip
+    )
+
+
+def _targets(task: Task) -> Json:
+    secret = task.secret
+    answer = secret.get("answer")
+    found: Json = {"target": right_answer(task) if answer is None else answer}
+    return found | ({"answers": secret["answers"]} if "answers" in secret else {})
 
 
 def _read(name: str, body: Json, version: int) -> TaskCollection:

@@ -113,9 +113,9 @@ def attempt_of(sample: Json, benchmark: str, model: str) -> tuple[Task, Trace]:
         for number, place in enumerate(said)
     )  # fmt: skip
     target, facts = sample.get("target"), sample.get("metadata") or {}
+    choices = tuple(map(str, sample.get("choices") or ()))
     task = Task(
-        id, _text(sample.get("input")), tuple(map(str, sample.get("choices") or ())),
-        secret=secret_of(target, wants_all=bool(sample.get("choices"))),
+        id, _text(sample.get("input")), choices, secret=secret_of(target, choices),
         metadata={key: value for key, value in facts.items() if isinstance(value, str | int | float)},
     )  # fmt: skip
     epoch = max(0, (_count(sample.get("epoch")) or 1) - 1)

@@ -12,7 +12,8 @@ from starlette.routing import Route
 from firsthand.errors import ConfigError
 from firsthand.ingest.task_rows import task_row
 from firsthand.message import Json
-from firsthand.studio.answer_checks import check_of, fitting_checks
+from firsthand.show.expected import expected_answer
+from firsthand.studio.answer_checks import OfferedChecks, check_of
 from firsthand.studio.attempt_query import AttemptQuery
 from firsthand.studio.incoming_query import IncomingQuery
 from firsthand.studio.incoming_traces import IncomingTraces
@@ -28,7 +29,7 @@ from firsthand.studio.views.form_fields import fields_of, form_of
 
 def routes(runs: OpenRuns, traces_in: IncomingTraces, store: StudioStore, playground: Playground) -> list[Route]:
     """The list, a data set, and what adds to it, takes from it and runs it."""
-    collections, prompts = TaskCollections(store), PromptLibrary(store)
+    collections, prompts, offered = TaskCollections(store), PromptLibrary(store), OfferedChecks()
 
     def show(request: Request) -> Response:
         return page(request, "collections", title="Data sets", found=collections.all())
@@ -44,7 +45,8 @@ def routes(runs: OpenRuns, traces_in: IncomingTraces, store: StudioStore, playgr
             agents=playground.agents,
             own=own,
             prompts=prompts.references(),
-            checks=fitting_checks([each.task for each in found.tasks]) if playground.agents else (),
+            expected=expected_answer,
+            checks=offered.of(found.name, [each.task for each in found.tasks]) if playground.agents else (),
         )
 
     async def add(request: Request) -> Response:
