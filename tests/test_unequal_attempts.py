@@ -191,6 +191,8 @@ def test_an_id_of_a_question_says_nothing_of_the_other_ids(tmp_path: Path) -> No
     assert votes(tmp_path, *rows).duplicates == 5
     found = votes(tmp_path, *rows, {**rows[0], "judge": "k"})
     assert (found.duplicates, len(found.battles)) == (4, 7)
+    each = [{**row, "judge": f"j{row['id']}"} for row in rows]
+    assert votes(tmp_path, *each).duplicates == 5, "each id has one voter, and not the same"
 
 
 @pytest.mark.parametrize("empty", [None, "", " ", float("nan")])
