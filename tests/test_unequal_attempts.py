@@ -172,9 +172,11 @@ def votes(folder: Path, *rows: dict[str, Any]) -> VoteFile:
     return read_votes(file)
 
 
-@pytest.mark.parametrize("other", [{"judge": "n"}, {"question": "r"}, {"model_b": "z"}])
+@pytest.mark.parametrize(
+    "other", [{name: "z"} for name in ("judge", "question", "model_a", "model_b", "generator_1", "generator_2")]
+)
 def test_an_id_of_several_voters_questions_or_pairs_is_no_vote_s(tmp_path: Path, other: dict[str, Any]) -> None:
-    one = {"id": 7, "judge": "m", "question": "q"}
+    one = {"id": 7, "judge": "m", "question": "q", "generator_1": "g", "generator_2": "h"}
     rows: list[dict[str, Any]] = [{**one, "time": 1}, {**one, "time": 2}, {**one, "time": 4, "winner": "b"}]
     with pytest.raises(DataError, match="line 3 are one vote with two verdicts"):
         votes(tmp_path, *rows)
