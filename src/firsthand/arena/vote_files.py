@@ -228,7 +228,7 @@ def _from_flags(row: TableRow) -> str:
         raise DataError(
             f"{row.where}: exactly one of winner_model_a, winner_model_b and winner_tie must be 1, not {flags}"
         )
-    return _WINNERS[chosen[0]]
+    return chosen[0]
 
 
 def _from_preference(row: TableRow) -> str:
