@@ -150,11 +150,25 @@ def test_equal_items_are_held_out_together_and_others_by_their_places():
     assert len(held) == 4 and len({n % 5 for n in held}) == 1, "six are wanted, and groups are of four"
     kept, held = split([0] * 90 + list(range(1, 11)), 0.1, seed=0)
     assert sorted(held) == list(range(1, 11)), "a group beyond the fraction is trained on"
-    kept, held = split([0, 0, 0, 0, 1, 1, 1], 0.1, seed=0)
+    kept, held = split([0, 0, 0, 0, 1, 1, 1], 0.24, seed=0)
     assert (kept, held) == ([0] * 4, [1] * 3), "one group at least, the smallest"
     with pytest.raises(ConfigError, match="the 5 items of the data are equal, or all of one prompt"):
         split([7] * 5, 0.2)
     assert split([7] * 5, 0) == ([7] * 5, [])
+
+
+def test_a_holdout_is_refused_where_even_the_smallest_group_is_more_than_twice_as_much():
+    for sizes in ([20, 20], [21, 40, 20]):
+        items = [name for name, size in enumerate(sizes) for _ in range(size)]
+        assert len(split(items, 10 / len(items))[1]) == 20, "twice as much"
+        with pytest.raises(ConfigError, match=f"the smallest of the {len(sizes)} groups of equal items"):
+            split(items, 9 / len(items))
+    with pytest.raises(
+        ConfigError, match=r"is 33.3% of the data, and holdout is 0.05: give more data, holdout 0.33 to"
+    ):
+        split(range(300), 0.05, key=lambda n: n % 3)
+    assert len(split(range(300), 0.33, key=lambda n: n % 3)[1]) == 100, "what the sentence asks for is taken"
+    assert len(split([0, 0, 1, 1], 0.05)[1]) == 2, "one item is the least that is asked for"
 
 
 def test_equal_documents_are_held_out_together():

@@ -100,6 +100,21 @@ def test_sft_trains_on_what_is_not_held_out_and_evaluates_when_due(
     assert returned == tmp_path / "model"
 
 
+@pytest.mark.parametrize("recipe", ["sft", "distill", "dpo"])
+def test_data_that_cannot_be_held_out_apart_is_refused_before_a_model_loads(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str
+) -> None:
+    def load(*given: Any, **settings: Any) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("firsthand.nn.weights.load", load)
+    pairs = [{"prompt": "a", "chosen": "b", "rejected": word} for word in ("c", "d", "e")]
+    data = str(write_lines(tmp_path / "data.jsonl", pairs if recipe == "dpo" else CHATS[:1] * 3))
+    given = {"teacher": str(folder)} if recipe == "distill" else {}
+    with pytest.raises(ConfigError, match="the 3 items of the data are equal, or all of one prompt"):
+        rehearsed(recipe, tmp_path / "run", data=data, model=str(folder), holdout=0.3, **given)
+
+
 @pytest.mark.slow
 def test_sft_keeps_to_the_smaller_context_and_its_own_steps(folder: Path, tmp_path: Path) -> None:
     given = {"data": str(folder.parent / "chats.jsonl"), "model": str(folder), "holdout": 0.0, "eval_every": 1}

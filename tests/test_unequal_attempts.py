@@ -15,7 +15,7 @@ from firsthand.commands.bench import check_writable
 from firsthand.errors import ConfigError, DataError, StoreError
 from firsthand.runs.pairing import compare, scores_of
 from firsthand.runs.store import Run, create
-from firsthand.runs.unmade_attempts import unmade
+from firsthand.runs.unmade_attempts import num_unmade, unmade
 from firsthand.task import Task
 from made_traces import trace
 
@@ -90,6 +90,33 @@ def test_a_drop_of_one_without_a_percent_sign_is_refused_for_shares(home: Path, 
     assert main(["gate", base.id, bad.id, "--max-drop", "b=1%,1"]) == 1
 
 
+def test_scores_that_are_all_0_or_all_1_may_be_of_another_scale_and_a_bare_drop_rules_with_a_remark(
+    home: Path, capsys: Any
+) -> None:
+    for value in (0.0, 1.0):
+        run = made(home, [[value]] * 9)
+        assert main(["gate", run.id, run.id, "--max-drop", "b/s=2"]) == 0
+        said = (
+            f"max_drop is 2, and all scores of b, s are {value:g}: if they are from 0 to 1, this allows any drop, so "
+        )
+        assert said + "write 2%" in " ".join(capsys.readouterr().err.split())
+    half, points = made(home, [[0.5]] * 9), made(home, [[1.0]] * 8 + [[7.0]])
+    assert main(["gate", half.id, half.id, "--max-drop", "2"]) == 2
+    capsys.readouterr()
+    assert main(["gate", points.id, points.id, "--max-drop", "2"]) != 2 and not capsys.readouterr().err
+
+
+def test_a_plan_of_some_tasks_or_agents_lacks_no_more_than_the_plan_says(home: Path, capsys: Any) -> None:
+    run = made(home, [[1.0]] * 9 + [[]] * 11, 10)
+    run.add_agent("z", {"name": "z"})
+    assert unmade(run).counts == {("b", "a"): 1, ("b", "z"): 1} and num_unmade(run) == 1
+    assert main(["summary", run.id]) == 0 and "1 attempt of " in capsys.readouterr().out
+    whole = made(home, [[1.0]] * 20, 20)
+    assert main(["compare", run.id, whole.id, run.id]) == 0 and "1 attempt of " in capsys.readouterr().out
+    cut = made(home, [[1.0] * 4, [1.0], [1.0]], 12)
+    assert num_unmade(cut) == 6 and num_unmade(made(home, [[1.0]], 1)) == 0 == num_unmade(made(home, [[1.0]]))
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -145,17 +172,50 @@ def votes(folder: Path, *rows: dict[str, Any]) -> VoteFile:
     return read_votes(file)
 
 
-@pytest.mark.parametrize("other", [{"judge": "n"}, {"question": "r"}, {"model_b": "z"}])
+@pytest.mark.parametrize(
+    "other", [{name: "z"} for name in ("judge", "question", "model_a", "model_b", "generator_1", "generator_2")]
+)
 def test_an_id_of_several_voters_questions_or_pairs_is_no_vote_s(tmp_path: Path, other: dict[str, Any]) -> None:
-    rows: list[dict[str, Any]] = [{"id": 7, "time": 1}, {"id": 7, "time": 2}, {"id": 7, "time": 2, "winner": "b"}]
+    one = {"id": 7, "judge": "m", "question": "q", "generator_1": "g", "generator_2": "h"}
+    rows: list[dict[str, Any]] = [{**one, "time": 1}, {**one, "time": 2}, {**one, "time": 4, "winner": "b"}]
     with pytest.raises(DataError, match="line 3 are one vote with two verdicts"):
         votes(tmp_path, *rows)
-    found = votes(tmp_path, *rows, {"id": 7, "time": 3, **other})
+    found = votes(tmp_path, *rows, {**one, "time": 3, **other})
     assert (len(found.battles), found.duplicates) == (4, 0)
     # an id of another kind, or none, is another's
     assert (
         votes(tmp_path, {"id": 7}, {"id": "7", **other}, {"id": "", **other}, {"id": None}, {"id": 7}).duplicates == 1
     )
+
+
+def test_an_id_of_a_question_says_nothing_of_the_other_ids(tmp_path: Path) -> None:
+    rows = [{"id": n, "judge": "j", "question": "q"} for n in range(5)] * 2
+    assert votes(tmp_path, *rows).duplicates == 5
+    found = votes(tmp_path, *rows, {**rows[0], "judge": "k"})
+    assert (found.duplicates, len(found.battles)) == (4, 7)
+    each = [{**row, "judge": f"j{row['id']}"} for row in rows]
+    assert votes(tmp_path, *each).duplicates == 5, "each id has one voter, and not the same"
+
+
+@pytest.mark.parametrize("empty", [None, "", " ", float("nan")])
+@pytest.mark.parametrize("column", ["judge", "question"])
+def test_a_vote_that_stands_twice_is_one_if_a_copy_names_no_voter_or_question(
+    tmp_path: Path, empty: Any, column: str
+) -> None:
+    rows = [{"id": n, "judge": "j", "question": "q"} for n in range(5)] * 2
+    for place in (0, 9):
+        changed = [{**row, column: empty} if at == place else row for at, row in enumerate(rows)]
+        found = votes(tmp_path, *changed)
+        assert (found.duplicates, len(found.battles)) == (5, 5)
+
+
+def test_a_verdict_is_what_it_means_and_not_how_it_is_written(tmp_path: Path) -> None:
+    for one, other in (("a", "model_a"), ("b", "model_b"), ("both_bad", "bothbad"), ("bothbad", "tie (bothbad)")):
+        rows = [{"id": 1, "winner": each, "preference": value} for each, value in ((one, 1), (other, float("nan")))]
+        assert votes(tmp_path, *rows).duplicates == 1
+    for one, other in (("a", "b"), ("tie", "bothbad"), ("model_b", "tie")):
+        with pytest.raises(DataError, match="two verdicts"):
+            votes(tmp_path, {"id": 1, "winner": one}, {"id": 1, "winner": other})
 
 
 def test_a_voter_s_time_and_question_are_one_vote_and_without_a_question_two_verdicts_are_two(tmp_path: Path) -> None:
@@ -177,6 +237,7 @@ def test_a_plan_is_of_each_agent_and_one_beyond_all_runs_is_refused(home: Path) 
     assert found.unmade == ({}, {}) and len(found.pairs[0].a.values) == 2
     run.plan(11)
     assert unmade(run).epochs == 2, "rounded up: an attempt may be left out of a plan"
+    assert unmade(run).counts == {("b", "z"): 5}, "no more than the plan lacks"
     run.plan(10_000_000)
     assert unmade(run).epochs > 2
     run.plan(10_000_001)

@@ -5,7 +5,7 @@ and winner_tie (the 55k competition), generator_1, generator_2 and preference (A
 columns judge, voter, user_id, evaluation_session_id and annotator that names one in any row; a row that names none has a
 voter of its own, and so with questions. A vote is known by its `id`, or by its voter and its time (timestamp, tstamp, when,
 time or created_at). An `id` that stands with several voters, questions or pairs of models is the question's: no vote is
-known by it.
+known by it, while other ids of the file are votes'. An empty cell is no voter or question of its own there.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,11 @@ STYLES = ("length", "headers", "lists", "bold")
 QUESTIONS = ("question_id", "instruction_idx", "question", "prompt")
 TIMES = ("timestamp", "tstamp", "when", "time", "created_at")
 VERDICTS = ("winner", "winner_model_a", "winner_model_b", "winner_tie", "preference")
+BATTLE = (*VOTERS, *QUESTIONS, "model_a", "model_b", "generator_1", "generator_2")
+_WINNERS = {"model_a": "a", "model_b": "b", "a": "a", "b": "b", "tie": "tie"} | dict.fromkeys(
+    ("both_bad", "tie (bothbad)", "bothbad"), "both_bad"
+)
+"""Spellings of a winner, and what each means."""
 _HEADER = re.compile(r"^#{1,6}\s", re.MULTILINE)
 _LIST = re.compile(r"^[^\S\n]*(?:[-*+]|\d+[.)])\s", re.MULTILINE)
 _BOLD = re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__")
@@ -75,8 +81,9 @@ def read_votes(path: Path, *, where: Mapping[str, str] | None = None, style: Seq
     kept = [row for row in rows if all(str(row.columns.get(key)) == value for key, value in (where or {}).items())]
     if not kept:
         raise ConfigError(f"no row of {path} has {', '.join(f'{k}={v}' for k, v in (where or {}).items())}")
-    distinct = [_without_apostrophes(row) for row in _distinct(kept)] if path.suffix == ".csv" else _distinct(kept)
     first, second, verdict = _layout(columns, path)
+    distinct = _distinct(kept, verdict)
+    distinct = [_without_apostrophes(row) for row in distinct] if path.suffix == ".csv" else distinct
     voters, questions = _filled(distinct, VOTERS), _filled(distinct, QUESTIONS)
     battles = BattleTable.from_columns(
         [_name(row, first) for row in distinct],
@@ -101,7 +108,7 @@ def holds_votes(path: Path) -> bool:
     return any(names <= set(columns) for names in pairs)
 
 
-def _distinct(rows: list[TableRow]) -> list[TableRow]:
+def _distinct(rows: list[TableRow], verdict: Callable[[TableRow], str]) -> list[TableRow]:
     """The rows without repetitions.
 
     A row with a vote's id, or with its voter and time, is one vote however often it stands there; DataError if it has an id,
@@ -109,10 +116,10 @@ def _distinct(rows: list[TableRow]) -> list[TableRow]:
     again, and all stay: that they share a question says nothing.
     """
     found: dict[str | int, TableRow] = {}
-    by_id = _ids_are_of_votes(rows)
+    of_questions = _ids_of_questions(rows)
     for place, row in enumerate(rows):
-        first = found.setdefault(_vote_of(row, place, by_id), row)
-        if first is not row and any(first.columns.get(name) != row.columns.get(name) for name in VERDICTS):
+        first = found.setdefault(_vote_of(row, place, of_questions), row)
+        if first is not row and verdict(first) != verdict(row):
             raise DataError(
                 f"{first.where} and {row.where} are one vote with two verdicts: keep the row that counts, give each vote "
                 "its own id, or name the id's column question_id if it is the question's"
@@ -120,28 +127,31 @@ def _distinct(rows: list[TableRow]) -> list[TableRow]:
     return list(found.values())
 
 
-def _ids_are_of_votes(rows: list[TableRow]) -> bool:
-    """True if no id stands with two voters, questions or pairs of models, as a question's does."""
-    about = (*VOTERS, *QUESTIONS, "model_a", "model_b", "generator_1", "generator_2")
-    seen: dict[str, str] = {}
+def _ids_of_questions(rows: list[TableRow]) -> set[str]:
+    """The ids, as text, that stand with two voters, questions or pairs of models; an empty cell is neither."""
+    seen: dict[tuple[str, str], str] = {}
+    found = set[str]()
     for row in rows:
         if _has(row, ("id",)):
-            battle = _as_text({name: row.columns.get(name) for name in about})
-            if seen.setdefault(_as_text(row.columns["id"]), battle) != battle:
-                return False
-    return True
+            known = _as_text(row.columns["id"])
+            for name in filter(partial(_is_filled, row), BATTLE):
+                value = _as_text(row.columns[name])
+                if seen.setdefault((known, name), value) != value:
+                    found.add(known)
+    return found
 
 
-def _vote_of(row: TableRow, place: int, by_id: bool) -> str | int:
+def _vote_of(row: TableRow, place: int, of_questions: Set[str]) -> str | int:
     """The columns beside the verdict as text, if they say which vote the row is; else its place.
 
-    With an id its time is no part of it: a vote that was corrected, or written twice, may have two. Without one the verdict
+    With an id its time is no part of it: a vote that was corrected, or written twice, may have two. Nor are its voter and
+    question, which may be left empty in one copy, and are the same where they are not. Without one the verdict
     is a part of it if no question is named: one voter may have judged a pair twice on one day.
     """
-    has_id = by_id and _has(row, ("id",))
+    has_id = _has(row, ("id",)) and _as_text(row.columns["id"]) not in of_questions
     if not has_id and not (_has(row, VOTERS) and _has(row, TIMES)):
         return place
-    beside = {*TIMES, *VERDICTS} if has_id else {*VERDICTS} if _has(row, QUESTIONS) else set[str]()
+    beside = {*TIMES, *VERDICTS, *BATTLE} if has_id else {*VERDICTS} if _has(row, QUESTIONS) else set[str]()
     return _as_text({name: value for name, value in row.columns.items() if name not in beside})
 
 
@@ -206,10 +216,9 @@ def _without_apostrophes(row: TableRow) -> TableRow:
 
 def _from_winner(row: TableRow) -> str:
     winner = row.columns.get("winner")
-    known = ("model_a", "model_b", "a", "b", "tie", "both_bad", "tie (bothbad)", "bothbad")
-    if winner not in known:
-        raise DataError(f"{row.where}: the winner is {winner!r:.60}: one of {', '.join(known)} was expected")
-    return str(winner)
+    if not isinstance(winner, str) or winner not in _WINNERS:
+        raise DataError(f"{row.where}: the winner is {winner!r:.60}: one of {', '.join(_WINNERS)} was expected")
+    return _WINNERS[winner]
 
 
 def _from_flags(row: TableRow) -> str:

@@ -115,15 +115,21 @@ def allowed_drops(texts: tuple[str, ...]) -> dict[str, float]:
 def expect_percent(texts: tuple[str, ...], check: Check, scores: Iterable[float]) -> None:
     """ConfigError if a drop of 1 or more was written without a % for scores within 0 to 1, where it allows anything.
 
-    Without a score on both sides nothing tells their scale, and the check says that there is none.
+    Without a score on both sides nothing tells their scale, and the check says that there is none. If all are 0, or all
+    are 1, they may be of another scale, such as points from 1 to 10, and nothing dropped: a remark asks for the % then.
     """
     names = (f"{check.benchmark}/{check.score}", check.benchmark, "")
     given = {name: amount for name, _, amount in (text.rpartition("=") for text in texts)}
     amount = next((given[name].strip() for name in names if name in given), "%")
     if check.max_drop < 1 or amount.endswith("%"):
         return
-    known = list(scores)
-    if known and all(0 <= score <= 1 for score in known):
+    known = set(scores)
+    if known in ({0}, {1}):
+        complain(
+            f"max_drop is {amount}, and all scores of {check.benchmark}, {check.score} are {known.pop():g}: if they are "
+            f"from 0 to 1, this allows any drop, so write {amount}%"
+        )
+    elif known and all(0 <= score <= 1 for score in known):
         raise ConfigError(
             f"max_drop is {amount}, which is {check.max_drop:.0%} and allows any drop of {check.benchmark}, {check.score}, "
             f"whose scores are from 0 to 1: write {amount}%, or {check.max_drop:.0%} if it is meant"

@@ -15,7 +15,7 @@ from firsthand.runs import store
 from firsthand.runs.pairing import scores_of
 from firsthand.runs.run_folder import Run
 from firsthand.runs.task_groups import common_groups
-from firsthand.runs.unmade_attempts import unmade
+from firsthand.runs.unmade_attempts import num_unmade
 from firsthand.stats.intervals import Scores
 from firsthand.stats.multiple_comparisons import all_pairs
 from firsthand.stats.paired import PairedDifference
@@ -40,7 +40,7 @@ def compare_pairwise(config: Config) -> int:
             raise unknown("benchmark", config.benchmark, having, see=f"firsthand show {runs[0].id}")
         paired_by, error_value = next(iter(having.values()), None), 0.0 if config.errors == "zero" else None
         by_benchmark = scores_of(runs, score=paired_by, error_value=error_value, reduce=config.reduce, even=True)
-        unfinished = {run.id: sum(unmade(run).counts.values()) for run in runs}
+        unfinished = {run.id: num_unmade(run) for run in runs}
         results = {
             place: pairs
             for benchmark, agents in by_benchmark.items()

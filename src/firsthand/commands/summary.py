@@ -11,7 +11,7 @@ from firsthand.config import confidence, share
 from firsthand.errors import ConfigError
 from firsthand.runs import store
 from firsthand.runs.epoch_reducer import epoch_reducer
-from firsthand.runs.unmade_attempts import unmade
+from firsthand.runs.unmade_attempts import num_unmade
 from firsthand.show.board_words import amount, figure_text, seconds
 from firsthand.show.heatmap import heat, score_cells, shown
 from firsthand.stats.breakdown import cells, grids
@@ -76,7 +76,7 @@ def main(config: Config) -> int:
     with store.open_run(config.run, data_home()) as run:
         own, protocols = own_figures(complain, run), run.protocols
         lines = summary(run, level, own, score=config.score, strata=config.strata, reduce=config.reduce)
-        missing = sum(unmade(run).counts.values())
+        missing = num_unmade(run)
     if config.json:
         body = [line.to_json() | {"protocol": protocols.get(line.benchmark, "")} for line in lines]
         print_as_json(body)

@@ -22,7 +22,7 @@ class Unmade(NamedTuple):
     epochs: int
     """Attempts planned for each agent at each task; 0 if all planned attempts were made, or there is no plan."""
     counts: Mapping[tuple[str, str], int]
-    """Attempts not made, by benchmark and agent."""
+    """Attempts not made, by benchmark and agent: at most, where the plan was of some tasks or agents of the run only."""
 
 
 def unmade(run: Run) -> Unmade:
@@ -41,4 +41,11 @@ def unmade(run: Run) -> Unmade:
     epochs = math.ceil(info.num_planned / (tasks.total() * len(agents)))
     made = Counter((row.benchmark, row.agent) for row in run.rows())
     counts = {(name, agent): count * epochs - made[name, agent] for name, count in tasks.items() for agent in agents}
-    return Unmade(epochs, {place: count for place, count in counts.items() if count > 0})
+    missing = info.num_planned - info.num_traces
+    return Unmade(epochs, {place: min(count, missing) for place, count in counts.items() if count > 0})
+
+
+def num_unmade(run: Run) -> int:
+    """The number of attempts that the run was to make and has not made; raises as `unmade` does."""
+    counts, planned = unmade(run).counts, run.info.num_planned or 0
+    return min(sum(counts.values()), planned - run.info.num_traces) if counts else 0

@@ -37,8 +37,9 @@ def split(
     """The items to train on and those held out, at least one each; a fraction of 0 holds out none.
 
     Items of equal `key` stay together, so that nothing held out is trained on; by default streams of equal ids, and else
-    equal items. A group that is larger than what is missing of the fraction is trained on.
-    ConfigError if there is nothing left to train on.
+    equal items. A group that is larger than what is missing of the fraction is trained on; if all groups are, the smallest
+    is held out.
+    ConfigError if there is nothing left to train on, or if that smallest group is more than twice the fraction.
     """
     if fraction == 0:
         return list(items), []
@@ -61,7 +62,15 @@ def split(
     for places in drawn:
         if len(held) + len(places) <= count:
             held.update(places)
-    held = held or set(min(drawn, key=len))
+    if not held:
+        smallest = min(drawn, key=len)
+        part = len(smallest) / len(items)
+        if len(smallest) > 2 * count:
+            raise ConfigError(
+                f"the smallest of the {len(drawn)} groups of equal items, or of one prompt, is {part:.1%} of the data, and "
+                f"holdout is {fraction:g}: give more data, holdout {part:.2g} to hold that group out, or holdout 0"
+            )
+        held.update(smallest)
     return (
         [item for index, item in enumerate(items) if index not in held],
         [item for index, item in enumerate(items) if index in held],

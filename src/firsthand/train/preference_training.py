@@ -140,15 +140,16 @@ def opened(run: TrainingRun, config: PreferenceConfig, *, has_reference: bool = 
     found, num_skipped, num_undecided = read_comparisons(
         Path(config.data), tokenizer, chat, context=context, too_long=config.comparisons.too_long
     )
+    places, held = split(
+        range(len(found)), config.comparisons.holdout, seed=run.loop.seed, key=lambda at: prompt_of(found[at][0])
+    )
     print(
         count_of(len(found), "comparison", ",")
         + (f"; {num_skipped} longer than the context and left out" if num_skipped else "")
         + (f"; {num_undecided} without a preference and left out" if num_undecided else "")
+        + (f"; {len(held)} held out" if held else "")
     )
     model = run.prepared(path, config.adapter, has_reference=has_reference)
-    places, held = split(
-        range(len(found)), config.comparisons.holdout, seed=run.loop.seed, key=lambda at: prompt_of(found[at][0])
-    )
     return OpenedComparisons(path, model, [found[at] for at in places], [found[at] for at in held])
 
 

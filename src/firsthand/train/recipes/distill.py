@@ -117,11 +117,11 @@ def distill(config: Config, run: TrainingRun) -> Path:
         conversations.read_conversations(Path(config.data)), tokenizer, ChatTemplate(tokenizer, tokenizer.chat_template),
         context=min(config.context or longest, longest),
     )  # fmt: skip
+    trained, held_out = split(encoded.streams, config.holdout, seed=config.loop.seed)
     print(encoded)
     run.expect_same("teacher", source)
     model = weights.load(base, device=str(run.device))
     teacher = weights.load(source, device=str(run.device)).requires_grad_(False).eval()
-    trained, held_out = split(encoded.streams, config.holdout, seed=config.loop.seed)
     steps = config.loop.steps or math.ceil(config.epochs * len(trained) / config.batch_size)
     soft = soft_loss(teacher, config)
 

@@ -83,11 +83,11 @@ def sft(config: Config, run: TrainingRun) -> Path:
         context=min(config.context or longest, longest),
         too_long=config.too_long, last_only=config.last_only,
     )  # fmt: skip
+    trained, held_out = split(encoded.streams, config.holdout, seed=config.loop.seed)
     print(encoded)
     for stream in encoded.streams[: config.show]:
         print(conversations.with_marks(stream, tokenizer))
     model = run.prepared(base, config.adapter)
-    trained, held_out = split(encoded.streams, config.holdout, seed=config.loop.seed)
     steps = config.loop.steps or math.ceil(config.epochs * len(trained) / config.batch_size)
 
     def evaluate(step: int) -> dict[str, float]:

@@ -22,7 +22,7 @@ MAX_FOUND = 20
 MAX_TEXT = 4_000
 """The most characters of a text that a tool takes. A longer one is refused: what is judged is all that the agent wrote."""
 
-_NAMED_ADDRESS = re.compile(r"[^<>@]*<([^<>@]*@[^<>]*)>")
+_NAMED_ADDRESS = re.compile(r"([^<>]*)<([^<>@]*@[^<>]*)>")
 _TIME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[ T]([0-9]{2}:[0-9]{2})(?::00(?:\.0{1,6})?)?")
 
 Move = Callable[..., Awaitable[str]]
@@ -243,10 +243,15 @@ class OfficeDesk:
 
 
 def _address(text: Any) -> str:
-    """The address alone, in small letters: `Ada Abel <Ada.Abel@Office.example>` is `ada.abel@office.example`."""
+    """The address alone, in small letters: `Ada Abel <Ada.Abel@Office.example>` is `ada.abel@office.example`.
+
+    The name may be the same address, as mail programs write it. Where it is another one, the text stays as it is.
+    """
     plain = str(text).strip()
     named = _NAMED_ADDRESS.fullmatch(plain)
-    alone = named[1].strip() if named is not None else plain
+    alone = plain
+    if named is not None and ("@" not in named[1] or named[1].strip(" '\"").lower() == named[2].strip().lower()):
+        alone = named[2].strip()
     return alone.lower() if alone.isascii() else alone
 
 
