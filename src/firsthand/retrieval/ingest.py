@@ -427,7 +427,7 @@ class _Ingest:
             self.stored[each.id] = _Stored(each.sha256, each.source, mark)
             self.by_source.setdefault(each.source, []).append(each.id)
         for folder in self.moved_from:
-            below = {source for source in self.by_source if Path(source).is_relative_to(folder) and _is_gone(source)}
+            below = {source for source in self.by_source if Path(source).is_relative_to(folder)}
             self.said |= below
             self.tally.notes += [] if below else [(str(folder), NONE_READ)]
 
