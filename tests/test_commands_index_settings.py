@@ -61,6 +61,7 @@ def test_what_is_read_how_and_by_what_is_as_the_flags_say(home: Path, monkeypatc
         ("one", "two"), index=Path("x.index"), model="m", chunker="c", include=("*.md",), exclude=("d/*", "e/*"),
         text_field="t", title_field="h", id_field="i", max_file_bytes=77, parse_seconds=2.5, query_prefix="q",
         document_prefix="d", ann="no", keep_removed=True,
+        moved_from=("f", "g"),
     )  # fmt: skip
     sources, path, done = [Path("one"), Path("two")], Path("x.index"), ["old"]
     found = asyncio.run(rag_index._index(config, sources, path, done))
@@ -71,7 +72,8 @@ def test_what_is_read_how_and_by_what_is_as_the_flags_say(home: Path, monkeypatc
         bars[0], (path, Asked("m", "c", "q", "d")), bars[1],
         ([sources], ("embedder", "chunk"), {
             "settings": ReadSettings(77, 2.5, text_field="t", title_field="h", id_field="i"),
-            "chosen": FolderFilter(("*.md",), ("d/*", "e/*")), "own_files": own, "removes": False}),
+            "chosen": FolderFilter(("*.md",), ("d/*", "e/*")), "own_files": own,
+            "moved_from": [Path("f"), Path("g")], "removes": False}),
         (1000, 2000, "3/5 files, 9 chunks"), "closed",
     ]  # fmt: skip
     told.clear()

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from firsthand.errors import ConfigError
 from firsthand.retrieval.documents.file_content import ReadSettings
 from firsthand.retrieval.documents.folder_files import FolderFilter
-from firsthand.retrieval.ingest import NOT_READ, NOT_THERE
+from firsthand.retrieval.ingest import NONE_READ, NOT_READ, NOT_THERE
 from test_ingest import Folder
 
 
@@ -154,9 +155,10 @@ def test_a_document_of_a_folder_that_is_not_mounted_is_not_replaced_by_another_f
     assert receipt.added == ("u.txt",) and receipt.updated == ("b.txt",), "the same bytes may be of a file that moved"
     a, x = str(folder.root / "a.txt"), str(folder.root / "c.jsonl")
     assert [(id, told) for id, told in receipt.failed if id in ("a.txt", "c.jsonl:x")] == [
-        (id, f"the index has a document of this id from {source}, which is not there: if it was moved or deleted, "
-        "remove the document with `firsthand rag delete` and index this file again; if its folder is not mounted, "
-        "give this folder an index of its own")
+        (id, f"the index has a document of this id from {source}, which is not there: if its folder was moved or made "
+        "anew here, index again with --moved-from and the former folder; if the file was deleted, remove the document with "
+        "`firsthand rag delete` and index this file again; if its folder is not mounted, give this folder an index of its "
+        "own")
         for id, source in (("a.txt", a), ("c.jsonl:x", x))
     ]  # fmt: skip
     assert len(receipt.failed) == 3, "the line that is no JSON is told once"
@@ -315,3 +317,100 @@ def test_what_a_folder_lacks_that_moved_goes_only_with_an_index_that_moved_with_
     root = folder.root.rename(folder.root.parent / "moved")
     (root / "b.txt").unlink()
     assert folder.ingest(root).removed == () and [*folder.index.hashes()] == ["a.txt", "b.txt"]
+
+
+def test_a_file_replaces_the_document_of_its_id_that_was_put_with_a_url(folder: Folder) -> None:
+    from dataclasses import replace
+
+    from firsthand.retrieval.chunk_index import IndexedDocument
+
+    folder.write(a_txt="Alpha.", b_txt="Beta.")
+    folder.ingest()
+    for id, text in (("a.txt", "From the web."), ("c.txt", "Only there.")):
+        document = replace(
+            folder.index.document("a.txt"), id=id, text=text, source=f"https://example.com/{id}", meta={}
+        )
+        chunks = folder.chunker.chunk(document)
+        vectors = folder.index.vectors([each.id for each in folder.index.chunks("b.txt")])
+        folder.index.put([IndexedDocument(document, chunks, vectors)])
+    receipt = folder.ingest(own_files=[folder.root / ".index"])
+    assert receipt.failed == () and receipt.updated == ("a.txt",) and receipt.notes == (), "no file of it is missing"
+    assert folder.index.document("a.txt").text == "Alpha." and folder.index.document("c.txt").text == "Only there."
+
+
+def test_a_folder_that_is_said_to_have_moved_replaces_its_documents_and_takes_those_that_it_lacks(
+    folder: Folder, more: Path
+) -> None:
+    folder.write(
+        a_txt="Alpha.", b_txt="Beta.", gone_txt="Gone.", f_jsonl='{"id": "x", "text": "1"}\n{"id": "y", "text": "2"}\n'
+    )
+    folder.ingest()
+    folder.ingest(more)
+    folder.root.rename(folder.root.parent / "former")
+    more.rename(more.parent / "unplugged")
+    made = folder.root.parent / "made"
+    made.mkdir()
+    for name, text in (("a.txt", "Alpha 2."), ("b.txt", "Beta 2."), ("f.jsonl", '{"id": "x", "text": "3"}\n')):
+        (made / name).write_text(text)
+    own = [made / ".index"]
+    receipt = folder.ingest(made, own_files=own)
+    assert [id for id, _ in receipt.failed] == ["a.txt", "b.txt", "f.jsonl:x"]
+    told = [id for id, told in receipt.notes if told == NOT_THERE]
+    assert told == ["f.jsonl:y", "gone.txt", "u.txt"], "what failed is told once"
+    receipt = folder.ingest(made, moved_from=[folder.root], removes=False, own_files=own)
+    assert receipt.notes == (("u.txt", NOT_THERE),)
+    assert receipt.updated == ("a.txt", "b.txt", "f.jsonl:x") and receipt.removed == () == receipt.failed
+    receipt = folder.ingest(made, moved_from=[folder.root], own_files=own)
+    assert sorted(receipt.removed) == ["f.jsonl:y", "gone.txt"] and receipt.notes == (("u.txt", NOT_THERE),)
+    assert [*folder.index.hashes()] == ["a.txt", "b.txt", "f.jsonl:x", "u.txt"]
+    assert folder.ingest(made, moved_from=[folder.root]).notes == ((str(folder.root), NONE_READ),)
+
+
+def test_what_is_left_out_or_fails_in_a_folder_that_is_said_to_have_moved_stays(folder: Folder) -> None:
+    folder.write(a_txt="Alpha.", b_txt="Beta.", f_jsonl='{"id": "x", "text": "1"}\n{"id": "y", "text": "2"}\n')
+    folder.ingest()
+    made = folder.root.rename(folder.root.parent / "made")
+    (made / "a.txt").write_text("Alpha 2.")
+    (made / "f.jsonl").write_text('{"id": "x", "text": "3"}\nno\n')
+    chosen = FolderFilter(exclude=["b*"])
+    receipt = folder.ingest(made, moved_from=[folder.root], chosen=chosen)
+    assert receipt.updated == ("a.txt", "f.jsonl:x") and receipt.removed == () and len(receipt.failed) == 1
+    assert receipt.notes == (("b.txt", NOT_READ), ("f.jsonl:y", NOT_READ))
+    (made / "f.jsonl").write_text('{"id": "x", "text": "3"}\n')
+    assert folder.ingest(made, moved_from=[folder.root], chosen=chosen).removed == ("f.jsonl:y",)
+
+
+def test_a_folder_is_not_said_to_have_moved_that_is_there_or_into_files_or_into_an_empty_folder(
+    folder: Folder, more: Path
+) -> None:
+    folder.write(a_txt="Alpha.")
+    folder.ingest()
+    with pytest.raises(ConfigError, match=r"docs is there: --moved-from takes a folder that has moved"):
+        folder.ingest(more, moved_from=[folder.root])
+    folder.root.rename(folder.root.parent / "former")
+    with pytest.raises(ConfigError, match=r"give the folder that .*docs moved to"):
+        folder.ingest(more / "u.txt", moved_from=[folder.root])
+    (more / "u.txt").unlink()
+    with pytest.raises(ConfigError, match=r"more holds no file to read, and the index has 1 documents of it"):
+        folder.ingest(more, moved_from=[folder.root])
+    assert [*folder.index.hashes()] == ["a.txt"]
+
+
+def test_a_folder_that_moved_is_known_by_the_files_that_are_included_and_the_others_stay(folder: Folder) -> None:
+    folder.write(f1_txt="One.", f2_txt="Two.", g__1_txt="Three.", g__2_txt="Four.", g__3_txt="Five.")
+    folder.ingest()
+    root = folder.root.rename(folder.root.parent / "moved")
+    (root / "f1.txt").write_text("Changed.")
+    own = [root / ".index"]
+    assert [id for id, _ in folder.ingest(root, chosen=FolderFilter(include=["f1*"])).failed] == ["f1.txt"]
+    receipt = folder.ingest(root, chosen=FolderFilter(exclude=["g/*"]), own_files=own)
+    assert receipt.failed == () and receipt.updated == ("f2.txt", "f1.txt") and receipt.removed == ()
+    assert len(folder.index.hashes()) == 5
+
+
+def test_a_folder_with_no_file_of_another_is_not_where_that_one_moved(folder: Folder, more: Path) -> None:
+    folder.write(a_txt="Alpha.")
+    folder.ingest()
+    folder.root.rename(folder.root.parent / "unplugged")
+    receipt = folder.ingest(more, chosen=FolderFilter(exclude=["a*"]), own_files=[more / ".index"])
+    assert receipt.removed == () and receipt.notes == (("a.txt", NOT_THERE),)

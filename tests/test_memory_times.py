@@ -18,7 +18,7 @@ from firsthand.commands import memory as command
 from firsthand.errors import StoreError
 from firsthand.memories.episodic import episodic
 from firsthand.memories.keeping import item_age, item_file, recall_request, stored_memory
-from firsthand.memories.keeping.item_age import first_to_go, oldest_first
+from firsthand.memories.keeping.item_age import first_to_go, in_order_of_import, oldest_first
 from firsthand.memories.keeping.item_file import ItemFile, KeepingBounds
 from firsthand.memories.keeping.kept_item import KeptItem, exact_time, seconds_of
 from firsthand.memories.keeping.stored_memory import StoredMemory
@@ -202,6 +202,59 @@ def test_two_imports_do_not_order_each_others_facts(cli: Cli) -> None:
     assert ItemFile(Path("m.db"))._database.read("SELECT * FROM imported") == []
 
 
+@pytest.mark.parametrize("salvage", [(), ("--salvage",)])
+def test_a_memory_of_several_imports_and_writes_that_is_moved_answers_as_before(
+    cli: Cli, clock: list[float], salvage: tuple[str, ...]
+) -> None:
+    """Facts with and without times in random order, written here with clocks that are set back, and imported."""
+    dice = random.Random(3)
+
+    def facts(person: int) -> list[MemoryItem]:
+        return [
+            home(f"city {dice.random()}", subject=f"P{person}", **dice.choice([{}, {}, {"time": clock[0] - 3}]))
+            for _ in range(2)
+        ]
+
+    for step in range(8):
+        clock[0] = 1_700_000_000.0 + dice.randrange(12)
+        if dice.random() < 0.4:
+            for person in range(9):
+                write(semantic("a.db"), *facts(person))
+            continue
+        write(semantic(f"{step}.db"), *(item for person in range(9) for item in facts(person)))
+        assert cli("memory", "export", f"{step}.db", "--out", f"{step}.jsonl")[0] == 0
+        assert cli("memory", "import", "a.db", f"{step}.jsonl")[0] == 0
+    assert cli("memory", "export", "a.db", "--out", "a.jsonl", *salvage)[0] == 0
+    assert cli("memory", "import", "b.db", "a.jsonl")[0] == 0
+    memory, other = semantic("a.db"), semantic("b.db")
+    for key in {kept.key for kept in memory.all()}:
+        assert key and [x.item for x in other.with_key(key)] == [x.item for x in memory.with_key(key)]
+    assert [*map(json.loads, cli("memory", "export", "b.db")[1].splitlines())] == [
+        *map(json.loads, Path("a.jsonl").read_text().splitlines())
+    ], "a second move changes nothing"
+
+
+def test_items_are_exported_in_the_order_of_writing_but_those_of_a_key_by_newness_in_their_places() -> None:
+    def kept(number: int, key: str | None, valid_s: float) -> KeptItem:
+        return KeptItem(MemoryItem.of(f"{number}", {}), number, key, valid_s, 9.0)
+
+    items = [kept(1, "k", 5.0), kept(2, None, 7.0), kept(3, "k", 4.0), kept(4, None, 1.0), kept(5, "j", 1.0)]
+    for given in (items, items[::-1]):
+        assert [each.number for each in in_order_of_import(given)] == [3, 2, 1, 4, 5]
+    assert in_order_of_import([]) == []
+
+
+def test_items_whose_imports_cannot_be_read_are_salvaged(cli: Cli) -> None:
+    Path("f.jsonl").write_text(json.dumps({**home("Oslo").to_json(), "kind": "semantic", "stored": 5.5}) + "\n")
+    assert cli("memory", "import", "m.db", "f.jsonl")[0] == 0
+    file = ItemFile(Path("m.db"))
+    with file._database.write() as connection:
+        connection.execute("UPDATE imported SET batch = 'x'")
+    file.close()
+    code, out, _ = cli("memory", "export", "m.db", "--salvage")
+    assert code == 0 and json.loads(out)["text"] == "Ann lives in Oslo"
+
+
 def test_an_import_with_a_wrong_line_makes_no_file_and_removes_none(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("a.jsonl").write_text('{"kind": "semantic", "text": "a"}\n{"kind": "semantic", "text": 5}\n')
     read = command._lines
@@ -340,10 +393,17 @@ def test_what_a_clock_ahead_stored_without_a_time_is_no_plan(clock: list[float],
 
 def test_what_is_to_come_is_found_where_nothing_holds_yet(clock: list[float]) -> None:
     memory = semantic("m.db")
-    write(memory, home("Oslo", time="2030-01-01"), home("Rome", time="2031-01-01"))
-    assert found(memory) == ["Ann lives in Rome"] and found(memory, at=clock[0]) == []
+    write(memory, home("Rome", time="2031-01-01"), home("Oslo", time="2030-01-01"), home("Pisa", time="2032-01-01"))
+    assert found(memory) == ["Ann lives in Oslo"], "of several plans the first that will hold"
+    assert found(memory, at=clock[0]) == [] and found(memory, at="2033-01-01") == ["Ann lives in Pisa"]
+    write(memory, home("Bonn", time="2030-01-01"))
+    assert found(memory) == ["Ann lives in Bonn"], "of one time the last written"
+    write(memory, home("Bonn", time="2030-01-01", withdrawn=True))
+    assert found(memory) == ["Ann lives in Rome"], "a plan that was called off holds at no time"
     write(memory, home("Lund"))
     assert found(memory) == ["Ann lives in Lund"]
+    write(memory, home("Lund", withdrawn=True))
+    assert found(memory) == []
 
 
 @pytest.mark.parametrize("file", ["m.db", ""])
@@ -358,6 +418,29 @@ def test_a_full_memory_keeps_what_holds_today_beside_what_is_planned(clock: list
     assert found(memory, "", history=True)[2:] == ["Ann lives in Bern", "c"], (
         "what was replaced goes before what is older"
     )
+
+
+def test_a_full_memory_without_a_file_drops_a_hundredth_at_once(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, looks = semantic("", max_items=300), 0
+
+    def look(items: list[KeptItem]) -> list[KeptItem]:
+        nonlocal looks
+        looks += 1
+        return oldest_first(items)
+
+    monkeypatch.setattr(stored_memory, "oldest_first", look)
+    write(memory, *(MemoryItem.of(f"fact {n}", {"subject": f"s{n}", "attribute": "a", "value": n}) for n in range(298)))
+    write(memory, home("Oslo"), home("Rome"))
+    assert len([*memory.all()]) == 300 and looks == 0
+    write(memory, MemoryItem.of("one more", {}))
+    left = [kept.item.text for kept in memory.all()]
+    assert looks == 1, "facts that replace none are not put in order"
+    assert len(left) == 297 and "Ann lives in Oslo" not in left and "Ann lives in Rome" in left
+    assert {f"fact {n}" for n in range(298)} - {*left} == {"fact 0", "fact 1", "fact 2"}
+    write(memory, *(MemoryItem.of(f"note {n}", {}) for n in range(3)))
+    assert len([*memory.all()]) == 300, "room for three"
 
 
 def test_items_of_the_year_9999_do_not_stay_for_ever(clock: list[float]) -> None:

@@ -178,14 +178,17 @@ def _forget(config: Config, file: ItemFile) -> int:
 
 
 def _export(config: Config, file: ItemFile) -> int:
-    """Write every item as a line, those of an owner and kind in the order in which they were stored."""
+    """Write every item as a line, those of an owner and kind in an order of which an import leaves the same ones holding."""
+    from firsthand.memories.keeping.item_age import in_order_of_import
+
     lost: list[int] = []
-    found: Iterator[tuple[str, str, KeptItem]]
+    found: dict[tuple[str, str], list[KeptItem]] = {}
     if config.salvage:
-        found = ((o, k, kept) for o, k in _scopes(config, file) for kept in file.salvage(o, k, lost.append))
+        found = {scope: list(file.salvage(*scope, lost.append)) for scope in _scopes(config, file)}
     else:
-        found = iter(sorted(_items(config, file), key=lambda each: (*each[:2], each[2].number)))
-    lines = "".join(_line(*each) for each in found)
+        for owner, kind, kept in _items(config, file):
+            found.setdefault((owner, kind), []).append(kept)
+    lines = "".join(_line(*scope, kept) for scope in sorted(found) for kept in in_order_of_import(found[scope]))
     if config.out is None:
         sys.stdout.write(lines)
     else:

@@ -29,6 +29,7 @@ firsthand rag index docs --model none                   # terms alone: no model 
 firsthand rag index papers notes --index library.index  # several folders
 firsthand rag index docs --include '*.md' --exclude 'drafts/*'
 firsthand rag index docs --chunker recursive:size=600:overlap=60
+firsthand rag index build-2/docs --index i.db --moved-from build-1/docs  # a folder that was made anew elsewhere
 firsthand rag index docs --ann yes                      # the approximate side file at any size
 firsthand rag index corpus.jsonl --index corpus.index --text-field abstract
 """
@@ -67,6 +68,9 @@ class Config:
     ann: Literal["auto", "yes", "no"] = "auto"
     """The approximate side file, which searches use from a million chunks on: made where it is needed and faiss is installed
     (auto), made now, or not made."""
+    moved_from: tuple[str, ...] = field(default=(), metadata={"repeated": True})
+    """A folder that is gone, and whose files are in the given one now: they replace its documents, however many of them
+    changed; what it had and the given one lacks is removed. May be given again."""
     keep_removed: bool = False
     """Keep documents whose files are gone."""
     json: bool = False
@@ -152,7 +156,8 @@ async def _index(
                 await asyncio.to_thread(index.renew_words, tell_renewed)
         receipt = await ingest(
             [*sources], index, prepared.embedder, prepared.chunk, settings=settings, chosen=chosen,
-            own_files=own_files, on_progress=tell, removes=not config.keep_removed,
+            own_files=own_files, moved_from=[Path(each) for each in config.moved_from], on_progress=tell,
+            removes=not config.keep_removed,
         )  # fmt: skip
         note = await asyncio.to_thread(_build_ann, index, config.ann)
         return prepared.header, receipt, len(index), prepared.note or note

@@ -35,6 +35,7 @@ from firsthand.system.plurals import count_of
 NOT_READ = (
     "it was read before and was left out this time, so it is in the index as it was: `firsthand rag delete` removes it"
 )
+NONE_READ = "no document of the index is of a file that was read from there"
 NOT_THERE = (
     "its file is not there and was in none of these folders: it stays, for its folder may not be mounted; "
     "`firsthand rag delete` removes it"
@@ -101,6 +102,7 @@ async def ingest(
     settings: ReadSettings | None = None,
     chosen: FolderFilter | None = None,
     own_files: Iterable[Path] = (),
+    moved_from: Iterable[Path] = (),
     on_progress: Callable[[IngestProgress], None] = lambda progress: None,
     removes: bool = True,
 ) -> IngestReceipt:
@@ -109,14 +111,19 @@ async def ingest(
     `embedder` is None in an index without vectors. `own_files` are left out, as the index's own. Documents whose files are
     gone are removed, if they were below a folder of `sources`; those whose files are there and were not read are named in
     the notes, and stay. A file's documents under another id, of an ingest with other folders, are replaced. A document of
-    another folder's file is not, unless that folder moved here: the file of the same id is named as failed. A cancelled
-    ingest leaves whole documents in the index. ConfigError if a folder is empty whose documents would all be removed.
+    another folder's file is not, unless that folder moved here: the file of the same id is named as failed. `moved_from` are
+    folders that are gone and are said to have moved to `sources`, however many of their files changed: what they had and
+    `sources` lack is removed. A cancelled ingest leaves whole documents in the index.
+
+    ConfigError if a folder is empty whose documents would all be removed, or one of `moved_from` is there.
     """
     settings = settings or ReadSettings()
     given = [sources] if isinstance(sources, str | Path) else list(sources)
     work = _Ingest([Path(each).expanduser() for each in given], index, embedder, chunker, settings, on_progress)
+    work.moved_from = [Path(each).expanduser().resolve() for each in moved_from]
+    work.chosen = chosen or FolderFilter()
     try:
-        await work.run(chosen or FolderFilter(), frozenset(Path(each) for each in own_files), removes=removes)
+        await work.run(frozenset(Path(each) for each in own_files), removes=removes)
     finally:
         work.parser.close()
     return work.tally.receipt()
@@ -155,16 +162,23 @@ class _Ingest:
         """Files with the id of a file elsewhere that is gone: they are read last, when it is known which folders moved."""
         self.moved: set[str] | None = None
         """The stored files of folders that moved to where they are read now; None until the other files are read."""
+        self.chosen = FolderFilter()
+        self.moved_from: list[Path] = []
+        self.said: set[str] = set()
+        """The stored files that are gone from the folders of `moved_from`."""
+        self.whole: set[str] = set()
+        """The paths of files that were read without a failure."""
         self.stopped = False
         self.truncated = 0
         self.at = ""
         """The file at hand."""
         self.total_files = self.total_bytes = self.files = self.bytes = self.chunks = 0
 
-    async def run(self, chosen: FolderFilter, own: frozenset[Path], *, removes: bool) -> None:
+    async def run(self, own: frozenset[Path], *, removes: bool) -> None:
+        await in_thread(self._expect_moved)
         own = frozenset(each.parent.resolve() / each.name for each in own)
         self.index_folders = {each.parent for each in own}
-        found = await in_thread(lambda: self._found(chosen, own))
+        found = await in_thread(lambda: self._found(own))
         files = [each for each in found if isinstance(each[1], FolderFile)]
         await in_thread(self._read_index)
         self._refuse_empty(removes and not files)
@@ -192,14 +206,14 @@ class _Ingest:
 
     # -- reading --
 
-    def _found(self, chosen: FolderFilter, own: frozenset[Path]) -> list[tuple[str, FolderFile | LeftOut]]:
+    def _found(self, own: frozenset[Path]) -> list[tuple[str, FolderFile | LeftOut]]:
         """All files, each with the id of its document: the path below its folder, after the folder's name if there are
         several. A file that lies in two of the folders is read once."""
         made: list[tuple[str, FolderFile | LeftOut]] = []
         for source in self.sources:
             resolved = source.resolve() if source.exists() else source
             prefix = f"{resolved.name}/" if len(self.sources) > 1 and resolved.is_dir() else ""
-            made += [(f"{prefix}{each.name}", each) for each in walk(resolved, chosen, own)]
+            made += [(f"{prefix}{each.name}", each) for each in walk(resolved, self.chosen, own)]
         seen: set[str] = set()
         for name, _ in made:
             if name in seen:
@@ -276,6 +290,7 @@ class _Ingest:
         whole = {**mark, "documents": len(before)}  # a file of many documents may have been stored in part
         if before and all(self.stored[id].file == whole for id in before):
             self._unchanged(before)
+            self.whole.add(source)
             self.replaced.append(({*before}, others))
             return
         content = self._content(data, name, file)
@@ -297,6 +312,7 @@ class _Ingest:
         if gone and not content.failed:
             self.tally.removed += self.index.delete(sorted(gone))
         if not content.failed:
+            self.whole.add(source)
             self.replaced.append(({each.id for each in documents}, others))
 
     def _content(self, data: bytes, name: str, file: FolderFile) -> FileContent:
@@ -318,9 +334,10 @@ class _Ingest:
             return
         if known is not None and self._is_contested(document.id, document.source):
             told = (
-                f"the index has a document of this id from {known.source}, which is not there: if it was moved or deleted, "
-                "remove the document with `firsthand rag delete` and index this file again; if its folder is not mounted, "
-                "give this folder an index of its own"
+                f"the index has a document of this id from {known.source}, which is not there: if its folder was moved or "
+                "made anew here, index again with --moved-from and the former folder; if the file was deleted, remove the "
+                "document with `firsthand rag delete` and index this file again; if its folder is not mounted, give this "
+                "folder an index of its own"
             )
             self.tally.failed.append((document.id, told))
             return
@@ -338,12 +355,12 @@ class _Ingest:
         self.waiting_chars += sum(len(each.text) for each in chunks)
 
     def _is_contested(self, id: str, source: str) -> bool:
-        """True if the document of an id is of a file elsewhere that is gone, of other bytes than the one at `source`, and
-        not known to have moved here."""
+        """True if the document of an id was read from a file elsewhere that is gone, of other bytes than the one at
+        `source`, and not known to have moved here. Other documents, such as one of a URL, have no file."""
         known = self.stored.get(id)
-        if known is None or known.source == source or not _is_gone(known.source):
+        if known is None or not known.file or known.source == source or not _is_gone(known.source):
             return False
-        if self._is_below(known.source) or known.source in (self.moved or ()):
+        if self._is_below(known.source) or known.source in self.said or known.source in (self.moved or ()):
             return False
         return bool(known.file.get("sha256") != self.read[source])
 
@@ -409,6 +426,18 @@ class _Ingest:
             mark = files.setdefault(f"{each.source}\0{mark}", mark)  # one for all documents of a file
             self.stored[each.id] = _Stored(each.sha256, each.source, mark)
             self.by_source.setdefault(each.source, []).append(each.id)
+        for folder in self.moved_from:
+            below = {source for source in self.by_source if Path(source).is_relative_to(folder)}
+            self.said |= below
+            self.tally.notes += [] if below else [(str(folder), NONE_READ)]
+
+    def _expect_moved(self) -> None:
+        """ConfigError if a folder of `moved_from` is there, or files are given in its place."""
+        for folder in self.moved_from:
+            if not _is_gone(str(folder)):
+                raise ConfigError(f"{folder} is there: --moved-from takes a folder that has moved or was deleted")
+            if not all(root.is_dir() for root in self.roots):
+                raise ConfigError(f"give the folder that {folder} moved to: --moved-from takes no files in its place")
 
     def _below(self) -> Iterator[tuple[str, list[str]]]:
         """The stored files below the folders of this ingest, with their documents."""
@@ -420,7 +449,8 @@ class _Ingest:
         return any(Path(source).is_relative_to(root) for root in self.roots)
 
     def _refuse_empty(self, is_empty: bool) -> None:
-        lost = sum(len(ids) for _, ids in self._below()) if is_empty else 0
+        sources = {*(source for source, _ in self._below()), *self.said}
+        lost = sum(len(self.by_source[source]) for source in sources) if is_empty else 0
         if lost:
             raise ConfigError(
                 f"{', '.join(map(str, self.sources))} holds no file to read, and the index has {lost} documents of it: "
@@ -435,18 +465,27 @@ class _Ingest:
             self.tally.removed += self.index.delete(sorted(gone))
 
     def _remove_gone(self) -> None:
-        """Remove documents whose files are gone, those of a folder that moved with its index among them."""
-        below = {source for source, _ in self._below()} | self._moved(self.roots & self.index_folders)
+        """Remove documents whose files are gone, those of a folder that moved with its index, or is said to, among them."""
+        below = {source for source, _ in self._below()}
+        moved = (self._moved(self.roots & self.index_folders) | self.said) - below
         gone = {id for source in below if _is_gone(source) for id in self.by_source[source]}
+        gone |= {id for source in moved for id in self.by_source[source] if not self._is_left_out(source, id)}
         gone -= {*self._done(), *self.tally.removed, *(id for id, _ in self.tally.failed)}
         if gone:
             self.tally.removed += self.index.delete(sorted(gone))
 
+    def _is_left_out(self, source: str, id: str) -> bool:
+        """True if the file of a folder that moved is here, and was left out this time or could not be read whole."""
+        places = [Path(source).relative_to(folder) for folder in _read_from(Path(source), id)]
+        here = [str(root / place) for root in self.roots for place in places]
+        return any(path not in self.whole and not _is_gone(path) for path in here)
+
     def _moved(self, roots: Set[Path]) -> set[str]:
         """The stored files of folders that moved to one of the roots, as they were named before.
 
-        A folder has moved if at least half of the files that were read at its former place are in it, byte for byte: a
-        few that two folders share, such as a licence, do not count. It has not moved if a file was read where it is now.
+        A folder has moved if at least half of the files that were read at its former place, of those that this ingest
+        takes, are in it, byte for byte: a few that two folders share, such as a licence, do not count. It has not moved if
+        a file was read where it is now.
         """
         found: set[str] = set()
         for root in roots:
@@ -455,14 +494,17 @@ class _Ingest:
             read = ((Path(path), sha256) for path, sha256 in self.read.items())
             here = {(path.relative_to(root).parts, sha256) for path, sha256 in read if path.is_relative_to(root)}
             of: defaultdict[Path, set[str]] = defaultdict(set)
+            taken: Counter[Path] = Counter()
             held: Counter[Path] = Counter()
             for source, ids in self.by_source.items():
                 first = next((id for id in ids if self.stored[id].file), "")
                 sha256 = self.stored[first].file["sha256"] if first else ""
                 for folder in _read_from(Path(source), first) if _is_gone(source) else ():
                     of[folder].add(source)
-                    held[folder] += (Path(source).relative_to(folder).parts, sha256) in here
-            former = [folder for folder, count in held.most_common() if 2 * count >= len(of[folder])]
+                    place = Path(source).relative_to(folder)
+                    taken[folder] += self.chosen.takes(shown(place.as_posix()))
+                    held[folder] += (place.parts, sha256) in here
+            former = [folder for folder, count in held.most_common() if count and 2 * count >= taken[folder]]
             found |= of[former[0]] if former else set()
         return found
 
@@ -472,12 +514,16 @@ class _Ingest:
         for source, ids in self._below():
             if source not in self.read and not _is_gone(source):
                 self.tally.notes += [(id, NOT_READ) for id in ids if self.stored[id].file and id not in done]
+        done |= {id for id, _ in self.tally.failed}  # they are named already
+        for source in sorted(self.said):
+            kept = [id for id in self.by_source[source] if id not in done and self._is_left_out(source, id)]
+            self.tally.notes += [(id, NOT_READ) for id in kept]
         if self.index_folders.isdisjoint(self.roots):
             return
-        here = {source for source, _ in self._below()}
+        here = {*(source for source, _ in self._below()), *self.said}
         for source, ids in self.by_source.items():
             if source and source not in here and _is_gone(source):
-                self.tally.notes += [(id, NOT_THERE) for id in ids if id not in done]
+                self.tally.notes += [(id, NOT_THERE) for id in ids if self.stored[id].file and id not in done]
 
     def _done(self) -> set[str]:
         """The documents that are in the index as their files are now."""

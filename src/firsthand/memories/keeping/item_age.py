@@ -34,6 +34,22 @@ def oldest_first(items: Iterable[KeptItem]) -> list[KeptItem]:
     return sorted(items, key=lambda kept: (*order[kept.number], kept.number))
 
 
+def in_order_of_import(items: Iterable[KeptItem]) -> list[KeptItem]:
+    """Items of one owner and kind in the order of writing, but those of a key by newness, in the places that they have.
+
+    Imported together in this order, the same items hold: what was written here and what came with several imports is then
+    one import, which orders its items by writing.
+    """
+    of: defaultdict[str | None, list[KeptItem]] = defaultdict(list)
+    for kept in sorted(items, key=lambda kept: kept.number):
+        of[kept.key].append(kept)
+    places: dict[int, KeptItem] = {}
+    for key, written in of.items():
+        ordered = written if key is None else oldest_first(written)
+        places |= {place.number: kept for place, kept in zip(written, ordered, strict=True)}
+    return [places[number] for number in sorted(places)]
+
+
 _REPLACED = """
     WITH counted AS (
         SELECT number, id, key, valid_s, stored_s, length(body) AS size, coalesce(batch, 0) AS batch,

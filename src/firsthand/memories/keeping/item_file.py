@@ -404,10 +404,16 @@ class ItemFile:
                 found = self._database.read(f"SELECT scope, {COLUMNS} FROM items WHERE number = ?", (number,))
                 misses = 0 if found else misses + 1
                 if found and found[0][0] == scope:
-                    yield self._read(found[0])
+                    yield self._read(found[0], batch=self._batch_of(number))
             except StoreError:
                 misses += 1
                 lost(number)
+
+    def _batch_of(self, number: int) -> int:
+        """The batch of an item; 0 where that cannot be read."""
+        with suppress(StoreError, TypeError, ValueError):
+            return int(self._database.read(f"SELECT {self._batch} FROM (SELECT ? AS number)", (number,))[0][0])
+        return 0
 
     def checkpoint(self) -> None:
         """Move what was written into the file itself, so that nothing of a deleted item stays beside it."""

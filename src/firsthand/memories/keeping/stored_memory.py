@@ -232,14 +232,17 @@ class StoredMemory:
 
     def _holds(self, kept: KeptItem, asked: RecallRequest) -> bool:
         """True if no newer item of its key counts for the request, and it is neither a withdrawal nor for reading by id
-        only. What is to come counts where nothing of its key holds yet."""
+        only. What is to come counts where nothing of its key holds yet: the first of it that will hold."""
         if kept.item.provenance.get("hidden"):
             return False
         if kept.key is None:
             return True
         known = [each for each in self.with_key(kept.key) if asked.is_past(each)]
-        counted = [each for each in known if not asked.is_coming(each)] or known
-        return bool(counted) and counted[-1].item.id == kept.item.id and not kept.item.provenance.get("withdrawn")
+        begun = [each for each in known if not asked.is_coming(each)]
+        at_each_time = {each.valid_s: each for each in known}  # of one time the last, and the times in order
+        plans = (each for each in at_each_time.values() if not each.item.provenance.get("withdrawn"))
+        counted = begun[-1] if begun else next(plans, None)
+        return counted is not None and counted.item.id == kept.item.id and not counted.item.provenance.get("withdrawn")
 
     def _by_time(self, asked: RecallRequest) -> Iterator[KeptItem]:
         return (kept for kept in self.all() if kept.valid_s >= asked.since_s)
@@ -328,16 +331,21 @@ class StoredMemory:
         return kept is not None and kept.number <= self._last
 
     def _bound(self) -> None:
-        """Drop what is beyond the bound on items, as a file does."""
-        while len(self._changes) > self.policy.bounds.items:
-            oldest = sorted(self._changes.values(), key=lambda kept: (kept.valid_s, kept.number))
-            now_s = time.time()
-            begun = defaultdict[str, builtins.list[KeptItem]](builtins.list)
-            for kept in oldest:
-                if kept.key and not kept.is_coming(now_s):
-                    begun[kept.key].append(kept)
-            replaced = {kept.number for items in begun.values() for kept in oldest_first(items)[:-1]}
-            self._changes.pop(next((kept for kept in oldest if kept.number in replaced), oldest[0]).item.id)
+        """Drop what is beyond the bound on items, and a hundredth more, as a file does: each look reads all items."""
+        most = self.policy.bounds.items
+        if len(self._changes) <= most:
+            return
+        oldest = sorted(self._changes.values(), key=lambda kept: (kept.valid_s, kept.number))
+        now_s = time.time()
+        begun = defaultdict[str, builtins.list[KeptItem]](builtins.list)
+        for kept in oldest:
+            if kept.key and not kept.is_coming(now_s):
+                begun[kept.key].append(kept)
+        several = (oldest_first(items) for items in begun.values() if len(items) > 1)
+        replaced = {kept.number for items in several for kept in items[:-1]}
+        oldest.sort(key=lambda kept: kept.number not in replaced)  # which go first, each half from the oldest on
+        for kept in oldest[: len(oldest) - (most - most // 100)]:
+            self._changes.pop(kept.item.id)
 
 
 def _newest(kept: KeptItem) -> tuple[float, int, str]:
