@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -56,7 +57,17 @@ def test_messages_that_grow_or_come_again_are_one_answer_and_pieces_are_joined()
     assert read(message(""), message("Hel"), message("Hello "), message("Hello", "stop"))[0] == ["Hel", "lo "]
     pieces = [piece({"role": "assistant"}), message("He"), message("llo, "), message("He"), message("", "stop")]
     assert read(*pieces)[0] == ["He", "llo, ", "He"]
+    assert read(message("Hel"), message(""), message("Hello", "stop"))[0] == ["Hel", "lo"]
     assert read(message("a"), message(""), message("b"), message("abc", "stop"))[0] == ["a", "b", "abc"]
+
+
+def test_short_messages_after_a_long_text_are_not_compared_with_all_of_it() -> None:
+    answer, half = StreamedAnswer(), "a" * 10_000_000
+    answer.add(piece({"content": half}))
+    answer.add(piece({"content": half}))
+    started = time.perf_counter()
+    assert not any(answer.add(message("a")) for _ in range(500))
+    assert time.perf_counter() - started < 0.5
 
 
 def test_calls_in_a_message_of_a_stream_count_if_no_delta_brought_one() -> None:
@@ -79,7 +90,7 @@ def test_calls_in_a_message_of_a_stream_count_if_no_delta_brought_one() -> None:
             message("", tool_calls=[one]),
             message("", tool_calls=[other]),
         ],
-        [message("", tool_calls=[call('{"a": 1}', id=[]), one, other]), message("")],
+        [message("", tool_calls=[call('{"a": 1}', id=[1]), one, other]), message("")],
     ):
         answer = StreamedAnswer()
         for event in events:
@@ -88,6 +99,8 @@ def test_calls_in_a_message_of_a_stream_count_if_no_delta_brought_one() -> None:
         answer.add(piece(reason="tool_calls"))
         assert [piece.index for piece in answer.take_calls()] == [0, 1, 2]
         assert answer.completion().message.tool_calls == several
+    unnamed = [call("{}", id=""), call("{}", id="")]
+    assert len(read(message("", "tool_calls", tool_calls=unnamed))[1].message.tool_calls) == 2
     older = message("", function_call=call("{}")["function"])
     assert read(older, message("", "function_call"))[1].message.tool_calls == (ToolCall("call_0", "f", {}),)
 
