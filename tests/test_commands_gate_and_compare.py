@@ -271,8 +271,8 @@ def test_a_comparison_is_printed_with_changed_tasks_and_what_was_left_out(
     uneven = replace(bare, unscored=({}, {}), unmade=({"sums": 1, "words": 1}, {"sums": 0}), evened=(("sums", "s"),))
     compare.print_comparison(uneven, {}, config)
     assert words(capsys.readouterr().out)[2:] == [
-        "2 attempts of a not made yet, so what hangs or takes long may be left out: finish the run with "
-        "`firsthand run --resume`",
+        "2 attempts of a not made yet, so what hangs or takes long may be left out: let the run end if it "
+        "goes on, or finish it with `firsthand run --resume`",
         "1 task reduced over as many attempts as both sides have",
     ]
 

@@ -114,8 +114,11 @@ def test_what_the_hub_lists_is_believed_in_form_alone():
     assert _listed({"rfilename": "x", "blobId": "B" * 40}) == HubFile("x", None, None, git)
     for digest in ("a" * 63, "a" * 65, 7, "g" * 64, git, "x\n" + "a" * 200):
         file = _listed({"rfilename": "x", "lfs": {"sha256": digest}, "blobId": git})
-        assert (file.sha256, file.git_sha1, file.odd_hash) == (None, None, repr(digest)[:100])
-    assert _listed({"rfilename": "x", "lfs": None, "blobId": sha}) == HubFile("x", None, None, None, f"'{sha}'")
+        assert (file.sha256, file.git_hash, file.odd_hash) == (None, None, repr(digest)[:100])
+    for stated in (sha, "A" * 64, f"sha256:{sha}"):
+        assert _listed({"rfilename": "x", "lfs": None, "blobId": stated}) == HubFile("x", None, None, sha)
+    for digest in ("a" * 63, "a" * 65, "b" * 39, "b" * 41, "g" * 64, "b" * 40 + "\n"):
+        assert _listed({"rfilename": "x", "blobId": digest}).odd_hash == repr(digest)
     for none in ({}, {"lfs": {}}, {"blobId": None}, {"blobId": ""}, {"lfs": {"size": 3}, "blobId": git}):
         assert _listed({"rfilename": "x", **none}) == HubFile("x", None, None, None)
 
@@ -315,8 +318,8 @@ def test_a_file_has_its_size_and_one_of_its_hashes(tmp_path):
     file = tmp_path / "f"
     file.write_bytes(b"abc")
     sha, git = hashlib.sha256(b"abc").hexdigest(), hashlib.sha1(b"blob 3\0abc").hexdigest()
-    verify(file, sha256=sha, git_sha1="x", size_bytes=3, what="w")
-    verify(file, sha256=None, git_sha1=git, size_bytes=None, what="w")
+    verify(file, sha256=sha, git_hash="x", size_bytes=3, what="w")
+    verify(file, sha256=None, git_hash=git, size_bytes=None, what="w")
     verify(file, sha256=None, size_bytes=None, what="w")
     for size in (0, 2, 4):
         with pytest.raises(DownloadError, match=rf"^w gave 3 bytes instead of {size}: try again$"):
@@ -326,7 +329,7 @@ def test_a_file_has_its_size_and_one_of_its_hashes(tmp_path):
     ):
         verify(file, sha256=git, size_bytes=3, what="w")
     with pytest.raises(DownloadError, match=r"^w gave a file that is not the one the hub lists, so it was not kept$"):
-        verify(file, sha256=None, git_sha1=sha, size_bytes=3, what="w")
+        verify(file, sha256=None, git_hash=git[::-1], size_bytes=3, what="w")
 
 
 def test_a_target_that_is_there_is_kept_and_a_wrong_one_is_fetched_anew(tmp_path):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from firsthand.cli import main
 from firsthand.errors import ConfigError, DownloadError, UnknownName
 from firsthand.hub import model_lookup
 from firsthand.hub.fetch_model import fetch_model, fetch_named
@@ -66,7 +67,7 @@ def test_a_model_is_pulled_unless_it_is_here_and_interrupted_it_says_what_is_kep
 
 
 def test_a_damaged_file_is_refused_however_its_hash_is_written_and_files_without_one_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: Any
 ) -> None:
     use_home(tmp_path / "home", monkeypatch)
     names = ["m.gguf", *(f"LICENSE-{name}" for name in "ABCDEF")]
@@ -89,20 +90,44 @@ def test_a_damaged_file_is_refused_however_its_hash_is_written_and_files_without
             "checked: set HF_ENDPOINT to another mirror"
         )
         assert len(site.asked) == asked + 1, "no file was downloaded"
-        assert capsys.readouterr().err.count("firsthand: the hub states no hash") == 0
+        assert caplog.messages == []
         listed({"lfs": {"sha256": sha(BODY).upper()}}, {"blobId": "", "lfs": None})
         path = fetch_model("hf:o/n", shown=False)
-        advice = "so damage would go unseen: pull from another mirror if you can\n"
+        advice = "so damage would go unseen: pull from another mirror if you can"
         few = "LICENSE-A, LICENSE-B, LICENSE-C, LICENSE-D, LICENSE-E"
-        assert capsys.readouterr().err == f"firsthand: the hub states no hash of {few} and 1 more, {advice}"
+        assert caplog.messages == [f"the hub states no hash of {few} and 1 more, {advice}"]
         folder = path.parent
         assert json.loads((folder / "firsthand.json").read_text())["unverified"] == names[1:]
-        assert fetch_model("hf:o/n", shown=False) == path and capsys.readouterr().err == "", "told once, after the pull"
+        assert fetch_model("hf:o/n", shown=False) == path and len(caplog.messages) == 1, "told once, after the pull"
         model_lookup.remove("hf:o/n")
         names[5:] = []
         listed({"blobId": hashlib.sha1(b"blob 10\0" + BODY).hexdigest()})
-        assert fetch_model("hf:o/n", shown=False) == path
-        assert capsys.readouterr().err == f"firsthand: the hub states no hash of {', '.join(names[1:])}, {advice}"
+        assert model_lookup.resolve("hf:o/n") == path
+        assert caplog.messages[1:] == [f"the hub states no hash of {', '.join(names[1:])}, {advice}"]
+        model_lookup.remove("hf:o/n")
+        assert main(["tokens", "a", "--model", "hf:o/n"]) != 0 and path.exists()
+        assert f"firsthand: the hub states no hash of {', '.join(names[1:])}, {advice}\n" in capsys.readouterr().err
+        model_lookup.remove("hf:o/n")
+        caplog.clear()
+        listed(*({"blobId": hashlib.sha1(b"blob 10\0" + BODY).hexdigest()} for _ in names))
+        assert model_lookup.pull("hf:o/n") == path and caplog.messages == []
+
+
+def test_a_blob_of_a_repository_with_sha_256_is_checked_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_home(tmp_path / "home", monkeypatch)
+    git = hashlib.sha256(b"blob 10\0" + BODY).hexdigest()
+    with hub(monkeypatch) as site:
+        commit = COMMIT + 24 * "0"
+        site.files[f"/o/n/resolve/{commit}/m.gguf"] = BODY
+        for stated, is_right in ((git, True), (sha(BODY), True), (sha(TEN), False), (git[:-1] + "g", False)):
+            sibling = {"rfilename": "m.gguf", "size": 10, "blobId": stated}
+            body = {"sha": commit, "siblings": [sibling]}
+            site.files["/api/models/o/n/revision/main"] = json.dumps(body).encode()
+            if is_right:
+                assert model_lookup.pull("hf:o/n").read_bytes() == BODY
+                model_lookup.remove("hf:o/n")
+            else:
+                assert "m.gguf" in refused(DownloadError, model_lookup.pull, "hf:o/n")
 
 
 @pytest.fixture(scope="module")

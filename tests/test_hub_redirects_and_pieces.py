@@ -114,11 +114,11 @@ def test_a_file_of_several_mebibytes_is_hashed_whole(tmp_path: Path) -> None:
     file = tmp_path / "f"
     file.write_bytes(body)
     git = hashlib.sha1(f"blob {len(body)}\0".encode() + body).hexdigest()
-    verify(file, sha256=None, git_sha1=git, size_bytes=len(body), what="w")
-    verify(file, sha256=sha(body), git_sha1="no", size_bytes=None, what="w")
+    verify(file, sha256=None, git_hash=git, size_bytes=len(body), what="w")
+    verify(file, sha256=sha(body), git_hash="no", size_bytes=None, what="w")
     for wrong in (body[:-1], body + b"x"):
         file.write_bytes(wrong)
-        said = refused(DownloadError, verify, file, sha256=None, git_sha1=git, size_bytes=None, what="w")
+        said = refused(DownloadError, verify, file, sha256=None, git_hash=git, size_bytes=None, what="w")
         assert said == "w gave a file that is not the one the hub lists, so it was not kept"
 
 
@@ -138,7 +138,7 @@ def test_what_stands_at_the_target_or_its_part_is_replaced_and_an_error_leaves_t
     (tmp_path / "g").write_bytes(b"old")
     (tmp_path / "g.part").write_bytes(b"012345678")
     told: list[Any] = []
-    download(f"{site.url}/f", tmp_path / "g", git_sha1=hashlib.sha1(b"blob 10\0" + BODY).hexdigest(),
+    download(f"{site.url}/f", tmp_path / "g", git_hash=hashlib.sha1(b"blob 10\0" + BODY).hexdigest(),
              on_progress=lambda *each: told.append(each))  # fmt: skip
     assert tree(tmp_path)["g"] == BODY and site.asked[-1][1] == "bytes=9-" and told == [(10, 10)]
     assert "g.part" not in tree(tmp_path) and _size(tmp_path / "g.part") == 0 and _size(tmp_path / "g") == 10
@@ -207,9 +207,9 @@ def test_every_request_of_a_pull_bears_the_token_and_every_file_is_checked_by_th
         "unverified": ["LICENSE.txt"],
     }  # fmt: skip
     (tmp_path / "f").write_bytes(b"MIT")
-    made = download(f"{site.url}{files}/m.gguf", tmp_path / "f", sha256=sha(BODY), git_sha1=blob)
+    made = download(f"{site.url}{files}/m.gguf", tmp_path / "f", sha256=sha(BODY), git_hash=blob)
     assert made.read_bytes() == BODY, "the SHA-256 counts where there are both"
-    made = download(f"{site.url}{files}/LICENSE", tmp_path / "f", git_sha1=blob)
+    made = download(f"{site.url}{files}/LICENSE", tmp_path / "f", git_hash=blob)
     assert made.read_bytes() == b"MIT" and len(site.asked) == 8, "another file stood there"
 
 

@@ -122,9 +122,9 @@ def test_a_download_that_broke_off_goes_on_and_is_checked_whole(site: Site, tmp_
     assert download(url, tmp_path / "h").read_bytes() == BODY and site.asked[-1][1] is None
     blob = hashlib.sha1(b"blob 10\0" + BODY).hexdigest()
     (tmp_path / "i.part").write_bytes(BODY[:3])
-    assert download(url, tmp_path / "i", git_sha1=blob).read_bytes() == BODY and site.asked[-1][1] == "bytes=3-"
+    assert download(url, tmp_path / "i", git_hash=blob).read_bytes() == BODY and site.asked[-1][1] == "bytes=3-"
     count = len(site.asked)
-    assert download(url, tmp_path / "i", git_sha1=blob) == tmp_path / "i" and len(site.asked) == count
+    assert download(url, tmp_path / "i", git_hash=blob) == tmp_path / "i" and len(site.asked) == count
     (tmp_path / "j").symlink_to(tmp_path / "i")
     assert download(url, tmp_path / "j").read_bytes() == BODY and not (tmp_path / "j").is_symlink()
 

@@ -86,14 +86,14 @@ def test_wrong_content_leaves_nothing(tmp_path: Path) -> None:
         with pytest.raises(DownloadError, match="SHA-256"):
             download(f"{site.url}/f", tmp_path / "f", sha256="0" * 64)
         with pytest.raises(DownloadError, match="not the one the hub lists"):
-            download(f"{site.url}/f", tmp_path / "f", git_sha1="0" * 40)
+            download(f"{site.url}/f", tmp_path / "f", git_hash="0" * 40)
         with pytest.raises(DownloadError, match="offers 1048576 bytes instead of 10"):
             download(f"{site.url}/f", tmp_path / "f", sha256=SHA, size_bytes=10)
         site.lengths = False
         with pytest.raises(DownloadError, match="more than the 10 bytes"):
             download(f"{site.url}/f", tmp_path / "f", size_bytes=10)
         assert sum(file.stat().st_size for file in tmp_path.iterdir()) == 0
-        assert download(f"{site.url}/f", tmp_path / "f", git_sha1=GIT_SHA1).read_bytes() == BODY
+        assert download(f"{site.url}/f", tmp_path / "f", git_hash=GIT_SHA1).read_bytes() == BODY
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -33,18 +34,75 @@ def test_a_streamed_refusal_is_the_text_as_it_is_in_a_whole_reply() -> None:
     assert read(piece({"content": "a", "refusal": "b"}, "stop"))[0] == ["a"]
 
 
-def test_a_message_in_a_stream_is_read_unless_deltas_said_the_answer() -> None:
-    def message(content: str, reason: str | None = None, **more: Any) -> dict[str, Any]:
-        return {"choices": [{"message": {"content": content, **more}, "finish_reason": reason}]}
+def message(content: str, reason: str | None = None, **more: Any) -> dict[str, Any]:
+    return {"choices": [{"message": {"content": content, **more}, "finish_reason": reason}]}
 
+
+def test_the_text_of_a_message_in_a_stream_counts_beyond_what_came_before() -> None:
     assert read(message("whole", "stop"))[0] == ["whole"]
-    assert read(piece({"role": "assistant"}), message("He"), message("llo", "stop"))[0] == ["He", "llo"]
-    assert read(piece({"content": "He"}), piece({"content": "llo"}), message("Hello", "stop"))[0] == ["He", "llo"]
-    call = {"id": "c", "function": {"name": "f", "arguments": "{}"}}
-    for other in (piece({"tool_calls": [call]}), message("", tool_calls=[call])):
-        texts, whole = read(other, message("late", "tool_calls", tool_calls=[call]))
-        assert (texts, whole.message.tool_calls) == ([], (ToolCall("c", "f", {}),))
+    assert read(message("", refusal="no"), message("", "stop", refusal="no way"))[0] == ["no", " way"]
+    for repeated in ("Hello", "Hel", "Other words", ""):
+        deltas = piece({"role": "assistant"}), piece({"content": "He"}), piece({"content": "llo"})
+        assert read(*deltas, message(repeated, "stop"))[0] == ["He", "llo"]
+        assert read(*deltas, message(repeated), message(repeated, "stop"))[0] == ["He", "llo"]
+    assert read(piece({"content": "He"}), message("Hello", "stop"))[0] == ["He", "llo"]
+    both = {"delta": {"content": "llo"}, "message": {"content": "Hello!"}}
+    assert read(piece({"content": "He"}), {"choices": [both]}, piece(reason="stop"))[0] == ["He", "llo!"]
     assert read({"choices": [{"text": "x"}]}, message("late", "stop"))[0] == ["x"]
+    assert read({"choices": [{"text": "x"}]}, message("late"), message("xy", "stop"))[0] == ["x", "y"]
+
+
+def test_messages_that_grow_or_come_again_are_one_answer_and_pieces_are_joined() -> None:
+    assert read(message("Hello"), message("Hello", "stop"))[0] == ["Hello"]
+    assert read(message(""), message("Hel"), message("Hello "), message("Hello", "stop"))[0] == ["Hel", "lo "]
+    pieces = [piece({"role": "assistant"}), message("He"), message("llo, "), message("He"), message("", "stop")]
+    assert read(*pieces)[0] == ["He", "llo, ", "He"]
+    assert read(message("Hel"), message(""), message("Hello", "stop"))[0] == ["Hel", "lo"]
+    assert read(message("a"), message(""), message("b"), message("abc", "stop"))[0] == ["a", "b", "abc"]
+
+
+def test_short_messages_after_a_long_text_are_not_compared_with_all_of_it() -> None:
+    answer, half = StreamedAnswer(), "a" * 10_000_000
+    answer.add(piece({"content": half}))
+    answer.add(piece({"content": half}))
+    started = time.perf_counter()
+    assert not any(answer.add(message("a")) for _ in range(500))
+    assert time.perf_counter() - started < 0.5
+
+
+def test_calls_in_a_message_of_a_stream_count_if_no_delta_brought_one() -> None:
+    def call(arguments: str, **more: Any) -> dict[str, Any]:
+        return {"function": {"name": "f", "arguments": arguments}, **more}
+
+    one = call("{}", id="c")
+    for first in (piece({"content": "Hi"}), piece({"tool_calls": [one]}), message("", tool_calls=[one])):
+        texts, whole = read(first, message("Hi", "tool_calls", tool_calls=[one]))
+        assert (texts, whole.message.tool_calls) == (["Hi"], (ToolCall("c", "f", {}),))
+    other = call('{"a": 1}', id="d")
+    assert read(piece({"tool_calls": [one]}), message("", "stop", tool_calls=[one, other]))[1].message.tool_calls == (
+        ToolCall("c", "f", {}),
+    )
+    several = (ToolCall("call_0", "f", {"a": 1}), ToolCall("c", "f", {}), ToolCall("d", "f", {"a": 1}))
+    for events in (
+        [message("", tool_calls=[call('{"a":'), one]), message("", tool_calls=[call('{"a": 1}'), one, other])],
+        [
+            message("", tool_calls=[call('{"a": 1}', id="")]),
+            message("", tool_calls=[one]),
+            message("", tool_calls=[other]),
+        ],
+        [message("", tool_calls=[call('{"a": 1}', id=[1]), one, other]), message("")],
+    ):
+        answer = StreamedAnswer()
+        for event in events:
+            answer.add(event)
+        assert answer.take_calls() == [], "they may grow until the end"
+        answer.add(piece(reason="tool_calls"))
+        assert [piece.index for piece in answer.take_calls()] == [0, 1, 2]
+        assert answer.completion().message.tool_calls == several
+    unnamed = [call("{}", id=""), call("{}", id="")]
+    assert len(read(message("", "tool_calls", tool_calls=unnamed))[1].message.tool_calls) == 2
+    older = message("", function_call=call("{}")["function"])
+    assert read(older, message("", "function_call"))[1].message.tool_calls == (ToolCall("call_0", "f", {}),)
 
 
 def test_a_function_call_of_the_older_form_is_a_tool_call() -> None:
@@ -101,6 +159,8 @@ def test_ids_that_change_with_each_piece_of_a_call_make_one_call() -> None:
     assert calls(("c1", "f", ""), ("c2", None, '{"a":'), ("c3", None, "1}")) == one
     assert calls(("c1", "f", '{"a":'), ("c2", None, "1}"), ("c3", None, "")) == one, "an empty piece ends it"
     nested = [("c1", "f", {"a": {"b": 1}}, None)]
+    for empty in ("", None):
+        assert calls(("c1", "f", '{"a":{"b":1}'), ("c2", None, empty), ("c3", None, "}")) == nested
     assert calls(("c1", "f", None), ("c2", None, '{"a":{"b":1}'), ("c3", None, "}")) == nested
     assert calls(("c1", "f", '{"a":1}'), ("c2", None, '{"a":2}')) == [*one, ("c2", "", {"a": 2}, None)]
     assert calls(("c1", "f", '{"a":1}'), ("c2", None, ""), ("c2", "g", "{}")) == [*one, ("c2", "g", {}, None)]

@@ -15,7 +15,7 @@ from firsthand.commands.bench import check_writable
 from firsthand.errors import ConfigError, DataError, StoreError
 from firsthand.runs.pairing import compare, scores_of
 from firsthand.runs.store import Run, create
-from firsthand.runs.unmade_attempts import num_unmade, unmade
+from firsthand.runs.unmade_attempts import unmade
 from firsthand.task import Task
 from made_traces import trace
 
@@ -29,7 +29,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def made(home: Path, tasks: list[list[float]], planned: int | None = None, config: Any = None) -> Run:
     """A run of agent `a` with these scores by task and epoch."""
     run = create(home, config or {}, "b")
-    run.add_tasks("b", [Task(f"t{number}", "?") for number in range(len(tasks))])
+    run.add_tasks("b", [Task(f"t{number}", "?", metadata={"x": 1}) for number in range(len(tasks))])
     run.add_agent("a", {"name": "a"})
     for number, values in enumerate(tasks):
         for epoch, value in enumerate(values):
@@ -54,6 +54,36 @@ def test_attempts_that_a_run_has_yet_to_make_fail_the_gate_and_count_as_zero_if_
         assert main(words) == 0
         assert "6 attempts of " in capsys.readouterr().out
     assert made(home, [[1.0]], None) and unmade(made(home, [[1.0]])) == (0, {})
+
+
+def test_the_json_of_scores_counts_the_attempts_that_a_run_has_yet_to_make(home: Path, capsys: Any) -> None:
+    def printed(*words: str) -> Any:
+        assert main([*words, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    cut, whole = made(home, [[1.0] * 2, [1.0]]), made(home, [[1.0] * 2] * 2, 4)
+    cut.add_agent("late", {"name": "late"})
+    cut.append(trace("late", "t0", 0.0, agent="late"))
+    cut.add_tasks("c", [Task("t0", "?")])
+    cut.plan(12)
+    assert [(row["unmade"], row["run_unmade"]) for row in printed("summary", cut.id)] == [(1, 8), (3, 8)]
+    assert [(row["unmade"], row["run_unmade"]) for row in printed("summary", whole.id)] == [(0, 0)]
+    for run, count in ((cut, 8), (whole, 0)):
+        assert printed("summary", run.id, "--by", "x")["run_unmade"] == count
+        assert main(["summary", run.id, "--by", "x"]) == 0
+        assert (f"8 attempts of {run.id} not made yet" in capsys.readouterr().out) == bool(count)
+    assert [(row["a"], row["b"], row["unmade"]) for row in printed("compare", cut.id)] == [
+        ("a", "late", {"a": 1, "b": 3})
+    ]
+    several = {(row["a"], row["b"]): row["unmade"] for row in printed("compare", whole.id, cut.id, cut.id)}
+    assert several == {
+        (f"{whole.id}/a", f"{cut.id}/a"): {"a": 0, "b": 1},
+        (f"{whole.id}/a", f"{cut.id}/late"): {"a": 0, "b": 3},
+        (f"{cut.id}/a", f"{cut.id}/late"): {"a": 1, "b": 3},
+    }
+    for words in (["summary", cut.id], ["compare", cut.id, cut.id, whole.id], ["gate", cut.id, whole.id]):
+        main(words)
+        assert "if it goes on, or finish it with" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_reducer_that_grows_takes_as_many_attempts_of_each_side(home: Path, capsys: Any) -> None:
@@ -109,12 +139,12 @@ def test_scores_that_are_all_0_or_all_1_may_be_of_another_scale_and_a_bare_drop_
 def test_a_plan_of_some_tasks_or_agents_lacks_no_more_than_the_plan_says(home: Path, capsys: Any) -> None:
     run = made(home, [[1.0]] * 9 + [[]] * 11, 10)
     run.add_agent("z", {"name": "z"})
-    assert unmade(run).counts == {("b", "a"): 1, ("b", "z"): 1} and num_unmade(run) == 1
+    assert unmade(run).counts == {("b", "a"): 1, ("b", "z"): 1} and unmade(run).total == 1
     assert main(["summary", run.id]) == 0 and "1 attempt of " in capsys.readouterr().out
     whole = made(home, [[1.0]] * 20, 20)
     assert main(["compare", run.id, whole.id, run.id]) == 0 and "1 attempt of " in capsys.readouterr().out
     cut = made(home, [[1.0] * 4, [1.0], [1.0]], 12)
-    assert num_unmade(cut) == 6 and num_unmade(made(home, [[1.0]], 1)) == 0 == num_unmade(made(home, [[1.0]]))
+    assert unmade(cut).total == 6 and unmade(made(home, [[1.0]], 1)).total == 0 == unmade(made(home, [[1.0]])).total
 
 
 @pytest.mark.parametrize(

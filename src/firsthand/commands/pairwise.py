@@ -15,7 +15,7 @@ from firsthand.runs import store
 from firsthand.runs.pairing import scores_of
 from firsthand.runs.run_folder import Run
 from firsthand.runs.task_groups import common_groups
-from firsthand.runs.unmade_attempts import num_unmade
+from firsthand.runs.unmade_attempts import unmade
 from firsthand.stats.intervals import Scores
 from firsthand.stats.multiple_comparisons import all_pairs
 from firsthand.stats.paired import PairedDifference
@@ -40,7 +40,12 @@ def compare_pairwise(config: Config) -> int:
             raise unknown("benchmark", config.benchmark, having, see=f"firsthand show {runs[0].id}")
         paired_by, error_value = next(iter(having.values()), None), 0.0 if config.errors == "zero" else None
         by_benchmark = scores_of(runs, score=paired_by, error_value=error_value, reduce=config.reduce, even=True)
-        unfinished = {run.id: num_unmade(run) for run in runs}
+        unfinished = {run.id: unmade(run) for run in runs}
+        missing = {
+            (benchmark, _named(agent, run, runs)): count
+            for run in runs
+            for (benchmark, agent), count in unfinished[run.id].counts.items()
+        }
         results = {
             place: pairs
             for benchmark, agents in by_benchmark.items()
@@ -51,15 +56,17 @@ def compare_pairwise(config: Config) -> int:
         raise ConfigError("the runs have one agent only: name runs with several, whose pairs are compared")
     if config.json:
         body = [
-            {"benchmark": benchmark, "score": name, "a": a, "b": b} | found.to_json()
+            {"benchmark": benchmark, "score": name, "a": a, "b": b}
+            | found.to_json()
+            | {"unmade": {side: missing.get((benchmark, agent), 0) for side, agent in (("a", a), ("b", b))}}
             for (benchmark, name), pairs in results.items()
             for (a, b), found in pairs.items()
         ]
         print_as_json(body)
         return 0
-    for id, count in unfinished.items():
-        if count:
-            console().print(unmade_text(count, id), markup=False, soft_wrap=True)
+    for id, found in unfinished.items():
+        if counts:
+            console().print(unmade_text(found.total, id), markup=False, soft_wrap=True)
     for (benchmark, name), pairs in results.items():
         print_pairs(f"{benchmark}, {name}", pairs, config)
     return 0
@@ -69,7 +76,7 @@ def on_benchmark(
     config: Config, runs: Sequence[Run], benchmark: str, agents: Mapping[str, Scores], own: Mapping[str, Figures]
 ) -> Iterator[tuple[tuple[str, str], Pairs]]:
     """Differences of all pairs of agents, by (benchmark, score or figure)."""
-    named = {name if len(runs) == 1 else f"{run.id}/{name}": (run, name) for run in runs for name in run.agents()}
+    named = {_named(name, run, runs): (run, name) for run in runs for name in run.agents()}
     sides = {name: named[name] for name in agents}
     clusters = common_groups(*(run.clusters(config.strata) for run in reversed(runs))).get(benchmark)
     figures = stored_figures(sides, benchmark, own, tasks=agents, errors=config.errors == "zero")
@@ -78,6 +85,11 @@ def on_benchmark(
     for name, values in wanted.items():
         if name == ranked or config.score is None:
             yield (benchmark, name), all_pairs(values, config.correct, confidence(config.confidence), clusters)
+
+
+def _named(agent: str, run: Run, runs: Sequence[Run]) -> str:
+    """The name of a run's agent among those of all runs."""
+    return agent if len(runs) == 1 else f"{run.id}/{agent}"
 
 
 def print_pairs(what: str, pairs: Pairs, config: Config) -> None:

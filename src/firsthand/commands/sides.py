@@ -80,8 +80,8 @@ def difference_cells(found: PairedDifference) -> list[str]:
 def unmade_text(count: int, whose: str) -> str:
     """The number of attempts that a run was to make and has not made, as a sentence; `whose` is a run or a side."""
     return (
-        f"{count_of(count, 'attempt')} of {whose} not made yet, so what hangs or takes long may be left out: finish the run "
-        "with `firsthand run --resume`"
+        f"{count_of(count, 'attempt')} of {whose} not made yet, so what hangs or takes long may be left out: let the run "
+        "end if it goes on, or finish it with `firsthand run --resume`"
     )
 
 

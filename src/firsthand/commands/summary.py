@@ -11,7 +11,7 @@ from firsthand.config import confidence, share
 from firsthand.errors import ConfigError
 from firsthand.runs import store
 from firsthand.runs.epoch_reducer import epoch_reducer
-from firsthand.runs.unmade_attempts import num_unmade
+from firsthand.runs.unmade_attempts import unmade
 from firsthand.show.board_words import amount, figure_text, seconds
 from firsthand.show.heatmap import heat, score_cells, shown
 from firsthand.stats.breakdown import cells, grids
@@ -76,25 +76,39 @@ def main(config: Config) -> int:
     with store.open_run(config.run, data_home()) as run:
         own, protocols = own_figures(complain, run), run.protocols
         lines = summary(run, level, own, score=config.score, strata=config.strata, reduce=config.reduce)
-        missing = num_unmade(run)
+        missing = unmade(run)
     if config.json:
-        body = [line.to_json() | {"protocol": protocols.get(line.benchmark, "")} for line in lines]
+        body = [
+            line.to_json()
+            | {
+                "protocol": protocols.get(line.benchmark, ""),
+                "unmade": missing.counts.get((line.benchmark, line.agent), 0),
+                "run_unmade": missing.total,  # of agents and benchmarks without a line too
+            }
+            for line in lines
+        ]
         print_as_json(body)
         return 0
     for benchmark in dict.fromkeys(line.benchmark for line in lines):
         print_lines(benchmark, [line for line in lines if line.benchmark == benchmark], config.confidence)
     if not lines:
         console().print("No attempt has finished.")
-    if missing:
-        console().print(unmade_text(missing, run.id), markup=False, soft_wrap=True)
+    print_unmade(missing.total, run.id)
     print_protocols(protocols)
     return 0
+
+
+def print_unmade(count: int, run_id: str) -> None:
+    """Print the number of attempts that the run has not made yet, if there are any."""
+    if count:
+        console().print(unmade_text(count, run_id), markup=False, soft_wrap=True)
 
 
 def print_cells(config: Config, level: float) -> int:
     """Print the scores by key: a grid for one or two keys, a table for more."""
     with store.open_run(config.run, data_home()) as run:
         found, protocols = cells(run, config.by, level), run.protocols
+        missing = unmade(run).total
     limit = None if config.threshold is None else share(config.threshold, "threshold")
     reached = [] if limit is None else effective(found, limit)
     if config.json:
@@ -102,6 +116,7 @@ def print_cells(config: Config, level: float) -> int:
             "cells": [cell.to_json(config.by) for cell in found],
             "effective": [each.to_json() for each in reached],
             "protocols": protocols,
+            "run_unmade": missing,
         }
         print_as_json(body)
         return 0
@@ -116,6 +131,7 @@ def print_cells(config: Config, level: float) -> int:
         print_table("", header, rows)
     for each in reached:
         out.print(printable(each.sentence(config.by[0])), soft_wrap=True, markup=False)
+    print_unmade(missing, run.id)
     print_protocols(protocols)
     return 0
 

@@ -55,7 +55,7 @@ def download(
     target: Path,
     *,
     sha256: str | None = None,
-    git_sha1: str | None = None,
+    git_hash: str | None = None,
     size_bytes: int | None = None,
     headers: Mapping[str, str] | None = None,
     read_timeout_s: float = 30.0,
@@ -63,7 +63,7 @@ def download(
 ) -> Path:
     """Download `url` to `target` and return it; DownloadError if that fails or a checksum does not match.
 
-    `git_sha1` is git's hash of a blob. An `Authorization` header is sent to the host of `url` only, never to a
+    `git_hash` is git's hash of a blob. An `Authorization` header is sent to the host of `url` only, never to a
     redirect's host. A target that is there is kept if it is the file that was asked for; links are replaced, not followed.
     """
     part = target.with_name(target.name + ".part")
@@ -75,11 +75,11 @@ def download(
                 each.unlink()
         if target.exists():
             try:
-                verify(target, sha256=sha256, git_sha1=git_sha1, size_bytes=size_bytes, what=str(target))
+                verify(target, sha256=sha256, git_hash=git_hash, size_bytes=size_bytes, what=str(target))
             except DownloadError:
                 target.unlink()
         while tries and not target.exists():
-            if sha256 is None and git_sha1 is None:
+            if sha256 is None and git_hash is None:
                 part.unlink(missing_ok=True)  # without a checksum nothing shows whether the halves belong together
             resumed = _size(part) > 0
             try:
@@ -90,7 +90,7 @@ def download(
                 time.sleep(0.1 * (_TRIES - tries))
                 continue
             try:
-                verify(part, sha256=sha256, git_sha1=git_sha1, size_bytes=size_bytes, what=url)
+                verify(part, sha256=sha256, git_hash=git_hash, size_bytes=size_bytes, what=url)
             except DownloadError as error:
                 part.unlink(missing_ok=True)
                 if not resumed:
@@ -103,8 +103,11 @@ def download(
     return target
 
 
-def verify(file: Path, *, sha256: str | None, git_sha1: str | None = None, size_bytes: int | None, what: str) -> None:
-    """Raise DownloadError unless the file has this size and these hashes, where given."""
+def verify(file: Path, *, sha256: str | None, git_hash: str | None = None, size_bytes: int | None, what: str) -> None:
+    """Raise DownloadError unless the file has this size and these hashes, where given.
+
+    `git_hash` has 40 digits (SHA-1) or 64: SHA-256, as git has it of a blob or, from some mirrors, of the bytes alone.
+    """
     found_bytes = file.stat().st_size
     if size_bytes is not None and found_bytes != size_bytes:
         raise DownloadError(f"{what} gave {found_bytes} bytes instead of {size_bytes}: try again")
@@ -113,12 +116,16 @@ def verify(file: Path, *, sha256: str | None, git_sha1: str | None = None, size_
             found = hashlib.file_digest(stream, "sha256").hexdigest()
         if found != sha256:
             raise DownloadError(f"{what} gave a file with SHA-256 {found}: {sha256} was expected, so it was not kept")
-    elif git_sha1 is not None:
-        digest = hashlib.sha1(f"blob {found_bytes}\0".encode(), usedforsecurity=False)
+    elif git_hash is not None:
+        header = f"blob {found_bytes}\0".encode()
+        digests = [hashlib.sha256(header), hashlib.sha256()]
+        if len(git_hash) == 40:
+            digests = [hashlib.sha1(header, usedforsecurity=False)]
         with file.open("rb") as stream:
             while chunk := stream.read(1 << 20):
-                digest.update(chunk)
-        if digest.hexdigest() != git_sha1:
+                for digest in digests:
+                    digest.update(chunk)
+        if git_hash not in [digest.hexdigest() for digest in digests]:
             raise DownloadError(f"{what} gave a file that is not the one the hub lists, so it was not kept")
 
 

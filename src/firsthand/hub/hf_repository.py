@@ -7,6 +7,7 @@ other weights), from the repository's top folder. Never a pickle, never code. On
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -21,10 +22,13 @@ from firsthand.hub.download import OnProgress, delete, disk_errors, download, ge
 from firsthand.message import Json
 from firsthand.system.terminal import printable
 
+logger = logging.getLogger("firsthand")
 MARKER = "firsthand.json"
 """Written last into a complete folder: its name, its commit, the size of each file, and which ones no hash vouches for."""
 MAX_FILES = 2000
 """Most files of a repository; the largest models have some 200."""
+_GIT_DIGITS = (40, 64)
+"""Digits of git's hashes: SHA-1, or SHA-256 in repositories of that format."""
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _NAME = re.compile(rf"hf:({_WORD}/{_WORD})(?:@([A-Za-z0-9][A-Za-z0-9._/-]{{0,63}}))?(?::({_WORD}\.gguf))?")
 
@@ -59,7 +63,7 @@ class HubFile:
     name: str
     size_bytes: int | None
     sha256: str | None
-    git_sha1: str | None
+    git_hash: str | None
     odd_hash: str | None = None
     """What is stated as its hash and is none, on one line."""
 
@@ -84,11 +88,6 @@ def read_marker(folder: Path) -> Json | None:
     return marker if whole and isinstance(marker.get("name"), str) else None
 
 
-def unverified_files(folder: Path) -> list[str]:
-    """Returns the names of a complete folder's files for which the hub stated no hash."""
-    return list((read_marker(folder) or {}).get("unverified", []))
-
-
 def model_in(folder: Path) -> Path:
     """Returns the folder, or the GGUF file that its name asks for (`Repo.folder`), or that holds the only weights."""
     asked = folder.name.partition("+")[2]  # a revision's own plus is quoted
@@ -99,7 +98,10 @@ def model_in(folder: Path) -> Path:
 
 
 def fetch_repo(repo: Repo, folder: Path, *, on_progress: OnProgress = lambda done, total: None) -> Path:
-    """Download the repository's files of one commit into `folder` and return it. The caller holds a lock on it."""
+    """Download the repository's files of one commit into `folder` and return it. The caller holds a lock on it.
+
+    The log names those that no hash vouches for.
+    """
     commit, listed = listing(repo)
     chosen = choose_files(repo, listed)
     if len(chosen) > MAX_FILES:
@@ -121,7 +123,7 @@ def fetch_repo(repo: Repo, folder: Path, *, on_progress: OnProgress = lambda don
             file_url(repo.id, commit, each.name),
             staging / each.name,
             sha256=each.sha256,
-            git_sha1=each.git_sha1,
+            git_hash=each.git_hash,
             size_bytes=each.size_bytes,
             headers=headers(),
             on_progress=_after(done, total, on_progress),
@@ -131,7 +133,7 @@ def fetch_repo(repo: Repo, folder: Path, *, on_progress: OnProgress = lambda don
     with disk_errors(folder):
         marker = staging / (MARKER + ".part")
         stated: Json = {"name": repo.name, "commit": commit, "files": sizes}
-        if unverified := [each.name for each in chosen if each.sha256 is None and each.git_sha1 is None]:
+        if unverified := [each.name for each in chosen if each.sha256 is None and each.git_hash is None]:
             stated["unverified"] = unverified
         marker.write_text(json.dumps(stated, indent=2))
         move_into_place(marker, staging / MARKER)
@@ -139,6 +141,11 @@ def fetch_repo(repo: Repo, folder: Path, *, on_progress: OnProgress = lambda don
             delete(folder)
         move_into_place(staging, folder)
         discard_partial(folder)
+    if unverified:
+        few = ", ".join(unverified[:5]) + (f" and {len(unverified) - 5} more" if len(unverified) > 5 else "")
+        logger.warning(
+            "the hub states no hash of %s, so damage would go unseen: pull from another mirror if you can", few
+        )
     return folder
 
 
@@ -161,7 +168,7 @@ def listing(repo: Repo) -> tuple[str, list[HubFile]]:
     url = f"{endpoint()}/api/models/{repo.id}/revision/{quote(repo.revision, safe='')}?blobs=true"
     try:
         body = json.loads(get_json_bytes(url, headers=headers()))
-        commit = _hex(body["sha"], 40)
+        commit = _hex(body["sha"], *_GIT_DIGITS)
         files = [_listed(each) for each in body["siblings"]]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise DownloadError(f"{url} gave no list of files: the hub's JSON was expected; check HF_ENDPOINT") from None
@@ -224,7 +231,8 @@ def _listed(sibling: dict[str, Any]) -> HubFile:
     stated = (lfs.get("sha256") or lfs.get("oid") or None) if lfs else (sibling.get("blobId") or None)
     size = sibling.get("size")
     known = size if type(size) is int and 0 <= size < 1 << 50 else None
-    digest = _hex(stated.lower().removeprefix("sha256:"), 64 if lfs else 40) if isinstance(stated, str) else None
+    lengths = (64,) if lfs else _GIT_DIGITS
+    digest = _hex(stated.lower().removeprefix("sha256:"), *lengths) if isinstance(stated, str) else None
     odd = printable(repr(stated)[:100]) if stated is not None and digest is None else None
     return HubFile(str(sibling["rfilename"]), known, digest if lfs else None, None if lfs else digest, odd)
 
@@ -237,5 +245,5 @@ def _few(names: list[str]) -> str:
     return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
 
 
-def _hex(value: Any, length: int) -> str | None:
-    return value if isinstance(value, str) and re.fullmatch(rf"[0-9a-f]{{{length}}}", value) else None
+def _hex(value: Any, *lengths: int) -> str | None:
+    return value if isinstance(value, str) and len(value) in lengths and re.fullmatch(r"[0-9a-f]+", value) else None

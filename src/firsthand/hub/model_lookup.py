@@ -212,11 +212,6 @@ def installed() -> list[Installed]:
     return found
 
 
-def unverified_files(name: str) -> list[str]:
-    """Returns the files of a pulled model for which the hub stated no hash; those of known names all have one here."""
-    return [] if name in KNOWN else hf_repository.unverified_files(parse_repo(name).folder(models_home()))
-
-
 def remove(name: str) -> Path:
     """Delete a pulled model, or a partial download of it, and return its former path.
 

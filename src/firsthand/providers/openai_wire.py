@@ -152,7 +152,11 @@ class StreamedAnswer:
         self._choice: Json = {"logprobs": {}, "token_ids": []}
         self._prompt_ids: Any = None
         self._usage = Usage()
-        self._came_in_deltas = False
+        self._num_chars = 0
+        self._repeats: bool | None = None
+        """True if messages hold what came before again, False if they are pieces as deltas are, None if not known yet."""
+        self._stated_calls: dict[str | int, Json] = {}
+        """Calls that stand in messages, by id or place, each as it was stated last; they count if no delta brings one."""
 
     def add(self, event: Json) -> str:
         """Returns the text that an event adds."""
@@ -174,11 +178,20 @@ class StreamedAnswer:
         self._prompt_ids = self._prompt_ids or choice.get("prompt_token_ids")
         if isinstance(choice.get("token_ids"), list):
             self._choice["token_ids"] += choice["token_ids"]
-        text = self._add_part(json_object(choice.get("delta"))) or _text(choice, "text")
-        self._came_in_deltas = self._came_in_deltas or bool(text or self._calls)
-        if not self._came_in_deltas:  # some servers send a message instead, and others repeat the whole one at the end
-            text = self._add_part(json_object(choice.get("message")))
-        self._text.append(text)
+        text = self._add_delta(json_object(choice.get("delta"))) or _text(choice, "text")
+        if text:
+            self._repeats = True
+            self._keep_text(text)
+        if message := json_object(choice.get("message")):
+            stated = self._new_in(_text(message) or _text(message, "refusal"))
+            self._keep_text(stated)
+            text += stated
+            for place, call in enumerate(map(json_object, _wired_calls(message))):
+                id = call.get("id")
+                self._stated_calls[id if id and isinstance(id, str) else place] = call
+        if self.finished and not self._calls:
+            for place, call in enumerate(self._stated_calls.values()):
+                self._add_call(call | {"index": place})
         return text
 
     def take_calls(self) -> list[CallDelta]:
@@ -195,11 +208,26 @@ class StreamedAnswer:
             read_completions({"choices": choices, "prompt_token_ids": self._prompt_ids})[0], usage=self._usage
         )
 
-    def _add_part(self, part: Json) -> str:
-        """Add the calls of a delta or a message, and return its text, or that of a refusal."""
-        for call in _wired_calls(part):
+    def _add_delta(self, delta: Json) -> str:
+        """Add the calls of a delta, and return its text, or that of a refusal."""
+        for call in _wired_calls(delta):
             self._add_call(json_object(call))
-        return _text(part) or _text(part, "refusal")
+        return _text(delta) or _text(delta, "refusal")
+
+    def _keep_text(self, text: str) -> None:
+        if text:
+            self._text.append(text)
+            self._num_chars += len(text)
+
+    def _new_in(self, stated: str) -> str:
+        """Returns what a message's text adds. Some servers send messages as pieces in place of deltas, others the whole
+        answer again at the end, or all of it so far with each."""
+        continues = len(stated) >= self._num_chars and stated.startswith("".join(self._text))
+        if self._repeats is None and stated and self._text:
+            self._repeats = continues
+        if not self._repeats:
+            return stated
+        return stated[self._num_chars :] if continues else ""
 
     def _add_call(self, piece: Json) -> None:
         """Add to the call of the same index; a new id under an old index may be a new call, since some servers count
@@ -244,7 +272,7 @@ def _arguments_text(arguments: Any) -> str:
 
 def _may_begin(call: Json, function: Json) -> bool:
     """True if a piece with another id than the call's is another call. vLLM gave each piece of a call a new id in 2024."""
-    starts_anew = _arguments_text(function.get("arguments"))[:1] in ("", "{")
+    starts_anew = _arguments_text(function.get("arguments")).startswith("{")
     return bool(function.get("name")) or (_is_ended(call) and starts_anew)
 
 

@@ -23,6 +23,8 @@ class Unmade(NamedTuple):
     """Attempts planned for each agent at each task; 0 if all planned attempts were made, or there is no plan."""
     counts: Mapping[tuple[str, str], int]
     """Attempts not made, by benchmark and agent: at most, where the plan was of some tasks or agents of the run only."""
+    total: int = 0
+    """Attempts not made of all of them."""
 
 
 def unmade(run: Run) -> Unmade:
@@ -42,10 +44,5 @@ def unmade(run: Run) -> Unmade:
     made = Counter((row.benchmark, row.agent) for row in run.rows())
     counts = {(name, agent): count * epochs - made[name, agent] for name, count in tasks.items() for agent in agents}
     missing = info.num_planned - info.num_traces
-    return Unmade(epochs, {place: min(count, missing) for place, count in counts.items() if count > 0})
-
-
-def num_unmade(run: Run) -> int:
-    """The number of attempts that the run was to make and has not made; raises as `unmade` does."""
-    counts, planned = unmade(run).counts, run.info.num_planned or 0
-    return min(sum(counts.values()), planned - run.info.num_traces) if counts else 0
+    found = {place: min(count, missing) for place, count in counts.items() if count > 0}
+    return Unmade(epochs, found, min(sum(found.values()), missing))

@@ -46,11 +46,12 @@ class Gaps:
     """True if the candidate has no agent of that name: then nothing of it was compared."""
 
     def __str__(self) -> str:
+        finish = "let it end if it goes on, or finish it with --resume"
         parts = (
             (self.baseline_errors, "attempt", "of the baseline without a score"),
             (self.candidate_errors, "attempt", "of the candidate without a score"),
-            (self.baseline_unmade, "attempt", "that the baseline's run has yet to make: finish it with --resume"),
-            (self.candidate_unmade, "attempt", "that the candidate's run has yet to make: finish it with --resume"),
+            (self.baseline_unmade, "attempt", f"that the baseline's run has yet to make: {finish}"),
+            (self.candidate_unmade, "attempt", f"that the candidate's run has yet to make: {finish}"),
             (self.missing, "task", "that the candidate did not attempt"),
             (self.changed, "task", "not the same in both runs"),
             (self.above_one, "attempt", "of the candidate with a score above 1, and none of the baseline's is"),
