@@ -26,7 +26,7 @@ def test_a_summary_is_asked_by_its_flags_and_told_benchmark_by_benchmark(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[Any] = []
-    run = SimpleNamespace(protocols={"sums": "5-shot"}, info=SimpleNamespace(num_planned=None, num_traces=0))
+    run = SimpleNamespace(id="r", protocols={"sums": "5-shot"}, info=SimpleNamespace(num_planned=None, num_traces=0))
 
     @contextmanager
     def opened(ref: str, home: Any) -> Iterator[Any]:
@@ -45,7 +45,8 @@ def test_a_summary_is_asked_by_its_flags_and_told_benchmark_by_benchmark(
     assert summary.main(config) == 0
     assert asked == ["r", ((run, 0.9, "own"), {"score": "s", "strata": "k", "reduce": "max"}), "closed"]
     assert json.loads(capsys.readouterr().out) == [
-        {"agent": "ada", "protocol": "5-shot"}, {"agent": "ada", "protocol": ""}, {"agent": "bob", "protocol": "5-shot"},
+        {"agent": agent, "protocol": protocol, "unmade": 0, "run_unmade": 0}
+        for agent, protocol in (("ada", "5-shot"), ("ada", ""), ("bob", "5-shot"))
     ]  # fmt: skip
     told: list[Any] = []
     monkeypatch.setattr(

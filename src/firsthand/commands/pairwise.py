@@ -65,7 +65,7 @@ def compare_pairwise(config: Config) -> int:
         print_as_json(body)
         return 0
     for id, found in unfinished.items():
-        if counts:
+        if found.total:
             console().print(unmade_text(found.total, id), markup=False, soft_wrap=True)
     for (benchmark, name), pairs in results.items():
         print_pairs(f"{benchmark}, {name}", pairs, config)
