@@ -41,7 +41,7 @@ def made(home: Path, tasks: list[list[float]], planned: int | None = None, confi
 
 def test_attempts_that_a_run_has_yet_to_make_fail_the_gate_and_count_as_zero_if_asked(home: Path, capsys: Any) -> None:
     whole, cut = made(home, [[1.0] * 4] * 3, 12), made(home, [[1.0] * 4, [1.0], [1.0]], 12)
-    assert unmade(whole) == (0, {}) and unmade(cut) == (4, {("b", "a"): 6})
+    assert unmade(whole) == (0, {}, 0) and unmade(cut) == (4, {("b", "a"): 6}, 6)
     for a, b, sides in ((whole, cut, [0, 6]), (cut, whole, [6, 0])):
         assert main(["gate", a.id, b.id, "--json"]) == 1
         (check,) = json.loads(capsys.readouterr().out)["checks"]
@@ -53,7 +53,7 @@ def test_attempts_that_a_run_has_yet_to_make_fail_the_gate_and_count_as_zero_if_
     for words in (["compare", whole.id, cut.id], ["compare", whole.id, cut.id, whole.id], ["summary", cut.id]):
         assert main(words) == 0
         assert "6 attempts of " in capsys.readouterr().out
-    assert made(home, [[1.0]], None) and unmade(made(home, [[1.0]])) == (0, {})
+    assert made(home, [[1.0]], None) and unmade(made(home, [[1.0]])) == (0, {}, 0)
 
 
 def test_the_json_of_scores_counts_the_attempts_that_a_run_has_yet_to_make(home: Path, capsys: Any) -> None:
@@ -262,7 +262,7 @@ def test_a_voter_s_time_and_question_are_one_vote_and_without_a_question_two_ver
 def test_a_plan_is_of_each_agent_and_one_beyond_all_runs_is_refused(home: Path) -> None:
     run = made(home, [[1.0] * 2] * 3, 12)
     run.add_agent("z", {"name": "z"})
-    assert unmade(run) == (2, {("b", "z"): 6})
+    assert unmade(run) == (2, {("b", "z"): 6}, 6)
     found = compare(run, made(home, [[1.0] * 2] * 3), agent_a="a", unmade_value=0.0)
     assert found.unmade == ({}, {}) and len(found.pairs[0].a.values) == 2
     run.plan(11)
@@ -275,4 +275,4 @@ def test_a_plan_is_of_each_agent_and_one_beyond_all_runs_is_refused(home: Path) 
         unmade(run)
     empty = create(home, {}, "none")
     empty.plan(3)
-    assert unmade(empty) == (0, {})
+    assert unmade(empty) == (0, {}, 0)
