@@ -42,6 +42,7 @@ from firsthand.train.toolformer.call_filter import (
 )
 from firsthand.train.toolformer.call_proposals import executed
 from firsthand.train.training_run import opened, read_metrics, stored_settings
+from thorough import repetitions
 
 torch.set_num_threads(1)
 SUM = InlineCall("calculator", " 2 + 3")
@@ -297,14 +298,17 @@ def test_bad_texts_and_too_high_a_threshold_are_one_sentence(base: Path, tmp_pat
 
 @pytest.mark.slow
 def test_a_model_learns_to_call_where_it_helps_and_shuffled_results_are_not_kept(tmp_path: Path) -> None:
-    trained("toy_bookkeeper", tmp_path / "base", texts=1500)
+    trained("toy_bookkeeper", tmp_path / "base", texts=repetitions(1500, 1000), steps=repetitions(600, 450))
     given = {
         "data": str(tmp_path / "base" / "ledgers.jsonl"), "model": str(tmp_path / "base" / "model"), "places": 2,
         "samples": 4, "threshold": 0.5, "batch_size": 64, "lr": 1e-3, "eval_every": 50, "checkpoint_every": 0,
     }  # fmt: skip
-    rows = trained("toolformer", tmp_path / "caller", steps=100, **given)
-    control = trained("toolformer", tmp_path / "control", steps=1, corrupt=True, **given)
-    assert rows[0]["kept"] > 0.1 * rows[0]["executed"] > 5 * control[0]["kept"]
+    rows = trained("toolformer", tmp_path / "caller", steps=repetitions(100, 50), **given)
+    some = tmp_path / "some.jsonl"
+    some.write_text("".join(Path(given["data"]).read_text().splitlines(keepends=True)[:400]))
+    control = trained("toolformer", tmp_path / "control", steps=1, corrupt=True, **given | {"data": str(some)})
+    kept, by_chance = (row["kept"] / row["executed"] for row in (rows[0], control[0]))
+    assert kept > 0.1 > 4 * by_chance
     assert (
         rows[-1]["held_out_loss_with_calls"] < 0.95 * rows[0]["held_out_loss"] and rows[0]["held_out_call_rate"] < 0.1
     )
