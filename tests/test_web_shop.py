@@ -120,6 +120,9 @@ def test_the_search_engine_ranks_rare_words_and_titles_first():
     assert [each.id[-1] for each in engine.search("velvet shoes")] == ["3", "2", "1"]
     assert engine.search("nothing of that") == [] and engine.search("") == []
     assert len(engine.search("shoes", 2)) == 2 and [p.id[-1] for p in engine.search("lining")] == ["2"]
+    pair = [product("B0AAAAAAA1", title="plain shoes", description="velvet")]
+    pair.append(product("B0AAAAAAA2", title="velvet shoes", description="plain"))
+    assert [each.id[-1] for each in ShopSearch(pair).search("velvet")] == ["2", "1"], "a word of the title counts twice"
     assert stemmed("Glass SHOES, 2 cakes") == ["glass", "shoe", "2", "cake"]
     assert engine.search("shoe " * 100_000) != []
 
