@@ -130,6 +130,13 @@ def test_signs_that_make_another_value_are_kept_by_words():
     assert same_words("Paris!", "paris") and same_words("(5)", "5")
 
 
+def test_a_statement_that_is_taken_back_or_met_with_a_but_further_down_is_none():
+    assert extract_answer("Answer: 5\nWait, 6\n#### 7\nNo, that is wrong.", NUMBER) is None
+    assert extract_answer("Answer: 5\nWait, 6\n#### 7\nNo, it is 8.", NUMBER) == "8"
+    assert extract_answer("The answer would be Ann.\nShe was there.", asks()) == "Ann"
+    assert extract_answer("The answer would be Ann.\nBut she was away.", asks()) is None
+
+
 def test_an_answer_goes_on_within_its_clause():
     assert goes_on(" feet 6") and not goes_on(" feet. 6") and not goes_on(" feet\n6") and not goes_on("")
     assert not goes_on(" a" * 200_000 + " 6")

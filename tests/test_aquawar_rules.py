@@ -56,12 +56,25 @@ def test_a_normal_attack_takes_half_the_attack_and_an_eel_passes_three_tenths_on
     assert alone.teams[1][0].hp == 300 and alone.passives == []
 
 
+def test_a_copy_of_a_game_is_played_without_the_game():
+    game = fresh()
+    game.passives.append((1, 0, "Deflect"))
+    other = game.copy()
+    other.passives.append((1, 1, "Counter"))
+    other.teams[1][0].hp = 1
+    assert game.passives == [(1, 0, "Deflect")] and health(game, 1) == [400] * 4
+
+
 def test_a_wounded_eel_gets_stronger_at_each_two_hundred():
     game = fresh()
     eel = game.teams[1][0]
     eel.wound = 130
     game.act(FishMove(0, "normal", 0))  # 70 of 100
     assert (eel.atk, eel.wound) == (240, 0)
+    eel.wound, eel.atk = 340, 200
+    game.turn, game.phase = 0, "act"
+    game.act(FishMove(0, "normal", 0))  # 410 in all: two times two hundred
+    assert (eel.atk, eel.wound) == (280, 10)
     flame = game.teams[1][3]
     flame.wound = 500
     game = AquawarGame((game.teams[0], game.teams[1]), phase="act")

@@ -223,6 +223,8 @@ def test_options_that_are_repeated_or_weighed_are_no_answer_and_what_follows_is(
         ("The correct answer is **B. London**.\n\nWhy:\n- **A. Paris** is in France.\n- **C. Rome** is in Italy.", "B"),
         ("The correct answer is (B) London, which is the capital.", "B"), ("London is the Q.", "B"),
         ("London is a joke.", None),
+        ("Answer: A\nAnswer: B", "B"), ("Answer: A\nB", None), ("x = \\boxed{B}", "B"), ("- \\boxed{B}", None),
+        ("Answer: B, not B", None), ("Answer: B rather than B", None), ("Answer: B, not A", "B"),
         ("Answer: B<|im_end|>", "B"), ("Answer: B</s>", "B"), ("The answer is B. I hope that this answer is helpful.", "B"),
         ("The answer is A, a city", "A"), ("The answer is a matter of taste", None), ("A student came.", None),
     ):  # fmt: skip

@@ -64,3 +64,8 @@ def test_the_last_offer_behind_a_statement_counts() -> None:
     assert replaced(f"\nSo {other}.\nNo, {mine}.", 1) is False and replaced(f"\nSo {mine}.\nNo, {other}.", 1) is True
     assert replaced(f"\nBut {other} is right.", 1) is True and replaced(f"\nSo {other}?", 1) is False
     assert replaced("", 1) is False and replaced("\nWait, no.", 1) is True
+    for choice in ("\ue000", other):
+        assert replaced(f"\nSo {choice}.", 1) is True
+    assert (
+        replaced(f"\nBut {mine} and {other} are right.", 1) is True and replaced(f"\nBut {mine} is right.", 1) is False
+    )

@@ -3,7 +3,7 @@
 import pytest
 
 from firsthand.patterns.code_act import parse_code
-from firsthand.patterns.parts.fenced_code import CodeBlock, fenced_code, first_action
+from firsthand.patterns.parts.fenced_code import CodeBlock, fenced_code, first_action, prose_of
 from firsthand.patterns.parts.self_tests import code_in
 from firsthand.scorers.code import answered_code
 
@@ -31,6 +31,7 @@ from firsthand.scorers.code import answered_code
         ("  ```py\n\tx\n y\nz\n     ```\n", [("py", "x\ny\nz\n", True)]),
         ("```python\nx = 1\n```python\n```", [("python", "x = 1\n```python\n", True)]),
         ("```python\r\nx = 1\r\n```\r\n", [("python", "x = 1\r\n", True)]),
+        ("```py\nx\n`````\ny", [("py", "x\n", True)]),
         ("x\n```", []),
     ],
 )
@@ -57,3 +58,8 @@ def test_an_action_may_be_indented_or_between_tags_and_must_be_closed(text: str,
 def test_scorer_and_self_tests_read_the_same_block() -> None:
     text = "Draft:\n```python\ndef f(): return 1\n```\nUse it:\n```python title=demo\nf()\n```"
     assert code_in(text, "f") == "def f(): return 1" == answered_code(text, entry_point="f").rstrip()
+
+
+def test_the_prose_of_a_text_is_what_stands_around_and_behind_its_blocks() -> None:
+    assert prose_of("Hi\n```py\na\n```\nthere\n```\nb\n```\nend") == "Hi\nthere\nend"
+    assert prose_of("Hi\n```py\nnot closed") == "Hi\n" and prose_of("no code") == "no code"

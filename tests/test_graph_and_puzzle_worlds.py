@@ -173,8 +173,12 @@ def test_a_store_asks_for_more_entities_than_fit_in_one_statement():
     assert len(store) == 2 * BATCH + 4 and store.relations(many) == ["r.last", "r.to"]
     assert store.neighbors(many, "r.to") == {f"{each}x" for each in many} and store.neighbors([], "r.to") == frozenset()
     assert store.attributes(many) == ["r.size"] and store.values(many, "r.size") == {many[0]: ["7"]}
+    store.add([Triple(many[0], "type.size", "8", True), Triple("m.z", NAME, "m.q"), Triple("m.z", NAME, "Zed", True)])
+    assert store.attributes(many) == ["r.size"] and store.name("m.z") == "Zed", (
+        "what is the database's own is not shown"
+    )
     assert store.neighbors([many[0]], "r.size") == frozenset() and store.subjects("r.last") == {many[-1]}
-    assert store.knows("m.z") and not store.knows("m.q") and store.range_of("r.to") == "" and store.name("m.z") == "m.z"
+    assert store.knows("m.z") and not store.knows("m.q") and store.range_of("r.to") == "" and store.name("m.y") == "m.y"
     store.close()
 
 
@@ -186,6 +190,7 @@ def test_numbers_order_by_value_years_as_dates_and_other_texts_not_at_all():
     years = {"a": ["1990"], "b": ["1990-01-02"], "c": ["1989-12-31", "text"], "d": ["x"]}
     assert extreme(years, largest=True) == {"b"} and extreme(years, largest=False) == {"c"}
     assert extreme({"a": ["9"], "b": ["10"], "c": ["10.0"]}, largest=True) == {"b", "c"}
+    assert extreme({"a": ["0800"], "b": ["1500-01-01"]}, largest=True) == {"b"}, "a year of three digits"
     assert extreme({"a": ["5", "1"], "b": ["2", "4"]}, largest=False) == {"a"}
     assert extreme({"a": ["5", "2"], "b": ["1", "6"]}, largest=False) == {"b"}
     assert extreme({"a": ["x"]}, largest=True) == extreme({}, largest=False) == frozenset()
@@ -196,7 +201,7 @@ def test_n_triples_are_read_with_names_in_english_alone_and_the_first_wrong_line
     lines = [
         "# a comment", "",
         f"<{ns}m.1>\t<{ns}{NAME}>\t\"Sa\\\"id \\\\ so\"@en\t.",
-        f'<{ns}m.1> <{ns}{NAME}> "Gesagt"@de .',
+        f'<{ns}m.1> <{ns}{NAME}> "Gesagt"@de .', f'<{ns}m.1> <{ns}{NAME}> "wir@en"@de .',
         f'<{ns}m.1> <{ns}a.b> "1990-01-01"^^<http://www.w3.org/2001/XMLSchema#date> .',
         f'<{ns}m.1> <{ns}a.text> "Hallo"@de .',
         f"<{ns}m.1> <{ns}a.c> <{ns}m.2> .",

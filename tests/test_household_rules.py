@@ -362,3 +362,22 @@ def test_a_plan_puts_what_is_in_hand_where_it_is_taken_here_or_first_of_all_else
         "fridge 1": ["go to shelf 1", "put book 1 in/on shelf 1", *rest],
         "cabinet 1": ["open cabinet 1", "put book 1 in/on cabinet 1", "go to shelf 1", *rest],
     }
+
+
+def test_two_places_at_one_spot_are_both_marked_and_one_clean_mug_of_two_is_not_enough():
+    game = HouseGame(house("pick_clean_then_place", "mug", "desk", 2))
+    assert game.act("go to drawer 1").startswith("You arrive at drawer 1.")
+    marked = [line[2:].partition(":")[0] for line in game.render().splitlines() if line.startswith(" *")]
+    assert marked == ["drawer 1", "sinkbasin 1"]
+    game.places |= {"mug 1": "desk 1", "mug 2": "desk 1"}
+    game.states["mug 1"].add("clean")
+    assert not game.is_won
+    game.states["mug 2"].add("clean")
+    assert game.is_won
+
+
+def test_what_cannot_be_opened_cannot_be_closed_even_if_it_is_said_to_begin_open():
+    tray = Receptacle("tray 1", "tray", opened=True)
+    game = HouseGame(house(receptacles=(*RECEPTACLES, tray)), explain=True)
+    assert game.act("go to tray 1") == "You arrive at tray 1. On the tray 1, you see nothing."
+    assert game.act("close tray 1") == "Nothing happens. (tray 1 is not an open receptacle where you are)"

@@ -38,6 +38,7 @@ TEXT = Task("t", "Who?", last_line=True)
         ("It is not so that the answer is B", None), ("It is wrong: the answer is B", None), ("B. Paris", None), ("E", None),
         ("Answer: B, or C", None), ("Answer: B'", None), ("Answer: B (or so)", None), ("The answer is B because of A", None),
         ("A", None),  # the letter of Paris, and a choice itself
+        ('"**B.**"', "B"), ("B. **Rome**", "B"),  # marks within marks, and around a choice's text
         ("A. Paris", "A"), ("D", "D"), ("rome", None), ("", None), ("\n \n", None), ("\ud800", None), ("Answer:", None),
     ],
 )  # fmt: skip
@@ -68,6 +69,8 @@ def test_other_texts_are_their_last_line_and_whole_outputs_stay_whole() -> None:
     assert extract_answer("He wrote it.\nThe answer is Ann Lee.", TEXT) == "Ann Lee"
     assert extract_answer("He wrote it.\nAnn Lee", TEXT) == "Ann Lee"
     assert extract_answer(" \n", TEXT) is None
+    for mark in ("**", '"', "`"):  # around nothing it is the answer itself
+        assert extract_answer(f"It has its own sign.\n{mark}", TEXT) == mark
     whole = Task("v", "?", verbatim=True, last_line=True)
     assert answer_or_text("a\nb ", whole) == "a\nb "
     assert answer_form(whole) == "the answer" and "last line" in answer_form(NUMBER)

@@ -82,3 +82,9 @@ def test_without_a_question_a_sum_of_names_may_be_asked_for_and_nothing_else():
     assert comparison("x+y=5", "5")[0] and comparison("x+y=5", "5", "Solve.") == (False, "tree")
     for answer in (r"\sqrt{x}=5", r"\sin x=5", "2x+y=5", "x+y+1=5"):
         assert not comparison(answer, "5")[0], answer
+
+
+def test_the_first_of_several_left_sides_and_all_its_letters_are_looked_at():
+    assert right_side("x = 2y = 4") == " 4" and right_side("2x = x = 5") is None
+    assert right_side("5 m + 3 m = 8 m") == " 8 m" and right_side("5 m + x = 8 m") is None
+    assert right_side("twice the sum = 8", "What is twice the sum?") == " 8" and right_side("twice the sum = 8") is None

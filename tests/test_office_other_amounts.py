@@ -3,7 +3,7 @@
 import pytest
 
 from firsthand.worlds.office.office_world import states
-from firsthand.worlds.office.other_amounts import other_amount
+from firsthand.worlds.office.other_amounts import LEAST_AMOUNT, other_amount
 
 CONTRADICTIONS = [
     "12 million euros", "99 million", "12 thousand euros", "Total: 12k euros", "12K",
@@ -48,3 +48,10 @@ def test_a_mail_with_another_amount_does_not_state_the_right_one(other: str) -> 
 def test_small_numbers_times_and_the_amount_again_or_rounded_are_no_contradiction(beside: str) -> None:
     assert states(f"The total is 24242 euros. {beside}", "24242"), other_amount(beside, "24242")
     assert states(f"Hello,\n{beside}\nThe total is 24242 euros.", "24242"), other_amount(beside, "24242")
+
+
+def test_commas_sizes_after_sizes_and_digits_in_words_have_their_value() -> None:
+    for text, fact in (("24,5 euros", "24.5"), ("ten nine euros", "109"), ("two thousand million euros", "2000000000")):
+        assert other_amount(f"It is {text}.", fact) is None and other_amount(f"It is {text}.", "7") is not None
+    least = int(LEAST_AMOUNT)
+    assert other_amount(f"See room {least}.", "7") == str(least) and other_amount(f"See room {least - 1}.", "7") is None

@@ -92,3 +92,7 @@ def test_a_file_of_more_values_than_its_bytes_allow_is_refused_before_it_is_deco
         DataError, match=r"p\.json holds more than [\d,]+ JSON values in [\d,]+ bytes: it is no file of"
     ):
         read_steps(file, 0)
+
+
+def test_references_are_resolved_before_a_text_is_cut() -> None:
+    assert PageElements(f'<p backend_node_id="1">{"&amp;" * 100}</p>')["1"] == f"<p> {'&' * 100}"

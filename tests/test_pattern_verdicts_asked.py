@@ -170,6 +170,9 @@ def test_a_label_is_chosen_by_likelihood_or_by_the_word_that_comes_first():
             Opened([said], score=unscored).run(lambda ctx: choose(ctx.say("Q"), ("cot", "direct", "cot_long"))).label
             == label
         )
+    for logprob, why in ((-math.inf, "every verdict has probability 0"), (math.nan, "is no number")):
+        with pytest.raises(ModelError, match=why):
+            Opened(score=lambda p, c, told=logprob: told).run(lambda ctx: choose(ctx.say("Q"), ("a", "b")))
     safe = Opened(["not safe"], score=unscored)  # of labels that begin at one place the longer one
     assert safe.run(lambda ctx: choose(ctx.say("Q"), ("not", "not safe", "safe"))).label == "not safe"
     for error in (TransientError("soon"), PromptTooLong("long")):

@@ -106,6 +106,13 @@ def test_of_two_writes_to_one_key_the_first_is_taken_and_the_other_is_told() -> 
     ]  # fmt: skip
 
 
+def test_a_text_that_was_not_taken_is_told_of_in_the_next_round_alone() -> None:
+    script = ["WRITE sum: 5", "WRITE sum: 6", "WRITE a: 1", "WRITE b: 2", "DONE: 8", "DONE: 8"]
+    trace, model = run(blackboard_team, {"members": 2}, script)
+    told = ["was not taken" in asked.prompt[-1].text for asked in model.asked]
+    assert told == [False, False, False, True, False, False] and trace.answer == "8"
+
+
 def test_without_an_end_the_answer_is_made_of_the_board() -> None:
     trace, model = run(blackboard_team, {"members": 1, "rounds": 2}, ["WRITE a: x", "WRITE a: y", "The answer is 3"])
     assert trace.answer == "3" and "Notes of a team:\n\na (agent 1): y" in last_prompts(model, 1)[0]

@@ -37,6 +37,17 @@ def test_a_statement_stands_where_what_follows_explains_or_ends(after):
     assert taken_back(after) is None
 
 
+def test_the_first_words_that_take_a_statement_back_are_where_it_ends():
+    for after, rest in (
+        (", but the true value is 6. Wait, 7", "but the true value is 6. Wait, 7"),
+        ("\nHmm, 7. Wait, 8", "Hmm, 7. Wait, 8"),
+        (" is what a beginner would say. It is 6", "beginner would say. It is 6"),
+    ):
+        at = taken_back(after)
+        assert at is not None and after[at:] == rest
+    assert taken_back(" hmm, fine") is None, "a sigh in the sentence of the statement"
+
+
 def test_words_before_a_statement_assert_it_or_do_not():
     assert [each for each in NOT_ASSERTED if asserts(each)] == []
     assert [each for each in ASSERTED if not asserts(each)] == []

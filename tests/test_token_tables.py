@@ -364,6 +364,7 @@ def test_steps_that_make_a_text_longer_are_bounded_together():
         ({"type": "Replace", "pattern": {"String": "ab"}, "content": ""}, (1, 0)),
         ({"type": "Replace", "pattern": {"String": ""}, "content": "123"}, (4, 3)),
         ({"type": "Replace", "pattern": {"Regex": "a+"}, "content": "123"}, (3, 0)),
+        ({"type": "Replace", "pattern": {"Regex": "a+"}, "content": ""}, (1, 0)),
         ({"type": "Replace", "pattern": {"Regex": "a*"}, "content": "123"}, (4, 3)),
         ({"type": "Prepend", "prepend": "▁▁"}, (1, 2)), ({"type": "ByteLevel"}, (2, 1)), ({"type": "NFC"}, (1, 0)),
         ({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(bytes(4) + b"a\0bcd\0").decode()}, (3, 0)),

@@ -185,6 +185,10 @@ def test_an_extracted_number_keeps_what_changes_it():
         ("x = 17 + 5", "x = 17 + 5"),
         ("The answer is 5 apples, as 3+2=5.", "5"),
         ("so 3 or 4", "4"),
+        ("The answer is Twenty-Four apples.", "24"),
+        ("The answer is FORTY.", "40"),
+        ("The answer is One.", "1"),
+        ("The answer is One of the boys.", None),
         ("first\nx < 5\nend", "x < 5"),
     ):
         assert extract_answer(text, task) == answer, text

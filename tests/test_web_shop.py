@@ -13,7 +13,7 @@ from firsthand.patterns.thought_action import thought_action
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.worlds.players import play
-from firsthand.worlds.shop.products import ShoppingGoal, ShopProduct, shopping_reward, type_reward
+from firsthand.worlds.shop.products import ShoppingGoal, ShopProduct, shopping_reward, type_reward, words_of
 from firsthand.worlds.shop.shop_generator import Shop, make_shop, make_shopping_goal
 from firsthand.worlds.shop.shop_search import ShopSearch, stemmed
 from firsthand.worlds.shop.shop_world import ShopWorld
@@ -50,6 +50,16 @@ def test_the_reward_is_the_papers_share_of_what_is_asked_for():
     assert shopping_reward(GOAL, plain, whole).reward == pytest.approx(4 / 5)
     told = product(attributes=frozenset(), features=(), description="With ARCH support, slim fitting.")
     assert shopping_reward(GOAL, told, whole).attributes == 1.0, "the title says slim fit, the description arch support"
+
+
+def test_what_is_not_asked_for_is_had_in_full():
+    bare = ShoppingGoal(product(), "buy", (), {}, 40.0)
+    assert shopping_reward(bare, bare.product, {}) == (1.0, 1.0, 1.0, 1.0, 1.0)
+    assert shopping_reward(bare, product(price=40.01), {}) == (0.0, 1.0, 1.0, 1.0, 0.0)
+
+
+def test_signs_that_are_not_seen_part_words_and_letters_of_any_script_make_them():
+    assert words_of("Slim\u200bFIT™ café, 2.5\u00a0m") == " slim fit café 2.5 m "
 
 
 def test_another_type_of_product_costs_half_nine_tenths_or_all():
@@ -120,6 +130,9 @@ def test_the_search_engine_ranks_rare_words_and_titles_first():
     assert [each.id[-1] for each in engine.search("velvet shoes")] == ["3", "2", "1"]
     assert engine.search("nothing of that") == [] and engine.search("") == []
     assert len(engine.search("shoes", 2)) == 2 and [p.id[-1] for p in engine.search("lining")] == ["2"]
+    pair = [product("B0AAAAAAA1", title="plain shoes", description="velvet")]
+    pair.append(product("B0AAAAAAA2", title="velvet shoes", description="plain"))
+    assert [each.id[-1] for each in ShopSearch(pair).search("velvet")] == ["2", "1"], "a word of the title counts twice"
     assert stemmed("Glass SHOES, 2 cakes") == ["glass", "shoe", "2", "cake"]
     assert engine.search("shoe " * 100_000) != []
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from firsthand.context import Context
 from firsthand.errors import ModelError, PromptTooLong, TransientError
+from firsthand.patterns.parts.verdicts import normalised
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ async def choose(ctx: Context, labels: Sequence[str]) -> LabelChoice:
     """The label that is most probable as the model's next words.
 
     A model that cannot score after a conversation (most endpoints behind an API) is asked in words instead: the label it
-    names first as a word has probability 1, or if it names none the first label.
+    names first as a word has probability 1, or if it names none the first label. ModelError if all labels have probability
+    0, or one has a log-prob that is no number.
     """
     try:
         likelihoods = await ctx.score(labels)
@@ -31,9 +32,7 @@ async def choose(ctx: Context, labels: Sequence[str]) -> LabelChoice:
         raise
     except ModelError:
         return await _in_words(ctx, labels)
-    top = max(each.logprob for each in likelihoods)
-    weights = [math.exp(each.logprob - top) if each.logprob > -math.inf else 0.0 for each in likelihoods]
-    shares = {label: weight / sum(weights) for label, weight in zip(labels, weights, strict=True)}
+    shares, _ = normalised({label: each.logprob for label, each in zip(labels, likelihoods, strict=True)})
     return LabelChoice(max(shares, key=lambda label: shares[label]), shares)
 
 

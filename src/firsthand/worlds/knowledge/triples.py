@@ -162,7 +162,7 @@ def read_triples(path: Path) -> Iterator[Triple]:
                 triple = _triple(line.strip())
                 if triple is None:
                     raise DataError(f"{path}, line {number} is no triple `subject relation object .`: {line[:80]!r}")
-                if triple.relation != NAME or not triple.literal or '"' not in line or "@en" in line[-12:]:
+                if triple.relation != NAME or not triple.literal or '"' not in line or '"@en' in line[-12:]:
                     yield triple
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as N-Triples in Freebase's layout: {reason_of(error)[:200]}") from None
