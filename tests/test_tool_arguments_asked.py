@@ -7,7 +7,7 @@ from datetime import date
 from enum import Enum
 
 import pytest
-from pydantic import Base64Bytes
+from pydantic import Base64Bytes, BaseModel, Field
 
 from firsthand import Agent, Task
 from firsthand.errors import ToolError
@@ -196,6 +196,14 @@ def test_an_argument_of_the_tool_named_like_a_wrapper_is_no_wrapper():
 def test_data_of_checked_arguments_is_plain():
     data = as_json_data({"mood": Mood.calm, "tags": {"b", "a"}, "n": 1.5})
     assert data == {"mood": "c", "tags": ["a", "b"], "n": 1.5}
+
+
+def test_data_of_a_checked_model_has_the_names_that_the_call_used():
+    class Letter(BaseModel):
+        sender: str = Field(alias="from")
+
+    data = as_json_data({"letter": Letter.model_validate({"from": "ada"}), "n": 1})
+    assert data == {"letter": {"from": "ada"}, "n": 1}
 
 
 def test_a_tool_with_a_checker_of_its_own_is_read_by_it():
