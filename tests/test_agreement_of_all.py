@@ -59,3 +59,8 @@ def test_length_bias_of_equal_items_may_go_either_way() -> None:
 def test_draws_that_differ_keep_their_bootstrap() -> None:
     found = agreement([*alike(19), Judged("other", ("A",), "B")])
     assert found.with_humans.method == found.kappa.method == "BCa bootstrap" and 0 < found.with_humans.low < 0.95
+
+
+def test_an_item_without_a_cluster_is_in_none_that_has_its_name() -> None:
+    pairs = [Judged("q", ("A",), "A"), Judged("x", ("B",), "A", "q"), Judged("y", ("B",), "B", "q")]
+    assert agreement(pairs).with_humans.clusters == 2

@@ -559,3 +559,8 @@ def test_a_table_of_an_unknown_suite_or_attack_is_refused_before_anything_is_loa
     assert code == 2 and f"{flag} is 'nope': one of {', '.join(names)} was expected" in err
     with pytest.raises(ConfigError, match="one of"):  # the settings check it, before any action runs
         parse(safety.Config, ["table", f"--{flag}", "nope"], prog="safety")
+
+
+def test_fields_in_a_tuple_are_read_as_those_in_a_list():
+    data = {"to": ({"name": "ada"}, ({"name": "bob"},)), "cc": ()}
+    assert fields_at(data, "to.name") == ["ada", "bob"] and fields_at(data, "cc") == []

@@ -75,6 +75,14 @@ def test_pairs_of_sentences_keep_their_set_and_line(tmp_path: Path) -> None:
     assert sentence_pairs._columns(b"x\tF\t4\tS", Path("p"), (2, 1, 3)) == [SentencePair("0001", "F", "S", 4.0)]
 
 
+def test_a_pair_of_sentences_ends_at_the_end_of_its_line_and_not_at_other_breaks() -> None:
+    raw = "1\tOne\x85 more.\tTwo\u2028 more.\r\n5\tA\x0bB\tC\x1cD".encode()
+    assert sentence_pairs._columns(raw, Path("p"), (0, 1, 2)) == [
+        SentencePair("0001", "One\x85 more.", "Two\u2028 more.", 1.0),
+        SentencePair("0002", "A\x0bB", "C\x1cD", 5.0),
+    ]
+
+
 def test_stsbs_pairs_are_similarities_or_alike_and_unlike(tmp_path: Path) -> None:
     marks = (4, 3.99, 2, 2.01, 0, 5)
     text = "".join(f"g\tf\t2012\t{at}\t{mark}\tA{at}\tB{at}\n" for at, mark in enumerate(marks))

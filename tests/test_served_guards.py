@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from firsthand.agent import Agent
 from firsthand.errors import FirsthandError, ModelError
-from firsthand.guard import GuardVerdict, watches
+from firsthand.guard import GuardVerdict, guard_name, watches
 from firsthand.loop.listener import Began, Piece
 from firsthand.message import ToolCall, user
 from firsthand.model import Sampling
@@ -126,6 +128,24 @@ def test_a_guard_watches_the_borders_it_has_methods_for_or_names() -> None:
     odd = Refuses("answer")
     odd.borders = ("north",)  # type: ignore[attr-defined]
     assert watches((odd,), "answer") and not watches((), "answer")
+
+
+def test_the_name_of_a_guard_tells_the_options_that_were_changed() -> None:
+    @dataclass
+    class Bound:
+        name: ClassVar[str] = "bound"
+        most: int = 3
+        words: Sequence[str] = ("a",)
+        mark: str = "x"
+        held: str = field(default="", repr=False)
+        seen: int = field(default=0, init=False)
+
+    assert guard_name(Bound()) == "bound"
+    assert guard_name(Bound(0, [], "", "secret")) == "bound:most=0:words=:mark="
+    counted = Bound(3, ["a", "b"], "yz")
+    counted.seen = 4
+    assert guard_name(counted) == "bound:words=a+b:mark=yz"
+    assert guard_name(Refuses("answer")) == "Refuses"
 
 
 def test_a_line_of_a_step_is_a_call_its_result_or_text() -> None:

@@ -219,3 +219,14 @@ def test_the_gain_of_strata_multiplies_whichever_statistic_decides() -> None:
     for gain in (0.25, 0.5, 0.75):
         found = score_p_value(seen, -0.15, -1.0, gain=gain)
         assert found == pytest.approx(float(stats.t.sf(gain * single, 100)), rel=1e-9)
+
+
+@pytest.mark.parametrize("critical", [None, 3.0])
+def test_a_lead_that_other_reasons_than_chance_could_take_tells_nothing_apart(critical: float | None) -> None:
+    values, errors = np.array([3.0, 9.0, 2.0, 0.0]), np.array([0.01, math.nan, 0.01, 0.01])
+    slack = np.zeros((4, 4))
+    assert rank_ranges(values, errors, critical=critical) == [(1, 2), (1, 4), (2, 3), (3, 4)]
+    slack[0, 2], slack[3, 0] = 1.5, 9.0
+    assert rank_ranges(values, errors, critical=critical, slack=slack) == [(1, 3), (1, 4), (1, 3), (3, 4)]
+    slack[0, 2] = 0.5
+    assert rank_ranges(values, np.diag(errors**2), critical=critical, slack=slack)[0] == (1, 2)

@@ -7,7 +7,7 @@ from datetime import date
 from enum import Enum
 
 import pytest
-from pydantic import Base64Bytes
+from pydantic import Base64Bytes, BaseModel, Field
 
 from firsthand import Agent, Task
 from firsthand.errors import ToolError
@@ -196,6 +196,32 @@ def test_an_argument_of_the_tool_named_like_a_wrapper_is_no_wrapper():
 def test_data_of_checked_arguments_is_plain():
     data = as_json_data({"mood": Mood.calm, "tags": {"b", "a"}, "n": 1.5})
     assert data == {"mood": "c", "tags": ["a", "b"], "n": 1.5}
+
+
+def test_arguments_in_a_code_fence_are_read_whether_it_names_json_or_nothing():
+    for fenced in ('```json\n{"path": "a"}\n```', '```\n{"path": "a"}```', ' ```json{"path": "a"}``` '):
+        assert read_arguments(fenced) == {"path": "a"}, fenced
+    assert read_arguments('```json\n{"path": "a"}') is None, "the fence is not closed"
+
+
+def test_null_is_left_out_where_an_argument_may_be_and_told_where_it_may_not():
+    properties = {"must": {"type": "string"}, "may": {"type": "string"}, "none": {"type": ["string", "null"]}}
+    given = {"must": None, "may": None, "none": None, "other": None}
+    expected = {"must": None, "none": None, "other": None}
+    assert repaired(given, {"properties": properties, "required": ["must"]}) == expected
+
+
+def test_a_set_is_a_list_in_one_order_in_every_process():
+    days = frozenset(f"day {number}" for number in range(20))
+    assert as_json_data({"days": days}) == {"days": sorted(days)}
+
+
+def test_data_of_a_checked_model_has_the_names_that_the_call_used():
+    class Letter(BaseModel):
+        sender: str = Field(alias="from")
+
+    data = as_json_data({"letter": Letter.model_validate({"from": "ada"}), "n": 1})
+    assert data == {"letter": {"from": "ada"}, "n": 1}
 
 
 def test_a_tool_with_a_checker_of_its_own_is_read_by_it():

@@ -11,6 +11,7 @@ from firsthand.benchmarks.sources.datasets import Source, contents, load, locate
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
 from firsthand.system.given_data import held
+from firsthand.system.packed_text import lines_of
 from firsthand.task import Task
 
 STSB = Source(
@@ -137,11 +138,11 @@ def _beside(data: str, year: int, name: str) -> Path | None:
 def _columns(raw: bytes, path: Path, places: tuple[int, int, int]) -> list[SentencePair]:
     """The pairs of a file of tabs; rows without a similarity are left out, for nobody judged them."""
     try:
-        lines = raw.decode("utf-8").splitlines()
+        text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start})") from None
     found = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines_of(text), 1):
         columns = line.split("\t")
         if not line.strip():
             continue
