@@ -246,7 +246,8 @@ def test_an_index_that_was_begun_beside_is_gone_on_with_and_what_is_stale_in_it_
     header = IndexHeader("words", "words", DIMENSION, "whole")
     with closing(open_index(tmp_path / "i.new", header)) as begun:
         for id, text in (("a", "one"), ("b", "other"), ("gone", "four")):
-            begun.put([IndexedDocument(Document(id, text), whole(Document(id, text)), embedded(text)[None])])
+            document = Document(id, text, source=f"/data/{id}")
+            begun.put([IndexedDocument(document, whole(document), embedded(text)[None])])
     made, told = remade(path, WordEmbedder(), whole, chunker="whole")
     assert made == Reindexed(3, 3, 0, 2) and told == [(1, 3), (2, 3), (3, 3)]
     assert facts(path)[1] == {"a": ["one"], "b": ["two"], "c": ["three"]}

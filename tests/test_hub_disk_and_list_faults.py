@@ -67,7 +67,12 @@ def test_a_repository_of_unknown_sizes_has_no_total_and_takes_the_place_of_a_lin
     folder.symlink_to(tmp_path / "none")
     fetch_repo(Repo("o/n"), folder, on_progress=lambda *each: told.append(each))
     assert not folder.is_symlink() and told == [(2, None), (12, None)]
-    marker = {"name": "hf:o/n", "commit": COMMIT, "files": {"config.json": 2, "model.safetensors": 10}}
+    marker = {
+        "name": "hf:o/n",
+        "commit": COMMIT,
+        "files": {"config.json": 2, "model.safetensors": 10},
+        "unverified": [*bodies],
+    }
     assert {**tree(folder), "firsthand.json": None} == {**bodies, "firsthand.json": None}
     assert json.loads((folder / "firsthand.json").read_text()) == marker
     for body in (b"[" * 100_000, b"[]", b"{}", b'{"sha": 1, "siblings": [1]}', b"\xff", b""):

@@ -123,7 +123,7 @@ def test_hostile_answers_get_a_score_quickly(answer):
 
 
 @pytest.mark.slow
-@given(st.text(max_size=200), st.text(max_size=40))
+@given(st.text(max_size=200), st.text(max_size=40).filter(str.strip))
 def test_any_answer_gets_a_score(answer, reference):
     for scorer in SCORERS:
         assert scorer(task(reference, [" x", " y"], 0), trace(answer, said=[answer])).value in (0.0, 1.0)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, DataError
 from firsthand.scorers import ranking as rankings
 from firsthand.scorers.choice import acc, acc_bytes, acc_mutual_info, acc_norm, chosen_letter, logprobs, mc1, mc2
 from firsthand.scorers.contained import (
@@ -168,7 +168,7 @@ def test_words_are_contained_as_words_and_values_anywhere_up_to_the_bound() -> N
         line == Score("best_subspan_em", 1.0, {"line": "cats yes"})
         and best_subspan_em(asked(answer="b"), trace("a\nb")).value == 0
     )
-    with pytest.raises(ValueError, match="the task has no reference answer"):
+    with pytest.raises(DataError, match="task t has no reference answer to compare with"):
         contains_words(asked(answers=[]), trace("x"))
     held = held_value(asked(answer="24", wrong=["7", 8]), trace("24 or 8" + "!" * 300))
     assert held == Score("held_value", 0.0, {"answer": "24 or 8" + "!" * 193, "wrong": [8]})

@@ -323,7 +323,7 @@ def test_a_reward_model_is_shifted_to_its_best_answers_and_judged_on_held_out_pa
     assert again.mean == pytest.approx(mean, abs=1e-5) and torch.equal(again.head.weight, head.weight)
     scores = [[raw(each) for each in example] for example in held_out]
     right = np.mean([row[a] > row[b] for row in scores for a, b in ((0, 1), (0, 2), (1, 2))])
-    assert capsys.readouterr().out == (f"5 comparisons\nheld-out pairs in the right order: {right:.1%}\n")
+    assert capsys.readouterr().out == (f"5 comparisons; 2 held out\nheld-out pairs in the right order: {right:.1%}\n")
     assert ordered_right(again, held_out) == pytest.approx(right)
     found = run.told["objective"].pair_loss(
         Comparisons(

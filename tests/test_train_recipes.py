@@ -278,7 +278,7 @@ def test_a_wrong_line_is_told_before_the_weights_are_read(words, tmp_path, monke
     )
     code, _, said = cli("train", words[0], "bad.jsonl", "--model", "base", *words[1:], "--out", "out")
     assert code == 1 and said.startswith("firsthand: bad.jsonl:") and said.count("\n") == 1
-    code, _, said = cli("train", "sft", "chats.jsonl", "--model", "base", "--out", "other")
+    code, _, said = cli("train", "sft", "chats.jsonl", "--model", "base", "--holdout", "0", "--out", "other")
     assert code == 1 and "1 missing" in said
 
 
