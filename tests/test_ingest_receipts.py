@@ -18,7 +18,8 @@ from firsthand.retrieval import ingest as module
 from firsthand.retrieval.chunk_index import IngestReceipt
 from firsthand.retrieval.documents.file_content import ReadSettings
 from firsthand.retrieval.documents.folder_files import read_bytes
-from firsthand.retrieval.ingest import NOT_THERE, IngestProgress, _is_gone, _Tally, index_files, ingest
+from firsthand.retrieval.ingest import NOT_THERE, IngestProgress, _Tally, index_files, ingest
+from firsthand.retrieval.moved_folders import is_gone
 from firsthand.retrieval.store import document_rows
 from test_ingest import Folder, WordEmbedder
 
@@ -209,7 +210,7 @@ def test_a_path_is_gone_where_nothing_is_and_where_its_folder_is_a_file(tmp_path
     (tmp_path / "file").write_text("")
     (tmp_path / "dangling").symlink_to(tmp_path / "none")
     paths = ["none", "file", "file/below", "none/below", "dangling", "a" * 300, "nul\0"]
-    assert [_is_gone(str(tmp_path / path)) for path in paths] == [True, False, True, True, False, False, False]
+    assert [is_gone(str(tmp_path / path)) for path in paths] == [True, False, True, True, False, False, False]
 
 
 def test_the_files_of_an_index_are_named_in_full() -> None:

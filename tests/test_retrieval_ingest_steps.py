@@ -17,7 +17,7 @@ from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
 from firsthand.retrieval.chunking.text_spans import FILE_META
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.documents.file_content import ReadSettings
-from firsthand.retrieval.documents.folder_files import FolderFile, FolderFilter, LeftOut
+from firsthand.retrieval.documents.folder_files import FolderFile, LeftOut
 from firsthand.retrieval.ingest import IngestProgress, _Ingest, _Stored
 from firsthand.retrieval.store.sqlite_index import open_index
 
@@ -50,10 +50,10 @@ class Steps(_Ingest):
         self.index.put([IndexedDocument(document, halves(document), None)])
 
     def names(self, own: Sequence[Path] = ()) -> list[str]:
-        return [name for name, _ in self._found(FolderFilter(), frozenset(own))]
+        return [name for name, _ in self._found(frozenset(own))]
 
     def file(self, name: str) -> FolderFile:
-        found = dict(self._found(FolderFilter(), frozenset()))[name]
+        found = dict(self._found(frozenset()))[name]
         assert isinstance(found, FolderFile)
         return found
 
@@ -71,7 +71,7 @@ def test_files_of_several_folders_are_named_after_them_and_no_name_twice(tmp_pat
     assert Steps(one).names() == ["a.txt", "b.bin"] and Steps(two / "a.txt").names() == ["a.txt"]
     assert Steps(one, two).names([two / "a.txt"]) == ["one/a.txt", "one/b.bin", "two/sub/c.txt"]
     assert Steps(one, two / "a.txt").names() == ["one/a.txt", "one/b.bin", "a.txt"]
-    found = dict(Steps(one)._found(FolderFilter(), frozenset()))
+    found = dict(Steps(one)._found(frozenset()))
     assert found["b.bin"] == LeftOut("b.bin", ".bin: not a kind that is read", False)
     with pytest.raises(ConfigError) as twice:
         Steps(one, folder(tmp_path / "other" / "one", a_txt="x")).names()

@@ -156,7 +156,7 @@ class Delta:
     prompt_tokens: int | None = None
     """With the first piece of an answer: the tokens of its prompt, if the model reports them before the end."""
     num_held: int = 0
-    """How many tokens were computed and are in no piece so far, as a stop string may cut them off or has done so."""
+    """Tokens computed so far that no piece has: held back for a stop string, or cut off by one."""
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class HubFile:
     sha256: str | None
     git_hash: str | None
     odd_hash: str | None = None
-    """What is stated as its hash and is none, on one line."""
+    """The stated hash, on one line, if it is no hash that can be read."""
 
 
 def parse_repo(name: str) -> Repo:

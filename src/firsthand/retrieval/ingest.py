@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -28,7 +27,8 @@ from firsthand.retrieval.chunking.text_spans import FILE_META
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.documents.bounded_parser import BoundedParser
 from firsthand.retrieval.documents.file_content import FileContent, NoTextField, ReadSettings
-from firsthand.retrieval.documents.folder_files import FolderFile, FolderFilter, LeftOut, read_bytes, shown, walk
+from firsthand.retrieval.documents.folder_files import FolderFile, FolderFilter, LeftOut, read_bytes, walk
+from firsthand.retrieval.moved_folders import is_gone, moved_files, read_from
 from firsthand.retrieval.stoppable_chunks import IngestStopped, StoppableChunks
 from firsthand.system.plurals import count_of
 
@@ -328,7 +328,7 @@ class _Ingest:
     def _take(self, document: Document) -> None:
         """Chunk a document and let it wait for its batch."""
         known = self.stored.get(document.id)
-        if known is not None and known.source != document.source and not _is_gone(known.source):
+        if known is not None and known.source != document.source and not is_gone(known.source):
             told = f"the index has a document of this id from {known.source}: give this folder an index of its own"
             self.tally.failed.append((document.id, told))
             return
@@ -358,7 +358,7 @@ class _Ingest:
         """True if the document of an id was read from a file elsewhere that is gone, of other bytes than the one at
         `source`, and not known to have moved here. Other documents, such as one of a URL, have no file."""
         known = self.stored.get(id)
-        if known is None or not known.file or known.source == source or not _is_gone(known.source):
+        if known is None or not known.file or known.source == source or not is_gone(known.source):
             return False
         if self._is_below(known.source) or known.source in self.said or known.source in (self.moved or ()):
             return False
@@ -434,7 +434,7 @@ class _Ingest:
     def _expect_moved(self) -> None:
         """ConfigError if a folder of `moved_from` is there, or files are given in its place."""
         for folder in self.moved_from:
-            if not _is_gone(str(folder)):
+            if not is_gone(str(folder)):
                 raise ConfigError(f"{folder} is there: --moved-from takes a folder that has moved or was deleted")
             if not all(root.is_dir() for root in self.roots):
                 raise ConfigError(f"give the folder that {folder} moved to: --moved-from takes no files in its place")
@@ -468,7 +468,7 @@ class _Ingest:
         """Remove documents whose files are gone, those of a folder that moved with its index, or is said to, among them."""
         below = {source for source, _ in self._below()}
         moved = (self._moved(self.roots & self.index_folders) | self.said) - below
-        gone = {id for source in below if _is_gone(source) for id in self.by_source[source]}
+        gone = {id for source in below if is_gone(source) for id in self.by_source[source]}
         gone |= {id for source in moved for id in self.by_source[source] if not self._is_left_out(source, id)}
         gone -= {*self._done(), *self.tally.removed, *(id for id, _ in self.tally.failed)}
         if gone:
@@ -476,43 +476,23 @@ class _Ingest:
 
     def _is_left_out(self, source: str, id: str) -> bool:
         """True if the file of a folder that moved is here, and was left out this time or could not be read whole."""
-        places = [Path(source).relative_to(folder) for folder in _read_from(Path(source), id)]
+        places = [Path(source).relative_to(folder) for folder in read_from(Path(source), id)]
         here = [str(root / place) for root in self.roots for place in places]
-        return any(path not in self.whole and not _is_gone(path) for path in here)
+        return any(path not in self.whole and not is_gone(path) for path in here)
 
     def _moved(self, roots: Set[Path]) -> set[str]:
-        """The stored files of folders that moved to one of the roots, as they were named before.
-
-        A folder has moved if at least half of the files that were read at its former place, of those that this ingest
-        takes, are in it, byte for byte: a few that two folders share, such as a licence, do not count. It has not moved if
-        a file was read where it is now.
-        """
-        found: set[str] = set()
-        for root in roots:
-            if any(Path(source).is_relative_to(root) for source in self.by_source):
-                continue
-            read = ((Path(path), sha256) for path, sha256 in self.read.items())
-            here = {(path.relative_to(root).parts, sha256) for path, sha256 in read if path.is_relative_to(root)}
-            of: defaultdict[Path, set[str]] = defaultdict(set)
-            taken: Counter[Path] = Counter()
-            held: Counter[Path] = Counter()
-            for source, ids in self.by_source.items():
-                first = next((id for id in ids if self.stored[id].file), "")
-                sha256 = self.stored[first].file["sha256"] if first else ""
-                for folder in _read_from(Path(source), first) if _is_gone(source) else ():
-                    of[folder].add(source)
-                    place = Path(source).relative_to(folder)
-                    taken[folder] += self.chosen.takes(shown(place.as_posix()))
-                    held[folder] += (place.parts, sha256) in here
-            former = [folder for folder, count in held.most_common() if count and 2 * count >= taken[folder]]
-            found |= of[former[0]] if former else set()
-        return found
+        """The stored files of folders that moved to one of the roots, as they were named before."""
+        files = {}
+        for source, ids in self.by_source.items():
+            first = next((id for id in ids if self.stored[id].file), "")
+            files[source] = (first, self.stored[first].file["sha256"]) if first else ("", "")
+        return moved_files(roots, files, self.read, self.chosen.takes)
 
     def _tell_kept(self) -> None:
         """Name the documents that stay although their files were not read."""
         done = {*self._done(), *self.tally.removed}
         for source, ids in self._below():
-            if source not in self.read and not _is_gone(source):
+            if source not in self.read and not is_gone(source):
                 self.tally.notes += [(id, NOT_READ) for id in ids if self.stored[id].file and id not in done]
         done |= {id for id, _ in self.tally.failed}  # they are named already
         for source in sorted(self.said):
@@ -522,7 +502,7 @@ class _Ingest:
             return
         here = {*(source for source, _ in self._below()), *self.said}
         for source, ids in self.by_source.items():
-            if source and source not in here and _is_gone(source):
+            if source and source not in here and is_gone(source):
                 self.tally.notes += [(id, NOT_THERE) for id in ids if self.stored[id].file and id not in done]
 
     def _done(self) -> set[str]:
@@ -534,26 +514,6 @@ class _Ingest:
         self.on_progress(
             IngestProgress(self.files, self.total_files, self.bytes, self.total_bytes, documents, self.chunks, self.at)
         )
-
-
-def _read_from(path: Path, id: str) -> Iterator[Path]:
-    """The folders that an ingest may have read a file from, by the id of a document of it: its path in there, behind the
-    folder's name if there were several."""
-    for folder in path.parents:
-        name = shown(path.relative_to(folder).as_posix())
-        if any(id == each or id.startswith(f"{each}:") for each in (name, f"{folder.name}/{name}")):
-            yield folder
-
-
-def _is_gone(path: str) -> bool:
-    """True if nothing is at a path; False where that cannot be seen."""
-    try:
-        Path(path).lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except (OSError, ValueError):
-        return False
-    return False
 
 
 def index_files(path: Path) -> list[Path]:

@@ -87,7 +87,7 @@ def as_regression_test(collection: TaskCollection) -> str:
 
 
 def _expected(task: Task) -> tuple[Json, str]:
-    """What the scorer compares with, as the secret of the task, and the scorer."""
+    """Returns the task's secret, with the answers to compare with, and the name of the scorer."""
     try:
         if task.choices:
             gold = right_choice(task)

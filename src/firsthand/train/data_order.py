@@ -78,7 +78,7 @@ def split(
 
 
 def _content(item: object) -> Hashable:
-    """What makes two items equal: the ids of a stream, else the item itself."""
+    """Returns the key by which two items are equal: the ids of a stream, else the item itself."""
     return item.ids.tobytes() if isinstance(item, Stream) else item
 
 

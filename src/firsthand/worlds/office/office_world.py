@@ -175,7 +175,7 @@ def state_matches(state: Json, wanted: Json, facts: Sequence[Sequence[str]]) -> 
 
 
 def _records(state: Json, table: str) -> list[Json]:
-    """What is in a table; an event without its id, which only counts the events that were made before it."""
+    """Returns the entries of a table to compare: events without their ids, which number them in the order they were made."""
     if table != "events":
         return list(state[table])
     events = [{key: value for key, value in each.items() if key != "id"} for each in state[table]]
