@@ -201,8 +201,8 @@ def test_a_call_in_a_stream_keeps_its_first_name_and_takes_an_id_that_comes_late
     assert call(name="add", arguments="{") == [CallDelta(0, "call_0", "add", "{")]
     assert call(id="x", name="other", arguments='"a":') == [CallDelta(0, arguments='"a":')]
     assert call(id="x", arguments="1}") == [CallDelta(0, arguments="1}")]
-    assert call(id="y", arguments="") == [], "it has no name yet"
-    assert call(name="sub", arguments="{}") == [CallDelta(1, "y", "sub", "{}")]
+    assert call(id="z", arguments="") == [CallDelta(0, arguments="")], "a piece without a name begins no call"
+    assert call(id="y", name="sub", arguments="{}") == [CallDelta(1, "y", "sub", "{}")]
     answer.add({"choices": [{"finish_reason": "stop"}]})
     whole = answer.completion()
     assert whole.message.tool_calls == (ToolCall("x", "add", {"a": 1}), ToolCall("y", "sub", {}))
