@@ -147,7 +147,8 @@ def _columns(raw: bytes, path: Path, places: tuple[int, int, int]) -> list[Sente
         if not line.strip():
             continue
         if len(columns) <= max(places):
-            raise DataError(f"{path}, line {number}: a similarity and two sentences were expected, not {line[:60]!r}")
+            said = line.rstrip("\r\n")[:60]
+            raise DataError(f"{path}, line {number}: a similarity and two sentences were expected, not {said!r}")
         value, first, second = (columns[place].strip() for place in places)
         if value:
             found.append(SentencePair(f"{number:04d}", first, second, _similarity(value, f"{path}, line {number}")))
