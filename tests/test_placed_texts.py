@@ -149,6 +149,7 @@ def test_a_key_is_queried_at_each_place_of_its_object(tmp_path: Path, monkeypatc
         assert refused(ConfigError, kv_retrieval.kv_retrieval, keys=keys, examples=examples) == told
     assert kv_retrieval.kv_retrieval(keys=2, examples=10_000).options["positions"] == [0, 1]
     assert kv_retrieval.kv_retrieval(keys=9).options["positions"] == [0, 4, 8]
+    assert kv_retrieval.kv_retrieval(keys=10_000, examples=1).options["positions"] == [0, 5_000, 9_999]
     assert kv_retrieval.kv_retrieval(keys=75).options["positions"] == [0, 24, 49, 74]
 
 
@@ -173,6 +174,13 @@ def test_the_authors_objects_are_read_and_checked(tmp_path: Path) -> None:
         "github.com/nelson-liu/lost-in-the-middle there, or give data=generated"
     )
     assert refused(DataError, kv_retrieval.kv_retrieval, keys=4, data=str(tmp_path)) == told
+    four = [*records, ["d", "4"]]  # in the folder of the authors' repository, which has it under its own name
+    written(
+        tmp_path / "kv_retrieval_data" / "kv-retrieval-4_keys.jsonl",
+        {"ordered_kv_records": four, "key": "d", "value": "4"},
+    )
+    (task,) = kv_retrieval.kv_retrieval(keys=4, positions="1", data=str(tmp_path)).tasks(0)
+    assert task.id == "kv4-000-at-001" and '{"a": "1",\n "d": "4",\n "b": "2",' in task.prompt
     good = {"ordered_kv_records": records, "key": "a", "value": "1"}
     expected = "w: 'ordered_kv_records' was expected to be 3 pairs of texts"
     for found in (None, records[:2], [*records, ["d", "4"]], [*records[:2], ["c"]], [*records[:2], ["c", 3]], "abc"):
