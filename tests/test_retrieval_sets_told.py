@@ -123,6 +123,8 @@ def test_rows_of_a_judged_folder_are_named_by_line(tmp_path: Path) -> None:
         ("", f"{path} holds no judgements: is it truncated?"),
         ("query-id\tx\ty\n", f"{path} holds no judgements: is it truncated?"),
         ("a\tb\t1\na\tb\n", f"{path}, line 2: query, document and a whole number were expected, not 'a\\tb'"),
+        ("q 0 d 3 x\n", f"{path}, line 1: query, document and a whole number were expected, not 'q 0 d 3 x'"),
+        ("q 0 d 3\nq 0 d 3 1", f"{path}, line 2: query, document and a whole number were expected, not 'q 0 d 3 1'"),
         ("a\tb\t1.5\n", f"{path}, line 1: query, document and a whole number were expected, not 'a\\tb\\t1.5'"),
         ("a\tb\t1\nquery-id\tx\ty", f"{path}, line 2: query, document and a whole number were expected, not "
          "'query-id\\tx\\ty'"),
