@@ -120,11 +120,6 @@ def test_json_stays_the_same_data(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(out) == body and "é漢" in out and not steering(out)
 
 
-def test_json_shows_a_delete_as_an_escape_and_letters_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    print_as_json(["a\x7fé", "\x9b\u202e"])
-    assert capsys.readouterr().out == '[\n  "a\\u007fé",\n  "\\u009b\\u202e"\n]\n'
-
-
 def test_whatever_our_console_prints_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     console().print(Text(HOSTILE, "bold"), HOSTILE, Padding(HOSTILE), markup=False, soft_wrap=True)
     out = capsys.readouterr().out
