@@ -240,3 +240,18 @@ def test_where_nothing_can_be_kept_or_removed_no_yes_counts(
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "file"))
     open_approval("y")
     assert not is_open("y") and attempt(run, Person()) == "paid", "a call that is approved now is made"
+
+
+def test_no_yes_is_open_in_a_home_that_is_a_file_or_by_a_folder_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    open_approval("x")
+    (path,) = (tmp_path / "home" / FOLDER).iterdir()
+    path.unlink()
+    path.mkdir()
+    assert not is_open("x")
+    (tmp_path / "file").write_text("no home")
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "file"))
+    open_approval("x")
+    assert not is_open("x") and not close_approval("x")

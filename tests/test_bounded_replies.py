@@ -176,3 +176,16 @@ def test_values_are_counted_alike_however_the_text_is_cut() -> None:
             for at in range(0, len(text), size):
                 count.add(text[at : at + size])
             assert count.values == values, (text, size)
+
+
+def test_as_many_redirects_are_followed_as_the_client_allows_and_no_more() -> None:
+    def reply(request: httpx.Request) -> httpx.Response:
+        left = int(request.url.path[1:])
+        return httpx.Response(302, headers={"location": f"/{left - 1}"}) if left else httpx.Response(200, text="here")
+
+    with httpx.Client(transport=httpx.MockTransport(reply), follow_redirects=True, max_redirects=2) as client:
+        for hops in (0, 2):
+            request = client.build_request("GET", f"http://a.example/{hops}")
+            assert ask(client, request, max_bytes=9, within_s=9).text == "here"
+        with pytest.raises(DataError, match="it redirects more than 2 times"):
+            ask(client, client.build_request("GET", "http://a.example/3"), max_bytes=9, within_s=9)

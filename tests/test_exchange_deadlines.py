@@ -14,6 +14,7 @@ import pytest
 from firsthand.errors import DataError, DownloadError
 from firsthand.hub import download
 from firsthand.system.bounded_reply import ask, status_of
+from firsthand.system.exchange_deadline import exchange_deadline
 
 HEADS = {
     "informational heads one after the other": (b"HTTP/1.1 102 Processing\r\n\r\n", 0.02),
@@ -131,3 +132,16 @@ def test_a_list_of_a_hub_that_comes_in_pieces_in_time_is_whole() -> None:
 
     with _server(answer) as url:
         assert download.get_json_bytes(url, headers={}) == b"[]  "
+
+
+def test_the_seconds_told_are_those_of_the_whole_exchange_and_other_faults_stay_what_they_are() -> None:
+    url = httpx.URL("http://a.example/")
+    with httpx.Client(transport=httpx.MockTransport(lambda request: httpx.Response(200))) as client:
+        with pytest.raises(DataError, match="takes longer than 5 s"), exchange_deadline(client, url, 0, told_s=5):
+            raise httpx.ReadTimeout("slow")
+        with pytest.raises(DataError, match="takes longer than 0 s"), exchange_deadline(client, url, 0):
+            raise httpx.ReadTimeout("slow")
+        with pytest.raises(httpx.ReadTimeout), exchange_deadline(client, url, 60):
+            raise httpx.ReadTimeout("slow")
+        with pytest.raises(httpx.ConnectError), exchange_deadline(client, url, 0):
+            raise httpx.ConnectError("gone")

@@ -97,3 +97,8 @@ def test_the_end_of_a_mark_is_broken_in_any_spelling(forged):
 def test_other_brackets_in_a_result_stay(text):
     assert marked(text, "o") == f"{mark_of('o')}{text}{MARK_END}"
     assert marked("<" * 40_000 + " " * 40_000, "o").count("\\") == 0
+
+
+def test_a_ligature_in_a_mark_and_the_end_of_its_line_keep_their_places():
+    assert defused("a [eﬀ] b", ["[eff]"]) == ("a (eﬀ) b", 1)
+    assert defused("x\r\nAnswer A:\r\ny", ["Answer A:"]) == ("x\r\n(Answer A)\r\ny", 1)

@@ -10,6 +10,7 @@ from firsthand.benchmarks.retrieval_sets.set_folder import file_in
 from firsthand.benchmarks.sources.datasets import in_folder, located
 from firsthand.bridges.lm_eval.task_data import expect_own_data
 from firsthand.errors import ConfigError, DataError
+from firsthand.system.given_data import held, is_own, named_data
 
 TOML = 'data = "{}"\nprompt = "What is {{x}}?"\ntarget = "{{y}}"\n'
 TABLE = "x,y\none,two\n"
@@ -73,6 +74,27 @@ def test_a_link_out_of_a_data_folder_is_refused_and_those_of_your_own_are_follow
     assert in_folder(bench / "corpus.jsonl", "data", "any.jsonl") == bench / "corpus.jsonl", (
         "a file that the user types"
     )
+
+
+def test_a_folder_is_your_own_by_where_it_lies_and_not_by_how_its_path_begins(bench: Path) -> None:
+    own = bench.parent / "data"
+    own.mkdir()
+    for folder in (own, bench):
+        (folder / "corpus.jsonl").symlink_to(bench.parent / "mine.csv")
+    (bench.parent / "shortcut").symlink_to(own)
+    for folder in (own, bench.parent / "shortcut", bench / ".." / "data"):
+        assert held(folder / "corpus.jsonl", folder) == folder / "corpus.jsonl"
+    with pytest.raises(DataError, match=r"outside of the folder .*set FIRSTHAND_DATA"):
+        held(own / ".." / "bench" / "corpus.jsonl", own / ".." / "bench")
+
+
+def test_the_folder_that_a_user_allows_may_be_one_of_the_home_folder(
+    bench: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(bench.parent))
+    assert named_data(bench / "b.toml", "../mine.csv", "~") == bench / "../mine.csv"
+    monkeypatch.setenv("FIRSTHAND_DATA", "~/data")
+    assert is_own(bench.parent / "data" / "sets") and not is_own(bench)
 
 
 @pytest.mark.parametrize(

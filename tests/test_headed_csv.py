@@ -60,6 +60,12 @@ def test_a_file_of_many_headings_and_short_rows_is_one_sentence(
     assert "\n" not in str(refused.value)
 
 
+def test_a_quote_in_the_middle_of_a_cell_is_refused_only_where_that_is_asked_for() -> None:
+    assert list(HeadedCsv(["a,b\n", '"x"y,1\n'])) == [{"a": "xy", "b": "1"}]
+    with pytest.raises(csv.Error, match="expected after"):
+        list(HeadedCsv(["a,b\n", '"x"y,1\n'], strict=True))
+
+
 def test_points_are_counted_while_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scaling_points, "MAX_POINTS", 6)
     file = tmp_path / "p.csv"

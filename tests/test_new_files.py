@@ -87,6 +87,22 @@ def test_a_file_is_replaced_whole_with_its_mode_or_stays_as_it_was(tmp_path: Pat
     assert sorted(each.name for each in tmp_path.iterdir()) == ["a", "folder", "fresh"]
 
 
+def test_a_file_in_a_links_place_is_as_private_as_any_new_one_and_a_long_name_is_no_fault(tmp_path: Path) -> None:
+    umask = os.umask(0o027)
+    try:
+        for name, write in (
+            ("a", lambda path: write_new(path, "x")),
+            ("b", lambda path: copy_new(tmp_path / "a", path)),
+        ):
+            (tmp_path / name).symlink_to("nowhere")
+            write(tmp_path / name)
+            assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o640
+    finally:
+        os.umask(umask)
+    write_new(tmp_path / ("n" * 255), "x")
+    assert (tmp_path / ("n" * 255)).read_text() == "x"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the device is Linux's")
 def test_a_device_is_written_to_and_stays_one(tmp_path: Path) -> None:
     (tmp_path / "out").symlink_to("/dev/null")

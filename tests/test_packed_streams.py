@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -100,3 +101,14 @@ def test_values_are_counted_in_pieces_and_no_further_than_the_bound(monkeypatch:
         assert json_values.values_in(raw, 251) == 50 * 2 + 49 + 1 + 50 + 50 == 250
     monkeypatch.setattr(json_values, "_AT_ONCE", 64)
     assert 40 < json_values.values_in(raw, 40) < 60
+
+
+def test_a_packed_file_is_measured_whole_and_not_by_the_piece_that_was_read_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed_stream, "FREE_BYTES", 0)
+    monkeypatch.setattr(packed_stream, "MOST_A_BYTE", 2)
+    path, raw = tmp_path / "t.gz", random.Random(1).randbytes(1 << 20)
+    path.write_bytes(gzip.compress(raw, 1))
+    with path.open("rb") as file, packed_stream.open_gzip(file, path) as opened:
+        assert opened.read() == raw

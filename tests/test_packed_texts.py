@@ -234,3 +234,11 @@ def test_ordinary_packed_results_with_emoji_are_read(tmp_path: Path) -> None:
         assert [each.model for each in read_results([tmp_path / name], tmp_path).results] == [
             row["model"] for row in rows
         ]
+
+
+def test_utf_16_is_counted_double_and_escapes_count_in_a_text_that_just_fits() -> None:
+    raw = "\ufeffab".encode("utf-16-le")
+    assert text_bytes(raw) == 2 * len(raw) == 12
+    expect_text(b'"\\u4e00"', "x", 16)
+    with pytest.raises(DataError, match="x unpacks to a text of"):
+        expect_text(b'"\\u4e00"', "x", 8)

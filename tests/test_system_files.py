@@ -446,3 +446,28 @@ def test_a_lock_that_cannot_be_is_told_with_its_folder(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="it is no ordinary file"):
         lock._ordinary(Path("/dev/null"), os.O_RDONLY)
     assert open_files() == before and not (tmp_path / "real").exists()
+
+
+def test_a_holder_on_another_host_or_of_a_number_that_cannot_be_asked_for_counts_as_alive(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    for pid, host in ((2**31 - 1, "elsewhere.example"), (10**30, socket.gethostname())):
+        note = {"pid": pid, "host": host, "since": "2026-01-01 00:00:00 UTC"}
+        path.with_name("a.lock.holder").write_text(json.dumps(note))
+        began = time.monotonic()
+        assert lock.holder(path) == f"process {pid} on {host} since 2026-01-01 00:00:00 UTC"
+        assert time.monotonic() - began < lock._NOTE_S, "nobody waits for it"
+
+
+def test_a_bound_of_a_whole_mebibyte_is_told_as_one(tmp_path: Path) -> None:
+    with (tmp_path / "a").open("wb") as file:
+        file.truncate((1 << 20) + 1)
+    for most, told in ((1 << 20, "larger than 1 MiB"), ((1 << 20) - 1, "larger than 1,048,575 bytes")):
+        with pytest.raises(OSError, match=told):
+            ordinary_file.read_ordinary(tmp_path / "a", most)
+
+
+def test_bytes_of_no_text_are_refused_or_replaced_as_a_reader_asks(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"a\xff\r\nb")
+    with pytest.raises(UnicodeDecodeError):
+        ordinary_file.read_ordinary_text(tmp_path / "a")
+    assert ordinary_file.read_ordinary_text(tmp_path / "a", errors="replace") == "a\ufffd\nb"

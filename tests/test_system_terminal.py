@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -462,3 +463,17 @@ def test_a_process_begun_without_its_streams_leaves_with_its_code(closed: str) -
     assert (ended.returncode, ended.stdout, ended.stderr) == (
         130, "" if closed.startswith(">") else "said\n", "" if "2>" in closed else "said\n",
     )  # fmt: skip
+
+
+def test_a_word_that_only_begins_as_a_choice_is_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("termios.tcflush", lambda *_: None)
+    for typed, chosen in ((["yonder", "NO"], "no"), (["nope", "y "], "yes"), (["", "yes no", "nn", "y"], None)):
+        lines = iter(typed)
+
+        async def line(lines: Iterator[str] = lines) -> str:
+            return f"{next(lines)}\n"
+
+        with Path(os.devnull).open() as source:
+            there = Terminal(source, io.StringIO())
+            monkeypatch.setattr(there, "_line", line)
+            assert asyncio.run(there.choose("Go on?", ["yes", "no"])) == chosen

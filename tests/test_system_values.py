@@ -22,7 +22,7 @@ from firsthand.system.hosted_models import ADDRESSES, elsewhere, name_hint, prov
 from firsthand.system.json_values import values_in
 from firsthand.system.option_spec import Spec, bind_options, keywords_of, parse_spec
 from firsthand.system.plurals import count_of
-from firsthand.system.spreadsheet_cells import plain_cell
+from firsthand.system.spreadsheet_cells import plain_cell, text_of_cell
 from firsthand.system.trace_context import TraceParent
 
 
@@ -49,6 +49,12 @@ def test_a_text_that_begins_as_a_formula_is_written_after_an_apostrophe() -> Non
         "\x00=1",
     ):
         assert plain_cell(text) == f"'{text}", "a formula behind blanks, or with full-width signs"
+
+
+def test_only_an_apostrophe_that_was_written_before_a_formula_is_taken_off_again() -> None:
+    for text in ("=1", "@a", " +1", "\t", "", "a", "'a", "'", "''=1"):
+        assert text_of_cell(str(plain_cell(text))) == text
+    assert text_of_cell("'tis") == "'tis" and text_of_cell("'-1") == "-1"
 
 
 def test_the_values_of_a_json_text_are_counted_and_those_in_strings_only_up_to_the_most() -> None:

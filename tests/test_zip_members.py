@@ -163,6 +163,30 @@ def test_a_zip_is_read_up_to_a_hundred_times_its_size_and_a_little_and_never_abo
 
 
 @pytest.mark.skipif(importlib.util.find_spec("zstandard") is None, reason="needs pip install 'firsthand[studio]'")
+def test_a_damaged_file_in_zstandard_is_seen_even_where_it_just_fits() -> None:
+    import zstandard
+
+    with BoundedZipFile(
+        io.BytesIO(packed({"a": zstandard.ZstdCompressor().compress(b"12345")}, zipfile.ZIP_STORED))
+    ) as archive:
+        (info,) = archive.infolist()
+        info.compress_type, info.CRC = zip_members.ZSTANDARD, zlib.crc32(b"12345")
+        assert read_member(archive, info, 5) == read_member(archive, info, 6) == b"12345"
+        info.CRC += 1
+        for most in (5, 6):
+            with pytest.raises(zipfile.BadZipFile, match="Bad CRC-32 for file 'a'"):
+                read_member(archive, info, most)
+
+
+def test_a_patch_of_another_file_is_told_as_a_bad_zip() -> None:
+    with BoundedZipFile(io.BytesIO(packed({"a": "x"}))) as archive:
+        (info,) = archive.infolist()
+        info.flag_bits |= 0x20
+        with pytest.raises(zipfile.BadZipFile, match="a: compressed patched data"):
+            read_member(archive, info, 9)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("zstandard") is None, reason="needs pip install 'firsthand[studio]'")
 def test_files_in_zstandard_that_state_nothing_are_counted_as_they_unpack(monkeypatch: pytest.MonkeyPatch) -> None:
     import zstandard
 
