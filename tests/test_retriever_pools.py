@@ -143,7 +143,7 @@ def test_a_passage_counts_by_its_first_hundred_sentences() -> None:
     assert [hit.score for hit in found] == [1.0, 1.0]  # equal scores, whatever they are
     assert found[1].trail == (TrailStep("sentences", 2, 1.0),)
     headed = [
-        Hit(replace(first.chunk, text=said, heading=head), 0.0) for said, head in (("Rain.", "Oslo"), ("Oslo.", ""))
+        Hit(replace(first.chunk, text=said, heading=head), 0.0) for said, head in (("Rain.", "Oslo."), ("Oslo.", ""))
     ]
     found = asyncio.run(rerank_by_sentence(Given(headed), corpus, weight=1.0)(Query("oslo"), 2))
     assert [hit.chunk.text for hit in found] == ["Oslo.", "Rain."], "a heading is no sentence of the passage"
