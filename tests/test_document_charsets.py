@@ -151,3 +151,6 @@ def test_long_runs_are_composed_by_pieces_that_end_before_what_combines_with_not
     assert clean(within)[0] == "é" + "\u0316" * 29 and clean(beyond)[0] == beyond
     assert clean(beyond + "z" + within)[0] == beyond + "zé" + "\u0316" * 29, "the marks of each letter count anew"
     assert clean("e\u0301" + "\u0316" * 3000)[0] == "é" + "\u0316" * 3000, "the first of a longer run are composed"
+    acute, dot = "\u0301", "\u0323"
+    parts = "".join(dot * half + acute * half for half in (15, 15, 5))
+    assert clean("q" + (acute + dot) * 35)[0] == "q" + parts, "each part of a long run has thirty marks"

@@ -272,3 +272,10 @@ def test_a_page_that_cannot_be_loaded_is_named_after_those_without_text() -> Non
     assert [document.text[each.start :].split()[0] for each in document.locations] == ["One", "Four"]
     assert [each.label for each in document.locations] == ["1", "4"] and document.meta == {"kind": "pdf"}
     assert content.notes[:2] == ("without text, perhaps scanned: pages 2, 3", "cannot be read: page 2")
+
+
+def test_lines_that_are_no_objects_are_each_told_where_no_line_has_a_text() -> None:
+    content = read_jsonl(b'7\n{"a": 1}\nnull\n', "x.jsonl", PLAIN)
+    field = "it has no text in a field 'text or contents': name the field by --text-field"
+    told = (("x.jsonl:1", "it is no JSON object"), ("x.jsonl:2", field), ("x.jsonl:3", "it is no JSON object"))
+    assert (content.documents, content.failed) == ((), told)

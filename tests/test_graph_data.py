@@ -144,6 +144,16 @@ def test_phrases_are_runs_of_capitals_and_of_other_words_between_stop_words() ->
     assert phrases("the Duke of York and Bank of the West met. Bank robbers") == [
         ("Bank", "name"), ("Duke of York", "name"), ("West", "name")
     ], "one small word may stand between two capitals, and none at the end"  # fmt: skip
+    joined = [
+        "Sword of Damocles",
+        "Rise the Sun",
+        "Bois de Boulogne",
+        "Sierra la Grande",
+        "Otto von Guericke",
+        "Jan van Eyck",
+    ]
+    for name in joined:
+        assert phrases(f"we saw {name}") == [(name, "name")], "each small word of names joins"
     assert phrases("Yesterday, Rome fell; Rome rose.") == [("Rome", "name")], "a capital at the beginning is no name"
     assert phrases("steam engine design was very costly work for old steam engine design teams") == [
         ("steam engine design", "term")

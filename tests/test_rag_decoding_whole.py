@@ -91,6 +91,24 @@ class Deciding:
         return SimpleNamespace(text=" 12 bridges\n")
 
 
+def test_rag_token_asks_for_the_tasks_form_after_each_passage_and_notes_its_probability(tmp_path: Path) -> None:
+    path, task, made = four_passages(tmp_path / "i"), Task("t", ASK, hint="a number"), []
+
+    async def inside(ctx: Any) -> str:
+        made.append(Deciding(ctx))
+        return str(await rag_token(task, made[0], index=str(path), search="lexical", k=2, scale=3.0))
+
+    opened = Opened(task=task)
+    assert opened.run(inside) == "12", "the number alone"
+    prompts = made[0].asked[0]
+    form = prompts[0].rpartition("Answer with ")[2]
+    assert [shown(id, labels=True) in prompt for id, prompt in zip("ba", prompts, strict=True)] == [True, True]
+    assert "a number" in form and form.endswith(" only.")
+    b, a = (math.exp(3 * item["score"]) for item in opened.attempt.calls[0].detail["items"])
+    told = dict(opened.notes())["document_probabilities"]["probabilities"]
+    assert told == [round(b / (a + b), 6), round(a / (a + b), 6)]
+
+
 @pytest.mark.slow
 def test_both_patterns_decode_from_a_prompt_for_each_passage_and_its_probability(tmp_path: Path) -> None:
     path = four_passages(tmp_path / "i")

@@ -142,6 +142,7 @@ def test_chapters_of_an_epub_come_in_the_order_of_its_spine() -> None:
             read_epub(written.zipped(parts | changed), "c.epub", PLAIN)
         assert str(fault.value) == told
     assert read_epub(written.zipped(parts | {"META-INF/encryption.xml": ""}), "c.epub", PLAIN).documents
+    assert read_epub(written.zipped(parts | {"META-INF/rights.xml": ""}), "c.epub", PLAIN).documents
 
 
 def test_rows_of_a_table_are_paragraphs_with_the_names_of_their_columns() -> None:

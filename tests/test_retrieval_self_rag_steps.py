@@ -265,3 +265,15 @@ def test_a_beginning_that_nothing_follows_is_an_ended_answer() -> None:
 
     found = asyncio.run(segment_beam(expand, group, beam=2, depth=4))
     assert found == [SegmentPath((first,), True), SegmentPath((other, more), True)]
+
+
+def test_an_empty_segment_ends_an_answer_and_an_ended_one_competes_with_the_same_that_goes_on() -> None:
+    first, last, more = Segment("A.", 3.0), Segment("A.", 3.0, is_last=True), Segment("C.", 5.0)
+    assert SegmentPath((first,)).followed_by(Segment(" \n", 9.0)) == SegmentPath((first,), True)
+    assert SegmentPath().followed_by(Segment("", 9.0)) == SegmentPath((), True)
+
+    async def expand(path: SegmentPath) -> list[Segment]:
+        return [last, first] if not path.segments else [more]
+
+    found = asyncio.run(segment_beam(expand, group, beam=2, depth=2))
+    assert found == [SegmentPath((first, more)), SegmentPath((last,), True)]

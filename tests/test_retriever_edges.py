@@ -134,6 +134,8 @@ def test_reranked_hits_keep_their_order_where_they_score_equally() -> None:
             ConfigError, match=f"^the reranker gave {given} scores, NaN among them or not, for 3 texts$"
         ):
             asyncio.run(rerank(listed(mill=hits)[0], lambda query, texts, s=scores: _of(s))(QUERY, 2))  # type: ignore[misc]
+    endless = rerank(listed(mill=hits)[0], lambda query, texts: _of([-math.inf, math.inf, 0.0]))
+    assert ids(asyncio.run(endless(QUERY, 3))) == ["b", "c", "a"], "infinite scores can be ordered"
     with pytest.raises(ConfigError, match=r"^pool is 0: rerank 1 hit or more$"):
         rerank(listed()[0], scorer, pool=0)
     for name, asks in (
@@ -283,6 +285,9 @@ def test_a_floor_is_of_cosines_alone_and_a_filter_adds_to_the_querys_own() -> No
     assert marginal_relevance(relevance, rows, 0.5, 9) == [(1, 0.375), (2, 0.125), (0, -0.25)]
     assert marginal_relevance(relevance, rows, 1.0, 2) == [(1, 0.75), (0, 0.5)]
     assert marginal_relevance(relevance[:0], rows[:0], 0.5, 2) == []
+    opposite = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]], np.float32)
+    chosen = marginal_relevance(np.array([0.75, 0.25, 0.5], np.float32), opposite, 0.5, 3)
+    assert chosen == [(0, 0.375), (1, 0.625), (2, 0.25)], "what is the opposite of the first gains by it"
 
 
 def test_rankings_are_fused_by_their_best_rank_and_searches_by_several_vectors_are_cut() -> None:
@@ -300,3 +305,5 @@ def test_rankings_are_fused_by_their_best_rank_and_searches_by_several_vectors_a
     assert [(each.chunk.document, each.score) for each in found] == [
         (id, pytest.approx(1.0)) for id in sorted("ab", key=lambda id: corpus.index.chunks(id)[0].id)
     ]
+    turned = asyncio.run(dense(corpus)(Query("x", {}, both.vectors[::-1]), 2))
+    assert ids(turned) == ids(found), "equal scores go by the chunk, not by the vector that found it"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,11 @@ def test_a_passage_counts_by_its_first_hundred_sentences() -> None:
     found = asyncio.run(rerank_by_sentence(Given([first, first, first]), corpus, weight=0.0)(Query("oslo"), 2))
     assert [hit.score for hit in found] == [1.0, 1.0]  # equal scores, whatever they are
     assert found[1].trail == (TrailStep("sentences", 2, 1.0),)
+    headed = [
+        Hit(replace(first.chunk, text=said, heading=head), 0.0) for said, head in (("Rain.", "Oslo."), ("Oslo.", ""))
+    ]
+    found = asyncio.run(rerank_by_sentence(Given(headed), corpus, weight=1.0)(Query("oslo"), 2))
+    assert [hit.chunk.text for hit in found] == ["Oslo.", "Rain."], "a heading is no sentence of the passage"
     for options, words in (
         ({"pool": 0}, "pool is 0: rerank 1 hit or more"), ({"weight": -0.01}, "weight is -0.01: give 0 to 1"),
         ({"weight": 1.01}, "weight is 1.01: give 0 to 1"),
@@ -172,5 +178,9 @@ def test_a_window_within_another_adds_nothing_and_one_that_touches_is_joined() -
     assert [each[2][0].rank for each in apart] == [1, 2, 3]
     outside = Chunk("d", len(text), len(text), "")
     assert widened((outside, 0.9)) == [("", 0.9, (step,))]
+    begun = tiny_corpus({"d": f"\n\n{text}"})
+    early = Chunk("d", 0, 8, "\n\nline 0")  # it begins in the white space before the first line
+    [first] = _widened(begun.index, [Hit(early, 0.9)], 1)
+    assert (first.chunk.start, first.chunk.text) == (0, "\n\nline 0\nline 1")
     with pytest.raises(ConfigError, match=r"^around is 0: give 1 chunk or more on each side$"):
         neighbours(Given([]), corpus, around=0)
