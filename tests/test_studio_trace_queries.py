@@ -253,6 +253,11 @@ def test_rows_of_a_received_tree_have_times_tokens_and_failures_from_below() -> 
     assert _label("x" * 121) == "x" * 119 + "…" and _label(" a \t b ") == "a b" and _label("y " * 240)[:5] == "y y y"
 
 
+def test_a_received_span_is_marked_as_failed_once_however_many_fail_below_it() -> None:
+    spans = [stored(1, "root", 10, 50), stored(2, "one", 11, 12, 1, error="e"), stored(3, "two", 13, 14, 1, error="e")]
+    assert incoming_spans_json("title", spans)["columns"]["trouble"] == [1, 1, 1, 1]
+
+
 def test_a_received_span_shows_its_facts_messages_and_data() -> None:
     said = [
         {"role": role, "content": f"word {number}"} for number, role in enumerate(["user", "assistant"] * 21 + ["user"])
