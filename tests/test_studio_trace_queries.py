@@ -210,6 +210,16 @@ def test_a_trace_with_two_failed_spans_is_one_failed_trace_of_its_session_user_a
     )
 
 
+def test_a_session_stands_where_its_newest_trace_began_however_long_an_older_one_took(tmp_path: Path) -> None:
+    prepared = SpanPreparer(Redactor(()))
+    with closing(TraceStore(tmp_path, create=True)) as store:
+        for number, (session, begun, ended) in enumerate((("long", 0, 900), ("short", 10, 20)), 1):
+            times = DAY + begun * SECOND, DAY + ended * SECOND
+            span = IncomingSpan(f"{number:032x}", f"{number:016x}", "", "x", *times, {"session.id": session})
+            store.add(prepared.prepared([span]))
+        assert [row.name for row in IncomingQuery.parse("").groups(store, "session")] == ["short", "long"]
+
+
 def stored(
     number: int, name: str = "work", start_ms: float = 0, end_ms: float = 0, parent: int = 0, what: Any = "span",
     label: str = "", model: str = "", usage: Usage | None = None, copy: int = 0, **more: Any,
