@@ -175,6 +175,12 @@ def test_a_log_prob_of_0_is_one_and_minus_infinity_the_least() -> None:
     assert (whole.text, whole.token_ids, whole.logprobs, whole.whole) == ("xy", [0, 5], [0.0], second)
 
 
+def test_numbers_of_the_engine_that_are_0_are_told_and_those_it_does_not_have_are_not() -> None:
+    lines = Metrics().text({"running": 0, "steps": 0}, ready=True, in_flight=0).splitlines()
+    told = [line for line in lines if line.startswith("firsthand_engine_")]
+    assert told == ["firsthand_engine_running 0", "firsthand_engine_steps_total 0"]
+
+
 def test_what_is_written_down_of_a_request_may_be_0_or_empty(tmp_path: Path) -> None:
     log = RequestLog(tmp_path / "log", Metrics())
     log.write("request", status=0, error="", notes=[], none=None, stream=False)
