@@ -156,7 +156,7 @@ def test_texts_become_vectors_as_numbers_or_base64_and_none_is_cut() -> None:
     assert base64.b64decode(one["embedding"]) == struct.pack("<2f", 3.0, -0.5)
     named: list[str] = []
     request = request_with({"input": "a"})
-    request.span = SimpleNamespace(model=named.append)
+    request.span = SimpleNamespace(model=named.append)  # type: ignore[assignment]
     assert answered(embeddings, state, request)["model"] == "vec" and named == ["vec"], "also where none is asked for"
     for body, said in (
         ({"input": ["ab", "abcde"]}, "input 1 has more tokens than the model takes (5): split it"),
