@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,8 @@ def test_a_question_is_about_its_call_or_has_a_number_within_it() -> None:
         ]  # fmt: skip
         subjects.hear(Began(":3", "tool", 0, {"name": "pay"}))
         assert [subjects.of(other), subjects.of(tool)] == [":3 look 1", ":3"]
+        of_its_server = replace(tool, request="sampling")
+        assert subjects.of(of_its_server) == ":3 pay 1", "leave to call a tool is none for what its server asks"
 
     asyncio.run(main())
 

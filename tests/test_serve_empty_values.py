@@ -23,7 +23,7 @@ from firsthand.serve.http.replies import event
 from firsthand.serve.openai import completions as completions_module
 from firsthand.serve.openai import request_parsing
 from firsthand.serve.openai.chat_completions import chat_completions
-from firsthand.serve.openai.choices import LEAST, WholeAnswer, arguments
+from firsthand.serve.openai.choices import LEAST, WholeAnswer, arguments, chat_logprobs
 from firsthand.serve.openai.completions import EchoedToken, _logprobs, _TextOffsets, completions
 from firsthand.serve.openai.request_schema import ChatRequest, CompletionRequest, read
 from firsthand.serve.openai.responses_schema import ResponsesRequest
@@ -173,6 +173,26 @@ def test_a_log_prob_of_0_is_one_and_minus_infinity_the_least() -> None:
     ):
         whole.add(delta)
     assert (whole.text, whole.token_ids, whole.logprobs, whole.whole) == ("xy", [0, 5], [0.0], second)
+
+
+def test_a_broken_call_has_the_pieces_that_came_only_where_the_answer_was_cut() -> None:
+    def told(reason: Any) -> list[str]:
+        made = Completion(assistant("", ToolCall("c", "f", {}, '{"a": 1,}')), reason, Usage())
+        return WholeAnswer(calls={0: '{"a'}, completion=made).arguments()
+
+    assert [told(reason) for reason in ("length", "stop", "tool_calls")] == [['{"a'], ['{"a'], ['{"a": 1,}']]
+
+
+def test_an_alternative_that_utf_8_cannot_hold_is_a_question_mark() -> None:
+    served: Any = SimpleNamespace(token_model=lambda field: SimpleNamespace(spell=lambda ids: [b"a"]))
+    (token,) = chat_logprobs(served, [1], [-0.5], [[("\ud83d", -1.0)]])["content"]
+    assert token["top_logprobs"] == [{"token": "?", "logprob": -1.0, "bytes": [63]}]
+
+
+def test_numbers_of_the_engine_that_are_0_are_told_and_those_it_does_not_have_are_not() -> None:
+    lines = Metrics().text({"running": 0, "steps": 0}, ready=True, in_flight=0).splitlines()
+    told = [line for line in lines if line.startswith("firsthand_engine_")]
+    assert told == ["firsthand_engine_running 0", "firsthand_engine_steps_total 0"]
 
 
 def test_what_is_written_down_of_a_request_may_be_0_or_empty(tmp_path: Path) -> None:

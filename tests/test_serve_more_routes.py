@@ -154,9 +154,14 @@ def test_texts_become_vectors_as_numbers_or_base64_and_none_is_cut() -> None:
     assert request.notes == {"inputs": 2, "prompt_tokens": 6} and state.telemetry.metrics.tokens["prompt"] == 6
     (one,) = answered(embeddings, state, {"input": "abc", "encoding_format": "base64"})["data"]
     assert base64.b64decode(one["embedding"]) == struct.pack("<2f", 3.0, -0.5)
+    named: list[str] = []
+    request = request_with({"input": "a"})
+    request.span = SimpleNamespace(model=named.append)  # type: ignore[assignment]
+    assert answered(embeddings, state, request)["model"] == "vec" and named == ["vec"], "also where none is asked for"
     for body, said in (
         ({"input": ["ab", "abcde"]}, "input 1 has more tokens than the model takes (5): split it"),
         ({"input": ["ab", ""]}, "an input is empty"),
+        ({"input": "a" * (1 << 20)}, "input 0 has more tokens than the model takes (1048576)"),
         ({"input": ["a" * (1 << 20), "b"]}, "the inputs have more than 1048576 characters together"),
     ):
         with pytest.raises(Refusal) as caught:

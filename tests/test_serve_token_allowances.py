@@ -174,6 +174,10 @@ def test_the_model_calls_of_an_attempt_are_charged_once_and_those_that_were_cut_
     steps.cut()
     steps.cut()
     assert told[1:] == [("ann", 98 + 8 + 3)]
+    steps(Began("6", "generate", 0))
+    steps(Piece("6", "\ud83d!!"))
+    steps.cut()
+    assert told[2:] == [("ann", 98 + 8 + 2)], "five bytes, three of them a half of an emoji, are two tokens"
 
 
 def talker(answer: Callable[[], Any] = lambda: "well") -> Agent:

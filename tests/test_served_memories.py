@@ -76,6 +76,12 @@ def test_a_memory_that_keeps_nothing_or_is_shared_is_one_for_all(tmp_path: Path)
         assert sessions.memories.of("alice") is memory
 
 
+def test_a_clients_memory_is_under_the_name_of_its_owner_and_of_the_client() -> None:
+    for owner, name in (("desk", "desk/alice"), ("", "alice")):
+        memory: Any = ClientMemories(semantic(owner=owner)).of("alice")
+        assert memory.owner == name
+
+
 class Bare:
     """A memory without owners."""
 

@@ -189,6 +189,11 @@ def test_the_contents_of_a_span_are_what_was_new_to_it() -> None:
     assert [each.node for each in many.new] == list(range(3, 43)) and many.num_before == 3
 
 
+def test_a_call_that_cost_a_fraction_of_a_cent_says_what_it_cost() -> None:
+    small = trace(nodes=(Node(None, user("q")),), calls=(call(":0", 0.0, usage=Usage(7, 0, 2, 0.0004)),))
+    assert ("cost", "$0.000400") in span_detail(small, "call:0").facts
+
+
 def test_words_are_found_in_what_a_call_made_or_was_first_asked_with() -> None:
     nodes = (
         Node(None, user("The Moon")),

@@ -79,6 +79,20 @@ def test_the_last_attempt_is_kept_however_large_and_the_ones_before_it_by_their_
         assert kept.get(run, "p2") is kept.get(run, "p2")
 
 
+def test_of_the_attempts_that_were_looked_at_the_one_not_asked_for_longest_goes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_traces, "MOST_KEPT", 2)
+    with store.create(tmp_path, {}, "r", command=["x"]) as run:
+        for n in range(3):
+            run.append(attempt(f"x{n}", f"p{n}"))
+        kept = KeptTraces()
+        first, second = kept.get(run, "p0"), kept.get(run, "p1")
+        assert kept.get(run, "p0") is first
+        kept.get(run, "p2")
+        assert kept.get(run, "p0") is first and kept.get(run, "p1") is not second
+
+
 def stored(home: Path, *spans: IncomingSpan) -> IncomingTraces:
     taken = TraceStore(home, create=True)
     taken.add(SpanPreparer(Redactor()).prepared(list(spans)))

@@ -210,6 +210,16 @@ def test_a_trace_with_two_failed_spans_is_one_failed_trace_of_its_session_user_a
     )
 
 
+def test_a_session_stands_where_its_newest_trace_began_however_long_an_older_one_took(tmp_path: Path) -> None:
+    prepared = SpanPreparer(Redactor(()))
+    with closing(TraceStore(tmp_path, create=True)) as store:
+        for number, (session, begun, ended) in enumerate((("long", 0, 900), ("short", 10, 20)), 1):
+            times = DAY + begun * SECOND, DAY + ended * SECOND
+            span = IncomingSpan(f"{number:032x}", f"{number:016x}", "", "x", *times, {"session.id": session})
+            store.add(prepared.prepared([span]))
+        assert [row.name for row in IncomingQuery.parse("").groups(store, "session")] == ["short", "long"]
+
+
 def stored(
     number: int, name: str = "work", start_ms: float = 0, end_ms: float = 0, parent: int = 0, what: Any = "span",
     label: str = "", model: str = "", usage: Usage | None = None, copy: int = 0, **more: Any,
@@ -251,6 +261,11 @@ def test_rows_of_a_received_tree_have_times_tokens_and_failures_from_below() -> 
     assert (_ms(1_234_567), _ms(-5), _ms(499), _ms(0)) == (1.235, 0.0, 0.0, 0.0)
     assert [len(_label("x" * length)) for length in (119, 120, 121)] == [119, 120, 120]
     assert _label("x" * 121) == "x" * 119 + "…" and _label(" a \t b ") == "a b" and _label("y " * 240)[:5] == "y y y"
+
+
+def test_a_received_span_is_marked_as_failed_once_however_many_fail_below_it() -> None:
+    spans = [stored(1, "root", 10, 50), stored(2, "one", 11, 12, 1, error="e"), stored(3, "two", 13, 14, 1, error="e")]
+    assert incoming_spans_json("title", spans)["columns"]["trouble"] == [1, 1, 1, 1]
 
 
 def test_a_received_span_shows_its_facts_messages_and_data() -> None:

@@ -17,7 +17,14 @@ from starlette.testclient import TestClient
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.studio import access as access_module
 from firsthand.studio import accounts as account_module
-from firsthand.studio.access import CODE_LIVES_S, SECURITY_HEADERS, WRONG_CODES, Access, AccessMiddleware
+from firsthand.studio.access import (
+    CODE_LIVES_S,
+    MOST_COOKIES,
+    SECURITY_HEADERS,
+    WRONG_CODES,
+    Access,
+    AccessMiddleware,
+)
 from firsthand.studio.accounts import (
     ACCOUNT,
     GUESS_S,
@@ -352,6 +359,7 @@ def test_every_answer_has_its_headers_unless_a_page_has_its_own(made: tuple[Acco
     for method, path, headers, status in (
         ("GET", "/x", {"accept": "text/html"}, 303), ("HEAD", "/x", {"accept": "text/html"}, 401), ("GET", "/x", {}, 401),
         ("GET", "/sign-in", {}, 201), ("GET", "/sign-in/x", {}, 401), ("GET", "/static/a", {}, 201),
+        ("GET", "/statics", {}, 401),
         ("POST", "/sign-out", keys["ann"], 201), ("POST", "/sign-out/x", keys["ann"], 403),
         ("GET", "/audit", keys["ann"], 403),
         ("DELETE", "/x", keys["ada"], 201), ("PUT", "/" + "p" * 400, keys["ada"], 201), ("POST", "/x", {}, 403),
@@ -364,6 +372,18 @@ def test_every_answer_has_its_headers_unless_a_page_has_its_own(made: tuple[Acco
     for kind in ("lifespan", "websocket"):
         asyncio.run(AccessMiddleware(app, access)({"type": kind}, None, None))  # type: ignore[arg-type]
     assert seen[-2:] == ["lifespan", "websocket"] and User("ada", "admin") in seen
+
+
+def test_of_many_cookies_under_the_name_of_the_studio_the_last_twenty_are_looked_at() -> None:
+    access = Access()
+    access.port = 8131
+    session = access.exchange(access.new_code()) or ""
+
+    def knows(*values: str) -> bool:
+        return access.knows(Headers({"cookie": "; ".join(f"{access.cookie}={value}" for value in values)}))
+
+    wrong = [f"w{number}" for number in range(MOST_COOKIES)]
+    assert knows(*wrong, session) and knows(session, *wrong[1:]) and not knows(session, *wrong)
 
 
 def test_changes_are_counted_by_account_in_the_last_minute(
