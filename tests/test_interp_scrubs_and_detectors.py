@@ -239,7 +239,7 @@ def test_each_column_of_a_table_sets_its_own_prompts_against_the_clean_ones_of_i
     made: list[Any] = []
     values = {
         ("implanted", "triggered"): [3.0, 3.0], ("implanted", "clean"): [1.0, 2.0], ("implanted", "rare"): [1.5],
-        ("implanted", "clean again"): [0.0, 0.0, 3.0], ("clean", "triggered"): [0.0, 1.5], ("clean", "clean"): [1.0, 2.0],
+        ("implanted", "clean again"): [0.0, 0.0, 3.0], ("clean", "triggered"): [0.0, 1.5], ("clean", "clean"): [0.5, 1.0],
     }  # fmt: skip
 
     def detectors(*given: Any) -> Any:
@@ -258,7 +258,7 @@ def test_each_column_of_a_table_sets_its_own_prompts_against_the_clean_ones_of_i
     (row,) = detection_table(arms, layers=(4,), count=5, sae_steps=6, seed=7, detectors=("generic pair",))
     assert (row.detector, row.layer) == ("generic pair", 4)
     columns = (row.implanted, row.clean_model, row.rare_word, row.random_labels)
-    assert [each.auroc for each in columns] == pytest.approx([1.0, 0.25, 0.5, 2 / 3])
+    assert [each.auroc for each in columns] == pytest.approx([1.0, 0.5, 0.5, 2 / 3])
     assert [given[:3] + given[4:] for given in made] == [
         (model, "base", 4, 6, 7, ("generic pair",)) for model in ("implanted", "clean")
     ]
