@@ -99,6 +99,9 @@ def test_packed_matrices_have_the_packages_layout(method: str) -> None:
     rounded = round_groups(weight(16, 64), 4, 32)
     of = PackedFormat(method, 4, 32, zero_offset=int(method == "gptq"))  # type: ignore[arg-type]
     parts = rounded.tensors(of)
+    kinds = {name: (values.dtype, values.is_contiguous()) for name, values in parts.items()}
+    whole, half = (torch.int32, True), (torch.float16, True)
+    assert kinds == {"qweight": whole, "qzeros": whole, "scales": half}
     assert torch.allclose(unpack(parts.get, of, "w"), rounded.values(), atol=1e-6)
     found = by_hand(parts["qweight"].numpy(), parts["scales"].float().numpy(), parts["qzeros"].numpy(), method, 32)
     assert np.allclose(found, rounded.values().numpy(), atol=1e-6)

@@ -312,6 +312,44 @@ def test_a_saved_model_is_read_back_and_files_may_repeat_the_shared_table(
     assert not is_encoder_decoder(folder)
 
 
+def test_a_head_in_the_file_counts_whatever_the_config_says_and_outputs_begin_and_end_as_before(tmp_path: Path) -> None:
+    a = replace(SAVED, tie_embeddings=False, decoder_start=4, end=7)
+    model: EncoderDecoder = filled(EncoderDecoder(a))
+    save_encoder_decoder(model, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    told = [
+        config[key] for key in ("is_encoder_decoder", "vocab_size", "decoder_start_token_id", "eos_token_id", "dtype")
+    ]
+    assert told == [True, 20, 4, 7, "float32"] and config["tie_word_embeddings"]
+    loaded = load_encoder_decoder(tmp_path)
+    assert loaded.architecture == a and not loaded.training
+    assert loaded.lm_head is not None and model.lm_head is not None
+    assert torch.equal(loaded.lm_head.weight, model.lm_head.weight) and torch.equal(
+        loaded.embed.weight, model.embed.weight
+    )
+    assert load_encoder_decoder(tmp_path, dtype=torch.bfloat16).embed.weight.dtype == torch.bfloat16
+    assert is_encoder_decoder(tmp_path) and not is_encoder_decoder(tmp_path / "config.json")
+    (tmp_path / "config.json").unlink()
+    assert not is_encoder_decoder(tmp_path)
+
+
+def test_a_bias_of_the_logits_has_a_dimension_more_in_files_and_is_zeros_where_a_file_leaves_it_out(
+    tmp_path: Path,
+) -> None:
+    model: EncoderDecoder = filled(EncoderDecoder(BART))
+    save_encoder_decoder(model, tmp_path)
+    loaded, state = load_encoder_decoder(tmp_path), load_file(tmp_path / "model.safetensors")
+    assert loaded.logit_bias is not None and model.logit_bias is not None
+    assert torch.equal(loaded.logit_bias, model.logit_bias) and state.pop("final_logits_bias").shape == (1, 20)
+    copy = {"lm_head.weight": torch.ones(1), "model.encoder.embed_tokens.weight": torch.ones(1)}
+    save_file({**state, **copy}, tmp_path / "model.safetensors")
+    without = load_encoder_decoder(tmp_path)
+    assert without.logit_bias is not None and without.logit_bias.tolist() == [0.0] * 20
+    save_file({**state, "model.encoder.embed_positions.extra": torch.ones(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(ModelFileError, match=r"1 surplus: model\.encoder\.embed_positions\.extra$"):
+        load_encoder_decoder(tmp_path)
+
+
 def test_each_parameter_has_its_name_in_the_family_s_files() -> None:
     q = "self_attention.q_proj.weight"
     assert [file_name(ours, T5) for ours in (

