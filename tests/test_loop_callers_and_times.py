@@ -33,7 +33,9 @@ class Place:
 
 
 def position_of(context: Any, effect: str, first_group: int) -> CallPosition:
-    return CallPosition(Place(None, context.name, True), effect, CallBranch("", 0, 0, first_group, (), "", effect), context)
+    return CallPosition(
+        Place(None, context.name, True), effect, CallBranch("", 0, 0, first_group, (), "", effect), context
+    )
 
 
 @pytest.mark.parametrize("error", [None, ValueError("broken"), asyncio.CancelledError(), KeyboardInterrupt()])
