@@ -2,6 +2,8 @@
 
 import math
 from dataclasses import replace
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +14,8 @@ from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.core.outputs import Output
 from firsthand.engine.core.sequence import Request
 from firsthand.errors import ModelError
+from firsthand.measure import agent_workloads as agents
+from firsthand.measure import choice_workload, embedding_documents, workloads
 from firsthand.measure.agent_workloads import agent_workloads, answers, likelihoods, tree_of_thoughts
 from firsthand.measure.attention_bench import Shape, attention_workload, branches
 from firsthand.measure.choice_workload import questions, score_all, scoring
@@ -22,6 +26,7 @@ from firsthand.measure.workloads import (
     ServingJob,
     WorkloadSizes,
     raise_errors,
+    random_ids,
     rate,
     run,
     serving,
@@ -191,3 +196,81 @@ def test_blockwise_weights_count_with_their_scales() -> None:
     engine = Engine(tiny_model(), EngineConfig(weights="int8", kv_memory_bytes=1 << 20))
     parameters, size_bytes = weights_read(engine)
     assert 8.5 / 8 * parameters == size_bytes
+
+
+def clock(*seconds: float) -> SimpleNamespace:
+    """A clock that shows these seconds, one after another; without any, one second more at each look."""
+    return SimpleNamespace(perf_counter=(iter(seconds) if seconds else count()).__next__)
+
+
+def test_a_prompt_is_timed_to_its_first_token_and_decoding_from_there_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workloads, "time", clock())  # so that a step takes one second
+    jobs = serving_jobs(TINY, vocab=VOCAB, seed=0)
+    assert rate(tiny_engine(max_batch_tokens=128), jobs["prefill 48"]) == TINY.prefill
+    decode = jobs["decode 4"]
+    assert decode.max_tokens == (TINY.new_tokens + 1,) * 4  # the first token comes with the prompt
+    assert rate(tiny_engine(max_batch_tokens=128), decode) == 4
+
+
+def test_prompts_are_made_of_ids_away_from_both_ends_of_the_vocabulary() -> None:
+    found = random_ids(workloads.Random(0), 2_000, 80)
+    assert (len(found), min(found), max(found)) == (2_000, 10, 69)
+
+
+def test_choices_are_rated_by_question_and_say_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice_workload, "time", clock(10, 12))
+    workload = scoring(TINY, vocab=VOCAB)
+    asked = questions(TINY, vocab=VOCAB, seed=0)
+    assert workload.measure(tiny_engine(max_batch_tokens=128), 0)[0] == TINY.tasks / 2
+    pairs = [(prefix, choice) for prefix, choices in asked for choice in choices]
+    computed = sum(len(prefix) + len(choice) - 1 for prefix, choice in pairs)  # nothing follows the last token
+    assert workload.figures[1].meaning == f"{computed:,} if nothing were shared"
+    own = sum(len(prefix) - TINY.examples + len(choice) for prefix, choice in pairs)
+    assert workload.positions == TINY.examples + own
+    assert workload.longest == max(len(prefix) + len(choice) for prefix, choice in pairs)
+
+
+@pytest.mark.parametrize(("context", "long", "short"), [(256, 160, 32), (100, 87, 32), (30, 17, 17)])
+def test_a_long_context_and_its_answer_fit_the_models(context: int, long: int, short: int) -> None:
+    workload = agent_workloads(TINY, vocab=VOCAB, context=context)[0]
+    assert [each.name for each in workload.figures] == [
+        f"decode at {long} / at {short}", f"decode at {short}", f"decode at {long}"
+    ]  # fmt: skip
+    answer = TINY.new_tokens + 1
+    assert (workload.longest, workload.positions) == (long + answer, long + answer + short + answer)
+
+
+def test_branches_of_a_prefix_are_rated_with_and_without_their_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workloads, "time", clock())
+    monkeypatch.setattr(agents, "time", clock(0, 20))
+    workload = agent_workloads(TINY, vocab=VOCAB, context=256)[1]
+    decoded, output, _ = workload.measure(tiny_engine(max_batch_tokens=128), 0)
+    assert (decoded, output) == (TINY.branches, TINY.branches * (TINY.suffix + 1) / 20)
+    alone = TINY.prefix + TINY.branches * (TINY.prefix + TINY.suffix)
+    assert workload.figures[2].meaning == f"{alone} if nothing were shared"
+    each = 2 * TINY.suffix + 1  # a branch's own tokens and its answer
+    assert (workload.positions, workload.longest) == (TINY.prefix + TINY.branches * each, TINY.prefix + each)
+
+
+def test_each_step_of_a_tree_of_thoughts_draws_anew_and_keeps_the_likeliest(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[Request]] = []
+
+    def answer(engine: Engine, requests: list[Request]) -> list[list[tuple[tuple[int, ...], float]]]:
+        asked.append(requests)
+        return [[((10 * len(asked) + place,), 0.0) for place in range(request.n)] for request in requests]
+
+    monkeypatch.setattr(agents, "answers", answer)
+    values = {thought: -abs(thought - 12.0) for thought in range(100)}  # the thought 12 is the likeliest
+    monkeypatch.setattr(agents, "likelihoods", lambda engine, prefixes, verdict: [
+        values[prefix[TINY.problem]] for prefix in prefixes
+    ])  # fmt: skip
+    tree_of_thoughts(tiny_engine(), TINY, vocab=VOCAB, seed=7)
+    assert [request.sampling.seed for requests in asked for request in requests] == [7, 8, 8]
+    assert [request.prompt[-1] for request in asked[1]] == [12, 11]  # of equal ones the first
+
+
+def test_texts_embedded_are_rated_by_text_and_by_all_their_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding_documents, "time", clock(1, 5))
+    embedder = SimpleNamespace(embed=lambda texts: SimpleNamespace(num_tokens=[3] * len(texts)))
+    workload = embedding_documents.embedding(TINY)
+    assert workload.measure(embedder, 0) == [TINY.documents / 4, 3 * TINY.documents / 4]

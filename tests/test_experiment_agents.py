@@ -14,6 +14,7 @@ import pytest
 
 from firsthand import Agent, Benchmark, Experiment, Task, catalog
 from firsthand.errors import ConfigError, UnknownName
+from firsthand.experiment import named_agents
 from firsthand.experiment.equal_budget import Fitted, Knob, best_value, equalise, free_knob, next_value
 from firsthand.experiment.named_agents import ALLOW_ALL, make_agents, may_ask, open_models, open_tools
 from firsthand.experiment.on_cluster import address_of, build_worker, uses_files
@@ -362,3 +363,21 @@ def test_an_experiment_is_its_places_its_description_and_its_settings() -> None:
     assert refusal(Experiment, agents, "arithmetic", workers=1) == (
         "workers are those of a cluster: name it, as in where='ray'"
     )
+
+
+def test_a_model_by_name_is_opened_on_the_device_and_with_the_weights_of_the_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Any] = []
+
+    def opened(name: str, **given: Any) -> SimpleNamespace:
+        asked.append((name, given))
+        return SimpleNamespace(name=name)
+
+    monkeypatch.setattr(named_agents, "fetch_named", lambda name, *, shown: asked.append((name, shown)))
+    monkeypatch.setattr(catalog, "model", opened)
+    settings = RunSettings(("b",), ("m1", "m2"), device="cuda:1", weights="int8")
+    found = open_models(settings, show_progress=True)
+    given = {"device": "cuda:1", "weights": "int8"}
+    assert [model.name for model in found] == ["m1", "m2"]
+    assert asked == [("m1", True), ("m2", True), ("m1", given), ("m2", given)], "all are fetched before one is opened"

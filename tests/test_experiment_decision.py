@@ -392,3 +392,24 @@ def test_each_arm_is_compared_with_closed_book_in_a_sentence() -> None:
         f"LoRA + RAG is better than closed book: +0.95 [{both.low:+.2f}, {both.high:+.2f}], p=0.000.",
         f"long context is not shown to differ from closed book: -0.05 [{same.low:+.2f}, {same.high:+.2f}], p=1.000.",
     ]
+
+
+def test_a_copy_of_an_index_embeds_what_changed_as_documents_are_and_drops_what_an_older_copy_left(
+    tmp_path: Path,
+) -> None:
+    index, target, embedder = tmp_path / "a.sqlite", tmp_path / "b.sqlite", Counted()
+    opened = open_index(index, IndexHeader("tiny", "f", 2, "sentences", document_prefix="p: "))
+    document = Document("d", "It was cold. It is Oslo.")
+    opened.put([IndexedDocument(document, sentences(document), np.asarray([[0.6, 0.8], [1, 0]], np.float32))])
+    opened.close()
+    older = [target, *(target.with_name(target.name + ending) for ending in ("-wal", ".terms"))]
+    for each in older:
+        each.write_bytes(b"old")
+    asyncio.run(changed_index(index, target, [FactChange(facts("Oslo")[0], "d", "Bern")], embedder, sentences))
+    assert embedder.asked == ["p: It is Bern."]
+    assert not any(each.is_file() and each.read_bytes() == b"old" for each in older)
+    opened = open_index(target)
+    known = opened.known_vectors(["It was cold.", "It is Bern."])
+    assert opened.document("d").text == "It was cold. It is Bern." and opened.verify() == []
+    opened.close()
+    assert np.allclose(known["It was cold."], [0.6, 0.8], atol=1e-3)

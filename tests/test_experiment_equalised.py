@@ -120,3 +120,17 @@ def test_a_benchmark_of_an_experiment_keeps_the_protocol_that_its_name_states() 
     names = ("gsm8k@lm-eval-5shot-strict", "gsm8k@lm-eval-5shot-flexible")
     strict, flexible = (str(Experiment([AGENT], f"{name}:data=packaged").made_benchmarks[0].protocol) for name in names)
     assert strict != flexible
+
+
+def test_eight_tasks_at_most_tell_what_a_pattern_costs(home: Path) -> None:
+    limits: list[int | None] = []
+
+    async def attempt(variants: Experiment, run: Run) -> None:
+        limits.append(variants.limit)
+        await variants.attempt_async(run)
+
+    settings = replace(NAMED, pattern=("direct",), equal_budget="auto", limit=20)
+    experiment = Experiment.from_settings(settings, models=[Scripted({"": "The answer is 12"})])
+    found = asyncio.run(experiment.equalised(attempt))
+    assert limits == [8] and found.limit == 20
+    assert found.settings is not None and found.settings.token_budget

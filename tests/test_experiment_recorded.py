@@ -17,6 +17,7 @@ from firsthand.experiment.named_agents import ALLOW_ALL, _expect_replayable, mak
 from firsthand.experiment.recorded import as_recorded, recorded_models, with_recorded_judges
 from firsthand.experiment.settings import RunSettings
 from firsthand.loop.concurrency import Retry
+from firsthand.loop.tool_call import tool_request
 from firsthand.message import ToolCall, user
 from firsthand.model import Sampling
 from firsthand.patterns.direct import direct
@@ -91,6 +92,35 @@ def test_tools_that_reach_outside_answer_what_was_recorded_and_others_stay() -> 
     assert found.message.text == "two"
     with pytest.raises(ModelError):
         asyncio.run(models[0].complete([user("another")], sampling))
+
+
+def test_a_replayed_result_is_what_the_model_read_then_whole_and_for_the_arguments_as_it_gave_them() -> None:
+    @tool(effect="external", name="page")
+    def read_page(number: int) -> str:
+        """Read a page."""
+        return f"page {number} " * 20
+
+    page = replace(read_page, max_chars=30)
+    told: list[str] = []
+
+    async def reading(task: Task, ctx: Context) -> str:
+        told.append((await ctx.call(ToolCall("1", "page", {"number": "4"}))).content)
+        return "done"
+
+    benchmark = Benchmark("own", lambda seed: [Task("t", "Q?")], (exact,))
+    with Experiment([Agent("a", Scripted([]), reading, tools=(page,), approval=ALLOW_ALL)], benchmark).run() as run:
+        (trace,) = run.traces()
+        run.journal(f"{trace.place}/9").record(
+            ":7", tool_request(ToolCall("", "page", {"number": 5})), {"started": True}
+        )
+        ref = run.id
+    replayed = as_recorded(page, ref)
+    assert told[0] == "page 4 page 4 page 4 page 4 pa\n[cut after 30 of 140 characters]"
+    assert asyncio.run(replayed({"number": "4"})) == told[0]
+    with pytest.raises(ToolError, match=r"holds no result of page with .'number': 4."):
+        asyncio.run(replayed({"number": 4}))
+    with pytest.raises(ToolError, match=r"holds no result of page with .'number': 5."):  # it began, and never ended
+        asyncio.run(replayed({"number": 5}))
 
 
 def test_judges_answer_what_was_recorded_and_plain_scorers_stay() -> None:

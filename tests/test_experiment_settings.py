@@ -44,6 +44,7 @@ def test_settings_that_cannot_be_say_what_to_give() -> None:
         ({"equal_budget": "1.5"}, "equal_budget is '1.5': give a number of tokens, or nothing for what the most expensive "
          "pattern uses; a benchmark's name must not follow it"),
         ({"metrics": "helm", "limit": 0}, "limit is 0: give 1 or more"),
+        ({"metrics": "helm", "limit": -2}, "limit is -2: give 1 or more"),
         ({"workers": 1}, "workers are those of a cluster: name it, as in --on ray --workers 8"),
         ({"on": "ray", "replay": "r"}, "replay and on do not go together: leave out --on to replay here"),
     ):  # fmt: skip
@@ -199,7 +200,7 @@ def test_options_of_a_run_from_elsewhere_start_no_program_and_name_nothing_of_th
     fine += ["mmlu:subject=anatomy", "many_shot:shots=0-2-8", "gpqa:data=hub", "swe_records:data=others"]
     expect_known("f", {"benchmark": fine})
     bad = ["engine=bash", "engine=docker2", "network=true", "network=yes", "data=recs", "packages=x+recs", "data=~"]
-    bad += ["repos=gone", "packages=recs,x"]
+    bad += ["repos=gone", "packages=recs,x", "packages=x recs"]
     for text in [*(f"swe_records:{option}" for option in bad), "lm_eval:trust=true"]:
         with pytest.raises(ConfigError, match=r"was made elsewhere and names the benchmark .*, then add --trust$"):
             expect_known("f", {"benchmark": [text]})

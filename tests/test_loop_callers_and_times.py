@@ -29,11 +29,13 @@ class Place:
 
     node: int | None
     name: str = "c"
-    fitted: bool = True
+    fitted: bool = False
 
 
 def position_of(context: Any, effect: str, first_group: int) -> CallPosition:
-    return CallPosition(Place(None, context.name), effect, CallBranch("", 0, 0, first_group, (), "", effect), context)
+    return CallPosition(
+        Place(None, context.name, True), effect, CallBranch("", 0, 0, first_group, (), "", effect), context
+    )
 
 
 @pytest.mark.parametrize("error", [None, ValueError("broken"), asyncio.CancelledError(), KeyboardInterrupt()])
@@ -77,7 +79,7 @@ def test_a_call_has_the_place_of_its_branch_and_groups_of_its_own() -> None:
                 found = caller()
                 assert found is not None
                 assert found.branch == CallBranch("0.3", 2, 0, first_group, (4, 1), "worker", effect)
-                assert (found.context, found.effect, found.conversation) == (Place(None), effect, Place(1))
+                assert (found.context, found.effect, found.conversation) == (Place(None, fitted=True), effect, Place(1))
                 assert [found.branch.next_effect() for _ in range(2)] == [f"{effect} request {n}" for n in range(2)]
                 assert current_branch().effects == 5, "the pattern's own effects do not shift"
 

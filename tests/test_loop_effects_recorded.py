@@ -15,12 +15,12 @@ from firsthand.guard import AttemptView, GuardVerdict
 from firsthand.loop.attempt_memory import AttemptMemory, MemoryChange, apply, changes_of, commit
 from firsthand.loop.journal import JournalPart, MemoryJournal, part_of
 from firsthand.loop.open_sources import SourceKeeper, opened
-from firsthand.loop.prompt_size import estimated_size, prompt_size
-from firsthand.loop.reply_body import Continued, from_body, shared, to_body
+from firsthand.loop.prompt_size import estimated_size, prompt_size, size_key
+from firsthand.loop.reply_body import Continued, ReplyChain, from_body, shared, to_body
 from firsthand.memories.notes import notes
 from firsthand.memory import MemoryItem
-from firsthand.message import Json, ToolCall, ToolResult, assistant, user
-from firsthand.model import Completion, Usage
+from firsthand.message import Json, Sampled, ToolCall, ToolResult, assistant, user
+from firsthand.model import Completion, ToolSpec, Usage
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.tool import Tool, tool
@@ -180,6 +180,42 @@ def test_a_prompts_ids_are_kept_as_what_they_add_and_found_again() -> None:
     plain = Completion(assistant("x"), "stop", Usage(1, 0, 1))
     assert to_body([plain]).keys() == {"completions"} and from_body(to_body([plain]), earlier) == [plain]
     assert to_body([]) == {"completions": []}
+
+
+def test_the_ids_of_a_conversation_are_put_together_turn_by_turn_until_one_does_not_fit() -> None:
+    def said(prompt: tuple[int, ...], *answers: tuple[int, ...]) -> list[Completion]:
+        messages = [replace(assistant("x"), sampled=Sampled(each, (0.0,) * len(each))) for each in answers]
+        return [Completion(each, "stop", Usage(1, 0, 1), prompt_ids=prompt) for each in messages]
+
+    first = to_body(said((1, 2), (3,), (4, 5)))
+    second = to_body(said((1, 2, 4, 5, 6), (7,)), Continued("A", 1, (1, 2, 4, 5)))
+    other = to_body(said((1, 2, 8), (9,)), Continued("A", 1, (1, 2, 4, 5)))  # it keeps the beginning alone
+
+    def chain(*turns: tuple[Json, int]) -> list[int] | None:
+        made = ReplyChain(())
+        for body, sample in turns:
+            made.go_on(body, sample)
+        return None if made.ids is None else list(made.ids)
+
+    assert chain((first, 0)) == [1, 2, 3] and chain((first, 1)) == [1, 2, 4, 5]
+    assert chain((first, 1), (second, 0)) == [1, 2, 4, 5, 6, 7]
+    assert chain((first, 1), (other, 0)) == [1, 2, 8, 9]
+    assert chain((first, 0), (second, 0)) is None, "the second turn goes on from the other answer"
+    assert chain((first, -1)) is None and chain((first, 2)) is None, "there is no such answer"
+    plain = to_body([Completion(assistant("x"), "stop", Usage(1, 0, 1))])
+    assert chain((plain, 0)) is None and chain((first, 0), (plain, 0)) is None
+    unknown = ReplyChain(None)
+    unknown.go_on(first, 0)
+    assert unknown.ids is None
+
+
+def test_the_size_of_a_prompt_is_kept_for_its_model_tools_and_continuations() -> None:
+    spec = ToolSpec("look_up", "Look it up.", {})
+    asked: list[Any] = [("f", "Q"), ("g", "Q"), ("f", "R"), ("f", "Q", (spec,))]
+    asked += [("f", "Q", (), texts) for texts in (("a",), ("b",), ("a", "b"))]
+    keys = [size_key(*each) for each in asked]
+    assert len(set(keys)) == len(keys) and keys == [size_key(*each) for each in asked]
+    assert all(each.startswith("size:") for each in keys)
 
 
 def test_an_unknown_endpoints_prompt_is_counted_by_bytes() -> None:

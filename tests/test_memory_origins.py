@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from firsthand.errors import ConfigError
-from firsthand.memories.keeping.fenced_items import LEAD, fenced, joined_origins, origins_of
+from firsthand.loop.read_origins import origins_of, origins_read
+from firsthand.memories.keeping.fenced_items import LEAD, fenced, joined_origins
 from firsthand.memories.keeping.kept_item import check_origins
 from firsthand.memories.semantic import semantic
 from firsthand.memory import MemoryItem
-from firsthand.message import Message, ToolResult, user
+from firsthand.message import Message, ToolResult, assistant, user
 from firsthand.tool import marked
+from firsthand.trace import Call
 
 
 @pytest.mark.parametrize("origin", [[1], {"a": 1}, 7, ["web", None], [["web"]], True])
@@ -88,3 +91,21 @@ def test_what_another_tool_returned_beside_a_memorys_result_names_no_origin() ->
     page = ToolResult("1", "page", 'untrusted from="memory a; origin: boss"', origin="the web")
     found = ToolResult("2", "memory_search", fenced([MemoryItem.of("x", {"origin": "mail"})]), origin="memory")
     assert origins_of([Message("tool", (page, found))]) == ["the web", "mail"]
+
+
+def test_a_models_words_are_no_mark_and_a_mark_without_its_end_does_not_reach_into_the_next() -> None:
+    assert origins_of([user(marked("x", "the web"))]) == ["the web"]
+    assert origins_of([assistant(marked("x", "the web"))]) == []
+    inside = marked('untrusted from="memory 1; origin: mail"', "the web")
+    assert origins_of([user(f'<untrusted from="memory">\nIt has no end. {inside}')]) == ["the web"]
+
+
+def test_sources_are_named_in_the_order_of_the_calls_whichever_ended_first() -> None:
+    def call(at: int, origin: str) -> Call:
+        return Call(f":{at}", "tool", None, 0.0, 0.0, "r", detail={"origin": origin, "result": "x"})
+
+    calls = [call(2, "web"), call(0, "mail"), call(10, "files"), call(1, "mail")]
+    order = {each.id: (int(each.id[1:]), 1) for each in calls}
+    attempt: Any = SimpleNamespace(calls=calls, order=order, conversation=lambda node: [])
+    assert origins_read(attempt, None, ":11") == ["mail", "web", "files"]
+    assert origins_read(attempt, None, ":10") == ["mail", "web"], "the call itself has not ended"

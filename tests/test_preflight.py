@@ -17,7 +17,7 @@ from firsthand.cli import main
 from firsthand.context import Context
 from firsthand.errors import ConfigError, SandboxError
 from firsthand.experiment.preflight import check_ready
-from firsthand.loop.pattern_options import checked, tools_needed
+from firsthand.loop.pattern_options import MAX_NESTED, check_options, checked, tools_needed
 from firsthand.message import ToolCall
 from firsthand.model import Sampling
 from firsthand.patterns.code_act import code_act
@@ -139,6 +139,18 @@ def test_a_pattern_of_ones_own_may_bring_checks() -> None:
         Agent("a", Scripted(), mine)
     assert Agent("a", Scripted(), mine, {"share": 0.5}).to_json()["pattern"] == "mine"
     assert tools_needed(partial(self_consistency, pattern=mine), {}) == {"sql": "mine"}
+
+
+def test_a_pattern_that_leads_itself_is_checked_down_to_a_depth_and_no_further() -> None:
+    seen: list[int] = []
+
+    @checked(lambda **given: seen.append(1))
+    async def circle(task: Task, ctx: Context, *, pattern: Any = None) -> str:
+        return ""
+
+    circle.__wrapped__.__kwdefaults__ = {"pattern": circle}  # type: ignore[attr-defined]
+    check_options(circle, {})
+    assert len(seen) == 1 + MAX_NESTED
 
 
 # -- the sandbox --

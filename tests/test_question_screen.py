@@ -1,13 +1,15 @@
 """No text in a question passes for a line of ours, hides under marks, or moves the digits beside it."""
 
+import os
 import unicodedata
+from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
 
 from firsthand.commands.sessions import drawn
 from firsthand.loop.approval import MAX_SHOWN, question
-from firsthand.loop.question_screen import FOLD, on_screen
+from firsthand.loop.question_screen import FOLD, columns_of, on_screen
 from firsthand.serve.agents.asked_approval import AskedApproval
 from firsthand.tool import tool
 
@@ -28,6 +30,19 @@ def test_a_long_line_is_folded_with_a_mark_before_each_further_row(columns: int,
     assert [row.split()[0] for row in ours] == ["transfer", "to:", "note:", "Run"]
     assert all(cell_len(row.replace("\t", " " * 8)) <= columns for row in rows)
     assert "".join(row.removeprefix(FOLD) for row in rows[2:-1]) == f"  note: {note}"
+
+
+def test_a_tab_takes_eight_columns_and_a_narrow_screen_is_taken_for_one_of_twenty() -> None:
+    assert on_screen("\t\t\tx", 20) == f"\t\t\n{FOLD}\tx"
+    assert on_screen("a" * 21, 1) == on_screen("a" * 21, 20) == "a" * 20 + f"\n{FOLD}a"
+
+
+def test_the_width_of_a_screen_is_80_where_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path(os.devnull).open() as nowhere:
+        assert columns_of(nowhere) == columns_of(None) == 80
+        for told, columns in ((0, 80), (1, 1), (132, 132)):
+            monkeypatch.setattr(os, "get_terminal_size", lambda number, told=told: os.terminal_size((told, 9)))
+            assert columns_of(nowhere) == columns
 
 
 def test_what_fits_stays_as_it_is() -> None:

@@ -214,3 +214,20 @@ def test_the_rival_of_each_epoch_is_the_attempt_of_the_same_epoch() -> None:
             (each.benchmark, each.task_id, each.epoch): each.id for each in run.traces() if each.agent_name == "b"
         }
         assert len(rivals) == 2 * 3 * 2 and {epoch for _, _, epoch in rivals} == {0, 1}
+
+
+def test_as_many_are_scored_at_a_time_as_asked_and_one_at_least() -> None:
+    running = peak = 0
+
+    async def counted(task: Task, trace: Trace) -> Score:
+        nonlocal running, peak
+        running, peak = running + 1, max(peak, running + 1)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        running -= 1
+        return Score("counted", 1.0)
+
+    with made() as run:
+        for concurrency, most in ((0, 1), (2, 2), (99, 6)):
+            peak = 0
+            assert score(run, counted, name=f"at {concurrency}", concurrency=concurrency).scored == 6 and peak == most
