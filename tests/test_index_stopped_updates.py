@@ -22,10 +22,13 @@ from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.ingest import ingest
 from firsthand.retrieval.store.chroma_index import open_chroma_index
+from firsthand.retrieval.store.pinecone_index import PineconeRecords
+from firsthand.retrieval.store.qdrant_index import QdrantRecords
 from firsthand.retrieval.store.record_index import _HEADER_ID, RecordIndex, _document_id, _made_with, _twin
 from firsthand.retrieval.store.records import Record, record_pages
 from index_tiny import lines
 from listed_records import ListedRecords
+from pinecone_wire import Namespace
 
 HEADER = IndexHeader("small", "print", 2, "lines")
 OTHER = IndexHeader("large", "other print", 2, "lines")
@@ -311,3 +314,28 @@ def test_a_document_in_chroma_stays_if_an_update_of_it_fails_at_any_call() -> No
                 continue
             break
     assert after > 8, "each call was the one that failed"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_qdrant_and_pinecone_store_the_record_that_names_the_chunks_when_they_are_stored() -> None:
+    space = Namespace()
+    some = [Record(f"{n:032x}", {"kind": "chunk"}, "", np.ones(2, np.float32)) for n in range(1001)]
+    PineconeRecords(space, "space").upsert(some[:101])
+    assert space.calls == [("upsert", 100), ("upsert", 1)]
+    space.calls.clear()
+    PineconeRecords(space, "space").upsert(some[:3])
+    assert space.calls == [("upsert", 2), ("upsert", 1)]
+    client, sizes = pytest.importorskip("qdrant_client", reason="this engine has no client here"), []
+    store = QdrantRecords(client.QdrantClient(":memory:"), "records", HEADER)
+    store._called = lambda method, name, points, wait: sizes.append(len(points))  # type: ignore[method-assign]
+    store.upsert(some[:3])
+    store.upsert([*some, some[0]])
+    assert sizes == [2, 1, 1000, 1, 1]
+
+
+def test_a_search_by_terms_reads_the_documents_of_the_best_chunks_alone() -> None:
+    many = [lines(f"{n:03}", ["fox\n"], vectors=np.array([[1, 0]], np.float32)) for n in range(120)]
+    index, store = made(None, *many)
+    read, asked = store.get, []
+    store.get = lambda ids, **options: (asked.append(len(ids)), read(ids, **options))[1]  # type: ignore[method-assign]
+    assert len(index.search_terms("fox", 2, {})) == 2 and asked == [54]
