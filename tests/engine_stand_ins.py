@@ -41,16 +41,17 @@ class Chroma:
 
 
 class Collection:
-    """Chroma's collection: what is added under an id that is there is left out, as Chroma does."""
+    """Chroma's collection: what is stored under an id that is there keeps the fields that are not given, as Chroma does."""
 
     def __init__(self) -> None:
         self.rows: dict[str, Any] = {}
         self.calls: list[tuple[str, int]] = []
 
-    def add(self, ids: list[str], embeddings: Any, metadatas: Any, documents: Any) -> None:
-        self.calls.append(("add", len(ids)))
-        for id, *row in zip(ids, embeddings, metadatas, documents, strict=True):
-            self.rows.setdefault(id, row)
+    def upsert(self, ids: list[str], embeddings: Any, metadatas: Any, documents: Any) -> None:
+        self.calls.append(("upsert", len(ids)))
+        for id, vector, fields, text in zip(ids, embeddings, metadatas, documents, strict=True):
+            kept = self.rows[id][1] if id in self.rows else {}
+            self.rows[id] = [vector, kept | fields, text]
 
     def delete(self, ids: list[str]) -> None:
         self.calls.append(("delete", len(ids)))

@@ -133,7 +133,7 @@ def test_chroma_is_asked_page_by_page(stores: Any) -> None:
     }
     calls = client.collections["r"].calls
     store.upsert(many)
-    assert calls == [("get", 500), ("get", 500), ("get", 1), ("add", 500), ("add", 500), ("add", 1)]
+    assert calls == [("get", 500), ("upsert", 500), ("get", 500), ("upsert", 500), ("get", 1), ("upsert", 1)]
     calls.clear()
     ids = [each.id for each in many]
     assert [*store.get(ids)] == ids and calls == [("get", 500), ("get", 500), ("get", 1)]

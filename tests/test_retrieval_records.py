@@ -15,7 +15,7 @@ from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader, IngestReceipt
 from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.store.document_rows import prepared, text_hash
-from firsthand.retrieval.store.record_index import RecordIndex, _document_id, _key, _value, _word_field
+from firsthand.retrieval.store.record_index import RecordIndex, _document_id, _key, _made_with, _value, _word_field
 from firsthand.retrieval.store.records import Among, Every, Match, Not, Range
 from listed_records import ListedRecords
 
@@ -60,6 +60,7 @@ def test_a_document_is_a_record_for_each_chunk_and_one_that_names_them() -> None
     for name, value in (("document", "d"), ("source", "/d"), ("title", "Beasts")):
         fields |= {f"v_{_key(name)}": _value(value), f"t_{_key(name)}": value.encode().hex()}
     stored = store.records[first.id]
+    fields |= {"version": prepared(indexed, HEADER).columns[4].hex(), "header": _made_with(HEADER)}
     assert stored.fields == fields and stored.vector is not None
     assert stored.vector.tolist() == np.array([0.6, 0.8], "<f2").astype(np.float32).tolist()
     assert json.loads(stored.payload) == asdict(first) | {"meta": {"n": 1.5, "t": "é", "title": "no"}}
@@ -67,7 +68,8 @@ def test_a_document_is_a_record_for_each_chunk_and_one_that_names_them() -> None
     assert store.records[whole.id].fields["searchable"] == "0"
     assert store.records[last.id].fields[_word_field("bird")] == 1.0
     owner = store.records[id]
-    assert owner.fields == {"kind": "document"} and owner.vector is not None and owner.vector.tolist() == [1, 0]
+    assert owner.fields == {"kind": "document", "header": _made_with(HEADER)}
+    assert owner.vector is not None and owner.vector.tolist() == [1, 0]
     body = json.loads(owner.payload)
     assert body["chunks"] == [first.id, whole.id, last.id] and body["sha256"] == indexed.document.sha256
     assert body["digest"] == prepared(indexed, HEADER).columns[4].hex()

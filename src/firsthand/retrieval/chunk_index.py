@@ -145,6 +145,14 @@ class OutlinedIndex(Protocol):
 
 
 @runtime_checkable
+class LeftoverIndex(Protocol):
+    """An index in which an update that was stopped can leave chunks that no search shows."""
+
+    def remove_leftovers(self, documents: Iterable[str] | None = None) -> int:
+        """Removes what stopped updates of these documents, or of all, have left, and returns the number of chunks."""
+
+
+@runtime_checkable
 class HybridSearch(Protocol):
     """An index that fuses both searches itself, and reads only the chunks that come out."""
 

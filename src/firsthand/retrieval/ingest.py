@@ -21,7 +21,7 @@ from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json
 from firsthand.model import Embedder
 from firsthand.retrieval.chunk import Chunk, Chunker
-from firsthand.retrieval.chunk_index import ChunkIndex, IndexedDocument, IngestReceipt, Vectors, outlines
+from firsthand.retrieval.chunk_index import ChunkIndex, IndexedDocument, IngestReceipt, LeftoverIndex, Vectors, outlines
 from firsthand.retrieval.chunk_vectors import chunk_vectors
 from firsthand.retrieval.chunking.text_spans import FILE_META
 from firsthand.retrieval.document import Document
@@ -202,6 +202,9 @@ class _Ingest:
         await in_thread(self._remove_replaced)
         if removes:
             await in_thread(self._remove_gone)
+        if isinstance(self.index, LeftoverIndex) and self.tally.unchanged:
+            leftovers = self.index.remove_leftovers
+            await in_thread(lambda: leftovers(self.tally.unchanged))
         self._tell_kept()
 
     # -- reading --

@@ -11,7 +11,7 @@ from firsthand.errors import MissingExtra, StoreError
 from firsthand.retrieval.chunk_index import IndexHeader, Vectors
 from firsthand.retrieval.store.record_index import RecordIndex
 from firsthand.retrieval.store.record_payloads import stored_record
-from firsthand.retrieval.store.records import Among, Condition, Every, Match, Not, Range, Record
+from firsthand.retrieval.store.records import Among, Condition, Every, Match, Not, Range, Record, record_pages
 
 _PAGE = 500
 
@@ -54,16 +54,21 @@ class ChromaRecords:
         return nullcontext()
 
     def upsert(self, records: Sequence[Record]) -> None:
-        """Store records, in place of those with their ids; Chroma keeps fields that are not given, so they go first."""
-        self.remove([each.id for each in records])
-        for first in range(0, len(records), _PAGE):
-            some = records[first : first + _PAGE]
+        """Store records, in place of those with their ids, each page in one step.
+
+        Chroma keeps fields that are not given, so a record that has such a field is removed first.
+        """
+        for page in record_pages(records, _PAGE):
+            ids = [each.id for each in page]
+            there = self._got(ids=ids, include=["metadatas"])
+            kept = dict(zip(there["ids"], there["metadatas"], strict=True))
+            self.remove([each.id for each in page if not (kept.get(each.id) or {}).keys() <= each.fields.keys()])
             self._called(
-                "add",
-                ids=[each.id for each in some],
-                embeddings=[[1.0] if each.vector is None else each.vector.tolist() for each in some],
-                metadatas=[dict(each.fields) for each in some],
-                documents=[each.payload for each in some],
+                "upsert",
+                ids=ids,
+                embeddings=[[1.0] if each.vector is None else each.vector.tolist() for each in page],
+                metadatas=[dict(each.fields) for each in page],
+                documents=[each.payload for each in page],
             )
 
     def remove(self, ids: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from firsthand.errors import ConfigError, MissingExtra, StoreError
 from firsthand.retrieval.chunk_index import IndexHeader, Vectors
 from firsthand.retrieval.store.record_index import RecordIndex
 from firsthand.retrieval.store.record_payloads import stored_record
-from firsthand.retrieval.store.records import Among, Condition, Every, Match, Not, Range, Record
+from firsthand.retrieval.store.records import Among, Condition, Every, Match, Not, Range, Record, record_pages
 
 MAX_METADATA_BYTES = 40_000
 _PAGE = 100
@@ -53,16 +53,16 @@ class PineconeRecords:
                     f"a record has {size} bytes beside its vector, and Pinecone holds {MAX_METADATA_BYTES}: "
                     "divide the document"
                 )
-        points = [
-            {
-                "id": each.id,
-                "values": [1.0] if each.vector is None else each.vector.tolist(),
-                "metadata": {**each.fields, "payload": each.payload, "rid": each.id},
-            }
-            for each in records
-        ]
-        for first in range(0, len(points), _PAGE):
-            self._called("upsert", vectors=points[first : first + _PAGE])
+        for page in record_pages(records, _PAGE):
+            points = [
+                {
+                    "id": each.id,
+                    "values": [1.0] if each.vector is None else each.vector.tolist(),
+                    "metadata": {**each.fields, "payload": each.payload, "rid": each.id},
+                }
+                for each in page
+            ]
+            self._called("upsert", vectors=points)
 
     def remove(self, ids: Sequence[str]) -> None:
         """Delete the records with these ids, as far as there are any."""

@@ -12,7 +12,7 @@ from firsthand.errors import MissingExtra, StoreError
 from firsthand.retrieval.chunk_index import IndexHeader, Vectors
 from firsthand.retrieval.store.record_index import RecordIndex
 from firsthand.retrieval.store.record_payloads import stored_record
-from firsthand.retrieval.store.records import Among, Condition, Every, Match, Not, Range, Record
+from firsthand.retrieval.store.records import Among, Condition, Every, Match, Not, Range, Record, record_pages
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -54,16 +54,16 @@ class QdrantRecords:
 
     def upsert(self, records: Sequence[Record]) -> None:
         """Store records, in place of those with their ids."""
-        points = [
-            self._models.PointStruct(
-                id=str(UUID(each.id)),
-                vector=[1.0] if each.vector is None else each.vector.tolist(),
-                payload={**each.fields, "payload": each.payload},
-            )
-            for each in records
-        ]
-        for first in range(0, len(points), _PAGE):
-            self._called("upsert", self._name, points[first : first + _PAGE], wait=True)
+        for page in record_pages(records, _PAGE):
+            points = [
+                self._models.PointStruct(
+                    id=str(UUID(each.id)),
+                    vector=[1.0] if each.vector is None else each.vector.tolist(),
+                    payload={**each.fields, "payload": each.payload},
+                )
+                for each in page
+            ]
+            self._called("upsert", self._name, points, wait=True)
 
     def remove(self, ids: Sequence[str]) -> None:
         """Delete the records with these ids, as far as there are any."""

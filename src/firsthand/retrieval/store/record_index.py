@@ -1,9 +1,11 @@
 """RecordIndex: a ChunkIndex in a collection of records, whatever the engine.
 
-A record for each chunk, one for each document and one for the header. A document's record names its chunks, and a hit that
-it does not name is dropped, so that a document shows whole or not at all also where the engine has no transactions. Filters
-are exact: equality by hashes of values, ranges of numbers by the engine (in float64), ranges of strings here. BM25 is
-computed here from all searchable chunks, so it suits collections of thousands of chunks.
+A record for each chunk, one for each document and one for the header. A document's record names the records of its chunks,
+and a hit that it does not name is dropped, so that a document shows whole or not at all also where the engine has no
+transactions. An update overwrites no record that is named: a chunk has two ids for its records, its own and its twin, and
+the one that is not named is written. What a stopped update left is removed when the document is put or ingested again.
+Filters are exact: equality by hashes of values, ranges of numbers by the engine (in float64), ranges of strings here. BM25
+is computed here from all searchable chunks, so it suits collections of thousands of chunks.
 """
 
 from __future__ import annotations
@@ -52,21 +54,22 @@ class RecordIndex:
         self._store, self._name = store, name
         self._analyzer = Analyzer()
         found = store.get([_HEADER_ID]).get(_HEADER_ID)
-        if found is None and header is None:
-            raise StoreError(f"no index at {name}: give a header to make one")
         if found is None and header is not None:
-            store.upsert([Record(_HEADER_ID, {"kind": "header"}, json.dumps(asdict(header)), _some_vector(header))])
-        self._header = header
-        if found is not None:
-            stored = header_in(found.payload, name)
-            if header is not None:
-                refuse_other_header(name, stored, header)
-            self._header = stored
+            made = Record(_HEADER_ID, {"kind": "header"}, json.dumps(asdict(header)), _some_vector(header))
+            with store.atomically():
+                if _HEADER_ID not in store.get([_HEADER_ID]):  # again, now that nobody else makes one in a transaction
+                    store.upsert([made])
+            found = store.get([_HEADER_ID]).get(_HEADER_ID, made)  # another program's, if it was the later one
+        if found is None:
+            raise StoreError(f"no index at {name}: give a header to make one")
+        self._header = header_in(found.payload, name)
+        if header is not None:
+            refuse_other_header(name, self._header, header)
+        self._made_with = _made_with(self._header)
 
     @property
     def header(self) -> IndexHeader:
         """The header it was created with."""
-        assert self._header is not None
         return self._header
 
     # -- writing --
@@ -91,9 +94,16 @@ class RecordIndex:
         document, chunks = ready.indexed.document, ready.indexed.chunks
         id, digest = _document_id(document.id), ready.columns[4].hex()
         with self._store.atomically():
-            stale = [each.id for each in self._store.select(Every((_CHUNKS, Match("of", (id,)))))]
-            found = self._store.get([id]).get(id)
-            if found is not None and self._digest(found) == digest:
+            there = {each.id: each for each in self._store.select(Every((_CHUNKS, Match("of", (id,)))))}
+            heads = self._store.get([id, _HEADER_ID])
+            self._refuse_new_header(heads.get(_HEADER_ID))
+            found = heads.get(id)
+            held = None if found is None else self._held(found)
+            named = frozenset() if held is None else frozenset(held.chunks)
+            is_stored = held is not None and held.digest == digest and self._is_ours(heads[id])
+            if is_stored and all(name in there and there[name].fields.get("version") == digest for name in named):
+                if left := [each for each in there if each not in named]:
+                    self._store.remove(left)
                 return "unchanged"
             counts = self._analyzer.counts([chunk.indexed_text for chunk in chunks])
             records = []
@@ -104,15 +114,40 @@ class RecordIndex:
                     "kind": "chunk",
                     "of": id,
                     "searchable": str(int(ready.searchable[place])),
+                    "version": digest,
+                    "header": self._made_with,
                 }
                 vector = _some_vector(self.header) if vector is not None and not vector.any() else vector
-                records.append(Record(chunk.id, fields, json.dumps(asdict(chunk) | {"meta": dict(chunk.meta)}), vector))
-            body = {"digest": digest, "sha256": document.sha256, "chunks": [chunk.id for chunk in chunks]}
+                name = _twin(chunk.id) if chunk.id in named else chunk.id
+                records.append(Record(name, fields, json.dumps(asdict(chunk) | {"meta": dict(chunk.meta)}), vector))
+            body = {"digest": digest, "sha256": document.sha256, "chunks": [record.id for record in records]}
             body |= {"document": asdict(document) | {"meta": dict(document.meta)}}
-            records.append(Record(id, {"kind": "document"}, json.dumps(body), _some_vector(self.header)))
+            fields = {"kind": "document", "header": self._made_with}
+            records.append(Record(id, fields, json.dumps(body), _some_vector(self.header)))
             self._store.upsert(records)  # the document last: until then none of its new chunks is found
-            self._store.remove([each for each in stale if each not in {record.id for record in records}])
+            self._store.remove([each for each in there if each not in {record.id for record in records}])
         return "added" if found is None else "updated"
+
+    def remove_leftovers(self, documents: Iterable[str] | None = None) -> int:
+        """Removes the chunks that stopped updates of these documents, or of all, have left, and returns their number.
+
+        No search shows them. For documents that no other program writes now: what it has not finished would be removed.
+        Reads all chunks, as a search by terms does, unless the engine has transactions, which leave nothing.
+        """
+        if self._store.transactional:
+            return 0
+        wanted = None if documents is None else {_document_id(each) for each in documents}
+        held = {each.id: self._held(each) for each in self._store.select(Match("kind", ("document",)))}
+        left = []
+        for each in self._store.select(_CHUNKS):
+            of = str(each.fields.get("of"))
+            owner = held.get(of)
+            is_left = of not in held or (owner is not None and each.id not in owner.chunks)
+            if is_left and (wanted is None or of in wanted):
+                left.append(each.id)
+        if left:
+            self._store.remove(left)
+        return len(left)
 
     def delete(self, ids: Iterable[str]) -> tuple[str, ...]:
         """Removes documents with all that belongs to them, and returns the ids that were there."""
@@ -150,14 +185,16 @@ class RecordIndex:
 
     def chunk(self, id: str) -> Chunk:
         """The chunk. UnknownName if it is not there."""
-        found = self._current([*self._store.get([id]).values()]) if _is_id(id) else []
+        found = self._current([*self._store.get([id, _twin(id)]).values()]) if _is_id(id) else []
         if not found:
             raise UnknownName(f"no chunk {id[:64]!r} in {self._name}: its document may have changed; search again")
         return stored_chunk(found[0], self._name)
 
     def vectors(self, ids: Sequence[str]) -> Vectors:
         """The stored vectors of chunks, a row each in the order of `ids`. UnknownName if one is not there."""
-        found = self._store.get([id for id in ids if _is_id(id)], vectors=True)
+        either = [name for id in dict.fromkeys(ids) if _is_id(id) for name in (id, _twin(id))]
+        current = self._current([*self._store.get(either, vectors=True).values()])
+        found = {name: each for each in current for name in (each.id, _twin(each.id))}
         rows = []
         for id in ids:
             if id not in found or found[id].vector is None:
@@ -171,7 +208,7 @@ class RecordIndex:
         if not self.header.dimension or not hashed:
             return {}
         found = self._store.select(Every((_SEARCHED, Match("text", tuple(hashed)))), vectors=True)
-        return {hashed[str(each.fields.get("text"))]: self._vector(each) for each in found}
+        return {hashed[str(each.fields.get("text"))]: self._vector(each) for each in found if self._is_ours(each)}
 
     def __len__(self) -> int:
         """The number of searchable chunks."""
@@ -217,7 +254,11 @@ class RecordIndex:
                 score = times * idf * n / (n + K1 * (1 - B + B * length / mean))
                 scores[each.id] = scores.get(each.id, 0.0) + score
         ranked = sorted((id for id in scores if id in passing), key=lambda id: (-scores[id], id))
-        best = self._current([by_id[id] for id in ranked[: 2 * k + 50]])
+        best: list[Record] = []
+        for first in range(0, len(ranked), 2 * k + 50):
+            best += self._current([by_id[id] for id in ranked[first : first + 2 * k + 50]])
+            if len(best) >= k:
+                break
         return [Hit(stored_chunk(each, self._name), scores[each.id]) for each in best[:k]]
 
     def _query(self, vector: Vectors) -> Vectors:
@@ -233,10 +274,21 @@ class RecordIndex:
         return query
 
     def _current(self, records: Sequence[Record]) -> list[Record]:
-        """Those chunks that their document's record names."""
+        """Those chunks that their document's record names, as it was when they were written."""
         owners = self._store.get(sorted({str(each.fields.get("of", "")) for each in records} - {""}))
-        named = {id: set(stored_document(each, self._name).chunks) for id, each in owners.items()}
-        return [each for each in records if each.id in named.get(str(each.fields.get("of")), ())]
+        held = {id: stored_document(each, self._name) for id, each in owners.items() if self._is_ours(each)}
+        named = {id: set(each.chunks) for id, each in held.items()}
+        found = [each for each in records if each.id in named.get(str(each.fields.get("of")), ())]
+        return [each for each in found if _is_of(each, held[str(each.fields["of"])].digest)]
+
+    def _is_ours(self, record: Record) -> bool:
+        """True if a document or chunk was stored with our header; those of versions before 0.23.0 do not say."""
+        return record.fields.get("header", self._made_with) == self._made_with
+
+    def _refuse_new_header(self, record: Record | None) -> None:
+        """StoreError if another program has made the index anew since it was opened, with other vectors or chunks."""
+        if record is None or _made_with(header_in(record.payload, self._name)) != self._made_with:
+            raise StoreError(f"{self._name} was made again by another program with other settings: open it again")
 
     def _condition(self, where: Filter) -> Condition:
         check_filter(where)
@@ -259,10 +311,10 @@ class RecordIndex:
         least, most = (None if end is None else end[1] for end in (low, high))
         return Among(tuple(id for id, t in texts if (least is None or t >= least) and (most is None or t <= most)))
 
-    def _digest(self, record: Record) -> str | None:
-        """The digest of a stored document; None for a record that another program has written, which is replaced."""
+    def _held(self, record: Record) -> StoredDocument | None:
+        """A stored document; None for a record that another program has written, which is replaced."""
         try:
-            return stored_document(record, self._name).digest
+            return stored_document(record, self._name)
         except StoreError:
             return None
 
@@ -286,12 +338,14 @@ class RecordIndex:
             try:
                 whole_document(each, self._name)
                 owners[each.id] = stored_document(each, self._name)
+                if not self._is_ours(each):
+                    found.append(f"The document {owners[each.id].id!r} was stored with other settings: index it again.")
             except StoreError as error:
                 found.append(f"{error}.")
         counts = dict.fromkeys(owners, 0)
         for each in self._store.select(_CHUNKS, vectors=bool(self.header.dimension)):
             owner = owners.get(str(each.fields.get("of")))
-            if owner is None or each.id not in owner.chunks:
+            if owner is None or each.id not in owner.chunks or not _is_of(each, owner.digest):
                 found.append(f"The chunk {each.id} belongs to no document as it is now.")
                 continue
             counts[str(each.fields["of"])] += 1
@@ -301,7 +355,7 @@ class RecordIndex:
             except StoreError as error:
                 found.append(f"{error}.")
                 continue
-            if owner.text[chunk.start : chunk.end] != chunk.text or chunk.id != each.id:
+            if owner.text[chunk.start : chunk.end] != chunk.text or chunk.id not in (each.id, _twin(each.id)):
                 found.append(f"The chunk {each.id} is not its document's text.")
             if vector is not None and not abs(float(np.linalg.norm(vector)) - 1) <= 0.01:
                 found.append(f"The vector of the chunk {each.id} does not have the length 1.")
@@ -349,6 +403,22 @@ _HEADER_ID = hashlib.sha256(b"header").hexdigest()[:32]
 
 def _is_id(id: str) -> bool:
     return len(id) == 32 and set(id) <= set("0123456789abcdef")
+
+
+def _twin(id: str) -> str:
+    """The other id of a chunk's records, next to the chunk's own in their order. Its own twin is the id."""
+    return f"{int(id, 16) ^ 1:032x}"
+
+
+def _is_of(chunk: Record, digest: str) -> bool:
+    """True if a chunk's record is of that version of its document; those of versions before 0.23.0 do not say."""
+    return chunk.fields.get("version", digest) == digest
+
+
+def _made_with(header: IndexHeader) -> str:
+    """A hash of what determines vectors and chunks; an embedder's name may differ, its fingerprint counts."""
+    text = json.dumps(asdict(header) | {"embedder": ""}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _some_vector(header: IndexHeader) -> Vectors | None:

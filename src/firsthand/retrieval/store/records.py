@@ -76,6 +76,15 @@ class Some:
 Condition = Match | Range | Among | Not | Every | Some
 
 
+def record_pages(records: Sequence[Record], size: int) -> list[Sequence[Record]]:
+    """Records in pages, the last record in one of its own, as it names the others and an engine's batch has no order."""
+    others = records[:-1]
+    return [
+        *(others[first : first + size] for first in range(0, len(others), size)),
+        *([records[-1:]] if records else []),
+    ]
+
+
 class RecordStore(Protocol):
     """A collection of records on some engine. What was written is found by the next call."""
 
@@ -86,7 +95,7 @@ class RecordStore(Protocol):
         """A block whose writes belong together."""
 
     def upsert(self, records: Sequence[Record]) -> None:
-        """Store records, in place of those with their ids."""
+        """Store records, in place of those with their ids; the last, in one step, when all others are stored."""
 
     def remove(self, ids: Sequence[str]) -> None:
         """Delete the records with these ids, as far as there are any."""

@@ -22,7 +22,7 @@ from firsthand.errors import ConfigError, DataError, FirsthandError, StoreError
 from firsthand.message import Json
 from firsthand.retrieval.chunk_index import IndexHeader, Vectors
 from firsthand.retrieval.store.record_index import RecordIndex
-from firsthand.retrieval.store.records import Among, Condition, Every, Match, Not, Range, Record, Some
+from firsthand.retrieval.store.records import Among, Condition, Every, Match, Not, Range, Record, Some, record_pages
 from firsthand.system.bounded_reply import ask
 from firsthand.system.stored_json import decoded_object
 
@@ -74,12 +74,9 @@ class WeaviateRecords:
 
     def upsert(self, records: Sequence[Record]) -> None:
         """Store records, in place of those with their ids, the last when all others are stored: a batch has no order."""
-        others = records[:-1]
-        pages = [others[first : first + _PAGE] for first in range(0, len(others), _PAGE)]
-        for page in [*pages, records[-1:]]:
-            if page:
-                found = self._asked("POST", "/v1/batch/objects", {"objects": [self._object(each) for each in page]})
-                self._check_stored(found, len(page))
+        for page in record_pages(records, _PAGE):
+            found = self._asked("POST", "/v1/batch/objects", {"objects": [self._object(each) for each in page]})
+            self._check_stored(found, len(page))
 
     def remove(self, ids: Sequence[str]) -> None:
         """Delete the records with these ids, as far as there are any."""
