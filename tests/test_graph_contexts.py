@@ -107,8 +107,8 @@ def test_a_graph_with_chunks_unread_failed_or_removed_says_so(tmp_path: Path) ->
             == f"the graph tells of the chunk {ids['three']}, which the index lacks"
         )
         file = GraphFile(graph_path(path))
-        file.forget([ids["three"]])
         built = file.meta("built")
+        file.forget([ids["three"]])
         assert built is not None
         file.put_meta(
             "built", built | {"communities": [[0, 0, None, ["ANN"]], *COMMUNITIES[1:2]], "reports": {"0": "gone"}}

@@ -78,8 +78,8 @@ def test_a_failed_chunk_that_is_gone_is_told_and_a_graph_of_an_older_form_covers
     with pytest.raises(ConfigError) as raised:
         load_state(file, index)
     assert str(raised.value) == (
-        "1 chunks were removed from the index since the graph was built, which still tells of them: run `firsthand rag "
-        "graph` to update it"
+        "1 chunks were removed from the index since the graph was built, which still tells of them, or have other "
+        "headings there: run `firsthand rag graph` to update it"
     )
     file.close()
     index.close()

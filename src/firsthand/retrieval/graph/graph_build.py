@@ -2,8 +2,9 @@
 
 The steps are extraction (chunks that are new), merging, summaries (entities whose descriptions changed), division into
 communities, and reports, the finest communities first. Extractions of chunks that the index no longer has are removed, and
-with them every entity and relation that only those chunks told of. Everything a model wrote is kept as soon as it is
-there, so that a build that is broken off goes on where it ended.
+with them every entity and relation that only those chunks told of; the graph is then not searched until the build's end, as
+the former reports may tell of them too. Everything a model wrote is kept as soon as it is there, so that a build that is
+broken off goes on where it ended.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ from firsthand.retrieval.graph.community_reports import (
 )
 from firsthand.retrieval.graph.graph_data import Section, fenced
 from firsthand.retrieval.graph.graph_extraction import ExtractionSettings, FailedChunk, extract_all
-from firsthand.retrieval.graph.graph_file import GraphFile, decoded_part
+from firsthand.retrieval.graph.graph_file import GraphFile, decoded_part, extraction_key
 from firsthand.retrieval.graph.graph_model import GraphModel, count_tokens
 from firsthand.retrieval.graph.graph_prompts import CONTINUE, extraction_prompt, summary_prompt
 from firsthand.retrieval.graph.graph_state import (
     described_name,
     graph_of,
     leaf_chunks,
+    left_over,
     summarised,
     summary_key,
     text_key,
@@ -81,7 +83,7 @@ class GraphReceipt:
     extracted: int
     reused: int
     removed: int
-    """Chunks whose extractions were removed because the index no longer has them."""
+    """Chunks whose extractions were removed because the index no longer has them, or has them under other headings."""
     without_entities: int
     """Chunks of the graph in which nothing was found: an answer that can be read, with an empty list."""
     failed: tuple[FailedChunk, ...]
@@ -108,7 +110,7 @@ def estimate(file: GraphFile | None, index: ChunkIndex, settings: GraphSettings)
     """
     reader = None if file is None else file.meta("reader")
     states = file.states() if file is not None and reader and reader.get("extractor") == settings.extractor else {}
-    chunks = [chunk for chunk in leaf_chunks(index) if states.get(chunk.id) != "done"]
+    chunks = [chunk for chunk in leaf_chunks(index) if states.get(extraction_key(chunk)) != "done"]
     if settings.extractor != "model":
         return GraphEstimate(len(chunks), 0, 0)
     gleanings, types = settings.extraction.gleanings, settings.extraction.types
@@ -187,10 +189,12 @@ class _Build:
     async def run(self, retry_failed: bool) -> GraphReceipt:
         chunks = await asyncio.to_thread(leaf_chunks, self.index)
         states = self.file.states()
-        gone = states.keys() - {chunk.id for chunk in chunks}
-        self.file.forget(gone)
+        gone = left_over(states, chunks)
+        self.file.forget(
+            gone
+        )  # with the record of the former build: should this one not come to its end, nothing is searched
         kept = {"done"} if retry_failed else {"done", "failed"}
-        new = [chunk for chunk in chunks if states.get(chunk.id) not in kept]
+        new = [chunk for chunk in chunks if states.get(extraction_key(chunk)) not in kept]
         await self._extract(new)
         extractions = self.file.extractions()
         graph = graph_of(extractions, self.settings.extractor, self.settings.phrases)
@@ -207,7 +211,7 @@ class _Build:
             levels[each.level] = levels.get(each.level, 0) + 1
         stored = self.file.states()
         return GraphReceipt(
-            extracted=sum(stored.get(chunk.id) == "done" for chunk in new),
+            extracted=sum(stored.get(extraction_key(chunk)) == "done" for chunk in new),
             reused=len(chunks) - len(new),
             removed=len(gone),
             without_entities=sum(not each.entities for each in extractions),

@@ -1,12 +1,13 @@
 """The SQLite file of a graph, beside its index: what was extracted from each chunk, and each text that a model wrote.
 
-Extractions are stored by chunk with their state, done or failed, so that what is missing or left over is found by comparing
-ids with the index. Texts (descriptions, reports) and vectors are stored by a hash of all that decides them: after an
-update only those are made again whose sources changed.
+Extractions are stored by chunk and heading with their state, done or failed, so that what is missing or left over is found
+by comparing keys with the index. Texts (descriptions, reports) and vectors are stored by a hash of all that decides them:
+after an update only those are made again whose sources changed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -54,6 +55,21 @@ def decoded_part(column: object) -> Json:
 def _tables() -> set[tuple[str]]:
     """The statements that made the tables of a graph, as SQLite keeps them."""
     return {(statement.strip(),) for statement in _TABLES.split(";") if statement.strip()}
+
+
+def extraction_key(chunk: Chunk) -> str:
+    """The key of a chunk's extraction: its id, and where it has headings, which are read too, a colon and their hash.
+
+    Versions before 0.23 stored every extraction by the id alone.
+    """
+    if not chunk.heading:
+        return chunk.id
+    return f"{chunk.id}:{hashlib.sha256(chunk.heading.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
+
+
+def chunk_id(key: str) -> str:
+    """The id of the chunk of an extraction's key."""
+    return key.partition(":")[0]
 
 
 def graph_path(index: Path) -> Path:
@@ -115,27 +131,29 @@ class GraphFile:
     # -- extractions --
 
     def states(self) -> dict[str, str]:
-        """`done` or `failed` for each chunk that was read."""
+        """`done` or `failed` for the key of each extraction."""
         return dict(self._rows("SELECT chunk, state FROM extractions"))
 
     def keep(self, chunk: Chunk, found: Extraction | FailedChunk) -> None:
-        """Store the result of a chunk; it survives `kill -9` once this returns."""
+        """Store the result of a chunk, in place of one by its id alone; it survives `kill -9` once this returns."""
         is_done = isinstance(found, Extraction)
         row = (
-            chunk.id,
+            extraction_key(chunk),
             chunk.document,
             chunk.start,
             "done" if is_done else "failed",
             "" if isinstance(found, Extraction) else found.reason,
             _written(found.to_json()) if isinstance(found, Extraction) else "{}",
         )
-        self._execute("INSERT OR REPLACE INTO extractions VALUES (?, ?, ?, ?, ?, ?)", row)
+        with self._transaction():
+            self._execute("DELETE FROM extractions WHERE chunk = ?", (chunk.id,))
+            self._execute("INSERT OR REPLACE INTO extractions VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def extractions(self) -> list[Extraction]:
         """The results of all chunks that were read, in the order of documents and chunks."""
         rows = self._rows("SELECT chunk, body FROM extractions WHERE state = 'done' ORDER BY document, start, chunk")
         try:
-            return [Extraction.from_json(chunk, decoded_part(body)) for chunk, body in rows]
+            return [Extraction.from_json(chunk_id(key), decoded_part(body)) for key, body in rows]
         except (ValueError, TypeError, KeyError, OverflowError) as error:
             raise self._damaged(f"an extraction cannot be read: {error}") from None
 
@@ -144,13 +162,16 @@ class GraphFile:
         rows = self._rows(
             "SELECT chunk, document, reason FROM extractions WHERE state = 'failed' ORDER BY document, start"
         )
-        return [FailedChunk(*row) for row in rows]
+        return [FailedChunk(chunk_id(key), document, reason) for key, document, reason in rows]
 
-    def forget(self, chunks: Iterable[str]) -> None:
-        """Remove the results of chunks, all or none."""
+    def forget(self, keys: Iterable[str]) -> None:
+        """Remove extractions, and the record of the build whose communities and reports tell of them, all or none."""
         with self._transaction():
-            for chunk in chunks:
-                self._execute("DELETE FROM extractions WHERE chunk = ?", (chunk,))
+            keys = list(keys)
+            for key in keys:
+                self._execute("DELETE FROM extractions WHERE chunk = ?", (key,))
+            if keys:
+                self._execute("DELETE FROM meta WHERE key = 'built'")
 
     # -- texts and vectors, by the hash of what decides them --
 

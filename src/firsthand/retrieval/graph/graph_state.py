@@ -13,10 +13,11 @@ from firsthand.message import Json, canonical
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import ChunkIndex
 from firsthand.retrieval.graph.community_reports import CommunityReport
-from firsthand.retrieval.graph.graph_file import GraphFile, decoded_part
+from firsthand.retrieval.graph.graph_file import GraphFile, chunk_id, decoded_part, extraction_key
 from firsthand.retrieval.graph.knowledge_graph import Entity, Extraction, KnowledgeGraph, Relation, merge
 from firsthand.retrieval.graph.leiden import Community
 from firsthand.retrieval.graph.noun_phrases import NounPhraseSettings, phrase_graph
+from firsthand.system.plurals import count_of
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,15 @@ def leaf_chunks(index: ChunkIndex) -> list[Chunk]:
     return [chunk for chunk in chunks if chunk.id not in parents]
 
 
+def left_over(states: Iterable[str], chunks: Iterable[Chunk]) -> set[str]:
+    """The keys of stored extractions whose text the index no longer has: chunks that are gone, and former headings.
+
+    An id alone, by which older versions stored every extraction, does not say which headings were read: it is none of them,
+    so that such a graph is searched until a build has read its chunks again.
+    """
+    return set(states) - {key for chunk in chunks for key in (extraction_key(chunk), chunk.id)}
+
+
 def merged(file: GraphFile, extractor: str, phrases: Json | None = None) -> KnowledgeGraph:
     """The graph of the stored extractions, without summaries."""
     return graph_of(file.extractions(), extractor, NounPhraseSettings(**phrases) if phrases else None)
@@ -95,19 +105,23 @@ def described_name(each: Entity | Relation) -> str:
 
 
 def load_state(file: GraphFile, index: ChunkIndex) -> GraphState:
-    """The graph as it was built last. ConfigError if chunks were removed from the index since: it would tell of them."""
+    """The graph as it was built last.
+
+    ConfigError if chunks were removed from the index since, or have other headings there: it would tell of them. So it is
+    while, and after, an update that removes them has not come to its end.
+    """
+    states = file.states()  # before `built`, which an update takes away together with states
     built = file.meta("built")
     if built is None:
         raise ConfigError(f"the graph {file.path} was not built to its end: run `firsthand rag graph` again")
-    present = {chunk.id for chunk in leaf_chunks(index)}
-    states = file.states()
-    if gone := states.keys() - present:
+    chunks = leaf_chunks(index)
+    if gone := left_over(states, chunks):
         raise ConfigError(
-            f"{len(gone)} chunks were removed from the index since the graph was built, which still tells of them: "
-            "run `firsthand rag graph` to update it"
+            f"{len(gone)} chunks were removed from the index since the graph was built, which still tells of them, or have "
+            "other headings there: run `firsthand rag graph` to update it"
         )
     with _readable(file):
-        return _state(file, built, len(present) - sum(state == "done" for state in states.values()))
+        return _state(file, built, len(chunks) - sum(state == "done" for state in states.values()))
 
 
 @contextmanager
@@ -143,15 +157,21 @@ def _state(file: GraphFile, built: Json, unread: int) -> GraphState:
 
 def verify_graph(file: GraphFile, index: ChunkIndex) -> list[str]:
     """Faults of a graph against its index, a sentence each; empty if there are none."""
-    present = {chunk.id: chunk.document for chunk in leaf_chunks(index)}
-    states = file.states()
+    chunks = leaf_chunks(index)
+    present = {chunk.id: chunk.document for chunk in chunks}
+    states, keys = file.states(), {chunk.id: extraction_key(chunk) for chunk in chunks}
     faults = [
-        f"the chunk {chunk} of {present[chunk]} is not in the graph"
-        for chunk in _sorted(present.keys() - states.keys())
+        f"the chunk {id} of {present[id]} is not in the graph"
+        for id in _sorted(present)
+        if states.keys().isdisjoint((id, keys[id]))
     ]
-    faults += [
-        f"the graph tells of the chunk {chunk}, which the index lacks" for chunk in _sorted(states.keys() - present)
-    ]
+    for id in _sorted(chunk_id(key) for key in left_over(states, chunks)):
+        told = f" under other headings than it has in {present[id]}" if id in present else ", which the index lacks"
+        faults.append(f"the graph tells of the chunk {id}{told}")
+    if unknown := sum(id in states for id in present if keys[id] != id):
+        faults.append(
+            f"{count_of(unknown, 'chunk')} may have been read under other headings: `firsthand rag graph` reads them again"
+        )
     faults += [f"the chunk {each.chunk} of {each.document} failed: {each.reason}" for each in file.failed()]
     built = file.meta("built")
     if built is None:
