@@ -59,18 +59,18 @@ def _arguments(call: Call) -> str:
 
 
 def _is_written(word: str, task: Task, trace: Trace) -> bool:
-    """True if the word stands in what the model wrote about the task, but for the text of refused calls.
+    """True if the word stands in what the model wrote about the task, but for the text of calls, which count if they ran.
 
     Other conversations, such as a quarantined reader's, reach nobody unless the answer or a call holds what they say.
     """
     generations = [call for call in trace.calls if call.kind == "generate"]
     about_it = _about(task, trace, generations) or generations
     messages = {node: trace.nodes[node].message for call in about_it for node in call.nodes}
-    refused = dict.fromkeys(messages, 0)
+    in_calls = dict.fromkeys(messages, 0)
     for call in trace.calls:
-        if call.kind == "tool" and call.at in messages and not messages[call.at].tool_calls and not has_run(call):
-            refused[call.at] += _arguments(call).count(word)
-    return any(message.text.count(word) > refused[node] for node, message in messages.items())
+        if call.kind == "tool" and call.at in messages and not messages[call.at].tool_calls:
+            in_calls[call.at] += _arguments(call).count(word)
+    return any(message.text.count(word) > in_calls[node] for node, message in messages.items())
 
 
 def _about(task: Task, trace: Trace, generations: Sequence[Call]) -> list[Call]:
