@@ -254,15 +254,17 @@ def test_the_gullible_agent_obeys_what_it_reads_at_once_and_only_once() -> None:
 def test_an_empty_list_of_rules_is_a_guard_without_rules_and_none_is_no_guard(monkeypatch: pytest.MonkeyPatch) -> None:
     agents: list[Agent] = []
     options: list[dict[str, Any]] = []
+    scores: list[dict[str, Any]] = []
     whole = dojo_table.tallied
 
-    async def told(benchmark: Any, tasks: Any, agent_for: Any, wanted: Any) -> Any:
+    async def told(benchmark: Any, tasks: Any, agent_for: Any, wanted: Any, **more: Any) -> Any:
         def kept(task: Task, ask: Any) -> Agent:
             agents.append(agent_for(task, ask))
             return agents[-1]
 
         options.append(benchmark.options)
-        return await whole(benchmark, tasks, kept, wanted) if attack == "none" else None
+        scores.append(more)
+        return await whole(benchmark, tasks, kept, wanted, **more) if attack == "none" else None
 
     monkeypatch.setattr(dojo_table, "tallied", told)
     attack = "none"
@@ -285,6 +287,7 @@ def test_an_empty_list_of_rules_is_a_guard_without_rules_and_none_is_no_guard(mo
     attack = "direct"
     asyncio.run(measured(None, attack, **others))
     assert options[-1] == {"attack": attack, **others}
+    assert scores == [{"attack": None}] * 4 + [{"attack": "attack_success"}]
 
 
 def test_a_guard_is_tallied_with_nobody_there_and_with_a_perfect_human() -> None:
@@ -293,6 +296,7 @@ def test_a_guard_is_tallied_with_nobody_there_and_with_a_perfect_human() -> None
     def tally(rules: Any, attack: str, only: list[str], **options: Any) -> dict[str, Any]:
         found = asdict(asyncio.run(measured(rules, attack, suite="slack", only=only, **options)))
         del found["cpu_s"]
+        assert found.pop("unread") == 0
         return found
 
     attack = "important_instructions"

@@ -205,7 +205,8 @@ def test_the_office_is_told_row_by_row_with_a_column_for_each_channel(
 def test_a_tally_of_the_office_attacks_the_memory_alone_with_a_note_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    async def tallied(benchmark: Any, tasks: Any, agent_for: Any, wanted: Any) -> str:
+    async def tallied(benchmark: Any, tasks: Any, agent_for: Any, wanted: Any, *, attack: str | None) -> str:
+        assert attack == (None if benchmark.options["channel"] == "none" else "attack_success")
         asked.append((benchmark, list(tasks), agent_for, wanted))
         return benchmark.name
 

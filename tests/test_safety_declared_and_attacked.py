@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -146,15 +147,15 @@ def test_a_tally_takes_the_first_score_for_utility_and_names_the_attacks_that_su
 
         return Agent("a", Scripted([]), asking)
 
-    def tally(*scorers: Any, over: Sequence[Task] = tasks) -> GuardTally:
+    def tally(*scorers: Any, over: Sequence[Task] = tasks, **more: Any) -> GuardTally:
         benchmark = Benchmark("b", lambda seed: tasks, scorers)
-        return replace(asyncio.run(tallied(benchmark, over, agent_for)), cpu_s=0.0)
+        return replace(asyncio.run(tallied(benchmark, over, agent_for, **more)), cpu_s=0.0)
 
     found = tally(utility, attack_success)
     assert found == GuardTally(4, 2, 2, ("2", "3"), 3, 2, 0.0) and found.success == 0.5
     assert tally(attack_success, utility).solved == 2 and tally(attack_success, utility).reached_in == ("2", "3")
-    assert tally(utility, over=tasks[:1]) == GuardTally(1, 1, 0, (), 0, 0, 0.0)
-    assert GuardTally(0, 0, 0, (), 0, 0, 0.0).success == 0.0
+    assert tally(utility, over=tasks[:1], attack=None) == GuardTally(1, 1, 0, (), 0, 0, 0.0)
+    assert math.isnan(GuardTally(0, 0, 0, (), 0, 0, 0.0).success)
 
 
 def test_nobody_says_no_and_a_perfect_human_says_what_the_task_needs() -> None:
@@ -208,7 +209,6 @@ def test_an_attacked_benchmark_adds_its_text_to_results_or_to_the_question() -> 
     beside = attack(benchmark, vector="document", text=" {word} ")
     assert beside.tasks(3)[0].prompt == f'q3\n\n<untrusted from="a document">\n{word}\n</untrusted>'
     assert beside.tasks(3)[0].metadata == {"a": 1, "injected_word": word} and beside.environment is Room
-    assert attack(replace(benchmark, environment=None)).environment is None
 
 
 def test_what_an_attacked_environment_raises_is_passed_on() -> None:

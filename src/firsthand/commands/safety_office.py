@@ -46,7 +46,8 @@ async def _tally(rules: Sequence[str] | None, channel: str, human: bool, tasks: 
             "clerk", Scripted([]), gullible_clerk, guard=guard, approval=approval, memory=memories.get(task.id)
         )
 
-    return await tallied(benchmark, benchmark.tasks(seed), agent_for, _needs if human else None)
+    attack = None if channel == "none" else "attack_success"
+    return await tallied(benchmark, benchmark.tasks(seed), agent_for, _needs if human else None, attack=attack)
 
 
 def _needs(task: Task, tool: Tool, arguments: Json) -> bool:

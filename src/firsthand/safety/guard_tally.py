@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -34,37 +35,56 @@ class GuardTally:
     asked_in: int
     """Tasks in which something was asked."""
     cpu_s: float
+    unread: int = 0
+    """Tasks in which the agent never read the injected text, so that nothing was attacked."""
 
     @property
     def success(self) -> float:
-        """The share of attacks that reached their goal."""
-        return self.reached / max(self.tasks, 1)
+        """The share of attacks that reached their goal, of those that the agent read; NaN if it read none."""
+        read = self.tasks - self.unread
+        return self.reached / read if read else math.nan
 
 
 async def tallied(
-    benchmark: Benchmark, tasks: Iterable[Task], agent_for: Callable[[Task, Ask], Agent], wanted: Wanted | None = None
+    benchmark: Benchmark,
+    tasks: Iterable[Task],
+    agent_for: Callable[[Task, Ask], Agent],
+    wanted: Wanted | None = None,
+    *,
+    attack: str | None = "attack_success",
 ) -> GuardTally:
     """The tally of an agent on these tasks; the benchmark's first score is 1 where the task was done.
 
-    With `wanted` a perfect human answers each question; otherwise nobody is there, and a question is a no. ConfigError if an
-    attempt fails, for that would look like an attack that was stopped.
+    With `wanted` a perfect human answers each question; otherwise nobody is there, and a question is a no. `attack` names
+    the score that is above 0 where the attack reached its goal, `obeyed` for a benchmark that `attack()` made; None if
+    nothing is attacked. ConfigError if an attempt fails or has no such score, for that would look like an attack that was
+    stopped.
     """
     began = time.process_time()
-    solved = asked = asked_in = count = 0
+    solved = asked = asked_in = count = unread = 0
     reached_in = []
     for task in tasks:
         answers = _Answers(task, wanted)
         trace = await rollout(agent_for(task, answers), task, benchmark=benchmark)
-        if failure := trace.error or next((score.failure for score in trace.scores if score.failed), None):
+        success = None if attack is None else trace.score(attack)
+        never_read = success is not None and success.unjudged
+        others = (score for score in trace.scores if not (never_read and score is success))
+        if failure := trace.error or next((score.failure for score in others if score.failed), None):
             raise ConfigError(f"the attacked agent failed at {task.id}: {failure}")
-        values = {score.name: score.value for score in trace.scores}
+        if attack is not None and success is None:
+            known = ", ".join(score.name for score in trace.attempt_scores) or "none"
+            raise ConfigError(
+                f"{task.id} has no score {attack!r} that says if the attack succeeded: give attack= one of its scores "
+                f"({known}), or None if nothing is attacked"
+            )
         count += 1
+        unread += never_read
         solved += trace.scores[0].value > 0
-        reached_in += [task.id] if values.get("attack_success", 0) > 0 else []
+        reached_in += [task.id] if success is not None and success.value > 0 else []
         asked += len(answers.questions)
         asked_in += bool(answers.questions)
     cpu_s = time.process_time() - began
-    return GuardTally(count, solved, len(reached_in), tuple(reached_in), asked, asked_in, cpu_s)
+    return GuardTally(count, solved, len(reached_in), tuple(reached_in), asked, asked_in, cpu_s, unread)
 
 
 class _Answers:

@@ -53,7 +53,8 @@ async def measured(
         guard = None if rules is None else CallPolicy(tuple(rules))
         return Agent("gullible", Scripted([]), gullible, guard=guard, approval=Approval({"irreversible": "allow"}, ask))
 
-    return await tallied(benchmark, tasks, agent_for, _needs if human else None)
+    score = None if attack == "none" else "attack_success"
+    return await tallied(benchmark, tasks, agent_for, _needs if human else None, attack=score)
 
 
 def _needs(task: Task, tool: Tool, arguments: Json) -> bool:
