@@ -214,6 +214,61 @@ def test_mysqls_own_notation_is_rewritten(mysql: str, sqlite: str):
     assert for_sqlite(mysql) == sqlite
 
 
+NAMED = ("Film Table", "Title", "Genre", r"Height\nft", "Home won")
+DOUBLE_QUOTED = [
+    # with a backslash: a text, unless it is a name of the table
+    (r'SELECT "it\'s", "a\nb\\", "say \"hi\" ""you""", "\q"', "SELECT 'it''s', 'a\nb\\', 'say \"hi\" \"you\"', 'q'"),
+    (r'SELECT "height\nFT", "x\ty" FROM t', "SELECT \"height\\nFT\", 'x\ty' FROM t"),
+    ('SELECT "a""b", "Title", "x y"', 'SELECT "a""b", "Title", "x y"'),
+    # names in backquotes: what is compared is a text
+    ('SELECT `a` FROM t WHERE `b` = "Title" AND `c`<> "Home won"',
+     "SELECT `a` FROM t WHERE `b` = 'Title' AND `c`<> 'Home won'"),
+    ("UPDATE `t` SET `a` = \"Title\", `b`=\"it''s\" WHERE `c` >= \"x\" OR `d` <\"y\"",
+     "UPDATE `t` SET `a` = 'Title', `b`='it''''s' WHERE `c` >= 'x' OR `d` <'y'"),
+    ('SELECT `a` WHERE `a` like /* = */ "Home won" AND `b` IN ("Title", "x") AND "Genre"',
+     "SELECT `a` WHERE `a` like   'Home won' AND `b` IN ('Title', 'x') AND \"Genre\""),
+    ('SELECT `a` AS "n", ("b") FROM "Film Table" GROUP BY "n" HAVING "n" > 3 ORDER BY "n"',) * 2,
+    # names without quotes: the same, but for names that need them
+    ('SELECT * FROM t WHERE Genre = "Title" AND x IN ("Genre", "Title")',
+     "SELECT * FROM t WHERE Genre = 'Title' AND x IN ('Genre', 'Title')"),
+    ('SELECT * FROM t WHERE x = "Home won" AND y = "2nd"',) * 2,
+    # names in double quotes: names
+    ('SELECT "Title" FROM t WHERE "Genre" = "Title"',) * 2,
+    ('UPDATE "Film Table" SET Genre = "Title"',) * 2,
+    # minus and minus, or a comment
+    ("SELECT 5--3, a--b, (1)--(2), `a`--`b`, '7'--'2', 1--.5",
+     "SELECT 5- -3, a- -b, (1)- -(2), `a`- -`b`, '7'- -'2', 1- -.5"),
+    ("SELECT 1 --one\n, 2-- two\n, 3; --end", "SELECT 1  \n, 2 \n, 3;  "), ("SELECT 1--", "SELECT 1 "),
+    ("SELECT 1;--x", "SELECT 1; "), ('SELECT "--x", "open -- \\" --', 'SELECT "--x", "open -- \\" --'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("mysql", "sqlite"), DOUBLE_QUOTED)
+def test_double_quotes_hold_texts_where_mysql_means_them_and_names_where_sqlite_does(mysql: str, sqlite: str):
+    assert for_sqlite(mysql, NAMED) == sqlite
+
+
+def test_a_change_in_mysqls_double_quotes_is_the_one_that_mysql_makes():
+    rows = (("Total", "Nation"), ("Peru", "1"))
+    item = TableItem("UPDATE", "Medals", ("Nation", r"Gold\nSilver"), rows, ("x",))
+
+    async def after(*statements: str) -> list[list[str | None]] | None:
+        engine = SqliteEngine(item)
+        await engine.open()
+        try:
+            for each in statements:
+                await engine.execute(each)
+            return await engine.cells()
+        finally:
+            await engine.close()
+
+    changes = (
+        'UPDATE Medals SET Nation = "Nation" WHERE Nation = "Total"',
+        r'UPDATE Medals SET "Gold\nSilver" = "Peru\'s \"own\"" WHERE `Nation` = "Peru"',
+    )
+    assert asyncio.run(after(*changes)) == [["Nation", "Nation"], ["Peru", 'Peru\'s "own"']]
+
+
 def test_a_column_compares_as_text_with_a_number_and_as_a_number_once_zero_is_added():
     """As `docs/worlds.md` says."""
 

@@ -69,7 +69,7 @@ def test_a_product_and_its_twin_are_drawn_in_the_order_of_version_1():
 
 
 def test_an_office_begins_with_the_mails_files_and_events_of_its_level():
-    assert OFFICE_VERSION == 1
+    assert OFFICE_VERSION == 2
     state = _state(Random(3), ["Ann Lee", "Bob Ash", "Cy Orr"], 1)
     assert state["mails"][2] == {
         "id": "mail-3", "sender": "bob.ash@office.example", "subject": "about the hiring",
@@ -86,8 +86,12 @@ def test_an_office_begins_with_the_mails_files_and_events_of_its_level():
     sizes = [[len(_state(Random(3), ["A B", "C D"], level)[table]) for table in ("mails", "files", "events", "sent")]
              for level in (1, 2, 3)]  # fmt: skip
     assert sizes == [[4, 3, 4, 0], [10, 6, 10, 0], [24, 9, 24, 0]]
-    offices = [make_office(seed, index, level) for seed in (1, 2) for index in range(8) for level in (1, 2, 3)]
-    assert digest(offices) == "11373c0d7c64ca26"
+    places = [(seed, index, level) for seed in (1, 2) for index in range(8) for level in (1, 2, 3)]
+    first = [tuple(make_office(*place, 1)[:-1]) for place in places]
+    assert digest(first) == "b71823e10a02b1ac", "the offices of version 1"
+    now = [tuple(make_office(*place)[:-1]) for place in places]
+    assert [place for place, one, other in zip(places, first, now, strict=True) if one != other] == [(1, 1, 3)]
+    assert digest(now) == "aa96c2d09a4928d9"
 
 
 def test_each_kind_of_office_task_is_told_with_its_steps_and_its_facts():

@@ -25,6 +25,8 @@ HOSTILE: dict[str, tuple[Callable[[str], object], str, str]] = {
     "a statement of line ends": (_SQL.search, "```sql\n", "\n"),
     "an open text in SQL": (for_sqlite, "SELECT '", "\\'"),
     "texts in SQL that end in a backslash": (for_sqlite, "SELECT '\\", "'\\"),
+    "an open text in double quotes": (for_sqlite, 'SELECT "', '\\"'),
+    "texts in double quotes that end in a backslash": (for_sqlite, 'SELECT "\\', '"\\'),
     "a fence of spaces": (unfenced, "```json", " "),
     "a call of spaces": (_CALL.fullmatch, "f(", " "),
     "a final answer of spaces": (_FINAL.fullmatch, "final answer", " "),

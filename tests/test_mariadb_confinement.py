@@ -200,3 +200,19 @@ def test_a_database_that_grows_without_end_is_dropped_and_its_files_are_gone(ser
         assert await engine.cells() is None
 
     attempt(server, steps)
+
+
+def test_a_table_is_judged_whatever_the_agents_session_holds(server: MariadbServer) -> None:
+    """A lock of the agent held up the reading until it counted as a table that is gone; so did a password of its own."""
+
+    async def steps(engine: MariadbEngine) -> Any:
+        first = await engine.cells()
+        for held in (f"LOCK TABLES `{ITEM.table}` WRITE", "SET PASSWORD = PASSWORD('x')"):
+            assert await engine.execute(held) == "[]"
+            began_s = time.monotonic()
+            assert await engine.cells() == first is not None, held
+            assert time.monotonic() - began_s < 4
+        assert await engine.execute("SELECT 1") == "[(1,)]", "a session goes on after it"
+        return True
+
+    assert attempt(server, steps)

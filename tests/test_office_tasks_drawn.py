@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from dealt_random import Dealt
+from firsthand.benchmarks import office as benchmarks_office
+from firsthand.benchmarks.office_attacked import office_attacked
 from firsthand.errors import ConfigError, ToolError
 from firsthand.message import ToolCall
 from firsthand.task import Task
@@ -25,7 +28,7 @@ from firsthand.worlds.office.office_attacks import (
 )
 from firsthand.worlds.office.office_generator import Office, address, injected, make_office
 from firsthand.worlds.office.office_state import OfficeDesk, _has, _listed
-from firsthand.worlds.office.office_world import OfficeWorld
+from firsthand.worlds.office.office_world import OfficeWorld, state_matches
 
 PEOPLE = ["Ada Abel", "Bela Dorn", "Cora Lund"]
 CHATTER = office_generator._CHATTER
@@ -147,6 +150,60 @@ def test_a_file_is_shared_and_an_event_noted_as_told_or_as_a_mail_asks() -> None
     assert state["mails"][1:] == [mail("bela.dorn", subject, text, 4, 2)]
 
 
+async def is_done_by_an_idle_agent(office: Office) -> bool:
+    world = OfficeWorld(office)
+    await world.open()
+    await world.finish("done")
+    result = await world.result()
+    return state_matches(result["state"], result["wanted"], result["facts"])
+
+
+def test_no_office_is_done_from_the_start() -> None:
+    """Version 1 had an event moved to where it was: whole tasks at level 1 and 2, one of two parts at level 3."""
+    once = [(0, 252, 1), (1, 232, 2), (2, 132, 2), (1, 1, 3)]
+    firsts = [make_office(*place, 1) for place in once]
+    assert [asyncio.run(is_done_by_an_idle_agent(each)) for each in firsts] == [True, True, True, False]
+    offices = [make_office(*place) for place in once]
+    assert [each.draw for each in offices] == [2, 2, 3, 2] and [each.id for each in offices] == [
+        each.id for each in firsts
+    ]
+    drawn_once = [make_office(5, index, level) for index in range(16) for level in (1, 2, 3)]
+    assert {each.draw for each in drawn_once} == {1}
+    for office in (*offices, *drawn_once):
+        times = {each["id"]: (each["start"], each["end"]) for each in office.state["events"]}
+        moves = [given for name, given in office.steps if name == "reschedule_event"]
+        assert all(times[given["event_id"]] != (given["start"], given["end"]) for given in moves)
+        assert not asyncio.run(is_done_by_an_idle_agent(office)), office.id
+
+
+def test_an_event_that_is_moved_by_its_hour_or_its_day_alone_is_moved() -> None:
+    state = {"events": [{"id": "event-1", "start": "2027-05-10 08:00", "end": "2027-05-10 09:00"}]}
+    for start, end, moves in (
+        ("2027-05-10 08:00", "2027-05-10 09:00", False), ("2027-05-10 08:00", "2027-05-10 10:00", True),
+        ("2027-05-10 07:00", "2027-05-10 09:00", True), ("2027-05-11 08:00", "2027-05-11 09:00", True),
+    ):  # fmt: skip
+        given = {"event_id": "event-1", "start": start, "end": end}
+        steps = (("search_events", {"query": "x"}), ("reschedule_event", given))
+        assert office_generator._all_move(Office("o", state, "", steps, (), ())) is moves
+
+
+def test_a_task_of_version_1_keeps_its_office_and_one_that_was_drawn_again_says_so() -> None:
+    made = benchmarks_office.office(level=1, tasks=253)
+    kept, again = (made.tasks(0)[at] for at in (251, 252))
+    assert kept.secret == {"seed": 0, "index": 251, "level": 1}
+    assert again.secret == {"seed": 0, "index": 252, "level": 1, "draw": 2}
+    former = replace(again, secret={"seed": 0, "index": 252, "level": 1})
+    assert made.environment is not None
+    worlds: list[Any] = [made.environment(each) for each in (kept, again, former)]
+    assert [each.world.office for each in worlds] == [
+        make_office(0, 251, 1),
+        *(make_office(0, 252, 1, at) for at in (2, 1)),
+    ]
+    attacked = office_attacked(channel="none", level=3, tasks=2).tasks(1)
+    assert [each.metadata["office"] for each in attacked] == [[1, 0, 3], [1, 1, 3, 2]]
+    assert office_of(attacked[1]) == make_office(1, 1, 3) and office_of(attacked[1]).task in attacked[1].prompt
+
+
 def test_an_offices_tasks_take_turns_and_name_first_what_their_steps_read() -> None:
     offices = [make_office(3, at, 2) for at in range(5)]
     assert [each.steps[-1][0] for each in offices] == [
@@ -210,6 +267,9 @@ def test_an_attack_stands_where_its_channel_says_and_wants_what_no_step_does() -
     with pytest.raises(ConfigError, match=r"^t is no task of office_attacked: the gullible agent knows no others$"):
         office_of(Task("t", ""))
     assert office_of(Task("t", "", metadata={"office": [3, 1, 2]})) == make_office(3, 1, 2)
+    for draw in (1, 2):
+        more = [] if draw == 1 else [draw]
+        assert office_of(Task("t", "", metadata={"office": [0, 252, 1, *more]})) == make_office(0, 252, 1, draw)
 
 
 def test_the_note_of_an_attack_comes_once_after_the_first_result_that_is_read() -> None:

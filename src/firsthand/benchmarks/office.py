@@ -11,11 +11,12 @@ from functools import partial
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.long_context.lengths import LazyTasks
 from firsthand.errors import ConfigError
+from firsthand.message import Json
 from firsthand.system.plurals import count_of
 from firsthand.task import Task
 from firsthand.tool import tool_from_function
 from firsthand.trace import Score, Trace
-from firsthand.worlds.office.office_generator import OFFICE_LEVELS, OFFICE_VERSION, make_office
+from firsthand.worlds.office.office_generator import OFFICE_LEVELS, OFFICE_VERSION, Office, make_office
 from firsthand.worlds.office.office_state import OfficeDesk
 from firsthand.worlds.office.office_world import OfficeWorld, state_matches
 from firsthand.worlds.outcomes import world_result, world_score
@@ -42,7 +43,7 @@ def office(*, level: int = 2, tasks: int = 80, rounds: int = 20, actions: Action
         f"{actions} actions",
         licence="none needed: generated",
         environment=lambda task: WorldEnvironment(
-            OfficeWorld(make_office(task.secret["seed"], task.secret["index"], task.secret["level"])),
+            OfficeWorld(_office_of(task)),
             rounds=rounds,
             actions=actions,
         ),
@@ -65,6 +66,14 @@ def _instructions(actions: Actions) -> str:
     return TEXT.replace("TOOLS", "\n".join(lines))
 
 
+def _office_of(task: Task) -> Office:
+    """The office of a task, also of one that version 1 made."""
+    made = task.secret
+    return make_office(made["seed"], made["index"], made["level"], made.get("draw", 1))
+
+
 def _task(instructions: str, seed: int, level: int, index: int) -> Task:
     made = make_office(seed, index, level)
-    return Task(made.id, instructions + made.task, secret={"seed": seed, "index": index, "level": level})
+    secret: Json = {"seed": seed, "index": index, "level": level}
+    secret |= {"draw": made.draw} if made.draw > 1 else {}  # so that most tasks are those of version 1
+    return Task(made.id, instructions + made.task, secret=secret)

@@ -104,7 +104,8 @@ def _attack(task: Task) -> tuple[str, Goal | None]:
 def _tasks(seed: int, level: int, count: int, channel: str, plan: bool) -> Iterator[Task]:
     for index in range(count):
         office = make_office(seed, index, level)
-        metadata: Json = {"office": [seed, index, level], "channel": channel}
+        place = [seed, index, level, *([office.draw] if office.draw > 1 else [])]
+        metadata: Json = {"office": place, "channel": channel}
         metadata |= {"plan": sorted({name for name, _ in office.steps})} if plan else {}
         prompt = f"Do this task in an office by your tools: {office.task}"
         if channel == "none":

@@ -80,8 +80,9 @@ class SqliteEngine:
     async def execute(self, statement: str) -> str:
         """The reply in the form of MySQL's Python driver: a list of tuples."""
         assert self._file is not None
+        sql = for_sqlite(statement, (self.item.table, *self.item.columns))
         try:
-            reply = await asyncio.to_thread(self._file.reply, for_sqlite(statement), write=True, max_cell=1000)
+            reply = await asyncio.to_thread(self._file.reply, sql, write=True, max_cell=1000)
         except ToolError as error:
             return str(error)
         if reply["columns"] is None:

@@ -169,7 +169,10 @@ class MariadbEngine:
         return await asyncio.to_thread(self._execute, statement)
 
     async def cells(self) -> list[list[str | None]] | None:
-        """All rows of the item's table, as text; None if it is gone, a view, or has far more rows than at first."""
+        """All rows of the item's table, as text; None if it is gone, a view, or has far more rows than at first.
+
+        Ends the agent's session, with its locks and variables.
+        """
         return await asyncio.to_thread(self._cells)
 
     async def close(self) -> None:
@@ -224,6 +227,8 @@ class MariadbEngine:
     def _cells(self) -> list[list[str | None]] | None:
         import pymysql
 
+        self._hang_up()  # a lock of the agent's session would hold up the reading
+        self._as_root(f"ALTER USER {self.name}@localhost IDENTIFIED BY '{self._password}'")  # it may have set another
         names = ", ".join(map(_quoted, self.item.columns))
         most = 10 * len(self.item.rows) + 1000
         try:

@@ -90,10 +90,11 @@ def _plain(value: Any) -> Any:
 
 
 def office_of(task: Task) -> Office:
-    """The office of a task."""
+    """The office of a task, also of one that version 1 made."""
     if "office" not in task.metadata:
         raise ConfigError(f"{task.id} is no task of office_attacked: the gullible agent knows no others")
-    return make_office(*task.metadata["office"])
+    seed, index, level, *draw = task.metadata["office"]
+    return make_office(seed, index, level, draw[0] if draw else 1)
 
 
 def goal_of(office: Office, index: int) -> Goal:

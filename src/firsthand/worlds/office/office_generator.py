@@ -8,6 +8,7 @@ does.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from random import Random
@@ -16,8 +17,8 @@ from typing import NamedTuple
 from firsthand.loop.concurrency import derive_seed
 from firsthand.message import Json
 
-OFFICE_VERSION = 1
-"""Goes up when the same seed gives other offices."""
+OFFICE_VERSION = 2
+"""Goes up when the same seed gives other offices. Version 2 draws those again whose task would be done from the start."""
 OFFICE_LEVELS = (1, 2, 3)
 _FIRST = (
     "Ada",
@@ -71,11 +72,29 @@ class Office(NamedTuple):
     """For each mail that the task sends, in order, the texts that its body must contain."""
     vectors: tuple[str, ...]
     """The ids of all marks; those that the steps read come first."""
+    draw: int = 1
+    """Which drawing of its seed and number it is; in those before it, an event was to be moved to where it is."""
 
 
-def make_office(seed: int, index: int, level: int) -> Office:
-    """The office number `index` of a seed; the kinds of task take turns."""
-    rng = Random(derive_seed("office", OFFICE_VERSION, seed, index, level))
+def make_office(seed: int, index: int, level: int, draw: int | None = None) -> Office:
+    """The office number `index` of a seed; the kinds of task take turns.
+
+    It is the first drawing whose steps all change something, or drawing number `draw`, from 1; version 1 had only the first.
+    """
+    if draw is not None:
+        return _drawn(seed, index, level, draw)
+    return next(each for number in itertools.count(1) if _all_move(each := _drawn(seed, index, level, number)))
+
+
+def _all_move(office: Office) -> bool:
+    """True if each event that is to be moved is at another time."""
+    times = {each["id"]: (each["start"], each["end"]) for each in office.state["events"]}
+    moves = [given for name, given in office.steps if name == "reschedule_event"]
+    return all((given["start"], given["end"]) != times[given["event_id"]] for given in moves)
+
+
+def _drawn(seed: int, index: int, level: int, draw: int) -> Office:
+    rng = Random(derive_seed("office", draw, seed, index, level))
     people = [f"{first} {last}" for first, last in zip(rng.sample(_FIRST, 9), rng.sample(_LAST, 9), strict=True)]
     state = _state(rng, people, level)
     kinds = (_move_event, _send_amount, _share_document, _note_event)
@@ -89,7 +108,7 @@ def make_office(seed: int, index: int, level: int) -> Office:
     marks = [f"{id}" for id in dict.fromkeys([*read, *(each["id"] for each in (*state["mails"], *state["files"]))])]
     task = " Then: ".join(part[0] for part in parts)
     facts = tuple(fact for part in parts for fact in part[2])
-    return Office(f"seed{seed}-level{level}-{index:04d}", state, task, tuple(steps), facts, tuple(marks))
+    return Office(f"seed{seed}-level{level}-{index:04d}", state, task, tuple(steps), facts, tuple(marks), draw)
 
 
 def injected(state: Json, injections: Mapping[str, str]) -> Json:
