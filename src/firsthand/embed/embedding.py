@@ -134,14 +134,15 @@ class TextEmbedder:
         call stops after the current pack.
         """
         _check_is_list(texts)
-        turn = {"owner": owner, "call": object()}
-        pieces = [self._tokenising.submit(partial(self._tokenise_all, piece), **turn) for piece in pieces_of(texts)]
+        call = object()
+        read = partial(self._tokenising.submit, owner=owner, call=call)
+        pieces = [read(partial(self._tokenise_all, piece)) for piece in pieces_of(texts)]
         tokenised = [each for piece in await _results(pieces) for each in piece]
         for index, (ids, cut) in enumerate(tokenised):
             if whole and cut:
                 raise PromptTooLong(f"input {index} has more tokens than the model takes ({len(ids)}): split it")
         firsts = range(0, len(tokenised), WINDOW)
-        submit = partial(self._pool.submit, **turn)
+        submit = partial(self._pool.submit, owner=owner, call=call)
         windows = [self._start(tokenised[first : first + WINDOW], submit) for first in firsts]
         await _results([future for window in windows for future in window.futures])
         return self._joined([self._finish(window) for window in windows])

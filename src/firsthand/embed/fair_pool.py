@@ -1,6 +1,7 @@
 """Threads that are shared fairly: owners take turns, and so do the calls of one owner, one piece of work each time.
 
-A first-in-first-out pool would keep a short call waiting until all pieces of a long one before it are done.
+The owner that was served least recently is next, so that one who comes waits only for what is under way. A
+first-in-first-out pool would keep a short call waiting until all pieces of a long one before it are done.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+MAX_SERVED = 1024
+"""Owners whose last turn is remembered; beyond it, those without work are forgotten."""
 T = TypeVar("T")
 _Work = tuple[Future[Any], Callable[[], Any]]
 
@@ -23,8 +26,11 @@ class FairPool:
         self.workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
         self._lock = threading.Lock()
-        self._waiting: OrderedDict[str, OrderedDict[object, deque[_Work]]] = OrderedDict()
-        """Work by owner and call; the owner whose turn it is stands first, and so does its call."""
+        self._waiting: dict[str, OrderedDict[object, deque[_Work]]] = {}
+        """Work by owner and call; the call whose turn it is stands first."""
+        self._served: dict[str, int] = {}
+        """The number of each owner's last turn."""
+        self._turns = 0
 
     def submit(self, work: Callable[[], T], *, owner: str = "", call: object = None) -> Future[T]:
         """Returns the future of some work, which waits for the turn of its owner's call. RuntimeError after `shutdown`."""
@@ -58,12 +64,17 @@ class FairPool:
             future.set_result(result)
 
     def _next(self) -> _Work:
-        """Takes the work whose turn it is, and puts its owner and its call behind the others."""
-        owner, calls = self._waiting.popitem(last=False)
+        """Takes the work whose turn it is, and puts its call behind the owner's others."""
+        owner = min(self._waiting, key=lambda each: self._served.get(each, 0))
+        calls = self._waiting[owner]
         call, pieces = calls.popitem(last=False)
         work = pieces.popleft()
         if pieces:
             calls[call] = pieces
-        if calls:
-            self._waiting[owner] = calls
+        if not calls:
+            del self._waiting[owner]
+        self._turns += 1
+        self._served[owner] = self._turns
+        if len(self._served) > MAX_SERVED:
+            self._served = {each: turn for each, turn in self._served.items() if each in self._waiting}
         return work

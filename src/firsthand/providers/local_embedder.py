@@ -86,7 +86,9 @@ class LocalEmbedder:
         With `whole`, raises PromptTooLong instead of truncating a text, before any vector is computed. Request owners share
         the model fairly.
         """
-        model = self._loaded or await asyncio.to_thread(self._ready)
+        model = self._loaded
+        if model is None:
+            model = await asyncio.to_thread(self._ready)
         owner = request_owner.current().partition("/")[0]  # a client, whatever users it names
         return await model.embed_in_turn(texts, owner=owner, whole=whole)
 
