@@ -25,6 +25,7 @@ from firsthand.cluster.spread.run_worker import pack, unpack
 from firsthand.errors import ConfigError, ModelError
 from firsthand.message import Json, assistant, user
 from firsthand.model import CallDelta, Completion, Delta, Sampling, ToolSpec, Usage
+from firsthand.system import request_owner
 from fleet_in_memory import SAME, Process, Starter, says, with_fleet
 from fleet_in_memory import until as fact
 from ray_stand_in import ray_module, remote, stand_in
@@ -83,15 +84,16 @@ def test_an_embedder_asks_for_every_text_it_is_given_also_for_the_same_one_twice
         embedder = ReplicatedEmbedder(fleet, "e")
         assert embedder.name == "e" and await embedder.embed([]) == []
         assert await embedder.embed(("b", "", "b")) == [[0.125, 1.0], [1.125, 0.0], [2.125, 1.0]]
-        assert await embedder.embed_counted(("aa", "aa")) == EmbeddedTexts(
-            [[0.125, 2.0], [1.125, 2.0]], [2, 2], [False, False]
-        )
+        with request_owner.set_owner("ann/x"):
+            assert await embedder.embed_counted(("aa", "aa"), whole=True) == EmbeddedTexts(
+                [[0.125, 2.0], [1.125, 2.0]], [2, 2], [False, False]
+            )
         assert await embedder.embed_counted([""]) == EmbeddedTexts([[0.125, 0.0]], [0], [True])
         (process,) = starter.started
         assert process.sent == [
-            {"kind": "do", "job": 1, "method": "embed", "texts": ["b", "", "b"]},
-            {"kind": "do", "job": 2, "method": "embed", "texts": ["aa", "aa"]},
-            {"kind": "do", "job": 3, "method": "embed", "texts": [""]},
+            {"kind": "do", "job": 1, "method": "embed", "texts": ["b", "", "b"], "whole": False, "owner": ""},
+            {"kind": "do", "job": 2, "method": "embed", "texts": ["aa", "aa"], "whole": True, "owner": "ann/x"},
+            {"kind": "do", "job": 3, "method": "embed", "texts": [""], "whole": False, "owner": ""},
         ]
         embedder.close()
         assert process.is_closed and starter.is_closed
@@ -233,6 +235,7 @@ def test_a_replica_tells_its_model_of_all_tools() -> None:
 def test_vectors_leave_a_replica_with_all_their_digits_as_plain_numbers() -> None:
     numbers = [0.1234567890123, -1e-9, 3.0]
     rows = np.array([numbers, numbers[::-1]])
+    asked: list[tuple[bool, str]] = []
 
     class Plain:
         name = "plain"
@@ -241,20 +244,24 @@ def test_vectors_leave_a_replica_with_all_their_digits_as_plain_numbers() -> Non
             return [numbers] * len(texts)
 
     class Counts(Plain):
-        async def embed_counted(self, texts: Sequence[str]) -> Any:
+        async def embed_counted(self, texts: Sequence[str], *, whole: bool = False) -> Any:
+            asked.append((whole, request_owner.current()))
             return EmbeddedTexts(rows[: len(texts)], np.array([3, 4])[: len(texts)], np.array([0, 1])[: len(texts)] > 0)  # type: ignore[arg-type]
 
     async def work() -> None:
         replica = Replica(None, Counts())
-        replica.handle([do(1, "embed", texts=["a", "a"]), do(2, "embed", texts=[])])
+        replica.handle(
+            [do(1, "embed", texts=["a", "a"], whole=True, owner="ann"), do(2, "embed", texts=[], whole=False, owner="")]
+        )
         two, none = sorted(await said(replica, 2), key=lambda message: message["job"])
         assert two == {"kind": "end", "job": 1, "value": {
             "vectors": [numbers, numbers[::-1]], "num_tokens": [3, 4], "truncated": [False, True],
         }}  # fmt: skip
         assert none == {"kind": "end", "job": 2, "value": {"vectors": [], "num_tokens": [], "truncated": []}}
+        assert asked == [(True, "ann"), (False, "")]
         assert unpack(pack(two)) == two, "as it goes over the wire"
         plain = Replica(None, Plain())
-        plain.handle([do(1, "embed", texts=["a", "a"])])
+        plain.handle([do(1, "embed", texts=["a", "a"], whole=True, owner="ann")])
         assert await said(plain, 1) == [{"kind": "end", "job": 1, "value": {"vectors": [numbers, numbers]}}]
 
     run(work())

@@ -96,7 +96,7 @@ def test_an_embedder_has_a_thread_for_each_pack_where_the_kernels_are_ours() -> 
     ):
         made = TextEmbedder(Encoder(wide), tokenizer(), config, **given)  # type: ignore[arg-type]
         assert (made.is_compiled, made._workers, made.dimension) == (is_compiled, workers, 64)
-        assert made._pool._max_workers == workers and made.config is config
+        assert made._pool.workers == workers and made.config is config
         made.close()
         with pytest.raises(RuntimeError, match="after shutdown"):
             made.embed(["w1"])

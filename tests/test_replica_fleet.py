@@ -162,7 +162,9 @@ def test_an_embedder_behind_replicas_gives_vectors_and_counts():
 
         embedder = ReplicatedEmbedder(Asked(InProcessStarter(lambda: Replica(None)), 1), "e")
         assert await embedder.embed(()) == [] and not sent
-        assert await embedder.embed(("a", "b")) == [[1.0], [2.0]] and sent == [{"method": "embed", "texts": ["a", "b"]}]
+        assert await embedder.embed(("a", "b")) == [[1.0], [2.0]] and sent == [
+            {"method": "embed", "texts": ["a", "b"], "whole": False, "owner": ""}
+        ]
         assert await embedder.embed_counted(["a", "b"]) == EmbeddedTexts([[1.0], [2.0]], [3, 4], [False, True])
         embedder.close()
 

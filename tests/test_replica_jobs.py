@@ -177,7 +177,7 @@ class Vectors:
 class Counting(Vectors):
     fingerprint = "counting:1"
 
-    async def embed_counted(self, texts: Sequence[str]) -> Any:
+    async def embed_counted(self, texts: Sequence[str], *, whole: bool = False) -> Any:
         return EmbeddedTexts([(1, 2)] * len(texts), (3, 4.0), (0, 1))  # type: ignore[arg-type,list-item]
 
 
@@ -192,7 +192,7 @@ def test_a_replica_of_an_embedder_alone_is_described_by_what_decides_its_vectors
             assert await replica.begin() == {
                 "same": {"firsthand": __version__, "embedder": fingerprint}, "embedder": "words",
             }  # fmt: skip
-            replica.handle([do(1, "embed", texts=["ab", "c"])])
+            replica.handle([do(1, "embed", texts=["ab", "c"], whole=False, owner="")])
             (message,) = await said(replica, 1)
             assert message == {"kind": "end", "job": 1, "value": value} and embedder.asked[0] == ["Hello"]
             await replica.close()

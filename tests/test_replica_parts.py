@@ -258,7 +258,7 @@ def test_a_replica_does_each_job_and_says_what_came_of_it():
         async def embed(self, texts: Any) -> Any:
             return [[1.0]] * len(texts)
 
-        async def embed_counted(self, texts: Any) -> Any:
+        async def embed_counted(self, texts: Any, *, whole: bool = False) -> Any:
             return EmbeddedTexts([[1, 2]] * len(texts), [3.0] * len(texts), [0] * len(texts))  # type: ignore[list-item]
 
     async def work() -> None:
@@ -283,7 +283,7 @@ def test_a_replica_does_each_job_and_says_what_came_of_it():
             ("tokenize", "x", [], {"a": 1}), ("rate", [1, 2], 1, {"priority": 3}), ("score", "p", ["a", "bc"]),
         ]  # fmt: skip
         assert await asked(replica, "vocabulary") == ["ú", "û", "ü", "ý", "þ"]
-        assert await asked(replica, "embed", texts=["a", "b"]) == {
+        assert await asked(replica, "embed", texts=["a", "b"], whole=False, owner="") == {
             "vectors": [[1.0, 2.0]] * 2, "num_tokens": [3, 3], "truncated": [False, False],
         }  # fmt: skip
         given = {"prompt": "q", "tools": [], "sampling": Sampling(9).to_json(), "options": {"n": 2, "run": "r"}}

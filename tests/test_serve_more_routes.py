@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from firsthand.errors import ConfigError, ModelError, ModelFileError
+from firsthand.errors import ConfigError, ModelError, ModelFileError, PromptTooLong
 from firsthand.message import ToolCall, assistant, user
 from firsthand.model import CallDelta, Completion, Delta, Sampling, Usage
 from firsthand.serve.admission.api_keys import Client
@@ -134,8 +134,10 @@ class Embedder:
     async def embed(self, texts: Any) -> Any:
         return (await self.embed_counted(texts)).vectors
 
-    async def embed_counted(self, texts: Any) -> Any:
+    async def embed_counted(self, texts: Any, *, whole: bool = False) -> Any:
         counts = [len(text) for text in texts]
+        if whole and max(counts) > 4:
+            raise PromptTooLong("input 1 has more tokens than the model takes (5): split it")
         return SimpleNamespace(
             vectors=[[float(n), -0.5] for n in counts], num_tokens=counts, truncated=[n > 4 for n in counts]
         )

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from firsthand.cluster.replicas.replicated_model import ReplicatedModel
-from firsthand.errors import ModelError
+from firsthand.errors import ModelError, PromptTooLong
 from firsthand.message import Message, Text, user
 from firsthand.model import Delta, Sampling, ToolSpec
 from firsthand.serve.admission.api_keys import Client
@@ -48,8 +48,13 @@ class Vectors:
 
 
 class Counting(Vectors):
-    async def embed_counted(self, texts: Any) -> Any:
+    async def embed_counted(self, texts: Any, *, whole: bool = False) -> Any:
         counts = [len(text) for text in texts]
+        cut = [n for n in counts if n > 3]
+        if whole and cut:
+            raise PromptTooLong(
+                f"input {counts.index(cut[0])} has more tokens than the model takes ({cut[0]}): split it"
+            )
         return SimpleNamespace(vectors=await self.embed(texts), num_tokens=counts, truncated=[n > 3 for n in counts])
 
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from firsthand.agent import Agent
-from firsthand.errors import ModelError
+from firsthand.errors import ModelError, PromptTooLong
 from firsthand.loop.listener import Added, Began, Piece
 from firsthand.message import Message, assistant, user
 from firsthand.model import Completion, Delta, Usage
@@ -26,6 +26,7 @@ from firsthand.serve.admission.api_keys import Client, Keys
 from firsthand.serve.admission.charged_steps import ChargedSteps
 from firsthand.serve.admission.metered_answers import charged, metered
 from firsthand.serve.admission.server_admission import Admission
+from firsthand.serve.http.refusals import Refusal
 from firsthand.serve.openai.chat_completions import chat_completions
 from firsthand.serve.openai.embeddings import embeddings
 from firsthand.serve.telemetry.server_telemetry import ServerTelemetry
@@ -129,7 +130,8 @@ class Vectors:
 
 
 class Counted(Vectors):
-    async def embed_counted(self, texts: Any) -> Any:
+    async def embed_counted(self, texts: Any, *, whole: bool = False) -> Any:
+        assert whole
         return SimpleNamespace(vectors=[[1.0]] * len(texts), num_tokens=self.counts, truncated=[False] * len(texts))
 
 
@@ -141,6 +143,20 @@ def test_embeddings_are_charged() -> None:
         with suppress(asyncio.CancelledError):
             answered(embeddings, state, request)
         assert spent(state.admission) == tokens
+
+
+def test_embeddings_that_are_refused_for_a_long_text_are_not_computed_and_cost_nothing() -> None:
+    class Short(Vectors):
+        async def embed_counted(self, texts: Any, *, whole: bool = False) -> Any:
+            assert whole, "else half a text would be computed"
+            raise PromptTooLong("input 1 has more tokens than the model takes (5): split it")
+
+    state = state_of(SpelledModel())
+    state.models.embedder = Short()  # type: ignore[assignment]
+    with pytest.raises(Refusal, match=r"^input 1 has more tokens than the model takes \(5\): split it$") as caught:
+        answered(embeddings, state, {"input": ["twelve bytes", "a" * 99]}, tokens_per_minute=100)
+    assert (caught.value.status, caught.value.param, caught.value.code) == (400, "input", "context_length_exceeded")
+    assert spent(state.admission) == 0 == state.telemetry.metrics.tokens["prompt"]
 
 
 def test_a_chat_that_is_read_to_its_end_costs_what_its_usage_says() -> None:

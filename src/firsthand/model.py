@@ -442,8 +442,9 @@ class CountedVectors(Protocol):
 class CountingEmbedder(Protocol):
     """An Embedder that counts tokens."""
 
-    async def embed_counted(self, texts: Sequence[str]) -> CountedVectors:
-        """The vectors of the texts, and the tokens of each."""
+    async def embed_counted(self, texts: Sequence[str], *, whole: bool = False) -> CountedVectors:
+        """The vectors of the texts, and the tokens of each. With `whole`, raises PromptTooLong instead of truncating a text,
+        before any vector is computed."""
 
 
 def prompt_to_json(prompt: Prompt) -> str | list[Json]:

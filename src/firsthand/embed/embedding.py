@@ -9,14 +9,16 @@ reranking is in `relevance.py`.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -29,7 +31,8 @@ from firsthand.embed.embedding_config import (
     model_folder,
     read_embedding_config,
 )
-from firsthand.errors import ConfigError, ModelError, ModelFileError
+from firsthand.embed.fair_pool import FairPool
+from firsthand.errors import ConfigError, ModelError, ModelFileError, PromptTooLong
 from firsthand.formats.model_files import read_json
 from firsthand.nn import weights
 from firsthand.nn.blocks.attention import Packed
@@ -41,11 +44,16 @@ from firsthand.nn.families import bert
 from firsthand.tokens import pretrained
 from firsthand.tokens.tokenizer import TextRun, Tokenizer
 
+T = TypeVar("T")
 Floats = NDArray[np.float32]
+_Tokenised = tuple[list[int], bool]
+"""A text's ids, and whether it was truncated."""
 PACK_TOKENS = 512
 """Tokens computed together, unless a single text has more: larger packs leave the CPU's caches."""
 WINDOW = 2048
 """Texts sorted together; `embed_batches` keeps at most twice as many in memory."""
+PIECE_CHARS = 16_384
+"""Characters tokenised together where other calls wait, unless a single text has more."""
 _SPACE = re.compile(r"\s")
 
 
@@ -108,22 +116,36 @@ class TextEmbedder:
         else:
             self._forward = _torch_forward(model)
         workers = (threads or torch.get_num_threads()) if self.is_compiled else 1  # torch uses its own threads
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="firsthand-embed")
+        self._pool = FairPool(workers, name="firsthand-embed")
+        self._tokenising = FairPool(1, name="firsthand-tokenise")  # so that nobody waits for a pack before it
         self._workers = workers
 
     def embed(self, texts: Sequence[str], *, stopped: Callable[[], bool] = lambda: False) -> Embedded:
         """Returns the vectors of all texts. `stopped` is called before each pack; when it returns True, raises
         ModelError."""
-        if isinstance(texts, str):
-            raise ConfigError("embed takes a list of texts, not one text: put it in a list")
-        parts = list(self.embed_batches(texts, stopped=stopped))
-        if not parts:
-            return Embedded(np.zeros((0, self.dimension), np.float32), (), ())
-        return Embedded(
-            np.concatenate([part.vectors for part in parts]),
-            tuple(count for part in parts for count in part.num_tokens),
-            tuple(cut for part in parts for cut in part.truncated),
-        )
+        _check_is_list(texts)
+        return self._joined(list(self.embed_batches(texts, stopped=stopped)))
+
+    async def embed_in_turn(self, texts: Sequence[str], *, owner: str = "", whole: bool = False) -> Embedded:
+        """Returns the vectors of all texts, and holds no thread while other calls have their turn.
+
+        Owners share the threads fairly, and so do the calls of one owner: each waits for one pack of every other. With
+        `whole`, raises PromptTooLong before any vector is computed if a text is longer than the model takes. A cancelled
+        call stops after the current pack.
+        """
+        _check_is_list(texts)
+        call = object()
+        read = partial(self._tokenising.submit, owner=owner, call=call)
+        pieces = [read(partial(self._tokenise_all, piece)) for piece in pieces_of(texts)]
+        tokenised = [each for piece in await _results(pieces) for each in piece]
+        for index, (ids, cut) in enumerate(tokenised):
+            if whole and cut:
+                raise PromptTooLong(f"input {index} has more tokens than the model takes ({len(ids)}): split it")
+        firsts = range(0, len(tokenised), WINDOW)
+        submit = partial(self._pool.submit, owner=owner, call=call)
+        windows = [self._start(tokenised[first : first + WINDOW], submit) for first in firsts]
+        await _results([future for window in windows for future in window.futures])
+        return self._joined([self._finish(window) for window in windows])
 
     def embed_batches(
         self, texts: Iterable[str], *, batch_size: int = WINDOW, stopped: Callable[[], bool] = lambda: False
@@ -135,10 +157,10 @@ class TextEmbedder:
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}: give 1 or more")
         waiting: deque[_Window] = deque()
-        stream = iter(texts)
+        stream, submit = iter(texts), partial(self._pool.submit, call=object())
         try:
             while window := list(islice(stream, batch_size)):
-                waiting.append(self._start(window, stopped))
+                waiting.append(self._start(self._tokenise_all(window), submit, stopped))
                 if len(waiting) > 1:  # the next window is tokenised while one is computed
                     yield self._finish(waiting.popleft())
             while waiting:
@@ -165,16 +187,24 @@ class TextEmbedder:
 
     def close(self) -> None:
         """End the threads and drop work that has not started."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._tokenising.shutdown()
+        self._pool.shutdown()
 
-    def _start(self, texts: Sequence[str], stopped: Callable[[], bool]) -> _Window:
-        tokenised = [self.tokenise(text) for text in texts]
-        order = sorted(range(len(texts)), key=lambda i: len(tokenised[i][0]), reverse=True)
+    def _tokenise_all(self, texts: Sequence[str]) -> list[_Tokenised]:
+        return [self.tokenise(text) for text in texts]
+
+    def _start(
+        self,
+        tokenised: Sequence[_Tokenised],
+        submit: Callable[[Callable[[], Floats]], Future[Floats]],
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> _Window:
+        order = sorted(range(len(tokenised)), key=lambda i: len(tokenised[i][0]), reverse=True)
         packs = packs_of([len(tokenised[i][0]) for i in order], self._workers)
         futures, first = [], 0
         for count in packs:
             mine = order[first : first + count]
-            futures.append(self._pool.submit(self._pack, [tokenised[i][0] for i in mine], stopped))
+            futures.append(submit(partial(self._pack, [tokenised[i][0] for i in mine], stopped)))
             first += count
         lengths, cut = tuple(len(ids) for ids, _ in tokenised), tuple(cut for _, cut in tokenised)
         return _Window(order, futures, lengths, cut)
@@ -188,6 +218,15 @@ class TextEmbedder:
         vectors = np.empty_like(sorted_vectors)
         vectors[window.order] = sorted_vectors
         return Embedded(vectors, window.num_tokens, window.truncated)
+
+    def _joined(self, parts: Sequence[Embedded]) -> Embedded:
+        if not parts:
+            return Embedded(np.zeros((0, self.dimension), np.float32), (), ())
+        return Embedded(
+            np.concatenate([part.vectors for part in parts]),
+            tuple(count for part in parts for count in part.num_tokens),
+            tuple(cut for part in parts for cut in part.truncated),
+        )
 
     def _pack(self, texts: Sequence[list[int]], stopped: Callable[[], bool]) -> Floats:
         """Returns the vectors of texts that are computed together."""
@@ -278,6 +317,34 @@ def _torch_forward(model: Encoder | Decoder) -> Forward:
         return values
 
     return forward
+
+
+def _check_is_list(texts: Sequence[str]) -> None:
+    if isinstance(texts, str):
+        raise ConfigError("embed takes a list of texts, not one text: put it in a list")
+
+
+async def _results(futures: Sequence[Future[T]]) -> list[T]:
+    """Returns what the futures give. After an error, or when cancelled, what has not begun is cancelled."""
+    try:
+        return await asyncio.gather(*map(asyncio.wrap_future, futures))
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def pieces_of(texts: Sequence[str]) -> list[Sequence[str]]:
+    """Returns the texts in pieces of up to PIECE_CHARS characters, in order; a longer text is a piece of its own."""
+    pieces: list[list[str]] = []
+    chars = PIECE_CHARS
+    for text in texts:
+        size = max(1, len(text)) if isinstance(text, str) else 1  # what is no text is told when it is tokenised
+        if chars + size > PIECE_CHARS:
+            pieces.append([])
+            chars = 0
+        pieces[-1].append(text)
+        chars += size
+    return list(pieces)
 
 
 def packs_of(lengths: Sequence[int], workers: int) -> list[int]:

@@ -13,18 +13,18 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from firsthand.errors import ConfigError
 from firsthand.hub import model_lookup
 from firsthand.hub.content_hash import content_hash
+from firsthand.system import request_owner
 
 if TYPE_CHECKING:
     from firsthand.embed.embedding import Embedded, TextEmbedder
     from firsthand.embed.embedding_config import Pooling
     from firsthand.nn.encoder_arithmetic import Precision
 
-T = TypeVar("T")
 AT_BFLOAT16 = "@bfloat16"
 VECTORS_VERSION = "1"
 """Raised when the same files give other vectors: indexes made before are then refused, and made again."""
@@ -80,9 +80,17 @@ class LocalEmbedder:
         vectors: list[list[float]] = (await self.embed_counted(texts)).vectors.tolist()
         return vectors
 
-    async def embed_counted(self, texts: Sequence[str]) -> Embedded:
-        """Returns the vectors as a float32 array, with each text's token count and whether it was truncated."""
-        return await self._in_thread(lambda model, stopped: model.embed(texts, stopped=stopped))
+    async def embed_counted(self, texts: Sequence[str], *, whole: bool = False) -> Embedded:
+        """Returns the vectors as a float32 array, with each text's token count and whether it was truncated.
+
+        With `whole`, raises PromptTooLong instead of truncating a text, before any vector is computed. Request owners share
+        the model fairly.
+        """
+        model = self._loaded
+        if model is None:
+            model = await asyncio.to_thread(self._ready)
+        owner = request_owner.current().partition("/")[0]  # a client, whatever users it names
+        return await model.embed_in_turn(texts, owner=owner, whole=whole)
 
     async def embed_batches(self, texts: Iterable[str], *, batch_size: int = 2048) -> AsyncIterator[Embedded]:
         """Yields the vectors of any number of texts, `batch_size` at a time, in order and in constant memory."""
@@ -98,13 +106,6 @@ class LocalEmbedder:
             if self._finalizer is not None:
                 self._finalizer()  # which also drops its reference to the model
             self._loaded = self._finalizer = None
-
-    async def _in_thread(self, work: Callable[[TextEmbedder, Callable[[], bool]], T]) -> T:
-        stop = threading.Event()
-        try:
-            return await asyncio.to_thread(lambda: work(self._ready(), stop.is_set))
-        finally:  # a thread cannot be cancelled: it checks the event before each pack
-            stop.set()
 
     def _ready(self) -> TextEmbedder:
         from firsthand.embed.embedding import load

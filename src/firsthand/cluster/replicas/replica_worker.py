@@ -37,6 +37,7 @@ from firsthand.model import (
     close,
 )
 from firsthand.providers.local_embedder import LocalEmbedder
+from firsthand.system import request_owner
 from firsthand.system.ordinary_file import open_ordinary
 
 
@@ -271,7 +272,8 @@ async def _embed(replica: Replica, body: Json) -> Json:
     assert embedder is not None
     if not isinstance(embedder, CountingEmbedder):
         return {"vectors": await embedder.embed(texts)}
-    counted = await embedder.embed_counted(texts)
+    with request_owner.set_owner(body["owner"]):
+        counted = await embedder.embed_counted(texts, whole=body["whole"])
     return {
         "vectors": [[float(x) for x in vector] for vector in counted.vectors],
         "num_tokens": [int(count) for count in counted.num_tokens],

@@ -24,6 +24,7 @@ from firsthand.cluster.replicas.resume import ShownAnswer
 from firsthand.errors import ConfigError, ModelError
 from firsthand.message import Json
 from firsthand.model import Completion, Delta, ModelFacts, Prompt, Sampling, Scored, TokenRating, ToolSpec, shown_pieces
+from firsthand.system import request_owner
 
 
 class ReplicatedModel:
@@ -229,9 +230,11 @@ class ReplicatedEmbedder:
         vectors: list[list[float]] = (await self.embed_counted(texts)).vectors
         return vectors
 
-    async def embed_counted(self, texts: Sequence[str]) -> EmbeddedTexts:
-        """The vectors of the texts, and the tokens of each."""
-        found = await self.fleet.call({"method": "embed", "texts": list(texts)})
+    async def embed_counted(self, texts: Sequence[str], *, whole: bool = False) -> EmbeddedTexts:
+        """The vectors of the texts, and the tokens of each. With `whole`, raises PromptTooLong instead of truncating a text,
+        before any vector is computed."""
+        owner = request_owner.current()
+        found = await self.fleet.call({"method": "embed", "texts": list(texts), "whole": whole, "owner": owner})
         return EmbeddedTexts(found["vectors"], found["num_tokens"], found["truncated"])
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from firsthand.errors import PromptTooLong
 from firsthand.loop.prompt_size import estimated_size
 from firsthand.message import Json
 from firsthand.model import CountingEmbedder, Embedder
@@ -22,7 +23,8 @@ MAX_CHARS = 1 << 20
 
 
 async def embeddings(state: OpenAIState, request: ActiveRequest) -> Reply:
-    """A vector for each text. A text that the model would cut off is refused: half a text has another meaning."""
+    """A vector for each text. A text that the model would cut off is refused before any is computed: half a text has another
+    meaning."""
     body = read(EmbeddingRequest, request.json())
     state.models.check_name(body.model)
     embedder = state.models.embedder
@@ -62,14 +64,10 @@ async def _embed(embedder: Embedder, texts: list[str]) -> tuple[Iterable[Iterabl
     """The vectors, and the tokens of all texts together; 0 if the embedder does not count them."""
     if not isinstance(embedder, CountingEmbedder):
         return await embedder.embed(texts), 0
-    counted = await embedder.embed_counted(texts)
-    cut = [index for index, truncated in enumerate(counted.truncated) if truncated]
-    if cut:
-        raise bad(
-            f"input {cut[0]} has more tokens than the model takes ({counted.num_tokens[cut[0]]}): split it",
-            "input",
-            "context_length_exceeded",
-        )
+    try:
+        counted = await embedder.embed_counted(texts, whole=True)
+    except PromptTooLong as error:
+        raise bad(str(error), "input", "context_length_exceeded") from None
     return counted.vectors, sum(counted.num_tokens)
 
 
