@@ -465,3 +465,11 @@ def test_a_check_is_tried_beside_the_event_loop_and_the_trials_under_way_are_cou
     one, other, own = asyncio.run(twice())
     assert own not in threads and sum(isinstance(each, str) for each in (one, other)) == 1
     assert any("trials are under way" in str(each) for each in (one, other) if isinstance(each, ConfigError))
+
+
+@pytest.mark.parametrize(
+    ("score", "bar"), [(7.5, 1.0), (1.0, 1.0), (0.5, 0.5), (0.0, 0.0), (-2.0, 0.0), (float("nan"), 1.0), (None, 1.0)]
+)
+def test_the_bar_of_a_pytest_file_is_one_that_its_scores_can_reach(score: float | None, bar: float) -> None:
+    each = CollectedTask(Task("t", "What is 3 + 4?", secret={"answer": "7"}), "b", "r", "p", "7", score)
+    assert f"'flexible', {bar}),\n" in as_regression_test(TaskCollection("d", (each,), 1))
