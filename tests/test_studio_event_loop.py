@@ -26,6 +26,7 @@ from firsthand.runs import store
 from firsthand.studio import playground as playground_module
 from firsthand.studio.access import Access
 from firsthand.studio.accounts import Accounts
+from firsthand.studio.arena_rounds import ArenaRounds
 from firsthand.studio.live_events import changes
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.playground import Playground, PlaygroundTrial
@@ -37,13 +38,13 @@ from studio_small_home import ids, write_home
 
 PORT = 8141
 PASSWORD = "correct horse battery"
-STORES = ("studio/studio_store.py", "runs/database.py", "ingest/trace_store.py")
+STORES = ("studio/studio_store.py", "studio/open_runs.py", "runs/database.py", "ingest/trace_store.py")
 
 
 @contextmanager
-def told_on_the_loop(found: list[str]) -> Iterator[None]:
-    """Adds to `found` which function of a store is called by this task, in the thread of the event loop."""
-    own = asyncio.current_task()
+def told_on_the_loop(found: list[str], task: asyncio.Task[Any] | None = None) -> Iterator[None]:
+    """Adds to `found` which function of a store is called by a task, or this one, in the thread of the event loop."""
+    own = task or asyncio.current_task()
 
     def look(frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code
@@ -291,3 +292,40 @@ def test_the_stream_of_the_app_asks_whether_its_reader_is_let_in(tmp_path: Path)
         return len([each async for each in answer.body_iterator])
 
     assert asyncio.run(asyncio.wait_for(read(), 30)) == 1
+
+
+def test_a_vote_is_kept_once_and_not_changed_while_a_thread_keeps_it(tmp_path: Path) -> None:
+    async def play() -> None:
+        rounds = ArenaRounds(tmp_path, agents())
+        made = await rounds.start("What is 1?")
+        assert [each async for each in rounds.events(made)][-1] == {"ready": True}
+        rounds.vote(made, "a", [], "ann", undo_s=60)
+        with made.lock:
+            for change in (lambda: rounds.vote(made, "b", [], "ann"), lambda: rounds.undo(made)):
+                with pytest.raises(
+                    ConfigError, match=r"^the vote of this round is being kept: look again in a moment$"
+                ):
+                    change()
+        assert made.winner == "a" and made.keeper is not None and not made.keeper.cancelled()
+        rounds.undo(made)
+        rounds._keep(made)
+        assert made.kept is None, "a vote that was taken back is not kept by a thread that was about to"
+        with pytest.raises(ConfigError, match=r"^the names are shown after the vote$"):
+            rounds.reveal(made)
+        rounds.vote(made, "b", [], "ann", undo_s=0)
+        assert made.keeper is not None
+        found: list[str] = []
+        with told_on_the_loop(found, made.keeper):
+            await made.keeper
+        assert made.kept is not None and made.kept.winner == "b" and found == []
+        other = await rounds.start("What is 2?")
+        assert [each async for each in rounds.events(other)][-1] == {"ready": True}
+        rounds.vote(other, "a", [], "ann", undo_s=60)
+        assert await asyncio.to_thread(at_once, *[lambda: rounds.reveal(other)] * 8) == []
+        for change in (lambda: rounds.vote(other, "b", [], "ann"), lambda: rounds.undo(other)):
+            with pytest.raises(ConfigError, match=r"^the vote (of this round is kept already|was kept, )"):
+                change()
+        assert rounds.run is not None and len(rounds.run.preferences()) == 2
+        rounds.close()
+
+    asyncio.run(asyncio.wait_for(play(), 60))
