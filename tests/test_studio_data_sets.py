@@ -192,9 +192,9 @@ def test_a_data_set_that_was_changed_meanwhile_is_not_overwritten(tmp_path: Path
     ):
         with pytest.raises(ConfigError, match=f"^the data-set 'old' was changed in the meantime: {again}$"):
             change()
-    assert [each.task.id for each in plain.get("old").tasks] == ["t", "u"] and plain.get("old").version == 3
+    assert [each.task.id for each in plain.get("old").tasks] == ["t", "u"] and plain.get("old").version == 1
     plain.remove("old", "traces", "t")
-    assert [each.task.id for each in plain.get("old").tasks] == ["u"] and plain.get("new").tasks == ()
+    assert [each.task.id for each in plain.get("old").tasks] == ["u"] and [each.name for each in plain.all()] == ["old"]
 
 
 def test_what_is_added_while_the_last_task_is_removed_stays(tmp_path: Path) -> None:
@@ -202,19 +202,20 @@ def test_what_is_added_while_the_last_task_is_removed_stays(tmp_path: Path) -> N
     plain = TaskCollections(SqliteStore(tmp_path))
 
     class Beside(SqliteStore):
-        """A store where somebody else adds a task after the data set was read."""
+        """A store where somebody else begins to add a task after the data set was read."""
 
         def get(self, kind: str, key: str) -> StoredItem | None:
             found = super().get(kind, key)
-            assert plain.add_received(key, [{**row, "id": "u"}]) == 1
+            other.start()
+            other.join(0.2)
             return found
 
     plain.add_received("d", [row])
-    with pytest.raises(ConfigError, match=r"^the data-set 'd' was changed in the meantime: open it again"):
-        TaskCollections(Beside(tmp_path)).remove("d", "traces", "t")
-    assert [each.task.id for each in plain.get("d").tasks] == ["t", "u"]
-    for task in "tu":
-        plain.remove("d", "traces", task)
+    other = threading.Thread(target=plain.add_received, args=("d", [{**row, "id": "u"}]))
+    TaskCollections(Beside(tmp_path)).remove("d", "traces", "t")
+    other.join()
+    assert [each.task.id for each in plain.get("d").tasks] == ["u"]
+    plain.remove("d", "traces", "u")
     assert plain.all() == []
 
 
@@ -464,3 +465,11 @@ def test_a_check_is_tried_beside_the_event_loop_and_the_trials_under_way_are_cou
     one, other, own = asyncio.run(twice())
     assert own not in threads and sum(isinstance(each, str) for each in (one, other)) == 1
     assert any("trials are under way" in str(each) for each in (one, other) if isinstance(each, ConfigError))
+
+
+@pytest.mark.parametrize(
+    ("score", "bar"), [(7.5, 1.0), (1.0, 1.0), (0.5, 0.5), (0.0, 0.0), (-2.0, 0.0), (float("nan"), 1.0), (None, 1.0)]
+)
+def test_the_bar_of_a_pytest_file_is_one_that_its_scores_can_reach(score: float | None, bar: float) -> None:
+    each = CollectedTask(Task("t", "What is 3 + 4?", secret={"answer": "7"}), "b", "r", "p", "7", score)
+    assert f"'flexible', {bar}),\n" in as_regression_test(TaskCollection("d", (each,), 1))

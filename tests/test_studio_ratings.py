@@ -244,9 +244,9 @@ def test_attempts_are_filtered_sorted_paged_and_counted(run: Any) -> None:
     trace = run.trace("place0")
     add_note(run, trace, 1, "good", "0.5", "words", by="human:ann")
     add_note(run, trace, 1, "good", "0.25", "", by="human:bob")
-    assert found("has:note") == ["place0"] and found("score.note.good=0.25") == ["place0"]
+    assert found("has:note") == ["place0"] and found("score.note.good=0.375") == ["place0"]
     notes = [score for score in run.trace("place0").attempt_scores if score.name == "note.good"]
-    assert notes[-1].detail.get("by") == "human:bob" and "text" not in notes[-1].detail
+    assert notes[-1].detail["by"] == "human:ann, human:bob" and notes[-1].detail["text"] == "human:ann: words"
 
 
 @pytest.mark.parametrize(

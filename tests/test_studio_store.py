@@ -433,3 +433,13 @@ def test_names_and_kinds_with_sql_or_surrogates_are_names_or_a_sentence(opened: 
         with pytest.raises(StoreError):
             read()
     assert store.items("view") == []
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_name_that_no_address_can_hold_is_refused(tmp_path: Path, name: str) -> None:
+    kept = SqliteStore(tmp_path)
+    with pytest.raises(ConfigError, match=r"is no name: no browser could open a page of it$"):
+        kept.put("data-set", name, {})
+    kept.put("data-set", "...", {})
+    assert [each.key for each in kept.items("data-set")] == ["..."]
+    kept.close()

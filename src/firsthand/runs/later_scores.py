@@ -38,6 +38,15 @@ def insert_score(
     seal(connection, "scores", "seq = ?", (cursor.lastrowid,))
 
 
+def last_score(database: Database, place: str, number: int, name: str) -> Score | None:
+    """The last score of that name that the try of that number was given; None if there is none."""
+    rows = database.read(
+        "SELECT body FROM scores WHERE attempt = ? AND try = ? AND name = ? ORDER BY seq DESC LIMIT 1",
+        (plain(place), number, plain(name)),
+    )
+    return read_score(database, rows[0][0]) if rows else None
+
+
 def score_names(database: Database) -> dict[str, str]:
     """The names, each with its scorer in words."""
     rows = database.read("SELECT name, scorer FROM scores GROUP BY name ORDER BY min(seq)")

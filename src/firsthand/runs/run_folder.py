@@ -14,7 +14,7 @@ has written survives `kill -9` once it returns. `store.py` makes, opens and list
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
@@ -281,6 +281,18 @@ class Run:
         `scorer` says in words what gave it. Under one name there are scores of one scorer only: else it is a StoreError.
         """
         with self.database.write() as connection:
+            later_scores.insert_score(connection, self.id, trace, number, name, scorer, score)
+        self.touch()
+
+    def revise_score(
+        self, trace: Trace, number: int, name: str, scorer: str, revised: Callable[[Score | None], Score]
+    ) -> None:
+        """Keep as `add_score` does what `revised` makes of the last score of that name; None is given where there is none.
+
+        Of several that revise a score at once, in any process, each is given that of the one before.
+        """
+        with self.database.write() as connection:
+            score = revised(later_scores.last_score(self.database, trace.place, number, name))
             later_scores.insert_score(connection, self.id, trace, number, name, scorer, score)
         self.touch()
 

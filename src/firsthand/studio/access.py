@@ -124,6 +124,13 @@ class Access:
         session = self.session_of(headers)
         return None if session is None else self.accounts.of_session(session)
 
+    def lets_in(self, request: Request) -> bool:
+        """True while the session or key of a request opens its page: to be asked again by an answer that goes on."""
+        if self.accounts is None:
+            return self.knows(request.headers)
+        user = self.user_of(request.headers)
+        return user is not None and user.may(needed_role(request.method, request.url.path))
+
     def address_of(self, request: Request) -> str:
         """The address that a request comes from: that of the socket, or what our own proxies say, the nearest first."""
         address = request.client.host if request.client is not None else ""

@@ -33,7 +33,7 @@ class AnnotationQueue:
     items: tuple[str, ...]
     """Places of attempts, in their order."""
     score: str
-    """The name of the score; it is kept in the run as `note.SCORE`."""
+    """The name of the score; the mean of an item's labels is kept in the run as `note.SCORE`."""
     raters: int = 1
     """The number of people who rate each item; 2 or more measure agreement."""
     shared: int = 0

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -84,6 +85,8 @@ class Round:
     """The vote, once it is final."""
     work: asyncio.Task[None] | None = None
     keeper: asyncio.Task[None] | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held while the vote is changed, and while a thread keeps it."""
 
     def shown(self, now_s: float) -> tuple[str, str]:
         """The text of each side that may be shown by now."""
@@ -189,9 +192,10 @@ class ArenaRounds:
             raise ConfigError(f"winner is {winner[:40]!r}: it is one of {', '.join(get_args(Winner))}")
         if unknown := [each for each in reasons if each not in REASONS]:
             raise ConfigError(f"reason is {unknown[0][:40]!r}: it is one of {', '.join(REASONS)}")
-        if made.winner is None:
-            made.dwell_s = time.monotonic() - made.ready_at
-        made.winner, made.reasons, made.by = winner, tuple(dict.fromkeys(reasons)), by  # type: ignore[assignment]
+        with _changing(made):
+            if made.winner is None:
+                made.dwell_s = time.monotonic() - made.ready_at
+            made.winner, made.reasons, made.by = winner, tuple(dict.fromkeys(reasons)), by  # type: ignore[assignment]
         if made.keeper is not None:
             made.keeper.cancel()
         made.keeper = asyncio.create_task(self._keep_later(made, undo_s))
@@ -200,21 +204,22 @@ class ArenaRounds:
         """Takes a vote back; ConfigError once it is kept."""
         if made.kept is not None:
             raise ConfigError(f"the vote was kept, {UNDO_S:.0f} s after it was given or when the names were shown")
-        if made.keeper is not None:
-            made.keeper.cancel()
-        made.winner, made.reasons, made.keeper = None, (), None
+        with _changing(made):
+            if made.keeper is not None:
+                made.keeper.cancel()
+            made.winner, made.reasons, made.keeper = None, (), None
 
     def reveal(self, made: Round) -> Json:
-        """Keeps the vote, and says who answered; ConfigError before a vote, unless the round failed."""
+        """Keeps the vote, and says who answered; ConfigError before a vote, unless the round failed. For any thread."""
         if made.problem:
             return self._names(made)
-        if made.winner is None:
-            raise ConfigError("the names are shown after the vote")
         try:
             self._keep(made)
         except StoreError as error:
             raise StoreError(f"the vote is not kept yet, and is tried again every {RETRY_S:.0f} s: {error}") from error
-        assert made.kept is not None and self.run is not None
+        if made.kept is None:
+            raise ConfigError("the names are shown after the vote")
+        assert self.run is not None
         void = str((made.kept.detail or {}).get("void") or "")
         return self._names(made) | {"void": void, "run": self.run.id, "attempts": [made.kept.a, made.kept.b]}
 
@@ -239,16 +244,19 @@ class ArenaRounds:
         await asyncio.sleep(undo_s)
         while made.kept is None:
             try:
-                self._keep(made)
+                await run_in_threadpool(self._keep, made)
             except StoreError:
                 await asyncio.sleep(RETRY_S)
 
     def _keep(self, made: Round) -> None:
         from firsthand.arena.blind_battles import vote
 
-        if made.kept is None:
-            assert self.run is not None and made.battle is not None and made.winner is not None
-            made.kept = vote(self.run, made.battle, made.winner, by=made.by, dwell_s=made.dwell_s, reasons=made.reasons)
+        with made.lock:
+            if made.kept is None and made.winner is not None:
+                assert self.run is not None and made.battle is not None
+                made.kept = vote(
+                    self.run, made.battle, made.winner, by=made.by, dwell_s=made.dwell_s, reasons=made.reasons
+                )
 
     def _open(self) -> Run:
         """The run of the votes: the last one of the Studio with these agents that no process holds, or a new one."""
@@ -281,6 +289,19 @@ class ArenaRounds:
             run.close()
             return False
         return True
+
+
+@contextmanager
+def _changing(made: Round) -> Iterator[None]:
+    """Holds the vote of a round while it is changed; ConfigError once it is kept, or while a thread keeps it."""
+    if not made.lock.acquire(blocking=False):
+        raise ConfigError("the vote of this round is being kept: look again in a moment")
+    try:
+        if made.kept is not None:
+            raise ConfigError("the vote of this round is kept already: start a new one")
+        yield
+    finally:
+        made.lock.release()
 
 
 def _common_prefix(a: str, b: str) -> int:

@@ -13,19 +13,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
 
-from firsthand.errors import FirsthandError
+from firsthand.errors import FirsthandError, StoreError
 from firsthand.runs.index import INDEX, files_of
 from firsthand.studio.incoming_traces import IncomingTraces
 from firsthand.studio.open_runs import OpenRuns
 
 POLL_S = 0.4
 PING_S = 15.0
+ASK_S = 5.0
+"""After so many seconds a stream asks again whether its reader is still signed in."""
 MOST_TOPICS = 20
 
 
@@ -78,10 +80,13 @@ async def changes(
     *,
     seen: str = "",
     poll_s: float = POLL_S,
+    may_go_on: Callable[[], bool] = lambda: True,
+    ask_s: float = ASK_S,
 ) -> AsyncIterator[str]:
     """The text of an event stream: an event `changed` for each topic whose version is another than before.
 
-    `seen` are the marks of the topics when the page was made: what has changed since is told at once.
+    `seen` are the marks of the topics when the page was made: what has changed since is told at once. `may_go_on` is called
+    in a thread each `ask_s` seconds, and the stream ends once it is False; while it raises a StoreError nothing is told.
     """
     watched = list(dict.fromkeys(topics))[:MOST_TOPICS]
     known: dict[str, str | None] = {}
@@ -90,10 +95,17 @@ async def changes(
         if mark is not None and mark != _mark(known[topic] or ""):
             known[topic] = None
     yield "retry: 2000\n: the Studio tells what changes\n\n"
-    quiet_s = 0.0
+    quiet_s, unasked_s = 0.0, ask_s
     while True:
         await asyncio.sleep(poll_s)
-        quiet_s += poll_s
+        quiet_s, unasked_s = quiet_s + poll_s, unasked_s + poll_s
+        if unasked_s >= ask_s:
+            try:
+                if not await run_in_threadpool(may_go_on):
+                    return
+            except StoreError:
+                continue  # asked again at once
+            unasked_s = 0.0
         for topic in watched:
             version = await run_in_threadpool(version_of, topic, runs, traces)
             if version != known[topic]:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from starlette.concurrency import run_in_threadpool
 
 from firsthand.agent import Agent
 from firsthand.benchmark import NamedSetting, Setting
@@ -99,18 +102,18 @@ class Playground:
         self.problems: dict[str, str] = {}
         """Run -> why its trial ended early."""
         self._work: dict[asyncio.Task[None], str] = {}
+        self._making = 0
 
     async def start(self, trial: PlaygroundTrial, parents: Run | None = None) -> str:
         """Starts a trial; returns the id of its run. ConfigError or UnknownName if it cannot be made."""
-        if len(self._work) >= MOST_UNDER_WAY:
-            raise ConfigError(f"{MOST_UNDER_WAY} trials are under way: wait for one of them to end")
-        models = [self._agent(name) for name in dict.fromkeys(trial.models)]
-        if trial.attempt:
-            assert parents is not None
-            run, coming = self._forks(trial, models, parents)
-        else:
-            run, coming = self._prompted(trial, models)
-        self._begin(run, coming)
+        with self._one_more():
+            models = [self._agent(name) for name in dict.fromkeys(trial.models)]
+            if trial.attempt:
+                assert parents is not None
+                run, coming = await run_in_threadpool(self._forks, trial, models, parents)
+            else:
+                run, coming = await run_in_threadpool(self._prompted, trial, models)
+            self._begin(run, coming)
         return run.id
 
     async def start_tasks(
@@ -130,21 +133,20 @@ class Playground:
         if not models:
             raise ConfigError("no model was chosen: choose one or more")
         agents = [self._agent(each) for each in models]
-        if (odd := await asyncio.to_thread(misfit, check, tasks)) is not None:  # seconds for a large data set
+        if (odd := await run_in_threadpool(misfit, check, tasks)) is not None:  # seconds for a large data set
             raise ConfigError(
                 f"the check {check} accepts no answer to the task {odd.id[:60]!r}, not its own reference either: choose "
                 "another check, or none, or take the task out"
             )
-        if len(self._work) >= MOST_UNDER_WAY:  # after the last wait, in which other trials may have begun
-            raise ConfigError(f"{MOST_UNDER_WAY} trials are under way: wait for one of them to end")
         about: Json = {"data_set": name, "models": list(models), "check": check}
         if prompt is not None:
             agents = [replace(each, system=prompt[2]) for each in agents]
             about |= {"prompt": prompt[0], "prompt_version": prompt[1]}
         setting = NamedSetting(name, check_scorers(check))
         places = [Place(agent, setting, task) for agent in agents for task in tasks]
-        run = store.create(self.home, about, "data-set", command=())
-        self._begin(run, lambda: execute(run, places, pieces=True))
+        with self._one_more():
+            run = await run_in_threadpool(store.create, self.home, about, "data-set", command=())
+            self._begin(run, lambda: execute(run, places, pieces=True))
         return run.id
 
     async def replay(self, parents: Run, attempt: str) -> tuple[str, str]:
@@ -152,15 +154,9 @@ class Playground:
 
         ConfigError if it cannot be replayed.
         """
-        from firsthand.studio.attempt_replay import replay_of
-
-        if len(self._work) >= MOST_UNDER_WAY:
-            raise ConfigError(f"{MOST_UNDER_WAY} trials are under way: wait for one of them to end")
-        parent = parents.trace(attempt)
-        place = replay_of(parents, parent)
-        about: Json = {PLAYGROUND: {"replays": True, "run": parents.id, "attempt": parent.place}}
-        run = store.create(self.home, about, f"replay-{parent.benchmark}", command=())
-        work = self._begin(run, lambda: execute(run, [place], seed=parent.seed))
+        with self._one_more():
+            run, place, coming = await run_in_threadpool(self._replayed, parents, attempt)
+            work = self._begin(run, coming)
         await asyncio.wait([work], timeout=REPLAY_WAIT_S)
         return run.id, place.id
 
@@ -174,6 +170,17 @@ class Playground:
             task.cancel()
         await self.settled()
 
+    @contextmanager
+    def _one_more(self) -> Iterator[None]:
+        """Counts a trial as under way while it is made in a thread; ConfigError if there are too many."""
+        if len(self._work) + self._making >= MOST_UNDER_WAY:
+            raise ConfigError(f"{MOST_UNDER_WAY} trials are under way: wait for one of them to end")
+        self._making += 1
+        try:
+            yield
+        finally:
+            self._making -= 1
+
     def _begin(self, run: Run, work: _Coming) -> asyncio.Task[None]:
         task = asyncio.create_task(self._carry_out(run, work))
         self._work[task] = run.id
@@ -186,6 +193,16 @@ class Playground:
             known = ", ".join(self.agents) or "none; start the Studio with --model"
             raise UnknownName(f"no model {name[:80]!r} was named when the Studio was started: there is {known}")
         return found
+
+    def _replayed(self, parents: Run, attempt: str) -> tuple[Run, Place, _Coming]:
+        """A run for a stored attempt made again, its place, and its work."""
+        from firsthand.studio.attempt_replay import replay_of
+
+        parent = parents.trace(attempt)
+        place = replay_of(parents, parent)
+        about: Json = {PLAYGROUND: {"replays": True, "run": parents.id, "attempt": parent.place}}
+        run = store.create(self.home, about, f"replay-{parent.benchmark}", command=())
+        return run, place, lambda: execute(run, [place], seed=parent.seed)
 
     def _prompted(self, trial: PlaygroundTrial, agents: Sequence[Agent]) -> tuple[Run, _Coming]:
         """A run for a prompt, and its work."""

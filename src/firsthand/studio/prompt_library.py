@@ -74,22 +74,23 @@ class PromptLibrary:
             raise ConfigError(f"{name[:60]!r} is no name of a prompt: leave the slash out")
         if not text.strip() or len(text) > MAX_CHARS:
             raise ConfigError(f"the prompt has {len(text):,} characters: give 1 to {MAX_CHARS:,}")
-        item = self.store.get(PROMPT, name)
-        if item is None and _version_of(name) is not None:
-            raise ConfigError(
-                f"{name[:60]!r} is no name of a prompt: NAME@NUMBER is a version of one, so leave the number or the @ out"
-            )
-        body: Json = {"versions": []} if item is None else item.body
-        versions = body["versions"]
-        if after is not None and after != len(versions):
-            raise ConfigError(f"the prompt {name[:60]!r} has {len(versions)} versions by now: open it again")
-        if len(versions) >= MAX_VERSIONS:
-            raise ConfigError(f"the prompt {name[:60]!r} has {MAX_VERSIONS} versions: begin another")
-        if versions and versions[-1]["text"] == text:
+        with self.store.exclusive(f"{PROMPT} {name}"):  # of two who add at once, each adds to the other's
+            item = self.store.get(PROMPT, name)
+            if item is None and _version_of(name) is not None:
+                raise ConfigError(
+                    f"{name[:60]!r} is no name of a prompt: NAME@NUMBER is a version of one, so leave the number or the @ "
+                    "out"
+                )
+            body: Json = {"versions": []} if item is None else item.body
+            versions = body["versions"]
+            if after is not None and after != len(versions):
+                raise ConfigError(f"the prompt {name[:60]!r} has {len(versions)} versions by now: open it again")
+            if len(versions) >= MAX_VERSIONS:
+                raise ConfigError(f"the prompt {name[:60]!r} has {MAX_VERSIONS} versions: begin another")
+            if not versions or versions[-1]["text"] != text:
+                versions.append({"text": text, "at": utc_now(), "by": by, "note": note[:400]})
+                self.store.put(PROMPT, name, body, version=0 if item is None else item.version)
             return len(versions)
-        versions.append({"text": text, "at": utc_now(), "by": by, "note": note[:400]})
-        self.store.put(PROMPT, name, body, version=0 if item is None else item.version)
-        return len(versions)
 
     def text(self, reference: str) -> tuple[str, int, str]:
         """Name, number and text of `NAME` (its last version) or `NAME@NUMBER`.

@@ -75,11 +75,12 @@ def as_regression_test(collection: TaskCollection) -> str:
     """Return the file. A task of a trace, whose recorded answer is the expected one, must be answered the same.
 
     A task with choices is judged by the one that the answer names, a number by the last number of the answer, and any other
-    by whether the answer contains its words. ConfigError for a task that none of these can judge, such as one with tests.
+    by whether the answer contains its words. These give 0 to 1: a task that was given more, such as 7.5 points, must reach
+    1. ConfigError for a task that none of these can judge, such as one with tests.
     """
     lines = []
     for number, each in enumerate(collection.tasks, start=1):
-        task, bar = each.task, 1.0 if each.score is None else each.score
+        task, bar = each.task, 1.0 if each.score is None else max(0.0, min(1.0, each.score))
         secret, scorer = _expected(task)
         values = (f"{number} {task.id}", task.question, list(task.choices), secret, scorer, bar)
         lines.append(f"    ({', '.join(map(ascii, values))}),\n")

@@ -82,9 +82,14 @@ def create_app(
 
     async def events(request: Request) -> Response:
         topics = request.query_params.getlist("topic")
-        return StreamingResponse(
-            changes(topics, runs, traces, seen=request.query_params.get("seen", "")), media_type="text/event-stream"
+        told = changes(
+            topics,
+            runs,
+            traces,
+            seen=request.query_params.get("seen", ""),
+            may_go_on=lambda: access.lets_in(request),
         )
+        return StreamingResponse(told, media_type="text/event-stream")
 
     async def static(request: Request) -> Response:
         name = request.path_params["name"]

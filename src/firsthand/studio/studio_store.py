@@ -90,6 +90,9 @@ class SqliteStore:
         self.path = home / FILE
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
+        self._reading = threading.Lock()
+        self._reader: sqlite3.Connection | None = None
+        self._writing_thread = 0
 
     def items(self, kind: str) -> list[StoredItem]:
         """All documents of a kind, by key; none if the file is not there yet."""
@@ -138,16 +141,28 @@ class SqliteStore:
 
     def close(self) -> None:
         """Closes the file."""
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+        with self._lock, self._reading:
+            for each in (self._connection, self._reader):
+                if each is not None:
+                    each.close()
+            self._connection = self._reader = None
 
     def _read(self, sql: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        with self._lock, self._sentences():
-            if self._connection is None and not self.path.exists():
-                return []
-            return self._connected().execute(sql, values).fetchall()
+        """All rows of a query, from a connection of its own: who reads does not wait for who waits to write."""
+        with self._sentences():
+            if self._writing_thread == threading.get_ident():  # within `exclusive`, what it has written counts
+                return self._connected().execute(sql, values).fetchall()
+            with self._reading:
+                if self._reader is not None:
+                    return self._reader.execute(sql, values).fetchall()
+            with self._lock:
+                if self._connection is None and not self.path.exists():
+                    return []
+                self._connected()
+                with self._reading:
+                    if self._reader is None:
+                        self._reader = connect_bounded(self.path, "ro", timeout=10, check_same_thread=False)
+                    return self._reader.execute(sql, values).fetchall()
 
     def _expect_version(self, connection: sqlite3.Connection, kind: str, key: str, version: int | None) -> int:
         """The version that a document has, 0 if it is not there; ConfigError if another was read."""
@@ -165,6 +180,7 @@ class SqliteStore:
                 yield connection
                 return
             connection.execute("BEGIN IMMEDIATE")
+            self._writing_thread = threading.get_ident()
             try:
                 yield connection
                 connection.execute("COMMIT")
@@ -172,6 +188,8 @@ class SqliteStore:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+            finally:
+                self._writing_thread = 0
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -208,9 +226,11 @@ class SqliteStore:
 
 
 def checked_body(key: str, body: Json) -> str:
-    """The body as JSON in ASCII; ConfigError for a key or body that is too long, or a key that is no line."""
+    """The body as JSON in ASCII; ConfigError for a key or body that is too long, or a key that is no line, `.` or `..`."""
     if not key or len(key) > MAX_KEY_CHARS or not key.isprintable():
         raise ConfigError(f"{key[:60]!r} is no name: give 1 to {MAX_KEY_CHARS} characters on one line")
+    if key in (".", ".."):  # a browser takes them out of an address
+        raise ConfigError(f"{key!r} is no name: no browser could open a page of it")
     text = json.dumps(body, ensure_ascii=True)
     if len(text) > MAX_BODY_CHARS:
         raise ConfigError(f"{key[:60]!r} has {len(text):,} characters: at most {MAX_BODY_CHARS:,} are kept")

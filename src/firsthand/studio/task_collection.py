@@ -120,18 +120,21 @@ class TaskCollections:
     def _put(self, name: str, rows: Iterable[Json]) -> int:
         if "/" in name:
             raise ConfigError(f"{name[:60]!r} is no name of a data set: leave the slash out")
-        item = self.store.get(COLLECTION, name)
-        body: Json = {"tasks": []} if item is None else item.body
-        known = set(map(_row_key, body["tasks"]))
-        before = len(body["tasks"])
-        for row in rows:
-            key = _row_key(row)
-            if key not in known:
-                known.add(key)
-                body["tasks"].append(row)
-        if len(body["tasks"]) > MAX_TASKS:
-            raise ConfigError(f"the data set would have {len(body['tasks']):,} tasks: at most {MAX_TASKS:,} are kept")
-        self.store.put(COLLECTION, name, body, version=0 if item is None else item.version)
+        with self.store.exclusive(f"{COLLECTION} {name}"):  # of two who add at once, each adds to the other's
+            item = self.store.get(COLLECTION, name)
+            body: Json = {"tasks": []} if item is None else item.body
+            known = set(map(_row_key, body["tasks"]))
+            before = len(body["tasks"])
+            for row in rows:
+                key = _row_key(row)
+                if key not in known:
+                    known.add(key)
+                    body["tasks"].append(row)
+            if len(body["tasks"]) > MAX_TASKS:
+                raise ConfigError(
+                    f"the data set would have {len(body['tasks']):,} tasks: at most {MAX_TASKS:,} are kept"
+                )
+            self.store.put(COLLECTION, name, body, version=0 if item is None else item.version)
         return len(body["tasks"]) - before
 
     def remove(self, name: str, benchmark: str, task_id: str, key: str = "") -> None:
@@ -140,20 +143,22 @@ class TaskCollections:
         UnknownName if there is no such data set, ConfigError if somebody has changed it meanwhile, or if several tasks have
         the id and no key is given.
         """
-        item = self.store.get(COLLECTION, name)
-        if item is None:
-            raise UnknownName(f"no data set {name[:60]!r}")
-        alike = [each for each in item.body["tasks"] if (each["benchmark"], each["id"]) == (benchmark, task_id)]
-        gone = [each for each in alike if key in ("", _row_key(each))]
-        if len(gone) > 1:
-            raise ConfigError(
-                f"{len(gone)} tasks of {name[:60]!r} have the id {task_id[:60]!r}: open the data set again and remove one"
-            )
-        left = [each for each in item.body["tasks"] if each not in gone]
-        if left:
-            self.store.put(COLLECTION, name, {"tasks": left}, version=item.version)
-        else:
-            self.store.remove(COLLECTION, name, version=item.version)
+        with self.store.exclusive(f"{COLLECTION} {name}"):
+            item = self.store.get(COLLECTION, name)
+            if item is None:
+                raise UnknownName(f"no data set {name[:60]!r}")
+            alike = [each for each in item.body["tasks"] if (each["benchmark"], each["id"]) == (benchmark, task_id)]
+            gone = [each for each in alike if key in ("", _row_key(each))]
+            if len(gone) > 1:
+                raise ConfigError(
+                    f"{len(gone)} tasks of {name[:60]!r} have the id {task_id[:60]!r}: open the data set again and remove "
+                    "one"
+                )
+            left = [each for each in item.body["tasks"] if each not in gone]
+            if left:
+                self.store.put(COLLECTION, name, {"tasks": left}, version=item.version)
+            else:
+                self.store.remove(COLLECTION, name, version=item.version)
 
 
 def as_lines(collection: TaskCollection) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
@@ -10,10 +9,11 @@ from starlette.routing import Route
 from firsthand.studio.access import Access
 from firsthand.studio.accounts import Accounts
 from firsthand.studio.rendering import page
-from firsthand.studio.views.form_fields import form_of
+from firsthand.studio.views.form_fields import posted
 from firsthand.studio.views.query_values import number_of
 
 MOST_SHOWN = 1000
+MAX_FORM = 8 << 10
 
 
 def routes(access: Access, accounts: Accounts) -> list[Route]:
@@ -22,10 +22,9 @@ def routes(access: Access, accounts: Accounts) -> list[Route]:
     def show(request: Request) -> Response:
         return page(request, "sign_in", title="Sign in", problem="")
 
-    async def sign_in(request: Request) -> Response:
-        form = await form_of(request, 8 << 10)
+    def sign_in(request: Request, form: dict[str, str]) -> Response:
         name, where = form.get("name", ""), access.address_of(request)
-        session = await run_in_threadpool(accounts.sign_in, name, form.get("password", ""), where)
+        session = accounts.sign_in(name, form.get("password", ""), where)
         if session is None:
             accounts.audit_refusal(name, where)
             problem = "The name or the password is wrong, or there were too many attempts: wait a quarter of an hour."
@@ -55,7 +54,7 @@ def routes(access: Access, accounts: Accounts) -> list[Route]:
 
     return [
         Route("/sign-in", show),
-        Route("/sign-in", sign_in, methods=["POST"]),
+        Route("/sign-in", posted(sign_in, MAX_FORM), methods=["POST"]),
         Route("/sign-out", sign_out, methods=["POST"]),
         Route("/audit", audit),
     ]

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -66,7 +67,8 @@ def routes(runs: OpenRuns, rounds: ArenaRounds) -> list[Route]:
         return json_answer({})
 
     async def reveal(request: Request) -> Response:
-        return json_answer(rounds.reveal(rounds.get(request.path_params["round"])))
+        made = rounds.get(request.path_params["round"])
+        return json_answer(await run_in_threadpool(rounds.reveal, made))
 
     def board(request: Request) -> Response:
         infos = [info for info in runs.infos() if has_votes(info)]

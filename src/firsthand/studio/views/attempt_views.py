@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from statistics import fmean
 from typing import Any
 
 from starlette.requests import Request
@@ -10,6 +11,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from firsthand.errors import ConfigError, UnknownName
+from firsthand.message import Json
 from firsthand.runs.attempts import parsed
 from firsthand.runs.run_folder import Run
 from firsthand.show.expected import expected_answer
@@ -23,13 +25,15 @@ from firsthand.studio.span_detail import span_detail
 from firsthand.studio.span_search import refs_holding
 from firsthand.studio.trace_copies import as_examples, as_test
 from firsthand.studio.views.arena_views import voter_of
-from firsthand.studio.views.form_fields import form_of
+from firsthand.studio.views.form_fields import posted
 from firsthand.studio.views.query_values import number_of, text_of
 from firsthand.trace import Score, Trace
 
 VIEWS = ("conversation", "tree", "raw")
 MAX_RAW_CHARS = 2_000_000
 MAX_NOTE_CHARS = 4000
+MAX_PEOPLE = 50
+"""People whose scores of one attempt are kept under one name."""
 
 
 def routes(runs: OpenRuns) -> list[Route]:
@@ -106,8 +110,7 @@ def routes(runs: OpenRuns) -> list[Route]:
         text = as_test(run.id, trace) if kind == "test.py" else as_examples(run.id, trace)
         return PlainTextResponse(text, headers={"content-disposition": f'attachment; filename="{kind}"'})
 
-    async def note(request: Request) -> Response:
-        form = await form_of(request)
+    def note(request: Request, form: dict[str, str]) -> Response:
         run, each = kept(request)
         trace = each.trace
         name, value, text = form.get("name", "").strip(), form.get("value", ""), form.get("text", "")
@@ -122,16 +125,49 @@ def routes(runs: OpenRuns) -> list[Route]:
         Route(f"{base}/spans/found", search),
         Route(f"{base}/span", span),
         Route(f"{base}/copy/{{kind:str}}", copy),
-        Route(f"{base}/notes", note, methods=["POST"]),
+        Route(f"{base}/notes", posted(note), methods=["POST"]),
     ]
 
 
 def add_note(run: Run, trace: Trace, number_of_try: int, name: str, value: str, text: str, *, by: str) -> None:
-    """Keep a person's score of a try under `note.NAME`; ConfigError if name or value is not what it should be."""
+    """Keep a person's score of a try under `note.NAME`, as the mean of what each person said of it last.
+
+    ConfigError if name or value is not what it should be, or more than MAX_PEOPLE would have scored it.
+    """
     number, text = check_note(name, value, text)
-    detail: dict[str, Any] = {"by": by} | ({"text": text} if text else {})
-    score = Score(NOTE + name, number, detail)
-    run.add_score(trace, number_of_try, score.name, "a person in the Studio", score)
+    name = NOTE + name
+    run.revise_score(
+        trace, number_of_try, name, "a person in the Studio", lambda last: rated(name, last, by, number, text)
+    )
+
+
+def rated(name: str, last: Score | None, by: str, value: float, text: str) -> Score:
+    """The score after a person has given this value and text: the mean of all people's, with each of theirs in `detail`."""
+    given: dict[str, Json] = {} if last is None else _ratings(last)
+    given = {**given, by: {"value": value} | ({"text": text} if text else {})}
+    if len(given) == 1:
+        return Score(name, value, {"by": by} | ({"text": text} if text else {}))
+    if len(given) > MAX_PEOPLE:
+        raise ConfigError(f"{MAX_PEOPLE} people have scored this attempt as {name[:70]}: choose another name")
+    texts = [f"{who}: {each['text']}" for who, each in given.items() if each.get("text")]
+    detail: Json = {"by": ", ".join(given)} | ({"text": "\n".join(texts)} if texts else {}) | {"ratings": given}
+    return Score(name, fmean(each["value"] for each in given.values()), detail)
+
+
+def _ratings(score: Score) -> dict[str, Json]:
+    """What each person said in a note; of one from before 0.23.0, what its last writer said, if their name was kept."""
+    by, text = score.detail.get("by"), score.detail.get("text")
+    alone: Json = {"value": score.value} | ({"text": text} if text else {})
+    found = score.detail.get("ratings", {by: alone} if isinstance(by, str) else {})
+    if not isinstance(found, dict):
+        return {}
+    return {who: each for who, each in found.items() if who.startswith("human:") and _is_rating(each)}
+
+
+def _is_rating(each: Any) -> bool:
+    """True of a value from 0 to 1, with or without a text: a run's folder may come from anyone."""
+    value = each.get("value") if isinstance(each, dict) else None
+    return isinstance(value, int | float) and 0 <= value <= 1 and isinstance(each.get("text", ""), str)
 
 
 def check_note(name: str, value: str, text: str) -> tuple[float, str]:

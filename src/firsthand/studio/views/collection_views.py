@@ -24,7 +24,7 @@ from firsthand.studio.regression_test import as_regression_test
 from firsthand.studio.rendering import page, part
 from firsthand.studio.studio_store import StudioStore
 from firsthand.studio.task_collection import MAX_TASKS, TaskCollections, as_lines
-from firsthand.studio.views.form_fields import fields_of, form_of
+from firsthand.studio.views.form_fields import fields_of, posted
 
 
 def routes(runs: OpenRuns, traces_in: IncomingTraces, store: StudioStore, playground: Playground) -> list[Route]:
@@ -49,11 +49,10 @@ def routes(runs: OpenRuns, traces_in: IncomingTraces, store: StudioStore, playgr
             checks=offered.of(found.name, [each.task for each in found.tasks]) if playground.agents else (),
         )
 
-    async def add(request: Request) -> Response:
-        form = await form_of(request)
+    def add(request: Request, form: dict[str, str]) -> Response:
         name = form.get("name", "").strip()
         if "trace" in form or "traces" in form:
-            await run_in_threadpool(collections.add_received, name, received(form))
+            collections.add_received(name, received(form))
             return RedirectResponse(f"/data-sets/{part(name)}", 303)
         run = runs.get(form.get("run", ""))
         if place := form.get("attempt", ""):
@@ -79,8 +78,7 @@ def routes(runs: OpenRuns, traces_in: IncomingTraces, store: StudioStore, playgr
         for id in ids:
             yield task_row(id, traces_in.get(id).spans)
 
-    async def remove(request: Request) -> Response:
-        form = await form_of(request)
+    def remove(request: Request, form: dict[str, str]) -> Response:
         name = request.path_params["name"]
         collections.remove(name, form.get("benchmark", ""), form.get("task", ""), form.get("key", ""))
         is_left = any(each.name == name for each in collections.all())
@@ -88,11 +86,11 @@ def routes(runs: OpenRuns, traces_in: IncomingTraces, store: StudioStore, playgr
 
     async def start(request: Request) -> Response:
         fields = await fields_of(request)
-        found = collections.get(request.path_params["name"])
         check = check_of(dict(fields).get("check", "numeric"))
         models = tuple(dict.fromkeys(value for name, value in fields if name == "model"))
         wanted = dict(fields).get("prompt", "")
-        prompt = prompts.text(wanted) if wanted else None
+        found = await run_in_threadpool(collections.get, request.path_params["name"])
+        prompt = await run_in_threadpool(prompts.text, wanted) if wanted else None
         made = await playground.start_tasks(found.name, found.to_put(), models, check, prompt)
         return RedirectResponse(f"/runs/{part(made)}", 303)
 
@@ -107,9 +105,9 @@ def routes(runs: OpenRuns, traces_in: IncomingTraces, store: StudioStore, playgr
     base = "/data-sets/{name}"
     return [
         Route("/data-sets", show),
-        Route("/data-sets", add, methods=["POST"]),
+        Route("/data-sets", posted(add), methods=["POST"]),
         Route(base, one),
-        Route(f"{base}/remove", remove, methods=["POST"]),
+        Route(f"{base}/remove", posted(remove), methods=["POST"]),
         Route(f"{base}/run", start, methods=["POST"]),
         Route(f"{base}/tasks.jsonl", lines),
         Route(f"{base}/test.py", test_file),

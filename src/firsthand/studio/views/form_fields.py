@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qsl
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
+from starlette.responses import Response
 
 from firsthand.errors import ConfigError
 
 MAX_BODY = 64 << 10
 MAX_FIELDS = 40
+
+
+def posted(
+    handle: Callable[[Request, dict[str, str]], Response], most: int = MAX_BODY
+) -> Callable[[Request], Awaitable[Response]]:
+    """Return an endpoint that reads a form of at most `most` bytes and calls `handle` with it in a thread.
+
+    On the event loop, where a form is read, everybody's pages would wait while `handle` reads a run or waits for a lock.
+    """
+
+    async def endpoint(request: Request) -> Response:
+        form = await form_of(request, most)
+        return await run_in_threadpool(handle, request, form)
+
+    return endpoint
 
 
 async def form_of(request: Request, most: int = MAX_BODY) -> dict[str, str]:

@@ -6,7 +6,6 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -127,9 +126,9 @@ def routes(runs: OpenRuns, traces: IncomingTraces) -> list[Route]:
     def search(request: Request) -> Response:
         return json_answer(spans_holding(traces.get(request.path_params["trace"]).spans, text_of(request, "words")))
 
-    async def copy(request: Request) -> Response:
+    def copy(request: Request) -> Response:
         kind = request.path_params["kind"]
-        kept = await run_in_threadpool(traces.get, request.path_params["trace"])
+        kept = traces.get(request.path_params["trace"])
         headers = {"content-disposition": f'attachment; filename="{kind}"'}
         if kind == "spans.json":
             return StreamingResponse(downloaded_spans(kept.spans), media_type="application/json", headers=headers)

@@ -71,11 +71,13 @@ def routes(runs: OpenRuns, playground: Playground) -> list[Route]:
             say=given.get("say", "").strip(),
             is_plain=given.get("pattern") == "reply",
         )
-        made = await playground.start(trial, runs.get(trial.run) if trial.attempt else None)
+        parents = await run_in_threadpool(runs.get, trial.run) if trial.attempt else None
+        made = await playground.start(trial, parents)
         return RedirectResponse(f"/runs/{part(made)}", 303)
 
     async def replay(request: Request) -> Response:
-        parents, attempt = runs.get(request.path_params["run"]), request.path_params["attempt"]
+        attempt = request.path_params["attempt"]
+        parents = await run_in_threadpool(runs.get, request.path_params["run"])
         made, place = await playground.replay(parents, attempt)
         is_made = await run_in_threadpool(lambda: runs.get(made).info.num_traces > 0)
         both = address("/compare/attempts", run_a=parents.id, a=attempt, run_b=made, b=place)

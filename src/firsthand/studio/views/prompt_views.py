@@ -16,7 +16,7 @@ from firsthand.studio.rendering import page, part
 from firsthand.studio.studio_store import StudioStore
 from firsthand.studio.task_collection import TaskCollections
 from firsthand.studio.views.arena_views import voter_of
-from firsthand.studio.views.form_fields import form_of
+from firsthand.studio.views.form_fields import posted
 
 MAX_FORM = 256 << 10
 
@@ -48,8 +48,7 @@ def routes(runs: OpenRuns, store: StudioStore) -> list[Route]:
             sets=[each.name for each in TaskCollections(store).all()],
         )
 
-    async def add(request: Request) -> Response:
-        form = await form_of(request, MAX_FORM)
+    def add(request: Request, form: dict[str, str]) -> Response:
         name, after = form.get("name", "").strip(), form.get("after", "")
         if after and not (after.isascii() and after.isdecimal() and len(after) < 9):
             raise ConfigError(f"after is {after[:40]!r}: a whole number was expected")
@@ -59,6 +58,6 @@ def routes(runs: OpenRuns, store: StudioStore) -> list[Route]:
 
     return [
         Route("/prompts", show),
-        Route("/prompts", add, methods=["POST"]),
+        Route("/prompts", posted(add, MAX_FORM), methods=["POST"]),
         Route("/prompts/{name}", one),
     ]

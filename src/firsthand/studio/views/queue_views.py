@@ -16,7 +16,7 @@ from firsthand.studio.rendering import address, page, part
 from firsthand.studio.studio_store import StudioStore
 from firsthand.studio.views.arena_views import voter_of
 from firsthand.studio.views.attempt_views import add_note, check_note
-from firsthand.studio.views.form_fields import form_of
+from firsthand.studio.views.form_fields import posted
 from firsthand.studio.views.query_values import text_of
 
 LEVELS = ((0.0, "no"), (0.5, "partly"), (1.0, "yes"))
@@ -36,8 +36,7 @@ def routes(runs: OpenRuns, store: StudioStore) -> list[Route]:
             infos=[info for info in runs.infos() if info.num_traces],
         )  # fmt: skip
 
-    async def make(request: Request) -> Response:
-        form = await form_of(request)
+    def make(request: Request, form: dict[str, str]) -> Response:
         check_note(form.get("score", "").strip(), "1", "")
         run = runs.get(form.get("run", ""))
         rows = AttemptQuery.parse(form.get("filter", "")).page(run.database, limit=MAX_ITEMS + 1).rows
@@ -97,9 +96,8 @@ def routes(runs: OpenRuns, store: StudioStore) -> list[Route]:
             num_items=len(queue.items),
         )
 
-    async def rate(request: Request) -> Response:
+    def rate(request: Request, form: dict[str, str]) -> Response:
         name, place = request.path_params["queue"], request.path_params["place"]
-        form = await form_of(request)
         who = form.get("as", "")
         queue, rater = queues.get(name), rater_of(request, who)
         value, text = check_note(queue.score, form.get("value", ""), form.get("text", ""))
@@ -131,11 +129,11 @@ def routes(runs: OpenRuns, store: StudioStore) -> list[Route]:
     base = "/queues/{queue}"
     return [
         Route("/queues", show),
-        Route("/queues", make, methods=["POST"]),
+        Route("/queues", posted(make), methods=["POST"]),
         Route(base, one),
         Route(f"{base}/next", following),
         Route(f"{base}/items/{{place}}", item),
-        Route(f"{base}/items/{{place}}", rate, methods=["POST"]),
+        Route(f"{base}/items/{{place}}", posted(rate), methods=["POST"]),
     ]
 
 

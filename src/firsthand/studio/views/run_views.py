@@ -27,7 +27,7 @@ from firsthand.studio.run_list import earlier_run
 from firsthand.studio.run_notes import RunNotes
 from firsthand.studio.studio_store import StudioStore
 from firsthand.studio.views.arena_views import voter_of
-from firsthand.studio.views.form_fields import form_of
+from firsthand.studio.views.form_fields import posted
 from firsthand.studio.views.query_values import number_of, text_of
 
 MAX_LINES = 200
@@ -82,8 +82,8 @@ def routes(runs: OpenRuns, store: StudioStore, problems: Mapping[str, str] = Map
         run = runs.get(request.path_params["run"])
         return page(request, "parts/under_way", run=run, attempts=under_way_of(run), most=MAX_LINES)
 
-    async def note(request: Request) -> Response:
-        run, form = runs.get(request.path_params["run"]), await form_of(request)
+    def note(request: Request, form: dict[str, str]) -> Response:
+        run = runs.get(request.path_params["run"])
         version = form.get("version", "")
         try:
             if not (version.isascii() and version.isdecimal() and len(version) < 9):
@@ -98,7 +98,7 @@ def routes(runs: OpenRuns, store: StudioStore, problems: Mapping[str, str] = Map
     base = "/runs/{run}"
     return [
         Route(base, show),
-        Route(f"{base}/note", note, methods=["POST"]),
+        Route(f"{base}/note", posted(note), methods=["POST"]),
         Route(f"{base}/board", board),
         Route(f"{base}/under-way", under_way),
     ]

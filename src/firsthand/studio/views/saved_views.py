@@ -12,7 +12,7 @@ from starlette.routing import Route
 from firsthand.errors import ConfigError
 from firsthand.studio.rendering import page
 from firsthand.studio.studio_store import StudioStore
-from firsthand.studio.views.form_fields import form_of
+from firsthand.studio.views.form_fields import posted
 
 VIEW = "view"
 MAX_ADDRESS_CHARS = 8000
@@ -25,8 +25,7 @@ def routes(store: StudioStore) -> list[Route]:
     def show(request: Request) -> Response:
         return page(request, "saved_views", title="Saved views", views=store.items(VIEW))
 
-    async def save(request: Request) -> Response:
-        form = await form_of(request)
+    def save(request: Request, form: dict[str, str]) -> Response:
         place = form.get("address", "")
         if len(place) > MAX_ADDRESS_CHARS or not _ADDRESS.fullmatch(place):
             raise ConfigError(
@@ -35,13 +34,12 @@ def routes(store: StudioStore) -> list[Route]:
         store.put(VIEW, form.get("name", "").strip(), {"address": quote(place, safe="/?&=%:+,;@!$'()*~[]#")})
         return RedirectResponse("/views", 303)
 
-    async def remove(request: Request) -> Response:
-        form = await form_of(request)
+    def remove(request: Request, form: dict[str, str]) -> Response:
         store.remove(VIEW, form.get("name", ""))
         return RedirectResponse("/views", 303)
 
     return [
         Route("/views", show),
-        Route("/views", save, methods=["POST"]),
-        Route("/views/remove", remove, methods=["POST"]),
+        Route("/views", posted(save), methods=["POST"]),
+        Route("/views/remove", posted(remove), methods=["POST"]),
     ]
