@@ -265,6 +265,14 @@ def test_a_card_that_sends_its_readers_elsewhere_gets_no_key() -> None:
         assert other.asked == []
 
 
+def test_a_card_with_a_host_of_combining_marks_is_read_in_linear_time() -> None:
+    with peer() as found:
+        found.card = card("http://a" + "\u0301" * 20_000 + "\u0316" * 20_000)
+        began = time.process_time()  # of all threads
+        failed(attempt(found.url), "another address")
+        assert time.process_time() - began < 3
+
+
 def test_a_card_gives_no_user_name_that_takes_the_place_of_the_key() -> None:
     with peer() as found:
         found.card = card(found.url.replace("//", "//somebody@"))

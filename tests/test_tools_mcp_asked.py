@@ -15,6 +15,7 @@ import httpcore2
 import httpx2
 import mcp_types as types
 
+from cpu_time import at_most_cpu_s
 from firsthand.errors import AnswerPending, ToolError
 from firsthand.loop.approval import Approval
 from firsthand.loop.calling import caller
@@ -26,6 +27,7 @@ from firsthand.tools.mcp.server_declaration import ServerDeclaration
 from firsthand.tools.mcp.server_requests import MAX_MESSAGE, RequestAnswers
 from mcp_questions import SERVER, Person, during_a_call, form, notes, said
 
+MANY_MARKS = "\u0301" * 20_000 + "\u0316" * 20_000
 IMAGE = types.ImageContent(type="image", data="QUJD", mime_type="image/png")
 
 
@@ -118,6 +120,9 @@ def test_a_question_to_the_user_is_asked_whatever_is_allowed_and_answered_in_eac
         assert result.action == action and person.asked[0][3] == opened
         assert [(each["arguments"], each["allowed"]) for each in notes(trace, "approval")] == [(opened, allowed)]
     assert asked(odd, Person())[0].message == "only addresses of http and https are opened"
+    odd.url = f"ftp://a{MANY_MARKS}/"
+    with at_most_cpu_s(0.5):
+        assert asked(odd, Person())[0].message == "only addresses of http and https are opened"
 
 
 def test_a_pending_question_is_raised_once_for_its_own_call_and_counts_anew() -> None:
@@ -214,6 +219,8 @@ def test_nobody_is_sent_to_what_is_no_web_page_or_asked_without_a_terminal() -> 
         try:
             with pytest.raises(ToolError, match="asks to sign in at 'file:///x', which is no web address"):
                 await sign_in.redirect("file:///x")
+            with at_most_cpu_s(0.5), pytest.raises(ToolError, match="4,000 are the limit"):
+                await sign_in.redirect(f"https://a{MANY_MARKS}/")
             with pytest.raises(
                 ToolError, match=r"no terminal: run `firsthand mcp --sign-in https://h\.example/mcp\?k=1`"
             ):

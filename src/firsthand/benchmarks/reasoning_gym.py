@@ -12,7 +12,6 @@ import ast
 import inspect
 import json
 import re
-import unicodedata
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from firsthand.message import Json
 from firsthand.patterns.parts.parsed_python import parsable
 from firsthand.sandbox.sandbox import Outcome, Sandbox
 from firsthand.sandbox.sandbox_limits import RunLimits
+from firsthand.system.normalised_text import normalised_text
 from firsthand.system.plurals import count_of
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -128,7 +128,7 @@ def is_plain(answer: str, *, lists: bool) -> bool:
     A formula has numbers, operators, single letters and the names of mathematical functions. A library of algebra evaluates
     texts within an expression in their turn, so that it has none.
     """
-    text = unicodedata.normalize("NFKC", answer).strip()
+    text = normalised_text("NFKC", answer).strip()
     if lists:
         try:
             if isinstance(ast.literal_eval(parsable(text)), list | tuple | set):

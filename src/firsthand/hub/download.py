@@ -22,6 +22,7 @@ from urllib.parse import urljoin, urlsplit
 from firsthand.errors import DataError, DownloadError, reason_of
 from firsthand.hub.offline import expect_online, is_local
 from firsthand.system.exchange_deadline import exchange_deadline
+from firsthand.system.normalised_text import has_long_marks
 
 if TYPE_CHECKING:
     import httpx
@@ -272,6 +273,8 @@ def _open(
 
 def _joined(url: str, location: str) -> str:
     try:
+        if has_long_marks(location):
+            raise ValueError
         return urljoin(url, location)
     except ValueError:
         raise DownloadError(f"{_host(url)} redirects to {location[:200]!r}, which is not a valid URL") from None

@@ -29,6 +29,7 @@ from firsthand.providers.endpoint_secrets import hide
 from firsthand.providers.openai_wire import clip
 from firsthand.providers.supported_settings import check_supported, no_scores
 from firsthand.system import conversation_owner
+from firsthand.system.normalised_text import has_long_marks
 from firsthand.system.poll_pause import MAX_PAUSE_S, pause_s
 
 if TYPE_CHECKING:
@@ -249,9 +250,9 @@ class RemoteAgent:
         """Refuse a card that sends its readers, and their key, to another host, or that nobody trusted has signed."""
         home = urlsplit(self._url)
         for interface in card.supported_interfaces:
-            there = urlsplit(interface.url)
             if interface.protocol_binding == "GRPC":
                 continue
+            there = urlsplit("" if has_long_marks(interface.url) else interface.url)
             elsewhere = (there.scheme, there.hostname, there.port) != (home.scheme, home.hostname, home.port)
             if elsewhere or "@" in there.netloc:  # a user name would take the place of the key
                 raise ModelError(

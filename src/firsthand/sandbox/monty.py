@@ -14,6 +14,7 @@ import time
 from typing import Any, NamedTuple
 
 from firsthand.sandbox.bubblewrap import SandboxRun
+from firsthand.system.normalised_text import has_long_marks
 
 FAST_S = 0.05
 """Code that takes longer is left to CPython, which computes several times faster."""
@@ -36,6 +37,8 @@ async def attempt(run: SandboxRun) -> MontyRun | None:
 
 def _is_python(code: str) -> bool:
     """True if CPython compiles it; Monty runs some code that CPython refuses, such as `return` outside of functions."""
+    if has_long_marks(code):
+        return False
     try:
         compile(code, "<run>", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -16,6 +16,7 @@ from firsthand.patterns.parts.answers import last_number, parse_number
 from firsthand.patterns.parts.exclamations import without_exclamations
 from firsthand.scorers.reference_answers import accepted_answers
 from firsthand.scorers.whole_answer import whole_answer
+from firsthand.system.normalised_text import normalised_text
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -142,7 +143,7 @@ def _with_articles(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).casefold()
+    return normalised_text("NFKC", text).casefold()
 
 
 def _is_punctuation(sign: str) -> bool:
@@ -161,7 +162,7 @@ def _are_other_intervals(left: re.Match[str] | None, right: re.Match[str] | None
 
 def _with_meant_signs(text: str) -> str:
     """Return the text with a private character for each sign that makes another value or name."""
-    text = unicodedata.normalize("NFKC", _RAISED.sub(lambda found: f"^{found.group()}" if found.group() else " ", text))
+    text = normalised_text("NFKC", _RAISED.sub(lambda found: f"^{found.group()}" if found.group() else " ", text))
     text = "".join("-" if each == "−" or unicodedata.category(each) == "Pd" else each for each in text).casefold()
     text = re.sub(r"^\s*-\s+(?=[.\d])", "-", _GROUP.sub("", text.replace("$", "")))
     return _MEANT.sub(_kept, text)

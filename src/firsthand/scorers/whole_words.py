@@ -10,7 +10,6 @@ Left out: other languages without blanks (Thai, Khmer), Korean particles, and na
 from __future__ import annotations
 
 import re
-import unicodedata
 from bisect import bisect_left
 from fractions import Fraction
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from firsthand.patterns.parts.filler import without_filler
 from firsthand.patterns.parts.plain_values import joined_groups
 from firsthand.patterns.parts.value_expressions import part_of_expression
 from firsthand.patterns.parts.value_words import MULTIPLES, NUMBER_WORDS, PARTS, SIZES, folded
+from firsthand.system.normalised_text import normalised_text
 
 _GROUPS = re.compile(r"(?<=\d)(?:\{,\}|\\[,;:! ]|[\u00a0\u2009\u202f]|,(?:\\!)?)(?=\d{3}(?!\d))")
 _EMPHASIS = re.compile(r"(?<![^\W_])_{1,3}(?=[^\W_])|(?<=[^\W_])_{1,3}(?![\w{])")
@@ -171,7 +171,7 @@ def _is_number(word: str) -> bool:
 
 def _words(text: str, name: re.Pattern[str]) -> _Words:
     """Return the words and numbers of the text in lower case; `name` matches what makes a decimal a part of a name."""
-    text = _HYPHEN.sub("-", _DIFFERENCE.sub(_as_sum, unicodedata.normalize("NFC", without_filler(text))))
+    text = _HYPHEN.sub("-", _DIFFERENCE.sub(_as_sum, normalised_text("NFC", without_filler(text))))
     text = _WRAPPED_MINUS.sub("-", _SPACED_MINUS.sub("-", text))
     text = _EMPHASIS.sub("", folded(joined_groups(_GROUPS.sub("", text))))
     found: list[str] = []

@@ -7,9 +7,10 @@ brackets that look like others as those. Positions are kept, so that only the fo
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
+
+from firsthand.system.normalised_text import normalised_text
 
 _ALIKE = dict(
     zip(
@@ -88,7 +89,7 @@ def _opens(text: str, at: int, wanted: str) -> bool:
 
 @lru_cache(maxsize=65_536)
 def _known(character: str) -> str:
-    parts = unicodedata.normalize("NFKD", character).casefold()
+    parts = normalised_text("NFKD", character).casefold()
     alike = "".join('"' if each in _QUOTES else _ALIKE.get(each, each) for each in parts)
     return "".join(each for each in alike if each.isalnum() or each in _KEPT)
 

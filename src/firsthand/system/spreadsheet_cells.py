@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import unicodedata
+from firsthand.system.normalised_text import normalised_text
 
 _BEGINNINGS = ("=", "+", "-", "@")
 _CONTROLS = ("\t", "\r")
@@ -16,7 +16,7 @@ def plain_cell(value: object) -> object:
     if not isinstance(value, str):
         return value
     first = next((char for char in value if char.isprintable() and not char.isspace()), "")
-    is_formula = value.startswith(_CONTROLS) or unicodedata.normalize("NFKC", first).startswith(_BEGINNINGS)
+    is_formula = value.startswith(_CONTROLS) or normalised_text("NFKC", first).startswith(_BEGINNINGS)
     return f"'{value}" if is_formula else value
 
 

@@ -5,13 +5,13 @@ An example that asks what its item asks would give the answer away, and a table 
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from firsthand.benchmarks.protocols.protocol import Item
 from firsthand.errors import ConfigError
+from firsthand.system.normalised_text import normalised_text
 from firsthand.system.plurals import count_of
 
 
@@ -78,4 +78,4 @@ def _askable(item: Item) -> set[tuple[str, ...]]:
 
 def _words(text: str) -> str:
     """A text without spacing, which makes no other question; case and punctuation may be what is asked about."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    return " ".join(normalised_text("NFC", text).split())

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
 from firsthand.bridges.agentdojo.dojo_adaptive import MARK, SITE
 from firsthand.bridges.agentdojo.dojo_tools import DECLARED
 from firsthand.message import Json
+from firsthand.system.normalised_text import normalised_text
 from firsthand.system.unseen_letters import without_unseen
 
 _ADDRESS = re.compile(r"(?<![^\s<>()\"':@])[^\s<>()\"':@]++@[^\s<>()\"':]++")
@@ -62,4 +62,4 @@ def _items(value: Any) -> set[str]:
 def _folded(value: Any) -> str:
     """A value as text without case, width, unseen characters and the number of blanks; nothing for None."""
     text = value if isinstance(value, str) else "" if value is None else json.dumps(value, default=str)
-    return " ".join(unicodedata.normalize("NFKC", without_unseen(text)).casefold().split())
+    return " ".join(normalised_text("NFKC", without_unseen(text)).casefold().split())

@@ -7,7 +7,6 @@ Every function here takes text of any kind and length, in linear time. Bounds in
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
@@ -23,6 +22,7 @@ from firsthand.patterns.parts.stated_choice import stated_choice
 from firsthand.patterns.parts.statements import STATED, expected
 from firsthand.patterns.parts.taken_back import BEFORE_CHARS, asserts, taken_back
 from firsthand.patterns.parts.value_words import changes_value, multiple
+from firsthand.system.normalised_text import normalised_text
 from firsthand.task import Task
 
 TAIL_CHARS = 20_000
@@ -250,7 +250,7 @@ def _as_slash(text: str) -> str:
     text = _WHOLE_FRAC.sub(r"\1 ", text)
     text = _FRAC.sub(lambda found: f"{found[1] or found[3]}/{found[2] or found[4]}", text)
     return (
-        _VULGAR.sub(lambda found: f"{found[1] or ''} {unicodedata.normalize('NFKC', found[2])}", text)
+        _VULGAR.sub(lambda found: f"{found[1] or ''} {normalised_text('NFKC', found[2])}", text)
         .replace("⁄", "/")
         .strip()
     )

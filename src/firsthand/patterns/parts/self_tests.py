@@ -13,6 +13,7 @@ from firsthand.errors import ConfigError
 from firsthand.message import ToolCall
 from firsthand.patterns.parts.evaluation import Feedback
 from firsthand.patterns.parts.fenced_code import fenced_code
+from firsthand.patterns.parts.parsed_python import parsable
 from firsthand.patterns.parts.python_source import joined_source, last_defining
 from firsthand.task import Task
 
@@ -144,7 +145,7 @@ def _statements(code: str) -> Iterable[ast.stmt]:
 
 def _parses(code: str) -> bool:
     try:
-        ast.parse(code)
+        ast.parse(parsable(code))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return True

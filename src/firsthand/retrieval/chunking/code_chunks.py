@@ -17,6 +17,7 @@ from firsthand.retrieval.chunk import Chunk, Chunker
 from firsthand.retrieval.chunking.markdown_chunks import heading
 from firsthand.retrieval.chunking.text_spans import bounded, check_sizes, chunks_of, pieces
 from firsthand.retrieval.document import Document
+from firsthand.system.normalised_text import has_long_marks
 
 MAX_TREE_CHARS = 500_000
 """Longer Python files are divided like other languages."""
@@ -102,6 +103,8 @@ def _belong(first: tuple[str, ...], other: tuple[str, ...]) -> bool:
 
 def _python(text: str) -> list[Symbol] | None:
     """The symbols by the syntax tree; None where it does not parse."""
+    if has_long_marks(text):
+        return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # such as an invalid escape sequence in someone's string

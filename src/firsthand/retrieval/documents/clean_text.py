@@ -7,12 +7,12 @@ where they shape letters or emoji. Line breaks stay as many as they were, so lin
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from firsthand.retrieval.document import Location
+from firsthand.system.normalised_text import normalised_text
 
 _KINDS = {
     "control": "\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f",
@@ -24,11 +24,6 @@ _DROPPED = re.compile("|".join(f"(?P<{name.replace('-', '_')}>[{chars}])" for na
 _JOINER = re.compile("(?<![^\x00-\x7f\\s])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f\\s\u200c\u200d])")
 """A joiner that stands beside ASCII or white space, where it joins nothing."""
 _ANY = re.compile(f"[{''.join(_KINDS.values())}\u200c\u200d\r\ud800-\udfff]")
-_PIECE = 1024
-_WIDE = re.compile("[^\x00-\u02ff]{31,}")
-"""Holds every run of more than MAX_MARKS marks."""
-MAX_MARKS = 30
-"""Normalising sorts a run of marks in quadratic time: no longer run than this, as in Stream-Safe Text, is sorted."""
 
 
 def clean(text: str, places: Sequence[Location] = ()) -> tuple[str, tuple[Location, ...], list[str]]:
@@ -60,34 +55,4 @@ def _cleaned(text: str, dropped: Counter[str]) -> str:
         text, joiners = _JOINER.subn("", text)
         if joiners:
             dropped["zero-width"] += joiners
-    return text if unicodedata.is_normalized("NFC", text) else _composed(text)
-
-
-def _composed(text: str) -> str:
-    """NFC, piece by piece; a piece ends before a character that combines with nothing."""
-    made, start = [], 0
-    while start < len(text):
-        end = min(start + _PIECE, len(text))
-        while end < len(text) and end < start + 2 * _PIECE and not _begins(text[end]):
-            end += 1
-        made += [unicodedata.normalize("NFC", part) for part in _within_marks(text[start:end])]
-        start = end
-    return "".join(made)
-
-
-def _within_marks(text: str) -> Iterator[str]:
-    """The text in parts, each of which has at most MAX_MARKS marks in a row."""
-    start = 0
-    for run in _WIDE.finditer(text):
-        marks = 0
-        for at, char in enumerate(run.group(), run.start()):
-            marks = marks + 1 if unicodedata.category(char)[0] == "M" else 0
-            if marks > MAX_MARKS:
-                yield text[start:at]
-                start, marks = at, 1
-    yield text[start:]
-
-
-def _begins(char: str) -> bool:
-    """True for a character that never composes with the one before it."""
-    return char.isascii() or (not unicodedata.combining(char) and unicodedata.category(char)[0] not in "ML")
+    return normalised_text("NFC", text)

@@ -8,13 +8,13 @@ either direction, their weights summed (the reference keeps the last weight of a
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from firsthand.message import Json
+from firsthand.system.normalised_text import normalised_text
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class KnowledgeGraph:
 
 def normal_name(name: str) -> str:
     """A name in the form in which entities are compared: NFC, upper case, single spaces, without quotes around it."""
-    return " ".join(unicodedata.normalize("NFC", name).upper().split()).strip("\"'`“”‘’ ")
+    return " ".join(normalised_text("NFC", name).upper().split()).strip("\"'`“”‘’ ")
 
 
 @dataclass

@@ -10,6 +10,7 @@ import ast
 from collections.abc import Collection
 
 from firsthand.errors import ToolError, nearest
+from firsthand.system.normalised_text import MAX_MARKS, has_long_marks
 
 FUNCTIONS = ("read", "answer", "len", "text", "first", "last", "sorted", "unique", "number")
 """`read(text, question, kind)` asks the quarantined reader; `answer(value)` ends the plan."""
@@ -36,6 +37,8 @@ def parse_plan(text: str, tools: Collection[str]) -> list[ast.stmt]:
     """The statements of a plan. PlanError names the line and what is not allowed there."""
     if len(text) > MAX_CHARS:
         raise PlanError(f"the plan has {len(text)} characters: at most {MAX_CHARS} are read")
+    if has_long_marks(text):
+        raise PlanError(f"the plan has a letter with many combining marks: at most {MAX_MARKS} are read")
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

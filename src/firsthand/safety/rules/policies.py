@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from firsthand.errors import unknown
 from firsthand.safety.rules.case import CallCase, unknown_amounts, uses
 from firsthand.safety.rules.witness import texts_at
+from firsthand.system.normalised_text import normalised_text
 
 Action = Literal["allow", "rewrite", "ask", "deny"]
 _ORDER: tuple[Action, ...] = ("allow", "rewrite", "ask", "deny")
@@ -92,7 +93,7 @@ def untrusted_session(case: CallCase) -> Ruling | None:
 def path_inside(case: CallCase) -> Ruling | None:
     """Denies a path that may leave the folder, however it is written."""
     for text in texts_at(case.whole, case.declares.paths):
-        plain = unicodedata.normalize("NFKC", unquote(unquote(text))).replace("\\", "/")
+        plain = normalised_text("NFKC", unquote(unquote(text))).replace("\\", "/")
         if plain.startswith(("/", "~")) or ".." in plain.split("/") or "\0" in plain or re.match(r"\w+:", plain):
             return deny(f"{text!r:.80} may lead out of the folder")
     return None

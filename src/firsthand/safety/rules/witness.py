@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 from firsthand.declaration import fields_at, values_at
 from firsthand.safety.rules.forbidden import is_forbidden
 from firsthand.safety.rules.whole_values import is_hidden, stands_whole
+from firsthand.system.normalised_text import normalised_text
 
 _LOWER = {ord(letter): letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 _LOOK_ALIKES = str.maketrans(
@@ -79,7 +79,7 @@ def problem_of(value: str, sources: Sequence[WitnessSource]) -> str:
     """The reason why a person could be misled by the value: characters that are not seen, or look-alikes of a witness."""
     if any(map(is_hidden, value)) or "\ufffc" in value:
         return "it has characters that are not seen"
-    plain = unicodedata.normalize("NFKC", value).translate(_LOOK_ALIKES)
+    plain = normalised_text("NFKC", value).translate(_LOOK_ALIKES)
     if plain != value and any(source.has(plain) for source in sources):
         return f"it looks like {plain!r} and is not"
     return ""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-import unicodedata
+
+from firsthand.system.normalised_text import normalised_text
 
 MAX_CHARS = 500
 
@@ -75,7 +76,7 @@ def _unicode(text: str) -> str:
         return text
     text = _RAISED.sub(lambda found: f"^{{{found.group().translate(_SUPERSCRIPTS)}}}", text)
     text = re.sub(r"√\s*(\d+(?:\.\d+)?|[A-Za-z])", r"\\sqrt{\1}", text).replace("√", "\\sqrt ")
-    text = unicodedata.normalize("NFKC", _VULGAR.sub(" ", text.replace("ℝ", "\\mathbb{R}")))  # which makes ℝ an R
+    text = normalised_text("NFKC", _VULGAR.sub(" ", text.replace("ℝ", "\\mathbb{R}")))  # which makes ℝ an R
     return "".join(_SYMBOLS.get(sign, sign) for sign in text)
 
 

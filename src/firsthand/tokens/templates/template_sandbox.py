@@ -26,6 +26,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 from firsthand.errors import FirsthandError, TemplateError
+from firsthand.system.normalised_text import MAX_MARKS, has_long_marks
 from firsthand.tokens.templates.meters import add_meters
 from firsthand.tokens.templates.render_budget import MAX_STEPS, RenderBudget, dict_of, is_container, nested_depth
 
@@ -80,6 +81,8 @@ class SandboxedTemplate:
     def __init__(self, source: str, *, now: datetime | None = None) -> None:
         if len(source) > MAX_SOURCE:
             raise TemplateError(f"the chat template has {len(source)} characters; at most {MAX_SOURCE} are rendered")
+        if has_long_marks(source):
+            raise TemplateError(f"a letter of the chat template has more than {MAX_MARKS} combining marks: remove them")
         self._environment = _Environment(now)
         self._lock = threading.Lock()  # the environment counts the steps of one rendering at a time
         self._compiled: jinja2.Template = _guarded(lambda: self._environment.from_string(source), "cannot be read")

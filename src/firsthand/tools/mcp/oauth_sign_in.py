@@ -135,13 +135,14 @@ class BrowserSignIn:
         """Show the person the page's address, and open it in the browser if they agree. ToolError if not, or if nobody is
         there: the MCP server chose the page, and one that redirects at once would sign in without a click.
         """
-        origin, parts = self.declaration.origin, urlsplit(url)
-        if parts.scheme not in ("http", "https"):
-            raise ToolError(f"{origin} asks to sign in at {url[:80]!r}, which is no web address")
+        origin = self.declaration.origin
         if len(url) > MAX_ADDRESS:
             raise ToolError(
                 f"{origin} asks to sign in at an address of {len(url):,} characters: {MAX_ADDRESS:,} are the limit"
             )
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https"):
+            raise ToolError(f"{origin} asks to sign in at {url[:80]!r}, which is no web address")
         if not self._terminal.is_there():
             raise ToolError(
                 f"{origin} asks to sign in, and there is no terminal: run `firsthand mcp "

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import mcp_types as types
 from pydantic import FileUrl
@@ -124,7 +123,7 @@ class RequestAnswers:
             decision: Decision = await self._decide(at, tool, {})
             return types.ElicitResult(action="decline")
         if isinstance(params, types.ElicitRequestURLParams):
-            if urlsplit(params.url).scheme not in ("http", "https"):
+            if not params.url.lower().startswith(("http://", "https://")):
                 return types.ErrorData(code=_REFUSED, message="only addresses of http and https are opened")
             decision = await self._decide(at, tool, {"message": params.message[:MAX_MESSAGE], "open": params.url})
             return types.ElicitResult(action="accept" if decision.allowed else "decline")

@@ -159,8 +159,9 @@ class _Reader:
             self.pieces.append(f" ({self.href})")
         found = _HREF.search(" " + attributes)
         url = next((each for each in found.groups() if each is not None), "").strip() if found else ""
+        url = _unescaped(url) if url and not url.startswith("#") else ""
         try:
-            url = urljoin(self.base, _unescaped(url)) if url and not url.startswith("#") else ""
+            url = urljoin(self.base, url) if url and len(url) <= _MAX_URL else ""
         except ValueError:
             url = ""
         self.href = url if len(url) <= _MAX_URL and url.startswith(("http://", "https://", "/")) else ""

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
+from firsthand.system.normalised_text import normalised_text
 from firsthand.system.unseen_letters import without_unseen
 
 ATTACKER = "eve@attacker.example"
@@ -35,7 +36,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _folded(text: str) -> str:
     """The text as names of hosts are compared: without case, width and unseen characters."""
-    plain = unicodedata.normalize("NFKC", without_unseen(text)).casefold().replace("\u3002", ".")
+    plain = normalised_text("NFKC", without_unseen(text)).casefold().replace("\u3002", ".")
     return "".join(letter for letter in without_unseen(plain) if unicodedata.category(letter) != "Cf")
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from firsthand.patterns.parts.value_words import DOTLESS, MULTIPLES, NUMBER_WORDS, SMALL_NUMBERS
+from firsthand.system.normalised_text import normalised_text
 
 LEAST_AMOUNT = 100
 """Smaller numbers are amounts only with a currency beside them or where a total is named: `in 3 parts` is none."""
@@ -70,7 +71,7 @@ class Amount(NamedTuple):
 
 def other_amount(text: str, fact: str) -> str | None:
     """Return the first amount in a text that is neither `fact` nor that rounded (`24.2k` for 24242); None without one."""
-    text = unicodedata.normalize("NFKC", text).translate(DOTLESS)
+    text = normalised_text("NFKC", text).translate(DOTLESS)
     right = float(fact)
     for each in _amounts(text):
         rounded = abs(each.value - right) * 2 <= each.step <= right

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from firsthand.system.normalised_text import normalised_text
+
 TITLE_AGREES, TITLE_DIFFERS = 0.2, 0.1
 
 
@@ -99,7 +101,7 @@ def type_reward(wanted: ShopProduct, bought: ShopProduct) -> float:
 
 def words_of(text: str) -> str:
     """The text's words in lower case, with one space around each; letters and pictures belong to words, ® and ™ do not."""
-    text = unicodedata.normalize("NFC", text).lower()
+    text = normalised_text("NFC", text).lower()
     if not text.isascii():
         text = "".join(" " if each > "\x7f" and _is_apart(each) else each for each in text)
     found: Sequence[str] = re.findall(r"[a-z0-9.\u0080-\U0010ffff]+", text)
