@@ -163,6 +163,31 @@ def test_pages_and_reads_go_on_while_another_process_holds_the_store(tmp_path: P
     other.close()
 
 
+@pytest.mark.parametrize("writes_first", [False, True])
+def test_a_studio_that_starts_while_another_process_holds_the_store_reads_it(
+    tmp_path: Path, writes_first: bool
+) -> None:
+    before = SqliteStore(tmp_path)
+    before.put("prompt", "p", {"text": "old"})
+    other = sqlite3.connect(tmp_path / "studio.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    kept = SqliteStore(tmp_path)
+    writer = threading.Thread(target=kept.put, args=("prompt", "p", {"text": "new"}))
+    if writes_first:
+        writer.start()
+        time.sleep(0.1)  # the writer waits for the lock by now
+    begun = time.monotonic()
+    found = kept.get("prompt", "p")
+    assert found is not None and found.body == {"text": "old"} and time.monotonic() - begun < 2
+    other.execute("ROLLBACK")
+    if writes_first:
+        writer.join()
+        found = kept.get("prompt", "p")
+        assert found is not None and found.body == {"text": "new"}
+    for each in (before, kept, other):
+        each.close()
+
+
 def at_once(*work: Any) -> list[Exception]:
     """Calls all in threads that begin together; returns what they raised."""
     raised: list[Exception] = []
