@@ -32,7 +32,7 @@ from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.playground import Playground, PlaygroundTrial
 from firsthand.studio.prompt_library import PromptLibrary
 from firsthand.studio.studio_app import create_app
-from firsthand.studio.studio_store import SqliteStore, StudioStore
+from firsthand.studio.studio_store import _SCHEMA, FILE, SCHEMA_VERSION, SqliteStore, StudioStore
 from firsthand.studio.task_collection import TaskCollections
 from studio_small_home import ids, write_home
 
@@ -135,7 +135,7 @@ def test_pages_and_reads_go_on_while_another_process_holds_the_store(tmp_path: P
     kept = SqliteStore(tmp_path)
     kept.put("prompt", "p", {"text": "old"})
     assert kept.get("prompt", "p") is not None
-    other = sqlite3.connect(tmp_path / "studio.sqlite", isolation_level=None)
+    other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     writer = threading.Thread(target=kept.put, args=("prompt", "p", {"text": "new"}))
     writer.start()
@@ -169,7 +169,7 @@ def test_a_studio_that_starts_while_another_process_holds_the_store_reads_it(
 ) -> None:
     before = SqliteStore(tmp_path)
     before.put("prompt", "p", {"text": "old"})
-    other = sqlite3.connect(tmp_path / "studio.sqlite", isolation_level=None)
+    other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     kept = SqliteStore(tmp_path)
     writer = threading.Thread(target=kept.put, args=("prompt", "p", {"text": "new"}))
@@ -186,6 +186,39 @@ def test_a_studio_that_starts_while_another_process_holds_the_store_reads_it(
         assert found is not None and found.body == {"text": "new"}
     for each in (before, kept, other):
         each.close()
+
+
+def test_of_two_processes_that_make_the_store_at_once_the_second_finds_it_made(tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    other.execute("PRAGMA journal_mode = WAL")
+    other.execute("BEGIN IMMEDIATE")
+    kept = SqliteStore(tmp_path)
+    raised: list[list[Exception]] = []
+    writer = threading.Thread(target=lambda: raised.append(at_once(lambda: kept.put("prompt", "p", {}))))
+    writer.start()
+    time.sleep(0.2)  # it has found no tables, and waits for the lock by now
+    for statement in _SCHEMA.split(";"):
+        other.execute(statement)
+    other.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    other.execute("COMMIT")
+    writer.join()
+    assert raised == [[]] and kept.get("prompt", "p") is not None
+    for each in (kept, other):
+        each.close()
+
+
+def test_one_thread_at_a_time_reads_by_the_connection_and_none_while_it_is_closed(tmp_path: Path) -> None:
+    kept = SqliteStore(tmp_path)
+    kept.put("prompt", "p", {})
+    for work in (lambda: kept.get("prompt", "p"), kept.close):
+        with kept._reading:
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join(0.1)
+            assert thread.is_alive()
+        thread.join()
+    assert kept.get("prompt", "p") is not None
+    kept.close()
 
 
 def at_once(*work: Any) -> list[Exception]:

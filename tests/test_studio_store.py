@@ -27,7 +27,7 @@ from firsthand.studio.postgres_store import PostgresStore
 from firsthand.studio.project_store import ProjectStore
 from firsthand.studio.prompt_library import PromptLibrary
 from firsthand.studio.studio_app import create_app
-from firsthand.studio.studio_store import FILE, SqliteStore, StudioStore
+from firsthand.studio.studio_store import FILE, SCHEMA_VERSION, SqliteStore, StudioStore
 from firsthand.studio.task_collection import TaskCollections
 from firsthand.task import Task
 from index_postgres import postgres  # noqa: F401
@@ -449,13 +449,30 @@ def test_a_data_set_or_prompt_whose_name_was_sent_with_a_nul_is_refused_as_any_o
         TaskCollections(store).remove("a\0b", "traces", "t")
 
 
-def test_views_of_a_file_of_a_stranger_may_call_nothing_unsafe_in_reads_or_writes(tmp_path: Path) -> None:
+def test_a_file_of_the_next_version_is_not_opened(tmp_path: Path) -> None:
+    kept = SqliteStore(tmp_path)
+    kept.put("view", "v", {})
+    kept.close()
+    with sqlite3.connect(tmp_path / FILE) as newer:
+        newer.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    newer.close()
+    for use in (lambda: kept.get("view", "v"), lambda: kept.put("view", "v", {})):
+        with pytest.raises(StoreError, match=r"was written by a newer firsthand \(schema 2\): update firsthand$"):
+            use()
+
+
+def test_views_of_a_strangers_file_may_call_nothing_unsafe_and_both_connections_are_closed(tmp_path: Path) -> None:
     kept = SqliteStore(tmp_path)
     kept.put("view", "v", {})
     assert kept.get("view", "v") is not None
-    for each in (kept._connection, kept._reader):
-        assert each is not None and each.execute("PRAGMA trusted_schema").fetchone() == (0,)
+    both = [each for each in (kept._connection, kept._reader) if each is not None]
+    assert [each.execute("PRAGMA trusted_schema").fetchone() for each in both] == [(0,), (0,)]
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        both[1].execute("DELETE FROM items")
     kept.close()
+    for each in both:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            each.execute("SELECT 1")
 
 
 @pytest.mark.parametrize("name", [".", ".."])

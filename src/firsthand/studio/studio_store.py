@@ -156,7 +156,7 @@ class SqliteStore:
                 if self._reader is not None:
                     return self._reader.execute(sql, values).fetchall()
             with self._lock:
-                if self._connection is None and not self.path.exists():
+                if not self.path.exists():
                     return []
                 self._connected()
             return self._read(sql, values)
