@@ -23,6 +23,7 @@ from firsthand.errors import ConfigError, StoreError
 from firsthand.patterns.reply import reply
 from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
+from firsthand.studio import live_events
 from firsthand.studio import playground as playground_module
 from firsthand.studio.access import Access
 from firsthand.studio.accounts import Accounts
@@ -302,6 +303,31 @@ def test_an_event_stream_ends_with_the_session_that_opened_it(tmp_path: Path) ->
     lines = asyncio.run(asyncio.wait_for(read(), 20))
     assert told == [] and seen == [3, 1, 0] and lines == ["retry: 2000 4", "event: changed 1"]
     runs.close()
+
+
+def test_a_stream_asks_in_a_thread_at_its_first_look_and_then_each_so_many_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    asked_in: set[int] = set()
+
+    def version_of(*_: object) -> str:
+        done.append("look")
+        return ""
+
+    def may_go_on() -> bool:
+        done.append("ask")
+        asked_in.add(threading.get_ident())
+        return done.count("ask") < 3
+
+    monkeypatch.setattr(live_events, "version_of", version_of)
+
+    async def read() -> int:
+        stream = changes(["runs"], OpenRuns(tmp_path), poll_s=1 / 128, may_go_on=may_go_on, ask_s=2 / 128)
+        return len([each async for each in stream])
+
+    assert asyncio.run(asyncio.wait_for(read(), 20)) == 1 and threading.get_ident() not in asked_in
+    assert done == ["look", "ask", "look", "look", "ask", "look", "look", "ask"] and live_events.ASK_S == 5
 
 
 def asking(path: str, **headers: str) -> Request:
