@@ -23,6 +23,7 @@ from firsthand.errors import ConfigError, StoreError
 from firsthand.patterns.reply import reply
 from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
+from firsthand.studio import live_events
 from firsthand.studio import playground as playground_module
 from firsthand.studio.access import Access
 from firsthand.studio.accounts import Accounts
@@ -32,7 +33,7 @@ from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.playground import Playground, PlaygroundTrial
 from firsthand.studio.prompt_library import PromptLibrary
 from firsthand.studio.studio_app import create_app
-from firsthand.studio.studio_store import SqliteStore, StudioStore
+from firsthand.studio.studio_store import _SCHEMA, FILE, SCHEMA_VERSION, SqliteStore, StudioStore
 from firsthand.studio.task_collection import TaskCollections
 from studio_small_home import ids, write_home
 
@@ -135,7 +136,7 @@ def test_pages_and_reads_go_on_while_another_process_holds_the_store(tmp_path: P
     kept = SqliteStore(tmp_path)
     kept.put("prompt", "p", {"text": "old"})
     assert kept.get("prompt", "p") is not None
-    other = sqlite3.connect(tmp_path / "studio.sqlite", isolation_level=None)
+    other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     writer = threading.Thread(target=kept.put, args=("prompt", "p", {"text": "new"}))
     writer.start()
@@ -161,6 +162,64 @@ def test_pages_and_reads_go_on_while_another_process_holds_the_store(tmp_path: P
     assert kept.get("prompt", "q") is not None, "a store that was closed opens again"
     kept.close()
     other.close()
+
+
+@pytest.mark.parametrize("writes_first", [False, True])
+def test_a_studio_that_starts_while_another_process_holds_the_store_reads_it(
+    tmp_path: Path, writes_first: bool
+) -> None:
+    before = SqliteStore(tmp_path)
+    before.put("prompt", "p", {"text": "old"})
+    other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    kept = SqliteStore(tmp_path)
+    writer = threading.Thread(target=kept.put, args=("prompt", "p", {"text": "new"}))
+    if writes_first:
+        writer.start()
+        time.sleep(0.1)  # the writer waits for the lock by now
+    begun = time.monotonic()
+    found = kept.get("prompt", "p")
+    assert found is not None and found.body == {"text": "old"} and time.monotonic() - begun < 2
+    other.execute("ROLLBACK")
+    if writes_first:
+        writer.join()
+        found = kept.get("prompt", "p")
+        assert found is not None and found.body == {"text": "new"}
+    for each in (before, kept, other):
+        each.close()
+
+
+def test_of_two_processes_that_make_the_store_at_once_the_second_finds_it_made(tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    other.execute("PRAGMA journal_mode = WAL")
+    other.execute("BEGIN IMMEDIATE")
+    kept = SqliteStore(tmp_path)
+    raised: list[list[Exception]] = []
+    writer = threading.Thread(target=lambda: raised.append(at_once(lambda: kept.put("prompt", "p", {}))))
+    writer.start()
+    time.sleep(0.2)  # it has found no tables, and waits for the lock by now
+    for statement in _SCHEMA.split(";"):
+        other.execute(statement)
+    other.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    other.execute("COMMIT")
+    writer.join()
+    assert raised == [[]] and kept.get("prompt", "p") is not None
+    for each in (kept, other):
+        each.close()
+
+
+def test_one_thread_at_a_time_reads_by_the_connection_and_none_while_it_is_closed(tmp_path: Path) -> None:
+    kept = SqliteStore(tmp_path)
+    kept.put("prompt", "p", {})
+    for work in (lambda: kept.get("prompt", "p"), kept.close):
+        with kept._reading:
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join(0.1)
+            assert thread.is_alive()
+        thread.join()
+    assert kept.get("prompt", "p") is not None
+    kept.close()
 
 
 def at_once(*work: Any) -> list[Exception]:
@@ -244,6 +303,31 @@ def test_an_event_stream_ends_with_the_session_that_opened_it(tmp_path: Path) ->
     lines = asyncio.run(asyncio.wait_for(read(), 20))
     assert told == [] and seen == [3, 1, 0] and lines == ["retry: 2000 4", "event: changed 1"]
     runs.close()
+
+
+def test_a_stream_asks_in_a_thread_at_its_first_look_and_then_each_so_many_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    asked_in: set[int] = set()
+
+    def version_of(*_: object) -> str:
+        done.append("look")
+        return ""
+
+    def may_go_on() -> bool:
+        done.append("ask")
+        asked_in.add(threading.get_ident())
+        return done.count("ask") < 3
+
+    monkeypatch.setattr(live_events, "version_of", version_of)
+
+    async def read() -> int:
+        stream = changes(["runs"], OpenRuns(tmp_path), poll_s=1 / 128, may_go_on=may_go_on, ask_s=2 / 128)
+        return len([each async for each in stream])
+
+    assert asyncio.run(asyncio.wait_for(read(), 20)) == 1 and threading.get_ident() not in asked_in
+    assert done == ["look", "ask", "look", "look", "ask", "look", "look", "ask"] and live_events.ASK_S == 5
 
 
 def asking(path: str, **headers: str) -> Request:

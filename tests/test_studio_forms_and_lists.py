@@ -115,8 +115,10 @@ def test_a_queue_is_made_worked_through_and_shown(shown: Shown) -> None:
     first = next(id for id, name in names.items() if name == "FIRST")
     notes = [(row.place, each.name, each.value, dict(each.detail)) for row in runs.get(first).rows()
              for each in runs.get(first).trace(row.place).attempt_scores if each.name != "exact"]  # fmt: skip
+    ratings = {"human:eve": {"value": 1.0, "text": "Sure"}, "human:dan": {"value": 0.25, "text": "Hm"}}
+    both = {"by": "human:eve, human:dan", "text": "human:eve: Sure\nhuman:dan: Hm", "ratings": ratings}
     assert notes == [
-        ("p0", "note.good", 0.25, {"by": "human:dan", "text": "Hm"}),
+        ("p0", "note.good", 0.625, both),
         ("p1", "note.good", 0.0, {"by": "human:eve"}), ("p2", "note.good", 0.5, {"by": "human:eve", "text": "So so"}),
     ]  # fmt: skip
 

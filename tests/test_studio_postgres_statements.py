@@ -135,12 +135,12 @@ def test_a_transaction_holds_its_name_to_the_end_and_keeps_all_or_nothing(opened
     ((_, _, database),) = opened
     del database.locks[:]
     shared = ProjectStore(store, "one")
-    for name, held in (("queue q", shared), ("account", shared), ("queue q", store)):
+    for name, held in (("queue q", shared), ("account", shared), ("queue q", store), ("a\0\ud800b", store)):
         with held.exclusive(name):
             database.is_held = True
             assert store.get("a", "k") is not None
         database.is_held = False
-    assert database.locks == ["one/queue q\n#0", "account\n#0", "queue q\n#0"]
+    assert database.locks == ["one/queue q\n#0", "account\n#0", "queue q\n#0", "ab\n#0"]
     with pytest.raises(ConfigError), store.exclusive("x"):
         database.is_held = True
         store.put("a", "k", {"n": 2})

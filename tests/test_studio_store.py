@@ -25,8 +25,10 @@ from firsthand.studio.access import Access
 from firsthand.studio.annotation_queue import OPEN_S, AnnotationQueue, Queues
 from firsthand.studio.postgres_store import PostgresStore
 from firsthand.studio.project_store import ProjectStore
+from firsthand.studio.prompt_library import PromptLibrary
 from firsthand.studio.studio_app import create_app
-from firsthand.studio.studio_store import FILE, SqliteStore, StudioStore
+from firsthand.studio.studio_store import FILE, SCHEMA_VERSION, SqliteStore, StudioStore
+from firsthand.studio.task_collection import TaskCollections
 from firsthand.task import Task
 from index_postgres import postgres  # noqa: F401
 
@@ -342,7 +344,7 @@ def test_a_queue_is_made_from_a_filter_and_worked_through(client: TestClient, ho
     page_of = client.get("/queues/wrong%20sums").text
     assert "4</b> of 4 finished" in page_of and "human:ada" in page_of and "0 of 4 attempts" in page_of
     assert "note.fair" in client.get("/queues").text
-    assert client.get(f"/runs/{run}", params={"filter": "has:note score.note.fair<0.5"}).text.count("data-row") == 4
+    assert client.get(f"/runs/{run}", params={"filter": "has:note score.note.fair=0.5"}).text.count("data-row") == 4
     refused = post(client, f"/queues/wrong%20sums/items/{place}", value="1", version="7", text="mine", **{"as": "bob"})
     assert refused.status_code == 409 and "Another tab has rated this attempt 0 meanwhile" in refused.text
     assert 'value="mine"' in refused.text, "what was written is not lost"
@@ -433,6 +435,44 @@ def test_names_and_kinds_with_sql_or_surrogates_are_names_or_a_sentence(opened: 
         with pytest.raises(StoreError):
             read()
     assert store.items("view") == []
+
+
+def test_a_data_set_or_prompt_whose_name_was_sent_with_a_nul_is_refused_as_any_other(
+    opened: Callable[[], StudioStore],
+) -> None:
+    store, row = opened(), {"id": "t", "question": "q?", "answer": "a", "system": "", "history": "", "cluster": ""}
+    with pytest.raises(ConfigError, match="is no name: give 1 to 200 characters on one line"):
+        TaskCollections(store).add_received("a\0b", [row])
+    with pytest.raises(ConfigError, match="is no name: give 1 to 200 characters on one line"):
+        PromptLibrary(store).add("a\0b", "text", "ann")
+    with pytest.raises(UnknownName, match="no data set"):
+        TaskCollections(store).remove("a\0b", "traces", "t")
+
+
+def test_a_file_of_the_next_version_is_not_opened(tmp_path: Path) -> None:
+    kept = SqliteStore(tmp_path)
+    kept.put("view", "v", {})
+    kept.close()
+    with sqlite3.connect(tmp_path / FILE) as newer:
+        newer.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    newer.close()
+    for use in (lambda: kept.get("view", "v"), lambda: kept.put("view", "v", {})):
+        with pytest.raises(StoreError, match=r"was written by a newer firsthand \(schema 2\): update firsthand$"):
+            use()
+
+
+def test_views_of_a_strangers_file_may_call_nothing_unsafe_and_both_connections_are_closed(tmp_path: Path) -> None:
+    kept = SqliteStore(tmp_path)
+    kept.put("view", "v", {})
+    assert kept.get("view", "v") is not None
+    both = [each for each in (kept._connection, kept._reader) if each is not None]
+    assert [each.execute("PRAGMA trusted_schema").fetchone() for each in both] == [(0,), (0,)]
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        both[1].execute("DELETE FROM items")
+    kept.close()
+    for each in both:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            each.execute("SELECT 1")
 
 
 @pytest.mark.parametrize("name", [".", ".."])

@@ -88,8 +88,9 @@ class PostgresStore:
     @contextmanager
     def exclusive(self, name: str) -> Iterator[None]:
         """Runs what is within as one transaction; see `StudioStore.exclusive`."""
+        plain = "".join(filter(str.isprintable, name))  # a name that was typed may hold what no text of PostgreSQL can
         with self._transaction() as connection:
-            self._wait_for(connection, f"{name}\n")  # no document's lock: its key is not empty
+            self._wait_for(connection, f"{plain}\n")  # no document's lock: its key is not empty
             yield
 
     def log(self, kind: str, body: Json) -> None:

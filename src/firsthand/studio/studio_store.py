@@ -156,13 +156,10 @@ class SqliteStore:
                 if self._reader is not None:
                     return self._reader.execute(sql, values).fetchall()
             with self._lock:
-                if self._connection is None and not self.path.exists():
+                if not self.path.exists():
                     return []
                 self._connected()
-                with self._reading:
-                    if self._reader is None:
-                        self._reader = connect_bounded(self.path, "ro", timeout=10, check_same_thread=False)
-                    return self._reader.execute(sql, values).fetchall()
+            return self._read(sql, values)
 
     def _expect_version(self, connection: sqlite3.Connection, kind: str, key: str, version: int | None) -> int:
         """The version that a document has, 0 if it is not there; ConfigError if another was read."""
@@ -199,21 +196,25 @@ class SqliteStore:
                 raise StoreError(f"a journal beside {self.path} is not its own: remove it")
             if not self.path.exists():
                 self.path.touch(mode=0o600)
-            connection = connect_bounded(self.path, "rw", timeout=10, isolation_level=None, check_same_thread=False)
+            connection = self._opened("rw")
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA trusted_schema = OFF")
-            connection.execute("BEGIN IMMEDIATE")
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                for statement in _SCHEMA.split(";"):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            connection.execute("COMMIT")
-            if version > SCHEMA_VERSION:
+            if _schema_of(connection) == 0:  # else no lock is waited for
+                connection.execute("BEGIN IMMEDIATE")
+                if _schema_of(connection) == 0:
+                    for statement in _SCHEMA.split(";"):
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                connection.execute("COMMIT")
+            if (version := _schema_of(connection)) > SCHEMA_VERSION:
                 connection.close()
                 raise StoreError(f"{self.path} was written by a newer firsthand (schema {version}): update firsthand")
-            self._connection = connection
+            self._connection, self._reader = connection, self._opened("ro")
         return self._connection
+
+    def _opened(self, mode: str) -> sqlite3.Connection:
+        connection = connect_bounded(self.path, mode, timeout=10, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA trusted_schema = OFF")
+        return connection
 
     @contextmanager
     def _sentences(self) -> Iterator[None]:
@@ -223,6 +224,10 @@ class SqliteStore:
             raise StoreError(f"{self.path} cannot be used: {error}") from error
         except OSError as error:
             raise StoreError(f"{self.path} cannot be made: {error.strerror or error}") from error
+
+
+def _schema_of(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def checked_body(key: str, body: Json) -> str:

@@ -140,8 +140,7 @@ class TaskCollections:
     def remove(self, name: str, benchmark: str, task_id: str, key: str = "") -> None:
         """Takes a task out; the data set goes with its last one. `key` tells which, where several have that id.
 
-        UnknownName if there is no such data set, ConfigError if somebody has changed it meanwhile, or if several tasks have
-        the id and no key is given.
+        UnknownName if there is no such data set, ConfigError if several tasks have the id and no key is given.
         """
         with self.store.exclusive(f"{COLLECTION} {name}"):
             item = self.store.get(COLLECTION, name)
