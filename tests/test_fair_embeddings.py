@@ -205,6 +205,14 @@ def test_texts_are_tokenised_in_turns_too_and_while_a_pack_is_computed() -> None
     made.close()
 
 
+def test_a_closed_embedder_has_ended_both_its_pools() -> None:
+    made = embedder(LONG)
+    made.close()
+    for pool in (made._tokenising, made._pool):
+        with pytest.raises(RuntimeError):
+            pool.submit(int)
+
+
 def test_pieces_hold_up_to_their_characters_and_never_split_a_text() -> None:
     half = "a" * (PIECE_CHARS // 2)
     assert pieces_of([]) == [] and pieces_of(["", ""]) == [["", ""]]
