@@ -86,9 +86,36 @@ def test_an_owner_that_had_its_turn_goes_behind_those_that_had_theirs_before() -
     for future in futures:
         future.result(20)
     assert done == ["ann", "bob", "held", "bob"]
+    sizes = []
     for number in range(2 * MAX_SERVED):
         pool.submit(int, owner=str(number)).result(20)
-    assert len(pool._served) <= MAX_SERVED
+        sizes.append(len(pool._served))
+    assert max(sizes) == MAX_SERVED
+    pool.shutdown()
+
+
+def test_the_last_turns_of_those_with_work_are_never_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("firsthand.embed.fair_pool.MAX_SERVED", 2)
+    pool, done = FairPool(1, name="test"), []
+    goes = held(pool)
+    futures = [pool.submit(lambda each=each: done.append(each), owner=each) for each in ("ann", "ann", "bob", "cy")]  # type: ignore[misc]
+    goes.set()
+    for future in futures:
+        future.result(20)
+    assert done == ["ann", "bob", "cy", "ann"]
+    pool.shutdown()
+
+
+def test_what_was_cancelled_costs_its_owner_no_turn() -> None:
+    pool, done = FairPool(1, name="test"), []
+    goes = held(pool)
+    for call in range(2):
+        assert pool.submit(int, owner="ann", call=call).cancel()
+    futures = [pool.submit(lambda each=each: done.append(each), owner=each) for each in ("ann", "bob")]  # type: ignore[misc]
+    goes.set()
+    for future in futures:
+        future.result(20)
+    assert done == ["ann", "bob"]
     pool.shutdown()
 
 
@@ -99,11 +126,16 @@ def test_work_gives_its_own_result_or_error_and_what_is_cancelled_is_not_done() 
     def broken() -> None:
         raise ModelError("broken")
 
-    error, cancelled, three = pool.submit(broken), pool.submit(lambda: done.append(1)), pool.submit(lambda: 3)
+    def ended() -> None:
+        raise SystemExit(3)
+
+    exit_, error, cancelled, three = (pool.submit(each) for each in (ended, broken, lambda: done.append(1), lambda: 3))
     assert cancelled.cancel()
     goes.set()
     with pytest.raises(ModelError, match="broken"):
         error.result(20)
+    with pytest.raises(SystemExit):
+        exit_.result(20)
     assert three.result(20) == 3 and done == []
     pool.shutdown()
 
@@ -121,6 +153,7 @@ def test_a_pool_that_ends_waits_for_what_is_under_way_and_cancels_the_rest() -> 
     goes.set()
     ending.join(20)
     assert not ending.is_alive() and done == []
+    pool._work_once()  # as a thread that came to its turn too late
     with pytest.raises(RuntimeError):
         pool.submit(int)
 
@@ -158,17 +191,26 @@ def test_texts_are_tokenised_in_turns_too_and_while_a_pack_is_computed() -> None
     async def work() -> None:
         long = asyncio.create_task(made.embed_in_turn(["w1 " * 5000, "w2 " * 5000, "w3 " * 5000], owner="ann"))
         await until(lambda: made._tokenising._waiting)
+        other = asyncio.create_task(made.embed_in_turn(["w8"], owner="ann"))
         short = asyncio.create_task(made.embed_in_turn(["w9"], owner="bob"))
-        await until(lambda: len(made._tokenising._waiting) == 2)
+        await until(lambda: sum(map(len, made._tokenising._waiting.values())) == 3)
         goes.set()
         await until(computing.is_set)  # bob's pack is held, and ann's texts are tokenised meanwhile
-        await until(lambda: len(asked) == 4)
+        await until(lambda: len(asked) == 5)
         computes.set()
-        assert (await short).truncated == (False,) and (await long).truncated == (True,) * 3
+        assert (await short).truncated == (await other).truncated == (False,) and (await long).truncated == (True,) * 3
 
     run(work())
-    assert asked == ["w1", "w9", "w2", "w3"]
+    assert asked == ["w1", "w9", "w8", "w2", "w3"]
     made.close()
+
+
+def test_a_closed_embedder_has_ended_both_its_pools() -> None:
+    made = embedder(LONG)
+    made.close()
+    for pool in (made._tokenising, made._pool):
+        with pytest.raises(RuntimeError):
+            pool.submit(int)
 
 
 def test_pieces_hold_up_to_their_characters_and_never_split_a_text() -> None:
@@ -220,6 +262,29 @@ def test_a_call_that_waits_holds_no_thread_of_the_loop_and_one_that_is_cancelled
 
     run(work())
     assert seen == [1, 9]
+    made.close()
+
+
+def test_after_an_error_what_has_not_begun_is_not_computed() -> None:
+    made = embedder(LONG)
+    _, goes, seen = gated(made)
+    forward = made._forward
+
+    def broken(ids_N: Any, lengths: Sequence[int]) -> Any:
+        if ids_N[0] == 1:
+            raise ModelError("broken")
+        return forward(ids_N, lengths)
+
+    made._forward = broken
+
+    async def work() -> None:
+        with pytest.raises(ModelError, match="broken"):
+            await made.embed_in_turn([f"w{number} " * 300 for number in range(1, 5)])
+        goes.set()
+        await made.embed_in_turn(["w9"])
+
+    run(work())
+    assert 3 not in seen and 4 not in seen and seen[-1] == 9
     made.close()
 
 

@@ -136,8 +136,9 @@ class Embedder:
 
     async def embed_counted(self, texts: Any, *, whole: bool = False) -> Any:
         counts = [len(text) for text in texts]
-        if whole and max(counts) > 4:
-            raise PromptTooLong("input 1 has more tokens than the model takes (5): split it")
+        for index, count in enumerate(counts):
+            if whole and count > 4:
+                raise PromptTooLong(f"input {index} has more tokens than the model takes ({count}): split it")
         return SimpleNamespace(
             vectors=[[float(n), -0.5] for n in counts], num_tokens=counts, truncated=[n > 4 for n in counts]
         )

@@ -42,7 +42,6 @@ class FairPool:
 
     def shutdown(self) -> None:
         """Wait for the work under way, cancel the rest, and end the threads."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             while self._waiting:
                 self._next()[0].cancel()
@@ -73,8 +72,9 @@ class FairPool:
             calls[call] = pieces
         if not calls:
             del self._waiting[owner]
-        self._turns += 1
-        self._served[owner] = self._turns
+        if not work[0].cancelled():  # which costs no turn
+            self._turns += 1
+            self._served[owner] = self._turns
         if len(self._served) > MAX_SERVED:
             self._served = {each: turn for each, turn in self._served.items() if each in self._waiting}
         return work
