@@ -69,6 +69,22 @@ def test_ordinary_text_is_left_as_it_is_without_a_look_at_each_letter() -> None:
         assert normalised_text("NFC", text) == text
 
 
+def test_writing_with_few_spaces_has_no_wide_runs() -> None:
+    for text in (
+        "นำน้ำให้ทำงานทุกวันเกี่ยวกับภาษาไทย",
+        "ພາສາລາວບໍ່ມີຊ່ອງຫວ່າງ",
+        "བཀྲ་ཤིས་བདེ་ལེགས",
+        "မြန်မာဘာသာစကား",
+        "ភាសាខ្មែរគ្មានចន្លោះ",
+        "जिज्ञासापूर्वकविचारविमर्शः",
+        "今天的天气很好",
+        "カタカナとひらがな",
+        "─" * 40,
+        "대한민국의국어는한글로",
+    ):
+        assert not _WIDE.search(text * 3), text
+
+
 def test_nothing_else_normalises() -> None:
     root = Path(firsthand.__file__).parent
     using = [
