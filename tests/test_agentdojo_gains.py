@@ -8,7 +8,7 @@ pytest.importorskip("agentdojo")
 
 from firsthand.bridges.agentdojo.dojo_adaptive import MARK
 from firsthand.bridges.agentdojo.dojo_benchmark import _adaptive, attack_success
-from firsthand.bridges.agentdojo.dojo_gain import gives
+from firsthand.bridges.agentdojo.dojo_gain import _folded, gives
 from firsthand.bridges.agentdojo.dojo_suites import VERSION, environment, ground_truth
 from firsthand.trace import Call, Trace
 
@@ -82,3 +82,7 @@ def test_every_goal_is_reached_by_its_call_and_by_none_of_the_users_own(suite: s
 
         own = ground_truth(*place, environment(*place, {}))
         assert value(*own) == 0.0 and value(*own, tuple(facts["goal"])) == 1.0, task.id
+
+
+def test_words_are_compared_without_case_width_and_blanks() -> None:
+    assert _folded("Ｐay  ＵＳ\u200b12") == "pay us12"

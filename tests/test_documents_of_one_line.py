@@ -28,7 +28,7 @@ def test_a_text_of_nothing_but_marks_is_cleaned_in_linear_time(marks: str) -> No
 def test_as_many_marks_as_languages_use_are_sorted_and_composed_wherever_they_stand() -> None:
     for marks in ("\u0323\u0302", "\u0302\u0323", "\u0316" * 29 + "\u0301", "\u0301" + "\u0316" * 29):
         for before in ("", "e", "か" * 29, "か" * 2_000, "б" * 1_023):
-            text = before + "e" + marks + "か\u3099 б\u0438\u0306"
+            text = before + "e" + marks + "か\u3099 ﬁ² б\u0438\u0306"
             assert clean(text)[0] == unicodedata.normalize("NFC", text)
 
 

@@ -17,7 +17,7 @@ def test_a_sign_that_makes_another_value_or_name_counts():
         ("51", "5|1"), ("51", "5;1"), ("51", "(5)(1)"), ("51", "5)(1"), ("51", "5?1"), ("51", "5%1"),
         ("ab", "a-b"), ("ab", "a+b"), ("ab", "a*b"), ("x5", "x=5"), ("x", "-x"), ("inf", "-inf"), ("∞", "-∞"),
         ("A", "!A"),
-        ("A", "~A"), ("A", "¬A"), ("", ""), ("", "."), ("?", "!"), ("A", ""),
+        ("A", "~A"), ("A", "¬A"), ("15", "１．５"), ("A", "Ａ＋"), ("", ""), ("", "."), ("?", "!"), ("A", ""),
     ):  # fmt: skip
         assert not same_words(one, other) and not same_words(other, one), (one, other)
     for dash in "-−‐‑–—－":

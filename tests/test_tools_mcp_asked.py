@@ -224,7 +224,7 @@ def test_nobody_is_sent_to_what_is_no_web_page_or_asked_without_a_terminal() -> 
             with pytest.raises(
                 ToolError, match=r"no terminal: run `firsthand mcp --sign-in https://h\.example/mcp\?k=1`"
             ):
-                await sign_in.redirect("https://auth.example/")
+                await sign_in.redirect(f"https://auth.example/{'a' * 3_979}")  # 4,000 characters
             given = oauth(WEB, sign_in).context
             assert (given.server_url, given.client_metadata.scope) == ("https://h.example/mcp?k=1", "read write")
             assert [str(each) for each in given.client_metadata.redirect_uris or ()] == [sign_in.redirect_uri]

@@ -189,3 +189,7 @@ def test_texts_of_names_minuses_and_numerals_take_time_in_proportion():
     ):
         with at_most_cpu_s(3):
             assert has_words(text, "3.1") == ("3.10" in text) and not has_words(text, "A 24 十")
+
+
+def test_words_are_compared_composed() -> None:
+    assert has_words("in Zu\u0308rich", "Z\u00fcrich") and has_words("in Z\u00fcrich", "Zu\u0308rich")

@@ -18,9 +18,14 @@ Form = Literal["NFC", "NFD", "NFKC", "NFKD"]
 MAX_MARKS = 200
 """The most combining marks in a row of a text that Python normalises itself."""
 
-_WIDE = re.compile("[^\x00-\u02ff\u3041-\u3096\u30a1-\u30fa\u3400-\u9fff\uac00-\ud7a3]{31,}")
-"""Holds every run of more marks than Stream-Safe Text has (30, UAX 15). No character left out decomposes into marks at its
-start; the letters of Chinese, Japanese and Korean are left out because their texts have few spaces."""
+_LETTERS = (
+    "\x00-\u02ff\u0904-\u0939\u0958-\u0961\u0e01-\u0e30\u0e32\u0e33\u0e40-\u0e46\u0e81\u0e82\u0ea7-\u0eb0\u0ec0-\u0ec4"
+    "\u0f40-\u0f47\u1000-\u102a\u1780-\u17b3\u2500-\u259f\u3041-\u3096\u30a1-\u30fa\u3400-\u9fff\uac00-\ud7a3"
+)
+"""No character of these decomposes into marks at its start. Letters of languages that are written with few spaces are among
+them, so that their texts have no wide runs; other letters may be left out."""
+_WIDE = re.compile(f"[^{_LETTERS}]{{31,}}")
+"""Holds every run of more marks than Stream-Safe Text has (30, UAX 15)."""
 
 
 def normalised_text(form: Form, text: str) -> str:
