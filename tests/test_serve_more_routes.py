@@ -170,6 +170,14 @@ def test_texts_become_vectors_as_numbers_or_base64_and_none_is_cut() -> None:
         with pytest.raises(Refusal) as caught:
             answered(embeddings, state, body)
         assert said in caught.value.message and caught.value.param == "input"
+
+    class Careless(Embedder):
+        async def embed_counted(self, texts: Any, *, whole: bool = False) -> Any:
+            return await super().embed_counted(texts)
+
+    state.models.embedder = Careless()  # type: ignore[assignment]
+    with pytest.raises(Refusal, match="input 1 has more tokens than the model takes .5.: split it"):
+        answered(embeddings, state, {"input": ["ab", "abcde"]})
     with pytest.raises(Refusal, match="no model for embeddings") as caught:
         answered(embeddings, state_of(SpelledModel()), {"input": "a"})
     assert caught.value.status == 501

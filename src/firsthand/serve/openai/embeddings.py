@@ -68,6 +68,10 @@ async def _embed(embedder: Embedder, texts: list[str]) -> tuple[Iterable[Iterabl
         counted = await embedder.embed_counted(texts, whole=True)
     except PromptTooLong as error:
         raise bad(str(error), "input", "context_length_exceeded") from None
+    cut = [index for index, truncated in enumerate(counted.truncated) if truncated]
+    if cut:  # by an embedder that takes `whole` and does not heed it
+        said = f"input {cut[0]} has more tokens than the model takes ({counted.num_tokens[cut[0]]}): split it"
+        raise bad(said, "input", "context_length_exceeded")
     return counted.vectors, sum(counted.num_tokens)
 
 
