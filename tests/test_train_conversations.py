@@ -8,6 +8,7 @@ import pytest
 
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Message, Sampled, assistant, system, user
+from firsthand.serve.openai.reasoning_split import ReasoningSplitter
 from firsthand.tokens import pretrained
 from firsthand.tokens.templates.chat_template import ChatTemplate
 from firsthand.train.conversations import (
@@ -28,6 +29,8 @@ CHAT = [
 ]
 THINKING = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n\n</think>\n{% endif %}")
 """As Qwen3's: the prompt of a turn has an empty thought that a finished turn has not."""
+OPENED = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
+"""As DeepSeek-R1's: the prompt of a turn opens a thought, and a finished turn has none."""
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +80,75 @@ def test_the_trained_ids_are_those_of_serving(load):
 def test_a_prompt_with_an_empty_thought_is_continued_by_the_answer(load):
     shown = marked({"messages": CHAT[:3]}, *load(THINKING))
     assert shown.endswith("<|im_start|>assistant\n<think>\n\n</think>\n⟦The answer is 42.<|im_end|>⟧")
+
+
+@pytest.mark.parametrize(
+    ("content", "trained"),
+    [
+        ("Paris.", "\n</think>\n\nParis."),
+        ("\n  Paris.", "\n</think>\n\n  Paris."),
+        ("<think>\nFrance.\n</think>\n\nParis.", "France.\n</think>\n\nParis."),
+        ("\n<think>France.</think>Paris.", "France.</think>Paris."),
+        ("<think>\n\n</think>\n\nParis.", "\n</think>\n\nParis."),
+        ("France.\n</think>\n\nParis.", "France.\n</think>\n\nParis."),  # as it is sampled after such a prompt
+        ("Paris, not <think>.", "\n</think>\n\nParis, not <think>."),
+    ],
+)
+def test_an_answer_after_a_prompt_that_opens_a_thought_closes_it(load, content, trained):
+    parts = load(OPENED)
+    shown = marked({"messages": [CHAT[1], {"role": "assistant", "content": content}]}, *parts)
+    assert shown.endswith(f"<|im_start|>assistant\n<think>\n⟦{trained}<|im_end|>⟧")
+    splitter = ReasoningSplitter(thinks=True, starts_in_thought=True)
+    served = [*splitter.feed(trained), *splitter.finish()]
+    assert [piece.text.strip() for piece in served if piece.kind == "content"] == [
+        trained.partition("</think>")[2].strip()
+    ]
+
+
+def test_every_turn_closes_the_thought_that_its_prompt_opens(load):
+    shown = marked({"messages": CHAT[1:]}, *load(OPENED))
+    closed = "<think>\n⟦\n</think>\n\n"
+    assert shown.count("⟦") == 2 and shown.endswith(f"{closed}A token.<|im_end|>⟧")
+    assert f"{closed}The answer is 42.<|im_end|>⟧\n<|im_start|>user" in shown
+
+
+@pytest.mark.parametrize(
+    ("blanks", "empty"), [("", "\n\n</think>\n\n"), ("\n\n", "</think>\n\n"), (" ", "\n\n</think>\n\n")]
+)
+def test_an_empty_thought_has_the_line_ends_that_the_prompt_has_not(load, blanks, empty):
+    shown = marked({"messages": CHAT[1:3]}, *load(OPENED.replace("<think>\n", f"<think>{blanks}")))
+    assert shown.endswith(f"<think>{blanks}⟦{empty}The answer is 42.<|im_end|>⟧")
+
+
+def test_a_template_that_writes_the_opened_thought_into_finished_turns_closes_it_itself_or_not(load):
+    header = "<|im_start|>{{ message['role'] }}\n"
+    opening = header + "{% if message['role'] == 'assistant' %}<think>\n{% endif %}"
+    never = load(OPENED.replace(header, opening))
+    thought = {"role": "assistant", "content": "<think>\nFrance.\n</think>\n\nParis."}
+    assert marked({"messages": CHAT[1:3]}, *never).endswith("<think>\n⟦\n</think>\n\nThe answer is 42.<|im_end|>⟧")
+    assert marked({"messages": [CHAT[1], thought]}, *never).endswith("<think>\n⟦France.\n</think>\n\nParis.<|im_end|>⟧")
+    itself = load(OPENED.replace(header, opening.replace("<think>\n", "<think>\nno thought</think>")))
+    assert marked({"messages": CHAT[1:3]}, *itself).endswith("<think>\n⟦no thought</think>The answer is 42.<|im_end|>⟧")
+
+
+def test_an_answer_that_never_closes_its_thought_is_refused_where_the_prompt_opens_one(load):
+    messages = [CHAT[1], {"role": "assistant", "content": "<think>\nIt may be"}]
+    with pytest.raises(DataError, match=r"^x:7: an answer opens a thought and does not close it: write </think>"):
+        encode_conversation(conversation_of({"messages": messages}, "x:7"), *load(OPENED))
+    assert marked({"messages": messages}, *load(CHATML)).endswith("⟦<think>\nIt may be<|im_end|>⟧")
+
+
+def test_tags_of_a_thought_that_are_control_tokens_are_trained_as_such_once(tmp_path):
+    write_tokenizer(tmp_path, template=OPENED, specials=("<think>", "</think>"))
+    tokenizer = pretrained.load(tmp_path)
+    messages = [CHAT[1], {"role": "assistant", "content": "<think>\nA <|im_end|>.</think>B </think>"}]
+    stream = encode_conversation(conversation_of({"messages": messages}), tokenizer, ChatTemplate(tokenizer, OPENED))
+    trained = stream.ids[stream.ce > 0].tolist()
+    assert tokenizer.decode(trained, skip_special=False) == "A <|im_end|>.</think>B </think><|im_end|>"
+    assert [id for id in trained if id in tokenizer.special_ids] == [
+        tokenizer.id_of("</think>"),
+        tokenizer.id_of("<|im_end|>"),
+    ]
 
 
 def test_a_model_without_a_template_learns_its_end_token(load):

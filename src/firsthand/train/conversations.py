@@ -2,8 +2,9 @@
 
 A conversation is encoded turn by turn as the engine would encode it: the prompt up to an assistant turn, then the turn's own
 tokens up to and including its end, which are spliced into all later prompts. So the trained ids are the ids of serving, and
-the mask is exact. Lines have `messages` (OpenAI's format, tools included), `prompt` and `completion`, or `text`; of a
-comparison the chosen answer is trained on.
+the mask is exact. Where the template's prompt opens a thought (DeepSeek-R1 and its distillations), an answer is trained with
+its own thought, or with an empty one. Lines have `messages` (OpenAI's format, tools included), `prompt` and `completion`, or
+`text`; of a comparison the chosen answer is trained on.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from firsthand.train.streams import Stream
 
 TooLong = Literal["skip", "cut", "refuse"]
 ROLES = get_args(Role)
+_OPEN, _CLOSE = "<think>", "</think>"
 
 
 @dataclass(frozen=True)
@@ -263,7 +265,7 @@ def _of_turns(
                 sampled = Sampled(tuple(reply), (0.0,) * len(reply))
                 message = Message("assistant", message.parts, sampled)
             said.append(message)
-    except TemplateError as error:
+    except (TemplateError, DataError) as error:
         raise DataError(f"{conversation.source}: {error}") from None
     return ids[: spans[-1][1]], spans
 
@@ -279,23 +281,56 @@ def _reply(
     """The ids that a model would sample for this turn after the prompt, its end token last.
 
     They are what the template writes after the prompt. Where it writes the prompt of an unfinished turn in another way
-    than that of a finished one (an empty thought, a trimmed space), they are the content as plain text.
+    than that of a finished one (an empty thought, a trimmed space), they are the content as plain text, behind an empty
+    thought if the prompt opens one that neither the template nor the content closes.
     """
     whole = chat.encode([*said, message], tools, reply=False)
-    if whole[: len(prompt)] == prompt:
-        reply = whole[len(prompt) :]
+    opened = _opened_thought(prompt, tokenizer)
+    reply = whole[len(prompt) :]
+    if whole[: len(prompt)] == prompt and (opened is None or _goes_on(tokenizer.decode(reply, skip_special=False))):
         end = next((at for at, id in enumerate(reply) if id in tokenizer.eos_ids), None)
         if end is not None:
             return reply[: end + 1]
-        text = tokenizer.decode(reply, skip_special=False).rstrip()  # a template without end tokens
+        runs = [TextRun(tokenizer.decode(reply, skip_special=False).rstrip(), False)]  # a template without end tokens
     elif message.tool_calls:
         raise ConfigError(
             "the model's chat template does not write a tool call as a continuation of its own prompt, so its tokens are "
             "not known: give a template that does"
         )
+    elif opened is None:
+        runs = [TextRun(message.text, False)]
     else:
-        text = message.text
-    return [*tokenizer.encode_runs([TextRun(text, False)], continuing=True), *_turn_end(whole, tokenizer)]
+        runs = _after_opened(message.text, opened)
+    return [*tokenizer.encode_runs(runs, continuing=True), *_turn_end(whole, tokenizer)]
+
+
+def _opened_thought(prompt: Sequence[int], tokenizer: Tokenizer) -> str | None:
+    """The blanks behind the tag of a thought with which the prompt ends; None if it ends without one."""
+    tail = tokenizer.decode(prompt[-16:], skip_special=False)
+    body = tail.rstrip()
+    return tail[len(body) :] if body.endswith(_OPEN) else None
+
+
+def _goes_on(reply: str) -> bool:
+    """True if the text goes on with an opened thought and closes it."""
+    return _CLOSE in reply and not reply.lstrip().startswith(_OPEN)
+
+
+def _after_opened(text: str, blanks: str) -> list[TextRun]:
+    """The answer as it follows the tag of a thought and blanks; one without a thought follows an empty thought.
+
+    DataError if it opens a thought of its own and does not close it.
+    """
+    if text.lstrip().startswith(_OPEN):
+        text = text.lstrip().removeprefix(_OPEN).removeprefix(blanks)
+    elif _CLOSE not in text:
+        text = f"\n\n{_CLOSE}\n\n".removeprefix(blanks) + text.lstrip("\n")
+    thought, tag, answer = text.partition(_CLOSE)
+    if not tag:
+        raise DataError(
+            f"an answer opens a thought and does not close it: write {_CLOSE} behind it, or leave the line out"
+        )
+    return [TextRun(thought, False), TextRun(tag, True), TextRun(answer, False)]
 
 
 def _turn_end(whole: Sequence[int], tokenizer: Tokenizer) -> list[int]:
