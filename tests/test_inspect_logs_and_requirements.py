@@ -105,6 +105,13 @@ def test_a_sample_is_an_attempt_whose_calls_share_its_time_and_whose_first_has_i
     assert [node.parent for node in trace.nodes] == [None, 0, 1, 2] and len({call.request for call in trace.calls}) == 3
     assert (trace.answer, trace.epoch, trace.duration_s, trace.scores) == ("", 1, 6.0, (Score("s", 1.0),))
     assert (trace.stop_reason, trace.error) == ("error", Failure("InspectError", "e" * 4000))
+    for choices, ended in (
+        ([{"stop_reason": "max_tokens"}], "length"), ([{"stop_reason": "model_length"}, {}], "length"), (None, "stop"),
+        ([{"stop_reason": "content_filter"}], "content_filter"), ([{"stop_reason": "stop"}], "stop"), ([], "stop"),
+        ([{"stop_reason": ["max_tokens"]}], "stop"), (["max_tokens"], "stop"), ({"0": 1}, "stop"),
+    ):  # fmt: skip
+        told = attempt_of({**sample, "output": {"completion": "", "choices": choices}}, "b", "m")[1]
+        assert [call.detail["finish_reasons"] for call in told.calls] == [["stop"], ["stop"], [ended]]
     limited = attempt_of({**sample, "error": None, "output": {"completion": None}}, "b", "m")[1]
     assert (limited.stop_reason, limited.answer, limited.error) == ("time", "a3", None)
     assert attempt_of({**sample, "error": None, "limit": {}}, "b", "m")[1].stop_reason == "limit"

@@ -16,7 +16,7 @@ from typing import Any
 
 from firsthand.errors import DataError, reason_of
 from firsthand.message import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
-from firsthand.model import Usage
+from firsthand.model import FinishReason, Usage
 from firsthand.runs.whole_run import whole_run
 from firsthand.scorers.reference_answers import secret_of
 from firsthand.system.json_values import values_in
@@ -42,6 +42,10 @@ _KINDS: dict[str, tuple[type, str]] = {
 }  # fmt: skip
 _GRADES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 """Inspect's letters: correct, incorrect, partial, no answer."""
+_ENDED: dict[str, FinishReason] = {
+    "max_tokens": "length", "model_length": "length", "content_filter": "content_filter",
+}  # fmt: skip
+"""Inspect's reasons for which an answer was cut."""
 
 
 def import_eval(path: Path, home: Path) -> tuple[str, int]:
@@ -109,7 +113,8 @@ def attempt_of(sample: Json, benchmark: str, model: str) -> tuple[Task, Trace]:
     calls = tuple(
         Call(f":{number}", "generate", place - 1 if place else None, seconds * number / len(said), seconds / len(said),
              hashlib.sha256(f"{id} {place}".encode("utf-8", "replace")).hexdigest(),
-             usage if number == 0 else Usage(), (place,), detail={"finish_reasons": ["stop"]})
+             usage if number == 0 else Usage(), (place,),
+             detail={"finish_reasons": [_finish_reason(output) if place == said[-1] else "stop"]})
         for number, place in enumerate(said)
     )  # fmt: skip
     target, facts = sample.get("target"), sample.get("metadata") or {}
@@ -128,6 +133,14 @@ def attempt_of(sample: Json, benchmark: str, model: str) -> tuple[Task, Trace]:
         error=Failure("InspectError", str(error.get("message", ""))[:4000]) if isinstance(error, dict) else None,
         stop_reason="error" if error else str(limit.get("type", "limit")) if isinstance(limit, dict) else "done",
     )  # fmt: skip
+
+
+def _finish_reason(output: Any) -> FinishReason:
+    """Why the sample's last answer ended; `stop` where the log gives none."""
+    choices = output.get("choices") if isinstance(output, dict) else None
+    first = choices[0] if isinstance(choices, list) and choices else None
+    given = first.get("stop_reason") if isinstance(first, dict) else None
+    return _ENDED.get(given, "stop") if isinstance(given, str) else "stop"
 
 
 def _scores(scores: Any) -> Iterator[Score]:
