@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,14 @@ def run(home: Path) -> Iterator[store.Run]:
         yield made
 
 
-def said(id: str, answer: str, value: float | None = 1.0, *, question: str = "q", **more: Any) -> Trace:
+def said(
+    id: str, answer: str, value: float | None = 1.0, *, question: str = "q", ended: str | None = None, **more: Any
+) -> Trace:
     """An attempt that answers a question at once."""
     nodes = (Node(None, user(question)), Node(0, assistant(answer)))
     scores = () if value is None else (Score("s", value),)
-    calls = (Call(":0", "generate", 0, 0, 0, "", nodes=(1,)),)
+    detail = {} if ended is None else {"finish_reasons": [ended]}
+    calls = (Call(":0", "generate", 0, 0, 0, "", nodes=(1,), detail=detail),)
     return trace(id, nodes=nodes, calls=calls, answer=answer, scores=scores, **more)
 
 
@@ -213,3 +217,84 @@ def test_several_messages_after_the_last_sampled_one_are_no_branches(run: store.
     run.append(trace("2", nodes=two, calls=(Call(":0", "generate", 0, 0, 0, "", nodes=(1, 2)),), epoch=1))
     assert rows([run], "sft")[1] == {"several branches": 1}
     assert [each["lineage"][0]["leaf"] for each in rows([run], "sft", all_branches=True)[0]] == [1, 1, 2]
+
+
+def test_the_best_of_a_task_are_chosen_among_all_agents_and_prompts(run: store.Run) -> None:
+    for id, value, more in (
+        ("1", 0.5, {}), ("2", 0.75, {"question": "step by step", "agent": "cot"}), ("3", 0.75, {"epoch": 1}),
+        ("4", 0.25, {"task": "u"}), ("5", 0.0, {"task": "u", "agent": "cot"}), ("6", 0.0, {"benchmark": "c"}),
+    ):  # fmt: skip
+        run.append(said(id, f"a{id}", value, **more))
+    for kind in ("sft", "kto"):
+        best, left_out = rows([run], kind, best_of=1)
+        assert sorted(map(names, best)) == ["2", "4", "6"] and left_out == {"not among the best of their task": 3}
+        assert sorted(map(names, rows([run], kind, best_of=2)[0])) == ["2", "3", "4", "5", "6"]
+        assert len(rows([run], kind)[0]) == 6
+    assert [names(row) for row in rows([run], "reward", best_of=1)[0]] == ["31", "45"], "comparisons need one prompt"
+
+
+def test_each_probe_of_a_task_has_its_own_best(run: store.Run) -> None:
+    probes = [{"name": name, "turns": [["user", name]], "continuations": ["no", "yes"]} for name in ("x", "y")]
+    run.add_tasks("b", [Task("t", "", metadata={"probes": probes}, secret={"right": 1})])
+    run.append(trace("1", events=(Event("probe", 0.0, {}),)))
+    best, left_out = rows([run], "sft", best_of=1)
+    assert [row["messages"] for row in best] == [
+        [{"role": "user", "content": name}, {"role": "assistant", "content": "yes"}] for name in ("x", "y")
+    ]
+    assert left_out == {"not among the best of their task": 2}
+
+
+@pytest.mark.parametrize("ended", ["length", "content_filter"])
+def test_an_answer_that_was_cut_is_no_example_to_follow(run: store.Run, ended: str) -> None:
+    cut = said("1", "The answer is 63 because", 1.0, ended=ended)
+    for each in (cut, said("2", "63", 0.75, epoch=1, ended="stop"), said("3", "64", 0.0, epoch=2, ended=ended),
+                 said("4", "none", 0.0, task="u", ended=ended)):  # fmt: skip
+        run.append(each)
+    assert ([names(row) for row in rows([run], "sft")[0]], rows([run], "sft")[1]) == (["2"], {"cut before its end": 3})
+    best, left_out = rows([run], "sft", best_of=1)
+    assert ([names(row) for row in best], left_out) == (["2"], {"cut before its end": 3}), "the best that ended"
+    judged, left_out = rows([run], "kto")
+    assert [(names(row), row["label"]) for row in judged] == [("2", True), ("3", False), ("4", False)]
+    assert left_out == {"cut before its end": 1}
+    assert [names(row) for row in rows([run], "kto", min_score=-1.0)[0]] == ["2"]
+    for kind in ("pairs", "reward"):
+        compared, left_out = rows([run], kind)
+        assert [names(row) for row in compared] == ["23"], "what was cut may be the worse answer"
+        assert left_out["cut before its end"] == 2
+    assert attempt_rows("r", cut) == [] and len(attempt_rows("r", said("2", "63", ended="stop"))) == 1
+
+
+def test_a_vote_for_an_answer_that_was_cut_is_no_pair(run: store.Run) -> None:
+    for each in (said("1", "half", None, ended="length"), said("2", "whole", None, epoch=1)):
+        run.append(each)
+    run.add_preference(Preference("t", "1", "2", "a", "me"))
+    assert rows([run], "pairs") == ([], {"vote for an answer that was cut": 1, "no score": 2})
+    run.add_preference(Preference("t", "1", "2", "b", "you"))
+    assert [(names(row), row["by"]) for row in rows([run], "pairs")[0]] == [("21", "you")]
+
+
+def test_a_turn_that_was_cut_before_the_answer_has_no_weight() -> None:
+    nodes = (Node(None, user("q")), Node(0, assistant("half")), Node(1, user("go on")), Node(2, assistant("whole")),
+             Node(2, assistant("cut again")))  # fmt: skip
+    made = trace("1", nodes=nodes, calls=(
+        Call(":0", "generate", 0, 0, 0, "", nodes=(1,), detail={"finish_reasons": ["length"]}),
+        Call(":1", "generate", 2, 0, 0, "", nodes=(3, 4), detail={"finish_reasons": ["stop", "length"]}),
+        Call(":2", "score", 2, 0, 0, "", nodes=(3,), detail={"finish_reasons": ["length"]}),
+    ))  # fmt: skip
+    (row,) = attempt_rows("r", made)
+    assert [(each["content"], each.get("weight", 1)) for each in row["messages"]] == [
+        ("q", 1), ("half", 0), ("go on", 1), ("whole", 1),
+    ]  # fmt: skip
+
+
+def test_an_answer_taken_alone_was_cut_if_it_ends_a_message_that_was(run: store.Run) -> None:
+    run.add_tasks("b", [Task("t", "asked?")])
+    run.append(said("1", "It is 63 because", ended="length"))
+    run.append(replace(said("2", "It is 63 because \n", epoch=1, ended="length"), answer="63 because"))
+    run.append(replace(said("3", "It is 63 because", epoch=2, ended="length"), answer="It is 63"))
+    run.append(said("4", "It is 63", epoch=3, ended="stop"))
+    two = Call(":1", "generate", 0, 0, 0, "", nodes=(2,), detail={"finish_reasons": ["stop"]})
+    voted = said("5", "so 63", epoch=4, ended="length")
+    run.append(replace(voted, nodes=(*voted.nodes, Node(0, assistant("63."))), calls=(*voted.calls, two), answer="63"))
+    kept, left_out = rows([run], "sft", answers=True)
+    assert ([names(row) for row in kept], left_out) == (["3", "4", "5"], {"cut before its end": 2})

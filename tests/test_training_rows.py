@@ -218,13 +218,13 @@ def test_attempts_are_taken_by_kind_and_others_are_counted_by_reason(run: store.
     assert made_rows("sft", benchmark="b", agent="a") == ([["1"], ["2"], ["6"]], out)
     assert made_rows("sft", benchmark="b") == ([["1"], ["7"], ["2"], ["6"]], out)
     assert made_rows("kto", best_of=1, agent="a", benchmark="b") == (
-        [["1"], ["6"]], out | {"not among the best of their task": 1},
+        [["1"]], out | {"not among the best of their task": 2},
     )  # fmt: skip
     assert made_rows("reward", best_of=1, agent="a", benchmark="b") == (
         [["1", "2"]], out | {"nothing to compare with": 1},
     )  # fmt: skip
     assert made_rows("pairs", best_of=1, agent="a", benchmark="b")[0] == [["1", "2"]]
-    assert made_rows("sft", score="other", min_score=0.5, best_of=2, agent="a", benchmark="b") == ([["2"], ["6"]],
+    assert made_rows("sft", score="other", min_score=0.5, best_of=3, agent="a", benchmark="b") == ([["2"], ["6"]],
         out | {"below the least score": 1})  # fmt: skip
     assert made_rows("sft", benchmark="c") == ([["8"]], {})
     run.add_preference(Preference("t", "2", "1", "a", "human:ada"))

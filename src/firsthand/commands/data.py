@@ -42,7 +42,7 @@ class Config:
     min_score: float | None = None
     """Minimum score of an attempt (sft), of the better answer (pairs, reward), or of a desirable one (kto: 0.5)."""
     best_of: int = 0
-    """With sft and kto: keep this many of the best attempts at each task; 0 keeps all."""
+    """With sft and kto: keep this many of the best attempts at each task, whatever their agents; 0 keeps all."""
     benchmark: str | None = None
     """Only this benchmark."""
     agent: str | None = None

@@ -3,8 +3,10 @@
 `sft` has conversations; `pairs` a chosen and a rejected answer to one prompt; `kto` answers with a label; `reward` answers
 to one prompt from best to worst. Messages are in OpenAI's format, and an assistant's turn that no model sampled, such as a
 worked example, has the weight 0. An attempt that scored given texts after short conversations (probes, as in `sycophancy`)
-gives each text as an answer, with the score 1 for the right one and 0 for the others. What is left out is counted
-by its reason. Attempts of protected benchmarks never leave.
+gives each text as an answer, with the score 1 for the right one and 0 for the others. An answer that was cut before its
+end, at `max_tokens`, by a budget or by a filter, is no example to follow: it can be rejected, undesirable or below the best
+alone. A turn before the answer that was cut has the weight 0. What is left out is counted by its reason. Attempts of
+protected benchmarks never leave.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from firsthand.trace import Trace
 
 DataKind = Literal["sft", "pairs", "kto", "reward"]
 TRAINING_KINDS: tuple[DataKind, ...] = get_args(DataKind)
+_CUT = "cut before its end"
+_CUT_REASONS = ("length", "content_filter")
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,10 @@ class DataFilter:
     min_score: float | None = None
     """Least score of an `sft` attempt, of a chosen or best answer, or of a desirable `kto` answer (there 0.5 by default)."""
     best_of: int = 0
-    """Take so many of the best attempts at each task; 0 is all."""
+    """Of `sft` and `kto`: take so many of the best attempts at each task, of whatever agents and prompts; 0 is all.
+
+    Each branch counts as one with `all_branches`, and each probe of a task is a task of its own.
+    """
     benchmark: str | None = None
     agent: str | None = None
     all_branches: bool = False
@@ -65,10 +72,17 @@ class _Example:
     tools: list[Json]
     score: float | None
     lineage: Json
+    is_cut: bool = False
+    """True if the answer was cut before its end."""
 
     @property
     def key(self) -> str:
         return canonical([self.lineage["benchmark"], self.lineage["task"], self.prompt, self.tools])
+
+    @property
+    def task(self) -> str:
+        """What `best_of` chooses from: the task, and the probe if it has several."""
+        return canonical([self.lineage["benchmark"], self.lineage["task"], self.lineage.get("probe")])
 
     def row(self, body: Json) -> Json:
         return {**body, **({"tools": self.tools} if self.tools else {})}
@@ -86,24 +100,41 @@ def training_rows(runs: Sequence[Run], kind: DataKind, chosen: DataFilter) -> Tr
     scored = [each for each in examples if each.score is not None]
     if len(scored) < len(examples):
         found.left_out["no score"] += len(examples) - len(scored)
-    groups: dict[str, list[_Example]] = defaultdict(list)
-    for example in scored:
+    ranked = sorted(scored, key=lambda each: -(each.score or 0.0))
+    if kind in ("sft", "kto"):
+        ended = [each for each in ranked if not (each.is_cut and (kind == "sft" or _is_desirable(each, chosen)))]
+        found.left_out[_CUT] += len(ranked) - len(ended)
+        ranked = _best_of_tasks(ended, chosen.best_of) if chosen.best_of else ended
+        found.left_out["not among the best of their task"] += len(ended) - len(ranked)
+    groups: dict[str, list[_Example]] = {example.key: [] for example in scored}
+    for example in ranked:
         groups[example.key].append(example)
     for group in groups.values():
-        ranked = sorted(group, key=lambda each: -(each.score or 0.0))
-        kept = ranked[: chosen.best_of] if chosen.best_of and kind in ("sft", "kto") else ranked
-        if len(kept) < len(ranked):
-            found.left_out["not among the best of their task"] += len(ranked) - len(kept)
-        found.rows += _MAKERS[kind](kept, chosen, found.left_out)
+        found.rows += _MAKERS[kind](group, chosen, found.left_out)
     return found
 
 
 def attempt_rows(run: str, trace: Trace) -> list[Json]:
-    """The `sft` rows of one attempt of the run of that id, one for each branch; none for an attempt that is left out."""
+    """The `sft` rows of one attempt of the run of that id, one for each branch whose answer was not cut.
+
+    None for an attempt that is left out.
+    """
     if trace.protected is not None or trace.error is not None:
         return []
-    examples = _of_trace(run, trace, DataFilter(all_branches=True), Counter())
-    return [each.row({"messages": each.prompt + each.answer, "lineage": [each.lineage]}) for each in examples]
+    found = _of_trace(run, trace, DataFilter(all_branches=True), Counter())
+    whole = [each for each in found if not each.is_cut]
+    return [each.row({"messages": each.prompt + each.answer, "lineage": [each.lineage]}) for each in whole]
+
+
+def _best_of_tasks(ranked: Iterable[_Example], most: int) -> list[_Example]:
+    """The first so many of each task."""
+    times = Counter[str]()
+    kept = []
+    for each in ranked:
+        times[each.task] += 1
+        if times[each.task] <= most:
+            kept.append(each)
+    return kept
 
 
 def _expect_there(runs: Sequence[Run], chosen: DataFilter) -> None:
@@ -140,7 +171,7 @@ def _examples(runs: Sequence[Run], chosen: DataFilter, left_out: Counter[str]) -
 
 
 def _of_trace(run: str, trace: Trace, chosen: DataFilter, left_out: Counter[str]) -> Iterator[_Example]:
-    sampled = {node for call in trace.calls if call.kind == "generate" for node in call.nodes}
+    sampled, cut = _sampled_nodes(trace), _cut_nodes(trace)
     inner = {node.parent for node in trace.nodes}
     leaves = [index for index in range(len(trace.nodes)) if index not in inner]
     branches = [path for path in dict.fromkeys(_to_last(trace, leaf, sampled) for leaf in leaves) if path]
@@ -151,7 +182,10 @@ def _of_trace(run: str, trace: Trace, chosen: DataFilter, left_out: Counter[str]
         left_out["several branches"] += 1
         return
     for path in branches:
-        turns = [list(_open_ai(trace.nodes[node].message, counts=node in sampled)) for node in path]
+        turns = [
+            list(_open_ai(trace.nodes[node].message, counts=node in sampled and (node not in cut or node == path[-1])))
+            for node in path
+        ]
         first = next(place for place, node in enumerate(path) if node in sampled)
         prompt, answer = ([each for turn in part for each in turn] for part in (turns[:first], turns[first:]))
         tools = [
@@ -159,7 +193,22 @@ def _of_trace(run: str, trace: Trace, chosen: DataFilter, left_out: Counter[str]
             for t in trace.tools
         ]
         value = trace.value(chosen.score)
-        yield _Example(prompt, answer, tools, value, _lineage(run, trace, path[-1], value))
+        yield _Example(prompt, answer, tools, value, _lineage(run, trace, path[-1], value), is_cut=path[-1] in cut)
+
+
+def _sampled_nodes(trace: Trace) -> set[int]:
+    return {node for call in trace.calls if call.kind == "generate" for node in call.nodes}
+
+
+def _cut_nodes(trace: Trace) -> set[int]:
+    """The sampled messages that the model did not end."""
+    return {
+        node
+        for call in trace.calls
+        if call.kind == "generate"
+        for node, reason in zip(call.nodes, call.detail.get("finish_reasons") or (), strict=False)
+        if reason in _CUT_REASONS
+    }
 
 
 def _of_answer(run: Run, trace: Trace, chosen: DataFilter, left_out: Counter[str]) -> Iterator[_Example]:
@@ -172,7 +221,16 @@ def _of_answer(run: Run, trace: Trace, chosen: DataFilter, left_out: Counter[str
     prompt = [each for message in asked for each in _open_ai(message, counts=False)]
     value = trace.value(chosen.score)
     lineage = _lineage(run.id, trace, len(trace.nodes) - 1, value)
-    yield _Example(prompt, [{"role": "assistant", "content": trace.answer}], [], value, lineage)
+    yield _Example(prompt, [{"role": "assistant", "content": trace.answer}], [], value, lineage, _is_cut_answer(trace))
+
+
+def _is_cut_answer(trace: Trace) -> bool:
+    """True if the answer is the end of a message that was cut, and in no message that the model ended."""
+    answer, cut = (trace.answer or "").rstrip(), _cut_nodes(trace)
+    ended = _sampled_nodes(trace) - cut
+    return any(trace.nodes[node].message.text.rstrip().endswith(answer) for node in cut) and not any(
+        answer in trace.nodes[node].message.text for node in ended
+    )
 
 
 def _of_probes(run: Run, trace: Trace, left_out: Counter[str]) -> Iterator[_Example]:
@@ -219,10 +277,13 @@ def _sft(group: Sequence[_Example], chosen: DataFilter, left_out: Counter[str]) 
 
 
 def _kto(group: Sequence[_Example], chosen: DataFilter, left_out: Counter[str]) -> Iterator[Json]:
-    least = 0.5 if chosen.min_score is None else chosen.min_score
     for each in group:
-        label = (each.score or 0.0) >= least
-        yield each.row({"prompt": each.prompt, "completion": each.answer, "label": label, "lineage": [each.lineage]})
+        body = {"prompt": each.prompt, "completion": each.answer, "label": _is_desirable(each, chosen)}
+        yield each.row({**body, "lineage": [each.lineage]})
+
+
+def _is_desirable(each: _Example, chosen: DataFilter) -> bool:
+    return (each.score or 0.0) >= (0.5 if chosen.min_score is None else chosen.min_score)
 
 
 def _pairs(group: Sequence[_Example], chosen: DataFilter, left_out: Counter[str]) -> Iterator[Json]:
@@ -240,10 +301,12 @@ def _reward(group: Sequence[_Example], chosen: DataFilter, left_out: Counter[str
 
 
 def _ranked(group: Sequence[_Example], chosen: DataFilter, left_out: Counter[str]) -> Iterator[list[_Example]]:
-    """One answer of each score, the best first; nothing where no two differ."""
+    """One answer of each score, the best first, which was not cut; nothing where no two differ."""
     kept: list[_Example] = []
     for each in group:
-        if kept and each.score == kept[-1].score:
+        if not kept and each.is_cut:
+            left_out[_CUT] += 1
+        elif kept and each.score == kept[-1].score:
             left_out["equal score"] += 1
         elif kept and any(each.answer == other.answer for other in kept):
             left_out["equal answer"] += 1
@@ -270,8 +333,11 @@ def _preferred(runs: Sequence[Run], examples: Iterable[_Example], left_out: Coun
             elif len(a) != 1 or len(b) != 1 or a[0].key != b[0].key or a[0].answer == b[0].answer:
                 left_out["vote on attempts that are not here, or not at one prompt"] += 1
             else:
-                pair = _pair(a[0], b[0]) if vote.winner == "a" else _pair(b[0], a[0])
-                yield {**pair, "by": vote.by}
+                better, worse = (a[0], b[0]) if vote.winner == "a" else (b[0], a[0])
+                if better.is_cut:
+                    left_out["vote for an answer that was cut"] += 1
+                else:
+                    yield {**_pair(better, worse), "by": vote.by}
 
 
 def _pair(better: _Example, worse: _Example) -> Json:

@@ -43,7 +43,9 @@ def as_examples(run_id: str, trace: Trace) -> str:
     """Lines of JSON for `firsthand train sft`, one for each branch; ConfigError for an attempt that has none to give."""
     rows = attempt_rows(run_id, trace)
     if not rows:
-        raise ConfigError("the attempt gives no training example: it failed, is protected, or no model answered in it")
+        raise ConfigError(
+            "the attempt gives no training example: it failed, is protected, its answer was cut, or no model answered in it"
+        )
     return "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows)
 
 
