@@ -126,7 +126,9 @@ def test_a_template_that_writes_the_opened_thought_into_finished_turns_closes_it
     never = load(OPENED.replace(header, opening))
     thought = {"role": "assistant", "content": "<think>\nFrance.\n</think>\n\nParis."}
     assert marked({"messages": CHAT[1:3]}, *never).endswith("<think>\n⟦\n</think>\n\nThe answer is 42.<|im_end|>⟧")
-    assert marked({"messages": [CHAT[1], thought]}, *never).endswith("<think>\n⟦France.\n</think>\n\nParis.<|im_end|>⟧")
+    for before in ("", "\n"):
+        lines = [CHAT[1], thought | {"content": before + thought["content"]}]
+        assert marked({"messages": lines}, *never).endswith("<think>\n⟦France.\n</think>\n\nParis.<|im_end|>⟧")
     itself = load(OPENED.replace(header, opening.replace("<think>\n", "<think>\nno thought</think>")))
     assert marked({"messages": CHAT[1:3]}, *itself).endswith("<think>\n⟦no thought</think>The answer is 42.<|im_end|>⟧")
 
