@@ -189,6 +189,13 @@ def test_what_an_interrupted_removal_left_of_the_same_run_is_no_hindrance(tmp_pa
     assert folders(tmp_path) == []
 
 
+def test_what_cannot_be_swept_fails_no_removal(tmp_path: Path) -> None:
+    run = make(tmp_path, "swept")
+    (tmp_path / "runs" / ".removed-file").write_text("no folder")
+    remove_run(tmp_path / "runs" / run)
+    assert folders(tmp_path) == [] and (tmp_path / "runs" / ".removed-file").exists()
+
+
 def test_a_file_that_another_removal_deleted_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, delete_now = make(tmp_path, "at-once"), shutil.rmtree
 
