@@ -43,6 +43,42 @@ def test_a_cassette_answers_in_the_order_of_the_recording():
         ask(cassette, "a")
 
 
+def test_a_cassette_goes_on_after_the_replies_that_a_run_has_had():
+    cassette = Cassette({"a": ["1", "2", "3"], "b": ["4", "5"]})
+    cassette.skip_replies([0, 3])
+    assert cassette.unplayed == 3 and ask(cassette, "a") == ["2"]
+    cassette.skip_replies([0, 1])
+    assert ask(cassette, "a") == ["3"] and ask(cassette, "b") == ["5"] and cassette.unplayed == 0
+    with pytest.raises(CassetteMiss, match="holds 2 replies to this, 2 are played and 1 asked"):
+        ask(cassette, "b")
+
+
+def test_a_reply_says_which_of_the_recording_it_is():
+    cassette = Cassette({"a": ["1", "2"], "b": ["3", "4"]})
+    made = [asyncio.run(cassette.complete([user(text)], Sampling(), n=n)) for text, n in (("b", 1), ("a", 2), ("b", 1))]
+    assert [[(each.message.text, each.reply_index) for each in replies] for replies in made] == [
+        [("3", 2)], [("1", 0), ("2", 1)], [("4", 3)],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", [None, True, {"a": 1}, ["a"]])
+def test_what_is_no_text_is_neither_a_prompt_nor_a_reply(tmp_path, odd):
+    file = tmp_path / "odd.jsonl"
+    for body, told in (
+        ({"prompt": "q", "replies": ["a", odd]}, "has replies that are no list of texts: "),
+        ({"prompt": odd, "replies": ["a"]}, "has a prompt that is no text: "),
+    ):
+        file.write_text(json.dumps(body) + "\n")
+        with pytest.raises(ConfigError, match=told):
+            open_model(str(file))
+
+
+def test_half_a_surrogate_is_recorded_and_played(tmp_path):
+    file = tmp_path / "half.jsonl"
+    file.write_text(json.dumps({"prompt": "q\udfff", "replies": ["\ud800"]}) + "\n")
+    assert ask(open_model(str(file)), "q\udfff") == ["\ud800"]
+
+
 def test_a_recording_may_hold_separators_of_lines_as_they_are(tmp_path):
     rows = [{"prompt": "a\u2028b", "replies": ["c\u0085d"]}, {"prompt": "a\u2028b", "replies": ["e"]}]
     file = tmp_path / "said.jsonl"

@@ -31,12 +31,12 @@ def test_a_cassette_is_read_line_by_line_and_equal_prompts_are_joined(tmp_path: 
     odd = "a\u2028b\x85c"
     lines = (
         {"prompt": odd, "replies": ["1", odd]},
-        {"prompt": 5, "replies": [7, None]},
+        {"prompt": 5, "replies": [7, 0.5]},
         {"prompt": odd, "replies": ["3"]},
     )
     tape = open_model(str(written(tmp_path, *lines)))
     assert tape.name == f"cassette:{tmp_path}/é tape.jsonl" and tape.unplayed == 5
-    held = {odd: ["1", odd, "3"], "5": ["7", "None"]}
+    held = {odd: ["1", odd, "3"], "5": ["7", "0.5"]}
     digest = hashlib.sha256(canonical(held).encode()).hexdigest()[:16]
     assert tape.fingerprint == f"cassette-{digest}" == Cassette({key: tuple(held[key]) for key in held}).fingerprint
     assert Cassette({odd: held[odd]}).fingerprint != tape.fingerprint

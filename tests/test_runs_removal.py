@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from firsthand.errors import StoreError
-from firsthand.runs import store
+from firsthand.errors import FirsthandError, StoreError
+from firsthand.runs import removal, store
 from firsthand.runs.removal import remove_run
-from firsthand.runs.run_names import run_ids
+from firsthand.runs.run_names import LOCK, run_ids
 from firsthand.runs.store import open_run
-from firsthand.trace import Trace
+from firsthand.system import lock
+from firsthand.trace import Score, Trace
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -98,6 +102,123 @@ def test_an_interrupted_removal_is_finished_by_the_next_and_lists_no_half_run(tm
     assert run_ids(tmp_path) == [second]
     remove_run(tmp_path / "runs" / second)
     assert not [path for path in (tmp_path / "runs").iterdir() if path.is_dir()]
+
+
+def folders(home: Path) -> list[str]:
+    return sorted(path.name for path in (home / "runs").iterdir() if path.is_dir())
+
+
+def test_a_run_that_is_given_scores_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "PATIENCE_S", 0.05)
+    run_id = make(tmp_path, "judged", attempts=1)
+    with open_run(run_id, tmp_path) as run:
+        with run.scoring("judge"):
+            with pytest.raises(
+                StoreError, match=f"{run_id} is being worked on by process {os.getpid()} on .*end it first"
+            ):
+                remove_run(run.path)
+            assert folders(tmp_path) == [run_id]
+        remove_run(run.path)
+    assert folders(tmp_path) == []
+
+
+def test_a_scoring_that_begins_as_its_run_is_renamed_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "PATIENCE_S", 0.05)
+    run_id = make(tmp_path, "judged", attempts=1)
+    with open_run(run_id, tmp_path) as run, ExitStack() as scorings:
+
+        def begin(size: int) -> str:
+            scorings.enter_context(run.scoring("judge"))
+            return "x" * size
+
+        monkeypatch.setattr(removal.secrets, "token_hex", begin)
+        with pytest.raises(StoreError, match=f"^{run_id} is being worked on by "):
+            remove_run(run.path)
+        assert folders(tmp_path) == [run_id]
+        (trace, number) = next(iter(run.tried()))
+        run.add_score(trace, number, "judge", "a judge", Score("judge", 1.0))
+    with open_run(run_id, tmp_path) as run:
+        assert run.score_names() == {"judge": "a judge"}
+
+
+def test_none_can_begin_to_work_on_a_run_that_is_being_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "PATIENCE_S", 0.05)
+    run_id = make(tmp_path, "gone", attempts=1)
+    refused: list[str] = []
+    with open_run(run_id, tmp_path) as run:
+        with run.scoring("judge"):
+            pass  # an earlier one, whose lock lies there
+
+        def attempt(size: int = 8) -> str:
+            for claim in (run.claimed, lambda: run.scoring("judge"), lambda: run.scoring("other")):
+                try:
+                    with claim():
+                        refused.append("")
+                except FirsthandError as error:
+                    refused.append(str(error))
+            return "x" * size
+
+        def delete(folder: Path) -> None:
+            attempt()
+            delete_now(folder)
+
+        delete_now = shutil.rmtree
+        monkeypatch.setattr(removal.secrets, "token_hex", attempt)
+        monkeypatch.setattr(removal.shutil, "rmtree", delete)
+        remove_run(run.path)
+    assert "is being run by process" in refused[0] and "is being given scores named 'judge' by process" in refused[1]
+    assert refused[2] == "", "a new one that has ended before the folder is renamed is no hindrance"
+    assert len(refused) == 6 and all("cannot be written (No such file" in each for each in refused[3:])
+    assert folders(tmp_path) == []
+
+
+def test_a_removal_under_way_is_left_to_its_process(tmp_path: Path) -> None:
+    first, second, third = (make(tmp_path, name) for name in ("first", "second", "third"))
+    under_way = (tmp_path / "runs" / first).rename(tmp_path / "runs" / f".removed-{first}")
+    with lock.held(under_way / LOCK):
+        remove_run(tmp_path / "runs" / second)
+        assert folders(tmp_path) == sorted([third, under_way.name])
+    remove_run(tmp_path / "runs" / third)
+    assert folders(tmp_path) == []
+
+
+def test_what_an_interrupted_removal_left_of_the_same_run_is_no_hindrance(tmp_path: Path) -> None:
+    run = make(tmp_path, "again")
+    shutil.copytree(tmp_path / "runs" / run, tmp_path / "runs" / f".removed-{run}")
+    remove_run(tmp_path / "runs" / run)
+    assert folders(tmp_path) == []
+
+
+def test_what_cannot_be_swept_fails_no_removal(tmp_path: Path) -> None:
+    run = make(tmp_path, "swept")
+    (tmp_path / "runs" / ".removed-file").write_text("no folder")
+    remove_run(tmp_path / "runs" / run)
+    assert folders(tmp_path) == [] and (tmp_path / "runs" / ".removed-file").exists()
+
+
+def test_a_file_that_another_removal_deleted_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, delete_now = make(tmp_path, "at-once"), shutil.rmtree
+
+    def delete(folder: Path) -> None:
+        monkeypatch.setattr(removal.shutil, "rmtree", delete_now)
+        (folder / "run.sqlite").unlink()
+        raise FileNotFoundError
+
+    monkeypatch.setattr(removal.shutil, "rmtree", delete)
+    remove_run(tmp_path / "runs" / run)
+    assert folders(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", [LOCK, "scoring-0.lock"])
+@pytest.mark.parametrize("is_link", [True, False])
+def test_a_run_from_elsewhere_whose_lock_is_no_file_is_removed(tmp_path: Path, name: str, is_link: bool) -> None:
+    run = make(tmp_path, "odd")
+    odd, other = tmp_path / "runs" / run / name, tmp_path / "other"
+    other.write_text("kept")
+    odd.unlink(missing_ok=True)
+    odd.symlink_to(other) if is_link else odd.mkdir()
+    remove_run(tmp_path / "runs" / run)
+    assert folders(tmp_path) == [] and other.read_text() == "kept"
 
 
 @pytest.mark.parametrize(

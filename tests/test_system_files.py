@@ -427,6 +427,21 @@ def test_the_holder_is_told_from_its_note_if_it_is_one(tmp_path: Path, monkeypat
     assert lock.holder(path) == unknown, "a link is none of ours"
 
 
+def test_a_lock_that_was_deleted_before_it_was_taken_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, take, deleted = tmp_path / "lock", lock._flock, []
+
+    def late(file: Any, where: Path, operation: int) -> bool:
+        if not deleted:
+            where.unlink()
+            deleted.append(where)
+        return take(file, where, operation)
+
+    monkeypatch.setattr(lock, "_flock", late)
+    with lock.claimed(path, Busy):
+        assert deleted and lock.is_held(path)
+    assert not lock.is_held(path)
+
+
 def test_a_lock_that_cannot_be_is_told_with_its_folder(tmp_path: Path) -> None:
     before = open_files()
     os.mkfifo(tmp_path / "pipe")

@@ -76,6 +76,8 @@ class Completion:
     """The stop string that ended it. None if another thing did, or if the model does not report it."""
     has_control: bool = False
     """True if its tokens hold control tokens before their end, which no text of a client is ever encoded to."""
+    reply_index: int | None = field(default=None, compare=False)
+    """Which of the replies of an OrderedReplies model it is, from 0. None of any other model."""
 
     @property
     def versions(self) -> tuple[int, ...]:
@@ -100,6 +102,8 @@ class Completion:
             body["stop_string"] = self.stop_string
         if self.has_control:
             body["has_control"] = True
+        if self.reply_index is not None:
+            body["reply_index"] = self.reply_index
         return body
 
     @staticmethod
@@ -114,6 +118,7 @@ class Completion:
             adapter_version=body.get("adapter_version", 0),
             stop_string=body.get("stop_string"),
             has_control=body.get("has_control", False),
+            reply_index=body.get("reply_index"),
         )
 
 
@@ -323,6 +328,18 @@ class RequestChecker(Protocol):
 
     def check_request(self, sampling: Sampling, *, chats: bool = True, scores: bool = False) -> None:
         """ConfigError for an agent's settings it cannot have, or for tasks of plain text (not `chats`) or log-probs."""
+
+
+@runtime_checkable
+class OrderedReplies(Protocol):
+    """A Model that may hold a list of replies, gives each once, in order, and says which (`Completion.reply_index`)."""
+
+    @property
+    def is_ordered(self) -> bool:
+        """True if it holds such a list."""
+
+    def skip_replies(self, given: Collection[int]) -> None:
+        """Go on after the replies of these indices, which a run that is resumed has had. Indices it knows change nothing."""
 
 
 @runtime_checkable

@@ -35,7 +35,7 @@ from firsthand.loop.attempt_memory import AttemptMemory, commit, learn
 from firsthand.loop.borders import Borders
 from firsthand.loop.budget import Budget
 from firsthand.loop.concurrency import Branch, derive_seed, enter_branch, without_exit
-from firsthand.loop.journal import Journal, JournalPart, MemoryJournal
+from firsthand.loop.journal import Journal, JournalPart, MemoryJournal, skip_given
 from firsthand.loop.listener import Listener
 from firsthand.loop.open_sources import SourceKeeper, opened
 from firsthand.loop.warm_up import warm_up
@@ -243,8 +243,27 @@ async def score_trace(
     journal = journal or MemoryJournal()
     scores: list[Score] = []
     for index, scorer in enumerate(benchmark.scorers):
-        scores += await verdict(scorer, task, trace, JournalPart(journal, f"scorer {index}"), budget)
+        scores += await verdict(scorer, task, trace, _of_scorer(journal, index), budget)
     return trace.scored(tuple(scores))
+
+
+def _of_scorer(journal: Journal, index: int) -> JournalPart:
+    return JournalPart(journal, f"scorer {index}")
+
+
+def go_on_in_order(places: Sequence[Place], journal: Callable[[Place], Journal]) -> None:
+    """Let models that give each of their replies once go on after those in the places' journals, their judges' too."""
+    for agent in {id(place.agent): place.agent for place in places}.values():
+        skip_given(agent.model, (journal(place) for place in places if place.agent is agent))
+    for benchmark in {id(place.benchmark): place.benchmark for place in places}.values():
+        at = [place for place in places if place.benchmark is benchmark]
+        for index, scorer in enumerate(benchmark.scorers):
+            skip_given(judge_model(scorer), (_of_scorer(journal(place), index) for place in at))
+
+
+def judge_model(scorer: Scorer) -> object:
+    """The model that a scorer asks; None for one that asks none, or does not say by which `agent` it judges."""
+    return getattr(getattr(scorer, "agent", None), "model", None)
 
 
 async def verdict(

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 from firsthand.benchmark import Scorer
 from firsthand.errors import ConfigError, StoreError
-from firsthand.rollout import verdict
+from firsthand.loop.journal import Journal, skip_given
+from firsthand.rollout import judge_model, verdict
 from firsthand.runs.run_folder import Run
 from firsthand.scorers.model_judge import JudgeScorer
 from firsthand.trace import Score, Trace
@@ -61,12 +62,17 @@ async def rescore(
         )
     with run.scoring(name):  # before looking what has a score, which another process might be giving
         tasks, known = run.tasks(), run.scored(name)
+
+        def journal_of(trace: Trace, number: int) -> Journal:
+            return run.journal(f"{trace.place}/{number}/{name}")
+
+        skip_given(judge_model(scorer), (journal_of(*each) for each in run.tried(benchmark=benchmark, agent=agent)))
         kept, skipped, results = 0, 0, [0, 0]
         running: set[asyncio.Task[tuple[Trace, int, Score]]] = set()
 
         async def one(trace: Trace, number: int) -> tuple[Trace, int, Score]:
-            journal = run.journal(f"{trace.place}/{number}/{name}")
-            first = (await verdict(scorer, tasks[trace.benchmark, trace.task_id], trace, journal))[0]
+            task = tasks[trace.benchmark, trace.task_id]
+            first = (await verdict(scorer, task, trace, journal_of(trace, number)))[0]
             return trace, number, replace(first, name=name)
 
         def keep(done: set[asyncio.Task[tuple[Trace, int, Score]]]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 from firsthand.message import Json
+from firsthand.model import OrderedReplies
 
 
 class Journal(Protocol):
@@ -74,6 +76,19 @@ class JournalPart:
     def replies(self, part: str = "") -> list[Json]:
         """The last recorded reply to each request of this part."""
         return self.journal.replies(self.name)
+
+
+def skip_given(model: object, journals: Iterable[Journal]) -> None:
+    """Let a model that gives each of its replies once go on after those in the journals of a run that is resumed."""
+    if isinstance(model, OrderedReplies) and model.is_ordered:
+        model.skip_replies({index for journal in journals for reply in journal.replies() for index in _indices(reply)})
+
+
+def _indices(reply: Json) -> Iterator[int]:
+    for completion in reply.get("completions", ()):
+        index = completion.get("reply_index")
+        if isinstance(index, int):
+            yield index
 
 
 def part_of(effect: str) -> str:

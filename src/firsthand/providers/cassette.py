@@ -11,8 +11,9 @@ import errno
 import hashlib
 import io
 import json
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections import deque
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 
 from firsthand.errors import ConfigError, ModelError
@@ -56,13 +57,18 @@ def open_model(text: str) -> Cassette:
                     raise ConfigError(
                         f"the cassette {text!r} has a line without prompt and replies: {line.rstrip()[:60]!r}"
                     )
-                replies = body["replies"]
-                if not isinstance(replies, list):  # a text would be taken letter by letter
+                prompt, replies = body["prompt"], body["replies"]
+                if not _is_text(prompt):
+                    raise ConfigError(
+                        f"the cassette {text!r} has a prompt that is no text: {line.rstrip()[:60]!r}; write "
+                        '{"prompt": "...", "replies": ["...", "..."]} on each line'
+                    )
+                if not isinstance(replies, list) or not all(map(_is_text, replies)):
                     raise ConfigError(
                         f"the cassette {text!r} has replies that are no list of texts: {line.rstrip()[:60]!r}; write "
                         '{"prompt": "...", "replies": ["...", "..."]} on each line'
                     )
-                recordings.setdefault(str(body["prompt"]), []).extend(map(str, replies))
+                recordings.setdefault(str(prompt), []).extend(map(str, replies))
     except OSError as error:
         if error.errno == errno.EFBIG:
             raise ConfigError(
@@ -74,36 +80,58 @@ def open_model(text: str) -> Cassette:
     return Cassette(recordings, name=f"cassette:{text}")
 
 
+def _is_text(value: object) -> bool:
+    """True for a text, or a number that stands for its digits."""
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
+
+
 class Cassette:
-    """A Model that replays `recordings`. Each reply is given once."""
+    """A Model that replays `recordings`. Each reply is given once, also over a run that is interrupted and resumed."""
+
+    is_ordered = True
 
     def __init__(self, recordings: Recordings, *, name: str = "cassette"):
         if not name.startswith("cassette"):
             raise ConfigError(f"a cassette is named {name!r}: its name must begin with 'cassette'")
         self.name = name
-        digest = hashlib.sha256(canonical({key: list(value) for key, value in recordings.items()}).encode())
+        self._recordings = {prompt: tuple(replies) for prompt, replies in recordings.items()}
+        written = canonical({prompt: list(replies) for prompt, replies in self._recordings.items()})
+        digest = hashlib.sha256(written.encode("utf-8", "surrogatepass"))
         self.fingerprint = f"cassette-{digest.hexdigest()[:16]}"
-        self._recordings = recordings
-        self._played: dict[str, int] = {}
+        ends = list(accumulate(map(len, self._recordings.values()), initial=0))
+        self._left = {
+            prompt: deque(range(*span)) for prompt, span in zip(self._recordings, pairwise(ends), strict=True)
+        }
+        """Prompt -> the indices of its replies that are not yet given."""
+        self._first = dict(zip(self._recordings, ends, strict=False))
 
     @property
     def unplayed(self) -> int:
         """Number of recorded replies not yet given."""
-        return sum(map(len, self._recordings.values())) - sum(self._played.values())
+        return sum(map(len, self._left.values()))
+
+    def skip_replies(self, given: Collection[int]) -> None:
+        """Give none of the replies of these indices, counted over the whole recording in its order."""
+        gone = frozenset(given)
+        self._left = {
+            prompt: deque(index for index in left if index not in gone) for prompt, left in self._left.items()
+        }
 
     async def complete(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
     ) -> list[Completion]:
         """Returns the next `n` replies recorded for the prompt; CassetteMiss if there are fewer."""
         text = prompt_text(prompt)
-        played = self._played.get(text, 0)
-        replies = self._recordings.get(text, ())[played : played + n]
-        if len(replies) < n:
-            raise self._miss(text, played, n)
-        self._played[text] = played + n
-        words = len(text.split())
-        usages = [Usage(words if not i else 0, 0, len(reply.split())) for i, reply in enumerate(replies)]
-        return [Completion(assistant(reply), "stop", usage) for reply, usage in zip(replies, usages, strict=True)]
+        left = self._left.get(text, deque())
+        if len(left) < n:
+            raise self._miss(text, len(left), n)
+        completions = []
+        for at in range(n):
+            index = left.popleft()
+            reply = self._recordings[text][index - self._first[text]]
+            usage = Usage(len(text.split()) if at == 0 else 0, 0, len(reply.split()))
+            completions.append(Completion(assistant(reply), "stop", usage, reply_index=index))
+        return completions
 
     async def stream(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
@@ -122,11 +150,11 @@ class Cassette:
         """Returns the words of a prompt."""
         return len(prompt_text(prompt).split())
 
-    def _miss(self, text: str, played: int, n: int) -> CassetteMiss:
+    def _miss(self, text: str, left: int, n: int) -> CassetteMiss:
         if text in self._recordings:
             held = len(self._recordings[text])
             return CassetteMiss(
-                f"{self.name} holds {held} replies to this, {played} are played and {n} asked:\n{text[-300:]}"
+                f"{self.name} holds {held} replies to this, {held - left} are played and {n} asked:\n{text[-300:]}"
             )
         near = nearest_recorded(text, self._recordings)
         if near is None:

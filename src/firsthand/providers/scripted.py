@@ -11,8 +11,8 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,9 @@ from firsthand.providers.output_validation import check
 
 Reply = str | Message
 Replies = Sequence[Reply] | Mapping[str, Reply] | Callable[[Sequence[Message], Sampling, int], Reply]
-"""A list gives its replies in order; a mapping the reply of the first key that the last message contains, or matches as
-a regular expression (`""` matches all); a function gets the messages, the sampling and the index of the answer."""
+"""A list gives its replies in order, also over a run that is interrupted and resumed; a mapping the reply of the first key
+that the last message contains, or matches as a regular expression (`""` matches all); a function gets the messages, the
+sampling and the index of the answer."""
 
 _MAX_SCRIPT_BYTES = 1 << 24
 
@@ -118,6 +119,15 @@ class Scripted:
         self._delay_s = delay_s
         self._used = 0
 
+    @property
+    def is_ordered(self) -> bool:
+        """True if the script is a list of replies."""
+        return not isinstance(self._replies, Mapping) and not callable(self._replies)
+
+    def skip_replies(self, given: Collection[int]) -> None:
+        """Go on after the last of these replies of the list; one before it that was refused is not given again either."""
+        self._used = max([self._used, *(index + 1 for index in given)])
+
     async def complete(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
     ) -> list[Completion]:
@@ -125,8 +135,11 @@ class Scripted:
         await self._take(ScriptedRequest(prompt, sampling, tuple(tools), n))
         messages = _messages(prompt)
         words = sum(_count(message.text) for message in messages)
+        first = self._used
         replies = [self._reply(messages, sampling, index) for index in range(n)]
         completions = [_completion(reply, sampling, words if i == 0 else 0) for i, reply in enumerate(replies)]
+        if self.is_ordered:
+            completions = [replace(each, reply_index=first + i) for i, each in enumerate(completions)]
         await check(self.name, completions, sampling)
         return completions
 

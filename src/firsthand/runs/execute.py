@@ -18,7 +18,7 @@ from firsthand.loop.journal import Journal
 from firsthand.loop.listener import Listener
 from firsthand.message import Json
 from firsthand.model import Usage
-from firsthand.rollout import Place, rollouts
+from firsthand.rollout import Place, go_on_in_order, rollouts
 from firsthand.runs.feed import Both
 from firsthand.runs.run_folder import Run
 from firsthand.system.plurals import count_of
@@ -67,6 +67,7 @@ async def execute(
         needed, done = list(missing.values()), dict[str, Trace]()
         if any(place.agent.memory is not None and place.agent.memory.lifetime != "attempt" for place in places):
             needed, done = list(places), {trace.place: trace for trace in run.traces() if trace.place not in missing}
+        go_on_in_order(places, lambda place: run.journal(place.id))
         with run.working(), set_owner(run.id):
             try:
                 async with asyncio.timeout(budget.limits.seconds if budget else None) as timer:

@@ -40,12 +40,7 @@ def held(lock: Path) -> Iterator[None]:
 @contextmanager
 def claimed(lock: Path, busy: Callable[[str], FirsthandError]) -> Iterator[None]:
     """Hold the lock, or raise `busy(holder)` if another process or thread holds it. StoreError if it is not writable."""
-    with _opened(lock) as file:
-        until = time.monotonic() + PATIENCE_S
-        while not _flock(file, lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
-            if time.monotonic() >= until:
-                raise busy(holder(lock))
-            time.sleep(_POLL_S)
+    with _claimed(lock, busy):
         note = _note(lock)
         with suppress(OSError):  # a full disk: the lock holds without it
             written = note.with_name(f"{note.name}.new")
@@ -70,6 +65,30 @@ def taken(lock: Path, busy: Callable[[], FirsthandError]) -> IO[bytes]:
         file.close()
         raise busy()
     return file
+
+
+def _claimed(lock: Path, busy: Callable[[str], FirsthandError]) -> IO[bytes]:
+    """The locked file, which is the one that lies there: a lock that was removed with its folder locks nothing."""
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        file = _opened(lock)
+        try:
+            if _flock(file, lock, fcntl.LOCK_EX | fcntl.LOCK_NB) and _lies_at(file, lock):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+        if time.monotonic() >= until:
+            raise busy(holder(lock))
+        time.sleep(_POLL_S)
+
+
+def _lies_at(file: IO[bytes], lock: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), lock.lstat())
+    except OSError:
+        return False
 
 
 def is_held(lock: Path) -> bool:
