@@ -197,6 +197,12 @@ def test_a_part_that_is_missing_is_written_by_the_split_and_from_the_texts_of_th
             f" (not --holdout {holdout:g}: {place} was filled with --holdout 0.34)" if holdout != 0.34 else "held out"
         )
         assert str(found).endswith(told)
+    given = config_of(texts, tokens=tmp_path / "given", tokenizer=str(folder))
+    in_token_file(given, run)
+    (tmp_path / "given" / "held_out" / "tokens.json").unlink()
+    assert len(in_token_file(given, run).unseen.starts) == 2, (
+        "a folder filled with a given tokenizer has none of its own"
+    )
     (place / "held_out" / "tokens.json").unlink()
     with pytest.raises(DataError, match="another tokenizer"):
         in_token_file(config_of(texts, tokens=place, tokenizer=str(folder)), run)
