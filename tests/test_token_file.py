@@ -241,7 +241,18 @@ def test_starts_that_do_not_divide_the_tokens_are_refused(tokenizer, tmp_path, s
 
 @pytest.mark.parametrize(
     "fields",
-    [{"tokens": math.inf}, {"bytes": None}, {"bytes": "x"}, {"tokenizer": None}, {"sha256": {}}, {"documents": [1]}],
+    [
+        {"tokens": math.inf},
+        {"split": [1]},
+        {"split": {"fraction": 0.1}},
+        {"split": "x"},
+        {"split": {}},
+        {"bytes": None},
+        {"bytes": "x"},
+        {"tokenizer": None},
+        {"sha256": {}},
+        {"documents": [1]},
+    ],
 )
 def test_a_meta_that_is_none_is_refused(tokenizer, tmp_path, fields):
     write_token_file(TEXTS, tokenizer, tmp_path)

@@ -86,6 +86,61 @@ def test_a_checkpoint_holds_step_position_random_states_and_the_hashes_of_its_fi
         assert all(torch.equal(mine[name], theirs[name]) for name in ("step", "exp_avg", "exp_avg_sq"))
 
 
+@pytest.mark.parametrize(("saved", "here"), [(2, 1), (1, 2), (12, 11), (2, 0), (0, 2)])
+def test_a_checkpoint_is_whole_where_other_numbers_of_gpus_are_seen(
+    saved: int, here: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = [torch.full((16,), index, dtype=torch.uint8) for index in range(saved)]
+    restored: dict[int, int] = {}
+
+    def put(state: torch.Tensor, index: int) -> None:
+        assert 0 <= index < here, "torch has no GPU of this number"
+        restored[index] = int(state[0])
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: saved > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: saved)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda index: states[index])
+    layer, optimizer = stepped()
+    Checkpoints(tmp_path, every=1).save(7, layer, optimizer, batches_at(1))  # type: ignore[arg-type]
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: here > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: here)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", put)
+    assert Checkpoints(tmp_path, every=1).restore(layer, optimizer, batches_at(0)) == 7  # type: ignore[arg-type]
+    assert restored == {index: index for index in range(min(saved, here))}
+
+
+def test_a_run_on_the_cpu_leaves_the_gpus_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def touched(*given: Any) -> Any:
+        raise AssertionError("a GPU was asked for its state, or given one")
+
+    layer, optimizer = stepped()
+    saver = Checkpoints(tmp_path, every=1)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda index: torch.zeros(16, dtype=torch.uint8))
+    saver.save(1, layer, optimizer, batches_at(1))  # type: ignore[arg-type]
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for name in ("get_rng_state", "get_rng_state_all", "set_rng_state", "set_rng_state_all"):
+        monkeypatch.setattr(torch.cuda, name, touched)
+    assert saver.restore(layer, optimizer, batches_at(0)) == 1  # type: ignore[arg-type]
+    saver.save(2, layer, optimizer, batches_at(1))  # type: ignore[arg-type]
+
+
+def test_a_random_state_that_no_gpu_takes_is_not_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def put(state: torch.Tensor, index: int) -> None:
+        raise RuntimeError("RNG state is wrong size")
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda index: torch.zeros(3, dtype=torch.uint8))
+    layer, optimizer = stepped()
+    Checkpoints(tmp_path, every=1).save(7, layer, optimizer, batches_at(1))  # type: ignore[arg-type]
+    monkeypatch.setattr(torch.cuda, "set_rng_state", put)
+    with pytest.raises(TrainingError, match="no checkpoint in"):
+        Checkpoints(tmp_path, every=1).restore(layer, optimizer, batches_at(0))  # type: ignore[arg-type]
+
+
 class At(Lists):
     """Batches that can be put to a position."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -136,13 +137,127 @@ def test_a_token_file_is_written_once_with_its_tokenizer(texts: Path, tmp_path: 
     )
 
 
+def files_of(place: Path) -> dict[str, tuple[int, bytes]]:
+    """Inode and content of each file of a folder of tokens, the lock left out."""
+    return {
+        str(each.relative_to(place)): (each.stat().st_ino, each.read_bytes())
+        for each in sorted(place.rglob("*"))
+        if each.is_file() and each.name != ".lock"
+    }
+
+
+def test_tokens_that_are_whole_are_not_written_again_by_a_run_with_another_holdout(
+    texts: Path, tmp_path: Path, folder: Path
+) -> None:
+    place, run = tmp_path / "tokens", Rehearsal(tmp_path / "run", LoopSettings(seed=1))
+    in_token_file(config_of(texts, tokens=place, holdout=0.0), run)
+    before = files_of(place)
+    with pytest.raises(ConfigError) as refused:
+        in_token_file(config_of(texts, tokens=place), run)
+    assert str(refused.value) == (
+        f"{place} was filled with --holdout 0, and --holdout 0.34 was asked for: give --holdout 0, or another folder"
+    )
+    (place / "tokenizer" / "tokenizer_config.json").rename(tmp_path / "kept")
+    with pytest.raises(ConfigError) as refused:
+        in_token_file(config_of(texts, tokens=place, holdout=0.0), run)
+    assert str(refused.value) == (
+        f"{place} has no tokenizer beside its tokens: give --tokenizer as it was filled, or another folder"
+    )
+    (tmp_path / "kept").rename(place / "tokenizer" / "tokenizer_config.json")
+    meta = json.loads((place / "trained" / "tokens.json").read_text())
+    (place / "trained" / "tokens.json").write_text(json.dumps({k: v for k, v in meta.items() if k != "split"}))
+    with pytest.raises(ConfigError) as refused:
+        in_token_file(config_of(texts, tokens=place), run)
+    assert str(refused.value) == (
+        f"{place / 'trained'} does not say which documents it holds (a version before 0.23 wrote it), so that nothing can "
+        f"be written beside it: give another folder, or delete {place} if no run reads it"
+    )
+    assert len(in_token_file(config_of(texts, tokens=place, holdout=0.0), run).corpus.starts) == 7, "it is still read"
+    (place / "trained" / "tokens.json").write_bytes(before["trained/tokens.json"][1])
+    assert files_of(place) == before
+
+
+def test_a_part_that_is_missing_is_written_by_the_split_and_from_the_texts_of_the_other(
+    texts: Path, tmp_path: Path, folder: Path
+) -> None:
+    place, run = tmp_path / "tokens", Rehearsal(tmp_path / "run", LoopSettings(seed=1))
+    others = Rehearsal(tmp_path / "others", LoopSettings(seed=2))
+    made = in_token_file(config_of(texts, tokens=place), run)
+    before = files_of(place)
+    assert (
+        str(made) == f"{len(made.corpus.starts) - 1} documents, {made.corpus.num_targets:,} tokens; 1 document held out"
+    )
+    for part, holdout in (("held_out", 0.2), ("trained", 0.0), ("trained", 0.34)):
+        (place / part / "tokens.json").unlink()
+        kept = {name: each for name, each in files_of(place).items() if not name.startswith(part)}
+        found = in_token_file(config_of(texts, tokens=place, holdout=holdout), others)
+        assert {name: each[1] for name, each in files_of(place).items()} == {n: each[1] for n, each in before.items()}
+        assert kept.items() <= files_of(place).items(), "what was whole was not written again"
+        told = (
+            f" (not --holdout {holdout:g}: {place} was filled with --holdout 0.34)" if holdout != 0.34 else "held out"
+        )
+        assert str(found).endswith(told)
+    given = config_of(texts, tokens=tmp_path / "given", tokenizer=str(folder))
+    in_token_file(given, run)
+    (tmp_path / "given" / "held_out" / "tokens.json").unlink()
+    assert len(in_token_file(given, run).unseen.starts) == 2, (
+        "a folder filled with a given tokenizer has none of its own"
+    )
+    (place / "held_out" / "tokens.json").unlink()
+    with pytest.raises(DataError, match="another tokenizer"):
+        in_token_file(config_of(texts, tokens=place, tokenizer=str(folder)), run)
+    assert not token_file.is_written(place / "held_out")
+    with (texts / "a.jsonl").open("a") as file:
+        file.write('{"text": "one more"}\n')
+    with pytest.raises(DataError) as refused:
+        in_token_file(config_of(texts, tokens=place), run)
+    assert str(refused.value) == (
+        f"the texts are not those that {place} was filled from, and its part held_out is missing: give the same texts in "
+        "the same order, or another folder"
+    )
+    assert not token_file.is_written(place / "held_out")
+
+
+@pytest.mark.parametrize("name", ["trained/tokens.bin", "trained/starts.bin", "held_out/tokens.bin"])
+def test_tokens_that_changed_at_equal_size_are_refused_when_a_run_begins(
+    name: str, texts: Path, tmp_path: Path
+) -> None:
+    place, run = tmp_path / "tokens", Rehearsal(tmp_path / "run", LoopSettings(seed=1))
+    in_token_file(config_of(texts, tokens=place), run)
+    changed = place / name
+    raw = changed.read_bytes()
+    changed.write_bytes(bytes(8) + bytes([raw[8] ^ 1]) + raw[9:])
+    os.utime(changed, ns=(1, 1))  # a later change has another time
+    with pytest.raises(DataError) as refused:
+        in_token_file(config_of(texts, tokens=place), run)
+    assert str(refused.value) == (
+        f"{changed} is not what was written (its SHA-256 differs): delete {changed.parent} to have it again"
+    )
+    changed.unlink()
+    with pytest.raises(DataError, match="has 0 bytes of"):
+        in_token_file(config_of(texts, tokens=place), run)
+
+
+def test_tokens_are_read_once_for_their_hash(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    place, run = tmp_path / "tokens", Rehearsal(tmp_path / "run", LoopSettings(seed=1))
+    in_token_file(config_of(texts, tokens=place), run)
+    remembered = sorted((tmp_path / "home").rglob("hashes/*"))
+    assert len(remembered) == 4, "two files of each part"
+    for each in remembered:
+        each.write_text("f" * 64)
+    with pytest.raises(DataError, match="SHA-256 differs"):
+        in_token_file(config_of(texts, tokens=place), run)
+
+
 def test_of_two_runs_that_come_at_once_one_fills_the_folder_of_tokens(texts: Path, tmp_path: Path) -> None:
     whole, place, run = tmp_path / "whole", tmp_path / "tokens", Rehearsal(tmp_path / "run", LoopSettings(seed=1))
     made = in_token_file(config_of(texts, tokens=whole), run)
     (whole / ".lock").unlink()
     in_token_file(config_of(texts, tokens=whole), run)
     assert not (whole / ".lock").exists(), "a whole one is read without the lock"
-    (whole / "tokenizer" / "tokenizer_config.json").unlink()  # its maker was stopped
+    for unwritten in ("tokenizer/tokenizer_config.json", "trained/tokens.json", "held_out/tokens.json"):
+        (whole / unwritten).unlink()  # the maker of the tokenizer was stopped
     assert in_token_file(config_of(texts, tokens=whole), run).digest == made.digest
     place.mkdir()
     with ThreadPoolExecutor(1) as second:

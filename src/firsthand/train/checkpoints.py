@@ -268,10 +268,14 @@ def trained_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _random_tensors() -> dict[str, Tensor]:
-    states = {"random.cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states |= {f"random.cuda{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
-    return states
+    return {"random.cpu": torch.get_rng_state()} | {
+        f"random.cuda{index}": torch.cuda.get_rng_state(index) for index in range(_gpus())
+    }
+
+
+def _gpus() -> int:
+    """The number of GPUs whose states are kept: none in a run on the CPU, which would take memory of each to ask it."""
+    return torch.cuda.device_count() if torch.cuda.is_initialized() else 0  # type: ignore[no-untyped-call]
 
 
 def _random_numbers() -> Json:
@@ -283,13 +287,14 @@ def _random_numbers() -> Json:
 
 
 def _restore_random(tensors: dict[str, Tensor], numbers: Json) -> None:
+    """Set the random states, of the GPUs those that are here: they may be more or fewer than where it was saved."""
     try:
         torch.set_rng_state(tensors["random.cpu"])
+        for index in range(_gpus()):
+            if (state := tensors.get(f"random.cuda{index}")) is not None:
+                torch.cuda.set_rng_state(state, index)
     except RuntimeError as error:
         raise ValueError(str(error)) from None
-    cuda = [tensors[name] for name in sorted(tensors) if name.startswith("random.cuda")]
-    if cuda and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(cuda)
     version, internal, gauss = numbers["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, *rest = numbers["numpy"]

@@ -2,7 +2,8 @@
 
 tokens.bin      the ids of all documents one after another, int32, little-endian
 starts.bin      the place of each document's first token, and the number of all tokens, int64
-tokens.json     counts, the SHA-256 of tokens.bin and starts.bin, the tokenizer's fingerprint; written last
+tokens.json     counts, the SHA-256 of tokens.bin and starts.bin, the tokenizer's fingerprint, and of a part of a corpus how
+                it was divided; written last
 
 Texts are read one at a time. A folder without tokens.json was not finished and is built again.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from firsthand.errors import ConfigError, DataError, StoreError, reason_of
+from firsthand.hub.content_hash import content_hash
 from firsthand.message import Json
 from firsthand.system.new_file import write_new
 from firsthand.system.ordinary_file import open_ordinary
@@ -35,9 +37,50 @@ BLOCK_PIECES = 4096
 """Pieces of a block: at a context of 256, a million tokens, so 4 MB are near each other on the disk."""
 
 
-def write_token_file(documents: Iterable[SourceText], tokenizer: Tokenizer, folder: Path) -> Corpus:
+@dataclass(frozen=True)
+class Split:
+    """The division of a corpus into documents that are held out and others, as `is_held_out` tells them apart."""
+
+    fraction: float
+    """About so many of the documents are held out."""
+    seed: int
+    texts: str = ""
+    """The SHA-256 of all texts, those of the other part too; empty if it is not known yet."""
+
+
+def write_part(
+    documents: Iterable[SourceText], tokenizer: Tokenizer, folder: Path, split: Split, *, held_out: bool
+) -> Corpus:
+    """Encode the documents that are held out, or the others, into a token file that records the split; returns the corpus.
+
+    DataError if the texts are not those of the split, or none is in this part, StoreError if the disk is full.
+    """
+    found = hashlib.sha256()
+
+    def hashed() -> Iterator[SourceText]:
+        for document in documents:
+            raw = document.text.encode("utf-8", "surrogatepass")
+            found.update(len(raw).to_bytes(8, "little") + raw)
+            yield document
+        if split.texts not in ("", found.hexdigest()):  # raised before tokens.json is written
+            raise DataError(
+                f"the texts are not those that {folder.parent} was filled from, and its part {folder.name} is missing: give "
+                "the same texts in the same order, or another folder"
+            )
+
+    part = part_of(hashed(), split.fraction, seed=split.seed, held_out=held_out)
+    return write_token_file(
+        part, tokenizer, folder,
+        more=lambda: {"split": {"fraction": split.fraction, "seed": split.seed, "texts": found.hexdigest()}},
+    )  # fmt: skip
+
+
+def write_token_file(
+    documents: Iterable[SourceText], tokenizer: Tokenizer, folder: Path, *, more: Callable[[], Json] = dict
+) -> Corpus:
     """Encode the documents one by one into a token file; returns it memory-mapped.
 
+    `more` is called once all documents are read, for further fields of tokens.json.
     DataError if there is no text, StoreError if the disk is full.
     """
     expect_own_tree(folder)
@@ -60,7 +103,7 @@ def write_token_file(documents: Iterable[SourceText], tokenizer: Tokenizer, fold
         digests[STARTS].update(raw)
         meta = {
             "documents": len(starts) - 1, "tokens": total, "bytes": num_bytes, "tokenizer": tokenizer.fingerprint,
-            "sha256": {name: each.hexdigest() for name, each in digests.items()},
+            "sha256": {name: each.hexdigest() for name, each in digests.items()}, **more(),
         }  # fmt: skip
         write_new(folder / META, json.dumps(meta, indent=2) + "\n")
     except OSError as error:
@@ -90,14 +133,9 @@ def open_token_file(folder: Path, tokenizer: Tokenizer, *, check: bool = False) 
         )
     if meta["tokens"] < 1 or meta["documents"] < 1:
         raise DataError(f"the token file in {folder} has no tokens: delete {folder} to have it written again")
-    sizes = {TOKENS: 4 * meta["tokens"], STARTS: 8 * (meta["documents"] + 1)}
-    for name, size in sizes.items():
-        path = folder / name
-        found = path.stat().st_size if path.exists() else 0
-        if found != size:
-            raise DataError(f"{path} has {found} bytes of {size}: delete {folder} to have it written again")
-        if check and _sha256(path) != meta["sha256"][name]:
-            raise DataError(f"{path} is not what was written (its SHA-256 differs): delete {folder} to have it again")
+    _expect_sizes(folder, meta)
+    if check:
+        _expect_hashes(folder, meta, _sha256)
     with open_ordinary(folder / TOKENS) as tokens, open_ordinary(folder / STARTS) as places:
         ids, starts = np.memmap(tokens, dtype="<i4", mode="r"), np.memmap(places, dtype="<i8", mode="r")
     if starts[0] != 0 or starts[-1] != meta["tokens"] or bool((np.diff(starts) < 0).any()):
@@ -107,21 +145,57 @@ def open_token_file(folder: Path, tokenizer: Tokenizer, *, check: bool = False) 
     return Corpus(ids, starts, meta["bytes"])
 
 
+def expect_as_written(folder: Path) -> None:
+    """DataError unless a token file has the sizes and hashes that were recorded.
+
+    Each file is read once, and its hash cached by path, size and time (`hub.content_hash`).
+    """
+    meta = _meta(folder)
+    _expect_sizes(folder, meta)
+    _expect_hashes(folder, meta, content_hash)
+
+
+def _expect_sizes(folder: Path, meta: Json) -> None:
+    sizes = {TOKENS: 4 * meta["tokens"], STARTS: 8 * (meta["documents"] + 1)}
+    for name, size in sizes.items():
+        path = folder / name
+        found = path.stat().st_size if path.exists() else 0
+        if found != size:
+            raise DataError(f"{path} has {found} bytes of {size}: delete {folder} to have it written again")
+
+
+def _expect_hashes(folder: Path, meta: Json, hash_of: Callable[[Path], str]) -> None:
+    for name, written in meta["sha256"].items():
+        path = folder / name
+        if hash_of(path) != written:
+            raise DataError(f"{path} is not what was written (its SHA-256 differs): delete {folder} to have it again")
+
+
 def token_digest(folder: Path) -> str:
-    """The hash of a token file, by which a resumed run knows its data again without reading it."""
+    """The recorded hash of a token file, by which a resumed run knows its data again."""
     return str(_meta(folder)["sha256"][TOKENS])
+
+
+def split_of(folder: Path) -> Split | None:
+    """The split of which a token file is a part; None if it does not say so, as those before 0.23."""
+    split: Split | None = _meta(folder)["split"]
+    return split
 
 
 def _meta(folder: Path) -> Json:
     try:
         meta = read_own_json(folder / META)
+        split = meta.get("split")
         return {
             **meta,
             "sha256": {name: str(meta["sha256"][name]) for name in (TOKENS, STARTS)},
             "tokenizer": str(meta["tokenizer"]),
             **{name: int(meta[name]) for name in ("tokens", "documents", "bytes")},
+            "split": None
+            if split is None
+            else Split(float(split["fraction"]), int(split["seed"]), str(split["texts"])),
         }
-    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(
             f"{folder} holds no token file ({type(error).__name__}: {reason_of(error)}): give a folder that was "
             "written as one"

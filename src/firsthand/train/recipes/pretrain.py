@@ -36,7 +36,7 @@ class Config:
     """Tokens of a tokenizer that is trained."""
     tokens: Path | None = None
     """Folder of a token file, written once from the texts, which are read one by one, and memory-mapped: for a corpus larger
-    than memory. A folder that holds one already is read in place of the texts."""
+    than memory. A folder that holds one already is read in place of the texts, with the documents held out that were."""
     batch_tokens: int = 8192
     """Tokens that are predicted in a step."""
     holdout: float = 0.02
