@@ -59,7 +59,7 @@ def attempt(model: Scripted, pattern: Any = direct, journal: Any = None, **limit
     return asyncio.run(rollout(agent, Task("t", "?"), journal=journal))
 
 
-@pytest.mark.parametrize(("limits", "reason"), [({"cost_usd": 1.0}, "cost_usd"), ({"tokens": 320}, "tokens")])
+@pytest.mark.parametrize(("limits", "reason"), [({"cost_usd": 1.0}, "cost_usd"), ({"tokens": 300}, "tokens")])
 @pytest.mark.parametrize("kind", [GrammarIgnored, TransientError])
 def test_answers_that_are_refused_use_up_the_budget(limits: Any, reason: str, kind: type[ModelError]) -> None:
     model = Failing(20, kind=kind)
