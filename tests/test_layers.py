@@ -39,6 +39,7 @@ NOUNS = [
     "loop.protection",
     "loop.listener",
     "loop.budget",
+    "loop.call_cost",
     "benchmark",
     "loop.form",
     "loop.approval",

@@ -8,7 +8,7 @@ import pytest
 
 from firsthand.errors import ConfigError, ModelError, TransientError, Unreachable
 from firsthand.grammar import Grammar
-from firsthand.model import Sampling
+from firsthand.model import Sampling, Usage
 from firsthand.providers import supported_settings
 from firsthand.providers.endpoint_clients import LoopClients, bounded_client, opened_replies, together
 from firsthand.providers.openai_errors import Endpoint, checked_key, retry_after_s, shown_address, split_address
@@ -341,8 +341,8 @@ def test_requests_sent_together_give_their_results_in_order_and_the_first_error(
         return value
 
     async def three():
-        assert await together([later(1, 0.002), later(2, 0), later(3, 0.001)]) == [1, 2, 3]
-        await together([later(1, 5), later(ModelError("first"), 0)])
+        assert await together([later(1, 0.002), later(2, 0), later(3, 0.001)], lambda _: Usage()) == [1, 2, 3]
+        await together([later(1, 5), later(ModelError("first"), 0)], lambda _: Usage())
 
     with pytest.raises(ModelError, match="first"):
         asyncio.run(three())

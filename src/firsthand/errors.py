@@ -31,7 +31,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class FirsthandError(Exception):
@@ -78,7 +79,12 @@ class BodyTooLarge(StoreError):
 
 
 class ModelError(FirsthandError):
-    """A model could not answer."""
+    """A model could not answer, or its answer is refused, which may have to be paid for all the same."""
+
+    usage: Any = None
+    """The `Usage` of the requests, as far as an endpoint stated it; see `firsthand.model.lost_usage`."""
+    answers: Sequence[Any] = ()
+    """Completions that were made and refused: the size of those is estimated for which no usage is stated."""
 
 
 class TransientError(ModelError):

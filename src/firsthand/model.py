@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from firsthand.errors import ModelError
 from firsthand.message import Json, Message, canonical
 from firsthand.sampling import Sampling as Sampling
 
@@ -55,6 +56,17 @@ class Usage:
         if not self.cache_write_tokens:
             del body["cache_write_tokens"]
         return body
+
+
+def lost_usage(error: BaseException) -> Usage:
+    """Returns what the requests of a failed call cost, as far as it is known."""
+    usage = getattr(error, "usage", None)
+    return usage if isinstance(usage, Usage) else Usage()
+
+
+def add_lost_usage(error: ModelError, usage: Usage) -> None:
+    """Add to an error what requests cost that were paid for in vain."""
+    error.usage = lost_usage(error) + usage
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from firsthand.agent import Agent
 from firsthand.errors import ConfigError, ModelError, TransientError
 from firsthand.loop import concurrency
 from firsthand.loop.attempt_memory import AttemptMemory
+from firsthand.loop.call_cost import CallCost
 from firsthand.loop.journal import Journal
 from firsthand.loop.listener import Added, Listener, Piece, Step
 from firsthand.loop.reply_body import Continued, from_body, shared, to_body
@@ -270,19 +271,33 @@ class Attempt:
             raise ModelError(f"{model.name} ended its stream without a Completion: the last Delta must carry it")
         return [completion]
 
-    async def reply(self, effect: str, request: str, ask: Callable[[], Awaitable[Json]], recorded: Json | None) -> Json:
+    async def reply(
+        self, effect: str, request: str, ask: Callable[[], Awaitable[Json]], recorded: Json | None, cost: CallCost
+    ) -> Json:
         """The reply to a request to the model: the `recorded` one, or a new one.
 
-        A new reply is recorded before it is acknowledged. Transient faults are retried and noted.
+        A new reply is recorded before it is acknowledged. Transient faults are retried and noted. A try that failed and was
+        paid for is charged to `cost`, and LimitExceeded ends the call if too little is left for another one.
         """
         if recorded is not None:
             self.has_begun = True
+            cost.answer = cost_of(recorded)
             return recorded
+
+        async def ask_once() -> Json:
+            cost.check_another_try()
+            try:
+                return await ask()
+            except ModelError as error:
+                cost.lose(error)
+                raise
 
         def on_retry(attempt: int, error: TransientError, wait_s: float) -> None:
             self.note("retry", attempt=attempt, error=str(error), wait_s=round(wait_s, 3))
 
-        reply = await concurrency.with_retries(ask, self.agent.retry, on_retry=on_retry)
+        reply = await concurrency.with_retries(ask_once, self.agent.retry, on_retry=on_retry)
+        if cost.lost != Usage():
+            reply[_LOST] = cost.lost.to_json()
         await self.keep(effect, request, reply)
         return reply
 
@@ -296,8 +311,13 @@ _CALLS = frozenset({"completions", "likelihoods", "started", "content", "memory"
 """The keys of a call's records in the journal, which holds other records too."""
 
 
+_LOST = "lost"
+"""Key of a recorded reply for the cost of the tries before it."""
+
+
 def cost_of(reply: Json) -> Usage:
-    """The cost of a recorded reply: of a generation, of a scoring, or nothing."""
+    """The cost of a recorded reply: of a generation, of a scoring, or nothing; with that of tries before it."""
+    lost = Usage(**reply.get(_LOST, {}))
     if "completions" in reply:
-        return sum((Usage(**each["usage"]) for each in reply["completions"]), Usage())
-    return Usage(**reply.get("usage", {}))
+        return sum((Usage(**each["usage"]) for each in reply["completions"]), lost)
+    return lost + Usage(**reply.get("usage", {}))

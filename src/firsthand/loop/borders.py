@@ -21,11 +21,12 @@ from firsthand.guard import AttemptView, Border, GuardVerdict, guard_name, watch
 from firsthand.loop.approval import Decision, approval_key, explained
 from firsthand.loop.attempt import Attempt, cost_of
 from firsthand.loop.budget import Budget
+from firsthand.loop.call_cost import CallCost
 from firsthand.loop.concurrency import derive_seed, had_ended
 from firsthand.loop.listener import Began
 from firsthand.loop.prompt_size import ESTIMATED, estimated_usage, prompt_size
 from firsthand.message import Json, Message, Text, ToolResult, canonical
-from firsthand.model import Completion, Model, Prompt, Sampling, Usage, request_key
+from firsthand.model import Completion, Model, Prompt, Sampling, request_key
 from firsthand.tool import Tool
 from firsthand.trace import Call
 
@@ -265,32 +266,31 @@ class _View:
             sampling = replace(sampling, seed=derive_seed(attempt.seed, effect))
         request = request_key(asked.fingerprint, prompt, sampling, (), 1)
         recorded = attempt.journal.find(effect, request)
-        granted, size = None, 0
+        cost = CallCost(borders.budget)
         if recorded is None:
             size = await prompt_size(asked, prompt) if borders.budget.counts_tokens else 0
             wanted = size + sampling.max_tokens
-            granted = borders.budget.reserve(wanted, borders.depth, least=wanted)
-        usage, error = Usage(), "it was broken off before it had an answer"
+            cost = CallCost(borders.budget, borders.budget.reserve(wanted, borders.depth, least=wanted), size)
+        error = "it was broken off before it had an answer"
         detail: Json = {"model": asked.name}
 
         async def answer() -> Json:
-            nonlocal usage
             made, mark = await asked.complete(prompt, sampling), {}
             if borders.budget.counts_tokens and not any(each.usage.total_tokens for each in made):
-                made, mark = estimated_usage(made, size), {ESTIMATED: True}
+                made, mark = estimated_usage(made, cost.prompt_tokens), {ESTIMATED: True}
             reply = {"completions": [each.to_json() for each in made]} | mark
-            usage = cost_of(reply)  # paid, also if the reply cannot be kept
+            cost.answer = cost_of(reply)  # paid, also if the reply cannot be kept
             return reply
 
         try:
-            reply = await attempt.reply(effect, request, answer, recorded)
+            reply = await attempt.reply(effect, request, answer, recorded, cost)
             (completion,) = (Completion.from_json(each) for each in reply["completions"])
-            usage, error = cost_of(reply), ""
+            error = ""
             detail["answer"] = completion.message.text
             detail |= {ESTIMATED: True} if reply.get(ESTIMATED) else {}
         finally:
-            borders.budget.pay(granted, usage)
-            attempt.record("guard", effect, borders.node, started_s, request, usage=usage, detail=detail,
+            cost.settle()
+            attempt.record("guard", effect, borders.node, started_s, request, usage=cost.usage, detail=detail,
                            error=error or None, replayed=recorded is not None)  # fmt: skip
         return completion
 

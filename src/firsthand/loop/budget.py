@@ -107,6 +107,25 @@ class Budget:
             scope.reserved_tokens -= granted
             scope._spend(usage)
 
+    def spend(self, usage: Usage) -> None:
+        """Charge, here and in every parent, a failed try of an open call; what was reserved for the call stays reserved."""
+        for scope in self._chain():
+            scope._spend(usage)
+
+    def check_rest(self, granted: int) -> None:
+        """LimitExceeded if an open call, for which `granted` tokens are reserved, could not be reserved now."""
+        for height, scope in enumerate(self._chain()):
+            scope.reserved_tokens -= granted
+            scope.open_calls -= granted > 1
+            try:
+                scope._check_rest(granted, is_priced=granted > 1)
+            except LimitExceeded as limit:
+                self.mark(limit.limit, height)
+                raise
+            finally:
+                scope.reserved_tokens += granted
+                scope.open_calls += granted > 1
+
     def resume(self, usage: Usage, calls: int) -> None:
         """Take over what earlier calls of a run have spent together."""
         self.spent += usage
@@ -153,6 +172,11 @@ class Budget:
             raise LimitExceeded("depth", f"groups are nested {depth} deep, and the limit is {limits.depth}")
         if limits.calls is not None and self.calls >= limits.calls:
             raise LimitExceeded("calls", f"call budget exhausted: {count_of(limits.calls, 'call')} made")
+        return self._check_rest(least, is_priced=is_priced)
+
+    def _check_rest(self, least: int, *, is_priced: bool) -> int:
+        """Tokens left here, after checking that money and `least` tokens are."""
+        limits = self.limits
         held_usd = self.open_calls * self.highest_usd if is_priced else 0.0
         if limits.cost_usd is not None and self.spent.cost_usd + held_usd >= limits.cost_usd:
             more = f", and calls that run may cost {held_usd:.4f}" if held_usd else ""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import cast
 
 from firsthand.errors import ConfigError, FirsthandError
+from firsthand.loop.call_cost import CallCost
 from firsthand.loop.concurrency import derive_seed
 from firsthand.loop.open_call import OpenCall
 from firsthand.loop.prompt_size import ESTIMATED, estimated_usage
@@ -44,32 +45,29 @@ async def sample_answers(
         return request_key(attempt.agent.model.fingerprint, asked, sampling, specs, n)
 
     request = key(wanted)
-    sampling, recorded, granted, height = await _granted(call, asked, specs, wanted, n, request, key)
+    sampling, recorded, cost, height = await _granted(call, asked, specs, wanted, n, request, key)
     request = request if sampling is wanted else key(sampling)
-    usage = Usage()
     leases: list[object] = [None] * n
 
     async def ask() -> Json:
-        nonlocal usage
         call.begin("generate", {"n": n})
         completions = await attempt.complete(call.effect, asked, sampling, specs, n)
         leases[:] = [completion.lease for completion in completions]
         counted, mark = await _counted(call, completions, [asked], specs)
-        usage = _total(counted)  # paid, also if the reply cannot be kept
+        cost.answer = _total(counted)  # paid, also if the reply cannot be kept
         return attempt.to_reply(counted, call.node) | mark
 
     try:
         async with call.in_time():
-            body = await attempt.reply(call.effect, request, ask, recorded)
+            body = await attempt.reply(call.effect, request, ask, recorded, cost)
         completions = attempt.from_reply(body, call.node)
-        usage = _total(completions)
         if sampling is not wanted and any(each.finish_reason == "length" for each in completions):
             call.budget.mark("tokens", height)
     except FirsthandError as error:
-        call.record("generate", request, usage=usage, error=str(error))
+        call.record("generate", request, usage=cost.usage, error=str(error))
         raise
     finally:
-        call.pay(granted, usage)
+        cost.settle()
     nodes = tuple(attempt.add_node(call.node, completion.message) for completion in completions)
     detail: Json = {
         "finish_reasons": [completion.finish_reason for completion in completions],
@@ -88,7 +86,7 @@ async def sample_answers(
         nodes=nodes,
         ids=completions[0].prompt_ids,
         specs=specs,
-        usage=usage,
+        usage=cost.usage,
         detail=detail,
         replayed=recorded is not None,
     )
@@ -102,35 +100,32 @@ async def score_continuations(call: OpenCall, continuations: Sequence[str], prom
     asked = sent.prompt
     request = request_key(model.fingerprint, asked, continuations=continuations)
     recorded = call.find(request)
-    granted = None
+    cost = CallCost(call.budget)
     if recorded is None:
         async with call.turn():
             size = await call.size(asked, continuations=continuations)
-            granted = call.reserve(max(1, size), least=max(1, size))
-    usage = Usage()
+            cost = CallCost(call.budget, call.reserve(max(1, size), least=max(1, size)), size)
 
     async def ask() -> Json:
-        nonlocal usage
         call.begin("score")
         scored, mark = await model.score(asked, continuations), {}
-        usage = scored.usage
-        if call.budget.counts_tokens and not usage.total_tokens:
-            usage = replace(usage, prompt_tokens=await call.size(asked, continuations=continuations))
+        cost.answer = scored.usage
+        if call.budget.counts_tokens and not scored.usage.total_tokens:
+            cost.answer = replace(scored.usage, prompt_tokens=await call.size(asked, continuations=continuations))
             mark = {ESTIMATED: True}
-        return replace(scored, usage=usage).to_json() | mark
+        return replace(scored, usage=cost.answer).to_json() | mark
 
     try:
         async with call.in_time():
-            body = await attempt.reply(call.effect, request, ask, recorded)
+            body = await attempt.reply(call.effect, request, ask, recorded, cost)
         scored = Scored.from_json(body)
-        usage = scored.usage
     except FirsthandError as error:
-        call.record("score", request, usage=usage, error=str(error))
+        call.record("score", request, usage=cost.usage, error=str(error))
         raise
     finally:
-        call.pay(granted, usage)
+        cost.settle()
     detail = {"prompt": None, "likelihoods": body["likelihoods"]} | _mark(body) | sent.detail
-    call.record("score", request, usage=usage, detail=detail, replayed=recorded is not None)
+    call.record("score", request, usage=cost.usage, detail=detail, replayed=recorded is not None)
     return list(scored.likelihoods)
 
 
@@ -156,32 +151,29 @@ async def decode_answer(
             f"{model.name} gives no log-probs of the whole vocabulary, which {settings.get('decoder')} mixes: "
             "use a local model, such as smollm2"
         )
-    granted = None
+    cost = CallCost(call.budget)
     if recorded is None:
         async with call.turn():
             size = sum([await call.size(each) for each in asked])
             most = max(1, size + len(asked) * max_tokens)
-            granted = call.reserve(most, least=most)
-    usage = Usage()
+            cost = CallCost(call.budget, call.reserve(most, least=most), size)
 
     async def ask() -> Json:
-        nonlocal usage
         call.begin("generate", {"n": 1})
         made = await decoding(cast(DistributionModel, model), asked)
         counted, mark = await _counted(call, [made], asked)
-        usage = _total(counted)
+        cost.answer = _total(counted)
         return attempt.to_reply(counted, call.node) | mark
 
     try:
         async with call.in_time():
-            body = await attempt.reply(call.effect, request, ask, recorded)
+            body = await attempt.reply(call.effect, request, ask, recorded, cost)
         (completion,) = attempt.from_reply(body, call.node)
-        usage = completion.usage
     except FirsthandError as error:
-        call.record("generate", request, usage=usage, error=str(error))
+        call.record("generate", request, usage=cost.usage, error=str(error))
         raise
     finally:
-        call.pay(granted, usage)
+        cost.settle()
     node = attempt.add_node(call.node, completion.message)
     detail: Json = {
         "finish_reasons": [completion.finish_reason],
@@ -194,7 +186,7 @@ async def decode_answer(
     detail |= _mark(body)
     if completion.top_logprobs:
         detail["top_logprobs"] = [_alternatives(completion)]
-    call.record("generate", request, usage=usage, nodes=(node,), detail=detail, replayed=recorded is not None)
+    call.record("generate", request, usage=cost.usage, nodes=(node,), detail=detail, replayed=recorded is not None)
     return node
 
 
@@ -229,25 +221,25 @@ async def _granted(
     n: int,
     request: str,
     key: Callable[[Sampling], str],
-) -> tuple[Sampling, Json | None, int | None, int]:
-    """The sampling the budget allows, the recorded reply or else the reserved tokens, and the budget that cut it.
+) -> tuple[Sampling, Json | None, CallCost, int]:
+    """The sampling the budget allows, the recorded reply if any, the cost to fill in, and the budget that cut it.
 
     What a budget has left depends on which branch came first, so a grant of less than was asked is recorded too: the
     reply that was given under it is found again whatever comes first when the attempt is resumed.
     """
     recorded = call.find(request)
     if recorded is not None:
-        return asked, recorded, None, 0
+        return asked, recorded, CallCost(call.budget), 0
     if (earlier := call.find(f"{_GRANTED}:{request}")) is not None:
         reduced = replace(asked, max_tokens=earlier[_GRANTED])
         if (recorded := call.find(key(reduced))) is not None:
-            return reduced, recorded, None, earlier.get("height", 0)
+            return reduced, recorded, CallCost(call.budget), earlier.get("height", 0)
     async with call.turn():
         size = await call.size(prompt, specs)
         height = call.budget.tightest()
         granted = call.reserve(size + n * asked.max_tokens, least=size + n)
-    each = (granted - size) // n
+    each, cost = (granted - size) // n, CallCost(call.budget, granted, size)
     if each >= asked.max_tokens:
-        return asked, None, granted, height
+        return asked, None, cost, height
     call.attempt.journal.record(call.effect, f"{_GRANTED}:{request}", {_GRANTED: each, "height": height})
-    return replace(asked, max_tokens=each), None, granted, height
+    return replace(asked, max_tokens=each), None, cost, height

@@ -16,6 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
@@ -109,7 +110,7 @@ class RemoteAgent:
             assert found is not None
             return found
 
-        return await together([one() for _ in range(n)])
+        return await together([one() for _ in range(n)], attrgetter("usage"))
 
     async def stream(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()

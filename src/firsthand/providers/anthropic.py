@@ -14,6 +14,7 @@ import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
+from operator import attrgetter
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -26,6 +27,7 @@ from firsthand.providers.endpoint_clients import (
     LoopClients,
     bounded_client,
     environment_headers,
+    paid,
     together,
 )
 from firsthand.providers.endpoint_secrets import endpoint_secrets
@@ -115,7 +117,7 @@ class AnthropicModel:
     ) -> list[Completion]:
         """Returns `n` answers to one prompt, each from a request of its own, whose prompt is charged."""
         body = self._body(prompt, sampling, tools, stream=False)
-        completions = await together([self._complete(body) for _ in range(n)])
+        completions = await together([self._complete(body) for _ in range(n)], attrgetter("usage"))
         await check(self.name, completions, sampling)
         return completions
 
@@ -126,17 +128,19 @@ class AnthropicModel:
         connection."""
         answer = wire.MessageStream()
         limits = StreamLimits(self._faults, sampling.max_tokens)
-        async with aclosing(self._events(self._body(prompt, sampling, tools, stream=True), limits)) as events:
-            async for event in events:
-                if event.get("type") == "error":
-                    raise self._reported(event)
-                if text := self._read(partial(answer.add, event)):
-                    yield Delta(text)
-                for call in answer.take_calls():
-                    yield Delta("", call=call)
-        if not answer.finished:
-            raise TransientError(f"{self.name} broke off in the middle of an answer: try again")
-        completion = self._read(answer.completion)
+        body = self._body(prompt, sampling, tools, stream=True)
+        with paid(lambda: answer.usage):
+            async with aclosing(self._events(body, limits)) as events:
+                async for event in events:
+                    if event.get("type") == "error":
+                        raise self._reported(event)
+                    if text := self._read(partial(answer.add, event)):
+                        yield Delta(text)
+                    for call in answer.take_calls():
+                        yield Delta("", call=call)
+            if not answer.finished:
+                raise TransientError(f"{self.name} broke off in the middle of an answer: try again")
+            completion = self._read(answer.completion)
         await check(self.name, [completion], sampling)
         yield Delta("", completion)
 
@@ -159,9 +163,10 @@ class AnthropicModel:
         except TimeoutError:
             raise self._faults.too_slow() from None
         reply = self._parse(response.content)
-        if reply.get("type") == "error":
-            raise self._reported(reply)
-        return self._read(lambda: wire.read_completion(reply))
+        with paid(lambda: wire.read_usage(reply.get("usage"))):
+            if reply.get("type") == "error":
+                raise self._reported(reply)
+            return self._read(lambda: wire.read_completion(reply))
 
     async def _events(self, body: Json, limits: StreamLimits) -> AsyncGenerator[Json, None]:
         """Yields the JSON objects of a stream."""

@@ -193,6 +193,11 @@ class MessageStream:
         pieces, self._pieces = self._pieces, []
         return pieces
 
+    @property
+    def usage(self) -> Usage:
+        """What the answer costs, as far as the endpoint has stated it."""
+        return read_usage(self._usage)
+
     def completion(self) -> Completion:
         """Returns the whole answer."""
         blocks = [block | self._joined(index) for index, block in sorted(self._blocks.items())]

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from firsthand.errors import DataError, ModelError
 from firsthand.loop.concurrency import first_error
+from firsthand.model import Completion, Usage, add_lost_usage, lost_usage
 from firsthand.providers.openai_wire import Unreadable
 from firsthand.system.bounded_reply import BodyCount, check_uncompressed
 
@@ -125,11 +127,36 @@ def environment_headers(variable: str) -> list[str]:
     return [name.strip() for name, colon, _ in (line.partition(":") for line in lines) if colon]
 
 
-async def together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """Returns the results of requests sent together. They are one effect of the attempt, so they open no branches."""
+async def together(coroutines: Sequence[Coroutine[Any, Any, T]], cost: Callable[[T], Usage]) -> list[T]:
+    """Returns the results of requests sent together. They are one effect of the attempt, so they open no branches.
+
+    If one fails, its error has the cost of those beside it that had ended.
+    """
+    running: list[asyncio.Task[T]] = []
     try:
         async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(coroutine) for coroutine in coroutines]
+            running += [tasks.create_task(coroutine) for coroutine in coroutines]
     except BaseExceptionGroup as errors:
-        raise first_error(errors) from None
+        first = first_error(errors)
+        if isinstance(first, ModelError):
+            ended = [task for task in running if not task.cancelled()]
+            failures = [error for task in ended if (error := task.exception()) not in (None, first)]
+            results = [cost(task.result()) for task in ended if task.exception() is None]
+            add_lost_usage(first, sum([lost_usage(error) for error in failures if error] + results, Usage()))
+        raise first from None
     return [task.result() for task in running]
+
+
+@contextmanager
+def paid(usage: Callable[[], Usage]) -> Iterator[None]:
+    """Adds to a ModelError of the block what the endpoint states that the request cost, asked for when it fails."""
+    try:
+        yield
+    except ModelError as error:
+        add_lost_usage(error, usage())
+        raise
+
+
+def usage_of(completions: Iterable[Completion]) -> Usage:
+    """Returns the usage of answers together."""
+    return sum((each.usage for each in completions), Usage())

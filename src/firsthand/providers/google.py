@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -24,7 +25,14 @@ from firsthand.errors import ConfigError, MissingExtra, ModelError, TransientErr
 from firsthand.message import Json
 from firsthand.model import Completion, Delta, Prompt, Sampling, Scored, ToolSpec
 from firsthand.providers import google_wire as wire
-from firsthand.providers.endpoint_clients import MAX_REPLY_BYTES, LoopClients, bounded_client, opened_replies, together
+from firsthand.providers.endpoint_clients import (
+    MAX_REPLY_BYTES,
+    LoopClients,
+    bounded_client,
+    opened_replies,
+    paid,
+    together,
+)
 from firsthand.providers.endpoint_secrets import endpoint_secrets
 from firsthand.providers.openai_errors import Endpoint, checked_key, shown_address, split_address
 from firsthand.providers.openai_wire import Unreadable, clip, json_object, sendable
@@ -106,7 +114,7 @@ class GoogleModel:
     ) -> list[Completion]:
         """Returns `n` answers to one prompt, each from a request with a seed of its own, whose prompt is charged."""
         requests = [self._request(prompt, _seeded(sampling, i), tools) for i in range(n)]
-        completions = await together([self._complete(request) for request in requests])
+        completions = await together([self._complete(request) for request in requests], attrgetter("usage"))
         await check(self.name, completions, sampling)
         return completions
 
@@ -117,15 +125,17 @@ class GoogleModel:
         connection."""
         answer = wire.CandidateStream()
         limits = StreamLimits(self._faults, sampling.max_tokens)
-        async with aclosing(self._chunks(self._request(prompt, sampling, tools), limits)) as chunks:
-            async for chunk in chunks:
-                if text := self._read(partial(answer.add, chunk)):
-                    yield Delta(text)
-                for call in answer.take_calls():
-                    yield Delta("", call=call)
-        if not answer.finished:
-            raise TransientError(f"{self.name} broke off in the middle of an answer: try again")
-        completion = self._read(answer.completion)
+        request = self._request(prompt, sampling, tools)
+        with paid(lambda: answer.usage):
+            async with aclosing(self._chunks(request, limits)) as chunks:
+                async for chunk in chunks:
+                    if text := self._read(partial(answer.add, chunk)):
+                        yield Delta(text)
+                    for call in answer.take_calls():
+                        yield Delta("", call=call)
+            if not answer.finished:
+                raise TransientError(f"{self.name} broke off in the middle of an answer: try again")
+            completion = self._read(answer.completion)
         await check(self.name, [completion], sampling)
         yield Delta("", completion)
 
@@ -154,7 +164,8 @@ class GoogleModel:
             raise self._faults.too_slow() from None
         except Exception as error:
             raise self._failure(error) from None
-        return self._read(lambda: wire.read_completion(reply))
+        with paid(lambda: wire.read_usage(reply.get("usageMetadata"))):
+            return self._read(lambda: wire.read_completion(reply))
 
     async def _chunks(self, request: Json, limits: StreamLimits) -> AsyncGenerator[Json, None]:
         """Yields the chunks of a stream as JSON objects."""

@@ -199,6 +199,11 @@ class CandidateStream:
         pieces, self._pieces = self._pieces, []
         return pieces
 
+    @property
+    def usage(self) -> Usage:
+        """What the answer costs, as far as the endpoint has stated it."""
+        return read_usage(self._body.get("usageMetadata"))
+
     def completion(self) -> Completion:
         """Returns the whole answer."""
         if not self._parts and self._finish is None:

@@ -14,7 +14,7 @@ import asyncio
 import importlib
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -24,7 +24,18 @@ import httpx
 
 from firsthand.errors import ConfigError, MissingExtra, ModelError, PromptTooLong, TransientError
 from firsthand.message import Json
-from firsthand.model import Completion, Delta, Likelihood, Prompt, Sampling, Scored, ToolSpec, Usage
+from firsthand.model import (
+    Completion,
+    Delta,
+    Likelihood,
+    Prompt,
+    Sampling,
+    Scored,
+    ToolSpec,
+    Usage,
+    add_lost_usage,
+    lost_usage,
+)
 from firsthand.providers import openai_request
 from firsthand.providers import openai_wire as wire
 from firsthand.providers.endpoint_clients import (
@@ -34,7 +45,9 @@ from firsthand.providers.endpoint_clients import (
     asked_values,
     bounded_client,
     environment_headers,
+    paid,
     together,
+    usage_of,
 )
 from firsthand.providers.endpoint_secrets import endpoint_secrets
 from firsthand.providers.finish_reasons import FailedAnswer
@@ -114,7 +127,9 @@ class OpenAIModel:
         if missing > 0:
             seeds = [None if sampling.seed is None else sampling.seed + i for i in range(len(completions), n)]
             requests = [self._complete(prompt, replace(sampling, seed=seed), tools, 1) for seed in seeds]
-            completions += [more[0] for more in await together(requests)]
+            with paid(lambda: usage_of(completions)):
+                more = await together(requests, usage_of)
+            completions += [each[0] for each in more]
         await check(self.name, completions[:n], sampling)
         return completions[:n]
 
@@ -126,17 +141,19 @@ class OpenAIModel:
         body = self._body(prompt, sampling, tools, 1) | {"stream": True, "stream_options": {"include_usage": True}}
         answer = wire.StreamedAnswer()
         limits = StreamLimits(self._faults, sampling.max_tokens)
-        async with aclosing(self._events(_path(prompt), body, limits)) as events:
-            async for event in events:
-                if event.get("error"):
-                    raise self._faults.reported(event)
-                if text := self._read(partial(answer.add, event)):
-                    yield Delta(text)
-                for call in answer.take_calls():
-                    yield Delta("", call=call)
-        if not answer.finished:
-            raise TransientError(f"{self.name} broke off in the middle of an answer: try again")
-        completion = self._read(answer.completion)
+        with paid(lambda: answer.usage):
+            async with aclosing(self._events(_path(prompt), body, limits)) as events:
+                async for event in events:
+                    if event.get("error"):
+                        answer.add_usage(event)
+                        raise self._faults.reported(event)
+                    if text := self._read(partial(answer.add, event)):
+                        yield Delta(text)
+                    for call in answer.take_calls():
+                        yield Delta("", call=call)
+            if not answer.finished:
+                raise TransientError(f"{self.name} broke off in the middle of an answer: try again")
+            completion = self._read(answer.completion)
         await check(self.name, [completion], sampling)
         yield Delta("", completion)
 
@@ -152,7 +169,8 @@ class OpenAIModel:
                 f"{self.name} cannot score after a conversation, whose template only the endpoint knows: give the prompt as "
                 "plain text, or use a local model"
             )
-        scored = await together([self._score(wire.clean(prompt), wire.clean(each)) for each in continuations])
+        requests = [self._score(wire.clean(prompt), wire.clean(each)) for each in continuations]
+        scored = await together(requests, lambda result: result[1])
         likelihoods = [replace(each, text=text) for (each, _), text in zip(scored, continuations, strict=True)]
         return Scored(tuple(likelihoods), sum((usage for _, usage in scored), Usage()))
 
@@ -174,7 +192,8 @@ class OpenAIModel:
         self, prompt: Prompt, sampling: Sampling, tools: Sequence[ToolSpec], n: int
     ) -> list[Completion]:
         reply = await self._post(_path(prompt), self._body(prompt, sampling, tools, n))
-        return self._read(lambda: wire.read_completions(reply, most=n))
+        with _paid_by(reply):
+            return self._read(lambda: wire.read_completions(reply, most=n))
 
     def _read(self, read: Callable[[], T]) -> T:
         try:
@@ -189,16 +208,26 @@ class OpenAIModel:
         options = {"max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
         try:
             body = await self._post("/completions", {"model": self._model, "prompt": prompt + continuation, **options})
-            return wire.read_likelihood(body, prompt, continuation), wire.read_usage(body.get("usage"))
-        except FailedAnswer as failed:
-            raise self._faults.garbled(failed) from None
-        except (TransientError, PromptTooLong):
-            raise
         except ModelError as error:
-            raise ModelError(
-                f"{self.name} cannot score: {error}; scoring needs /completions with echo and log-probs, as vLLM has: serve "
-                "the model with it, use a local model, or a pattern that generates"
-            ) from None
+            raise self._cannot_score(error) from None
+        with _paid_by(body):
+            try:
+                return wire.read_likelihood(body, prompt, continuation), wire.read_usage(body.get("usage"))
+            except ModelError as error:
+                raise self._cannot_score(error) from None
+
+    def _cannot_score(self, error: ModelError) -> ModelError:
+        """Returns the error of a scoring: with what it takes to score, unless it may pass or the prompt is too long."""
+        if isinstance(error, FailedAnswer):
+            return self._faults.garbled(error)
+        if isinstance(error, TransientError | PromptTooLong):
+            return error
+        told = ModelError(
+            f"{self.name} cannot score: {error}; scoring needs /completions with echo and log-probs, as vLLM has: serve "
+            "the model with it, use a local model, or a pattern that generates"
+        )
+        add_lost_usage(told, lost_usage(error))
+        return told
 
     async def _post(self, path: str, body: Json) -> Json:
         """Returns the endpoint's JSON reply."""
@@ -209,7 +238,8 @@ class OpenAIModel:
             raise self._faults.too_slow() from None
         reply = self._parse(response.content)
         if reply.get("error"):
-            raise self._faults.reported(reply)
+            with _paid_by(reply):
+                raise self._faults.reported(reply)
         return reply
 
     async def _events(self, path: str, body: Json, limits: StreamLimits) -> AsyncGenerator[Json, None]:
@@ -302,6 +332,11 @@ def _account_headers() -> list[str]:
     """Returns the names of the headers that the SDK takes from the environment for OpenAI, all but the key's."""
     named = [name for name in environment_headers("OPENAI_CUSTOM_HEADERS") if name.lower() != "authorization"]
     return ["OpenAI-Organization", "OpenAI-Project", *named]
+
+
+def _paid_by(reply: Json) -> AbstractContextManager[None]:
+    """Adds the usage that a reply states to a ModelError of the block."""
+    return paid(lambda: wire.read_usage(reply.get("usage")))
 
 
 def _path(prompt: Prompt) -> str:

@@ -92,12 +92,17 @@ def read_completions(body: Json, *, most: int | None = None) -> list[Completion]
 
 
 def read_usage(body: Any) -> Usage:
-    """Returns the token counts of a reply; missing or invalid ones are 0. `cost` is in USD if the endpoint reports it."""
+    """Returns the token counts of a reply; missing or invalid ones are 0. `cost` is in USD if the endpoint reports it.
+
+    What the total has beside the prompt and the answer is of the answer: xAI and Google count reasoning there alone.
+    """
     body = json_object(body)
-    prompt = count(body.get("prompt_tokens"))
+    prompt, answer = count(body.get("prompt_tokens")), count(body.get("completion_tokens"))
+    if prompt:  # a total without it is that of the prompt too
+        answer = max(answer, count(body.get("total_tokens")) - prompt)
     cached = count(json_object(body.get("prompt_tokens_details")).get("cached_tokens"))
     cost = _number(body.get("cost"))
-    return Usage(prompt, min(cached, prompt), count(body.get("completion_tokens")), max(cost or 0.0, 0.0))
+    return Usage(prompt, min(cached, prompt), answer, max(cost or 0.0, 0.0))
 
 
 def read_model_names(body: Json) -> list[str]:
@@ -151,17 +156,22 @@ class StreamedAnswer:
         self._pieces: list[CallDelta] = []
         self._choice: Json = {"logprobs": {}, "token_ids": []}
         self._prompt_ids: Any = None
-        self._usage = Usage()
+        self.usage = Usage()
+        """What the answer costs, as far as the endpoint has stated it."""
         self._num_chars = 0
         self._repeats: bool | None = None
         """True if messages hold what came before again, False if they are pieces as deltas are, None if not known yet."""
         self._stated_calls: dict[str | int, Json] = {}
         """Calls that stand in messages, by id or place, each as it was stated last; they count if no delta brings one."""
 
+    def add_usage(self, event: Json) -> None:
+        """Take over the usage that an event states."""
+        counted = read_usage(event.get("usage"))  # some servers count along, and state nothing or zeros at the end
+        self.usage = Usage(*map(max, astuple(self.usage), astuple(counted)))
+
     def add(self, event: Json) -> str:
         """Returns the text that an event adds."""
-        counted = read_usage(event.get("usage"))  # some servers count along, and state nothing or zeros at the end
-        self._usage = Usage(*map(max, astuple(self._usage), astuple(counted)))
+        self.add_usage(event)
         self._prompt_ids = self._prompt_ids or event.get("prompt_token_ids")
         choices = event.get("choices")
         listed = map(json_object, choices if isinstance(choices, list) else [])
@@ -205,7 +215,7 @@ class StreamedAnswer:
         message = {"content": "".join(self._text), "tool_calls": calls}
         choices = [self._choice | {"message": message}]
         return replace(
-            read_completions({"choices": choices, "prompt_token_ids": self._prompt_ids})[0], usage=self._usage
+            read_completions({"choices": choices, "prompt_token_ids": self._prompt_ids})[0], usage=self.usage
         )
 
     def _add_delta(self, delta: Json) -> str:

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-from firsthand.errors import ConfigError, GrammarIgnored, GrammarUnchecked
+from firsthand.errors import ConfigError, GrammarIgnored, GrammarUnchecked, ModelError
 from firsthand.grammar import Grammar
-from firsthand.model import Completion, Sampling
+from firsthand.model import Completion, Sampling, Usage, add_lost_usage
 from firsthand.system import request_owner
 
 
-async def check(name: str, completions: Iterable[Completion], sampling: Sampling) -> None:
+async def check(name: str, completions: Sequence[Completion], sampling: Sampling) -> None:
     """Raise GrammarIgnored if a finished answer does not match the sampling's grammar, GrammarUnchecked if that takes
     more than the limits of a check.
 
-    After stop strings it need only begin a matching text; tool calls and truncated answers are not checked.
+    The error has the answers and what they cost. After stop strings an answer need only begin a matching text; tool calls
+    and truncated answers are not checked.
     """
     grammar = sampling.grammar
     if grammar is None:
         return
-    for completion in completions:
-        text = completion.message.text
-        if completion.finish_reason != "stop" or await _fits(name, grammar, text, not sampling.stop):
-            continue
-        raise GrammarIgnored(
-            f"{name} answered {text[:80]!r}, which does not fit the {grammar.kind} grammar it was given: it seems to ignore "
-            "grammars, so leave the grammar out, or use a local model"
-        )
+    try:
+        for completion in completions:
+            text = completion.message.text
+            if completion.finish_reason != "stop" or await _fits(name, grammar, text, not sampling.stop):
+                continue
+            raise GrammarIgnored(
+                f"{name} answered {text[:80]!r}, which does not fit the {grammar.kind} grammar it was given: it seems to "
+                "ignore grammars, so leave the grammar out, or use a local model"
+            )
+    except ModelError as error:
+        error.answers = tuple(completions)
+        add_lost_usage(error, sum((each.usage for each in completions), Usage()))
+        raise
 
 
 async def _fits(name: str, grammar: Grammar, text: str, whole: bool) -> bool:

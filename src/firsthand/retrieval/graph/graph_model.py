@@ -11,7 +11,7 @@ from firsthand.errors import LimitExceeded, ModelError
 from firsthand.grammar import choice, json_schema
 from firsthand.loop.concurrency import Retry, with_retries
 from firsthand.message import Json, Message
-from firsthand.model import Completion, Model, Sampling, Usage
+from firsthand.model import Completion, Model, Sampling, Usage, lost_usage
 
 BYTES_PER_TOKEN = 4
 
@@ -38,19 +38,25 @@ class GraphModel:
     async def ask(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
         """One answer."""
         async with self._gate:
-            used = self.usage.total_tokens
-            if self.max_tokens is not None and used >= self.max_tokens:
-                raise LimitExceeded(
-                    "tokens",
-                    f"building the graph has used {used} tokens of at most {self.max_tokens}: what is done is kept, so "
-                    "raise the cap and run it again to go on",
-                )
-            (completion,) = await with_retries(
-                lambda: self.model.complete(messages, sampling), Retry(), on_retry=lambda *_: None
-            )
+            (completion,) = await with_retries(lambda: self._answers(messages, sampling), Retry())
             self.usage += completion.usage
             self.calls += 1
             return completion
+
+    async def _answers(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
+        """The answers of one try. What one that fails has cost counts too."""
+        used = self.usage.total_tokens
+        if self.max_tokens is not None and used >= self.max_tokens:
+            raise LimitExceeded(
+                "tokens",
+                f"building the graph has used {used} tokens of at most {self.max_tokens}: what is done is kept, so "
+                "raise the cap and run it again to go on",
+            )
+        try:
+            return await self.model.complete(messages, sampling)
+        except ModelError as error:
+            self.usage += lost_usage(error)
+            raise
 
     async def ask_json(self, messages: Sequence[Message], schema: Json, max_tokens: int) -> tuple[Json, Message]:
         """An answer of a schema, parsed, and its message. ModelError if it is cut off or no JSON."""
