@@ -73,7 +73,7 @@ def chrf(task: Task, trace: Trace) -> Score:
 def rouge_l(task: Task, trace: Trace) -> Score:
     """Score the F-measure of the longest common subsequence of words, 0 to 1 (Lin, 2004; rouge-score, stemmed).
 
-    DataError if most letters of a reference are of another script than Latin: rouge-score drops those, and with them the text.
+    DataError if most letters of a reference are of another script than Latin: rouge-score drops those.
     """
     for each in references(task):
         latin = [unicodedata.name(letter, "").startswith("LATIN") for letter in each if letter.isalpha()]
