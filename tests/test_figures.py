@@ -159,7 +159,9 @@ def test_a_correlation_leaves_failed_pairs_out_and_the_table_says_how_many() -> 
     assert alone.tasks == () and math.isnan(figure_value(alone))
 
 
-def test_a_board_ranks_by_the_figure_that_the_run_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_board_ranks_by_the_figure_that_the_run_shows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "f.py").write_text(
         "from firsthand.stats.figures import micro_f1\n"
         "def f(task, trace):\n    return micro_f1('f', trace.answer.split(), task.secret['answer'].split())\n"
@@ -168,8 +170,9 @@ def test_a_board_ranks_by_the_figure_that_the_run_shows(tmp_path: Path, capsys: 
     (tmp_path / "b.toml").write_text('data = "b.csv"\nprompt = "{q}"\ntarget = "{a}"\nscorer = ["f.py:f"]\n')
     (tmp_path / "long.json").write_text('{"long": "a b c d e f g h", "short": "none"}')
     (tmp_path / "short.json").write_text('{"long": "none", "short": "x"}')
-    models = ",".join(f"scripted:{tmp_path / name}.json" for name in ("short", "long"))
-    main(["run", str(tmp_path / "b.toml"), "--model", models])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    assert main(["run", "./b.toml", "--model", "scripted:short.json,scripted:long.json"]) == 0, capsys.readouterr().err
     capsys.readouterr()
     main(["board", "last", "--json"])
     (section,) = json.loads(capsys.readouterr().out)["sections"]
