@@ -15,9 +15,10 @@ import pytest
 from firsthand.benchmark import Figure
 from firsthand.cli import main
 from firsthand.errors import ConfigError
+from firsthand.scorers.embedded import bitext_figures, spearman_figures
 from firsthand.scorers.instructions import instruction_strict
 from firsthand.scorers.text import bleu, chrf, corpus_bleu, corpus_chrf
-from firsthand.show.board import leaderboard
+from firsthand.show.board import caveats, leaderboard
 from firsthand.show.board_table import render_text
 from firsthand.show.board_words import figure_text
 from firsthand.stats.corpus_formulas import FORMULAS, rms_calibration_error
@@ -103,6 +104,93 @@ def test_epochs_add_up_and_failed_attempts_are_empty_answers() -> None:
     assert without["two"].tasks == ("b",) and found["one"].values["a"] == pytest.approx([0.5, 2 / 3])
     once = np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]])  # a alone, b alone, a drawn twice
     assert found["one"].of(once) == pytest.approx([4 / 7, 1.0, 4 / 7])
+
+
+@pytest.mark.parametrize("scorer", [bleu, chrf, instruction_strict])
+def test_a_failed_attempt_that_nobody_else_made_counts_as_an_empty_answer(scorer: Any) -> None:
+    if scorer is not instruction_strict:
+        pytest.importorskip("sacrebleu")
+
+    def made(task: str, answer: str) -> Trace:
+        secret = {"references": ["the cat sat on a mat"], "instructions": [["punctuation:no_comma", {}]] * 2}
+        attempt = replace(trace(task, "one"), answer=answer)
+        return attempt.scored((scorer(Task(task, "?", secret=secret), attempt),))
+
+    right = made("0", "the cat sat on a mat")
+    silent = figures({"one": [right, *(made(str(n), "") for n in (1, 2, 3))]})[scorer.__name__]["one"]
+    failed = figures({"one": [right, *(trace(str(n), "one", failed=True) for n in (1, 2, 3))]})[scorer.__name__]["one"]
+    assert failed.tasks == silent.tasks and figure_value(silent) < 1
+    assert figure_value(failed) == pytest.approx(figure_value(silent))
+    dropped = {"one": [right, trace("1", "one", failed=True)]}
+    assert figures(dropped, errors=False)[scorer.__name__]["one"].tasks == ("0",)
+
+
+def test_a_failed_attempt_has_the_mean_empty_answer_only_of_a_score_that_all_tasks_have() -> None:
+    made = [trace("a", "one", micro_f1("labels", "x", "x")), trace("b", "one", micro_f1("labels", "", "xyz"))]
+    lost = trace("c", "one", failed=True)
+    assert figure_value(figures({"one": [*made, lost]})["labels"]["one"]) == pytest.approx(2 / (2 + 3 + 2))
+    other = trace("d", "one", Score("other", 1.0))
+    assert figures({"one": [*made, other, lost]})["labels"]["one"].tasks == ("a", "b")
+
+
+def test_a_failed_bitext_attempt_is_a_wrong_translation() -> None:
+    def made(at: int, found: int) -> Trace:
+        return trace(f"t{at}", "one", Score("bitext_weighted_f1", float(found == at), {"found": found, "gold": at}))
+
+    right, failed = [made(at, at) for at in range(3)], [trace(f"t{at}", "one", failed=True) for at in range(3, 6)]
+    (found,) = bitext_figures([*right, *failed])
+    (wrong,) = bitext_figures([*right, *(made(at, 90 + at) for at in range(3, 6))])
+    assert len(found.tasks) == 6 and figure_value(found) == figure_value(wrong) == 0.5
+    (again,) = bitext_figures([*right, replace(failed[0], task_id="t0", epoch=1)])
+    assert figure_value(again) == pytest.approx((2 / 3 * 2 + 2) / 4)  # of the target that its task has
+    (none,) = bitext_figures(failed)
+    assert figure_value(none) == 0
+
+
+def test_a_correlation_leaves_failed_pairs_out_and_the_table_says_how_many() -> None:
+    made = [trace(f"t{at}", "one", Score("cosine_spearman", at / 9, {"gold": float(at)})) for at in range(6)]
+    lost = [trace(f"u{at}", "one", failed=True) for at in range(4)]
+    (board,) = leaderboard([*made, *lost], figures={"letters": spearman_figures})
+    assert board.rows[0].score.value == 1 and board.rows[0].left_out == 4
+    assert "cosine_spearman leaves out 4 tasks of one, and each counts as 0 in a mean" in " ".join(caveats(board))
+    (board,) = leaderboard(made, figures={"letters": spearman_figures})
+    assert board.rows[0].left_out == 0
+    (alone,) = spearman_figures(lost)
+    assert alone.tasks == () and math.isnan(figure_value(alone))
+
+
+def test_a_board_ranks_by_the_figure_that_the_run_shows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "f.py").write_text(
+        "from firsthand.stats.figures import micro_f1\n"
+        "def f(task, trace):\n    return micro_f1('f', trace.answer.split(), task.secret['answer'].split())\n"
+    )
+    (tmp_path / "b.csv").write_text("q,a\nlong,a b c d e f g h\nshort,x\n")
+    (tmp_path / "b.toml").write_text('data = "b.csv"\nprompt = "{q}"\ntarget = "{a}"\nscorer = ["f.py:f"]\n')
+    (tmp_path / "long.json").write_text('{"long": "a b c d e f g h", "short": "none"}')
+    (tmp_path / "short.json").write_text('{"long": "none", "short": "x"}')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    assert main(["run", "./b.toml", "--model", "scripted:short.json,scripted:long.json"]) == 0, capsys.readouterr().err
+    capsys.readouterr()
+    main(["board", "last", "--json"])
+    (section,) = json.loads(capsys.readouterr().out)["sections"]
+    assert [line["score"] for line in section["lines"]] == pytest.approx([16 / 18, 2 / 11])
+    assert [line["model"].partition(".json")[0][-4:] for line in section["lines"]] == ["long", "hort"]
+    (result,) = section["lines"][0]["results"].values()
+    assert result["metric"] == "f" and result["n"] == 2 and result["error"] > 0
+
+
+def test_an_attempt_without_a_verdict_is_no_part_of_a_figure() -> None:
+    mute = Score("labels", 0.0, failure="no verdict", unjudged=True)
+    made = {
+        "one": [trace("a", "one", micro_f1("labels", "x", "x")), trace("b", "one", mute)],
+        "two": [trace("b", "two", micro_f1("labels", "x", "x"))],
+    }
+    assert figures(made)["labels"]["one"].tasks == ("a",)
+    made["one"][1] = replace(made["one"][1], error=Failure("ModelError", "down"))
+    assert figures(made)["labels"]["one"].tasks == ("a", "b")
 
 
 def test_scores_that_are_only_partly_of_a_corpus_stay_means() -> None:
@@ -382,4 +470,4 @@ def test_instruction_accuracy_is_a_mean_over_instructions_not_prompts() -> None:
     made[0] = replace(made[0], error=Failure("ModelError", "down"), scores=())
     again = replace(made[1], epoch=1, error=made[0].error, scores=())
     found = figures({"one": [*made, again]})["instruction_strict"]["one"]
-    assert found.tasks == ("b",) and figure_value(found) == 0  # a failed attempt followed none of its three
+    assert found.tasks == ("a", "b") and figure_value(found) == 0  # a failed attempt followed none of its three

@@ -48,6 +48,9 @@ def boards(run: Run, attempts: Sequence[Trace | AttemptSummary]) -> str:
     attempts = sorted(attempts, key=lambda each: order[each.agent_name])
     made = [asdict(board) for board in leaderboard(attempts, clusters=run.clusters())]
     assert [board.pop("protocol") for board in made] == [""] * len(made)  # no run of that schema kept one
+    assert not any(
+        row.pop("left_out") for board in made for row in board["rows"]
+    )  # nor had a figure that leaves tasks out
     return json.dumps(made, indent=1)
 
 

@@ -233,19 +233,21 @@ def test_a_figure_adds_up_the_shares_of_a_task_and_takes_failed_ones_for_empty()
         ("t1", 0.5, {"sums": [1.0, 2.0, 0.0]}), ("t2", None, None), ("t1", None, {"sums": [2.0, 0.0, 1.0]}),
         ("t3", None, None), ("t4", 0.25, {"sums": [0.0, 1.0, 1.0]}),
     ]  # fmt: skip
-    known = {"t2": {"sums": [3.0, 9.0, 1.0]}, "t1": {"sums": [1.0, 2.0, 0.0]}}
-    found = _summed("s", "micro_f1", shares, known)
+    empties = {"t2": [0.0, 0.0, 4.0], "t1": [0.0, 0.0, 1.0]}
+    found = _summed("s", "micro_f1", shares, empties, [])
     assert (found.name, found.tasks, found.lower_is_better, found.by_chance) == ("s", ("t1", "t2", "t4"), False, None)
     assert found.values == {"t1": [0.5, 0.0], "t2": [0.0], "t4": [0.25]}
     assert found.of(np.array([[1.0, 1.0, 0.0], [2.0, 0.0, 1.0]])).tolist() == pytest.approx(
         [6 / (6 + 2 + 1 + 4), 12 / (12 + 4 + 2 + 2)]
     )
-    assert _summed("s", "micro_f1", shares, {}).tasks == ("t1", "t4")
+    assert _summed("s", "micro_f1", shares, {}, []).tasks == ("t1", "t4")
+    of_all = _summed("s", "micro_f1", shares, empties, [0.0, 0.0, 2.5])
+    assert of_all.tasks == ("t1", "t2", "t3", "t4") and of_all.values["t3"] == [0.0]
+    once = np.array([[0.0, 0.0, 1.0, 1.0], [1.0, 0.0, 1.0, 0.0]])
+    assert of_all.of(once).tolist() == pytest.approx([0.0, 6 / (6 + 2 + 1 + 2.5)])
     bins = [0.0] * 30
     bins[3:6] = [2.0, 0.3, 1.0]
-    calibrated = _summed(
-        "c", "calibration_error", [("t", 0.5, {"sums": bins}), ("u", None, None)], {"u": {"sums": bins}}
-    )
+    calibrated = _summed("c", "calibration_error", [("t", 0.5, {"sums": bins}), ("u", None, None)], {}, [])
     assert calibrated.tasks == ("t",) and calibrated.lower_is_better and calibrated.by_chance is not None
     assert calibrated.by_chance().tolist() == calibrated_bins(np.array([bins])).tolist()
 
@@ -296,14 +298,16 @@ def test_scores_of_one_name_are_a_figure_only_where_all_are_shares_of_one_formul
     }
     found = figures(agents)
     assert list(found) == ["s"] and {name: each.tasks for name, each in found["s"].items()} == {
-        "a": ("t", "u"), "b": ("t", "u"),
+        "a": ("t", "u"), "b": ("t", "u", "v"),
     }  # fmt: skip
-    assert figure_value(found["s"]["a"]) == 0.4 and figure_value(found["s"]["b"]) == 0.2, "2 of 4, and none of 6"
+    assert figure_value(found["s"]["a"]) == 0.4 and figure_value(found["s"]["b"]) == 2 / 15, (
+        "2 of 4, none of 6 and of 5"
+    )
     assert figure_value(figures(agents, errors=False)["s"]["b"]) == 0.5
     assert figures({"a": [attempt("t"), attempt("u", "micro_f1", (1, 0, 0))]}) == {}
     assert figures({"a": [attempt("t"), attempt("u", scores=(Score("s", 0.5),))]}) == {}
     failed = attempt("u", scores=(Score("s", 0.5, failure="x"),))
-    assert figures({"a": [attempt("t"), failed]})["s"]["a"].tasks == ("t",) and figures({}) == {}
+    assert figures({"a": [attempt("t"), failed]})["s"]["a"].tasks == ("t", "u") and figures({}) == {}
 
 
 def test_a_slow_figure_is_of_the_indices_that_were_drawn() -> None:

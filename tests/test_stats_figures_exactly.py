@@ -131,9 +131,10 @@ def test_figures_add_up_the_attempts_of_each_agent() -> None:
     }
     found = figures(made)["parts"]
     assert {agent: (figure.tasks, figure_value(figure)) for agent, figure in found.items()} == {
-        "ada": (("t1", "t2"), 0.3), "bo": (("t1", "t2"), 3 / 6 if found["bo"].tasks == () else 3 / (4 + 4)),
+        "ada": (("t1", "t2"), 0.3), "bo": (("t1", "t2", "t9"), 3 / (4 + 4 + 4)),
     }  # fmt: skip
-    assert found["ada"].values == {"t1": [1.0, 0.0], "t2": [0.25]} and found["bo"].values == {"t1": [0.0], "t2": [0.75]}
+    assert found["ada"].values == {"t1": [1.0, 0.0], "t2": [0.25]}
+    assert found["bo"].values == {"t1": [0.0], "t2": [0.75], "t9": [0.0]}
     assert figures(made, errors=False)["parts"]["bo"].tasks == ("t2",)
     assert figures({"ada": [*made["ada"], attempt("ada", "t3", Score("parts", 0.5))]}) == {}
     plain = {

@@ -95,3 +95,15 @@ def test_similarity_is_the_cosine_with_the_nearest_reference():
 
     assert similarity("between", "x", "y") == pytest.approx(0.8)
     assert similarity("x", "x") == 1 and similarity("x", "y") == 0 and similarity("  ", "y") == 0
+
+
+@pytest.mark.parametrize("reference", ["Столица Франции - Париж", "东京 3", "ab где"])
+def test_rouge_refuses_a_reference_whose_letters_it_drops(reference):
+    pytest.importorskip("rouge_score")
+    attempt = Trace("t", "b", "a", {"name": "x"}, 0, 0, "2026-01-01T00:00:00+00:00", 1.0, answer="x")
+    with pytest.raises(firsthand.errors.DataError, match="in a script that ROUGE does not read: take chrf"):
+        rouge_l(Task("a", "?", secret={"references": [reference]}), attempt)
+    for read in ("ab гд", "été à Paris", "1147", "3 α-helices"):
+        assert (
+            rouge_l(Task("a", "?", secret={"references": [read]}), dataclasses.replace(attempt, answer=read)).value == 1
+        )

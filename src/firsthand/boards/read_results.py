@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from firsthand.benchmark import Figure
 from firsthand.benchmarks.sources.datasets import MAX_BYTES, contents
 from firsthand.benchmarks.sources.tables import SUFFIXES, TableRow, decoded, expect_values, parse_table, read_table
 from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, ResultSet, expect_cells
@@ -28,6 +31,9 @@ from firsthand.boards.result_tally import ResultTally
 from firsthand.errors import ConfigError, DataError
 from firsthand.runs import store
 from firsthand.runs.run_folder import Run
+from firsthand.stats.figure_stats import figure_interval, figure_value
+from firsthand.stats.intervals import Clusters
+from firsthand.stats.stored_figures import first_score, names_of_figures, own_figures, stored_figures
 from firsthand.system.given_folder import files_below, leads_out
 from firsthand.system.packed_text import unpacked_gzip
 
@@ -56,22 +62,31 @@ def read_results(sources: Iterable[str | Path], home: Path) -> ResultSet:
         found = _of_path(path, remarks, tally) if path.exists() and not (path / "run.sqlite").exists() else None
         if found is None:
             with store.open_run(source, home) as run:
-                items += tally.counted(run_results(run))  # type: ignore[arg-type]
-            continue
-        for each in found:
+                counted = list(tally.counted(run_results(run, remarks.append)))
+        else:
+            counted = list(found)
+        for each in counted:
             (items if isinstance(each, ItemScores) else results).append(each)  # type: ignore[arg-type]
     return ResultSet.of(results, items, remarks)
 
 
-def run_results(run: Run) -> Iterator[ItemScores]:
-    """The first scores of each benchmark of a run, by task: the mean of each agent's attempts; an error counts as 0."""
+def run_results(run: Run, tell: Callable[[str], None]) -> Iterator[Found]:
+    """The first scores of each benchmark of a run, by task: the mean of each agent's attempts; an error counts as 0.
+
+    A figure of that name, such as BLEU of a corpus, stands in place of the mean, as in the run's own table. `tell` receives
+    a sentence for figures that cannot be computed; the means then have another metric's name.
+    """
     commit, protocols, clusters = str(run.about.get("commit") or ""), run.protocols, run.clusters()
     by_benchmark: dict[str, dict[str, dict[str, float]]] = {}
     for mean in run.task_means():
         by_benchmark.setdefault(mean.benchmark, {}).setdefault(mean.agent, {})[mean.task] = mean.mean
     costs = {(each.benchmark, each.agent): each for each in run.totals()}
+    own_of = own_figures(tell, run)
     for benchmark, agents in by_benchmark.items():
-        key = ColumnKey(benchmark, protocols.get(benchmark, ""), _score_name(run, benchmark))
+        score = first_score(benchmark, run)
+        figures = stored_figures({agent: (run, agent) for agent in agents}, benchmark, own_of).get(score)
+        unknown = figures is None and benchmark not in own_of and benchmark in names_of_figures(run)
+        key = ColumnKey(benchmark, protocols.get(benchmark, ""), f"{score}, mean of tasks" if unknown else score)
         table = ItemScores.of(key, agents)
         tasks = table.tasks
         digest = zlib.crc32("\n".join(sorted(tasks)).encode("utf-8", "surrogatepass"))
@@ -91,15 +106,34 @@ def run_results(run: Run) -> Iterator[ItemScores]:
             total = costs.get((benchmark, agent))
             spent = None if total is None else (total.cost_usd / total.attempts, total.seconds / total.attempts)
             priced = about if spent is None else _priced(about, *spent)
-            yield ItemScores(key, (agent,), tasks, table.scores[i : i + 1], own, (priced,))
+            if figures is None:
+                yield ItemScores(key, (agent,), tasks, table.scores[i : i + 1], own, (priced,))
+            elif not math.isfinite(figure_value(figures[agent])):
+                tell(f"{agent} has no {score} on {benchmark}: too many of its attempts failed.")
+            else:
+                yield _of_figure(key, agent, figures[agent], clusters.get(benchmark), priced)
+
+
+def _of_figure(
+    key: ColumnKey, agent: str, figure: Figure, clusters: Clusters | None, about: BoardResult
+) -> BoardResult:
+    """A figure as a number with its bootstrap's error, for no scores of items have it as their mean."""
+    found = figure_interval(figure, clusters)
+    return replace(
+        about,
+        model=agent,
+        protocol=key.protocol,
+        metric=key.metric,
+        value=found.value,
+        error=found.error if math.isfinite(found.error) and found.error > 0 else None,
+        n=len({*figure.tasks}),
+        lower_is_better=figure.lower_is_better,
+        verified=True,
+    )
 
 
 def _priced(about: BoardResult, usd: float, seconds: float) -> BoardResult:
     return BoardResult(**vars(about) | {"cost_usd": usd if usd else None, "seconds": seconds})
-
-
-def _score_name(run: Run, benchmark: str) -> str:
-    return next((trace.attempt_scores[0].name for trace in run.samples(benchmark) if trace.attempt_scores), "")
 
 
 def _of_path(path: Path, remarks: list[str], tally: ResultTally, most: int = MAX_FILES) -> Iterator[Found]:

@@ -143,6 +143,9 @@ def print_lines(benchmark: str, lines: list[SummaryRow], level: str) -> None:
     out = console()
     print_prose(LEGEND)
     for line in lines:
+        if line.left_out:
+            told = f"{line.agent}: the score leaves out {count_of(line.left_out, 'task')} that failed"
+            out.print(printable(told), soft_wrap=True, markup=False)
         if line.figures:
             told = ", ".join(figure_text(name, x) for name, x in line.figures.items())
             out.print(printable(f"{line.agent}: {told}"), soft_wrap=True, markup=False)

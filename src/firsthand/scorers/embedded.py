@@ -2,12 +2,13 @@
 
 Where MTEB's main score is of all pairs together (Spearman, average precision, F1), the score of an attempt only carries its
 share, and a figure of the same name replaces the mean; it has a bootstrap interval and paired tests as every figure does.
+A failed attempt is a wrong translation; a correlation and an average precision are of the pairs that were embedded.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from firsthand.benchmark import Figure
@@ -82,19 +83,37 @@ def max_ap_figures(traces: Sequence[Trace]) -> list[Figure]:
 def bitext_figures(traces: Sequence[Trace]) -> list[Figure]:
     """Returns the weighted F1 over all sentences."""
     of: Callable[[Any], float] = lambda rows: bitext_f1(rows[:, 1].astype(int), rows[:, 2].astype(int))  # noqa: E731
-    return _figure("bitext_weighted_f1", traces, of, ("found", "gold"))
+    return _figure("bitext_weighted_f1", traces, of, ("found", "gold"), _as_wrong)
 
 
-def _figure(name: str, traces: Sequence[Trace], of: Callable[[Any], float], details: tuple[str, ...]) -> list[Figure]:
-    """The figure of a function of rows: the score's value, then the named details of it."""
+def _as_wrong(failed: Sequence[str], rows: Mapping[str, Sequence[float]]) -> list[list[float]]:
+    """A row for each failed attempt: its task's target, or one that no other task has, and another one found."""
+    free = int(max((max(row[1:]) for row in rows.values()), default=-1)) + 1
+    golds = {task: rows[task][2] if task in rows else free + at for at, task in enumerate(dict.fromkeys(failed))}
+    return [[0.0, free + len(golds), golds[task]] for task in failed]
+
+
+def _figure(
+    name: str,
+    traces: Sequence[Trace],
+    of: Callable[[Any], float],
+    details: tuple[str, ...],
+    of_failed: Callable[[Sequence[str], Mapping[str, Sequence[float]]], list[list[float]]] | None = None,
+) -> list[Figure]:
+    """The figure of a function of rows: the score's value, then the named details of it.
+
+    `of_failed` makes the rows of failed attempts, from their tasks and other tasks' rows; without it they are left out.
+    """
     import numpy as np
 
+    scores = [(trace.task_id, trace.score(name) if trace.value(name) is not None else None) for trace in traces]
     kept = [
-        (trace.task_id, score) for trace in traces if trace.value(name) is not None and (score := trace.score(name))
+        (task, [score.value, *(score.detail[each] for each in details)]) for task, score in scores if score is not None
     ]
-    if len(kept) < 2:
-        return []
-    rows = np.array([[score.value, *(score.detail[each] for each in details)] for _, score in kept], np.float64)
+    failed = [task for task, score in scores if score is None] if of_failed is not None else []
+    if of_failed is not None:
+        kept += zip(failed, of_failed(failed, dict(kept)), strict=True)
+    rows = np.array([row for _, row in kept], np.float64)
     return [slow_figure(name, tuple(task for task, _ in kept), lambda chosen: of(rows[list(chosen)]))]
 
 

@@ -9,6 +9,7 @@ statistics in the scores (`stats/corpus_formulas.py`), and `corpus_bleu` and `co
 from __future__ import annotations
 
 import importlib
+import unicodedata
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from operator import mul
@@ -70,7 +71,17 @@ def chrf(task: Task, trace: Trace) -> Score:
 
 @needing(_rouge_score)
 def rouge_l(task: Task, trace: Trace) -> Score:
-    """Score the F-measure of the longest common subsequence of words, 0 to 1 (Lin, 2004; rouge-score, stemmed)."""
+    """Score the F-measure of the longest common subsequence of words, 0 to 1 (Lin, 2004; rouge-score, stemmed).
+
+    DataError if most letters of a reference are of another script than Latin: rouge-score drops those.
+    """
+    for each in references(task):
+        latin = [unicodedata.name(letter, "").startswith("LATIN") for letter in each if letter.isalpha()]
+        if latin and sum(latin) * 2 < len(latin):
+            raise DataError(
+                f"a reference of task {task.id:.100} is in a script that ROUGE does not read: take chrf, or token_f1 for "
+                "languages with blanks between words"
+            )
     return _best("rouge_l", task, trace, rouge_l_of)
 
 

@@ -75,6 +75,8 @@ class Row:
     """Attempts that a limit ended; they are scored as they are."""
     secondary: Mapping[str, Interval] = field(default_factory=dict)
     """The means of the other scores, and the figures, by name."""
+    left_out: int = 0
+    """Tasks that failed and are no part of the score, as of a correlation."""
 
     def to_json(self) -> Json:
         """The row as a JSON object."""
@@ -296,7 +298,14 @@ def _row(
         errors=sum(each.error is not None or any(score.failed for score in each.scores) for each in attempts),
         stopped=sum(each.error is None and each.stop_reason not in ("done", "error") for each in attempts),
         secondary={name: _interval(each, clusters) for name, each in others.items()} | dict(passes),
+        left_out=_left_out(attempts, values),
     )
+
+
+def _left_out(attempts: Sequence[AttemptSummary], values: Scores | Figure) -> int:
+    """The number of tasks with a failed attempt that a figure does not cover."""
+    failed = {each.task_id for each in attempts if each.error is not None or any(score.failed for score in each.scores)}
+    return len(failed - {*values.tasks}) if isinstance(values, Figure) else 0
 
 
 def _passes(values: Scores, clusters: Clusters | None) -> dict[str, Interval]:
@@ -361,10 +370,15 @@ def caveats(board: Board) -> list[str]:
     if any("bootstrap" in row.score.method for row in board.rows):
         wider.append(f"{board.metric} is a corpus-level figure, with bootstrap CIs.")
     if errors := sum(row.errors for row in board.rows):
+        lacking = [f"{count_of(row.left_out, 'task')} of {row.agent}" for row in board.rows if row.left_out]
+        counted = (
+            f"{board.metric} leaves out {', '.join(lacking)}, and each counts as 0 in a mean"
+            if lacking
+            else "Each counts as 0"
+        )
         wider.append(
-            f"Errors: {count_of(errors, 'attempt')} failed or could not be scored. Each counts as 0; "
-            "one without a verdict of its judge "
-            "is left out."
+            f"Errors: {count_of(errors, 'attempt')} failed or could not be scored. {counted}; "
+            "one without a verdict of its judge is left out."
         )
     if not versus:
         alike = "this one" if board.tasks == 1 else "these"

@@ -3,8 +3,8 @@
 They come from what is stored with the attempts. A corpus-level scorer (BLEU, chrF, micro F1, calibration) puts its attempt's
 share of the sums into `Score.detail` with `figure_detail`; its `value` is the score of that attempt alone. Scores that state
 a confidence give a calibration error. A benchmark may have figures of its own. Tables show each with a bootstrap interval
-(`figure_stats.py`). A failed attempt counts as an empty answer, if the share of an empty answer follows from another
-attempt at its task.
+(`figure_stats.py`). A failed attempt counts as an empty answer: to its own reference, if another attempt at its task shows
+how large that is, and else to one of mean size.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def figures(
     """Name -> agent -> Figure, of the attempts at one benchmark.
 
     `own` computes the benchmark's own figures, which need traces; for the others summaries do. A figure with the name of a
-    score replaces its mean; the others are shown as well. Failed attempts count as empty answers, or with `errors=False` not
-    at all.
+    score replaces its mean; the others are shown as well. Failed attempts count as empty answers where the figure has such
+    (`Formula.empty`), or with `errors=False` not at all.
     """
     agents = {agent: sorted(made, key=_rank) for agent, made in attempts.items()}  # draws follow the order of the tasks
     names = dict.fromkeys(score.name for made in agents.values() for each in made for score in each.attempt_scores)
@@ -108,9 +108,10 @@ def _of_shares(
     agents: Mapping[str, Iterable[Trace | AttemptSummary]], name: str, errors: bool
 ) -> dict[str, Figure] | None:
     """The figure that the scores of that name are shares of, for each agent; None if any score is not a share."""
+    judged = {agent: [each for each in traces if not _is_unjudged(each, name)] for agent, traces in agents.items()}
     shares = {
         agent: [(trace.task_id, trace.value(name), _share(trace, name)) for trace in traces]
-        for agent, traces in agents.items()
+        for agent, traces in judged.items()
     }
     known = {task: share for each in shares.values() for task, _, share in each if share is not None}
     formulas = {str(share["figure"]) for share in known.values()}
@@ -118,23 +119,39 @@ def _of_shares(
     if len(formulas) != 1 or not whole:
         return None
     formula = formulas.pop()
-    return {agent: _summed(name, formula, each, known if errors else {}) for agent, each in shares.items()}
+    empty = FORMULAS[formula].empty if errors else None
+    empties = {task: empty(share["sums"]) for task, share in known.items()} if empty is not None else {}
+    # a score that some tasks do not have, as of one kind of entity, does not tell which tasks of failed attempts have it
+    of_all = all(each.score(name) for traces in judged.values() for each in traces if each.error is None)
+    mean = [math.fsum(column) / len(empties) for column in zip(*empties.values(), strict=True)] if of_all else []
+    return {agent: _summed(name, formula, each, empties, mean) for agent, each in shares.items()}
+
+
+def _is_unjudged(trace: Trace | AttemptSummary, name: str) -> bool:
+    """True for an attempt whose judge could not answer: it is no part of a figure, as of no mean."""
+    score = trace.score(name)
+    return trace.error is None and score is not None and score.unjudged
 
 
 def _summed(
-    name: str, formula: str, shares: Iterable[tuple[str, float | None, Json | None]], known: Mapping[str, Json]
+    name: str,
+    formula: str,
+    shares: Iterable[tuple[str, float | None, Json | None]],
+    empties: Mapping[str, Sequence[float]],
+    mean: Sequence[float],
 ) -> Figure:
-    """The figure of an agent's shares, those of its attempts at a task added up."""
+    """The figure of an agent's shares, those of its attempts at a task added up.
+
+    An attempt without a share has that of an empty answer: `empties` by task, or else their `mean`; without it is left out.
+    """
     import numpy as np
 
     chosen = FORMULAS[formula]
     sums: dict[str, Array] = {}
     values: dict[str, list[float]] = {}
     for task, value, share in shares:
-        given = share["sums"] if share is not None else None
-        if given is None and chosen.empty is not None and task in known:
-            given = chosen.empty(known[task]["sums"])
-        if given is not None:
+        given = share["sums"] if share is not None else empties.get(task, mean)
+        if len(given):
             sums[task] = sums.get(task, 0.0) + np.array(given, dtype=np.float64)
             values.setdefault(task, []).append(value or 0.0)
     parts_TS = np.array(list(sums.values())).reshape(len(sums), chosen.columns)

@@ -42,6 +42,8 @@ class SummaryRow:
     """Money of all attempts."""
     figures: Mapping[str, Interval] = field(default_factory=dict)
     """Figures that are not means of scores, by name."""
+    left_out: int = 0
+    """Tasks that failed and are no part of the score, where it is a figure such as a correlation."""
 
     @property
     def detectable(self) -> float:
@@ -107,7 +109,8 @@ def summary(
 def _with_figures(line: SummaryRow, run: Run, found: dict[str, Interval]) -> SummaryRow:
     """The line with its figures, one of which may stand in place of its mean."""
     score = found.pop(first_score(line.benchmark, run), line.score) if found else line.score
-    return replace(line, score=score, figures=found)
+    left_out = max(0, min(line.score.n - score.n, line.errors))  # a figure may be of a part of the tasks by its nature
+    return replace(line, score=score, figures=found, left_out=left_out)
 
 
 def _by_task(

@@ -76,6 +76,11 @@ def first_score(benchmark: str, *runs: Run) -> str:
     )
 
 
+def names_of_figures(run: Run) -> set[str]:
+    """The benchmarks of a run that have figures of their own, computable here or not."""
+    return {name for name, _, _ in _specs(run)}
+
+
 def _specs(run: Run) -> list[tuple[str, str, bool]]:
     """Name and spec of each benchmark with figures of its own, and whether the run was made in this data home."""
     given = run.about.get("figures", {})
