@@ -95,6 +95,7 @@ def test_where_no_percentage_is_asked_it_is_a_hundredth_too() -> None:
         ("Compute it. Express it in base 3.", "-221_3", "-221"),
         ("What is the base six equivalent of $999_{10}$?", "4343_6", "4343"),
         ("What is the base-10 integer 340 when expressed in base 7?", "664_7", "664"),
+        ("The number in base 10 is 340. Give it in base 7.", "664_7", "664"),
         ("Convert it to base 2. Express it in binary.", "0.0011_{2}", "0.0011"),
         ("Write it in hexadecimal.", "AB_{16}", "ab"),
         ("Give it in base 11.", "152A_{11}", "152A"),

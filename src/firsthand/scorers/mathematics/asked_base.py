@@ -29,7 +29,7 @@ def with_asked_base(answer: str, reference: str, question: str | None) -> str:
     An answer that states a base, or is no numeral (`x = 2112` is one), comes back as it is, but for its letters.
     """
     theirs, ours = _NUMERAL.fullmatch(plain(reference)), _NUMERAL.fullmatch(plain(answer))
-    if theirs is None or ours is None or theirs["base"] is None or ours["base"] not in (None, theirs["base"]):
+    if theirs is None or ours is None or ours["base"] not in (None, theirs["base"]):
         return answer
     if _asked_bases(question) != {theirs["base"]}:
         return answer
