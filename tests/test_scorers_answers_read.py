@@ -19,7 +19,7 @@ TREES: tuple[tuple[str, str | None], ...] = (
     (r"\angle ABC", r"\angle ABC"), (r"\alpha_{12}x", r"(* \alpha_12 x)"), (r"\$ 5.50", "(quantity 5.50 dollar)"),
     (r"\$-5", "(quantity (* -1 5) dollar)"), ("€ 3", "(quantity 3 euro)"), (r"\langle 1, 2\rangle", "(tuple 1 2)"),
     (r"[1,2\rangle", None), ("(1,2]", "(interval (] 1 2)"), ("[1,2]", "(interval [] 1 2)"), ("(1,2)", "(tuple 1 2)"),
-    ("[1,2,3]", "(tuple 1 2 3)"), (r"\{x: x<3\}", "(relation < x 3)"), (r"\{x | 1<x\}", None), (r"\{5\}", "(set 5)"),
+    ("[1,2,3]", "(tuple 1 2 3)"), (r"\{x: x<3\}", "(relation < x 3)"), (r"\{x | 1<x\}", "(relation < 1 x)"), (r"\{5\}", "(set 5)"),
     (r"\{1,2\}", "(set 1 2)"), (r"{3 \over 4}", "(/ 3 4)"), (r"{3 \choose 4}", "(binom 3 4)"),
     ("{2, 3}", "(set 2 3)"), ("|x|+|y|", "(+ (abs x) (abs y))"), ("2|x|", "(* 2 (abs x))"), (r"\frac12", "(/ 1 2)"),
     (r"\frac123", "(* (/ 1 2) 3)"), (r"\frac{1}{2}x", "(* (/ 1 2) x)"), (r"1\frac{2}{3}", "5/3"),

@@ -173,7 +173,7 @@ RULES = (
     ("atom", "(1)", "1", 3),
     ("atom", r"\{1\}", "set(1)", 3),
     ("atom", r"\{x : x > 2\}", "relation(>() x 2)", 7),
-    ("atom", r"\{x \mid 1;2\}", "set(1 2)", 7),
+    ("atom", r"\{x \mid 1;2\}", "refused", 6),
     ("atom", "{1,2}", "set(1 2)", 5),
     ("atom", r"{a \over b}", "/(a b)", 5),
     ("atom", r"{a \choose b}", "binom(a b)", 5),
@@ -268,7 +268,7 @@ def test_pieces_of_the_text_keep_their_kind_and_whether_they_are_spaced() -> Non
         LatexToken("sym", "|or|", True),
         LatexToken("sym", ",", False),
         LatexToken("num", ".5", True),
-        LatexToken("sym", ",", True),
+        LatexToken("sym", "|and|", True),
         LatexToken("cmd", "{", True),
     ]
     assert tokens(r"(1A)_{16} 2b_\text{base twelve}") == [

@@ -184,7 +184,7 @@ def test_words_tokens_and_numbers_are_read_as_they_are_meant() -> None:
         ("sym", "|or|", True), ("text", "cm", True),
     ]  # fmt: skip
     assert [tuple(each) for each in tokens(r"1A_{16} and 101_\text{two}")] == [
-        ("based", "1A_16", False), ("sym", ",", True), ("based", "101_2", True),
+        ("based", "1A_16", False), ("sym", "|and|", True), ("based", "101_2", True),
     ]  # fmt: skip
     for text, value in (
         ("5", "5"), ("5.", "5"), (".5", "0.5"), ("1.5e3", "1.5e3"), (r"0.1\overline{6}", "1/6"),

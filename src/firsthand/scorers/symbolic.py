@@ -12,6 +12,7 @@ import re
 from firsthand.patterns.parts.boxes import boxed_answer
 from firsthand.patterns.parts.equations import asks_for_left_side
 from firsthand.scorers.mathematics.answer_text import MAX_CHARS, plain, spaceless, text_key
+from firsthand.scorers.mathematics.asked_base import with_asked_base
 from firsthand.scorers.mathematics.equality import same_trees
 from firsthand.scorers.mathematics.latex import parse
 from firsthand.scorers.reference_answers import accepted_answers
@@ -54,6 +55,7 @@ def comparison(answer: str, reference: str, question: str | None = None) -> tupl
     """
     if len(answer) > 4 * MAX_CHARS or len(reference) > 4 * MAX_CHARS:
         return bool(answer.strip()) and answer.strip() == reference.strip(), "text"
+    answer = with_asked_base(answer, reference, question)
     left, right = spaceless(plain(answer)), spaceless(plain(reference))
     if left == right:
         return bool(left), "text"

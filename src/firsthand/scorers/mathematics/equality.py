@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from itertools import product
 from typing import Any
 
+from firsthand.scorers.mathematics.asked_names import in_order, listed_names, same_names
 from firsthand.scorers.mathematics.asked_order import asks_for_order
 from firsthand.scorers.mathematics.high_precision import agree, constant_ratio, exact, has, near, variables
 from firsthand.scorers.mathematics.latex_tokens import Tree
 from firsthand.scorers.mathematics.left_sides import is_one_name
-from firsthand.scorers.mathematics.quantities import asks_for, may_be_added, read_unit
+from firsthand.scorers.mathematics.quantities import asks_for, asks_for_percent, may_be_added, read_unit
 from firsthand.scorers.mathematics.real_sets import same_real_set
 
 MAX_COMPARISONS = 400
@@ -21,7 +23,7 @@ _RATIO = re.compile(
     r"\b(?:ratios?|odds|scale|proportions?|fraction|quotient)\b|\$[^$\d]*[a-z]\s*:\s*[a-z]", re.IGNORECASE
 )
 _SPANS = ("union", "interval", "reals", "without")
-_COLLECTIONS = ("tuple", "list", "or", "set", "matrix", "det", "ratio", "both", *_SPANS)
+_COLLECTIONS = ("tuple", "list", "or", "and", "set", "matrix", "det", "ratio", "both", *_SPANS)
 
 
 class TooManyComparisonsError(Exception):
@@ -109,9 +111,11 @@ class _Comparer:
         if one[0] == "deg" and fits and self.same(one[1], other):
             return True
         if one[0] == "percent" and fits and self.same(one[1], other):
-            # 50 % is 50 in the usual writing of answers, but 0.5 % is not 0.5.
+            # 50 % is 50 in the usual writing of answers, but 0.5 % is 0.5 only where the question asks for a percentage.
             value = exact(one[1])
-            return value is None or value >= 1 or value <= 0
+            return value is None or value >= 1 or value <= 0 or asks_for_percent(self.question)
+        if one[0] == "percent" and asks_for_percent(self.question):  # then 2 is 2 %, not 200 %
+            return False
         return self.same_value(one, other)
 
     def may_add(self, answer: Tree) -> bool:
@@ -129,7 +133,9 @@ class _Comparer:
             return len(answer) == len(reference) and all(map(self.same, answer[1:], reference[1:]))
         if kinds[0] == kinds[1] and len(answer) == len(reference) and self.same_parts(answer, reference):
             return True
-        if {*kinds} & {*_SPANS}:
+        if kinds in (("and", "list"), ("list", "and")):  # `x > 1, x < 3` may mean either
+            return self.same_elements(answer[1:], reference[1:], both_sets=False)
+        if {*kinds} & {*_SPANS, "and"}:
             return same_real_set(answer, reference)
         if kinds[0] in lists and kinds[1] in lists:
             return self.same_elements(answer[1:], reference[1:], both_sets=kinds == ("set", "set"))
@@ -161,7 +167,7 @@ class _Comparer:
             )
         if kind in ("tuple", "without", "both"):
             return all(map(self.same, ours, theirs))
-        if kind in ("list", "or", "set", "union"):
+        if kind in ("list", "or", "and", "set", "union"):
             return self.same_elements(ours, theirs, both_sets=kind in ("set", "union"))
         return False
 
@@ -185,6 +191,10 @@ class _Comparer:
         """Compare `x = 5` with 5 or another equation; an equation with its multiples."""
         kinds = answer[0], reference[0]
         relations = ("named", "equation")
+        if all(each[0] == "named" and each[1][0] == "tuple" for each in (answer, reference)):
+            answer = in_order(answer, reference[1][1:])
+        else:
+            answer, reference = self.in_asked_order(answer), self.in_asked_order(reference)
         if kinds[0] in relations and kinds[1] in relations:
             if (
                 kinds == ("named", "named")
@@ -203,6 +213,17 @@ class _Comparer:
         if reference[0] == "equation" or (variables(value) & variables(reference[1])):
             return False
         return self.same(answer, value)
+
+    def in_asked_order(self, tree: Tree) -> Tree:
+        """Return names and their values in the order in which the question lists these names, else as they were written."""
+        if tree[0] != "named" or tree[1][0] != "tuple":
+            return tree
+        lists = (each for each in self.listed_names if same_names(each, tree[1][1:]))
+        return in_order(tree, next(lists, tree[1][1:]))
+
+    @cached_property
+    def listed_names(self) -> list[list[Tree]]:
+        return listed_names(self.question)
 
     def states(self, left: Tree) -> bool:
         """Return whether an equation with this left side states its right side as the answer."""
@@ -331,7 +352,7 @@ def _equation(signs: list[str], parts: list[Tree]) -> Tree:
     if any(not checker.same(each, last) for each in steps[:-1] if each[0] != "relation"):
         return ["word", "untrue"]
     if _is_name(name):
-        return _assignments("list", [["named", name, last]]) if name[0] == "tuple" else ["named", name, last]
+        return ["named", name, last]
     return ["equation", name, last] if variables(name) or variables(last) else last
 
 
@@ -345,9 +366,7 @@ def _is_name(tree: Tree) -> bool:
 
 
 def _assignments(kind: str, parts: list[Tree]) -> Tree:
-    """Return `x = 1, x = 2` as one name with a list, and `x = 1, y = 2` as names and values in the order of the names."""
-    if parts[0][1][0] == "tuple" and parts[0][2][0] == "tuple" and len(parts[0][1]) == len(parts[0][2]):
-        parts = [["named", name, value] for name, value in zip(parts[0][1][1:], parts[0][2][1:], strict=True)]
+    """Return `x = 1, x = 2` as one name with a list, and `x = 1, y = 2` as `(x, y) = (1, 2)`, in the order as written."""
     named = [each for each in parts if each[0] == "named"]
     if all(each[1] == parts[0][1] for each in named):
         values = [each[2] if each[0] == "named" else each for each in parts]
@@ -355,5 +374,4 @@ def _assignments(kind: str, parts: list[Tree]) -> Tree:
         return ["named", parts[0][1], [kind, *flat] if len(flat) > 1 else flat[0]]
     if len(named) != len(parts) or len({str(each[1]) for each in named}) != len(named):
         return [kind, *parts]
-    ordered = sorted(named, key=lambda each: str(each[1]))
-    return ["named", ["tuple", *(each[1] for each in ordered)], ["tuple", *(each[2] for each in ordered)]]
+    return ["named", ["tuple", *(each[1] for each in named)], ["tuple", *(each[2] for each in named)]]

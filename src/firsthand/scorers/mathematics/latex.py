@@ -1,7 +1,7 @@
 """Parses mathematical answers in LaTeX or plain text into a small tree of plain data, bounded in size, never run as code.
 
 A tree is `["num", "3/4"]`, `["var", "x"]`, `["op", left, right]` for + - * / ^, `["fn", argument]`, a collection (`tuple`,
-`list`, `or`, `set`, `interval`, `matrix`, `union`, `ratio`), `["relation", signs, part, ...]`, or a value with a unit
+`list`, `or`, `and`, `set`, `interval`, `matrix`, `union`, `ratio`), `["relation", signs, part, ...]`, or a value with a unit
 (`quantity`, `percent`, `deg`). Text outside the grammar gives None and is compared as text.
 """
 
@@ -11,6 +11,7 @@ import re
 from fractions import Fraction
 
 from firsthand.scorers.mathematics.answer_text import MAX_CHARS, plain
+from firsthand.scorers.mathematics.high_precision import variables
 from firsthand.scorers.mathematics.latex_tokens import (
     FUNCTIONS,
     TRIGONOMETRY,
@@ -33,6 +34,8 @@ _GREEK = frozenset({
 })  # fmt: skip
 _DECORATED = ("angle", "triangle", "vec", "hat", "overline", "overrightarrow", "mathcal")
 _RELATIONS = {"=": "=", "<": "<", ">": ">", "le": "<=", "ge": ">=", "ne": "!=", "approx": "~", "in": "in"}
+_OR, _AND = ("|or|", "lor", "vee"), ("|and|", "land", "wedge")
+_INEQUALITIES = {"<", ">", "<=", ">=", "!="}
 _PREFIXES = {"dollar": "dollar", "euro": "euro", "sterling": "sterling"}
 _PAIRS = {"(": ")]", "[": ")]", "\\{": ("}",), "{": "}", "langle": ("rangle",)}
 
@@ -59,6 +62,17 @@ def times(left: Tree, right: Tree) -> Tree:
         if other[0] in ("quantity", "percent") and one[0] == "num":
             return [other[0], ["*", one, other[1]], *other[2:]]
     return ["*", left, right]
+
+
+def _restrict_one_variable(left: Tree, right: Tree) -> bool:
+    """Return whether both are inequalities of the same variable, so that `and` between them is their intersection."""
+    parts = [*(left[1:] if left[0] == "and" else [left]), right]
+    names = variables(["all", *(side for each in parts for side in each[2:])])
+    return len(names) == 1 and all(each[0] == "relation" and _INEQUALITIES.issuperset(each[1]) for each in parts)
+
+
+def _all_of(left: Tree, right: Tree) -> Tree:
+    return [*left, right] if left[0] == "and" else ["and", left, right]
 
 
 class _LatexParser:
@@ -91,11 +105,15 @@ class _LatexParser:
     def listed(self) -> Tree:
         """Parse `a, b, c`, `a or b` at the top level."""
         parts, either = [self.relation()], False
-        while sign := self.take(",", ";", "|or|", "lor", "vee"):
-            either |= sign in ("|or|", "lor", "vee")
-            if sign in (",", ";") and (other := self.take("|or|", ",")):  # `1, 2, and 3`
-                either |= other == "|or|"
-            parts.append(self.relation())
+        while sign := self.take(",", ";", *_OR, *_AND):
+            if sign in (",", ";"):  # `1, 2, and 3`
+                sign = self.take(*_OR, *_AND, ",") or sign
+            either |= sign in _OR
+            part = self.relation()
+            if sign in _AND and _restrict_one_variable(parts[-1], part):
+                parts[-1] = _all_of(parts[-1], part)
+            else:
+                parts.append(part)
         return parts[0] if len(parts) == 1 else ["or" if either else "list", *parts]
 
     def relation(self) -> Tree:
@@ -375,23 +393,50 @@ class _LatexParser:
             return ["abs", tree]
         brackets, self.brackets = self.brackets, int(opened != "{")
         self.braces += opened == "\\{"
+        builder = opened == "\\{" and self.has_lone_bar()
+        self.bars += builder  # then `|` opens no absolute value in what stands before it
         parts = [self.relation()]
+        self.bars -= builder
         if opened == "{" and (sign := self.take("over", "choose")):
             parts = [["/" if sign == "over" else "binom", parts[0], self.sum()]]
         if opened == "\\{" and self.take(":", "mid", "|"):
-            parts = [self.relation()]
-        while self.take(",", ";"):
+            parts = [self.conditions()]
+        while self.take(",", ";", *_AND):
             parts.append(self.relation())
         self.braces -= opened == "\\{"
         self.brackets = brackets
         closed = self.need(*_PAIRS[opened])
-        if len(parts) == 1 and (opened != "\\{" or parts[0][0] == "relation"):
+        if len(parts) == 1 and (opened != "\\{" or parts[0][0] in ("relation", "and", "or")):
             return parts[0]
         if opened in ("\\{", "{"):
             return ["set", *parts]
         if len(parts) == 2 and (opened, closed) not in (("(", ")"), ("langle", "rangle")):
             return ["interval", opened + closed, *parts]
         return ["tuple", *parts]
+
+    def has_lone_bar(self) -> bool:
+        """Return whether one of the bars up to the end of a set has no partner: `{x | |x| < 3}`, but not `{x|x|}`."""
+        bars = 0
+        for token in self.tokens[self.at :]:
+            if token[:2] == ("cmd", "}"):
+                break
+            bars += token[:2] == ("sym", "|")
+        return bars % 2 == 1
+
+    def conditions(self) -> Tree:
+        """Parse what holds for the elements of a set: all of `x > 1, x < 3`; `x \\in \\mathbb{R}` is taken off."""
+        braces, self.braces = self.braces, 0
+        tree = self.listed()
+        self.braces = braces
+        if tree[0] != "list":
+            return tree
+        narrower = [each for each in tree[1:] if each[:2] != ["relation", ["in"]] or each[3:] != [["reals"]]]
+        first: Tree = narrower[0] if narrower else tree[1]
+        for each in narrower[1:]:
+            if not _restrict_one_variable(first, each):
+                raise NotUnderstoodError
+            first = _all_of(first, each)
+        return first
 
     def matrix(self) -> Tree:
         name = self.subscript()

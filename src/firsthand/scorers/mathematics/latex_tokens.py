@@ -19,17 +19,24 @@ _NUMBER_WORDS = {
     "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8",
     "nine": "9", "ten": "10", "eleven": "11", "twelve": "12", "sixteen": "16",
 }  # fmt: skip
+BASE_WORDS = {word: digits for word, digits in _NUMBER_WORDS.items() if word not in ("zero", "one", "eleven")}
+"""Names of bases, with their digits."""
 _NOTHING = frozenset({"no solution", "no solutions", "no real solution", "no real solutions", "none", "empty set"})
 _EVERYTHING = frozenset({"all real numbers", "all reals", "the real numbers", "real numbers", "any real number"})
 _SHORT_WORD = re.compile("no|yes|on|off|odd|not|all|any|six|ten|two|one|red|old|new|low|top|up|in|out|sun|mon")
 _TOKEN = re.compile(
     r"\s*(?:\\text\{(?P<text>[^{}]*)\}"
-    r"|(?P<based>\((?=[0-9A-F]*\d)[0-9A-F]+\)_|(?=[0-9A-Fa-f]*\d)[0-9A-F][0-9A-Fa-f]*(?:\.[0-9A-F]+)?_)"
+    r"|(?P<based>\((?=[0-9A-F]*\d)[0-9A-F]+\)\s*_|(?=[0-9A-Fa-f]*\d)[0-9A-F][0-9A-Fa-f]*(?:\.[0-9A-F]+)?\s*_)"
     r"(?P<base>\{?\s*(?:\\text\{)?\s*(?:base)?\s*\}?\s*(?:\d{1,2}|two|three|four|five|six|seven|eight|nine|ten|twelve|sixteen)\}{0,2})"
     r"|(?P<num>(?:\d+(?:\.\d*)?|\.\d+)"
     r"(?:\s*\\(?:overline|bar|dot)\s*(?:\{\d+\}|\d)|(?<=\d\d)\s*(?:\\[lc]?dots(?![A-Za-z])|\.\.\.)|[eE][-+]?\d+(?![\d.]))?)"
     r"|\\(?P<cmd>[A-Za-z]+|[{}|\\])|(?P<word>[A-Za-z]+)|(?P<sym>\*\*|.))",
     re.DOTALL,
+)
+_SAID_BASE = re.compile(  # `52 base 8`, `52 (base eight)`, `52 \text{base 8}` unwrapped
+    r"(?<![\w.])(\d[0-9A-F]{0,99}(?:\.[0-9A-F]{1,99})?) ?\(?(?:\\text\{)? ?(?:in )?base\}? ?"
+    rf"(\d{{1,2}}|{'|'.join(BASE_WORDS)})\b\)?",
+    re.IGNORECASE,
 )
 
 
@@ -71,16 +78,16 @@ def words_alone(text: str) -> Tree | None:
 
 def tokens(text: str) -> list[LatexToken]:
     found = []
-    for match in _TOKEN.finditer(text.strip()):
+    for match in _TOKEN.finditer(_SAID_BASE.sub(r"\1_{\2}", text.strip())):
         spaced = match.group()[:1].isspace()
         if match.group("based") is not None:
-            digits, base = match.group("based").strip("()_"), re.sub(r".*?(\w+)\}*$", r"\1", match.group("base"))
+            digits, base = match.group("based").strip("()_ "), re.sub(r".*?(\w+)\}*$", r"\1", match.group("base"))
             found.append(LatexToken("based", f"{digits.upper()}_{_NUMBER_WORDS.get(base, base)}", spaced))
             continue
         kind = str(match.lastgroup)
         value = match.group(kind)
         if kind in ("text", "word") and value.strip(" ,").casefold() in ("or", "and"):
-            kind, value = "sym", {"or": "|or|", "and": ","}[value.strip(" ,").casefold()]
+            kind, value = "sym", {"or": "|or|", "and": "|and|"}[value.strip(" ,").casefold()]
         if kind == "text" or (kind == "word" and len(value) > 3 and value not in FUNCTIONS | {"infinity"}):
             found += _words(kind, value, spaced)
         else:

@@ -41,6 +41,20 @@ _SHAPES = (
     (re.compile(r"\b(?:cubic|cubed|cu)\b(?! units?\b)|\^3"), _CUBES),
 )
 """Words that make a unit a rate, an area or a volume, and words of a question that ask for one."""
+_PERCENT = r"(?:per ?cent(?:s|ages?)?\b|%)"
+_FIGURE = (
+    r"(?:the |an? |its |his |her |their )(?:(?:overall|total|net|average|annual|approximate|exact|actual|single|equivalent"
+    r"|resulting|final|new|largest|smallest|greatest|least|maximum|minimum|possible|correct) ){0,2}"
+)
+_PERCENT_ASKED = re.compile(
+    rf"\b(?:what|which|how many) {_PERCENT}"
+    r"|\b(?:what (?:is|was|are|were|will be|would be)|find|determine|compute|calculate|estimate|give|state) "
+    rf"{_FIGURE}{_PERCENT}"
+    rf"|\b(?:as|to|into|in) (?:an? )?{_PERCENT}|\bnearest (?:(?:whole|integer|tenth|hundredth|one|of|an?) ){{0,4}}{_PERCENT}"
+)
+_AS_NUMBER = re.compile(
+    r"\bas an? (?:(?:common|simplified|reduced|proper|improper|mixed) ){0,2}(?:fraction|decimal|ratio)\b"
+)
 _LETTERS = {"m", "g", "s", "h", "min", "sec", "mi", "c"}
 
 
@@ -99,6 +113,12 @@ def asks_for(sign: str, question: str | None) -> bool:
     """Return whether a question speaks of `percent` or of `degrees`, so that an answer may state the sign."""
     signs = {"percent": r"%|percent|per cent", "deg": r"degree|°|\\circ|\A(?!.*radian).*angle"}
     return question is None or re.search(signs[sign], question, re.IGNORECASE | re.DOTALL) is not None
+
+
+def asks_for_percent(question: str | None) -> bool:
+    """Return whether a question clearly asks for a percentage (`by what percent`, `as a percent`): a bare 2 is 2 % then."""
+    text = " ".join(re.sub(r"[$\\{}]", "", question or "").casefold().split())
+    return _PERCENT_ASKED.search(text) is not None and _AS_NUMBER.search(text) is None
 
 
 def _asked(question: str) -> set[str]:

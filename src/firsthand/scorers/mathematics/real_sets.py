@@ -74,6 +74,8 @@ def _read(tree: Tree, numbers: Numbers) -> RealSet | None:
         if None in found or len(names) != 1:
             return None
         return RealSet(_merged([span for each in found if each for span in each.spans]), names.pop())
+    if kind == "and" and len(tree) <= MAX_PARTS:
+        return _intersection([_read(each, numbers) for each in tree[1:]])
     if kind == "without":
         whole, out = _read(tree[1], numbers), _read(tree[2], numbers)
         if whole is None or out is None or any(span.low != span.high for span in out.spans):
@@ -109,6 +111,25 @@ def _merged(spans: list[RealSpan]) -> tuple[RealSpan, ...]:
         else:
             found.append(span)
     return tuple(found)
+
+
+def _intersection(sets: list[RealSet | None]) -> RealSet | None:
+    """Return what inequalities of one variable have in common, maybe nothing."""
+    first, *others = sets
+    for each in others:
+        if first is None or each is None or first.name != each.name:
+            return None
+        pairs = [(a, b) for a in first.spans for b in each.spans][: MAX_PARTS**2]
+        first = RealSet(tuple(span for a, b in pairs if (span := _common(a, b)) is not None), first.name)
+    return first
+
+
+def _common(a: RealSpan, b: RealSpan) -> RealSpan | None:
+    low, low_out = max((a.low, not a.low_in), (b.low, not b.low_in))
+    high, high_in = min((a.high, a.high_in), (b.high, b.high_in))
+    if low < high or (low == high and high_in and not low_out):
+        return RealSpan(low, not low_out, high, high_in)
+    return None
 
 
 def _without(span: RealSpan, point: Any) -> list[RealSpan]:
