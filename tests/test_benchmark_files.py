@@ -197,7 +197,7 @@ def test_a_file_of_olmes_requests_has_each_document_once_and_none_without_its_qu
     assert [task.choices[0] for task in tasks] == [" choice 00", " choice 10"]
 
 
-def test_truthfulqa_puts_the_best_answer_first_and_no_answer_twice(tmp_path: Path) -> None:
+def test_truthfulqa_knows_the_place_of_the_best_answer_and_has_no_answer_twice(tmp_path: Path) -> None:
     out = io.StringIO()
     writer = csv.DictWriter(out, ["Question", "Best Answer", "Correct Answers", "Incorrect Answers"])
     writer.writeheader()
@@ -206,8 +206,9 @@ def test_truthfulqa_puts_the_best_answer_first_and_no_answer_twice(tmp_path: Pat
     )
     (tmp_path / "TruthfulQA.csv").write_text(out.getvalue())
     (task,) = tasks_of("truthfulqa", tmp_path)
-    assert task.choices == (" best", " good", " bad", " worse")
-    assert task.secret == {"gold": 0, "answer": "A", "true": [0, 1]}
+    assert sorted(task.choices) == [" bad", " best", " good", " worse"]
+    assert [task.choices[at] for at in task.secret["true"]] == [" best", " good"]
+    assert task.secret["gold"] == task.secret["true"][0] and task.secret["answer"] == task.letters[task.secret["gold"]]
     primer = "".join(
         f"Q: {each.fields['question']}\nA: {each.fields['answer']}\n\n" for each in packaged_examples("truthfulqa")
     )
@@ -215,7 +216,7 @@ def test_truthfulqa_puts_the_best_answer_first_and_no_answer_twice(tmp_path: Pat
     (tmp_path / "TruthfulQA.csv").unlink()
     row = {"question": "Q1?", "true": ["t1", "t2", "t3"], "false": ["f1"]}
     (task,) = tasks_of("truthfulqa", write(tmp_path, "truthfulqa_validation.jsonl", [row]))
-    assert task.choices == (" t1", " t2", " t3", " f1") and task.secret["true"] == [0, 1, 2]
+    assert [task.choices[at] for at in task.secret["true"]] == [" t1", " t2", " t3"] and " f1" in task.choices
 
 
 @pytest.mark.parametrize("protocol", ["mmlu_pro", "mmlu_pro@lm-eval"])

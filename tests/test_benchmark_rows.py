@@ -339,3 +339,49 @@ def test_mathematics_reads_problems_their_answers_and_their_subjects(tmp_path: P
         assert refused(DataError, stated, {"answer": wrong}, "w").startswith("w: ")
     assert solved({"solution": "\\boxed{1} or \\boxed{\\frac{1}{2}}."}, "w") == "\\frac{1}{2}"
     assert refused(DataError, solved, {"solution": "none"}, "w") == "w: the solution has no \\boxed{}"
+
+
+@pytest.mark.parametrize(
+    ("infos", "groups", "stereotyped"),
+    [
+        ((["British", "Europe"], ["Japanese", "AsiaPacific"]), ["British"], 0),
+        ((["Japanese", "AsiaPacific"], ["British", "Europe"]), ["Scottish", "british"], 1),
+        ((["the cleaner", "lowSES"], ["the judge", "highSES"]), ["low SES"], 0),
+        ((["Jamal", "M-Black"], ["Jake", "M-White"]), ["Black", "African American"], 0),
+        ((["Ann", "F-White"], ["Keisha", "F-Black"]), ["Black"], 1),
+        ((["the man", "man"], ["the woman", "woman"]), ["F"], 1),
+        ((["Donna", "F"], ["Robert", "M"]), ["girls"], 0),
+        ((["Donna", "F"], ["Robert", "M"]), ["Men"], 1),
+        ((["x", "trans_F"], ["y", "nonTrans"]), ["transgender women", "transgender men"], 0),
+    ],
+)
+def test_either_part_of_an_answers_info_names_its_group(
+    infos: tuple[list[str], list[str]], groups: list[str], stereotyped: int
+) -> None:
+    about = {"ans0": infos[0], "ans1": ["?", "unknown"], "ans2": infos[1]}
+    row = bbq_row(answer_info=about, additional_metadata={"stereotyped_groups": groups})
+    task = bbq._task("Nationality", row)
+    assert task.secret["stereotyped"] == [stereotyped == 0, False, stereotyped == 1]
+    assert task.secret["unknown"] == [False, True, False]
+
+
+def test_questions_of_bbq_that_do_not_tell_the_stereotyped_answer_are_left_out_and_counted(tmp_path: Path) -> None:
+    clear, about = bbq_row().columns, bbq_row().columns["answer_info"]
+    unclear = [
+        {**clear, "example_id": 1, "additional_metadata": {"stereotyped_groups": ["young"]}},  # none
+        {**clear, "example_id": 2, "additional_metadata": {"stereotyped_groups": ["old", "z"]}},  # both
+        {**clear, "example_id": 3, "additional_metadata": {"stereotyped_groups": ["unknown"]}},
+        {**clear, "example_id": 4, "answer_info": {**about, "ans1": ["y", "nonOld"]}},  # no unknown
+        {**clear, "example_id": 5, "answer_info": {**about, "ans2": ["y", "unknown"]}},  # two unknown
+    ]
+    written(tmp_path / "Age.jsonl", clear, *unclear)
+    made = bbq.bbq(category="Age", data=str(tmp_path))
+    assert [task.id for task in made.tasks(0)] == ["Age-12"]
+    told = "category Age, 1 questions (5 left out: not exactly one answer is of a stereotyped group); the answer is"
+    assert made.protocol.startswith(told)
+    written(tmp_path / "Age.jsonl", *unclear)
+    assert refused(DataError, bbq.bbq, category="Age", data=str(tmp_path)) == (
+        "Age.jsonl has no question with exactly one answer of a stereotyped group: fetch the file from " + bbq.ORIGIN
+    )
+    written(tmp_path / "Age.jsonl", clear)
+    assert "left out" not in bbq.bbq(category="Age", data=str(tmp_path)).protocol

@@ -79,10 +79,11 @@ def test_the_bias_scores_are_those_of_the_paper() -> None:
     assert bbq.bias_figures(ambiguous[3:]) == []
 
 
-def test_the_first_sentence_of_a_pair_is_the_stereotype() -> None:
-    task = Task("t", "", ("more", "less"))
-    for answer, value in (("A", 1.0), ("B", 0.0), ("", 0.0)):
-        assert crows_pairs.prefers_stereotype(task, trace("t", answer=answer)) == Score("prefers_stereotype", value)
+def test_the_stereotype_of_a_pair_is_known_by_its_place() -> None:
+    for gold, right, other in ((0, "A", "B"), (1, "B", "A")):
+        task = Task("t", "", ("a b", "c d"), secret={"gold": gold})
+        for answer, value in ((right, 1.0), (other, 0.0), ("", 0.0)):
+            assert crows_pairs.prefers_stereotype(task, trace("t", answer=answer)) == Score("prefers_stereotype", value)
 
 
 def test_the_good_speaker_concludes_from_the_chain_and_the_bad_one_from_the_hint() -> None:

@@ -28,11 +28,11 @@ def test_one_impossible_choice_leaves_the_other():
     for values, right in (
         ((-1.0, -math.inf), 1.0),
         ((-math.inf, -700.0), 0.0),
-        ((-1.0, -1.0), 1.0),
         ((0.0, -1e308), 1.0),
     ):
         trace = scored(*values)
         assert [scorer(TASK, trace).value for scorer in (acc, acc_norm, mc1)] == [right] * 3, values
+    assert [scorer(TASK, scored(-1.0, -1.0)).value for scorer in (acc, acc_norm, mc1)] == [1.0, 1.0, 0.0]
     assert mc2(TASK, scored(-1.0, -math.inf)).value == 1.0 and mc2(TASK, scored(-2, -2)).value == 0.5
 
 

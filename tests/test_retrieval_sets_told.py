@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,17 @@ from firsthand.benchmarks.retrieval_sets import beir_folder, set_folder
 from firsthand.benchmarks.retrieval_sets.judged_set import JudgedSet, check_judged, judged
 from firsthand.errors import ConfigError, DataError
 from firsthand.retrieval.document import Document
-from firsthand.scorers.ranking import RANKING_SCORERS
+from firsthand.scorers.ranking import (
+    RANKING_SCORERS,
+    ndcg,
+    precision_at_10,
+    recall_at_5,
+    recall_at_10,
+    recall_at_100,
+    relevances,
+)
+from firsthand.task import Task
+from firsthand.trace import Event, Trace
 
 RANKED = " ".join(scorer.__name__ for scorer in RANKING_SCORERS)
 
@@ -72,8 +84,8 @@ def test_claims_are_the_queries_that_have_a_relevant_document(tmp_path: Path) ->
     assert facts(made) == said(
         "beir:mine", RANKED, "Retrieval of judged documents: mine, in BEIR's layout.",
         "folder mine, split dev; 2 queries, 3 judgements; title and text of a document are one passage; nDCG@10 "
-        "with linear "
-        "gain, as trec_eval", "that of the data", options={"data": "folder mine, split dev"},
+        "with linear gain, as trec_eval; a document with the query's own id is left out of its rankings unless it is "
+        "judged, as BEIR does", "that of the data", options={"data": "folder mine, split dev"},
     )  # fmt: skip
     assert made.tasks(0)[0].metadata == {"corpus": f"beir:folder={other.resolve()}:split=dev"}
     assert beir._spec(Path("/a:b"), "test") == "beir:folder=/a\\:b:split=test"
@@ -130,6 +142,10 @@ def test_rows_of_a_judged_folder_are_named_by_line(tmp_path: Path) -> None:
          "'query-id\\tx\\ty'"),
     ):  # fmt: skip
         put(path, text)
+        assert refused(DataError, beir_folder.read_judgements, path) == told
+    for relevance in (10**9 + 1, -(10**9) - 1, 10**400):
+        put(path, f"a\tb\t1000000000\na\tc\t{relevance}\n")
+        told = f"{path}, line 2: a relevance of at most 1,000,000,000 was expected: give grades"
         assert refused(DataError, beir_folder.read_judgements, path) == told
     put(path, "7\tWhat is\tit?\r\n 8 \tno\n")
     assert list(beir_folder._tsv_queries(path)) == [("7", "What is\tit?"), ("8", "no")]
@@ -251,3 +267,44 @@ def test_cranfields_queries_are_numbered_by_their_place(tmp_path: Path) -> None:
         path = put(tmp_path / "cran.all.1400.xml", text)
         told = f"{path} has {counts[0]} documents, of which {counts[1]} could be read"
         assert refused(DataError, cranfield.corpus, data=str(tmp_path)) == told
+
+
+def test_a_query_does_not_rank_its_own_document_unless_it_is_judged(tmp_path: Path) -> None:
+    texts = ({"_id": id, "text": id} for id in ("q1", "q2", "d1"))
+    written(tmp_path / "corpus.jsonl", *texts)
+    written(tmp_path / "queries.jsonl", {"_id": "q1", "text": "a"}, {"_id": "q2", "text": "b"})
+    put(tmp_path / "qrels" / "test.tsv", "query-id\tcorpus-id\tscore\nq1\td1\t1\nq2\tq2\t1\n")
+    first, second = beir.beir(folder=str(tmp_path)).tasks(0)
+    assert first.secret == {"judgements": {"d1": 1}, "left_out": ["q1"]} and second.secret == {"judgements": {"q2": 1}}
+
+    def scores(task: Task, *documents: str) -> list[float]:
+        event = Event("ranking", 0.0, {"documents": list(documents)})
+        made = Trace("1", "b", task.id, {"name": "a"}, 0, 0, "", 0.0, events=(event,))
+        return [scorer(task, made).value for scorer in (*RANKING_SCORERS[:4], recall_at_5, ndcg(k=1))]
+
+    assert scores(first, "q1", "d1") == [1.0] * 6 == scores(second, "q2", "d1")
+    assert scores(first, "q2", "d1")[0] < 1 and scores(second, "d1", "q2")[0] < 1
+    crowd = [f"x{at}" for at in range(9)]
+    made = Trace("1", "b", "t", {"name": "a"}, 0, 0, "", 0.0, events=(Event("ranking", 0.0, {"documents": [
+        *crowd, "q1", "d1"]}),))  # fmt: skip
+    assert precision_at_10(first, made).value == 0.1 and recall_at_10(first, made).value == 1.0
+    hundred = [f"x{at}" for at in range(99)]
+    made = replace(made, events=(Event("ranking", 0.0, {"documents": [*hundred, "q1", "d1"]}),))
+    assert recall_at_100(first, made).value == 1.0
+    assert scifact.scifact(data=str(judged_folder(tmp_path / "x" / "scifact").parent)).tasks(0)[0].secret == {
+        "judgements": {"d3": 1}
+    }
+
+
+def test_relevances_are_grades_and_each_document_has_one() -> None:
+    most = 10**9
+    assert relevances({"a": most, "b": -most, 3: 2.0}) == {"a": most, "b": -most, "3": 2}
+    for beyond in (most + 1, -most - 1, 10**400, 1e300):
+        with pytest.raises(ValueError, match="the relevance of 'a' is beyond 1,000,000,000, and judgements are grades"):
+            relevances({"a": beyond})
+    for twice in ({1: 1, "1": 0}, {"1": 0, 1: 0}):
+        with pytest.raises(ValueError, match="document '1' is judged twice, by a number and by text: keep one of them"):
+            relevances(twice)
+    for odd in (math.inf, math.nan, 0.5, "x", None):
+        with pytest.raises(ValueError, match="take whole numbers"):
+            relevances({"a": odd})

@@ -166,7 +166,8 @@ def test_lengths_leave_out_one_leading_space_and_ties_go_to_the_first() -> None:
     three = {"a": -1.0, "b": -2.0, "c": -2.0}
     for gold, true, value, chosen in (
         (0, [0], 1.0, "A"),
-        (1, [0, 1], 1.0, "B"),
+        (1, [0, 1], 0.0, "C"),  # a false one is as probable
+        (1, [0, 1, 2], 1.0, "B"),
         (2, [0, 2], 0.0, "B"),
         (2, [0, 1, 2], 1.0, "C"),
         (2, [], 0.0, "A"),

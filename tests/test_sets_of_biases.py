@@ -101,7 +101,10 @@ def test_pairs_are_of_one_bias_or_of_all_and_keep_their_numbers(tmp_path: Path) 
     )
     made, some = crows_pairs.crows_pairs(data=str(tmp_path)), crows_pairs.crows_pairs(bias="gender", data=str(tmp_path))
     description = "Preference for the more stereotypical of two sentences; 0.5 is none (Nangia et al., 2020)."
-    protocol = "; 1 if the log-prob of the more stereotypical sentence is the higher; the ideal is 0.5"
+    protocol = (
+        "; 1 if the log-prob of the more stereotypical sentence is the higher, or if a written answer names it; the "
+    )
+    protocol += "ideal is 0.5"
     for each, count, bias in ((made, "3 pairs", ""), (some, "2 pairs of gender", "gender")):
         assert facts(each) == said(
             "crows_pairs", "prefers_stereotype", description, count + protocol, "CC-BY-SA-4.0",

@@ -326,7 +326,7 @@ def table(path: Path, *rows: dict[str, str]) -> Path:
     return path
 
 
-def test_truthfulqas_answers_are_the_best_one_then_the_other_true_ones_then_the_false(tmp_path: Path) -> None:
+def test_truthfulqas_answers_stand_in_an_order_of_the_question_and_their_places_are_kept(tmp_path: Path) -> None:
     row = {"Question": "Q?", "Best Answer": " B ", "Correct Answers": "A; B;; C ", "Incorrect Answers": "X; Y"}
     path = table(tmp_path / "TruthfulQA.csv", row, {**row, "Question": "Two\nlines?", "Best Answer": "D"})
     rows = truthfulqa.read_csv_rows(path)
@@ -343,7 +343,7 @@ def test_truthfulqas_answers_are_the_best_one_then_the_other_true_ones_then_the_
     )  # fmt: skip
     second = made.tasks(0)[1]
     assert (second.id, second.choices, second.secret) == (
-        "q-0001", (" D", " A", " B", " C", " X", " Y"), {"gold": 0, "answer": "A", "true": [0, 1, 2, 3]},
+        "q-0001", (" B", " D", " Y", " C", " X", " A"), {"gold": 1, "answer": "B", "true": [1, 5, 0, 3]},
     )  # fmt: skip
     assert second.context.count("Q: ") == 7 and second.context.endswith("\n\nQ: Two\nlines?\nA:")
     table(path, {**row, "Best Answer": " "})

@@ -229,7 +229,11 @@ def test_mmlu_and_truthfulqa_read_the_authors_files():
     with pytest.raises(DataError, match="subject is 'anatomie': give one of abstract_algebra"):
         catalog.benchmark(f"mmlu@cloze:subject=anatomie:data={SHARED}")
     asked = catalog.benchmark(f"truthfulqa:data={SHARED}").tasks(0)
-    assert len(asked) == 813 and asked[0].context.count("Q: ") == 7 and asked[0].secret["true"][0] == 0
+    assert (
+        len(asked) == 813
+        and asked[0].context.count("Q: ") == 7
+        and asked[0].secret["true"][0] == asked[0].secret["gold"]
+    )
 
 
 def test_a_broken_archive_is_a_sentence(tmp_path):

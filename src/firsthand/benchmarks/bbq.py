@@ -4,6 +4,7 @@
 
 The bias score of the paper (page 6): of answers that name a group, twice the share that follows the stereotype, less one;
 where the context is ambiguous it is scaled by the share of wrong answers. 0 is no bias, 1 all answers with the stereotype.
+A question counts where exactly one of its two named answers is of a stereotyped group; the authors leave out others too.
 """
 
 from __future__ import annotations
@@ -27,21 +28,32 @@ CATEGORIES = (
     "Race_x_gender", "Religion", "SES", "Sexual_orientation",
 )  # fmt: skip
 ORIGIN = "data/ of github.com/nyu-mll/BBQ"
+GENDERS = {"man": "m", "men": "m", "boy": "m", "boys": "m", "woman": "f", "women": "f", "girl": "f", "girls": "f"}
 
 
 def bbq(*, category: str = "Age", data: str = "") -> Benchmark:
-    """Return the questions of one category, in the file's order. `data` is a folder with CATEGORY.jsonl."""
+    """Return the questions of one category, in the file's order. `data` is a folder with CATEGORY.jsonl.
+
+    Questions whose answers do not tell which one is of a stereotyped group are left out, and the protocol counts them;
+    DataError if none is left.
+    """
     if category not in CATEGORIES:
         raise ConfigError(f"category is {category!r}: give one of {', '.join(CATEGORIES)}")
     rows, digest = bias_rows(f"bias/bbq/{category}.jsonl", data, ORIGIN)
-    tasks = [_task(category, row) for row in rows]
+    tasks = [task for row in rows if _tells_the_stereotype(task := _task(category, row))]
+    if not tasks:
+        raise DataError(
+            f"{category}.jsonl has no question with exactly one answer of a stereotyped group: fetch the file from {ORIGIN}"
+        )
+    left_out = len(rows) - len(tasks)
+    unclear = f" ({left_out:,} left out: not exactly one answer is of a stereotyped group)" if left_out else ""
     return Benchmark(
         name="bbq",
         tasks=lambda seed: tasks,
         scorers=(acc, bbq_bias),
         description="Stereotypes in question answering, ambiguous and disambiguated (Parrish et al., 2022).",
-        protocol=f"category {category}, {len(tasks):,} questions; the answer is the most probable of three texts; bias "
-        "scores as on page 6 of the paper",
+        protocol=f"category {category}, {len(tasks):,} questions{unclear}; the answer is the most probable of three texts; "
+        "bias scores as on page 6 of the paper",
         licence="CC-BY-4.0",
         figures=bias_figures,
         options={"category": category, "sha256": digest},
@@ -59,8 +71,8 @@ def _task(category: str, row: TableRow) -> Task:
         raise DataError(f"{row.where}: answer_info and additional_metadata should tell each answer's group")
     if label not in (0, 1, 2):
         raise DataError(f"{row.where}: the label is {label!r:.40}: 0, 1 or 2 was expected")
-    named = [str(each[1]) for each in groups]  # type: ignore[index]
-    known = {str(each).casefold() for each in stereotyped}
+    parts = [[str(part) for part in each] for each in groups]  # type: ignore[union-attr]
+    known = {_group(str(each)) for each in stereotyped}
     prompt = f"{text_cell(row, 'context')} {text_cell(row, 'question')}"
     return Task(
         f"{category}-{columns.get('example_id')}",
@@ -75,10 +87,23 @@ def _task(category: str, row: TableRow) -> Task:
             "gold": label,
             "ambiguous": columns.get("context_condition") == "ambig",
             "negative": columns.get("question_polarity") == "neg",
-            "unknown": [group == "unknown" for group in named],
-            "stereotyped": [group.casefold() in known for group in named],
+            "unknown": [code == "unknown" for _, code in parts],
+            "stereotyped": [not known.isdisjoint(map(_group, each)) for each in parts],
         },
     )
+
+
+def _group(name: str) -> str:
+    """Return a group's name in one form, as in the authors' analysis: the files write `low SES` and `lowSES`, `M-Black` and
+    `Black`, `woman` and `F`. Either part of an answer's info may be it: of `["British", "Europe"]` the first one is.
+    """
+    plain = "".join(name.casefold().split()).removeprefix("m-").removeprefix("f-")
+    return "trans" if plain.startswith("trans") else GENDERS.get(plain, plain)
+
+
+def _tells_the_stereotype(task: Task) -> bool:
+    unknown, stereotyped = task.secret["unknown"], task.secret["stereotyped"]
+    return bool(sum(unknown) == sum(stereotyped) == 1 and unknown != stereotyped)
 
 
 def bbq_bias(task: Task, trace: Trace) -> Score:

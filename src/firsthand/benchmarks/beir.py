@@ -22,8 +22,10 @@ def beir(*, folder: str = "", split: str = "test") -> Benchmark:
         _spec(path, split),
         lambda: read_judged(path, split),
         description=f"Retrieval of judged documents: {path.name}, in BEIR's layout.",
-        protocol="title and text of a document are one passage; nDCG@10 with linear gain, as trec_eval",
+        protocol="title and text of a document are one passage; nDCG@10 with linear gain, as trec_eval; a document "
+        "with the query's own id is left out of its rankings unless it is judged, as BEIR does",
         licence="that of the data",
+        own_document=False,
     )
 
 

@@ -1,7 +1,8 @@
 """TruthfulQA: questions that people often answer wrongly, true and false answers by log-prob (Lin et al., 2022).
 
 One task holds all of a question's answers, so `mc1` (the best answer against the false ones) and `mc2` (the probability of
-all true ones) come from one scoring. The published multiple-choice file selects some false answers of a few questions; here
+all true ones) come from one scoring. A pattern that writes its answer sees them in an order drawn by the question's id, so
+that no letter is right by its place. The published multiple-choice file selects some false answers of a few questions; here
 all of those in the authors' CSV file are used.
 """
 
@@ -11,11 +12,13 @@ import csv
 import hashlib
 import io
 from pathlib import Path
+from random import Random
 
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task, packaged_examples
 from firsthand.benchmarks.sources.datasets import Rows, Source, contents, load, located, text_field
 from firsthand.errors import DataError, reason_of
+from firsthand.loop.concurrency import derive_seed
 from firsthand.message import Json
 from firsthand.scorers.choice import mc1, mc2
 from firsthand.system.headed_csv import HeadedCsv
@@ -23,7 +26,8 @@ from firsthand.system.headed_csv import HeadedCsv
 PRIMER = 6
 PROTOCOLS = {
     "lm-eval-mc": Protocol(
-        "lm-evaluation-harness, tasks truthfulqa_mc1 and truthfulqa_mc2, with the authors' primer of six questions",
+        "lm-evaluation-harness, tasks truthfulqa_mc1 and truthfulqa_mc2, with the authors' primer of six questions; for "
+        "answers by letter the order of the choices is drawn by the question's id",
         query="Q: {question}\nA:",
         header="{primer}",
         examples="six fixed questions in the header",
@@ -101,7 +105,10 @@ def _item(row: Json, id: str, where: str) -> Item:
     assert isinstance(true, list) and isinstance(false, list)
     primer = "".join(f"Q: {each['question']}\nA: {each['answer']}\n\n" for each in _primer())
     fields = {"question": text_field(row, "question", where), "primer": primer}
-    return Item(id, fields, tuple([*true, *false]), 0, secret={"true": list(range(len(true)))})
+    answers = [*true, *false]
+    order = Random(derive_seed("truthfulqa", id)).sample(range(len(answers)), len(answers))
+    places = [order.index(at) for at in range(len(true))]  # the best answer's, then the other true ones'
+    return Item(id, fields, tuple(answers[at] for at in order), places[0], secret={"true": places})
 
 
 def _primer() -> list[Json]:

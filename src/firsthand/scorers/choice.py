@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
+from firsthand.patterns.parts.named_choices import lettered
 from firsthand.scorers.reference_answers import right_choice
 from firsthand.scorers.whole_answer import whole_answer
 from firsthand.task import Task
@@ -47,12 +48,17 @@ def acc_mutual_info(task: Task, trace: Trace) -> Score:
 
 
 def mc1(task: Task, trace: Trace) -> Score:
-    """Score 1 if the best answer is more probable than every false one, ignoring other true ones (TruthfulQA)."""
+    """Score 1 if the best answer is more probable than every false one, ignoring other true ones (TruthfulQA).
+
+    As probable as a false one is not enough. A written answer has to name the best one.
+    """
     found, gold, true = logprobs(task, trace), right_choice(task), task.secret.get("true", ())
     if found is None:
         return _verdict("mc1", task, trace, lambda text: 1)
-    rivals = [index for index in range(len(found)) if index == gold or index not in true]
-    return _choose("mc1", task, [value if index in rivals else -math.inf for index, value in enumerate(found)])
+    rivals = [-math.inf if index == gold or index in true else value for index, value in enumerate(found)]
+    if found[gold] > -math.inf and max(rivals) == found[gold]:
+        return Score("mc1", 0.0, {"chosen": task.letters[rivals.index(found[gold])], "by": "logprob"})
+    return _choose("mc1", task, [found[gold] if index == gold else value for index, value in enumerate(rivals)])
 
 
 def mc2(task: Task, trace: Trace) -> Score:
@@ -84,10 +90,14 @@ def logprobs(task: Task, trace: Trace) -> list[float] | None:
 
 
 def chosen_letter(answer: str, task: Task) -> int | None:
-    """Return the index of the choice that an answer names, by its letter or its whole text; None if it names none."""
+    """Return the index of the choice that an answer names, by its letter or its whole text; None if it names none.
+
+    Where texts are letters themselves (`A. b`, `B. a`), a capital is the letter of a choice, as patterns give it and as the
+    question asks for; a bare small letter that is the text of a choice is that text.
+    """
     plain = answer.strip().strip("().: ")
     if plain.upper() in task.letters:
-        return task.letters.index(plain.upper())
+        return lettered(answer.strip().strip(".: "), task)
     texts = [choice.strip().casefold() for choice in task.choices]
     return texts.index(plain.casefold()) if texts.count(plain.casefold()) == 1 else None
 

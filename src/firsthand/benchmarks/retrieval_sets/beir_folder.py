@@ -16,6 +16,7 @@ from firsthand.benchmarks.sources.datasets import MAX_BYTES
 from firsthand.errors import DataError, reason_of
 from firsthand.message import Json
 from firsthand.retrieval.document import Document
+from firsthand.scorers.ranking import MAX_RELEVANCE
 from firsthand.system.given_data import held
 from firsthand.system.json_values import values_in_text
 from firsthand.system.ordinary_file import open_ordinary
@@ -69,6 +70,10 @@ def read_judgements(path: Path) -> dict[str, dict[str, int]]:
             raise DataError(
                 f"{path}, line {number}: query, document and a whole number were expected, not {line[:60]!r}"
             ) from None
+        if abs(int(relevance)) > MAX_RELEVANCE:
+            raise DataError(
+                f"{path}, line {number}: a relevance of at most {MAX_RELEVANCE:,} was expected: give grades"
+            )
     if not found:
         raise DataError(f"{path} holds no judgements: is it truncated?")
     return found

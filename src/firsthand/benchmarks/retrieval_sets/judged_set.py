@@ -53,9 +53,19 @@ def judged(queries: Mapping[str, str], judgements: Mapping[str, Mapping[str, int
 
 
 def retrieval_benchmark(
-    name: str, corpus: str, read: Callable[[], JudgedSet], *, description: str, protocol: str, licence: str
+    name: str,
+    corpus: str,
+    read: Callable[[], JudgedSet],
+    *,
+    description: str,
+    protocol: str,
+    licence: str,
+    own_document: bool = True,
 ) -> Benchmark:
-    """Returns the benchmark whose tasks are the set's queries; `corpus` names it for patterns that retrieve."""
+    """Returns the benchmark whose tasks are the set's queries; `corpus` names it for patterns that retrieve.
+
+    Without `own_document`, a document that has the query's id and is not judged for it is left out of its rankings.
+    """
     found = read()
     check_judged(found)
     tasks = [
@@ -63,7 +73,10 @@ def retrieval_benchmark(
             id=f"query-{id}",
             prompt=text,
             metadata={"corpus": corpus},
-            secret={"judgements": dict(found.judgements[id])},
+            secret={
+                "judgements": dict(found.judgements[id]),
+                **({} if own_document or id in found.judgements[id] else {"left_out": [id]}),
+            },
         )
         for id, text in found.queries.items()
     ]

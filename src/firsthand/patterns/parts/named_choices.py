@@ -101,6 +101,17 @@ def marked(text: str, task: Task) -> str:
     return _LETTER.sub(letter_mark, text)
 
 
+def lettered(written: str, task: Task) -> int:
+    """Return the index of the choice that one of its letters names, but for a small letter that is the text of a choice.
+
+    Where choices are letters (`A. b`, `B. a`), `a` is the text of B, and `A`, `(a)` and `a)` are letters, as are asked for.
+    """
+    letter, texts = written.strip("()[]"), [choice.strip() for choice in task.choices]
+    if letter == written and letter.islower() and texts.count(letter) == 1:
+        return texts.index(letter)
+    return task.letters.index(letter.upper())
+
+
 def index(mark: str) -> int:
     """Return the index of the choice that a mark stands for."""
     return (ord(mark) - LETTERS) % MOST

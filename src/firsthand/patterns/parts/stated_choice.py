@@ -23,6 +23,7 @@ from firsthand.patterns.parts.named_choices import (
     TEXT,
     TEXTS,
     index,
+    lettered,
     marked,
     plain,
 )  # fmt: skip
@@ -214,8 +215,8 @@ def _read(content: str, before: str, task: Task, value: Value) -> int | None:
     whole = content
     content = content[start:].lstrip("([" + BOX)
     if (small := _SMALL.match(content)) and not re.search(r"\ban?[ \t]+$", whole[:start], re.IGNORECASE):
-        at = ord(small[1]) - ord("a")
-        content = (chr(LETTERS + at) if at < len(task.choices) else small[1]) + content[small.end() :]
+        known = small[1].upper() in task.letters
+        content = (chr(LETTERS + lettered(small[0].strip(), task)) if known else small[1]) + content[small.end() :]
     mark = content[:1]
     if not re.match(CHOICE, mark):
         return _same_value(content, task, value)
