@@ -362,3 +362,43 @@ def test_a_vocabulary_needs_texts_that_are_not_all_empty(tmp_path: Path) -> None
                 train_vocabulary(texts, tmp_path / kind, kind=kind, vocab_size=300)  # type: ignore[arg-type]
             assert str(refused.value) == "the texts to train a vocabulary on are empty: give a file with text"
             assert not (tmp_path / kind).exists()
+
+
+@pytest.mark.parametrize("here", [0, 1, 2, 3, 12])
+def test_a_checkpoint_of_a_machine_with_other_gpus_is_whole(
+    here: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, optimizer = stepped()
+    states = [torch.full((16,), gpu, dtype=torch.uint8) for gpu in range(12)]  # "cuda10" is before "cuda2" as a text
+    checkpoints = Checkpoints(tmp_path, every=1)
+    for step, is_initialized in ((1, False), (2, True)):
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda at_work=is_initialized: at_work)
+        monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: states)
+        checkpoints.save(step, layer, optimizer, batches_at(0))  # type: ignore[arg-type]
+    saved = [
+        {name for name in load_file(path / "optimizer.safetensors") if name.startswith("random.cuda")}
+        for path in sorted(tmp_path.iterdir())
+    ]
+    assert saved == [set(), {f"random.cuda{gpu}" for gpu in range(12)}], "GPUs that were not used have no state to keep"
+    given: dict[int, int] = {}
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: here)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, gpu: given.update({gpu: int(state[0])}))
+    other, fresh = stepped(seed=4)
+    assert checkpoints.restore(other, fresh, batches_at(0)) == 2  # type: ignore[arg-type]
+    assert given == {gpu: gpu for gpu in range(here)}
+    assert torch.equal(other.weight, layer.weight)
+
+
+def test_a_random_state_of_a_gpu_that_is_none_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(state: torch.Tensor, gpu: int) -> None:
+        raise RuntimeError("RNG state is wrong size")
+
+    layer, optimizer = stepped()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [torch.zeros(16, dtype=torch.uint8)])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", refused)
+    checkpoints = Checkpoints(tmp_path, every=1)
+    checkpoints.save(1, layer, optimizer, batches_at(0))  # type: ignore[arg-type]
+    with pytest.raises(TrainingError, match="no checkpoint in .* is whole"):
+        checkpoints.restore(layer, optimizer, batches_at(0))  # type: ignore[arg-type]

@@ -44,6 +44,8 @@ FORMAT = 1
 _LOG = logging.getLogger(__name__)
 _FILES = ("weights.safetensors", "optimizer.safetensors")
 _UNFINISHED = ".part-"
+_CUDA = "random.cuda"
+"""The random state of a GPU, with its number behind it."""
 _MOST_OF_OPTIMIZER, _RANDOM_BYTES = 16, 1 << 24
 """Most bytes of an optimizer for one of the weights (it may keep three float32 for each bfloat16), and of random states."""
 
@@ -269,8 +271,8 @@ def trained_weights(model: nn.Module) -> dict[str, Tensor]:
 
 def _random_tensors() -> dict[str, Tensor]:
     states = {"random.cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states |= {f"random.cuda{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
+    if torch.cuda.is_initialized():  # else nothing was drawn on a GPU, and asking would begin to use each
+        states |= {f"{_CUDA}{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
     return states
 
 
@@ -283,13 +285,15 @@ def _random_numbers() -> Json:
 
 
 def _restore_random(tensors: dict[str, Tensor], numbers: Json) -> None:
+    """Sets the random states, of GPUs those that are both in the checkpoint and here: a run may go on on another machine."""
+    num_gpus = torch.cuda.device_count()
     try:
         torch.set_rng_state(tensors["random.cpu"])
+        for name, state in tensors.items():
+            if name.startswith(_CUDA) and (gpu := int(name.removeprefix(_CUDA))) in range(num_gpus):
+                torch.cuda.set_rng_state(state, gpu)
     except RuntimeError as error:
         raise ValueError(str(error)) from None
-    cuda = [tensors[name] for name in sorted(tensors) if name.startswith("random.cuda")]
-    if cuda and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(cuda)
     version, internal, gauss = numbers["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, *rest = numbers["numpy"]
