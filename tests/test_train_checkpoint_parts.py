@@ -400,5 +400,5 @@ def test_a_random_state_of_a_gpu_that_is_none_is_damage(tmp_path: Path, monkeypa
     monkeypatch.setattr(torch.cuda, "set_rng_state", refused)
     checkpoints = Checkpoints(tmp_path, every=1)
     checkpoints.save(1, layer, optimizer, batches_at(0))  # type: ignore[arg-type]
-    with pytest.raises(TrainingError, match="no checkpoint in .* is whole"):
+    with pytest.raises(TrainingError, match="no checkpoint in"):
         checkpoints.restore(layer, optimizer, batches_at(0))  # type: ignore[arg-type]

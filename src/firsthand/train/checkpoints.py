@@ -271,7 +271,8 @@ def trained_weights(model: nn.Module) -> dict[str, Tensor]:
 
 def _random_tensors() -> dict[str, Tensor]:
     states = {"random.cpu": torch.get_rng_state()}
-    if torch.cuda.is_initialized():  # else nothing was drawn on a GPU, and asking would begin to use each
+    # else nothing was drawn on a GPU, and asking would begin to use each
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         states |= {f"{_CUDA}{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
     return states
 
