@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 
 from firsthand.errors import ConfigError, LimitExceeded, UnknownName
-from firsthand.loop.budget import Budget, Limits
 from firsthand.message import Message, Text, ToolCall, ToolResult, assistant, user
-from firsthand.model import ToolSpec, Usage
+from firsthand.model import ToolSpec
 from firsthand.preference import Preference
 from firsthand.runs import store
 from firsthand.runs.epoch_reducer import check_epochs, epoch_reducer, reduced
-from firsthand.runs.execute import UNREACHABLE_IN_A_ROW, _cut_by, _ends, _FailuresInARow, _stopped
+from firsthand.runs.execute import UNREACHABLE_IN_A_ROW, _FailuresInARow, _stopped
 from firsthand.runs.flaky import Flaky, flaky
 from firsthand.runs.forking import kept_calls
 from firsthand.runs.pairing import Attempted, Comparison, Pair, compare, scores_of
@@ -60,35 +59,7 @@ def test_failures_in_a_row_are_counted_and_held_until_one_ends_otherwise() -> No
     assert kept(1, None) == [("0", 0, False), "", ""]
 
 
-def test_a_shared_budget_is_told_from_an_attempts_own_limit(run: store.Run) -> None:
-    budget = Budget(Limits(tokens=10, calls=3, cost_usd=0.5))
-    budget.spent, budget.calls, budget.reserved_tokens = Usage(4, 0, 5, 0.4), 3, 0
-
-    def cut(reason: str, **own: Any) -> bool:
-        return _cut_by(budget, reason, Limits(**own))
-
-    assert [cut(reason) for reason in ("tokens", "calls", "cost_usd", "seconds", "done")] == [
-        True,
-        True,
-        True,
-        False,
-        False,
-    ]
-    assert [cut("tokens", tokens=5), cut("calls", calls=5), cut("cost_usd", cost_usd=5)] == [False, True, False]
-    budget.reserved_tokens, budget.calls, budget.spent = 1, 2, Usage(4, 0, 5, 0.5)
-    assert [cut("tokens", tokens=5), cut("calls", calls=5), cut("cost_usd", cost_usd=5)] == [True, False, True]
-    assert not any(_cut_by(Budget(Limits()), reason, Limits()) for reason in ("tokens", "calls", "cost_usd"))
-    judged = {"stop_reason": "calls", "agent": {"limits": {"calls": 2}}}
-    scores = (
-        Score("a", 0, {"trace": judged}, unjudged=True, failure="x"),
-        Score("b", 0, {"trace": judged}),
-        Score("c", 0, unjudged=True),
-    )
-    own = Limits(tokens=3)
-    assert list(_ends(trace("1", scores=scores, stop_reason="tokens"), own)) == [
-        ("tokens", own),
-        ("calls", Limits(calls=2)),
-    ]
+def test_a_run_that_stops_says_why_and_how_to_go_on(run: store.Run) -> None:
     missing: Any = {"x": 1, "y": 2}
     error = _stopped("cost_usd", run, missing)
     assert (

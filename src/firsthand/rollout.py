@@ -100,7 +100,10 @@ async def rollout(
     failure: Failure | None = None
     stop_reason = "done"
     final_state: Json = {}
-    own_budget = Budget(agent.limits, budget)
+    own_budget = Budget(agent.limits, budget, shares_parent=True)
+    if budget is not None:
+        for usage in attempt.lost():
+            budget.repay(usage)
     try:
         async with _opened(benchmark, task, attempt, opened_sources) as environment:
             try:
@@ -314,7 +317,7 @@ async def rollouts(
     seed: int = 0,
     concurrency: int = 16,
     journal: Callable[[Place], Journal] = lambda place: MemoryJournal(),
-    budget: Budget | None = None,
+    budget: Budget | Callable[[Place], Budget | None] | None = None,
     listener: Callable[[Place], Listener | None] = lambda place: None,
     done: Mapping[str, Trace] = MappingProxyType({}),
 ) -> AsyncGenerator[Trace, None]:
@@ -322,6 +325,7 @@ async def rollouts(
 
     Where an agent shares its memory between attempts, those of one benchmark and epoch are a round: the next one begins when
     it is over and its writes are committed. `done` holds traces that are made already, by the ids of their places.
+    `budget` is shared by all attempts, or gives each attempt the parent of its own.
     Closing the iterator, or cancelling it, cancels what runs.
     """
     memories = {
@@ -339,7 +343,7 @@ async def rollouts(
             epoch=place.epoch,
             seed=seed,
             journal=journal(place),
-            budget=budget,
+            budget=budget(place) if callable(budget) else budget,
             listener=listener(place),
             memory=memories.get(place.agent.name),
             opened_sources=keeper.sources,

@@ -6,6 +6,7 @@ A Context writes to it, and `rollout` makes a Trace of it. Left out: limits and 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
@@ -246,9 +247,23 @@ class Attempt:
             asyncio.get_running_loop().call_exception_handler(what)
 
     def paid(self) -> tuple[int, int]:
-        """The tokens and calls that an interrupted try of this attempt has paid for, from its journal."""
-        replies = [reply for reply in self.journal.replies() if not _CALLS.isdisjoint(reply)]
-        return sum(cost_of(reply).total_tokens for reply in replies), len(replies)
+        """The tokens and calls that an interrupted try of this attempt has paid for, from its journal.
+
+        What came after an answer that the run's budget cut short is left out: see `lost`.
+        """
+        kept = list(itertools.takewhile(_is_whole, self._paid_replies()))
+        return sum(cost_of(reply).total_tokens for reply in kept), len(kept)
+
+    def lost(self) -> list[Usage]:
+        """What an interrupted try has paid from an answer on that the run's budget cut short, by call.
+
+        That answer is asked for anew, so none of it counts against the agent's own limits; against the run's all of it does.
+        A call of another branch that is found again there counts twice, for it cannot be told before.
+        """
+        return [cost_of(reply) for reply in itertools.dropwhile(_is_whole, self._paid_replies())]
+
+    def _paid_replies(self) -> list[Json]:
+        return [reply for reply in self.journal.replies() if not _CALLS.isdisjoint(reply)]
 
     async def complete(
         self, effect: str, prompt: Prompt, sampling: Sampling, specs: Sequence[ToolSpec], n: int
@@ -309,6 +324,12 @@ class Attempt:
 
 _CALLS = frozenset({"completions", "likelihoods", "started", "content", "memory", "items"})
 """The keys of a call's records in the journal, which holds other records too."""
+CUT_BY_RUN = "cut_by_run"
+"""The mark of a recorded answer that was cut short because the budget of the whole run had no more left."""
+
+
+def _is_whole(reply: Json) -> bool:
+    return CUT_BY_RUN not in reply
 
 
 _LOST = "lost"

@@ -44,9 +44,12 @@ class Limits:
 class Budget:
     """The rest of some limits, inside a parent budget. Not thread-safe."""
 
-    def __init__(self, limits: Limits, parent: Budget | None = None):
+    def __init__(self, limits: Limits, parent: Budget | None = None, *, shares_parent: bool = False):
+        """With `shares_parent` the parents are those of several attempts, of which this is the budget of one."""
         self.limits = limits
         self.parent = parent
+        self.num_own: int = 1 if parent is None or shares_parent else parent.num_own + 1
+        """The budgets of the attempt, from this one up: those above them are shared with other attempts."""
         self.spent = Usage()
         self.calls = 0
         self.reserved_tokens = 0
@@ -82,7 +85,8 @@ class Budget:
             try:
                 granted = min(granted, scope._left(depth, least, is_priced=tokens > 1))
             except LimitExceeded as limit:
-                self.mark(limit.limit, height)
+                is_used_up = limit.limit != "depth"  # how deep an attempt nests is its own doing, whoever forbids it
+                self.mark(limit.limit, height if is_used_up else min(height, self.num_own - 1))
                 raise
         for scope in self._chain():
             scope.calls += 1
@@ -94,6 +98,10 @@ class Budget:
         """Steps up to the budget with the fewest tokens left: 0 for this one, 1 for its parent."""
         left = [scope._tokens_left() for scope in self._chain()]
         return left.index(min(left))
+
+    def is_shared(self, height: int) -> bool:
+        """True if the budget so many steps up is no limit of the attempt, or was none when the attempt was begun."""
+        return height >= self.num_own
 
     def mark(self, limit: str, height: int) -> None:
         """Note that the budget `height` steps up has refused a call from here, or cut its answer short."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import cast
 
 from firsthand.errors import ConfigError, FirsthandError
+from firsthand.loop.attempt import CUT_BY_RUN
 from firsthand.loop.call_cost import CallCost
 from firsthand.loop.concurrency import derive_seed
 from firsthand.loop.open_call import OpenCall
@@ -55,13 +56,15 @@ async def sample_answers(
         leases[:] = [completion.lease for completion in completions]
         counted, mark = await _counted(call, completions, [asked], specs)
         cost.answer = _total(counted)  # paid, also if the reply cannot be kept
+        if sampling is not wanted and _is_cut(counted) and call.budget.is_shared(height):
+            mark = mark | {CUT_BY_RUN: True}
         return attempt.to_reply(counted, call.node) | mark
 
     try:
         async with call.in_time():
             body = await attempt.reply(call.effect, request, ask, recorded, cost)
         completions = attempt.from_reply(body, call.node)
-        if sampling is not wanted and any(each.finish_reason == "length" for each in completions):
+        if sampling is not wanted and _is_cut(completions):
             call.budget.mark("tokens", height)
     except FirsthandError as error:
         call.record("generate", request, usage=cost.usage, error=str(error))
@@ -204,6 +207,10 @@ def _total(completions: Sequence[Completion]) -> Usage:
     return sum((completion.usage for completion in completions), Usage())
 
 
+def _is_cut(completions: Sequence[Completion]) -> bool:
+    return any(each.finish_reason == "length" for each in completions)
+
+
 def _mark(reply: Json) -> Json:
     """The mark of a reply whose tokens are an estimate, for its call's detail."""
     return {ESTIMATED: True} if reply.get(ESTIMATED) else {}
@@ -225,15 +232,19 @@ async def _granted(
     """The sampling the budget allows, the recorded reply if any, the cost to fill in, and the budget that cut it.
 
     What a budget has left depends on which branch came first, so a grant of less than was asked is recorded too: the
-    reply that was given under it is found again whatever comes first when the attempt is resumed.
+    reply that was given under it is found again whatever comes first when the attempt is resumed. One that the budget of
+    the whole run has cut short is not: it says nothing about the agent, and what is left there is another matter now.
     """
     recorded = call.find(request)
     if recorded is not None:
         return asked, recorded, CallCost(call.budget), 0
     if (earlier := call.find(f"{_GRANTED}:{request}")) is not None:
-        reduced = replace(asked, max_tokens=earlier[_GRANTED])
-        if (recorded := call.find(key(reduced))) is not None:
-            return reduced, recorded, CallCost(call.budget), earlier.get("height", 0)
+        reduced, height = replace(asked, max_tokens=earlier[_GRANTED]), earlier.get("height", 0)
+        recorded = call.find(key(reduced))
+        if recorded is not None and not (
+            call.budget.is_shared(height) and _is_cut(call.attempt.from_reply(recorded, call.node))
+        ):
+            return reduced, recorded, CallCost(call.budget), height
     async with call.turn():
         size = await call.size(prompt, specs)
         height = call.budget.tightest()

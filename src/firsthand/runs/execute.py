@@ -175,22 +175,30 @@ async def _attempt(
     """Attempt the places; each that is finished leaves `missing`."""
     failures: list[StoreError] = []
     row = _FailuresInARow(fail_fast)
+    shares: dict[str, Budget] = {}
+    """What is between the shared budget and each attempt, its judgements included: it is hit when the shared one cuts in."""
+
+    def share_of(place: Place) -> Budget | None:
+        if budget is None:
+            return None
+        return shares.setdefault(place.id, Budget(Limits(depth=None), budget))
+
     attempts = rollouts(
         places,
         done=done,
         seed=seed,
         concurrency=concurrency,
         journal=lambda place: _Watched(run.journal(place.id), failures),
-        budget=budget,
+        budget=share_of,
         listener=listener,
     )
     async with aclosing(attempts):
         async for trace in attempts:
             if failures:
                 raise failures[0]
-            for reason, own in _ends(trace, missing[trace.place].agent.limits) if budget is not None else ():
-                if budget is not None and _cut_by(budget, reason, own):
-                    raise _stopped(reason, run, missing)
+            share = shares.pop(trace.place, None)
+            if share is not None and share.hit is not None:
+                raise _stopped(share.hit, run, missing)
             for each in row.to_keep(trace):
                 kept = keep(run, each)
                 del missing[each.place]
@@ -239,32 +247,7 @@ class _FailuresInARow:
         )
 
 
-def _ends(trace: Trace, own: Limits) -> Iterator[tuple[str, Limits]]:
-    """The stop reasons of the attempt and of each judgement without a verdict, with their own limits."""
-    yield trace.stop_reason, own
-    for score in trace.scores:
-        if score.unjudged and "trace" in score.detail:
-            judged = score.detail["trace"]
-            yield judged["stop_reason"], Limits(**judged["agent"]["limits"])
-
-
-def _cut_by(budget: Budget, reason: str, own: Limits) -> bool:
-    """True if the shared budget, not a limit of its own, ended an attempt or a judgement."""
-    match reason:
-        case "tokens":
-            shared, used = budget.limits.tokens, budget.spent.total_tokens + budget.reserved_tokens
-            return shared is not None and (own.tokens is None or used >= shared)
-        case "calls":
-            shared, used = budget.limits.calls, budget.calls
-            return shared is not None and (own.calls is None or used >= shared)
-        case "cost_usd":
-            limit = budget.limits.cost_usd
-            return limit is not None and (own.cost_usd is None or budget.spent.cost_usd >= limit)
-        case _:
-            return False
-
-
-_BUDGETS = {"tokens": "token", "calls": "call", "cost_usd": "cost", "seconds": "time", "depth": "depth"}
+_BUDGETS = {"tokens": "token", "calls": "call", "cost_usd": "cost", "seconds": "time"}
 
 
 def _stopped(limit: str, run: Run, missing: dict[str, Place]) -> LimitExceeded:

@@ -1,0 +1,199 @@
+"""A budget that the attempts of a run share: what it refuses or cuts short is not kept, and is made whole later."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firsthand.agent import Agent
+from firsthand.benchmark import Benchmark, Judge
+from firsthand.context import Context
+from firsthand.errors import LimitExceeded
+from firsthand.loop.attempt import CUT_BY_RUN, Attempt
+from firsthand.loop.budget import Budget, Limits
+from firsthand.loop.journal import Journal, MemoryJournal
+from firsthand.message import assistant
+from firsthand.model import Completion, Prompt, Sampling, Usage
+from firsthand.patterns.direct import direct
+from firsthand.providers.scripted import Scripted
+from firsthand.rollout import Place, rollout
+from firsthand.runs.execute import execute
+from firsthand.runs.run_folder import Run
+from firsthand.runs.store import create
+from firsthand.task import Task
+from firsthand.trace import Score, Trace
+
+TASK = Task("t", "one two three")
+WORDS = 8
+"""Of each answer; the prompt has three."""
+
+
+def wordy() -> Scripted:
+    return Scripted(lambda *_: "word " * (WORDS - 1) + "end", fingerprint="wordy")
+
+
+class Priced(Scripted):
+    async def complete(self, *args: Any, **rest: Any) -> list[Completion]:
+        return [replace(each, usage=Usage(3, 0, 8, 0.3)) for each in await super().complete(*args, **rest)]
+
+
+def whole(task: Task, trace: Trace) -> Score:
+    return Score("whole", float((trace.answer or "").endswith("end")))
+
+
+BENCHMARK = Benchmark("b", lambda seed: [TASK], (whole,))
+
+
+def places(agent: Agent, count: int = 4, benchmark: Benchmark = BENCHMARK) -> list[Place]:
+    return [Place(agent, benchmark, replace(TASK, id=str(index))) for index in range(count)]
+
+
+def attempted(run: Run, made: list[Place], limits: Limits | None, *, concurrency: int = 1) -> list[tuple[str, float]]:
+    budget = None if limits is None else Budget(limits)
+    asyncio.run(execute(run, made, concurrency=concurrency, budget=budget))
+    return [(trace.stop_reason, trace.scores[0].value) for trace in run.traces()]
+
+
+OWN = [Limits(), Limits(tokens=500, calls=50, cost_usd=50.0, depth=70)]
+
+
+@pytest.mark.parametrize("own", OWN)
+@pytest.mark.parametrize("shared", [Limits(tokens=28), Limits(calls=2), Limits(tokens=25), Limits(cost_usd=0.6)])
+@pytest.mark.parametrize("later", [Limits(tokens=10_000, cost_usd=99.0), None])
+def test_what_a_shared_budget_refused_or_cut_is_not_kept_whatever_the_agents_own_limits_are(
+    own: Limits, shared: Limits, later: Limits | None, tmp_path: Path
+) -> None:
+    def agent() -> Agent:
+        model = Priced(lambda *_: "word " * (WORDS - 1) + "end", fingerprint="wordy")
+        return Agent("a", model, direct, sampling=Sampling(max_tokens=WORDS), limits=own)
+
+    with create(tmp_path, {}, "b") as run:
+        with pytest.raises(LimitExceeded, match="of the whole run exhausted with 2 attempts to go"):
+            attempted(run, places(agent()), shared)
+        assert [trace.stop_reason for trace in run.traces()] == ["done"] * 2
+        assert attempted(run, places(agent()), later) == [("done", 1.0)] * 4
+
+
+def test_an_attempt_that_stops_at_its_own_limit_is_kept_beside_a_shared_one(tmp_path: Path) -> None:
+    agent = Agent("a", wordy(), direct, sampling=Sampling(max_tokens=WORDS), limits=Limits(tokens=8))
+    with create(tmp_path, {}, "b") as run:
+        assert attempted(run, places(agent), Limits(tokens=1000)) == [("tokens", 0.0)] * 4
+
+
+def test_a_depth_that_is_forbidden_is_an_attempts_own_whoever_forbids_it(tmp_path: Path) -> None:
+    async def deep(task: Task, ctx: Context) -> str:
+        async def inner() -> str:
+            return (await ctx.say(task.prompt).generate()).text
+
+        async def outer() -> list[str]:
+            return await ctx.group([inner()])
+
+        await ctx.say(task.prompt).generate()
+        (found,) = await ctx.group([outer()])
+        return found[0]
+
+    agent = Agent("a", wordy(), deep, sampling=Sampling(max_tokens=WORDS), limits=Limits(depth=9))
+    with create(tmp_path, {}, "b") as run:
+        assert attempted(run, places(agent), Limits(tokens=10_000, depth=1)) == [("depth", 0.0)] * 4
+    budget = Budget(Limits(depth=9), Budget(Limits(depth=1)), shares_parent=True)
+    with pytest.raises(LimitExceeded):
+        Budget(Limits(), budget).reserve(5, depth=2)
+    assert budget.hit == "depth" and budget.parent is not None and budget.parent.hit is None
+
+
+def test_a_judgement_that_the_shared_budget_cut_short_is_not_kept(tmp_path: Path) -> None:
+    class Judged:
+        """A judge that gives a verdict whatever its model says."""
+
+        name, described = "whole", "a judge"
+
+        async def __call__(self, task: Task, trace: Trace) -> Score:
+            return await self.judged(task, trace, MemoryJournal())
+
+        async def judged(self, task: Task, trace: Trace, journal: Journal, budget: Budget | None = None) -> Score:
+            judge = Agent("judge", wordy(), direct, sampling=Sampling(max_tokens=WORDS), limits=Limits(tokens=500))
+            found = await rollout(judge, TASK, journal=journal, budget=budget)
+            return whole(task, found)
+
+    judge: Judge = Judged()
+    benchmark = Benchmark("b", lambda seed: [TASK], (judge,))
+    agent = Agent("a", wordy(), direct, sampling=Sampling(max_tokens=WORDS))
+    with create(tmp_path, {}, "b") as run:
+        with pytest.raises(LimitExceeded, match="with 1 attempt to go"):
+            attempted(run, places(agent, 2, benchmark), Limits(tokens=3 * 11 + 5))
+        assert attempted(run, places(agent, 2, benchmark), Limits(tokens=1000)) == [("done", 1.0)] * 2
+
+
+def test_a_whole_answer_of_a_reduced_grant_is_found_again_and_a_cut_one_is_asked_for_anew() -> None:
+    def asked(journal: MemoryJournal, words: int, left: int | None, own: Limits) -> tuple[int, Trace, Budget]:
+        model = Scripted(lambda *_: "word " * words, fingerprint="wordy")
+        agent = Agent("a", model, direct, sampling=Sampling(max_tokens=WORDS), limits=own)
+        shared = Budget(Limits(tokens=left))
+        trace = asyncio.run(rollout(agent, TASK, journal=journal, budget=shared))
+        return len(model.asked), trace, shared
+
+    for words, times in ((4, 0), (6, 1)):  # of 5 that were left
+        journal = MemoryJournal()
+        asked(journal, words, 8, Limits())
+        again, trace, shared = asked(journal, words, 1000, Limits(tokens=14))
+        assert (again, trace.stop_reason, len((trace.answer or "").split())) == (times, "done", words)
+        assert shared.spent.total_tokens == (7 if times == 0 else 8 + 9), "the cut answer was paid for too"
+        assert (shared.calls, shared.reserved_tokens) == (1 + times, 0)
+    journal = MemoryJournal()  # what the agent's own limit cut is found again
+    asked(journal, 6, 1000, Limits(tokens=8))
+    again, trace, shared = asked(journal, 6, 1000, Limits(tokens=8))
+    assert (again, trace.stop_reason, trace.answer) == (0, "tokens", "word word word word word")
+    assert (shared.spent.total_tokens, shared.calls, shared.reserved_tokens) == (8, 1, 0)
+    journal = MemoryJournal()  # and what its own max_tokens did
+    asked(journal, 20, 1000, Limits())
+    again, trace, shared = asked(journal, 20, 1000, Limits())
+    assert (again, trace.stop_reason, shared.spent.total_tokens, shared.calls) == (0, "done", 11, 1)
+
+
+def test_a_cut_answer_and_what_followed_it_count_against_the_run_and_not_against_the_agent() -> None:
+    journal = MemoryJournal()
+    for number, mark in enumerate(({}, {CUT_BY_RUN: True}, {})):
+        answer = Completion(assistant("x"), "stop", Usage(10**number, 0, 0, 0.5)).to_json()
+        journal.record(f":{number}", "r", {"completions": [answer]} | mark)
+        journal.record(f":{number}", "size", {"size": 3})
+    attempt = Attempt(Agent("a", wordy(), direct), [], journal, 0)
+    assert attempt.paid() == (1, 1) and attempt.lost() == [Usage(10, 0, 0, 0.5), Usage(100, 0, 0, 0.5)]
+    assert Attempt(Agent("a", wordy(), direct), [], MemoryJournal(), 0).lost() == []
+
+
+def test_an_attempt_may_nest_deeper_than_others_within_a_shared_budget(tmp_path: Path) -> None:
+    async def deep(task: Task, ctx: Context, left: int = 70) -> str:
+        if not left:
+            return (await ctx.say(task.prompt).generate()).text
+        return (await ctx.group([deep(task, ctx, left - 1)]))[0]
+
+    agent = Agent("a", wordy(), deep, sampling=Sampling(max_tokens=WORDS), limits=Limits(depth=None))
+    with create(tmp_path, {}, "b") as run:
+        assert attempted(run, places(agent, 1), Limits(tokens=10_000, depth=None)) == [("done", 1.0)]
+
+
+def test_a_budget_knows_which_of_its_parents_are_shared() -> None:
+    run = Budget(Limits())
+    own = Budget(Limits(), Budget(Limits(), run), shares_parent=True)
+    part = Budget(Limits(), own)
+    assert [own.is_shared(height) for height in range(3)] == [False, True, True]
+    assert [part.is_shared(height) for height in range(3)] == [False, False, True]
+    assert [run.is_shared(height) for height in range(2)] == [False, True]
+
+
+def test_attempts_may_have_each_a_budget_of_their_own_inside_of_a_shared_one(tmp_path: Path) -> None:
+    class Slow(Scripted):
+        async def count_tokens(self, prompt: Prompt, *rest: Any) -> int:
+            await asyncio.sleep(0)
+            return await super().count_tokens(prompt, *rest)
+
+    model = Slow(lambda *_: assistant("word " * (WORDS - 1) + "end"), fingerprint="wordy")
+    agent = Agent("a", model, direct, sampling=Sampling(max_tokens=WORDS), limits=Limits(tokens=400))
+    with create(tmp_path, {}, "b") as run:
+        with pytest.raises(LimitExceeded):
+            attempted(run, places(agent, 12), Limits(tokens=70), concurrency=5)
+        assert attempted(run, places(agent, 12), Limits(tokens=700), concurrency=5) == [("done", 1.0)] * 12
