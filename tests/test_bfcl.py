@@ -156,12 +156,15 @@ def test_calls_that_are_right_for_several_expected_ones_are_paired_in_any_order_
     orders = list(permutations([a, b, c]))
     assert all(mismatch(order, [PLAY], wanted) == "" for order in orders for wanted in permutations(truth))
     assert [mismatch(order, [PLAY], truth, published=True) == "" for order in orders].count(True) == 3 - 1
+    made = [MadeCall("music.play", {"artist": name}) for name in "ABCD"]
+    chained = [{"music.play": {"artist": list(names)}} for names in ("CD", "AB", "AC", "A")]  # a call is moved twice
+    assert mismatch(made, [PLAY], chained) == ""
     told = "artist='B' of music.play is not among ['A']"
     assert mismatch([b, b], [PLAY], [truth[0], truth[2]]) == told
     assert mismatch([a, b], [PLAY], [truth[0], truth[2]], published=True) == told
     task = Task("t", "Play.", secret={"calls": {"kind": "calls", "functions": [PLAY], "accepted": truth[::2]}})
-    made = Trace("t", "b", "t", {}, 0, 0, "", 0.0, answer="[music.play(artist='A'), music.play(artist='B')]")
-    assert (function_calls(task, made).value, leaderboard_calls(task, made).value) == (1.0, 0.0)
+    trace = Trace("t", "b", "t", {}, 0, 0, "", 0.0, answer="[music.play(artist='A'), music.play(artist='B')]")
+    assert (function_calls(task, trace).value, leaderboard_calls(task, trace).value) == (1.0, 0.0)
 
 
 @given(st.lists(st.sets(st.sampled_from("ABCDE"), min_size=1), min_size=1, max_size=5), st.data())
