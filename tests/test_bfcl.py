@@ -3,9 +3,12 @@
 import asyncio
 import json
 import os
+from itertools import permutations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from firsthand import catalog
 from firsthand.agent import Agent
@@ -19,8 +22,9 @@ from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place, rollout
 from firsthand.runs.execute import execute
 from firsthand.runs.store import create
-from firsthand.scorers.function_calls import MadeCall, function_calls, mismatch, read_calls
+from firsthand.scorers.function_calls import MadeCall, function_calls, leaderboard_calls, mismatch, read_calls
 from firsthand.task import Task
+from firsthand.trace import Trace
 
 DATA = Path(os.environ.get("FIRSTHAND_DATA") or Path(__file__).parents[2] / "shared" / "data") / "agents" / "bfcl"
 needs_data = pytest.mark.skipif(not (DATA / "BFCL_v4_parallel.json").is_file(), reason="BFCL's files are not here")
@@ -144,6 +148,32 @@ def test_several_calls_are_right_in_any_order_and_none_may_be_missing_or_more():
     assert mismatch([a], [PLAY], truth) == "1 calls were made, and 2 expected"
     assert "3 calls" in mismatch([a, b, b], [PLAY], truth)
     assert "'B' of music.play is not among" in mismatch([b, b], [PLAY], truth) and mismatch([], [PLAY], truth)
+
+
+def test_calls_that_are_right_for_several_expected_ones_are_paired_in_any_order_but_on_the_leaderboard():
+    a, b, c = (MadeCall("music.play", {"artist": name}) for name in "ABC")
+    truth = [{"music.play": {"artist": list(names)}} for names in ("AB", "AC", "A")]
+    orders = list(permutations([a, b, c]))
+    assert all(mismatch(order, [PLAY], wanted) == "" for order in orders for wanted in permutations(truth))
+    assert [mismatch(order, [PLAY], truth, published=True) == "" for order in orders].count(True) == 3 - 1
+    made = [MadeCall("music.play", {"artist": name}) for name in "ABCD"]
+    chained = [{"music.play": {"artist": list(names)}} for names in ("CD", "AB", "AC", "A")]  # a call is moved twice
+    assert mismatch(made, [PLAY], chained) == ""
+    told = "artist='B' of music.play is not among ['A']"
+    assert mismatch([b, b], [PLAY], [truth[0], truth[2]]) == told
+    assert mismatch([a, b], [PLAY], [truth[0], truth[2]], published=True) == told
+    task = Task("t", "Play.", secret={"calls": {"kind": "calls", "functions": [PLAY], "accepted": truth[::2]}})
+    trace = Trace("t", "b", "t", {}, 0, 0, "", 0.0, answer="[music.play(artist='A'), music.play(artist='B')]")
+    assert (function_calls(task, trace).value, leaderboard_calls(task, trace).value) == (1.0, 0.0)
+
+
+@given(st.lists(st.sets(st.sampled_from("ABCDE"), min_size=1), min_size=1, max_size=5), st.data())
+def test_calls_are_right_exactly_if_some_pairing_is(wanted, data):
+    names = data.draw(st.lists(st.sampled_from("ABCDE"), min_size=len(wanted), max_size=len(wanted)))
+    made = [MadeCall("music.play", {"artist": name}) for name in names]
+    truth = [{"music.play": {"artist": sorted(each)}} for each in wanted]
+    right = any(all(name in each for name, each in zip(order, wanted, strict=True)) for order in permutations(names))
+    assert (mismatch(made, [PLAY], truth) == "") == right
 
 
 def test_where_no_function_fits_no_call_is_right(tmp_path):

@@ -56,6 +56,23 @@ BENCHMARK = game24(data="generated")
         ("__import__('os')", False),
         ("(" * 150 + "4" + ")" * 150, False),
         ("9" * 199, False),
+        ("24 = (10 - 4) * (9 - 5)", True),
+        ("Answer: 24 = (10 - 4) * (9 - 5) = 24", True),
+        ("25 = (10 - 4) * (9 - 5)", False),  # only the goal may stand before the expression
+        ("10 + 9 + 5 = (10 - 4) * (9 - 5)", False),  # the second of two expressions does not count
+        ("24 = 10 + 9 + 5 = (10 - 4) * (9 - 5)", False),
+        ("24 =", False),
+        ("(10 - 4)(9 - 5)", True),
+        ("(10 - 4) (9 - 5).", True),
+        (r"$(10 - 4) \times (9 - 5) = 24$", True),
+        (r"\(\left(10 - 4\right) \cdot (9 - 5) = 24\).", True),
+        (r"\[24 = \boxed{(10 - 4) \cdot (9 - 5)}\]", True),
+        (r"$24 = (10 - 4) \times (9 - 5)$", True),
+        ("**Answer:** (10 - 4) * (9 - 5)", True),
+        ("**(10 - 4) * (9 - 5) = 24**", True),
+        ("`(10 - 4) * (9 - 5)`\t", True),
+        ("__(10 - 4) * (9 - 5)__", True),
+        (r"(10 - 4) \frac (9 - 5)", False),
     ],
 )
 def test_an_answer_is_checked_exactly(answer, holds):
@@ -69,6 +86,11 @@ def test_an_answer_is_checked_exactly(answer, holds):
         ("8 / (3 - 8 / 3)", "3 3 8 8", True), ("8 * 3", "3 8", True), ("3 * 8 * 8 / 8", "3 8 8 8", True),
         ("24", "24", True), ("24", "24 24", False), ("12 + 12", "12 12", True), ("12 + 12", "12", False),
         ("-(1 - 25)", "1 25", True), ("25 - 1 + 0 * 7", "1 25", False), ("2 ** 3 * 3", "2 3 3", False),
+        ("4(1 + 2 + 3)", "1 2 3 4", True), ("4(5 + 1)(1)", "1 1 4 5", True), ("4(5)", "4 5", False),
+        ("-4(1 - 7)", "1 4 7", True), ("96/2(1 + 1)", "1 1 2 96", False), ("96 / (2(1 + 1))", "1 1 2 96", True),
+        ("(96 / 2)(1) / (1 + 1)", "1 1 1 2 96", True), ("48/2 * (1)", "1 2 48", True), ("48 / 2(1)", "1 2 48", True),
+        ("16/4(6)", "4 6 16", False),
+        ("24()", "24", False), ("4(*6)", "4 6", False), ("4(**6)", "4 6", False), (r"48 \div 2", "2 48", False),
     ],
 )  # fmt: skip
 def test_each_number_is_used_exactly_as_often_as_it_is_given(expression, numbers, holds):
@@ -96,6 +118,7 @@ def test_as_many_numbers_as_may_be_are_solved_and_no_more():
 def test_fractions_on_the_way_are_exact():
     assert is_solution("8 / (3 - 8 / 3)", "3 3 8 8") and solution(position("3 3 8 8"))
     assert not is_solution("8 / (3 - 8 / 3)", "3 3 8 9")
+    assert is_solution(r"8 \div (3 - 8 \div 3)", "3 3 8 8")
 
 
 def test_hostile_answers_are_checked_in_no_time():

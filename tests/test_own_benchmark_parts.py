@@ -170,17 +170,16 @@ def test_scorers_need_choices_judges_or_columns() -> None:
     own._check_scorers(described(scorer=("acc",), choices=("a", "b")), [row()])
     told = "the scorer order_consistency compares judges with votes: it needs a benchmark such as judge_mtbench"
     assert refused(ConfigError, own._check_scorers, described(scorer=("order_consistency",)), []) == told
-    rows = [row(calls="x"), row("t.csv, line 3", calls="")]
+    calls = {"kind": "none", "functions": []}
+    rows = [row(calls=calls), row("t.csv, line 3", calls="")]
     told = "t.csv, line 3: the scorer function_calls needs the column 'calls'; there are place, town, calls"
     assert refused(DataError, own._check_scorers, described(scorer=("function_calls:a=b",)), rows) == told
-    for value, right in ((0, True), (False, True), ([], True), (None, False), ("", False)):
-        rows = [row(right="y", planted=value)]
-        if right:
-            own._check_scorers(described(scorer=("attack_success",)), rows)
-        else:
-            assert "needs the column 'planted'" in refused(
-                DataError, own._check_scorers, described(scorer=("attack_success",)), rows
-            )
+    for value in (None, "", float("nan")):
+        rows = [row(label=value)]
+        assert "needs the column 'label'" in refused(
+            DataError, own._check_scorers, described(scorer=("few_shot_accuracy",)), rows
+        )
+    own._check_scorers(described(scorer=("few_shot_accuracy",)), [row(label=0), row(label=False)])
 
 
 def test_ids_that_are_there_twice_are_named_with_both_places() -> None:

@@ -283,6 +283,12 @@ def test_a_ledger_forgets_a_change_taken_back_and_sorts_the_others():
     assert list(ledger.rows("a")) == [("k2", {"n": [1, 5]}), ("k1", {"n": []}), ("k3", {"n": [9]})]
 
 
+def test_an_empty_record_that_was_written_is_read_back():
+    ledger = RecordLedger({"a": {"k": {"n": 1}}})
+    ledger.add("a", "k", {})
+    assert ledger.find("a", "k") == {} and list(ledger.rows("a")) == [("k", {})]
+
+
 def test_a_customer_by_rules_tells_what_is_asked_says_yes_and_stops():
     facts = {"user id": "ann_1", "email": "a@b.c", "name": "Ann Lee", "zip": "10001"}
     customer = RuleCustomer("You want your lamp.", facts)

@@ -23,7 +23,8 @@ from firsthand.benchmarks.sources.datasets import Rows, Source, read
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json, system
 from firsthand.model import ToolSpec
-from firsthand.scorers.function_calls import TYPES, function_calls, leaderboard_calls
+from firsthand.scorers.expected_calls import check_accepted, check_function
+from firsthand.scorers.function_calls import function_calls, leaderboard_calls
 from firsthand.system.given_data import held
 from firsthand.task import Task
 from firsthand.tool import Tool
@@ -178,7 +179,10 @@ def _tasks(
         if messages is None:
             continue
         functions = _functions(row, where)
-        _check(accepted, functions, where)
+        try:
+            check_accepted(accepted, functions)
+        except ValueError as error:
+            raise DataError(f"{where}: {error}") from None
         tasks.append(_task(row, messages, functions, {"kind": kind, "accepted": accepted}, category, protocol, native))
     return tasks, rows.sha256
 
@@ -226,36 +230,16 @@ def _functions(row: Json, where: str) -> list[Json]:
         raise DataError(f"{where}: 'function' is not a list of functions")
     functions = []
     for each in given:
-        parameters = each.get("parameters") if isinstance(each, dict) else None
-        properties = parameters.get("properties") if isinstance(parameters, dict) else None
-        if not isinstance(properties, dict) or not isinstance(each.get("name"), str):
-            raise DataError(f"{where}: a function has no name, or no parameters with properties")
+        try:
+            check_function(each)
+        except ValueError as error:
+            raise DataError(f"{where}: {error}") from None
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", each["name"]):
             raise DataError(f"{where}: a function is named {each['name'][:80]!r}: letters, digits, _ . - were expected")
-        for name, schema in properties.items():
-            if not _typed(schema):
-                raise DataError(f"{where}: argument {name!r} of {each['name']} has no type of {', '.join(TYPES)}")
         functions.append({**each, "description": f"{each.get('description', '')}{_HINT}"})
     if len({_plain_name(function["name"]) for function in functions}) != len(functions):
         raise DataError(f"{where}: two functions have the same name after dots become underscores")
     return functions
-
-
-def _typed(schema: object) -> bool:
-    if not isinstance(schema, dict) or schema.get("type") not in TYPES:
-        return False
-    items = schema.get("items")
-    return schema["type"] not in ("array", "tuple") or (isinstance(items, dict) and items.get("type") in TYPES)
-
-
-def _check(accepted: Sequence[Any], functions: Sequence[Json], where: str) -> None:
-    names = {function["name"] for function in functions}
-    for each in accepted:
-        arguments = next(iter(each.values()), None) if isinstance(each, dict) and len(each) == 1 else None
-        if not isinstance(arguments, dict) or not all(isinstance(values, list) for values in arguments.values()):
-            raise DataError(f"{where}: an accepted call is not {{name: {{argument: [values]}}}}: {str(each)[:80]}")
-        if not names & each.keys():
-            raise DataError(f"{where}: the accepted call {next(iter(each))!r} is not of an offered function")
 
 
 def _task(

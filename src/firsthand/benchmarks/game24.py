@@ -31,6 +31,10 @@ QUESTION = (
 GENERATED = 100
 MAX_LINE_CHARS = 1_000
 """A longer line is no expression."""
+_AROUND = " \t*_`$}."
+"""What may stand around an expression: Markdown's and LaTeX's marks, and a full stop."""
+_SIGNS = {r"\times": "*", r"\cdot": "*", r"\div": "/"}
+_LATEX = re.compile(r"\\(?:times|cdot|div|left|right|boxed\{|[()\[\]])")
 _EXAMPLE = re.compile(r"Input: ([\d ]+)\n(Steps:\n(?:(?:(?!Input: ).)+\n)+?Answer: .+)\n")
 
 
@@ -91,11 +95,17 @@ def solved_by_any(task: Task, trace: Trace) -> Score:
 
 
 def is_solution(answer: str, numbers: str) -> bool:
-    """Return whether the last line of an answer, up to an equals sign, makes 24 of exactly these numbers."""
+    """Return whether the last line of an answer makes 24 of exactly these numbers.
+
+    What is said of the expression is not read: `24 =` before it, an equals sign and what follows it, LaTeX's and Markdown's
+    marks around it, and a full stop.
+    """
     line = (answer.strip().splitlines() or [""])[-1]
     if len(line) > MAX_LINE_CHARS:
         return False
-    expression = line.lower().rpartition("answer:")[2].partition("=")[0]
+    plain = _LATEX.sub(lambda found: _SIGNS.get(found[0], ""), line.lower().rpartition("answer:")[2])
+    first, *others = [side.strip(_AROUND) for side in plain.split("=")]
+    expression = others[0] if first == "24" and others else first
     return makes_24(expression, position(numbers))
 
 

@@ -98,13 +98,20 @@ def _number(word: str) -> Fraction | None:
 
 
 def makes_24(expression: str, numbers: Numbers) -> bool:
-    """True if an expression of + - * / and parentheses uses exactly these numbers, each once, and equals 24."""
+    """True if an expression of + - * / and parentheses uses exactly these numbers, each once, and equals 24.
+
+    The sign of a product may be left out before a parenthesis, unless its value then depends on the reading: `8 / 2(3 + 1)`.
+    """
     plain = expression.translate(_SPELLINGS).strip()
     if not _EXPRESSION.fullmatch(plain):
         return False
+    return all(_makes_24(reading, numbers) for reading in (plain, _UNSIGNED_PRODUCT.sub("*(", plain)))
+
+
+def _makes_24(expression: str, numbers: Numbers) -> bool:
     try:
         used: list[Fraction] = []
-        value = _value(ast.parse(plain, mode="eval").body, used)
+        value = _value(ast.parse(expression, mode="eval").body, used)
     except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
         return False
     return value == GOAL and sorted(used) == list(numbers)
@@ -118,6 +125,8 @@ def _value(node: ast.expr, used: list[Fraction]) -> Fraction:
             return used[-1]
         case ast.UnaryOp(op=ast.USub(), operand=inner):
             return -_value(inner, used)
+        case ast.Call(func=left, args=[right]):  # 4(1 + 2 + 3), which binds closer than other products
+            return _value(left, used) * _value(right, used)
         case ast.BinOp(left=left, op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div() as op, right=right):
             return _OPERATORS[type(op)](_value(left, used), _value(right, used))
     raise ValueError("an expression of + - * / was expected")
@@ -131,3 +140,4 @@ _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] =
 }
 _SPELLINGS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-", "[": "(", "]": ")"})
 _EXPRESSION = re.compile(r"[\d +*/()-]{1,200}")
+_UNSIGNED_PRODUCT = re.compile(r"(?<=[\d)]) *\(")

@@ -11,7 +11,11 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
+<<<<<<< HEAD
 from firsthand.patterns.parts.named_choices import lettered
+=======
+from firsthand.errors import DataError
+>>>>>>> s28-d4
 from firsthand.scorers.reference_answers import right_choice
 from firsthand.scorers.whole_answer import whole_answer
 from firsthand.task import Task
@@ -70,7 +74,21 @@ def mc2(task: Task, trace: Trace) -> Score:
     if highest == -math.inf:
         return Score("mc2", 0.0, failure="every choice has probability 0, so that none has a share: see the log-probs")
     shares = [math.exp(logprob - highest) for logprob in found]
-    return Score("mc2", sum(shares[index] for index in task.secret["true"]) / sum(shares))
+    try:
+        true = true_choices(task.secret.get("true"), len(found))
+    except ValueError as error:
+        raise DataError(f"task {task.id}: secret['true']: {error}") from None
+    return Score("mc2", sum(shares[index] for index in true) / sum(shares))
+
+
+def true_choices(given: object, count: int) -> list[int]:
+    """Return the indices of the true ones of `count` choices; ValueError unless they are whole numbers from 0, each once."""
+    indices = list(given) if isinstance(given, list | tuple) else []
+    if not all(type(index) is int and 0 <= index < count for index in indices) or not 0 < len(indices) == len(
+        set(indices)
+    ):
+        raise ValueError(f"a list of indices from 0 to {count - 1}, each once, was expected, not {str(given)[:60]}")
+    return indices
 
 
 def logprobs(task: Task, trace: Trace) -> list[float] | None:

@@ -5,6 +5,8 @@ with arguments of the declared types whose values are among the accepted ones; a
 may be left out. Text is compared without case, spaces and ,./-_*^ and with one kind of quotes. The rules are those of
 bfcl-eval 2026.3.23 for Python, quirks included: an integer passes for a float, but not inside a list. Calls that are written
 as text are read as the leaderboard reads them by `leaderboard_calls`, and by `function_calls` only if they are nothing else.
+If a call is right for several expected ones, the leaderboard and `leaderboard_calls` pair them by their order, and miss
+pairings of all that `function_calls` finds.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ def function_calls(task: Task, trace: Trace) -> Score:
 
 
 def leaderboard_calls(task: Task, trace: Trace) -> Score:
-    """`function_calls` with text read as BFCL's leaderboard reads it, which drops what it does not know (`bfcl@prompt`)."""
+    """`function_calls` as on BFCL's leaderboard, which drops text it does not know and pairs by order (`bfcl@prompt`)."""
     return _score(task, trace, published=True)
 
 
@@ -73,7 +75,7 @@ def _score(task: Task, trace: Trace, *, published: bool) -> Score:
         if right and expected["kind"] == "none" and not (task.calls or published) and makes_a_call(text, names):
             problem = "a call stands in the text, where none was to be made"
     else:
-        problem = unread or mismatch(calls, expected["functions"], expected["accepted"])
+        problem = unread or mismatch(calls, expected["functions"], expected["accepted"], published=published)
     made = [{call.name: dict(call.arguments)} for call in calls]
     return Score("function_calls", float(not problem), {"calls": made} | ({"reason": problem} if problem else {}))
 
@@ -201,26 +203,47 @@ def _computed(text: str) -> int | float:
     return int(value) if whole else float(value)
 
 
-def mismatch(calls: Sequence[MadeCall], functions: Sequence[Json], accepted: Sequence[Json]) -> str:
-    """Return why these are not the expected calls, or "". `accepted` has one `{name: {argument: values}}` per call."""
+def mismatch(
+    calls: Sequence[MadeCall], functions: Sequence[Json], accepted: Sequence[Json], *, published: bool = False
+) -> str:
+    """Return why these are not the expected calls, or "". `accepted` has one `{name: {argument: values}}` per call.
+
+    `published`: each expected call in turn keeps the first made one that is right for it, as on the leaderboard, so that
+    calls in one order may be wrong and in another right.
+    """
     if len(calls) != len(accepted):
         return f"{len(calls)} calls were made, and {len(accepted)} expected"
     known = {function["name"]: function for function in functions}
-    left = list(calls)
-    for each in accepted:
-        ((name, values),) = each.items()
-        problems = []
-        for place, call in enumerate(left):
-            problem = call_problem(call, known[name], values)
-            if not problem:
-                del left[place]
-                break
-            problems.append(problem)
-        else:
-            return (
-                problems[0] if len(problems) == 1 else f"no call is the expected one of {name}: {'; '.join(problems)}"
-            )
+    table = [[call_problem(call, known[name], each[name]) for call in calls] for each in accepted for name in each]
+    taken: dict[int, int] = {}  # call -> the expected one that it is
+    for place, each in enumerate(accepted):
+        if not _takes(place, table, taken, movable=not published):
+            problems = [problem for at, problem in enumerate(table[place]) if at not in taken]
+            told = f"no call is the expected one of {next(iter(each))}: {'; '.join(problems)}"
+            return problems[0] if len(problems) == 1 else told
     return ""
+
+
+def _takes(place: int, table: Sequence[Sequence[str]], taken: dict[int, int], *, movable: bool) -> bool:
+    """Give an expected call the first made one that is free and right for it; False, and nothing changed, if none is.
+
+    `movable`: a made call that an earlier expected one took may go to this one, if that one is right with another.
+    """
+    reached: dict[int, int] = {}  # call -> the expected one that wants it
+    wanting = [place]
+    for expected in wanting:
+        fitting = [at for at, problem in enumerate(table[expected]) if not problem and at not in reached]
+        reached |= dict.fromkeys(fitting, expected)
+        free = next((at for at in fitting if at not in taken), None)
+        if free is not None:
+            before = {wanted: at for at, wanted in taken.items()}
+            while free is not None:
+                expected = reached[free]
+                taken[free], free = expected, before.get(expected)
+            return True
+        if movable:
+            wanting += [taken[at] for at in fitting]
+    return False
 
 
 def call_problem(call: MadeCall, function: Json, accepted: Mapping[str, Sequence[Any]]) -> str:

@@ -80,12 +80,42 @@ def check(instruction: str, arguments: Mapping[str, Any], where: str) -> None:
     """Raise DataError if there is no such instruction or it does not take these arguments."""
     if instruction not in VERIFIERS:
         raise DataError(f"{where}: {instruction!r} is not one of IFEval's {len(VERIFIERS)} instructions")
+    for name, value in arguments.items():
+        if value is not None and (wanted := _unlike(name, value)):
+            raise DataError(f"{where}: {name!r} of {instruction} is {str(value)[:60]!r}, and {wanted} was expected")
     try:
         follows("A text.", instruction, arguments)
     except MissingExtra:
         return
     except (TypeError, ValueError, AttributeError, OverflowError, RecursionError, re.error) as error:
         raise DataError(f"{where}: {instruction} cannot take {dict(arguments)}: {error}") from None
+
+
+def check_all(given: object) -> None:
+    """Raise ValueError unless this is a list of one or more `[id, {argument: value}]` that can be verified."""
+    if not isinstance(given, list) or not given:
+        raise ValueError(f"a list of one or more [id, {{argument: value}}] was expected, not {str(given)[:60]}")
+    for place, each in enumerate(given, 1):
+        match each:
+            case [str() as instruction, dict() as arguments]:
+                try:
+                    check(instruction, arguments, f"instruction {place}")
+                except DataError as error:
+                    raise ValueError(str(error)) from None
+            case _:
+                raise ValueError(f"instruction {place} is {str(each)[:60]}, and [id, {{argument: value}}] was expected")
+
+
+def _unlike(name: str, value: object) -> str:
+    """What this argument holds in IFEval, if it is not such a value: all answers would follow a blank text, or none."""
+    if name in ("keywords", "forbidden_words"):
+        right = (
+            isinstance(value, list) and bool(value) and all(isinstance(each, str) and each.strip() for each in value)
+        )
+        return "" if right else "a list of texts"
+    if name.startswith(("num_", "nth_")) or name.endswith("frequency"):
+        return "" if type(value) is int else "a whole number"
+    return "" if isinstance(value, str) and value.strip() else "a text"
 
 
 def count_sentences(text: str) -> int:

@@ -12,7 +12,6 @@ scored by log-prob after the prompt, or answered with a letter under other patte
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,62 +24,19 @@ from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.protocol import Item, Protocol, answered, check_template, fill, make_task
 from firsthand.benchmarks.sources.choice_targets import Target, golds
 from firsthand.benchmarks.sources.datasets import MAX_BYTES
+from firsthand.benchmarks.sources.own_columns import NEEDS, check_columns, is_missing
 from firsthand.benchmarks.sources.own_examples import ExampleChoice, example_pool
 from firsthand.benchmarks.sources.tables import TableRow, read_table
 from firsthand.config import build, read_toml
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
 from firsthand.scorers.match import normalise
-from firsthand.scorers.ranking import relevances
 from firsthand.system.given_data import named_data
 from firsthand.system.option_spec import parse_spec
 from firsthand.system.plurals import count_of
 from firsthand.task import Task
 
 T = TypeVar("T")
-NEEDS: Mapping[str, tuple[str, ...]] = {
-    "locomo_f1": ("category",),
-    "assertion_holds": ("code", "output", "predict"),
-    "cruxeval_assertion": ("code", "output", "predict"),
-    "passes_tests": ("tests",),
-    "passes_unit_tests": ("tests",),
-    "base": ("solution", "entry_point", "inputs", "atol", "rule"),
-    "plus": ("solution", "entry_point", "inputs", "extra_inputs", "atol", "rule"),
-    "function_calls": ("calls",),
-    "leaderboard_calls": ("calls",),
-    "human_agreement": ("votes",),
-    "majority_agreement": ("votes",),
-    "prompt_strict": ("instructions",),
-    "prompt_loose": ("instructions",),
-    "instruction_strict": ("instructions",),
-    "instruction_loose": ("instructions",),
-    "mc2": ("true",),
-    "mmlu_pro_tiger": ("options",),
-    "resolved": ("test_patch", "eval_script", "log_parser"),
-    **dict.fromkeys(
-        (
-            "average_precision",
-            "ndcg",
-            "ndcg_at_10",
-            "precision_at_10",
-            "recall_at_10",
-            "recall_at_100",
-            "recall_at_5",
-            "reciprocal_rank_at_10",
-        ),
-        ("judgements",),
-    ),
-    **dict.fromkeys(("attack_success", "right_answer"), ("planted",)),
-    "planted_share": ("planted_documents",),
-    "bitext_weighted_f1": ("place",),
-    "cluster_v_measure": ("labels",),
-    "cosine_spearman": ("similarity",),
-    "few_shot_accuracy": ("label",),
-    "max_ap": ("similar",),
-    "reranked_average_precision": ("positive",),
-    "summary_spearman": ("ratings",),
-}
-"""Scorer -> the columns, besides the target, that it reads from each row."""
 NEED_CHOICES = frozenset({"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "mc1", "mc2", "choice"})
 NEED_JUDGES = frozenset({"human_agreement", "majority_agreement", "order_consistency"})
 """Scorers of a judge's verdicts: benchmarks with votes, such as judge_mtbench, have them."""
@@ -235,7 +191,7 @@ def _check_braces(about: BenchmarkDescription, rows: Sequence[TableRow]) -> None
 
 
 def _check_scorers(about: BenchmarkDescription, rows: Sequence[TableRow]) -> None:
-    """Refuse a scorer that needs choices or columns that the data lacks."""
+    """Refuse a scorer that needs choices that there are not, or columns that the data lacks or that hold something else."""
     for text in about.scorer:
         name = _name_of(text)
         if name in NEED_CHOICES and not about.choices:
@@ -245,33 +201,16 @@ def _check_scorers(about: BenchmarkDescription, rows: Sequence[TableRow]) -> Non
                 f"the scorer {name} compares judges with votes: it needs a benchmark such as judge_mtbench"
             )
         for row in rows:
-            missing = [column for column in NEEDS.get(name, ()) if _is_missing(row.columns.get(column))]
-            if missing:
-                known = ", ".join(row.columns)
-                raise DataError(f"{row.where}: the scorer {name} needs the column {missing[0]!r}; there are {known}")
-            if "judgements" in NEEDS.get(name, ()):
-                _check_judgements(row)
-
-
-def _check_judgements(row: TableRow) -> None:
-    try:
-        relevances(row.columns["judgements"])
-    except ValueError as error:
-        raise DataError(f"{row.where}: the column 'judgements': {error}") from None
+            check_columns(name, row, len(_choices(row, about)) if name == "mc2" else 0)
 
 
 def _name_of(scorer: str) -> str:
     return parse_spec(scorer).name
 
 
-def _is_missing(value: object) -> bool:
-    """True for null, an empty cell, and a float that is no finite number: NaN is how pandas writes a missing cell."""
-    return value in (None, "") or (isinstance(value, float) and not math.isfinite(value))
-
-
 def _is_plain(value: object) -> bool:
     """True for a text, a number or a boolean."""
-    return isinstance(value, str | int) or (isinstance(value, float) and not _is_missing(value))
+    return isinstance(value, str | int) or (isinstance(value, float) and not is_missing(value))
 
 
 def _is_short(value: object) -> bool:

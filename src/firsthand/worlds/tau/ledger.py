@@ -25,7 +25,7 @@ class RecordLedger:
 
     def find(self, table: str, key: str) -> Json | None:
         """A record to read; None if there is none. It must not be changed."""
-        return self._changed[table].get(key) or self._tables[table].get(key)
+        return self._changed[table].get(key, self._tables[table].get(key))
 
     def edit(self, table: str, key: str) -> Json:
         """A record to change; KeyError if there is none."""

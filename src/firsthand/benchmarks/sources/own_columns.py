@@ -1,0 +1,157 @@
+"""Names the columns that scorers read from the rows of a user's own table, and checks what they hold.
+
+A column that a scorer cannot read, or by which every answer would be right or wrong, is refused before anything is run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from firsthand.benchmarks.sources.tables import TableRow
+from firsthand.errors import DataError
+from firsthand.scorers.choice import true_choices
+from firsthand.scorers.expected_calls import check_calls
+from firsthand.scorers.instructions import check_all
+from firsthand.scorers.ranking import relevances
+
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "locomo_f1": ("category",),
+    "assertion_holds": ("code", "output", "predict"),
+    "cruxeval_assertion": ("code", "output", "predict"),
+    "passes_tests": ("tests",),
+    "passes_unit_tests": ("tests",),
+    "base": ("solution", "entry_point", "inputs", "atol", "rule"),
+    "plus": ("solution", "entry_point", "inputs", "extra_inputs", "atol", "rule"),
+    "function_calls": ("calls",),
+    "leaderboard_calls": ("calls",),
+    "human_agreement": ("votes",),
+    "majority_agreement": ("votes",),
+    "prompt_strict": ("instructions",),
+    "prompt_loose": ("instructions",),
+    "instruction_strict": ("instructions",),
+    "instruction_loose": ("instructions",),
+    "mc2": ("true",),
+    "mmlu_pro_tiger": ("options",),
+    "resolved": ("test_patch", "eval_script", "log_parser"),
+    **dict.fromkeys(
+        (
+            "average_precision",
+            "ndcg",
+            "ndcg_at_10",
+            "precision_at_10",
+            "recall_at_10",
+            "recall_at_100",
+            "recall_at_5",
+            "reciprocal_rank_at_10",
+        ),
+        ("judgements",),
+    ),
+    **dict.fromkeys(("attack_success", "right_answer"), ("planted",)),
+    "planted_share": ("planted_documents",),
+    "bitext_weighted_f1": ("place",),
+    "cluster_v_measure": ("labels",),
+    "cosine_spearman": ("similarity",),
+    "few_shot_accuracy": ("label",),
+    "max_ap": ("similar",),
+    "reranked_average_precision": ("positive",),
+    "summary_spearman": ("ratings",),
+}
+"""Scorer -> the columns, besides the target, that it reads from each row."""
+
+
+def check_columns(scorer: str, row: TableRow, choices: int) -> None:
+    """Raise DataError, with the row's place, if it lacks a column that the scorer reads, or one holds what it cannot read.
+
+    Args:
+        choices: Number of the row's choices; 0 if it has none.
+    """
+    for column in NEEDS.get(scorer, ()):
+        value = row.columns.get(column)
+        if is_missing(value):
+            known = ", ".join(row.columns)
+            raise DataError(f"{row.where}: the scorer {scorer} needs the column {column!r}; there are {known}")
+        try:
+            if column == "true":
+                true_choices(value, choices)
+            elif column in CHECKS:
+                CHECKS[column](value)
+        except ValueError as error:
+            raise DataError(f"{row.where}: the column {column!r}: {error}") from None
+
+
+def is_missing(value: object) -> bool:
+    """Return True for null, an empty cell, and a float that is no finite number: NaN is how pandas writes a missing cell."""
+    return value in (None, "") or (isinstance(value, float) and not math.isfinite(value))
+
+
+def _text(value: object) -> None:
+    if not isinstance(value, str):
+        raise ValueError(f"a text was expected, not {value!r:.60}")
+
+
+def _written(value: object) -> None:
+    if not isinstance(value, str | int | float):
+        raise ValueError(f"a text or a number was expected, not {value!r:.60}")
+
+
+def _whole(least: int, most: int | None = None) -> Callable[[object], None]:
+    """Return the check of a whole number, which a CSV holds as text."""
+
+    def check(value: object) -> None:
+        try:
+            number = int(value) if isinstance(value, str | int) else None
+        except ValueError:
+            number = None
+        if number is None or number < least or (most is not None and number > most):
+            span = f"from {least} to {most}" if most is not None else f"of at least {least}"
+            raise ValueError(f"a whole number {span} was expected, not {value!r:.60}")
+
+    return check
+
+
+def _number(value: object) -> None:
+    try:
+        finite = isinstance(value, str | int | float) and math.isfinite(float(value))
+    except (ValueError, OverflowError):
+        finite = False
+    if not finite:
+        raise ValueError(f"a number was expected, not {value!r:.60}")
+
+
+def _list_of(check: Callable[[object], None]) -> Callable[[object], None]:
+    """Return the check of a list that is not empty and whose parts hold; a cell of a CSV is none."""
+
+    def check_list(value: object) -> None:
+        if not isinstance(value, list) or not value:
+            raise ValueError(f'a list such as ["a", "b"] was expected, in .jsonl or .json, not {value!r:.60}')
+        for each in value:
+            check(each)
+
+    return check_list
+
+
+CHECKS: Mapping[str, Callable[[object], object]] = {
+    "calls": check_calls,
+    "category": _whole(1, 5),
+    "code": _text,
+    "entry_point": _text,
+    "eval_script": _text,
+    "instructions": check_all,
+    "judgements": relevances,
+    "label": _written,
+    "labels": _list_of(_written),
+    "options": _whole(1),
+    "output": _text,
+    "place": _whole(0),
+    "planted": _text,
+    "planted_documents": _list_of(_text),
+    "positive": _list_of(_written),
+    "ratings": _list_of(_number),
+    "similar": _whole(0, 1),
+    "similarity": _number,
+    "solution": _text,
+    "test_patch": _text,
+    "tests": _text,
+}
+"""Column -> its check, which raises ValueError; `true` is checked beside the number of choices."""
