@@ -11,11 +11,8 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-<<<<<<< HEAD
-from firsthand.patterns.parts.named_choices import lettered
-=======
 from firsthand.errors import DataError
->>>>>>> s28-d4
+from firsthand.patterns.parts.named_choices import lettered
 from firsthand.scorers.reference_answers import right_choice
 from firsthand.scorers.whole_answer import whole_answer
 from firsthand.task import Task
