@@ -67,6 +67,25 @@ RESULT = {"role": "tool", "tool_call_id": "c", "name": "calc", "content": "2"}
 G = {"gen_ai__operation__name": "chat"}
 
 
+@pytest.mark.parametrize(
+    ("reasons", "kept"),
+    [
+        (["stop", "length", "stop"], ["stop", "length"]),
+        (["length"], ["length", "length"]),
+        (["stop", "max-tokens"], ["stop", "length"]),
+        (["tool_calls", "Refusal"], ["tool_calls", "content_filter"]),
+        (["unheard of", "stop", "stop"], ["stop", "stop"]),
+        ([], None),
+        ({"a": 1}, None),
+    ],
+)
+def test_why_each_answer_of_a_generation_ended_is_kept(reasons: Any, kept: list[str] | None) -> None:
+    said = messages(("assistant", "42"), ("assistant", "4"))
+    span = stored(1, "generate", gen_ai__response__finish_reasons=reasons, gen_ai__output__messages=said, **G)
+    (call,) = trace_of(TRACE, [span]).calls
+    assert (len(call.nodes), call.detail.get("finish_reasons")) == (2, kept)
+
+
 def whole() -> list[StoredSpan]:
     """A question that is answered with a tool, as spans in the order of their arrival: the root comes last."""
     asked, again = messages(*BEFORE), json.dumps([*json.loads(messages(*BEFORE)), CALL, RESULT])

@@ -229,7 +229,7 @@ def test_the_best_of_a_task_are_chosen_among_all_agents_and_prompts(run: store.R
         best, left_out = rows([run], kind, best_of=1)
         assert sorted(map(names, best)) == ["2", "4", "6"] and left_out == {"not among the best of their task": 3}
         assert sorted(map(names, rows([run], kind, best_of=2)[0])) == ["2", "3", "4", "5", "6"]
-        assert len(rows([run], kind)[0]) == 6
+        assert [names(row) for row in rows([run], kind)[0]] == ["3", "1", "2", "4", "5", "6"], "in the order of the run"
     assert [names(row) for row in rows([run], "reward", best_of=1)[0]] == ["31", "45"], "comparisons need one prompt"
 
 
