@@ -218,6 +218,21 @@ def test_a_part_that_is_missing_is_written_by_the_split_and_from_the_texts_of_th
     assert not token_file.is_written(place / "held_out")
 
 
+def test_texts_that_are_divided_elsewhere_are_others_and_any_text_has_a_hash(tmp_path: Path, folder: Path) -> None:
+    tokenizer = pretrained.load(folder)
+
+    def write(split: token_file.Split, *said: str) -> token_file.Split | None:
+        token_file.write_part([SourceText(each, "a") for each in said], tokenizer, tmp_path, split, held_out=False)
+        return token_file.split_of(tmp_path)
+
+    split = write(token_file.Split(0.0, 3), "ab", "c\ud800")
+    assert split is not None and (split.fraction, split.seed) == (0.0, 3)
+    assert write(split, "ab", "c\ud800") == split
+    for others in (("a", "bc\ud800"), ("ab", "c?"), ("ab",), ("c\ud800", "ab")):
+        with pytest.raises(DataError, match="the texts are not those"):
+            write(split, *others)
+
+
 @pytest.mark.parametrize("name", ["trained/tokens.bin", "trained/starts.bin", "held_out/tokens.bin"])
 def test_tokens_that_changed_at_equal_size_are_refused_when_a_run_begins(
     name: str, texts: Path, tmp_path: Path
