@@ -210,6 +210,11 @@ def test_an_answer_of_a_received_trace_that_was_cut_is_no_example(
     out, err = capsys.readouterr()
     assert answers(out) == (["4 1"] if is_cut else ["4 2", "4 1"])
     assert ("; left out: 1 trace without a question or a whole answer" in err) is is_cut
+    if is_cut:
+        with pytest.raises(
+            ConfigError, match="^none of 1 trace has a question and a whole answer: give another --filter"
+        ):
+            data.main(data.Config(("traces",), filter=f"id:{2:032x}"))
 
 
 def test_traces_are_read_from_cold_segments_too_and_the_store_is_closed(

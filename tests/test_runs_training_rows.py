@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -261,6 +262,7 @@ def test_an_answer_that_was_cut_is_no_example_to_follow(run: store.Run, ended: s
         compared, left_out = rows([run], kind)
         assert [names(row) for row in compared] == ["23"], "what was cut may be the worse answer"
         assert left_out["cut before its end"] == 2
+        assert "weight" not in json.dumps(compared), "the worse answer counts too"
     assert attempt_rows("r", cut) == [] and len(attempt_rows("r", said("2", "63", ended="stop"))) == 1
 
 
