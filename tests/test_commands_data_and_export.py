@@ -212,7 +212,7 @@ def test_an_answer_of_a_received_trace_that_was_cut_is_no_example(
     assert ("; left out: 1 trace without a question or a whole answer" in err) is is_cut
     if is_cut:
         with pytest.raises(
-            ConfigError, match="^none of 1 trace has a question and a whole answer: give another --filter"
+            ConfigError, match=r"^none of 1 trace has a question and a whole answer: give another --filter"
         ):
             data.main(data.Config(("traces",), filter=f"id:{2:032x}"))
 
