@@ -178,6 +178,45 @@ def test_tasks_and_conversations_are_made_of_received_traces(
     assert not Path("no.toml").exists()
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"gen_ai.response.finish_reasons": ["length"]},
+        {"gen_ai.response.finish_reasons": '["max_tokens"]'},
+        {"gen_ai.completion.0.finish_reason": "content_filter"},
+        {"llm.finish_reason": "MAX_TOKENS"},
+        {"ai.response.finishReason": "content-filter"},
+        {"ai.response.finishReason": "tool-calls"},
+        {"ai.response.finishReason": "stop"},
+        {},
+    ],
+)
+def test_an_answer_of_a_received_trace_that_was_cut_is_no_example(
+    said: dict[str, Any], home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = TraceStore(home, create=True)
+    for number, how in ((1, {}), (2, said)):
+        decoded, _ = decode_json(otlp.as_json(otlp.span(
+            number, 1, 0, "ask", start_s=float(number),
+            **{"openinference.span.kind": "LLM", "llm.input_messages.0.message.role": "user",
+               "llm.input_messages.0.message.content": "What is 2 + 2?",
+               "llm.output_messages.0.message.role": "assistant", "llm.output_messages.0.message.content": f"4 {number}",
+               **how},
+        )))  # fmt: skip
+        kept.add(SpanPreparer(Redactor()).prepared(decoded))
+    kept.close()
+    is_cut = not ("stop" in said.values() or "tool-calls" in said.values() or not said)
+    assert data.main(data.Config(("traces",))) == 0
+    out, err = capsys.readouterr()
+    assert answers(out) == (["4 1"] if is_cut else ["4 2", "4 1"])
+    assert ("; left out: 1 trace without a question or a whole answer" in err) is is_cut
+    if is_cut:
+        with pytest.raises(
+            ConfigError, match=r"^none of 1 trace has a question and a whole answer: give another --filter"
+        ):
+            data.main(data.Config(("traces",), filter=f"id:{2:032x}"))
+
+
 def test_traces_are_read_from_cold_segments_too_and_the_store_is_closed(
     received: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -67,6 +67,36 @@ RESULT = {"role": "tool", "tool_call_id": "c", "name": "calc", "content": "2"}
 G = {"gen_ai__operation__name": "chat"}
 
 
+@pytest.mark.parametrize(
+    ("reasons", "kept"),
+    [
+        (["stop", "length", "stop"], ["stop", "length"]),
+        (["length"], ["length", "length"]),
+        (["stop", "max-tokens"], ["stop", "length"]),
+        (["tool_calls", "Refusal"], ["tool_calls", "content_filter"]),
+        (["unheard of", "stop", "stop"], ["stop", "stop"]),
+        ([], None),
+        ({"a": 1}, None),
+    ],
+)
+def test_why_each_answer_of_a_generation_ended_is_kept(reasons: Any, kept: list[str] | None) -> None:
+    said = messages(("assistant", "42"), ("assistant", "4"))
+    span = stored(1, "generate", gen_ai__response__finish_reasons=reasons, gen_ai__output__messages=said, **G)
+    (call,) = trace_of(TRACE, [span]).calls
+    assert (len(call.nodes), call.detail.get("finish_reasons")) == (2, kept)
+
+
+@pytest.mark.parametrize(
+    ("answers", "kept"), [("42 4 42", ["length", "tool_calls"]), ("1 2 3", ["length", "tool_calls", "stop"])]
+)
+def test_equal_answers_have_one_reason_and_one_without_a_reason_is_whole(answers: str, kept: list[str]) -> None:
+    said = messages(*(("assistant", each) for each in answers.split()))
+    reasons = ["length", "tool_calls"]
+    span = stored(1, "generate", gen_ai__response__finish_reasons=reasons, gen_ai__output__messages=said, **G)
+    (call,) = trace_of(TRACE, [span]).calls
+    assert (len(call.nodes), call.detail["finish_reasons"]) == (len(kept), kept)
+
+
 def whole() -> list[StoredSpan]:
     """A question that is answered with a tool, as spans in the order of their arrival: the root comes last."""
     asked, again = messages(*BEFORE), json.dumps([*json.loads(messages(*BEFORE)), CALL, RESULT])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -229,7 +230,7 @@ def test_the_best_of_a_task_are_chosen_among_all_agents_and_prompts(run: store.R
         best, left_out = rows([run], kind, best_of=1)
         assert sorted(map(names, best)) == ["2", "4", "6"] and left_out == {"not among the best of their task": 3}
         assert sorted(map(names, rows([run], kind, best_of=2)[0])) == ["2", "3", "4", "5", "6"]
-        assert len(rows([run], kind)[0]) == 6
+        assert [names(row) for row in rows([run], kind)[0]] == ["3", "1", "2", "4", "5", "6"], "in the order of the run"
     assert [names(row) for row in rows([run], "reward", best_of=1)[0]] == ["31", "45"], "comparisons need one prompt"
 
 
@@ -261,6 +262,7 @@ def test_an_answer_that_was_cut_is_no_example_to_follow(run: store.Run, ended: s
         compared, left_out = rows([run], kind)
         assert [names(row) for row in compared] == ["23"], "what was cut may be the worse answer"
         assert left_out["cut before its end"] == 2
+        assert "weight" not in json.dumps(compared), "the worse answer counts too"
     assert attempt_rows("r", cut) == [] and len(attempt_rows("r", said("2", "63", ended="stop"))) == 1
 
 
@@ -293,8 +295,9 @@ def test_an_answer_taken_alone_was_cut_if_it_ends_a_message_that_was(run: store.
     run.append(replace(said("2", "It is 63 because \n", epoch=1, ended="length"), answer="63 because"))
     run.append(replace(said("3", "It is 63 because", epoch=2, ended="length"), answer="It is 63"))
     run.append(said("4", "It is 63", epoch=3, ended="stop"))
+    run.append(replace(said("6", "It is 63 because", epoch=5, ended="length"), answer="63 because\n"))
     two = Call(":1", "generate", 0, 0, 0, "", nodes=(2,), detail={"finish_reasons": ["stop"]})
     voted = said("5", "so 63", epoch=4, ended="length")
     run.append(replace(voted, nodes=(*voted.nodes, Node(0, assistant("63."))), calls=(*voted.calls, two), answer="63"))
     kept, left_out = rows([run], "sft", answers=True)
-    assert ([names(row) for row in kept], left_out) == (["3", "4", "5"], {"cut before its end": 2})
+    assert ([names(row) for row in kept], left_out) == (["3", "4", "5"], {"cut before its end": 3})

@@ -151,6 +151,9 @@ def test_tags_of_a_thought_that_are_control_tokens_are_trained_as_such_once(tmp_
         tokenizer.id_of("</think>"),
         tokenizer.id_of("<|im_end|>"),
     ]
+    assert tokenizer.decode(trained[: trained.index(tokenizer.id_of("</think>"))]) == "A <|im_end|>.", (
+        "the first ends it"
+    )
 
 
 def test_a_model_without_a_template_learns_its_end_token(load):

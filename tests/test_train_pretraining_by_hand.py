@@ -181,7 +181,7 @@ def test_a_part_that_is_missing_is_written_by_the_split_and_from_the_texts_of_th
     texts: Path, tmp_path: Path, folder: Path
 ) -> None:
     place, run = tmp_path / "tokens", Rehearsal(tmp_path / "run", LoopSettings(seed=1))
-    others = Rehearsal(tmp_path / "others", LoopSettings(seed=2))
+    others = Rehearsal(tmp_path / "others", LoopSettings(seed=6))  # whose own seed holds none of them out
     made = in_token_file(config_of(texts, tokens=place), run)
     before = files_of(place)
     assert (
@@ -216,6 +216,21 @@ def test_a_part_that_is_missing_is_written_by_the_split_and_from_the_texts_of_th
         "the same order, or another folder"
     )
     assert not token_file.is_written(place / "held_out")
+
+
+def test_texts_that_are_divided_elsewhere_are_others_and_any_text_has_a_hash(tmp_path: Path, folder: Path) -> None:
+    tokenizer = pretrained.load(folder)
+
+    def write(split: token_file.Split, *said: str) -> token_file.Split | None:
+        token_file.write_part([SourceText(each, "a") for each in said], tokenizer, tmp_path, split, held_out=False)
+        return token_file.split_of(tmp_path)
+
+    split = write(token_file.Split(0.0, 3), "ab", "c\ud800")
+    assert split is not None and (split.fraction, split.seed) == (0.0, 3)
+    assert write(split, "ab", "c\ud800") == split
+    for others in (("a", "bc\ud800"), ("ab", "c?"), ("ab",), ("c\ud800", "ab")):
+        with pytest.raises(DataError, match="the texts are not those"):
+            write(split, *others)
 
 
 @pytest.mark.parametrize("name", ["trained/tokens.bin", "trained/starts.bin", "held_out/tokens.bin"])

@@ -145,8 +145,9 @@ def _of_traces(config: Config) -> int:
             left_out += not found
     finally:
         store_.close()
+    answer = "a whole answer" if config.as_ == "sft" else "an answer"
     if not rows:
-        raise ConfigError(f"none of {count_of(left_out, 'trace')} has a question and an answer: give another --filter")
+        raise ConfigError(f"none of {count_of(left_out, 'trace')} has a question and {answer}: give another --filter")
     if config.as_ == "tasks":
         assert config.out is not None
         write_tasks(Path(config.out), rows, config.scorer)
@@ -154,6 +155,6 @@ def _of_traces(config: Config) -> int:
         sys.stdout.write("".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows))
     else:
         write_new(Path(config.out), "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows))
-    without = f"; left out: {count_of(left_out, 'trace')} without a question or an answer" if left_out else ""
+    without = f"; left out: {count_of(left_out, 'trace')} without a question or {answer}" if left_out else ""
     print(f"{count_of(len(rows), 'line')} of {config.as_} data{without}", file=sys.stderr)
     return 0

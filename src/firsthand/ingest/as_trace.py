@@ -11,11 +11,12 @@ import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from firsthand.ingest.dialects.span_facts import SpanContent, TraceValues, shown, values_of_one_trace
-from firsthand.ingest.incoming_span import StoredSpan
+from firsthand.ingest.dialects.span_facts import SpanContent, TraceValues, shown, values_of_one_trace, words_of
+from firsthand.ingest.incoming_span import IncomingSpan, StoredSpan
 from firsthand.ingest.span_tree import arranged
 from firsthand.ingest.translate import content_of
 from firsthand.message import Json, Message, assistant, canonical, user
+from firsthand.model import FinishReason
 from firsthand.system.json_values import values_in_text
 from firsthand.trace import Call, Event, Failure, Node, Trace
 
@@ -24,6 +25,16 @@ _REQUEST = "0" * 64
 _FEW = 20
 _NEAR = 8
 """A generation so many spans below another is a part of it."""
+_REASONS_IN = (
+    "gen_ai.response.finish_reasons", "gen_ai.completion.0.finish_reason", "llm.finish_reason", "ai.response.finishReason",
+)  # fmt: skip
+"""Attributes that say why an answer ended."""
+_ENDED: dict[str, FinishReason] = {
+    "length": "length", "max_tokens": "length", "max_output_tokens": "length", "model_length": "length",
+    "model_context_window_exceeded": "length", "content_filter": "content_filter", "refusal": "content_filter",
+    "safety": "content_filter", "tool_calls": "tool_calls", "tool_call": "tool_calls", "tool_use": "tool_calls",
+}  # fmt: skip
+"""Their words in small letters with underscores; any other is a stop."""
 
 
 class _Conversation:
@@ -78,8 +89,12 @@ def _trace_of(trace_id: str, spans: Sequence[StoredSpan], values: TraceValues) -
         id = f":{len(calls)}"
         if each.what == "generate" and span.span_id not in inner:
             at = said.path(held.asked)
-            nodes = tuple(dict.fromkeys(said.node(at, answer) for answer in held.answered))
+            answered = [said.node(at, answer) for answer in held.answered]
+            nodes = tuple(dict.fromkeys(answered))
             held_in: Json = {"name": span.name, "model": each.model, "span": span.span_id}
+            if reasons := _finish_reasons(span):
+                ended = dict(zip(answered, reasons * len(answered) if len(reasons) == 1 else reasons, strict=False))
+                held_in["finish_reasons"] = [ended.get(node, "stop") for node in nodes]
             calls.append(Call(id, "generate", at, began, took, _REQUEST, each.usage, nodes, held_in, error=span.error))
             at = nodes[-1] if nodes else at
         elif each.what in ("tool", "retrieve", "rerank", "embed"):
@@ -106,6 +121,12 @@ def _trace_of(trace_id: str, spans: Sequence[StoredSpan], values: TraceValues) -
         events=tuple(events), answer=answer or None, stop_reason="done" if error is None else "error",
         error=None if error is None else Failure("span", error),
     )  # fmt: skip
+
+
+def _finish_reasons(span: IncomingSpan) -> list[FinishReason]:
+    """Why each answer of a generation ended, or all of them; empty if the span does not say it."""
+    said = next((words for name in _REASONS_IN if (words := words_of(span.attributes.get(name)))), ())
+    return [_ENDED.get(each.lower().replace("-", "_"), "stop") for each in said]
 
 
 def _inner_generations(spans: Sequence[StoredSpan]) -> set[str]:

@@ -169,7 +169,7 @@ def _split_beside(part: Path, holdout: float) -> Split:
             f"{part} does not say which documents it holds (a version before 0.23 wrote it), so that nothing can be written "
             f"beside it: give another folder, or delete {part.parent} if no run reads it"
         )
-    if holdout and not split.fraction:
+    if not split.fraction:  # then it is the other documents, and those that are held out are missing
         raise ConfigError(
             f"{part.parent} was filled with --holdout 0, and --holdout {holdout:g} was asked for: give --holdout 0, or "
             "another folder"
