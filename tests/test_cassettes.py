@@ -61,6 +61,19 @@ def test_a_reply_says_which_of_the_recording_it_is():
     ]  # fmt: skip
 
 
+def test_a_long_list_of_replies_is_not_searched_from_its_first(monkeypatch):
+    class Counted(set):
+        looks = 0
+
+        def __contains__(self, index):
+            Counted.looks += 1
+            return super().__contains__(index)
+
+    cassette = Cassette({"a": list(map(str, range(300)))})
+    monkeypatch.setattr(cassette, "_given", Counted())
+    assert [ask(cassette, "a") for _ in range(300)][-1] == ["299"] and Counted.looks == 300
+
+
 @pytest.mark.parametrize("odd", [None, True, {"a": 1}, ["a"]])
 def test_what_is_no_text_is_neither_a_prompt_nor_a_reply(tmp_path, odd):
     file = tmp_path / "odd.jsonl"

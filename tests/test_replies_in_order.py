@@ -171,8 +171,10 @@ def test_a_script_of_patterns_has_no_order() -> None:
 
 def test_what_a_journal_holds_beside_indices_skips_nothing() -> None:
     journal, model = MemoryJournal(), cassette()
-    for place, index in enumerate((None, "0", 0.0, [0])):
-        journal.record(str(place), "r", {"completions": [{"reply_index": index}, {}]})
+    for place, index in enumerate((None, "0", 0.0, [0], True, -1, 8)):
+        journal.record(str(place), "r", {"completions": [{"reply_index": index}, {}, 0, "reply_index"]})
+    for place, odd in enumerate((None, 5, "reply_index", {"reply_index": 0})):
+        journal.record(f"odd {place}", "r", {"completions": odd})
     journal.record("tool", "r", {"content": "x"})
     skip_given(model, [journal])
     assert model.unplayed == 8

@@ -85,9 +85,10 @@ def skip_given(model: object, journals: Iterable[Journal]) -> None:
 
 
 def _indices(reply: Json) -> Iterator[int]:
-    for completion in reply.get("completions", ()):
-        index = completion.get("reply_index")
-        if isinstance(index, int):
+    completions = reply.get("completions")  # of a file that may have been changed
+    for completion in completions if isinstance(completions, list) else ():
+        index = completion.get("reply_index") if isinstance(completion, dict) else None
+        if type(index) is int:
             yield index
 
 

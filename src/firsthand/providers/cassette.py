@@ -11,7 +11,6 @@ import errno
 import hashlib
 import io
 import json
-from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, islice, pairwise
 from pathlib import Path
@@ -98,39 +97,42 @@ class Cassette:
         written = canonical({prompt: list(replies) for prompt, replies in self._recordings.items()})
         digest = hashlib.sha256(written.encode("utf-8", "surrogatepass"))
         self.fingerprint = f"cassette-{digest.hexdigest()[:16]}"
-        ends = list(accumulate(map(len, self._recordings.values()), initial=0))
-        self._left = {
-            prompt: deque(range(*span)) for prompt, span in zip(self._recordings, pairwise(ends), strict=True)
+        ends = accumulate(map(len, self._recordings.values()), initial=0)
+        self._indices = {
+            prompt: range(*ends_of) for prompt, ends_of in zip(self._recordings, pairwise(ends), strict=True)
         }
-        """Prompt -> the indices of its replies that are not yet given."""
-        self._first = dict(zip(self._recordings, ends, strict=False))
+        """Prompt -> the indices of its replies, counted over the whole recording in its order."""
+        self._held = sum(map(len, self._recordings.values()))
+        self._next: dict[str, int] = {}
+        """Prompt -> the index before which all its replies are given; none for a prompt that was not asked."""
+        self._given: set[int] = set()
 
     @property
     def unplayed(self) -> int:
         """Number of recorded replies not yet given."""
-        return sum(map(len, self._left.values()))
+        return self._held - len(self._given)
 
     def skip_replies(self, given: Collection[int]) -> None:
         """Give none of the replies of these indices, counted over the whole recording in its order."""
-        gone = frozenset(given)
-        self._left = {
-            prompt: deque(index for index in left if index not in gone) for prompt, left in self._left.items()
-        }
+        self._given |= {index for index in given if 0 <= index < self._held}
 
     async def complete(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
     ) -> list[Completion]:
         """Returns the next `n` replies recorded for the prompt; CassetteMiss if there are fewer."""
         text = prompt_text(prompt)
-        left = self._left.get(text, deque())
-        if len(left) < n:
-            raise self._miss(text, len(left), n)
+        indices = self._indices.get(text, range(0))
+        rest = range(self._next.get(text, indices.start), indices.stop)
+        free = list(islice((index for index in rest if index not in self._given), n))
+        if len(free) < n:
+            raise self._miss(text, n)
         completions = []
-        for at in range(n):
-            index = left.popleft()
-            reply = self._recordings[text][index - self._first[text]]
-            usage = Usage(len(text.split()) if at == 0 else 0, 0, len(reply.split()))
+        for index in free:
+            reply = self._recordings[text][index - indices.start]
+            usage = Usage(0 if completions else len(text.split()), 0, len(reply.split()))
             completions.append(Completion(assistant(reply), "stop", usage, reply_index=index))
+            self._next[text] = index + 1
+        self._given.update(free)
         return completions
 
     async def stream(
@@ -150,11 +152,12 @@ class Cassette:
         """Returns the words of a prompt."""
         return len(prompt_text(prompt).split())
 
-    def _miss(self, text: str, left: int, n: int) -> CassetteMiss:
+    def _miss(self, text: str, n: int) -> CassetteMiss:
         if text in self._recordings:
-            held = len(self._recordings[text])
+            indices = self._indices[text]
+            played = sum(index in self._given for index in indices)
             return CassetteMiss(
-                f"{self.name} holds {held} replies to this, {held - left} are played and {n} asked:\n{text[-300:]}"
+                f"{self.name} holds {len(indices)} replies to this, {played} are played and {n} asked:\n{text[-300:]}"
             )
         near = nearest_recorded(text, self._recordings)
         if near is None:
