@@ -10,16 +10,20 @@ from firsthand.agent import Agent
 from firsthand.context import Context
 from firsthand.errors import GrammarIgnored, LimitExceeded, ModelError, TransientError
 from firsthand.grammar import choice
+from firsthand.guard import AttemptView, GuardVerdict
 from firsthand.loop.budget import Budget, Limits
+from firsthand.loop.call_cost import CallCost
 from firsthand.loop.concurrency import Retry
 from firsthand.loop.journal import MemoryJournal
-from firsthand.message import assistant
-from firsthand.model import Completion, Sampling, Usage, add_lost_usage, lost_usage
+from firsthand.message import assistant, user
+from firsthand.model import Completion, Likelihood, Sampling, Scored, Usage, add_lost_usage, lost_usage
 from firsthand.patterns.direct import direct
 from firsthand.providers import openai_wire as wire
 from firsthand.providers.endpoint_clients import paid, together
 from firsthand.providers.output_validation import check
 from firsthand.providers.scripted import Scripted
+from firsthand.retrieval.answers.rag_model import body_of
+from firsthand.retrieval.graph.graph_model import GraphModel
 from firsthand.rollout import rollout
 from firsthand.task import Task
 from firsthand.trace import Trace
@@ -35,13 +39,20 @@ class Failing(Scripted):
         self.failures, self.lost, self.kind, self.answers, self.asked = failures, usage, kind, answers, 0
 
     async def complete(self, prompt: Any, sampling: Any, *, tools: Any = (), n: int = 1) -> list[Completion]:
+        self._fail()
+        return [Completion(assistant("yes"), "stop", Usage(7, 0, 3, 0.25))]
+
+    async def score(self, prompt: Any, continuations: Any) -> Scored:
+        self._fail()
+        return Scored(tuple(Likelihood(each, -1.0, 1, False) for each in continuations), Usage(7, 0, 3, 0.25))
+
+    def _fail(self) -> None:
         self.asked += 1
         if self.asked <= self.failures:
             error = self.kind("no")
             error.answers = self.answers
             add_lost_usage(error, self.lost)
             raise error
-        return [Completion(assistant("yes"), "stop", Usage(7, 0, 3, 0.25))]
 
 
 async def until_it_answers(task: Task, ctx: Context) -> str:
@@ -52,10 +63,23 @@ async def until_it_answers(task: Task, ctx: Context) -> str:
             continue
 
 
-def attempt(model: Scripted, pattern: Any = direct, journal: Any = None, **limits: Any) -> Trace:
+async def by_score(task: Task, ctx: Context) -> str:
+    return (await ctx.say("x").score(["a", "b"]))[0].text
+
+
+class Asking:
+    """A guard that asks the agent's model before its prompt goes out."""
+
+    async def prompt(self, view: AttemptView, messages: Any) -> GuardVerdict:
+        await view.ask([user("is this fine? " + "x " * 100)])
+        return GuardVerdict.passed("asks", "fine")
+
+
+def attempt(model: Scripted, pattern: Any = direct, journal: Any = None, guard: Any = None, **limits: Any) -> Trace:
     agent = Agent(
-        "a", model, pattern, limits=Limits(**limits), retry=Retry(first_wait_s=0.001), sampling=Sampling(max_tokens=8)
-    )
+        "a", model, pattern, limits=Limits(**limits), retry=Retry(first_wait_s=0.001), sampling=Sampling(max_tokens=8),
+        guard=guard,
+    )  # fmt: skip
     return asyncio.run(rollout(agent, Task("t", "?"), journal=journal))
 
 
@@ -75,6 +99,73 @@ def test_tries_before_an_answer_are_in_its_cost_also_when_it_is_replayed() -> No
     assert found.usage == PAID + PAID + Usage(7, 0, 3, 0.25) and found.answer == "yes"
     again = attempt(model, journal=journal, cost_usd=5.0)
     assert again.usage == found.usage and model.asked == 3
+
+
+def test_tries_before_a_scoring_are_in_its_cost_also_when_it_is_replayed() -> None:
+    journal = MemoryJournal()
+    model = Failing(2)
+    for _ in range(2):
+        found = attempt(model, by_score, journal, cost_usd=5.0)
+        assert found.usage == PAID + PAID + Usage(7, 0, 3, 0.25) and found.answer == "a", found.error
+    assert model.asked == 3
+
+
+def test_tries_before_the_answer_to_a_guard_are_in_its_cost() -> None:
+    model = Failing(2)
+    found = attempt(model, guard=Asking(), cost_usd=5.0)
+    (asked,) = (call for call in found.calls if call.kind == "guard")
+    assert asked.usage == PAID + PAID + Usage(7, 0, 3, 0.25) and model.asked == 4
+    ended = attempt(Failing(20), guard=Asking(), cost_usd=1.0)
+    assert (ended.stop_reason, ended.usage) == ("cost_usd", PAID + PAID)
+
+
+def test_refused_answers_to_a_guard_are_estimated_with_their_prompt() -> None:
+    answers = (Completion(assistant("y" * 400), "stop", Usage()),)
+    found = attempt(Failing(20, Usage(), GrammarIgnored, answers), guard=Asking(), tokens=5_000)
+    assert found.usage.completion_tokens == 100 and found.usage.prompt_tokens > 50
+
+
+def test_stated_usage_of_refused_answers_is_charged_as_it_is() -> None:
+    answers = (Completion(assistant("y" * 400), "stop", PAID),)
+    found = attempt(Failing(1, PAID, GrammarIgnored, answers), tokens=5_000)
+    assert found.usage == PAID
+    price = Usage(cost_usd=0.5)
+    assert attempt(Failing(1, price, GrammarIgnored), tokens=5_000).usage == price, "there is nothing to estimate"
+
+
+def test_a_first_try_needs_no_more_than_it_was_granted() -> None:
+    budget = Budget(Limits(tokens=100))
+    cost = CallCost(budget, budget.reserve(40))
+    budget.spend(Usage(90))  # a call beside it cost more than was known
+    cost.check_another_try()
+    cost.lose(ModelError("no"))
+    cost.check_another_try()
+    error = ModelError("no")
+    add_lost_usage(error, Usage(1))
+    cost.lose(error)
+    with pytest.raises(LimitExceeded):
+        cost.check_another_try()
+    cost.answer = Usage(2)
+    cost.settle()
+    assert (cost.usage, budget.spent, budget.reserved_tokens) == (Usage(3), Usage(93), 0)
+
+
+def test_an_attempt_over_documents_that_failed_tells_what_it_cost() -> None:
+    found = attempt(Failing(1, kind=ModelError), cost_usd=5.0)
+    with pytest.raises(ModelError, match="no") as error:
+        body_of(found)
+    assert lost_usage(error.value) == PAID
+
+
+def test_tries_that_failed_count_against_the_cap_of_a_graph() -> None:
+    model = Failing(20, kind=ModelError)
+    graph = GraphModel(model, max_tokens=300)
+    for _ in range(2):
+        with pytest.raises(ModelError):
+            asyncio.run(graph.ask([user("x")], Sampling()))
+    with pytest.raises(LimitExceeded, match="has used 300 tokens of at most 300"):
+        asyncio.run(graph.ask([user("x")], Sampling()))
+    assert (graph.usage, graph.calls, model.asked) == (PAID + PAID, 0, 2)
 
 
 def test_refused_answers_without_usage_are_charged_an_estimate_under_a_limit_of_tokens() -> None:

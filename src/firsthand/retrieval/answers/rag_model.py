@@ -14,7 +14,19 @@ from firsthand.errors import ConfigError, LimitExceeded, ModelError
 from firsthand.loop.budget import Limits
 from firsthand.loop.listener import Listener
 from firsthand.message import Json, Message, assistant, canonical
-from firsthand.model import Completion, Delta, FinishReason, Model, Prompt, Sampling, Scored, ToolSpec, Usage, close
+from firsthand.model import (
+    Completion,
+    Delta,
+    FinishReason,
+    Model,
+    Prompt,
+    Sampling,
+    Scored,
+    ToolSpec,
+    Usage,
+    add_lost_usage,
+    close,
+)
 from firsthand.retrieval.answers.conversation import Turn, in_conversation
 from firsthand.retrieval.answers.variant_parts import recorded_answer
 from firsthand.retrieval.hit_json import hit_to_json
@@ -103,10 +115,12 @@ class RagModel:
 def body_of(trace: Trace) -> Json:
     """The answer of an attempt as JSON: `text`, `in_documents`, `citations`, `hits`, `usage`, `calls`, `model`.
 
-    LimitExceeded if a limit ended the attempt, ModelError if it failed.
+    LimitExceeded if a limit ended the attempt, ModelError, with what the attempt cost, if it failed.
     """
     if trace.error is not None:
-        raise ModelError(trace.error.message)
+        error = ModelError(trace.error.message)
+        add_lost_usage(error, trace.usage)
+        raise error
     if trace.answer is None:
         raise LimitExceeded(trace.stop_reason, f"there is no answer: the attempt was ended by {trace.stop_reason}")
     found = recorded_answer(trace) or {"text": trace.answer, "in_documents": True, "citations": [], "unsupported": []}
