@@ -53,7 +53,7 @@ def test_a_run_gives_each_agent_its_tasks_its_price_and_its_origin(tmp_path: Pat
         add("ada", "t0", 0, 1.0, 0.5), add("ada", "t0", 1, 0.5, 0.25), add("ada", "t2", 0, None)
         add("bo", "t1", 0, 0.25, 0.5), add("bo", "t2", 0, 1.0)
         add("bo", "t9", 0, 0.75, benchmark="other")
-        other, ada, bo = run_results(run)
+        other, ada, bo = run_results(run, pytest.fail)
         assert ada.key.benchmark == bo.key.benchmark == "quiz" and ada.key.metric == "exact" == other.key.metric
         assert (ada.models, bo.models, other.models) == (("ada",), ("bo",), ("bo",))
         assert ada.tasks == bo.tasks == ("t0", "t2", "t1") and other.tasks == ("t9",)

@@ -13,8 +13,13 @@ import numpy as np
 import pytest
 
 from firsthand.benchmark import Figure
+from firsthand.boards import read_results
+from firsthand.boards.board_results import BoardResult, ColumnKey
+from firsthand.boards.read_results import run_results
 from firsthand.cli import main
+from firsthand.commands.summary import print_lines
 from firsthand.errors import ConfigError
+from firsthand.runs.store import Run, create
 from firsthand.scorers.embedded import bitext_figures, spearman_figures
 from firsthand.scorers.instructions import instruction_strict
 from firsthand.scorers.text import bleu, chrf, corpus_bleu, corpus_chrf
@@ -25,6 +30,7 @@ from firsthand.stats.corpus_formulas import FORMULAS, rms_calibration_error
 from firsthand.stats.figure_stats import FigureDifference, figure_interval, figure_value
 from firsthand.stats.figures import calibration, figure_detail, figures, micro_f1, slow_figure
 from firsthand.stats.multiple_comparisons import compare_to_baseline
+from firsthand.stats.run_summary import summary
 from firsthand.stats.score_statistics import judged
 from firsthand.task import Task
 from firsthand.trace import Failure, Score, Trace
@@ -157,6 +163,120 @@ def test_a_correlation_leaves_failed_pairs_out_and_the_table_says_how_many() -> 
     assert board.rows[0].left_out == 0
     (alone,) = spearman_figures(lost)
     assert alone.tasks == () and math.isnan(figure_value(alone))
+
+
+def test_a_failed_attempt_is_no_part_of_a_benchmarks_own_figure_where_errors_are_dropped() -> None:
+    right = [trace(f"t{at}", "one", Score("bitext_weighted_f1", 1.0, {"found": at, "gold": at})) for at in range(3)]
+    mute = trace("u", "one", Score("bitext_weighted_f1", 0.0, failure="no number"))
+    made = {"one": [*right, mute, trace("v", "one", failed=True)]}
+    counted = figures(made, bitext_figures)["bitext_weighted_f1"]["one"]
+    assert len(counted.tasks) == 5 and figure_value(counted) == pytest.approx(3 / 5)
+    dropped = figures(made, bitext_figures, errors=False)["bitext_weighted_f1"]["one"]
+    assert dropped.tasks == ("t0", "t1", "t2") and figure_value(dropped) == 1
+    seen: list[Trace] = []
+    plain, half = trace("w", "one"), trace("x", "one", Score("a", 1.0), Score("b", 0.0, failure="no number"))
+    figures({"one": [plain, half, mute]}, lambda traces: seen.extend(traces) or [], errors=False)  # type: ignore[func-returns-value]
+    assert seen == [plain, half]
+
+
+def test_the_table_does_not_say_that_a_failed_attempt_beside_one_that_did_not_counts_as_0_in_a_figure() -> None:
+    made = [trace(f"t{at}", "one", Score("cosine_spearman", at % 4 / 9, {"gold": float(at)})) for at in range(6)]
+    lost = [trace(f"t{at}", "one", failed=True, epoch=1) for at in range(6)]
+    (board,) = leaderboard([*made, *lost], figures={"letters": spearman_figures})
+    assert "Each counts as 0 in a mean, and in a figure as an empty answer or not at all; one" in " ".join(
+        caveats(board)
+    )
+    (board,) = leaderboard([trace("a", "one", Score("x", 1.0)), trace("b", "one", failed=True)])
+    assert "Each counts as 0; one" in " ".join(caveats(board))
+
+
+def test_a_table_counts_the_tasks_that_a_figure_leaves_out_and_no_others() -> None:
+    made = [trace(f"t{at}", "one", Score("cosine_spearman", at / 9, {"gold": float(at)})) for at in range(6)]
+    lost = [trace("u", "one", failed=True, epoch=at) for at in range(3)]
+    mute = trace("v", "one", Score("cosine_spearman", 0.0, failure="no number"))
+    beside = trace("t0", "one", failed=True, epoch=1)
+    other = trace("w", "one", Score("other", 1.0))
+    (board,) = leaderboard([*made, *lost, mute, beside, other], figures={"letters": spearman_figures})
+    assert board.metric == "cosine_spearman" and board.rows[0].left_out == 2
+    (board,) = leaderboard([*made, *lost])
+    assert board.rows[0].left_out == 0  # a mean counts them
+
+
+def run_of(home: Path, traces: list[Trace], own: dict[str, str] | None = None) -> Run:
+    run = create(home, {}, "letters", figures=own)
+    run.add_tasks("letters", [Task(name, "?") for name in dict.fromkeys(each.task_id for each in traces)])
+    for name in dict.fromkeys(each.agent_name for each in traces):
+        run.add_agent(name, {"name": name})
+    for each in traces:
+        run.append(replace(each, place=each.id))
+    return run
+
+
+def cosines(agent: str, wrong: int = 0) -> list[Trace]:
+    values = [((at + wrong) % 6 / 9, float(at)) for at in range(6)]
+    return [
+        trace(f"t{at}", agent, Score("cosine_spearman", value, {"gold": gold}))
+        for at, (value, gold) in enumerate(values)
+    ]
+
+
+def test_a_summary_says_how_many_tasks_that_failed_its_score_leaves_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost = [trace("u", "one", failed=True, epoch=at) for at in range(2)]
+    with run_of(tmp_path, [*cosines("one", 1), *lost, *cosines("two")]) as run:
+        lines = summary(run, own={"letters": spearman_figures})
+        assert [(line.agent, line.left_out, line.score.n) for line in lines] == [("one", 1, 6), ("two", 0, 6)]
+        assert [line.left_out for line in summary(run)] == [0, 0]  # means count them
+    print_lines("letters", lines, "95%")
+    told = " ".join(capsys.readouterr().out.split())
+    assert "one: the score leaves out 1 task that failed" in told and "two: the score" not in told
+
+
+def test_a_figure_of_some_tasks_leaves_out_no_more_than_failed(tmp_path: Path) -> None:
+
+    def of_some(traces: Any) -> list[Figure]:
+        return spearman_figures([each for each in traces if each.task_id in ("t0", "t1", "t2")])
+
+    with run_of(tmp_path, [*cosines("one", 1), trace("u", "one", failed=True)]) as run:
+        (line,) = summary(run, own={"letters": of_some})
+    assert line.score.n == 3 and line.left_out == 1
+
+
+def test_a_board_of_a_run_names_means_as_such_and_leaves_out_who_has_no_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = [trace(f"t{at}", "lost", failed=True) for at in range(6)]
+    told: list[str] = []
+    with run_of(tmp_path, [*cosines("one", 1), *lost], {"letters": "./gone.py:made"}) as run:
+        found = list(run_results(run, told.append))
+        assert [each.key.metric for each in found] == ["cosine_spearman, mean of tasks"] * 2
+        assert ["letters has figures of its own, which cannot be computed here" in each for each in told] == [True]
+        told.clear()
+        monkeypatch.setattr(read_results, "own_figures", lambda tell, *runs: {"letters": spearman_figures})
+        (result,) = run_results(run, told.append)
+        assert isinstance(result, BoardResult) and (result.model, result.metric) == ("one", "cosine_spearman")
+        assert result.value == pytest.approx(1 / 7) and result.n == 6 and result.verified and result.seconds == 1
+        assert told == ["lost has no cosine_spearman on letters: it has no value for the tasks that were answered."]
+        told.clear()
+        monkeypatch.setattr(read_results, "own_figures", lambda tell, *runs: {"letters": lambda traces: []})
+        assert {each.key.metric for each in run_results(run, told.append)} == {"cosine_spearman"} and told == []
+
+
+def test_a_board_does_not_take_a_figure_whose_error_is_unknown_for_a_share_of_its_tasks() -> None:
+    key = ColumnKey("letters", "", "f")
+    unsure = Figure("f", ("a", "b"), lambda counts: np.where(counts[:, 0] == 1, 0.5, np.nan), lower_is_better=True)
+    found = read_results._of_figure(key, "one", unsure, None, BoardResult("", "letters", 0.0))
+    assert (found.value, found.error, found.n) == (0.5, None, 0) and math.isnan(found.standard_error)
+    assert found.lower_is_better and found.verified
+    equal = Figure("f", ("a", "b", "c"), lambda counts: np.ones(len(counts)))
+    found = read_results._of_figure(key, "one", equal, None, BoardResult("", "letters", 0.0))
+    assert (found.value, found.error, found.n, found.lower_is_better) == (
+        1,
+        None,
+        3,
+        False,
+    ) and found.standard_error > 0
 
 
 def test_a_board_ranks_by_the_figure_that_the_run_shows(

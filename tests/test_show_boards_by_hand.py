@@ -220,7 +220,8 @@ def test_the_caveats_of_a_board_each_where_it_applies() -> None:
         "Its tasks are of fixed strata: CIs and tests have the variance within them.",
         "The attempts at a task are reduced by max.",
         "exact is a corpus-level figure, with bootstrap CIs.",
-        "Errors: 1 attempt failed or could not be scored. Each counts as 0; one without a verdict of its judge is left out.",
+        "Errors: 1 attempt failed or could not be scored. Each counts as 0 in a mean, and in a figure as an empty answer or "
+        "not at all; one without a verdict of its judge is left out.",
         "Brackets are 95% CIs of the true score on tasks like these.",
     ]
     assert caveats(board(BASE, tasks=1)) == ["Brackets are 95% CIs of the true score on tasks like this one."]

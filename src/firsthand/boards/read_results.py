@@ -109,7 +109,7 @@ def run_results(run: Run, tell: Callable[[str], None]) -> Iterator[Found]:
             if figures is None:
                 yield ItemScores(key, (agent,), tasks, table.scores[i : i + 1], own, (priced,))
             elif not math.isfinite(figure_value(figures[agent])):
-                tell(f"{agent} has no {score} on {benchmark}: too many of its attempts failed.")
+                tell(f"{agent} has no {score} on {benchmark}: it has no value for the tasks that were answered.")
             else:
                 yield _of_figure(key, agent, figures[agent], clusters.get(benchmark), priced)
 
@@ -119,14 +119,15 @@ def _of_figure(
 ) -> BoardResult:
     """A figure as a number with its bootstrap's error, for no scores of items have it as their mean."""
     found = figure_interval(figure, clusters)
+    is_known = math.isfinite(found.error)  # else it is not that of a share of so many items either
     return replace(
         about,
         model=agent,
         protocol=key.protocol,
         metric=key.metric,
         value=found.value,
-        error=found.error if math.isfinite(found.error) and found.error > 0 else None,
-        n=len({*figure.tasks}),
+        error=found.error if is_known and found.error > 0 else None,
+        n=len({*figure.tasks}) if is_known else 0,
         lower_is_better=figure.lower_is_better,
         verified=True,
     )

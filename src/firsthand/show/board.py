@@ -367,13 +367,15 @@ def caveats(board: Board) -> list[str]:
         wider.append("Its tasks are of fixed strata: CIs and tests have the variance within them.")
     if board.reduce != "mean":
         wider.append(f"The attempts at a task are reduced by {board.reduce}.")
-    if any("bootstrap" in row.score.method for row in board.rows):
+    if is_figure := any("bootstrap" in row.score.method for row in board.rows):
         wider.append(f"{board.metric} is a corpus-level figure, with bootstrap CIs.")
     if errors := sum(row.errors for row in board.rows):
         lacking = [f"{count_of(row.left_out, 'task')} of {row.agent}" for row in board.rows if row.left_out]
         counted = (
             f"{board.metric} leaves out {', '.join(lacking)}, and each counts as 0 in a mean"
             if lacking
+            else "Each counts as 0 in a mean, and in a figure as an empty answer or not at all"
+            if is_figure
             else "Each counts as 0"
         )
         wider.append(

@@ -82,7 +82,8 @@ def figures(
     if sure is not None:
         found[CALIBRATION] = {agent: _of_confidences(traces, sure) for agent, traces in agents.items()}
     for agent, traces in agents.items():
-        for figure in own([each for each in traces if isinstance(each, Trace)]) if own is not None else ():
+        kept = [each for each in traces if isinstance(each, Trace) and (errors or not _has_failed(each))]
+        for figure in own(kept) if own is not None else ():
             found.setdefault(figure.name, {})[agent] = figure
     return {name: each for name, each in found.items() if name not in names or len(each) == len(agents)}
 
@@ -125,6 +126,11 @@ def _of_shares(
     of_all = all(each.score(name) for traces in judged.values() for each in traces if each.error is None)
     mean = [math.fsum(column) / len(empties) for column in zip(*empties.values(), strict=True)] if of_all else []
     return {agent: _summed(name, formula, each, empties, mean) for agent, each in shares.items()}
+
+
+def _has_failed(trace: Trace) -> bool:
+    """True for an attempt that ended with an error, or all of whose scores failed."""
+    return trace.error is not None or bool(trace.scores and all(score.failed for score in trace.scores))
 
 
 def _is_unjudged(trace: Trace | AttemptSummary, name: str) -> bool:
