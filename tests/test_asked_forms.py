@@ -181,3 +181,12 @@ def test_and_of_logic_and_of_vectors_is_no_list() -> None:
     assert not right("p \\land q", "p, q")
     assert not right("u \\wedge v", "v \\wedge u")
     assert right("u \\wedge v", "u \\wedge v")
+
+
+def test_and_behind_a_comma_joins_all_conditions_before_it() -> None:
+    assert right("x>0, x<5, and x\\ne 2", "x>0, x<5, x \\ne 2")
+    assert right("x>0, x<5, and x\\ne 2", "(0,2)\\cup(2,5)")
+    assert right("a>0, b>0, and c>0", "a>0, b>0, c>0")
+    assert right("x<1 \\text{ or } x>3, and x<5", "x<1 \\text{ or } 3<x<5")
+    assert right("x=7, x>0 \\text{ and } x<5", "x=7, 0<x<5")
+    assert right("x>0, x<5 \\text{, and } 7", "x>0, x<5, 7")

@@ -106,12 +106,15 @@ class _LatexParser:
         """Parse `a, b, c`, `a or b` at the top level."""
         parts, either = [self.relation()], False
         while sign := self.take(",", ";", *_OR, *_AND):
-            if sign in (",", ";"):  # `1, 2, and 3`
+            comma = sign in (",", ";")
+            if comma:  # `1, 2, and 3`
                 sign = self.take(*_OR, *_AND, ",") or sign
             either |= sign in _OR
             part = self.relation()
-            if sign in _AND and _restrict_one_variable(parts[-1], part):
-                parts[-1] = _all_of(parts[-1], part)
+            joined = len(parts) if comma and not either else 1  # `x > 0, x < 5, and x \ne 2` joins all
+            before: Tree = parts[-1] if joined == 1 else ["and", *parts]
+            if sign in _AND and _restrict_one_variable(before, part):
+                parts[-joined:] = [_all_of(before, part)]
             elif sign in ("land", "wedge"):  # of logic and of vectors, and no list
                 raise NotUnderstoodError
             else:
