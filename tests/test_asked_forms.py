@@ -173,6 +173,7 @@ def test_conditions_of_several_variables_are_compared_each_by_itself() -> None:
     for other in ("\\{(x,y) : x>0\\}", "\\{(x,y) : x>0, y<0\\}", "\\{x : x>0, x<1\\}", "(0,\\infty)"):
         assert not right(other, quadrant), other
     assert not right("\\{x : x \\in \\mathbb{R}, x \\in \\mathbb{R}\\}", "(0,\\infty)")
+    assert not right("\\{x : x \\in (0,5), x>2\\}", "(2,\\infty)")
 
 
 def test_and_of_logic_and_of_vectors_is_no_list() -> None:
