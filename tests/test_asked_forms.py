@@ -69,6 +69,7 @@ def test_several_tuples_of_the_same_names_are_all_compared() -> None:
         "Express your answer as a percent.",
         "Express your answer to the nearest tenth of a percent.",
         "By what $\\%$ did it grow?",
+        "Find the percentage to one decimal place.",
     ],
 )
 def test_where_a_percentage_is_asked_a_bare_number_is_one_of_any_size(question: str) -> None:
@@ -80,7 +81,12 @@ def test_where_a_percentage_is_asked_a_bare_number_is_one_of_any_size(question: 
 
 
 def test_where_no_percentage_is_asked_it_is_a_hundredth_too() -> None:
-    for question in (None, "Of 20% of them, what is the probability?", "What percentage, as a fraction?"):
+    for question in (
+        None,
+        "Of 20% of them, what is the probability?",
+        "What percentage, as a fraction?",
+        "Find the percentage in decimal form.",
+    ):
         assert right("50\\%", "\\frac12", question)
         assert right("200\\%", "2", question)
         assert not right("0.75\\%", "0.75", question)
@@ -158,3 +164,30 @@ def test_and_is_an_intersection_and_no_union() -> None:
     assert right("x>1 \\text{ and } y<3", "x>1, y<3")
     assert right("x<3 \\text{ and } x>1", "x>1, x<3")
     assert right("2 \\text{ and } 3", "3, 2")
+
+
+def test_conditions_of_several_variables_are_compared_each_by_itself() -> None:
+    quadrant = "\\{(x,y) : x > 0, y > 0\\}"
+    assert right("\\{(x,y) \\mid x>0, y>0\\}", quadrant)
+    assert right("\\{(x,y) : y>0, x>0\\}", quadrant)
+    for other in ("\\{(x,y) : x>0\\}", "\\{(x,y) : x>0, y<0\\}", "\\{x : x>0, x<1\\}", "(0,\\infty)"):
+        assert not right(other, quadrant), other
+    assert not right("\\{x : x \\in \\mathbb{R}, x \\in \\mathbb{R}\\}", "(0,\\infty)")
+    assert not right("\\{x : x \\in (0,5), x>2\\}", "(2,\\infty)")
+
+
+def test_and_of_logic_and_of_vectors_is_no_list() -> None:
+    assert not right("p \\land q", "p \\lor q")
+    assert not right("p \\land q", "p, q")
+    assert not right("u \\wedge v", "v \\wedge u")
+    assert right("u \\wedge v", "u \\wedge v")
+
+
+def test_and_behind_a_comma_joins_all_conditions_before_it() -> None:
+    assert right("x>0, x<5, and x\\ne 2", "x>0, x<5, x \\ne 2")
+    assert right("x>0, x<5, and x\\ne 2", "(0,2)\\cup(2,5)")
+    assert right("a>0, b>0, and c>0", "a>0, b>0, c>0")
+    assert right("a>0, b>0 \\text{ and } c>0", "a>0, b>0, c>0")
+    assert right("x<1 \\text{ or } x>3, and x<5", "x<1 \\text{ or } 3<x<5")
+    assert right("x=7, x>0 \\text{ and } x<5", "x=7, 0<x<5")
+    assert right("x>0, x<5 \\text{, and } 7", "x>0, x<5, 7")

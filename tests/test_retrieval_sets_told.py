@@ -284,6 +284,7 @@ def test_a_query_does_not_rank_its_own_document_unless_it_is_judged(tmp_path: Pa
 
     assert scores(first, "q1", "d1") == [1.0] * 6 == scores(second, "q2", "d1")
     assert scores(first, "q2", "d1")[0] < 1 and scores(second, "d1", "q2")[0] < 1
+    assert scores(first, *(f"x{at}" for at in range(4)), "q1", "d1")[4] == 1.0  # the fifth document of recall_at_5
     crowd = [f"x{at}" for at in range(9)]
     made = Trace("1", "b", "t", {"name": "a"}, 0, 0, "", 0.0, events=(Event("ranking", 0.0, {"documents": [
         *crowd, "q1", "d1"]}),))  # fmt: skip

@@ -173,7 +173,7 @@ RULES = (
     ("atom", "(1)", "1", 3),
     ("atom", r"\{1\}", "set(1)", 3),
     ("atom", r"\{x : x > 2\}", "relation(>() x 2)", 7),
-    ("atom", r"\{x \mid 1;2\}", "refused", 6),
+    ("atom", r"\{x \mid 1;2\}", "set(1 2)", 7),
     ("atom", "{1,2}", "set(1 2)", 5),
     ("atom", r"{a \over b}", "/(a b)", 5),
     ("atom", r"{a \choose b}", "binom(a b)", 5),

@@ -106,12 +106,17 @@ class _LatexParser:
         """Parse `a, b, c`, `a or b` at the top level."""
         parts, either = [self.relation()], False
         while sign := self.take(",", ";", *_OR, *_AND):
-            if sign in (",", ";"):  # `1, 2, and 3`
+            comma = sign in (",", ";")
+            if comma:  # `1, 2, and 3`
                 sign = self.take(*_OR, *_AND, ",") or sign
             either |= sign in _OR
             part = self.relation()
-            if sign in _AND and _restrict_one_variable(parts[-1], part):
-                parts[-1] = _all_of(parts[-1], part)
+            joined = len(parts) if comma and not either else 1  # `x > 0, x < 5, and x \ne 2` joins all
+            before: Tree = parts[-1] if joined == 1 else ["and", *parts]
+            if sign in _AND and _restrict_one_variable(before, part):
+                parts[-joined:] = [_all_of(before, part)]
+            elif sign in ("land", "wedge"):  # of logic and of vectors, and no list
+                raise NotUnderstoodError
             else:
                 parts.append(part)
         return parts[0] if len(parts) == 1 else ["or" if either else "list", *parts]
@@ -400,7 +405,7 @@ class _LatexParser:
         if opened == "{" and (sign := self.take("over", "choose")):
             parts = [["/" if sign == "over" else "binom", parts[0], self.sum()]]
         if opened == "\\{" and self.take(":", "mid", "|"):
-            parts = [self.conditions()]
+            parts = self.conditions()
         while self.take(",", ";", *_AND):
             parts.append(self.relation())
         self.braces -= opened == "\\{"
@@ -423,20 +428,25 @@ class _LatexParser:
             bars += token[:2] == ("sym", "|")
         return bars % 2 == 1
 
-    def conditions(self) -> Tree:
-        """Parse what holds for the elements of a set: all of `x > 1, x < 3`; `x \\in \\mathbb{R}` is taken off."""
+    def conditions(self) -> list[Tree]:
+        """Parse what holds for the elements of a set: `x > 1, x < 3` as one, conditions of several variables as they are.
+
+        `x \\in \\mathbb{R}` beside others is taken off.
+        """
         braces, self.braces = self.braces, 0
         tree = self.listed()
         self.braces = braces
         if tree[0] != "list":
-            return tree
+            return [tree]
         narrower = [each for each in tree[1:] if each[:2] != ["relation", ["in"]] or each[3:] != [["reals"]]]
-        first: Tree = narrower[0] if narrower else tree[1]
+        if not narrower:
+            return [tree[1]]
+        first: Tree = narrower[0]
         for each in narrower[1:]:
             if not _restrict_one_variable(first, each):
-                raise NotUnderstoodError
+                return [*tree[1:]]
             first = _all_of(first, each)
-        return first
+        return [first]
 
     def matrix(self) -> Tree:
         name = self.subscript()

@@ -53,7 +53,7 @@ _PERCENT_ASKED = re.compile(
     rf"|\b(?:as|to|into|in) (?:an? )?{_PERCENT}|\bnearest (?:(?:whole|integer|tenth|hundredth|one|of|an?) ){{0,4}}{_PERCENT}"
 )
 _AS_NUMBER = re.compile(
-    r"\bas an? (?:(?:common|simplified|reduced|proper|improper|mixed) ){0,2}(?:fraction|decimal|ratio)\b"
+    r"\b(?:as|in) (?:an? )?(?:(?:common|simplified|reduced|proper|improper|mixed) ){0,2}(?:fraction|decimal|ratio)\b"
 )
 _LETTERS = {"m", "g", "s", "h", "min", "sec", "mi", "c"}
 
