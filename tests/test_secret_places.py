@@ -35,7 +35,7 @@ def test_a_name_that_holds_a_secret_is_redacted_beside_its_value(name: str) -> N
 
 
 @pytest.mark.parametrize(
-    "before", ["token_", "é", "\\n", "\\t", "%3D", "%3a", "%3d", "\\u003d", "\x1b[1m", "\x1b[32m", "=", ""]
+    "before", ["token_", "é", "\\n", "\\t", "%3D", "%3a", "\\u003d", "\x1b[1m", "\x1b[32m", "=", ""]
 )
 def test_a_known_shape_is_found_behind_an_underscore_or_an_escape(before: str) -> None:
     for key in (KEY, "sk-lf-12345678", "rk_live_1234567890", "AKIA" + "A" * 16, "ghp_" + "a" * 20, "github_pat_" + "a" * 20,
