@@ -171,7 +171,7 @@ def test_a_choice_that_is_a_number_or_an_expression_is_read_to_its_end_and_the_l
             ("Answer: 5", "A"), ("Answer: 5.0", "A"), ("Answer: 5 apples", "A"), ("Answer: x = 5", "A"),
             ("Answer: 1000", "B"),
             ("\\boxed{1{,}000}", "B"), ("The answer is 1/2", "C"), ("Answer: \\frac{1}{2}", "C"), ("There are 5.", "A"),
-            ("It is 8, that is 5/7 of it.", "D"), ("It is 8, that is 0.5 of it.", None),
+            ("It is 8, that is 5/8 of it.", "D"), ("It is 8, that is 0.5 of it.", None),
             ("A) 5", "A"), ("Answer: A) 5 apples", "A"), ("3 + 2 = 5", "A"), ("Answer: A) 6", None),
             ("A) I count 6 of them", None),
             ("Answer: 5 pears", None),
