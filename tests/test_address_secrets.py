@@ -290,6 +290,18 @@ def test_a_run_of_version_0_21_goes_on_under_the_names_and_with_the_agents_it_ke
     assert new.named_as_in([new.name, "p:j=o:j@http://bob:a@h"]) is new and new.named_as_in(["x"]) is new
 
 
+def test_a_run_keeps_the_benchmark_of_its_figures_without_the_secret_of_its_judge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    agent = Agent("a", Scripted([]), reply, {})
+    named = "joint_alignment:judge=openai:m@http://bob:hunter2SECRET@h/v1"
+    with Experiment((agent,), (named, "arithmetic"), limit=1).create() as run:
+        kept = {"joint_alignment": "joint_alignment:judge=openai:m@http://bob:${PASSWORD_BOB_H}@h/v1"}
+        assert run.about["figures"] == kept, "arithmetic has no figures of its own"
+    expect_no_secret(tmp_path)
+
+
 def test_figures_of_a_finished_run_are_computed_without_the_secret_of_its_judge(tmp_path: Path) -> None:
     text = "joint_alignment:judge=openai:m@http://bob:${FIRSTHAND_NO_SUCH}@h/v1"
     told: list[str] = []

@@ -231,8 +231,10 @@ def test_small_parts_scale_locate_and_absorb() -> None:
     np.testing.assert_allclose(whole[[3, 20, 4]], [100, -127, 0], rtol=1e-6)
     assert run(paged_cpu._rounded)(np.zeros(16, np.float32), whole) == 0 and (whole[:16] == 0).all()
     for strange in (np.nan, np.inf, -np.inf):
-        line[31] = strange
-        assert np.isnan(run(paged_cpu._scale_of)(line))
+        for at in (3, 31):
+            with_it = line.copy()
+            with_it[at] = strange
+            assert np.isnan(run(paged_cpu._scale_of)(with_it)), "in the first lanes of a head and in the last"
     source, target = np.arange(40).astype(np.float32), np.full(60, -1, np.float32)
     run(paged_cpu._scaled)(source, 2, np.float32(0.5), target, 3, 20, 35)
     expected = np.full(60, -1, np.float32)

@@ -73,6 +73,8 @@ def test_a_layout_numbers_rows_positions_and_slots_of_packed_chunks() -> None:
     assert layout.positions.tolist() == [300, 290, 291, *range(10, 30), 140]
     places = [22 * 16 + 12, 32 * 16 + 2, 32 * 16 + 3, *range(650, 656), *range(656, 670), 58 * 16 + 12]
     assert layout.places.tolist() == places
+    made = [layout.once(name, lambda: object()) for name in ((4, 0), (4, 9), (4, 0), (4, 9))]
+    assert made[0] is made[2] and made[1] is made[3] and made[0] is not made[1], "each kind of window has its own plan"
 
 
 @pytest.mark.parametrize("threads", [1, 2])

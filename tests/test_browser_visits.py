@@ -316,11 +316,23 @@ def test_a_visit_begins_in_another_browser_where_the_first_has_died_and_gives_it
     world, kept = world_of(("a", None))
     asyncio.run(world.open())
     kept.clear()
-    world._closed = True
-    world._browser = None
+    asyncio.run(world.close())
+    kept.clear()
     world.pool.browsers.append(Browser("late", kept))  # type: ignore[attr-defined]
     world._visit()
     assert kept == [("back", "late")] and world._browser is None, "one that comes after the end is not used"
+
+
+def test_a_world_that_is_closed_while_it_waits_for_its_first_browser_gives_that_back_unused() -> None:
+    world, kept = world_of()
+
+    def take() -> Browser:
+        asyncio.run(world.close())
+        return Browser("late", kept)
+
+    world.pool.take = take  # type: ignore[assignment, method-assign]
+    asyncio.run(world.open())
+    assert kept == [("served", "Site"), ("end", "http://here/"), ("back", "late")]
 
 
 def test_an_act_is_followed_by_the_site_even_where_it_could_not_be_done() -> None:

@@ -83,6 +83,8 @@ def test_properties_come_in_the_order_of_the_schema_that_the_value_has(schema, t
         ({"kind": {"type": "string"}}, {"kind": {"type": ["number", "null"]}}, "1.5"),
         ({"kind": {"type": "integer"}}, {"kind": {"type": "number"}}, "1.5"),
         ({"kind": {"type": "string"}}, {"kind": {"type": "integer"}}, "1e2"),
+        ({"kind": {"type": "string"}}, {"kind": {"type": "number"}}, "1"),
+        ({"kind": {"type": "null"}}, {"kind": {"type": ["boolean", "number"]}}, "1e2"),
         ({"kind": {"type": "array"}}, {"kind": {"type": "null"}}, "null"),
         ({"kind": {"type": "integer"}}, {"kind": {"type": "boolean"}}, "true"),
         ({"kind": {"type": "object"}}, {"kind": {"type": "array"}}, "[]"),

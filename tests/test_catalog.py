@@ -48,6 +48,12 @@ def test_listings_find_things_by_place():
         assert all(catalog.names(kind).values()), f"a {kind} has no description"
 
 
+@pytest.mark.parametrize("kind", ["pattern", "tool"])
+def test_names_are_listed_in_order_whatever_folder_they_come_from(kind):
+    found = [path.stem for path in catalog._files(kind)]
+    assert found == sorted(found) and len({path.parent for path in catalog._files(kind)}) > 1
+
+
 def test_a_plugin_is_listed_beside_ours_and_takes_no_name_of_ours(monkeypatch):
     plugins = EntryPoints(EntryPoint(name, f"plugin.{name}:made", "firsthand.memories") for name in ("notes", "other"))
     ours = catalog.names("memory")

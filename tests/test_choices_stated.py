@@ -6,6 +6,7 @@ from time import process_time
 import pytest
 
 from firsthand.patterns.parts.answers import extract_answer
+from firsthand.patterns.parts.named_choices import plain
 from firsthand.patterns.parts.stated_choice import _revalued
 from firsthand.task import Task
 from opened_context import asks
@@ -170,6 +171,7 @@ def test_a_choice_that_is_a_number_or_an_expression_is_read_to_its_end_and_the_l
             ("Answer: 5", "A"), ("Answer: 5.0", "A"), ("Answer: 5 apples", "A"), ("Answer: x = 5", "A"),
             ("Answer: 1000", "B"),
             ("\\boxed{1{,}000}", "B"), ("The answer is 1/2", "C"), ("Answer: \\frac{1}{2}", "C"), ("There are 5.", "A"),
+            ("It is 8, that is 5/8 of it.", "D"), ("It is 8, that is 0.5 of it.", None),
             ("A) 5", "A"), ("Answer: A) 5 apples", "A"), ("3 + 2 = 5", "A"), ("Answer: A) 6", None),
             ("A) I count 6 of them", None),
             ("Answer: 5 pears", None),
@@ -238,3 +240,9 @@ def test_a_long_run_of_one_kind_is_read_in_linear_time(run: str) -> None:
     began = process_time()
     extract_answer(run * (20_000 // len(run)) + "B", asks(choices=CITIES))
     assert process_time() - began < 2
+
+
+def test_up_to_three_wrappers_of_latex_around_a_text_are_taken_off() -> None:
+    for text in (r"\text{B}", r"\text{\textbf{B}}", r"\mathrm{\text {\textit{B}}}", r"\textbf{\text{B}}\ "):
+        assert plain(text).strip() == "B", text
+    assert plain(r"\text{a \textbf{b} \bm{c}} d") == "a b c d"

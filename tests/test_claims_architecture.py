@@ -7,6 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from firsthand.claims import generated_tokens
 from firsthand.claims.architecture import (
     alibi_is_linear,
+    attends_to_all,
     dpo_without_reward_model,
     facts_in_ffn,
     heads_differ,
@@ -342,6 +343,14 @@ def test_a_head_is_of_the_first_kind_that_fits_and_kinds_are_counted_once():
         heads_differ._measured(scores[:1]).what.endswith(": previous")
         and heads_differ._measured(scores[1:2]).value == 1
     )
+
+
+def test_a_changed_token_of_a_decoder_reaches_each_later_token_and_no_earlier_one() -> None:
+    found = attends_to_all.measure(Lab(0))
+    assert (found.value, found.columns) == (0.5, ("direction", "pairs"))
+    assert found.rows == (
+        ("a change reaches earlier tokens", 0.0), ("a change reaches later tokens", 120.0), ("pairs", 120.0)
+    )  # fmt: skip
 
 
 def test_a_penalty_that_is_too_steep_is_as_far_from_a_line_as_one_that_is_too_flat() -> None:

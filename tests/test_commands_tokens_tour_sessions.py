@@ -102,6 +102,10 @@ def test_a_text_comes_from_the_line_a_file_or_standard_input(
 
     (tmp_path / "text.txt").write_text("from a file")
     assert characters(str(tmp_path / "text.txt")) == 11 and characters("no/such file") == 12
+    (tmp_path / "link").symlink_to("text.txt")
+    (tmp_path / "gone").symlink_to("nowhere")
+    assert characters(str(tmp_path / "link")) == 11
+    assert characters(str(tmp_path / "gone")) == len(str(tmp_path / "gone")), "a link to nothing is a text"
     deep = tmp_path / ("d" * 200) / ("e" * 200)
     deep.mkdir(parents=True)
     (deep / "t").write_text("deep")

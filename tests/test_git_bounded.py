@@ -7,11 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from firsthand.errors import DataError
+from firsthand.sandbox import bounded_process
 from firsthand.sandbox.bounded_process import Unfinished, _ticks, run_bounded
 from firsthand.sandbox.git_repository import commit_alone, expect_ordinary_files
 
@@ -57,6 +61,38 @@ def test_a_program_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
         is_gone(int((tmp_path / "pid").read_text()))
     bounded(f"cat {tmp_path}/pipe & echo $! > {tmp_path}/pid")
     is_gone(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("ends_s", "bounds", "said"),
+    [
+        (1.9, {}, None),  # it was looked at after 1 s, and then again 1 s later
+        (2.5, {}, "did nothing for 1 s: a pipe or a device among its files?"),
+        (2.5, {"writes_s": 1.5}, None),
+        (2.5, {"limit_s": 1.5}, "did not finish within 1.5 s"),
+    ],
+)
+def test_a_program_is_ended_once_it_did_nothing_from_one_look_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends_s: float, bounds: dict[str, float], said: str | None
+) -> None:
+    class Program:
+        """A program in a group of no processes, on a clock that only waiting moves."""
+
+        pid, returncode, now_s = -1, None, 0.0
+
+        def wait(self, step_s: float) -> None:
+            self.now_s += step_s
+            if self.now_s >= bounds.get("writes_s", ends_s):
+                (tmp_path / "written").write_bytes(b"x")
+            if self.now_s < ends_s:
+                raise subprocess.TimeoutExpired("program", step_s)
+            self.returncode = 0  # type: ignore[assignment]
+
+    program: Any = Program()
+    monkeypatch.setattr(bounded_process, "time", SimpleNamespace(monotonic=lambda: program.now_s))
+    with pytest.raises(Unfinished, match=said) if said else nullcontext():
+        bounded_process._wait(program, (), bounds.get("limit_s", 30.0), 1000, 1.0, tmp_path)
+    assert (program.returncode is None) == bool(said)
 
 
 def is_gone(pid: int) -> None:

@@ -22,8 +22,8 @@ def test_the_words_of_a_text_without_blanks_are_its_pairs_of_letters() -> None:
     assert words_of("东京是") == {"东京": 1, "京是": 1, "东": 1, "京": 1, "是": 1}
 
 
-def of_version_3(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A memory as the version before wrote it: a text without blanks was one word."""
+def of_version_3(path: Path, monkeypatch: pytest.MonkeyPatch, *deleted: str) -> None:
+    """A memory as the version before wrote it, which had deleted some: a text without blanks was one word."""
     with monkeypatch.context() as patched:
         patched.setattr("firsthand.retrieval.store.analyzer.spaced", lambda text: text)
         words_of.cache_clear()
@@ -31,6 +31,7 @@ def of_version_3(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for id, text in TEXTS.items():
             assert file.put("ann", "notes", MemoryItem(id, text), None, None)
         assert file.put("bo", "notes", MemoryItem("x", "东京"), None, None)
+        assert all(file.remove("ann", "notes", id) for id in deleted)
         file.close()
     words_of.cache_clear()
     with closing(sqlite3.connect(path)) as base:
@@ -83,6 +84,19 @@ def test_items_of_the_version_before_are_counted_anew_once_whatever_comes_first(
     with closing(sqlite3.connect(path)) as base:
         assert base.execute("SELECT count(*) FROM renewed").fetchone() == (2,)
         assert base.execute("SELECT length FROM items WHERE id = 'bad'").fetchone() == (1,), "a damaged item stays"
+
+
+def test_the_newest_items_are_counted_anew_though_older_ones_were_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.db"
+    of_version_3(path, monkeypatch, "cn", "th", "en")
+    file = ItemFile(path)
+    for owner, items in (("ann", 2), ("bo", 1)):
+        scope = file.scope(owner, "notes")
+        assert file.size(scope).items == items and sound(path, scope)
+        assert file.words(scope, ["京"])["京"].items == 1
+    file.close()
 
 
 def test_a_memory_of_the_version_before_that_cannot_be_written_is_searched_as_it_is(

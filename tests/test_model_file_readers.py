@@ -120,7 +120,8 @@ def test_pickles_are_refused_by_name_and_known_by_their_first_bytes(tmp_path: Pa
         )
     refuse_pickle(tmp_path / "pickle.gguf")
     said = "It looks like a pickle, which is never read: convert the model to safetensors."
-    assert [pickle_hint(start) for start in (b"PK\3\4", b"\x80\2", b"P\x80", b"KP", b"")] == [said, said, "", "", ""]
+    assert {pickle_hint(start) for start in (b"PK\3\4", b"PK", b"\x80\2", b"\x80\4\x95", b"\x80\5", b"\x80")} == {said}
+    assert {pickle_hint(start) for start in (b"P\x80", b"KP", b"P", b"\x81\2", b"")} == {""}
     (tmp_path / "none").touch()
     assert refused(map_file, tmp_path / "none") == f"{tmp_path / 'none'} is empty"
     assert refused(map_file, tmp_path / "no") == f"{tmp_path / 'no'} cannot be read: No such file or directory"

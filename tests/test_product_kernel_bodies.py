@@ -18,6 +18,7 @@ from firsthand.kernels.products import (
     dot_instructions,
     float_products,
     rounded_rows,
+    tiled_weights,
 )
 from firsthand.kernels.products.blockwise import Blockwise
 from firsthand.kernels.products.dot_instructions import BYTES, add_products, instructions
@@ -28,6 +29,22 @@ from firsthand.kernels.products.tile_codes import widen, widened
 from firsthand.kernels.products.tiled_weights import KINDS, LANES, Kind, Tiles, tile
 from firsthand.kernels.vectors import INTS
 from interpreted_kernels import Interpreter
+
+
+def test_memory_for_tiles_begins_at_a_multiple_of_64_and_has_the_size_that_was_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    room = np.zeros(1000, np.uint8)
+    first = -room.ctypes.data % 64
+    for beside in (0, 1, 16, 48, 63):  # wherever the memory that numpy finds begins
+        found = room[first + beside :]
+        monkeypatch.setattr(
+            tiled_weights, "np", SimpleNamespace(empty=lambda size, dtype, found=found: found[:size], uint8=0)
+        )
+        for size in (1, 64, 700):
+            made = tiled_weights.aligned(size)
+            assert made.ctypes.data % 64 == 0 and len(made) == size
+
 
 HOW = ("vnni512", "vnni256", "avx2", "plain")
 

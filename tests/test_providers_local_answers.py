@@ -361,3 +361,12 @@ def test_the_last_of_several_calls_decides_whether_an_answer_was_cut_within_one(
         model.free_calls = True
         (answer,) = asyncio.run(model.complete([user("x")], Sampling(max_tokens=999), tools=[ADD]))
         assert len(answer.message.tool_calls) == 2 and answer.finish_reason == reason
+
+
+def test_an_adapter_that_no_request_has_loaded_yet_can_be_taken_away_once(loaded, tmp_path):
+    model = told(loaded)
+    model._shared.adapters["red"] = tmp_path
+    asyncio.run(model.unload_adapter("red"))
+    assert model.adapters == {}
+    with pytest.raises(ConfigError, match=r"^no adapter 'red' is beside m$"):
+        asyncio.run(model.unload_adapter("red"))

@@ -10,7 +10,7 @@ import pytest
 from firsthand.errors import ConfigError, LimitExceeded, ModelError
 from firsthand.message import assistant, user
 from firsthand.message import system as system_message
-from firsthand.model import Delta, Usage
+from firsthand.model import Delta, ToolSpec, Usage
 from firsthand.providers.scripted import Scripted
 from firsthand.retrieval.answers.conversation import in_conversation, standalone
 from firsthand.retrieval.answers.rag_model import RagModel, body_of, sources_of
@@ -131,6 +131,8 @@ def test_a_conversation_is_asked_with_its_turns_its_system_messages_and_a_seed_f
     first, last = asyncio.run(streamed())
     assert seen[0][:2] == ("alone?", []) and seen[0][2]["system"] is None and seen[0][2]["seed"] == 0
     assert first == Delta("answer 0") and (last.text, last.completion.message) == ("", assistant("answer 0"))  # type: ignore[union-attr]
+    with pytest.raises(ConfigError, match=r"^docs takes no tools and no response format"):
+        asyncio.run(anext(model.stream("alone?", Sampling(), tools=[ToolSpec("t", "T.", {})])))  # type: ignore[arg-type]
     for wrong in ([], [user("q"), assistant("a")]):
         with pytest.raises(ConfigError, match=r"^the last message is no user's: ask a question$"):
             asyncio.run(model.complete(wrong, Sampling()))

@@ -52,6 +52,25 @@ def test_a_worker_whose_cluster_is_gone_is_closed_all_the_same() -> None:
     assert not worker.open
 
 
+def test_a_worker_has_all_that_the_run_needs_and_may_have_more() -> None:
+    named = {"version": "1", "agents": {"a": {"pattern": "p"}}}
+    worker = RayWorker(stand_in(), SimpleNamespace(), "host-a (a)")
+
+    def begun(found: Any) -> None:
+        worker.actor.begin = remote(found, [])
+        asyncio.run(worker.begin(WorkerSpec(build, {}, named)))
+
+    begun({**named, "agents": {"a": {"pattern": "p", "tools": []}, "b": {}}, "benchmarks": {"x": {}}})
+    for found, said in (
+        ({**named, "agents": {}}, "it has no agent 'a'"),
+        ({**named, "agents": {"a": {"pattern": "q"}}}, "its agent 'a' has the pattern 'q', and here it is 'p'"),
+        ({**named, "version": "2"}, "it has version 2, and here it is 1"),
+        ({**named, "problem": "no key"}, "no key"),
+    ):
+        with pytest.raises(ConfigError, match=rf"^the worker on host-a \(a\) cannot take part: {said}; every machine"):
+            begun(found)
+
+
 @pytest.mark.slow
 def test_a_worker_is_told_its_settings_and_must_be_the_same():
     async def work() -> None:

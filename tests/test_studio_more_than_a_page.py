@@ -131,6 +131,18 @@ def test_a_queue_of_the_last_run_keeps_that_runs_id_and_rates_its_last_try(shown
         assert says in problem(answer), version
 
 
+def test_a_data_set_of_more_tasks_than_it_may_have_is_refused_and_not_cut(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, home, many, _ = shown
+    for module in (collection_views, task_collection):
+        monkeypatch.setattr(module, "MAX_TASKS", 2)
+    for fields in ({"run": many, "filter": "task:t10"}, {"traces": "user:u10"}):
+        answer = post(client, "/data-sets", name="cut", **fields)
+        assert answer.status_code == 400 and "the data set would have 3 tasks: at most 2 are kept" in said(answer)
+    assert "cut" not in [each.name for each in TaskCollections(SqliteStore(home)).all()]
+
+
 @pytest.mark.slow
 def test_all_that_a_filter_finds_is_collected_or_refused_and_never_cut(
     shown: Shown, monkeypatch: pytest.MonkeyPatch

@@ -137,7 +137,6 @@ def test_each_side_is_told_of_its_own_answer_and_an_empty_one_is_named(tmp_path:
     asyncio.run(play())
 
 
-@pytest.mark.slow
 def test_a_page_keeps_of_a_text_that_begins_again_what_still_holds(tmp_path: Path) -> None:
     one, two = (AnsweringSide(each) for each in agents().values())
     made = Round("r", Task("t", "Q"), one, two, PacedPair(_began_s=0.0))  # long ago: up to 600 characters come at once

@@ -11,7 +11,7 @@ import pytest
 
 from firsthand.errors import DataError
 from firsthand.scorers import resolved as scorer
-from firsthand.scorers.patches.applied_patch import PatchRefused, intrusions
+from firsthand.scorers.patches.applied_patch import PatchRefused, intrusions, made_by
 from firsthand.scorers.patches.patch import Change, read_patch
 from firsthand.scorers.resolved import HiddenTests, TaskWorkplaces, resolved
 from firsthand.task import Task
@@ -60,6 +60,13 @@ def test_what_shadows_a_hidden_test_file_is_found_by_how_python_imports() -> Non
     expected = intrusions(made, tests, ["pkg/tests/__init__.py", "traceback.py"])
     assert "pkg/tests/__init__.py" not in expected.packages and "traceback.py" not in expected.hiding
     assert expected.machinery == sorted_out.machinery
+
+
+def test_a_reference_makes_the_files_that_are_new_in_it_and_not_those_it_changes_moves_or_deletes() -> None:
+    moved = "diff --git a/a.py b/b.py\nsimilarity index 100%\nrename from a.py\nrename to b.py\n"
+    deleted = "diff --git a/d.py b/d.py\ndeleted file mode 100644\n--- a/d.py\n+++ /dev/null\n@@ -1 +0,0 @@\n-pass\n"
+    assert made_by(adds("pkg/__init__.py", "pass") + GOOD + moved + deleted) == {"pkg/__init__.py"}
+    assert made_by("") == frozenset()
 
 
 def test_files_that_decide_how_tests_run_are_named_wherever_they_lie() -> None:

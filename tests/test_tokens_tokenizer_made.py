@@ -52,6 +52,10 @@ def test_a_tokenizer_has_the_ids_its_files_give_and_a_fingerprint_of_what_decide
     assert (one.token_id(WORD), one.token_id("a"), one.id_of("a"), one.id_of("zz")) == (261, None, IDS["a"], None)
     assert [one.text_of(each) for each in (None, 256, 258, 999)] == ["", "ab", END, ""]
     assert [one.token_bytes(each) for each in (256, IDS["\n"], 258, -1, 264)] == [b"ab", b"\n", END.encode(), b"", b""]
+    controls = {None: False, IDS["a"]: False, 256: False, 261: False, 258: True, 259: True, 264: True, -1: True}
+    assert {id: one.has_control([256] if id is None else [256, id]) for id in controls} == controls
+    assert not one.has_control([]) and not one.has_control([259], calls=True), "the mark of a call is none among calls"
+    assert one.has_control([258], calls=True) and one.has_control([999], calls=True)
     assert one.visible_bytes(258) == b"" and one.visible_bytes(258, False) == END.encode()
     assert one.visible_bytes(259) == CALL.encode(), "the mark of a call is always shown"
     assert (

@@ -13,7 +13,7 @@ import pytest
 from firsthand.declaration import Declaration
 from firsthand.errors import ConfigError, ToolError
 from firsthand.tools.databases import sql_undo
-from firsthand.tools.databases.sql_process import FORBIDDEN_FUNCTIONS, authorizer, carried_out, tables
+from firsthand.tools.databases.sql_process import FORBIDDEN_FUNCTIONS, authorizer, carried_out, functions_called, tables
 from firsthand.tools.databases.sql_undo import pages_of, put_back
 from firsthand.tools.sql import SqlFile, _cell, _cut, sql
 
@@ -73,6 +73,20 @@ def test_a_statement_gives_rows_or_a_count_and_is_kept_only_where_it_may_be(shop
     assert reply(shop, "SELECT 1 FROM a_view_of_nothing", seconds=-1.0)["error"] != "interrupted", "it fails before"
     endless = "WITH RECURSIVE x(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM x) SELECT count(*) FROM x"
     assert reply(shop, endless, seconds=-1.0) == {"error": "interrupted", "tables": []}
+
+
+def test_the_functions_that_a_statement_calls_are_known_by_name_with_those_of_defaults() -> None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript("CREATE TABLE t (a, at DEFAULT (strftime('%s', 'now')), n DEFAULT 3)")
+        for statement, called in (
+            ("SELECT Date('now'), abs(-1), max(1, 2, 3)", {"date", "abs", "max"}), ("SELECT random()", {"random"}),
+            ("INSERT INTO t (a) VALUES (1)", {"strftime"}), ("INSERT INTO t VALUES (1, 2, 3)", set()),
+            ("SELECT 'date(-1)'", set()),
+        ):  # fmt: skip
+            assert functions_called(connection, statement) == called, statement
+        with pytest.raises(sqlite3.Error):
+            functions_called(connection, "; DELETE FROM t")
+        assert connection.execute("SELECT count(*) FROM t").fetchone() == (0,), "nothing is run"
 
 
 def test_functions_and_statements_that_reach_further_are_denied_and_others_are_not(shop: Path) -> None:

@@ -140,6 +140,17 @@ class InBlocks(Rehearsal):
         return with_adapter(in_blocks_of_4_bits(weights.load(path)), adapter, seed=0, agents=agents, verbose=False)
 
 
+def test_over_blocks_episodes_are_not_corrected_to_the_trainer_too_where_they_are_to_the_model(
+    folder: Path, tmp_path: Path
+) -> None:
+    run = InBlocks(tmp_path, LoopSettings())
+    rollouts = RolloutSettings(model=str(folder), correct_to_model=True)
+    adapter = AdapterSettings("lora", rank=2, base_weights="blocks")
+    config = grpo.Config(str(folder.parent / "own.py"), rollouts=rollouts, adapter=adapter)
+    train_policy(run, config, lambda graded, policy: [Stream(each.ids) for each in graded.episodes], Objective(pg=1.0))
+    assert sorted(run.told["batches"].make_streams(GRADED)[1]) == ["importance_capped", "importance_ratio"]
+
+
 @pytest.mark.slow
 def test_over_blocks_the_trainer_is_corrected_to_unless_it_is_off_or_the_model_is(folder: Path, tmp_path: Path) -> None:
     adapter, own = AdapterSettings("lora", rank=2, base_weights="blocks"), str(folder.parent / "own.py")

@@ -27,6 +27,7 @@ from firsthand.kernels.vectors import (
     where_between,
     where_less,
 )
+from interpreted_kernels import Interpreter
 
 NAN = float("nan")
 
@@ -123,3 +124,13 @@ def test_every_operation_is_numpys_lane_by_lane() -> None:
         lanes = lanes[: len(lanes) // 2] + lanes[len(lanes) // 2 :]
     assert (sums[2], sums[3]) == (lanes[0], c.max())
     assert np.isnan(sums[0])
+
+
+def test_numbers_of_each_kind_are_loaded_as_floats_from_where_they_begin() -> None:
+    run = Interpreter()
+    values = np.arange(-20, 12)
+    for array, step in (
+        (values.astype(np.float32) / 8, 8), ((values / 8).astype(np.float16).view(np.int16), 8), (values.astype(np.int8), 1),
+    ):  # fmt: skip
+        for at in (0, 3, 16):
+            assert np.asarray(run.intrinsic(load, array, at)).tolist() == (values[at : at + 16] / step).tolist()
