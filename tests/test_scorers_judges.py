@@ -378,7 +378,11 @@ def test_scores_of_embeddings_keep_what_their_figures_need() -> None:
         kept("bitext_weighted_f1", (1.0, {"found": 0, "gold": 0}), (0.0, {"found": 0, "gold": 1}))
     )
     assert found.of(np.array([[1, 1]]))[0] == pytest.approx((2 / 3) / 2)
-    assert embedded.bitext_figures(kept("bitext_weighted_f1", (1.0, {"found": 0, "gold": 0}))) == []
+    (one,) = embedded.bitext_figures(kept("bitext_weighted_f1", (1.0, {"found": 0, "gold": 0})))
+    assert one.of(np.array([[1]])).tolist() == [1.0]
+    for figures in (embedded.spearman_figures, embedded.max_ap_figures, embedded.bitext_figures):
+        (none,) = figures([])
+        assert none.tasks == () and np.isnan(none.of(np.ones((1, 0)))[0]), "no attempt has the score"
     some = kept("cosine_spearman", (0.1, {"gold": 1}), (9.0, {"gold": 0}), (0.2, {"gold": 3}), (0.4, {"gold": 2}))
     some[1] = trace(task_id="1", scores=(Score("cosine_spearman", 0.0, failure="no vector"), Score("other", 1.0)))
     (rest,) = embedded.spearman_figures([trace(task_id="none"), *some])

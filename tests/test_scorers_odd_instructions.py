@@ -7,6 +7,7 @@ import math
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 
 from firsthand.errors import ConfigError, DataError
@@ -151,9 +152,9 @@ def test_measures_of_vectors_take_ties_as_one_step() -> None:
         for n, (cosine, gold) in enumerate(((0.1, 1), (0.9, 2), (0.5, 3)))
     ]
     (figure,) = embedded.spearman_figures(traces)
-    assert (figure.name, figure.tasks) == ("cosine_spearman", ("0", "1", "2")) and embedded.spearman_figures(
-        traces[:1]
-    ) == []
+    assert (figure.name, figure.tasks) == ("cosine_spearman", ("0", "1", "2"))
+    (of_one,) = embedded.spearman_figures(traces[:1])
+    assert of_one.tasks == ("0",) and np.isnan(of_one.of(np.ones((1, 1)))[0])
 
 
 def test_probes_are_compared_in_their_order_and_rates_are_over_their_own_attempts() -> None:
@@ -232,7 +233,6 @@ def test_probes_are_compared_in_their_order_and_rates_are_over_their_own_attempt
         ("p", (Score("s", 1.0), Score("among", 1.0))), ("p", (Score("s", 0.0), Score("among", 0.5))), ("q",
             (Score("s", 0.0), Score("among", 1.0))), ("r", (Score("among", 1.0),)),
     )]  # fmt: skip
-    import numpy as np
 
     every, some = (
         probe_margins.rate_among("n", traces, "s"),

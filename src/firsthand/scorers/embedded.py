@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from math import nan
 from typing import Any
 
 from firsthand.benchmark import Figure
@@ -102,7 +103,8 @@ def _figure(
 ) -> list[Figure]:
     """The figure of a function of rows: the score's value, then the named details of it.
 
-    `of_failed` makes the rows of failed attempts, from their tasks and other tasks' rows; without it they are left out.
+    `of_failed` makes the rows of failed attempts, from their tasks and other tasks' rows; without it they are left out. The
+    figure of no rows is NaN.
     """
     import numpy as np
 
@@ -114,7 +116,9 @@ def _figure(
     if of_failed is not None:
         kept += zip(failed, of_failed(failed, dict(kept)), strict=True)
     rows = np.array([row for _, row in kept], np.float64)
-    return [slow_figure(name, tuple(task for task, _ in kept), lambda chosen: of(rows[list(chosen)]))]
+    return [
+        slow_figure(name, tuple(task for task, _ in kept), lambda chosen: of(rows[list(chosen)]) if chosen else nan)
+    ]
 
 
 def _safe_spearman(rows: Any) -> float:
