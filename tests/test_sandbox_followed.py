@@ -128,8 +128,13 @@ def test_a_run_that_writes_more_than_is_allowed_is_stopped_and_its_output_cut() 
     nothing = {"killed": "stopped", "status": None, "cpu_s": 0.0, "wall_s": 0.0, "peak_bytes": 0}
     assert ran(writing(b"never"), run)[0] == Report(b"", b"", False, nothing), "before it was there"
     later = SandboxRun("python", "code", LIMITS)
-    threading.Timer(0.05, later.stop).start()
-    assert ran(writing(b"a", b"", killed, until_stopped=True), later)[0] == Report(b"a", b"", False, killed)
+    begun = writing(b"a", b"", killed, until_stopped=True)
+
+    def stopped_amid(served: Served) -> bytes | None:
+        later.stop()
+        return begun(served)  # type: ignore[no-any-return]
+
+    assert ran(stopped_amid, later)[0] == Report(b"a", b"", False, killed)
 
 
 @pytest.mark.slow
