@@ -18,6 +18,7 @@ from firsthand.benchmarks import bfcl, bfcl_multi_turn, gsm8k, mbpp, mmlu
 from firsthand.benchmarks.sources.datasets import Rows
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import system
+from firsthand.scorers.expected_calls import check_accepted
 from firsthand.task import Task
 from firsthand.trace import Trace
 from firsthand.worlds.function_turns import TurnTask
@@ -262,11 +263,11 @@ def test_functions_that_cannot_be_offered_are_refused() -> None:
     bad["parameters"]["properties"]["b"] = {"type": "tuple"}
     assert told(bad).startswith("w: argument 'b' of math.add has no type of ")
     functions = [a_function("f")]
-    shape = "w: an accepted call is not {name: {argument: [values]}}: "
+    shape = "an accepted call is not {name: {argument: [values]}}: "
     for wrong in ("f", {}, {"f": {}, "g": {}}, {"f": {"a": 1}}, {"f": [1]}):
-        assert refused(DataError, bfcl._check, [wrong], functions, "w") == f"{shape}{wrong}"
-    said = "w: the accepted call 'g' is not of an offered function"
-    assert refused(DataError, bfcl._check, [{"f": {}}, {"g": {"a": [1]}}], functions, "w") == said
+        assert refused(ValueError, check_accepted, [wrong], functions) == f"{shape}{wrong}"
+    said = "the accepted call 'g' is not of an offered function"
+    assert refused(ValueError, check_accepted, [{"f": {}}, {"g": {"a": [1]}}], functions) == said
 
 
 def test_a_dialogue_of_the_multi_turn_files_is_read_from_both_lines() -> None:

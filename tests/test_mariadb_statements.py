@@ -311,24 +311,36 @@ def test_the_agents_statements_are_answered_as_pymysql_does_and_only_a_lost_line
 def test_the_cells_are_all_columns_as_text_and_none_when_the_table_is_gone():
     pymysql = pytest.importorskip("pymysql")
     table, rows = [("BASE TABLE",)], ((1, None, "x"), ("", 2.5, "é"))
-    engine = WiredEngine(ITEM, [table, rows, pymysql.err.ProgrammingError(1146, "no table")])
+    gone = pymysql.err.ProgrammingError(1146, "no table")
+    engine = WiredEngine(ITEM, [None, table, rows, None, gone])
+    engine._agent = Wire(engine.notes, ("agent",), [])
     assert engine._cells() == [["1", None, "x"], ["", "2.5", "é"]]
-    who = engine.name
-    assert engine.callers == [(who, engine._password, {"database": who})], "what an agent made is not read as root"
-    assert engine.notes[0] == (who, mariadb_engine._TABLE_TYPE, ("ta`ble",))
-    assert engine.notes[1] == (who, "SELECT `a %s`, `b`, `(no name)` FROM `ta``ble` LIMIT 1021")
+    who, password = engine.name, engine._password
+    own = (who, password, {"database": who})
+    assert engine.callers == [("root", "", {}), own], "what an agent made is not read as root"
+    assert engine._agent is None
+    assert engine.notes == [
+        "close",  # the agent's session, with its locks
+        ("root", f"ALTER USER {who}@localhost IDENTIFIED BY '{password}'"), "left", "left",
+        (who, mariadb_engine._TABLE_TYPE, ("ta`ble",)),
+        (who, "SELECT `a %s`, `b`, `(no name)` FROM `ta``ble` LIMIT 1021"), "left", "left",
+    ]  # fmt: skip
     assert engine._cells() is None
-    engine.answers.append(OSError("gone"))
+    assert engine.answers == []
+    engine.answers += [None, OSError("gone")]
     assert engine._cells() is None
+    assert engine.answers == []
+    engine.answers += [OSError("root is not heard"), table, rows]
+    assert engine._cells() == [["1", None, "x"], ["", "2.5", "é"]], "the password is seldom another"
 
 
 def test_a_table_with_more_rows_than_ten_times_its_own_and_a_thousand_or_that_is_a_view_has_no_cells():
     pytest.importorskip("pymysql")
     for count, there in ((1020, True), (1021, False)):
-        cells = WiredEngine(ITEM, [[("BASE TABLE",)], [("x",)] * count])._cells()
+        cells = WiredEngine(ITEM, [None, [("BASE TABLE",)], [("x",)] * count])._cells()
         assert cells == ([["x"]] * count if there else None)
     for kind in ([("VIEW",)], [], [("BASE TABLE",), ("VIEW",)]):
-        engine = WiredEngine(ITEM, [kind, [("x",)]])
+        engine = WiredEngine(ITEM, [None, kind, [("x",)]])
         assert engine._cells() is None
         assert len(engine.answers) == 1, "it is not read"
 

@@ -62,7 +62,10 @@ def test_a_solution_uses_every_number_and_there_is_none_where_24_cannot_be_reach
         (" 4*6 ", (4, 6), True), ("+4 * +6", (4, 6), False), ("18 - +6", (6, 18), False), ("-4 * -6", (4, 6), True),
         ("30 - --6", (6, 30), True), ("5 * 5 - 1", (1, 5, 5), True), ("5 * 5 - 1", (1, 1, 5), False), ("6 4", (4, 6), False),
         ("27 - 3", (3, 27), True), ("3 - 27", (3, 27), False), ("3 / 72", (3, 72), False), ("4 // 1 * 6", (1, 4, 6), False),
-        ("28 % 4 + 24", (4, 24, 28), False), ("4 * 06", (4, 6), False), ("4(6)", (4, 6), False),
+        ("28 % 4 + 24", (4, 24, 28), False), ("4 * 06", (4, 6), False), ("4(6)", (4, 6), True),
+        ("4 (6)", (4, 6), True), ("(4)(6)", (4, 6), True), ("4(6)1", (1, 4, 6), False), ("4()6", (4, 6), False),
+        ("(4)6", (4, 6), False), ("4(5)", (4, 5), False), ("16 / 4(6)", (4, 6, 16), False),
+        ("24 / 1(1)", (1, 1, 24), True),
         ("4 * 6" + " " * 200, (4, 6), True), ("(" * 100 + "24" + ")" * 100, (24,), False),
     ):  # fmt: skip
         assert makes_24(expression, numbers(*given)) is right, expression

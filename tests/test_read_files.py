@@ -101,7 +101,7 @@ def test_a_pipe_that_the_user_names_is_read(tmp_path: Path) -> None:
     assert read_labels(piped(labels)) == [("no\nnever", "q", True)]
     assert len(read_points(piped("parameters,tokens,loss\n1e6,1e8,3\n2e6,2e8,2.5\n"))) == 2
     model = cassette.open_model(str(piped('{"prompt": "a\u2028", "replies": ["b"]}\n')))
-    assert model._recordings == {"a\u2028": ["b"]}
+    assert model._recordings == {"a\u2028": ("b",)}
 
 
 def test_ordinary_files_and_links_to_them_are_read_up_to_their_bound(tmp_path: Path) -> None:

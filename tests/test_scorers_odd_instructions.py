@@ -21,7 +21,6 @@ from firsthand.trace import Event, Score, Trace
 
 FOLLOWED: tuple[tuple[str, dict[str, Any], tuple[str, ...], tuple[str, ...]], ...] = (
     ("keywords:existence", {"keywords": ["a.c", "É"]}, ("xaBcé",), ("abc", "é")),
-    ("keywords:existence", {"keywords": []}, ("x",), (" ",)),
     ("keywords:frequency", {"keyword": "the", "frequency": 2, "relation": "at least"}, ("The other",), ("the",)),
     ("keywords:frequency", {"keyword": "the", "frequency": 2, "relation": "less than"}, ("the", "x"), ("the other",)),
     ("keywords:forbidden_words", {"forbidden_words": ["cat", "dog"]}, ("cats doge",), ("a DOG.", "cat-like")),
@@ -86,6 +85,11 @@ def test_each_instruction_is_followed_by_these_texts_and_not_by_those() -> None:
             assert not follows(text, instruction, arguments), (instruction, text)
         assert not follows(" \n", instruction, arguments)
         check(instruction, arguments, "row 1")
+    for instruction, name in (("keywords:existence", "keywords"), ("keywords:forbidden_words", "forbidden_words")):
+        assert follows("x", instruction, {name: []}) and not follows(" ", instruction, {name: []})
+        with pytest.raises(DataError) as refused:  # any answer would follow it
+            check(instruction, {name: []}, "row 1")
+        assert str(refused.value) == f"row 1: {name!r} of {instruction} is '[]', and a list of texts was expected"
     with pytest.raises(DataError) as refused:
         check("punctuation:no_comma", {"x": 1}, "row 2")
     assert str(refused.value).startswith("row 2: punctuation:no_comma cannot take {'x': 1}: ")

@@ -114,7 +114,12 @@ def test_log_probs_of_choices_are_the_last_of_their_own_text_and_prompt() -> Non
     assert logprobs(Task("t", "?"), attempt()) is None, "no choices have no log-probs"
     never = attempt(calls=(scored("q", {" x": -math.inf, " y": -1.0}),))
     assert [mc2(Task("t", "?", choices=(" x", " y"), context="q", secret={"true": true}), never).value
-            for true in ([0], [1], [0, 1], [])] == [0.0, 1.0, 1.0, 0.0]  # fmt: skip
+            for true in ([0], [1], [0, 1])] == [0.0, 1.0, 1.0]  # fmt: skip
+    with pytest.raises(DataError) as refused:  # TruthfulQA has a true choice in each question
+        mc2(Task("t", "?", choices=(" x", " y"), context="q", secret={"true": []}), never)
+    assert str(refused.value) == (
+        "task t: secret['true']: a list of indices from 0 to 1, each once, was expected, not []"
+    )
 
 
 def test_a_choice_gains_from_the_question_over_the_same_texts_without_it() -> None:

@@ -8,6 +8,7 @@ after common abbreviations.
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -80,8 +81,9 @@ def check(instruction: str, arguments: Mapping[str, Any], where: str) -> None:
     """Raise DataError if there is no such instruction or it does not take these arguments."""
     if instruction not in VERIFIERS:
         raise DataError(f"{where}: {instruction!r} is not one of IFEval's {len(VERIFIERS)} instructions")
+    known = list(inspect.signature(VERIFIERS[instruction]).parameters)[1:]  # behind the text
     for name, value in arguments.items():
-        if value is not None and (wanted := _unlike(name, value)):
+        if name in known and value is not None and (wanted := _unlike(name, value)):
             raise DataError(f"{where}: {name!r} of {instruction} is {str(value)[:60]!r}, and {wanted} was expected")
     try:
         follows("A text.", instruction, arguments)
