@@ -361,10 +361,13 @@ def test_a_run_was_cut_short_if_its_own_budget_was_used_up_and_not_the_attempts(
 
     assert ended(tmp_path, Limits(seconds=0.01), limits(4), slow) == ("seconds", 0)
 
-    async def nested(task: Task, ctx: Context) -> list[Any]:
-        return await ctx.group([nested(task, ctx)])
+    async def inner(task: Task, ctx: Context) -> list[str]:
+        return await ctx.group([calling(task, ctx)])
 
-    assert ended(tmp_path, Limits(depth=2), limits(4), nested) == ("depth", 0)
+    async def nested(task: Task, ctx: Context) -> list[list[str]]:
+        return await ctx.group([inner(task, ctx)])
+
+    assert ended(tmp_path, Limits(depth=1), limits(4), nested) == ("depth", 0)
 
 
 def test_a_run_was_cut_short_if_its_budget_ended_a_judgement_and_not_if_the_judges_own_limit_did(
