@@ -13,6 +13,7 @@ from firsthand.loop.approval import Approval, Decision, approval_key
 from firsthand.loop.attempt import Attempt
 from firsthand.loop.borders import Borders, _View
 from firsthand.loop.budget import Budget, Limits
+from firsthand.loop.call_cost import CallCost
 from firsthand.loop.concurrency import Branch, Retry, current_branch, derive_seed, enter_branch
 from firsthand.loop.journal import MemoryJournal
 from firsthand.loop.listener import Began, Piece
@@ -240,15 +241,18 @@ def test_a_model_that_fails_for_a_while_is_asked_again_and_its_reply_kept_before
             raise TransientError("busy", retry_after_s=0.0016 * len(tries))
         return {"completions": []}
 
-    assert within(lambda: attempt.reply(":1", "k", ask, None)) == {"completions": []} and tries == [0, 0, 0]
+    cost = CallCost(Budget(Limits()), 5)
+    assert within(lambda: attempt.reply(":1", "k", ask, None, cost)) == {"completions": []} and tries == [0, 0, 0]
+    assert cost.usage == Usage(), "a busy server's refusals cost nothing"
     assert attempt.journal.entries == {(":1", "k"): {"completions": []}}  # type: ignore[attr-defined]
     assert [(event.kind, event.data) for event in attempt.events] == [
         ("retry", {"attempt": 1, "error": "busy", "wait_s": 0.002}),
         ("retry", {"attempt": 2, "error": "busy", "wait_s": 0.003}),
     ]
     assert not attempt.has_begun and isinstance(attempt.events[0], Event)
-    other: Json = {"completions": [1]}
-    assert within(lambda: attempt.reply(":2", "k", ask, other)) is other and len(tries) == 3 and attempt.has_begun
+    other: Json = {"completions": [Completion(assistant("x"), "stop", Usage(1, 0, 2)).to_json()]}
+    assert within(lambda: attempt.reply(":2", "k", ask, other, cost)) is other and len(tries) == 3 and attempt.has_begun
+    assert cost.usage == Usage(1, 0, 2)
 
 
 def test_a_reply_is_on_record_and_settled_before_it_is_given_on() -> None:
@@ -270,7 +274,7 @@ def test_a_reply_is_on_record_and_settled_before_it_is_given_on() -> None:
         return {"completions": []}
 
     async def main() -> None:
-        await attempt.reply(":0", "k", ask, None)
+        await attempt.reply(":0", "k", ask, None, CallCost(Budget(Limits())))
         log.append("given")
         await attempt.keep(":1", "k", {"started": True})
         log.append("kept")

@@ -1,4 +1,4 @@
-"""Local encoders: loaded once with their settings, asked in a thread, told to stop when nobody waits, and closed."""
+"""Local encoders: loaded once with their settings, asked in a thread or in turn, told to stop, and closed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from firsthand.providers.local_embedder import LocalEmbedder
 
 
 class Encoder:
-    """Scores and embeds by length, and keeps whether it was told to stop."""
+    """Scores and embeds by length, and keeps what it was asked and whether it was told to stop."""
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
@@ -29,8 +29,8 @@ class Encoder:
         self.asked.append((query, list(texts), stopped(), stopped))
         return np.array([float(len(each)) for each in texts])
 
-    def embed(self, texts: Any, *, stopped: Any) -> Any:
-        self.asked.append((list(texts), stopped(), stopped))
+    async def embed_in_turn(self, texts: Any, *, owner: str, whole: bool) -> Any:
+        self.asked.append((list(texts), owner, whole))
         return SimpleNamespace(vectors=np.array([[float(len(each)), 0.5] for each in texts]))
 
     def close(self) -> None:
@@ -93,10 +93,9 @@ def test_an_embedder_is_loaded_once_with_its_settings_and_asked_in_batches(monke
     settings = {"pooling": "mean", "compiled": True, "threads": 2, "precision": "bfloat16"}
     assert [each for each, _ in made] == [(Path("/e"), settings)]
     encoder = made[0][1]
-    assert [each[:2] for each in encoder.asked] == [
-        (["a", "bcd"], False), (["a", "b"], False), (["c", "d"], False), (["e"], False),
+    assert encoder.asked == [
+        (["a", "bcd"], "", False), (["a", "b"], "", False), (["c", "d"], "", False), (["e"], "", False),
     ]  # fmt: skip
-    assert all(each[2]() for each in encoder.asked)
     model.close()
     model.close()
     asyncio.run(model.embed(["x"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,12 @@ from firsthand.loop.journal import MemoryJournal
 from firsthand.loop.listener import Added, Step
 from firsthand.memories.notes import Notes
 from firsthand.message import Json
-from firsthand.model import Usage
+from firsthand.model import Completion, Sampling, Usage
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
-from firsthand.rollout import Place
+from firsthand.rollout import Place, rollout
 from firsthand.runs import store
-from firsthand.runs.execute import _cut_by, _ends, _FailuresInARow, _stopped, _Watched, begin, execute
+from firsthand.runs.execute import _FailuresInARow, _stopped, _Watched, begin, execute
 from firsthand.runs.feed import Started
 from firsthand.scorers.match import exact
 from firsthand.system import request_owner
@@ -309,39 +310,92 @@ def test_with_a_memory_of_the_run_a_failed_attempt_is_made_again_and_the_others_
     assert [[each.error is None for each in run.tries(place.id)] for place in made] == [[True], [False, True], [True]]
 
 
-def test_a_run_was_cut_short_if_its_own_budget_was_used_up_or_the_only_limit(run: store.Run) -> None:
-    budget = Budget(Limits(tokens=100, calls=5, cost_usd=1.0))
+class Priced(Scripted):
+    """Each answer to a task of this file has three tokens and costs half a dollar."""
 
-    def cut(reason: str, own: Limits, tokens: int = 0, reserved: int = 0, calls: int = 0, usd: float = 0.0) -> bool:
-        budget.spent, budget.reserved_tokens, budget.calls = Usage(tokens - 1, 0, 1, usd), reserved, calls
-        return _cut_by(budget, reason, own)
-
-    both, none = Limits(tokens=9, calls=9, cost_usd=9.0), Limits()
-    assert [cut("tokens", both, 60, reserved) for reserved in (39, 40, 41)] == [False, True, True]
-    assert [cut("calls", both, calls=calls) for calls in (4, 5, 6)] == [False, True, True]
-    assert [cut("cost_usd", both, usd=usd) for usd in (0.75, 1.0, 1.25)] == [False, True, True]
-    assert [cut(reason, none) for reason in ("tokens", "calls", "cost_usd", "seconds", "depth", "done")] == [
-        True, True, True, False, False, False,
-    ]  # fmt: skip
-    assert [_cut_by(Budget(Limits()), reason, none) for reason in ("tokens", "calls", "cost_usd")] == [False] * 3
-    crossed = Limits(tokens=9), Limits(calls=9), Limits(cost_usd=9.0)
-    assert [cut("tokens", own) for own in crossed] == [False, True, True]
-    assert [cut("calls", own) for own in crossed] == [True, False, True]
-    assert [cut("cost_usd", own) for own in crossed] == [True, True, False]
+    async def complete(self, *args: Any, **options: Any) -> list[Completion]:
+        return [replace(each, usage=Usage(2, 0, 1, 0.5)) for each in await super().complete(*args, **options)]
 
 
-def test_the_ends_of_an_attempt_are_its_own_and_those_of_judges_without_a_verdict(run: store.Run) -> None:
-    judged = {"trace": {"stop_reason": "calls", "agent": {"limits": {"calls": 3}}}}
-    scores = (
-        Score("judge", 0.0, judged, failure="E", unjudged=True), Score("judge", 0.0, judged, failure="E"),
-        Score("judge", 0.0, {}, failure="E", unjudged=True),
-    )  # fmt: skip
-    made = trace("1", scores=scores, stop_reason="tokens")
-    assert list(_ends(made, Limits(tokens=7))) == [("tokens", Limits(tokens=7)), ("calls", Limits(calls=3))]
+async def calling(task: Task, ctx: Context) -> str:
+    """Asks until a limit ends it."""
+    while True:
+        await ctx.say(task.prompt).generate()
+
+
+CALLS = {
+    "tokens": lambda calls: Limits(tokens=3 * calls),
+    "calls": lambda calls: Limits(calls=calls),
+    "cost_usd": lambda calls: Limits(cost_usd=0.5 * calls),
+}  # fmt: skip
+"""By their name, limits that so many calls use up."""
+
+
+def ended(folder: Path, own: Limits, shared: Limits, pattern: Any = calling, judge: Any = exact) -> tuple[str, int]:
+    """How the first attempt of a run with this budget was kept, and its calls; the limit and -1 if the run was cut short."""
+    agent = Agent("a", Priced(echo), pattern, sampling=Sampling(max_tokens=1), limits=own)
+    with store.create(folder, {}, "made") as run:
+        try:
+            made = [Place(agent, Benchmark("digits", lambda seed: TASKS, (judge,)), TASKS[0])]
+            asyncio.run(execute(run, made, budget=Budget(shared)))
+        except LimitExceeded as error:
+            assert "of the whole run exhausted with 1 attempt to go" in str(error) and not list(run.traces())
+            return error.limit, -1
+        (kept,) = run.traces()
+        return kept.stop_reason, sum(call.kind == "generate" and call.error is None for call in kept.calls)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_run_was_cut_short_if_its_own_budget_was_used_up_and_not_the_attempts(name: str, tmp_path: Path) -> None:
+    limits = CALLS[name]
+    assert [ended(tmp_path, limits(own), limits(4)) for own in (3, 4, 5)] == [(name, 3), (name, 4), (name, -1)]
+    assert ended(tmp_path, Limits(), limits(4)) == (name, -1)
+    assert ended(tmp_path, limits(4), Limits()) == (name, 4), "a shared budget without limits cuts nothing"
+    for other in CALLS.keys() - {name}:
+        assert ended(tmp_path, CALLS[other](9), limits(4)) == (name, -1)
+        assert ended(tmp_path, CALLS[other](4), limits(9)) == (other, 4)
+    assert ended(tmp_path, Limits(), limits(4), direct) == ("done", 1)
+
+    async def slow(task: Task, ctx: Context) -> None:
+        await asyncio.sleep(60)
+
+    assert ended(tmp_path, Limits(seconds=0.01), limits(4), slow) == ("seconds", 0)
+
+    async def inner(task: Task, ctx: Context) -> list[str]:
+        return await ctx.group([calling(task, ctx)])
+
+    async def nested(task: Task, ctx: Context) -> list[list[str]]:
+        return await ctx.group([inner(task, ctx)])
+
+    assert ended(tmp_path, Limits(depth=1), limits(4), nested) == ("depth", 0)
+
+
+def test_a_run_was_cut_short_if_its_budget_ended_a_judgement_and_not_if_the_judges_own_limit_did(
+    tmp_path: Path,
+) -> None:
+    class Judged:
+        name, described = "judge", "a judge that asks until a limit ends it"
+
+        def __init__(self, limits: Limits) -> None:
+            self.limits = limits
+
+        async def __call__(self, task: Task, trace: Trace) -> Score:
+            raise AssertionError("a judge is given a journal")
+
+        async def judged(self, task: Task, trace: Trace, journal: Any, budget: Budget | None = None) -> Score:
+            judge = Agent("judge", Priced(echo), calling, sampling=Sampling(max_tokens=1), limits=self.limits)
+            made = await rollout(judge, task, journal=journal, budget=budget)
+            return Score("judge", 0.0, {"trace": made.to_json()}, failure="E", unjudged=True)
+
+    for name, limits in CALLS.items():
+        found = [ended(tmp_path, Limits(), limits(4), direct, Judged(limits(own))) for own in (2, 3, 4)]
+        assert found == [("done", 1), ("done", 1), (name, -1)], "one call is the attempt's"
+    assert ended(tmp_path, Limits(), Limits(tokens=12), direct, Judged(Limits(calls=9))) == ("tokens", -1)
+
+
+def test_a_run_that_ends_before_its_last_attempt_says_why_and_how_to_go_on(run: store.Run) -> None:
     one = dict.fromkeys("a", places(Scripted(echo), 1)[0])
-    for limit, name in (
-        ("tokens", "token"), ("calls", "call"), ("cost_usd", "cost"), ("seconds", "time"), ("depth", "depth"),
-    ):  # fmt: skip
+    for limit, name in (("tokens", "token"), ("calls", "call"), ("cost_usd", "cost"), ("seconds", "time")):
         error = _stopped(limit, run, one)
         assert (error.limit, str(error)) == (
             limit,

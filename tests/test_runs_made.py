@@ -21,7 +21,7 @@ from firsthand.errors import ConfigError, StoreError
 from firsthand.message import canonical
 from firsthand.model import Usage
 from firsthand.runs import database as database_module
-from firsthand.runs import store
+from firsthand.runs import removal, store
 from firsthand.runs.database import Database
 from firsthand.runs.feed import Started
 from firsthand.runs.index import SCHEMA, Entry, Index, RunInfo, _entry, _row, files_of, listed
@@ -382,7 +382,9 @@ def test_runs_that_the_index_does_not_know_are_asked_and_those_that_are_gone_are
     assert [info.tokens for info in listed(home, ask)] == [4, 6]
 
 
-def test_a_run_is_removed_whole_or_kept_with_the_reason(home: Path, tmp_path: Path) -> None:
+def test_a_run_is_removed_whole_or_kept_with_the_reason(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with create(home, {}, "a") as run:
         pass
     half = run.path.with_name(".removed-before")
@@ -398,14 +400,17 @@ def test_a_run_is_removed_whole_or_kept_with_the_reason(home: Path, tmp_path: Pa
         assert str(kept.value) == f"{path} is not the folder of a run, and is kept"
     with held(run.path / LOCK), pytest.raises(StoreError) as busy:
         remove_run(run.path)
-    assert str(busy.value) == f"run {run.id} is being worked on: stop that process first, then remove the run"
-    taken = run.path.with_name(f".removed-{run.id}")
+    assert str(busy.value) == (
+        f"{run.id} is being worked on by another process, which left no note of itself: wait until it ends, or end it first"
+    )
+    taken = run.path.with_name(".removed-taken")
     taken.mkdir()
     (taken / "file").write_text("x")
-    with pytest.raises(StoreError) as refused:
+    with monkeypatch.context() as patched, pytest.raises(StoreError) as refused:
+        patched.setattr(removal.secrets, "token_hex", lambda size: "taken")
         remove_run(run.path)
     assert str(refused.value) == f"{run.path} cannot be removed: Directory not empty"
-    (taken / "file").unlink()
+    assert (run.path / DATABASE).is_file() and (taken / "file").read_text() == "x"
     link.unlink()
     remove_run(run.path)
     assert {path.name for path in run.path.parent.iterdir()} == {"other", "index.sqlite"}
