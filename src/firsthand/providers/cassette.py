@@ -126,7 +126,7 @@ class Cassette:
         free = list(islice((index for index in rest if index not in self._given), n))
         if len(free) < n:
             raise self._miss(text, n)
-        completions = []
+        completions: list[Completion] = []
         for index in free:
             reply = self._recordings[text][index - indices.start]
             usage = Usage(0 if completions else len(text.split()), 0, len(reply.split()))
