@@ -176,8 +176,9 @@ def test_texts_become_vectors_as_numbers_or_base64_and_none_is_cut() -> None:
             return await super().embed_counted(texts)
 
     state.models.embedder = Careless()  # type: ignore[assignment]
-    with pytest.raises(Refusal, match="input 1 has more tokens than the model takes"):
+    with pytest.raises(Refusal) as caught:
         answered(embeddings, state, {"input": ["ab", "abcde"]})
+    assert caught.value.message == "input 1 has more tokens than the model takes (5): split it"
     with pytest.raises(Refusal, match="no model for embeddings") as caught:
         answered(embeddings, state_of(SpelledModel()), {"input": "a"})
     assert caught.value.status == 501
