@@ -116,8 +116,16 @@ def test_a_page_hears_of_each_of_its_topics_that_changed_since_its_marks(tmp_pat
     app = create_app(tmp_path, access)
     (route,) = [each for each in app.routes if getattr(each, "path", "") == "/events"]
 
+    session = (b"cookie", f"{access.cookie}={access.exchange(access.new_code())}".encode())
+
     async def told(query: str, count: int) -> list[str]:
-        scope = {"type": "http", "method": "GET", "path": "/events", "headers": [], "query_string": query.encode()}
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/events",
+            "headers": [session],
+            "query_string": query.encode(),
+        }
         answer = await route.endpoint(Request(scope))  # type: ignore[attr-defined]
         assert answer.media_type == "text/event-stream"
         found = []

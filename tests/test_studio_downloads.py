@@ -54,8 +54,10 @@ def test_copies_of_an_attempt_are_files_with_all_of_it(shown: Shown, monkeypatch
                        ("example.jsonl", None)):  # fmt: skip
         copied = client.get(f"{base}/copy/{kind}")
         if text is None:
-            assert copied.status_code == 400 and "it failed, is protected, or no model answered in it" in html.unescape(
-                copied.text
+            assert (
+                copied.status_code == 400
+                and "it failed, is protected, its answer was cut, or no model answered in it"
+                in html.unescape(copied.text)
             )
         else:
             assert (copied.text, copied.headers["content-disposition"]) == (text, f'attachment; filename="{kind}"')
