@@ -32,7 +32,7 @@ GENERATED = 100
 MAX_LINE_CHARS = 1_000
 """A longer line is no expression."""
 _AROUND = " \t*_`$}."
-"""What may stand around an expression: Markdown's and LaTeX's marks, and a full stop."""
+"""Markup allowed around an expression: Markdown, LaTeX, and a full stop."""
 _SIGNS = {r"\times": "*", r"\cdot": "*", r"\div": "/"}
 _LATEX = re.compile(r"\\(?:times|cdot|div|left|right|boxed\{|[()\[\]])")
 _EXAMPLE = re.compile(r"Input: ([\d ]+)\n(Steps:\n(?:(?:(?!Input: ).)+\n)+?Answer: .+)\n")

@@ -27,7 +27,7 @@ class FairPool:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
         self._lock = threading.Lock()
         self._waiting: dict[str, OrderedDict[object, deque[_Work]]] = {}
-        """Work by owner and call; the call whose turn it is stands first."""
+        """Waiting work by owner and call, in the order of turns."""
         self._served: dict[str, int] = {}
         """The number of each owner's last turn."""
         self._turns = 0
@@ -63,7 +63,7 @@ class FairPool:
             future.set_result(result)
 
     def _next(self) -> _Work:
-        """Takes the work whose turn it is, and puts its call behind the owner's others."""
+        """Removes and returns the next piece of work, and moves its call to the end of its owner's queue."""
         owner = min(self._waiting, key=lambda each: self._served.get(each, 0))
         calls = self._waiting[owner]
         call, pieces = calls.popitem(last=False)

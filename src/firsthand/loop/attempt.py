@@ -255,7 +255,7 @@ class Attempt:
         return sum(cost_of(reply).total_tokens for reply in kept), len(kept)
 
     def lost(self) -> list[Usage]:
-        """What an interrupted try has paid from an answer on that the run's budget cut short, by call.
+        """The usage of each call of an interrupted try, from the first answer that the run's budget truncated.
 
         That answer is asked for anew, so none of it counts against the agent's own limits; against the run's all of it does.
         A call of another branch that is found again there counts twice, for it cannot be told before.

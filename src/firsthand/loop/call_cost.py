@@ -9,7 +9,7 @@ from firsthand.model import Usage, lost_usage
 
 
 class CallCost:
-    """What a call costs, charged to a budget."""
+    """The usage of one call, charged to a budget."""
 
     def __init__(self, budget: Budget, granted: int | None = None, prompt_tokens: int = 0):
         """`granted` is what was reserved for the call, None for a replayed one; `prompt_tokens` is its prompt's size."""

@@ -195,7 +195,7 @@ class MessageStream:
 
     @property
     def usage(self) -> Usage:
-        """What the answer costs, as far as the endpoint has stated it."""
+        """The usage that the endpoint has reported for the answer so far."""
         return read_usage(self._usage)
 
     def completion(self) -> Completion:

@@ -201,7 +201,7 @@ class CandidateStream:
 
     @property
     def usage(self) -> Usage:
-        """What the answer costs, as far as the endpoint has stated it."""
+        """The usage that the endpoint has reported for the answer so far."""
         return read_usage(self._body.get("usageMetadata"))
 
     def completion(self) -> Completion:

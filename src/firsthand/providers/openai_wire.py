@@ -157,7 +157,7 @@ class StreamedAnswer:
         self._choice: Json = {"logprobs": {}, "token_ids": []}
         self._prompt_ids: Any = None
         self.usage = Usage()
-        """What the answer costs, as far as the endpoint has stated it."""
+        """The usage that the endpoint has reported for the answer so far."""
         self._num_chars = 0
         self._repeats: bool | None = None
         """True if messages hold what came before again, False if they are pieces as deltas are, None if not known yet."""

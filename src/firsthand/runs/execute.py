@@ -176,7 +176,7 @@ async def _attempt(
     failures: list[StoreError] = []
     row = _FailuresInARow(fail_fast)
     shares: dict[str, Budget] = {}
-    """What is between the shared budget and each attempt, its judgements included: it is hit when the shared one cuts in."""
+    """Unlimited budgets between the shared one and each attempt; `hit` is set where the shared one refused a call."""
 
     def share_of(place: Place) -> Budget | None:
         if budget is None:

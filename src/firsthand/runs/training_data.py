@@ -81,7 +81,7 @@ class _Example:
 
     @property
     def task(self) -> str:
-        """What `best_of` chooses from: the task, and the probe if it has several."""
+        """The group that `best_of` ranks within: the task, and its probe if there are several."""
         return canonical([self.lineage["benchmark"], self.lineage["task"], self.lineage.get("probe")])
 
     def row(self, body: Json) -> Json:
