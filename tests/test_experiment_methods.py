@@ -378,3 +378,12 @@ def test_models_are_opened_with_their_device_and_weights() -> None:
     Path("s.json").write_text('["x"]')
     found = open_models(replace(NAMED, model=("scripted:s.json", "scripted:echo")))
     assert [each.name for each in found] == ["scripted:s.json", "scripted:echo"]
+
+
+def test_a_benchmark_is_in_a_run_once_however_it_is_named(home: Path) -> None:
+    few = "arithmetic:levels=1:tasks=1"
+    for both in ((own(), own(3, protocol="other")), (few, "arithmetic:levels=2:tasks=1"), (few, own(), few)):
+        refused = refusal(Experiment([echo()], both).run)
+        assert " is given 2 times, and a run holds one attempt of each of its tasks" in refused
+        assert refused.startswith("own" if both[0] != few else "arithmetic") and made(home) == 0
+    assert len(list(Experiment([echo()], (few, own())).run().traces())) == 3

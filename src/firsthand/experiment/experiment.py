@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -294,8 +295,10 @@ class Experiment:
         """A new Run of this experiment in the data home, with nothing attempted yet; StoreError if there is no room.
 
         The first of an experiment's methods that needs its cluster: MissingExtra or ConfigError if that is not there.
+        ConfigError too for two benchmarks of one name, whose attempts nothing would tell apart.
         """
         config = self.config()
+        self._expect_names_once()
         if self.where is None:
             self.check_ready()
         else:
@@ -311,6 +314,14 @@ class Experiment:
         return store.create(
             data_home(), config, hint, command=command, figures=figures, protocols=self.protocols, reducers=reducers
         )
+
+    def _expect_names_once(self) -> None:
+        for name, times in Counter(benchmark.name for benchmark in self.made_benchmarks).items():
+            if times > 1:
+                raise ConfigError(
+                    f"{name} is given {times} times, and a run holds one attempt of each of its tasks under one protocol: "
+                    "make a run for each"
+                )
 
     def resume(self, run: Run | str, **options: Unpack[RunOptions]) -> Run:
         """Attempt what a run, open or named, is missing; returns it, open. Not for async code."""
