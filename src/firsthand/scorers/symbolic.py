@@ -7,21 +7,19 @@ variables, and are equal if they agree at all points to 40 digits (`mathematics/
 
 from __future__ import annotations
 
-import re
-
 from firsthand.patterns.parts.boxes import boxed_answer
 from firsthand.patterns.parts.equations import asks_for_left_side
 from firsthand.scorers.mathematics.answer_text import MAX_CHARS, plain, spaceless, text_key
 from firsthand.scorers.mathematics.asked_base import with_asked_base
 from firsthand.scorers.mathematics.equality import same_trees
 from firsthand.scorers.mathematics.latex import parse
+from firsthand.scorers.mathematics.matrix_products import is_cross_product
+from firsthand.scorers.mathematics.written_forms import same_as_written
 from firsthand.scorers.reference_answers import accepted_answers
 from firsthand.scorers.whole_answer import whole_answer
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
-_TIME = re.compile(r"(?:[^=:]*=)?(?:1?\d|2[0-4]):[0-5]\d")
-_RATIOS = re.compile(r"\b(?:ratios?|odds|proportions?|scale)\b|[a-z]:[a-z]", re.IGNORECASE)
 _MINERVA = "Final Answer: The final answer is"
 
 
@@ -51,7 +49,8 @@ def comparison(answer: str, reference: str, question: str | None = None) -> tupl
 
     The question tells which units an answer may add to its reference; without one, any words that change no value.
     An equation states its right side where its left side is one name, or what the question asks for.
-    `10:30` is a time and not a third, unless the question speaks of a ratio.
+    Times, dates and scores are compared as written: `10:30` is neither a third nor 5:15, unless the question speaks of a
+    ratio. Letters in a row are a word, unless the question gives them as numbers, and products of matrices keep their order.
     """
     if len(answer) > 4 * MAX_CHARS or len(reference) > 4 * MAX_CHARS:
         return bool(answer.strip()) and answer.strip() == reference.strip(), "text"
@@ -59,14 +58,14 @@ def comparison(answer: str, reference: str, question: str | None = None) -> tupl
     left, right = spaceless(plain(answer)), spaceless(plain(reference))
     if left == right:
         return bool(left), "text"
-    one_is_a_time = (_TIME.fullmatch(left) and ":" not in right) or (_TIME.fullmatch(right) and ":" not in left)
-    if one_is_a_time and not _RATIOS.search(question or ""):
-        return False, "text"
+    if (same := same_as_written(answer, reference, question)) is not None:
+        return same, "text"
     trees = parse(answer), parse(reference)
     if trees[0] is None or trees[1] is None:
         return bool(left and right) and text_key(answer) == text_key(reference), "unread"
     try:
-        return same_trees(trees[0], trees[1], question, asked=asks_for_left_side(answer, question))
+        asked, cross = asks_for_left_side(answer, question), is_cross_product(reference, question)
+        return same_trees(trees[0], trees[1], question, asked=asked, cross=cross)
     except RecursionError:  # hundreds of factors in a row
         return False, "unread"
 

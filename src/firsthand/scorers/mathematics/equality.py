@@ -12,6 +12,8 @@ from firsthand.scorers.mathematics.asked_order import asks_for_order
 from firsthand.scorers.mathematics.high_precision import agree, constant_ratio, exact, has, near, variables
 from firsthand.scorers.mathematics.latex_tokens import Tree
 from firsthand.scorers.mathematics.left_sides import is_one_name
+from firsthand.scorers.mathematics.letter_words import are_numbers, letters_of
+from firsthand.scorers.mathematics.matrix_products import has_matrices, same_products
 from firsthand.scorers.mathematics.quantities import asks_for, asks_for_percent, may_be_added, read_unit
 from firsthand.scorers.mathematics.real_sets import same_real_set
 
@@ -22,6 +24,7 @@ MAX_SIGNS = 4
 _RATIO = re.compile(
     r"\b(?:ratios?|odds|scale|proportions?|fraction|quotient)\b|\$[^$\d]*[a-z]\s*:\s*[a-z]", re.IGNORECASE
 )
+_VERDICTS = ({"t", "f", "true", "false"}, {"y", "n", "yes", "no"})
 _SPANS = ("union", "interval", "reals", "without")
 _COLLECTIONS = ("tuple", "list", "or", "and", "set", "matrix", "det", "ratio", "both", *_SPANS)
 
@@ -30,20 +33,25 @@ class TooManyComparisonsError(Exception):
     """The answer has too many parts to compare."""
 
 
-def same_trees(answer: Tree, reference: Tree, question: str | None = None, *, asked: bool = False) -> tuple[bool, str]:
+def same_trees(
+    answer: Tree, reference: Tree, question: str | None = None, *, asked: bool = False, cross: bool = False
+) -> tuple[bool, str]:
     """Return whether they are equal, and the method: `tree`, `numbers`, `points` or `unread`.
 
     The question tells which units an answer may add to its reference, and whether the elements of a list and the capitals in
     a row are in an order; without one, any units, and no order. `asked` is whether it asks for the left side of an answer
     that is an equation, so that `a + b = 5` states 5; otherwise the left side must be one name.
+    `cross` is whether products are cross products.
     """
     if answer == reference:
         return True, "tree"
     try:
         comparer = _Comparer(question, asked=asked)
+        comparer.cross, comparer.has_matrices = cross, has_matrices(reference, question)
         is_word = _are_capitals(reference)
         signs = any(has(each, "pm", "mp") for each in (answer, reference))  # their two values are in no order
         comparer.ordered = (is_word or has(reference, "list")) and not signs and asks_for_order(question)
+        comparer.ordered |= _are_verdicts(reference)
         if comparer.ordered and is_word and (letters := _spelled(answer)):
             return letters == _spelled(reference), "tree"
         equal = comparer.same(_settled(_expanded(answer)), _settled(_expanded(reference)))
@@ -59,6 +67,7 @@ class _Comparer:
         self.left, self.by, self.question, self.asked = MAX_COMPARISONS, "tree", question, asked
         self.ordered = False
         """True if the elements of a list must be in the reference's order."""
+        self.cross, self.has_matrices = False, False
 
     def same(self, answer: Tree, reference: Tree) -> bool:
         if answer == reference:
@@ -73,7 +82,14 @@ class _Comparer:
             return self.same_collection(answer, reference)
         if has(answer, "word", "based") or has(reference, "word", "based"):
             return _spelled(answer) == _spelled(reference) is not None
+        if self.is_word(reference):
+            return letters_of(answer) == letters_of(reference)
         return self.same_value(answer, reference)
+
+    def is_word(self, reference: Tree) -> bool:
+        """Return whether a reference is letters in a row that are no product."""
+        letters = letters_of(reference)
+        return len(letters) > 1 and not (self.cross or self.has_matrices or are_numbers(letters, self.question))
 
     def same_value(self, answer: Tree, reference: Tree) -> bool:
         values = exact(answer), exact(reference)
@@ -85,6 +101,8 @@ class _Comparer:
         if self.left < 0:
             raise TooManyComparisonsError
         self.by = "points"
+        if self.cross or self.has_matrices:
+            return same_products(answer, reference, cross=self.cross)
         return agree(answer, reference)
 
     def same_quantity(self, answer: Tree, reference: Tree) -> bool:
@@ -129,6 +147,8 @@ class _Comparer:
         if "ratio" in kinds and kinds[0] != kinds[1]:
             return self.same_ratio(answer, reference)
         lists = ("list", "or", "set")
+        if kinds == ("tuple", "matrix") and all(len(row) == 2 for row in reference[1:]):  # a column vector
+            return self.same(answer, ["tuple", *(row[1] for row in reference[1:])])
         if self.ordered and reference[0] == "list" and answer[0] in lists:
             return len(answer) == len(reference) and all(map(self.same, answer[1:], reference[1:]))
         if kinds[0] == kinds[1] and len(answer) == len(reference) and self.same_parts(answer, reference):
@@ -263,6 +283,13 @@ def _are_capitals(tree: Tree) -> bool:
     if tree[0] == "*":
         return all(map(_are_capitals, tree[1:]))
     return tree[0] == "var" and bool(tree[1].isupper())
+
+
+def _are_verdicts(tree: Tree) -> bool:
+    """Return whether a tree is a list of `T` and `F`, or of `yes` and `no`: each answers the question of its place."""
+    return tree[0] == "list" and any(
+        all((_spelled(each) or "").casefold() in said for each in tree[1:]) for said in _VERDICTS
+    )
 
 
 def _same_name(left: Tree, right: Tree) -> bool:

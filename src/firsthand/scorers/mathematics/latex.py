@@ -165,8 +165,9 @@ class _LatexParser:
             elif self.starts_unit(tree):
                 return self.quantity(tree)
             elif self.starts_factor():
-                if tree[0] == "num" and self.peek().kind == "num":
-                    raise NotUnderstoodError  # `5 7` is neither 57 nor 35
+                after_letter = self.peek(-1).kind == "word" and not self.peek().spaced
+                if self.peek().kind == "num" and (tree[0] == "num" or after_letter):
+                    raise NotUnderstoodError  # `5 7` is neither 57 nor 35, and `5R2` no product
                 tree = times(tree, self.power())
             else:
                 return tree
@@ -310,7 +311,7 @@ class _LatexParser:
         size = int(base)
         if not 2 <= size <= 36 or any(int(each, 36) >= size for each in digits.replace(".", "")):
             raise NotUnderstoodError
-        return ["based", digits, base]
+        return ["num", digits] if size == 10 else ["based", digits, base]
 
     def letters(self, value: str) -> Tree:
         if value in FUNCTIONS or value in _CONSTANTS:

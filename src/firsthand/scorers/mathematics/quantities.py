@@ -13,6 +13,7 @@ _FACTORS: dict[str, tuple[str, str]] = {
     "g": ("g", "1"), "kg": ("g", "1000"), "pound": ("g", "45359237/100000"), "dollar": ("$", "1"), "cent": ("$", "1/100"),
     "degree": ("degree", "1"), "radian": ("radian", "1"),
 }  # fmt: skip
+_BASES = frozenset(base for base, _ in _FACTORS.values()) - {"$", "degree", "radian"}
 _NAMES = {
     "feet": "foot", "ft": "foot", "inches": "inch", "in": "inch", "yd": "yard", "mi": "mile", "s": "second", "sec": "second",
     "min": "minute", "h": "hour", "hr": "hour", "hrs": "hour", "meter": "m", "metre": "m", "centimeter": "cm",
@@ -41,6 +42,15 @@ _SHAPES = (
     (re.compile(r"\b(?:cubic|cubed|cu)\b(?! units?\b)|\^3"), _CUBES),
 )
 """Words that make a unit a rate, an area or a volume, and words of a question that ask for one."""
+_MEASURE = r"[a-z]{1,20}(?: ?\^ ?[23])?(?: ?(?:/|\bper\b|\ban?\b) ?[a-z]{1,20})?"
+_MEASURE_ASKED = re.compile(
+    rf"\bhow many ((?:(?:square|sq\.?|cubic|cu\.?) )?{_MEASURE})"
+    r"|\bin ((?:square|sq\.?|cubic|cu\.?) [a-z]{1,20}|[a-z]{1,3} ?\^ ?[23])"
+)
+_SIZE_ASKED = re.compile(
+    r"\b(?:what is|what's|find|determine|compute|calculate) the "
+    r"(?:(?:total|surface|lateral|exact|shaded) ){0,2}(area|volume)\b"
+)
 _PERCENT = r"(?:per ?cent(?:s|ages?)?\b|%)"
 _FIGURE = (
     r"(?:the |an? |its |his |her |their )(?:(?:overall|total|net|average|annual|approximate|exact|actual|single|equivalent"
@@ -82,7 +92,8 @@ def may_be_added(unit: str, question: str | None) -> bool:
     """Return whether an answer may state this unit where its reference has none; not known of a question, any words may.
 
     The question names it, it counts what anything is counted in, or it is a unit of measurement of which the question
-    names no other for the same measure. A rate, an area or a volume must be asked for.
+    names no other for the same measure. A rate, an area or a volume must be asked for, and where the question clearly
+    asks for a measure (`how many hours`, `in square feet`, `find the area`), a unit of another one is wrong.
     """
     words = re.sub(r"\^[23]|\bmph\b", lambda found: " mile hour" if found[0] == "mph" else "", unit.casefold())
     if not re.fullmatch(r"[^\W\d_]+(?:[ ./'-]+[^\W\d_]+)*[ .]*", words.strip()):
@@ -93,6 +104,8 @@ def may_be_added(unit: str, question: str | None) -> bool:
         shape.search(unit.casefold()) and not asks.search(question.casefold()) for shape, asks in _SHAPES
     ):
         return False
+    if not _is_of_asked_measure(unit, question):
+        return False
     asked = _asked(question)
     measured = {_FACTORS[each][0] for each in asked - _LETTERS if each in _FACTORS}
     return all(
@@ -101,6 +114,19 @@ def may_be_added(unit: str, question: str | None) -> bool:
         or _FACTORS.get(each, ("", ""))[0] not in {*measured, "", "radian"}
         for each in map(_singular, re.findall(r"[^\W\d_]+", words))
     )
+
+
+def _is_of_asked_measure(unit: str, question: str) -> bool:
+    """Return whether a unit of measurement is of a measure that is asked for; True where none is, or the unit is of none."""
+    text = " ".join(re.sub(r"\\text|\\mathrm|[${}\\]", " ", question.casefold()).split())
+    ours = read_unit(unit)
+    names = {name for name, _ in ours.powers}
+    if not names or not names <= _BASES or (any(power < 0 for _, power in ours.powers) and _RATES.search(text)):
+        return True
+    asked = [read_unit(each) for found in _MEASURE_ASKED.findall(text) for each in found if each]
+    asked = [each for each in asked if {name for name, _ in each.powers} & _BASES]
+    sizes = [(("m", 2 if found == "area" else 3),) for found in _SIZE_ASKED.findall(text)]
+    return ours in asked or ours.powers in sizes or not (asked or sizes)
 
 
 def _is_measured_rate(unit: str) -> bool:
