@@ -1,4 +1,4 @@
-"""Answers that are no arithmetic are compared as written: times, dates, scores, words, verdicts, matrix and cross products."""
+"""Answers that are no arithmetic are compared as written: times, dates, scores, words, matrix and cross products."""
 
 from __future__ import annotations
 
