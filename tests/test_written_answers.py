@@ -57,6 +57,7 @@ def test_one_time_of_day_in_two_spellings_is_the_same(answer: str, reference: st
         ("4:00 PM", "16:01"),
         ("3:00:00", "1:30:00"),
         ("12:15", "12:15 a.m."),
+        ("12:15", "12:15 p.m."),
         ("12:30 PM", "0:30"),
         ("10:30", "1/3"),
         ("5:30:10", "5:30"),

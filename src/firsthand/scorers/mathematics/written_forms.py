@@ -101,8 +101,6 @@ def _same_time(left: _Time, right: _Time) -> bool:
     """Return whether two times are the same; one of 24 hours (`16:30`, `0:15`) is its time with `p.m.` or `a.m.`"""
     if left.half == right.half:
         return left == right
-    if left.half and right.half:
-        return False
     with_half, other = (left, right) if left.half else (right, left)
     hour = with_half.hour % 12 + (12 if with_half.half == "p" else 0)
     return (other.hour > 12 or other.hour == 0) and other == (hour, *with_half[1:3], "")
