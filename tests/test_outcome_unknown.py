@@ -147,6 +147,8 @@ def test_a_call_whose_result_was_withheld_is_not_made_again():
             return GuardVerdict.blocked(self.name, "no")
 
     assert attempt(payer("well"), plan_mode, [plan(PAY)] * 3, guard=Withholding()).answer == UNSURE and PAID == [10]
+    assert attempt(payer("well", "write"), plan_mode, [plan(PAY)] * 3, guard=Withholding()).answer == ""
+    assert PAID == [10] * 3
 
 
 def test_a_resumed_attempt_does_not_make_a_call_again_that_was_interrupted():
