@@ -139,7 +139,7 @@ def test_a_refusal_is_told_with_its_reason_and_noted() -> None:
     trace = attempt(tool, Approval(ask=Judge(allowed=False)))
     assert trace.answer == "Error: act was not run: not on a Friday" and ran == []
     assert trace.events[0].data == {
-        "tool": "act", "arguments": {"text": "x"}, "effect": "irreversible",
+        "tool": "act", "arguments": {"text": "x"}, "effect": "irreversible", "call": ":0",
         "allowed": False, "by": "judge", "reason": "not on a Friday",
     }  # fmt: skip
 

@@ -128,7 +128,7 @@ def test_a_guard_or_a_person_may_refuse_a_call_and_a_guard_its_result() -> None:
         found, journal, events = called(ToolCall("1", "send", {"text": "a"}), approval=asks)
         assert found.result == refused(f"send was not run: {said}") and ran == []
         decision = {"allowed": False, "by": "me", "reason": reason}
-        noted = {"tool": "send", "arguments": {"text": "a"}, "effect": "external", **decision}
+        noted = {"tool": "send", "arguments": {"text": "a"}, "effect": "external", "call": ":0", **decision}
         assert events == [("approval", noted)] and decision in journal.values() and len(journal) == 2
     denied, journal, _ = called(ToolCall("1", "send", {"text": "a"}), approval=Approval({"send": "deny"}))
     assert denied.result == refused("send was not run: send is not allowed here") and len(journal) == 1

@@ -155,7 +155,7 @@ def test_a_call_that_waits_for_an_answer_says_so_in_the_journal_and_invalid_ones
     key = approval_key(":3", send, {"text": "x"})
     journal = MemoryJournal()
     found, added, events = called("x", approval=rules, journal=journal)
-    noted = {"tool": "send", "arguments": {"text": "x"}, "effect": "external", "reason": "because"}
+    noted = {"tool": "send", "arguments": {"text": "x"}, "effect": "external", "call": ":3", "reason": "because"}
     assert found.result == error("send was not run: because") and events == [
         ("approval", noted | {"allowed": False, "by": "nobody"})
     ]
@@ -186,7 +186,7 @@ def test_a_call_that_waits_for_an_answer_says_so_in_the_journal_and_invalid_ones
         )
         assert ran == ([] if said else ["x"]) and key not in added and journal.entries[key] == kept
         decided = {"allowed": False, "by": "rule", "reason": "send is not allowed here"} if rule == "deny" else kept
-        noted = {"tool": "send", "arguments": {"text": "x"}, "effect": "external", **decided}
+        noted = {"tool": "send", "arguments": {"text": "x"}, "effect": "external", "call": ":3", **decided}
         assert events == ([] if rule == "allow" else [("approval", noted)])
     assert asked[-1] == "before", "nobody is asked again"
 

@@ -138,7 +138,7 @@ def test_a_quarantined_reader_answers_by_kind():
         "so",
     ]
     forms = (
-        "with one number",
+        "with one number in digits, with a point before decimals and nothing between thousands",
         "with yes or no",
         "with a JSON list of texts",
         "with a JSON list of texts",

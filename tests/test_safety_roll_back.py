@@ -1,17 +1,21 @@
 """Points of a trace, what has no undo, the log of a rollback, and the tests that declarations give, to the letter."""
 
+import asyncio
 import json
 import math
 import re
+from dataclasses import replace
 
 import pytest
 
-from firsthand import Agent
+from firsthand import Agent, Task
 from firsthand.declaration import Declaration, Undo
 from firsthand.errors import ConfigError, StoreError, ToolError
+from firsthand.loop.approval import Approval, Decision
 from firsthand.message import ToolCall
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
+from firsthand.rollout import rollout
 from firsthand.safety.declared_tests import generated_tests, policy_of, rules_against, sample
 from firsthand.safety.policy import CallPolicy, policy
 from firsthand.safety.rules.policies import Ruling
@@ -73,12 +77,12 @@ def mail(to: str = "") -> str:
 
 
 def test_calls_without_an_undo_are_those_that_were_made_from_a_step_on_and_may_have_changed_something():
-    def call(id, name, at, kind="tool", **arguments):
-        return Call(id, kind, at, 0, 0, "", detail={"name": name, "arguments": arguments})
+    def call(id, name, at, kind="tool", failed=None, **arguments):
+        return Call(id, kind, at, 0, 0, "", detail={"name": name, "arguments": arguments}, error=failed)
 
     calls = [
         call("1", "mail", None, to="a"), call("2", "mail", 0, to="b"), call("3", "put", 1), call("4", "look", 2),
-        call("5", "gone", 2), call("6", "mail", 3, to="c"), call("7", "mail", 4, to="d"),
+        call("5", "gone", 2), call("6", "mail", 3, to="c"), call("7", "mail", 4, failed="no", to="d"),
         call("8", "mail", 5, "memory", to="e"),
         call("9", "mail", 6, to="f"),
     ]  # fmt: skip
@@ -101,6 +105,39 @@ def test_calls_without_an_undo_are_those_that_were_made_from_a_step_on_and_may_h
 
     assert found() == found(-1) == ["1", "2", "5", "9"]
     assert found(0) == ["2", "5", "9"] and found(2) == ["5", "9"] and found(3) == found(6) == ["9"] and found(7) == []
+
+
+def test_a_call_that_was_made_is_listed_though_an_equal_one_was_refused_before_or_after_it():
+    def call(id, **detail):
+        return Call(id, "tool", 0, 0, 0, "", detail={"name": "mail", "arguments": {"to": "a"}, **detail})
+
+    no, made = {"is_error": True, "result": "no"}, {"is_error": False, "result": "sent"}
+    broke = {"is_error": True, "ran": True}
+    refused = {"tool": "mail", "arguments": {"to": "a"}, "effect": "irreversible", "allowed": False}
+    calls = [call("1", **no), call("2", **made), call("3", **broke), call("4", **no), call("5", **no)]
+
+    def found(*noted):
+        events = [("approval", refused | each) for each in noted]
+        return [each.id for each in calls_without_undo(trace_of(events, calls), {"mail": mail})]
+
+    assert found() == ["1", "2", "3", "4", "5"] and found({"call": "4"}) == ["1", "2", "3", "5"]
+    assert found({"call": "1"}, {"call": "4"}) == ["2", "3", "5"] and found({"call": "5", "allowed": True})[-1] == "5"
+    assert found({}) == ["2", "3", "4", "5"] and found({}, {}) == ["2", "3", "5"] and found({}, {}, {}) == ["2", "3"]
+
+
+def test_a_refusal_names_its_call_so_that_an_equal_one_is_listed():
+    answers = iter([False, True])
+
+    async def ask(tool, arguments):
+        return Decision(next(answers), "me")
+
+    async def twice(task, ctx):
+        return "".join([(await ctx.call(ToolCall("c", "mail", {"to": "a"}))).content for _ in range(2)])
+
+    acts = replace(mail, effect="irreversible")
+    agent = Agent("a", Scripted([]), twice, tools=(acts,), approval=Approval({}, ask))
+    trace = asyncio.run(rollout(agent, Task("t", "q")))
+    assert [each.id for each in calls_without_undo(trace, {"mail": acts})] == [trace.calls[1].id]
 
 
 def lines_of(log):

@@ -14,13 +14,14 @@ import pytest
 
 pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'firsthand[mcp]'")
 
+import httpx2
 import mcp_types as types
 from mcp import MCPError
 from mcp.client.subscriptions import PromptsListChanged, ToolsListChanged
 from mcp.server import MCPServer
 
 from firsthand import __version__
-from firsthand.errors import FirsthandError, ModelError, StoreError, ToolError
+from firsthand.errors import FirsthandError, ModelError, OutcomeUnknown, StoreError, ToolError
 from firsthand.loop.calling import CallPosition
 from firsthand.tools.mcp.connection import McpConnection, _validator_of
 from firsthand.tools.mcp.remote_tasks import TasksOfServer
@@ -178,10 +179,10 @@ def test_a_request_is_answered_within_its_time_for_the_call_that_runs() -> None:
 
             return send
 
-        async def said(send: Any, **more: Any) -> str:
+        async def said(send: Any, kind: type[ToolError] = OutcomeUnknown, **more: Any) -> str:
             with pytest.raises(ToolError) as raised:
                 await made.request(send, **more)
-            assert type(raised.value) is ToolError and made.calls == []
+            assert type(raised.value) is kind and made.calls == []
             return str(raised.value)
 
         assert await made.request(reply) == []
@@ -195,7 +196,12 @@ def test_a_request_is_answered_within_its_time_for_the_call_that_runs() -> None:
             assert await said(silent, timeout_s=0.0) == "MCP server peer did not answer within 0.08 s"
             assert cancelled == [True] * 3
             refused = "MCP server peer refused the request (code -5): no"
-            assert await said(raising(MCPError(-5, "no"))) == refused
+            assert await said(raising(MCPError(-5, "no")), ToolError) == refused
+            for code in (types.CONNECTION_CLOSED, types.REQUEST_TIMEOUT):
+                assert "no" in await said(raising(MCPError(code, "no")))
+            for unsent in (httpx2.ConnectError("no"), httpx2.ConnectTimeout("no")):
+                assert "cannot be reached" in await said(raising(unsent), ToolError)
+            assert "cannot be reached" in await said(raising(httpx2.ReadError("no")))
             assert await said(raising(ValueError("odd"))) == "MCP server peer broke the protocol: odd"
             assert await said(raising(ConnectionError("cut"))) == "MCP server peer cannot be reached: cut"
             ours = ModelError("ours")
@@ -203,7 +209,7 @@ def test_a_request_is_answered_within_its_time_for_the_call_that_runs() -> None:
                 await made.request(raising(ours))
             assert raised.value is ours and made.calls == []
             assert await said(dies, timeout_s=5.0) == "the peer has died"
-            assert await said(reply) == "the peer has died"
+            assert await said(reply, ToolError) == "the peer has died"
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(main())

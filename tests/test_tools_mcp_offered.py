@@ -14,7 +14,7 @@ pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'firsthand[mcp
 
 import mcp_types as types
 
-from firsthand.errors import ToolError
+from firsthand.errors import OutcomeUnknown, ToolError
 from firsthand.loop.approval import Decision
 from firsthand.loop.calling import CallPosition
 from firsthand.tools.mcp import remote_tools
@@ -292,3 +292,32 @@ def test_words_of_a_stranger_stand_between_marks_and_those_of_a_friend_once_they
     assert second == [
         (between(text), effect, "MCP server s") for text, effect in (("Two.", "external"), ("Same.", "read"))
     ]
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_call_whose_server_is_lost_may_have_taken_effect(lost: bool) -> None:
+    kind = OutcomeUnknown if lost else ToolError
+    source, made = opened(tool("a"))
+    made.changed.add("tools")
+    asyncio.run(source.refresh())
+    made.result = kind("gone")
+    with pytest.raises(ToolError, match="gone") as raised:
+        asyncio.run(source._call("a", {}))
+    assert type(raised.value) is kind
+
+    class Done:
+        is_error, content, structured_content = False, (), None
+
+        def __init__(self) -> None:
+            made.changed.add("tools")
+
+    async def acts(name: str, arguments: Any, progress_callback: Any) -> Any:
+        return Done()
+
+    async def fails(cursor: str | None) -> Any:
+        raise ToolError("no list")
+
+    made.client.call_tool, made.client.list_tools = acts, fails
+    with pytest.raises(OutcomeUnknown, match="no list"):
+        asyncio.run(source._call("a", {}))

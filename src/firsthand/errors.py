@@ -16,7 +16,8 @@
     │   │   └── Unreachable  the connection to an endpoint was refused, lost, or never made
     │   └── PromptTooLong    the prompt does not fit the model's context
     ├── ToolError            a tool call failed: the model is told, the attempt goes on
-    │   └── GuardRefused     a guard blocked the call or its result
+    │   ├── GuardRefused     a guard blocked the call or its result
+    │   └── OutcomeUnknown   the tool was called, and nobody can tell whether the call took effect
     ├── SandboxError         no sandbox can be opened here, or it broke: untrusted code is not run without one
     ├── GuardBlocked         a guard blocked a prompt or an answer: it ends the attempt
     ├── LimitExceeded        a budget (tokens, calls, seconds, money, depth) is used up: it ends the attempt
@@ -129,6 +130,13 @@ class GuardRefused(ToolError):
     def __init__(self, message: str, told: str = ""):
         super().__init__(message)
         self.told = told
+
+
+class OutcomeUnknown(ToolError):
+    """A call whose tool was late, lost its connection or raised an unexpected exception: it may have taken effect.
+
+    A tool that raises a plain ToolError says that it has done nothing.
+    """
 
 
 class SandboxError(FirsthandError):

@@ -25,7 +25,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
 from firsthand.declaration import Declaration
-from firsthand.errors import AnswerPending, ConfigError, SandboxError, StoreError, ToolError, nearest
+from firsthand.errors import (
+    AnswerPending,
+    ConfigError,
+    OutcomeUnknown,
+    SandboxError,
+    StoreError,
+    ToolError,
+    nearest,
+)
 from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json
 from firsthand.model import ToolSpec
@@ -36,6 +44,9 @@ Effect = Literal["read", "write", "external", "irreversible"]
 """The side effect of a tool. `read`: none. `write`: on the attempt's own environment alone, which a resumed attempt rebuilds
 by running the call again. `external`: on something outside that outlives the attempt. `irreversible`: the same, and it
 cannot be undone. A call of the last two kinds is never run twice."""
+
+LASTING: tuple[Effect, ...] = ("external", "irreversible")
+"""The effects that outlive an attempt."""
 
 MAX_HUNG = 16
 """The number of calls that never returned after which a tool is not called again: each still holds a thread."""
@@ -99,14 +110,17 @@ class Tool:
         return await self.run(self.validate(arguments))
 
     async def run(self, checked: Json) -> str:
-        """The result for arguments that `validate` gave."""
+        """The result for arguments that `validate` gave.
+
+        A ToolError of the tool's own says that nothing was done; OutcomeUnknown where it was late or raised anything else.
+        """
         if len(self.hung) >= MAX_HUNG:
             raise ToolError(f"{self.name} has {len(self.hung)} calls that never came back: do without it")
         call = self._awaited if inspect.iscoroutinefunction(self.function) else self._in_thread
         try:
             return await call(checked)
         except TimeoutError:
-            raise ToolError(f"{self.name} did not finish within {self.timeout_s:g} s") from None
+            raise OutcomeUnknown(f"{self.name} did not finish within {self.timeout_s:g} s") from None
         except (
             ToolError,
             StoreError,
@@ -173,7 +187,7 @@ class Tool:
             said = str(error)
         except BaseException:
             said = "an error without a message"
-        raise ToolError(f"{self.name} failed: {type(error).__name__}: {said}"[: self.max_chars]) from error
+        raise OutcomeUnknown(f"{self.name} failed: {type(error).__name__}: {said}"[: self.max_chars]) from error
 
 
 def as_text(result: Any, max_chars: int) -> str:

@@ -9,14 +9,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
-from firsthand.errors import AnswerPending, GuardRefused, ToolError, nearest
+from firsthand.errors import AnswerPending, GuardRefused, OutcomeUnknown, ToolError, nearest
 from firsthand.loop.answer_time import LATE, check_time, timed
 from firsthand.loop.approval import approval_key
 from firsthand.loop.attempt import Attempt
 from firsthand.loop.borders import Borders
 from firsthand.message import ERROR, Json, ToolCall, ToolResult, canonical
 from firsthand.model import request_key
-from firsthand.tool import Tool, marked, usage
+from firsthand.tool import LASTING, Tool, marked, usage
 from firsthand.tool_arguments import read_arguments
 
 
@@ -78,7 +78,7 @@ async def run_call(
             detail |= _running(arguments)
         return await _read(borders, tool, call, _replayed(call, recorded), recorded, arguments)
     began = recorded is not None and not recorded.get("waiting")
-    if began and tool.effect in ("external", "irreversible"):
+    if began and tool.effect in LASTING:
         # The journal holds the intent but no result: the process died in between, so it may have happened.
         text = f"{call.name} was interrupted while it ran; it may have taken effect, so it is not repeated"
         detail |= _running(arguments)
@@ -91,7 +91,8 @@ async def run_call(
         # It ran again to rebuild the attempt's world. What the model was told stands, times in it included, so that the
         # replies that followed are found in the journal too.
         return await _read(borders, tool, call, _replayed(call, recorded), recorded, arguments)
-    await attempt.keep(effect, request, _entry(result))
+    unknown: Json = {"ran": True} if result.is_error and detail.get("ran") else {}
+    await attempt.keep(effect, request, _entry(result) | unknown)
     return await _read(borders, tool, call, result, {}, arguments)
 
 
@@ -149,7 +150,7 @@ async def _run_approved(
     checked = tool.validate(arguments)  # nobody is asked about a call that cannot be
     check_time(tool.timeout_s)
     await approve(attempt, tool, arguments, effect)
-    if tool.effect in ("external", "irreversible"):
+    if tool.effect in LASTING:
         await attempt.keep(effect, request, {"started": True})
     detail |= _running(arguments)
     try:
@@ -160,8 +161,12 @@ async def _run_approved(
         await attempt.keep(effect, request, {"waiting": True})
         raise
     except ToolError as error:
-        del detail["ran"]
-        return replace(_refused(call, str(error)), origin=tool.origin or error.origin)
+        text = str(error)
+        if isinstance(error, OutcomeUnknown) and tool.effect in LASTING:
+            text += "; it may have taken effect: find out before you call it again"
+        else:
+            del detail["ran"]
+        return replace(_refused(call, text), origin=tool.origin or error.origin)
 
 
 async def approve(attempt: Attempt, tool: Tool, arguments: Json, effect: str) -> None:
@@ -170,14 +175,14 @@ async def approve(attempt: Attempt, tool: Tool, arguments: Json, effect: str) ->
     verdict = approval.verdict(tool)
     if verdict == "allow":
         return
-    effect, request = approval_key(effect, tool, arguments)
-    decided = attempt.journal.find(effect, request) if verdict == "ask" else None
+    place, request = approval_key(effect, tool, arguments)
+    decided = attempt.journal.find(place, request) if verdict == "ask" else None
     if decided is None:
         decided = (await approval.decide(tool, arguments)).kept(tool)
         if verdict == "ask" and decided["by"] != "nobody":
-            await attempt.keep(effect, request, decided)
+            await attempt.keep(place, request, decided)
     told = {name: decided[name] for name in ("allowed", "by", "reason")}
-    attempt.note("approval", tool=tool.name, arguments=arguments, effect=tool.effect, **told)
+    attempt.note("approval", tool=tool.name, arguments=arguments, effect=tool.effect, call=effect, **told)
     if not decided["allowed"]:
         raise ToolError(f"{tool.name} was not run: {decided['reason'] or 'it was not approved'}")
 

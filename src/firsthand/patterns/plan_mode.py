@@ -6,16 +6,21 @@ import json
 from typing import Any
 
 from firsthand.context import Context
+from firsthand.errors import ToolError
 from firsthand.loop.pattern_options import at_least, checked
 from firsthand.loop.private_texts import unmarked
+from firsthand.loop.tool_call import tool_request
 from firsthand.message import Json, ToolCall
 from firsthand.patterns.parts.fenced_code import fenced_code
 from firsthand.safety.plans.labelled import Labelled, carrying, flat
 from firsthand.safety.plans.plan_interpreter import PlanRun
+from firsthand.safety.plans.plan_number import as_number
 from firsthand.safety.plans.plan_program import FUNCTIONS, PlanError, parse_plan
+from firsthand.safety.rules.case import same_call
 from firsthand.safety.rules.labels import Label, label_of_result
 from firsthand.task import Task
-from firsthand.tool import Tool, marked
+from firsthand.tool import LASTING, Tool, marked
+from firsthand.tool_calls import has_run
 
 _LANGUAGE = """You plan a task with tools, and you do not see what the tools give. Write one program in a code block, \
 in this language, which looks like Python:
@@ -31,7 +36,7 @@ Tools:
 _NONE = "NOT STATED"
 _KINDS = {
     "text": "in a few words",
-    "number": "with one number",
+    "number": "with one number in digits, with a point before decimals and nothing between thousands",
     "yes/no": "with yes or no",
     "list": "with a JSON list of texts",
 }
@@ -44,16 +49,18 @@ async def plan_mode(task: Task, ctx: Context, *, retries: int = 2, strict: bool 
     The program runs with labelled values; with `--guard policy` each call is decided by the labels of its arguments instead
     of by witnesses. A quarantined reader without tools turns text into a typed value. After an error the model plans anew,
     up to `retries` times, from the kind of the error and its line: neither results nor readers' answers reach it. `strict`
-    counts what loops and conditions looked at as an origin of all they do.
+    counts what loops and conditions looked at as an origin of all they do. An external or irreversible call that was late or
+    broken off may have taken effect: no later plan makes it again, and the answer names it if no plan gives one.
     """
     tools = {tool.name: tool for tool in ctx.tools}
     described = "\n".join(map(_described, tools.values())) or "(none)"
     functions = ", ".join(f"{name}(...)" for name in FUNCTIONS if name not in ("read", "answer"))
     planner = ctx.say(_LANGUAGE.format(functions=functions, tools=described), "system").say(task.prompt)
     made: dict[str, Labelled] = {}
+    caller = _Caller(ctx, tools)
     for tries in range(retries + 1):
         planner = await planner.generate()
-        run = PlanRun(_Caller(ctx, tools).call, _QuarantinedReader(ctx).read, made, strict=strict)
+        run = PlanRun(caller.call, _QuarantinedReader(ctx).read, made, strict=strict)
         try:
             found = await run.run(parse_plan(_program(planner.text), tools))
         except PlanError as error:
@@ -63,7 +70,10 @@ async def plan_mode(task: Task, ctx: Context, *, retries: int = 2, strict: bool 
         plain, label = flat(found)
         ctx.note("plan", label=label.to_json(), attempt=tries)
         return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
-    return ""
+    names = ", ".join(sorted({name for name, _ in caller.unsure}))
+    return (
+        f"{names} may have taken effect and was not called again: find out before you repeat the task" if names else ""
+    )
 
 
 def _program(text: str) -> str:
@@ -84,15 +94,25 @@ class _Caller:
 
     def __init__(self, ctx: Context, tools: dict[str, Tool]):
         self.ctx, self.tools = ctx, tools
+        self.unsure: set[tuple[str, str]] = set()
+        """The lasting calls that may have taken effect and have no result that a plan could go on with."""
 
     async def call(self, name: str, arguments: Json, labels: dict[str, Label]) -> Labelled:
         """The result, labelled by the tool's declaration; what the arguments' labels add is the interpreter's to join.
 
-        PlanError if the call was refused or failed, without what was said about it.
+        PlanError if the call was refused or failed, without what was said about it, or if it may have been made before.
         """
+        key = self._key(name, arguments)
+        if key in self.unsure:
+            raise PlanError(f"the call of {name} may have taken effect before, so it is not made again")
+        call, before = ToolCall(f"plan-{name}", name, arguments), len(self.ctx.attempt.calls)
         with carrying(labels):
-            result = await self.ctx.call(ToolCall(f"plan-{name}", name, arguments))
+            result = await self.ctx.call(call)
         if result.is_error:
+            made = (each for each in self.ctx.attempt.calls[before:] if each.request == tool_request(call))
+            if key is not None and any(map(has_run, made)):
+                self.unsure.add(key)
+                raise PlanError(f"the call of {name} has no result but may have taken effect: do not make it again")
             raise PlanError(f"the call of {name} was refused or failed")
         text = unmarked(result.content, result.origin)
         try:
@@ -101,6 +121,14 @@ class _Caller:
             value = text
         declares = self.tools[name].declares
         return Labelled(value, label_of_result(name, declares), declares.trusts if declares is not None else (), name)
+
+    def _key(self, name: str, arguments: Json) -> tuple[str, str] | None:
+        """The same for all ways to write one lasting call; None if it has no effect that lasts, or cannot be made."""
+        tool = self.tools[name]
+        try:
+            return (name, same_call(tool, arguments)) if tool.effect in LASTING else None
+        except ToolError:
+            return None
 
 
 class _QuarantinedReader:
@@ -127,7 +155,7 @@ def _typed(text: str, kind: str) -> Any:
     try:
         match kind:
             case "number":
-                return float(text.replace(",", ""))
+                return as_number(text)
             case "yes/no":
                 return {"yes": True, "no": False}[text.rstrip(".").lower()]
             case "list":

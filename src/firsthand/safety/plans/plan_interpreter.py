@@ -15,6 +15,7 @@ from typing import Any
 
 from firsthand.message import Json, canonical
 from firsthand.safety.plans.labelled import MAX_PARTS, Flat, Labelled, flattened
+from firsthand.safety.plans.plan_number import as_number
 from firsthand.safety.plans.plan_program import MAX_BITS, PlanError
 from firsthand.safety.rules.labels import USER, Label, join_all
 
@@ -314,5 +315,5 @@ def _unique(values: Any) -> list[Any]:
 
 _ENDS = {"first": 0, "last": -1}
 _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
-    "len": len, "text": _shown, "sorted": sorted, "unique": _unique, "number": float,
+    "len": len, "text": _shown, "sorted": sorted, "unique": _unique, "number": as_number,
 }  # fmt: skip

@@ -201,8 +201,7 @@ class CallCase:
         if earlier.name != self.tool.name:
             return False
         try:
-            checked = as_json_data(self.tool.validate(earlier.arguments))
-            return compared(defaults_of(self.tool) | checked, self.declares) == compared(self.whole, self.declares)
+            return same_call(self.tool, earlier.arguments) == compared(self.whole, self.declares)
         except ToolError:
             return False
 
@@ -221,6 +220,11 @@ def defaults_of(tool: Tool) -> Json:
     """The arguments that a tool fills in where a call leaves them out."""
     properties: Json = tool.spec.parameters["properties"]
     return {name: schema["default"] for name, schema in properties.items() if "default" in schema} | tool.defaults
+
+
+def same_call(tool: Tool, arguments: Json) -> str:
+    """A text that is the same for all arguments which make the same call of a tool. ToolError if it refuses them."""
+    return compared(defaults_of(tool) | as_json_data(tool.validate(arguments)), tool.declares)
 
 
 CENTS = 4

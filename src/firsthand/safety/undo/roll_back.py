@@ -6,6 +6,7 @@ come from anyone, so the guard seals what it records (`point_seal`), and `unseal
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -15,6 +16,7 @@ from firsthand.message import Json, canonical
 from firsthand.safety.undo.rollback_log import RollbackLog
 from firsthand.safety.undo.undo_point import UndoPoint, is_sealed, state_hash
 from firsthand.tool import Tool
+from firsthand.tool_calls import has_run
 from firsthand.trace import Call, Trace
 
 RULE = "undoable"
@@ -43,24 +45,39 @@ def calls_without_undo(trace: Trace, tools: Mapping[str, Tool], step: int | None
     Left out: tools that only read, and calls that were refused. A tool that is not given may change anything.
     """
     kept = {each.effect for each in points_of(trace)}
-    refused = {_refusal(event.kind, event.data) for event in trace.events}
+    refused = Counter(_refusal(event.kind, event.data) for event in trace.events)
     found = []
     for call in trace.calls:
-        if call.kind != "tool" or call.id in kept or (step is not None and (-1 if call.at is None else call.at) < step):
+        if call.kind != "tool":
             continue
-        name, arguments = call.detail["name"], canonical(call.detail["arguments"])
-        tool = tools.get(name)
-        if (tool is None or tool.effect != "read") and refused.isdisjoint({call.id, f"{name} {arguments}"}):
+        name = call.detail["name"]
+        tool, older = tools.get(name), _named(name, call.detail["arguments"])
+        if call.id in refused:
+            continue
+        if refused[older] and not has_run(call):
+            refused[older] -= 1  # each refusal is of one call, and equal ones may have been made
+            continue
+        if call.id in kept or (step is not None and (-1 if call.at is None else call.at) < step):
+            continue
+        if tool is None or tool.effect != "read":
             found.append(call)
     return found
 
 
 def _refusal(kind: str, data: Json) -> str:
-    """The id of the call that a guard's event blocked, or the call that an approver's event refused; otherwise empty."""
+    """The id of the call that a guard or an approver refused; otherwise empty.
+
+    Approvals recorded before 0.24 hold no id: the name and arguments of the call instead.
+    """
     if kind == "guard" and data.get("border") == "call" and data.get("action") == "block":
         return str(data.get("effect"))
-    refused = kind == "approval" and not data.get("allowed")
-    return f"{data.get('tool')} {canonical(data.get('arguments'))}" if refused else ""
+    if kind != "approval" or data.get("allowed"):
+        return ""
+    return str(data["call"]) if "call" in data else _named(data.get("tool"), data.get("arguments"))
+
+
+def _named(name: object, arguments: object) -> str:
+    return f"{name} {canonical(arguments)}"
 
 
 def _paired(details: Iterable[Json]) -> list[UndoPoint]:

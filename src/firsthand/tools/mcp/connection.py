@@ -18,7 +18,7 @@ from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import ListenNotSupportedError
 
-from firsthand.errors import FirsthandError, StoreError, ToolError
+from firsthand.errors import FirsthandError, OutcomeUnknown, StoreError, ToolError
 from firsthand.loop.calling import CallPosition, caller
 from firsthand.loop.concurrency import first_error
 from firsthand.message import Json
@@ -94,7 +94,10 @@ class McpConnection:
             await asyncio.wait({self._task}, timeout=CLOSING_S)
 
     async def request(self, send: Callable[[Client], Awaitable[T]], *, timeout_s: float | None = None) -> T:
-        """The reply to a request, or a ToolError that says what went wrong, the server's words in it as data."""
+        """The reply to a request, or a ToolError that says what went wrong, the server's words in it as data.
+
+        OutcomeUnknown if the request may have reached the server and no reply to it came.
+        """
         client = self.client
         at = caller()
         if at is not None:
@@ -105,17 +108,19 @@ class McpConnection:
             async with asyncio.timeout(timeout_s or self.declaration.timeout_s):
                 await asyncio.wait({sending, dying}, return_when="FIRST_COMPLETED")
             if not sending.done():
-                raise ToolError(self.ending())
+                raise OutcomeUnknown(self.ending())
             return sending.result()
         except TimeoutError:
             limit = timeout_s or self.declaration.timeout_s
-            raise ToolError(f"{self.declaration.origin} did not answer within {limit:g} s") from None
+            raise OutcomeUnknown(f"{self.declaration.origin} did not answer within {limit:g} s") from None
         except MCPError as error:
-            raise ToolError(await self._told(error)) from None
+            unanswered = error.code in (types.CONNECTION_CLOSED, types.REQUEST_TIMEOUT)
+            raise (OutcomeUnknown if unanswered else ToolError)(await self._told(error)) from None
         except FirsthandError:
             raise
         except Exception as error:
-            raise ToolError(self._reason(error)) from None
+            unsent = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+            raise (ToolError if unsent else OutcomeUnknown)(self._reason(error)) from None
         finally:
             for each in (sending, dying):
                 each.cancel()

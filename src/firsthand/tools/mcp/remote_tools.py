@@ -19,7 +19,7 @@ import mcp_types as types
 from mcp import Client
 
 from firsthand.declaration import Declaration
-from firsthand.errors import ConfigError, ToolError
+from firsthand.errors import ConfigError, OutcomeUnknown, ToolError
 from firsthand.loop.calling import CallPosition, caller
 from firsthand.message import Json
 from firsthand.tool import Effect, Tool, as_text, tool_from_function, usage
@@ -220,10 +220,13 @@ class RemoteTools:
             result = await self.connection.request(send)
         except ToolError as error:
             self._check_answered(at)
-            raise ToolError(as_text(str(error), MAX_ERROR)) from None
+            raise type(error)(as_text(str(error), MAX_ERROR)) from None
         self._check_answered(at)
         text = text_of_result(result)
-        await self.refresh()
+        try:
+            await self.refresh()
+        except ToolError as error:  # of the list: the call was made
+            raise OutcomeUnknown(str(error)) from None
         if result.is_error:
             raise ToolError(as_text(text or f"{name} failed without a message", MAX_ERROR))
         return text
