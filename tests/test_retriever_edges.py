@@ -227,6 +227,7 @@ def test_rewritten_queries_are_searched_once_each_and_fused() -> None:
 def test_numbers_that_begin_a_rewritten_question_stay() -> None:
     for line in ("2.5 mg of aspirin?", "10:30 train to Oslo?", "12.5 percent?", "-5 degrees?", "*.py files?"):
         assert lines_of(line) == lines_of(f"3. {line}\n") == lines_of(f"- {line}", numbered=False) == [line]
+    assert lines_of("1. a\n1) b\n1.5 c", numbered=False) == ["a", "b", "1.5 c"]
     said = "90. minute goal by whom?\n- 7) b"
     assert lines_of(said, numbered=False) == ["90. minute goal by whom?", "7) b"]
     assert lines_of("1.What is X?\n(2)Why?\n3:Who?\n*\tb\n•c") == ["What is X?", "Why?", "Who?", "b", "c"]

@@ -23,6 +23,7 @@ STEP_BACK_PROMPT = (
     "only.\n\nQuestion: {query}"
 )
 _BULLET = re.compile(r"^\s*(?:[-*](?=\s)|•)\s*")
+_ONLY_ITEM = re.compile(rf"{_BULLET.pattern}|^\s*\(?1[.)]\s+")
 _ITEM = re.compile(rf"{_BULLET.pattern}|^\s*\(?\d{{1,2}}[.):](?!\d)\s*")
 Choose = Callable[[str, Sequence[str]], Awaitable[str]]
 """Chooses one of several labels for a query."""
@@ -118,9 +119,9 @@ def by_likelihood(writer: Writer, about: Mapping[str, str]) -> Choose:
 def lines_of(text: str, *, numbered: bool = True) -> list[str]:
     """The lines that a model wrote as a list, without bullets, numbers and quotation marks; at most 400 characters each.
 
-    With `numbered` False, as where one line was asked for, a number at the beginning stays: it may be a word of the line.
+    With `numbered` False, as where one line was asked for, a number that begins it stays, but for `1.`: it may be a word.
     """
-    mark = _ITEM if numbered else _BULLET
+    mark = _ITEM if numbered else _ONLY_ITEM
     lines = (mark.sub("", line).strip().strip("\"'“”").strip()[:400] for line in text.splitlines())
     return [line for line in lines if line and not line.endswith(":")]
 
