@@ -1,7 +1,8 @@
 """Cleans text for an index: NFC, line feeds, and none of the characters that are not seen and may carry hidden text.
 
 Dropped are controls, marks of direction, zero-width characters, soft hyphens, tag characters and selectors that hide data;
-joiners stay where they shape letters or emoji. Controls that part lines, fields or records become blanks. Line breaks stay as many as they were, so line numbers are those of the source.
+joiners stay where they shape letters or emoji. Controls that part lines, fields or records become blanks. Line breaks stay
+as many as they were, so line numbers are those of the source.
 """
 
 from __future__ import annotations
