@@ -104,9 +104,10 @@ def test_utf_8_with_fewer_than_one_damaged_byte_of_200_characters_is_mended() ->
 
 def test_what_is_dropped_is_counted_by_its_kind_from_the_first_of_a_range_to_the_last() -> None:
     dropped = {
-        "control": "\x00\x08\x0b\x0e\x1f\x7f\x84\x86\x9f",
+        "control": "\x00\x08\x0e\x1b\x7f\x84\x86\x9f",
         "bidirectional": "\u061c\u200e\u200f\u202a\u202e\u2066\u2069",
         "zero-width": "\u034f\u115f\u1160\u180e\u200b\u2060\u2065\u206a\u206f\ufeff\ufff9\ufffb\ufffe\uffff",
+        "soft-hyphen": "\u00ad",
         "tag": "\U000e0000\U000e0fff",
     }
     for kind, chars in dropped.items():
@@ -116,7 +117,10 @@ def test_what_is_dropped_is_counted_by_its_kind_from_the_first_of_a_range_to_the
     for char in kept:
         assert clean(f"Ж{char}Ж") == (f"Ж{char}Ж", (), []), ascii(char)
     whole = "".join(dropped[kind] for kind in ("tag", "control", "zero-width", "bidirectional"))
-    assert clean(whole)[2] == ["invisible characters were dropped: 7 bidirectional, 9 control, 2 tag, 14 zero-width"]
+    assert clean(whole)[2] == ["invisible characters were dropped: 7 bidirectional, 8 control, 2 tag, 14 zero-width"]
+    for char in "\x0b\x1c\x1f":
+        assert clean(f"Ж{char}Ж") == clean(f"Ж{char}\x01Ж")[:2] + ([],) == ("Ж Ж", (), []), ascii(char)
+    assert clean("Donau\xaddampf\xadschiff")[0] == "Donaudampfschiff" and clean("foo\x0bbar")[0] == "foo bar"
     assert clean("a\rb\r\nc\n\rd\ud800") == ("a\nb\nc\n\nd\ufffd", (), [])
 
 

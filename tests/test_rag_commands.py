@@ -218,6 +218,8 @@ def test_a_follow_up_stands_alone_and_a_first_question_costs_nothing():
     silent = Scripted()
     assert asyncio.run(standalone("First?", [], ModelWriter(silent))) == "First?" and silent.asked == []
     assert asyncio.run(standalone("And it?", history, ModelWriter(Scripted(["\n"])))) == "And it?"
+    one = "2. Liga: who won?"
+    assert asyncio.run(standalone("And it?", history, ModelWriter(Scripted([one])))) == one
 
 
 # -- the model that serves --

@@ -224,6 +224,19 @@ def test_rewritten_queries_are_searched_once_each_and_fused() -> None:
     assert distinct_lines(["A  b", "c", "a B", "c "]) == ["A  b", "c"]
 
 
+def test_numbers_that_begin_a_rewritten_question_stay() -> None:
+    for line in ("2.5 mg of aspirin?", "10:30 train to Oslo?", "12.5 percent?", "-5 degrees?", "*.py files?"):
+        assert lines_of(line) == lines_of(f"3. {line}\n") == lines_of(f"- {line}", numbered=False) == [line]
+    assert lines_of("1. a\n1) b\n1.5 c", numbered=False) == ["a", "b", "1.5 c"]
+    said = "90. minute goal by whom?\n- 7) b"
+    assert lines_of(said, numbered=False) == ["90. minute goal by whom?", "7) b"]
+    assert lines_of("1.What is X?\n(2)Why?\n3:Who?\n*\tb\n•c") == ["What is X?", "Why?", "Who?", "b", "c"]
+    back = Writer("5. Mai in general\ntesk")
+    retriever, asked = listed(mill=[hit("a")])
+    asyncio.run(step_back(retriever, back)(Query("mill q"), 1))
+    assert [query.text for query in asked] == ["mill q", "5. Mai in general"]
+
+
 def test_a_query_goes_where_its_label_is_likeliest() -> None:
     one, two = listed(mill=[hit("a")])[0], listed(mill=[hit("b")])[0]
     writer = Writer((-2.0, -1.0, -1.0), (0.0, 0.0))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple
 
 from firsthand.errors import UnknownName
 from firsthand.message import Json
 from firsthand.retrieval.answers.evidence import unescaped
+from firsthand.retrieval.answers.passage_words import is_whole
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import ChunkIndex
 from firsthand.retrieval.corpus import Corpus
@@ -123,20 +124,30 @@ def label_of(hit: Hit, place: HitPlace, start: int) -> str:
 def find_quote(text: str, quote: str) -> QuoteSpan | None:
     """The span of a quotation in a text: letter for letter, else but for case and white space; never by likeness.
 
-    None if it is not there, or has fewer than 8 characters.
+    None if it is not there, has fewer than 8 characters, or begins or ends within a word or number of the text.
     """
     quote = quote.strip()
     if len(quote) < MIN_QUOTE_CHARS:
         return None
     for form in dict.fromkeys((quote, unescaped(quote))):
-        if (start := text.find(form)) >= 0:
-            return QuoteSpan(start, start + len(form), "exact")
+        for start in _places(text, form):
+            if is_whole(text, start, start + len(form)):
+                return QuoteSpan(start, start + len(form), "exact")
     folded, places = _folded(text)
     wanted = _folded(unescaped(quote))[0].strip()
-    start = folded.find(wanted) if wanted else -1
-    if start < 0:
-        return None
-    return QuoteSpan(places[start], places[start + len(wanted) - 1] + 1, "normalised")
+    for place in _places(folded, wanted):
+        start, end = places[place], places[place + len(wanted) - 1] + 1
+        if is_whole(text, start, end):
+            return QuoteSpan(start, end, "normalised")
+    return None
+
+
+def _places(text: str, part: str) -> Iterator[int]:
+    """The places at which a part, if it is not empty, stands in a text, in order."""
+    start = text.find(part) if part else -1
+    while start >= 0:
+        yield start
+        start = text.find(part, start + 1)
 
 
 def _folded(text: str) -> tuple[str, list[int]]:

@@ -15,6 +15,7 @@ from firsthand.retrieval.answers.citations import (
     label_of,
     sentences,
 )
+from firsthand.retrieval.answers.passage_words import whole_words
 from firsthand.retrieval.retriever import Hit
 
 Unsupported = Literal["mark", "drop", "keep"]
@@ -30,13 +31,13 @@ _CLAIM = re.compile(
     rf"[^\n]*?(?:(?<![.!?])[.!?]++[\"'”)]*+(?:\s*{_MARK}\d+{_MARK})*(?=\s+[\"'“(*A-Z0-9À-Þ]|\s*$)|(?=\n)|$)",
     re.MULTILINE,
 )
-_WORD = re.compile(r"\w+")
 _LETTER = re.compile(r"[^\W\d_]")
 _STOP = frozenset(
-    _WORD.findall(
+    re.findall(
+        r"\w+",
         "a an and are as at be been but by can did do does for from had has have he her his how i if in into is it its may "
         "more not of on or our she should so such than that the their them then there these they this those to was we were "
-        "what when where which who why will with would you your"
+        "what when where which who why will with would you your",
     )
 )
 
@@ -114,10 +115,11 @@ def check_claims(
 
 
 def content_words(text: str) -> frozenset[str]:
-    """The words of a text that carry its content, in lower case and without a plural's s."""
-    found = (word.casefold() for word in _WORD.findall(text))
+    """The words of a text that carry its content, in lower case and without a plural's s; numbers are whole."""
     return frozenset(
-        word.rstrip("s") or word for word in found if word not in _STOP and (len(word) > 1 or word.isdigit())
+        word.rstrip("s") or word
+        for word in whole_words(text)
+        if word not in _STOP and (len(word) > 1 or word.isdigit())
     )
 
 

@@ -31,7 +31,7 @@ async def standalone(question: str, history: Sequence[Turn], writer: Writer) -> 
         f"User: {asked[:MAX_CHARS]}\nAssistant: {told[:MAX_CHARS]}" for asked, told in history[-MAX_TURNS:]
     )
     (said,) = await writer.write(_REWRITE.format(turns=turns, question=question), temperature=0.0, max_tokens=96)
-    return next(iter(lines_of(said)), question)
+    return next(iter(lines_of(said, numbered=False)), question)
 
 
 async def in_conversation(task: Task, ctx: Context, *, pattern: Pattern, history: Sequence[Turn] = ()) -> str:

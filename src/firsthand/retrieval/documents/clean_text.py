@@ -1,7 +1,8 @@
 """Cleans text for an index: NFC, line feeds, and none of the characters that are not seen and may carry hidden text.
 
-Dropped are controls, marks of direction, zero-width characters, tag characters and selectors that hide data; joiners stay
-where they shape letters or emoji. Line breaks stay as many as they were, so line numbers are those of the source.
+Dropped are controls, marks of direction, zero-width characters, soft hyphens, tag characters and selectors that hide data;
+joiners stay where they shape letters or emoji. Controls that part lines, fields or records become blanks. Line breaks stay
+as many as they were, so line numbers are those of the source.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ from firsthand.retrieval.document import Location
 from firsthand.system.normalised_text import normalised_text
 
 _KINDS = {
-    "control": "\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f",
+    "control": "\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f",
     "bidirectional": "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069",
     "zero-width": "\u034f\u115f\u1160\u180e\u200b\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff",
+    "soft-hyphen": "\u00ad",
     "tag": "\U000e0000-\U000e0fff",
 }
 _DROPPED = re.compile("|".join(f"(?P<{name.replace('-', '_')}>[{chars}])" for name, chars in _KINDS.items()))
 _JOINER = re.compile("(?<![^\x00-\x7f\\s])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f\\s\u200c\u200d])")
 """A joiner that stands beside ASCII or white space, where it joins nothing."""
-_ANY = re.compile(f"[{''.join(_KINDS.values())}\u200c\u200d\r\ud800-\udfff]")
+_PARTS = re.compile("[\x0b\x1c-\x1f]")
+"""Word's break of a line, and the separators of files, groups, records and units."""
+_ANY = re.compile(f"[{''.join(_KINDS.values())}\x0b\x1c-\x1f\u200c\u200d\r\ud800-\udfff]")
 
 
 def clean(text: str, places: Sequence[Location] = ()) -> tuple[str, tuple[Location, ...], list[str]]:
@@ -50,6 +54,7 @@ def _cleaned(text: str, dropped: Counter[str]) -> str:
     if _ANY.search(text):
         text = text.replace("\r\n", "\n").replace("\r", "\n")
         text = re.sub("[\ud800-\udfff]", "\ufffd", text)
+        text = _PARTS.sub(" ", text)
         dropped.update((found.lastgroup or "").replace("_", "-") for found in _DROPPED.finditer(text))
         text = _DROPPED.sub("", text)
         text, joiners = _JOINER.subn("", text)

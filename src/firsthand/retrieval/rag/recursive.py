@@ -48,7 +48,7 @@ async def recursive(
         if not left or len(found) == before:
             break
         asked = _NEXT.format(passages=rendered(task.question, list(found.values())), question=task.question)
-        said = lines_of((await writer.write(asked, temperature=0.0, max_tokens=64))[0])
+        said = lines_of((await writer.write(asked, temperature=0.0, max_tokens=64))[0], numbered=False)
         if not said or said[0].strip(" .!").upper() == DONE or len(distinct_lines([*queries, said[0]])) == len(queries):
             break
         queries.append(said[0])

@@ -22,7 +22,9 @@ STEP_BACK_PROMPT = (
     "Write a more general question whose answer is the background that one needs for this question. Write the question "
     "only.\n\nQuestion: {query}"
 )
-_ITEM = re.compile(r"^\s*(?:[-*•]|\(?\d{1,2}[.):])\s*")
+_BULLET = re.compile(r"^\s*(?:[-*](?=\s)|•)\s*")
+_ONLY_ITEM = re.compile(rf"{_BULLET.pattern}|^\s*\(?1[.)]\s+")
+_ITEM = re.compile(rf"{_BULLET.pattern}|^\s*\(?\d{{1,2}}[.):](?!\d)\s*")
 Choose = Callable[[str, Sequence[str]], Awaitable[str]]
 """Chooses one of several labels for a query."""
 
@@ -81,7 +83,7 @@ def step_back(retriever: Retriever, writer: Writer, *, constant: float = 60.0, p
 
     async def found(query: Query, k: int) -> Sequence[Hit]:
         (said,) = await writer.write(STEP_BACK_PROMPT.format(query=query.text), temperature=0.0, max_tokens=64)
-        texts = distinct_lines([query.text, *lines_of(said)])[:2]
+        texts = distinct_lines([query.text, *lines_of(said, numbered=False)])[:2]
         rankings = [await retriever(replace(query, text=text, vectors=()), max(pool, k)) for text in texts]
         return reciprocal_rank_fusion(rankings, constant=constant)[:k]
 
@@ -114,9 +116,13 @@ def by_likelihood(writer: Writer, about: Mapping[str, str]) -> Choose:
     return choose
 
 
-def lines_of(text: str) -> list[str]:
-    """The lines that a model wrote as a list, without bullets, numbers and quotation marks; at most 400 characters each."""
-    lines = (_ITEM.sub("", line).strip().strip("\"'“”").strip()[:400] for line in text.splitlines())
+def lines_of(text: str, *, numbered: bool = True) -> list[str]:
+    """The lines that a model wrote as a list, without bullets, numbers and quotation marks; at most 400 characters each.
+
+    With `numbered` False, as where one line was asked for, a number that begins it stays, but for `1.`: it may be a word.
+    """
+    mark = _ITEM if numbered else _ONLY_ITEM
+    lines = (mark.sub("", line).strip().strip("\"'“”").strip()[:400] for line in text.splitlines())
     return [line for line in lines if line and not line.endswith(":")]
 
 

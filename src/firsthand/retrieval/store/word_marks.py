@@ -1,0 +1,57 @@
+"""Marks within words, at which SQLite's tokenizer would part them.
+
+Vowel signs and viramas of Brahmic scripts (Devanagari, Bengali, Tamil and others), of Thaana and Tibetan make another word:
+each is written as a private letter, which the tokenizer keeps. Points of Hebrew, Arabic and Syriac, which most texts leave
+out, the tatweel, other combining marks and soft hyphens are dropped. Text without any of them is left as it is.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import cache
+
+from firsthand.system.normalised_text import normalised_text
+
+_SPELLED = (
+    *((0x7A6, 0x7B0), (0x900, 0xDFF), (0xF00, 0xFFF), (0x1700, 0x177F), (0x1900, 0x1AAD), (0x1B00, 0x1CFF)),
+    *((0xA800, 0xABFF), (0x11000, 0x11FFF)),
+)
+"""Blocks whose marks are written in every text. Those of Burmese and Khmer are in `unspaced_words`."""
+_POINTS = (0x332, 0x8FF)
+"""Blocks with the marks that a word is the same without; the tokenizer drops those before."""
+_DROPPED = "\u00ad\u0640"
+
+
+def marked(text: str) -> str:
+    """The text with the marks of its words as the tokenizer keeps them together; without any it is the same text."""
+    if text.isascii() or not _expressions()[0].search(text):
+        return text
+    return _expressions()[1].sub("", normalised_text("NFC", text)).translate(_letters())
+
+
+@cache
+def marks() -> str:
+    """All these marks, for a regular expression's set of characters: none of them is in its `\\w`."""
+    return "".join(map(chr, _letters()))
+
+
+@cache
+def _letters() -> dict[int, str]:
+    """The private letter that stands for each mark, or nothing."""
+    dropped = (place for place in range(_POINTS[0], _POINTS[1] + 1) if unicodedata.category(chr(place)) == "Mn")
+    places = (place for first, last in _SPELLED for place in range(first, last + 1))
+    spelled = {place: _private(place) for place in places if unicodedata.category(chr(place)) in ("Mn", "Mc")}
+    return dict.fromkeys([*map(ord, _DROPPED), *dropped], "") | spelled
+
+
+def _private(place: int) -> str:
+    """One for each mark, below U+100000: the tokenizer takes those above for separators."""
+    return chr(place + (0xF0000 if place < 0x10000 else 0xE1000))
+
+
+@cache
+def _expressions() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Any of the marks; and the joiners that shape a letter beside one."""
+    spelled = "".join(chr(place) for place, letter in _letters().items() if letter)
+    return re.compile(f"[{marks()}]"), re.compile(f"(?<=[{spelled}])[\u200c\u200d]|[\u200c\u200d](?=[{spelled}])")
