@@ -95,3 +95,9 @@ def test_only_patterns_are_written_anew() -> None:
     assert made["properties"]["pattern"] == {"allOf": [{"pattern": r"[[a]--\x00]"}]}
     assert followed_schema('{"type":  "string"}') == '{"type":  "string"}'
     assert followed_schema('{"items": false, "pattern": 3}') == '{"items": false, "pattern": 3}'
+
+
+def test_a_class_within_a_class_is_part_of_it() -> None:
+    assert followed_pattern('[[^"]--[b]]x[c]') == r'[[[^"]--[b]]--\x00]x[[c]--\x00]'
+    schema = {"type": "string", "pattern": '^[[^"]--[b]]$'}
+    assert allows(schema, '"a"') and not allows(schema, r'"\""') and not allows(schema, '"b"')
