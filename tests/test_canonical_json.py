@@ -11,7 +11,7 @@ from firsthand.grammar import json_schema, lark, regex
 from firsthand.message import user
 from firsthand.model import Sampling
 from firsthand.providers.scripted import Scripted
-from firsthand.tokens.canonical_json import MAX_EXPONENT, canonical_json
+from firsthand.tokens.canonical_json import MAX_EXPONENT, canonical_json, plain_json
 from firsthand.tokens.grammar_checks import GrammarChecks, accepts
 from firsthand.tokens.isolated_grammar import GrammarLimits
 
@@ -189,3 +189,45 @@ def test_a_value_is_written_anew_within_the_limits_of_a_check_in_another_process
     with pytest.raises(GrammarUnchecked, match="needs more than 20 MiB of memory"):
         fills.accepts(grammar, json.dumps([[]] * 500_000))
     assert not accepts(grammar, "[" * 100_000) and not accepts(grammar, "[" * 900 + "]" * 900)
+
+
+AMOUNT = {"type": "object", "properties": {"amount": {"type": "integer", "maximum": 100}}, "required": ["amount"]}
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(
+    "text",
+    [
+        r'{"amount": 1, "\u0061mount": 1000000}', r'{"\u0061mount": 1000000}', r'{"\u0061mount": "DROP", "amount": 1}',
+        r'{"amount": 1, "amo\u0075nt": 1}', '{"amount": 1, "b": 2, "b": 3}', '{"amount": 1, "b": [{"c": 2, "c": 3}]}',
+    ],
+)  # fmt: skip
+def test_a_key_is_the_property_that_it_names_however_it_is_spelled(text: str, whole: bool):
+    assert not accepts(json_schema(AMOUNT), text, whole=whole)
+
+
+def test_a_beginning_is_read_with_its_keys_as_they_are_meant():
+    grammar = json_schema(AMOUNT)
+    assert not accepts(grammar, r'{"\u0061mount": 1000000, ', whole=False)
+    assert accepts(grammar, r'{"\u0061mount": 10, "b\n\u00e9": "x\"', whole=False) and accepts(grammar, "", whole=False)
+    assert not accepts(grammar, "") and accepts(grammar, r'{"amount": 1, "b": "\u0062\u007f\"\/"}')
+    assert accepts(grammar, f'{{"amount": 1, "b": {"1" * 5000}}}'), "a number of any length, as before"
+
+
+def test_an_answer_that_fits_a_later_branch_as_it_is_written_fits():
+    small = closed("b", "a") | {"properties": {"b": {"type": "integer", "maximum": 9}, "a": INTEGER}}
+    assert accepts(json_schema(union(small, closed("a", "b"))), '{"a": 1, "b": 50}')
+    assert accepts(json_schema(union(small, closed("a", "b"))), r'{"\u0061": 1, "b": 50}')
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r'{ "\u0061": 1.50,"b" : "\u00e9\n\"\\\/\u007f\u0001"}', '{ "a": 1.50,"b" : "é\\n\\"\\\\/\\u007f\\u0001"}'),
+        (r'["a", "\u0061", "\\u0061", "\\"]', r'["a", "a", "\\u0061", "\\"]'),
+        (r'{"a": "\u0061", "\u00', r'{"a": "a", "\u00'), (r'"\q"', r'"\q"'), ('{"a":1}', '{"a":1}'), ("", ""),
+        ('"\\n\n"', '"\\n\n"'),
+    ],
+)  # fmt: skip
+def test_escapes_are_written_as_the_characters_they_mean(text: str, expected: str):
+    assert plain_json(text) == expected

@@ -99,6 +99,16 @@ def test_each_key_of_deepseek_counts_and_yarn_scales_attention() -> None:
             read("deepseek_v3", **FEW, **{key: True})
 
 
+@pytest.mark.parametrize("stated", [False, None, 0])
+def test_deepseek_v3_with_its_rotated_pairs_apart_is_refused(stated: object) -> None:
+    with pytest.raises(
+        ModelFileError, match="rope_interleave is 'False': expected true, with rotated pairs side by side"
+    ):
+        read("deepseek_v3", **FEW, rope_interleave=stated)
+    assert read("deepseek_v3", **FEW, rope_interleave=True) == read("deepseek_v3", **FEW)
+    assert read("deepseek_v2", **FEW, rope_interleave=stated) == read("deepseek_v2", **FEW), "as transformers reads it"
+
+
 def test_deepseek_in_gguf_states_its_latent_its_groups_and_the_log_of_its_stretch() -> None:
     given = {"kv_lora_rank": 24, "q_lora_rank": 40, "qk_nope_head_dim": 12, "qk_rope_head_dim": 4, "v_head_dim": 10,
              "n_group": 4, "topk_group": 2, "n_shared_experts": 3, "routed_scaling_factor": 1.5}  # fmt: skip

@@ -124,3 +124,13 @@ def test_an_address_names_a_file_or_a_server_that_is_known(tmp_path: Path) -> No
     made.close()
     board = MemoryBoard(clock=lambda: 2.0)
     assert board.write("k", "v", writer="w") == BoardEntry("k", "v", 1, "w", 2.0, 1) and board.changes(0, 0) == []
+
+
+@pytest.mark.parametrize("lease_s", [float("nan"), float("inf")])
+def test_a_lease_that_is_no_number_of_seconds_is_refused_and_gives_nothing_out(tmp_path: Path, lease_s: float) -> None:
+    bus = SqliteMessaging(tmp_path / "m.db")
+    bus.subscribe("g", ">")
+    bus.publish("a", ["1"])
+    with pytest.raises(ConfigError, match=f"lease_s is {lease_s}: give a number of seconds"):
+        bus.fetch("g", lease_s=lease_s)
+    assert len(bus.fetch("g")) == 1

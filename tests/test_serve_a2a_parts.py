@@ -19,7 +19,7 @@ from a2a.types.a2a_pb2 import (
     TaskPushNotificationConfig,
     TaskState,
 )
-from a2a.utils.errors import InvalidParamsError
+from a2a.utils.errors import InternalError, InvalidParamsError
 
 from firsthand.serve.a2a.a2a_handler import MAX_ID_CHARS, MAX_PARTS, A2AHandler, ClientUser, go_on_all
 from firsthand.serve.a2a.agent_card import CardFacts, make_card
@@ -348,3 +348,38 @@ def test_a_message_is_bounded_and_gets_the_context_of_its_task(tmp_path: Path) -
             await handler._check(hooked, context("ann"))
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(("year", "count"), [(1, 2), (1677, 2), (2000, 0), (9999, 0)])
+def test_tasks_are_listed_after_any_time_of_the_protocol(tmp_path: Path, year: int, count: int) -> None:
+    tasks, asked = SqliteTaskStore(SessionStore(tmp_path, create=True).database), ListTasksRequest()
+    asked.status_timestamp_after.FromJsonString(f"{year:04}-01-01T00:00:00Z")
+
+    async def run() -> None:
+        for id in ("a", "b"):
+            await tasks.save(task(id, WORKING, 10), context("ann"))
+        assert (await tasks.list(asked, context("ann"))).total_size == count
+
+    asyncio.run(run())
+
+
+def test_a_client_is_told_nothing_of_the_file_of_tasks_and_the_log_all(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = SessionStore(tmp_path, create=True).database
+    tasks, webhooks = SqliteTaskStore(database), SqlitePushConfigs(database)
+    with database.write() as connection:
+        for table in ("wire_tasks", "push_configs"):
+            connection.execute(f"DROP TABLE {table}")
+    hook = TaskPushNotificationConfig(url="https://example.com")
+    for call in (
+        lambda: tasks.get("a", context("ann")),
+        lambda: tasks.save(task("a", WORKING, 10), context("ann")),
+        lambda: webhooks.get_info("a", context("ann")),
+        lambda: webhooks.set_info("a", hook, context("ann")),
+    ):
+        caplog.clear()
+        with pytest.raises(InternalError) as refused:
+            asyncio.run(call())
+        assert str(refused.value) == "the server cannot read or keep its tasks now: try again later"
+        assert str(tmp_path) in caplog.text

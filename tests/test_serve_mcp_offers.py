@@ -13,7 +13,7 @@ import pytest
 from mcp import MCPError
 
 from firsthand.benchmark import Benchmark
-from firsthand.errors import ToolError
+from firsthand.errors import StoreError, ToolError
 from firsthand.serve.admission.active_request import ActiveRequest, attach
 from firsthand.serve.admission.admission_settings import ClientLimits
 from firsthand.serve.admission.api_keys import Client
@@ -334,3 +334,23 @@ def test_what_opens_a_session_is_small_and_a_client_opens_so_many(monkeypatch: p
     assert ask(b"{}", client="bob") == "bob" and ask(b"{}", method="GET") == ask(b"{}", mcp_session_id="a") == "ann"
     del owners["c"]
     assert ask(b"{}") == "ann"
+
+
+def test_a_document_that_is_not_there_or_cannot_be_read_tells_no_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "one.txt").write_text("The moon is far.")
+    offer = Offer()
+    offer_index(offer, str(tmp_path), only=True)
+    with pytest.raises(ToolError) as missing:
+        asyncio.run(offer.resources[0].read("x", {"document": "n" * 200}))
+    assert str(missing.value) == f"no document '{'n' * 100}' is served here"
+
+    def damaged(*_: Any) -> None:
+        raise StoreError(f"{tmp_path} is damaged")
+
+    monkeypatch.setattr("firsthand.serve.mcp.index_offer.in_thread", damaged)
+    with pytest.raises(ToolError) as unread:
+        asyncio.run(offer.resources[0].read("x", {"document": "one.txt"}))
+    assert str(unread.value) == "the documents cannot be read now: try again later"
+    assert f"{tmp_path} is damaged" in caplog.text

@@ -23,6 +23,7 @@ from firsthand.tokens.pretokenizers import EXPRESSIONS, pre_tokenizer
 from firsthand.tokens.pretrained import from_metadata, load
 from firsthand.tokens.text_growth import check_growth
 from firsthand.tokens.tokenizer import TextRun, Tokenizer
+from firsthand.tokens.vocab_export import vocabulary_metadata
 
 CORPUS = [
     "The cat sat on the mat, the 12 dogs didn't.",
@@ -501,3 +502,32 @@ def test_smollm2_encodes_as_an_independent_gpt2_construction_does(smollm2: Path)
     assert ours.encode("The capital of France is") == [504, 3575, 282, 4649, 314]
     assert ours.encode("Hello world! 123") == [19556, 905, 17, 216, 33, 34, 35]
     assert ours.encode("<|im_start|>user\nhi<|im_end|>", special=True) == [1, 4093, 198, 6004, 2]
+
+
+def test_dropout_of_training_is_left_out_so_a_text_has_the_same_ids_each_time(tmp_path: Path) -> None:
+    description = json.loads(trained_description())
+    plain = load(write_folder(tmp_path / "plain", json.dumps(description)))
+    description["model"]["dropout"] = 0.5
+    found = load(write_folder(tmp_path / "dropout", json.dumps(description)))
+    text = "the quick brown fox jumps over the lazy dog " * 5
+    assert {tuple(found.encode(text)) for _ in range(10)} == {tuple(plain.encode(text))}
+    assert found.fingerprint == plain.fingerprint
+
+
+def test_ends_are_those_of_config_json_where_there_is_no_generation_config(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "m", trained_description())
+    alone = load(folder)
+    (folder / "config.json").write_text(json.dumps({"eos_token_id": [5, 6, 10**6, "x"]}))
+    assert load(folder).eos_ids == alone.eos_ids | {5, 6} and load(folder).eos_id == alone.eos_id
+    (folder / "config.json").write_text(json.dumps({"eos_token_id": 7}))
+    assert load(folder).eos_ids == alone.eos_ids | {7}
+    (folder / "generation_config.json").write_text("{}")
+    assert load(folder).eos_ids == alone.eos_ids
+
+
+@pytest.mark.parametrize("flag", ["lstrip", "rstrip", "single_word"])
+def test_gguf_is_refused_for_tokens_that_it_would_read_otherwise(tmp_path: Path, flag: str) -> None:
+    description = json.loads(trained_description())
+    description["added_tokens"][0][flag] = True
+    with pytest.raises(ModelFileError, match=rf"GGUF cannot express \(its token .* has {flag}\)"):
+        vocabulary_metadata(write_folder(tmp_path / "m", json.dumps(description)))

@@ -19,6 +19,7 @@ from firsthand.tools.mcp.approved_definitions import ApprovedDefinitions
 from firsthand.tools.mcp.definitions import ToolDefinition
 from firsthand.tools.mcp.remote_tools import RemoteTools
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
+from firsthand.tools.mcp.tool_search import ranked
 from test_tools_mcp_offered import Connection, Noted, home, opened, tool
 
 __all__ = ["home"]
@@ -202,3 +203,14 @@ def test_a_search_is_among_the_tools_that_the_server_has_now() -> None:
         assert [each.name for each in source.tools] == ["s__send_mail", "s__weather"]
 
     asyncio.run(main())
+
+
+def test_tools_are_found_by_words_of_any_language() -> None:
+    def told(description: str) -> Any:
+        return SimpleNamespace(spec=SimpleNamespace(description=description))
+
+    tools = {"a": told("查询天气预报"), "b": told("Отправить письмо клиенту"), "c": told("Größe einer Tür ändern"),
+             "d": told("किताब खोजें"), "e": told("send an email"), "f": told("網")}  # fmt: skip
+    asked = {"天气": "a", "письмо": "b", "Größe": "c", "ändern": "c", "किताब": "d", "emails": "e", "網": "f"}
+    assert {query: ranked(query, tools, 5) for query in asked} == {query: [name] for query, name in asked.items()}
+    assert ranked("气天 की x", tools, 5) == []

@@ -7,6 +7,7 @@ last writes. Reads are queries, so watchers and subscribers poll.
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -198,6 +199,8 @@ class SqliteMessaging:
         """The next messages for a group, the oldest first: those whose lease ran out, and new ones."""
         if limit < 1:
             raise ConfigError(f"limit is {limit}: give 1 or more")
+        if not math.isfinite(lease_s):
+            raise ConfigError(f"lease_s is {lease_s}: give a number of seconds")
         with self._database.write() as connection:
             pattern, after = self._group(connection, group)
             now = time.time()

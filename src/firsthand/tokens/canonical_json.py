@@ -7,6 +7,7 @@ accepts fits its schema. Text and schema come from strangers: call this only in 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from io import StringIO
@@ -15,6 +16,10 @@ from urllib.parse import unquote
 
 MAX_EXPONENT = 400
 """A larger or smaller number stays as it is written; floats reach from 1e-324 to 1e308."""
+
+
+_ESCAPED = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)++"', re.DOTALL)
+"""A string of JSON in which a character is written as an escape."""
 
 
 class _Number(NamedTuple):
@@ -35,6 +40,36 @@ def canonical_json(text: str, schema: str) -> str:
     return writer.text.getvalue().replace("\x7f", "\\u007f")
 
 
+def plain_json(text: str) -> str:
+    r"""Returns JSON, or the beginning of some, with escapes only where a character needs one; ValueError or RecursionError
+    if a key comes twice in an object, or objects lie too deep to tell.
+
+    A grammar knows a property by one spelling: one that is written as `"\u0061"` would pass for any other property.
+    """
+    try:
+        json.loads(text, object_pairs_hook=_object, parse_int=str, parse_float=str)
+    except _RepeatedKey:
+        raise
+    except ValueError:  # a beginning, or no JSON, as the grammar will tell
+        pass
+    return _ESCAPED.sub(_plain, text) if "\\" in text else text
+
+
+def _plain(literal: re.Match[str]) -> str:
+    try:
+        return _string(json.loads(literal[0]))
+    except ValueError:
+        return literal[0]
+
+
+def _string(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+class _RepeatedKey(ValueError):
+    """A key comes twice in an object: readers differ in which value they take."""
+
+
 def _decoded(text: str) -> Any:
     return json.loads(
         text, object_pairs_hook=_object, parse_int=_number, parse_float=_number, parse_constant=_no_constant
@@ -44,7 +79,7 @@ def _decoded(text: str) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        raise ValueError("a key comes twice in an object")
+        raise _RepeatedKey("a key comes twice in an object")
     return made
 
 

@@ -51,6 +51,7 @@ class GrammarChecks:
 
         JSON may contain whitespace, and schema keywords that a grammar cannot express are not checked. A whole JSON value
         may also have its keys in any order, characters as escapes, and numbers in any spelling, such as `1e2` for 100.
+        What is read has characters as themselves, so a key is the property that it names, and none comes twice.
         ConfigError if the grammar cannot be compiled, GrammarUnchecked if the text cannot be read within the limits.
         """
         if grammar.kind == "choice":
@@ -63,9 +64,12 @@ class GrammarChecks:
         try:
             if grammar.kind != "json_schema":
                 return _reads(matcher, raw, whole, grammar.kind)
-            if _reads(matcher.deep_copy(), raw, whole, grammar.kind):
+            plain = matcher.plain_json(raw)
+            if raw and not plain:
+                return False
+            if _reads(matcher.deep_copy(), plain, whole, grammar.kind):
                 return True
-            written = matcher.canonical_json(raw)
+            written = matcher.canonical_json(plain)
             return written != b"" and _reads(matcher, written, whole, grammar.kind)
         except ConfigError as error:
             raise GrammarUnchecked(str(error)) from None

@@ -155,8 +155,9 @@ def _serve_matchers(connection: socket.socket, vocab: Any, body: dict[str, Any])
         signal.setitimer(signal.ITIMER_PROF, body["step_s"])
         for handle in call["drop"]:
             matchers.pop(handle, None)
-        if call["method"] == "canonical_json":
-            reply, payload = {"value": None, "state": _state(made[0])}, _canonical(text, body["source"])
+        if call["method"] in ("plain_json", "canonical_json"):
+            schema = body["source"] if call["method"] == "canonical_json" else None
+            reply, payload = {"value": None, "state": _state(made[0])}, _written(text, schema)
         else:
             reply, payload = _call(matchers, call, text)
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -186,12 +187,13 @@ def _call(matchers: dict[int, Any], call: dict[str, Any], text: bytes = b"") -> 
     raise AssertionError(call["method"])
 
 
-def _canonical(text: bytes, schema: str) -> bytes:
-    """Returns JSON as a schema's grammar writes it, or nothing if the text is no JSON value."""
-    from firsthand.tokens.canonical_json import canonical_json
+def _written(text: bytes, schema: str | None) -> bytes:
+    """Returns JSON with few escapes, or as a schema's grammar writes it; nothing if the text is no such value."""
+    from firsthand.tokens.canonical_json import canonical_json, plain_json
 
     try:
-        return canonical_json(text.decode(), schema).encode()
+        decoded = text.decode()
+        return (plain_json(decoded) if schema is None else canonical_json(decoded, schema)).encode()
     except (ValueError, RecursionError):
         return b""
 

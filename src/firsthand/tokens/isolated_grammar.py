@@ -114,6 +114,10 @@ class IsolatedMatcher:
         """Advance by as many bytes as are allowed, where tokens are bytes; returns how many."""
         return int(self._call("try_consume_bytes", payload=text))
 
+    def plain_json(self, text: bytes) -> bytes:
+        """JSON, or the beginning of some, with few escapes; nothing if a key comes twice in it."""
+        return self._process.call(self._handle, "plain_json", payload=text)[2]
+
     def canonical_json(self, text: bytes) -> bytes:
         """JSON as the grammar's schema writes it, or nothing if the text is no JSON value."""
         return self._process.call(self._handle, "canonical_json", payload=text)[2]

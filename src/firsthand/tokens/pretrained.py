@@ -1,7 +1,8 @@
 """`load`: the Tokenizer of a model, from a Hugging Face folder or from the vocabulary inside a GGUF file.
 
 A folder is read from tokenizer.json (or a tokenizer.model of SentencePiece or Llama 3, or a rank file of tiktoken),
-tokenizer_config.json, special_tokens_map.json, generation_config.json and chat_template.jinja. No code from the folder runs.
+tokenizer_config.json, special_tokens_map.json, generation_config.json (or config.json) and
+chat_template.jinja. No code from the folder runs.
 Not supported: vocab.json with merges.txt alone; save such a tokenizer once with transformers.
 """
 
@@ -80,8 +81,8 @@ def _from_folder(folder: Path) -> Tokenizer:
     generation = _optional(folder / "generation_config.json")
     vocab = _ids_by_text(description, str(folder))
     bos = _id(names.get("bos_token"), vocab)
-    ends = generation.get("eos_token_id")
-    eos = [_id(names.get("eos_token"), vocab), *(ends if isinstance(ends, list) else [ends])]
+    ends = _ends(folder, generation, vocab)
+    eos = [_id(names.get("eos_token"), vocab), *ends]
     stated = config.get("add_bos_token")
     return Tokenizer(
         description,
@@ -93,6 +94,16 @@ def _from_folder(folder: Path) -> Tokenizer:
         table=table,
         source=str(folder),
     )
+
+
+def _ends(folder: Path, generation: Json, vocab: dict[str, Any]) -> list[Any]:
+    """The end tokens in generation_config.json; those in config.json that the vocabulary has, where that file is missing."""
+    if (folder / "generation_config.json").is_file():
+        ends = generation.get("eos_token_id")
+        return ends if isinstance(ends, list) else [ends]
+    ends = _optional(folder / "config.json").get("eos_token_id")
+    known = set(vocab.values())
+    return [end for end in (ends if isinstance(ends, list) else [ends]) if type(end) is int and end in known]
 
 
 def read_description(folder: Path) -> Json:

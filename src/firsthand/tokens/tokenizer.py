@@ -343,10 +343,16 @@ def _added_tokens(description: Json, source: str) -> list[AddedToken]:
 
 
 def _prepare(description: Json, added: Iterable[AddedToken]) -> Json:
-    """Returns the description with our special tokens, and without truncation, padding and post-processing."""
+    """Returns the description with our special tokens, without truncation, padding and post-processing, and
+    without the dropout of training, with which a text has other ids each time.
+    """
     special = {token.content for token in added if token.special}
     entries = [entry | {"special": entry["content"] in special} for entry in description.get("added_tokens") or []]
-    return description | {"added_tokens": entries, "truncation": None, "padding": None, "post_processor": None}
+    changed: Json = {"added_tokens": entries} | dict.fromkeys(("truncation", "padding", "post_processor"))
+    model = description.get("model")
+    if isinstance(model, dict) and model.get("dropout"):
+        changed["model"] = model | {"dropout": None}
+    return description | changed
 
 
 def _special_finder(words: Iterable[str], source: str) -> re.Pattern[str] | None:

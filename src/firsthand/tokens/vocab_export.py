@@ -64,6 +64,9 @@ def _tokens(description: Json, folder: Path) -> tuple[list[str], list[int]]:
     """The text and the kind of each id."""
     by_id = {id: text for text, id in description["model"]["vocab"].items()}
     special = {each["id"]: each for each in description.get("added_tokens") or []}
+    for entry in special.values():
+        if stated := [key for key in ("lstrip", "rstrip", "single_word") if entry.get(key)]:
+            raise _unfit(folder, f"its token {entry['content']!r} has {stated[0]}")
     by_id |= {id: each["content"] for id, each in special.items()}
     if sorted(by_id) != list(range(len(by_id))):
         raise _unfit(folder, "its ids have gaps")

@@ -31,6 +31,8 @@ def from_config(config: Fields) -> Architecture:
     for key in ("attention_bias", "mlp_bias"):
         if config.flag(key, False):
             raise config.error(key, True, "false")
+    if is_third and not config.values.get(config.prefix + "rope_interleave", True):  # null is false for transformers
+        raise config.error("rope_interleave", False, "true, with rotated pairs side by side")
     sizes = config_sizes(config, max_position=4096 if is_third else 2048)
     layers, latent = sizes["num_layers"], _latent(config)
     rope, width = rope_from_config(config), latent.nope_dim + latent.rope_dim

@@ -6,7 +6,10 @@ another state, such as one that lost a race against a cancel, changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from a2a.server.context import ServerCallContext
@@ -17,9 +20,10 @@ from a2a.server.tasks.push_notification_config_store import (
 from a2a.server.tasks.task_store import TaskStore
 from a2a.types.a2a_pb2 import ListTasksRequest, ListTasksResponse, Task, TaskPushNotificationConfig, TaskState
 from a2a.utils.constants import DEFAULT_LIST_TASKS_PAGE_SIZE
-from a2a.utils.errors import InvalidParamsError
+from a2a.utils.errors import InternalError, InvalidParamsError
 from a2a.utils.task import ListTasksCursor, decode_list_tasks_cursor, encode_list_tasks_cursor
 
+from firsthand.errors import StoreError
 from firsthand.runs.database import Database
 
 FINAL = frozenset(
@@ -38,11 +42,38 @@ MAX_WEBHOOKS = 16
 """Most webhooks of one task."""
 
 
+class _ClientsDatabase:
+    """A database whose errors name no file: the SDK sends their text to the client. The log has them whole."""
+
+    def __init__(self, database: Database):
+        self._database = database
+
+    def read(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a query."""
+        with _errors_logged():
+            return self._database.read(sql, values)
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """A connection in a transaction; leaving the block commits it."""
+        with _errors_logged(), self._database.write() as connection:
+            yield connection
+
+
+@contextmanager
+def _errors_logged() -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        logging.getLogger("firsthand").error("tasks of A2A: %s", error)
+        raise InternalError("the server cannot read or keep its tasks now: try again later") from None
+
+
 class SqliteTaskStore(TaskStore):
     """Tasks of A2A clients, each of which sees its own."""
 
     def __init__(self, database: Database):
-        self._database = database
+        self._database = _ClientsDatabase(database)
 
     async def save(self, task: Task, context: ServerCallContext) -> None:
         """Keep a task as it is now."""
@@ -70,7 +101,7 @@ class SqliteTaskStore(TaskStore):
         if params.status:
             where, values = [*where, "state = ?"], [*values, int(params.status)]
         if params.HasField("status_timestamp_after"):
-            where, values = [*where, "stamp >= ?"], [*values, params.status_timestamp_after.ToNanoseconds()]
+            where, values = [*where, "stamp >= ?"], [*values, _stored(params.status_timestamp_after.ToNanoseconds())]
         filters = " AND ".join(where)
         total = int(self._database.read(f"SELECT count(*) FROM wire_tasks WHERE {filters}", values)[0][0])
         if params.page_token:
@@ -112,7 +143,7 @@ class SqlitePushConfigs(PushNotificationConfigStore):
     """Webhooks of tasks, each client's own."""
 
     def __init__(self, database: Database):
-        self._database = database
+        self._database = _ClientsDatabase(database)
 
     async def set_info(
         self, task_id: str, notification_config: TaskPushNotificationConfig, context: ServerCallContext
@@ -177,6 +208,11 @@ def _owner(context: ServerCallContext) -> str:
 
 def _bytes(message: Task | TaskPushNotificationConfig) -> bytes:
     return bytes(message.SerializeToString(deterministic=True))
+
+
+def _stored(number: int) -> int:
+    """The nearest number that the file can hold."""
+    return max(-(1 << 63), min(number, (1 << 63) - 1))
 
 
 def _stamp(task: Task) -> int:

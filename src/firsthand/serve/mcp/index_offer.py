@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from urllib.parse import quote
 
@@ -36,8 +37,11 @@ def offer_index(offer: Offer, path: str, *, only: bool) -> None:
     async def read(uri: str, parts: dict[str, str]) -> Contents:
         try:
             document = await in_thread(lambda: made.index.document(parts["document"]))
-        except (StoreError, UnknownName) as error:
-            raise ToolError(str(error)) from None
+        except UnknownName:
+            raise ToolError(f"no document {parts['document'][:100]!r} is served here") from None
+        except StoreError as error:  # names the file
+            logging.getLogger("firsthand").error("documents of %s: %s", name, error)
+            raise ToolError("the documents cannot be read now: try again later") from None
         text = document.text
         if len(text) > MAX_DOCUMENT:
             text = f"{text[:MAX_DOCUMENT]}\n[cut after {MAX_DOCUMENT:,} of {len(text):,} characters]"
