@@ -117,6 +117,7 @@ def test_a_choice_that_ends_in_a_full_stop_may_stand_in_brackets(choices: tuple[
 
 def test_the_full_stop_between_sentences_still_ends_the_statement() -> None:
     assert read("The answer is It falls. It rises was tempting.", ("It rises", "It falls", "x", "y")) == "B"
+    assert read("Answer: B (And so on...)", ("No...", "And so on...", "x", "y")) == "B"
     assert read("Answer: B (5.5)", ("4.", "5.", "6.", "7.")) is None
 
 
