@@ -113,8 +113,11 @@ def chosen_letter(answer: str, task: Task) -> int | None:
     plain = answer.strip().strip("().: ")
     if plain.upper() in task.letters:
         return lettered(answer.strip().strip(".: "), task)
-    texts = [choice.strip().casefold() for choice in task.choices]
-    return texts.index(plain.casefold()) if texts.count(plain.casefold()) == 1 else None
+    for fold in (str, str.casefold):  # of choices that differ by capitals, the one as written
+        texts = [fold(choice.strip()) for choice in task.choices]
+        if texts.count(fold(plain)) == 1:
+            return texts.index(fold(plain))
+    return None
 
 
 def _verdict(name: str, task: Task, trace: Trace, length: Callable[[str], int]) -> Score:

@@ -1,6 +1,7 @@
 """Compares an answer with the reference in `task.secret["answer"]`, or one of `["answers"]`: exactly, by words, by number.
 
-All scorers are pure, fast and bounded, and give a Score for any text; a task without a reference is a DataError.
+All scorers are pure, fast and bounded, and give a Score for any text; a task without a reference is a DataError,
+as is one whose reference is no number, for those that compare numbers.
 Numbers are parsed in `patterns/parts/answers.py`.
 Left out: symbolic mathematics (`symbolic.py`) and judges (`model_judge.py`).
 """
@@ -12,6 +13,7 @@ import string
 import unicodedata
 from fractions import Fraction
 
+from firsthand.errors import DataError
 from firsthand.patterns.parts.answers import last_number, parse_number
 from firsthand.patterns.parts.exclamations import without_exclamations
 from firsthand.scorers.reference_answers import accepted_answers
@@ -26,6 +28,7 @@ TOLERANCE = Fraction(1, 10**6)
 _ROUNDED_DIGITS = 6
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _STRICT = re.compile(r"#### (-?[0-9.,]+)")
+_DIGITS = re.compile(r"-?[0-9.]+")
 _GROUP = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _RAISED = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+|(?<=\d)(?=[¼-¾⅐-⅞])")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -65,13 +68,14 @@ def normalised(task: Task, trace: Trace) -> Score:
 def numeric(task: Task, trace: Trace) -> Score:
     """Score 1 if the answer's number is the reference's: commas, $, %, units and fractions are read, 72.0 is 72."""
     answer = without_exclamations(trace.answer or "", task.prompt)
-    return _score("numeric", any(same_number(answer, each) for each in accepted_answers(task)), trace)
+    return _score("numeric", any(same_number(answer, each) for each in accepted_numbers(task, "numeric")), trace)
 
 
 def flexible(task: Task, trace: Trace) -> Score:
     """Score 1 if the last number of the answer is the reference's: GSM8K's flexible-extract."""
     found = last_number(trace.answer or "")
-    correct = [found is not None and same_number(found, each) for each in accepted_answers(task)]
+    references = accepted_numbers(task, "flexible")
+    correct = [found is not None and same_number(found, each) for each in references]
     return _score("flexible", any(correct), trace)
 
 
@@ -83,8 +87,39 @@ def strict(task: Task, trace: Trace) -> Score:
     generations = [call for call in trace.calls if call.kind == "generate" and call.nodes]
     texts = [trace.nodes[node].message.text for node in generations[-1].nodes] if generations else []
     stated = [found.group(1) for text in texts if (found := _STRICT.search(text))]
-    correct = set(map(_plain, accepted_answers(task))) & set(map(_plain, stated)) & {_plain(whole_answer(trace))}
+    correct = (
+        set(map(_plain, accepted_numbers(task, "strict"))) & set(map(_plain, stated)) & {_plain(whole_answer(trace))}
+    )
     return _score("strict", bool(correct), trace)
+
+
+def accepted_numbers(task: Task, scorer: str) -> list[str]:
+    """Return the accepted answers that are numbers to `numeric`, `flexible` or `strict`.
+
+    DataError as `accepted_answers`, or if none is: every answer would be wrong.
+    """
+    given = accepted_answers(task)
+    if found := [each for each in given if is_comparable(each, scorer)]:
+        return found
+    raise DataError(f"task {task.id:.100}: {no_number(given[0], scorer)}")
+
+
+def is_comparable(reference: str, scorer: str) -> bool:
+    """Return whether a reference is a number to `numeric` or `flexible`: 1,000, 3/4 and 5 km are, 10^3, 4:00 and two not.
+
+    To `strict` it is one of digits alone, as behind `####`.
+    """
+    return (
+        _DIGITS.fullmatch(_plain(reference)) is not None if scorer == "strict" else parse_number(reference) is not None
+    )
+
+
+def no_number(reference: str, scorer: str) -> str:
+    """Return the message that a reference is no number to a scorer."""
+    return (
+        f"the reference answer {reference!r:.60} is no number that {scorer} reads, and no answer could be right: write "
+        "it in digits, or take a scorer that fits it, such as boxed for mathematics or normalised for words"
+    )
 
 
 def same_number(answer: str, reference: str, tolerance: Fraction = TOLERANCE) -> bool:

@@ -72,4 +72,7 @@ def _is_judged(scorer: Callable[[Task, Trace], Score], task: Task) -> bool:
     if scorer in (match.exact, match.normalised):
         return True  # any text is itself, and to see it so would take seconds for a data set of long ones
     given = (Trace("", "", task.id, {"name": ""}, 0, 0, "", 0.0, answer=each) for each in answers)
-    return any(scorer(task, each).value == 1 for each in given)
+    try:
+        return any(scorer(task, each).value == 1 for each in given)
+    except DataError:  # as of a reference that is no number
+        return False

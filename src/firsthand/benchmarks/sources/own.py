@@ -30,7 +30,7 @@ from firsthand.benchmarks.sources.tables import TableRow, read_table
 from firsthand.config import build, read_toml
 from firsthand.errors import ConfigError, DataError
 from firsthand.message import Json
-from firsthand.scorers.match import normalise
+from firsthand.scorers.match import is_comparable, no_number, normalise
 from firsthand.system.given_data import named_data
 from firsthand.system.option_spec import parse_spec
 from firsthand.system.plurals import count_of
@@ -38,6 +38,7 @@ from firsthand.task import Task
 
 T = TypeVar("T")
 NEED_CHOICES = frozenset({"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "mc1", "mc2", "choice"})
+NEED_NUMBERS = frozenset({"numeric", "flexible", "strict"})
 NEED_JUDGES = frozenset({"human_agreement", "majority_agreement", "order_consistency"})
 """Scorers of a judge's verdicts: benchmarks with votes, such as judge_mtbench, have them."""
 MAX_KEPT_CHARS = 200
@@ -251,6 +252,9 @@ def _item(row: TableRow, about: BenchmarkDescription, id: str) -> Item:
     answer = _filled(about.target, row, "target").strip()
     if not answer:
         raise DataError(f"{row.where}: the target {about.target!r} is empty here")
+    for name in () if about.choices else NEED_NUMBERS.intersection(map(_name_of, about.scorer)):
+        if not is_comparable(answer, name):
+            raise DataError(f"{row.where}: {no_number(answer, name)}")
     question = _filled(about.prompt, row, "prompt", _placeholders(about, row)).strip()
     if not question:
         raise DataError(f"{row.where}: the prompt is empty here")

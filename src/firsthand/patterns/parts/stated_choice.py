@@ -57,7 +57,7 @@ _LEAD = re.compile(
     re.IGNORECASE,
 )
 _SMALL = re.compile(r"[(\[]{0,2}([a-z])[)\]]{0,2}(?=\s*$|[.:,)](?:\s|$)|\s+-+\s|\s+(?:because|since)\b)")
-_SEPARATED = re.compile(r"[ \t]*[):.]{1,2}[ \t]*|[ \t]+-+[ \t]+|[ \t]*,[ \t]*|[ \t]*\(|[ \t]+")
+_SEPARATED = re.compile(r"[ \t]*[):.]{1,2}[ \t]*|[ \t]+-+[ \t]+|[ \t]*,[ \t]*|[ \t]*[(\[]|[ \t]+")
 _RIGHTLY = re.compile(
     r"(?<![ \t])[ \t]++(?:is|was|must[ \t]+be|seems|would[ \t]+be)(?:[ \t]+(?:clearly|definitely|indeed|certainly"
     r"|therefore|thus)){0,3}"
@@ -133,7 +133,7 @@ def stated_choice(text: str, task: Task, value: Value) -> str | None:
 
     `value` reads a number, so that a choice which is one is found in another form of it (`1,000`, `1/2`).
     """
-    said = _NEGATED.sub("not ", marked(plain(_without_cheer(text, task)), task))
+    said = _NEGATED.sub("not ", marked(_without_cheer(text, task), task))
     starts = sorted(_statements(said))
     if not starts:
         prose = _without_options(said)
