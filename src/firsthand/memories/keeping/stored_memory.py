@@ -362,7 +362,8 @@ class StoredMemory:
         for kept in oldest:
             if kept.key and not kept.is_coming(now_s):
                 begun[kept.key].append(kept)
-        replaced = {kept.number for items in begun.values() for kept in replaced_of(oldest_first(items))}
+        several = (oldest_first(items) for items in begun.values() if len(items) > 1)
+        replaced = {kept.number for items in several for kept in replaced_of(items)}
         oldest.sort(key=lambda kept: kept.number not in replaced)  # which go first, each half from the oldest on
         for kept in oldest[: len(oldest) - (most - most // 100)]:
             self._changes.pop(kept.item.id)
