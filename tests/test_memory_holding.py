@@ -222,3 +222,6 @@ def test_a_fact_that_an_older_version_kept_under_its_own_encoding_is_replaced_an
     assert found(memory, "pin") == [fact(apart, "pin", "3333").text]
     write(older, [fact(apart, "pin", "4444")])
     assert found(memory, "pin") == [fact(apart, "pin", "4444").text] and len(asyncio.run(memory.list())) == 4
+    write(older, [fact(apart, "tel", "1", time=5)])
+    write(memory, [fact(composed, "tel", "2", time=5)])
+    assert [[each.provenance["value"] for each in group] for group in memory.contradictions()] == [["1", "2"]]
