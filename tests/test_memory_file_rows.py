@@ -166,9 +166,9 @@ def test_beyond_the_bounds_replaced_items_go_oldest_first_then_the_oldest_of_all
     put(file, "e", "tea", "i", bounds=four, time=3)
     assert ids(file) == ["a", "b", "d", "e"], "of one time none is replaced, so the oldest goes"
     put(file, "f", "tea", "k", bounds=four, time=6)
-    assert ids(file) == ["b", "d", "e", "f"], "a and b are replaced; of one time the lower id goes"
+    assert ids(file) == ["a", "d", "e", "f"], "a and b are replaced; of one time the first that was written goes"
     put(file, "g", "tea", "j", bounds=four, time=10)
-    assert ids(file) == ["d", "e", "f", "g"], "b is replaced too, and older than d"
+    assert ids(file) == ["d", "e", "f", "g"], "a is replaced too, and older than d"
     put(file, "x", "tea", "k", owner="bo", bounds=KeepingBounds(1, 1 << 20), time=0)
     assert ids(file) == ["d", "e", "f", "g", "x"], "a scope has bounds of its own"
     put(file, "h", "tea", None, bounds=KeepingBounds(2, 1 << 20), time=0)

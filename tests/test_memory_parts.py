@@ -357,7 +357,7 @@ def test_vectors_are_of_length_one_and_near_items_come_by_cosine_then_by_number(
         assert asyncio.run(each.nearest("1 0", None, 0, 0, own)) == [1]
     assert near({9: "2 0", 4: "1 1", 5: "7 0", 6: "-1 0", 7: "0 1"}) == [5, 9, 4] and near({}) == []
     assert near({1: "2 9.7", 2: "2 9.9", 3: "1 1"}) == [3, 1]  # cosines .2019, .1980
-    assert len(near({n: f"{n} 0" for n in range(1, 250)})) == 200
+    assert len(near({n: f"{n} 0" for n in range(1, 250)})) == 249, "what a search may not find is left out first"
     assert fused([7, 5], [5, 9]) == {7: 1 / 61, 5: 1 / 62 + 1 / 61, 9: 1 / 62} and fused([], []) == {}
 
 

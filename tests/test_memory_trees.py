@@ -12,8 +12,8 @@ import pytest
 from firsthand import Task
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.memories.episodic import episodic
-from firsthand.memories.hierarchical import DOCUMENT_NOTE, NOTE, _chars, hierarchical
-from firsthand.memories.keeping.conversation_window import shown_ids, shown_items
+from firsthand.memories.hierarchical import DOCUMENT_NOTE, NOTE, hierarchical
+from firsthand.memories.keeping.conversation_window import shown_ids, shown_items, text_pieces
 from firsthand.memories.keeping.item_vectors import ItemVectors
 from firsthand.memories.keeping.opened_file import bounds_of, opened_file, vectors_of
 from firsthand.memories.keeping.stored_memory import KeepingPolicy, StoredMemory
@@ -65,7 +65,8 @@ def test_a_document_s_tree_is_built_level_by_level_with_what_is_given_to_every_n
     assert briefed.messages[-1] == shown_items([shown[first], shown[second]], DOCUMENT_NOTE) and {first, second} == set(
         shown
     )
-    assert [_chars(tokens) for tokens in (16, 2_999, 3_000, 3_001)] == [64, 11_996, 12_000, 12_000]
+    longest = [len(text_pieces("x" * 13_000, most)[0]) for most in (64, 11_996, 12_000, 12_004)]
+    assert longest == [64, 11_996, 12_000, 12_000]
 
 
 def test_chunks_of_a_document_are_as_long_as_they_were_asked_for_whatever_the_window() -> None:

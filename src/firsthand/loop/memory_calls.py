@@ -10,7 +10,7 @@ from firsthand.loop.attempt_memory import AttemptMemory, MemoryChange
 from firsthand.loop.concurrency import current_branch, had_ended
 from firsthand.loop.open_call import OpenCall
 from firsthand.loop.private_texts import READERS, copies, private_texts
-from firsthand.loop.read_origins import origins_read
+from firsthand.loop.read_origins import bounded_origins, origins_read
 from firsthand.memory import MemoryItem
 from firsthand.message import Json, canonical
 from firsthand.model import Usage, request_key
@@ -82,7 +82,7 @@ def _item(call: OpenCall, text: str, provenance: Json) -> MemoryItem:
     attempt = {} if memory is None else memory.origin
     given = as_json({**provenance, **_readers(call, text), **attempt, "effect": call.effect})
     if "origin" not in provenance:
-        given["origin"] = origins_read(call.attempt, call.node, call.effect)
+        given["origin"] = bounded_origins(origins_read(call.attempt, call.node, call.effect))
     if not given["origin"]:
         del given["origin"]
     return MemoryItem.of(text, given)

@@ -6,13 +6,14 @@ action, a document), and from the record of the attempt's tool calls, those of s
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 
 from firsthand.loop.attempt import Attempt
 from firsthand.loop.concurrency import had_ended
-from firsthand.message import Message, Text, ToolResult
+from firsthand.message import Message, Text, ToolResult, canonical
 from firsthand.tool import MARK_END
 from firsthand.trace import Call
 
@@ -23,6 +24,11 @@ ORIGINS = "; origin: "
 """Stands before the origins in the label of a remembered item."""
 SPECIAL = {",": "%2C", ";": "%3B", "%": "%25"}
 """Codes of characters in a label."""
+MAX_ORIGINS_BYTES = 12 << 10
+"""The most that the origins of one item take as JSON: an attempt may read any number of pages with long addresses."""
+OTHERS = "and others"
+"""Stands in place of further origins."""
+_NAME_CHARS = 200
 _PLAIN = {code: character for character, code in SPECIAL.items()}
 _CODES = re.compile("|".join(_PLAIN))
 _NAMED = re.compile(r'untrusted from="memory ([^"\n]*+)')
@@ -34,6 +40,35 @@ def origins_read(attempt: Attempt, node: int | None, effect: str) -> list[str]:
     ended = [call for call in attempt.calls if call.kind == "tool" and had_ended(call.id, effect)]
     ended.sort(key=lambda call: attempt.order[call.id])
     return list(dict.fromkeys([*origins_of(attempt.conversation(node)), *origins_in(ended)]))
+
+
+def bounded_origins(origins: Iterable[str]) -> list[str]:
+    """Origins for an item, each once, as they are if they take at most MAX_ORIGINS_BYTES as JSON.
+
+    Otherwise of a long one there is the beginning and a hash, and "and others" stands for those at the end.
+    """
+    named = list(dict.fromkeys(origins))
+    if _size_of(named) <= MAX_ORIGINS_BYTES:
+        return named
+    kept: list[str] = []
+    size = _size_of([OTHERS])
+    for name in dict.fromkeys(_short(name) for name in named if name != OTHERS):
+        size += _size_of([name]) - 1  # a comma in place of two brackets
+        if size > MAX_ORIGINS_BYTES:
+            return [*kept, OTHERS]
+        kept.append(name)
+    return [*kept, OTHERS] if OTHERS in named else kept
+
+
+def _short(name: str) -> str:
+    if len(name) <= _NAME_CHARS:
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"{name[: _NAME_CHARS - 20]}... {digest}"
+
+
+def _size_of(names: Sequence[str]) -> int:
+    return len(canonical(names).encode("utf-8", "surrogatepass"))
 
 
 def origins_in(calls: Iterable[Call]) -> list[str]:

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.memories.keeping.conversation_window import (
-    PART_CHARS,
     entries_of,
     fitted_tail,
     newest_units,
@@ -22,6 +21,7 @@ from firsthand.memories.keeping.conversation_window import (
     size_of,
     summarised,
     text_of,
+    text_pieces,
 )
 from firsthand.memories.keeping.fenced_items import joined_origins
 from firsthand.memories.keeping.item_file import ItemFile
@@ -71,7 +71,7 @@ class HierarchicalMemory(StoredMemory):
 
         `provenance`, such as `origin`, goes to every node.
         """
-        pieces = [text[first : first + _chars(self.chunk)] for first in range(0, max(1, len(text)), _chars(self.chunk))]
+        pieces = text_pieces(text, 4 * self.chunk)  # about 4 characters for each token
         ids = await ctx.remember_all(
             [(piece, {**provenance, "level": 0, "chunk": at}) for at, piece in enumerate(pieces)]
         )
@@ -136,11 +136,6 @@ class HierarchicalMemory(StoredMemory):
         if origin := joined_origins([*(item.provenance for item in parts), given]):
             given["origin"] = origin
         return MemoryItem(await ctx.remember(summary, **given), summary, given)
-
-
-def _chars(tokens: int) -> int:
-    """The characters of a chunk: about 4 for each token, and no more than an item may have."""
-    return min(4 * tokens, PART_CHARS)
 
 
 def hierarchical(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from firsthand.context import Context
 from firsthand.memories.episodic import question_of, steps_of
 from firsthand.memories.keeping.conversation_window import shortened, shown_items, without_thoughts
-from firsthand.memories.keeping.fenced_items import origins_in, origins_of
+from firsthand.memories.keeping.fenced_items import bounded_origins, origins_in, origins_of
 from firsthand.memories.keeping.item_file import ItemFile
 from firsthand.memories.keeping.item_vectors import ItemVectors
 from firsthand.memories.keeping.opened_file import bounds_of, opened_file, vectors_of
@@ -46,8 +46,7 @@ def skill_of(trace: Trace, threshold: float = 1.0) -> MemoryItem | None:
         "confidence": 1.0 / (1.0 + calls + trace.usage.completion_tokens / 1e6),
         "time": 0,
     }
-    read = [*origins_of([node.message for node in trace.nodes]), *origins_in(trace.calls)]
-    if origin := [*dict.fromkeys(read)]:
+    if origin := bounded_origins([*origins_of([node.message for node in trace.nodes]), *origins_in(trace.calls)]):
         provenance["origin"] = origin
     return MemoryItem.of("\n".join(lines), provenance)
 

@@ -4,7 +4,10 @@ A fact has a subject, an attribute and a value. Facts are only ever added: which
 so that writers need not agree and "then" can be asked as well as "now". Of the facts of one subject and attribute the one
 with the latest valid time holds; of equal times the more confident, then the one written last. Facts without a time replace
 each other in the order of writing, whatever their writers' clocks say; imported ones count from when they were stored first.
-A fact whose time is to come holds from then on: "now" passes it over while another one holds. A withdrawal is a fact too.
+A fact whose time is to come holds from then on: "now" passes it over while another one holds.
+
+A withdrawal is a fact too. It ends the fact of its value, or the one that holds if it has no value; a newer fact of another
+value goes on holding, and what was replaced before does not come back.
 
     await ctx.remember("Ann lives in Oslo", subject="Ann", attribute="home", value="Oslo", time="2026-03-01")
     await ctx.recall("Where does Ann live?")                      # now
@@ -29,12 +32,13 @@ from firsthand.memories.keeping.conversation_window import shown_items, without_
 from firsthand.memories.keeping.item_age import oldest_first
 from firsthand.memories.keeping.item_file import ItemFile
 from firsthand.memories.keeping.item_vectors import ItemVectors
-from firsthand.memories.keeping.kept_item import KeptItem, seconds_of
+from firsthand.memories.keeping.kept_item import KeptItem, named_text, seconds_of
 from firsthand.memories.keeping.opened_file import bounds_of, opened_file, vectors_of
 from firsthand.memories.keeping.reading_tools import here, reading_tools
 from firsthand.memories.keeping.stored_memory import KeepingPolicy, StoredMemory
 from firsthand.memory import Lifetime, MemoryItem
 from firsthand.message import Json, canonical
+from firsthand.system.normalised_text import Form
 from firsthand.task import Task
 from firsthand.tool import Tool, tool
 
@@ -58,10 +62,22 @@ FACTS_SCHEMA: Json = {"type": "array", "items": _FACT, "maxItems": MAX_FACTS}
 
 
 def fact_key(item: MemoryItem) -> str | None:
-    """A hash of subject and attribute, letter case and spaces aside; of a text without them, of the text itself."""
+    """A hash of subject and attribute, letter case and spaces aside; of a text without them, of the text itself.
+
+    Names are equal whichever way their accents are encoded: as most keyboards do (NFC), or as macOS file names (NFD).
+    """
+    return _key_in("NFC", item)
+
+
+def _older_keys(item: MemoryItem) -> list[str]:
+    """The key that versions before 0.24 gave names in NFD."""
+    return [_key_in("NFD", item)]
+
+
+def _key_in(form: Form, item: MemoryItem) -> str:
     subject, attribute = item.provenance.get("subject"), item.provenance.get("attribute")
     named = [subject, attribute] if subject and attribute else [item.text]
-    body = canonical([" ".join(str(each).casefold().split()) for each in named])
+    body = canonical([named_text(each, form) for each in named])
     return hashlib.sha256(body.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
@@ -97,7 +113,7 @@ class SemanticMemory(StoredMemory):
         last."""
         groups: dict[tuple[str | None, float], list[KeptItem]] = {}
         for kept in self.all():
-            groups.setdefault((kept.key, kept.valid_s), []).append(kept)
+            groups.setdefault((fact_key(kept.item), kept.valid_s), []).append(kept)
         found = []
         for group in groups.values():
             values = {
@@ -141,7 +157,7 @@ class SemanticMemory(StoredMemory):
                 subject: Who or what it is about.
                 attribute: The property, such as home town.
                 value: Its value.
-                withdrawn: True if the fact no longer holds.
+                withdrawn: True if this value no longer holds.
             """
             fact = {"subject": subject, "attribute": attribute, "value": value, "withdrawn": withdrawn}
             return f"Stored as {await here(ctx).remember(_sentence(fact), **fact)}."
@@ -188,6 +204,8 @@ _NAMED = ("subject", "attribute", "value")
 
 
 def _sentence(fact: Mapping[str, Any]) -> str:
+    if fact["withdrawn"] and not fact["value"].strip():
+        return f"The {fact['attribute']} of {fact['subject']} is no longer known."
     verb = "is no longer" if fact["withdrawn"] else "is"
     return f"The {fact['attribute']} of {fact['subject']} {verb} {fact['value']}."
 
@@ -211,7 +229,7 @@ def semantic(
     store and search. Beyond `max_items` or `max_mb`, replaced facts are deleted first, then the oldest.
     `vectors` names an embedding model, such as `minilm`: items are then found by their meaning too.
     """
-    policy = KeepingPolicy("semantic", fact_key, _check, bounds=bounds_of(max_items, max_mb))
+    policy = KeepingPolicy("semantic", fact_key, _check, bounds=bounds_of(max_items, max_mb), older_keys=_older_keys)
     return SemanticMemory(
         policy,
         opened_file(file),

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from firsthand.context import Context
 from firsthand.errors import TemplateError
-from firsthand.memories.keeping.fenced_items import LEAD, fenced, origins_of
+from firsthand.memories.keeping.fenced_items import LEAD, bounded_origins, fenced, origins_of
 from firsthand.memory import MemoryItem
 from firsthand.message import Json, Message, Part, Text, ToolCall, ToolResult, canonical, user
 from firsthand.tool import Tool
@@ -28,6 +28,8 @@ _MARK = re.compile(r'^<untrusted from="memory ([!-~]{1,64}?)[";]', re.MULTILINE)
 _LEAST_CHARS = 200
 PART_CHARS = 12_000
 """The most characters of a message in one item."""
+PART_BYTES = 48 << 10
+"""The most that they take as JSON, so that an item has room for its origins and the rest of its provenance."""
 
 
 def units_of(messages: Sequence[Message]) -> list[Unit]:
@@ -67,12 +69,34 @@ def entries_of(messages: Sequence[Message], **rest: object) -> list[tuple[str, J
     parts."""
     entries = []
     for message in messages:
-        provenance: Json = {"store": "recall", "role": message.role, **rest, "origin": origins_of([message])}
-        text = text_of(message)  # never empty: it begins with the role
-        for first in range(0, len(text), PART_CHARS):
-            part = {"part": first // PART_CHARS} if len(text) > PART_CHARS else {}
-            entries.append((text[first : first + PART_CHARS], provenance | part))
+        provenance: Json = {
+            "store": "recall",
+            "role": message.role,
+            **rest,
+            "origin": bounded_origins(origins_of([message])),
+        }
+        pieces = text_pieces(text_of(message))
+        for number, piece in enumerate(pieces):
+            entries.append((piece, provenance | ({"part": number} if len(pieces) > 1 else {})))
     return entries
+
+
+def text_pieces(text: str, most: int = PART_CHARS) -> list[str]:
+    """The text in pieces of at most `most` characters, and no more than an item may have; one if it is empty.
+
+    A character takes up to six bytes as JSON: a text of control characters, as a binary file read by a tool, has shorter
+    pieces.
+    """
+    most = min(most, PART_CHARS)
+    pieces = [text[first : first + most] for first in range(0, len(text), most)] or [""]
+    return [half for piece in pieces for half in _within_bytes(piece)]
+
+
+def _within_bytes(piece: str) -> list[str]:
+    if len(canonical(piece).encode("utf-8", "surrogatepass")) <= PART_BYTES:
+        return [piece]
+    middle = len(piece) // 2
+    return [*_within_bytes(piece[:middle]), *_within_bytes(piece[middle:])]
 
 
 def shortened(text: str, most: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from firsthand.loop.read_origins import LEAD as LEAD
 from firsthand.loop.read_origins import ORIGIN as ORIGIN
 from firsthand.loop.read_origins import ORIGINS, SPECIAL
+from firsthand.loop.read_origins import bounded_origins as bounded_origins
 from firsthand.loop.read_origins import origins_in as origins_in
 from firsthand.loop.read_origins import origins_of as origins_of
 from firsthand.memories.keeping.kept_item import origins_given, seconds_of, shown_time
@@ -49,5 +50,5 @@ def _coded(text: str) -> str:
 
 
 def joined_origins(provenances: Iterable[Any]) -> list[str]:
-    """The origins of several items, each once, in order."""
-    return list(dict.fromkeys(origin for each in provenances for origin in origins_given(each)))
+    """The origins of several items, each once, in order, as far as an item keeps them."""
+    return bounded_origins(origin for each in provenances for origin in origins_given(each))

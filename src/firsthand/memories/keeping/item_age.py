@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from sqlite3 import Connection
 
 from firsthand.memories.keeping.kept_item import ZONES_S, KeptItem
@@ -34,6 +34,25 @@ def oldest_first(items: Iterable[KeptItem]) -> list[KeptItem]:
     return sorted(items, key=lambda kept: (*order[kept.number], kept.number))
 
 
+def standing(items: Iterable[KeptItem]) -> KeptItem | None:
+    """The item that holds, of items of one key in the order of `oldest_first`: the last fact that is not withdrawn after it.
+
+    A fact that was replaced does not come back when the one that replaced it is withdrawn.
+    """
+    holds: KeptItem | None = None
+    for kept in items:
+        if not kept.is_withdrawal:
+            holds = kept
+        elif holds is not None and kept.withdraws(holds):
+            holds = None
+    return holds
+
+
+def replaced_of(items: Sequence[KeptItem]) -> Sequence[KeptItem]:
+    """Those of such items that a newer fact has replaced; a withdrawal replaces nothing, as it may be of an older value."""
+    return items[: max((place for place, kept in enumerate(items) if not kept.is_withdrawal), default=0)]
+
+
 def in_order_of_import(items: Iterable[KeptItem]) -> list[KeptItem]:
     """Items of one owner and kind in the order of writing, but those of a key by newness, in the places that they have.
 
@@ -53,7 +72,9 @@ def in_order_of_import(items: Iterable[KeptItem]) -> list[KeptItem]:
 _REPLACED = """
     WITH counted AS (
         SELECT number, id, key, valid_s, stored_s, length(body) AS size, coalesce(batch, 0) AS batch,
-            CASE WHEN valid_s = stored_s THEN valid_s END AS clock_s
+            CASE WHEN valid_s = stored_s THEN valid_s END AS clock_s,
+            CASE WHEN instr(body, CAST('"withdrawn":' AS BLOB)) AND json_valid(CAST(body AS TEXT))
+                THEN coalesce(json_extract(CAST(body AS TEXT), '$[1].withdrawn'), 0) IN (0, '') ELSE 1 END AS is_fact
         FROM items LEFT JOIN imported ON item = number
         WHERE scope = :scope AND key IS NOT NULL AND (valid_s = stored_s OR valid_s <= :now_s)),
     aged AS (
@@ -61,20 +82,23 @@ _REPLACED = """
             min(CASE WHEN batch = 0 THEN clock_s END) OVER (PARTITION BY key ORDER BY number DESC) AS here_s
         FROM counted),
     ranked AS (
-        SELECT *, rank() OVER (
+        SELECT *, sum(is_fact) OVER (
             PARTITION BY key ORDER BY CASE WHEN clock_s IS NULL THEN valid_s ELSE min(batch_s, coalesce(here_s, batch_s)) END
-            DESC, CASE WHEN clock_s IS NULL THEN 0 ELSE number END DESC) AS newness
+            DESC, CASE WHEN clock_s IS NULL THEN 0 ELSE number END DESC
+            GROUPS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS newer_facts
         FROM aged)
-    SELECT number, size FROM ranked WHERE newness > 1 ORDER BY valid_s, id LIMIT :many
+    SELECT number, size FROM ranked WHERE newer_facts > 0 ORDER BY valid_s, number LIMIT :many
 """
 """The order of `oldest_first`, but that none of several items which a writer gave one time is replaced by another. What is
-to come replaces nothing yet, and is not replaced."""
+to come replaces nothing yet, and is not replaced; nor does a withdrawal replace anything: see `replaced_of`."""
 _OLDEST = """
-    SELECT number, length(body) FROM items WHERE scope = :scope ORDER BY min(valid_s, stored_s), id LIMIT :many
+    SELECT number, length(body) FROM items WHERE scope = :scope ORDER BY min(valid_s, stored_s), stored_s, number
+    LIMIT :many
 """
 
 
 def first_to_go(connection: Connection, scope: int, many: int) -> list[tuple[int, int]]:
-    """Numbers and bytes of at most so many items: replaced ones, or else the oldest by `known_s`."""
+    """Numbers and bytes of at most so many items: replaced ones, or else the oldest by `known_s`, of equal ones those that
+    were stored first."""
     asked = {"scope": scope, "many": many, "now_s": time.time() + ZONES_S}
     return connection.execute(_REPLACED, asked).fetchall() or connection.execute(_OLDEST, asked).fetchall()

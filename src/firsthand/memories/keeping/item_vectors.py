@@ -19,7 +19,7 @@ from firsthand.loop.concurrency import in_thread
 from firsthand.memories.keeping.item_file import ItemFile
 
 CANDIDATES = 200
-"""The nearest items that a search ranks."""
+"""The items of each of its two rankings, by words and by meaning, that a search fuses."""
 LEAST_COSINE = 0.2
 """Items further from the query than this are not found by their meaning: what is unrelated lies near 0."""
 RRF_K = 60
@@ -61,7 +61,7 @@ class ItemVectors:
     async def nearest(
         self, query: str, file: ItemFile | None, scope: int, last: int, own: Mapping[int, str]
     ) -> list[int]:
-        """Numbers of the items nearest to the query, the nearest first, ties by number.
+        """Numbers of the items within LEAST_COSINE of the query, the nearest first, ties by number.
 
         Args:
             file: The memory's file, whose items of `scope` up to number `last` are searched.
@@ -84,8 +84,9 @@ class ItemVectors:
         if not len(numbers):
             return []
         cosines = matrix @ asked
-        order = np.lexsort((numbers, -cosines))[:CANDIDATES]
-        return [int(numbers[place]) for place in order if cosines[place] >= LEAST_COSINE]
+        numbers, cosines = numbers[cosines >= LEAST_COSINE], cosines[cosines >= LEAST_COSINE]
+        nearest: list[int] = numbers[np.lexsort((numbers, -cosines))].tolist()
+        return nearest
 
     async def _embed(self, texts: Sequence[str]) -> Matrix:
         """Unit vectors, a row for each text."""

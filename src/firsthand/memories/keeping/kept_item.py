@@ -18,6 +18,7 @@ from firsthand.errors import ConfigError
 from firsthand.memory import MemoryItem
 from firsthand.message import canonical
 from firsthand.retrieval.store.analyzer import Analyzer
+from firsthand.system.normalised_text import Form, normalised_text
 from firsthand.system.stored_json import decoded_column
 
 MAX_ITEM_BYTES = 64 << 10
@@ -57,6 +58,16 @@ class KeptItem:
         return min(self.valid_s, self.stored_s)
 
     @property
+    def is_withdrawal(self) -> bool:
+        """True if it says that a fact of its key holds no more."""
+        return bool(self.item.provenance.get("withdrawn"))
+
+    def withdraws(self, fact: KeptItem) -> bool:
+        """True if it is a withdrawal of the fact's value, case and spaces aside; one without a value withdraws any."""
+        named, held = (named_text(each.item.provenance.get("value")) for each in (self, fact))
+        return self.is_withdrawal and named in ("", held)
+
+    @property
     def is_timed(self) -> bool:
         """True if it came with a time; otherwise both of its times are when it was stored."""
         return self.valid_s != self.stored_s
@@ -64,6 +75,11 @@ class KeptItem:
     def is_coming(self, now_s: float) -> bool:
         """True if the time that it came with is still to come, in every time zone."""
         return self.is_timed and self.valid_s > now_s + ZONES_S
+
+
+def named_text(name: Any, form: Form = "NFC") -> str:
+    """A name or value as text to compare: in a normal form, letter case and spaces aside; empty for None."""
+    return "" if name is None else " ".join(normalised_text(form, str(name)).casefold().split())
 
 
 def unstored(item: MemoryItem, count: int, key: str | None) -> KeptItem:

@@ -21,7 +21,7 @@ from itertools import groupby, islice
 from typing import Any, Self
 
 from firsthand.loop.concurrency import in_thread
-from firsthand.memories.keeping.item_age import oldest_first
+from firsthand.memories.keeping.item_age import oldest_first, replaced_of, standing
 from firsthand.memories.keeping.item_file import ItemFile, KeepingBounds, ScopeSize, WordRow
 from firsthand.memories.keeping.item_vectors import CANDIDATES, ItemVectors, fused
 from firsthand.memories.keeping.kept_item import (
@@ -50,6 +50,11 @@ def no_key(item: MemoryItem) -> str | None:
     return None
 
 
+def no_older_keys(item: MemoryItem) -> Sequence[str]:
+    """None: keys were always made as they are now."""
+    return ()
+
+
 def any_item(item: MemoryItem) -> None:
     """Check nothing."""
 
@@ -66,6 +71,8 @@ class KeepingPolicy:
     half_life_days: float | None = None
     """Halve the score for each so many days that an item is older than the newest one. None: time breaks no tie."""
     bounds: KeepingBounds = field(default_factory=KeepingBounds)
+    older_keys: Callable[[MemoryItem], Sequence[str]] = no_older_keys
+    """Keys under which a file may have items of the same key, which an older version wrote."""
 
 
 class StoredMemory:
@@ -221,39 +228,50 @@ class StoredMemory:
         if asked.ids:
             named = (self.get(id) for id in asked.ids[: asked.k])
             return [kept for kept in named if kept is not None and asked.fits(kept)]
-        candidates = self._ranked(asked, meaning) if meaning or words_of(asked.query) else self._by_time(asked)
-        kept: builtins.list[KeptItem] = []
-        for each in candidates:
-            if len(kept) == asked.k:
-                break
-            if asked.fits(each) and (asked.history or self._holds(each, asked)):
-                kept.append(each)
-        return kept
+        holding: dict[tuple[str, ...], str | None] = {}  # by key, as many items of one key may be looked at
 
-    def _holds(self, kept: KeptItem, asked: RecallRequest) -> bool:
-        """True if no newer item of its key counts for the request, and it is neither a withdrawal nor for reading by id
-        only. What is to come counts where nothing of its key holds yet: the first of it that will hold."""
-        if kept.item.provenance.get("hidden"):
-            return False
-        if kept.key is None:
-            return True
-        known = [each for each in self.with_key(kept.key) if asked.is_past(each)]
+        def is_found(kept: KeptItem) -> bool:
+            if not asked.fits(kept) or asked.history:
+                return asked.fits(kept)
+            if kept.item.provenance.get("hidden") or kept.key is None:
+                return not kept.item.provenance.get("hidden")
+            keys = tuple(
+                sorted({kept.key, self.policy.key_of(kept.item) or kept.key, *self.policy.older_keys(kept.item)})
+            )
+            if keys not in holding:
+                holding[keys] = self._holding(keys, asked)
+            return holding[keys] == kept.item.id
+
+        has_words = meaning or words_of(asked.query)
+        candidates = self._ranked(asked, meaning, is_found) if has_words else self._by_time(asked)
+        return [*islice(filter(is_found, candidates), asked.k)]
+
+    def _holding(self, keys: Sequence[str], asked: RecallRequest) -> str | None:
+        """The id of the item that holds for the request, of those with one of the keys, if one does. What is to come counts
+        where nothing of them has begun yet: the first of it that will hold."""
+        known = oldest_first(each for key in keys for each in self.with_key(key) if asked.is_past(each))
         begun = [each for each in known if not asked.is_coming(each)]
-        at_each_time = {each.valid_s: each for each in known}  # of one time the last, and the times in order
-        plans = (each for each in at_each_time.values() if not each.item.provenance.get("withdrawn"))
-        counted = begun[-1] if begun else next(plans, None)
-        return counted is not None and counted.item.id == kept.item.id and not counted.item.provenance.get("withdrawn")
+        plans = (standing([*of_one_time]) for _, of_one_time in groupby(known, key=lambda each: each.valid_s))
+        counted = standing(begun) if begun else next(filter(None, plans), None)
+        return None if counted is None else counted.item.id
 
     def _by_time(self, asked: RecallRequest) -> Iterator[KeptItem]:
         return (kept for kept in self.all() if kept.valid_s >= asked.since_s)
 
     # -- ranking --
 
-    def _ranked(self, asked: RecallRequest, meaning: Sequence[int] = ()) -> Iterator[KeptItem]:
-        """The items that share a word with the query, or are near to it, by score, ties by id."""
+    def _ranked(
+        self, asked: RecallRequest, meaning: Sequence[int], is_found: Callable[[KeptItem], bool]
+    ) -> Iterator[KeptItem]:
+        """The items that share a word with the query, or are near to it, by score, ties by id.
+
+        Two rankings are fused as far as CANDIDATES of the items that the request may find: any number of others, such as
+        replaced ones, takes no place in them.
+        """
         scores = self._scores(asked.query)
         if meaning:
-            scores = fused(list(islice(self._ordered(scores), CANDIDATES)), meaning)
+            rankings = (filter(is_found, self._read(numbers)) for numbers in (self._ordered(scores), iter(meaning)))
+            scores = fused(*([kept.number for kept in islice(ranking, CANDIDATES)] for ranking in rankings))
         if self.policy.half_life_days is not None:
             kept = self._numbered([*scores])
             newest = max((each.known_s for each in kept.values() if math.isfinite(each.known_s)), default=0.0)
@@ -262,8 +280,11 @@ class StoredMemory:
                 n: math.log2(scores[n] or math.ulp(0.0)) - max(0.0, newest - each.known_s) / half_s
                 for n, each in kept.items()
             }
-        ordered = self._ordered(scores)
-        while page := list(islice(ordered, _PAGE)):
+        yield from self._read(self._ordered(scores))
+
+    def _read(self, numbers: Iterator[int]) -> Iterator[KeptItem]:
+        """The visible items of those numbers, in their order, a page at a time."""
+        while page := list(islice(numbers, _PAGE)):
             kept = self._numbered(page)
             yield from (kept[number] for number in page if number in kept)
 
@@ -342,7 +363,7 @@ class StoredMemory:
             if kept.key and not kept.is_coming(now_s):
                 begun[kept.key].append(kept)
         several = (oldest_first(items) for items in begun.values() if len(items) > 1)
-        replaced = {kept.number for items in several for kept in items[:-1]}
+        replaced = {kept.number for items in several for kept in replaced_of(items)}
         oldest.sort(key=lambda kept: kept.number not in replaced)  # which go first, each half from the oldest on
         for kept in oldest[: len(oldest) - (most - most // 100)]:
             self._changes.pop(kept.item.id)
