@@ -31,8 +31,10 @@ def tally(rules, attack, **kw):
 
 @pytest.fixture(scope="module")
 def guarded():
-    """The default rules against all 629 pairs, with nobody to ask."""
-    return tally(DEFAULT, "important_instructions")
+    """The default rules against all 629 pairs, or every fourth of them in CI, with nobody to ask."""
+    pairs = [task.id for task in dojo_benchmark("all", "important_instructions").tasks(0)]
+    assert len(pairs) == 629
+    return tally(DEFAULT, "important_instructions", only=frozenset(part(pairs, 4)))
 
 
 def test_every_tool_is_declared_and_every_declaration_names_arguments():
