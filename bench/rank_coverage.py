@@ -40,6 +40,9 @@ NAMES = tuple(f"m{i}" for i in range(len(STRENGTHS)))
 TERMS = {"bradley-terry": bradley_terry_terms, "davidson": davidson_terms, "rao-kupper": rao_kupper_terms}
 COLUMNS = 12
 VOTES = 1500
+BENCHMARKS = 400_000
+MANY_VOTES = 2_000_000
+"""Drawn for the truth of a population of benchmarks, and of one of voters."""
 TASTE = 0.5
 """Standard deviation of a voter's taste for a model, in log-odds."""
 
@@ -92,7 +95,7 @@ def of_ratings(
 def over_tastes(strengths: tuple[float, ...]) -> Floats:
     """Shape (M): the ratings that votes of ever more voters with tastes tend to, by a fit to two million voters' votes."""
     rng = np.random.default_rng(1)
-    a, b = pairs(rng, 2_000_000)
+    a, b = pairs(rng, MANY_VOTES)
     odds = np.array(strengths)[a] - np.array(strengths)[b] + rng.normal(0, TASTE * np.sqrt(2), len(a))
     return _equal_where(strengths, rate(BattleTable.from_columns(**battles(rng, a, b, "bradley-terry", odds))).theta)
 
@@ -151,7 +154,7 @@ def columns(rng: np.random.Generator, strengths: Floats, number: int) -> Floats:
 @cache
 def expected(rule: str, strengths: tuple[float, ...]) -> Floats:
     """Shape (M): the mean over the population of benchmarks; equal models get equal ones."""
-    values = columns(np.random.default_rng(3), np.array(strengths), 400_000)
+    values = columns(np.random.default_rng(3), np.array(strengths), BENCHMARKS)
     return _equal_where(strengths, (column_win_rates(values) if rule == "win-rate" else borda_counts(values)).mean(1))
 
 

@@ -6,6 +6,7 @@ not searched for garbage again and again.
 
 import contextlib
 import gc
+import itertools
 import os
 import re
 import signal
@@ -31,6 +32,21 @@ from firsthand.system.home import data_home
 settings.register_profile("firsthand", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("firsthand")
 
+LONG = (
+    "test_a_model_learns_to_call_where_it_helps_and_shuffled_results_are_not_kept",
+    "test_schemathesis_finds_no_answer_that_the_description_does_not_tell_of",
+    "test_a_run_of_two_processes_is_resumed_by_one_and_the_other_way_round",
+    "test_minilm_on_tatoeba_and_sts_is_as_published",
+    "test_a_small_reasoner_learns_to_write_its_steps_because_they_pay",
+    "test_a_killed_run_with_rollouts_under_way_ends_with_the_bits_of_the_undisturbed_one",
+    "test_a_replica_killed_under_load_costs_no_answer_and_SIGTERM_ends_all",
+    "test_servers_of_others_from_pypi_are_driven",
+    "test_a_run_killed_again_and_again_pays_its_judge_once",
+    "test_a_run_that_is_killed_again_and_again_ends_with_the_bits_of_the_undisturbed_one",
+    "test_bm25_on_scifact_reaches_anserinis_figure",
+    "test_two_layers_learn_induction_and_the_circuit_survives_scrubbing",
+)
+"""Tests of half a minute and more: each process begins with some of them, and none is left to run alone at the end."""
 SLOW = re.compile(r"\b(slow|weights|test_studio_browser)\b")
 HOME = data_home()  # as it is before any test sets another one
 
@@ -80,6 +96,23 @@ def pytest_make_collect_report(
             with contextlib.suppress(Exception, pytest.skip.Exception):  # told where the file is collected
                 each.obj  # noqa: B018
     return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long tests first in the share of each process: xdist gives each as many neighbours of the list as the others."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    shares = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    long = [item for item in items if getattr(item, "originalname", "") in LONG]
+    others = iter([item for item in items if getattr(item, "originalname", "") not in LONG])
+    left, ordered = len(items), list[pytest.Item]()
+    for share in range(shares):
+        size = left // (shares - share)
+        own = long[share::shares]
+        ordered += [*own, *itertools.islice(others, max(0, size - len(own)))]
+        left -= size
+    items[:] = [*ordered, *others]
 
 
 def pytest_collectstart() -> None:

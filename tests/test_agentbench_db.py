@@ -22,6 +22,7 @@ from firsthand.worlds.database.mariadb_engine import MariadbEngine, MariadbServe
 from firsthand.worlds.database.mysql_dialect import for_sqlite
 from firsthand.worlds.database.table_items import TableItem, is_right, read_item, table_md5
 from firsthand.worlds.players import play
+from thorough import THOROUGH
 
 SHARED = Path(os.environ.get("FIRSTHAND_DATA") or Path(__file__).parents[2] / "shared" / "data")
 REAL = SHARED / "agents" / "agentbench" / "dbbench" / "standard.jsonl"
@@ -334,7 +335,8 @@ def test_the_optimal_player_solves_items_by_text_and_by_native_calls(items: str,
 def test_the_published_hashes_are_reproduced_by_the_published_statements():
     benchmark = agentbench_db(data=str(REAL))
     writes = [task for task in benchmark.tasks(0) if task.metadata["stratum"] != "SELECT"]
-    asked = [task for place, task in enumerate(writes) if place % 5 == 0 or task.id in ("standard-206", "standard-225")]
+    every = 5 if THOROUGH else 15
+    asked = [task for at, task in enumerate(writes) if at % every == 0 or task.id in ("standard-206", "standard-225")]
 
     async def all_of_them() -> list[str]:
         gate = asyncio.Semaphore(8)
@@ -347,8 +349,9 @@ def test_the_published_hashes_are_reproduced_by_the_published_statements():
         found = await asyncio.gather(*map(one, asked))
         return [each for each in found if each is not None]
 
+    least = 40 if THOROUGH else 14
     # 206 finds Montréal by Montreal, as MySQL's collation does and SQLite's does not; 225's hash fits no engine.
-    assert len(writes) == 200 and len(asked) >= 40 and asyncio.run(all_of_them()) == ["standard-206", "standard-225"]
+    assert len(writes) == 200 and len(asked) >= least and asyncio.run(all_of_them()) == ["standard-206", "standard-225"]
 
 
 def _mariadb_is_here() -> bool:

@@ -17,6 +17,7 @@ from firsthand.arena.rank_intervals import ranked, separated
 from firsthand.arena.ratings import ELO, MIN_CLUSTERS, Ratings, rate
 from firsthand.arena.vote_files import read_votes, style_count
 from firsthand.errors import ConfigError, DataError, FirsthandError
+from thorough import THOROUGH, repetitions
 
 METHODS = ("bradley-terry", "davidson", "rao-kupper")
 
@@ -345,7 +346,7 @@ def test_intervals_cover_and_all_ranks_hold_together(method) -> None:
     draws = {"bradley-terry": bradley_terry_terms, "davidson": davidson_terms, "rao-kupper": rao_kupper_terms}[method]
     pairs = list(combinations(range(6), 2))
     covered, together = [], []
-    for seed in range(600):
+    for seed in range(repetitions(600, 150)):
         rng = np.random.default_rng(seed)
         columns = ([], [], [])
         for i, j in pairs:
@@ -360,7 +361,7 @@ def test_intervals_cover_and_all_ranks_hold_together(method) -> None:
         told = separated(found, seed=seed)
         together.append(all(truth[i] > truth[j] for i, j in zip(*np.nonzero(told), strict=True)))
     assert 0.93 < np.mean(covered) < 0.97
-    assert np.mean(together) > 0.93
+    assert np.mean(together) > (0.93 if THOROUGH else 0.88)  # .95 expected; less has a probability of 0.1% or less
 
 
 @pytest.mark.slow

@@ -6,6 +6,9 @@ block must end well. A comment on the line before a block says what else is to b
 weights, `<!-- sandbox -->` bubblewrap, `<!-- needs=lm_eval -->` that package, `<!-- cluster -->` starts a Ray cluster,
 `<!-- exit=2 -->` ends with that code, and a `text` block after `<!-- output -->` is what the block before it printed, apart
 from times and the ids of runs; a line `...` in it stands for any lines. Other `text` blocks are not run.
+
+Real weights cost ten seconds for each thousand tokens. In CI a `firsthand run` with real weights whose output the page does
+not show has one task and short answers; with `FIRSTHAND_THOROUGH=1` it is the command that the page has.
 """
 
 from __future__ import annotations
@@ -21,12 +24,13 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from namespaces import WHY_NOT
+from thorough import THOROUGH
 from warm_commands import commands
 
 ROOT = Path(__file__).parent.parent
@@ -125,7 +129,7 @@ def run_page(page: str, *, weights: bool, cluster: bool = False) -> None:
     """Run the blocks of a page in the working directory, with those that need weights or a cluster or without."""
     namespace: dict[str, object] = {"__name__": "__main__"}
     printed: str | None = None
-    for block in blocks(page):
+    for block in blocks(page) if THOROUGH else in_short(list(blocks(page))):
         without = (block.needs_weights and not weights) or ("cluster" in block.marks and not cluster)
         if without or ("sandbox" in block.marks and WHY_NOT) or block.lacks_package:
             printed = None
@@ -140,6 +144,27 @@ def run_page(page: str, *, weights: bool, cluster: bool = False) -> None:
             printed = run_bash(block)
         elif block.is_output and printed is not None:
             assert_printed(block, printed)
+
+
+_LIMIT, _LENGTH = re.compile(r" --limit \d+"), re.compile(r" --max-tokens \d+")
+
+
+def in_short(page: list[Block]) -> Iterator[Block]:
+    """The blocks of a page; a command that runs a model on some tasks and shows no output has one task and less text."""
+    for block, after in zip(page, [*page[1:], None], strict=True):
+        lines = block.body.splitlines()
+        shown = after is not None and after.is_output
+        if (
+            block.language != "bash"
+            or shown
+            or not block.needs_weights
+            or len(lines) != 1
+            or not _LIMIT.search(lines[0])
+        ):
+            yield block
+        else:
+            short = _LIMIT.sub(" --limit 1 --max-tokens 24", _LENGTH.sub("", lines[0]))
+            yield replace(block, body=short + "\n")
 
 
 def run_bash(block: Block) -> str:
@@ -249,6 +274,18 @@ def test_output_that_differs_is_noticed() -> None:
         assert_printed(block, "score 0.25  12 ms\nlast line\n")
     with pytest.raises(AssertionError, match="but printed was"):
         assert_printed(block, "last line\nscore 0.50 12 ms\n")
+
+
+def test_only_a_run_whose_output_is_not_shown_is_shortened() -> None:
+    def page(body: str, *after: Block, marks: tuple[str, ...] = ("weights",)) -> list[str]:
+        return [block.body for block in in_short([Block("page", 1, "bash", None, marks, body), *after])]
+
+    long = "firsthand run arithmetic --pattern direct --limit 4 --max-tokens 64 --seed 1\n"
+    output = Block("page", 9, "text", None, ("output",), "score\n")
+    assert page(long) == ["firsthand run arithmetic --pattern direct --limit 1 --max-tokens 24 --seed 1\n"]
+    assert page(long, output) == [long, "score\n"] and page(long, marks=()) == [long]
+    assert page(long + "firsthand show last\n") == [long + "firsthand show last\n"]
+    assert page("firsthand models inspect smollm2\n") == ["firsthand models inspect smollm2\n"]
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:

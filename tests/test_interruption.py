@@ -23,6 +23,7 @@ from firsthand.system import interruption
 from firsthand.system.lock import is_held
 from loopback import serve
 from test_providers_hub import publish
+from thorough import part
 
 SLOW = """
 import asyncio, pathlib
@@ -31,7 +32,8 @@ async def slow(task, ctx):
     pathlib.Path("begun").touch()
     await asyncio.sleep(600)
 """
-BOTH = pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+BOTH = pytest.mark.parametrize(("number", "code"), SIGNALS)
 
 
 def process(folder: Path, *words: str) -> subprocess.Popen[str]:
@@ -358,7 +360,7 @@ def test_sigterm_twice_at_once_is_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@BOTH
+@pytest.mark.parametrize(("number", "code"), part(SIGNALS, 2))
 def test_a_training_run_says_how_to_go_on_and_does(tmp_path: Path, number: int, code: int) -> None:
     folder = tmp_path / "run"
     child = process(
@@ -375,7 +377,7 @@ def test_a_training_run_says_how_to_go_on_and_does(tmp_path: Path, number: int, 
         f"firsthand: interrupted: `firsthand train --resume {folder}` goes on from the newest checkpoint"
     )
     steps = max(int("".join(filter(str.isdigit, each.name))) for each in folder.glob("checkpoints/*"))
-    again = process(tmp_path, "train", "--resume", str(folder), "--steps", str(steps + 25))
+    again = process(tmp_path, "train", "--resume", str(folder), "--steps", str(steps + 5))
     _, told = again.communicate(timeout=300)
     assert again.returncode == 0, told
 

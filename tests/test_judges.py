@@ -26,6 +26,7 @@ from firsthand.show.board import leaderboard
 from firsthand.system.option_spec import parse_spec
 from firsthand.task import Task
 from firsthand.trace import Trace
+from thorough import part
 
 SHARED = Path(os.environ.get("FIRSTHAND_DATA") or Path(__file__).parents[2] / "shared" / "data")
 PAIR = {"question": "What is 2 + 2?", "answer_a": "It is four.", "answer_b": "It is five."}
@@ -432,7 +433,7 @@ def test_vote_files_are_checked_and_told_where_they_are_wrong(tmp_path):
     [("judge_pandalm", 999), ("judge_llmbar", 419), ("judge_mtbench", 200), ("judge_judgebench", 270)],
 )
 def test_the_published_sets_are_read_whole(name, pairs):
-    for protocol in catalog.protocols(name):
+    for protocol in part(list(catalog.protocols(name)), 3):
         made = catalog.benchmark(f"{name}@{protocol}:data={SHARED}")
         assert len(made.tasks(0)) == pairs and len({task.id for task in made.tasks(0)}) == pairs
     agent = Agent("judge", Scripted(), judge)

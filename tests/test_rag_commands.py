@@ -25,6 +25,7 @@ from firsthand.retrieval.answers.conversation import standalone
 from firsthand.retrieval.answers.rag_model import RagModel, sources_of
 from firsthand.retrieval.corpus import INDEX_NAME, open_corpus
 from firsthand.retrieval.writer import ModelWriter
+from thorough import repetitions
 
 TEXTS = {
     "mill.md": "The mill was built in 1871.\nIt burned down in 1902.\n",
@@ -359,7 +360,8 @@ def test_real_models_answer_from_an_index_with_citations_that_hold(smollm2, tmp_
         (tmp_path / name).write_text(text)
     assert rag(capsys, "index", tmp_path, "--model", "minilm")[0] == 0
     for variant in ("naive", "advanced:pool=2", "hyde:n=1"):
-        words = ("When was the mill built?", "--index", tmp_path, "--model", smollm2, "--max-tokens", 40, "--json")
+        length = repetitions(40, 12)
+        words = ("When was the mill built?", "--index", tmp_path, "--model", smollm2, "--max-tokens", length, "--json")
         code, out, _ = rag(capsys, "ask", *words, "--variant", variant, "--k", 2)
         body = json.loads(out)
         assert code == 0 and body["hits"] and body["usage"]["completion_tokens"] > 0

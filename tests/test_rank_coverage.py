@@ -2,11 +2,21 @@
 
 import numpy as np
 import pytest
+import rank_coverage
 from rank_coverage import EQUAL, KINDS, coverage
 
 from firsthand.boards import random_orders
 from firsthand.boards.random_orders import largest_of_equal_models
 from firsthand.stats.joint_ranks import MANY
+from thorough import THOROUGH, repetitions
+
+
+@pytest.fixture(autouse=True)
+def small_populations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The truth of drawn benchmarks and voters is itself a mean, here with a fiftieth of an interval's error."""
+    if not THOROUGH:
+        monkeypatch.setattr(rank_coverage, "BENCHMARKS", 60_000)
+        monkeypatch.setattr(rank_coverage, "MANY_VOTES", 400_000)
 
 
 @pytest.mark.slow
@@ -55,7 +65,9 @@ def test_the_quantile_of_many_models_is_drawn_from_fewer_orders(
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_intervals_and_ranks_hold(kind: str) -> None:
-    held, together = coverage(kind, range(200))
-    assert 0.92 < held < 0.98 and together > 0.9
-    held, together = coverage(kind, range(200), EQUAL)
-    assert 0.92 < held < 0.98 and together > 0.9
+    runs = repetitions(200, 80)
+    least = 0.895 if THOROUGH else 0.86  # .95 expected; less has a probability of 0.1%
+    held, together = coverage(kind, range(runs))
+    assert 0.92 < held < 0.98 and together > least
+    held, together = coverage(kind, range(runs), EQUAL)
+    assert 0.92 < held < 0.98 and together > least

@@ -146,7 +146,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_command_with_the_reason(tmp_path
 
 
 @pytest.mark.slow
-def test_a_thousand_streams_are_open_at_once_and_all_end(tmp_path: Path) -> None:
+def test_hundreds_of_streams_are_open_at_once_and_all_end(tmp_path: Path) -> None:
     import asyncio
 
     async def load(url: str) -> list[bool]:
@@ -157,7 +157,7 @@ def test_a_thousand_streams_are_open_at_once_and_all_end(tmp_path: Path) -> None
                 async with client.stream("POST", f"{url}/v1/chat/completions", json=BODY) as answer:
                     return (await answer.aread()).endswith(b"data: [DONE]\n\n")
 
-            return await asyncio.gather(*(one() for _ in range(1000)))
+            return await asyncio.gather(*(one() for _ in range(repetitions(1000, 300))))
 
     with process("scripted:echo", "--log", "none", cwd=tmp_path) as (_, url):
         assert all(asyncio.run(load(url)))
@@ -170,7 +170,7 @@ def test_schemathesis_finds_no_answer_that_the_description_does_not_tell_of(tmp_
     with process("m", "--max-tokens", "64", "--log", "log.jsonl", cwd=tmp_path) as (_, url):
         command = [
             sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json",
-            "--max-examples", str(repetitions(10, 4)), "--seed", "1",
+            "--max-examples", str(repetitions(10, 2)), "--seed", "1",
             "--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
             "--exclude-path", "/v1/embeddings",
         ]  # fmt: skip

@@ -31,6 +31,7 @@ from firsthand.providers.scripted import Scripted
 from firsthand.providers.sim import Sim
 from firsthand.rollout import rollout
 from firsthand.task import Task
+from thorough import repetitions
 
 QUESTION = Task("1", "What is 3 * 4 + 2?", hint="a number", secret={"answer": "SECRET"})
 
@@ -287,7 +288,7 @@ CASES = [(0.9, 0.2, 1), (0.7, 0.4, 1), (0.9, 0.2, 2), (0.6, 0.1, 3)]
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("true", "false", "breadth", "runs"),
-    [(0.9, 0.2, 1, 150), (0.9, 0.2, 2, 150), *(pytest.param(*case, 700, marks=pytest.mark.slow) for case in CASES)],
+    [(0.9, 0.2, 1, 150), (0.9, 0.2, 2, 150), *((*case, repetitions(700, 150)) for case in CASES)],
 )
 def test_success_on_a_two_level_tree_is_its_closed_form(true, false, breadth, runs):
     model = noisy(true, false)
@@ -301,7 +302,7 @@ def test_success_on_a_two_level_tree_is_its_closed_form(true, false, breadth, ru
 def test_on_our_engine_the_requests_of_a_search_share_what_they_begin_with(smollm2):
     model = catalog.model(str(smollm2))
     options = {"breadth": 1, "evaluate": "score"}
-    agent = Agent("tot", model, tot, options, sampling=Sampling(max_tokens=48))
+    agent = Agent("tot", model, tot, options, sampling=Sampling(max_tokens=repetitions(48, 16)))
     usage = asyncio.run(rollout(agent, make_task("1", "1 1 4 6"))).usage
     assert usage.cached_tokens > 0.5 * usage.prompt_tokens > 0  # few requests, each kind once in full
 

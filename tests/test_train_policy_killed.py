@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import tiny
+from firsthand.cli import main
 from firsthand.nn import weights
 from firsthand.train.training_run import read_metrics
 
@@ -99,8 +100,13 @@ def test_a_killed_run_with_rollouts_under_way_ends_with_the_bits_of_the_undistur
     hold, updates = tmp_path / "hold", 2 if "--updates" in settings else 1
     own = {"HOLD": str(hold), "MADE": str(tmp_path / "made"), "ROUND": "4" if updates == 1 else "3"}
     number = int(own["ROUND"])
-    undisturbed = process([*words, "--out", "whole"], tmp_path, own | {"MADE": str(tmp_path / "made-whole")})
-    assert undisturbed.wait(timeout=200) == 0, undisturbed.stderr and undisturbed.stderr.read()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        for name, value in (
+            own | {"MADE": str(tmp_path / "made-whole"), "FIRSTHAND_HOME": str(tmp_path / "home")}
+        ).items():
+            patch.setenv(name, value)
+        assert main(["train", *words, "--out", "whole"]) == 0
     hold.touch()
     killed = process([*words, "--out", "cut"], tmp_path, own)
     end = time.monotonic() + 200

@@ -31,6 +31,7 @@ from firsthand.tokens import pretrained
 from firsthand.train.live_line import LiveLine
 from firsthand.train.model_folder import save_model
 from firsthand.train.training_run import is_made_here, read_metrics
+from thorough import repetitions
 from tiny import write_model
 
 TEXT = "".join(f"def f{n}(x):\n    return x + {n}\n\n" for n in range(60))
@@ -418,7 +419,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_bits_of_the_undistur
                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
         begun = len(read_metrics(out))
         deadline = time.monotonic() + 300
-        while started.poll() is None and time.monotonic() < deadline and kills < 4:
+        while started.poll() is None and time.monotonic() < deadline and kills < repetitions(4, 2):
             rows = read_metrics(out)
             if rows and rows[-1]["step"] >= min(begun + goal, steps):
                 started.send_signal(signal.SIGKILL)

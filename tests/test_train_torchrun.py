@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import tiny
+from firsthand.cli import main
 from firsthand.nn import weights
 from firsthand.train.processes import from_all, from_first, is_first, joined, rank, ranks
 from firsthand.train.sharding import is_sharded, passes_of_rank, sharded
@@ -35,9 +36,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(words: str, folder: Path, out: Path, *, processes: int = 2, resume: bool = False) -> list[dict[str, float]]:
     """Run `firsthand train` in one or several processes; returns the metrics."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [*command, "-m", "firsthand"] if processes > 1 else [sys.executable, "-m", "firsthand"]
+    command = [*command, "-m", "firsthand"]
     where = ["--resume", str(out)] if resume else []
     ending = [] if resume else ["--model", str(folder), "--out", str(out)]
+    if processes == 1:  # in this process, which has imported all that it needs
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder.parent)
+            patch.setenv("FIRSTHAND_HOME", str(out.parent / "home"))
+            assert main(["train", *where, *words.split(), *ending]) == 0
+        return read_metrics(out)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "FIRSTHAND_HOME": str(out.parent / "home")}
     done = subprocess.run(
         [*command, "train", *where, *words.split(), *ending], cwd=folder.parent, env=environment, text=True,
