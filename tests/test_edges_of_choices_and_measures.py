@@ -11,7 +11,6 @@ from random import Random
 import numpy as np
 import pytest
 import torch
-from opened_context import Opened, asks
 
 from firsthand import catalog
 from firsthand.cli import main
@@ -28,6 +27,7 @@ from firsthand.train.episodes import Episode, Graded
 from firsthand.train.model_folder import save_model
 from firsthand.train.recipes import dapo
 from firsthand.train.toy_tasks.toy_models import toy_model
+from opened_context import Opened, asks
 
 
 def test_best_of_n_has_an_answer_wherever_a_proxy_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ def test_a_monitor_of_repeated_texts_is_that_of_each_text_once() -> None:
             once.study.accuracy, once.separation, once.caught, once.false_alarms,
         )  # fmt: skip
         assert torch.equal(again.monitor.direction, once.monitor.direction)
-    with pytest.raises(DataError, match="19 positive and 24 negative texts came: .* equal texts count once"):
+    with pytest.raises(DataError, match=r"19 positive and 24 negative texts came: .* equal texts count once"):
         fit_monitor(model, positive[:19] * 2, negative, "blocks.1.resid.post", name="x")
 
 
