@@ -186,7 +186,7 @@ def test_scores_events_and_times_are_told_in_otlp_s_units() -> None:
             ("judge", {"error.type": "scorer_failed"}),
         )
     ]  # fmt: skip
-    assert _plain({"a": 1, "b": "x", "c": 0.5, "d": False, "e": None, "f": [1]}) == {
+    assert _plain(Event("e", 0.0, {"a": 1, "b": "x", "c": 0.5, "d": False, "e": None, "f": [1], "a b": 1})) == {
         "firsthand.a": 1, "firsthand.c": 0.5, "firsthand.d": False,
     }  # fmt: skip
     for text, ns in (

@@ -24,7 +24,7 @@ class Config:
     model: str = field(metadata={"positional": True})
     """The model: a known name, a .gguf file, or a Hugging Face folder."""
     pairs: Path = field(metadata={"positional": True})
-    """JSONL with `prompt`, `chosen` and `rejected`, as `firsthand data --as pairs` writes it."""
+    """JSONL with `prompt`, `chosen` and `rejected`, as `firsthand data --as pairs` writes it; equal pairs are used once."""
     unrelated: Path
     """A file with a text on each line whose cross-entropy says what the vector costs."""
     layer: int = 8
@@ -57,14 +57,14 @@ class Config:
 def run(config: Config) -> int:
     """Make the vector, measure, and print."""
     from firsthand.interp.activations import site_of
-    from firsthand.interp.answer_pairs import read_pairs
+    from firsthand.interp.answer_pairs import distinct, read_pairs
     from firsthand.interp.opened_model import open_for_interp
     from firsthand.interp.steering import contrast_vector, margin_effect, save_vector, steering_study
 
     strengths = multiples(config.strengths)
     site = site_of(config.site or f"blocks.{config.layer}.resid.post")
     model, tokenizer, _ = open_for_interp(config.model, shown=not config.json, sites=(site,))
-    pairs = read_pairs(config.pairs, tokenizer, model.architecture.max_position)
+    pairs = distinct(read_pairs(config.pairs, tokenizer, model.architecture.max_position))
     lines = [tokenizer.encode(line) for line in read_bounded_text(config.unrelated).splitlines()]
     unrelated = [text for text in lines if len(text) > 1]
     if not unrelated or len(pairs) < 4:

@@ -23,9 +23,9 @@ class Config:
     model: str = field(metadata={"positional": True})
     """The model: a known name, a .gguf file, or a Hugging Face folder."""
     positive: Path
-    """A file with a text on each line that the probe shall find."""
+    """A file with a text on each line that the probe shall find; equal lines are used once."""
     negative: Path
-    """A file with a text on each line that it shall pass."""
+    """A file with a text on each line that it shall pass; equal lines are used once."""
     layer: int = 8
     """The residual stream after this layer, counted from 0."""
     site: str = ""
@@ -60,27 +60,30 @@ def run(config: Config) -> int:
     from firsthand.interp.monitor_fitting import expect_texts, fit_monitor
     from firsthand.interp.opened_model import open_for_interp
 
-    texts = {
+    lines = {
         name: [line for line in read_bounded_text(file).splitlines() if line.strip()]
         for name, file in (("positive", config.positive), ("negative", config.negative))
     }
+    texts = {name: list(dict.fromkeys(found)) for name, found in lines.items()}
+    repeated = sum(map(len, lines.values())) - sum(map(len, texts.values()))
     expect_texts(texts["positive"], texts["negative"])
     site = site_of(config.site or f"blocks.{config.layer}.resid.post")
     model, tokenizer, _ = open_for_interp(config.model, shown=not config.json, sites=(site,))
-    ids = {name: [tokenizer.encode(text) for text in lines] for name, lines in texts.items()}
-    found = fit_monitor(
+    ids = {name: [tokenizer.encode(text) for text in found] for name, found in texts.items()}
+    fitted = fit_monitor(
         model, ids["positive"], ids["negative"], site, name=config.positive.stem, false_alarms=config.false_alarms,
         held_out=config.held_out, seed=config.seed,
     )  # fmt: skip
     if config.out is not None:
-        found.write(config.out)
-    study = found.study
+        fitted.write(config.out)
+    study = fitted.study
     if config.json:
         print_as_json({
             "site": site, "accuracy": study.accuracy.to_json(), "control": study.control.to_json(),
             "shuffled": study.shuffled.to_json(), "majority": study.majority, "selectivity": study.selectivity,
-            "auroc": vars(found.separation), "threshold": found.monitor.threshold, "caught": found.caught.to_json(),
-            "false_alarms": found.false_alarms.to_json(), "file": None if config.out is None else str(config.out),
+            "auroc": vars(fitted.separation), "threshold": fitted.monitor.threshold, "caught": fitted.caught.to_json(),
+            "false_alarms": fitted.false_alarms.to_json(), "equal_lines_left_out": repeated,
+            "file": None if config.out is None else str(config.out),
         })  # fmt: skip
         return 0
     rows = [
@@ -88,12 +91,14 @@ def run(config: Config) -> int:
         ["control: a random label for each token before the last", f"{study.control.value:.3f}"],
         ["control: labels in random order", f"{study.shuffled.value:.3f}"],
         ["the more frequent class", f"{study.majority:.3f}"],
-        ["AUROC of each text's mean score", str(found.separation)],
-        ["threshold", f"{found.monitor.threshold:.2f}"],
-        ["caught, held-out texts", f"{found.caught.value:.3f} [{found.caught.low:.3f}, {found.caught.high:.3f}]"],
+        ["AUROC of each text's mean score", str(fitted.separation)],
+        ["threshold", f"{fitted.monitor.threshold:.2f}"],
+        ["caught, held-out texts", f"{fitted.caught.value:.3f} [{fitted.caught.low:.3f}, {fitted.caught.high:.3f}]"],
         ["false alarms, held-out texts", 
-         f"{found.false_alarms.value:.3f} [{found.false_alarms.low:.3f}, {found.false_alarms.high:.3f}]"],
+         f"{fitted.false_alarms.value:.3f} [{fitted.false_alarms.low:.3f}, {fitted.false_alarms.high:.3f}]"],
     ]  # fmt: skip
+    if repeated:
+        rows.append(["lines left out, equal to an earlier one", f"{repeated:,}"])
     print_table(f"probe of {site}, 95% CI", ["measure", "value"], rows)
     if config.out is not None:
         console().print(

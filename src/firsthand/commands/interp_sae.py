@@ -105,8 +105,9 @@ def run(config: Config) -> int:
         print_as_json({"folder": str(config.out), "site": site, "latents": plan.width, **body})
         return 0
     density, gap = body["density_quantiles"], measures.difference
+    recovered = body["loss_recovered"]
     rows = [
-        ["loss recovered", f"{body['loss_recovered']:.3f}"],
+        ["loss recovered", "undefined: zeros at this site change nothing" if recovered is None else f"{recovered:.3f}"],
         ["cross-entropy of the model", f"{measures.cross_entropy:.3f} nats a token"],
         ["with the reconstruction", f"{measures.with_sae:.3f}"],
         ["with zeros", f"{measures.with_zeros:.3f}"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from firsthand.errors import DataError
@@ -21,6 +22,14 @@ def read_pairs(file: Path, tokenizer: Tokenizer, context: int) -> list[Pair]:
             raise DataError(f"{file} has answers that are judged alone: expected lines with `chosen` and `rejected`")
         found.append(Pair(_answered(streams[0]), _answered(streams[-1])))  # the best comes first
     return found
+
+
+def distinct(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs, of equal ones the first, in their order: one that came twice could be trained on and held out."""
+    found: dict[tuple[tuple[int, ...], tuple[int, ...]], Pair] = {}
+    for pair in pairs:
+        found.setdefault((tuple(pair.chosen.ids), tuple(pair.rejected.ids)), pair)
+    return list(found.values())
 
 
 def _answered(stream: Stream) -> Answered:

@@ -46,11 +46,20 @@ class FittedMonitor:
         write_monitor(self.monitor, file)
 
 
+def distinct(texts: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+    """The token ids of each text, of equal ones the first, in their order."""
+    found: dict[tuple[int, ...], Sequence[int]] = {}
+    for text in texts:
+        found.setdefault(tuple(text), text)
+    return list(found.values())
+
+
 def expect_texts(positive: Sequence[object], negative: Sequence[object]) -> None:
-    """DataError for fewer texts than a monitor is fitted to."""
+    """DataError for fewer texts than a monitor is fitted to; the texts are distinct."""
     if min(len(positive), len(negative)) < MIN_TEXTS:
         raise DataError(
-            f"{len(positive)} positive and {len(negative)} negative texts came: a probe needs {MIN_TEXTS} of each or more"
+            f"{len(positive)} positive and {len(negative)} negative texts came: a probe needs {MIN_TEXTS} of each or "
+            "more, and equal texts count once"
         )
 
 
@@ -58,7 +67,11 @@ def fit_monitor(
     model: Decoder, positive: Sequence[Sequence[int]], negative: Sequence[Sequence[int]], site: str, *, name: str,
     false_alarms: float = 0.05, held_out: float = 0.3, seed: int = 0,
 ) -> FittedMonitor:  # fmt: skip
-    """The monitor of token ids of two kinds of texts. DataError for fewer than 20 texts of either kind."""
+    """The monitor of token ids of two kinds of texts, equal ones once. DataError for fewer than 20 texts of either kind.
+
+    A text that came several times would be trained on and measured, and would count as several measurements.
+    """
+    positive, negative = distinct(positive), distinct(negative)
     expect_texts(positive, negative)
     site = site_of(site)
     training: list[list[Sequence[int]]] = []

@@ -9,13 +9,15 @@ from typing import Any
 
 from firsthand.message import Message, Text
 from firsthand.model import ToolSpec
-from firsthand.trace import Node, Trace
+from firsthand.trace import Event, Node, Trace
 
 SHORT_CHARS = 24
 """A shorter text in a record is kept: it reveals nothing of a question."""
 _OWN_NAME = re.compile(r"[A-Za-z_$][\w$.:/-]{0,39}|-?\d{1,9}", re.ASCII)
 ANSWER_CHARS = 8
 """A longer answer is removed: only a letter or a number reveals nothing."""
+VOTES = ("vote", "votes")
+"""Kinds of events whose data names answers, by their numbers of votes."""
 
 
 def shareable(trace: Trace) -> Trace:
@@ -38,7 +40,7 @@ def shareable(trace: Trace) -> Trace:
             for call in trace.calls
         ),
         tools=tuple(ToolSpec(**_without_texts(vars(tool))) for tool in trace.tools),
-        events=tuple(e if e.kind == "protected" else replace(e, data=_without_texts(e.data)) for e in trace.events),
+        events=tuple(map(_without_words_of, trace.events)),
         scores=tuple(
             replace(score, detail=_without_texts(score.detail), failure=_left(score.failure)) for score in trace.scores
         ),
@@ -46,6 +48,11 @@ def shareable(trace: Trace) -> Trace:
         final_state=_without_texts(trace.final_state),
         error=error,
     )
+
+
+def is_own_name(key: str) -> bool:
+    """Returns whether a key can be a record's own: one short word or number, and no sentence."""
+    return _OWN_NAME.fullmatch(key) is not None
 
 
 def _left(text: str | None) -> str | None:
@@ -65,6 +72,23 @@ def _without_words(message: Message) -> Message:
     return Message(message.role, (Text(_left_out(message.text)),))
 
 
+def _without_words_of(event: Event) -> Event:
+    if event.kind == "protected":
+        return event
+    data = _without_texts(event.data)
+    return replace(event, data=_without_answers(data) if event.kind in VOTES else data)
+
+
+def _without_answers(body: Any) -> Any:
+    """The counts of a vote, with its number in place of each answer that is removed as the attempt's own would be."""
+    if not isinstance(body, Mapping):
+        return body
+    return {
+        key if len(key) <= ANSWER_CHARS else f"[withheld: key {number}]": _without_answers(value)
+        for number, (key, value) in enumerate(body.items())
+    }
+
+
 def _without_texts(body: Any) -> Any:
     """The data without long texts and without a judge's own trace. Arguments and lists are kept or left whole."""
     if isinstance(body, str):
@@ -80,7 +104,7 @@ def _without_texts(body: Any) -> Any:
 
 def _name(key: str, number: int) -> str:
     """A key as it is if it can be a record's own; else its number, so that keys stay distinct."""
-    return key if _OWN_NAME.fullmatch(key) else f"[withheld: key {number}]"
+    return key if is_own_name(key) else f"[withheld: key {number}]"
 
 
 def _as_one(body: Any) -> Any:
@@ -93,7 +117,7 @@ def _chars_within(body: Any, *, is_top: bool = True) -> int:
     if isinstance(body, str):
         return len(body)
     if isinstance(body, Mapping):
-        keys = sum(len(str(key)) for key in body if not (is_top and _OWN_NAME.fullmatch(str(key))))
+        keys = sum(len(str(key)) for key in body if not (is_top and is_own_name(str(key))))
         return keys + sum(_chars_within(each, is_top=False) for each in body.values())
     return sum(_chars_within(each, is_top=False) for each in body) if isinstance(body, list | tuple) else 0
 

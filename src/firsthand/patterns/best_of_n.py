@@ -9,12 +9,13 @@ smaller n, too. With `rounds` above 1 it is a search: each round begins from the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from firsthand import catalog
 from firsthand.context import Context
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, DataError
 from firsthand.loop.pattern_options import at_least, check_temperature, checked
 from firsthand.patterns.direct import question
 from firsthand.patterns.parts.answers import answer_or_text
@@ -38,11 +39,13 @@ def _check_task(task: Task, **_: Any) -> None:
 async def best_of_n(task: Task, ctx: Context, *, n: int = 16, rounds: int = 1, temperature: float = 1.0) -> str:
     """The answer with the highest proxy of `n` samples in each of `rounds`; the earliest of equal ones.
 
+    An answer whose proxy is NaN is not chosen; DataError if there is no other.
+
     Each round is recorded as an event `candidates` with all answers and their proxies. From the second round on the model is
     shown the best answer and its proxy, and asked for a better one.
     """
     proxy = proxy_of(task)
-    best, highest = "", float("-inf")
+    best, highest = None, float("-inf")
     asked = ctx.say(question(task))
     for number in range(1, rounds + 1):
         samples = await asked.sample(n, temperature=temperature, **task.sampling)
@@ -50,11 +53,17 @@ async def best_of_n(task: Task, ctx: Context, *, n: int = 16, rounds: int = 1, t
         proxies = [proxy(task, answer) for answer in answers]
         ctx.note("candidates", round=number, answers=answers, proxies=proxies)
         for answer, value in zip(answers, proxies, strict=True):
-            if value > highest:
+            if value > highest or (best is None and not math.isnan(value)):
                 best, highest = answer, value
+        if best is None:
+            raise DataError(
+                f"the proxy is NaN for all {n} answers to task {task.id}: there is nothing to "
+                "choose by, so let the benchmark's function `proxy` give a number"
+            )
         asked = ctx.say(
             f"{question(task)}\n\nThe best answer so far has {highest:g} points: {best}\nGive a better one."
         )
+    assert best is not None
     return best
 
 

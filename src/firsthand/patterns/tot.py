@@ -17,6 +17,7 @@ from firsthand.loop.concurrency import current_branch, derive_seed
 from firsthand.loop.pattern_options import at_least, check_temperature, checked
 from firsthand.model import Likelihood
 from firsthand.patterns.parts.thoughts import ThoughtRequest, Thoughts, thoughts_of
+from firsthand.patterns.parts.verdicts import normalised
 from firsthand.task import Task
 
 Generate = Literal["propose", "sample"]
@@ -140,14 +141,19 @@ class Search:
 
 
 def expected(likelihoods: Sequence[Likelihood], labels: Mapping[str, float]) -> float:
-    """The expected value of a verdict, with the model's probability of each label."""
-    best = max(each.logprob for each in likelihoods)
-    weights = [math.exp(each.logprob - best) for each in likelihoods]
-    return sum(weight * worth for weight, worth in zip(weights, labels.values(), strict=True)) / sum(weights)
+    """The expected value of a verdict, with the model's probability of each label.
+
+    ModelError if all labels have probability 0, or one has a log-prob that is no number.
+    """
+    shares, _ = normalised({label: each.logprob for label, each in zip(labels, likelihoods, strict=True)})
+    return sum(shares[label] * worth for label, worth in labels.items())
 
 
 def choose(values: Sequence[float], count: int, select: Select, rng: Random) -> list[int]:
-    """The indices of `count` states: the most valuable, or drawn in proportion to value, with replacement."""
-    if select == "sample" and sum(values) > 0:
+    """The indices of `count` states: the most valuable, or drawn in proportion to value, with replacement.
+
+    A value of NaN is below all others. Nothing is drawn if the values' sum is not a finite number above 0.
+    """
+    if select == "sample" and 0 < sum(values) < math.inf:
         return rng.choices(range(len(values)), weights=values, k=count)
-    return sorted(range(len(values)), key=lambda index: -values[index])[:count]
+    return sorted(range(len(values)), key=lambda index: (math.isnan(values[index]), -values[index]))[:count]

@@ -73,7 +73,7 @@ class Redact:
                 return replace(part, content=self._text(part.content))
             case Reasoning():
                 kept = self._within(part.state)  # a signed block that is changed is no longer valid: it is not sent
-                return part if kept == part.state else Reasoning(self._text(part.text), {})
+                return Reasoning(self._text(part.text), part.state if kept == part.state else {})
 
     def _within(self, data: Any) -> Any:
         if isinstance(data, str):

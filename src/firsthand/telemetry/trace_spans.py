@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from firsthand.loop.protection import shareable
-from firsthand.message import Json, Message, assistant
+from firsthand.loop.protection import VOTES, is_own_name, shareable
+from firsthand.message import Message, assistant
 from firsthand.system.trace_context import TraceParent
 from firsthand.telemetry import genai
 from firsthand.telemetry.genai import Attributes
-from firsthand.trace import Call, Trace
+from firsthand.trace import Call, Event, Trace
 
 _NS = 1_000_000_000
 _MOST_S = 3e9
@@ -91,7 +91,7 @@ def _agent(trace: Trace, run: str, start_ns: int, content: bool) -> Span:
         first = next((call.at for call in trace.calls if call.kind != "tool"), None)
         attributes |= genai.prompt(_messages(trace, first))
         attributes |= {} if trace.answer is None else genai.answers([(assistant(trace.answer), "stop")])
-    events = [SpanEvent(event.kind, start_ns + _ns(event.at_s), _plain(event.data)) for event in trace.events]
+    events = [SpanEvent(event.kind, start_ns + _ns(event.at_s), _plain(event)) for event in trace.events]
     end_ns = start_ns + _ns(trace.duration_s)
     events += _evaluations(trace, end_ns)
     error = None if trace.error is None else _told(trace.error.message, content)
@@ -187,9 +187,12 @@ def _told(error: str, content: bool) -> str:
     return genai.clean(error) if content else ""
 
 
-def _plain(data: Json) -> Attributes:
-    """The numbers among an event's data: its texts may quote messages."""
-    return {f"firsthand.{key}": value for key, value in data.items() if isinstance(value, int | float)}
+def _plain(event: Event) -> Attributes:
+    """The numbers among an event's data, by name: texts may quote messages, and so do the names in a vote, and long ones."""
+    if event.kind in VOTES:
+        return {}
+    numbers = {key: value for key, value in event.data.items() if isinstance(value, int | float)}
+    return {f"firsthand.{key}": value for key, value in numbers.items() if is_own_name(key)}
 
 
 def _when_ns(text: str) -> int:

@@ -282,6 +282,14 @@ def _root(value: Number) -> Number:
     return math.sqrt(value)
 
 
+def _settled(value: Number) -> Number:
+    """The value; a float that only rounding keeps from a whole number is that: log(1000, 10) is 2.9999999999999996."""
+    if not isinstance(value, float):
+        return value
+    whole = round(value)
+    return Fraction(whole) if abs(value - whole) <= min(16 * math.ulp(value), 1e-6) else value
+
+
 def _log(value: Number, base: Number | None = None) -> Number:
     return math.log(value) if base is None else math.log(value, base)
 
@@ -301,8 +309,8 @@ _FUNCTIONS: dict[str, tuple[Callable[..., Number], int, int]] = {
     "round": (_round, 1, 2),
     "min": (lambda *values: min(values), 1, 100),
     "max": (lambda *values: max(values), 1, 100),
-    "floor": (lambda value: Fraction(math.floor(value)), 1, 1),
-    "ceil": (lambda value: Fraction(math.ceil(value)), 1, 1),
+    "floor": (lambda value: Fraction(math.floor(_settled(value))), 1, 1),
+    "ceil": (lambda value: Fraction(math.ceil(_settled(value))), 1, 1),
     "log": (_log, 1, 2),
     "exp": (math.exp, 1, 1),
 }

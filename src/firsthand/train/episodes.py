@@ -51,6 +51,12 @@ class Episode:
         """The places of the sampled tokens."""
         return np.flatnonzero(self.mask)
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sampled message: of the most sampled tokens in a row."""
+        edges = np.flatnonzero(np.diff(self.mask != 0, prepend=False, append=False))
+        return int((edges[1::2] - edges[::2]).max(initial=0))
+
     def with_reward(self, reward: float) -> Episode:
         """The same episode with another reward."""
         return replace(self, reward=reward)

@@ -244,8 +244,14 @@ def train_reward_model(
     """Train a reward model on ranked answers; returns its folder, and the share of held-out pairs it orders right.
 
     Scores are shifted so that the best answers of the training data have mean 0 (InstructGPT, section 3.5).
+    DataError for answers that are judged alone.
     """
     path, model, examples, held_out = opened(run, config)
+    if any(len(example) < 2 for example in (*examples, *held_out)):
+        raise DataError(
+            f"{config.data} has answers that are judged alone, and a reward model learns from comparisons: give lines with "
+            "`chosen` and `rejected`, or with `answers`"
+        )
     head = value_head(model)
     batches = StreamBatches(examples, config.comparisons.batch_size, seed=run.loop.seed)
     run.fit(

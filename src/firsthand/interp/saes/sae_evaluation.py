@@ -9,6 +9,7 @@ SAEBench's TPP and SCR are left out: an audit of 2026 (arXiv:2605.18229) found t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,16 +54,17 @@ class SaeMeasures:
 
     @property
     def loss_recovered(self) -> float:
-        """(CE_zeros - CE_sae) / (CE_zeros - CE); 1 changes nothing, 0 is no better than zeros."""
-        return (self.with_zeros - self.with_sae) / (self.with_zeros - self.cross_entropy)
+        """(CE_zeros - CE_sae) / (CE_zeros - CE); 1 changes nothing, 0 is no better than zeros. NaN if zeros are too."""
+        lost = self.with_zeros - self.cross_entropy
+        return (self.with_zeros - self.with_sae) / lost if lost else math.nan
 
     def to_json(self) -> Json:
-        """All but the densities, of which three quantiles."""
+        """All but the densities, of which three quantiles. `loss_recovered` is None where it is NaN, which JSON lacks."""
         names = ("tokens", "cross_entropy", "with_sae", "with_zeros", "fvu", "l0", "dead", "shrinkage")
         body = {name: getattr(self, name) for name in names}
         quantiles = self.density.float().quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
         return {
-            **body, "loss_recovered": self.loss_recovered,
+            **body, "loss_recovered": None if math.isnan(self.loss_recovered) else self.loss_recovered,
             "ce_difference": self.difference.value, "ce_difference_interval": [self.difference.low, self.difference.high],
             "density_quantiles": dict(zip(("10%", "50%", "90%"), quantiles, strict=True)),
         }  # fmt: skip

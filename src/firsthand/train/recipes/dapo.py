@@ -42,7 +42,8 @@ class Config:
     clip_high: float = 0.28
     """The ratio is clipped to 1 + this (clip-higher, equation 10)."""
     overlong_buffer: int = 0
-    """Answers in the last so many tokens before `max_tokens` lose reward, up to 1 (equation 13); 0 punishes none."""
+    """Answers in the last so many tokens before `max_tokens` lose reward, up to 1 (equation 13); 0 punishes none.
+    A rollout of several turns loses what its longest answer does."""
     epsilon: float = 1e-4
     """Added to the standard deviation of a group's rewards."""
     rollouts: RolloutSettings = field(default_factory=RolloutSettings)
@@ -62,7 +63,7 @@ def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stre
     """
     episodes, limit, buffer = graded.episodes, config.rollouts.max_tokens, config.overlong_buffer
     rewards = [
-        each.reward + (overlong_penalty(len(each.sampled), max_length=limit, buffer=buffer) if buffer else 0.0)
+        each.reward + (overlong_penalty(each.longest, max_length=limit, buffer=buffer) if buffer else 0.0)
         for each in episodes
     ]
     advantages = group_advantages(rewards, [each.group for each in episodes], epsilon=config.epsilon)
