@@ -139,7 +139,9 @@ def test_a_line_of_json_keeps_its_values_and_an_object_is_a_document_of_the_file
     )  # fmt: skip
     assert second == Document("c.jsonl:3", "t", "", meta={"kind": "record"}, locations=(Location(0, "line", "3"),))
     whole = read_json(json.dumps({"id": 3, "text": "t", "kind": "other", "x": 1}).encode(), "d/o.json", SETTINGS)
-    assert whole == FileContent((Document("d/o.json", "t", "", meta={"kind": "record", "x": 1}),), (f"{_LEFT_OUT}: kind (1)",))
+    assert whole == FileContent(
+        (Document("d/o.json", "t", "", meta={"kind": "record", "x": 1}),), (f"{_LEFT_OUT}: kind (1)",)
+    )
     assert read_json(b'[{"text": "a"}, {"text": 3}]', "l.json", SETTINGS).documents[0].meta == {"kind": "text"}
     chosen = ReadSettings(text_field="x", id_field="key", title_field="name")
     assert read_jsonl(b'{"x": "t", "key": "K", "name": "N", "title": "no", "y": 1}', "c.jsonl", chosen).documents == (

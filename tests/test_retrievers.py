@@ -14,6 +14,7 @@ from firsthand.errors import ConfigError
 from firsthand.message import user
 from firsthand.providers.scripted import Scripted
 from firsthand.retrieval.chunk import Chunk
+from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
 from firsthand.retrieval.corpus import Corpus
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.retriever import Hit, Query, TrailStep
@@ -33,6 +34,8 @@ from firsthand.retrieval.retrievers.rewriting import (
 from firsthand.retrieval.retrievers.score_fusion import convex_combination, fuse_scores
 from firsthand.retrieval.retrievers.searches import SEARCHES, dense, hybrid, lexical
 from firsthand.retrieval.retrievers.selection import above, distinct, marginal_relevance, mmr, per_source, where
+from firsthand.retrieval.store.index_file import MEMORY
+from firsthand.retrieval.store.sqlite_index import open_index
 from firsthand.retrieval.writer import ModelWriter, writer_of
 
 TEXTS = {
@@ -441,7 +444,10 @@ def test_the_convex_search_asks_both_for_the_pool_and_terms_alone_without_vector
 
 
 def test_records_of_one_file_share_its_share_whatever_source_they_state():
-    records = {f"spam{n}": ("/c/spam.jsonl", f"mill {n}") for n in range(4)} | {"good": ("/c/good", "mill"), "own": ("", "mill x")}
+    records = {f"spam{n}": ("/c/spam.jsonl", f"mill {n}") for n in range(4)} | {
+        "good": ("/c/good", "mill"),
+        "own": ("", "mill x"),
+    }
     index = open_index(MEMORY, IndexHeader("", "", 0, "lines"))
     for id, (source, text) in records.items():
         document = Document(id, text, "", source, {"source": id})

@@ -79,7 +79,7 @@ def test_what_is_shown_or_opens_with_a_click_is_read(element: str) -> None:
 
 
 def test_an_empty_element_of_xml_hides_nothing() -> None:
-    assert page_text("<div hidden=''/>x", is_xml=True) [0] == "x" and page_text("<div hidden=''/>x")[0] == ""
+    assert page_text("<div hidden=''/>x", is_xml=True)[0] == "x" and page_text("<div hidden=''/>x")[0] == ""
 
 
 def docx(runs: str) -> FileContent:
@@ -96,7 +96,8 @@ def run(text: str, formats: str = "") -> str:
 
 def test_a_document_is_read_without_hidden_runs_and_with_marks_of_raised_and_struck_ones() -> None:
     raised, lowered = '<w:vertAlign w:val="superscript"/>', '<w:vertAlign w:val="subscript"/>'
-    hidden = docx(f"<w:p>{run('a')}{run('bad', '<w:vanish/>')}{run('c', '<w:vanish w:val=\"0\"/>')}</w:p>")
+    shown = '<w:vanish w:val="0"/>'
+    hidden = docx(f"<w:p>{run('a')}{run('bad', '<w:vanish/>')}{run('c', shown)}</w:p>")
     assert hidden.documents[0].text == "ac\n\n"
     assert hidden.notes == ("text that a reader does not see was left out: 3 characters",)
     for runs, text in (
