@@ -100,6 +100,8 @@ def test_a_document_is_read_without_hidden_runs_and_with_marks_of_raised_and_str
     hidden = docx(f"<w:p>{run('a')}{run('bad', '<w:vanish/>')}{run('c', shown)}</w:p>")
     assert hidden.documents[0].text == "ac\n\n"
     assert hidden.notes == ("text that a reader does not see was left out: 3 characters",)
+    box = docx(f"<w:p><w:r><w:p>{run('bad', '<w:vanish/>')}</w:p><w:t>a</w:t></w:r></w:p>")
+    assert box.documents[0].text == "a\n\n", "a text box stands in a run, whose format is its own"
     for runs, text in (
         (run("10") + run("6", raised) + run("5"), "10^6 5"),
         (run("H") + run("2", lowered) + run("O"), "H2O"),
