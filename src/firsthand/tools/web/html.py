@@ -13,7 +13,7 @@ import html
 import re
 from bisect import bisect_right
 from collections import Counter
-from itertools import accumulate
+from itertools import accumulate, islice
 from string import ascii_lowercase, ascii_uppercase
 from urllib.parse import urljoin
 
@@ -208,7 +208,7 @@ class _Reader:
     def depth(self, name: str) -> int:
         """How many open elements an end tag ends; none where it stands in a block or a cell that its own begins around."""
         if self.opened[name]:
-            for count, each in enumerate(reversed(self.open[-_MAX_DEPTH:]), 1):
+            for count, each in enumerate(islice(reversed(self.open), _MAX_DEPTH), 1):
                 if each == name:
                     return count
                 if not _TABLE.fullmatch(name) and _TABLE.fullmatch(each):
