@@ -135,7 +135,7 @@ def sentences_of(document: Document) -> list[Chunk]:
 
 def tiny_corpus(texts: Mapping[str, str], *, vectors: bool = True, **meta: Any) -> Corpus:
     """A corpus of one document for each name, with a chunk for each line."""
-    documents = [Document(id, text, source=f"/data/{id}", meta=meta) for id, text in texts.items()]
+    documents = [Document(id, text, source=meta.get("source", f"/data/{id}"), meta=meta) for id, text in texts.items()]
     index = MemoryIndex(documents, [chunk for each in documents for chunk in sentences_of(each)], vectors=vectors)
     return Corpus(index, WordEmbedder() if vectors else None, "notes")  # type: ignore[arg-type]
 
@@ -144,7 +144,7 @@ def write_index(path: Path, texts: Mapping[str, str], *, vectors: bool = True, *
     """An index file of one document for each name, with a chunk for each line, open in this process with its embedder."""
     header = IndexHeader("words" if vectors else "", "words" if vectors else "", DIMENSION if vectors else 0, "lines")
     index = open_index(path, header)
-    documents = [Document(id, text, source=f"/data/{id}", meta=meta) for id, text in texts.items()]
+    documents = [Document(id, text, source=meta.get("source", f"/data/{id}"), meta=meta) for id, text in texts.items()]
     for document in documents:
         chunks = sentences_of(document)
         rows = np.stack([embedded(chunk.indexed_text) for chunk in chunks]) if vectors and chunks else None

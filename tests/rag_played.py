@@ -99,7 +99,8 @@ def index_of(path: Path, lines: Sequence[tuple[str, str, Mapping[str, Any]]]) ->
     for id, text, meta in lines:
         chunk = Chunk(id, 0, len(text), text, meta=meta)
         row = np.stack([embedded(text)])
-        receipt = index.put([IndexedDocument(Document(id, text, source=f"/data/{id}", meta=meta), [chunk], row)])
+        document = Document(id, text, source=meta.get("source", f"/data/{id}"), meta=meta)
+        receipt = index.put([IndexedDocument(document, [chunk], row)])
         assert not receipt.failed, receipt.failed
     index.close()
     open_corpus(path, embedder=WordEmbedder())  # type: ignore[arg-type]

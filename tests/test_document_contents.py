@@ -20,7 +20,7 @@ from firsthand.retrieval.documents.epub_reader import read_epub
 from firsthand.retrieval.documents.file_content import FileContent, ReadSettings, first_heading
 from firsthand.retrieval.documents.formats import FORMATS, LARGE_HTML_BYTES, format_of
 from firsthand.retrieval.documents.html_reader import read_html
-from firsthand.retrieval.documents.json_reader import read_json, read_jsonl
+from firsthand.retrieval.documents.json_reader import _LEFT_OUT, read_json, read_jsonl
 from firsthand.retrieval.documents.notebook_reader import read_notebook
 from firsthand.retrieval.documents.parser_process import (
     content_from_json,
@@ -135,11 +135,13 @@ def test_a_line_of_json_keeps_its_values_and_an_object_is_a_document_of_the_file
     first, second = read_jsonl(data, "c.jsonl", SETTINGS).documents
     assert first == Document(
         "c.jsonl:a b", "c", "7", meta={"kind": "record", "n": 1.5, "b": True, "fits": (1 << 63) - 1, "least": -(1 << 63) + 1,
-                                      "short": "s" * 1000, "k": "v"}, locations=(Location(0, "line", "1"),),
+                                      "short": "s" * 1000, "list": [1], "k": "v"}, locations=(Location(0, "line", "1"),),
     )  # fmt: skip
     assert second == Document("c.jsonl:3", "t", "", meta={"kind": "record"}, locations=(Location(0, "line", "3"),))
     whole = read_json(json.dumps({"id": 3, "text": "t", "kind": "other", "x": 1}).encode(), "d/o.json", SETTINGS)
-    assert whole == FileContent((Document("d/o.json", "t", "", meta={"kind": "record", "x": 1}),))
+    assert whole == FileContent(
+        (Document("d/o.json", "t", "", meta={"kind": "record", "x": 1}),), (f"{_LEFT_OUT}: kind (1)",)
+    )
     assert read_json(b'[{"text": "a"}, {"text": 3}]', "l.json", SETTINGS).documents[0].meta == {"kind": "text"}
     chosen = ReadSettings(text_field="x", id_field="key", title_field="name")
     assert read_jsonl(b'{"x": "t", "key": "K", "name": "N", "title": "no", "y": 1}', "c.jsonl", chosen).documents == (

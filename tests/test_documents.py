@@ -200,7 +200,7 @@ def test_placed_text_is_the_text_that_fetch_shows() -> None:
     seed = random.Random(3)
     for _ in range(300):
         source = "".join(seed.choice(parts) for _ in range(seed.randrange(30)))
-        text, places = to_placed_text(source)
+        text, places, _ = to_placed_text(source)
         assert text == to_text(source)
         assert all(0 <= origin <= len(source) and (not at or text[at - 1] == "\n") for at, origin in places)
         assert [origin for _, origin in places] == sorted(origin for _, origin in places)

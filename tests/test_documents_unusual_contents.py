@@ -74,7 +74,7 @@ def test_an_item_has_the_first_id_and_text_that_are_of_their_kind_and_values_tha
     ]  # fmt: skip
     assert [each.locations[0].label for each in made.documents] == ["1", "3", "5", "7"]
     assert [{key: value for key, value in each.meta.items() if key != "kind"} for each in made.documents] == [
-        {}, {"f": -0.5, "b": False, "i": 0}, {"k" * 100: 1, "sp aced": "v"}, {}
+        {}, {"o": {}, "f": -0.5, "b": False, "i": 0}, {"k" * 100: 1, "sp aced": "v"}, {}
     ]  # fmt: skip
     other = ReadSettings(text_field="t", id_field="key", title_field="name")
     rows = b'{"t": "x", "text": "y", "key": 0, "id": 3, "name": "N", "title": "no", "_id": 4}\n{"t": "z", "id": 9}'

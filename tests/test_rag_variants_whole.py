@@ -33,7 +33,7 @@ def test_a_short_answer_is_asked_for_from_the_best_passages_of_each_source(index
     made = play(short_answer, index, [" 1902\n"], task=TASK, search="lexical", k=3, per_source=1, max_tokens=9)
     assert made.answer == "1902"
     assert made.asked == [(f"{SHORT}{shown('b', 'c')}\n\nQuestion: {ASK}", {"max_tokens": 9})]
-    assert made.reads == [("lexical", ASK, 50, ["b:0", "a:0", "c:0"])]
+    assert made.reads == [("lexical", ASK, 50, ["b:0", "a:0", "c:0"]), ("per_source", ASK, 3, ["b:0", "c:0"])]
     assert made.notes == [("ranking", {"documents": ["b", "c"], "scores": []})]
     two = play(short_answer, index, ["x"], task=TASK, search="lexical", k=2, per_source=2)
     assert two.noted("ranking") == [{"documents": ["b", "a"], "scores": []}]
@@ -118,7 +118,7 @@ def test_isolated_passages_are_asked_alone_and_their_common_words_asked_for_once
         f"{SHORT}{shown(id)}\n\nQuestion: {ASK}" for id in "bc"
     ]
     assert [settings for _, settings in capped.asked] == [{"max_tokens": 64}] * 2
-    assert capped.reads == [("lexical", ASK, 50, ["b:0", "a:0", "c:0"])]
+    assert capped.reads == [("lexical", ASK, 50, ["b:0", "a:0", "c:0"]), ("per_source", ASK, 5, ["b:0", "c:0"])]
     assert capped.noted("aggregated") == [{"answers": ["Not in the documents"] * 2, "keywords": [], "needed": 1}]
     unfound = play(isolated_rag, index, task=Task("t", "zebra"), search="lexical")
     assert (unfound.answer, unfound.asked, unfound.notes) == (

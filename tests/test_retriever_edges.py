@@ -258,11 +258,11 @@ def test_a_query_goes_where_its_label_is_likeliest() -> None:
 
 
 def test_hits_are_capped_by_source_and_near_copies_left_out() -> None:
-    hits = [hit("a", source=0), hit("b", source=0), hit("c", source="0"), hit("d", source=""), hit("e", source=""), hit("f"),
-            hit("g"), hit("h", source=None), hit("i", source=False)]  # fmt: skip
+    hits = [hit("a", site=0), hit("b", site=0), hit("c", site="0"), hit("d", site=""), hit("e", site=""), hit("f"),
+            hit("g"), hit("h", site=None), hit("i", site=False)]  # fmt: skip
     found = listed(mill=hits)[0]
-    assert ids(asyncio.run(per_source(found, most=1, by="source")(QUERY, 9))) == ["a", "c", "d", "f", "g", "h", "i"]
-    assert ids(asyncio.run(per_source(found, most=2, by="source")(QUERY, 3))) == ["a", "b", "c"]
+    assert ids(asyncio.run(per_source(found, most=1, by="site")(QUERY, 9))) == ["a", "c", "d", "f", "g", "h", "i"]
+    assert ids(asyncio.run(per_source(found, most=2, by="site")(QUERY, 3))) == ["a", "b", "c"]
     twice = listed(mill=[Hit(Chunk("a", n, n + 1, "x"), 1.0) for n in range(3)])[0]
     assert [each.chunk.start for each in asyncio.run(per_source(twice)(QUERY, 9))] == [0, 1]
     assert asyncio.run(per_source(twice)(QUERY, 9))[1].trail == (TrailStep("per_source", 2, 1.0),)

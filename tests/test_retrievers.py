@@ -14,6 +14,7 @@ from firsthand.errors import ConfigError
 from firsthand.message import user
 from firsthand.providers.scripted import Scripted
 from firsthand.retrieval.chunk import Chunk
+from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
 from firsthand.retrieval.corpus import Corpus
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.retriever import Hit, Query, TrailStep
@@ -33,6 +34,8 @@ from firsthand.retrieval.retrievers.rewriting import (
 from firsthand.retrieval.retrievers.score_fusion import convex_combination, fuse_scores
 from firsthand.retrieval.retrievers.searches import SEARCHES, dense, hybrid, lexical
 from firsthand.retrieval.retrievers.selection import above, distinct, marginal_relevance, mmr, per_source, where
+from firsthand.retrieval.store.index_file import MEMORY
+from firsthand.retrieval.store.sqlite_index import open_index
 from firsthand.retrieval.writer import ModelWriter, writer_of
 
 TEXTS = {
@@ -438,3 +441,33 @@ def test_the_convex_search_asks_both_for_the_pool_and_terms_alone_without_vector
     assert [each.chunk.id for each in found] == [each.chunk.id for each in convex_combination(both, (0.4, 0.6))][:3]
     bare = tiny_corpus(TEXTS, vectors=False)
     assert [each.trail[-1].retriever for each in run(SEARCHES["convex"](bare), "dogs")][:1] == ["lexical"]
+
+
+def test_records_of_one_file_share_its_share_whatever_source_they_state():
+    records = {f"spam{n}": ("/c/spam.jsonl", f"mill {n}") for n in range(4)} | {
+        "good": ("/c/good", "mill"),
+        "own": ("", "mill x"),
+    }
+    index = open_index(MEMORY, IndexHeader("", "", 0, "lines"))
+    for id, (source, text) in records.items():
+        document = Document(id, text, "", source, {"source": id})
+        index.put([IndexedDocument(document, [Chunk(id, 0, len(text), text, meta=document.meta)], None)])
+    corpus = Corpus(index)
+    hits = [Hit(index.chunks(id)[0], 1.0) for id in records]
+    for most, kept in ((1, ["mill 0", "mill", "mill x"]), (2, ["mill 0", "mill 1", "mill", "mill x"])):
+        assert texts(run(per_source(fixed(*hits), corpus, most=most, by="source"), "x", 9)) == kept
+    assert texts(run(per_source(fixed(*hits), corpus, most=1, by="title"), "x", 2)) == ["mill 0", "mill 1"]
+    assert texts(run(per_source(fixed(*hits), corpus, most=1, by="source"), "x", 2)) == ["mill 0", "mill"]
+    for by in ("source", "title"):
+        with pytest.raises(ConfigError, match="give the corpus too"):
+            per_source(fixed(), by=by)
+
+
+def test_fusion_refuses_numbers_that_are_not_finite():
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="numbers of 0 or more"):
+            reciprocal_rank_fusion([[]], constant=bad)
+        for scores in ((bad, 0.5), (0.5, bad, 0.1), (1e308, -1e308)):
+            ranking = [Hit(Chunk("a", n, n + 1, "x"), score) for n, score in enumerate(scores)]
+            with pytest.raises(ConfigError, match="infinite or no numbers"):
+                convex_combination([ranking], [1.0])

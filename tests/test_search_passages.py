@@ -188,7 +188,7 @@ def test_a_line_without_an_id_has_its_number_and_any_other_id_stands(tmp_path: P
         '{"id": 0.5, "text": "e", "title": ""}\n{"text": "f", "contents": 3, "body": 4}\n{"text": "", "id": "g"}\n'
     )
     assert list(search_module._lines(path, "p:")) == [
-        ("p:1", "1", "a"), ("p:0", "0", "b"), ("p:", "", "c"), ("p:False", "T", "d"), ("p:0.5", "0.5", "e"),
+        ("p:1", "1", "a"), ("p:0", "0", "b"), ("p:4", "4", "c"), ("p:False", "T", "d"), ("p:0.5", "0.5", "e"),
         ("p:7", "7", "f"), ("p:g", "g", ""),
     ]  # fmt: skip
     assert list(search_module._lines(path, ""))[1] == ("0", "0", "b")

@@ -52,14 +52,14 @@ def test_links_tags_and_pages_are_bounded() -> None:
 
 def test_each_line_of_a_page_has_the_place_that_it_comes_from() -> None:
     source = "<h1> One</h1>\n<p>two &amp;\n three</p><pre>\n  four\n</pre><script>x</script>five<br> six"
-    text, places = to_placed_text(source)
+    text, places, _ = to_placed_text(source)
     words = ["One", "two", "four", "five", "six"]
     for offset, origin in places:
         line = text[offset:].split("\n")[0].lstrip("# ")
         assert source[origin:].startswith(line.split()[0]) or source[origin] == "<", (line, source[origin:])
     assert [word for word in words if word not in text] == []
     assert [offset for offset, _ in places] == sorted({offset for offset, _ in places})
-    assert to_placed_text("") == ("", []) and to_placed_text("a") == ("a", [(0, 0)])
+    assert to_placed_text("") == ("", [], 0) and to_placed_text("a") == ("a", [(0, 0)], 0)
 
 
 def body(pieces: list[bytes], encoding: str, most: int) -> Any:

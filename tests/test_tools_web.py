@@ -232,12 +232,12 @@ def test_a_connection_goes_to_checked_addresses_alone() -> None:
 def test_lines_of_a_page_lead_back_to_their_place_in_its_source() -> None:
     head = "<head><title>T</title></head><h2> Head </h2>\n"
     source = f"{head}<p>one <b>two</b>\nthree<pre>  x\n\n  y</pre>\n\n  end &lt; 5 < 6"
-    text, places = to_placed_text(source)
+    text, places, _ = to_placed_text(source)
     assert text == "T\n\n##  Head\n\none two three\nx\n\ny\nend < 5 < 6"
     assert [(text[at:].split("\n")[0], source[to : to + 3]) for at, to in places] == [
         ("T", "<he"), ("##  Head", "<h2"), ("one two three", "one"), ("x", "x\n\n"), ("y", "y</"), ("end < 5 < 6", "end"),
     ]  # fmt: skip
-    assert to_placed_text("") == ("", []) and to_placed_text("<p> </p>") == ("", [])
+    assert to_placed_text("") == ("", [], 0) and to_placed_text("<p> </p>") == ("", [], 0)
     # white space behind a line does not count, nor do entities that are longer than what they show
     for source, text, words in (
         ("<pre>  k  \n\n m \t\n</pre>z", "k\n\nm\n\nz", "k m z"),
@@ -245,7 +245,7 @@ def test_lines_of_a_page_lead_back_to_their_place_in_its_source() -> None:
         ("<p> k &amp; x \n</p>\t<pre>&lt;&lt;q  \n\tm&gt;x\r\n  &quot;\n<i>u\nv</i> w</pre> &lt;\ny",
          'k & x\n\n<<q\nm>x\n"\nu\nv w\n< y', "k &lt;&lt;q m&gt;x &quot; u v &lt;\ny"),
     ):  # fmt: skip
-        found, places = to_placed_text(source)
+        found, places, _ = to_placed_text(source)
         assert found == text == to_text(source)
         assert [to for _, to in places] == [source.rindex(word) for word in words.split(" ")]
         starts = [at for at in range(len(text)) if text[at] != "\n" and (not at or text[at - 1] == "\n")]

@@ -1,4 +1,6 @@
-"""Reads DOCX: paragraphs, headings as `#` lines, lists, tables, footnotes and endnotes. Deleted text is left out.
+"""Reads DOCX: paragraphs, headings as `#` lines, lists, tables, footnotes and endnotes. Deleted and hidden text is left out.
+
+Struck text stands between `~~`. Hidden is what has the format itself; styles that hide are not looked up.
 
 A place is a paragraph, counted from 1, because pages exist only once Word has laid the text out.
 """
@@ -11,13 +13,25 @@ from contextlib import suppress
 from firsthand.errors import DataError
 from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.documents.clean_text import clean, clean_line
-from firsthand.retrieval.documents.file_content import MAX_TITLE_CHARS, FileContent, ReadSettings, first_heading
+from firsthand.retrieval.documents.file_content import (
+    MAX_TITLE_CHARS,
+    FileContent,
+    ReadSettings,
+    first_heading,
+    hidden_text_note,
+)
 from firsthand.retrieval.documents.zip_parts import ZipParts, parse_xml
+from firsthand.system.raised_text import Level, mark_between
 
 _HEADING = re.compile(r"(?:heading|titre|überschrift|título|titolo)\s*([1-9])", re.IGNORECASE)
 _SIGNS = {"tab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
 _LEFT_OUT = ("del", "moveFrom", "Fallback")
 """Deleted and moved text, and what stands for a text box in older versions of Word, which is there twice."""
+
+_FORMATS = ("vanish", "strike", "dstrike", "vertAlign")
+_OTHER_FORMATS = ("pPr", "rPrChange")
+_OFF = ("0", "false", "off")
+_LEVELS: dict[str, Level] = {"superscript": "^", "subscript": "_"}
 
 
 def read_docx(data: bytes, name: str, settings: ReadSettings) -> FileContent:
@@ -41,7 +55,7 @@ def read_docx(data: bytes, name: str, settings: ReadSettings) -> FileContent:
         with suppress(DataError):
             title = _Properties(parts.read("docProps/core.xml")).title
     document = Document(name, text, title or first_heading(text), meta={"kind": "docx"}, locations=places)
-    return FileContent((document,), tuple(notes + dropped))
+    return FileContent((document,), tuple(notes + dropped + hidden_text_note(body.hidden)))
 
 
 class _Styles:
@@ -95,24 +109,39 @@ class _Body:
         self._begin()
         self._cells: list[list[list[str]]] = []
         """The texts of each cell of the open rows, innermost last."""
-        self._around: list[tuple[list[str], int, bool]] = []
+        self._around: list[tuple[list[str], int, bool, bool]] = []
         """The paragraphs around the one that is read: a text box has paragraphs inside of one."""
         self._in_text = self._left_out = 0
+        self._formats: list[dict[str, str]] = []
+        """What is set for each of the open runs: hidden, struck, raised or lowered; a text box has runs inside of one."""
+        self._other_formats = 0
+        """Open elements whose formats are not a run's own: its paragraph's, or those of an earlier revision."""
+        self.hidden = 0
+        """Characters of hidden text."""
 
     def read(self, data: bytes) -> None:
         self._cells, self._in_text, self._left_out = [], 0, 0
+        self._formats, self._other_formats = [], 0
         parse_xml(data, self._start, self._end, self._add)
 
     def _begin(self) -> None:
         self._runs: list[str] = []
         self._level = 0
         self._is_item = False
+        self._is_struck = False
+        self._level_of_run: Level = ""
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         if name == "t":
             self._in_text += 1
+        elif name == "r":
+            self._formats.append({})
+        elif name in _OTHER_FORMATS:
+            self._other_formats += 1
+        elif name in _FORMATS and self._formats and not self._other_formats:
+            self._formats[-1][name] = attributes.get("val", "true")
         elif name == "p":
-            self._around.append((self._runs, self._level, self._is_item))
+            self._around.append((self._runs, self._level, self._is_item, self._is_struck))
             self._begin()
         elif name == "pStyle":
             style = attributes.get("val", "")
@@ -136,9 +165,13 @@ class _Body:
             self._in_text -= 1
         elif name in _LEFT_OUT:
             self._left_out -= 1
+        elif name == "r" and self._formats:
+            self._formats.pop()
+        elif name in _OTHER_FORMATS:
+            self._other_formats -= 1
         elif name == "p":
             self._paragraph()
-            self._runs, self._level, self._is_item = self._around.pop()
+            self._runs, self._level, self._is_item, self._is_struck = self._around.pop()
         elif name == "tr" and self._cells:
             row = " | ".join(" ".join(" ".join(cell).split()) for cell in self._cells.pop())
             if row.replace("|", "").strip():
@@ -150,12 +183,24 @@ class _Body:
             self._write("\n")
 
     def _add(self, words: str) -> None:
-        if self._in_text and not self._left_out:
-            self._runs.append(words)
+        if not self._in_text or self._left_out:
+            return
+        formats = self._formats[-1] if self._formats else {}
+        if formats.get("vanish", "0") not in _OFF:
+            self.hidden += len(words)
+            return
+        is_struck = any(formats.get(name, "0") not in _OFF for name in ("strike", "dstrike"))
+        if is_struck != self._is_struck:
+            self._runs.append("~~")
+        level = _LEVELS.get(formats.get("vertAlign", ""), "")
+        if level != self._level_of_run and self._runs:
+            self._runs.append(mark_between(self._runs[-1][-1:], words[:1], level))
+        self._is_struck, self._level_of_run = is_struck, level
+        self._runs.append(words)
 
     def _paragraph(self) -> None:
         self._paragraphs += 1
-        text = "".join(self._runs).strip()
+        text = "".join([*self._runs, "~~"] if self._is_struck else self._runs).strip()
         if not text:
             return
         if self._cells and self._cells[-1]:

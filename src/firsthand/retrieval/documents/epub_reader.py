@@ -34,7 +34,8 @@ def read_epub(data: bytes, name: str, settings: ReadSettings) -> FileContent:
         except DataError as error:
             notes.append(f"chapter {number} cannot be read: {error}")
             continue
-        text = page_text(source)[0]
+        text, _, hidden = page_text(source, is_xml=True)
+        notes += [f"chapter {number}: {note}" for note in hidden]
         if text.strip():
             places.append(Location(length, "heading", first_heading(text) or page_title(source) or f"chapter {number}"))
             written.append(f"{text}\n\n")

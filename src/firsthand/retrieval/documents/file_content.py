@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from firsthand.errors import ConfigError, DataError
 from firsthand.retrieval.document import Document
+from firsthand.system.plurals import count_of
 
 
 @dataclass(frozen=True)
@@ -69,3 +70,8 @@ def first_heading(text: str) -> str:
         if line.lstrip().startswith("#") and (title := line.strip().lstrip("#").strip()):
             return title[:MAX_TITLE_CHARS]
     return ""
+
+
+def hidden_text_note(chars: int) -> list[str]:
+    """The remark on text that was left out since a reader does not see it, if there was any."""
+    return [f"text that a reader does not see was left out: {count_of(chars, 'character', ',')}"] if chars else []

@@ -60,14 +60,14 @@ FORMATS = {
     for each in (
         FileFormat("text", read_text, 1, _never),
         FileFormat("markdown", read_markdown, 1, _never),
-        FileFormat("html", read_html, 1, _if_large),
+        FileFormat("html", read_html, 2, _if_large),
         FileFormat("pdf", _lazily("pdf"), 1, _always),
-        FileFormat("docx", _lazily("docx"), 1, _always),
-        FileFormat("epub", _lazily("epub"), 1, _always),
+        FileFormat("docx", _lazily("docx"), 2, _always),
+        FileFormat("epub", _lazily("epub"), 2, _always),
         FileFormat("code", read_code, 1, _never),
-        FileFormat("table", read_table, 2, _never),
-        FileFormat("jsonl", read_jsonl, 1, _never),
-        FileFormat("json", read_json, 1, _never),
+        FileFormat("table", read_table, 3, _never),
+        FileFormat("jsonl", read_jsonl, 2, _never),
+        FileFormat("json", read_json, 2, _never),
         FileFormat("notebook", read_notebook, 1, _never),
     )
 }

@@ -5,7 +5,13 @@ from __future__ import annotations
 from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.documents.charset import decode
 from firsthand.retrieval.documents.clean_text import clean, clean_line
-from firsthand.retrieval.documents.file_content import MAX_TITLE_CHARS, FileContent, ReadSettings, first_heading
+from firsthand.retrieval.documents.file_content import (
+    MAX_TITLE_CHARS,
+    FileContent,
+    ReadSettings,
+    first_heading,
+    hidden_text_note,
+)
 from firsthand.tools.web.html import to_placed_text, to_text
 
 
@@ -18,9 +24,9 @@ def read_html(data: bytes, name: str, settings: ReadSettings) -> FileContent:
     return FileContent((document,), tuple(notes + dropped + hidden))
 
 
-def page_text(source: str) -> tuple[str, tuple[Location, ...], list[str]]:
-    """The readable text, its places by lines of the source, and a remark if its entities hid characters."""
-    text, origins = to_placed_text(source)
+def page_text(source: str, *, is_xml: bool = False) -> tuple[str, tuple[Location, ...], list[str]]:
+    """The readable text, its places by lines of the source, and remarks if its entities or elements hid text."""
+    text, origins, hidden = to_placed_text(source, is_xml=is_xml)
     places: list[Location] = []
     line, seen = 1, 0
     for offset, origin in origins:
@@ -29,7 +35,8 @@ def page_text(source: str) -> tuple[str, tuple[Location, ...], list[str]]:
             seen = origin
         if not places or places[-1].label != str(line):
             places.append(Location(offset, "line", str(line)))
-    return clean(text, places)
+    text, moved, dropped = clean(text, places)
+    return text, moved, dropped + hidden_text_note(hidden)
 
 
 def page_title(source: str) -> str:

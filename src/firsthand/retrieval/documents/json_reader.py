@@ -6,6 +6,7 @@ JSON without a text field, such as a settings file, is one document of the text 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,8 +29,17 @@ MAX_NAMED = 100
 MAX_DOCUMENTS = 500_000
 DOCUMENT_BYTES = 100
 """A file has at most MAX_DOCUMENTS documents, or one for so many of its characters: each takes a kilobyte of memory."""
-_MAX_META = 40
-_MAX_META_CHARS = 1000
+MAX_FIELDS = 200
+"""Fields of a record; one with more is refused, since a filter must see all of them."""
+_TOO_MANY_FIELDS = f"it has more than {MAX_FIELDS} fields: leave out those that no filter names"
+MAX_META_CHARS = 1000
+"""Characters of a value, of a list or an object as JSON; longer ones are left out, with a note."""
+_MAX_TOLD = 20
+"""Names of fields in a note."""
+_LEFT_OUT = f"fields that filters do not see (of a name that is taken, beyond 64 bits or {MAX_META_CHARS:,} characters)"
+_WHOLE = "fields of lists or objects, which filters compare whole"
+_Told = Counter[tuple[str, str]]
+"""How many records have a field that a note tells of, by (what is told, name)."""
 
 
 def read_jsonl(data: bytes, name: str, settings: ReadSettings) -> FileContent:
@@ -49,8 +59,11 @@ def read_json(data: bytes, name: str, settings: ReadSettings) -> FileContent:
     if several and all(isinstance(each, dict) and _text_of(each, settings) is not None for each in several[:20]):
         most = max(MAX_DOCUMENTS, len(text) // DOCUMENT_BYTES)
         return _content(((number, each, "") for number, each in enumerate(several, 1)), name, settings, notes, most)
-    if isinstance(body, dict) and (made := _document(body, 1, name, settings, alone=True)) is not None:
-        return FileContent((made,), tuple(notes))
+    told: _Told = Counter()
+    if isinstance(body, dict) and (made := _document(body, 1, name, settings, told, alone=True)) is not None:
+        if len(body) > MAX_FIELDS:
+            raise DataError(_TOO_MANY_FIELDS)
+        return FileContent((made,), (*notes, *_field_notes(told)))
     if settings.text_field is not None:
         raise DataError(f"it has no field {settings.text_field!r}: name another by --text-field")
     text, _, dropped = clean(text)
@@ -63,11 +76,12 @@ def _content(
     documents: dict[str, Document] = {}
     failed: list[tuple[str, str]] = []
     more = 0
+    told: _Told = Counter()
     only_records = True
     for number, body, problem in items:
-        made = None if problem or not isinstance(body, dict) else _document(body, number, name, settings)
+        made = None if problem or not isinstance(body, dict) else _document(body, number, name, settings, told)
         only_records = only_records and isinstance(body, dict) and made is None
-        if made is not None and made.id not in documents:
+        if made is not None and made.id not in documents and len(body) <= MAX_FIELDS:
             documents[made.id] = made
             if len(documents) > most:
                 raise DataError(f"it has more than {most:,} documents: divide the file")
@@ -81,11 +95,13 @@ def _content(
         )
     if more:
         failed.append((name, f"it has {count_of(more, 'more item', ',')} of which no document was made"))
-    return FileContent(tuple(documents.values()), tuple(notes), tuple(failed))
+    return FileContent(tuple(documents.values()), (*notes, *_field_notes(told)), tuple(failed))
 
 
 def _fault(body: Any, problem: str, made: Document | None, settings: ReadSettings) -> str:
     """Why an item is no document of its own."""
+    if made is not None and len(body) > MAX_FIELDS:
+        return _TOO_MANY_FIELDS
     if made is not None:
         return f"the id of {made.id!r} came before: give each its own"
     if problem or not isinstance(body, dict):
@@ -104,9 +120,9 @@ def _lines(text: str) -> Iterator[str]:
 
 
 def _document(
-    body: dict[str, Any], number: int, name: str, settings: ReadSettings, *, alone: bool = False
+    body: dict[str, Any], number: int, name: str, settings: ReadSettings, told: _Told, *, alone: bool = False
 ) -> Document | None:
-    """The document of an object; None if it has no text."""
+    """The document of an object; None if it has no text. What is to be told of its fields is added to `told`."""
     raw = _text_of(body, settings)
     if raw is None:
         return None
@@ -116,10 +132,17 @@ def _document(
     title = body.get(settings.title_field or "title")
     used = {*TEXT_FIELDS, *ID_FIELDS, settings.text_field, settings.id_field, "title"}
     meta: Json = {"kind": "record"}
-    for key, value in list(body.items())[:_MAX_META]:
-        is_short = isinstance(value, float | bool) or (isinstance(value, str) and len(value) <= _MAX_META_CHARS)
-        if key not in used and (is_short or (isinstance(value, int) and abs(value) < 1 << 63)):
-            meta.setdefault(clean_line(str(key))[:100], clean(value)[0] if isinstance(value, str) else value)
+    for key, value in body.items():
+        if key in used or value is None:
+            continue
+        field = clean_line(str(key))[:100]
+        if field in meta or not _is_value(value):
+            told[_LEFT_OUT, field] += 1
+            continue
+        if isinstance(value, list | dict):
+            told[_WHOLE, field] += 1
+            value = json.loads(clean(json.dumps(value, ensure_ascii=False))[0])
+        meta[field] = clean(value)[0] if isinstance(value, str) else value
     return Document(
         name if alone else f"{name}:{clean_line(str(found))[:MAX_ID_CHARS] or number}",
         text,
@@ -127,6 +150,28 @@ def _document(
         meta=meta,
         locations=() if alone else (Location(0, "line", str(number)),),
     )
+
+
+def _is_value(value: Any) -> bool:
+    """True if a filter can compare it, and it is short enough."""
+    if isinstance(value, str):
+        return len(value) <= MAX_META_CHARS
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) < 1 << 63
+    try:
+        return len(json.dumps(value, ensure_ascii=False, allow_nan=False)) <= MAX_META_CHARS
+    except (ValueError, RecursionError):
+        return False
+
+
+def _field_notes(told: _Told) -> list[str]:
+    """A note for each of the things that are told of fields, with their names and how many records have them."""
+    notes = []
+    for what in dict.fromkeys(what for what, _ in told):
+        names = [f"{name} ({count:,})" for (each, name), count in told.items() if each == what]
+        more = f" and {len(names) - _MAX_TOLD} more" if len(names) > _MAX_TOLD else ""
+        notes.append(f"{what}: {', '.join(names[:_MAX_TOLD])}{more}")
+    return notes
 
 
 def _text_of(body: dict[str, Any], settings: ReadSettings) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator
+from itertools import islice
 
 from firsthand.errors import DataError
 from firsthand.retrieval.document import Document, Location
@@ -15,6 +16,7 @@ from firsthand.system.packed_text import lines_by_any_end
 from firsthand.system.plurals import count_of
 
 _DELIMITERS = ",;\t|"
+_STATED_DELIMITER = re.compile(r'sep=([^"\n])(?:\n|\Z)', re.IGNORECASE)
 MAX_COLUMNS = 10_000
 MAX_CELL_CHARS = 10_000_000
 MAX_NAME_CHARS = 200
@@ -31,14 +33,18 @@ ROW_BYTES = 200
 def read_table(data: bytes, name: str, settings: ReadSettings) -> FileContent:
     """The rows as text, each a place; the first row holds the names of the columns.
 
-    Quotes that are never closed end with the file and are a remark, as are rows of another length than the header.
+    A quote that is never closed is a character like others, in its row and those behind it, and is a remark, as are rows
+    of another length than the header. A first line `sep=;`, as Excel writes it, names what stands between cells.
     A table whose text would be far longer than its file, by the names of its columns in each row, is refused.
     """
     text, notes = decode(data)
     text, _, dropped = clean(text)
     notes += dropped
-    delimiter = "\t" if name.lower().endswith((".tsv", ".tab")) else _likeliest(text)
-    rows = _rows(text, delimiter)
+    if stated := _STATED_DELIMITER.match(text):
+        delimiter, text = stated[1], text[stated.end() :]
+    else:
+        delimiter = "\t" if name.lower().endswith((".tsv", ".tab")) else _likeliest(text)
+    rows = _rows(text, delimiter, notes)
     header = [" ".join(cell.split()) or f"column {at}" for at, cell in enumerate(next(rows, []), 1)]
     title_at = None
     if settings.title_field is not None and settings.title_field in header:
@@ -77,16 +83,47 @@ def read_table(data: bytes, name: str, settings: ReadSettings) -> FileContent:
     return FileContent((document,), tuple(notes))
 
 
-def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
+def _rows(text: str, delimiter: str, notes: list[str]) -> Iterator[list[str]]:
     before = csv.field_size_limit(MAX_CELL_CHARS)
     try:
-        for number, row in enumerate(csv.reader(_lines(text, delimiter), delimiter=delimiter), 1):
+        lines = _CountedLines(_lines(text, delimiter))
+        read = 0  # lines of whole rows
+        for number, row in enumerate(csv.reader(lines, delimiter=delimiter), 1):
+            if lines.ended:
+                notes.append(
+                    f"a quote in line {read + 1} or behind it is never closed: from there on quotes are characters"
+                )
+                yield from _unquoted(islice(lines_by_any_end(text), read, None), delimiter, number)
+                return
             _check_columns(number, len(row))
             yield row
+            read = lines.count
     except csv.Error as error:
         raise DataError(f"it is no table: {error}") from None
     finally:
         csv.field_size_limit(before)
+
+
+def _unquoted(lines: Iterator[str], delimiter: str, first: int) -> Iterator[list[str]]:
+    """The rows of lines whose quotes are characters."""
+    for number, line in enumerate(lines, first):
+        _check_columns(number, line.count(delimiter) + 1)
+        yield from csv.reader([line], delimiter=delimiter, quoting=csv.QUOTE_NONE)
+
+
+class _CountedLines:
+    """Lines with their count; a row that ends only as they do has a quote that is open."""
+
+    def __init__(self, lines: Iterator[str]):
+        self._lines = lines
+        self.count = 0
+        self.ended = False
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._lines:
+            self.count += 1
+            yield line
+        self.ended = True
 
 
 def _lines(text: str, delimiter: str) -> Iterator[str]:

@@ -63,14 +63,14 @@ async def isolated_rag(
         search: hybrid, dense, lexical or convex.
         embedder: With a benchmark's index: the embedder of its vectors.
         k: Passages.
-        per_source: At most so many of one source (the `source` of a passage's values); 0 is no limit.
+        per_source: At most so many of one source: the file or URL that documents were read from; 0 is no limit.
         max_tokens: Of each answer.
     """
     path = await task_index(task, index, embedder="" if search == "lexical" else embedder)
     corpus = corpus_in(ctx, path)
     retriever = SEARCHES[search](corpus)
     if per_source:
-        retriever = capped(retriever, most=per_source, by="source")
+        retriever = capped(retriever, corpus, most=per_source, by="source")
     hits = list(await retriever(Query(task.prompt), k))
     ctx.note("ranking", documents=[hit.chunk.document for hit in hits], scores=[hit.score for hit in hits])
     if not hits:

@@ -67,7 +67,7 @@ async def modular(
         found = rewriting.multi_query(found, writer)
     elif rewrite == "step_back":
         found = rewriting.step_back(found, writer)
-    found = {"none": found, "per_source": per_source(found), "distinct": distinct(found)}[cap]
+    found = {"none": found, "per_source": per_source(found, corpus, by="source"), "distinct": distinct(found)}[cap]
     if order == "rerank":
         found = reranked(found, rerank, corpus, writer, pool=pool)
     elif order == "mmr":

@@ -58,7 +58,7 @@ async def short_answer(
         search: hybrid, dense, lexical or convex.
         embedder: With a benchmark's index: the embedder of its vectors.
         k: Retrieved passages.
-        per_source: At most so many of one source (the `source` of a passage's values); 0 is no limit.
+        per_source: At most so many of one source: the file or URL that documents were read from; 0 is no limit.
         max_tokens: Of the answer.
         max_chars: With all and oracle: characters of documents; what does not fit the model's context is left out too.
     """
@@ -68,7 +68,7 @@ async def short_answer(
     if given == "retrieved":
         retriever = SEARCHES[search](corpus)
         if per_source:
-            retriever = capped(retriever, most=per_source, by="source")
+            retriever = capped(retriever, corpus, most=per_source, by="source")
         hits = list(await retriever(Query(task.prompt), k))
     else:
         wanted = list(task.metadata.get("documents", ())) if given == "oracle" else None

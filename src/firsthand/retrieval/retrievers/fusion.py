@@ -32,10 +32,11 @@ def reciprocal_rank_fusion(
 ) -> list[Hit]:
     """The hits of all rankings, each chunk once, by fused score. A trail keeps the steps of every ranking it is in.
 
-    A chunk that a ranking holds twice counts at its first rank. ConfigError for a negative weight or constant.
+    A chunk that a ranking holds twice counts at its first rank. ConfigError for a weight or constant that is
+    negative, infinite or NaN.
     """
     weights = [1.0] * len(rankings) if weights is None else weights
-    if constant < 0 or any(not 0 <= weight < float("inf") for weight in weights):
+    if any(not 0 <= number < float("inf") for number in (constant, *weights)):
         raise ConfigError(f"the constant is {constant} and the weights are {list(weights)}: give numbers of 0 or more")
     scores: dict[str, float] = {}
     best_rank: dict[str, int] = {}

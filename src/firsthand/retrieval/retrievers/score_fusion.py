@@ -31,7 +31,8 @@ def fuse_scores(*retrievers: Retriever, weights: Sequence[float], pool: int = 10
 def convex_combination(rankings: Sequence[Sequence[Hit]], weights: Sequence[float]) -> list[Hit]:
     """The hits of all rankings, each chunk once, by combined score. A trail keeps the steps of every ranking it is in.
 
-    A ranking whose scores are all equal gives each of its hits its whole weight. ConfigError for a negative weight.
+    A ranking whose scores are all equal gives each of its hits its whole weight. ConfigError for a weight that is negative,
+    infinite or NaN, and for scores that are, or that are too far apart to be subtracted.
     """
     if any(not 0 <= weight < math.inf for weight in weights):
         raise ConfigError(f"the weights are {list(weights)}: give numbers of 0 or more")
@@ -41,6 +42,10 @@ def convex_combination(rankings: Sequence[Sequence[Hit]], weights: Sequence[floa
     for ranking, weight in zip(rankings, weights, strict=True):
         worst = min((hit.score for hit in ranking), default=0.0)
         span = max((hit.score for hit in ranking), default=0.0) - worst
+        if not all(math.isfinite(number) for number in (span, *(hit.score for hit in ranking))):
+            raise ConfigError(
+                "a ranking has scores that are infinite or no numbers: fuse it by rank, or mend its scores"
+            )
         seen: set[str] = set()
         for rank, hit in enumerate(ranking, 1):
             id = hit.chunk.id

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
 from firsthand.errors import ConfigError
 from firsthand.message import Json
-from firsthand.retrieval.chunk_index import Vectors
+from firsthand.retrieval.chunk_index import ChunkIndex, Vectors
 from firsthand.retrieval.corpus import Corpus, arguments_of
 from firsthand.retrieval.retriever import Filter, Hit, Query, Retriever, TrailStep
 
 SHINGLE_WORDS = 5
+_OF_DOCUMENT = ("source", "title")
+"""Fields of the document itself, which no `meta` can state."""
 
 
 def mmr(retriever: Retriever, corpus: Corpus, *, balance: float = 0.5, pool: int = 50) -> Retriever:
@@ -59,25 +62,36 @@ def marginal_relevance(relevance: Vectors, vectors: Vectors, balance: float, k: 
     return chosen
 
 
-def per_source(retriever: Retriever, *, most: int = 2, by: str = "document", pool: int = 50) -> Retriever:
-    """At most `most` hits of each document, or of each value of another field (`source`, or a key of `meta`).
+def per_source(
+    retriever: Retriever, corpus: Corpus | None = None, *, most: int = 2, by: str = "document", pool: int = 50
+) -> Retriever:
+    """At most `most` hits of each document, or of each value of another field: `source`, `title`, or a key of `meta`.
 
-    One source that floods the index, planted or not, then fills no more than its share. A hit without the field is a
-    source of its own.
+    One source that floods the index, planted or not, then fills no more than its share. Each record of a JSONL file is a
+    document of its own: by="source" bounds them all by their file. `source` and `title` are the document's own, as in
+    filters, and are read from `corpus`; ConfigError if it is not given. A document without them counts for itself; a hit
+    whose `meta` has no such key is a source of its own.
     """
     if most < 1:
         raise ConfigError(f"most is {most}: keep 1 hit of each {by} or more")
+    if by in _OF_DOCUMENT and corpus is None:
+        raise ConfigError(
+            f"by is {by!r}, which the index knows: give the corpus too, as in per_source(retriever, corpus)"
+        )
 
     async def found(query: Query, k: int) -> Sequence[Hit]:
-        counts: Counter[str] = Counter()
-        kept = []
-        for hit in await retriever(query, max(pool, k)):
-            value = hit.chunk.document if by == "document" else hit.chunk.meta.get(by)
-            key = f"hit {hit.chunk.id}" if value is None else f"value {value!r}"
-            counts[key] += 1
-            if counts[key] <= most:
-                kept.append(hit)
-        return _kept(kept[:k], "per_source")
+        hits = list(await retriever(query, max(pool, k)))
+        if corpus is None or by not in _OF_DOCUMENT:
+            return _kept(_capped(hits, lambda hit: _value(hit, by), most, k), "per_source")
+
+        async def act(passed: Json) -> Sequence[Hit]:
+            def capped(index: ChunkIndex) -> list[Hit]:
+                own = cache(lambda document: getattr(index.document(document), by))
+                return _capped(hits, lambda hit: own(hit.chunk.document) or ("document", hit.chunk.document), most, k)
+
+            return _kept(await corpus.ask(capped), "per_source")
+
+        return await corpus.read("per_source", arguments_of(query, k, hits=[hit.chunk.id for hit in hits]), act)
 
     return found
 
@@ -127,6 +141,25 @@ def above(hits: Sequence[Hit], floor: float | None) -> list[Hit]:
         return not cosines or max(cosines) >= floor
 
     return [hit for hit in hits if fits(hit)]
+
+
+def _value(hit: Hit, by: str) -> object:
+    """The document or a value of `meta`; without it, the id of the hit."""
+    value = hit.chunk.document if by == "document" else hit.chunk.meta.get(by)
+    return ("hit", hit.chunk.id) if value is None else repr(value)
+
+
+def _capped(hits: Sequence[Hit], source: Callable[[Hit], object], most: int, k: int) -> list[Hit]:
+    """The first k hits of which no source has more than `most`; the source of hits behind them is not asked for."""
+    counts: Counter[object] = Counter()
+    kept: list[Hit] = []
+    for hit in hits:
+        if len(kept) == k:
+            break
+        counts[key := source(hit)] += 1
+        if counts[key] <= most:
+            kept.append(hit)
+    return kept
 
 
 def _kept(hits: Sequence[Hit], name: str) -> list[Hit]:

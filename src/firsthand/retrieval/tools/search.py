@@ -229,7 +229,7 @@ def _indexed(source: Path, files: list[Path], stamps: dict[str, str], seen: set[
             if id in seen:
                 raise ConfigError(f"two documents have the id {id!r}: give each its own")
             seen.add(id)
-            document = Document(id or "-", text, title, str(file), meta)
+            document = Document(id, text, title, str(file), meta)
             chunks = [Chunk(document.id, start, end, text[start:end], title, meta=meta) for start, end in spans(text)]
             yield IndexedDocument(document, chunks, None)
 
@@ -317,7 +317,8 @@ def _lines(path: Path, prefix: str) -> Iterator[tuple[str, str, str]]:
                 raise ConfigError(
                     f'line {number} of {str(path)!r} is no JSON object with a "text": every line must be one'
                 )
-            id = str(body.get("id", number))
+            given = body.get("id")
+            id = str(number if given is None or given == "" else given)
             yield _clean(prefix + id), _clean(str(body.get("title", "")) or id), _clean(text)
 
 

@@ -1,5 +1,8 @@
 """HTML as the text a reader sees: blocks on lines of their own, links with their targets, without scripts and styles.
 
+Elements that say themselves that they are hidden (`hidden`, `style`, a closed `dialog`) are left out; style sheets and
+scripts, which hide and show more, are not read. Raised digits are `10^6`, struck text is `~~900~~`.
+
 The standard library's `html.parser` takes minutes over 60 kB of `<a <a <a ...`, so tags are found by a scanner of our own,
 which never looks at a character more than a few times. It builds no tree and corrects no mistakes: it is for reading.
 """
@@ -9,9 +12,12 @@ from __future__ import annotations
 import html
 import re
 from bisect import bisect_right
-from itertools import accumulate
+from collections import Counter
+from itertools import accumulate, islice
 from string import ascii_lowercase, ascii_uppercase
 from urllib.parse import urljoin
+
+from firsthand.system.raised_text import Level, mark_between
 
 _BLOCKS = re.compile(
     r"address|article|aside|blockquote|body|br|caption|center|dd|details|div|dl|dt|fieldset|figcaption|figure|footer|form|h[1-6]|"
@@ -25,6 +31,22 @@ _ENTITY = re.compile(r"&#(?:[xX][0-9a-fA-F]{1,8}|[0-9]{1,8});?|&[a-zA-Z][a-zA-Z0
 _SIGNS = re.compile(r"<+")
 _LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 """Keeps every place where it is, as `str.lower` does not for a letter such as İ."""
+_VOID = re.compile("area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr")
+_ENDED_BY = {
+    "li": ("li",), "dt": ("dt", "dd"), "dd": ("dt", "dd"), "option": ("option",), "optgroup": ("option", "optgroup"),
+    "td": ("td", "th"), "th": ("td", "th"), "tr": ("td", "th", "tr"),
+    "tbody": ("td", "th", "tr", "thead", "tbody"), "tfoot": ("td", "th", "tr", "thead", "tbody"),
+}  # fmt: skip
+"""Elements whose end tag may be missing, by the one that begins behind them; a block ends a paragraph too."""
+_ATTRIBUTE = re.compile(r"([^\s\"'>/=]++)(?:\s*+=\s*+(\"[^\"]*+\"|'[^']*+'|[^\s>\"']++))?+")
+_TABLE = re.compile("caption|table|tbody|td|tfoot|th|thead|tr")
+_MAX_DEPTH = 200
+"""Open elements among which the beginning of one that ends is looked for."""
+_MAY_HIDE = re.compile("hidden|style", re.IGNORECASE)
+_COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)", re.DOTALL)
+_ZERO = re.compile(r"0*+(?:\.0*+)?+(?:[a-z]{1,4}|%)?+")
+_LEVELS: dict[str, Level] = {"sup": "^", "sub": "_"}
+_STRUCK = ("s", "del", "strike")
 _MAX_CHARS = 1_000_000
 """The most characters of a page that are read."""
 _MAX_TAG = 4_000
@@ -36,16 +58,34 @@ def to_text(source: str, base: str = "") -> str:
     return _Reader(source[:_MAX_CHARS], base).read()
 
 
-def to_placed_text(source: str) -> tuple[str, list[tuple[int, int]]]:
-    """The readable text of a whole page, and where its lines come from: (offset in the text, offset in the source)."""
-    reader = _Reader(source, "")
+def to_placed_text(source: str, *, is_xml: bool = False) -> tuple[str, list[tuple[int, int]], int]:
+    """The readable text of a whole page, where its lines come from (offset in the text, offset in the source), and how many
+    characters were left out as hidden. In XML `<p/>` is an element without content, and in HTML its beginning.
+    """
+    reader = _Reader(source, "", is_xml=is_xml)
     reader.collect()
-    return reader.placed()
+    return *reader.placed(), reader.hidden
 
 
 class _Reader:
-    def __init__(self, source: str, base: str):
+    def __init__(self, source: str, base: str, *, is_xml: bool = False):
         self.source = source
+        self.is_xml = is_xml
+        self.open: list[str] = []
+        """Names of the elements that are open, outermost first."""
+        self.opened: Counter[str] = Counter()
+        self.hidden_from = 0
+        """How many elements are open with the outermost hidden one; 0: none is hidden."""
+        self.hidden = 0
+        """Characters of hidden text."""
+        self.last = ""
+        """The character that was written last."""
+        self.level: Level | None = None
+        """The level of the words that come next, where it is another one than that of those before."""
+        self.written = self.written_before = 0
+        """How many pieces of words were written, in all and before the raised or lowered text that is read."""
+        self.struck: list[tuple[int, int]] = []
+        """(number of the piece, pieces of words before it) of each mark where struck text begins."""
         self.lower = source.translate(_LOWER)
         self.base = base
         self.pieces: list[str] = []
@@ -126,19 +166,79 @@ class _Reader:
                 return end if self.had_head else self.head(end)
             close = self.lower.find(f"</{name}", end)
             return len(self.source) if close < 0 else self.after(">", close)
+        if self.nest(name, attributes, closes=closes):
+            return end
+        if name in _LEVELS:
+            self.level = _LEVELS[name] if not closes else "" if self.written > self.written_before else None
+            self.written_before = self.written
+        elif name in _STRUCK:
+            self.strike(closes=closes)
         if name == "pre":
             self.in_pre = max(0, self.in_pre + (-1 if closes else 1))
         if name == "a":
             self.link("" if closes else attributes)
         elif name == "li" and not closes:
-            self.pieces.append("\n- ")
+            self.mark("\n- ")
         elif name in ("td", "th") and closes:
-            self.pieces.append(" | ")
+            self.mark(" | ")
         elif re.fullmatch("h[1-6]", name) and not closes:
-            self.pieces.append("\n\n" + "#" * int(name[1]) + " ")
+            self.mark("\n\n" + "#" * int(name[1]) + " ")
         elif _BLOCKS.fullmatch(name):
-            self.pieces.append("\n")
+            self.mark("\n")
         return end
+
+    def nest(self, name: str, attributes: str, *, closes: bool) -> bool:
+        """Note that an element begins or ends; returns True if it is hidden."""
+        was_hidden = bool(self.hidden_from)
+        if closes:
+            for _ in range(self.depth(name)):
+                self.close()
+            return was_hidden
+        ended = (*_ENDED_BY.get(name, ()), *(("p",) if _BLOCKS.fullmatch(name) else ()))
+        while self.open and self.open[-1] in ended:
+            self.close()
+        is_closed = _VOID.fullmatch(name) is not None or (self.is_xml and attributes.endswith("/"))
+        if not is_closed:
+            self.open.append(name)
+            self.opened[name] += 1
+            if not self.hidden_from and _is_hidden(name, attributes):
+                self.hidden_from = len(self.open)
+        return bool(self.hidden_from)
+
+    def depth(self, name: str) -> int:
+        """How many open elements an end tag ends; none where it stands in a block or a cell that its own begins around."""
+        if self.opened[name]:
+            for count, each in enumerate(islice(reversed(self.open), _MAX_DEPTH), 1):
+                if each == name:
+                    return count
+                if not _TABLE.fullmatch(name) and _TABLE.fullmatch(each):
+                    return 0
+                if not _TABLE.fullmatch(name) and not _BLOCKS.fullmatch(name) and _BLOCKS.fullmatch(each):
+                    return 0
+        return 0
+
+    def close(self) -> None:
+        """End the innermost element."""
+        if len(self.open) == self.hidden_from:
+            self.hidden_from = 0
+        self.opened[self.open.pop()] -= 1
+
+    def strike(self, *, closes: bool) -> None:
+        """Write the mark of struck text, or take the first one back if there is no such text."""
+        if not closes:
+            self.struck.append((len(self.pieces), self.written))
+            self.mark("~~")
+        elif self.struck:
+            piece, written = self.struck.pop()
+            if written == self.written:
+                self.pieces[piece] = ""
+            else:
+                self.mark("~~")
+
+    def mark(self, text: str) -> None:
+        """Write what stands between blocks or cells."""
+        self.pieces.append(text)
+        self.last = ""
 
     def head(self, start: int) -> int:
         """Show the title; the head ends at `</head>`, or where the body begins."""
@@ -169,11 +269,42 @@ class _Reader:
     def words(self, text: str) -> None:
         """Write words; what would be white space on a page is one space."""
         text = _unescaped(text)
-        self.pieces.append(text if self.in_pre else re.sub(r"[ \t\r\n\f\xa0]+", " ", text))
+        text = text if self.in_pre else re.sub(r"[ \t\r\n\f\xa0]+", " ", text)
+        if self.hidden_from:
+            self.hidden += len(text.strip())
+            return
+        if text and self.level is not None:
+            text = mark_between(self.last, text[0], self.level) + text
+            self.level = None
+        if text:
+            self.written, self.last = self.written + 1, text[-1]
+        self.pieces.append(text)
 
     def after(self, mark: str, at: int) -> int:
         found = self.source.find(mark, at)
         return len(self.source) if found < 0 else found + len(mark)
+
+
+def _is_hidden(name: str, attributes: str) -> bool:
+    """True if an element says itself that it is not shown. What a click opens, such as a tab's panel, is read."""
+    if name in ("html", "body") or (name != "dialog" and not _MAY_HIDE.search(attributes)):
+        return False
+    given: dict[str, str] = {}
+    for found in _ATTRIBUTE.finditer(attributes):
+        given.setdefault(found[1].lower(), _unescaped((found[2] or "").strip("\"'")).strip().lower())
+    if given.get("role") == "tabpanel":
+        return False
+    if given.get("hidden", "until-found") != "until-found" or (name == "dialog" and "open" not in given):
+        return True
+    style: dict[str, str] = {}
+    for declared in _COMMENT.sub("", given.get("style", "")).split(";"):
+        key, _, value = declared.partition(":")
+        style[key.strip()] = value.partition("!")[0].strip()
+    return (
+        style.get("display") == "none"
+        or style.get("visibility") in ("hidden", "collapse")
+        or any(_ZERO.fullmatch(style.get(key, "1")) is not None for key in ("font-size", "opacity"))
+    )
 
 
 def _unescaped(text: str) -> str:
