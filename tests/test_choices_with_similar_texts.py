@@ -100,6 +100,27 @@ def test_typography_around_a_choice_is_taken_off_in_pairs() -> None:
         assert read(text, money) is None, text
 
 
+@pytest.mark.parametrize(
+    "form", ["\\text{T}", "\\(T\\)", "`T`", '"T"', "“T”", "$\\text{T}$", "**`T`**", "\\$T\\$", "$T$", "_T_"]
+)
+def test_a_text_that_is_a_letter_in_typography_is_read_as_the_letter_that_the_question_asks_for(form: str) -> None:
+    choices = tuple(form.replace("T", each) for each in "BADC")
+    for said in (
+        form.replace("T", "A"),
+        "\\boxed{\\text{A}}",
+        "`A`",
+        "\\(A\\)",
+        f"Answer: (A) {choices[0]}",
+        '{"answer": "A"}',
+    ):
+        assert read(said, choices) == "A", said
+
+
+def test_apostrophes_within_words_are_no_pair_of_quotation_marks() -> None:
+    assert read("Answer: it isn't B, and it wasn't D", SIGNED[0]) is None
+    assert read("The answer isn't B, and the answer wasn't D.", SIGNED[0]) is None
+
+
 ENDED = (
     ("It rises.", "It falls.", "It stays the same.", "No."), ("U.S.", "U.K.", "E.U.", "U.N."),
     ("10 a.m.", "10 p.m.", "noon.", "5."),
