@@ -145,3 +145,14 @@ def test_the_full_stop_between_sentences_still_ends_the_statement() -> None:
 def test_a_written_answer_is_the_choice_of_its_capitals() -> None:
     task = Task("t", "Which?", choices=("AaBb", "AABB", "other", "B12"))
     assert [chosen_letter(each, task) for each in ("AaBb", "AABB", "aabb", "OTHER", "b12")] == [0, 1, None, 2, 3]
+    assert chosen_letter("AABB", Task("t", "Which?", choices=(" AaBb", " AABB"))) == 1
+
+
+def test_characters_of_marks_in_an_answer_are_no_marks() -> None:
+    for choices in (SIGNED[0], SIMILAR[0]):
+        assert [read(f"Answer: {each}", choices) for each in "\ue000\ue800"] == [None, None]
+
+
+def test_plurals_and_far_letters() -> None:
+    assert read("The answer is cats.", ("cat", "dog", "cow", "hen")) == "A"
+    assert read("The answer is (B).  AABb", ("AaBb", "AABB", "x", "y")) != "A"
