@@ -100,6 +100,27 @@ def test_typography_around_a_choice_is_taken_off_in_pairs() -> None:
         assert read(text, money) is None, text
 
 
+@pytest.mark.parametrize(
+    "form", ["\\text{T}", "\\(T\\)", "`T`", '"T"', "“T”", "$\\text{T}$", "**`T`**", "\\$T\\$", "$T$", "_T_"]
+)
+def test_a_text_that_is_a_letter_in_typography_is_read_as_the_letter_that_the_question_asks_for(form: str) -> None:
+    choices = tuple(form.replace("T", each) for each in "BADC")
+    for said in (
+        form.replace("T", "A"),
+        "\\boxed{\\text{A}}",
+        "`A`",
+        "\\(A\\)",
+        f"Answer: (A) {choices[0]}",
+        '{"answer": "A"}',
+    ):
+        assert read(said, choices) == "A", said
+
+
+def test_apostrophes_within_words_are_no_pair_of_quotation_marks() -> None:
+    assert read("Answer: it isn't B, and it wasn't D", SIGNED[0]) is None
+    assert read("The answer isn't B, and the answer wasn't D.", SIGNED[0]) is None
+
+
 ENDED = (
     ("It rises.", "It falls.", "It stays the same.", "No."), ("U.S.", "U.K.", "E.U.", "U.N."),
     ("10 a.m.", "10 p.m.", "noon.", "5."),
@@ -124,3 +145,14 @@ def test_the_full_stop_between_sentences_still_ends_the_statement() -> None:
 def test_a_written_answer_is_the_choice_of_its_capitals() -> None:
     task = Task("t", "Which?", choices=("AaBb", "AABB", "other", "B12"))
     assert [chosen_letter(each, task) for each in ("AaBb", "AABB", "aabb", "OTHER", "b12")] == [0, 1, None, 2, 3]
+    assert chosen_letter("AABB", Task("t", "Which?", choices=(" AaBb", " AABB"))) == 1
+
+
+def test_characters_of_marks_in_an_answer_are_no_marks() -> None:
+    for choices in (SIGNED[0], SIMILAR[0]):
+        assert [read(f"Answer: {each}", choices) for each in "\ue000\ue800"] == [None, None]
+
+
+def test_plurals_and_far_letters() -> None:
+    assert read("The answer is cats.", ("cat", "dog", "cow", "hen")) == "A"
+    assert read("The answer is (B).  AABb", ("AaBb", "AABB", "x", "y")) != "A"

@@ -1,5 +1,6 @@
 """Scorers that compare numbers, where the reference answer is none that they read."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ def attempt(answer: str) -> Trace:
 def test_a_reference_that_is_no_number_is_an_error_and_not_a_wrong_answer(name: str, reference: str) -> None:
     for secret in ({"answer": reference}, {"answers": [reference, "three"]}):
         for answer in (reference, "#### 5", ""):
-            with pytest.raises(DataError, match=f"task t: the reference answer .* is no number that {name} reads"):
+            with pytest.raises(
+                DataError,
+                match=f"task t: the reference answer {re.escape(repr(reference))} is no number that {name} reads",
+            ):
                 SCORERS[name](Task("t", "?", secret=secret), attempt(answer))
 
 
@@ -52,6 +56,7 @@ def test_numbers_in_other_forms_are_references_as_before() -> None:
         assert match.numeric(task, attempt("1000")).value == match.flexible(task, attempt("so 1000")).value == 1, (
             reference
         )
+    assert match.strict(Task("t", "?", secret={"answer": "1.5"}), attempt("#### 1.5")).value == 1
     for reference in ("1,000", "$1000", "-1000.", " 1000 "):
         sign = "-" if "-" in reference else ""
         assert match.strict(Task("t", "?", secret={"answer": reference}), attempt(f"#### {sign}1000")).value == 1

@@ -38,6 +38,7 @@ _TYPOGRAPHY = re.compile(
 _PAIRED = re.compile(
     r"(?<![\w*_'$])(\*{1,3}(?!\*)|_{1,3}(?!_)|['$](?!['$]))(?!\s)([^\n]{1,2000}?)(?<![\s\\])\1(?![*_'$\d])"
 )
+_WRAPPER = re.compile(r"\\[()\[\]]|\\(?=\$)|[`\"“”]")
 _EDGE = r"0-9A-Za-z\u00c0-\u052f"
 _JOINED = re.compile(rf"[{_EDGE}*_'$€£¥]")
 _KIND = r"(?:answer[ \t]+)?(?:option|choice|letter|answer|alternative)"
@@ -159,7 +160,7 @@ def _marked_as_written(text: str, task: Task, quotes: list[str]) -> str:
     written: dict[str, set[int]] = {}
     for at, (choice, quote) in enumerate(zip(task.choices, quotes, strict=False)):
         raw = _quote(choice)
-        lost = raw != quote and (not quote or _is_letter(quote, task))
+        lost = raw != quote and (not quote or (_is_letter(quote, task) and not _is_letter(_bare(raw), task)))
         if raw and not _is_letter(_unpaired(raw), task) and (lost or quotes.count(quote) > 1):
             written.setdefault(raw, set()).add(at)
     alone = {raw: min(same) for raw, same in written.items() if len(same) == 1}
@@ -181,6 +182,13 @@ def _marked_as_written(text: str, task: Task, quotes: list[str]) -> str:
 
 def _unpaired(text: str) -> str:
     return _PAIRED.sub(r"\2", text)
+
+
+def _bare(text: str) -> str:
+    """Return a choice's text without what is only put around it: `\\text{B}`, `\\(B\\)` and `"B"` are B, `B*` is not."""
+    for _ in range(3):
+        text = _unpaired(_WRAPPED.sub(r"\1", _WRAPPER.sub("", text)))
+    return text
 
 
 def _quote(text: str) -> str:
