@@ -107,6 +107,12 @@ def test_a_format_of_times_asks_for_no_ratio() -> None:
         assert not right("6:20", "3:10", question) and right("3:10:00", "3:10", question)
 
 
+def test_what_is_no_time_or_date_is_calculated() -> None:
+    assert right("1:12", "5:60", None) and right("1:59:00", "1:59", TIME) and not right("25:30:00", "25:30", TIME)
+    assert right("16:30:10", "4:30:10 p.m.", TIME) and not right("16:30:10", "4:30:20 p.m.", TIME)
+    assert right("-2015", "5/1-2020", "?") and right("1008", "2020/2-2", "?") and not right("10-2-3", "10-3-2", "?")
+
+
 def test_a_span_may_have_a_long_dash_or_a_unit() -> None:
     assert right("3--2", "3-2", "?") and right("3-2", "3 -- 2", "?") and not right("3--1", "3-2", "?")
     assert right("10-12 hours", "10-12", "How many hours?") and right("10-12\\text{ hours}", "10-12", None)
@@ -188,6 +194,8 @@ def test_dates_scores_and_spans_are_compared_part_by_part(answer: str, reference
         ("nm", "mn", "\\text{mn}", False),
         ("bB", "Bb", "?", False),
         ("nm", "mn", "2mn?", True),
+        ("nm", "mn", "4 = mn?", True),
+        ("n, y", "y, n", "?", False),
         ("QP", "PQ", "In triangle PQR, which side is longest?", True),
         ("QP", "PQ", "In triangle RST, which side is longest?", False),
         ("QP", "PQ", "Which word of PQR?", False),
@@ -256,6 +264,7 @@ def test_a_column_vector_may_be_written_as_a_tuple_and_base_ten_may_be_left_out(
     assert (
         right("(1, 2)", column, "?") and right("\\langle 1,2\\rangle", column, "?") and not right("(2, 1)", column, "?")
     )
+    assert not right("(1, 3)", "\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "?")
     assert not right("(1, 2)", "\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "?")
     assert right("21_{10}", "21", "?") and right("21", "21_{10}", "?") and not right("21_8", "21", "?")
 

@@ -16,7 +16,6 @@ from firsthand.scorers.mathematics.latex_tokens import Tree
 MAX_POWER = 20
 _MATRICES = re.compile(r"\b(?:matrix|matrices|linear (?:map|operator|transformation)s?|transposes?)\b", re.IGNORECASE)
 _VECTORS = re.compile(r"\b(?:cross|vector) products?\b|\bvectors?\b", re.IGNORECASE)
-_ARROW = re.compile(r"\\(?:vec|mathbf|overrightarrow|hat|bm|boldsymbol|mathrm)\s{0,9}\{?\s{0,9}([A-Za-z])\s{0,9}\}?")
 _NAMED = re.compile(r"\\[A-Za-z]{1,30}|×")
 _SIDE_BY_SIDE = re.compile(r"[A-Za-z]\s{0,9}[A-Za-z(]")
 _CROSS = re.compile(r"[A-Za-z}]\s{0,9}(?:\\times|×)\s{0,9}[\\\dA-Za-z]")
@@ -30,7 +29,6 @@ def is_cross_product(reference: str, question: str | None) -> bool:
 
     It is not where letters stand side by side: in `qv \\times B`, q may be a number.
     """
-    reference = _ARROW.sub(r"\1", reference)
     if "\\cdot" in reference or _SIDE_BY_SIDE.search(_NAMED.sub("-", reference)):
         return False
     return bool(_CROSS.search(reference)) and bool(_VECTORS.search(question or ""))
