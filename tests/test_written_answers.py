@@ -267,6 +267,7 @@ def test_a_column_vector_may_be_written_as_a_tuple_and_base_ten_may_be_left_out(
     assert not right("(1, 3)", "\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "?")
     assert not right("(1, 2)", "\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "?")
     assert right("21_{10}", "21", "?") and right("21", "21_{10}", "?") and not right("21_8", "21", "?")
+    assert not right("21_{16}", "21", "?") and right("x 2", "2x", "?")
 
 
 @pytest.mark.parametrize(
