@@ -212,7 +212,8 @@ def test_every_number_set_and_name_in_words_is_read() -> None:
     for everything in ("all real numbers", "all reals", "the real numbers", "real numbers", "Any real number"):
         assert same_answer(everything, r"(-\infty,\infty)") and same_answer(everything, "ℝ"), everything
     for base, name in enumerate(["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"], 2):
-        assert parse(rf"101_{{\text{{base {name}}}}}") == ["based", "101", str(base)] == parse(f"101_{{{base}}}"), name
+        read = ["based", "101", str(base)] if base < 10 else ["num", "101"]
+        assert parse(rf"101_{{\text{{base {name}}}}}") == read == parse(f"101_{{{base}}}"), name
     for greek in [
         "alpha",
         "beta",

@@ -50,14 +50,11 @@ def test_one_time_of_day_in_two_spellings_is_the_same(answer: str, reference: st
         ("5:00 PM", "3:00 PM"),
         ("4:00 AM", "4:00 PM"),
         ("\\text{1:03 MP}", "\\text{1:03 PM}"),
-        ("4:30", "4:30 p.m."),
         ("5:30", "17:30"),
         ("2 p.m.", "4 p.m."),
         ("2 pm", "4 pm"),
         ("4:00 PM", "16:01"),
         ("3:00:00", "1:30:00"),
-        ("12:15", "12:15 a.m."),
-        ("12:15", "12:15 p.m."),
         ("12:30 PM", "0:30"),
         ("10:30", "1/3"),
         ("5:30:10", "5:30"),
@@ -68,6 +65,58 @@ def test_one_time_of_day_in_two_spellings_is_the_same(answer: str, reference: st
 def test_another_time_of_day_is_wrong(answer: str, reference: str) -> None:
     for question in (TIME, None, "The ratio of speeds is 2. When does it arrive?"):
         assert not right(answer, reference, question) and not right(reference, answer, question)
+
+
+@pytest.mark.parametrize(
+    ("question", "same"),
+    [
+        (TIME, False),
+        (None, False),
+        ("I am late. When does it arrive?", False),
+        ("It leaves at 3:00 p.m. When does it arrive?", True),
+        ("It leaves at 3:00 P. M. When does it arrive?", True),
+        ("It leaves at 3 PM. When does it arrive?", True),
+        ("It leaves at 9 a.m. When does it arrive?", False),
+        ("It leaves at 9am, not 9pm. When does it arrive?", False),
+        ("It leaves at 9 am, not 9pm. When does it arrive?", False),
+        ("It leaves the 3pmx. When does it arrive?", False),
+    ],
+)
+def test_an_answer_may_add_the_half_of_the_day_and_omit_it_where_the_question_speaks_of_no_other(
+    question: str | None, same: bool
+) -> None:
+    assert right("4:30 p.m.", "4:30", question) and right("12:15 a.m.", "12:15", question)
+    assert right("4:30", "4:30 p.m.", question) is same and not right("4:30", "4:30 a.m.", TIME)
+    assert not right("4:31", "4:30 p.m.", question) and not right("16:00 AM", "16:00", question)
+    assert not right("4:30 a.m.", "4:30 p.m.", question) and not right("4:31 p.m.", "4:30", question)
+
+
+def test_morning_is_told_by_the_question_too() -> None:
+    for said in ("9 am", "9am", "9 a.m.", "9:00 A. M."):
+        assert right("10:30", "10:30 a.m.", f"It leaves at {said} and arrives when?")
+        assert not right("10:30", "10:30 p.m.", f"It leaves at {said} and arrives when?")
+
+
+@pytest.mark.parametrize("question", ["Find AB:BC.", "Find $3x:2y$.", "Find a:b."])
+def test_letters_with_a_colon_ask_for_a_ratio(question: str) -> None:
+    assert right("6:20", "3:10", question) and right("2:3", "10:15", question)
+
+
+def test_a_format_of_times_asks_for_no_ratio() -> None:
+    for question in ("How long, in h:mm?", "How long, in m:ss?"):
+        assert not right("6:20", "3:10", question) and right("3:10:00", "3:10", question)
+
+
+def test_what_is_no_time_or_date_is_calculated() -> None:
+    assert right("1:12", "5:60", None) and right("1:59:00", "1:59", TIME) and not right("25:30:00", "25:30", TIME)
+    assert right("16:30:10", "4:30:10 p.m.", TIME) and not right("16:30:10", "4:30:20 p.m.", TIME)
+    assert right("-2015", "5/1-2020", "?") and right("1008", "2020/2-2", "?") and not right("10-2-3", "10-3-2", "?")
+
+
+def test_a_span_may_have_a_long_dash_or_a_unit() -> None:
+    assert right("3--2", "3-2", "?") and right("3-2", "3 -- 2", "?") and not right("3--1", "3-2", "?")
+    assert right("10-12 hours", "10-12", "How many hours?") and right("10-12\\text{ hours}", "10-12", None)
+    assert not right("10-12 miles", "10-12", "How many hours?") and not right("10-14 hours", "10-12", "How many hours?")
 
 
 def test_two_numbers_with_a_colon_are_a_ratio_where_one_is_asked_for() -> None:
@@ -145,6 +194,12 @@ def test_dates_scores_and_spans_are_compared_part_by_part(answer: str, reference
         ("nm", "mn", "\\text{mn}", False),
         ("bB", "Bb", "?", False),
         ("nm", "mn", "2mn?", True),
+        ("nm", "mn", "4 = mn?", True),
+        ("n, y", "y, n", "?", False),
+        ("QP", "PQ", "In triangle PQR, which side is longest?", True),
+        ("QP", "PQ", "In triangle RST, which side is longest?", False),
+        ("QP", "PQ", "Which word of PQR?", False),
+        ("QP", "PQ", "Which word has the side PQ?", False),
     ],
 )
 def test_letters_in_a_row_are_a_word_unless_the_question_gives_them(
@@ -171,7 +226,9 @@ def test_letters_in_a_row_are_a_word_unless_the_question_gives_them(
         ("A^{2}B^{0}", "AB^0A", MATRICES, True),
         ("\\frac{A}{B}", "A B^{-1}", MATRICES, False),
         ("A+1B", "A+B", MATRICES, True),
-        ("A+B+1", "1+A+B", MATRICES, False),
+        ("A+B+1", "1+A+B", MATRICES, True),
+        ("AB+1", "1+BA", MATRICES, False),
+        ("1+BB^{-1}A", "I+A", MATRICES, True),
         ("k^2AB", "kA kB", MATRICES, True),
         ("AB^{21}", "AB^{20}B", MATRICES, False),
         ("v \\times u", "u \\times v", CROSS, False),
@@ -185,6 +242,15 @@ def test_letters_in_a_row_are_a_word_unless_the_question_gives_them(
         ("qp", "pq", MATRICES + " $p, q$", True),
         ("A-B", "B-A", MATRICES, False),
         ("B^{-2}A", "B^{-1}B^{-1}A", MATRICES, True),
+        ("\\frac{A}{C+B}", "\\frac{A}{B+C}", MATRICES, True),
+        ("\\frac{B}{C+A}", "\\frac{A}{B+C}", MATRICES, False),
+        ("|B||A|", "|A||B|", MATRICES, True),
+        ("|v\\times u|", "|u\\times v|", CROSS, True),
+        ("q(v\\times B)", "qv\\times B", CROSS + " $q, v, B$", True),
+        ("q v\\times B", "q(v\\times B)", CROSS + " $q, v, B$", True),
+        ("\\vec{v} \\times \\vec{u}", "\\vec{u} \\times \\vec{v}", CROSS, False),
+        ("-\\mathbf{v}\\times \\mathbf{u}", "\\mathbf{u}\\times \\mathbf{v}", CROSS, True),
+        ("v×u", "u×v", CROSS, False),
     ],
 )
 def test_the_factors_of_matrix_and_cross_products_keep_their_order(
@@ -198,8 +264,10 @@ def test_a_column_vector_may_be_written_as_a_tuple_and_base_ten_may_be_left_out(
     assert (
         right("(1, 2)", column, "?") and right("\\langle 1,2\\rangle", column, "?") and not right("(2, 1)", column, "?")
     )
+    assert not right("(1, 3)", "\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "?")
     assert not right("(1, 2)", "\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "?")
     assert right("21_{10}", "21", "?") and right("21", "21_{10}", "?") and not right("21_8", "21", "?")
+    assert not right("21_{16}", "21", "?") and right("x 2", "2x", "?")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,10 @@ _IN_MATHS = re.compile(r"\$([^$]{1,400})\$|\\\((.{1,400}?)\\\)|\\\[(.{1,400}?)\\
 _BESIDE_SIGN = re.compile(
     r"\b[a-z]{1,4}(?= ?[-=+*/^<>(])|(?<=[-=+*/^<>)]) ?[a-z]{1,4}\b|(?<=\d)[a-z]{1,4}\b", re.IGNORECASE
 )
+_FIGURE = re.compile(
+    r"\b(?:[Tt]riangle|[Ss]egment|[Ll]ine|[Rr]ay|[Qq]uadrilateral|[Pp]arallelogram|[Tt]rapezoid|[Rr]hombus|[Rr]ectangle"
+    r"|[Ss]quare|[Ss]ide|[Pp]entagon|[Hh]exagon|[Pp]olygon|[Dd]iagonal|[Cc]hord|[Aa]rc)s? ([A-Z]{2,8})\b"
+)
 _UNNAMED = frozenset("ABCDEFGHxyz")
 _COMMAND = re.compile(r"\\(?:text(?:bf|it|rm)?\s?\{[^{}]{0,400}\}|[A-Za-z]{1,30})")
 
@@ -33,8 +37,9 @@ def letters_of(tree: Tree) -> list[str]:
 def are_numbers(letters: list[str], question: str | None) -> bool:
     """Return whether letters in a row are a product: the question gives each as a letter, or is not known.
 
-    Labels (`A` to `H`) and x, y, z need not be given. Letters are no numbers where one comes twice (`HHT`: the square of a
-    number is written as one), and in a question of words or sequences only those in its mathematics are.
+    Labels (`A` to `H`, or those of a figure such as `triangle PQR`) and x, y, z need not be given.
+    Letters are no numbers where one comes twice (`HHT`: the square of a number is written as one), and in a question of
+    words or sequences only those in its mathematics are.
     """
     if question is None:
         return True
@@ -43,7 +48,7 @@ def are_numbers(letters: list[str], question: str | None) -> bool:
         return False
     given = _in_mathematics(question)
     if not _SEQUENCE_ASKED.search(question):
-        given |= {*_LONE.findall(question), *_UNNAMED}
+        given |= {*_LONE.findall(question), *"".join(_FIGURE.findall(question)), *_UNNAMED}
     return {each[0] for each in letters} <= given
 
 

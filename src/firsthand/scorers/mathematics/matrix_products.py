@@ -10,12 +10,14 @@ import re
 from fractions import Fraction
 from random import Random
 
-from firsthand.scorers.mathematics.high_precision import exact, variables
+from firsthand.scorers.mathematics.high_precision import agree, exact, variables
 from firsthand.scorers.mathematics.latex_tokens import Tree
 
 MAX_POWER = 20
 _MATRICES = re.compile(r"\b(?:matrix|matrices|linear (?:map|operator|transformation)s?|transposes?)\b", re.IGNORECASE)
 _VECTORS = re.compile(r"\b(?:cross|vector) products?\b|\bvectors?\b", re.IGNORECASE)
+_NAMED = re.compile(r"\\[A-Za-z]{1,30}|×")
+_SIDE_BY_SIDE = re.compile(r"[A-Za-z]\s{0,9}[A-Za-z(]")
 _CROSS = re.compile(r"[A-Za-z}]\s{0,9}(?:\\times|×)\s{0,9}[\\\dA-Za-z]")
 
 _Matrix = tuple[Fraction, Fraction, Fraction, Fraction]
@@ -23,8 +25,13 @@ _Value = Fraction | _Matrix
 
 
 def is_cross_product(reference: str, question: str | None) -> bool:
-    """Return whether `\\times` between letters of the reference is the cross product of vectors that the question names."""
-    return bool(_CROSS.search(reference)) and "\\cdot" not in reference and bool(_VECTORS.search(question or ""))
+    """Return whether `\\times` between letters of the reference is the cross product of vectors that the question names.
+
+    It is not where letters stand side by side: in `qv \\times B`, q may be a number.
+    """
+    if "\\cdot" in reference or _SIDE_BY_SIDE.search(_NAMED.sub("-", reference)):
+        return False
+    return bool(_CROSS.search(reference)) and bool(_VECTORS.search(question or ""))
 
 
 def has_matrices(tree: Tree, question: str | None) -> bool:
@@ -36,7 +43,10 @@ def has_matrices(tree: Tree, question: str | None) -> bool:
 
 
 def same_products(left: Tree, right: Tree, *, cross: bool = False) -> bool:
-    """Return whether two expressions are equal for all matrices, or vectors; False where one cannot be evaluated."""
+    """Return whether two expressions are equal for all matrices, or vectors; False where the answer cannot be evaluated.
+
+    Where the reference cannot (`A / (B + C)`, `|A|`), its letters are numbers.
+    """
     draw, names = Random(1), sorted(variables(left) | variables(right))
     for _ in range(3):
         point: dict[str, _Value] = {}
@@ -46,7 +56,11 @@ def same_products(left: Tree, right: Tree, *, cross: bool = False) -> bool:
         if not cross:
             point["I"] = (Fraction(1), Fraction(0), Fraction(0), Fraction(1))
         try:
-            if _value(left, point, cross) != _value(right, point, cross):
+            expected = _value(right, point, cross)
+        except (ValueError, ArithmeticError, KeyError):
+            return agree(left, right)
+        try:
+            if _value(left, point, cross) != expected:
                 return False
         except (ValueError, ArithmeticError, KeyError):
             return False
@@ -96,8 +110,10 @@ def _power(base: _Value, exponent: Tree, point: dict[str, _Value]) -> _Value:
 def _sum(left: _Value, right: _Value) -> _Value:
     if isinstance(left, Fraction) and isinstance(right, Fraction):
         return left + right
-    if isinstance(left, Fraction) or isinstance(right, Fraction):
-        raise ValueError("a number plus a matrix")
+    if isinstance(left, Fraction):
+        return _sum(right, left)
+    if isinstance(right, Fraction):  # a number is that multiple of the identity
+        right = (right, Fraction(0), Fraction(0), right)
     return left[0] + right[0], left[1] + right[1], left[2] + right[2], left[3] + right[3]
 
 

@@ -9,11 +9,12 @@ import re
 from typing import NamedTuple
 
 from firsthand.scorers.mathematics.answer_text import plain
+from firsthand.scorers.mathematics.quantities import may_be_added
 
 MAX_CHARS = 8_000
 """Characters at the end of a question that are looked at: it asks there."""
 _RATIO_ASKED = re.compile(
-    r"\b(?:ratios?|odds|scale|proportions?|fraction|quotient)\b|\$[^$\d]{0,200}[a-z]\s{0,9}:\s{0,9}[a-z]|\b[a-z]:[a-z]\b",
+    r"\b(?:ratios?|odds|scale|proportions?|fraction|quotient)\b|\$[^$\d]{0,200}[a-z]\s{0,9}:\s{0,9}[a-z]|[a-z]:(?!mm|ss)\d{0,9}[a-z]",
     re.IGNORECASE,
 )
 _TIME_ASKED = re.compile(
@@ -25,6 +26,7 @@ _SCORE_ASKED = re.compile(
     r"\b(?:scores?|results?) (?:of|in|at|after|was|is)\b|\b(?:final|half-?time) score\b", re.IGNORECASE
 )
 _GAME_ASKED = re.compile(r"\b(?:scores?|matches|match|games?|tennis|football|soccer|hockey)\b", re.IGNORECASE)
+_SAID = (("a", re.compile(r"\ba\. ?m\b|(?<=\d)am\b|(?<=\d )am\b")), ("p", re.compile(r"\bp\. ?m\b|(?<![a-z])pm\b")))
 _NAME = r"(?:[^=:]{1,40}= ?)?"
 _HALF = r"(?P<half>a\.? ?m\b\.?|p\.? ?m\b\.?|noon|midnight|o['’]clock)?"
 _CLOCK = re.compile(rf"{_NAME}(?P<hour>\d{{1,2}}) ?: ?(?P<minute>\d\d)(?: ?: ?(?P<second>\d\d))? ?(?:12 )?{_HALF}")
@@ -34,6 +36,7 @@ _DATE = re.compile(
 )
 _RATIO = re.compile(r"\d{1,9}(?: ?: ?\d{1,9}){1,9}")
 _SPAN = re.compile(r"\d{1,9}(?: ?- ?\d{1,9}){1,9}")
+_UNIT = re.compile(r"(?P<span>[\d -]+\d)(?P<unit>(?: [a-z]{1,20}){1,3})")
 
 
 def same_as_written(answer: str, reference: str, question: str | None) -> bool | None:
@@ -51,12 +54,12 @@ def same_as_written(answer: str, reference: str, question: str | None) -> bool |
         right = right or _hour(theirs, asked=asks_time or "\\text" in reference)
         left = left or (_hour(ours, asked=True) if right else None)
         if right or (left and not _RATIO.fullmatch(theirs)):
-            return left is not None and right is not None and _same_time(left, right)
+            return left is not None and right is not None and _same_time(left, right, question or "")
         if _GAME_ASKED.search(question or "") and _RATIO.fullmatch(ours) and _RATIO.fullmatch(theirs):
             return _parts(ours) == _parts(theirs)
     if _DATE.fullmatch(ours) or _DATE.fullmatch(theirs):
         return bool(_DATE.fullmatch(ours) and _DATE.fullmatch(theirs)) and _parts(ours) == _parts(theirs)
-    return _parts(ours.replace(" to ", "-")) == _parts(theirs) if _SPAN.fullmatch(theirs) else None
+    return _same_span(re.sub(" to | ?-- ?", "-", ours), re.sub(" ?-- ?", "-", theirs), question)
 
 
 class _Time(NamedTuple):
@@ -97,10 +100,27 @@ def _half(text: str | None) -> str:
     return {"n": "p", "m": "a", "o": ""}.get(text[0], text[0]) if text else ""
 
 
-def _same_time(left: _Time, right: _Time) -> bool:
-    """Return whether two times are the same; one of 24 hours (`16:30`, `0:15`) is its time with `p.m.` or `a.m.`"""
+def _same_time(left: _Time, right: _Time, question: str) -> bool:
+    """Return whether a time is the reference; one of 24 hours (`16:30`, `0:15`) is its time with `p.m.` or `a.m.`
+
+    An answer may add the half of the day to a reference without one, and leave it out where the question speaks of no other.
+    """
     if left.half == right.half:
         return left == right
+    if left.half and right.half:
+        return False
     with_half, other = (left, right) if left.half else (right, left)
-    hour = with_half.hour % 12 + (12 if with_half.half == "p" else 0)
-    return (other.hour > 12 or other.hour == 0) and other == (hour, *with_half[1:3], "")
+    if other.hour > 12 or other.hour == 0:
+        hour = with_half.hour % 12 + (12 if with_half.half == "p" else 0)
+        return other[:3] == (hour, *with_half[1:3])
+    said = [half for half, each in _SAID if each.search(question.casefold())]
+    return left[:3] == right[:3] and (bool(left.half) or said == [right.half])
+
+
+def _same_span(answer: str, reference: str, question: str | None) -> bool | None:
+    """Return whether a span is the reference's, alone or with a unit that may be added; None if the reference is no span."""
+    if not _SPAN.fullmatch(reference):
+        return None
+    if (found := _UNIT.fullmatch(answer)) and may_be_added(found["unit"].strip(), question):
+        answer = found["span"]
+    return _parts(answer) == _parts(reference)
