@@ -199,6 +199,9 @@ def test_dates_scores_and_spans_are_compared_part_by_part(answer: str, reference
         ("QP", "PQ", "In triangle PQR, which side is longest?", True),
         ("QP", "PQ", "In triangle RST, which side is longest?", False),
         ("QP", "PQ", "Which word of PQR?", False),
+        ("xe", "ex", "?", True),
+        ("hgm", "mgh", "It has mass m at height h.", True),
+        ("hgm", "mgh", "It has mass m.", False),
         ("QP", "PQ", "Which word has the side PQ?", False),
     ],
 )

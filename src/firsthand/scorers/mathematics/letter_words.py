@@ -22,7 +22,7 @@ _FIGURE = re.compile(
     r"\b(?:[Tt]riangle|[Ss]egment|[Ll]ine|[Rr]ay|[Qq]uadrilateral|[Pp]arallelogram|[Tt]rapezoid|[Rr]hombus|[Rr]ectangle"
     r"|[Ss]quare|[Ss]ide|[Pp]entagon|[Hh]exagon|[Pp]olygon|[Dd]iagonal|[Cc]hord|[Aa]rc)s? ([A-Z]{2,8})\b"
 )
-_UNNAMED = frozenset("ABCDEFGHxyz")
+_UNNAMED = frozenset("ABCDEFGHxyzeig")
 _COMMAND = re.compile(r"\\(?:text(?:bf|it|rm)?\s?\{[^{}]{0,400}\}|[A-Za-z]{1,30})")
 
 
@@ -37,7 +37,7 @@ def letters_of(tree: Tree) -> list[str]:
 def are_numbers(letters: list[str], question: str | None) -> bool:
     """Return whether letters in a row are a product: the question gives each as a letter, or is not known.
 
-    Labels (`A` to `H`, or those of a figure such as `triangle PQR`) and x, y, z need not be given.
+    Labels (`A` to `H`, or those of a figure such as `triangle PQR`) and x, y, z, e, i, g need not be given.
     Letters are no numbers where one comes twice (`HHT`: the square of a number is written as one), and in a question of
     words or sequences only those in its mathematics are.
     """
