@@ -248,7 +248,8 @@ class IndexFile:
         if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
             raise StoreError(f"{self.name} is a SQLite file and is no index: give another path, or remove it")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if not (version < 0 or _READS_FROM <= version <= NEWEST_VERSION or version >= _RENEWING):
+        is_renewing = version < 0 or _RENEWING <= version < _RENEWING + LAST_CHUNK
+        if not (is_renewing or _READS_FROM <= version <= NEWEST_VERSION):
             raise StoreError(
                 f"{self.name} has schema version {version}, and this firsthand knows {NEWEST_VERSION}: "
                 "open it with the firsthand that wrote it, or index the documents again"
