@@ -236,4 +236,4 @@ def test_the_search_tools_take_words_with_their_marks(tmp_path: Path) -> None:
         (tmp_path / f"{id}.txt").write_text(f"{TEXTS[id]}_x।")
     made = SearchIndex(tmp_path)
     assert [hit.id for hit in made.find("किला")] == ["fort.txt"]
-    assert "fort.txt" in made.lookup("किला_x") and "1 sentence" in made.lookup("किला")
+    assert "fort.txt" in made.lookup("किला_x") and "result 1 of 1" in made.lookup("किला")
