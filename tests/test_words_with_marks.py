@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from firsthand.errors import StoreError
+from firsthand.memories.keeping import item_words
 from firsthand.memories.keeping.item_file import ItemFile
 from firsthand.memories.keeping.kept_item import words_of
 from firsthand.memories.notes import notes
@@ -181,6 +182,7 @@ def test_memories_of_an_older_version_are_counted_anew_at_their_first_use(
                 assert file.put("ann", "notes", MemoryItem(id, text), None, None)
             scope = file.scope("ann", "notes")
             assert file.size(scope).items == len(TEXTS)
+    monkeypatch.setattr(item_words, "_AT_ONCE", 1)  # so that some items have the words of the newest form before others
     words_of.cache_clear()
     with closing(sqlite3.connect(path)) as base:
         assert base.execute("SELECT item FROM renewed").fetchall() == [(0,)], "as that version had it: done"
