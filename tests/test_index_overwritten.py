@@ -91,11 +91,11 @@ def test_an_index_of_the_version_before_is_renewed_by_the_next_ingest_although_n
     of_version_1(path, monkeypatch)
     with closing(open_index(path)) as index:
         index.renew_words()
-        assert found(index, "日本") and index._file.has_spaced_words()
+        assert found(index, "日本") and index._file.has_newest_words()
         index.renew_words()
     assert cli("rag", "index", str(tmp_path / "docs"), "--model", "none", "--index", str(tmp_path / "y.db"))[0] == 0
     with closing(open_index(tmp_path / "y.db")) as index:
         index._file._connection.execute("PRAGMA user_version = 1")
     assert "1 unchanged" in cli("rag", "index", str(tmp_path / "docs"), "--index", str(tmp_path / "y.db"))[1]
     with closing(open_index(tmp_path / "y.db")) as index:
-        assert index._file.has_spaced_words()
+        assert index._file.has_newest_words()

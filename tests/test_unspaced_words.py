@@ -76,12 +76,12 @@ def test_words_are_pairs_of_letters_and_single_chinese_characters() -> None:
         assert spaced(same) == same and not has_unspaced(same)
     assert has_unspaced("a 猫")
     assert Analyzer().counts(["東京 Cars\udc80"])[0] == {"東京": 1, "東": 1, "京": 1, "car": 1}
-    assert Analyzer().counts(["東京都 Cars"], apart=False)[0] == {"東京都": 1, "car": 1}
+    assert Analyzer().counts(["東京都 Cars"], form=1)[0] == {"東京都": 1, "car": 1}
 
 
 def test_other_texts_have_the_words_that_they_had() -> None:
     for text in (TEXTS["english"], TEXTS["korean"], "naïve Ärger 24x7 Привет мир αβγ"):
-        assert Analyzer().counts([text]) == Analyzer().counts([text], apart=False)
+        assert Analyzer().counts([text]) == Analyzer().counts([text], form=1)
 
 
 def test_an_index_of_the_version_before_is_read_as_it_is_and_renewed_when_it_is_written(
@@ -111,7 +111,7 @@ def test_an_index_of_the_version_before_is_read_as_it_is_and_renewed_when_it_is_
     for each in (reader, again):
         each.close()
     with open_index(path, read_only=True) as reader, closing(sqlite3.connect(path)) as base:
-        assert found(reader, "タイムズ") == ["kana"] and base.execute("PRAGMA user_version").fetchone() == (2,)
+        assert found(reader, "タイムズ") == ["kana"] and base.execute("PRAGMA user_version").fetchone() == (3,)
 
 
 def test_an_index_is_renewed_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +124,7 @@ def test_an_index_is_renewed_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     with open_index(path) as index:
         with pytest.raises(StoreError, match=r"x\.db is damaged: a row cannot be read"):
             index.delete(["english"])
-        assert not index._file.has_spaced_words() and "english" in index.hashes()
+        assert not index._file.has_newest_words() and "english" in index.hashes()
 
 
 def test_documents_are_renewed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +163,7 @@ def test_a_renewal_that_was_ended_goes_on_where_it_was_and_is_searched_meanwhile
         with pytest.raises(KeyboardInterrupt):
             index.renew_words(end_it)
         version = index._file._connection.execute("PRAGMA user_version").fetchone()[0]
-        assert version == -2 and not index._file.has_spaced_words() and index.verify() == []
+        assert version == 2**30 + 2 and not index._file.has_newest_words() and index.verify() == []
         for each in (reader, index):
             assert found(each, "tokyo") == ["english"]
             assert found(each, "กรุงเทพเป็นเมืองหลวงของประเทศไทย") == ["thai"], "not renewed yet"
@@ -171,7 +171,7 @@ def test_a_renewal_that_was_ended_goes_on_where_it_was_and_is_searched_meanwhile
         with open_index(path, read_only=True) as later:
             assert found(later, "日本") == ["capitals"] and found(later, TEXTS["thai"]) == ["thai"]
         index.renew_words(lambda *state: told.append(state))
-        assert told == [(2, 6), (4, 6), (6, 6), (6, 6)] and index._file.has_spaced_words()
+        assert told == [(2, 6), (4, 6), (6, 6), (6, 6)] and index._file.has_newest_words()
         for each in (reader, index):
             assert found(each, "เมืองหลวง") == ["thai"] and found(each, "日本") == ["capitals"] and each.verify() == []
 
@@ -180,9 +180,9 @@ def test_a_chunk_with_a_number_that_no_version_can_say_is_told(tmp_path: Path, m
     path = tmp_path / "x.db"
     of_version_1(path, monkeypatch)
     with closing(sqlite3.connect(path)) as base:
-        base.execute("UPDATE chunks SET number = 2147483647 WHERE number = 6")
+        base.execute("UPDATE chunks SET number = 1073741823 WHERE number = 6")
         base.commit()
-    with open_index(path) as index, pytest.raises(StoreError, match=r"damaged: a chunk has the number 2147483647"):
+    with open_index(path) as index, pytest.raises(StoreError, match=r"damaged: a chunk has the number 1073741823"):
         index.renew_words()
 
 

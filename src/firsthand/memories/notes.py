@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from firsthand.memory import Lifetime, MemoryItem
+from firsthand.retrieval.store.word_marks import marked, words_with_marks
 
 
 class Notes:
@@ -46,7 +45,7 @@ class Notes:
 
 
 def _words(text: str) -> set[str]:
-    return set(re.findall(r"\w+", text.lower()))
+    return {marked(word) for word in words_with_marks(text.lower())}
 
 
 def notes(*, lifetime: Lifetime = "attempt") -> Notes:

@@ -7,8 +7,8 @@
     vectors    float16 embeddings of items, by the fingerprint of their model; there once a search wanted them
     commits    hashes of the changes of attempts that were made here, so that none is made again, not even when its item is
                forgotten by then
-    renewed    scopes whose words of scripts without blanks are apart, as searches look for them, but for those of items up
-               to the number `item`, which are still as an older version counted them
+    renewed    scopes whose words are in the form that searches look for, but for those of items up to the number `item`,
+               which are still as an older version counted them
     imported   items that an import brought, by its number: their place in the order of writing is among those
 
 WAL: a write that returned survives `kill -9` of every process; a power cut may take the last ones. Deleted bytes are
@@ -74,6 +74,9 @@ MEMORY_SCHEMA = Schema(
         """,
         """
         CREATE TABLE imported (item INTEGER PRIMARY KEY, batch INTEGER NOT NULL);
+        """,
+        """
+        DELETE FROM renewed;
         """,
     ),
     place="the file of a memory",

@@ -1,4 +1,4 @@
-"""The words of items in a memory's file, and their renewal where an older version kept a text without blanks as one word."""
+"""The words of items in a memory's file, and their renewal where an older version counted others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from firsthand.errors import ConfigError
 from firsthand.memories.keeping.kept_item import counts_of, item_of
-from firsthand.retrieval.store.unspaced_words import has_unspaced
+from firsthand.retrieval.store.analyzer import OLDER_FORMS, has_older_forms
 from firsthand.runs.database import checksum, plain
 
 _AT_ONCE = 100
@@ -44,14 +44,14 @@ def put_words(connection: Connection, scope: int, counts: Mapping[int, Mapping[s
 
 
 def remove_words(connection: Connection, scope: int, number: int, words: Iterable[str]) -> None:
-    """Delete the postings of an item, and the words that no other item has."""
+    """Delete the postings of an item of those of the words that it has, and the words that no other item has."""
     for word in words:
         found = connection.execute(
             "SELECT number FROM words WHERE scope = ? AND word = ?", (scope, plain(word))
         ).fetchone()
         if found is not None:
-            connection.execute("DELETE FROM postings WHERE word = ? AND item = ?", (found[0], number))
-            connection.execute("UPDATE words SET items = items - 1 WHERE number = ?", found)
+            deleted = connection.execute("DELETE FROM postings WHERE word = ? AND item = ?", (found[0], number))
+            connection.execute("UPDATE words SET items = items - ? WHERE number = ?", (deleted.rowcount, *found))
             connection.execute("DELETE FROM words WHERE number = ? AND items <= 0", found)
 
 
@@ -94,10 +94,11 @@ def renew_items(connection: Connection, scope: int, numbers: Iterable[int]) -> N
             continue
         with suppress(ValueError, ConfigError):
             text = item_of("", row[1]).text
-            if has_unspaced(text):
+            if has_older_forms(text):
                 texts[number], stored[number] = text, tuple(row)
-    for number, before in zip(texts, counts_of([*texts.values()], apart=False), strict=True):
-        remove_words(connection, scope, number, before)
+    older = (counts_of([*texts.values()], form=form) for form in OLDER_FORMS)
+    for number, forms in zip(texts, zip(*older, strict=True), strict=True):
+        remove_words(connection, scope, number, {word for counts in forms for word in counts})
     counts = dict(zip(texts, counts_of([*texts.values()]), strict=True))
     put_words(connection, scope, counts)
     for number, (*row, length) in stored.items():

@@ -17,7 +17,7 @@ from typing import Any
 from firsthand.errors import ConfigError
 from firsthand.memory import MemoryItem
 from firsthand.message import canonical
-from firsthand.retrieval.store.analyzer import Analyzer
+from firsthand.retrieval.store.analyzer import NEWEST_FORM, Analyzer
 from firsthand.system.normalised_text import Form, normalised_text
 from firsthand.system.stored_json import decoded_column
 
@@ -180,9 +180,9 @@ def _analyzer() -> Analyzer:
     return Analyzer()
 
 
-def counts_of(texts: Sequence[str], *, apart: bool = True) -> list[dict[str, int]]:
-    """The words of texts and their counts; `apart` is False for those that an older version has counted."""
-    return _analyzer().counts(texts, apart=apart)
+def counts_of(texts: Sequence[str], *, form: int = NEWEST_FORM) -> list[dict[str, int]]:
+    """The words of texts and their counts; an older version has counted them in another form (see `Analyzer`)."""
+    return _analyzer().counts(texts, form=form)
 
 
 @lru_cache(maxsize=4096)

@@ -189,14 +189,20 @@ def python_text(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode("utf-8", "surrogatepass")
 
 
-def word_numbers(connection: sqlite3.Connection, words: Iterable[str]) -> dict[str, int]:
-    """The numbers of words, many in one query; those that are new are stored."""
-    wanted = sorted(words)
+def known_numbers(connection: sqlite3.Connection, words: Sequence[str]) -> dict[str, int]:
+    """The numbers of those of the words that are stored, many in one query."""
     known = "SELECT word, number FROM json_each(?) CROSS JOIN words ON word = value"
     found: dict[str, int] = {}
-    for first in range(0, len(wanted), _WORDS_AT_ONCE):
-        some = json.dumps(wanted[first : first + _WORDS_AT_ONCE])
+    for first in range(0, len(words), _WORDS_AT_ONCE):
+        some = json.dumps(words[first : first + _WORDS_AT_ONCE])
         found.update(connection.execute(known, (some,)).fetchall())
+    return found
+
+
+def word_numbers(connection: sqlite3.Connection, words: Iterable[str]) -> dict[str, int]:
+    """The numbers of words; those that are new are stored."""
+    wanted = sorted(words)
+    found = known_numbers(connection, wanted)
     last = connection.execute("SELECT coalesce(max(number), 0) FROM words").fetchone()[0]
     new = {word: number for number, word in enumerate((each for each in wanted if each not in found), last + 1)}
     connection.executemany("INSERT INTO words (word, number) VALUES (?, ?)", new.items())
@@ -207,6 +213,11 @@ def packed_words(words: Sequence[tuple[int, int]]) -> tuple[bytes, int]:
     """The words of a chunk (number, count) as its column holds them, and its length."""
     counts = np.array(words, dtype="<u4").reshape(-1, 2)
     return counts.tobytes(), int(counts[:, 1].sum())
+
+
+def unpacked_words(column: bytes) -> list[tuple[int, int]]:
+    """The words of a chunk (number, count) in a column of `packed_words`. ValueError or TypeError if it has another form."""
+    return [(number, count) for number, count in np.frombuffer(column, dtype="<u4").reshape(-1, 2).tolist()]
 
 
 def text_hash(text: str) -> bytes:

@@ -13,9 +13,9 @@ from firsthand.errors import FirsthandError
 from firsthand.retrieval.chunk_index import IndexHeader
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.store import document_rows as rows_of
-from firsthand.retrieval.store.analyzer import Analyzer
+from firsthand.retrieval.store.analyzer import OLDER_FORMS, Analyzer
 from firsthand.retrieval.store.filter_conditions import field_of
-from firsthand.retrieval.store.index_file import spaced_up_to
+from firsthand.retrieval.store.index_file import renewed_up_to
 from firsthand.retrieval.store.meta_reader import MetaReader, meta_column
 
 MAX_FAULTS = 100
@@ -87,10 +87,11 @@ def _chunk_faults(
         (number,),
     ).fetchall()
     chunks = rows_of.read_chunks(row[5:] for row in rows)
-    texts, spaced_to = [chunk.indexed_text for chunk in chunks], spaced_up_to(connection)
-    first = sum(row[0] <= spaced_to for row in rows)  # of those that a renewal has not reached yet
-    counts = analyzer.counts(texts[:first]) + analyzer.counts(texts[first:], apart=False)
-    for chunk, count, (_, hashed, words, length, _, id, *_) in zip(chunks, counts, rows, strict=True):
+    texts = [chunk.indexed_text for chunk in chunks]
+    first = sum(row[0] <= renewed_up_to(connection) for row in rows)  # of those that a renewal has not reached yet
+    counts: list[tuple[dict[str, int], ...]] = [(each,) for each in analyzer.counts(texts[:first])]
+    counts += zip(*(analyzer.counts(texts[first:], form=form) for form in OLDER_FORMS), strict=True)
+    for chunk, forms, (_, hashed, words, length, _, id, *_) in zip(chunks, counts, rows, strict=True):
         where = f"The chunk {chunk.start}..{chunk.end} of {name}"
         if document.text[chunk.start : chunk.end] != chunk.text:
             yield f"{where} is not the document's text there."
@@ -99,7 +100,8 @@ def _chunk_faults(
         if rows_of.text_hash(chunk.indexed_text) != hashed:
             yield f"{where} has the hash of another text."
         stored = {int(word): int(n) for word, n in np.frombuffer(words, dtype="<u4").reshape(-1, 2)}
-        if stored != {numbers.get(word): n for word, n in count.items()} or sum(stored.values()) != length:
+        expected = [{numbers.get(word): n for word, n in count.items()} for count in forms]
+        if stored not in expected or sum(stored.values()) != length:
             yield f"{where} has other words than its text."
     if rows_of.digest_of(document, chunks, [bool(row[4]) for row in rows]) != digest:
         yield f"The document {name} is not what was stored: a chunk is missing, or a value was changed."

@@ -31,10 +31,12 @@ TOKENIZE = "porter unicode61 remove_diacritics 2"
 _BUSY_TIMEOUT_S = 10.0
 _APPLICATION_ID = 0x66736978  # "fsix"
 _CHECKPOINT_PAGES = 4000
-SPACED_VERSION = 2
-"""From this version on, words of scripts without blanks are apart. A file of version 1 is renewed when it is written to: its
-version is -N while the words of its chunks up to number N are apart and those of later ones are not."""
-LAST_CHUNK = 2**31 - 1
+NEWEST_VERSION = 3
+"""The version of files all of whose words have the newest form (see `analyzer`). Those of version 1 have the first form, of
+version 2 the second, of version -N the second up to chunk N and the first after it. They are renewed when they are written
+to: the version is _RENEWING + N while chunks up to number N have the newest form and later ones an older one."""
+_RENEWING = 2**30
+LAST_CHUNK = _RENEWING - 1
 """The last number of a chunk that a version can say."""
 _READS_FROM = 1
 
@@ -142,10 +144,10 @@ class IndexFile:
                     connection.execute("ROLLBACK")
                 raise
 
-    def has_spaced_words(self) -> bool:
-        """True if words of scripts without blanks are apart in the file, now."""
+    def has_newest_words(self) -> bool:
+        """True if all words of the file have the newest form, now."""
         with self._sentences(), self._lock:
-            return spaced_up_to(self._own_connection()) == LAST_CHUNK
+            return renewed_up_to(self._own_connection()) == LAST_CHUNK
 
     def damaged(self, fault: str) -> StoreError:
         """The error of a file whose content is not what we wrote."""
@@ -237,7 +239,7 @@ class IndexFile:
                 if _is_empty(connection):  # again, now that nobody else can make them
                     _run_script(connection, _TABLES)
                     connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                    connection.execute(f"PRAGMA user_version = {SPACED_VERSION}")
+                    connection.execute(f"PRAGMA user_version = {NEWEST_VERSION}")
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
@@ -246,9 +248,10 @@ class IndexFile:
         if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
             raise StoreError(f"{self.name} is a SQLite file and is no index: give another path, or remove it")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if not (version < 0 or _READS_FROM <= version <= SPACED_VERSION):
+        is_renewing = version < 0 or _RENEWING <= version < _RENEWING + LAST_CHUNK
+        if not (is_renewing or _READS_FROM <= version <= NEWEST_VERSION):
             raise StoreError(
-                f"{self.name} has schema version {version}, and this firsthand knows {SPACED_VERSION}: "
+                f"{self.name} has schema version {version}, and this firsthand knows {NEWEST_VERSION}: "
                 "open it with the firsthand that wrote it, or index the documents again"
             )
         if tuple(sorted(connection.execute(_MASTER).fetchall(), key=repr)) != _master():
@@ -314,10 +317,16 @@ class IndexFile:
         return self.damaged(str(error))
 
 
-def spaced_up_to(connection: sqlite3.Connection) -> int:
-    """The number of the last chunk whose words of scripts without blanks are apart: LAST_CHUNK if those of all are."""
+def renewed_up_to(connection: sqlite3.Connection) -> int:
+    """The number of the last chunk whose words have the newest form: LAST_CHUNK if those of all have it, 0 if of none."""
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    return LAST_CHUNK if version >= SPACED_VERSION else max(-version, 0)
+    return LAST_CHUNK if version == NEWEST_VERSION else max(version - _RENEWING, 0)
+
+
+def set_renewed_up_to(connection: sqlite3.Connection, number: int) -> None:
+    """Note the number of the last chunk whose words have the newest form: LAST_CHUNK if those of all have it."""
+    version = NEWEST_VERSION if number == LAST_CHUNK else _RENEWING + number
+    connection.execute(f"PRAGMA user_version = {version}")
 
 
 _MASTER = """

@@ -20,7 +20,7 @@ from firsthand.retrieval.store.analyzer import Analyzer
 from firsthand.retrieval.store.ann_file import AnnFile, AnnReport, ann_path
 from firsthand.retrieval.store.filter_masks import FilterMasks
 from firsthand.retrieval.store.header_row import refuse_stale_header
-from firsthand.retrieval.store.index_file import LAST_CHUNK, IndexFile, spaced_up_to
+from firsthand.retrieval.store.index_file import LAST_CHUNK, IndexFile, renewed_up_to
 from firsthand.retrieval.store.search_rows import Ints, Scores, SearchRows, among
 
 ANN_ROWS = 1_000_000
@@ -149,7 +149,7 @@ class IndexSearch:
 
     def _best_terms(self, connection: Any, text: str, k: int, passing: Ints) -> tuple[Ints, Scores]:
         """The k rows of highest BM25, and their scores."""
-        words = self._known_words(connection, self._searched_words(text, spaced_up_to(connection)))
+        words = self._known_words(connection, self._searched_words(connection, text))
         if k < 1 or not len(passing) or not words:
             return np.empty(0, dtype=np.int64), np.empty(0)
         return self._rows.best_terms(words, k, passing)
@@ -179,10 +179,10 @@ class IndexSearch:
         except (ValueError, TypeError, OverflowError, AttributeError) as error:
             raise self._file.damaged(str(error)) from None
 
-    def _searched_words(self, text: str, spaced_to: int) -> dict[str, int]:
-        """The words of a query with their counts: as chunks hold them, in an index that is being renewed both ways."""
-        apart = self._analyzer.counts([text])[0] if spaced_to else {}
-        return apart if spaced_to == LAST_CHUNK else self._analyzer.counts([text], apart=False)[0] | apart
+    def _searched_words(self, connection: Any, text: str) -> dict[str, int]:
+        """The words of a query with their counts: in all forms unless all chunks have the newest."""
+        is_renewed = renewed_up_to(connection) == LAST_CHUNK
+        return self._analyzer.counts([text])[0] if is_renewed else self._analyzer.counts_of_any_form(text)
 
     def _known_words(self, connection: Any, counts: Mapping[str, int]) -> list[tuple[int, int]]:
         """Numbers and counts of a query's words that are stored, in the words' order."""

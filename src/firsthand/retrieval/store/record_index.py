@@ -24,7 +24,7 @@ from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader, IngestReceipt, Vectors
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.retriever import Filter, Hit
-from firsthand.retrieval.store.analyzer import Analyzer
+from firsthand.retrieval.store.analyzer import NEWEST_FORM, Analyzer
 from firsthand.retrieval.store.document_rows import PreparedDocument, prepared, text_hash
 from firsthand.retrieval.store.filter_conditions import NUMBER, TEXT, check_filter, ends, excluded, field_of
 from firsthand.retrieval.store.header_row import header_in, refuse_other_header
@@ -116,6 +116,7 @@ class RecordIndex:
                     "searchable": str(int(ready.searchable[place])),
                     "version": digest,
                     "header": self._made_with,
+                    "form": str(NEWEST_FORM),
                 }
                 vector = _some_vector(self.header) if vector is not None and not vector.any() else vector
                 name = _twin(chunk.id) if chunk.id in named else chunk.id
@@ -236,11 +237,13 @@ class RecordIndex:
 
     def search_terms(self, text: str, k: int, where: Filter) -> list[Hit]:
         """The k chunks of highest BM25, best first, ties by chunk id; none if no word of the text is indexed."""
-        [counts] = self._analyzer.counts([text])
+        counts = self._analyzer.counts_of_any_form(text)
         condition = self._condition(where)
         if k < 1 or not counts:
             return []
         searched = self._store.select(_SEARCHED)
+        if all(each.fields.get("form") == str(NEWEST_FORM) for each in searched):  # else an older version wrote some
+            [counts] = self._analyzer.counts([text])
         mean = max(sum(self._number(each, "length") for each in searched) / max(len(searched), 1), 1e-9)
         passing = {each.id for each in self._store.select(condition)} if where else {each.id for each in searched}
         scores: dict[str, float] = {}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from firsthand.retrieval.store.index_file import LAST_CHUNK, spaced_up_to
+from firsthand.retrieval.store.index_file import LAST_CHUNK, renewed_up_to
 from firsthand.retrieval.store.term_postings import TermPostings
 from firsthand.retrieval.store.vector_rows import VectorRows
 
@@ -37,7 +37,7 @@ class SearchRows:
         self.revision = -1
         self._active = -1
         self._removals = -1
-        self._is_spaced = False
+        self._is_renewed = False
         self.numbers: Ints = np.empty(0, dtype=np.int64)
         self.ids: NDArray[np.bytes_] = np.empty(0, dtype=_ID)
         self.documents: Ints = np.empty(0, dtype=np.int64)
@@ -54,8 +54,8 @@ class SearchRows:
     def refresh(self, connection: sqlite3.Connection) -> None:
         """Read what has changed since the last call. ValueError if rows are not what we wrote."""
         revision, active, removals = connection.execute("SELECT revision, active, removals FROM header").fetchone()
-        is_spaced = spaced_up_to(connection) == LAST_CHUNK  # until then both ways of the words are searched for
-        if active != self._active or is_spaced != self._is_spaced:
+        is_renewed = renewed_up_to(connection) == LAST_CHUNK  # until then words are searched for in all forms
+        if active != self._active or is_renewed != self._is_renewed:
             self._clear()
         if removals != self._removals and len(self.numbers):
             found = connection.execute("SELECT number FROM chunks WHERE searchable")
@@ -64,7 +64,7 @@ class SearchRows:
             if 4 * int((~self.alive).sum()) > len(self.alive):
                 self._clear()
         self._append(connection, active)
-        self.revision, self._active, self._removals, self._is_spaced = revision, active, removals, is_spaced
+        self.revision, self._active, self._removals, self._is_renewed = revision, active, removals, is_renewed
 
     def __len__(self) -> int:
         return self.count

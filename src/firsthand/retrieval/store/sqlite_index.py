@@ -106,7 +106,7 @@ class SqliteIndex:
     def _writing(self) -> Iterator[None]:
         """Hold the right to write; the words of an older file are brought up to ours first."""
         with self._file.writing():
-            if not self._file.has_spaced_words():
+            if not self._file.has_newest_words():
                 renew_terms(self._file, self._analyzer)
             yield
 
@@ -151,7 +151,7 @@ class SqliteIndex:
 
     def needs_renewal(self) -> bool:
         """True if an older version wrote words of the index; see `renew_words`."""
-        return not self._file.has_spaced_words()
+        return not self._file.has_newest_words()
 
     def renew_words(self, tell: Callable[[int, int], None] | None = None) -> None:
         """Brings the words of an index of an older version up to those that are searched now; writes do so too.

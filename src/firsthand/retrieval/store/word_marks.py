@@ -21,13 +21,27 @@ _SPELLED = (
 _POINTS = (0x332, 0x8FF)
 """Blocks with the marks that a word is the same without; the tokenizer drops those before."""
 _DROPPED = "\u00ad\u0640"
+_COMPOSED = ((0x900, 0xFFF), (0xFB1D, 0xFB4F))
+"""Blocks with letters that NFC takes apart into a letter and a mark, such as the Hindi ड़ and the Hebrew שׁ."""
+_RUN = re.compile(r"\S+")
 
 
 def marked(text: str) -> str:
     """The text with the marks of its words as the tokenizer keeps them together; without any it is the same text."""
     if text.isascii() or not _expressions()[0].search(text):
         return text
-    return _expressions()[1].sub("", normalised_text("NFC", text)).translate(_letters())
+    return _RUN.sub(lambda run: _marked_run(run[0]), text)  # each by itself, so that a word is alike in every text
+
+
+def _marked_run(run: str) -> str:
+    if not _expressions()[0].search(run):
+        return run
+    return _expressions()[1].sub("", normalised_text("NFC", run)).translate(_letters())
+
+
+def words_with_marks(text: str) -> list[str]:
+    """The words of a text as they are written, each whole with its marks, but for joiners beside these."""
+    return _expressions()[2].findall(text if text.isascii() else _expressions()[1].sub("", text))
 
 
 @cache
@@ -51,7 +65,12 @@ def _private(place: int) -> str:
 
 
 @cache
-def _expressions() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Any of the marks; and the joiners that shape a letter beside one."""
+def _expressions() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
+    """Any of the marks, or a letter with one; the joiners that shape a letter beside one; a word with its marks."""
     spelled = "".join(chr(place) for place, letter in _letters().items() if letter)
-    return re.compile(f"[{marks()}]"), re.compile(f"(?<=[{spelled}])[\u200c\u200d]|[\u200c\u200d](?=[{spelled}])")
+    letters = (chr(place) for first, last in _COMPOSED for place in range(first, last + 1))
+    composed = "".join(
+        each for each in letters if not _letters().keys().isdisjoint(map(ord, normalised_text("NFC", each)))
+    )
+    joiners = re.compile(f"(?<=[{spelled}])[\u200c\u200d]|[\u200c\u200d](?=[{spelled}])")
+    return re.compile(f"[{marks()}{composed}]"), joiners, re.compile(rf"[\w{marks()}]+")

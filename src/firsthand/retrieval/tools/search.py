@@ -31,6 +31,7 @@ from firsthand.retrieval.retriever import Hit, Query
 from firsthand.retrieval.retrievers.searches import hybrid
 from firsthand.retrieval.store.index_file import MEMORY
 from firsthand.retrieval.store.sqlite_index import SqliteIndex, open_index
+from firsthand.retrieval.store.word_marks import words_with_marks
 from firsthand.system.json_values import values_in_text
 from firsthand.system.ordinary_file import open_ordinary, read_ordinary_text
 from firsthand.system.terminal import one_line
@@ -138,7 +139,7 @@ class SearchIndex:
         """The best `k` passages; the document whose title is the query comes first."""
         if not 1 <= k <= MAX_K:
             raise ToolError(f"k is {k}: give 1 to {MAX_K}")
-        words = re.findall(r"\w+", query)[:64]
+        words = words_with_marks(query)[:64]
         if not words:
             raise ToolError(f"the query {query[:100]!r} holds no words: give some")
         first = [self._index.chunks(id)[:1] for id in self._index.titled(" ".join(query.split()))[:1]]
@@ -171,7 +172,7 @@ class SearchIndex:
                 raise ToolError(f"no document has the id or title {document[:100]!r}: search for it first")
             chunks = [chunk for id in known for chunk in self._index.chunks(id)]
         else:
-            words = re.findall(r"[^\W_]+", wanted)[:64]
+            words = words_with_marks(wanted.replace("_", " "))[:64]
             chunks = self._index.chunks_with(words) if words else []
         ids = [id for id, _ in groupby(chunk.document for chunk in chunks)]
         names = {id: _named(id, self._index.title(id) or id) for id in ids}
