@@ -171,8 +171,9 @@ def parse_number(text: str) -> Fraction | None:
 def normal_form(answer: str) -> str:
     """The key of equal answers: the value of a bare number (`$1,200.0`, `\\dfrac{1}{2}`), else the text, trimmed.
 
-    A unit, a name or a percent sign makes another answer. LaTeX is the same with `\\dfrac` for `\\frac` and other spaces. Case
-    counts in LaTeX, in words of mixed case (`AaBb`) and in texts without a word of three letters (`p`, `CO`), but for `no`.
+    A unit, a name or a percent sign makes another answer. LaTeX is the same with `\\dfrac` for `\\frac` and other spaces.
+    Case counts in LaTeX, in words of mixed case (`AaBb`) and in texts without a word of three letters (`p`, `CO`), but for
+    `no`.
     """
     text = " ".join(answer.split())
     if "\\" in text:
