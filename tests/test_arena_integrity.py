@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from firsthand.agent import Agent
-from firsthand.arena.battle_table import BattleTable
+from firsthand.arena.battle_table import B_WINS, BattleTable
 from firsthand.arena.blind_battles import BlindBattle, battles_of, fight, prompt_task, vote
 from firsthand.arena.blind_reasks import REASK, self_agreement, to_reask, vote_key
 from firsthand.arena.judge_votes import AGAIN, judge_vote
@@ -64,6 +64,19 @@ def test_an_account_that_stuffs_is_named_and_left_out():
     assert {each.voter for each in suspects} == {30, 31} and {each.model for each in suspects} == {"dan"}
     assert suspects[0].won > suspects[0].expected and len(checked_votes(joined)) == len(honest)
     assert len(checked_votes(joined, cap=20)) <= 20 * 32
+
+
+def test_an_account_that_votes_against_a_model_is_named_and_left_out():
+    honest = arena()
+    other = np.arange(60) % 3 + 1
+    pairs = (
+        (honest.a, np.zeros(60, np.int32)), (honest.b, other), (honest.outcome, np.full(60, B_WINS)),
+        (honest.voters, np.full(60, 30)),
+    )  # fmt: skip
+    joined = BattleTable(honest.models, *(np.concatenate(each) for each in pairs))
+    first = suspect_voters(joined)[0]
+    assert (first.voter, first.model, first.battles, first.won) == (30, "ada", 60, 0.0) and first.expected > 20
+    assert len(checked_votes(joined)) == len(honest)
 
 
 @pytest.mark.slow

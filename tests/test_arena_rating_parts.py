@@ -312,7 +312,7 @@ def test_a_voter_s_wins_are_compared_with_the_chances_of_given_strengths() -> No
 
     def expected(model: str, won: float, chances: list[float]) -> SuspectVoter:
         spread = math.sqrt(sum(p * (1 - p) for p in chances))
-        p = float(ndtr(-(won - sum(chances) - 0.5) / spread))
+        p = min(1.0, 2 * float(ndtr(-(abs(won - sum(chances)) - 0.5) / spread)))
         return SuspectVoter(4, model, len(chances), won, pytest.approx(sum(chances)), pytest.approx(p))
 
     every = [

@@ -63,6 +63,32 @@ def test_hundreds_of_accounts_of_a_few_votes_are_found_and_left_out(each: int, u
     assert len(checked_votes(joined(votes, forged(600, each)))) == len(votes)
 
 
+def against(votes: int, each: int, *, loser: int = 0, first: int = 10_000) -> BattleTable:
+    """Votes against the loser, so many of each account."""
+    table = forged(votes, each, winner=loser, first=first)
+    return BattleTable(MODELS, table.a, table.b, np.full(votes, B_WINS, np.int32), table.voters)
+
+
+def test_small_accounts_that_vote_against_a_model_are_found_and_only_its_battles_left_out() -> None:
+    votes, few = honest(1200, 60), honest(60, 30, seed=5, first=5000)
+    (found,) = small_accounts(joined(votes, few, against(400, 4)))
+    assert (found.under, found.model, found.is_left_out) == (5, "a", True) and found.won < 25 < 200 < found.expected
+    assert found.p_value < 1e-6
+    kept = checked_votes(joined(votes, few, against(400, 4)))
+    with_a = int(((few.a == 0) | (few.b == 0)).sum())
+    assert len(kept) == 1260 - with_a, "votes on the others of small accounts stay"
+    mixed = small_accounts(joined(votes, against(200, 4), against(200, 9, first=20_000)))
+    assert [(each.under, each.model) for each in mixed] == [(5, "a"), (10, "a")], "of each size"
+
+
+def test_models_that_met_one_whose_votes_are_kept_are_not_named_for_it() -> None:
+    votes = honest(1200, 60)
+    votes = votes.where((votes.a != 3) & (votes.b != 3))
+    known = joined(votes, forged(20, 1, first=0))
+    found = small_accounts(joined(known, against(300, 4, loser=3), against(300, 9, loser=3, first=20_000)))
+    assert [(each.model, each.is_left_out) for each in found] == [("target", False)]
+
+
 def test_honest_voters_are_not_named_because_forged_accounts_outvote_them() -> None:
     wins = [np.full(400, 0), np.full(400, 1), np.full(400, A_WINS), np.arange(400) % 40]
     votes = BattleTable(MODELS, *(each.astype(np.int32) for each in wins))

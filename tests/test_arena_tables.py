@@ -251,12 +251,12 @@ def test_styles_are_counted_in_characters_and_markdown() -> None:
     assert style_count("éé", "length") == 2
 
 
-def stuffed() -> BattleTable:
+def stuffed(times: int = 1) -> BattleTable:
     """Two honest voters, and one who always votes for z; a fourth has too few battles."""
     honest = ["x y a", "y x a", "x z a", "z x a", "y z a", "z y a", "x y tie"]
     forged = ["z x a", "y z b", "z y a", "x z b", "z x a", "z y a"]
-    rows = [*honest, *honest, *forged, "x y a", "x y a"]
-    return table(*rows, voters=[*"a" * 7, *"b" * 7, *"c" * 6, *"dd"])
+    rows = [*honest, *honest, *forged * times, "x y a", "x y a"]
+    return table(*rows, voters=[*"a" * 7, *"b" * 7, *"c" * 6 * times, *"dd"])
 
 
 def test_a_voter_is_compared_with_what_the_others_votes_expect() -> None:
@@ -277,23 +277,24 @@ def test_a_voter_is_compared_with_what_the_others_votes_expect() -> None:
             won = sum(1 - o / 2 if a == model else o / 2 for a, b, o in fought)
             chances = [1 / (1 + math.exp(theta[b if a == model else a] - theta[model])) for a, b, _ in fought]
             spread = math.sqrt(sum(p * (1 - p) for p in chances))
-            p_value = float(ndtr(-(won - sum(chances) - 0.5) / spread))
+            p_value = min(1.0, 2 * float(ndtr(-(abs(won - sum(chances)) - 0.5) / spread)))
             expected.append(SuspectVoter(voter, name, len(fought), float(won), sum(chances), p_value))
     corrected = benjamini_hochberg([each.p_value for each in expected])
+    order = sorted(
+        zip(corrected, expected, strict=True), key=lambda pair: (pair[0], -abs(pair[1].won - pair[1].expected))
+    )
     found = suspect_voters(battles, level=1.0, fewest=4)
     assert [(each.voter, each.model, each.battles, each.won) for each in found] == [
-        (each.voter, each.model, each.battles, each.won)
-        for _, each in sorted(zip(corrected, expected, strict=True), key=lambda pair: pair[0])
+        (each.voter, each.model, each.battles, each.won) for _, each in order
     ]
-    assert [each.expected for each in found] == pytest.approx(
-        [each.expected for _, each in sorted(zip(corrected, expected, strict=True), key=lambda pair: pair[0])]
-    )
+    assert [each.expected for each in found] == pytest.approx([each.expected for _, each in order])
     assert [each.p_value for each in found] == pytest.approx(sorted(corrected))
     assert (found[0].voter, found[0].model, found[0].battles, found[0].won) == (2, "z", 6, 6.0)
     least = found[0].p_value
     assert [each.voter for each in suspect_voters(battles, level=least, fewest=4)] == [2]
     assert suspect_voters(battles, level=least / 2, fewest=4) == [] and suspect_voters(battles, fewest=8) == []
     assert {each.battles for each in suspect_voters(battles, level=1.0, fewest=5)} == {5, 6}
+    battles = stuffed(3)
     theta = vote_checks._shared_theta(battles)
     shared = [
         each.p_value

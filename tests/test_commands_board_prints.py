@@ -336,7 +336,7 @@ def test_forged_votes_are_counted_and_suspect_voters_left_out(home: Path, cli: C
     told = words(out)
     assert (
         code == 0
-        and told[0] == "voters who favour a model beyond chance"
+        and told[0] == "voters who are for or against a model beyond chance"
         and told[1] == "voter model battles won expected p corrected"
     )
     assert (

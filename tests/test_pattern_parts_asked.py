@@ -265,7 +265,7 @@ def test_votes_are_counted_by_normal_form_and_noted():
     tally = count(given, opened.ctx)
     assert tally == tallied(given) and (tally.most, tally.cast) == (2, 7)
     assert opened.notes() == [("vote", {"72": 2, "a" * 200: 1, "b": 2, "(no answer)": 2})]
-    assert tallied(["x", "Y", "y."]).winner == "Y"
+    assert tallied(["x", "Yes", "yes."]).winner == "Yes"
     assert tallied([None]) == Tally({}, 1, None) and (tallied([]).most, tallied([]).cast) == (0, 0)
     assert count(["x"], opened.ctx).abstained == 0 and opened.notes()[-1] == ("vote", {"x": 1})
     assert [share("yes", each) for each in (["Yes.", "yes, it is", "yes2", None], [], ["no"], [None])] == [
@@ -274,6 +274,41 @@ def test_votes_are_counted_by_normal_form_and_noted():
         0.0,
         0.0,
     ]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "5 s|5 h",
+        "p|P",
+        "AaBb|aabb",
+        "x=5|y=5",
+        "5%|5",
+        "CO|Co",
+        "5 m|5",
+        r"\\Delta|\\delta",
+        "1e5|e5",
+        ".5|5",
+        r"\\fraction1|\\frac1",
+    ],
+)
+def test_different_answers_are_different_votes(given: str):
+    one, two = given.replace("\\\\", "\\").split("|")
+    assert len(tallied([one, two]).votes) == 2
+    assert tallied([one, two, two]).winner == two and tallied([one, one, two]).winner == one
+
+
+def test_spellings_of_one_answer_are_votes_for_it_and_the_commonest_is_returned():
+    halves = ["\\frac{1}{2}", "\\dfrac{1}{2}", "\\frac12", "0.5", ".5", "1/2", "½", "$\\tfrac12$", "5e-1"]
+    assert tallied([*halves, *["3"] * 8]).votes == {"1/2": 9, "3": 8}
+    roots = ["2\\sqrt{3}", "2 \\sqrt{3}", "\\left(2\\sqrt{3}\\right)", "(2\\,\\sqrt{3})", "\\frac1x", "\\dfrac1x"]
+    assert list(tallied(roots).votes.values()) == [2, 2, 2]
+    assert len(tallied(["\\sin x", "\\sinx"]).votes) == 2
+    assert tallied(["Paris", "paris", "PARIS.", "paris"]) == Tally({"paris": 4}, 0, "paris")
+    assert tallied(["No", "no", "NO"]).votes == {"no": 3} and tallied(["the End", "The end", "An end"]).most == 2
+    assert share("yes", ["YES, McDonald", "yEs", "yes."]) == 1.0 and share("5", ["5.0", "5 m", "50"]) == pytest.approx(
+        2 / 3
+    )
 
 
 def test_an_answer_is_a_vote_where_the_task_can_use_it():
@@ -286,7 +321,7 @@ def test_an_answer_is_a_vote_where_the_task_can_use_it():
     assert [answer_form(each, "o") for each in (number, pick, asks())] == forms
     assert answer_form(asks()) == "the answer"
     given = ("1,200", "1/2", " Two  WORDS. ", "72.00%", "ÄB")
-    assert [normal_form(each) for each in given] == ["1200", "1/2", "two words", "72", "äb"]
+    assert [normal_form(each) for each in given] == ["1200", "1/2", "two words", "72.00%", "ÄB"]
 
 
 # -- evaluators --

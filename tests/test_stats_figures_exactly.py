@@ -62,6 +62,20 @@ def test_formulas_of_sums() -> None:
     assert [name for name, each in FORMULAS.items() if each.lower_is_better] == ["calibration_error"]
 
 
+def test_answers_of_equal_confidence_share_a_bin_in_any_order() -> None:
+    right = [1.0] * 90 + [0.0] * 10
+    for hits in (right, right[::-1], [float(n % 10 > 0) for n in range(100)]):
+        assert expected_calibration_error([0.9] * 100, hits) == pytest.approx(0, abs=1e-12)
+        assert expected_calibration_error([0.5] * 100, hits) == pytest.approx(0.4)
+        assert selective_accuracy([0.9] * 100, hits) == pytest.approx(0.9)
+    # .2 .5 .5 | .5 .5 .9 with bins=2: all of 0.5 lie in the first
+    sure = [0.5, 0.2, 0.5, 0.9, 0.5, 0.5]
+    for hits in ([1, 0, 0, 1, 0, 0], [0, 0, 0, 1, 1, 0]):
+        assert expected_calibration_error(sure, hits, 2) == pytest.approx((2.2 - 1 + 0.1) / 6)
+        assert selective_accuracy(sure, hits, 0.5) == pytest.approx((1 + 2 * 0.25) / 3), "the surest, and two of four"
+        assert selective_accuracy(sure, hits, 5 / 6) == pytest.approx((1 + 4 * 0.25) / 5)
+
+
 def test_calibration_by_bins_of_equal_numbers_and_of_the_surest() -> None:
     sure, right = [0.9, 0.1, 0.8, 0.6, 0.4], [1, 0, 0, 1, 1]
     # in order .1 .4 | .6 .8 | .9 with bins=3: two longer by one
@@ -71,7 +85,7 @@ def test_calibration_by_bins_of_equal_numbers_and_of_the_surest() -> None:
     assert expected_calibration_error(sure, right) == pytest.approx((0.1 + 0.1 + 0.8 + 0.4 + 0.6) / 5)
     assert brier_score(sure, right) == pytest.approx((0.01 + 0.01 + 0.64 + 0.16 + 0.36) / 5)
     assert selective_accuracy(sure, right, 0.4) == 0.5 and selective_accuracy(sure, right) == 1.0
-    assert selective_accuracy([0.5, 0.5], [0, 1], 0.5) == 0.0 and selective_accuracy(sure, right, 1) == 0.6
+    assert selective_accuracy([0.5, 0.5], [0, 1], 0.5) == 0.5 and selective_accuracy(sure, right, 1) == 0.6
     for call in (
         lambda: selective_accuracy(sure, right, 0),
         lambda: selective_accuracy(sure, right, 1.1),

@@ -1,12 +1,12 @@
-"""Checks of votes against stuffing: voters and small accounts that favour a model beyond chance, and voters above a cap.
+"""Checks of votes against stuffing: voters and small accounts for or against a model beyond chance, and voters above a cap.
 
 For each voter and model, the voter's wins for the model are compared with what the ratings of the other voters' votes expect
-(a one-sided test of a sum of unequal chances, by its normal approximation with continuity correction). P-values of all
+(a two-sided test of a sum of unequal chances, by its normal approximation with continuity correction). P-values of all
 voters and models are corrected by Benjamini and Hochberg. Chiang et al. (2024, section 6) test voters in the same spirit.
 
 An account of a few votes shows nothing by itself, and anybody can make hundreds. So accounts with fewer than 5, 10 and 20
-votes are also compared together with those that have more, before voters are looked at one by one. Where they favour a
-model, their votes on it are left out, for and against, unless they outnumber the larger accounts by far.
+votes are also compared together with those that have more, before voters are looked at one by one. Where they are for or
+against a model, their votes on it are left out, of both kinds, unless they outnumber the larger accounts by far.
 """
 
 # N battles, M models, V voters
@@ -45,7 +45,7 @@ OUTNUMBERED = 2.0
 
 @dataclass(frozen=True)
 class SmallAccounts:
-    """Accounts with few votes that together favour a model beyond what accounts with more votes make of it."""
+    """Accounts with few votes that together are for or against a model beyond what accounts with more votes make of it."""
 
     under: int
     """Each of them has fewer votes than that."""
@@ -62,7 +62,7 @@ class SmallAccounts:
 
 @dataclass(frozen=True)
 class SuspectVoter:
-    """A voter who favours a model beyond chance."""
+    """A voter who is for or against a model beyond chance: `won` is above or below `expected`."""
 
     voter: int
     """The voter's number in the table."""
@@ -76,7 +76,7 @@ class SuspectVoter:
 
 
 def suspect_voters(battles: BattleTable, *, level: float = LEVEL, fewest: int = FEWEST) -> list[SuspectVoter]:
-    """The voters whose votes favour a model beyond chance, the least likely first.
+    """The voters whose votes are for or against a model beyond chance, the least likely first.
 
     Raises:
         ConfigError: The table names no voters.
@@ -100,7 +100,7 @@ def suspect_voters(battles: BattleTable, *, level: float = LEVEL, fewest: int = 
         for each, p in zip(found, corrected, strict=True)
         if p <= level
     ]
-    return sorted(named, key=lambda each: each.p_value)
+    return sorted(named, key=lambda each: (each.p_value, *_most_moved(each)))
 
 
 def checked_votes(battles: BattleTable, *, cap: int = 0, level: float = LEVEL) -> BattleTable:
@@ -120,7 +120,7 @@ def checked_votes(battles: BattleTable, *, cap: int = 0, level: float = LEVEL) -
 
 
 def small_accounts(battles: BattleTable, *, level: float = LEVEL) -> list[SmallAccounts]:
-    """The sizes of accounts and the models that they favour beyond what larger accounts make of them."""
+    """The sizes of accounts and the models that they are for or against beyond what larger accounts make of them."""
     return [] if battles.voters is None else _by_small_accounts(battles, level)[0]
 
 
@@ -130,7 +130,11 @@ def share_of_small_accounts(battles: BattleTable, fewest: int = FEWEST) -> float
 
 
 def _by_small_accounts(battles: BattleTable, level: float) -> tuple[list[SmallAccounts], NDArray[np.bool_]]:
-    """The models that small accounts favour, and a mask of the battles that are left out because of it."""
+    """The models that small accounts are for or against, and a mask of the battles that are left out because of it.
+
+    Of a size, the model whose wins they move most is taken first, and the others are looked at without its battles, since
+    votes for a model are votes against those that it met.
+    """
     sizes, left_out = _sizes(battles), np.zeros(len(battles), bool)
     named: list[SmallAccounts] = []
     for under in SMALL:
@@ -139,33 +143,49 @@ def _by_small_accounts(battles: BattleTable, level: float) -> tuple[list[SmallAc
         if not small.any() or len(_by_voter(reference)) < FEWEST_LARGER:
             continue
         theta = _shared_theta(reference)
-        kept = {each.model for each in named if not each.is_left_out}
-        found = [
+        for each in named:
+            if not each.is_left_out:
+                small &= ~_battles_with(battles, each.model)
+        while found := [
             _of_small(each, under, reference)
             for each in _of_voter(battles.where(small), -1, theta, FEWEST)
-            if each.won > each.expected + SHARE_APART * each.battles and each.model not in kept
-        ]
-        corrected = benjamini_hochberg([each.p_value for each in found]) if found else []
-        for each, p in zip(found, corrected, strict=True):
-            if (p := min(1.0, len(SMALL) * p)) <= level:
-                named.append(replace(each, p_value=p))
-                if each.is_left_out:
-                    model = battles.places[each.model]
-                    left_out |= small & ((battles.a == model) | (battles.b == model))
+            if abs(each.won - each.expected) > SHARE_APART * each.battles
+        ]:
+            corrected = benjamini_hochberg([each.p_value for each in found])
+            tested = [replace(each, p_value=min(1.0, len(SMALL) * p)) for each, p in zip(found, corrected, strict=True)]
+            beyond = [each for each in tested if each.p_value <= level]
+            if not beyond:
+                break
+            named.append(first := min(beyond, key=_most_moved))
+            own = small & _battles_with(battles, first.model)
+            small &= ~own
+            if first.is_left_out:
+                left_out |= own
     return named, left_out
+
+
+def _most_moved(found: SuspectVoter | SmallAccounts) -> tuple[float, bool]:
+    """The order of findings by the wins that they add or take, most first; of two that mirror each other, the added ones."""
+    return -round(abs(found.won - found.expected), 6), found.won < found.expected
+
+
+def _battles_with(battles: BattleTable, model: str) -> NDArray[np.bool_]:
+    """A mask of the model's battles."""
+    place = battles.places[model]
+    with_model: NDArray[np.bool_] = (battles.a == place) | (battles.b == place)
+    return with_model
 
 
 def _of_small(found: SuspectVoter, under: int, reference: BattleTable) -> SmallAccounts:
     """The finding with the chance that the larger accounts' battles with the model are themselves few."""
-    model = reference.places[found.model]
-    number = int(((reference.a == model) | (reference.b == model)).sum())
-    z = float(ndtri(found.p_value)) / np.sqrt(1 + found.battles / max(number, 1))
+    number = int(_battles_with(reference, found.model).sum())
+    z = float(ndtri(found.p_value / 2)) / np.sqrt(1 + found.battles / max(number, 1))
     is_left_out = found.battles <= OUTNUMBERED * number
-    return SmallAccounts(under, found.model, found.battles, found.won, found.expected, float(ndtr(z)), is_left_out)
+    return SmallAccounts(under, found.model, found.battles, found.won, found.expected, 2 * float(ndtr(z)), is_left_out)
 
 
 def _without_suspects(battles: BattleTable, level: float) -> BattleTable:
-    """The votes without those of voters who favour a model beyond what all of them make of it."""
+    """The votes without those of voters who are for or against a model beyond what all of them make of it."""
     if not len(battles):
         return battles
     theta, found = _shared_theta(battles), list[SuspectVoter]()
@@ -211,7 +231,8 @@ def _of_voter(own: BattleTable, voter: int, theta: NDArray[np.float64], fewest: 
     wins, expected, variance = (
         np.bincount(places, each) for each in (np.concatenate([score, 1 - score]), chances, chances * (1 - chances))
     )
-    p = ndtr(-(wins - expected - 0.5) / np.maximum(np.sqrt(variance), 1e-9))
+    z = (np.abs(wins - expected) - 0.5) / np.maximum(np.sqrt(variance), 1e-9)
+    p = np.minimum(1.0, 2 * ndtr(-z))
     return [
         SuspectVoter(voter, own.models[both[i]], int(numbers[i]), float(wins[i]), float(expected[i]), float(p[i]))
         for i in np.flatnonzero(numbers >= fewest)

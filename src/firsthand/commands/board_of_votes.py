@@ -100,7 +100,9 @@ def _checked(votes: VoteFile, cap: int, json: bool) -> VoteFile:
         suspect_voters,
     )
 
-    suspects, small = suspect_voters(votes.battles), small_accounts(votes.battles)
+    # one row for a voter: votes for a model are also votes against those that it met
+    suspects = list({each.voter: each for each in reversed(suspect_voters(votes.battles))}.values())[::-1]
+    small = small_accounts(votes.battles)
     kept = checked_votes(votes.battles, cap=cap)
     if not json:
         rows = [
@@ -116,7 +118,9 @@ def _checked(votes: VoteFile, cap: int, json: bool) -> VoteFile:
         ]
         if rows:
             right = ("battles", "won", "expected", "p corrected")
-            print_table("voters who favour a model beyond chance", ["voter", "model", *right], rows, right=right)
+            print_table(
+                "voters who are for or against a model beyond chance", ["voter", "model", *right], rows, right=right
+            )
         rows = [
             [
                 f"fewer than {each.under}",
@@ -132,7 +136,9 @@ def _checked(votes: VoteFile, cap: int, json: bool) -> VoteFile:
         if rows:
             right = ("battles", "won", "expected", "p corrected")
             header = ["votes of an account", "model", *right, "votes on the model"]
-            print_table("small accounts that favour a model beyond what larger ones do", header, rows, right=right)
+            print_table(
+                "small accounts that are for or against a model beyond what larger ones are", header, rows, right=right
+            )
         share = share_of_small_accounts(votes.battles)
         if share:
             told = f"{share:.0%} of the votes are by voters with fewer than {FEWEST}, who are looked at together alone."

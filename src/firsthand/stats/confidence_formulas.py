@@ -17,14 +17,16 @@ COVERAGE = 0.1
 
 
 def expected_calibration_error(confidences: Sequence[float], right: Sequence[float], bins: int = BINS) -> float:
-    """The mean distance of confidence and accuracy over bins of equal numbers of answers (HELM's ECE-10).
+    """The mean distance of confidence and accuracy over bins of about equal numbers of answers (HELM's ECE-10), from 0 to 1.
 
-    Answers are ordered by confidence and cut into `bins` runs, the first ones longer by one where they do not divide.
+    Confidences are sorted and cut into `bins` runs, the first ones longer by one where they do not divide. Answers of equal
+    confidence share the first of their bins, as in the calibration library of Kumar et al. (2019), which HELM calls, so
+    that there may be fewer bins.
     """
     sure, hit = _checked(confidences, right)
-    order = np.argsort(sure, kind="stable")
-    parts = np.array_split(order, min(bins, len(order)))
-    return float(sum(len(part) * abs(sure[part].mean() - hit[part].mean()) for part in parts) / len(order))
+    runs = np.array_split(np.sort(sure), min(bins, len(sure)))
+    bin_of = np.searchsorted([run[-1] for run in runs], sure)
+    return float(np.abs(np.bincount(bin_of, sure - hit)).sum() / len(sure))
 
 
 def brier_score(confidences: Sequence[float], right: Sequence[float]) -> float:
@@ -34,12 +36,17 @@ def brier_score(confidences: Sequence[float], right: Sequence[float]) -> float:
 
 
 def selective_accuracy(confidences: Sequence[float], right: Sequence[float], coverage: float = COVERAGE) -> float:
-    """The accuracy on the most confident share of answers, at least one; ties are taken in the order given."""
+    """The accuracy on the most confident share of answers, at least one, from 0 to 1.
+
+    Answers of equal confidence that the share takes only some of have their mean accuracy.
+    """
     sure, hit = _checked(confidences, right)
     if not 0 < coverage <= 1:
         raise ConfigError(f"coverage is {coverage}: give a share above 0, at most 1")
     count = max(1, int(len(sure) * coverage))
-    return float(hit[np.argsort(-sure, kind="stable")[:count]].mean())
+    last = np.sort(sure)[-count]
+    surer, level = hit[sure > last], hit[sure == last]
+    return float((surer.sum() + (count - len(surer)) * level.mean()) / count)
 
 
 def _checked(confidences: Sequence[float], right: Sequence[float]) -> tuple[Floats, Floats]:

@@ -51,6 +51,11 @@ _TIMES_TEN = re.compile(
     r"(?<=\d)[ \t]*(?:×|·|\*|x|\\times|\\cdot)[ \t]*10[ \t]*(?:\^|\*\*)[ \t]*\{?([-−–+]?\d{1,4})\}?(?!\d)"
 )
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z}])[ \t]*(?:\^[ \t]*\{?[23]\}?(?!\d)|[²³])")
+_LATEX_SPACE = re.compile(r"\\(?:left|right)(?![A-Za-z])|\\[,;:! ]|(?<![A-Za-z]) | (?![A-Za-z])|\$")
+_LATEX_FRAC = re.compile(r"\\[dtc]frac(?![A-Za-z])")
+_DIGIT_FRAC = re.compile(r"\\frac(\d)(\d)")
+_BARE_NUMBER = re.compile(r"(?:[-−+$\d.,/⁄ (){}×·*^¼-¾⅐-⅞]|(?<=\d)[eE](?=[-+]?\d)|\\(?:frac|times|cdot)(?![A-Za-z]))+")
+_LETTERS = re.compile(r"[^\W\d_]+")
 _VULGAR = re.compile(r"(?:(\d)[ \t]*|(?<![ \t])[ \t]*)([¼-¾⅐-⅞])")
 
 
@@ -164,11 +169,24 @@ def parse_number(text: str) -> Fraction | None:
 
 
 def normal_form(answer: str) -> str:
-    """The key of equal answers: the number if it is one, else the text in lower case, trimmed."""
-    number = parse_number(answer) if len(answer) <= MAX_NUMBER_CHARS and not re.search(r"[A-Za-z]{2}", answer) else None
+    """The key of equal answers: the value of a bare number (`$1,200.0`, `\\dfrac{1}{2}`), else the text, trimmed.
+
+    A unit, a name or a percent sign makes another answer. LaTeX is the same with `\\dfrac` for `\\frac` and other spaces.
+    Case counts in LaTeX, in words of mixed case (`AaBb`) and in texts without a word of three letters (`p`, `CO`), but for
+    `no`.
+    """
+    text = " ".join(answer.split())
+    if "\\" in text:
+        text = _DIGIT_FRAC.sub(r"\\frac{\1}{\2}", _LATEX_FRAC.sub(r"\\frac", _LATEX_SPACE.sub("", text)))
+    number = parse_number(text) if len(text) <= MAX_NUMBER_CHARS and _BARE_NUMBER.fullmatch(text) else None
     if number is not None:
         return str(number)
-    return " ".join(answer.casefold().split()).strip(" .")
+    text = text.strip(" .")
+    runs = [] if "\\" in text else _LETTERS.findall(text)
+    is_words = any(len(run) >= 3 for run in runs) and all(
+        run.islower() or run.isupper() or run == run.capitalize() for run in runs
+    )
+    return text.casefold() if is_words or text.casefold() == "no" else text
 
 
 def _tail(text: str, *, whole: bool = False) -> str:

@@ -19,7 +19,7 @@ class Tally:
     votes: Mapping[str, int]
     abstained: int
     winner: str | None
-    """The most common answer as it was first given; of equally common ones the first seen; None if nobody voted."""
+    """The most common answer in its most common spelling; of equally common ones the first seen; None if nobody voted."""
 
     @property
     def most(self) -> int:
@@ -37,7 +37,8 @@ def tallied(answers: Sequence[str | None]) -> Tally:
     given = [answer for answer in answers if answer is not None]
     votes = Counter(normal_form(answer) for answer in given)
     best = votes.most_common(1)[0][0] if votes else None  # Counter keeps the order of first sight among equals
-    winner = next((answer for answer in given if normal_form(answer) == best), None)
+    spellings = Counter(answer for answer in given if normal_form(answer) == best)
+    winner = spellings.most_common(1)[0][0] if spellings else None
     return Tally(votes, len(answers) - len(given), winner)
 
 
@@ -51,11 +52,12 @@ def count(answers: Sequence[str | None], ctx: Context) -> Tally:
 
 def share(flag: str, answers: Sequence[str | None]) -> float:
     """The share of the answers that are `flag`, or begin with it as a word."""
-    wanted = normal_form(flag)
-    agree = [answer for answer in answers if answer is not None and _first_word(answer, wanted)]
+    agree = [answer for answer in answers if answer is not None and _first_word(answer, flag)]
     return len(agree) / len(answers) if answers else 0.0
 
 
-def _first_word(answer: str, wanted: str) -> bool:
-    said = normal_form(answer)
-    return said == wanted or (said.startswith(wanted) and not said[len(wanted)].isalnum())
+def _first_word(answer: str, flag: str) -> bool:
+    said, wanted = (" ".join(each.casefold().split()).strip(" .") for each in (answer, flag))
+    return normal_form(answer) == normal_form(flag) or (
+        said.startswith(wanted) and not said[len(wanted) :][:1].isalnum()
+    )
