@@ -283,9 +283,7 @@ def test_votes_are_counted_by_normal_form_and_noted():
         "p|P",
         "AaBb|aabb",
         "x=5|y=5",
-        "5%|5",
         "CO|Co",
-        "5 m|5",
         r"\\Delta|\\delta",
         "1e5|e5",
         ".5|5",
@@ -425,3 +423,26 @@ def test_generic_thoughts_whole():
         ConfigError, match=r"^task 't' has 'thoughts' in its metadata: give it as the field `thoughts`$"
     ):
         thoughts_of(asks(metadata={"thoughts": "game24"}))
+
+
+@pytest.mark.parametrize(
+    ("given", "winner", "votes"),
+    [
+        (["18", "18 apples", "18 red apples", "20", "20"], "18", 3),
+        (["20 apples", "20 apples", "18 apples", "18", "18 Apple"], "18 apples", 3),
+        (["5 s", "5 h", "5", "5 h"], "5 h", 2),
+        (["5 h", "5 s", "5", "5"], "5", 2),
+        (["$5", "5 cents", "5 dollars"], "$5", 2),
+        (["5%", "5", "6", "6", "5 percent"], "5%", 3),
+        (["x = 5", "y = 5", "y = 5"], "y = 5", 2),
+        (["\\frac{1}{2}\\text{ cm}", "0.5 cm", "0.5", "1", "1"], "\\frac{1}{2}\\text{ cm}", 3),
+        (["up", "Up", "down", "down", "up"], "up", 3),
+        (["Bb", "bb", "bb"], "bb", 2),
+        (["CO", "Co", "Co"], "Co", 2),
+    ],
+)
+def test_a_number_s_votes_are_those_of_the_one_answer_that_has_its_words(
+    given: list[str], winner: str, votes: int
+) -> None:
+    tally = tallied(given)
+    assert (tally.winner, tally.most, tally.cast) == (winner, votes, len(given))

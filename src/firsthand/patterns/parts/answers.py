@@ -172,8 +172,8 @@ def normal_form(answer: str) -> str:
     """The key of equal answers: the value of a bare number (`$1,200.0`, `\\dfrac{1}{2}`), else the text, trimmed.
 
     A unit, a name or a percent sign makes another answer. LaTeX is the same with `\\dfrac` for `\\frac` and other spaces.
-    Case counts in LaTeX, in words of mixed case (`AaBb`) and in texts without a word of three letters (`p`, `CO`), but for
-    `no`.
+    Case counts in LaTeX, in words of mixed case (`AaBb`) and in texts without a word of three letters (`p`, `CO`, `Bb`), but
+    for `no` and the first letter of a word (`Up`).
     """
     text = " ".join(answer.split())
     if "\\" in text:
@@ -186,6 +186,8 @@ def normal_form(answer: str) -> str:
     is_words = any(len(run) >= 3 for run in runs) and all(
         run.islower() or run.isupper() or run == run.capitalize() for run in runs
     )
+    if not is_words and len(runs) == 1 and len({*text.casefold()}) > 1 and text == text.capitalize():
+        return text.casefold()
     return text.casefold() if is_words or text.casefold() == "no" else text
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from firsthand.context import Context
-from firsthand.patterns.parts.answers import normal_form
+from firsthand.patterns.parts.answers import MAX_NUMBER_CHARS, normal_form, parse_number
 
 NO_ANSWER = "(no answer)"
+_WORD = re.compile(r"(?<!\\)[^\W\d_]+|[%°$€£]")
+_SIGNS = {"%": "percent", "$": "dollar", "€": "euro", "£": "pound", "°": "degree"}
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,35 @@ class Tally:
 def tallied(answers: Sequence[str | None]) -> Tally:
     """The tally of some answers, unweighted."""
     given = [answer for answer in answers if answer is not None]
-    votes = Counter(normal_form(answer) for answer in given)
+    forms = _forms(given)
+    votes = Counter(forms)
     best = votes.most_common(1)[0][0] if votes else None  # Counter keeps the order of first sight among equals
-    spellings = Counter(answer for answer in given if normal_form(answer) == best)
+    spellings = Counter(answer for answer, form in zip(given, forms, strict=True) if form == best)
     winner = spellings.most_common(1)[0][0] if spellings else None
     return Tally(votes, len(answers) - len(given), winner)
+
+
+def _forms(answers: Sequence[str]) -> list[str]:
+    """The normal form of each answer; a number with fewer words takes that of the one answer which has them all.
+
+    `18` and `18 apples` are a vote for `18 red apples`. `5` is none for `5 s` where `5 h` is an answer too.
+    """
+    forms = [normal_form(answer) for answer in answers]
+    said: dict[Fraction, dict[str, frozenset[str]]] = {}
+    for answer, form in zip(answers, forms, strict=True):
+        value = parse_number(answer) if len(answer) <= MAX_NUMBER_CHARS else None
+        if value is not None:
+            words = {_SIGNS.get(each, each.removesuffix("s")) for each in _WORD.findall(answer.casefold())}
+            forms_of = said.setdefault(value, {})
+            forms_of[form] = forms_of.get(form, frozenset()) | words
+    fuller = {}
+    for words in said.values():
+        most = {each for each in words.values() if not any(each < other for other in words.values())}
+        first = {held: form for form, held in reversed(words.items())}
+        for form, held in words.items():
+            holding = [each for each in most if held <= each]
+            fuller[form] = first[holding[0]] if len(holding) == 1 else form
+    return [fuller.get(form, form) for form in forms]
 
 
 def count(answers: Sequence[str | None], ctx: Context) -> Tally:
