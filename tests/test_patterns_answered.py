@@ -95,10 +95,10 @@ def test_chains_vote_in_one_request_and_patterns_in_branches():
 
     several = Opened(["x", " ", "y", "x."])
     tally, answers = several.run(lambda ctx: vote(asks(), ctx, 4, 0.6, pattern=led))
-    assert tally == Tally({"x": 2, "y": 1}, 1, "x") and answers == ["x", "y", "X."]
+    assert tally == Tally({"x": 2, "y": 1}, 1, "x") and answers == ["x", "y", "x."]
     assert several.asked == [(["user: go"], {"temperature": 0.6})] * 4
     assert several.notes("branch")[0] == branch("sample 1", "open", None, "Q?", path="0.0")
-    assert several.notes("branch")[-1] == branch("sample 4", "done", 7, "X.", path="0.3")
+    assert several.notes("branch")[-1] == branch("sample 4", "done", 7, "x.", path="0.3")
     empty = Opened([" ", " "])
     assert empty.run(lambda ctx: vote(asks(), ctx, 2, 0.6, pattern=led)) == (Tally({}, 2, None), [" "])
     for options, message in (
