@@ -86,6 +86,8 @@ def test_a_search_by_meaning_passes_over_hidden_texts_and_those_outside_of_a_fil
     write(memory, [fact("Ann", "home", "Oslo", kind="mine")])
     assert found(memory, "the home of Ann?", where={"kind": "mine"}) == ["The home of Ann is Oslo."]
     assert found(memory, "abode", where={"kind": "mine"}) == ["The home of Ann is Oslo."], "by its meaning alone"
+    shown = found(memory, "abode", 9 * CANDIDATES)
+    assert len(shown) == CANDIDATES and all(text.endswith((" then", " Oslo.")) for text in shown), "no hidden one"
     assert len(found(memory, "the home of Ann?", 2 * CANDIDATES)) > CANDIDATES
 
 
