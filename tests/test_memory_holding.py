@@ -243,6 +243,7 @@ def test_a_search_looks_up_what_holds_for_many_items_at_once(tmp_path: Path, mon
     memory.vectors = None
     asked.clear()
     assert len(found(memory, "status of an order")) == 5 and [*map(len, asked)] == [5], "no more than are wanted"
+    assert len(found(memory, "status of an order", 99)) == 99 and max(map(len, asked)) == 32, "nor more than a page"
     asked.clear()
     assert len(found(memory, "status of an order", history=True)) == 5 and asked == []
 
